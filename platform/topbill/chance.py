@@ -1,0 +1,49 @@
+"""Chance in one place: the salted hash, the probability floor, shared ties, and the one draw."""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+
+import numpy as np
+
+from topbill.records import Floats
+
+_SCALE = 2.0**-53
+
+
+def hash64(*parts: str) -> int:
+    """64 bits from the parts, unambiguous in their boundaries (`"a","bc"` differs from `"ab","c"`)."""
+    digest = blake2b("\x1f".join(parts).encode(), digest_size=8)
+    return int.from_bytes(digest.digest(), "little")
+
+
+def uniform(*parts: str) -> float:
+    """A number in [0, 1) that only the parts decide: for assignment (salt, unit) and draws (decision id, position)."""
+    return (hash64(*parts) >> 11) * _SCALE
+
+
+def with_floor(p: Floats, floor: float) -> Floats:
+    """Mix p (K, a simplex) with uniform so that no action falls below `floor`, at most 1/K.
+
+    p' = (1 − K·f)·p + f with f = min(floor, 1/K); p' is again a simplex, and the order of actions is kept.
+    """
+    if floor <= 0.0:
+        return p
+    f = min(floor, 1.0 / p.size)
+    return (1.0 - p.size * f) * p + f
+
+
+def greedy(scores: Floats) -> Floats:
+    """(K,) probability 1 shared evenly among the highest of `scores`."""
+    best = scores == scores.max()
+    return np.asarray(best / best.sum(), dtype=np.float64)
+
+
+def draw(p: Floats, u: float) -> int:
+    """The index that u in [0, 1) draws from p (K, a simplex): the one place where Topbill draws.
+
+    Inverts the cumulative distribution; an action with probability 0 is never drawn.
+    """
+    cumulative = np.cumsum(p)
+    index = int(np.searchsorted(cumulative, u * cumulative[-1], side="right"))
+    return index if index < p.size else int(np.flatnonzero(p)[-1])

@@ -1,0 +1,75 @@
+"""Every error that Topbill raises on purpose, in one tree.
+
+    TopbillError
+    ├── SpecError            an experiment file that cannot be used; carries every problem found
+    ├── BadRequest           an input that has the wrong form; carries the path of the culprit
+    │   └── BadData          the same for columns and logs handed to evaluation and analysis
+    ├── NotFound             an experiment, variant, decision or snapshot that is not there
+    ├── Conflict             an id that was used before with another content
+    ├── PolicyError          a policy that could not score, learn, or be restored
+    └── LogError             the log or the lake could not be read or written
+
+A message says where, what was got, what was expected, and what to do.
+Weak data is not an error: it gives a result with a reason code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+class TopbillError(Exception):
+    """Base of all errors that callers may want to catch."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing wrong in an experiment file: where, what was got, what was expected, what to do."""
+
+    file: str
+    path: str
+    got: str
+    expected: str
+    hint: str = ""
+
+    def __str__(self) -> str:
+        hint = f"; {self.hint}" if self.hint else ""
+        return f"{self.file}: {self.path}: got {self.got}; expected {self.expected}{hint}"
+
+
+class SpecError(TopbillError):
+    """An experiment file (or a set of them) with one or more problems, all listed."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(str(problem) for problem in self.problems))
+
+
+class BadRequest(TopbillError):
+    """Input of the wrong form. `path` names the culprit, e.g. `$.context.hour`."""
+
+    def __init__(self, path: str, message: str) -> None:
+        self.path = path
+        self.message = message
+        super().__init__(f"{path}: {message}")
+
+
+class BadData(BadRequest):
+    """A column or log that evaluation or analysis cannot use; the message names the rows."""
+
+
+class NotFound(TopbillError):
+    """Something named by the caller is not there."""
+
+
+class Conflict(TopbillError):
+    """An id that was used before with another content."""
+
+
+class PolicyError(TopbillError):
+    """A policy could not score, learn, or be restored."""
+
+
+class LogError(TopbillError):
+    """The log or the lake could not be read or written."""
