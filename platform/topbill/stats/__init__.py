@@ -1,0 +1,1 @@
+"""The statistics that analysis and evaluation share: moments, intervals and sequences."""

@@ -1,0 +1,207 @@
+"""Mergeable sufficient statistics of randomised units, and the estimates that are functions of them.
+
+A mean, a ratio, a self-normalised estimate, CUPED and Lin's adjustment each have a gradient with respect
+to the column means; one quadratic form with the scatter matrix then gives every standard error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+
+from topbill.records import Floats
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Moments:
+    """Count, means and centred cross-products of k columns over n units: the whole data, for our purposes.
+
+    `mean` (k,) and `scatter` (k, k) = Σ (z − mean)(z − mean)ᵀ. Adding two gives the moments of the union
+    (Chan, Golub & LeVeque 1983), so shards and days combine in any order.
+    """
+
+    columns: tuple[str, ...]
+    n: int
+    mean: Floats
+    scatter: Floats
+
+    @classmethod
+    def of(cls, columns: Sequence[str], rows: Floats) -> Moments:
+        """The moments of `rows` (n × k), a row per unit."""
+        rows = np.asarray(rows, dtype=np.float64).reshape(-1, len(columns))
+        mean = rows.mean(axis=0) if len(rows) else np.zeros(len(columns))
+        centred = rows - mean
+        return cls(tuple(columns), len(rows), mean, centred.T @ centred)
+
+    @classmethod
+    def from_sums(cls, columns: Sequence[str], n: int, sums: Floats, products: Floats) -> Moments:
+        """From raw Σz (k,) and Σzzᵀ (k, k). Columns far from zero should be shifted towards it before summing."""
+        mean = np.asarray(sums, dtype=np.float64) / max(n, 1)
+        scatter = np.asarray(products, dtype=np.float64) - n * np.outer(mean, mean)
+        # What rounding made negative is a column that did not vary.
+        scatter[np.diag_indices_from(scatter)] = np.maximum(scatter.diagonal(), 0.0)
+        return cls(tuple(columns), n, mean, scatter)
+
+    def __add__(self, other: Moments) -> Moments:
+        if self.columns != other.columns:
+            raise ValueError(f"moments of {self.columns} cannot be added to those of {other.columns}")
+        n = self.n + other.n
+        if n == 0:
+            return self
+        shift = other.mean - self.mean
+        between = np.outer(shift, shift) * (self.n * other.n / n)
+        return Moments(self.columns, n, self.mean + shift * (other.n / n), self.scatter + other.scatter + between)
+
+    def unit(self, column: str) -> Floats:
+        """The gradient (k,) of a column's mean."""
+        gradient = np.zeros(len(self.columns))
+        gradient[self.columns.index(column)] = 1.0
+        return gradient
+
+    def total(self, column: str) -> float:
+        return float(self.n * self.mean[self.columns.index(column)])
+
+    def covariance(self, g: Floats, h: Floats) -> float:
+        """The sample covariance (divisor n − 1) of the linear combinations g·z and h·z; 0 below two units."""
+        return float(g @ self.scatter @ h) / (self.n - 1) if self.n > 1 else 0.0
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Linear:
+    """An estimate and its gradient (k,) with respect to the column means: all that its standard error needs."""
+
+    value: float
+    gradient: Floats
+
+    def variance(self, moments: Moments, *, divisor: int | None = None) -> float:
+        """Var(value) ≈ gᵀ S g / n, S the covariance by unit (divisor n − 1 unless told)."""
+        if moments.n < 2:
+            return 0.0
+        squares = float(self.gradient @ moments.scatter @ self.gradient)
+        return max(squares, 0.0) / (divisor or moments.n - 1) / moments.n
+
+
+Statistic: TypeAlias = Callable[[Moments], Linear]
+
+
+def mean(column: str) -> Statistic:
+    """The mean of a column over units."""
+
+    def of(moments: Moments) -> Linear:
+        gradient = moments.unit(column)
+        return Linear(float(gradient @ moments.mean), gradient)
+
+    return of
+
+
+def ratio(numerator: str, denominator: str) -> Statistic:
+    """Σ numerator / Σ denominator by the delta method over units (Deng, Knoblich & Lu 2018).
+
+    With the number of rows as the denominator this is the mean of rows with its cluster-robust standard
+    error; with weights as the denominator it is a self-normalised mean. A zero denominator gives value 0.
+    """
+
+    def of(moments: Moments) -> Linear:
+        a, b = moments.unit(numerator), moments.unit(denominator)
+        below = float(b @ moments.mean)
+        if below == 0.0:
+            return Linear(0.0, np.zeros(len(moments.columns)))
+        value = float(a @ moments.mean) / below
+        return Linear(value, (a - value * b) / below)
+
+    return of
+
+
+def cuped_theta(merged: Moments, statistic: Statistic, covariate: str) -> float:
+    """θ = Cov(statistic, covariate) / Var(covariate) over `merged` arms (Deng et al. 2013, eq. 4); 0 if it is constant."""
+    x = merged.unit(covariate)
+    variance = merged.covariance(x, x)
+    return merged.covariance(statistic(merged).gradient, x) / variance if variance > 0.0 else 0.0
+
+
+def cuped(arm: Moments, merged: Moments, statistic: Statistic, covariate: str, theta: float) -> Linear:
+    """The arm's statistic moved to the covariate mean of `merged`: value − θ (x̄_arm − x̄).
+
+    Works on means and ratios alike, for it corrects the linearised statistic.
+    """
+    x = arm.unit(covariate)
+    plain = statistic(arm)
+    return Linear(plain.value - theta * float(x @ (arm.mean - merged.mean)), plain.gradient - theta * x)
+
+
+@dataclass(frozen=True, slots=True)
+class Adjusted:
+    """A regression-adjusted mean of each arm and its HC2 variance."""
+
+    treated: float
+    control: float
+    treated_variance: float
+    control_variance: float
+
+
+def product_columns(y: str, x: str) -> tuple[str, str]:
+    """Names of the two extra columns, y·x and x², that HC2 needs besides y and x."""
+    return f"{y}*{x}", f"{x}*{x}"
+
+
+def lin(treated: Moments, control: Moments, y: str, x: str) -> Adjusted:
+    """Lin's (2013) interacted regression adjustment: each arm's own slope, predicted at the common covariate mean.
+
+    The difference is the coefficient of treatment in y ~ T + (x − x̄) + T·(x − x̄), the variances are HC2's.
+    """
+    centre = (treated + control).mean[treated.columns.index(x)]
+    (value_t, var_t), (value_c, var_c) = (_regression(arm, y, x, float(centre)) for arm in (treated, control))
+    return Adjusted(value_t, value_c, var_t, var_c)
+
+
+def ancova(treated: Moments, control: Moments, y: str, x: str) -> Adjusted:
+    """One common slope (y ~ T + x) with HC2; Lin's is the better default (Freedman 2008)."""
+    merged = treated + control
+    ex, ey = merged.unit(x), merged.unit(y)
+    sxx = float(ex @ (treated.scatter + control.scatter) @ ex)
+    theta = float(ey @ (treated.scatter + control.scatter) @ ex) / sxx if sxx > 0.0 else 0.0
+    gap = float(ex @ (treated.mean - control.mean))
+    lever = -gap / sxx if sxx > 0.0 else 0.0
+    centre = float(ex @ merged.mean)
+    values = [float(ey @ arm.mean) - theta * (float(ex @ arm.mean) - centre) for arm in (treated, control)]
+    return Adjusted(
+        values[0],
+        values[1],
+        _hc2(treated, y, x, theta, lever, sxx),
+        _hc2(control, y, x, theta, -lever, sxx),
+    )
+
+
+def _regression(arm: Moments, y: str, x: str, centre: float) -> tuple[float, float]:
+    ex, ey = arm.unit(x), arm.unit(y)
+    sxx = float(ex @ arm.scatter @ ex)
+    theta = float(ey @ arm.scatter @ ex) / sxx if sxx > 0.0 else 0.0
+    away = centre - float(ex @ arm.mean)
+    lever = away / sxx if sxx > 0.0 else 0.0
+    return float(ey @ arm.mean) + theta * away, _hc2(arm, y, x, theta, lever, sxx)
+
+
+def _hc2(arm: Moments, y: str, x: str, theta: float, lever: float, sxx: float) -> float:
+    """Σ cᵢ² eᵢ² / (1 − hᵢ), cᵢ = 1/n + lever·dᵢ, hᵢ = 1/n + dᵢ²/sxx, d = x − x̄, e the residual.
+
+    1/(1 − hᵢ) is expanded to first order in dᵢ²/sxx, which leaves an error of order n⁻² and needs only
+    Σe², Σe²d and Σe²d²: quadratic forms of the columns y, x, yx and x².
+    """
+    n = arm.n
+    if n < 3:
+        return 0.0
+    ex, ey = arm.unit(x), arm.unit(y)
+    yx, xx = (arm.unit(name) for name in product_columns(y, x))
+    x0, y0 = float(ex @ arm.mean), float(ey @ arm.mean)
+    e = ey - theta * ex
+    ed = yx - y0 * ex - x0 * ey - theta * (xx - 2.0 * x0 * ex)  # e·d up to a constant: linear in the columns
+    mean_ed = float(e @ arm.scatter @ ex) / n
+    e2 = float(e @ arm.scatter @ e)
+    e2d = float(e @ arm.scatter @ ed)
+    e2d2 = float(ed @ arm.scatter @ ed) + n * mean_ed**2
+    keep = 1.0 / (1.0 - 1.0 / n)
+    leverage = keep * e2d2 / sxx if sxx > 0.0 else 0.0
+    return keep * (e2 / n**2 + 2.0 * lever * e2d / n + lever**2 * e2d2 + leverage / n**2)
