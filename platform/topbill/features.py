@@ -117,8 +117,9 @@ class Encoder:
         fills = self._fills
         try:
             for name, value in mapping.items():
+                fill = fills[name]
                 if value is not None:
-                    fills[name](row, value)
+                    fill(row, value)
         except KeyError:
             raise self._unknown(name) from None
         except AttributeError:
@@ -126,12 +127,11 @@ class Encoder:
         return row
 
     def _unknown(self, name: Any) -> Fault:
+        path = f".{str(name)[:64]}"
         if not self._fills:
-            return Fault(f".{name}", "an undeclared feature", "none: the experiment declares no features here")
-        nearest = get_close_matches(str(name), self._fills, n=1, cutoff=0.0)
-        return Fault(
-            f".{name}", "an undeclared feature", f"one of {', '.join(self._fills)}", f"nearest is {nearest[0]}"
-        )
+            return Fault(path, "an undeclared feature", "none: the experiment declares no features here")
+        (nearest,) = get_close_matches(str(name)[:64], self._fills, n=1, cutoff=0.0)
+        return Fault(path, "an undeclared feature", f"one of {', '.join(self._fills)}", f"nearest is {nearest}")
 
 
 def _show(value: Any) -> str:

@@ -1,0 +1,21 @@
+"""Experiments in YAML: a file becomes a frozen `Experiment`, validated once, at the edge."""
+
+from topbill.features import Feature
+from topbill.spec.files import load, load_all, validate
+from topbill.spec.model import Experiment, Guardrail, Metric, MetricKind, Status, Surface, Variant
+from topbill.spec.schema import json_schema
+
+__all__ = [
+    "Experiment",
+    "Feature",
+    "Guardrail",
+    "Metric",
+    "MetricKind",
+    "Status",
+    "Surface",
+    "Variant",
+    "json_schema",
+    "load",
+    "load_all",
+    "validate",
+]

@@ -1,0 +1,164 @@
+"""What was read of a file → `Experiment`, after checking what no single key can show: sums, references, fits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from topbill.features import Encoder, Feature
+from topbill.policies import KINDS
+from topbill.records import Action
+from topbill.spec.format import DEFAULT_POLICY
+from topbill.spec.forms import At, Said, listed, nearest, percent
+from topbill.spec.model import Experiment, Guardrail, Metric, Variant
+
+_COMMON = ("policy", "share", "control", "floor", "evaluable", "training")
+_AS_READ = ("surface", "title", "owner", "hypothesis", "unit", "status", "traffic", "holdout", "slots")
+_AS_READ_TOO = ("feedback", "click_model", "refit", "budget_ms")
+
+Read = Mapping[str, Any]
+
+
+def build(read: Read, raw: dict[str, Any], at: At) -> Experiment | None:
+    """The experiment, or None after noting problems. `read` holds what the format could read, maybe not all."""
+    context = _features(read.get("context", {}), at.key("context"))
+    action_features = _features(read.get("action_features", {}), at.key("action_features"))
+    actions = _actions(read.get("actions", ()), action_features, at.key("actions"))
+    metrics = _metrics(read, at)
+    _check_goals(read, at)
+    variants = _variants(read, at.key("variants"))
+    _check_slots(read, at)
+    if at.problems:
+        return None
+    objective: dict[str, float] = read["objective"]
+    return Experiment(
+        key=read["experiment"],
+        source=at.file,
+        raw=raw,
+        layer=read.get("layer", read["experiment"]),
+        context=context,
+        action_features=action_features,
+        actions=actions,
+        metrics=metrics,
+        objective=objective,
+        guardrails=tuple(Guardrail(**guardrail) for guardrail in read.get("guardrails", ())),
+        variants=variants,
+        learn_after=read.get("learn_after", min(m.window for m in metrics if m.name in objective)),
+        **{name: read[name] for name in _AS_READ + _AS_READ_TOO if name in read},
+    )
+
+
+def _features(read: Read, at: At) -> tuple[Feature, ...]:
+    features = []
+    for name, parts in read.items():
+        low, high = parts.get("min"), parts.get("max")
+        if (low is None) != (high is None):
+            at.key(name).wrong(Said("only one of min and max"), "both, to scale the number, or neither")
+        elif low is not None and low >= high:
+            at.key(name).wrong(Said(f"min {low:g} and max {high:g}"), "min below max")
+        elif "type" in parts:
+            rest = {key: value for key, value in parts.items() if key in ("values", "keys", "period")}
+            features.append(Feature(name, parts["type"], low=low, high=high, **rest))
+    return tuple(features)
+
+
+def _actions(read: tuple[Read, ...], features: tuple[Feature, ...], at: At) -> tuple[Action, ...]:
+    encoder = Encoder(features)
+    first: dict[str, int] = {}
+    for index, parts in enumerate(read):
+        if "id" in parts and first.setdefault(parts["id"], index) != index:
+            at.item(index).key("id").wrong(
+                parts["id"], f"unique ids: actions[{first[parts['id']]}] has this one already"
+            )
+        for fault in encoder.faults(parts.get("features", {})):
+            at.item(index).key(f"features{fault.path}").wrong(Said(fault.got), fault.expected, fault.hint)
+        for feature in features:
+            value = parts.get("features", {}).get(feature.name)
+            if feature.kind == "category" and isinstance(value, str) and value not in feature.values:
+                where = at.item(index).key("features").key(feature.name)
+                where.wrong(value, "one of " + listed(feature.values), nearest(value, feature.values))
+    return tuple(Action(**parts) for parts in read if "id" in parts)
+
+
+def _metrics(read: Read, at: At) -> tuple[Metric, ...]:
+    objective = read.get("objective", {})
+    guarded = {guardrail.get("metric") for guardrail in read.get("guardrails", ())}
+    metrics = []
+    for name, parts in read.get("metrics", {}).items():
+        if parts.get("kind") in ("sum", "count") and name in objective and "cap" not in parts:
+            expected = f"the value that counts as 1, since a {parts['kind']} has no upper end"
+            at.key("metrics").key(name).key("cap").wrong(Said("nothing"), expected, "for example cap: 10")
+        better = "lower" if name in guarded and name not in objective else "higher"
+        if {"event", "kind", "window"} <= parts.keys():
+            metrics.append(Metric(name, **{"better": better} | parts))
+    return tuple(metrics)
+
+
+def _check_goals(read: Read, at: At) -> None:
+    """The objective and the guardrails name metrics, and there is something to win."""
+    metrics = read.get("metrics", {})
+    objective = read.get("objective", {})
+    for name in objective:
+        if metrics and name not in metrics:
+            at.key("objective").key(name).wrong(Said("an unknown metric"), _a_metric(metrics), nearest(name, metrics))
+    if objective and not any(weight > 0 for weight in objective.values()):
+        at.key("objective").wrong(Said("no weight above 0"), "at least one metric to raise")
+    seen: set[str] = set()
+    for index, guardrail in enumerate(read.get("guardrails", ())):
+        name, where = guardrail.get("metric"), at.key("guardrails").item(index).key("metric")
+        if name and metrics and name not in metrics:
+            where.wrong(name, _a_metric(metrics), nearest(name, metrics))
+        elif name in seen:
+            where.wrong(name, "one guardrail a metric")
+        seen.add(name)
+
+
+def _a_metric(metrics: Read) -> str:
+    return "one of the metrics " + listed(metrics)
+
+
+def _check_slots(read: Read, at: At) -> None:
+    slots, actions = read.get("slots", 1), read.get("actions", ())
+    if actions and slots > len(actions):
+        at.key("slots").wrong(slots, f"at most {len(actions)}, the number of actions")
+
+
+def _variants(read: Read, at: At) -> tuple[Variant, ...]:
+    variants = read.get("variants", {})
+    ids = [parts.get("id", "") for parts in read.get("actions", ())]
+    built = [_variant(name, parts, ids, at.key(name)) for name, parts in variants.items()]
+    if not variants:
+        return ()
+    controls = [name for name, parts in variants.items() if parts.get("control")]
+    if len(controls) != 1:
+        got = f"{' and '.join(controls)} as controls" if controls else "no control"
+        at.wrong(Said(got), "exactly one variant with control: true", "the others are compared with it")
+    if all("share" in parts for parts in variants.values()):
+        millionths = sum(round(parts["share"] * 1_000_000) for parts in variants.values())
+        if millionths != 1_000_000:
+            at.wrong(Said(f"shares that sum to {percent(millionths / 1_000_000)}"), "shares that sum to 100%")
+    return tuple(variant for variant in built if variant)
+
+
+def _variant(name: str, parts: Read, ids: list[str], at: At) -> Variant | None:
+    kind = parts.get("policy", DEFAULT_POLICY)
+    policy = KINDS[kind]
+    floor = parts.get("floor", 0.0)
+    if policy.deterministic and kind != "fixed" and floor == 0.0 and parts.get("evaluable", True):
+        expected = f"a floor above 0%, since {kind} is deterministic and its log could not be evaluated"
+        at.key("floor").wrong(Said("no floor"), expected, "write floor: 2%, or evaluable: false to go without")
+    if ids and floor * len(ids) > 1.0:
+        at.key("floor").wrong(Said(percent(floor)), f"at most {percent(1 / len(ids))}: one of {len(ids)} actions")
+    for index, action in enumerate(parts.get("order", ())):
+        if ids and action not in ids:
+            at.key("order").item(index).wrong(action, "the id of one of the actions", nearest(action, ids))
+    try:
+        params = msgspec.convert({key: value for key, value in parts.items() if key not in _COMMON}, policy.Params)
+    except msgspec.ValidationError as error:
+        if "missing required field" not in str(error):
+            at.wrong(Said("parameters that don't go together"), str(error))
+        return None
+    common = {key: parts[key] for key in ("control", "evaluable", "training") if key in parts}
+    return Variant(name, kind, params, parts.get("share", 0.0), floor=floor, **common)

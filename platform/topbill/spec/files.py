@@ -1,0 +1,94 @@
+"""Files and directories → experiments: one by one, and together where they share keys and layers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from topbill.errors import Problem, SpecError
+from topbill.spec.build import build
+from topbill.spec.format import EXPERIMENT
+from topbill.spec.forms import BAD, At, percent
+from topbill.spec.model import Experiment
+from topbill.spec.plain import MAX_BYTES, parse
+
+Verdict = tuple[Path, Experiment | SpecError]
+
+
+def load(path: Path) -> Experiment:
+    """The experiment in a file. Raises SpecError with every problem found in it."""
+    at = At(path.name)
+    try:
+        with path.open("rb") as file:
+            raw = parse(file.read(MAX_BYTES + 1), path.name)
+    except OSError as error:
+        raise SpecError([Problem(path.name, "file", error.strerror or "an error", "a readable YAML file")]) from None
+    read = EXPERIMENT.read(raw, at)
+    experiment = None if read is BAD else build(read, raw, at)
+    if experiment is None:
+        raise SpecError(at.problems)
+    return experiment
+
+
+def validate(paths: Sequence[Path]) -> list[Verdict]:
+    """Every file with its experiment, or with all that is wrong with it, alone or beside the others.
+
+    A directory stands for its `*.yaml` and `*.yml`, not for those of directories inside it.
+    """
+    verdicts: list[Verdict] = []
+    for file in _files(paths):
+        try:
+            verdicts.append((file, load(file)))
+        except SpecError as error:
+            verdicts.append((file, error))
+    return _together(verdicts)
+
+
+def load_all(paths: Sequence[Path]) -> list[Experiment]:
+    """The experiments of all files, sorted by key, each with its own slice of its layer.
+
+    Raises SpecError with every problem of every file.
+    """
+    verdicts = validate(paths)
+    problems = [problem for _, found in verdicts if isinstance(found, SpecError) for problem in found.problems]
+    if problems:
+        raise SpecError(problems)
+    return sorted((found for _, found in verdicts if isinstance(found, Experiment)), key=lambda e: e.key)
+
+
+def _files(paths: Iterable[Path]) -> list[Path]:
+    files: dict[Path, None] = {}
+    for path in paths:
+        found = sorted((*path.glob("*.yaml"), *path.glob("*.yml"))) if path.is_dir() else [path]
+        files.update(dict.fromkeys(found))
+    return list(files)
+
+
+def _together(verdicts: list[Verdict]) -> list[Verdict]:
+    """Keys are unique, and those experiments of a layer that hold a place in it get disjoint slices of [0, 1).
+
+    Slices follow each other in the order of keys. Running and paused experiments hold a place.
+    """
+    owner: dict[str, Path] = {}
+    taken: dict[str, float] = {}
+    result: dict[Path, Experiment | SpecError] = dict(verdicts)
+    for path, found in sorted(verdicts, key=lambda v: (v[1].key if isinstance(v[1], Experiment) else "", v[0])):
+        if isinstance(found, SpecError):
+            continue
+        if found.key in owner:
+            expected = f"a key of its own: {owner[found.key].name} has this one already"
+            result[path] = SpecError([Problem(path.name, "experiment", repr(found.key), expected)])
+            continue
+        owner[found.key] = path
+        if found.status not in ("running", "paused"):
+            continue
+        start = taken.get(found.layer, 0.0)
+        taken[found.layer] = end = round(start + found.traffic, 9)
+        if end > 1.0:
+            got = f"{percent(found.traffic)} where {percent(1.0 - start)} of layer {found.layer} is left"
+            hint = "lower the traffic, stop another experiment of this layer, or choose another layer"
+            result[path] = SpecError([Problem(path.name, "traffic", got, "at most 100% in a layer", hint)])
+        else:
+            result[path] = replace(found, layer_start=start)
+    return list(result.items())

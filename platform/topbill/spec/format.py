@@ -1,0 +1,225 @@
+"""The format of an experiment file: every key, what may stand there, and what it is for.
+
+The loader and the JSON Schema both read these tables; policies add their own parameters from their `Params`.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+import msgspec
+
+from topbill.features import LARGEST
+from topbill.policies import KINDS
+from topbill.spec.forms import (
+    BAD,
+    DURATION,
+    PERCENT,
+    At,
+    Choice,
+    Duration,
+    Flag,
+    Form,
+    Id,
+    Json,
+    Key,
+    ListOf,
+    MapOf,
+    Name,
+    Number,
+    Percent,
+    Schema,
+    Section,
+    Tagged,
+    Text,
+    nearest,
+)
+from topbill.spec.model import MetricKind, Status, Surface
+
+DEFAULT_POLICY = "auto" if "auto" in KINDS else "thompson"
+MAX_ACTIONS = 5000
+_MEANS = {
+    "`float`": "a number",
+    "`int`": "a whole number",
+    "`str`": "text",
+    "`bool`": "true or false",
+    "`array`": "a list",
+}
+
+
+@dataclass(frozen=True)
+class Param:
+    """A policy's parameter, checked against the type that its `Params` declares.
+
+    A number may be written as a percentage; one whose name ends in `_seconds` as a duration.
+    """
+
+    name: str
+    type: Any
+
+    @property
+    def _shorthand(self) -> Form | None:
+        if float not in _leaves(self.type):
+            return None
+        return Duration() if self.name.endswith("_seconds") else Percent()
+
+    def read(self, value: Any, at: At) -> Any:
+        if (
+            self._shorthand
+            and isinstance(value, str)
+            and re.fullmatch(f"{DURATION}|{PERCENT}", value)
+            and (value := self._shorthand.read(value, at)) is BAD
+        ):
+            return BAD
+        try:
+            return msgspec.convert(value, self.type)
+        except msgspec.ValidationError as error:
+            return at.wrong(value, _meaning(str(error), self.type), self._hint(value))
+
+    def _hint(self, value: Any) -> str:
+        if not isinstance(value, str):
+            return ""
+        if re.fullmatch(DURATION, value):
+            return f"a duration goes into {self.name}_seconds, where the policy has it"
+        words = [word for word in _leaves(self.type) if isinstance(word, str)]
+        return nearest(value, words) if words else ""
+
+    def schema(self) -> Schema:
+        schema = msgspec.json.schema(self.type)
+        return {"anyOf": [schema, self._shorthand.schema()]} if self._shorthand else schema
+
+
+def _leaves(kind: Any) -> list[Any]:
+    """The types of a union and the words of a Literal, inside annotations too."""
+    if get_origin(kind) is Literal:
+        return list(get_args(kind))
+    if get_origin(kind) is Annotated:
+        return _leaves(get_args(kind)[0])
+    if get_origin(kind) in (Union, UnionType):
+        return [leaf for part in get_args(kind) for leaf in _leaves(part)]
+    return [kind]
+
+
+def _about(kind: Any) -> str:
+    metas = [part for part in get_args(kind) if isinstance(part, msgspec.Meta)]
+    return next((meta.description for meta in metas if meta.description), "")
+
+
+def _meaning(message: str, kind: Any) -> str:
+    """What msgspec expected, in words: "Expected `float` >= 0.0, got `str`" → "a number >= 0.0"."""
+    if message.startswith("Invalid enum value"):
+        return "one of " + ", ".join(str(word) for word in _leaves(kind) if isinstance(word, str))
+    expected = re.sub(r"^Expected |, got .*$| - at .*$", "", message)
+    for name, meaning in _MEANS.items():
+        expected = expected.replace(name, meaning)
+    return expected.replace("`", "").replace(" | ", " or ").replace("null", "nothing")
+
+
+def _params(policy: str) -> dict[str, Key]:
+    fields = msgspec.structs.fields(KINDS[policy].Params)
+    return {
+        f.encode_name: Key(
+            Param(f.encode_name, f.type), f"Parameter of {policy}: {_about(f.type)}.", required=f.required
+        )
+        for f in fields
+        if f.encode_name not in _VARIANT
+    }
+
+
+_VARIANT: dict[str, Key] = {
+    "share": Key(Percent(), "Share of the experiment's units; all shares sum to 100%.", required=True),
+    "control": Key(Flag(), "true for the one variant that the others are compared with."),
+    "floor": Key(Percent(), "The least probability that any action gets, so that other policies can be evaluated."),
+    "evaluable": Key(
+        Flag(), "false lets a deterministic policy run without a floor; nobody can evaluate from its log."
+    ),
+    "training": Key(Choice(("own", "shared")), "Whose decisions it learns from: its own (default) or every variant's."),
+}
+
+_BOUND = Number(-LARGEST, LARGEST)
+FEATURE = Tagged(
+    "type",
+    {
+        "category": Section({"values": Key(ListOf(Text(), 1000, 1, unique=True), "The values that may come.", True)}),
+        "number": Section(
+            {
+                "min": Key(_BOUND, "With max: scales to [-1, 1] and clips."),
+                "max": Key(_BOUND, "With min: scales and clips."),
+            }
+        ),
+        "cycle": Section(
+            {"period": Key(Number(0, LARGEST, above=True), "After this it starts again: 24 for hours.", True)}
+        ),
+        "vector": Section({"keys": Key(ListOf(Text(), 1000, 1, unique=True), "Its numbers' names.", True)}),
+        "flag": Section({}),
+    },
+    "What kind of feature it is.",
+)
+METRIC = Section(
+    {
+        "event": Key(
+            Text(64, r"^[A-Za-z][A-Za-z0-9_.:-]*$", "an event name"), "The reward event it is computed of.", True
+        ),
+        "kind": Key(Choice(get_args(MetricKind)), "How the events of a decision become one number.", True),
+        "window": Key(Duration(), "How long after the decision an event still counts.", True),
+        "cap": Key(Number(0, 1e12, above=True), "The value that counts as 1 in the objective (default 1)."),
+        "better": Key(Choice(("higher", "lower")), "Which direction is good; lower by default if only a guardrail."),
+    }
+)
+ACTION = Section(
+    {
+        "id": Key(Id, "Its id, unique in the file.", True),
+        "features": Key(MapOf(Json(), 200), "Values of the action_features."),
+        "payload": Key(Json(), "What the caller needs to show it; returned as it is."),
+    }
+)
+GUARDRAIL = Section(
+    {
+        "metric": Key(Name, "A metric that must not get worse.", True),
+        "worse_by_at_most": Key(Percent(), "By how much, relative to the control, is still acceptable.", True),
+    }
+)
+VARIANT = Tagged(
+    "policy",
+    {kind: Section(_VARIANT | _params(kind)) for kind in KINDS},
+    "The policy that decides.",
+    default=DEFAULT_POLICY,
+)
+EXPERIMENT = Section(
+    {
+        "experiment": Key(Name, "Its key, unique among all files: the id that services send.", True),
+        "title": Key(Text(), "What people call it."),
+        "owner": Key(Text(), "Who to ask."),
+        "hypothesis": Key(Text(2000), "What you believe will happen, written before the data comes in."),
+        "surface": Key(
+            Choice(get_args(Surface)), "What is decided: rows, titles in a row, or artwork of a title.", True
+        ),
+        "unit": Key(Name, "What is randomised, for people to read. Left out: every decision is its own unit."),
+        "status": Key(
+            Choice(get_args(Status)), "draft and stopped decide nothing; paused keeps its place (default running)."
+        ),
+        "traffic": Key(Percent(), "Share of its layer that takes part (default 100%)."),
+        "layer": Key(Name, "Experiments of one layer never share a unit (default: a layer of its own)."),
+        "holdout": Key(Percent(), "Share of its units that gets no decision at all (default 0%)."),
+        "slots": Key(Number(1, 100, whole=True), "How many positions are filled (default 1)."),
+        "context": Key(MapOf(FEATURE, 100), "Features of the viewer and the moment, sent with each request."),
+        "action_features": Key(MapOf(FEATURE, 100), "Features of the actions."),
+        "actions": Key(ListOf(ACTION, MAX_ACTIONS), "What may be shown; [] when every request brings its own.", True),
+        "metrics": Key(MapOf(METRIC, 50, 1), "What is computed of the reward events.", True),
+        "objective": Key(MapOf(Number(-1000, 1000), 50, 1), "Weight per metric: what policies learn to raise.", True),
+        "guardrails": Key(ListOf(GUARDRAIL, 50), "Metrics that must not get worse."),
+        "variants": Key(MapOf(VARIANT, 20, 1), "The arms of the A/B test.", True),
+        "feedback": Key(Choice(("item", "slate")), "Whether rewards belong to a shown item (default) or to the slate."),
+        "click_model": Key(Choice(("independent", "cascade")), "cascade: below the last click nothing was examined."),
+        "learn_after": Key(
+            Duration(), "Age at which a decision is learned (default: the objective's shortest window)."
+        ),
+        "refit": Key(
+            Choice(("never", "daily")), "daily: learn the recent log again with late rewards (default never)."
+        ),
+        "budget_ms": Key(Number(0, 10_000, above=True), "Milliseconds a policy may take before the control steps in."),
+    }
+)

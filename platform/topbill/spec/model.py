@@ -1,0 +1,169 @@
+"""The frozen `Experiment` and its parts: what an experiment file says, once it was found valid."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from hashlib import blake2b
+from typing import Any, Literal
+
+import msgspec
+
+from topbill.features import Encoder, Feature
+from topbill.records import Action, Actions
+
+Surface = Literal["rows", "titles", "artwork"]
+Status = Literal["draft", "running", "paused", "stopped"]
+MetricKind = Literal["binary", "max", "sum", "count", "mean", "last"]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """What is computed of a decision's events of one name inside a window (seconds after the decision).
+
+    kind: binary (any event) | max | sum | count | mean | last. `cap` scales it to [0, 1] in the objective.
+    `better` says which direction is good, for reading the report.
+    """
+
+    name: str
+    event: str
+    kind: MetricKind
+    window: float
+    cap: float = 1.0
+    better: Literal["higher", "lower"] = "higher"
+
+    def value(self, events: Iterable[tuple[float, float]]) -> float:
+        """The metric of a decision's events `(value, seconds after the decision)`; 0 when none is in the window.
+
+        An event counts when it came at most `window` seconds after the decision. A caller's clock may be a little
+        behind, so an event dated before its decision counts as well. `last` is the event with the latest time.
+        """
+        inside = [(at, value) for value, at in events if at <= self.window]
+        if not inside:
+            return 0.0
+        values = [value for _, value in inside]
+        if self.kind == "binary":
+            return 1.0
+        if self.kind == "count":
+            return float(len(values))
+        if self.kind == "max":
+            return max(values)
+        if self.kind == "last":
+            return max(enumerate(inside), key=lambda e: (e[1][0], e[0]))[1][1]
+        total = math.fsum(values)
+        return total if self.kind == "sum" else total / len(values)
+
+
+@dataclass(frozen=True)
+class Guardrail:
+    """A metric that must not get worse by more than `worse_by_at_most` (relative, 0.02 is 2%)."""
+
+    metric: str
+    worse_by_at_most: float
+
+
+@dataclass(frozen=True)
+class Variant:
+    """An arm of the A/B test: a policy (kind and its frozen params) and a share of units."""
+
+    name: str
+    policy: str
+    params: msgspec.Struct
+    share: float
+    control: bool = False
+    floor: float = 0.0
+    evaluable: bool = True
+    training: Literal["own", "shared"] = "own"
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One experiment file. `source` is its file name, `raw` the parsed YAML for audit and display."""
+
+    key: str
+    surface: Surface
+    actions: tuple[Action, ...]
+    metrics: tuple[Metric, ...]
+    objective: dict[str, float] = field(hash=False)
+    variants: tuple[Variant, ...]
+    title: str = ""
+    owner: str = ""
+    hypothesis: str = ""
+    unit: str | None = None
+    status: Status = "running"
+    traffic: float = 1.0
+    layer: str = ""
+    layer_start: float = 0.0
+    holdout: float = 0.0
+    slots: int = 1
+    context: tuple[Feature, ...] = ()
+    action_features: tuple[Feature, ...] = ()
+    guardrails: tuple[Guardrail, ...] = ()
+    feedback: Literal["item", "slate"] = "item"
+    click_model: Literal["independent", "cascade"] = "independent"
+    learn_after: float = 0.0
+    refit: Literal["never", "daily"] = "never"
+    budget_ms: float = 50.0
+    source: str = ""
+    raw: dict[str, Any] = field(default_factory=dict, compare=False, hash=False)
+
+    @cached_property
+    def control(self) -> Variant:
+        """The variant the others are compared with, and whose order is served when a policy fails."""
+        return next(v for v in self.variants if v.control)
+
+    @cached_property
+    def context_encoder(self) -> Encoder:
+        """Encodes a request's context."""
+        return Encoder(self.context)
+
+    @cached_property
+    def action_encoder(self) -> Encoder:
+        """Encodes a request's own actions."""
+        return Encoder(self.action_features)
+
+    @cached_property
+    def encoded_actions(self) -> Actions:
+        """The file's actions, encoded once: one object for the life of the revision, so policies may key on it."""
+        return self.action_encoder.encode_actions(self.actions)
+
+    def objective_value(self, metric_values: Mapping[str, float]) -> float:
+        """The objective in [0, 1]: Σ weight · clip(metric / cap, 0, 1) ÷ Σ positive weights, clipped to [0, 1].
+
+        A negative weight is a penalty: it takes away from what positive ones earn, never below 0. So 1 means that
+        every wanted metric reached its cap and no penalty fell due. A metric without a value counts as 0.
+        """
+        earned = 0.0
+        for metric in self.metrics:
+            weight = self.objective.get(metric.name)
+            if weight:
+                earned += weight * min(1.0, max(0.0, metric_values.get(metric.name, 0.0) / metric.cap))
+        return min(1.0, max(0.0, earned / sum(w for w in self.objective.values() if w > 0.0)))
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """12 hex digits that change with anything that the file says: the revision logged with each decision."""
+        apart = ("source", "raw", "layer_start")
+        return _digest({name: getattr(self, name) for name in self.__dataclass_fields__ if name not in apart})
+
+    @cached_property
+    def learning_fingerprint(self) -> str:
+        """Changes only with what learning depends on: features, objective, metrics, policies and their params."""
+        return _digest(
+            {
+                "context": self.context,
+                "action_features": self.action_features,
+                "objective": self.objective,
+                "metrics": [
+                    (m.name, m.event, m.kind, m.window, m.cap) for m in self.metrics if m.name in self.objective
+                ],
+                "variants": [(v.name, v.policy, v.params, v.training) for v in self.variants],
+                "learning": (self.slots, self.feedback, self.click_model, self.learn_after),
+            }
+        )
+
+
+def _digest(content: Any) -> str:
+    return blake2b(msgspec.json.encode(content, order="deterministic"), digest_size=6).hexdigest()

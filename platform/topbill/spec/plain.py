@@ -1,0 +1,127 @@
+"""YAML text → plain values, and nothing else: text, numbers, true/false, nothing, lists and mappings with text keys.
+
+Read from the parser's events, so that a hostile file cannot do more than be refused: no tags, no aliases (a few lines
+of them can mean billions of values), bounded size and depth. Plain scalars follow YAML 1.2, where only `true` and
+`false` are booleans: a category value `no` stays text.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator
+from typing import Any, NoReturn
+
+import yaml
+
+from topbill.errors import Problem, SpecError
+
+MAX_BYTES = 1_000_000
+MAX_DEPTH = 32
+_INT = re.compile(r"[-+]?[0-9]{1,18}")
+_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
+_CONSTANTS: dict[str, bool | None] = {
+    "": None,
+    "~": None,
+    **dict.fromkeys(("null", "Null", "NULL")),
+    **dict.fromkeys(("true", "True", "TRUE"), True),
+    **dict.fromkeys(("false", "False", "FALSE"), False),
+}
+_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+def parse(data: bytes, file: str) -> Any:
+    """The one document in `data`. Raises SpecError for what is not plain YAML, and for keys that are there twice."""
+    if len(data) > MAX_BYTES:
+        raise SpecError([Problem(file, "file", f"{len(data):,} bytes", f"at most {MAX_BYTES:,} bytes")])
+    try:
+        return _Reader(file).read(data.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise SpecError([Problem(file, f"byte {error.start}", "bytes that are not UTF-8", "UTF-8 text")]) from None
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        where = f"line {mark.line + 1}, column {mark.column + 1}" if mark else "file"
+        raise SpecError(
+            [Problem(file, where, error.problem or "broken syntax", "valid YAML", _syntax_hint(error))]
+        ) from None
+    except yaml.YAMLError as error:
+        raise SpecError([Problem(file, "file", str(error).splitlines()[0], "valid YAML")]) from None
+
+
+def _syntax_hint(error: yaml.MarkedYAMLError) -> str:
+    problem = error.problem or ""
+    if "cannot start any token" in problem:
+        return "indent with spaces, not tabs; put text with special characters in quotes"
+    if "mapping values are not allowed" in problem:
+        return "put text that holds a colon in quotes"
+    return "look at the brackets, quotes and indentation on this line and the one before"
+
+
+class _Reader:
+    """Builds values from events. `problems` are those that don't stop the reading: keys that are there twice."""
+
+    def __init__(self, file: str) -> None:
+        self.file = file
+        self.problems: list[Problem] = []
+
+    def read(self, text: str) -> Any:
+        self.events: Iterator[Any] = yaml.parse(text, Loader=_Loader)
+        value: Any = None
+        documents = 0
+        for event in self.events:
+            if isinstance(event, yaml.DocumentStartEvent):
+                documents += 1
+                if documents > 1:
+                    self.stop(event, "a second document (`---`)", "one experiment a file")
+                value = self.value(next(self.events), "", 0)
+        if self.problems:
+            raise SpecError(self.problems)
+        return value
+
+    def stop(self, event: Any, got: str, expected: str, hint: str = "") -> NoReturn:
+        where = f"line {event.start_mark.line + 1}"
+        raise SpecError([*self.problems, Problem(self.file, where, got, expected, hint)])
+
+    def value(self, event: Any, path: str, depth: int) -> Any:
+        if isinstance(event, yaml.AliasEvent):
+            self.stop(event, f"an alias (*{event.anchor})", "plain values", "write the value out")
+        if getattr(event, "tag", None) not in (None, "!", "tag:yaml.org,2002:str"):
+            self.stop(event, f"a tag ({event.tag})", "plain values")
+        if depth > MAX_DEPTH:
+            self.stop(event, f"more than {MAX_DEPTH} levels of nesting", "a flat file")
+        if isinstance(event, yaml.ScalarEvent):
+            return event.value if not event.implicit[0] else _scalar(event.value)
+        if isinstance(event, yaml.SequenceStartEvent):
+            return self.sequence(path, depth)
+        return self.mapping(path, depth)
+
+    def sequence(self, path: str, depth: int) -> list[Any]:
+        items: list[Any] = []
+        while not isinstance(event := next(self.events), yaml.SequenceEndEvent):
+            items.append(self.value(event, f"{path}[{len(items)}]", depth + 1))
+        return items
+
+    def mapping(self, path: str, depth: int) -> dict[str, Any]:
+        lines: dict[str, int] = {}
+        items: dict[str, Any] = {}
+        while not isinstance(event := next(self.events), yaml.MappingEndEvent):
+            if not isinstance(event, yaml.ScalarEvent):
+                self.stop(event, "a key that is not text", "keys that are plain text")
+            key, line = event.value, event.start_mark.line + 1 if event.start_mark else 0
+            inner = f"{path}.{key}" if path else key
+            if key in lines:
+                got = f"the key twice, in lines {lines[key]} and {line}"
+                self.problems.append(Problem(self.file, inner, got, "every key once", "remove one of the two"))
+            lines.setdefault(key, line)
+            items[key] = self.value(next(self.events), inner, depth + 1)
+        return items
+
+
+def _scalar(text: str) -> Any:
+    if text in _CONSTANTS:
+        return _CONSTANTS[text]
+    if _INT.fullmatch(text):
+        return int(text)
+    if _FLOAT.fullmatch(text) and math.isfinite(number := float(text)):
+        return number
+    return text
