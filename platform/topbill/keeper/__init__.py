@@ -1,0 +1,1 @@
+"""The keeper: the one process that folds the log into policies and publishes the log to the lake."""

@@ -1,0 +1,139 @@
+"""The publisher: moves what the log has committed into the lake, and lets the log forget what is safe there."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from threading import Event
+from typing import Protocol
+
+from topbill.errors import LogError
+from topbill.lake import Lake
+from topbill.lake.tables import Origin, decision_rows, reward_rows
+from topbill.log.sqlite import Revision
+from topbill.records import Decision, RewardEvent
+from topbill.spec import Experiment
+
+BATCH = 20_000
+"""Rows of the log per Delta commit: some 40 MB in memory."""
+MINOR, MAJOR = 30, 1_800
+"""Steps between compactions of small files and of large ones: a minute and an hour at 2 s a step."""
+CHUNKS = 20
+"""Most transactions in which one step lets the log forget."""
+
+_logger = logging.getLogger(__name__)
+
+
+class Source(Protocol):
+    """What the publisher needs of the log."""
+
+    def barrier(self) -> int: ...
+    def read_decisions(self, after_seq: int, limit: int) -> list[tuple[int, Decision]]: ...
+    def read_events(self, after_seq: int, limit: int) -> list[tuple[int, RewardEvent]]: ...
+    def decision(self, decision_id: str) -> Decision | None: ...
+    def revisions(self) -> list[Revision]: ...
+    def forget(self, decisions_through: int, events_through: int, older_than: int, limit: int = ...) -> int: ...
+
+
+class Publisher:
+    """Publishes a log to a lake, step by step. It keeps no position of its own, so it may die at any moment.
+
+    `experiments` gives the experiments as they are now. `learned` gives the last `seq` of decisions that no learner
+    needs any more; without it the log forgets by age alone. `keep_log` (seconds) is how long rows stay in the log;
+    default: the longest metric window and an hour.
+    """
+
+    def __init__(
+        self,
+        log: Source,
+        lake: Lake,
+        experiments: Callable[[], Sequence[Experiment]],
+        *,
+        every: float = 2.0,
+        learned: Callable[[], int] | None = None,
+        keep_log: float | None = None,
+    ) -> None:
+        self._log = log
+        self._lake = lake
+        self._experiments = experiments
+        self._every = every
+        self._learned = learned
+        self._keep_log = keep_log
+        self._steps = 0
+        self._origins: dict[str, Origin] = {}
+
+    def run(self, stop: Event) -> None:
+        """Step every `every` seconds until `stop` is set, and once more then. A failed step is tried again."""
+        while not stop.is_set():
+            self._try()
+            stop.wait(self._every)
+        self._try()
+
+    def _try(self) -> None:
+        try:
+            self.step()
+        except LogError as error:
+            _logger.warning("publishing failed and will be tried again: %s", error)
+
+    def step(self) -> int:
+        """Publish all that is committed, show it, and tidy up; returns how many rows went to the lake.
+
+        Raises LogError where log or lake fail; the next step then goes on from where the lake stands.
+        """
+        barrier = self._log.barrier()
+        published = self._publish()
+        self._steps += 1
+        if self._steps % MINOR == 0:
+            self._lake.compact(thorough=self._steps % MAJOR == 0)
+        experiments = self._experiments()
+        self._lake.face(experiments, barrier, self._log.revisions())
+        self._forget(experiments, barrier)
+        return published
+
+    def _publish(self) -> int:
+        """Events are read before the decisions that they belong to, and appended after them: so whoever sees a
+        reward in the lake finds its decision there."""
+        published = 0
+        while True:
+            events = self._log.read_events(self._lake.position("rewards"), BATCH)
+            published += self._publish_decisions()
+            if events:
+                rows = reward_rows([(seq, event, self._origin(event)) for seq, event in events])
+                self._lake.append("rewards", rows, events[-1][0])
+                published += len(events)
+            self._origins.clear()
+            if len(events) < BATCH:
+                return published
+
+    def _publish_decisions(self) -> int:
+        published = 0
+        while True:
+            decisions = self._log.read_decisions(self._lake.position("decisions"), BATCH)
+            if decisions:
+                self._lake.append("decisions", decision_rows(decisions), decisions[-1][0])
+                self._origins.update((decision.decision_id, Origin.of(decision)) for _, decision in decisions)
+                published += len(decisions)
+            if len(decisions) < BATCH:
+                return published
+
+    def _origin(self, event: RewardEvent) -> Origin:
+        known = self._origins.get(event.decision_id)
+        if known is None:
+            decision = self._log.decision(event.decision_id)
+            known = Origin(at=event.at) if decision is None else Origin.of(decision)
+            self._origins[event.decision_id] = known
+        return known
+
+    def _forget(self, experiments: Sequence[Experiment], barrier: int) -> None:
+        """Delete in small transactions, so that no request waits long for the write lock."""
+        keep = self._keep_log
+        if keep is None:
+            windows = [max(e.learn_after, *(m.window for m in e.metrics)) for e in experiments]
+            keep = max(windows, default=0.0) + 3_600.0
+        through = self._lake.position("decisions")
+        if self._learned is not None:
+            through = min(through, self._learned())
+        older = barrier - round(keep * 1e6)
+        for _ in range(CHUNKS):
+            if self._log.forget(through, self._lake.position("rewards"), older) == 0:
+                return

@@ -1,0 +1,88 @@
+"""Opening DuckDB: in memory for computing, or read-only on the face for reading the record."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+
+from topbill.errors import BadRequest, LogError, NotFound
+
+FACE = "topbill.duckdb"
+"""The face's file name inside a data folder."""
+
+
+def connect(
+    path: Path | str | None = None, *, memory_limit: str = "4GB", threads: int | None = None
+) -> duckdb.DuckDBPyConnection:
+    """A DuckDB connection: in memory, or read-only on the face at `path`. Times are UTC.
+
+    Any number of processes may hold the file open. The keeper replaces it rather than changing it, so a connection
+    keeps showing the state of the moment it was opened at: connect anew for a newer one. `cursor()` starts outside
+    the face; use another `connect` per thread.
+    Raises NotFound when nothing was published yet, LogError when the file cannot be read.
+    """
+    config: dict[str, str | bool | int | float | list[str]] = {
+        "memory_limit": memory_limit,
+        "autoinstall_known_extensions": False,
+    }
+    if threads is not None:
+        config["threads"] = threads
+    connection = duckdb.connect(":memory:", config=config)
+    connection.execute("SET TimeZone = 'UTC'")
+    if path is None:
+        return connection
+    if not Path(path).exists():
+        connection.close()
+        raise NotFound(f"{path}: no such file; expected the face that `topbill keep` writes; start the keeper first")
+    try:
+        # Attached, not opened: DuckDB shares one instance per path and process, which would show a replaced file's
+        # old content for as long as anybody in the process still holds it.
+        connection.execute(f"ATTACH {quoted(str(path))} AS lake (READ_ONLY)")
+        connection.execute("USE lake")
+    except duckdb.Error as error:
+        connection.close()
+        raise LogError(f"{path}: cannot be opened: {error}; expected a file written by `topbill keep`") from error
+    return connection
+
+
+def sql(path: Path | str, query: str, *, memory_limit: str = "4GB") -> pa.Table:
+    """The result of one reading statement (SELECT, EXPLAIN, SHOW, DESCRIBE, SUMMARIZE) on the face at `path`.
+
+    The statement sees the record and nothing else: no other file, no network, no setting.
+    Raises BadRequest with DuckDB's words when the statement is wrong or would do more than read.
+    """
+    connection = connect(path, memory_limit=memory_limit)
+    try:
+        _confine(connection, Path(path))
+        try:
+            statements = connection.extract_statements(query)
+        except duckdb.Error as error:
+            raise BadRequest("sql", str(error)) from error
+        if len(statements) != 1:
+            raise BadRequest("sql", f"got {len(statements)} statements; expected one SELECT")
+        kind = statements[0].type
+        if kind not in (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN):
+            raise BadRequest("sql", f"got {kind.name}; expected a statement that only reads, such as SELECT")
+        try:
+            return connection.sql(statements[0]).to_arrow_table()
+        except duckdb.IOException as error:
+            raise LogError(f"{path}: {error}; run the query again: the files may have been compacted") from error
+        except duckdb.Error as error:
+            raise BadRequest("sql", str(error)) from error
+    finally:
+        connection.close()
+
+
+def quoted(text: str) -> str:
+    """The text as an SQL string literal."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _confine(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
+    """Let the connection read the lake beside the face and nothing else, and lock that."""
+    folder = str(path.resolve().parent / "lake") + "/"
+    connection.execute(f"SET allowed_directories = [{quoted(folder)}]")
+    connection.execute("SET enable_external_access = false")
+    connection.execute("SET lock_configuration = true")

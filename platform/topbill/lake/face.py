@@ -1,0 +1,270 @@
+"""The face of the lake: a tiny DuckDB file whose views are pinned to the lake's files of one version.
+
+It is written under another name and renamed into place, so that a reader sees one consistent state or the next.
+"""
+
+# ruff: noqa: S608  (names and values enter the SQL below only through `quoted`, `name` and `number`)
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any, Protocol
+
+import duckdb
+import msgspec
+
+from topbill.errors import LogError
+from topbill.lake.database import quoted
+from topbill.spec import Experiment, Metric
+
+DECISIONS = {
+    "decision_id": "VARCHAR",
+    "at": "TIMESTAMP",
+    "experiment": "VARCHAR",
+    "revision": "VARCHAR",
+    "variant": "VARCHAR",
+    "unit": "VARCHAR",
+    "context": "VARCHAR",
+    "actions": "VARCHAR",
+    "eligible": "VARCHAR[]",
+    "slate": "VARCHAR[]",
+    "propensities": "DOUBLE[]",
+    "propensity": "DOUBLE",
+    "probabilities": "DOUBLE[][]",
+    "policy": "VARCHAR",
+    "policy_version": "BIGINT",
+    "reason": "VARCHAR",
+    "micros": "BIGINT",
+    "seq": "BIGINT",
+}
+"""The columns of view `decisions`. Times in the face are UTC, without a time zone. DuckDB reserves the word `at`:
+write `"at"`, or `d.at` after an alias."""
+REWARDS = {
+    "decision_id": "VARCHAR",
+    "event_id": "VARCHAR",
+    "event": "VARCHAR",
+    "value": "DOUBLE",
+    "action": "VARCHAR",
+    "position": "BIGINT",
+    "at": "TIMESTAMP",
+    "received_at": "TIMESTAMP",
+    "experiment": "VARCHAR",
+    "variant": "VARCHAR",
+    "unit": "VARCHAR",
+    "decided_at": "TIMESTAMP",
+    "item": "VARCHAR",
+    "seq": "BIGINT",
+}
+"""The columns of view `rewards`. `item` is the action that the event speaks of, where that is known."""
+_TABLES = """
+CREATE TABLE experiments (key VARCHAR, revision VARCHAR, title VARCHAR, owner VARCHAR, hypothesis VARCHAR,
+    surface VARCHAR, status VARCHAR, unit VARCHAR, slots BIGINT, traffic DOUBLE, holdout DOUBLE,
+    "at" TIMESTAMP, spec JSON);
+CREATE TABLE variants (experiment VARCHAR, variant VARCHAR, policy VARCHAR, share DOUBLE, control BOOLEAN,
+    floor DOUBLE, evaluable BOOLEAN, training VARCHAR);
+CREATE TABLE metrics (experiment VARCHAR, metric VARCHAR, event VARCHAR, kind VARCHAR, window_seconds DOUBLE,
+    cap DOUBLE, weight DOUBLE, better VARCHAR, worse_by_at_most DOUBLE);
+CREATE TABLE revisions (experiment VARCHAR, revision VARCHAR, "at" TIMESTAMP, who VARCHAR, spec JSON);
+CREATE TABLE published ("at" TIMESTAMP, decisions_version BIGINT, rewards_version BIGINT);
+CREATE SCHEMA earned;
+"""
+_PLACEMENTS = """CREATE VIEW placements AS
+    SELECT decision_id, experiment, variant, unit, "at", reason, policy, policy_version,
+    unnest(range(len(slate))) AS position, unnest(slate) AS action, unnest(propensities) AS propensity FROM decisions"""
+_UNITS = """CREATE VIEW units AS SELECT experiment, unit, arg_min(variant, seq) AS variant, min("at") AS first_at,
+    count(*) AS decisions FROM decisions WHERE variant IS NOT NULL GROUP BY experiment, unit"""
+
+
+class Revision(Protocol):
+    """A line of the log's audit: from `at` (µs since the epoch) on, `experiment` was what `spec` (JSON) says."""
+
+    @property
+    def experiment(self) -> str: ...
+    @property
+    def revision(self) -> str: ...
+    @property
+    def at(self) -> int: ...
+    @property
+    def who(self) -> str: ...
+    @property
+    def spec(self) -> str: ...
+
+
+def write(
+    path: Path,
+    files: Mapping[str, Sequence[str]],
+    experiments: Sequence[Experiment],
+    at: int,
+    versions: Mapping[str, int],
+    revisions: Sequence[Revision],
+) -> None:
+    """Write the face over `files` (Parquet paths of `decisions` and of `rewards`) as of `at` µs, replacing the old one.
+
+    Raises LogError where that fails; the old face is then still there.
+    """
+    fresh = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        fresh.unlink(missing_ok=True)
+        with duckdb.connect(str(fresh)) as connection:
+            connection.execute("SET TimeZone = 'UTC'")
+            connection.execute("BEGIN")
+            connection.execute(_TABLES)
+            connection.execute(_base_view("decisions", DECISIONS, files["decisions"]))
+            connection.execute(_base_view("rewards", REWARDS, files["rewards"]))
+            connection.execute(_PLACEMENTS)
+            connection.execute(_UNITS)
+            for experiment in experiments:
+                connection.execute(_earned_view(experiment))
+            connection.execute(_feedback_view(experiments, at))
+            _fill(connection, experiments, revisions)
+            connection.execute(
+                "INSERT INTO published VALUES (make_timestamp(?), ?, ?)",
+                [at, versions["decisions"], versions["rewards"]],
+            )
+            connection.execute("COMMIT")
+        os.replace(fresh, path)
+    except (OSError, duckdb.Error) as error:
+        fresh.unlink(missing_ok=True)
+        raise LogError(f"{path}: cannot be written: {error}") from error
+
+
+def _base_view(view: str, columns: Mapping[str, str], files: Sequence[str]) -> str:
+    """A Delta table's files as a view; an empty lake has the same columns and no row."""
+    if not files:
+        blanks = ", ".join(f'NULL::{kind} AS "{column}"' for column, kind in columns.items())
+        return f"CREATE VIEW {view} AS SELECT {blanks} WHERE false"
+    shown = ", ".join(
+        f'timezone(\'UTC\', "{column}") AS "{column}"' if kind == "TIMESTAMP" else f'"{column}"'
+        for column, kind in columns.items()
+    )
+    listed = ", ".join(map(quoted, files))
+    source = f"read_parquet([{listed}], hive_partitioning = true, hive_types = {{'experiment': VARCHAR}})"
+    return f"CREATE VIEW {view} AS SELECT {shown} FROM {source}"
+
+
+def _earned_view(experiment: Experiment) -> str:
+    """`earned."KEY"`: a row for each decision that got an event, with a column for each metric, and the objective."""
+    key = quoted(experiment.key)
+    events = ", ".join(sorted({quoted(metric.event) for metric in experiment.metrics}))
+    values = ", ".join(f"{_aggregate(metric)} AS {name(metric.name)}" for metric in experiment.metrics)
+    return (
+        f"CREATE VIEW earned.{name(experiment.key)} AS SELECT *, {_objective(experiment)} AS objective_ "
+        f"FROM (SELECT r.decision_id AS decision_id_, any_value(r.variant) AS variant_, any_value(r.unit) AS unit_, "
+        f"any_value(r.decided_at) AS at_, {values} FROM rewards r "
+        f"WHERE r.experiment = {key} AND r.event IN ({events}) GROUP BY r.decision_id)"
+    )
+
+
+def _aggregate(metric: Metric) -> str:
+    """SQL for `Metric.value` over the events of one decision."""
+    inside = (
+        f"FILTER (r.event = {quoted(metric.event)} "
+        f"AND (epoch_us(r.at) - epoch_us(r.decided_at)) / 1e6 <= {number(metric.window)})"
+    )
+    over = {
+        "binary": f"(count(*) {inside} > 0)::DOUBLE",
+        "count": f"(count(*) {inside})::DOUBLE",
+        "max": f"max(r.value) {inside}",
+        "sum": f"fsum(r.value) {inside}",
+        "mean": f"favg(r.value) {inside}",
+        "last": f"arg_max(r.value, (r.at, r.seq)) {inside}",
+    }
+    return f"coalesce({over[metric.kind]}, 0.0::DOUBLE)"
+
+
+def _objective(experiment: Experiment) -> str:
+    """SQL for `Experiment.objective_value` over columns named like the metrics."""
+    weights = {m: experiment.objective[m.name] for m in experiment.metrics if experiment.objective.get(m.name)}
+    terms = [
+        f"{number(weight)} * least(1.0::DOUBLE, greatest(0.0::DOUBLE, {name(metric.name)} / {number(metric.cap)}))"
+        for metric, weight in weights.items()
+    ]
+    total = number(sum(w for w in weights.values() if w > 0.0))
+    return f"least(1.0::DOUBLE, greatest(0.0::DOUBLE, ({' + '.join(terms)}) / {total}))"
+
+
+def _feedback_view(experiments: Sequence[Experiment], at: int) -> str:
+    """Every decision with its metrics and objective. What has no experiment file any more has no metrics."""
+    columns = ["decision_id", "variant", "unit", "at", "reason", "policy", "policy_version", "slate", "propensity"]
+    shown = ", ".join(f"d.{column}" for column in columns)
+    branches = []
+    for experiment in experiments:
+        pairs = ", ".join(f"{quoted(m.name)}: coalesce(e.{name(m.name)}, 0.0)" for m in experiment.metrics)
+        window = max((m.window for m in experiment.metrics if experiment.objective.get(m.name)), default=0.0)
+        branches.append(
+            f"SELECT {quoted(experiment.key)}, {shown}, MAP {{{pairs}}}, coalesce(e.objective_, 0.0), "
+            f"epoch_us(d.at) + {round(window * 1e6)} < {at} "
+            f"FROM decisions d LEFT JOIN earned.{name(experiment.key)} e ON d.decision_id = e.decision_id_ "
+            f"WHERE d.experiment = {quoted(experiment.key)}"
+        )
+    known = ", ".join(quoted(experiment.key) for experiment in experiments)
+    branches.append(
+        f"SELECT d.experiment, {shown}, NULL::MAP(VARCHAR, DOUBLE), NULL::DOUBLE, NULL::BOOLEAN FROM decisions d"
+        + (f" WHERE d.experiment NOT IN ({known})" if known else "")
+    )
+    names = ", ".join(map(name, ["experiment", *columns, "metrics", "objective", "mature"]))
+    return f"CREATE VIEW feedback ({names}) AS " + " UNION ALL ".join(branches)
+
+
+def _fill(
+    connection: duckdb.DuckDBPyConnection, experiments: Iterable[Experiment], revisions: Sequence[Revision]
+) -> None:
+    """The small tables: what the experiment files say, and the audit."""
+    since = {(r.experiment, r.revision): r.at for r in reversed(revisions)}
+    for e in experiments:
+        _insert(
+            connection,
+            "experiments",
+            [
+                *(e.key, e.fingerprint, e.title, e.owner, e.hypothesis, e.surface, e.status, e.unit),
+                *(e.slots, e.traffic, e.holdout, _moment(since.get((e.key, e.fingerprint)))),
+                msgspec.json.encode(e.raw).decode(),
+            ],
+        )
+        for v in e.variants:
+            _insert(
+                connection,
+                "variants",
+                [e.key, v.name, v.policy, v.share, v.control, v.floor, v.evaluable, v.training],
+            )
+        limits = {g.metric: g.worse_by_at_most for g in e.guardrails}
+        for m in e.metrics:
+            _insert(
+                connection,
+                "metrics",
+                [
+                    e.key,
+                    m.name,
+                    m.event,
+                    m.kind,
+                    m.window,
+                    m.cap,
+                    e.objective.get(m.name),
+                    m.better,
+                    limits.get(m.name),
+                ],
+            )
+    for r in revisions:
+        _insert(connection, "revisions", [r.experiment, r.revision, _moment(r.at), r.who, r.spec])
+
+
+def _insert(connection: duckdb.DuckDBPyConnection, table: str, row: list[Any]) -> None:
+    holes = ", ".join("?" * len(row))
+    connection.execute(f"INSERT INTO {table} VALUES ({holes})", row)
+
+
+def _moment(micros: int | None) -> datetime | None:
+    return None if micros is None else datetime(1970, 1, 1) + timedelta(microseconds=micros)
+
+
+def name(text: str) -> str:
+    """The text as an SQL identifier."""
+    return '"' + text.replace('"', '""') + '"'
+
+
+def number(value: float) -> str:
+    """The number as an SQL literal of the same 64 bits."""
+    return f"{value!r}::DOUBLE"

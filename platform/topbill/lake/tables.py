@@ -1,0 +1,229 @@
+"""The Delta tables of the lake: append each batch exactly once, compact, and show them through the face."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import pyarrow as pa
+from deltalake import CommitProperties, DeltaTable, Transaction, WriterProperties, write_deltalake
+from deltalake.exceptions import DeltaError
+
+from topbill.errors import LogError
+from topbill.lake import face
+from topbill.lake.database import FACE
+from topbill.records import Decision, RewardEvent
+from topbill.spec import Experiment
+
+Table = Literal["decisions", "rewards"]
+
+_TIME = pa.timestamp("us", tz="UTC")
+_WORDS = pa.list_(pa.string())
+_NUMBERS = pa.list_(pa.float64())
+SCHEMAS: dict[str, pa.Schema] = {
+    "decisions": pa.schema(
+        {
+            "seq": pa.int64(),
+            "decision_id": pa.string(),
+            "at": _TIME,
+            "experiment": pa.string(),
+            "revision": pa.string(),
+            "variant": pa.string(),
+            "unit": pa.string(),
+            "context": pa.string(),
+            "actions": pa.string(),
+            "eligible": _WORDS,
+            "slate": _WORDS,
+            "propensities": _NUMBERS,
+            "propensity": pa.float64(),
+            "probabilities": pa.list_(_NUMBERS),
+            "policy": pa.string(),
+            "policy_version": pa.int64(),
+            "reason": pa.string(),
+            "micros": pa.int64(),
+        }
+    ),
+    # A reward carries what is asked of its decision most: so metrics by variant and unit need no join of millions.
+    "rewards": pa.schema(
+        {
+            "seq": pa.int64(),
+            "decision_id": pa.string(),
+            "event_id": pa.string(),
+            "event": pa.string(),
+            "value": pa.float64(),
+            "action": pa.string(),
+            "position": pa.int64(),
+            "at": _TIME,
+            "received_at": _TIME,
+            "experiment": pa.string(),
+            "variant": pa.string(),
+            "unit": pa.string(),
+            "decided_at": _TIME,
+            "item": pa.string(),
+        }
+    ),
+}
+_APP = "topbill.log"
+"""Delta's application id: its transaction version is the last `seq` of the log that the table holds."""
+_SETTINGS: dict[str, str | None] = {
+    "delta.checkpointInterval": "100",
+    "delta.logRetentionDuration": "interval 1 days",
+    "delta.enableExpiredLogCleanup": "true",
+}
+_WRITER = WriterProperties(compression="ZSTD", max_row_group_size=250_000)
+_TIERS = (8 << 20, 128 << 20)
+"""Compaction targets in bytes: small files often, large files rarely, so that no row is rewritten every minute."""
+
+
+class Origin(NamedTuple):
+    """What a reward's row says of its decision. `at` in µs since the epoch."""
+
+    at: int
+    experiment: str | None = None
+    variant: str | None = None
+    unit: str | None = None
+    slate: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, decision: Decision) -> Origin:
+        shown = tuple(placed.action for placed in decision.slate)
+        return cls(decision.at, decision.experiment, decision.variant, decision.unit, shown)
+
+    def item(self, event: RewardEvent) -> str | None:
+        """The action that the event speaks of: the one it names, or the one at its position, or the only one."""
+        if event.action is not None:
+            return event.action
+        if event.position is not None:
+            return self.slate[event.position] if 0 <= event.position < len(self.slate) else None
+        return self.slate[0] if len(self.slate) == 1 else None
+
+
+def decision_rows(rows: Sequence[tuple[int, Decision]]) -> pa.Table:
+    """Decisions with their `seq` as the columns of the lake's `decisions`."""
+    seqs = [seq for seq, _ in rows]
+    items = [decision for _, decision in rows]
+    columns = {
+        "seq": seqs,
+        "decision_id": [d.decision_id for d in items],
+        "at": [d.at for d in items],
+        "experiment": [d.experiment for d in items],
+        "revision": [d.revision for d in items],
+        "variant": [d.variant for d in items],
+        "unit": [d.unit for d in items],
+        "context": [bytes(d.context) for d in items],
+        "actions": [None if d.actions is None else bytes(d.actions) for d in items],
+        "eligible": [d.eligible for d in items],
+        "slate": [[placed.action for placed in d.slate] for d in items],
+        "propensities": [[placed.propensity for placed in d.slate] for d in items],
+        "propensity": [d.propensity for d in items],
+        "probabilities": [d.probabilities for d in items],
+        "policy": [d.policy for d in items],
+        "policy_version": [d.policy_version for d in items],
+        "reason": [d.reason for d in items],
+        "micros": [d.micros for d in items],
+    }
+    return pa.table(columns, schema=SCHEMAS["decisions"])
+
+
+def reward_rows(rows: Sequence[tuple[int, RewardEvent, Origin]]) -> pa.Table:
+    """Reward events with their `seq` and their decision's origin as the columns of the lake's `rewards`.
+
+    `at` is when it happened: the caller's time where given, else the time of receipt.
+    """
+    columns = {
+        "seq": [seq for seq, _, _ in rows],
+        "decision_id": [e.decision_id for _, e, _ in rows],
+        "event_id": [e.event_id for _, e, _ in rows],
+        "event": [e.event for _, e, _ in rows],
+        "value": [e.value for _, e, _ in rows],
+        "action": [e.action for _, e, _ in rows],
+        "position": [e.position for _, e, _ in rows],
+        "at": [e.at if e.occurred_at is None else e.occurred_at for _, e, _ in rows],
+        "received_at": [e.at for _, e, _ in rows],
+        "experiment": [o.experiment for _, _, o in rows],
+        "variant": [o.variant for _, _, o in rows],
+        "unit": [o.unit for _, _, o in rows],
+        "decided_at": [o.at for _, _, o in rows],
+        "item": [o.item(e) for _, e, o in rows],
+    }
+    return pa.table(columns, schema=SCHEMAS["rewards"])
+
+
+class Lake:
+    """The lake in a data folder: `DIR/lake/decisions`, `DIR/lake/rewards` and the face `DIR/topbill.duckdb`.
+
+    For one writer at a time; a second one that appends what was appended already is refused by Delta itself.
+    `keep_hours`: how long files that compaction replaced stay for readers that opened the face before.
+    Raises LogError where tables cannot be read or written.
+    """
+
+    def __init__(self, folder: Path, *, keep_hours: int = 24) -> None:
+        self.folder = folder
+        self.face_path = folder / FACE
+        self._keep_hours = keep_hours
+        self._tables = {name: self._open(name) for name in SCHEMAS}
+
+    def _open(self, name: str) -> DeltaTable:
+        where = (self.folder / "lake" / name).resolve()
+        try:
+            where.mkdir(parents=True, exist_ok=True)
+            return DeltaTable.create(
+                str(where),
+                schema=SCHEMAS[name],
+                mode="ignore",
+                partition_by=["experiment"],
+                configuration=_SETTINGS,
+            )
+        except (OSError, DeltaError) as error:
+            raise LogError(f"{where}: cannot be opened: {error}; expected a Delta table or an empty folder") from error
+
+    def position(self, name: Table) -> int:
+        """The last `seq` of the log that the table holds, as the table itself says; 0 when it holds none."""
+        return self._tables[name].transaction_version(_APP) or 0
+
+    def append(self, name: Table, rows: pa.Table, through: int) -> bool:
+        """Append the log's rows up to `seq` `through`; False when the table holds them already.
+
+        Rows and position are one Delta commit: whatever dies, each row is there once.
+        """
+        table = self._tables[name]
+        try:
+            table.update_incremental()
+            if through <= self.position(name):
+                return False
+            mark = CommitProperties(app_transactions=[Transaction(_APP, through)], max_commit_retries=3)
+            write_deltalake(table, rows, mode="append", commit_properties=mark, writer_properties=_WRITER)
+        except (OSError, DeltaError) as error:
+            raise LogError(f"{table.table_uri}: cannot append rows through {through}: {error}") from error
+        return True
+
+    def compact(self, *, thorough: bool = False) -> int:
+        """Merge small files (up to 8 MB, or 128 MB if `thorough`) and delete those replaced long ago.
+
+        Returns how many files were merged.
+        """
+        merged = 0
+        for table in self._tables.values():
+            try:
+                table.update_incremental()
+                done = table.optimize.compact(target_size=_TIERS[thorough], writer_properties=_WRITER)
+                merged += int(done["numFilesRemoved"])
+                if thorough:
+                    table.vacuum(self._keep_hours, dry_run=False, enforce_retention_duration=False)
+            except (OSError, DeltaError) as error:
+                raise LogError(f"{table.table_uri}: cannot be compacted: {error}") from error
+        return merged
+
+    def files(self, name: Table) -> list[str]:
+        """The absolute paths of the Parquet files that make up the table now."""
+        return sorted(uri.removeprefix("file://") for uri in self._tables[name].file_uris())
+
+    def face(self, experiments: Iterable[Experiment], at: int, revisions: Iterable[face.Revision] = ()) -> None:
+        """Write a new face pinned to the tables as they are now, and rename it into place.
+
+        `at` (µs since the epoch): every log row stamped up to then is in the tables; what is mature is judged by it.
+        """
+        version = {name: table.version() for name, table in self._tables.items()}
+        files = {"decisions": self.files("decisions"), "rewards": self.files("rewards")}
+        face.write(self.face_path, files, list(experiments), at, version, list(revisions))
