@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from hashlib import blake2b
+from itertools import accumulate
 
 import numpy as np
 
@@ -42,8 +44,13 @@ def greedy(scores: Floats) -> Floats:
 def draw(p: Floats, u: float) -> int:
     """The index that u in [0, 1) draws from p (K, a simplex): the one place where Topbill draws.
 
-    Inverts the cumulative distribution; an action with probability 0 is never drawn.
+    Inverts the cumulative distribution; an action with probability 0 is never drawn. For few actions
+    plain Python is several times faster than NumPy; both add in the same order, so both draw the same.
     """
-    cumulative = np.cumsum(p)
-    index = int(np.searchsorted(cumulative, u * cumulative[-1], side="right"))
+    if p.size > 64:
+        sums = np.cumsum(p)
+        index = int(np.searchsorted(sums, u * sums[-1], side="right"))
+    else:
+        cumulative = list(accumulate(p.tolist()))
+        index = bisect_right(cumulative, u * cumulative[-1])
     return index if index < p.size else int(np.flatnonzero(p)[-1])

@@ -134,10 +134,13 @@ class Example:
 class Scored(Protocol):
     """A policy's view of one decision: scores of all K actions, and probabilities of any that remain."""
 
-    mean: Floats | None
-    """(K,) expected reward per action, None for policies that do not estimate one."""
-    width: Floats | None
-    """(K,) one posterior standard deviation of the mean, None likewise."""
+    @property
+    def mean(self) -> Floats | None:
+        """(K,) expected reward per action, None for policies that do not estimate one."""
+
+    @property
+    def width(self) -> Floats | None:
+        """(K,) one posterior standard deviation of the mean, None likewise."""
 
     def probabilities(self, remaining: Indices) -> Floats:
         """(len(remaining),) probabilities of the actions at those rows, summing to 1. Draws nothing."""
@@ -154,6 +157,8 @@ class Policy(Protocol):
 
     kind: ClassVar[str]
     Params: ClassVar[type[msgspec.Struct]]
+    deterministic: ClassVar[bool]
+    """Whether it may give an action probability 0, so that only a floor makes its log evaluable."""
 
     def __init__(self, params: Any, *, context_size: int, action_size: int, seed: int) -> None: ...
 

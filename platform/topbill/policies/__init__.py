@@ -1,0 +1,14 @@
+"""The policies by kind. This dict drives validation, documentation and the conformance suite."""
+
+from __future__ import annotations
+
+from topbill.policies.epsilon_greedy import EpsilonGreedy
+from topbill.policies.linucb import LinUCB
+from topbill.policies.squarecb import SquareCB
+from topbill.policies.thompson import Thompson
+from topbill.policies.uniform import Fixed, Uniform
+from topbill.records import Policy
+
+KINDS: dict[str, type[Policy]] = {
+    policy.kind: policy for policy in (Uniform, Fixed, EpsilonGreedy, Thompson, LinUCB, SquareCB)
+}

@@ -1,0 +1,65 @@
+"""What the linear policies share: a model that learns, and scores that a policy turns into probabilities."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+import numpy as np
+
+from topbill.policies.linear import Linear, LinearParams, Prediction
+from topbill.records import Actions, Example, Floats, Indices
+
+
+class LinearScored:
+    """One decision's scores. `mean` and `width` are in rewards, `eta` and `sd` on the link scale."""
+
+    __slots__ = ("_logistic", "eta", "prediction", "sd")
+
+    def __init__(self, prediction: Prediction, noise: float, logistic: bool) -> None:
+        self.prediction = prediction
+        self.eta: Floats = prediction.mean
+        self.sd: Floats = np.sqrt(prediction.variance * noise)
+        self._logistic = logistic
+
+    @property
+    def mean(self) -> Floats:
+        """(K,) expected reward of each action."""
+        return 1.0 / (1.0 + np.exp(-np.clip(self.eta, -500.0, 500.0))) if self._logistic else self.eta
+
+    @property
+    def width(self) -> Floats:
+        """(K,) one posterior standard deviation of the mean (delta method for the logistic link)."""
+        if not self._logistic:
+            return self.sd
+        p = self.mean
+        return p * (1.0 - p) * self.sd
+
+    def probabilities(self, remaining: Indices) -> Floats:
+        raise NotImplementedError
+
+
+class LinearPolicy:
+    """A policy over one `Linear` model. Subclasses say how scores become probabilities."""
+
+    kind: ClassVar[str]
+
+    def __init__(self, params: LinearParams, *, context_size: int, action_size: int, seed: int = 0) -> None:  # noqa: ARG002
+        self.params = params
+        self.model = Linear(params, context_size=context_size, action_size=action_size)
+        self._logistic = params.link == "logistic"
+
+    def update(self, examples: Sequence[Example]) -> None:
+        for example in examples:
+            self.model.learn(example)
+
+    def dump(self) -> bytes:
+        return self.model.dump(self.kind)
+
+    def load(self, blob: bytes) -> None:
+        self.model.load(self.kind, blob)
+
+    def explain(
+        self, x: Floats, actions: Actions, names: tuple[Sequence[str], Sequence[str]]
+    ) -> list[dict[str, float]]:
+        return self.model.explain(x, actions, names)

@@ -1,0 +1,48 @@
+"""ε-greedy: the best by estimate, and now and then any action; ε may decay with what was learned."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar
+
+import msgspec
+
+from topbill.chance import greedy
+from topbill.policies.bayes import LinearPolicy, LinearScored
+from topbill.policies.linear import LinearParams
+from topbill.records import Actions, Floats, Indices
+
+
+class _Scored(LinearScored):
+    __slots__ = ("epsilon",)
+    epsilon: float
+
+    def probabilities(self, remaining: Indices) -> Floats:
+        return (1.0 - self.epsilon) * greedy(self.eta[remaining]) + self.epsilon / len(remaining)
+
+
+class EpsilonGreedyParams(LinearParams, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """ε_n = epsilon/(1 + n/decay) after n learned examples; constant when decay is absent."""
+
+    epsilon: Annotated[float, msgspec.Meta(ge=0.0, le=1.0, description="share of decisions that go to any action")] = (
+        0.1
+    )
+    decay: Annotated[
+        float | None, msgspec.Meta(gt=0.0, description="learned examples after which epsilon has halved")
+    ] = None
+
+
+class EpsilonGreedy(LinearPolicy):
+    """p(a) = (1 − ε)·1(a is best)/ties + ε/K (Sutton and Barto 2018, section 2.4)."""
+
+    kind: ClassVar[str] = "epsilon_greedy"
+    deterministic: ClassVar[bool] = False
+
+    Params: ClassVar[type[msgspec.Struct]] = EpsilonGreedyParams
+
+    params: EpsilonGreedyParams
+
+    def score(self, x: Floats, actions: Actions, seed: int) -> _Scored:  # noqa: ARG002
+        scored = _Scored(self.model.predict(x, actions), self.model.noise, self._logistic)
+        decay = self.params.decay
+        scored.epsilon = self.params.epsilon / (1.0 if decay is None else 1.0 + self.model.learned / decay)
+        return scored

@@ -1,0 +1,361 @@
+"""The Bayesian (generalised) linear model behind the linear policies: Gaussian blocks updated one example at a time.
+
+An action's score on the link scale is the sum of independent Gaussian blocks: one *shared* by all actions over
+(1, x) ⊗ (1, z), one of the action's *own* over (1, x), and one weight per position. Within a block the posterior
+is exact; between blocks covariances are dropped (assumed-density filtering, Opper 1998), so that an update costs
+a rank-one step in the blocks it touches. With the linear link and one block this is exactly ridge regression.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import msgspec
+import numpy as np
+from scipy.linalg.blas import dger
+
+from topbill.errors import PolicyError
+from topbill.policies import codec
+from topbill.records import Actions, Example, Floats, Indices
+
+POSITIONS = 32
+"""Positions from this one on share a weight."""
+REFRESH = 65_536
+"""Learned examples between two re-symmetrisations of the covariances."""
+_VAGUE = (2.0, 0.5, 1.0)
+
+Positive = Annotated[float, msgspec.Meta(gt=0.0)]
+
+
+class LinearParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What all linear policies share."""
+
+    model: Annotated[
+        Literal["disjoint", "shared", "hybrid"],
+        msgspec.Meta(description="weights per action, weights on context × action features, or both"),
+    ] = "hybrid"
+    link: Annotated[
+        Literal["linear", "logistic"], msgspec.Meta(description="how a score becomes an expected reward")
+    ] = "linear"
+    half_life: Annotated[
+        Positive | None,
+        msgspec.Meta(description="learned examples after which an example counts half; never if absent"),
+    ] = None
+    half_life_seconds: Annotated[
+        Positive | None, msgspec.Meta(description="the same in seconds of decision time; at most one of the two")
+    ] = None
+    prior_scale: Annotated[
+        Positive,
+        msgspec.Meta(
+            description="prior standard deviation of a weight, in standard deviations of the reward's noise "
+            "(linear link) or in logits (logistic link)"
+        ),
+    ] = 1.0
+
+    def __post_init__(self) -> None:
+        if self.half_life is not None and self.half_life_seconds is not None:
+            raise ValueError("half_life and half_life_seconds exclude each other; give one")
+
+
+class Blocks:
+    """Gaussian weight vectors of one shape: `mean` (n × p) and `cov` (n × p × p); row 0 stays the prior."""
+
+    __slots__ = ("cov", "mean", "prior_cov", "prior_mean", "size")
+
+    def __init__(self, prior_mean: Floats, prior_variance: Floats, rows: int = 1) -> None:
+        self.prior_mean, self.prior_cov = prior_mean, np.diag(prior_variance)
+        self.size = rows
+        self.mean = np.repeat(prior_mean[None], rows, axis=0)
+        self.cov = np.repeat(self.prior_cov[None], rows, axis=0)
+
+    def add(self) -> int:
+        """A new row with the prior; its number."""
+        if self.size == len(self.mean):
+            grow = max(8, self.size)
+            self.mean = np.concatenate([self.mean, np.repeat(self.prior_mean[None], grow, axis=0)])
+            self.cov = np.concatenate([self.cov, np.repeat(self.prior_cov[None], grow, axis=0)])
+        self.size += 1
+        return self.size - 1
+
+    def gain(self, row: int, phi: Floats) -> tuple[float, float, Floats]:
+        """Mean and variance of phi·w, and cov·phi, of a row."""
+        g = self.cov[row] @ phi
+        return float(self.mean[row] @ phi), float(phi @ g), g
+
+    def absorb(self, row: int, g: Floats, slope: float, curvature: float) -> None:
+        """mean += slope·g and cov −= curvature·g gᵀ (Sherman and Morrison 1950), in place."""
+        self.mean[row] += slope * g
+        dger(-curvature, g, g, a=self.cov[row].T, overwrite_x=0, overwrite_y=0, overwrite_a=1)
+
+    def forget(self, keep: float) -> None:
+        """Stabilised exponential forgetting: precision P ← keep·P + (1 − keep)·P₀, and P·mean likewise."""
+        used = slice(0, self.size)
+        prior = np.linalg.inv(self.prior_cov)
+        precision = np.linalg.inv(self.cov[used])
+        natural = keep * np.einsum("npq,nq->np", precision, self.mean[used]) + (1.0 - keep) * (prior @ self.prior_mean)
+        cov = np.linalg.inv(keep * precision + (1.0 - keep) * prior)
+        self.cov[used] = 0.5 * (cov + cov.transpose(0, 2, 1))
+        self.mean[used] = np.einsum("npq,nq->np", self.cov[used], natural)
+
+    def symmetrise(self) -> None:
+        """Undo what rounding did to symmetry."""
+        self.cov += self.cov.transpose(0, 2, 1).copy()
+        self.cov *= 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """Scores on the link scale in units of the noise: mean (K,), variance (K,), and how scores vary together.
+
+    Cov(score) = diag(own) + Z·common·Zᵀ, with Z of the layout; `common` is None when scores are independent.
+    """
+
+    mean: Floats
+    variance: Floats
+    own: Floats | float
+    common: Floats | None
+    at: Layout
+
+
+class Layout:
+    """Where an Actions object's rows are, valid while `known` ids are known; Z (K × (1 + da)) is (1, z).
+
+    `rank` orders actions by id, so that what is sampled for an action does not depend on its place.
+    """
+
+    __slots__ = ("Z", "actions", "known", "rank", "rows")
+
+    def __init__(self, actions: Actions, index: dict[str, int]) -> None:
+        self.actions, self.known = actions, len(index)
+        rows = [index.get(name, 0) for name in actions.ids]
+        first = rows[0] if rows else 0
+        run = first > 0 and rows == list(range(first, first + len(rows)))
+        # Static actions usually lie in a run: a slice reads the covariances where they are.
+        self.rows: slice | Indices = slice(first, first + len(rows)) if run else np.array(rows, dtype=np.intp)
+        self.Z = np.concatenate([np.ones((len(rows), 1)), actions.features], axis=1)
+        self.rank: Indices = np.argsort(np.argsort(np.array(actions.ids))) if rows else np.zeros(0, dtype=np.intp)
+
+
+def sigmoid(eta: float) -> float:
+    """The logistic function, safe for any finite eta."""
+    return 1.0 / (1.0 + math.exp(-eta)) if eta >= 0.0 else 1.0 - 1.0 / (1.0 + math.exp(eta))
+
+
+def newton(mean: float, variance: float, reward: float) -> tuple[float, float]:
+    """Slope and curvature of the Laplace step of a logistic likelihood along one direction.
+
+    Solves η = m + v·(r − σ(η)) for the posterior mode; slope = r − σ(η), curvature = h/(1 + h·v) with
+    h = σ′(η). Newton's steps are damped by the convexity of the problem; a handful converges.
+    """
+    eta, p = mean, sigmoid(mean)
+    for _ in range(20):
+        step = (mean + variance * (reward - p) - eta) / (1.0 + variance * p * (1.0 - p))
+        eta += max(-2.0, min(2.0, step))
+        p = sigmoid(eta)
+        if abs(step) < 1e-9:
+            break
+    h = p * (1.0 - p)
+    return reward - p, h / (1.0 + h * variance)
+
+
+class Linear:
+    """The model: predicts scores of actions, and learns from examples in order. Raises PolicyError on bad shapes."""
+
+    def __init__(self, params: LinearParams, *, context_size: int, action_size: int) -> None:
+        self.params = params
+        self.d, self.da = context_size, action_size
+        self.index: dict[str, int] = {}
+        scale = params.prior_scale**2
+        self.own: Blocks | None = None
+        self.shared: Blocks | None = None
+        logistic = params.link == "logistic"
+        wide = 10.0 if logistic else 1.0
+        if params.model != "disjoint":
+            variance = np.full((context_size + 1) * (action_size + 1), 0.25 * scale)
+            variance[0] = wide
+            self.shared = Blocks(np.zeros(variance.size), variance)
+        if params.model != "shared":
+            variance = np.full(context_size + 1, scale)
+            if params.model == "disjoint" and logistic:
+                variance[0] = wide
+            self.own = Blocks(np.zeros(context_size + 1), variance)
+        self.position = np.stack([np.zeros(POSITIONS), np.full(POSITIONS, scale)])
+        self.position[1, 0] = 0.0  # the first position is the reference: single slots stay exact
+        self.learned = 0
+        # Count, sum of squared errors and sum of rewards behind the noise estimate: 0.25 and one half at first.
+        self.residuals = np.array(_VAGUE)
+        self.forgot_at = 0.0
+        self._layout = Layout(Actions((), np.zeros((0, action_size))), {})
+
+    @property
+    def noise(self) -> float:
+        """Estimated variance of a reward around its mean; 1 for the logistic link, whose likelihood knows it."""
+        return 1.0 if self.params.link == "logistic" else float(self.residuals[1] / self.residuals[0])
+
+    @property
+    def spread(self) -> float:
+        """Variance of a click at the base rate seen so far, μ(1 − μ): the most that rewards in [0, 1] can vary."""
+        base = float(self.residuals[2] / self.residuals[0])
+        return max(base * (1.0 - base), 1e-6)
+
+    def layout(self, actions: Actions) -> Layout:
+        """Rows and features of `actions`, derived once per object and catalogue."""
+        found = self._layout
+        if found.actions is not actions or found.known != len(self.index):
+            if actions.features.shape != (len(actions), self.da):
+                raise PolicyError(f"actions.features is {actions.features.shape}, expected {(len(actions), self.da)}")
+            found = self._layout = Layout(actions, self.index)
+        return found
+
+    def extend(self, x: Floats) -> Floats:
+        """(1, x)."""
+        if x.shape != (self.d,):
+            raise PolicyError(f"context has shape {x.shape}, expected ({self.d},)")
+        out = np.empty(self.d + 1)
+        out[0] = 1.0
+        out[1:] = x
+        return out
+
+    def predict(self, x: Floats, actions: Actions) -> Prediction:
+        """Scores of `actions` in context x (d), in O(K·d²) and O(d²·da²)."""
+        at, xt = self.layout(actions), self.extend(x)
+        K, p = len(actions), self.d + 1
+        mean: Floats = np.zeros(K)
+        variance: Floats = np.zeros(K)
+        own: Floats | float = 0.0
+        common = None
+        if self.own is not None:
+            mean = self.own.mean[at.rows] @ xt
+            own = variance = (self.own.cov[at.rows].reshape(K * p, p) @ xt).reshape(K, p) @ xt
+        if self.shared is not None:
+            q = self.da + 1
+            mean = mean + at.Z @ (xt @ self.shared.mean.reshape(p, q))
+            common = xt @ (xt @ self.shared.cov.reshape(p, q * p * q)).reshape(q, p, q)
+            variance = variance + np.einsum("ka,ka->k", at.Z @ common, at.Z)
+            if q == 1:
+                common = None  # the same shift for all actions: it moves no comparison
+        return Prediction(mean, np.maximum(variance, 1e-300), own, common, at)
+
+    def learn(self, example: Example) -> None:
+        """Fold one example in."""
+        self._forget(example.at)
+        xt = self.extend(example.x)
+        parts: list[tuple[Blocks, int, Floats]] = []
+        mean = variance = 0.0
+        if self.shared is not None:
+            phi = np.multiply.outer(xt, self.layout(example.actions).Z[example.index]).ravel()
+            m, v, g = self.shared.gain(0, phi)
+            mean, variance = mean + m, variance + v
+            parts.append((self.shared, 0, g))
+        if self.own is not None:
+            row = self.row(example.actions.ids[example.index])
+            m, v, g = self.own.gain(row, xt)
+            mean, variance = mean + m, variance + v
+            parts.append((self.own, row, g))
+        k = min(example.position, POSITIONS - 1)
+        mean, variance = mean + self.position[0, k], variance + self.position[1, k]
+        slope, curvature = self._step(float(mean), float(variance), example.reward)
+        for blocks, row, g in parts:
+            blocks.absorb(row, g, slope, curvature)
+        v = self.position[1, k]
+        self.position[:, k] += slope * v, -curvature * v * v
+        self.learned += 1
+
+    def row(self, name: str) -> int:
+        """The row of an action's own weights, new with the prior if need be."""
+        row = self.index.get(name)
+        if row is None:
+            row = self.index[name] = self.own.add() if self.own is not None else 0
+        return row
+
+    def _step(self, mean: float, variance: float, reward: float) -> tuple[float, float]:
+        total = 1.0 + variance
+        error = reward - mean
+        if self.params.link == "logistic":
+            self.residuals += 1.0, 0.0, reward
+            return newton(mean, variance, reward)
+        self.residuals += 1.0, error * error / total, reward
+        return error / total, 1.0 / total
+
+    def _forget(self, at: float) -> None:
+        count, seconds = self.params.half_life, self.params.half_life_seconds
+        keep = 1.0
+        if count is not None and self.learned - self.forgot_at >= count / 16.0:
+            keep = 0.5 ** ((self.learned - self.forgot_at) / count)
+            self.forgot_at = float(self.learned)
+        elif seconds is not None:
+            if self.forgot_at == 0.0:
+                self.forgot_at = at
+            if at - self.forgot_at >= seconds / 16.0:
+                keep = 0.5 ** ((at - self.forgot_at) / seconds)
+                self.forgot_at = at
+        both = [blocks for blocks in (self.shared, self.own) if blocks is not None]
+        if keep < 1.0:
+            self.residuals = keep * self.residuals + (1.0 - keep) * np.array(_VAGUE)
+            for blocks in both:
+                blocks.forget(keep)
+        elif self.learned % REFRESH == REFRESH - 1:
+            for blocks in both:
+                blocks.symmetrise()
+
+    def arrays(self) -> dict[str, Floats]:
+        """All learned numbers, by name."""
+        out = {"position": self.position, "residuals": self.residuals}
+        for name, blocks in (("shared", self.shared), ("own", self.own)):
+            if blocks is not None:
+                out[f"{name}_mean"] = blocks.mean[: blocks.size]
+                out[f"{name}_cov"] = blocks.cov[: blocks.size]
+        return out
+
+    def dump(self, kind: str, **numbers: float) -> bytes:
+        """The state as bytes; `numbers` are the caller's own."""
+        own = {"learned": float(self.learned), "forgot_at": self.forgot_at}
+        return codec.dump(kind, ids=list(self.index), arrays=self.arrays(), numbers=own | numbers)
+
+    def load(self, kind: str, blob: bytes, *extra: str) -> codec.State:
+        """Restore what `dump` wrote, or raise PolicyError and change nothing."""
+        shapes: dict[str, tuple[int | None, ...]] = {"position": (2, POSITIONS), "residuals": (3,)}
+        for name, blocks in (("shared", self.shared), ("own", self.own)):
+            if blocks is not None:
+                p = blocks.prior_mean.size
+                rows = 1 if name == "shared" else None
+                shapes |= {f"{name}_mean": (rows, p), f"{name}_cov": (rows, p, p)}
+        state = codec.load(kind, blob, arrays=shapes, numbers=("learned", "forgot_at", *extra))
+        learned = codec.number(state, "learned")
+        if self.own is not None:
+            rows = len(state.ids) + 1
+            if state.arrays["own_mean"].shape[0] != rows or state.arrays["own_cov"].shape[0] != rows:
+                raise PolicyError(f"state of {kind}: {len(state.ids)} ids need {rows} rows of weights; rebuild it")
+        for name, blocks in (("shared", self.shared), ("own", self.own)):
+            if blocks is not None:
+                blocks.mean, blocks.cov = state.arrays[f"{name}_mean"], state.arrays[f"{name}_cov"]
+                blocks.size = len(blocks.mean)
+        self.index = {name: i + 1 if self.own is not None else 0 for i, name in enumerate(state.ids)}
+        self.position, self.residuals = state.arrays["position"], state.arrays["residuals"]
+        self.learned, self.forgot_at = int(learned), state.numbers["forgot_at"]
+        self._layout = Layout(Actions((), np.zeros((0, self.da))), {})
+        return state
+
+    def explain(
+        self, x: Floats, actions: Actions, names: tuple[Sequence[str], Sequence[str]]
+    ) -> list[dict[str, float]]:
+        """Per action, what each feature adds to its score on the link scale; `a×b` are interactions."""
+        at, xt = self.layout(actions), self.extend(x)
+        context = ["", *names[0]]
+        features = ["", *names[1]]
+        out: list[dict[str, float]] = [{} for _ in actions.ids]
+        for k, told in enumerate(out):
+            if self.own is not None:
+                row = at.rows.start + k if isinstance(at.rows, slice) else int(at.rows[k])
+                for name, value in zip(context, self.own.mean[row] * xt, strict=True):
+                    told[name or "intercept"] = float(value)
+            if self.shared is not None:
+                parts = self.shared.mean.reshape(self.d + 1, self.da + 1) * np.multiply.outer(xt, at.Z[k])
+                for i, left in enumerate(context):
+                    for j, right in enumerate(features):
+                        name = "×".join(filter(None, (left, right))) or "intercept"
+                        told[name] = told.get(name, 0.0) + float(parts[i, j])
+        return out

@@ -1,0 +1,111 @@
+"""Uniform and fixed orders: the two policies that learn nothing, one all chance, one none."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, ClassVar
+
+import msgspec
+import numpy as np
+
+from topbill.policies import codec
+from topbill.records import Actions, Example, Floats, Indices
+
+
+class _Even:
+    """Every remaining action is equally likely."""
+
+    __slots__ = ()
+    mean: Floats | None = None
+    width: Floats | None = None
+
+    def probabilities(self, remaining: Indices) -> Floats:
+        return np.full(len(remaining), 1.0 / len(remaining))
+
+
+class _Ordered:
+    """The first remaining action of an order, surely."""
+
+    __slots__ = ("places",)
+    mean: Floats | None = None
+    width: Floats | None = None
+
+    def __init__(self, places: Indices) -> None:
+        self.places = places
+
+    def probabilities(self, remaining: Indices) -> Floats:
+        p = np.zeros(len(remaining))
+        p[self.places[remaining].argmin()] = 1.0
+        return p
+
+
+class _Stateless:
+    """What policies without a state share."""
+
+    kind: ClassVar[str]
+
+    def update(self, examples: Sequence[Example]) -> None:
+        """Learns nothing."""
+
+    def dump(self) -> bytes:
+        return codec.dump(self.kind)
+
+    def load(self, blob: bytes) -> None:
+        codec.load(self.kind, blob, arrays={}, numbers=())
+
+    def explain(
+        self,
+        x: Floats,  # noqa: ARG002
+        actions: Actions,
+        names: tuple[Sequence[str], Sequence[str]],  # noqa: ARG002
+    ) -> list[dict[str, float]]:
+        """Nothing adds to a score that does not exist."""
+        return [{} for _ in actions.ids]
+
+
+class UniformParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Uniform takes no parameters."""
+
+
+class Uniform(_Stateless):
+    """Every order equally likely: the reference for off-policy evaluation and the simplest control."""
+
+    kind: ClassVar[str] = "uniform"
+    deterministic: ClassVar[bool] = False
+
+    Params: ClassVar[type[msgspec.Struct]] = UniformParams
+
+    def __init__(self, params: UniformParams, *, context_size: int = 0, action_size: int = 0, seed: int = 0) -> None:  # noqa: ARG002
+        self._scored = _Even()
+
+    def score(self, x: Floats, actions: Actions, seed: int) -> _Even:  # noqa: ARG002
+        return self._scored
+
+
+class FixedParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`order` names actions, best first; an action that is named twice keeps its first place."""
+
+    order: Annotated[list[str], msgspec.Meta(description="action ids, best first; others follow as given")] = []
+
+
+class Fixed(_Stateless):
+    """The editors' order: the actions named in `order`, then the others as given."""
+
+    kind: ClassVar[str] = "fixed"
+    deterministic: ClassVar[bool] = True
+
+    Params: ClassVar[type[msgspec.Struct]] = FixedParams
+
+    def __init__(self, params: FixedParams, *, context_size: int = 0, action_size: int = 0, seed: int = 0) -> None:  # noqa: ARG002
+        self._place: dict[str, int] = {}
+        for name in params.order:
+            self._place.setdefault(name, len(self._place))
+        self._last: tuple[Actions, _Ordered] | None = None
+
+    def score(self, x: Floats, actions: Actions, seed: int) -> _Ordered:  # noqa: ARG002
+        last = self._last
+        if last is None or last[0] is not actions:
+            after = len(self._place)
+            places = [self._place.get(name, after + i) for i, name in enumerate(actions.ids)]
+            last = self._last = (actions, _Ordered(np.array(places, dtype=np.intp)))
+        return last[1]
