@@ -8,7 +8,7 @@ import msgspec
 
 from topbill.chance import greedy
 from topbill.policies.bayes import LinearPolicy, LinearScored
-from topbill.policies.linear import LinearParams
+from topbill.policies.linear import LinearParams, Positive
 from topbill.records import Actions, Floats, Indices
 
 
@@ -26,9 +26,9 @@ class EpsilonGreedyParams(LinearParams, frozen=True, kw_only=True, forbid_unknow
     epsilon: Annotated[float, msgspec.Meta(ge=0.0, le=1.0, description="share of decisions that go to any action")] = (
         0.1
     )
-    decay: Annotated[
-        float | None, msgspec.Meta(gt=0.0, description="learned examples after which epsilon has halved")
-    ] = None
+    decay: Annotated[Positive | None, msgspec.Meta(description="learned examples after which epsilon has halved")] = (
+        None
+    )
 
 
 class EpsilonGreedy(LinearPolicy):
