@@ -251,15 +251,18 @@ class SqliteLog:
             self._db.execute("UPDATE clock SET at = ?", (at,))
         return int(at) - 1
 
-    def first_seq(self) -> int:
-        """The `seq` of the oldest decision that the log still holds; 0 for none."""
-        return int(self._db.execute("SELECT coalesce(min(seq), 0) FROM decisions").fetchone()[0])
+    def next_seq(self, experiment: str, after_seq: int) -> int | None:
+        """The `seq` of an experiment's first decision after `after_seq`; None when there is none."""
+        query = "SELECT min(seq) FROM decisions WHERE experiment = ? AND seq > ?"
+        seq: int | None = self._db.execute(query, (experiment, after_seq)).fetchone()[0]
+        return seq
 
     # ------------------------------------------------------------------ snapshots
 
-    def versions(self) -> dict[str, int]:
-        """The newest policy version of each experiment that has one."""
-        return dict(self._db.execute("SELECT experiment, max(version) FROM policy_snapshots GROUP BY experiment"))
+    def version(self, experiment: str) -> int:
+        """The newest policy version of an experiment; 0 where nothing was learned yet."""
+        newest = "SELECT coalesce(max(version), 0) FROM policy_snapshots WHERE experiment = ?"
+        return int(self._db.execute(newest, (experiment,)).fetchone()[0])
 
     def snapshot(self, experiment: str, version: int | None = None) -> Snapshot | None:
         """The newest snapshot of an experiment, or that of `version`; None when there is none."""
@@ -286,7 +289,7 @@ class SqliteLog:
         a learner that was overtaken must not write over its successor's work."""
         blob = msgspec.msgpack.encode(snapshot.states)
         with self._transaction() as at:
-            newest = self.versions().get(snapshot.experiment, 0)
+            newest = self.version(snapshot.experiment)
             if snapshot.version != newest + 1:
                 raise Conflict(
                     f"snapshot {snapshot.experiment} v{snapshot.version}: the log holds v{newest} already; "

@@ -1,0 +1,218 @@
+"""Folds the log into policies: each decision once, at the age `learn_after`, in the order of the log.
+
+The state is a function of the log alone: whoever folds the same rows reaches the same bytes, however often the
+keeper died in between and however the rows fell into batches.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterable, Iterator
+
+import msgspec
+
+from topbill.engine import Live, offered
+from topbill.errors import BadRequest, Conflict, NotFound
+from topbill.log.sqlite import SqliteLog
+from topbill.records import Decision, Example, Policy, RewardEvent, Snapshot
+from topbill.spec import Experiment
+
+_logger = logging.getLogger("topbill")
+BATCH = 2_000
+GROWTH = 0.01
+"""A new version is published when the examples have grown by this share: what one example more changes falls with
+their number, and the number of versions stays logarithmic."""
+LONGEST_WAIT = 60.0
+"""Seconds after which what was learned is published in any case."""
+
+
+def examples(live: Live, decision: Decision, events: Iterable[RewardEvent]) -> Iterator[Example]:
+    """What one matured decision teaches: an example for each shown item that the viewer can have judged."""
+    experiment = live.experiment
+    try:
+        x = live.encoder.encode(msgspec.json.decode(decision.context))
+        actions = offered(live, decision.actions)
+        row_of = {action: row for row, action in enumerate(actions.ids)}
+        remaining = [row_of[action] for action in decision.eligible]
+    except (BadRequest, KeyError):
+        return  # logged under another schema or with actions that are gone: nothing that this policy could use
+    rewards = item_rewards(experiment, decision, list(events))
+    whole = len(remaining) == len(actions)
+    for placement, reward in zip(decision.slate, rewards, strict=True):
+        if reward is not None:
+            at_position = actions if whole and placement.position == 0 else actions.take(remaining)
+            yield Example(
+                x=x,
+                actions=at_position,
+                index=remaining.index(row_of[placement.action]),
+                propensity=placement.propensity,
+                reward=reward,
+                position=placement.position,
+                at=decision.at / 1e6,
+            )
+        remaining.remove(row_of[placement.action])
+
+
+def item_rewards(experiment: Experiment, decision: Decision, events: list[RewardEvent]) -> list[float | None]:
+    """The objective in [0, 1] of each shown item; None for one that, by the click model, nobody looked at.
+
+    An event without an item belongs to all of the slate. With `feedback: slate` every event does. Under
+    `click_model: cascade` a viewer looks down the slate and stops at the last item with a reward
+    (Craswell et al. 2008): what is below was not examined, unless nothing was rewarded at all.
+    """
+    slots = len(decision.slate)
+    items: list[list[RewardEvent]] = [[] for _ in range(slots)]
+    for event in events:
+        everywhere = event.position is None or experiment.feedback == "slate"
+        for position in range(slots) if everywhere else (event.position,):
+            if position is not None and position < slots:
+                items[position].append(event)
+    rewards: list[float | None] = [_objective(experiment, decision, found) for found in items]
+    if experiment.click_model == "cascade":
+        clicked = [position for position, found in enumerate(items) if found]
+        if clicked:
+            rewards[clicked[-1] + 1 :] = [None] * (slots - clicked[-1] - 1)
+    return rewards
+
+
+def _objective(experiment: Experiment, decision: Decision, events: list[RewardEvent]) -> float:
+    by_name: dict[str, list[tuple[float, float]]] = {}
+    for event in events:
+        happened = event.occurred_at if event.occurred_at is not None else event.at
+        by_name.setdefault(event.event, []).append((event.value, (happened - decision.at) / 1e6))
+    values = {
+        metric.name: metric.value(by_name.get(metric.event, []))
+        for metric in experiment.metrics
+        if metric.name in experiment.objective
+    }
+    return experiment.objective_value(values)
+
+
+class Fold:
+    """The policies of one experiment, and the log position up to which they have learned."""
+
+    def __init__(self, experiment: Experiment) -> None:
+        self.live = Live(experiment)
+        self.version = 0
+        self.watermark = 0
+        self.learned = 0
+        self.safe = 0
+        self._published = (0, 0.0)
+
+    def resume(self, log: SqliteLog) -> None:
+        """Continue where the newest snapshot says; from the start of the log if it is of another fingerprint."""
+        snapshot = log.snapshot(self.live.experiment.key)
+        if snapshot is None:
+            return
+        if self.live.adopt(snapshot):
+            self.watermark = self.safe = snapshot.watermark
+        self.version = snapshot.version
+
+    def step(self, log: SqliteLog, barrier: int, through: int | None = None, limit: int = BATCH) -> int:
+        """Fold the next matured decisions (at most `limit`, none with seq > `through`); returns how many were read."""
+        age = int(self.live.experiment.learn_after * 1e6)
+        rows = log.matured(self.live.experiment.key, self.watermark, age, barrier, limit)
+        if through is not None:
+            rows = [row for row in rows if row[0] <= through]
+        if not rows:
+            return 0
+        batches: dict[str, list[Example]] = {name: [] for name in self.live.policies}
+        shared = [v.name for v in self.live.experiment.variants if v.training == "shared"]
+        for _, decision, events in rows:
+            if decision.reason != "policy" or decision.variant not in batches:
+                continue
+            found = list(examples(self.live, decision, events))
+            for name in {decision.variant, *shared}:
+                batches[name] += found
+        for name, batch in batches.items():
+            if batch:
+                self.live.policies[name].update(batch)
+                self.learned += len(batch)
+        self.watermark = rows[-1][0]
+        if self.learned == self._published[0]:
+            self.safe = self.watermark  # nothing in between that a version would have to hold
+        return len(rows)
+
+    def states(self) -> dict[str, bytes]:
+        """Each variant's policy as bytes."""
+        policies: dict[str, Policy] = self.live.policies
+        return {name: policy.dump() for name, policy in policies.items()}
+
+    @property
+    def due(self) -> bool:
+        """Whether enough was learned since the last version, or long enough ago."""
+        learned, at = self._published
+        return self.learned > learned and (
+            self.learned >= learned * (1.0 + GROWTH) or time.monotonic() - at >= LONGEST_WAIT
+        )
+
+    def publish(self, log: SqliteLog) -> None:
+        """Write state, watermark and version at once. Raises Conflict when another keeper was faster."""
+        snapshot = Snapshot(
+            experiment=self.live.experiment.key,
+            version=self.version + 1,
+            watermark=self.watermark,
+            fingerprint=self.live.experiment.learning_fingerprint,
+            states=self.states(),
+        )
+        log.write_snapshot(snapshot)
+        self.version, self.safe = snapshot.version, self.watermark
+        self._published = (self.learned, time.monotonic())
+
+
+class Learner:
+    """Keeps every experiment's fold up to the log, and publishes versions."""
+
+    def __init__(self, log: SqliteLog, experiments: Iterable[Experiment]) -> None:
+        self._log = log
+        self._folds: dict[str, Fold] = {}
+        self.reload(experiments)
+
+    def reload(self, experiments: Iterable[Experiment]) -> None:
+        """Take over changed experiments: what learning depends on decides whether the log is folded anew."""
+        folds = {}
+        for experiment in experiments:
+            held = self._folds.get(experiment.key)
+            if held is not None and held.live.experiment == experiment:
+                folds[experiment.key] = held
+                continue
+            folds[experiment.key] = Fold(experiment)
+            folds[experiment.key].resume(self._log)
+        self._folds = folds
+
+    def needed_after(self) -> int:
+        """Decisions up to this `seq` are in a published version of their experiment: no learner reads them again."""
+        needed = [self._log.next_seq(key, fold.safe) for key, fold in self._folds.items()]
+        return min((seq - 1 for seq in needed if seq is not None), default=2**62)
+
+    def step(self) -> int:
+        """Fold what has matured, at most a batch an experiment; returns the number of decisions read."""
+        barrier = self._log.barrier()
+        return sum(self._step(fold, barrier) for fold in self._folds.values())
+
+    def _step(self, fold: Fold, barrier: int) -> int:
+        read = fold.step(self._log, barrier)
+        if read < BATCH and fold.due:
+            try:
+                fold.publish(self._log)
+            except Conflict:
+                self._folds[fold.live.experiment.key] = fresh = Fold(fold.live.experiment)
+                fresh.resume(self._log)
+                raise
+        return read
+
+
+def rebuild(log: SqliteLog, experiment: Experiment) -> tuple[Snapshot, dict[str, bytes]]:
+    """The newest snapshot, and the states reached by folding the log from its start up to the same watermark.
+
+    Raises NotFound where nothing was learned yet.
+    """
+    held = log.snapshot(experiment.key)
+    if held is None:
+        raise NotFound(f"{experiment.key}: no policy version in the log yet; start `topbill keep` and send rewards")
+    fold = Fold(experiment)
+    barrier = log.barrier()
+    while fold.watermark < held.watermark and fold.step(log, barrier, through=held.watermark):
+        pass
+    return held, fold.states()

@@ -1,0 +1,108 @@
+"""The keeper's loop: learn, publish, check the log in, take over changed files; one keeper a data folder."""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+from topbill import spec
+from topbill.errors import Conflict, LogError, SpecError, TopbillError
+from topbill.keeper.learner import BATCH, Learner
+from topbill.keeper.publisher import Publisher
+from topbill.lake import Lake
+from topbill.log.sqlite import SqliteLog
+
+_logger = logging.getLogger("topbill")
+_PAUSE = 0.2
+PUBLISH_EVERY = 2.0
+"""Seconds between two publications: how old the lake is at most while the keeper keeps up."""
+
+
+@contextmanager
+def only_keeper(data: Path) -> Iterator[None]:
+    """Hold the data folder's keeper lock; the kernel frees it however the process ends.
+
+    Raises TopbillError where another keeper holds it.
+    """
+    data.mkdir(parents=True, exist_ok=True)
+    with (data / "keeper.lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise TopbillError(f"{data}: another keeper is at work on this folder; stop it first") from error
+        yield
+
+
+class Keeper:
+    """Learner and publisher over one log; `step` does what is due."""
+
+    def __init__(self, experiments: Path, data: Path) -> None:
+        self._folder = experiments
+        self._log = SqliteLog(data / "log.sqlite")
+        self._seen = _marks(experiments)
+        self._experiments = spec.load_all([experiments])
+        self.learner = Learner(self._log, self._experiments)
+        self.publisher = Publisher(
+            self._log, Lake(data), lambda: self._experiments, every=PUBLISH_EVERY, learned=self.learner.needed_after
+        )
+        self._published = 0.0
+
+    def step(self) -> bool:
+        """Whether there is more to do at once."""
+        self._reload()
+        read = self.learner.step()
+        if time.monotonic() - self._published >= PUBLISH_EVERY:
+            self.publisher.step()
+            self._log.checkpoint()
+            self._published = time.monotonic()
+        return read >= BATCH
+
+    def finish(self) -> None:
+        """Publish what is committed, then close."""
+        self.publisher.step()
+        self._log.close()
+
+    def _reload(self) -> None:
+        marks = _marks(self._folder)
+        if marks == self._seen:
+            return
+        self._seen = marks
+        try:
+            self._experiments = spec.load_all([self._folder])
+        except SpecError as error:
+            _logger.warning("experiments stay as they were:\n%s", error)
+            return
+        self.learner.reload(self._experiments)
+
+
+def keep(experiments: Path, data: Path) -> None:
+    """Run until SIGINT or SIGTERM; what a signal finds under way is finished or not done at all."""
+    stop = False
+
+    def on_signal(_number: int, _frame: FrameType | None) -> None:
+        nonlocal stop
+        stop = True
+
+    signal.signal(signal.SIGINT, on_signal)
+    signal.signal(signal.SIGTERM, on_signal)
+    with only_keeper(data):
+        keeper = Keeper(experiments, data)
+        while not stop:
+            try:
+                busy = keeper.step()
+            except (LogError, Conflict) as error:
+                _logger.warning("%s; trying again", error)
+                busy = False
+            if not busy:
+                time.sleep(_PAUSE)
+        keeper.finish()
+
+
+def _marks(folder: Path) -> dict[Path, tuple[int, int]]:
+    return {path: (s.st_mtime_ns, s.st_size) for path in sorted(folder.glob("*.yaml")) if (s := path.stat())}

@@ -1,0 +1,217 @@
+"""The HTTP service: FastAPI for what people and monitors ask, with the fast path in front of it."""
+
+from __future__ import annotations
+
+import asyncio
+import getpass
+import logging
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+
+from topbill import __version__, spec
+from topbill.engine import Engine, Live
+from topbill.errors import LogError, NotFound, SpecError, TopbillError
+from topbill.log.sqlite import SqliteLog
+from topbill.records import Decision
+from topbill.service import meters, openapi
+from topbill.service.hot import Hot, problem
+from topbill.service.writer import GroupWriter
+
+_logger = logging.getLogger("topbill")
+_POLL_SECONDS = 0.3
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a service is started with."""
+
+    experiments: Path
+    data: Path
+    keys: tuple[bytes, ...] = ()
+
+    @property
+    def log_path(self) -> Path:
+        """The log's file in the data folder."""
+        return self.data / "log.sqlite"
+
+
+def create_app(settings: Settings) -> Hot:
+    """The ASGI application. Raises SpecError when an experiment file can't be used, LogError for the log."""
+    app = FastAPI(
+        title="Topbill",
+        version=__version__,
+        summary="Decides what a viewer sees on a streaming homepage, and logs with which probability.",
+        lifespan=lambda _: _lifespan(settings, hot),
+    )
+    hot: Hot = Hot(app, settings.keys)
+    hot.engine = Engine(spec.load_all([settings.experiments]))
+    _add_routes(app, hot, settings)
+    _add_error_handlers(app)
+    plain = app.openapi
+    app.openapi = lambda: app.openapi_schema or openapi.extend(plain())  # type: ignore[method-assign]
+    return hot
+
+
+def from_environment() -> Hot:
+    """The application of a worker process, configured by the variables that `topbill serve` sets."""
+    keys = tuple(key.encode() for key in os.environ.get("TOPBILL_WORKER_KEYS", "").split("\n") if key)
+    return create_app(Settings(Path(os.environ["TOPBILL_EXPERIMENTS"]), Path(os.environ["TOPBILL_DATA"]), keys))
+
+
+@asynccontextmanager
+async def _lifespan(settings: Settings, hot: Hot) -> AsyncIterator[None]:
+    hot.log = SqliteLog(settings.log_path)
+    hot.writer = GroupWriter(settings.log_path, asyncio.get_running_loop())
+    follower = Follower(settings, hot.engine)
+    follower.step()
+    task = asyncio.create_task(_follow(follower))
+    try:
+        yield
+    finally:
+        task.cancel()
+        hot.writer.close()
+        hot.log.close()
+
+
+async def _follow(follower: Follower) -> None:
+    while True:
+        await asyncio.sleep(_POLL_SECONDS)
+        try:
+            await asyncio.to_thread(follower.step)
+        except TopbillError as error:
+            _logger.warning("%s", error)
+
+
+class Follower:
+    """Keeps an engine up to date with the experiment files and with the newest policy snapshots."""
+
+    def __init__(self, settings: Settings, engine: Engine) -> None:
+        self._folder = settings.experiments
+        self._engine = engine
+        self._log = SqliteLog(settings.log_path)
+        self._seen: dict[Path, tuple[int, int]] = {}
+        self._tried: dict[str, tuple[Live, int]] = {}
+
+    def step(self) -> None:
+        """Reload changed files (a broken one leaves all as they were), note revisions, adopt new snapshots."""
+        now = {p: (s.st_mtime_ns, s.st_size) for p in sorted(self._folder.glob("*.yaml")) if (s := p.stat())}
+        if now != self._seen:
+            self._seen = now
+            try:
+                self._engine.reload(spec.load_all([self._folder]))
+            except SpecError as error:
+                _logger.warning("experiments stay as they were:\n%s", error)
+            for key, live in self._engine.live.items():
+                self._log.revise(key, live.revision, _who(), msgspec.json.encode(live.experiment.raw).decode())
+        for key, live in self._engine.live.items():
+            newest = self._log.version(key)
+            if newest > live.version and self._tried.get(key) != (live, newest):
+                self._tried[key] = (live, newest)
+                snapshot = self._log.snapshot(key, newest)
+                if snapshot is not None:
+                    live.adopt(snapshot)
+            meters.POLICY_VERSION.labels(key).set(live.version)
+
+
+def _who() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return "unknown"
+
+
+def _add_routes(app: FastAPI, hot: Hot, settings: Settings) -> None:
+    @app.get("/healthz", tags=["operations"], summary="The process answers")
+    async def healthz() -> dict[str, str]:
+        return {"status": "ok", "version": __version__}
+
+    @app.get("/readyz", tags=["operations"], summary="It can decide and store")
+    async def readyz(response: Response) -> dict[str, Any]:
+        failures = {key: live.failures for key, live in hot.engine.live.items() if live.failures}
+        try:
+            hot.log.version("")
+            return {"status": "ready", "experiments": len(hot.engine.live), "policy_failures": failures}
+        except Exception as error:
+            response.status_code = 503
+            return {"status": "unavailable", "log": str(error)}
+
+    @app.get("/metrics", tags=["operations"], summary="Prometheus metrics")
+    async def metrics() -> Response:
+        page = meters.exposition("PROMETHEUS_MULTIPROC_DIR" in os.environ)
+        return Response(page, media_type="text/plain; version=0.0.4")
+
+    @app.get("/v1/experiments", tags=["experiments"], summary="Every experiment, a line each")
+    async def experiments() -> dict[str, Any]:
+        return {"experiments": [_line(live) for live in hot.engine.live.values()]}
+
+    @app.get("/v1/experiments/{key}", tags=["experiments"], summary="One experiment with its whole file")
+    async def experiment(key: str) -> dict[str, Any]:
+        live = hot.engine.find(key)
+        return {**_line(live), "spec": live.experiment.raw}
+
+    @app.get("/v1/decisions/{decision_id:path}", tags=["experiments"], summary="A stored decision, explained")
+    async def decision(decision_id: str) -> Response:
+        held = hot.log.decision(decision_id)
+        if held is None:
+            raise NotFound(f"decision {decision_id!r} is not in the log")
+        explained = await asyncio.to_thread(_explained, settings, hot.engine, held)
+        return Response(msgspec.json.encode(explained), media_type="application/json")
+
+
+def _line(live: Live) -> dict[str, Any]:
+    experiment = live.experiment
+    return {
+        "key": experiment.key,
+        "title": experiment.title,
+        "surface": experiment.surface,
+        "status": experiment.status,
+        "revision": live.revision,
+        "policy_version": live.version,
+        "slots": experiment.slots,
+        "actions": len(experiment.actions),
+        "variants": {v.name: {"policy": v.policy, "share": v.share, "control": v.control} for v in experiment.variants},
+    }
+
+
+def _explained(settings: Settings, engine: Engine, held: Decision) -> dict[str, Any]:
+    log = SqliteLog(settings.log_path)
+    try:
+        snapshot = log.snapshot(held.experiment, held.policy_version) if held.policy_version else None
+        return {
+            **msgspec.to_builtins(held, builtin_types=(msgspec.Raw,)),
+            "slate": [msgspec.structs.asdict(placement) for placement in held.slate],
+            "scores": engine.explain(held, snapshot),
+            "rewards": [msgspec.structs.asdict(event) for event in log.events(held.decision_id)],
+        }
+    finally:
+        log.close()
+
+
+def _add_error_handlers(app: FastAPI) -> None:
+    def reply(status: int, code: str, message: str) -> Response:
+        return Response(problem(code, message), status, media_type="application/json")
+
+    @app.exception_handler(NotFound)
+    async def not_found(_: Request, error: NotFound) -> Response:
+        return reply(404, "not_found", str(error))
+
+    @app.exception_handler(LogError)
+    async def log_error(_: Request, error: LogError) -> Response:
+        return reply(503, "log_unavailable", str(error))
+
+    @app.exception_handler(HTTPException)
+    async def http_error(_: Request, error: HTTPException) -> Response:
+        return reply(error.status_code, "not_found" if error.status_code == 404 else "refused", str(error.detail))
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(_: Request, error: RequestValidationError) -> Response:
+        return reply(422, "invalid", str(error))

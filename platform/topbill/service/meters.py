@@ -1,0 +1,28 @@
+"""What the service counts about itself, in Prometheus' terms."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
+
+DECISIONS = Counter("topbill_decisions", "Decisions answered and durable", ["experiment", "variant", "reason"])
+REWARDS = Counter("topbill_rewards", "Reward events answered", ["status"])
+REFUSED = Counter("topbill_refused", "Requests refused or failed", ["status"])
+SECONDS = Histogram(
+    "topbill_request_seconds",
+    "From the whole body read to the answer sent, commit included",
+    ["route"],
+    buckets=(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0),
+)
+POLICY_VERSION = Gauge(
+    "topbill_policy_version", "Version that decisions are made from", ["experiment"], multiprocess_mode="min"
+)
+
+
+def exposition(multiprocess: bool) -> bytes:
+    """The metrics page: of this process, or of all workers when they share a folder (PROMETHEUS_MULTIPROC_DIR)."""
+    if not multiprocess:
+        return generate_latest()
+    registry = CollectorRegistry()
+    MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+    return generate_latest(registry)
