@@ -7,7 +7,8 @@
     ├── NotFound             an experiment, variant, decision or snapshot that is not there
     ├── Conflict             an id that was used before with another content
     ├── PolicyError          a policy that could not score, learn, or be restored
-    └── LogError             the log or the lake could not be read or written
+    ├── LogError             the log or the lake could not be read or written
+    └── Unavailable          a service that was called did not answer as it should
 
 A message says where, what was got, what was expected, and what to do.
 Weak data is not an error: it gives a result with a reason code.
@@ -73,3 +74,7 @@ class PolicyError(TopbillError):
 
 class LogError(TopbillError):
     """The log or the lake could not be read or written."""
+
+
+class Unavailable(TopbillError):
+    """A service that was called did not answer as it should."""

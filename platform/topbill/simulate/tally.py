@@ -1,0 +1,175 @@
+"""What came of a simulation so far: reward, action shares and regret of each variant, and the table that shows it."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import msgspec
+import numpy as np
+from rich.table import Table
+
+from topbill.simulate.world import Response, Truth
+from topbill.spec import Experiment
+from topbill.stats.moments import Moments, ratio
+
+_RECENT = 1.0 / 2000.0
+"""Weight of one decision in what counts as recent: the last two thousand or so."""
+
+
+class Line(msgspec.Struct, frozen=True):
+    """One variant's result. Rewards and regret are per decision, in units of the objective.
+
+    `interval` is the 95% interval of the reward, clustered by unit, None for fewer than two units. `gap_closed` is how
+    much of the way from a uniform choice to the known best the choices came, on average, and `gap_closed_recently`
+    over the last 2,000 decisions or so; None where every choice is equally good.
+    """
+
+    experiment: str
+    variant: str
+    policy: str
+    decisions: int
+    reward: float
+    interval: tuple[float, float] | None
+    regret: float
+    uniform: float
+    best: float
+    gap_closed: float | None
+    gap_closed_recently: float | None
+    shares: dict[str, float]
+
+
+@dataclass
+class _Sums:
+    policy: str
+    decisions: int = 0
+    value: float = 0.0
+    best: float = 0.0
+    uniform: float = 0.0
+    gained: float = 0.0
+    gap: float = 0.0
+    shown: Counter[str] = field(default_factory=Counter)
+    units: dict[str, list[float]] = field(default_factory=lambda: defaultdict(lambda: [0.0, 0.0]))
+
+
+class Tally:
+    """Adds decisions up by experiment and variant. A decision's reward is counted with the decision: it is known here
+    what the viewer will do, also where the event is still on its way."""
+
+    def __init__(self, experiments: Iterable[Experiment]) -> None:
+        self.experiments = {experiment.key: experiment for experiment in experiments}
+        self._sums: dict[tuple[str, str], _Sums] = {}
+
+    @property
+    def decisions(self) -> int:
+        """Decisions of all variants so far."""
+        return sum(sums.decisions for sums in self._sums.values())
+
+    def add(
+        self,
+        experiment: str,
+        variant: str | None,
+        unit: str,
+        slate: Sequence[int],
+        truth: Truth,
+        responses: Iterable[Response],
+    ) -> None:
+        """Count a decision that placed the actions at these rows; one that no variant made is left out."""
+        if variant is None:
+            return
+        spec = self.experiments[experiment]
+        sums = self._sums.get((experiment, variant))
+        if sums is None:
+            policy = next(v.policy for v in spec.variants if v.name == variant)
+            sums = self._sums[experiment, variant] = _Sums(policy)
+        value, best, uniform = truth.value(slate), truth.best(), truth.uniform()
+        sums.decisions += 1
+        sums.value += value
+        sums.best += best
+        sums.uniform += uniform
+        sums.gained += (value - uniform - sums.gained) * _RECENT
+        sums.gap += (best - uniform - sums.gap) * _RECENT
+        sums.shown.update(spec.actions[row].id for row in slate)
+        unit_sums = sums.units[unit]
+        unit_sums[0] += 1.0
+        unit_sums[1] += reward(spec, responses)
+
+    def lines(self) -> list[Line]:
+        """A line for each variant that has decided, in the order of the experiments' files."""
+        order = [(key, variant.name) for key, e in self.experiments.items() for variant in e.variants]
+        return [self._line(*name) for name in order if name in self._sums]
+
+    def _line(self, experiment: str, variant: str) -> Line:
+        sums = self._sums[experiment, variant]
+        n = sums.decisions
+        mean, interval = _clustered(sums.units.values())
+        shown = sums.shown.total()
+        gap = sums.best - sums.uniform
+        return Line(
+            experiment=experiment,
+            variant=variant,
+            policy=sums.policy,
+            decisions=n,
+            reward=mean,
+            interval=interval,
+            regret=(sums.best - sums.value) / n,
+            uniform=sums.uniform / n,
+            best=sums.best / n,
+            gap_closed=(sums.value - sums.uniform) / gap if gap > 0.0 else None,
+            gap_closed_recently=sums.gained / sums.gap if sums.gap > 0.0 else None,
+            shares={action: count / shown for action, count in sums.shown.most_common()},
+        )
+
+
+def reward(experiment: Experiment, responses: Iterable[Response]) -> float:
+    """The objective of a decision whose viewer did this, once every window has passed."""
+    events = list(responses)
+    if not events:
+        return 0.0
+    return experiment.objective_value(
+        {m.name: m.value((e.delay, e.value) for e in events if e.event == m.event) for m in experiment.metrics}
+    )
+
+
+def table(lines: Iterable[Line], title: str = "") -> Table:
+    """The lines as a table: reward with its interval, regret against the known best, and what is shown most."""
+    shown = Table(title=title or None, title_justify="left", pad_edge=False)
+    for heading in ("experiment", "variant", "policy"):
+        shown.add_column(heading, no_wrap=True)
+    for heading in ("decisions", "reward", "95% interval", "regret", "gap closed", "recently"):
+        shown.add_column(heading, justify="right", no_wrap=True)
+    shown.add_column("shown most", overflow="ellipsis", no_wrap=True)
+    last = ""
+    for line in lines:
+        if last and line.experiment != last:
+            shown.add_section()
+        interval = "-" if line.interval is None else f"{line.interval[0]:.4f} to {line.interval[1]:.4f}"
+        most = ", ".join(f"{action} {share:.0%}" for action, share in list(line.shares.items())[:3])
+        shown.add_row(
+            line.experiment if line.experiment != last else "",
+            line.variant,
+            line.policy,
+            f"{line.decisions:,}",
+            f"{line.reward:.4f}",
+            interval,
+            f"{line.regret:.4f}",
+            _percent(line.gap_closed),
+            _percent(line.gap_closed_recently),
+            most,
+        )
+        last = line.experiment
+    return shown
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{share:.0%}"
+
+
+def _clustered(units: Iterable[Sequence[float]]) -> tuple[float, tuple[float, float] | None]:
+    """Reward per decision over units (decisions, reward), and its 95% interval where there are two units."""
+    moments = Moments.of(("decisions", "reward"), np.array(list(units)))
+    estimate = ratio("reward", "decisions")(moments)
+    half = 1.96 * math.sqrt(estimate.variance(moments))
+    return estimate.value, (estimate.value - half, estimate.value + half) if moments.n > 1 else None
