@@ -1,0 +1,23 @@
+"""Off-policy evaluation: from one policy's log, what another would have earned, how surely, and when not to say."""
+
+from topbill.ope.arrays import estimate
+from topbill.ope.diagnostics import OPEN, REASONS, Diagnostics, Gates
+from topbill.ope.estimator import Estimate, Estimator
+from topbill.ope.rankings import SLATE_ESTIMATORS, SlateEstimator
+from topbill.ope.registry import DEFAULT, ESTIMATORS
+from topbill.ope.slate import estimate_slate
+
+__all__ = [
+    "DEFAULT",
+    "ESTIMATORS",
+    "OPEN",
+    "REASONS",
+    "SLATE_ESTIMATORS",
+    "Diagnostics",
+    "Estimate",
+    "Estimator",
+    "Gates",
+    "SlateEstimator",
+    "estimate",
+    "estimate_slate",
+]

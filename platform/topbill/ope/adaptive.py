@@ -1,0 +1,26 @@
+"""Evaluation on a log that a learning policy wrote: its rows depend on each other, so the plain mean is biased and the
+plain interval too narrow.
+
+Weighting the doubly robust scores Γ_t = dm_t + w_t(r_t − q̂_t) by h_t = (Σ_a π(a|x_t)²/p_t(a|x_t))^(−½), the inverse
+of their predictable standard deviation up to a factor, makes the variance of the sum settle, and the studentised mean
+normal again. q̂ must come from the past only.
+"""
+
+from __future__ import annotations
+
+from topbill.ope.columns import Formula, Symbols, ratio
+from topbill.ope.estimator import Estimator
+
+
+def _stabilised(x: Symbols, _: float) -> Formula:
+    return ratio(x.h * (x.dm + x.w * (x.r - x.q)), x.h)
+
+
+ADAPTIVE_DR = Estimator(
+    name="adaptive-dr",
+    title="Stabilised doubly robust for adaptive logs",
+    paper="Hadad et al. 2021 (one action), Zhan et al. 2021 (StableVar): Σ h(dm + w(r − q̂)) / Σ h",
+    assumes="propensities as drawn; q̂ and p predictable; a policy value that does not drift",
+    formula=_stabilised,
+)
+FAMILY = (ADAPTIVE_DR,)

@@ -1,0 +1,184 @@
+"""From sums to estimates: which λ, which interval, and whether a number may be given at all.
+
+Arrays and DuckDB meet here: both deliver a `Summary`, and everything after it is the same code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from math import isfinite
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+
+from topbill.errors import BadRequest
+from topbill.ope.columns import ONE, Column, Formula, Symbols, distinct, mean
+from topbill.ope.diagnostics import Diagnostics, Gates, effective_sample, refusal, warn
+from topbill.ope.estimator import Estimate, Estimator, refused
+from topbill.ope.tuning import Candidate, mse_bound, slope
+from topbill.stats import intervals
+from topbill.stats.intervals import Totals
+
+Interval = Literal["normal", "bootstrap", "betting", "sequence"]
+Lam = float | Literal["slope", "mse"] | None
+Bounds = tuple[float, float, str]
+
+_NEEDS = {
+    "q": "needs-reward-model",
+    "dm": "needs-reward-model",
+    "we": "needs-embedding-propensities",
+    "h": "needs-weight-moment",
+}
+
+
+class Planned(NamedTuple):
+    """An estimator, its formula at each λ in question, and how one of them is chosen."""
+
+    estimator: Estimator
+    formulas: dict[float, Formula]
+    rule: Lam
+
+
+@dataclass(frozen=True)
+class Summary:
+    """All that the estimates need of a log: totals of the planned columns, and what the diagnostics show."""
+
+    totals: Totals
+    at: Mapping[Column, int]
+    rows: int
+    largest_weight: float
+    hits: int
+
+    def evaluate(self, formula: Formula) -> tuple[float, float]:
+        """Value and linearised standard error of a formula."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            value = float(formula.value(self.totals.sums, self.at))
+            return value, self.totals.se(formula.gradient(self.totals.sums, self.at))
+
+    def diagnose(self, x: Symbols, facts: Mapping[str, Any]) -> Diagnostics:
+        """Diagnostics of the weights w; `facts` adds what only the caller knows about the log."""
+        total, squares = (float(self.totals.sums[self.at[c]]) for c in (x.w, x.w * x.w))
+        value, se = self.evaluate(mean(x.w))
+        d = Diagnostics(
+            rows=self.rows,
+            units=self.totals.units,
+            ess=effective_sample(total, squares),
+            mean_weight=value,
+            mean_weight_se=se,
+            largest_weight=self.largest_weight,
+            largest_share=self.largest_weight / total if total > 0 else 0.0,
+            hits=self.hits,
+            **facts,
+        )
+        return replace(d, warnings=warn(d))
+
+
+def plan(
+    estimators: Iterable[Estimator], lam: Lam | Mapping[str, Lam], available: Iterable[str], x: Symbols
+) -> tuple[list[Planned], dict[str, str]]:
+    """What to compute, and the reason code of each estimator whose columns are not there."""
+    have = {*available, "one"}
+    planned, missing = [], {}
+    for estimator in estimators:
+        lacking = sorted(estimator.needs() - have)
+        if lacking:
+            missing[estimator.name] = _NEEDS[lacking[0]]
+            continue
+        rule = lam.get(estimator.name) if isinstance(lam, Mapping) else lam
+        planned.append(Planned(estimator, _formulas(estimator, rule, x), rule))
+    return planned, missing
+
+
+def _formulas(estimator: Estimator, rule: Lam, x: Symbols) -> dict[float, Formula]:
+    if not estimator.lambdas:
+        return {0.0: estimator.formula(x, 0.0)}
+    if rule is None or rule in ("slope", "mse"):
+        return {value: estimator.formula(x, value) for value in estimator.lambdas}
+    top = max(estimator.lambdas)
+    if isinstance(rule, str) or not 0 <= rule <= top:
+        raise BadRequest(
+            "lam", f"got {rule!r} for {estimator.name}; expected 'slope', 'mse' or a number from 0 to {top:g}"
+        )
+    return {float(rule): estimator.formula(x, float(rule))}
+
+
+def columns_of(planned: Iterable[Planned], x: Symbols) -> tuple[Column, ...]:
+    """The distinct columns to sum: those of the formulas and of the diagnostics."""
+    wanted = (c for p in planned for formula in p.formulas.values() for c in formula.columns)
+    return distinct([ONE, x.w, x.w * x.w, *wanted])
+
+
+def assess(
+    planned: Iterable[Planned],
+    summary: Summary,
+    diagnostics: Diagnostics,
+    *,
+    alpha: float,
+    interval: Interval,
+    gates: Gates,
+    betting: Callable[[Estimator, Formula], Bounds | str],
+    replicates: int,
+) -> dict[str, Estimate]:
+    """An estimate, or a refusal, for each planned estimator."""
+    reason = refusal(diagnostics, gates)
+    results = {}
+    for estimator, formulas, rule in planned:
+        if reason:
+            results[estimator.name] = refused(estimator.name, reason, diagnostics, alpha)
+            continue
+        lam = _choose(estimator, formulas, rule, summary, diagnostics)
+        value, se = summary.evaluate(formulas[lam])
+        bounds: Bounds | str = "unstable"
+        if isfinite(value) and isfinite(se):
+            bounds = _bounds(estimator, formulas[lam], summary, value, se, alpha, interval, betting, replicates)
+        if isinstance(bounds, str):
+            results[estimator.name] = refused(estimator.name, bounds, diagnostics, alpha)
+            continue
+        low, high, method = bounds
+        shown = lam if estimator.lambdas else None
+        results[estimator.name] = Estimate(
+            estimator.name, value, se, low, high, None, diagnostics, method=method, lam=shown, alpha=alpha
+        )
+    return results
+
+
+def _choose(estimator: Estimator, formulas: dict[float, Formula], rule: Lam, summary: Summary, d: Diagnostics) -> float:
+    if len(formulas) == 1:
+        return next(iter(formulas))
+    candidates = [Candidate(lam, *summary.evaluate(formula), d.units) for lam, formula in formulas.items()]
+    if rule == "mse":
+        unbiased = next(c for c in candidates if c.lam == estimator.unbounded)
+        square = d.mean_weight * d.mean_weight * d.rows / d.ess
+        return mse_bound(candidates, unbiased, square, d.largest_weight)
+    return slope(candidates)
+
+
+def _bounds(
+    estimator: Estimator,
+    formula: Formula,
+    summary: Summary,
+    value: float,
+    se: float,
+    alpha: float,
+    interval: Interval,
+    betting: Callable[[Estimator, Formula], Bounds | str],
+    replicates: int,
+) -> Bounds | str:
+    units = summary.totals.units
+    if interval == "normal":
+        return *intervals.normal(value, se, alpha), "normal, linearised, clustered by unit"
+    if interval == "bootstrap":
+        if summary.totals.buckets is None:
+            raise BadRequest(
+                "interval", "got 'bootstrap' without bucket totals; expected totals made with bootstrap=True"
+            )
+        sums = intervals.bootstrap_weights(replicates) @ summary.totals.buckets
+        with np.errstate(divide="ignore", invalid="ignore"):
+            low, high = intervals.percentile(formula.value(sums, summary.at), alpha)
+        return low, high, f"percentile bootstrap of {replicates} replicates over {intervals.BUCKETS} buckets of units"
+    found = betting(estimator, formula)
+    if interval == "sequence" and isinstance(found, str):
+        low, high = intervals.gaussian_sequence(value, se, units, alpha)
+        return low, high, "asymptotic confidence sequence (Gaussian mixture), clustered by unit"
+    return found

@@ -1,0 +1,157 @@
+"""Estimators as formulas: columns that can be computed by numpy or written as SQL, and sums of ratios of their sums.
+
+One formula, two machines: what `estimate` computes on arrays is what DuckDB computes in one pass over files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+
+from topbill.records import Floats
+
+Env = dict[str, Floats]
+Number = float | int
+
+
+@dataclass(frozen=True)
+class Column:
+    """A scalar per logged decision. Two columns with the same `sql` are the same column."""
+
+    sql: str
+    leaves: frozenset[str]
+    compute: Callable[[Env], Floats] = field(compare=False, repr=False)
+
+    def values(self, env: Env) -> Floats:
+        """(n,) the column over the arrays of `env`; what was computed once is kept there under its SQL text."""
+        if self.sql not in env:
+            env[self.sql] = self.compute(env)
+        return env[self.sql]
+
+    def __add__(self, other: Column | Number) -> Column:
+        return _combine("({} + {})", np.add, self, other)
+
+    def __sub__(self, other: Column | Number) -> Column:
+        return _combine("({} - {})", np.subtract, self, other)
+
+    def __mul__(self, other: Column | Number) -> Column:
+        return _combine("({} * {})", np.multiply, self, other)
+
+    def __rmul__(self, other: Number) -> Column:
+        return self * other
+
+    def __truediv__(self, other: Column | Number) -> Column:
+        return _combine("({} / {})", np.divide, self, other)
+
+    def at_most(self, other: Number) -> Column:
+        """1 where the column is ≤ other, else 0."""
+        return _combine("CAST({} <= {} AS DOUBLE)", np.less_equal, self, other)
+
+    def clipped(self, other: Number) -> Column:
+        """min(column, other)."""
+        return _combine("least({}, {})", np.minimum, self, other)
+
+
+def _combine(template: str, op: Callable[[Floats, Floats], object], left: Column, right: Column | Number) -> Column:
+    other = right if isinstance(right, Column) else constant(right)
+    return Column(
+        template.format(left.sql, other.sql),
+        left.leaves | other.leaves,
+        lambda env: np.asarray(op(left.values(env), other.values(env)), dtype=np.float64),
+    )
+
+
+def named(name: str) -> Column:
+    """A column that the log itself provides."""
+    return Column(name, frozenset([name]), lambda env: env[name])
+
+
+def constant(value: Number) -> Column:
+    """The same number on every row."""
+    number = np.asarray(float(value))
+    return Column(f"{float(value)!r}::DOUBLE", frozenset(), lambda _: number)
+
+
+ONE = named("one")
+
+
+class Symbols(NamedTuple):
+    """What a formula may speak of: weight w = π(a|x)/p, reward r, q̂(x, a) of the logged action,
+    dm = Σ_a π(a|x) q̂(x, a), the marginal weight `we` of the embedding, the stabiliser h of an adaptive log."""
+
+    w: Column = named("w")
+    r: Column = named("r")
+    q: Column = named("q")
+    dm: Column = named("dm")
+    we: Column = named("we")
+    h: Column = named("h")
+
+
+class Ratio(NamedTuple):
+    """sign · Σ numerator / Σ denominator."""
+
+    sign: float
+    numerator: Column
+    denominator: Column
+
+
+@dataclass(frozen=True)
+class Formula:
+    """A sum of signed ratios of sums: a mean is over ONE, a self-normalised estimate over the weights."""
+
+    ratios: tuple[Ratio, ...]
+
+    def __add__(self, other: Formula) -> Formula:
+        return Formula(self.ratios + other.ratios)
+
+    def __sub__(self, other: Formula) -> Formula:
+        return Formula(self.ratios + tuple(ratio._replace(sign=-ratio.sign) for ratio in other.ratios))
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """The distinct columns whose sums the formula needs."""
+        return distinct(column for ratio in self.ratios for column in ratio[1:])
+
+    @property
+    def leaves(self) -> frozenset[str]:
+        """Names of the log's columns that it needs."""
+        return frozenset().union(*(column.leaves for column in self.columns))
+
+    def value(self, sums: Floats, at: Mapping[Column, int]) -> Floats:
+        """The formula at `sums` (… × k, any leading shape), `at` giving the place of each column."""
+        parts = [sign * sums[..., at[top]] / sums[..., at[bottom]] for sign, top, bottom in self.ratios]
+        return np.asarray(np.sum(parts, axis=0), dtype=np.float64)
+
+    def gradient(self, sums: Floats, at: Mapping[Column, int]) -> Floats:
+        """(k,) ∂value/∂sums, for the linearised standard error."""
+        slope = np.zeros_like(sums)
+        for sign, top, bottom in self.ratios:
+            slope[at[top]] += sign / sums[at[bottom]]
+            slope[at[bottom]] -= sign * sums[at[top]] / sums[at[bottom]] ** 2
+        return slope
+
+
+def mean(column: Column) -> Formula:
+    """Σ column / n."""
+    return Formula((Ratio(1.0, column, ONE),))
+
+
+def ratio(numerator: Column, denominator: Column) -> Formula:
+    """Σ numerator / Σ denominator."""
+    return Formula((Ratio(1.0, numerator, denominator),))
+
+
+def distinct(columns: Iterable[Column]) -> tuple[Column, ...]:
+    """The columns without repetition, in order of first appearance."""
+    seen: dict[str, Column] = {}
+    for column in columns:
+        seen.setdefault(column.sql, column)
+    return tuple(seen.values())
+
+
+def stack(columns: Sequence[Column], env: Env, rows: int) -> Floats:
+    """(k × rows) the columns over `env`."""
+    return np.stack([np.broadcast_to(column.values(env), rows) for column in columns])

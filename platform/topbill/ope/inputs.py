@@ -1,0 +1,83 @@
+"""Columns of a log, checked once at the edge: errors name the column, the rows, what was got and what was expected."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from topbill.errors import BadData
+from topbill.records import Floats, Indices
+
+Check = Callable[[Floats], NDArray[np.bool_]]
+
+PROPENSITY: tuple[Check, str] = (lambda x: (x > 0) & (x <= 1), "a probability in (0, 1], as the action was drawn with")
+PROBABILITY: tuple[Check, str] = (lambda x: (x >= 0) & (x <= 1 + 1e-9), "a probability in [0, 1]")
+FINITE: tuple[Check, str] = (np.isfinite, "a finite number")
+POSITIVE: tuple[Check, str] = (lambda x: (x > 0) & np.isfinite(x), "a positive number")
+
+
+def column(name: str, data: Any, rule: tuple[Check, str], rows: int | None = None) -> Floats:
+    """`data` as float64 (n,); None, NA and what is no number count as missing. Raises BadData naming the rows."""
+    values = _floats(name, data)
+    if rows is not None and values.size != rows:
+        raise BadData(
+            name, f"got {values.size} rows; expected {rows}, as many as rewards; give one number per decision"
+        )
+    good, expected = rule
+    bad = np.flatnonzero(~good(values))
+    if bad.size:
+        raise BadData(name, f"{rows_text(bad)}: got {_shown(values[bad])}; expected {expected}; correct or drop them")
+    return values
+
+
+def rewards_column(data: Any) -> Floats:
+    """Rewards (n,): at least one, all finite. An empty or wholly missing column is a log with no rewards."""
+    values = _floats("rewards", data)
+    if values.size == 0:
+        raise BadData(
+            "rewards", "got no rows; expected at least one decision with its reward; is the filter too narrow?"
+        )
+    if np.isnan(values).all():
+        raise BadData(
+            "rewards",
+            f"rows 0 to {values.size - 1}: got no reward at all; expected a number for each decision; join rewards",
+        )
+    return column("rewards", values, FINITE)
+
+
+def unit_codes(units: Any, rows: int) -> Indices | None:
+    """Integer codes 0…m−1 of `units` in order of first appearance, None when every row is its own unit."""
+    if units is None:
+        return None
+    codes, _ = pd.factorize(np.asarray(units))
+    if codes.size != rows:
+        raise BadData(
+            "units", f"got {codes.size} rows; expected {rows}, as many as rewards; give one unit per decision"
+        )
+    if (missing := np.flatnonzero(codes < 0)).size:
+        raise BadData("units", f"{rows_text(missing)}: got no unit; expected one per decision; use the decision's id")
+    return codes
+
+
+def rows_text(rows: NDArray[np.intp]) -> str:
+    """`row 3`, or `rows 3, 7, 9, 12, 20 and 95 more`."""
+    shown = ", ".join(str(row) for row in rows[:5])
+    more = f" and {rows.size - 5} more" if rows.size > 5 else ""
+    return f"row{'s' if rows.size > 1 else ''} {shown}{more}"
+
+
+def _shown(values: Floats) -> str:
+    return ", ".join("missing" if np.isnan(v) else f"{v:g}" for v in values[:5]) + (", …" if values.size > 5 else "")
+
+
+def _floats(name: str, data: Any) -> Floats:
+    try:
+        series = pd.Series(np.ma.filled(data, np.nan) if isinstance(data, np.ma.MaskedArray) else data)
+        values = pd.to_numeric(series).to_numpy(dtype=np.float64, na_value=np.nan)
+    except (TypeError, ValueError) as error:
+        raise BadData(name, f"got values that are no numbers ({error}); expected a one-dimensional array") from error
+    return np.asarray(values, dtype=np.float64)
