@@ -60,7 +60,7 @@ class Publisher:
         self._learned = learned
         self._keep_log = keep_log
         self._steps = 0
-        self._origins: dict[str, Origin] = {}
+        self._recent: dict[str, Decision | None] = {}
 
     def run(self, stop: Event) -> None:
         """Step every `every` seconds until `stop` is set, and once more then. A failed step is tried again."""
@@ -101,7 +101,7 @@ class Publisher:
                 rows = reward_rows([(seq, event, self._origin(event)) for seq, event in events])
                 self._lake.append("rewards", rows, events[-1][0])
                 published += len(events)
-            self._origins.clear()
+            self._recent.clear()
             if len(events) < BATCH:
                 return published
 
@@ -111,18 +111,16 @@ class Publisher:
             decisions = self._log.read_decisions(self._lake.position("decisions"), BATCH)
             if decisions:
                 self._lake.append("decisions", decision_rows(decisions), decisions[-1][0])
-                self._origins.update((decision.decision_id, Origin.of(decision)) for _, decision in decisions)
+                self._recent.update((decision.decision_id, decision) for _, decision in decisions)
                 published += len(decisions)
             if len(decisions) < BATCH:
                 return published
 
     def _origin(self, event: RewardEvent) -> Origin:
-        known = self._origins.get(event.decision_id)
-        if known is None:
-            decision = self._log.decision(event.decision_id)
-            known = Origin(at=event.at) if decision is None else Origin.of(decision)
-            self._origins[event.decision_id] = known
-        return known
+        if event.decision_id not in self._recent:
+            self._recent[event.decision_id] = self._log.decision(event.decision_id)
+        decision = self._recent[event.decision_id]
+        return Origin(at=event.at) if decision is None else Origin.of(decision)
 
     def _forget(self, experiments: Sequence[Experiment], barrier: int) -> None:
         """Delete in small transactions, so that no request waits long for the write lock."""
