@@ -1,6 +1,7 @@
 """Off-policy evaluation: from one policy's log, what another would have earned, how surely, and when not to say."""
 
 from topbill.ope.arrays import estimate
+from topbill.ope.delta import delta_ope
 from topbill.ope.diagnostics import OPEN, REASONS, Diagnostics, Gates
 from topbill.ope.estimator import Estimate, Estimator
 from topbill.ope.rankings import SLATE_ESTIMATORS, SlateEstimator
@@ -18,6 +19,7 @@ __all__ = [
     "Estimator",
     "Gates",
     "SlateEstimator",
+    "delta_ope",
     "estimate",
     "estimate_slate",
 ]

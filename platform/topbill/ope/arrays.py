@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from math import sqrt
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from topbill.ope.inputs import FINITE, POSITIVE, PROBABILITY, PROPENSITY, column
 from topbill.ope.registry import DEFAULT, chosen
 from topbill.records import Floats, Indices
 from topbill.stats import intervals
-from topbill.stats.intervals import Totals, chunks
+from topbill.stats.moments import Moments, ratio
 
 
 def estimate(
@@ -61,7 +62,7 @@ def estimate(
 
     Raises BadData naming the rows for a column that cannot be used, BadRequest for an unknown name or option.
     """
-    env = _checked(rewards, propensities, target_propensities, q_logged, q_target)
+    env = checked(rewards, propensities, target_propensities, q_logged, q_target)
     n = env["r"].size
     if embedding_propensities is not None:
         marginal = column("embedding_propensities", embedding_propensities, PROPENSITY, n)
@@ -126,27 +127,24 @@ def check_options(alpha: float, interval: str) -> None:
 
 def summarise(env: Env, units: Indices | None, columns: Sequence[Column], *, bootstrap: bool) -> Summary:
     """Totals of the columns over the arrays of `env`, chunk by chunk so that memory stays small."""
-    n = env["r"].size
-    totals: Totals | None = None
-    for rows, codes in chunks(units, n):
+    names = tuple(column.sql for column in columns)
+    moments: Moments | None = None
+    buckets = np.zeros((intervals.BUCKETS, len(names))) if bootstrap else None
+    for number, (rows, codes) in enumerate(intervals.chunks(units, env["r"].size)):
         part = {name: values[rows] for name, values in env.items()}
-        size = part["r"].size
-        part["one"] = np.ones(size)
-        with np.errstate(over="ignore", invalid="ignore"):
-            new = Totals.of(stack(columns, part, size), units=codes, bootstrap=bootstrap)
-        totals = new if totals is None else totals + new
-    assert totals is not None  # noqa: S101  (rewards_column refuses an empty log)
+        part["one"] = np.ones(part["r"].size)
+        sums = intervals.by_unit(stack(columns, part, part["r"].size), codes)
+        moments = Moments.of(names, sums.T) if moments is None else moments + Moments.of(names, sums.T)
+        if buckets is not None:
+            buckets += intervals.by_bucket(sums, seed=number)
+    assert moments is not None  # noqa: S101  (rewards_column refuses an empty log)
     w = env["w"]
-    return Summary(
-        totals=totals,
-        at={c: i for i, c in enumerate(columns)},
-        rows=n,
-        largest_weight=float(w.max()),
-        hits=int(np.count_nonzero((env["r"] != 0) & (w > 0))),
-    )
+    hits = int(np.count_nonzero((env["r"] != 0) & (w > 0)))
+    return Summary(moments, w.size, float(w.max()), hits, buckets)
 
 
-def _checked(rewards: Any, propensities: Any, target: Any, q_logged: Any, q_target: Any) -> Env:
+def checked(rewards: Any, propensities: Any, target: Any, q_logged: Any, q_target: Any) -> Env:
+    """The columns r, w and, where a model is given, q and dm. Raises BadData naming the rows."""
     r = rewards_column(rewards)
     env = {"r": r}
     p = column("propensities", propensities, PROPENSITY, r.size)
@@ -162,10 +160,10 @@ def _checked(rewards: Any, propensities: Any, target: Any, q_logged: Any, q_targ
 
 def _calibration(propensities: Floats, eligible: Floats, units: Indices | None) -> dict[str, float]:
     """Mean of 1/(p·K) and its standard error: E[1/p] is the number of actions that could be drawn."""
-    sums, counts = intervals.unit_sums([1.0 / (propensities * eligible), np.ones(propensities.size)], units)
-    totals = Totals.of(np.stack([sums, counts]))
-    top, bottom = totals.sums
-    return {"calibration": top / bottom, "calibration_se": totals.se(np.array([1 / bottom, -top / bottom**2]))}
+    columns = np.stack([1.0 / (propensities * eligible), np.ones(propensities.size)])
+    moments = Moments.of(("inverse", "count"), intervals.by_unit(columns, units).T)
+    found = ratio("inverse", "count")(moments)
+    return {"calibration": found.value, "calibration_se": sqrt(found.variance(moments))}
 
 
 def _bettor(
@@ -178,9 +176,8 @@ def _bettor(
         if not estimator.betting or r.min() < 0 or r.max() > 1:
             return "no-finite-sample-interval"
         column = formula.ratios[0].numerator
-        gains, mirrored, counts = intervals.unit_sums(
-            [column.values({**env, "one": one}), column.values({**env, "r": 1.0 - r, "one": one}), one], units
-        )
+        each = [column.values({**env, "one": one}), column.values({**env, "r": 1.0 - r, "one": one}), one]
+        gains, mirrored, counts = intervals.by_unit(np.stack(each), units)
         low = intervals.betting_lower(gains, counts, alpha / 2, anytime=anytime)
         if max_weight is not None and estimator.name == "ips":
             if env["w"].max() > max_weight:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from math import isfinite
+from math import isfinite, sqrt
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -17,8 +17,9 @@ from topbill.ope.columns import ONE, Column, Formula, Symbols, distinct, mean
 from topbill.ope.diagnostics import Diagnostics, Gates, effective_sample, refusal, warn
 from topbill.ope.estimator import Estimate, Estimator, refused
 from topbill.ope.tuning import Candidate, mse_bound, slope
+from topbill.records import Floats
 from topbill.stats import intervals
-from topbill.stats.intervals import Totals
+from topbill.stats.moments import Moments
 
 Interval = Literal["normal", "bootstrap", "betting", "sequence"]
 Lam = float | Literal["slope", "mse"] | None
@@ -42,27 +43,36 @@ class Planned(NamedTuple):
 
 @dataclass(frozen=True)
 class Summary:
-    """All that the estimates need of a log: totals of the planned columns, and what the diagnostics show."""
+    """All that the estimates need of a log: moments by unit of the planned columns (named by their SQL), what the
+    diagnostics show, and for the bootstrap their sums by bucket of units (4096 × k)."""
 
-    totals: Totals
-    at: Mapping[Column, int]
+    moments: Moments
     rows: int
     largest_weight: float
     hits: int
+    buckets: Floats | None = None
 
     def evaluate(self, formula: Formula) -> tuple[float, float]:
         """Value and linearised standard error of a formula."""
         with np.errstate(divide="ignore", invalid="ignore"):
-            value = float(formula.value(self.totals.sums, self.at))
-            return value, self.totals.se(formula.gradient(self.totals.sums, self.at))
+            linear = formula.linear(self.moments)
+            return linear.value, sqrt(linear.variance(self.moments))
+
+    def replicate(self, formula: Formula, replicates: int) -> Floats:
+        """(replicates,) the formula on buckets of units drawn with replacement."""
+        if self.buckets is None:
+            raise BadRequest("interval", "got 'bootstrap' for a summary without buckets; expected one made for it")
+        at = {column: self.moments.columns.index(column.sql) for column in formula.columns}
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return formula.value(intervals.bootstrap_weights(replicates) @ self.buckets, at)
 
     def diagnose(self, x: Symbols, facts: Mapping[str, Any]) -> Diagnostics:
         """Diagnostics of the weights w; `facts` adds what only the caller knows about the log."""
-        total, squares = (float(self.totals.sums[self.at[c]]) for c in (x.w, x.w * x.w))
+        total, squares = self.moments.total(x.w.sql), self.moments.total((x.w * x.w).sql)
         value, se = self.evaluate(mean(x.w))
         d = Diagnostics(
             rows=self.rows,
-            units=self.totals.units,
+            units=self.moments.n,
             ess=effective_sample(total, squares),
             mean_weight=value,
             mean_weight_se=se,
@@ -165,20 +175,14 @@ def _bounds(
     betting: Callable[[Estimator, Formula], Bounds | str],
     replicates: int,
 ) -> Bounds | str:
-    units = summary.totals.units
+    units = summary.moments.n
     if interval == "normal":
         return *intervals.normal(value, se, alpha), "normal, linearised, clustered by unit"
     if interval == "bootstrap":
-        if summary.totals.buckets is None:
-            raise BadRequest(
-                "interval", "got 'bootstrap' without bucket totals; expected totals made with bootstrap=True"
-            )
-        sums = intervals.bootstrap_weights(replicates) @ summary.totals.buckets
-        with np.errstate(divide="ignore", invalid="ignore"):
-            low, high = intervals.percentile(formula.value(sums, summary.at), alpha)
+        low, high = intervals.percentile(summary.replicate(formula, replicates), alpha)
         return low, high, f"percentile bootstrap of {replicates} replicates over {intervals.BUCKETS} buckets of units"
     found = betting(estimator, formula)
     if interval == "sequence" and isinstance(found, str):
-        low, high = intervals.gaussian_sequence(value, se, units, alpha)
+        low, high = intervals.asymptotic_sequence(value, se, units, alpha)
         return low, high, "asymptotic confidence sequence (Gaussian mixture), clustered by unit"
     return found

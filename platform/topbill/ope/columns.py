@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from topbill.records import Floats
+from topbill.stats.moments import Linear, Moments
 
 Env = dict[str, Floats]
 Number = float | int
@@ -121,17 +122,21 @@ class Formula:
         return frozenset().union(*(column.leaves for column in self.columns))
 
     def value(self, sums: Floats, at: Mapping[Column, int]) -> Floats:
-        """The formula at `sums` (… × k, any leading shape), `at` giving the place of each column."""
+        """(…) the formula at `sums` (… × k), `at` giving the place of each column."""
         parts = [sign * sums[..., at[top]] / sums[..., at[bottom]] for sign, top, bottom in self.ratios]
         return np.asarray(np.sum(parts, axis=0), dtype=np.float64)
 
-    def gradient(self, sums: Floats, at: Mapping[Column, int]) -> Floats:
-        """(k,) ∂value/∂sums, for the linearised standard error."""
-        slope = np.zeros_like(sums)
+    def linear(self, moments: Moments) -> Linear:
+        """The value and its gradient with respect to the column means, for the linearised standard error.
+
+        A ratio of sums is a ratio of means, so the formula may be evaluated at either.
+        """
+        at = {column: moments.columns.index(column.sql) for column in self.columns}
+        means, slope = moments.mean, np.zeros_like(moments.mean)
         for sign, top, bottom in self.ratios:
-            slope[at[top]] += sign / sums[at[bottom]]
-            slope[at[bottom]] -= sign * sums[at[top]] / sums[at[bottom]] ** 2
-        return slope
+            slope[at[top]] += sign / means[at[bottom]]
+            slope[at[bottom]] -= sign * means[at[top]] / means[at[bottom]] ** 2
+        return Linear(float(self.value(means, at)), slope)
 
 
 def mean(column: Column) -> Formula:

@@ -1,11 +1,11 @@
-"""Intervals for means and ratios of sums: linearised standard errors clustered by unit, the bucket bootstrap,
-betting intervals, and confidence sequences. Everything but betting needs only `Totals`, which merge with `+`.
+"""Intervals for means and ratios of sums over units: normal, bucket bootstrap, betting, and confidence sequences.
+
+The linearised standard errors that they start from are those of `moments`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 from functools import lru_cache
 
 import numpy as np
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from scipy import optimize, stats
 
 from topbill.records import Floats, Indices
+from topbill.stats.sequential import multiplier
 
 BUCKETS = 4096
 """Units are hashed into this many buckets for the bootstrap; a power of two, so that SQL can mask the hash."""
@@ -20,50 +21,19 @@ BUCKETS = 4096
 _CHUNK = 1 << 16
 
 
-@dataclass(frozen=True)
-class Totals:
-    """Sufficient statistics of k columns over independent units, each unit's rows summed first.
+def by_unit(columns: Floats, units: Indices | None) -> Floats:
+    """(k × m) the columns (k × n) summed by unit, in the order of the codes 0…m−1; the columns themselves if None."""
+    if units is None:
+        return columns
+    count = int(units.max()) + 1 if units.size else 0
+    return np.stack([np.bincount(units, weights=c, minlength=count).astype(np.float64) for c in columns])
 
-    `sums` (k) over all units, `products` (k × k) sums over units of products of unit sums, and, where asked
-    for, `buckets` (4096 × k) sums over the units of each hash bucket. Shards that share no unit add exactly.
-    """
 
-    units: int
-    sums: Floats
-    products: Floats
-    buckets: Floats | None = None
-
-    def __add__(self, other: Totals) -> Totals:
-        buckets = None
-        if self.buckets is not None and other.buckets is not None:
-            buckets = self.buckets + other.buckets
-        return Totals(self.units + other.units, self.sums + other.sums, self.products + other.products, buckets)
-
-    @classmethod
-    def of(cls, columns: Floats, *, units: Indices | None = None, bootstrap: bool = False) -> Totals:
-        """Totals of `columns` (k × n). `units` (n) are integer codes 0…m−1; None makes each row its own unit.
-
-        Every code must occur within this call: a unit that straddles two calls counts as two.
-        """
-        if units is not None:
-            count = int(units.max()) + 1 if units.size else 0
-            columns = np.stack([np.bincount(units, weights=c, minlength=count) for c in columns])
-        buckets = None
-        if bootstrap:
-            bucket = bucket_of(columns.shape[1])
-            buckets = np.stack([np.bincount(bucket, weights=c, minlength=BUCKETS) for c in columns], axis=1).astype(
-                np.float64
-            )
-        return cls(columns.shape[1], columns.sum(axis=1), columns @ columns.T, buckets)
-
-    def se(self, gradient: Floats) -> float:
-        """Linearised standard error of g(sums), given its gradient (k) at the sums.
-
-        The influence of unit u is ψ_u = ∇g · s_u; for a g that is homogeneous of degree 0 (means, ratios) they
-        sum to zero, and se² = m/(m−1) Σ_u ψ_u² (Särndal, Swensson & Wretman 1992, Taylor linearisation, by cluster).
-        """
-        scale = self.units / max(self.units - 1, 1)
-        return float(np.sqrt(max(scale * float(gradient @ self.products @ gradient), 0.0)))
+def by_bucket(unit_sums: Floats, seed: int = 0) -> Floats:
+    """(4096 × k) unit sums (k × m) added up in fixed pseudo-random buckets of units."""
+    count = unit_sums.shape[1]
+    bucket = np.random.default_rng([seed, count]).integers(0, BUCKETS, size=count)
+    return np.stack([np.bincount(bucket, weights=c, minlength=BUCKETS).astype(np.float64) for c in unit_sums], axis=1)
 
 
 def chunks(units: Indices | None, rows: int) -> Iterator[tuple[Indices | slice, Indices | None]]:
@@ -80,11 +50,6 @@ def chunks(units: Indices | None, rows: int) -> Iterator[tuple[Indices | slice, 
         stop = int(np.searchsorted(ordered, ordered[stop - 1], side="right"))
         yield order[start:stop], ordered[start:stop] - ordered[start]
         start = stop
-
-
-def bucket_of(count: int, seed: int = 0) -> Indices:
-    """(count,) the bucket of units 0…count−1: a fixed pseudo-random assignment, balanced in expectation."""
-    return np.random.default_rng([seed, count]).integers(0, BUCKETS, size=count, dtype=np.intp)
 
 
 @lru_cache(maxsize=8)
@@ -107,19 +72,9 @@ def percentile(replicates: Floats, alpha: float) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def gaussian_sequence(
-    value: float, se: float, units: int, alpha: float, *, tuned_to: int = 10_000
-) -> tuple[float, float]:
-    """Asymptotic confidence sequence: valid at all times together, so one may look as often as one likes.
-
-    Robbins' Gaussian mixture as in Waudby-Smith, Arbour, Sinha, Kennedy & Ramdas 2024, "Time-uniform central
-    limit theory and asymptotic confidence sequences", their Gaussian mixture: with σ̂ = se·√t,
-    half = σ̂ √( 2(tρ²+1)/(t²ρ²) · log(√(tρ²+1)/α) ), and ρ chosen so that it is tightest at
-    `tuned_to` units. It is asymptotic: a first look before some 30 units promises nothing.
-    """
-    rho2 = (-2 * np.log(alpha) + np.log(-2 * np.log(alpha) + 1)) / tuned_to
-    grown = units * rho2 + 1
-    half = se * float(np.sqrt(2 * grown / (units * rho2) * np.log(np.sqrt(grown) / alpha)))
+def asymptotic_sequence(value: float, se: float, units: int, alpha: float) -> tuple[float, float]:
+    """Asymptotic confidence sequence (`sequential.multiplier`): one may look at it as often as one likes."""
+    half = float(multiplier(units, alpha)) * se
     return value - half, value + half
 
 
@@ -179,11 +134,3 @@ def _plug_in(x: Floats, alpha: float, anytime: bool) -> Floats:
     before = np.concatenate([[0.25], variance[:-1]])
     horizon = t * np.log1p(t) if anytime else np.full_like(t, x.size)
     return np.asarray(np.sqrt(2 * -np.log(alpha) / (horizon * before)), dtype=np.float64)
-
-
-def unit_sums(columns: Sequence[Floats], units: Indices | None) -> list[Floats]:
-    """Each column summed by unit, in the order of the codes; the columns themselves if None."""
-    if units is None:
-        return list(columns)
-    count = int(units.max()) + 1
-    return [np.bincount(units, weights=c, minlength=count).astype(np.float64) for c in columns]
