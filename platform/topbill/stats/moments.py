@@ -40,7 +40,8 @@ class Moments:
     def from_sums(cls, columns: Sequence[str], n: int, sums: Floats, products: Floats) -> Moments:
         """From raw Σz (k,) and Σzzᵀ (k, k). Columns far from zero should be shifted towards it before summing."""
         mean = np.asarray(sums, dtype=np.float64) / max(n, 1)
-        scatter = np.asarray(products, dtype=np.float64) - n * np.outer(mean, mean)
+        with np.errstate(over="ignore", invalid="ignore"):  # what overflows stays non-finite, for the caller to see
+            scatter = np.asarray(products, dtype=np.float64) - n * np.outer(mean, mean)
         # What rounding made negative is a column that did not vary.
         scatter[np.diag_indices_from(scatter)] = np.maximum(scatter.diagonal(), 0.0)
         return cls(tuple(columns), n, mean, scatter)
@@ -83,6 +84,11 @@ class Linear:
         squares = float(self.gradient @ moments.scatter @ self.gradient)
         return max(squares, 0.0) / (divisor or moments.n - 1) / moments.n
 
+    def rounding(self, moments: Moments) -> float:
+        """What rounding alone may make of the variance when the moments came from raw sums: below it, take it as 0."""
+        size = np.abs(self.gradient) @ (np.sqrt(moments.scatter.diagonal()) + np.sqrt(moments.n) * np.abs(moments.mean))
+        return 1e-13 * float(size) ** 2 / max(moments.n, 1) ** 2
+
 
 Statistic: TypeAlias = Callable[[Moments], Linear]
 
@@ -116,7 +122,10 @@ def ratio(numerator: str, denominator: str) -> Statistic:
 
 
 def cuped_theta(merged: Moments, statistic: Statistic, covariate: str) -> float:
-    """θ = Cov(statistic, covariate) / Var(covariate) over `merged` arms (Deng et al. 2013, eq. 4); 0 if it is constant."""
+    """θ = Cov(statistic, covariate) / Var(covariate) over `merged` arms (Deng et al. 2013, eq. 4).
+
+    0 if the covariate is constant.
+    """
     x = merged.unit(covariate)
     variance = merged.covariance(x, x)
     return merged.covariance(statistic(merged).gradient, x) / variance if variance > 0.0 else 0.0

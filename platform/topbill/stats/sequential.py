@@ -67,7 +67,9 @@ def normal_mixture_bound(v: ArrayLike, *, alpha: float, v_opt: float, two_sided:
         tilt = s * s / (2.0 * (t + rho))
         return float(0.5 * np.log(4.0 * rho / (t + rho)) + tilt + norm.logcdf(s / np.sqrt(t + rho)) + log(alpha))
 
-    return np.array([brentq(excess, 0.0, top + 1.0, args=(t,), xtol=1e-12) for top, t in zip(bound, times, strict=True)])
+    return np.array(
+        [brentq(excess, 0.0, top + 1.0, args=(t,), xtol=1e-12) for top, t in zip(bound, times, strict=True)]
+    )
 
 
 def _obrien_fleming(t: float, alpha: float) -> float:

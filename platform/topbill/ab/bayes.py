@@ -1,0 +1,110 @@
+"""The Bayesian view: chance to win and expected loss, Gaussian for any metric, exact for binomial counts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import sqrt
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from topbill.errors import BadRequest
+from topbill.records import Floats
+
+
+@dataclass(frozen=True, slots=True)
+class Gaussian:
+    """Posterior of a difference (treatment − control). `weight` is the data's share of it, 1 with a flat prior."""
+
+    mean: float
+    sd: float
+    weight: float = 1.0
+
+    def interval(self, alpha: float = 0.05) -> tuple[float, float]:
+        half = float(stats.norm.isf(alpha / 2.0)) * self.sd
+        return self.mean - half, self.mean + half
+
+    @property
+    def chance_to_win(self) -> float:
+        """P(difference > 0)."""
+        return float(stats.norm.cdf(self.mean / self.sd))
+
+    @property
+    def loss_of_treatment(self) -> float:
+        """E[(−difference)⁺]: what choosing the treatment loses where it is the worse one."""
+        z = self.mean / self.sd
+        return float(max(0.0, self.sd * (stats.norm.pdf(z) - z * stats.norm.sf(z))))
+
+    @property
+    def loss_of_control(self) -> float:
+        """E[difference⁺]: what staying with the control loses."""
+        z = self.mean / self.sd
+        return float(max(0.0, self.sd * (stats.norm.pdf(z) + z * stats.norm.cdf(z))))
+
+
+def gaussian(difference: float, se: float, prior_sd: float | None = None) -> Gaussian:
+    """Posterior of a difference estimated with standard error `se`, under N(0, prior_sd²) or a flat prior."""
+    if prior_sd is None:
+        return Gaussian(difference, se)
+    if not prior_sd > 0.0:
+        raise BadRequest(
+            "prior", f"got a standard deviation of {prior_sd}; expected a positive number, or None for flat"
+        )
+    weight = prior_sd**2 / (prior_sd**2 + se**2)
+    return Gaussian(weight * difference, sqrt(weight) * se, weight)
+
+
+@dataclass(frozen=True, slots=True)
+class BetaBinomial:
+    """Exact comparison of two binomial rates: P(treatment > control) and the expected loss of either choice."""
+
+    chance_to_win: float
+    loss_of_treatment: float
+    loss_of_control: float
+
+
+_NODES, _WEIGHTS = np.polynomial.legendre.leggauss(2_000)
+
+
+def beta_binomial(
+    control: tuple[int, int], treated: tuple[int, int], prior: tuple[float, float] = (1.0, 1.0)
+) -> BetaBinomial:
+    """From (successes, units) of each arm under one Beta prior, by Gauss-Legendre quadrature.
+
+    P(B > A) = ∫ f_B F_A;  E[(A − B)⁺] = ∫ (1 − F_A) F_B;  E[(B − A)⁺] = ∫ (1 − F_B) F_A.
+    """
+    a, b = _beta(control, prior), _beta(treated, prior)
+    x, w = _between([a, b])
+    cdf_a, cdf_b = a.cdf(x), b.cdf(x)
+    # Below the grid both F are 0, above it both are 1, so the losses' integrands vanish there.
+    return BetaBinomial(
+        chance_to_win=float(np.clip(w @ (b.pdf(x) * cdf_a), 0.0, 1.0)),
+        loss_of_treatment=float(w @ (a.sf(x) * cdf_b)),
+        loss_of_control=float(w @ (b.sf(x) * cdf_a)),
+    )
+
+
+def best_of(arms: Sequence[tuple[int, int]], prior: tuple[float, float] = (1.0, 1.0)) -> list[float]:
+    """P(arm has the highest rate) of each of several (successes, units)."""
+    posteriors = [_beta(arm, prior) for arm in arms]
+    x, w = _between(posteriors)
+    cdf = np.array([p.cdf(x) for p in posteriors])
+    chances = [float(w @ (p.pdf(x) * np.prod(np.delete(cdf, i, axis=0), axis=0))) for i, p in enumerate(posteriors)]
+    total = sum(chances)
+    return [c / total for c in chances]
+
+
+def _beta(arm: tuple[int, int], prior: tuple[float, float]) -> Any:
+    wins, n = arm
+    if not 0 <= wins <= n:
+        raise BadRequest("arm", f"{wins} successes of {n} units; expected 0 ≤ successes ≤ units")
+    return stats.beta(prior[0] + wins, prior[1] + n - wins)
+
+
+def _between(posteriors: Sequence[Any]) -> tuple[Floats, Floats]:
+    low = min(float(p.ppf(1e-16)) for p in posteriors)
+    high = max(float(p.isf(1e-16)) for p in posteriors)
+    half = (high - low) / 2.0
+    return low + half * (_NODES + 1.0), half * _WEIGHTS

@@ -1,0 +1,164 @@
+"""Rows handed to an analysis, as one relation that DuckDB reads: checked once, cleaned, and grouped by unit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from topbill import lake
+from topbill.errors import BadData, BadRequest
+
+_NUMERIC = (
+    "TINYINT",
+    "SMALLINT",
+    "INTEGER",
+    "BIGINT",
+    "HUGEINT",
+    "FLOAT",
+    "DOUBLE",
+    "DECIMAL",
+    "BOOLEAN",
+    "U",
+    "BIGNUM",
+)
+_SORTABLE = 50_000_000
+"""Above this many rows the check for one row a unit would take more memory than grouping does."""
+
+
+def quoted(name: str) -> str:
+    """A column name as an SQL identifier."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def relation_of(data: Any) -> Any:
+    """`data` (pandas DataFrame, Arrow table, DuckDB relation) as a DuckDB relation. Copies nothing.
+
+    Raises BadRequest for anything else.
+    """
+    if hasattr(data, "sql_query") and hasattr(data, "query"):
+        return data
+    if isinstance(data, pd.DataFrame):
+        return lake.connect().from_df(data)
+    if isinstance(data, pa.Table):
+        return lake.connect().from_arrow(data)
+    raise BadRequest(
+        "data", f"got {type(data).__name__}; expected a pandas DataFrame, an Arrow table or a DuckDB relation"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """What one look at a numeric column says. `shift` is a value near the data, taken off before squaring."""
+
+    missing: int
+    infinite: int
+    low: float
+    high: float
+    shift: float
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """A checked relation: which column is the unit and the variant, and what every numeric column holds."""
+
+    relation: Any
+    unit: str | None
+    variant: str
+    count: int
+    one_row_a_unit: bool
+    columns: dict[str, Column]
+
+    def value(self, column: str) -> str:
+        """SQL for the column as a double, NULL where it is missing, not a number or infinite."""
+        seen, plain = self.columns[column], f"CAST({quoted(column)} AS DOUBLE)"
+        if seen.missing == self.count:
+            return "CAST(NULL AS DOUBLE)"
+        return f"CASE WHEN isfinite({plain}) THEN {plain} END" if seen.missing or seen.infinite else plain
+
+    def ask(self, sql: str) -> list[tuple[Any, ...]]:
+        """The rows of an SQL query over `unit_rows`."""
+        answer: list[tuple[Any, ...]] = self.relation.query("unit_rows", sql).fetchall()
+        return answer
+
+    def by_unit(self, terms: Iterable[tuple[str, str, str]], segments: Sequence[str] = ()) -> str:
+        """SQL of a query with a row per unit: `variant`, `mixed` (seen in several variants), the segments as
+        s0, s1…, and each term `(name, SQL over one row, SQL aggregating a unit's rows)`."""
+        variant = quoted(self.variant)
+        if self.one_row_a_unit:
+            keys = [f"{quoted(s)} AS s{i}" for i, s in enumerate(segments)]
+            body = [f"{row} AS {name}" for name, row, _ in terms]
+            picked = ", ".join([f"{variant} AS variant", "FALSE AS mixed", *keys, *body])
+            return f"SELECT {picked} FROM unit_rows WHERE {variant} IS NOT NULL"  # noqa: S608
+        keys = [f"min({quoted(s)}) AS s{i}" for i, s in enumerate(segments)]
+        body = [f"{grouped} AS {name}" for name, _, grouped in terms]
+        mixed = f"min({variant}) <> max({variant}) AS mixed"
+        picked = ", ".join([f"min({variant}) AS variant", mixed, *keys, *body])
+        unit = quoted(str(self.unit))
+        return f"SELECT {picked} FROM unit_rows WHERE {variant} IS NOT NULL GROUP BY {unit}"  # noqa: S608
+
+
+def read(
+    data: Any,
+    *,
+    unit: str | None,
+    variant: str,
+    numeric: Iterable[str],
+    binary: Iterable[str] = (),
+    labels: Iterable[str] = (),
+) -> Rows:
+    """Check that the columns are there and of the right kind, and look at them once.
+
+    `unit=None` makes each row its own unit. Raises BadRequest for columns that are missing or not numeric,
+    BadData for rows without a unit and for other values than 0 and 1 in `binary` columns.
+    """
+    relation = relation_of(data)
+    numeric, binary = list(dict.fromkeys(numeric)), set(binary)
+    types = dict(zip(relation.columns, (str(t) for t in relation.types), strict=True))
+    for name in [*([unit] if unit is not None else []), variant, *labels, *numeric]:
+        if name not in types:
+            raise BadRequest(f"data.{name}", f"no such column; the data has {', '.join(types)}")
+    numbers = [name for name in numeric if types[name].startswith(_NUMERIC) and not types[name].startswith("UUID")]
+    count, lone, columns = _look(relation, unit, numbers, binary)
+    for name in set(numeric) - set(numbers):
+        # A column without any value has whatever type its container gives to nothing.
+        if relation.query("unit_rows", f"SELECT count({quoted(name)}) FROM unit_rows").fetchall()[0][0]:  # noqa: S608
+            raise BadData(f"data.{name}", f"got a column of {types[name]}; expected numbers or booleans")
+        columns[name] = Column(count, 0, 0.0, 0.0, 0.0)
+    return Rows(relation, unit, variant, count, lone, columns)
+
+
+def _look(relation: Any, unit: str | None, numeric: list[str], binary: set[str]) -> tuple[int, bool, dict[str, Column]]:
+    picked = ["count(*)"]
+    picked += [f"count({quoted(unit)})", f"approx_count_distinct({quoted(unit)})"] if unit is not None else ["0", "0"]
+    for name in numeric:
+        x = f"CAST({quoted(name)} AS DOUBLE)"
+        finite = f"FILTER (WHERE isfinite({x}))"
+        odd = f"count(*) FILTER (WHERE {x} NOT IN (0, 1) AND isfinite({x}))" if name in binary else "0"
+        picked += [f"count({x})", f"count(*) {finite}", f"count(*) FILTER (WHERE isinf({x}))"]
+        picked += [f"min({x}) {finite}", f"max({x}) {finite}", odd]
+    seen = relation.query("unit_rows", f"SELECT {', '.join(picked)} FROM unit_rows").fetchall()[0]  # noqa: S608
+    count, with_unit, about = int(seen[0]), int(seen[1]), int(seen[2])
+    if unit is not None and with_unit < count:
+        raise BadData(f"data.{unit}", f"{count - with_unit} of {count} rows have no unit; give each row one or drop it")
+    columns = {}
+    for i, name in enumerate(numeric):
+        _, finite_rows, infinite, low, high, odd_rows = seen[3 + 6 * i : 9 + 6 * i]
+        if odd_rows:
+            raise BadData(f"data.{name}", f"{odd_rows} rows hold neither 0 nor 1; use Mean for such a column")
+        low, high = (0.0, 0.0) if low is None else (float(low), float(high))
+        columns[name] = Column(count - finite_rows - infinite, infinite, low, high, low)
+    return count, unit is None or _all_differ(relation, unit, count, about), columns
+
+
+def _all_differ(relation: Any, unit: str, count: int, about: int) -> bool:
+    """Whether no unit occurs twice: hashes that all differ prove it, several times faster than grouping."""
+    if about < 0.9 * count or count > _SORTABLE:
+        return False
+    hashes = relation.query("unit_rows", f"SELECT hash({quoted(unit)}) AS h FROM unit_rows").fetchnumpy()["h"]  # noqa: S608
+    hashes = np.sort(np.asarray(hashes))
+    return bool(np.all(hashes[1:] != hashes[:-1]))
