@@ -7,8 +7,9 @@ from topbill.policies.linucb import LinUCB
 from topbill.policies.squarecb import SquareCB
 from topbill.policies.thompson import Thompson
 from topbill.policies.uniform import Fixed, Uniform
+from topbill.policies.vw import VW
 from topbill.records import Policy
 
 KINDS: dict[str, type[Policy]] = {
-    policy.kind: policy for policy in (Uniform, Fixed, EpsilonGreedy, Thompson, LinUCB, SquareCB)
+    policy.kind: policy for policy in (Uniform, Fixed, EpsilonGreedy, Thompson, LinUCB, SquareCB, VW)
 }

@@ -60,7 +60,7 @@ def load(kind: str, blob: bytes, *, arrays: Mapping[str, tuple[int | None, ...]]
     """
     try:
         parsed = _decode(blob)
-    except (msgspec.DecodeError, msgspec.ValidationError, TypeError) as error:
+    except (msgspec.DecodeError, ValueError, TypeError) as error:  # ValueError: ids that are not UTF-8
         raise PolicyError(f"state of {kind} is not readable ({error}); rebuild it from the log") from error
     if parsed.kind != kind:
         raise PolicyError(f"state of {kind} expected, got one of {parsed.kind[:40]!r}; rebuild it from the log")

@@ -329,6 +329,12 @@ class Linear:
             rows = len(state.ids) + 1
             if state.arrays["own_mean"].shape[0] != rows or state.arrays["own_cov"].shape[0] != rows:
                 raise PolicyError(f"state of {kind}: {len(state.ids)} ids need {rows} rows of weights; rebuild it")
+        covs = [array for name, array in state.arrays.items() if name.endswith("_cov")]
+        if (
+            any(np.einsum("npp->np", cov).min(initial=1.0) <= 0.0 for cov in covs)
+            or state.arrays["residuals"][0] <= 0.0
+        ):
+            raise PolicyError(f"state of {kind} holds variances that are not positive; rebuild it from the log")
         for name, blocks in (("shared", self.shared), ("own", self.own)):
             if blocks is not None:
                 blocks.mean, blocks.cov = state.arrays[f"{name}_mean"], state.arrays[f"{name}_cov"]
