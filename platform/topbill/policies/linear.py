@@ -1,9 +1,10 @@
 """The Bayesian (generalised) linear model behind the linear policies: Gaussian blocks updated one example at a time.
 
 An action's score on the link scale is the sum of independent Gaussian blocks: one *shared* by all actions over
-(1, x) ⊗ (1, z), one of the action's *own* over (1, x), and one weight per position. Within a block the posterior
-is exact; between blocks covariances are dropped (assumed-density filtering, Opper 1998), so that an update costs
-a rank-one step in the blocks it touches. With the linear link and one block this is exactly ridge regression.
+(1, x, k) ⊗ (1, z), one of the action's *own* over (1, x, k), where k = position/(1 + position) is 0 at the first
+position: what a lower place costs is learned, and every decision is scored as if for the first. Within a block the
+posterior is exact; between blocks covariances are dropped (assumed-density filtering, Opper 1998), so that an
+update costs a rank-one step in the blocks it touches. With the linear link and one block this is ridge regression.
 """
 
 from __future__ import annotations
@@ -21,8 +22,6 @@ from topbill.errors import PolicyError
 from topbill.policies import codec
 from topbill.records import Actions, Example, Floats, Indices
 
-POSITIONS = 32
-"""Positions from this one on share a weight."""
 REFRESH = 65_536
 """Learned examples between two re-symmetrisations of the covariances."""
 _VAGUE = (2.0, 0.5, 1.0)
@@ -174,16 +173,14 @@ class Linear:
         logistic = params.link == "logistic"
         wide = 10.0 if logistic else 1.0
         if params.model != "disjoint":
-            variance = np.full((context_size + 1) * (action_size + 1), 0.25 * scale)
+            variance = np.full((context_size + 2) * (action_size + 1), 0.25 * scale)
             variance[0] = wide
             self.shared = Blocks(np.zeros(variance.size), variance)
         if params.model != "shared":
-            variance = np.full(context_size + 1, scale)
+            variance = np.full(context_size + 2, scale)
             if params.model == "disjoint" and logistic:
                 variance[0] = wide
-            self.own = Blocks(np.zeros(context_size + 1), variance)
-        self.position = np.stack([np.zeros(POSITIONS), np.full(POSITIONS, scale)])
-        self.position[1, 0] = 0.0  # the first position is the reference: single slots stay exact
+            self.own = Blocks(np.zeros(context_size + 2), variance)
         self.learned = 0
         # Count, sum of squared errors and sum of rewards behind the noise estimate: 0.25 and one half at first.
         self.residuals = np.array(_VAGUE)
@@ -210,19 +207,20 @@ class Linear:
             found = self._layout = Layout(actions, self.index)
         return found
 
-    def extend(self, x: Floats) -> Floats:
-        """(1, x)."""
+    def extend(self, x: Floats, position: int = 0) -> Floats:
+        """(1, x, how far down): the last is 0 at the first position, which all decisions are scored for."""
         if x.shape != (self.d,):
             raise PolicyError(f"context has shape {x.shape}, expected ({self.d},)")
-        out = np.empty(self.d + 1)
+        out = np.empty(self.d + 2)
         out[0] = 1.0
-        out[1:] = x
+        out[1:-1] = x
+        out[-1] = position / (1.0 + position)
         return out
 
     def predict(self, x: Floats, actions: Actions) -> Prediction:
         """Scores of `actions` in context x (d), in O(K·d²) and O(d²·da²)."""
         at, xt = self.layout(actions), self.extend(x)
-        K, p = len(actions), self.d + 1
+        K, p = len(actions), self.d + 2
         mean: Floats = np.zeros(K)
         variance: Floats = np.zeros(K)
         own: Floats | float = 0.0
@@ -242,7 +240,7 @@ class Linear:
     def learn(self, example: Example) -> None:
         """Fold one example in."""
         self._forget(example.at)
-        xt = self.extend(example.x)
+        xt = self.extend(example.x, example.position)
         parts: list[tuple[Blocks, int, Floats]] = []
         mean = variance = 0.0
         if self.shared is not None:
@@ -255,13 +253,9 @@ class Linear:
             m, v, g = self.own.gain(row, xt)
             mean, variance = mean + m, variance + v
             parts.append((self.own, row, g))
-        k = min(example.position, POSITIONS - 1)
-        mean, variance = mean + self.position[0, k], variance + self.position[1, k]
-        slope, curvature = self._step(float(mean), float(variance), example.reward)
+        slope, curvature = self._step(mean, variance, example.reward)
         for blocks, row, g in parts:
             blocks.absorb(row, g, slope, curvature)
-        v = self.position[1, k]
-        self.position[:, k] += slope * v, -curvature * v * v
         self.learned += 1
 
     def row(self, name: str) -> int:
@@ -303,7 +297,7 @@ class Linear:
 
     def arrays(self) -> dict[str, Floats]:
         """All learned numbers, by name."""
-        out = {"position": self.position, "residuals": self.residuals}
+        out = {"residuals": self.residuals}
         for name, blocks in (("shared", self.shared), ("own", self.own)):
             if blocks is not None:
                 out[f"{name}_mean"] = blocks.mean[: blocks.size]
@@ -317,7 +311,7 @@ class Linear:
 
     def load(self, kind: str, blob: bytes, *extra: str) -> codec.State:
         """Restore what `dump` wrote, or raise PolicyError and change nothing."""
-        shapes: dict[str, tuple[int | None, ...]] = {"position": (2, POSITIONS), "residuals": (3,)}
+        shapes: dict[str, tuple[int | None, ...]] = {"residuals": (3,)}
         for name, blocks in (("shared", self.shared), ("own", self.own)):
             if blocks is not None:
                 p = blocks.prior_mean.size
@@ -340,7 +334,7 @@ class Linear:
                 blocks.mean, blocks.cov = state.arrays[f"{name}_mean"], state.arrays[f"{name}_cov"]
                 blocks.size = len(blocks.mean)
         self.index = {name: i + 1 if self.own is not None else 0 for i, name in enumerate(state.ids)}
-        self.position, self.residuals = state.arrays["position"], state.arrays["residuals"]
+        self.residuals = state.arrays["residuals"]
         self.learned, self.forgot_at = int(learned), state.numbers["forgot_at"]
         self._layout = Layout(Actions((), np.zeros((0, self.da))), {})
         return state
@@ -350,7 +344,7 @@ class Linear:
     ) -> list[dict[str, float]]:
         """Per action, what each feature adds to its score on the link scale; `a×b` are interactions."""
         at, xt = self.layout(actions), self.extend(x)
-        context = ["", *names[0]]
+        context = ["", *names[0], "position"]
         features = ["", *names[1]]
         out: list[dict[str, float]] = [{} for _ in actions.ids]
         for k, told in enumerate(out):
@@ -359,7 +353,7 @@ class Linear:
                 for name, value in zip(context, self.own.mean[row] * xt, strict=True):
                     told[name or "intercept"] = float(value)
             if self.shared is not None:
-                parts = self.shared.mean.reshape(self.d + 1, self.da + 1) * np.multiply.outer(xt, at.Z[k])
+                parts = self.shared.mean.reshape(self.d + 2, self.da + 1) * np.multiply.outer(xt, at.Z[k])
                 for i, left in enumerate(context):
                     for j, right in enumerate(features):
                         name = "×".join(filter(None, (left, right))) or "intercept"
