@@ -102,7 +102,9 @@ class Encoder:
                 rows.append(self._row(action.features))
             except Fault as fault:
                 raise BadRequest(f"{path}[{index}].features{fault.path}", str(fault)) from None
-        return Actions([action.id for action in actions], np.array(rows, dtype=np.float64).reshape(-1, self.size))
+        return Actions(
+            [action.id for action in actions], np.array(rows, dtype=np.float64).reshape(len(rows), self.size)
+        )
 
     def faults(self, mapping: Mapping[str, Any]) -> Iterator[Fault]:
         """Everything wrong with a mapping, where `encode` stops at the first."""

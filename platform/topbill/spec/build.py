@@ -28,7 +28,7 @@ def build(read: Read, raw: dict[str, Any], at: At) -> Experiment | None:
     actions = _actions(read.get("actions", ()), action_features, at.key("actions"))
     metrics = _metrics(read, at)
     _check_goals(read, at)
-    variants = _variants(read, at.key("variants"))
+    variants = _variants(read, raw, at.key("variants"))
     _check_slots(read, at)
     if at.problems:
         return None
@@ -65,21 +65,30 @@ def _features(read: Read, at: At) -> tuple[Feature, ...]:
 
 
 def _actions(read: tuple[Read, ...], features: tuple[Feature, ...], at: At) -> tuple[Action, ...]:
-    encoder = Encoder(features)
     first: dict[str, int] = {}
     for index, parts in enumerate(read):
         if "id" in parts and first.setdefault(parts["id"], index) != index:
-            at.item(index).key("id").wrong(
-                parts["id"], f"unique ids: actions[{first[parts['id']]}] has this one already"
-            )
-        for fault in encoder.faults(parts.get("features", {})):
-            at.item(index).key(f"features{fault.path}").wrong(Said(fault.got), fault.expected, fault.hint)
-        for feature in features:
-            value = parts.get("features", {}).get(feature.name)
-            if feature.kind == "category" and isinstance(value, str) and value not in feature.values:
-                where = at.item(index).key("features").key(feature.name)
-                where.wrong(value, "one of " + listed(feature.values), nearest(value, feature.values))
+            other = f"actions[{first[parts['id']]}]"
+            at.item(index).key("id").wrong(parts["id"], f"an id of its own: {other} has this one already")
+    if not any(problem.path.startswith("action_features") for problem in at.problems):
+        encoder = Encoder(features)
+        for index, parts in enumerate(read):
+            _check_features(parts.get("features", {}), features, encoder, at.item(index))
     return tuple(Action(**parts) for parts in read if "id" in parts)
+
+
+def _check_features(read: Read, features: tuple[Feature, ...], encoder: Encoder, at: At) -> None:
+    """Stricter than for requests: in the file, a value or key that its feature doesn't list is a slip of the pen."""
+    for fault in encoder.faults(read):
+        at.key(f"features{fault.path}").wrong(Said(fault.got), fault.expected, fault.hint)
+    for feature in features:
+        value, where = read.get(feature.name), at.key("features").key(feature.name)
+        if feature.kind == "category" and isinstance(value, str) and value not in feature.values:
+            where.wrong(value, "one of " + listed(feature.values), nearest(value, feature.values))
+        if feature.kind == "vector" and isinstance(value, dict):
+            for key in [key for key in value if key not in feature.keys]:
+                expected = "one of " + listed(feature.keys)
+                where.key(key[:64]).wrong(Said("an unknown key"), expected, nearest(key, feature.keys))
 
 
 def _metrics(read: Read, at: At) -> tuple[Metric, ...]:
@@ -90,6 +99,8 @@ def _metrics(read: Read, at: At) -> tuple[Metric, ...]:
         if parts.get("kind") in ("sum", "count") and name in objective and "cap" not in parts:
             expected = f"the value that counts as 1, since a {parts['kind']} has no upper end"
             at.key("metrics").key(name).key("cap").wrong(Said("nothing"), expected, "for example cap: 10")
+        if parts.get("kind") == "binary" and parts.get("cap", 1.0) != 1.0:
+            at.key("metrics").key(name).key("cap").wrong(parts["cap"], "no cap: a binary metric is 0 or 1 already")
         better = "lower" if name in guarded and name not in objective else "higher"
         if {"event", "kind", "window"} <= parts.keys():
             metrics.append(Metric(name, **{"better": better} | parts))
@@ -125,21 +136,29 @@ def _check_slots(read: Read, at: At) -> None:
         at.key("slots").wrong(slots, f"at most {len(actions)}, the number of actions")
 
 
-def _variants(read: Read, at: At) -> tuple[Variant, ...]:
+def _variants(read: Read, raw: Read, at: At) -> tuple[Variant, ...]:
     variants = read.get("variants", {})
     ids = [parts.get("id", "") for parts in read.get("actions", ())]
     built = [_variant(name, parts, ids, at.key(name)) for name, parts in variants.items()]
-    if not variants:
-        return ()
+    _check_split(variants, raw.get("variants", {}), at)
+    return tuple(variant for variant in built if variant)
+
+
+def _check_split(variants: Read, raw: Read, at: At) -> None:
+    """One control, and shares that sum to 100%; silent where a share or control was unreadable, which was said."""
+    if not variants or len(variants) < len(raw):
+        return
     controls = [name for name, parts in variants.items() if parts.get("control")]
-    if len(controls) != 1:
+    if len(controls) != 1 and all("control" in parts or "control" not in raw[name] for name, parts in variants.items()):
         got = f"{' and '.join(controls)} as controls" if controls else "no control"
         at.wrong(Said(got), "exactly one variant with control: true", "the others are compared with it")
+    for name in controls:
+        if variants[name].get("share") == 0.0:
+            at.key(name).key("share").wrong(Said("0%"), "a share above 0%, since this is the control")
     if all("share" in parts for parts in variants.values()):
         millionths = sum(round(parts["share"] * 1_000_000) for parts in variants.values())
         if millionths != 1_000_000:
             at.wrong(Said(f"shares that sum to {percent(millionths / 1_000_000)}"), "shares that sum to 100%")
-    return tuple(variant for variant in built if variant)
 
 
 def _variant(name: str, parts: Read, ids: list[str], at: At) -> Variant | None:
@@ -151,9 +170,10 @@ def _variant(name: str, parts: Read, ids: list[str], at: At) -> Variant | None:
         at.key("floor").wrong(Said("no floor"), expected, "write floor: 2%, or evaluable: false to go without")
     if ids and floor * len(ids) > 1.0:
         at.key("floor").wrong(Said(percent(floor)), f"at most {percent(1 / len(ids))}: one of {len(ids)} actions")
-    for index, action in enumerate(parts.get("order", ())):
-        if ids and action not in ids:
-            at.key("order").item(index).wrong(action, "the id of one of the actions", nearest(action, ids))
+    known = set(ids)
+    unknown = [(index, action) for index, action in enumerate(parts.get("order", ())) if known and action not in known]
+    for index, action in unknown[:10]:
+        at.key("order").item(index).wrong(action, "the id of one of the actions", nearest(action, ids))
     try:
         params = msgspec.convert({key: value for key, value in parts.items() if key not in _COMMON}, policy.Params)
     except msgspec.ValidationError as error:

@@ -18,12 +18,13 @@ Verdict = tuple[Path, Experiment | SpecError]
 
 def load(path: Path) -> Experiment:
     """The experiment in a file. Raises SpecError with every problem found in it."""
-    at = At(path.name)
     try:
         with path.open("rb") as file:
-            raw = parse(file.read(MAX_BYTES + 1), path.name)
+            data = file.read(MAX_BYTES + 1)
     except OSError as error:
         raise SpecError([Problem(path.name, "file", error.strerror or "an error", "a readable YAML file")]) from None
+    raw, problems = parse(data, path.name)
+    at = At(path.name, problems=problems)
     read = EXPERIMENT.read(raw, at)
     experiment = None if read is BAD else build(read, raw, at)
     if experiment is None:
@@ -39,6 +40,8 @@ def validate(paths: Sequence[Path]) -> list[Verdict]:
     verdicts: list[Verdict] = []
     for file in _files(paths):
         try:
+            if file.is_dir():
+                raise SpecError([Problem(str(file), "directory", "no *.yaml", "at least one experiment file")])
             verdicts.append((file, load(file)))
         except SpecError as error:
             verdicts.append((file, error))
@@ -60,8 +63,8 @@ def load_all(paths: Sequence[Path]) -> list[Experiment]:
 def _files(paths: Iterable[Path]) -> list[Path]:
     files: dict[Path, None] = {}
     for path in paths:
-        found = sorted((*path.glob("*.yaml"), *path.glob("*.yml"))) if path.is_dir() else [path]
-        files.update(dict.fromkeys(found))
+        found = sorted((*path.glob("*.yaml"), *path.glob("*.yml"))) if path.is_dir() else []
+        files.update(dict.fromkeys(found or [path]))
     return list(files)
 
 

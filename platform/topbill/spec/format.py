@@ -25,19 +25,15 @@ from topbill.spec.forms import (
     Form,
     Id,
     Json,
-    Key,
-    ListOf,
-    MapOf,
     Name,
     Number,
     Percent,
     Schema,
-    Section,
-    Tagged,
     Text,
     nearest,
 )
 from topbill.spec.model import MetricKind, Status, Surface
+from topbill.spec.sections import Key, ListOf, MapOf, Section, Tagged
 
 DEFAULT_POLICY = "auto" if "auto" in KINDS else "thompson"
 MAX_ACTIONS = 5000

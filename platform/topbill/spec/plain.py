@@ -30,10 +30,13 @@ _CONSTANTS: dict[str, bool | None] = {
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
-def parse(data: bytes, file: str) -> Any:
-    """The one document in `data`. Raises SpecError for what is not plain YAML, and for keys that are there twice."""
+def parse(data: bytes, file: str) -> tuple[Any, list[Problem]]:
+    """The one document in `data`, and a problem for each key that is there twice (its last value is taken).
+
+    Raises SpecError for what is not plain YAML.
+    """
     if len(data) > MAX_BYTES:
-        raise SpecError([Problem(file, "file", f"{len(data):,} bytes", f"at most {MAX_BYTES:,} bytes")])
+        raise SpecError([Problem(file, "file", "too many bytes", f"at most {MAX_BYTES:,}")])
     try:
         return _Reader(file).read(data.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
@@ -41,9 +44,8 @@ def parse(data: bytes, file: str) -> Any:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f"line {mark.line + 1}, column {mark.column + 1}" if mark else "file"
-        raise SpecError(
-            [Problem(file, where, error.problem or "broken syntax", "valid YAML", _syntax_hint(error))]
-        ) from None
+        got = f"broken YAML ({error.problem or error.context})"
+        raise SpecError([Problem(file, where, got, "valid YAML", _syntax_hint(error))]) from None
     except yaml.YAMLError as error:
         raise SpecError([Problem(file, "file", str(error).splitlines()[0], "valid YAML")]) from None
 
@@ -64,7 +66,7 @@ class _Reader:
         self.file = file
         self.problems: list[Problem] = []
 
-    def read(self, text: str) -> Any:
+    def read(self, text: str) -> tuple[Any, list[Problem]]:
         self.events: Iterator[Any] = yaml.parse(text, Loader=_Loader)
         value: Any = None
         documents = 0
@@ -74,9 +76,7 @@ class _Reader:
                 if documents > 1:
                     self.stop(event, "a second document (`---`)", "one experiment a file")
                 value = self.value(next(self.events), "", 0)
-        if self.problems:
-            raise SpecError(self.problems)
-        return value
+        return value, self.problems
 
     def stop(self, event: Any, got: str, expected: str, hint: str = "") -> NoReturn:
         where = f"line {event.start_mark.line + 1}"
