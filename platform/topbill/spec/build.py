@@ -178,7 +178,7 @@ def _variant(name: str, parts: Read, ids: list[str], at: At) -> Variant | None:
         params = msgspec.convert({key: value for key, value in parts.items() if key not in _COMMON}, policy.Params)
     except msgspec.ValidationError as error:
         if "missing required field" not in str(error):
-            at.wrong(Said("parameters that don't go together"), str(error))
+            at.wrong(Said(str(error)), f"parameters that {kind} can work with")
         return None
     common = {key: parts[key] for key in ("control", "evaluable", "training") if key in parts}
     return Variant(name, kind, params, parts.get("share", 0.0), floor=floor, **common)

@@ -38,11 +38,12 @@ from topbill.spec.sections import Key, ListOf, MapOf, Section, Tagged
 DEFAULT_POLICY = "auto" if "auto" in KINDS else "thompson"
 MAX_ACTIONS = 5000
 _MEANS = {
-    "`float`": "a number",
-    "`int`": "a whole number",
-    "`str`": "text",
-    "`bool`": "true or false",
-    "`array`": "a list",
+    "float": "a number",
+    "int": "a whole number",
+    "str": "text",
+    "bool": "true or false",
+    "array": "a list",
+    "null": "nothing",
 }
 
 
@@ -63,22 +64,21 @@ class Param:
         return Duration() if self.name.endswith("_seconds") else Percent()
 
     def read(self, value: Any, at: At) -> Any:
-        if (
-            self._shorthand
-            and isinstance(value, str)
-            and re.fullmatch(f"{DURATION}|{PERCENT}", value)
-            and (value := self._shorthand.read(value, at)) is BAD
-        ):
-            return BAD
+        pattern = DURATION if self.name.endswith("_seconds") else PERCENT
+        if self._shorthand and isinstance(value, str) and re.fullmatch(pattern, value):
+            value = self._shorthand.read(value, at)
+            if value is BAD:
+                return BAD
         try:
             return msgspec.convert(value, self.type)
         except msgspec.ValidationError as error:
-            return at.wrong(value, _meaning(str(error), self.type), self._hint(value))
+            or_duration = " of seconds, or a duration such as 7d" if isinstance(self._shorthand, Duration) else ""
+            return at.wrong(value, _meaning(str(error), self.type) + or_duration, self._hint(value))
 
     def _hint(self, value: Any) -> str:
         if not isinstance(value, str):
             return ""
-        if re.fullmatch(DURATION, value):
+        if re.fullmatch(DURATION, value) and not isinstance(self._shorthand, Duration):
             return f"a duration goes into {self.name}_seconds, where the policy has it"
         words = [word for word in _leaves(self.type) if isinstance(word, str)]
         return nearest(value, words) if words else ""
@@ -108,10 +108,8 @@ def _meaning(message: str, kind: Any) -> str:
     """What msgspec expected, in words: "Expected `float` >= 0.0, got `str`" → "a number >= 0.0"."""
     if message.startswith("Invalid enum value"):
         return "one of " + ", ".join(str(word) for word in _leaves(kind) if isinstance(word, str))
-    expected = re.sub(r"^Expected |, got .*$| - at .*$", "", message)
-    for name, meaning in _MEANS.items():
-        expected = expected.replace(name, meaning)
-    return expected.replace("`", "").replace(" | ", " or ").replace("null", "nothing")
+    expected = re.sub(r"^Expected |, got .*$| - at .*$|`", "", message).replace(" | ", " or ")
+    return re.sub(r"\w+", lambda word: _MEANS.get(word[0], word[0]), expected)
 
 
 def _params(policy: str) -> dict[str, Key]:
