@@ -1,22 +1,49 @@
 """A/B analysis: did a variant win? Metrics, comparisons that survive peeking, sample-ratio checks, and a verdict."""
 
+from topbill.ab.analysis import (
+    Analysis,
+    Comparison,
+    GuardrailResult,
+    Heterogeneity,
+    SampleRatio,
+    SegmentEffect,
+    Split,
+    Verdict,
+)
 from topbill.ab.compare import compare
-from topbill.ab.effect import Effect
+from topbill.ab.effect import Effect, Rule
+from topbill.ab.experiment import Design, MetricDesign, analyse
 from topbill.ab.metrics import Mean, Metric, Proportion, Quantile, Ratio, Sum
+from topbill.ab.power import Runtime, runtime
 from topbill.ab.reasons import REASONS
-from topbill.ab.srm import sequential_srm, srm, srm_of_choices
+from topbill.ab.srm import sequential_srm, srm, srm_of_choices, srm_of_sums
 
 __all__ = [
     "REASONS",
+    "Analysis",
+    "Comparison",
+    "Design",
     "Effect",
+    "GuardrailResult",
+    "Heterogeneity",
     "Mean",
     "Metric",
+    "MetricDesign",
     "Proportion",
     "Quantile",
     "Ratio",
+    "Rule",
+    "Runtime",
+    "SampleRatio",
+    "SegmentEffect",
+    "Split",
     "Sum",
+    "Verdict",
+    "analyse",
     "compare",
+    "runtime",
     "sequential_srm",
     "srm",
     "srm_of_choices",
+    "srm_of_sums",
 ]

@@ -184,11 +184,12 @@ def effects_from(
         for variant in variants:
             own = {key[1:]: arm for key, arm in arms.items() if str(key[0]) == str(variant)}
             pair = estimate(plan, own, reference, adjust)
-            found[name].append(_noted(_effect(name, variant, pair, rule), gathered.mixed))
+            found[name].append(noted(effect_of(name, variant, pair, rule), gathered.mixed))
     return found
 
 
-def _effect(name: str, variant: object, pair: Pair, rule: Rule) -> Effect:
+def effect_of(name: str, variant: object, pair: Pair, rule: Rule) -> Effect:
+    """The effect of a pair, or what there is of it with the reason."""
     t, c = pair.treated, pair.control
     if pair.reason or t is None or c is None:
         return Effect(
@@ -215,10 +216,10 @@ def _quantile_effects(
         t, c = (None if infinite else found.get(str(v)) for v in (variant, control))
         reason = _quantile_reason(t, c, units.get(str(variant), 0), units.get(str(control), 0), infinite)
         pair = Pair(t, c, reason, t.n if t else 0, c.n if c else 0)
-        e = _effect(name, variant, pair, rule)
+        e = effect_of(name, variant, pair, rule)
         if e.reason == reasons.CONSTANT_METRIC:
             e = msgspec.structs.replace(e, reason=reasons.TIED_QUANTILE)
-        effects.append(_noted(e, gathered.mixed))
+        effects.append(noted(e, gathered.mixed))
     return effects
 
 
@@ -238,7 +239,8 @@ def _quantile_reason(t: Estimate | None, c: Estimate | None, units_t: int, units
     return reasons.OK
 
 
-def _noted(e: Effect, mixed: int) -> Effect:
+def noted(e: Effect, mixed: int) -> Effect:
+    """The effect with the remark that `mixed` units were left out, unless it has a reason already."""
     return msgspec.structs.replace(e, reason=reasons.CROSSOVER_UNITS) if mixed and not e.reason else e
 
 

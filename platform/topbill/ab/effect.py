@@ -60,7 +60,8 @@ class Effect(msgspec.Struct, frozen=True, kw_only=True):
     """A variant against the control on one metric. Relative numbers are fractions (0.05 is +5%).
 
     A number that the data cannot bear is None and `reason` says why (see `reasons.REASONS`).
-    `chance_to_win` and `expected_loss` (in the metric's own unit, of choosing the variant) with method "bayes".
+    `chance_to_win` is P(difference > 0) and `expected_loss` what choosing the variant loses in expectation, in
+    the metric's own unit: of the Gaussian posterior, whose prior is flat unless method "bayes" was given one.
     """
 
     metric: str
@@ -154,7 +155,7 @@ def effect(
     if rule.method == "bayes":
         return _posterior(shown, treated, control, se, rule)
     n, df = treated.n + control.n, welch_df(treated, control)
-    reach = rule.reach(n, df)
+    reach, flat_posterior = rule.reach(n, df), bayes.gaussian(difference, se)
     return _with_relative(
         msgspec.structs.replace(
             shown,
@@ -162,6 +163,8 @@ def effect(
             difference_high=difference + reach * se,
             se=se,
             p_value=rule.p_value(difference / se, n, df),
+            chance_to_win=flat_posterior.chance_to_win,
+            expected_loss=flat_posterior.loss_of_treatment,
         ),
         treated,
         control,

@@ -1,0 +1,136 @@
+"""The result of analysing one experiment: what was compared, what it says, and whether it may be believed."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from topbill.ab.effect import Effect, Method
+
+Call = Literal["better", "worse", "no_call"]
+GuardrailStatus = Literal["not_worse", "worse", "undecided", "unknown"]
+
+
+class Comparison(Effect, frozen=True, kw_only=True):
+    """An effect, and what it means given which direction is good.
+
+    `call` is by the metric's own interval; `p_adjusted` (Benjamini-Hochberg) is over all metrics and variants of
+    the experiment. `chance_to_win` is the chance that the variant is the better one. `detectable` is the least
+    relative effect that this many units show with 80% power. `days_to_decision` assumes the difference stays.
+    """
+
+    better: Literal["higher", "lower"] = "higher"
+    call: Call = "no_call"
+    p_adjusted: float | None = None
+    detectable: float | None = None
+    days_to_decision: float | None = None
+
+
+class GuardrailResult(msgspec.Struct, frozen=True, kw_only=True):
+    """Whether a variant kept a guardrail: is it shown to be worse by less than the margin (non-inferiority)?
+
+    `worse_by` is the relative change in the bad direction (positive is worse) with its interval.
+    """
+
+    metric: str
+    variant: str
+    worse_by_at_most: float
+    status: GuardrailStatus
+    worse_by: float | None = None
+    worse_by_low: float | None = None
+    worse_by_high: float | None = None
+    p_value: float | None = None
+    reason: str = ""
+
+
+class Split(msgspec.Struct, frozen=True, kw_only=True):
+    """Units per variant in one day or segment, and the chi-square p-value of the intended shares.
+
+    `p_adjusted` is over all days, or all values of the segment."""
+
+    by: str
+    value: str
+    counts: dict[str, int]
+    p_value: float
+    p_adjusted: float
+
+
+class SampleRatio(msgspec.Struct, frozen=True, kw_only=True):
+    """Whether units were split as intended. `alarm` withholds the verdict.
+
+    With days the alarm is the sequential test's, which stays valid while one looks each day; without, the
+    chi-square's. `mixed` units were seen in several variants and left out.
+    """
+
+    counts: dict[str, int]
+    shares: dict[str, float]
+    p_value: float
+    p_sequential: float | None
+    alpha: float
+    alarm: bool
+    mixed: int = 0
+    days: list[Split] = []
+    segments: list[Split] = []
+
+
+class SegmentEffect(msgspec.Struct, frozen=True, kw_only=True):
+    """A variant's effect on the primary metric inside one segment.
+
+    `difference` is the raw one; `shrunken` (with its interval) is drawn towards the common effect by as much as
+    segments agree (empirical Bayes), and is the one to believe. `p_adjusted` is over all segments and variants.
+    """
+
+    segment: str
+    value: str
+    variant: str
+    difference: float | None = None
+    shrunken: float | None = None
+    shrunken_low: float | None = None
+    shrunken_high: float | None = None
+    relative: float | None = None
+    p_value: float | None = None
+    p_adjusted: float | None = None
+    n: int = 0
+    reason: str = ""
+
+
+class Heterogeneity(msgspec.Struct, frozen=True, kw_only=True):
+    """Whether the effect differs between the values of a segment: Cochran's Q, adjusted over segments and variants."""
+
+    segment: str
+    variant: str
+    p_value: float | None
+    p_adjusted: float | None
+    between_sd: float | None
+    effects: list[SegmentEffect]
+
+
+class Verdict(msgspec.Struct, frozen=True, kw_only=True):
+    """One sentence made only from the numbers, and the codes it was made by; `winner` is the variant to ship."""
+
+    sentence: str
+    codes: list[str]
+    winner: str | None = None
+    safe_to_ship: bool = False
+
+
+class Analysis(msgspec.Struct, frozen=True, kw_only=True):
+    """The whole A/B result of an experiment; JSON by `msgspec.json.encode`, without NaN.
+
+    Variants are compared as policies over the units that were randomised to them. `primary` names the metric
+    that the verdict is about; `comparisons` holds it first, then every metric.
+    """
+
+    experiment: str
+    control: str
+    primary: str
+    method: Method
+    alpha: float
+    units: dict[str, int]
+    comparisons: list[Comparison]
+    guardrails: list[GuardrailResult]
+    sample_ratio: SampleRatio
+    heterogeneity: list[Heterogeneity]
+    verdict: Verdict
+    notes: list[str] = []

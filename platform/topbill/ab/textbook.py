@@ -1,0 +1,81 @@
+"""What statsmodels does well, in one place: multiplicity, power and intervals of proportions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.power import NormalIndPower, TTestIndPower
+from statsmodels.stats.proportion import (
+    confint_proportions_2indep,
+    proportion_confint,
+    proportion_effectsize,
+    samplesize_proportions_2indep_onetail,
+)
+
+from topbill.errors import BadRequest
+
+Correction = Literal["holm", "fdr_bh", "fdr_by", "bonferroni", "sidak", "holm-sidak", "simes-hochberg", "hommel"]
+RateInterval = Literal["wald", "newcomb", "agresti-caffo", "score"]
+
+
+def adjusted(p_values: Sequence[float | None], correction: Correction = "holm") -> list[float | None]:
+    """p-values adjusted for being several: "holm" keeps the chance of any false call, "fdr_bh" (Benjamini &
+    Hochberg) the share of false calls, below α when called at α. None stays None and counts for nothing."""
+    known = [p for p in p_values if p is not None]
+    if not known:
+        return list(p_values)
+    found = iter(multipletests(known, method=correction)[1])
+    return [None if p is None else float(min(1.0, next(found))) for p in p_values]
+
+
+def sample_size(effect: float, sd: float, *, alpha: float = 0.05, power: float = 0.8, ratio: float = 1.0) -> float:
+    """Units the control needs to find a difference `effect` of means at one planned look (two-sided t-test);
+    the variant needs `ratio` times as many. Raises BadRequest unless effect and sd are positive."""
+    if not (abs(effect) > 0.0 and sd > 0.0 and ratio > 0.0):
+        raise BadRequest("effect", f"got effect {effect}, sd {sd}, ratio {ratio}; expected positive numbers")
+    return float(TTestIndPower().solve_power(abs(effect) / sd, alpha=alpha, power=power, ratio=ratio))
+
+
+def detectable(n: float, sd: float, *, alpha: float = 0.05, power: float = 0.8, ratio: float = 1.0) -> float:
+    """The least difference of means that n control units (and ratio·n of the variant) find with that power."""
+    return float(TTestIndPower().solve_power(None, nobs1=n, alpha=alpha, power=power, ratio=ratio)) * sd
+
+
+def power_of(effect: float, sd: float, n: float, *, alpha: float = 0.05, ratio: float = 1.0) -> float:
+    """The chance that n control units (and ratio·n of the variant) show a true difference `effect`."""
+    return float(TTestIndPower().power(abs(effect) / sd, n, alpha, ratio=ratio))
+
+
+def sample_size_of_rates(
+    base: float,
+    rate: float,
+    *,
+    alpha: float = 0.05,
+    power: float = 0.8,
+    by: Literal["difference", "arcsine"] = "difference",
+) -> float:
+    """Units an arm needs to tell two rates apart, by the difference's variance or by Cohen's h."""
+    if not (0.0 < base < 1.0 and 0.0 < rate < 1.0 and base != rate):
+        raise BadRequest("rate", f"got base {base} and rate {rate}; expected two different rates between 0 and 1")
+    if by == "arcsine":
+        size = proportion_effectsize(rate, base)
+        return float(NormalIndPower().solve_power(size, alpha=alpha, power=power))
+    return float(samplesize_proportions_2indep_onetail(rate - base, base, power, alpha=alpha, alternative="two-sided"))
+
+
+def rate_interval(
+    control: tuple[int, int], treated: tuple[int, int], *, alpha: float = 0.05, kind: RateInterval = "newcomb"
+) -> tuple[float, float]:
+    """Interval of the difference of two rates from (successes, units): better than Wald's when counts are small."""
+    (k0, n0), (k1, n1) = control, treated
+    found = confint_proportions_2indep(k1, n1, k0, n0, method=kind, compare="diff", alpha=alpha)
+    return float(found[0]), float(found[1])
+
+
+def wilson(successes: int, n: int, *, alpha: float = 0.05) -> tuple[float, float]:
+    """Wilson's interval of one rate."""
+    low, high = proportion_confint(successes, n, alpha=alpha, method="wilson")
+    return float(np.asarray(low)), float(np.asarray(high))
