@@ -38,7 +38,7 @@ OBJECTIVE = "objective"
 
 
 class MetricDesign(msgspec.Struct, frozen=True, kw_only=True):
-    """A metric as the analysis needs it: 0/1 or a number, which direction is good, its weight and cap in the objective."""
+    """A metric as the analysis needs it: 0/1 or a number, the good direction, its weight and cap in the objective."""
 
     name: str
     binary: bool = False
@@ -48,7 +48,7 @@ class MetricDesign(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Design(msgspec.Struct, frozen=True, kw_only=True):
-    """What the analysis needs to know of an experiment. `shares` by variant, `guardrails` by metric (relative margin)."""
+    """What the analysis needs to know of an experiment; `shares` by variant, `guardrails` margins by metric."""
 
     key: str
     control: str

@@ -104,4 +104,5 @@ def _least_units(effect: float, spread: float, rule: Rule, z_power: float) -> in
     top = 13.0
     if short(top) > 0.0:
         return None
-    return ceil(10.0 ** float(brentq(short, 0.7, top, xtol=1e-10)) - 1e-6)
+    root = float(brentq(short, 0.7, top, xtol=1e-10))
+    return ceil(float(10.0**root) - 1e-6)
