@@ -7,6 +7,7 @@ from topbill.ope.estimator import Estimate, Estimator
 from topbill.ope.rankings import SLATE_ESTIMATORS, SlateEstimator
 from topbill.ope.registry import DEFAULT, ESTIMATORS
 from topbill.ope.slate import estimate_slate
+from topbill.ope.table import estimate_table
 
 __all__ = [
     "DEFAULT",
@@ -22,4 +23,5 @@ __all__ = [
     "delta_ope",
     "estimate",
     "estimate_slate",
+    "estimate_table",
 ]

@@ -1,0 +1,205 @@
+"""`estimate_table`: off-policy estimates of files and tables of any size, in one pass of DuckDB.
+
+Only scalars per row are formed (w, r, q̂, dm and what the formulas make of them); their sums and products, by unit
+where units are given, are all that comes back. Memory is bounded by a setting: past it, DuckDB spills to disk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from topbill import lake
+from topbill.errors import BadData, BadRequest
+from topbill.ope.arrays import check_options
+from topbill.ope.assess import Interval, Lam, Summary, assess, columns_of, plan
+from topbill.ope.columns import ONE, Column, Symbols
+from topbill.ope.diagnostics import Gates
+from topbill.ope.estimator import Estimate, refused
+from topbill.ope.inputs import rows_text
+from topbill.ope.registry import DEFAULT, chosen
+from topbill.records import Floats
+from topbill.stats.intervals import BUCKETS
+from topbill.stats.moments import Moments
+
+_RULES = {
+    "reward": ("isfinite({0})", "a finite number"),
+    "propensity": ("{0} > 0 AND {0} <= 1", "a probability in (0, 1], as the action was drawn with"),
+    "target": ("{0} >= 0 AND {0} <= 1.000000001", "a probability in [0, 1]"),
+    "q_logged": ("isfinite({0})", "a finite number"),
+    "q_target": ("isfinite({0})", "a finite number"),
+}
+
+
+class _Pass(NamedTuple):
+    """One pass over the table: its relation, the scalars by name, the summed columns, and the pairs multiplied."""
+
+    relation: str
+    scalars: Mapping[str, str]
+    columns: tuple[Column, ...]
+    pairs: tuple[tuple[int, int], ...]
+    unit: str | None
+
+
+def estimate_table(
+    source: str | Path,
+    *,
+    reward: str = "reward",
+    propensity: str = "propensity",
+    target: str = "target_propensity",
+    q_logged: str | None = None,
+    q_target: str | None = None,
+    unit: str | None = None,
+    estimators: Sequence[str] = DEFAULT,
+    lam: Lam | Mapping[str, Lam] = None,
+    alpha: float = 0.05,
+    interval: Interval = "normal",
+    replicates: int = 1000,
+    gates: Gates | None = None,
+    database: Path | None = None,
+    memory_limit: str = "4GB",
+    threads: int | None = None,
+) -> dict[str, Estimate]:
+    """`estimate` over a Parquet file or glob, or over any SQL relation (a table's name, or a query in parentheses).
+
+    `reward` … `unit` are columns of it, or SQL expressions of them. `database` opens a DuckDB file (read-only) for
+    the relation to live in. `interval` is "normal", "bootstrap" or "sequence". Numbers are those of `estimate` on
+    the same rows. Raises BadData naming rows (counted from 0 in the order that DuckDB reads them), and LogError when
+    the source cannot be read.
+    """
+    check_options(alpha, interval)
+    if interval == "betting":
+        raise BadRequest("interval", "got 'betting'; expected another here; betting needs each row: use estimate")
+    if (q_logged is None) != (q_target is None):
+        raise BadData("q_target" if q_target is None else "q_logged", "got nothing; expected it with its other half")
+    scalars = {"reward": reward, "propensity": propensity, "target": target}
+    if q_logged is not None and q_target is not None:
+        scalars |= {"q_logged": q_logged, "q_target": q_target}
+    x, selected = Symbols(), chosen(estimators)
+    available = {"w", "r"} | ({"q", "dm"} if q_logged is not None else set())
+    planned, missing = plan(selected, lam, available, x)
+    columns = columns_of(planned, x)
+    relation = _relation(source)
+    task = _Pass(
+        relation, scalars, columns, _pairs([f.columns for p in planned for f in p.formulas.values()], columns), unit
+    )
+    summary = _run(task, database, memory_limit, threads, bootstrap=interval == "bootstrap")
+    diagnostics = summary.diagnose(x, {})
+    results = assess(
+        planned,
+        summary,
+        diagnostics,
+        alpha=alpha,
+        interval=interval,
+        gates=gates or Gates(),
+        betting=lambda _estimator, _formula: "no-finite-sample-interval",
+        replicates=replicates,
+    )
+    results |= {name: refused(name, reason, diagnostics, alpha) for name, reason in missing.items()}
+    return {estimator.name: results[estimator.name] for estimator in selected}
+
+
+def _relation(source: str | Path) -> str:
+    text = str(source)
+    if isinstance(source, Path) or text.endswith(".parquet"):
+        literal = text.replace("'", "''")
+        return f"read_parquet('{literal}')"
+    return text
+
+
+def _pairs(groups: Sequence[Sequence[Column]], columns: Sequence[Column]) -> tuple[tuple[int, int], ...]:
+    """The products that any standard error needs: within each formula, and of the weights with the count."""
+    at = {column: i for i, column in enumerate(columns)}
+    w = columns[1]
+    wanted = {(min(at[a], at[b]), max(at[a], at[b])) for group in [[ONE, w], *groups] for a in group for b in group}
+    return tuple(sorted(wanted))
+
+
+def _run(task: _Pass, database: Path | None, memory_limit: str, threads: int | None, *, bootstrap: bool) -> Summary:
+    with TemporaryDirectory(prefix="topbill-") as spill:
+        connection = lake.connect(database, memory_limit=memory_limit, threads=threads)
+        try:
+            connection.execute("SET temp_directory = ?", [spill])
+            connection.execute("SET preserve_insertion_order = false")
+            result: dict[str, Any] = connection.execute(_sql(task, bootstrap=bootstrap)).fetchnumpy()
+            found = {name: np.ma.filled(np.ma.asarray(column), 0) for name, column in result.items()}
+            _refuse_bad(connection, task, found)
+        finally:
+            connection.close()
+    return _summary(task, found, bootstrap=bootstrap)
+
+
+def _sql(task: _Pass, *, bootstrap: bool) -> str:
+    """One query, one scan: rows → scalars → columns (→ units) (→ buckets) → sums and products.
+
+    `bad` is a bit for each column that breaks its rule anywhere.
+    """
+    k = len(task.columns)
+    casts = ", ".join(f"CAST({expression} AS DOUBLE) AS {name}" for name, expression in task.scalars.items())
+    unit = f"({task.unit})" if task.unit else "row_number() OVER ()" if bootstrap else "0"
+    model = "q_logged AS q, q_target AS dm," if "q_logged" in task.scalars else ""
+    rules = " + ".join(
+        f"CASE WHEN {_RULES[name][0].format(name)} THEN 0 ELSE {1 << bit} END" for bit, name in enumerate(task.scalars)
+    )
+    rows = (
+        f"SELECT target / propensity AS w, reward AS r, {model} 1.0::DOUBLE AS one, unit, {rules} AS bad "  # noqa: S608
+        f"FROM (SELECT {casts}, {unit} AS unit FROM {task.relation})"
+    )
+    each = ", ".join(f"{column.sql} AS c{i}" for i, column in enumerate(task.columns))
+    level = f"SELECT {each}, unit, CAST(r <> 0 AND w > 0 AS INTEGER) AS hits, w AS largest, bad FROM ({rows})"  # noqa: S608
+    summed = ", ".join(f"sum({name}) AS {name}" for name in (*(f"c{i}" for i in range(k)), "hits"))
+    extremes = "max(largest) AS largest, bit_or(bad) AS bad"
+    if task.unit:
+        level = f"SELECT unit, {summed}, {extremes} FROM ({level}) GROUP BY unit"  # noqa: S608
+    products = ", ".join(f"sum(c{i} * c{j}) AS p{i}_{j}" for i, j in task.pairs)
+    found = f"{summed}, {products}, {extremes}, count(*) AS units, count(*) - count(unit) AS orphans"
+    if not bootstrap:
+        return f"SELECT {found} FROM ({level})"  # noqa: S608
+    bucket = f"hash(unit) & {BUCKETS - 1}"
+    return f"SELECT {bucket} AS bucket, {found} FROM ({level}) GROUP BY bucket"  # noqa: S608
+
+
+def _summary(task: _Pass, found: Mapping[str, Floats], *, bootstrap: bool) -> Summary:
+    k = len(task.columns)
+    by_bucket = np.stack([found[f"c{i}"] for i in range(k)], axis=1)
+    products = np.zeros((k, k))
+    for i, j in task.pairs:
+        products[i, j] = products[j, i] = found[f"p{i}_{j}"].sum()
+    names = tuple(column.sql for column in task.columns)
+    moments = Moments.from_sums(names, int(found["units"].sum()), by_bucket.sum(axis=0), products)
+    buckets = None
+    if bootstrap:
+        buckets = np.zeros((BUCKETS, k))
+        buckets[found["bucket"].astype(np.intp)] = by_bucket
+    return Summary(moments, int(found["c0"].sum()), float(found["largest"].max()), int(found["hits"].sum()), buckets)
+
+
+def _refuse_bad(connection: Any, task: _Pass, found: Mapping[str, Floats]) -> None:
+    """Raises BadData for the first column that breaks its rule; a second scan finds how often, and where first."""
+    if not found["units"].sum():
+        raise BadData(
+            "reward", "got no rows; expected at least one decision with its reward; is the filter too narrow?"
+        )
+    if found["orphans"].any():
+        raise BadData(str(task.unit), "got rows without a unit; expected one per decision; use the decision's id")
+    connection.execute("SET preserve_insertion_order = true")  # so that rows are counted as they are stored
+    bad = int(np.bitwise_or.reduce(found["bad"].astype(np.int64)))
+    for bit, (name, expression) in enumerate(task.scalars.items()):
+        if not bad & (1 << bit):
+            continue
+        rule, expected = _RULES[name]
+        numbered = f"SELECT row_number() OVER () - 1 AS row, CAST({expression} AS DOUBLE) AS v FROM {task.relation}"  # noqa: S608
+        broken = f"SELECT row, v, count(v) OVER () AS present, count(*) OVER () AS n FROM ({numbered}) WHERE NOT coalesce({rule.format('v')}, false)"  # noqa: S608, E501
+        first = connection.execute(f"{broken} ORDER BY row LIMIT 5").fetchall()
+        count = first[0][3]
+        if name == "reward" and first[0][2] == 0 and count == found["c0"].sum():
+            raise BadData(
+                "reward", f"rows 0 to {count - 1}: got no reward at all; expected a number each; join rewards"
+            )
+        shown = ", ".join("missing" if v is None or np.isnan(v) else f"{v:g}" for _, v, *_ in first)
+        where = rows_text(np.array([row for row, *_ in first])) + (f" and {count - 5} more" if count > 5 else "")
+        raise BadData(name, f"{where}: got {shown}; expected {expected}; correct or drop them")
