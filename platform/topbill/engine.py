@@ -37,7 +37,7 @@ class OfferedAction(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     id: Id
     features: dict[str, Any] = {}
-    payload: msgspec.Raw = _NULL
+    payload: msgspec.Raw = msgspec.field(default_factory=lambda: _NULL)
 
 
 class DecideRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=False):
@@ -45,7 +45,7 @@ class DecideRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=
 
     experiment: Id
     unit: Annotated[str, msgspec.Meta(min_length=1, max_length=256)] | None = None
-    context: msgspec.Raw = _EMPTY
+    context: msgspec.Raw = msgspec.field(default_factory=lambda: _EMPTY)
     actions: msgspec.Raw | None = None
     exclude: Annotated[list[Id], msgspec.Meta(max_length=MOST_ACTIONS)] = []
     slots: Annotated[int, msgspec.Meta(ge=1, le=200)] | None = None

@@ -23,6 +23,7 @@ def serve(experiments: Path, data: Path, *, host: str, port: int, workers: int, 
         "access_log": False,
         "log_level": "warning",
         "server_header": False,
+        "proxy_headers": False,
         "timeout_graceful_shutdown": 5,
     }
     if workers == 1:

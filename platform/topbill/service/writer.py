@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from pathlib import Path
-from queue import Empty, SimpleQueue
+from queue import SimpleQueue
 from threading import Thread
 
 from topbill.errors import LogError
@@ -19,67 +19,78 @@ _Waiting = tuple[Entry, "asyncio.Future[Receipt]"]
 
 
 class GroupWriter:
-    """Takes entries from the event loop, resolves each one's future when it is durable."""
+    """Takes entries from the event loop, resolves each one's future when it is durable.
+
+    Entries gather on the loop and change hands a group at a time: a wake-up of the thread, and one of the loop,
+    costs more than a row, so each happens once a commit. All methods are for the loop's own thread.
+    """
 
     def __init__(self, path: Path, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._log = SqliteLog(path)
-        self._queue: SimpleQueue[_Waiting | None] = SimpleQueue()
+        self._waiting: list[_Waiting] = []
+        self._under_way = False
+        self._gathered = 0
+        self._groups: SimpleQueue[list[_Waiting] | None] = SimpleQueue()
         self._thread = Thread(target=self._run, name="topbill-writer", daemon=True)
         self._thread.start()
 
     def put(self, entry: Entry) -> asyncio.Future[Receipt]:
-        """A future that is done when `entry` is durable. Raises LogError when the queue is over its limit."""
-        if self._queue.qsize() > _LONGEST_QUEUE:
+        """A future that is done when `entry` is durable. Raises LogError when too many are waiting."""
+        if len(self._waiting) >= _LONGEST_QUEUE:
             where = f"{self._log.path}: {_LONGEST_QUEUE} writes are waiting"
             raise LogError(f"{where}; the disk doesn't keep up, try later")
         future: asyncio.Future[Receipt] = self._loop.create_future()
-        self._queue.put((entry, future))
+        self._waiting.append((entry, future))
+        if not self._under_way:
+            self._under_way = True
+            self._loop.call_soon(self._gather)
         return future
 
     def close(self) -> None:
-        """Write what is waiting, then end."""
-        self._queue.put(None)
+        """Write what is waiting, then end. Nobody may wait for these any more: the loop no longer turns."""
+        self._groups.put([item for item in self._waiting if not item[1].cancelled()])
+        self._groups.put(None)
         self._thread.join()
         self._log.close()
 
+    def _gather(self) -> None:
+        """Hand over when a turn of the loop brings nothing more: under load a group then holds what is there."""
+        if len(self._waiting) > self._gathered and len(self._waiting) < _LARGEST_GROUP:
+            self._gathered = len(self._waiting)
+            self._loop.call_soon(self._gather)
+        else:
+            self._hand_over()
+
+    def _hand_over(self) -> None:
+        self._gathered = 0
+        self._under_way = bool(self._waiting)
+        if self._waiting:
+            self._groups.put(self._waiting[:_LARGEST_GROUP])
+            del self._waiting[:_LARGEST_GROUP]
+
     def _run(self) -> None:
-        last = False
-        while not last:
-            head = self._queue.get()
-            group = [] if head is None else [head]
-            last = head is None
-            while not last and len(group) < _LARGEST_GROUP:
-                try:
-                    item = self._queue.get_nowait()
-                except Empty:
-                    break
-                if item is None:
-                    last = True
-                else:
-                    group.append(item)
-            if group:
-                self._commit(group)
+        while (group := self._groups.get()) is not None:
+            receipts: list[Receipt] | LogError
+            try:
+                receipts = self._log.commit([entry for entry, _ in group])
+            except LogError as error:
+                receipts = error
+            except Exception as error:
+                _logger.exception("writing a group of %d entries failed", len(group))
+                receipts = LogError(f"{self._log.path}: cannot write: {error!r}; nothing of this batch was stored")
+            if not self._loop.is_closed():
+                self._loop.call_soon_threadsafe(self._resolve, group, receipts)
 
-    def _commit(self, group: list[_Waiting]) -> None:
-        receipts: list[Receipt] | LogError
-        try:
-            receipts = self._log.commit([entry for entry, _ in group])
-        except LogError as error:
-            receipts = error
-        except Exception as error:
-            _logger.exception("writing a group of %d entries failed", len(group))
-            receipts = LogError(f"{self._log.path}: cannot write: {error!r}; nothing of this batch was stored")
-        self._loop.call_soon_threadsafe(_resolve, group, receipts)
-
-
-def _resolve(group: list[_Waiting], receipts: list[Receipt] | LogError) -> None:
-    """One callback a group, on the event loop: a wake-up per request would cost more than the commit."""
-    if isinstance(receipts, LogError):
-        for _, future in group:
+    def _resolve(self, group: list[_Waiting], receipts: list[Receipt] | LogError) -> None:
+        self._under_way = bool(self._waiting)
+        if self._waiting:
+            self._loop.call_soon(self._gather)
+        if isinstance(receipts, LogError):
+            for _, future in group:
+                if not future.done():
+                    future.set_exception(receipts)
+            return
+        for (_, future), receipt in zip(group, receipts, strict=True):
             if not future.done():
-                future.set_exception(receipts)
-        return
-    for (_, future), receipt in zip(group, receipts, strict=True):
-        if not future.done():
-            future.set_result(receipt)
+                future.set_result(receipt)
