@@ -3,7 +3,7 @@
 Nothing else in Topbill imports `duckdb` or `deltalake`.
 """
 
-from topbill.lake.database import FACE, connect, sql
+from topbill.lake.database import FACE, Connection, Error, connect, identifier, quoted, sql
 from topbill.lake.tables import Lake
 
-__all__ = ["FACE", "Lake", "connect", "sql"]
+__all__ = ["FACE", "Connection", "Error", "Lake", "connect", "identifier", "quoted", "sql"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TypeAlias
 
 import duckdb
 import pyarrow as pa
@@ -11,11 +12,11 @@ from topbill.errors import BadRequest, LogError, NotFound
 
 FACE = "topbill.duckdb"
 """The face's file name inside a data folder."""
+Connection: TypeAlias = duckdb.DuckDBPyConnection
+Error: TypeAlias = duckdb.Error
 
 
-def connect(
-    path: Path | str | None = None, *, memory_limit: str = "4GB", threads: int | None = None
-) -> duckdb.DuckDBPyConnection:
+def connect(path: Path | str | None = None, *, memory_limit: str = "4GB", threads: int | None = None) -> Connection:
     """A DuckDB connection: in memory, or read-only on the face at `path`. Times are UTC.
 
     Any number of processes may hold the file open. The keeper replaces it rather than changing it, so a connection
@@ -80,7 +81,12 @@ def quoted(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-def _confine(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
+def identifier(text: str) -> str:
+    """The text as an SQL identifier."""
+    return '"' + text.replace('"', '""') + '"'
+
+
+def _confine(connection: Connection, path: Path) -> None:
     """Let the connection read the lake beside the face and nothing else, and lock that."""
     folder = str(path.resolve().parent / "lake") + "/"
     connection.execute(f"SET allowed_directories = [{quoted(folder)}]")

@@ -3,7 +3,7 @@
 It is written under another name and renamed into place, so that a reader sees one consistent state or the next.
 """
 
-# ruff: noqa: S608  (names and values enter the SQL below only through `quoted`, `name` and `number`)
+# ruff: noqa: S608  (names and values enter the SQL below only through `quoted`, `identifier` and `number`)
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import duckdb
 import msgspec
 
 from topbill.errors import LogError
-from topbill.lake.database import quoted
+from topbill.lake.database import identifier, quoted
 from topbill.spec import Experiment, Metric
 
 DECISIONS = {
@@ -137,7 +137,7 @@ def _base_view(view: str, columns: Mapping[str, str], files: Sequence[str]) -> s
         blanks = ", ".join(f'NULL::{kind} AS "{column}"' for column, kind in columns.items())
         return f"CREATE VIEW {view} AS SELECT {blanks} WHERE false"
     shown = ", ".join(
-        f'timezone(\'UTC\', "{column}") AS "{column}"' if kind == "TIMESTAMP" else f'"{column}"'
+        f'make_timestamp(epoch_us("{column}")) AS "{column}"' if kind == "TIMESTAMP" else f'"{column}"'
         for column, kind in columns.items()
     )
     listed = ", ".join(map(quoted, files))
@@ -149,9 +149,9 @@ def _earned_view(experiment: Experiment) -> str:
     """`earned."KEY"`: a row for each decision that got an event, with a column for each metric, and the objective."""
     key = quoted(experiment.key)
     events = ", ".join(sorted({quoted(metric.event) for metric in experiment.metrics}))
-    values = ", ".join(f"{_aggregate(metric)} AS {name(metric.name)}" for metric in experiment.metrics)
+    values = ", ".join(f"{_aggregate(metric)} AS {identifier(metric.name)}" for metric in experiment.metrics)
     return (
-        f"CREATE VIEW earned.{name(experiment.key)} AS SELECT *, {_objective(experiment)} AS objective_ "
+        f"CREATE VIEW earned.{identifier(experiment.key)} AS SELECT *, {_objective(experiment)} AS objective_ "
         f"FROM (SELECT r.decision_id AS decision_id_, any_value(r.variant) AS variant_, any_value(r.unit) AS unit_, "
         f"any_value(r.decided_at) AS at_, {values} FROM rewards r "
         f"WHERE r.experiment = {key} AND r.event IN ({events}) GROUP BY r.decision_id)"
@@ -179,7 +179,8 @@ def _objective(experiment: Experiment) -> str:
     """SQL for `Experiment.objective_value` over columns named like the metrics."""
     weights = {m: experiment.objective[m.name] for m in experiment.metrics if experiment.objective.get(m.name)}
     terms = [
-        f"{number(weight)} * least(1.0::DOUBLE, greatest(0.0::DOUBLE, {name(metric.name)} / {number(metric.cap)}))"
+        f"{number(weight)} * least(1.0::DOUBLE, "
+        f"greatest(0.0::DOUBLE, {identifier(metric.name)} / {number(metric.cap)}))"
         for metric, weight in weights.items()
     ]
     total = number(sum(w for w in weights.values() if w > 0.0))
@@ -192,12 +193,12 @@ def _feedback_view(experiments: Sequence[Experiment], at: int) -> str:
     shown = ", ".join(f"d.{column}" for column in columns)
     branches = []
     for experiment in experiments:
-        pairs = ", ".join(f"{quoted(m.name)}: coalesce(e.{name(m.name)}, 0.0)" for m in experiment.metrics)
+        pairs = ", ".join(f"{quoted(m.name)}: coalesce(e.{identifier(m.name)}, 0.0)" for m in experiment.metrics)
         window = max((m.window for m in experiment.metrics if experiment.objective.get(m.name)), default=0.0)
         branches.append(
             f"SELECT {quoted(experiment.key)}, {shown}, MAP {{{pairs}}}, coalesce(e.objective_, 0.0), "
             f"epoch_us(d.at) + {round(window * 1e6)} < {at} "
-            f"FROM decisions d LEFT JOIN earned.{name(experiment.key)} e ON d.decision_id = e.decision_id_ "
+            f"FROM decisions d LEFT JOIN earned.{identifier(experiment.key)} e ON d.decision_id = e.decision_id_ "
             f"WHERE d.experiment = {quoted(experiment.key)}"
         )
     known = ", ".join(quoted(experiment.key) for experiment in experiments)
@@ -205,7 +206,7 @@ def _feedback_view(experiments: Sequence[Experiment], at: int) -> str:
         f"SELECT d.experiment, {shown}, NULL::MAP(VARCHAR, DOUBLE), NULL::DOUBLE, NULL::BOOLEAN FROM decisions d"
         + (f" WHERE d.experiment NOT IN ({known})" if known else "")
     )
-    names = ", ".join(map(name, ["experiment", *columns, "metrics", "objective", "mature"]))
+    names = ", ".join(map(identifier, ["experiment", *columns, "metrics", "objective", "mature"]))
     return f"CREATE VIEW feedback ({names}) AS " + " UNION ALL ".join(branches)
 
 
@@ -258,11 +259,6 @@ def _insert(connection: duckdb.DuckDBPyConnection, table: str, row: list[Any]) -
 
 def _moment(micros: int | None) -> datetime | None:
     return None if micros is None else datetime(1970, 1, 1) + timedelta(microseconds=micros)
-
-
-def name(text: str) -> str:
-    """The text as an SQL identifier."""
-    return '"' + text.replace('"', '""') + '"'
 
 
 def number(value: float) -> str:

@@ -1,0 +1,34 @@
+"""One experiment's whole report, from the lake: numbers with their uncertainty, and whether they may be read.
+
+from topbill import report
+found = report.load("home-artwork", "data")
+report.render_text(found, rich.console.Console())
+"""
+
+from topbill.report.build import load
+from topbill.report.model import (
+    REASONS,
+    Estimate,
+    Health,
+    MetricLine,
+    Note,
+    PropensityLine,
+    Report,
+    ShareLine,
+    VariantLine,
+)
+from topbill.report.text import render_text
+
+__all__ = [
+    "REASONS",
+    "Estimate",
+    "Health",
+    "MetricLine",
+    "Note",
+    "PropensityLine",
+    "Report",
+    "ShareLine",
+    "VariantLine",
+    "load",
+    "render_text",
+]

@@ -1,0 +1,128 @@
+"""The report as text for a terminal."""
+
+from __future__ import annotations
+
+from itertools import groupby
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from topbill.report.build import duration
+from topbill.report.model import REASONS, Estimate, Health, Report
+
+_SHOWN_ACTIONS = 12
+
+
+def render_text(report: Report, console: Console) -> None:
+    """Print the report: what it is about, what must be known, variants, metrics, shares, health."""
+    console.print(f"[bold]{escape(report.title or report.experiment)}[/] ({report.experiment}, {report.status})")
+    if report.hypothesis:
+        console.print(escape(report.hypothesis), style="italic")
+    span = f"{report.first_at} to {report.last_at}" if report.first_at else "no decisions yet"
+    console.print(
+        f"{report.units:,} units, {report.decisions:,} decisions, {span}; lake as of {report.published_at}",
+        highlight=False,
+    )
+    for note in report.notes:
+        console.print(f"[yellow]![/] {escape(note.sentence)}", highlight=False)
+    console.print(_variants(report), _metrics(report), *_shares(report))
+    _health(report.health, console)
+
+
+def _variants(report: Report) -> Table:
+    table = _table("Reward per decision (the objective), 95% interval by unit")
+    for heading in ("variant", "policy"):
+        table.add_column(heading)
+    for heading in ("planned", "units", "decisions", "mature", "reward", "interval"):
+        table.add_column(heading, justify="right")
+    for v in report.variants:
+        shown = f"{escape(v.variant)} (control)" if v.control else escape(v.variant)
+        planned = "" if v.share is None else f"{v.share:.0%}"
+        counts = (f"{v.units:,}", f"{v.decisions:,}", f"{v.reward.decisions:,}")
+        table.add_row(shown, v.policy, planned, *counts, *_estimate(v.reward))
+    return table
+
+
+def _metrics(report: Report) -> Table:
+    table = _table("Metrics per decision, 95% interval by unit")
+    for heading in ("metric", "variant"):
+        table.add_column(heading)
+    for heading in ("window", "mature", "value", "interval"):
+        table.add_column(heading, justify="right")
+    for metric, lines in groupby(report.metrics, key=lambda line: line.metric):
+        for i, line in enumerate(lines):
+            label = escape(metric) + (" (guardrail)" if line.guardrail else "")
+            found = line.estimate
+            table.add_row(
+                "" if i else label,
+                escape(line.variant),
+                duration(line.window_seconds),
+                f"{found.decisions:,}",
+                *_estimate(found),
+            )
+        table.add_section()
+    return table
+
+
+def _shares(report: Report) -> list[Table]:
+    if not report.shares:
+        return []
+    table = _table("What was shown")
+    for heading in ("variant", "action"):
+        table.add_column(heading)
+    for heading in ("shown", "share"):
+        table.add_column(heading, justify="right")
+    for variant, group in groupby(report.shares, key=lambda line: line.variant):
+        lines = list(group)
+        for i, line in enumerate(lines[:_SHOWN_ACTIONS]):
+            table.add_row("" if i else escape(variant), escape(line.action), f"{line.shown:,}", f"{line.share:.1%}")
+        if len(lines) > _SHOWN_ACTIONS:
+            rest = lines[_SHOWN_ACTIONS:]
+            shown, share = sum(line.shown for line in rest), sum(line.share for line in rest)
+            table.add_row("", f"{len(rest)} others", f"{shown:,}", f"{share:.1%}")
+        table.add_section()
+    return [table]
+
+
+def _health(health: Health, console: Console) -> None:
+    table = _table("Health")
+    table.add_column("check")
+    table.add_column("result")
+    tested = [line for line in health.propensity if line.ok is not None]
+    if tested:
+        off = [line for line in tested if not line.ok]
+        verdict = f"[red]{len(off)} of {len(tested)} are off[/]" if off else f"all {len(tested)} tested are as logged"
+        drawn = f"the latest {health.propensity_sampled:.0%} of decisions; " if health.propensity_sampled < 1 else ""
+        table.add_row("actions drawn as often as logged", f"{verdict} ({drawn}mean of 1/p of the drawn must be 1)")
+        for line in off:
+            interval = (
+                "" if line.low is None else f", mean weight {line.mean_weight:.3f} [{line.low:.3f}, {line.high:.3f}]"
+            )
+            where = f"  {escape(line.variant)}: {escape(line.action)}"
+            table.add_row(where, f"drawn {line.drawn:,}, expected {line.expected:,.1f}{interval}")
+    else:
+        table.add_row("actions drawn as often as logged", "cannot be tested yet")
+    table.add_row("decisions by reason", ", ".join(f"{k} {n:,}" for k, n in health.reasons.items()) or "none")
+    table.add_row("fallbacks", _percent(health.fallback_share))
+    table.add_row("mature decisions", _percent(health.mature_share))
+    table.add_row("reward events that joined in a window", _percent(health.reward_join_rate))
+    table.add_row("mature decisions with a reward event", _percent(health.rewarded_share))
+    latency = ", ".join(f"{name} {ms:.2f}" for name, ms in health.latency_ms.items())
+    table.add_row("engine time, ms", latency or "none")
+    console.print(table)
+
+
+def _table(title: str) -> Table:
+    return Table(title=title, title_justify="left", title_style="bold", header_style="dim", expand=False)
+
+
+def _estimate(found: Estimate) -> tuple[str, str]:
+    value = "-" if found.value is None else f"{found.value:.4f}"
+    if found.low is None or found.high is None:
+        return value, REASONS[found.reason]
+    return value, f"{found.low:.4f} to {found.high:.4f}"
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{share:.2%}"

@@ -1,0 +1,299 @@
+"""The report: numbers that equal the definition, intervals by unit, and a reason wherever a number is missing."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+from rich.console import Console
+from scipy import stats
+
+from topbill import report
+from topbill.errors import LogError, NotFound
+from topbill.lake import FACE, Lake
+from topbill.lake.tables import Origin, decision_rows, reward_rows
+from topbill.records import Action, Decision, Placement, RewardEvent
+from topbill.spec import Experiment, Guardrail, Metric, Variant
+
+NOW = 1_790_000_000_000_000
+SECOND = 1_000_000
+
+
+class NoParams(msgspec.Struct, frozen=True):
+    pass
+
+
+SPEC = Experiment(
+    key="home",
+    surface="artwork",
+    title="Artwork for Midnight Run",
+    hypothesis="Taste wins.",
+    actions=(Action("x"), Action("y")),
+    metrics=(
+        Metric("play", "play", "binary", 60.0),
+        Metric("watched", "watch", "max", 600.0),
+        Metric("abandon", "abandon", "binary", 60.0, better="lower"),
+    ),
+    objective={"play": 1.0, "watched": 1.0},
+    guardrails=(Guardrail("abandon", 0.02),),
+    variants=(
+        Variant("editorial", "fixed", NoParams(), 0.5, control=True),
+        Variant("bandit", "uniform", NoParams(), 0.5),
+    ),
+)
+
+
+def decision(number: int, **changes: Any) -> Decision:
+    return Decision(
+        **{
+            "decision_id": f"d{number}",
+            "experiment": "home",
+            "revision": SPEC.fingerprint,
+            "variant": "bandit",
+            "unit": f"u{number}",
+            "eligible": ("x", "y"),
+            "slate": (Placement(0, "x", 0.5),),
+            "propensity": 0.5,
+            "probabilities": ((0.5, 0.5),),
+            "policy": "uniform",
+            "reason": "policy",
+            "micros": 100,
+            "at": NOW,
+            **changes,
+        }
+    )
+
+
+def event(number: int, name: str, value: float = 1.0, after: float = 1.0) -> RewardEvent:
+    at = NOW + round(after * SECOND)
+    return RewardEvent(decision_id=f"d{number}", event_id=f"{name}{value}{after}", event=name, value=value, at=at)
+
+
+def made(
+    folder: Path, decisions: list[Decision], events: list[RewardEvent] | None = None, *, age: float = 3600.0
+) -> report.Report:
+    """The report of a lake with those rows, `age` seconds after NOW."""
+    lake = Lake(folder)
+    if decisions:
+        lake.append("decisions", decision_rows(list(enumerate(decisions, 1))), len(decisions))
+    if events:
+        by_id = {d.decision_id: Origin.of(d) for d in decisions}
+        rows = [(seq, e, by_id[e.decision_id]) for seq, e in enumerate(events, 1)]
+        lake.append("rewards", reward_rows(rows), len(rows))
+    lake.face([SPEC], NOW + round(age * SECOND))
+    return report.load("home", folder)
+
+
+def line(found: report.Report, variant: str) -> report.VariantLine:
+    return next(v for v in found.variants if v.variant == variant)
+
+
+def metric(found: report.Report, name: str, variant: str) -> report.Estimate:
+    return next(m.estimate for m in found.metrics if m.metric == name and m.variant == variant)
+
+
+def numbers(value: Any) -> Iterator[float]:
+    if isinstance(value, float):
+        yield value
+    elif isinstance(value, dict):
+        for item in value.values():
+            yield from numbers(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from numbers(item)
+
+
+def text(found: report.Report) -> str:
+    console = Console(width=160, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    report.render_text(found, console)
+    console.file.close()
+    return console.export_text()
+
+
+def test_the_mean_and_its_interval_are_those_of_unit_totals(tmp_path: Path) -> None:
+    rng = np.random.default_rng(5)
+    units = rng.integers(0, 40, 300)
+    watched = np.where(rng.random(300) < 0.4, rng.random(300).round(3), 0.0)
+    decisions = [decision(i, unit=f"u{u}") for i, u in enumerate(units)]
+    events = [event(i, "watch", float(w)) for i, w in enumerate(watched) if w]
+    found = metric(made(tmp_path, decisions, events), "watched", "bandit")
+
+    present = np.unique(units)
+    x = np.array([watched[units == u].sum() for u in present])
+    n = np.array([(units == u).sum() for u in present])
+    mean = x.sum() / n.sum()
+    se = np.sqrt(len(present) / (len(present) - 1) * ((x - mean * n) ** 2).sum()) / n.sum()
+    half = stats.t.isf(0.025, len(present) - 1) * se
+    assert (found.value, found.se) == (pytest.approx(mean, rel=1e-12), pytest.approx(se, rel=1e-9))
+    assert (found.low, found.high) == (pytest.approx(mean - half), pytest.approx(mean + half))
+    assert (found.units, found.decisions, found.reason) == (len(present), 300, "")
+
+
+def test_a_thousand_decisions_of_two_units_are_not_a_thousand_opinions(tmp_path: Path) -> None:
+    many = [decision(i, unit=f"u{i}") for i in range(1000)]
+    few = [decision(i, unit=f"u{i % 10}") for i in range(1000)]
+    events = [event(i, "play") for i in range(1000) if i % 10 < 3]
+    wide, narrow = (metric(made(tmp_path / name, rows, events), "play", "bandit") for name, rows in
+                    (("few", few), ("many", many)))  # fmt: skip
+    assert wide.value == narrow.value == 0.3
+    assert wide.se is not None
+    assert narrow.se is not None
+    assert wide.se > 8 * narrow.se
+
+
+def test_the_objective_is_the_mean_of_the_experiments_own_objective(tmp_path: Path) -> None:
+    decisions = [decision(i) for i in range(4)]
+    events = [event(0, "play"), event(0, "watch", 0.5), event(1, "watch", 0.25), event(2, "abandon")]
+    expected = [SPEC.objective_value(v) for v in ({"play": 1, "watched": 0.5}, {"watched": 0.25}, {}, {})]
+    found = line(made(tmp_path, decisions, events), "bandit").reward
+    assert found.value == pytest.approx(np.mean(expected))
+
+
+def test_each_metric_counts_the_decisions_older_than_its_own_window(tmp_path: Path) -> None:
+    decisions = [decision(0), decision(1), decision(2, at=NOW + 100 * SECOND)]
+    found = made(tmp_path, decisions, [event(0, "play"), event(2, "play", after=101)], age=120.0)
+    assert metric(found, "play", "bandit").decisions == 2
+    assert metric(found, "play", "bandit").value == 0.5
+    assert metric(found, "watched", "bandit").reason == "immature"
+    assert line(found, "bandit").reward.value is None
+    assert line(found, "bandit").decisions == 3
+    assert [note.code for note in found.notes] == ["immature"]
+    assert "10 min" in found.notes[0].sentence
+    assert found.health.mature_share == 0.0
+
+
+@pytest.mark.parametrize(
+    ("decisions", "events", "value", "reason"),
+    [
+        ([decision(i) for i in range(5)], [], 0.0, "no_events"),
+        ([decision(i) for i in range(5)], [event(i, "play") for i in range(5)], 1.0, "constant_metric"),
+        ([decision(i, unit="u") for i in range(5)], [event(0, "play")], 0.2, "too_few_units"),
+        ([], [], None, "no_decisions"),
+    ],
+    ids=["all zero", "constant", "one unit", "no traffic"],
+)
+def test_a_number_that_the_data_cannot_bear_has_a_reason(
+    tmp_path: Path, decisions: list[Decision], events: list[RewardEvent], value: float | None, reason: str
+) -> None:
+    found = made(tmp_path, decisions, events)
+    play = metric(found, "play", "bandit")
+    assert (play.value, play.low, play.high, play.se, play.reason) == (value, None, None, None, reason)
+    assert all(math.isfinite(x) for x in numbers(msgspec.to_builtins(found)))
+    assert report.REASONS[reason] in text(found)
+
+
+def test_an_empty_lake_gives_a_report_that_says_so(tmp_path: Path) -> None:
+    found = made(tmp_path, [])
+    assert (found.units, found.decisions, found.first_at) == (0, 0, None)
+    assert [v.variant for v in found.variants] == ["editorial", "bandit"]
+    assert [note.code for note in found.notes] == ["no_traffic"]
+    assert "no decisions yet" in text(found)
+
+
+def test_a_variant_that_left_the_file_is_still_reported(tmp_path: Path) -> None:
+    found = made(tmp_path, [decision(1), decision(2, variant="gone"), decision(3, variant=None, reason="holdout")])
+    assert [(v.variant, v.share, v.units) for v in found.variants] == [
+        ("editorial", 0.5, 0),
+        ("bandit", 0.5, 1),
+        ("gone", None, 1),
+    ]
+    assert found.decisions == 3
+    assert found.health.reasons == {"policy": 2, "holdout": 1}
+
+
+def test_shares_are_of_placements_within_a_variant(tmp_path: Path) -> None:
+    both = (Placement(0, "y", 0.5), Placement(1, "x", 1.0))
+    found = made(tmp_path, [decision(1, slate=both), decision(2), decision(3, variant="editorial")])
+    assert [(s.variant, s.action, s.shown, s.share) for s in found.shares] == [
+        ("bandit", "x", 2, pytest.approx(2 / 3)),
+        ("bandit", "y", 1, pytest.approx(1 / 3)),
+        ("editorial", "x", 1, 1.0),
+    ]
+
+
+def drawn(p: float, logged: float, n: int = 4000, seed: int = 4) -> list[Decision]:
+    """Decisions that show x with probability `p` while the log says `logged`."""
+    hits = np.random.default_rng(seed).random(n) < p
+    both = (logged, 1 - logged)
+    return [
+        decision(i, slate=(Placement(0, "xy"[not hit], both[not hit]),), probabilities=(both,))
+        for i, hit in enumerate(hits)
+    ]
+
+
+def test_honest_propensities_pass(tmp_path: Path) -> None:
+    health = made(tmp_path, drawn(0.1, 0.1)).health
+    assert health.propensity_ok is True
+    for found in health.propensity:
+        assert found.low is not None
+        assert found.high is not None
+        assert found.low <= 1.0 <= found.high
+
+
+def test_honest_propensities_fail_no_more_often_than_the_level(tmp_path: Path) -> None:
+    """At a familywise 5%, more than 8 failures among 40 honest logs have probability 0.0002 (binomial)."""
+    failures = sum(
+        made(tmp_path / str(seed), drawn(0.3, 0.3, n=300, seed=seed)).health.propensity_ok is False
+        for seed in range(40)
+    )
+    assert failures <= 8
+
+
+def test_propensities_that_were_not_drawn_from_are_found(tmp_path: Path) -> None:
+    found = made(tmp_path, drawn(0.1, 0.15))
+    assert found.health.propensity_ok is False
+    assert "propensity_mismatch" in [note.code for note in found.notes]
+    assert "are off" in text(found)
+
+
+def test_a_fixed_order_is_certain_and_one_exception_is_found(tmp_path: Path) -> None:
+    fixed = [decision(i, slate=(Placement(0, "x", 1.0),), probabilities=((1.0, 0.0),)) for i in range(50)]
+    checked = made(tmp_path / "kept", fixed).health.propensity
+    assert [(c.action, c.ok, c.reason) for c in checked] == [("x", True, "certain")]
+    broken = [*fixed, decision(50, slate=(Placement(0, "y", 1.0),), probabilities=((1.0, 0.0),))]
+    assert made(tmp_path / "broken", broken).health.propensity_ok is False
+
+
+def test_too_few_draws_are_not_judged(tmp_path: Path) -> None:
+    health = made(tmp_path, drawn(0.5, 0.5, n=8)).health
+    assert {c.reason for c in health.propensity} == {"too_few_draws"}
+    assert health.propensity_ok is None
+
+
+def test_health_counts_fallbacks_latency_and_joins(tmp_path: Path) -> None:
+    decisions = [decision(i, micros=1000 * (i + 1), reason="fallback" if i < 2 else "policy") for i in range(10)]
+    events = [event(0, "play"), event(1, "play", after=61.0), event(2, "unheard-of")]
+    health = made(tmp_path, decisions, events).health
+    assert health.fallback_share == 0.2
+    assert health.latency_ms == {"p50": 5.0, "p90": 9.0, "p99": 10.0, "max": 10.0}
+    assert health.reward_events == 3
+    assert health.reward_join_rate == pytest.approx(1 / 3)
+    assert health.rewarded_share == pytest.approx(0.3)
+
+
+def test_an_unknown_experiment_is_named_beside_those_that_are_there(tmp_path: Path) -> None:
+    with pytest.raises(NotFound, match="start the keeper"):
+        report.load("home", tmp_path)
+    made(tmp_path, [])
+    with pytest.raises(NotFound, match="'hom' in the lake; expected one of: home"):
+        report.load("hom", tmp_path)
+
+
+def test_a_lake_whose_files_went_away_is_a_named_error(tmp_path: Path) -> None:
+    made(tmp_path, [decision(1)])
+    for file in (tmp_path / "lake").rglob("*.parquet"):
+        file.unlink()
+    with pytest.raises(LogError, match=FACE):
+        report.load("home", tmp_path)
+
+
+def test_the_text_says_what_a_reader_needs(tmp_path: Path) -> None:
+    decisions = [decision(i, variant=("editorial", "bandit")[i % 2]) for i in range(40)]
+    shown = text(made(tmp_path, decisions, [event(i, "play") for i in range(0, 40, 3)]))
+    for words in ("Artwork for Midnight Run", "Taste wins.", "editorial (control)", "40 units", "abandon (guardrail)"):
+        assert words in shown
