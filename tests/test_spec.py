@@ -526,7 +526,7 @@ def test_experiments_of_a_layer_get_disjoint_slices_in_the_order_of_their_keys(d
 
 
 def test_a_layer_that_is_full_takes_no_more(directory: Callable[..., Path]) -> None:
-    path = directory(a={"traffic": "70%"}, b={"traffic": "40%"})
+    path = directory(a={"traffic": "70%"}, b={"traffic": "40%"}, c={"traffic": "30%"})
     with pytest.raises(SpecError) as caught:
         load_all([path])
     assert str(caught.value) == (
@@ -539,6 +539,17 @@ def test_two_files_cannot_have_one_key(directory: Callable[..., Path]) -> None:
     path = directory(a={}, b={"experiment": "a"})
     with pytest.raises(SpecError, match=r"b\.yaml: experiment: got 'a'; expected a key of its own: a\.yaml has"):
         load_all([path])
+
+
+def test_names_differ_by_more_than_capitals_since_sql_does_not_see_them(
+    file: File, directory: Callable[..., Path]
+) -> None:
+    with pytest.raises(SpecError, match="of its own"):
+        load_all([directory(a={"layer": "one"}, b={"experiment": "A", "layer": "two"})])
+    metrics = {**TREE["metrics"], "Play": TREE["metrics"]["play"]}
+    assert problems(file(json.dumps({**TREE, "metrics": metrics}))) == [
+        "metrics.Play: got a name; expected one that differs from play by more than its capitals"
+    ]
 
 
 def test_validate_gives_each_file_its_verdict(directory: Callable[..., Path]) -> None:
@@ -596,3 +607,34 @@ def test_every_registered_policy_can_be_written_down(file: File, kind: str) -> N
         "new": {"policy": kind, "share": "50%", "floor": "1%"},
     }
     assert load(file(json.dumps({**TREE, "variants": variants}))).variants[1].policy == kind
+
+
+# The page about it
+
+
+PAGE = (ROOT / "docs" / "experiments.md").read_text()
+
+
+def test_the_page_shows_a_valid_file_and_it_is_the_one_tested_here(file: File, sample: str) -> None:
+    shown = PAGE.partition("```yaml\n")[2].partition("```")[0]
+    assert shown == sample
+
+
+def test_the_page_quotes_only_what_the_loader_says() -> None:
+    quoted = [line for line in PAGE.splitlines() if line.startswith("home-artwork.yaml: ")]
+    said = {f"home-artwork.yaml: {line}" for _, _, _, lines in MISTAKES for line in lines}
+    assert len(quoted) > 12
+    assert set(quoted) <= said
+
+
+def test_the_page_names_every_key_and_every_policy() -> None:
+    def keys(form: Any) -> set[str]:
+        if isinstance(form, Section):
+            return set(form.keys).union(*(keys(key.form) for key in form.keys.values()))
+        if isinstance(form, Tagged):
+            return {form.tag}.union(form.sections, *(keys(section) for section in form.sections.values()))
+        return keys(form.form) if isinstance(form, MapOf | ListOf) else set()
+
+    everything = keys(EXPERIMENT)
+    assert {"worse_by_at_most", "half_life", "thompson", "cycle"} <= everything
+    assert [key for key in sorted(everything) if f"`{key}" not in PAGE and f" {key}:" not in PAGE] == []

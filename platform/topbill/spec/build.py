@@ -95,7 +95,12 @@ def _metrics(read: Read, at: At) -> tuple[Metric, ...]:
     objective = read.get("objective", {})
     guarded = {guardrail.get("metric") for guardrail in read.get("guardrails", ())}
     metrics = []
+    first: dict[str, str] = {}
     for name, parts in read.get("metrics", {}).items():
+        if (other := first.setdefault(name.lower(), name)) != name:
+            at.key("metrics").key(name).wrong(
+                Said("a name"), f"one that differs from {other} by more than its capitals"
+            )
         if parts.get("kind") in ("sum", "count") and name in objective and "cap" not in parts:
             expected = f"the value that counts as 1, since a {parts['kind']} has no upper end"
             at.key("metrics").key(name).key("cap").wrong(Said("nothing"), expected, "for example cap: 10")

@@ -79,19 +79,19 @@ def _together(verdicts: list[Verdict]) -> list[Verdict]:
     for path, found in sorted(verdicts, key=lambda v: (v[1].key if isinstance(v[1], Experiment) else "", v[0])):
         if isinstance(found, SpecError):
             continue
-        if found.key in owner:
-            expected = f"a key of its own: {owner[found.key].name} has this one already"
+        if (other := owner.setdefault(found.key.lower(), path)) is not path:
+            expected = f"a key of its own: {other.name} has this one already"
             result[path] = SpecError([Problem(path.name, "experiment", repr(found.key), expected)])
             continue
-        owner[found.key] = path
         if found.status not in ("running", "paused"):
             continue
         start = taken.get(found.layer, 0.0)
-        taken[found.layer] = end = round(start + found.traffic, 9)
+        end = round(start + found.traffic, 9)
         if end > 1.0:
             got = f"{percent(found.traffic)} where {percent(1.0 - start)} of layer {found.layer} is left"
             hint = "lower the traffic, stop another experiment of this layer, or choose another layer"
             result[path] = SpecError([Problem(path.name, "traffic", got, "at most 100% in a layer", hint)])
         else:
+            taken[found.layer] = end
             result[path] = replace(found, layer_start=start)
     return list(result.items())

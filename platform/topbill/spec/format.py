@@ -72,7 +72,9 @@ class Param:
         try:
             return msgspec.convert(value, self.type)
         except msgspec.ValidationError as error:
-            or_duration = " of seconds, or a duration such as 7d" if isinstance(self._shorthand, Duration) else ""
+            if isinstance(value, list) and (found := re.search(r"at `\$\[(\d+)\]`", str(error))):
+                at, value = at.item(int(found[1])), value[int(found[1])]
+            or_duration = ", in seconds, or a duration such as 7d" if isinstance(self._shorthand, Duration) else ""
             return at.wrong(value, _meaning(str(error), self.type) + or_duration, self._hint(value))
 
     def _hint(self, value: Any) -> str:
@@ -108,7 +110,7 @@ def _meaning(message: str, kind: Any) -> str:
     """What msgspec expected, in words: "Expected `float` >= 0.0, got `str`" → "a number >= 0.0"."""
     if message.startswith("Invalid enum value"):
         return "one of " + ", ".join(str(word) for word in _leaves(kind) if isinstance(word, str))
-    expected = re.sub(r"^Expected |, got .*$| - at .*$|`", "", message).replace(" | ", " or ")
+    expected = re.sub(r"^Expected |, got .*$| - at .*$|`| \| null", "", message).replace(" | ", " or ")
     return re.sub(r"\w+", lambda word: _MEANS.get(word[0], word[0]), expected)
 
 

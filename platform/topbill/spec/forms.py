@@ -19,7 +19,7 @@ MAX_PROBLEMS = 200
 SECONDS = {"ms": Decimal("0.001"), "s": Decimal(1), "m": Decimal(60), "h": Decimal(3600), "d": Decimal(86400)}
 PERCENT = r"^-?[0-9]{1,9}(\.[0-9]{1,4})?%$"
 DURATION = r"^[0-9]{1,9}(\.[0-9]{1,3})?(ms|s|m|h|d)$"
-NAME = r"^[A-Za-z][A-Za-z0-9_-]{0,63}$"
+NAME = r"^[A-Za-z]([A-Za-z0-9_-]{0,62}[A-Za-z0-9])?$"
 BAD = object()
 """What `read` returns for a value that it has noted a problem for."""
 
@@ -119,7 +119,7 @@ class Text:
         return {"type": "string", "maxLength": self.longest} | ({"pattern": self.pattern} if self.pattern else {})
 
 
-Name = Text(64, NAME, "a name: a letter, then letters, digits, - or _ (at most 64)")
+Name = Text(64, NAME, "a name: a letter, then letters, digits, - or _, at most 64, not - or _ last")
 Id = Text(
     128, r"^[^\s\x00-\x1f\x7f]([^\x00-\x1f\x7f]*[^\s\x00-\x1f\x7f])?$", "an id: printable text without outer spaces"
 )
