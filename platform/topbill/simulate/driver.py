@@ -18,7 +18,8 @@ import httpx
 
 from topbill.errors import Unavailable
 from topbill.simulate.tally import Tally
-from topbill.simulate.world import Visit, World
+from topbill.simulate.viewers import Visit
+from topbill.simulate.world import World
 
 PAGES_PER_SECOND = 250.0
 WORKERS = 8
@@ -108,7 +109,7 @@ class Driver:
     async def _deliver(self, client: httpx.AsyncClient, until: float) -> None:
         """Send the rewards that are due by then."""
         while self._waiting and self._waiting[0][0] <= until:
-            rewards = []
+            rewards: list[dict[str, Any]] = []
             while self._waiting and self._waiting[0][0] <= until and len(rewards) < REWARDS_PER_REQUEST:
                 rewards.append(heapq.heappop(self._waiting)[2])
             await self._post(client, "/v1/reward/batch", {"rewards": rewards})

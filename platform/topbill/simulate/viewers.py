@@ -102,7 +102,7 @@ def _cycle(feature: Feature, rng: np.random.Generator, size: int) -> _Observe:
 
     def observe(rng: np.random.Generator, who: np.ndarray) -> list[Any]:
         phase = (habit[who] + rng.normal(0.0, 0.06, who.size)) % 1.0
-        return (np.floor(phase * feature.period * 10.0) / 10.0).tolist()
+        return list((np.floor(phase * feature.period * 10.0) / 10.0).tolist())
 
     return observe
 
@@ -123,8 +123,8 @@ def _number(feature: Feature, rng: np.random.Generator, size: int) -> _Observe:
     def observe(rng: np.random.Generator, who: np.ndarray) -> list[Any]:
         seen = level[who] + rng.normal(0.0, 0.05, who.size)
         if low is None or high is None:
-            return seen.round(3).tolist()
-        return (low + (high - low) * np.clip(seen, 0.0, 1.0)).round(3).tolist()
+            return list(seen.round(3).tolist())
+        return list((low + (high - low) * np.clip(seen, 0.0, 1.0)).round(3).tolist())
 
     return observe
 

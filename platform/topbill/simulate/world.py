@@ -121,7 +121,7 @@ class World:
         self._events = _events(experiment, self.habits.delay)
         self.audience = Audience(experiment.context, self.habits.viewers, seed, luck=2 + 3 * len(self._events))
         self._launch = np.array([self.habits.launches.get(action, 0.0) for action in self.ids])
-        self._attention = (1.0 + np.arange(experiment.slots)) ** -0.8
+        self._attention: Floats = np.arange(1.0, experiment.slots + 1.0) ** -0.8
         # Patience is below 1.6 on any seed, so that 0.6 keeps a whole slate's probability of a play below 1.
         self._ceiling = 0.6 / float(self._attention.sum())
         self._rng = np.random.default_rng(hash64(str(seed), "truth", experiment.key))
@@ -135,10 +135,10 @@ class World:
     def truth(self, visit: Visit, at: float = 0.0) -> Truth:
         """What is expected of a visit, given the context that the service is told, `at` seconds after the start."""
         x = self._encoder.encode(visit.context)
-        personal = (x - self._mean) @ self._personal(at).T
+        personal: Floats = (x - self._mean) @ self._personal(at).T
         play = self._ceiling * expit(self._intercept + x @ self._main + self._own + personal)
         base, played, held = self._worth
-        hold = expit(self._hold + 0.5 * personal)
+        hold: Floats = expit(self._hold + 0.5 * personal)
         worth = play * (played + held * hold)
         return Truth(play, hold, worth, base, self._launch <= at, self._attention)
 
@@ -202,7 +202,8 @@ class World:
         if not self.habits.drift:
             return self._turns[0]
         angle = self.habits.drift * at / 3600.0
-        return np.asarray(math.cos(angle) * self._turns[0] + math.sin(angle) * self._turns[1])
+        turned: Floats = math.cos(angle) * self._turns[0] + math.sin(angle) * self._turns[1]
+        return turned
 
     def _objective(self) -> tuple[float, float, float]:
         """The objective's expectation as base + played·P(play) + held·P(play)·share watched."""
