@@ -78,7 +78,7 @@ def propensity(connection: Connection, key: str, decisions: int) -> tuple[list[P
         latest = f"AND seq > {last - round((last - first) * share)}"
     rows = connection.sql(
         "SELECT variant, action, count(*), count(*) FILTER (drawn), sum(p), sum(p * (1 - p)), "
-        "sum(CASE WHEN drawn THEN 1 / p ELSE 0 END), sum(1 / p - 1), sum(1 / (p * p)) "
+        "sum(CASE WHEN drawn THEN 1 / p ELSE 0 END), sum(1 / p - 1), sum(abs((1 - p) * (1 - 2 * p)) / (p * p)) "
         "FROM (SELECT variant, action, p, action = first AS drawn FROM (SELECT variant, slate[1] AS first, "
         f"unnest(eligible) AS action, unnest(probabilities[1]) AS p FROM decisions WHERE experiment = {quoted(key)} "
         f"AND len(probabilities) > 0 AND variant IS NOT NULL {latest})) "
@@ -89,7 +89,7 @@ def propensity(connection: Connection, key: str, decisions: int) -> tuple[list[P
 
 
 def _line(row: tuple[str, str, int, int, float, float, float, float, float], z: float) -> PropensityLine:
-    variant, action, n, drawn, expected, spread, weights, excess, squares = row
+    variant, action, n, drawn, expected, spread, weights, excess, cubes = row
     mean = weights / n
     half = z * float(np.sqrt(max(excess, 0.0))) / n
     base = PropensityLine(variant=variant, action=action, decisions=n, drawn=drawn, expected=expected, mean_weight=mean)
@@ -98,6 +98,6 @@ def _line(row: tuple[str, str, int, int, float, float, float, float, float], z: 
     if expected < _ENOUGH or n - expected < _ENOUGH or spread < _ENOUGH / 2:
         return replace(base, ok=None, reason="too_few_draws")
     ok = abs(drawn - expected) <= z * float(np.sqrt(spread))
-    if squares > _SKEW * excess**1.5:
+    if cubes > _SKEW * excess**1.5:
         return replace(base, ok=ok, reason="skewed_weights")
     return replace(base, ok=ok and mean - half <= 1.0 <= mean + half, low=mean - half, high=mean + half)
