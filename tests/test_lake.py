@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from topbill.errors import BadRequest, LogError, NotFound
-from topbill.lake import FACE, Lake, connect, sql
+from topbill.lake import FACE, Lake, connect, face, sql
 from topbill.lake.tables import Origin, decision_rows, reward_rows
 from topbill.records import Action, Decision, Placement, RewardEvent
 from topbill.spec import Experiment, Metric, Variant
@@ -375,3 +376,22 @@ def test_a_lake_that_cannot_be_opened_is_a_named_error(tmp_path: Path) -> None:
     (tmp_path / "lake").write_text("a file where a folder should be")
     with pytest.raises(LogError, match="cannot be opened"):
         Lake(tmp_path)
+
+
+DOCS = (Path(__file__).parents[1] / "docs" / "data.md").read_text()
+
+
+@pytest.mark.parametrize("query", re.findall(r"```sql\n(.*?)```", DOCS, re.DOTALL))
+def test_every_query_of_the_docs_runs_and_finds_something(tmp_path: Path, query: str) -> None:
+    lake = Lake(tmp_path)
+    event = RewardEvent(decision_id="d7", event_id="e", event="play", at=NOW + 8 * SECOND)
+    publish(lake, [decision(7, experiment="home-artwork", unit="profile-7")], [event])
+    lake.face([experiment("home-artwork")], NOW + 9000 * SECOND)
+    assert sql(tmp_path / FACE, query).num_rows > 0
+
+
+@pytest.mark.parametrize(("view", "columns"), [("decisions", face.DECISIONS), ("rewards", face.REWARDS)])
+def test_the_docs_name_every_column(view: str, columns: dict[str, str]) -> None:
+    section = DOCS.split(f"**`{view}`**")[1].split("\n**`")[0]
+    named = set(re.findall(r"`\"?(\w+)\"?`", section))
+    assert set(columns) - {"seq"} <= named
