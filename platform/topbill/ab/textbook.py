@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
+from scipy.stats import chi2_contingency, fisher_exact
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import NormalIndPower, TTestIndPower
 from statsmodels.stats.proportion import (
@@ -17,8 +18,9 @@ from statsmodels.stats.proportion import (
 
 from topbill.errors import BadRequest
 
-Correction = Literal["holm", "fdr_bh", "fdr_by", "bonferroni", "sidak", "holm-sidak", "simes-hochberg", "hommel"]
-RateInterval = Literal["wald", "newcomb", "agresti-caffo", "score"]
+Correction = Literal[
+    "holm", "holm-sidak", "simes-hochberg", "hommel", "bonferroni", "sidak", "fdr_bh", "fdr_by", "fdr_tsbh", "fdr_tsbky"
+]
 
 
 def adjusted(p_values: Sequence[float | None], correction: Correction = "holm") -> list[float | None]:
@@ -27,7 +29,8 @@ def adjusted(p_values: Sequence[float | None], correction: Correction = "holm") 
     known = [p for p in p_values if p is not None]
     if not known:
         return list(p_values)
-    found = iter(multipletests(known, method=correction)[1])
+    with np.errstate(divide="ignore"):  # Šidák's logarithm of 1 − p where p is 1
+        found = iter(multipletests(known, method=correction)[1])
     return [None if p is None else float(min(1.0, next(found))) for p in p_values]
 
 
@@ -67,12 +70,28 @@ def sample_size_of_rates(
 
 
 def rate_interval(
-    control: tuple[int, int], treated: tuple[int, int], *, alpha: float = 0.05, kind: RateInterval = "newcomb"
+    control: tuple[int, int],
+    treated: tuple[int, int],
+    *,
+    alpha: float = 0.05,
+    kind: str = "newcomb",
+    relative: bool = False,
 ) -> tuple[float, float]:
-    """Interval of the difference of two rates from (successes, units): better than Wald's when counts are small."""
+    """Interval of the difference of two rates from (successes, units): better than Wald's when counts are small.
+
+    `kind` is "newcomb", "score", "agresti-caffo" or "wald"; with `relative`, of the relative lift, "log",
+    "log-adjusted" or "score".
+    """
     (k0, n0), (k1, n1) = control, treated
-    found = confint_proportions_2indep(k1, n1, k0, n0, method=kind, compare="diff", alpha=alpha)
-    return float(found[0]), float(found[1])
+    compare = "ratio" if relative else "diff"
+    low, high = confint_proportions_2indep(k1, n1, k0, n0, method=kind, compare=compare, alpha=alpha)
+    return (float(low) - 1.0, float(high) - 1.0) if relative else (float(low), float(high))
+
+
+def rate_test(control: tuple[int, int], treated: tuple[int, int], *, exact: bool = False) -> float:
+    """p-value that two rates (successes, units) are one: by Pearson's chi-square (the pooled z), or Fisher's exact."""
+    table = [[wins, n - wins] for wins, n in (treated, control)]
+    return float(fisher_exact(table).pvalue if exact else chi2_contingency(table, correction=False).pvalue)
 
 
 def wilson(successes: int, n: int, *, alpha: float = 0.05) -> tuple[float, float]:
