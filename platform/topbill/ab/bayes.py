@@ -65,7 +65,8 @@ class BetaBinomial:
     loss_of_control: float
 
 
-_NODES, _WEIGHTS = np.polynomial.legendre.leggauss(2_000)
+_PANELS = 40
+_NODES, _WEIGHTS = np.polynomial.legendre.leggauss(50)
 
 
 def beta_binomial(
@@ -106,5 +107,7 @@ def _beta(arm: tuple[int, int], prior: tuple[float, float]) -> Any:
 def _between(posteriors: Sequence[Any]) -> tuple[Floats, Floats]:
     low = min(float(p.ppf(1e-16)) for p in posteriors)
     high = max(float(p.isf(1e-16)) for p in posteriors)
-    half = (high - low) / 2.0
-    return low + half * (_NODES + 1.0), half * _WEIGHTS
+    edges = np.linspace(low, high, _PANELS + 1)
+    half = (high - low) / (2.0 * _PANELS)
+    nodes = (edges[:-1, None] + half * (_NODES + 1.0)).ravel()
+    return nodes, np.tile(half * _WEIGHTS, _PANELS)
