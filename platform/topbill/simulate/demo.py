@@ -22,8 +22,8 @@ PLAIN_EVERY = 10.0
 LAUNCH = 30.0
 """Seconds after which each experiment's last action joins, where there are enough others."""
 LEGEND = (
-    "[dim]reward: objective per decision · regret: what the best possible choices would have earned more · "
-    "gap closed: 0% is a uniform choice, 100% the known best · recently: the last 2,000 decisions or so[/dim]"
+    "[dim]reward: objective per decision · regret: what the best choices would have earned more · closed: how much of "
+    "the way from a uniform choice (0%) to the known best (100%) · lately: over the last 2,000 decisions or so[/dim]"
 )
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 import numpy as np
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from topbill.simulate.world import Response, Truth
@@ -129,37 +130,34 @@ def reward(experiment: Experiment, responses: Iterable[Response]) -> float:
     if not events:
         return 0.0
     return experiment.objective_value(
-        {m.name: m.value((e.delay, e.value) for e in events if e.event == m.event) for m in experiment.metrics}
+        {m.name: m.value((e.value, e.delay) for e in events if e.event == m.event) for m in experiment.metrics}
     )
 
 
 def table(lines: Iterable[Line], title: str = "") -> Table:
-    """The lines as a table: reward with its interval, regret against the known best, and what is shown most."""
-    shown = Table(title=title or None, title_justify="left", pad_edge=False)
-    for heading in ("experiment", "variant", "policy"):
-        shown.add_column(heading, no_wrap=True)
-    for heading in ("decisions", "reward", "95% interval", "regret", "gap closed", "recently"):
-        shown.add_column(heading, justify="right", no_wrap=True)
+    """The lines as a table, 80 columns or wider: reward with its interval, regret against the known best, and what is
+    shown most."""
+    shown = Table(title=title or None, title_justify="left", pad_edge=False, box=SIMPLE_HEAD, padding=(0, 1))
+    shown.add_column("variant", no_wrap=True, min_width=16)
+    for heading, width in {"decisions": 9, "reward ± 95%": 15, "regret": 6, "closed": 6, "lately": 6}.items():
+        shown.add_column(heading, justify="right", no_wrap=True, min_width=width)
     shown.add_column("shown most", overflow="ellipsis", no_wrap=True)
     last = ""
     for line in lines:
-        if last and line.experiment != last:
-            shown.add_section()
-        interval = "-" if line.interval is None else f"{line.interval[0]:.4f} to {line.interval[1]:.4f}"
-        most = ", ".join(f"{action} {share:.0%}" for action, share in list(line.shares.items())[:3])
+        if line.experiment != last:
+            shown.add_row(f"[bold]{line.experiment}[/]")
+            last = line.experiment
+        name = line.variant if line.policy == line.variant else f"{line.variant} ({line.policy})"
+        half = "" if line.interval is None else f" ± {(line.interval[1] - line.interval[0]) / 2.0:.4f}"
         shown.add_row(
-            line.experiment if line.experiment != last else "",
-            line.variant,
-            line.policy,
+            f" {name}",
             f"{line.decisions:,}",
-            f"{line.reward:.4f}",
-            interval,
+            f"{line.reward:.4f}{half}",
             f"{line.regret:.4f}",
             _percent(line.gap_closed),
             _percent(line.gap_closed_recently),
-            most,
+            ", ".join(f"{action} {share:.0%}" for action, share in list(line.shares.items())[:3]),
         )
-        last = line.experiment
     return shown
 
 

@@ -22,7 +22,7 @@ _Observe: TypeAlias = Callable[[np.random.Generator, np.ndarray], list[Any]]
 @dataclass(frozen=True, slots=True)
 class Visit:
     """A viewer who opens the homepage: `number` counts visits, `unit` is the profile's id, `context` what the
-    service is told. `patience` (mean 1 over viewers, at most 1.6) scales how much this viewer clicks at all, and
+    service is told. `patience` (mean 1 over visits, some 0.5 to 1.5) scales how much this viewer clicks at all, and
     `luck` are the uniform numbers from which what the viewer does is derived; both are told to nobody.
     """
 
@@ -48,9 +48,10 @@ class Audience:
         self._observers = {f.name: _OBSERVERS[f.kind](f, _generator(seed, "lasting", repr(f)), size) for f in context}
         rng = _generator(seed, "habits", str(size))
         activity = rng.gamma(0.8, size=size) + 0.05
-        self._arrivals = np.cumsum(activity / activity.sum())
+        activity /= activity.sum()
+        self._arrivals = np.cumsum(activity)
         self._patience = rng.uniform(0.5, 1.5, size)
-        self._patience /= self._patience.mean()
+        self._patience /= self._patience @ activity
         self._block = lru_cache(maxsize=4)(self._generate)
 
     def visit(self, number: int) -> Visit:

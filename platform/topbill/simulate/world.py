@@ -122,7 +122,7 @@ class World:
         self.audience = Audience(experiment.context, self.habits.viewers, seed, luck=2 + 3 * len(self._events))
         self._launch = np.array([self.habits.launches.get(action, 0.0) for action in self.ids])
         self._attention: Floats = np.arange(1.0, experiment.slots + 1.0) ** -0.8
-        # Patience is below 1.6 on any seed, so that 0.6 keeps a whole slate's probability of a play below 1.
+        # Patience is about 1.5 at most, so that 0.6 keeps a whole slate's probability of a play below 1.
         self._ceiling = 0.6 / float(self._attention.sum())
         self._rng = np.random.default_rng(hash64(str(seed), "truth", experiment.key))
         self._set_tastes()
