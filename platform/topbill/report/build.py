@@ -4,18 +4,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from topbill.ab.effect import Method
 from topbill.errors import LogError, NotFound
 from topbill.lake import FACE, Connection, Error, connect, quoted
+from topbill.report.effects import analysis, category_features
 from topbill.report.health import health
 from topbill.report.measure import OBJECTIVE, Measured, Seen, estimates
 from topbill.report.model import Estimate, Health, MetricLine, Note, Report, ShareLine, VariantLine
 
 
-def load(key: str, data: Path | str) -> Report:
+def load(key: str, data: Path | str, *, segments: Sequence[str] | None = None, method: Method = "sequential") -> Report:
     """The report of experiment `key` from the data folder `data`.
+
+    `segments` are context features to look into; None takes all of type category. `method` is how intervals of
+    differences are made (see `ab.compare`).
 
     Raises NotFound when there is no lake yet or no such experiment in it, LogError when the lake cannot be read.
     Weak data never raises: numbers are missing then, and say why.
@@ -23,14 +29,14 @@ def load(key: str, data: Path | str) -> Report:
     face = Path(data) / FACE
     connection = connect(face)
     try:
-        return _report(connection, key)
+        return _report(connection, key, segments, method)
     except Error as error:
         raise LogError(f"{face}: {error}; try again: the files may have been compacted meanwhile") from error
     finally:
         connection.close()
 
 
-def _report(connection: Connection, key: str) -> Report:
+def _report(connection: Connection, key: str, segments: Sequence[str] | None, method: Method) -> Report:
     about = _rows(connection, f"SELECT * FROM experiments WHERE key = {quoted(key)}")
     if not about:
         known = ", ".join(row["key"] for row in _rows(connection, "SELECT key FROM experiments ORDER BY key"))
@@ -44,7 +50,11 @@ def _report(connection: Connection, key: str) -> Report:
         *(Measured(m["metric"], m["window_seconds"]) for m in metrics),
     ]
     seen, found = estimates(connection, key, columns, at)
-    variants = _variants(connection, key, seen, found)
+    declared = _rows(connection, f"SELECT * FROM variants WHERE experiment = {quoted(key)}")
+    variants = _variants(declared, seen, found)
+    if segments is None:
+        segments = category_features(about[0]["spec"], {m["metric"] for m in metrics})
+    compared = analysis(connection, key, variants=declared, metrics=metrics, segments=segments, at=at, method=method)
     windows: dict[str, float] = {}
     for m in metrics:
         windows[m["event"]] = max(windows.get(m["event"], 0.0), m["window_seconds"])
@@ -66,6 +76,7 @@ def _report(connection: Connection, key: str) -> Report:
         units=sum(v.units for v in variants),
         decisions=span["decisions"],
         variants=variants,
+        ab=compared,
         metrics=[_metric_line(m, v.variant, found) for m in metrics for v in variants],
         shares=_shares(connection, key),
         health=checked,
@@ -74,10 +85,9 @@ def _report(connection: Connection, key: str) -> Report:
 
 
 def _variants(
-    connection: Connection, key: str, seen: dict[str, Seen], found: dict[tuple[str, str], Estimate]
+    declared: list[dict[str, Any]], seen: dict[str, Seen], found: dict[tuple[str, str], Estimate]
 ) -> list[VariantLine]:
     """Those of the file, in its order, and those that only the record knows (an earlier revision had them)."""
-    declared = _rows(connection, f"SELECT * FROM variants WHERE experiment = {quoted(key)}")
     earlier = sorted(seen.keys() - {row["variant"] for row in declared})
     lines = []
     for row in [*declared, *({"variant": v, "policy": "", "control": False, "share": None} for v in earlier)]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
+from topbill.ab import Analysis
+
 REASONS = {
     "": "nothing to remark",
     "no_decisions": "no decision was made in this variant yet",
@@ -123,6 +125,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     last_at: str | None = None
     units: int = 0
     decisions: int = 0
+    ab: Analysis | None = None
+    """Each variant against the control, and the verdict."""
     variants: list[VariantLine] = []
     metrics: list[MetricLine] = []
     shares: list[ShareLine] = []
