@@ -4,6 +4,7 @@ from topbill.ope.arrays import estimate
 from topbill.ope.delta import delta_ope
 from topbill.ope.diagnostics import OPEN, REASONS, Diagnostics, Gates
 from topbill.ope.estimator import Estimate, Estimator
+from topbill.ope.evaluate import Evaluation, evaluate
 from topbill.ope.rankings import SLATE_ESTIMATORS, SlateEstimator
 from topbill.ope.registry import DEFAULT, ESTIMATORS
 from topbill.ope.slate import estimate_slate
@@ -18,10 +19,12 @@ __all__ = [
     "Diagnostics",
     "Estimate",
     "Estimator",
+    "Evaluation",
     "Gates",
     "SlateEstimator",
     "delta_ope",
     "estimate",
     "estimate_slate",
     "estimate_table",
+    "evaluate",
 ]

@@ -39,6 +39,7 @@ def estimate(
     embedding_propensities: Any = None,
     target_embedding_propensities: Any = None,
     weight_moments: Any = None,
+    facts: Mapping[str, Any] | None = None,
     gates: Gates | None = None,
 ) -> dict[str, Estimate]:
     """What the target policy would have earned per decision, by each estimator, from one log of n decisions.
@@ -58,6 +59,7 @@ def estimate(
       the target's probability on actions with propensity 0. `embedding_propensities` and
       `target_embedding_propensities` (mips); `weight_moments` = Σ_a π(a)²/p(a) known before the row's own context
       and action (adaptive-dr).
+    - `facts`: fields of `Diagnostics` that only the caller knows (`mature_share`, `policy_versions`, …).
     - `gates`: thresholds below which a refusal with a reason code replaces the number.
 
     Raises BadData naming the rows for a column that cannot be used, BadRequest for an unknown name or option.
@@ -69,16 +71,16 @@ def estimate(
         env["we"] = column("target_embedding_propensities", target_embedding_propensities, PROBABILITY, n) / marginal
     if weight_moments is not None:
         env["h"] = 1.0 / np.sqrt(column("weight_moments", weight_moments, POSITIVE, n))
-    facts: dict[str, Any] = {}
+    known = dict(facts or {})
     if unsupported is not None:
-        facts["unsupported"] = float(column("unsupported", unsupported, PROBABILITY, n).mean())
+        known["unsupported"] = float(column("unsupported", unsupported, PROBABILITY, n).mean())
     codes = unit_codes(units, n)
     if eligible is not None:
-        facts |= _calibration(
+        known |= _calibration(
             column("propensities", propensities, PROPENSITY), column("eligible", eligible, POSITIVE, n), codes
         )
     return from_columns(
-        env, codes, facts, estimators=estimators, lam=lam, alpha=alpha, interval=interval, max_weight=max_weight,
+        env, codes, known, estimators=estimators, lam=lam, alpha=alpha, interval=interval, max_weight=max_weight,
         replicates=replicates, gates=gates,
     )  # fmt: skip
 

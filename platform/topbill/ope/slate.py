@@ -6,7 +6,7 @@ A slate shorter than the longest has reward 0 and weight 0 below its end.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -45,6 +45,7 @@ def estimate_slate(
     alpha: float = 0.05,
     interval: Interval = "normal",
     replicates: int = 1000,
+    facts: Mapping[str, Any] | None = None,
     gates: Gates | None = None,
 ) -> dict[str, Estimate]:
     """What the target policy would have earned per slate. One-dimensional columns of n rows, a row per shown item.
@@ -54,7 +55,7 @@ def estimate_slate(
       position, whatever stands above; `cascade_propensities`: of the items down to this one. `target_…` likewise of
       the target policy, [0, 1]. A level that is not given refuses its estimators.
     - `q_logged` = q̂_k of the shown item, `q_target` = Σ_a π(a|x, items above) q̂_k(a) (cascade-dr).
-    - `units` (n): whatever is independent; None takes the slates.
+    - `units` (n): whatever is independent; None takes the slates. `facts`, `gates`: as in `estimate`.
 
     Raises BadData naming the rows, BadRequest for an unknown estimator or option.
     """
@@ -76,7 +77,17 @@ def estimate_slate(
     env = table.columns(r, _weights(given, r.size), q_logged, q_target)
     codes = None if units is None else table.units(units)
     return {
-        name: _one(SLATE_ESTIMATORS[name], env, table.positions, codes, alpha, interval, gates or Gates(), replicates)
+        name: _one(
+            SLATE_ESTIMATORS[name],
+            env,
+            table.positions,
+            codes,
+            alpha,
+            interval,
+            gates or Gates(),
+            replicates,
+            facts or {},
+        )
         for name in estimators
     }
 
@@ -162,6 +173,7 @@ def _one(
     interval: Interval,
     gates: Gates,
     replicates: int,
+    facts: Mapping[str, Any],
 ) -> Estimate:
     names = ["slate"] if estimator.level == "slate" else [f"{estimator.level}{k}" for k in range(positions)]
     reason = None
@@ -169,7 +181,7 @@ def _one(
         names, reason = [], "needs-propensity-level"
     elif estimator.model and "q0" not in env:
         reason = "needs-reward-model"
-    diagnostics = _diagnose(names, env, units, gates)
+    diagnostics = _diagnose(names, env, units, gates, facts)
     if reason:
         return refused(estimator.name, reason, diagnostics, alpha)
     planned = [Planned(estimator.at(positions), {0.0: estimator.formula(positions)}, None)]
@@ -187,7 +199,7 @@ def _one(
     )[estimator.name]
 
 
-def _diagnose(names: list[str], env: Env, units: Indices | None, gates: Gates) -> Diagnostics:
+def _diagnose(names: list[str], env: Env, units: Indices | None, gates: Gates, facts: Mapping[str, Any]) -> Diagnostics:
     """Diagnostics of the position whose weights fail a gate, else of the one with the smallest effective sample."""
     found = []
     for name in names:
@@ -199,8 +211,8 @@ def _diagnose(names: list[str], env: Env, units: Indices | None, gates: Gates) -
         part = {"r": env["r"][shown], "w": env[name][shown]}
         codes = None if units is None else pd.factorize(units[shown])[0]
         summary = summarise(part, codes, columns_of([], Symbols()), bootstrap=False)
-        found.append(summary.diagnose(Symbols(), {}))
+        found.append(summary.diagnose(Symbols(), facts))
     if not found:
         n = env["r"].size
-        return Diagnostics(n, n, 0.0, 0.0, 0.0, 0.0, 0.0, int(np.count_nonzero(env["r"])))
+        return Diagnostics(n, n, 0.0, 0.0, 0.0, 0.0, 0.0, int(np.count_nonzero(env["r"])), **facts)
     return min(found, key=lambda d: (refusal(d, gates) is None, d.ess))

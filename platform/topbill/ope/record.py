@@ -1,0 +1,127 @@
+"""An experiment's log as the lake has it: decisions in their order, each with its events, and the spec it ran under."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from topbill import lake
+from topbill.errors import NotFound, SpecError
+from topbill.records import NULL, Decision, Placement, RewardEvent
+from topbill.spec import Experiment
+from topbill.spec.build import build
+from topbill.spec.format import EXPERIMENT
+from topbill.spec.forms import BAD, At
+
+_LOG = """
+SELECT d.seq, epoch_us(d."at"), d.decision_id, d.revision, d.variant, d.unit, d.context, d.actions, d.eligible,
+    d.slate, d.propensities, d.propensity, d.probabilities, d.policy, d.policy_version, d.reason, r.events
+FROM decisions d LEFT JOIN (
+    SELECT decision_id, list({'event_id': event_id, 'event': event, 'value': value, 'position': position,
+        'at': epoch_us("at")} ORDER BY seq) AS events
+    FROM rewards WHERE experiment = $key GROUP BY decision_id
+) r ON r.decision_id = d.decision_id
+WHERE d.experiment = $key ORDER BY d.seq
+"""
+
+
+class Logged(NamedTuple):
+    """One decision of the log, its place in it, and its events."""
+
+    seq: int
+    decision: Decision
+    events: list[RewardEvent]
+
+
+class Record:
+    """The published log of one experiment. `published` is the lake's own time, in µs since the epoch."""
+
+    def __init__(self, data: Path, key: str, *, memory_limit: str = "4GB") -> None:
+        """Raises NotFound where the lake or the experiment is not there."""
+        self._connection = lake.connect(Path(data) / lake.FACE, memory_limit=memory_limit)
+        self.key = key
+        rows = self._connection.execute("SELECT key, spec FROM experiments").fetchall()
+        specs = dict(rows)
+        if key not in specs:
+            raise NotFound(f"experiment {key!r} is not in the lake; expected one of {', '.join(specs) or '(none)'}")
+        self.experiment = _experiment(key, specs[key])
+        self.published = int(self._connection.execute('SELECT epoch_us("at") FROM published').fetchall()[0][0])
+        counted = self._connection.execute("SELECT count(*) FROM decisions WHERE experiment = ?", [key]).fetchall()
+        self.decisions = int(counted[0][0])
+        found = self._connection.execute("SELECT count(*) FROM rewards WHERE experiment = ?", [key]).fetchall()
+        self.events = int(found[0][0])
+
+    @property
+    def window(self) -> float:
+        """Seconds until a decision's objective is complete: the longest window of its metrics."""
+        e = self.experiment
+        return max((m.window for m in e.metrics if e.objective.get(m.name)), default=0.0)
+
+    def __iter__(self) -> Iterator[Logged]:
+        """Every decision in the order of the log, read in batches."""
+        cursor = self._connection.execute(_LOG, {"key": self.key})
+        while rows := cursor.fetchmany(2_000):
+            yield from (_logged(self.key, *row) for row in rows)
+
+    def close(self) -> None:
+        """Let go of the lake."""
+        self._connection.close()
+
+
+def _logged(
+    key: str,
+    seq: int,
+    at: int,
+    decision_id: str,
+    revision: str,
+    variant: str | None,
+    unit: str,
+    context: str,
+    actions: str | None,
+    eligible: list[str],
+    slate: list[str],
+    propensities: list[float],
+    propensity: float,
+    probabilities: list[list[float]] | None,
+    policy: str,
+    policy_version: int,
+    reason: str,
+    events: list[dict[str, object]] | None,
+) -> Logged:
+    decision = Decision(
+        decision_id=decision_id,
+        experiment=key,
+        revision=revision,
+        variant=variant,
+        unit=unit,
+        context=msgspec.Raw(context.encode()),
+        actions=NULL if actions is None else msgspec.Raw(actions.encode()),
+        eligible=tuple(eligible),
+        slate=tuple(Placement(k, a, p) for k, (a, p) in enumerate(zip(slate, propensities, strict=True))),
+        propensity=propensity,
+        probabilities=None if probabilities is None else tuple(map(tuple, probabilities)),
+        policy=policy,
+        policy_version=policy_version,
+        reason=reason,  # type: ignore[arg-type]
+        at=at,
+    )
+    found = [
+        msgspec.convert({**event, "decision_id": decision_id, "occurred_at": event["at"]}, RewardEvent)
+        for event in events or []
+    ]
+    return Logged(seq, decision, found)
+
+
+def _experiment(key: str, spec: str) -> Experiment:
+    """The experiment as it was published."""
+    at = At(f"{key} (as published)", problems=[])
+    raw = json.loads(spec)
+    read = EXPERIMENT.read(raw, at)
+    experiment = None if read is BAD else build(read, raw, at)
+    if experiment is None:
+        raise SpecError(at.problems)
+    return experiment
