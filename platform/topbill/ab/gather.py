@@ -105,8 +105,7 @@ def plan(name: str, metric: Metric, rows: Rows, covariate: tuple[str, float] | N
     column, centre = covariate
     away = f"{rows.value(column)} - {_literal(centre)}"
     terms.append((x, _or0(away), _or0(f"avg({away})")))
-    yx, xx = product_columns(a, x)
-    derived = ((yx, f"{a} * {x}"), (xx, f"{x} * {x}")) if products else ()
+    derived = tuple((product, product) for product in product_columns(a, x)) if products else ()
     return Plan(metric, tuple(terms), statistic, shift, x, derived, empty)
 
 

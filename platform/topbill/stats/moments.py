@@ -151,9 +151,9 @@ class Adjusted:
     control_variance: float
 
 
-def product_columns(y: str, x: str) -> tuple[str, str]:
-    """Names of the two extra columns, y·x and x², that HC2 needs besides y and x."""
-    return f"{y}*{x}", f"{x}*{x}"
+def product_columns(y: str, x: str) -> tuple[str, str, str, str]:
+    """Names of the columns y·x, x², y·x² and x³ that HC2 needs besides y and x."""
+    return f"{y}*{x}", f"{x}*{x}", f"{y}*{x}*{x}", f"{x}*{x}*{x}"
 
 
 def lin(treated: Moments, control: Moments, y: str, x: str) -> Adjusted:
@@ -196,21 +196,27 @@ def _regression(arm: Moments, y: str, x: str, centre: float) -> tuple[float, flo
 def _hc2(arm: Moments, y: str, x: str, theta: float, lever: float, sxx: float) -> float:
     """Σ cᵢ² eᵢ² / (1 − hᵢ), cᵢ = 1/n + lever·dᵢ, hᵢ = 1/n + dᵢ²/sxx, d = x − x̄, e the residual.
 
-    1/(1 − hᵢ) is expanded to first order in dᵢ²/sxx, which leaves an error of order n⁻² and needs only
-    Σe², Σe²d and Σe²d²: quadratic forms of the columns y, x, yx and x².
+    1/(1 − hᵢ) is expanded to second order in dᵢ²/sxx, which leaves a relative error of order n⁻³ and needs only
+    Σe²dʲ for j ≤ 4: quadratic forms of columns, since e, e·d and e·d² are linear in y, x and their products.
     """
     n = arm.n
     if n < 3:
         return 0.0
     ex, ey = arm.unit(x), arm.unit(y)
-    yx, xx = (arm.unit(name) for name in product_columns(y, x))
+    yx, xx, yxx, xxx = (arm.unit(name) for name in product_columns(y, x))
     x0, y0 = float(ex @ arm.mean), float(ey @ arm.mean)
+    d2 = xx - 2.0 * x0 * ex  # d² up to a constant, and so below
     e = ey - theta * ex
-    ed = yx - y0 * ex - x0 * ey - theta * (xx - 2.0 * x0 * ex)  # e·d up to a constant: linear in the columns
-    mean_ed = float(e @ arm.scatter @ ex) / n
-    e2 = float(e @ arm.scatter @ e)
-    e2d = float(e @ arm.scatter @ ed)
-    e2d2 = float(ed @ arm.scatter @ ed) + n * mean_ed**2
+    ed = yx - y0 * ex - x0 * ey - theta * d2
+    ed2 = yxx - 2.0 * x0 * yx + x0 * x0 * ey - y0 * d2 - theta * (xxx - 3.0 * x0 * xx + 3.0 * x0 * x0 * ex)
+    mean_ed, mean_ed2 = float(e @ arm.scatter @ ex) / n, float(e @ arm.scatter @ d2) / n
+    s0 = float(e @ arm.scatter @ e)
+    s1 = float(e @ arm.scatter @ ed)
+    s2 = float(ed @ arm.scatter @ ed) + n * mean_ed**2
+    s3 = float(ed @ arm.scatter @ ed2) + n * mean_ed * mean_ed2
+    s4 = float(ed2 @ arm.scatter @ ed2) + n * mean_ed2**2
     keep = 1.0 / (1.0 - 1.0 / n)
-    leverage = keep * e2d2 / sxx if sxx > 0.0 else 0.0
-    return keep * (e2 / n**2 + 2.0 * lever * e2d / n + lever**2 * e2d2 + leverage / n**2)
+    k = keep / sxx if sxx > 0.0 else 0.0
+    squares = s0 / n**2 + 2.0 * lever * s1 / n + lever**2 * s2
+    leverage = k * (s2 / n**2 + 2.0 * lever * s3 / n + lever**2 * s4) + k**2 * s4 / n**2
+    return keep * (squares + leverage)
