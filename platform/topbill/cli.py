@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
+import time
 from pathlib import Path
 from typing import Annotated
 
 import cyclopts
+import msgspec
 from cyclopts import Parameter
+from rich.box import SIMPLE
 from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
 
 from topbill import __version__
 from topbill.errors import NotFound, SpecError, TopbillError
+
+# Matrices here are small: a second BLAS thread only spins. NumPy reads this when it is first imported, below.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 app = cyclopts.App(
     name="topbill",
@@ -27,6 +36,7 @@ Data = Annotated[Path, Parameter(help="Folder of the log and the lake")]
 Json = Annotated[bool, Parameter(name="--json", negative="", help="Print JSON")]
 _EXPERIMENTS = Path("experiments")
 _DATA = Path("data")
+_MOST_ROWS = 200
 
 
 @app.command
@@ -122,6 +132,178 @@ def rebuild(key: str, *, experiments: Experiments = _EXPERIMENTS, data: Data = _
             out.print(f"  {variant}: {len(state):,} bytes rebuilt, {len(held.states.get(variant, b'')):,} stored")
     if not same:
         sys.exit(1)
+
+
+@app.command
+def up(
+    *,
+    experiments: Experiments = _EXPERIMENTS,
+    data: Data = _DATA,
+    host: str = "127.0.0.1",
+    port: int = 8600,
+    workers: int = 1,
+    keys: Path | None = None,
+) -> None:
+    """Run service and keeper together; one Ctrl-C ends both.
+
+    Parameters
+    ----------
+    host: Where the service listens; other than loopback needs keys.
+    workers: Service processes that share the port and the log.
+    keys: File with one API key a line (or TOPBILL_KEYS, separated by commas).
+    """
+    from topbill.supervise import Processes, commands, stoppable
+
+    more = ["--workers", str(workers), *(["--keys", str(keys)] if keys else [])]
+    with stoppable(), Processes() as processes:
+        for name, command in commands(str(experiments), str(data), host, port, more).items():
+            processes.start(name, *command)
+        try:
+            processes.wait_until(f"http://{host}:{port}/healthz")
+            out.print(f"service  http://{host}:{port}/docs", highlight=False)
+            out.print(f"data     {data}  (topbill report KEY --data {data})", highlight=False)
+            out.print("Ctrl-C ends it.")
+            while True:
+                processes.check()
+                time.sleep(0.5)
+        except KeyboardInterrupt:
+            out.print("Stopping.")
+
+
+@app.command
+def demo(
+    *,
+    experiments: Experiments = _EXPERIMENTS,
+    data: Data = _DATA,
+    port: int = 8600,
+    seconds: float = 60.0,
+    forever: Annotated[bool, Parameter(negative="")] = False,
+) -> None:
+    """Start everything on the example experiments, send simulated viewers over HTTP, and watch it learn.
+
+    Parameters
+    ----------
+    port: Where the service listens; another one is taken where this is in use.
+    seconds: How long viewers come.
+    forever: Until Ctrl-C instead.
+    """
+    from topbill import report as reports
+    from topbill import spec
+    from topbill.simulate.demo import run_demo, summary
+    from topbill.supervise import Processes, commands, free_port, stoppable
+
+    loaded = spec.load_all([experiments])
+    port = free_port("127.0.0.1", port)
+    address = f"http://127.0.0.1:{port}"
+    with stoppable(), Processes() as processes:
+        for name, command in commands(str(experiments), str(data), "127.0.0.1", port).items():
+            processes.start(name, *command)
+        processes.wait_until(f"{address}/healthz")
+        out.print(f"Service on {address}/docs, data in {data}/", highlight=False)
+        driver = run_demo(address, loaded, out, seconds=None if forever else seconds)
+    for experiment in loaded:
+        if experiment.status == "running":
+            out.rule(f"topbill report {experiment.key} --data {data}")
+            reports.render_text(reports.load(experiment.key, data), out)
+    out.rule("What you have seen")
+    for sentence in summary(driver, data=str(data)):
+        out.print(sentence, highlight=False, soft_wrap=True, markup=False)
+
+
+@app.command
+def simulate(file: Path, *, rounds: int = 20_000, seed: int = 0, json_: Json = False) -> None:
+    """Try an experiment on simulated viewers whose truth is known, in process and on simulated time.
+
+    Parameters
+    ----------
+    file: The experiment file.
+    rounds: Visits to simulate.
+    seed: Chooses world and viewers.
+    """
+    from topbill import spec
+    from topbill.simulate.run import run
+    from topbill.simulate.tally import table
+
+    experiment = spec.load(file)
+    with _progress() as bar:
+        task = bar.add_task(experiment.key, total=rounds)
+        lines = run(experiment, rounds, seed=seed, progress=lambda done: bar.update(task, completed=done))
+    _print_json(lines) if json_ else out.print(table(lines, title=f"{experiment.key}: {rounds:,} simulated visits"))
+
+
+replay = cyclopts.App(name="replay", help="Replay real logs through the real decide, log and learn path.")
+app.command(replay)
+
+
+@replay.command
+def obd(file: Path, *, policy: tuple[str, ...] = (), json_: Json = False) -> None:
+    """Rejection replay of an Open Bandit log that a uniform-random policy made (Li et al. 2011).
+
+    Parameters
+    ----------
+    file: The log, Parquet or CSV.
+    policy: A kind of policy; may be given several times.
+    """
+    from topbill.simulate.replay import DEFAULT_KINDS, reading, replay_obd, table
+
+    kinds = policy or DEFAULT_KINDS
+    with _progress() as bar:
+        tasks = {kind: bar.add_task(kind, total=None) for kind in kinds}
+        found = replay_obd(
+            file, kinds, progress=lambda kind, done, rows: bar.update(tasks[kind], completed=done, total=rows)
+        )
+    if json_:
+        _print_json(found)
+    else:
+        out.print(table(found))
+        out.print(reading(found), highlight=False)
+
+
+@app.command
+def report(key: str, *, data: Data = _DATA, json_: Json = False) -> None:
+    """One experiment's report, from the lake.
+
+    Parameters
+    ----------
+    key: The experiment.
+    """
+    from topbill import report as reports
+
+    found = reports.load(key, data)
+    _print_json(found) if json_ else reports.render_text(found, out)
+
+
+@app.command
+def sql(query: str, *, data: Data = _DATA, json_: Json = False) -> None:
+    """One reading statement on the record: views decisions, rewards, placements, feedback, units.
+
+    Parameters
+    ----------
+    query: SQL in DuckDB's dialect.
+    """
+    from topbill import lake
+
+    found = lake.sql(data / lake.FACE, query)
+    if json_:
+        print(json.dumps(found.to_pylist(), default=str, indent=2))
+        return
+    table = Table(box=SIMPLE)
+    for name in found.column_names:
+        table.add_column(name)
+    for row in found.slice(0, _MOST_ROWS).to_pylist():
+        table.add_row(*("" if value is None else str(value) for value in row.values()))
+    out.print(table)
+    if found.num_rows > _MOST_ROWS:
+        out.print(f"{_MOST_ROWS} of {found.num_rows:,} rows; add a LIMIT, or --json for all")
+
+
+def _progress() -> Progress:
+    """A progress bar on standard error, so that standard output stays what was asked for."""
+    return Progress(*Progress.get_default_columns(), console=err, transient=True)
+
+
+def _print_json(found: object) -> None:
+    print(msgspec.json.format(msgspec.json.encode(found), indent=2).decode())
 
 
 def main() -> None:

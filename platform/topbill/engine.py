@@ -21,14 +21,13 @@ import numpy as np
 from topbill.chance import hash64, uniform
 from topbill.errors import BadRequest, NotFound
 from topbill.policies import KINDS
-from topbill.records import Actions, Decision, Floats, Indices, Placement, Policy, Reason, Snapshot
+from topbill.records import NULL, Actions, Decision, Floats, Indices, Placement, Policy, Reason, Snapshot
 from topbill.slates import LARGEST_MATRIX, Slate, rank
 from topbill.spec import Experiment, Variant
 
 Id = Annotated[str, msgspec.Meta(min_length=1, max_length=128, description="1 to 128 characters")]
 MOST_ACTIONS = 5_000
 _logger = logging.getLogger("topbill")
-_NULL = msgspec.Raw(b"null")
 _EMPTY = msgspec.Raw(b"{}")
 
 
@@ -37,7 +36,7 @@ class OfferedAction(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     id: Id
     features: dict[str, Any] = {}
-    payload: msgspec.Raw = msgspec.field(default_factory=lambda: _NULL)
+    payload: msgspec.Raw = msgspec.field(default_factory=lambda: NULL)
 
 
 class DecideRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=False):
@@ -46,7 +45,7 @@ class DecideRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=
     experiment: Id
     unit: Annotated[str, msgspec.Meta(min_length=1, max_length=256)] | None = None
     context: msgspec.Raw = msgspec.field(default_factory=lambda: _EMPTY)
-    actions: msgspec.Raw | None = None
+    actions: msgspec.Raw = msgspec.field(default_factory=lambda: NULL)
     exclude: Annotated[list[Id], msgspec.Meta(max_length=MOST_ACTIONS)] = []
     slots: Annotated[int, msgspec.Meta(ge=1, le=200)] | None = None
     decision_id: Id | None = None
@@ -56,7 +55,7 @@ class DecideRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=
         """A digest of the request's content, equal for bodies that differ only in the order of keys or in spaces."""
         parts = {name: getattr(self, name) for name in self.__struct_fields__}
         for name in ("context", "actions"):
-            parts[name] = None if parts[name] is None else _decode(parts[name], f"$.{name}")
+            parts[name] = _decode(parts[name], f"$.{name}")
         return blake2b(msgspec.json.encode(parts, order="deterministic"), digest_size=12).hexdigest()
 
 
@@ -227,7 +226,7 @@ class Engine:
     def answer(self, decision: Decision, payloads: dict[str, msgspec.Raw] | None = None) -> Answer:
         """What the caller gets for a decision. `payloads` are those of an earlier revision, where it is one."""
         if payloads is None:
-            if decision.actions is None:
+            if decision.actions == NULL:
                 payloads = self.find(decision.experiment).payloads
             else:
                 payloads = {a.id: a.payload for a in _offers.decode(decision.actions)}
@@ -235,7 +234,7 @@ class Engine:
         return Answer(
             decision.decision_id,
             decision.variant,
-            tuple(AnswerItem(p.position, p.action, payloads.get(p.action, _NULL), p.propensity) for p in placed),
+            tuple(AnswerItem(p.position, p.action, payloads.get(p.action, NULL), p.propensity) for p in placed),
             decision.propensity,
             decision.policy,
             decision.policy_version,
@@ -269,9 +268,9 @@ class Engine:
         }
 
 
-def offered(live: Live, raw: msgspec.Raw | None) -> Actions:
+def offered(live: Live, raw: msgspec.Raw) -> Actions:
     """The encoded actions that a request offers, or the experiment's own."""
-    if raw is None:
+    if raw == NULL:
         return live.actions
     try:
         actions = _offers.decode(raw)
@@ -292,7 +291,7 @@ def at_path(error: msgspec.ValidationError, root: str = "$") -> BadRequest:
 
 def _candidates(live: Live, request: DecideRequest) -> tuple[Actions, Indices]:
     actions = offered(live, request.actions)
-    if request.actions is None and not request.exclude:
+    if request.actions == NULL and not request.exclude:
         return actions, live.rows
     excluded = set(request.exclude)
     eligible = np.array([i for i, action in enumerate(actions.ids) if action not in excluded], dtype=np.intp)

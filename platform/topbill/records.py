@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 
 Floats: TypeAlias = NDArray[np.float64]
 Indices: TypeAlias = NDArray[np.intp]
+NULL = msgspec.Raw(b"null")
+"""JSON text that says nothing. (msgspec decodes no union with Raw, so an optional Raw is NULL, not None.)"""
 Reason = Literal["policy", "fallback", "not_in_experiment", "holdout"]
 
 
@@ -61,7 +63,8 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     `probabilities[k][j]` is the probability of `eligible[j]` at position k (0 for what was placed above);
     None when the matrix would be large: it is then reproducible from `policy_version`.
-    `context` and `actions` are the JSON text as the caller sent it. `at` (microseconds since the epoch, UTC)
+    `context` and `actions` are the JSON text as the caller sent it; `actions` is NULL where the experiment's own were
+    offered. `at` (microseconds since the epoch, UTC)
     is stamped by the log inside the committing transaction.
     """
 
@@ -71,7 +74,7 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     variant: str | None
     unit: str
     context: msgspec.Raw = msgspec.Raw(b"{}")
-    actions: msgspec.Raw | None = None
+    actions: msgspec.Raw = NULL
     eligible: tuple[str, ...] = ()
     slate: tuple[Placement, ...] = ()
     propensity: float = 1.0

@@ -13,7 +13,7 @@ from deltalake.exceptions import DeltaError
 from topbill.errors import LogError
 from topbill.lake import face
 from topbill.lake.database import FACE
-from topbill.records import Decision, RewardEvent
+from topbill.records import NULL, Decision, RewardEvent
 from topbill.spec import Experiment
 
 Table = Literal["decisions", "rewards"]
@@ -112,7 +112,7 @@ def decision_rows(rows: Sequence[tuple[int, Decision]]) -> pa.Table:
         "variant": [d.variant for d in items],
         "unit": [d.unit for d in items],
         "context": [bytes(d.context) for d in items],
-        "actions": [None if d.actions is None else bytes(d.actions) for d in items],
+        "actions": [None if d.actions == NULL else bytes(d.actions) for d in items],
         "eligible": [d.eligible for d in items],
         "slate": [[placed.action for placed in d.slate] for d in items],
         "propensities": [[placed.propensity for placed in d.slate] for d in items],

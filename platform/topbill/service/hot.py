@@ -18,7 +18,7 @@ import msgspec
 from topbill.engine import Answer, DecideRequest, Engine, Id, at_path, new_id, payloads_of
 from topbill.errors import BadRequest, Conflict, LogError, NotFound, TopbillError
 from topbill.log.sqlite import Entry, Receipt, SqliteLog
-from topbill.records import Decision, RewardEvent
+from topbill.records import NULL, Decision, RewardEvent
 from topbill.service import auth, meters
 from topbill.service.writer import GroupWriter
 
@@ -206,7 +206,7 @@ class Hot:
             meters.DECISIONS.labels(decision.experiment, decision.variant or "", decision.reason).inc()
             return self.engine.answer(decision)
         live = self.engine.live.get(held.experiment)
-        if held.actions is None and (live is None or live.revision != held.revision):
+        if held.actions == NULL and (live is None or live.revision != held.revision):
             return self.engine.answer(held, self._old_payloads(held))
         return self.engine.answer(held)
 

@@ -1,0 +1,53 @@
+# The verbs of the project. Each sets up .venv when it is missing; after that nothing needs the network.
+
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+BIN := .venv/bin
+READY := .venv/.ready
+
+help:            ## what there is
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+demo: $(READY)   ## start everything with simulated viewers and watch it learn
+	$(BIN)/topbill demo
+
+up: $(READY)     ## start service, keeper and dashboard on the example experiments
+	$(BIN)/topbill up
+
+test: $(READY)   ## the tests
+	$(BIN)/python -m pytest -q -n 2 -m "not slow"
+
+test-all: $(READY)  ## the tests and the slow statistical simulations
+	$(BIN)/python -m pytest -q -n 2
+
+check: $(READY)  ## lint, formatting, types, and who may import whom
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q -p no:xdist tests/test_ranks.py
+
+bench: $(READY)  ## a durable decision over HTTP beside an empty FastAPI echo
+	$(BIN)/python -m benchmarks.http
+
+bench-learning: $(READY)  ## what each policy learns, stream by stream
+	$(BIN)/python -m benchmarks.learning
+
+bench-regret: $(READY)  ## how much of the gap to the known best the policies close
+	$(BIN)/python -m benchmarks.regret
+
+lock:            ## resolve requirements.lock anew (needs uv and the network)
+	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes \
+		--no-emit-index-url --custom-compile-command "make lock" --upgrade -o requirements.lock
+
+$(READY): requirements.lock pyproject.toml
+	@set -e; for python in python3.11 python3.12 python3 python; do \
+		if $$python -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' 2>/dev/null; \
+		then found=$$python; break; fi; done; \
+	if [ -z "$$found" ]; then echo "Topbill needs Python 3.11 or 3.12 on the PATH"; exit 1; fi; \
+	echo "Setting up .venv with $$($$found --version); this takes about a minute, once"; \
+	[ -x $(BIN)/python ] || $$found -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps -e .
+	@touch $@
+
+.PHONY: help demo up test test-all check bench bench-learning bench-regret lock

@@ -1,0 +1,52 @@
+"""One small experiment that tests of several modules decide on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from topbill import spec
+from topbill.spec import Experiment
+
+ARTWORK = """
+experiment: art
+surface: artwork
+unit: profile_id
+context:
+  device: {type: category, values: [tv, mobile]}
+  hour: {type: cycle, period: 24}
+action_features:
+  tone: {type: category, values: [warm, cold]}
+actions:
+  - {id: a, features: {tone: warm}, payload: {image: a.svg}}
+  - {id: b, features: {tone: cold}, payload: {image: b.svg}}
+  - {id: c, features: {tone: warm}, payload: {image: c.svg}}
+  - {id: d, features: {tone: cold}, payload: {image: d.svg}}
+metrics:
+  play: {event: play, kind: binary, window: 1s}
+objective: {play: 1.0}
+variants:
+  editorial: {policy: fixed, order: [c, a], share: 20%, control: true}
+  thompson: {policy: thompson, share: 60%}
+  uniform: {policy: uniform, share: 20%}
+"""
+
+
+def write(folder: Path, text: str = ARTWORK, name: str = "art.yaml") -> Path:
+    """An experiments folder with one file."""
+    folder.mkdir(exist_ok=True)
+    (folder / name).write_text(text)
+    return folder
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with the small experiment in it."""
+    return write(tmp_path / "experiments")
+
+
+@pytest.fixture
+def art(folder: Path) -> Experiment:
+    """The small experiment."""
+    return spec.load(folder / "art.yaml")
