@@ -13,8 +13,9 @@ from topbill.errors import LogError, NotFound
 from topbill.lake import FACE, Connection, Error, connect, quoted
 from topbill.report.effects import analysis, category_features
 from topbill.report.health import health
-from topbill.report.measure import OBJECTIVE, Measured, Seen, estimates
+from topbill.report.measure import Seen, estimates
 from topbill.report.model import Estimate, Health, MetricLine, Note, Report, ShareLine, VariantLine
+from topbill.report.rows import OBJECTIVE, gather
 
 
 def load(key: str, data: Path | str, *, segments: Sequence[str] | None = None, method: Method = "sequential") -> Report:
@@ -45,16 +46,14 @@ def _report(connection: Connection, key: str, segments: Sequence[str] | None, me
     at: int = published["at"]
     metrics = _rows(connection, f"SELECT * FROM metrics WHERE experiment = {quoted(key)}")
     objective_window = max((m["window_seconds"] for m in metrics if m["weight"]), default=0.0)
-    columns = [
-        Measured(OBJECTIVE, objective_window),
-        *(Measured(m["metric"], m["window_seconds"]) for m in metrics),
-    ]
-    seen, found = estimates(connection, key, columns, at)
     declared = _rows(connection, f"SELECT * FROM variants WHERE experiment = {quoted(key)}")
-    variants = _variants(declared, seen, found)
+    names = [m["metric"] for m in metrics]
     if segments is None:
-        segments = category_features(about[0]["spec"], {m["metric"] for m in metrics})
-    compared = analysis(connection, key, variants=declared, metrics=metrics, segments=segments, at=at, method=method)
+        segments = category_features(about[0]["spec"], names)
+    gather(connection, key, metrics, segments, at)
+    seen, found = estimates(connection, [OBJECTIVE, *names])
+    variants = _variants(declared, seen, found)
+    compared = analysis(connection, key, variants=declared, metrics=metrics, segments=segments, method=method)
     windows: dict[str, float] = {}
     for m in metrics:
         windows[m["event"]] = max(windows.get(m["event"], 0.0), m["window_seconds"])

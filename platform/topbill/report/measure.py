@@ -1,28 +1,20 @@
-"""What the lake says of an experiment's variants: objective and metrics, from moments by unit in one pass."""
+"""Objective and metrics of each variant: means per decision with intervals by unit, from moments in one pass."""
 
-# ruff: noqa: S608  (names and values enter the SQL only through `quoted` and `identifier`)
+# ruff: noqa: S608  (names enter the SQL only through `identifier`)
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from msgspec.structs import replace
 from scipy import stats
 
-from topbill.lake import Connection, identifier, quoted
+from topbill.lake import Connection, identifier
 from topbill.report.model import Estimate
+from topbill.report.rows import ROWS, UNIT, VARIANT
 from topbill.stats.moments import Moments, ratio
-
-OBJECTIVE = "objective_"
-"""The objective's column in `earned."KEY"`, beside the metrics' own."""
-
-
-class Measured(NamedTuple):
-    """A column of `earned."KEY"` and the age (seconds) at which a decision's value is final."""
-
-    column: str
-    window: float
 
 
 class Seen(NamedTuple):
@@ -33,48 +25,30 @@ class Seen(NamedTuple):
 
 
 def estimates(
-    connection: Connection, key: str, columns: list[Measured], at: int
+    connection: Connection, columns: Sequence[str]
 ) -> tuple[dict[str, Seen], dict[tuple[str, str], Estimate]]:
-    """Per variant what was seen at any age; per (column, variant) the mean per mature decision.
+    """Per variant what was seen at any age; per (column of `report_rows`, variant) the mean per mature decision.
 
-    A metric is the sum over mature decisions ÷ their number, each summed by unit first: a ratio of unit totals with
+    The mean is the sum over mature decisions ÷ their number, each summed by unit first: a ratio of unit totals with
     its delta-method variance (Deng, Knoblich & Lu 2018) and Student's t with units − 1 degrees of freedom.
     """
-    windows = sorted({round(c.window * 1e6) for c in columns})
-    counted = ", ".join(f"count(*) FILTER ({_mature('at', w, at)}) AS n{i}" for i, w in enumerate(windows))
-    earned = ", ".join(
-        f"coalesce(sum({identifier(c.column)}) FILTER ({_mature('at_', round(c.window * 1e6), at)}), 0.0) AS x{i}"
-        for i, c in enumerate(columns)
-    )
-    # Rewards carry their decision's variant and unit, so both sides are summed apart: no join of millions of ids.
-    nothing = ", ".join(f"0.0 AS x{i}" for i in range(len(columns)))
-    nobody = ", ".join(f"0 AS n{i}" for i in range(len(windows)))
-    names = [f"n{i}" for i in range(len(windows))] + [f"x{i}" for i in range(len(columns))]
-    sums = ", ".join(f"sum({c})::DOUBLE AS {c}" for c in names)
-    moments = []
-    for i, column in enumerate(columns):
-        x, n = f"x{i}", f"n{windows.index(round(column.window * 1e6))}"
-        moments += [f"count(*) FILTER ({n} > 0)", f"sum({x})", f"sum({n})"]
-        moments += [f"sum({x} * {x})", f"sum({x} * {n})", f"sum({n} * {n})"]
+    sums = [
+        f"coalesce(sum({identifier(c)}), 0.0) AS x{i}, count({identifier(c)}) AS n{i}" for i, c in enumerate(columns)
+    ]
+    moments = [
+        f"count(*) FILTER (n{i} > 0), sum(x{i}), sum(n{i})::DOUBLE, sum(x{i} * x{i}), sum(x{i} * n{i}), "
+        f"sum(n{i} * n{i})::DOUBLE"
+        for i in range(len(columns))
+    ]
     found = connection.sql(
-        f"WITH seen AS (SELECT variant, unit, count(*) AS decisions, {counted}, {nothing} FROM decisions "
-        f"WHERE experiment = {quoted(key)} AND variant IS NOT NULL GROUP BY variant, unit), "
-        f"paid AS (SELECT variant_, unit_, 0, {nobody}, {earned} FROM earned.{identifier(key)} "
-        f"WHERE variant_ IS NOT NULL GROUP BY variant_, unit_), "
-        f"units AS (SELECT variant, unit, sum(decisions) AS decisions, {sums} "
-        f"FROM (SELECT * FROM seen UNION ALL SELECT * FROM paid) GROUP BY variant, unit) "
-        f"SELECT variant, count(*), sum(decisions)::BIGINT, {', '.join(moments)} FROM units GROUP BY variant"
+        f"SELECT variant, count(*), sum(decisions)::BIGINT, {', '.join(moments)} FROM ("
+        f"SELECT {identifier(VARIANT)} AS variant, count(*) AS decisions, {', '.join(sums)} "
+        f"FROM {ROWS} GROUP BY {identifier(VARIANT)}, {identifier(UNIT)}) GROUP BY variant"
     ).fetchall()
     seen = {variant: Seen(units, decisions) for variant, units, decisions, *_ in found}
     return seen, {
-        (column.column, row[0]): _estimate(row[3 + 6 * i : 9 + 6 * i])
-        for row in found
-        for i, column in enumerate(columns)
+        (column, row[0]): _estimate(row[3 + 6 * i : 9 + 6 * i]) for row in found for i, column in enumerate(columns)
     }
-
-
-def _mature(column: str, window: int, at: int) -> str:
-    return f'epoch_us("{column}") + {window} < {at}'
 
 
 def _estimate(row: tuple[float, ...]) -> Estimate:
