@@ -7,18 +7,21 @@ scoring the present needs neither the past's rows nor folds: what scores a decis
 from __future__ import annotations
 
 from typing import Literal
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve
 
-from topbill.records import Actions, Floats
+from topbill.records import Actions, Floats, Indices
 
 Link = Literal["linear", "logistic"]
 _NEWTON_STEPS = 8
+_OWN_LIMIT = 512
+"""Most weights that actions may have of their own; past it they share all but an intercept, far past it even that."""
 
 
 class RewardModel:
-    """q̂(x, a) from (1, x, k) ⊗ (1, z) and an intercept for each action of `ids`; k = position/(1 + position).
+    """q̂(x, a) from (1, x, k) ⊗ (1, z), and weights on (1, x, k) for each action of `ids`; k = position/(1 + position).
 
     With the linear link the precision is XᵀX + I and the mean its ridge solution, from sufficient statistics and
     exact whatever the batches. With the logistic link each batch is a Laplace step from the last posterior.
@@ -26,35 +29,47 @@ class RewardModel:
 
     def __init__(self, context_size: int, action_size: int, ids: tuple[str, ...], *, link: Link = "linear") -> None:
         self.link = link
-        self._own = {name: i for i, name in enumerate(ids)}
-        self._shape = (2 + context_size, 1 + action_size)
-        size = self._shape[0] * self._shape[1] + len(ids)
-        self.weights = np.zeros(size)
         self.examples = 0
+        wide = 2 + context_size
+        own = wide if len(ids) * wide <= _OWN_LIMIT else int(len(ids) <= _OWN_LIMIT)
+        self._place = {name: i for i, name in enumerate(ids)} if own else {}
+        self._shared, self._own = (1 + action_size, wide), (len(self._place) + 1, own)
+        size = self._shared[0] * wide + self._own[0] * own
+        self._weights = np.zeros(size)
         self._precision = np.eye(size)
         self._rewarded = np.zeros(size)
         self._sum = np.zeros(size)
         self._earned = 0.0
+        self._coded: WeakKeyDictionary[Actions, tuple[Floats, Indices]] = WeakKeyDictionary()
 
-    def features(self, x: Floats, actions: Actions, position: int) -> Floats:
-        """(K × size) the features of every action in context x at a position."""
-        context = np.concatenate([[1.0], x, [position / (1.0 + position)]])
-        z = np.concatenate([np.ones((len(actions), 1)), actions.features], axis=1)
-        own = np.zeros((len(actions), len(self._own)))
-        for row, name in enumerate(actions.ids):
-            if name in self._own:
-                own[row, self._own[name]] = 1.0
-        crossed = (z[:, None, :] * context[None, :, None]).reshape(len(actions), -1)
-        return np.concatenate([crossed, own], axis=1)
-
-    def predict(self, features: Floats) -> Floats:
-        """(n,) expected rewards in [0, 1] at features (n × size); 0 before anything was learned."""
+    def predict(self, x: Floats, actions: Actions, positions: int) -> Floats:
+        """(K × positions) expected rewards in [0, 1] of the actions in context x; 0 before anything was learned."""
         if self.examples == 0:
-            return np.zeros(len(features))
-        score = features @ self.weights
-        if self.link == "logistic":
-            return _sigmoid(score + self._base())
-        return np.clip(score + self._base(), 0.0, 1.0)
+            return np.zeros((len(actions), positions))
+        z, rows = self._codes(actions)
+        contexts = np.stack([_context(x, k) for k in range(positions)], axis=1)
+        split = self._shared[0] * self._shared[1]
+        score = z @ (self._weights[:split].reshape(self._shared) @ contexts) + self._base()
+        own = self._weights[split:].reshape(self._own)
+        score += (own @ contexts[: self._own[1]])[rows]
+        return np.clip(score, 0.0, 1.0) if self.link == "linear" else _sigmoid(score)
+
+    def features(self, x: Floats, actions: Actions, row: int, position: int) -> Floats:
+        """(size,) the features of the action at `row` in context x at a position."""
+        z, rows = self._codes(actions)
+        context = _context(x, position)
+        own = np.zeros(self._own)
+        own[rows[row]] = context[: self._own[1]]
+        return np.concatenate([np.outer(z[row], context).ravel(), own.ravel()])
+
+    def _codes(self, actions: Actions) -> tuple[Floats, Indices]:
+        """(1, z) of each action, and its row among the own weights; the last row is of those without."""
+        held = self._coded.get(actions)
+        if held is None:
+            z = np.concatenate([np.ones((len(actions), 1)), actions.features], axis=1)
+            rows = [self._place.get(name, len(self._place)) for name in actions.ids]
+            held = self._coded[actions] = (z, np.array(rows, dtype=np.intp))
+        return held
 
     def learn(self, features: Floats, rewards: Floats) -> None:
         """Fold a batch: features (n × size) and rewards (n,) in [0, 1]."""
@@ -68,7 +83,7 @@ class RewardModel:
         self._precision += features.T @ features
         self._rewarded += features.T @ rewards
         self._sum += features.sum(axis=0)
-        self.weights = cho_solve(cho_factor(self._precision), self._rewarded - self._base() * self._sum)
+        self._weights = cho_solve(cho_factor(self._precision), self._rewarded - self._base() * self._sum)
 
     def _base(self) -> float:
         """The mean reward (its logit), to which weights shrink."""
@@ -77,7 +92,7 @@ class RewardModel:
 
     def _laplace(self, features: Floats, rewards: Floats) -> None:
         """Newton's steps to the mode of prior × likelihood, whose curvature is the next prior's precision."""
-        prior, start, base = self._precision, self.weights, self._base()
+        prior, start, base = self._precision, self._weights, self._base()
         w = start
         for _ in range(_NEWTON_STEPS):
             p = _sigmoid(features @ w + base)
@@ -86,7 +101,11 @@ class RewardModel:
             w = w + step
             if np.abs(step).max() < 1e-8:
                 break
-        self.weights, self._precision = w, curved
+        self._weights, self._precision = w, curved
+
+
+def _context(x: Floats, position: int) -> Floats:
+    return np.concatenate([[1.0], x, [position / (1.0 + position)]])
 
 
 def _sigmoid(score: Floats) -> Floats:

@@ -17,7 +17,7 @@ from topbill.keeper.learner import item_rewards
 from topbill.ope.record import Logged, Record
 from topbill.ope.reward_model import Link, RewardModel
 from topbill.ope.targets import Target
-from topbill.records import Actions, Decision, Floats, Indices
+from topbill.records import Actions, Decision, Floats
 
 _BATCHES, _SMALLEST, _LARGEST = 50, 100, 5_000
 
@@ -150,8 +150,13 @@ class Walk:
         """Keep what every target and the model say of each placement of one decision."""
         decision = logged.decision
         rewards = self._rewards(logged)
-        chosen = [decision.eligible.index(p.action) for p in decision.slate]
-        modelled = [self._model.predict(phi) for phi in self._features(decision)]
+        chosen = _rows(decision)
+        try:
+            x, actions = self._encoded(decision)
+        except BadRequest:
+            self.left_out["of another schema"] += 1
+            return
+        modelled = self._model.predict(x, actions, len(decision.slate)).T
         believed = [target.probabilities(decision) for target in self.targets]
         slate, self.ranking = len(self.units), self.ranking or len(decision.slate) > 1
         variant = float(sorted(self._used).index(decision.variant or ""))
@@ -187,31 +192,28 @@ class Walk:
             return [0.0] * (len(found) - 1) + found[-1:]
         return found
 
-    def _features(self, decision: Decision) -> list[Floats]:
-        """For each position, the model's features (len(eligible) × size)."""
+    def _encoded(self, decision: Decision) -> tuple[Floats, Actions]:
+        """Context and eligible actions as the experiment encodes them."""
         x = self._live.encoder.encode(msgspec.json.decode(decision.context))
-        actions = self._eligible(decision)
-        return [self._model.features(x, actions, k) for k in range(len(decision.slate))]
-
-    def _eligible(self, decision: Decision) -> Actions:
         actions = offered(self._live, decision.actions)
+        if decision.eligible == actions.ids:
+            return x, actions
         row_of = {action: row for row, action in enumerate(actions.ids)}
-        unknown = [action for action in decision.eligible if action not in row_of]
-        if unknown:
-            raise BadData("actions", f"got unknown action {unknown[0]!r}; expected those of {self.key} as published")
-        rows: Indices = np.array([row_of[action] for action in decision.eligible], dtype=np.intp)
-        return actions.take(rows)
+        if any(action not in row_of for action in decision.eligible):
+            raise BadData("actions", "got actions that the experiment no longer has")
+        return x, actions.take(np.array([row_of[action] for action in decision.eligible], dtype=np.intp))
 
     def _teach_model(self, ripe: list[Logged]) -> None:
         features, rewards = [], []
         for logged in ripe:
             decision = logged.decision
             try:
-                positions = self._features(decision)
+                x, actions = self._encoded(decision)
             except BadRequest:
                 continue  # of a revision with another schema
             for k, reward in enumerate(self._rewards(logged)):
-                features.append(positions[k][decision.eligible.index(decision.slate[k].action)])
+                row = decision.eligible.index(decision.slate[k].action)
+                features.append(self._model.features(x, actions, row, k))
                 rewards.append(reward)
         if rewards:
             self._model.learn(np.stack(features), np.array(rewards))
@@ -223,6 +225,17 @@ def _teacher(target: Target) -> Callable[[list[Logged]], None]:
             target.learn(logged.decision, logged.events)
 
     return teach
+
+
+def _rows(decision: Decision) -> list[int]:
+    """Where the placed actions are among the eligible. Raises BadData for one that is not there, or twice."""
+    rows = []
+    for placement in decision.slate:
+        if placement.action not in decision.eligible or placement.action in {decision.eligible[row] for row in rows}:
+            shown = ", ".join(decision.eligible[:8])
+            raise BadData("slate", f"got unknown action {placement.action!r}; expected one that remains of {shown}")
+        rows.append(decision.eligible.index(placement.action))
+    return rows
 
 
 def _overlap(pi: Floats, weight: float, logged: Floats | None, above: list[int]) -> tuple[float, float]:
