@@ -7,10 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1] / "platform" / "topbill"
-ORDER = (
-    "errors records chance features policies slates rules spec log lake engine keeper stats ope ab report "
-    "simulate service client dashboard supervise cli __main__"
-).split()
+UPPER = "errors records chance features policies slates rules spec log lake engine keeper stats ope ab report"
+ORDER = [*UPPER.split(" "), "simulate", "service", "client", "dashboard", "supervise", "cli", "__main__"]
 ONE_PLACE = {
     "duckdb": "lake",
     "deltalake": "lake",

@@ -78,7 +78,7 @@ def test_two_entries_of_one_group_with_the_same_id_store_it_once(log: SqliteLog)
 def test_an_event_is_a_duplicate_only_under_the_same_decision(log: SqliteLog) -> None:
     log.append([decision("d1"), decision("d2")], [event("d1", "e"), event("d2", "e")])
     receipt = log.append([], [event("d1", "e", 9.0), event("d1", "f")])
-    assert receipt.duplicates == {("d1", "e")}
+    assert receipt.duplicates == (True, False)
     assert [(e.event_id, e.value) for e in log.events("d1")] == [("e", 1.0), ("f", 1.0)]
 
 

@@ -78,11 +78,11 @@ class Entry(NamedTuple):
 
 
 class Receipt(NamedTuple):
-    """What the log says of an entry: the decisions that were stored before it, by id; the events that were
-    duplicates; or the id that was used before with another content (then nothing of the entry was stored)."""
+    """What the log says of an entry: the decisions that were stored before it, by id; of each event, whether it is a
+    duplicate; or the id that was used before with another content (then nothing of the entry was stored)."""
 
     stored: dict[str, Decision]
-    duplicates: frozenset[tuple[str, str]]
+    duplicates: tuple[bool, ...]
     conflict: str | None = None
 
 
@@ -376,23 +376,22 @@ def _admit(
         held = known.get(decision.decision_id)
         if held is not None:
             if held.request_hash != decision.request_hash:
-                return Receipt({}, frozenset(), conflict=decision.decision_id)
+                return Receipt({}, (), conflict=decision.decision_id)
             stored[decision.decision_id] = held
     for decision in entry.decisions:
         if decision.decision_id not in known:
             decision_rows += (decision.decision_id, decision.experiment, at, _encode(decision))
             if decision.decision_id in entry.keyed_decisions:
                 known[decision.decision_id] = decision
-    duplicates = set()
+    duplicates = []
     for event in entry.events:
         key = (event.decision_id, event.event_id)
-        if key in seen:
-            duplicates.add(key)
-        else:
+        duplicates.append(key in seen)
+        if not duplicates[-1]:
             event_rows += (event.decision_id, event.event_id, at, _encode(event))
             if key in entry.keyed_events:
                 seen.add(key)
-    return Receipt(stored, frozenset(duplicates))
+    return Receipt(stored, tuple(duplicates))
 
 
 def _chunks(items: Sequence[_T]) -> Iterator[Sequence[_T]]:

@@ -71,10 +71,13 @@ class RewardBatch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     rewards: Annotated[list[RewardRequest], msgspec.Meta(min_length=1, max_length=LARGEST_BATCH)]
 
 
+RewardStatus = Literal["stored", "duplicate", "unknown_decision"]
+
+
 class RewardAnswer(msgspec.Struct, frozen=True, gc=False):
     """What became of an event: `stored`, a `duplicate` of one stored before, of an `unknown_decision` (not stored)."""
 
-    status: Literal["stored", "duplicate", "unknown_decision"]
+    status: RewardStatus
     decision_id: str
     event_id: str | None
 
@@ -235,16 +238,14 @@ class Hot:
         )
         known = [event for event in events if event is not None]
         receipt = await self.writer.put(Entry(events=known, keyed_events=keyed)) if known else None
-        seen: set[tuple[str, str]] = set(receipt.duplicates) if receipt else set()
+        duplicate = iter(receipt.duplicates if receipt else ())
         answers = []
         for event, request in zip(events, requests, strict=True):
             if event is None:
                 answers.append(RewardAnswer("unknown_decision", request.decision_id, request.event_id))
             else:
-                key = (event.decision_id, event.event_id)
-                answers.append(RewardAnswer("duplicate" if key in seen else "stored", *key))
-                if request.event_id:
-                    seen.add(key)
+                status: RewardStatus = "duplicate" if next(duplicate) else "stored"
+                answers.append(RewardAnswer(status, event.decision_id, event.event_id))
             meters.REWARDS.labels(answers[-1].status).inc()
         return answers
 
