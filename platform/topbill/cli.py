@@ -7,7 +7,7 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import cyclopts
 import msgspec
@@ -271,6 +271,48 @@ def report(key: str, *, data: Data = _DATA, json_: Json = False) -> None:
 
     found = reports.load(key, data)
     _print_json(found) if json_ else reports.render_text(found, out)
+
+
+@app.command
+def evaluate(
+    key: str,
+    *,
+    policy: str,
+    variant: str | None = None,
+    estimators: tuple[str, ...] = (),
+    interval: Literal["normal", "bootstrap", "betting", "sequence"] = "normal",
+    alpha: float = 0.05,
+    data: Data = _DATA,
+    json_: Json = False,
+) -> None:
+    """What another policy would have earned in an experiment, from its log alone.
+
+    Parameters
+    ----------
+    key: The experiment whose log is used.
+    policy: An experiment file, snapshot, uniform, or "always ACTION".
+    variant: Only this variant of the file.
+    estimators: Names of estimators, separated by commas or given several times.
+    interval: How intervals are made.
+    alpha: 1 − the intervals' level.
+    """
+    from topbill.ope import evaluate as evaluate_policy
+    from topbill.ope import text
+
+    names = tuple(name.strip() for given in estimators for name in given.split(",")) or None
+    with _progress() as bar:
+        task = bar.add_task(key, total=None)
+        found = evaluate_policy(
+            key,
+            policy,
+            data,
+            variant=variant,
+            estimators=names,
+            interval=interval,
+            alpha=alpha,
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )
+    print(json.dumps(found.as_dict(), indent=2)) if json_ else text.render(found, out)
 
 
 @app.command

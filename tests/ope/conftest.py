@@ -73,7 +73,7 @@ def published(tmp_path: Path) -> Callable[..., World]:
         n: int = 4000,
         spec: str = ONE_SLOT,
         *,
-        click: Callable[[str, str, int], float] = lambda device, action, _: CLICKS[device][action],
+        click: Callable[[str, str, int], float] = lambda device, action, _: CLICKS[device].get(action, 0.0),
         change: Callable[[Decision], Decision] = lambda d: d,
         age: float = 3600.0,
         seed: int = 0,

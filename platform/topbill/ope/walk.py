@@ -229,7 +229,7 @@ def _teacher(target: Target) -> Callable[[list[Logged]], None]:
 
 def _rows(decision: Decision) -> list[int]:
     """Where the placed actions are among the eligible. Raises BadData for one that is not there, or twice."""
-    rows = []
+    rows: list[int] = []
     for placement in decision.slate:
         if placement.action not in decision.eligible or placement.action in {decision.eligible[row] for row in rows}:
             shown = ", ".join(decision.eligible[:8])
