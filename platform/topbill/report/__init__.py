@@ -6,6 +6,7 @@ report.render_text(found, rich.console.Console())
 """
 
 from topbill.report.build import load
+from topbill.report.html import to_html
 from topbill.report.model import (
     REASONS,
     Estimate,
@@ -16,6 +17,7 @@ from topbill.report.model import (
     Report,
     ShareLine,
     VariantLine,
+    to_json,
 )
 from topbill.report.text import render_text
 
@@ -31,4 +33,6 @@ __all__ = [
     "VariantLine",
     "load",
     "render_text",
+    "to_html",
+    "to_json",
 ]

@@ -132,3 +132,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     shares: list[ShareLine] = []
     health: Health = Health()
     notes: list[Note] = []
+
+
+def to_json(report: Report) -> str:
+    """The report as JSON, indented; what is missing is null with a reason beside it."""
+    return msgspec.json.format(msgspec.json.encode(report), indent=2).decode()

@@ -8,6 +8,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from topbill.ab import REASONS as AB_REASONS
+from topbill.ab import Analysis, Comparison
+from topbill.ab.verdict import GUARDRAIL_WORSE, SAMPLE_RATIO_MISMATCH, WORSE_THAN_CONTROL
 from topbill.report.build import duration
 from topbill.report.model import REASONS, Estimate, Health, Report
 
@@ -15,7 +18,7 @@ _SHOWN_ACTIONS = 12
 
 
 def render_text(report: Report, console: Console) -> None:
-    """Print the report: what it is about, what must be known, variants, metrics, shares, health."""
+    """Print the report: what it is about, the verdict, what must be known, effects, variants, shares, health."""
     console.print(f"[bold]{escape(report.title or report.experiment)}[/] ({report.experiment}, {report.status})")
     if report.hypothesis:
         console.print(escape(report.hypothesis), style="italic")
@@ -24,10 +27,79 @@ def render_text(report: Report, console: Console) -> None:
         f"{report.units:,} units, {report.decisions:,} decisions, {span}; lake as of {report.published_at}",
         highlight=False,
     )
+    if report.ab is not None:
+        console.print(f"[bold {tone(report.ab)}]{escape(report.ab.verdict.sentence)}[/]", highlight=False)
     for note in report.notes:
         console.print(f"[yellow]![/] {escape(note.sentence)}", highlight=False)
+    if report.ab is not None and report.ab.comparisons:
+        _effects(report.ab, console)
     console.print(_variants(report), _metrics(report), *_shares(report))
     _health(report.health, console)
+
+
+def tone(analysis: Analysis) -> str:
+    """The colour of a verdict: green to ship, red to stop, yellow to wait."""
+    if analysis.verdict.safe_to_ship:
+        return "green"
+    stop = {SAMPLE_RATIO_MISMATCH, GUARDRAIL_WORSE, WORSE_THAN_CONTROL}
+    return "red" if stop & set(analysis.verdict.codes) else "yellow"
+
+
+def _effects(analysis: Analysis, console: Console) -> None:
+    peeking = "valid however often one looks" if analysis.method == "sequential" else analysis.method
+    table = _table(f"Against {analysis.control}, {1 - analysis.alpha:.0%} intervals ({peeking})")
+    for heading in ("metric", "variant"):
+        table.add_column(heading)
+    for heading in ("value", "control", "lift", "interval", "chance to win", "adjusted p"):
+        table.add_column(heading, justify="right")
+    table.add_column("call")
+    for metric, group in groupby(analysis.comparisons, key=lambda c: c.metric):
+        for i, c in enumerate(group):
+            label = "" if i else escape(metric)
+            table.add_row(label, escape(str(c.variant)), *_effect(c))
+        table.add_section()
+    console.print(table)
+    for g in analysis.guardrails:
+        change = "" if g.worse_by is None else f": changed for the worse by {_signed(g.worse_by)}"
+        bounds = "" if g.worse_by_low is None else f", between {_signed(g.worse_by_low)} and {_signed(g.worse_by_high)}"
+        allowed = f" ({g.worse_by_at_most:.1%} allowed)"
+        verdict = {"not_worse": "kept", "worse": "[red]broken[/]"}.get(g.status, g.status)
+        console.print(
+            f"guardrail {escape(g.metric)}, {escape(g.variant)}: {verdict}{change}{bounds}{allowed}", highlight=False
+        )
+    ratio = analysis.sample_ratio
+    split = ", ".join(f"{escape(v)} {n:,}" for v, n in ratio.counts.items())
+    p = ratio.p_value if ratio.p_sequential is None else ratio.p_sequential
+    alarm = "[red]not as intended[/]" if ratio.alarm else "as intended"
+    console.print(f"split of units: {alarm} ({split}; p = {p:.3g})", highlight=False)
+    for h in analysis.heterogeneity:
+        if h.p_adjusted is not None and h.p_adjusted <= analysis.alpha:
+            console.print(
+                f"[yellow]![/] the effect of {escape(h.variant)} differs by {escape(h.segment)} "
+                f"(adjusted p = {h.p_adjusted:.3g}); see the segments in --json or --html",
+                highlight=False,
+            )
+
+
+def _effect(c: Comparison) -> tuple[str, ...]:
+    if c.difference is None:
+        return _number(c.value), _number(c.control_value), "-", AB_REASONS.get(c.reason, c.reason), "-", "-", ""
+    if c.relative is not None and c.relative_low is not None and c.relative_high is not None:
+        lift, interval = _signed(c.relative), f"{_signed(c.relative_low)} to {_signed(c.relative_high)}"
+    else:
+        lift, interval = f"{c.difference:+.4g}", f"{c.difference_low:+.4g} to {c.difference_high:+.4g}"
+    chance = "-" if c.chance_to_win is None else f"{c.chance_to_win:.0%}"
+    p = "-" if c.p_adjusted is None else f"{c.p_adjusted:.3g}"
+    call = {"better": "[green]better[/]", "worse": "[red]worse[/]", "no_call": "no call yet"}[c.call]
+    return _number(c.value), _number(c.control_value), lift, interval, chance, p, call
+
+
+def _signed(share: float | None) -> str:
+    return "-" if share is None else f"{share:+.1%}"
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
 
 
 def _variants(report: Report) -> Table:
@@ -68,7 +140,7 @@ def _metrics(report: Report) -> Table:
 def _shares(report: Report) -> list[Table]:
     if not report.shares:
         return []
-    table = _table("What was shown")
+    table = _table("What was shown (what an action is worth takes off-policy evaluation)")
     for heading in ("variant", "action"):
         table.add_column(heading)
     for heading in ("shown", "share"):
