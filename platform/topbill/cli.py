@@ -114,6 +114,7 @@ def rebuild(key: str, *, experiments: Experiments = _EXPERIMENTS, data: Data = _
     key: The experiment.
     """
     from topbill import spec
+    from topbill.keeper import archive
     from topbill.keeper.learner import rebuild as fold_again
     from topbill.log.sqlite import SqliteLog
 
@@ -122,7 +123,7 @@ def rebuild(key: str, *, experiments: Experiments = _EXPERIMENTS, data: Data = _
         raise NotFound(f"{experiments}: no experiment {key!r}; see topbill validate {experiments}")
     log = SqliteLog(data / "log.sqlite")
     with err.status(f"folding the log of {key}"):
-        held, states = fold_again(log, experiment)
+        held, states = fold_again(log, experiment, archive.reader(data))
     log.close()
     same = held.states == states
     verdict = "[green]equals[/]" if same else "[red]differs from[/]"

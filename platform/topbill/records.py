@@ -107,6 +107,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     """The learned state of all policies of an experiment, and the log position that it includes.
 
     `watermark` is the last `seq` of `decisions` folded in; `states` maps variant to the policy's own bytes.
+    A refit folds anew from after `start`, and learns what was fully matured at `refit_at` (µs) from all its rewards.
     """
 
     experiment: str
@@ -114,6 +115,8 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     watermark: int
     fingerprint: str
     states: dict[str, bytes]
+    start: int = 0
+    refit_at: int = 0
     at: int = 0
 
 

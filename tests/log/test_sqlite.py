@@ -150,7 +150,8 @@ def test_forgetting_takes_only_what_is_old_and_published_with_its_events(
     monkeypatch.setattr("topbill.log.sqlite.now_micros", lambda: 1_000)
     log.append([decision("a"), decision("b"), decision("c")], [event("a", "e"), event("b", "e")])
     assert log.forget(decisions_through=3, events_through=1, older_than=1_000) == 0
-    assert log.forget(decisions_through=2, events_through=1, older_than=1_001) == 1
+    assert log.forget(decisions_through=3, events_through=1, older_than=1_001) == 1
+    assert log.first_seq() == 2
     assert [d.decision_id for _, d in log.read_decisions(0, 10)] == ["b", "c"]
     assert [e.decision_id for _, e in log.read_events(0, 10)] == ["b"]
     log.append([decision("d")])

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import msgspec
 
 from topbill.engine import Live, offered
 from topbill.errors import BadRequest, Conflict, NotFound
-from topbill.log.sqlite import SqliteLog
+from topbill.log.sqlite import Matured, SqliteLog
 from topbill.records import Decision, Example, Policy, RewardEvent, Snapshot
 from topbill.spec import Experiment
 
@@ -25,6 +25,10 @@ GROWTH = 0.01
 their number, and the number of versions stays logarithmic."""
 LONGEST_WAIT = 60.0
 """Seconds after which what was learned is published in any case."""
+DAY = 86_400_000_000
+"""Microseconds between two refits."""
+
+Archive = Callable[[str, int, int, int, int], list[Matured]]
 
 
 def examples(live: Live, decision: Decision, events: Iterable[RewardEvent]) -> Iterator[Example]:
@@ -90,14 +94,18 @@ def _objective(experiment: Experiment, decision: Decision, events: list[RewardEv
 
 
 class Fold:
-    """The policies of one experiment, and the log position up to which they have learned."""
+    """The policies of one experiment, and the log position up to which they have learned.
 
-    def __init__(self, experiment: Experiment) -> None:
+    `refit_at` (µs) splits the log: decisions that had reached the longest window of the objective by then are learned
+    from all their rewards, later ones from those that came within `learn_after`. `start` is where a refit began.
+    """
+
+    def __init__(self, experiment: Experiment, start: int = 0, refit_at: int = 0) -> None:
         self.live = Live(experiment)
         self.version = 0
-        self.watermark = 0
+        self.start = self.watermark = self.safe = start
+        self.refit_at = refit_at
         self.learned = 0
-        self.safe = 0
         self._published = (0, 0.0)
 
     def resume(self, log: SqliteLog) -> None:
@@ -107,24 +115,33 @@ class Fold:
             return
         if self.live.adopt(snapshot):
             self.watermark = self.safe = snapshot.watermark
+            self.start, self.refit_at = snapshot.start, snapshot.refit_at
         self.version = snapshot.version
 
-    def step(self, log: SqliteLog, barrier: int, through: int | None = None, limit: int = BATCH) -> int:
+    def ages(self, barrier: int) -> list[tuple[int, int]]:
+        """(age at which decisions are learned, time at which they must have reached it), in µs, oldest part first."""
+        early = (int(self.live.experiment.learn_after * 1e6), barrier)
+        return [(full_age(self.live.experiment), self.refit_at), early] if self.refit_at else [early]
+
+    def step(self, log: SqliteLog, barrier: int, through: int = 2**62, limit: int = BATCH) -> int:
         """Fold the next matured decisions (at most `limit`, none with seq > `through`); returns how many were read."""
-        age = int(self.live.experiment.learn_after * 1e6)
-        rows = log.matured(self.live.experiment.key, self.watermark, age, barrier, limit)
-        if through is not None:
+        for age, reached in self.ages(barrier):
+            rows = log.matured(self.live.experiment.key, self.watermark, age, reached, limit)
             rows = [row for row in rows if row[0] <= through]
-        if not rows:
-            return 0
+            if rows:
+                self.absorb(rows)
+                return len(rows)
+        return 0
+
+    def absorb(self, rows: list[Matured]) -> None:
+        """Learn from matured decisions, the next ones in the order of the log."""
         batches: dict[str, list[Example]] = {name: [] for name in self.live.policies}
         shared = [v.name for v in self.live.experiment.variants if v.training == "shared"]
         for _, decision, events in rows:
-            if decision.reason != "policy" or decision.variant not in batches:
-                continue
-            found = list(examples(self.live, decision, events))
-            for name in {decision.variant, *shared}:
-                batches[name] += found
+            if decision.reason == "policy" and decision.variant in batches:
+                found = list(examples(self.live, decision, events))
+                for name in {decision.variant, *shared}:
+                    batches[name] += found
         for name, batch in batches.items():
             if batch:
                 self.live.policies[name].update(batch)
@@ -132,7 +149,6 @@ class Fold:
         self.watermark = rows[-1][0]
         if self.learned == self._published[0]:
             self.safe = self.watermark  # nothing in between that a version would have to hold
-        return len(rows)
 
     def states(self) -> dict[str, bytes]:
         """Each variant's policy as bytes."""
@@ -155,6 +171,8 @@ class Fold:
             watermark=self.watermark,
             fingerprint=self.live.experiment.learning_fingerprint,
             states=self.states(),
+            start=self.start,
+            refit_at=self.refit_at,
         )
         log.write_snapshot(snapshot)
         self.version, self.safe = snapshot.version, self.watermark
@@ -162,11 +180,12 @@ class Fold:
 
 
 class Learner:
-    """Keeps every experiment's fold up to the log, and publishes versions."""
+    """Keeps every experiment's fold up to the log, publishes versions, and refits those that ask for it."""
 
     def __init__(self, log: SqliteLog, experiments: Iterable[Experiment]) -> None:
         self._log = log
         self._folds: dict[str, Fold] = {}
+        self._refits: dict[str, Fold] = {}
         self.reload(experiments)
 
     def reload(self, experiments: Iterable[Experiment]) -> None:
@@ -176,43 +195,82 @@ class Learner:
             held = self._folds.get(experiment.key)
             if held is not None and held.live.experiment == experiment:
                 folds[experiment.key] = held
-                continue
-            folds[experiment.key] = Fold(experiment)
-            folds[experiment.key].resume(self._log)
+            else:
+                folds[experiment.key] = Fold(experiment)
+                folds[experiment.key].resume(self._log)
+                self._refits.pop(experiment.key, None)
         self._folds = folds
 
     def needed_after(self) -> int:
         """Decisions up to this `seq` are in a published version of their experiment: no learner reads them again."""
-        needed = [self._log.next_seq(key, fold.safe) for key, fold in self._folds.items()]
+        folds = {**self._folds, **self._refits}
+        needed = [self._log.next_seq(key, fold.safe) for key, fold in folds.items()]
         return min((seq - 1 for seq in needed if seq is not None), default=2**62)
 
     def step(self) -> int:
         """Fold what has matured, at most a batch an experiment; returns the number of decisions read."""
         barrier = self._log.barrier()
-        return sum(self._step(fold, barrier) for fold in self._folds.values())
+        return sum(self._step(key, fold, barrier) for key, fold in list(self._folds.items()))
 
-    def _step(self, fold: Fold, barrier: int) -> int:
+    def _step(self, key: str, fold: Fold, barrier: int) -> int:
         read = fold.step(self._log, barrier)
         if read < BATCH and fold.due:
             try:
                 fold.publish(self._log)
             except Conflict:
-                self._folds[fold.live.experiment.key] = fresh = Fold(fold.live.experiment)
-                fresh.resume(self._log)
+                self._folds[key] = Fold(fold.live.experiment)
+                self._folds[key].resume(self._log)
                 raise
+        return max(read, self._refit(key, fold, barrier))
+
+    def _refit(self, key: str, fold: Fold, barrier: int) -> int:
+        """Fold what the log holds once more with all its rewards, a batch at a time; then let it take over."""
+        refit = self._refits.get(key)
+        if refit is None:
+            experiment = fold.live.experiment
+            first = self._log.first_seq()
+            matured = first is not None and self._log.matured(key, 0, full_age(experiment), barrier, 1)
+            if experiment.refit == "daily" and matured and barrier - fold.refit_at >= DAY:
+                self._refits[key] = Fold(experiment, start=(first or 1) - 1, refit_at=barrier)
+            return 0
+        read = refit.step(self._log, barrier, through=fold.watermark)
+        if refit.watermark >= fold.watermark:
+            refit.version = fold.version
+            refit.publish(self._log)
+            self._folds[key] = self._refits.pop(key)
         return read
 
 
-def rebuild(log: SqliteLog, experiment: Experiment) -> tuple[Snapshot, dict[str, bytes]]:
-    """The newest snapshot, and the states reached by folding the log from its start up to the same watermark.
+def full_age(experiment: Experiment) -> int:
+    """µs after which no event counts in the objective any more."""
+    windows = [metric.window for metric in experiment.metrics if metric.name in experiment.objective]
+    return int(max([*windows, experiment.learn_after]) * 1e6)
 
-    Raises NotFound where nothing was learned yet.
+
+def rebuild(log: SqliteLog, experiment: Experiment, archive: Archive) -> tuple[Snapshot, dict[str, bytes]]:
+    """The newest snapshot, and the states reached by folding everything from its start up to the same watermark.
+
+    `archive` gives what the log has already let go: (experiment, after seq, through seq, age in µs, reached by µs).
+    Raises NotFound where nothing was learned yet, or where the experiment learns otherwise than the snapshot did.
     """
     held = log.snapshot(experiment.key)
     if held is None:
         raise NotFound(f"{experiment.key}: no policy version in the log yet; start `topbill keep` and send rewards")
-    fold = Fold(experiment)
+    if held.fingerprint != experiment.learning_fingerprint:
+        raise NotFound(
+            f"{experiment.key}: version {held.version} was learned under other features, metrics or policies than the "
+            "file has now; let `topbill keep` learn the new ones first"
+        )
+    fold = Fold(experiment, held.start, held.refit_at)
     barrier = log.barrier()
+    first = log.first_seq()
+    gone = held.watermark if first is None else min(first - 1, held.watermark)
+    for age, reached in fold.ages(barrier):
+        while fold.watermark < gone:
+            rows = archive(experiment.key, fold.watermark, gone, age, reached)
+            if not rows:
+                break
+            fold.absorb(rows)
     while fold.watermark < held.watermark and fold.step(log, barrier, through=held.watermark):
         pass
     return held, fold.states()

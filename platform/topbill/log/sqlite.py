@@ -11,6 +11,7 @@ import sqlite3
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -40,6 +41,8 @@ CREATE TABLE IF NOT EXISTS policy_snapshots (
     watermark INTEGER NOT NULL,
     at INTEGER NOT NULL,
     fingerprint TEXT NOT NULL,
+    start INTEGER NOT NULL,
+    refit_at INTEGER NOT NULL,
     blob BLOB NOT NULL,
     PRIMARY KEY (experiment, version)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS revisions (
@@ -84,6 +87,10 @@ class Receipt(NamedTuple):
     stored: dict[str, Decision]
     duplicates: tuple[bool, ...]
     conflict: str | None = None
+
+
+Matured = tuple[int, Decision, list[RewardEvent]]
+"""A decision that reached an age, after its `seq`, and the events that had come by then."""
 
 
 class Revision(NamedTuple):
@@ -223,9 +230,7 @@ class SqliteLog:
         )
         return [(seq, _stamped_event(at, body)) for seq, at, body in rows]
 
-    def matured(
-        self, experiment: str, after_seq: int, age: int, barrier: int, limit: int
-    ) -> list[tuple[int, Decision, list[RewardEvent]]]:
+    def matured(self, experiment: str, after_seq: int, age: int, barrier: int, limit: int) -> list[Matured]:
         """The next decisions of an experiment that were `age` µs old at `barrier`, in order, at most `limit`, each
         with the events that had come when it reached that age: the same whenever it is asked."""
         rows = self._db.execute(
@@ -251,6 +256,11 @@ class SqliteLog:
             self._db.execute("UPDATE clock SET at = ?", (at,))
         return int(at) - 1
 
+    def first_seq(self) -> int | None:
+        """The `seq` of the oldest decision that the log still holds; None when it holds none."""
+        seq: int | None = self._db.execute("SELECT min(seq) FROM decisions").fetchone()[0]
+        return seq
+
     def next_seq(self, experiment: str, after_seq: int) -> int | None:
         """The `seq` of an experiment's first decision after `after_seq`; None when there is none."""
         query = "SELECT min(seq) FROM decisions WHERE experiment = ? AND seq > ?"
@@ -267,7 +277,7 @@ class SqliteLog:
     def snapshot(self, experiment: str, version: int | None = None) -> Snapshot | None:
         """The newest snapshot of an experiment, or that of `version`; None when there is none."""
         row = self._db.execute(
-            """SELECT version, watermark, fingerprint, blob, at FROM policy_snapshots
+            """SELECT version, watermark, fingerprint, blob, at, start, refit_at FROM policy_snapshots
                WHERE experiment = ?1 AND version = coalesce(?2,
                    (SELECT max(version) FROM policy_snapshots WHERE experiment = ?1))""",
             (experiment, version),
@@ -281,7 +291,14 @@ class SqliteLog:
                 f"{self.path}: snapshot {experiment} v{row[0]} is damaged: {error}; run topbill rebuild"
             ) from error
         return Snapshot(
-            experiment=experiment, version=row[0], watermark=row[1], fingerprint=row[2], states=states, at=row[4]
+            experiment=experiment,
+            version=row[0],
+            watermark=row[1],
+            fingerprint=row[2],
+            states=states,
+            start=row[5],
+            refit_at=row[6],
+            at=row[4],
         )
 
     def write_snapshot(self, snapshot: Snapshot) -> None:
@@ -296,8 +313,17 @@ class SqliteLog:
                     "another keeper is at work on this data folder: stop one of them"
                 )
             self._db.execute(
-                "INSERT INTO policy_snapshots VALUES (?, ?, ?, ?, ?, ?)",
-                (snapshot.experiment, snapshot.version, snapshot.watermark, at, snapshot.fingerprint, blob),
+                "INSERT INTO policy_snapshots VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                (
+                    snapshot.experiment,
+                    snapshot.version,
+                    snapshot.watermark,
+                    at,
+                    snapshot.fingerprint,
+                    snapshot.start,
+                    snapshot.refit_at,
+                    blob,
+                ),
             )
 
     # ------------------------------------------------------------------ audit and upkeep
@@ -329,7 +355,8 @@ class SqliteLog:
 
     def forget(self, decisions_through: int, events_through: int, older_than: int, limit: int = 2_000) -> int:
         """Delete at most `limit` decisions (with their events) that have seq ≤ `decisions_through` and were stamped
-        before `older_than` µs, and whose events all have seq ≤ `events_through`; returns how many went."""
+        before `older_than` µs, up to the first that has an event with seq > `events_through`; returns how many went.
+        What remains is the whole end of the log."""
         with self._transaction():
             ids = [
                 row[0]
@@ -339,7 +366,7 @@ class SqliteLog:
                 )
             ]
             pending = "SELECT 1 FROM reward_events WHERE decision_id = ? AND seq > ?"
-            ids = [i for i in ids if not self._db.execute(pending, (i, events_through)).fetchone()]
+            ids = list(takewhile(lambda i: not self._db.execute(pending, (i, events_through)).fetchone(), ids))
             self._db.executemany("DELETE FROM decisions WHERE decision_id = ?", [(i,) for i in ids])
             self._db.executemany("DELETE FROM reward_events WHERE decision_id = ?", [(i,) for i in ids])
         return len(ids)
