@@ -16,6 +16,7 @@ from topbill.report.health import health
 from topbill.report.measure import Seen, estimates
 from topbill.report.model import Estimate, Health, MetricLine, Note, Report, ShareLine, VariantLine
 from topbill.report.rows import OBJECTIVE, gather
+from topbill.report.words import duration
 
 
 def load(key: str, data: Path | str, *, segments: Sequence[str] | None = None, method: Method = "sequential") -> Report:
@@ -148,14 +149,6 @@ def _notes(variants: list[VariantLine], checked: Health, objective_window: float
     if checked.reward_events == 0:
         notes.append(Note(code="no_rewards", sentence="No reward event has come yet; are rewards being sent?"))
     return notes
-
-
-def duration(seconds: float) -> str:
-    """A window in words: 48 h, 30 min, 5 s."""
-    for size, unit in ((86_400.0 * 3, ""), (3_600.0, "h"), (60.0, "min")):
-        if seconds >= size:
-            return f"{seconds / size:g} {unit}" if unit else f"{seconds / 86_400.0:g} days"
-    return f"{seconds:g} s"
 
 
 def _iso(shown: str | None) -> str | None:

@@ -6,12 +6,9 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from itertools import groupby
 
-from topbill.ab import REASONS as AB_REASONS
 from topbill.ab import Analysis
-from topbill.report import svg
-from topbill.report.build import duration
-from topbill.report.model import REASONS, Estimate, Health, Report
-from topbill.report.text import tone
+from topbill.report import svg, words
+from topbill.report.model import REASONS, Health, Report
 
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1c1c1e; --dim: #6b6b70; --line: #d9d9de; --page: #fff; }
@@ -42,7 +39,7 @@ def to_html(report: Report) -> str:
         f"<p><em>{escape(report.hypothesis)}</em></p>" if report.hypothesis else "",
     ]
     if report.ab is not None:
-        colour = tone(report.ab)
+        colour = words.tone(report.ab)
         told = f"<strong>{_WORDS[colour]}.</strong> {escape(report.ab.verdict.sentence)}"
         body.append(f"<div class='verdict {colour}'>{told}</div>")
     body += [f"<p class=note>{escape(note.sentence)}</p>" for note in report.notes]
@@ -66,18 +63,9 @@ def _effects(analysis: Analysis) -> str:
     ]
     rows = []
     for c in analysis.comparisons:
-        if c.difference is None:
-            why = AB_REASONS.get(c.reason, c.reason)
-            rows.append([c.metric, str(c.variant), _number(c.value), _number(c.control_value), why, "", "", ""])
-            continue
-        relative = c.relative is not None and c.relative_low is not None and c.relative_high is not None
-        lift = _signed(c.relative) if relative else f"{c.difference:+.4g}"
-        low, high = (c.relative_low, c.relative_high) if relative else (c.difference_low, c.difference_high)
-        between = f"{_signed(low)} to {_signed(high)}" if relative else f"{low:+.4g} to {high:+.4g}"
+        *values, call = words.comparison(c)
         chance = "" if c.chance_to_win is None else f"{c.chance_to_win:.0%}"
-        call = {"better": "better", "worse": "worse", "no_call": "no call yet"}[c.call]
-        values = [_number(c.value), _number(c.control_value), lift, between, chance, call]
-        rows.append([c.metric, str(c.variant), *values])
+        rows.append((c.metric, str(c.variant), *values, chance, call))
     peeking = " Intervals stay valid however often one looks." if analysis.method == "sequential" else ""
     heads = ("metric", "variant", "value", analysis.control, "lift", "interval", "chance to win", "call")
     caption = f"{1 - analysis.alpha:.0%} intervals by unit, as policies over the units assigned to them.{peeking}"
@@ -85,11 +73,10 @@ def _effects(analysis: Analysis) -> str:
 
 
 def _guardrails(analysis: Analysis) -> str:
-    words = {"not_worse": "kept", "worse": "broken", "undecided": "undecided", "unknown": "unknown"}
     rows = [
         (
-            *(g.metric, g.variant, words[g.status], _signed(g.worse_by)),
-            *(_between(g.worse_by_low, g.worse_by_high), f"{g.worse_by_at_most:.1%}"),
+            *(g.metric, g.variant, words.GUARDRAILS[g.status], words.signed(g.worse_by)),
+            *(words.between(g.worse_by_low, g.worse_by_high), f"{g.worse_by_at_most:.1%}"),
         )
         for g in analysis.guardrails
     ]
@@ -106,7 +93,7 @@ def _segments(analysis: Analysis) -> str:
     parts = []
     for h in analysis.heterogeneity:
         rows = [
-            [e.value, f"{e.n:,}", _number(e.shrunken), _between(e.shrunken_low, e.shrunken_high, "{:+.4f}")]
+            [e.value, f"{e.n:,}", words.number(e.shrunken), words.between(e.shrunken_low, e.shrunken_high, "{:+.4f}")]
             for e in h.effects
         ]
         p = "" if h.p_adjusted is None else f" (does it differ? adjusted p = {h.p_adjusted:.3g})"
@@ -120,7 +107,7 @@ def _variants(report: Report) -> str:
     rows = [
         (
             *(v.variant + (" (control)" if v.control else ""), v.policy, "" if v.share is None else f"{v.share:.0%}"),
-            *(f"{v.units:,}", f"{v.decisions:,}", f"{v.reward.decisions:,}", *_estimate(v.reward)),
+            *(f"{v.units:,}", f"{v.decisions:,}", f"{v.reward.decisions:,}", *words.estimate(v.reward)),
         )
         for v in report.variants
     ]
@@ -131,8 +118,8 @@ def _variants(report: Report) -> str:
 def _metrics(report: Report) -> str:
     rows = [
         (
-            *(m.metric + (" (guardrail)" if m.guardrail else ""), m.variant, duration(m.window_seconds)),
-            *(f"{m.estimate.decisions:,}", *_estimate(m.estimate)),
+            *(m.metric + (" (guardrail)" if m.guardrail else ""), m.variant, words.duration(m.window_seconds)),
+            *(f"{m.estimate.decisions:,}", *words.estimate(m.estimate)),
         )
         for m in report.metrics
     ]
@@ -161,16 +148,16 @@ def _health(health: Health) -> str:
     rows = [
         ["actions drawn as often as logged", drawn],
         ["decisions by reason", ", ".join(f"{k} {n:,}" for k, n in health.reasons.items()) or "none"],
-        ["fallbacks", _percent(health.fallback_share)],
-        ["mature decisions", _percent(health.mature_share)],
-        ["reward events that joined in a window", _percent(health.reward_join_rate)],
-        ["mature decisions with a reward event", _percent(health.rewarded_share)],
+        ["fallbacks", words.percent(health.fallback_share)],
+        ["mature decisions", words.percent(health.mature_share)],
+        ["reward events that joined in a window", words.percent(health.reward_join_rate)],
+        ["mature decisions with a reward event", words.percent(health.rewarded_share)],
         ["engine time, ms", ", ".join(f"{k} {ms:.2f}" for k, ms in health.latency_ms.items()) or "none"],
     ]
     lines = [
         (
-            *(line.variant, line.action, f"{line.drawn:,}", f"{line.expected:,.1f}", _number(line.mean_weight)),
-            _between(line.low, line.high, "{:.3f}") if line.low is not None else REASONS[line.reason],
+            *(line.variant, line.action, f"{line.drawn:,}", f"{line.expected:,.1f}", words.number(line.mean_weight)),
+            words.between(line.low, line.high, "{:.3f}") if line.low is not None else REASONS[line.reason],
             {True: "as logged", False: "off", None: "not tested"}[line.ok],
         )
         for line in health.propensity
@@ -192,25 +179,3 @@ def _table(heads: Sequence[str], rows: Iterable[Sequence[str]], labels: int, cap
     )
     told = f"<caption style='caption-side:bottom;text-align:left'>{escape(caption)}</caption>" if caption else ""
     return f"<div class=wide><table>{told}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
-
-
-def _estimate(found: Estimate) -> list[str]:
-    if found.low is None:
-        return [_number(found.value), REASONS[found.reason]]
-    return [_number(found.value), _between(found.low, found.high, "{:.4f}")]
-
-
-def _between(low: float | None, high: float | None, form: str = "{:+.1%}") -> str:
-    return "" if low is None or high is None else f"{form.format(low)} to {form.format(high)}"
-
-
-def _percent(share: float | None) -> str:
-    return "-" if share is None else f"{share:.2%}"
-
-
-def _signed(share: float | None) -> str:
-    return "" if share is None else f"{share:+.1%}"
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4f}"

@@ -88,7 +88,7 @@ def _interval(bar: Bar, y: float, reach: float) -> str:
 
 
 def _x(value: float, reach: float) -> float:
-    return _LABEL + (value + reach) / (2 * reach) * (_WIDTH - _LABEL - 30) + 10
+    return _LABEL + 10 + (value + reach) / (2 * reach) * (_WIDTH - _LABEL - 40)
 
 
 def _ticks(reach: float) -> list[float]:

@@ -8,11 +8,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from topbill.ab import REASONS as AB_REASONS
 from topbill.ab import Analysis, Comparison
-from topbill.ab.verdict import GUARDRAIL_WORSE, SAMPLE_RATIO_MISMATCH, WORSE_THAN_CONTROL
-from topbill.report.build import duration
-from topbill.report.model import REASONS, Estimate, Health, Report
+from topbill.report import words
+from topbill.report.model import Health, Report
 
 _SHOWN_ACTIONS = 12
 
@@ -28,21 +26,13 @@ def render_text(report: Report, console: Console) -> None:
         highlight=False,
     )
     if report.ab is not None:
-        console.print(f"[bold {tone(report.ab)}]{escape(report.ab.verdict.sentence)}[/]", highlight=False)
+        console.print(f"[bold {words.tone(report.ab)}]{escape(report.ab.verdict.sentence)}[/]", highlight=False)
     for note in report.notes:
         console.print(f"[yellow]![/] {escape(note.sentence)}", highlight=False)
     if report.ab is not None and report.ab.comparisons:
         _effects(report.ab, console)
     console.print(_variants(report), _metrics(report), *_shares(report))
     _health(report.health, console)
-
-
-def tone(analysis: Analysis) -> str:
-    """The colour of a verdict: green to ship, red to stop, yellow to wait."""
-    if analysis.verdict.safe_to_ship:
-        return "green"
-    stop = {SAMPLE_RATIO_MISMATCH, GUARDRAIL_WORSE, WORSE_THAN_CONTROL}
-    return "red" if stop & set(analysis.verdict.codes) else "yellow"
 
 
 def _effects(analysis: Analysis, console: Console) -> None:
@@ -60,13 +50,11 @@ def _effects(analysis: Analysis, console: Console) -> None:
         table.add_section()
     console.print(table)
     for g in analysis.guardrails:
-        change = "" if g.worse_by is None else f": changed for the worse by {_signed(g.worse_by)}"
-        bounds = "" if g.worse_by_low is None else f", between {_signed(g.worse_by_low)} and {_signed(g.worse_by_high)}"
+        verdict = "[red]broken[/]" if g.status == "worse" else words.GUARDRAILS[g.status]
+        bounds = words.between(g.worse_by_low, g.worse_by_high)
+        change = f"; worse by {words.signed(g.worse_by)}, between {bounds}" if bounds else ""
         allowed = f" ({g.worse_by_at_most:.1%} allowed)"
-        verdict = {"not_worse": "kept", "worse": "[red]broken[/]"}.get(g.status, g.status)
-        console.print(
-            f"guardrail {escape(g.metric)}, {escape(g.variant)}: {verdict}{change}{bounds}{allowed}", highlight=False
-        )
+        console.print(f"guardrail {escape(g.metric)}, {escape(g.variant)}: {verdict}{change}{allowed}", highlight=False)
     ratio = analysis.sample_ratio
     split = ", ".join(f"{escape(v)} {n:,}" for v, n in ratio.counts.items())
     p = ratio.p_value if ratio.p_sequential is None else ratio.p_sequential
@@ -82,24 +70,11 @@ def _effects(analysis: Analysis, console: Console) -> None:
 
 
 def _effect(c: Comparison) -> tuple[str, ...]:
-    if c.difference is None:
-        return _number(c.value), _number(c.control_value), "-", AB_REASONS.get(c.reason, c.reason), "-", "-", ""
-    if c.relative is not None and c.relative_low is not None and c.relative_high is not None:
-        lift, interval = _signed(c.relative), f"{_signed(c.relative_low)} to {_signed(c.relative_high)}"
-    else:
-        lift, interval = f"{c.difference:+.4g}", f"{c.difference_low:+.4g} to {c.difference_high:+.4g}"
+    *numbers, call = words.comparison(c)
     chance = "-" if c.chance_to_win is None else f"{c.chance_to_win:.0%}"
     p = "-" if c.p_adjusted is None else f"{c.p_adjusted:.3g}"
-    call = {"better": "[green]better[/]", "worse": "[red]worse[/]", "no_call": "no call yet"}[c.call]
-    return _number(c.value), _number(c.control_value), lift, interval, chance, p, call
-
-
-def _signed(share: float | None) -> str:
-    return "-" if share is None else f"{share:+.1%}"
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4f}"
+    colour = {"better": "[green]", "worse": "[red]"}.get(call, "")
+    return *numbers, chance, p, colour + call
 
 
 def _variants(report: Report) -> Table:
@@ -112,7 +87,7 @@ def _variants(report: Report) -> Table:
         shown = f"{escape(v.variant)} (control)" if v.control else escape(v.variant)
         planned = "" if v.share is None else f"{v.share:.0%}"
         counts = (f"{v.units:,}", f"{v.decisions:,}", f"{v.reward.decisions:,}")
-        table.add_row(shown, v.policy, planned, *counts, *_estimate(v.reward))
+        table.add_row(shown, v.policy, planned, *counts, *words.estimate(v.reward))
     return table
 
 
@@ -129,9 +104,9 @@ def _metrics(report: Report) -> Table:
             table.add_row(
                 "" if i else label,
                 escape(line.variant),
-                duration(line.window_seconds),
+                words.duration(line.window_seconds),
                 f"{found.decisions:,}",
-                *_estimate(found),
+                *words.estimate(found),
             )
         table.add_section()
     return table
@@ -176,10 +151,10 @@ def _health(health: Health, console: Console) -> None:
     else:
         table.add_row("actions drawn as often as logged", "cannot be tested yet")
     table.add_row("decisions by reason", ", ".join(f"{k} {n:,}" for k, n in health.reasons.items()) or "none")
-    table.add_row("fallbacks", _percent(health.fallback_share))
-    table.add_row("mature decisions", _percent(health.mature_share))
-    table.add_row("reward events that joined in a window", _percent(health.reward_join_rate))
-    table.add_row("mature decisions with a reward event", _percent(health.rewarded_share))
+    table.add_row("fallbacks", words.percent(health.fallback_share))
+    table.add_row("mature decisions", words.percent(health.mature_share))
+    table.add_row("reward events that joined in a window", words.percent(health.reward_join_rate))
+    table.add_row("mature decisions with a reward event", words.percent(health.rewarded_share))
     latency = ", ".join(f"{name} {ms:.2f}" for name, ms in health.latency_ms.items())
     table.add_row("engine time, ms", latency or "none")
     console.print(table)
@@ -187,14 +162,3 @@ def _health(health: Health, console: Console) -> None:
 
 def _table(title: str) -> Table:
     return Table(title=title, title_justify="left", title_style="bold", header_style="dim", expand=False)
-
-
-def _estimate(found: Estimate) -> tuple[str, str]:
-    value = "-" if found.value is None else f"{found.value:.4f}"
-    if found.low is None or found.high is None:
-        return value, REASONS[found.reason]
-    return value, f"{found.low:.4f} to {found.high:.4f}"
-
-
-def _percent(share: float | None) -> str:
-    return "-" if share is None else f"{share:.2%}"
