@@ -17,6 +17,7 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from scipy import stats
 
@@ -85,11 +86,7 @@ def _report(progress: Callable[[str, int, int], None], kind: str, rows: int, don
 
 def variant(kind: str) -> Variant:
     """The only variant of a replay: this kind of policy with its default parameters."""
-    try:
-        params = KINDS[kind].Params()
-    except TypeError as error:
-        raise BadRequest("--policy", f"{kind} needs parameters of its own ({error}); choose another") from None
-    return Variant(name=kind, policy=kind, params=params, share=1.0, control=True)
+    return Variant(name=kind, policy=kind, params=KINDS[kind].Params(), share=1.0, control=True)
 
 
 def replay(log: ObdLog, variant: Variant, progress: Callable[[int], None] = lambda _: None) -> Replayed:
@@ -156,31 +153,34 @@ def rate(rows: float, clicks: float) -> Rate:
 
 def table(report: Report) -> Table:
     """The report as a table, the log's own click rate first."""
-    shown = Table(title=f"{report.file}: {report.log.rows:,.0f} rows, {report.items} items", title_justify="left")
+    title = f"{report.file}: {report.log.rows:,.0f} rows of {report.items} items"
+    shown = Table(title=title, title_justify="left", pad_edge=False, box=SIMPLE_HEAD)
     shown.add_column("policy", no_wrap=True)
-    for heading in ("matched rows", "clicks", "click rate", "95% interval", "weighted click rate", "95% interval"):
+    for heading in ("rows matched", "clicks", "click rate and 95%", "effective rows", "weighted rate and 95%"):
         shown.add_column(heading, justify="right")
-    shown.add_column("effective rows", justify="right")
-    shown.add_row("(the log's own)", *_cells(report.log), "", "", "")
+    shown.add_row("(the log itself)", f"{report.log.rows:,.0f}", f"{report.log.clicks:.0f}", _rate(report.log), "", "")
     for line in report.policies:
-        _, _, *weighted = _cells(line.weighted)
-        shown.add_row(line.policy, *_cells(line.matched), *weighted, f"{line.weighted.rows:,.0f}")
+        matched, weighted = line.matched, line.weighted
+        counts = f"{matched.rows:,.0f}", f"{matched.clicks:.0f}"
+        shown.add_row(line.policy, *counts, _rate(matched), f"{weighted.rows:,.0f}", _rate(weighted))
     return shown
 
 
-def _cells(rate: Rate) -> list[str]:
+def _rate(rate: Rate) -> str:
     low, high = rate.interval
-    own = "-" if rate.rate is None else f"{rate.rate:.3%}"
-    return [f"{rate.rows:,.0f}", f"{rate.clicks:,.0f}", own, f"{low:.3%} to {high:.3%}"]
+    return "-" if rate.rate is None else f"{rate.rate:.2%} ({low:.2%} to {high:.2%})"
 
 
 def reading(report: Report) -> str:
     """What the table can and cannot say, in a sentence or two."""
     low, high = report.log.interval
     apart = [
-        line.policy for line in report.policies if line.matched.interval[0] > high or line.matched.interval[1] < low
+        line.policy
+        for line in report.policies
+        if max(line.matched.interval[0], line.weighted.interval[0]) > high
+        or min(line.matched.interval[1], line.weighted.interval[1]) < low
     ]
     share = f"One row in {report.items} matches a policy's choice"
     if apart:
-        return f"{share}. Apart from the log's own rate, interval from interval: {', '.join(apart)}."
-    return f"{share}; so few cannot tell these policies from the log's own rate: every interval overlaps it."
+        return f"{share}. Set apart from the log's own rate, interval from interval: {', '.join(apart)}."
+    return f"{share}: too few here to tell a policy from the log's own rate, for every interval overlaps that one."
