@@ -21,7 +21,8 @@ WITH part AS (
     ORDER BY seq LIMIT $batch),
 came AS (
     SELECT decision_id, list({'event_id': r.event_id, 'event': r.event, 'value': r.value, 'action': r.action,
-        'position': r.position, 'occurred_at': epoch_us(r.at), 'received': epoch_us(r.received_at)} ORDER BY r.seq) events
+        'position': r.position, 'occurred_at': epoch_us(r.at), 'received': epoch_us(r.received_at)}
+        ORDER BY r.seq) events
     FROM rewards r JOIN part d USING (decision_id) WHERE epoch_us(r.received_at) <= epoch_us(d.at) + $age GROUP BY ALL)
 SELECT seq, decision_id, experiment, revision, variant, unit, context, actions, eligible, slate, propensities,
     propensity, policy, policy_version, reason, epoch_us(part.at) AS "at", events
