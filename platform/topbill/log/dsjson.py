@@ -1,0 +1,181 @@
+"""VW's dsjson for contextual bandits (one action a decision), to and from Topbill's decisions and reward events.
+
+A line has the context in `c` with one entry of `_multi` for each action, `a` the actions' numbers (from 1) with the
+chosen one first, `p` their probabilities in the same order, and the cost (−reward) of the chosen. What dsjson has no
+place for is kept under `topbill`, which VW ignores; lines of other makers lack it and get defaults.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import msgspec
+
+from topbill.errors import BadData
+from topbill.records import Decision, Placement, RewardEvent
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_OWN = (
+    "experiment",
+    "revision",
+    "variant",
+    "unit",
+    "policy",
+    "policy_version",
+    "reason",
+    "request_hash",
+    "micros",
+    "at",
+)
+
+
+def dump_line(
+    decision: Decision,
+    events: Iterable[RewardEvent],
+    features: Mapping[str, Mapping[str, Any]],
+    reward: float | None = None,
+) -> bytes:
+    """One decision as a line without its end. `features` maps action ids to their raw features (for actions that the
+    decision does not bring along); `reward` is what VW is to learn from, by default the sum of the events' values.
+
+    Raises BadData for a slate of several, or an action without features.
+    """
+    if len(decision.slate) != 1:
+        raise BadData(decision.decision_id, f"got a slate of {len(decision.slate)}; dsjson for CB holds one placement")
+    held = list(events)
+    placed = decision.slate[0]
+    sent = msgspec.json.decode(decision.actions) or []
+    own = {action["id"]: action.get("features", {}) for action in sent}
+    try:
+        multi = [{"_tag": name, "action": own[name] if name in own else features[name]} for name in decision.eligible]
+    except KeyError as error:
+        raise BadData(
+            decision.decision_id, f"got action {error} without features; expected all eligible ones"
+        ) from None
+    index = decision.eligible.index(placed.action)
+    order = [index, *(i for i in range(len(multi)) if i != index)]
+    p = decision.probabilities[0] if decision.probabilities else None
+    cost = -(sum(event.value for event in held) if reward is None else reward)
+    line = {
+        "_label_cost": cost + 0.0,
+        "_label_probability": placed.propensity,
+        "_label_Action": index + 1,
+        "_labelIndex": index,
+        "o": [{"EventId": e.event_id, "v": e.value, "topbill": _event(e)} for e in held],
+        "Timestamp": (_EPOCH + timedelta(microseconds=decision.at)).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+        "Version": "1",
+        "EventId": decision.decision_id,
+        "a": [i + 1 for i in order] if p else [index + 1],
+        "c": {"shared": msgspec.json.decode(decision.context), "_multi": multi},
+        "p": [p[i] for i in order] if p else [placed.propensity],
+        "VWState": {"m": f"{decision.policy}/{decision.policy_version}"},
+        "topbill": {name: getattr(decision, name) for name in _OWN}
+        | {"actions": decision.actions, "whole": p is not None},
+    }
+    return msgspec.json.encode(line)
+
+
+def dump(
+    rows: Iterable[tuple[Decision, list[RewardEvent]]], features: Mapping[str, Mapping[str, Any]]
+) -> Iterator[bytes]:
+    """A line, ended, for each decision."""
+    for decision, events in rows:
+        yield dump_line(decision, events, features) + b"\n"
+
+
+def parse_line(line: bytes, *, experiment: str = "imported", number: int = 0) -> tuple[Decision, list[RewardEvent]]:
+    """The decision and events of a line; `number` is named in errors. Raises BadData for what is no CB line.
+
+    A foreign line's actions are called by their `_tag` or `id`, else by their place (`a1`, `a2`, …); its cost becomes
+    an event `reward` of the opposite sign.
+    """
+    where = f"line {number}"
+    try:
+        found = msgspec.json.decode(line)
+        context, a, p = found["c"], found["a"], found["p"]
+        multi = context["_multi"]
+    except (msgspec.DecodeError, KeyError, TypeError) as error:
+        raise BadData(
+            where, f"got no dsjson of a contextual bandit ({error}); expected c with _multi, a and p"
+        ) from None
+    if len(a) != len(p) or not a or not all(1 <= i <= len(multi) for i in a):
+        raise BadData(where, f"got a={a} and p={p} for {len(multi)} actions; expected as many of each, from 1")
+    ids = tuple(_name(action, i) for i, action in enumerate(multi, 1))
+    if not 0 < p[0] <= 1:
+        raise BadData(where, f"got probability {p[0]}; expected one in (0, 1]")
+    ours = found.get("topbill") or {}
+    at = ours.get("at", _micros(found.get("Timestamp"), where))
+    whole = ours.get("whole", len(a) == len(multi))
+    of = {i - 1: q for i, q in zip(a, p, strict=True)}
+    decision = Decision(
+        **{
+            "experiment": experiment,
+            "revision": "",
+            "variant": "imported",
+            "unit": str(found.get("EventId", number)),
+            "policy": "imported",
+            "reason": "policy",
+            **{name: ours[name] for name in _OWN if name in ours},
+        }
+        | {"at": at},
+        decision_id=str(found.get("EventId", f"{experiment}-{number}")),
+        context=msgspec.Raw(msgspec.json.encode(_shared(context))),
+        actions=_actions(ours, multi, ids),
+        eligible=ids,
+        slate=(Placement(0, ids[a[0] - 1], p[0]),),
+        propensity=p[0],
+        probabilities=(tuple(of.get(i, 0.0) for i in range(len(ids))),) if whole else None,
+    )
+    return decision, _events(found, decision)
+
+
+def load(lines: Iterable[bytes], *, experiment: str = "imported") -> Iterator[tuple[Decision, list[RewardEvent]]]:
+    """The decisions of a dsjson file's lines, one at a time; blank lines are passed over."""
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            yield parse_line(line, experiment=experiment, number=number)
+
+
+def _event(e: RewardEvent) -> dict[str, Any]:
+    names = ("event", "action", "position", "occurred_at", "at")
+    return {name: getattr(e, name) for name in names}
+
+
+def _events(found: Mapping[str, Any], decision: Decision) -> list[RewardEvent]:
+    key = decision.decision_id
+    known = [o for o in found.get("o") or () if "topbill" in o]
+    if known or "topbill" in found:
+        return [RewardEvent(decision_id=key, event_id=o["EventId"], value=o["v"], **o["topbill"]) for o in known]
+    reward = -float(found.get("_label_cost") or 0.0)
+    if not reward:
+        return []
+    return [RewardEvent(decision_id=key, event_id="reward", event="reward", value=reward, at=decision.at)]
+
+
+def _name(action: Mapping[str, Any], place: int) -> str:
+    return str(action.get("_tag") or action.get("id") or f"a{place}")
+
+
+def _shared(context: Mapping[str, Any]) -> Any:
+    rest = {name: value for name, value in context.items() if name != "_multi"}
+    return rest["shared"] if rest.keys() == {"shared"} else rest
+
+
+def _actions(ours: Mapping[str, Any], multi: list[dict[str, Any]], ids: tuple[str, ...]) -> msgspec.Raw:
+    """The actions as the caller sent them; NULL where the experiment's own were used."""
+    if ours:
+        return msgspec.Raw(msgspec.json.encode(ours.get("actions")))
+    bare = [{k: v for k, v in action.items() if k not in ("_tag", "id")} for action in multi]
+    return msgspec.Raw(msgspec.json.encode([{"id": i, "features": f} for i, f in zip(ids, bare, strict=True)]))
+
+
+def _micros(timestamp: str | None, where: str) -> int:
+    if timestamp is None:
+        return 0
+    try:
+        at = datetime.fromisoformat(timestamp)
+    except ValueError:
+        raise BadData(where, f"got Timestamp {timestamp!r}; expected ISO 8601, as 2026-01-31T12:00:00Z") from None
+    return ((at if at.tzinfo else at.replace(tzinfo=UTC)) - _EPOCH) // timedelta(microseconds=1)
