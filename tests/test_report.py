@@ -240,7 +240,7 @@ def test_honest_propensities_pass(tmp_path: Path) -> None:
 
 
 def test_sixty_honest_variants_raise_no_alarm_together(tmp_path: Path) -> None:
-    """Intervals hold for all lines at once: an honest log fails in 5% of cases, not in 95% (as 120 single ones would)."""
+    """Intervals hold for all lines at once: an honest log fails in 5% of cases, not in 95%."""
     rows = [
         msgspec.structs.replace(d, decision_id=f"{seed}-{d.decision_id}", variant=f"v{seed}")
         for seed in range(60)

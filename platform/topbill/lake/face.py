@@ -108,7 +108,7 @@ def write(
     fresh = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
         fresh.unlink(missing_ok=True)
-        with duckdb.connect(str(fresh)) as connection:
+        with duckdb.connect(str(fresh), config={"default_block_size": "16384"}) as connection:
             connection.execute("SET TimeZone = 'UTC'")
             connection.execute("BEGIN")
             connection.execute(_TABLES)
@@ -211,50 +211,40 @@ def _feedback_view(experiments: Sequence[Experiment], at: int) -> str:
 
 
 def _fill(
-    connection: duckdb.DuckDBPyConnection, experiments: Iterable[Experiment], revisions: Sequence[Revision]
+    connection: duckdb.DuckDBPyConnection, experiments: Sequence[Experiment], revisions: Sequence[Revision]
 ) -> None:
     """The small tables: what the experiment files say, and the audit."""
     since = {(r.experiment, r.revision): r.at for r in reversed(revisions)}
-    for e in experiments:
-        _insert(
-            connection,
-            "experiments",
-            [
-                *(e.key, e.fingerprint, e.title, e.owner, e.hypothesis, e.surface, e.status, e.unit),
-                *(e.slots, e.traffic, e.holdout, _moment(since.get((e.key, e.fingerprint)))),
-                msgspec.json.encode(e.raw).decode(),
-            ],
+    files = [
+        (
+            *(e.key, e.fingerprint, e.title, e.owner, e.hypothesis, e.surface, e.status, e.unit),
+            *(e.slots, e.traffic, e.holdout, _moment(since.get((e.key, e.fingerprint)))),
+            msgspec.json.encode(e.raw).decode(),
         )
-        for v in e.variants:
-            _insert(
-                connection,
-                "variants",
-                [e.key, v.name, v.policy, v.share, v.control, v.floor, v.evaluable, v.training],
-            )
-        limits = {g.metric: g.worse_by_at_most for g in e.guardrails}
-        for m in e.metrics:
-            _insert(
-                connection,
-                "metrics",
-                [
-                    e.key,
-                    m.name,
-                    m.event,
-                    m.kind,
-                    m.window,
-                    m.cap,
-                    e.objective.get(m.name),
-                    m.better,
-                    limits.get(m.name),
-                ],
-            )
-    for r in revisions:
-        _insert(connection, "revisions", [r.experiment, r.revision, _moment(r.at), r.who, r.spec])
+        for e in experiments
+    ]
+    variants = [
+        (e.key, v.name, v.policy, v.share, v.control, v.floor, v.evaluable, v.training)
+        for e in experiments
+        for v in e.variants
+    ]
+    metrics = [
+        (e.key, m.name, m.event, m.kind, m.window, m.cap, e.objective.get(m.name), m.better, limits.get(m.name))
+        for e in experiments
+        for limits in [{g.metric: g.worse_by_at_most for g in e.guardrails}]
+        for m in e.metrics
+    ]
+    _insert(connection, "experiments", files)
+    _insert(connection, "variants", variants)
+    _insert(connection, "metrics", metrics)
+    _insert(connection, "revisions", [(r.experiment, r.revision, _moment(r.at), r.who, r.spec) for r in revisions])
 
 
-def _insert(connection: duckdb.DuckDBPyConnection, table: str, row: list[Any]) -> None:
-    holes = ", ".join("?" * len(row))
-    connection.execute(f"INSERT INTO {table} VALUES ({holes})", row)
+def _insert(connection: duckdb.DuckDBPyConnection, table: str, rows: Sequence[tuple[Any, ...]]) -> None:
+    """All rows in one statement: each costs DuckDB 2 ms."""
+    if rows:
+        holes = ", ".join(["(" + ", ".join("?" * len(rows[0])) + ")"] * len(rows))
+        connection.execute(f"INSERT INTO {table} VALUES {holes}", [value for row in rows for value in row])
 
 
 def _moment(micros: int | None) -> datetime | None:
