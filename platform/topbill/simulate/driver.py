@@ -21,11 +21,13 @@ from topbill.simulate.tally import Tally
 from topbill.simulate.viewers import Visit
 from topbill.simulate.world import World
 
-PAGES_PER_SECOND = 250.0
+PAGES_PER_SECOND = 300.0
 WORKERS = 8
 REWARDS_PER_REQUEST = 500
 DELIVER_EVERY = 0.05
 TRIES = 6
+BACKOFF = 0.1
+"""Seconds before a request is sent again; doubled each time."""
 
 
 class Driver:
@@ -121,7 +123,7 @@ class Driver:
         for attempt in range(TRIES):
             if attempt:
                 self.retries += 1
-                await asyncio.sleep(0.1 * 2**attempt)
+                await asyncio.sleep(BACKOFF * 2**attempt)
             try:
                 response = await client.post(path, json=body)
             except httpx.TransportError as error:
