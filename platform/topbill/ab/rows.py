@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any
 
 import numpy as np
@@ -26,8 +27,11 @@ _NUMERIC = (
     "U",
     "BIGNUM",
 )
+_INTEGERS = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT")
 _SORTABLE = 50_000_000
 """Above this many rows the check for one row a unit would take more memory than grouping does."""
+_SAMPLE = 200_000
+"""So many rows nearly always show a unit twice, where units have several."""
 
 
 def quoted(name: str) -> str:
@@ -133,32 +137,60 @@ def read(
 
 
 def _look(relation: Any, unit: str | None, numeric: list[str], binary: set[str]) -> tuple[int, bool, dict[str, Column]]:
-    picked = ["count(*)"]
-    picked += [f"count({quoted(unit)})", f"approx_count_distinct({quoted(unit)})"] if unit is not None else ["0", "0"]
+    # Counts, least and greatest values only: files answer these from their statistics, without being read.
+    picked = ["count(*)", f"count({quoted(unit)})" if unit is not None else "count(*)"]
     for name in numeric:
         x = f"CAST({quoted(name)} AS DOUBLE)"
-        finite = f"FILTER (WHERE isfinite({x}))"
-        odd = f"count(*) FILTER (WHERE {x} NOT IN (0, 1) AND isfinite({x}))" if name in binary else "0"
-        picked += [f"count({x})", f"count(*) {finite}", f"count(*) FILTER (WHERE isinf({x}))"]
-        picked += [f"min({x}) {finite}", f"max({x}) {finite}", odd]
-    seen = relation.query("unit_rows", f"SELECT {', '.join(picked)} FROM unit_rows").fetchall()[0]  # noqa: S608
-    count, with_unit, about = int(seen[0]), int(seen[1]), int(seen[2])
-    if unit is not None and with_unit < count:
+        picked += [f"count({x})", f"min({x})", f"max({x})"]
+    count, with_unit, *seen = relation.query("unit_rows", f"SELECT {', '.join(picked)} FROM unit_rows").fetchall()[0]  # noqa: S608
+    if with_unit < count:
         raise BadData(f"data.{unit}", f"{count - with_unit} of {count} rows have no unit; give each row one or drop it")
     columns = {}
-    for i, name in enumerate(numeric):
-        _, finite_rows, infinite, low, high, odd_rows = seen[3 + 6 * i : 9 + 6 * i]
-        if odd_rows:
-            raise BadData(f"data.{name}", f"{odd_rows} rows hold neither 0 nor 1; use Mean for such a column")
-        low, high = (0.0, 0.0) if low is None else (float(low), float(high))
-        columns[name] = Column(count - finite_rows - infinite, infinite, low, high, low)
-    return count, unit is None or _all_differ(relation, unit, count, about), columns
+    for name, filled, low, high in zip(numeric, seen[::3], seen[1::3], seen[2::3], strict=True):
+        if filled and not (isfinite(low) and isfinite(high)):  # NaN sorts above everything
+            columns[name] = _look_closely(relation, name, count)
+        else:
+            columns[name] = Column(count - filled, 0, low or 0.0, high or 0.0, low or 0.0)
+        if name in binary:
+            _check_binary(relation, name, columns[name])
+    return count, unit is None or _all_differ(relation, unit, count), columns
 
 
-def _all_differ(relation: Any, unit: str, count: int, about: int) -> bool:
-    """Whether no unit occurs twice: hashes that all differ prove it, several times faster than grouping."""
-    if about < 0.9 * count or count > _SORTABLE:
+def _look_closely(relation: Any, name: str, count: int) -> Column:
+    x = f"CAST({quoted(name)} AS DOUBLE)"
+    finite = f"FILTER (WHERE isfinite({x}))"
+    picked = f"count(*) {finite}, count(*) FILTER (WHERE isinf({x})), min({x}) {finite}, max({x}) {finite}"
+    usable, infinite, low, high = relation.query("unit_rows", f"SELECT {picked} FROM unit_rows").fetchall()[0]  # noqa: S608
+    return Column(count - usable - infinite, infinite, low or 0.0, high or 0.0, low or 0.0)
+
+
+def _check_binary(relation: Any, name: str, seen: Column) -> None:
+    x = f"CAST({quoted(name)} AS DOUBLE)"
+    odd = 0
+    if {seen.low, seen.high} <= {0.0, 1.0}:
+        question = f"SELECT count(*) FILTER (WHERE {x} NOT IN (0, 1) AND isfinite({x})) FROM unit_rows"  # noqa: S608
+        odd = relation.query("unit_rows", question).fetchall()[0][0]
+    if odd or not {seen.low, seen.high} <= {0.0, 1.0}:
+        raise BadData(f"data.{name}", f"got values from {seen.low:g} to {seen.high:g}; expected 0 and 1, or use Mean")
+
+
+def _all_differ(relation: Any, unit: str, count: int) -> bool:
+    """Whether no unit occurs twice. To prove it is several times faster than to group by unit."""
+    if count > _SORTABLE or not _hashes_differ(relation.limit(_SAMPLE), unit):
         return False
+    if count <= _SAMPLE:
+        return True
+    x = quoted(unit)
+    if str(relation.types[relation.columns.index(unit)]) in _INTEGERS:
+        low, high = relation.query("unit_rows", f"SELECT min({x}), max({x}) FROM unit_rows").fetchall()[0]  # noqa: S608
+        if high - low < 8 * count:  # a bit per possible unit is little
+            bits = f"SELECT bit_count(bitstring_agg({x}, {low}, {high})) FROM unit_rows"  # noqa: S608
+            return bool(relation.query("unit_rows", bits).fetchall()[0][0] == count)
+    return _hashes_differ(relation, unit)
+
+
+def _hashes_differ(relation: Any, unit: str) -> bool:
+    """Hashes that all differ prove that the units do; two that agree send us to grouping, which is always right."""
     hashes = relation.query("unit_rows", f"SELECT hash({quoted(unit)}) AS h FROM unit_rows").fetchnumpy()["h"]  # noqa: S608
     hashes = np.sort(np.asarray(hashes))
     return bool(np.all(hashes[1:] != hashes[:-1]))

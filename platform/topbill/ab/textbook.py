@@ -90,7 +90,7 @@ def rate_interval(
 
 def rate_test(control: tuple[int, int], treated: tuple[int, int], *, exact: bool = False) -> float:
     """p-value that two rates (successes, units) are one: by Pearson's chi-square (the pooled z), or Fisher's exact."""
-    table = [[wins, n - wins] for wins, n in (treated, control)]
+    table = np.array([[wins, n - wins] for wins, n in (treated, control)])
     return float(fisher_exact(table).pvalue if exact else chi2_contingency(table, correction=False).pvalue)
 
 
