@@ -176,17 +176,15 @@ def _check_binary(relation: Any, name: str, seen: Column) -> None:
 
 def _all_differ(relation: Any, unit: str, count: int) -> bool:
     """Whether no unit occurs twice. To prove it is several times faster than to group by unit."""
-    if count > _SORTABLE or not _hashes_differ(relation.limit(_SAMPLE), unit):
-        return False
-    if count <= _SAMPLE:
-        return True
     x = quoted(unit)
-    if str(relation.types[relation.columns.index(unit)]) in _INTEGERS:
+    if count and str(relation.types[relation.columns.index(unit)]) in _INTEGERS:
         low, high = relation.query("unit_rows", f"SELECT min({x}), max({x}) FROM unit_rows").fetchall()[0]  # noqa: S608
         if high - low < 8 * count:  # a bit per possible unit is little
             bits = f"SELECT bit_count(bitstring_agg({x}, {low}, {high})) FROM unit_rows"  # noqa: S608
             return bool(relation.query("unit_rows", bits).fetchall()[0][0] == count)
-    return _hashes_differ(relation, unit)
+    if count > _SORTABLE or not _hashes_differ(relation.limit(_SAMPLE), unit):
+        return False
+    return count <= _SAMPLE or _hashes_differ(relation, unit)
 
 
 def _hashes_differ(relation: Any, unit: str) -> bool:
