@@ -21,10 +21,6 @@ PLAIN_EVERY = 10.0
 """Seconds between two tables where the output is no terminal."""
 LAUNCH = 30.0
 """Seconds after which each experiment's last action joins, where there are enough others."""
-LEGEND = (
-    "[dim]reward: objective per decision · regret: what the best choices would have earned more · closed: how much of "
-    "the way from a uniform choice (0%) to the known best (100%) · lately: over the last 2,000 decisions or so[/dim]"
-)
 
 
 def run_demo(
@@ -93,7 +89,7 @@ def board(driver: Driver) -> Group:
         f"{driver.elapsed:3.0f} s · {driver.pages:,} homepages · [bold]{pace:,.0f} decisions/s[/bold] · "
         f"{driver.tally.decisions:,} decisions · {driver.rewards:,} reward events"
     )
-    return Group(head, table(driver.tally.lines()), LEGEND)
+    return Group(head, table(driver.tally.lines()))
 
 
 def summary(driver: Driver, *, data: str, dashboard: str | None = None) -> list[str]:

@@ -45,7 +45,7 @@ class ObdLog:
 
 
 def read_obd(path: Path) -> ObdLog:
-    """The log in a Parquet or CSV file.
+    """The log in a Parquet or CSV file, its rows by time where it has a timestamp.
 
     Raises BadData, naming file and column, for a file that cannot be read, lacks a column or has another type in it,
     or whose items were not drawn uniformly: then a replay would be biased.
@@ -58,6 +58,8 @@ def read_obd(path: Path) -> ObdLog:
         if not fits(column.type) or column.null_count:
             nulls = f" with {column.null_count} nulls" if column.null_count else ""
             raise BadData(f"{path.name}.{name}", f"got {column.type}{nulls}; expected {expected}")
+    if "timestamp" in table.column_names:
+        table = table.sort_by("timestamp")
     if not table.num_rows:
         raise BadData(path.name, "got no rows; expected at least one")
     click = table["click"].to_numpy()

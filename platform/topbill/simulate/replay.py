@@ -152,23 +152,24 @@ def rate(rows: float, clicks: float) -> Rate:
 
 
 def table(report: Report) -> Table:
-    """The report as a table, the log's own click rate first."""
+    """The report as a table, the log's own click rate first: clicks among the matched rows and their rate, and the rate
+    of all rows weighted by the policy's own probabilities, with the number of rows that they are worth."""
     title = f"{report.file}: {report.log.rows:,.0f} rows of {report.items} items"
-    shown = Table(title=title, title_justify="left", pad_edge=False, box=SIMPLE_HEAD)
+    shown = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
+    shown.padding = (0, 1, 0, 0)
     shown.add_column("policy", no_wrap=True)
-    for heading in ("rows matched", "clicks", "click rate and 95%", "effective rows", "weighted rate and 95%"):
-        shown.add_column(heading, justify="right")
-    shown.add_row("(the log itself)", f"{report.log.rows:,.0f}", f"{report.log.clicks:.0f}", _rate(report.log), "", "")
+    for heading in ("clicks", "click rate (95%)", "effective", "weighted (95%)"):
+        shown.add_column(heading, justify="right", no_wrap=True)
+    shown.add_row("(the log itself)", f"{report.log.clicks:.0f} of {report.log.rows:,.0f}", _rate(report.log), "", "")
     for line in report.policies:
-        matched, weighted = line.matched, line.weighted
-        counts = f"{matched.rows:,.0f}", f"{matched.clicks:.0f}"
-        shown.add_row(line.policy, *counts, _rate(matched), f"{weighted.rows:,.0f}", _rate(weighted))
+        matched = f"{line.matched.clicks:.0f} of {line.matched.rows:,.0f}"
+        shown.add_row(line.policy, matched, _rate(line.matched), f"{line.weighted.rows:,.0f}", _rate(line.weighted))
     return shown
 
 
 def _rate(rate: Rate) -> str:
     low, high = rate.interval
-    return "-" if rate.rate is None else f"{rate.rate:.2%} ({low:.2%} to {high:.2%})"
+    return "-" if rate.rate is None else f"{rate.rate:.2%} ({100 * low:.2f}–{100 * high:.2f})"
 
 
 def reading(report: Report) -> str:

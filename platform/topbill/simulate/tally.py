@@ -20,6 +20,12 @@ _RECENT = 1.0 / 2000.0
 """Weight of one decision in what counts as recent: the last two thousand or so."""
 
 
+LEGEND = """\
+reward: objective per decision · regret: what the best choices would have
+earned more · closed: how much of the way from a uniform choice (0%) to the
+known best (100%) · lately: over the last 2,000 decisions or so"""
+
+
 class Line(msgspec.Struct, frozen=True):
     """One variant's result. Rewards and regret are per decision, in units of the objective.
 
@@ -137,8 +143,9 @@ def reward(experiment: Experiment, responses: Iterable[Response]) -> float:
 def table(lines: Iterable[Line], title: str = "") -> Table:
     """The lines as a table, 80 columns or wider: reward with its interval, regret against the known best, and what is
     shown most."""
-    shown = Table(title=title or None, title_justify="left", pad_edge=False, box=SIMPLE_HEAD, padding=(0, 1))
-    shown.add_column("variant", no_wrap=True, min_width=16)
+    shown = Table(title=title or None, title_justify="left", caption=LEGEND, caption_justify="left", box=SIMPLE_HEAD)
+    shown.padding = (0, 1, 0, 0)
+    shown.add_column("variant", no_wrap=True, min_width=18)
     for heading, width in {"decisions": 9, "reward ± 95%": 15, "regret": 6, "closed": 6, "lately": 6}.items():
         shown.add_column(heading, justify="right", no_wrap=True, min_width=width)
     shown.add_column("shown most", overflow="ellipsis", no_wrap=True)
