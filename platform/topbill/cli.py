@@ -202,11 +202,10 @@ def demo(
         processes.wait_until(f"{address}/healthz")
         out.print(f"Service on {address}/docs, data in {data}/", highlight=False)
         driver = run_demo(address, loaded, out, seconds=None if forever else seconds)
-    for experiment in loaded:
-        if experiment.status == "running":
-            out.rule(f"topbill report {experiment.key} --data {data}")
-            reports.render_text(reports.load(experiment.key, data), out)
     out.rule("What you have seen")
+    for experiment in loaded:
+        if experiment.status == "running" and (ab := reports.load(experiment.key, data).ab) is not None:
+            out.print(f"{experiment.key}: {ab.verdict.sentence}", highlight=False, soft_wrap=True, markup=False)
     for sentence in summary(driver, data=str(data)):
         out.print(sentence, highlight=False, soft_wrap=True, markup=False)
 
@@ -261,17 +260,24 @@ def obd(file: Path, *, policy: tuple[str, ...] = (), json_: Json = False) -> Non
 
 
 @app.command
-def report(key: str, *, data: Data = _DATA, json_: Json = False) -> None:
-    """One experiment's report, from the lake.
+def report(key: str, *, data: Data = _DATA, json_: Json = False, html: Path | None = None) -> None:
+    """One experiment's report, from the lake: the verdict, each metric, what was shown, and whether to trust it.
 
     Parameters
     ----------
     key: The experiment.
+    html: Write it to this file instead, self-contained, with charts.
     """
     from topbill import report as reports
 
     found = reports.load(key, data)
-    _print_json(found) if json_ else reports.render_text(found, out)
+    if html is not None:
+        html.write_text(reports.to_html(found))
+        out.print(f"{html}: written", highlight=False)
+    elif json_:
+        print(reports.to_json(found))
+    else:
+        reports.render_text(found, out)
 
 
 @app.command
