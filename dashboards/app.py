@@ -1,0 +1,63 @@
+"""Topbill's dashboards: run by `topbill dashboard`, or `streamlit run dashboards/app.py` with TOPBILL_DATA set."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from board import data, frame, gate
+from topbill.errors import TopbillError
+
+st.set_page_config(page_title="Topbill", page_icon="🎬", layout="wide", initial_sidebar_state="auto")
+gate.pass_or_stop()
+
+PAGES = {
+    "": [
+        st.Page("pages/home.py", title="Home", icon=":material/home:", default=True),
+        st.Page("pages/experiment.py", title="Experiment", icon=":material/science:", url_path="experiment"),
+        st.Page("pages/bandit.py", title="Bandit", icon=":material/casino:", url_path="bandit"),
+        st.Page("pages/artwork.py", title="Artwork and rows", icon=":material/imagesmode:", url_path="artwork"),
+    ],
+    "Ask": [
+        st.Page("pages/what_if.py", title="What if", icon=":material/psychology_alt:", url_path="what-if"),
+        st.Page("pages/preview.py", title="Preview", icon=":material/live_tv:", url_path="preview"),
+        st.Page("pages/decisions.py", title="Decisions", icon=":material/manage_search:", url_path="decisions"),
+        st.Page("pages/health.py", title="Health", icon=":material/monitor_heart:", url_path="health"),
+    ],
+}
+
+
+def sidebar() -> None:
+    """Which experiment, and how often to look again."""
+    with st.sidebar:
+        try:
+            lines = data.listed()
+        except TopbillError:
+            lines = []
+        titles = {line.key: line.title or line.key for line in lines}
+        if titles:
+            st.selectbox(
+                "Experiment",
+                list(titles),
+                format_func=lambda key: titles.get(key, key),
+                key="experiment",
+                bind="query-params",
+                help="Every page but Home speaks of this experiment. The address holds your choice: share it.",
+            )
+        st.segmented_control(
+            "Refresh",
+            list(frame.REFRESH),
+            default="10 s",
+            required=True,
+            key="refresh",
+            bind="query-params",
+            help="How often the page looks for a newer state of the record.",
+        )
+        try:
+            st.caption(f"Record as of {frame.words.moment(data.ask('published'))}")
+        except TopbillError:
+            st.caption("No record yet")
+
+
+page = st.navigation(PAGES)
+sidebar()
+page.run()

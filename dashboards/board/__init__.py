@@ -1,0 +1,1 @@
+"""What the pages share: cached reading, charts, words, and the frame around a page."""

@@ -1,0 +1,40 @@
+"""Choices that several pages offer, kept in the address."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from board import data, words
+
+LEARNERS_LAST = {"fixed", "uniform"}
+
+
+def variant(key: str) -> str:
+    """One of the experiment's variants; the first that learns unless another is chosen."""
+    variants = data.experiment(key).variants
+    names = [v.name for v in variants]
+    first = next((i for i, v in enumerate(variants) if v.policy not in LEARNERS_LAST), 0)
+    kinds = {v.name: v.policy for v in variants}
+    chosen = st.segmented_control(
+        "Variant",
+        names,
+        default=names[first],
+        required=True,
+        key="variant",
+        bind="query-params",
+        format_func=lambda name: (
+            words.label(name) if name == kinds.get(name) else f"{words.label(name)} ({kinds[name]})"
+        ),
+    )
+    return str(chosen) if chosen in names else names[first]
+
+
+def segment(key: str) -> str | None:
+    """One of the context features that make groups; None where there is none."""
+    names = list(data.ask("groups", key))
+    if not names:
+        return None
+    chosen = st.segmented_control(
+        "Viewers by", names, default=names[0], required=True, key="by", bind="query-params", help=words.TERMS["segment"]
+    )
+    return str(chosen) if chosen in names else names[0]

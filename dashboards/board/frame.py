@@ -1,0 +1,127 @@
+"""The frame around every page: which experiment, refreshing, empty and error states, verdicts, downloads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pandas as pd
+import streamlit as st
+
+from board import data, words
+from topbill.errors import BadRequest, LogError, NotFound, TopbillError
+from topbill.report import Report
+from topbill.report.advice import State, Tone, alarms, state
+
+TONES: dict[Tone, tuple[str, str]] = {
+    "good": ("green", ":material/check_circle:"),
+    "promising": ("blue", ":material/trending_up:"),
+    "neutral": ("gray", ":material/hourglass_top:"),
+    "warning": ("orange", ":material/warning:"),
+    "bad": ("red", ":material/cancel:"),
+}
+"""How a tone looks: a colour and a sign, never the colour alone."""
+REFRESH = {"Off": None, "10 s": 10, "1 min": 60}
+
+
+def show(body: Callable[[], None]) -> None:
+    """Draw a page: again from time to time as chosen in the sidebar, and what went wrong in words."""
+    every = REFRESH[str(st.session_state.get("refresh", "10 s"))]
+
+    @st.fragment(run_every=every)
+    def drawn() -> None:
+        try:
+            body()
+        except NotFound as error:
+            empty(error)
+        except LogError as error:
+            st.warning(f"The record could not be read just now. It is tried again by itself.\n\n`{error}`", icon="⏳")
+        except BadRequest as error:
+            st.warning(str(error), icon=":material/edit:")
+        except TopbillError as error:
+            st.error(str(error), icon=":material/error:")
+
+    drawn()
+
+
+def empty(error: Exception) -> None:
+    """Nothing there yet: what to do."""
+    with st.container(border=True):
+        st.subheader("Nothing to see yet")
+        st.write(
+            "The dashboard reads the record that the keeper publishes, and there is none in this data folder yet. "
+            "Start the service and the keeper, or let simulated viewers fill it:"
+        )
+        st.code(
+            "topbill demo        # a minute of simulated viewers\ntopbill up          # service, keeper and dashboard"
+        )
+        st.caption(str(error))
+
+
+def no_decisions(key: str) -> None:
+    """An experiment that was never asked."""
+    with st.container(border=True):
+        st.subheader("No decisions yet")
+        st.write(f"`{key}` is in the record, but no decision has been made in it. Ask the service for one:")
+        st.code(f'curl -X POST http://127.0.0.1:8600/v1/decide -d \'{{"experiment": "{key}", "unit": "viewer-1"}}\'')
+
+
+def chosen() -> str | None:
+    """The experiment chosen in the sidebar; None (and the empty state drawn) when there is none."""
+    keys = [line.key for line in data.listed()]
+    if not keys:
+        raise NotFound("the record knows no experiment; expected at least one file in the experiments folder")
+    key = str(st.session_state.get("experiment") or keys[0])
+    return key if key in keys else keys[0]
+
+
+def header(title: str, key: str | None = None, lead: str = "") -> None:
+    """The page's title, and of which experiment."""
+    if key is None:
+        st.title(title, anchor=False)
+    else:
+        line = data.one(key)
+        st.title(line.title or key, anchor=False)
+        st.caption(f"{title} · `{key}` · {line.surface} · {line.status}" + (f" · {lead}" if lead else ""))
+
+
+def badge(found: State) -> None:
+    """The word for where the experiment stands, in its colour and with its sign."""
+    colour, icon = TONES[found.tone]
+    st.badge(found.word, icon=icon, color=colour)  # type: ignore[arg-type]
+
+
+def verdict(found: Report) -> None:
+    """The verdict in one sentence, what is alarming, and what to do next."""
+    where = state(found)
+    with st.container(border=True, key="verdict"):
+        badge(where)
+        sentence = found.ab.verdict.sentence if found.ab is not None else "There is no control to compare with."
+        st.markdown(f"##### {plain(sentence)}", help=words.TERMS["verdict"])
+        st.markdown(f"**What next?** {plain(where.next)}")
+    for alarm in alarms(found):
+        st.warning(plain(alarm.sentence), icon=":material/warning:")
+
+
+def plain(sentence: str) -> str:
+    """Text in which nothing is taken for markdown."""
+    return sentence.replace("_", r"\_").replace("*", r"\*").replace("$", r"\$").replace("~", r"\~")
+
+
+def download(frame: pd.DataFrame, name: str) -> None:
+    """A small button that saves the numbers behind a chart as CSV."""
+    st.download_button(
+        "CSV",
+        frame.to_csv(index=False).encode(),
+        f"{name}.csv",
+        "text/csv",
+        key=f"csv-{name}",
+        icon=":material/download:",
+        type="tertiary",
+        on_click="ignore",
+        help="Save the numbers behind this as a CSV file. Charts are saved as PNG by the menu in their corner.",
+    )
+
+
+def section(title: str, help_: str = "") -> None:
+    """A heading within a page, with its explanation."""
+    st.subheader(title, anchor=False, help=help_ or None)

@@ -1,0 +1,119 @@
+"""Numbers and terms for people: `+6.2%`, `1.2 M`, and what each word means."""
+
+from __future__ import annotations
+
+import math
+from datetime import datetime, timedelta
+
+TERMS = {
+    "lift": "How much more (or less) the variant earns than the control, in per cent of the control.",
+    "interval": "Where the true value lies with 95% confidence. These intervals may be looked at every day: "
+    "they hold at all times at once, however often one peeks.",
+    "reward": "The experiment's objective per decision: the weighted metrics, from 0 (nothing) to 1 (all one wished for).",
+    "chance": "The chance that this variant is truly the better one, given the data so far.",
+    "units": "What is randomised, such as viewers. One unit always sees the same variant.",
+    "decisions": "How often something was chosen and shown.",
+    "guardrail": "A metric that must not get worse by more than the margin that the experiment file allows.",
+    "verdict": "One sentence made only from the numbers below. It is withheld when they cannot bear one.",
+    "control": "The variant that all others are compared with; always grey here.",
+    "mature": "Old enough that every reward counted for it has had its time to come.",
+    "share": "How often an action stood at the first position, of all decisions of the variant.",
+    "effective": "Among how many actions the draw was really open: 1 means always the same one, "
+    "and as many as there are means pure chance.",
+    "explored": "The chance that something else than the favourite was shown, so that its worth can be learned.",
+    "propensity": "The logged probability with which an action was drawn. If logged and real ones differ, "
+    "evaluation of other policies is wrong.",
+    "adaptive": "What a decision would earn if this always stood first, weighted so that the 95% interval holds "
+    "although a learner chose what was shown.",
+    "plain": "The mean reward of the decisions where it stood first. The learner chose for whom, so compare with care.",
+    "regret": "What the decisions of a variant earned less than the best variant's average would have brought.",
+    "psi": "Population stability index: how far viewers lately differ from those at the start. "
+    "Below 0.1 stable, above 0.25 changed.",
+    "join": "Share of reward events that came within the window of a metric that counts them.",
+    "fallback": "Decisions where the policy failed or was too slow, so that the control's order was shown.",
+    "srm": "Sample-ratio mismatch: units were not split as intended, so that the groups cannot be compared.",
+    "ess": "How many evenly weighted decisions the log is worth for this policy.",
+    "segment": "A group of viewers: the values of a category, the strongest taste, a part of the day.",
+    "shrunken": "The effect in this group, drawn towards the others' by as much as groups agree. The one to believe.",
+}
+
+
+def percent(x: float | None, *, signed: bool = False, digits: int = 1) -> str:
+    """0.062 → `+6.2%` (signed) or `6.2%`; None → `–`."""
+    if x is None or math.isnan(x):
+        return "–"
+    if abs(x) >= 9.995:
+        return f"{1 + x:.0f}×" if signed and x > 0 else f"{x:.0%}"
+    text = f"{abs(x):.{0 if abs(x) >= 0.9995 else digits}%}"
+    sign = "−" if x < 0 else "+" if signed else ""
+    return sign + text
+
+
+def chance(p: float | None) -> str:
+    """0.62 → `62%`; never more certain than three nines."""
+    if p is None or math.isnan(p):
+        return "–"
+    return "> 99.9%" if p > 0.999 else "< 0.1%" if p < 0.001 else f"{p:.1%}" if not 0.01 < p < 0.99 else f"{p:.0%}"
+
+
+def count(n: float | None) -> str:
+    """1234567 → `1.2 M`, 24500 → `24.5 k`, 812 → `812`."""
+    if n is None:
+        return "–"
+    for size, unit in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
+        if abs(n) >= size:
+            scale = 1e3 if unit == "k" else size
+            return f"{n / scale:.1f} {unit}"
+    return f"{n:,.0f}"
+
+
+def value(x: float | None) -> str:
+    """A reward or metric with three significant digits: 0.0568, 12.3."""
+    if x is None or math.isnan(x):
+        return "–"
+    text = f"{x:.3g}" if abs(x) < 1000 else f"{x:,.0f}"
+    return text.replace("-", "−")
+
+
+def interval(low: float | None, high: float | None, *, lift: bool = False) -> str:
+    """`+1.2% to +9.0%`, or `0.031 to 0.044`."""
+    if low is None or high is None or math.isnan(low) or math.isnan(high):
+        return "–"
+    return f"{percent(low, signed=True)} to {percent(high, signed=True)}" if lift else f"{value(low)} to {value(high)}"
+
+
+def milliseconds(ms: float | None) -> str:
+    """0.34 → `0.34 ms`, 1234 → `1.2 s`."""
+    if ms is None:
+        return "–"
+    return f"{ms / 1e3:.1f} s" if ms >= 1000 else f"{ms:.2g} ms" if ms < 10 else f"{ms:.0f} ms"
+
+
+def duration(seconds: float | None) -> str:
+    """90061 → `25 h`, 4000 → `67 min`, 12 → `12 s`."""
+    if seconds is None:
+        return "–"
+    for size, unit in ((172_800, "days"), (5_400, "h"), (90, "min")):
+        if seconds >= size:
+            return f"{seconds / {'days': 86_400, 'h': 3_600, 'min': 60}[unit]:.0f} {unit}"
+    return f"{seconds:.0f} s" if seconds >= 2 else f"{seconds:.1f} s"
+
+
+def span(first: datetime | None, last: datetime | None) -> str:
+    """How long an experiment has been running, in words."""
+    return "not started" if first is None or last is None else duration((last - first) / timedelta(seconds=1))
+
+
+def moment(at: datetime | None) -> str:
+    """20 Nov 2026, 16:06:05 UTC."""
+    return "–" if at is None else f"{at.day} {at:%b %Y, %H:%M:%S} UTC"
+
+
+def units(unit: str | None) -> str:
+    """What is randomised, in the plural: `profile_id` → `profiles`."""
+    return f"{label((unit or 'decision').removesuffix('_id'))}s"
+
+
+def label(name: str) -> str:
+    """`watch_fraction` → `watch fraction`."""
+    return name.replace("_", " ")

@@ -1,0 +1,205 @@
+"""Experiment: did a variant win, by how much, how sure, and what next."""
+
+from __future__ import annotations
+
+import json
+
+import pandas as pd
+import streamlit as st
+import yaml
+
+from board import charts, data, frame, words
+from topbill.ab import REASONS as AB_REASONS
+from topbill.ab import Analysis, Comparison
+from topbill.report import Report
+
+CALLS = {"better": "✔ better", "worse": "✖ worse", "no_call": "… no call yet"}
+KEPT = {"not_worse": "✔ kept", "worse": "✖ broken", "undecided": "… undecided", "unknown": "? unknown"}
+
+
+def headline(found: Report) -> None:
+    line = data.one(found.experiment)
+    columns = st.columns(4)
+    columns[0].metric("Running for", words.span(line.first_at, line.last_at))
+    columns[1].metric("Units", words.count(found.units), help=words.TERMS["units"])
+    columns[2].metric("Decisions", words.count(found.decisions), help=words.TERMS["decisions"])
+    columns[3].metric("Mature", words.percent(found.health.mature_share, digits=0), help=words.TERMS["mature"])
+
+
+def lifts(analysis: Analysis) -> None:
+    """The primary metric: each variant's lift with its interval."""
+    primary = [c for c in analysis.comparisons if c.metric == analysis.primary]
+    frame.section(f"Lift of {words.label(analysis.primary)}", words.TERMS["lift"] + " " + words.TERMS["interval"])
+    usable = [c for c in primary if c.relative is not None]
+    for c in primary:
+        if c.relative is None:
+            st.caption(f"{frame.plain(str(c.variant))}: {AB_REASONS.get(c.reason, c.reason)}.")
+    if not usable:
+        return
+    shown = pd.DataFrame(
+        [(str(c.variant), c.relative, c.relative_low, c.relative_high, text(c)) for c in usable],
+        columns=["name", "relative", "low", "high", "text"],
+    )
+    charts.draw(charts.lifts(shown, names(analysis), analysis.control), 46 * len(usable) + 46)
+    st.caption(
+        f"Dashed line: no difference from {frame.plain(analysis.control)}. Thick bar: 95% interval, valid at any look."
+    )
+
+
+def names(analysis: Analysis) -> list[str]:
+    """All variants in the file's order, the control included: colours stay the same on every chart."""
+    return list(analysis.units)
+
+
+def text(c: Comparison) -> str:
+    return f"{words.percent(c.relative, signed=True)} ({words.interval(c.relative_low, c.relative_high, lift=True)})"
+
+
+def over_time(key: str, analysis: Analysis) -> None:
+    progress = data.ask("progress", key).rename(columns={"variant": "name"})
+    left, right = st.columns(2)
+    funnel = progress.dropna(subset=["relative", "relative_low", "relative_high"])
+    with left:
+        frame.section("The lift as it became certain", words.TERMS["interval"])
+        if funnel.empty:
+            st.caption("Not enough rewards yet to tell a lift from chance.")
+        else:
+            others = [n for n in names(analysis) if n != analysis.control]
+            charts.draw(charts.funnel(funnel, others, analysis.control), 280)
+            frame.download(funnel, f"{key}-lift")
+    with right:
+        frame.section("Units so far", words.TERMS["units"])
+        units = data.ask("units", key).rename(columns={"variant": "name"})
+        charts.draw(charts.lines(units, names(analysis), analysis.control, "units", "units"), 280)
+        frame.download(units, f"{key}-units")
+
+
+def table(found: Report, analysis: Analysis) -> None:
+    frame.section("Every metric", "Each variant beside the control; intervals of 95%, valid at any look.")
+    lines = [
+        {
+            "metric": words.label(c.metric),
+            "variant": str(c.variant),
+            "value": words.value(c.value),
+            "control": words.value(c.control_value),
+            "lift": words.percent(c.relative, signed=True),
+            "95% interval": words.interval(c.relative_low, c.relative_high, lift=True),
+            "chance better": words.chance(c.chance_to_win),
+            "reading": CALLS[c.call] if c.relative is not None else AB_REASONS.get(c.reason, c.reason),
+        }
+        for c in analysis.comparisons
+    ]
+    shown = pd.DataFrame(lines)
+    st.dataframe(
+        shown,
+        hide_index=True,
+        width="stretch",
+        height="content",
+        column_config={
+            "lift": st.column_config.TextColumn(help=words.TERMS["lift"]),
+            "95% interval": st.column_config.TextColumn(help=words.TERMS["interval"]),
+            "chance better": st.column_config.TextColumn(help=words.TERMS["chance"]),
+        },
+    )
+    frame.download(shown, f"{found.experiment}-metrics")
+
+
+def guardrails(analysis: Analysis) -> None:
+    if not analysis.guardrails:
+        return
+    frame.section("Guardrails", words.TERMS["guardrail"])
+    shown = pd.DataFrame(
+        [
+            {
+                "metric": words.label(g.metric),
+                "variant": g.variant,
+                "may worsen by": words.percent(g.worse_by_at_most),
+                "worse by": words.percent(g.worse_by, signed=True),
+                "95% interval": words.interval(g.worse_by_low, g.worse_by_high, lift=True),
+                "reading": KEPT[g.status],
+            }
+            for g in analysis.guardrails
+        ]
+    )
+    st.dataframe(shown, hide_index=True, width="stretch")
+    if any(g.status == "undecided" for g in analysis.guardrails):
+        st.caption("Undecided: the interval still holds values beyond the margin. More units make it narrower.")
+
+
+def segments(analysis: Analysis) -> None:
+    """Where the effect differs."""
+    lines = [
+        (f"{h.segment}: {e.value}", e.variant, e.shrunken, e.shrunken_low, e.shrunken_high, e.n)
+        for h in analysis.heterogeneity
+        for e in h.effects
+        if e.shrunken is not None
+    ]
+    if not lines:
+        return
+    frame.section("Does it work for everybody?", words.TERMS["segment"] + " " + words.TERMS["shrunken"])
+    differing = [h for h in analysis.heterogeneity if h.p_adjusted is not None and h.p_adjusted < 0.05]
+    if differing:
+        which = ", ".join(sorted({f"{h.variant} by {h.segment}" for h in differing}))
+        st.markdown(f"The effect **differs** between groups: {frame.plain(which)}.")
+    else:
+        st.markdown("No sign that the effect differs between these groups.")
+    columns = ["segment", "name", "value", "low", "high", "n"]
+    found = pd.DataFrame(lines, columns=columns)
+    rows = found["segment"].nunique() * found["name"].nunique()
+    charts.draw(charts.segments(found, names(analysis), analysis.control), 20 * rows + 90)
+    frame.download(found, f"{analysis.experiment}-segments")
+
+
+def split(analysis: Analysis) -> None:
+    ratio = analysis.sample_ratio
+    total, weight = max(sum(ratio.counts.values()), 1), sum(ratio.shares.values())
+    with st.expander("Were units split as intended?", icon=":material/call_split:", expanded=ratio.alarm):
+        shown = pd.DataFrame(
+            [
+                {
+                    "variant": name,
+                    "units": words.count(n),
+                    "share": words.percent(n / total),
+                    "intended": words.percent(ratio.shares[name] / weight),
+                }
+                for name, n in ratio.counts.items()
+            ]
+        )
+        st.dataframe(shown, hide_index=True, width="stretch")
+        p = ratio.p_value if ratio.p_sequential is None else ratio.p_sequential
+        verdict = "**No.** The alarm is on." if ratio.alarm else "Yes, as far as can be told."
+        st.markdown(f"{verdict} p = {p:.3g}; the alarm goes off at {ratio.alpha:g}.", help=words.TERMS["srm"])
+
+
+def about(found: Report) -> None:
+    with st.expander("The experiment file, and what changed when", icon=":material/description:"):
+        audit = data.ask("revisions", found.experiment)
+        for row in audit.itertuples():
+            st.caption(f"Revision `{row.revision}` since {words.moment(row.at)}, by {frame.plain(row.who)}")
+        if len(audit):
+            st.code(yaml.safe_dump(json.loads(audit["spec"].iloc[0]), sort_keys=False, allow_unicode=True), "yaml")
+
+
+def body() -> None:
+    key = frame.chosen()
+    found = data.loaded(key)
+    frame.header("Experiment", key, f"revision {found.revision}")
+    if found.hypothesis:
+        st.markdown(f"*{frame.plain(found.hypothesis)}*")
+    if not found.decisions:
+        frame.no_decisions(key)
+        about(found)
+        return
+    frame.verdict(found)
+    headline(found)
+    if found.ab is not None and len(found.ab.units) > 1:
+        lifts(found.ab)
+        over_time(key, found.ab)
+        table(found, found.ab)
+        guardrails(found.ab)
+        segments(found.ab)
+        split(found.ab)
+    about(found)
+
+
+frame.show(body)

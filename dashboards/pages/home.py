@@ -1,0 +1,77 @@
+"""Home: every experiment as a card, with its verdict in one sentence."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from board import charts, data, frame, words
+from topbill.report.advice import alarms, state
+from topbill.report.reading import Listed
+
+
+def card(line: Listed) -> None:
+    """One experiment: where it stands, since when, on how many, and how the lift went."""
+    found = data.loaded(line.key)
+    where = state(found)
+    with st.container(border=True, key=f"card-{line.key}"):
+        top = st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute")
+        with top:
+            st.markdown(f"**{frame.plain(line.title or line.key)}**")
+            frame.badge(where)
+        st.caption(
+            f"{line.surface} · {line.status} · {words.span(line.first_at, line.last_at)} · "
+            f"{words.count(found.units)} {words.units(line.unit)} · {words.count(line.decisions)} decisions"
+        )
+        sentence = found.ab.verdict.sentence if found.ab is not None else where.next
+        st.markdown(frame.plain(sentence))
+        spark(line.key, found.ab.verdict.winner if found.ab is not None else None)
+        for alarm in alarms(found):
+            st.markdown(f":orange[:material/warning: **{frame.plain(alarm.sentence)}**]")
+        st.page_link(
+            "pages/experiment.py", label="Open", icon=":material/arrow_forward:", query_params={"experiment": line.key}
+        )
+
+
+def spark(key: str, winner: str | None) -> None:
+    """The lift of the leading variant as its interval narrowed."""
+    progress = data.ask("progress", key).dropna(subset=["relative", "relative_low"])
+    if progress.empty:
+        return
+    last = progress.groupby("variant").tail(1).sort_values("relative")
+    name = winner or str(last["variant"].iloc[-1])
+    one = progress[progress["variant"] == name]
+    if len(one) < 2:
+        return
+    low, high = one["relative_low"].iloc[-1], one["relative_high"].iloc[-1]
+    st.caption(f"Lift of **{frame.plain(name)}** over time, now {words.interval(low, high, lift=True)}")
+    charts.draw(charts.spark(one), 56, alt_text=f"Lift of {name} over time")
+
+
+def body() -> None:
+    lines = data.listed()
+    frame.header("Experiments")
+    if not lines:
+        frame.chosen()
+    left, right = st.columns([3, 2], vertical_alignment="bottom")
+    with left:
+        text = st.text_input(
+            "Search", key="search", bind="query-params", placeholder="title, key or owner", icon=":material/search:"
+        )
+    with right:
+        statuses = sorted({line.status for line in lines})
+        wanted = st.pills("Status", statuses, key="status", bind="query-params", selection_mode="multi")
+    needle = (text or "").lower()
+    shown = [
+        line
+        for line in lines
+        if needle in f"{line.key} {line.title} {line.owner}".lower() and (not wanted or line.status in wanted)
+    ]
+    if not shown:
+        st.info("No experiment matches; clear the search.", icon=":material/search_off:")
+    columns = st.columns(2 if len(shown) > 1 else 1)
+    for i, line in enumerate(shown):
+        with columns[i % len(columns)]:
+            card(line)
+
+
+frame.show(body)

@@ -1,0 +1,5 @@
+"""Not there yet."""
+
+import streamlit as st
+
+st.title("preview")
