@@ -206,6 +206,25 @@ def test_whoever_opens_the_face_at_any_moment_sees_decisions_and_rewards_of_one_
     assert odd == []
 
 
+def test_what_a_killed_writer_left_behind_does_no_harm(tmp_path: Path) -> None:
+    lake = Lake(tmp_path)
+    for suffix in (".tmp", ".tmp.wal"):
+        (tmp_path / f"{FACE}{suffix}").write_bytes(b"half a file" * 500)
+    publish(lake, [decision(1)])
+    lake.face([experiment()], NOW)
+    assert rows(tmp_path, "SELECT count(*) FROM decisions") == [(1,)]
+    assert {path.name for path in tmp_path.iterdir()} == {FACE, "lake"}
+
+
+def test_a_face_that_cannot_be_written_leaves_the_old_one(tmp_path: Path) -> None:
+    lake = Lake(tmp_path)
+    lake.face([experiment()], NOW)
+    (tmp_path / f"{FACE}.tmp").mkdir()
+    with pytest.raises(LogError, match="cannot be written"):
+        lake.face([experiment("other")], NOW)
+    assert rows(tmp_path, "SELECT key FROM experiments") == [("home",)]
+
+
 KINDS = ("binary", "max", "sum", "count", "mean", "last")
 METRICS = tuple(
     Metric(name, event, kind, window, cap)  # type: ignore[arg-type]

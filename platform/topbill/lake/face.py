@@ -8,7 +8,7 @@ It is written under another name and renamed into place, so that a reader sees o
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Protocol
@@ -105,9 +105,11 @@ def write(
 
     Raises LogError where that fails; the old face is then still there.
     """
-    fresh = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    fresh = path.with_name(f"{path.name}.tmp")
     try:
-        fresh.unlink(missing_ok=True)
+        # What a killed writer left would be taken for the beginning of this one, its write-ahead log above all.
+        for left in (fresh, fresh.with_name(f"{fresh.name}.wal")):
+            left.unlink(missing_ok=True)
         with duckdb.connect(str(fresh), config={"default_block_size": "16384"}) as connection:
             connection.execute("SET TimeZone = 'UTC'")
             connection.execute("BEGIN")
@@ -127,7 +129,6 @@ def write(
             connection.execute("COMMIT")
         os.replace(fresh, path)
     except (OSError, duckdb.Error) as error:
-        fresh.unlink(missing_ok=True)
         raise LogError(f"{path}: cannot be written: {error}") from error
 
 
