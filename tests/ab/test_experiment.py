@@ -226,3 +226,22 @@ def test_a_covariate_narrows_the_interval() -> None:
 def test_a_missing_metric_column_is_named() -> None:
     with pytest.raises(BadRequest, match=r"data\.abandon"):
         ab.analyse(decisions(50).drop(columns="abandon"), DESIGN)
+
+
+def test_a_plan_follows_from_the_experiments_own_traffic() -> None:
+    found = ab.plan(decisions(4_000), DESIGN, method="fixed", relative=[0.05, 0.10])
+    assert (found.metric, found.units, found.units_a_day) == ("play", 4_000, 400.0)
+    assert found.baseline == pytest.approx(0.4, abs=0.03)
+    runs = {(r.variant, r.relative): r for r in found.runtimes}
+    assert set(runs) == {(v, lift) for v in ("thompson", "linucb") for lift in (0.05, 0.10)}
+    small, large = runs["thompson", 0.05], runs["thompson", 0.10]
+    assert (small.units or 0) == pytest.approx(4 * (large.units or 0), rel=0.01)
+    assert small.days == pytest.approx((small.units or 0) / (400.0 * 0.6))
+    peeking = ab.plan(decisions(4_000), DESIGN, relative=[0.05]).runtimes[0]
+    assert (peeking.units or 0) > (small.units or 0)
+
+
+def test_a_plan_without_traffic_says_why() -> None:
+    assert ab.plan(decisions(50).iloc[:0], DESIGN).reason == "no_traffic"
+    with pytest.raises(BadRequest, match="expected one of play"):
+        ab.plan(decisions(50), DESIGN, metric="clicks")

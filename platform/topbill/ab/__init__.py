@@ -14,6 +14,7 @@ from topbill.ab.compare import compare
 from topbill.ab.effect import Effect, Rule
 from topbill.ab.experiment import Design, MetricDesign, analyse
 from topbill.ab.metrics import Mean, Metric, Proportion, Quantile, Ratio, Sum
+from topbill.ab.plan import Plan, PlannedRun, plan
 from topbill.ab.power import Runtime, runtime
 from topbill.ab.reasons import REASONS
 from topbill.ab.srm import sequential_srm, srm, srm_of_choices, srm_of_sums
@@ -29,6 +30,8 @@ __all__ = [
     "Mean",
     "Metric",
     "MetricDesign",
+    "Plan",
+    "PlannedRun",
     "Proportion",
     "Quantile",
     "Ratio",
@@ -41,6 +44,7 @@ __all__ = [
     "Verdict",
     "analyse",
     "compare",
+    "plan",
     "runtime",
     "sequential_srm",
     "srm",

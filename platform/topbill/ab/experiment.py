@@ -98,8 +98,8 @@ def analyse(
     """
     design = design if isinstance(design, Design) else Design.of(design)
     rule = checked_rule(method, alpha)
-    relation, primary = _with_objective(relation_of(data), design)
-    metrics = _metrics(design, primary)
+    relation, primary = with_objective(relation_of(data), design)
+    metrics = metrics_of(design, primary)
     check_metrics(metrics, covariates, adjust)
     labels = [*([day] if day else []), *segments]
     rows = read_rows(relation, unit=unit, variant=variant, metrics=metrics, covariates=covariates, labels=labels)
@@ -131,7 +131,7 @@ def analyse(
     )
 
 
-def _with_objective(relation: Any, design: Design) -> tuple[Any, str]:
+def with_objective(relation: Any, design: Design) -> tuple[Any, str]:
     """The relation with its objective column, and the primary metric's name: the objective's only metric, if it is
     one, for then plays read better than points."""
     weighted = [m for m in design.metrics if m.weight]
@@ -152,7 +152,7 @@ def _with_objective(relation: Any, design: Design) -> tuple[Any, str]:
     return relation.query("unit_rows", f"SELECT *, {total} AS {OBJECTIVE} FROM unit_rows"), OBJECTIVE  # noqa: S608
 
 
-def _metrics(design: Design, primary: str) -> dict[str, Metric]:
+def metrics_of(design: Design, primary: str) -> dict[str, Metric]:
     """All metrics, the primary one first, then in the design's order."""
     kinds: dict[str, Metric] = {m.name: Proportion(m.name) if m.binary else Mean(m.name) for m in design.metrics}
     return {primary: kinds.get(primary, Mean(OBJECTIVE)), **{k: v for k, v in kinds.items() if k != primary}}
