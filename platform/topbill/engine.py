@@ -22,7 +22,7 @@ from topbill.chance import hash64, uniform
 from topbill.errors import BadRequest, NotFound
 from topbill.policies import KINDS
 from topbill.records import NULL, Actions, Decision, Floats, Indices, Placement, Policy, Reason, Snapshot
-from topbill.slates import LARGEST_MATRIX, Slate, rank
+from topbill.slates import LARGEST_MATRIX, Allowed, Slate, in_order, rank
 from topbill.spec import Experiment, Variant
 
 Id = Annotated[str, msgspec.Meta(min_length=1, max_length=128, description="1 to 128 characters")]
@@ -66,6 +66,26 @@ class AnswerItem(msgspec.Struct, frozen=True, gc=False):
     action: str
     payload: msgspec.Raw
     propensity: float
+
+
+class Question(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """A request as it is decided: encoded. `rules` makes the rules for one attempt at the slate; without them all of
+    `eligible` may stand anywhere. `page`, `layer` and `place` are of a page's decisions."""
+
+    decision_id: str
+    unit: str
+    x: Floats
+    actions: Actions
+    eligible: Indices
+    slots: int
+    context: msgspec.Raw
+    offered: msgspec.Raw
+    start: float
+    request_hash: str = ""
+    rules: Callable[[], Allowed] | None = None
+    page: str = ""
+    layer: str = ""
+    place: str = ""
 
 
 class Answer(msgspec.Struct, frozen=True, gc=False):
@@ -145,10 +165,13 @@ class Live:
         spot = uniform("variant", experiment.key, unit) * self.bounds[-1]
         return experiment.variants[min(bisect_right(self.bounds, spot), len(self.bounds) - 1)], "policy"
 
-    def control_order(self, actions: Actions, eligible: Indices, slots: int) -> Slate:
+    def control_order(self, actions: Actions, eligible: Indices, slots: int, allowed: Allowed | None = None) -> Slate:
         """The control's own order (or the order given), which needs no policy and has propensity 1."""
         last = len(self._place)
-        rows = sorted(eligible.tolist(), key=lambda row: self._place.get(actions.ids[row], last))[:slots]
+        order = sorted(eligible.tolist(), key=lambda row: self._place.get(actions.ids[row], last))
+        if allowed is not None:
+            return in_order(order, allowed, slots)
+        rows = order[:slots]
         matrix = None
         if len(rows) * len(eligible) <= LARGEST_MATRIX:
             spots = eligible.tolist()
@@ -186,30 +209,51 @@ class Engine:
         a policy that fails or overruns its budget is answered with the control's order, flagged `fallback`."""
         start = self._clock()
         live = self.find(request.experiment)
-        experiment = live.experiment
         x = live.encoder.encode(_decode(request.context, "$.context"))
         actions, eligible = _candidates(live, request)
-        slots = request.slots or experiment.slots
         decision_id = request.decision_id or new_id()
-        unit = request.unit or decision_id
-        variant, reason = live.assign(unit)
+        return self.choose(
+            live,
+            Question(
+                decision_id=decision_id,
+                unit=request.unit or decision_id,
+                x=x,
+                actions=actions,
+                eligible=eligible,
+                slots=request.slots or live.experiment.slots,
+                context=request.context,
+                offered=request.actions,
+                request_hash=request.fingerprint if request.decision_id else "",
+                start=start,
+            ),
+        )
+
+    def choose(self, live: Live, asked: Question, deadline: float | None = None) -> Decision:
+        """The decision for an encoded question, not yet logged. Past `deadline` (seconds of the engine's clock) no
+        policy is asked: the control's order steps in as it does for one that fails."""
+        experiment = live.experiment
+        actions, eligible, rules = asked.actions, asked.eligible, asked.rules
+        variant, reason = live.assign(asked.unit)
         slate, policy = None, "fixed"
+        allowed = None if rules is None else rules()
         if variant is not None:
             policy = variant.policy
-            slate = _rank(live, variant, x, actions, eligible, slots, decision_id)
-            if slate is None or self._clock() - start > experiment.budget_ms / 1e3:
+            if deadline is None or self._clock() < deadline:
+                slate = _rank(live, variant, asked, allowed)
+            if slate is None or self._clock() - asked.start > experiment.budget_ms / 1e3:
                 slate, reason = None, "fallback"
+                allowed = None if rules is None else rules()
         if slate is None:
-            slate = live.control_order(actions, eligible, slots)
+            slate = live.control_order(actions, eligible, asked.slots, allowed)
         ids = actions.ids
         return Decision(
-            decision_id=decision_id,
+            decision_id=asked.decision_id,
             experiment=experiment.key,
             revision=live.revision,
             variant=None if variant is None else variant.name,
-            unit=unit,
-            context=request.context,
-            actions=request.actions,
+            unit=asked.unit,
+            context=asked.context,
+            actions=asked.offered,
             eligible=ids if len(eligible) == len(ids) else tuple(ids[row] for row in eligible),
             slate=tuple(
                 Placement(k, ids[row], p) for k, (row, p) in enumerate(zip(slate.rows, slate.propensities, strict=True))
@@ -219,9 +263,17 @@ class Engine:
             policy=policy,
             policy_version=live.version,
             reason=reason,
-            request_hash=request.fingerprint if request.decision_id else "",
-            micros=int((self._clock() - start) * 1e6),
+            request_hash=asked.request_hash,
+            micros=int((self._clock() - asked.start) * 1e6),
+            page=asked.page,
+            layer=asked.layer,
+            place=asked.place,
+            masks=() if allowed is None else allowed.masks,
         )
+
+    def now(self) -> float:
+        """Seconds of the engine's clock, for `Question.start` and deadlines."""
+        return self._clock()
 
     def answer(self, decision: Decision, payloads: dict[str, msgspec.Raw] | None = None) -> Answer:
         """What the caller gets for a decision. `payloads` are those of an earlier revision, where it is one."""
@@ -300,13 +352,13 @@ def _candidates(live: Live, request: DecideRequest) -> tuple[Actions, Indices]:
     return actions, eligible
 
 
-def _rank(
-    live: Live, variant: Variant, x: Floats, actions: Actions, eligible: Indices, slots: int, decision_id: str
-) -> Slate | None:
+def _rank(live: Live, variant: Variant, asked: Question, allowed: Allowed | None) -> Slate | None:
     """The policy's slate, or None when the policy fails: in whatever way it does, a viewer still gets a page."""
+    decision_id = asked.decision_id
     try:
-        scored = live.policies[variant.name].score(x, actions, hash64(decision_id))
-        return rank(scored, eligible, slots, variant.floor, lambda k: uniform("draw", decision_id, str(k)))
+        scored = live.policies[variant.name].score(asked.x, asked.actions, hash64(decision_id))
+        draws = lambda k: uniform("draw", decision_id, str(k))  # noqa: E731
+        return rank(scored, asked.eligible, asked.slots, variant.floor, draws, allowed)
     except Exception as error:
         if live.failures.get(variant.name) != repr(error):
             live.failures[variant.name] = repr(error)

@@ -58,6 +58,17 @@ class Placement(msgspec.Struct, frozen=True, array_like=True, gc=False):
     propensity: float
 
 
+class Mask(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """What a rule did before the draw: at positions `start` ≤ k < `stop`, of the `eligible` only those at `rows` could
+    be drawn (`only`), or those at `rows` could not."""
+
+    rule: str
+    start: int
+    stop: int
+    rows: tuple[int, ...]
+    only: bool = False
+
+
 class Decision(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What was decided, and all that is needed to reproduce and to evaluate it.
 
@@ -66,6 +77,8 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     `context` and `actions` are the JSON text as the caller sent it; `actions` is NULL where the experiment's own were
     offered. `at` (microseconds since the epoch, UTC)
     is stamped by the log inside the committing transaction.
+    A decision of a page names the `page` (the id of its page decision), its `layer` there, the row in which it has its
+    `place`, and the `masks` that rules put on its positions.
     """
 
     decision_id: str
@@ -85,6 +98,10 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     request_hash: str = ""
     micros: int = 0
     at: int = 0
+    page: str = ""
+    layer: str = ""
+    place: str = ""
+    masks: tuple[Mask, ...] = ()
 
 
 class RewardEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import msgspec
 import numpy as np
 
 from topbill.chance import draw, with_floor
 from topbill.errors import PolicyError
-from topbill.records import Floats, Indices, Scored
+from topbill.records import Floats, Indices, Mask, Scored
 
 LARGEST_MATRIX = 1024
 """Above this many numbers (positions × eligible actions) a slate does not carry its probability matrix."""
@@ -28,20 +29,38 @@ class Slate(msgspec.Struct, frozen=True, gc=False):
     propensity: float
 
 
+class Allowed(Protocol):
+    """Rules over one slate, asked position by position before each draw; one object serves one slate."""
+
+    def rows(self, position: int, placed: Sequence[int]) -> Indices:
+        """The rows that may stand at `position` below those `placed` above; none of these, and none at all where the
+        slate ends here."""
+        ...
+
+    @property
+    def masks(self) -> tuple[Mask, ...]:
+        """What the rules did up to now, for the log."""
+        ...
+
+
 def rank(
     scored: Scored,
     eligible: Indices,
     slots: int,
     floor: float,
     uniforms: Callable[[int], float] | Sequence[float],
+    allowed: Allowed | None = None,
 ) -> Slate:
     """Draw min(slots, len(eligible)) of the rows in `eligible`, each position from what remains.
 
     At each position the policy's probabilities are taken anew over the remaining rows, lifted to `floor`,
-    and drawn from with the position's own uniform in [0, 1). Raises PolicyError when the policy's vector
-    is no simplex.
+    and drawn from with the position's own uniform in [0, 1). Under rules, `allowed` says in place of `eligible` what
+    may be drawn at each position; such a slate carries no matrix and may end early. Raises PolicyError when the
+    policy's vector is no simplex.
     """
     uniform = uniforms if callable(uniforms) else uniforms.__getitem__
+    if allowed is not None:
+        return _rank_allowed(scored, allowed, slots, floor, uniform)
     size = len(eligible)
     if slots == 1 and size:
         p = distribution(scored, eligible, floor)
@@ -70,6 +89,51 @@ def _rank_many(scored: Scored, eligible: Indices, slots: int, floor: float, unif
             matrix.append(tuple(full.tolist()))
         remaining = np.delete(remaining, j)
     return Slate(tuple(rows), tuple(propensities), None if matrix is None else tuple(matrix), joint)
+
+
+def _rank_allowed(scored: Scored, allowed: Allowed, slots: int, floor: float, uniform: Callable[[int], float]) -> Slate:
+    rows: list[int] = []
+    propensities: list[float] = []
+    joint = 1.0
+    for position in range(slots):
+        may = allowed.rows(position, rows)
+        if not len(may):
+            break
+        p = distribution(scored, may, floor)
+        j = draw(p, uniform(position))
+        rows.append(int(may[j]))
+        propensities.append(float(p[j]))
+        joint *= propensities[-1]
+    return Slate(tuple(rows), tuple(propensities), None, joint)
+
+
+def in_order(order: Sequence[int], allowed: Allowed, slots: int) -> Slate:
+    """The first of `order` that the rules allow at each position: surely, so with propensity 1."""
+    rows: list[int] = []
+    for position in range(slots):
+        may = set(allowed.rows(position, rows).tolist())
+        found = next((row for row in order if row in may), None)
+        if found is None:
+            break
+        rows.append(found)
+    return Slate(tuple(rows), (1.0,) * len(rows), None, 1.0)
+
+
+def choices(masks: Sequence[Mask], size: int, position: int, above: Sequence[int]) -> Indices:
+    """Which of `size` eligible rows could be drawn at `position`, below the rows placed `above`, under a decision's
+    `masks`."""
+    may = np.ones(size, dtype=bool)
+    may[list(above)] = False
+    for mask in masks:
+        if mask.start <= position < mask.stop:
+            rows = np.array(mask.rows, dtype=np.intp)
+            if mask.only:
+                kept = np.zeros(size, dtype=bool)
+                kept[rows] = True
+                may &= kept
+            else:
+                may[rows] = False
+    return np.flatnonzero(may)
 
 
 def propensities(scored: Scored, eligible: Indices, slate_rows: Sequence[int] | Indices, floor: float) -> Floats:
