@@ -151,4 +151,4 @@ def test_intervals_hold_for_few_clicks_and_for_none() -> None:
 
 def test_the_table_names_every_policy_and_the_log() -> None:
     report = replay_obd(OBD / "random_all.parquet", DEFAULT_KINDS[:1])
-    assert list(table(report).columns[0].cells) == ["(the log itself)", "uniform"]
+    assert list(table(report).columns[0].cells) == ["the log itself", "uniform"]

@@ -55,13 +55,13 @@ def run_demo(
 
 
 def worlds(experiments: Iterable[Experiment], seed: int = 0) -> dict[str, World]:
-    """A world for each running experiment, all with the same viewers; the last action of each comes `LAUNCH` seconds
+    """A world for each running experiment with actions of its own, all with the same viewers; the last action of each comes `LAUNCH` seconds
     after the start where at least three others, and enough to fill the slate, are there before."""
 
     def habits(e: Experiment) -> Habits:
         return Habits(launches={e.actions[-1].id: LAUNCH} if len(e.actions) > max(3, e.slots) else {})
 
-    return {e.key: World(e, seed, habits(e)) for e in experiments if e.status == "running"}
+    return {e.key: World(e, seed, habits(e)) for e in experiments if e.status == "running" and e.actions}
 
 
 async def _watch(running: asyncio.Task[None], driver: Driver, console: Console) -> None:

@@ -160,7 +160,7 @@ def table(report: Report) -> Table:
     shown.add_column("policy", no_wrap=True)
     for heading in ("clicks", "click rate (95%)", "effective", "weighted (95%)"):
         shown.add_column(heading, justify="right", no_wrap=True)
-    shown.add_row("(the log itself)", f"{report.log.clicks:.0f} of {report.log.rows:,.0f}", _rate(report.log), "", "")
+    shown.add_row("the log itself", f"{report.log.clicks:.0f} of {report.log.rows:,.0f}", _rate(report.log), "", "")
     for line in report.policies:
         matched = f"{line.matched.clicks:.0f} of {line.matched.rows:,.0f}"
         shown.add_row(line.policy, matched, _rate(line.matched), f"{line.weighted.rows:,.0f}", _rate(line.weighted))
