@@ -69,7 +69,7 @@ class Mask(msgspec.Struct, frozen=True, array_like=True, gc=False):
     only: bool = False
 
 
-class Decision(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Decision(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """What was decided, and all that is needed to reproduce and to evaluate it.
 
     `probabilities[k][j]` is the probability of `eligible[j]` at position k (0 for what was placed above);
@@ -104,7 +104,7 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     masks: tuple[Mask, ...] = ()
 
 
-class RewardEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class RewardEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """One reward event as it came. It belongs to a decision, or to one item of its slate.
 
     `occurred_at` is the caller's time, `at` the log's stamp (both microseconds since the epoch, UTC).

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Annotated, ClassVar
 
 import msgspec
 import numpy as np
+from scipy.linalg.lapack import dpotrf
 
 from topbill.policies.bayes import LinearPolicy, LinearScored
 from topbill.policies.linear import LinearParams, Prediction
 from topbill.policies.quadrature import win_probabilities
 from topbill.records import Actions, Floats, Indices
+
+_TABLES, _LARGEST_TABLES = 64, 4_000_000
+"""Tables of standard normals (fewer where they would hold more numbers than that): a decision's id picks one. So they
+cost a decision nothing to draw, and neighbouring decisions don't share a table's errors."""
 
 
 class _Scored(LinearScored):
@@ -29,7 +35,12 @@ class _Scored(LinearScored):
     def _shares(self, remaining: Indices) -> Floats:
         """Shares of wins among joint posterior samples, lifted so that no action is at zero."""
         draws = self._sampled()
-        wins = np.bincount(draws[:, remaining].argmax(axis=1), minlength=len(remaining))
+        columns = self.prediction.at.rank[remaining]
+        if len(columns) < draws.shape[1]:
+            winners = draws[:, columns].argmax(axis=1)
+            wins = np.bincount(winners, minlength=len(columns))
+        else:
+            wins = np.bincount(draws.argmax(axis=1), minlength=len(columns))[columns]
         mix = 1.0 / (1.0 + len(draws))
         return np.asarray(wins * ((1.0 - mix) / len(draws)) + mix / len(remaining))
 
@@ -43,19 +54,43 @@ class _Scored(LinearScored):
 
 
 def _joint(prediction: Prediction, samples: int, scale: float, seed: int) -> Floats:
-    """(samples × K) draws from N(mean, scale²·(diag(own) + Z·common·Zᵀ)), antithetic in pairs."""
-    common = prediction.common
+    """(samples × K) draws from N(mean, scale²·(diag(own) + Z·common·Zᵀ)), antithetic in pairs.
+
+    The columns are in the order of the actions' ids, so that an action's samples don't depend on its place.
+    """
+    common, rank = prediction.common, prediction.at.rank
     if common is None:
         raise ValueError("independent scores need no sampling")
-    q, K = len(common), len(prediction.mean)
-    values, vectors = np.linalg.eigh(common)
-    root = vectors * np.sqrt(np.maximum(values, 0.0))
-    normals = np.random.Generator(np.random.SFC64(seed)).standard_normal((samples // 2, q + K))
-    moved = normals[:, :q] @ (prediction.at.Z @ root).T
+    q, K, half = len(common), len(rank), samples // 2
+    spread = np.zeros((q + K, K))
+    spread[:q, rank] = (prediction.at.Z @ _root(common)).T
     if not isinstance(prediction.own, float):
-        moved += normals[:, q + prediction.at.rank] * np.sqrt(np.maximum(prediction.own, 0.0))
-    moved *= scale
-    return np.concatenate([prediction.mean + moved, prediction.mean - moved])
+        spread[rank + q, rank] = np.sqrt(np.maximum(prediction.own, 0.0))
+    spread *= scale
+    draws = np.empty((2 * half, K))
+    tables = _normals(half, q + K)
+    np.matmul(tables[seed % len(tables)], spread, out=draws[:half])
+    np.negative(draws[:half], out=draws[half:])
+    mean = np.empty(K)
+    mean[rank] = prediction.mean
+    draws += mean
+    return draws
+
+
+def _root(common: Floats) -> Floats:
+    """A matrix L with L·Lᵀ = common (q × q): Cholesky's, or the eigenvectors' where common is singular."""
+    root, singular = dpotrf(common, lower=1, clean=1)
+    if singular:
+        values, vectors = np.linalg.eigh(common)
+        root = vectors * np.sqrt(np.maximum(values, 0.0))
+    return np.asarray(root)
+
+
+@lru_cache(maxsize=64)
+def _normals(rows: int, columns: int) -> Floats:
+    """(tables × rows × columns) standard normals, the same in every process."""
+    tables = max(1, min(_TABLES, _LARGEST_TABLES // (rows * columns)))
+    return np.random.Generator(np.random.SFC64(columns)).standard_normal((tables, rows, columns))
 
 
 class ThompsonParams(LinearParams, frozen=True, kw_only=True, forbid_unknown_fields=True):

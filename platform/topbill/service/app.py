@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import getpass
 import logging
 import os
@@ -73,6 +74,8 @@ async def _lifespan(settings: Settings, hot: Hot) -> AsyncIterator[None]:
     hot.writer = GroupWriter(settings.log_path, asyncio.get_running_loop())
     follower = Follower(settings, hot.engine)
     follower.step()
+    gc.freeze()  # what is loaded now stays: no collection has to walk through it again
+    gc.set_threshold(20_000, 50, 50)
     task = asyncio.create_task(_follow(follower))
     try:
         yield

@@ -145,7 +145,7 @@ class Hot:
         start = time.perf_counter()
         status, answer = await self._handle(route, raw)
         await _respond(send, status, answer)
-        meters.SECONDS.labels(path).observe(time.perf_counter() - start)
+        meters.seconds(path).observe(time.perf_counter() - start)
         return None
 
     async def _handle(
@@ -206,7 +206,7 @@ class Hot:
         held = receipt.stored.get(decision.decision_id)
         if held is None:
             self._remember(decision.decision_id, tuple(p.action for p in decision.slate))
-            meters.DECISIONS.labels(decision.experiment, decision.variant or "", decision.reason).inc()
+            meters.decided(decision.experiment, decision.variant, decision.reason).inc()
             return self.engine.answer(decision)
         live = self.engine.live.get(held.experiment)
         if held.actions == NULL and (live is None or live.revision != held.revision):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 
@@ -17,6 +19,18 @@ SECONDS = Histogram(
 POLICY_VERSION = Gauge(
     "topbill_policy_version", "Version that decisions are made from", ["experiment"], multiprocess_mode="min"
 )
+
+
+@cache
+def decided(experiment: str, variant: str | None, reason: str) -> Counter:
+    """The counter of these labels, looked up once."""
+    return DECISIONS.labels(experiment, variant or "", reason)
+
+
+@cache
+def seconds(route: str) -> Histogram:
+    """The histogram of a route, looked up once."""
+    return SECONDS.labels(route)
 
 
 def exposition(multiprocess: bool) -> bytes:
