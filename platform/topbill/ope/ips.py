@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from topbill.ope.columns import ONE, Column, Formula, Symbols, mean, ratio
+from math import isinf
+
+from topbill.ope.columns import Column, Formula, Symbols, mean, ratio
 from topbill.ope.estimator import Estimator
 
 
@@ -15,7 +17,7 @@ def _snips(x: Symbols, _: float) -> Formula:
 
 
 def _clipped(x: Symbols, lam: float) -> Formula:
-    return mean(x.w.clipped(lam) * x.r)
+    return mean((x.w if isinf(lam) else x.w.clipped(lam)) * x.r)
 
 
 def _sub_gaussian(x: Symbols, lam: float) -> Formula:
@@ -24,7 +26,7 @@ def _sub_gaussian(x: Symbols, lam: float) -> Formula:
 
 def shrunk_sub_gaussian(w: Column, lam: float) -> Column:
     """w / (1 − λ + λw): between w (λ = 0) and 1 (λ = 1)."""
-    return w / (w * lam + (1.0 - lam)) if lam > 0 else w * ONE
+    return w / (w * lam + (1.0 - lam)) if lam > 0 else w
 
 
 IPS = Estimator(

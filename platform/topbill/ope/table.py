@@ -26,10 +26,11 @@ from topbill.records import Floats
 from topbill.stats.intervals import BUCKETS
 from topbill.stats.moments import Moments
 
+# isfinite everywhere: Parquet's minima and maxima pass over NaN, and DuckDB trusts them when it simplifies comparisons.
 _RULES = {
     "reward": ("isfinite({0})", "a finite number"),
-    "propensity": ("{0} > 0 AND {0} <= 1", "a probability in (0, 1], as the action was drawn with"),
-    "target": ("{0} >= 0 AND {0} <= 1.000000001", "a probability in [0, 1]"),
+    "propensity": ("isfinite({0}) AND {0} > 0 AND {0} <= 1", "a probability in (0, 1], as the action was drawn with"),
+    "target": ("isfinite({0}) AND {0} >= 0 AND {0} <= 1.000000001", "a probability in [0, 1]"),
     "q_logged": ("isfinite({0})", "a finite number"),
     "q_target": ("isfinite({0})", "a finite number"),
 }
@@ -68,8 +69,7 @@ def estimate_table(
 
     `reward` … `unit` are columns of it, or SQL expressions of them. `database` opens a DuckDB file (read-only) for
     the relation to live in. `interval` is "normal", "bootstrap" or "sequence". Numbers are those of `estimate` on
-    the same rows. Raises BadData naming rows (counted from 0 in the order that DuckDB reads them), and LogError when
-    the source cannot be read.
+    the same rows. Raises BadData naming rows (counted from 0 as they are stored), or when the source cannot be read.
     """
     check_options(alpha, interval)
     if interval == "betting":
@@ -128,6 +128,8 @@ def _run(task: _Pass, database: Path | None, memory_limit: str, threads: int | N
             result: dict[str, Any] = connection.execute(_sql(task, bootstrap=bootstrap)).fetchnumpy()
             found = {name: np.ma.filled(np.ma.asarray(column), 0) for name, column in result.items()}
             _refuse_bad(connection, task, found)
+        except lake.Error as error:
+            raise BadData(task.relation, f"cannot be read: {error}") from error
         finally:
             connection.close()
     return _summary(task, found, bootstrap=bootstrap)
