@@ -34,7 +34,7 @@ _EMPTY = msgspec.Raw(b"{}")
 class OfferedAction(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """An action that the caller offers for this decision in place of the experiment's own."""
 
-    id: Id
+    id: Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
     features: dict[str, Any] = {}
     payload: msgspec.Raw = msgspec.field(default_factory=lambda: NULL)
 

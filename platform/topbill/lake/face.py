@@ -172,8 +172,9 @@ def _aggregate(metric: Metric) -> str:
         "sum": f"fsum(r.value) {inside}",
         "mean": f"favg(r.value) {inside}",
         "last": f"arg_max(r.value, (r.at, r.seq)) {inside}",
+        "earliest": f"arg_min(r.value, (r.at, r.seq)) {inside}",
     }
-    return f"coalesce({over[metric.kind]}, 0.0::DOUBLE)"
+    return f"coalesce({over[metric.kind]}, {number(metric.default)})"
 
 
 def _objective(experiment: Experiment) -> str:
@@ -194,10 +195,13 @@ def _feedback_view(experiments: Sequence[Experiment], at: int) -> str:
     shown = ", ".join(f"d.{column}" for column in columns)
     branches = []
     for experiment in experiments:
-        pairs = ", ".join(f"{quoted(m.name)}: coalesce(e.{identifier(m.name)}, 0.0)" for m in experiment.metrics)
+        pairs = ", ".join(
+            f"{quoted(m.name)}: coalesce(e.{identifier(m.name)}, {number(m.default)})" for m in experiment.metrics
+        )
+        unrewarded = number(experiment.objective_value({m.name: m.default for m in experiment.metrics}))
         window = max((m.window for m in experiment.metrics if experiment.objective.get(m.name)), default=0.0)
         branches.append(
-            f"SELECT {quoted(experiment.key)}, {shown}, MAP {{{pairs}}}, coalesce(e.objective_, 0.0), "
+            f"SELECT {quoted(experiment.key)}, {shown}, MAP {{{pairs}}}, coalesce(e.objective_, {unrewarded}), "
             f"epoch_us(d.at) + {round(window * 1e6)} < {at} "
             f"FROM decisions d LEFT JOIN earned.{identifier(experiment.key)} e ON d.decision_id = e.decision_id_ "
             f"WHERE d.experiment = {quoted(experiment.key)}"

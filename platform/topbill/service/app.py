@@ -25,6 +25,7 @@ from topbill.log.sqlite import SqliteLog
 from topbill.records import Decision
 from topbill.service import meters, openapi
 from topbill.service.hot import Hot, problem
+from topbill.service.personalizer import Personalizer
 from topbill.service.writer import GroupWriter
 
 _logger = logging.getLogger("topbill")
@@ -56,6 +57,7 @@ def create_app(settings: Settings) -> Hot:
     hot: Hot = Hot(app, settings.keys)
     hot.engine = Engine(spec.load_all([settings.experiments]))
     _add_routes(app, hot, settings)
+    app.mount("/personalizer", Personalizer(hot))
     _add_error_handlers(app)
     plain = app.openapi
     app.openapi = lambda: app.openapi_schema or openapi.extend(plain())  # type: ignore[method-assign]

@@ -45,11 +45,12 @@ def load_keys(host: str, file: Path | None) -> tuple[bytes, ...]:
 
 
 def allowed(headers: Iterable[tuple[bytes, bytes]], keys: tuple[bytes, ...]) -> bool:
-    """Whether the headers carry one of `keys`, as `Authorization: Bearer KEY` or `X-Api-Key: KEY`."""
+    """Whether the headers carry one of `keys`, as `Authorization: Bearer KEY`, `X-Api-Key: KEY` or, as Azure's
+    clients do, `Ocp-Apim-Subscription-Key: KEY`."""
     for name, value in headers:
         if name == b"authorization" and value[:7].lower() == b"bearer ":
             value = value[7:]
-        elif name != b"x-api-key":
+        elif name not in (b"x-api-key", b"ocp-apim-subscription-key"):
             continue
         if any([compare_digest(value, key) for key in keys]):  # all compared: time tells nothing  # noqa: C419
             return True

@@ -137,7 +137,7 @@ class Hot:
         if scope["method"] != "POST":
             body = problem("method_not_allowed", f"{scope['method']} {path}; expected POST")
             return await _respond(send, 405, body, (b"allow", b"POST"))
-        raw = await _read(receive)
+        raw = await read_body(receive)
         if raw is None:
             meters.REFUSED.labels("413").inc()
             body = problem("too_large", f"body over {LARGEST_BODY:,} bytes; send less at once")
@@ -311,7 +311,7 @@ def _malformed(raw: bytes, error: Exception) -> tuple[int, bytes]:
     return 400, problem("malformed", f"{error}; expected a JSON object")
 
 
-async def _read(receive: Receive) -> bytes | None:
+async def read_body(receive: Receive) -> bytes | None:
     """The whole body; None where it is over the limit."""
     message = await receive()
     body: bytes = message.get("body", b"")

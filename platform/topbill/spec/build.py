@@ -16,7 +16,7 @@ from topbill.spec.model import Experiment, Guardrail, Metric, Variant
 
 _COMMON = ("policy", "share", "control", "floor", "evaluable", "training")
 _AS_READ = ("surface", "title", "owner", "hypothesis", "unit", "status", "traffic", "holdout", "slots")
-_AS_READ_TOO = ("feedback", "click_model", "refit", "budget_ms")
+_AS_READ_TOO = ("feedback", "click_model", "refit", "personalizer", "budget_ms")
 
 Read = Mapping[str, Any]
 
@@ -30,6 +30,7 @@ def build(read: Read, raw: dict[str, Any], at: At) -> Experiment | None:
     _check_goals(read, at)
     variants = _variants(read, raw, at.key("variants"))
     _check_slots(read, at)
+    _check_personalizer(read, at)
     if at.problems:
         return None
     objective: dict[str, float] = read["objective"]
@@ -59,7 +60,7 @@ def _features(read: Read, at: At) -> tuple[Feature, ...]:
         elif low is not None and low >= high:
             at.key(name).wrong(Said(f"min {low:g} and max {high:g}"), "min below max")
         elif "type" in parts:
-            rest = {key: value for key, value in parts.items() if key in ("values", "keys", "period")}
+            rest = {key: value for key, value in parts.items() if key in ("values", "keys", "period", "size")}
             features.append(Feature(name, parts["type"], low=low, high=high, **rest))
     return tuple(features)
 
@@ -106,6 +107,10 @@ def _metrics(read: Read, at: At) -> tuple[Metric, ...]:
             at.key("metrics").key(name).key("cap").wrong(Said("nothing"), expected, "for example cap: 10")
         if parts.get("kind") == "binary" and parts.get("cap", 1.0) != 1.0:
             at.key("metrics").key(name).key("cap").wrong(parts["cap"], "no cap: a binary metric is 0 or 1 already")
+        if parts.get("kind") in ("binary", "count") and "default" in parts:
+            at.key("metrics").key(name).key("default").wrong(
+                parts["default"], f"no default: without an event a {parts['kind']} is 0"
+            )
         better = "lower" if name in guarded and name not in objective else "higher"
         if {"event", "kind", "window"} <= parts.keys():
             metrics.append(Metric(name, **{"better": better} | parts))
@@ -139,6 +144,24 @@ def _check_slots(read: Read, at: At) -> None:
     slots, actions = read.get("slots", 1), read.get("actions", ())
     if actions and slots > len(actions):
         at.key("slots").wrong(slots, f"at most {len(actions)}, the number of actions")
+
+
+def _check_personalizer(read: Read, at: At) -> None:
+    """Personalizer's requests bring their actions and features of any shape, and rewards called `reward`."""
+    if not read.get("personalizer"):
+        return
+    for section in ("context", "action_features"):
+        declared = {name: parts.get("type") for name, parts in read.get(section, {}).items()}
+        if declared != {"features": "hashed"}:
+            expected = "features: {type: hashed, size: 32} and nothing else, since personalizer: true"
+            at.key(section).wrong(Said("other features"), expected, "its requests declare no features")
+    if read.get("actions"):
+        at.key("actions").wrong(Said("actions"), "[], since personalizer: true", "its requests bring their own")
+    if read.get("slots", 1) != 1:
+        at.key("slots").wrong(read["slots"], "1, since personalizer: true", "multi-slot requests say their own slots")
+    metrics = [parts for name, parts in read.get("metrics", {}).items() if name in read.get("objective", {})]
+    if metrics and not any(parts.get("event") == "reward" for parts in metrics):
+        at.key("objective").wrong(Said("no metric of it"), "a metric of event reward, since personalizer: true")
 
 
 def _variants(read: Read, raw: Read, at: At) -> tuple[Variant, ...]:

@@ -75,6 +75,7 @@ def _together(verdicts: list[Verdict]) -> list[Verdict]:
     """
     owner: dict[str, Path] = {}
     taken: dict[str, float] = {}
+    personalizer: Path | None = None
     result: dict[Path, Experiment | SpecError] = dict(verdicts)
     for path, found in sorted(verdicts, key=lambda v: (v[1].key if isinstance(v[1], Experiment) else "", v[0])):
         if isinstance(found, SpecError):
@@ -85,6 +86,12 @@ def _together(verdicts: list[Verdict]) -> list[Verdict]:
             continue
         if found.status not in ("running", "paused"):
             continue
+        if found.personalizer:
+            if personalizer is not None:
+                expected = f"one experiment with personalizer: true: {personalizer.name} says it already"
+                result[path] = SpecError([Problem(path.name, "personalizer", "true", expected)])
+                continue
+            personalizer = path
         start = taken.get(found.layer, 0.0)
         end = round(start + found.traffic, 9)
         if end > 1.0:

@@ -151,6 +151,9 @@ FEATURE = Tagged(
         ),
         "vector": Section({"keys": Key(ListOf(Text(), 1000, 1, unique=True), "Its numbers' names.", True)}),
         "flag": Section({}),
+        "hashed": Section(
+            {"size": Key(Number(1, 4096, whole=True), "How many columns any JSON is hashed into.", True)}
+        ),
     },
     "What kind of feature it is.",
 )
@@ -162,6 +165,7 @@ METRIC = Section(
         "kind": Key(Choice(get_args(MetricKind)), "How the events of a decision become one number.", True),
         "window": Key(Duration(), "How long after the decision an event still counts.", True),
         "cap": Key(Number(0, 1e12, above=True), "The value that counts as 1 in the objective (default 1)."),
+        "default": Key(Number(-1e12, 1e12), "Its value where no event came (default 0)."),
         "better": Key(Choice(("higher", "lower")), "Which direction is good; lower by default if only a guardrail."),
     }
 )
@@ -198,6 +202,9 @@ EXPERIMENT = Section(
             Choice(get_args(Status)), "draft and stopped decide nothing; paused keeps its place (default running)."
         ),
         "traffic": Key(Percent(), "Share of its layer that takes part (default 100%)."),
+        "personalizer": Key(
+            Flag(), "true: it answers Azure Personalizer's HTTP API, at /personalizer/. One running file may."
+        ),
         "layer": Key(Name, "Experiments of one layer never share a unit (default: a layer of its own)."),
         "holdout": Key(Percent(), "Share of its units that gets no decision at all (default 0%)."),
         "slots": Key(Number(1, 100, whole=True), "How many positions are filled (default 1)."),

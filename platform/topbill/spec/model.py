@@ -16,15 +16,15 @@ from topbill.records import Action, Actions
 
 Surface = Literal["rows", "titles", "artwork"]
 Status = Literal["draft", "running", "paused", "stopped"]
-MetricKind = Literal["binary", "max", "sum", "count", "mean", "last"]
+MetricKind = Literal["binary", "max", "sum", "count", "mean", "last", "earliest"]
 
 
 @dataclass(frozen=True)
 class Metric:
     """What is computed of a decision's events of one name inside a window (seconds after the decision).
 
-    kind: binary (any event) | max | sum | count | mean | last. `cap` scales it to [0, 1] in the objective.
-    `better` says which direction is good, for reading the report.
+    kind: binary (any event) | max | sum | count | mean | last | earliest. `cap` scales it to [0, 1] in the objective,
+    `default` is its value without an event. `better` says which direction is good, for reading the report.
     """
 
     name: str
@@ -33,16 +33,18 @@ class Metric:
     window: float
     cap: float = 1.0
     better: Literal["higher", "lower"] = "higher"
+    default: float = 0.0
 
     def value(self, events: Iterable[tuple[float, float]]) -> float:
-        """The metric of a decision's events `(value, seconds after the decision)`; 0 when none is in the window.
+        """The metric of a decision's events `(value, seconds after the decision)`; `default` if none is in the window.
 
         An event counts when it came at most `window` seconds after the decision. A caller's clock may be a little
-        behind, so an event dated before its decision counts as well. `last` is the event with the latest time.
+        behind, so an event dated before its decision counts as well. `last` is the event with the latest time,
+        `earliest` that with the earliest.
         """
         inside = [(at, value) for value, at in events if at <= self.window]
         if not inside:
-            return 0.0
+            return self.default
         values = [value for _, value in inside]
         if self.kind == "binary":
             return 1.0
@@ -52,6 +54,8 @@ class Metric:
             return max(values)
         if self.kind == "last":
             return max(enumerate(inside), key=lambda e: (e[1][0], e[0]))[1][1]
+        if self.kind == "earliest":
+            return min(inside, key=lambda e: e[0])[1]
         total = math.fsum(values)
         return total if self.kind == "sum" else total / len(values)
 
@@ -105,6 +109,7 @@ class Experiment:
     click_model: Literal["independent", "cascade"] = "independent"
     learn_after: float = 0.0
     refit: Literal["never", "daily"] = "never"
+    personalizer: bool = False
     budget_ms: float = 50.0
     source: str = ""
     raw: dict[str, Any] = field(default_factory=dict, compare=False, hash=False)
@@ -157,7 +162,9 @@ class Experiment:
                 "action_features": self.action_features,
                 "objective": self.objective,
                 "metrics": [
-                    (m.name, m.event, m.kind, m.window, m.cap) for m in self.metrics if m.name in self.objective
+                    (m.name, m.event, m.kind, m.window, m.cap, m.default)
+                    for m in self.metrics
+                    if m.name in self.objective
                 ],
                 "variants": [(v.name, v.policy, v.params, v.training) for v in self.variants],
                 "learning": (self.slots, self.feedback, self.click_model, self.learn_after),
