@@ -139,6 +139,16 @@ def test_a_covariate_narrows_and_units_without_it_count_as_average() -> None:
     assert adjusted["mean"] < partly < plain["mean"]
 
 
+def test_lin_adjusts_where_each_unit_has_a_value_and_cuped_elsewhere() -> None:
+    data = rows(400).assign(pre=lambda d: d.y + np.random.default_rng(9).normal(0.0, 0.3, len(d)))
+    cuped, lin = (run(data, covariates={"m": "pre"}, adjust=a) for a in ("cuped", "lin"))
+    assert lin.se[0] != cuped.se[0]
+    assert lin.se[0] == pytest.approx(cuped.se[0], rel=0.02)
+    data.loc[0, "y"] = None
+    cuped, lin = (run(data, covariates={"m": "pre"}, adjust=a) for a in ("cuped", "lin"))
+    assert lin.se[0] == cuped.se[0]
+
+
 def test_strata_take_out_what_differs_between_them() -> None:
     rng = np.random.default_rng(4)
     kind = rng.integers(0, 4, 800)

@@ -11,8 +11,9 @@ from topbill.ab.analysis import (
     Verdict,
 )
 from topbill.ab.compare import compare
+from topbill.ab.design import Design, MetricDesign
 from topbill.ab.effect import Effect, Rule
-from topbill.ab.experiment import Design, MetricDesign, analyse
+from topbill.ab.experiment import analyse
 from topbill.ab.metrics import Mean, Metric, Proportion, Quantile, Ratio, Sum
 from topbill.ab.plan import Plan, PlannedRun, plan
 from topbill.ab.power import Runtime, runtime

@@ -11,7 +11,6 @@ import numpy as np
 from topbill.ab import reasons
 from topbill.ab.effect import Estimate
 from topbill.ab.gather import Arm, Plan
-from topbill.errors import BadRequest
 from topbill.stats.moments import Linear, Moments, cuped, cuped_theta, lin
 
 Adjustment = Literal["cuped", "lin"]
@@ -48,11 +47,7 @@ def pair_of(plan: Plan, treated: Arm, control: Arm, adjust: Adjustment = "cuped"
     """The two estimates without strata, adjusted where the plan has a covariate."""
     if plan.covariate is None:
         return _plain(plan, treated), _plain(plan, control)
-    if adjust == "lin":
-        if plan.terms[1][0] != plan.covariate:
-            raise BadRequest(
-                "adjust", "lin needs one value a unit; use Sum, or Mean(column, per='unit'), or adjust='cuped'"
-            )
+    if adjust == "lin" and plan.terms[1][0] == plan.covariate:  # nothing is divided by: one value a unit
         a = lin(treated.moments, control.moments, plan.terms[0][0], plan.covariate)
         return (
             Estimate(a.treated + plan.shift, a.treated_variance, treated.n),

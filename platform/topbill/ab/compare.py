@@ -14,7 +14,7 @@ from topbill.ab import reasons
 from topbill.ab.arms import Adjustment, Pair, estimate
 from topbill.ab.effect import METHODS, Effect, Estimate, Method, Rule, effect
 from topbill.ab.gather import Gathered, gather
-from topbill.ab.metrics import Metric, Proportion, Quantile, columns_of
+from topbill.ab.metrics import Metric, Proportion, Quantile, Ratio, columns_of
 from topbill.ab.quantile import quantiles
 from topbill.ab.rows import Rows, read
 from topbill.errors import BadRequest
@@ -59,8 +59,9 @@ def compare(
       credible intervals, with two more columns, chance_to_win and expected_loss; `prior` is the standard
       deviation of the relative effect, None for a flat one.
     - `covariates` maps a metric to a column measured before the experiment: CUPED (`adjust="cuped"`, means and
-      ratios) or Lin's regression with HC2 (`adjust="lin"`, one value a unit). Values are then those expected
-      at the arms' common mean of the covariate. A unit without a covariate counts as average.
+      ratios) or Lin's regression with HC2 (`adjust="lin"`, where every unit has one value; elsewhere CUPED).
+      Values are then those expected at the arms' common mean of the covariate. A unit without a covariate counts
+      as average.
     - `strata` post-stratifies by a column; `variants` names arms that should be there even if no row has them.
 
     Raises BadRequest for wrong arguments and BadData for columns that cannot be used. Weak data never raises.
@@ -117,6 +118,8 @@ def check_metrics(
     for name in covariates or {}:
         if name not in metrics:
             raise BadRequest(f"covariates.{name}", f"no such metric; the metrics are {', '.join(metrics)}")
+        if adjust == "lin" and isinstance(metrics[name], Ratio):
+            raise BadRequest("adjust", "lin adjusts one value a unit, not a Ratio; use adjust='cuped'")
         if isinstance(metrics[name], Quantile):
             raise BadRequest(f"covariates.{name}", "a Quantile takes no covariate; leave it out")
 

@@ -126,16 +126,8 @@ def relative_se(treated: Estimate, control: Estimate) -> float:
     return sqrt(treated.variance + r * r * control.variance) / abs(control.value)
 
 
-def effect(
-    metric: str,
-    variant: object,
-    treated: Estimate,
-    control: Estimate,
-    rule: Rule,
-    *,
-    flat: str = reasons.CONSTANT_METRIC,
-) -> Effect:
-    """The effect of two arms with at least two units each. `flat` is the reason given when nothing varies."""
+def effect(metric: str, variant: object, treated: Estimate, control: Estimate, rule: Rule) -> Effect:
+    """The effect of two arms with at least two units each; without numbers and with a reason when nothing varies."""
     difference = treated.value - control.value
     se = sqrt(treated.variance + control.variance)
     shown = Effect(
@@ -151,7 +143,7 @@ def effect(
         return Effect(metric=metric, variant=variant, n=treated.n, n_control=control.n, reason=reasons.INFINITE_VALUES)
     if se == 0.0:
         zero = treated.value == control.value == 0.0
-        return msgspec.structs.replace(shown, reason=reasons.ALL_ZERO if zero else flat)
+        return msgspec.structs.replace(shown, reason=reasons.ALL_ZERO if zero else reasons.CONSTANT_METRIC)
     if rule.method == "bayes":
         return _posterior(shown, treated, control, se, rule)
     n, df = treated.n + control.n, welch_df(treated, control)

@@ -23,58 +23,14 @@ from topbill.ab import guardrails as rails
 from topbill.ab import power, reasons, textbook
 from topbill.ab.analysis import Analysis, Comparison, Heterogeneity
 from topbill.ab.arms import Adjustment, Pair, estimate
-from topbill.ab.compare import check_metrics, checked_rule, effect_of, noted, read_rows
+from topbill.ab.compare import checked_rule, effect_of, noted
+from topbill.ab.design import Design, Prepared, prepare
 from topbill.ab.effect import Method, Rule
 from topbill.ab.gather import Gathered, gather
-from topbill.ab.metrics import Mean, Metric, Proportion
-from topbill.ab.rows import Rows, quoted, relation_of
 from topbill.ab.segments import heterogeneity, with_adjusted
 from topbill.ab.split import sample_ratio
 from topbill.ab.verdict import verdict
-from topbill.errors import BadRequest
 from topbill.spec import Experiment
-
-OBJECTIVE = "objective"
-
-
-class MetricDesign(msgspec.Struct, frozen=True, kw_only=True):
-    """A metric as the analysis needs it: 0/1 or a number, the good direction, its weight and cap in the objective."""
-
-    name: str
-    binary: bool = False
-    better: Literal["higher", "lower"] = "higher"
-    weight: float = 0.0
-    cap: float = 1.0
-
-
-class Design(msgspec.Struct, frozen=True, kw_only=True):
-    """What the analysis needs to know of an experiment; `shares` by variant, `guardrails` margins by metric."""
-
-    key: str
-    control: str
-    shares: dict[str, float]
-    metrics: tuple[MetricDesign, ...]
-    guardrails: dict[str, float] = {}
-
-    @classmethod
-    def of(cls, experiment: Experiment) -> Design:
-        """The design of an experiment file."""
-        return cls(
-            key=experiment.key,
-            control=experiment.control.name,
-            shares={v.name: v.share for v in experiment.variants},
-            metrics=tuple(
-                MetricDesign(
-                    name=m.name,
-                    binary=m.kind == "binary",
-                    better=m.better,
-                    weight=experiment.objective.get(m.name, 0.0),
-                    cap=m.cap,
-                )
-                for m in experiment.metrics
-            ),
-            guardrails={g.metric: g.worse_by_at_most for g in experiment.guardrails},
-        )
 
 
 def analyse(
@@ -96,70 +52,35 @@ def analyse(
     "objective") to a pre-period column. Raises BadRequest for missing columns and arguments that cannot be meant;
     weak data never raises: numbers are None then, with a reason, and the verdict says what is missing.
     """
-    design = design if isinstance(design, Design) else Design.of(design)
     rule = checked_rule(method, alpha)
-    relation, primary = with_objective(relation_of(data), design)
-    metrics = metrics_of(design, primary)
-    check_metrics(metrics, covariates, adjust)
     labels = [*([day] if day else []), *segments]
-    rows = read_rows(relation, unit=unit, variant=variant, metrics=metrics, covariates=covariates, labels=labels)
-    gathered = gather(rows, metrics, covariates, products=adjust == "lin")
-    names = [name for name in design.shares if name != design.control]
-    split = sample_ratio(rows, design.shares, day=day, segments=segments)
+    ready = prepare(data, design, unit=unit, variant=variant, labels=labels, covariates=covariates, adjust=adjust)
+    known, names = ready.design, ready.design.treatments
+    gathered = gather(ready.rows, ready.metrics, covariates, products=adjust == "lin")
+    split = sample_ratio(ready.rows, known.shares, day=day, segments=segments)
     units_a_day = sum(split.counts.values()) / len(split.days) if split.days else 0.0
-    pairs = {name: _pairs(gathered, name, design.control, names, adjust) for name in metrics}
-    comparisons = _comparisons(pairs, design, rule, gathered.mixed, units_a_day)
+    pairs = {name: _pairs(gathered, name, known.control, names, adjust) for name in ready.metrics}
+    comparisons = _comparisons(pairs, known, rule, gathered.mixed, units_a_day)
     kept = [
-        rails.guardrail(name, v, pairs[name][v], rule, worse_by_at_most=margin, better=_better(design, name))
-        for name, margin in design.guardrails.items()
+        rails.guardrail(name, v, pairs[name][v], rule, worse_by_at_most=margin, better=known.better(name))
+        for name, margin in known.guardrails.items()
         for v in names
     ]
-    differing = _by_segment(rows, metrics, covariates, primary, segments, design, names, rule, adjust)
+    main = [c for c in comparisons if c.metric == ready.primary]
     return Analysis(
-        experiment=design.key,
-        control=design.control,
-        primary=primary,
+        experiment=known.key,
+        control=known.control,
+        primary=ready.primary,
         method=method,
         alpha=alpha,
         units=split.counts,
         comparisons=comparisons,
         guardrails=kept,
         sample_ratio=split,
-        heterogeneity=differing,
-        verdict=verdict([c for c in comparisons if c.metric == primary], kept, split, design.control, alpha),
+        heterogeneity=_by_segment(ready, covariates, segments, rule, adjust),
+        verdict=verdict(main, kept, split, known.control, alpha),
         notes=[reasons.REASONS[reasons.CROSSOVER_UNITS]] if gathered.mixed else [],
     )
-
-
-def with_objective(relation: Any, design: Design) -> tuple[Any, str]:
-    """The relation with its objective column, and the primary metric's name: the objective's only metric, if it is
-    one, for then plays read better than points."""
-    weighted = [m for m in design.metrics if m.weight]
-    if len(weighted) == 1 and weighted[0].weight > 0.0:
-        return relation, weighted[0].name
-    if OBJECTIVE in relation.columns:
-        return relation, OBJECTIVE
-    positive = sum(m.weight for m in weighted if m.weight > 0.0)
-    if positive <= 0.0:
-        raise BadRequest("design.metrics", "no metric has a positive weight; expected an objective")
-    missing = [m.name for m in weighted if m.name not in relation.columns]
-    if missing:
-        raise BadRequest(f"data.{missing[0]}", f"no such column; the data has {', '.join(relation.columns)}")
-    parts = [
-        f"{m.weight!r} * least(1.0, greatest(0.0, CAST({quoted(m.name)} AS DOUBLE) / {m.cap!r}))" for m in weighted
-    ]
-    total = f"least(1.0, greatest(0.0, ({' + '.join(parts)}) / {positive!r}))"
-    return relation.query("unit_rows", f"SELECT *, {total} AS {OBJECTIVE} FROM unit_rows"), OBJECTIVE  # noqa: S608
-
-
-def metrics_of(design: Design, primary: str) -> dict[str, Metric]:
-    """All metrics, the primary one first, then in the design's order."""
-    kinds: dict[str, Metric] = {m.name: Proportion(m.name) if m.binary else Mean(m.name) for m in design.metrics}
-    return {primary: kinds.get(primary, Mean(OBJECTIVE)), **{k: v for k, v in kinds.items() if k != primary}}
-
-
-def _better(design: Design, metric: str) -> Literal["higher", "lower"]:
-    return next((m.better for m in design.metrics if m.name == metric), "higher")
 
 
 def _pairs(
@@ -179,7 +100,7 @@ def _comparisons(
     for metric, by_variant in pairs.items():
         for variant, pair in by_variant.items():
             share = (design.shares[variant] + design.shares[design.control]) / total if total > 0.0 else 0.0
-            found.append(_comparison(metric, variant, pair, rule, mixed, _better(design, metric), units_a_day * share))
+            found.append(_comparison(metric, variant, pair, rule, mixed, design.better(metric), units_a_day * share))
     adjusted = textbook.adjusted([c.p_value for c in found], "fdr_bh")
     return [msgspec.structs.replace(c, p_adjusted=p) for c, p in zip(found, adjusted, strict=True)]
 
@@ -214,21 +135,20 @@ def _comparison(
 
 
 def _by_segment(
-    rows: Rows,
-    metrics: Mapping[str, Metric],
-    covariates: Mapping[str, str] | None,
-    primary: str,
-    segments: Sequence[str],
-    design: Design,
-    variants: Sequence[str],
-    rule: Rule,
-    adjust: Adjustment,
+    ready: Prepared, covariates: Mapping[str, str] | None, segments: Sequence[str], rule: Rule, adjust: Adjustment
 ) -> list[Heterogeneity]:
-    one = {name: column for name, column in (covariates or {}).items() if name == primary}
+    one = {name: column for name, column in (covariates or {}).items() if name == ready.primary}
+    metric = {ready.primary: ready.metrics[ready.primary]}
     found: list[Heterogeneity] = []
     for segment in segments:
-        gathered = gather(rows, {primary: metrics[primary]}, one, segments=[segment], products=adjust == "lin")
+        gathered = gather(ready.rows, metric, one, segments=[segment], products=adjust == "lin")
         found += heterogeneity(
-            gathered, primary, segment, control=design.control, variants=variants, rule=rule, adjust=adjust
+            gathered,
+            ready.primary,
+            segment,
+            control=ready.design.control,
+            variants=ready.design.treatments,
+            rule=rule,
+            adjust=adjust,
         )
     return with_adjusted(found)

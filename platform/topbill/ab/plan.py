@@ -16,12 +16,11 @@ import msgspec
 
 from topbill.ab import reasons
 from topbill.ab.arms import estimate
-from topbill.ab.compare import checked_rule, read_rows
-from topbill.ab.effect import Method
-from topbill.ab.experiment import Design, metrics_of, with_objective
+from topbill.ab.compare import checked_rule
+from topbill.ab.design import Design, prepare
+from topbill.ab.effect import Estimate, Method, Rule
 from topbill.ab.gather import gather
 from topbill.ab.power import runtime
-from topbill.ab.rows import relation_of
 from topbill.ab.split import sample_ratio
 from topbill.errors import BadRequest
 from topbill.spec import Experiment
@@ -76,33 +75,34 @@ def plan(
 
     With a covariate the control's standard deviation is the adjusted one. Raises BadRequest for an unknown metric.
     """
-    design = design if isinstance(design, Design) else Design.of(design)
     rule = checked_rule(method, alpha)
-    relation, primary = with_objective(relation_of(data), design)
-    metrics = metrics_of(design, primary)
-    name = primary if metric is None else metric
-    if name not in metrics:
-        raise BadRequest("metric", f"got {name!r}; expected one of {', '.join(metrics)}")
-    one, covariate = {name: metrics[name]}, {k: v for k, v in (covariates or {}).items() if k == name}
-    rows = read_rows(
-        relation, unit=unit, variant=variant, metrics=one, covariates=covariate, labels=[day] if day else []
+    ready = prepare(data, design, unit=unit, variant=variant, labels=[day] if day else [], covariates=covariates)
+    known, name = ready.design, metric or ready.primary
+    if name not in ready.metrics:
+        raise BadRequest("metric", f"got {name!r}; expected one of {', '.join(ready.metrics)}")
+    split = sample_ratio(ready.rows, known.shares, day=day)
+    units, days = sum(split.counts.values()), len(split.days)
+    about = {"experiment": known.key, "metric": name, "method": method, "alpha": alpha, "power": power}
+    shown = Plan(**about, units=units, units_a_day=units / days if days else 0.0)  # type: ignore[arg-type]
+    gathered = gather(
+        ready.rows, {name: ready.metrics[name]}, {k: v for k, v in (covariates or {}).items() if k == name}
     )
-    split = sample_ratio(rows, design.shares, day=day)
-    units, total = sum(split.counts.values()), sum(design.shares.values())
-    units_a_day = units / len(split.days) if split.days else 0.0
-    about = {"experiment": design.key, "metric": name, "method": method, "alpha": alpha, "power": power}
-    shown = Plan(**about, units=units, units_a_day=units_a_day)  # type: ignore[arg-type]
-    gathered = gather(rows, one, covariate)
-    control = {key[1:]: arm for key, arm in gathered.arms[name].items() if str(key[0]) == design.control}
+    control = {key[1:]: arm for key, arm in gathered.arms[name].items() if str(key[0]) == known.control}
     pair = estimate(gathered.plans[name], control, control)
     if pair.reason or pair.control is None or pair.control.variance == 0.0 or pair.control.value == 0.0:
         return msgspec.structs.replace(shown, reason=pair.reason or reasons.CONSTANT_METRIC)
-    baseline, sd = pair.control.value, sqrt(pair.control.variance * pair.control.n)
+    return _with_runs(shown, known, pair.control, rule, relative)
+
+
+def _with_runs(shown: Plan, design: Design, control: Estimate, rule: Rule, relative: Sequence[float]) -> Plan:
+    baseline, sd, total = control.value, sqrt(control.variance * control.n), sum(design.shares.values())
     runs = []
-    for other in design.shares:
+    for other in design.treatments:
         shares = (design.shares[design.control], design.shares[other])
-        if other != design.control and min(shares) > 0.0:
-            rate = units_a_day * sum(shares) / total
-            found = [runtime(baseline, sd, r, rule, units_a_day=rate, shares=shares, power=power) for r in relative]
-            runs += [PlannedRun(variant=other, relative=f.relative, units=f.units, days=f.days) for f in found]
+        if min(shares) <= 0.0:
+            continue
+        rate = shown.units_a_day * sum(shares) / total
+        for lift in relative:
+            found = runtime(baseline, sd, lift, rule, units_a_day=rate, shares=shares, power=shown.power)
+            runs.append(PlannedRun(variant=other, relative=lift, units=found.units, days=found.days))
     return msgspec.structs.replace(shown, baseline=baseline, sd=sd, runtimes=runs)
