@@ -12,16 +12,16 @@ gate.pass_or_stop()
 
 PAGES = {
     "": [
-        st.Page("pages/home.py", title="Home", icon=":material/home:", default=True),
-        st.Page("pages/experiment.py", title="Experiment", icon=":material/science:", url_path="experiment"),
-        st.Page("pages/bandit.py", title="Bandit", icon=":material/casino:", url_path="bandit"),
-        st.Page("pages/artwork.py", title="Artwork and rows", icon=":material/imagesmode:", url_path="artwork"),
+        st.Page("views/home.py", title="Home", icon=":material/home:", default=True),
+        st.Page("views/experiment.py", title="Experiment", icon=":material/science:", url_path="experiment"),
+        st.Page("views/bandit.py", title="Bandit", icon=":material/casino:", url_path="bandit"),
+        st.Page("views/artwork.py", title="Artwork and rows", icon=":material/imagesmode:", url_path="artwork"),
     ],
     "Ask": [
-        st.Page("pages/what_if.py", title="What if", icon=":material/psychology_alt:", url_path="what-if"),
-        st.Page("pages/preview.py", title="Preview", icon=":material/live_tv:", url_path="preview"),
-        st.Page("pages/decisions.py", title="Decisions", icon=":material/manage_search:", url_path="decisions"),
-        st.Page("pages/health.py", title="Health", icon=":material/monitor_heart:", url_path="health"),
+        st.Page("views/what_if.py", title="What if", icon=":material/psychology_alt:", url_path="what-if"),
+        st.Page("views/preview.py", title="Preview", icon=":material/live_tv:", url_path="preview"),
+        st.Page("views/decisions.py", title="Decisions", icon=":material/manage_search:", url_path="decisions"),
+        st.Page("views/health.py", title="Health", icon=":material/monitor_heart:", url_path="health"),
     ],
 }
 
@@ -33,12 +33,11 @@ def sidebar() -> None:
             lines = data.listed()
         except TopbillError:
             lines = []
-        titles = {line.key: line.title or line.key for line in lines}
-        if titles:
+        keys = [line.key for line in lines]
+        if keys:
             st.selectbox(
                 "Experiment",
-                list(titles),
-                format_func=lambda key: titles.get(key, key),
+                keys,
                 key="experiment",
                 bind="query-params",
                 help="Every page but Home speaks of this experiment. The address holds your choice: share it.",

@@ -156,7 +156,7 @@ def heat(
     )
     base = alt.Chart(frame).encode(
         x=horizontal,
-        y=alt.Y(f"{y}:N", title=None, sort=list(y_order), axis=alt.Axis(labelLimit=150)),
+        y=alt.Y(f"{y}:N", title=None, sort=list(y_order), axis=alt.Axis(labelLimit=150, labelOverlap=False)),
         tooltip=[alt.Tooltip(f"{x}:O", title=x_title), alt.Tooltip(f"{y}:N"), alt.Tooltip("share:Q", format=".1%")],
     )
     most = float(frame["share"].max() or 1.0)
@@ -179,7 +179,7 @@ def worths(frame: pd.DataFrame, title: str) -> alt.LayerChart:
         alt.Tooltip("plain:Q", format=".3f", title="mean when shown"),
         alt.Tooltip("shown:Q", format=",", title="times first"),
     ]
-    y = alt.Y("action:N", sort=order, title=None, axis=alt.Axis(labelLimit=170))
+    y = alt.Y("action:N", sort=order, title=None, axis=alt.Axis(labelLimit=150, labelOverlap=False))
     base = alt.Chart(frame).encode(y=y, tooltip=tips)
     axis = alt.Axis(format=".2~f", tickCount=6)
     bars = base.mark_rule(strokeWidth=5, opacity=0.4, color=PALETTE[0]).encode(
@@ -190,19 +190,15 @@ def worths(frame: pd.DataFrame, title: str) -> alt.LayerChart:
     return bars + points + ticks
 
 
-def bars(frame: pd.DataFrame, title: str, *, form: str = ".0%", highlight: str | None = None) -> alt.LayerChart:
-    """Horizontal bars with their numbers. Columns: name, value."""
-    y = alt.Y("name:N", sort=None, title=None, axis=alt.Axis(labelLimit=150))
-    base = alt.Chart(frame).encode(y=y, tooltip=[alt.Tooltip("name:N"), alt.Tooltip("value:Q", format=".3f")])
-    colour = alt.value(PALETTE[0])
-    if highlight is not None:
-        colour = alt.condition(f"datum.name === {highlight!r}", alt.value(PALETTE[1]), alt.value(PALETTE[0]))
+def bars(frame: pd.DataFrame, highlight: str | None = None) -> alt.LayerChart:
+    """Horizontal bars of shares with their numbers, one of them highlighted. Columns: name, value."""
+    y = alt.Y("name:N", sort=None, title=None, axis=alt.Axis(labelLimit=130, labelOverlap=False))
+    base = alt.Chart(frame).encode(y=y, tooltip=[alt.Tooltip("name:N"), alt.Tooltip("value:Q", format=".2%")])
+    colour = alt.condition(f"datum.name === {highlight!r}", alt.value(PALETTE[1]), alt.value(PALETTE[0]))
     most = max(float(frame["value"].max()), 1e-9)
-    x = alt.X("value:Q", title=title, scale=alt.Scale(domain=[0, most * 1.18]), axis=alt.Axis(format=form, tickCount=4))
+    x = alt.X("value:Q", scale=alt.Scale(domain=[0, most * 1.25]), axis=None)
     shapes = base.mark_bar(cornerRadiusEnd=3).encode(x=x, color=colour)
-    return shapes + base.mark_text(align="left", dx=4, color=GREY).encode(
-        x="value:Q", text=alt.Text("value:Q", format=".1%")
-    )
+    return shapes + base.mark_text(align="left", dx=4, color=GREY).encode(x=x, text=alt.Text("value:Q", format=".1%"))
 
 
 def contributions(frame: pd.DataFrame) -> alt.Chart:
@@ -213,7 +209,7 @@ def contributions(frame: pd.DataFrame) -> alt.Chart:
         alt.Chart(frame)
         .mark_bar(cornerRadiusEnd=3)
         .encode(
-            y=alt.Y("name:N", sort=order, title=None, axis=alt.Axis(labelLimit=170)),
+            y=alt.Y("name:N", sort=order, title=None, axis=alt.Axis(labelLimit=150, labelOverlap=False)),
             x=alt.X("value:Q", title="adds to the score", axis=alt.Axis(tickCount=5)),
             color=colour,
             tooltip=[alt.Tooltip("name:N"), alt.Tooltip("value:Q", format="+.4f")],
@@ -317,3 +313,24 @@ def calibration(frame: pd.DataFrame) -> alt.LayerChart:
         )
     )
     return same + points
+
+
+def estimates(frame: pd.DataFrame, reference: str) -> alt.LayerChart:
+    """Values with intervals; that of `reference` runs through as a band. Columns: name, value, low, high."""
+    tips = [
+        alt.Tooltip("name:N"),
+        alt.Tooltip("value:Q", format=".4f"),
+        alt.Tooltip("low:Q", format=".4f", title="from"),
+        alt.Tooltip("high:Q", format=".4f", title="to"),
+    ]
+    colour = alt.condition(f"datum.name === {reference!r}", alt.value(GREY), alt.value(PALETTE[0]))
+    base = alt.Chart(frame).encode(
+        y=alt.Y("name:N", sort=None, title=None, axis=alt.Axis(labelLimit=150)), color=colour, tooltip=tips
+    )
+    band = alt.Chart(frame[frame["name"] == reference]).mark_rect(opacity=0.13, color=GREY)
+    bars_ = base.mark_rule(strokeWidth=5, opacity=0.45).encode(
+        x=alt.X("low:Q", title="objective per decision", scale=alt.Scale(zero=False), axis=alt.Axis(tickCount=6)),
+        x2="high:Q",
+    )
+    points = base.mark_point(filled=True, size=110, opacity=1).encode(x="value:Q")
+    return band.encode(x="low:Q", x2="high:Q") + bars_ + points

@@ -14,7 +14,6 @@ def variant(key: str) -> str:
     variants = data.experiment(key).variants
     names = [v.name for v in variants]
     first = next((i for i, v in enumerate(variants) if v.policy not in LEARNERS_LAST), 0)
-    kinds = {v.name: v.policy for v in variants}
     chosen = st.segmented_control(
         "Variant",
         names,
@@ -22,9 +21,6 @@ def variant(key: str) -> str:
         required=True,
         key="variant",
         bind="query-params",
-        format_func=lambda name: (
-            words.label(name) if name == kinds.get(name) else f"{words.label(name)} ({kinds[name]})"
-        ),
     )
     return str(chosen) if chosen in names else names[first]
 

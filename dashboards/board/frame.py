@@ -23,9 +23,9 @@ TONES: dict[Tone, tuple[str, str]] = {
 REFRESH = {"Off": None, "10 s": 10, "1 min": 60}
 
 
-def show(body: Callable[[], None]) -> None:
+def show(body: Callable[[], None], *, refresh: bool = True) -> None:
     """Draw a page: again from time to time as chosen in the sidebar, and what went wrong in words."""
-    every = REFRESH[str(st.session_state.get("refresh", "10 s"))]
+    every = REFRESH[str(st.session_state.get("refresh", "10 s"))] if refresh else None
 
     @st.fragment(run_every=every)
     def drawn() -> None:

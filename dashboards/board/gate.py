@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import hmac
+import os
 
 import streamlit as st
+
+from topbill.dashboard import PASSWORD
 
 
 def _secret(name: str) -> object:
@@ -15,14 +18,14 @@ def _secret(name: str) -> object:
 
 
 def pass_or_stop() -> None:
-    """Stop here unless the viewer may look. With `[auth]` secrets: Streamlit's OIDC login; with `password`: that."""
+    """Stop here unless the viewer may look. With `[auth]` in the secrets by Streamlit's OIDC login; with a password by that."""
     if _secret("auth") is not None:
         if not st.user.is_logged_in:
             st.title("Topbill")
             st.button("Sign in", on_click=st.login, type="primary", icon=":material/login:")
             st.stop()
         return
-    password = _secret("password")
+    password = os.environ.get(PASSWORD) or _secret("password")
     if password is None or st.session_state.get("known"):
         return
     st.title("Topbill")

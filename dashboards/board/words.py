@@ -68,11 +68,12 @@ def count(n: float | None) -> str:
 
 
 def value(x: float | None) -> str:
-    """A reward or metric with three significant digits: 0.0568, 12.3."""
+    """A reward or metric: 0.0568, 0.312, 12.30, 1,240."""
     if x is None or math.isnan(x):
         return "–"
-    text = f"{x:.3g}" if abs(x) < 1000 else f"{x:,.0f}"
-    return text.replace("-", "−")
+    size = abs(x)
+    digits = 4 if size < 0.1 else 3 if size < 1 else 2 if size < 100 else 0
+    return f"{x:,.{digits}f}".replace("-", "−")
 
 
 def interval(low: float | None, high: float | None, *, lift: bool = False) -> str:

@@ -35,7 +35,7 @@ def state(report: Report) -> State:
         return State(
             word="Withheld",
             tone="warning",
-            next="Find out why units were not split as intended: bots, redirects, lost logs. Don't read any lift before.",
+            next="Find out why units were not split as intended: bots, redirects, lost logs. Read no lift before.",
         )
     if report.ab.verdict.safe_to_ship:
         return State(

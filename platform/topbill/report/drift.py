@@ -15,7 +15,7 @@ from topbill.report.segments import parsed, segment_columns
 from topbill.report.shown import sampled
 
 STEADY, MOVED = 0.1, 0.25
-"""Below the first a feature is taken as stable, above the second as changed (Siddiqi 2006, the credit scorers' rule)."""
+"""Below the first a feature is taken as stable, above the second as changed (the credit scorers' rule, Siddiqi 2006)."""
 
 
 def drift(data: Path | str, key: str) -> pd.DataFrame:
@@ -39,7 +39,8 @@ def drift(data: Path | str, key: str) -> pd.DataFrame:
         shown = ", ".join(f"{groups[name]} AS g{i}" for i, name in enumerate(names))
         found = frame(
             connection,
-            f"SELECT feature, value, lately, count(*) AS n FROM (UNPIVOT (SELECT seq > {late!r} AS lately, {shown} FROM "
+            "SELECT feature, value, lately, count(*) AS n FROM "
+            f"(UNPIVOT (SELECT seq > {late!r} AS lately, {shown} FROM "
             f"(SELECT seq, {parsed(about)} AS c {where} AND (seq <= {early!r} OR seq > {late!r}){keep})) "
             f"ON {', '.join(f'g{i}' for i in range(len(names)))} INTO NAME feature VALUE value) GROUP BY ALL",
         )

@@ -90,7 +90,8 @@ def delays(data: Path | str, key: str) -> pd.DataFrame:
             connection,
             "SELECT event, count(*) AS events, quantile_cont(late, 0.5) AS p50, quantile_cont(late, 0.9) AS p90, "
             "quantile_cont(late, 0.99) AS p99 FROM (SELECT event, epoch(received_at) - epoch(decided_at) AS late "
-            f"FROM rewards WHERE experiment = {quoted(key)}{_latest_events(connection, key)}) GROUP BY event ORDER BY 2 DESC",
+            f"FROM rewards WHERE experiment = {quoted(key)}{_latest_events(connection, key)}) "
+            "GROUP BY event ORDER BY events DESC",
         )
 
 

@@ -17,7 +17,7 @@ from topbill.slates import distribution, rank
 
 
 class Shown(msgspec.Struct, frozen=True, kw_only=True):
-    """One variant's answer: `slate` as drawn for this preview, and `probabilities` of every action at the first position.
+    """One variant's answer: `slate` as drawn for this preview, `probabilities` of every action at the first position.
 
     `why` gives, per action, what each named feature adds to its score; empty where the policy has no such notion.
     """

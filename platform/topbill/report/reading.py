@@ -67,7 +67,8 @@ def rows(connection: Connection, query: str) -> list[dict[str, Any]]:
 
 def frame(connection: Connection, query: str) -> pd.DataFrame:
     """The answer as a pandas frame."""
-    return connection.sql(query).df()
+    found: pd.DataFrame = connection.sql(query).df()
+    return found
 
 
 def version(data: Path | str, every: float = 10.0) -> str:
@@ -92,7 +93,8 @@ def published_at(data: Path | str) -> datetime:
 def listed(data: Path | str) -> list[Listed]:
     """Every experiment that the lake knows, running ones first, then by key."""
     query = (
-        'SELECT e.key, e.title, e.owner, e.hypothesis, e.surface, e.status, e.unit, e.slots, e.revision, e."at" AS since, '
+        "SELECT e.key, e.title, e.owner, e.hypothesis, e.surface, e.status, e.unit, e.slots, e.revision, "
+        'e."at" AS since, '
         "coalesce(d.decisions, 0) AS decisions, d.first_at, d.last_at FROM experiments e LEFT JOIN "
         '(SELECT experiment, count(*) AS decisions, min("at") AS first_at, max("at") AS last_at FROM decisions '
         "GROUP BY experiment) d ON d.experiment = e.key ORDER BY e.status <> 'running', e.key"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 
 from topbill.features import Feature
 from topbill.lake import identifier, quoted
@@ -58,7 +59,6 @@ def _largest(field: str, keys: tuple[str, ...]) -> str:
 
 def _bins(field: str, edges: list[float]) -> str:
     cases = " ".join(
-        f"WHEN {field} < {high!r}::DOUBLE THEN {quoted(f'{low:g}–{high:g}')}"
-        for low, high in zip(edges[:-2], edges[1:-1], strict=True)
+        f"WHEN {field} < {high!r}::DOUBLE THEN {quoted(f'{low:g}–{high:g}')}" for low, high in pairwise(edges[:-1])
     )
     return f"CASE WHEN {field} IS NULL THEN '(none)' {cases} ELSE {quoted(f'{edges[-2]:g}–{edges[-1]:g}')} END"

@@ -1,10 +1,12 @@
-"""How an experiment went over time: traffic, each variant's reward, and the lift's confidence sequence as it narrows."""
+"""How an experiment went over time: traffic, each variant's reward, the lift's confidence sequence as it narrows."""
 
 # ruff: noqa: S608  (names and values enter the SQL only through `quoted` and `identifier`)
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -58,7 +60,8 @@ def units_over_time(data: Path | str, key: str, points: int = 36) -> pd.DataFram
             "SELECT till, variant, sum(fresh) OVER (PARTITION BY variant ORDER BY till)::BIGINT AS units FROM ("
             f"SELECT {_bucket('first_at', seconds)} AS till, variant, count(*) AS fresh FROM ("
             'SELECT variant, unit, min("at") AS first_at FROM decisions '
-            f"WHERE experiment = {quoted(key)} AND variant IS NOT NULL GROUP BY variant, unit) GROUP BY ALL) ORDER BY 1, 2",
+            f"WHERE experiment = {quoted(key)} AND variant IS NOT NULL GROUP BY variant, unit) GROUP BY ALL) "
+            "ORDER BY till, variant",
         )
 
 
@@ -75,7 +78,7 @@ def progress(data: Path | str, key: str, metric: str = OBJECTIVE, points: int = 
         weighed = [m.window for m in about.metrics if about.objective.get(m.name)]
         window = next((m.window for m in about.metrics if m.name == metric), max(weighed, default=0.0))
         column = identifier("objective_" if metric == OBJECTIVE else metric)
-        found = frame(connection, _moments_by_bucket(key, column, seconds, round(window * 1e6), moment(connection)))
+        found = rows(connection, _moments_by_bucket(key, column, seconds, round(window * 1e6), moment(connection)))
     return _progress(found, about.control.name, metric)
 
 
@@ -101,51 +104,50 @@ def _moments_by_bucket(key: str, column: str, seconds: int, window: int, at: int
     )
 
 
-def _progress(found: pd.DataFrame, control: str, metric: str) -> pd.DataFrame:
+def _progress(cells: list[dict[str, Any]], control: str, metric: str) -> pd.DataFrame:
     columns = ["till", "variant", "decisions", "units", "value", "low", "high"]
-    columns += ["relative", "relative_low", "relative_high"]
+    running = _cumulated(cells)
     lines = []
-    running = _cumulated(found)
-    for name, cells in found.groupby("variant", sort=False):
-        for cell in cells.itertuples():
-            here = _estimate(cell.cells, cell.n, cell.x, cell.n2, cell.nx, cell.x2)
-            so_far, reference = running[name].get(cell.till), _latest(running.get(control, {}), cell.till)
-            half = None if here is None else 1.96 * float(np.sqrt(here.variance))
-            line = {
-                "till": cell.till,
-                "variant": name,
-                "decisions": int(cell.n),
-                "units": 0 if so_far is None else so_far.n,
-                "value": None if here is None else here.value,
-                "low": None if here is None or half is None or here.n < 2 else max(0.0, here.value - half),
-                "high": None if here is None or half is None or here.n < 2 else here.value + half,
-            }
-            if name != control and so_far and reference and min(so_far.n, reference.n) > 1:
-                lift = effect(metric, name, so_far, reference, Rule())
-                line |= {
-                    "relative": lift.relative,
-                    "relative_low": lift.relative_low,
-                    "relative_high": lift.relative_high,
-                }
-            lines.append(line)
-    return pd.DataFrame(lines, columns=columns)
+    for cell in cells:
+        name, till = cell["variant"], cell["till"]
+        here = _estimate(cell["cells"], cell["n"], cell["x"], cell["n2"], cell["nx"], cell["x2"])
+        so_far, reference = running[name].get(till), _latest(running.get(control, {}), till)
+        line = {"till": till, "variant": name, "decisions": int(cell["n"]), "units": so_far.n if so_far else 0}
+        if here is not None:
+            half = 1.96 * float(np.sqrt(here.variance))
+            line |= {"value": here.value}
+            line |= {"low": max(0.0, here.value - half), "high": here.value + half} if here.n > 1 else {}
+        if name != control and so_far and reference and min(so_far.n, reference.n) > 1:
+            lift = effect(metric, name, so_far, reference, Rule())
+            line |= {part: getattr(lift, part) for part in _LIFT}
+        lines.append(line)
+    found = pd.DataFrame(lines, columns=[*columns, *_LIFT])
+    numbers = ["value", "low", "high", *_LIFT]
+    return found.assign(**{column: found[column].astype(float) for column in numbers})
 
 
-def _cumulated(found: pd.DataFrame) -> dict[object, dict[object, Estimate]]:
-    """Per variant and bucket the estimate of all decisions up to its end."""
-    estimates: dict[object, dict[object, Estimate]] = {}
-    for name, cells in found.groupby("variant", sort=False):
-        sums = cells[["fresh", "n", "x", "g_n2", "g_nx", "g_x2"]].cumsum()
-        made = (_estimate(*row) for row in sums.itertuples(index=False))
-        estimates[name] = {at: e for at, e in zip(cells["till"], made, strict=True) if e is not None}
+_LIFT = ("relative", "relative_low", "relative_high")
+
+
+def _cumulated(cells: list[dict[str, Any]]) -> dict[str, dict[datetime, Estimate]]:
+    """Per variant and bucket the estimate of all decisions up to its end; buckets come in order."""
+    sums: dict[str, Any] = {}
+    estimates: dict[str, dict[datetime, Estimate]] = {}
+    for cell in cells:
+        name = cell["variant"]
+        more = np.array([cell[part] for part in ("fresh", "n", "x", "g_n2", "g_nx", "g_x2")], dtype=np.float64)
+        sums[name] = sums[name] + more if name in sums else more
+        by_time, found = estimates.setdefault(name, {}), _estimate(*sums[name])
+        if found is not None:
+            by_time[cell["till"]] = found
     return estimates
 
 
-def _latest(by_time: dict[object, Estimate], at: object) -> Estimate | None:
-    """The last estimate at or before `at`; times are in order."""
+def _latest(by_time: dict[datetime, Estimate], till: datetime) -> Estimate | None:
+    """The last estimate at or before `till`; times are in order."""
     found = None
     for moment_, estimate in by_time.items():
-        if moment_ > at:  # type: ignore[operator]
+        if moment_ > till:
             break
         found = estimate
     return found

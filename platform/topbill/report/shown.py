@@ -118,7 +118,7 @@ def _grouped(found: pd.DataFrame, most: int) -> pd.DataFrame:
     kept = set(totals.index[: most - 1])
     named = found.assign(action=[a if a in kept else OTHERS for a in found["action"]])
     others = [column for column in named.columns if column != "shown"]
-    return named.groupby(others, as_index=False, sort=True)["shown"].sum()
+    return named.groupby(others, sort=True)["shown"].sum().reset_index()
 
 
 def _share(found: pd.DataFrame, within: str) -> pd.DataFrame:

@@ -4,13 +4,16 @@
 
 from __future__ import annotations
 
+from itertools import groupby
+from math import sqrt
+from operator import itemgetter
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pandas as pd
 
-from topbill.lake import identifier, quoted
-from topbill.report.reading import count, every_nth, experiment, frame, moment, opened
+from topbill.lake import Connection, identifier, quoted
+from topbill.report.reading import count, every_nth, experiment, moment, opened, rows
 from topbill.report.segments import parsed, segment_columns
 
 SAMPLE = 100_000
@@ -24,95 +27,117 @@ REASONS = {
     "one_weight_dominates": "a single rare draw carries too much of the estimate",
 }
 COLUMNS = ["action", "shown", "share", "plain", "value", "low", "high", "reason"]
+_SUMS = ("n", "draws", "inverse", "shown", "paid", "hits", "s0", "s1")
 
 
 def worth(
     data: Path | str, key: str, variant: str, segment: str | None = None, group: str | None = None
 ) -> pd.DataFrame:
-    """Per action: how often it stood first, and what a decision earns if it always does (95% interval, by unit).
+    """Per action: how often `variant` showed it first, and what a decision earns if it always stands first.
 
-    Columns: action, shown, share, plain (mean objective of the decisions where it stood first), value, low, high,
-    reason (of `REASONS`). Over mature decisions of `variant`; with `segment` and `group` of those viewers.
+    Columns: action, shown, share, plain (mean objective of the variant's decisions where it stood first); value with
+    low and high (95%, by unit) and reason (of `REASONS`). Over mature decisions; with `segment` and `group` of those
+    viewers. With one slot the value does not depend on who chose, so that all variants' decisions speak for it; a
+    slate's rest does, and only the variant's own count.
 
     The scores Γ = m + 1(drawn)/p·(r − m) of each action, m its estimate from earlier policy versions, are averaged
     with weights h = mean(1/p)^(−½) of their version, which steadies their variance, so that the average is normal
     again although p learned from the rewards (Hadad et al. 2021, eq. 16; Zhan et al. 2021: not contextual).
     """
     with opened(data) as connection:
-        about = experiment(connection, key)
-        nth = every_nth(count(connection, key), SAMPLE)
-        weighed = max((m.window for m in about.metrics if about.objective.get(m.name)), default=0.0)
-        inside = ""
-        if segment is not None and group is not None:
-            inside = f"WHERE {segment_columns(about)[segment]} = {quoted(group)}"
-        base = (
-            "WITH chosen AS (SELECT * FROM (SELECT decision_id, hash(unit) AS u, policy_version AS v, slate[1] AS first, "
-            f"eligible, probabilities[1] AS probs{', ' + parsed(about) + ' AS c' if inside else ''} FROM decisions "
-            f"WHERE experiment = {quoted(key)} AND variant = {quoted(variant)} AND reason = 'policy' "
-            f"AND len(probabilities) > 0 AND hash(seq) % {nth} = 0 "
-            f'AND epoch_us("at") + {round(weighed * 1e6)} < {moment(connection)}) {inside}), '
-            "each AS (SELECT u, v, action, p, action = first AS drawn, coalesce(e.objective_, 0.0) AS r FROM "
-            "(SELECT decision_id, u, v, first, unnest(eligible) AS action, unnest(probs) AS p FROM chosen) "
-            f"LEFT JOIN earned.{identifier(key)} e ON decision_id = e.decision_id_ WHERE p > 0), "
-            "cells AS (SELECT u, v, action, count(*) AS n, sum(1 / p) AS inverse, count(*) FILTER (drawn) AS shown, "
-            "count(*) FILTER (drawn AND r > 0) AS hits, coalesce(max(1 / p) FILTER (drawn), 0.0) AS largest, "
-            "coalesce(sum(r) FILTER (drawn), 0.0) AS paid, coalesce(sum(1 / p) FILTER (drawn), 0.0) AS s0, "
-            "coalesce(sum(r / p) FILTER (drawn), 0.0) AS s1 FROM each GROUP BY ALL) "
-        )
-        sums = frame(
+        cells = _cells(connection, key, variant, segment, group)
+        summed = ", ".join(f"sum({name})::DOUBLE AS {name}" for name in _SUMS)
+        found = rows(
             connection,
-            base + "SELECT action, v, sum(n) AS n, sum(inverse) AS inverse, sum(shown) AS shown, sum(paid) AS paid, "
-            "sum(hits) AS hits, max(largest) AS largest, "
-            "sum(s0) AS s0, sum(s1) AS s1 FROM cells GROUP BY ALL ORDER BY action, v",
+            f"{cells} SELECT action, v, {summed}, max(largest) AS largest FROM cells GROUP BY action, v "
+            "ORDER BY action, any_value(version), v",
         )
-        if sums.empty:
+        if not found:
             return pd.DataFrame(columns=COLUMNS)
-        weights = pd.concat([_weigh(cells) for _, cells in sums.groupby("action")])
-        values = ", ".join(
-            f"({quoted(w.action)}, {w.v}, {float(w.h)!r}::DOUBLE, {float(w.m)!r}::DOUBLE, {float(w.q)!r}::DOUBLE)"
-            for w in weights.itertuples()
-        )
-        spread = frame(
-            connection,
-            base
-            + "SELECT action, sum(d * d) AS dd FROM (SELECT action, u, sum(h * (m * n + s1 - m * s0 - q * n)) AS d "
-            f"FROM cells JOIN (VALUES {values}) AS w(action, v, h, m, q) USING (action, v) GROUP BY ALL) GROUP BY action",
-        )
-    return _table(weights, dict(zip(spread["action"], spread["dd"], strict=True)))
+        versions = {action: _weigh(list(own)) for action, own in groupby(found, itemgetter("action"))}
+        spread = _spread(connection, cells, versions)
+    return _table(versions, spread)
 
 
-def _weigh(cells: pd.DataFrame) -> pd.DataFrame:
-    """One action's versions in order, with their weight h, plug-in mean m of earlier versions, and the estimate q."""
-    s0, s1 = (cells[name].cumsum().shift(fill_value=0.0) for name in ("s0", "s1"))
-    m = np.where(s0 > 0.0, s1 / np.where(s0 > 0.0, s0, 1.0), 0.0)
-    h = np.sqrt(cells["n"] / cells["inverse"])
-    total = float((h * cells["n"]).sum())
-    q = float((h * (m * cells["n"] + cells["s1"] - m * cells["s0"])).sum()) / total
-    return cells.assign(h=h, m=m, q=q)
+def _cells(connection: Connection, key: str, variant: str, segment: str | None, group: str | None) -> str:
+    """SQL for sums per unit u, version v (of a variant's policy) and action, over decisions where it had a chance p."""
+    about = experiment(connection, key)
+    nth = every_nth(count(connection, key), SAMPLE)
+    window = max((m.window for m in about.metrics if about.objective.get(m.name)), default=0.0)
+    whose = f"variant = {quoted(variant)}" if about.slots > 1 else "variant IS NOT NULL"
+    context, inside = "", ""
+    if segment is not None and group is not None:
+        context = f", {parsed(about)} AS c"
+        inside = f" WHERE {segment_columns(about)[segment]} = {quoted(group)}"
+    return (
+        "WITH chosen AS (SELECT * FROM (SELECT decision_id, hash(unit) AS u, policy_version AS version, "
+        f"variant || '/' || policy_version AS v, variant = {quoted(variant)} AS own, slate[1] AS first, eligible, "
+        f"probabilities[1] AS chances{context} FROM decisions WHERE experiment = {quoted(key)} AND reason = 'policy' "
+        f"AND {whose} AND len(probabilities) > 0 AND hash(seq) % {nth} = 0 "
+        f'AND epoch_us("at") + {round(window * 1e6)} < {moment(connection)}){inside}), '
+        "each AS (SELECT u, v, version, own, action, p, action = first AS drawn, coalesce(e.objective_, 0.0) AS r FROM "
+        "(SELECT decision_id, u, v, version, own, first, unnest(eligible) AS action, unnest(chances) AS p FROM chosen) "
+        f"LEFT JOIN earned.{identifier(key)} e ON decision_id = e.decision_id_ WHERE p > 0), "
+        "cells AS (SELECT u, v, action, any_value(version) AS version, count(*) AS n, sum(1 / p) AS inverse, "
+        "count(*) FILTER (drawn) AS draws, count(*) FILTER (drawn AND own) AS shown, "
+        "coalesce(sum(r) FILTER (drawn AND own), 0.0) AS paid, count(*) FILTER (drawn AND r > 0) AS hits, "
+        "coalesce(max(1 / p) FILTER (drawn), 0.0) AS largest, coalesce(sum(1 / p) FILTER (drawn), 0.0) AS s0, "
+        "coalesce(sum(r / p) FILTER (drawn), 0.0) AS s1 FROM each GROUP BY u, v, action)"
+    )
 
 
-def _table(weights: pd.DataFrame, spread: dict[str, float]) -> pd.DataFrame:
+def _weigh(versions: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """One action's versions, in order, with their weight h, plug-in mean m of earlier versions, and the estimate q."""
+    s0 = s1 = top = total = 0.0
+    for v in versions:
+        v["m"] = s1 / s0 if s0 else 0.0
+        v["h"] = sqrt(v["n"] / v["inverse"])
+        s0, s1 = s0 + v["s0"], s1 + v["s1"]
+        top += v["h"] * (v["m"] * v["n"] + v["s1"] - v["m"] * v["s0"])
+        total += v["h"] * v["n"]
+    return [{**v, "q": top / total, "total": total} for v in versions]
+
+
+def _spread(connection: Connection, cells: str, versions: dict[str, list[dict[str, Any]]]) -> dict[str, float]:
+    """Per action the sum over units of (Σ h(Γ − q))²."""
+    values = ", ".join(
+        f"({quoted(v['action'])}, {quoted(v['v'])}, {v['h']!r}::DOUBLE, {v['m']!r}::DOUBLE, {v['q']!r}::DOUBLE)"
+        for own in versions.values()
+        for v in own
+    )
+    found = rows(
+        connection,
+        f"{cells} SELECT action, sum(d * d) AS dd FROM (SELECT action, u, sum(h * (m * n + s1 - m * s0 - q * n)) AS d "
+        f"FROM cells JOIN (VALUES {values}) AS w(action, v, h, m, q) USING (action, v) GROUP BY action, u) "
+        "GROUP BY action",
+    )
+    return {row["action"]: row["dd"] for row in found}
+
+
+def _table(versions: dict[str, list[dict[str, Any]]], spread: dict[str, float]) -> pd.DataFrame:
+    everything = sum(v["shown"] for own in versions.values() for v in own)
     lines = []
-    decisions = weights["shown"].sum()
-    for action, cells in weights.groupby("action"):
-        shown = int(cells["shown"].sum())
-        line: dict[str, object] = {"action": action, "shown": shown, "share": shown / decisions if decisions else 0.0}
-        line["plain"] = float(cells["paid"].sum()) / shown if shown else None
-        if reason := _reason(cells, shown):
-            lines.append({**line, "value": None, "low": None, "high": None, "reason": reason})
-            continue
-        q, half = float(cells["q"].iloc[0]), 1.96 * float(np.sqrt(spread[str(action)]))
-        half /= float((cells["h"] * cells["n"]).sum())
-        lines.append({**line, "value": q, "low": max(0.0, q - half), "high": min(1.0, q + half), "reason": ""})
-    return pd.DataFrame(lines, columns=COLUMNS).sort_values("shown", ascending=False, ignore_index=True)
+    for action, own in versions.items():
+        shown = int(sum(v["shown"] for v in own))
+        line: dict[str, Any] = {"action": action, "shown": shown, "share": shown / everything if everything else 0.0}
+        line["plain"] = sum(v["paid"] for v in own) / shown if shown else None
+        line["reason"] = _reason(own)
+        if not line["reason"]:
+            q, half = own[0]["q"], 1.96 * sqrt(spread[action]) / own[0]["total"]
+            line |= {"value": q, "low": max(0.0, q - half), "high": min(1.0, q + half)}
+        lines.append(line)
+    found = pd.DataFrame(lines, columns=COLUMNS)
+    numbers = {name: found[name].astype(float) for name in ("plain", "value", "low", "high")}
+    return found.assign(**numbers).sort_values(["shown", "action"], ascending=[False, True], ignore_index=True)
 
 
-def _reason(cells: pd.DataFrame, shown: int) -> str:
-    if shown < DRAWS:
+def _reason(own: list[dict[str, Any]]) -> str:
+    if sum(v["draws"] for v in own) < DRAWS:
         return "too_few_draws"
-    if float(cells["hits"].sum()) < REWARDED:
+    if sum(v["hits"] for v in own) < REWARDED:
         return "too_few_rewards"
-    return "one_weight_dominates" if float(cells["largest"].max()) > LARGEST * float(cells["s0"].sum()) else ""
+    largest, whole = max(v["h"] * v["largest"] for v in own), sum(v["h"] * v["s0"] for v in own)
+    return "one_weight_dominates" if largest > LARGEST * whole else ""
 
 
 def groups(data: Path | str, key: str) -> dict[str, list[str]]:
@@ -122,10 +147,10 @@ def groups(data: Path | str, key: str) -> dict[str, list[str]]:
         nth = every_nth(count(connection, key), 50_000)
         found: dict[str, list[str]] = {}
         for name, column in segment_columns(about).items():
-            seen = frame(
+            seen = rows(
                 connection,
                 f"SELECT {column} AS value, count(*) AS n FROM (SELECT {parsed(about)} AS c FROM decisions "
                 f"WHERE experiment = {quoted(key)} AND hash(seq) % {nth} = 0) GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT 30",
             )
-            found[name] = [str(value) for value in seen["value"]]
+            found[name] = [str(row["value"]) for row in seen]
     return found

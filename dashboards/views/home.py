@@ -28,7 +28,7 @@ def card(line: Listed) -> None:
         for alarm in alarms(found):
             st.markdown(f":orange[:material/warning: **{frame.plain(alarm.sentence)}**]")
         st.page_link(
-            "pages/experiment.py", label="Open", icon=":material/arrow_forward:", query_params={"experiment": line.key}
+            "views/experiment.py", label="Open", icon=":material/arrow_forward:", query_params={"experiment": line.key}
         )
 
 

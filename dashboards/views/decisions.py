@@ -65,7 +65,7 @@ def chances(matrix: pd.DataFrame, decision: dict[str, object]) -> None:
             st.caption(f"Position {position}: {frame.plain(str(drawn))} was drawn")
         left = here[here["probability"] > 0].sort_values("probability", ascending=False).head(12)
         left = left.rename(columns={"action": "name", "probability": "value"})
-        charts.draw(charts.bars(left, "chance", highlight=str(drawn)), 24 * len(left) + 46)
+        charts.draw(charts.bars(left, str(drawn)), 26 * len(left) + 10)
         if many and position == 1:
             st.caption("Orange was drawn. What is placed above is out of the draw below.")
 

@@ -67,7 +67,7 @@ def service(key: str, traffic: pd.DataFrame, found: Report) -> None:
         )
         weighed = traffic.groupby("till", as_index=False).agg(p50=("p50", "median"), p99=("p99", "max"))
         long = weighed.melt("till", ["p50", "p99"], "name", "ms")
-        charts.draw(charts.lines(long, ["p50", "p99"], None, "ms", "ms per decision", "~g"), 240)
+        charts.draw(charts.lines(long, ["p50", "p99"], None, "ms", "ms per decision", "~s"), 240)
     frame.download(traffic, f"{key}-traffic")
 
 

@@ -1,5 +1,0 @@
-"""Not there yet."""
-
-import streamlit as st
-
-st.title("what_if")

@@ -1,0 +1,128 @@
+"""Preview: the homepage, row or picture that each variant would show to a viewer, with probabilities and why."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from board import charts, data, frame, pictures, words
+from topbill.features import Feature
+from topbill.report.preview import Shown, preview
+
+
+def context(features: tuple[Feature, ...]) -> dict[str, Any]:
+    """A context, from a widget for each feature of the schema."""
+    found: dict[str, Any] = {}
+    for feature in features:
+        key = f"c_{feature.name}"
+        label = words.label(feature.name)
+        if feature.kind == "category":
+            found[feature.name] = st.selectbox(label, feature.values, key=key, bind="query-params")
+        elif feature.kind == "flag":
+            found[feature.name] = st.toggle(label, key=key, bind="query-params")
+        elif feature.kind == "cycle":
+            last = feature.period - (1.0 if feature.period > 1 else 0.01)
+            step = 1.0 if feature.period > 1 else 0.01
+            found[feature.name] = st.slider(
+                label, 0.0, last, float(round(0.85 * last)), step, key=key, bind="query-params", format="%g"
+            )
+        elif feature.kind == "number":
+            low, high = (
+                (feature.low, feature.high) if feature.low is not None and feature.high is not None else (-10.0, 10.0)
+            )
+            found[feature.name] = st.slider(
+                label, low, high, (low + high) / 2, key=key, bind="query-params", format="%g"
+            )
+        else:
+            st.caption(label)
+            found[feature.name] = {
+                name: st.slider(name, 0.0, 1.0, 0.2, 0.05, key=f"{key}_{name}", bind="query-params", format="%g")
+                for name in feature.keys
+            }
+    return found
+
+
+def variant(shown: Shown, key: str) -> None:
+    """One variant's answer."""
+    payloads = pictures.payloads(key)
+    with st.container(border=True):
+        kind = [] if shown.policy == shown.variant else [shown.policy]
+        tail = " · ".join([*kind, *(["control"] if shown.control else [])])
+        st.markdown(f"**{frame.plain(words.label(shown.variant))}** {'· ' if tail else ''}{tail}")
+        ranked = sorted(shown.probabilities.items(), key=lambda item: -item[1])
+        if len(shown.slate) == 1:
+            svg = pictures.picture(payloads.get(shown.slate[0], {}))
+            if svg:
+                st.image(svg, width="stretch", alt=shown.slate[0])
+            st.markdown(
+                f"shows **{frame.plain(pictures.name(shown.slate[0], payloads.get(shown.slate[0], {})))}**, "
+                f"drawn with {words.percent(shown.propensities[0])}"
+            )
+        else:
+            for place, (action, p) in enumerate(zip(shown.slate, shown.propensities, strict=True), 1):
+                st.markdown(
+                    f"{place}. **{frame.plain(pictures.name(action, payloads.get(action, {})))}** · {words.percent(p)}"
+                )
+        top = (
+            ranked[:6]
+            if shown.slate[0] in dict(ranked[:6])
+            else [*ranked[:5], *(r for r in ranked if r[0] == shown.slate[0])]
+        )
+        few = pd.DataFrame(top, columns=["name", "value"])
+        st.caption("Chance of standing first")
+        charts.draw(charts.bars(few, shown.slate[0]), 26 * len(few) + 10)
+        reasons(shown)
+
+
+def reasons(shown: Shown) -> None:
+    why = shown.why.get(shown.slate[0])
+    if not why:
+        st.caption("This policy weighs no features.")
+        return
+    parts = sorted(why.items(), key=lambda item: -abs(item[1]))
+    few = pd.DataFrame([(feature, v) for feature, v in parts[:7] if abs(v) > 1e-9], columns=["name", "value"])
+    with st.expander(f"Why {frame.plain(shown.slate[0])}?", icon=":material/help:"):
+        rest = sum(v for _, v in parts[7:])
+        if len(few):
+            charts.draw(charts.contributions(few), 26 * len(few) + 50)
+        st.caption(f"Features that raise (blue) or lower (orange) its score; all others together {words.value(rest)}.")
+
+
+def body() -> None:
+    key = frame.chosen()
+    frame.header("Preview", key, "nothing here is logged")
+    live = data.policies(key)
+    if not live.experiment.actions:
+        st.info(
+            "The actions of this experiment come with each request, so there is nothing to preview.",
+            icon=":material/info:",
+        )
+        return
+    left, right = st.columns([1, 3])
+    with left:
+        frame.section("The viewer", "Set what the service would know. The address holds it: share it.")
+        given = context(live.experiment.context)
+        throw = int(
+            st.number_input(
+                "Throw of the dice",
+                1,
+                10_000,
+                key="draw",
+                bind="query-params",
+                help="Policies draw: another throw may show something else with the same chances.",
+            )
+        )
+    answer = preview(live, given, f"preview-{throw}")
+    with right:
+        frame.section("What each variant would show")
+        learned = f"Policies of version {answer.version}." if answer.version else "Nothing has been learned yet."
+        st.caption(f"{learned} The orange one was drawn.")
+        columns = st.columns(2)
+        for i, shown in enumerate(answer.shown):
+            with columns[i % 2]:
+                variant(shown, key)
+
+
+frame.show(body, refresh=False)
