@@ -46,7 +46,7 @@ $(READY): requirements.lock pyproject.toml
 	if [ -z "$$found" ]; then echo "Topbill needs Python 3.11 or 3.12 on the PATH"; exit 1; fi; \
 	echo "Setting up .venv with $$($$found --version); this takes about a minute, once"; \
 	[ -x $(BIN)/python ] || $$found -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check --require-hashes -r requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps -e .
 	@touch $@
 
