@@ -29,7 +29,7 @@ from urllib.request import Request, urlopen
 
 import numpy as np
 
-ECHO = '''
+ECHO = """
 from typing import Any
 from fastapi import FastAPI
 from pydantic import BaseModel
@@ -44,7 +44,7 @@ app = FastAPI()
 @app.post("/v1/decide")
 async def echo(body: Body) -> Body:
     return body
-'''
+"""
 SPEC = """
 experiment: bench
 surface: artwork
@@ -99,7 +99,7 @@ def running(command: list[str], port: int, **environment: str) -> Iterator[None]
     try:
         for _ in range(200):
             try:
-                urlopen(Request(f"http://127.0.0.1:{port}/openapi.json"), timeout=1).read()  # noqa: S310
+                urlopen(Request(f"http://127.0.0.1:{port}/openapi.json"), timeout=1).read()
                 break
             except OSError:
                 time.sleep(0.1)
@@ -111,7 +111,7 @@ def running(command: list[str], port: int, **environment: str) -> Iterator[None]
 
 def post(port: int, path: str, body: Any) -> Any:
     """One JSON request."""
-    request = Request(f"http://127.0.0.1:{port}{path}", json.dumps(body).encode(), method="POST")  # noqa: S310
+    request = Request(f"http://127.0.0.1:{port}{path}", json.dumps(body).encode(), method="POST")
     return json.loads(urlopen(request, timeout=10).read())  # noqa: S310
 
 
@@ -134,7 +134,16 @@ def teach(port: int, rounds: int = 4) -> None:
 def wrk(port: int, connections: int, seconds: float, script: Path) -> tuple[float, float]:
     """Requests per second and p99 in ms. Fails when any answer is not 2xx."""
     done = subprocess.run(
-        ["wrk", "-t1", f"-c{connections}", f"-d{seconds:.0f}s", "--latency", "-s", str(script), f"http://127.0.0.1:{port}"],
+        [
+            "wrk",
+            "-t1",
+            f"-c{connections}",
+            f"-d{seconds:.0f}s",
+            "--latency",
+            "-s",
+            str(script),
+            f"http://127.0.0.1:{port}",
+        ],
         stdout=subprocess.PIPE,
         text=True,
         check=True,
@@ -207,7 +216,9 @@ def main() -> None:
     if not shutil.which("wrk"):
         raise SystemExit("wrk is not installed; install your system's package wrk and run again")
     packages = ("fastapi", "pydantic", "uvicorn", "httptools", "uvloop", "msgspec", "numpy", "vowpal-wabbit-next")
-    print(f"Python {platform.python_version()}, {os.cpu_count()} cores, {platform.machine()}, load {os.getloadavg()[0]:.1f}")
+    print(
+        f"Python {platform.python_version()}, {os.cpu_count()} cores, {platform.machine()}, load {os.getloadavg()[0]:.1f}"
+    )
     print(", ".join(f"{name} {version(name)}" for name in packages))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
