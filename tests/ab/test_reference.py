@@ -15,7 +15,8 @@ from scipy import stats
 from topbill.ab import Mean, Proportion, Ratio, compare, sequential_srm, srm
 from topbill.ab import textbook as book
 from topbill.ab.bayes import best_of, beta_binomial, gaussian
-from topbill.ab.effect import Estimate, fieller, log_ratio, log_ratio_df, relative_se, welch_df
+from topbill.ab.effect import Estimate, Rule, fieller, log_ratio, log_ratio_df, relative_se, welch_df
+from topbill.ab.power import units_needed
 from topbill.ab.srm import log_bayes_factor
 from topbill.stats import moments, sequential
 from topbill.stats.moments import Moments
@@ -338,3 +339,8 @@ def test_power_agrees_with_statsmodels() -> None:
     assert book.power_of(0.1, 1.0, 1500) == near(wanted["power_d0.1_n1500"])
     assert book.sample_size_of_rates(0.1035, 0.1135, by="arcsine") == near(wanted["n_prop_.1035_to_.1135_cohen_h"])
     assert book.sample_size_of_rates(0.1035, 0.1135, alpha=0.025) == near(wanted["n_prop_samplesize_2indep"])
+    spotify = expected("power")["spotify"]
+    assert "np.int64(29132)" in spotify["samplesize_binomial_mde0.01_base.1035"][0]
+    assert units_needed(0.01, sqrt(0.1035 * 0.8965), Rule("fixed")) == pytest.approx(29_132, abs=1)
+    assert "np.int64(5828)" in spotify["samplesize_cont_mde0.5_var46.4"][0]
+    assert units_needed(0.5, sqrt(46.4), Rule("fixed")) == pytest.approx(5_828, abs=1)
