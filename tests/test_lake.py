@@ -9,15 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import pyarrow as pa
 import pytest
 from deltalake import DeltaTable
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from topbill.errors import BadRequest, LogError, NotFound
-from topbill.lake import FACE, Lake, connect, face, sql
+from topbill.lake import FACE, Lake, connect, face, sql, tables
 from topbill.lake.tables import Origin, decision_rows, reward_rows
-from topbill.records import Action, Decision, Placement, RewardEvent
+from topbill.records import Action, Decision, Mask, Placement, RewardEvent
 from topbill.spec import Experiment, Metric, Variant
 
 NOW = 1_790_000_000_000_000
@@ -95,7 +96,8 @@ def test_an_empty_lake_has_every_view_with_its_columns_and_no_row(tmp_path: Path
 
 def test_what_was_published_is_read_back_as_it_was(tmp_path: Path) -> None:
     lake = Lake(tmp_path)
-    stored = decision(7, actions=msgspec.Raw(b'[{"id":"x"}]'), policy_version=3, micros=41)
+    mask = Mask("pin", 0, 1, (1,), only=True)
+    stored = decision(7, actions=msgspec.Raw(b'[{"id":"x"}]'), policy_version=3, micros=41, page="p1", masks=(mask,))
     publish(lake, [stored])
     lake.face([experiment()], NOW)
     (row,) = sql(tmp_path / FACE, "SELECT * FROM decisions").to_pylist()
@@ -117,8 +119,29 @@ def test_what_was_published_is_read_back_as_it_was(tmp_path: Path) -> None:
         "policy_version": 3,
         "reason": "policy",
         "micros": 41,
+        "page": "p1",
+        "layer": None,
+        "place": None,
+        "masks": [{"rule": "pin", "start": 0, "stop": 1, "rows": [1], "only": True}],
         "seq": 1,
     }
+
+
+def test_a_lake_of_an_earlier_version_gets_the_columns_that_it_lacks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = tables.SCHEMAS["decisions"]
+    few = pa.schema([field for field in whole if field.name not in ("masks", "page")])
+    with monkeypatch.context() as earlier:
+        earlier.setitem(tables.SCHEMAS, "decisions", few)
+        Lake(tmp_path).append("decisions", decision_rows([(1, decision(1))]).select(few.names), 1)
+    lake = Lake(tmp_path)
+    publish(lake, [decision(2, page="p1")], after=1)
+    for _ in range(2):
+        lake.face([experiment()], NOW)
+        found = rows(tmp_path, "SELECT decision_id, page, len(masks) FROM decisions ORDER BY seq")
+        assert found == [("d1", None, None), ("d2", "p1", 0)]
+        lake.compact(thorough=True)
 
 
 def test_a_batch_that_is_appended_again_changes_nothing(tmp_path: Path) -> None:

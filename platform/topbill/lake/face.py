@@ -11,7 +11,7 @@ import os
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import duckdb
 import msgspec
@@ -38,6 +38,10 @@ DECISIONS = {
     "policy_version": "BIGINT",
     "reason": "VARCHAR",
     "micros": "BIGINT",
+    "page": "VARCHAR",
+    "layer": "VARCHAR",
+    "place": "VARCHAR",
+    "masks": 'STRUCT("rule" VARCHAR, "start" BIGINT, "stop" BIGINT, "rows" BIGINT[], "only" BOOLEAN)[]',
     "seq": "BIGINT",
 }
 """The columns of view `decisions`. Times in the face are UTC, without a time zone. DuckDB reserves the word `at`:
@@ -78,6 +82,14 @@ _UNITS = """CREATE VIEW units AS SELECT experiment, unit, arg_min(variant, seq) 
     count(*) AS decisions FROM decisions WHERE variant IS NOT NULL GROUP BY experiment, unit"""
 
 
+class Table(NamedTuple):
+    """A Delta table at one version: its Parquet files, and whether some of them lack columns."""
+
+    files: Sequence[str]
+    version: int
+    widened: bool
+
+
 class Revision(Protocol):
     """A line of the log's audit: from `at` (µs since the epoch) on, `experiment` was what `spec` (JSON) says."""
 
@@ -95,13 +107,12 @@ class Revision(Protocol):
 
 def write(
     path: Path,
-    files: Mapping[str, Sequence[str]],
+    tables: Mapping[str, Table],
     experiments: Sequence[Experiment],
     at: int,
-    versions: Mapping[str, int],
     revisions: Sequence[Revision],
 ) -> None:
-    """Write the face over `files` (Parquet paths of `decisions` and of `rewards`) as of `at` µs, replacing the old one.
+    """Write the face over `tables` (`decisions` and `rewards`) as of `at` µs, replacing the old one.
 
     Raises LogError where that fails; the old face is then still there.
     """
@@ -114,8 +125,8 @@ def write(
             connection.execute("SET TimeZone = 'UTC'")
             connection.execute("BEGIN")
             connection.execute(_TABLES)
-            connection.execute(_base_view("decisions", DECISIONS, files["decisions"]))
-            connection.execute(_base_view("rewards", REWARDS, files["rewards"]))
+            connection.execute(_base_view("decisions", DECISIONS, tables["decisions"]))
+            connection.execute(_base_view("rewards", REWARDS, tables["rewards"]))
             connection.execute(_PLACEMENTS)
             connection.execute(_UNITS)
             for experiment in experiments:
@@ -124,7 +135,7 @@ def write(
             _fill(connection, experiments, revisions)
             connection.execute(
                 "INSERT INTO published VALUES (make_timestamp(?), ?, ?)",
-                [at, versions["decisions"], versions["rewards"]],
+                [at, tables["decisions"].version, tables["rewards"].version],
             )
             connection.execute("COMMIT")
         os.replace(fresh, path)
@@ -132,17 +143,20 @@ def write(
         raise LogError(f"{path}: cannot be written: {error}") from error
 
 
-def _base_view(view: str, columns: Mapping[str, str], files: Sequence[str]) -> str:
+def _base_view(view: str, columns: Mapping[str, str], table: Table) -> str:
     """A Delta table's files as a view; an empty lake has the same columns and no row."""
-    if not files:
+    if not table.files:
         blanks = ", ".join(f'NULL::{kind} AS "{column}"' for column, kind in columns.items())
         return f"CREATE VIEW {view} AS SELECT {blanks} WHERE false"
     shown = ", ".join(
         f'make_timestamp(epoch_us("{column}")) AS "{column}"' if kind == "TIMESTAMP" else f'"{column}"'
         for column, kind in columns.items()
     )
-    listed = ", ".join(map(quoted, files))
-    source = f"read_parquet([{listed}], hive_partitioning = true, hive_types = {{'experiment': VARCHAR}})"
+    listed = ", ".join(map(quoted, table.files))
+    options = "hive_partitioning = true, hive_types = {'experiment': VARCHAR}"
+    if table.widened:
+        options += ", union_by_name = true"
+    source = f"read_parquet([{listed}], {options})"
     return f"CREATE VIEW {view} AS SELECT {shown} FROM {source}"
 
 

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 import pyarrow as pa
-from deltalake import CommitProperties, DeltaTable, Transaction, WriterProperties, write_deltalake
+from deltalake import CommitProperties, DeltaTable, Schema, Transaction, WriterProperties, write_deltalake
 from deltalake.exceptions import DeltaError
+from msgspec.structs import asdict
 
 from topbill.errors import LogError
 from topbill.lake import face
@@ -21,6 +22,15 @@ Table = Literal["decisions", "rewards"]
 _TIME = pa.timestamp("us", tz="UTC")
 _WORDS = pa.list_(pa.string())
 _NUMBERS = pa.list_(pa.float64())
+_MASK = pa.struct(
+    {
+        "rule": pa.string(),
+        "start": pa.int64(),
+        "stop": pa.int64(),
+        "rows": pa.list_(pa.int64()),
+        "only": pa.bool_(),
+    }
+)
 SCHEMAS: dict[str, pa.Schema] = {
     "decisions": pa.schema(
         {
@@ -42,6 +52,10 @@ SCHEMAS: dict[str, pa.Schema] = {
             "policy_version": pa.int64(),
             "reason": pa.string(),
             "micros": pa.int64(),
+            "page": pa.string(),
+            "layer": pa.string(),
+            "place": pa.string(),
+            "masks": pa.list_(_MASK),
         }
     ),
     # A reward carries what is asked of its decision most: so metrics by variant and unit need no join of millions.
@@ -66,6 +80,8 @@ SCHEMAS: dict[str, pa.Schema] = {
 }
 _APP = "topbill.log"
 """Delta's application id: its transaction version is the last `seq` of the log that the table holds."""
+_WIDENED = "topbill.widened"
+"""Property of a table whose older files lack columns: only then need DuckDB look into each file for its columns."""
 _SETTINGS: dict[str, str | None] = {
     "delta.checkpointInterval": "100",
     "delta.logRetentionDuration": "interval 1 days",
@@ -122,6 +138,10 @@ def decision_rows(rows: Sequence[tuple[int, Decision]]) -> pa.Table:
         "policy_version": [d.policy_version for d in items],
         "reason": [d.reason for d in items],
         "micros": [d.micros for d in items],
+        "page": [d.page or None for d in items],
+        "layer": [d.layer or None for d in items],
+        "place": [d.place or None for d in items],
+        "masks": [[asdict(mask) for mask in d.masks] for d in items],
     }
     return pa.table(columns, schema=SCHEMAS["decisions"])
 
@@ -168,13 +188,15 @@ class Lake:
         where = (self.folder / "lake" / name).resolve()
         try:
             where.mkdir(parents=True, exist_ok=True)
-            return DeltaTable.create(
+            table = DeltaTable.create(
                 str(where),
                 schema=SCHEMAS[name],
                 mode="ignore",
                 partition_by=["experiment"],
                 configuration=_SETTINGS,
             )
+            _widen(table, SCHEMAS[name])
+            return table
         except (OSError, DeltaError) as error:
             raise LogError(f"{where}: cannot be opened: {error}; expected a Delta table or an empty folder") from error
 
@@ -215,7 +237,7 @@ class Lake:
                 raise LogError(f"{table.table_uri}: cannot be compacted: {error}") from error
         return merged
 
-    def files(self, name: Table) -> list[str]:
+    def files(self, name: str) -> list[str]:
         """The absolute paths of the Parquet files that make up the table now."""
         return sorted(uri.removeprefix("file://") for uri in self._tables[name].file_uris())
 
@@ -224,6 +246,17 @@ class Lake:
 
         `at` (µs since the epoch): every log row stamped up to then is in the tables; what is mature is judged by it.
         """
-        version = {name: table.version() for name, table in self._tables.items()}
-        files = {"decisions": self.files("decisions"), "rewards": self.files("rewards")}
-        face.write(self.face_path, files, list(experiments), at, version, list(revisions))
+        tables = {
+            name: face.Table(self.files(name), table.version(), _WIDENED in table.metadata().configuration)
+            for name, table in self._tables.items()
+        }
+        face.write(self.face_path, tables, list(experiments), at, list(revisions))
+
+
+def _widen(table: DeltaTable, schema: pa.Schema) -> None:
+    """Give a table of an earlier version the columns that it lacks; its rows have nothing there."""
+    held = {field.name for field in table.schema().fields}
+    missing = [field for field in Schema.from_arrow(schema).fields if field.name not in held]
+    if missing:
+        table.alter.add_columns(missing)
+        table.alter.set_table_properties({_WIDENED: "true"}, raise_if_not_exists=False)
