@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from topbill.errors import BadRequest, NotFound
 from topbill.simulate.tally import reward
 from topbill.simulate.world import Habits, Response, Truth, World
 from topbill.spec import Experiment, load_all
@@ -193,3 +194,13 @@ def test_the_objective_counts_in_units_of_its_positive_weights(experiment: Exper
     doubled = replace(experiment, objective={name: 2.0 * w for name, w in experiment.objective.items()})
     one, two = World(experiment), World(doubled)
     assert one.truth(one.visit(0)).best() == pytest.approx(two.truth(two.visit(0)).best())
+
+
+def test_an_experiment_without_actions_of_its_own_is_refused(make: Callable[..., Experiment]) -> None:
+    with pytest.raises(BadRequest, match=r"home-artwork.actions: got none"):
+        World(make(actions=()))
+
+
+def test_an_action_that_the_world_does_not_know_is_named(experiment: Experiment) -> None:
+    with pytest.raises(NotFound, match="home-artwork: no action 'a99' when the simulation began"):
+        World(experiment).rows(["a1", "a99"])

@@ -55,8 +55,10 @@ def run_demo(
 
 
 def worlds(experiments: Iterable[Experiment], seed: int = 0) -> dict[str, World]:
-    """A world for each running experiment with actions of its own, all with the same viewers; the last action of each comes `LAUNCH` seconds
-    after the start where at least three others, and enough to fill the slate, are there before."""
+    """A world for each running experiment with actions of its own, all with the same viewers.
+
+    Its last action comes `LAUNCH` seconds after the start, where three others and enough to fill the slate are there.
+    """
 
     def habits(e: Experiment) -> Habits:
         return Habits(launches={e.actions[-1].id: LAUNCH} if len(e.actions) > max(3, e.slots) else {})

@@ -22,6 +22,7 @@ from scipy.optimize import brentq
 from scipy.special import expit
 
 from topbill.chance import hash64
+from topbill.errors import BadRequest, NotFound
 from topbill.records import Floats
 from topbill.simulate.viewers import Audience, Visit
 from topbill.spec import Experiment
@@ -110,9 +111,14 @@ class World:
 
     Values are in units of the objective (0 to 1), from the events that arrive within their windows: lost and late
     events are part of the truth. Where the objective has penalties, it is their sum before the floor at 0.
+    Raises BadRequest for an experiment that lists no actions, for their truth cannot be made up in advance.
     """
 
     def __init__(self, experiment: Experiment, seed: int = 0, habits: Habits | None = None) -> None:
+        if not experiment.actions:
+            raise BadRequest(
+                f"{experiment.key}.actions", "got none; expected the actions in the file, to simulate them"
+            )
         self.experiment = experiment
         self.habits = habits or Habits()
         self.ids = tuple(action.id for action in experiment.actions)
@@ -143,8 +149,14 @@ class World:
         return Truth(play, hold, worth, base, self._launch <= at, self._attention)
 
     def rows(self, slate: Sequence[str]) -> list[int]:
-        """The rows of these actions in the truth's arrays."""
-        return [self._row[action] for action in slate]
+        """The rows of these actions in the truth's arrays. Raises NotFound for an action of another version of the file."""
+        try:
+            return [self._row[action] for action in slate]
+        except KeyError as error:
+            key = self.experiment.key
+            raise NotFound(
+                f"{key}: no action {error} when the simulation began; start it again after a change"
+            ) from None
 
     def absent(self, at: float) -> list[str]:
         """The actions that aren't there yet `at` seconds after the start: to be excluded from decisions."""
@@ -187,7 +199,7 @@ class World:
             B = rng.standard_normal((X.shape[1], Z.shape[1])) + 2.0 * likeness
             W = ((B @ Z.T).T + rng.standard_normal((len(self.ids), X.shape[1]))) * weight
             turns.append(W * _to_spread(centred @ W.T, math.sqrt(habits.personal) * habits.spread))
-        self._turns = turns[0], turns[1]
+        self._turns: tuple[Floats, Floats] = turns[0], turns[1]
         own = rng.standard_normal(len(self.ids))
         self._own = own * _to_spread(own[None, :], math.sqrt(1.0 - habits.personal) * habits.spread)
         self._hold = rng.uniform(-1.2, 1.2, len(self.ids))
