@@ -27,7 +27,7 @@ check: $(READY)  ## lint, formatting, types, and who may import whom
 	$(BIN)/python -m pytest -q -p no:xdist tests/test_ranks.py
 
 bench: $(READY)  ## a durable decision over HTTP beside an empty FastAPI echo
-	$(BIN)/python -m benchmarks.http
+	$(BIN)/python -m benchmarks.service
 
 bench-learning: $(READY)  ## what each policy learns, stream by stream
 	$(BIN)/python -m benchmarks.learning

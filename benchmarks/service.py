@@ -1,6 +1,6 @@
 """A full durable decision beside an endpoint that only echoes: requests per second over HTTP, in one run.
 
-    make bench              (or: python -m benchmarks.http [--seconds 5] [--rounds 3])
+    make bench              (or: python -m benchmarks.service [--seconds 5] [--rounds 3])
 
 The echo is FastAPI + pydantic with the same bodies; both run in one uvicorn process with httptools and uvloop, and
 wrk loads them in turn (A B A B), so that the machine's drift falls on both. The decision has 12 actions, is made by
@@ -70,6 +70,9 @@ request = function()
   i = i % #bodies + 1
   return wrk.format("POST", "/v1/decide", {{["content-type"] = "application/json"}}, bodies[i])
 end
+"""
+PAUSE = """
+function delay() return math.random(0, {longest}) end
 """
 POLICIES = ("thompson", "vw", "linucb, floor: 2%", "uniform")
 
@@ -195,8 +198,13 @@ def measure(policy: str, folder: Path, seconds: float, rounds: int) -> None:
                     f"ratio {ratio:.2f} ({spread[0]:.2f} to {spread[-1]:.2f})",
                     flush=True,
                 )
-    rows = int(json.loads(json.dumps(_stored(data))))
-    print(f"  decisions on disk afterwards: {rows:,}")
+            half = folder / "half.lua"
+            pause = 2 * (64 / (medians[0] / 2) - medians[2] / 4e3) * 1e3  # mean pause: the cycle less a typical answer
+            half.write_text(script.read_text() + PAUSE.format(longest=max(1, round(pause))))
+            calm = sorted((wrk(8651, 64, seconds, half) for _ in range(rounds)), key=lambda found: found[1])
+            rate, p99 = calm[len(calm) // 2]
+            print(f"   64 connections, at {rate:.0f}/s: decide p99 {p99:.2f} ms (aim at half load: 10)", flush=True)
+    print(f"  decisions on disk afterwards: {_stored(data):,}")
 
 
 def _stored(data: Path) -> int:
@@ -216,9 +224,8 @@ def main() -> None:
     if not shutil.which("wrk"):
         raise SystemExit("wrk is not installed; install your system's package wrk and run again")
     packages = ("fastapi", "pydantic", "uvicorn", "httptools", "uvloop", "msgspec", "numpy", "vowpal-wabbit-next")
-    print(
-        f"Python {platform.python_version()}, {os.cpu_count()} cores, {platform.machine()}, load {os.getloadavg()[0]:.1f}"
-    )
+    machine = f"{os.cpu_count()} cores, {platform.machine()}, load {os.getloadavg()[0]:.1f}"
+    print(f"Python {platform.python_version()}, {machine}")
     print(", ".join(f"{name} {version(name)}" for name in packages))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
