@@ -1,4 +1,4 @@
-"""Altair charts of one look: intervals drawn, units on axes, grey for the control, the same colour for the same name."""
+"""Altair charts of one look: intervals drawn, units on axes, grey for the control, one colour for one name."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ GREY = "#8A93A1"
 PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#8C6BB1", "#B8A100", "#5A9E9E", "#A65E2E")
 HEAT = "blues"
 _RULE = alt.value(GREY)
+_PADDING = {"left": 0, "top": 4, "right": 8, "bottom": 0}
 _LIFT = "datum.value === 0 ? '0%' : replace(format(datum.value, '+,.0%'), '-', '−')"
 """How an axis of lifts is labelled."""
 
@@ -21,13 +22,17 @@ def colours(names: Sequence[str], control: str | None = None, *, title: str | No
     rest = iter(PALETTE * (len(names) // len(PALETTE) + 1))
     chosen = [GREY if name in (control, "(others)", "(none)") else next(rest) for name in names]
     scale = alt.Scale(domain=list(names), range=chosen)
-    return alt.Color("name:N", scale=scale, title=title, legend=alt.Legend(orient="top", columns=4, labelLimit=140))
+    return alt.Color(
+        "name:N", scale=scale, title=title, legend=alt.Legend(orient="top", columns=4, labelLimit=140, symbolOpacity=1)
+    )
 
 
 def draw(chart: alt.Chart | alt.LayerChart | alt.FacetChart, height: int | None = None, alt_text: str = "") -> None:
     """Show a chart at the width of its place."""
     sized = chart if height is None else chart.properties(height=height)
-    st.altair_chart(sized.configure_view(strokeWidth=0), width="stretch", alt=alt_text or None)
+    st.altair_chart(
+        sized.properties(padding=_PADDING).configure_view(strokeWidth=0), width="stretch", alt=alt_text or None
+    )
 
 
 def time_axis(grid: bool = False) -> alt.X:
@@ -247,7 +252,7 @@ def by_position(frame: pd.DataFrame, names: Sequence[str], control: str | None) 
     tips = [alt.Tooltip("name:N"), alt.Tooltip("position:O"), alt.Tooltip("explored:Q", format=".1%")]
     base = alt.Chart(frame).encode(
         x=alt.X("position:O", title="position", axis=alt.Axis(labelAngle=0)),
-        y=alt.Y("explored:Q", title="chance of another than the favourite", axis=alt.Axis(format=".0%", tickCount=5)),
+        y=alt.Y("explored:Q", title="explored", axis=alt.Axis(format=".0%", tickCount=5)),
         color=colours(names, control),
         tooltip=tips,
     )

@@ -18,7 +18,7 @@ def _secret(name: str) -> object:
 
 
 def pass_or_stop() -> None:
-    """Stop here unless the viewer may look. With `[auth]` in the secrets by Streamlit's OIDC login; with a password by that."""
+    """Stop here unless the viewer may look: by OIDC where the secrets have `[auth]`, by password where there is one."""
     if _secret("auth") is not None:
         if not st.user.is_logged_in:
             st.title("Topbill")

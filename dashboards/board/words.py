@@ -9,7 +9,7 @@ TERMS = {
     "lift": "How much more (or less) the variant earns than the control, in per cent of the control.",
     "interval": "Where the true value lies with 95% confidence. These intervals may be looked at every day: "
     "they hold at all times at once, however often one peeks.",
-    "reward": "The experiment's objective per decision: the weighted metrics, from 0 (nothing) to 1 (all one wished for).",
+    "reward": "The experiment's objective per decision: the weighted metrics, from 0 to 1 (all one could wish).",
     "chance": "The chance that this variant is truly the better one, given the data so far.",
     "units": "What is randomised, such as viewers. One unit always sees the same variant.",
     "decisions": "How often something was chosen and shown.",

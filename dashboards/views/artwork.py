@@ -80,7 +80,10 @@ def table(key: str, found: pd.DataFrame) -> None:
             "share": [words.percent(s) for s in found["share"]],
             "mean when first": [words.value(v) for v in found["plain"]],
             "worth": [words.value(v) for v in found["value"]],
-            "95% interval": [words.interval(a, b) for a, b in zip(found["low"], found["high"], strict=True)],
+            "95% interval": [
+                words.interval(row.low, row.high) if not row.reason else REASONS[row.reason]
+                for row in found.itertuples()
+            ],
         }
     )
     st.dataframe(

@@ -39,7 +39,7 @@ def shares(key: str, variant: str) -> list[str]:
     found = data.ask("shares", key, variant).rename(columns={"action": "name"})
     totals = found.groupby("name")["shown"].sum().sort_values(ascending=False)
     names = [n for n in totals.index if n != "(others)"] + [n for n in totals.index if n == "(others)"]
-    charts.draw(charts.stacked(found, names), 300)
+    charts.draw(charts.stacked(found, names), 360)
     frame.download(found, f"{key}-{variant}-shares")
     return names
 
@@ -73,7 +73,7 @@ def worth(key: str, variant: str) -> None:
         charts.draw(charts.worths(known, "objective per decision"), 30 * len(known) + 50)
         st.caption(
             "Blue: what a decision would earn if this always stood first, with its 95% interval. "
-            "Orange tick: mean of the decisions where it did; a personalising policy picks whom it suits, so it is higher."
+            "Orange tick: mean of the decisions where it did; a policy that personalises picks whom it suits."
         )
     missing = found[found["value"].isna()]
     if len(missing):
@@ -95,7 +95,11 @@ def exploring(key: str, variant: str, found: Report) -> None:
     with right:
         frame.section("Exploration by position", words.TERMS["explored"])
         by_position = data.ask("explored", key).rename(columns={"variant": "name"})
-        charts.draw(charts.by_position(by_position, [v.variant for v in found.variants], _control(found)), 240)
+        if len(set(by_position["position"])) == 1:
+            one = by_position.rename(columns={"explored": "value"})
+            charts.draw(charts.bars(one, variant), 40 * len(one) + 10)
+        else:
+            charts.draw(charts.by_position(by_position, [v.variant for v in found.variants], _control(found)), 240)
 
 
 def _control(found: Report) -> str | None:
@@ -121,7 +125,10 @@ def regrets(key: str, found: Report) -> None:
             "mature decisions": [words.count(n) for n in table["decisions"]],
             "lost per decision": [words.value(x) for x in table["per_decision"]],
             "lost so far": [words.value(x) for x in table["regret"]],
-            "95% interval": [words.interval(a, b) for a, b in zip(table["low"], table["high"], strict=True)],
+            "95% interval": [
+                words.interval(a, b) if b > 0 else "the best so far"
+                for a, b in zip(table["low"], table["high"], strict=True)
+            ],
         }
     )
     st.dataframe(shown, hide_index=True, width="stretch")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pandas as pd
 import streamlit as st
 
@@ -27,8 +29,8 @@ def one(decision_id: str) -> None:
     with st.container(border=True):
         st.markdown(f"##### {frame.plain(', '.join(d['slate']) or 'nothing')}")
         st.markdown(
-            f"was shown to `{d['unit']}` on {words.moment(d['at'])}, in variant **{frame.plain(d['variant'] or 'none')}** "
-            f"of `{d['experiment']}`. {REASONS.get(d['reason'], d['reason'])}"
+            f"was shown to `{d['unit']}` on {words.moment(d['at'])}, in variant "
+            f"**{frame.plain(d['variant'] or 'none')}** of `{d['experiment']}`. {REASONS.get(d['reason'], d['reason'])}"
         )
     columns = st.columns(4)
     columns[0].metric("Chance of this", words.percent(d["propensity"], digits=2), help=words.TERMS["propensity"])
@@ -49,7 +51,7 @@ def one(decision_id: str) -> None:
         st.caption(f"Decision `{d['decision_id']}`, revision `{d['revision']}`, log position {d['seq']}.")
 
 
-def chances(matrix: pd.DataFrame, decision: dict[str, object]) -> None:
+def chances(matrix: pd.DataFrame, decision: dict[str, Any]) -> None:
     if matrix.empty:
         st.caption("The matrix was too large to keep; the policy version reproduces it.")
         st.dataframe(
@@ -60,7 +62,7 @@ def chances(matrix: pd.DataFrame, decision: dict[str, object]) -> None:
         return
     for position, here in list(matrix.groupby("position"))[:10]:
         drawn = here[here["shown"]]["action"].iloc[0]
-        many = matrix["position"].nunique() > 1
+        many = len(decision["slate"]) > 1
         if many:
             st.caption(f"Position {position}: {frame.plain(str(drawn))} was drawn")
         left = here[here["probability"] > 0].sort_values("probability", ascending=False).head(12)

@@ -20,9 +20,10 @@ def card(line: Listed) -> None:
             frame.badge(where)
         st.caption(
             f"{line.surface} · {line.status} · {words.span(line.first_at, line.last_at)} · "
-            f"{words.count(found.units)} {words.units(line.unit)} · {words.count(line.decisions)} decisions"
+            f"{words.count(found.units)} {words.units(line.unit)}"
+            + (f" · {words.count(line.decisions)} decisions" if line.unit else "")
         )
-        sentence = found.ab.verdict.sentence if found.ab is not None else where.next
+        sentence = found.ab.verdict.sentence if found.ab is not None and line.decisions else where.next
         st.markdown(frame.plain(sentence))
         spark(line.key, found.ab.verdict.winner if found.ab is not None else None)
         for alarm in alarms(found):
@@ -44,7 +45,7 @@ def spark(key: str, winner: str | None) -> None:
         return
     low, high = one["relative_low"].iloc[-1], one["relative_high"].iloc[-1]
     st.caption(f"Lift of **{frame.plain(name)}** over time, now {words.interval(low, high, lift=True)}")
-    charts.draw(charts.spark(one), 56, alt_text=f"Lift of {name} over time")
+    charts.draw(charts.spark(one), 90, alt_text=f"Lift of {name} over time")
 
 
 def body() -> None:

@@ -61,18 +61,16 @@ def variant(shown: Shown, key: str) -> None:
                 f"drawn with {words.percent(shown.propensities[0])}"
             )
         else:
-            for place, (action, p) in enumerate(zip(shown.slate, shown.propensities, strict=True), 1):
-                st.markdown(
-                    f"{place}. **{frame.plain(pictures.name(action, payloads.get(action, {})))}** · {words.percent(p)}"
-                )
-        top = (
-            ranked[:6]
-            if shown.slate[0] in dict(ranked[:6])
-            else [*ranked[:5], *(r for r in ranked if r[0] == shown.slate[0])]
-        )
-        few = pd.DataFrame(top, columns=["name", "value"])
+            lines = [
+                f"{place}. **{frame.plain(pictures.name(action, payloads.get(action, {})))}** · {words.percent(p)}"
+                for place, (action, p) in enumerate(zip(shown.slate, shown.propensities, strict=True), 1)
+            ]
+            st.markdown("\n".join(lines))
+        likely = [(a, p) for i, (a, p) in enumerate(ranked) if a == shown.slate[0] or (i < 6 and p >= 5e-4)]
+        few = pd.DataFrame([(pictures.name(a, payloads.get(a, {})), p) for a, p in likely], columns=["name", "value"])
         st.caption("Chance of standing first")
-        charts.draw(charts.bars(few, shown.slate[0]), 26 * len(few) + 10)
+        drawn = pictures.name(shown.slate[0], payloads.get(shown.slate[0], {}))
+        charts.draw(charts.bars(few, drawn), 26 * len(few) + 10)
         reasons(shown)
 
 
@@ -83,7 +81,7 @@ def reasons(shown: Shown) -> None:
         return
     parts = sorted(why.items(), key=lambda item: -abs(item[1]))
     few = pd.DataFrame([(feature, v) for feature, v in parts[:7] if abs(v) > 1e-9], columns=["name", "value"])
-    with st.expander(f"Why {frame.plain(shown.slate[0])}?", icon=":material/help:"):
+    with st.expander(f"Why {frame.plain(words.label(shown.slate[0]))}?", icon=":material/help:"):
         rest = sum(v for _, v in parts[7:])
         if len(few):
             charts.draw(charts.contributions(few), 26 * len(few) + 50)

@@ -151,7 +151,7 @@ def body() -> None:
     held = st.session_state.get("what_if")
     if held is None or held[0][0] != key:
         st.caption(
-            "The log's own decisions are weighed by how likely this policy would have made them. Nothing is shown to anybody."
+            "The log's own decisions are weighed by how likely this policy would have made them. No viewer sees it."
         )
         return
     if held[0] != mark:

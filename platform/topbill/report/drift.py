@@ -15,7 +15,7 @@ from topbill.report.segments import parsed, segment_columns
 from topbill.report.shown import sampled
 
 STEADY, MOVED = 0.1, 0.25
-"""Below the first a feature is taken as stable, above the second as changed (the credit scorers' rule, Siddiqi 2006)."""
+"""Below the first a feature is taken as stable, above the second as changed (credit scorers' rule, Siddiqi 2006)."""
 
 
 def drift(data: Path | str, key: str) -> pd.DataFrame:
