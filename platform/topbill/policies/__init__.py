@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from topbill.policies.auto import Auto
 from topbill.policies.epsilon_greedy import EpsilonGreedy
 from topbill.policies.linucb import LinUCB
 from topbill.policies.squarecb import SquareCB
@@ -11,5 +12,5 @@ from topbill.policies.vw import VW
 from topbill.records import Policy
 
 KINDS: dict[str, type[Policy]] = {
-    policy.kind: policy for policy in (Uniform, Fixed, EpsilonGreedy, Thompson, LinUCB, SquareCB, VW)
+    policy.kind: policy for policy in (Auto, Uniform, Fixed, EpsilonGreedy, Thompson, LinUCB, SquareCB, VW)
 }

@@ -97,3 +97,14 @@ def number(state: State, name: str, *, low: float = 0.0) -> float:
     if not value >= low:
         raise PolicyError(f"state: {name} is {value}, expected at least {low}; rebuild it from the log")
     return float(value)
+
+
+def check_rows(state: State, kind: str) -> None:
+    """PolicyError unless every `…own…` array has one row for the prior and one per id, and variances are positive."""
+    for name, array in state.arrays.items():
+        if "own_" in name and len(array) != len(state.ids) + 1:
+            raise PolicyError(
+                f"state of {kind}: {len(state.ids)} ids need {len(state.ids) + 1} rows in {name}; rebuild it"
+            )
+        if name.endswith("_cov") and np.einsum("npp->np", array).min(initial=1.0) <= 0.0:
+            raise PolicyError(f"state of {kind}: {name} holds variances that are not positive; rebuild it from the log")

@@ -65,7 +65,7 @@ class Blocks:
     __slots__ = ("cov", "mean", "prior_cov", "prior_mean", "size")
 
     def __init__(self, prior_mean: Floats, prior_variance: Floats, rows: int = 1) -> None:
-        self.prior_mean, self.prior_cov = prior_mean, np.diag(prior_variance)
+        self.prior_mean, self.prior_cov = prior_mean, np.diag(prior_variance).astype(np.float64)
         self.size = rows
         self.mean = np.repeat(prior_mean[None], rows, axis=0)
         self.cov = np.repeat(self.prior_cov[None], rows, axis=0)
@@ -136,6 +136,15 @@ class Layout:
         self.rows: slice | Indices = slice(first, first + len(rows)) if run else np.array(rows, dtype=np.intp)
         self.Z = np.concatenate([np.ones((len(rows), 1)), actions.features], axis=1)
         self.rank: Indices = np.argsort(np.argsort(np.array(actions.ids))) if rows else np.zeros(0, dtype=np.intp)
+
+    def take(self, chosen: Indices) -> Layout:
+        """The layout of some of the actions, in the order given."""
+        part = object.__new__(Layout)
+        rows = self.rows
+        part.actions, part.known = self.actions, -1
+        part.rows = chosen + rows.start if isinstance(rows, slice) else rows[chosen]
+        part.Z, part.rank = self.Z[chosen], self.rank[chosen]
+        return part
 
 
 def sigmoid(eta: float) -> float:
@@ -319,16 +328,11 @@ class Linear:
                 shapes |= {f"{name}_mean": (rows, p), f"{name}_cov": (rows, p, p)}
         state = codec.load(kind, blob, arrays=shapes, numbers=("learned", "forgot_at", *extra))
         learned = codec.number(state, "learned")
-        if self.own is not None:
-            rows = len(state.ids) + 1
-            if state.arrays["own_mean"].shape[0] != rows or state.arrays["own_cov"].shape[0] != rows:
-                raise PolicyError(f"state of {kind}: {len(state.ids)} ids need {rows} rows of weights; rebuild it")
-        covs = [array for name, array in state.arrays.items() if name.endswith("_cov")]
-        if (
-            any(np.einsum("npp->np", cov).min(initial=1.0) <= 0.0 for cov in covs)
-            or state.arrays["residuals"][0] <= 0.0
-        ):
-            raise PolicyError(f"state of {kind} holds variances that are not positive; rebuild it from the log")
+        codec.check_rows(state, kind)
+        if state.arrays["residuals"][0] <= 0.0:
+            raise PolicyError(
+                f"state of {kind}: residuals count {state.arrays['residuals'][0]}; rebuild it from the log"
+            )
         for name, blocks in (("shared", self.shared), ("own", self.own)):
             if blocks is not None:
                 blocks.mean, blocks.cov = state.arrays[f"{name}_mean"], state.arrays[f"{name}_cov"]
