@@ -93,7 +93,9 @@ def test_the_table_shows_every_number_whole(experiment: Experiment, width: int) 
     shown = console.file.getvalue()  # type: ignore[attr-defined]
     for line in lines:
         assert f"{line.reward:.4f} ± " in shown
-        assert f"{line.regret:.4f}" in shown
+        assert f" {line.regret:.4f} " in shown
+        assert f" {line.gap_closed:.0%} " in shown
+        assert f" {line.decisions} " in shown
         assert line.variant in shown
 
 

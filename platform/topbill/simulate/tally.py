@@ -11,6 +11,7 @@ import msgspec
 import numpy as np
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
+from rich.text import Text
 
 from topbill.simulate.world import Response, Truth
 from topbill.spec import Experiment
@@ -141,14 +142,14 @@ def reward(experiment: Experiment, responses: Iterable[Response]) -> float:
 
 
 def table(lines: Iterable[Line], title: str = "") -> Table:
-    """The lines as a table, 80 columns or wider: reward with its interval, regret against the known best, and what is
-    shown most."""
+    """The lines as a table, 80 columns or wider: reward with its interval, regret against the known best, and the share
+    of each action, the most shown first, as far as the width goes."""
     shown = Table(title=title or None, title_justify="left", caption=LEGEND, caption_justify="left", box=SIMPLE_HEAD)
     shown.padding = (0, 1, 0, 0)
     shown.add_column("variant", no_wrap=True, min_width=18)
     for heading, width in {"decisions": 9, "reward ± 95%": 15, "regret": 6, "closed": 6, "lately": 6}.items():
         shown.add_column(heading, justify="right", no_wrap=True, min_width=width)
-    shown.add_column("shown most", overflow="ellipsis", no_wrap=True)
+    shown.add_column("shown")  # the one column that gives way on a narrow terminal
     last = ""
     for line in lines:
         if line.experiment != last:
@@ -163,7 +164,7 @@ def table(lines: Iterable[Line], title: str = "") -> Table:
             f"{line.regret:.4f}",
             _percent(line.gap_closed),
             _percent(line.gap_closed_recently),
-            ", ".join(f"{action} {share:.0%}" for action, share in list(line.shares.items())[:3]),
+            Text(", ".join(f"{a} {share:.0%}" for a, share in line.shares.items()), no_wrap=True, overflow="ellipsis"),
         )
     return shown
 

@@ -149,7 +149,7 @@ class World:
         return Truth(play, hold, worth, base, self._launch <= at, self._attention)
 
     def rows(self, slate: Sequence[str]) -> list[int]:
-        """The rows of these actions in the truth's arrays. Raises NotFound for an action of another version of the file."""
+        """The rows of these actions in the truth's arrays. Raises NotFound for one that the file did not have."""
         try:
             return [self._row[action] for action in slate]
         except KeyError as error:
