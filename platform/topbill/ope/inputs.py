@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from topbill.errors import BadData
@@ -53,7 +52,7 @@ def unit_codes(units: Any, rows: int) -> Indices | None:
     """Integer codes 0…m−1 of `units` in order of first appearance, None when every row is its own unit."""
     if units is None:
         return None
-    codes, _ = pd.factorize(np.asarray(units))
+    codes, _ = grouped(units)
     if codes.size != rows:
         raise BadData(
             "units", f"got {codes.size} rows; expected {rows}, as many as rewards; give one unit per decision"
@@ -61,6 +60,14 @@ def unit_codes(units: Any, rows: int) -> Indices | None:
     if (missing := np.flatnonzero(codes < 0)).size:
         raise BadData("units", f"{rows_text(missing)}: got no unit; expected one per decision; use the decision's id")
     return codes
+
+
+def grouped(labels: Any) -> tuple[Indices, int]:
+    """(n,) codes of the labels in order of first appearance, −1 where one is missing, and how many there are."""
+    import pandas as pd  # here, as importing it takes more memory than a pass over a file, which does without
+
+    codes, found = pd.factorize(np.asarray(labels))
+    return codes, len(found)
 
 
 def rows_text(rows: NDArray[np.intp]) -> str:
@@ -75,9 +82,24 @@ def _shown(values: Floats) -> str:
 
 
 def _floats(name: str, data: Any) -> Floats:
+    data = np.ma.filled(data, np.nan) if isinstance(data, np.ma.MaskedArray) else data
     try:
-        series = pd.Series(np.ma.filled(data, np.nan) if isinstance(data, np.ma.MaskedArray) else data)
-        values = pd.to_numeric(series).to_numpy(dtype=np.float64, na_value=np.nan)
+        values = np.asarray(data, dtype=np.float64)  # None becomes NaN
     except (TypeError, ValueError) as error:
-        raise BadData(name, f"got values that are no numbers ({error}); expected a one-dimensional array") from error
-    return np.asarray(values, dtype=np.float64)
+        nullable = _nullable(data)
+        if nullable is None:
+            raise BadData(name, f"got values that are no numbers ({error}); expected one number per row") from error
+        values = nullable
+    if values.ndim != 1:
+        raise BadData(name, f"got an array of shape {values.shape}; expected one dimension, a number per row")
+    return values
+
+
+def _nullable(data: Any) -> Floats | None:
+    """A pandas or Arrow column with its own NA; None for what holds no numbers."""
+    import pandas as pd
+
+    try:
+        return np.asarray(pd.to_numeric(pd.Series(data)).to_numpy(dtype=np.float64, na_value=np.nan), dtype=np.float64)
+    except (TypeError, ValueError):
+        return None

@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from topbill.errors import BadData, BadRequest
@@ -19,7 +18,7 @@ from topbill.ope.assess import Interval, Planned, assess, columns_of
 from topbill.ope.columns import Env, Symbols
 from topbill.ope.diagnostics import Diagnostics, Gates, refusal
 from topbill.ope.estimator import Estimate, refused
-from topbill.ope.inputs import FINITE, PROBABILITY, PROPENSITY, column, rewards_column, rows_text, unit_codes
+from topbill.ope.inputs import FINITE, PROBABILITY, PROPENSITY, column, grouped, rewards_column, rows_text, unit_codes
 from topbill.ope.rankings import SLATE_ESTIMATORS, SlateEstimator
 from topbill.records import Floats, Indices
 
@@ -114,15 +113,15 @@ class _Wide:
         place = column("position", position, FINITE, rows)
         if (bad := np.flatnonzero((place < 0) | (place % 1 != 0))).size:
             raise BadData("position", f"{rows_text(bad)}: got no position; expected 0, 1, 2, …; the first is 0")
-        codes, ids = pd.factorize(np.asarray(slate_id))
+        codes, self.slates = grouped(slate_id)
         if codes.size != rows:
             raise BadData("slate_id", f"got {codes.size} rows; expected {rows}, as many as rewards")
         if (bad := np.flatnonzero(codes < 0)).size:
             raise BadData("slate_id", f"{rows_text(bad)}: got no slate; expected an id on each row")
         self.slate, self.position = codes, place.astype(np.intp)
-        self.slates, self.positions = len(ids), int(place.max()) + 1
+        self.positions = int(place.max()) + 1
         cell = self.slate * self.positions + self.position
-        if (bad := np.flatnonzero(pd.Series(cell).duplicated())).size:
+        if (bad := np.flatnonzero(_repeated(cell))).size:
             raise BadData(
                 "position", f"{rows_text(bad)}: got a position twice in a slate; expected each once; drop one"
             )
@@ -135,7 +134,7 @@ class _Wide:
 
     def units(self, units: Any) -> Indices | None:
         """Unit codes by slate: the unit of a slate's first row."""
-        first = np.flatnonzero(~pd.Series(self.slate).duplicated())
+        first = np.flatnonzero(~_repeated(self.slate))
         data = np.asarray(units)
         if data.size != self.slate.size:
             raise BadData("units", f"got {data.size} rows; expected {self.slate.size}, as many as rewards")
@@ -162,6 +161,13 @@ class _Wide:
                 "propensities", f"{rows_text(bad)}: got another weight than the slate's other rows; expected one"
             )
         return whole
+
+
+def _repeated(codes: Indices) -> NDArray[np.bool_]:
+    """True where a code occurred before."""
+    repeated = np.ones(codes.size, dtype=bool)
+    repeated[np.unique(codes, return_index=True)[1]] = False
+    return repeated
 
 
 def _one(
@@ -209,7 +215,7 @@ def _diagnose(names: list[str], env: Env, units: Indices | None, gates: Gates, f
             else np.ones(env["r"].size, dtype=bool)
         )
         part = {"r": env["r"][shown], "w": env[name][shown]}
-        codes = None if units is None else pd.factorize(units[shown])[0]
+        codes = None if units is None else grouped(units[shown])[0]
         summary = summarise(part, codes, columns_of([], Symbols()), bootstrap=False)
         found.append(summary.diagnose(Symbols(), facts))
     if not found:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from math import log, sqrt
 from typing import NamedTuple
 
-from scipy import stats
+from scipy.special import stdtrit
 
 DELTA = 0.1
 _WIDEN = sqrt(6) - 1
@@ -27,7 +27,7 @@ def slope(candidates: Sequence[Candidate]) -> float:
     Walks from the widest interval to the narrowest and stops before the first estimate whose interval no longer
     meets all before it: less variance is taken as long as no bias shows. Intervals are Student's t at δ = 0.1.
     """
-    widths = {c.lam: c.se * float(stats.t.ppf(1 - DELTA, max(c.units - 1, 1))) for c in candidates}
+    widths = {c.lam: c.se * float(stdtrit(max(c.units - 1, 1), 1 - DELTA)) for c in candidates}
     ordered = sorted(candidates, key=lambda c: (-widths[c.lam], -c.lam))  # of equals, the larger λ first
     for i, c in enumerate(ordered):
         if any(abs(b.value - c.value) > widths[c.lam] + _WIDEN * widths[b.lam] for b in ordered[:i]):

@@ -10,7 +10,8 @@ from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import optimize, stats
+from scipy import optimize
+from scipy.special import ndtri
 
 from topbill.records import Floats, Indices
 from topbill.stats.sequential import multiplier
@@ -62,7 +63,7 @@ def bootstrap_weights(replicates: int, seed: int = 0) -> NDArray[np.float64]:
 
 def normal(value: float, se: float, alpha: float) -> tuple[float, float]:
     """value ± z·se."""
-    half = float(stats.norm.isf(alpha / 2)) * se
+    half = -float(ndtri(alpha / 2)) * se
     return value - half, value + half
 
 
