@@ -13,7 +13,7 @@ import httpx
 import pytest
 from rich.console import Console
 
-from topbill.errors import Unavailable
+from topbill.errors import NotFound, Unavailable
 from topbill.simulate import driver as driving
 from topbill.simulate.demo import LAUNCH, board, run_demo, summary, worlds
 from topbill.spec import Experiment
@@ -111,6 +111,11 @@ def test_no_service_is_said_plainly(experiments: list[Experiment], monkeypatch: 
     monkeypatch.setattr(driving, "BACKOFF", 0.001)
     with pytest.raises(Unavailable, match="ConnectError"):
         run_demo("http://127.0.0.1:9", experiments, Console(file=StringIO()), seconds=1.0)
+
+
+def test_nothing_to_send_viewers_to_is_said_plainly(experiments: list[Experiment]) -> None:
+    with pytest.raises(NotFound, match="no running experiment"):
+        run_demo("http://x", experiments[2:], Console(file=StringIO()))
 
 
 def test_new_artwork_is_excluded_until_it_is_launched(

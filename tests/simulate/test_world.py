@@ -14,6 +14,7 @@ import pytest
 from scipy import stats
 
 from topbill.errors import BadRequest, NotFound
+from topbill.records import Action
 from topbill.simulate.tally import reward
 from topbill.simulate.world import Habits, Response, Truth, World
 from topbill.spec import Experiment, load_all
@@ -80,6 +81,17 @@ def test_a_uniform_choice_is_played_at_the_base_rate(experiment: Experiment, rat
     # 20,000 visits of 4,000 viewers, some three times as variable as independent ones: 4 standard errors
     played = [any(r.event == "play" for r in done) for _, done in responses(world, range(20_000))]
     assert np.mean(played) == pytest.approx(rate, abs=4 * math.sqrt(3 * rate / 20_000))
+
+
+def test_a_long_slate_still_holds_at_most_one_play(make: Callable[..., Experiment]) -> None:
+    many = make(slots=200, actions=tuple(Action(f"a{i}", {"faces": 1}) for i in range(200)))
+    world = World(many)
+    for n in range(20):
+        visit = world.visit(n)
+        truth = world.truth(visit)
+        assert float(truth.attention @ truth.play) * visit.patience < 1.0
+        played = [r for r in world.respond(visit, truth, world.ids) if r.event == "play"]
+        assert len(played) <= 1
 
 
 @pytest.mark.parametrize("slots", [1, 3])

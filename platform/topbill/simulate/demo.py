@@ -11,6 +11,7 @@ import httpx
 from rich.console import Console, Group
 from rich.live import Live
 
+from topbill.errors import NotFound
 from topbill.simulate.driver import PAGES_PER_SECOND, Driver
 from topbill.simulate.tally import Line, table
 from topbill.simulate.world import Habits, World
@@ -37,16 +38,18 @@ def run_demo(
     """Send simulated viewers to the service at `base_url` for that many seconds (None: until Ctrl-C).
 
     Shows a live table and returns the driver with its tally, up to where it got. Raises Unavailable when the
-    service fails.
+    service fails, NotFound when no experiment is running.
     """
 
     async def go() -> None:
         client = httpx.AsyncClient(base_url=base_url, headers=headers, transport=transport, timeout=10.0)
         async with client:
-            running = driver.run(client, math.inf if seconds is None else seconds, pages_per_second)
-            await _watch(asyncio.create_task(running), driver, console)
+            visiting = driver.run(client, math.inf if seconds is None else seconds, pages_per_second)
+            await _watch(asyncio.create_task(visiting), driver, console)
 
-    driver = Driver(worlds(experiments, seed), name=uuid.uuid4().hex[:8])
+    if not (running := worlds(experiments, seed)):
+        raise NotFound("no running experiment that lists its actions; expected at least one to send viewers to")
+    driver = Driver(running, name=uuid.uuid4().hex[:8])
     try:
         asyncio.run(go())
     except KeyboardInterrupt:

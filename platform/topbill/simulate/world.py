@@ -34,7 +34,8 @@ Role = Literal["play", "after", "return", "leave"]
 class Habits:
     """How the simulated audience behaves.
 
-    viewers: how many there are. base_rate: probability that a uniformly drawn action at the top is played.
+    viewers: how many there are. base_rate: probability that a uniformly drawn action at the top is played (less in
+    very long slates, which must not hold more than one play together).
     spread: standard deviation of η over the actions of one decision, of which `personal` (0 to 1, by variance)
     depends on the context. missing: probability that an event never arrives. delay: mean of an event's exponential
     delay, as a share of its metric's window. drift: radians an hour by which tastes turn. launches: action → seconds
@@ -205,9 +206,8 @@ class World:
         self._hold = rng.uniform(-1.2, 1.2, len(self.ids))
         self._main = rng.normal(0.0, 0.3, X.shape[1])
         eta = (X @ self._main)[:, None] + self._own + centred @ turns[0].T
-        self._intercept = float(
-            brentq(lambda b: self._ceiling * float(expit(b + eta).mean()) - habits.base_rate, -30.0, 30.0)
-        )
+        rate = min(habits.base_rate, self._ceiling / 3.0)
+        self._intercept = float(brentq(lambda b: self._ceiling * float(expit(b + eta).mean()) - rate, -40.0, 40.0))
 
     def _personal(self, at: float) -> Floats:
         """(K × d) W at a time: tastes turn from one matrix towards another."""
