@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
+from fastapi.responses import PlainTextResponse
 from starlette.exceptions import HTTPException
 
 from topbill import __version__, spec
@@ -23,7 +24,7 @@ from topbill.engine import Engine, Live
 from topbill.errors import LogError, NotFound, SpecError, TopbillError
 from topbill.log.sqlite import SqliteLog
 from topbill.records import Decision
-from topbill.service import meters, openapi
+from topbill.service import meters, openapi, personalizer_openapi
 from topbill.service.hot import Hot, problem
 from topbill.service.personalizer import Personalizer
 from topbill.service.writer import GroupWriter
@@ -60,7 +61,7 @@ def create_app(settings: Settings) -> Hot:
     app.mount("/personalizer", Personalizer(hot))
     _add_error_handlers(app)
     plain = app.openapi
-    app.openapi = lambda: app.openapi_schema or openapi.extend(plain())  # type: ignore[method-assign]
+    app.openapi = lambda: app.openapi_schema or _documented(plain())  # type: ignore[method-assign]
     return hot
 
 
@@ -149,7 +150,7 @@ def _add_routes(app: FastAPI, hot: Hot, settings: Settings) -> None:
             response.status_code = 503
             return {"status": "unavailable", "log": str(error)}
 
-    @app.get("/metrics", tags=["operations"], summary="Prometheus metrics")
+    @app.get("/metrics", tags=["operations"], summary="Prometheus metrics", response_class=PlainTextResponse)
     async def metrics() -> Response:
         page = meters.exposition("PROMETHEUS_MULTIPROC_DIR" in os.environ)
         return Response(page, media_type="text/plain; version=0.0.4")
@@ -170,6 +171,10 @@ def _add_routes(app: FastAPI, hot: Hot, settings: Settings) -> None:
             raise NotFound(f"decision {decision_id!r} is not in the log")
         explained = await asyncio.to_thread(_explained, settings, hot.engine, held)
         return Response(msgspec.json.encode(explained), media_type="application/json")
+
+
+def _documented(document: dict[str, Any]) -> dict[str, Any]:
+    return personalizer_openapi.extend(openapi.extend(document))
 
 
 def _line(live: Live) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from topbill.engine import Answer, DecideRequest, OfferedAction
-from topbill.service import hot
+from topbill.service import auth, hot
 
 _TEMPLATE = "#/components/schemas/{name}"
 _ROUTES: tuple[tuple[str, str, type, type], ...] = (
@@ -39,9 +39,27 @@ def extend(document: dict[str, Any]) -> dict[str, Any]:
         "description": "Offered in place of the experiment's own actions",
     }
     document.setdefault("components", {}).setdefault("schemas", {}).update(schemas)
+    for path, operations in document["paths"].items():
+        for operation in operations.values():
+            operation["responses"] |= _plain_refusals(path)
     for path, summary, body, answer in _ROUTES:
         document["paths"][path] = {"post": _operation(path, summary, body, answer)}
     return document
+
+
+def _plain_refusals(path: str) -> dict[str, Any]:
+    """What FastAPI's own document lacks: how the routes that only read refuse."""
+    if path == "/readyz":
+        unready = {
+            "schema": {"type": "object", "properties": {"status": {"type": "string"}, "log": {"type": "string"}}}
+        }
+        return {"503": {"description": "The log can't be read", "content": {"application/json": unready}}}
+    if path in auth.OPEN_PATHS:
+        return {}
+    told = {"401": _REFUSALS[401], "503": "The log can't be read now"}
+    if "{" in path:
+        told |= {"404": "Nothing of that name", "422": _REFUSALS[422]}
+    return {status: {"description": text, "content": _content(hot.ProblemAnswer)} for status, text in told.items()}
 
 
 def _operation(path: str, summary: str, body: type, answer: type) -> dict[str, Any]:

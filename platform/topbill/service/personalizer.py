@@ -93,7 +93,8 @@ class Personalizer:
                 await (self._reward_slots(event, raw) if slots else self._reward(event, raw))
             return await _answer(send, 204)
         except BadRequest as error:
-            return await _refuse(send, 400, code, error.message, error.path)
+            target = "$.excludedActions" if error.path == "$.exclude" else error.path
+            return await _refuse(send, 400, code, error.message, target)
         except (msgspec.DecodeError, RecursionError, UnicodeError) as error:
             return await _refuse(send, 400, code, f"{error}; expected a JSON object")
         except NotFound as error:
