@@ -256,6 +256,8 @@ REFUSED: tuple[tuple[str, str, bytes, int, str, str | None], ...] = (
     ("POST", f"{V1}/events/e/reward", b'{"value":"1"}', 400, "InvalidRewardRequest", "$.value"),
     ("POST", f"{V1}/events/e/reward", b"{}", 400, "InvalidRewardRequest", "$"),
     ("POST", f"{V1}/events/{'x' * 257}/reward", b'{"value":1}', 400, "BadRequest", "eventId"),
+    ("POST", f"{V1}/events/a%0Ab/reward", b'{"value":1}', 400, "BadRequest", "eventId"),
+    ("POST", f"{V1}/events/%C2%C2/reward", b'{"value":1}', 400, "BadRequest", "eventId"),
     ("GET", f"{V1}/rank", b"", 405, "OperationNotAllowed", None),
     ("POST", f"{V1}/multislot/rank", b"", 404, "ResourceNotFound", None),
     ("POST", "/personalizer/v2.0/rank", b"", 404, "ResourceNotFound", None),

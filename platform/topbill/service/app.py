@@ -25,7 +25,7 @@ from topbill.errors import LogError, NotFound, SpecError, TopbillError
 from topbill.log.sqlite import SqliteLog
 from topbill.records import Decision
 from topbill.service import meters, openapi, personalizer_openapi
-from topbill.service.hot import Hot, problem
+from topbill.service.hot import Hot, Receive, Scope, Send, problem
 from topbill.service.personalizer import Personalizer
 from topbill.service.writer import GroupWriter
 
@@ -55,10 +55,15 @@ def create_app(settings: Settings) -> Hot:
         summary="Decides what a viewer sees on a streaming homepage, and logs with which probability.",
         lifespan=lambda _: _lifespan(settings, hot),
     )
-    hot: Hot = Hot(app, settings.keys)
+
+    async def rest(scope: Scope, receive: Receive, send: Send) -> None:
+        below = scope["type"] == "http" and scope["path"].startswith("/personalizer/")
+        await (personalizer if below else app)(scope, receive, send)
+
+    hot: Hot = Hot(rest, settings.keys)
+    personalizer = Personalizer(hot)
     hot.engine = Engine(spec.load_all([settings.experiments]))
     _add_routes(app, hot, settings)
-    app.mount("/personalizer", Personalizer(hot))
     _add_error_handlers(app)
     plain = app.openapi
     app.openapi = lambda: app.openapi_schema or _documented(plain())  # type: ignore[method-assign]
