@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,9 @@ import pyarrow.parquet
 import pytest
 
 from topbill.errors import BadData, BadRequest
-from topbill.ope import ESTIMATORS, estimate, estimate_table
+from topbill.ope import ESTIMATORS, estimate, estimate_table, evaluate
+
+from .conftest import World
 
 REFERENCE = Path(__file__).parents[1] / "data" / "reference" / "obd" / "all_random_log.parquet"
 COLUMNS = {
@@ -135,3 +138,20 @@ def test_what_duckdb_cannot_read_is_told(tmp_path: Path) -> None:
         estimate_table(tmp_path / "none.parquet")
     with pytest.raises(BadData, match="nosuch"):
         estimate_table(REFERENCE, **{**COLUMNS, "q_target": "nosuch"})
+
+
+def test_the_published_record_is_a_table_too(published: Callable[..., World]) -> None:
+    """`always d` needs no model and no walk: the face's own views hold all that ips needs."""
+    world = published(n=2000)
+    query = """(SELECT f.objective AS reward, d.propensities[1] AS propensity, d.unit,
+        (d.slate[1] = 'd')::DOUBLE AS target_propensity
+        FROM decisions d JOIN feedback f USING (decision_id) WHERE d.variant = 'chance')"""
+    table = estimate_table(query, unit="unit", database=world.data / "topbill.duckdb", estimators=("ips", "snips"))
+    walked = evaluate("home", "always d", world.data, estimators=("ips", "snips")).targets["always d"]
+    for name, e in walked.items():
+        assert (table[name].value, table[name].se) == pytest.approx((e.value, e.se), rel=1e-9)
+
+
+def test_a_memory_limit_that_is_none_is_told() -> None:
+    with pytest.raises(BadRequest, match="memory_limit: got 'much'; expected a size such as '4GB'"):
+        estimate_table(REFERENCE, **COLUMNS, memory_limit="much")

@@ -6,6 +6,7 @@ where units are given, are all that comes back. Memory is bounded by a setting: 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -34,6 +35,9 @@ _RULES = {
     "q_logged": ("isfinite({0})", "a finite number"),
     "q_target": ("isfinite({0})", "a finite number"),
 }
+
+
+_BROKEN = "a row breaks a rule"
 
 
 class _Pass(NamedTuple):
@@ -68,8 +72,9 @@ def estimate_table(
     """`estimate` over a Parquet file or glob, or over any SQL relation (a table's name, or a query in parentheses).
 
     `reward` … `unit` are columns of it, or SQL expressions of them. `database` opens a DuckDB file (read-only) for
-    the relation to live in. `interval` is "normal", "bootstrap" or "sequence". Numbers are those of `estimate` on
-    the same rows. Raises BadData naming rows (counted from 0 as they are stored), or when the source cannot be read.
+    the relation to live in, `topbill.duckdb` say. `memory_limit` bounds the process: past it DuckDB spills to disk.
+    `interval` is "normal", "bootstrap" or "sequence". Numbers are those of `estimate` on the same rows. Raises
+    BadData naming rows (counted from 0 as they are stored), or when the source cannot be read.
     """
     check_options(alpha, interval)
     if interval == "betting":
@@ -121,44 +126,56 @@ def _pairs(groups: Sequence[Sequence[Column]], columns: Sequence[Column]) -> tup
 
 def _run(task: _Pass, database: Path | None, memory_limit: str, threads: int | None, *, bootstrap: bool) -> Summary:
     with TemporaryDirectory(prefix="topbill-") as spill:
-        connection = lake.connect(database, memory_limit=memory_limit, threads=threads)
+        connection = lake.connect(database, memory_limit=_share(memory_limit), threads=threads)
         try:
             connection.execute("SET temp_directory = ?", [spill])
             connection.execute("SET preserve_insertion_order = false")
             result: dict[str, Any] = connection.execute(_sql(task, bootstrap=bootstrap)).fetchnumpy()
-            found = {name: np.ma.filled(np.ma.asarray(column), 0) for name, column in result.items()}
-            _refuse_bad(connection, task, found)
         except lake.Error as error:
+            if _BROKEN in str(error):
+                _name_bad_rows(connection, task)
             raise BadData(task.relation, f"cannot be read: {error}") from error
         finally:
             connection.close()
+    found = {name: np.ma.filled(np.ma.asarray(column), 0) for name, column in result.items()}
+    if not found["units"].sum():
+        raise BadData(
+            "reward", "got no rows; expected at least one decision with its reward; is the filter too narrow?"
+        )
+    if found["orphans"].any():
+        raise BadData(str(task.unit), "got rows without a unit; expected one per decision; use the decision's id")
     return _summary(task, found, bootstrap=bootstrap)
+
+
+def _share(memory_limit: str) -> str:
+    """Three quarters of the limit: what DuckDB may hold so that the process as a whole stays within it."""
+    size = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]i?B)\s*", memory_limit, flags=re.IGNORECASE)
+    if size is None:
+        raise BadRequest("memory_limit", f"got {memory_limit!r}; expected a size such as '4GB' or '500MB'")
+    return f"{0.75 * float(size[1]):.3f}{size[2]}"
 
 
 def _sql(task: _Pass, *, bootstrap: bool) -> str:
     """One query, one scan: rows → scalars → columns (→ units) (→ buckets) → sums and products.
 
-    `bad` is a bit for each column that breaks its rule anywhere.
+    A row that breaks a rule ends it with an error; only then are such rows looked for.
     """
-    k = len(task.columns)
     casts = ", ".join(f"CAST({expression} AS DOUBLE) AS {name}" for name, expression in task.scalars.items())
     unit = f"({task.unit})" if task.unit else "row_number() OVER ()" if bootstrap else "0"
     model = "q_logged AS q, q_target AS dm," if "q_logged" in task.scalars else ""
-    rules = " + ".join(
-        f"CASE WHEN {_RULES[name][0].format(name)} THEN 0 ELSE {1 << bit} END" for bit, name in enumerate(task.scalars)
-    )
+    sound = " AND ".join(f"({_RULES[name][0].format(name)})" for name in task.scalars)
     rows = (
-        f"SELECT target / propensity AS w, reward AS r, {model} 1.0::DOUBLE AS one, unit, {rules} AS bad "  # noqa: S608
-        f"FROM (SELECT {casts}, {unit} AS unit FROM {task.relation})"
+        f"SELECT CASE WHEN {sound} THEN target / propensity ELSE error('{_BROKEN}') END AS w, reward AS r, {model} "  # noqa: S608
+        f"1.0::DOUBLE AS one, unit FROM (SELECT {casts}, {unit} AS unit FROM {task.relation})"
     )
     each = ", ".join(f"{column.sql} AS c{i}" for i, column in enumerate(task.columns))
-    level = f"SELECT {each}, unit, CAST(r <> 0 AND w > 0 AS INTEGER) AS hits, w AS largest, bad FROM ({rows})"  # noqa: S608
-    summed = ", ".join(f"sum({name}) AS {name}" for name in (*(f"c{i}" for i in range(k)), "hits"))
-    extremes = "max(largest) AS largest, bit_or(bad) AS bad"
+    level = f"SELECT {each}, CAST(r <> 0 AND w > 0 AS DOUBLE) AS hits, w AS largest, unit FROM ({rows})"  # noqa: S608
+    sums = (*(f"c{i}" for i in range(len(task.columns))), "hits")
+    summed = ", ".join([*(f"sum({name}) AS {name}" for name in sums), "max(largest) AS largest"])
     if task.unit:
-        level = f"SELECT unit, {summed}, {extremes} FROM ({level}) GROUP BY unit"  # noqa: S608
+        level = f"SELECT unit, {summed} FROM ({level}) GROUP BY unit"  # noqa: S608
     products = ", ".join(f"sum(c{i} * c{j}) AS p{i}_{j}" for i, j in task.pairs)
-    found = f"{summed}, {products}, {extremes}, count(*) AS units, count(*) - count(unit) AS orphans"
+    found = f"{summed}, {products}, count(*) AS units, count(*) - count(unit) AS orphans"
     if not bootstrap:
         return f"SELECT {found} FROM ({level})"  # noqa: S608
     bucket = f"hash(unit) & {BUCKETS - 1}"
@@ -180,28 +197,22 @@ def _summary(task: _Pass, found: Mapping[str, Floats], *, bootstrap: bool) -> Su
     return Summary(moments, int(found["c0"].sum()), float(found["largest"].max()), int(found["hits"].sum()), buckets)
 
 
-def _refuse_bad(connection: Any, task: _Pass, found: Mapping[str, Floats]) -> None:
-    """Raises BadData for the first column that breaks its rule; a second scan finds how often, and where first."""
-    if not found["units"].sum():
-        raise BadData(
-            "reward", "got no rows; expected at least one decision with its reward; is the filter too narrow?"
-        )
-    if found["orphans"].any():
-        raise BadData(str(task.unit), "got rows without a unit; expected one per decision; use the decision's id")
+def _name_bad_rows(connection: Any, task: _Pass) -> None:
+    """Raises BadData for the first column that breaks its rule: how often it does, and where first."""
     connection.execute("SET preserve_insertion_order = true")  # so that rows are counted as they are stored
-    bad = int(np.bitwise_or.reduce(found["bad"].astype(np.int64)))
-    for bit, (name, expression) in enumerate(task.scalars.items()):
-        if not bad & (1 << bit):
-            continue
+    for name, expression in task.scalars.items():
         rule, expected = _RULES[name]
         numbered = f"SELECT row_number() OVER () - 1 AS row, CAST({expression} AS DOUBLE) AS v FROM {task.relation}"  # noqa: S608
-        broken = f"SELECT row, v, count(v) OVER () AS present, count(*) OVER () AS n FROM ({numbered}) WHERE NOT coalesce({rule.format('v')}, false)"  # noqa: S608, E501
-        first = connection.execute(f"{broken} ORDER BY row LIMIT 5").fetchall()
-        count = first[0][3]
-        if name == "reward" and first[0][2] == 0 and count == found["c0"].sum():
-            raise BadData(
-                "reward", f"rows 0 to {count - 1}: got no reward at all; expected a number each; join rewards"
-            )
+        first = connection.execute(
+            "SELECT row, v, count(v) OVER (), count(*) OVER (), "
+            f"(SELECT count(*) FROM {task.relation}) FROM ({numbered}) "
+            f"WHERE NOT coalesce({rule.format('v')}, false) ORDER BY row LIMIT 5"
+        ).fetchall()
+        if not first:
+            continue
+        _, _, present, count, rows = first[0]
+        if name == "reward" and not present and count == rows:
+            raise BadData("reward", f"rows 0 to {rows - 1}: got no reward at all; expected a number each; join rewards")
         shown = ", ".join("missing" if v is None or np.isnan(v) else f"{v:g}" for _, v, *_ in first)
         where = rows_text(np.array([row for row, *_ in first])) + (f" and {count - 5} more" if count > 5 else "")
         raise BadData(name, f"{where}: got {shown}; expected {expected}; correct or drop them")
