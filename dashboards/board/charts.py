@@ -97,12 +97,14 @@ def spark(frame: pd.DataFrame) -> alt.LayerChart:
     last = frame.tail(1)
     top = max(0.02, 1.8 * float(last[["relative_low", "relative_high"]].abs().max().max()))
     low = max(-1.0, min(0.0, 1.8 * float(last["relative_low"].min())) - 0.02)
-    y = alt.Y("relative_low:Q", axis=None, scale=alt.Scale(domain=[low, top]))
-    base = alt.Chart(frame).encode(x=alt.X("till:T", axis=None))
-    zero = alt.Chart(pd.DataFrame({"y": [0.0]})).mark_rule(strokeDash=[3, 3]).encode(y="y:Q", color=_RULE)
-    colour = alt.value(PALETTE[0])
-    band = base.mark_area(clip=True, opacity=0.22).encode(y=y, y2="relative_high:Q", color=colour)
-    return zero + band + base.mark_line(clip=True, strokeWidth=2).encode(y="relative:Q", color=colour)
+    scale = alt.Scale(domain=[low, top])
+    base = alt.Chart(frame.assign(zero=0.0)).encode(x=alt.X("till:T", axis=None))
+    zero = base.mark_line(strokeDash=[3, 3], strokeWidth=1, color=GREY).encode(y=alt.Y("zero:Q", axis=None, scale=scale))
+    band = base.mark_area(clip=True, opacity=0.22, color=PALETTE[0]).encode(
+        y=alt.Y("relative_low:Q", axis=None, scale=scale), y2="relative_high:Q"
+    )
+    line = base.mark_line(clip=True, strokeWidth=2, color=PALETTE[0])
+    return zero + band + line.encode(y=alt.Y("relative:Q", axis=None, scale=scale))
 
 
 def lines(

@@ -45,7 +45,7 @@ def spark(key: str, winner: str | None) -> None:
         return
     low, high = one["relative_low"].iloc[-1], one["relative_high"].iloc[-1]
     st.caption(f"Lift of **{frame.plain(name)}** over time, now {words.interval(low, high, lift=True)}")
-    charts.draw(charts.spark(one), 90, alt_text=f"Lift of {name} over time")
+    charts.draw(charts.spark(one), 90)
 
 
 def body() -> None:

@@ -1,0 +1,144 @@
+"""Every page on every kind of record: it opens without an error, and says what a stranger needs to know."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+PAGES = ("home", "experiment", "bandit", "artwork", "what_if", "preview", "decisions", "health")
+FOLDERS = ("demo", "empty", "alone", "uneven", "hushed")
+
+
+def said(app: AppTest) -> str:
+    """All that the page says in words."""
+    kinds = ("title", "subheader", "markdown", "caption", "info", "warning", "error", "code", "metric")
+    elements = itertools.chain.from_iterable(app.get(kind) for kind in kinds)
+    return "\n".join(f"{getattr(e, 'label', '')} {getattr(e, 'value', '')}" for e in elements)
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+@pytest.mark.parametrize("page", PAGES)
+def test_a_page_opens_on_any_record(page: str, folder: str, open_app, request: pytest.FixtureRequest) -> None:
+    app = open_app(request.getfixturevalue(folder), page)
+    assert [e.message for e in app.exception] == []
+    assert [e.value for e in app.error] == []
+    assert app.title or app.subheader
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_without_any_record_a_page_says_how_to_start(page: str, open_app, tmp_path: Path) -> None:
+    app = open_app(tmp_path, page)
+    assert "Nothing to see yet" in said(app)
+    assert "topbill demo" in said(app)
+    assert not app.exception
+
+
+def test_home_shows_a_card_for_each_experiment_with_its_verdict_in_words(open_app, demo: Path) -> None:
+    text = said(open_app(demo))
+    assert "Artwork for Midnight Run" in text
+    assert "Order of the homepage's rows" in text
+    assert "Nobody asked yet" in text
+    assert "No traffic" in text
+    assert "editorial" in text
+
+
+def test_home_filters_by_what_is_typed(open_app, demo: Path) -> None:
+    app = open_app(demo)
+    app.text_input(key="search").set_value("rows").run()
+    text = said(app)
+    assert "Order of the homepage's rows" in text
+    assert "Artwork for Midnight Run" not in text
+    app.text_input(key="search").set_value("no such thing").run()
+    assert "No experiment matches" in said(app)
+
+
+def test_the_address_chooses_the_experiment(open_app, demo: Path) -> None:
+    assert open_app(demo, "experiment", experiment="home-rows").title[0].value == "Order of the homepage's rows"
+    assert open_app(demo, "experiment", experiment="home-artwork").title[0].value == "Artwork for Midnight Run"
+
+
+def test_the_experiment_page_gives_verdict_lift_interval_and_next_step(open_app, demo: Path) -> None:
+    app = open_app(demo, "experiment", experiment="home-artwork")
+    text = said(app)
+    assert "What next?" in text
+    assert "thompson" in text
+    metrics = app.dataframe[0].value
+    assert {"metric", "variant", "lift", "95% interval", "chance better"} <= set(metrics.columns)
+    assert set(metrics["variant"]) == {"thompson", "linucb", "uniform"}
+    assert metrics["lift"].str.fullmatch(r"[+−]\d[\d.,]*%|–|\d+×").all()
+
+
+def test_a_sample_ratio_mismatch_withholds_the_verdict(open_app, uneven: Path) -> None:
+    for page in ("home", "experiment"):
+        text = said(open_app(uneven, page))
+        assert "Withheld" in text
+        assert "not split" in text
+        assert "beats" not in text
+
+
+def test_one_variant_is_not_compared_with_anything(open_app, alone: Path) -> None:
+    text = said(open_app(alone, "experiment"))
+    assert "beats" not in text
+    assert "What next?" in text
+
+
+def test_decisions_are_found_by_id_and_by_unit(open_app, demo: Path) -> None:
+    app = open_app(demo, "decisions", experiment="home-artwork", id="home-artwork-7")
+    assert "Candidates and their chances" in said(app)
+    assert "home-artwork-7" in said(app)
+    unit = said(app).split("was shown to `")[1].split("`")[0]
+    by_unit = open_app(demo, "decisions", unit=unit)
+    assert "home-artwork-7" in set(by_unit.dataframe[0].value["decision_id"])
+    assert "No decision `nothing`" in said(open_app(demo, "decisions", id="nothing"))
+
+
+def test_preview_follows_the_context_and_its_chances_sum_to_one(open_app, demo: Path) -> None:
+    app = open_app(demo, "preview", experiment="home-artwork")
+    before = said(app)
+    assert "Policies of version" in before
+    for key in ("crime", "drama"):
+        app.slider(key=f"c_taste_{key}").set_value(1.0 if key == "crime" else 0.0)
+    app.selectbox(key="c_device").set_value("mobile").run()
+    assert not app.exception
+    assert said(app) != before
+
+
+def test_what_if_answers_with_an_interval_beside_what_was_logged(open_app, demo: Path) -> None:
+    app = open_app(demo, "what_if", experiment="home-artwork", candidate="pure chance")
+    app.button[0].click().run(timeout=120)
+    assert not app.exception
+    text = said(app)
+    assert "uniform would have earned" in text
+    assert "what was shown earned" in text
+    assert "Mean weight" in text
+
+
+def test_what_if_refuses_where_the_log_cannot_tell_and_says_why(open_app, hushed: Path) -> None:
+    app = open_app(hushed, "what_if", candidate="pure chance")
+    app.button[0].click().run(timeout=120)
+    text = said(app)
+    assert not app.exception
+    assert "No verdict" in text
+    assert "The log cannot tell" in text
+    assert "What next?" in text
+
+
+def test_parameters_that_a_policy_does_not_have_are_named(open_app, demo: Path) -> None:
+    app = open_app(demo, "what_if", experiment="home-artwork", candidate="linucb", parameters="alfa: 1")
+    app.button[0].click().run(timeout=120)
+    assert "alfa" in said(app)
+    assert "alpha" in said(app)
+    assert not app.exception
+
+
+def test_a_password_is_asked_for_where_there_is_one(open_app, demo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOPBILL_DASHBOARD_PASSWORD", "correct horse battery")
+    app = open_app(demo)
+    assert "Artwork" not in said(app)
+    app.text_input[0].set_value("wrong").run()
+    assert "not the password" in said(app)
+    app.text_input[0].set_value("correct horse battery").run()
+    assert "Artwork for Midnight Run" in said(app)
