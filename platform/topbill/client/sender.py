@@ -1,0 +1,205 @@
+"""Rewards in the background: a thread that sends them in batches, again and again until the service has them."""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import threading
+import time
+import weakref
+from collections import deque
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+import httpx
+import msgspec
+
+from topbill.client.choice import Choice
+from topbill.client.wire import TRANSIENT, Settings, backoff, new_id, refusal
+from topbill.errors import BadRequest, Conflict, NotFound
+
+LARGEST_BATCH = 500
+LONGEST_QUEUE = 50_000
+_GATHER = 0.05
+"""Seconds that rewards gather before a batch that isn't full goes out."""
+_LONGEST_TRY = 5.0
+_logger = logging.getLogger("topbill")
+
+
+class Delivered(msgspec.Struct, frozen=True):
+    """What became of rewards: `stored` (duplicates included), `unknown` where the service has no such decision,
+    `refused` for their form, `dropped` because too many waited, and `waiting` still."""
+
+    stored: int
+    unknown: int
+    refused: int
+    dropped: int
+    waiting: int
+
+
+class _Result(msgspec.Struct):
+    status: str
+
+
+class _Results(msgspec.Struct):
+    results: list[_Result]
+
+
+class Sender:
+    """A queue and the thread that empties it. The thread starts with the first reward.
+
+    An event's id is chosen when it is queued, so that sending it twice stores it once. Events that are thrown out
+    because the queue is full are the newest, and are counted.
+    """
+
+    def __init__(self, settings: Settings, transport: httpx.BaseTransport | None = None) -> None:
+        self._settings = settings
+        self._transport = transport
+        self._queue: deque[msgspec.Raw] = deque()
+        self._changed = threading.Condition()
+        self._thread: threading.Thread | None = None
+        self._closing = False
+        self._hurry = 0
+        self._counts = dict.fromkeys(("stored", "unknown", "refused", "dropped"), 0)
+        atexit.register(_at_exit, weakref.ref(self))
+
+    def put(
+        self,
+        decision: Choice | str,
+        event: str,
+        value: float,
+        *,
+        action: str | None,
+        position: int | None,
+        at: datetime | None,
+        event_id: str | None,
+    ) -> str:
+        """Queue an event; returns its id."""
+        key = decision if isinstance(decision, str) else decision.decision_id
+        body: dict[str, Any] = {"decision_id": key, "event": event, "value": value, "event_id": event_id or new_id()}
+        optional = {"action": action, "position": position, "at": at}
+        body |= {name: said for name, said in optional.items() if said is not None}
+        try:
+            raw = msgspec.Raw(msgspec.json.encode(body))
+        except (TypeError, ValueError) as error:
+            _logger.warning("a reward of %s was refused: %s", key, error)
+            raw = None
+        with self._changed:
+            if raw is None:
+                self._counts["refused"] += 1
+            elif len(self._queue) >= LONGEST_QUEUE or self._closing:
+                self._counts["dropped"] += 1
+            else:
+                self._queue.append(raw)
+                if self._thread is None:
+                    self._thread = threading.Thread(target=self._run, name="topbill-rewards", daemon=True)
+                    self._thread.start()
+                if len(self._queue) in (1, LARGEST_BATCH):
+                    self._changed.notify_all()
+        return str(body["event_id"])
+
+    def delivered(self) -> Delivered:
+        """The counts so far."""
+        with self._changed:
+            return Delivered(**self._counts, waiting=len(self._queue))
+
+    def flush(self, timeout: float) -> bool:
+        """Wait until nothing waits; False after `timeout` seconds."""
+        with self._changed:
+            self._hurry += 1
+            self._changed.notify_all()
+            try:
+                return self._changed.wait_for(lambda: not self._queue, timeout)
+            finally:
+                self._hurry -= 1
+
+    def close(self, timeout: float) -> None:
+        """Flush, then end the thread. What still waits then is dropped, and said in the log."""
+        flushed = self.flush(timeout)
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+        if self._thread is not None:
+            self._thread.join(1.0)
+        if not flushed:
+            _logger.warning("%s: %d rewards could not be sent", self._settings.address, len(self._queue))
+
+    def _run(self) -> None:
+        failures = 0
+        with httpx.Client(
+            base_url=self._settings.address,
+            headers=self._settings.headers(),
+            transport=self._transport,
+            timeout=_LONGEST_TRY,
+        ) as http:
+            while True:
+                batch = self._next()
+                if batch is None:
+                    return
+                try:
+                    self._send(http, batch)
+                    failures = 0
+                except TRANSIENT as error:
+                    failures += 1
+                    if failures == 1:
+                        _logger.warning("%s: rewards wait: %s", self._settings.address, error or type(error).__name__)
+                    with self._changed:
+                        self._changed.wait_for(lambda: self._closing, backoff(failures))
+
+    def _next(self) -> list[msgspec.Raw] | None:
+        """The oldest events, left in the queue until they are dealt with; None when it is time to end."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._queue or self._closing)
+            if self._closing:
+                return None
+            full = time.monotonic() + _GATHER
+            while len(self._queue) < LARGEST_BATCH and not self._hurry and not self._closing:
+                left = full - time.monotonic()
+                if left <= 0:
+                    break
+                self._changed.wait(left)
+            return [self._queue[i] for i in range(min(len(self._queue), LARGEST_BATCH))]
+
+    def _send(self, http: httpx.Client, batch: list[msgspec.Raw]) -> None:
+        response = http.post("/v1/reward/batch", content=msgspec.json.encode({"rewards": batch}))
+        if response.status_code == 200:
+            try:
+                results = msgspec.json.decode(response.content, type=_Results).results
+            except msgspec.DecodeError as error:
+                raise httpx.TransportError(f"answered what is no receipt: {error}") from error
+            unknown = sum(result.status == "unknown_decision" for result in results)
+            self._done(len(batch), {"stored": len(batch) - unknown, "unknown": unknown})
+            return
+        refused = refusal(response)
+        if not isinstance(refused, BadRequest | NotFound | Conflict):
+            raise httpx.TransportError(str(refused))
+        bad = _culprit(refused) if isinstance(refused, BadRequest) else None
+        _logger.warning("%s: a reward was refused: %s", self._settings.address, refused)
+        if bad is None or bad >= len(batch):
+            self._done(len(batch), {"refused": len(batch)})
+        else:
+            with self._changed:
+                del self._queue[bad]
+                self._counts["refused"] += 1
+                self._changed.notify_all()
+
+    def _done(self, number: int, counts: Mapping[str, int]) -> None:
+        with self._changed:
+            for _ in range(number):
+                self._queue.popleft()
+            for name, count in counts.items():
+                self._counts[name] += count
+            self._changed.notify_all()
+
+
+def _culprit(error: BadRequest) -> int | None:
+    """The place in its batch of the reward that a refusal is about: `$.rewards[3].position` → 3."""
+    place = error.path.removeprefix("$.rewards[").partition("]")[0]
+    return int(place) if place.isdigit() else None
+
+
+def _at_exit(sender: weakref.ref[Sender]) -> None:
+    found = sender()
+    if found is not None and found.delivered().waiting:
+        found.close(5.0)

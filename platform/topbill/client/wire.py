@@ -1,0 +1,205 @@
+"""What the sync and the async client share: requests, deadlines, when to try again, and when to leave a service alone.
+
+No input or output happens here, so that both clients are a loop of a few lines around it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import msgspec
+
+from topbill.client.choice import Choice, default_choice
+from topbill.errors import BadRequest, Conflict, NotFound, TopbillError, Unavailable
+
+TRANSIENT = (httpx.TransportError, TimeoutError)
+"""What a later attempt may get past."""
+_AGAIN = frozenset({408, 429, 500, 502, 503, 504})
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 1.0
+_choice = msgspec.json.Decoder(Choice)
+_encode = msgspec.json.Encoder().encode
+_logger = logging.getLogger("topbill")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """`deadline` (seconds) is for a whole decide, its retries included. After `trips` decides in a row that failed,
+    the service is left alone for `rest` seconds and defaults are returned at once."""
+
+    address: str
+    key: str | None = None
+    deadline: float = 0.25
+    retries: int = 2
+    trips: int = 3
+    rest: float = 1.0
+    strict: bool = False
+
+    def headers(self) -> dict[str, str]:
+        """The headers of every request."""
+        key = {"authorization": f"Bearer {self.key}"} if self.key else {}
+        return {"content-type": "application/json", **key}
+
+
+class Remaining(dict[str, float]):
+    """httpx's `timeout` extension that gives every phase of a request what is left of one deadline."""
+
+    def __init__(self, until: float) -> None:
+        super().__init__()
+        self.until = until
+
+    def get(self, _phase: str, _default: Any = None) -> float:
+        """Seconds until the deadline, never 0: that would mean no waiting at all."""
+        return max(0.001, self.until - time.monotonic())
+
+
+class Breaker:
+    """Counts decides that failed in a row; when there are too many, it is open for a while."""
+
+    def __init__(self, trips: int, rest: float) -> None:
+        self._trips, self._rest = trips, rest
+        self._lock = threading.Lock()
+        self._failed = 0
+        self._until = 0.0
+
+    def closed(self) -> bool:
+        """Whether to ask the service. After a rest one caller is let through, and the others wait for its news."""
+        if self._failed < self._trips:
+            return True
+        with self._lock:
+            if time.monotonic() < self._until:
+                return False
+            self._until = time.monotonic() + self._rest
+            return True
+
+    def tell(self, answered: bool) -> None:
+        """The service answered, or it did not."""
+        if answered and self._failed == 0:
+            return
+        with self._lock:
+            self._failed = 0 if answered else self._failed + 1
+            if self._failed == self._trips:
+                self._until = time.monotonic() + self._rest * random.uniform(0.5, 1.0)  # noqa: S311 (jitter)
+
+
+class Call:
+    """One decide, attempt by attempt. The id is the client's own, so that an attempt more decides nothing anew."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        breaker: Breaker,
+        experiment: str,
+        *,
+        unit: str | None,
+        context: Mapping[str, Any] | None,
+        actions: Sequence[Mapping[str, Any]] | None,
+        exclude: Sequence[str],
+        slots: int | None,
+        decision_id: str | None,
+        default: Sequence[str] | None,
+        deadline: float | None,
+    ) -> None:
+        self.decision_id = decision_id or new_id()
+        self.until = time.monotonic() + (settings.deadline if deadline is None else deadline)
+        self._settings, self._breaker = settings, breaker
+        self._slots = slots
+        self._default = [str(a["id"]) for a in actions or ()] if default is None else list(default)
+        body: dict[str, Any] = {"experiment": experiment, "decision_id": self.decision_id}
+        if unit is not None:
+            body["unit"] = unit
+        if context:
+            body["context"] = context
+        if actions is not None:
+            body["actions"] = actions
+        if exclude:
+            body["exclude"] = exclude
+        if slots is not None:
+            body["slots"] = slots
+        self._attempts = 0
+        self._problem: TopbillError = Unavailable(f"{settings.address} did not answer lately; it is left alone a while")
+        self.content = b""
+        try:
+            self.content = _encode(body)
+        except (TypeError, ValueError, RecursionError) as error:
+            self._problem = BadRequest("$", f"{error}; expected what JSON can hold")
+
+    def open(self) -> bool:
+        """Whether to start at all."""
+        return bool(self.content) and self._breaker.closed()
+
+    def request(self, http: httpx.Client | httpx.AsyncClient) -> httpx.Request:
+        """The next attempt."""
+        self._attempts += 1
+        return http.build_request(
+            "POST", "/v1/decide", content=self.content, extensions={"timeout": Remaining(self.until)}
+        )
+
+    def read(self, response: httpx.Response) -> Choice | None:
+        """The choice that the service made; None where it made none, and another attempt may."""
+        if response.status_code == 200:
+            self._breaker.tell(answered=True)
+            try:
+                return _choice.decode(response.content)
+            except msgspec.DecodeError as error:
+                self._problem = Unavailable(f"{self._settings.address} answered what is no decision: {error}")
+                self._attempts = self._settings.retries + 1
+                return None
+        self._problem = refusal(response)
+        if response.status_code not in _AGAIN:
+            self._breaker.tell(answered=True)
+            self._attempts = self._settings.retries + 1
+        return None
+
+    def failed(self, error: Exception) -> None:
+        """An attempt got no answer."""
+        self._problem = Unavailable(f"{self._settings.address} did not answer: {type(error).__name__}: {error}")
+
+    def pause(self) -> float | None:
+        """Seconds to wait before the next attempt (full jitter); None when there is none."""
+        if self._attempts > self._settings.retries:
+            return None
+        wait = backoff(self._attempts)
+        return wait if time.monotonic() + wait < self.until else None
+
+    def give_up(self) -> Choice:
+        """The caller's default order, flagged. Raises what went wrong instead, where the client is strict."""
+        if isinstance(self._problem, Unavailable):
+            if self._attempts:
+                self._breaker.tell(answered=False)
+        else:
+            _logger.warning("decide fell back to its default: %s", self._problem)
+        if self._settings.strict:
+            raise self._problem
+        return default_choice(self.decision_id, self._default, self._slots, str(self._problem))
+
+
+def refusal(response: httpx.Response) -> TopbillError:
+    """A response that is not 200 as the error that it stands for."""
+    try:
+        found = msgspec.json.decode(response.content)["error"]
+        path, message = str(found.get("path") or "$"), str(found["message"])
+    except (msgspec.DecodeError, KeyError, TypeError, AttributeError):
+        path, message = "$", response.text[:200]
+    told = f"{response.request.url}: {response.status_code}: {message}"
+    if response.status_code in (400, 413, 422):
+        return BadRequest(path, message)
+    kinds = {404: NotFound, 409: Conflict}
+    return kinds.get(response.status_code, Unavailable)(told)
+
+
+def backoff(attempt: int) -> float:
+    """Seconds to wait after that many attempts: anything up to a limit that doubles (full jitter)."""
+    return random.uniform(0.0, min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0**attempt))  # noqa: S311 (jitter)
+
+
+def new_id() -> str:
+    """A fresh id, 32 hex digits: milliseconds first, so that the log's indexes grow at their end, then chance."""
+    return f"{time.time_ns() // 1_000_000:012x}{os.urandom(10).hex()}"
