@@ -18,7 +18,7 @@ from topbill.records import Actions, Example, Floats, Indices
 DESIGNS = (
     Design("tight", fourier=False, own=0.005, intercept=0.2, shared=0.03, keep=1.0),
     Design("middle", fourier=False, own=0.2, intercept=0.3, shared=0.05, keep=0.999),
-    Design("wide", fourier=False, own=1.0, intercept=1.0, shared=0.05, keep=0.95),
+    Design("wide", fourier=False, own=1.0, intercept=1.0, shared=0.05, keep=0.99),
     Design("curved", fourier=True, own=2.0, intercept=1.0, shared=0.05, keep=0.998),
 )
 """One setting for all streams: nearly no taste per action, some, much that changes, and taste that is not linear."""
@@ -201,9 +201,8 @@ class Auto:
         codec.check_rows(state, self.kind)
         for e in self.experts:
             for part, blocks in (("own", e.own), ("shared", e.shared)):
-                blocks.mean = state.arrays[f"{e.design.name}_{part}_mean"]
-                blocks.cov = state.arrays[f"{e.design.name}_{part}_cov"]
-                blocks.size = len(blocks.mean)
+                name = f"{e.design.name}_{part}"
+                blocks.restore(state.arrays[f"{name}_mean"], state.arrays[f"{name}_cov"])
         self.log_scores = state.arrays["log_scores"]
         self.index = {name: i + 1 for i, name in enumerate(state.ids)}
         self._layout = self._arrange(Actions((), np.zeros((0, self.da))))

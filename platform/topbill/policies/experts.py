@@ -59,8 +59,7 @@ class Expert:
 
     def rough_variance(self, basis: Floats, context: Floats, at: Layout) -> Floats:
         """(K,) the same without the covariances of own weights: K·p numbers to read instead of K·p²."""
-        diagonal = np.einsum("npp->np", self.own.cov)[at.rows]
-        return np.asarray(diagonal @ (basis * basis) + self._common(context, at))
+        return np.asarray(self.own.variances[at.rows] @ (basis * basis) + self._common(context, at))
 
     def _common(self, context: Floats, at: Layout) -> Floats | float:
         r, q = len(context), at.Z.shape[1]

@@ -60,15 +60,19 @@ class LinearParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
 
 class Blocks:
-    """Gaussian weight vectors of one shape: `mean` (n × p) and `cov` (n × p × p); row 0 stays the prior."""
+    """Gaussian weight vectors of one shape: `mean` (n × p) and `cov` (n × p × p); row 0 stays the prior.
 
-    __slots__ = ("cov", "mean", "prior_cov", "prior_mean", "size")
+    `variances` (n × p) repeats the diagonals of `cov`, so that a rough look at many rows reads little memory.
+    """
+
+    __slots__ = ("cov", "mean", "prior_cov", "prior_mean", "size", "variances")
 
     def __init__(self, prior_mean: Floats, prior_variance: Floats, rows: int = 1) -> None:
         self.prior_mean, self.prior_cov = prior_mean, np.diag(prior_variance).astype(np.float64)
         self.size = rows
         self.mean = np.repeat(prior_mean[None], rows, axis=0)
         self.cov = np.repeat(self.prior_cov[None], rows, axis=0)
+        self.variances = np.einsum("npp->np", self.cov).copy()
 
     def add(self) -> int:
         """A new row with the prior; its number."""
@@ -76,6 +80,7 @@ class Blocks:
             grow = max(8, self.size)
             self.mean = np.concatenate([self.mean, np.repeat(self.prior_mean[None], grow, axis=0)])
             self.cov = np.concatenate([self.cov, np.repeat(self.prior_cov[None], grow, axis=0)])
+            self.variances = np.concatenate([self.variances, np.repeat(np.diag(self.prior_cov)[None], grow, axis=0)])
         self.size += 1
         return self.size - 1
 
@@ -87,7 +92,14 @@ class Blocks:
     def absorb(self, row: int, g: Floats, slope: float, curvature: float) -> None:
         """mean += slope·g and cov −= curvature·g gᵀ (Sherman and Morrison 1950), in place."""
         self.mean[row] += slope * g
-        dger(-curvature, g, g, a=self.cov[row].T, overwrite_x=0, overwrite_y=0, overwrite_a=1)
+        cov = self.cov[row]
+        dger(-curvature, g, g, a=cov.T, overwrite_x=0, overwrite_y=0, overwrite_a=1)
+        self.variances[row] = cov.diagonal()
+
+    def restore(self, mean: Floats, cov: Floats) -> None:
+        """Take over rows that were saved."""
+        self.mean, self.cov, self.size = mean, cov, len(mean)
+        self.variances = np.einsum("npp->np", cov).copy()
 
     def forget(self, keep: float) -> None:
         """Stabilised exponential forgetting: precision P ← keep·P + (1 − keep)·P₀, and P·mean likewise."""
@@ -98,6 +110,7 @@ class Blocks:
         cov = np.linalg.inv(keep * precision + (1.0 - keep) * prior)
         self.cov[used] = 0.5 * (cov + cov.transpose(0, 2, 1))
         self.mean[used] = np.einsum("npq,nq->np", self.cov[used], natural)
+        self.variances[used] = np.einsum("npp->np", self.cov[used])
 
     def symmetrise(self) -> None:
         """Undo what rounding did to symmetry."""
@@ -335,8 +348,7 @@ class Linear:
             )
         for name, blocks in (("shared", self.shared), ("own", self.own)):
             if blocks is not None:
-                blocks.mean, blocks.cov = state.arrays[f"{name}_mean"], state.arrays[f"{name}_cov"]
-                blocks.size = len(blocks.mean)
+                blocks.restore(state.arrays[f"{name}_mean"], state.arrays[f"{name}_cov"])
         self.index = {name: i + 1 if self.own is not None else 0 for i, name in enumerate(state.ids)}
         self.residuals = state.arrays["residuals"]
         self.learned, self.forgot_at = int(learned), state.numbers["forgot_at"]
