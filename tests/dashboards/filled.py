@@ -48,9 +48,7 @@ def fill(
         lake.append("decisions", decision_rows(list(enumerate(decided, 1))), len(decided))
     if earned:
         lake.append("rewards", reward_rows([(i, e, o) for i, (e, o) in enumerate(earned, 1)]), len(earned))
-    audit = [
-        Revision(e.key, e.fingerprint, START, "tester", msgspec.json.encode(e.raw).decode()) for e in experiments
-    ]
+    audit = [Revision(e.key, e.fingerprint, START, "tester", msgspec.json.encode(e.raw).decode()) for e in experiments]
     lake.face(experiments, START + visits * STEP + 60_000_000, audit)
     log.close()
     return folder

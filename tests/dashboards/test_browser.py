@@ -1,0 +1,111 @@
+"""The app in a real browser, wide and narrow: no console error, no error box, nothing wider than the window.
+
+Screenshots go to the folder that TOPBILL_SCREENSHOTS names, to be looked at.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.request import urlopen
+
+import pytest
+
+from topbill import dashboard
+
+pytestmark = pytest.mark.slow
+EXPERIMENTS = Path(__file__).parents[2] / "experiments"
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+PAGES = {
+    "": "Lift of",
+    "experiment": "What next?",
+    "bandit": "Estimated regret",
+    "artwork": "In numbers",
+    "what-if": "Evaluate",
+    "preview": "What each variant would show",
+    "decisions": "The latest decisions",
+    "health": "Have viewers changed?",
+}
+"""Each page's path, and words that stand there once it is drawn."""
+
+
+@pytest.fixture(scope="module")
+def address(demo: Path) -> Iterator[str]:
+    """The app, served from the demo's data."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    arguments, environment = dashboard.launch(EXPERIMENTS, demo, port=port)
+    process = subprocess.Popen([sys.executable, *arguments], env=environment, stdout=subprocess.DEVNULL)
+    try:
+        url = f"http://127.0.0.1:{port}"
+        for _ in range(600):
+            try:
+                with urlopen(f"{url}/_stcore/health", timeout=1):
+                    break
+            except OSError:
+                time.sleep(0.1)
+        yield url
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A Chromium with a new profile; skips where there is none."""
+    if CHROMIUM is None:
+        pytest.skip("no chromium on this machine: apt-get install chromium")
+    playwright = pytest.importorskip(
+        "playwright.sync_api", reason="playwright is not installed: pip install playwright"
+    )
+    with playwright.sync_playwright() as started:
+        profile = tmp_path_factory.mktemp("profile")
+        context = started.chromium.launch_persistent_context(str(profile), executable_path=CHROMIUM, args=FLAGS)
+        yield context
+        context.close()
+
+
+@pytest.fixture(scope="module")
+def shots(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = Path(os.environ.get("TOPBILL_SCREENSHOTS") or tmp_path_factory.mktemp("screenshots"))
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+@pytest.mark.parametrize("width", [1440, 390])
+@pytest.mark.parametrize("path", PAGES)
+def test_a_page_is_drawn_without_errors(path: str, width: int, browser: Any, address: str, shots: Path) -> None:
+    page, problems = browser.new_page(), []
+    page.set_viewport_size({"width": width, "height": 2400})
+    # Below a page's own path Streamlit's client looks for its server there first, in vain, and then at the root.
+    in_vain = f"{address}/{path}/_stcore/"
+
+    def heard(said: Any) -> None:
+        if said.type == "error" and not said.location["url"].startswith(in_vain):
+            problems.append(said.text)
+
+    page.on("console", heard)
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    try:
+        page.goto(f"{address}/{path}?experiment=home-artwork&refresh=Off")
+        page.get_by_text(PAGES[path]).first.wait_for(timeout=60_000)
+        page.wait_for_selector('[data-testid="stApp"][data-test-script-state="notRunning"]', timeout=60_000)
+        page.screenshot(path=shots / f"{path or 'home'}-{width}.png")
+        assert page.locator('[data-testid="stException"]').count() == 0
+        assert page.locator('[data-testid="stAlertContentError"]').count() == 0
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        charts = page.locator('[data-testid="stVegaLiteChart"]')
+        charts_drawn = [charts.nth(i).locator("canvas, svg").count() for i in range(charts.count())]
+        assert all(charts_drawn)
+        assert problems == []
+    finally:
+        page.close()
