@@ -145,30 +145,49 @@ def up(
     workers: int = 1,
     keys: Path | None = None,
 ) -> None:
-    """Run service and keeper together; one Ctrl-C ends both.
+    """Run service, keeper and dashboard together; one Ctrl-C ends them all.
 
     Parameters
     ----------
     host: Where the service listens; other than loopback needs keys.
+    port: The service's; the dashboard, always on loopback, takes the next one.
     workers: Service processes that share the port and the log.
     keys: File with one API key a line (or TOPBILL_KEYS, separated by commas).
     """
-    from topbill.supervise import Processes, commands, stoppable
+    from topbill.supervise import Processes, commands, free_port, stoppable
 
+    board = free_port("127.0.0.1", port + 1)
     more = ["--workers", str(workers), *(["--keys", str(keys)] if keys else [])]
     with stoppable(), Processes() as processes:
         for name, command in commands(str(experiments), str(data), host, port, more).items():
             processes.start(name, *command)
+        processes.start_dashboard(experiments, data, board)
         try:
             processes.wait_until(f"http://{host}:{port}/healthz")
-            out.print(f"service  http://{host}:{port}/docs", highlight=False)
-            out.print(f"data     {data}  (topbill report KEY --data {data})", highlight=False)
+            out.print(f"service    http://{host}:{port}/docs", highlight=False)
+            out.print(f"dashboard  http://127.0.0.1:{board}", highlight=False)
+            out.print(f"data       {data}  (topbill report KEY --data {data})", highlight=False)
             out.print("Ctrl-C ends it.")
             while True:
                 processes.check()
                 time.sleep(0.5)
         except KeyboardInterrupt:
             out.print("Stopping.")
+
+
+@app.command
+def dashboard(
+    *, experiments: Experiments = _EXPERIMENTS, data: Data = _DATA, host: str = "127.0.0.1", port: int = 8601
+) -> None:
+    """Show the record in the browser: verdicts, bandits, pictures, decisions, health.
+
+    Parameters
+    ----------
+    host: Where to listen; other than loopback needs a login or a password.
+    """
+    from topbill import dashboard as dashboards
+
+    dashboards.run(experiments, data, host=host, port=port)
 
 
 @app.command
@@ -199,8 +218,10 @@ def demo(
     with stoppable(), Processes() as processes:
         for name, command in commands(str(experiments), str(data), "127.0.0.1", port).items():
             processes.start(name, *command)
+        board = free_port("127.0.0.1", port + 1)
+        processes.start_dashboard(experiments, data, board)
         processes.wait_until(f"{address}/healthz")
-        out.print(f"Service on {address}/docs, data in {data}/", highlight=False)
+        out.print(f"service    {address}/docs\ndashboard  http://127.0.0.1:{board}\ndata       {data}", highlight=False)
         driver = run_demo(address, loaded, out, seconds=None if forever else seconds)
     out.rule("What you have seen")
     for experiment in loaded:
@@ -208,6 +229,7 @@ def demo(
             out.print(f"{experiment.key}: {ab.verdict.sentence}", highlight=False, soft_wrap=True, markup=False)
     for sentence in summary(driver, data=str(data)):
         out.print(sentence, highlight=False, soft_wrap=True, markup=False)
+    out.print(f"Dashboard: topbill dashboard --data {data}", highlight=False, soft_wrap=True, markup=False)
 
 
 @app.command

@@ -7,12 +7,14 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 from urllib.error import URLError
 from urllib.request import urlopen
 
+from topbill.dashboard import launch
 from topbill.errors import TopbillError
 
 _GRACE = 15.0
@@ -38,10 +40,21 @@ class Processes:
                 child.kill()
                 child.wait()
 
-    def start(self, name: str, *arguments: str) -> None:
-        """Start `python ARGUMENTS`. Children don't get the terminal's Ctrl-C: their parent ends them in order."""
-        child = subprocess.Popen([sys.executable, *arguments], process_group=0)  # noqa: S603
+    def start(
+        self, name: str, *arguments: str, environment: Mapping[str, str] | None = None, quiet: bool = False
+    ) -> None:
+        """Start `python ARGUMENTS`. Children don't get the terminal's Ctrl-C: their parent ends them in order.
+        A `quiet` one says on standard error what goes wrong, and nothing else."""
+        chatter = subprocess.DEVNULL if quiet else None
+        child = subprocess.Popen(  # noqa: S603
+            [sys.executable, *arguments], process_group=0, env=environment, stdout=chatter
+        )
         self._children.append((name, child))
+
+    def start_dashboard(self, experiments: Path, data: Path, port: int) -> None:
+        """Start the dashboards on loopback."""
+        arguments, environment = launch(experiments, data, port=port)
+        self.start("dashboard", *arguments, "--logger.level", "error", environment=environment, quiet=True)
 
     def check(self) -> None:
         """Raises TopbillError where a process has ended by itself; it has said why on standard error."""
