@@ -188,6 +188,26 @@ def test_compaction_merges_files_and_keeps_every_row(tmp_path: Path) -> None:
     assert rows(tmp_path, "SELECT decision_id FROM decisions ORDER BY seq") == [(f"d{n}",) for n in range(1, 8)]
 
 
+def test_compaction_beside_appends_loses_and_doubles_nothing(tmp_path: Path) -> None:
+    lake, stop = Lake(tmp_path), threading.Event()
+    merged: list[int] = []
+
+    def compact() -> None:
+        while not stop.is_set():
+            merged.append(lake.compact(thorough=len(merged) % 2 == 1))
+
+    compactor = threading.Thread(target=compact)
+    compactor.start()
+    for number in range(1, 41):
+        publish(lake, [decision(number)], after=number - 1)
+    stop.set()
+    compactor.join()
+    lake.face([experiment()], NOW)
+    assert sum(merged) > 0
+    assert rows(tmp_path, "SELECT count(*), count(DISTINCT decision_id) FROM decisions") == [(40, 40)]
+    assert Lake(tmp_path).position("decisions") == 40
+
+
 def test_a_reader_keeps_its_state_while_the_lake_moves_on(tmp_path: Path) -> None:
     lake = Lake(tmp_path)
     publish(lake, [decision(1)])
@@ -218,10 +238,10 @@ def test_whoever_opens_the_face_at_any_moment_sees_decisions_and_rewards_of_one_
 
     reader = threading.Thread(target=read)
     reader.start()
-    for number in range(1, 16):
+    for number in range(1, 9):
         event = RewardEvent(decision_id=f"d{number}", event_id="e", event="play", at=NOW)
         publish(lake, [decision(number)], [event], after=number - 1)
-        if number % 5 == 0:
+        if number % 3 == 0:
             lake.compact()
         lake.face([experiment()], NOW)
     stop.set()

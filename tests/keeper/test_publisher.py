@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -147,18 +148,58 @@ def test_a_death_at_an_append_neither_loses_nor_doubles_rows(
     assert count(tmp_path, "(SELECT DISTINCT decision_id FROM decisions)") == 5
 
 
-@pytest.mark.parametrize("method", ["compact", "face"])
-def test_a_death_while_tidying_or_showing_is_made_good_by_the_next_step(
-    tmp_path: Path, log: SqliteLog, method: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "MINOR", 1)
+def test_a_death_while_showing_is_made_good_by_the_next_step(tmp_path: Path, log: SqliteLog) -> None:
     lake = Lake(tmp_path)
-    setattr(lake, method, dying(getattr(lake, method), after=False))
+    lake.face = dying(lake.face, after=False)  # type: ignore[method-assign]
     log.append([decision(1)], [play(1)])
     with pytest.raises(Dies):
         Publisher(log, lake, lambda: [experiment()]).step()
     publisher(tmp_path, log).step()
     assert (count(tmp_path, "decisions"), count(tmp_path, "rewards")) == (1, 1)
+
+
+def test_compaction_runs_beside_publishing(tmp_path: Path, log: SqliteLog, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MINOR", 1)
+    lake, go = Lake(tmp_path), threading.Event()
+    whole = lake.compact
+    lake.compact = lambda **options: go.wait(10) and whole(**options)  # type: ignore[method-assign]
+    keeper = Publisher(log, lake, lambda: [experiment()])
+    for n in range(3):
+        log.append([decision(n)], [play(n)])
+        keeper.step()
+        assert count(tmp_path, "decisions") == n + 1
+    assert len(lake.files("decisions")) == 3
+    go.set()
+    deadline = time.monotonic() + 10
+    while len(lake.files("decisions")) > 1 and time.monotonic() < deadline:
+        keeper.step()
+    assert len(lake.files("decisions")) == 1
+    assert count(tmp_path, "decisions") == 3
+
+
+def test_a_compaction_that_failed_is_told_and_tried_again(
+    tmp_path: Path, log: SqliteLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MINOR", 1)
+    lake = Lake(tmp_path)
+    whole, calls = lake.compact, itertools.count(1)
+    lake.compact = lambda **o: dying(whole, after=False)() if next(calls) == 1 else whole(**o)  # type: ignore[method-assign]
+    keeper = Publisher(log, lake, lambda: [experiment()])
+    log.append([decision(1)])
+    keeper.step()
+    wait(keeper._compaction)
+    with pytest.raises(Dies):
+        keeper.step()
+    keeper.step()
+    wait(keeper._compaction)
+    assert keeper.step() == 0
+    assert next(calls) > 2
+    assert count(tmp_path, "decisions") == 1
+
+
+def wait(compaction: Future[int] | None) -> None:
+    assert compaction is not None
+    compaction.exception(timeout=10)
 
 
 ENDLESS = """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from threading import Event
 from typing import Protocol
 
@@ -60,6 +61,8 @@ class Publisher:
         self._learned = learned
         self._keep_log = keep_log
         self._steps = 0
+        self._compactor = ThreadPoolExecutor(1, "compactor")
+        self._compaction: Future[int] | None = None
         self._recent: dict[str, Decision | None] = {}
 
     def run(self, stop: Event) -> None:
@@ -82,13 +85,20 @@ class Publisher:
         """
         barrier = self._log.barrier()
         published = self._publish()
-        self._steps += 1
-        if self._steps % MINOR == 0:
-            self._lake.compact(thorough=self._steps % MAJOR == 0)
+        self._compact()
         experiments = self._experiments()
         self._lake.face(experiments, barrier, self._log.revisions())
         self._forget(experiments, barrier)
         return published
+
+    def _compact(self) -> None:
+        """Start a compaction when one is due, in a thread: publishing and learning go on meanwhile."""
+        self._steps += 1
+        if self._compaction is not None and self._compaction.done():
+            finished, self._compaction = self._compaction, None
+            finished.result()
+        if self._compaction is None and self._steps % MINOR == 0:
+            self._compaction = self._compactor.submit(self._lake.compact, thorough=self._steps % MAJOR == 0)
 
     def _publish(self) -> int:
         """Events are read before the decisions that they belong to, and appended after them: so whoever sees a

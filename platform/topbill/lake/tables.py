@@ -223,23 +223,28 @@ class Lake:
     def compact(self, *, thorough: bool = False) -> int:
         """Merge small files (up to 8 MB, or 128 MB if `thorough`) and delete those replaced long ago.
 
-        Returns how many files were merged.
+        Returns how many files were merged. May run in a thread beside appends: Delta lets both commit.
         """
         merged = 0
         for table in self._tables.values():
             try:
-                table.update_incremental()
-                done = table.optimize.compact(target_size=_TIERS[thorough], writer_properties=_WRITER)
+                own = DeltaTable(table.table_uri)
+                done = own.optimize.compact(target_size=_TIERS[thorough], writer_properties=_WRITER)
                 merged += int(done["numFilesRemoved"])
                 if thorough:
-                    table.vacuum(self._keep_hours, dry_run=False, enforce_retention_duration=False)
+                    own.vacuum(self._keep_hours, dry_run=False, enforce_retention_duration=False)
             except (OSError, DeltaError) as error:
                 raise LogError(f"{table.table_uri}: cannot be compacted: {error}") from error
         return merged
 
     def files(self, name: str) -> list[str]:
         """The absolute paths of the Parquet files that make up the table now."""
-        return sorted(uri.removeprefix("file://") for uri in self._tables[name].file_uris())
+        table = self._tables[name]
+        try:
+            table.update_incremental()
+            return sorted(uri.removeprefix("file://") for uri in table.file_uris())
+        except (OSError, DeltaError) as error:
+            raise LogError(f"{table.table_uri}: cannot be read: {error}") from error
 
     def face(self, experiments: Iterable[Experiment], at: int, revisions: Iterable[face.Revision] = ()) -> None:
         """Write a new face pinned to the tables as they are now, and rename it into place.
