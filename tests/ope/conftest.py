@@ -81,7 +81,8 @@ def published(tmp_path: Path) -> Callable[..., World]:
         path = tmp_path / "home.yaml"
         path.write_text(spec)
         experiment = load(path)
-        engine, rng = Engine([experiment]), np.random.default_rng(seed)
+        engine = Engine([experiment], clock=lambda: 0.0)  # no decision is ever too slow
+        rng = np.random.default_rng(seed)
         decisions: list[Decision] = []
         events: list[RewardEvent] = []
         for i in range(n):

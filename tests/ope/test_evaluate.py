@@ -45,6 +45,22 @@ def test_uniform_on_a_uniform_log_is_what_the_log_earned(published: Make) -> Non
     assert uniform.diagnostics.calibration == pytest.approx(1.0)
 
 
+def test_actions_that_look_alike_share_their_weight(published: Make) -> None:
+    """a and b look alike and pay alike, c and d too: mips needs only the kind of an action, and is surer for it."""
+    spec = ONE_SLOT.replace(
+        "actions: [{id: a}, {id: b}, {id: c}, {id: d}]",
+        "action_features: {warm: {type: flag}}\n"
+        + "actions:\n"
+        + "\n".join(f"  - {{id: {a}, features: {{warm: {str(a in 'ab').lower()}}}}}" for a in "abcd"),
+    )
+    world = published(spec=spec, click=lambda _device, action, _position: 0.5 if action in "ab" else 0.1)
+    found = evaluate("home", "always a", world.data, estimators=("ips", "mips")).targets["always a"]
+    assert found["mips"].value == pytest.approx(0.5, abs=4 * (found["mips"].se or 0))
+    assert (found["mips"].se or 1) < 0.7 * (found["ips"].se or 0)
+    plain = evaluate("home", "always a", published().data, estimators=("mips",)).targets["always a"]["mips"]
+    assert plain.reason == "needs-embedding-propensities"
+
+
 def test_a_callable_sees_context_and_remaining_actions(published: Make) -> None:
     def by_device(context: Mapping[str, Any], actions: Sequence[str]) -> list[float]:
         best = "d" if context["device"] == "tv" else "a"

@@ -135,6 +135,8 @@ def _summarised(
                 eligible=walk.column("support"),
                 unsupported=own["unsupported"],
                 weight_moments=walk.predictable(own["moment"]),
+                embedding_propensities=walk.complete("embedded"),
+                target_embedding_propensities=walk.complete(f"embedded{i}"),
                 facts=walk.facts(),
                 **options,
             )

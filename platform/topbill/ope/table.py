@@ -204,7 +204,7 @@ def _name_bad_rows(connection: Any, task: _Pass) -> None:
         rule, expected = _RULES[name]
         numbered = f"SELECT row_number() OVER () - 1 AS row, CAST({expression} AS DOUBLE) AS v FROM {task.relation}"  # noqa: S608
         first = connection.execute(
-            "SELECT row, v, count(v) OVER (), count(*) OVER (), "
+            "SELECT row, v, count(v) OVER (), count(*) OVER (), "  # noqa: S608
             f"(SELECT count(*) FROM {task.relation}) FROM ({numbered}) "
             f"WHERE NOT coalesce({rule.format('v')}, false) ORDER BY row LIMIT 5"
         ).fetchall()

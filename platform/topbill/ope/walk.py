@@ -26,7 +26,8 @@ Progress = Callable[[int, int], None]
 
 
 class Walk:
-    """The scalars of every scored placement: r, p, q, position, slate, support, and per target i its pi, dm, …
+    """The scalars of every scored placement: r, p, q, position, slate, support, and per target i its pi, dm, …;
+    `embedded` are the probabilities of the shown action's features, which several actions may share.
 
     `units` per scored decision; `left_out` counts the others by cause.
     """
@@ -64,6 +65,11 @@ class Walk:
     def column(self, name: str) -> Floats:
         """(placements,) a kept scalar."""
         return np.frombuffer(self._columns[name], dtype=np.float64)
+
+    def complete(self, name: str) -> Floats | None:
+        """The scalar where every placement has it, else None."""
+        kept = self._columns.get(name)
+        return self.column(name) if kept is not None and len(kept) == len(self._columns["r"]) else None
 
     def run(self, progress: Progress | None) -> None:
         """Walk the whole log. Raises BadData naming the decisions that a target cannot decide about."""
@@ -174,6 +180,10 @@ class Walk:
                 self._keep(
                     **{f"pi{i}": min(pi[j], 1.0), f"dm{i}": pi @ q, f"unsupported{i}": gap, f"moment{i}": moment}
                 )
+            if logged_p is not None and actions.features.size:
+                alike = (actions.features == actions.features[j]).all(axis=1)
+                self._keep(embedded=min(logged_p[alike].sum(), 1.0))
+                self._keep(**{f"embedded{i}": min(pi[k][alike].sum(), 1.0) for i, pi in enumerate(believed)})
             self._shown[k] += 1
             self._explored[k] += p < 1
         self.units.append(decision.unit)
