@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from board import data, frame, gate
+from board import data, frame, gate, words
 from topbill.errors import TopbillError
 
 st.set_page_config(page_title="Topbill", page_icon="🎬", layout="wide", initial_sidebar_state="auto")
@@ -52,7 +52,7 @@ def sidebar() -> None:
             help="How often the page looks for a newer state of the record.",
         )
         try:
-            st.caption(f"Record as of {frame.words.moment(data.ask('published'))}")
+            st.caption(f"Record as of {words.moment(data.ask('published'))}")
         except TopbillError:
             st.caption("No record yet")
 

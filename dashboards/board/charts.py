@@ -23,7 +23,7 @@ def colours(names: Sequence[str], control: str | None = None, *, title: str | No
     chosen = [GREY if name in (control, "(others)", "(none)") else next(rest) for name in names]
     scale = alt.Scale(domain=list(names), range=chosen)
     return alt.Color(
-        "name:N", scale=scale, title=title, legend=alt.Legend(orient="top", columns=4, labelLimit=140, symbolOpacity=1)
+        "name:N", scale=scale, title=title, legend=alt.Legend(orient="top", columns=3, labelLimit=140, symbolOpacity=1)
     )
 
 
@@ -46,14 +46,15 @@ def time_axis(grid: bool = False) -> alt.X:
     )
 
 
-def lifts(frame: pd.DataFrame, names: Sequence[str], control: str) -> alt.LayerChart:
-    """Lift with interval, a row for each name. Columns: name, relative, low, high (fractions), text."""
+def lifts(frame: pd.DataFrame, names: Sequence[str], control: str, title: str, *, lift: bool = True) -> alt.LayerChart:
+    """Lift (or plain difference) with interval, a row for each name. Columns: name, relative, low, high, text."""
+    axis = alt.Axis(labelExpr=_LIFT, tickCount=6) if lift else alt.Axis(format="+.3~f", tickCount=6)
     y = alt.Y("name:N", title=None, sort=None, axis=alt.Axis(labelLimit=150, labelFontSize=13))
     base = alt.Chart(frame).encode(y=y, color=colours(names, control).legend(None))
     zero = alt.Chart(pd.DataFrame({"x": [0.0]})).mark_rule(strokeDash=[4, 4]).encode(x="x:Q", color=_RULE)
     tips = [alt.Tooltip("name:N"), alt.Tooltip("text:N", title="lift")]
     bars = base.mark_rule(strokeWidth=5, opacity=0.45, clip=True).encode(
-        x=alt.X("low:Q", title="lift over the control", axis=alt.Axis(labelExpr=_LIFT, tickCount=6)),
+        x=alt.X("low:Q", title=title, axis=axis),
         x2="high:Q",
         tooltip=tips,
     )
@@ -99,7 +100,9 @@ def spark(frame: pd.DataFrame) -> alt.LayerChart:
     low = max(-1.0, min(0.0, 1.8 * float(last["relative_low"].min())) - 0.02)
     scale = alt.Scale(domain=[low, top])
     base = alt.Chart(frame.assign(zero=0.0)).encode(x=alt.X("till:T", axis=None))
-    zero = base.mark_line(strokeDash=[3, 3], strokeWidth=1, color=GREY).encode(y=alt.Y("zero:Q", axis=None, scale=scale))
+    zero = base.mark_line(strokeDash=[3, 3], strokeWidth=1, color=GREY).encode(
+        y=alt.Y("zero:Q", axis=None, scale=scale)
+    )
     band = base.mark_area(clip=True, opacity=0.22, color=PALETTE[0]).encode(
         y=alt.Y("relative_low:Q", axis=None, scale=scale), y2="relative_high:Q"
     )

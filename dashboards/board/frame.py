@@ -122,6 +122,13 @@ def download(frame: pd.DataFrame, name: str) -> None:
     )
 
 
+def metrics(*shown: tuple[str, str, str]) -> None:
+    """Numbers side by side, as many in a row as there is room for: label, value, help."""
+    with st.container(horizontal=True):
+        for label, value, help_ in shown:
+            st.metric(label, value, help=help_ or None, width=168)
+
+
 def section(title: str, help_: str = "") -> None:
     """A heading within a page, with its explanation."""
     st.subheader(title, anchor=False, help=help_ or None)

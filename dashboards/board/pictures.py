@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import streamlit as st
@@ -12,7 +13,7 @@ from board import data, words
 
 @st.cache_data(max_entries=500, show_spinner=False)
 def _svg(folder: str, name: str) -> str | None:
-    root = data.Path(folder).resolve()
+    root = Path(folder).resolve()
     path = (root / name).resolve()
     if root not in path.parents or path.suffix != ".svg" or not path.is_file():
         return None

@@ -72,8 +72,15 @@ def value(x: float | None) -> str:
     if x is None or math.isnan(x):
         return "–"
     size = abs(x)
+    if size < 1e-12:
+        return "0"
     digits = 4 if size < 0.1 else 3 if size < 1 else 2 if size < 100 else 0
     return f"{x:,.{digits}f}".replace("-", "−")
+
+
+def signed(x: float | None) -> str:
+    """A difference: +0.0127."""
+    return value(x) if x is None or math.isnan(x) or x <= 0 else f"+{value(x)}"
 
 
 def interval(low: float | None, high: float | None, *, lift: bool = False) -> str:

@@ -18,17 +18,18 @@ def headline(key: str, variant: str) -> None:
     versions = data.ask("versions", key)
     explored = data.ask("explored", key)
     mine = explored[(explored["variant"] == variant) & (explored["position"] == 1)]["explored"]
-    columns = st.columns(4)
+    shown = []
     if len(first):
-        columns[0].metric(
-            "Shown first most", str(first.idxmax()), help="The action that stood at the first position most often."
-        )
-        columns[1].metric("Its share", words.percent(float(first.max()), digits=0), help=words.TERMS["share"])
-        columns[2].metric(
-            "Effective actions", f"{effective_actions(first):.1f} of {len(first)}", help=words.TERMS["effective"]
-        )
+        effective = f"{effective_actions(first):.1f} of {len(first)}"
+        most = "The action that stood at the first position most often."
+        shown = [
+            ("Shown first most", str(first.idxmax()), most),
+            ("Its share", words.percent(float(first.max()), digits=0), words.TERMS["share"]),
+            ("Effective actions", effective, words.TERMS["effective"]),
+        ]
     if len(mine):
-        columns[3].metric("Exploration", words.percent(float(mine.iloc[0])), help=words.TERMS["explored"])
+        shown.append(("Exploration", words.percent(float(mine.iloc[0])), words.TERMS["explored"]))
+    frame.metrics(*shown)
     if len(versions):
         newest = versions.iloc[0]
         st.caption(f"Policy version {newest.policy_version} decides since {words.moment(newest.first_at)}.")

@@ -32,13 +32,12 @@ def one(decision_id: str) -> None:
             f"was shown to `{d['unit']}` on {words.moment(d['at'])}, in variant "
             f"**{frame.plain(d['variant'] or 'none')}** of `{d['experiment']}`. {REASONS.get(d['reason'], d['reason'])}"
         )
-    columns = st.columns(4)
-    columns[0].metric("Chance of this", words.percent(d["propensity"], digits=2), help=words.TERMS["propensity"])
-    columns[1].metric(
-        "Policy", f"{d['policy']} v{d['policy_version']}", help="Kind and version of the policy that decided."
+    frame.metrics(
+        ("Chance of this", words.percent(d["propensity"], digits=2), words.TERMS["propensity"]),
+        ("Policy", f"{d['policy']} v{d['policy_version']}", "Kind and version of the policy that decided."),
+        ("Engine time", words.milliseconds(d["micros"] / 1e3), "Time that the decision itself took."),
+        ("Reward events", str(len(found.rewards)), ""),
     )
-    columns[2].metric("Engine time", words.milliseconds(d["micros"] / 1e3), help="Time that the decision itself took.")
-    columns[3].metric("Reward events", str(len(found.rewards)))
     left, right = st.columns(2)
     with left:
         frame.section("Candidates and their chances", words.TERMS["propensity"])

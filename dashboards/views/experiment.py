@@ -19,28 +19,38 @@ KEPT = {"not_worse": "✔ kept", "worse": "✖ broken", "undecided": "… undeci
 
 def headline(found: Report) -> None:
     line = data.one(found.experiment)
-    columns = st.columns(4)
-    columns[0].metric("Running for", words.span(line.first_at, line.last_at))
-    columns[1].metric("Units", words.count(found.units), help=words.TERMS["units"])
-    columns[2].metric("Decisions", words.count(found.decisions), help=words.TERMS["decisions"])
-    columns[3].metric("Mature", words.percent(found.health.mature_share, digits=0), help=words.TERMS["mature"])
+    frame.metrics(
+        ("Running for", words.span(line.first_at, line.last_at), ""),
+        ("Units", words.count(found.units), words.TERMS["units"]),
+        ("Decisions", words.count(found.decisions), words.TERMS["decisions"]),
+        ("Mature", words.percent(found.health.mature_share, digits=0), words.TERMS["mature"]),
+    )
 
 
 def lifts(analysis: Analysis) -> None:
-    """The primary metric: each variant's lift with its interval."""
+    """The primary metric: each variant's lift with its interval; the plain difference where no lift can be said."""
     primary = [c for c in analysis.comparisons if c.metric == analysis.primary]
-    frame.section(f"Lift of {words.label(analysis.primary)}", words.TERMS["lift"] + " " + words.TERMS["interval"])
-    usable = [c for c in primary if c.relative is not None]
+    label = words.label(analysis.primary)
+    frame.section(f"Lift of {label}", words.TERMS["lift"] + " " + words.TERMS["interval"])
+    unsaid = {AB_REASONS.get(c.reason, c.reason): [] for c in primary if c.relative is None}
     for c in primary:
         if c.relative is None:
-            st.caption(f"{frame.plain(str(c.variant))}: {AB_REASONS.get(c.reason, c.reason)}.")
-    if not usable:
+            unsaid[AB_REASONS.get(c.reason, c.reason)].append(words.label(str(c.variant)))
+    for reason, who in unsaid.items():
+        st.caption(f"{frame.plain(', '.join(who))}: {reason}.")
+    relative = not unsaid
+    lines = [
+        (str(c.variant), c.relative, c.relative_low, c.relative_high, text(c))
+        if relative
+        else (str(c.variant), c.difference, c.difference_low, c.difference_high, text(c))
+        for c in primary
+        if c.difference_low is not None
+    ]
+    if not lines:
         return
-    shown = pd.DataFrame(
-        [(str(c.variant), c.relative, c.relative_low, c.relative_high, text(c)) for c in usable],
-        columns=["name", "relative", "low", "high", "text"],
-    )
-    charts.draw(charts.lifts(shown, names(analysis), analysis.control), 46 * len(usable) + 46)
+    shown = pd.DataFrame(lines, columns=["name", "relative", "low", "high", "text"])
+    title = "lift over the control" if relative else f"{label}: difference from the control"
+    charts.draw(charts.lifts(shown, names(analysis), analysis.control, title, lift=relative), 46 * len(lines) + 46)
     st.caption(
         f"Dashed line: no difference from {frame.plain(analysis.control)}. Thick bar: 95% interval, valid at any look."
     )
@@ -52,7 +62,14 @@ def names(analysis: Analysis) -> list[str]:
 
 
 def text(c: Comparison) -> str:
-    return f"{words.percent(c.relative, signed=True)} ({words.interval(c.relative_low, c.relative_high, lift=True)})"
+    return f"{change(c)[0]} ({change(c)[1]})"
+
+
+def change(c: Comparison) -> tuple[str, str]:
+    """The lift and its interval, or the difference and its interval where no lift can be said."""
+    if c.relative is not None:
+        return words.percent(c.relative, signed=True), words.interval(c.relative_low, c.relative_high, lift=True)
+    return words.signed(c.difference), words.interval(c.difference_low, c.difference_high)
 
 
 def over_time(key: str, analysis: Analysis) -> None:
@@ -82,10 +99,10 @@ def table(found: Report, analysis: Analysis) -> None:
             "variant": str(c.variant),
             "value": words.value(c.value),
             "control": words.value(c.control_value),
-            "lift": words.percent(c.relative, signed=True),
-            "95% interval": words.interval(c.relative_low, c.relative_high, lift=True),
+            "lift": change(c)[0],
+            "95% interval": change(c)[1],
             "chance better": words.chance(c.chance_to_win),
-            "reading": CALLS[c.call] if c.relative is not None else AB_REASONS.get(c.reason, c.reason),
+            "reading": CALLS[c.call] if c.difference_low is not None else AB_REASONS.get(c.reason, c.reason),
         }
         for c in analysis.comparisons
     ]

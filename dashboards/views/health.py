@@ -17,24 +17,19 @@ def headline(found: Report, traffic: pd.DataFrame) -> None:
     age = (datetime.now(UTC).replace(tzinfo=None) - data.ask("published")).total_seconds()
     total = traffic.groupby("till")["decisions"].sum() / traffic["seconds"].iloc[0]
     latest = total.iloc[-2] if len(total) > 1 else total.iloc[-1]
-    columns = st.columns(4)
-    columns[0].metric("Decisions/s", words.count(latest), help="In the last whole interval of the chart below.")
-    columns[1].metric(
-        "Engine p99",
-        words.milliseconds(health.latency_ms.get("p99")),
-        help="99 of 100 decisions took less time than this.",
-    )
-    columns[2].metric("Fallbacks", words.percent(health.fallback_share, digits=2), help=words.TERMS["fallback"])
-    columns[3].metric("Record's age", words.duration(age), help="Time since the keeper last published to the lake.")
-    columns = st.columns(4)
-    columns[0].metric("Rewards in a window", words.percent(health.reward_join_rate), help=words.TERMS["join"])
-    columns[1].metric(
-        "Decisions rewarded", words.percent(health.rewarded_share), help="Mature decisions with any reward event."
-    )
-    columns[2].metric("Reward events", words.count(health.reward_events))
     tested = [line for line in health.propensity if line.ok is not None]
     good = sum(bool(line.ok) for line in tested)
-    columns[3].metric("Propensities as logged", f"{good} of {len(tested)}", help=words.TERMS["propensity"])
+    p99 = words.milliseconds(health.latency_ms.get("p99"))
+    frame.metrics(
+        ("Decisions/s", words.count(latest), "In the last whole interval of the chart below."),
+        ("Engine p99", p99, "99 of 100 decisions took less time than this."),
+        ("Fallbacks", words.percent(health.fallback_share, digits=2), words.TERMS["fallback"]),
+        ("Record's age", words.duration(age), "Time since the keeper last published to the lake."),
+        ("Rewards in a window", words.percent(health.reward_join_rate), words.TERMS["join"]),
+        ("Decisions rewarded", words.percent(health.rewarded_share), "Mature decisions with any reward event."),
+        ("Reward events", words.count(health.reward_events), ""),
+        ("Propensities as logged", f"{good} of {len(tested)}", words.TERMS["propensity"]),
+    )
 
 
 def checks(found: Report) -> None:
@@ -67,7 +62,7 @@ def service(key: str, traffic: pd.DataFrame, found: Report) -> None:
         )
         weighed = traffic.groupby("till", as_index=False).agg(p50=("p50", "median"), p99=("p99", "max"))
         long = weighed.melt("till", ["p50", "p99"], "name", "ms")
-        charts.draw(charts.lines(long, ["p50", "p99"], None, "ms", "ms per decision", "~s"), 240)
+        charts.draw(charts.lines(long, ["p50", "p99"], None, "ms", "ms per decision", ".3~r"), 240)
     frame.download(traffic, f"{key}-traffic")
 
 

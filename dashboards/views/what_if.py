@@ -124,15 +124,12 @@ def table(name: str, estimates: dict[str, Estimate], logged: Estimate) -> None:
 
 def diagnostics(e: Estimate) -> None:
     d = e.diagnostics
-    columns = st.columns(4)
-    columns[0].metric("Decisions worth", words.count(d.ess), help=words.TERMS["ess"])
-    columns[1].metric(
-        "Mean weight", f"{d.mean_weight:.2f}", help="Must be near 1, or the logged propensities are wrong."
+    frame.metrics(
+        ("Decisions worth", words.count(d.ess), words.TERMS["ess"]),
+        ("Mean weight", f"{d.mean_weight:.2f}", "Must be near 1, or the logged propensities are wrong."),
+        ("Largest weight", words.percent(d.largest_share), "How much of the estimate one decision carries."),
+        ("Unsupported", words.percent(d.unsupported), "How often it would do what the log never did."),
     )
-    columns[2].metric(
-        "Largest weight", words.percent(d.largest_share), help="How much of the estimate one decision carries."
-    )
-    columns[3].metric("Unsupported", words.percent(d.unsupported), help="How often it would do what the log never did.")
     for warning in d.warnings:
         st.caption(f"⚠ {frame.plain(warning)}")
 

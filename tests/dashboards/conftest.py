@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -63,7 +63,7 @@ def hushed(tmp_path_factory: pytest.TempPathFactory, examples: dict[str, Experim
 
 
 @pytest.fixture
-def open_app(monkeypatch: pytest.MonkeyPatch) -> Iterator[Open]:
+def open_app(monkeypatch: pytest.MonkeyPatch) -> Open:
     """Opens a page of the app on a data folder."""
     monkeypatch.syspath_prepend(str(APP.parent))
     monkeypatch.setenv("TOPBILL_EXPERIMENTS", str(EXPERIMENTS))
@@ -77,7 +77,7 @@ def open_app(monkeypatch: pytest.MonkeyPatch) -> Iterator[Open]:
         app.run()
         return app if page == "home" else app.switch_page(f"views/{page}.py").run()
 
-    yield opened
+    return opened
 
 
 def _written(folder: Path, text: str) -> Path:

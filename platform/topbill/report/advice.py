@@ -54,11 +54,7 @@ def state(report: Report) -> State:
             word="Ahead", tone="promising", next="Keep it running until the guardrails are shown to be safe too."
         )
     if "no_call" in codes:
-        days = [
-            c.days_to_decision for c in report.ab.comparisons if c.metric == report.ab.primary and c.days_to_decision
-        ]
-        wait = f" At this pace about {max(1, round(min(days)))} more day(s)." if days else ""
-        return State(word="Undecided", tone="neutral", next=f"Keep it running; looking early costs nothing here.{wait}")
+        return State(word="Undecided", tone="neutral", next="Keep it running; looking early costs nothing here.")
     if "worse_than_control" in codes:
         return State(word="Worse", tone="bad", next="Stop it, and look at segments and artwork for the reason.")
     return State(word="Too early", tone="neutral", next="Wait until the first decisions' reward windows have passed.")
