@@ -7,7 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1] / "platform" / "topbill"
-UPPER = "errors records chance features policies slates rules spec log lake engine keeper stats ope ab report"
+UPPER = (
+    "errors records chance features policies slates spec log lake catalog rules candidates engine pages keeper "
+    "stats ope ab report"
+)
 ORDER = [*UPPER.split(" "), "simulate", "service", "client", "dashboard", "supervise", "cli", "__main__"]
 ONE_PLACE = {
     "duckdb": "lake",

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
-from topbill import spec
+from topbill import pages, spec
 from topbill.errors import Conflict, LogError, SpecError, TopbillError
 from topbill.keeper.learner import BATCH, Learner
 from topbill.keeper.publisher import Publisher
@@ -46,7 +46,7 @@ class Keeper:
         self._folder = experiments
         self._log = SqliteLog(data / "log.sqlite")
         self._seen = _marks(experiments)
-        self._experiments = spec.load_all([experiments])
+        self._experiments = spec.load_all(pages.sources(experiments))
         self.learner = Learner(self._log, self._experiments)
         self.publisher = Publisher(
             self._log, Lake(data), lambda: self._experiments, every=PUBLISH_EVERY, learned=self.learner.needed_after
@@ -74,7 +74,7 @@ class Keeper:
             return
         self._seen = marks
         try:
-            self._experiments = spec.load_all([self._folder])
+            self._experiments = spec.load_all(pages.sources(self._folder))
         except SpecError as error:
             _logger.warning("experiments stay as they were:\n%s", error)
             return
@@ -105,4 +105,5 @@ def keep(experiments: Path, data: Path) -> None:
 
 
 def _marks(folder: Path) -> dict[Path, tuple[int, int]]:
-    return {path: (s.st_mtime_ns, s.st_size) for path in sorted(folder.glob("*.yaml")) if (s := path.stat())}
+    files = [path for pattern in ("*.yaml", "pages/*.yaml", "pages/*/*.yaml") for path in folder.glob(pattern)]
+    return {path: (s.st_mtime_ns, s.st_size) for path in sorted(files) if (s := path.stat())}

@@ -19,13 +19,14 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import PlainTextResponse
 from starlette.exceptions import HTTPException
 
-from topbill import __version__, spec
+from topbill import __version__, pages, spec
 from topbill.engine import Engine, Live
-from topbill.errors import LogError, NotFound, SpecError, TopbillError
+from topbill.errors import LogError, NotFound, TopbillError
 from topbill.log.sqlite import SqliteLog
 from topbill.records import Decision
 from topbill.service import meters, openapi, personalizer_openapi
 from topbill.service.hot import Hot, Receive, Scope, Send, problem
+from topbill.service.page import Desk
 from topbill.service.personalizer import Personalizer
 from topbill.service.writer import GroupWriter
 
@@ -62,7 +63,12 @@ def create_app(settings: Settings) -> Hot:
 
     hot: Hot = Hot(rest, settings.keys)
     personalizer = Personalizer(hot)
-    hot.engine = Engine(spec.load_all([settings.experiments]))
+    experiments = spec.load_all(pages.sources(settings.experiments))
+    hot.engine = Engine(experiments)
+    hot.pages = Desk(settings.experiments, settings.data, hot.engine)
+    hot.pages.reload(experiments)
+    hot.add("/v1/page", pages.PageRequest, hot.pages.page)
+    hot.spread = hot.pages.spread
     _add_routes(app, hot, settings)
     _add_error_handlers(app)
     plain = app.openapi
@@ -80,7 +86,8 @@ def from_environment() -> Hot:
 async def _lifespan(settings: Settings, hot: Hot) -> AsyncIterator[None]:
     hot.log = SqliteLog(settings.log_path)
     hot.writer = GroupWriter(settings.log_path, asyncio.get_running_loop())
-    follower = Follower(settings, hot.engine)
+    hot.pages.log, hot.pages.writer = hot.log, hot.writer
+    follower = Follower(settings, hot.engine, hot.pages)
     follower.step()
     gc.freeze()  # what is loaded now stays: no collection has to walk through it again
     gc.set_threshold(20_000, 50, 50)
@@ -103,23 +110,28 @@ async def _follow(follower: Follower) -> None:
 
 
 class Follower:
-    """Keeps an engine up to date with the experiment files and with the newest policy snapshots."""
+    """Keeps an engine and its pages up to date with the files, the newest policy snapshots and what viewers did."""
 
-    def __init__(self, settings: Settings, engine: Engine) -> None:
+    def __init__(self, settings: Settings, engine: Engine, desk: Desk | None = None) -> None:
         self._folder = settings.experiments
         self._engine = engine
+        self._desk = desk
         self._log = SqliteLog(settings.log_path)
         self._seen: dict[Path, tuple[int, int]] = {}
         self._tried: dict[str, tuple[Live, int]] = {}
 
     def step(self) -> None:
         """Reload changed files (a broken one leaves all as they were), note revisions, adopt new snapshots."""
-        now = {p: (s.st_mtime_ns, s.st_size) for p in sorted(self._folder.glob("*.yaml")) if (s := p.stat())}
+        files = [p for pattern in ("*.yaml", "pages/*.yaml", "pages/*/*.yaml") for p in self._folder.glob(pattern)]
+        now = {p: (s.st_mtime_ns, s.st_size) for p in sorted(files) if (s := p.stat())}
         if now != self._seen:
             self._seen = now
             try:
-                self._engine.reload(spec.load_all([self._folder]))
-            except SpecError as error:
+                experiments = spec.load_all(pages.sources(self._folder))
+                self._engine.reload(experiments)
+                if self._desk is not None:
+                    self._desk.reload(experiments)
+            except TopbillError as error:
                 _logger.warning("experiments stay as they were:\n%s", error)
             for key, live in self._engine.live.items():
                 self._log.revise(key, live.revision, _who(), msgspec.json.encode(live.experiment.raw).decode())
@@ -131,6 +143,8 @@ class Follower:
                 if snapshot is not None:
                     live.adopt(snapshot)
             meters.POLICY_VERSION.labels(key).set(live.version)
+        if self._desk is not None:
+            self._desk.follow(self._log)
 
 
 def _who() -> str:

@@ -20,6 +20,7 @@ from topbill.errors import BadRequest, Conflict, LogError, NotFound, TopbillErro
 from topbill.log.sqlite import Entry, Receipt, SqliteLog
 from topbill.records import NULL, Decision, RewardEvent
 from topbill.service import auth, meters
+from topbill.service.page import Desk
 from topbill.service.writer import GroupWriter
 
 Scope = MutableMapping[str, Any]
@@ -116,6 +117,8 @@ class Hot:
         self.engine: Engine
         self.log: SqliteLog
         self.writer: GroupWriter
+        self.pages: Desk
+        self.spread: Callable[[RewardEvent], list[RewardEvent]] = lambda event: [event]
         self._slates: OrderedDict[str, tuple[str, ...]] = OrderedDict()
         self._routes: dict[str, tuple[msgspec.json.Decoder[Any], Callable[[Any], Awaitable[Any]]]] = {
             "/v1/decide": (msgspec.json.Decoder(DecideRequest), self.decide),
@@ -123,6 +126,10 @@ class Hot:
             "/v1/reward": (msgspec.json.Decoder(RewardRequest), self.reward),
             "/v1/reward/batch": (msgspec.json.Decoder(RewardBatch), self.reward_batch),
         }
+
+    def add(self, path: str, request: type, handler: Callable[[Any], Awaitable[Any]]) -> None:
+        """Answer POSTs to `path`, decoded into a struct, by what `handler` returns."""
+        self._routes[path] = (msgspec.json.Decoder(request), handler)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -231,20 +238,23 @@ class Hot:
 
     async def _store(self, requests: list[RewardRequest], path: Callable[[int], str]) -> list[RewardAnswer]:
         events = [self._event(request, path, index) for index, request in enumerate(requests)]
+        spread = [[] if event is None else self.spread(event) for event in events]
         keyed = frozenset(
             (e.decision_id, e.event_id)
-            for e, request in zip(events, requests, strict=True)
-            if e is not None and request.event_id
+            for some, request in zip(spread, requests, strict=True)
+            for e in some
+            if request.event_id
         )
-        known = [event for event in events if event is not None]
+        known = [event for some in spread for event in some]
         receipt = await self.writer.put(Entry(events=known, keyed_events=keyed)) if known else None
         duplicate = iter(receipt.duplicates if receipt else ())
         answers = []
-        for event, request in zip(events, requests, strict=True):
+        for event, request, some in zip(events, requests, spread, strict=True):
             if event is None:
                 answers.append(RewardAnswer("unknown_decision", request.decision_id, request.event_id))
             else:
-                status: RewardStatus = "duplicate" if next(duplicate) else "stored"
+                old = [next(duplicate) for _ in some]
+                status: RewardStatus = "duplicate" if old[0] else "stored"
                 answers.append(RewardAnswer(status, event.decision_id, event.event_id))
             meters.REWARDS.labels(answers[-1].status).inc()
         return answers

@@ -10,6 +10,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 DECISIONS = Counter("topbill_decisions", "Decisions answered and durable", ["experiment", "variant", "reason"])
 REWARDS = Counter("topbill_rewards", "Reward events answered", ["status"])
 REFUSED = Counter("topbill_refused", "Requests refused or failed", ["status"])
+PAGE_FALLBACKS = Counter("topbill_page_fallbacks", "Stages of pages that were not as planned", ["page", "stage"])
 SECONDS = Histogram(
     "topbill_request_seconds",
     "From the whole body read to the answer sent, commit included",

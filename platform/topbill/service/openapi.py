@@ -7,12 +7,14 @@ from typing import Any
 import msgspec
 
 from topbill.engine import Answer, DecideRequest, OfferedAction
+from topbill.pages import PageAnswer, PageRequest
 from topbill.service import auth, hot
 
 _TEMPLATE = "#/components/schemas/{name}"
 _ROUTES: tuple[tuple[str, str, type, type], ...] = (
     ("/v1/decide", "Decide what one viewer sees", DecideRequest, Answer),
     ("/v1/decide/batch", "Decide for several viewers at once", hot.DecideBatch, hot.DecideBatchAnswer),
+    ("/v1/page", "A whole page: rows, titles, artwork", PageRequest, PageAnswer),
     ("/v1/reward", "Tell what came of a decision", hot.RewardRequest, hot.RewardAnswer),
     ("/v1/reward/batch", "Tell what came of several decisions", hot.RewardBatch, hot.RewardBatchAnswer),
 )

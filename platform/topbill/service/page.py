@@ -1,0 +1,249 @@
+"""`POST /v1/page`: a whole page composed, stored with all its decisions in one entry of the log, and answered; and the
+credit that a reward on a page gives to every layer."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import OrderedDict
+from collections.abc import Sequence
+from hashlib import blake2b
+from pathlib import Path
+
+import msgspec
+
+from topbill import pages
+from topbill.candidates import Signals
+from topbill.catalog import Catalog
+from topbill.engine import Engine, new_id
+from topbill.errors import Conflict, NotFound, TopbillError
+from topbill.log.sqlite import Entry, SqliteLog, now_micros
+from topbill.pages.answers import PageAnswer, PageRequest, RowAnswer
+from topbill.pages.compose import Composer, sticky_ids
+from topbill.pages.memory import Memory
+from topbill.records import Decision, RewardEvent
+from topbill.service import meters
+from topbill.service.writer import GroupWriter
+from topbill.spec import Experiment
+
+AGAIN = "page_again"
+"""The event that marks a page which a session got once more."""
+PREFIX = "page-"
+"""What the ids of pages begin with: so a reward on anything else costs no look-up."""
+_REMEMBERED = 20_000
+_logger = logging.getLogger("topbill")
+_answers = msgspec.json.Decoder(PageAnswer)
+_Mark = tuple[int, int]
+
+
+class Spot(msgspec.Struct, frozen=True, gc=False):
+    """Where a title stands: the row's place on the page, the title's in the row, its picture and that one's place."""
+
+    row: str
+    row_position: int
+    position: int
+    picture: str | None
+    picture_position: int
+
+
+class Desk:
+    """Composes pages over an engine, a log to read and a writer. One for each API process."""
+
+    def __init__(self, experiments: Path, data: Path, engine: Engine) -> None:
+        self._folder, self._data, self._engine = experiments, data, engine
+        self.composers: dict[str, Composer] = {}
+        self.log: SqliteLog
+        self.writer: GroupWriter
+        self._memories: dict[str, Memory] = {}
+        self._seen: dict[Path, _Mark] = {}
+        self._spots: OrderedDict[str, tuple[PageAnswer, dict[str, Spot]]] = OrderedDict()
+
+    def reload(self, experiments: Sequence[Experiment]) -> None:
+        """Take over the page files and their catalogues. Raises what they are wrong with; then all stays as it was."""
+        composers = {}
+        for file in pages.load_all(self._folder, experiments):
+            catalog = Catalog.read(file.catalogue, file.table)
+            composers[file.key] = Composer(file, self._engine, catalog, self._signals(file.key))
+        self.composers = composers
+        self._memories = {key: self._memories.get(key) or Memory(key) for key in composers}
+
+    def follow(self, log: SqliteLog) -> None:
+        """Take over changed catalogues and signals, and what viewers have done since."""
+        for key, composer in list(self.composers.items()):
+            if self._changed(composer.file.catalogue):
+                catalog = Catalog.read(composer.file.catalogue, composer.file.table)
+                self.composers[key] = Composer(composer.file, self._engine, catalog, self._signals(key))
+            elif self._changed(signals_path(self._data, key)):
+                composer.renew(self._signals(key))
+            self._memories[key].follow(log, now_micros())
+
+    def _changed(self, path: Path) -> bool:
+        stat = path.stat() if path.exists() else None
+        mark = (0, 0) if stat is None else (stat.st_mtime_ns, stat.st_size)
+        first = path not in self._seen
+        changed = self._seen.get(path, mark) != mark
+        self._seen[path] = mark
+        return changed and not first
+
+    def _signals(self, key: str) -> Signals | None:
+        path = signals_path(self._data, key)
+        try:
+            return Signals.load(path) if path.exists() else None
+        except TopbillError as error:
+            _logger.warning("%s; pages are made without it", error)
+            return None
+
+    # ------------------------------------------------------------------ pages
+
+    async def page(self, request: PageRequest) -> PageAnswer:
+        """The viewer's page, durable; the stored one where its id or its session has one."""
+        composer = self.composers.get(request.page)
+        if composer is None:
+            raise NotFound(
+                f"page {request.page!r} is not there; expected one of {', '.join(self.composers) or '(none)'}"
+            )
+        now = time.time()
+        page_id, request_hash, held = self._held(composer, request, now)
+        if held is not None:
+            return await self._again(composer, request, held, now)
+        unit = request.unit or page_id
+        memory, fatigue, index = self._memories[request.page], composer.file.rules.fatigue, composer.catalog.index
+
+        def tired() -> frozenset[int]:
+            titles = [] if fatigue is None else memory.tired(unit, *fatigue, now)
+            return frozenset(index[title] for title in titles if title in index)
+
+        viewer = composer.viewer(request, page_id, memory.watched(unit), tired)
+        made = composer.compose(request, viewer, page_id, now, request_hash)
+        keyed = frozenset(d.decision_id for d in made.decisions) if request_hash else frozenset()
+        receipt = await self.writer.put(Entry(made.decisions, keyed_decisions=keyed))
+        if receipt.conflict is not None:
+            raise _reused(receipt.conflict)
+        if (stored := receipt.stored.get(page_id)) is not None:
+            return _answers.decode(stored.actions)  # another process was faster
+        for decision in made.decisions:
+            meters.DECISIONS.labels(decision.experiment, decision.variant or "", decision.reason).inc()
+        for stage in made.answer.fallbacks:
+            meters.PAGE_FALLBACKS.labels(request.page, stage).inc()
+        self._remember(page_id, made.answer)
+        return made.answer
+
+    def _held(self, composer: Composer, request: PageRequest, now: float) -> tuple[str, str, Decision | None]:
+        """The page's id, what its request is known by ("" where nobody can ask for it again), and the stored one."""
+        if request.page_id is not None:
+            page_id, fingerprint = PREFIX + request.page_id.removeprefix(PREFIX), _fingerprint(request)
+            held = self.log.decision(page_id)
+            if held is not None and held.request_hash != fingerprint:
+                raise _reused(page_id)
+            return page_id, fingerprint, held
+        sticky, unit = composer.file.sticky, request.unit
+        if not sticky or unit is None or request.session is None:
+            return PREFIX + new_id(), "", None
+        # What decides which titles are allowed is part of the session: a kids' profile never gets an adult's page.
+        session = f"{request.session}|{request.kids}|{request.maturity}|{request.region}"
+        this, before = (PREFIX + i for i in sticky_ids(request.page, unit, session, sticky, now))
+        for page_id in (this, before):
+            held = self.log.decision(page_id)
+            if held is not None and now - held.at / 1e6 < sticky:
+                return page_id, "sticky", held
+        return this, "sticky", None
+
+    async def _again(self, composer: Composer, request: PageRequest, held: Decision, now: float) -> PageAnswer:
+        """The stored page. A session's is marked in the log as served again, and keeps no title that rules now bar."""
+        answer = _answers.decode(held.actions)
+        if request.page_id is not None:
+            return answer
+        mark = RewardEvent(decision_id=held.decision_id, event_id=new_id(), event=AGAIN)
+        await self.writer.put(Entry(events=(mark,)))
+        viewer = composer.viewer(request, held.decision_id)
+        lets = composer.house.before(viewer.region, viewer.age, now, ()).values()
+        index = composer.catalog.index
+
+        def still(row: RowAnswer) -> RowAnswer:
+            kept = tuple(t for t in row.titles if t.title in index and all(let[index[t.title]] for let in lets))
+            gone = len(row.titles) - len(kept)
+            return msgspec.structs.replace(row, titles=kept, missing=row.missing + gone) if gone else row
+
+        return msgspec.structs.replace(answer, rows=tuple(map(still, answer.rows)), again=True)
+
+    # ------------------------------------------------------------------ credit
+
+    def spread(self, event: RewardEvent) -> list[RewardEvent]:
+        """The events that one event is: itself, and on a page one for each layer's decision that it speaks of.
+
+        An event with a title goes to its row, to the title, and to its picture; one without goes to all of the page.
+        """
+        known = self._known(event.decision_id)
+        if known is None:
+            return [event]
+        answer, spots = known
+        page_id = event.decision_id
+        if event.action is None:
+            ids = [f"{page_id}:rows"]
+            for row in answer.rows:
+                if row.titles:
+                    ids.append(f"{page_id}:{row.row}")
+                if _decides_artwork(answer) and any(tile.picture for tile in row.titles):
+                    ids.append(f"{page_id}:{row.row}:artwork")
+            return [event, *(msgspec.structs.replace(event, decision_id=i) for i in ids)]
+        spot = spots[event.action]
+        own = f"{page_id}:{spot.row}"
+        found = [
+            event,
+            _moved(event, f"{page_id}:rows", spot.row, spot.row_position),
+            _moved(event, own, event.action, spot.position),
+        ]
+        if spot.picture is not None and _decides_artwork(answer):
+            found.append(_moved(event, f"{own}:artwork", spot.picture, spot.picture_position))
+        return found
+
+    def _known(self, decision_id: str) -> tuple[PageAnswer, dict[str, Spot]] | None:
+        """The page of that id, None for any other decision."""
+        if not decision_id.startswith(PREFIX) or ":" in decision_id:
+            return None
+        known = self._spots.get(decision_id)
+        if known is None:
+            held = self.log.decision(decision_id)
+            if held is None or held.layer != "page":
+                return None
+            known = self._remember(decision_id, _answers.decode(held.actions))
+        return known
+
+    def _remember(self, page_id: str, answer: PageAnswer) -> tuple[PageAnswer, dict[str, Spot]]:
+        self._spots[page_id] = known = (answer, _spots(answer))
+        if len(self._spots) > _REMEMBERED:
+            self._spots.popitem(last=False)
+        return known
+
+
+def signals_path(data: Path, page: str) -> Path:
+    """Where the keeper leaves a page's signals."""
+    return data / "pages" / f"{page}.npz"
+
+
+def _spots(answer: PageAnswer) -> dict[str, Spot]:
+    spots = {}
+    for place, row in enumerate(answer.rows):
+        pictured = 0
+        for position, tile in enumerate(row.titles):
+            spots[tile.title] = Spot(row.row, place, position, tile.picture, pictured)
+            pictured += tile.picture is not None
+    return spots
+
+
+def _decides_artwork(answer: PageAnswer) -> bool:
+    return any(layer.layer == "artwork" for layer in answer.layers)
+
+
+def _moved(event: RewardEvent, decision_id: str, action: str, position: int) -> RewardEvent:
+    return msgspec.structs.replace(event, decision_id=decision_id, action=action, position=position)
+
+
+def _fingerprint(request: PageRequest) -> str:
+    parts = {name: getattr(request, name) for name in request.__struct_fields__}
+    parts["context"] = msgspec.json.decode(request.context)
+    return blake2b(msgspec.json.encode(parts, order="deterministic"), digest_size=12).hexdigest()
+
+
+def _reused(page_id: str) -> Conflict:
+    return Conflict(f"page_id {page_id!r} was used before with another request; use a new id")
