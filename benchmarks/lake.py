@@ -24,7 +24,7 @@ from deltalake import write_deltalake
 
 from topbill import report
 from topbill.keeper.publisher import Publisher
-from topbill.lake import FACE, Connection, Lake, connect
+from topbill.lake import FACE, Connection, Lake, connect, face
 from topbill.lake.tables import SCHEMAS
 from topbill.log.sqlite import SqliteLog
 from topbill.records import Action, Decision, Placement, RewardEvent
@@ -112,11 +112,11 @@ def publishing(folder: Path) -> None:
         steps.append(timed(keeper.step, repeats=1))
         rows = pa.table(lake._tables["decisions"].to_pyarrow_table(filters=[("seq", ">", round_ * STEP)]))
         plain.append(timed(lambda rows=rows: write_deltalake(str(folder / "plain"), rows, mode="append"), repeats=1))
-    face = timed(lambda: lake.face([experiment("home")], 0))
+    shown = timed(lambda: lake.face([experiment("home")], 0))
     step = Time(min(t.wall for t in steps), min(t.cpu for t in steps))
     alone = Time(min(t.wall for t in plain), min(t.cpu for t in plain))
     print(f"publish {STEP:,} decisions, {STEP // 10:,} events {step}")
-    print(f"  of which the face                   {face}")
+    print(f"  of which the face                   {shown}")
     print(f"  the rows by deltalake alone         {alone}; {step.cpu / alone.cpu:.1f} × its CPU")
 
 
@@ -124,7 +124,8 @@ def fill(folder: Path, decisions: int) -> Lake:
     """A lake of that many decisions of 500,000 units, nine in ten of them of `home`, and what they earned."""
     lake, maker = Lake(folder), connect()
     for start in range(0, decisions, CHUNK):
-        rows = maker.sql(_DECISIONS.format(start=start, stop=start + CHUNK)).to_arrow_table().cast(SCHEMAS["decisions"])
+        query = _DECISIONS.format(start=start, stop=start + CHUNK, masks=face.DECISIONS["masks"])
+        rows = maker.sql(query).to_arrow_table().cast(SCHEMAS["decisions"])
         lake.append("decisions", rows, start + CHUNK)
         maker.register("made", rows)
         lake.append("rewards", maker.sql(_REWARDS).to_arrow_table().cast(SCHEMAS["rewards"]), start + CHUNK)
@@ -139,7 +140,8 @@ SELECT range AS seq, 'd' || range AS decision_id, make_timestamp_ms(179000000000
   '{{"device":"' || ['tv', 'mobile', 'web'][1 + (u % 3)::INT] || '","hour":' || (range % 24) || '}}' AS context,
   NULL::VARCHAR AS actions, list_transform(range(12), lambda x: 'a' || x) AS eligible, ['a' || a] AS slate,
   [1 / 12] AS propensities, 1 / 12 AS propensity, [list_transform(range(12), lambda x: 1 / 12)] AS probabilities,
-  'thompson' AS policy, range // 1000 AS policy_version, 'policy' AS reason, 40 + (range % 50) AS micros
+  'thompson' AS policy, range // 1000 AS policy_version, 'policy' AS reason, 40 + (range % 50) AS micros,
+  NULL::VARCHAR AS page, NULL::VARCHAR AS layer, NULL::VARCHAR AS place, []::{masks} AS masks
 FROM (SELECT range, hash(range) % 500000 AS u, hash(range + 7) % 12 AS a FROM range({start}, {stop}))"""
 _REWARDS = """
 SELECT seq, decision_id, e.event || seq AS event_id, e.event, e.value, NULL::VARCHAR AS "action",
