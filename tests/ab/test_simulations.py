@@ -82,12 +82,12 @@ def test_intervals_of_quantiles_cover_with_clustered_events(metric: Quantile) ->
     unit = np.repeat(np.arange(600), 4)
     arms = np.where(unit % 2, "new", "old")
     inside = 0
-    for _ in range(300):
+    for _ in range(200):
         y = rng.gamma(2.0, 1.0, 600)[unit] + rng.gamma(2.0, 1.0, unit.size)
         frame = pd.DataFrame({"unit": unit, "arm": arms, "y": y})
         row = compare(frame, unit="unit", variant="arm", control="old", metrics={"q": metric}, method="fixed").iloc[0]
         inside += row.difference_low <= 0.0 <= row.difference_high
-    # Binomial(300, 0.95): mean 285, four standard deviations are 15.
+    # Binomial(200, 0.95): mean 190, four standard deviations are 12.
     assert inside >= 270
 
 
