@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
+from deltalake import DeltaTable, write_deltalake
 
 from topbill.errors import BadData, BadRequest
 from topbill.ope import ESTIMATORS, estimate, estimate_table, evaluate
@@ -77,6 +78,19 @@ def test_several_files_and_any_relation_are_one_log(tmp_path: Path) -> None:
     assert estimate_table(tmp_path / "*.parquet", **COLUMNS)["dr"].value == pytest.approx(expected, rel=1e-12)
     query = f"(SELECT * FROM read_parquet('{REFERENCE}') WHERE position = 0)"  # noqa: S608
     assert estimate_table(query, **COLUMNS)["dr"].diagnostics.rows < 5000
+
+
+def test_a_delta_table_is_read_as_it_is_now(tmp_path: Path) -> None:
+    whole = pa.parquet.read_table(REFERENCE)
+    folder = tmp_path / "log"
+    write_deltalake(folder, whole.slice(0, 5000).drop_columns("at"))
+    write_deltalake(folder, whole.slice(5000).drop_columns("at"), mode="append")
+    assert estimate_table(folder, **COLUMNS)["dr"].value == pytest.approx(
+        estimate_table(REFERENCE, **COLUMNS)["dr"].value
+    )
+    DeltaTable(folder).delete("position = 0")
+    kept = estimate_table(f"(SELECT * FROM read_parquet('{REFERENCE}') WHERE position > 0)", **COLUMNS)  # noqa: S608
+    assert estimate_table(folder, **COLUMNS)["dr"].value == pytest.approx(kept["dr"].value)
 
 
 def test_a_small_memory_limit_is_kept_to_and_spills(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ import numpy as np
 
 from topbill import lake
 from topbill.errors import BadData, BadRequest
+from topbill.lake import delta
 from topbill.ope.arrays import check_options
 from topbill.ope.assess import Interval, Lam, Summary, assess, columns_of, plan
 from topbill.ope.columns import ONE, Column, Symbols
@@ -69,7 +70,8 @@ def estimate_table(
     memory_limit: str = "4GB",
     threads: int | None = None,
 ) -> dict[str, Estimate]:
-    """`estimate` over a Parquet file or glob, or over any SQL relation (a table's name, or a query in parentheses).
+    """`estimate` over a Parquet file or glob, a Delta table's folder (a Path), or any SQL relation (a table's name, or
+    a query in parentheses).
 
     `reward` … `unit` are columns of it, or SQL expressions of them. `database` opens a DuckDB file (read-only) for
     the relation to live in, `topbill.duckdb` say. `memory_limit` bounds the process: past it DuckDB spills to disk.
@@ -110,6 +112,8 @@ def estimate_table(
 
 def _relation(source: str | Path) -> str:
     text = str(source)
+    if isinstance(source, Path) and delta.is_table(source):
+        return delta.relation(source)
     if isinstance(source, Path) or text.endswith(".parquet"):
         literal = text.replace("'", "''")
         return f"read_parquet('{literal}')"

@@ -1,0 +1,27 @@
+"""Any Delta table as a DuckDB relation: the files of its newest version, no extension needed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from deltalake import DeltaTable
+from deltalake.exceptions import DeltaError
+
+from topbill.errors import LogError
+from topbill.lake.database import quoted
+
+
+def is_table(folder: Path) -> bool:
+    """Whether a Delta table lies in the folder."""
+    return (folder / "_delta_log").is_dir()
+
+
+def relation(folder: Path) -> str:
+    """SQL that reads the table's newest version, what was deleted from it left out. Raises LogError."""
+    try:
+        files = DeltaTable(str(folder)).file_uris()
+    except (OSError, DeltaError) as error:
+        raise LogError(f"{folder}: cannot be opened: {error}; expected a Delta table") from error
+    if not files:
+        raise LogError(f"{folder}: holds no rows; expected a Delta table with a log")
+    return f"read_parquet([{', '.join(map(quoted, files))}], hive_partitioning = true)"
