@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from topbill.errors import BadData
-from topbill.records import Decision, Placement, RewardEvent
+from topbill.records import Decision, Mask, Placement, RewardEvent
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _OWN = (
@@ -28,6 +28,10 @@ _OWN = (
     "request_hash",
     "micros",
     "at",
+    "page",
+    "layer",
+    "place",
+    "masks",
 )
 
 
@@ -102,11 +106,11 @@ def parse_line(line: bytes, *, experiment: str = "imported", number: int = 0) ->
         ) from None
     if len(a) != len(p) or not a or not all(1 <= i <= len(multi) for i in a):
         raise BadData(where, f"got a={a} and p={p} for {len(multi)} actions; expected as many of each, from 1")
-    ids = tuple(_name(action, i) for i, action in enumerate(multi, 1))
+    ids = tuple(name_of(action, i) for i, action in enumerate(multi, 1))
     if not 0 < p[0] <= 1:
         raise BadData(where, f"got probability {p[0]}; expected one in (0, 1]")
     ours = found.get("topbill") or {}
-    at = ours.get("at", _micros(found.get("Timestamp"), where))
+    at = ours.get("at", micros(found.get("Timestamp"), where))
     whole = ours.get("whole", len(a) == len(multi))
     of = {i - 1: q for i, q in zip(a, p, strict=True)}
     decision = Decision(
@@ -118,10 +122,11 @@ def parse_line(line: bytes, *, experiment: str = "imported", number: int = 0) ->
             "policy": "imported",
             "reason": "policy",
             **{name: ours[name] for name in _OWN if name in ours},
+            "masks": msgspec.convert(ours.get("masks", ()), tuple[Mask, ...]),
         }
         | {"at": at},
         decision_id=str(found.get("EventId", f"{experiment}-{number}")),
-        context=msgspec.Raw(msgspec.json.encode(_shared(context))),
+        context=msgspec.Raw(msgspec.json.encode(shared_of(context))),
         actions=_actions(ours, multi, ids),
         eligible=ids,
         slate=(Placement(0, ids[a[0] - 1], p[0]),),
@@ -154,11 +159,13 @@ def _events(found: Mapping[str, Any], decision: Decision) -> list[RewardEvent]:
     return [RewardEvent(decision_id=key, event_id="reward", event="reward", value=reward, at=decision.at)]
 
 
-def _name(action: Mapping[str, Any], place: int) -> str:
+def name_of(action: Mapping[str, Any], place: int) -> str:
+    """What an action of a foreign line is called: its `_tag`, its `id`, or its place."""
     return str(action.get("_tag") or action.get("id") or f"a{place}")
 
 
-def _shared(context: Mapping[str, Any]) -> Any:
+def shared_of(context: Mapping[str, Any]) -> Any:
+    """The context without its actions; what stands under `shared`, where that is all."""
     rest = {name: value for name, value in context.items() if name != "_multi"}
     return rest["shared"] if rest.keys() == {"shared"} else rest
 
@@ -171,7 +178,8 @@ def _actions(ours: Mapping[str, Any], multi: list[dict[str, Any]], ids: tuple[st
     return msgspec.Raw(msgspec.json.encode([{"id": i, "features": f} for i, f in zip(ids, bare, strict=True)]))
 
 
-def _micros(timestamp: str | None, where: str) -> int:
+def micros(timestamp: str | None, where: str) -> int:
+    """ISO 8601 as µs since the epoch; UTC where no zone is said. Raises BadData, naming `where`."""
     if timestamp is None:
         return 0
     try:
