@@ -1,8 +1,6 @@
 """One experiment's whole report, from the lake: numbers with their uncertainty, and whether they may be read.
 
-from topbill import report
-found = report.load("home-artwork", "data")
-report.render_text(found, rich.console.Console())
+`load(key, data)` gives a `Report`; `render_text`, `to_json` and `to_html` show it.
 """
 
 from topbill.report.build import load

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from html import escape
-from itertools import groupby
+from itertools import groupby, pairwise
 
 from topbill.ab import Analysis
 from topbill.report import svg, words
@@ -22,7 +22,7 @@ h1 { font-size: 1.7rem; margin: 0; } h2 { font-size: 1.15rem; margin: 2.2rem 0 .
 .wide { overflow-x: auto; } table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
 th, td { padding: .25rem .6rem; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }
 th { color: var(--dim); font-weight: 500; } th.l, td.l { text-align: left; }
-svg { width: 100%; height: auto; font-size: 12px; fill: var(--ink); }
+svg { width: 100%; min-width: 34rem; height: auto; font-size: 12px; fill: var(--ink); }
 svg .grid { stroke: var(--line); } svg .zero { stroke: var(--ink); }
 """
 _WORDS = {"green": "Ship", "yellow": "Wait", "red": "Stop"}
@@ -69,7 +69,9 @@ def _effects(analysis: Analysis) -> str:
     peeking = " Intervals stay valid however often one looks." if analysis.method == "sequential" else ""
     heads = ("metric", "variant", "value", analysis.control, "lift", "interval", "chance to win", "call")
     caption = f"{1 - analysis.alpha:.0%} intervals by unit, as policies over the units assigned to them.{peeking}"
-    return f"<h2>Against {escape(analysis.control)}</h2>{svg.forest(bars)}" + _table(heads, rows, 2, caption)
+    return f"<h2>Against {escape(analysis.control)}</h2><div class=wide>{svg.forest(bars)}</div>" + _table(
+        heads, rows, 2, caption
+    )
 
 
 def _guardrails(analysis: Analysis) -> str:
@@ -136,7 +138,7 @@ def _shares(report: Report) -> str:
     if not by_variant:
         return ""
     caption = "<p class=dim>What was shown; what an action is worth takes off-policy evaluation.</p>"
-    return f"<h2>Shares of actions</h2>{svg.shares(by_variant)}{caption}"
+    return f"<h2>Shares of actions</h2><div class=wide>{svg.shares(by_variant)}</div>{caption}"
 
 
 def _health(health: Health) -> str:
@@ -170,12 +172,15 @@ def _health(health: Health) -> str:
 
 
 def _table(heads: Sequence[str], rows: Iterable[Sequence[str]], labels: int, caption: str = "") -> str:
-    """The first `labels` columns are text, the rest numbers."""
+    """The first `labels` columns are text, the rest numbers; a first cell like the one above it stays empty."""
     side = [" class=l" if i < labels else "" for i in range(len(heads))]
     head = "".join(f"<th{s}>{escape(cell)}</th>" for s, cell in zip(side, heads, strict=True))
+    shown = [list(row) for row in rows]
+    for above, row in reversed(list(pairwise(shown))):
+        row[0] = "" if row[0] == above[0] else row[0]
     body = "".join(
         "<tr>" + "".join(f"<td{s}>{escape(cell)}</td>" for s, cell in zip(side, row, strict=True)) + "</tr>"
-        for row in rows
+        for row in shown
     )
     told = f"<caption style='caption-side:bottom;text-align:left'>{escape(caption)}</caption>" if caption else ""
     return f"<div class=wide><table>{told}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"

@@ -34,7 +34,8 @@ def forest(bars: Sequence[Bar]) -> str:
         x = _x(tick, reach)
         kind = "zero" if tick == 0.0 else "grid"
         parts.append(f'<line class="{kind}" x1="{x:.1f}" x2="{x:.1f}" y1="4" y2="{height - 26}"/>')
-        parts.append(f'<text x="{x:.1f}" y="{height - 10}" text-anchor="middle">{100 * tick:+.3g}%</text>')
+        shown = f"{100 * tick:+.3g}%" if tick else "0"
+        parts.append(f'<text x="{x:.1f}" y="{height - 10}" text-anchor="middle">{shown}</text>')
     for i, bar in enumerate(bars):
         parts.append(_interval(bar, _ROW * i + _ROW / 2 + 4, reach))
     return "".join([*parts, "</svg>"])
