@@ -78,7 +78,9 @@ def published(tmp_path: Path) -> Callable[..., World]:
         age: float = 3600.0,
         seed: int = 0,
     ) -> World:
-        path = tmp_path / "home.yaml"
+        folder = tmp_path / f"world{len(list(tmp_path.iterdir()))}"
+        folder.mkdir()
+        path = folder / "home.yaml"
         path.write_text(spec)
         experiment = load(path)
         engine = Engine([experiment], clock=lambda: 0.0)  # no decision is ever too slow
@@ -97,8 +99,8 @@ def published(tmp_path: Path) -> Callable[..., World]:
                     at = decision.at + 5 * SECOND
                     event = RewardEvent(decision_id=f"d{i}", event_id=f"e{placed.position}", event="play", at=at)
                     events.append(msgspec.structs.replace(event, position=placed.position, action=placed.action))
-        lay(tmp_path / "data", experiment, decisions, events, START + n * SECOND + round(age * SECOND))
-        return World(tmp_path / "data", experiment, decisions)
+        lay(folder / "data", experiment, decisions, events, START + n * SECOND + round(age * SECOND))
+        return World(folder / "data", experiment, decisions)
 
     return make
 

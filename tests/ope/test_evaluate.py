@@ -12,7 +12,7 @@ import pytest
 
 from topbill.errors import BadData, BadRequest, NotFound
 from topbill.log.sqlite import SqliteLog
-from topbill.ope import Evaluation, evaluate
+from topbill.ope import Evaluation, Gates, evaluate
 from topbill.records import Decision, Placement, Snapshot
 
 from .conftest import CANDIDATE, CLICKS, ONE_SLOT, World
@@ -192,6 +192,20 @@ def test_policy_versions_inside_the_log_are_counted_and_warned_of(published: Mak
     diagnostics = evaluate("home", "uniform", data).targets["uniform"]["ips"].diagnostics
     assert diagnostics.policy_versions == 40
     assert any("adaptive-dr" in warning for warning in diagnostics.warnings)
+    strict = evaluate("home", "uniform", data, gates=Gates(policy_versions=10)).targets["uniform"]
+    assert {e.reason for e in strict.values()} == {"mixed-policy-versions"}
+
+
+def test_a_position_that_hardly_explores_can_be_refused(published: Make) -> None:
+    spec = ONE_SLOT.replace("{policy: uniform, share: 80%}", "{policy: fixed, order: [a], floor: 1%, share: 80%}")
+    world = published(n=1000, spec=spec)
+    found = evaluate("home", "uniform", world.data, estimators=("ips",))
+    assert found.targets["uniform"]["ips"].diagnostics.exploration == (1.0,)
+    sure = published(
+        n=1000, spec=spec, change=lambda d: msgspec.structs.replace(d, slate=(Placement(0, d.slate[0].action, 1.0),))
+    )
+    strict = evaluate("home", "uniform", sure.data, estimators=("ips",), gates=Gates(exploration=0.05))
+    assert strict.targets["uniform"]["ips"].reason == "no-exploration"
 
 
 def test_what_cannot_be_evaluated_is_named(published: Make) -> None:

@@ -14,6 +14,8 @@ REASONS: dict[str, str] = {
     "one-weight-dominates": "A single decision carries too much of the estimate.",
     "mean-weight-off": "The weights do not average 1, so the logged propensities are not those that drew the actions.",
     "propensities-miscalibrated": "Actions were shown more or less often than their logged propensities say.",
+    "no-exploration": "A position always showed the same item, so nothing can be said about any other.",
+    "mixed-policy-versions": "More policy versions wrote this log than the caller allows.",
     "rewards-immature": "Too many decisions are younger than their metrics' windows.",
     "needs-reward-model": "The estimator needs q̂ of the logged action and of the policy.",
     "needs-embedding-propensities": "The estimator needs both policies' propensities of the action's embedding.",
@@ -30,6 +32,9 @@ class Gates:
     """Thresholds that a log must pass before a number is given. Infinite or zero switches one off.
 
     `mean_weight_z` and `mean_weight_off` must both be exceeded: far from 1 for the noise, and far enough to matter.
+    `exploration` (least share of decisions that explored, at any position) and `policy_versions` (most that may have
+    written the log) are off unless set: `unsupported` says the former better, and adaptive-dr, betting intervals and
+    sequences bear the latter.
     """
 
     effective_sample: float = 30.0
@@ -40,9 +45,12 @@ class Gates:
     calibration_z: float = 4.0
     calibration_off: float = 0.05
     mature_share: float = 0.5
+    exploration: float = 0.0
+    policy_versions: float = float("inf")
 
 
-OPEN = Gates(0.0, float("inf"), float("inf"), float("inf"), float("inf"), float("inf"), float("inf"), 0.0)
+_ANY = float("inf")
+OPEN = Gates(0.0, _ANY, _ANY, _ANY, _ANY, _ANY, _ANY, mature_share=0.0)
 """Gates that let everything pass that can be computed."""
 
 
@@ -77,6 +85,8 @@ def refusal(d: Diagnostics, gates: Gates) -> str | None:
     """The code of the first gate that fails, None when the log may speak."""
     checks = {
         "rewards-immature": d.mature_share is not None and d.mature_share < gates.mature_share,
+        "mixed-policy-versions": d.policy_versions is not None and d.policy_versions > gates.policy_versions,
+        "no-exploration": d.exploration is not None and min(d.exploration, default=1.0) < gates.exploration,
         "too-few-units": d.units < 2,
         "no-overlap": d.largest_weight == 0,
         "no-rewards": d.hits == 0,
