@@ -88,7 +88,7 @@ def test_intervals_of_quantiles_cover_with_clustered_events(metric: Quantile) ->
         row = compare(frame, unit="unit", variant="arm", control="old", metrics={"q": metric}, method="fixed").iloc[0]
         inside += row.difference_low <= 0.0 <= row.difference_high
     # Binomial(200, 0.95): mean 190, four standard deviations are 12.
-    assert inside >= 270
+    assert 178 <= inside < 200  # not so wide as to hold everything
 
 
 @pytest.mark.slow
