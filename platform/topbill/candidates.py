@@ -100,6 +100,11 @@ class Signals:
             raise BadData(path.name, f"{error}; expected what the keeper writes; delete the file") from error
 
 
+def signals_path(data: Path, page: str) -> Path:
+    """Where in the data folder the keeper leaves a page's signals."""
+    return data / "pages" / f"{page}.npz"
+
+
 def learn(plays: Iterable[Play], catalog: Catalog, now: float, factors: int = FACTORS) -> Signals:
     """Signals of plays, in any order; plays of titles that the catalogue doesn't have are left out.
 

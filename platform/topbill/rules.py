@@ -127,8 +127,9 @@ def build(read: Sequence[Mapping[str, Any]], at: At, rows: Mapping[str, Sequence
         if named and set(named) <= set(genres):
             at.wrong(Said(f"a block of {', '.join(named)}"), f"something to show in row {row}, which is made of that")
     for row, (count, _) in fresh.items():
-        if count + len(pins.get(row, ())) > titles:
-            expected = f"at most {titles - len(pins[row])}: {len(pins[row])} of {titles} places in row {row} are pinned"
+        pinned = len(pins.get(row, ()))
+        if count <= titles < count + pinned:
+            expected = f"at most {titles - pinned}: {pinned} of {titles} places in row {row} are pinned"
             at.wrong(Said(f"fresh: {count}"), expected)
     return Rules(blocked, genres, pins, tuple(caps), fresh, fatigue)
 

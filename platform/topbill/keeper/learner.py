@@ -16,6 +16,7 @@ from topbill.engine import Live, offered
 from topbill.errors import BadRequest, Conflict, NotFound
 from topbill.log.sqlite import Matured, SqliteLog
 from topbill.records import Decision, Example, Policy, RewardEvent, Snapshot
+from topbill.slates import choices
 from topbill.spec import Experiment
 
 _logger = logging.getLogger("topbill")
@@ -42,8 +43,12 @@ def examples(live: Live, decision: Decision, events: Iterable[RewardEvent]) -> I
     except (BadRequest, KeyError):
         return  # logged under another schema or with actions that are gone: nothing that this policy could use
     rewards = item_rewards(experiment, decision, list(events))
-    whole = len(remaining) == len(actions)
+    whole = len(remaining) == len(actions) and not decision.masks
+    rows, above = list(remaining), list[int]()
     for placement, reward in zip(decision.slate, rewards, strict=True):
+        if decision.masks:
+            remaining = [rows[j] for j in choices(decision.masks, len(rows), placement.position, above).tolist()]
+            above.append(rows.index(row_of[placement.action]))
         if reward is not None:
             at_position = actions if whole and placement.position == 0 else actions.take(remaining)
             yield Example(

@@ -13,6 +13,7 @@ from types import FrameType
 
 from topbill import pages, spec
 from topbill.errors import Conflict, LogError, SpecError, TopbillError
+from topbill.keeper import signals
 from topbill.keeper.learner import BATCH, Learner
 from topbill.keeper.publisher import Publisher
 from topbill.lake import Lake
@@ -43,7 +44,7 @@ class Keeper:
     """Learner and publisher over one log; `step` does what is due."""
 
     def __init__(self, experiments: Path, data: Path) -> None:
-        self._folder = experiments
+        self._folder, self._data = experiments, data
         self._log = SqliteLog(data / "log.sqlite")
         self._seen = _marks(experiments)
         self._experiments = spec.load_all(pages.sources(experiments))
@@ -51,7 +52,7 @@ class Keeper:
         self.publisher = Publisher(
             self._log, Lake(data), lambda: self._experiments, every=PUBLISH_EVERY, learned=self.learner.needed_after
         )
-        self._published = 0.0
+        self._published = self._signalled = 0.0
 
     def step(self) -> bool:
         """Whether there is more to do at once."""
@@ -61,6 +62,9 @@ class Keeper:
             self.publisher.step()
             self._log.checkpoint()
             self._published = time.monotonic()
+        if time.monotonic() - self._signalled >= signals.EVERY:
+            signals.refresh(self._folder, self._data, self._experiments, time.time())
+            self._signalled = time.monotonic()
         return read >= BATCH
 
     def finish(self) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 
 from topbill import pages
-from topbill.candidates import Signals
+from topbill.candidates import Signals, signals_path
 from topbill.catalog import Catalog
 from topbill.engine import Engine, new_id
 from topbill.errors import Conflict, NotFound, TopbillError
@@ -214,11 +214,6 @@ class Desk:
         if len(self._spots) > _REMEMBERED:
             self._spots.popitem(last=False)
         return known
-
-
-def signals_path(data: Path, page: str) -> Path:
-    """Where the keeper leaves a page's signals."""
-    return data / "pages" / f"{page}.npz"
 
 
 def _spots(answer: PageAnswer) -> dict[str, Spot]:

@@ -1,0 +1,104 @@
+"""The first stage: what was watched together is found again, sources are kept, and what is new gets into the pools."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from topbill.candidates import HALF_LIFE, SOURCES, Play, Row, Signals, Stage, learn, recall
+from topbill.catalog import Catalog
+from topbill.errors import BadData
+
+FILMS = Path(__file__).parents[2] / "experiments" / "catalogue.csv"
+NOW = 1_790_000_000.0
+
+
+@pytest.fixture(scope="module")
+def films() -> Catalog:
+    return Catalog.read(FILMS)
+
+
+def tasteful(catalog: Catalog, viewers: int = 500, each: int = 10) -> list[list[int]]:
+    """Plays of viewers who each like one of 40 clubs of 25 titles that share nothing in the catalogue."""
+    rng = np.random.default_rng(3)
+    clubs = rng.permutation(len(catalog))[:1000].reshape(40, 25)
+    return [rng.choice(clubs[rng.integers(40)], size=each, replace=False).tolist() for _ in range(viewers)]
+
+
+def test_what_was_watched_together_is_recalled(films: Catalog) -> None:
+    histories = tasteful(films)
+    plays = [Play(f"u{u}", films.ids[t], NOW) for u, history in enumerate(histories) for t in history[:-1]]
+    held_out = [(history[:-1], history[-1]) for history in histories]
+    knowing, ignorant = Stage(films, learn(plays, films, NOW)), Stage(films)
+    found, asked = recall(knowing, held_out, NOW)
+    before, _ = recall(ignorant, held_out, NOW)
+    assert asked == 500
+    assert found / asked > 0.9  # a club has 25 titles; all of them fit among 200 candidates
+    assert before / asked < 0.35
+
+
+def test_trending_forgets_and_popular_does_not(films: Catalog) -> None:
+    old, recent = films.ids[1500], films.ids[1600]
+    plays = [Play("u", old, NOW - 7 * HALF_LIFE)] * 10 + [Play("u", recent, NOW)] * 2
+    signals = learn(plays, films, NOW)
+    row = films.index
+    assert signals.popular[row[old]] > signals.popular[row[recent]]
+    assert signals.trending[row[old]] < signals.trending[row[recent]]
+    assert signals.trending[row[old]] == pytest.approx(10 / 128)
+
+
+def test_popular_is_popular_in_the_viewer_s_region(films: Catalog) -> None:
+    loved = {"de": films.ids[1999], "us": films.ids[1998]}
+    plays = [Play(f"u{i}", title, NOW, region) for region, title in loved.items() for i in range(200)]
+    stage, everything = Stage(films, learn(plays, films, NOW)), np.ones(len(films), dtype=bool)
+    for region, title in loved.items():
+        members = stage.look(region, (), everything, NOW, "").members(Row("popular"))
+        assert members[0] == films.index[title]
+
+
+def test_more_like_this_shares_genres(films: Catalog) -> None:
+    stage, everything = Stage(films), np.ones(len(films), dtype=bool)
+    horror = np.flatnonzero(films.genre(["horror"]))[:3].tolist()
+    alike = stage.look("us", horror, everything, NOW, "").members(Row("similar"))[:30]
+    assert films.genre(["horror"])[alike].mean() > 0.8
+    assert not set(horror) & set(alike.tolist())
+
+
+def test_a_pool_keeps_each_candidate_s_sources_and_has_room_for_what_is_new(films: Catalog) -> None:
+    stage, everything = Stage(films), np.ones(len(films), dtype=bool)
+    sight = stage.look("us", (5, 6), everything, NOW, "page")
+    taken = np.zeros(len(films), dtype=bool)
+    taken[:10] = True
+    pool = sight.pool("popular", Row("popular"), taken, 60)
+    assert len(pool) == len(set(pool.tolist())) == 60
+    assert pool.min() >= 10
+    assert (np.diff([np.flatnonzero(stage.popular == title)[0] for title in pool]) > 0).all()
+    assert sight.sources[pool, SOURCES.index("popular")].sum() >= 48
+    assert sight.sources[pool, SOURCES.index("new")].sum() >= 6
+    again = stage.look("us", (5, 6), everything, NOW, "page").pool("popular", Row("popular"), taken, 60)
+    other = stage.look("us", (5, 6), everything, NOW, "another page").pool("popular", Row("popular"), taken, 60)
+    assert np.array_equal(pool, again)
+    assert not np.array_equal(pool, other)
+
+
+def test_signals_survive_the_file_and_a_changed_catalogue(films: Catalog, home: Any, tmp_path: Path) -> None:
+    plays = [Play(f"u{i % 7}", films.ids[i % 40], NOW, "us") for i in range(200)]
+    signals = learn(plays, films, NOW)
+    signals.save(tmp_path / "pages" / "home.npz")
+    held = Signals.load(tmp_path / "pages" / "home.npz")
+    assert (held.ids, held.regions, held.plays) == (signals.ids, signals.regions, 200)
+    assert np.array_equal(held.factors, signals.factors)
+    assert Stage(home.catalog(), held).heat.max() == 0.0  # none of these titles is there
+    (tmp_path / "broken.npz").write_bytes(b"no")
+    with pytest.raises(BadData, match="delete the file"):
+        Signals.load(tmp_path / "broken.npz")
+
+
+@pytest.mark.parametrize("plays", [0, 1, 2])
+def test_next_to_no_plays_are_no_error(films: Catalog, plays: int) -> None:
+    signals = learn([Play("u", films.ids[3], NOW)] * plays, films, NOW)
+    assert np.isfinite(signals.factors).all()
+    assert np.isfinite(Stage(films, signals).heat).all()
