@@ -126,6 +126,10 @@ def test_a_snapshot_is_scored_on_what_came_after_it(published: Make) -> None:
     assert found.decisions < 2000
     assert 0 < found.left_out["before the snapshot"] <= 1000
     assert set(found.targets) == {"home/chance v1"}
+    again = evaluate("home", "snapshot:1", world.data, variant="chance")
+    assert again.targets["home/chance v1"]["ips"].value == found.targets["home/chance v1"]["ips"].value
+    with pytest.raises(NotFound, match="no policy version 7"):
+        evaluate("home", "snapshot:7", world.data)
 
 
 def test_rankings_use_the_ranking_estimators_and_recover_the_truth(published: Make) -> None:
@@ -185,6 +189,8 @@ def test_a_log_too_young_to_judge_is_refused(published: Make) -> None:
     found = evaluate("home", "uniform", published(n=1000, age=-700).data)
     assert found.left_out["immature"] > 500
     assert {e.reason for e in found.targets["uniform"].values()} == {"rewards-immature"}
+    younger = evaluate("home", "uniform", published(n=300, age=-400).data)
+    assert {e.reason for e in (younger.logged, *younger.targets["uniform"].values())} == {"rewards-immature"}
 
 
 def test_policy_versions_inside_the_log_are_counted_and_warned_of(published: Make) -> None:

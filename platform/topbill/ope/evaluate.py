@@ -17,8 +17,8 @@ from topbill.errors import BadData, BadRequest, NotFound
 from topbill.log.sqlite import SqliteLog
 from topbill.ope.arrays import estimate
 from topbill.ope.assess import Interval, Lam
-from topbill.ope.diagnostics import Gates
-from topbill.ope.estimator import Estimate
+from topbill.ope.diagnostics import Diagnostics, Gates
+from topbill.ope.estimator import Estimate, refused
 from topbill.ope.record import Record
 from topbill.ope.registry import DEFAULT
 from topbill.ope.reward_model import Link
@@ -82,8 +82,8 @@ def evaluate(
     """What `policy` would have earned per decision in experiment `key`, from the lake in `data_dir`.
 
     - `policy`: an experiment file or Experiment (each of its variants, or `variant`), learning as it goes from the
-      log's past only; "snapshot" (the published state, scored on what came after it); "uniform"; "always ACTION"; or
-      a callable from context and remaining actions to their probabilities.
+      log's past only; "snapshot" or "snapshot:VERSION" (a stored state, scored on what came after it); "uniform";
+      "always ACTION"; or a callable from context and remaining actions to their probabilities.
     - `log_variants`: whose decisions to use; by default every variant that explores. Fallbacks, immature decisions
       and other revisions' undecodable contexts are left out and counted.
     - Rewards are the objective of the experiment as published, in [0, 1] per item; a slate's is their sum.
@@ -98,7 +98,7 @@ def evaluate(
             raise BadData(
                 "rewards", f"decisions 0 to {record.decisions - 1} of {key}: got no reward event; send rewards"
             )
-        targets = resolve(policy, variant=variant, logged=record.experiment, snapshot=lambda: _snapshot(data, key))
+        targets = resolve(policy, variant=variant, logged=record.experiment, snapshot=lambda v: _snapshot(data, key, v))
         used = _explorers(record.experiment) if log_variants is None else tuple(log_variants)
         walk = Walk(record, targets, used, link)
         walk.run(progress)
@@ -111,36 +111,29 @@ def evaluate(
 def _summarised(
     walk: Walk, used: tuple[str, ...], estimators: Sequence[str] | None, lam: Any, options: dict[str, Any]
 ) -> Evaluation:
-    if not walk.decisions:
-        raise BadData("decisions", f"got none of {walk.key} to score; left out: {walk.left_out or 'nothing'}; wait")
-    units = np.array(walk.units, dtype=object)
-    slate = walk.column("slate").astype(np.intp)
-    total = np.bincount(slate, weights=walk.column("r"))
-    sure = np.ones(total.size)
-    found = {}
-    for i, target in enumerate(walk.targets):
-        own = {name: walk.column(f"{name}{i}") for name in ("pi", "dm", "unsupported", "moment")}
-        if walk.ranking:
-            found[target.name] = _ranking(walk, own, units[slate], estimators or RANKING, options)
-        else:
-            found[target.name] = estimate(
-                total,
-                walk.column("p"),
-                own["pi"],
-                q_logged=walk.column("q"),
-                q_target=own["dm"],
-                units=units,
-                estimators=estimators or SINGLE,
-                lam=lam,
-                eligible=walk.column("support"),
-                unsupported=own["unsupported"],
-                weight_moments=walk.predictable(own["moment"]),
-                embedding_propensities=walk.complete("embedded"),
-                target_embedding_propensities=walk.complete(f"embedded{i}"),
-                facts=walk.facts(),
-                **options,
+    names = estimators or (RANKING if walk.ranking else SINGLE)
+    if walk.decisions:
+        units = np.array(walk.units, dtype=object)
+        total = np.bincount(walk.column("slate").astype(np.intp), weights=walk.column("r"))
+        sure = np.ones(total.size)
+        found = {
+            target.name: (
+                _ranking(walk, i, units, names, options)
+                if walk.ranking
+                else _single(walk, i, total, units, names, lam, options)
             )
-    logged = estimate(total, sure, sure, units=units, estimators=("ips",), facts=walk.facts(), **options)["ips"]
+            for i, target in enumerate(walk.targets)
+        }
+        logged = estimate(total, sure, sure, units=units, estimators=("ips",), facts=walk.facts(), **options)["ips"]
+    elif walk.left_out["immature"]:
+        young = Diagnostics(0, 0, 0.0, 0.0, 0.0, 0.0, 0.0, 0, mature_share=0.0)
+        found = {
+            t.name: {n: refused(n, "rewards-immature", young, options["alpha"]) for n in names} for t in walk.targets
+        }
+        logged = refused("ips", "rewards-immature", young, options["alpha"])
+    else:
+        causes = ", ".join(f"{count} {cause}" for cause, count in walk.left_out.items()) or "nothing"
+        raise BadData("decisions", f"got none of {walk.key} to score; left out: {causes}; expected some by {used}")
     return Evaluation(
         experiment=walk.key,
         variants=used,
@@ -154,12 +147,32 @@ def _summarised(
     )
 
 
-def _ranking(
-    walk: Walk, own: dict[str, Any], units: Any, estimators: Sequence[str], options: dict[str, Any]
+def _single(
+    walk: Walk, i: int, total: Any, units: Any, estimators: Sequence[str], lam: Any, options: dict[str, Any]
 ) -> dict[str, Estimate]:
+    return estimate(
+        total,
+        walk.column("p"),
+        walk.column(f"pi{i}"),
+        q_logged=walk.column("q"),
+        q_target=walk.column(f"dm{i}"),
+        units=units,
+        estimators=estimators,
+        lam=lam,
+        eligible=walk.column("support"),
+        unsupported=walk.column(f"unsupported{i}"),
+        weight_moments=walk.predictable(walk.column(f"moment{i}")),
+        embedding_propensities=walk.complete("embedded"),
+        target_embedding_propensities=walk.complete(f"embedded{i}"),
+        facts=walk.facts(),
+        **options,
+    )
+
+
+def _ranking(walk: Walk, i: int, units: Any, estimators: Sequence[str], options: dict[str, Any]) -> dict[str, Estimate]:
     """The logged propensities are given the items above, so slate and cascade levels are their products."""
     slate, place = walk.column("slate").astype(np.intp), walk.column("position")
-    logged, target = _cascade(walk.column("p"), place), _cascade(own["pi"], place)
+    logged, target = _cascade(walk.column("p"), place), _cascade(walk.column(f"pi{i}"), place)
     last = np.append(np.flatnonzero(place == 0)[1:], place.size) - 1  # the row of each slate's last position
     return estimate_slate(
         walk.column("r"),
@@ -170,10 +183,10 @@ def _ranking(
         cascade_propensities=logged,
         target_cascade_propensities=target,
         q_logged=walk.column("q"),
-        q_target=own["dm"],
-        units=units,
+        q_target=walk.column(f"dm{i}"),
+        units=units[slate],
         estimators=estimators,
-        facts=walk.facts() | {"unsupported": float(own["unsupported"].mean())},
+        facts=walk.facts() | {"unsupported": float(walk.column(f"unsupported{i}").mean())},
         **options,
     )
 
@@ -187,14 +200,14 @@ def _cascade(p: Any, place: Any) -> Any:
     return out
 
 
-def _snapshot(data: Path, key: str) -> Snapshot | None:
+def _snapshot(data: Path, key: str, version: int | None) -> Snapshot | None:
     """One blob from the log: the only thing that evaluation reads there, as the lake does not keep policies."""
     path = data / "log.sqlite"
     if not path.exists():
         raise NotFound(f"{path}: no log there; expected the data folder of `topbill serve`")
     log = SqliteLog(path)
     try:
-        return log.snapshot(key)
+        return log.snapshot(key, version)
     finally:
         log.close()
 

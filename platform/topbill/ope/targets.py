@@ -136,12 +136,13 @@ def resolve(
     *,
     variant: str | None,
     logged: Experiment,
-    snapshot: Callable[[], Snapshot | None],
+    snapshot: Callable[[int | None], Snapshot | None],
 ) -> list[Target]:
     """The targets that `policy` names.
 
-    An experiment or its file gives one for each variant (or `variant`); "snapshot" the published policies of the
-    evaluated experiment; "uniform" and "always X" what they say. Raises NotFound, BadRequest, SpecError.
+    An experiment or its file gives one for each variant (or `variant`); "snapshot" (or "snapshot:VERSION") the stored
+    policies of the evaluated experiment; "uniform" and "always X" what they say. Raises NotFound, BadRequest,
+    SpecError.
     """
     text = str(policy) if isinstance(policy, str | Path) else ""
     if text == "uniform":
@@ -151,10 +152,14 @@ def resolve(
         if logged.actions and action not in (known := [a.id for a in logged.actions]):
             raise BadData("policy", f"got unknown action {action!r}; expected one of {', '.join(known)}")
         return [always(action)]
-    if text == "snapshot":
-        held = snapshot()
+    if text.partition(":")[0] == "snapshot":
+        number = text.partition(":")[2]
+        if number and not number.isdigit():
+            raise BadRequest("policy", f"got {text!r}; expected snapshot:VERSION, as snapshot:3")
+        held = snapshot(int(number) if number else None)
         if held is None:
-            raise NotFound(f"{logged.key}: no policy version in the log yet; start `topbill keep` and send rewards")
+            which = f"no policy version {number}" if number else "no policy version in the log yet"
+            raise NotFound(f"{logged.key}: {which}; start `topbill keep` and send rewards")
         return [ByVariant(logged, name, held) for name in ([variant] if variant else held.states)]
     if text:
         if not Path(text).exists():

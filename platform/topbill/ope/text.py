@@ -46,6 +46,8 @@ def _explain(estimates: Iterable[Estimate], d: Diagnostics, console: Console) ->
     codes = dict.fromkeys(e.reason for e in estimates if e.reason)
     for code in codes:
         console.print(f"  [yellow]{code}[/]: {REASONS[code]}", highlight=False)
+    if not d.rows:
+        return
     console.print(
         f"  effective sample {d.ess:,.0f} of {d.rows:,}; mean weight {d.mean_weight:.3f}; "
         f"largest weight {d.largest_weight:.3g} ({d.largest_share:.2%} of all)",
