@@ -79,7 +79,7 @@ def test_what_is_left_out_follows_from_the_rest(sample: str, file: File) -> None
     assert e.layer == e.key, "a layer of its own"
     assert {m.name: m.better for m in e.metrics}["abandon"] == "lower", "only a guardrail"
     assert {m.name: m.better for m in e.metrics}["play"] == "higher"
-    assert e.variants[1].policy == "thompson"
+    assert (e.variants[1].policy, e.variants[1].floor) == ("auto", 0.02 / len(e.actions))
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)

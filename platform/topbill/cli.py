@@ -106,22 +106,29 @@ def schema() -> None:
 
 
 @app.command
-def rebuild(key: str, *, experiments: Experiments = _EXPERIMENTS, data: Data = _DATA) -> None:
+def rebuild(key: str, *, experiments: Path | None = None, data: Data = _DATA) -> None:
     """Fold an experiment's log again from the start; exit 0 when it reaches the stored state, bit by bit.
 
     Parameters
     ----------
     key: The experiment.
+    experiments: Folder of its file; left out, its newest revision in the log's audit is taken.
     """
     from topbill import spec
     from topbill.keeper import archive
     from topbill.keeper.learner import rebuild as fold_again
     from topbill.log.sqlite import SqliteLog
 
-    experiment = next((e for e in spec.load_all([experiments]) if e.key == key), None)
-    if experiment is None:
-        raise NotFound(f"{experiments}: no experiment {key!r}; see topbill validate {experiments}")
+    if not (data / "log.sqlite").exists():
+        raise NotFound(f"{data}: no log there; expected the data folder of `topbill up`")
     log = SqliteLog(data / "log.sqlite")
+    if experiments is None:
+        known = {r.experiment: spec.from_raw(json.loads(r.spec), f"{r.experiment} (audit)") for r in log.revisions(key)}
+    else:
+        known = {e.key: e for e in spec.load_all([experiments])}
+    if key not in known:
+        raise NotFound(f"{experiments or data}: no experiment {key!r}; see topbill validate {experiments or ''}")
+    experiment = known[key]
     with err.status(f"folding the log of {key}"):
         held, states = fold_again(log, experiment, archive.reader(data))
     log.close()

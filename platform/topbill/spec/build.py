@@ -14,6 +14,8 @@ from topbill.spec.format import DEFAULT_POLICY
 from topbill.spec.forms import At, Said, listed, nearest, percent
 from topbill.spec.model import Experiment, Guardrail, Metric, Variant
 
+AUTO_EXPLORES = 0.02
+"""Share of decisions that `auto` spreads over all actions unless told otherwise, so that its log can be evaluated."""
 _COMMON = ("policy", "share", "control", "floor", "evaluable", "training")
 _AS_READ = ("surface", "title", "owner", "hypothesis", "unit", "status", "traffic", "holdout", "slots")
 _AS_READ_TOO = ("feedback", "click_model", "refit", "personalizer", "budget_ms")
@@ -192,8 +194,9 @@ def _check_split(variants: Read, raw: Read, at: At) -> None:
 def _variant(name: str, parts: Read, ids: list[str], at: At) -> Variant | None:
     kind = parts.get("policy", DEFAULT_POLICY)
     policy = KINDS[kind]
-    floor = parts.get("floor", 0.0)
-    if policy.deterministic and kind != "fixed" and floor == 0.0 and parts.get("evaluable", True):
+    evaluable = parts.get("evaluable", True)
+    floor = parts.get("floor", AUTO_EXPLORES / max(len(ids), 1) if kind == "auto" and evaluable else 0.0)
+    if policy.deterministic and kind != "fixed" and floor == 0.0 and evaluable:
         expected = f"a floor above 0%, since {kind} is deterministic and its log could not be evaluated"
         at.key("floor").wrong(Said("no floor"), expected, "write floor: 2%, or evaluable: false to go without")
     if ids and floor * len(ids) > 1.0:

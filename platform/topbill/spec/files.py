@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from topbill.errors import Problem, SpecError
 from topbill.spec.build import build
@@ -24,7 +25,15 @@ def load(path: Path) -> Experiment:
     except OSError as error:
         raise SpecError([Problem(path.name, "file", error.strerror or "an error", "a readable YAML file")]) from None
     raw, problems = parse(data, path.name)
-    at = At(path.name, problems=problems)
+    return from_raw(raw, path.name, problems)
+
+
+def from_raw(raw: Any, name: str, problems: Sequence[Problem] = ()) -> Experiment:
+    """The experiment that parsed YAML (or the audit's JSON) says; `name` is what its problems are said of.
+
+    Raises SpecError with every problem, after those already found.
+    """
+    at = At(name, problems=list(problems))
     read = EXPERIMENT.read(raw, at)
     experiment = None if read is BAD else build(read, raw, at)
     if experiment is None:
