@@ -113,8 +113,8 @@ def numbers(value: Any) -> Iterator[float]:
             yield from numbers(item)
 
 
-def text(found: report.Report) -> str:
-    console = Console(width=160, file=StringIO())
+def text(found: report.Report, width: int = 160) -> str:
+    console = Console(width=width, file=StringIO())
     report.render_text(found, console)
     return console.file.getvalue()
 
@@ -332,6 +332,14 @@ def test_the_verdict_comes_first_and_is_about_the_same_decisions(tmp_path: Path)
     lines = text(found).splitlines()
     assert lines[3].startswith("bandit beats editorial")
     assert "Ship." in report.to_html(found)
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_the_text_fits_the_terminal_uncut(tmp_path: Path, width: int) -> None:
+    shown = text(made(tmp_path, **trial(0.2)), width)
+    assert "…" not in shown
+    assert max(map(len, shown.splitlines())) <= width
+    assert "+" in next(row for row in shown.splitlines() if "objective" in row and "bandit" in row and "%" in row)
 
 
 def test_a_broken_split_withholds_the_verdict(tmp_path: Path) -> None:

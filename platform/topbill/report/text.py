@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import groupby
 
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -13,6 +14,8 @@ from topbill.report import words
 from topbill.report.model import Health, Report
 
 _SHOWN_ACTIONS = 12
+_WIDE = 105
+"""Columns of a terminal from which on every number has its place."""
 
 
 def render_text(report: Report, console: Console) -> None:
@@ -31,29 +34,28 @@ def render_text(report: Report, console: Console) -> None:
         console.print(f"[yellow]![/] {escape(note.sentence)}", highlight=False)
     if report.ab is not None and report.ab.comparisons:
         _effects(report.ab, console)
-    console.print(_variants(report), _metrics(report), *_shares(report))
+    console.print(_variants(report, console), _metrics(report), *_shares(report))
     _health(report.health, console)
 
 
 def _effects(analysis: Analysis, console: Console) -> None:
     peeking = "valid however often one looks" if analysis.method == "sequential" else analysis.method
     table = _table(f"Against {analysis.control}, {1 - analysis.alpha:.0%} intervals ({peeking})")
-    for heading in ("metric", "variant"):
-        table.add_column(heading)
-    for heading in ("value", "control", "lift", "interval", "chance to win", "adjusted p"):
-        table.add_column(heading, justify="right")
-    table.add_column("call")
+    headings = ("value", "control", "lift", "interval", "chance", "adjusted p", "call")
+    shown = [h for h in headings if console.width >= _WIDE or h not in ("value", "control", "adjusted p")]
+    for heading in ("metric", "variant", *shown):
+        table.add_column(heading, justify="left" if heading in ("metric", "variant", "call") else "right")
     for metric, group in groupby(analysis.comparisons, key=lambda c: c.metric):
         for i, c in enumerate(group):
-            label = "" if i else escape(metric)
-            table.add_row(label, escape(str(c.variant)), *_effect(c))
+            cells = dict(zip(headings, _effect(c), strict=True))
+            table.add_row("" if i else escape(metric), escape(str(c.variant)), *(cells[h] for h in shown))
         table.add_section()
     console.print(table)
     for g in analysis.guardrails:
         verdict = "[red]broken[/]" if g.status == "worse" else words.GUARDRAILS[g.status]
         bounds = words.between(g.worse_by_low, g.worse_by_high)
-        change = f"; worse by {words.signed(g.worse_by)}, between {bounds}" if bounds else ""
-        allowed = f" ({g.worse_by_at_most:.1%} allowed)"
+        change = f"; worse by {words.signed(g.worse_by)}, interval {bounds}" if bounds else ""
+        allowed = f"; {g.worse_by_at_most:.1%} allowed"
         console.print(f"guardrail {escape(g.metric)}, {escape(g.variant)}: {verdict}{change}{allowed}", highlight=False)
     ratio = analysis.sample_ratio
     split = ", ".join(f"{escape(v)} {n:,}" for v, n in ratio.counts.items())
@@ -77,17 +79,18 @@ def _effect(c: Comparison) -> tuple[str, ...]:
     return *numbers, chance, p, colour + call
 
 
-def _variants(report: Report) -> Table:
+def _variants(report: Report, console: Console) -> Table:
     table = _table("Reward per decision (the objective), 95% interval by unit")
-    for heading in ("variant", "policy"):
-        table.add_column(heading)
-    for heading in ("planned", "units", "decisions", "mature", "reward", "interval"):
-        table.add_column(heading, justify="right")
+    headings = ("variant", "policy", "planned", "units", "decisions", "mature", "reward", "interval")
+    shown = [h for h in headings if console.width >= _WIDE or h not in ("policy", "planned")]
+    for heading in shown:
+        table.add_column(heading, justify="left" if heading in ("variant", "policy") else "right")
     for v in report.variants:
-        shown = f"{escape(v.variant)} (control)" if v.control else escape(v.variant)
+        label = f"{escape(v.variant)} (control)" if v.control else escape(v.variant)
         planned = "" if v.share is None else f"{v.share:.0%}"
         counts = (f"{v.units:,}", f"{v.decisions:,}", f"{v.reward.decisions:,}")
-        table.add_row(shown, v.policy, planned, *counts, *words.estimate(v.reward))
+        cells = dict(zip(headings, (label, v.policy, planned, *counts, *words.estimate(v.reward)), strict=True))
+        table.add_row(*(cells[h] for h in shown))
     return table
 
 
@@ -161,4 +164,4 @@ def _health(health: Health, console: Console) -> None:
 
 
 def _table(title: str) -> Table:
-    return Table(title=title, title_justify="left", title_style="bold", header_style="dim", expand=False)
+    return Table(title=title, title_justify="left", title_style="bold", header_style="dim", box=SIMPLE)
