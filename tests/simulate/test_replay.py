@@ -136,7 +136,7 @@ def test_no_rows_and_no_parquet_are_refused(tmp_path: Path) -> None:
 
 
 def test_unknown_kinds_are_refused_before_any_work(tmp_path: Path) -> None:
-    with pytest.raises(BadRequest, match="got 'thomson'; expected one of .*thompson"):
+    with pytest.raises(BadRequest, match=r"got 'thomson'; expected one of .*thompson"):
         replay_obd(tmp_path / "missing.parquet", ["uniform", "thomson"])
 
 
