@@ -94,12 +94,12 @@ def explored_by_position(data: Path | str, key: str) -> pd.DataFrame:
 
 
 def policy_versions(data: Path | str, key: str) -> pd.DataFrame:
-    """Per policy version that decided: policy_version, first_at, last_at, decisions; newest first."""
+    """Per policy version that decided: policy_version, first_at, last_at, decisions; newest first, at most 1,000."""
     with opened(data) as connection:
         return frame(
             connection,
             'SELECT policy_version, min("at") AS first_at, max("at") AS last_at, count(*) AS decisions FROM decisions '
-            f"WHERE experiment = {quoted(key)} AND variant IS NOT NULL GROUP BY 1 ORDER BY 1 DESC",
+            f"WHERE experiment = {quoted(key)} AND variant IS NOT NULL GROUP BY 1 ORDER BY 1 DESC LIMIT 1000",
         )
 
 

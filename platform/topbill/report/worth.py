@@ -20,6 +20,8 @@ SAMPLE = 100_000
 DRAWS, REWARDED, LARGEST = 10, 5, 0.2
 """No interval is given for an action with fewer draws than the first, fewer rewarded ones than the second, or where
 a single draw carries more than this share of all weight."""
+STAGES = 50
+"""The log is cut into so many parts of like size; within one, policy versions are taken as one."""
 REASONS = {
     "": "nothing to remark",
     "too_few_draws": f"it stood first fewer than {DRAWS} times",
@@ -40,8 +42,8 @@ def worth(
     viewers. With one slot the value does not depend on who chose, so that all variants' decisions speak for it; a
     slate's rest does, and only the variant's own count.
 
-    The scores Γ = m + 1(drawn)/p·(r − m) of each action, m its estimate from earlier policy versions, are averaged
-    with weights h = mean(1/p)^(−½) of their version, which steadies their variance, so that the average is normal
+    The scores Γ = m + 1(drawn)/p·(r − m) of each action, m its estimate from earlier stages of the log, are averaged
+    with weights h = mean(1/p)^(−½) of their stage, which steadies their variance, so that the average is normal
     again although p learned from the rewards (Hadad et al. 2021, eq. 16; Zhan et al. 2021: not contextual).
     """
     with opened(data) as connection:
@@ -60,18 +62,23 @@ def worth(
 
 
 def _cells(connection: Connection, key: str, variant: str, segment: str | None, group: str | None) -> str:
-    """SQL for sums per unit u, version v (of a variant's policy) and action, over decisions where it had a chance p."""
+    """SQL for sums per unit u, stage v of a variant's log, and action, over decisions where it had a chance p."""
     about = experiment(connection, key)
     nth = every_nth(count(connection, key), SAMPLE)
     window = max((m.window for m in about.metrics if about.objective.get(m.name)), default=0.0)
+    (span,) = rows(
+        connection, f"SELECT min(seq) AS first, max(seq) AS last FROM decisions WHERE experiment = {quoted(key)}"
+    )
+    first, last = span["first"] or 0, span["last"] or 0
+    stage = f"((seq - {first}) * {STAGES} // {last - first + 1})"
     whose = f"variant = {quoted(variant)}" if about.slots > 1 else "variant IS NOT NULL"
     context, inside = "", ""
     if segment is not None and group is not None:
         context = f", {parsed(about)} AS c"
         inside = f" WHERE {segment_columns(about)[segment]} = {quoted(group)}"
     return (
-        "WITH chosen AS (SELECT * FROM (SELECT decision_id, hash(unit) AS u, policy_version AS version, "
-        f"variant || '/' || policy_version AS v, variant = {quoted(variant)} AS own, slate[1] AS first, eligible, "
+        f"WITH chosen AS (SELECT * FROM (SELECT decision_id, hash(unit) AS u, {stage} AS version, "
+        f"variant || '/' || {stage} AS v, variant = {quoted(variant)} AS own, slate[1] AS first, eligible, "
         f"probabilities[1] AS chances{context} FROM decisions WHERE experiment = {quoted(key)} AND reason = 'policy' "
         f"AND {whose} AND len(probabilities) > 0 AND hash(seq) % {nth} = 0 "
         f'AND epoch_us("at") + {round(window * 1e6)} < {moment(connection)}){inside}), '
