@@ -36,7 +36,9 @@ def ridge(phi: np.ndarray, r: np.ndarray, prior: np.ndarray) -> tuple[np.ndarray
 
 
 def test_disjoint_linucb_is_ridge_regression_per_action():
-    policy = LinUCB(LinUCB.Params(model="disjoint", alpha=0.8, prior_scale=0.7), context_size=D, action_size=DA)
+    policy = LinUCB(
+        LinUCB.Params(model="disjoint", link="linear", alpha=0.8, prior_scale=0.7), context_size=D, action_size=DA
+    )
     data = told(200)
     policy.update(data)
     x = RNG.normal(size=D)
@@ -53,7 +55,7 @@ def test_disjoint_linucb_is_ridge_regression_per_action():
 
 
 def test_shared_model_is_ridge_regression_on_the_products():
-    model = Linear(LinearParams(model="shared"), context_size=D, action_size=DA)
+    model = Linear(LinearParams(model="shared", link="linear"), context_size=D, action_size=DA)
     prior = np.diag(model.shared.prior_cov)
     data = told(150)
     for example in data:
@@ -72,7 +74,7 @@ def test_shared_model_is_ridge_regression_on_the_products():
 
 def test_noise_is_estimated():
     rng = np.random.default_rng(4)
-    model = Linear(LinearParams(model="disjoint"), context_size=1, action_size=0)
+    model = Linear(LinearParams(model="disjoint", link="linear", prior_scale=1.0), context_size=1, action_size=0)
     alone = Actions(["a"], np.zeros((1, 0)))
     for _ in range(4000):
         model.learn(Example(np.zeros(1), alone, 0, 1.0, float(rng.random() < 0.05)))
@@ -83,7 +85,7 @@ def test_noise_is_estimated():
 def test_position_bias_stays_out_of_action_scores():
     """The lower position earns less; an action shown there three times in four must not look worse for it."""
     rng = np.random.default_rng(2)
-    model = Linear(LinearParams(model="disjoint"), context_size=1, action_size=0)
+    model = Linear(LinearParams(model="disjoint", link="linear", prior_scale=1.0), context_size=1, action_size=0)
     pair = Actions(["a", "b"], np.zeros((2, 0)))
     for _ in range(4000):
         index = int(rng.random() < 0.5)
@@ -111,7 +113,7 @@ def test_logistic_step_finds_the_mode():
 
 def test_logistic_model_recovers_its_weights():
     rng = np.random.default_rng(8)
-    model = Linear(LinearParams(model="disjoint", link="logistic"), context_size=2, action_size=0)
+    model = Linear(LinearParams(model="disjoint", link="logistic", prior_scale=1.0), context_size=2, action_size=0)
     alone = Actions(["a"], np.zeros((1, 0)))
     for _ in range(20_000):
         x = rng.normal(size=2)
@@ -124,8 +126,10 @@ def test_logistic_model_recovers_its_weights():
 @pytest.mark.parametrize("timed", [False, True])
 def test_forgetting_follows_a_change_and_stays_within_the_prior(timed):
     given = {"half_life_seconds": 200.0} if timed else {"half_life": 200.0}
-    model = Linear(LinearParams(model="disjoint", **given), context_size=1, action_size=0)
-    still = Linear(LinearParams(model="disjoint"), context_size=1, action_size=0)
+    model = Linear(
+        LinearParams(model="disjoint", link="linear", prior_scale=1.0, **given), context_size=1, action_size=0
+    )
+    still = Linear(LinearParams(model="disjoint", link="linear", prior_scale=1.0), context_size=1, action_size=0)
     alone = Actions(["a"], np.zeros((1, 0)))
     for t in range(4000):
         example = Example(np.ones(1), alone, 0, 1.0, 1.0 if t < 2000 else 0.0, at=1e9 + t)
@@ -191,7 +195,9 @@ def test_thompson_probabilities_agree_with_adaptive_integration(spread):
 
 
 def test_thompson_with_correlated_scores_matches_its_posterior():
-    policy = Thompson(Thompson.Params(model="hybrid", samples=20_000, exploration=1.0), context_size=D, action_size=DA)
+    policy = Thompson(
+        Thompson.Params(model="hybrid", link="linear", samples=20_000, exploration=1.0), context_size=D, action_size=DA
+    )
     policy.update(told(30))
     x = RNG.normal(size=D)
     p = policy.score(x, ACTIONS, seed=5).probabilities(np.arange(K))
@@ -207,7 +213,7 @@ def test_thompson_with_correlated_scores_matches_its_posterior():
 def test_a_million_updates_keep_covariances_positive_definite():
     """Scaled down to what a test can wait for; the benchmark runs ten million."""
     rng = np.random.default_rng(3)
-    model = Linear(LinearParams(model="disjoint"), context_size=3, action_size=0)
+    model = Linear(LinearParams(model="disjoint", link="linear", prior_scale=1.0), context_size=3, action_size=0)
     alone = Actions(["a"], np.zeros((1, 0)))
     x = rng.normal(size=(64, 3)) * [1.0, 1e-3, 1e3]
     batch = [Example(x[i], alone, 0, 1.0, float(i % 2)) for i in range(64)]

@@ -16,9 +16,9 @@ from topbill.policies.linear import Layout
 from topbill.records import Actions, Example, Floats, Indices
 
 DESIGNS = (
-    Design("tight", fourier=False, own=0.005, intercept=0.2, shared=0.03, keep=1.0),
+    Design("tight", fourier=False, own=0.005, intercept=0.5, shared=0.03, keep=1.0),
     Design("middle", fourier=False, own=0.2, intercept=0.3, shared=0.05, keep=0.999),
-    Design("wide", fourier=False, own=1.0, intercept=1.0, shared=0.05, keep=0.99),
+    Design("wide", fourier=False, own=1.0, intercept=1.0, shared=0.05, keep=0.98),
     Design("curved", fourier=True, own=2.0, intercept=1.0, shared=0.05, keep=0.998),
 )
 """One setting for all streams: nearly no taste per action, some, much that changes, and taste that is not linear."""

@@ -38,7 +38,7 @@ class LinearParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     ] = "hybrid"
     link: Annotated[
         Literal["linear", "logistic"], msgspec.Meta(description="how a score becomes an expected reward")
-    ] = "linear"
+    ] = "logistic"
     half_life: Annotated[
         Positive | None,
         msgspec.Meta(description="learned examples after which an example counts half; never if absent"),
@@ -52,7 +52,7 @@ class LinearParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
             description="prior standard deviation of a weight, in standard deviations of the reward's noise "
             "(linear link) or in logits (logistic link)"
         ),
-    ] = 1.0
+    ] = 0.5
 
     def __post_init__(self) -> None:
         if self.half_life is not None and self.half_life_seconds is not None:

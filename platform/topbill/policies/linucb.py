@@ -29,8 +29,9 @@ class LinUCBParams(LinearParams, frozen=True, kw_only=True, forbid_unknown_field
 class LinUCB(LinearPolicy):
     """argmax of mean + alpha·width (Li, Chu, Langford and Schapire 2010, algorithm 1), ties shared.
 
-    `alpha` counts posterior standard deviations, with the reward's noise estimated from the residuals, so one
-    value serves clicks at 1% and at 50%. Deterministic: only a floor makes its log evaluable.
+    `alpha` counts posterior standard deviations on the link scale: logits (Filippi et al. 2010), or rewards with
+    their noise estimated from the residuals, so one value serves clicks at 1% and at 50%. The paper's algorithm is
+    `model: disjoint, link: linear, prior_scale: 1`. Deterministic: only a floor makes its log evaluable.
     """
 
     kind: ClassVar[str] = "linucb"

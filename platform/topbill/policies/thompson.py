@@ -99,7 +99,7 @@ class ThompsonParams(LinearParams, frozen=True, kw_only=True, forbid_unknown_fie
     exploration: Annotated[float, msgspec.Meta(gt=0.0, description="factor on the posterior standard deviation")] = 0.5
     samples: Annotated[
         int, msgspec.Meta(ge=16, le=65536, description="joint posterior samples for correlated scores")
-    ] = 256
+    ] = 128
 
 
 class Thompson(LinearPolicy):
