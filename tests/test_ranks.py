@@ -11,7 +11,7 @@ UPPER = (
     "errors records chance features policies slates spec log lake catalog rules candidates engine pages keeper "
     "stats ope ab report"
 )
-ORDER = [*UPPER.split(" "), "simulate", "service", "client", "dashboard", "supervise", "cli", "__main__"]
+ORDER = [*UPPER.split(" "), "simulate", "service", "client", "transfer", "dashboard", "supervise", "cli", "__main__"]
 ONE_PLACE = {
     "duckdb": "lake",
     "deltalake": "lake",

@@ -310,6 +310,21 @@ def report(key: str, *, data: Data = _DATA, json_: Json = False, html: Path | No
 
 
 @app.command
+def power(key: str, *, data: Data = _DATA, metric: str | None = None, json_: Json = False) -> None:
+    """How long an experiment must run, from its own traffic: units and days that a lift needs, and what shows when.
+
+    Parameters
+    ----------
+    key: The experiment.
+    metric: Which metric (default: what its verdict is about).
+    """
+    from topbill.report import plan
+
+    found = plan.plan(key, data, metric=metric)
+    _print_json(found) if json_ else plan.render_plan(found, out)
+
+
+@app.command
 def evaluate(
     key: str,
     *,
@@ -373,6 +388,73 @@ def sql(query: str, *, data: Data = _DATA, json_: Json = False) -> None:
     out.print(table)
     if found.num_rows > _MOST_ROWS:
         out.print(f"{_MOST_ROWS} of {found.num_rows:,} rows; add a LIMIT, or --json for all")
+
+
+Format = Literal["dsjson", "eppo", "parquet", "arrow", "delta", "open-bandit"]
+
+
+@app.command(name="import")
+def import_(
+    file: Path,
+    *,
+    data: Data,
+    format: Format | None = None,  # noqa: A002 (what it is called on the command line)
+    key: str = "imported",
+    experiments: Experiments = _EXPERIMENTS,
+) -> None:
+    """Put a foreign log into a data folder of its own, for reports and evaluation; interrupted, it goes on.
+
+    Parameters
+    ----------
+    file: dsjson (CB and CCB), Eppo's bandit events, Parquet, Arrow, Delta, or the Open Bandit CSV.
+    format: Where the name does not tell.
+    key: The experiment of lines that name none.
+    """
+    from topbill import spec
+    from topbill.transfer import import_log
+
+    known = spec.load_all([experiments]) if experiments.exists() else []
+    with _progress() as bar:
+        task = bar.add_task(file.name, total=None)
+        found = import_log(
+            file,
+            data,
+            format=format,
+            key=key,
+            experiments=known,
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )
+    out.print(f"{data}: holds {found:,} decisions from {file}", highlight=False, soft_wrap=True)
+
+
+@app.command
+def export(
+    key: str,
+    target: Path,
+    *,
+    data: Data = _DATA,
+    format: Format | None = None,  # noqa: A002
+) -> None:
+    """Write an experiment's decisions with their rewards for other tools; interrupted, it goes on.
+
+    Parameters
+    ----------
+    key: The experiment.
+    target: A file (dsjson, eppo), or a folder (parquet, arrow, delta) that takes what is not in it yet.
+    format: Where the name does not tell.
+    """
+    from topbill.transfer import export_log
+
+    with _progress() as bar:
+        task = bar.add_task(key, total=None)
+        found = export_log(
+            key,
+            data,
+            target,
+            format=format,
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )
+    out.print(f"{target}: {found:,} decisions written", highlight=False, soft_wrap=True)
 
 
 def _progress() -> Progress:

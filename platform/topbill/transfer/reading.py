@@ -1,0 +1,145 @@
+"""Files of logged decisions, read a row at a time and in bounded memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import islice
+from pathlib import Path
+
+import msgspec
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.dataset
+import pyarrow.parquet
+
+from topbill.errors import BadData
+from topbill.lake.exchange import read_delta
+from topbill.log import ccb, columnar, dsjson, eppo
+from topbill.records import Decision, Placement, RewardEvent
+from topbill.transfer.formats import Progress, quiet
+
+Row = tuple[Decision, list[RewardEvent]]
+_AT_ONCE = 2_000
+_LARGEST_LINE = 64_000_000
+_OPEN_BANDIT = ("timestamp", "item_id", "position", "click", "propensity_score")
+
+
+def read(source: Path, chosen: str, key: str, *, skip: int = 0, progress: Progress = quiet) -> Iterator[Row]:
+    """The rows of a file or folder after the first `skip`. Raises BadData naming the line or row that is wrong."""
+    if chosen == "dsjson":
+        return _lines(source, _dsjson, key, skip, progress)
+    if chosen == "eppo":
+        return _lines(source, eppo.parse_line, key, skip, progress)
+    if chosen == "open-bandit":
+        return _open_bandit(source, key, skip, progress)
+    return _columns(source, chosen, skip, progress)
+
+
+def _dsjson(line: bytes, *, experiment: str, number: int) -> Row:
+    parse = ccb.parse_line if b'"_outcomes"' in line else dsjson.parse_line
+    return parse(line, experiment=experiment, number=number)
+
+
+def _lines(source: Path, parse: Callable[..., Row], key: str, skip: int, progress: Progress) -> Iterator[Row]:
+    """A row a line; blank lines, and the first `skip` others, are passed over."""
+    total = source.stat().st_size
+    done = rows = number = 0
+    with source.open("rb", buffering=1 << 20) as file:
+        while line := file.readline(_LARGEST_LINE):
+            number += 1
+            done += len(line)
+            if not line.strip():
+                continue
+            rows += 1
+            if rows % _AT_ONCE == 0:
+                progress(done, total)
+            if rows > skip:
+                yield parse(line, experiment=key, number=number)
+    progress(total, total)
+
+
+def _columns(source: Path, chosen: str, skip: int, progress: Progress) -> Iterator[Row]:
+    if chosen == "delta":
+        batches, total = read_delta(source, _AT_ONCE), None
+    else:
+        try:
+            parts = sorted(source.glob(f"part-*.{chosen}")) if source.is_dir() else [source]
+            dataset = pyarrow.dataset.dataset([str(p) for p in parts], format="ipc" if chosen == "arrow" else "parquet")
+            total = dataset.count_rows()
+        except (OSError, pa.ArrowException) as error:
+            raise BadData(str(source), f"cannot be read ({error}); expected {chosen}") from None
+        batches = dataset.to_batches(batch_size=_AT_ONCE, batch_readahead=1, fragment_readahead=1)
+    done = 0
+    for batch in batches:
+        if done + batch.num_rows > skip:
+            yield from islice(columnar.from_table(batch, done), max(0, skip - done), None)
+        done += batch.num_rows
+        progress(done, total)
+
+
+def _open_bandit(source: Path, key: str, skip: int, progress: Progress) -> Iterator[Row]:
+    """The Open Bandit Dataset's CSV (Saito et al. 2021), in two passes: the first finds which items there are.
+
+    A row is one shown item; its position and the user's features are the context, as text.
+    """
+    items: set[str] = set()
+    for batch in _csv(source, ["item_id"]):
+        items.update(str(item) for item in batch.column(0).unique().to_pylist())
+    eligible = tuple(sorted(items, key=lambda item: (len(item), item)))
+    number = 0
+    for batch in _csv(source, None):
+        names = [n for n in batch.schema.names if n in ("position",) or n.startswith("user_feature")]
+        micros = batch.column("timestamp").cast(pa.timestamp("us", tz="UTC")).cast(pa.int64()).to_pylist()
+        for at, row in zip(micros, batch.to_pylist(), strict=True):
+            number += 1
+            if number > skip:
+                yield _shown(key, number, at, row, names, eligible)
+        progress(number, None)
+
+
+def _csv(source: Path, columns: list[str] | None) -> Iterator[pa.RecordBatch]:
+    options = pyarrow.csv.ConvertOptions(include_columns=columns)
+    try:
+        with pyarrow.csv.open_csv(
+            source, pyarrow.csv.ReadOptions(block_size=1 << 20, use_threads=False), convert_options=options
+        ) as reader:
+            missing = [name for name in columns or _OPEN_BANDIT if name not in reader.schema.names]
+            if missing:
+                raise BadData(f"{source.name}.{missing[0]}", f"no such column; expected {', '.join(_OPEN_BANDIT)}")
+            yield from reader
+    except (OSError, pa.ArrowException) as error:
+        raise BadData(str(source), f"cannot be read ({error}); expected an Open Bandit CSV") from None
+
+
+def _shown(key: str, number: int, at: int, row: dict[str, object], names: list[str], eligible: tuple[str, ...]) -> Row:
+    p, click = float(str(row["propensity_score"])), float(str(row["click"]))
+    if not 0.0 < p <= 1.0:
+        raise BadData(f"row {number}", f"got propensity_score {p}; expected one in (0, 1]")
+    item, name = str(row["item_id"]), f"{key}-{number}"
+    decision = Decision(
+        decision_id=name,
+        experiment=key,
+        revision="",
+        variant="logged",
+        unit=name,
+        context=msgspec.Raw(msgspec.json.encode({n: str(row[n]) for n in names})),
+        eligible=eligible,
+        slate=(Placement(0, item, p),),
+        propensity=p,
+        policy="imported",
+        reason="policy",
+        at=at,
+    )
+    event = RewardEvent(decision_id=name, event_id="click", event="reward", value=click, at=at)
+    return decision, [event] if click else []
+
+
+def write_parquet(table: pa.Table, path: Path) -> None:
+    """A table as a Parquet file."""
+    pyarrow.parquet.write_table(table, path, compression="zstd")
+
+
+def write_arrow(table: pa.Table, path: Path) -> None:
+    """A table as an Arrow file."""
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table)

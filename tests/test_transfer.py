@@ -1,0 +1,292 @@
+"""Import and export: what goes out comes back the same, an interruption costs nothing, and mixing is refused."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from topbill import lake, spec, transfer
+from topbill.errors import BadData, BadRequest, NotFound, TopbillError
+from topbill.log import dsjson
+from topbill.ope import evaluate
+from topbill.records import Decision, Placement, RewardEvent
+from topbill.transfer import into, out
+
+Row = tuple[Decision, list[RewardEvent]]
+FORMATS = ("dsjson", "eppo", "parquet", "arrow", "delta")
+SPEC = """
+experiment: home
+surface: artwork
+context:
+  device: {type: category, values: [tv, web]}
+actions:
+  - {id: a}
+  - {id: b}
+  - {id: c}
+metrics:
+  play: {event: play, kind: binary, window: 1h}
+objective: {play: 1.0}
+variants:
+  even: {policy: uniform, share: 100%, control: true}
+"""
+
+
+def logged(number: int, slots: int = 1) -> Row:
+    """A decision by chance, played more when it showed `a`."""
+    ids = ("a", "b", "c")
+    order = [ids[(number + k) % 3] for k in range(slots)]
+    key = f"d{number}"
+    at = 1_790_000_000_000_000 + number * 1_000_000
+    p = 1.0
+    for k in range(slots):
+        p /= 3 - k
+    decision = Decision(
+        decision_id=key,
+        experiment="home",
+        revision="r1",
+        variant="even",
+        unit=f"u{number % 50}",
+        context=msgspec.Raw(b'{"device":"tv"}' if number % 2 else b'{"device":"web"}'),
+        eligible=ids,
+        slate=tuple(Placement(k, action, 1 / (3 - k)) for k, action in enumerate(order)),
+        propensity=p,
+        probabilities=tuple(tuple(0.0 if action in order[:k] else 1 / (3 - k) for action in ids) for k in range(slots)),
+        policy="uniform",
+        reason="policy",
+        at=at,
+    )
+    played = number % 2 if order[0] == "a" else number % 5 == 0
+    event = RewardEvent(
+        decision_id=key, event_id="e", event="play", action=order[0], position=0, occurred_at=at + 5, at=at + 9
+    )
+    return decision, [event] if played else []
+
+
+def write(path: Path, rows: list[Row]) -> Path:
+    """A dsjson file."""
+    path.write_bytes(b"".join(dsjson.dump_line(*row, {name: {} for name in "abc"}) + b"\n" for row in rows))
+    return path
+
+
+@pytest.fixture
+def experiments(tmp_path: Path) -> list[spec.Experiment]:
+    (tmp_path / "home.yaml").write_text(SPEC)
+    return [spec.load(tmp_path / "home.yaml")]
+
+
+@pytest.fixture(autouse=True)
+def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(into, "BATCH", 100)
+    monkeypatch.setattr(out, "BATCH", 70)
+
+
+def stored(data: Path) -> tuple[int, int]:
+    connection = lake.connect(data / lake.FACE)
+    counts = [connection.execute(f"SELECT count(*) FROM {t}").fetchall()[0][0] for t in ("decisions", "rewards")]  # noqa: S608
+    connection.close()
+    return counts[0], counts[1]
+
+
+# ---------------------------------------------------------------------- round trips
+
+
+@pytest.mark.parametrize("chosen", FORMATS)
+@pytest.mark.parametrize("slots", [1, 2])
+def test_an_export_imported_again_is_the_same_log(
+    tmp_path: Path, experiments: list[spec.Experiment], chosen: Any, slots: int
+) -> None:
+    if chosen == "eppo" and slots > 1:
+        pytest.skip("a bandit event holds one action")
+    rows = [logged(i, slots) for i in range(250)]
+    source = tmp_path / "in.dsjson"
+    if slots == 1:
+        write(source, rows)
+    else:
+        from topbill.log import ccb
+
+        source.write_bytes(b"".join(ccb.dump_line(*row, {name: {} for name in "abc"}) + b"\n" for row in rows))
+    assert transfer.import_log(source, tmp_path / "first", experiments=experiments) == 250
+    target = tmp_path / "target"
+    assert transfer.export_log("home", tmp_path / "first", target, format=chosen) == 250
+    assert list(transfer.read(target, chosen, "home")) == rows
+    assert transfer.import_log(target, tmp_path / "second", format=chosen, experiments=experiments) == 250
+    assert stored(tmp_path / "second") == (250, sum(len(events) for _, events in rows))
+
+
+def test_what_was_imported_can_be_evaluated(tmp_path: Path, experiments: list[spec.Experiment]) -> None:
+    rows = [logged(i) for i in range(600)]
+    transfer.import_log(write(tmp_path / "log.dsjson", rows), tmp_path / "data", experiments=experiments)
+    found = evaluate("home", "always a", tmp_path / "data").as_dict()
+    text = json.dumps(found)
+    assert '"ips"' in text
+    truth = sum(bool(e) for d, e in rows if d.slate[0].action == "a") / 200
+    (estimate,) = [e for e in _estimates(found) if e["estimator"] == "ips"]
+    assert estimate["value"] == pytest.approx(truth, abs=0.02)
+
+
+def _estimates(found: Any) -> Iterator[dict[str, Any]]:
+    if isinstance(found, dict):
+        if "estimator" in found and "value" in found:
+            yield found
+        for part in found.values():
+            yield from _estimates(part)
+    elif isinstance(found, list):
+        for part in found:
+            yield from _estimates(part)
+
+
+def test_open_bandit_csv_is_read_in_batches_with_its_propensities(tmp_path: Path) -> None:
+    lines = ["timestamp,item_id,position,click,propensity_score,user_feature_0"]
+    lines += [
+        f"2019-11-24 00:00:{i:02d}.000001+00:00,{i % 4},{1 + i % 3},{int(i == 7)},0.25,x{i % 2}" for i in range(50)
+    ]
+    (tmp_path / "obd.csv").write_text("\n".join(lines) + "\n")
+    rows = list(transfer.read(tmp_path / "obd.csv", "open-bandit", "obd"))
+    assert len(rows) == 50
+    decision, events = rows[7]
+    assert (decision.slate, decision.eligible) == ((Placement(0, "3", 0.25),), ("0", "1", "2", "3"))
+    assert json.loads(bytes(decision.context)) == {"position": "2", "user_feature_0": "x1"}
+    assert [e.value for e in events] == [1.0]
+    assert transfer.import_log(tmp_path / "obd.csv", tmp_path / "data", key="obd") == 50
+    assert stored(tmp_path / "data") == (50, 1)
+
+
+# ---------------------------------------------------------------------- interruptions
+
+
+def test_an_import_that_died_goes_on_and_stores_every_row_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = write(tmp_path / "log.dsjson", [logged(i) for i in range(450)])
+    append, calls = lake.Lake.append, 0
+
+    def dying(self: lake.Lake, name: Any, rows: Any, through: int) -> bool:
+        nonlocal calls
+        calls += 1
+        if calls % 3 == 0:
+            raise KeyboardInterrupt
+        return append(self, name, rows, through)
+
+    monkeypatch.setattr(lake.Lake, "append", dying)
+    for _ in range(20):
+        try:
+            assert transfer.import_log(source, tmp_path / "data") == 450
+            break
+        except KeyboardInterrupt:
+            continue
+    assert calls > 10
+    assert stored(tmp_path / "data") == (450, sum(len(logged(i)[1]) for i in range(450)))
+    before = calls
+    assert transfer.import_log(source, tmp_path / "data") == 450, "done again it does nothing"
+    assert calls == before
+
+
+@pytest.mark.parametrize("chosen", FORMATS)
+def test_an_export_that_died_goes_on_and_writes_every_row_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, experiments: list[spec.Experiment], chosen: Any
+) -> None:
+    rows = [logged(i) for i in range(300)]
+    transfer.import_log(write(tmp_path / "log.dsjson", rows), tmp_path / "data", experiments=experiments)
+    chunk, calls = out._chunk, 0
+
+    def dying(*arguments: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls in (2, 4):
+            raise KeyboardInterrupt
+        return chunk(*arguments)
+
+    monkeypatch.setattr(out, "_chunk", dying)
+    target, total = tmp_path / "target", 0
+    for _ in range(5):
+        try:
+            total = transfer.export_log("home", tmp_path / "data", target, format=chosen)
+            break
+        except KeyboardInterrupt:
+            continue
+    assert 0 < total < 300
+    assert list(transfer.read(target, chosen, "home")) == rows
+
+
+def test_half_a_line_left_by_a_crash_is_written_anew(tmp_path: Path, experiments: list[spec.Experiment]) -> None:
+    rows = [logged(i) for i in range(100)]
+    transfer.import_log(write(tmp_path / "log.dsjson", rows), tmp_path / "data", experiments=experiments)
+    target = tmp_path / "out.dsjson"
+    lines = b"".join(dsjson.dump_line(*row, {name: {} for name in "abc"}) + b"\n" for row in rows[:10])
+    target.write_bytes(lines + b'{"half a li')
+    (tmp_path / "out.dsjson.progress").write_text(f"[10,{len(lines)}]")
+    assert transfer.export_log("home", tmp_path / "data", target) == 90
+    assert list(transfer.read(target, "dsjson", "home")) == rows
+    assert not (tmp_path / "out.dsjson.progress").exists()
+
+
+def test_parts_and_tables_take_what_is_new(tmp_path: Path, experiments: list[spec.Experiment]) -> None:
+    source = write(tmp_path / "log.dsjson", [logged(i) for i in range(100)])
+    transfer.import_log(source, tmp_path / "data", experiments=experiments)
+    for chosen in ("parquet", "delta"):
+        target = tmp_path / chosen
+        assert transfer.export_log("home", tmp_path / "data", target, format=chosen) == 100
+        assert transfer.export_log("home", tmp_path / "data", target, format=chosen) == 0
+
+
+# ---------------------------------------------------------------------- refusals
+
+
+def test_what_cannot_be_read_is_named_by_its_line(tmp_path: Path) -> None:
+    source = write(tmp_path / "log.dsjson", [logged(i) for i in range(5)])
+    source.write_bytes(source.read_bytes() + b"\n\nnonsense\n")
+    with pytest.raises(BadData, match="line 8"):
+        transfer.import_log(source, tmp_path / "data")
+
+
+def test_a_service_s_folder_and_another_import_are_not_mixed(tmp_path: Path) -> None:
+    source = write(tmp_path / "log.dsjson", [logged(i) for i in range(5)])
+    (tmp_path / "served").mkdir()
+    (tmp_path / "served" / "log.sqlite").touch()
+    with pytest.raises(TopbillError, match="is a service's data folder"):
+        transfer.import_log(source, tmp_path / "served")
+    transfer.import_log(source, tmp_path / "data")
+    other = write(tmp_path / "other.dsjson", [logged(i) for i in range(7)])
+    with pytest.raises(TopbillError, match="holds what was imported from"):
+        transfer.import_log(other, tmp_path / "data")
+
+
+def test_formats_are_told_by_name_or_must_be_said(tmp_path: Path) -> None:
+    assert transfer.format_of(Path("a.dsjson")) == "dsjson"
+    assert transfer.format_of(Path("a.parquet")) == "parquet"
+    assert transfer.format_of(Path("a.csv")) == "open-bandit"
+    with pytest.raises(BadRequest, match="--format"):
+        transfer.format_of(tmp_path / "a.txt")
+    with pytest.raises(NotFound):
+        transfer.import_log(tmp_path / "none.dsjson", tmp_path / "data")
+
+
+def test_an_export_does_not_overwrite(tmp_path: Path, experiments: list[spec.Experiment]) -> None:
+    transfer.import_log(write(tmp_path / "l.dsjson", [logged(0)]), tmp_path / "data", experiments=experiments)
+    (tmp_path / "out.dsjson").touch()
+    with pytest.raises(BadRequest, match="there already"):
+        transfer.export_log("home", tmp_path / "data", tmp_path / "out.dsjson")
+    with pytest.raises(NotFound, match="no decision"):
+        transfer.export_log("none", tmp_path / "data", tmp_path / "x.dsjson")
+
+
+# ---------------------------------------------------------------------- the command line
+
+
+def test_the_command_line_imports_and_exports(tmp_path: Path) -> None:
+    (tmp_path / "experiments").mkdir()
+    (tmp_path / "experiments" / "home.yaml").write_text(SPEC)
+    write(tmp_path / "log.dsjson", [logged(i) for i in range(120)])
+
+    def topbill(*arguments: str) -> str:
+        command = [sys.executable, "-m", "topbill", *arguments]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+
+    assert "120 decisions" in topbill("import", "log.dsjson", "--data", "imported")
+    assert "120 decisions" in topbill("export", "home", "parts", "--format", "parquet", "--data", "imported")
+    assert len(list(transfer.read(tmp_path / "parts", "parquet", "home"))) == 120
