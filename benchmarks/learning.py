@@ -26,7 +26,8 @@ import numpy as np
 from benchmarks import arena_adapter
 
 from topbill.policies import KINDS
-from topbill.records import Actions
+from topbill.policies.linear import Linear, LinearParams
+from topbill.records import Actions, Example
 
 NAN = float("nan")
 PEERS = ("VW", "MABWiser", "contextual-bandits", "obp", "numpy")
@@ -199,13 +200,35 @@ def play(kind: str, stream: Stream, seed: int) -> tuple[float, float, float]:
     return (earned / rounds - uniform) / (best - uniform), deciding / rounds * 1e6, learning / rounds * 1e6
 
 
+def endurance(updates: int) -> None:
+    """Learn `updates` examples with scales from 0.001 to 1,000 in the context; print what became of the covariances."""
+    rng = np.random.default_rng(0)
+    actions = Actions([f"a{k}" for k in range(4)], np.zeros((4, 0)))
+    contexts = rng.normal(size=(512, 4)) * [1.0, 1e-3, 1e3, 1.0]
+    told = [Example(contexts[t], actions, t % 4, 0.25, float(rng.random() < 0.05)) for t in range(512)]
+    for given in ({"link": "linear"}, {"link": "logistic"}, {"link": "logistic", "half_life": 1e5}):
+        model = Linear(LinearParams(model="disjoint", **given), context_size=4, action_size=0)
+        start = time.perf_counter()
+        for t in range(updates):
+            model.learn(told[t % 512])
+        took = (time.perf_counter() - start) / updates * 1e6
+        cov = model.own.cov[1 : model.own.size]
+        least = np.linalg.eigvalsh(cov).min()
+        skew = np.abs(cov - cov.transpose(0, 2, 1)).max() / np.abs(cov).max()
+        print(f"{updates:,} updates {given}: least eigenvalue {least:.2e}, asymmetry {skew:.1e}, {took:.1f} µs each")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="folder of NAME.npz data sets")
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--streams", default="")
     parser.add_argument("--policies", default=",".join(k for k in KINDS if k not in ("uniform", "fixed")))
+    parser.add_argument("--endurance", type=int, default=0, help="instead: this many updates of the linear model")
     asked = parser.parse_args()
+    if asked.endurance:
+        endurance(asked.endurance)
+        return
     simulators = {"artwork": artwork, "titles": titles}
     streams = [s for s in asked.streams.split(",") if s] or [s for s in PUBLISHED if asked.data or s in simulators]
     kinds = asked.policies.split(",")

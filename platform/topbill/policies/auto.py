@@ -16,7 +16,7 @@ from topbill.policies.linear import Layout
 from topbill.records import Actions, Example, Floats, Indices
 
 DESIGNS = (
-    Design("tight", fourier=False, own=0.005, intercept=0.5, shared=0.03, keep=1.0),
+    Design("tight", fourier=False, own=0.005, intercept=0.1, shared=0.03, keep=1.0),
     Design("middle", fourier=False, own=0.2, intercept=0.3, shared=0.05, keep=0.999),
     Design("wide", fourier=False, own=1.0, intercept=1.0, shared=0.05, keep=0.98),
     Design("curved", fourier=True, own=2.0, intercept=1.0, shared=0.05, keep=0.998),
@@ -33,8 +33,10 @@ LEAST_WEIGHT = 0.01
 """Experts below it are left out of decisions."""
 PRODUCT_LIMIT = 320
 """Shared weights; larger products of context and action features are sketched by random projection."""
-SCREEN = 32
-"""Up to so many actions are all scored exactly; of more, so many of the most promising."""
+ALL_EXACT = 32
+"""Up to so many actions all get exact widths; of more,"""
+SCREEN = 16
+"""so many of the most promising."""
 _SEED = 20_231
 
 
@@ -142,7 +144,7 @@ class Auto:
         linear, fourier, shared = self._bases(x, 0, any(e.design.fourier for _, e in counted))
         bases = [(w, e, fourier if e.design.fourier else linear) for w, e in counted]
         eta = sum(w * e.mean(basis, shared, at) for w, e, basis in bases)
-        if len(actions) <= SCREEN:
+        if len(actions) <= ALL_EXACT:
             sd = sum(w * np.sqrt(np.maximum(e.variance(basis, shared, at), 0.0)) for w, e, basis in bases)
         else:
             sd = self._screened(bases, shared, at, np.asarray(eta))

@@ -13,6 +13,7 @@ from topbill.records import Floats
 WIDE = 10.0
 """Prior variance of the common intercept: base rates from 0.2% to 99.8% lie within two standard deviations."""
 _FLOOR = 1e-12
+_WIDE_BASIS = 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +55,10 @@ class Expert:
     def variance(self, basis: Floats, context: Floats, at: Layout) -> Floats:
         """(K,) their posterior variances, but for what all actions have in common."""
         K, p = len(at.Z), len(basis)
+        if isinstance(at.rows, np.ndarray) and p > _WIDE_BASIS:
+            # Gathering large scattered covariances costs more than visiting them.
+            visited = [float(basis @ (self.own.cov[row] @ basis)) for row in at.rows.tolist()]
+            return np.asarray(np.array(visited) + self._common(context, at))
         out = (self.own.cov[at.rows].reshape(K * p, p) @ basis).reshape(K, p) @ basis
         return np.asarray(out + self._common(context, at))
 
