@@ -64,7 +64,9 @@ def _advance(progress: Progress, task: TaskID, before: int, done: int) -> None:
 
 def mean_and_error(values: list[float]) -> str:
     """Mean ± standard error over the seeds, in per cent."""
-    error = np.std(values, ddof=1) / np.sqrt(len(values)) if len(values) > 1 else 0.0
+    if len(values) < 2:
+        return f"{100 * values[0]:.1f}%"
+    error = np.std(values, ddof=1) / np.sqrt(len(values))
     return f"{100 * np.mean(values):.1f} ± {100 * error:.1f}%"
 
 
