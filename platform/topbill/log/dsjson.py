@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -33,6 +34,20 @@ _OWN = (
     "place",
     "masks",
 )
+
+
+class _Line(msgspec.Struct):
+    c: dict[str, msgspec.Raw]
+    a: list[int]
+    p: list[float]
+    event_id: str | int | None = msgspec.field(name="EventId", default=None)
+    timestamp: str | None = msgspec.field(name="Timestamp", default=None)
+    cost: float | None = msgspec.field(name="_label_cost", default=None)
+    o: list[dict[str, Any]] | None = None
+    topbill: dict[str, Any] | None = None
+
+
+_decode = msgspec.json.Decoder(_Line).decode
 
 
 def dump_line(
@@ -97,41 +112,41 @@ def parse_line(line: bytes, *, experiment: str = "imported", number: int = 0) ->
     """
     where = f"line {number}"
     try:
-        found = msgspec.json.decode(line)
-        context, a, p = found["c"], found["a"], found["p"]
-        multi = context["_multi"]
-    except (msgspec.DecodeError, KeyError, TypeError) as error:
+        found = _decode(line)
+        a, p = found.a, found.p
+        ids, offered = _multi(bytes(found.c["_multi"]))
+    except (msgspec.DecodeError, KeyError) as error:
         raise BadData(
             where, f"got no dsjson of a contextual bandit ({error}); expected c with _multi, a and p"
         ) from None
-    if len(a) != len(p) or not a or not all(1 <= i <= len(multi) for i in a):
-        raise BadData(where, f"got a={a} and p={p} for {len(multi)} actions; expected as many of each, from 1")
-    ids = tuple(name_of(action, i) for i, action in enumerate(multi, 1))
+    if len(a) != len(p) or not a or not 1 <= min(a) <= max(a) <= len(ids):
+        raise BadData(where, f"got a={a} and p={p} for {len(ids)} actions; expected as many of each, from 1")
     if not 0 < p[0] <= 1:
         raise BadData(where, f"got probability {p[0]}; expected one in (0, 1]")
-    ours = found.get("topbill") or {}
-    at = ours.get("at", micros(found.get("Timestamp"), where))
-    whole = ours.get("whole", len(a) == len(multi))
-    of = {i - 1: q for i, q in zip(a, p, strict=True)}
+    ours = found.topbill or {}
+    at = ours["at"] if "at" in ours else micros(found.timestamp, where)
+    row = [0.0] * len(ids)
+    for i, q in zip(a, p, strict=True):
+        row[i - 1] = q
     decision = Decision(
         **{
             "experiment": experiment,
             "revision": "",
             "variant": "imported",
-            "unit": str(found.get("EventId", number)),
+            "unit": str(number if found.event_id is None else found.event_id),
             "policy": "imported",
             "reason": "policy",
             **{name: ours[name] for name in _OWN if name in ours},
             "masks": msgspec.convert(ours.get("masks", ()), tuple[Mask, ...]),
         }
         | {"at": at},
-        decision_id=str(found.get("EventId", f"{experiment}-{number}")),
-        context=msgspec.Raw(msgspec.json.encode(shared_of(context))),
-        actions=_actions(ours, multi, ids),
+        decision_id=f"{experiment}-{number}" if found.event_id is None else str(found.event_id),
+        context=msgspec.Raw(msgspec.json.encode(shared_of(found.c))),
+        actions=msgspec.Raw(msgspec.json.encode(ours.get("actions"))) if ours else offered,
         eligible=ids,
         slate=(Placement(0, ids[a[0] - 1], p[0]),),
         propensity=p[0],
-        probabilities=(tuple(of.get(i, 0.0) for i in range(len(ids))),) if whole else None,
+        probabilities=(tuple(row),) if ours.get("whole", len(a) == len(ids)) else None,
     )
     return decision, _events(found, decision)
 
@@ -148,12 +163,12 @@ def _event(e: RewardEvent) -> dict[str, Any]:
     return {name: getattr(e, name) for name in names}
 
 
-def _events(found: Mapping[str, Any], decision: Decision) -> list[RewardEvent]:
+def _events(found: _Line, decision: Decision) -> list[RewardEvent]:
     key = decision.decision_id
-    known = [o for o in found.get("o") or () if "topbill" in o]
-    if known or "topbill" in found:
+    known = [o for o in found.o or () if "topbill" in o]
+    if known or found.topbill is not None:
         return [RewardEvent(decision_id=key, event_id=o["EventId"], value=o["v"], **o["topbill"]) for o in known]
-    reward = -float(found.get("_label_cost") or 0.0)
+    reward = -(found.cost or 0.0)
     if not reward:
         return []
     return [RewardEvent(decision_id=key, event_id="reward", event="reward", value=reward, at=decision.at)]
@@ -170,12 +185,14 @@ def shared_of(context: Mapping[str, Any]) -> Any:
     return rest["shared"] if rest.keys() == {"shared"} else rest
 
 
-def _actions(ours: Mapping[str, Any], multi: list[dict[str, Any]], ids: tuple[str, ...]) -> msgspec.Raw:
-    """The actions as the caller sent them; NULL where the experiment's own were used."""
-    if ours:
-        return msgspec.Raw(msgspec.json.encode(ours.get("actions")))
+@lru_cache(maxsize=256)
+def _multi(raw: bytes) -> tuple[tuple[str, ...], msgspec.Raw]:
+    """The actions' names, and the actions as a caller would have sent them. The same ones recur from line to line."""
+    multi = msgspec.json.decode(raw, type=list[dict[str, Any]])
+    ids = tuple(name_of(action, i) for i, action in enumerate(multi, 1))
     bare = [{k: v for k, v in action.items() if k not in ("_tag", "id")} for action in multi]
-    return msgspec.Raw(msgspec.json.encode([{"id": i, "features": f} for i, f in zip(ids, bare, strict=True)]))
+    offered = [{"id": i, "features": f} for i, f in zip(ids, bare, strict=True)]
+    return ids, msgspec.Raw(msgspec.json.encode(offered))
 
 
 def micros(timestamp: str | None, where: str) -> int:
