@@ -282,7 +282,9 @@ class Sight:
         head, rest = members[: most - 2 * spare], members[most - 2 * spare :]
         new = self.sources[rest, SOURCES.index("new")]
         fresh = rest[new][:spare]
-        rest = rest[~np.isin(rest, fresh)]
+        left = np.ones(len(self._open), dtype=bool)
+        left[fresh] = False
+        rest = rest[left[rest]]
         rng = np.random.Generator(np.random.SFC64(hash64(self._seed, row)))
         chance = rng.choice(rest, size=min(len(rest), most - len(head) - len(fresh)), replace=False)
         return self._stage.in_order(np.concatenate([head, fresh, chance]))

@@ -159,7 +159,8 @@ def _check_cap(cap: Cap, rows: Mapping[str, Sequence[str]], titles: int, at: At)
 
 
 class House:
-    """Rules compiled for one catalogue: `groups` (T × C) says which cap each title falls under."""
+    """Rules compiled for one catalogue: `groups` (T × C) says which caps each title falls under, `members` lists
+    them."""
 
     def __init__(self, rules: Rules, catalog: Catalog) -> None:
         self.rules, self.catalog = rules, catalog
@@ -179,7 +180,11 @@ class House:
                 self.caps.append(cap)
         self.groups: Bools = np.stack(columns, axis=1) if columns else np.zeros((len(catalog), 0), dtype=bool)
         self.limits: Counts = np.array([cap.count for cap in self.caps], dtype=np.int64)
+        self.members: list[list[int]] = [[] for _ in range(len(catalog))]
+        for title, group in zip(*(found.tolist() for found in self.groups.nonzero()), strict=True):
+            self.members[title].append(group)
         self._of_page = np.array([cap.per == "page" for cap in self.caps], dtype=bool)
+        self._exempt: dict[str, Bools] = {}
 
     def check(self, file: str) -> None:
         """Raises SpecError for pins and blocks of titles that the catalogue doesn't have, and pins beyond a cap."""
@@ -221,7 +226,9 @@ class House:
 
     def row_left(self, row: str, page_left: Counts) -> Counts:
         """(C,) how many of each cap this row still takes."""
-        exempt = np.array([row in cap.exempt for cap in self.caps], dtype=bool)
+        exempt = self._exempt.get(row)
+        if exempt is None:
+            exempt = self._exempt[row] = np.array([row in cap.exempt for cap in self.caps], dtype=bool)
         return np.where(exempt, _FREE, np.where(self._of_page, page_left, self.limits))
 
 
@@ -241,13 +248,15 @@ class Filling:
     """One row while it is filled from a pool of titles: says what may stand at the next position (`slates.Allowed`).
 
     What goes in and out are places in the pool of P titles. `groups` (P × C) says which caps (`names`) each falls
-    under, `left` (C) what they still take. `pins`: position → place; they are counted at once, so that no draw can
-    take what an editor needs. `fresh`: how many new titles the row must have, and (P,) which are.
+    under, and so does `members`, as a list for each; `left` (C) what they still take. `pins`: position → place; they
+    are counted at once, so that no draw can take what an editor needs. `fresh`: how many new titles the row must have,
+    and (P,) which are.
     """
 
     def __init__(
         self,
         groups: Bools,
+        members: Sequence[Sequence[int]],
         names: Sequence[str],
         slots: int,
         *,
@@ -255,9 +264,9 @@ class Filling:
         pins: Mapping[int, int] | None = None,
         fresh: tuple[int, Bools] | None = None,
     ) -> None:
-        self._groups, self._names, self._slots = groups, names, slots
+        self._groups, self._members, self._names, self._slots = groups, members, names, slots
         self._pins = {} if pins is None else pins
-        self._left = left.copy()
+        self._left: list[int] = left.tolist()
         self._open: Bools = np.ones(len(groups), dtype=bool)
         self._seen = 0
         self._masks: list[Mask] = []
@@ -265,12 +274,14 @@ class Filling:
         self._fresh: Bools = np.zeros(0, dtype=bool) if fresh is None else fresh[1]
         self._open[list(self._pins.values())] = False
         for position, place in self._pins.items():
-            self._left -= self._groups[place]
+            for group in members[place]:
+                self._left[group] -= 1
             self._quota -= bool(self._quota and self._fresh[place])
             if position:
                 self._masks.append(Mask("pin", 0, position, (place,)))
-        for group in np.flatnonzero(self._left <= 0).tolist():
-            self._bar(group, 0)
+        for group, count in enumerate(self._left):
+            if count <= 0:
+                self._bar(group, 0)
 
     @property
     def masks(self) -> tuple[Mask, ...]:
@@ -286,9 +297,8 @@ class Filling:
         if pin is not None:
             self._masks.append(Mask("pin", position, position + 1, (pin,), only=True))
             return np.array([pin], dtype=np.intp)
-        may = np.flatnonzero(self._open)
-        free = self._slots - position - sum(k > position for k in self._pins)
-        if self._quota > 0 and self._quota >= free:
+        may = self._open.nonzero()[0]
+        if self._quota > 0 and self._quota >= self._slots - position - sum(k > position for k in self._pins):
             new = may[self._fresh[may]]
             if new.size:
                 self._masks.append(Mask("fresh", position, position + 1, tuple(new.tolist()), only=True))
@@ -301,10 +311,9 @@ class Filling:
         self._open[place] = False
         if self._quota > 0 and self._fresh[place]:
             self._quota -= 1
-        members = self._groups[place]
-        if members.any():
-            self._left -= members
-            for group in np.flatnonzero(members & (self._left == 0)).tolist():
+        for group in self._members[place]:
+            self._left[group] -= 1
+            if self._left[group] == 0:
                 self._bar(group, position + 1)
 
     def _bar(self, group: int, start: int) -> None:

@@ -41,7 +41,10 @@ def test_masks_tell_exactly_what_could_be_drawn(data: st.DataObject) -> None:
     pins = {k: places[i] for i, k in enumerate(sorted(data.draw(st.sets(st.integers(0, slots - 1), max_size=2))))}
     reserved = groups[list(pins.values())].sum(axis=0)
     left = np.array([data.draw(st.integers(int(r), size)) for r in reserved], dtype=np.int64)
-    filling = Filling(groups, [f"cap {c}" for c in range(caps)], slots, left=left, pins=pins, fresh=(quota, fresh))
+    members = [np.flatnonzero(row).tolist() for row in groups]
+    filling = Filling(
+        groups, members, [f"cap {c}" for c in range(caps)], slots, left=left, pins=pins, fresh=(quota, fresh)
+    )
     asked: list[list[int]] = []
 
     class Spy:

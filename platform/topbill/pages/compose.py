@@ -317,7 +317,7 @@ class _Attempt:
         if row in file.rules.fresh:
             count, within = file.rules.fresh[row]
             fresh = (count, self._new(pool, within))
-        groups = c.house.groups[pool]
+        groups, members = c.house.groups[pool], [c.house.members[title] for title in pool.tolist()]
         return self._ask(
             "titles",
             decision_id=f"{self.id}:{row}",
@@ -326,7 +326,7 @@ class _Attempt:
             slots=slots,
             offered=told,
             place=row,
-            rules=lambda: Filling(groups, c.house.names, slots, left=left, pins=pins, fresh=fresh),
+            rules=lambda: Filling(groups, members, c.house.names, slots, left=left, pins=pins, fresh=fresh),
         )
 
     def _artwork(
@@ -374,7 +374,9 @@ class _PinnedRows:
         self._eligible = eligible
         place = {row: i for i, row in enumerate(eligible.tolist())}
         groups = np.zeros((len(eligible), 0), dtype=bool)
-        self._filling = Filling(groups, (), slots, left=_NONE, pins={k: place[row] for k, row in pins.items()})
+        self._filling = Filling(
+            groups, [()] * len(eligible), (), slots, left=_NONE, pins={k: place[row] for k, row in pins.items()}
+        )
         self._place = place
 
     @property

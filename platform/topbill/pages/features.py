@@ -6,6 +6,7 @@ The same values go into the log as JSON, so that what a policy saw can be had ag
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import msgspec
@@ -101,22 +102,23 @@ class PictureFeatures:
         encoder = experiment.action_encoder
         declared = {feature.name for feature in experiment.action_features}
         self._per_title = [_pictures(pictures, encoder, declared) for pictures in catalog.pictures]
-        self._size = encoder.size
+        self._matrix: Floats = np.concatenate([matrix for _, matrix, _ in self._per_title])
+        self._end = np.cumsum([len(own) for own, _, _ in self._per_title]).tolist()
 
     def of(self, titles: Sequence[int]) -> tuple[Actions, msgspec.Raw, list[Indices]]:
         """The pictures of these titles as actions and as JSON, and which of them are each title's."""
         ids: list[str] = []
-        texts: list[str] = []
-        matrices: list[Floats] = []
-        turns: list[Indices] = []
+        rows: list[int] = []
+        starts = [0]
         for title in titles:
-            own, matrix, text = self._per_title[title]
-            turns.append(np.arange(len(ids), len(ids) + len(own)))
+            own = self._per_title[title][0]
             ids += own
-            matrices.append(matrix)
-            texts.append(text)
-        X = np.concatenate(matrices) if matrices else np.zeros((0, self._size))
-        return Actions(ids, X), msgspec.Raw(f"[{','.join(texts)}]".encode()), turns
+            rows += range(self._end[title] - len(own), self._end[title])
+            starts.append(len(ids))
+        text = ",".join([self._per_title[title][2] for title in titles])
+        places = np.arange(len(ids))
+        turns = [places[a:b] for a, b in pairwise(starts)]
+        return Actions(ids, self._matrix[rows]), msgspec.Raw(f"[{text}]".encode()), turns
 
 
 def _pictures(pictures: Sequence[Picture], encoder: Encoder, declared: set[str]) -> tuple[list[str], Floats, str]:

@@ -18,6 +18,7 @@ from topbill.catalog import Catalog
 from topbill.engine import Engine, new_id
 from topbill.errors import Conflict, NotFound, TopbillError
 from topbill.log.sqlite import Entry, SqliteLog, now_micros
+from topbill.pages import credit
 from topbill.pages.answers import PageAnswer, PageRequest, RowAnswer
 from topbill.pages.compose import Composer, sticky_ids
 from topbill.pages.memory import Memory
@@ -36,16 +37,6 @@ _answers = msgspec.json.Decoder(PageAnswer)
 _Mark = tuple[int, int]
 
 
-class Spot(msgspec.Struct, frozen=True, gc=False):
-    """Where a title stands: the row's place on the page, the title's in the row, its picture and that one's place."""
-
-    row: str
-    row_position: int
-    position: int
-    picture: str | None
-    picture_position: int
-
-
 class Desk:
     """Composes pages over an engine, a log to read and a writer. One for each API process."""
 
@@ -56,7 +47,7 @@ class Desk:
         self.writer: GroupWriter
         self._memories: dict[str, Memory] = {}
         self._seen: dict[Path, _Mark] = {}
-        self._spots: OrderedDict[str, tuple[PageAnswer, dict[str, Spot]]] = OrderedDict()
+        self._spots: OrderedDict[str, tuple[PageAnswer, dict[str, credit.Spot]]] = OrderedDict()
 
     def reload(self, experiments: Sequence[Experiment]) -> None:
         """Take over the page files and their catalogues. Raises what they are wrong with; then all stays as it was."""
@@ -169,35 +160,13 @@ class Desk:
     # ------------------------------------------------------------------ credit
 
     def spread(self, event: RewardEvent) -> list[RewardEvent]:
-        """The events that one event is: itself, and on a page one for each layer's decision that it speaks of.
-
-        An event with a title goes to its row, to the title, and to its picture; one without goes to all of the page.
-        """
+        """The events that one event is: itself, and on a page one for each layer's decision that it speaks of."""
         known = self._known(event.decision_id)
         if known is None:
             return [event]
-        answer, spots = known
-        page_id = event.decision_id
-        if event.action is None:
-            ids = [f"{page_id}:rows"]
-            for row in answer.rows:
-                if row.titles:
-                    ids.append(f"{page_id}:{row.row}")
-                if _decides_artwork(answer) and any(tile.picture for tile in row.titles):
-                    ids.append(f"{page_id}:{row.row}:artwork")
-            return [event, *(msgspec.structs.replace(event, decision_id=i) for i in ids)]
-        spot = spots[event.action]
-        own = f"{page_id}:{spot.row}"
-        found = [
-            event,
-            _moved(event, f"{page_id}:rows", spot.row, spot.row_position),
-            _moved(event, own, event.action, spot.position),
-        ]
-        if spot.picture is not None and _decides_artwork(answer):
-            found.append(_moved(event, f"{own}:artwork", spot.picture, spot.picture_position))
-        return found
+        return credit.spread(event, *known)
 
-    def _known(self, decision_id: str) -> tuple[PageAnswer, dict[str, Spot]] | None:
+    def _known(self, decision_id: str) -> tuple[PageAnswer, dict[str, credit.Spot]] | None:
         """The page of that id, None for any other decision."""
         if not decision_id.startswith(PREFIX) or ":" in decision_id:
             return None
@@ -209,29 +178,11 @@ class Desk:
             known = self._remember(decision_id, _answers.decode(held.actions))
         return known
 
-    def _remember(self, page_id: str, answer: PageAnswer) -> tuple[PageAnswer, dict[str, Spot]]:
-        self._spots[page_id] = known = (answer, _spots(answer))
+    def _remember(self, page_id: str, answer: PageAnswer) -> tuple[PageAnswer, dict[str, credit.Spot]]:
+        self._spots[page_id] = known = (answer, credit.spots(answer))
         if len(self._spots) > _REMEMBERED:
             self._spots.popitem(last=False)
         return known
-
-
-def _spots(answer: PageAnswer) -> dict[str, Spot]:
-    spots = {}
-    for place, row in enumerate(answer.rows):
-        pictured = 0
-        for position, tile in enumerate(row.titles):
-            spots[tile.title] = Spot(row.row, place, position, tile.picture, pictured)
-            pictured += tile.picture is not None
-    return spots
-
-
-def _decides_artwork(answer: PageAnswer) -> bool:
-    return any(layer.layer == "artwork" for layer in answer.layers)
-
-
-def _moved(event: RewardEvent, decision_id: str, action: str, position: int) -> RewardEvent:
-    return msgspec.structs.replace(event, decision_id=decision_id, action=action, position=position)
 
 
 def _fingerprint(request: PageRequest) -> str:

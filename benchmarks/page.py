@@ -1,0 +1,151 @@
+"""A whole page over HTTP, durable: 10 rows × 20 titles with artwork, chosen from 10,000 titles, rules on.
+
+    python -m benchmarks.page [--pages 400] [--policy "linucb, model: shared, floor: 0.1%"]
+
+Beside it, in the same run, the same service's single durable decision, and an empty request: what of the page's time
+is the page's own. One client, one call after the other: latency, not throughput.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from http.client import HTTPConnection
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from topbill.catalog import slug
+from topbill.supervise import free_port
+
+ROOT = Path(__file__).parents[1]
+GENRES = ("action", "comedy", "crime", "drama", "horror", "romance", "science-fiction", "thriller")
+
+
+def catalogue(path: Path, size: int) -> None:
+    """The example catalogue's films, repeated under other names until there are `size`."""
+    with (ROOT / "experiments" / "catalogue.csv").open() as file:
+        films = list(csv.DictReader(file))
+    with path.open("w", newline="") as file:
+        out = csv.writer(file)
+        out.writerow(["id", "title", "year", "genres"])
+        for i in range(size):
+            film = films[i % len(films)]
+            name = film["title"] if i < len(films) else f"{film['title']} {i // len(films) + 1}"
+            out.writerow([f"{slug(film['title'])}-{film['year']}-{i}", name, film["year"], film["genres"]])
+
+
+def experiments(folder: Path, size: int, rows: int, titles: int, policy: str) -> None:
+    """The example page, larger, with one policy for all viewers."""
+    shutil.copytree(ROOT / "experiments" / "pages", folder / "pages")
+    shutil.copy(ROOT / "experiments" / "home-artwork.yaml", folder)
+    catalogue(folder / "catalogue.csv", size)
+    page = folder / "pages" / "home.yaml"
+    text = page.read_text().replace("count: 6, pinned", f"count: {rows}, pinned")
+    text = text.replace("count: 12, candidates: 60", f"count: {titles}, candidates: 60").replace("sticky: 30m", "")
+    kept = [line for line in text.splitlines() if "rule: pin" not in line]
+    page.write_text("\n".join(kept).replace("count: 5, of: genre", "count: 12, of: genre") + "\n")
+    for name, share in (("titles", policy), ("artwork", "linucb, model: shared, floor: 5%"), ("rows", "thompson")):
+        file = folder / "pages" / "home" / f"{name}.yaml"
+        head = file.read_text().split("variants:")[0]
+        file.write_text(head + f"variants:\n  all: {{policy: {share}, share: 100%, control: true}}\n")
+
+
+def request(number: int, ids: list[str], rng: np.random.Generator) -> dict[str, Any]:
+    """A viewer with a taste and three plays."""
+    taste = {genre: round(float(v), 3) for genre, v in zip(GENRES, rng.dirichlet(np.full(8, 0.4)), strict=True)}
+    watched = [ids[i] for i in rng.integers(0, len(ids), 3)]
+    context = {"taste": taste, "device": "tv", "hour": float(number % 24)}
+    return {"page": "home", "profile": f"u{number}", "watched": watched, "context": context}
+
+
+def timed(connection: HTTPConnection, path: str, body: Any) -> tuple[float, bytes]:
+    """Milliseconds from sending to the whole answer."""
+    data = json.dumps(body)
+    start = time.perf_counter()
+    connection.request("POST", path, data, {"content-type": "application/json"})
+    answer = connection.getresponse()
+    raw = answer.read()
+    if answer.status != 200:
+        raise SystemExit(f"{path}: {answer.status} {raw[:300]!r}")
+    return (time.perf_counter() - start) * 1e3, raw
+
+
+def line(name: str, times: list[float]) -> str:
+    """Quantiles of latencies in ms."""
+    p50, p90, p99 = np.percentile(times, [50, 90, 99])
+    return f"  {name:28} p50 {p50:6.2f}   p90 {p90:6.2f}   p99 {p99:6.2f} ms   ({len(times)} calls)"
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--pages", type=int, default=400)
+    parser.add_argument("--titles", type=int, default=10_000)
+    parser.add_argument("--policy", default="linucb, model: shared, floor: 0.1%")
+    options = parser.parse_args()
+    load = os.getloadavg()[0]
+    print(f"Python {platform.python_version()}, {os.cpu_count()} cores, {platform.machine()}, load {load:.1f}")
+    print(", ".join(f"{name} {version(name)}" for name in ("topbill", "numpy", "msgspec", "uvicorn", "scipy")))
+    with tempfile.TemporaryDirectory() as name:
+        folder, data, port = Path(name) / "experiments", Path(name) / "data", free_port("127.0.0.1", 8671)
+        folder.mkdir()
+        experiments(folder, options.titles, 10, 20, options.policy)
+        command = [sys.executable, "-m", "topbill", "serve", "--experiments", str(folder), "--data", str(data)]
+        process = subprocess.Popen([*command, "--port", str(port)])
+        try:
+            measure(folder, port, options.pages)
+        finally:
+            process.terminate()
+            process.wait(20)
+        size = (data / "log.sqlite").stat().st_size
+        print(f"  log: {size / options.pages / 1e3:.0f} kB a page")
+
+
+def measure(folder: Path, port: int, pages: int) -> None:
+    """Time pages, and single decisions between them."""
+    with (folder / "catalogue.csv").open() as file:
+        ids = [row["id"] for row in csv.DictReader(file)]
+    connection = HTTPConnection("127.0.0.1", port)
+    for _ in range(300):
+        try:
+            connection.request("GET", "/healthz")
+            connection.getresponse().read()
+            break
+        except OSError:
+            connection.close()
+            time.sleep(0.1)
+    rng = np.random.default_rng(0)
+    times: list[float] = []
+    single: list[float] = []
+    sizes, fallbacks, titles = [], 0, []
+    for number in range(pages + 20):
+        took, raw = timed(connection, "/v1/page", request(number, ids, rng))
+        once, _ = timed(connection, "/v1/decide", {"experiment": "home-artwork", "unit": f"u{number}"})
+        if number >= 20:
+            answer = json.loads(raw)
+            times.append(took)
+            single.append(once)
+            sizes.append(len(raw))
+            fallbacks += bool(answer["fallbacks"])
+            titles.append(sum(len(row["titles"]) for row in answer["rows"]))
+    print(line("POST /v1/page", times))
+    print(line("POST /v1/decide (1 of 8)", single))
+    print(
+        f"  {np.mean(titles):.1f} titles with pictures a page, {np.mean(sizes) / 1e3:.0f} kB JSON, {fallbacks} fallbacks"
+    )
+    print(f"  a page takes {np.median(times) / np.median(single):.1f} single durable decisions")
+
+
+if __name__ == "__main__":
+    main()
