@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,9 @@ import streamlit as st
 
 from topbill import report
 from topbill.report import drift, lookup, preview, reading, series, shown, worth
+
+EVERY = 10.0
+"""Seconds after which the record is looked at anew."""
 
 
 def folder() -> Path:
@@ -23,16 +28,32 @@ def pictures() -> Path:
     return Path(os.environ.get("TOPBILL_EXPERIMENTS", "experiments")) / "artwork"
 
 
-@st.cache_data(max_entries=256, show_spinner="Reading the record …")
-def _kept(_ask: Callable[..., Any], name: str, where: str, version: str, *arguments: Any) -> Any:  # noqa: ARG001
-    return _ask(where, *arguments)
+@st.cache_data(ttl=EVERY, refresh_mode="background", max_entries=512, show_spinner="Reading the record …")
+def _kept(_ask: Callable[..., Any], name: str, where: str, *arguments: Any) -> Any:
+    """The last answer at once, however old; where the record has moved on, a newer one is fetched behind it."""
+    return _at(_ask, name, where, reading.version(where, _pace(name, where)), *arguments)
+
+
+@st.cache_data(max_entries=512, show_spinner=False)
+def _at(_ask: Callable[..., Any], name: str, where: str, version: str, *arguments: Any) -> Any:  # noqa: ARG001
+    started = time.perf_counter()
+    found = _ask(where, *arguments)
+    _cost[name, where] = time.perf_counter() - started
+    return found
+
+
+_cost: dict[tuple[str, str], float] = {}
+
+
+def _pace(name: str, where: str) -> float:
+    """Seconds between two answers: what takes long is asked seldom, so that reading takes a twentieth of the time."""
+    rounds = max(1.0, 20.0 * _cost.get((name, where), 0.0) / EVERY)
+    return float(EVERY * 2.0 ** math.ceil(math.log2(rounds)))
 
 
 def _ask(ask: Callable[..., Any], *arguments: Any) -> Any:
     """The answer of a function of `report`, kept for as long as the lake shows the same version."""
-    where = folder()
-    name = f"{ask.__module__}.{ask.__qualname__}"
-    return _kept(ask, name, str(where.resolve()), reading.version(where), *arguments)
+    return _kept(ask, f"{ask.__module__}.{ask.__qualname__}", str(folder().resolve()), *arguments)
 
 
 def _report(where: str, key: str) -> report.Report:
@@ -94,4 +115,4 @@ def _policies(where: str, key: str, version: str) -> Any:  # noqa: ARG001
 
 def policies(key: str) -> Any:
     """The experiment with its newest published policies, to preview with."""
-    return _policies(str(folder().resolve()), key, reading.version(folder()))
+    return _policies(str(folder().resolve()), key, reading.version(folder(), EVERY))

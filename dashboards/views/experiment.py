@@ -113,7 +113,9 @@ def table(found: Report, analysis: Analysis) -> None:
         width="stretch",
         height="content",
         column_config={
-            "lift": st.column_config.TextColumn(help=words.TERMS["lift"]),
+            "lift": st.column_config.TextColumn(
+                help=words.TERMS["lift"] + " Where that cannot be told from zero: the difference, in the metric's unit."
+            ),
             "95% interval": st.column_config.TextColumn(help=words.TERMS["interval"]),
             "chance better": st.column_config.TextColumn(help=words.TERMS["chance"]),
         },

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +65,7 @@ def units_over_time(data: Path | str, key: str, points: int = 36) -> pd.DataFram
         )
 
 
-def progress(data: Path | str, key: str, metric: str = OBJECTIVE, points: int = 24) -> pd.DataFrame:
+def progress(data: Path | str, key: str, metric: str = OBJECTIVE, points: int = 20) -> pd.DataFrame:
     """Per bucket and variant, over mature decisions: the metric in the bucket, and the lift over the control so far.
 
     Columns: till (the bucket's end), variant, decisions and units so far, value with low and high (95%, clustered by
@@ -77,80 +77,77 @@ def progress(data: Path | str, key: str, metric: str = OBJECTIVE, points: int = 
         seconds = width(connection, key, points) or 1
         weighed = [m.window for m in about.metrics if about.objective.get(m.name)]
         window = next((m.window for m in about.metrics if m.name == metric), max(weighed, default=0.0))
+        start = f"time_bucket(INTERVAL '{seconds} seconds', d.at)"
+        where = f"FROM decisions d WHERE experiment = {quoted(key)}"
         column = identifier("objective_" if metric == OBJECTIVE else metric)
-        found = rows(connection, _moments_by_bucket(key, column, seconds, round(window * 1e6), moment(connection)))
-    return _progress(found, about.control.name, metric)
+        (span,) = rows(connection, f"SELECT min({start}) AS first, max({start}) AS last {where}")
+        if span["first"] is None:
+            return _progress([], [], about.control.name, metric)
+        step = timedelta(seconds=seconds)
+        ends = [span["first"] + step * (t + 1) for t in range((span["last"] - span["first"]) // step + 1)]
+        start_at = round((span["first"] - datetime(1970, 1, 1)) / timedelta(microseconds=1))
+        horizon = round(window * 1e6)
+        query = _moments_by_bucket(key, column, seconds, len(ends), start_at, horizon, moment(connection))
+        return _progress(rows(connection, query), ends, about.control.name, metric)
 
 
-def _moments_by_bucket(key: str, column: str, seconds: int, window: int, at: int) -> str:
-    """Per variant and bucket: sums within the bucket, and by how much sums over units grew with it.
+def _moments_by_bucket(key: str, column: str, seconds: int, buckets: int, first: int, window: int, at: int) -> str:
+    """Per variant, and for each bucket t: sums within it, and sums over units of what they had by its end.
 
-    A unit's total X so far adds X² to Σx²; so a bucket that brings it x more adds X² − (X − x)².
+    A unit's decisions N_t and earnings X_t so far are sums of its columns up to t: so one grouping by unit is enough,
+    however many buckets there are.
     """
+    mine = f"experiment = {quoted(key)} AND variant IS NOT NULL"
+    index = f"((epoch_us({{}}) - {first}) // {seconds * 1_000_000})"
     mature = f"epoch_us({{}}) + {window} < {at}"
-    over = "OVER (PARTITION BY variant, u ORDER BY till)"
+    every = range(buckets)
+    counted = ", ".join(f"count(*) FILTER (b = {t})::DOUBLE AS n{t}, 0.0::DOUBLE AS x{t}" for t in every)
+    earned = ", ".join(f"0.0::DOUBLE AS n{t}, coalesce(sum(x) FILTER (b = {t}), 0.0) AS x{t}" for t in every)
+    joined = ", ".join(f"sum(n{t}) AS n{t}, sum(x{t}) AS x{t}" for t in every)
+    so_far = ", ".join(
+        f"{' + '.join(f'n{i}' for i in range(t + 1))} AS nn{t}, {' + '.join(f'x{i}' for i in range(t + 1))} AS xx{t}"
+        for t in every
+    )
+    sums = ", ".join(
+        f"[count(*) FILTER (n{t} > 0), sum(n{t}), sum(x{t}), sum(n{t} * n{t}), sum(n{t} * x{t}), sum(x{t} * x{t}), "
+        f"count(*) FILTER (nn{t} > 0), sum(nn{t}), sum(xx{t}), sum(nn{t} * nn{t}), sum(nn{t} * xx{t}), "
+        f"sum(xx{t} * xx{t})] AS t{t}"
+        for t in every
+    )
     return (
-        f"WITH each AS (SELECT variant, hash(unit) AS u, {_bucket('d.at', seconds)} AS till, count(*)::DOUBLE AS n, "
-        f"0.0::DOUBLE AS x FROM decisions d WHERE experiment = {quoted(key)} AND variant IS NOT NULL "
-        f"AND {mature.format('d.at')} GROUP BY ALL UNION ALL "
-        f"SELECT variant_, hash(unit_), {_bucket('at_', seconds)}, 0.0, sum({column}) FROM earned.{identifier(key)} "
-        f"WHERE variant_ IS NOT NULL AND {mature.format('at_')} GROUP BY ALL), "
-        "cells AS (SELECT variant, u, till, sum(n) AS n, sum(x) AS x FROM each GROUP BY ALL), "
-        f"run AS (SELECT variant, till, n, x, sum(n) {over} AS nn, sum(x) {over} AS xx FROM cells) "
-        "SELECT variant, till, count(*) AS cells, sum(n) AS n, sum(x) AS x, sum(n * n) AS n2, sum(n * x) AS nx, "
-        "sum(x * x) AS x2, count(*) FILTER (nn = n) AS fresh, sum(nn * nn - (nn - n) * (nn - n)) AS g_n2, "
-        "sum(nn * xx - (nn - n) * (xx - x)) AS g_nx, sum(xx * xx - (xx - x) * (xx - x)) AS g_x2 "
-        "FROM run GROUP BY variant, till ORDER BY variant, till"
+        f"WITH seen AS (SELECT variant, u, {counted} FROM (SELECT variant, hash(unit) AS u, "
+        f"{index.format('d.at')} AS b FROM decisions d WHERE {mine} AND {mature.format('d.at')}) GROUP BY variant, u), "
+        f"paid AS (SELECT variant, u, {earned} FROM (SELECT variant_ AS variant, hash(unit_) AS u, {column} AS x, "
+        f"{index.format('at_')} AS b FROM earned.{identifier(key)} WHERE variant_ IS NOT NULL "
+        f"AND {mature.format('at_')}) GROUP BY variant, u), "
+        f"units AS (SELECT variant, {joined} FROM (FROM seen UNION ALL FROM paid) GROUP BY variant, u) "
+        f"SELECT variant, {sums} FROM (SELECT *, {so_far} FROM units) GROUP BY variant ORDER BY variant"
     )
 
 
-def _progress(cells: list[dict[str, Any]], control: str, metric: str) -> pd.DataFrame:
-    columns = ["till", "variant", "decisions", "units", "value", "low", "high"]
-    running = _cumulated(cells)
+def _progress(found: list[dict[str, Any]], ends: list[datetime], control: str, metric: str) -> pd.DataFrame:
+    running = {row["variant"]: [_estimate(*row[f"t{t}"][6:]) for t in range(len(ends))] for row in found}
+    reference = running.get(control, [None] * len(ends))
     lines = []
-    for cell in cells:
-        name, till = cell["variant"], cell["till"]
-        here = _estimate(cell["cells"], cell["n"], cell["x"], cell["n2"], cell["nx"], cell["x2"])
-        so_far, reference = running[name].get(till), _latest(running.get(control, {}), till)
-        line = {"till": till, "variant": name, "decisions": int(cell["n"]), "units": so_far.n if so_far else 0}
-        if here is not None:
+    for row in found:
+        name = row["variant"]
+        for t, till in enumerate(ends):
+            here, so_far, other = _estimate(*row[f"t{t}"][:6]), running[name][t], reference[t]
+            if here is None:
+                continue
             half = 1.96 * float(np.sqrt(here.variance))
-            line |= {"value": here.value}
+            line = {"till": till, "variant": name, "decisions": int(row[f"t{t}"][1]), "value": here.value}
+            line["units"] = so_far.n if so_far else 0
             line |= {"low": max(0.0, here.value - half), "high": here.value + half} if here.n > 1 else {}
-        if name != control and so_far and reference and min(so_far.n, reference.n) > 1:
-            lift = effect(metric, name, so_far, reference, Rule())
-            line |= {part: getattr(lift, part) for part in _LIFT}
-        lines.append(line)
-    found = pd.DataFrame(lines, columns=[*columns, *_LIFT])
-    numbers = ["value", "low", "high", *_LIFT]
-    return found.assign(**{column: found[column].astype(float) for column in numbers})
+            if name != control and so_far and other and min(so_far.n, other.n) > 1:
+                lift = effect(metric, name, so_far, other, Rule())
+                line |= {part: getattr(lift, part) for part in _LIFT}
+            lines.append(line)
+    table = pd.DataFrame(lines, columns=["till", "variant", "decisions", "units", "value", "low", "high", *_LIFT])
+    return table.assign(**{column: table[column].astype(float) for column in ("value", "low", "high", *_LIFT)})
 
 
 _LIFT = ("relative", "relative_low", "relative_high")
-
-
-def _cumulated(cells: list[dict[str, Any]]) -> dict[str, dict[datetime, Estimate]]:
-    """Per variant and bucket the estimate of all decisions up to its end; buckets come in order."""
-    sums: dict[str, Any] = {}
-    estimates: dict[str, dict[datetime, Estimate]] = {}
-    for cell in cells:
-        name = cell["variant"]
-        more = np.array([cell[part] for part in ("fresh", "n", "x", "g_n2", "g_nx", "g_x2")], dtype=np.float64)
-        sums[name] = sums[name] + more if name in sums else more
-        by_time, found = estimates.setdefault(name, {}), _estimate(*sums[name])
-        if found is not None:
-            by_time[cell["till"]] = found
-    return estimates
-
-
-def _latest(by_time: dict[datetime, Estimate], till: datetime) -> Estimate | None:
-    """The last estimate at or before `till`; times are in order."""
-    found = None
-    for moment_, estimate in by_time.items():
-        if moment_ > till:
-            break
-        found = estimate
-    return found
 
 
 def _estimate(units: float, n: float, x: float, n2: float, nx: float, x2: float) -> Estimate | None:
