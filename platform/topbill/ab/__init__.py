@@ -15,7 +15,7 @@ from topbill.ab.design import Design, MetricDesign
 from topbill.ab.effect import Effect, Rule
 from topbill.ab.experiment import analyse
 from topbill.ab.metrics import Mean, Metric, Proportion, Quantile, Ratio, Sum
-from topbill.ab.plan import Plan, PlannedRun, plan
+from topbill.ab.plan import Detectable, Plan, PlannedRun, plan
 from topbill.ab.power import Runtime, runtime
 from topbill.ab.reasons import REASONS
 from topbill.ab.srm import sequential_srm, srm, srm_of_choices, srm_of_sums
@@ -25,6 +25,7 @@ __all__ = [
     "Analysis",
     "Comparison",
     "Design",
+    "Detectable",
     "Effect",
     "GuardrailResult",
     "Heterogeneity",

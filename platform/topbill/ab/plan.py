@@ -2,6 +2,7 @@
 
     found = ab.plan(rows, design, unit="unit", variant="variant", day="day", method="sequential")
     for run in found.runtimes: run.variant, run.relative, run.units, run.days
+    for seen in found.detectable: seen.variant, seen.days, seen.units, seen.relative
 
 `rows` are those of `ab.analyse`.
 """
@@ -20,12 +21,13 @@ from topbill.ab.compare import checked_rule
 from topbill.ab.design import Design, prepare
 from topbill.ab.effect import Estimate, Method, Rule
 from topbill.ab.gather import gather
-from topbill.ab.power import runtime
+from topbill.ab.power import detectable_effect, runtime
 from topbill.ab.split import sample_ratio
 from topbill.errors import BadRequest
 from topbill.spec import Experiment
 
 LIFTS = (0.01, 0.02, 0.05, 0.10)
+DAYS = (0, 7, 14, 28)
 
 
 class PlannedRun(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,11 +39,20 @@ class PlannedRun(msgspec.Struct, frozen=True, kw_only=True):
     days: float | None
 
 
+class Detectable(msgspec.Struct, frozen=True, kw_only=True):
+    """The least `relative` effect (MDE) that `units` (the variant's and the control's) will show `days` from now."""
+
+    variant: str
+    days: int
+    units: int
+    relative: float | None
+
+
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """What an experiment's traffic so far says about how long it must run.
 
     `baseline` and `sd` (by unit) are the control's on `metric`; `units` and `units_a_day` count all variants.
-    `reason` says why there are no runs.
+    A day's traffic is the mean so far. `reason` says why there are no runs.
     """
 
     experiment: str
@@ -54,6 +65,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     baseline: float | None = None
     sd: float | None = None
     runtimes: list[PlannedRun] = []
+    detectable: list[Detectable] = []
     reason: str = reasons.OK
 
 
@@ -91,12 +103,14 @@ def plan(
     pair = estimate(gathered.plans[name], control, control)
     if pair.reason or pair.control is None or pair.control.variance == 0.0 or pair.control.value == 0.0:
         return msgspec.structs.replace(shown, reason=pair.reason or reasons.CONSTANT_METRIC)
-    return _with_runs(shown, known, pair.control, rule, relative)
+    return _with_runs(shown, known, split.counts, pair.control, rule, relative)
 
 
-def _with_runs(shown: Plan, design: Design, control: Estimate, rule: Rule, relative: Sequence[float]) -> Plan:
+def _with_runs(
+    shown: Plan, design: Design, counts: Mapping[str, int], control: Estimate, rule: Rule, relative: Sequence[float]
+) -> Plan:
     baseline, sd, total = control.value, sqrt(control.variance * control.n), sum(design.shares.values())
-    runs = []
+    runs, seen = [], []
     for other in design.treatments:
         shares = (design.shares[design.control], design.shares[other])
         if min(shares) <= 0.0:
@@ -105,4 +119,10 @@ def _with_runs(shown: Plan, design: Design, control: Estimate, rule: Rule, relat
         for lift in relative:
             found = runtime(baseline, sd, lift, rule, units_a_day=rate, shares=shares, power=shown.power)
             runs.append(PlannedRun(variant=other, relative=lift, units=found.units, days=found.days))
-    return msgspec.structs.replace(shown, baseline=baseline, sd=sd, runtimes=runs)
+        now = counts[design.control] + counts[other]
+        for days in DAYS if rate > 0.0 else DAYS[:1]:
+            units = round(now + rate * days)
+            least = detectable_effect(sd, units, rule, shares=shares, power=shown.power)
+            one = None if least is None else least / abs(baseline)
+            seen.append(Detectable(variant=other, days=days, units=units, relative=one))
+    return msgspec.structs.replace(shown, baseline=baseline, sd=sd, runtimes=runs, detectable=seen)

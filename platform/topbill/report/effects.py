@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import msgspec
 
@@ -24,7 +25,25 @@ def analysis(
     method: Method,
 ) -> ab.Analysis:
     """The analysis of experiment `key` from `report_rows`. `variants` and `metrics` are rows of the face's tables."""
-    design = ab.Design(
+    return ab.analyse(
+        prepared(connection),
+        design(key, variants, metrics),
+        unit=UNIT,
+        variant=VARIANT,
+        day=DAY,
+        segments=segments,
+        method=method,
+    )
+
+
+def prepared(connection: Connection) -> Any:
+    """The rows of `report_rows` as an analysis reads them."""
+    return connection.sql(f'SELECT *, "{OBJECTIVE}" AS objective FROM {ROWS}')
+
+
+def design(key: str, variants: Sequence[Row], metrics: Sequence[Row]) -> ab.Design:
+    """The design that rows of the face's tables `variants` and `metrics` describe."""
+    return ab.Design(
         key=key,
         control=next(str(v["variant"]) for v in variants if v["control"]),
         shares={v["variant"]: v["share"] for v in variants},
@@ -40,8 +59,6 @@ def analysis(
         ),
         guardrails={m["metric"]: m["worse_by_at_most"] for m in metrics if m["worse_by_at_most"] is not None},
     )
-    rows = connection.sql(f'SELECT *, "{OBJECTIVE}" AS objective FROM {ROWS}')
-    return ab.analyse(rows, design, unit=UNIT, variant=VARIANT, day=DAY, segments=segments, method=method)
 
 
 def category_features(spec: str, taken: Iterable[str]) -> list[str]:
