@@ -141,9 +141,7 @@ def measure(folder: Path, port: int, pages: int) -> None:
             titles.append(sum(len(row["titles"]) for row in answer["rows"]))
     print(line("POST /v1/page", times))
     print(line("POST /v1/decide (1 of 8)", single))
-    print(
-        f"  {np.mean(titles):.1f} titles with pictures a page, {np.mean(sizes) / 1e3:.0f} kB JSON, {fallbacks} fallbacks"
-    )
+    print(f"  {np.mean(titles):.1f} titles with pictures, {np.mean(sizes) / 1e3:.0f} kB a page, {fallbacks} fallbacks")
     print(f"  a page takes {np.median(times) / np.median(single):.1f} single durable decisions")
 
 

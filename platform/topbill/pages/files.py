@@ -103,7 +103,8 @@ class PageFile:
 
 def sources(experiments: Path) -> list[Path]:
     """The experiments' folder, and the folders of the pages' own experiments: what `spec.load_all` is to load."""
-    return [experiments, *(folder for folder in sorted(experiments.glob("pages/*")) if any(folder.glob("*.yaml")))]
+    own = [folder for folder in sorted(experiments.glob("pages/*")) if any(folder.glob("*.yaml"))]
+    return own if own and not any(experiments.glob("*.y*ml")) else [experiments, *own]
 
 
 def load_all(experiments: Path, known: Sequence[Experiment]) -> list[PageFile]:
