@@ -43,6 +43,7 @@ class Record:
     def __init__(self, data: Path, key: str, *, memory_limit: str = "4GB") -> None:
         """Raises NotFound where the lake or the experiment is not there."""
         self._connection = lake.connect(Path(data) / lake.FACE, memory_limit=memory_limit)
+        self._connection.execute("SET enable_progress_bar = false")  # its bar would stand amid the JSON
         self.key = key
         rows = self._connection.execute("SELECT key, spec FROM experiments").fetchall()
         specs = dict(rows)

@@ -134,6 +134,7 @@ def _run(task: _Pass, database: Path | None, memory_limit: str, threads: int | N
         try:
             connection.execute("SET temp_directory = ?", [spill])
             connection.execute("SET preserve_insertion_order = false")
+            connection.execute("SET enable_progress_bar = false")
             result: dict[str, Any] = connection.execute(_sql(task, bootstrap=bootstrap)).fetchnumpy()
         except lake.Error as error:
             if _BROKEN in str(error):
