@@ -19,7 +19,7 @@ from topbill.keeper.learner import Fold, Learner, item_rewards, rebuild
 from topbill.keeper.publisher import Publisher
 from topbill.lake import Lake
 from topbill.log.sqlite import Matured, SqliteLog
-from topbill.records import Decision, Placement, RewardEvent
+from topbill.records import Decision, Mask, Placement, RewardEvent
 from topbill.spec import Experiment, Metric
 
 SECOND = 1_000_000
@@ -237,3 +237,17 @@ def test_in_a_cascade_what_is_below_the_last_click_was_not_looked_at(art: Experi
     cascade = replace(art, click_model="cascade")
     assert item_rewards(cascade, shown(), [play(1)]) == [0.0, 1.0, None]
     assert item_rewards(cascade, shown(), []) == [0.0, 0.0, 0.0]
+
+
+def test_an_archived_decision_comes_back_as_it_was_logged(
+    log: SqliteLog, clock: Clock, art: Experiment, tmp_path: Path
+) -> None:
+    rules = (Mask("pins", 0, 1, (1,), True), Mask("blocks", 0, 3, (3,)))
+    decision = msgspec.structs.replace(shown(), page="p", layer="artwork", place="row-1", masks=rules)
+    log.append([decision], [msgspec.structs.replace(play(1), event_id="e")])
+    clock.now += 10 * SECOND
+    Publisher(log, Lake(tmp_path), lambda: [art]).step()
+    ((_, held, events),) = log.matured("art", 0, SECOND, log.barrier(), 10)
+    ((_, read, came),) = archive.reader(tmp_path)("art", 0, 10, SECOND, clock.now)
+    assert read == held
+    assert [(e.event, e.position, e.at) for e in came] == [(e.event, e.position, e.at) for e in events]

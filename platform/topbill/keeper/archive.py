@@ -11,7 +11,7 @@ import msgspec
 from topbill import lake
 from topbill.errors import NotFound
 from topbill.log.sqlite import Matured
-from topbill.records import NULL, Decision, Placement, RewardEvent
+from topbill.records import NULL, Decision, Mask, Placement, RewardEvent
 
 BATCH = 5_000
 _QUERY = """
@@ -23,9 +23,10 @@ came AS (
     SELECT decision_id, list({'event_id': r.event_id, 'event': r.event, 'value': r.value, 'action': r.action,
         'position': r.position, 'occurred_at': epoch_us(r.at), 'received': epoch_us(r.received_at)}
         ORDER BY r.seq) events
-    FROM rewards r JOIN part d USING (decision_id) WHERE epoch_us(r.received_at) <= epoch_us(d.at) + $age GROUP BY ALL)
+    FROM rewards r JOIN part d USING (decision_id)
+    WHERE r.experiment = $key AND epoch_us(r.received_at) <= epoch_us(d.at) + $age GROUP BY ALL)
 SELECT seq, decision_id, experiment, revision, variant, unit, context, actions, eligible, slate, propensities,
-    propensity, policy, policy_version, reason, epoch_us(part.at) AS "at", events
+    propensity, policy, policy_version, reason, page, layer, place, masks, epoch_us(part.at) AS "at", events
 FROM part LEFT JOIN came USING (decision_id) ORDER BY seq
 """
 
@@ -54,10 +55,14 @@ def reader(data: Path) -> Callable[[str, int, int, int, int], list[Matured]]:
 def _matured(row: dict[str, Any]) -> Matured:
     seq, events = row.pop("seq"), row.pop("events") or []
     decision_id, actions = row["decision_id"], row.pop("actions")
+    masks = tuple(Mask(**{**mask, "rows": tuple(mask["rows"])}) for mask in row.pop("masks") or ())
+    optional = {name: row.pop(name) or "" for name in ("page", "layer", "place")}
     shown = zip(row.pop("slate"), row.pop("propensities"), strict=True)
     decision = Decision(
         **{
             **row,
+            **optional,
+            "masks": masks,
             "context": msgspec.Raw(row["context"].encode()),
             "actions": NULL if actions is None else msgspec.Raw(actions.encode()),
             "eligible": tuple(row["eligible"]),
