@@ -47,22 +47,23 @@ def worth(
     again although p learned from the rewards (Hadad et al. 2021, eq. 16; Zhan et al. 2021: not contextual).
     """
     with opened(data) as connection:
-        cells = _cells(connection, key, variant, segment, group)
+        # CREATE answers with a count, and DuckDB wants every answer fetched before the next statement.
+        connection.execute(_cells(connection, key, variant, segment, group)).fetchall()
         summed = ", ".join(f"sum({name})::DOUBLE AS {name}" for name in _SUMS)
         found = rows(
             connection,
-            f"{cells} SELECT action, v, {summed}, max(largest) AS largest FROM cells GROUP BY action, v "
+            f"SELECT action, v, {summed}, max(largest) AS largest FROM cells GROUP BY action, v "
             "ORDER BY action, any_value(version), v",
         )
         if not found:
             return pd.DataFrame(columns=COLUMNS)
         versions = {action: _weigh(list(own)) for action, own in groupby(found, itemgetter("action"))}
-        spread = _spread(connection, cells, versions)
+        spread = _spread(connection, versions)
     return _table(versions, spread)
 
 
 def _cells(connection: Connection, key: str, variant: str, segment: str | None, group: str | None) -> str:
-    """SQL for sums per unit u, stage v of a variant's log, and action, over decisions where it had a chance p."""
+    """SQL for table `cells`: sums per unit u, stage v of a variant's log, and action that had a chance p."""
     about = experiment(connection, key)
     nth = every_nth(count(connection, key), SAMPLE)
     window = max((m.window for m in about.metrics if about.objective.get(m.name)), default=0.0)
@@ -77,19 +78,20 @@ def _cells(connection: Connection, key: str, variant: str, segment: str | None, 
         context = f", {parsed(about)} AS c"
         inside = f" WHERE {segment_columns(about)[segment]} = {quoted(group)}"
     return (
-        f"WITH chosen AS (SELECT * FROM (SELECT decision_id, hash(unit) AS u, {stage} AS version, "
+        "CREATE TEMP TABLE cells AS WITH chosen AS (SELECT * FROM "
+        f"(SELECT decision_id, hash(unit) AS u, {stage} AS version, "
         f"variant || '/' || {stage} AS v, variant = {quoted(variant)} AS own, slate[1] AS first, eligible, "
         f"probabilities[1] AS chances{context} FROM decisions WHERE experiment = {quoted(key)} AND reason = 'policy' "
         f"AND {whose} AND len(probabilities) > 0 AND hash(seq) % {nth} = 0 "
         f'AND epoch_us("at") + {round(window * 1e6)} < {moment(connection)}){inside}), '
         "each AS (SELECT u, v, version, own, action, p, action = first AS drawn, coalesce(e.objective_, 0.0) AS r FROM "
         "(SELECT decision_id, u, v, version, own, first, unnest(eligible) AS action, unnest(chances) AS p FROM chosen) "
-        f"LEFT JOIN earned.{identifier(key)} e ON decision_id = e.decision_id_ WHERE p > 0), "
-        "cells AS (SELECT u, v, action, any_value(version) AS version, count(*) AS n, sum(1 / p) AS inverse, "
+        f"LEFT JOIN earned.{identifier(key)} e ON decision_id = e.decision_id_ WHERE p > 0) "
+        "SELECT u, v, action, any_value(version) AS version, count(*) AS n, sum(1 / p) AS inverse, "
         "count(*) FILTER (drawn) AS draws, count(*) FILTER (drawn AND own) AS shown, "
         "coalesce(sum(r) FILTER (drawn AND own), 0.0) AS paid, count(*) FILTER (drawn AND r > 0) AS hits, "
         "coalesce(max(1 / p) FILTER (drawn), 0.0) AS largest, coalesce(sum(1 / p) FILTER (drawn), 0.0) AS s0, "
-        "coalesce(sum(r / p) FILTER (drawn), 0.0) AS s1 FROM each GROUP BY u, v, action)"
+        "coalesce(sum(r / p) FILTER (drawn), 0.0) AS s1 FROM each GROUP BY u, v, action"
     )
 
 
@@ -105,7 +107,7 @@ def _weigh(versions: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{**v, "q": top / total, "total": total} for v in versions]
 
 
-def _spread(connection: Connection, cells: str, versions: dict[str, list[dict[str, Any]]]) -> dict[str, float]:
+def _spread(connection: Connection, versions: dict[str, list[dict[str, Any]]]) -> dict[str, float]:
     """Per action the sum over units of (Σ h(Γ − q))²."""
     values = ", ".join(
         f"({quoted(v['action'])}, {quoted(v['v'])}, {v['h']!r}::DOUBLE, {v['m']!r}::DOUBLE, {v['q']!r}::DOUBLE)"
@@ -114,7 +116,7 @@ def _spread(connection: Connection, cells: str, versions: dict[str, list[dict[st
     )
     found = rows(
         connection,
-        f"{cells} SELECT action, sum(d * d) AS dd FROM (SELECT action, u, sum(h * (m * n + s1 - m * s0 - q * n)) AS d "
+        "SELECT action, sum(d * d) AS dd FROM (SELECT action, u, sum(h * (m * n + s1 - m * s0 - q * n)) AS d "
         f"FROM cells JOIN (VALUES {values}) AS w(action, v, h, m, q) USING (action, v) GROUP BY action, u) "
         "GROUP BY action",
     )
