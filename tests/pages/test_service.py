@@ -196,3 +196,21 @@ def test_a_changed_catalogue_is_taken_over_without_a_restart(client: TestClient,
             return
         time.sleep(0.1)
     raise AssertionError("the new name never came")
+
+
+def test_why_tells_which_rule_kept_a_title_out(client: TestClient) -> None:
+    pages = [ask(client, profile=f"u{n}", maturity=7).json() for n in range(12)]
+    page = next(page for page in pages if "best" in [row["row"] for row in page["rows"]])
+
+    def why(title: str) -> Any:
+        return client.get(f"/v1/pages/{page['page_id']}/why", params={"title": title}).json()
+
+    assert why("t01")["barred"] == ["block"]
+    assert why("t03")["barred"] == ["maturity"]
+    assert why("t04")["barred"] == ["region"]
+    pinned = next(row for row in why("t07")["rows"] if row["row"] == "best")
+    assert (pinned["shown_at"], pinned["could_stand_at"]) == (2, [2])
+    elsewhere = [row["because"] for row in why("t07")["rows"] if row["row"] != "best"]
+    assert set(elsewhere) <= {"it is pinned in row best", "it stands in row best above"}
+    assert client.get(f"/v1/pages/{page['page_id']}/why", params={"title": "nope"}).status_code == 404
+    assert client.get("/v1/pages/page-nope/why", params={"title": "t01"}).status_code == 404

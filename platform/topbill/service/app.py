@@ -183,6 +183,10 @@ def _add_routes(app: FastAPI, hot: Hot, settings: Settings) -> None:
         live = hot.engine.find(key)
         return {**_line(live), "spec": live.experiment.raw}
 
+    @app.get("/v1/pages/{page_id}/why", tags=["experiments"], summary="What the rules did with a title on a page")
+    async def why(page_id: str, title: str) -> dict[str, Any]:
+        return hot.pages.why(page_id, title, hot.log)
+
     @app.get("/v1/decisions/{decision_id:path}", tags=["experiments"], summary="A stored decision, explained")
     async def decision(decision_id: str) -> Response:
         held = hot.log.decision(decision_id)

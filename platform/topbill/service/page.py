@@ -9,6 +9,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from hashlib import blake2b
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -22,6 +23,7 @@ from topbill.pages import credit
 from topbill.pages.answers import PageAnswer, PageRequest, RowAnswer
 from topbill.pages.compose import Composer, sticky_ids
 from topbill.pages.memory import Memory
+from topbill.pages.why import why
 from topbill.records import Decision, RewardEvent
 from topbill.service import meters
 from topbill.service.writer import GroupWriter
@@ -156,6 +158,15 @@ class Desk:
             return msgspec.structs.replace(row, titles=kept, missing=row.missing + gone) if gone else row
 
         return msgspec.structs.replace(answer, rows=tuple(map(still, answer.rows)), again=True)
+
+    def why(self, page_id: str, title: str, log: SqliteLog) -> dict[str, Any]:
+        """What the rules did with a title on a stored page. Raises NotFound for a page or title that is not there."""
+        held = log.decision(page_id)
+        if held is None or held.layer != "page" or held.experiment not in self.composers:
+            raise NotFound(f"page {page_id!r} is not in the log")
+        rows = [row.row for row in _answers.decode(held.actions).rows]
+        found = [log.decision(f"{page_id}:{row}") for row in rows]
+        return why(self.composers[held.experiment], held, [d for d in found if d is not None], title)
 
     # ------------------------------------------------------------------ credit
 

@@ -139,6 +139,7 @@ def browse(
     """
     ways, engine = browsers.ways, composer.engine
     lives = {layer: engine.find(key) for layer, key in composer.file.layers.items()}
+    declared = {feature.name for live in lives.values() for feature in live.experiment.context}
     visits: list[Visit] = []
     plays: list[Play] = []
     watched: dict[int, list[str]] = {}
@@ -156,7 +157,8 @@ def browse(
             },
             PageRequest,
         )
-        asked = msgspec.structs.replace(asked, context=msgspec.Raw(msgspec.json.encode(browsers.context(viewer))))
+        told_of = {name: value for name, value in browsers.context(viewer).items() if name in declared}
+        asked = msgspec.structs.replace(asked, context=msgspec.Raw(msgspec.json.encode(told_of)))
         page_id = f"page-{browsers.seed}-{number}"
         made = composer.compose(asked, composer.viewer(asked, page_id), page_id, now)
         title, share = browsers.react(viewer, made.answer)

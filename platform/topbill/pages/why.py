@@ -1,0 +1,66 @@
+"""Why a title stands where it stands on a stored page, or why it doesn't: which rule removed it, and from where."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from topbill.errors import NotFound
+from topbill.pages.compose import Composer
+from topbill.records import Decision
+from topbill.slates import choices
+
+
+def why(composer: Composer, page: Decision, titles: Sequence[Decision], title: str) -> dict[str, Any]:
+    """What the rules did with a title on a page: `barred` names those that kept it off the whole page, `rows` says row
+    by row what became of it. `titles` are the page's decisions of that layer.
+
+    Judged by the rules and the catalogue as they are now, at the page's own time. Raises NotFound for a title that the
+    catalogue doesn't have.
+    """
+    catalog, index = composer.catalog, composer.catalog.index.get(title)
+    if index is None:
+        raise NotFound(f"title {title!r} is not in the catalogue {catalog.version}")
+    facts = msgspec.json.decode(page.context)
+    lets = composer.house.before(facts["region"], facts["age"], page.at / 1e6, facts["tired"])
+    barred = [rule for rule, let in lets.items() if not let[index]]
+    rows = []
+    above: str | None = None
+    for decision in titles:
+        rows.append({"row": decision.place, **_in_row(composer, decision, title, index, above)})
+        if any(p.action == title for p in decision.slate):
+            above = decision.place
+    return {"page_id": page.decision_id, "title": title, "barred": barred, "rows": rows}
+
+
+def _in_row(composer: Composer, decision: Decision, title: str, index: int, above: str | None) -> dict[str, Any]:
+    if title in decision.eligible:
+        place = decision.eligible.index(title)
+        shown = next((p for p in decision.slate if p.action == title), None)
+        if shown is not None:
+            return {"shown_at": shown.position, "propensity": shown.propensity, **_rules(decision, place)}
+        return {"candidate": True, **_rules(decision, place)}
+    if above is not None:
+        return {"candidate": False, "because": f"it stands in row {above} above"}
+    pins = composer.house.pins
+    if pinned := next((row for row, held in pins.items() if index in held.values() and row != decision.place), None):
+        return {"candidate": False, "because": f"it is pinned in row {pinned}"}
+    everything = composer.stage.plain(np.ones(len(composer.catalog), dtype=bool), "")
+    if index not in everything.members(composer.file.made_of[decision.place]):
+        return {"candidate": False, "because": "the row is not made of it"}
+    return {"candidate": False, "because": "it was not among the candidates, or a rule barred it from the page"}
+
+
+def _rules(decision: Decision, place: int) -> dict[str, Any]:
+    """The positions at which the title could be drawn, and at which a rule kept it out."""
+    rows = [decision.eligible.index(p.action) for p in decision.slate]
+    could = [k for k in range(len(rows)) if place in choices(decision.masks, len(decision.eligible), k, rows[:k])]
+    kept_out = [
+        {"rule": mask.rule, "positions": [mask.start, mask.stop - 1]}
+        for mask in decision.masks
+        if (place in mask.rows) != mask.only
+    ]
+    return {"could_stand_at": could, "kept_out_by": kept_out}
