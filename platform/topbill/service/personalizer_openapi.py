@@ -50,7 +50,20 @@ def extend(document: dict[str, Any]) -> dict[str, Any]:
     document["components"]["schemas"].update({f"Personalizer{name}": schema for name, schema in schemas.items()})
     for path, summary, body, answer in _ROUTES:
         document["paths"][path] = {"post": _operation(path, summary, body, answer)}
+    _open_objects(document)
     return document
+
+
+def _open_objects(schema: Any) -> None:
+    """Say of every object without declared keys that it may have any: generators of typed clients ask for it."""
+    if isinstance(schema, dict):
+        if schema.get("type") == "object" and not schema.keys() & {"properties", "additionalProperties"}:
+            schema["additionalProperties"] = True
+        for part in schema.values():
+            _open_objects(part)
+    elif isinstance(schema, list):
+        for part in schema:
+            _open_objects(part)
 
 
 def _operation(path: str, summary: str, body: type | None, answer: type | None) -> dict[str, Any]:

@@ -1,0 +1,120 @@
+"""What the client adds to a decide, and what a caller waits when the service dies.
+
+    python -m benchmarks.client [--calls 3000] [--deadline 0.1]
+
+Overhead: `Client.decide` beside a bare httpx post of the same body to the same live service, in turn, one thread.
+Death: calls go on while the service is killed (SIGKILL) under them, and while it is stopped (SIGSTOP: it accepts
+connections and never answers); printed are the share of fallbacks and the longest waits.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from importlib.metadata import version
+from pathlib import Path
+
+import httpx
+import msgspec
+
+from topbill.client import Client
+from topbill.supervise import commands, free_port
+
+ROOT = Path(__file__).parents[1]
+CONTEXT = {"device": "tv", "hour": 20}
+
+
+def start(folder: Path, port: int) -> subprocess.Popen[bytes]:
+    """A service on the example experiments, ready."""
+    (folder / "experiments").mkdir(exist_ok=True)
+    shutil.copy(ROOT / "experiments" / "home-artwork.yaml", folder / "experiments")
+    command = commands(str(folder / "experiments"), str(folder / "data"), "127.0.0.1", port)["service"]
+    process = subprocess.Popen([sys.executable, *command])
+    for _ in range(300):
+        try:
+            httpx.get(f"http://127.0.0.1:{port}/healthz")
+            break
+        except httpx.TransportError:
+            time.sleep(0.1)
+    return process
+
+
+def percentile(values: list[float], p: float) -> float:
+    """The p-quantile, in ms."""
+    return sorted(values)[min(len(values) - 1, int(p * len(values)))] * 1e3
+
+
+def overhead(address: str, calls: int) -> None:
+    """The two ways in turn, so that the machine's drift falls on both."""
+    took: dict[str, list[float]] = {"bare httpx": [], "topbill.client": []}
+    with httpx.Client(base_url=address) as bare, Client(address, deadline=5.0) as client:
+        for i in range(calls + 200):
+            start_ = time.perf_counter()
+            body = {"experiment": "home-artwork", "unit": f"u{i}", "context": CONTEXT, "decision_id": f"bare-{i}"}
+            bare.post("/v1/decide", content=msgspec.json.encode(body)).json()
+            middle = time.perf_counter()
+            choice = client.decide("home-artwork", unit=f"u{i}", context=CONTEXT)
+            end = time.perf_counter()
+            assert not choice.fallback, choice.problem
+            if i >= 200:
+                took["bare httpx"].append(middle - start_)
+                took["topbill.client"].append(end - middle)
+    for name, times in took.items():
+        print(f"  {name:15} median {percentile(times, 0.5):6.3f} ms  p99 {percentile(times, 0.99):6.2f} ms")
+    ratio = percentile(took["topbill.client"], 0.5) / percentile(took["bare httpx"], 0.5)
+    print(f"  client's median over bare httpx: {ratio:.3f}")
+
+
+def death(address: str, process: subprocess.Popen[bytes], how: signal.Signals, deadline: float, calls: int) -> None:
+    """Calls around the moment when the service is struck."""
+    took: list[float] = []
+    fallbacks = 0
+    with Client(address, deadline=deadline) as client:
+        for i in range(calls):
+            if i == calls // 4:
+                process.send_signal(how)
+            begin = time.perf_counter()
+            choice = client.decide("home-artwork", unit=f"u{i}", context=CONTEXT, default=["close-up"])
+            took.append(time.perf_counter() - begin)
+            fallbacks += choice.fallback
+            time.sleep(0.002)
+    print(
+        f"  {how.name}: {calls:,} decides, {fallbacks / calls:.0%} fallbacks, nothing raised; "
+        f"p99 {percentile(took, 0.99):.1f} ms, longest {max(took) * 1e3:.1f} ms (deadline {deadline * 1e3:.0f} ms)"
+    )
+
+
+def main() -> None:
+    """Print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--calls", type=int, default=3_000)
+    parser.add_argument("--deadline", type=float, default=0.1)
+    arguments = parser.parse_args()
+    print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}")
+    print(f"httpx {version('httpx')}, topbill {version('topbill')}")
+    with tempfile.TemporaryDirectory() as folder:
+        port = free_port("127.0.0.1", 8950)
+        address = f"http://127.0.0.1:{port}"
+        process = start(Path(folder), port)
+        try:
+            print("overhead of a decide")
+            overhead(address, arguments.calls)
+            print("the service is struck at a quarter of the way")
+            death(address, process, signal.SIGSTOP, arguments.deadline, 1_000)
+            process.send_signal(signal.SIGCONT)
+            time.sleep(1.5)
+            death(address, process, signal.SIGKILL, arguments.deadline, 1_000)
+        finally:
+            process.kill()
+            process.wait(10)
+
+
+if __name__ == "__main__":
+    main()
