@@ -12,7 +12,7 @@ REASONS: dict[str, str] = {
     "no-support": "The policy acts where the log never did; that part of its value is unknown.",
     "low-effective-sample": "The weights leave too few effective decisions.",
     "one-weight-dominates": "A single decision carries too much of the estimate.",
-    "mean-weight-off": "The weights do not average 1: propensities are not true, or the log hardly shows what is chosen.",
+    "mean-weight-off": "The weights do not average 1: propensities are untrue, or the log hardly shows what is chosen.",
     "propensities-miscalibrated": "Actions were shown more or less often than their logged propensities say.",
     "no-exploration": "A position always showed the same item, so nothing can be said about any other.",
     "mixed-policy-versions": "More policy versions wrote this log than the caller allows.",
