@@ -49,9 +49,8 @@ class Keeper:
         self._seen = _marks(experiments)
         self._experiments = spec.load_all(pages.sources(experiments))
         self.learner = Learner(self._log, self._experiments)
-        self.publisher = Publisher(
-            self._log, Lake(data), lambda: self._experiments, every=PUBLISH_EVERY, learned=self.learner.needed_after
-        )
+        needed_after = self.learner.needed_after
+        self.publisher = Publisher(self._log, Lake(data), lambda: self._experiments, learned=needed_after)
         self._published = self._signalled = 0.0
 
     def step(self) -> bool:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from threading import Event
 from typing import Protocol
 
-from topbill.errors import LogError
 from topbill.lake import Lake
 from topbill.lake.tables import Origin, decision_rows, reward_rows
 from topbill.log.sqlite import Revision
@@ -21,8 +18,6 @@ MINOR, MAJOR = 30, 1_800
 """Steps between compactions of small files and of large ones: a minute and an hour at 2 s a step."""
 CHUNKS = 20
 """Most transactions in which one step lets the log forget."""
-
-_logger = logging.getLogger(__name__)
 
 
 class Source(Protocol):
@@ -50,33 +45,18 @@ class Publisher:
         lake: Lake,
         experiments: Callable[[], Sequence[Experiment]],
         *,
-        every: float = 2.0,
         learned: Callable[[], int] | None = None,
         keep_log: float | None = None,
     ) -> None:
         self._log = log
         self._lake = lake
         self._experiments = experiments
-        self._every = every
         self._learned = learned
         self._keep_log = keep_log
         self._steps = 0
         self._compactor = ThreadPoolExecutor(1, "compactor")
         self._compaction: Future[int] | None = None
         self._recent: dict[str, Decision | None] = {}
-
-    def run(self, stop: Event) -> None:
-        """Step every `every` seconds until `stop` is set, and once more then. A failed step is tried again."""
-        while not stop.is_set():
-            self._try()
-            stop.wait(self._every)
-        self._try()
-
-    def _try(self) -> None:
-        try:
-            self.step()
-        except LogError as error:
-            _logger.warning("publishing failed and will be tried again: %s", error)
 
     def step(self) -> int:
         """Publish all that is committed, show it, and tidy up; returns how many rows went to the lake.
