@@ -22,6 +22,7 @@ from topbill.errors import LogError, NotFound
 from topbill.lake import FACE, Lake
 from topbill.lake.tables import Origin, decision_rows, reward_rows
 from topbill.records import Action, Decision, Placement, RewardEvent
+from topbill.report.advice import alarms
 from topbill.report.effects import category_features
 from topbill.spec import Experiment, Guardrail, Metric, Variant
 
@@ -256,6 +257,35 @@ def test_propensities_that_were_not_drawn_from_are_found(tmp_path: Path) -> None
     assert found.health.propensity_ok is False
     assert "propensity_mismatch" in [note.code for note in found.notes]
     assert "are off" in text(found)
+
+
+def test_choices_are_judged_against_the_summed_probabilities_and_a_mismatch_shows(tmp_path: Path) -> None:
+    honest, lying = made(tmp_path / "honest", drawn(0.1, 0.1)), made(tmp_path / "lying", drawn(0.1, 0.15))
+    (sound,), (broken,) = honest.health.choices, lying.health.choices
+    assert (sound.variant, sound.alarm, broken.alarm) == ("bandit", False, True)
+    assert sum(sound.drawn.values()) == sound.decisions == pytest.approx(sum(sound.expected.values()))
+    assert broken.p_sequential < 0.01 < sound.p_sequential
+    assert broken.p_value < 1e-4 < sound.p_value
+    assert "choice_mismatch" in [note.code for note in lying.notes]
+    assert "choice_ratio" in [note.code for note in alarms(lying)]
+    assert "choice_ratio" not in [note.code for note in alarms(honest)]
+    assert "NOT as logged" in text(lying)
+    assert "NOT as logged" in report.to_html(lying)
+
+
+def test_a_draw_that_was_impossible_is_a_mismatch_and_a_zero_probability_is_no_degree_of_freedom(
+    tmp_path: Path,
+) -> None:
+    rows = [
+        msgspec.structs.replace(d, eligible=("x", "y", "z"), probabilities=((0.5, 0.5, 0.0),)) for d in drawn(0.5, 0.5)
+    ]
+    (found,) = made(tmp_path / "sound", rows).health.choices
+    assert set(found.expected) == {"x", "y"}
+    z = (found.drawn["x"] - found.decisions / 2) / (found.decisions / 4) ** 0.5
+    assert found.p_value == pytest.approx(2 * stats.norm.sf(abs(z)))
+    odd = msgspec.structs.replace(rows[0], slate=(Placement(0, "z", 0.0),))
+    (broken,) = made(tmp_path / "broken", [odd, *rows[1:]]).health.choices
+    assert (broken.impossible, broken.alarm, broken.p_value) == (1, True, 0.0)
 
 
 def test_a_fixed_order_is_certain_and_one_exception_is_found(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from topbill.ab import sequential_srm, srm, srm_of_choices
-from topbill.ab.srm import srm_of_sums
+from topbill.ab.srm import sequential_srm_of_sums, srm_of_sums
 from topbill.errors import BadRequest
 
 
@@ -94,10 +94,43 @@ def test_sums_of_shards_judge_like_the_whole() -> None:
     assert srm_of_sums(*added) == pytest.approx(srm_of_choices(chosen, p), rel=1e-9)
 
 
+def sums_of(chosen: np.ndarray, p: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    return np.bincount(chosen, minlength=p.shape[1]), p.sum(axis=0), np.diag(p.sum(axis=0)) - p.T @ p
+
+
+def test_looking_at_choices_as_often_as_one_likes_finds_a_lie_and_no_honest_bandit() -> None:
+    looks = range(200, 20_001, 200)
+    honest, lying = draws(20_000, 4), draws(20_000, 4, lie=0.1)
+    assert min(sequential_srm_of_sums(*sums_of(honest[0][:n], honest[1][:n])) for n in looks) > 0.01
+    assert min(sequential_srm_of_sums(*sums_of(lying[0][:n], lying[1][:n])) for n in looks) < 1e-6
+
+
+def test_one_lucky_draw_of_a_rare_action_is_no_evidence() -> None:
+    p = np.tile([1.0 - 1e-6, 1e-6], (100, 1))
+    assert sequential_srm_of_sums(*sums_of(np.eye(1, 100, 3, dtype=int)[0], p)) > 0.9
+
+
+def test_actions_without_a_chance_change_nothing() -> None:
+    observed, expected, covariance = sums_of(*draws(500, 5))
+    more = [np.append(observed, 0), np.append(expected, 0.0), np.pad(covariance, (0, 1))]
+    for judge in (srm_of_sums, sequential_srm_of_sums):
+        assert judge(*more) == pytest.approx(judge(observed, expected, covariance), rel=1e-9)
+
+
 @pytest.mark.slow
 def test_the_choices_test_is_calibrated_where_pearsons_would_not_be() -> None:
     p_values = [srm_of_choices(*draws(300, seed)) for seed in range(2_000)]
     assert stats.kstest(p_values, "uniform").pvalue > 0.001
+
+
+@pytest.mark.slow
+def test_the_alarm_of_choices_rings_in_at_most_one_percent_of_honest_bandits_looked_at_50_times() -> None:
+    rings = 0
+    for seed in range(1_000):
+        chosen, p = draws(2_000, seed)
+        looks = range(40, 2_001, 40)
+        rings += min(sequential_srm_of_sums(*sums_of(chosen[:n], p[:n])) for n in looks) <= 0.01
+    assert rings <= 20  # Binomial(1000, 0.01) exceeds 20 with probability 0.1%
 
 
 @pytest.mark.slow

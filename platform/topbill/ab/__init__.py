@@ -18,7 +18,7 @@ from topbill.ab.metrics import Mean, Metric, Proportion, Quantile, Ratio, Sum
 from topbill.ab.plan import Detectable, Plan, PlannedRun, plan
 from topbill.ab.power import Runtime, runtime
 from topbill.ab.reasons import REASONS
-from topbill.ab.srm import sequential_srm, srm, srm_of_choices, srm_of_sums
+from topbill.ab.srm import sequential_srm, sequential_srm_of_sums, srm, srm_of_choices, srm_of_sums
 
 __all__ = [
     "REASONS",
@@ -49,6 +49,7 @@ __all__ = [
     "plan",
     "runtime",
     "sequential_srm",
+    "sequential_srm_of_sums",
     "srm",
     "srm_of_choices",
     "srm_of_sums",

@@ -7,6 +7,7 @@ from topbill.report.build import load
 from topbill.report.html import to_html
 from topbill.report.model import (
     REASONS,
+    ChoiceRatio,
     Estimate,
     Health,
     MetricLine,
@@ -21,6 +22,7 @@ from topbill.report.text import render_text
 
 __all__ = [
     "REASONS",
+    "ChoiceRatio",
     "Estimate",
     "Health",
     "MetricLine",

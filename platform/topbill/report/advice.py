@@ -69,6 +69,10 @@ def alarms(report: Report) -> list[Note]:
     if health.propensity_ok is False:
         sentence = "Actions were not drawn as often as logged: off-policy numbers from this log are wrong."
         found.append(Note(code="propensity", sentence=sentence))
+    off = [c.variant for c in health.choices if c.alarm]
+    if off:
+        sentence = f"What {' and '.join(off)} chose does not match the summed logged probabilities."
+        found.append(Note(code="choice_ratio", sentence=sentence))
     if report.ab is not None:
         for g in report.ab.guardrails:
             if g.status == "worse":

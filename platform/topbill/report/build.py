@@ -141,6 +141,14 @@ def _notes(variants: list[VariantLine], checked: Health, objective_window: float
             f"{bad} action(s) were not drawn as often as the logged probabilities say; don't evaluate from this log."
         )
         notes.append(Note(code="propensity_mismatch", sentence=sentence))
+    for c in checked.choices:
+        if c.alarm:
+            why = f"{c.impossible:,} draws of probability 0" if c.impossible else f"p = {c.p_sequential:.2g}"
+            sentence = (
+                f"The choices of {c.variant} do not match its summed logged probabilities ({why}); "
+                "don't evaluate from this log."
+            )
+            notes.append(Note(code="choice_mismatch", sentence=sentence))
     if checked.fallback_share is not None and checked.fallback_share > 0.01:
         sentence = (
             f"{checked.fallback_share:.1%} of decisions fell back to the control's order; look at the service's log."

@@ -4,11 +4,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import numpy as np
 from msgspec.structs import replace
 from scipy import stats
 
 from topbill.lake import Connection, quoted
+from topbill.report.choices import choices, latest
 from topbill.report.model import Health, PropensityLine
 
 SAMPLE = 500_000
@@ -38,6 +41,7 @@ def health(connection: Connection, key: str, windows: dict[str, float], objectiv
         propensity=lines,
         propensity_ok=all(verdicts) if verdicts else None,
         propensity_sampled=share,
+        choices=choices(connection, key, decisions, max(Counter(line.variant for line in lines).values(), default=1)),
         reasons=reasons,
         fallback_share=reasons.get("fallback", 0) / served if served else None,
         mature_share=mature / decisions,
@@ -71,17 +75,12 @@ def propensity(connection: Connection, key: str, decisions: int) -> tuple[list[P
     both known exactly; intervals are Bonferroni's over all lines.
     """
     share = min(1.0, SAMPLE / decisions)
-    latest = ""
-    if share < 1.0:  # by `seq`, whose range DuckDB knows for each part of a file: the rest is never read
-        bounds = f"SELECT min(seq), max(seq) FROM decisions WHERE experiment = {quoted(key)}"
-        first, last = connection.sql(bounds).fetchall()[0]
-        latest = f"AND seq > {last - round((last - first) * share)}"
     rows = connection.sql(
         "SELECT variant, action, count(*), count(*) FILTER (drawn), sum(p), sum(p * (1 - p)), "
         "sum(CASE WHEN drawn THEN 1 / p ELSE 0 END), sum(1 / p - 1), sum(abs((1 - p) * (1 - 2 * p)) / (p * p)) "
         "FROM (SELECT variant, action, p, action = first AS drawn FROM (SELECT variant, slate[1] AS first, "
         f"unnest(eligible) AS action, unnest(probabilities[1]) AS p FROM decisions WHERE experiment = {quoted(key)} "
-        f"AND len(probabilities) > 0 AND variant IS NOT NULL {latest})) "
+        f"AND len(probabilities) > 0 AND variant IS NOT NULL{latest(connection, key, share)})) "
         "WHERE p > 0 GROUP BY variant, action ORDER BY variant, action"
     ).fetchall()
     z = float(stats.norm.isf(0.025 / max(len(rows), 1)))

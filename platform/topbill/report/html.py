@@ -149,6 +149,7 @@ def _health(health: Health) -> str:
         drawn = f"{len(off)} of {len(tested)} are off" if off else f"all {len(tested)} tested are as logged"
     rows = [
         ["actions drawn as often as logged", drawn],
+        ["choices against summed probabilities", words.choices(health)],
         ["decisions by reason", ", ".join(f"{k} {n:,}" for k, n in health.reasons.items()) or "none"],
         ["fallbacks", words.percent(health.fallback_share)],
         ["mature decisions", words.percent(health.mature_share)],

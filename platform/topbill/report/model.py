@@ -85,6 +85,24 @@ class PropensityLine(msgspec.Struct, frozen=True, kw_only=True):
     reason: str = ""
 
 
+class ChoiceRatio(msgspec.Struct, frozen=True, kw_only=True):
+    """Sample-ratio check of a variant's choices, all actions together: `drawn` against the summed probabilities.
+
+    `p_value` is chi-square with as many degrees of freedom as there was chance (an action that was never possible is
+    none), `p_sequential` stays valid while one looks at a growing log, and makes the alarm. `impossible` draws had
+    probability 0.
+    """
+
+    variant: str
+    decisions: int
+    drawn: dict[str, int]
+    expected: dict[str, float]
+    p_value: float
+    p_sequential: float
+    impossible: int = 0
+    alarm: bool = False
+
+
 class Health(msgspec.Struct, frozen=True, kw_only=True):
     """Whether the record can be trusted, and how the service did."""
 
@@ -92,6 +110,7 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
     propensity_ok: bool | None = None
     propensity_sampled: float = 1.0
     """Share of decisions that the propensity check looked at: all, or the latest where there are millions."""
+    choices: list[ChoiceRatio] = []
     reasons: dict[str, int] = {}
     fallback_share: float | None = None
     mature_share: float | None = None

@@ -153,6 +153,7 @@ def _health(health: Health, console: Console) -> None:
             table.add_row(where, f"drawn {line.drawn:,}, expected {line.expected:,.1f}{interval}")
     else:
         table.add_row("actions drawn as often as logged", "cannot be tested yet")
+    table.add_row("choices against summed probabilities", escape(words.choices(health)))
     table.add_row("decisions by reason", ", ".join(f"{k} {n:,}" for k, n in health.reasons.items()) or "none")
     table.add_row("fallbacks", words.percent(health.fallback_share))
     table.add_row("mature decisions", words.percent(health.mature_share))

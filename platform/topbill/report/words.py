@@ -5,7 +5,7 @@ from __future__ import annotations
 from topbill.ab import REASONS as AB_REASONS
 from topbill.ab import Analysis, Comparison
 from topbill.ab.verdict import GUARDRAIL_WORSE, SAMPLE_RATIO_MISMATCH, WORSE_THAN_CONTROL
-from topbill.report.model import REASONS, Estimate
+from topbill.report.model import REASONS, Estimate, Health
 
 CALLS = {"better": "better", "worse": "worse", "no_call": "no call yet"}
 GUARDRAILS = {"not_worse": "kept", "worse": "broken", "undecided": "undecided", "unknown": "unknown"}
@@ -55,6 +55,15 @@ def percent(share: float | None) -> str:
 def number(value: float | None) -> str:
     """0.0621"""
     return "-" if value is None else f"{value:.4f}"
+
+
+def choices(health: Health) -> str:
+    """What the sample-ratio check of choices says, all variants in a line."""
+    said = []
+    for c in health.choices:
+        verdict = "NOT as logged" if c.alarm else "as logged"
+        said.append(f"{c.variant} {verdict} (p = {c.p_sequential:.2g}, {c.decisions:,} decisions)")
+    return "; ".join(said) or "nothing was left to chance yet"
 
 
 def duration(seconds: float) -> str:
