@@ -147,3 +147,9 @@ def client(settings: Settings) -> Iterator[TestClient]:
     """The service over HTTP."""
     with TestClient(create_app(settings), raise_server_exceptions=False) as client:
         yield client
+
+
+@pytest.fixture(scope="session")
+def home_class() -> type[Home]:
+    """The small page's class, for fixtures that outlive a test."""
+    return Home

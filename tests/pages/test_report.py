@@ -1,0 +1,137 @@
+"""From served pages to what is known of them: the record, the signals, the layers' own effects, and slate OPE."""
+
+from __future__ import annotations
+
+import time
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from rich.console import Console
+from starlette.testclient import TestClient
+
+from topbill import lake
+from topbill.candidates import Signals, signals_path
+from topbill.errors import BadRequest, NotFound
+from topbill.keeper import signals
+from topbill.keeper.main import Keeper
+from topbill.ope import estimate_slate
+from topbill.report import page as report
+from topbill.service.app import Settings, create_app
+
+VIEWERS = 160
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory, home_class: Any) -> tuple[Path, Path, int]:
+    """A service that has served a page to each viewer, whose plays all come from the pictures: where the artwork's
+    variant is `any`, two in three play the first title; elsewhere nobody plays. Then the keeper's work."""
+    folder, data = tmp_path_factory.mktemp("served") / "experiments", tmp_path_factory.mktemp("data")
+    home_class(folder)
+    artwork = folder / "pages" / "home" / "artwork.yaml"
+    halves = "  first: {policy: fixed, share: 50%, control: true}\n  any: {policy: uniform, share: 50%}\n"
+    artwork.write_text(artwork.read_text().split("  only:")[0] + halves)
+    plays = 0
+    with TestClient(create_app(Settings(folder, data))) as client:
+        for viewer in range(VIEWERS):
+            page = client.post("/v1/page", json={"page": "home", "profile": f"u{viewer}", "region": "de"}).json()
+            variant = next(one["variant"] for one in page["layers"] if one["layer"] == "artwork")
+            if variant == "any" and viewer % 3:
+                title = page["rows"][0]["titles"][0]["title"]
+                client.post("/v1/reward", json={"decision_id": page["page_id"], "event": "play", "action": title})
+                plays += 1
+    time.sleep(1.1)  # the metric's window
+    keeper = Keeper(folder, data)
+    while keeper.step():
+        pass
+    keeper.finish()
+    return folder, data, plays
+
+
+def test_the_record_has_every_layer_and_every_learner_learned_once(served: tuple[Path, Path, int]) -> None:
+    _, data, plays = served
+    found = lake.sql(data / lake.FACE, "SELECT experiment, count(*) AS n FROM decisions GROUP BY ALL ORDER BY ALL")
+    counts = {row["experiment"]: row["n"] for row in found.to_pylist()}
+    assert counts == {"home": VIEWERS, "rows": VIEWERS, "titles": 3 * VIEWERS, "artwork": 3 * VIEWERS}
+    credited = lake.sql(data / lake.FACE, "SELECT experiment, count(*) AS n FROM rewards GROUP BY ALL").to_pylist()
+    assert {row["experiment"]: row["n"] for row in credited} == dict.fromkeys(counts, plays)
+
+
+def test_the_report_says_it_was_the_picture(served: tuple[Path, Path, int]) -> None:
+    _, data, plays = served
+    found = report.load("home", data)
+    assert (found.pages, found.mature, found.units, found.again) == (VIEWERS, VIEWERS, VIEWERS, 0)
+    arms = {(arm.layer, arm.variant): arm for arm in found.arms}
+    picture = arms["artwork", "any"]
+    gap = picture.against_control["play"]
+    assert gap.low > 0.4
+    assert picture.metrics["play"].mean * picture.pages == pytest.approx(plays)
+    assert arms["artwork", "first"].metrics["play"].mean == 0.0
+    assert arms["artwork", "first"].beaten_by == ("any",)
+    assert picture.beaten_by == ()
+    assert arms["titles", "only"].against_control == {}
+    out = StringIO()
+    report.render(found, Console(file=out, width=200))
+    assert "beaten by any" in out.getvalue()
+
+
+def test_weights_can_be_changed_afterwards(served: tuple[Path, Path, int]) -> None:
+    _, data, _ = served
+    plain, weighed = report.load("home", data), report.load("home", data, weights={"play": 3.0})
+    assert weighed.weights == {"play": 3.0}
+    assert [a.metrics[report.OBJECTIVE].mean for a in weighed.arms] == [a.metrics["play"].mean for a in plain.arms]
+    with pytest.raises(BadRequest, match="no such metric; expected some of play"):
+        report.load("home", data, weights={"joy": 1.0})
+
+
+def test_a_page_that_is_not_there_is_not_found(served: tuple[Path, Path, int]) -> None:
+    with pytest.raises(NotFound, match="no page 'nope'"):
+        report.load("nope", served[1])
+
+
+def test_the_keeper_leaves_what_was_played_where_the_service_finds_it(served: tuple[Path, Path, int]) -> None:
+    folder, data, plays = served
+    experiments = Keeper(folder, data)._experiments
+    found = signals.refresh(folder, data, experiments, time.time())["home"]
+    held = Signals.load(signals_path(data, "home"))
+    assert held.plays == found.plays == plays
+    assert held.regional[held.regions.index("de")].sum() == plays
+    assert held.trending.sum() == pytest.approx(plays, rel=0.01)
+
+
+def test_pages_can_be_evaluated_as_slates(served: tuple[Path, Path, int]) -> None:
+    """Cells of the page's own decision are a slate: under the policy that served it, every estimator gives the mean
+    number of plays, and a target is weighed cell by cell."""
+    _, data, plays = served
+    cells = lake.sql(
+        data / lake.FACE,
+        """SELECT p.decision_id AS page, p.position, p.propensity, (r.event IS NOT NULL)::DOUBLE AS played
+           FROM placements p LEFT JOIN rewards r ON r.decision_id = p.decision_id AND r.position = p.position
+           WHERE p.experiment = 'home' ORDER BY p.decision_id, p.position""",
+    ).to_pandas()
+    cascade = cells.groupby("page").propensity.cumprod().to_numpy()
+    whole = cells.groupby("page").propensity.transform("prod").to_numpy()
+    joint = {d["decision_id"]: d["propensity"] for d in decisions(data)}
+    assert np.allclose(whole, cells.page.map(joint))
+    found = estimate_slate(
+        cells.played.to_numpy(),
+        slate_id=cells.page.to_numpy(),
+        position=cells.position.to_numpy(),
+        propensities=whole,
+        target_propensities=whole,
+        item_propensities=cells.propensity.to_numpy(),
+        target_item_propensities=cells.propensity.to_numpy(),
+        cascade_propensities=cascade,
+        target_cascade_propensities=cascade,
+    )
+    values = [estimate.value for estimate in found.values() if estimate.value is not None]
+    assert len(values) >= 3
+    assert values == [pytest.approx(plays / VIEWERS)] * len(values)
+
+
+def decisions(data: Path) -> list[dict[str, Any]]:
+    query = "SELECT decision_id, propensity FROM decisions WHERE experiment = 'home'"
+    rows: list[dict[str, Any]] = lake.sql(data / lake.FACE, query).to_pylist()
+    return rows
