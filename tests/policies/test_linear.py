@@ -11,7 +11,8 @@ from scipy import integrate, stats
 
 from topbill.errors import PolicyError
 from topbill.policies.epsilon_greedy import EpsilonGreedy
-from topbill.policies.linear import Linear, LinearParams, newton, sigmoid
+from topbill.policies.gaussian import newton, sigmoid
+from topbill.policies.linear import Linear, LinearParams
 from topbill.policies.linucb import LinUCB
 from topbill.policies.quadrature import win_probabilities
 from topbill.policies.thompson import Thompson

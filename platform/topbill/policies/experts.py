@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from topbill.policies.linear import Blocks, Layout, newton, sigmoid
+from topbill.policies.gaussian import Blocks, newton, sigmoid
+from topbill.policies.linear import Layout
 from topbill.records import Floats
 
 WIDE = 10.0
