@@ -144,3 +144,63 @@ def test_any_mapping_gives_finite_numbers_or_a_bad_request(context: dict[str, An
     if encoded is not None:
         assert encoded.shape == (ENCODER.size,)
         assert np.isfinite(encoded).all()
+
+
+# Hashed: any JSON
+
+HASHED = Encoder((Feature("any", "hashed", size=64),))
+NESTED = st.recursive(
+    st.one_of(
+        st.none(), st.booleans(), st.integers(-(10**30), 10**30), st.floats(allow_nan=False), st.text(max_size=5)
+    ),
+    lambda part: st.one_of(st.lists(part, max_size=4), st.dictionaries(st.text(max_size=4), part, max_size=4)),
+    max_leaves=12,
+)
+
+
+def hashed(value: Any) -> list[float]:
+    return [float(v) for v in HASHED.encode({"any": value})]
+
+
+@STEADY
+@given(st.dictionaries(st.text(max_size=4), NESTED, max_size=4))
+def test_any_json_hashes_to_finite_numbers_or_a_bad_request(value: dict[str, Any]) -> None:
+    try:
+        found = hashed(value)
+    except BadRequest:
+        return
+    assert len(found) == 64
+    assert all(math.isfinite(v) for v in found)
+    assert np.allclose(found, hashed(dict(reversed(value.items()))), atol=1e-9), "keys have no order"
+    assert np.allclose(found, hashed([{name: part} for name, part in value.items()]), atol=1e-9), "a list adds up"
+
+
+def test_hashed_names_tell_values_and_paths_apart_and_numbers_by_their_size() -> None:
+    assert hashed({"a": "x"}) != hashed({"a": "y"}) != hashed({"b": "y"})
+    assert hashed({"a": {"b": 1}}) == hashed({"a.b": 1})
+    assert np.linalg.norm(hashed({"a": "x"})) == np.linalg.norm(hashed({"a": True})) == 1.0
+    assert np.linalg.norm(hashed({"a": 1e9})) == pytest.approx(math.asinh(1e9))
+    assert hashed({"a": [1.0, 2.0]}) != hashed({"a": [2.0, 1.0]}), "numbers of a list have places"
+    assert hashed({"a": ["x", "y"]}) == hashed({"a": ["y", "x"]}), "words of a list have none"
+    assert hashed({"a": False, "b": None, "_c": 1, "d": {"_e": "x"}, "f": 0}) == [0.0] * 64
+
+
+def test_signs_of_hashed_names_are_even_so_that_collisions_cancel_on_average() -> None:
+    signs = [sum(hashed({f"name{i}": True})) for i in range(2_000)]
+    assert abs(sum(signs)) < 4 * math.sqrt(2_000), "four standard deviations of fair signs"
+    columns = {max(range(64), key=lambda c: abs(found[c])) for found in (hashed({f"n{i}": True}) for i in range(2_000))}
+    assert len(columns) == 64
+
+
+@pytest.mark.parametrize("value", [{"a": float("inf")}, {"a": {"b": [float("nan")]}}, 7, "text"])
+def test_what_cannot_be_hashed_is_named(value: Any) -> None:
+    with pytest.raises(BadRequest, match="any"):
+        hashed(value)
+
+
+def test_deep_nesting_is_refused() -> None:
+    value: Any = 1
+    for _ in range(30):
+        value = {"a": value}
+    with pytest.raises(BadRequest, match="at most 16 levels"):
+        hashed(value)

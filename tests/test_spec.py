@@ -111,12 +111,18 @@ def test_no_and_off_stay_text_since_only_true_and_false_are_booleans(sample: str
 
 
 @pytest.mark.parametrize(
-    ("kind", "value"), [("binary", 1), ("count", 3), ("sum", 9), ("max", 5), ("mean", 3), ("last", 1)]
+    ("kind", "value"),
+    [("binary", 1), ("count", 3), ("sum", 9), ("max", 5), ("mean", 3), ("last", 1), ("earliest", 3)],
 )
 def test_a_metric_takes_the_events_of_its_window(kind: Any, value: float) -> None:
     metric = Metric("m", "e", kind, window=10.0)
     assert metric.value([(3, 0.0), (1, 10.0), (5, 9.0), (100, 10.1)]) == value
     assert metric.value([(100, 10.1)]) == 0.0
+
+
+def test_without_an_event_a_metric_has_its_default() -> None:
+    metric = Metric("m", "e", "max", window=10.0, default=0.3)
+    assert (metric.value([]), metric.value([(1, 11.0)]), metric.value([(0, 1.0)])) == (0.3, 0.3, 0.0)
 
 
 def test_an_event_dated_a_little_before_its_decision_counts() -> None:
@@ -638,3 +644,42 @@ def test_the_page_names_every_key_and_every_policy() -> None:
     everything = keys(EXPERIMENT)
     assert {"worse_by_at_most", "half_life", "thompson", "cycle"} <= everything
     assert [key for key in sorted(everything) if f"`{key}" not in PAGE and f" {key}:" not in PAGE] == []
+
+
+# An experiment that answers Personalizer's API
+
+PERSONALIZER = ROOT / "experiments" / "personalizer.yaml"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        (
+            "size: 32}",
+            "size: 32}\n  device: {type: flag}",
+            "context: got other features; expected features: {type: hashed",
+        ),
+        ("features: {type: hashed, size: 8}", "tone: {type: flag}", "action_features: got other features"),
+        ("actions: []", "actions: [{id: a}]", "actions: got actions; expected [], since personalizer: true"),
+        ("actions: []", "actions: []\nslots: 2", "slots: got 2; expected 1, since personalizer: true"),
+        ("event: reward", "event: play", "objective: got no metric of it; expected a metric of event reward"),
+        ("kind: earliest", "kind: binary", "default: got 0.0; expected no default: without an event a binary is 0"),
+        ("size: 8", "size: 0", "action_features.features.size: got 0; expected a whole number from 1 to 4,096"),
+    ],
+)
+def test_a_personalizer_experiment_declares_what_its_requests_need(
+    file: File, old: str, new: str, expected: str
+) -> None:
+    with pytest.raises(SpecError) as wrong:
+        load(file(PERSONALIZER.read_text().replace(old, new, 1)))
+    assert any(expected in str(problem) for problem in wrong.value.problems), wrong.value
+
+
+def test_only_one_running_experiment_answers_personalizers_api(tmp_path: Path) -> None:
+    text = PERSONALIZER.read_text()
+    (tmp_path / "a.yaml").write_text(text)
+    (tmp_path / "b.yaml").write_text(text.replace("experiment: personalizer", "experiment: second"))
+    with pytest.raises(SpecError, match="one experiment with personalizer: true"):
+        load_all([tmp_path])
+    (tmp_path / "b.yaml").write_text(text.replace("experiment: personalizer", "experiment: second\nstatus: draft"))
+    assert [e.key for e in load_all([tmp_path])] == ["personalizer", "second"]

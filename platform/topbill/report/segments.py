@@ -31,7 +31,7 @@ def parsed(experiment: Experiment) -> str:
 def _shape(feature: Feature) -> object:
     if feature.kind == "vector":
         return dict.fromkeys(feature.keys, "DOUBLE")
-    return {"category": "VARCHAR", "flag": "BOOLEAN"}.get(feature.kind, "DOUBLE")
+    return {"category": "VARCHAR", "flag": "BOOLEAN", "hashed": "JSON"}.get(feature.kind, "DOUBLE")
 
 
 def _group(feature: Feature) -> str:
