@@ -136,7 +136,7 @@ def stacked(frame: pd.DataFrame, names: Sequence[str]) -> alt.Chart:
     order = {name: i for i, name in enumerate(names)}
     return (
         alt.Chart(frame.assign(order=frame["name"].map(order)))
-        .mark_area(interpolate="monotone", strokeWidth=0.5, stroke="white")
+        .mark_area(interpolate="monotone")
         .encode(
             x=time_axis(),
             y=alt.Y("share:Q", stack="normalize", title="share of decisions", axis=alt.Axis(format=".0%", tickCount=5)),
@@ -192,7 +192,7 @@ def worths(frame: pd.DataFrame, title: str) -> alt.LayerChart:
     y = alt.Y("action:N", sort=order, title=None, axis=alt.Axis(labelLimit=150, labelOverlap=False))
     base = alt.Chart(frame).encode(y=y, tooltip=tips)
     axis = alt.Axis(format=".2~f", tickCount=6)
-    bars = base.mark_rule(strokeWidth=5, opacity=0.4, color=PALETTE[0]).encode(
+    bars = base.mark_rule(strokeWidth=5, opacity=0.5, color=PALETTE[0]).encode(
         x=alt.X("low:Q", title=title, axis=axis), x2="high:Q"
     )
     points = base.mark_point(filled=True, size=100, opacity=1, color=PALETTE[0]).encode(x="value:Q")

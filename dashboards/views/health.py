@@ -25,10 +25,10 @@ def headline(found: Report, traffic: pd.DataFrame) -> None:
         ("Engine p99", p99, "99 of 100 decisions took less time than this."),
         ("Fallbacks", words.percent(health.fallback_share, digits=2), words.TERMS["fallback"]),
         ("Record's age", words.duration(age), "Time since the keeper last published to the lake."),
-        ("Rewards in a window", words.percent(health.reward_join_rate), words.TERMS["join"]),
+        ("Rewards joined", words.percent(health.reward_join_rate), words.TERMS["join"]),
         ("Decisions rewarded", words.percent(health.rewarded_share), "Mature decisions with any reward event."),
         ("Reward events", words.count(health.reward_events), ""),
-        ("Propensities as logged", f"{good} of {len(tested)}", words.TERMS["propensity"]),
+        ("Drawn as logged", f"{good} of {len(tested)}", words.TERMS["propensity"]),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from board import charts, data, frame, words
+from topbill.ab import Analysis
 from topbill.report.advice import alarms, state
 from topbill.report.reading import Listed
 
@@ -25,7 +26,8 @@ def card(line: Listed) -> None:
         )
         sentence = found.ab.verdict.sentence if found.ab is not None and line.decisions else where.next
         st.markdown(frame.plain(sentence))
-        spark(line.key, found.ab.verdict.winner if found.ab is not None else None)
+        if found.ab is not None and line.decisions:
+            spark(line.key, spoken_of(found.ab))
         for alarm in alarms(found):
             st.markdown(f":orange[:material/warning: **{frame.plain(alarm.sentence)}**]")
         st.page_link(
@@ -33,13 +35,19 @@ def card(line: Listed) -> None:
         )
 
 
-def spark(key: str, winner: str | None) -> None:
-    """The lift of the leading variant as its interval narrowed."""
+def spoken_of(analysis: Analysis) -> str | None:
+    """The variant that the verdict names first."""
+    others = [v for v in analysis.units if v != analysis.control and v in analysis.verdict.sentence]
+    return min(others, key=analysis.verdict.sentence.index, default=None)
+
+
+def spark(key: str, variant: str | None) -> None:
+    """The lift of that variant, or of the leading one, as its interval narrowed."""
     progress = data.ask("progress", key).dropna(subset=["relative", "relative_low"])
     if progress.empty:
         return
     last = progress.groupby("variant").tail(1).sort_values("relative")
-    name = winner or str(last["variant"].iloc[-1])
+    name = variant or str(last["variant"].iloc[-1])
     one = progress[progress["variant"] == name]
     if len(one) < 2:
         return

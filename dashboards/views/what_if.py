@@ -49,7 +49,7 @@ def choose(key: str) -> dict[str, object]:
         chosen = st.multiselect(
             "Estimators",
             list(known),
-            default=list(known)[:8],
+            default=list(known)[: len(PREFERRED) + 3],
             key="estimators",
             format_func=lambda name: f"{name}: {known[name]}",
             help="Several, because they fail in different ways: where they agree, believe them more.",
@@ -101,7 +101,7 @@ def answer(name: str, estimates: dict[str, Estimate], logged: Estimate) -> None:
         st.caption(f"By {e.estimator}. An A/B test is the proof; this says whether it is worth one.")
 
 
-def table(name: str, estimates: dict[str, Estimate], logged: Estimate) -> None:
+def table(name: str, estimates: dict[str, Estimate], logged: Estimate, known: dict[str, str]) -> None:
     lines = [("what was shown", logged.value, logged.low, logged.high)]
     lines += [(e.estimator, e.value, e.low, e.high) for e in estimates.values() if e.value is not None]
     shown = pd.DataFrame(lines, columns=["name", "value", "low", "high"])
@@ -113,7 +113,7 @@ def table(name: str, estimates: dict[str, Estimate], logged: Estimate) -> None:
                 "estimator": e.estimator,
                 "value": words.value(e.value),
                 "95% interval": words.interval(e.low, e.high),
-                "reading": "" if e.reason is None else REASONS.get(e.reason, e.reason),
+                "reading": known.get(e.estimator, "") if e.reason is None else REASONS.get(e.reason, e.reason),
             }
             for e in estimates.values()
         ]
@@ -159,7 +159,7 @@ def body() -> None:
         if len(found.targets) > 1:
             frame.section(words.label(short))
         answer(short, estimates, found.logged)
-        table(short, estimates, found.logged)
+        table(short, estimates, found.logged, what_if.estimators(data.experiment(key)))
         diagnostics(next(iter(estimates.values())))
     out = ", ".join(f"{words.count(n)} {words.label(why)}" for why, n in found.left_out.items()) or "none"
     st.caption(

@@ -54,7 +54,9 @@ def state(report: Report) -> State:
             word="Ahead", tone="promising", next="Keep it running until the guardrails are shown to be safe too."
         )
     if "no_call" in codes:
-        return State(word="Undecided", tone="neutral", next="Keep it running; looking early costs nothing here.")
+        several = "With several variants, one interval beyond zero is not proof yet. "
+        lead = several if "call_lost_to_multiplicity" in codes else ""
+        return State(word="Undecided", tone="neutral", next=f"{lead}Keep it running; looking early costs nothing here.")
     if "worse_than_control" in codes:
         return State(word="Worse", tone="bad", next="Stop it, and look at segments and artwork for the reason.")
     return State(word="Too early", tone="neutral", next="Wait until the first decisions' reward windows have passed.")
