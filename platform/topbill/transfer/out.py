@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +21,24 @@ from topbill.transfer import reading
 from topbill.transfer.formats import BATCH, Format, Progress, format_of, quiet
 from topbill.transfer.reading import Row
 
+_WINDOW = 50_000
+"""Decisions asked of the lake at once: its files hold many thousands a row group, and are read anew for each window."""
+_MEMORY = "512MB"
+_UPTO = """
+SELECT max(seq), epoch_us(min("at")), epoch_us(max("at"))
+FROM (SELECT seq, "at" FROM decisions WHERE experiment = $key AND seq > $after ORDER BY seq LIMIT $rows)
+"""
 _DECISIONS = """
 SELECT seq, epoch_us("at") AS "at", decision_id, experiment, revision, variant, unit, context, actions, eligible, slate,
     propensities, propensity, probabilities, policy, policy_version, reason, micros
-FROM decisions WHERE experiment = $key AND seq > $after ORDER BY seq LIMIT $rows
+FROM decisions WHERE experiment = $key AND seq > $after AND seq <= $upto ORDER BY seq
 """
 _REWARDS = """
 SELECT decision_id, event_id, event, value, action, position, epoch_us("at") AS "at",
     epoch_us(received_at) AS received_at
 FROM rewards WHERE experiment = $key AND decided_at BETWEEN make_timestamp($first) AND make_timestamp($last)
-    AND decision_id IN (SELECT unnest($ids)) ORDER BY seq
+    AND decision_id IN (SELECT decision_id FROM decisions WHERE experiment = $key AND seq > $after AND seq <= $upto)
+ORDER BY seq
 """
 
 
@@ -49,7 +58,7 @@ def export_log(
     """
     chosen = format or format_of(target)
     with ExitStack() as opened:
-        connection = opened.enter_context(closing(lake.connect(data / lake.FACE)))
+        connection = opened.enter_context(closing(lake.connect(data / lake.FACE, memory_limit=_MEMORY)))
         spec = connection.execute("SELECT spec FROM experiments WHERE key = ?", [key]).fetchall()
         count = "SELECT count(*) FROM decisions WHERE experiment = ?"
         total = int(connection.execute(count, [key]).fetchall()[0][0])
@@ -62,7 +71,7 @@ def export_log(
         left = "SELECT count(*) FROM decisions WHERE experiment = ? AND seq > ?"
         done = total - int(connection.execute(left, [key, out.after]).fetchall()[0][0])
         written = 0
-        while rows := _chunk(connection, key, out.after):
+        for rows in _batches(connection, key, out.after):
             out.write([row for _, row in rows], rows[-1][0])
             written += len(rows)
             progress(done + written, total)
@@ -70,26 +79,28 @@ def export_log(
         return written
 
 
-def _chunk(connection: lake.Connection, key: str, after: int) -> list[tuple[int, Row]]:
-    """The next decisions with their events, in order."""
-    found = _fetch(connection, _DECISIONS, {"key": key, "after": after, "rows": BATCH})
-    if not found:
-        return []
-    times = [row["at"] for row in found]
-    ids = [row["decision_id"] for row in found]
-    asked = {"key": key, "first": min(times), "last": max(times), "ids": ids}
-    events: dict[str, list[RewardEvent]] = {}
-    for row in _fetch(connection, _REWARDS, asked):
-        happened, received = row.pop("at"), row.pop("received_at")
-        event = RewardEvent(**row, occurred_at=None if happened == received else happened, at=received)
-        events.setdefault(event.decision_id, []).append(event)
-    return [(row.pop("seq"), (_decision(row), events.get(row["decision_id"], []))) for row in found]
+def _batches(connection: lake.Connection, key: str, after: int) -> Iterator[list[tuple[int, Row]]]:
+    """The decisions after a `seq` with their events, in order, each with its own `seq`."""
+    while True:
+        asked: dict[str, Any] = {"key": key, "after": after}
+        ((upto, first, last),) = connection.execute(_UPTO, {**asked, "rows": _WINDOW}).fetchall()
+        if upto is None:
+            return
+        events: dict[str, list[RewardEvent]] = {}
+        for row in _named(connection.execute(_REWARDS, {**asked, "upto": upto, "first": first, "last": last})):
+            happened, received = row.pop("at"), row.pop("received_at")
+            event = RewardEvent(**row, occurred_at=None if happened == received else happened, at=received)
+            events.setdefault(event.decision_id, []).append(event)
+        decisions = _named(connection.execute(_DECISIONS, {**asked, "upto": upto}))
+        while batch := list(islice(decisions, BATCH)):
+            yield [(row.pop("seq"), (_decision(row), events.get(row["decision_id"], []))) for row in batch]
+        after = upto
 
 
-def _fetch(connection: lake.Connection, query: str, asked: dict[str, Any]) -> list[dict[str, Any]]:
-    cursor = connection.execute(query, asked)
+def _named(cursor: lake.Connection) -> Iterator[dict[str, Any]]:
     names = [column[0] for column in cursor.description or ()]
-    return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+    while rows := cursor.fetchmany(1_000):
+        yield from (dict(zip(names, row, strict=True)) for row in rows)
 
 
 def _decision(row: dict[str, Any]) -> Decision:
