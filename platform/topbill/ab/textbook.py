@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import exp, sqrt
 from typing import Literal
 
 import numpy as np
-from scipy.stats import chi2_contingency, fisher_exact
+from scipy.stats import chi2_contingency, fisher_exact, norm
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import NormalIndPower, TTestIndPower
 from statsmodels.stats.proportion import (
@@ -88,10 +89,30 @@ def rate_interval(
     return (float(low) - 1.0, float(high) - 1.0) if relative else (float(low), float(high))
 
 
-def rate_test(control: tuple[int, int], treated: tuple[int, int], *, exact: bool = False) -> float:
-    """p-value that two rates (successes, units) are one: by Pearson's chi-square (the pooled z), or Fisher's exact."""
+def rate_test(
+    control: tuple[int, int], treated: tuple[int, int], *, exact: bool = False, correction: bool = False
+) -> float:
+    """p-value that two rates (successes, units) are one: by Pearson's chi-square (the pooled z), with Yates'
+    `correction` for continuity, or Fisher's exact."""
     table = np.array([[wins, n - wins] for wins, n in (treated, control)])
-    return float(fisher_exact(table).pvalue if exact else chi2_contingency(table, correction=False).pvalue)
+    return float(fisher_exact(table).pvalue if exact else chi2_contingency(table, correction=correction).pvalue)
+
+
+def yates_interval(
+    control: tuple[int, int], treated: tuple[int, int], *, alpha: float = 0.05, relative: bool = False
+) -> tuple[float, float]:
+    """Interval that goes with the Yates-corrected test: pooled variance, widened by half a success; of the difference,
+    or of the relative lift on the log scale."""
+    (k0, n0), (k1, n1) = control, treated
+    pooled, inverse, z = (k0 + k1) / (n0 + n1), 1.0 / n0 + 1.0 / n1, float(norm.isf(alpha / 2.0))
+    if not relative:
+        half = z * sqrt(pooled * (1.0 - pooled) * inverse) + inverse / 2.0
+        return k1 / n1 - k0 / n0 - half, k1 / n1 - k0 / n0 + half
+    if not min(k0, k1) > 0:
+        raise BadRequest("rate", f"got {k0} and {k1} successes; expected some in both arms for a relative lift")
+    half = z * sqrt((1.0 - pooled) / pooled * inverse) + inverse / 2.0 / (k0 / n0)
+    ratio = k1 / n1 / (k0 / n0)
+    return ratio * exp(-half) - 1.0, ratio * exp(half) - 1.0
 
 
 def wilson(successes: int, n: int, *, alpha: float = 0.05) -> tuple[float, float]:

@@ -32,9 +32,7 @@ def plan(key: str, data: Path | str, *, metric: str | None = None) -> ab.Plan:
             known = ", ".join(row["key"] for row in rows(connection, "SELECT key FROM experiments ORDER BY key"))
             raise NotFound(f"no experiment {key!r} in the lake; expected one of: {known or 'none was published yet'}")
         if len(declared) < 2:
-            raise NotFound(
-                f"experiment {key!r} has one variant only; expected two to compare"
-            )
+            raise NotFound(f"experiment {key!r} has one variant only; expected two to compare")
         metrics = rows(connection, f"SELECT * FROM metrics WHERE experiment = {quoted(key)}")
         gather(connection, key, metrics, [], moment(connection))
         return ab.plan(

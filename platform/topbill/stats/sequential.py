@@ -50,6 +50,17 @@ def always_valid_p(z: ArrayLike, n: ArrayLike, alpha: float = 0.05, tuning: floa
     return np.asarray(np.exp(np.minimum(0.0, -log_e_value(z, n, alpha, tuning))), dtype=np.float64)
 
 
+def mixture_ratio(difference: ArrayLike, se: ArrayLike, tau: float) -> Floats:
+    """Likelihood ratio of the mixture sequential test (mSPRT) of Robbins (1970), as Johari et al. (2022) use it.
+
+    Against no effect, for an effect ~ N(0, tau²), from a difference and its standard error: an e-value, so
+    min(1, 1/ratio) is an always-valid p-value. `tau` is the size of effects to be expected.
+    """
+    v, spread = np.square(np.asarray(se, dtype=np.float64)), tau * tau
+    tilt = spread * np.square(difference) / (2.0 * v * (v + spread))
+    return np.asarray(np.sqrt(v / (v + spread)) * np.exp(tilt), dtype=np.float64)
+
+
 def normal_mixture_bound(v: ArrayLike, *, alpha: float, v_opt: float, two_sided: bool = True) -> Floats:
     """Boundary that a sub-Gaussian sum with intrinsic time v crosses with probability ≤ α, tightest at v_opt.
 
