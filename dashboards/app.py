@@ -35,6 +35,10 @@ def sidebar() -> None:
             lines = []
         keys = [line.key for line in lines]
         if keys:
+            # A link within the app changes the address but not what the session holds: the address is right.
+            wanted = st.query_params.get("experiment")
+            if wanted in keys and st.session_state.get("experiment", wanted) != wanted:
+                st.session_state["experiment"] = wanted
             st.selectbox(
                 "Experiment",
                 keys,

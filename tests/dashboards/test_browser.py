@@ -109,3 +109,19 @@ def test_a_page_is_drawn_without_errors(path: str, width: int, browser: Any, add
         assert problems == []
     finally:
         page.close()
+
+
+def test_a_card_opens_its_experiment_and_other_pages_keep_it(browser: Any, address: str) -> None:
+    page = browser.new_page()
+    try:
+        page.goto(f"{address}/?refresh=Off")
+        page.locator('.st-key-card-home-rows [data-testid="stPageLink"] a').click(timeout=60_000)
+        heading = page.get_by_role("heading", name="Order of the homepage's rows")
+        heading.wait_for(timeout=60_000)
+        assert "experiment=home-rows" in page.url
+        page.get_by_role("link", name="Decisions").click()
+        page.get_by_text("The latest decisions").first.wait_for(timeout=60_000)
+        heading.wait_for(timeout=60_000)
+        assert "experiment=home-rows" in page.url
+    finally:
+        page.close()
