@@ -232,7 +232,7 @@ def demo(
         driver = run_demo(address, loaded, out, seconds=None if forever else seconds)
     out.rule("What you have seen")
     for experiment in loaded:
-        if experiment.status == "running" and (ab := reports.load(experiment.key, data).ab) is not None:
+        if experiment.key in driver.tally.experiments and (ab := reports.load(experiment.key, data).ab) is not None:
             out.print(f"{experiment.key}: {ab.verdict.sentence}", highlight=False, soft_wrap=True, markup=False)
     for sentence in summary(driver, data=str(data)):
         out.print(sentence, highlight=False, soft_wrap=True, markup=False)

@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
-from topbill import spec
+from topbill import lake, spec
 from topbill.keeper.learner import Fold
+from topbill.keeper.main import Keeper
 from topbill.log.sqlite import SqliteLog
 from topbill.service.app import Settings, create_app
 from topbill.service.matching import unsafe
@@ -136,6 +137,22 @@ def test_wait_time_default_reward_and_aggregation_are_the_metrics(tmp_path: Path
     values = [(0.2, 0.1), (0.6, 0.5), (1.0, 1.1)]
     assert metric.value(values) == pytest.approx(expected), "1.1 s is past the wait of 1 s"
     assert metric.value(values[2:]) == 0.3
+
+
+def test_the_default_reward_is_what_is_learned_and_reported_where_none_came(
+    client: TestClient, settings: Settings
+) -> None:
+    file = settings.experiments / "personalizer.yaml"
+    file.write_text(file.read_text().replace("default: 0 ", "default: 0.25 "))
+    rank(client, eventId="unrewarded")
+    rank(client, eventId="rewarded")
+    client.post(f"{V1}/events/rewarded/reward", json={"value": 1})
+    keeper = Keeper(settings.experiments, settings.data)
+    keeper.finish()
+    connection = lake.connect(settings.data / lake.FACE)
+    found = connection.execute("SELECT decision_id, objective, metrics['reward'] FROM feedback").fetchall()
+    connection.close()
+    assert sorted(found) == [("rewarded", 1.0, 1.0), ("unrewarded", 0.25, 0.25)]
 
 
 # ---------------------------------------------------------------------- deferred events

@@ -9,6 +9,7 @@ What was ranked with `deferActivation` is kept apart, and becomes decisions when
 from __future__ import annotations
 
 import re
+import time
 from typing import Any
 from urllib.parse import unquote
 
@@ -80,18 +81,23 @@ class Personalizer:
             if scope["method"] != "POST":
                 return await _refuse(send, 405, "OperationNotAllowed", f"{scope['method']}; expected POST")
             raw = await read_body(receive)
+            start = time.perf_counter()
             if raw is None:
                 return await _refuse(send, 413, "PayloadSizeExceeded", f"over {LARGEST_BODY:,} bytes; send less")
             if found["event"] is None:
                 code = "InvalidRankRequest"
-                return await _answer(send, 201, await (self._rank_slots(raw) if slots else self._rank(raw)))
+                await _answer(send, 201, await (self._rank_slots(raw) if slots else self._rank(raw)))
+                meters.SECONDS.labels("/personalizer/rank").observe(time.perf_counter() - start)
+                return None
             event = _event_id(found["event"])
             if found["verb"] == "activate":
                 await self._activate(event, slots)
             else:
                 code = "InvalidRewardRequest"
                 await (self._reward_slots(event, raw) if slots else self._reward(event, raw))
-            return await _answer(send, 204)
+            await _answer(send, 204)
+            meters.SECONDS.labels(f"/personalizer/{found['verb']}").observe(time.perf_counter() - start)
+            return None
         except BadRequest as error:
             target = "$.excludedActions" if error.path == "$.exclude" else error.path
             return await _refuse(send, 400, code, error.message, target)

@@ -36,11 +36,11 @@ _ROUTES: tuple[tuple[str, str, type | None, type | None], ...] = tuple(
 )
 _REFUSALS = {
     400: "The request has the wrong form; `error.target` names the culprit",
-    401: "No valid key",
     404: "No such event, or no experiment that says `personalizer: true`",
     413: "The body is larger than 1 MB",
     503: "The log can't be written now; nothing was stored",
 }
+_UNAUTHORIZED = {"application/json": {"schema": {"$ref": "#/components/schemas/ProblemAnswer"}}}
 
 
 def extend(document: dict[str, Any]) -> dict[str, Any]:
