@@ -68,6 +68,7 @@ class Catalog:
         self.years = columns.numbers("year", None)[order].astype(np.int64)
         listed = [tuple(slug(g) for g in value.split("|") if g) for value in columns.text("genres")]
         self.genre_names, self.genres = _flags([listed[i] for i in rows])
+        self._share: Floats = self.genres / np.maximum(self.genres.sum(axis=1, keepdims=True), 1)
         ages = columns.numbers("maturity", lambda i: _age(ids[i], listed[i]))
         self.maturity = ages[order].astype(np.int64)
         regions = columns.words("regions", lambda i: _regions(ids[i]))
@@ -102,6 +103,14 @@ class Catalog:
         """(T,) the titles that have any of these genres."""
         known = [self.genre_names.index(name) for name in names if name in self.genre_names]
         return np.asarray(self.genres[:, known].any(axis=1))
+
+    def match(self, taste: Any) -> Floats:
+        """(T,) how much of a taste, a mapping from genre to weight, each title's genres have: the mean of theirs."""
+        weights = np.zeros(len(self.genre_names))
+        if isinstance(taste, dict):
+            for j, name in enumerate(self.genre_names):
+                weights[j] = taste.get(name) or 0.0
+        return np.asarray(self._share @ weights)
 
     def legal(self, region: str, age: int, now: float) -> dict[str, Bools]:
         """(T,) each: the titles that region, maturity and availability let through, apart; `now` in seconds."""

@@ -63,8 +63,22 @@ def serve(
 
 
 @app.command
-def keep(*, experiments: Experiments = _EXPERIMENTS, data: Data = _DATA) -> None:
-    """Fold the log into policies and publish it to the lake, until stopped."""
+def keep(
+    *,
+    experiments: Experiments = _EXPERIMENTS,
+    data: Data = _DATA,
+    host: str | None = None,  # noqa: ARG001
+    port: int | None = None,  # noqa: ARG001
+    workers: int | None = None,  # noqa: ARG001
+) -> None:
+    """Fold the log into policies and publish it to the lake, until stopped.
+
+    Parameters
+    ----------
+    host: Of no effect: the keeper doesn't listen. Taken so that `serve`, `keep` and `up` can share their options.
+    port: Likewise.
+    workers: Likewise: a data folder has one keeper.
+    """
     from topbill.keeper import main as keeper
 
     keeper.keep(experiments, data)
@@ -78,14 +92,21 @@ def validate(*paths: Path) -> None:
     ----------
     paths: Files or folders (default: experiments/).
     """
-    from topbill import spec
+    from topbill import pages, spec
 
-    verdicts = spec.validate(list(paths) or [_EXPERIMENTS])
-    for file, verdict in verdicts:
+    given = list(paths) or [_EXPERIMENTS]
+    verdicts = spec.validate([file for path in given for file in pages.sources(path)])
+    failed = False
+    known = [verdict for _, verdict in verdicts if not isinstance(verdict, SpecError)]
+    for file, verdict in [*verdicts, *(found for path in given for found in pages.validate(path, known))]:
         if isinstance(verdict, SpecError):
+            failed = True
             out.print(f"[red]invalid[/] {file}", highlight=False, soft_wrap=True)
             for problem in verdict.problems:
                 out.print(f"  {problem}", style="red", markup=False, highlight=False, soft_wrap=True)
+        elif isinstance(verdict, pages.PageFile):
+            layers = ", ".join(verdict.layers.values())
+            out.print(f"[green]valid[/]   {file}: {verdict.key}, page of {layers}", highlight=False, soft_wrap=True)
         else:
             kinds = ", ".join(f"{v.name} ({v.policy}, {v.share:.0%})" for v in verdict.variants)
             out.print(
@@ -93,7 +114,7 @@ def validate(*paths: Path) -> None:
             )
     if not verdicts:
         raise NotFound(f"{', '.join(map(str, paths)) or _EXPERIMENTS}: no *.yaml file there")
-    if any(isinstance(verdict, SpecError) for _, verdict in verdicts):
+    if failed:
         sys.exit(1)
 
 
@@ -114,7 +135,7 @@ def rebuild(key: str, *, experiments: Path | None = None, data: Data = _DATA) ->
     key: The experiment.
     experiments: Folder of its file; left out, its newest revision in the log's audit is taken.
     """
-    from topbill import spec
+    from topbill import pages, spec
     from topbill.keeper import archive
     from topbill.keeper.learner import rebuild as fold_again
     from topbill.log.sqlite import SqliteLog
@@ -125,7 +146,7 @@ def rebuild(key: str, *, experiments: Path | None = None, data: Data = _DATA) ->
     if experiments is None:
         known = {r.experiment: spec.from_raw(json.loads(r.spec), f"{r.experiment} (audit)") for r in log.revisions(key)}
     else:
-        known = {e.key: e for e in spec.load_all([experiments])}
+        known = {e.key: e for e in spec.load_all(pages.sources(experiments))}
     if key not in known:
         raise NotFound(f"{experiments or data}: no experiment {key!r}; see topbill validate {experiments or ''}")
     experiment = known[key]
@@ -307,6 +328,29 @@ def report(key: str, *, data: Data = _DATA, json_: Json = False, html: Path | No
         print(reports.to_json(found))
     else:
         reports.render_text(found, out)
+
+
+@app.command(name="page")
+def page_report(key: str, *, data: Data = _DATA, weights: tuple[str, ...] = (), json_: Json = False) -> None:
+    """A page's report: what each layer's variants do to the whole page, on every objective.
+
+    Parameters
+    ----------
+    key: The page.
+    weights: METRIC=WEIGHT, several times: weighs the objective anew over all of history.
+    """
+    from topbill.errors import BadRequest
+    from topbill.report import page as reports
+
+    chosen: dict[str, float] = {}
+    for given in weights:
+        name, _, weight = given.partition("=")
+        try:
+            chosen[name] = float(weight)
+        except ValueError:
+            raise BadRequest("weights", f"got {given!r}; expected METRIC=WEIGHT, for example play=0.2") from None
+    found = reports.load(key, data, weights=chosen or None)
+    _print_json(found) if json_ else reports.render(found, out)
 
 
 @app.command

@@ -82,6 +82,7 @@ def layer(key: str, surface: str, policy: str, features: str = "{}", actions: st
 
 TITLE_FEATURES = (
     "{genres: {type: vector, keys: [comedy, drama, action]}, new: {type: flag}, similar: {type: number}, "
+    "match: {type: number}, "
     "sources: {type: vector, keys: [trending, popular, new]}, popularity: {type: number, min: 0, max: 1}}"
 )
 

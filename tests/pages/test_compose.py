@@ -102,12 +102,13 @@ def test_what_policies_are_told_is_what_the_log_says(home: Any) -> None:
     live = composer.engine.find("titles")
     pool = np.arange(12)
     sight = composer.stage.look("us", (3, 5), np.ones(60, dtype=bool), home.now, "seed")
-    actions, told = composer._encoded("titles", live).of(pool, "best", sight, composer.stage.heat, home.now)
+    match = composer.catalog.match({"comedy": 0.25, "drama": 1})
+    actions, told = composer._encoded("titles", live).of(pool, "best", sight, composer.stage.heat, match, home.now)
     decoded = offered(live, told)
     assert decoded.ids == actions.ids
     assert np.array_equal(decoded.features, actions.features)
-    assert np.abs(actions.features).sum(axis=0).min() >= 0.0
-    assert {"similar", "new", "popularity"} <= set(live.action_encoder.names)
+    column = dict(zip(live.action_encoder.names, actions.features.T, strict=True))
+    assert all(np.unique(column[name]).size > 1 for name in ("similar", "new", "match", "popularity"))
 
 
 def test_rules_hold_on_every_page(home: Any) -> None:

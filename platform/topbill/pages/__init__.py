@@ -2,7 +2,7 @@
 
 from topbill.pages.answers import PageAnswer, PageRequest, RowAnswer, Tile
 from topbill.pages.compose import Composer
-from topbill.pages.files import PageFile, load, load_all, sources
+from topbill.pages.files import PageFile, load, load_all, sources, validate
 
 __all__ = [
     "Composer",
@@ -14,4 +14,5 @@ __all__ = [
     "load",
     "load_all",
     "sources",
+    "validate",
 ]

@@ -162,6 +162,7 @@ class _Attempt:
         self.before = before
         self.open: Bools = np.logical_and.reduce(list(before.values()))
         self.sight = self._look(plain)
+        self.match = composer.catalog.match(context.get("taste"))
         self.taken: Bools = np.zeros(len(composer.catalog), dtype=bool)
         self.page_left = composer.house.page_left()
 
@@ -308,7 +309,7 @@ class _Attempt:
 
     def _titles(self, row: str, pool: Indices) -> Decision:
         c, file, layer = self.c, self.file, self.layers["titles"]
-        actions, told = c._encoded("titles", layer.live).of(pool, row, self.sight, c.stage.heat, self.now)
+        actions, told = c._encoded("titles", layer.live).of(pool, row, self.sight, c.stage.heat, self.match, self.now)
         place = {title: i for i, title in enumerate(pool.tolist())}
         slots = min(file.titles, len(pool))
         pins = {k: place[title] for k, title in self._pins(row).items() if title in place and k < slots}

@@ -26,13 +26,15 @@ TITLE_FEATURES: dict[str, FeatureKind] = {
     "maturity": "number",
     "new": "flag",
     "heat": "number",
+    "match": "number",
     "similar": "number",
     "together": "number",
     "sources": "vector",
     "row": "category",
 }
-"""What a titles experiment may declare. `heat`: how trending (0 to 1); `similar` and `together`: how alike it is to
-what the viewer watched, and how much watched together (-1 to 1); `sources`: which sources named it; `row`: whose."""
+"""What a titles experiment may declare. `heat`: how trending (0 to 1); `match`: how much of the viewer's `taste` (a
+vector of genres in the context) its genres have; `similar` and `together`: how alike it is to what the viewer watched,
+and how much watched together (-1 to 1); `sources`: which sources named it; `row`: whose."""
 PICTURE_FEATURES: dict[str, FeatureKind] = {"tone": "category", "faces": "number", "mood": "vector"}
 _STATIC = ("decade", "genres", "popularity", "maturity")
 _DIGITS = 3
@@ -55,7 +57,7 @@ class TitleFeatures:
         more = any(name not in _STATIC for name in declared)
         self._told = [_opening(catalog.ids[row], features, more) for row, features in enumerate(static)]
         self._column = {name: j for j, name in enumerate(encoder.names)}
-        self._numbers = [declared[name] for name in ("heat", "similar", "together") if name in declared]
+        self._numbers = [declared[name] for name in ("heat", "match", "similar", "together") if name in declared]
         keys = declared["sources"].keys if "sources" in declared else ()
         self._sources = [(j, self._column[f"sources:{name}"]) for j, name in enumerate(SOURCES) if name in keys]
         self._says_sources = [
@@ -63,7 +65,9 @@ class TitleFeatures:
             for code in range(1 << len(SOURCES))
         ]
 
-    def of(self, pool: Indices, row: str, sight: Sight, heat: Floats, now: float) -> tuple[Actions, msgspec.Raw]:
+    def of(
+        self, pool: Indices, row: str, sight: Sight, heat: Floats, match: Floats, now: float
+    ) -> tuple[Actions, msgspec.Raw]:
         """The pool's titles as encoded actions, and as the JSON that says the same."""
         X = self._matrix[pool]
         told: list[list[str]] = []
@@ -72,7 +76,12 @@ class TitleFeatures:
             new = (age >= 0.0) & (age < NEW_FOR)
             X[:, self._column["new"]] = new
             told.append(['"new":true' if flag else '"new":false' for flag in new.tolist()])
-        values: dict[str, NDArray[Any]] = {"heat": heat, "similar": sight.similar, "together": sight.together}
+        values: dict[str, NDArray[Any]] = {
+            "heat": heat,
+            "match": match,
+            "similar": sight.similar,
+            "together": sight.together,
+        }
         for feature in self._numbers:
             rounded = np.round(values[feature.name][pool].astype(np.float64), _DIGITS)
             found: Floats = np.asarray(rounded + 0.0, dtype=np.float64)

@@ -13,9 +13,10 @@ from typing import Any
 import msgspec
 
 from topbill.candidates import SOURCES, Row
-from topbill.errors import Problem, SpecError
+from topbill.catalog import Catalog
+from topbill.errors import BadData, NotFound, Problem, SpecError
 from topbill.pages.features import PICTURE_FEATURES, TITLE_FEATURES
-from topbill.rules import RULE, Rules, build
+from topbill.rules import RULE, House, Rules, build
 from topbill.spec import Experiment
 from topbill.spec.forms import BAD, At, Choice, Duration, Id, Name, Number, Said, Text, listed, nearest
 from topbill.spec.plain import MAX_BYTES, parse
@@ -119,6 +120,22 @@ def load_all(experiments: Path, known: Sequence[Experiment]) -> list[PageFile]:
     if problems:
         raise SpecError(problems)
     return pages
+
+
+def validate(experiments: Path, known: Sequence[Experiment]) -> list[tuple[Path, PageFile | SpecError]]:
+    """Every page file of an experiments' folder, checked with its catalogue too, or all that is wrong with it."""
+    found: list[tuple[Path, PageFile | SpecError]] = []
+    for path in sorted(experiments.glob("pages/*.yaml")):
+        try:
+            file = load(path, known)
+            House(file.rules, Catalog.read(file.catalogue, file.table)).check(path.name)
+            found.append((path, file))
+        except SpecError as error:
+            found.append((path, error))
+        except (BadData, NotFound) as error:
+            problem = Problem(path.name, "catalogue", str(error), "a catalogue that can be read")
+            found.append((path, SpecError([problem])))
+    return found
 
 
 def load(path: Path, known: Sequence[Experiment]) -> PageFile:
