@@ -15,9 +15,10 @@ GuardrailStatus = Literal["not_worse", "worse", "undecided", "unknown"]
 class Comparison(Effect, frozen=True, kw_only=True):
     """An effect, and what it means given which direction is good.
 
-    `call` is by the metric's own interval; `p_adjusted` (Benjamini-Hochberg) is over all metrics and variants of
-    the experiment. `chance_to_win` is the chance that the variant is the better one. `detectable` is the least
-    relative effect that this many units show with 80% power. `days_to_decision` assumes the difference stays.
+    `call` is by the interval, and by Holm over the metric's variants where there are several; `p_adjusted`
+    (Benjamini-Hochberg) is over all metrics and variants of the experiment. `chance_to_win` is the chance that the
+    variant is the better one. `detectable` is the least relative effect that this many units show with 80% power.
+    `days_to_decision` assumes the difference stays.
     """
 
     better: Literal["higher", "lower"] = "higher"

@@ -29,7 +29,7 @@ from topbill.ab.effect import Method, Rule
 from topbill.ab.gather import Gathered, gather
 from topbill.ab.segments import heterogeneity, with_adjusted
 from topbill.ab.split import sample_ratio
-from topbill.ab.verdict import verdict
+from topbill.ab.verdict import called, verdict
 from topbill.spec import Experiment
 
 
@@ -78,7 +78,7 @@ def analyse(
         guardrails=kept,
         sample_ratio=split,
         heterogeneity=_by_segment(ready, covariates, segments, rule, adjust),
-        verdict=verdict(main, kept, split, known.control, alpha),
+        verdict=verdict(main, kept, split, known.control),
         notes=[reasons.REASONS[reasons.CROSSOVER_UNITS]] if gathered.mixed else [],
     )
 
@@ -96,11 +96,14 @@ def _comparisons(
     pairs: Mapping[str, Mapping[str, Pair]], design: Design, rule: Rule, mixed: int, units_a_day: float
 ) -> list[Comparison]:
     total = sum(design.shares.values())
-    found = []
+    found: list[Comparison] = []
     for metric, by_variant in pairs.items():
+        of_metric = []
         for variant, pair in by_variant.items():
             share = (design.shares[variant] + design.shares[design.control]) / total if total > 0.0 else 0.0
-            found.append(_comparison(metric, variant, pair, rule, mixed, design.better(metric), units_a_day * share))
+            rate = units_a_day * share
+            of_metric.append(_comparison(metric, variant, pair, rule, mixed, design.better(metric), rate))
+        found += called(of_metric, rule.alpha)
     adjusted = textbook.adjusted([c.p_value for c in found], "fdr_bh")
     return [msgspec.structs.replace(c, p_adjusted=p) for c, p in zip(found, adjusted, strict=True)]
 
@@ -118,8 +121,6 @@ def _comparison(
     plain = {name: getattr(e, name) for name in e.__struct_fields__}
     if e.se is None or e.difference is None or pair.control is None:
         return Comparison(**plain, better=better)
-    sign = 1.0 if better == "higher" else -1.0
-    low, high = sorted((sign * (e.difference_low or 0.0), sign * (e.difference_high or 0.0)))
     if better == "lower":
         plain["chance_to_win"] = None if e.chance_to_win is None else 1.0 - e.chance_to_win
         plain["expected_loss"] = None if e.expected_loss is None else e.expected_loss + e.difference
@@ -128,7 +129,6 @@ def _comparison(
     return Comparison(
         **plain,
         better=better,
-        call="better" if low > 0.0 else "worse" if high < 0.0 else "no_call",
         detectable=least / abs(pair.control.value) if least is not None and e.relative is not None else None,
         days_to_decision=power.days_to_decision(e.difference, e.se, units, units_a_day, rule),
     )

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from msgspec.structs import replace
+
 from topbill.ab import textbook
-from topbill.ab.analysis import Comparison, GuardrailResult, SampleRatio, Verdict
+from topbill.ab.analysis import Call, Comparison, GuardrailResult, SampleRatio, Verdict
 from topbill.ab.reasons import REASONS
 
 SAMPLE_RATIO_MISMATCH = "sample_ratio_mismatch"
@@ -18,19 +20,21 @@ GUARDRAIL_UNKNOWN = "guardrail_unknown"
 GUARDRAILS_KEPT = "guardrails_kept"
 ONE_OF_SEVERAL = "call_lost_to_multiplicity"
 
+HUGE = 10.0
+"""A lift (as a fraction) above which an upper bound tells nobody anything: the sentence says "at least" then."""
+
 
 def verdict(
     primary: Sequence[Comparison],
     guardrails: Sequence[GuardrailResult],
     sample_ratio: SampleRatio,
     control: str,
-    alpha: float,
 ) -> Verdict:
     """The verdict on the primary metric's comparisons, one per variant.
 
-    A variant wins when its own interval is on the good side and, with several variants, its p-value adjusted by
-    Holm is at most alpha too. A guardrail that is worse, undecided or unknown keeps the winner from being safe to
-    ship. A sample-ratio mismatch withholds the verdict altogether.
+    Its calls are those of the comparisons (see `called`), so that sentence and table never differ. A guardrail that is
+    worse, undecided or unknown keeps the winner from being safe to ship. A sample-ratio mismatch withholds the verdict
+    altogether.
     """
     if sample_ratio.alarm:
         return _withheld(sample_ratio)
@@ -38,23 +42,33 @@ def verdict(
     if not readable:
         code = primary[0].reason if primary else "no_traffic"
         return Verdict(sentence=f"Nothing to say yet: {REASONS.get(code, code)}.", codes=[code])
-    sure = _after_holm(readable, alpha)
-    winners = [c for c in readable if c.call == "better" and sure[str(c.variant)]]
+    winners = [c for c in readable if c.call == "better"]
     if winners:
         best = max(winners, key=lambda c: abs(c.difference or 0.0))
         return _winner(best, [g for g in guardrails if g.variant == best.variant], control)
-    losers = [c for c in readable if c.call == "worse" and sure[str(c.variant)]]
+    losers = [c for c in readable if c.call == "worse"]
     if len(losers) == len(readable):
         parts = [f"{c.variant} is worse than {control}: {_numbers(c)}" for c in losers]
         return Verdict(sentence=f"{'; '.join(parts)}; do not ship.", codes=[WORSE_THAN_CONTROL])
     return _undecided(readable, losers, control)
 
 
-def _after_holm(comparisons: Sequence[Comparison], alpha: float) -> dict[str, bool]:
-    """Whether each variant's call survives there being several; without p-values (bayes) Holm works on tail chances."""
+def called(comparisons: Sequence[Comparison], alpha: float) -> list[Comparison]:
+    """The comparisons of one metric, one per variant, with their calls: better or worse where the interval is on one
+    side of zero and, there being several variants, the p-value adjusted by Holm is at most alpha too (without p-values,
+    as in bayes, twice the smaller chance stands for it)."""
     p = [c.p_value if c.p_value is not None else _tail(c) for c in comparisons]
-    adjusted = textbook.adjusted(p, "holm")
-    return {str(c.variant): a is not None and a <= alpha for c, a in zip(comparisons, adjusted, strict=True)}
+    sure = [a is not None and a <= alpha for a in textbook.adjusted(p, "holm")]
+    return [replace(c, call=_alone(c) if s else "no_call") for c, s in zip(comparisons, sure, strict=True)]
+
+
+def _alone(c: Comparison) -> Call:
+    """The call of an interval by itself."""
+    if c.se is None or c.difference_low is None or c.difference_high is None:
+        return "no_call"
+    sign = 1.0 if c.better == "higher" else -1.0
+    low, high = sorted((sign * c.difference_low, sign * c.difference_high))
+    return "better" if low > 0.0 else "worse" if high < 0.0 else "no_call"
 
 
 def _tail(c: Comparison) -> float | None:
@@ -79,13 +93,13 @@ def _winner(best: Comparison, guardrails: Sequence[GuardrailResult], control: st
         clauses.append(f"{_and([_label(g.metric) for g in kept])} not worse")
     for g in guardrails:
         if g.status == "worse":
-            much = "" if g.worse_by is None else f" by {_percent(g.worse_by, plain=True)}"
+            much = "" if g.worse_by is None else f" by {percent(g.worse_by, sign='')}"
             allowed = f"{g.worse_by_at_most:.1%} allowed" if g.worse_by_at_most else "none allowed"
             clauses.append(f"but {_label(g.metric)} is worse{much} ({allowed})")
             codes.append(GUARDRAIL_WORSE)
     undecided = [g for g in guardrails if g.status == "undecided"]
     if undecided:
-        clauses.append(f"{_and([_label(g.metric) for g in undecided])} not yet shown to be not worse")
+        clauses.append(f"{_and([_label(g.metric) for g in undecided])} not yet known to be harmless")
         codes.append(GUARDRAIL_UNDECIDED)
     unknown = [g for g in guardrails if g.status == "unknown"]
     if unknown:
@@ -104,10 +118,11 @@ def _winner(best: Comparison, guardrails: Sequence[GuardrailResult], control: st
 def _undecided(readable: Sequence[Comparison], losers: Sequence[Comparison], control: str) -> Verdict:
     open_ones = [c for c in readable if c not in losers]
     first = max(open_ones, key=lambda c: (c.chance_to_win or 0.0, str(c.variant)))
-    codes = [NO_CALL]
-    if first.call != "no_call":
+    codes, clauses = [NO_CALL], [f"No difference shown yet between {first.variant} and {control}: {_numbers(first)}"]
+    if (alone := _alone(first)) != "no_call":
         codes.append(ONE_OF_SEVERAL)
-    clauses = [f"No difference shown yet between {first.variant} and {control}: {_numbers(first)}"]
+        luck = f"which one of {len(readable)} variants can show by luck"
+        clauses = [f"Not yet sure that {first.variant} is {alone} than {control}: {_numbers(first)}, {luck}"]
     if first.days_to_decision:
         days = max(1, round(first.days_to_decision))
         clauses.append(f"about {days} more {'day' if days == 1 else 'days'} to decide if it stays so")
@@ -119,16 +134,23 @@ def _undecided(readable: Sequence[Comparison], losers: Sequence[Comparison], con
 
 def _numbers(c: Comparison) -> str:
     label = _label(c.metric)
-    if c.relative is not None and c.relative_low is not None and c.relative_high is not None:
-        low, high = _percent(c.relative_low), _percent(c.relative_high)
-        return f"{_percent(c.relative)} {label}, between {low} and {high}"
-    return f"{c.difference:+.3g} {label}, between {c.difference_low:+.3g} and {c.difference_high:+.3g}"
+    if c.relative is None or c.relative_low is None or c.relative_high is None:
+        shown = [signed(x) for x in (c.difference, c.difference_low, c.difference_high) if x is not None]
+        return f"{shown[0]} {label}, between {shown[1]} and {shown[2]}"
+    low, high, lift = c.relative_low, c.relative_high, f"{percent(c.relative)} {label}"
+    if high <= HUGE:
+        return f"{lift}, between {percent(low)} and {percent(high)}"
+    return f"{lift}, at least {percent(low)}" if low > 0.0 else f"{lift}, {percent(low)} or more"
 
 
-def _percent(x: float, *, plain: bool = False) -> str:
-    digits = 2 if abs(x) < 0.01 else 1
-    text = f"{x:.{digits}%}" if plain else f"{x:+.{digits}%}"
-    return text.replace("-", "−")
+def percent(x: float, *, sign: str = "+") -> str:
+    """+6.2%, −0.31%, +1,234.5%; without the plus where `sign` is empty."""
+    return f"{x:{sign},.{2 if abs(x) < 0.01 else 1}%}".replace("-", "−")
+
+
+def signed(x: float) -> str:
+    """A difference that is no percentage."""
+    return f"{x:+,.3g}".replace("-", "−")
 
 
 def _label(metric: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from topbill.ab import REASONS as AB_REASONS
 from topbill.ab import Analysis, Comparison
-from topbill.ab.verdict import GUARDRAIL_WORSE, SAMPLE_RATIO_MISMATCH, WORSE_THAN_CONTROL
+from topbill.ab.verdict import GUARDRAIL_WORSE, HUGE, SAMPLE_RATIO_MISMATCH, WORSE_THAN_CONTROL
 from topbill.report.model import REASONS, Estimate, Health
 
 CALLS = {"better": "better", "worse": "worse", "no_call": "no call yet"}
@@ -25,7 +25,7 @@ def comparison(c: Comparison) -> tuple[str, str, str, str, str]:
     relative = between(c.relative_low, c.relative_high)
     if relative:
         return *values, signed(c.relative), relative, CALLS[c.call]
-    lift = "-" if c.difference is None else f"{c.difference:+.4g}"
+    lift = "-" if c.difference is None else f"{c.difference:+.4g}".replace("-", "−")
     absolute = between(c.difference_low, c.difference_high, "{:+.4g}")
     if absolute:
         return *values, lift, absolute, CALLS[c.call]
@@ -38,13 +38,16 @@ def estimate(found: Estimate) -> tuple[str, str]:
 
 
 def between(low: float | None, high: float | None, form: str = "{:+.1%}") -> str:
-    """`low to high`, empty where either is missing."""
-    return "" if low is None or high is None else f"{form.format(low)} to {form.format(high)}"
+    """`low to high`, empty where either is missing. Of lifts that may exceed +1,000% only `low or more`."""
+    if low is None or high is None:
+        return ""
+    top = "or more" if "%" in form and high > HUGE else f"to {form.format(high)}"
+    return f"{form.format(low)} {top}".replace("-", "−")
 
 
 def signed(share: float | None) -> str:
     """+6.2%"""
-    return "-" if share is None else f"{share:+.1%}"
+    return "-" if share is None else f"{share:+,.1%}".replace("-", "−")
 
 
 def percent(share: float | None) -> str:
