@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -239,6 +241,13 @@ def test_a_log_that_fails_is_a_503_and_stores_nothing(
     assert decide(client, unit="u").status_code == 200
 
 
+@pytest.mark.parametrize("at", ["9999-12-31T23:59:59-14:00", "0001-01-01T00:00:00+14:00", "1969-12-31T23:59:59Z"])
+def test_a_time_that_not_every_reader_of_the_lake_can_hold_is_refused(client: TestClient, at: str) -> None:
+    decide(client, decision_id="d")
+    refused = reward(client, decision_id="d", event="play", at=at)
+    assert (refused.status_code, refused.json()["error"]["path"]) == (422, "$.at")
+
+
 # ---------------------------------------------------------------------- the rest
 
 
@@ -251,6 +260,7 @@ def test_a_stored_decision_is_explained(client: TestClient) -> None:
     assert told["rewards"][0]["event"] == "play"
     assert set(told["scores"]) == {"a", "b", "c", "d"}
     assert len(told["probabilities"]) == 2
+    assert (told["policy_version"], told["actions"], told["page"]) == (0, None, "")
 
 
 def test_experiments_are_listed_and_shown_whole(client: TestClient) -> None:
@@ -321,3 +331,53 @@ def test_a_changed_file_is_taken_over_and_noted_and_a_broken_one_is_not(
     follower.step()
     assert app.engine.find("art").experiment.slots == 2
     assert len(log.revisions("art")) == 2
+
+
+def test_what_editors_leave_beside_a_file_changes_nothing(settings: Settings, folder: Path) -> None:
+    from topbill.service.app import Follower
+
+    app = create_app(settings)
+    follower = Follower(settings, app.engine)
+    follower.step()
+    (folder / ".#art.yaml").symlink_to("somebody@host.1")  # the lock that Emacs sets while one types
+    (folder / "._art.yaml").write_bytes(b"\x00\x05\x16\x07")
+    (folder / "art.yaml").write_text((folder / "art.yaml").read_text() + "slots: 2\n")
+    follower.step()
+    assert app.engine.find("art").experiment.slots == 2
+
+
+def test_a_file_with_the_shorter_ending_is_followed_too(settings: Settings, folder: Path) -> None:
+    from topbill.service.app import Follower
+
+    file = (folder / "art.yaml").rename(folder / "art.yml")
+    app = create_app(settings)
+    follower = Follower(settings, app.engine)
+    follower.step()
+    file.write_text(file.read_text() + "slots: 2\n")
+    follower.step()
+    assert app.engine.find("art").experiment.slots == 2
+
+
+def test_a_revision_that_the_log_could_not_take_is_noted_later(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from topbill.service.app import Follower
+
+    def full(*_: object) -> bool:
+        raise LogError("the disk is full")
+
+    follower = Follower(settings, create_app(settings).engine)
+    with monkeypatch.context() as broken:
+        broken.setattr(SqliteLog, "revise", full)
+        with pytest.raises(LogError):
+            follower.step()
+    follower.step()
+    assert len(SqliteLog(settings.log_path).revisions("art")) == 1
+
+
+def test_a_log_that_cannot_be_read_is_503(client: TestClient, log: SqliteLog) -> None:
+    decide(client, decision_id="d")
+    with closing(sqlite3.connect(log.path)) as database:
+        database.execute("ALTER TABLE decisions RENAME TO elsewhere")
+    assert decide(client, decision_id="d").status_code == 503
+    assert client.get("/v1/decisions/d").status_code == 503

@@ -46,7 +46,7 @@ class Keeper:
     def __init__(self, experiments: Path, data: Path) -> None:
         self._folder, self._data = experiments, data
         self._log = SqliteLog(data / "log.sqlite")
-        self._seen = _marks(experiments)
+        self._seen = spec.marks(experiments)
         self._experiments = spec.load_all(pages.sources(experiments))
         self.learner = Learner(self._log, self._experiments)
         needed_after = self.learner.needed_after
@@ -72,7 +72,7 @@ class Keeper:
         self._log.close()
 
     def _reload(self) -> None:
-        marks = _marks(self._folder)
+        marks = spec.marks(self._folder)
         if marks == self._seen:
             return
         self._seen = marks
@@ -105,8 +105,3 @@ def keep(experiments: Path, data: Path) -> None:
             if not busy:
                 time.sleep(_PAUSE)
         keeper.finish()
-
-
-def _marks(folder: Path) -> dict[Path, tuple[int, int]]:
-    files = [path for pattern in ("*.yaml", "pages/*.yaml", "pages/*/*.yaml") for path in folder.glob(pattern)]
-    return {path: (s.st_mtime_ns, s.st_size) for path in sorted(files) if (s := path.stat())}

@@ -206,26 +206,31 @@ class SqliteLog:
 
     # ------------------------------------------------------------------ reading
 
+    def _ask(self, query: str, values: Sequence[Any] = ()) -> list[Any]:
+        """All rows of a query; LogError where the file can't be read."""
+        try:
+            return self._db.execute(query, values).fetchall()
+        except sqlite3.Error as error:
+            raise LogError(f"{self.path}: cannot read: {error}") from error
+
     def decision(self, decision_id: str) -> Decision | None:
         """The stored decision of that id, or None."""
-        row = self._db.execute("SELECT at, body FROM decisions WHERE decision_id = ?", (decision_id,)).fetchone()
-        return None if row is None else _stamped_decision(row[0], row[1])
+        rows = self._ask("SELECT at, body FROM decisions WHERE decision_id = ?", (decision_id,))
+        return _stamped_decision(*rows[0]) if rows else None
 
     def events(self, decision_id: str) -> list[RewardEvent]:
         """All reward events of a decision, in the order in which they came."""
-        rows = self._db.execute("SELECT at, body FROM reward_events WHERE decision_id = ? ORDER BY seq", (decision_id,))
+        rows = self._ask("SELECT at, body FROM reward_events WHERE decision_id = ? ORDER BY seq", (decision_id,))
         return [_stamped_event(at, body) for at, body in rows]
 
     def read_decisions(self, after_seq: int, limit: int) -> list[tuple[int, Decision]]:
         """Committed decisions of all experiments with seq > `after_seq`, in order, at most `limit`."""
-        rows = self._db.execute(
-            "SELECT seq, at, body FROM decisions WHERE seq > ? ORDER BY seq LIMIT ?", (after_seq, limit)
-        )
+        rows = self._ask("SELECT seq, at, body FROM decisions WHERE seq > ? ORDER BY seq LIMIT ?", (after_seq, limit))
         return [(seq, _stamped_decision(at, body)) for seq, at, body in rows]
 
     def read_events(self, after_seq: int, limit: int) -> list[tuple[int, RewardEvent]]:
         """Committed reward events with seq > `after_seq`, in order, at most `limit`."""
-        rows = self._db.execute(
+        rows = self._ask(
             "SELECT seq, at, body FROM reward_events WHERE seq > ? ORDER BY seq LIMIT ?", (after_seq, limit)
         )
         return [(seq, _stamped_event(at, body)) for seq, at, body in rows]
@@ -233,13 +238,13 @@ class SqliteLog:
     def matured(self, experiment: str, after_seq: int, age: int, barrier: int, limit: int) -> list[Matured]:
         """The next decisions of an experiment that were `age` µs old at `barrier`, in order, at most `limit`, each
         with the events that had come when it reached that age: the same whenever it is asked."""
-        rows = self._db.execute(
+        rows = self._ask(
             "SELECT seq, at, body FROM decisions WHERE experiment = ? AND seq > ? AND at <= ? ORDER BY seq LIMIT ?",
             (experiment, after_seq, barrier - age, limit),
-        ).fetchall()
+        )
         found: dict[str, list[RewardEvent]] = {}
         if rows:
-            joined = self._db.execute(
+            joined = self._ask(
                 """SELECT e.at, e.body FROM decisions d JOIN reward_events e USING (decision_id)
                    WHERE d.experiment = ? AND d.seq BETWEEN ? AND ? AND e.at <= d.at + ? ORDER BY e.seq""",
                 (experiment, rows[0][0], rows[-1][0], age),
@@ -258,13 +263,13 @@ class SqliteLog:
 
     def first_seq(self) -> int | None:
         """The `seq` of the oldest decision that the log still holds; None when it holds none."""
-        seq: int | None = self._db.execute("SELECT min(seq) FROM decisions").fetchone()[0]
+        seq: int | None = self._ask("SELECT min(seq) FROM decisions")[0][0]
         return seq
 
     def next_seq(self, experiment: str, after_seq: int) -> int | None:
         """The `seq` of an experiment's first decision after `after_seq`; None when there is none."""
         query = "SELECT min(seq) FROM decisions WHERE experiment = ? AND seq > ?"
-        seq: int | None = self._db.execute(query, (experiment, after_seq)).fetchone()[0]
+        seq: int | None = self._ask(query, (experiment, after_seq))[0][0]
         return seq
 
     # ------------------------------------------------------------------ snapshots
@@ -272,18 +277,19 @@ class SqliteLog:
     def version(self, experiment: str) -> int:
         """The newest policy version of an experiment; 0 where nothing was learned yet."""
         newest = "SELECT coalesce(max(version), 0) FROM policy_snapshots WHERE experiment = ?"
-        return int(self._db.execute(newest, (experiment,)).fetchone()[0])
+        return int(self._ask(newest, (experiment,))[0][0])
 
     def snapshot(self, experiment: str, version: int | None = None) -> Snapshot | None:
         """The newest snapshot of an experiment, or that of `version`; None when there is none."""
-        row = self._db.execute(
+        rows = self._ask(
             """SELECT version, watermark, fingerprint, blob, at, start, refit_at FROM policy_snapshots
                WHERE experiment = ?1 AND version = coalesce(?2,
                    (SELECT max(version) FROM policy_snapshots WHERE experiment = ?1))""",
             (experiment, version),
-        ).fetchone()
-        if row is None:
+        )
+        if not rows:
             return None
+        row = rows[0]
         try:
             states = msgspec.msgpack.decode(row[3], type=dict[str, bytes])
         except msgspec.DecodeError as error:
@@ -331,12 +337,12 @@ class SqliteLog:
     def revise(self, experiment: str, revision: str, who: str, spec: str) -> bool:
         """Note in the audit that `experiment` is now what `spec` says; False when it was so already."""
         newest = "SELECT revision FROM revisions WHERE experiment = ? ORDER BY seq DESC LIMIT 1"
-        held = self._db.execute(newest, (experiment,)).fetchone()
-        if held and held[0] == revision:
+        held = self._ask(newest, (experiment,))
+        if held and held[0][0] == revision:
             return False
         with self._transaction() as at:
-            held = self._db.execute(newest, (experiment,)).fetchone()
-            if held and held[0] == revision:
+            held = self._ask(newest, (experiment,))
+            if held and held[0][0] == revision:
                 return False
             self._db.execute(
                 "INSERT INTO revisions (experiment, revision, at, who, spec) VALUES (?, ?, ?, ?, ?)",
@@ -346,7 +352,7 @@ class SqliteLog:
 
     def revisions(self, experiment: str | None = None) -> list[Revision]:
         """The audit, oldest first: of one experiment, or of all."""
-        rows = self._db.execute(
+        rows = self._ask(
             """SELECT experiment, revision, at, who, spec FROM revisions
                WHERE ?1 IS NULL OR experiment = ?1 ORDER BY seq""",
             (experiment,),

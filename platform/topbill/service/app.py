@@ -107,6 +107,9 @@ async def _follow(follower: Follower) -> None:
             await asyncio.to_thread(follower.step)
         except TopbillError as error:
             _logger.warning("%s", error)
+        except Exception:
+            # It must never end: the service would go on deciding, for ever, with what it has now.
+            _logger.exception("following the files and the policies failed; trying again")
 
 
 class Follower:
@@ -122,10 +125,8 @@ class Follower:
 
     def step(self) -> None:
         """Reload changed files (a broken one leaves all as they were), note revisions, adopt new snapshots."""
-        files = [p for pattern in ("*.yaml", "pages/*.yaml", "pages/*/*.yaml") for p in self._folder.glob(pattern)]
-        now = {p: (s.st_mtime_ns, s.st_size) for p in sorted(files) if (s := p.stat())}
+        now = spec.marks(self._folder)
         if now != self._seen:
-            self._seen = now
             try:
                 experiments = spec.load_all(pages.sources(self._folder))
                 self._engine.reload(experiments)
@@ -135,6 +136,7 @@ class Follower:
                 _logger.warning("experiments stay as they were:\n%s", error)
             for key, live in self._engine.live.items():
                 self._log.revise(key, live.revision, _who(), msgspec.json.encode(live.experiment.raw).decode())
+            self._seen = now  # only now: where the log could not take a revision, the next step tries again
         for key, live in self._engine.live.items():
             newest = self._log.version(key)
             if newest > live.version and self._tried.get(key) != (live, newest):
@@ -220,7 +222,7 @@ def _explained(settings: Settings, engine: Engine, held: Decision) -> dict[str, 
     try:
         snapshot = log.snapshot(held.experiment, held.policy_version) if held.policy_version else None
         return {
-            **msgspec.to_builtins(held, builtin_types=(msgspec.Raw,)),
+            **msgspec.structs.asdict(held),
             "slate": [msgspec.structs.asdict(placement) for placement in held.slate],
             "scores": engine.explain(held, snapshot),
             "rewards": [msgspec.structs.asdict(event) for event in log.events(held.decision_id)],

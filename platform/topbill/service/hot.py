@@ -40,6 +40,8 @@ _STATUS: tuple[tuple[type[Exception], int, str], ...] = (
     (TopbillError, 500, "internal"),
 )
 _encode = msgspec.json.Encoder().encode
+_FIRST, _LAST = datetime(1970, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, tzinfo=UTC)
+"""What the lake's readers can all hold: an offset may carry a time past the last year that they know."""
 
 
 class DecideBatch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -277,6 +279,8 @@ class Hot:
         at = request.at
         if at is not None:
             at = at if at.tzinfo else at.replace(tzinfo=UTC)
+            if not _FIRST <= at <= _LAST:
+                raise BadRequest(f"{path(index)}.at", f"{at.isoformat()}; expected a time from 1970 to 9999, UTC")
         return RewardEvent(
             decision_id=request.decision_id,
             event_id=request.event_id or new_id(),

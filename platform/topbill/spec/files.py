@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -72,9 +73,25 @@ def load_all(paths: Sequence[Path]) -> list[Experiment]:
 def _files(paths: Iterable[Path]) -> list[Path]:
     files: dict[Path, None] = {}
     for path in paths:
-        found = sorted((*path.glob("*.yaml"), *path.glob("*.yml"))) if path.is_dir() else []
-        files.update(dict.fromkeys(found or [path]))
+        files.update(dict.fromkeys((_yaml_in(path) if path.is_dir() else []) or [path]))
     return list(files)
+
+
+def _yaml_in(folder: Path) -> list[Path]:
+    """The YAML files of a folder. Hidden ones are the locks and copies of editors and file systems."""
+    found = (*folder.glob("*.yaml"), *folder.glob("*.yml"))
+    return sorted(path for path in found if not path.name.startswith("."))
+
+
+def marks(folder: Path) -> dict[Path, tuple[int, int]]:
+    """Time and size of every YAML file of an experiments' folder, its pages' too: another answer, another state."""
+    held = {}
+    for place in (folder, *folder.glob("pages"), *folder.glob("pages/*/")):
+        for path in _yaml_in(place):
+            with suppress(OSError):  # gone since it was listed, or a link to nothing
+                stat = path.stat()
+                held[path] = (stat.st_mtime_ns, stat.st_size)
+    return held
 
 
 def _together(verdicts: list[Verdict]) -> list[Verdict]:
