@@ -138,7 +138,8 @@ def test_a_second_keeper_on_the_same_data_is_refused(folder: Path, tmp_path: Pat
     from topbill.keeper.main import only_keeper
 
     with only_keeper(tmp_path / "data"):
-        done = topbill("keep", "--experiments", folder, "--data", tmp_path / "data")
+        shared = ["--host", "127.0.0.1", "--port", "8600", "--workers", "2"]  # what `serve` and `up` are given too
+        done = topbill("keep", "--experiments", folder, "--data", tmp_path / "data", *shared)
     assert (done.returncode, "another keeper" in done.stderr) == (1, True)
 
 
