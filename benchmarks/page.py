@@ -25,7 +25,8 @@ from typing import Any
 
 import numpy as np
 
-from topbill.catalog import slug
+from topbill.candidates import Play, learn, signals_path
+from topbill.catalog import Catalog, slug
 from topbill.supervise import free_port
 
 ROOT = Path(__file__).parents[1]
@@ -59,6 +60,26 @@ def experiments(folder: Path, size: int, rows: int, titles: int, policy: str) ->
         file = folder / "pages" / "home" / f"{name}.yaml"
         head = file.read_text().split("variants:")[0]
         file.write_text(head + f"variants:\n  all: {{policy: {share}, share: 100%, control: true}}\n")
+
+
+def signals(folder: Path, data: Path) -> None:
+    """What the keeper would have learned of 50,000 plays, so that every source has something to name."""
+    catalog = Catalog.read(folder / "catalogue.csv")
+    rng = np.random.default_rng(1)
+    titles = (len(catalog) * rng.random(50_000) ** 2).astype(int)
+    plays = [
+        Play(f"u{n % 5_000}", catalog.ids[t], time.time() - 60.0 * (n % 10_000), "us") for n, t in enumerate(titles)
+    ]
+    learn(plays, catalog, time.time()).save(signals_path(data, "home"))
+
+
+def cpu(pid: int) -> float:
+    """Seconds of processor time that a process has used (Linux; 0 elsewhere)."""
+    try:
+        parts = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(parts[11]) + int(parts[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def request(number: int, ids: list[str], rng: np.random.Generator) -> dict[str, Any]:
@@ -101,10 +122,11 @@ def main() -> None:
         folder, data, port = Path(name) / "experiments", Path(name) / "data", free_port("127.0.0.1", 8671)
         folder.mkdir()
         experiments(folder, options.titles, 10, 20, options.policy)
+        signals(folder, data)
         command = [sys.executable, "-m", "topbill", "serve", "--experiments", str(folder), "--data", str(data)]
         process = subprocess.Popen([*command, "--port", str(port)])
         try:
-            measure(folder, port, options.pages)
+            measure(folder, port, options.pages, process.pid)
         finally:
             process.terminate()
             process.wait(20)
@@ -112,7 +134,7 @@ def main() -> None:
         print(f"  log: {size / options.pages / 1e3:.0f} kB a page")
 
 
-def measure(folder: Path, port: int, pages: int) -> None:
+def measure(folder: Path, port: int, pages: int, pid: int) -> None:
     """Time pages, and single decisions between them."""
     with (folder / "catalogue.csv").open() as file:
         ids = [row["id"] for row in csv.DictReader(file)]
@@ -139,7 +161,12 @@ def measure(folder: Path, port: int, pages: int) -> None:
             sizes.append(len(raw))
             fallbacks += bool(answer["fallbacks"])
             titles.append(sum(len(row["titles"]) for row in answer["rows"]))
+    before = cpu(pid)
+    for number in range(100):
+        timed(connection, "/v1/page", request(pages + 20 + number, ids, rng))
+    used = (cpu(pid) - before) * 10.0
     print(line("POST /v1/page", times))
+    print(f"  processor time a page {used:.1f} ms, whatever else the machine does")
     print(line("POST /v1/decide (1 of 8)", single))
     print(f"  {np.mean(titles):.1f} titles with pictures, {np.mean(sizes) / 1e3:.0f} kB a page, {fallbacks} fallbacks")
     print(f"  a page takes {np.median(times) / np.median(single):.1f} single durable decisions")
