@@ -131,7 +131,7 @@ def main() -> None:
             process.terminate()
             process.wait(20)
         size = (data / "log.sqlite").stat().st_size
-        print(f"  log: {size / options.pages / 1e3:.0f} kB a page")
+        print(f"  log: {size / (options.pages + 120) / 1e3:.0f} kB a page")
 
 
 def measure(folder: Path, port: int, pages: int, pid: int) -> None:
