@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import time
 from collections.abc import Callable
@@ -31,24 +30,24 @@ def pictures() -> Path:
 @st.cache_data(ttl=EVERY, refresh_mode="background", max_entries=512, show_spinner="Reading the record …")
 def _kept(_ask: Callable[..., Any], name: str, where: str, *arguments: Any) -> Any:
     """The last answer at once, however old; where the record has moved on, a newer one is fetched behind it."""
-    return _at(_ask, name, where, reading.version(where, _pace(name, where)), *arguments)
+    version, next_at = _last.get((name, where, arguments), ("", 0.0))
+    if time.monotonic() >= next_at:
+        version = reading.version(where, EVERY)
+    return _at(_ask, name, where, version, *arguments)
 
 
 @st.cache_data(max_entries=512, show_spinner=False)
-def _at(_ask: Callable[..., Any], name: str, where: str, version: str, *arguments: Any) -> Any:  # noqa: ARG001
-    started = time.perf_counter()
+def _at(_ask: Callable[..., Any], name: str, where: str, version: str, *arguments: Any) -> Any:
+    started = time.monotonic()
     found = _ask(where, *arguments)
-    _cost[name, where] = time.perf_counter() - started
+    ended = time.monotonic()
+    _last[name, where, arguments] = version, ended + 20.0 * (ended - started)
     return found
 
 
-_cost: dict[tuple[str, str], float] = {}
-
-
-def _pace(name: str, where: str) -> float:
-    """Seconds between two answers: what takes long is asked seldom, so that reading takes a twentieth of the time."""
-    rounds = max(1.0, 20.0 * _cost.get((name, where), 0.0) / EVERY)
-    return float(EVERY * 2.0 ** math.ceil(math.log2(rounds)))
+_last: dict[tuple[str, str, tuple[Any, ...]], tuple[str, float]] = {}
+"""Of which version the last answer was, and when a newer one may be asked for: what takes long is asked seldom, so that
+reading takes a twentieth of the time."""
 
 
 def _ask(ask: Callable[..., Any], *arguments: Any) -> Any:
