@@ -31,6 +31,7 @@ class GroupWriter:
         self._waiting: list[_Waiting] = []
         self._under_way = False
         self._gathered = 0
+        self._enough = 1
         self._groups: SimpleQueue[list[_Waiting] | None] = SimpleQueue()
         self._thread = Thread(target=self._run, name="topbill-writer", daemon=True)
         self._thread.start()
@@ -55,8 +56,9 @@ class GroupWriter:
         self._log.close()
 
     def _gather(self) -> None:
-        """Hand over when a turn of the loop brings nothing more: under load a group then holds what is there."""
-        if len(self._waiting) > self._gathered and len(self._waiting) < _LARGEST_GROUP:
+        """Hand over when half of the callers wait, so that one half is decided while the other is written; or when a
+        turn of the loop brings nothing more."""
+        if self._gathered < len(self._waiting) < self._enough:
             self._gathered = len(self._waiting)
             self._loop.call_soon(self._gather)
         else:
@@ -83,6 +85,7 @@ class GroupWriter:
                 self._loop.call_soon_threadsafe(self._resolve, group, receipts)
 
     def _resolve(self, group: list[_Waiting], receipts: list[Receipt] | LogError) -> None:
+        self._enough = min(_LARGEST_GROUP, (len(group) + len(self._waiting) + 1) // 2)
         self._under_way = bool(self._waiting)
         if self._waiting:
             self._loop.call_soon(self._gather)
