@@ -14,7 +14,7 @@ from topbill import pages, spec
 from topbill.catalog import Catalog
 from topbill.engine import Engine
 from topbill.pages import Composer, PageFile, PageRequest
-from topbill.pages.compose import Composed
+from topbill.pages.attempt import Composed
 from topbill.service.app import Settings, create_app
 
 NOW = 1_790_000_000.0

@@ -103,7 +103,7 @@ def test_what_policies_are_told_is_what_the_log_says(home: Any) -> None:
     pool = np.arange(12)
     sight = composer.stage.look("us", (3, 5), np.ones(60, dtype=bool), home.now, "seed")
     match = composer.catalog.match({"comedy": 0.25, "drama": 1})
-    actions, told = composer._encoded("titles", live).of(pool, "best", sight, composer.stage.heat, match, home.now)
+    actions, told = composer.encoded("titles", live).of(pool, "best", sight, composer.stage.heat, match, home.now)
     decoded = offered(live, told)
     assert decoded.ids == actions.ids
     assert np.array_equal(decoded.features, actions.features)
