@@ -125,10 +125,13 @@ def test_up_starts_everything_and_one_signal_ends_it(folder: Path, tmp_path: Pat
     port = free_port("127.0.0.1", 0)
     command = [sys.executable, "-m", "topbill", "up", "--experiments", str(folder), "--data", str(tmp_path / "data")]
     with subprocess.Popen([*command, "--port", str(port)], stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        assert str(port) in process.stdout.readline()
-        process.send_signal(signal.SIGINT)
-        assert process.wait(30) == 0
+        try:
+            assert process.stdout is not None
+            assert str(port) in process.stdout.readline()
+            process.send_signal(signal.SIGINT)
+            assert process.wait(60) == 0
+        finally:
+            process.terminate()
     log = SqliteLog(tmp_path / "data" / "log.sqlite")
     assert log.revisions("art")
     log.close()
