@@ -15,13 +15,13 @@ demo: $(READY)   ## start everything with simulated viewers and watch it learn
 up: $(READY)     ## start service, keeper and dashboard on the example experiments
 	$(BIN)/topbill up
 
-test: $(READY)   ## the tests
+test: $(READY)-dev   ## the tests
 	$(BIN)/python -m pytest -q -n 2 -m "not slow"
 
-test-all: $(READY)  ## the tests and the slow statistical simulations
+test-all: $(READY)-dev  ## the tests and the slow statistical simulations
 	$(BIN)/python -m pytest -q -n 2
 
-check: $(READY)  ## lint, formatting, types, and who may import whom
+check: $(READY)-dev  ## lint, formatting, types, and who may import whom
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -36,9 +36,13 @@ bench-learning: $(READY)  ## what each policy learns, stream by stream
 bench-regret: $(READY)  ## how much of the gap to the known best the policies close
 	$(BIN)/python -m benchmarks.regret
 
-lock:            ## resolve requirements.lock anew (needs uv and the network)
-	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes \
-		--no-emit-index-url --custom-compile-command "make lock" --upgrade -o requirements.lock
+lock:            ## resolve both lock files anew (needs uv and the network)
+	$(COMPILE) --extra build -o requirements.lock
+	$(COMPILE) --extra build --extra dev -c requirements.lock -o requirements-dev.lock
+
+COMPILE = uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --upgrade \
+	--no-emit-index-url --custom-compile-command "make lock"
+INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 $(READY): requirements.lock pyproject.toml
 	@set -e; for python in python3.11 python3.12 python3 python; do \
@@ -47,8 +51,12 @@ $(READY): requirements.lock pyproject.toml
 	if [ -z "$$found" ]; then echo "Topbill needs Python 3.11 or 3.12 on the PATH"; exit 1; fi; \
 	echo "Setting up .venv with $$($$found --version); this takes about a minute, once"; \
 	[ -x $(BIN)/python ] || $$found -m venv .venv
-	$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check --require-hashes -r requirements.lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps -e .
+	$(INSTALL) --no-compile --require-hashes -r requirements.lock
+	$(INSTALL) --no-build-isolation --no-deps -e .
+	@touch $@
+
+$(READY)-dev: requirements-dev.lock $(READY)
+	$(INSTALL) --no-compile --require-hashes -r requirements-dev.lock
 	@touch $@
 
 .PHONY: help demo up test test-all check bench bench-learning bench-regret lock
