@@ -85,7 +85,8 @@ class Memory:
         seen = self._viewers.get(unit)
         if seen is None:
             return []
-        return [title for title, (count, at) in seen.shown.items() if count >= most and now - at < rest]
+        shown = list(seen.shown.items())  # copied at once: another thread follows the log
+        return [title for title, (count, at) in shown if count >= most and now - at < rest]
 
     def _of(self, unit: str) -> _Seen:
         seen = self._viewers.get(unit)
