@@ -5,12 +5,14 @@
 Each layer's experiment gives half its viewers the control (editors' rows, popular order, first picture) and half a
 policy that learns, layer by layer independently: a 2×2×2 design. A layer's own contribution is the difference between
 its halves; the whole lift is that between viewers for whom all three learn and those for whom none does. Values are the
-known expectation of completed plays of each page that was served; intervals are over viewers, then over seeds.
+known expectation of completed plays of each page that was served; a seed's interval is over its viewers, that of the
+mean over seeds.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import platform
 import shutil
@@ -20,6 +22,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+from scipy.stats import t
 
 from topbill import __version__, pages, spec
 from topbill.catalog import Catalog
@@ -89,15 +92,14 @@ def none_learns(visit: Visit) -> bool:
 
 
 def told(name: str, found: list[tuple[float, float]]) -> str:
-    """The seeds' lifts, their mean, and its interval from the spread between seeds and from within them."""
-    values = np.array(found)
-    between = values[:, 0].std(ddof=1) / np.sqrt(len(values)) if len(values) > 1 else 0.0
-    within = float(np.sqrt((values[:, 1] ** 2).sum()) / len(values))
-    half = 2.776 * between if len(values) == 5 else 1.96 * max(between, within)
-    half = max(half, 1.96 * within)
-    seeds = " ".join(f"{v:+.1%}" for v in values[:, 0])
-    mean = float(values[:, 0].mean())
-    return f"  {name:34} {mean:+7.1%}  ({mean - half:+.1%} to {mean + half:+.1%})   seeds {seeds}"
+    """The mean ratio over seeds with its 95% interval (Student's t on logarithms: every seed is another world), and
+    each seed's own lift with its interval over viewers."""
+    logs = np.log1p([value for value, _ in found])
+    mean = float(logs.mean())
+    seeds = ", ".join(f"{value:+.1%} ± {1.96 * error:.1%}" for value, error in found)
+    half = float(t.ppf(0.975, len(logs) - 1) * logs.std(ddof=1) / np.sqrt(len(logs))) if len(logs) > 1 else math.nan
+    low, high = math.expm1(mean - half), math.expm1(mean + half)
+    return f"  {name:34} {math.expm1(mean):+7.1%}  ({low:+.1%} to {high:+.1%})   seeds {seeds}"
 
 
 def fair(visits: Sequence[Visit], catalog: Catalog, start: float, per_day: float) -> tuple[int | None, float, float]:
