@@ -10,12 +10,9 @@ from typing import NamedTuple
 import msgspec
 
 from topbill import lake
-from topbill.errors import NotFound, SpecError
+from topbill.errors import NotFound
 from topbill.records import NULL, Decision, Placement, RewardEvent
-from topbill.spec import Experiment
-from topbill.spec.build import build
-from topbill.spec.format import EXPERIMENT
-from topbill.spec.forms import BAD, At
+from topbill.spec import from_raw
 
 _LOG = """
 SELECT d.seq, epoch_us(d."at"), d.decision_id, d.revision, d.variant, d.unit, d.context, d.actions, d.eligible,
@@ -49,7 +46,7 @@ class Record:
         specs = dict(rows)
         if key not in specs:
             raise NotFound(f"experiment {key!r} is not in the lake; expected one of {', '.join(specs) or '(none)'}")
-        self.experiment = _experiment(key, specs[key])
+        self.experiment = from_raw(json.loads(specs[key]), f"{key} (as published)")
         self.published = int(self._connection.execute('SELECT epoch_us("at") FROM published').fetchall()[0][0])
         counted = self._connection.execute("SELECT count(*) FROM decisions WHERE experiment = ?", [key]).fetchall()
         self.decisions = int(counted[0][0])
@@ -115,14 +112,3 @@ def _logged(
         for event in events or []
     ]
     return Logged(seq, decision, found)
-
-
-def _experiment(key: str, spec: str) -> Experiment:
-    """The experiment as it was published."""
-    at = At(f"{key} (as published)", problems=[])
-    raw = json.loads(spec)
-    read = EXPERIMENT.read(raw, at)
-    experiment = None if read is BAD else build(read, raw, at)
-    if experiment is None:
-        raise SpecError(at.problems)
-    return experiment

@@ -14,12 +14,9 @@ from typing import Any
 import msgspec
 import pandas as pd
 
-from topbill.errors import LogError, NotFound, SpecError
+from topbill.errors import LogError, NotFound
 from topbill.lake import FACE, Connection, Error, connect, quoted
-from topbill.spec import Experiment
-from topbill.spec.build import build
-from topbill.spec.format import EXPERIMENT
-from topbill.spec.forms import BAD, At
+from topbill.spec import Experiment, from_raw
 
 SAMPLE = 200_000
 """Where a picture of what was shown would read more decisions than this, it reads an even sample of about so many."""
@@ -108,13 +105,7 @@ def experiment(connection: Connection, key: str) -> Experiment:
     found = rows(connection, f"SELECT spec FROM experiments WHERE key = {quoted(key)}")
     if not found:
         raise NotFound(f"no experiment {key!r} in the lake; see the list of experiments for those that are there")
-    at = At(f"{key} (as published)", problems=[])
-    raw = json.loads(found[0]["spec"])
-    read = EXPERIMENT.read(raw, at)
-    built = None if read is BAD else build(read, raw, at)
-    if built is None:
-        raise SpecError(at.problems)
-    return built
+    return from_raw(json.loads(found[0]["spec"]), f"{key} (as published)")
 
 
 def load_experiment(data: Path | str, key: str) -> Experiment:

@@ -67,6 +67,7 @@ def _cells(connection: Connection, key: str, variant: str, segment: str | None, 
     about = experiment(connection, key)
     nth = every_nth(count(connection, key), SAMPLE)
     window = max((m.window for m in about.metrics if about.objective.get(m.name)), default=0.0)
+    unrewarded = about.objective_value({m.name: m.default for m in about.metrics})
     (span,) = rows(
         connection, f"SELECT min(seq) AS first, max(seq) AS last FROM decisions WHERE experiment = {quoted(key)}"
     )
@@ -84,7 +85,8 @@ def _cells(connection: Connection, key: str, variant: str, segment: str | None, 
         f"probabilities[1] AS chances{context} FROM decisions WHERE experiment = {quoted(key)} AND reason = 'policy' "
         f"AND {whose} AND len(probabilities) > 0 AND hash(seq) % {nth} = 0 "
         f'AND epoch_us("at") + {round(window * 1e6)} < {moment(connection)}){inside}), '
-        "each AS (SELECT u, v, version, own, action, p, action = first AS drawn, coalesce(e.objective_, 0.0) AS r FROM "
+        "each AS (SELECT u, v, version, own, action, p, action = first AS drawn, "
+        f"coalesce(e.objective_, {unrewarded!r}) AS r FROM "
         "(SELECT decision_id, u, v, version, own, first, unnest(eligible) AS action, unnest(chances) AS p FROM chosen) "
         f"LEFT JOIN earned.{identifier(key)} e ON decision_id = e.decision_id_ WHERE p > 0) "
         "SELECT u, v, action, any_value(version) AS version, count(*) AS n, sum(1 / p) AS inverse, "
