@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -26,7 +27,7 @@ from topbill.supervise import free_port
 EXAMPLES = Path(__file__).parents[1] / "experiments"
 
 
-def topbill(*arguments: str | Path, **options: Any) -> subprocess.CompletedProcess[str]:
+def topbill(*arguments: str | Path | int, **options: Any) -> subprocess.CompletedProcess[str]:
     """Run the command as a script would: no terminal, a wide page."""
     command = [sys.executable, "-m", "topbill", *map(str, arguments)]
     environment = os.environ | {"COLUMNS": "200", "NO_COLOR": "1"}
@@ -144,6 +145,24 @@ def test_a_second_keeper_on_the_same_data_is_refused(folder: Path, tmp_path: Pat
         shared = ["--host", "127.0.0.1", "--port", "8600", "--workers", "2"]  # what `serve` and `up` are given too
         done = topbill("keep", "--experiments", folder, "--data", tmp_path / "data", *shared)
     assert (done.returncode, "another keeper" in done.stderr) == (1, True)
+
+
+def test_what_cannot_be_served_is_one_message_before_anything_starts(folder: Path, tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        for verb, data, options, said in (
+            ("serve", tmp_path / "data", ["--port", port], f"127.0.0.1:{port}: cannot listen there"),
+            ("serve", tmp_path / "data", ["--port", 99999], "65535"),
+            ("serve", tmp_path / "data", ["--workers", 0], ">= 1"),
+            ("serve", file, [], "cannot open the log"),
+            ("keep", file, [], "expected a folder to write to"),
+        ):
+            done = topbill(verb, "--experiments", folder, "--data", data, *options)
+            assert done.returncode in (1, 2)
+            assert said in done.stderr + done.stdout
+            assert "Traceback" not in done.stderr
 
 
 def test_a_small_demo_learns_and_reports_over_http(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 import cyclopts
 import msgspec
 from cyclopts import Parameter
+from cyclopts.validators import Number
 from rich.box import SIMPLE
 from rich.console import Console
 from rich.progress import Progress
@@ -33,6 +34,8 @@ err = Console(stderr=True)
 
 Experiments = Annotated[Path, Parameter(help="Folder of experiment files")]
 Data = Annotated[Path, Parameter(help="Folder of the log and the lake")]
+Port = Annotated[int, Parameter(validator=Number(gte=1, lte=65_535))]
+Workers = Annotated[int, Parameter(validator=Number(gte=1, lte=256))]
 Json = Annotated[bool, Parameter(name="--json", negative="", help="Print JSON")]
 _EXPERIMENTS = Path("experiments")
 _DATA = Path("data")
@@ -45,8 +48,8 @@ def serve(
     experiments: Experiments = _EXPERIMENTS,
     data: Data = _DATA,
     host: str = "127.0.0.1",
-    port: int = 8600,
-    workers: int = 1,
+    port: Port = 8600,
+    workers: Workers = 1,
     keys: Path | None = None,
 ) -> None:
     """Answer decide and reward over HTTP.
@@ -68,8 +71,8 @@ def keep(
     experiments: Experiments = _EXPERIMENTS,
     data: Data = _DATA,
     host: str | None = None,  # noqa: ARG001
-    port: int | None = None,  # noqa: ARG001
-    workers: int | None = None,  # noqa: ARG001
+    port: Port | None = None,  # noqa: ARG001
+    workers: Workers | None = None,  # noqa: ARG001
 ) -> None:
     """Fold the log into policies and publish it to the lake, until stopped.
 
@@ -143,13 +146,12 @@ def rebuild(key: str, *, experiments: Path | None = None, data: Data = _DATA) ->
     if not (data / "log.sqlite").exists():
         raise NotFound(f"{data}: no log there; expected the data folder of `topbill up`")
     log = SqliteLog(data / "log.sqlite")
-    if experiments is None:
-        known = {r.experiment: spec.from_raw(json.loads(r.spec), f"{r.experiment} (audit)") for r in log.revisions(key)}
-    else:
-        known = {e.key: e for e in spec.load_all(pages.sources(experiments))}
-    if key not in known:
-        raise NotFound(f"{experiments or data}: no experiment {key!r}; see topbill validate {experiments or ''}")
-    experiment = known[key]
+    audit = {} if experiments else {revision.experiment: revision.spec for revision in log.revisions()}
+    files = {e.key: e for e in spec.load_all(pages.sources(experiments))} if experiments else {}
+    if key not in audit and key not in files:
+        known = ", ".join(sorted({*audit, *files})) or "(none)"
+        raise NotFound(f"{experiments or data}: no experiment {key!r}; expected one of {known}")
+    experiment = files[key] if experiments else spec.from_raw(json.loads(audit[key]), f"{key} (audit)")
     with err.status(f"folding the log of {key}"):
         held, states = fold_again(log, experiment, archive.reader(data))
     log.close()
@@ -169,8 +171,8 @@ def up(
     experiments: Experiments = _EXPERIMENTS,
     data: Data = _DATA,
     host: str = "127.0.0.1",
-    port: int = 8600,
-    workers: int = 1,
+    port: Port = 8600,
+    workers: Workers = 1,
     keys: Path | None = None,
 ) -> None:
     """Run service, keeper and dashboard together; one Ctrl-C ends them all.
@@ -205,7 +207,7 @@ def up(
 
 @app.command
 def dashboard(
-    *, experiments: Experiments = _EXPERIMENTS, data: Data = _DATA, host: str = "127.0.0.1", port: int = 8601
+    *, experiments: Experiments = _EXPERIMENTS, data: Data = _DATA, host: str = "127.0.0.1", port: Port = 8601
 ) -> None:
     """Show the record in the browser: verdicts, bandits, pictures, decisions, health.
 
@@ -223,7 +225,7 @@ def demo(
     *,
     experiments: Experiments = _EXPERIMENTS,
     data: Data = _DATA,
-    port: int = 8600,
+    port: Port = 8600,
     seconds: float = 60.0,
     forever: Annotated[bool, Parameter(negative="")] = False,
 ) -> None:

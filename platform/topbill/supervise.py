@@ -96,7 +96,7 @@ def free_port(host: str, wanted: int) -> int:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, wanted))
-        except OSError:
+        except (OSError, OverflowError):  # taken, or past the last port there is
             probe.bind((host, 0))
         return int(probe.getsockname()[1])
 

@@ -31,8 +31,12 @@ def only_keeper(data: Path) -> Iterator[None]:
 
     Raises TopbillError where another keeper holds it.
     """
-    data.mkdir(parents=True, exist_ok=True)
-    with (data / "keeper.lock").open("w") as file:
+    try:
+        data.mkdir(parents=True, exist_ok=True)
+        held = (data / "keeper.lock").open("w")
+    except OSError as error:
+        raise TopbillError(f"{data}: {error.strerror}; expected a folder to write to") from error
+    with held as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:

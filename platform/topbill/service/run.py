@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 from pathlib import Path
 
 import uvicorn
 
+from topbill.errors import TopbillError
+from topbill.log.sqlite import SqliteLog
 from topbill.service.app import Settings, create_app
 
 
 def serve(experiments: Path, data: Path, *, host: str, port: int, workers: int, keys: tuple[bytes, ...]) -> None:
-    """Serve until stopped. Raises SpecError and LogError before it listens, where it could not decide or store."""
+    """Serve until stopped. Raises SpecError, LogError and TopbillError before it listens, where it could not decide,
+    store or listen."""
     settings = Settings(experiments, data, keys)
     app = create_app(settings)  # whatever is wrong with the files is said once, before any worker starts
+    SqliteLog(settings.log_path).close()
+    _check_address(host, port)
     common = {
         "host": host,
         "port": port,
@@ -39,3 +45,11 @@ def serve(experiments: Path, data: Path, *, host: str, port: int, workers: int, 
         "PROMETHEUS_MULTIPROC_DIR": str(shared),
     }
     uvicorn.run("topbill.service.app:from_environment", factory=True, workers=workers, **common)  # type: ignore[arg-type]
+
+
+def _check_address(host: str, port: int) -> None:
+    try:
+        socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET).close()
+    except OSError as error:
+        reason = error.strerror or error
+        raise TopbillError(f"{host}:{port}: cannot listen there: {reason}; choose another --port or --host") from error
