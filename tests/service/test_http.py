@@ -381,3 +381,14 @@ def test_a_log_that_cannot_be_read_is_503(client: TestClient, log: SqliteLog) ->
         database.execute("ALTER TABLE decisions RENAME TO elsewhere")
     assert decide(client, decision_id="d").status_code == 503
     assert client.get("/v1/decisions/d").status_code == 503
+
+
+def test_it_is_not_ready_while_it_cannot_store_and_ready_when_it_can_again(client: TestClient, log: SqliteLog) -> None:
+    with closing(sqlite3.connect(log.path)) as database:
+        database.execute("CREATE TRIGGER full BEFORE INSERT ON decisions BEGIN SELECT raise(ABORT, 'full'); END")
+        database.execute("CREATE TRIGGER full_too BEFORE UPDATE ON clock BEGIN SELECT raise(ABORT, 'full'); END")
+        assert decide(client).status_code == 503
+        assert client.get("/readyz").status_code == 503
+        database.executescript("DROP TRIGGER full; DROP TRIGGER full_too")
+    assert client.get("/readyz").status_code == 200
+    assert decide(client).status_code == 200

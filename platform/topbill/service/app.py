@@ -8,7 +8,7 @@ import getpass
 import logging
 import os
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -166,6 +166,8 @@ def _add_routes(app: FastAPI, hot: Hot, settings: Settings) -> None:
         failures = {key: live.failures for key, live in hot.engine.live.items() if live.failures}
         try:
             hot.log.version("")
+            if hot.writer.failing:  # a service that gets no more requests must still find out when it can store again
+                await asyncio.to_thread(_try_writing, settings)
             return {"status": "ready", "experiments": len(hot.engine.live), "policy_failures": failures}
         except Exception as error:
             response.status_code = 503
@@ -196,6 +198,11 @@ def _add_routes(app: FastAPI, hot: Hot, settings: Settings) -> None:
             raise NotFound(f"decision {decision_id!r} is not in the log")
         explained = await asyncio.to_thread(_explained, settings, hot.engine, held)
         return Response(msgspec.json.encode(explained), media_type="application/json")
+
+
+def _try_writing(settings: Settings) -> None:
+    with closing(SqliteLog(settings.log_path)) as log:
+        log.barrier()
 
 
 def _documented(document: dict[str, Any]) -> dict[str, Any]:

@@ -28,6 +28,8 @@ class GroupWriter:
     def __init__(self, path: Path, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._log = SqliteLog(path)
+        self.failing = False
+        """Whether the last group could not be written."""
         self._waiting: list[_Waiting] = []
         self._under_way = False
         self._gathered = 0
@@ -89,6 +91,7 @@ class GroupWriter:
         self._under_way = bool(self._waiting)
         if self._waiting:
             self._loop.call_soon(self._gather)
+        self.failing = isinstance(receipts, LogError)
         if isinstance(receipts, LogError):
             for _, future in group:
                 if not future.done():
