@@ -202,7 +202,11 @@ class Lake:
 
     def position(self, name: Table) -> int:
         """The last `seq` of the log that the table holds, as the table itself says; 0 when it holds none."""
-        return self._tables[name].transaction_version(_APP) or 0
+        table = self._tables[name]
+        try:
+            return table.transaction_version(_APP) or 0
+        except (OSError, DeltaError) as error:
+            raise LogError(f"{table.table_uri}: cannot be read: {error}") from error
 
     def append(self, name: Table, rows: pa.Table, through: int) -> bool:
         """Append the log's rows up to `seq` `through`; False when the table holds them already.
