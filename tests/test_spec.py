@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -683,3 +684,9 @@ def test_only_one_running_experiment_answers_personalizers_api(tmp_path: Path) -
         load_all([tmp_path])
     (tmp_path / "b.yaml").write_text(text.replace("experiment: personalizer", "experiment: second\nstatus: draft"))
     assert [e.key for e in load_all([tmp_path])] == ["personalizer", "second"]
+
+
+def test_values_whose_sum_overflows_still_have_a_value() -> None:
+    spend = Metric("spend", "spend", "sum", window=60.0, cap=10.0)
+    assert spend.value([(1e308, 1.0), (1e308, 2.0)]) == math.inf
+    assert spend.value([(-1e308, 1.0), (-1e308, 2.0)]) == -math.inf

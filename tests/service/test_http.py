@@ -248,6 +248,13 @@ def test_a_time_that_not_every_reader_of_the_lake_can_hold_is_refused(client: Te
     assert (refused.status_code, refused.json()["error"]["path"]) == (422, "$.at")
 
 
+@pytest.mark.parametrize("value", [1e308, -1e13])
+def test_a_value_whose_sums_would_overflow_is_refused(client: TestClient, value: float) -> None:
+    decide(client, decision_id="d")
+    refused = reward(client, decision_id="d", event="play", value=value)
+    assert (refused.status_code, refused.json()["error"]["path"]) == (422, "$.value")
+
+
 # ---------------------------------------------------------------------- the rest
 
 

@@ -56,12 +56,16 @@ class DecideBatchAnswer(msgspec.Struct, frozen=True):
     decisions: list[Answer]
 
 
+Value = Annotated[float, msgspec.Meta(ge=-1e12, le=1e12)]
+"""Far from where sums of values and of their squares would overflow."""
+
+
 class RewardRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=False):
     """A reward event of a decision, or of one item of its slate. `at` is when it happened (RFC 3339), if not now."""
 
     decision_id: Id
     event: Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
-    value: float = 1.0
+    value: Value = 1.0
     action: Id | None = None
     position: Annotated[int, msgspec.Meta(ge=0, le=10_000)] | None = None
     event_id: Id | None = None

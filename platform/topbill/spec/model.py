@@ -56,7 +56,10 @@ class Metric:
             return max(enumerate(inside), key=lambda e: (e[1][0], e[0]))[1][1]
         if self.kind == "earliest":
             return min(inside, key=lambda e: e[0])[1]
-        total = math.fsum(values)
+        try:
+            total = math.fsum(values)
+        except OverflowError:  # an imported log may hold any number: it must not stop learning
+            total = math.inf if sum(value / len(values) for value in values) > 0.0 else -math.inf
         return total if self.kind == "sum" else total / len(values)
 
 
