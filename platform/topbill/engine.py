@@ -105,9 +105,19 @@ _offers = msgspec.json.Decoder(
 )
 
 
+_digits: list[str] = []
+os.register_at_fork(after_in_child=_digits.clear)
+
+
 def new_id() -> str:
-    """A fresh decision id, 32 hex digits: milliseconds first, so that indexes grow at their end, then chance."""
-    return f"{time.time_ns() // 1_000_000:012x}{os.urandom(10).hex()}"
+    """A fresh decision id, 32 hex digits: milliseconds first, so that indexes grow at their end, then chance.
+
+    The kernel is asked for chance by the thousand: asking it gives the interpreter lock away.
+    """
+    if not _digits:
+        chance = os.urandom(10_000).hex()
+        _digits.extend(chance[start : start + 20] for start in range(0, len(chance), 20))
+    return f"{time.time_ns() // 1_000_000:012x}{_digits.pop()}"
 
 
 def build_policies(experiment: Experiment) -> dict[str, Policy]:

@@ -11,7 +11,7 @@ import sqlite3
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from itertools import takewhile
+from itertools import chain, takewhile
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -165,7 +165,10 @@ class SqliteLog:
         return receipt
 
     def commit(self, entries: Sequence[Entry]) -> list[Receipt]:
-        """Store a group of entries in one transaction; returns when they are durable, a receipt an entry."""
+        """Store a group of entries; returns when they are durable, a receipt an entry. An entry is stored whole or not
+        at all: all in one transaction, or in a statement a table where none of them can have been stored before."""
+        if all(_is_new(entry) for entry in entries) and sum(map(_size, entries)) <= _ROWS_PER_STATEMENT * 4:
+            return self._commit_new(entries)
         with self._transaction() as at:
             known = self._known_decisions({i for entry in entries for i in entry.keyed_decisions})
             seen = self._known_events({k for entry in entries for k in entry.keyed_events})
@@ -175,6 +178,21 @@ class SqliteLog:
             self._insert("decisions (decision_id, experiment, at, body)", 4, decision_rows)
             self._insert("reward_events (decision_id, event_id, at, body)", 4, event_rows)
         return receipts
+
+    def _commit_new(self, entries: Sequence[Entry]) -> list[Receipt]:
+        """A statement a table, which is a transaction of its own: the fewest calls that make the rows durable."""
+        decisions = [(d.decision_id, d.experiment, _encode(d)) for entry in entries for d in entry.decisions]
+        events = [(e.decision_id, e.event_id, _encode(e)) for entry in entries for e in entry.events]
+        try:
+            for table, key, rows in (("decisions", "experiment", decisions), ("reward_events", "event_id", events)):
+                if rows:
+                    marks = ",".join(["(?,?,?)"] * len(rows))
+                    statement = f"""INSERT INTO {table} (at, decision_id, {key}, body)
+                        SELECT ({_STAMP}), column1, column2, column3 FROM (VALUES {marks})"""  # noqa: S608 (constants)
+                    self._db.execute(statement, [now_micros(), *chain.from_iterable(rows)])
+        except sqlite3.Error as error:
+            raise LogError(f"{self.path}: cannot write: {error}; nothing of this batch was stored") from error
+        return [Receipt({}, (False,) * len(entry.events)) for entry in entries]
 
     def _insert(self, target: str, width: int, values: list[Any]) -> None:
         """Many rows a statement: SQLite works through them without the interpreter lock."""
@@ -393,6 +411,16 @@ class SqliteLog:
             self._db.execute("PRAGMA wal_checkpoint(PASSIVE)")
         except sqlite3.Error as error:
             raise LogError(f"{self.path}: cannot checkpoint: {error}") from error
+
+
+def _is_new(entry: Entry) -> bool:
+    """Whether no id of the entry is a caller's, and one statement a table can take it whole."""
+    keyed = entry.keyed_decisions or entry.keyed_events
+    return not keyed and not (entry.decisions and entry.events)
+
+
+def _size(entry: Entry) -> int:
+    return len(entry.decisions) + len(entry.events)
 
 
 def _admit(

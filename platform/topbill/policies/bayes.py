@@ -14,13 +14,20 @@ from topbill.records import Actions, Example, Floats, Indices
 class LinearScored:
     """One decision's scores. `mean` and `width` are in rewards, `eta` and `sd` on the link scale."""
 
-    __slots__ = ("_logistic", "eta", "prediction", "sd")
+    __slots__ = ("_logistic", "_noise", "_sd", "eta", "prediction")
 
     def __init__(self, prediction: Prediction, noise: float, logistic: bool) -> None:
         self.prediction = prediction
         self.eta: Floats = prediction.mean
-        self.sd: Floats = np.sqrt(prediction.variance * noise)
-        self._logistic = logistic
+        self._noise, self._logistic = noise, logistic
+        self._sd: Floats | None = None
+
+    @property
+    def sd(self) -> Floats:
+        """(K,) one posterior standard deviation of each score on the link scale."""
+        if self._sd is None:
+            self._sd = np.sqrt(self.prediction.variance * self._noise)
+        return self._sd
 
     @property
     def mean(self) -> Floats:

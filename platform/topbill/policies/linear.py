@@ -66,10 +66,18 @@ class Prediction:
     """
 
     mean: Floats
-    variance: Floats
     own: Floats | float
     common: Floats | None
     at: Layout
+    shift: float = 0.0
+
+    @property
+    def variance(self) -> Floats:
+        """(K,) the variance of each score; sampling jointly needs none, so it is computed when asked for."""
+        total: Floats = np.full(len(self.mean), self.shift) + self.own
+        if self.common is not None:
+            total += np.einsum("ka,ka->k", self.at.Z @ self.common, self.at.Z)
+        return np.maximum(total, 1e-300)
 
 
 class Layout:
@@ -162,20 +170,18 @@ class Linear:
         at, xt = self.layout(actions), self.extend(x)
         K, p = len(actions), self.d + 2
         mean: Floats = np.zeros(K)
-        variance: Floats = np.zeros(K)
         own: Floats | float = 0.0
-        common = None
+        common, shift = None, 0.0
         if self.own is not None:
             mean = self.own.mean[at.rows] @ xt
-            own = variance = (self.own.cov[at.rows].reshape(K * p, p) @ xt).reshape(K, p) @ xt
+            own = (self.own.cov[at.rows].reshape(K * p, p) @ xt).reshape(K, p) @ xt
         if self.shared is not None:
             q = self.da + 1
             mean = mean + at.Z @ (xt @ self.shared.mean.reshape(p, q))
-            common = xt @ (xt @ self.shared.cov.reshape(p, q * p * q)).reshape(q, p, q)
-            variance = variance + np.einsum("ka,ka->k", at.Z @ common, at.Z)
+            common = together = xt @ (xt @ self.shared.cov.reshape(p, q * p * q)).reshape(q, p, q)
             if q == 1:
-                common = None  # the same shift for all actions: it moves no comparison
-        return Prediction(mean, np.maximum(variance, 1e-300), own, common, at)
+                common, shift = None, float(together[0, 0])  # the same for all actions: it moves no comparison
+        return Prediction(mean, own, common, at, shift)
 
     def learn(self, example: Example) -> None:
         """Fold one example in."""

@@ -12,6 +12,7 @@ import uvicorn
 from topbill.errors import TopbillError
 from topbill.log.sqlite import SqliteLog
 from topbill.service.app import Settings, create_app
+from topbill.service.corked import CorkedProtocol
 
 
 def serve(experiments: Path, data: Path, *, host: str, port: int, workers: int, keys: tuple[bytes, ...]) -> None:
@@ -25,7 +26,7 @@ def serve(experiments: Path, data: Path, *, host: str, port: int, workers: int, 
         "host": host,
         "port": port,
         "loop": "uvloop",
-        "http": "httptools",
+        "http": CorkedProtocol,
         "access_log": False,
         "log_level": "warning",
         "server_header": False,

@@ -12,7 +12,7 @@ from topbill.errors import LogError
 from topbill.log.sqlite import Entry, Receipt, SqliteLog
 
 _logger = logging.getLogger("topbill")
-_LARGEST_GROUP = 1_024
+_LARGEST_GROUP = 256
 _LONGEST_QUEUE = 20_000
 
 _Waiting = tuple[Entry, "asyncio.Future[Receipt]"]
