@@ -1,4 +1,4 @@
-"""Group commit: one thread per API process that writes, in one transaction, all that came while the last one ran."""
+"""Group commit: one thread per API process that writes, in one go, all that came while the last group was written."""
 
 from __future__ import annotations
 
