@@ -9,12 +9,15 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import cyclopts
 import msgspec
 import pytest
 
+from topbill import cli
 from topbill.engine import DecideRequest, Engine
 from topbill.keeper.learner import Learner
 from topbill.keeper.publisher import Publisher
@@ -86,6 +89,27 @@ def test_what_is_not_there_is_one_message_and_no_traceback(tmp_path: Path, folde
         assert done.returncode == 1, arguments
         assert said.strip(), arguments
         assert "Traceback" not in said, said
+
+
+def commands(app: cyclopts.App) -> Iterator[tuple[str, cyclopts.App]]:
+    """Every command that does something, with its name."""
+    below = [name for name in app if not name.startswith("-")]
+    for name in below:
+        yield from commands(app[name])
+    if not below:
+        yield app.name[0], app
+
+
+def test_every_option_says_what_it_is_for() -> None:
+    known = dict(commands(cli.app))
+    assert {"up", "obd", "report", "evaluate"} <= known.keys()
+    silent = [
+        (name, option.name)
+        for name, command in known.items()
+        for option in command.assemble_argument_collection(parse_docstring=True)
+        if option.parse and option.name != "*" and not option.parameter.help
+    ]
+    assert silent == []
 
 
 def test_the_schema_is_json(tmp_path: Path) -> None:

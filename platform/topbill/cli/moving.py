@@ -1,0 +1,72 @@
+"""Logs that come from elsewhere, and decisions for other tools."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from topbill.cli.shell import DATA, EXPERIMENTS, Data, Experiments, app, out, progress
+
+Format = Literal["dsjson", "eppo", "parquet", "arrow", "delta", "open-bandit"]
+
+
+@app.command(name="import")
+def import_(
+    file: Path,
+    *,
+    data: Data,
+    format: Format | None = None,  # noqa: A002 (what it is called on the command line)
+    key: str = "imported",
+    experiments: Experiments = EXPERIMENTS,
+) -> None:
+    """Put a foreign log into a data folder of its own, for reports and evaluation; interrupted, it goes on.
+
+    Args:
+        file: dsjson (CB and CCB), Eppo's bandit events, Parquet, Arrow, Delta, or the Open Bandit CSV.
+        format: Where the name does not tell.
+        key: The experiment of lines that name none.
+    """
+    from topbill import spec
+    from topbill.transfer import import_log
+
+    known = spec.load_all([experiments]) if experiments.exists() else []
+    with progress() as bar:
+        task = bar.add_task(file.name, total=None)
+        found = import_log(
+            file,
+            data,
+            format=format,
+            key=key,
+            experiments=known,
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )
+    out.print(f"{data}: holds {found:,} decisions from {file}", highlight=False, soft_wrap=True)
+
+
+@app.command
+def export(
+    key: str,
+    target: Path,
+    *,
+    data: Data = DATA,
+    format: Format | None = None,  # noqa: A002
+) -> None:
+    """Write an experiment's decisions with their rewards for other tools; interrupted, it goes on.
+
+    Args:
+        key: The experiment.
+        target: A file (dsjson, eppo), or a folder (parquet, arrow, delta) that takes what is not in it yet.
+        format: Where the name does not tell.
+    """
+    from topbill.transfer import export_log
+
+    with progress() as bar:
+        task = bar.add_task(key, total=None)
+        found = export_log(
+            key,
+            data,
+            target,
+            format=format,
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )
+    out.print(f"{target}: {found:,} decisions written", highlight=False, soft_wrap=True)

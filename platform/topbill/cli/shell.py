@@ -1,0 +1,39 @@
+"""What all commands share: the application, its two consoles, options that mean the same everywhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import cyclopts
+import msgspec
+from cyclopts import Parameter
+from rich.console import Console
+from rich.progress import Progress
+
+from topbill import __version__
+
+app = cyclopts.App(
+    name="topbill",
+    version=__version__,
+    default_parameter=Parameter(negative_iterable=""),
+    help="Decides what a viewer sees on a streaming homepage with contextual bandits, and proves what it was worth.",
+)
+out = Console()
+err = Console(stderr=True)
+
+Experiments = Annotated[Path, Parameter(help="Folder of experiment files")]
+Data = Annotated[Path, Parameter(help="Folder of the log and the lake")]
+Json = Annotated[bool, Parameter(name="--json", negative="", help="Print JSON")]
+EXPERIMENTS = Path("experiments")
+DATA = Path("data")
+
+
+def progress() -> Progress:
+    """A progress bar on standard error, so that standard output stays what was asked for."""
+    return Progress(*Progress.get_default_columns(), console=err, transient=True)
+
+
+def print_json(found: object) -> None:
+    """Print a struct, or a list of them, as JSON on standard output."""
+    print(msgspec.json.format(msgspec.json.encode(found), indent=2).decode())
