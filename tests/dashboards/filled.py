@@ -12,7 +12,8 @@ from topbill.engine import DecideRequest, Engine
 from topbill.keeper.learner import examples
 from topbill.lake import Lake
 from topbill.lake.tables import Origin, decision_rows, reward_rows
-from topbill.log.sqlite import Revision, SqliteLog
+from topbill.log.sqlite import SqliteLog
+from topbill.log.store import Revision
 from topbill.records import Decision, Example, RewardEvent, Snapshot
 from topbill.simulate.world import World
 from topbill.spec import Experiment

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from topbill.errors import Conflict, LogError
-from topbill.log.sqlite import Entry, SqliteLog
+from topbill.log.entries import Entry
+from topbill.log.sqlite import SqliteLog
 from topbill.records import Decision, Placement, RewardEvent, Snapshot
 
 
@@ -165,12 +166,27 @@ def test_a_file_that_is_no_database_is_a_named_error(tmp_path: Path) -> None:
         SqliteLog(path)
 
 
-def test_a_write_that_fails_stores_nothing_and_says_so(log: SqliteLog) -> None:
+def test_a_write_that_fails_stores_nothing_and_says_so(log: SqliteLog, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_file: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as broken:
+        broken.setattr("topbill.log.journal.os.fdatasync", full)
+        with pytest.raises(LogError, match=r"No space left.*nothing of this batch was stored"):
+            log.append([decision("d1")], [event("d1", "e")])
+    assert log.decision("d1") is None
+    assert log.append([decision("d1")], [event("d1", "e")]).duplicates == (False,)
+    assert len(log.read_events(0, 10)) == 1
+
+
+def test_draining_that_fails_keeps_everything(log: SqliteLog) -> None:
+    log.append([decision("d1")])
     blocker = sqlite3.connect(log.path, isolation_level=None)
     log._db.execute("PRAGMA busy_timeout=10")
     blocker.execute("BEGIN IMMEDIATE")
-    with pytest.raises(LogError, match="nothing of this batch was stored"):
-        log.append([decision("d1")])
+    with pytest.raises(LogError, match="cannot write"):
+        log.drain()
+    log.append([decision("d2")])
     blocker.execute("ROLLBACK")
     blocker.close()
-    assert log.decision("d1") is None
+    assert [d.decision_id for _, d in log.read_decisions(0, 10)] == ["d1", "d2"]

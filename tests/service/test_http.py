@@ -383,19 +383,22 @@ def test_a_revision_that_the_log_could_not_take_is_noted_later(
 
 
 def test_a_log_that_cannot_be_read_is_503(client: TestClient, log: SqliteLog) -> None:
-    decide(client, decision_id="d")
+    decide(client)
     with closing(sqlite3.connect(log.path)) as database:
         database.execute("ALTER TABLE decisions RENAME TO elsewhere")
     assert decide(client, decision_id="d").status_code == 503
     assert client.get("/v1/decisions/d").status_code == 503
 
 
-def test_it_is_not_ready_while_it_cannot_store_and_ready_when_it_can_again(client: TestClient, log: SqliteLog) -> None:
-    with closing(sqlite3.connect(log.path)) as database:
-        database.execute("CREATE TRIGGER full BEFORE INSERT ON decisions BEGIN SELECT raise(ABORT, 'full'); END")
-        database.execute("CREATE TRIGGER full_too BEFORE UPDATE ON clock BEGIN SELECT raise(ABORT, 'full'); END")
+def test_it_is_not_ready_while_it_cannot_store_and_ready_when_it_can_again(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_file: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as broken:
+        broken.setattr("topbill.log.journal.os.fdatasync", full)
         assert decide(client).status_code == 503
         assert client.get("/readyz").status_code == 503
-        database.executescript("DROP TRIGGER full; DROP TRIGGER full_too")
     assert client.get("/readyz").status_code == 200
     assert decide(client).status_code == 200

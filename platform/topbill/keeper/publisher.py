@@ -8,7 +8,7 @@ from typing import Protocol
 
 from topbill.lake import Lake
 from topbill.lake.tables import Origin, decision_rows, reward_rows
-from topbill.log.sqlite import Revision
+from topbill.log.store import Revision
 from topbill.records import Decision, RewardEvent
 from topbill.spec import Experiment
 

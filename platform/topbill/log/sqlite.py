@@ -1,254 +1,229 @@
-"""The embedded log: one SQLite file in WAL mode that API processes and the keeper share.
+"""The embedded log: one SQLite file that API processes and the keeper share, with a journal as its head.
 
-A commit is durable before it is acknowledged (`synchronous=FULL`). Every row is stamped inside the transaction
-that commits it, under SQLite's write lock, so that stamps never decrease along `seq`: whoever holds a barrier
-knows that no row with an earlier stamp can still appear.
+A commit goes into the journal and is durable before it is acknowledged. Draining moves the journal's rows into the
+tables, each exactly once, and gives them their place: `seq` grows and the stamps along it never decrease, so that
+whoever holds a barrier knows that no row with an earlier stamp can still appear.
 """
 
 from __future__ import annotations
 
 import sqlite3
-import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from itertools import chain, takewhile
+from contextlib import ExitStack, contextmanager
+from itertools import takewhile
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
 from topbill.errors import Conflict, LogError
-from topbill.records import Decision, RewardEvent, Snapshot
+from topbill.log.entries import Entry, Receipt, admit, all_keyed
+from topbill.log.journal import Journal, Rows
+from topbill.log.store import Store, now_micros
+from topbill.records import Decision, RewardEvent
 
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS decisions (
-    seq INTEGER PRIMARY KEY AUTOINCREMENT,
-    decision_id TEXT NOT NULL UNIQUE,
-    experiment TEXT NOT NULL,
-    at INTEGER NOT NULL,
-    body BLOB NOT NULL);
-CREATE INDEX IF NOT EXISTS decisions_feed ON decisions (experiment, seq);
-CREATE TABLE IF NOT EXISTS reward_events (
-    seq INTEGER PRIMARY KEY AUTOINCREMENT,
-    decision_id TEXT NOT NULL,
-    event_id TEXT NOT NULL,
-    at INTEGER NOT NULL,
-    body BLOB NOT NULL,
-    UNIQUE (decision_id, event_id));
-CREATE TABLE IF NOT EXISTS policy_snapshots (
-    experiment TEXT NOT NULL,
-    version INTEGER NOT NULL,
-    watermark INTEGER NOT NULL,
-    at INTEGER NOT NULL,
-    fingerprint TEXT NOT NULL,
-    start INTEGER NOT NULL,
-    refit_at INTEGER NOT NULL,
-    blob BLOB NOT NULL,
-    PRIMARY KEY (experiment, version)) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS revisions (
-    seq INTEGER PRIMARY KEY AUTOINCREMENT,
-    experiment TEXT NOT NULL,
-    revision TEXT NOT NULL,
-    at INTEGER NOT NULL,
-    who TEXT NOT NULL,
-    spec TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS clock (id INTEGER PRIMARY KEY CHECK (id = 0), at INTEGER NOT NULL);
-INSERT OR IGNORE INTO clock VALUES (0, 0);
-"""
-_STAMP = """SELECT max(?, (SELECT at FROM clock),
+_NEWEST = """SELECT max((SELECT at FROM clock),
     coalesce((SELECT at FROM decisions ORDER BY seq DESC LIMIT 1), 0),
     coalesce((SELECT at FROM reward_events ORDER BY seq DESC LIMIT 1), 0))"""
+_INSERT = {
+    "decisions": "decisions (decision_id, experiment, body, at)",
+    "reward_events": "reward_events (decision_id, event_id, body, at)",
+}
 _ROWS_PER_STATEMENT = 256
-_CHECKPOINT_PAGES = 1_000
-"""A short WAL is written over and over: a commit into it takes 190 µs, one that extends the file 320."""
+_ROWS_PER_CHECKPOINT = 4_000
 
 _T = TypeVar("_T")
-_encode = msgspec.json.Encoder().encode
 _decision = msgspec.json.Decoder(Decision)
 _event = msgspec.json.Decoder(RewardEvent)
-
-
-class Entry(NamedTuple):
-    """Rows that are stored together or not at all.
-
-    `keyed_decisions` and `keyed_events` say which ids the callers chose: only those can have been used before.
-    """
-
-    decisions: Sequence[Decision] = ()
-    events: Sequence[RewardEvent] = ()
-    keyed_decisions: frozenset[str] = frozenset()
-    keyed_events: frozenset[tuple[str, str]] = frozenset()
-
-
-class Receipt(NamedTuple):
-    """What the log says of an entry: the decisions that were stored before it, by id; of each event, whether it is a
-    duplicate; or the id that was used before with another content (then nothing of the entry was stored)."""
-
-    stored: dict[str, Decision]
-    duplicates: tuple[bool, ...]
-    conflict: str | None = None
-
 
 Matured = tuple[int, Decision, list[RewardEvent]]
 """A decision that reached an age, after its `seq`, and the events that had come by then."""
 
 
-class Revision(NamedTuple):
-    """One line of the audit: from `at` (µs) on, `experiment` was what `spec` (JSON text) says."""
-
-    experiment: str
-    revision: str
-    at: int
-    who: str
-    spec: str
-
-
-def now_micros() -> int:
-    """Microseconds since the epoch, UTC."""
-    return time.time_ns() // 1_000
-
-
-class SqliteLog:
-    """One connection to the log. Not for several threads at once: a thread opens its own.
+class SqliteLog(Store):
+    """One handle on the log. Not for several threads at once: a thread opens its own.
 
     Raises LogError where the file cannot be opened, read or written.
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        super().__init__(path)
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._db = sqlite3.connect(
-                path, timeout=30.0, isolation_level=None, cached_statements=1_024, check_same_thread=False
-            )
-            self._db.execute("PRAGMA journal_mode=WAL")
-            self._db.execute("PRAGMA synchronous=FULL")
-            self._db.execute(f"PRAGMA wal_autocheckpoint={_CHECKPOINT_PAGES}")
-            self._db.executescript(_SCHEMA)
+            self._db.execute("PRAGMA wal_autocheckpoint=0")  # it would run with the journal's lock held
+            self._journal = Journal(path.with_suffix(".journal"), self._generation)
         except (OSError, sqlite3.Error) as error:
+            self._db.close()
             raise LogError(
                 f"{path}: cannot open the log: {error}; expected a SQLite file in a folder to write to"
             ) from error
+        self._decisions: dict[str, Decision]
+        self._events: set[tuple[str, str]]
+        self._place: tuple[int, int]
+        self._heed(0)
+        self._unchecked = 0
 
     def close(self) -> None:
-        """Close the connection; what was acknowledged is durable already."""
-        self._db.close()
-
-    @contextmanager
-    def _transaction(self) -> Iterator[int]:
-        """Hold the write lock, yield the stamp for everything written, commit durably or not at all."""
-        try:
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
-                yield self._db.execute(_STAMP, (now_micros(),)).fetchone()[0]
-                self._db.execute("COMMIT")
-            except BaseException:
-                if self._db.in_transaction:
-                    self._db.execute("ROLLBACK")
-                raise
-        except sqlite3.Error as error:
-            raise LogError(f"{self.path}: cannot write: {error}; nothing of this batch was stored") from error
+        """Close the files; what was acknowledged is durable already."""
+        self._journal.close()
+        super().close()
 
     # ------------------------------------------------------------------ intake
 
     def append(self, decisions: Sequence[Decision] = (), events: Sequence[RewardEvent] = ()) -> Receipt:
         """Store one entry durably. Every id counts as the caller's. Raises Conflict where one was used before."""
-        entry = Entry(
-            decisions,
-            events,
-            frozenset(d.decision_id for d in decisions),
-            frozenset((e.decision_id, e.event_id) for e in events),
-        )
-        receipt = self.commit([entry])[0]
+        receipt = self.commit([all_keyed(decisions, events)])[0]
         if receipt.conflict is not None:
             raise Conflict(f"decision_id {receipt.conflict!r} was used before with another request; use a new id")
         return receipt
 
     def commit(self, entries: Sequence[Entry]) -> list[Receipt]:
         """Store a group of entries; returns when they are durable, a receipt an entry. An entry is stored whole or not
-        at all: all in one transaction, or in a statement a table where none of them can have been stored before."""
-        if all(_is_new(entry) for entry in entries) and sum(map(_size, entries)) <= _ROWS_PER_STATEMENT * 4:
-            return self._commit_new(entries)
-        with self._transaction() as at:
-            known = self._known_decisions({i for entry in entries for i in entry.keyed_decisions})
-            seen = self._known_events({k for entry in entries for k in entry.keyed_events})
-            decision_rows: list[Any] = []
-            event_rows: list[Any] = []
-            receipts = [_admit(entry, at, known, seen, decision_rows, event_rows) for entry in entries]
-            self._insert("decisions (decision_id, experiment, at, body)", 4, decision_rows)
-            self._insert("reward_events (decision_id, event_id, at, body)", 4, event_rows)
+        at all."""
+        decision_ids = {i for entry in entries for i in entry.keyed_decisions}
+        event_keys = {k for entry in entries for k in entry.keyed_events}
+        rows = Rows([], [])
+        with self._journal.locked():
+            at = now_micros()
+            try:
+                self._follow(index=bool(decision_ids or event_keys))
+                self._look_up(decision_ids, event_keys)
+                receipts = [admit(entry, at, self._decisions, self._events, rows) for entry in entries]
+                if rows.decisions or rows.events:
+                    followed = self._place == self._journal.position
+                    self._journal.write(rows, at)
+                    self._place = self._journal.position if followed else self._place
+            except BaseException:
+                self._heed(0)  # what was noted of a group that wasn't written is forgotten
+                raise
         return receipts
 
-    def _commit_new(self, entries: Sequence[Entry]) -> list[Receipt]:
-        """A statement a table, which is a transaction of its own: the fewest calls that make the rows durable."""
-        decisions = [(d.decision_id, d.experiment, _encode(d)) for entry in entries for d in entry.decisions]
-        events = [(e.decision_id, e.event_id, _encode(e)) for entry in entries for e in entry.events]
-        try:
-            for table, key, rows in (("decisions", "experiment", decisions), ("reward_events", "event_id", events)):
-                if rows:
-                    marks = ",".join(["(?,?,?)"] * len(rows))
-                    statement = f"""INSERT INTO {table} (at, decision_id, {key}, body)
-                        SELECT ({_STAMP}), column1, column2, column3 FROM (VALUES {marks})"""  # noqa: S608 (constants)
-                    self._db.execute(statement, [now_micros(), *chain.from_iterable(rows)])
-        except sqlite3.Error as error:
-            raise LogError(f"{self.path}: cannot write: {error}; nothing of this batch was stored") from error
-        return [Receipt({}, (False,) * len(entry.events)) for entry in entries]
+    def probe(self) -> None:
+        """Write what every commit and every drain writes, without any row. Raises LogError where that fails."""
+        with self._journal.locked():
+            self._journal.write(Rows([], []), now_micros())
+        self.drain()
 
-    def _insert(self, target: str, width: int, values: list[Any]) -> None:
-        """Many rows a statement: SQLite works through them without the interpreter lock."""
-        row = "(" + ",".join("?" * width) + ")"
-        step = width * _ROWS_PER_STATEMENT
-        for start in range(0, len(values), step):
-            chunk = values[start : start + step]
-            rows = ",".join([row] * (len(chunk) // width))
-            self._db.execute(f"INSERT INTO {target} VALUES {rows}", chunk)  # noqa: S608 (placeholders only)
+    def _follow(self, index: bool) -> None:
+        """Know what the journal holds: drop what was drained, and `index` what other processes wrote since."""
+        generation, end = self._journal.position
+        if self._place[0] != generation:
+            self._heed(generation)
+        if index and self._place[1] != end:
+            for frame in self._journal.read(self._place[1], end):
+                for decision_id, _, body in frame.rows.decisions:
+                    self._decisions[decision_id] = _stamped_decision(frame.at, body)
+                self._events.update((event[0], event[1]) for event in frame.rows.events)
+            self._place = (generation, end)
 
-    def _known_decisions(self, ids: set[str]) -> dict[str, Decision]:
-        found: dict[str, Decision] = {}
-        for chunk in _chunks(sorted(ids)):
+    def _heed(self, generation: int) -> None:
+        self._decisions, self._events, self._place = {}, set(), (generation, 0)
+
+    def _look_up(self, decision_ids: set[str], event_keys: set[tuple[str, str]]) -> None:
+        """Note which of these the tables hold."""
+        for chunk in _chunks(sorted(decision_ids - self._decisions.keys())):
             marks = ",".join("?" * len(chunk))
             query = f"SELECT at, body FROM decisions WHERE decision_id IN ({marks})"  # noqa: S608 (placeholders only)
-            for at, body in self._db.execute(query, chunk):
+            for at, body in self._ask(query, chunk):
                 decision = _stamped_decision(at, body)
-                found[decision.decision_id] = decision
-        return found
-
-    def _known_events(self, keys: set[tuple[str, str]]) -> set[tuple[str, str]]:
-        found: set[tuple[str, str]] = set()
-        for chunk in _chunks(sorted(keys)):
-            marks = ",".join(["(?,?)"] * len(chunk))
+                self._decisions[decision.decision_id] = decision
+        for pairs in _chunks(sorted(event_keys - self._events)):
+            marks = ",".join(["(?,?)"] * len(pairs))
             query = f"""SELECT decision_id, event_id FROM reward_events
                         WHERE (decision_id, event_id) IN (VALUES {marks})"""  # noqa: S608 (placeholders only)
-            found.update(self._db.execute(query, [part for key in chunk for part in key]))
-        return found
-
-    # ------------------------------------------------------------------ reading
-
-    def _ask(self, query: str, values: Sequence[Any] = ()) -> list[Any]:
-        """All rows of a query; LogError where the file can't be read."""
-        try:
-            return self._db.execute(query, values).fetchall()
-        except sqlite3.Error as error:
-            raise LogError(f"{self.path}: cannot read: {error}") from error
+            self._events.update(self._ask(query, [part for key in pairs for part in key]))
 
     def decision(self, decision_id: str) -> Decision | None:
         """The stored decision of that id, or None."""
+        if self._place[0] != self._journal.position[0]:
+            self._heed(self._journal.position[0])
+        held = self._decisions.get(decision_id) or self._drained_decision(decision_id)
+        if held is None and not self._journal.empty:
+            with self._journal.locked():
+                self._follow(index=True)
+            held = self._decisions.get(decision_id) or self._drained_decision(decision_id)
+        return held
+
+    def _drained_decision(self, decision_id: str) -> Decision | None:
         rows = self._ask("SELECT at, body FROM decisions WHERE decision_id = ?", (decision_id,))
         return _stamped_decision(*rows[0]) if rows else None
 
+    # ------------------------------------------------------------------ draining
+
+    def drain(self) -> None:
+        """Move what the journal holds into the tables."""
+        if not self._journal.empty:
+            with self._drained():
+                pass
+        if self._unchecked >= _ROWS_PER_CHECKPOINT:
+            self.checkpoint()
+            self._unchecked = 0
+
+    def barrier(self) -> int:
+        """A time (µs) such that every row stamped at or before it is in the tables, and every later one after it."""
+        with self._drained() as newest:
+            at = max(now_micros(), newest)
+            self._db.execute("UPDATE clock SET at = ?", (at,))
+        return at - 1
+
+    @contextmanager
+    def _drained(self) -> Iterator[int]:
+        """A transaction that moves the journal into the tables, each row once; yields the newest stamp there.
+
+        Most is moved while others go on writing; what came meanwhile, and the commit, with the journal locked.
+        """
+        with ExitStack() as alone:
+            with self._transaction():
+                newest, generation = int(self._db.execute(_NEWEST).fetchone()[0]), self._generation()
+                moved = self._journal.position[1] if self._journal.certain else 0
+                newest = self._move(0, moved, newest)
+                alone.enter_context(self._journal.locked())
+                end = self._journal.position[1]
+                newest = self._move(moved, end, newest)
+                yield newest
+                if end:
+                    self._db.execute("UPDATE journal SET generation = ?", (generation + 1,))
+                    self._journal.doubt()
+            if end:
+                self._journal.restart(generation + 1)
+
+    def _move(self, start: int, end: int, newest: int) -> int:
+        """Insert the journal's rows between two positions; returns the newest stamp. None is before `newest`."""
+        values: dict[str, list[Any]] = {table: [] for table in _INSERT}
+        for frame in self._journal.read(start, end):
+            newest = max(newest, frame.at)
+            for rows, target in zip(frame.rows, values.values(), strict=True):
+                for row in rows:
+                    target += (*row, newest)
+        for table, target in values.items():
+            self._unchecked += len(target) // 4
+            for chunk in _chunks(target, 4 * _ROWS_PER_STATEMENT):  # SQLite works without the interpreter lock
+                marks = ",".join(["(?,?,?,?)"] * (len(chunk) // 4))
+                self._db.execute(f"INSERT INTO {_INSERT[table]} VALUES {marks} ON CONFLICT DO NOTHING", chunk)  # noqa: S608
+        return newest
+
+    def _generation(self) -> int:
+        return int(self._ask("SELECT generation FROM journal")[0][0])
+
+    # ------------------------------------------------------------------ reading
+
+    def _feed(self, query: str, values: Sequence[Any] = ()) -> list[Any]:
+        """All rows of a query to the tables, which hold everything then."""
+        self.drain()
+        return self._ask(query, values)
+
     def events(self, decision_id: str) -> list[RewardEvent]:
         """All reward events of a decision, in the order in which they came."""
-        rows = self._ask("SELECT at, body FROM reward_events WHERE decision_id = ? ORDER BY seq", (decision_id,))
+        rows = self._feed("SELECT at, body FROM reward_events WHERE decision_id = ? ORDER BY seq", (decision_id,))
         return [_stamped_event(at, body) for at, body in rows]
 
     def read_decisions(self, after_seq: int, limit: int) -> list[tuple[int, Decision]]:
         """Committed decisions of all experiments with seq > `after_seq`, in order, at most `limit`."""
-        rows = self._ask("SELECT seq, at, body FROM decisions WHERE seq > ? ORDER BY seq LIMIT ?", (after_seq, limit))
+        rows = self._feed("SELECT seq, at, body FROM decisions WHERE seq > ? ORDER BY seq LIMIT ?", (after_seq, limit))
         return [(seq, _stamped_decision(at, body)) for seq, at, body in rows]
 
     def read_events(self, after_seq: int, limit: int) -> list[tuple[int, RewardEvent]]:
         """Committed reward events with seq > `after_seq`, in order, at most `limit`."""
-        rows = self._ask(
+        rows = self._feed(
             "SELECT seq, at, body FROM reward_events WHERE seq > ? ORDER BY seq LIMIT ?", (after_seq, limit)
         )
         return [(seq, _stamped_event(at, body)) for seq, at, body in rows]
@@ -256,7 +231,7 @@ class SqliteLog:
     def matured(self, experiment: str, after_seq: int, age: int, barrier: int, limit: int) -> list[Matured]:
         """The next decisions of an experiment that were `age` µs old at `barrier`, in order, at most `limit`, each
         with the events that had come when it reached that age: the same whenever it is asked."""
-        rows = self._ask(
+        rows = self._feed(
             "SELECT seq, at, body FROM decisions WHERE experiment = ? AND seq > ? AND at <= ? ORDER BY seq LIMIT ?",
             (experiment, after_seq, barrier - age, limit),
         )
@@ -273,114 +248,22 @@ class SqliteLog:
         decisions = [(seq, _stamped_decision(at, body)) for seq, at, body in rows]
         return [(seq, decision, found.get(decision.decision_id, [])) for seq, decision in decisions]
 
-    def barrier(self) -> int:
-        """A time (µs) such that every row stamped at or before it is committed and readable."""
-        with self._transaction() as at:
-            self._db.execute("UPDATE clock SET at = ?", (at,))
-        return int(at) - 1
-
     def first_seq(self) -> int | None:
         """The `seq` of the oldest decision that the log still holds; None when it holds none."""
-        seq: int | None = self._ask("SELECT min(seq) FROM decisions")[0][0]
+        seq: int | None = self._feed("SELECT min(seq) FROM decisions")[0][0]
         return seq
 
     def next_seq(self, experiment: str, after_seq: int) -> int | None:
         """The `seq` of an experiment's first decision after `after_seq`; None when there is none."""
         query = "SELECT min(seq) FROM decisions WHERE experiment = ? AND seq > ?"
-        seq: int | None = self._ask(query, (experiment, after_seq))[0][0]
+        seq: int | None = self._feed(query, (experiment, after_seq))[0][0]
         return seq
-
-    # ------------------------------------------------------------------ snapshots
-
-    def version(self, experiment: str) -> int:
-        """The newest policy version of an experiment; 0 where nothing was learned yet."""
-        newest = "SELECT coalesce(max(version), 0) FROM policy_snapshots WHERE experiment = ?"
-        return int(self._ask(newest, (experiment,))[0][0])
-
-    def snapshot(self, experiment: str, version: int | None = None) -> Snapshot | None:
-        """The newest snapshot of an experiment, or that of `version`; None when there is none."""
-        rows = self._ask(
-            """SELECT version, watermark, fingerprint, blob, at, start, refit_at FROM policy_snapshots
-               WHERE experiment = ?1 AND version = coalesce(?2,
-                   (SELECT max(version) FROM policy_snapshots WHERE experiment = ?1))""",
-            (experiment, version),
-        )
-        if not rows:
-            return None
-        row = rows[0]
-        try:
-            states = msgspec.msgpack.decode(row[3], type=dict[str, bytes])
-        except msgspec.DecodeError as error:
-            raise LogError(
-                f"{self.path}: snapshot {experiment} v{row[0]} is damaged: {error}; run topbill rebuild"
-            ) from error
-        return Snapshot(
-            experiment=experiment,
-            version=row[0],
-            watermark=row[1],
-            fingerprint=row[2],
-            states=states,
-            start=row[5],
-            refit_at=row[6],
-            at=row[4],
-        )
-
-    def write_snapshot(self, snapshot: Snapshot) -> None:
-        """Store state, watermark and version at once. Raises Conflict unless it is the successor of the newest one:
-        a learner that was overtaken must not write over its successor's work."""
-        blob = msgspec.msgpack.encode(snapshot.states)
-        with self._transaction() as at:
-            newest = self.version(snapshot.experiment)
-            if snapshot.version != newest + 1:
-                raise Conflict(
-                    f"snapshot {snapshot.experiment} v{snapshot.version}: the log holds v{newest} already; "
-                    "another keeper is at work on this data folder: stop one of them"
-                )
-            self._db.execute(
-                "INSERT INTO policy_snapshots VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                (
-                    snapshot.experiment,
-                    snapshot.version,
-                    snapshot.watermark,
-                    at,
-                    snapshot.fingerprint,
-                    snapshot.start,
-                    snapshot.refit_at,
-                    blob,
-                ),
-            )
-
-    # ------------------------------------------------------------------ audit and upkeep
-
-    def revise(self, experiment: str, revision: str, who: str, spec: str) -> bool:
-        """Note in the audit that `experiment` is now what `spec` says; False when it was so already."""
-        newest = "SELECT revision FROM revisions WHERE experiment = ? ORDER BY seq DESC LIMIT 1"
-        held = self._ask(newest, (experiment,))
-        if held and held[0][0] == revision:
-            return False
-        with self._transaction() as at:
-            held = self._ask(newest, (experiment,))
-            if held and held[0][0] == revision:
-                return False
-            self._db.execute(
-                "INSERT INTO revisions (experiment, revision, at, who, spec) VALUES (?, ?, ?, ?, ?)",
-                (experiment, revision, at, who, spec),
-            )
-        return True
-
-    def revisions(self, experiment: str | None = None) -> list[Revision]:
-        """The audit, oldest first: of one experiment, or of all."""
-        rows = self._ask(
-            """SELECT experiment, revision, at, who, spec FROM revisions
-               WHERE ?1 IS NULL OR experiment = ?1 ORDER BY seq""",
-            (experiment,),
-        )
-        return [Revision(*row) for row in rows]
 
     def forget(self, decisions_through: int, events_through: int, older_than: int, limit: int = 2_000) -> int:
         """Delete at most `limit` decisions (with their events) that have seq ≤ `decisions_through` and were stamped
         before `older_than` µs, up to the first that has an event with seq > `events_through`; returns how many went.
         What remains is the whole end of the log."""
+        self.drain()
         with self._transaction():
             ids = [
                 row[0]
@@ -395,69 +278,10 @@ class SqliteLog:
             self._db.executemany("DELETE FROM reward_events WHERE decision_id = ?", [(i,) for i in ids])
         return len(ids)
 
-    def forget_snapshots(self, experiment: str, before: int) -> int:
-        """Delete the snapshots older than `before` µs that no decision in the log names; the newest always stays."""
-        with self._transaction():
-            cursor = self._db.execute(
-                """DELETE FROM policy_snapshots WHERE experiment = ?1 AND at < ?2
-                   AND version < (SELECT max(version) FROM policy_snapshots WHERE experiment = ?1)""",
-                (experiment, before),
-            )
-        return cursor.rowcount
 
-    def checkpoint(self) -> None:
-        """Move the WAL into the file as far as readers allow, so that no API process has to."""
-        try:
-            self._db.execute("PRAGMA wal_checkpoint(PASSIVE)")
-        except sqlite3.Error as error:
-            raise LogError(f"{self.path}: cannot checkpoint: {error}") from error
-
-
-def _is_new(entry: Entry) -> bool:
-    """Whether no id of the entry is a caller's, and one statement a table can take it whole."""
-    keyed = entry.keyed_decisions or entry.keyed_events
-    return not keyed and not (entry.decisions and entry.events)
-
-
-def _size(entry: Entry) -> int:
-    return len(entry.decisions) + len(entry.events)
-
-
-def _admit(
-    entry: Entry,
-    at: int,
-    known: dict[str, Decision],
-    seen: set[tuple[str, str]],
-    decision_rows: list[Any],
-    event_rows: list[Any],
-) -> Receipt:
-    """Add an entry's new rows to the statement's values, or nothing of it when an id has another content."""
-    stored: dict[str, Decision] = {}
-    for decision in entry.decisions:
-        held = known.get(decision.decision_id)
-        if held is not None:
-            if held.request_hash != decision.request_hash:
-                return Receipt({}, (), conflict=decision.decision_id)
-            stored[decision.decision_id] = held
-    for decision in entry.decisions:
-        if decision.decision_id not in known:
-            decision_rows += (decision.decision_id, decision.experiment, at, _encode(decision))
-            if decision.decision_id in entry.keyed_decisions:
-                known[decision.decision_id] = decision
-    duplicates = []
-    for event in entry.events:
-        key = (event.decision_id, event.event_id)
-        duplicates.append(key in seen)
-        if not duplicates[-1]:
-            event_rows += (event.decision_id, event.event_id, at, _encode(event))
-            if key in entry.keyed_events:
-                seen.add(key)
-    return Receipt(stored, tuple(duplicates))
-
-
-def _chunks(items: Sequence[_T]) -> Iterator[Sequence[_T]]:
-    for start in range(0, len(items), _ROWS_PER_STATEMENT):
-        yield items[start : start + _ROWS_PER_STATEMENT]
+def _chunks(items: Sequence[_T], size: int = _ROWS_PER_STATEMENT) -> Iterator[Sequence[_T]]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
 
 
 def _stamped_decision(at: int, body: bytes) -> Decision:

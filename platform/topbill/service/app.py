@@ -85,7 +85,7 @@ def from_environment() -> Hot:
 @asynccontextmanager
 async def _lifespan(settings: Settings, hot: Hot) -> AsyncIterator[None]:
     hot.log = SqliteLog(settings.log_path)
-    hot.writer = GroupWriter(settings.log_path, asyncio.get_running_loop())
+    hot.writer = GroupWriter(hot.log, asyncio.get_running_loop())
     hot.pages.log, hot.pages.writer = hot.log, hot.writer
     follower = Follower(settings, hot.engine, hot.pages)
     follower.step()
@@ -124,7 +124,9 @@ class Follower:
         self._tried: dict[str, tuple[Live, int]] = {}
 
     def step(self) -> None:
-        """Reload changed files (a broken one leaves all as they were), note revisions, adopt new snapshots."""
+        """Move the journal into the log, reload changed files (a broken one leaves all as they were), note revisions,
+        adopt new snapshots."""
+        self._log.drain()
         now = spec.marks(self._folder)
         if now != self._seen:
             try:
@@ -202,7 +204,7 @@ def _add_routes(app: FastAPI, hot: Hot, settings: Settings) -> None:
 
 def _try_writing(settings: Settings) -> None:
     with closing(SqliteLog(settings.log_path)) as log:
-        log.barrier()
+        log.probe()
 
 
 def _documented(document: dict[str, Any]) -> dict[str, Any]:

@@ -17,7 +17,8 @@ import msgspec
 
 from topbill.engine import Answer, DecideRequest, Engine, Id, at_path, new_id, payloads_of
 from topbill.errors import BadRequest, Conflict, LogError, NotFound, TopbillError
-from topbill.log.sqlite import Entry, Receipt, SqliteLog
+from topbill.log.entries import Entry, Receipt
+from topbill.log.sqlite import SqliteLog
 from topbill.records import NULL, Decision, RewardEvent
 from topbill.service import auth, meters
 from topbill.service.page import Desk

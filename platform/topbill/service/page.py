@@ -18,7 +18,9 @@ from topbill.candidates import Signals, signals_path
 from topbill.catalog import Catalog
 from topbill.engine import Engine, new_id
 from topbill.errors import Conflict, NotFound, TopbillError
-from topbill.log.sqlite import Entry, SqliteLog, now_micros
+from topbill.log.entries import Entry
+from topbill.log.sqlite import SqliteLog
+from topbill.log.store import now_micros
 from topbill.pages import credit
 from topbill.pages.answers import PageAnswer, PageRequest, RowAnswer
 from topbill.pages.compose import Composer, sticky_ids

@@ -11,7 +11,7 @@ import msgspec
 
 from topbill.engine import DecideRequest, Live, new_id
 from topbill.errors import BadRequest, NotFound
-from topbill.log.sqlite import Entry
+from topbill.log.entries import Entry
 from topbill.records import Decision, RewardEvent
 from topbill.service import meters
 from topbill.service.hot import Hot

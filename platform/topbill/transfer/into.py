@@ -11,7 +11,7 @@ import msgspec
 from topbill import lake
 from topbill.errors import NotFound, TopbillError
 from topbill.lake.tables import Origin, decision_rows, reward_rows
-from topbill.log.sqlite import Revision, now_micros
+from topbill.log.store import Revision, now_micros
 from topbill.spec import Experiment
 from topbill.transfer import reading
 from topbill.transfer.formats import BATCH, Format, Progress, format_of, quiet
