@@ -1,14 +1,17 @@
-"""Several processes as one: started together, ended together, whoever ends first."""
+"""Several processes as one: started together, started again where one ends by itself, ended together."""
 
 from __future__ import annotations
 
+import logging
+import os
 import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from urllib.error import URLError
@@ -17,39 +20,78 @@ from urllib.request import urlopen
 from topbill.dashboard import launch
 from topbill.errors import TopbillError
 
+_logger = logging.getLogger("topbill")
 _GRACE = 15.0
+_FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 60.0
+_STEADY = 60.0
+"""Seconds that a process must have run for its next pause to be the first again."""
+_GUARD = f"""
+import os, signal, sys, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+sys.stdin.buffer.read()
+os.killpg(0, signal.SIGTERM)
+time.sleep({_GRACE})
+os.killpg(0, signal.SIGKILL)
+"""
+"""Leads the children's process group and reads a pipe that only their parent holds open: however that one ends, the
+pipe closes, and the guard ends the group."""
+
+
+@dataclass
+class _Child:
+    name: str
+    arguments: Sequence[str]
+    environment: Mapping[str, str] | None
+    quiet: bool
+    process: subprocess.Popen[bytes]
+    started: float
+    pause: float = _FIRST_PAUSE
+    due: float | None = None
+    """When it is to be started again."""
 
 
 class Processes:
-    """Child processes of this one. Leaving the `with` block ends them: politely, then for good."""
+    """Child processes of this one. Leaving the `with` block ends them: politely, then for good. So does the end of
+    this process, whatever ended it."""
 
     def __init__(self) -> None:
-        self._children: list[tuple[str, subprocess.Popen[bytes]]] = []
+        self._children: list[_Child] = []
+        self._guard = _start_guard()
 
     def __enter__(self) -> Processes:
         return self
 
     def __exit__(self, *_problem: object) -> None:
-        for _, child in self._children:
-            child.terminate()
+        for child in self._children:
+            child.process.terminate()
         deadline = time.monotonic() + _GRACE
-        for _, child in self._children:
-            try:
-                child.wait(max(0.1, deadline - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                child.kill()
-                child.wait()
+        for child in self._children:
+            with suppress(subprocess.TimeoutExpired):
+                child.process.wait(max(0.1, deadline - time.monotonic()))
+        with suppress(ProcessLookupError):
+            os.killpg(self._guard.pid, signal.SIGKILL)
+        for child in self._children:
+            child.process.wait()
+        self._guard.communicate()
 
     def start(
         self, name: str, *arguments: str, environment: Mapping[str, str] | None = None, quiet: bool = False
     ) -> None:
         """Start `python ARGUMENTS`. Children don't get the terminal's Ctrl-C: their parent ends them in order.
         A `quiet` one says on standard error what goes wrong, and nothing else."""
-        chatter = subprocess.DEVNULL if quiet else None
-        child = subprocess.Popen(  # noqa: S603
-            [sys.executable, *arguments], process_group=0, env=environment, stdout=chatter
+        process = self._run(arguments, environment, quiet)
+        self._children.append(_Child(name, arguments, environment, quiet, process, time.monotonic()))
+
+    def _run(
+        self, arguments: Sequence[str], environment: Mapping[str, str] | None, quiet: bool
+    ) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(  # noqa: S603
+            [sys.executable, *arguments],
+            process_group=self._guard.pid,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL if quiet else None,
         )
-        self._children.append((name, child))
 
     def start_dashboard(self, experiments: Path, data: Path, port: int) -> None:
         """Start the dashboards on loopback."""
@@ -58,9 +100,27 @@ class Processes:
 
     def check(self) -> None:
         """Raises TopbillError where a process has ended by itself; it has said why on standard error."""
-        for name, child in self._children:
-            if child.poll() is not None:
-                raise TopbillError(f"{name} ended with status {child.returncode}; see its message above")
+        for child in self._children:
+            if child.process.poll() is not None:
+                raise TopbillError(f"{child.name} {_ending(child.process.returncode)}; see its message above")
+
+    def tend(self) -> None:
+        """Start again what has ended by itself: after a second, then ever later where it keeps ending."""
+        now = time.monotonic()
+        for child in self._children:
+            if child.process.poll() is None:
+                continue
+            if child.due is None:
+                if now - child.started >= _STEADY:
+                    child.pause = _FIRST_PAUSE
+                ending = _ending(child.process.returncode)
+                _logger.warning("%s %s; starting it again in %g s", child.name, ending, child.pause)
+                child.due, child.pause = now + child.pause, min(2.0 * child.pause, _LONGEST_PAUSE)
+            elif now >= child.due:
+                if self._guard.poll() is not None:
+                    self._guard = _start_guard()
+                child.process = self._run(child.arguments, child.environment, child.quiet)
+                child.started, child.due = now, None
 
     def wait_until(self, url: str, seconds: float = 60.0) -> None:
         """Wait until `url` answers. Raises TopbillError where it doesn't, or where a process ends."""
@@ -73,6 +133,17 @@ class Processes:
             except (URLError, OSError):
                 time.sleep(0.1)
         raise TopbillError(f"{url} does not answer after {seconds:.0f} s")
+
+
+def _start_guard() -> subprocess.Popen[bytes]:
+    """A new process group and its guard. Its pipe is closed in every other child, as Python does by itself."""
+    return subprocess.Popen(  # noqa: S603
+        [sys.executable, "-ISc", _GUARD], process_group=0, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL
+    )
+
+
+def _ending(status: int) -> str:
+    return f"was ended by signal {-status}" if status < 0 else f"ended with status {status}"
 
 
 @contextmanager

@@ -65,7 +65,10 @@ def keep(
 
 @app.command
 def up(*, service: Service = Service()) -> None:
-    """Run service, keeper and dashboard together; one Ctrl-C ends them all. The dashboard is always on loopback."""
+    """Run service, keeper and dashboard together; one Ctrl-C ends them all.
+
+    One that ends by itself is started again. The dashboard is always on loopback.
+    """
     from topbill.supervise import Processes, commands, free_port, stoppable
 
     host, port, data = service.host, service.port, service.data
@@ -79,10 +82,10 @@ def up(*, service: Service = Service()) -> None:
             processes.wait_until(f"http://{host}:{port}/healthz")
             out.print(f"service    http://{host}:{port}/docs", highlight=False)
             out.print(f"dashboard  http://127.0.0.1:{board}", highlight=False)
-            out.print(f"data       {data}  (topbill report KEY --data {data})", highlight=False)
+            out.print(f"data       {data}  (topbill report KEY --data {data})", highlight=False, soft_wrap=True)
             out.print("Ctrl-C ends it.")
             while True:
-                processes.check()
+                processes.tend()
                 time.sleep(0.5)
         except KeyboardInterrupt:
             out.print("Stopping.")

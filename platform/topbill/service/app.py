@@ -6,10 +6,14 @@ import asyncio
 import gc
 import getpass
 import logging
+import multiprocessing
 import os
+import signal
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -78,8 +82,16 @@ def create_app(settings: Settings) -> Hot:
 
 def from_environment() -> Hot:
     """The application of a worker process, configured by the variables that `topbill serve` sets."""
+    if (parent := multiprocessing.parent_process()) is not None:
+        threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     keys = tuple(key.encode() for key in os.environ.get("TOPBILL_WORKER_KEYS", "").split("\n") if key)
     return create_app(Settings(Path(os.environ["TOPBILL_EXPERIMENTS"]), Path(os.environ["TOPBILL_DATA"]), keys))
+
+
+def _end_with(parent: BaseProcess) -> None:
+    """Workers whose parent is gone would hold its port for ever."""
+    parent.join()
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 @asynccontextmanager
