@@ -82,6 +82,7 @@ def experiment(key: str) -> Any:
 ASK: dict[str, Callable[..., Any]] = {
     "revisions": reading.revisions,
     "published": reading.published_at,
+    "troubles": reading.troubles,
     "progress": series.progress,
     "traffic": series.traffic,
     "units": series.units_over_time,

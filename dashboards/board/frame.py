@@ -84,6 +84,19 @@ def header(title: str, key: str | None = None, lead: str = "") -> None:
         st.caption(f"{title} · `{key}` · {line.surface} · {line.status}" + (f" · {lead}" if lead else ""))
 
 
+def troubles() -> None:
+    """What is wrong with the experiment files, and which experiments can't learn."""
+    for found in data.ask("troubles"):
+        where = f"`{found.subject}`" + (f" at `{found.path}`" if found.path else "")
+        if found.kind == "file":
+            st.warning(
+                f"**The last edit of {where} was refused; what was there before is in force.** {plain(found.message)}",
+                icon=":material/edit_off:",
+            )
+        else:
+            st.warning(f"**{where} learns nothing for now.** {plain(found.message)}", icon=":material/sync_problem:")
+
+
 def badge(found: State) -> None:
     """The word for where the experiment stands, in its colour and with its sign."""
     colour, icon = TONES[found.tone]

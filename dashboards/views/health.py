@@ -142,6 +142,7 @@ def body() -> None:
     key = frame.chosen()
     found = data.loaded(key)
     frame.header("Health", key)
+    frame.troubles()
     if not found.decisions:
         frame.no_decisions(key)
         return

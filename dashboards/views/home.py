@@ -59,6 +59,7 @@ def spark(key: str, variant: str | None) -> None:
 def body() -> None:
     lines = data.listed()
     frame.header("Experiments")
+    frame.troubles()
     if not lines:
         frame.chosen()
     left, right = st.columns([3, 2], vertical_alignment="bottom")

@@ -34,9 +34,14 @@ class Problem:
     expected: str
     hint: str = ""
 
-    def __str__(self) -> str:
+    @property
+    def message(self) -> str:
+        """What was got, what was expected, what to do."""
         hint = f"; {self.hint}" if self.hint else ""
-        return f"{self.file}: {self.path}: got {self.got}; expected {self.expected}{hint}"
+        return f"got {self.got}; expected {self.expected}{hint}"
+
+    def __str__(self) -> str:
+        return f"{self.file}: {self.path}: {self.message}"
 
 
 class SpecError(TopbillError):

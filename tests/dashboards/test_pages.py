@@ -6,7 +6,11 @@ import itertools
 from pathlib import Path
 
 import pytest
+from filled import EXPERIMENTS
 from streamlit.testing.v1 import AppTest
+
+from topbill import spec
+from topbill.lake import Lake, Trouble
 
 PAGES = ("home", "experiment", "bandit", "artwork", "what_if", "preview", "decisions", "health")
 FOLDERS = ("demo", "empty", "alone", "uneven", "hushed")
@@ -26,6 +30,21 @@ def test_a_page_opens_on_any_record(page: str, folder: str, open_app, request: p
     assert [e.message for e in app.exception] == []
     assert [e.value for e in app.error] == []
     assert app.title or app.subheader
+
+
+@pytest.mark.parametrize("page", ["home", "health"])
+def test_a_refused_edit_and_a_stuck_experiment_are_told(page: str, open_app, tmp_path: Path) -> None:
+    Lake(tmp_path).face(
+        [spec.load(EXPERIMENTS / "home-artwork.yaml")],
+        1,
+        troubles=[
+            Trouble("file", "home-rows.yaml", "slotz", "got an unknown key; did you mean slots?"),
+            Trouble("learning", "home-artwork", "", "thompson: not positive definite"),
+        ],
+    )
+    page_said = said(open_app(tmp_path, page))
+    for text in ("home-rows.yaml", "slotz", "was refused", "did you mean slots?", "learns nothing", "not positive"):
+        assert text in page_said
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from topbill.engine import DecideRequest, Engine
-from topbill.errors import Conflict, NotFound
+from topbill.errors import Conflict, NotFound, PolicyError
 from topbill.keeper import archive
 from topbill.keeper.learner import Fold, Learner, item_rewards, rebuild
 from topbill.keeper.publisher import Publisher
@@ -133,14 +133,65 @@ def test_only_decisions_that_a_policy_made_are_learned(log: SqliteLog, clock: Cl
 def test_a_second_keeper_is_refused_and_falls_back_to_what_is_stored(
     log: SqliteLog, clock: Clock, art: Experiment
 ) -> None:
+    one, two = Learner(log, [art]), Learner(log, [art])
+    assert one.step() == two.step() == 0
     live_through(log, clock, art, 40)
     clock.now += 5 * SECOND
-    one, two = Learner(log, [art]), Learner(log, [art])
     run(one)
     with pytest.raises(Conflict):
         two.step()
     run(two)
     assert log.version("art") == 1
+
+
+def test_an_experiment_that_cannot_learn_does_not_keep_the_others_from_it(
+    log: SqliteLog, clock: Clock, art: Experiment, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    other = replace(art, key="other")
+    live_through(log, clock, art, 60)
+    log.append([Engine([other]).decide(DecideRequest(experiment="other", unit=f"u{i}")) for i in range(30)])
+    clock.now += 5 * SECOND
+    absorb = Fold.absorb
+
+    def half_a_batch(fold: Fold, rows: list[Matured]) -> None:
+        absorb(fold, rows)
+        if fold.live.experiment.key == "art":
+            raise PolicyError("thompson: not positive definite")
+
+    learner = Learner(log, [art, other])
+    with monkeypatch.context() as broken:
+        broken.setattr(Fold, "absorb", half_a_batch)
+        for _ in range(5):
+            learner.step()
+    assert log.version("other") == 1
+    assert log.snapshot("art") is None
+    assert dict(learner.stuck) == {"art": "thompson: not positive definite"}
+    assert learner.needed_after() == 0  # what it still has to learn stays in the log
+    assert caplog.text.count("not positive definite") == 1
+    assert learner.step() == 0  # too early to try again
+    monkeypatch.setattr("topbill.keeper.stuck.time.monotonic", lambda: 1e9)
+    run(learner)
+    held, states = rebuild(log, art, nothing_gone)
+    assert (held.watermark, states) == (60, held.states)  # what it half learned before is not in it
+    assert not list(learner.stuck)
+    assert "art learns again" in caplog.text
+
+
+def test_a_stored_state_that_cannot_be_read_stops_its_own_experiment_only(
+    log: SqliteLog, clock: Clock, art: Experiment
+) -> None:
+    other = replace(art, key="other")
+    live_through(log, clock, art, 60)
+    log.append([Engine([other]).decide(DecideRequest(experiment="other", unit=f"u{i}")) for i in range(30)])
+    clock.now += 5 * SECOND
+    run(Learner(log, [art]))
+    held = log.snapshot("art")
+    assert held is not None
+    log.write_snapshot(msgspec.structs.replace(held, version=2, states=dict.fromkeys(held.states, b"no state")))
+    learner = Learner(log, [art, other])
+    learner.step()
+    assert log.version("other") == 1
+    assert "art" in learner.stuck
 
 
 def test_a_change_of_what_learning_depends_on_folds_the_log_anew(log: SqliteLog, clock: Clock, art: Experiment) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -338,6 +339,29 @@ def test_a_changed_file_is_taken_over_and_noted_and_a_broken_one_is_not(
     follower.step()
     assert app.engine.find("art").experiment.slots == 2
     assert len(log.revisions("art")) == 2
+
+
+def until(true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30.0
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_a_refused_edit_is_told_until_it_is_mended(client: TestClient, folder: Path) -> None:
+    assert client.get("/v1/experiments").json()["refused"] == client.get("/readyz").json()["refused_files"] == []
+    file = folder / "art.yaml"
+    text = file.read_text()
+    file.write_text(text + "slotz: 2\n")
+    until(lambda: client.get("/readyz").json()["refused_files"] == ["art.yaml"])
+    assert client.get("/readyz").status_code == 200  # what was there before is served
+    answer = client.get("/v1/experiments").json()
+    assert [line["key"] for line in answer["experiments"]] == ["art"]
+    (refused,) = answer["refused"]
+    assert (refused["file"], refused["path"]) == ("art.yaml", "slotz")
+    assert "did you mean slots?" in refused["message"]
+    file.write_text(text)
+    until(lambda: not client.get("/v1/experiments").json()["refused"])
 
 
 def test_what_editors_leave_beside_a_file_changes_nothing(settings: Settings, folder: Path) -> None:

@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterable, Iterator
 import msgspec
 
 from topbill.engine import Live, offered
-from topbill.errors import BadRequest, Conflict, NotFound
+from topbill.errors import BadRequest, Conflict, LogError, NotFound
+from topbill.keeper.stuck import Stuck
 from topbill.log.sqlite import Matured, SqliteLog
 from topbill.records import Decision, Example, Policy, RewardEvent, Snapshot
 from topbill.slates import choices
@@ -189,43 +190,65 @@ class Learner:
 
     def __init__(self, log: SqliteLog, experiments: Iterable[Experiment]) -> None:
         self._log = log
+        self._experiments: dict[str, Experiment] = {}
         self._folds: dict[str, Fold] = {}
         self._refits: dict[str, Fold] = {}
+        self.stuck = Stuck()
+        """Which experiments can't learn for now, and why."""
         self.reload(experiments)
 
     def reload(self, experiments: Iterable[Experiment]) -> None:
         """Take over changed experiments: what learning depends on decides whether the log is folded anew."""
-        folds = {}
-        for experiment in experiments:
-            held = self._folds.get(experiment.key)
-            if held is not None and held.live.experiment == experiment:
-                folds[experiment.key] = held
-            else:
-                folds[experiment.key] = Fold(experiment)
-                folds[experiment.key].resume(self._log)
-                self._refits.pop(experiment.key, None)
-        self._folds = folds
+        before, self._experiments = self._experiments, {experiment.key: experiment for experiment in experiments}
+        for key, experiment in before.items():
+            if self._experiments.get(key) != experiment:
+                self._folds.pop(key, None)
+                self._refits.pop(key, None)
+                self.stuck.forget(key)
 
     def needed_after(self) -> int:
         """Decisions up to this `seq` are in a published version of their experiment: no learner reads them again."""
-        folds = {**self._folds, **self._refits}
-        needed = [self._log.next_seq(key, fold.safe) for key, fold in folds.items()]
+        safe = {key: self._folds[key].safe if key in self._folds else 0 for key in self._experiments}
+        started = [(key, fold.safe) for key, fold in self._refits.items()]
+        needed = [self._log.next_seq(key, after) for key, after in (*safe.items(), *started)]
         return min((seq - 1 for seq in needed if seq is not None), default=2**62)
 
     def step(self) -> int:
-        """Fold what has matured, at most a batch an experiment; returns the number of decisions read."""
+        """Fold what has matured, at most a batch an experiment; returns the number of decisions read.
+
+        An experiment that can't learn doesn't keep the others from it: it is tried again later, from its newest
+        version. Raises LogError, and Conflict when another keeper was faster.
+        """
         barrier = self._log.barrier()
-        return sum(self._step(key, fold, barrier) for key, fold in list(self._folds.items()))
+        return sum(self._attempt(key, barrier) for key in self._experiments if not self.stuck.rests(key))
+
+    def _attempt(self, key: str, barrier: int) -> int:
+        try:
+            if key not in self._folds or key in self.stuck:
+                self._folds[key] = self._begin(key)
+            read = self._step(key, self._folds[key], barrier)
+        except LogError:
+            raise
+        except Conflict:
+            del self._folds[key]
+            raise
+        except Exception as error:
+            # Half of a batch may be in the fold now. It stays for what the log must still hold, and isn't used again.
+            self._refits.pop(key, None)
+            self.stuck.failed(key, error)
+            return 0
+        self.stuck.over(key)
+        return read
+
+    def _begin(self, key: str) -> Fold:
+        fold = Fold(self._experiments[key])
+        fold.resume(self._log)
+        return fold
 
     def _step(self, key: str, fold: Fold, barrier: int) -> int:
         read = fold.step(self._log, barrier)
         if read < BATCH and fold.due:
-            try:
-                fold.publish(self._log)
-            except Conflict:
-                self._folds[key] = Fold(fold.live.experiment)
-                self._folds[key].resume(self._log)
-                raise
+            fold.publish(self._log)
         return max(read, self._refit(key, fold, barrier))
 
     def _refit(self, key: str, fold: Fold, barrier: int) -> int:

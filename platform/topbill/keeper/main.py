@@ -12,11 +12,11 @@ from pathlib import Path
 from types import FrameType
 
 from topbill import pages, spec
-from topbill.errors import Conflict, LogError, SpecError, TopbillError
+from topbill.errors import Problem, SpecError, TopbillError
 from topbill.keeper import signals
 from topbill.keeper.learner import BATCH, Learner
 from topbill.keeper.publisher import Publisher
-from topbill.lake import Lake
+from topbill.lake import Lake, Trouble
 from topbill.log.sqlite import SqliteLog
 
 _logger = logging.getLogger("topbill")
@@ -52,9 +52,15 @@ class Keeper:
         self._log = SqliteLog(data / "log.sqlite")
         self._seen = spec.marks(experiments)
         self._experiments = spec.load_all(pages.sources(experiments))
+        self._refused = self._wrong_pages()
         self.learner = Learner(self._log, self._experiments)
-        needed_after = self.learner.needed_after
-        self.publisher = Publisher(self._log, Lake(data), lambda: self._experiments, learned=needed_after)
+        self.publisher = Publisher(
+            self._log,
+            Lake(data),
+            lambda: self._experiments,
+            learned=self.learner.needed_after,
+            troubles=self.troubles,
+        )
         self._published = self._signalled = 0.0
 
     def step(self) -> bool:
@@ -75,6 +81,11 @@ class Keeper:
         self.publisher.step()
         self._log.close()
 
+    def troubles(self) -> list[Trouble]:
+        """What is wrong now: files that were not taken over, experiments that can't learn."""
+        files = [Trouble("file", problem.file, problem.path, problem.message) for problem in self._refused]
+        return files + [Trouble("learning", key, "", message) for key, message in self.learner.stuck]
+
     def _reload(self) -> None:
         marks = spec.marks(self._folder)
         if marks == self._seen:
@@ -84,8 +95,18 @@ class Keeper:
             self._experiments = spec.load_all(pages.sources(self._folder))
         except SpecError as error:
             _logger.warning("experiments stay as they were:\n%s", error)
+            self._refused = error.problems
             return
+        self._refused = self._wrong_pages()
         self.learner.reload(self._experiments)
+
+    def _wrong_pages(self) -> tuple[Problem, ...]:
+        try:
+            pages.load_all(self._folder, self._experiments)
+        except SpecError as error:
+            _logger.warning("pages stay as they were:\n%s", error)
+            return error.problems
+        return ()
 
 
 def keep(experiments: Path, data: Path) -> None:
@@ -99,13 +120,17 @@ def keep(experiments: Path, data: Path) -> None:
     signal.signal(signal.SIGINT, on_signal)
     signal.signal(signal.SIGTERM, on_signal)
     with only_keeper(data):
-        keeper = Keeper(experiments, data)
+        keeper, said = Keeper(experiments, data), ""
         while not stop:
+            busy = False
             try:
-                busy = keeper.step()
-            except (LogError, Conflict) as error:
-                _logger.warning("%s; trying again", error)
-                busy = False
+                busy, said = keeper.step(), ""
+            except Exception as error:
+                # Whatever it was, what is committed is as it was: the next step goes on from there.
+                if str(error) != said:
+                    defect = None if isinstance(error, TopbillError) else error
+                    _logger.warning("%s; trying again", error, exc_info=defect)
+                said = str(error)
             if not busy:
                 time.sleep(_PAUSE)
         keeper.finish()

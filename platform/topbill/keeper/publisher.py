@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Protocol
 
-from topbill.lake import Lake
+from topbill.lake import Lake, Trouble
 from topbill.lake.tables import Origin, decision_rows, reward_rows
 from topbill.log.store import Revision
 from topbill.records import Decision, RewardEvent
@@ -34,9 +34,9 @@ class Source(Protocol):
 class Publisher:
     """Publishes a log to a lake, step by step. It keeps no position of its own, so it may die at any moment.
 
-    `experiments` gives the experiments as they are now. `learned` gives the last `seq` of decisions that no learner
-    needs any more; without it the log forgets by age alone. `keep_log` (seconds) is how long rows stay in the log;
-    default: the longest metric window and an hour.
+    `experiments` gives the experiments as they are now, `troubles` what is wrong now. `learned` gives the last `seq`
+    of decisions that no learner needs any more; without it the log forgets by age alone. `keep_log` (seconds) is how
+    long rows stay in the log; default: the longest metric window and an hour.
     """
 
     def __init__(
@@ -46,12 +46,14 @@ class Publisher:
         experiments: Callable[[], Sequence[Experiment]],
         *,
         learned: Callable[[], int] | None = None,
+        troubles: Callable[[], Sequence[Trouble]] = tuple,
         keep_log: float | None = None,
     ) -> None:
         self._log = log
         self._lake = lake
         self._experiments = experiments
         self._learned = learned
+        self._troubles = troubles
         self._keep_log = keep_log
         self._steps = 0
         self._compactor = ThreadPoolExecutor(1, "compactor")
@@ -67,7 +69,7 @@ class Publisher:
         published = self._publish()
         self._compact()
         experiments = self._experiments()
-        self._lake.face(experiments, barrier, self._log.revisions())
+        self._lake.face(experiments, barrier, self._log.revisions(), self._troubles())
         self._forget(experiments, barrier)
         return published
 

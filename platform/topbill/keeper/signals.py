@@ -10,7 +10,7 @@ from pathlib import Path
 from topbill import lake, pages
 from topbill.candidates import Play, Signals, learn, signals_path
 from topbill.catalog import Catalog
-from topbill.errors import TopbillError
+from topbill.errors import SpecError, TopbillError
 from topbill.spec import Experiment
 
 EVERY = 30.0
@@ -43,9 +43,8 @@ def refresh(experiments: Path, data: Path, known: Sequence[Experiment], now: flo
     found = {}
     try:
         files = pages.load_all(experiments, known)
-    except TopbillError as error:
-        _logger.warning("pages stay as they were: %s", error)
-        return {}
+    except SpecError:
+        return {}  # said when the files were read
     for file in files:
         try:
             seen = plays(data, file.key, now)

@@ -4,6 +4,7 @@ Nothing else in Topbill imports `duckdb` or `deltalake`.
 """
 
 from topbill.lake.database import FACE, Connection, Error, connect, identifier, quoted, sql
+from topbill.lake.face import Trouble
 from topbill.lake.tables import Lake
 
-__all__ = ["FACE", "Connection", "Error", "Lake", "connect", "identifier", "quoted", "sql"]
+__all__ = ["FACE", "Connection", "Error", "Lake", "Trouble", "connect", "identifier", "quoted", "sql"]

@@ -11,7 +11,7 @@ import os
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import duckdb
 import msgspec
@@ -73,6 +73,7 @@ CREATE TABLE metrics (experiment VARCHAR, metric VARCHAR, event VARCHAR, kind VA
     cap DOUBLE, weight DOUBLE, better VARCHAR, worse_by_at_most DOUBLE);
 CREATE TABLE revisions (experiment VARCHAR, revision VARCHAR, "at" TIMESTAMP, who VARCHAR, spec JSON);
 CREATE TABLE published ("at" TIMESTAMP, decisions_version BIGINT, rewards_version BIGINT);
+CREATE TABLE troubles (kind VARCHAR, subject VARCHAR, path VARCHAR, message VARCHAR);
 CREATE SCHEMA earned;
 """
 _PLACEMENTS = """CREATE VIEW placements AS
@@ -88,6 +89,16 @@ class Table(NamedTuple):
     files: Sequence[str]
     version: int
     widened: bool
+
+
+class Trouble(NamedTuple):
+    """What is wrong while this is published: a `file` that was not taken over, or an experiment whose `learning` is
+    stuck. `subject` is the file's name or the experiment's key, `path` the place in the file."""
+
+    kind: Literal["file", "learning"]
+    subject: str
+    path: str
+    message: str
 
 
 class Revision(Protocol):
@@ -111,6 +122,7 @@ def write(
     experiments: Sequence[Experiment],
     at: int,
     revisions: Sequence[Revision],
+    troubles: Sequence[Trouble] = (),
 ) -> None:
     """Write the face over `tables` (`decisions` and `rewards`) as of `at` µs, replacing the old one.
 
@@ -133,6 +145,7 @@ def write(
                 connection.execute(_earned_view(experiment))
             connection.execute(_feedback_view(experiments, at))
             _fill(connection, experiments, revisions)
+            _insert(connection, "troubles", troubles)
             connection.execute(
                 "INSERT INTO published VALUES (make_timestamp(?), ?, ?)",
                 [at, tables["decisions"].version, tables["rewards"].version],

@@ -250,7 +250,13 @@ class Lake:
         except (OSError, DeltaError) as error:
             raise LogError(f"{table.table_uri}: cannot be read: {error}") from error
 
-    def face(self, experiments: Iterable[Experiment], at: int, revisions: Iterable[face.Revision] = ()) -> None:
+    def face(
+        self,
+        experiments: Iterable[Experiment],
+        at: int,
+        revisions: Iterable[face.Revision] = (),
+        troubles: Iterable[face.Trouble] = (),
+    ) -> None:
         """Write a new face pinned to the tables as they are now, and rename it into place.
 
         `at` (µs since the epoch): every log row stamped up to then is in the tables; what is mature is judged by it.
@@ -259,7 +265,7 @@ class Lake:
             name: face.Table(self.files(name), table.version(), _WIDENED in table.metadata().configuration)
             for name, table in self._tables.items()
         }
-        face.write(self.face_path, tables, list(experiments), at, list(revisions))
+        face.write(self.face_path, tables, list(experiments), at, list(revisions), list(troubles))
 
 
 def _widen(table: DeltaTable, schema: pa.Schema) -> None:

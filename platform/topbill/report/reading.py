@@ -15,7 +15,7 @@ import msgspec
 import pandas as pd
 
 from topbill.errors import LogError, NotFound
-from topbill.lake import FACE, Connection, Error, connect, quoted
+from topbill.lake import FACE, Connection, Error, Trouble, connect, quoted
 from topbill.spec import Experiment, from_raw
 
 SAMPLE = 200_000
@@ -85,6 +85,14 @@ def published_at(data: Path | str) -> datetime:
     with opened(data) as connection:
         moment: datetime = rows(connection, 'SELECT "at" AS moment FROM published')[0]["moment"]
     return moment
+
+
+def troubles(data: Path | str) -> list[Trouble]:
+    """Files that were not taken over and experiments that can't learn, when the face was written."""
+    known = "SELECT 1 FROM duckdb_tables() WHERE table_name = 'troubles'"  # a face of an earlier version has none
+    with opened(data) as connection:
+        found = rows(connection, "FROM troubles") if rows(connection, known) else []
+    return [Trouble(**row) for row in found]
 
 
 def listed(data: Path | str) -> list[Listed]:

@@ -25,7 +25,7 @@ from starlette.exceptions import HTTPException
 
 from topbill import __version__, pages, spec
 from topbill.engine import Engine, Live
-from topbill.errors import LogError, NotFound, TopbillError
+from topbill.errors import LogError, NotFound, Problem, SpecError, TopbillError
 from topbill.log.sqlite import SqliteLog
 from topbill.records import Decision
 from topbill.service import meters, openapi, personalizer_openapi
@@ -58,7 +58,7 @@ def create_app(settings: Settings) -> Hot:
         title="Topbill",
         version=__version__,
         summary="Decides what a viewer sees on a streaming homepage, and logs with which probability.",
-        lifespan=lambda _: _lifespan(settings, hot),
+        lifespan=lambda app: _lifespan(app, settings, hot),
     )
 
     async def rest(scope: Scope, receive: Receive, send: Send) -> None:
@@ -95,11 +95,11 @@ def _end_with(parent: BaseProcess) -> None:
 
 
 @asynccontextmanager
-async def _lifespan(settings: Settings, hot: Hot) -> AsyncIterator[None]:
+async def _lifespan(app: FastAPI, settings: Settings, hot: Hot) -> AsyncIterator[None]:
     hot.log = SqliteLog(settings.log_path)
     hot.writer = GroupWriter(hot.log, asyncio.get_running_loop())
     hot.pages.log, hot.pages.writer = hot.log, hot.writer
-    follower = Follower(settings, hot.engine, hot.pages)
+    follower = app.state.follower = Follower(settings, hot.engine, hot.pages)
     follower.step()
     gc.freeze()  # what is loaded now stays: no collection has to walk through it again
     gc.set_threshold(20_000, 50, 50)
@@ -134,6 +134,8 @@ class Follower:
         self._log = SqliteLog(settings.log_path)
         self._seen: dict[Path, tuple[int, int]] = {}
         self._tried: dict[str, tuple[Live, int]] = {}
+        self.refused: tuple[Problem, ...] = ()
+        """What is wrong with the files as they are now; what was there before is served."""
 
     def step(self) -> None:
         """Move the journal into the log, reload changed files (a broken one leaves all as they were), note revisions,
@@ -146,8 +148,10 @@ class Follower:
                 self._engine.reload(experiments)
                 if self._desk is not None:
                     self._desk.reload(experiments)
+                self.refused = ()
             except TopbillError as error:
                 _logger.warning("experiments stay as they were:\n%s", error)
+                self.refused = _problems(error)
             for key, live in self._engine.live.items():
                 self._log.revise(key, live.revision, _who(), msgspec.json.encode(live.experiment.raw).decode())
             self._seen = now  # only now: where the log could not take a revision, the next step tries again
@@ -161,6 +165,12 @@ class Follower:
             meters.POLICY_VERSION.labels(key).set(live.version)
         if self._desk is not None:
             self._desk.follow(self._log)
+
+
+def _problems(error: TopbillError) -> tuple[Problem, ...]:
+    if isinstance(error, SpecError):
+        return error.problems
+    return (Problem("pages", "catalogue", str(error), "a catalogue that can be read"),)
 
 
 def _who() -> str:
@@ -182,7 +192,9 @@ def _add_routes(app: FastAPI, hot: Hot, settings: Settings) -> None:
             hot.log.version("")
             if hot.writer.failing:  # a service that gets no more requests must still find out when it can store again
                 await asyncio.to_thread(_try_writing, settings)
-            return {"status": "ready", "experiments": len(hot.engine.live), "policy_failures": failures}
+            refused = sorted({problem.file for problem in app.state.follower.refused})
+            held = {"experiments": len(hot.engine.live), "refused_files": refused, "policy_failures": failures}
+            return {"status": "ready", **held}
         except Exception as error:
             response.status_code = 503
             return {"status": "unavailable", "log": str(error)}
@@ -192,9 +204,10 @@ def _add_routes(app: FastAPI, hot: Hot, settings: Settings) -> None:
         page = meters.exposition("PROMETHEUS_MULTIPROC_DIR" in os.environ)
         return Response(page, media_type="text/plain; version=0.0.4")
 
-    @app.get("/v1/experiments", tags=["experiments"], summary="Every experiment, a line each")
+    @app.get("/v1/experiments", tags=["experiments"], summary="Every experiment, and what is wrong with the files")
     async def experiments() -> dict[str, Any]:
-        return {"experiments": [_line(live) for live in hot.engine.live.values()]}
+        refused = [{"file": p.file, "path": p.path, "message": p.message} for p in app.state.follower.refused]
+        return {"experiments": [_line(live) for live in hot.engine.live.values()], "refused": refused}
 
     @app.get("/v1/experiments/{key}", tags=["experiments"], summary="One experiment with its whole file")
     async def experiment(key: str) -> dict[str, Any]:
