@@ -86,3 +86,19 @@ def test_nothing_that_goes_wrong_in_a_step_ends_the_loop_and_each_is_said_once(
     assert caplog.messages == [f"{text}; trying again" for text in ("disk full", "a defect", "disk full")]
     assert [bool(record.exc_info) for record in caplog.records] == [False, True, False]
     assert (tmp_path / "data" / "topbill.duckdb").exists()
+
+
+def test_a_keeper_does_not_touch_a_data_folder_that_was_put_in_the_place_of_its_own(
+    keeper: Keeper, tmp_path: Path
+) -> None:
+    keeper.step()
+    data = tmp_path / "data"
+    aside = data.rename(tmp_path / "aside")
+    data.mkdir()
+    for act in (keeper.step, keeper.finish):
+        with pytest.raises(LogError, match="deleted, moved or replaced"):
+            act()
+    assert list(data.iterdir()) == []
+    data.rmdir()
+    aside.rename(data)
+    keeper.step()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -164,6 +165,25 @@ def test_a_file_that_is_no_database_is_a_named_error(tmp_path: Path) -> None:
     path.write_text("this is not a database, but it is long enough to be read as a header" * 20)
     with pytest.raises(LogError, match=r"log\.sqlite"):
         SqliteLog(path)
+
+
+def test_nothing_is_stored_in_a_file_that_was_deleted_or_moved_away(log: SqliteLog) -> None:
+    log.append([decision("d1")])
+    folder = log.path.parent
+    aside = folder.rename(folder.with_name("aside"))
+    with pytest.raises(LogError, match="deleted, moved or replaced"):
+        log.append([decision("d2")])
+    other = SqliteLog(log.path)  # somebody made a new one in its place
+    with pytest.raises(LogError, match="deleted, moved or replaced"):
+        log.append([decision("d2")])
+    other.close()
+    shutil.rmtree(folder)
+    aside.rename(folder)
+    log.append([decision("d2")])  # it is back
+    assert [held.decision_id for _, held in log.read_decisions(0, 10)] == ["d1", "d2"]
+    (folder / "log.state").unlink()
+    with pytest.raises(LogError, match=r"log\.state"):
+        log.check()
 
 
 def test_a_write_that_fails_stores_nothing_and_says_so(log: SqliteLog, monkeypatch: pytest.MonkeyPatch) -> None:

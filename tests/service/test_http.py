@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
@@ -412,6 +413,24 @@ def test_a_log_that_cannot_be_read_is_503(client: TestClient, log: SqliteLog) ->
         database.execute("ALTER TABLE decisions RENAME TO elsewhere")
     assert decide(client, decision_id="d").status_code == 503
     assert client.get("/v1/decisions/d").status_code == 503
+
+
+def test_a_data_folder_that_is_gone_or_another_one_is_noticed_and_nothing_acknowledged(
+    client: TestClient, settings: Settings
+) -> None:
+    assert decide(client).status_code == 200
+    aside = settings.data.rename(settings.data.with_name("aside"))
+    for _ in range(2):
+        answer = decide(client)
+        assert (answer.status_code, "deleted, moved or replaced" in answer.text) == (503, True)
+        answer = client.get("/readyz")
+        assert (answer.status_code, "deleted, moved or replaced" in answer.text) == (503, True)
+        assert not settings.log_path.exists()  # nobody made an empty one in its place
+    SqliteLog(settings.log_path).close()
+    assert decide(client).status_code == client.get("/readyz").status_code == 503
+    shutil.rmtree(settings.data)
+    aside.rename(settings.data)
+    assert decide(client).status_code == client.get("/readyz").status_code == 200
 
 
 def test_it_is_not_ready_while_it_cannot_store_and_ready_when_it_can_again(

@@ -65,6 +65,7 @@ class Keeper:
 
     def step(self) -> bool:
         """Whether there is more to do at once."""
+        self._log.check()
         self._reload()
         read = self.learner.step()
         if time.monotonic() - self._published >= PUBLISH_EVERY:
@@ -78,6 +79,7 @@ class Keeper:
 
     def finish(self) -> None:
         """Publish what is committed, then close."""
+        self._log.check()
         self.publisher.step()
         self._log.close()
 

@@ -62,7 +62,8 @@ class Journal:
         self.path = path
         self._drained = drained
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        self._lock = os.open(path.with_suffix(".state"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        self.paths = (path, path.with_suffix(".state"))
+        self._lock = os.open(self.paths[1], os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         fcntl.flock(self._lock, fcntl.LOCK_EX)
         try:
             if os.fstat(self._lock).st_size < _STATE.size:

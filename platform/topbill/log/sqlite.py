@@ -19,6 +19,7 @@ import msgspec
 from topbill.errors import Conflict, LogError
 from topbill.log.entries import Entry, Receipt, admit, all_keyed
 from topbill.log.journal import Journal, Rows
+from topbill.log.place import Place
 from topbill.log.store import Store, now_micros
 from topbill.records import Decision, RewardEvent
 
@@ -56,6 +57,7 @@ class SqliteLog(Store):
             raise LogError(
                 f"{path}: cannot open the log: {error}; expected a SQLite file in a folder to write to"
             ) from error
+        self._files, self._head = Place(path, *self._journal.paths), Place(self._journal.path)
         self._decisions: dict[str, Decision]
         self._events: set[tuple[str, str]]
         self._place: tuple[int, int]
@@ -66,6 +68,10 @@ class SqliteLog(Store):
         """Close the files; what was acknowledged is durable already."""
         self._journal.close()
         super().close()
+
+    def check(self) -> None:
+        """Raises LogError where its files are no longer those that lie at its path."""
+        self._files.check()
 
     # ------------------------------------------------------------------ intake
 
@@ -85,6 +91,7 @@ class SqliteLog(Store):
         with self._journal.locked():
             at = now_micros()
             try:
+                self._head.check()
                 self._follow(index=bool(decision_ids or event_keys))
                 self._look_up(decision_ids, event_keys)
                 receipts = [admit(entry, at, self._decisions, self._events, rows) for entry in entries]

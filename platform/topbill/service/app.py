@@ -113,15 +113,18 @@ async def _lifespan(app: FastAPI, settings: Settings, hot: Hot) -> AsyncIterator
 
 
 async def _follow(follower: Follower) -> None:
+    said = ""
     while True:
         await asyncio.sleep(_POLL_SECONDS)
         try:
             await asyncio.to_thread(follower.step)
-        except TopbillError as error:
-            _logger.warning("%s", error)
-        except Exception:
+            said = ""
+        except Exception as error:
             # It must never end: the service would go on deciding, for ever, with what it has now.
-            _logger.exception("following the files and the policies failed; trying again")
+            if str(error) != said:
+                defect = None if isinstance(error, TopbillError) else error
+                _logger.warning("%s; trying again", error, exc_info=defect)
+            said = str(error)
 
 
 class Follower:
@@ -140,6 +143,7 @@ class Follower:
     def step(self) -> None:
         """Move the journal into the log, reload changed files (a broken one leaves all as they were), note revisions,
         adopt new snapshots."""
+        self._log.check()
         self._log.drain()
         now = spec.marks(self._folder)
         if now != self._seen:
@@ -189,6 +193,7 @@ def _add_routes(app: FastAPI, hot: Hot, settings: Settings) -> None:
     async def readyz(response: Response) -> dict[str, Any]:
         failures = {key: live.failures for key, live in hot.engine.live.items() if live.failures}
         try:
+            hot.log.check()
             hot.log.version("")
             if hot.writer.failing:  # a service that gets no more requests must still find out when it can store again
                 await asyncio.to_thread(_try_writing, settings)
