@@ -71,6 +71,16 @@ request = function()
   return wrk.format("POST", "/v1/decide", {{["content-type"] = "application/json"}}, bodies[i])
 end
 """
+KEYED = """
+local made = 0
+local start = os.time() .. "-" .. math.random(1000000000)
+request = function()
+  i = i % #bodies + 1
+  made = made + 1
+  local body = bodies[i]:sub(1, -2) .. ', "decision_id": "' .. start .. "-" .. made .. '"}'
+  return wrk.format("POST", "/v1/decide", {["content-type"] = "application/json"}, body)
+end
+"""
 PAUSE = """
 function delay() return math.random(0, {longest}) end
 """
@@ -198,6 +208,10 @@ def measure(policy: str, folder: Path, seconds: float, rounds: int) -> None:
                     f"ratio {ratio:.2f} ({spread[0]:.2f} to {spread[-1]:.2f})",
                     flush=True,
                 )
+            keyed = folder / "keyed.lua"
+            keyed.write_text(script.read_text() + KEYED)
+            rates = [wrk(8651, 64, seconds, keyed)[0] / wrk(8652, 64, seconds, script)[0] for _ in range(rounds)]
+            print(f"   64 connections, ids of the caller's: ratio {statistics.median(rates):.2f}", flush=True)
             half = folder / "half.lua"
             pause = 2 * (64 / (medians[0] / 2) - medians[2] / 4e3) * 1e3  # mean pause: the cycle less a typical answer
             half.write_text(script.read_text() + PAUSE.format(longest=max(1, round(pause))))

@@ -97,7 +97,7 @@ def _end_with(parent: BaseProcess) -> None:
 @asynccontextmanager
 async def _lifespan(app: FastAPI, settings: Settings, hot: Hot) -> AsyncIterator[None]:
     hot.log = SqliteLog(settings.log_path)
-    hot.writer = GroupWriter(hot.log, asyncio.get_running_loop())
+    hot.writer = GroupWriter(settings.log_path, asyncio.get_running_loop())
     hot.pages.log, hot.pages.writer = hot.log, hot.writer
     follower = app.state.follower = Follower(settings, hot.engine, hot.pages)
     follower.step()
@@ -109,6 +109,7 @@ async def _lifespan(app: FastAPI, settings: Settings, hot: Hot) -> AsyncIterator
     finally:
         task.cancel()
         hot.writer.close()
+        hot.log.drain()
         hot.log.close()
 
 

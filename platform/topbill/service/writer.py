@@ -1,9 +1,12 @@
-"""Group commit: all that came in a turn of the event loop becomes durable with one write."""
+"""Group commit: one thread per API process that writes, in one go, all that came while the last group was written."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from pathlib import Path
+from queue import SimpleQueue
+from threading import Thread
 
 from topbill.errors import LogError
 from topbill.log.entries import Entry, Receipt
@@ -11,59 +14,91 @@ from topbill.log.sqlite import SqliteLog
 
 _logger = logging.getLogger("topbill")
 _LARGEST_GROUP = 256
+_LONGEST_QUEUE = 20_000
 
 _Waiting = tuple[Entry, "asyncio.Future[Receipt]"]
 
 
 class GroupWriter:
-    """Takes entries, resolves each one's future when it is durable. All methods are for the loop's own thread.
+    """Takes entries from the event loop, resolves each one's future when it is durable.
 
-    The write happens on that thread: handing a group to another and hearing back costs more than the 0.1 ms that the
-    disk takes, and while it takes longer the group that gathers in the sockets grows.
+    Entries gather on the loop and change hands a group at a time: a wake-up of the thread, and one of the loop,
+    costs more than a row, so each happens once a commit. Writing on the loop's own thread was measured too: it is
+    as fast where the disk takes 0.1 ms, and half as fast where it takes 3. All methods are for the loop's thread.
     """
 
-    def __init__(self, log: SqliteLog, loop: asyncio.AbstractEventLoop) -> None:
-        self._log = log
+    def __init__(self, path: Path, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
+        self._log = SqliteLog(path)
         self.failing = False
         """Whether the last group could not be written."""
         self._waiting: list[_Waiting] = []
+        self._under_way = False
         self._gathered = 0
+        self._enough = 1
+        self._groups: SimpleQueue[list[_Waiting] | None] = SimpleQueue()
+        self._thread = Thread(target=self._run, name="topbill-writer", daemon=True)
+        self._thread.start()
 
     def put(self, entry: Entry) -> asyncio.Future[Receipt]:
-        """A future that is done when `entry` is durable."""
+        """A future that is done when `entry` is durable. Raises LogError when too many are waiting."""
+        if len(self._waiting) >= _LONGEST_QUEUE:
+            where = f"{self._log.path}: {_LONGEST_QUEUE} writes are waiting"
+            raise LogError(f"{where}; the disk doesn't keep up, try later")
         future: asyncio.Future[Receipt] = self._loop.create_future()
-        if not self._waiting:
-            self._loop.call_soon(self._gather)
         self._waiting.append((entry, future))
+        if not self._under_way:
+            self._under_way = True
+            self._loop.call_soon(self._gather)
         return future
 
     def close(self) -> None:
-        """Write what is waiting. Nobody may wait for it any more: the loop no longer turns."""
-        self._commit([item for item in self._waiting if not item[1].cancelled()])
+        """Write what is waiting, then end. Nobody may wait for these any more: the loop no longer turns."""
+        self._groups.put([item for item in self._waiting if not item[1].cancelled()])
+        self._groups.put(None)
+        self._thread.join()
+        self._log.close()
 
     def _gather(self) -> None:
-        """Write when a turn of the loop brought nothing more."""
-        if self._gathered < len(self._waiting) < _LARGEST_GROUP:
+        """Hand over when half of the callers wait, so that one half is decided while the other is written; or when a
+        turn of the loop brings nothing more."""
+        if self._gathered < len(self._waiting) < self._enough:
             self._gathered = len(self._waiting)
             self._loop.call_soon(self._gather)
-            return
-        group, self._waiting, self._gathered = self._waiting, [], 0
-        self._commit(group)
+        else:
+            self._hand_over()
 
-    def _commit(self, group: list[_Waiting]) -> None:
-        try:
-            receipts = self._log.commit([entry for entry, _ in group])
-        except Exception as error:
-            if not isinstance(error, LogError):
+    def _hand_over(self) -> None:
+        self._gathered = 0
+        self._under_way = bool(self._waiting)
+        if self._waiting:
+            self._groups.put(self._waiting[:_LARGEST_GROUP])
+            del self._waiting[:_LARGEST_GROUP]
+
+    def _run(self) -> None:
+        while (group := self._groups.get()) is not None:
+            receipts: list[Receipt] | LogError
+            try:
+                receipts = self._log.commit([entry for entry, _ in group])
+            except LogError as error:
+                receipts = error
+            except Exception as error:
                 _logger.exception("writing a group of %d entries failed", len(group))
-                error = LogError(f"{self._log.path}: cannot write: {error!r}; nothing of this batch was stored")
-            self.failing = True
+                receipts = LogError(f"{self._log.path}: cannot write: {error!r}; nothing of this batch was stored")
+            if not self._loop.is_closed():
+                self._loop.call_soon_threadsafe(self._resolve, group, receipts)
+
+    def _resolve(self, group: list[_Waiting], receipts: list[Receipt] | LogError) -> None:
+        self._enough = min(_LARGEST_GROUP, (len(group) + len(self._waiting) + 1) // 2)
+        self._under_way = bool(self._waiting)
+        if self._waiting:
+            self._loop.call_soon(self._gather)
+        self.failing = isinstance(receipts, LogError)
+        if isinstance(receipts, LogError):
             for _, future in group:
                 if not future.done():
-                    future.set_exception(error)
+                    future.set_exception(receipts)
             return
-        self.failing = False
         for (_, future), receipt in zip(group, receipts, strict=True):
             if not future.done():
                 future.set_result(receipt)
