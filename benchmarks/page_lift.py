@@ -1,25 +1,30 @@
-"""What learned pages are worth on viewers whose truth is known, and what each layer adds.
+"""What learned pages are worth on viewers whose truth is known, what each layer adds, and how the new fares.
 
-    python -m benchmarks.page_lift [--pages 4000] [--seeds 5]
+    python -m benchmarks.page_lift [--pages 6000] [--seeds 5]
 
-Each layer's experiment gives half its viewers the control (editors' rows, popular order, first picture) and half a
-policy that learns, layer by layer independently: a 2×2×2 design. A layer's own contribution is the difference between
-its halves; the whole lift is that between viewers for whom all three learn and those for whom none does. Values are the
-known expectation of completed plays of each page that was served; a seed's interval is over its viewers, that of the
-mean over seeds.
+The example page's experiments run as they are: most viewers get what learns, some the controls (editors' rows, popular
+order, first picture), layer by layer. In the second half every fourth visit, and every viewer's first, is judged: for
+the same viewer, at the same moment and with the same luck, the learned page, the popular page with fixed artwork, the
+learned page with one layer at its control, and pages by one who knows the truth are composed too, and the known
+expectation of completed plays of each is compared. So viewers differ in nothing but the page. A seed is a world of its
+own (other viewers, other truths); its interval is over viewers, that of the mean is over seeds (Student's t on
+logarithms). In the middle a third of the titles get a new picture; titles are added all along.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import math
 import os
 import platform
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before NumPy: matrices here are small, threads only spin
 
 import numpy as np
 from scipy.stats import t
@@ -28,15 +33,18 @@ from topbill import __version__, pages, spec
 from topbill.catalog import Catalog
 from topbill.engine import Engine
 from topbill.pages import Composer
-from topbill.simulate.browse import Browsers, Visit, Ways, browse, concentration
+from topbill.simulate.browse import Browsers, Ways
+from topbill.simulate.oracle import Choice, Knowing
+from topbill.simulate.visits import Course, Seen, Visit, browse, concentration
 
 ROOT = Path(__file__).parents[1]
 CONTROLS = {"rows": "editorial", "titles": "popular", "artwork": "first"}
-LAYERS = tuple(CONTROLS)
+LEARNERS = {"rows": "thompson", "titles": "linucb", "artwork": "linucb"}
+WAYS = Ways(viewers=1500, pages_a_day=75.0)
 
 
 def composer(folder: Path) -> Composer:
-    """The example page, smaller, every layer split in halves."""
+    """The example page, smaller."""
     shutil.copytree(ROOT / "experiments" / "pages", folder / "pages")
     page = folder / "pages" / "home.yaml"
     text = page.read_text().replace("../catalogue.csv", str(ROOT / "experiments" / "catalogue.csv"))
@@ -46,113 +54,139 @@ def composer(folder: Path) -> Composer:
     )
     page.write_text(text.replace("budget_ms: 60", "budget_ms: 10000"))
     for file in (folder / "pages" / "home").glob("*.yaml"):
-        halves = file.read_text().replace("share: 20%", "share: 50%").replace("share: 80%", "share: 50%")
-        file.write_text(halves + "\nbudget_ms: 10000\n")
+        file.write_text(file.read_text() + "\nbudget_ms: 10000\n")
     experiments = spec.load_all(pages.sources(folder))
     (found,) = pages.load_all(folder, experiments)
     return Composer(found, Engine(experiments), Catalog.read(found.catalogue))
 
 
-def by_viewer(visits: Sequence[Visit], chosen: Callable[[Visit], bool]) -> np.ndarray:
-    """Each chosen viewer's pages and expected completed plays in all: (viewers × 2)."""
+def without_new(catalog: Catalog) -> Catalog:
+    """The catalogue before every third title has its last picture."""
+    before = copy.copy(catalog)
+    before.pictures = tuple(own[:-1] if row % 3 == 0 else own for row, own in enumerate(catalog.pictures))
+    return before
+
+
+def arms(browsers: Browsers) -> dict[str, Choice]:
+    """The pages that are compared."""
+    knowing = {layer: Knowing(layer, browsers) for layer in CONTROLS}
+    found: dict[str, Choice] = {"popular": CONTROLS, "learned": LEARNERS, "best": knowing}
+    found |= {f"without {layer}": {**LEARNERS, layer: CONTROLS[layer]} for layer in CONTROLS}
+    found |= {f"best {layer}": {**LEARNERS, layer: knowing[layer]} for layer in CONTROLS}
+    return found
+
+
+def lift(visits: Iterable[Visit], new: str, old: str) -> tuple[float, float]:
+    """Relative lift in expected completed plays of one arm over another on the same visits, and its standard error
+    (linearised, clustered by viewer)."""
     sums: dict[int, list[float]] = {}
     for visit in visits:
-        if chosen(visit):
-            found = sums.setdefault(visit.viewer, [0.0, 0.0])
-            found[0] += 1.0
-            found[1] += visit.expected
-    return np.array(list(sums.values())).reshape(-1, 2)
-
-
-def ratio(sums: np.ndarray) -> tuple[float, float]:
-    """Expected completed plays a page, and the standard error over viewers (linearised)."""
-    mean = float(sums[:, 1].sum() / sums[:, 0].sum())
-    return mean, float(np.sqrt(((sums[:, 1] - mean * sums[:, 0]) ** 2).sum()) / sums[:, 0].sum())
-
-
-def lift(visits: Sequence[Visit], new: Callable[[Visit], bool], old: Callable[[Visit], bool]) -> tuple[float, float]:
-    """Relative lift of `new` over `old`, and its standard error (delta method)."""
-    (a, sa), (b, sb) = ratio(by_viewer(visits, new)), ratio(by_viewer(visits, old))
-    return a / b - 1.0, float(np.hypot(sa / b, a * sb / b**2))
-
-
-def learned(visit: Visit, layer: str) -> bool:
-    """Whether a learning policy decided this layer."""
-    return visit.variants[layer] != CONTROLS[layer]
-
-
-def all_learn(visit: Visit) -> bool:
-    """Whether it decided every layer."""
-    return all(learned(visit, layer) for layer in LAYERS)
-
-
-def none_learns(visit: Visit) -> bool:
-    """The popular page."""
-    return not any(learned(visit, layer) for layer in LAYERS)
+        found = sums.setdefault(visit.viewer, [0.0, 0.0])
+        found[0] += visit.arms[new].expected
+        found[1] += visit.arms[old].expected
+    both = np.array(list(sums.values()))
+    total = both.sum(axis=0)
+    ratio = total[0] / total[1]
+    return float(ratio - 1.0), float(np.sqrt(((both[:, 0] - ratio * both[:, 1]) ** 2).sum()) / total[1])
 
 
 def told(name: str, found: list[tuple[float, float]]) -> str:
-    """The mean ratio over seeds with its 95% interval (Student's t on logarithms: every seed is another world), and
-    each seed's own lift with its interval over viewers."""
+    """The mean ratio over seeds with its 95% interval, and each seed's own lift with its interval over viewers."""
     logs = np.log1p([value for value, _ in found])
     mean = float(logs.mean())
     seeds = ", ".join(f"{value:+.1%} ± {1.96 * error:.1%}" for value, error in found)
     half = float(t.ppf(0.975, len(logs) - 1) * logs.std(ddof=1) / np.sqrt(len(logs))) if len(logs) > 1 else math.nan
     low, high = math.expm1(mean - half), math.expm1(mean + half)
-    return f"  {name:34} {math.expm1(mean):+7.1%}  ({low:+.1%} to {high:+.1%})   seeds {seeds}"
+    return f"  {name:36} {math.expm1(mean):+7.1%}  ({low:+.1%} to {high:+.1%})   seeds {seeds}"
 
 
-def fair(visits: Sequence[Visit], catalog: Catalog, start: float, per_day: float) -> tuple[int | None, float, float]:
-    """New titles that came while it ran: after how many placements on learned pages their running share of all
-    placements was that of all open titles (None: not yet), their share in the end, and the fair one."""
-    middle = start + len(visits) / 2 / per_day * 86_400.0
-    new = {catalog.ids[i] for i in np.flatnonzero((catalog.added > start) & (catalog.added <= middle))}
-    legal = catalog.legal("us", 99, middle)
-    fair_share = len(new) / int(np.logical_and.reduce(list(legal.values())).sum())
-    placed = hits = 0
-    reached = None
-    for visit in visits:
-        if start + visit.number / per_day * 86_400.0 > middle and learned(visit, "titles"):
-            placed += len(visit.titles)
-            hits += sum(title in new for title in visit.titles)
-            if reached is None and placed >= 500 and hits / placed >= fair_share:
-                reached = placed
-    return reached, hits / max(placed, 1), fair_share
+def reached(hits: Iterable[tuple[int, int]], fair: float, least: int = 500) -> tuple[str, float]:
+    """After how many placements the running share of hits, (hits, placements) page by page, was the fair one, and what
+    it is in the end."""
+    got = placed = 0
+    first = None
+    for some, of in hits:
+        got, placed = got + some, placed + of
+        if first is None and placed >= least and got >= fair * placed:
+            first = placed
+    share = got / max(placed, 1)
+    return f"{share:.1%} (fair {fair:.1%}: " + (
+        "not reached)" if first is None else f"after {first:,} placements)"
+    ), share
+
+
+def new_titles(visits: Sequence[Visit], catalog: Catalog) -> str:
+    """How titles that came in the first half fare in the second: fair is their share of the open titles."""
+    middle, late = visits[len(visits) // 2].at, visits[len(visits) // 2 :]
+    added = (catalog.added > visits[0].at) & (catalog.added <= middle)
+    legal = np.logical_and.reduce(list(catalog.legal("us", 99, middle).values()))
+    new = {catalog.ids[row] for row in np.flatnonzero(added & legal)}
+    pages_ = [visit.seen.titles for visit in late if visit.variants["titles"] == LEARNERS["titles"]]
+    return reached([(sum(x in new for x in page), len(page)) for page in pages_], len(new) / int(legal.sum()))[0]
+
+
+def new_pictures(visits: Sequence[Visit], before: Catalog, after: Catalog, browsers: Browsers) -> str:
+    """How pictures fare that came in the middle: fair is the share of those places in which they are truly the best."""
+    new = {own[-1].id for own, old in zip(after.pictures, before.pictures, strict=True) if len(own) > len(old)}
+    titles = {picture.rpartition("/")[0] for picture in new}
+    hits: list[tuple[int, int]] = []
+    best = 0
+    for visit in visits[len(visits) // 2 :]:
+        if visit.variants["artwork"] == LEARNERS["artwork"]:
+            shown = [p for x, p in zip(visit.seen.titles, visit.seen.pictures, strict=True) if x in titles]
+            hits.append((sum(picture in new for picture in shown), len(shown)))
+            for title in (x for x in visit.seen.titles if x in titles):
+                own = [p.id for p in after.pictures[after.index[title]]]
+                best += max(own, key=lambda p, v=visit.viewer: browsers.appeal(v, p)) in new  # type: ignore[misc]
+    return reached(hits, best / max(sum(of for _, of in hits), 1), 100)[0]
+
+
+def simulate(seed: int, number: int, lifts: dict[str, list[tuple[float, float]]]) -> str:
+    """One seed: add its lifts, and tell the rest."""
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory() as name:
+        page = composer(Path(name))
+    after, before = page.catalog, without_new(page.catalog)
+    page = Composer(page.file, page.engine, before)
+    browsers = Browsers(after, seed, WAYS)
+    half = number // 2
+
+    def judged(n: int, first: bool) -> bool:
+        return (first and n >= number // 4) or (n >= half and n % 4 == 0)
+
+    course = Course(catalogues={half: after}, arms=arms(browsers), judged=judged)
+    visits = browse(page, browsers, number, course)
+    late = [visit for visit in visits[half:] if visit.arms and visit.number % 4 == 0]
+    first = [visit for visit in visits if visit.arms and visit.first]
+    for name, group, new, old in (
+        ("learned page over popular page", late, "learned", "popular"),
+        *((f"  of which {layer}", late, "learned", f"without {layer}") for layer in CONTROLS),
+        ("a new viewer's first page", first, "learned", "popular"),
+        ("best known page over popular page", late, "best", "popular"),
+        *((f"  best known {layer} over learned", late, f"best {layer}", "learned") for layer in CONTROLS),
+    ):
+        lifts.setdefault(name, []).append(lift(group, new, old))
+    sides: list[list[Seen]] = [[visit.arms[arm] for visit in late] for arm in ("learned", "popular")]
+    (seen, top), (seen0, top0) = map(concentration, sides)
+    return (
+        f"seed {seed}: {len(late)} visits judged, {len(first)} first ones; titles shown {seen} (popular page {seen0}), "
+        f"the ten most shown have {top:.1%} ({top0:.1%})\n    new titles {new_titles(visits, after)}, new pictures "
+        f"{new_pictures(visits, before, after, browsers)}\n    "
+        f"{sum(v.played is not None for v in visits) / number:.0%} of pages played; {time.monotonic() - began:.0f} s"
+    )
 
 
 def main() -> None:
     """Simulate and print."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--pages", type=int, default=4_000)
+    parser.add_argument("--pages", type=int, default=6_000)
     parser.add_argument("--seeds", type=int, default=5)
     options = parser.parse_args()
     print(f"topbill {__version__}, Python {platform.python_version()}, numpy {np.__version__}, {os.cpu_count()} cores")
     print(f"{options.pages:,} pages of 4 rows × 6 titles a seed, 2,004 films; the second half is judged", flush=True)
     lifts: dict[str, list[tuple[float, float]]] = {}
     for seed in range(options.seeds):
-        began = time.monotonic()
-        with tempfile.TemporaryDirectory() as name:
-            page = composer(Path(name))
-            browsers = Browsers(page.catalog, seed, Ways(pages_a_day=50.0))
-            visits = browse(page, browsers, options.pages)
-        late = visits[options.pages // 2 :]
-        lifts.setdefault("learned page over popular page", []).append(lift(late, all_learn, none_learns))
-        for layer in LAYERS:
-            found = lift(late, lambda v, x=layer: learned(v, x), lambda v, x=layer: not learned(v, x))  # type: ignore[misc]
-            lifts.setdefault(f"  of which {layer}", []).append(found)
-        first = [visit for visit in visits[options.pages // 4 :] if visit.first]
-        lifts.setdefault("a new viewer's first page", []).append(lift(first, all_learn, none_learns))
-        cells = [[v for v in late if chosen(v)] for chosen in (all_learn, none_learns)]
-        size = min(map(len, cells))
-        (seen, top), (seen0, top0) = (concentration(cell[:size]) for cell in cells)
-        reached, share, fair_share = fair(visits, page.catalog, browsers.ways.start, browsers.ways.pages_a_day)
-        after = "not reached" if reached is None else f"reached after {reached:,} placements"
-        print(
-            f"seed {seed}: {size} pages each: titles shown {seen} (popular page {seen0}), share of the ten most shown "
-            f"{top:.1%} ({top0:.1%}); new titles have {share:.1%} of placements (their fair share {fair_share:.1%}: "
-            f"{after}); {time.monotonic() - began:.0f} s",
-            flush=True,
-        )
+        print(simulate(seed, options.pages, lifts), flush=True)
     for name, found in lifts.items():
         print(told(name, found))
 

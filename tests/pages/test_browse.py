@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import copy
+from itertools import permutations
 from typing import Any
 
 import msgspec
 import numpy as np
 import pytest
 
-from topbill.pages import PageAnswer
-from topbill.simulate.browse import Browsers, Ways, browse, concentration
+from topbill.pages import Composer, PageAnswer
+from topbill.records import Actions
+from topbill.simulate.browse import Browsers, Ways
+from topbill.simulate.oracle import Knowing, deciding
+from topbill.simulate.visits import Course, browse, concentration
 
 
 @pytest.fixture
@@ -54,13 +59,75 @@ def test_each_layer_matters(home: Any, browsers: Browsers) -> None:
 
 def test_browsing_serves_credits_and_learns(home: Any, browsers: Browsers) -> None:
     composer = home.composer()
-    visits = browse(composer, browsers, 200, learn_every=20, signals_every=100)
+    visits = browse(composer, browsers, 200, Course(learn_every=20, signals_every=100))
     assert len(visits) == 200
     played = [visit for visit in visits if visit.played]
     assert 0 < len(played) < 200
-    assert all(visit.played in visit.titles for visit in played)
+    assert all(visit.played in visit.seen.titles for visit in played)
     assert composer.engine.find("titles").policies["only"].model.learned > 200 * 12  # type: ignore[attr-defined]
     assert composer.stage.heat.max() == 1.0
-    shown, top = concentration(visits)
+    shown, top = concentration([visit.seen for visit in visits])
     assert 20 < shown <= 60
     assert 0.0 < top < 1.0
+
+
+def test_who_knows_the_viewers_makes_better_pages_in_every_layer(home: Any, browsers: Browsers) -> None:
+    """For the same viewers and the same luck; and what decides a page in between leaves no trace."""
+    composer = home.composer()
+    plain = {"rows": "only", "titles": "only", "artwork": "only"}
+    knowing = {layer: Knowing(layer, browsers) for layer in plain}
+    arms = {"plain": plain, "best": knowing, **{layer: {**plain, layer: knowing[layer]} for layer in plain}}
+    bounds = [live.bounds for live in composer.engine.live.values()]
+    policies = [live.policies for live in composer.engine.live.values()]
+    visits = browse(composer, browsers, 150, Course(arms=arms, learn_every=1000))
+    assert [live.bounds for live in composer.engine.live.values()] == bounds
+    assert [live.policies for live in composer.engine.live.values()] == policies
+    assert all(visit.arms["plain"] == visit.seen for visit in visits)
+    worth = {arm: np.array([visit.arms[arm].expected for visit in visits]) for arm in arms}
+    for layer in plain:
+        gain = worth[layer] - worth["plain"]
+        assert gain.mean() > 2 * gain.std() / len(gain) ** 0.5
+    assert worth["best"].mean() > max(worth[layer].mean() for layer in plain)
+
+
+def test_the_best_known_order_of_a_row_is_within_a_trifle_of_the_best_of_all_orders(
+    home: Any, browsers: Browsers
+) -> None:
+    """Exhaustively: 720 orders of six titles, with the pictures that they have."""
+    composer = home.composer()
+    one = Knowing("titles", browsers)
+    for viewer in range(8):
+        one.composer, one.viewer, one.now = composer, viewer, home.now
+        with deciding(composer, {"titles": one}):
+            page = home.compose(composer, viewer).answer
+        tiles = page.rows[0].titles
+        alone = [
+            browsers.expected(viewer, msgspec.structs.replace(page, rows=(replaced,)))
+            for order in permutations(tiles)
+            for replaced in [msgspec.structs.replace(page.rows[0], titles=order)]
+        ]
+        known = np.argsort(-one.score(np.zeros(0), _ids([t.title for t in tiles]), 0).mean, kind="stable")
+        chosen = msgspec.structs.replace(page.rows[0], titles=tuple(tiles[i] for i in known))
+        assert browsers.expected(viewer, msgspec.structs.replace(page, rows=(chosen,))) > 0.97 * max(alone)
+
+
+def test_a_catalogue_that_changes_on_the_way_is_taken_over(home: Any, browsers: Browsers) -> None:
+    before = copy.copy(home.catalog())
+    before.pictures = tuple(own[:1] for own in before.pictures)
+    composer = Composer(home.file(), home.composer().engine, before)
+    visits = browse(composer, browsers, 60, Course(catalogues={30: home.catalog()}, signals_every=10))
+    early, late = ({p for v in part for p in v.seen.pictures} for part in (visits[:30], visits[30:]))
+    assert all(picture.endswith("warm") for picture in early)
+    assert any(picture.endswith("dark") for picture in late)
+
+
+def test_what_viewers_look_for_follows_popularity_and_taste(home: Any, browsers: Browsers) -> None:
+    luck = np.random.default_rng(0)
+    plays = [browsers.choose(viewer, 5, luck) for viewer in range(50)]
+    assert all(len(set(own)) == 5 for own in plays)
+    assert np.mean(plays) < (len(browsers.catalog) - 1) / 2 - 5  # rows lie by falling popularity
+    assert all(browsers.reach(viewer).sum() == pytest.approx(1.0) for viewer in range(5))
+
+
+def _ids(titles: list[str]) -> Actions:
+    return Actions(titles, np.zeros((len(titles), 0)))

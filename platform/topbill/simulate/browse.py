@@ -9,26 +9,21 @@ not. So the expected completed plays of any page have a closed form, and each la
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import msgspec
 import numpy as np
 from scipy.special import expit
 
-from topbill.candidates import Play, learn
 from topbill.catalog import Catalog
 from topbill.chance import hash64
-from topbill.keeper.learner import examples
-from topbill.pages import Composer, PageAnswer, PageRequest
-from topbill.pages.credit import spots, spread
-from topbill.records import Example, Floats, RewardEvent
+from topbill.pages import PageAnswer
+from topbill.records import Floats
 
 GENRES = ("action", "comedy", "crime", "drama", "horror", "romance", "science-fiction", "thriller")
 """What viewers have a taste for; as the example page's experiments declare it."""
 _TONES = ("warm", "cold", "dark")
-_DAY = 86_400.0
 
 
 @dataclass(frozen=True)
@@ -42,21 +37,6 @@ class Ways:
     base: float = -2.6
     start: float = 1_790_000_000.0
     pages_a_day: float = 200.0
-
-
-@dataclass(frozen=True, slots=True)
-class Visit:
-    """One page as it was seen: who, which variant each layer served, what was to be expected of it, and what was
-    played to which share (None, 0.0 where nothing was)."""
-
-    number: int
-    viewer: int
-    first: bool
-    variants: Mapping[str, str | None]
-    expected: float
-    titles: tuple[str, ...]
-    played: str | None
-    watched: float
 
 
 class Browsers:
@@ -74,6 +54,13 @@ class Browsers:
         self._faces: Floats = rng.normal(0.0, 0.5, len(GENRES))
         self._arrivals = np.cumsum(rng.dirichlet(np.full(self.ways.viewers, 0.8)))
         self._pictures = {p.id: p.features for own in catalog.pictures for p in own}
+        tones = [[_TONES.index(p.features["tone"]) for p in own if "tone" in p.features] for own in catalog.pictures]
+        self._mean_tone: Floats = np.array(
+            [np.bincount(own, minlength=len(_TONES)) / max(len(own), 1) for own in tones]
+        )
+        self._mean_faces: Floats = np.array(
+            [sum(float(p.features.get("faces", 0)) - 1.0 for p in own) / max(len(own), 1) for own in catalog.pictures]
+        )
 
     def who(self, number: int) -> int:
         """The viewer who opens page `number`."""
@@ -91,10 +78,27 @@ class Browsers:
         added = float(self.taste[viewer] @ self._tone[:, _TONES.index(tone)]) if tone else 0.0
         return added + float(self.taste[viewer] @ self._faces) * (float(features.get("faces", 0)) - 1.0)
 
+    def middling(self, viewer: int) -> Floats:
+        """(T,) the mean appeal of each title's pictures."""
+        taste = self.taste[viewer]
+        return np.asarray(self._mean_tone @ (taste @ self._tone) + self._mean_faces * (taste @ self._faces))
+
     def wish(self, viewer: int, titles: Sequence[int]) -> tuple[Floats, Floats]:
         """(K,) each: the logit of a play without a picture's appeal, and the probability that a play is completed."""
         match = self._genres[list(titles)] @ self.taste[viewer]
         return self.ways.base + 2.5 * match + self.quality[list(titles)], expit(-0.6 + 2.0 * match)
+
+    def choose(self, viewer: int, plays: int, luck: np.random.Generator) -> list[int]:
+        """What a viewer plays who looks for titles instead of being shown any, all different: of each the odds are its
+        popularity's times those of the wish."""
+        odds = self.reach(viewer)
+        return [int(row) for row in luck.choice(len(odds), size=plays, replace=False, p=odds)]
+
+    def reach(self, viewer: int) -> Floats:
+        """(T,) the probability of each title in `choose`, for the first play."""
+        logit, _ = self.wish(viewer, range(len(self.catalog)))
+        odds = (0.02 + self.catalog.popularity) ** 2 * np.exp(1.5 * logit)
+        return np.asarray(odds / odds.sum())
 
     def cells(self, viewer: int, page: PageAnswer) -> tuple[Floats, Floats, list[str]]:
         """(cells,) in reading order: probability of a play if nothing above was played, of completing it; titles."""
@@ -122,96 +126,3 @@ class Browsers:
             return None, 0.0
         first = int(hit[0])
         return titles[first], float(rng.uniform(0.7, 1.0) if rng.random() < done[first] else rng.uniform(0.02, 0.6))
-
-
-def browse(
-    composer: Composer,
-    browsers: Browsers,
-    pages: int,
-    *,
-    learn_every: int = 40,
-    signals_every: int = 500,
-    request: Mapping[str, Any] | None = None,
-) -> list[Visit]:
-    """Serve `pages` pages to the viewers, learn from what they do as the keeper would, and tell what was seen.
-
-    What is learned changes the composer's engine and signals: give a fresh one.
-    """
-    ways, engine = browsers.ways, composer.engine
-    lives = {layer: engine.find(key) for layer, key in composer.file.layers.items()}
-    declared = {feature.name for live in lives.values() for feature in live.experiment.context}
-    visits: list[Visit] = []
-    plays: list[Play] = []
-    watched: dict[int, list[str]] = {}
-    batch: dict[tuple[str, str], list[Example]] = {}
-    for number in range(pages):
-        now = ways.start + number / ways.pages_a_day * _DAY
-        viewer = browsers.who(number)
-        asked = msgspec.convert(
-            {
-                "page": composer.file.key,
-                "profile": f"viewer-{viewer}",
-                "region": composer.file.region,
-                "watched": watched.get(viewer, [])[-10:],
-                **(request or {}),
-            },
-            PageRequest,
-        )
-        told_of = {name: value for name, value in browsers.context(viewer).items() if name in declared}
-        asked = msgspec.structs.replace(asked, context=msgspec.Raw(msgspec.json.encode(told_of)))
-        page_id = f"page-{browsers.seed}-{number}"
-        made = composer.compose(asked, composer.viewer(asked, page_id), page_id, now)
-        title, share = browsers.react(viewer, made.answer)
-        visits.append(
-            Visit(
-                number,
-                viewer,
-                viewer not in watched,
-                {layer.layer: layer.variant for layer in made.answer.layers},
-                browsers.expected(viewer, made.answer),
-                tuple(tile.title for row in made.answer.rows for tile in row.titles),
-                title,
-                share,
-            )
-        )
-        seen = watched.setdefault(viewer, [])
-        if title is not None:
-            seen.append(title)
-            plays.append(Play(f"viewer-{viewer}", title, now, composer.file.region))
-        for decision in made.decisions[1:]:
-            live = lives[decision.layer]
-            if decision.variant is not None and decision.reason == "policy":
-                events = _events(made.answer, title, share, now).get(decision.decision_id, [])
-                told = examples(live, msgspec.structs.replace(decision, at=int(now * 1e6)), events)
-                batch.setdefault((decision.layer, decision.variant), []).extend(told)
-        if number % learn_every == learn_every - 1:
-            for (layer, variant), found in batch.items():
-                lives[layer].policies[variant].update(found)
-            batch = {}
-        if number % signals_every == signals_every - 1 and plays:
-            composer.renew(learn(plays, composer.catalog, now))
-    return visits
-
-
-def _events(answer: PageAnswer, title: str | None, share: float, now: float) -> dict[str, list[RewardEvent]]:
-    """What every decision of the page is told, by its id."""
-    found: dict[str, list[RewardEvent]] = {}
-    if title is None:
-        return found
-    for name, value in (("play", 1.0), ("watch_fraction", share)):
-        event = RewardEvent(
-            decision_id=answer.page_id, event_id=name, event=name, value=value, action=title, at=int(now * 1e6)
-        )
-        for one in spread(event, answer, spots(answer)):
-            found.setdefault(one.decision_id, []).append(one)
-    return found
-
-
-def concentration(visits: Sequence[Visit]) -> tuple[int, float]:
-    """(titles shown at all, share of all placements that the ten most shown titles have)."""
-    shown: dict[str, int] = {}
-    for visit in visits:
-        for title in visit.titles:
-            shown[title] = shown.get(title, 0) + 1
-    most = sorted(shown.values(), reverse=True)
-    return len(most), sum(most[:10]) / max(sum(most), 1)
