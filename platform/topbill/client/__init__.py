@@ -10,9 +10,8 @@
 `AsyncClient` is the same for asyncio; `topbill.client.testing` has a service in process for tests of your own.
 """
 
-from topbill.client.asynchronous import AsyncClient
 from topbill.client.choice import Choice, Item
+from topbill.client.clients import AsyncClient, Client
 from topbill.client.sender import Delivered
-from topbill.client.synchronous import Client
 
 __all__ = ["AsyncClient", "Choice", "Client", "Delivered", "Item"]

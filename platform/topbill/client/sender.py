@@ -10,12 +10,15 @@ import weakref
 from collections import deque
 from collections.abc import Mapping
 from datetime import datetime
+from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import httpx
 import msgspec
 
 from topbill.client.choice import Choice
+from topbill.client.spool import Spool
 from topbill.client.wire import TRANSIENT, Settings, backoff, new_id, refusal
 from topbill.errors import BadRequest, Conflict, NotFound
 
@@ -50,10 +53,13 @@ class Sender:
     """A queue and the thread that empties it. The thread starts with the first reward.
 
     An event's id is chosen when it is queued, so that sending it twice stores it once. Events that are thrown out
-    because the queue is full are the newest, and are counted.
+    because the queue is full are the newest, and are counted. With a `spool` (a folder) all that is queued is on disk
+    too, and what earlier senders left there is sent first. Raises BadRequest where it cannot be written.
     """
 
-    def __init__(self, settings: Settings, transport: httpx.BaseTransport | None = None) -> None:
+    def __init__(
+        self, settings: Settings, transport: httpx.BaseTransport | None = None, spool: Path | str | None = None
+    ) -> None:
         self._settings = settings
         self._transport = transport
         self._queue: deque[msgspec.Raw] = deque()
@@ -62,6 +68,11 @@ class Sender:
         self._closing = False
         self._hurry = 0
         self._counts = dict.fromkeys(("stored", "unknown", "refused", "dropped"), 0)
+        self._spool = None if spool is None else Spool(Path(spool))
+        if self._spool is not None:
+            self._queue.extend(msgspec.Raw(line) for line in self._spool.take_over())
+        if self._queue:
+            self._start()
         atexit.register(_at_exit, weakref.ref(self))
 
     def put(
@@ -92,9 +103,9 @@ class Sender:
                 self._counts["dropped"] += 1
             else:
                 self._queue.append(raw)
-                if self._thread is None:
-                    self._thread = threading.Thread(target=self._run, name="topbill-rewards", daemon=True)
-                    self._thread.start()
+                if self._spool is not None:
+                    self._spool.add(bytes(raw))
+                self._start()
                 if len(self._queue) in (1, LARGEST_BATCH):
                     self._changed.notify_all()
         return str(body["event_id"])
@@ -115,15 +126,28 @@ class Sender:
                 self._hurry -= 1
 
     def close(self, timeout: float) -> None:
-        """Flush, then end the thread. What still waits then is dropped, and said in the log."""
+        """Flush, then end the thread. What still waits then is left to the next with this spool, or lost; the log says
+        which. Done again it does nothing."""
+        if self._closing:
+            return
         flushed = self.flush(timeout)
         with self._changed:
             self._closing = True
             self._changed.notify_all()
         if self._thread is not None:
             self._thread.join(1.0)
+        with self._changed:
+            waiting, spool, self._spool = len(self._queue), self._spool, None
+        if spool is not None:
+            spool.close(empty=not waiting)
         if not flushed:
-            _logger.warning("%s: %d rewards could not be sent", self._settings.address, len(self._queue))
+            then = "are lost" if spool is None else "wait in the spool for its next client"
+            _logger.warning("%s: %d rewards could not be sent, and %s", self._settings.address, waiting, then)
+
+    def _start(self) -> None:
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="topbill-rewards", daemon=True)
+            self._thread.start()
 
     def _run(self) -> None:
         failures = 0
@@ -159,7 +183,7 @@ class Sender:
                 if left <= 0:
                     break
                 self._changed.wait(left)
-            return [self._queue[i] for i in range(min(len(self._queue), LARGEST_BATCH))]
+            return list(islice(self._queue, LARGEST_BATCH))
 
     def _send(self, http: httpx.Client, batch: list[msgspec.Raw]) -> None:
         response = http.post("/v1/reward/batch", content=msgspec.json.encode({"rewards": batch}))
@@ -180,16 +204,17 @@ class Sender:
             self._done(len(batch), {"refused": len(batch)})
         else:
             with self._changed:
-                del self._queue[bad]
-                self._counts["refused"] += 1
-                self._changed.notify_all()
+                self._queue.rotate(-bad)
+                self._done(1, {"refused": 1})
+                self._queue.rotate(bad)
 
     def _done(self, number: int, counts: Mapping[str, int]) -> None:
         with self._changed:
-            for _ in range(number):
-                self._queue.popleft()
+            gone = [bytes(self._queue.popleft()) for _ in range(number)]
             for name, count in counts.items():
                 self._counts[name] += count
+            if self._spool is not None:
+                self._spool.sent(gone, map(bytes, self._queue), empty=not self._queue)
             self._changed.notify_all()
 
 
@@ -201,5 +226,5 @@ def _culprit(error: BadRequest) -> int | None:
 
 def _at_exit(sender: weakref.ref[Sender]) -> None:
     found = sender()
-    if found is not None and found.delivered().waiting:
+    if found is not None:
         found.close(5.0)

@@ -89,45 +89,32 @@ class Breaker:
                 self._until = time.monotonic() + self._rest * random.uniform(0.5, 1.0)  # noqa: S311 (jitter)
 
 
+class Ask(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The body of a decide. What was not said is left out."""
+
+    experiment: str
+    decision_id: str
+    unit: str | None = None
+    context: Mapping[str, Any] | None = None
+    actions: Sequence[Mapping[str, Any]] | None = None
+    exclude: Sequence[str] = ()
+    slots: int | None = None
+
+
 class Call:
     """One decide, attempt by attempt. The id is the client's own, so that an attempt more decides nothing anew."""
 
     def __init__(
-        self,
-        settings: Settings,
-        breaker: Breaker,
-        experiment: str,
-        *,
-        unit: str | None,
-        context: Mapping[str, Any] | None,
-        actions: Sequence[Mapping[str, Any]] | None,
-        exclude: Sequence[str],
-        slots: int | None,
-        decision_id: str | None,
-        default: Sequence[str] | None,
-        deadline: float | None,
+        self, settings: Settings, breaker: Breaker, ask: Ask, default: Sequence[str] | None, deadline: float | None
     ) -> None:
-        self.decision_id = decision_id or new_id()
         self.until = time.monotonic() + (settings.deadline if deadline is None else deadline)
-        self._settings, self._breaker = settings, breaker
-        self._slots = slots
-        self._default = [str(a["id"]) for a in actions or ()] if default is None else list(default)
-        body: dict[str, Any] = {"experiment": experiment, "decision_id": self.decision_id}
-        if unit is not None:
-            body["unit"] = unit
-        if context:
-            body["context"] = context
-        if actions is not None:
-            body["actions"] = actions
-        if exclude:
-            body["exclude"] = exclude
-        if slots is not None:
-            body["slots"] = slots
+        self._settings, self._breaker, self._ask = settings, breaker, ask
+        self._default = [str(a["id"]) for a in ask.actions or ()] if default is None else list(default)
         self._attempts = 0
         self._problem: TopbillError = Unavailable(f"{settings.address} did not answer lately; it is left alone a while")
         self.content = b""
         try:
-            self.content = _encode(body)
+            self.content = _encode(ask)
         except (TypeError, ValueError, RecursionError) as error:
             self._problem = BadRequest("$", f"{error}; expected what JSON can hold")
 
@@ -178,7 +165,7 @@ class Call:
             _logger.warning("decide fell back to its default: %s", self._problem)
         if self._settings.strict:
             raise self._problem
-        return default_choice(self.decision_id, self._default, self._slots, str(self._problem))
+        return default_choice(self._ask.decision_id, self._default, self._ask.slots, str(self._problem))
 
 
 def refusal(response: httpx.Response) -> TopbillError:

@@ -1,0 +1,219 @@
+"""The two clients, for threads and for asyncio: one course of a decide, carried out by waiting or by awaiting."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Coroutine, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Generic, TypeAlias, TypeVar
+
+import httpx
+
+from topbill.client.choice import Choice
+from topbill.client.sender import Delivered, Sender
+from topbill.client.wire import TRANSIENT, Ask, Breaker, Call, Settings, new_id
+
+Decided = TypeVar("Decided")
+"""What a decide returns: a choice, or a coroutine that does."""
+Deciding: TypeAlias = Coroutine[Any, Any, Choice]
+
+
+class _Common(Generic[Decided]):
+    """Everything but how to wait. `_settle` is written once, as a coroutine, over `_send` and `_sleep`."""
+
+    settings: Settings
+    _breaker: Breaker
+    _http: httpx.Client | httpx.AsyncClient
+    _sender: Sender
+
+    def decide(
+        self,
+        experiment: str,
+        *,
+        unit: str | None = None,
+        context: Mapping[str, Any] | None = None,
+        actions: Sequence[Mapping[str, Any]] | None = None,
+        exclude: Sequence[str] = (),
+        slots: int | None = None,
+        decision_id: str | None = None,
+        default: Sequence[str] | None = None,
+        deadline: float | None = None,
+    ) -> Decided:
+        """What to show. `default` is the order to fall back on: by default that of the `actions` given, if any.
+
+        Raises Unavailable, BadRequest, NotFound or Conflict only where the client is strict.
+        """
+        ask = Ask(
+            experiment=experiment,
+            decision_id=decision_id or new_id(),
+            unit=unit,
+            context=context or None,
+            actions=actions,
+            exclude=exclude,
+            slots=slots,
+        )
+        return self._drive(self._settle(Call(self.settings, self._breaker, ask, default, deadline)))
+
+    async def _settle(self, call: Call) -> Choice:
+        pause = 0.0 if call.open() else None
+        while pause is not None:
+            try:
+                if pause:
+                    await self._sleep(pause)
+                choice = call.read(await self._send(call.request(self._http), call.until))
+                if choice is not None:
+                    return choice
+            except TRANSIENT as error:
+                call.failed(error)
+            pause = call.pause()
+        return call.give_up()
+
+    def reward(
+        self,
+        decision: Choice | str,
+        event: str,
+        value: float = 1.0,
+        *,
+        action: str | None = None,
+        position: int | None = None,
+        at: datetime | None = None,
+        event_id: str | None = None,
+    ) -> str:
+        """Tell what came of a decision: queued, sent in the background with others, kept until the service has it.
+
+        Returns the event's id at once. Raises nothing: what is lost in the end is counted in `delivered`.
+        """
+        return self._sender.put(decision, event, value, action=action, position=position, at=at, event_id=event_id)
+
+    @property
+    def delivered(self) -> Delivered:
+        """What became of the rewards so far."""
+        return self._sender.delivered()
+
+    def _drive(self, deciding: Deciding) -> Decided:
+        raise NotImplementedError
+
+    async def _send(self, request: httpx.Request, until: float) -> httpx.Response:
+        raise NotImplementedError
+
+    async def _sleep(self, seconds: float) -> None:
+        raise NotImplementedError
+
+
+class Client(_Common[Choice]):
+    """Decides and rewards over kept connections; safe to share between threads.
+
+    `deadline` (seconds) is the longest a decide takes, retries included. A decide never raises unless `strict`:
+    where the service is down, slow or refuses, it returns the `default` given to it, flagged `fallback`.
+    `spool` names a folder in which rewards wait as well: what a process could not send before it ended, however it
+    ended, the next one with the same folder sends, under the same event ids. Any number of processes may share it.
+    `transport` replaces the network in tests (`topbill.client.testing`).
+    Raises BadRequest where the spool cannot be written.
+    """
+
+    def __init__(
+        self,
+        address: str = "http://127.0.0.1:8600",
+        *,
+        key: str | None = None,
+        deadline: float = 0.25,
+        retries: int = 2,
+        strict: bool = False,
+        spool: Path | str | None = None,
+        transport: httpx.BaseTransport | None = None,
+    ) -> None:
+        self.settings = Settings(address, key, deadline, retries, strict=strict)
+        self._breaker = Breaker(self.settings.trips, self.settings.rest)
+        self._http = self._sync = httpx.Client(base_url=address, headers=self.settings.headers(), transport=transport)
+        self._sender = Sender(self.settings, transport, spool)
+
+    def _drive(self, deciding: Deciding) -> Choice:
+        """Nothing in it ever suspends: `_send` and `_sleep` wait themselves, so one step is all there is."""
+        try:
+            deciding.send(None)
+        except StopIteration as done:
+            choice: Choice = done.value
+            return choice
+        raise RuntimeError("a decide of the sync client was suspended")
+
+    async def _send(self, request: httpx.Request, until: float) -> httpx.Response:  # noqa: ARG002 (see Remaining)
+        return self._sync.send(request)
+
+    async def _sleep(self, seconds: float) -> None:
+        time.sleep(seconds)
+
+    def flush(self, timeout: float = 5.0) -> bool:
+        """Wait until every reward has been dealt with; False where some still waited after `timeout` seconds."""
+        return self._sender.flush(timeout)
+
+    def close(self, timeout: float = 5.0) -> None:
+        """Flush, then end. Also done when the process exits."""
+        self._sender.close(timeout)
+        self._sync.close()
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(
+        self, _kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class AsyncClient(_Common[Deciding]):
+    """`Client` for asyncio: `decide` is awaited; `reward` is not, it only queues.
+
+    Rewards are sent by a thread, so that they get out even when the loop has ended. A `transport` that is not for
+    threads as well serves decides only; give the other one as `reward_transport`.
+    """
+
+    def __init__(
+        self,
+        address: str = "http://127.0.0.1:8600",
+        *,
+        key: str | None = None,
+        deadline: float = 0.25,
+        retries: int = 2,
+        strict: bool = False,
+        spool: Path | str | None = None,
+        transport: httpx.AsyncBaseTransport | None = None,
+        reward_transport: httpx.BaseTransport | None = None,
+    ) -> None:
+        if reward_transport is None and isinstance(transport, httpx.BaseTransport):
+            reward_transport = transport
+        self.settings = Settings(address, key, deadline, retries, strict=strict)
+        self._breaker = Breaker(self.settings.trips, self.settings.rest)
+        self._http = self._async = httpx.AsyncClient(
+            base_url=address, headers=self.settings.headers(), transport=transport
+        )
+        self._sender = Sender(self.settings, reward_transport, spool)
+
+    def _drive(self, deciding: Deciding) -> Deciding:
+        return deciding
+
+    async def _send(self, request: httpx.Request, until: float) -> httpx.Response:
+        async with asyncio.timeout(max(0.0, until - time.monotonic())):
+            return await self._async.send(request)
+
+    async def _sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+    async def flush(self, timeout: float = 5.0) -> bool:
+        """As `Client.flush`."""
+        return await asyncio.to_thread(self._sender.flush, timeout)
+
+    async def close(self, timeout: float = 5.0) -> None:
+        """As `Client.close`."""
+        await asyncio.to_thread(self._sender.close, timeout)
+        await self._async.aclose()
+
+    async def __aenter__(self) -> AsyncClient:
+        return self
+
+    async def __aexit__(
+        self, _kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        await self.close()
