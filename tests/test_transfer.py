@@ -83,7 +83,8 @@ def experiments(tmp_path: Path) -> list[spec.Experiment]:
 
 @pytest.fixture(autouse=True)
 def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(into, "BATCH", 100)
+    monkeypatch.setattr(into, "BATCH", 50)
+    monkeypatch.setattr(into, "BATCHES", 2)
     monkeypatch.setattr(out, "BATCH", 70)
     monkeypatch.setattr(out, "_WINDOW", 150)
 

@@ -1,23 +1,29 @@
-"""Foreign logs into a data folder's lake: each batch once, whatever dies in between."""
+"""Foreign logs into a data folder's lake: each commit once, whatever dies in between."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
+from types import TracebackType
 
 import msgspec
+import pyarrow as pa
 
 from topbill import lake
-from topbill.errors import NotFound, TopbillError
-from topbill.lake.tables import Origin, decision_rows, reward_rows
+from topbill.errors import LogError, NotFound, TopbillError
+from topbill.lake.tables import SCHEMAS, Origin, Table, decision_rows, reward_rows
 from topbill.log.store import Revision, now_micros
+from topbill.records import Decision, RewardEvent
 from topbill.spec import Experiment
 from topbill.transfer import reading
-from topbill.transfer.formats import BATCH, Format, Progress, format_of, quiet
+from topbill.transfer.formats import Format, Progress, format_of, quiet
 from topbill.transfer.reading import Row
 
-_COMPACT_EVERY = 30
+BATCH = 2_000
+"""Decisions held in memory at once."""
+BATCHES = 20
+"""Batches of a commit. Each commit costs a file, and memory for its mention in the table, so there are few of them."""
 _EVENTS_EACH = 1 << 16
 
 
@@ -53,13 +59,9 @@ def import_log(
     start = min(into.position("decisions"), into.position("rewards"))
     revisions = {experiment.key: experiment.fingerprint for experiment in experiments}
     rows = reading.read(source, chosen, key, skip=start, progress=progress)
-    done, batches = start, 0
-    while batch := list(islice(rows, BATCH)):
-        _append(into, done, batch, revisions)
-        done += len(batch)
-        batches += 1
-        if batches % _COMPACT_EVERY == 0:
-            into.compact()
+    done = start
+    while number := _commit(into, done, rows, revisions):
+        done += number
     done = max(done, into.position("decisions"))
     spec = [Revision(e.key, e.fingerprint, 0, "import", msgspec.json.encode(e.raw).decode()) for e in experiments]
     into.face(experiments, now_micros(), spec)
@@ -90,17 +92,73 @@ def _write_mark(data: Path, mark: Mark) -> None:
     fresh.replace(data / "imported.json")
 
 
-def _append(into: lake.Lake, before: int, batch: Sequence[Row], revisions: Mapping[str, str]) -> None:
-    """Decisions first: whoever sees a reward in the lake finds its decision. A row's number is its `seq`."""
-    through = before + len(batch)
-    decisions = [
+def _commit(into: lake.Lake, before: int, rows: Iterator[Row], revisions: Mapping[str, str]) -> int:
+    """Append the next rows, and return how many they are. Until all are read they wait on disk, a batch in memory.
+
+    Decisions first: whoever sees a reward in the lake finds its decision.
+    """
+    done = before
+    with _Waiting(into.folder, "decisions") as decisions, _Waiting(into.folder, "rewards") as rewards:
+        for _ in range(BATCHES):
+            batch = list(islice(rows, BATCH))
+            decisions.add(decision_rows(_numbered(batch, done, revisions)))
+            rewards.add(reward_rows(_events(batch, done)))
+            done += len(batch)
+        if done > before:
+            into.append("decisions", decisions.read(), done)
+            into.append("rewards", rewards.read(), done)
+    return done - before
+
+
+def _numbered(batch: Sequence[Row], before: int, revisions: Mapping[str, str]) -> list[tuple[int, Decision]]:
+    """A row's number is its `seq`."""
+    return [
         (seq, d if d.revision else msgspec.structs.replace(d, revision=revisions.get(d.experiment, "")))
         for seq, (d, _) in enumerate(batch, before + 1)
     ]
-    into.append("decisions", decision_rows(decisions), through)
-    rewards = [
+
+
+def _events(batch: Sequence[Row], before: int) -> list[tuple[int, RewardEvent, Origin]]:
+    return [
         (seq * _EVENTS_EACH + k, event, Origin.of(decision))
         for seq, (decision, events) in enumerate(batch, before + 1)
         for k, event in enumerate(events)
     ]
-    into.append("rewards", reward_rows(rewards), through)
+
+
+class _Waiting:
+    """Rows of a table that wait on disk for their commit, as an Arrow stream in the data folder."""
+
+    def __init__(self, folder: Path, name: Table) -> None:
+        self._path = folder / f"importing.{name}.arrow"
+        try:
+            options = pa.ipc.IpcWriteOptions(compression="lz4")
+            self._writer = pa.ipc.new_stream(str(self._path), SCHEMAS[name], options=options)
+        except OSError as error:
+            raise self._failed(error) from error
+
+    def add(self, rows: pa.Table) -> None:
+        """Raises LogError where they cannot be written."""
+        try:
+            self._writer.write_table(rows)
+        except OSError as error:
+            raise self._failed(error) from error
+
+    def read(self) -> pa.RecordBatchReader:
+        """All that was added, batch by batch."""
+        try:
+            self._writer.close()
+            return pa.ipc.open_stream(pa.OSFile(str(self._path)))
+        except OSError as error:
+            raise self._failed(error) from error
+
+    def _failed(self, error: OSError) -> LogError:
+        return LogError(f"{self._path}: cannot be written: {error}; what was committed is kept, import again to go on")
+
+    def __enter__(self) -> _Waiting:
+        return self
+
+    def __exit__(
+        self, _kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        self._path.unlink(missing_ok=True)
