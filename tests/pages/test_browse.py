@@ -10,6 +10,7 @@ import msgspec
 import numpy as np
 import pytest
 
+from topbill.catalog import Picture
 from topbill.pages import Composer, PageAnswer
 from topbill.records import Actions
 from topbill.simulate.browse import Browsers, Ways
@@ -73,7 +74,13 @@ def test_browsing_serves_credits_and_learns(home: Any, browsers: Browsers) -> No
 
 def test_who_knows_the_viewers_makes_better_pages_in_every_layer(home: Any, browsers: Browsers) -> None:
     """For the same viewers and the same luck; and what decides a page in between leaves no trace."""
-    composer = home.composer()
+    catalog = copy.copy(home.catalog())
+    catalog.pictures = tuple(
+        tuple(Picture(p.id, {"tone": p.id.rpartition("/")[2], "faces": 1}, p.payload) for p in own)
+        for own in catalog.pictures
+    )
+    composer = Composer(home.file(), home.composer().engine, catalog)
+    browsers = Browsers(catalog, seed=1, ways=browsers.ways)
     plain = {"rows": "only", "titles": "only", "artwork": "only"}
     knowing = {layer: Knowing(layer, browsers) for layer in plain}
     arms = {"plain": plain, "best": knowing, **{layer: {**plain, layer: knowing[layer]} for layer in plain}}
