@@ -1,4 +1,4 @@
-"""A Flask service that asks Topbill which picture to show. (In Django, the same calls stand in a view.)
+"""A Flask service that asks Topbill which picture to show.
 
 TOPBILL=http://127.0.0.1:8600 flask --app flask_app run
 """

@@ -10,6 +10,8 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -133,22 +135,45 @@ def test_the_flask_example_works(service: str, monkeypatch: pytest.MonkeyPatch) 
     assert module.topbill.delivered.stored == 1
 
 
-def test_the_node_example_works(service: str) -> None:
-    node = shutil.which("node")
-    if node is None:
-        pytest.skip("needs node")
-    port = free_port("127.0.0.1", 8890)
-    command = [node, str(DOCS / "examples" / "node_app.mjs")]
-    with subprocess.Popen(command, env=os.environ | {"TOPBILL": service, "PORT": str(port)}) as process:
+@contextmanager
+def running(command: list[str], port: int, **environment: str) -> Iterator[httpx.Client]:
+    """An example's own process, and a client for it once it listens."""
+    with subprocess.Popen(command, env=os.environ | environment) as process:
         try:
             with httpx.Client(base_url=f"http://127.0.0.1:{port}") as client:
-                for _ in range(100):
+                for _ in range(400):
                     try:
                         client.get("/artwork/someone")
                         break
                     except httpx.TransportError:
                         time.sleep(0.05)
-                check(lambda path: client.get(path).json(), lambda path: client.get(path).json())
-                assert client.get("/played/never").json()["status"] == "unknown_decision"
+                yield client
         finally:
             process.terminate()
+
+
+def test_the_django_example_works(service: str) -> None:
+    pytest.importorskip("django", reason="Django, a development dependency, is missing: NOT tested")
+    port = free_port("127.0.0.1", 18870)
+    app = [str(DOCS / "examples" / "django_app.py"), "runserver", "--noreload", str(port)]
+    with running([sys.executable, *app], port, TOPBILL=service) as client:
+        check(lambda path: client.get(path).json(), lambda path: client.post(path).json())
+        decision = client.get("/artwork/profile-8").json()["decision"]
+        client.post(f"/played/{decision}")
+        for _ in range(100):
+            stored = httpx.get(f"{service}/v1/decisions/{decision}").json()["rewards"]
+            if stored:
+                break
+            time.sleep(0.05)
+        assert [event["event"] for event in stored] == ["play"]
+
+
+def test_the_node_example_works(service: str) -> None:
+    node = shutil.which("node")
+    if node is None:
+        pytest.skip("needs node")
+    port = free_port("127.0.0.1", 18890)
+    command = [node, str(DOCS / "examples" / "node_app.mjs")]
+    with running(command, port, TOPBILL=service, PORT=str(port)) as client:
+        check(lambda path: client.get(path).json(), lambda path: client.get(path).json())
+        assert client.get("/played/never").json()["status"] == "unknown_decision"
