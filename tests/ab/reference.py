@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterator, Mapping
 from fnmatch import fnmatchcase
 from functools import cache
-from math import ceil, exp, isinf, sqrt
+from math import ceil, exp, floor, isinf, sqrt
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,8 @@ from topbill.ab.bayes import best_of, beta_binomial, gaussian
 from topbill.ab.effect import Estimate, Rule, fieller, log_ratio, log_ratio_df, relative_se, welch_df
 from topbill.ab.power import units_needed
 from topbill.ab.srm import log_bayes_factor
-from topbill.stats import moments, sequential
+from topbill.records import Floats
+from topbill.stats import bounded, intervals, moments, quantiles, sequential
 from topbill.stats.moments import Moments
 
 REFERENCE = Path(__file__).parents[1] / "data" / "reference" / "ab"
@@ -38,13 +39,8 @@ NOT_COMPARED = {
     "*/spotify/ztest_*_rel_*/ci_*": "marked wrong: ignores the control's noise",
     "*/spotify/ztest_*_rel_*/adjusted ci_*": "marked wrong: ignores the control's noise",
     "sequential/confseq/*/s": "seconds that the peer took",
-    "sequential/confseq/predmix_*": "bounded means by other bets than ours, which have the same guarantee",
-    "sequential/confseq/conjmix_*": "bounded means by mixtures: ours are by betting, with the same guarantee",
-    "sequential/confseq/betting_*": "bounded means by other bets on a grid of 1,000: good to 1e-3 only",
-    "sequential/confseq/hedged_*": "bounded means by other bets on a grid of 1,000: good to 1e-3 only",
-    "sequential/confseq/poly_stitching_*": "a boundary that is not offered: the mixture's is tighter where it is tuned",
-    "sequential/confseq/quantile_ab_*": "a sequential quantile test that is not offered: ours is Woodruff's",
-    "sequential/confseq_ope_on_obd/*": "off-policy intervals, by other bets; the estimators' own tests hold those",
+    "sequential/confseq_ope_on_obd/*/secs_betting": "seconds that the peer took",
+    "sequential/confseq_ope_on_obd/2/*": "its log (campaign women) is not part of the reference",
 }
 
 CLOSE = {
@@ -65,6 +61,7 @@ _INPUTS = (
     *("srm/chi2/*/observed/*", "srm/*/weights/*", "srm/*/users/*", "srm/sequential/null/*", "srm/sequential/daily/*"),
     *("sequential/confseq/times/*", "sequential/confseq/normal_mixture_bound/v/*"),
     *("sequential/confseq/normal_mixture_bound/v_opt", "sequential/confseq/normal_mixture_bound/alpha*"),
+    *("sequential/confseq_ope_on_obd/*/n", "sequential/confseq_ope_on_obd/*/at/*"),
     *("sequential/looks_own_formula/*/n[01]", "*/result/*/day"),
     *("bayes/exact_beta_binomial/*/[kn][ab]", "bayes/exact_beta_binomial/*/prior/*", "*/absolute_difference"),
 )
@@ -461,8 +458,70 @@ def _sequential() -> dict[str, Any]:
     return {
         "gbstats": asymptotic,
         "looks_own_formula": [_look(look) for look in known["looks_own_formula"]],
-        "confseq": {"normal_mixture_bound": mixture, "wald_ci_n500": [p - wald, p + wald]},
+        "confseq": {"normal_mixture_bound": mixture, "wald_ci_n500": [p - wald, p + wald]} | _bounded() | _quantiles(),
+        "confseq_ope_on_obd": [_off_policy(campaign) for campaign in ("men", "all")],
         "spotify_group_sequential": _group_sequential(known["spotify_group_sequential"]["gst_y_5looks"]["inputs"]),
+    }
+
+
+def _bounded() -> dict[str, Any]:
+    """Sequences for a mean in [0, 1]. The peer seeks some roots on a grid of 1,000 and answers the points next outside;
+    it halves α twice for the mixture of Bernstein's."""
+    known = json.loads((REFERENCE / "ab_sequential.json").read_text())
+    x, looks = np.array(known["inputs"]["confseq_x"], dtype=np.float64), known["expected"]["confseq"]["times"]
+    whole = {
+        "predmix_empbern_twosided_cs": bounded.bernstein_sequence(x),
+        "predmix_hoeffding_cs": bounded.hoeffding_sequence(x),
+        "conjmix_empbern_twosided_cs_vopt125": bounded.mixture_bernstein_sequence(x, 0.025, v_opt=125.0),
+    }
+    found: dict[str, Any] = {
+        name: {"ci": [(low[n - 1], high[n - 1]) for n in looks]} for name, (low, high) in whole.items()
+    }
+    by_grid = {
+        "betting_cs": [betting(x[:n], anytime=True, running=False) for n in looks],
+        "hedged_cs_breaks1000": [betting(x[:n], anytime=True, running=True) for n in looks],
+        "conjmix_bernoulli_cs_topt500": [bounded.rate_sequence(int(x[:n].sum()), n, tuning=500.0) for n in looks],
+    }
+    found |= {name: {"ci": [outside(*ci) for ci in cis]} for name, cis in by_grid.items()}
+    found["betting_ci_n500"] = outside(*betting(x, anytime=False, running=True))
+    times = known["expected"]["confseq"]["normal_mixture_bound"]["v"]
+    found["poly_stitching_bound_vmin100"] = sequential.stitched_bound(times, alpha=0.05, v_min=100.0)
+    return found
+
+
+def betting(x: Floats, *, anytime: bool, running: bool) -> tuple[float, float]:
+    """Bounds of the mean of x by our bets, cut as the peer's are: at half of what may be lost, or at all of it."""
+    ones, how = np.ones(x.size), {"anytime": anytime, "running": running, "cut": 0.5 if anytime else 1.0 - 1e-12}
+    low = intervals.betting_lower(x, ones, 0.025, **how)  # type: ignore[arg-type]
+    return low, intervals.betting_upper(x, ones, 1.0, 0.025, **how)  # type: ignore[arg-type]
+
+
+def outside(low: float, high: float, points: int = 1_000) -> tuple[float, float]:
+    """The next points of a grid outside of both bounds, within [0, 1]."""
+    return max(0.0, (ceil(low * points) - 1) / points), min(1.0, (floor(high * points) + 1) / points)
+
+
+def _quantiles() -> dict[str, float]:
+    arms = [quantiles.Ordered(np.sort(users().loc[users().arm == a, "y"].to_numpy()), COUNTS[a][1]) for a in (1, 0)]
+    return {
+        f"quantile_ab_p_value_p{round(100 * q)}_topt2000": quantiles.equal_quantiles_p(*arms, q, tuning=2_000.0)
+        for q in (0.5, 0.9)
+    }
+
+
+def _off_policy(campaign: str) -> dict[str, Any]:
+    """Bounds of a policy's value on a log of the Open Bandit sample, by empirical Bernstein and by bets."""
+    log = pd.read_parquet(REFERENCE.parent / "obd" / f"{campaign}_random_log.parquet")
+    w = (log.pi_e_logged_action / log.pscore).to_numpy()
+    r = log.reward.to_numpy(np.float64)
+    at = np.array([1_000, 5_000, 10_000]) - 1
+    top = float(w.max())
+    betting_ci = outside(*betting(w * r / top, anytime=False, running=True))
+    return {
+        "lower_eb": np.maximum(0.0, bounded.bernstein_lower(w * r, 0.025)[at]),
+        "upper_eb": 1.0 - bounded.bernstein_lower(w * (1.0 - r), 0.025)[at],
+        "betting_ci_scaled_by_wmax": [top * x for x in betting_ci],
+        "wmax": top,
     }
 
 

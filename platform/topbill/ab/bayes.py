@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import sqrt
+from math import exp, pi, sqrt
 from typing import Any
 
 import numpy as np
 from scipy import stats
+from scipy.special import ndtr, ndtri
 
 from topbill.errors import BadRequest
 from topbill.records import Floats
@@ -23,25 +24,29 @@ class Gaussian:
     weight: float = 1.0
 
     def interval(self, alpha: float = 0.05) -> tuple[float, float]:
-        half = float(stats.norm.isf(alpha / 2.0)) * self.sd
+        half = -float(ndtri(alpha / 2.0)) * self.sd
         return self.mean - half, self.mean + half
 
     @property
     def chance_to_win(self) -> float:
         """P(difference > 0)."""
-        return float(stats.norm.cdf(self.mean / self.sd))
+        return float(ndtr(self.mean / self.sd))
 
     @property
     def loss_of_treatment(self) -> float:
         """E[(−difference)⁺]: what choosing the treatment loses where it is the worse one."""
         z = self.mean / self.sd
-        return float(max(0.0, self.sd * (stats.norm.pdf(z) - z * stats.norm.sf(z))))
+        return float(max(0.0, self.sd * (_density(z) - z * ndtr(-z))))
 
     @property
     def loss_of_control(self) -> float:
         """E[difference⁺]: what staying with the control loses."""
         z = self.mean / self.sd
-        return float(max(0.0, self.sd * (stats.norm.pdf(z) + z * stats.norm.cdf(z))))
+        return float(max(0.0, self.sd * (_density(z) + z * ndtr(z))))
+
+
+def _density(z: float) -> float:
+    return exp(-0.5 * z * z) / sqrt(2.0 * pi)
 
 
 def gaussian(difference: float, se: float, prior_sd: float | None = None) -> Gaussian:

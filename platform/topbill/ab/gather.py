@@ -118,11 +118,17 @@ def _averaged(
     present = f"CAST({value} IS NOT NULL AS DOUBLE)"
     complete = not (rows.columns[metric.column].missing or rows.columns[metric.column].infinite)
     if metric.per == "row":
-        terms = [(a, _or0(away), _or0(f"sum({away})")), (b, present, f"CAST(count({value}) AS DOUBLE)")]
+        terms = [
+            (a, away if complete else _or0(away), _or0(f"sum({away})")),
+            (b, present, f"CAST(count({value}) AS DOUBLE)"),
+        ]
         plain = complete and rows.one_row_a_unit
     else:
         of_unit = f"max({away})" if isinstance(metric, Proportion) else f"avg({away})"
-        terms = [(a, _or0(away), _or0(of_unit)), (b, present, f"CAST(count({value}) > 0 AS DOUBLE)")]
+        terms = [
+            (a, away if complete else _or0(away), _or0(of_unit)),
+            (b, present, f"CAST(count({value}) > 0 AS DOUBLE)"),
+        ]
         plain = complete
     return (terms[:1], False) if plain else (terms, True)
 
@@ -164,8 +170,11 @@ def gather(
     derived = [f"{sql} AS {quoted(name)}" for p in plans.values() for name, sql in p.derived]
     inner = rows.by_unit(terms, segments)
     middle = f"SELECT *, {', '.join(derived)} FROM ({inner})" if derived else inner  # noqa: S608
+    by = keys if rows.one_row_a_unit else ["mixed", *keys]
+    mixed = "FALSE" if rows.one_row_a_unit else "mixed"
     answer = rows.ask(
-        f"SELECT mixed, {', '.join([*keys, *picked])} FROM ({middle}) GROUP BY ALL ORDER BY ALL"  # noqa: S608
+        f"SELECT {', '.join([mixed, *keys, *picked])} FROM ({middle}) "  # noqa: S608
+        f"GROUP BY {', '.join(by)} ORDER BY {', '.join(by)}"
     )
     return _collect(answer, plans, len(keys))
 

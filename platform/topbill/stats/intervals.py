@@ -87,6 +87,8 @@ def betting_lower(
     scale: float = 1.0,
     anytime: bool = False,
     largest: float | None = None,
+    cut: float = 0.75,
+    running: bool = False,
 ) -> float:
     """A lower confidence bound at level 1 − α for m = E[gains]/E[counts], for non-negative `gains` without upper bound.
 
@@ -94,22 +96,24 @@ def betting_lower(
     half of their hedged capital): if the mean
     were m, the capital Π_t (1 + λ_t(m)(gains_t − m·counts_t)) would be a non-negative martingale from 1, and by Ville
     exceeds 1/α with probability at most α. The bound is the smallest m that is not refuted. λ_t is the predictable
-    plug-in √(2 log(1/α) / (n σ̂²_{t−1})), cut at ¾/(m·largest count); the capital falls in m, so one root is sought.
+    plug-in √(2 log(1/α) / (n σ̂²_{t−1})), cut at `cut`/(m·largest count); the capital falls in m, so one root is sought.
 
     `gains`, `counts` (m units in the order of the log); `scale` is the size of a typical large gain, `largest` an upper
     bound of the counts (default: the largest seen). With `anytime` the bets are those of a confidence sequence
-    (n replaced by t·log(t+1)) and the bound holds at every prefix at once. Finite-sample; nothing is approximated.
+    (n replaced by t·log(t+1)) and the bound holds at every prefix at once. With `running` what any prefix refuted stays
+    refuted, which Ville's inequality allows for either kind of bet. Finite-sample; nothing is approximated.
     """
     n = gains.size
     if n == 0 or not gains.any():
         return 0.0
     largest = float(counts.max()) if largest is None else largest
-    bets = _plug_in(gains / scale, alpha, anytime) / scale
+    bets = plug_in_bets(gains / scale, alpha, anytime) / scale
     goal = -np.log(alpha)
 
     def surplus(m: float) -> float:
-        stake = np.minimum(bets, 0.75 / (m * largest)) if m > 0 else bets
-        return float(np.log1p(stake * (gains - m * counts)).sum() - goal)
+        stake = np.minimum(bets, cut / (m * largest)) if m > 0 else bets
+        growth = np.log1p(stake * (gains - m * counts))
+        return float((growth.cumsum().max() if running else growth.sum()) - goal)
 
     top = float(gains.sum() / counts.sum())
     if surplus(0.0) <= 0:
@@ -120,17 +124,29 @@ def betting_lower(
 
 
 def betting_upper(
-    gains: Floats, counts: Floats, bound: float, alpha: float, *, anytime: bool = False, largest: float | None = None
+    gains: Floats,
+    counts: Floats,
+    bound: float,
+    alpha: float,
+    *,
+    anytime: bool = False,
+    largest: float | None = None,
+    cut: float = 0.75,
+    running: bool = False,
 ) -> float:
     """`betting_lower` mirrored, for gains that never exceed `bound` per count: bound − lower(bound·counts − gains)."""
     mirrored = bound * counts - gains
-    return bound - betting_lower(mirrored, counts, alpha, scale=bound, anytime=anytime, largest=largest)
+    lower = betting_lower(
+        mirrored, counts, alpha, scale=bound, anytime=anytime, largest=largest, cut=cut, running=running
+    )
+    return bound - lower
 
 
-def _plug_in(x: Floats, alpha: float, anytime: bool) -> Floats:
-    """(n,) bets that use only what came before: √(2 log(1/α) / (horizon · σ̂²_{t−1})), σ̂² shrunk towards ¼."""
+def plug_in_bets(x: Floats, alpha: float, anytime: bool, top: float = np.inf) -> Floats:
+    """(n,) bets that use only what came before: √(2 log(1/α) / (horizon · σ̂²_{t−1})), σ̂² shrunk towards ¼, around
+    running means of at most `top`."""
     t = np.arange(1, x.size + 1, dtype=np.float64)
-    mean = (0.5 + np.cumsum(x)) / (t + 1)
+    mean = np.minimum(top, (0.5 + np.cumsum(x)) / (t + 1))
     variance = (0.25 + np.cumsum((x - mean) ** 2)) / (t + 1)
     before = np.concatenate([[0.25], variance[:-1]])
     horizon = t * np.log1p(t) if anytime else np.full_like(t, x.size)
