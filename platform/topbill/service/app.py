@@ -109,7 +109,10 @@ async def _lifespan(app: FastAPI, settings: Settings, hot: Hot) -> AsyncIterator
     finally:
         task.cancel()
         hot.writer.close()
-        hot.log.drain()
+        try:
+            hot.log.drain()
+        except LogError as error:
+            _logger.warning("%s; the journal keeps what waits, and the next to open the log moves it", error)
         hot.log.close()
 
 

@@ -1,9 +1,10 @@
-"""Group commit: one thread per API process that writes, in one go, all that came while the last group was written."""
+"""Group commit: what came in a turn of the event loop, or while the last group was written, is written in one go."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Thread
@@ -15,6 +16,8 @@ from topbill.log.sqlite import SqliteLog
 _logger = logging.getLogger("topbill")
 _LARGEST_GROUP = 256
 _LONGEST_QUEUE = 20_000
+_QUICK = 1e-3
+"""Seconds for a group, on average over the last few, up to which the loop itself writes."""
 
 _Waiting = tuple[Entry, "asyncio.Future[Receipt]"]
 
@@ -22,9 +25,9 @@ _Waiting = tuple[Entry, "asyncio.Future[Receipt]"]
 class GroupWriter:
     """Takes entries from the event loop, resolves each one's future when it is durable.
 
-    Entries gather on the loop and change hands a group at a time: a wake-up of the thread, and one of the loop,
-    costs more than a row, so each happens once a commit. Writing on the loop's own thread was measured too: it is
-    as fast where the disk takes 0.1 ms, and half as fast where it takes 3. All methods are for the loop's thread.
+    While the disk is quick (0.1 ms is usual) the loop writes by itself: to wake a thread and be woken by it takes as
+    long. While it is slow a thread writes, and half of the callers are decided for while the other half is written.
+    All methods are for the loop's own thread.
     """
 
     def __init__(self, path: Path, loop: asyncio.AbstractEventLoop) -> None:
@@ -35,7 +38,8 @@ class GroupWriter:
         self._waiting: list[_Waiting] = []
         self._under_way = False
         self._gathered = 0
-        self._enough = 1
+        self._enough = _LARGEST_GROUP
+        self._pace = 0.0
         self._groups: SimpleQueue[list[_Waiting] | None] = SimpleQueue()
         self._thread = Thread(target=self._run, name="topbill-writer", daemon=True)
         self._thread.start()
@@ -60,8 +64,7 @@ class GroupWriter:
         self._log.close()
 
     def _gather(self) -> None:
-        """Hand over when half of the callers wait, so that one half is decided while the other is written; or when a
-        turn of the loop brings nothing more."""
+        """Write when enough callers wait, or when a turn of the loop brings nothing more."""
         if self._gathered < len(self._waiting) < self._enough:
             self._gathered = len(self._waiting)
             self._loop.call_soon(self._gather)
@@ -70,26 +73,34 @@ class GroupWriter:
 
     def _hand_over(self) -> None:
         self._gathered = 0
-        self._under_way = bool(self._waiting)
-        if self._waiting:
-            self._groups.put(self._waiting[:_LARGEST_GROUP])
-            del self._waiting[:_LARGEST_GROUP]
+        group = self._waiting[:_LARGEST_GROUP]
+        del self._waiting[:_LARGEST_GROUP]
+        if self._pace > _QUICK:
+            self._groups.put(group)
+        else:
+            self._resolve(group, self._commit(group))
 
     def _run(self) -> None:
         while (group := self._groups.get()) is not None:
-            receipts: list[Receipt] | LogError
-            try:
-                receipts = self._log.commit([entry for entry, _ in group])
-            except LogError as error:
-                receipts = error
-            except Exception as error:
-                _logger.exception("writing a group of %d entries failed", len(group))
-                receipts = LogError(f"{self._log.path}: cannot write: {error!r}; nothing of this batch was stored")
+            receipts = self._commit(group)
             if not self._loop.is_closed():
                 self._loop.call_soon_threadsafe(self._resolve, group, receipts)
 
+    def _commit(self, group: list[_Waiting]) -> list[Receipt] | LogError:
+        start = time.perf_counter()
+        try:
+            return self._log.commit([entry for entry, _ in group])
+        except LogError as error:
+            return error
+        except Exception as error:
+            _logger.exception("writing a group of %d entries failed", len(group))
+            return LogError(f"{self._log.path}: cannot write: {error!r}; nothing of this batch was stored")
+        finally:
+            self._pace += (time.perf_counter() - start - self._pace) / 8
+
     def _resolve(self, group: list[_Waiting], receipts: list[Receipt] | LogError) -> None:
-        self._enough = min(_LARGEST_GROUP, (len(group) + len(self._waiting) + 1) // 2)
+        callers = len(group) + len(self._waiting)
+        self._enough = _LARGEST_GROUP if self._pace <= _QUICK else min(_LARGEST_GROUP, (callers + 1) // 2)
         self._under_way = bool(self._waiting)
         if self._waiting:
             self._loop.call_soon(self._gather)
