@@ -126,19 +126,24 @@ def new_titles(visits: Sequence[Visit], catalog: Catalog) -> str:
 
 
 def new_pictures(visits: Sequence[Visit], before: Catalog, after: Catalog, browsers: Browsers) -> str:
-    """How pictures fare that came in the middle: fair is the share of those places in which they are truly the best."""
-    new = {own[-1].id for own, old in zip(after.pictures, before.pictures, strict=True) if len(own) > len(old)}
-    titles = {picture.rpartition("/")[0] for picture in new}
+    """How pictures fare that came in the middle: fair is the share which the last pictures of other titles have, that
+    were there from the start. And in which share of those places they are truly the best."""
+    new = [len(own) > len(old) for own, old in zip(after.pictures, before.pictures, strict=True)]
     hits: list[tuple[int, int]] = []
+    others = np.zeros(2)
     best = 0
     for visit in visits[len(visits) // 2 :]:
-        if visit.variants["artwork"] == LEARNERS["artwork"]:
-            shown = [p for x, p in zip(visit.seen.titles, visit.seen.pictures, strict=True) if x in titles]
-            hits.append((sum(picture in new for picture in shown), len(shown)))
-            for title in (x for x in visit.seen.titles if x in titles):
-                own = [p.id for p in after.pictures[after.index[title]]]
-                best += max(own, key=lambda p, v=visit.viewer: browsers.appeal(v, p)) in new  # type: ignore[misc]
-    return reached(hits, best / max(sum(of for _, of in hits), 1), 100)[0]
+        if visit.variants["artwork"] != LEARNERS["artwork"]:
+            continue
+        shown = [(after.index[x], p) for x, p in zip(visit.seen.titles, visit.seen.pictures, strict=True)]
+        last = {row: after.pictures[row][-1].id for row, _ in shown}
+        hits.append((sum(p == last[row] for row, p in shown if new[row]), sum(new[row] for row, _ in shown)))
+        others += sum(p == last[row] for row, p in shown if not new[row]), sum(not new[row] for row, _ in shown)
+        for row in (row for row, _ in shown if new[row]):
+            appeal = [browsers.appeal(visit.viewer, p.id) for p in after.pictures[row]]
+            best += int(np.argmax(appeal)) == len(appeal) - 1
+    places = max(sum(of for _, of in hits), 1)
+    return f"{reached(hits, others[0] / max(others[1], 1), 100)[0]}, truly best in {best / places:.1%}"
 
 
 def simulate(seed: int, number: int, lifts: dict[str, list[tuple[float, float]]]) -> str:

@@ -83,7 +83,7 @@ def test_who_knows_the_viewers_makes_better_pages_in_every_layer(home: Any, brow
     browsers = Browsers(catalog, seed=1, ways=browsers.ways)
     plain = {"rows": "only", "titles": "only", "artwork": "only"}
     knowing = {layer: Knowing(layer, browsers) for layer in plain}
-    arms = {"plain": plain, "best": knowing, **{layer: {**plain, layer: knowing[layer]} for layer in plain}}
+    arms = {"plain": plain, "best": knowing, **{layer: {**knowing, layer: "only"} for layer in plain}}
     bounds = [live.bounds for live in composer.engine.live.values()]
     policies = [live.policies for live in composer.engine.live.values()]
     visits = browse(composer, browsers, 150, Course(arms=arms, learn_every=1000))
@@ -92,9 +92,9 @@ def test_who_knows_the_viewers_makes_better_pages_in_every_layer(home: Any, brow
     assert all(visit.arms["plain"] == visit.seen for visit in visits)
     worth = {arm: np.array([visit.arms[arm].expected for visit in visits]) for arm in arms}
     for layer in plain:
-        gain = worth[layer] - worth["plain"]
-        assert gain.mean() > 2 * gain.std() / len(gain) ** 0.5
-    assert worth["best"].mean() > max(worth[layer].mean() for layer in plain)
+        gain = worth["best"] - worth[layer]
+        assert gain.mean() > 4 * gain.std() / len(gain) ** 0.5
+    assert worth["plain"].mean() < min(worth[layer].mean() for layer in plain)
 
 
 def test_the_best_known_order_of_a_row_is_within_a_trifle_of_the_best_of_all_orders(
@@ -124,8 +124,8 @@ def test_a_catalogue_that_changes_on_the_way_is_taken_over(home: Any, browsers: 
     composer = Composer(home.file(), home.composer().engine, before)
     visits = browse(composer, browsers, 60, Course(catalogues={30: home.catalog()}, signals_every=10))
     early, late = ({p for v in part for p in v.seen.pictures} for part in (visits[:30], visits[30:]))
-    assert all(picture.endswith("warm") for picture in early)
-    assert any(picture.endswith("dark") for picture in late)
+    assert all(picture and picture.endswith("warm") for picture in early)
+    assert any(picture and picture.endswith("dark") for picture in late)
 
 
 def test_what_viewers_look_for_follows_popularity_and_taste(home: Any, browsers: Browsers) -> None:
