@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import threading
 from datetime import UTC, datetime
 from pathlib import Path
@@ -247,6 +248,34 @@ def test_whoever_opens_the_face_at_any_moment_sees_decisions_and_rewards_of_one_
     stop.set()
     reader.join()
     assert odd == []
+
+
+def test_a_folder_that_was_moved_or_copied_is_read_where_it_is(tmp_path: Path) -> None:
+    home, other = tmp_path / "it's 100% home", tmp_path / "o'clock"
+    lake = Lake(home)
+    publish(lake, [decision(1)], [RewardEvent(decision_id="d1", event_id="e", event="play", at=NOW)])
+    lake.face([experiment()], NOW)
+    everything = [
+        'SELECT decision_id, "at" FROM decisions',
+        "SELECT event FROM rewards",
+        "FROM placements",
+        "FROM units",
+        'FROM earned."home"',
+        "FROM feedback",
+        "SELECT key FROM experiments",
+        "SELECT metric FROM metrics",
+    ]
+    before = [rows(home, query) for query in everything]
+    assert all(before)
+    shutil.copytree(home, other)
+    publish(lake, [decision(2)], after=1)
+    lake.compact()
+    lake.face([experiment()], NOW)
+    assert [rows(other, query) for query in everything] == before
+    shutil.rmtree(home)
+    assert [rows(other, query) for query in everything] == before
+    Lake(other).face([experiment()], NOW)  # the next publication
+    assert [rows(other, query) for query in everything] == before
 
 
 def test_what_a_killed_writer_left_behind_does_no_harm(tmp_path: Path) -> None:

@@ -6,12 +6,18 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from topbill.engine import DecideRequest, Engine
 from topbill.errors import LogError
 from topbill.keeper.main import Keeper, keep
-from topbill.lake import Trouble
+from topbill.lake import FACE, Trouble, sql
+from topbill.log.sqlite import SqliteLog
+from topbill.records import RewardEvent
+from topbill.report import load
 from topbill.report.reading import listed, troubles
+from topbill.spec import load_all
 
 
 @pytest.fixture
@@ -102,3 +108,29 @@ def test_a_keeper_does_not_touch_a_data_folder_that_was_put_in_the_place_of_its_
     data.rmdir()
     aside.rename(data)
     keeper.step()
+
+
+def test_an_experiment_whose_file_was_removed_is_still_reported(keeper: Keeper, folder: Path, tmp_path: Path) -> None:
+    data, file = tmp_path / "data", folder / "art.yaml"
+    text = file.read_text()
+    (folder / "other.yaml").write_text(text.replace("experiment: art", "experiment: other"))
+    (folder / "unseen.yaml").write_text(text.replace("experiment: art", "experiment: unseen"))
+    keeper.step()
+    log = SqliteLog(data / "log.sqlite")
+    for experiment in load_all([folder]):
+        log.revise(experiment.key, experiment.fingerprint, "tests", msgspec.json.encode(experiment.raw).decode())
+    decided = [Engine(load_all([folder])).decide(DecideRequest(experiment="art", unit=f"u{i}")) for i in range(50)]
+    log.append(decided, [RewardEvent(decision_id=decided[0].decision_id, event_id="e", event="play")])
+    log.close()
+    file.unlink()
+    (folder / "unseen.yaml").unlink()
+    keeper.step()
+    assert [(line.key, line.status) for line in listed(data)] == [("other", "running"), ("art", "removed")]
+    report = load("art", data)
+    assert (report.status, report.decisions, report.health.reward_events) == ("removed", 50, 1)
+    assert report.ab is not None
+    (row,) = sql(data / FACE, "SELECT count(*) n, sum(objective) o FROM feedback WHERE experiment = 'art'").to_pylist()
+    assert (row["n"], row["o"] > 0.0) == (50, True)
+    file.write_text(text)
+    keeper.step()
+    assert {line.key: line.status for line in listed(data)} == {"art": "running", "other": "running"}

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Protocol
 
+from topbill.errors import SpecError
 from topbill.lake import Lake, Trouble
 from topbill.lake.tables import Origin, decision_rows, reward_rows
 from topbill.log.store import Revision
 from topbill.records import Decision, RewardEvent
-from topbill.spec import Experiment
+from topbill.spec import Experiment, from_raw
 
+_logger = logging.getLogger("topbill")
 BATCH = 20_000
 """Rows of the log per Delta commit: some 40 MB in memory."""
 MINOR, MAJOR = 30, 1_800
@@ -59,6 +63,7 @@ class Publisher:
         self._compactor = ThreadPoolExecutor(1, "compactor")
         self._compaction: Future[int] | None = None
         self._recent: dict[str, Decision | None] = {}
+        self._once: dict[Revision, Experiment | None] = {}
 
     def step(self) -> int:
         """Publish all that is committed, show it, and tidy up; returns how many rows went to the lake.
@@ -69,9 +74,27 @@ class Publisher:
         published = self._publish()
         self._compact()
         experiments = self._experiments()
-        self._lake.face(experiments, barrier, self._log.revisions(), self._troubles())
+        revisions = self._log.revisions()
+        removed = self._removed({e.key for e in experiments}, revisions)
+        self._lake.face(
+            [*experiments, *removed], barrier, revisions, self._troubles(), {experiment.key for experiment in removed}
+        )
         self._forget(experiments, barrier)
         return published
+
+    def _removed(self, known: set[str], revisions: Sequence[Revision]) -> list[Experiment]:
+        """Experiments without a file that decided something once, as their last file said: they are still reported."""
+        newest = {revision.experiment: revision for revision in revisions if revision.experiment not in known}
+        if not newest:
+            return []
+        found = []
+        for key in sorted(newest.keys() & self._lake.experiments()):
+            revision = newest[key]
+            if revision not in self._once:
+                self._once[revision] = _as_it_was(revision)
+            if (experiment := self._once[revision]) is not None:
+                found.append(experiment)
+        return found
 
     def _compact(self) -> None:
         """Start a compaction when one is due, in a thread: publishing and learning go on meanwhile."""
@@ -127,3 +150,12 @@ class Publisher:
         for _ in range(CHUNKS):
             if self._log.forget(through, self._lake.position("rewards"), older) == 0:
                 return
+
+
+def _as_it_was(revision: Revision) -> Experiment | None:
+    """The experiment of the audit; None where this version can't read it any more, which is said."""
+    try:
+        return from_raw(json.loads(revision.spec), f"{revision.experiment} (removed)")
+    except SpecError as error:
+        _logger.warning("%s has no file and is no longer reported: %s", revision.experiment, error)
+        return None

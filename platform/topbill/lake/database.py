@@ -14,11 +14,18 @@ FACE = "topbill.duckdb"
 """The face's file name inside a data folder."""
 Connection: TypeAlias = duckdb.DuckDBPyConnection
 Error: TypeAlias = duckdb.Error
+_SAYS_WHERE = """SELECT 1 FROM duckdb_columns()
+WHERE database_name = 'lake' AND table_name = 'published' AND column_name = 'files'"""
+_TABLES = "SELECT table_name FROM duckdb_tables() WHERE database_name = 'lake'"
+_VIEWS = """SELECT sql FROM duckdb_views() WHERE database_name = 'lake' AND NOT internal
+ORDER BY view_name = 'feedback' AND schema_name = 'main', schema_name <> 'main', view_name"""
+"""Every view after those that it reads: feedback reads those of schema earned, they read the others."""
 
 
 def connect(path: Path | str | None = None, *, memory_limit: str = "4GB", threads: int | None = None) -> Connection:
     """A DuckDB connection: in memory, or read-only on the face at `path`. Times are UTC.
 
+    A data folder that was moved or copied since is read where it is now.
     Any number of processes may hold the file open. The keeper replaces it rather than changing it, so a connection
     keeps showing the state of the moment it was opened at: connect anew for a newer one. `cursor()` starts outside
     the face; use another `connect` per thread.
@@ -42,10 +49,33 @@ def connect(path: Path | str | None = None, *, memory_limit: str = "4GB", thread
         # old content for as long as anybody in the process still holds it.
         connection.execute(f"ATTACH {quoted(str(path))} AS lake (READ_ONLY)")
         connection.execute("USE lake")
+        _follow_moved(connection, files_of(Path(path)))
     except duckdb.Error as error:
         connection.close()
         raise LogError(f"{path}: cannot be opened: {error}; expected a file written by `topbill keep`") from error
     return connection
+
+
+def files_of(face: Path) -> str:
+    """The folder in which the files lie that a face's views read."""
+    return str((face.parent / "lake").resolve())
+
+
+def _follow_moved(connection: Connection, files: str) -> None:
+    """The views name their files by full paths. Where those are of another place, read through copies of the views that
+    name `files`."""
+    if not connection.execute(_SAYS_WHERE).fetchone():
+        return  # a face of an earlier version
+    (before,) = connection.execute("SELECT files FROM published").fetchall()[0]
+    if before == files:
+        return
+    tables, views = connection.execute(_TABLES).fetchall(), connection.execute(_VIEWS).fetchall()
+    connection.execute("USE memory")
+    connection.execute("CREATE SCHEMA earned")
+    for (table,) in tables:
+        connection.execute(f"CREATE VIEW {identifier(table)} AS FROM lake.{identifier(table)}")
+    for (view,) in views:
+        connection.execute(view.replace(quoted(f"{before}/")[:-1], quoted(f"{files}/")[:-1]))
 
 
 def sql(path: Path | str, query: str, *, memory_limit: str = "4GB") -> pa.Table:
@@ -88,7 +118,6 @@ def identifier(text: str) -> str:
 
 def _confine(connection: Connection, path: Path) -> None:
     """Let the connection read the lake beside the face and nothing else, and lock that."""
-    folder = str(path.resolve().parent / "lake") + "/"
-    connection.execute(f"SET allowed_directories = [{quoted(folder)}]")
+    connection.execute(f"SET allowed_directories = [{quoted(files_of(path) + '/')}]")
     connection.execute("SET enable_external_access = false")
     connection.execute("SET lock_configuration = true")

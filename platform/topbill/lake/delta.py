@@ -16,10 +16,17 @@ def is_table(folder: Path) -> bool:
     return (folder / "_delta_log").is_dir()
 
 
+def files_of(table: DeltaTable, folder: Path) -> list[str]:
+    """The paths of the Parquet files that make up the table in `folder`. Delta names them with the folder written as in
+    a URL (a space is %20), which is no path."""
+    root = table.table_uri.removeprefix("file://").rstrip("/")
+    return sorted(str(folder) + uri.removeprefix("file://").removeprefix(root) for uri in table.file_uris())
+
+
 def relation(folder: Path) -> str:
     """SQL that reads the table's newest version, what was deleted from it left out. Raises LogError."""
     try:
-        files = DeltaTable(str(folder)).file_uris()
+        files = files_of(DeltaTable(str(folder)), folder)
     except (OSError, DeltaError) as error:
         raise LogError(f"{folder}: cannot be opened: {error}; expected a Delta table") from error
     if not files:

@@ -8,7 +8,7 @@ It is written under another name and renamed into place, so that a reader sees o
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
@@ -17,7 +17,7 @@ import duckdb
 import msgspec
 
 from topbill.errors import LogError
-from topbill.lake.database import identifier, quoted
+from topbill.lake.database import files_of, identifier, quoted
 from topbill.spec import Experiment, Metric
 
 DECISIONS = {
@@ -72,7 +72,7 @@ CREATE TABLE variants (experiment VARCHAR, variant VARCHAR, policy VARCHAR, shar
 CREATE TABLE metrics (experiment VARCHAR, metric VARCHAR, event VARCHAR, kind VARCHAR, window_seconds DOUBLE,
     cap DOUBLE, weight DOUBLE, better VARCHAR, worse_by_at_most DOUBLE);
 CREATE TABLE revisions (experiment VARCHAR, revision VARCHAR, "at" TIMESTAMP, who VARCHAR, spec JSON);
-CREATE TABLE published ("at" TIMESTAMP, decisions_version BIGINT, rewards_version BIGINT);
+CREATE TABLE published ("at" TIMESTAMP, decisions_version BIGINT, rewards_version BIGINT, files VARCHAR);
 CREATE TABLE troubles (kind VARCHAR, subject VARCHAR, path VARCHAR, message VARCHAR);
 CREATE SCHEMA earned;
 """
@@ -123,8 +123,10 @@ def write(
     at: int,
     revisions: Sequence[Revision],
     troubles: Sequence[Trouble] = (),
+    removed: Collection[str] = (),
 ) -> None:
     """Write the face over `tables` (`decisions` and `rewards`) as of `at` µs, replacing the old one.
+    `removed`: keys of those experiments that have no file any more.
 
     Raises LogError where that fails; the old face is then still there.
     """
@@ -144,11 +146,11 @@ def write(
             for experiment in experiments:
                 connection.execute(_earned_view(experiment))
             connection.execute(_feedback_view(experiments, at))
-            _fill(connection, experiments, revisions)
+            _fill(connection, experiments, revisions, removed)
             _insert(connection, "troubles", troubles)
             connection.execute(
-                "INSERT INTO published VALUES (make_timestamp(?), ?, ?)",
-                [at, tables["decisions"].version, tables["rewards"].version],
+                "INSERT INTO published VALUES (make_timestamp(?), ?, ?, ?)",
+                [at, tables["decisions"].version, tables["rewards"].version, files_of(path)],
             )
             connection.execute("COMMIT")
         os.replace(fresh, path)
@@ -243,13 +245,17 @@ def _feedback_view(experiments: Sequence[Experiment], at: int) -> str:
 
 
 def _fill(
-    connection: duckdb.DuckDBPyConnection, experiments: Sequence[Experiment], revisions: Sequence[Revision]
+    connection: duckdb.DuckDBPyConnection,
+    experiments: Sequence[Experiment],
+    revisions: Sequence[Revision],
+    removed: Collection[str],
 ) -> None:
     """The small tables: what the experiment files say, and the audit."""
     since = {(r.experiment, r.revision): r.at for r in reversed(revisions)}
     files = [
         (
-            *(e.key, e.fingerprint, e.title, e.owner, e.hypothesis, e.surface, e.status, e.unit),
+            *(e.key, e.fingerprint, e.title, e.owner, e.hypothesis, e.surface),
+            *("removed" if e.key in removed else e.status, e.unit),
             *(e.slots, e.traffic, e.holdout, _moment(since.get((e.key, e.fingerprint)))),
             msgspec.json.encode(e.raw).decode(),
         )

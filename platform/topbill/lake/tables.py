@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -14,6 +14,7 @@ from msgspec.structs import asdict
 from topbill.errors import LogError
 from topbill.lake import face
 from topbill.lake.database import FACE
+from topbill.lake.delta import files_of
 from topbill.records import NULL, Decision, RewardEvent
 from topbill.spec import Experiment
 
@@ -182,20 +183,20 @@ class Lake:
         self.folder = folder
         self.face_path = folder / FACE
         self._keep_hours = keep_hours
-        self._tables = {name: self._open(name) for name in SCHEMAS}
+        self._folders = {name: (folder / "lake" / name).resolve() for name in SCHEMAS}
+        self._tables = {name: self._open(where, SCHEMAS[name]) for name, where in self._folders.items()}
 
-    def _open(self, name: str) -> DeltaTable:
-        where = (self.folder / "lake" / name).resolve()
+    def _open(self, where: Path, schema: pa.Schema) -> DeltaTable:
         try:
             where.mkdir(parents=True, exist_ok=True)
             table = DeltaTable.create(
                 str(where),
-                schema=SCHEMAS[name],
+                schema=schema,
                 mode="ignore",
                 partition_by=["experiment"],
                 configuration=_SETTINGS,
             )
-            _widen(table, SCHEMAS[name])
+            _widen(table, schema)
             return table
         except (OSError, DeltaError) as error:
             raise LogError(f"{where}: cannot be opened: {error}; expected a Delta table or an empty folder") from error
@@ -230,23 +231,30 @@ class Lake:
         Returns how many files were merged. May run in a thread beside appends: Delta lets both commit.
         """
         merged = 0
-        for table in self._tables.values():
+        for where in self._folders.values():
             try:
-                own = DeltaTable(table.table_uri)
+                own = DeltaTable(str(where))
                 done = own.optimize.compact(target_size=_TIERS[thorough], writer_properties=_WRITER)
                 merged += int(done["numFilesRemoved"])
                 if thorough:
                     own.vacuum(self._keep_hours, dry_run=False, enforce_retention_duration=False)
             except (OSError, DeltaError) as error:
-                raise LogError(f"{table.table_uri}: cannot be compacted: {error}") from error
+                raise LogError(f"{where}: cannot be compacted: {error}") from error
         return merged
+
+    def experiments(self) -> set[str]:
+        """The keys of all experiments that have a decision in the lake."""
+        try:
+            return {part["experiment"] for part in self._tables["decisions"].partitions()}
+        except (OSError, DeltaError) as error:
+            raise LogError(f"{self._folders['decisions']}: cannot be read: {error}") from error
 
     def files(self, name: str) -> list[str]:
         """The absolute paths of the Parquet files that make up the table now."""
         table = self._tables[name]
         try:
             table.update_incremental()
-            return sorted(uri.removeprefix("file://") for uri in table.file_uris())
+            return files_of(table, self._folders[name])
         except (OSError, DeltaError) as error:
             raise LogError(f"{table.table_uri}: cannot be read: {error}") from error
 
@@ -256,16 +264,18 @@ class Lake:
         at: int,
         revisions: Iterable[face.Revision] = (),
         troubles: Iterable[face.Trouble] = (),
+        removed: Collection[str] = (),
     ) -> None:
         """Write a new face pinned to the tables as they are now, and rename it into place.
 
         `at` (µs since the epoch): every log row stamped up to then is in the tables; what is mature is judged by it.
+        `removed`: keys of those `experiments` that have no file any more.
         """
         tables = {
             name: face.Table(self.files(name), table.version(), _WIDENED in table.metadata().configuration)
             for name, table in self._tables.items()
         }
-        face.write(self.face_path, tables, list(experiments), at, list(revisions), list(troubles))
+        face.write(self.face_path, tables, list(experiments), at, list(revisions), list(troubles), removed)
 
 
 def _widen(table: DeltaTable, schema: pa.Schema) -> None:
