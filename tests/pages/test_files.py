@@ -52,3 +52,21 @@ def test_features_that_a_page_cannot_fill_are_named(home: Any) -> None:
     file.write_text(file.read_text().replace("new: {type: flag}", "colour: {type: flag}"))
     with pytest.raises(SpecError, match=r"action feature colour.*expected those that pages fill: decade"):
         home.file()
+
+
+def test_page_files_are_found_like_experiment_files(home: Any) -> None:
+    folder = home.folder
+    (folder / "pages" / "._home.yaml").write_bytes(b"\x00\x05\x16\x07")
+    (folder / "pages" / ".#home.yaml").symlink_to("somebody@host.1")
+    (folder / "pages" / "home" / ".#titles.yaml").symlink_to("somebody@host.1")
+    (folder / "pages" / "home.yaml").rename(folder / "pages" / "home.yml")
+    experiments = spec.load_all(pages.sources(folder))
+    assert [page.key for page in pages.load_all(folder, experiments)] == ["home"]
+    assert [path.name for path, _ in pages.validate(folder, experiments)] == ["home.yml"]
+
+
+def test_two_pages_of_one_key_are_refused(home: Any) -> None:
+    folder = home.folder / "pages"
+    (folder / "zz.yaml").write_text((folder / "home.yaml").read_text())
+    with pytest.raises(SpecError, match=r"zz\.yaml: page: got 'home'; expected a key of its own: home\.yaml has"):
+        pages.load_all(home.folder, spec.load_all(pages.sources(home.folder)))

@@ -17,7 +17,7 @@ from topbill.catalog import Catalog
 from topbill.errors import BadData, NotFound, Problem, SpecError
 from topbill.pages.features import PICTURE_FEATURES, TITLE_FEATURES
 from topbill.rules import RULE, House, Rules, build
-from topbill.spec import Experiment
+from topbill.spec import Experiment, yaml_in
 from topbill.spec.forms import BAD, At, Choice, Duration, Id, Name, Number, Said, Text, listed, nearest
 from topbill.spec.plain import MAX_BYTES, parse
 from topbill.spec.sections import Key, ListOf, MapOf, Section
@@ -104,37 +104,49 @@ class PageFile:
 
 def sources(experiments: Path) -> list[Path]:
     """The experiments' folder, and the folders of the pages' own experiments: what `spec.load_all` is to load."""
-    own = [folder for folder in sorted(experiments.glob("pages/*")) if any(folder.glob("*.yaml"))]
-    return own if own and not any(experiments.glob("*.y*ml")) else [experiments, *own]
+    own = [folder for folder in sorted(experiments.glob("pages/*/")) if yaml_in(folder)]
+    return own if own and not yaml_in(experiments) else [experiments, *own]
 
 
 def load_all(experiments: Path, known: Sequence[Experiment]) -> list[PageFile]:
     """Every page file of an experiments' folder. Raises SpecError with every problem of every file."""
-    pages: list[PageFile] = []
-    problems: list[Problem] = []
-    for path in sorted(experiments.glob("pages/*.yaml")):
-        try:
-            pages.append(load(path, known))
-        except SpecError as error:
-            problems += error.problems
+    verdicts = _verdicts(experiments, known)
+    problems = [problem for _, found in verdicts if isinstance(found, SpecError) for problem in found.problems]
     if problems:
         raise SpecError(problems)
-    return pages
+    return [found for _, found in verdicts if isinstance(found, PageFile)]
 
 
 def validate(experiments: Path, known: Sequence[Experiment]) -> list[tuple[Path, PageFile | SpecError]]:
     """Every page file of an experiments' folder, checked with its catalogue too, or all that is wrong with it."""
+    return [(path, _with_catalogue(path, found)) for path, found in _verdicts(experiments, known)]
+
+
+def _with_catalogue(path: Path, found: PageFile | SpecError) -> PageFile | SpecError:
+    if isinstance(found, SpecError):
+        return found
+    try:
+        House(found.rules, Catalog.read(found.catalogue, found.table)).check(path.name)
+    except SpecError as error:
+        return error
+    except (BadData, NotFound) as error:
+        return SpecError([Problem(path.name, "catalogue", str(error), "a catalogue that can be read")])
+    return found
+
+
+def _verdicts(experiments: Path, known: Sequence[Experiment]) -> list[tuple[Path, PageFile | SpecError]]:
+    """Each page file with its page, or with what is wrong with it, alone or beside the others."""
     found: list[tuple[Path, PageFile | SpecError]] = []
-    for path in sorted(experiments.glob("pages/*.yaml")):
+    owner: dict[str, str] = {}
+    for path in yaml_in(experiments / "pages"):
         try:
-            file = load(path, known)
-            House(file.rules, Catalog.read(file.catalogue, file.table)).check(path.name)
-            found.append((path, file))
+            page = load(path, known)
+            if (other := owner.setdefault(page.key, path.name)) != path.name:
+                expected = f"a key of its own: {other} has this one already"
+                raise SpecError([Problem(path.name, "page", repr(page.key), expected)])
+            found.append((path, page))
         except SpecError as error:
             found.append((path, error))
-        except (BadData, NotFound) as error:
-            problem = Problem(path.name, "catalogue", str(error), "a catalogue that can be read")
-            found.append((path, SpecError([problem])))
     return found
 
 

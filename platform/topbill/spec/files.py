@@ -73,12 +73,12 @@ def load_all(paths: Sequence[Path]) -> list[Experiment]:
 def _files(paths: Iterable[Path]) -> list[Path]:
     files: dict[Path, None] = {}
     for path in paths:
-        files.update(dict.fromkeys((_yaml_in(path) if path.is_dir() else []) or [path]))
+        files.update(dict.fromkeys((yaml_in(path) if path.is_dir() else []) or [path]))
     return list(files)
 
 
-def _yaml_in(folder: Path) -> list[Path]:
-    """The YAML files of a folder. Hidden ones are the locks and copies of editors and file systems."""
+def yaml_in(folder: Path) -> list[Path]:
+    """The YAML files of a folder, sorted. Hidden ones are the locks and copies of editors and file systems."""
     found = (*folder.glob("*.yaml"), *folder.glob("*.yml"))
     return sorted(path for path in found if not path.name.startswith("."))
 
@@ -86,8 +86,8 @@ def _yaml_in(folder: Path) -> list[Path]:
 def marks(folder: Path) -> dict[Path, tuple[int, int]]:
     """Time and size of every YAML file of an experiments' folder, its pages' too: another answer, another state."""
     held = {}
-    for place in (folder, *folder.glob("pages"), *folder.glob("pages/*/")):
-        for path in _yaml_in(place):
+    for place in (folder, folder / "pages", *folder.glob("pages/*/")):
+        for path in yaml_in(place):
             with suppress(OSError):  # gone since it was listed, or a link to nothing
                 stat = path.stat()
                 held[path] = (stat.st_mtime_ns, stat.st_size)
