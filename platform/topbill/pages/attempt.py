@@ -13,18 +13,17 @@ import numpy as np
 
 from topbill.candidates import Sight
 from topbill.catalog import Bools
-from topbill.engine import Live, Question
-from topbill.errors import BadRequest
+from topbill.engine import Question
 from topbill.pages.answers import LayerAnswer, PageAnswer, PageRequest, RowAnswer, Tile
-from topbill.records import NULL, Decision, Indices, Mask, Placement
-from topbill.rules import Counts, Filling, Turns
+from topbill.pages.layers import Layer, PinnedRows, refuse_unknown
+from topbill.records import NULL, Decision, Indices, Placement
+from topbill.rules import Filling, Turns
 
 if TYPE_CHECKING:
     from topbill.pages.compose import Composer
 
 _logger = logging.getLogger("topbill")
 _encode = msgspec.json.Encoder().encode
-_NONE: Counts = np.zeros(0, dtype=np.int64)
 
 
 @dataclass(frozen=True)
@@ -45,27 +44,6 @@ class Composed(msgspec.Struct, frozen=True):
     decisions: tuple[Decision, ...]
 
 
-class _Layer:
-    """One layer's experiment as the engine holds it now, with the page's context encoded for it."""
-
-    def __init__(self, live: Live, context: Mapping[str, Any]) -> None:
-        self.live = live
-        declared = {feature.name for feature in live.experiment.context}
-        own = {name: value for name, value in context.items() if name in declared}
-        self.x = live.encoder.encode(own)
-        self.context = msgspec.Raw(_encode(own))
-        self.log_propensity = 0.0
-        self.variant: str | None = None
-        self.failed = False
-
-    def note(self, decision: Decision) -> Decision:
-        """Add what was chosen to the layer's account."""
-        self.log_propensity += sum(math.log(placed.propensity) for placed in decision.slate)
-        self.variant = decision.variant
-        self.failed |= decision.reason == "fallback"
-        return decision
-
-
 class Attempt:
     """One page while it is composed."""
 
@@ -82,8 +60,8 @@ class Attempt:
         self.viewer, self.id, self.now = viewer, page_id, now
         self.start = self.engine.now()
         self.deadline = -math.inf if plain else self.start + self.file.budget_ms / 1e3
-        self.layers = {name: _Layer(self.engine.find(key), context) for name, key in self.file.layers.items()}
-        _refuse_unknown(context, self.layers.values())
+        self.layers = {name: Layer(self.engine.find(key), context) for name, key in self.file.layers.items()}
+        refuse_unknown(context, self.layers.values())
         self.fallbacks: list[str] = ["page"] if plain else []
         before = composer.house.before(viewer.region, viewer.age, now, viewer.tired)
         self.before = before
@@ -180,7 +158,7 @@ class Attempt:
             eligible=eligible,
             slots=file.rows,
             offered=NULL,
-            rules=(lambda: _PinnedRows(eligible, file.rows, pins)) if pins else None,
+            rules=(lambda: PinnedRows(eligible, file.rows, pins)) if pins else None,
         )
 
     def _pins(self, row: str) -> dict[int, int]:
@@ -295,28 +273,6 @@ class Attempt:
         return {rule: count for rule, count in counts.items() if count}
 
 
-class _PinnedRows:
-    """Rows with the editors' pins (`slates.Allowed`), over the rows of the experiment that are `eligible`."""
-
-    def __init__(self, eligible: Indices, slots: int, pins: Mapping[int, int]) -> None:
-        self._eligible = eligible
-        place = {row: i for i, row in enumerate(eligible.tolist())}
-        groups = np.zeros((len(eligible), 0), dtype=bool)
-        self._filling = Filling(
-            groups, [()] * len(eligible), (), slots, left=_NONE, pins={k: place[row] for k, row in pins.items()}
-        )
-        self._place = place
-
-    @property
-    def masks(self) -> tuple[Mask, ...]:
-        """What the pins did."""
-        return self._filling.masks
-
-    def rows(self, position: int, placed: Sequence[int]) -> Indices:
-        """The rows that may stand at `position`."""
-        return self._eligible[self._filling.rows(position, [self._place[row] for row in placed])]
-
-
 def _facts(request: PageRequest, viewer: Viewer) -> dict[str, Any]:
     """What the page's own decision says of the viewer: enough to tell later what the rules removed."""
     return {
@@ -328,12 +284,3 @@ def _facts(request: PageRequest, viewer: Viewer) -> dict[str, Any]:
         "watched": len(viewer.watched),
         "tired": sorted(viewer.tired),
     }
-
-
-def _refuse_unknown(context: Mapping[str, Any], layers: Any) -> None:
-    declared = {feature.name for layer in layers for feature in layer.live.experiment.context}
-    for name in context:
-        if name not in declared:
-            raise BadRequest(
-                f"$.context.{name[:64]}", f"no layer declares it; expected one of {', '.join(sorted(declared))}"
-            )

@@ -1,0 +1,102 @@
+"""The rules compiled for one catalogue: what a viewer may see at all, and what caps and pins a page begins with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from topbill.catalog import Bools, Catalog
+from topbill.errors import Problem, SpecError
+from topbill.rules.form import Cap, Rules
+from topbill.spec.forms import nearest
+
+Counts = NDArray[np.int64]
+_FREE = 1_000_000
+
+
+class House:
+    """Rules compiled for one catalogue: `groups` (T × C) says which caps each title falls under, `members` lists
+    them."""
+
+    def __init__(self, rules: Rules, catalog: Catalog) -> None:
+        self.rules, self.catalog = rules, catalog
+        self.blocked: Bools = catalog.genre(rules.blocked_genres)
+        self.blocked[[catalog.index[title] for title in rules.blocked if title in catalog.index]] = True
+        self.pins = {
+            row: {k: catalog.index[title] for k, title in sorted(held.items()) if title in catalog.index}
+            for row, held in rules.pins.items()
+        }
+        columns: list[Bools] = []
+        self.names: list[str] = []
+        self.caps: list[Cap] = []
+        for cap in rules.caps:
+            for name, column in _members(cap, catalog):
+                columns.append(column)
+                self.names.append(f"at most {cap.count} {name} a {cap.per}")
+                self.caps.append(cap)
+        self.groups: Bools = np.stack(columns, axis=1) if columns else np.zeros((len(catalog), 0), dtype=bool)
+        self.limits: Counts = np.array([cap.count for cap in self.caps], dtype=np.int64)
+        self.members: list[list[int]] = [[] for _ in range(len(catalog))]
+        for title, group in zip(*(found.tolist() for found in self.groups.nonzero()), strict=True):
+            self.members[title].append(group)
+        self._of_page = np.array([cap.per == "page" for cap in self.caps], dtype=bool)
+        self._exempt: dict[str, Bools] = {}
+
+    def check(self, file: str) -> None:
+        """Raises SpecError for pins and blocks of titles that the catalogue doesn't have, and pins beyond a cap."""
+        catalog = self.catalog
+        problems: list[Problem] = []
+        pinned = [title for held in self.rules.pins.values() for title in held.values()]
+        problems += [
+            Problem(file, "rules", repr(title), "a title of the catalogue", nearest(title, catalog.ids))
+            for title in sorted({*self.rules.blocked, *pinned} - catalog.index.keys())
+        ]
+        for row, held in self.pins.items():
+            for name, left in zip(self.names, self._after(row, held), strict=True):
+                if left < 0:
+                    problems.append(Problem(file, "rules", f"pins in row {row}", name, "pin fewer, or raise the cap"))
+        everywhere = [title for held in self.pins.values() for title in held.values()]
+        over = (self.page_left() - self.groups[everywhere].sum(axis=0)) < 0
+        problems += [
+            Problem(file, "rules", "pins of the page", name, "pin fewer, or raise the cap")
+            for name, found in zip(self.names, over.tolist(), strict=True)
+            if found
+        ]
+        if problems:
+            raise SpecError(problems)
+
+    def _after(self, row: str, held: Mapping[int, int]) -> Counts:
+        """(C,) what a row's caps still take beside its pins."""
+        left = self.row_left(row, np.full_like(self.limits, _FREE))
+        return np.asarray(left - self.groups[list(held.values())].sum(axis=0))
+
+    def before(self, region: str, age: int, now: float, tired: Iterable[int]) -> dict[str, Bools]:
+        """(T,) each: what a rule lets through for this viewer wherever it stands."""
+        rested = np.ones(len(self.catalog), dtype=bool)
+        rested[list(tired)] = False
+        return {**self.catalog.legal(region, age, now), "block": ~self.blocked, "fatigue": rested}
+
+    def page_left(self) -> Counts:
+        """(C,) how many of each cap an empty page still takes; those of a row are free here."""
+        return np.where(self._of_page, self.limits, _FREE)
+
+    def row_left(self, row: str, page_left: Counts) -> Counts:
+        """(C,) how many of each cap this row still takes."""
+        exempt = self._exempt.get(row)
+        if exempt is None:
+            exempt = self._exempt[row] = np.array([row in cap.exempt for cap in self.caps], dtype=bool)
+        return np.where(exempt, _FREE, np.where(self._of_page, page_left, self.limits))
+
+
+def _members(cap: Cap, catalog: Catalog) -> Iterable[tuple[str, Bools]]:
+    """The groups a cap counts: name and (T,) members."""
+    if cap.of == "genre":
+        for j, name in enumerate(catalog.genre_names):
+            if cap.value in ("", name):
+                yield name, catalog.genres[:, j]
+    else:
+        for code, name in enumerate(catalog.franchise_names):
+            if cap.value in ("", name):
+                yield name, catalog.franchise == code
