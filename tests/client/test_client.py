@@ -19,7 +19,7 @@ from topbill.client import AsyncClient, Choice, Client, Item
 from topbill.client.testing import FakeService
 from topbill.client.wire import Breaker, Remaining, backoff
 from topbill.errors import BadRequest, Conflict, NotFound, Unavailable
-from topbill.service import hot
+from topbill.service import bodies
 from topbill.supervise import free_port
 
 ORDERS = {"home": ["a", "b", "c"]}
@@ -263,4 +263,4 @@ def test_the_fake_refuses_what_the_service_refuses(fake: FakeService) -> None:
     with httpx.Client(transport=fake, base_url="http://fake") as http:
         answer = http.post("/v1/decide", json={"experiment": "home", "colour": "red"})
     assert answer.status_code == 422
-    assert msgspec.json.decode(answer.content, type=hot.ProblemAnswer).error.code == "invalid"
+    assert msgspec.json.decode(answer.content, type=bodies.ProblemAnswer).error.code == "invalid"

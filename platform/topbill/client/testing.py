@@ -21,7 +21,7 @@ import msgspec
 from topbill.engine import Answer, AnswerItem, DecideRequest, OfferedAction, at_path, new_id
 from topbill.errors import BadRequest
 from topbill.records import NULL
-from topbill.service.hot import RewardAnswer, RewardBatch, RewardBatchAnswer, RewardRequest, problem
+from topbill.service.bodies import RewardAnswer, RewardBatch, RewardBatchAnswer, RewardRequest, problem
 
 
 class FakeService(httpx.BaseTransport, httpx.AsyncBaseTransport):

@@ -29,7 +29,8 @@ from topbill.errors import LogError, NotFound, Problem, SpecError, TopbillError
 from topbill.log.sqlite import SqliteLog
 from topbill.records import Decision
 from topbill.service import meters, openapi, personalizer_openapi
-from topbill.service.hot import Hot, Receive, Scope, Send, problem
+from topbill.service.bodies import problem
+from topbill.service.hot import Hot, Receive, Scope, Send
 from topbill.service.page import Desk
 from topbill.service.personalizer import Personalizer
 from topbill.service.writer import GroupWriter
@@ -72,7 +73,7 @@ def create_app(settings: Settings) -> Hot:
     hot.pages = Desk(settings.experiments, settings.data, hot.engine)
     hot.pages.reload(experiments)
     hot.add("/v1/page", pages.PageRequest, hot.pages.page)
-    hot.spread = hot.pages.spread
+    hot.rewards.spread = hot.pages.spread
     _add_routes(app, hot, settings)
     _add_error_handlers(app)
     plain = app.openapi
@@ -98,7 +99,8 @@ def _end_with(parent: BaseProcess) -> None:
 async def _lifespan(app: FastAPI, settings: Settings, hot: Hot) -> AsyncIterator[None]:
     hot.log = SqliteLog(settings.log_path)
     hot.writer = GroupWriter(settings.log_path, asyncio.get_running_loop())
-    hot.pages.log, hot.pages.writer = hot.log, hot.writer
+    for part in (hot.pages, hot.rewards):
+        part.log, part.writer = hot.log, hot.writer
     follower = app.state.follower = Follower(settings, hot.engine, hot.pages)
     follower.step()
     gc.freeze()  # what is loaded now stays: no collection has to walk through it again

@@ -8,15 +8,15 @@ import msgspec
 
 from topbill.engine import Answer, DecideRequest, OfferedAction
 from topbill.pages import PageAnswer, PageRequest
-from topbill.service import auth, hot
+from topbill.service import auth, bodies
 
 _TEMPLATE = "#/components/schemas/{name}"
 _ROUTES: tuple[tuple[str, str, type, type], ...] = (
     ("/v1/decide", "Decide what one viewer sees", DecideRequest, Answer),
-    ("/v1/decide/batch", "Decide for several viewers at once", hot.DecideBatch, hot.DecideBatchAnswer),
+    ("/v1/decide/batch", "Decide for several viewers at once", bodies.DecideBatch, bodies.DecideBatchAnswer),
     ("/v1/page", "A whole page: rows, titles, artwork", PageRequest, PageAnswer),
-    ("/v1/reward", "Tell what came of a decision", hot.RewardRequest, hot.RewardAnswer),
-    ("/v1/reward/batch", "Tell what came of several decisions", hot.RewardBatch, hot.RewardBatchAnswer),
+    ("/v1/reward", "Tell what came of a decision", bodies.RewardRequest, bodies.RewardAnswer),
+    ("/v1/reward/batch", "Tell what came of several decisions", bodies.RewardBatch, bodies.RewardBatchAnswer),
 )
 _REFUSALS = {
     400: "The body is not JSON",
@@ -31,7 +31,7 @@ _REFUSALS = {
 
 def extend(document: dict[str, Any]) -> dict[str, Any]:
     """Add the fast path's operations and schemas to FastAPI's document."""
-    kinds = [kind for route in _ROUTES for kind in route[2:]] + [hot.ProblemAnswer, OfferedAction]
+    kinds = [kind for route in _ROUTES for kind in route[2:]] + [bodies.ProblemAnswer, OfferedAction]
     _, schemas = msgspec.json.schema_components(kinds, ref_template=_TEMPLATE)
     request = schemas["DecideRequest"]["properties"]
     request["context"] = {"type": "object", "default": {}, "description": "Feature name to value, as the spec declares"}
@@ -61,12 +61,13 @@ def _plain_refusals(path: str) -> dict[str, Any]:
     told = {"401": _REFUSALS[401], "503": "The log can't be read now"}
     if "{" in path:
         told |= {"404": "Nothing of that name", "422": _REFUSALS[422]}
-    return {status: {"description": text, "content": _content(hot.ProblemAnswer)} for status, text in told.items()}
+    return {status: {"description": text, "content": _content(bodies.ProblemAnswer)} for status, text in told.items()}
 
 
 def _operation(path: str, summary: str, body: type, answer: type) -> dict[str, Any]:
     refusals = {
-        str(status): {"description": text, "content": _content(hot.ProblemAnswer)} for status, text in _REFUSALS.items()
+        str(status): {"description": text, "content": _content(bodies.ProblemAnswer)}
+        for status, text in _REFUSALS.items()
     }
     return {
         "tags": ["decide and reward"],

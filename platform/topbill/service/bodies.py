@@ -1,0 +1,83 @@
+"""What the fast path's requests and answers look like, beside those of the engine."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Literal
+
+import msgspec
+
+from topbill.engine import Answer, DecideRequest, Id
+
+LARGEST_BATCH = 1_000
+_encode = msgspec.json.Encoder().encode
+
+
+class DecideBatch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Several decisions, all stored together or none."""
+
+    decisions: Annotated[list[DecideRequest], msgspec.Meta(min_length=1, max_length=LARGEST_BATCH)]
+
+
+class DecideBatchAnswer(msgspec.Struct, frozen=True):
+    """The answers, in the order of the requests."""
+
+    decisions: list[Answer]
+
+
+Value = Annotated[float, msgspec.Meta(ge=-1e12, le=1e12)]
+"""Far from where sums of values and of their squares would overflow."""
+
+
+class RewardRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=False):
+    """A reward event of a decision, or of one item of its slate. `at` is when it happened (RFC 3339), if not now."""
+
+    decision_id: Id
+    event: Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
+    value: Value = 1.0
+    action: Id | None = None
+    position: Annotated[int, msgspec.Meta(ge=0, le=10_000)] | None = None
+    event_id: Id | None = None
+    at: datetime | None = None
+
+
+class RewardBatch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Several reward events, all stored together or none."""
+
+    rewards: Annotated[list[RewardRequest], msgspec.Meta(min_length=1, max_length=LARGEST_BATCH)]
+
+
+RewardStatus = Literal["stored", "duplicate", "unknown_decision"]
+
+
+class RewardAnswer(msgspec.Struct, frozen=True, gc=False):
+    """What became of an event: `stored`, a `duplicate` of one stored before, of an `unknown_decision` (not stored)."""
+
+    status: RewardStatus
+    decision_id: str
+    event_id: str | None
+
+
+class RewardBatchAnswer(msgspec.Struct, frozen=True):
+    """What became of each event, in the order in which they were sent."""
+
+    results: list[RewardAnswer]
+
+
+class Problem(msgspec.Struct, frozen=True):
+    """What is wrong with a request: a stable code, the path of the culprit, and a sentence."""
+
+    code: str
+    message: str
+    path: str | None = None
+
+
+class ProblemAnswer(msgspec.Struct, frozen=True):
+    """The body of every answer that isn't 2xx."""
+
+    error: Problem
+
+
+def problem(code: str, message: str, path: str | None = None) -> bytes:
+    """The body of a refusal."""
+    return _encode(ProblemAnswer(Problem(code, message, path)))
