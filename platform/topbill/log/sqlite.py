@@ -59,6 +59,7 @@ class SqliteLog(Store):
             ) from error
         self._files, self._head = Place(path, *self._journal.paths), Place(self._journal.path)
         self._decisions: dict[str, Decision]
+        self._bodies: dict[str, tuple[int, bytes]]  # of those that other handles wrote, until somebody asks for one
         self._events: set[tuple[str, str]]
         self._place: tuple[int, int]
         self._heed(0)
@@ -117,17 +118,22 @@ class SqliteLog(Store):
             self._heed(generation)
         if index and self._place[1] != end:
             for frame in self._journal.read(self._place[1], end):
-                for decision_id, _, body in frame.rows.decisions:
-                    self._decisions[decision_id] = _stamped_decision(frame.at, body)
+                self._bodies.update((row[0], (frame.at, row[2])) for row in frame.rows.decisions)
                 self._events.update((event[0], event[1]) for event in frame.rows.events)
             self._place = (generation, end)
 
     def _heed(self, generation: int) -> None:
-        self._decisions, self._events, self._place = {}, set(), (generation, 0)
+        self._decisions, self._bodies, self._events, self._place = {}, {}, set(), (generation, 0)
+
+    def _noted(self, decision_id: str) -> Decision | None:
+        """What is known of it without the tables."""
+        if decision_id in self._bodies:
+            self._decisions[decision_id] = _stamped_decision(*self._bodies.pop(decision_id))
+        return self._decisions.get(decision_id)
 
     def _look_up(self, decision_ids: set[str], event_keys: set[tuple[str, str]]) -> None:
         """Note which of these the tables hold."""
-        for chunk in _chunks(sorted(decision_ids - self._decisions.keys())):
+        for chunk in _chunks(sorted(i for i in decision_ids if self._noted(i) is None)):
             marks = ",".join("?" * len(chunk))
             query = f"SELECT at, body FROM decisions WHERE decision_id IN ({marks})"  # noqa: S608 (placeholders only)
             for at, body in self._ask(query, chunk):
@@ -141,13 +147,16 @@ class SqliteLog(Store):
 
     def decision(self, decision_id: str) -> Decision | None:
         """The stored decision of that id, or None."""
-        if self._place[0] != self._journal.position[0]:
-            self._heed(self._journal.position[0])
-        held = self._decisions.get(decision_id) or self._drained_decision(decision_id)
-        if held is None and not self._journal.empty:
+        generation = self._journal.position[0]
+        if self._place[0] != generation:
+            self._heed(generation)
+        held = self._noted(decision_id) or self._drained_decision(decision_id)
+        if held is None and self._journal.position != (generation, 0):
             with self._journal.locked():
                 self._follow(index=True)
-            held = self._decisions.get(decision_id) or self._drained_decision(decision_id)
+            held = self._noted(decision_id)
+            if held is None and self._place[0] != generation:  # it was moved between the two looks
+                held = self._drained_decision(decision_id)
         return held
 
     def _drained_decision(self, decision_id: str) -> Decision | None:
