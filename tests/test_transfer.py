@@ -6,18 +6,21 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
+import numpy as np
 import pytest
 
 from topbill import lake, spec, transfer
-from topbill.errors import BadData, BadRequest, NotFound, TopbillError
+from topbill.cli import moving
+from topbill.errors import BadData, BadRequest, LogError, NotFound, TopbillError
 from topbill.log import dsjson
 from topbill.ope import evaluate
 from topbill.records import Decision, Placement, RewardEvent
-from topbill.transfer import into, out
+from topbill.transfer import formats, into, out
 
 Row = tuple[Decision, list[RewardEvent]]
 FORMATS = ("dsjson", "eppo", "parquet", "arrow", "delta")
@@ -153,10 +156,95 @@ def test_open_bandit_csv_is_read_in_batches_with_its_propensities(tmp_path: Path
     assert len(rows) == 50
     decision, events = rows[7]
     assert (decision.slate, decision.eligible) == ((Placement(0, "3", 0.25),), ("0", "1", "2", "3"))
-    assert json.loads(bytes(decision.context)) == {"position": "2", "user_feature_0": "x1"}
+    assert json.loads(bytes(decision.context)) == {"position": "1", "user_feature_0": "x1"}
     assert [e.value for e in events] == [1.0]
     assert transfer.import_log(tmp_path / "obd.csv", tmp_path / "data", key="obd") == 50
     assert stored(tmp_path / "data") == (50, 1)
+
+
+def feedback(n: int, slots: int = 1) -> dict[str, Any]:
+    """obp's feedback of n rounds, whose rows are in order and whose numbers are exact in decimal text."""
+    rng = np.random.default_rng(3)
+    action = np.array([rng.permutation(5)[:slots] for _ in range(n)]).ravel()
+    context = np.repeat(rng.integers(-99, 99, (n, 2)) / 8, slots, axis=0)
+    reward = rng.integers(0, 3, n * slots) / 2.0
+    action[: 5 // slots * slots] = np.arange(5 // slots * slots)
+    if slots == 1:
+        place = rng.integers(0, 3, n)
+        return {
+            "n_rounds": n, "n_actions": 5, "action": action, "position": place, "reward": reward,
+            "pscore": rng.integers(1, 9, n) / 8, "context": context,
+        }  # fmt: skip
+    cascade = np.cumprod(rng.integers(1, 5, (n, slots)) / 4, axis=1)
+    return {
+        "n_rounds": n, "n_unique_action": 5, "slate_id": np.repeat(np.arange(n), slots), "action": action,
+        "position": np.tile(np.arange(slots), n), "reward": reward, "pscore_cascade": cascade.ravel(),
+        "pscore": np.repeat(cascade[:, -1], slots), "context": context,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(("chosen", "slots"), [("obp", 1), ("obp-slate", 3)])
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_obps_arrays_come_back_as_they_went_in(tmp_path: Path, chosen: Any, slots: int, save: Any) -> None:
+    sent = feedback(5_000, slots)
+    save(tmp_path / "in.npz", **sent, pi_b=None, action_context=None)
+    assert transfer.import_log(tmp_path / "in.npz", tmp_path / "data", key="obp") == 5_000
+    calls = 0
+
+    def dying(done: int, total: int | None) -> None:
+        nonlocal calls
+        calls += 1
+        if calls % 20 == 0:
+            raise KeyboardInterrupt
+
+    for _ in range(20):
+        with suppress(KeyboardInterrupt):
+            transfer.export_log("obp", tmp_path / "data", tmp_path / "out.npz", format=chosen, progress=dying)
+            break
+    assert calls > 60
+    back = dict(np.load(tmp_path / "out.npz"))
+    assert back.keys() == sent.keys()
+    for name, value in sent.items():
+        np.testing.assert_allclose(back[name], value, rtol=1e-12, err_msg=name)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["data", "in.npz", "out.npz"]
+
+
+def test_a_context_for_each_slate_is_as_good_as_one_for_each_row(tmp_path: Path) -> None:
+    sent = feedback(3_000, 3)
+    np.savez(tmp_path / "rows.npz", **sent)
+    np.savez(tmp_path / "slates.npz", **{**sent, "context": np.asfortranarray(sent["context"][::3])})
+    rows, slates = (list(transfer.read(tmp_path / f"{n}.npz", "obp", "k")) for n in ("rows", "slates"))
+    assert rows == slates
+    for skip in (1, 700, 2_999, 3_000):
+        assert list(transfer.read(tmp_path / "rows.npz", "obp", "k", skip=skip)) == rows[skip:]
+
+
+def test_an_open_bandit_csv_comes_back_as_it_went_in(tmp_path: Path) -> None:
+    lines = ["timestamp,item_id,position,click,propensity_score,user_feature_0,user_feature_1"]
+    lines += [
+        f'2019-11-24 00:{i // 60:02d}:{i % 60:02d}.000001+00:00,{i % 4},{1 + i % 3},{i % 7 == 0:d},0.25,"x,{i % 2}",{i}'
+        for i in range(300)
+    ]
+    (tmp_path / "in.csv").write_text("\n".join(lines) + "\n")
+    assert transfer.import_log(tmp_path / "in.csv", tmp_path / "data", key="obd") == 300
+    assert transfer.export_log("obd", tmp_path / "data", tmp_path / "out.csv") == 300
+    assert (tmp_path / "out.csv").read_text() == (tmp_path / "in.csv").read_text()
+
+
+def test_named_actions_and_features_become_numbers_and_columns(
+    tmp_path: Path, experiments: list[spec.Experiment]
+) -> None:
+    rows = [logged(i) for i in range(200)]
+    transfer.import_log(write(tmp_path / "log.dsjson", rows), tmp_path / "data", experiments=experiments)
+    assert transfer.export_log("home", tmp_path / "data", tmp_path / "out.npz") == 200
+    back = np.load(tmp_path / "out.npz")
+    assert back["action"].tolist() == ["abc".index(d.slate[0].action) for d, _ in rows]
+    assert back["context"].tolist() == [[1.0, 0.0] if i % 2 == 0 else [0.0, 1.0] for i in range(200)]
+    assert back["reward"].tolist() == [float(len(events)) for _, events in rows]
+    assert transfer.export_log("home", tmp_path / "data", tmp_path / "out.csv") == 200
+    first = (tmp_path / "out.csv").read_text().splitlines()[:2]
+    assert first[0].endswith("propensity_score,user_feature_device")
+    assert first[1].endswith(",0,1,0,0.33333333333333331,web")
 
 
 # ---------------------------------------------------------------------- interruptions
@@ -218,7 +306,7 @@ def test_half_a_line_left_by_a_crash_is_written_anew(tmp_path: Path, experiments
     target = tmp_path / "out.dsjson"
     lines = b"".join(dsjson.dump_line(*row, {name: {} for name in "abc"}) + b"\n" for row in rows[:10])
     target.write_bytes(lines + b'{"half a li')
-    (tmp_path / "out.dsjson.progress").write_text(f"[10,{len(lines)}]")
+    (tmp_path / "out.dsjson.progress").write_text(json.dumps({"after": 10, "rows": 10, "sizes": {"": len(lines)}}))
     assert transfer.export_log("home", tmp_path / "data", target) == 90
     assert list(transfer.read(target, "dsjson", "home")) == rows
     assert not (tmp_path / "out.dsjson.progress").exists()
@@ -288,4 +376,27 @@ def test_the_command_line_imports_and_exports(tmp_path: Path) -> None:
 
     assert "120 decisions" in topbill("import", "log.dsjson", "--data", "imported")
     assert "120 decisions" in topbill("export", "home", "parts", "--format", "parquet", "--data", "imported")
+    for file in ("log.npz", "log.csv"):
+        assert "120 decisions" in topbill("export", "home", file, "--data", "imported")
+        assert "120 decisions" in topbill("import", file, "--data", f"from-{file}")
+
     assert len(list(transfer.read(tmp_path / "parts", "parquet", "home"))) == 120
+
+
+def test_the_command_line_names_every_format() -> None:
+    assert get_args(moving.Format) == get_args(formats.Format)
+
+
+def test_half_an_export_is_not_taken_for_a_whole_one(tmp_path: Path) -> None:
+    rows = [logged(i) for i in range(100)]
+    transfer.import_log(write(tmp_path / "log.dsjson", rows), tmp_path / "data")
+
+    def dying(done: int, total: int | None) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        transfer.export_log("home", tmp_path / "data", tmp_path / "out.npz", progress=dying)
+    assert not (tmp_path / "out.npz").exists()
+    (tmp_path / "out.npz.progress").write_text("torn")
+    with pytest.raises(LogError, match="delete it"):
+        transfer.export_log("home", tmp_path / "data", tmp_path / "out.npz")

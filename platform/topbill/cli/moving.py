@@ -7,7 +7,7 @@ from typing import Literal
 
 from topbill.cli.shell import DATA, EXPERIMENTS, Data, Experiments, app, out, progress
 
-Format = Literal["dsjson", "eppo", "parquet", "arrow", "delta", "open-bandit"]
+Format = Literal["dsjson", "eppo", "parquet", "arrow", "delta", "open-bandit", "obp", "obp-slate"]
 
 
 @app.command(name="import")
@@ -22,7 +22,7 @@ def import_(
     """Put a foreign log into a data folder of its own, for reports and evaluation; interrupted, it goes on.
 
     Args:
-        file: dsjson (CB and CCB), Eppo's bandit events, Parquet, Arrow, Delta, or the Open Bandit CSV.
+        file: dsjson (CB, CCB), Eppo's bandit events, Parquet, Arrow, Delta, Open Bandit CSV, obp's feedback (.npz).
         format: Where the name does not tell.
         key: The experiment of lines that name none.
     """
@@ -55,7 +55,7 @@ def export(
 
     Args:
         key: The experiment.
-        target: A file (dsjson, eppo), or a folder (parquet, arrow, delta) that takes what is not in it yet.
+        target: A file, or a folder (parquet, arrow, delta) that takes what is not in it yet.
         format: Where the name does not tell.
     """
     from topbill.transfer import export_log

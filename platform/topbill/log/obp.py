@@ -6,8 +6,11 @@ placement's propensity, `reward` a reward event's value.
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +23,18 @@ import pyarrow.parquet
 from numpy.typing import NDArray
 
 from topbill.errors import BadData
+from topbill.log.layout import POSITION, Layout, Row, described, place_of, survey
 from topbill.records import Decision, Floats, Indices, Placement, RewardEvent
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _OPEN_BANDIT = ("timestamp", "item_id", "position", "click", "propensity_score")
 
 
 @dataclass(frozen=True, eq=False)
 class BanditFeedback:
     """obp's batch: n rows of `action` (0…n_actions−1), `reward`, `pscore` in (0, 1], `context` (n × d), and where
-    there are several places `position` (0 is the first). `at` (µs since the epoch) is Topbill's addition."""
+    there are several places `position` (0 is the first). `at` (µs since the epoch) is Topbill's addition, and so is
+    `first`, the number of the first row where this is a part of a longer log."""
 
     n_actions: int
     action: Indices
@@ -38,6 +44,7 @@ class BanditFeedback:
     position: Indices | None = None
     action_context: Floats | None = None
     at: NDArray[np.int64] | None = None
+    first: int = 0
 
     def __post_init__(self) -> None:
         """Raises BadData, naming rows, for lengths that differ, unknown actions and impossible propensities."""
@@ -53,13 +60,15 @@ class BanditFeedback:
     def _each(self, name: str, good: NDArray[np.bool_], expected: str) -> None:
         if (bad := np.flatnonzero(~good)).size:
             values = ", ".join(f"{v:g}" for v in getattr(self, name)[bad[:5]])
-            raise BadData(name, f"rows {', '.join(map(str, bad[:5]))}: got {values}; expected {expected}")
+            raise BadData(name, f"rows {', '.join(map(str, self.first + bad[:5]))}: got {values}; expected {expected}")
 
     def __len__(self) -> int:
         return len(self.action)
 
     @classmethod
-    def from_dict(cls, feedback: Mapping[str, Any]) -> BanditFeedback:
+    def from_dict(
+        cls, feedback: Mapping[str, Any], *, first: int = 0, at: NDArray[np.int64] | None = None
+    ) -> BanditFeedback:
         """From the dictionary that obp's datasets give. Raises BadData for a key that is missing."""
         missing = [name for name in ("n_actions", "action", "reward", "pscore") if feedback.get(name) is None]
         if missing:
@@ -74,6 +83,8 @@ class BanditFeedback:
             context=np.zeros((len(action), 0)) if context is None else np.asarray(context, dtype=np.float64),
             position=None if places is None else np.asarray(places, dtype=np.intp),
             action_context=None if z is None else np.asarray(z, dtype=np.float64),
+            at=at,
+            first=first,
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -104,7 +115,7 @@ def read_open_bandit(path: Path) -> BanditFeedback:
     )
 
 
-def to_log(feedback: BanditFeedback, experiment: str) -> Iterator[tuple[Decision, list[RewardEvent]]]:
+def to_log(feedback: BanditFeedback, experiment: str) -> Iterator[Row]:
     """Each row as a decision of `experiment` and its reward event; a reward of 0 has none.
 
     Action a is called `str(a)`; the context is {"x0": …, "position": "1"}; the row's own number is decision and unit.
@@ -114,14 +125,15 @@ def to_log(feedback: BanditFeedback, experiment: str) -> Iterator[tuple[Decision
         action, p = str(feedback.action[i]), float(feedback.pscore[i])
         context: dict[str, Any] = {f"x{j}": float(v) for j, v in enumerate(feedback.context[i])}
         if feedback.position is not None:
-            context["position"] = str(feedback.position[i])
+            context[POSITION] = str(feedback.position[i])
         at = 0 if feedback.at is None else int(feedback.at[i])
+        name = f"{experiment}-{feedback.first + i}"
         decision = Decision(
-            decision_id=f"{experiment}-{i}",
+            decision_id=name,
             experiment=experiment,
             revision="",
             variant="logged",
-            unit=f"{experiment}-{i}",
+            unit=name,
             context=msgspec.Raw(msgspec.json.encode(context)),
             eligible=eligible,
             slate=(Placement(0, action, p),),
@@ -136,61 +148,65 @@ def to_log(feedback: BanditFeedback, experiment: str) -> Iterator[tuple[Decision
 
 
 def from_log(
-    rows: Iterable[tuple[Decision, list[RewardEvent]]], *, actions: tuple[str, ...] | None = None
+    rows: Iterable[Row], *, actions: tuple[str, ...] | None = None, layout: Layout | None = None
 ) -> BanditFeedback:
     """Decisions with one placement and their events as feedback; the reward is the sum of the events' values.
 
-    `actions` gives the numbering (default: that of the first decision's eligible actions). Numbers and flags of the
-    context become columns, categories and nested mappings dummies, in the order of their names. Raises BadData for a
-    slate of several, or an action that is not numbered.
+    `layout` numbers actions and names the context's columns (default: as they are first met, actions as given by
+    `actions`). Raises BadData for a slate of several, or an action that is not numbered.
     """
-    action, reward, pscore, at, contexts = [], [], [], [], []
+    if layout is None:
+        rows = list(rows)
+        layout = survey(rows, actions)
+    action, reward, pscore, at, contexts, places = [], [], [], [], [], []
     for decision, events in rows:
-        if len(decision.slate) != 1:
-            raise BadData(decision.decision_id, f"got a slate of {len(decision.slate)}; expected one placement")
-        actions = decision.eligible if actions is None else actions
-        placed = decision.slate[0]
-        if placed.action not in actions:
-            raise BadData(decision.decision_id, f"got unknown action {placed.action!r}; expected one of those numbered")
-        action.append(actions.index(placed.action))
+        placed = only_placement(decision)
+        context = described(decision)
+        places.append(place_of(decision, context))
+        action.append(layout.number(decision, placed.action))
         reward.append(sum(event.value for event in events))
         pscore.append(placed.propensity)
         at.append(decision.at)
-        contexts.append(_flat(msgspec.json.decode(decision.context)))
-    places = [context.pop("position", None) for context in contexts]
+        contexts.append(context)
     return BanditFeedback(
-        n_actions=len(actions or ()),
+        n_actions=len(layout.actions),
         action=np.array(action, dtype=np.intp),
         reward=np.array(reward, dtype=np.float64),
         pscore=np.array(pscore, dtype=np.float64),
-        context=_matrix(contexts),
-        position=None if None in places else np.array(places, dtype=np.intp),
+        context=layout.matrix(contexts),
+        position=np.array(places, dtype=np.intp) if layout.placed else None,
         at=np.array(at, dtype=np.int64),
     )
 
 
-def _flat(context: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for name, value in context.items():
-        found |= _flat(value, f"{prefix}{name}:") if isinstance(value, Mapping) else {prefix + name: value}
-    return found
+def only_placement(decision: Decision) -> Placement:
+    """The placement of a slate of one. Raises BadData for a slate of several."""
+    if len(decision.slate) != 1:
+        raise BadData(
+            decision.decision_id, f"got a slate of {len(decision.slate)}; expected one placement (obp-slate takes more)"
+        )
+    return decision.slate[0]
 
 
-def _matrix(contexts: list[dict[str, Any]]) -> Floats:
-    """(n × d) numbers as they are, categories as dummies `name=value`; what is absent is 0."""
-    rows = [
-        {f"{k}={v}" if isinstance(v, str) else k: 1.0 if isinstance(v, str) else float(v or 0) for k, v in c.items()}
-        for c in contexts
-    ]
-    names: dict[str, int] = {}
-    for row in rows:
-        for name in row:
-            names.setdefault(name, len(names))
-    matrix = np.zeros((len(rows), len(names)))
-    for i, row in enumerate(rows):
-        for name, value in row.items():
-            matrix[i, names[name]] = value
-    return matrix
+def csv_line(row: Row | None, layout: Layout) -> bytes:
+    """A decision with one placement as a line of an Open Bandit CSV, or its header; ends included.
+
+    An item is its number in the layout, positions count from 1, the context's features are columns `user_feature_…`.
+    """
+    out = io.StringIO()
+    if row is None:
+        names = [n if n.startswith("user_feature") else f"user_feature_{n}" for n in layout.names]
+        csv.writer(out, lineterminator="\n").writerow([*_OPEN_BANDIT, *names])
+        return out.getvalue().encode()
+    decision, events = row
+    placed = only_placement(decision)
+    context = described(decision)
+    place = place_of(decision, context) or 0
+    at = (_EPOCH + timedelta(microseconds=decision.at)).strftime("%Y-%m-%d %H:%M:%S.%f+00:00")
+    click = sum(event.value for event in events)
+    known = [layout.number(decision, placed.action), place + 1, f"{click:.17g}", f"{placed.propensity:.17g}"]
+    csv.writer(out, lineterminator="\n").writerow([at, *known, *(context.get(name, "") for name in layout.names)])
+    return out.getvalue().encode()
 
 
 def _table(path: Path) -> pa.Table:

@@ -13,9 +13,8 @@ import msgspec
 import numpy as np
 
 from topbill.errors import BadData
+from topbill.log.layout import Layout, Row, described, place_of, survey
 from topbill.records import Decision, Placement, RewardEvent
-
-Row = tuple[Decision, list[RewardEvent]]
 
 
 def from_slate_feedback(feedback: Mapping[str, Any], experiment: str) -> Iterator[Row]:
@@ -67,34 +66,39 @@ def from_slate_feedback(feedback: Mapping[str, Any], experiment: str) -> Iterato
         )
 
 
-def to_slate_feedback(rows: Iterable[Row], *, actions: tuple[str, ...] | None = None) -> dict[str, Any]:
-    """Slates as the dictionary that obp's slate estimators take; `actions` gives the numbering (default: that of the
-    first decision's eligible actions). Contexts must be of numbers, of the same names. Raises BadData otherwise."""
-    names: list[str] | None = None
+def to_slate_feedback(
+    rows: Iterable[Row], *, actions: tuple[str, ...] | None = None, layout: Layout | None = None, first: int = 0
+) -> dict[str, Any]:
+    """Slates as the dictionary that obp's slate estimators take, numbered from `first`; `layout` numbers actions and
+    names the context's columns (default: as they are first met, actions as given by `actions`). Raises BadData for an
+    action that is not numbered."""
+    if layout is None:
+        rows = list(rows)
+        layout = survey(rows, actions)
     out: dict[str, list[Any]] = {
         name: [] for name in ("slate_id", "action", "position", "reward", "pscore_cascade", "pscore")
     }
-    contexts: list[list[float]] = []
-    number = -1
-    for number, (decision, events) in enumerate(rows):
-        actions = decision.eligible if actions is None else actions
-        context = msgspec.json.decode(decision.context)
-        names = sorted(context, key=lambda n: (len(n), n)) if names is None else names
-        if set(context) != set(names) or not all(isinstance(v, int | float) for v in context.values()):
-            raise BadData(decision.decision_id, f"got context {list(context)}; expected numbers called {names}")
+    contexts: list[dict[str, Any]] = []
+    number = first - 1
+    for number, (decision, events) in enumerate(rows, first):
+        context = described(decision)
+        place_of(decision, context)
         cascade = 1.0
         for placed in decision.slate:
-            if placed.action not in actions:
-                raise BadData(decision.decision_id, f"got unknown action {placed.action!r}; expected one numbered")
             cascade *= placed.propensity
             out["slate_id"].append(number)
-            out["action"].append(actions.index(placed.action))
+            out["action"].append(layout.number(decision, placed.action))
             out["position"].append(placed.position)
-            out["reward"].append(sum(e.value for e in events if e.position == placed.position))
+            out["reward"].append(sum(e.value for e in events if _at(e, decision) == placed.position))
             out["pscore_cascade"].append(cascade)
-            contexts.append([float(context[n]) for n in names])
+            contexts.append(context)
         out["pscore"] += [cascade] * len(decision.slate)
     integers = ("slate_id", "action", "position")
     arrays = {n: np.array(v, dtype=np.intp if n in integers else np.float64) for n, v in out.items()}
-    matrix = np.array(contexts, dtype=np.float64).reshape(len(contexts), len(names or []))
-    return {"n_rounds": number + 1, "n_unique_action": len(actions or ()), "context": matrix, **arrays}
+    counts = {"n_rounds": number + 1 - first, "n_unique_action": len(layout.actions)}
+    return {**counts, "context": layout.matrix(contexts), **arrays}
+
+
+def _at(event: RewardEvent, decision: Decision) -> int | None:
+    """The position that an event speaks of; an event of a slate of one speaks of that one."""
+    return 0 if event.position is None and len(decision.slate) == 1 else event.position

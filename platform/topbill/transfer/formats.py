@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from topbill.errors import BadRequest
 
 BATCH = 10_000
 """Decisions held in memory at once."""
-Format = Literal["dsjson", "eppo", "parquet", "arrow", "delta", "open-bandit"]
+Format = Literal["dsjson", "eppo", "parquet", "arrow", "delta", "open-bandit", "obp", "obp-slate"]
 Progress = Callable[[int, int | None], None]
 """Called with how much is done, and of how much (None: unknown): bytes or rows."""
 _SUFFIXES: dict[str, Format] = {
@@ -21,6 +21,7 @@ _SUFFIXES: dict[str, Format] = {
     ".arrow": "arrow",
     ".ipc": "arrow",
     ".csv": "open-bandit",
+    ".npz": "obp",
 }
 
 
@@ -34,7 +35,7 @@ def format_of(path: Path) -> Format:
         return "arrow"
     found = _SUFFIXES.get(path.suffix)
     if found is None:
-        known = "dsjson, eppo, parquet, arrow, delta or open-bandit"
+        known = ", ".join(get_args(Format))
         raise BadRequest("format", f"{path.name} does not tell its format; expected --format, one of {known}")
     return found
 

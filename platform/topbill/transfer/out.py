@@ -2,31 +2,31 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import msgspec
-import pyarrow as pa
 
 from topbill import lake
-from topbill.errors import BadRequest, NotFound
-from topbill.lake.exchange import append_delta, delta_position
-from topbill.log import ccb, columnar, dsjson, eppo
+from topbill.errors import NotFound
+from topbill.log import ccb, dsjson, eppo, obp, slates
+from topbill.log.layout import Layout, survey
 from topbill.records import NULL, Decision, Placement, RewardEvent
 from topbill.transfer import reading
 from topbill.transfer.formats import BATCH, Format, Progress, format_of, quiet
 from topbill.transfer.reading import Row
+from topbill.transfer.targets import Arrays, Delta, Lines, Note, Parts, Survey, Target
 
+Features = Mapping[str, Mapping[str, Any]]
 _WINDOW = 50_000
 """Decisions asked of the lake at once: its files hold many thousands a row group, and are read anew for each window."""
 _MEMORY = "512MB"
 _UPTO = """
 SELECT max(seq), epoch_us(min("at")), epoch_us(max("at"))
-FROM (SELECT seq, "at" FROM decisions WHERE experiment = $key AND seq > $after ORDER BY seq LIMIT $rows)
+FROM (SELECT seq, "at" FROM decisions WHERE experiment = $key AND seq > $after AND seq <= $end ORDER BY seq LIMIT $rows)
 """
 _DECISIONS = """
 SELECT seq, epoch_us("at") AS "at", decision_id, experiment, revision, variant, unit, context, actions, eligible, slate,
@@ -52,8 +52,8 @@ def export_log(
 ) -> int:
     """Write an experiment's decisions with their rewards from the lake in `data` to `target`; returns how many.
 
-    A file (dsjson, eppo) is written whole: after an interruption it goes on. A folder of parts (parquet, arrow) and a
-    Delta table take what is not in them yet, so that exporting again adds what is new.
+    A file (dsjson, eppo, open-bandit, obp, obp-slate) is written whole: after an interruption it goes on. A folder of
+    parts (parquet, arrow) and a Delta table take what is not in them yet, so that exporting again adds what is new.
     Raises NotFound where there is no such experiment, BadRequest where the target is there already.
     """
     chosen = format or format_of(target)
@@ -66,12 +66,12 @@ def export_log(
             raise NotFound(f"experiment {key!r} has no decision in {data}; expected one that was published there")
         actions = msgspec.json.decode(spec[0][0])["actions"] if spec else []
         features = {str(action["id"]): action.get("features") or {} for action in actions}
-        out = _target(chosen, target, features)
+        out = _target(chosen, target, features, lambda: _survey(connection, key))
         opened.callback(out.close)
         left = "SELECT count(*) FROM decisions WHERE experiment = ? AND seq > ?"
         done = total - int(connection.execute(left, [key, out.after]).fetchall()[0][0])
         written = 0
-        for rows in _batches(connection, key, out.after):
+        for rows in _batches(connection, key, out.after, out.upto):
             out.write([row for _, row in rows], rows[-1][0])
             written += len(rows)
             progress(done + written, total)
@@ -79,11 +79,19 @@ def export_log(
         return written
 
 
-def _batches(connection: lake.Connection, key: str, after: int) -> Iterator[list[tuple[int, Row]]]:
-    """The decisions after a `seq` with their events, in order, each with its own `seq`."""
+def _survey(connection: lake.Connection, key: str) -> Survey:
+    """The layout of the whole log as it is now, in a pass of its own."""
+    last = "SELECT max(seq) FROM decisions WHERE experiment = ?"
+    upto = int(connection.execute(last, [key]).fetchall()[0][0])
+    rows = (row for batch in _batches(connection, key, 0, upto) for _, row in batch)
+    return Survey(survey(rows), upto)
+
+
+def _batches(connection: lake.Connection, key: str, after: int, end: int) -> Iterator[list[tuple[int, Row]]]:
+    """The decisions after a `seq` through `end` with their events, in order, each with its own `seq`."""
     while True:
         asked: dict[str, Any] = {"key": key, "after": after}
-        ((upto, first, last),) = connection.execute(_UPTO, {**asked, "rows": _WINDOW}).fetchall()
+        ((upto, first, last),) = connection.execute(_UPTO, {**asked, "end": end, "rows": _WINDOW}).fetchall()
         if upto is None:
             return
         events: dict[str, list[RewardEvent]] = {}
@@ -116,98 +124,28 @@ def _decision(row: dict[str, Any]) -> Decision:
     return Decision(**row)
 
 
-class _Target:
-    """Where an export goes, and the `seq` after which it goes on."""
-
-    after: int = 0
-
-    def write(self, rows: Sequence[Row], through: int) -> None:
-        """Add rows, durably, and remember that they reach `through`."""
-        raise NotImplementedError
-
-    def finish(self) -> None:
-        """All is written."""
-
-    def close(self) -> None:
-        """Let go of files, whether all is written or not."""
-
-
-class _Lines(_Target):
-    """A line a decision, and beside the file, until it is whole, how far it has come."""
-
-    def __init__(self, path: Path, line: Callable[[Row], bytes]) -> None:
-        self._path, self._line = path, line
-        self._note = path.with_name(f"{path.name}.progress")
-        size = 0
-        if self._note.exists():
-            self.after, size = msgspec.json.decode(self._note.read_bytes(), type=tuple[int, int])
-        elif path.exists():
-            raise BadRequest("target", f"{path} is there already; expected a new name")
-        self._note.write_bytes(msgspec.json.encode((self.after, size)))
-        self._file = path.open("ab")
-        self._file.truncate(size)
-
-    def write(self, rows: Sequence[Row], through: int) -> None:
-        self._file.write(b"".join(self._line(row) + b"\n" for row in rows))
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self.after = through
-        fresh = self._note.with_name(f"{self._note.name}.tmp")
-        fresh.write_bytes(msgspec.json.encode((through, self._path.stat().st_size)))
-        fresh.replace(self._note)
-
-    def finish(self) -> None:
-        self._note.unlink()
-
-    def close(self) -> None:
-        self._file.close()
-
-
-class _Parts(_Target):
-    """A folder of files, each called by the `seq` that it reaches."""
-
-    def __init__(self, path: Path, suffix: str, write: Callable[[pa.Table, Path], None]) -> None:
-        self._path, self._suffix, self._write = path, suffix, write
-        path.mkdir(parents=True, exist_ok=True)
-        self.after = max((int(part.stem.removeprefix("part-")) for part in path.glob(f"part-*{suffix}")), default=0)
-
-    def write(self, rows: Sequence[Row], through: int) -> None:
-        fresh = self._path / "writing.tmp"
-        self._write(columnar.to_table(rows), fresh)
-        fresh.replace(self._path / f"part-{through:012d}{self._suffix}")
-        self.after = through
-
-
-class _Delta(_Target):
-    """A Delta table, which itself knows how far it has come."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self.after = delta_position(path)
-
-    def write(self, rows: Sequence[Row], through: int) -> None:
-        append_delta(self._path, columnar.to_table(rows), through)
-        self.after = through
-
-
-def _target(chosen: Format, path: Path, features: Mapping[str, Mapping[str, Any]]) -> _Target:
+def _target(chosen: Format, path: Path, features: Features, survey: Callable[[], Survey]) -> Target:
     if chosen == "dsjson":
-
-        def line(row: Row) -> bytes:
-            decision, events = row
-            if len(decision.slate) == 1:
-                return dsjson.dump_line(decision, events, features)
-            return ccb.dump_line(decision, events, features)
-
-        return _Lines(path, line)
+        return Lines(path, Note(path), lambda row: _dsjson(row, features))
     if chosen == "eppo":
-        return _Lines(path, lambda row: eppo.dump_line(*row, features))
+        return Lines(path, Note(path), lambda row: eppo.dump_line(*row, features) + b"\n")
     if chosen == "parquet":
-        return _Parts(path, ".parquet", reading.write_parquet)
+        return Parts(path, ".parquet", reading.write_parquet)
     if chosen == "arrow":
-        return _Parts(path, ".arrow", reading.write_arrow)
+        return Parts(path, ".arrow", reading.write_arrow)
     if chosen == "delta":
-        return _Delta(path)
-    raise BadRequest(
-        "format", f"got {chosen}; expected dsjson, eppo, parquet, arrow or delta (open-bandit: log/obp.py)"
-    )
+        return Delta(path)
+    note = Note(path, survey)
+    layout = note.held.survey.layout if note.held.survey else Layout()
+    if chosen == "open-bandit":
+        return Lines(path, note, lambda row: obp.csv_line(row, layout), obp.csv_line(None, layout))
+    if chosen == "obp":
+        count = {"n_actions": len(layout.actions)}
+        return Arrays(path, note, lambda rows, _: obp.from_log(rows, layout=layout).to_dict(), count)
+    count = {"n_unique_action": len(layout.actions)}
+    return Arrays(path, note, lambda rows, first: slates.to_slate_feedback(rows, layout=layout, first=first), count)
+
+
+def _dsjson(row: Row, features: Features) -> bytes:
+    dump = dsjson.dump_line if len(row[0].slate) == 1 else ccb.dump_line
+    return dump(*row, features) + b"\n"

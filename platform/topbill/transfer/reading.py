@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import csv
+import math
+from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pyarrow as pa
@@ -16,9 +19,11 @@ from topbill.errors import BadData
 from topbill.lake.exchange import read_delta
 from topbill.log import ccb, columnar, dsjson, eppo
 from topbill.records import Decision, Placement, RewardEvent
+from topbill.transfer import arrays
 from topbill.transfer.formats import Progress, quiet
 
 Row = tuple[Decision, list[RewardEvent]]
+Names = tuple[str, ...]
 _AT_ONCE = 2_000
 _LARGEST_LINE = 64_000_000
 _OPEN_BANDIT = ("timestamp", "item_id", "position", "click", "propensity_score")
@@ -32,6 +37,8 @@ def read(source: Path, chosen: str, key: str, *, skip: int = 0, progress: Progre
         return _lines(source, eppo.parse_line, key, skip, progress)
     if chosen == "open-bandit":
         return _open_bandit(source, key, skip, progress)
+    if chosen in ("obp", "obp-slate"):
+        return arrays.read(source, key, skip, progress)
     return _columns(source, chosen, skip, progress)
 
 
@@ -80,7 +87,7 @@ def _columns(source: Path, chosen: str, skip: int, progress: Progress) -> Iterat
 def _open_bandit(source: Path, key: str, skip: int, progress: Progress) -> Iterator[Row]:
     """The Open Bandit Dataset's CSV (Saito et al. 2021), in two passes: the first finds which items there are.
 
-    A row is one shown item; its position and the user's features are the context, as text.
+    A row is one shown item; its position (0 is the first) and the user's features are the context, as text.
     """
     items: set[str] = set()
     for batch in _csv(source, ["item_id"]):
@@ -88,8 +95,11 @@ def _open_bandit(source: Path, key: str, skip: int, progress: Progress) -> Itera
     eligible = tuple(sorted(items, key=lambda item: (len(item), item)))
     number = 0
     for batch in _csv(source, None):
-        names = [n for n in batch.schema.names if n in ("position",) or n.startswith("user_feature")]
-        micros = batch.column("timestamp").cast(pa.timestamp("us", tz="UTC")).cast(pa.int64()).to_pylist()
+        names = [n for n in batch.schema.names if n.startswith("user_feature")]
+        try:
+            micros = batch.column("timestamp").cast(pa.timestamp("us", tz="UTC")).cast(pa.int64()).to_pylist()
+        except pa.ArrowException as error:
+            raise BadData(f"{source.name}.timestamp", f"{error}; expected times as 2019-11-24 00:00:00+00:00") from None
         for at, row in zip(micros, batch.to_pylist(), strict=True):
             number += 1
             if number > skip:
@@ -98,31 +108,40 @@ def _open_bandit(source: Path, key: str, skip: int, progress: Progress) -> Itera
 
 
 def _csv(source: Path, columns: list[str] | None) -> Iterator[pa.RecordBatch]:
-    options = pyarrow.csv.ConvertOptions(include_columns=columns)
     try:
+        with source.open(encoding="utf-8", newline="") as file:
+            header = next(csv.reader(file), [])
+        missing = [name for name in columns or _OPEN_BANDIT if name not in header]
+        if missing:
+            raise BadData(f"{source.name}.{missing[0]}", f"no such column; expected {', '.join(_OPEN_BANDIT)}")
+        text = [n for n in header if n in ("item_id", "position") or n.startswith("user_feature")]
+        kinds = {**dict.fromkeys(text, pa.string()), "click": pa.float64(), "propensity_score": pa.float64()}
+        options = pyarrow.csv.ConvertOptions(include_columns=columns, column_types=kinds)
         with pyarrow.csv.open_csv(
             source, pyarrow.csv.ReadOptions(block_size=1 << 20, use_threads=False), convert_options=options
         ) as reader:
-            missing = [name for name in columns or _OPEN_BANDIT if name not in reader.schema.names]
-            if missing:
-                raise BadData(f"{source.name}.{missing[0]}", f"no such column; expected {', '.join(_OPEN_BANDIT)}")
             yield from reader
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, UnicodeDecodeError, csv.Error, pa.ArrowException) as error:
         raise BadData(str(source), f"cannot be read ({error}); expected an Open Bandit CSV") from None
 
 
-def _shown(key: str, number: int, at: int, row: dict[str, object], names: list[str], eligible: tuple[str, ...]) -> Row:
-    p, click = float(str(row["propensity_score"])), float(str(row["click"]))
-    if not 0.0 < p <= 1.0:
+def _shown(key: str, number: int, at: int | None, row: Mapping[str, Any], names: list[str], eligible: Names) -> Row:
+    p, click, place = row["propensity_score"], row["click"], row["position"]
+    if p is None or not 0.0 < p <= 1.0:
         raise BadData(f"row {number}", f"got propensity_score {p}; expected one in (0, 1]")
-    item, name = str(row["item_id"]), f"{key}-{number}"
+    if click is None or not math.isfinite(click) or at is None:
+        raise BadData(f"row {number}", f"got click {click} at {row['timestamp']}; expected a number and a time")
+    if not (place.isascii() and place.isdigit() and int(place) > 0):
+        raise BadData(f"row {number}", f"got position {place!r}; expected 1, 2, …")
+    item, name = row["item_id"], f"{key}-{number}"
+    context = {"position": str(int(place) - 1), **{n: row[n] for n in names}}
     decision = Decision(
         decision_id=name,
         experiment=key,
         revision="",
         variant="logged",
         unit=name,
-        context=msgspec.Raw(msgspec.json.encode({n: str(row[n]) for n in names})),
+        context=msgspec.Raw(msgspec.json.encode(context)),
         eligible=eligible,
         slate=(Placement(0, item, p),),
         propensity=p,
