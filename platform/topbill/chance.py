@@ -37,8 +37,8 @@ def with_floor(p: Floats, floor: float) -> Floats:
 
 def greedy(scores: Floats) -> Floats:
     """(K,) probability 1 shared evenly among the highest of `scores`."""
-    best = scores == scores.max()
-    return np.asarray(best / best.sum(), dtype=np.float64)
+    best = scores == np.maximum.reduce(scores)
+    return np.asarray(best / np.count_nonzero(best), dtype=np.float64)
 
 
 def draw(p: Floats, u: float) -> int:

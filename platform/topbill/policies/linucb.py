@@ -13,11 +13,13 @@ from topbill.records import Actions, Floats, Indices
 
 
 class _Scored(LinearScored):
-    __slots__ = ("alpha",)
+    __slots__ = ("_bound", "alpha")
     alpha: float
 
     def probabilities(self, remaining: Indices) -> Floats:
-        return greedy(self.eta[remaining] + self.alpha * self.sd[remaining])
+        if not hasattr(self, "_bound"):
+            self._bound: Floats = self.eta + self.alpha * self.sd
+        return greedy(self._bound[remaining])
 
 
 class LinUCBParams(LinearParams, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -34,7 +34,6 @@ class Filling:
     ) -> None:
         self._groups, self._members, self._names, self._slots = groups, members, names, slots
         self._pins = {} if pins is None else pins
-        self._left: list[int] = left.tolist()
         self._open: Bools = np.ones(len(groups), dtype=bool)
         self._seen = 0
         self._masks: list[Mask] = []
@@ -42,14 +41,13 @@ class Filling:
         self._fresh: Bools = np.zeros(0, dtype=bool) if fresh is None else fresh[1]
         self._open[list(self._pins.values())] = False
         for position, place in self._pins.items():
-            for group in members[place]:
-                self._left[group] -= 1
+            left = left - groups[place]
             self._quota -= bool(self._quota and self._fresh[place])
             if position:
                 self._masks.append(Mask("pin", 0, position, (place,)))
-        for group, count in enumerate(self._left):
-            if count <= 0:
-                self._bar(group, 0)
+        self._left: list[int] = left.tolist()
+        for group in (left <= 0).nonzero()[0].tolist():
+            self._bar(group, 0)
 
     @property
     def masks(self) -> tuple[Mask, ...]:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from scipy.optimize import brentq
 from scipy.special import expit
 
 from topbill.catalog import Catalog
@@ -28,13 +29,14 @@ _TONES = ("warm", "cold", "dark")
 
 @dataclass(frozen=True)
 class Ways:
-    """How viewers browse: see the module. `start` is when the simulation begins (seconds since the epoch)."""
+    """How viewers browse: see the module. `base_rate` is the mean of σ over viewers and the 200 most popular titles;
+    `start` is when the simulation begins (seconds since the epoch)."""
 
     viewers: int = 600
     scroll: float = 0.8
     glance: float = 0.88
     ceiling: float = 0.5
-    base: float = -2.6
+    base_rate: float = 0.08
     start: float = 1_790_000_000.0
     pages_a_day: float = 200.0
 
@@ -61,6 +63,13 @@ class Browsers:
         self._mean_faces: Floats = np.array(
             [sum(float(p.features.get("faces", 0)) - 1.0 for p in own) / max(len(own), 1) for own in catalog.pictures]
         )
+        self._base = self._solved()
+
+    def _solved(self) -> float:
+        """The b with which worlds of all seeds have the same base rate."""
+        match = self.taste[:500] @ self._genres[:200].T
+        eta = 2.5 * match + self.quality[:200] + np.array([self.middling(v)[:200] for v in range(len(match))])
+        return float(brentq(lambda b: expit(b + eta).mean() - self.ways.base_rate, -30.0, 30.0))
 
     def who(self, number: int) -> int:
         """The viewer who opens page `number`."""
@@ -86,7 +95,7 @@ class Browsers:
     def wish(self, viewer: int, titles: Sequence[int]) -> tuple[Floats, Floats]:
         """(K,) each: the logit of a play without a picture's appeal, and the probability that a play is completed."""
         match = self._genres[list(titles)] @ self.taste[viewer]
-        return self.ways.base + 2.5 * match + self.quality[list(titles)], expit(-0.6 + 2.0 * match)
+        return self._base + 2.5 * match + self.quality[list(titles)], expit(-0.6 + 2.0 * match)
 
     def choose(self, viewer: int, plays: int, luck: np.random.Generator) -> list[int]:
         """What a viewer plays who looks for titles instead of being shown any, all different: of each the odds are its
