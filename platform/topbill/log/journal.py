@@ -99,7 +99,10 @@ class Journal:
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Alone among all processes; with the end of the file known, whatever the last holder died of."""
-        fcntl.flock(self._lock, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX)
+        except OSError as error:
+            raise LogError(f"{self.path}: cannot lock: {error}; expected a file system that can") from error
         try:
             if not self.certain:
                 self._recover()
