@@ -223,6 +223,11 @@ def test_an_unknown_experiment_names_those_that_there_are(art: Experiment) -> No
         Engine([art]).decide(DecideRequest(experiment="arts"))
 
 
+def test_a_text_with_colons_is_no_second_name(art: Experiment) -> None:
+    raw = b'{"experiment":"art","context":{"device" : "a\\":b: c","hour":null}}'
+    assert Engine([art]).decide(msgspec.json.decode(raw, type=DecideRequest)).slate
+
+
 def test_equal_requests_have_equal_fingerprints_however_they_are_written() -> None:
     one = msgspec.json.decode(b'{"experiment":"art","context":{"a":1,"b":[1, 2]}}', type=DecideRequest)
     two = msgspec.json.decode(b'{"context": {"b":[1,2] , "a":1},"experiment":"art"}', type=DecideRequest)

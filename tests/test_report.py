@@ -302,14 +302,26 @@ def test_too_few_draws_are_not_judged(tmp_path: Path) -> None:
     assert health.propensity_ok is None
 
 
+def test_events_under_a_wrong_name_are_an_alarm_where_no_other_comes(tmp_path: Path) -> None:
+    report = made(tmp_path, [decision(i) for i in range(10)], [event(i, "plays") for i in range(4)])
+    assert report.health.reward_join_rate is None
+    assert [a.sentence for a in alarms(report)] == ["No metric reads any reward event that comes: plays."]
+    assert "4 plays (did you mean play?)" in " ".join(note.sentence for note in report.notes)
+
+
 def test_health_counts_fallbacks_latency_and_joins(tmp_path: Path) -> None:
     decisions = [decision(i, micros=1000 * (i + 1), reason="fallback" if i < 2 else "policy") for i in range(10)]
     events = [event(0, "play"), event(1, "play", after=61.0), event(2, "unheard-of")]
-    health = made(tmp_path, decisions, events).health
+    report = made(tmp_path, decisions, events)
+    health = report.health
     assert health.fallback_share == 0.2
     assert health.latency_ms == {"p50": 5.0, "p90": 9.0, "p99": 10.0, "max": 10.0}
     assert health.reward_events == 3
-    assert health.reward_join_rate == pytest.approx(1 / 3)
+    assert health.reward_join_rate == pytest.approx(1 / 2)
+    assert health.unread_events == {"unheard-of": 1}
+    (note,) = [note.sentence for note in report.notes if note.code == "unread_events"]
+    assert note.startswith("No metric reads these reward events: 1 unheard-of")
+    assert "unread_events" not in {alarm.code for alarm in alarms(report)}
     assert health.rewarded_share == pytest.approx(0.3)
 
 

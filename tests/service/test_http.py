@@ -46,6 +46,11 @@ def reward(client: TestClient, **body: Any) -> Any:
     return client.post("/v1/reward", json=body)
 
 
+def meter(client: TestClient, line: str) -> float:
+    """The value of a line of /metrics; 0 where it is not there yet."""
+    return next((float(x.split()[-1]) for x in client.get("/metrics").text.splitlines() if x.startswith(line)), 0.0)
+
+
 def stored(log: SqliteLog) -> int:
     return len(log.read_decisions(0, 10_000))
 
@@ -152,6 +157,26 @@ def test_an_item_of_the_slate_is_named_by_action_or_position(client: TestClient,
     ):
         refused = reward(client, decision_id=decision_id, event="play", **wrong)
         assert (refused.status_code, refused.json()["error"]["path"]) == (422, path)
+
+
+def test_an_event_that_no_metric_reads_is_stored_with_a_warning(client: TestClient, log: SqliteLog) -> None:
+    decision_id = decide(client).json()["decision_id"]
+    unread = 'topbill_unread_rewards_total{experiment="art"}'
+    assert "warning" not in reward(client, decision_id=decision_id, event="play").json()
+    before = meter(client, unread)
+    answer = reward(client, decision_id=decision_id, event="plays").json()
+    assert answer["status"] == "stored"
+    assert answer["warning"] == "stored, but no metric of art reads event 'plays'; did you mean play?"
+    assert {event.event for event in log.events(decision_id)} == {"play", "plays"}
+    assert meter(client, unread) == before + 1
+
+
+@pytest.mark.parametrize("context", ['{"device":"tv","device":"mobile"}', '{"hour": 3, "device": "tv", "hour" : 4}'])
+def test_a_name_that_is_twice_in_a_context_is_refused(client: TestClient, log: SqliteLog, context: str) -> None:
+    answer = client.post("/v1/decide", content=f'{{"experiment":"art","context":{context}}}')
+    assert (answer.status_code, answer.json()["error"]["path"]) == (422, "$.context")
+    assert "is there twice" in answer.json()["error"]["message"]
+    assert stored(log) == 0
 
 
 def test_a_batch_of_rewards_answers_each_and_stores_all_or_none(client: TestClient, log: SqliteLog) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Callable
@@ -107,6 +108,29 @@ def at_path(error: msgspec.ValidationError, root: str = "$") -> BadRequest:
     """msgspec's message as a BadRequest: the message and the path of the culprit, below `root`."""
     message, _, path = str(error).partition(" - at `")
     return BadRequest(root + path.rstrip("`").removeprefix("$"), message)
+
+
+def decode_context(raw: msgspec.Raw) -> Any:
+    """A context as it came. Raises BadRequest where a key is there twice: policies would read the last one, and
+    DuckDB, in the record, the first."""
+    found = decode(raw, "$.context")
+    if type(found) is dict:
+        text, names = bytes(raw), len(found)
+        for value in found.values():
+            if type(value) is dict:
+                names += len(value)
+        if text.count(b":") != names:  # a name too many, or a colon within a text: look closely
+            json.loads(text, object_pairs_hook=_once)
+    return found
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        double = next(name for name in found if names.count(name) > 1)
+        raise BadRequest("$.context", f"{double[:64]!r} is there twice; expected each name once")
+    return found
 
 
 def decode(raw: msgspec.Raw, path: str) -> Any:

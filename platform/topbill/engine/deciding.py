@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 
 from topbill.chance import hash64, uniform
-from topbill.engine.bodies import Answer, AnswerItem, DecideRequest, Question, decode, new_id
+from topbill.engine.bodies import Answer, AnswerItem, DecideRequest, Question, decode, decode_context, new_id
 from topbill.engine.live import Live, offered, offers
 from topbill.errors import BadRequest, NotFound
 from topbill.records import NULL, Actions, Decision, Indices, Placement, Snapshot
@@ -55,7 +55,7 @@ class Engine:
         a policy that fails or overruns its budget is answered with the control's order, flagged `fallback`."""
         start = self._clock()
         live = self.find(request.experiment)
-        x = live.encoder.encode(decode(request.context, "$.context"))
+        x = live.encoder.encode(decode_context(request.context))
         actions, eligible = _candidates(live, request)
         decision_id = request.decision_id or new_id()
         return self.choose(

@@ -48,6 +48,8 @@ class Live:
         self.rows: Indices = np.arange(len(self.actions))
         self.payloads = {a.id: msgspec.Raw(msgspec.json.encode(a.payload)) for a in experiment.actions}
         self.bounds = list(accumulate(v.share for v in experiment.variants))
+        self.events = frozenset(metric.event for metric in experiment.metrics)
+        """The names of the reward events that some metric reads."""
         self.version = 0
         self.policies = build_policies(experiment)
         order = getattr(experiment.control.params, "order", [])

@@ -14,7 +14,7 @@ import msgspec
 from topbill.candidates import Signals, Stage
 from topbill.catalog import Catalog
 from topbill.chance import hash64
-from topbill.engine import Engine, Live
+from topbill.engine import Engine, Live, decode_context
 from topbill.errors import BadRequest
 from topbill.pages.answers import PageRequest
 from topbill.pages.attempt import Attempt, Composed, Viewer
@@ -96,10 +96,7 @@ class Composer:
 
 
 def _context(request: PageRequest) -> dict[str, Any]:
-    try:
-        context = msgspec.json.decode(request.context)
-    except msgspec.DecodeError as error:
-        raise BadRequest("$.context", f"{error}; expected JSON") from error
+    context = decode_context(request.context)
     if not isinstance(context, dict):
         raise BadRequest("$.context", "expected a mapping from feature name to value")
     return context

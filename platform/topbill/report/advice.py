@@ -82,6 +82,9 @@ def alarms(report: Report) -> list[Note]:
                 found.append(Note(code="guardrail", sentence=sentence))
     if report.decisions and not health.reward_events:
         found.append(Note(code="no_rewards", sentence="No reward event has come: nothing can be learned or compared."))
+    elif health.unread_events and health.reward_join_rate is None:
+        came = " and ".join(list(health.unread_events)[:3])
+        found.append(Note(code="unread_events", sentence=f"No metric reads any reward event that comes: {came}."))
     elif health.reward_join_rate is not None and health.reward_join_rate < JOINED:
         sentence = f"Only {health.reward_join_rate:.0%} of reward events came within a metric's window."
         found.append(Note(code="reward_join", sentence=sentence))

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from topbill.report.measure import Seen, estimates
 from topbill.report.model import Estimate, Health, MetricLine, Note, Report, ShareLine, VariantLine
 from topbill.report.rows import OBJECTIVE, gather
 from topbill.report.words import duration
+from topbill.spec.forms import nearest
 
 
 def load(key: str, data: Path | str, *, segments: Sequence[str] | None = None, method: Method = "sequential") -> Report:
@@ -80,7 +81,7 @@ def _report(connection: Connection, key: str, segments: Sequence[str] | None, me
         metrics=[_metric_line(m, v.variant, found) for m in metrics for v in variants],
         shares=_shares(connection, key),
         health=checked,
-        notes=_notes(variants, checked, objective_window),
+        notes=_notes(variants, checked, objective_window, windows),
     )
 
 
@@ -128,7 +129,9 @@ def _shares(connection: Connection, key: str) -> list[ShareLine]:
     return [ShareLine(**row) for row in rows]
 
 
-def _notes(variants: list[VariantLine], checked: Health, objective_window: float) -> list[Note]:
+def _notes(
+    variants: list[VariantLine], checked: Health, objective_window: float, events: Collection[str]
+) -> list[Note]:
     if not any(v.decisions for v in variants):
         return [Note(code="no_traffic", sentence="No decision has been published yet; is the service being asked?")]
     notes = []
@@ -156,7 +159,17 @@ def _notes(variants: list[VariantLine], checked: Health, objective_window: float
         notes.append(Note(code="many_fallbacks", sentence=sentence))
     if checked.reward_events == 0:
         notes.append(Note(code="no_rewards", sentence="No reward event has come yet; are rewards being sent?"))
+    if checked.unread_events:
+        notes.append(Note(code="unread_events", sentence=_unread(checked.unread_events, events)))
     return notes
+
+
+def _unread(came: dict[str, int], read: Iterable[str]) -> str:
+    """Which events came for nothing so far, and which names may have been meant."""
+    hints = {event: nearest(event, read) for event in came}
+    named = [f"{n:,} {event}" + (f" ({hints[event]})" if hints[event] else "") for event, n in came.items()]
+    said = ", ".join(named[:5]) + (f" and {len(named) - 5} more names" if len(named) > 5 else "")
+    return f"No metric reads these reward events: {said}; they are kept, and count as soon as a metric reads them."
 
 
 def _iso(shown: str | None) -> str | None:

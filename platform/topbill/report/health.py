@@ -34,7 +34,7 @@ def health(connection: Connection, key: str, windows: dict[str, float], objectiv
         f'SELECT count(*) FILTER (epoch_us("at") + {round(objective_window * 1e6)} < {at}), '
         f"[quantile_disc(micros, [0.5, 0.9, 0.99, 1.0]) FILTER (reason IN ('policy', 'fallback'))] {where}"
     ).fetchall()[0]
-    events, joined, rewarded = _rewards(connection, key, windows, objective_window, at)
+    events, read, joined, rewarded = _rewards(connection, key, windows, objective_window, at)
     lines, share = propensity(connection, key, decisions)
     verdicts = [line.ok for line in lines if line.ok is not None]
     return Health(
@@ -45,27 +45,38 @@ def health(connection: Connection, key: str, windows: dict[str, float], objectiv
         reasons=reasons,
         fallback_share=reasons.get("fallback", 0) / served if served else None,
         mature_share=mature / decisions,
-        reward_join_rate=joined / events if events else None,
+        reward_join_rate=joined / read if read else None,
         rewarded_share=rewarded / mature if mature else None,
         reward_events=events,
+        unread_events=_unread(connection, key, windows) if events > read else {},
         latency_ms=dict(zip(("p50", "p90", "p99", "max"), (m / 1000.0 for m in latency or ()), strict=False)),
     )
 
 
 def _rewards(
     connection: Connection, key: str, windows: dict[str, float], objective_window: float, at: int
-) -> tuple[int, int, int]:
-    """Reward events, those within a window of a metric, and mature decisions with any event."""
+) -> tuple[int, int, int, int]:
+    """Reward events, those that a metric reads, those in its window, and mature decisions with any event."""
     inside = " OR ".join(
         f'(event = {quoted(event)} AND epoch_us("at") - epoch_us(decided_at) <= {round(window * 1e6)})'
         for event, window in windows.items()
     )
+    known = ", ".join(map(quoted, windows)) or "NULL"
     found = connection.sql(
-        f"SELECT count(*), count(*) FILTER ({inside or 'false'}), count(DISTINCT decision_id) "
-        f"FILTER (epoch_us(decided_at) + {round(objective_window * 1e6)} < {at}) "
+        f"SELECT count(*), count(*) FILTER (event IN ({known})), count(*) FILTER ({inside or 'false'}), "
+        f"count(DISTINCT decision_id) FILTER (epoch_us(decided_at) + {round(objective_window * 1e6)} < {at}) "
         f"FROM rewards WHERE experiment = {quoted(key)}"
     ).fetchall()
     return found[0]
+
+
+def _unread(connection: Connection, key: str, windows: dict[str, float]) -> dict[str, int]:
+    known = " AND ".join(f"event <> {quoted(event)}" for event in windows) or "true"
+    found = connection.sql(
+        f"SELECT event, count(*) FROM rewards WHERE experiment = {quoted(key)} AND {known} "
+        "GROUP BY event ORDER BY 2 DESC, 1 LIMIT 20"
+    )
+    return dict(found.fetchall())
 
 
 def propensity(connection: Connection, key: str, decisions: int) -> tuple[list[PropensityLine], float]:

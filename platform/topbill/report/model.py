@@ -116,10 +116,12 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
     mature_share: float | None = None
     """Share of decisions older than the longest window of the objective."""
     reward_join_rate: float | None = None
-    """Share of reward events that met a decision in the record, within a window that some metric has."""
+    """Of the reward events that some metric reads: the share that came within its window."""
     rewarded_share: float | None = None
     """Share of mature decisions with at least one reward event."""
     reward_events: int = 0
+    unread_events: dict[str, int] = {}
+    """Reward events that no metric reads: name and number, the most frequent first, twenty at most."""
     latency_ms: dict[str, float] = {}
     """p50, p90, p99 and max of the engine's own time per decision."""
 

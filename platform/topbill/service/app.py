@@ -73,7 +73,7 @@ def create_app(settings: Settings) -> Hot:
     hot.pages = Desk(settings.experiments, settings.data, hot.engine)
     hot.pages.reload(experiments)
     hot.add("/v1/page", pages.PageRequest, hot.pages.page)
-    hot.rewards.spread = hot.pages.spread
+    hot.rewards.spread, hot.rewards.engine = hot.pages.spread, hot.engine
     _add_routes(app, hot, settings)
     _add_error_handlers(app)
     plain = app.openapi

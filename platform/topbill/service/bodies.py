@@ -50,12 +50,14 @@ class RewardBatch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 RewardStatus = Literal["stored", "duplicate", "unknown_decision"]
 
 
-class RewardAnswer(msgspec.Struct, frozen=True, gc=False):
-    """What became of an event: `stored`, a `duplicate` of one stored before, of an `unknown_decision` (not stored)."""
+class RewardAnswer(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """What became of an event: `stored`, a `duplicate` of one stored before, of an `unknown_decision` (not stored).
+    `warning` is there where no metric of the experiment reads the event."""
 
     status: RewardStatus
     decision_id: str
     event_id: str | None
+    warning: str | None = None
 
 
 class RewardBatchAnswer(msgspec.Struct, frozen=True):

@@ -145,7 +145,7 @@ class Hot:
             raise _reused(receipt.conflict)
         held = receipt.stored.get(decision.decision_id)
         if held is None:
-            self.rewards.remember(decision.decision_id, tuple(p.action for p in decision.slate))
+            self.rewards.remember(decision)
             meters.decided(decision.experiment, decision.variant, decision.reason).inc()
             return self.engine.answer(decision)
         live = self.engine.live.get(held.experiment)

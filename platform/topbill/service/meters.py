@@ -9,6 +9,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 
 DECISIONS = Counter("topbill_decisions", "Decisions answered and durable", ["experiment", "variant", "reason"])
 REWARDS = Counter("topbill_rewards", "Reward events answered", ["status"])
+UNREAD = Counter("topbill_unread_rewards", "Reward events that no metric of their experiment reads", ["experiment"])
 REFUSED = Counter("topbill_refused", "Requests refused or failed", ["status"])
 PAGE_FALLBACKS = Counter("topbill_page_fallbacks", "Stages of pages that were not as planned", ["page", "stage"])
 SECONDS = Histogram(

@@ -5,29 +5,42 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import lru_cache
 
-from topbill.engine import new_id
+from topbill.engine import Engine, new_id
 from topbill.errors import BadRequest
 from topbill.log.entries import Entry
 from topbill.log.sqlite import SqliteLog
-from topbill.records import RewardEvent
+from topbill.records import Decision, RewardEvent
 from topbill.service import meters
 from topbill.service.bodies import RewardAnswer, RewardBatch, RewardBatchAnswer, RewardRequest, RewardStatus
 from topbill.service.writer import GroupWriter
+from topbill.spec.forms import nearest
 
 _REMEMBERED = 50_000
 _FIRST, _LAST = datetime(1970, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, tzinfo=UTC)
 """What the lake's readers can all hold: an offset may carry a time past the last year that they know."""
 
 
+@lru_cache(1_024)
+def _warning(experiment: str, event: str, read: frozenset[str]) -> str:
+    hint = nearest(event, read)
+    return f"stored, but no metric of {experiment} reads event {event[:64]!r}" + (f"; {hint}" if hint else "")
+
+
+_Shown = tuple[str, tuple[str, ...]]
+"""A decision's experiment, and the actions that it showed, in order."""
+
+
 class Rewards:
     """Takes rewards. `spread` gives the events that one stands for, itself first."""
 
     def __init__(self) -> None:
+        self.engine: Engine
         self.log: SqliteLog
         self.writer: GroupWriter
         self.spread: Callable[[RewardEvent], list[RewardEvent]] = lambda event: [event]
-        self._slates: OrderedDict[str, tuple[str, ...]] = OrderedDict()
+        self._known: OrderedDict[str, _Shown] = OrderedDict()
 
     async def one(self, request: RewardRequest) -> RewardAnswer:
         """One reward event, durable where it was stored."""
@@ -56,14 +69,15 @@ class Rewards:
             else:
                 old = [next(duplicate) for _ in some]
                 status: RewardStatus = "duplicate" if old[0] else "stored"
-                answers.append(RewardAnswer(status, event.decision_id, event.event_id))
+                answers.append(RewardAnswer(status, event.decision_id, event.event_id, self._unread(event)))
             meters.REWARDS.labels(answers[-1].status).inc()
         return answers
 
     def _event(self, request: RewardRequest, path: Callable[[int], str], index: int) -> RewardEvent | None:
-        slate = self._slate(request.decision_id)
-        if slate is None:
+        shown = self._shown(request.decision_id)
+        if shown is None:
             return None
+        slate = shown[1]
         action, position = request.action, request.position
         if action is not None and action not in slate:
             raise BadRequest(f"{path(index)}.action", f"{action!r} was not shown; expected one of {', '.join(slate)}")
@@ -90,16 +104,27 @@ class Rewards:
             occurred_at=None if at is None else int(at.timestamp() * 1e6),
         )
 
-    def _slate(self, decision_id: str) -> tuple[str, ...] | None:
-        slate = self._slates.get(decision_id)
-        if slate is None:
+    def _unread(self, event: RewardEvent) -> str | None:
+        """What to say of an event that no metric of its experiment reads: of a page's nothing, its layers read it."""
+        shown = self._shown(event.decision_id)
+        live = None if shown is None else self.engine.live.get(shown[0])
+        if live is None or event.event in live.events:
+            return None
+        meters.UNREAD.labels(live.experiment.key).inc()
+        return _warning(live.experiment.key, event.event, live.events)
+
+    def _shown(self, decision_id: str) -> _Shown | None:
+        shown = self._known.get(decision_id)
+        if shown is None:
             decision = self.log.decision(decision_id)
             if decision is not None:
-                slate = tuple(p.action for p in decision.slate)
-                self.remember(decision_id, slate)
-        return slate
+                shown = self.remember(decision)
+        return shown
 
-    def remember(self, decision_id: str, slate: tuple[str, ...]) -> None:
-        self._slates[decision_id] = slate
-        if len(self._slates) > _REMEMBERED:
-            self._slates.popitem(last=False)
+    def remember(self, decision: Decision) -> _Shown:
+        """Know what a decision showed without asking the log."""
+        shown = decision.experiment, tuple([p.action for p in decision.slate])
+        self._known[decision.decision_id] = shown
+        if len(self._known) > _REMEMBERED:
+            self._known.popitem(last=False)
+        return shown
