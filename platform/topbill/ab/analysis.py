@@ -18,7 +18,8 @@ class Comparison(Effect, frozen=True, kw_only=True):
     `call` is by the interval, and by Holm over the metric's variants where there are several; `p_adjusted`
     (Benjamini-Hochberg) is over all metrics and variants of the experiment. `chance_to_win` is the chance that the
     variant is the better one. `detectable` is the least relative effect that this many units show with 80% power.
-    `days_to_decision` assumes the difference stays.
+    `days_to_decision` assumes the difference stays. `variance_saved` is the share of the variance that a covariate took
+    away.
     """
 
     better: Literal["higher", "lower"] = "higher"
@@ -26,6 +27,7 @@ class Comparison(Effect, frozen=True, kw_only=True):
     p_adjusted: float | None = None
     detectable: float | None = None
     days_to_decision: float | None = None
+    variance_saved: float | None = None
 
 
 class GuardrailResult(msgspec.Struct, frozen=True, kw_only=True):

@@ -18,13 +18,16 @@ Adjustment = Literal["cuped", "lin"]
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """A variant and the control on one metric; where `reason` is not empty they cannot be compared."""
+    """A variant and the control on one metric; where `reason` is not empty they cannot be compared.
+
+    `saved` is the share of the difference's variance that the covariate took away; None without one."""
 
     treated: Estimate | None
     control: Estimate | None
     reason: str
     n: int
     n_control: int
+    saved: float | None = None
 
 
 def estimate(plan: Plan, treated: Mapping[Any, Arm], control: Mapping[Any, Arm], adjust: Adjustment = "cuped") -> Pair:
@@ -36,11 +39,11 @@ def estimate(plan: Plan, treated: Mapping[Any, Arm], control: Mapping[Any, Arm],
         shown = [None if arm is None or _unusable(plan, arm) else _plain(plan, arm) for arm in (t, c)]
         return Pair(shown[0], shown[1], reason, n, n_control)
     strata = _paired_strata(treated, control)
-    if len(strata) < 2:
-        one, other = pair_of(plan, t, c, adjust)
-        return Pair(one, other, reason, n, n_control)
-    one, other = _stratified(plan, strata, adjust)
-    return Pair(one, other, reason, n, n_control)
+    one, other = pair_of(plan, t, c, adjust) if len(strata) < 2 else _stratified(plan, strata, adjust)
+    saved = None
+    if plan.covariate is not None and (whole := _unadjusted(plan, t) + _unadjusted(plan, c)) > 0.0:
+        saved = 1.0 - (one.variance + other.variance) / whole
+    return Pair(one, other, reason, n, n_control, saved)
 
 
 def pair_of(plan: Plan, treated: Arm, control: Arm, adjust: Adjustment = "cuped") -> tuple[Estimate, Estimate]:
@@ -64,6 +67,10 @@ def pair_of(plan: Plan, treated: Arm, control: Arm, adjust: Adjustment = "cuped"
 
 def _plain(plan: Plan, arm: Arm) -> Estimate:
     return _estimate(plan, plan.statistic(arm.moments), arm, arm.moments.n if plan.binomial else None)
+
+
+def _unadjusted(plan: Plan, arm: Arm) -> float:
+    return _estimate(plan, plan.statistic(arm.moments), arm).variance
 
 
 def _estimate(plan: Plan, found: Linear, arm: Arm, divisor: int | None = None) -> Estimate:

@@ -45,14 +45,16 @@ def analyse(
     method: Method = "sequential",
     alpha: float = 0.05,
     adjust: Adjustment = "cuped",
+    looks: Sequence[float] = (1.0,),
 ) -> Analysis:
     """The A/B analysis of one experiment from rows of decisions (see the module's docstring for the columns).
 
     `unit=None` makes each decision a unit, `day=None` leaves out what needs days. `covariates` maps a metric (or
-    "objective") to a pre-period column. Raises BadRequest for missing columns and arguments that cannot be meant;
-    weak data never raises: numbers are None then, with a reason, and the verdict says what is missing.
+    "objective") to a pre-period column; `looks` are those of `compare`. Raises BadRequest for missing columns and
+    arguments that cannot be meant; weak data never raises: numbers are None then, with a reason, and the verdict says
+    what is missing.
     """
-    rule = checked_rule(method, alpha)
+    rule = checked_rule(method, alpha, looks=looks)
     labels = [*([day] if day else []), *segments]
     ready = prepare(data, design, unit=unit, variant=variant, labels=labels, covariates=covariates, adjust=adjust)
     known, names = ready.design, ready.design.treatments
@@ -79,8 +81,22 @@ def analyse(
         sample_ratio=split,
         heterogeneity=_by_segment(ready, covariates, segments, rule, adjust),
         verdict=verdict(main, kept, split, known.control),
-        notes=[reasons.REASONS[reasons.CROSSOVER_UNITS]] if gathered.mixed else [],
+        notes=[*([reasons.REASONS[reasons.CROSSOVER_UNITS]] if gathered.mixed else []), *_savings(comparisons)],
     )
+
+
+def _savings(comparisons: Sequence[Comparison]) -> list[str]:
+    """What covariates are worth, a sentence a metric: the least of its variants' savings."""
+    least: dict[str, float] = {}
+    for c in comparisons:
+        if c.variance_saved is not None:
+            least[c.metric] = min(c.variance_saved, least.get(c.metric, 1.0))
+    return [
+        f"{metric.replace('_', ' ')}: what units did before takes away {saved:.0%} of the variance, "
+        f"which is worth {1.0 / max(1.0 - saved, 1e-9) - 1.0:,.0%} more units"
+        for metric, saved in least.items()
+        if saved >= 0.005
+    ]
 
 
 def _pairs(
@@ -131,6 +147,7 @@ def _comparison(
         better=better,
         detectable=least / abs(pair.control.value) if least is not None and e.relative is not None else None,
         days_to_decision=power.days_to_decision(e.difference, e.se, units, units_a_day, rule),
+        variance_saved=pair.saved,
     )
 
 

@@ -10,7 +10,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from math import sqrt
+from math import isfinite, sqrt
 from typing import Any
 
 import msgspec
@@ -78,24 +78,28 @@ def plan(
     day: str | None = "day",
     metric: str | None = None,
     relative: Sequence[float] = LIFTS,
+    days: Sequence[int] = DAYS,
     covariates: Mapping[str, str] | None = None,
     method: Method = "sequential",
     alpha: float = 0.05,
     power: float = 0.8,
 ) -> Plan:
-    """Runtimes to find each `relative` effect on `metric` (the primary one unless named) with that `power`.
+    """Runtimes to find each `relative` effect on `metric` (the primary one unless named) with that `power`, and the
+    least effects that show in `days` from now.
 
-    With a covariate the control's standard deviation is the adjusted one. Raises BadRequest for an unknown metric.
+    With a covariate the control's standard deviation is the adjusted one. Raises BadRequest for an unknown metric and
+    for numbers that cannot be meant.
     """
     rule = checked_rule(method, alpha)
+    _check(relative, days, power)
     ready = prepare(data, design, unit=unit, variant=variant, labels=[day] if day else [], covariates=covariates)
     known, name = ready.design, metric or ready.primary
     if name not in ready.metrics:
         raise BadRequest("metric", f"got {name!r}; expected one of {', '.join(ready.metrics)}")
     split = sample_ratio(ready.rows, known.shares, day=day)
-    units, days = sum(split.counts.values()), len(split.days)
+    units, past = sum(split.counts.values()), len(split.days)
     about = {"experiment": known.key, "metric": name, "method": method, "alpha": alpha, "power": power}
-    shown = Plan(**about, units=units, units_a_day=units / days if days else 0.0)  # type: ignore[arg-type]
+    shown = Plan(**about, units=units, units_a_day=units / past if past else 0.0)  # type: ignore[arg-type]
     gathered = gather(
         ready.rows, {name: ready.metrics[name]}, {k: v for k, v in (covariates or {}).items() if k == name}
     )
@@ -103,11 +107,28 @@ def plan(
     pair = estimate(gathered.plans[name], control, control)
     if pair.reason or pair.control is None or pair.control.variance == 0.0 or pair.control.value == 0.0:
         return msgspec.structs.replace(shown, reason=pair.reason or reasons.CONSTANT_METRIC)
-    return _with_runs(shown, known, split.counts, pair.control, rule, relative)
+    return _with_runs(shown, known, split.counts, pair.control, rule, relative, days)
+
+
+def _check(relative: Sequence[float], days: Sequence[int], power: float) -> None:
+    if not 0.0 < power < 1.0:
+        raise BadRequest("power", f"got {power!r}; expected a number between 0 and 1, such as 0.8")
+    for lift in relative:
+        if not (isfinite(lift) and lift != 0.0):
+            raise BadRequest("lift", f"got {lift!r}; expected a relative change such as 0.05 (5%), not 0")
+    for day in days:
+        if not 0 <= day <= 36_500:
+            raise BadRequest("days", f"got {day!r}; expected whole days from now, from 0 to 36,500")
 
 
 def _with_runs(
-    shown: Plan, design: Design, counts: Mapping[str, int], control: Estimate, rule: Rule, relative: Sequence[float]
+    shown: Plan,
+    design: Design,
+    counts: Mapping[str, int],
+    control: Estimate,
+    rule: Rule,
+    relative: Sequence[float],
+    days: Sequence[int],
 ) -> Plan:
     baseline, sd, total = control.value, sqrt(control.variance * control.n), sum(design.shares.values())
     runs, seen = [], []
@@ -120,9 +141,9 @@ def _with_runs(
             found = runtime(baseline, sd, lift, rule, units_a_day=rate, shares=shares, power=shown.power)
             runs.append(PlannedRun(variant=other, relative=lift, units=found.units, days=found.days))
         now = counts[design.control] + counts[other]
-        for days in DAYS if rate > 0.0 else DAYS[:1]:
-            units = round(now + rate * days)
+        for day in days if rate > 0.0 else [day for day in days if day == 0]:
+            units = round(now + rate * day)
             least = detectable_effect(sd, units, rule, shares=shares, power=shown.power)
             one = None if least is None else least / abs(baseline)
-            seen.append(Detectable(variant=other, days=days, units=units, relative=one))
+            seen.append(Detectable(variant=other, days=day, units=units, relative=one))
     return msgspec.structs.replace(shown, baseline=baseline, sd=sd, runtimes=runs, detectable=seen)

@@ -15,16 +15,27 @@ _MOST_ROWS = 200
 
 
 @app.command
-def report(key: str, *, data: Data = DATA, json_: Json = False, html: Path | None = None) -> None:
+def report(
+    key: str,
+    *,
+    data: Data = DATA,
+    method: Literal["sequential", "fixed", "group-sequential", "bayes"] = "sequential",
+    looks: tuple[str, ...] = ("100%",),
+    json_: Json = False,
+    html: Path | None = None,
+) -> None:
     """One experiment's report, from the lake: the verdict, each metric, what was shown, and whether to trust it.
 
     Args:
         key: The experiment.
+        method: How intervals are made: valid at any look (sequential), at planned looks (group-sequential), at one
+            (fixed), or credible (bayes).
+        looks: With group-sequential: at which shares of the planned units was looked, this one last; several times.
         html: Write it to this file instead, self-contained, with charts.
     """
     from topbill import report as reports
 
-    found = reports.load(key, data)
+    found = reports.load(key, data, method=method, looks=tuple(_relative(one) for one in looks))
     if html is not None:
         html.write_text(reports.to_html(found))
         out.print(f"{html}: written", highlight=False)
@@ -57,17 +68,47 @@ def page_report(key: str, *, data: Data = DATA, weights: tuple[str, ...] = (), j
 
 
 @app.command
-def power(key: str, *, data: Data = DATA, metric: str | None = None, json_: Json = False) -> None:
+def power(
+    key: str,
+    *,
+    data: Data = DATA,
+    metric: str | None = None,
+    lift: tuple[str, ...] = ("1%", "2%", "5%", "10%"),
+    days: tuple[int, ...] = (0, 7, 14, 28),
+    method: Literal["sequential", "fixed"] = "sequential",
+    alpha: float = 0.05,
+    power: float = 0.8,
+    json_: Json = False,
+) -> None:
     """How long an experiment must run, from its own traffic: units and days that a lift needs, and what shows when.
 
     Args:
         key: The experiment.
         metric: Which metric (default: what its verdict is about).
+        lift: Relative changes to be found, such as 5% or -2.5%; several times for several.
+        days: Days from now for which to say the least lift that shows then (0: now); several times for several.
+        method: sequential: one looks as often as one likes, as in the report. fixed: once, at the planned end.
+        alpha: The chance to call a difference where there is none.
+        power: The chance to find a lift that is there.
     """
     from topbill.report import plan
 
-    found = plan.plan(key, data, metric=metric)
+    lifts = tuple(_relative(one) for one in lift)
+    found = plan.plan(key, data, metric=metric, lifts=lifts, days=days, method=method, alpha=alpha, power=power)
     print_json(found) if json_ else plan.render_plan(found, out)
+
+
+def _relative(given: str) -> float:
+    """5% → 0.05. A bare number is refused: is 1 a hundredth, or double?"""
+    from topbill.errors import BadRequest
+
+    number, sign, rest = given.strip().partition("%")
+    try:
+        if not sign or rest:
+            raise ValueError
+        return float(number) / 100.0
+    except ValueError:
+        raise BadRequest("option", f"got {given!r}; expected a percentage, such as 5%") from None
 
 
 @app.command

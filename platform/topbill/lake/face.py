@@ -70,7 +70,8 @@ CREATE TABLE experiments (key VARCHAR, revision VARCHAR, title VARCHAR, owner VA
 CREATE TABLE variants (experiment VARCHAR, variant VARCHAR, policy VARCHAR, share DOUBLE, control BOOLEAN,
     floor DOUBLE, evaluable BOOLEAN, training VARCHAR);
 CREATE TABLE metrics (experiment VARCHAR, metric VARCHAR, event VARCHAR, kind VARCHAR, window_seconds DOUBLE,
-    cap DOUBLE, weight DOUBLE, better VARCHAR, worse_by_at_most DOUBLE);
+    cap DOUBLE, weight DOUBLE, better VARCHAR, worse_by_at_most DOUBLE,
+    unrewarded DOUBLE, before_seconds DOUBLE, before_feature VARCHAR);
 CREATE TABLE revisions (experiment VARCHAR, revision VARCHAR, "at" TIMESTAMP, who VARCHAR, spec JSON);
 CREATE TABLE published ("at" TIMESTAMP, decisions_version BIGINT, rewards_version BIGINT, files VARCHAR);
 CREATE TABLE troubles (kind VARCHAR, subject VARCHAR, path VARCHAR, message VARCHAR);
@@ -267,7 +268,11 @@ def _fill(
         for v in e.variants
     ]
     metrics = [
-        (e.key, m.name, m.event, m.kind, m.window, m.cap, e.objective.get(m.name), m.better, limits.get(m.name))
+        (
+            *(e.key, m.name, m.event, m.kind, m.window, m.cap, e.objective.get(m.name), m.better, limits.get(m.name)),
+            m.default,
+            *((m.before, None) if isinstance(m.before, float) else (None, m.before)),
+        )
         for e in experiments
         for limits in [{g.metric: g.worse_by_at_most for g in e.guardrails}]
         for m in e.metrics

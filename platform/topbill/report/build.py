@@ -20,11 +20,18 @@ from topbill.report.words import duration
 from topbill.spec.forms import nearest
 
 
-def load(key: str, data: Path | str, *, segments: Sequence[str] | None = None, method: Method = "sequential") -> Report:
+def load(
+    key: str,
+    data: Path | str,
+    *,
+    segments: Sequence[str] | None = None,
+    method: Method = "sequential",
+    looks: Sequence[float] = (1.0,),
+) -> Report:
     """The report of experiment `key` from the data folder `data`.
 
     `segments` are context features to look into; None takes all of type category. `method` is how intervals of
-    differences are made (see `ab.compare`).
+    differences are made, `looks` when was looked with "group-sequential" (see `ab.compare`).
 
     Raises NotFound when there is no lake yet or no such experiment in it, LogError when the lake cannot be read.
     Weak data never raises: numbers are missing then, and say why.
@@ -32,14 +39,16 @@ def load(key: str, data: Path | str, *, segments: Sequence[str] | None = None, m
     face = Path(data) / FACE
     connection = connect(face)
     try:
-        return _report(connection, key, segments, method)
+        return _report(connection, key, segments, method, looks)
     except Error as error:
         raise LogError(f"{face}: {error}; try again: the files may have been compacted meanwhile") from error
     finally:
         connection.close()
 
 
-def _report(connection: Connection, key: str, segments: Sequence[str] | None, method: Method) -> Report:
+def _report(
+    connection: Connection, key: str, segments: Sequence[str] | None, method: Method, looks: Sequence[float]
+) -> Report:
     about = _rows(connection, f"SELECT * FROM experiments WHERE key = {quoted(key)}")
     if not about:
         known = ", ".join(row["key"] for row in _rows(connection, "SELECT key FROM experiments ORDER BY key"))
@@ -52,10 +61,19 @@ def _report(connection: Connection, key: str, segments: Sequence[str] | None, me
     names = [m["metric"] for m in metrics]
     if segments is None:
         segments = category_features(about[0]["spec"], names)
-    gather(connection, key, metrics, segments, at)
+    past = gather(connection, key, metrics, segments, at)
     seen, found = estimates(connection, [OBJECTIVE, *names])
     variants = _variants(declared, seen, found)
-    compared = analysis(connection, key, variants=declared, metrics=metrics, segments=segments, method=method)
+    compared = analysis(
+        connection,
+        key,
+        variants=declared,
+        metrics=metrics,
+        segments=segments,
+        method=method,
+        looks=looks,
+        covariates=past,
+    )
     windows: dict[str, float] = {}
     for m in metrics:
         windows[m["event"]] = max(windows.get(m["event"], 0.0), m["window_seconds"])

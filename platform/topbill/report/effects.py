@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -23,8 +23,11 @@ def analysis(
     metrics: Sequence[Row],
     segments: Sequence[str],
     method: Method,
+    looks: Sequence[float],
+    covariates: Mapping[str, str],
 ) -> ab.Analysis:
-    """The analysis of experiment `key` from `report_rows`. `variants` and `metrics` are rows of the face's tables."""
+    """The analysis of experiment `key` from `report_rows`. `variants` and `metrics` are rows of the face's tables,
+    `covariates` what `rows.gather` answered."""
     return ab.analyse(
         prepared(connection),
         design(key, variants, metrics),
@@ -32,7 +35,9 @@ def analysis(
         variant=VARIANT,
         day=DAY,
         segments=segments,
+        covariates=covariates,
         method=method,
+        looks=looks,
     )
 
 

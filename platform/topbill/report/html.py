@@ -69,9 +69,9 @@ def _effects(analysis: Analysis) -> str:
     peeking = " Intervals stay valid however often one looks." if analysis.method == "sequential" else ""
     heads = ("metric", "variant", "value", analysis.control, "lift", "interval", "chance to win", "call")
     caption = f"{1 - analysis.alpha:.0%} intervals by unit, as policies over the units assigned to them.{peeking}"
-    return f"<h2>Against {escape(analysis.control)}</h2><div class=wide>{svg.forest(bars)}</div>" + _table(
-        heads, rows, 2, caption
-    )
+    notes = "".join(f"<p>{escape(note)}.</p>" for note in analysis.notes)
+    shown = _table(heads, rows, 2, caption)
+    return f"<h2>Against {escape(analysis.control)}</h2><div class=wide>{svg.forest(bars)}</div>{shown}{notes}"
 
 
 def _guardrails(analysis: Analysis) -> str:

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from topbill import ab
+from topbill.ab.effect import Method
+from topbill.ab.plan import DAYS, LIFTS
 from topbill.errors import NotFound
 from topbill.lake import quoted
 from topbill.report.effects import design, prepared
@@ -20,11 +23,23 @@ from topbill.report.reading import moment, opened, rows
 from topbill.report.rows import DAY, UNIT, VARIANT, gather
 
 
-def plan(key: str, data: Path | str, *, metric: str | None = None) -> ab.Plan:
-    """Sample sizes, days and detectable effects of experiment `key` on `metric` (None: what its verdict is about).
+def plan(
+    key: str,
+    data: Path | str,
+    *,
+    metric: str | None = None,
+    lifts: Sequence[float] = LIFTS,
+    days: Sequence[int] = DAYS,
+    method: Method = "sequential",
+    alpha: float = 0.05,
+    power: float = 0.8,
+) -> ab.Plan:
+    """Units and days that experiment `key` needs for each of `lifts` on `metric` (None: what its verdict is about), and
+    the least lifts that show in `days` from now, read by `method` at level 1 − alpha, found with that `power`.
 
     Raises NotFound when there is no lake yet, no such experiment, or only one variant in it; BadRequest for an unknown
-    metric. Weak data never raises: there are no runtimes then, and `reason` says why.
+    metric and for numbers that cannot be meant. Weak data never raises: there are no runtimes then, and `reason` says
+    why.
     """
     with opened(data) as connection:
         declared = rows(connection, f"SELECT * FROM variants WHERE experiment = {quoted(key)}")
@@ -34,7 +49,7 @@ def plan(key: str, data: Path | str, *, metric: str | None = None) -> ab.Plan:
         if len(declared) < 2:
             raise NotFound(f"experiment {key!r} has one variant only; expected two to compare")
         metrics = rows(connection, f"SELECT * FROM metrics WHERE experiment = {quoted(key)}")
-        gather(connection, key, metrics, [], moment(connection))
+        past = gather(connection, key, metrics, [], moment(connection))
         return ab.plan(
             prepared(connection),
             design(key, declared, metrics),
@@ -42,6 +57,12 @@ def plan(key: str, data: Path | str, *, metric: str | None = None) -> ab.Plan:
             variant=VARIANT,
             day=DAY,
             metric=metric,
+            relative=lifts,
+            days=days,
+            covariates=past,
+            method=method,
+            alpha=alpha,
+            power=power,
         )
 
 
@@ -52,7 +73,7 @@ def render_plan(found: ab.Plan, console: Console) -> None:
     if found.reason or found.baseline is None or found.sd is None:
         console.print(f"{traffic}\nNothing can be planned yet: {ab.REASONS.get(found.reason, found.reason)}.")
         return
-    peeking = ", looking as often as one likes" if found.method == "sequential" else ""
+    peeking = {"sequential": ", looking as often as one likes", "fixed": ", looking once"}.get(found.method, "")
     about = f"{escape(found.metric)} of the control: {found.baseline:.4f}, standard deviation {found.sd:.4f} by unit"
     console.print(f"{traffic}\n{about}", highlight=False)
     console.print(f"to be found with {found.power:.0%} power at {1 - found.alpha:.0%}{peeking}", highlight=False)
@@ -60,12 +81,12 @@ def render_plan(found: ab.Plan, console: Console) -> None:
     for name, runs in groupby(found.runtimes, key=lambda run: run.variant):
         for i, run in enumerate(runs):
             units = "too many" if run.units is None else f"{run.units:,}"
-            needs.add_row("" if i else escape(name), f"{run.relative:+.0%}", units, _days(run.days))
+            needs.add_row("" if i else escape(name), f"{100 * run.relative:+.4g}%", units, _days(run.days))
         needs.add_section()
     shows = _table("The least lift that will show", ("variant", "when", "units", "lift"))
     for name, seen in groupby(found.detectable, key=lambda one: one.variant):
         for i, one in enumerate(seen):
-            when = f"in {one.days} days" if one.days else "now"
+            when = f"in {one.days:,} {'day' if one.days == 1 else 'days'}" if one.days else "now"
             lift = "-" if one.relative is None else f"{one.relative:+,.1%}"
             shows.add_row("" if i else escape(name), when, f"{one.units:,}", lift)
         shows.add_section()

@@ -51,6 +51,8 @@ def _effects(analysis: Analysis, console: Console) -> None:
             table.add_row("" if i else escape(metric), escape(str(c.variant)), *(cells[h] for h in shown))
         table.add_section()
     console.print(table)
+    for note in analysis.notes:
+        console.print(escape(note), highlight=False)
     for g in analysis.guardrails:
         verdict = "[red]broken[/]" if g.status == "worse" else words.GUARDRAILS[g.status]
         bounds = words.between(g.worse_by_low, g.worse_by_high)

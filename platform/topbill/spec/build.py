@@ -113,10 +113,22 @@ def _metrics(read: Read, at: At) -> tuple[Metric, ...]:
             at.key("metrics").key(name).key("default").wrong(
                 parts["default"], f"no default: without an event a {parts['kind']} is 0"
             )
+        if isinstance(before := parts.get("before"), str):
+            _check_before(before, read.get("context", {}), at.key("metrics").key(name).key("before"))
         better = "lower" if name in guarded and name not in objective else "higher"
         if {"event", "kind", "window"} <= parts.keys():
             metrics.append(Metric(name, **{"better": better} | parts))
     return tuple(metrics)
+
+
+def _check_before(feature: str, context: Read, at: At) -> None:
+    """A metric's `before` is a number of the context, unless it is a duration."""
+    numbers = [name for name, parts in context.items() if parts.get("type") == "number"]
+    if feature not in numbers:
+        known = (
+            f"one of the numbers in context ({listed(numbers)})" if numbers else "a number in context: there is none"
+        )
+        at.wrong(feature, f"{known}, or a duration such as 28d", nearest(feature, numbers))
 
 
 def _check_goals(read: Read, at: At) -> None:

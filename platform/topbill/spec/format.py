@@ -19,6 +19,7 @@ from topbill.spec.forms import (
     DURATION,
     PERCENT,
     At,
+    Before,
     Choice,
     Duration,
     Flag,
@@ -167,6 +168,11 @@ METRIC = Section(
         "cap": Key(Number(0, 1e12, above=True), "The value that counts as 1 in the objective (default 1)."),
         "default": Key(Number(-1e12, 1e12), "Its value where no event came (default 0)."),
         "better": Key(Choice(("higher", "lower")), "Which direction is good; lower by default if only a guardrail."),
+        "before": Key(
+            Before(),
+            "What a unit did before its first decision, to take noise out of comparisons (CUPED): how long to look "
+            "back for the metric's own events (28d), or a number in context.",
+        ),
     }
 )
 ACTION = Section(

@@ -220,6 +220,21 @@ class Duration:
 
 
 @dataclass(frozen=True)
+class Before:
+    """A duration, or a feature's name."""
+
+    def read(self, value: Any, at: At) -> Any:
+        if isinstance(value, str) and re.fullmatch(DURATION, value):
+            return Duration().read(value, at)
+        if isinstance(value, str) and re.fullmatch(NAME, value):
+            return value
+        return at.wrong(value, "a duration such as 28d, or the name of a number in context")
+
+    def schema(self) -> Schema:
+        return {"anyOf": [Duration().schema(), Name.schema()]}
+
+
+@dataclass(frozen=True)
 class Json:
     """Anything that JSON can hold, of at most 16 kB."""
 

@@ -24,7 +24,9 @@ class Metric:
     """What is computed of a decision's events of one name inside a window (seconds after the decision).
 
     kind: binary (any event) | max | sum | count | mean | last | earliest. `cap` scales it to [0, 1] in the objective,
-    `default` is its value without an event. `better` says which direction is good, for reading the report.
+    `default` is its value without an event. `better` says which direction is good, for reading the report; `before`
+    what of a unit's past takes noise out of it: so many seconds of its own events before the unit's first decision, or
+    a number of the context as it came with that decision.
     """
 
     name: str
@@ -34,6 +36,7 @@ class Metric:
     cap: float = 1.0
     better: Literal["higher", "lower"] = "higher"
     default: float = 0.0
+    before: float | str | None = None
 
     def value(self, events: Iterable[tuple[float, float]]) -> float:
         """The metric of a decision's events `(value, seconds after the decision)`; `default` if none is in the window.
