@@ -96,3 +96,52 @@ def test_an_experiment_without_traffic_says_so(tmp_path: Path, art: Experiment, 
     assert "Nothing can be planned yet: the variant has no units yet" in topbill(
         "power", "art", "--data", tmp_path / "none"
     )
+
+
+def test_lifts_days_power_level_and_method_are_the_askers_choice(data: Path, topbill: Callable[..., str]) -> None:
+    asked = ("power", "art", "--data", data, "--json", "--lift", "3%", "--lift=-2.5%", "--days", "1", "--days", "90")
+    found = json.loads(topbill(*asked))
+    assert {run["relative"] for run in found["runtimes"]} == {0.03, -0.025}
+    assert {one["days"] for one in found["detectable"]} == {1, 90}
+    units = {run["relative"]: run["units"] for run in found["runtimes"] if run["variant"] == "thompson"}
+    assert units[-0.025] > units[0.03]
+    for more, fewer in ((("--power", "0.95"), False), (("--alpha", "0.2"), True), (("--method", "fixed"), True)):
+        other = json.loads(topbill(*asked, *more))
+        assert (other["runtimes"][0]["units"] < found["runtimes"][0]["units"]) == fewer
+    said = topbill(
+        "power", "art", "--data", data, "--lift", "2.5%", "--days", "1", "--method", "fixed", "--power", "0.9"
+    )
+    for told in ("90% power at 95%, looking once", "+2.5%", "in 1 day"):
+        assert told in said
+
+
+@pytest.mark.parametrize(
+    ("option", "expected"),
+    [
+        (("--lift", "5"), "expected a percentage, such as 5%"),
+        (("--lift", "0%"), "expected a relative change such as 0.05"),
+        (("--lift", "much%"), "expected a percentage, such as 5%"),
+        (("--days", "-1"), "expected whole days from now"),
+        (("--power", "1"), "expected a number between 0 and 1"),
+        (("--alpha", "0"), "expected a number between 0 and 0.5"),
+    ],
+)
+def test_numbers_that_cannot_be_meant_are_refused(
+    data: Path, topbill: Callable[..., str], option: tuple[str, str], expected: str
+) -> None:
+    with pytest.raises(BadRequest, match=expected):
+        topbill("power", "art", "--data", data, f"{option[0]}={option[1]}")
+
+
+def test_the_report_is_read_by_the_method_that_was_asked_for(data: Path, topbill: Callable[..., str]) -> None:
+    def width(*options: str) -> float:
+        told = json.loads(topbill("report", "art", "--data", data, "--json", *options))["ab"]["comparisons"][0]
+        return float(told["difference_high"] - told["difference_low"])
+
+    once = width("--method", "fixed")
+    early = width("--method", "group-sequential", "--looks", "50%")
+    assert once < early < 2.0 * once
+    assert width("--method", "group-sequential") == pytest.approx(once, rel=0.02)
+    assert width() > once
+    with pytest.raises(BadRequest, match="information fractions"):
+        width("--method", "group-sequential", "--looks", "100%", "--looks", "50%")
