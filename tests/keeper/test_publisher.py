@@ -22,7 +22,7 @@ from topbill.keeper import publisher as module
 from topbill.keeper.publisher import Publisher
 from topbill.lake import FACE, Lake, sql
 from topbill.log.sqlite import SqliteLog
-from topbill.records import Action, Decision, Placement, RewardEvent
+from topbill.records import Action, Decision, Placement, RewardEvent, Snapshot
 from topbill.spec import Experiment, Metric, Variant
 
 
@@ -261,6 +261,20 @@ def test_numbers_stay_unique_after_the_log_forgot_everything(tmp_path: Path, log
         keeper.step()
     assert (count(tmp_path, "decisions"), count(tmp_path, "rewards")) == (3, 3)
     assert count(tmp_path, "(SELECT DISTINCT seq FROM decisions)") == 3
+
+
+def test_old_policy_versions_go_with_the_decisions_made_from_them(
+    tmp_path: Path, log: SqliteLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MINOR", 1)
+    for version in (1, 2, 3):
+        log.write_snapshot(
+            Snapshot(experiment="home", version=version, watermark=version, fingerprint="f", states={"a": b"s"})
+        )
+    publisher(tmp_path, log).step()
+    assert log.snapshot("home", 1) is not None  # a decision that is still in the log may be of it
+    publisher(tmp_path, log, keep_log=-3_600.0).step()  # as if an hour had passed
+    assert [log.snapshot("home", version) is None for version in (1, 2, 3)] == [True, True, False]
 
 
 def test_a_step_that_failed_is_made_up_for_by_the_next(tmp_path: Path, log: SqliteLog) -> None:

@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from topbill.errors import Conflict, LogError
@@ -139,6 +140,23 @@ def test_a_snapshot_must_succeed_the_newest(log: SqliteLog) -> None:
     assert first is not None
     assert first.watermark == 10
     assert (log.version("home"), log.version("elsewhere")) == (2, 0)
+
+
+def test_snapshots_that_nothing_kept_was_decided_from_are_forgotten(
+    log: SqliteLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write(experiment: str, version: int, at: int) -> None:
+        monkeypatch.setattr("topbill.log.store.now_micros", lambda: at)
+        log.write_snapshot(msgspec.structs.replace(snapshot(version), experiment=experiment))
+
+    for version, at in enumerate((100, 200, 300, 400), 1):
+        write("home", version, at)
+    write("quiet", 1, 50)
+    assert log.forget_snapshots(350) == 2
+    assert [log.snapshot("home", version) is not None for version in (1, 2, 3, 4)] == [False, False, True, True]
+    assert log.version("quiet") == 1  # however old, it is the one that decides
+    assert log.forget_snapshots(10_000) == 1
+    assert log.version("home") == 4
 
 
 def test_the_audit_notes_a_revision_only_when_it_changed(log: SqliteLog) -> None:

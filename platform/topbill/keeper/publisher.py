@@ -22,6 +22,8 @@ MINOR, MAJOR = 30, 1_800
 """Steps between compactions of small files and of large ones: a minute and an hour at 2 s a step."""
 CHUNKS = 20
 """Most transactions in which one step lets the log forget."""
+_ADOPTED_WITHIN = 600_000_000
+"""µs within which every service has taken a new version over, or nobody decides from it."""
 
 
 class Source(Protocol):
@@ -33,6 +35,7 @@ class Source(Protocol):
     def decision(self, decision_id: str) -> Decision | None: ...
     def revisions(self) -> list[Revision]: ...
     def forget(self, decisions_through: int, events_through: int, older_than: int, limit: int = ...) -> int: ...
+    def forget_snapshots(self, before: int) -> int: ...
 
 
 class Publisher:
@@ -147,6 +150,8 @@ class Publisher:
         if self._learned is not None:
             through = min(through, self._learned())
         older = barrier - round(keep * 1e6)
+        if self._steps % MINOR == 0:
+            self._log.forget_snapshots(older - _ADOPTED_WITHIN)
         for _ in range(CHUNKS):
             if self._log.forget(through, self._lake.position("rewards"), older) == 0:
                 return

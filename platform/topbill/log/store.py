@@ -203,13 +203,14 @@ class Store:
         )
         return [Revision(*row) for row in rows]
 
-    def forget_snapshots(self, experiment: str, before: int) -> int:
-        """Delete the snapshots older than `before` µs that no decision in the log names; the newest always stays."""
+    def forget_snapshots(self, before: int) -> int:
+        """Delete the snapshots that had a successor by `before` µs: nothing was decided from them since. Returns how
+        many went; the newest of each experiment stays, and so does the one that was the newest then."""
         with self._transaction():
             cursor = self._db.execute(
-                """DELETE FROM policy_snapshots WHERE experiment = ?1 AND at < ?2
-                   AND version < (SELECT max(version) FROM policy_snapshots WHERE experiment = ?1)""",
-                (experiment, before),
+                """DELETE FROM policy_snapshots WHERE version < (SELECT max(s.version) FROM policy_snapshots s
+                   WHERE s.experiment = policy_snapshots.experiment AND s.at < ?)""",
+                (before,),
             )
         return cursor.rowcount
 

@@ -64,4 +64,3 @@ def _known(column: str, window: int, at: int, shown: str, without: float) -> str
     """A column where the window is over: what was earned, or what there is `without` an event."""
     known = f"coalesce({column}, {without!r}::DOUBLE)"
     return f'CASE WHEN epoch_us(d."at") + {window} < {at} THEN {known} END AS {identifier(shown)}'
-
