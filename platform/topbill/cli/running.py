@@ -137,7 +137,7 @@ def demo(
         processes.start_dashboard(experiments, data, board)
         processes.wait_until(f"{address}/healthz")
         out.print(f"service    {address}/docs\ndashboard  http://127.0.0.1:{board}\ndata       {data}", highlight=False)
-        driver = run_demo(address, loaded, out, seconds=None if forever else seconds)
+        driver = run_demo(address, loaded, out, seconds=None if forever else seconds, pages=experiments)
     out.rule("What you have seen")
     for experiment in loaded:
         if experiment.key in driver.tally.experiments and (ab := reports.load(experiment.key, data).ab) is not None:

@@ -114,17 +114,18 @@ class Browsers:
         titles = [tile.title for row in page.rows for tile in row.titles]
         logit, done = self.wish(viewer, [self.catalog.index[title] for title in titles])
         appeal = [self.appeal(viewer, tile.picture) for row in page.rows for tile in row.titles]
-        looks = [
-            self.ways.scroll**r * self.ways.glance**k for r, row in enumerate(page.rows) for k in range(len(row.titles))
-        ]
-        play = self.ways.ceiling * np.array(looks) * expit(logit + np.array(appeal))
-        return play, done, titles
+        return self.looks(page) * expit(logit + np.array(appeal)), done, titles
+
+    def looks(self, page: PageAnswer) -> Floats:
+        """(cells,) in reading order: the most that a title there can be played if nothing above was."""
+        ways = self.ways
+        looks = [ways.scroll**r * ways.glance**k for r, row in enumerate(page.rows) for k in range(len(row.titles))]
+        return ways.ceiling * np.array(looks)
 
     def expected(self, viewer: int, page: PageAnswer) -> float:
         """The expected completed plays of a page: at most one."""
         play, done, _ = self.cells(viewer, page)
-        nothing_above = np.concatenate([[1.0], np.cumprod(1.0 - play)[:-1]])
-        return float((nothing_above * play * done).sum())
+        return along(play, done)
 
     def react(self, viewer: int, page: PageAnswer) -> tuple[str | None, float]:
         """The title that the viewer plays, and the share of it watched; (None, 0.0) for nothing."""
@@ -135,3 +136,9 @@ class Browsers:
             return None, 0.0
         first = int(hit[0])
         return titles[first], float(rng.uniform(0.7, 1.0) if rng.random() < done[first] else rng.uniform(0.02, 0.6))
+
+
+def along(play: Floats, worth: Floats) -> float:
+    """The expected `worth` (cells) of the first cell that is played, each with probability `play` if none above was."""
+    nothing_above = np.concatenate([[1.0], np.cumprod(1.0 - play)[:-1]])
+    return float((nothing_above * play * worth).sum())

@@ -6,6 +6,7 @@ import asyncio
 import math
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
 import httpx
 from rich.console import Console, Group
@@ -13,7 +14,8 @@ from rich.live import Live
 
 from topbill.errors import NotFound
 from topbill.simulate.driver import PAGES_PER_SECOND, Driver
-from topbill.simulate.tally import Line, table
+from topbill.simulate.pager import pagers
+from topbill.simulate.tally import Line, Tally, table
 from topbill.simulate.world import Habits, World
 from topbill.spec import Experiment
 
@@ -32,10 +34,12 @@ def run_demo(
     seconds: float | None = 60.0,
     seed: int = 0,
     pages_per_second: float = PAGES_PER_SECOND,
+    pages: Path | None = None,
     headers: Mapping[str, str] | None = None,
     transport: httpx.AsyncBaseTransport | None = None,
 ) -> Driver:
-    """Send simulated viewers to the service at `base_url` for that many seconds (None: until Ctrl-C).
+    """Send simulated viewers to the service at `base_url` for that many seconds (None: until Ctrl-C), also to the
+    whole pages of the experiments' folder `pages`.
 
     Shows a live table and returns the driver with its tally, up to where it got. Raises Unavailable when the
     service fails, NotFound when no experiment is running.
@@ -49,7 +53,8 @@ def run_demo(
 
     if not (running := worlds(experiments, seed)):
         raise NotFound("no running experiment that lists its actions; expected at least one to send viewers to")
-    driver = Driver(running, name=uuid.uuid4().hex[:8])
+    name = uuid.uuid4().hex[:8]
+    driver = Driver(running, name, [] if pages is None else pagers(pages, name, seed))
     try:
         asyncio.run(go())
     except KeyboardInterrupt:
@@ -94,18 +99,36 @@ def board(driver: Driver) -> Group:
         f"{driver.elapsed:3.0f} s · {driver.pages:,} homepages · [bold]{pace:,.0f} decisions/s[/bold] · "
         f"{driver.tally.decisions:,} decisions · {driver.rewards:,} reward events"
     )
-    return Group(head, table(driver.tally.lines()))
+    lines = [line for tally in _tallies(driver) for line in tally.lines()]
+    more = f"{driver.whole_pages:,} whole pages, each layer of them judged by itself" if driver.pagers else ""
+    return Group(head, table(lines), *([more] if more else []))
+
+
+def _tallies(driver: Driver) -> list[Tally]:
+    return [driver.tally, *(pager.tally for pager in driver.pagers)]
 
 
 def summary(driver: Driver, *, data: str, dashboard: str | None = None) -> list[str]:
     """What the demo showed, in sentences, and what to do next. `data` is the data folder, `dashboard` an address."""
-    lines = driver.tally.lines()
     pace = driver.tally.decisions / driver.elapsed if driver.elapsed else 0.0
     sentences = [
         f"{driver.pages:,} simulated homepages took {driver.tally.decisions:,} decisions ({pace:,.0f}/s over HTTP) and "
         f"sent {driver.rewards:,} reward events; {driver.retries} requests had to be sent again."
     ]
-    for key, experiment in driver.tally.experiments.items():
+    for tally in _tallies(driver):
+        sentences += _told(tally)
+    example = next(iter(driver.tally.experiments), "KEY")
+    sentences.append(f"Next: `topbill report {example} --data {data}` reads the same experiment from its own log,")
+    sentences.append(f'`topbill sql "from feedback limit 9" --data {data}` asks the record anything else.')
+    if dashboard:
+        sentences.append(f"Dashboard: {dashboard}")
+    return sentences
+
+
+def _told(tally: Tally) -> list[str]:
+    """A sentence for each experiment that has a control and another."""
+    lines, sentences = tally.lines(), []
+    for key, experiment in tally.experiments.items():
         own = [line for line in lines if line.experiment == key]
         control = next((line for line in own if line.variant == experiment.control.name), None)
         others = [line for line in own if line is not control]
@@ -117,11 +140,6 @@ def summary(driver: Driver, *, data: str, dashboard: str | None = None) -> list[
             f"the control {control.variant} {_worth(control)}; of the way from a uniform choice to the known best, "
             f"{ahead.variant} has lately come {_share(ahead)} and {control.variant} {_share(control)}."
         )
-    example = next(iter(driver.tally.experiments), "KEY")
-    sentences.append(f"Next: `topbill report {example} --data {data}` reads the same experiment from its own log,")
-    sentences.append(f'`topbill sql "from feedback limit 9" --data {data}` asks the record anything else.')
-    if dashboard:
-        sentences.append(f"Dashboard: {dashboard}")
     return sentences
 
 

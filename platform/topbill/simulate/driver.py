@@ -1,7 +1,8 @@
 """Simulated viewers open homepages over real HTTP.
 
-A homepage is one `POST /v1/decide/batch` with a decision for each experiment, made for the same viewer. What the
-viewer then does follows as `POST /v1/reward/batch`, late, and sometimes not at all.
+A homepage is one `POST /v1/decide/batch` with a decision for each experiment, made for the same viewer, or one
+`POST /v1/page` that answers with all of it. What the viewer then does follows as `POST /v1/reward/batch`, late, and
+sometimes not at all.
 """
 
 from __future__ import annotations
@@ -10,18 +11,23 @@ import asyncio
 import heapq
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import count
 from typing import Any
 
 import httpx
+import msgspec
 
 from topbill.errors import Unavailable
+from topbill.pages import PageAnswer
+from topbill.simulate.pager import Pager
 from topbill.simulate.tally import Tally
 from topbill.simulate.viewers import Visit
 from topbill.simulate.world import World
 
 PAGES_PER_SECOND = 300.0
+WHOLE_PAGES_PER_SECOND = 6.0
+"""Of each page file: some 150 choices each."""
 WORKERS = 8
 REWARDS_PER_REQUEST = 500
 DELIVER_EVERY = 0.05
@@ -30,12 +36,17 @@ BACKOFF = 0.1
 """Seconds before a request is sent again; doubled each time."""
 
 
-class Driver:
-    """Sends viewers to a service and keeps the tally. `name` is what the decision ids of this run begin with."""
+_page = msgspec.json.Decoder(PageAnswer).decode
 
-    def __init__(self, worlds: Mapping[str, World], name: str) -> None:
+
+class Driver:
+    """Sends viewers to a service and keeps the tally. `name` is what the decision ids of this run begin with; `pagers`
+    are the viewers of whole pages and keep tallies of their own."""
+
+    def __init__(self, worlds: Mapping[str, World], name: str, pagers: Sequence[Pager] = ()) -> None:
+        self.pagers = pagers
         self.tally = Tally(world.experiment for world in worlds.values())
-        self.pages = self.rewards = self.retries = 0
+        self.pages = self.whole_pages = self.rewards = self.retries = 0
         self.elapsed = 0.0
         self._worlds = worlds
         self._name = name
@@ -52,7 +63,8 @@ class Driver:
         numbers = count()
         pause = WORKERS / pages_per_second
         visitors = [self._visitor(client, self._start + seconds, pause, numbers) for _ in range(WORKERS)]
-        await asyncio.gather(*visitors)
+        browsers = [self._browser(client, self._start + seconds, pager) for pager in self.pagers]
+        await asyncio.gather(*visitors, *browsers)
         await self._deliver(client, math.inf)
 
     async def _visitor(self, client: httpx.AsyncClient, stop: float, pause: float, numbers: Iterator[int]) -> None:
@@ -77,6 +89,19 @@ class Driver:
         self.elapsed = time.monotonic() - self._start
         for (key, visit), decided in zip(visits.items(), answer["decisions"], strict=True):
             self._react(self._worlds[key], visit, at, decided)
+
+    async def _browser(self, client: httpx.AsyncClient, stop: float, pager: Pager) -> None:
+        """One whole page after the other."""
+        for number in count():
+            due = self._start + number / WHOLE_PAGES_PER_SECOND
+            if due > (now := time.monotonic()):
+                await asyncio.sleep(due - now)
+            if max(due, now) >= stop:
+                return
+            answer = await self._post(client, "/v1/page", pager.request(number), _page)
+            self.whole_pages += 1
+            for delay, event in pager.react(number, answer):
+                heapq.heappush(self._waiting, (time.monotonic() + delay, next(self._sequence), event))
 
     def _request(self, key: str, visit: Visit, at: float) -> dict[str, Any]:
         world = self._worlds[key]
@@ -117,8 +142,14 @@ class Driver:
             await self._post(client, "/v1/reward/batch", {"rewards": rewards})
             self.rewards += len(rewards)
 
-    async def _post(self, client: httpx.AsyncClient, path: str, body: dict[str, Any]) -> Any:
-        """The answer's JSON. Ids are ours, so what got no answer is simply sent again."""
+    async def _post(
+        self,
+        client: httpx.AsyncClient,
+        path: str,
+        body: dict[str, Any],
+        decode: Callable[[bytes], Any] = msgspec.json.decode,
+    ) -> Any:
+        """The answer, decoded. Ids are ours, so what got no answer is simply sent again."""
         problem = ""
         for attempt in range(TRIES):
             if attempt:
@@ -130,7 +161,7 @@ class Driver:
                 problem = f"{type(error).__name__}: {error}"
                 continue
             if response.status_code < 300:
-                return response.json()
+                return decode(response.content)
             problem = f"HTTP {response.status_code}: {response.text[:300]}"
             if response.status_code < 500:
                 break

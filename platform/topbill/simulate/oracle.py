@@ -10,18 +10,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Protocol
 
 import numpy as np
 from scipy.special import expit
 
 from topbill.chance import greedy
 from topbill.pages import Composer
-from topbill.records import Actions, Floats, Indices
+from topbill.records import Actions, Floats, Indices, Scored
 from topbill.simulate.browse import Browsers
 
-Choice = Mapping[str, "str | Knowing"]
-"""Layer → the variant that is to decide it for everybody, or one who knows."""
+
+class Scorer(Protocol):
+    """What of a policy it takes to decide."""
+
+    def score(self, x: Floats, actions: Actions, seed: int) -> Scored: ...
+
+
+Choice = Mapping[str, "str | Scorer"]
+"""Layer → the variant that is to decide it for everybody, or who else."""
 
 
 class _Ranked:
@@ -38,6 +45,18 @@ class _Ranked:
         return greedy(self._values[remaining])
 
 
+class Given:
+    """Decides for the actions named in `order`, in that order."""
+
+    def __init__(self, order: Sequence[str]) -> None:
+        self._place = {action: i for i, action in enumerate(order)}
+
+    def score(self, x: Floats, actions: Actions, seed: int) -> _Ranked:  # noqa: ARG002
+        """The earlier, the higher."""
+        last = len(self._place)
+        return _Ranked(np.array([-float(self._place.get(action, last)) for action in actions.ids]))
+
+
 class Knowing:
     """Decides a layer with the truth in hand. Set `composer`, `viewer` and `now` before each page."""
 
@@ -52,9 +71,6 @@ class Knowing:
     def score(self, x: Floats, actions: Actions, seed: int) -> _Ranked:  # noqa: ARG002
         """The worth of each action to the viewer."""
         return _Ranked(self._worth(actions.ids))
-
-    def update(self, examples: Sequence[Any]) -> None:
-        """Has nothing to learn."""
 
     def _pictures(self, ids: Sequence[str]) -> Floats:
         return np.array([self._browsers.appeal(self.viewer, picture) for picture in ids])

@@ -6,6 +6,7 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
@@ -17,14 +18,22 @@ from topbill.simulate.world import Response, Truth
 from topbill.spec import Experiment
 from topbill.stats.moments import Moments, ratio
 
-_RECENT = 1.0 / 2000.0
-"""Weight of one decision in what counts as recent: the last two thousand or so."""
+RECENT = 2000.0
+"""How many decisions count as recent, or so."""
 
 
 LEGEND = """\
 reward: objective per decision · regret: what the best choices would have
 earned more · closed: how much of the way from a uniform choice (0%) to the
 known best (100%) · lately: over the last 2,000 decisions or so"""
+
+
+class Worth(NamedTuple):
+    """What a decision is expected to earn, and what the best and a uniform one would, in units of the objective."""
+
+    value: float
+    best: float
+    uniform: float
 
 
 class Line(msgspec.Struct, frozen=True):
@@ -66,7 +75,8 @@ class Tally:
     """Adds decisions up by experiment and variant. A decision's reward is counted with the decision: it is known here
     what the viewer will do, also where the event is still on its way."""
 
-    def __init__(self, experiments: Iterable[Experiment]) -> None:
+    def __init__(self, experiments: Iterable[Experiment], recent: float = RECENT) -> None:
+        self._recent = 1.0 / recent
         self.experiments = {experiment.key: experiment for experiment in experiments}
         self._sums: dict[tuple[str, str], _Sums] = {}
 
@@ -88,21 +98,27 @@ class Tally:
         if variant is None:
             return
         spec = self.experiments[experiment]
+        worth = Worth(truth.value(slate), truth.best(), truth.uniform())
+        self.count(experiment, variant, unit, worth, reward(spec, responses), [spec.actions[row].id for row in slate])
+
+    def count(
+        self, experiment: str, variant: str, unit: str, worth: Worth, earned: float, shown: Iterable[str]
+    ) -> None:
+        """Count a decision that showed these actions, is worth that much, and earned what it did."""
         sums = self._sums.get((experiment, variant))
         if sums is None:
-            policy = next(v.policy for v in spec.variants if v.name == variant)
+            policy = next(v.policy for v in self.experiments[experiment].variants if v.name == variant)
             sums = self._sums[experiment, variant] = _Sums(policy)
-        value, best, uniform = truth.value(slate), truth.best(), truth.uniform()
         sums.decisions += 1
-        sums.value += value
-        sums.best += best
-        sums.uniform += uniform
-        sums.gained += (value - uniform - sums.gained) * _RECENT
-        sums.gap += (best - uniform - sums.gap) * _RECENT
-        sums.shown.update(spec.actions[row].id for row in slate)
+        sums.value += worth.value
+        sums.best += worth.best
+        sums.uniform += worth.uniform
+        sums.gained += (worth.value - worth.uniform - sums.gained) * self._recent
+        sums.gap += (worth.best - worth.uniform - sums.gap) * self._recent
+        sums.shown.update(shown)
         unit_sums = sums.units[unit]
         unit_sums[0] += 1.0
-        unit_sums[1] += reward(spec, responses)
+        unit_sums[1] += earned
 
     def lines(self) -> list[Line]:
         """A line for each variant that has decided, in the order of the experiments' files."""
