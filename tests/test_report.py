@@ -302,6 +302,16 @@ def test_too_few_draws_are_not_judged(tmp_path: Path) -> None:
     assert health.propensity_ok is None
 
 
+@pytest.mark.parametrize("huge", [1e308, 1e200, float("inf")])
+def test_values_too_large_to_square_have_a_reason_and_no_number(tmp_path: Path, huge: float) -> None:
+    events = [event(i, "watch", value=huge if i % 3 == 0 else 1.0) for i in range(30)]
+    found = made(tmp_path, [decision(i) for i in range(30)], events)
+    (line,) = [m for m in found.metrics if m.metric == "watched" and m.estimate.decisions]
+    assert (line.estimate.value, line.estimate.reason) == (None, "infinite_values")
+    for shown in (report.to_json(found), report.to_html(found)):
+        assert not {"NaN", "Infinity", "inf%", "nan"} & set(re.findall(r"\w+%?", shown))
+
+
 def test_events_under_a_wrong_name_are_an_alarm_where_no_other_comes(tmp_path: Path) -> None:
     report = made(tmp_path, [decision(i) for i in range(10)], [event(i, "plays") for i in range(4)])
     assert report.health.reward_join_rate is None

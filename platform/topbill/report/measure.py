@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import isfinite
 from typing import NamedTuple
 
 import numpy as np
@@ -57,6 +58,8 @@ def _estimate(row: tuple[float, ...]) -> Estimate:
     units, decisions = int(units), int(n)
     if decisions == 0:
         return Estimate(reason="immature")
+    if not all(map(isfinite, (x * x, xx, xn))):
+        return Estimate(reason="infinite_values", units=units, decisions=decisions)
     moments = Moments.from_sums(("x", "n"), units, np.array([x, n]), np.array([[xx, xn], [xn, nn]]))
     linear = ratio("x", "n")(moments)
     found = Estimate(value=linear.value, units=units, decisions=decisions)

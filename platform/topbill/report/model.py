@@ -13,6 +13,7 @@ REASONS = {
     "no_events": "none of the decisions has had such an event, so the uncertainty is unknown",
     "constant_metric": "every unit has the same value, so the uncertainty is unknown",
     "too_few_units": "fewer than two units: no uncertainty can be computed",
+    "infinite_values": "some values are infinite, or too large to square",
     "never_possible": "the action never had a probability above zero",
     "certain": "the action was always certain: nothing was drawn",
     "too_few_draws": "too few draws were to be expected for a test",
