@@ -41,7 +41,10 @@ def dump_line(decision: Decision, events: Iterable[RewardEvent], features: Mappi
     own = {action["id"]: action.get("features", {}) for action in sent}
     missing = [name for name in decision.eligible if name not in own and name not in features]
     if missing:
-        raise BadData(decision.decision_id, f"got action {missing[0]!r} without features; expected all eligible ones")
+        raise BadData(
+            decision.decision_id,
+            f"got action {missing[0]!r} without features; expected all, from the experiment's file",
+        )
     multi = [{"_tag": name, "action": own.get(name, features.get(name))} for name in decision.eligible]
     row = {name: i for i, name in enumerate(decision.eligible)}
     outcomes = []

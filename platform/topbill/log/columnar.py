@@ -74,10 +74,15 @@ def from_table(table: pa.Table | pa.RecordBatch, first: int = 0) -> Iterator[Row
     missing = [name for name in SCHEMA.names if name not in table.schema.names]
     if missing:
         raise BadData(f"column {missing[0]}", f"not there; expected the columns {', '.join(SCHEMA.names)}")
-    for number, row in enumerate(table.select(SCHEMA.names).to_pylist(), first):
+    try:
+        table.validate(full=True)  # what Arrow itself does not look at is not to be trusted: damaged offsets crash it
+        rows = table.select(SCHEMA.names).to_pylist()
+    except (pa.ArrowException, UnicodeDecodeError) as error:
+        raise BadData(f"after row {first}", f"{error}; expected rows as an export writes them") from None
+    for number, row in enumerate(rows, first):
         try:
             yield _row(row)
-        except (msgspec.ValidationError, msgspec.DecodeError, TypeError) as error:
+        except (msgspec.DecodeError, TypeError, AttributeError) as error:
             raise BadData(f"row {number}", f"{error}; expected a row as an export writes it") from None
 
 

@@ -15,25 +15,44 @@ from typing import Any
 import msgspec
 
 from topbill.errors import BadData
-from topbill.records import Decision, Mask, Placement, RewardEvent
+from topbill.records import NULL, Decision, Mask, Placement, Reason, RewardEvent
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_OWN = (
-    "experiment",
-    "revision",
-    "variant",
-    "unit",
-    "policy",
-    "policy_version",
-    "reason",
-    "request_hash",
-    "micros",
-    "at",
-    "page",
-    "layer",
-    "place",
-    "masks",
-)
+
+
+class _Own(msgspec.Struct):
+    """What our own lines keep under `topbill`; the defaults are what a foreign line means."""
+
+    experiment: str = ""
+    revision: str = ""
+    variant: str | None = "imported"
+    unit: str = ""
+    policy: str = "imported"
+    policy_version: int = 0
+    reason: Reason = "policy"
+    request_hash: str = ""
+    micros: int = 0
+    at: int | None = None
+    page: str = ""
+    layer: str = ""
+    place: str = ""
+    masks: tuple[Mask, ...] = ()
+    actions: msgspec.Raw = NULL
+    whole: bool | None = None
+
+
+class _OwnEvent(msgspec.Struct):
+    event: str
+    action: str | None = None
+    position: int | None = None
+    occurred_at: int | None = None
+    at: int = 0
+
+
+class _Outcome(msgspec.Struct):
+    event_id: Any = msgspec.field(name="EventId", default=None)
+    v: Any = None
+    topbill: _OwnEvent | None = None
 
 
 class _Line(msgspec.Struct):
@@ -43,10 +62,12 @@ class _Line(msgspec.Struct):
     event_id: str | int | None = msgspec.field(name="EventId", default=None)
     timestamp: str | None = msgspec.field(name="Timestamp", default=None)
     cost: float | None = msgspec.field(name="_label_cost", default=None)
-    o: list[dict[str, Any]] | None = None
-    topbill: dict[str, Any] | None = None
+    o: list[_Outcome] | None = None
+    topbill: _Own | None = None
 
 
+_OWN = tuple(name for name in _Own.__struct_fields__ if name not in ("actions", "whole"))
+_EVENT = _OwnEvent.__struct_fields__
 _decode = msgspec.json.Decoder(_Line).decode
 
 
@@ -71,7 +92,7 @@ def dump_line(
         multi = [{"_tag": name, "action": own[name] if name in own else features[name]} for name in decision.eligible]
     except KeyError as error:
         raise BadData(
-            decision.decision_id, f"got action {error} without features; expected all eligible ones"
+            decision.decision_id, f"got action {error} without features; expected all, from the experiment's file"
         ) from None
     index = decision.eligible.index(placed.action)
     order = [index, *(i for i in range(len(multi)) if i != index)]
@@ -119,36 +140,28 @@ def parse_line(line: bytes, *, experiment: str = "imported", number: int = 0) ->
         raise BadData(
             where, f"got no dsjson of a contextual bandit ({error}); expected c with _multi, a and p"
         ) from None
-    if len(a) != len(p) or not a or not 1 <= min(a) <= max(a) <= len(ids):
+    if len(a) != len(p) or not a or not 1 <= min(a) <= max(a) <= len(ids) or len(set(a)) < len(a):
         raise BadData(where, f"got a={a} and p={p} for {len(ids)} actions; expected as many of each, from 1")
     if not 0 < p[0] <= 1:
         raise BadData(where, f"got probability {p[0]}; expected one in (0, 1]")
-    ours = found.topbill or {}
-    at = ours["at"] if "at" in ours else micros(found.timestamp, where)
+    ours = found.topbill or _Own()
     row = [0.0] * len(ids)
     for i, q in zip(a, p, strict=True):
         row[i - 1] = q
     decision = Decision(
-        **{
-            "experiment": experiment,
-            "revision": "",
-            "variant": "imported",
-            "unit": str(number if found.event_id is None else found.event_id),
-            "policy": "imported",
-            "reason": "policy",
-            **{name: ours[name] for name in _OWN if name in ours},
-            "masks": msgspec.convert(ours.get("masks", ()), tuple[Mask, ...]),
-        }
-        | {"at": at},
+        **{name: getattr(ours, name) for name in _OWN if name not in ("experiment", "unit", "at")},
+        experiment=ours.experiment or experiment,
+        unit=ours.unit or str(number if found.event_id is None else found.event_id),
+        at=micros(found.timestamp, where) if ours.at is None else ours.at,
         decision_id=f"{experiment}-{number}" if found.event_id is None else str(found.event_id),
         context=msgspec.Raw(msgspec.json.encode(shared_of(found.c))),
-        actions=msgspec.Raw(msgspec.json.encode(ours.get("actions"))) if ours else offered,
+        actions=ours.actions if found.topbill else offered,
         eligible=ids,
         slate=(Placement(0, ids[a[0] - 1], p[0]),),
         propensity=p[0],
-        probabilities=(tuple(row),) if ours.get("whole", len(a) == len(ids)) else None,
+        probabilities=(tuple(row),) if (len(a) == len(ids) if ours.whole is None else ours.whole) else None,
     )
-    return decision, _events(found, decision)
+    return decision, _events(found, decision, where)
 
 
 def load(lines: Iterable[bytes], *, experiment: str = "imported") -> Iterator[tuple[Decision, list[RewardEvent]]]:
@@ -159,15 +172,25 @@ def load(lines: Iterable[bytes], *, experiment: str = "imported") -> Iterator[tu
 
 
 def _event(e: RewardEvent) -> dict[str, Any]:
-    names = ("event", "action", "position", "occurred_at", "at")
-    return {name: getattr(e, name) for name in names}
+    return {name: getattr(e, name) for name in _EVENT}
 
 
-def _events(found: _Line, decision: Decision) -> list[RewardEvent]:
+def _events(found: _Line, decision: Decision, where: str) -> list[RewardEvent]:
     key = decision.decision_id
-    known = [o for o in found.o or () if "topbill" in o]
+    known = [(o, o.topbill) for o in found.o or () if o.topbill is not None]
     if known or found.topbill is not None:
-        return [RewardEvent(decision_id=key, event_id=o["EventId"], value=o["v"], **o["topbill"]) for o in known]
+        try:
+            return [
+                RewardEvent(
+                    decision_id=key,
+                    event_id=msgspec.convert(o.event_id, str),
+                    value=msgspec.convert(o.v, float),
+                    **{name: getattr(ours, name) for name in _EVENT},
+                )
+                for o, ours in known
+            ]
+        except msgspec.ValidationError as error:
+            raise BadData(where, f"got an event of the wrong form ({error}); expected EventId and v") from None
     reward = -(found.cost or 0.0)
     if not reward:
         return []
@@ -195,12 +218,12 @@ def _multi(raw: bytes) -> tuple[tuple[str, ...], msgspec.Raw]:
     return ids, msgspec.Raw(msgspec.json.encode(offered))
 
 
-def micros(timestamp: str | None, where: str) -> int:
+def micros(timestamp: Any, where: str) -> int:
     """ISO 8601 as µs since the epoch; UTC where no zone is said. Raises BadData, naming `where`."""
     if timestamp is None:
         return 0
     try:
         at = datetime.fromisoformat(timestamp)
-    except ValueError:
+    except (TypeError, ValueError):
         raise BadData(where, f"got Timestamp {timestamp!r}; expected ISO 8601, as 2026-01-31T12:00:00Z") from None
     return ((at if at.tzinfo else at.replace(tzinfo=UTC)) - _EPOCH) // timedelta(microseconds=1)

@@ -60,7 +60,10 @@ class Npz:
         """A single whole number; None where it is not there."""
         if name not in self.heads or math.prod(self.heads[name].shape) != 1:
             return None
-        return int(self._whole(name).reshape(()))
+        found = float(self._whole(name).reshape(()))
+        if not found.is_integer():
+            raise BadData(f"{self._path.name}.{name}", f"got {found:g}; expected a whole number")
+        return int(found)
 
     def batches(self, names: Sequence[str], rows: int) -> Iterator[Arrays]:
         """At most `rows` rows of the arrays at a time; they must be of one length."""

@@ -17,6 +17,7 @@ from topbill.log.slates import from_slate_feedback
 from topbill.transfer.formats import Progress
 
 _AT_ONCE = 2_000
+_MOST_ACTIONS = 10_000
 
 
 def read(source: Path, key: str, skip: int, progress: Progress) -> Iterator[Row]:
@@ -66,10 +67,14 @@ def _slates(file: Npz, key: str, skip: int, progress: Progress) -> Iterator[Row]
 
 def _most(file: Npz, name: str) -> int:
     """How many actions there are: as the file says, or one more than the largest number."""
-    said = file.number(name)
-    if said is not None:
-        return said
-    return 1 + max((int(part["action"].max()) for part in file.batches(["action"], _AT_ONCE)), default=-1)
+    most = file.number(name)
+    if most is None:
+        most = 1 + max(
+            (int(_checked(part, 0)["action"].max()) for part in file.batches(["action"], _AT_ONCE)), default=-1
+        )
+    if not 0 <= most <= _MOST_ACTIONS:
+        raise BadData(name, f"got {most} actions; expected at most {_MOST_ACTIONS:,}: each decision names them all")
+    return most
 
 
 def _cut(rows: Arrays, more: bool) -> tuple[Arrays, Arrays]:
@@ -94,7 +99,7 @@ def _checked(part: Arrays, first: int) -> Arrays:
     """Whole numbers where they are meant, contexts of finite numbers in two dimensions."""
     for name in ("action", "position", "slate_id"):
         if name in part and part[name].dtype.kind == "f":
-            bad = np.flatnonzero(part[name] != np.floor(part[name]))
+            bad = np.flatnonzero(~(part[name] == np.floor(part[name])) | ~(np.abs(part[name]) < 1 << 53))
             if bad.size:
                 raise BadData(name, f"row {first + bad[0]}: got {part[name][bad[0]]:g}; expected a whole number")
     context = part.get("context")

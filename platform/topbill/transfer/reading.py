@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import math
 from collections.abc import Callable, Iterator, Mapping
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ import pyarrow.parquet
 from topbill.errors import BadData
 from topbill.lake.exchange import read_delta
 from topbill.log import ccb, columnar, dsjson, eppo
+from topbill.log.sound import sound
 from topbill.records import Decision, Placement, RewardEvent
 from topbill.transfer import arrays
 from topbill.transfer.formats import Progress, quiet
@@ -49,6 +49,8 @@ def _dsjson(line: bytes, *, experiment: str, number: int) -> Row:
 
 def _lines(source: Path, parse: Callable[..., Row], key: str, skip: int, progress: Progress) -> Iterator[Row]:
     """A row a line; blank lines, and the first `skip` others, are passed over."""
+    if source.is_dir():
+        raise BadData(str(source), "is a folder; expected a file of lines")
     total = source.stat().st_size
     done = rows = number = 0
     with source.open("rb", buffering=1 << 20) as file:
@@ -61,7 +63,7 @@ def _lines(source: Path, parse: Callable[..., Row], key: str, skip: int, progres
             if rows % _AT_ONCE == 0:
                 progress(done, total)
             if rows > skip:
-                yield parse(line, experiment=key, number=number)
+                yield sound(parse(line, experiment=key, number=number), f"line {number}")
     progress(total, total)
 
 
@@ -79,7 +81,8 @@ def _columns(source: Path, chosen: str, skip: int, progress: Progress) -> Iterat
     done = 0
     for batch in batches:
         if done + batch.num_rows > skip:
-            yield from islice(columnar.from_table(batch, done), max(0, skip - done), None)
+            rows = enumerate(columnar.from_table(batch, done), done)
+            yield from (sound(row, f"row {number}") for number, row in rows if number >= skip)
         done += batch.num_rows
         progress(done, total)
 
