@@ -4,7 +4,8 @@ and how many units a true +5% takes with and without CUPED.
 python benchmarks/ab.py [--units 5000000] [--peer-python PYTHON]
 
 The peer (tea-tasting with ibis-framework[duckdb]) is no dependency of Topbill: give the Python of an environment
-that has it. Both read the same file, in turn, each in a process of its own.
+that has it. Both read the same file, in turn, several times, each in a process of its own. Seconds of all processors
+are printed too: they say the same on a busy machine.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import sys
 import tempfile
 from importlib.metadata import version
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, process_time
 
 import numpy as np
 import pyarrow as pa
@@ -29,12 +30,12 @@ from topbill.ab import Mean, compare
 from topbill.stats.sequential import always_valid_p
 
 METRICS = ("minutes", "plays", "sessions", "spend")
-REPEATS = 5
+REPEATS, ROUNDS = 5, 3
 
 PEER = """
 import json, sys
 from importlib.metadata import version
-from time import perf_counter
+from time import perf_counter, process_time
 try:
     import ibis, tea_tasting as tt
 except ImportError as error:
@@ -42,15 +43,16 @@ except ImportError as error:
     raise SystemExit
 path, metrics, repeats = sys.argv[1], sys.argv[2].split(","), int(sys.argv[3])
 experiment = tt.Experiment({m: tt.Mean(m) for m in metrics}, variant="variant")
-seconds = []
+seconds, work = [], []
 for _ in range(repeats):
-    start = perf_counter()
+    start, cpu = perf_counter(), process_time()
     table = ibis.duckdb.connect().read_parquet(path)
     result = experiment.analyze(table, control="control", all_variants=True)
     numbers = {str(v): {m: float(r[m].effect_size) for m in metrics} for v, r in result.items()}
     seconds.append(perf_counter() - start)
+    work.append(process_time() - cpu)
 names = ("tea-tasting", "ibis-framework", "duckdb")
-print(json.dumps({"seconds": seconds, "numbers": numbers, "versions": {n: version(n) for n in names}}))
+print(json.dumps({"seconds": seconds, "work": work, "numbers": numbers, "versions": {n: version(n) for n in names}}))
 """
 
 
@@ -73,42 +75,63 @@ def write(path: Path, units: int) -> None:
     )
 
 
-def ours(path: Path, unit: str | None) -> tuple[list[float], dict[str, dict[str, float]]]:
-    """Seconds of each repeat, and the differences by variant and metric. With `unit`, rows are first proved to be
+def ours(path: Path, unit: str | None) -> tuple[list[float], list[float], dict[str, dict[str, float]]]:
+    """Seconds and processor seconds of each repeat, and the differences by variant and metric. With `unit`, rows are
+    first proved to be
     one a unit (and would be grouped if not); without, they are taken for units, as the peer does."""
-    seconds, numbers = [], {}
+    seconds, work, numbers = [], [], {}
     for _ in range(REPEATS):
-        start = perf_counter()
+        start, cpu = perf_counter(), process_time()
         rows = lake.connect().read_parquet(str(path))
         metrics = {m: Mean(m) for m in METRICS}
         table = compare(rows, unit=unit, variant="variant", control="control", metrics=metrics)
         seconds.append(perf_counter() - start)
+        work.append(process_time() - cpu)
     for line in table.itertuples():
         numbers.setdefault(str(line.variant), {})[str(line.metric)] = float(line.difference)
-    return seconds, numbers
+    return seconds, work, numbers
 
 
 def speed(units: int, peer_python: str) -> None:
+    taken: dict[str, tuple[list[float], list[float]]] = {}
+
+    def add(name: str, seconds: list[float], work: list[float]) -> None:
+        both = taken.setdefault(name, ([], []))
+        both[0].extend(seconds)
+        both[1].extend(work)
+
+    mine, careful, theirs = (
+        "topbill, each row a unit",
+        "topbill, units checked (default)",
+        "tea-tasting, in the database",
+    )
+    peer = {}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "units.parquet"
         write(path, units)
-        checked, numbers = ours(path, "unit")
-        seconds, _ = ours(path, None)
-        command = [peer_python, "-c", PEER, str(path), ",".join(METRICS), str(REPEATS)]
-        answer = subprocess.run(command, capture_output=True, text=True, check=False)
-    print(f"{units:,} units × {len(METRICS)} metrics × 3 variants from Parquet, best and median of {REPEATS}:")
-    mine, careful = min(seconds), min(checked)
-    print(f"  topbill, each row a unit           {mine:6.3f} s  {np.median(seconds):6.3f} s")
-    print(f"  topbill, units checked (default)   {careful:6.3f} s  {np.median(checked):6.3f} s")
-    if answer.returncode != 0 or "missing" in answer.stdout:
-        why = json.loads(answer.stdout)["missing"] if answer.stdout else answer.stderr.strip().splitlines()[-1]
-        print(f"  tea-tasting                        skipped: {why} (give --peer-python an environment that has it)")
+        for _ in range(ROUNDS):
+            *times, numbers = ours(path, "unit")
+            add(careful, *times)
+            *times, _ = ours(path, None)
+            add(mine, *times)
+            command = [peer_python, "-c", PEER, str(path), ",".join(METRICS), str(REPEATS)]
+            answer = subprocess.run(command, capture_output=True, text=True, check=False)
+            if answer.returncode != 0 or "missing" in answer.stdout:
+                why = json.loads(answer.stdout)["missing"] if answer.stdout else answer.stderr.strip().splitlines()[-1]
+                print(f"tea-tasting skipped: {why} (give --peer-python an environment that has it)")
+                break
+            peer = json.loads(answer.stdout)
+            add(theirs, peer["seconds"], peer["work"])
+    print(f"{units:,} units × {len(METRICS)} metrics × 3 variants from Parquet, {ROUNDS} rounds of {REPEATS} in turn:")
+    print(f"  {'':<34} best      median    processors'")
+    for name, (seconds, work) in taken.items():
+        print(f"  {name:<34} {min(seconds):6.3f} s  {np.median(seconds):6.3f} s  {min(work):6.3f} s")
+    if theirs not in taken:
         return
-    peer = json.loads(answer.stdout)
-    theirs = min(peer["seconds"])
-    print(f"  tea-tasting, in the database       {theirs:6.3f} s  {np.median(peer['seconds']):6.3f} s")
+    for name, why in ((mine, "like for like"), (careful, "with the check")):
+        best, middle, work = (f(taken[name][k]) / f(taken[theirs][k]) for f, k in ((min, 0), (np.median, 0), (min, 1)))
+        print(f"  ratio {why}: best {best:.2f}, median {middle:.2f}, processors' {work:.2f} (below 1 is faster)")
     apart = max(abs(numbers[v][m] - peer["numbers"][f"('control', '{v}')"][m]) for v in numbers for m in METRICS)
-    print(f"  ratio {mine / theirs:.2f} like for like, {careful / theirs:.2f} with the check (below 1 is faster)")
     print(f"  largest disagreement of a difference {apart:.1e}")
     print(f"  {', '.join(f'{k} {v}' for k, v in peer['versions'].items())}")
 

@@ -252,10 +252,7 @@ def as_table(effects: Sequence[msgspec.Struct], columns: Sequence[str]) -> pd.Da
     table = {}
     for name in columns:
         values = [getattr(e, name) for e in effects]
-        if any(v is None for v in values) or name in ("variant", "reason", "metric"):
-            holder = np.empty(len(values), dtype=object)
-            holder[:] = values
-            table[name] = pd.Series(holder, dtype=object)
-        else:
-            table[name] = pd.Series(values)
+        mixed = any(v is None for v in values) or name in ("variant", "reason", "metric")
+        table[name] = np.empty(len(values), dtype=object) if mixed else np.array(values)
+        table[name][:] = values
     return pd.DataFrame(table)

@@ -173,9 +173,9 @@ def gather(
     by = keys if rows.one_row_a_unit else ["mixed", *keys]
     mixed = "FALSE" if rows.one_row_a_unit else "mixed"
     answer = rows.ask(
-        f"SELECT {', '.join([mixed, *keys, *picked])} FROM ({middle}) "  # noqa: S608
-        f"GROUP BY {', '.join(by)} ORDER BY {', '.join(by)}"
+        f"SELECT {', '.join([mixed, *keys, *picked])} FROM ({middle}) GROUP BY {', '.join(by)}"  # noqa: S608
     )
+    answer.sort(key=lambda line: [str(value) for value in line[: 1 + len(keys)]])  # the same sums, bit for bit, always
     return _collect(answer, plans, len(keys))
 
 
