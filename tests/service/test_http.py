@@ -6,7 +6,7 @@ import json
 import shutil
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -18,24 +18,6 @@ from topbill.errors import LogError, TopbillError
 from topbill.log.sqlite import SqliteLog
 from topbill.service import auth, hot
 from topbill.service.app import Settings, create_app
-
-
-@pytest.fixture
-def settings(folder: Path, tmp_path: Path) -> Settings:
-    return Settings(folder, tmp_path / "data")
-
-
-@pytest.fixture
-def client(settings: Settings) -> Iterator[TestClient]:
-    with TestClient(create_app(settings), raise_server_exceptions=False) as client:
-        yield client
-
-
-@pytest.fixture
-def log(settings: Settings, client: TestClient) -> Iterator[SqliteLog]:
-    log = SqliteLog(settings.log_path)
-    yield log
-    log.close()
 
 
 def decide(client: TestClient, **body: Any) -> Any:

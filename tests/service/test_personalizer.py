@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,19 +31,6 @@ def settings(tmp_path: Path) -> Settings:
     (tmp_path / "experiments").mkdir()
     shutil.copy(SHIPPED, tmp_path / "experiments")
     return Settings(tmp_path / "experiments", tmp_path / "data")
-
-
-@pytest.fixture
-def client(settings: Settings) -> Iterator[TestClient]:
-    with TestClient(create_app(settings), raise_server_exceptions=False) as client:
-        yield client
-
-
-@pytest.fixture
-def log(settings: Settings, client: TestClient) -> Iterator[SqliteLog]:
-    log = SqliteLog(settings.log_path)
-    yield log
-    log.close()
 
 
 def rank(client: TestClient, **body: Any) -> Any:
@@ -268,14 +254,14 @@ REFUSED: tuple[tuple[str, str, bytes, int, str, str | None], ...] = (
         "InvalidRankRequest",
         "$.excludedActions",
     ),
-    ("POST", f"{V1}/rank", b"x" * 1_000_001, 413, "PayloadSizeExceeded", None),
+    ("POST", f"{V1}/rank", b"x" * 1_000_001, 400, "PayloadSizeExceeded", None),
     ("POST", f"{V1}/events/e/reward", b'{"value":2}', 400, "InvalidRewardRequest", "$.value"),
     ("POST", f"{V1}/events/e/reward", b'{"value":"1"}', 400, "InvalidRewardRequest", "$.value"),
     ("POST", f"{V1}/events/e/reward", b"{}", 400, "InvalidRewardRequest", "$"),
-    ("POST", f"{V1}/events/{'x' * 257}/reward", b'{"value":1}', 400, "BadRequest", "eventId"),
-    ("POST", f"{V1}/events/a%0Ab/reward", b'{"value":1}', 400, "BadRequest", "eventId"),
-    ("POST", f"{V1}/events/%C2%C2/reward", b'{"value":1}', 400, "BadRequest", "eventId"),
-    ("GET", f"{V1}/rank", b"", 405, "OperationNotAllowed", None),
+    ("POST", f"{V1}/events/{'x' * 257}/reward", b'{"value":1}', 400, "InvalidRewardRequest", "eventId"),
+    ("POST", f"{V1}/events/a%0Ab/activate", b"", 400, "InvalidEventIdToActivate", "eventId"),
+    ("POST", f"{V1}/events/%C2%C2/reward", b'{"value":1}', 400, "InvalidRewardRequest", "eventId"),
+    ("GET", f"{V1}/rank", b"", 405, "BadRequest", None),
     ("POST", f"{V1}/multislot/rank", b"", 404, "ResourceNotFound", None),
     ("POST", "/personalizer/v2.0/rank", b"", 404, "ResourceNotFound", None),
     ("GET", f"{V1}/configurations/service", b"", 404, "ResourceNotFound", None),
