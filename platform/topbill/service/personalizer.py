@@ -54,21 +54,21 @@ class Personalizer:
             if found is None:
                 return await _refuse(send, 404, "ResourceNotFound", f"no such path: {path[:200]}")
             if scope["method"] != "POST":
-                return await _refuse(send, 405, "OperationNotAllowed", f"{scope['method']}; expected POST")
+                return await _refuse(send, 405, "BadRequest", f"{scope['method']}; expected POST")
             raw = await read_body(receive)
             start = time.perf_counter()
             if raw is None:
-                return await _refuse(send, 413, "PayloadSizeExceeded", f"over {LARGEST_BODY:,} bytes; send less")
+                return await _refuse(send, 400, "PayloadSizeExceeded", f"over {LARGEST_BODY:,} bytes; send less")
             if found["event"] is None:
                 code = "InvalidRankRequest"
                 await _answer(send, 201, await self._rank(slots, raw))
                 meters.SECONDS.labels("/personalizer/rank").observe(time.perf_counter() - start)
                 return None
+            code = "InvalidEventIdToActivate" if found["verb"] == "activate" else "InvalidRewardRequest"
             event = _event_id(found["event"])
             if found["verb"] == "activate":
                 await self._events.activate(event, slots)
             else:
-                code = "InvalidRewardRequest"
                 await self._reward(event, slots, raw)
             await _answer(send, 204)
             meters.SECONDS.labels(f"/personalizer/{found['verb']}").observe(time.perf_counter() - start)
@@ -84,7 +84,7 @@ class Personalizer:
         except NotFound as error:
             return await _refuse(send, 404, "ResourceNotFound", str(error))
         except LogError as error:
-            return await _refuse(send, 503, "InternalServerError", str(error))
+            return await _refuse(send, 503, "OperationNotAllowed", str(error))
         except TopbillError as error:
             return await _refuse(send, 500, "InternalServerError", str(error))
 

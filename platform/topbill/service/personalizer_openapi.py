@@ -35,9 +35,8 @@ _ROUTES: tuple[tuple[str, str, type | None, type | None], ...] = tuple(
     )
 )
 _REFUSALS = {
-    400: "The request has the wrong form; `error.target` names the culprit",
+    400: "The request has the wrong form, `error.target` names the culprit; or it is larger than 1 MB",
     404: "No such event, or no experiment that says `personalizer: true`",
-    413: "The body is larger than 1 MB",
     503: "The log can't be written now; nothing was stored",
 }
 _UNAUTHORIZED = {"application/json": {"schema": {"$ref": "#/components/schemas/ProblemAnswer"}}}
@@ -74,6 +73,7 @@ def _operation(path: str, summary: str, body: type | None, answer: type | None) 
         "responses": {
             "204" if answer is None else "201": {"description": "Stored"}
             | ({} if answer is None else {"content": _content(answer)}),
+            "401": {"description": "No valid key", "content": _UNAUTHORIZED},
             **{
                 str(s): {"description": text, "content": _content(bodies.ErrorResponse)}
                 for s, text in _REFUSALS.items()
