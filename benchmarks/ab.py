@@ -76,9 +76,10 @@ def write(path: Path, units: int) -> None:
 
 
 def ours(path: Path, unit: str | None) -> tuple[list[float], list[float], dict[str, dict[str, float]]]:
-    """Seconds and processor seconds of each repeat, and the differences by variant and metric. With `unit`, rows are
-    first proved to be
-    one a unit (and would be grouped if not); without, they are taken for units, as the peer does."""
+    """Seconds and processor seconds of each repeat, and the differences by variant and metric.
+
+    With `unit`, rows are first proved to be one a unit (and would be grouped if not); without, they are taken for
+    units, as the peer does."""
     seconds, work, numbers = [], [], {}
     for _ in range(REPEATS):
         start, cpu = perf_counter(), process_time()

@@ -6,6 +6,7 @@ estimation of quantiles with applications to A/B testing").
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from dataclasses import dataclass
 from math import exp, inf, log
 
@@ -36,9 +37,14 @@ class Ordered:
 
 def ranks(n: int, q: float, alpha: float = 0.05, tuning: float = TUNING) -> tuple[int, int]:
     """The least and greatest count of n values at or below the q-quantile that is not refuted, now or before."""
-    counts = np.arange(n + 1, dtype=np.float64)
-    kept = np.flatnonzero(rate_log_e(counts, n, q, rate_concentration(tuning, alpha)) <= -log(alpha))
-    return int(kept[0]), int(kept[-1])
+    weight, middle = rate_concentration(tuning, alpha), round(n * q)
+
+    def kept(count: int) -> bool:
+        return float(rate_log_e(float(count), n, q, weight)) <= -log(alpha)
+
+    # The e-value falls towards the middle and rises beyond it.
+    least = bisect_left(range(middle), True, key=kept)
+    return least, middle - 1 + bisect_left(range(middle, n + 1), True, key=lambda count: not kept(count))
 
 
 def quantile_sequence(x: Floats, q: float, alpha: float = 0.05, tuning: float = TUNING) -> tuple[float, float]:
