@@ -16,12 +16,12 @@ from topbill.policies.linear import Layout
 from topbill.records import Actions, Example, Floats, Indices
 
 DESIGNS = (
-    Design("tight", fourier=False, own=0.005, intercept=0.1, shared=0.03, keep=1.0),
-    Design("middle", fourier=False, own=0.2, intercept=0.3, shared=0.05, keep=0.999),
-    Design("wide", fourier=False, own=1.0, intercept=1.0, shared=0.05, keep=0.98),
-    Design("curved", fourier=True, own=2.0, intercept=1.0, shared=0.05, keep=0.998),
+    Design("tight", fourier=False, signal=0.5, intercept=0.1, shared=0.03, keep=1.0),
+    Design("wide", fourier=False, signal=10.0, intercept=0.2, shared=0.05, keep=1.0),
+    Design("moving", fourier=False, signal=15.0, intercept=0.2, shared=0.05, keep=0.8),
+    Design("curved", fourier=True, signal=20.0, intercept=0.2, shared=0.05, keep=0.99),
 )
-"""One setting for all streams: nearly no taste per action, some, much that changes, and taste that is not linear."""
+"""One setting for all streams: little taste per action, much, much that changes, and taste that is not linear."""
 
 FREQUENCIES = 40
 """Random frequencies of the Fourier features, each a cosine and a sine."""
@@ -29,6 +29,9 @@ BANDWIDTH = 0.7
 """Their scale: standardised contexts this far apart, per √d, look different."""
 MEMORY = 0.998
 """What is left per example of the log scores that weigh the experts: the last few hundred count."""
+TEMPER = 0.5
+"""The power of a log score. Below 1, since experts are judged only on the actions that were chosen: the one that
+expects nothing predicts well where it explores nothing, and must not silence those who could know better."""
 LEAST_WEIGHT = 0.01
 """Experts below it are left out of decisions."""
 PRODUCT_LIMIT = 320
@@ -45,7 +48,7 @@ class AutoParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
     alpha: Annotated[
         float, msgspec.Meta(ge=0.0, description="optimism: posterior standard deviations above the mean")
-    ] = 0.5
+    ] = 0.4
 
 
 class _Scored:
@@ -72,9 +75,10 @@ class _Scored:
 class Auto:
     """An upper confidence bound on a blend of four Bayesian logistic models, weighted by how well they predict.
 
-    Weights are proportional to exp(discounted sum of log scores) (Vovk 1990; Raftery, Kárný and Ettler 2010), the
-    blend is on the logit scale, and the bound adds `alpha` blended standard deviations. The logit scale is what
-    adapts priors and exploration to the base rate. Deterministic: only a floor makes its log evaluable.
+    Weights are proportional to exp(`TEMPER` · discounted sum of log scores) (Vovk 1990; Raftery, Kárný and Ettler
+    2010), the blend is on the logit scale, and the bound adds `alpha` times the root of the blended variances. The
+    logit scale is what adapts priors and exploration to the base rate. Deterministic: only a floor makes its log
+    evaluable.
     """
 
     kind: ClassVar[str] = "auto"
@@ -92,7 +96,9 @@ class Auto:
         self._narrow_context = _sketch(random, context_size, r)
         self._narrow_features = _sketch(random, action_size, q)
         self.experts = [
-            Expert(design, 2 * FREQUENCIES + 2 if design.fourier else context_size + 2, r + 2, q + 1)
+            Expert(design, 2 * FREQUENCIES + 2, FREQUENCIES, r + 2, q + 1)
+            if design.fourier
+            else Expert(design, context_size + 2, context_size, r + 2, q + 1)
             for design in DESIGNS
         ]
         self.log_scores = np.zeros(len(self.experts))
@@ -102,7 +108,7 @@ class Auto:
     @property
     def weights(self) -> Floats:
         """(experts,) how much each expert counts, summing to 1; those below `LEAST_WEIGHT` at 0."""
-        w = np.exp(self.log_scores - self.log_scores.max())
+        w = np.exp(TEMPER * (self.log_scores - self.log_scores.max()))
         w /= w.sum()
         w[w < LEAST_WEIGHT] = 0.0
         return np.asarray(w / w.sum())
@@ -145,18 +151,18 @@ class Auto:
         bases = [(w, e, fourier if e.design.fourier else linear) for w, e in counted]
         eta = sum(w * e.mean(basis, shared, at) for w, e, basis in bases)
         if len(actions) <= ALL_EXACT:
-            sd = sum(w * np.sqrt(np.maximum(e.variance(basis, shared, at), 0.0)) for w, e, basis in bases)
+            sd = _spread(sum(w * e.variance(basis, shared, at) for w, e, basis in bases))
         else:
             sd = self._screened(bases, shared, at, np.asarray(eta))
-        return _Scored(np.asarray(eta), np.asarray(sd), self.params.alpha)
+        return _Scored(np.asarray(eta), sd, self.params.alpha)
 
     def _screened(self, bases: list[tuple[float, Expert, Floats]], shared: Floats, at: Layout, eta: Floats) -> Floats:
         """(K,) standard deviations, exact for the `SCREEN` most promising actions; others stay below those."""
         alpha = self.params.alpha
-        sd = np.asarray(sum(w * np.sqrt(e.rough_variance(basis, shared, at)) for w, e, basis in bases))
+        sd = _spread(sum(w * e.rough_variance(basis, shared, at) for w, e, basis in bases))
         best = np.argpartition(eta + alpha * sd, -SCREEN)[-SCREEN:]
         few = at.take(best)
-        exact = sum(w * np.sqrt(np.maximum(e.variance(basis, shared, few), 0.0)) for w, e, basis in bases)
+        exact = _spread(sum(w * e.variance(basis, shared, few) for w, e, basis in bases))
         sd[best] = exact
         if alpha:
             limit = float((eta[best] + alpha * sd[best]).min())
@@ -234,6 +240,10 @@ class Auto:
 
 
 _ONE = np.ones(1)
+
+
+def _spread(variance: Floats | float) -> Floats:
+    return np.sqrt(np.maximum(variance, 0.0))
 
 
 def _sketch_sizes(d: int, da: int) -> tuple[int, int]:

@@ -19,33 +19,39 @@ _WIDE_BASIS = 40
 
 @dataclass(frozen=True, slots=True)
 class Design:
-    """What makes an expert. Prior variances are on the logit scale, of one weight each.
+    """What makes an expert. Prior variances are on the logit scale.
 
     `fourier`: an action's own weights are over random Fourier features of the context (Rahimi and Recht 2007),
-    which make any smooth taste linear; otherwise over the context itself. `keep` is the share of older evidence
-    that an update leaves in the directions it informs.
+    which make any smooth taste linear; otherwise over the context itself. `signal` is the prior variance of what a
+    whole context of unit scale adds to an action's logit, however many features it has; `intercept` and `shared` are
+    of one weight. `keep` is the share of older evidence that an update leaves in the directions it informs.
     """
 
     name: str
     fourier: bool
-    own: float
+    signal: float
     intercept: float
     shared: float
     keep: float
 
 
 class Expert:
-    """Own weights per action over a basis of the context, and shared weights over context × action features."""
+    """Own weights per action over a basis of the context, and shared weights over context × action features.
 
-    __slots__ = ("design", "own", "shared")
+    `norm` is the expected square of the basis but for its intercept. What actions' features explain is no longer
+    their own: each feature takes an equal part of the signal away.
+    """
 
-    def __init__(self, design: Design, basis_size: int, context_size: int, features_size: int) -> None:
+    __slots__ = ("_prior", "_shared_prior", "design", "own", "shared")
+
+    def __init__(self, design: Design, basis_size: int, norm: int, context_size: int, features_size: int) -> None:
         self.design = design
-        own = np.full(basis_size, design.own, dtype=np.float64)
+        own = np.full(basis_size, design.signal / (max(norm, 1) * features_size), dtype=np.float64)
         own[0] = design.intercept
-        self.own = Blocks(np.zeros(basis_size), own)
         shared = np.full(context_size * features_size, design.shared, dtype=np.float64)
         shared[0] = WIDE
+        self._prior, self._shared_prior = own, shared
+        self.own = Blocks(np.zeros(basis_size), own)
         self.shared = Blocks(np.zeros(shared.size), shared)
 
     def mean(self, basis: Floats, context: Floats, at: Layout) -> Floats:
@@ -78,13 +84,20 @@ class Expert:
         """Fold a reward in [0, 1] of the action at `row` in; the log score of what was predicted for it before."""
         mean, variance, own = self.own.gain(row, basis)
         other_mean, other, shared = self.shared.gain(0, product)
-        mean += other_mean
-        keep = self.design.keep
+        mean, variance, other = mean + other_mean, max(variance, _FLOOR), max(other, _FLOOR)
         p = sigmoid(mean / math.sqrt(1.0 + math.pi * (variance + other) / 8.0))
-        slope, curvature = newton(mean, (variance + other) / keep, reward)
-        # Directional forgetting (Kulhavý 1987): evidence fades only where new evidence comes in, so that
-        # the posterior stays proper in directions that are never seen.
-        slope, curvature, fade = slope / keep, curvature / keep**2, 1.0 / keep - 1.0
-        self.own.absorb(row, own, slope, curvature - fade / max(variance, _FLOOR))
-        self.shared.absorb(0, shared, slope, curvature - fade / max(other, _FLOOR))
+        # Directional forgetting (Kulhavý 1987): evidence fades only where new evidence comes in, and
+        # only as far as the prior, so that confident predictions don't wind variances up.
+        fade, other_fade = self._fade(variance, basis, self._prior), self._fade(other, product, self._shared_prior)
+        grown, other_grown = 1.0 + fade, 1.0 + other_fade
+        slope, curvature = newton(mean, variance * grown + other * other_grown, reward)
+        self.own.absorb(row, own, slope * grown, curvature * grown * grown - fade / variance)
+        self.shared.absorb(0, shared, slope * other_grown, curvature * other_grown * other_grown - other_fade / other)
         return reward * math.log(max(p, _FLOOR)) + (1.0 - reward) * math.log(max(1.0 - p, _FLOOR))
+
+    def _fade(self, variance: float, phi: Floats, prior: Floats) -> float:
+        """By what share the variance along `phi` grows before an update."""
+        keep = self.design.keep
+        if keep == 1.0:
+            return 0.0
+        return (1.0 / keep - 1.0) * max(0.0, 1.0 - variance / float((phi * phi) @ prior))

@@ -85,7 +85,7 @@ def newton(mean: float, variance: float, reward: float) -> tuple[float, float]:
         step = (mean + variance * (reward - p) - eta) / (1.0 + variance * p * (1.0 - p))
         eta += max(-2.0, min(2.0, step))
         p = sigmoid(eta)
-        if abs(step) < 1e-9:
+        if abs(step) < 1e-6:
             break
     h = p * (1.0 - p)
     return reward - p, h / (1.0 + h * variance)

@@ -1,0 +1,69 @@
+"""What the experts of `auto` promise one by one, and how their opinions are mixed."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from topbill.policies.auto import DESIGNS, Auto, AutoParams
+from topbill.policies.experts import Design, Expert
+from topbill.records import Actions, Example
+
+
+def expert(keep: float, size: int = 4) -> Expert:
+    made = Expert(Design("any", False, 2.0, 0.5, 0.05, keep), size, size - 2, 2, 1)
+    made.own.add()
+    return made
+
+
+@pytest.mark.parametrize("keep", [1.0, 0.99, 0.8, 0.5])
+@pytest.mark.parametrize("clicks", [0.0, 0.02, 0.5, 1.0])
+def test_forgetting_keeps_covariances_between_zero_and_the_prior(keep, clicks):
+    e, rng = expert(keep), np.random.default_rng(3)
+    one = np.ones(4)
+    for _ in range(3_000):
+        basis = np.array([1.0, *rng.normal(size=2), 0.0]) * 3.0 ** rng.integers(-2, 3)
+        e.learn(1, basis, np.array([1.0, basis[1]]), float(rng.random() < clicks))
+    cov = e.own.cov[1]
+    values = np.linalg.eigvalsh(cov)
+    assert values.min() > 0.0
+    assert np.array_equal(cov, cov.T) or np.abs(cov - cov.T).max() < 1e-9 * np.abs(cov).max()
+    # Each direction fades at most to the prior; their sum along any other may be larger, but stays bounded.
+    assert one @ cov @ one < 4.0 * np.trace(e.own.prior_cov)
+
+
+def test_what_moved_is_learned_anew_only_by_the_one_that_forgets():
+    rng = np.random.default_rng(5)
+    faithful, moving = expert(1.0), expert(0.8)
+    lost = {id(faithful): 0.0, id(moving): 0.0}
+    for t in range(1_200):
+        x = rng.normal()
+        reward = float((x > 0) == (t < 800))
+        for e in (faithful, moving):
+            score = e.learn(1, np.array([1.0, x, 0.0, 0.0]), np.array([1.0, 0.0]), reward)
+            lost[id(e)] -= score if t >= 1_000 else 0.0
+    assert lost[id(moving)] < 0.8 * lost[id(faithful)]
+
+
+def test_the_prior_of_a_whole_context_does_not_depend_on_how_many_features_it_has():
+    for size in (1, 10, 100):
+        e = Expert(DESIGNS[1], size + 2, size, size + 2, 1)
+        basis = np.array([0.0, *np.ones(size), 0.0])
+        assert basis @ e.own.cov[0] @ basis == pytest.approx(DESIGNS[1].signal)
+
+
+def test_mixed_widths_are_those_of_the_blended_variance_and_no_expert_is_silenced_at_once():
+    auto = Auto(AutoParams(), context_size=2, action_size=0)
+    actions = Actions(["a", "b", "c"], np.zeros((3, 0)))
+    rng = np.random.default_rng(1)
+    for _ in range(60):
+        auto.update([Example(rng.normal(size=2), actions, int(rng.integers(3)), 1 / 3, float(rng.random() < 0.3))])
+    x = np.array([0.5, -1.0])
+    at = auto._at(actions)
+    linear, fourier, shared = auto._bases(x, 0)
+    blended = sum(
+        w * e.variance(fourier if e.design.fourier else linear, shared, at)
+        for w, e in zip(auto.weights, auto.experts, strict=True)
+    )
+    np.testing.assert_allclose(auto.score(x, actions, 0).sd ** 2, blended)
+    assert auto.weights.min() > 0.0
