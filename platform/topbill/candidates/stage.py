@@ -20,6 +20,9 @@ SOURCES = ("trending", "popular", "new", "similar", "watched")
 """What names candidates; each is a feature of the titles that it names."""
 NAMED = 100
 """How many titles a source names."""
+DEPTH = 400
+"""How far down each source is read when all are taken together."""
+_FUSION = 60.0
 NEW_FOR = 90 * 86_400.0
 """Seconds after which a title that was added is new no more."""
 SPARE = 0.2
@@ -64,6 +67,8 @@ class Stage:
         self._regional = [np.argsort(-(counts + 100.0 * share), kind="stable") for counts in regional]
         self._trending: Indices = np.argsort(-self.heat, kind="stable")[: int((self.heat > 0.0).sum())]
         self._newest: Indices = np.argsort(-catalog.added, kind="stable")
+        # How alike titles are says little of how likely each is played: the two together find most (benchmarks).
+        self._played: Matrix = (popular / max(float(popular.max()), 1e-12)).astype(np.float32)
         self._place = np.empty(size, dtype=np.intp)
         self._place[self.popular] = np.arange(size)
         self._content = _content(catalog)
@@ -85,7 +90,7 @@ class Stage:
         for scores in likeness:
             may = open_.copy()
             may[list(watched)] = False
-            orders.append(_best(scores, may, 4 * NAMED))
+            orders.append(_best(scores, self._played, may, DEPTH))
         return Sight(self, dict(zip(SOURCES, orders, strict=True)), likeness, open_, seed)
 
     def plain(self, open_: Bools, seed: str) -> Sight:
@@ -125,16 +130,14 @@ class Sight:
         return self._orders[row.source]
 
     def _mixed(self) -> Indices:
-        """Every source's titles in turn, each title once."""
-        heads = [order[:NAMED] for order in self._orders.values()]
-        deepest = max(len(head) for head in heads)
-        turns = np.full((deepest, len(heads)), -1, dtype=np.intp)
-        for j, head in enumerate(heads):
-            turns[: len(head), j] = head
-        flat = turns.ravel()
-        flat = flat[flat >= 0]
-        _, first = np.unique(flat, return_index=True)
-        return flat[np.sort(first)]
+        """The first titles of all sources together, by reciprocal rank fusion (Cormack, Clarke and Büttcher 2009): what
+        several sources name comes first."""
+        merit = np.zeros(len(self._open))
+        for order in self._orders.values():
+            head = order[:DEPTH]
+            merit[head] += 1.0 / (_FUSION + np.arange(len(head)))
+        rows = merit.nonzero()[0]
+        return rows[np.argsort(-merit[rows], kind="stable")]
 
     def pool(self, row: str, made_of: Row, taken: Bools, most: int) -> Indices:
         """At most `most` titles for a row, none of them `taken` (T,), by falling popularity. Where there is a choice, a
@@ -174,12 +177,14 @@ def _align(signals: Signals, catalog: Catalog) -> tuple[Indices, Indices]:
     return both[:, 0], both[:, 1]
 
 
-def _best(scores: Matrix, may: Bools, most: int) -> Indices:
-    """The rows with the highest positive scores, best first, at most `most`."""
-    rows = np.flatnonzero(may & (scores > 1e-6))
+def _best(alike: Matrix, played: Matrix, may: Bools, most: int) -> Indices:
+    """Rows that are alike (positive), by how alike and how played they are, best first, at most `most`."""
+    rows = np.flatnonzero(may & (alike > 1e-6))
+    scores = alike[rows] * played[rows]
     if len(rows) > most:
-        rows = rows[np.argpartition(-scores[rows], most)[:most]]
-    return rows[np.argsort(-scores[rows], kind="stable")]
+        first = np.argpartition(-scores, most)[:most]
+        rows, scores = rows[first], scores[first]
+    return rows[np.argsort(-scores, kind="stable")]
 
 
 def _content(catalog: Catalog) -> Matrix:
