@@ -100,9 +100,9 @@ def told(name: str, found: list[tuple[float, float]]) -> str:
     return f"  {name:36} {math.expm1(mean):+7.1%}  ({low:+.1%} to {high:+.1%})   seeds {seeds}"
 
 
-def reached(hits: Iterable[tuple[int, int]], fair: float, least: int = 500) -> tuple[str, float]:
-    """After how many placements the running share of hits, (hits, placements) page by page, was the fair one, and what
-    it is in the end."""
+def reached(hits: Iterable[tuple[int, int]], fair: float, least: int = 500) -> str:
+    """The share of hits, (hits, placements) page by page, in the end, and after how many placements, at least `least`,
+    the running share was the fair one."""
     got = placed = 0
     first = None
     for some, of in hits:
@@ -110,9 +110,8 @@ def reached(hits: Iterable[tuple[int, int]], fair: float, least: int = 500) -> t
         if first is None and placed >= least and got >= fair * placed:
             first = placed
     share = got / max(placed, 1)
-    return f"{share:.1%} (fair {fair:.1%}: " + (
-        "not reached)" if first is None else f"after {first:,} placements)"
-    ), share
+    after = "not reached" if first is None else f"after {first:,} placements"
+    return f"{share:.1%} (fair {fair:.1%}: {after})"
 
 
 def new_titles(visits: Sequence[Visit], catalog: Catalog) -> str:
@@ -122,27 +121,27 @@ def new_titles(visits: Sequence[Visit], catalog: Catalog) -> str:
     legal = np.logical_and.reduce(list(catalog.legal("us", 99, middle).values()))
     new = {catalog.ids[row] for row in np.flatnonzero(added & legal)}
     pages_ = [visit.seen.titles for visit in late if visit.variants["titles"] == LEARNERS["titles"]]
-    return reached([(sum(x in new for x in page), len(page)) for page in pages_], len(new) / int(legal.sum()))[0]
+    return reached([(sum(x in new for x in page), len(page)) for page in pages_], len(new) / int(legal.sum()))
 
 
 def new_pictures(visits: Sequence[Visit], before: Catalog, after: Catalog, browsers: Browsers) -> str:
-    """How pictures fare that came in the middle: fair is the share that they have in the last quarter of the time left,
-    known for long. And in which share of those places they are truly the best."""
+    """How pictures fare that came in the middle. Fair is what they would have if they were shown, where they are truly
+    the best picture, as often as the last pictures of other titles are, which were there from the start."""
     new = [len(own) > len(old) for own, old in zip(after.pictures, before.pictures, strict=True)]
     hits: list[tuple[int, int]] = []
-    best = 0
+    sums = np.zeros((2, 3))  # old and new: places, shown, truly the best
     for visit in visits[len(visits) // 2 :]:
         if visit.variants["artwork"] != LEARNERS["artwork"]:
             continue
-        shown = [(after.index[x], p) for x, p in zip(visit.seen.titles, visit.seen.pictures, strict=True)]
-        last = {row: after.pictures[row][-1].id for row, _ in shown}
-        hits.append((sum(p == last[row] for row, p in shown if new[row]), sum(new[row] for row, _ in shown)))
-        for row in (row for row, _ in shown if new[row]):
-            appeal = [browsers.appeal(visit.viewer, p.id) for p in after.pictures[row]]
-            best += int(np.argmax(appeal)) == len(appeal) - 1
-    places = max(sum(of for _, of in hits), 1)
-    late, of = np.array(hits[len(hits) * 3 // 4 :]).sum(axis=0)
-    return f"{reached(hits, late / max(of, 1), 100)[0]}, truly best in {best / places:.1%}"
+        was = sums[1].copy()
+        for title, shown in zip(visit.seen.titles, visit.seen.pictures, strict=True):
+            row = after.index[title]
+            appeal = [browsers.appeal(visit.viewer, picture.id) for picture in after.pictures[row]]
+            sums[int(new[row])] += 1.0, shown == after.pictures[row][-1].id, np.argmax(appeal) == len(appeal) - 1
+        hits.append((int(sums[1, 1] - was[1]), int(sums[1, 0] - was[0])))
+    (_, shown_old, best_old), (places, _, best) = sums
+    fair = best / max(places, 1.0) * shown_old / max(best_old, 1.0)
+    return f"{reached(hits, fair, 100)}, truly best in {best / max(places, 1.0):.1%}"
 
 
 def simulate(seed: int, number: int, lifts: dict[str, list[tuple[float, float]]]) -> str:
