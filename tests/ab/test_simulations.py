@@ -53,6 +53,46 @@ def test_at_most_five_percent_of_aa_experiments_ever_call_a_difference(draw: str
     assert naive > 0.20  # what the same looks would have called without the sequence
 
 
+def quantile_z(x: Floats, q: float) -> tuple[Floats, Floats]:
+    """The q-quantile and its standard error by Woodruff, of sorted values in the last axis."""
+    n, z = x.shape[-1], float(stats.norm.isf(0.025))
+    s = z * np.sqrt(q * (1.0 - q) / (n - 1.0))
+    low, middle, high = (_at(x, share) for share in (q - s, q, q + s))
+    return middle, (high - low) / (2.0 * z)
+
+
+def _at(x: Floats, share: float) -> Floats:
+    place = min(max(share, 0.0), 1.0) * (x.shape[-1] - 1)
+    below = int(place)
+    above = min(below + 1, x.shape[-1] - 1)
+    return np.asarray(x[..., below] * (1.0 - place + below) + x[..., above] * (place - below))
+
+
+def test_the_quantile_that_is_simulated_here_is_what_compare_shows() -> None:
+    y = DRAWS["minutes"](np.random.default_rng(0), (2, 500))
+    table = compare(
+        pd.DataFrame({"arm": np.repeat(["old", "new"], 500), "y": y.ravel()}),
+        unit=None,
+        variant="arm",
+        control="old",
+        metrics={"y": Quantile("y", 0.9)},
+    )
+    value, se = quantile_z(np.sort(y), 0.9)
+    assert table.difference[0] == pytest.approx(value[1] - value[0], rel=1e-9)
+    assert table.se[0] == pytest.approx(np.hypot(*se), rel=0.03)  # the share at or below is counted, not taken for q
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("q", [0.5, 0.9])
+def test_at_most_five_percent_of_aa_experiments_ever_call_a_difference_of_quantiles(q: float) -> None:
+    data = DRAWS["minutes"](np.random.default_rng(16), (2, 500, LOOKS * A_LOOK))
+    ever = np.zeros(500, dtype=bool)
+    for n in range(A_LOOK, LOOKS * A_LOOK + 1, A_LOOK):
+        value, se = quantile_z(np.sort(data[..., :n]), q)
+        ever |= always_valid_p((value[1] - value[0]) / np.hypot(*se), 2.0 * n) <= 0.05
+    assert 0.0 < ever.mean() <= 0.05
+
+
 @pytest.mark.slow
 def test_p_values_of_aa_experiments_are_uniform_at_a_single_look() -> None:
     rng = np.random.default_rng(12)
