@@ -48,9 +48,10 @@ $(READY): requirements.lock pyproject.toml
 	@set -e; for python in python3.11 python3.12 python3 python; do \
 		if $$python -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' 2>/dev/null; \
 		then found=$$python; break; fi; done; \
-	if [ -z "$$found" ]; then echo "Topbill needs Python 3.11 or 3.12 on the PATH"; exit 1; fi; \
+	if [ -z "$$found" ]; then \
+		echo "Topbill needs Python 3.11 or 3.12, and finds none as python3.11, python3.12 or python3"; exit 1; fi; \
 	echo "Setting up .venv with $$($$found --version); this takes about a minute, once"; \
-	[ -x $(BIN)/python ] || $$found -m venv .venv
+	$(BIN)/python -m pip --version >/dev/null 2>&1 || $$found -m venv --clear .venv
 	$(INSTALL) --no-compile --require-hashes -r requirements.lock
 	$(INSTALL) --no-build-isolation --no-deps -e .
 	@touch $@
