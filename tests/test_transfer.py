@@ -275,6 +275,41 @@ def test_an_import_that_died_goes_on_and_stores_every_row_once(tmp_path: Path, m
     assert calls == before
 
 
+KILLED = """
+import os, random, signal, sys, threading, time
+from pathlib import Path
+from topbill import transfer
+from topbill.transfer import into
+into.BATCH, into.BATCHES = int(sys.argv[3]), 2
+
+def strike() -> None:
+    while not (Path(sys.argv[2]) / "lake").exists():
+        time.sleep(0.001)
+    time.sleep(random.Random(int(sys.argv[3])).uniform(0.1, 0.6))
+    os.kill(os.getpid(), signal.SIGKILL)
+
+threading.Thread(target=strike, daemon=True).start()
+transfer.import_log(Path(sys.argv[1]), Path(sys.argv[2]))
+"""
+
+
+def test_an_import_that_was_killed_at_any_moment_goes_on_whatever_its_commits_were(tmp_path: Path) -> None:
+    rows = [logged(i) for i in range(3_000)]
+    source = write(tmp_path / "log.dsjson", rows)
+    ends = []
+    for batch in (70, 110, 30):
+        program = [sys.executable, "-c", KILLED, str(source), str(tmp_path / "data"), str(batch)]
+        ends.append(subprocess.run(program, check=False, capture_output=True).returncode)
+    assert -9 in ends, "none was killed: the test says nothing"
+    assert transfer.import_log(source, tmp_path / "data") == 3_000
+    connection = lake.connect(tmp_path / "data" / lake.FACE)
+    for table, expected in (("decisions", 3_000), ("rewards", sum(len(events) for _, events in rows))):
+        counts = f"SELECT count(*), count(DISTINCT decision_id) FROM {table}"  # noqa: S608
+        assert connection.execute(counts).fetchall() == [(expected, expected)]
+    connection.close()
+    assert not list((tmp_path / "data").glob("importing.*"))
+
+
 @pytest.mark.parametrize("chosen", FORMATS)
 def test_an_export_that_died_goes_on_and_writes_every_row_once(
     tmp_path: Path, experiments: list[spec.Experiment], chosen: Any

@@ -91,12 +91,12 @@ def parse_line(line: bytes, *, experiment: str = "imported", number: int = 0) ->
         if kept is not None:
             return kept.decision, kept.events
         found = msgspec.json.decode(line)
-        context, outcomes = found["c"], found["_outcomes"]
-        multi = context["_multi"]
+        multi = msgspec.convert(found["c"]["_multi"], list[dict[str, Any]])
+        outcomes = found["_outcomes"]
         chosen = [_listed(outcome["_a"])[0] for outcome in outcomes]
         p = [float(_listed(outcome["_p"])[0]) for outcome in outcomes]
         costs = [float(outcome.get("_label_cost") or 0.0) for outcome in outcomes]
-    except (msgspec.DecodeError, msgspec.ValidationError, KeyError, TypeError, IndexError, ValueError) as error:
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
         raise BadData(
             where, f"got no dsjson of a conditional contextual bandit ({error}); expected c with _multi, and _outcomes"
         ) from None

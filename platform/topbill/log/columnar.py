@@ -82,7 +82,7 @@ def from_table(table: pa.Table | pa.RecordBatch, first: int = 0) -> Iterator[Row
     for number, row in enumerate(rows, first):
         try:
             yield _row(row)
-        except (msgspec.DecodeError, TypeError, AttributeError) as error:
+        except (AttributeError, TypeError, ValueError) as error:
             raise BadData(f"row {number}", f"{error}; expected a row as an export writes it") from None
 
 

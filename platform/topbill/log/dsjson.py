@@ -136,7 +136,7 @@ def parse_line(line: bytes, *, experiment: str = "imported", number: int = 0) ->
         found = _decode(line)
         a, p = found.a, found.p
         ids, offered = _multi(bytes(found.c["_multi"]))
-    except (msgspec.DecodeError, KeyError) as error:
+    except (KeyError, ValueError) as error:
         raise BadData(
             where, f"got no dsjson of a contextual bandit ({error}); expected c with _multi, a and p"
         ) from None

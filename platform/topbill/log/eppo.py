@@ -72,7 +72,7 @@ def parse_line(line: bytes, *, experiment: str = "imported", number: int = 0) ->
         subject = {**(found.get("subjectNumericAttributes") or {}), **(found.get("subjectCategoricalAttributes") or {})}
         shown = {**(found.get("actionNumericAttributes") or {}), **(found.get("actionCategoricalAttributes") or {})}
         unit = str(found.get("subject") or found["subjectKey"])
-    except (msgspec.DecodeError, KeyError, TypeError, ValueError, AttributeError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise BadData(where, f"got no bandit event ({error}); expected action, actionProbability and subject") from None
     if not 0.0 < p <= 1.0:
         raise BadData(where, f"got actionProbability {p}; expected one in (0, 1]")

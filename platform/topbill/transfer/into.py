@@ -56,12 +56,14 @@ def import_log(
     if not source.exists():
         raise NotFound(f"{source}: no such file")
     into, mark = _folder(source, data, chosen, key)
-    start = min(into.position("decisions"), into.position("rewards"))
+    start = into.position("rewards")
+    ahead = max(0, into.position("decisions") - start)
     revisions = {experiment.key: experiment.fingerprint for experiment in experiments}
     rows = reading.read(source, chosen, key, skip=start, progress=progress)
     done = start
-    while number := _commit(into, done, rows, revisions):
-        done += number
+    for part in (islice(rows, ahead), rows):  # decisions that are there already are not in a commit with new ones
+        while number := _commit(into, done, part, revisions):
+            done += number
     done = max(done, into.position("decisions"))
     spec = [Revision(e.key, e.fingerprint, 0, "import", msgspec.json.encode(e.raw).decode()) for e in experiments]
     into.face(experiments, now_micros(), spec)

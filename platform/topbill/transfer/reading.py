@@ -68,23 +68,42 @@ def _lines(source: Path, parse: Callable[..., Row], key: str, skip: int, progres
 
 
 def _columns(source: Path, chosen: str, skip: int, progress: Progress) -> Iterator[Row]:
-    if chosen == "delta":
-        batches, total = read_delta(source, _AT_ONCE), None
-    else:
-        try:
-            parts = sorted(source.glob(f"part-*.{chosen}")) if source.is_dir() else [source]
-            dataset = pyarrow.dataset.dataset([str(p) for p in parts], format="ipc" if chosen == "arrow" else "parquet")
-            total = dataset.count_rows()
-        except (OSError, pa.ArrowException) as error:
-            raise BadData(str(source), f"cannot be read ({error}); expected {chosen}") from None
-        batches = dataset.to_batches(batch_size=_AT_ONCE, batch_readahead=1, fragment_readahead=1)
     done = 0
-    for batch in batches:
+    total = None
+    if chosen == "delta":
+        batches = read_delta(source, _AT_ONCE)
+    else:
+        batches, total = _parts(source, chosen)
+    while (batch := _next(batches, source, chosen)) is not None:
         if done + batch.num_rows > skip:
             rows = enumerate(columnar.from_table(batch, done), done)
             yield from (sound(row, f"row {number}") for number, row in rows if number >= skip)
         done += batch.num_rows
         progress(done, total)
+
+
+def _parts(source: Path, chosen: str) -> tuple[Iterator[pa.RecordBatch], int]:
+    """The batches of a file, or of a folder's parts in order, and how many rows there are."""
+    try:
+        parts = sorted(source.glob(f"*.{chosen}")) if source.is_dir() else [source]
+        if not parts:
+            raise BadData(str(source), f"has no file called *.{chosen}; expected an export's parts")
+        dataset = pyarrow.dataset.dataset([str(p) for p in parts], format="ipc" if chosen == "arrow" else "parquet")
+        batches = dataset.to_batches(batch_size=_AT_ONCE, batch_readahead=1, fragment_readahead=1)
+        return batches, dataset.count_rows()
+    except (OSError, pa.ArrowException) as error:
+        raise _unreadable(source, chosen, error) from None
+
+
+def _next(batches: Iterator[pa.RecordBatch], source: Path, chosen: str) -> pa.RecordBatch | None:
+    try:
+        return next(batches, None)
+    except (OSError, pa.ArrowException) as error:
+        raise _unreadable(source, chosen, error) from None
+
+
+def _unreadable(source: Path, chosen: str, error: Exception) -> BadData:
+    return BadData(str(source), f"cannot be read ({error}); expected {chosen}")
 
 
 def _open_bandit(source: Path, key: str, skip: int, progress: Progress) -> Iterator[Row]:
