@@ -17,7 +17,7 @@ from topbill.records import Actions, Example, Floats, Indices
 
 DESIGNS = (
     Design("tight", fourier=False, signal=0.5, intercept=0.1, shared=0.03, keep=1.0),
-    Design("wide", fourier=False, signal=10.0, intercept=0.2, shared=0.05, keep=1.0),
+    Design("wide", fourier=False, signal=15.0, intercept=0.2, shared=0.05, keep=1.0),
     Design("moving", fourier=False, signal=15.0, intercept=0.2, shared=0.05, keep=0.8),
     Design("curved", fourier=True, signal=20.0, intercept=0.2, shared=0.05, keep=0.99),
 )
