@@ -4,7 +4,8 @@
 
 Overhead: `Client.decide` beside a bare httpx post of the same body to the same live service, in turn, one thread.
 Death: calls go on while the service is killed (SIGKILL) under them, and while it is stopped (SIGSTOP: it accepts
-connections and never answers); printed are the share of fallbacks and the longest waits.
+connections and never answers); printed are the share of fallbacks and the longest waits. Queueing: what a reward costs
+its caller, with and without a spool.
 """
 
 from __future__ import annotations
@@ -72,6 +73,20 @@ def overhead(address: str, calls: int) -> None:
     print(f"  client's median over bare httpx: {ratio:.3f}")
 
 
+def queueing(folder: Path, calls: int) -> None:
+    """What queueing a reward takes, with and without a spool; nothing listens, so that nothing else happens."""
+    took = {}
+    for name, spool in (("memory", None), ("spool", folder / "spool")):
+        client = Client("http://127.0.0.1:9", spool=spool)
+        begin = time.perf_counter()
+        for i in range(calls):
+            client.reward(f"decision-{i}", "play")
+        took[name] = (time.perf_counter() - begin) / calls * 1e6
+        client.close(0.0)
+    print(f"  in memory {took['memory']:.1f} µs, on disk as well {took['spool']:.1f} µs a reward", end="; ")
+    print(f"ratio {took['spool'] / took['memory']:.2f}")
+
+
 def death(address: str, process: subprocess.Popen[bytes], how: signal.Signals, deadline: float, calls: int) -> None:
     """Calls around the moment when the service is struck."""
     took: list[float] = []
@@ -106,6 +121,8 @@ def main() -> None:
         try:
             print("overhead of a decide")
             overhead(address, arguments.calls)
+            print("queueing a reward")
+            queueing(Path(folder), 20_000)
             print("the service is struck at a quarter of the way")
             death(address, process, signal.SIGSTOP, arguments.deadline, 1_000)
             process.send_signal(signal.SIGCONT)

@@ -13,13 +13,14 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import httpx
 import pytest
 
 from topbill import spec
 from topbill.supervise import free_port
+from topbill.transfer import formats
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -81,6 +82,22 @@ def test_the_curl_of_a_page_gets_answers(page: str, service: str, tmp_path: Path
     answers = [json.loads(line) for line in out.splitlines() if line.strip()]
     assert len(answers) >= 2
     assert not any("error" in answer for answer in answers)
+
+
+def test_the_page_on_logs_runs_as_it_stands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = {"c": {"viewer": {"device": "tv"}, "_multi": [{"_tag": "a"}, {"_tag": "b"}]}, "p": [0.5, 0.5]}
+    rows = [{**line, "EventId": f"e{i}", "a": [1 + i % 2, 2 - i % 2], "_label_cost": -(i % 4 == 0)} for i in range(80)]
+    (tmp_path / "log.dsjson").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    told = "".join(shell(block, tmp_path) for block in blocks("in-and-out", "sh"))
+    assert told.count("80 decisions") == 5
+    monkeypatch.chdir(tmp_path)
+    (code,) = blocks("in-and-out", "python")
+    exec(compile(code, "docs/in-and-out.md", "exec"), {})  # noqa: S102
+    assert "always the first action: 0.500" in capsys.readouterr().out, "20 of 80 rewarded, each at propensity 0.5"
+    names = "|".join(re.findall(r"^\|[^|]*\| (`[^|]*`) \|", (DOCS / "in-and-out.md").read_text(), re.MULTILINE))
+    assert set(re.findall("`([a-z-]+)`", names)) == set(get_args(formats.Format))
 
 
 def test_the_experiment_files_of_the_pages_are_valid(tmp_path: Path) -> None:
