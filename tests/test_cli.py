@@ -60,6 +60,20 @@ def test_valid_files_exit_0_and_are_named(folder: Path) -> None:
         assert name in done.stdout
 
 
+def test_a_page_file_is_checked_beside_its_experiments() -> None:
+    whole = topbill("validate", EXAMPLES)
+    for path in (EXAMPLES / "pages" / "home.yaml", EXAMPLES / "pages"):
+        done = topbill("validate", path)
+        assert (done.returncode, done.stdout) == (0, whole.stdout)
+
+
+def test_up_says_once_what_is_wrong_with_the_files(folder: Path, tmp_path: Path) -> None:
+    (folder / "art.yaml").write_text((folder / "art.yaml").read_text() + "slotz: 2\n")
+    done = topbill("up", "--experiments", folder, "--data", tmp_path / "data")
+    assert (done.returncode, done.stderr.count("slotz")) == (1, 1)
+    assert not (tmp_path / "data").exists()
+
+
 def test_an_invalid_file_exits_1_and_names_all_that_is_wrong_at_once(folder: Path) -> None:
     file = folder / "art.yaml"
     file.write_text(file.read_text().replace("share: 60%", "share: 70%").replace("window: 1s", "windw: 1s"))

@@ -19,7 +19,7 @@ def validate(*paths: Path) -> None:
     """
     from topbill import pages, spec
 
-    given = list(paths) or [EXPERIMENTS]
+    given = list(dict.fromkeys(pages.folder_of(path) for path in paths or (EXPERIMENTS,)))
     verdicts = spec.validate([file for path in given for file in pages.sources(path)])
     failed = False
     known = [verdict for _, verdict in verdicts if not isinstance(verdict, SpecError)]

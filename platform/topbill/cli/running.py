@@ -69,8 +69,10 @@ def up(*, service: Service = Service()) -> None:
 
     One that ends by itself is started again. The dashboard is always on loopback.
     """
+    from topbill import pages, spec
     from topbill.supervise import Processes, commands, free_port, stoppable
 
+    spec.load_all(pages.sources(service.experiments))  # what is wrong there is said once, before anything starts
     host, port, data = service.host, service.port, service.data
     board = free_port("127.0.0.1", port + 1)
     more = ["--workers", str(service.workers), *(["--keys", str(service.keys)] if service.keys else [])]

@@ -2,7 +2,7 @@
 
 from topbill.pages.answers import PageAnswer, PageRequest, RowAnswer, Tile
 from topbill.pages.compose import Composer
-from topbill.pages.files import PageFile, load, load_all, sources, validate
+from topbill.pages.files import PageFile, folder_of, load, load_all, sources, validate
 
 __all__ = [
     "Composer",
@@ -11,6 +11,7 @@ __all__ = [
     "PageRequest",
     "RowAnswer",
     "Tile",
+    "folder_of",
     "load",
     "load_all",
     "sources",

@@ -108,6 +108,14 @@ def sources(experiments: Path) -> list[Path]:
     return own if own and not yaml_in(experiments) else [experiments, *own]
 
 
+def folder_of(path: Path) -> Path:
+    """The experiments' folder of a page file, or of the folder of page files: a page is checked beside what it names.
+    Any other path is its own."""
+    if path.name == "pages" and path.is_dir():
+        return path.parent
+    return path.parent.parent if path.parent.name == "pages" and path.is_file() else path
+
+
 def load_all(experiments: Path, known: Sequence[Experiment]) -> list[PageFile]:
     """Every page file of an experiments' folder. Raises SpecError with every problem of every file."""
     verdicts = _verdicts(experiments, known)
