@@ -24,6 +24,12 @@ from topbill.records import Actions, Example, Floats, Indices
 REFRESH = 65_536
 """Learned examples between two re-symmetrisations of the covariances."""
 _VAGUE = (2.0, 0.5, 1.0)
+SIGNAL = 10.0
+"""Prior variance of what a whole context of unit scale adds to an action's score, however many features it has;"""
+WEIGHT = 0.5
+"""but a single weight's variance is at most this."""
+INTERCEPT = 0.25
+"""Prior variance of an action's own intercept."""
 
 Positive = Annotated[float, msgspec.Meta(gt=0.0)]
 
@@ -46,12 +52,12 @@ class LinearParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         Positive | None, msgspec.Meta(description="the same in seconds of decision time; at most one of the two")
     ] = None
     prior_scale: Annotated[
-        Positive,
+        Positive | None,
         msgspec.Meta(
             description="prior standard deviation of a weight, in standard deviations of the reward's noise "
-            "(linear link) or in logits (logistic link)"
+            "(linear link) or in logits (logistic link); if absent, what suits the number of features"
         ),
-    ] = 0.5
+    ] = None
 
     def __post_init__(self) -> None:
         if self.half_life is not None and self.half_life_seconds is not None:
@@ -115,17 +121,19 @@ class Linear:
         self.params = params
         self.d, self.da = context_size, action_size
         self.index: dict[str, int] = {}
-        scale = params.prior_scale**2
         self.own: Blocks | None = None
         self.shared: Blocks | None = None
         logistic = params.link == "logistic"
         wide = 10.0 if logistic else 1.0
+        common, own = _priors(params, context_size, action_size)
         if params.model != "disjoint":
-            variance = np.full((context_size + 2) * (action_size + 1), 0.25 * scale)
+            variance = np.full((context_size + 2) * (action_size + 1), common)
             variance[0] = wide
             self.shared = Blocks(np.zeros(variance.size), variance)
         if params.model != "shared":
-            variance = np.full(context_size + 2, scale)
+            variance = np.full(context_size + 2, own)
+            if params.prior_scale is None:
+                variance[0] = INTERCEPT
             if params.model == "disjoint" and logistic:
                 variance[0] = wide
             self.own = Blocks(np.zeros(context_size + 2), variance)
@@ -299,3 +307,14 @@ class Linear:
                         name = "×".join(filter(None, (left, right))) or "intercept"
                         told[name] = told.get(name, 0.0) + float(parts[i, j])
         return out
+
+
+def _priors(params: LinearParams, context_size: int, action_size: int) -> tuple[float, float]:
+    """Prior variances of a shared weight and of one of an action's own, where `prior_scale` doesn't say it.
+
+    What actions' features explain is no longer their own: each takes an equal part of the signal away.
+    """
+    if params.prior_scale is not None:
+        return 0.25 * params.prior_scale**2, params.prior_scale**2
+    features = action_size + 1 if params.model == "hybrid" else 1
+    return 0.0625, min(WEIGHT, SIGNAL / max(context_size, 1)) / features
