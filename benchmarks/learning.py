@@ -15,6 +15,7 @@ import os
 import platform
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,8 @@ import numpy as np
 from benchmarks import arena_adapter
 
 from topbill.policies import KINDS
+from topbill.policies.auto import Auto, AutoParams
+from topbill.policies.gaussian import Blocks
 from topbill.policies.linear import Linear, LinearParams
 from topbill.records import Actions, Example
 
@@ -208,14 +211,35 @@ def endurance(updates: int) -> None:
     told = [Example(contexts[t], actions, t % 4, 0.25, float(rng.random() < 0.05)) for t in range(512)]
     for given in ({"link": "linear"}, {"link": "logistic"}, {"link": "logistic", "half_life": 1e5}):
         model = Linear(LinearParams(model="disjoint", **given), context_size=4, action_size=0)
+        took = lasting(updates, told, model.learn)
+        print(f"{given}: {health(model.own)}, {took}", flush=True)
+    auto = Auto(AutoParams(), context_size=4, action_size=0)
+    took = lasting(updates, told, lambda example: auto.update([example]))
+    for expert in auto.experts:
+        print(f"auto, {expert.design.name}: own {health(expert.own)}; shared {health(expert.shared)}")
+    print(f"auto: {took}")
+
+
+def lasting(updates: int, told: list[Example], learn: Callable[[Example], None]) -> str:
+    """Learn `told` again and again; microseconds an update in the first and in the last tenth."""
+    times = []
+    for part in range(10):
         start = time.perf_counter()
-        for t in range(updates):
-            model.learn(told[t % 512])
-        took = (time.perf_counter() - start) / updates * 1e6
-        cov = model.own.cov[1 : model.own.size]
-        least = np.linalg.eigvalsh(cov).min()
-        skew = np.abs(cov - cov.transpose(0, 2, 1)).max() / np.abs(cov).max()
-        print(f"{updates:,} updates {given}: least eigenvalue {least:.2e}, asymmetry {skew:.1e}, {took:.1f} µs each")
+        for t in range(part * updates // 10, (part + 1) * updates // 10):
+            learn(told[t % len(told)])
+        times.append((time.perf_counter() - start) / (updates / 10) * 1e6)
+    return f"{updates:,} updates, {times[0]:.1f} µs each in the first tenth, {times[-1]:.1f} in the last"
+
+
+def health(blocks: Blocks) -> str:
+    """Whether learned rows are finite, and their least eigenvalue and asymmetry relative to the largest entry."""
+    used = slice(0 if blocks.size == 1 else 1, blocks.size)
+    cov, mean = blocks.cov[used], blocks.mean[used]
+    if not (np.isfinite(cov).all() and np.isfinite(mean).all()):
+        return "NOT FINITE"
+    least = np.linalg.eigvalsh(cov).min()
+    skew = np.abs(cov - cov.transpose(0, 2, 1)).max() / np.abs(cov).max()
+    return f"least eigenvalue {least:.2e}, asymmetry {skew:.1e}"
 
 
 def main() -> None:
@@ -224,7 +248,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--streams", default="")
     parser.add_argument("--policies", default=",".join(k for k in KINDS if k not in ("uniform", "fixed")))
-    parser.add_argument("--endurance", type=int, default=0, help="instead: this many updates of the linear model")
+    parser.add_argument("--endurance", type=int, default=0, help="instead: this many updates of each model")
     asked = parser.parse_args()
     if asked.endurance:
         endurance(asked.endurance)
