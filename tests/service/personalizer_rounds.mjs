@@ -9,8 +9,19 @@ const createClient = require("@azure-rest/ai-personalizer").default;
 const key = { key: "any key will do on loopback" };
 const client = createClient(endpoint, key, { allowInsecureConnection: true });
 const { actions, rounds } = JSON.parse(readFileSync(file, "utf8"));
+// Until no new policy has come for 3 s.
+async function waitUntilLearned() {
+  let version = 0;
+  for (let quiet = 0; version === 0 || quiet < 30; quiet++) {
+    const { experiments } = await (await fetch(endpoint + "/v1/experiments")).json();
+    if (experiments[0].policy_version !== version) [version, quiet] = [experiments[0].policy_version, 0];
+    await new Promise((done) => setTimeout(done, 100));
+  }
+}
+
 const chosen = [];
 for (const [i, round] of rounds.entries()) {
+  if (i === 1500) await waitUntilLearned();
   const eventId = `node/${rounds.length}/${i}`;
   const body = { contextFeatures: round.context, actions, eventId };
   const ranked = await client.path("/rank").post({ body });
