@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import streamlit as st
 
 from topbill import report
-from topbill.report import drift, lookup, preview, reading, series, shown, worth
+from topbill.report import kept, preview, reading
+from topbill.spec import Experiment
 
 EVERY = 10.0
 """Seconds after which the record is looked at anew."""
@@ -27,22 +28,30 @@ def pictures() -> Path:
     return Path(os.environ.get("TOPBILL_EXPERIMENTS", "experiments")) / "artwork"
 
 
+class Answer(NamedTuple):
+    """`at`: the publication that it speaks of, where it was worked out in advance."""
+
+    answer: Any
+    at: datetime | None
+
+
 @st.cache_data(ttl=EVERY, refresh_mode="background", max_entries=512, show_spinner="Reading the record …")
-def _kept(_ask: Callable[..., Any], name: str, where: str, *arguments: Any) -> Any:
+def _kept(name: str, where: str, *arguments: Any) -> Answer:
     """The last answer at once, however old; where the record has moved on, a newer one is fetched behind it."""
     version, next_at = _last.get((name, where, arguments), ("", 0.0))
     if time.monotonic() >= next_at:
         version = reading.version(where, EVERY)
-    return _at(_ask, name, where, version, *arguments)
+    return _at(name, where, version, *arguments)
 
 
 @st.cache_data(max_entries=512, show_spinner=False)
-def _at(_ask: Callable[..., Any], name: str, where: str, version: str, *arguments: Any) -> Any:
+def _at(name: str, where: str, version: str, *arguments: Any) -> Answer:
     started = time.monotonic()
-    found = _ask(where, *arguments)
+    found = kept.find(where, (name, *arguments)) if arguments else None
+    answer = Answer(kept.ASK[name](where, *arguments), None) if found is None else Answer(*found)
     ended = time.monotonic()
     _last[name, where, arguments] = version, ended + 20.0 * (ended - started)
-    return found
+    return answer
 
 
 _last: dict[tuple[str, str, tuple[Any, ...]], tuple[str, float]] = {}
@@ -50,23 +59,25 @@ _last: dict[tuple[str, str, tuple[Any, ...]], tuple[str, float]] = {}
 reading takes a twentieth of the time."""
 
 
-def _ask(ask: Callable[..., Any], *arguments: Any) -> Any:
-    """The answer of a function of `report`, kept for as long as the lake shows the same version."""
-    return _kept(ask, f"{ask.__module__}.{ask.__qualname__}", str(folder().resolve()), *arguments)
-
-
-def _report(where: str, key: str) -> report.Report:
-    return report.load(key, where)
+def ask(what: str, *arguments: Any) -> Any:
+    """The answer of one of `report.kept.ASK`, kept for as long as the lake shows the same version."""
+    return _kept(what, str(folder().resolve()), *arguments).answer
 
 
 def loaded(key: str) -> report.Report:
     """The experiment's report."""
-    return _ask(_report, key)  # type: ignore[no-any-return]
+    return ask("report", key)  # type: ignore[no-any-return]
+
+
+def as_of(key: str) -> datetime | None:
+    """Of when the experiment's numbers are, where they were worked out before the latest record."""
+    moment: datetime | None = _kept("report", str(folder().resolve()), key).at
+    return moment
 
 
 def listed() -> list[reading.Listed]:
     """All experiments."""
-    return _ask(reading.listed)  # type: ignore[no-any-return]
+    return ask("listed")  # type: ignore[no-any-return]
 
 
 def one(key: str) -> reading.Listed:
@@ -74,38 +85,9 @@ def one(key: str) -> reading.Listed:
     return next(line for line in listed() if line.key == key)
 
 
-def experiment(key: str) -> Any:
+def experiment(key: str) -> Experiment:
     """The experiment as it was published."""
-    return _ask(reading.load_experiment, key)
-
-
-ASK: dict[str, Callable[..., Any]] = {
-    "revisions": reading.revisions,
-    "published": reading.published_at,
-    "troubles": reading.troubles,
-    "progress": series.progress,
-    "traffic": series.traffic,
-    "units": series.units_over_time,
-    "shares": shown.shares_over_time,
-    "positions": shown.positions,
-    "by_segment": shown.by_segment,
-    "exploration": shown.exploration,
-    "explored": shown.explored_by_position,
-    "versions": shown.policy_versions,
-    "worth": worth.worth,
-    "groups": worth.groups,
-    "find": lookup.find,
-    "of_unit": lookup.of_unit,
-    "latest": lookup.latest,
-    "delays": lookup.delays,
-    "joins": lookup.joins,
-    "drift": drift.drift,
-}
-
-
-def ask(what: str, *arguments: Any) -> Any:
-    """The answer of one of `ASK`, kept likewise."""
-    return _ask(ASK[what], *arguments)
+    return ask("experiment", key)  # type: ignore[no-any-return]
 
 
 @st.cache_resource(max_entries=16, show_spinner="Loading policies …")

@@ -65,8 +65,8 @@ def no_decisions(key: str) -> None:
         st.code(f'curl -X POST http://127.0.0.1:8600/v1/decide -d \'{{"experiment": "{key}", "unit": "viewer-1"}}\'')
 
 
-def chosen() -> str | None:
-    """The experiment chosen in the sidebar; None (and the empty state drawn) when there is none."""
+def chosen() -> str:
+    """The experiment chosen in the sidebar. Raises NotFound where the record knows none."""
     keys = [line.key for line in data.listed()]
     if not keys:
         raise NotFound("the record knows no experiment; expected at least one file in the experiments folder")
@@ -81,7 +81,16 @@ def header(title: str, key: str | None = None, lead: str = "") -> None:
     else:
         line = data.one(key)
         st.title(line.title or key, anchor=False)
-        st.caption(f"{title} · `{key}` · {line.surface} · {line.status}" + (f" · {lead}" if lead else ""))
+        moment = data.as_of(key) if line.decisions else None
+        parts = [
+            title,
+            f"`{key}`",
+            line.surface,
+            line.status,
+            lead,
+            f"numbers as of {words.moment(moment)}" if moment else "",
+        ]
+        st.caption(" · ".join(part for part in parts if part))
 
 
 def troubles() -> None:
@@ -131,7 +140,7 @@ def download(frame: pd.DataFrame, name: str) -> None:
         icon=":material/download:",
         type="tertiary",
         on_click="ignore",
-        help="Save the numbers behind this as a CSV file. Charts are saved as PNG by the menu in their corner.",
+        help="Save the numbers behind this as a CSV file. Charts are saved as PNG by a button in their corner.",
     )
 
 

@@ -25,7 +25,7 @@ def group(key: str) -> tuple[str | None, str | None]:
 def gallery(key: str, found: pd.DataFrame) -> None:
     """Every action as its picture, most shown first."""
     payloads = pictures.payloads(key)
-    shown = {row.action: row for row in found.itertuples()}
+    shown = {str(row.action): row for row in found.itertuples()}
     order = [*shown, *(a for a in payloads if a not in shown)]
     for start in range(0, len(order), 4):
         for column, action in zip(st.columns(4), order[start : start + 4], strict=False):
@@ -81,8 +81,8 @@ def table(key: str, found: pd.DataFrame) -> None:
             "mean when first": [words.value(v) for v in found["plain"]],
             "worth": [words.value(v) for v in found["value"]],
             "95% interval": [
-                words.interval(row.low, row.high) if not row.reason else REASONS[row.reason]
-                for row in found.itertuples()
+                REASONS[reason] if reason else words.interval(low, high)
+                for low, high, reason in zip(found["low"], found["high"], found["reason"], strict=True)
             ],
         }
     )

@@ -32,7 +32,7 @@ def lifts(analysis: Analysis) -> None:
     primary = [c for c in analysis.comparisons if c.metric == analysis.primary]
     label = words.label(analysis.primary)
     frame.section(f"Lift of {label}", words.TERMS["lift"] + " " + words.TERMS["interval"])
-    unsaid = {AB_REASONS.get(c.reason, c.reason): [] for c in primary if c.relative is None}
+    unsaid: dict[str, list[str]] = {AB_REASONS.get(c.reason, c.reason): [] for c in primary if c.relative is None}
     for c in primary:
         if c.relative is None:
             unsaid[AB_REASONS.get(c.reason, c.reason)].append(words.label(str(c.variant)))

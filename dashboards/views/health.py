@@ -2,29 +2,43 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import UTC, datetime
+from typing import Any
 
 import pandas as pd
 import streamlit as st
 
 from board import charts, data, frame, words
-from topbill.report import Report
+from topbill.report import PropensityLine, Report
 from topbill.report.advice import FELL_BACK, JOINED, alarms
+
+STILL = 300.0
+"""Seconds without a publication after which the keeper is missed."""
+
+
+def age() -> float:
+    """Seconds since the keeper last published."""
+    return float((datetime.now(UTC).replace(tzinfo=None) - data.ask("published")).total_seconds())
+
+
+def tests(found: Report) -> list[PropensityLine]:
+    """Actions whose draws could be tested: those that were left to chance, often enough."""
+    return [line for line in found.health.propensity if line.ok is not None and line.reason != "certain"]
 
 
 def headline(found: Report, traffic: pd.DataFrame) -> None:
     health = found.health
-    age = (datetime.now(UTC).replace(tzinfo=None) - data.ask("published")).total_seconds()
     total = traffic.groupby("till")["decisions"].sum() / traffic["seconds"].iloc[0]
     latest = total.iloc[-2] if len(total) > 1 else total.iloc[-1]
-    tested = [line for line in health.propensity if line.ok is not None]
+    tested = tests(found)
     good = sum(bool(line.ok) for line in tested)
     p99 = words.milliseconds(health.latency_ms.get("p99"))
     frame.metrics(
         ("Decisions/s", words.count(latest), "In the last whole interval of the chart below."),
         ("Engine p99", p99, "99 of 100 decisions took less time than this."),
         ("Fallbacks", words.percent(health.fallback_share, digits=2), words.TERMS["fallback"]),
-        ("Record's age", words.duration(age), "Time since the keeper last published to the lake."),
+        ("Record's age", words.duration(age()), "Time since the keeper last published to the lake."),
         ("Rewards joined", words.percent(health.reward_join_rate), words.TERMS["join"]),
         ("Decisions rewarded", words.percent(health.rewarded_share), "Mature decisions with any reward event."),
         ("Reward events", words.count(health.reward_events), ""),
@@ -35,6 +49,12 @@ def headline(found: Report, traffic: pd.DataFrame) -> None:
 def checks(found: Report) -> None:
     problems = alarms(found)
     with st.container(border=True):
+        if age() > STILL:
+            st.badge("Standing still", icon=":material/pause_circle:", color="orange")
+            st.markdown(
+                f"**The keeper last published {words.duration(age())} ago: everything here is of then.** "
+                "What next? If it should be running, look at its messages, or start `topbill keep`."
+            )
         if problems:
             st.badge("Look into it", icon=":material/warning:", color="orange")
             for problem in problems:
@@ -96,7 +116,7 @@ def rewards(key: str) -> None:
 
 def propensities(found: Report) -> None:
     frame.section("Were actions drawn as often as logged?", words.TERMS["propensity"])
-    lines = [line for line in found.health.propensity if line.ok is not None and line.reason != "certain"]
+    lines = tests(found)
     if not lines:
         st.caption("Nothing was left to chance yet, so there is nothing to test.")
         return
@@ -133,8 +153,8 @@ def drifting(key: str) -> None:
     st.caption("The latest quarter of decisions beside the first half.")
 
 
-def moved(groups: pd.DataFrame) -> str:
-    far = groups.iloc[(groups["lately"] - groups["before"]).abs().to_numpy().argmax()]
+def moved(groups: Iterable[dict[str, Any]]) -> str:
+    far = max(groups, key=lambda group: abs(group["lately"] - group["before"]))
     return f"{far['group']}: {words.percent(far['before'])} → {words.percent(far['lately'])}"
 
 

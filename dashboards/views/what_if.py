@@ -51,6 +51,7 @@ def choose(key: str) -> dict[str, object]:
             list(known),
             default=list(known)[: len(PREFERRED) + 3],
             key="estimators",
+            bind="query-params",
             format_func=lambda name: f"{name}: {known[name]}",
             help="Several, because they fail in different ways: where they agree, believe them more.",
         )

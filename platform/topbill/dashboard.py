@@ -6,6 +6,7 @@ import os
 import sys
 import tomllib
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
@@ -27,7 +28,8 @@ def launch(experiments: Path, data: Path, *, host: str = "127.0.0.1", port: int 
     """How to start the dashboards on `data`, with pictures from `experiments`/artwork.
 
     Raises NotFound where the app's files are not there, TopbillError where `host` can be reached from other machines
-    and there is neither Streamlit's `[auth]` (OIDC) nor a password of at least 12 characters.
+    and there is neither Streamlit's `[auth]` (OIDC) nor a password of at least 12 characters, or where `[auth]` is
+    of no use for want of authlib.
     """
     app = _app()
     secrets = _secrets(app)
@@ -40,6 +42,8 @@ def launch(experiments: Path, data: Path, *, host: str = "127.0.0.1", port: int 
             )
         if len(str(password)) < _SHORTEST:
             raise TopbillError(f"the dashboards' password is shorter than {_SHORTEST} characters; choose a longer one")
+    if "auth" in secrets and find_spec("authlib") is None:
+        raise TopbillError("secrets have [auth], but signing in needs authlib, which is not here; pip install authlib")
     where = {"TOPBILL_EXPERIMENTS": str(experiments.resolve()), "TOPBILL_DATA": str(data.resolve())}
     flags = ["--server.address", host, "--server.port", str(port), "--server.headless", "true"]
     return Launch(["-m", "streamlit", "run", str(app), *flags], {**os.environ, **where})

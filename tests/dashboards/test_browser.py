@@ -6,6 +6,7 @@ Screenshots go to the folder that TOPBILL_SCREENSHOTS names, to be looked at.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -16,11 +17,11 @@ from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
 
+import pandas as pd
 import pytest
 
 from topbill import dashboard
 
-pytestmark = pytest.mark.slow
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
@@ -123,5 +124,38 @@ def test_a_card_opens_its_experiment_and_other_pages_keep_it(browser: Any, addre
         page.get_by_text("The latest decisions").first.wait_for(timeout=60_000)
         heading.wait_for(timeout=60_000)
         assert "experiment=home-rows" in page.url
+    finally:
+        page.close()
+
+
+def test_numbers_are_saved_as_csv(browser: Any, address: str, tmp_path: Path) -> None:
+    page = browser.new_page()
+    page.set_viewport_size({"width": 1440, "height": 2400})
+    try:
+        page.goto(f"{address}/experiment?experiment=home-artwork&refresh=Off")
+        button = page.locator('[data-testid="stDownloadButton"] button').first
+        button.wait_for(timeout=60_000)
+        page.wait_for_selector('[data-testid="stApp"][data-test-script-state="notRunning"]', timeout=60_000)
+        with page.expect_download() as saved:
+            button.click()
+        saved.value.save_as(tmp_path / "numbers.csv")
+        assert saved.value.suggested_filename.endswith(".csv")
+        assert len(pd.read_csv(tmp_path / "numbers.csv")) > 0
+    finally:
+        page.close()
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_a_page_is_dark_where_the_viewer_wants_it(path: str, browser: Any, address: str, shots: Path) -> None:
+    page = browser.new_page()
+    page.emulate_media(color_scheme="dark")
+    page.set_viewport_size({"width": 1440, "height": 2400})
+    try:
+        page.goto(f"{address}/{path}?experiment=home-artwork&refresh=Off")
+        page.get_by_text(PAGES[path]).first.wait_for(timeout=60_000)
+        page.wait_for_selector('[data-testid="stApp"][data-test-script-state="notRunning"]', timeout=60_000)
+        page.screenshot(path=shots / f"{path or 'home'}-1440-dark.png")
+        colour = page.evaluate("getComputedStyle(document.querySelector('[data-testid=stApp]')).backgroundColor")
+        assert sum(int(part) for part in re.findall(r"\d+", colour)[:3]) < 3 * 80
     finally:
         page.close()

@@ -41,7 +41,8 @@ def test_a_password_opens_it_to_others_if_it_is_long_enough(tmp_path: Path, monk
 
 
 @pytest.mark.parametrize("secrets", ['password = "correct horse battery"', '[auth]\nclient_id = "x"'])
-def test_so_do_secrets_that_streamlit_reads(secrets: str, tmp_path: Path) -> None:
+def test_so_do_secrets_that_streamlit_reads(secrets: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dashboard, "find_spec", lambda _: object())
     (tmp_path / ".streamlit").mkdir()
     (tmp_path / ".streamlit" / "secrets.toml").write_text(secrets)
     dashboard.launch(tmp_path, tmp_path, host="0.0.0.0")  # noqa: S104
@@ -51,4 +52,14 @@ def test_secrets_that_are_no_toml_are_named(tmp_path: Path) -> None:
     (tmp_path / ".streamlit").mkdir()
     (tmp_path / ".streamlit" / "secrets.toml").write_text("password =")
     with pytest.raises(TopbillError, match=r"secrets\.toml: cannot be read"):
+        dashboard.launch(tmp_path, tmp_path)
+
+
+def test_signing_in_without_what_it_needs_is_refused_at_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dashboard, "find_spec", lambda _: None)
+    (tmp_path / ".streamlit").mkdir()
+    (tmp_path / ".streamlit" / "secrets.toml").write_text('[auth]\nclient_id = "x"')
+    with pytest.raises(TopbillError, match="needs authlib"):
         dashboard.launch(tmp_path, tmp_path)

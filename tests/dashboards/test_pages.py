@@ -6,6 +6,7 @@ import itertools
 from pathlib import Path
 
 import pytest
+import streamlit as st
 from filled import EXPERIMENTS
 from streamlit.testing.v1 import AppTest
 
@@ -161,3 +162,21 @@ def test_a_password_is_asked_for_where_there_is_one(open_app, demo: Path, monkey
     assert "not the password" in said(app)
     app.text_input[0].set_value("correct horse battery").run()
     assert "Artwork for Midnight Run" in said(app)
+
+
+def test_with_a_provider_in_the_secrets_nothing_is_shown_before_signing_in(
+    demo: Path, open_app, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(st.user.__class__, "is_logged_in", False, raising=False)
+    made = AppTest.from_file
+
+    def with_secrets(*arguments: object, **options: object) -> AppTest:
+        app = made(*arguments, **options)  # type: ignore[arg-type]
+        app.secrets["auth"] = {"client_id": "x"}
+        return app
+
+    monkeypatch.setattr(AppTest, "from_file", with_secrets)
+    app = open_app(demo)
+    assert not app.exception
+    assert "Artwork" not in said(app)
+    assert [button.label for button in app.button] == ["Sign in"]

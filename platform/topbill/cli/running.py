@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import select
+import subprocess
+import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -60,7 +65,34 @@ def keep(
     """
     from topbill.keeper import main as keeper
 
-    keeper.keep(experiments, data)
+    with _answering(data):
+        keeper.keep(experiments, data)
+
+
+@contextmanager
+def _answering(data: Path) -> Iterator[None]:
+    """Beside the block, `topbill answers` in a process of its own, which the end of this one ends."""
+    beside = subprocess.Popen(  # noqa: S603
+        [sys.executable, "-m", "topbill", "answers", "--data", str(data)], stdin=subprocess.PIPE, start_new_session=True
+    )
+    try:
+        yield
+    finally:
+        beside.terminate()
+        beside.communicate()
+
+
+@app.command(show=False)
+def answers(*, data: Data = DATA) -> None:
+    """Work out in advance what the dashboards show of a large lake, until standard input ends. `keep` runs this."""
+
+    def ended(seconds: float) -> bool:
+        return bool(select.select([sys.stdin], [], [], seconds)[0])
+
+    if not ended(20.0):  # a keeper that lives shortly has no use for it
+        from topbill.report import kept
+
+        kept.keep_up(data, ended)
 
 
 @app.command

@@ -19,7 +19,7 @@ STEADY, MOVED = 0.1, 0.25
 
 
 def drift(data: Path | str, key: str) -> pd.DataFrame:
-    """Per feature: feature, psi, verdict (stable | shifting | changed), and groups (a frame: group, before, lately).
+    """Per feature: feature, psi, verdict (stable | shifting | changed), groups (each with group, before, lately).
 
     psi = Σ (lately − before)·ln(lately / before) over groups; the latest quarter of decisions beside the first half.
     Shares get half a decision each, so that a group that is empty on one side counts without being infinite.
@@ -55,5 +55,5 @@ def drift(data: Path | str, key: str) -> pd.DataFrame:
         psi = float(((lately - before) * np.log(lately / before)).sum())
         verdict = "stable" if psi < STEADY else "changed" if psi > MOVED else "shifting"
         both = pd.DataFrame({"group": table.index, "before": before, "lately": lately})
-        lines.append((name, psi, verdict, both))
+        lines.append((name, psi, verdict, both.to_dict("records")))
     return pd.DataFrame(lines, columns=columns)

@@ -1,0 +1,137 @@
+"""Charts of what variants do, and of how things went over time: intervals drawn, units on axes."""
+
+# mypy: disable-error-code="no-any-return"
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import altair as alt
+import pandas as pd
+
+from board.style import GREY, LIFT, PALETTE, RULE, colours, time_axis
+
+
+def lifts(frame: pd.DataFrame, names: Sequence[str], control: str, title: str, *, lift: bool = True) -> alt.LayerChart:
+    """Lift (or plain difference) with interval, a row for each name. Columns: name, relative, low, high, text."""
+    axis = alt.Axis(labelExpr=LIFT, tickCount=6) if lift else alt.Axis(format="+.3~f", tickCount=6)
+    y = alt.Y("name:N", title=None, sort=None, axis=alt.Axis(labelLimit=150, labelFontSize=13))
+    base = alt.Chart(frame).encode(y=y, color=colours(names, control).legend(None))
+    zero = alt.Chart(pd.DataFrame({"x": [0.0]})).mark_rule(strokeDash=[4, 4]).encode(x="x:Q", color=RULE)
+    tips = [alt.Tooltip("name:N"), alt.Tooltip("text:N", title="lift")]
+    bars = base.mark_rule(strokeWidth=5, opacity=0.45, clip=True).encode(
+        x=alt.X("low:Q", title=title, axis=axis),
+        x2="high:Q",
+        tooltip=tips,
+    )
+    points = base.mark_point(filled=True, size=130, opacity=1, clip=True).encode(x="relative:Q", tooltip=tips)
+    return zero + bars + points
+
+
+def funnel(frame: pd.DataFrame, names: Sequence[str], control: str) -> alt.LayerChart | alt.FacetChart:
+    """Lift over time with its narrowing interval. Columns: till, name, relative, relative_low, relative_high."""
+    last = frame.groupby("name").tail(1)
+    reach = float(last[["relative_low", "relative_high"]].abs().max().max())
+    top = max(0.02, 1.6 * reach)
+    low = max(-1.0, min(0.0, 1.6 * float(last["relative_low"].min())) - 0.05)
+    y = alt.Y(
+        "relative_low:Q",
+        title="lift over the control",
+        scale=alt.Scale(domain=[low, top]),
+        axis=alt.Axis(labelExpr=LIFT, tickCount=6),
+    )
+    tips = [
+        alt.Tooltip("name:N"),
+        alt.Tooltip("till:T", format="%d %b %H:%M:%S"),
+        alt.Tooltip("relative:Q", format="+.1%", title="lift"),
+        alt.Tooltip("relative_low:Q", format="+.1%", title="from"),
+        alt.Tooltip("relative_high:Q", format="+.1%", title="to"),
+    ]
+    pick = alt.selection_point(fields=["name"], bind="legend")
+    base = alt.Chart(frame).encode(x=time_axis(), color=colours(names, control), tooltip=tips)
+    band = base.mark_area(clip=True).encode(
+        y=y, y2="relative_high:Q", opacity=alt.condition(pick, alt.value(0.18), alt.value(0.02))
+    )
+    line = base.mark_line(clip=True, strokeWidth=2.5).encode(
+        y="relative:Q", opacity=alt.condition(pick, alt.value(1), alt.value(0.1))
+    )
+    zero = alt.Chart(pd.DataFrame({"y": [0.0]})).mark_rule(strokeDash=[4, 4]).encode(y="y:Q", color=RULE)
+    return alt.layer(zero, band.add_params(pick), line)
+
+
+def spark(frame: pd.DataFrame) -> alt.LayerChart:
+    """A small funnel without axes. Columns: till, relative, relative_low, relative_high."""
+    last = frame.tail(1)
+    top = max(0.02, 1.8 * float(last[["relative_low", "relative_high"]].abs().max().max()))
+    low = max(-1.0, min(0.0, 1.8 * float(last["relative_low"].min())) - 0.02)
+    scale = alt.Scale(domain=[low, top])
+    base = alt.Chart(frame.assign(zero=0.0)).encode(x=alt.X("till:T", axis=None))
+    zero = base.mark_line(strokeDash=[3, 3], strokeWidth=1, color=GREY).encode(
+        y=alt.Y("zero:Q", axis=None, scale=scale)
+    )
+    band = base.mark_area(clip=True, opacity=0.22, color=PALETTE[0]).encode(
+        y=alt.Y("relative_low:Q", axis=None, scale=scale), y2="relative_high:Q"
+    )
+    line = base.mark_line(clip=True, strokeWidth=2, color=PALETTE[0])
+    return zero + band + line.encode(y=alt.Y("relative:Q", axis=None, scale=scale))
+
+
+def lines(
+    frame: pd.DataFrame, names: Sequence[str], control: str | None, column: str, title: str, form: str = "~s"
+) -> alt.LayerChart | alt.FacetChart:
+    """Lines over time, with a band where the frame has low and high. Columns: till, name, `column`."""
+    tips = [alt.Tooltip("name:N"), alt.Tooltip("till:T", format="%d %b %H:%M:%S")]
+    tips.append(alt.Tooltip(f"{column}:Q", format=".3s", title=title))
+    base = alt.Chart(frame).encode(x=time_axis(), color=colours(names, control), tooltip=tips)
+    y = alt.Y(f"{column}:Q", title=title, axis=alt.Axis(format=form, tickCount=5))
+    layers = [base.mark_line(strokeWidth=2.2, interpolate="monotone").encode(y=y)]
+    if {"low", "high"} <= set(frame.columns):
+        low = alt.Y("low:Q", title=title)
+        layers.insert(0, base.mark_area(opacity=0.13, interpolate="monotone").encode(y=low, y2="high:Q"))
+    return alt.layer(*layers)
+
+
+def stacked(frame: pd.DataFrame, names: Sequence[str]) -> alt.Chart:
+    """Shares over time that add up to 100%. Columns: till, name, share, shown."""
+    tips = [
+        alt.Tooltip("name:N"),
+        alt.Tooltip("till:T", format="%d %b %H:%M:%S"),
+        alt.Tooltip("share:Q", format=".1%"),
+        alt.Tooltip("shown:Q", format=","),
+    ]
+    order = {name: i for i, name in enumerate(names)}
+    return (
+        alt.Chart(frame.assign(order=frame["name"].map(order)))
+        .mark_area(interpolate="monotone")
+        .encode(
+            x=time_axis(),
+            y=alt.Y("share:Q", stack="normalize", title="share of decisions", axis=alt.Axis(format=".0%", tickCount=5)),
+            color=colours(names),
+            order=alt.Order("order:Q"),
+            tooltip=tips,
+        )
+    )
+
+
+def events(frame: pd.DataFrame) -> alt.Chart:
+    """Reward events of one decision on a line of time. Columns: name, seconds_after, value."""
+    return (
+        alt.Chart(frame)
+        .mark_point(filled=True, size=160, opacity=0.9)
+        .encode(
+            x=alt.X(
+                "seconds_after:Q",
+                title="seconds after the decision",
+                scale=alt.Scale(zero=True),
+                axis=alt.Axis(tickCount=6),
+            ),
+            color=alt.Color(
+                "name:N", title=None, scale=alt.Scale(range=list(PALETTE)), legend=alt.Legend(orient="top")
+            ),
+            tooltip=[
+                alt.Tooltip("name:N"),
+                alt.Tooltip("seconds_after:Q", format=".2f"),
+                alt.Tooltip("value:Q", format=".3f"),
+            ],
+        )
+    )
