@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sqlite3
 import time
@@ -354,6 +355,18 @@ def until(true: Callable[[], bool]) -> None:
     while not true():
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+def test_the_page_of_the_api_needs_nothing_from_elsewhere(client: TestClient) -> None:
+    page = client.get("/docs").text
+    assert "/openapi.json" in page
+    linked = re.findall(r'(?:src|href)="([^"]+)"', page)
+    assert any(link.endswith(".js") for link in linked)
+    assert any(link.endswith(".css") for link in linked)
+    for link in linked:
+        assert link.startswith("/"), link
+        assert client.get(link).status_code == 200
+    assert "://" not in page
 
 
 def test_a_refused_edit_is_told_until_it_is_mended(client: TestClient, folder: Path) -> None:

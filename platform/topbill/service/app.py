@@ -21,6 +21,7 @@ import msgspec
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import PlainTextResponse
+from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
 
 from topbill import __version__, pages, spec
@@ -55,7 +56,8 @@ class Settings:
 
 def create_app(settings: Settings) -> Hot:
     """The ASGI application. Raises SpecError when an experiment file can't be used, LogError for the log."""
-    app = FastAPI(
+    app = FastAPIOffline(  # its page at /docs needs nothing from elsewhere
+        swagger_ui_parameters={"validatorUrl": None},
         title="Topbill",
         version=__version__,
         summary="Decides what a viewer sees on a streaming homepage, and logs with which probability.",
