@@ -6,7 +6,7 @@ import os
 import time
 from datetime import datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import streamlit as st
 
@@ -28,15 +28,8 @@ def pictures() -> Path:
     return Path(os.environ.get("TOPBILL_EXPERIMENTS", "experiments")) / "artwork"
 
 
-class Answer(NamedTuple):
-    """`at`: the publication that it speaks of, where it was worked out in advance."""
-
-    answer: Any
-    at: datetime | None
-
-
 @st.cache_data(ttl=EVERY, refresh_mode="background", max_entries=512, show_spinner="Reading the record …")
-def _kept(name: str, where: str, *arguments: Any) -> Answer:
+def _kept(name: str, where: str, *arguments: Any) -> Any:
     """The last answer at once, however old; where the record has moved on, a newer one is fetched behind it."""
     version, next_at = _last.get((name, where, arguments), ("", 0.0))
     if time.monotonic() >= next_at:
@@ -45,10 +38,10 @@ def _kept(name: str, where: str, *arguments: Any) -> Answer:
 
 
 @st.cache_data(max_entries=512, show_spinner=False)
-def _at(name: str, where: str, version: str, *arguments: Any) -> Answer:
+def _at(name: str, where: str, version: str, *arguments: Any) -> Any:
     started = time.monotonic()
     found = kept.find(where, (name, *arguments)) if arguments else None
-    answer = Answer(kept.ASK[name](where, *arguments), None) if found is None else Answer(*found)
+    answer = kept.ASK[name](where, *arguments) if found is None else found.answer
     ended = time.monotonic()
     _last[name, where, arguments] = version, ended + 20.0 * (ended - started)
     return answer
@@ -61,7 +54,7 @@ reading takes a twentieth of the time."""
 
 def ask(what: str, *arguments: Any) -> Any:
     """The answer of one of `report.kept.ASK`, kept for as long as the lake shows the same version."""
-    return _kept(what, str(folder().resolve()), *arguments).answer
+    return _kept(what, str(folder().resolve()), *arguments)
 
 
 def loaded(key: str) -> report.Report:
@@ -71,8 +64,14 @@ def loaded(key: str) -> report.Report:
 
 def as_of(key: str) -> datetime | None:
     """Of when the experiment's numbers are, where they were worked out before the latest record."""
-    moment: datetime | None = _kept("report", str(folder().resolve()), key).at
-    return moment
+    where = str(folder().resolve())
+    return _moment(where, key, reading.version(where, EVERY))
+
+
+@st.cache_data(max_entries=512, show_spinner=False)
+def _moment(where: str, key: str, version: str) -> datetime | None:  # noqa: ARG001
+    found = kept.find(where, ("report", key))
+    return None if found is None else found.at
 
 
 def listed() -> list[reading.Listed]:

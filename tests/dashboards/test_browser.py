@@ -159,3 +159,20 @@ def test_a_page_is_dark_where_the_viewer_wants_it(path: str, browser: Any, addre
         assert sum(int(part) for part in re.findall(r"\d+", colour)[:3]) < 3 * 80
     finally:
         page.close()
+
+
+def test_a_chart_is_saved_as_png(browser: Any, address: str, tmp_path: Path) -> None:
+    page = browser.new_page()
+    page.set_viewport_size({"width": 1440, "height": 2400})
+    try:
+        page.goto(f"{address}/experiment?experiment=home-artwork&refresh=Off")
+        page.get_by_text("What next?").first.wait_for(timeout=60_000)
+        page.wait_for_selector('[data-testid="stApp"][data-test-script-state="notRunning"]', timeout=60_000)
+        place = page.locator('[data-testid="stElementContainer"]', has=page.locator('[data-testid="stVegaLiteChart"]'))
+        place.first.locator('[data-testid="stVegaLiteChart"]').hover()
+        with page.expect_download() as saved:
+            place.first.get_by_role("button", name="Download as PNG").click()
+        saved.value.save_as(tmp_path / "chart.png")
+        assert (tmp_path / "chart.png").read_bytes().startswith(b"\x89PNG")
+    finally:
+        page.close()

@@ -127,11 +127,11 @@ def test_preview_follows_the_context_and_its_chances_sum_to_one(open_app, demo: 
 
 
 def test_what_if_answers_with_an_interval_beside_what_was_logged(open_app, demo: Path) -> None:
-    app = open_app(demo, "what_if", experiment="home-artwork", candidate="pure chance")
+    app = open_app(demo, "what_if", experiment="home-artwork", candidate="linucb")
     app.button[0].click().run(timeout=120)
     assert not app.exception
     text = said(app)
-    assert "uniform would have earned" in text
+    assert "linucb would have earned" in text
     assert "what was shown earned" in text
     assert "Mean weight" in text
 
