@@ -18,9 +18,7 @@ BANNER = ROOT / "docs" / "from-an-ab-tool.md"
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Its address."""
     folder = tmp_path_factory.mktemp("live")
-    (folder / "experiments").mkdir()
-    for file in (ROOT / "experiments").glob("*.yaml"):
-        shutil.copy(file, folder / "experiments")
+    shutil.copytree(ROOT / "experiments", folder / "experiments")
     first = BANNER.read_text().split("```yaml\n")[1].split("```")[0]
     (folder / "experiments" / "signup-banner.yaml").write_text(first)
     port = free_port("127.0.0.1", 8820)

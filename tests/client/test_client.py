@@ -15,19 +15,21 @@ import msgspec
 import pytest
 
 from topbill import engine
-from topbill.client import AsyncClient, Choice, Client, Item
+from topbill.client import AsyncClient, Choice, Client, Item, Page, Row, Tile
 from topbill.client.testing import FakeService
-from topbill.client.wire import Breaker, Remaining, backoff
+from topbill.client.wire import AskPage, Breaker, Remaining, backoff
 from topbill.errors import BadRequest, Conflict, NotFound, Unavailable
+from topbill.pages import answers
 from topbill.service import bodies
 from topbill.supervise import free_port
 
 ORDERS = {"home": ["a", "b", "c"]}
+PAGES = {"home": {"new": ["heat", "alien"], "crime": ["fargo"]}}
 
 
 @pytest.fixture
 def fake() -> FakeService:
-    return FakeService(ORDERS)
+    return FakeService(ORDERS, pages=PAGES)
 
 
 @pytest.fixture
@@ -159,6 +161,55 @@ def test_pauses_are_spread_from_zero_to_a_limit_that_doubles() -> None:
         assert 0.95 * limit < max(seen) <= limit
 
 
+# ---------------------------------------------------------------------- page
+
+
+def test_a_page_has_every_field_of_the_services_answer() -> None:
+    own = {field.name for field in msgspec.structs.fields(Page)}
+    assert own - {"fallback", "problem"} == set(answers.PageAnswer.__struct_fields__)
+    assert Row.__struct_fields__ == answers.RowAnswer.__struct_fields__
+    assert Tile.__struct_fields__ == answers.Tile.__struct_fields__
+    asked = {field.name for field in msgspec.structs.fields(AskPage)}
+    assert asked == set(answers.PageRequest.__struct_fields__)
+
+
+def test_a_page_comes_whole_and_a_play_on_it_names_the_title(client: Client, fake: FakeService) -> None:
+    page = client.page("home", profile="p", account="a", region="us", kids=True, context={"device": "tv"})
+    assert {row.row: [tile.title for tile in row.titles] for row in page.rows} == PAGES["home"]
+    assert not page.fallback
+    asked = fake.page_requests[page.page_id]
+    assert (asked.unit, asked.region, asked.kids, bytes(asked.context)) == ("a/p", "us", True, b'{"device":"tv"}')
+    client.reward(page, "play", action="fargo")
+    client.reward(page, "play", action="never shown")
+    assert client.flush()
+    assert [(reward.decision_id, reward.action) for reward in fake.rewards] == [(page.page_id, "fargo")]
+    assert client.delivered.refused == 1
+
+
+def test_a_page_is_asked_for_again_under_one_id(client: Client, fake: FakeService) -> None:
+    fake.failures = 2
+    page = client.page("home")
+    assert (fake.requests, list(fake.page_requests)) == (3, [page.page_id])
+
+
+def test_a_sessions_page_is_known_by_the_session(client: Client, fake: FakeService) -> None:
+    first, second = (client.page("home", profile="p", session="s") for _ in range(2))
+    assert (first.page_id, first.again, second.again) == (second.page_id, False, True)
+    assert fake.page_requests[first.page_id].page_id is None, "an id of its own would make every page a new one"
+
+
+def test_without_a_service_the_default_rows_come_flagged(client: Client, fake: FakeService) -> None:
+    fake.down = True
+    page = client.page("home", profile="p", default={"popular": ["heat", "fargo"]})
+    assert [(row.row, [tile.title for tile in row.titles]) for row in page.rows] == [("popular", ["heat", "fargo"])]
+    assert page.fallback
+    assert page.problem is not None
+    assert "ConnectError" in page.problem
+    assert client.page("home").rows == ()
+    with Client(transport=fake, strict=True) as strict, pytest.raises(Unavailable):
+        strict.page("home")
+
+
 # ---------------------------------------------------------------------- reward
 
 
@@ -197,6 +248,17 @@ def test_one_bad_reward_is_refused_alone(client: Client, fake: FakeService) -> N
     assert len(fake.rewards) == 2
 
 
+def test_what_the_service_says_of_an_event_is_said_in_the_log_once(caplog: pytest.LogCaptureFixture) -> None:
+    told = [{"status": "stored", "warning": "home has no metric that reads 'plai'"}, {"status": "stored"}]
+    service = httpx.MockTransport(lambda _: httpx.Response(200, json={"results": told}))
+    with caplog.at_level(logging.WARNING), Client(transport=service) as client:
+        for _ in range(2):
+            client.reward("d", "plai")
+            client.reward("d", "play")
+            assert client.flush()
+    assert caplog.text.count("no metric that reads 'plai'") == 1
+
+
 def test_rewards_get_out_before_the_process_ends() -> None:
     program = """
         import atexit
@@ -224,6 +286,7 @@ def test_the_async_client_does_the_same(fake: FakeService) -> None:
             client.reward(choices[0], "play")
             assert await client.flush()
             assert client.delivered.stored == 1
+            assert [row.row for row in (await client.page("home")).rows] == ["new", "crime"]
             fake.delay = 5.0
             start = time.monotonic()
             late = await asyncio.gather(*(client.decide("home", default=["c"]) for _ in range(20)))

@@ -70,7 +70,9 @@ def test_the_python_of_a_page_runs(
         assert "control" in told
         assert "treatment" in told
     else:
-        assert capsys.readouterr().out.strip()
+        told = capsys.readouterr().out
+        assert told.strip()
+        assert page != "clients" or "picked-for-you [('" in told, "the service's page, not the default"
 
 
 @pytest.mark.parametrize("page", ["clients", "from-personalizer"])

@@ -12,6 +12,7 @@
 
 from topbill.client.choice import Choice, Item
 from topbill.client.clients import AsyncClient, Client
+from topbill.client.page import Page, Row, Tile
 from topbill.client.sender import Delivered
 
-__all__ = ["AsyncClient", "Choice", "Client", "Delivered", "Item"]
+__all__ = ["AsyncClient", "Choice", "Client", "Delivered", "Item", "Page", "Row", "Tile"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -46,3 +48,8 @@ def default_choice(decision_id: str, default: Sequence[str], slots: int | None, 
     """The caller's default order as a choice."""
     shown = tuple(Item(position, action) for position, action in enumerate(default[:slots]))
     return Choice(decision_id=decision_id, slate=shown, fallback=True, problem=problem)
+
+
+def new_id() -> str:
+    """A fresh id, 32 hex digits: milliseconds first, so that the log's indexes grow at their end, then chance."""
+    return f"{time.time_ns() // 1_000_000:012x}{os.urandom(10).hex()}"

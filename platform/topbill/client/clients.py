@@ -1,4 +1,4 @@
-"""The two clients, for threads and for asyncio: one course of a decide, carried out by waiting or by awaiting."""
+"""The two clients, for threads and for asyncio: one course of a decide or page, carried out by waiting or awaiting."""
 
 from __future__ import annotations
 
@@ -12,16 +12,19 @@ from typing import Any, Generic, TypeAlias, TypeVar
 
 import httpx
 
-from topbill.client.choice import Choice
+from topbill.client.choice import Choice, new_id
+from topbill.client.page import Page
 from topbill.client.sender import Delivered, Sender
-from topbill.client.wire import TRANSIENT, Ask, Breaker, Call, Settings, new_id
+from topbill.client.wire import TRANSIENT, Answer, Ask, AskPage, Breaker, Call, Question, Settings
 
 Decided = TypeVar("Decided")
-"""What a decide returns: a choice, or a coroutine that does."""
+Paged = TypeVar("Paged")
+"""What a decide and a page return: a choice and a page, or coroutines that do."""
 Deciding: TypeAlias = Coroutine[Any, Any, Choice]
+Paging: TypeAlias = Coroutine[Any, Any, Page]
 
 
-class _Common(Generic[Decided]):
+class _Common(Generic[Decided, Paged]):
     """Everything but how to wait. `_settle` is written once, as a coroutine, over `_send` and `_sleep`."""
 
     settings: Settings
@@ -55,17 +58,55 @@ class _Common(Generic[Decided]):
             exclude=exclude,
             slots=slots,
         )
-        return self._drive(self._settle(Call(self.settings, self._breaker, ask, default, deadline)))
+        decided: Decided = self._drive(self._settle(ask.question(default), deadline))
+        return decided
 
-    async def _settle(self, call: Call) -> Choice:
+    def page(
+        self,
+        page: str,
+        *,
+        profile: str | None = None,
+        account: str | None = None,
+        session: str | None = None,
+        kids: bool = False,
+        maturity: int | None = None,
+        region: str | None = None,
+        watched: Sequence[str] | None = None,
+        context: Mapping[str, Any] | None = None,
+        page_id: str | None = None,
+        default: Mapping[str, Sequence[str]] | None = None,
+        deadline: float | None = None,
+    ) -> Paged:
+        """A whole page: rows, titles, artwork. `default` gives the rows of titles to fall back on.
+
+        A session's page is known by the session; any other gets an id of its own, so that a retry makes no second one.
+        Raises as `decide` does, only where the client is strict.
+        """
+        ask = AskPage(
+            page=page,
+            profile=profile,
+            account=account,
+            session=session,
+            kids=kids,
+            maturity=maturity,
+            region=region,
+            watched=watched,
+            context=context or None,
+            page_id=page_id or (None if session else new_id()),
+        )
+        paged: Paged = self._drive(self._settle(ask.question(default), deadline))
+        return paged
+
+    async def _settle(self, question: Question[Answer], deadline: float | None) -> Answer:
+        call = Call(self.settings, self._breaker, question, deadline)
         pause = 0.0 if call.open() else None
         while pause is not None:
             try:
                 if pause:
                     await self._sleep(pause)
-                choice = call.read(await self._send(call.request(self._http), call.until))
-                if choice is not None:
-                    return choice
+                answer = call.read(await self._send(call.request(self._http), call.until))
+                if answer is not None:
+                    return answer
             except TRANSIENT as error:
                 call.failed(error)
             pause = call.pause()
@@ -73,7 +114,7 @@ class _Common(Generic[Decided]):
 
     def reward(
         self,
-        decision: Choice | str,
+        decision: Choice | Page | str,
         event: str,
         value: float = 1.0,
         *,
@@ -82,7 +123,8 @@ class _Common(Generic[Decided]):
         at: datetime | None = None,
         event_id: str | None = None,
     ) -> str:
-        """Tell what came of a decision: queued, sent in the background with others, kept until the service has it.
+        """Tell what came of a decision, or of a page, where `action` is the title: queued, sent in the background with
+        others, kept until the service has it.
 
         Returns the event's id at once. Raises nothing: what is lost in the end is counted in `delivered`.
         """
@@ -93,7 +135,7 @@ class _Common(Generic[Decided]):
         """What became of the rewards so far."""
         return self._sender.delivered()
 
-    def _drive(self, deciding: Deciding) -> Decided:
+    def _drive(self, asking: Coroutine[Any, Any, Any]) -> Any:
         raise NotImplementedError
 
     async def _send(self, request: httpx.Request, until: float) -> httpx.Response:
@@ -103,11 +145,11 @@ class _Common(Generic[Decided]):
         raise NotImplementedError
 
 
-class Client(_Common[Choice]):
-    """Decides and rewards over kept connections; safe to share between threads.
+class Client(_Common[Choice, Page]):
+    """Decides, pages and rewards over kept connections; safe to share between threads.
 
-    `deadline` (seconds) is the longest a decide takes, retries included. A decide never raises unless `strict`:
-    where the service is down, slow or refuses, it returns the `default` given to it, flagged `fallback`.
+    `deadline` (seconds) is the longest a decide or page takes, retries included. Neither raises unless `strict`: where
+    the service is down, slow or refuses, it returns the `default` given to it, flagged `fallback`.
     `spool` names a folder in which rewards wait as well: what a process could not send before it ended, however it
     ended, the next one with the same folder sends, under the same event ids. Any number of processes may share it.
     `transport` replaces the network in tests (`topbill.client.testing`).
@@ -130,13 +172,12 @@ class Client(_Common[Choice]):
         self._http = self._sync = httpx.Client(base_url=address, headers=self.settings.headers(), transport=transport)
         self._sender = Sender(self.settings, transport, spool)
 
-    def _drive(self, deciding: Deciding) -> Choice:
+    def _drive(self, asking: Coroutine[Any, Any, Any]) -> Any:
         """Nothing in it ever suspends: `_send` and `_sleep` wait themselves, so one step is all there is."""
         try:
-            deciding.send(None)
+            asking.send(None)
         except StopIteration as done:
-            choice: Choice = done.value
-            return choice
+            return done.value
         raise RuntimeError("a decide of the sync client was suspended")
 
     async def _send(self, request: httpx.Request, until: float) -> httpx.Response:  # noqa: ARG002 (see Remaining)
@@ -163,8 +204,8 @@ class Client(_Common[Choice]):
         self.close()
 
 
-class AsyncClient(_Common[Deciding]):
-    """`Client` for asyncio: `decide` is awaited; `reward` is not, it only queues.
+class AsyncClient(_Common[Deciding, Paging]):
+    """`Client` for asyncio: `decide` and `page` are awaited; `reward` is not, it only queues.
 
     Rewards are sent by a thread, so that they get out even when the loop has ended. A `transport` that is not for
     threads as well serves decides only; give the other one as `reward_transport`.
@@ -191,8 +232,8 @@ class AsyncClient(_Common[Deciding]):
         )
         self._sender = Sender(self.settings, reward_transport, spool)
 
-    def _drive(self, deciding: Deciding) -> Deciding:
-        return deciding
+    def _drive(self, asking: Coroutine[Any, Any, Any]) -> Any:
+        return asking
 
     async def _send(self, request: httpx.Request, until: float) -> httpx.Response:
         async with asyncio.timeout(max(0.0, until - time.monotonic())):

@@ -17,9 +17,10 @@ from typing import Any
 import httpx
 import msgspec
 
-from topbill.client.choice import Choice
+from topbill.client.choice import Choice, new_id
+from topbill.client.page import Page
 from topbill.client.spool import Spool
-from topbill.client.wire import TRANSIENT, Settings, backoff, new_id, refusal
+from topbill.client.wire import TRANSIENT, Settings, backoff, refusal
 from topbill.errors import BadRequest, Conflict, NotFound
 
 LARGEST_BATCH = 500
@@ -43,6 +44,7 @@ class Delivered(msgspec.Struct, frozen=True):
 
 class _Result(msgspec.Struct):
     status: str
+    warning: str | None = None
 
 
 class _Results(msgspec.Struct):
@@ -68,6 +70,7 @@ class Sender:
         self._closing = False
         self._hurry = 0
         self._counts = dict.fromkeys(("stored", "unknown", "refused", "dropped"), 0)
+        self._warned: set[str] = set()
         self._spool = None if spool is None else Spool(Path(spool))
         if self._spool is not None:
             self._queue.extend(msgspec.Raw(line) for line in self._spool.take_over())
@@ -77,7 +80,7 @@ class Sender:
 
     def put(
         self,
-        decision: Choice | str,
+        decision: Choice | Page | str,
         event: str,
         value: float,
         *,
@@ -192,6 +195,9 @@ class Sender:
                 results = msgspec.json.decode(response.content, type=_Results).results
             except msgspec.DecodeError as error:
                 raise httpx.TransportError(f"answered what is no receipt: {error}") from error
+            for warning in {result.warning for result in results if result.warning} - self._warned:
+                self._warned.add(warning)  # once: it is about an event's name, and there are few of these
+                _logger.warning("%s: %s", self._settings.address, warning)
             unknown = sum(result.status == "unknown_decision" for result in results)
             self._done(len(batch), {"stored": len(batch) - unknown, "unknown": unknown})
             return

@@ -6,33 +6,34 @@ No input or output happens here, so that both clients are a loop of a few lines 
 from __future__ import annotations
 
 import logging
-import os
 import random
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import httpx
 import msgspec
 
 from topbill.client.choice import Choice, default_choice
+from topbill.client.page import Page, default_page
 from topbill.errors import BadRequest, Conflict, NotFound, TopbillError, Unavailable
 
 TRANSIENT = (httpx.TransportError, TimeoutError)
 """What a later attempt may get past."""
 _AGAIN = frozenset({408, 429, 500, 502, 503, 504})
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 1.0
-_choice = msgspec.json.Decoder(Choice)
+_choice, _page = msgspec.json.Decoder(Choice), msgspec.json.Decoder(Page)
 _encode = msgspec.json.Encoder().encode
+Answer = TypeVar("Answer")
 _logger = logging.getLogger("topbill")
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """`deadline` (seconds) is for a whole decide, its retries included. After `trips` decides in a row that failed,
-    the service is left alone for `rest` seconds and defaults are returned at once."""
+    """`deadline` (seconds) is for a whole decide or page, its retries included. After `trips` of them in a row that
+    failed, the service is left alone for `rest` seconds and defaults are returned at once."""
 
     address: str
     key: str | None = None
@@ -100,21 +101,57 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     exclude: Sequence[str] = ()
     slots: int | None = None
 
+    def question(self, default: Sequence[str] | None) -> Question[Choice]:
+        """With the order to fall back on: that of the actions where none is given."""
+        order = [str(a["id"]) for a in self.actions or ()] if default is None else list(default)
+        return Question(
+            "/v1/decide", self, _choice, lambda problem: default_choice(self.decision_id, order, self.slots, problem)
+        )
 
-class Call:
-    """One decide, attempt by attempt. The id is the client's own, so that an attempt more decides nothing anew."""
+
+class AskPage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The body of a page. What was not said is left out."""
+
+    page: str
+    profile: str | None = None
+    account: str | None = None
+    session: str | None = None
+    kids: bool = False
+    maturity: int | None = None
+    region: str | None = None
+    watched: Sequence[str] | None = None
+    context: Mapping[str, Any] | None = None
+    page_id: str | None = None
+
+    def question(self, default: Mapping[str, Sequence[str]] | None) -> Question[Page]:
+        """With the rows of titles to fall back on."""
+        rows = {row: list(titles) for row, titles in (default or {}).items()}
+        return Question("/v1/page", self, _page, lambda problem: default_page(self.page, self.page_id, rows, problem))
+
+
+@dataclass(frozen=True, slots=True)
+class Question(Generic[Answer]):
+    """What is asked, where, how its answer is read, and what stands for one, given the problem."""
+
+    path: str
+    body: Ask | AskPage
+    decoder: msgspec.json.Decoder[Answer]
+    default: Callable[[str], Answer]
+
+
+class Call(Generic[Answer]):
+    """One question, attempt by attempt. Its id is the client's own, so that an attempt more decides nothing anew."""
 
     def __init__(
-        self, settings: Settings, breaker: Breaker, ask: Ask, default: Sequence[str] | None, deadline: float | None
+        self, settings: Settings, breaker: Breaker, question: Question[Answer], deadline: float | None
     ) -> None:
         self.until = time.monotonic() + (settings.deadline if deadline is None else deadline)
-        self._settings, self._breaker, self._ask = settings, breaker, ask
-        self._default = [str(a["id"]) for a in ask.actions or ()] if default is None else list(default)
+        self._settings, self._breaker, self._question = settings, breaker, question
         self._attempts = 0
         self._problem: TopbillError = Unavailable(f"{settings.address} did not answer lately; it is left alone a while")
         self.content = b""
         try:
-            self.content = _encode(ask)
+            self.content = _encode(question.body)
         except (TypeError, ValueError, RecursionError) as error:
             self._problem = BadRequest("$", f"{error}; expected what JSON can hold")
 
@@ -126,17 +163,19 @@ class Call:
         """The next attempt."""
         self._attempts += 1
         return http.build_request(
-            "POST", "/v1/decide", content=self.content, extensions={"timeout": Remaining(self.until)}
+            "POST", self._question.path, content=self.content, extensions={"timeout": Remaining(self.until)}
         )
 
-    def read(self, response: httpx.Response) -> Choice | None:
-        """The choice that the service made; None where it made none, and another attempt may."""
+    def read(self, response: httpx.Response) -> Answer | None:
+        """What the service answered; None where it did not, and another attempt may."""
         if response.status_code == 200:
             self._breaker.tell(answered=True)
             try:
-                return _choice.decode(response.content)
+                return self._question.decoder.decode(response.content)
             except msgspec.DecodeError as error:
-                self._problem = Unavailable(f"{self._settings.address} answered what is no decision: {error}")
+                self._problem = Unavailable(
+                    f"{self._settings.address} answered what {self._question.path} does not: {error}"
+                )
                 self._attempts = self._settings.retries + 1
                 return None
         self._problem = refusal(response)
@@ -156,16 +195,16 @@ class Call:
         wait = backoff(self._attempts)
         return wait if time.monotonic() + wait < self.until else None
 
-    def give_up(self) -> Choice:
-        """The caller's default order, flagged. Raises what went wrong instead, where the client is strict."""
+    def give_up(self) -> Answer:
+        """The caller's default, flagged. Raises what went wrong instead, where the client is strict."""
         if isinstance(self._problem, Unavailable):
             if self._attempts:
                 self._breaker.tell(answered=False)
         else:
-            _logger.warning("decide fell back to its default: %s", self._problem)
+            _logger.warning("%s fell back to its default: %s", self._question.path, self._problem)
         if self._settings.strict:
             raise self._problem
-        return default_choice(self._ask.decision_id, self._default, self._ask.slots, str(self._problem))
+        return self._question.default(str(self._problem))
 
 
 def refusal(response: httpx.Response) -> TopbillError:
@@ -185,8 +224,3 @@ def refusal(response: httpx.Response) -> TopbillError:
 def backoff(attempt: int) -> float:
     """Seconds to wait after that many attempts: anything up to a limit that doubles (full jitter)."""
     return random.uniform(0.0, min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0**attempt))  # noqa: S311 (jitter)
-
-
-def new_id() -> str:
-    """A fresh id, 32 hex digits: milliseconds first, so that the log's indexes grow at their end, then chance."""
-    return f"{time.time_ns() // 1_000_000:012x}{os.urandom(10).hex()}"
