@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from topbill.chance import draw, greedy, hash64, uniform, with_floor
+from topbill.chance import draw, greedy, hash64, uniform, uniforms, with_floor
 
 weights = st.lists(st.floats(0.0, 1.0), min_size=1, max_size=150).filter(lambda w: sum(w) > 1e-3)
 
@@ -16,6 +16,11 @@ weights = st.lists(st.floats(0.0, 1.0), min_size=1, max_size=150).filter(lambda 
 def test_hashes_know_where_parts_end():
     assert hash64("a", "bc") != hash64("ab", "c")
     assert hash64("a", "b") == hash64("a", "b")
+
+
+def test_many_uniforms_are_those_of_each():
+    many = uniforms("draw", "decision")
+    assert [many(k) for k in range(200)] == [uniform("draw", "decision", str(k)) for k in range(200)]
 
 
 def test_hashes_are_even_and_salts_independent():

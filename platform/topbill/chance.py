@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Callable
 from hashlib import blake2b
 from itertools import accumulate
 
@@ -22,6 +23,18 @@ def hash64(*parts: str) -> int:
 def uniform(*parts: str) -> float:
     """A number in [0, 1) that only the parts decide: for assignment (salt, unit) and draws (decision id, position)."""
     return (hash64(*parts) >> 11) * _SCALE
+
+
+def uniforms(*parts: str) -> Callable[[int], float]:
+    """k → `uniform(*parts, str(k))`, with the parts hashed once: a slate asks for many."""
+    base = blake2b(("\x1f".join(parts) + "\x1f").encode(), digest_size=8)
+
+    def at(k: int) -> float:
+        digest = base.copy()
+        digest.update(b"%d" % k)
+        return (int.from_bytes(digest.digest(), "little") >> 11) * _SCALE
+
+    return at
 
 
 def with_floor(p: Floats, floor: float) -> Floats:

@@ -103,7 +103,8 @@ def test_what_policies_are_told_is_what_the_log_says(home: Any) -> None:
     pool = np.arange(12)
     sight = composer.stage.look("us", (3, 5), np.ones(60, dtype=bool), home.now, "seed")
     match = composer.catalog.match({"comedy": 0.25, "drama": 1})
-    actions, told = composer.encoded("titles", live).of(pool, "best", sight, composer.stage.heat, match, home.now)
+    sheet = composer.encoded("titles", live).on_page(sight, composer.stage.heat, match, home.now)
+    actions, told = sheet.of(pool, "best")
     decoded = offered(live, told)
     assert decoded.ids == actions.ids
     assert np.array_equal(decoded.features, actions.features)

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from topbill.chance import hash64, uniform
+from topbill.chance import hash64, uniforms
 from topbill.engine.bodies import Answer, AnswerItem, DecideRequest, Question, decode, decode_context, new_id
 from topbill.engine.live import Live, offered, offers
 from topbill.errors import BadRequest, NotFound
@@ -182,8 +182,7 @@ def _rank(live: Live, variant: Variant, asked: Question, allowed: Allowed | None
     decision_id = asked.decision_id
     try:
         scored = live.policies[variant.name].score(asked.x, asked.actions, hash64(decision_id))
-        draws = lambda k: uniform("draw", decision_id, str(k))  # noqa: E731
-        return rank(scored, asked.eligible, asked.slots, variant.floor, draws, allowed)
+        return rank(scored, asked.eligible, asked.slots, variant.floor, uniforms("draw", decision_id), allowed)
     except Exception as error:
         if live.failures.get(variant.name) != repr(error):
             live.failures[variant.name] = repr(error)

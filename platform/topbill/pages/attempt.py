@@ -15,6 +15,7 @@ from topbill.candidates import Sight
 from topbill.catalog import Bools
 from topbill.engine import Question
 from topbill.pages.answers import LayerAnswer, PageAnswer, PageRequest, RowAnswer, Tile
+from topbill.pages.features import TitlesOnPage
 from topbill.pages.layers import Layer, PinnedRows, refuse_unknown
 from topbill.records import NULL, Decision, Indices, Placement
 from topbill.rules import Filling, Turns
@@ -67,7 +68,9 @@ class Attempt:
         self.before = before
         self.open: Bools = np.logical_and.reduce(list(before.values()))
         self.sight = self._look(plain)
-        self.match = composer.catalog.match(context.get("taste"))
+        match = composer.catalog.match(context.get("taste"))
+        titles = composer.encoded("titles", self.layers["titles"].live)
+        self.sheet: TitlesOnPage = titles.on_page(self.sight, composer.stage.heat, match, now)
         self.taken: Bools = np.zeros(len(composer.catalog), dtype=bool)
         self.page_left = composer.house.page_left()
 
@@ -213,8 +216,8 @@ class Attempt:
         return np.asarray((age >= 0.0) & (age < within))
 
     def _titles(self, row: str, pool: Indices) -> Decision:
-        c, file, layer = self.c, self.file, self.layers["titles"]
-        actions, told = c.encoded("titles", layer.live).of(pool, row, self.sight, c.stage.heat, self.match, self.now)
+        c, file = self.c, self.file
+        actions, told = self.sheet.of(pool, row)
         place = {title: i for i, title in enumerate(pool.tolist())}
         slots = min(file.titles, len(pool))
         pins = {k: place[title] for k, title in self._pins(row).items() if title in place and k < slots}

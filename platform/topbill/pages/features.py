@@ -5,16 +5,15 @@ The same values go into the log as JSON, so that what a policy saw can be had ag
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import pairwise
+from collections.abc import Iterable, Sequence
+from itertools import pairwise, repeat
 from typing import Any
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
 from topbill.candidates import NEW_FOR, SOURCES, Sight
-from topbill.catalog import Catalog, Picture
+from topbill.catalog import Bools, Catalog, Picture
 from topbill.features import Encoder, Feature, FeatureKind
 from topbill.records import Actions, Floats, Indices
 from topbill.spec import Experiment
@@ -37,6 +36,8 @@ vector of genres in the context) its genres have; `similar` and `together`: how 
 and how much watched together (-1 to 1); `sources`: which sources named it; `row`: whose."""
 PICTURE_FEATURES: dict[str, FeatureKind] = {"tone": "category", "faces": "number", "mood": "vector"}
 _STATIC = ("decade", "genres", "popularity", "maturity")
+_NUMBERS = ("heat", "match", "similar", "together")
+_CODES = 1 << np.arange(len(SOURCES))
 _DIGITS = 3
 _encode = msgspec.json.Encoder().encode
 
@@ -46,62 +47,67 @@ class TitleFeatures:
 
     def __init__(self, experiment: Experiment, catalog: Catalog) -> None:
         encoder = experiment.action_encoder
-        declared = {feature.name: feature for feature in experiment.action_features}
-        self._catalog = catalog
-        self._declared = declared
-        static = [
-            {name: value for name, value in catalog.features(row).items() if name in declared}
-            for row in range(len(catalog))
-        ]
-        self._matrix: Floats = np.array([encoder.encode(features) for features in static]).reshape(-1, encoder.size)
-        more = any(name not in _STATIC for name in declared)
-        self._told = [_opening(catalog.ids[row], features, more) for row, features in enumerate(static)]
-        self._column = {name: j for j, name in enumerate(encoder.names)}
-        self._numbers = [declared[name] for name in ("heat", "match", "similar", "together") if name in declared]
-        keys = declared["sources"].keys if "sources" in declared else ()
-        self._sources = [(j, self._column[f"sources:{name}"]) for j, name in enumerate(SOURCES) if name in keys]
-        self._says_sources = [
-            ",".join(f'"{SOURCES[j]}":1' for j, _ in self._sources if code >> j & 1)
+        self.declared = {feature.name: feature for feature in experiment.action_features}
+        self.column = {name: j for j, name in enumerate(encoder.names)}
+        self.catalog = catalog
+        own = [catalog.features(row) for row in range(len(catalog))]
+        static = [{name: value for name, value in f.items() if name in self.declared} for f in own]
+        self.matrix: Floats = np.array([encoder.encode(features) for features in static]).reshape(-1, encoder.size)
+        self.static = {name: [_plain(f[name]) for f in static] for name in _STATIC if name in self.declared}
+        self.numbers = [self.declared[name] for name in _NUMBERS if name in self.declared]
+        self.scale, self.middle, self.ends = _scales(self.numbers)
+        keys = self.declared["sources"].keys if "sources" in self.declared else ()
+        self.sources = [(j, self.column[f"sources:{name}"]) for j, name in enumerate(SOURCES) if name in keys]
+        self.says_sources = [
+            msgspec.Raw(_encode({SOURCES[j]: 1 for j, _ in self.sources if code >> j & 1}))
             for code in range(1 << len(SOURCES))
         ]
+        features = msgspec.defstruct("Features", [(name, Any) for name in self.declared])
+        self.offer = msgspec.defstruct("Offer", [("id", str), ("features", features)])
+        self.features = features
 
-    def of(
-        self, pool: Indices, row: str, sight: Sight, heat: Floats, match: Floats, now: float
-    ) -> tuple[Actions, msgspec.Raw]:
-        """The pool's titles as encoded actions, and as the JSON that says the same."""
-        X = self._matrix[pool]
-        told: list[list[str]] = []
-        if "new" in self._declared:
-            age = now - self._catalog.added[pool]
-            new = (age >= 0.0) & (age < NEW_FOR)
-            X[:, self._column["new"]] = new
-            told.append(['"new":true' if flag else '"new":false' for flag in new.tolist()])
-        values: dict[str, NDArray[Any]] = {
-            "heat": heat,
-            "match": match,
-            "similar": sight.similar,
-            "together": sight.together,
-        }
-        for feature in self._numbers:
-            rounded = np.round(values[feature.name][pool].astype(np.float64), _DIGITS)
-            found: Floats = np.asarray(rounded + 0.0, dtype=np.float64)
-            X[:, self._column[feature.name]] = _scaled(feature, found)
-            told.append([f'"{feature.name}":{value}' for value in found.tolist()])
-        if self._sources:
-            flags = sight.sources[pool]
-            for j, column in self._sources:
-                X[:, column] = flags[:, j]
-            codes = (flags << np.arange(len(SOURCES))).sum(axis=1)
-            told.append([f'"sources":{{{self._says_sources[code]}}}' for code in codes.tolist()])
-        if "row" in self._declared:
-            if f"row={row}" in self._column:
-                X[:, self._column[f"row={row}"]] = 1.0
-            told.append([f'"row":"{row}"'] * len(pool))
+    def on_page(self, sight: Sight, heat: Floats, match: Floats, now: float) -> TitlesOnPage:
+        """The same with what depends on the page: `heat` and `match` (T), and what the `sight` says of its viewer."""
+        values = {"heat": heat, "match": match, "similar": sight.similar, "together": sight.together}
+        told = [values[feature.name] for feature in self.numbers]
+        return TitlesOnPage(self, np.array(told, dtype=np.float64).reshape(len(told), len(match)), sight.sources, now)
+
+
+class TitlesOnPage:
+    """What policies are told of titles on one page. `values` (n × T) are the numbers that depend on the viewer."""
+
+    def __init__(self, titles: TitleFeatures, values: Floats, sources: Bools, now: float) -> None:
+        self._titles, self._values, self._sources, self._now = titles, values, sources, now
+
+    def of(self, pool: Indices, row: str) -> tuple[Actions, msgspec.Raw]:
+        """The pool's titles in a row as encoded actions, and as the JSON that says the same."""
+        t = self._titles
+        X = t.matrix[pool]
         rows = pool.tolist()
-        parts = [",".join(parts) for parts in zip(*told, strict=True)] if told else [""] * len(rows)
-        text = ",".join(f"{self._told[i]}{part}}}}}" for i, part in zip(rows, parts, strict=True))
-        ids = self._catalog.ids
-        return Actions([ids[i] for i in rows], X), msgspec.Raw(f"[{text}]".encode())
+        told: dict[str, Iterable[Any]] = {name: [column[i] for i in rows] for name, column in t.static.items()}
+        if t.numbers:
+            values = np.round(self._values[:, pool], _DIGITS) + 0.0
+            scaled = np.clip((values - t.middle) * t.scale, -t.ends, t.ends)
+            for feature, column, said in zip(t.numbers, scaled, values.tolist(), strict=True):
+                X[:, t.column[feature.name]] = column
+                told[feature.name] = said
+        if "new" in t.declared:
+            age = self._now - t.catalog.added[pool]
+            new = (age >= 0.0) & (age < NEW_FOR)
+            X[:, t.column["new"]] = new
+            told["new"] = new.tolist()
+        if "sources" in t.declared:
+            flags = self._sources[pool]
+            for j, at in t.sources:
+                X[:, at] = flags[:, j]
+            told["sources"] = [t.says_sources[code] for code in (flags @ _CODES).tolist()]
+        if "row" in t.declared:
+            if f"row={row}" in t.column:
+                X[:, t.column[f"row={row}"]] = 1.0
+            told["row"] = repeat(row)
+        ids = [t.catalog.ids[i] for i in rows]
+        features = map(t.features, *(told[name] for name in t.declared)) if told else repeat(t.features())
+        return Actions(ids, X), msgspec.Raw(_encode(list(map(t.offer, ids, features))))
 
 
 class PictureFeatures:
@@ -137,15 +143,14 @@ def _pictures(pictures: Sequence[Picture], encoder: Encoder, declared: set[str])
     return [p.id for p in pictures], matrix, ",".join(told)
 
 
-def _opening(title: str, features: dict[str, Any], more: bool) -> str:
-    """An action's JSON up to the features that depend on the viewer."""
-    text = _encode({"id": title, "features": features}).decode().removesuffix("}}")
-    return text + "," if features and more else text
+def _plain(value: Any) -> Any:
+    """A title's own value, as JSON already where it is more than a number."""
+    return msgspec.Raw(_encode(value)) if isinstance(value, dict) else value
 
 
-def _scaled(feature: Feature, values: Floats) -> Floats:
-    """As the encoder scales a number."""
-    if feature.low is None or feature.high is None:
-        return values
-    scale, middle = 2.0 / (feature.high - feature.low), (feature.high + feature.low) / 2.0
-    return np.clip((values - middle) * scale, -1.0, 1.0)
+def _scales(numbers: Sequence[Feature]) -> tuple[Floats, Floats, Floats]:
+    """(n × 1) each: scale, middle and bound with which the encoder scales these numbers; those without ends stay."""
+    ends = [None if f.low is None or f.high is None else (f.low, f.high) for f in numbers]
+    found = [(1.0, 0.0, np.inf) if e is None else (2.0 / (e[1] - e[0]), (e[1] + e[0]) / 2.0, 1.0) for e in ends]
+    scale, middle, bound = np.array(found, dtype=np.float64).reshape(-1, 3, 1).transpose(1, 0, 2)
+    return scale, middle, bound
