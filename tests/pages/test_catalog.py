@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import numpy as np
+import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pa_parquet
 import pytest
@@ -65,6 +67,13 @@ def test_region_age_and_dates_are_told_apart(home: Any) -> None:
         ("id,title,year,genres\na,A,1990,x\na,B,1991,y\n", "'a' is there 2 times"),
         ("title,year,genres,popularity\nA,1990,x,much\n", "popularity: got 'much'; expected a number"),
         ("title,year,genres,added\nA,1990,x,soon\n", "added: got 'soon'; expected a date"),
+        ("title,year,genres,popularity\nA,1990,x,inf\n", "popularity: got inf; expected a number from 0 to 1"),
+        ("title,year,genres,popularity\nA,1990,x,nan\n", "popularity: got None; expected a number from 0 to 1"),
+        ("title,year,genres,maturity\nA,1990,x,-1\n", "maturity: got -1; expected a number from 0"),
+        ("title,year,genres\nA,19900,x\n", "year: got 19900; expected a number from 1800"),
+        ("title,year,genres\nA,,x\n", "year: got None; expected a number"),
+        ("id,title,year,genres\n,A,1990,x\n", "id: got ''; expected 1 to 128 characters"),
+        ("id,title,year,genres,pictures\na/b,A,1990,x,c\na,B,1990,x,b/c\n", "pictures: got 'b/c'; expected names"),
     ],
 )
 def test_a_file_that_is_no_catalogue_is_told_why(tmp_path: Path, text: str, says: str) -> None:
@@ -72,6 +81,43 @@ def test_a_file_that_is_no_catalogue_is_told_why(tmp_path: Path, text: str, says
     file.write_text(text)
     with pytest.raises(BadData, match=says):
         Catalog.read(file)
+
+
+@pytest.mark.parametrize("name", ["titles.csv", "titles.parquet", "titles.duckdb"])
+def test_damaged_files_are_refused_whatever_the_damage(home: Any, tmp_path: Path, name: str) -> None:
+    """Cut anywhere, or with bytes changed: a catalogue, or BadData that names the file, and nothing else."""
+    csv = home.folder / "pages" / "titles.csv"
+    file, table = tmp_path / name, "films" if name.endswith(".duckdb") else None
+    if name.endswith(".csv"):
+        file.write_bytes(csv.read_bytes())
+    elif table is None:
+        pa_parquet.write_table(pa_csv.read_csv(csv), file)
+    else:
+        with duckdb.connect(str(file)) as connection:
+            connection.execute(f"CREATE TABLE films AS FROM read_csv('{csv}')")
+    whole = file.read_bytes()
+    rng = np.random.default_rng(5)
+    for trial in range(60):
+        damaged = bytearray(whole)
+        if trial % 2:
+            damaged = damaged[: int(rng.integers(0, len(whole)))]
+        else:
+            for at in rng.integers(0, len(whole), 12):
+                damaged[at] = int(rng.integers(0, 256))
+        file.write_bytes(damaged)
+        with contextlib.suppress(BadData):
+            assert len(Catalog.read(file, table)) > 0
+
+
+def test_lists_may_be_lists(home: Any, tmp_path: Path) -> None:
+    """Parquet and DuckDB have columns of lists; a CSV file has bars."""
+    plain = pa_csv.read_csv(home.folder / "pages" / "titles.csv").to_pylist()
+    rows = [{**row, **{n: row[n].split("|") for n in ("genres", "regions", "pictures")}} for row in plain]
+    pa_parquet.write_table(pa.Table.from_pylist(rows), tmp_path / "titles.parquet")
+    found, catalog = Catalog.read(tmp_path / "titles.parquet"), home.catalog()
+    assert (found.genre_names, found.region_names) == (catalog.genre_names, catalog.region_names)
+    assert np.array_equal(found.genres, catalog.genres)
+    assert found.pictures == catalog.pictures
 
 
 def test_a_missing_file_is_not_found(tmp_path: Path) -> None:

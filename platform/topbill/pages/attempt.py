@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -63,12 +63,12 @@ class Attempt:
         self.deadline = -math.inf if plain else self.start + self.file.budget_ms / 1e3
         self.layers = {name: Layer(self.engine.find(key), context) for name, key in self.file.layers.items()}
         refuse_unknown(context, self.layers.values())
-        self.fallbacks: list[str] = ["page"] if plain else []
+        self.fallbacks: list[str] = ["catalogue"] * (composer.stale is not None) + ["page"] * plain
         before = composer.house.before(viewer.region, viewer.age, now, viewer.tired)
         self.before = before
         self.open: Bools = np.logical_and.reduce(list(before.values()))
         self.sight = self._look(plain)
-        match = composer.catalog.match(context.get("taste"))
+        match = composer.catalog.match(context.get("taste") if _vector(self.layers.values(), "taste") else None)
         titles = composer.encoded("titles", self.layers["titles"].live)
         self.sheet: TitlesOnPage = titles.on_page(self.sight, composer.stage.heat, match, now)
         self.taken: Bools = np.zeros(len(composer.catalog), dtype=bool)
@@ -287,3 +287,8 @@ def _facts(request: PageRequest, viewer: Viewer) -> dict[str, Any]:
         "watched": len(viewer.watched),
         "tired": sorted(viewer.tired),
     }
+
+
+def _vector(layers: Iterable[Layer], name: str) -> bool:
+    """Whether a layer declares this feature of the context as a vector."""
+    return any(f.name == name and f.kind == "vector" for layer in layers for f in layer.live.experiment.context)

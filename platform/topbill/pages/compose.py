@@ -15,7 +15,7 @@ from topbill.candidates import Signals, Stage
 from topbill.catalog import Catalog
 from topbill.chance import hash64
 from topbill.engine import Engine, Live, decode_context
-from topbill.errors import BadRequest
+from topbill.errors import BadRequest, Problem
 from topbill.pages.answers import PageRequest
 from topbill.pages.attempt import Attempt, Composed, Viewer
 from topbill.pages.features import PictureFeatures, TitleFeatures
@@ -28,13 +28,23 @@ _LARGEST_AGE = 99
 
 
 class Composer:
-    """One page file over one catalogue, ready to compose. Immutable but for caches; replaced as a whole."""
+    """One page file over one catalogue, ready to compose. Immutable but for caches; replaced as a whole.
 
-    def __init__(self, file: PageFile, engine: Engine, catalog: Catalog, signals: Signals | None = None) -> None:
-        self.file, self.engine, self.catalog = file, engine, catalog
+    `stale` says what is wrong with the page's own catalogue, where this is an earlier one.
+    """
+
+    def __init__(
+        self,
+        file: PageFile,
+        engine: Engine,
+        catalog: Catalog,
+        signals: Signals | None = None,
+        stale: Problem | None = None,
+    ) -> None:
+        self.file, self.engine, self.catalog, self.stale = file, engine, catalog, stale
         self.stage = Stage(catalog, signals)
         self.house = House(file.rules, catalog)
-        self.house.check(f"{file.key}.yaml")
+        self.house.check(file.source)
         self.payloads = [msgspec.Raw(_encode(catalog.payload(row))) for row in range(len(catalog))]
         self.pictures = {p.id: msgspec.Raw(_encode(p.payload)) for pictures in catalog.pictures for p in pictures}
         self._features: dict[str, tuple[str, Any]] = {}

@@ -76,7 +76,7 @@ PAGE = Section(
 
 @dataclass(frozen=True)
 class PageFile:
-    """One page file, valid beside its experiments. `catalogue` is where the catalogue lies."""
+    """One page file, valid beside its experiments: `source` is its name, `catalogue` where its catalogue lies."""
 
     key: str
     title: str
@@ -95,6 +95,7 @@ class PageFile:
     guests: int
     budget_ms: float
     raw: dict[str, Any] = field(compare=False, hash=False)
+    source: str = field(default="", compare=False)
 
     @property
     def revision(self) -> str:
@@ -204,6 +205,7 @@ def _build(read: Mapping[str, Any], raw: dict[str, Any], path: Path, at: At) -> 
         guests=read.get("guests", 16),
         budget_ms=read.get("budget_ms", 60.0),
         raw=raw,
+        source=path.name,
     )
 
 

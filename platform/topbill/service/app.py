@@ -72,8 +72,8 @@ def create_app(settings: Settings) -> Hot:
     personalizer = Personalizer(hot)
     experiments = spec.load_all(pages.sources(settings.experiments))
     hot.engine = Engine(experiments)
-    hot.pages = Desk(settings.experiments, settings.data, hot.engine)
-    hot.pages.reload(experiments)
+    hot.pages = Desk(settings.data, hot.engine)
+    hot.pages.reload(pages.load_all(settings.experiments, experiments))
     hot.add("/v1/page", pages.PageRequest, hot.pages.page)
     hot.rewards.spread, hot.rewards.engine = hot.pages.spread, hot.engine
     _add_routes(app, hot, settings)
@@ -145,8 +145,12 @@ class Follower:
         self._log = SqliteLog(settings.log_path)
         self._seen: dict[Path, tuple[int, int]] = {}
         self._tried: dict[str, tuple[Live, int]] = {}
-        self.refused: tuple[Problem, ...] = ()
-        """What is wrong with the files as they are now; what was there before is served."""
+        self._refused: tuple[Problem, ...] = ()
+
+    @property
+    def refused(self) -> tuple[Problem, ...]:
+        """What is wrong with the files as they are now, catalogues with them; what was there before is served."""
+        return self._refused if self._desk is None else (*self._refused, *self._desk.stale)
 
     def step(self) -> None:
         """Move the journal into the log, reload changed files (a broken one leaves all as they were), note revisions,
@@ -157,13 +161,14 @@ class Follower:
         if now != self._seen:
             try:
                 experiments = spec.load_all(pages.sources(self._folder))
+                files = pages.load_all(self._folder, experiments)  # first: pages never lose an experiment to a bad edit
                 self._engine.reload(experiments)
                 if self._desk is not None:
-                    self._desk.reload(experiments)
-                self.refused = ()
+                    self._desk.reload(files)
+                self._refused = ()
             except TopbillError as error:
                 _logger.warning("experiments stay as they were:\n%s", error)
-                self.refused = _problems(error)
+                self._refused = _problems(error)
             for key, live in self._engine.live.items():
                 self._log.revise(key, live.revision, _who(), msgspec.json.encode(live.experiment.raw).decode())
             self._seen = now  # only now: where the log could not take a revision, the next step tries again

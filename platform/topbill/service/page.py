@@ -13,23 +13,22 @@ from typing import Any
 
 import msgspec
 
-from topbill import pages
 from topbill.candidates import Signals, signals_path
-from topbill.catalog import Catalog
 from topbill.engine import Engine, new_id
-from topbill.errors import Conflict, NotFound, TopbillError
+from topbill.errors import Conflict, NotFound, Problem, TopbillError
 from topbill.log.entries import Entry
 from topbill.log.sqlite import SqliteLog
 from topbill.log.store import now_micros
 from topbill.pages import credit
 from topbill.pages.answers import PageAnswer, PageRequest, RowAnswer
 from topbill.pages.compose import Composer, sticky_ids
+from topbill.pages.files import PageFile
 from topbill.pages.memory import Memory
+from topbill.pages.shelf import Shelf, problem
 from topbill.pages.why import why
 from topbill.records import Decision, RewardEvent
 from topbill.service import meters
 from topbill.service.writer import GroupWriter
-from topbill.spec import Experiment
 
 AGAIN = "page_again"
 """The event that marks a page which a session got once more."""
@@ -44,8 +43,8 @@ _Mark = tuple[int, int]
 class Desk:
     """Composes pages over an engine, a log to read and a writer. One for each API process."""
 
-    def __init__(self, experiments: Path, data: Path, engine: Engine) -> None:
-        self._folder, self._data, self._engine = experiments, data, engine
+    def __init__(self, data: Path, engine: Engine) -> None:
+        self._data, self._engine, self._shelf = data, engine, Shelf(data)
         self.composers: dict[str, Composer] = {}
         self.log: SqliteLog
         self.writer: GroupWriter
@@ -53,12 +52,13 @@ class Desk:
         self._seen: dict[Path, _Mark] = {}
         self._spots: OrderedDict[str, tuple[PageAnswer, dict[str, credit.Spot]]] = OrderedDict()
 
-    def reload(self, experiments: Sequence[Experiment]) -> None:
-        """Take over the page files and their catalogues. Raises what they are wrong with; then all stays as it was."""
+    def reload(self, files: Sequence[PageFile]) -> None:
+        """Take over page files, with their catalogues or the last good ones. Raises TopbillError where a page has
+        neither; then all stays as it was."""
         composers = {}
-        for file in pages.load_all(self._folder, experiments):
-            catalog = Catalog.read(file.catalogue, file.table)
-            composers[file.key] = Composer(file, self._engine, catalog, self._signals(file.key))
+        for file in files:
+            self._changed(file.catalogue)
+            composers[file.key] = self._shelf.composer(file, self._engine, self._signals(file.key))
         self.composers = composers
         self._memories = {key: self._memories.get(key) or Memory(key) for key in composers}
 
@@ -66,11 +66,23 @@ class Desk:
         """Take over changed catalogues and signals, and what viewers have done since."""
         for key, composer in list(self.composers.items()):
             if self._changed(composer.file.catalogue):
-                catalog = Catalog.read(composer.file.catalogue, composer.file.table)
-                self.composers[key] = Composer(composer.file, self._engine, catalog, self._signals(key))
+                self.composers[key] = self._renewed(composer)
             elif self._changed(signals_path(self._data, key)):
                 composer.renew(self._signals(key))
             self._memories[key].follow(log, now_micros())
+
+    def _renewed(self, composer: Composer) -> Composer:
+        file = composer.file
+        try:
+            return self._shelf.composer(file, self._engine, self._signals(file.key))
+        except TopbillError as error:  # the kept one is lost too: what is in memory goes on
+            composer.stale = problem(file, error)
+            return composer
+
+    @property
+    def stale(self) -> tuple[Problem, ...]:
+        """What is wrong with catalogues, where pages are made from earlier ones."""
+        return tuple(c.stale for c in self.composers.values() if c.stale is not None)
 
     def _changed(self, path: Path) -> bool:
         stat = path.stat() if path.exists() else None

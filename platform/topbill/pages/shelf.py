@@ -1,0 +1,63 @@
+"""Keeps each page's last good catalogue beside the log, so that a damaged or missing one never stops pages, not even
+over a restart: they go on with what was good, and say so."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pa_parquet
+
+from topbill import catalog
+from topbill.candidates import Signals
+from topbill.catalog import Catalog
+from topbill.engine import Engine
+from topbill.errors import Problem, SpecError, TopbillError
+from topbill.pages.compose import Composer
+from topbill.pages.files import PageFile
+
+_logger = logging.getLogger("topbill")
+
+
+class Shelf:
+    """The last good catalogues, one file for each page, in the data folder."""
+
+    def __init__(self, data: Path) -> None:
+        self._folder = data / "catalogues"
+
+    def composer(self, file: PageFile, engine: Engine, signals: Signals | None) -> Composer:
+        """The page over its catalogue; over the last good one, with `stale` saying what is wrong, where the file
+        can't be read, is no catalogue, or lacks what the rules name. Raises that where there is no good one."""
+        try:
+            table = catalog.read(file.catalogue, file.table)
+            made = Composer(file, engine, Catalog(table, file.catalogue.name), signals)
+        except TopbillError as error:
+            kept = self._path(file)
+            if not kept.exists():
+                raise
+            _logger.warning("page %s: %s; its pages are made from the last good catalogue", file.key, error)
+            held = Catalog(catalog.read(kept), file.catalogue.name)
+            return Composer(file, engine, held, signals, stale=problem(file, error))
+        self._keep(file, table)
+        return made
+
+    def _path(self, file: PageFile) -> Path:
+        return self._folder / f"{file.key}.parquet"
+
+    def _keep(self, file: PageFile, table: pa.Table) -> None:
+        path = self._path(file)
+        mine = path.with_suffix(f".{os.getpid()}")
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            pa_parquet.write_table(table, mine)
+            mine.replace(path)
+        except (pa.ArrowException, OSError) as error:
+            _logger.warning("%s: %s; a restart will need the page's own catalogue", path, error)
+
+
+def problem(file: PageFile, error: TopbillError) -> Problem:
+    """What is wrong with a page's catalogue, as one problem of the page file."""
+    got = error.problems[0].message if isinstance(error, SpecError) else str(error)
+    return Problem(file.source, "catalogue", got, "a catalogue that the rules fit; the last good one is served")
