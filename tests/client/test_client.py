@@ -290,7 +290,7 @@ def test_the_async_client_does_the_same(fake: FakeService) -> None:
             fake.delay = 5.0
             start = time.monotonic()
             late = await asyncio.gather(*(client.decide("home", default=["c"]) for _ in range(20)))
-            assert time.monotonic() - start < 0.3
+            assert time.monotonic() - start < 1.0, "one after the other they would wait for 2 seconds"
             assert all(choice.fallback and choice.actions == ["c"] for choice in late)
 
     asyncio.run(go())
