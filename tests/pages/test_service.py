@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -53,6 +54,24 @@ def test_a_session_keeps_its_page_and_the_log_says_so_once_a_call(home: Any, set
     assert len([d for _, d in log.read_decisions(0, 999) if d.layer == "page"]) == 3
     assert [e.event for e in log.events(first["page_id"])] == [desk.AGAIN]
     assert log.events(first["page_id"] + ":rows") == []
+    log.close()
+
+
+def test_calls_of_one_session_at_once_get_one_page_and_leave_no_other_in_the_log(home: Any, settings: Settings) -> None:
+    """Each call has another taste, so that each would be another page."""
+    home.write(page=PAGE_STICKY.replace("rows: {experiment: rows, count: 3}", "rows: {experiment: rows, count: 2}"))
+    tastes = [{"taste": {"drama": n / 24, "comedy": 1 - n / 24}} for n in range(24)]
+    with TestClient(create_app(settings)) as client, ThreadPoolExecutor(24) as crowd:
+        answers = list(crowd.map(lambda c: ask(client, profile="7", session="s", context=c).json(), tastes))
+    assert len({answer["page_id"] for answer in answers}) == 1
+    assert all(answer["rows"] == answers[0]["rows"] for answer in answers)
+    assert sum(not answer["again"] for answer in answers) == 1
+    log = SqliteLog(settings.log_path)
+    stored = [d.decision_id for _, d in log.read_decisions(0, 999)]
+    page_id = answers[0]["page_id"]
+    rows = [f"{page_id}:{row['row']}" for row in answers[0]["rows"]]
+    assert sorted(stored) == sorted([page_id, f"{page_id}:rows", *rows, *(f"{row}:artwork" for row in rows)])
+    assert [e.event for e in log.events(page_id)] == [desk.AGAIN] * 23
     log.close()
 
 

@@ -16,13 +16,15 @@ _encode = msgspec.json.Encoder().encode
 class Entry(NamedTuple):
     """Rows that are stored together or not at all.
 
-    `keyed_decisions` and `keyed_events` say which ids the callers chose: only those can have been used before.
+    `keyed_decisions` and `keyed_events` say which ids the callers chose: only those can have been used before. Of an
+    entry that is `whole`, nothing is stored where one of its keyed decisions was before.
     """
 
     decisions: Sequence[Decision] = ()
     events: Sequence[RewardEvent] = ()
     keyed_decisions: frozenset[str] = frozenset()
     keyed_events: frozenset[tuple[str, str]] = frozenset()
+    whole: bool = False
 
 
 class Receipt(NamedTuple):
@@ -51,6 +53,8 @@ def admit(entry: Entry, at: int, known: dict[str, Decision], seen: set[tuple[str
         held = stored.get(decision.decision_id)
         if held is not None and held.request_hash != decision.request_hash:
             return Receipt({}, (), conflict=decision.decision_id)
+    if entry.whole and stored:
+        return Receipt(stored, ())
     for decision in entry.decisions:
         if decision.decision_id not in stored:
             rows.decisions.append((decision.decision_id, decision.experiment, _encode(decision)))

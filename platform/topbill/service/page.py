@@ -122,12 +122,12 @@ class Desk:
 
         viewer = composer.viewer(request, page_id, memory.watched(unit), tired)
         made = composer.compose(request, viewer, page_id, now, request_hash)
-        keyed = frozenset(d.decision_id for d in made.decisions) if request_hash else frozenset()
-        receipt = await self.writer.put(Entry(made.decisions, keyed_decisions=keyed))
+        keyed = frozenset((page_id,) if request_hash else ())
+        receipt = await self.writer.put(Entry(made.decisions, keyed_decisions=keyed, whole=True))
         if receipt.conflict is not None:
             raise _reused(receipt.conflict)
         if (stored := receipt.stored.get(page_id)) is not None:
-            return _answers.decode(stored.actions)  # another process was faster
+            return await self._again(composer, request, stored, now)  # another call of the session was faster
         for decision in made.decisions:
             meters.DECISIONS.labels(decision.experiment, decision.variant or "", decision.reason).inc()
         for stage in made.answer.fallbacks:
