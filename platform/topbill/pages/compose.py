@@ -18,6 +18,7 @@ from topbill.engine import Engine, Live, decode_context
 from topbill.errors import BadRequest, Problem
 from topbill.pages.answers import PageRequest
 from topbill.pages.attempt import Attempt, Composed, Viewer
+from topbill.pages.checks import check
 from topbill.pages.features import PictureFeatures, TitleFeatures
 from topbill.pages.files import PageFile
 from topbill.rules import House
@@ -44,7 +45,7 @@ class Composer:
         self.file, self.engine, self.catalog, self.stale = file, engine, catalog, stale
         self.stage = Stage(catalog, signals)
         self.house = House(file.rules, catalog)
-        self.house.check(file.source)
+        check(file, self.house)
         self.payloads = [msgspec.Raw(_encode(catalog.payload(row))) for row in range(len(catalog))]
         self.pictures = {p.id: msgspec.Raw(_encode(p.payload)) for pictures in catalog.pictures for p in pictures}
         self._features: dict[str, tuple[str, Any]] = {}

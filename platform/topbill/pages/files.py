@@ -13,10 +13,9 @@ from typing import Any
 import msgspec
 
 from topbill.candidates import SOURCES, Row
-from topbill.catalog import Catalog
-from topbill.errors import BadData, NotFound, Problem, SpecError
+from topbill.errors import Problem, SpecError
 from topbill.pages.features import PICTURE_FEATURES, TITLE_FEATURES
-from topbill.rules import RULE, House, Rules, build
+from topbill.rules import RULE, Rules, build
 from topbill.spec import Experiment, yaml_in
 from topbill.spec.forms import BAD, At, Choice, Duration, Id, Name, Number, Said, Text, listed, nearest
 from topbill.spec.plain import MAX_BYTES, parse
@@ -119,31 +118,14 @@ def folder_of(path: Path) -> Path:
 
 def load_all(experiments: Path, known: Sequence[Experiment]) -> list[PageFile]:
     """Every page file of an experiments' folder. Raises SpecError with every problem of every file."""
-    verdicts = _verdicts(experiments, known)
-    problems = [problem for _, found in verdicts if isinstance(found, SpecError) for problem in found.problems]
+    found = [verdict for _, verdict in verdicts(experiments, known)]
+    problems = [problem for verdict in found if isinstance(verdict, SpecError) for problem in verdict.problems]
     if problems:
         raise SpecError(problems)
-    return [found for _, found in verdicts if isinstance(found, PageFile)]
+    return [verdict for verdict in found if isinstance(verdict, PageFile)]
 
 
-def validate(experiments: Path, known: Sequence[Experiment]) -> list[tuple[Path, PageFile | SpecError]]:
-    """Every page file of an experiments' folder, checked with its catalogue too, or all that is wrong with it."""
-    return [(path, _with_catalogue(path, found)) for path, found in _verdicts(experiments, known)]
-
-
-def _with_catalogue(path: Path, found: PageFile | SpecError) -> PageFile | SpecError:
-    if isinstance(found, SpecError):
-        return found
-    try:
-        House(found.rules, Catalog.read(found.catalogue, found.table)).check(path.name)
-    except SpecError as error:
-        return error
-    except (BadData, NotFound) as error:
-        return SpecError([Problem(path.name, "catalogue", str(error), "a catalogue that can be read")])
-    return found
-
-
-def _verdicts(experiments: Path, known: Sequence[Experiment]) -> list[tuple[Path, PageFile | SpecError]]:
+def verdicts(experiments: Path, known: Sequence[Experiment]) -> list[tuple[Path, PageFile | SpecError]]:
     """Each page file with its page, or with what is wrong with it, alone or beside the others."""
     found: list[tuple[Path, PageFile | SpecError]] = []
     owner: dict[str, str] = {}
@@ -211,6 +193,8 @@ def _build(read: Mapping[str, Any], raw: dict[str, Any], path: Path, at: At) -> 
 
 def _row(name: str, parts: Mapping[str, Any], at: At) -> Row:
     row = Row(parts["source"], parts.get("genres", ()), parts.get("titles", ()))
+    if name == "rows":
+        at.key(name).wrong(Said("a row called rows"), "another name: decisions about which rows are called so")
     for key, source in (("genres", "genre"), ("titles", "titles")):
         if (key in parts) != (row.source == source):
             at.key(name).wrong(Said(f"source {row.source}"), f"{key} with source {source}, and with no other")

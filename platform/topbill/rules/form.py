@@ -99,7 +99,7 @@ def build(read: Sequence[Mapping[str, Any]], at: At, rows: Mapping[str, Sequence
         elif rule["rule"] == "at_most" and {"count", "of"} <= rule.keys():
             exempt = rule.get("except", ())
             caps.append(Cap(rule["count"], rule["of"], rule.get("value", ""), rule.get("per", "row"), exempt))
-            _check_cap(caps[-1], rows, titles, where)
+            _check_cap(caps[-1], caps[:-1], rows, titles, where)
         elif rule["rule"] == "fresh" and {"count", "within", "rows"} <= rule.keys():
             if rule["count"] > titles:
                 where.key("count").wrong(rule["count"], f"at most {titles}, the titles of a row")
@@ -138,9 +138,15 @@ def _pin(
     held[position] = title
 
 
-def _check_cap(cap: Cap, rows: Mapping[str, Sequence[str]], titles: int, at: At) -> None:
+def _check_cap(cap: Cap, earlier: Sequence[Cap], rows: Mapping[str, Sequence[str]], titles: int, at: At) -> None:
+    """A cap that another contradicts, that holds nowhere, or under which a row of some genres could never be full."""
+    held = (cap.of, cap.value, cap.per, set(cap.exempt))
+    if other := next((c for c in earlier if (c.of, c.value, c.per, set(c.exempt)) == held), None):
+        at.key("count").wrong(cap.count, f"a rule of its own: another says at most {other.count} of the same")
+    if rows and not set(rows) - set(cap.exempt):
+        at.key("except").wrong(Said("every row of the page"), "a row in which it holds")
     for row, genres in rows.items():
-        own = len(genres) == 1 and cap.of == "genre" and cap.value in ("", genres[0])
-        if own and cap.per == "row" and row not in cap.exempt and cap.count < titles:
-            got = f"at most {cap.count} of {genres[0]} in row {row}, which has {titles} titles of that genre only"
-            at.wrong(Said(got), f"{titles} or more, or except: [{row}]")
+        capped = bool(genres) and cap.of == "genre" and (not cap.value or list(genres) == [cap.value])
+        if capped and row not in cap.exempt and cap.count * len(genres) < titles:
+            got = f"at most {cap.count} of {' or '.join(genres)} in row {row}, which has {titles} titles of that only"
+            at.wrong(Said(got), f"{-(-titles // len(genres))} or more, or except: [{row}]")

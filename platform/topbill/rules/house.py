@@ -8,9 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from topbill.catalog import Bools, Catalog
-from topbill.errors import Problem, SpecError
 from topbill.rules.form import Cap, Rules
-from topbill.spec.forms import nearest
 
 Counts = NDArray[np.int64]
 _FREE = 1_000_000
@@ -44,31 +42,8 @@ class House:
         self._of_page = np.array([cap.per == "page" for cap in self.caps], dtype=bool)
         self._exempt: dict[str, Bools] = {}
 
-    def check(self, file: str) -> None:
-        """Raises SpecError for pins and blocks of titles that the catalogue doesn't have, and pins beyond a cap."""
-        catalog = self.catalog
-        problems: list[Problem] = []
-        pinned = [title for held in self.rules.pins.values() for title in held.values()]
-        problems += [
-            Problem(file, "rules", repr(title), "a title of the catalogue", nearest(title, catalog.ids))
-            for title in sorted({*self.rules.blocked, *pinned} - catalog.index.keys())
-        ]
-        for row, held in self.pins.items():
-            for name, left in zip(self.names, self._after(row, held), strict=True):
-                if left < 0:
-                    problems.append(Problem(file, "rules", f"pins in row {row}", name, "pin fewer, or raise the cap"))
-        everywhere = [title for held in self.pins.values() for title in held.values()]
-        over = (self.page_left() - self.groups[everywhere].sum(axis=0)) < 0
-        problems += [
-            Problem(file, "rules", "pins of the page", name, "pin fewer, or raise the cap")
-            for name, found in zip(self.names, over.tolist(), strict=True)
-            if found
-        ]
-        if problems:
-            raise SpecError(problems)
-
-    def _after(self, row: str, held: Mapping[int, int]) -> Counts:
-        """(C,) what a row's caps still take beside its pins."""
+    def after_pins(self, row: str, held: Mapping[int, int]) -> Counts:
+        """(C,) what a row's caps still take beside its pins; below 0 where these are too many."""
         left = self.row_left(row, np.full_like(self.limits, _FREE))
         return np.asarray(left - self.groups[list(held.values())].sum(axis=0))
 
