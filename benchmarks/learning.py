@@ -28,7 +28,7 @@ from benchmarks import arena_adapter
 
 from topbill.policies import KINDS
 from topbill.policies.auto import Auto, AutoParams
-from topbill.policies.gaussian import Blocks
+from topbill.policies.gaussian import Stack
 from topbill.policies.linear import Linear, LinearParams
 from topbill.records import Actions, Example
 
@@ -212,11 +212,12 @@ def endurance(updates: int) -> None:
     for given in ({"link": "linear"}, {"link": "logistic"}, {"link": "logistic", "half_life": 1e5}):
         model = Linear(LinearParams(model="disjoint", **given), context_size=4, action_size=0)
         took = lasting(updates, told, model.learn)
-        print(f"{given}: {health(model.own)}, {took}", flush=True)
+        print(f"{given}: {health(model.experts.own, 0)}, {took}", flush=True)
     auto = Auto(AutoParams(), context_size=4, action_size=0)
     took = lasting(updates, told, lambda example: auto.update([example]))
-    for expert in auto.experts:
-        print(f"auto, {expert.design.name}: own {health(expert.own)}; shared {health(expert.shared)}")
+    for experts in (auto.straight, auto.curved):
+        for e in range(len(experts)):
+            print(f"auto: own {health(experts.own, e)}; shared {health(experts.shared, e)}")
     print(f"auto: {took}")
 
 
@@ -231,15 +232,13 @@ def lasting(updates: int, told: list[Example], learn: Callable[[Example], None])
     return f"{updates:,} updates, {times[0]:.1f} µs each in the first tenth, {times[-1]:.1f} in the last"
 
 
-def health(blocks: Blocks) -> str:
-    """Whether learned rows are finite, and their least eigenvalue and asymmetry relative to the largest entry."""
-    used = slice(0 if blocks.size == 1 else 1, blocks.size)
-    cov, mean = blocks.cov[used], blocks.mean[used]
-    if not (np.isfinite(cov).all() and np.isfinite(mean).all()):
-        return "NOT FINITE"
-    least = np.linalg.eigvalsh(cov).min()
-    skew = np.abs(cov - cov.transpose(0, 2, 1)).max() / np.abs(cov).max()
-    return f"least eigenvalue {least:.2e}, asymmetry {skew:.1e}"
+def health(stack: Stack, e: int) -> str:
+    """Whether learned rows of expert `e` are finite, and their least eigenvalue; symmetric they are to the last bit."""
+    mean, cov = stack.used()
+    mean, cov = mean[:, e], cov[:, e]
+    if not (np.isfinite(cov).all() and np.isfinite(mean).all() and np.array_equal(cov, cov.swapaxes(1, 2))):
+        return "NOT FINITE OR NOT SYMMETRIC"
+    return f"least eigenvalue {np.linalg.eigvalsh(cov).min():.2e}"
 
 
 def main() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
 import msgspec
@@ -11,9 +13,27 @@ import numpy as np
 from topbill.chance import greedy
 from topbill.errors import PolicyError
 from topbill.policies import codec
-from topbill.policies.experts import Design, Expert
-from topbill.policies.linear import Layout
+from topbill.policies.experts import Experts, Layout, Prediction
 from topbill.records import Actions, Example, Floats, Indices
+
+
+@dataclass(frozen=True, slots=True)
+class Design:
+    """What makes an expert. Prior variances are on the logit scale.
+
+    `fourier`: an action's own weights are over random Fourier features of the context (Rahimi and Recht 2007),
+    which make any smooth taste linear; otherwise over the context itself. `signal` is the prior variance of what a
+    whole context of unit scale adds to an action's logit, however many features it has; `intercept` and `shared` are
+    of one weight. `keep` is the share of older evidence that an update leaves in the directions it informs.
+    """
+
+    name: str
+    fourier: bool
+    signal: float
+    intercept: float
+    shared: float
+    keep: float
+
 
 DESIGNS = (
     Design("tight", fourier=False, signal=0.5, intercept=0.1, shared=0.03, keep=1.0),
@@ -23,6 +43,8 @@ DESIGNS = (
 )
 """One setting for all streams: little taste per action, much, much that changes, and taste that is not linear."""
 
+WIDE = 10.0
+"""Prior variance of the common intercept: base rates from 0.2% to 99.8% lie within two standard deviations."""
 FREQUENCIES = 40
 """Random frequencies of the Fourier features, each a cosine and a sine."""
 BANDWIDTH = 0.7
@@ -36,10 +58,6 @@ LEAST_WEIGHT = 0.01
 """Experts below it are left out of decisions."""
 PRODUCT_LIMIT = 320
 """Shared weights; larger products of context and action features are sketched by random projection."""
-ALL_EXACT = 32
-"""Up to so many actions all get exact widths; of more,"""
-SCREEN = 16
-"""so many of the most promising."""
 _SEED = 20_231
 
 
@@ -56,8 +74,11 @@ class _Scored:
 
     __slots__ = ("alpha", "eta", "sd")
 
-    def __init__(self, eta: Floats, sd: Floats, alpha: float) -> None:
-        self.eta, self.sd, self.alpha = eta, sd, alpha
+    def __init__(self, prediction: Prediction, alpha: float) -> None:
+        self.eta, self.alpha = prediction.mean, alpha
+        # Without action features, what is shared is the same for all actions.
+        together = prediction.at.Z.shape[1] == 1
+        self.sd: Floats = np.sqrt(prediction.own if together else prediction.variance)
 
     @property
     def mean(self) -> Floats:
@@ -95,23 +116,25 @@ class Auto:
         r, q = _sketch_sizes(context_size, action_size)
         self._narrow_context = _sketch(random, context_size, r)
         self._narrow_features = _sketch(random, action_size, q)
-        self.experts = [
-            Expert(design, 2 * FREQUENCIES + 2, FREQUENCIES, r + 2, q + 1)
-            if design.fourier
-            else Expert(design, context_size + 2, context_size, r + 2, q + 1)
-            for design in DESIGNS
-        ]
-        self.log_scores = np.zeros(len(self.experts))
+        straight = [d for d in DESIGNS if not d.fourier]
+        curved = [d for d in DESIGNS if d.fourier]
+        self.designs = *straight, *curved
+        self.straight = _experts(straight, context_size + 2, context_size, r + 2, q + 1)
+        self.curved = _experts(curved, 2 * FREQUENCIES + 2, FREQUENCIES, r + 2, q + 1)
+        self.log_scores = np.zeros(len(DESIGNS))
         self.index: dict[str, int] = {}
+        self._weigh()
         self._layout = self._arrange(Actions((), np.zeros((0, action_size))))
 
-    @property
-    def weights(self) -> Floats:
-        """(experts,) how much each expert counts, summing to 1; those below `LEAST_WEIGHT` at 0."""
-        w = np.exp(TEMPER * (self.log_scores - self.log_scores.max()))
-        w /= w.sum()
-        w[w < LEAST_WEIGHT] = 0.0
-        return np.asarray(w / w.sum())
+    def _weigh(self) -> None:
+        """(experts,) `weights`: how much each expert counts, summing to 1; those below `LEAST_WEIGHT` at 0."""
+        scores = self.log_scores.tolist()
+        best = max(scores)
+        raw = [math.exp(TEMPER * (score - best)) for score in scores]
+        least = LEAST_WEIGHT * sum(raw)
+        kept = [w if w >= least else 0.0 for w in raw]
+        total = sum(kept)
+        self.weights = np.array([w / total for w in kept])
 
     def _arrange(self, actions: Actions) -> Layout:
         at = Layout(actions, self.index)
@@ -127,55 +150,43 @@ class Auto:
             at = self._layout = self._arrange(actions)
         return at
 
-    def _bases(self, x: Floats, position: int, curved: bool = True) -> tuple[Floats, Floats, Floats]:
-        """Linear basis, Fourier basis and the context of shared weights: each opens with 1 and ends with the place."""
+    def _bases(self, x: Floats, position: int) -> tuple[Floats, Floats]:
+        """The basis of straight experts' own weights and the context of shared ones: (1, …, how far down)."""
         if x.shape != (self.d,):
             raise PolicyError(f"context has shape {x.shape}, expected ({self.d},)")
         place = position / (1.0 + position)
         linear = np.empty(self.d + 2)
         linear[0], linear[1:-1], linear[-1] = 1.0, x, place
-        shared = linear if self._narrow_context is None else np.concatenate([[1.0], x @ self._narrow_context, [place]])
-        if not curved:
-            return linear, linear, shared
-        phase = self._frequencies @ x
-        fourier = np.empty(2 * FREQUENCIES + 2)
-        fourier[0], fourier[-1] = 1.0, place
-        np.cos(phase, out=fourier[1 : FREQUENCIES + 1])
-        np.sin(phase, out=fourier[FREQUENCIES + 1 : -1])
-        return linear, fourier, shared
+        if self._narrow_context is None:
+            return linear, linear
+        return linear, np.concatenate([_ONE, x @ self._narrow_context, [place]])
+
+    def _waves(self, linear: Floats) -> Floats:
+        """The same over random Fourier features."""
+        phase = self._frequencies @ linear[1:-1]
+        out = np.empty(2 * FREQUENCIES + 2)
+        out[0], out[-1] = 1.0, linear[-1]
+        np.cos(phase, out=out[1 : FREQUENCIES + 1])
+        np.sin(phase, out=out[FREQUENCIES + 1 : -1])
+        return out
 
     def score(self, x: Floats, actions: Actions, seed: int) -> _Scored:  # noqa: ARG002
-        at, weights = self._at(actions), self.weights.tolist()
-        counted = [(w, e) for w, e in zip(weights, self.experts, strict=True) if w]
-        linear, fourier, shared = self._bases(x, 0, any(e.design.fourier for _, e in counted))
-        bases = [(w, e, fourier if e.design.fourier else linear) for w, e in counted]
-        eta = sum(w * e.mean(basis, shared, at) for w, e, basis in bases)
-        if len(actions) <= ALL_EXACT:
-            sd = _spread(sum(w * e.variance(basis, shared, at) for w, e, basis in bases))
-        else:
-            sd = self._screened(bases, shared, at, np.asarray(eta))
-        return _Scored(np.asarray(eta), sd, self.params.alpha)
-
-    def _screened(self, bases: list[tuple[float, Expert, Floats]], shared: Floats, at: Layout, eta: Floats) -> Floats:
-        """(K,) standard deviations, exact for the `SCREEN` most promising actions; others stay below those."""
-        alpha = self.params.alpha
-        sd = _spread(sum(w * e.rough_variance(basis, shared, at) for w, e, basis in bases))
-        best = np.argpartition(eta + alpha * sd, -SCREEN)[-SCREEN:]
-        few = at.take(best)
-        exact = _spread(sum(w * e.variance(basis, shared, few) for w, e, basis in bases))
-        sd[best] = exact
-        if alpha:
-            limit = float((eta[best] + alpha * sd[best]).min())
-            sd = np.where(eta + alpha * sd > limit, np.maximum((limit - eta) / alpha, 0.0), sd)
-            sd[best] = exact
-        return sd
+        out = Prediction.empty(self._at(actions))
+        linear, shared = self._bases(x, 0)
+        straight, curved = np.split(self.weights, [len(self.straight)])
+        if straight.any():
+            self.straight.predict(straight, linear, shared, out)
+        if curved.any():
+            self.curved.predict(curved, self._waves(linear), shared, out)
+        return _Scored(out, self.params.alpha)
 
     def update(self, examples: Sequence[Example]) -> None:
         for example in examples:
             self._learn(example)
+        self._weigh()
 
     def _learn(self, example: Example) -> None:
-        linear, fourier, shared = self._bases(example.x, example.position)
+        linear, shared = self._bases(example.x, example.position)
         z = example.actions.features[example.index]
         if self._narrow_features is not None:
             z = z @ self._narrow_features
@@ -183,52 +194,45 @@ class Auto:
         name = example.actions.ids[example.index]
         row = self.index.get(name)
         if row is None:
-            for expert in self.experts:
-                expert.own.add()
-            self.index[name] = row = self.experts[0].own.size - 1
-        scores = [e.learn(row, fourier if e.design.fourier else linear, product, example.reward) for e in self.experts]
+            row = self.index[name] = self.straight.own.add()
+            self.curved.own.add()
         self.log_scores *= MEMORY
-        self.log_scores += scores
+        cut = len(self.straight)
+        self.log_scores[:cut] += self.straight.learn(row, linear, product, example.reward)
+        self.log_scores[cut:] += self.curved.learn(row, self._waves(linear), product, example.reward)
 
     def dump(self) -> bytes:
-        arrays = {"log_scores": self.log_scores}
-        for e in self.experts:
-            n, name = e.own.size, e.design.name
-            arrays |= {f"{name}_own_mean": e.own.mean[:n], f"{name}_own_cov": e.own.cov[:n]}
-            arrays |= {f"{name}_shared_mean": e.shared.mean, f"{name}_shared_cov": e.shared.cov}
+        arrays = {"log_scores": self.log_scores} | self.straight.arrays("straight_") | self.curved.arrays("curved_")
         return codec.dump(self.kind, ids=list(self.index), arrays=arrays)
 
     def load(self, blob: bytes) -> None:
         shapes: dict[str, tuple[int | None, ...]] = {"log_scores": self.log_scores.shape}
-        for e in self.experts:
-            for part, rows in (("own", None), ("shared", 1)):
-                p = e.own.prior_mean.size if part == "own" else e.shared.prior_mean.size
-                shapes[f"{e.design.name}_{part}_mean"] = rows, p
-                shapes[f"{e.design.name}_{part}_cov"] = rows, p, p
+        shapes |= self.straight.shapes("straight_") | self.curved.shapes("curved_")
         state = codec.load(self.kind, blob, arrays=shapes, numbers=())
         codec.check_rows(state, self.kind)
-        for e in self.experts:
-            for part, blocks in (("own", e.own), ("shared", e.shared)):
-                name = f"{e.design.name}_{part}"
-                blocks.restore(state.arrays[f"{name}_mean"], state.arrays[f"{name}_cov"])
+        self.straight.restore(state, "straight_")
+        self.curved.restore(state, "curved_")
         self.log_scores = state.arrays["log_scores"]
         self.index = {name: i + 1 for i, name in enumerate(state.ids)}
+        self._weigh()
         self._layout = self._arrange(Actions((), np.zeros((0, self.da))))
 
     def explain(
         self, x: Floats, actions: Actions, names: tuple[Sequence[str], Sequence[str]]
     ) -> list[dict[str, float]]:
         """Per action, what each feature adds to the blended logit; `curves` is what is not linear in the context."""
-        at, weights = self._at(actions), self.weights.tolist()
-        linear, fourier, shared = self._bases(x, 0)
+        at = self._at(actions)
+        linear, shared = self._bases(x, 0)
+        cut = len(self.straight)
+        counted = [(w, self.straight, e, linear) for e, w in enumerate(self.weights[:cut].tolist())]
+        counted += [(w, self.curved, e, self._waves(linear)) for e, w in enumerate(self.weights[cut:].tolist())]
         left = ["", *names[0]] if self._narrow_context is None else ["", *["context mix"] * (len(shared) - 2)]
         right = ["", *names[1]] if self._narrow_features is None else ["", *["action mix"] * (at.Z.shape[1] - 1)]
         out: list[dict[str, float]] = [{} for _ in actions.ids]
-        for weight, e in zip(weights, self.experts, strict=True):
-            basis = fourier if e.design.fourier else linear
-            own = weight * e.own.mean[at.rows] * basis
-            mixed = weight * e.shared.mean.reshape(len(shared), -1) * shared[:, None]
-            labels = ["intercept", *(["curves"] * 2 * FREQUENCIES if e.design.fourier else names[0])]
+        for weight, experts, e, basis in counted:
+            own = weight * experts.own.mean[at.rows, e] * basis
+            mixed = weight * experts.shared.mean[0, e].reshape(len(shared), -1) * shared[:, None]
+            labels = ["intercept", *(["curves"] * 2 * FREQUENCIES if experts is self.curved else names[0])]
             for k, told in enumerate(out):
                 for label, value in zip(labels, own[k, :-1].tolist(), strict=True):
                     told[label] = told.get(label, 0.0) + value
@@ -242,8 +246,18 @@ class Auto:
 _ONE = np.ones(1)
 
 
-def _spread(variance: Floats | float) -> Floats:
-    return np.sqrt(np.maximum(variance, 0.0))
+def _experts(designs: list[Design], basis_size: int, norm: int, context_size: int, features_size: int) -> Experts:
+    """Experts over one basis; `norm` is its expected square but for the intercept.
+
+    What actions' features explain is no longer their own: each feature takes an equal part of the signal away.
+    """
+    own = np.empty((len(designs), basis_size))
+    own[:] = [[d.signal / (max(norm, 1) * features_size)] for d in designs]
+    own[:, 0] = [d.intercept for d in designs]
+    shared = np.empty((len(designs), context_size * features_size))
+    shared[:] = [[d.shared] for d in designs]
+    shared[:, 0] = WIDE
+    return Experts(own, shared, np.array([d.keep for d in designs]))
 
 
 def _sketch_sizes(d: int, da: int) -> tuple[int, int]:

@@ -7,7 +7,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from topbill.policies.linear import Linear, LinearParams, Prediction
+from topbill.policies.experts import Prediction
+from topbill.policies.linear import Linear, LinearParams
 from topbill.records import Actions, Example, Floats, Indices
 
 

@@ -106,5 +106,5 @@ def check_rows(state: State, kind: str) -> None:
             raise PolicyError(
                 f"state of {kind}: {len(state.ids)} ids need {len(state.ids) + 1} rows in {name}; rebuild it"
             )
-        if name.endswith("_cov") and np.einsum("npp->np", array).min(initial=1.0) <= 0.0:
+        if name.endswith("_cov") and np.einsum("...pp->...p", array).min(initial=1.0) <= 0.0:
             raise PolicyError(f"state of {kind}: {name} holds variances that are not positive; rebuild it from the log")

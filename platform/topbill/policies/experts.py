@@ -1,103 +1,133 @@
-"""The experts of `auto`: Bayesian logistic models that differ in features, priors and memory."""
+"""Bayesian (generalised) linear models side by side: what `auto` blends, and, one alone, what the linear policies are.
+
+An action's score on the link scale is the sum of independent Gaussian blocks: weights *shared* by all actions over a
+context ⊗ (1, features), and the action's *own* over a basis of the context. Within a block the posterior is exact;
+between blocks covariances are dropped (assumed-density filtering, Opper 1998), so that an update costs a rank-one step
+in the blocks it touches. With the linear link and one block this is ridge regression.
+"""
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
 
-from topbill.policies.gaussian import Blocks, newton, sigmoid
-from topbill.policies.linear import Layout
-from topbill.records import Floats
+from topbill.policies.codec import State
+from topbill.policies.gaussian import Stack
+from topbill.records import Actions, Floats, Indices
 
-WIDE = 10.0
-"""Prior variance of the common intercept: base rates from 0.2% to 99.8% lie within two standard deviations."""
-_FLOOR = 1e-12
-_WIDE_BASIS = 40
+
+class Layout:
+    """Where an Actions object's rows are, valid while `known` ids are known; Z (K × (1 + da)) is (1, features)."""
+
+    __slots__ = ("Z", "_rank", "actions", "known", "rows")
+
+    def __init__(self, actions: Actions, index: dict[str, int]) -> None:
+        self.actions, self.known = actions, len(index)
+        self.rows: Indices = np.array([index.get(name, 0) for name in actions.ids], dtype=np.intp)
+        self.Z = np.empty((len(actions), 1 + actions.features.shape[1]))
+        self.Z[:, 0], self.Z[:, 1:] = 1.0, actions.features
+        self._rank: Indices | None = None
+
+    @property
+    def rank(self) -> Indices:
+        """(K,) places of the actions by id: what is sampled for an action does not depend on where it stands."""
+        if self._rank is None:
+            self._rank = np.empty(len(self.rows), dtype=np.intp)
+            self._rank[sorted(range(len(self.rows)), key=self.actions.ids.__getitem__)] = np.arange(len(self.rows))
+        return self._rank
 
 
 @dataclass(frozen=True, slots=True)
-class Design:
-    """What makes an expert. Prior variances are on the logit scale.
+class Prediction:
+    """Scores of K actions on the link scale in units of the noise: mean (K,), and how they vary.
 
-    `fourier`: an action's own weights are over random Fourier features of the context (Rahimi and Recht 2007),
-    which make any smooth taste linear; otherwise over the context itself. `signal` is the prior variance of what a
-    whole context of unit scale adds to an action's logit, however many features it has; `intercept` and `shared` are
-    of one weight. `keep` is the share of older evidence that an update leaves in the directions it informs.
+    Cov(scores) = diag(own) + Z·common·Zᵀ, with Z of the layout (K × q) and common (q × q).
     """
 
-    name: str
-    fourier: bool
-    signal: float
-    intercept: float
-    shared: float
-    keep: float
+    at: Layout
+    mean: Floats
+    own: Floats
+    common: Floats
+
+    @classmethod
+    def empty(cls, at: Layout) -> Prediction:
+        """Nothing yet: experts add to it."""
+        K, q = at.Z.shape
+        return cls(at, np.zeros(K), np.zeros(K), np.zeros((q, q)))
+
+    @property
+    def variance(self) -> Floats:
+        """(K,) the variance of each score; sampling jointly needs none, so it is computed when asked for."""
+        from topbill.policies import kernels
+
+        return kernels.variances(self.own, self.common, self.at.Z)
 
 
-class Expert:
-    """Own weights per action over a basis of the context, and shared weights over context × action features.
+class Experts:
+    """E models over one basis (p) that differ in priors and memory.
 
-    `norm` is the expected square of the basis but for its intercept. What actions' features explain is no longer
-    their own: each feature takes an equal part of the signal away.
+    `own` (E × p) and `shared` (E × m) are prior variances; either may be without columns, where a model has no such
+    weights. `keep` (E,) is the share of older evidence that an update leaves in the directions it informs.
     """
 
-    __slots__ = ("_prior", "_shared_prior", "design", "own", "shared")
+    __slots__ = ("_keep", "_kernels", "_logistic", "own", "shared")
 
-    def __init__(self, design: Design, basis_size: int, norm: int, context_size: int, features_size: int) -> None:
-        self.design = design
-        own = np.full(basis_size, design.signal / (max(norm, 1) * features_size), dtype=np.float64)
-        own[0] = design.intercept
-        shared = np.full(context_size * features_size, design.shared, dtype=np.float64)
-        shared[0] = WIDE
-        self._prior, self._shared_prior = own, shared
-        self.own = Blocks(np.zeros(basis_size), own)
-        self.shared = Blocks(np.zeros(shared.size), shared)
+    def __init__(self, own: Floats, shared: Floats, keep: Floats, logistic: bool = True) -> None:
+        # Here, so that who only reads specs or writes reports need not load a compiler.
+        from topbill.policies import kernels
 
-    def mean(self, basis: Floats, context: Floats, at: Layout) -> Floats:
-        """(K,) the actions' logits."""
-        coefficients = context @ self.shared.mean.reshape(len(context), -1)
-        return np.asarray(self.own.mean[at.rows] @ basis + at.Z @ coefficients)
+        self._kernels = kernels
+        self.own, self.shared = Stack(own), Stack(shared)
+        self._keep, self._logistic = keep, logistic
 
-    def variance(self, basis: Floats, context: Floats, at: Layout) -> Floats:
-        """(K,) their posterior variances, but for what all actions have in common."""
-        K, p = len(at.Z), len(basis)
-        if isinstance(at.rows, np.ndarray) and p > _WIDE_BASIS:
-            # Gathering large scattered covariances costs more than visiting them.
-            visited = [float(basis @ (self.own.cov[row] @ basis)) for row in at.rows.tolist()]
-            return np.asarray(np.array(visited) + self._common(context, at))
-        out = (self.own.cov[at.rows].reshape(K * p, p) @ basis).reshape(K, p) @ basis
-        return np.asarray(out + self._common(context, at))
+    def __len__(self) -> int:
+        return len(self._keep)
 
-    def rough_variance(self, basis: Floats, context: Floats, at: Layout) -> Floats:
-        """(K,) the same without the covariances of own weights: K·p numbers to read instead of K·p²."""
-        return np.asarray(self.own.variances[at.rows] @ (basis * basis) + self._common(context, at))
+    def predict(self, weights: Floats, basis: Floats, context: Floats, into: Prediction) -> None:
+        """Add what the experts expect, each with its weight (E,), to `into`. O(K·E·p²) and O(E·m²)."""
+        own, shared, at = self.own, self.shared, into.at
+        self._kernels.predict(
+            own.mean, own.cov, shared.mean[0], shared.cov[0],
+            weights, at.rows, basis, context, at.Z, into.mean, into.own, into.common,
+        )  # fmt: skip
 
-    def _common(self, context: Floats, at: Layout) -> Floats | float:
-        r, q = len(context), at.Z.shape[1]
-        if q == 1:
-            return 0.0
-        spread = context @ (context @ self.shared.cov.reshape(r, q * r * q)).reshape(q, r, q)
-        return np.asarray(((at.Z @ spread) * at.Z).sum(axis=1))
+    def learn(self, row: int, basis: Floats, product: Floats, reward: float) -> Floats:
+        """Fold in a reward in [0, 1] of the action at `row`. (E,) log scores of what was predicted for it before; with
+        the linear link, squared errors in units of the predictive variance."""
+        own, shared = self.own, self.shared
+        told = np.empty(len(self._keep))
+        self._kernels.learn(
+            own.mean, own.cov, own.prior, shared.mean[0], shared.cov[0], shared.prior,
+            self._keep, row, basis, product, reward, self._logistic, told,
+        )  # fmt: skip
+        return told
 
-    def learn(self, row: int, basis: Floats, product: Floats, reward: float) -> float:
-        """Fold a reward in [0, 1] of the action at `row` in; the log score of what was predicted for it before."""
-        mean, variance, own = self.own.gain(row, basis)
-        other_mean, other, shared = self.shared.gain(0, product)
-        mean, variance, other = mean + other_mean, max(variance, _FLOOR), max(other, _FLOOR)
-        p = sigmoid(mean / math.sqrt(1.0 + math.pi * (variance + other) / 8.0))
-        # Directional forgetting (Kulhavý 1987): evidence fades only where new evidence comes in, and
-        # only as far as the prior, so that confident predictions don't wind variances up.
-        fade, other_fade = self._fade(variance, basis, self._prior), self._fade(other, product, self._shared_prior)
-        grown, other_grown = 1.0 + fade, 1.0 + other_fade
-        slope, curvature = newton(mean, variance * grown + other * other_grown, reward)
-        self.own.absorb(row, own, slope * grown, curvature * grown * grown - fade / variance)
-        self.shared.absorb(0, shared, slope * other_grown, curvature * other_grown * other_grown - other_fade / other)
-        return reward * math.log(max(p, _FLOOR)) + (1.0 - reward) * math.log(max(1.0 - p, _FLOOR))
+    def forget(self, keep: float) -> None:
+        """Keep that share of all evidence, and let the prior take the rest."""
+        for stack in (self.own, self.shared):
+            stack.forget(keep)
 
-    def _fade(self, variance: float, phi: Floats, prior: Floats) -> float:
-        """By what share the variance along `phi` grows before an update."""
-        keep = self.design.keep
-        if keep == 1.0:
-            return 0.0
-        return (1.0 / keep - 1.0) * max(0.0, 1.0 - variance / float((phi * phi) @ prior))
+    def arrays(self, prefix: str = "") -> dict[str, Floats]:
+        """All learned numbers, by name."""
+        own_mean, own_cov = self.own.used()
+        shared_mean, shared_cov = self.shared.used()
+        return {
+            f"{prefix}own_mean": own_mean,
+            f"{prefix}own_cov": own_cov,
+            f"{prefix}shared_mean": shared_mean,
+            f"{prefix}shared_cov": shared_cov,
+        }
+
+    def shapes(self, prefix: str = "") -> dict[str, tuple[int | None, ...]]:
+        """The shapes that `restore` takes: any number of rows of own weights, one of shared weights."""
+        out: dict[str, tuple[int | None, ...]] = {}
+        for name, stack, rows in (("own", self.own, None), ("shared", self.shared, 1)):
+            E, p = stack.prior.shape
+            out |= {f"{prefix}{name}_mean": (rows, E, p), f"{prefix}{name}_cov": (rows, E, p, p)}
+        return out
+
+    def restore(self, state: State, prefix: str = "") -> None:
+        """Take over what `arrays` gave, its shapes checked."""
+        for name, stack in (("own", self.own), ("shared", self.shared)):
+            stack.restore(state.arrays[f"{prefix}{name}_mean"], state.arrays[f"{prefix}{name}_cov"])

@@ -1,16 +1,12 @@
-"""The Bayesian (generalised) linear model behind the linear policies: Gaussian blocks updated one example at a time.
+"""The model behind the linear policies: one Bayesian (generalised) linear model, with what it needs to run for years.
 
-An action's score on the link scale is the sum of independent Gaussian blocks: one *shared* by all actions over
-(1, x, k) ⊗ (1, z), one of the action's *own* over (1, x, k), where k = position/(1 + position) is 0 at the first
-position: what a lower place costs is learned, and every decision is scored as if for the first. Within a block the
-posterior is exact; between blocks covariances are dropped (assumed-density filtering, Opper 1998), so that an
-update costs a rank-one step in the blocks it touches. With the linear link and one block this is ridge regression.
+Its bases open with 1 and end with k = position/(1 + position), which is 0 at the first position: what a lower place
+costs is learned, and every decision is scored as if for the first.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import msgspec
@@ -18,11 +14,9 @@ import numpy as np
 
 from topbill.errors import PolicyError
 from topbill.policies import codec
-from topbill.policies.gaussian import Blocks, newton
-from topbill.records import Actions, Example, Floats, Indices
+from topbill.policies.experts import Experts, Layout, Prediction
+from topbill.records import Actions, Example, Floats
 
-REFRESH = 65_536
-"""Learned examples between two re-symmetrisations of the covariances."""
 _VAGUE = (2.0, 0.5, 1.0)
 SIGNAL = 10.0
 """Prior variance of what a whole context of unit scale adds to an action's score, however many features it has;"""
@@ -30,6 +24,7 @@ WEIGHT = 0.5
 """but a single weight's variance is at most this."""
 INTERCEPT = 0.25
 """Prior variance of an action's own intercept."""
+_ONE = np.ones(1)
 
 Positive = Annotated[float, msgspec.Meta(gt=0.0)]
 
@@ -64,56 +59,6 @@ class LinearParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
             raise ValueError("half_life and half_life_seconds exclude each other; give one")
 
 
-@dataclass(frozen=True, slots=True)
-class Prediction:
-    """Scores on the link scale in units of the noise: mean (K,), variance (K,), and how scores vary together.
-
-    Cov(score) = diag(own) + Z·common·Zᵀ, with Z of the layout; `common` is None when scores are independent.
-    """
-
-    mean: Floats
-    own: Floats | float
-    common: Floats | None
-    at: Layout
-    shift: float = 0.0
-
-    @property
-    def variance(self) -> Floats:
-        """(K,) the variance of each score; sampling jointly needs none, so it is computed when asked for."""
-        total: Floats = np.full(len(self.mean), self.shift) + self.own
-        if self.common is not None:
-            total += np.einsum("ka,ka->k", self.at.Z @ self.common, self.at.Z)
-        return np.maximum(total, 1e-300)
-
-
-class Layout:
-    """Where an Actions object's rows are, valid while `known` ids are known; Z (K × (1 + da)) is (1, z).
-
-    `rank` orders actions by id, so that what is sampled for an action does not depend on its place.
-    """
-
-    __slots__ = ("Z", "actions", "known", "rank", "rows")
-
-    def __init__(self, actions: Actions, index: dict[str, int]) -> None:
-        self.actions, self.known = actions, len(index)
-        rows = [index.get(name, 0) for name in actions.ids]
-        first = rows[0] if rows else 0
-        run = first > 0 and rows == list(range(first, first + len(rows)))
-        # Static actions usually lie in a run: a slice reads the covariances where they are.
-        self.rows: slice | Indices = slice(first, first + len(rows)) if run else np.array(rows, dtype=np.intp)
-        self.Z = np.concatenate([np.ones((len(rows), 1)), actions.features], axis=1)
-        self.rank: Indices = np.argsort(np.argsort(np.array(actions.ids))) if rows else np.zeros(0, dtype=np.intp)
-
-    def take(self, chosen: Indices) -> Layout:
-        """The layout of some of the actions, in the order given."""
-        part = object.__new__(Layout)
-        rows = self.rows
-        part.actions, part.known = self.actions, -1
-        part.rows = chosen + rows.start if isinstance(rows, slice) else rows[chosen]
-        part.Z, part.rank = self.Z[chosen], self.rank[chosen]
-        return part
-
-
 class Linear:
     """The model: predicts scores of actions, and learns from examples in order. Raises PolicyError on bad shapes."""
 
@@ -121,22 +66,17 @@ class Linear:
         self.params = params
         self.d, self.da = context_size, action_size
         self.index: dict[str, int] = {}
-        self.own: Blocks | None = None
-        self.shared: Blocks | None = None
         logistic = params.link == "logistic"
         wide = 10.0 if logistic else 1.0
-        common, own = _priors(params, context_size, action_size)
-        if params.model != "disjoint":
-            variance = np.full((context_size + 2) * (action_size + 1), common)
-            variance[0] = wide
-            self.shared = Blocks(np.zeros(variance.size), variance)
-        if params.model != "shared":
-            variance = np.full(context_size + 2, own)
-            if params.prior_scale is None:
-                variance[0] = INTERCEPT
-            if params.model == "disjoint" and logistic:
-                variance[0] = wide
-            self.own = Blocks(np.zeros(context_size + 2), variance)
+        common, of_own = _priors(params, context_size, action_size)
+        shared = np.full((1, 0 if params.model == "disjoint" else (context_size + 2) * (action_size + 1)), common)
+        shared[:, :1] = wide
+        own = np.full((1, 0 if params.model == "shared" else context_size + 2), of_own)
+        if params.prior_scale is None:
+            own[:, :1] = INTERCEPT
+        if params.model == "disjoint" and logistic:
+            own[:, :1] = wide
+        self.experts = Experts(own, shared, np.ones(1), logistic)
         self.learned = 0
         # Count, sum of squared errors and sum of rewards behind the noise estimate: 0.25 and one half at first.
         self.residuals = np.array(_VAGUE)
@@ -173,60 +113,38 @@ class Linear:
         out[-1] = position / (1.0 + position)
         return out
 
+    @property
+    def independent(self) -> bool:
+        """Whether scores of different actions vary independently, but for what moves no comparison."""
+        return self.params.model == "disjoint" or self.da == 0
+
     def predict(self, x: Floats, actions: Actions) -> Prediction:
         """Scores of `actions` in context x (d), in O(K·d²) and O(d²·da²)."""
-        at, xt = self.layout(actions), self.extend(x)
-        K, p = len(actions), self.d + 2
-        mean: Floats = np.zeros(K)
-        own: Floats | float = 0.0
-        common, shift = None, 0.0
-        if self.own is not None:
-            mean = self.own.mean[at.rows] @ xt
-            own = (self.own.cov[at.rows].reshape(K * p, p) @ xt).reshape(K, p) @ xt
-        if self.shared is not None:
-            q = self.da + 1
-            mean = mean + at.Z @ (xt @ self.shared.mean.reshape(p, q))
-            common = together = xt @ (xt @ self.shared.cov.reshape(p, q * p * q)).reshape(q, p, q)
-            if q == 1:
-                common, shift = None, float(together[0, 0])  # the same for all actions: it moves no comparison
-        return Prediction(mean, own, common, at, shift)
+        out, xt = Prediction.empty(self.layout(actions)), self.extend(x)
+        self.experts.predict(_ONE, xt[: self.experts.own.prior.shape[1]], xt, out)
+        return out
 
     def learn(self, example: Example) -> None:
         """Fold one example in."""
         self._forget(example.at)
         xt = self.extend(example.x, example.position)
-        parts: list[tuple[Blocks, int, Floats]] = []
-        mean = variance = 0.0
-        if self.shared is not None:
-            phi = np.multiply.outer(xt, self.layout(example.actions).Z[example.index]).ravel()
-            m, v, g = self.shared.gain(0, phi)
-            mean, variance = mean + m, variance + v
-            parts.append((self.shared, 0, g))
-        if self.own is not None:
-            row = self.row(example.actions.ids[example.index])
-            m, v, g = self.own.gain(row, xt)
-            mean, variance = mean + m, variance + v
-            parts.append((self.own, row, g))
-        slope, curvature = self._step(mean, variance, example.reward)
-        for blocks, row, g in parts:
-            blocks.absorb(row, g, slope, curvature)
+        z = example.actions.features[example.index]
+        if z.shape != (self.da,):
+            raise PolicyError(f"action features have shape {z.shape}, expected ({self.da},)")
+        shared = np.multiply.outer(xt, np.concatenate([_ONE, z])).ravel()
+        basis, product = xt[: self.experts.own.prior.shape[1]], shared[: self.experts.shared.prior.shape[1]]
+        told = self.experts.learn(self.row(example.actions.ids[example.index]), basis, product, example.reward)
+        self.residuals += 1.0, 0.0 if self.params.link == "logistic" else told[0], example.reward
         self.learned += 1
 
     def row(self, name: str) -> int:
-        """The row of an action's own weights, new with the prior if need be."""
+        """The row of an action's own weights, new with the prior if need be; 0 where actions have none."""
+        if self.params.model == "shared":
+            return 0
         row = self.index.get(name)
         if row is None:
-            row = self.index[name] = self.own.add() if self.own is not None else 0
+            row = self.index[name] = self.experts.own.add()
         return row
-
-    def _step(self, mean: float, variance: float, reward: float) -> tuple[float, float]:
-        total = 1.0 + variance
-        error = reward - mean
-        if self.params.link == "logistic":
-            self.residuals += 1.0, 0.0, reward
-            return newton(mean, variance, reward)
-        self.residuals += 1.0, error * error / total, reward
-        return error / total, 1.0 / total
 
     def _forget(self, at: float) -> None:
         count, seconds = self.params.half_life, self.params.half_life_seconds
@@ -240,52 +158,32 @@ class Linear:
             if at - self.forgot_at >= seconds / 16.0:
                 keep = 0.5 ** ((at - self.forgot_at) / seconds)
                 self.forgot_at = at
-        both = [blocks for blocks in (self.shared, self.own) if blocks is not None]
         if keep < 1.0:
             self.residuals = keep * self.residuals + (1.0 - keep) * np.array(_VAGUE)
-            for blocks in both:
-                blocks.forget(keep)
-        elif self.learned % REFRESH == REFRESH - 1:
-            for blocks in both:
-                blocks.symmetrise()
+            self.experts.forget(keep)
 
-    def arrays(self) -> dict[str, Floats]:
-        """All learned numbers, by name."""
-        out = {"residuals": self.residuals}
-        for name, blocks in (("shared", self.shared), ("own", self.own)):
-            if blocks is not None:
-                out[f"{name}_mean"] = blocks.mean[: blocks.size]
-                out[f"{name}_cov"] = blocks.cov[: blocks.size]
-        return out
+    def dump(self, kind: str) -> bytes:
+        """The state as bytes."""
+        numbers = {"learned": float(self.learned), "forgot_at": self.forgot_at}
+        arrays = {"residuals": self.residuals} | self.experts.arrays()
+        return codec.dump(kind, ids=list(self.index), arrays=arrays, numbers=numbers)
 
-    def dump(self, kind: str, **numbers: float) -> bytes:
-        """The state as bytes; `numbers` are the caller's own."""
-        own = {"learned": float(self.learned), "forgot_at": self.forgot_at}
-        return codec.dump(kind, ids=list(self.index), arrays=self.arrays(), numbers=own | numbers)
-
-    def load(self, kind: str, blob: bytes, *extra: str) -> codec.State:
+    def load(self, kind: str, blob: bytes) -> None:
         """Restore what `dump` wrote, or raise PolicyError and change nothing."""
         shapes: dict[str, tuple[int | None, ...]] = {"residuals": (3,)}
-        for name, blocks in (("shared", self.shared), ("own", self.own)):
-            if blocks is not None:
-                p = blocks.prior_mean.size
-                rows = 1 if name == "shared" else None
-                shapes |= {f"{name}_mean": (rows, p), f"{name}_cov": (rows, p, p)}
-        state = codec.load(kind, blob, arrays=shapes, numbers=("learned", "forgot_at", *extra))
+        shapes |= self.experts.shapes()
+        state = codec.load(kind, blob, arrays=shapes, numbers=("learned", "forgot_at"))
         learned = codec.number(state, "learned")
         codec.check_rows(state, kind)
         if state.arrays["residuals"][0] <= 0.0:
             raise PolicyError(
                 f"state of {kind}: residuals count {state.arrays['residuals'][0]}; rebuild it from the log"
             )
-        for name, blocks in (("shared", self.shared), ("own", self.own)):
-            if blocks is not None:
-                blocks.restore(state.arrays[f"{name}_mean"], state.arrays[f"{name}_cov"])
-        self.index = {name: i + 1 if self.own is not None else 0 for i, name in enumerate(state.ids)}
+        self.experts.restore(state)
+        self.index = {name: i + 1 for i, name in enumerate(state.ids)}
         self.residuals = state.arrays["residuals"]
         self.learned, self.forgot_at = int(learned), state.numbers["forgot_at"]
         self._layout = Layout(Actions((), np.zeros((0, self.da))), {})
-        return state
 
     def explain(
         self, x: Floats, actions: Actions, names: tuple[Sequence[str], Sequence[str]]
@@ -296,12 +194,11 @@ class Linear:
         features = ["", *names[1]]
         out: list[dict[str, float]] = [{} for _ in actions.ids]
         for k, told in enumerate(out):
-            if self.own is not None:
-                row = at.rows.start + k if isinstance(at.rows, slice) else int(at.rows[k])
-                for name, value in zip(context, self.own.mean[row] * xt, strict=True):
-                    told[name or "intercept"] = float(value)
-            if self.shared is not None:
-                parts = self.shared.mean.reshape(self.d + 2, self.da + 1) * np.multiply.outer(xt, at.Z[k])
+            own = self.experts.own.mean[at.rows[k], 0]
+            for name, value in zip(context, own * xt[: len(own)], strict=False):
+                told[name or "intercept"] = float(value)
+            if self.params.model != "disjoint":
+                parts = self.experts.shared.mean.reshape(self.d + 2, self.da + 1) * np.multiply.outer(xt, at.Z[k])
                 for i, left in enumerate(context):
                     for j, right in enumerate(features):
                         name = "×".join(filter(None, (left, right))) or "intercept"

@@ -7,11 +7,9 @@ from typing import Annotated, ClassVar
 
 import msgspec
 import numpy as np
-from scipy.linalg.lapack import dpotrf
 
 from topbill.policies.bayes import LinearPolicy, LinearScored
-from topbill.policies.linear import LinearParams, Prediction
-from topbill.policies.quadrature import win_probabilities
+from topbill.policies.linear import LinearParams
 from topbill.records import Actions, Floats, Indices
 
 _TABLES, _LARGEST_TABLES = 64, 4_000_000
@@ -20,77 +18,39 @@ cost a decision nothing to draw, and neighbouring decisions don't share a table'
 
 
 class _Scored(LinearScored):
-    __slots__ = ("_draws", "params", "scale", "seed")
+    __slots__ = ("_draws", "independent", "params", "scale", "seed")
+    independent: bool
     params: ThompsonParams
     scale: float
     seed: int
 
     def probabilities(self, remaining: Indices) -> Floats:
-        if self.prediction.common is None:
-            own = self.prediction.own
-            sd = self.sd if isinstance(own, float) else np.sqrt(np.maximum(own, 1e-300)) * self.scale
-            return win_probabilities(self.eta[remaining], sd[remaining] * self.params.exploration)
-        return self._shares(remaining)
+        from topbill.policies import kernels
 
-    def _shares(self, remaining: Indices) -> Floats:
-        """Shares of wins among joint posterior samples, lifted so that no action is at zero."""
-        draws = self._sampled()
-        columns = self.prediction.at.rank[remaining]
-        if len(columns) < draws.shape[1]:
-            winners = draws[:, columns].argmax(axis=1)
-            wins = np.bincount(winners, minlength=len(columns))
-        else:
-            wins = np.bincount(draws.argmax(axis=1), minlength=len(columns))[columns]
-        mix = 1.0 / (1.0 + len(draws))
-        return np.asarray(wins * ((1.0 - mix) / len(draws)) + mix / len(remaining))
-
-    def _sampled(self) -> Floats:
-        """(samples × K) joint posterior samples of the scores, the same at every position of a slate."""
+        if self.independent:
+            sd = np.sqrt(np.maximum(self.prediction.own, 1e-300))
+            return kernels.wins(self.eta[remaining], sd[remaining] * (self.scale * self.params.exploration))
         if not hasattr(self, "_draws"):
-            self._draws: Floats = _joint(
-                self.prediction, self.params.samples, self.scale * self.params.exploration, self.seed
+            # The same samples at every position of a slate.
+            told, half = self.prediction, self.params.samples // 2
+            tables = _normals(half, sum(told.at.Z.shape))
+            scale = self.scale * self.params.exploration
+            self._draws = kernels.sample(
+                told.mean, told.own, told.common, told.at.Z, tables[self.seed % len(tables)], told.at.rank, scale
             )
-        return self._draws
+        return kernels.shares(self._draws, remaining)
 
 
-def _joint(prediction: Prediction, samples: int, scale: float, seed: int) -> Floats:
-    """(samples × K) draws from N(mean, scale²·(diag(own) + Z·common·Zᵀ)), antithetic in pairs.
-
-    The columns are in the order of the actions' ids, so that an action's samples don't depend on its place.
-    """
-    common, rank = prediction.common, prediction.at.rank
-    if common is None:
-        raise ValueError("independent scores need no sampling")
-    q, K, half = len(common), len(rank), samples // 2
-    spread = np.zeros((q + K, K))
-    spread[:q, rank] = (prediction.at.Z @ _root(common)).T
-    if not isinstance(prediction.own, float):
-        spread[rank + q, rank] = np.sqrt(np.maximum(prediction.own, 0.0))
-    spread *= scale
-    draws = np.empty((2 * half, K))
-    tables = _normals(half, q + K)
-    np.matmul(tables[seed % len(tables)], spread, out=draws[:half])
-    np.negative(draws[:half], out=draws[half:])
-    mean = np.empty(K)
-    mean[rank] = prediction.mean
-    draws += mean
-    return draws
-
-
-def _root(common: Floats) -> Floats:
-    """A matrix L with L·Lᵀ = common (q × q): Cholesky's, or the eigenvectors' where common is singular."""
-    root, singular = dpotrf(common, lower=1, clean=1)
-    if singular:
-        values, vectors = np.linalg.eigh(common)
-        root = vectors * np.sqrt(np.maximum(values, 0.0))
-    return np.asarray(root)
+def _normals(half: int, rows: int) -> Floats:
+    """(tables × at least `rows` × half) standard normals, the same in every process; few sizes for all numbers of
+    actions, so that they are few to keep."""
+    return _tables(half, 1 << (rows - 1).bit_length())
 
 
 @lru_cache(maxsize=64)
-def _normals(rows: int, columns: int) -> Floats:
-    """(tables × rows × columns) standard normals, the same in every process."""
-    tables = max(1, min(_TABLES, _LARGEST_TABLES // (rows * columns)))
-    return np.random.Generator(np.random.SFC64(columns)).standard_normal((tables, rows, columns))
+def _tables(half: int, rows: int) -> Floats:
+    tables = max(1, min(_TABLES, _LARGEST_TABLES // (rows * half)))
+    return np.random.Generator(np.random.SFC64(rows)).standard_normal((tables, rows, half))
 
 
 class ThompsonParams(LinearParams, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -121,4 +81,5 @@ class Thompson(LinearPolicy):
         noise = self.model.noise
         scored = _Scored(self.model.predict(x, actions), noise, self._logistic)
         scored.params, scored.scale, scored.seed = self.params, noise**0.5, seed
+        scored.independent = self.model.independent
         return scored
