@@ -13,14 +13,15 @@ import pytest
 from topbill.catalog import Picture
 from topbill.pages import Composer, PageAnswer
 from topbill.records import Actions
-from topbill.simulate.browse import Browsers, Ways
+from topbill.simulate.browse import GENRES, Browsers, Ways
+from topbill.simulate.coming import Coming
 from topbill.simulate.oracle import Knowing, deciding
 from topbill.simulate.visits import Course, browse, concentration
 
 
 @pytest.fixture
 def browsers(home: Any) -> Browsers:
-    return Browsers(home.catalog(), seed=1, ways=Ways(viewers=50, start=home.now))
+    return Browsers(home.catalog(), seed=1, ways=Ways(viewers=50, start=home.now), made_of=home.file().made_of)
 
 
 def test_the_expected_plays_of_a_page_are_the_mean_of_what_viewers_do(home: Any, browsers: Browsers) -> None:
@@ -44,6 +45,7 @@ def test_each_layer_matters(home: Any, browsers: Browsers) -> None:
     def with_rows(rows: Any) -> PageAnswer:
         return msgspec.structs.replace(page, rows=tuple(rows))
 
+    # A row alone stands at the top: what its titles are worth, and whether the viewer looks along it.
     down, up = (with_rows(sorted(page.rows, key=worth, reverse=high)) for high in (False, True))
     assert browsers.expected(viewer, down) < browsers.expected(viewer, up)
 
@@ -56,6 +58,29 @@ def test_each_layer_matters(home: Any, browsers: Browsers) -> None:
 
     worst, best = (browsers.expected(viewer, with_rows(by_wish(r, s) for r in page.rows)) for s in (1, -1))
     assert worst < best
+
+
+def test_viewers_come_back_the_likelier_the_more_they_watched(home: Any) -> None:
+    """Over many pages: who watched all of it comes again soon more often than who played nothing."""
+    browsers = Browsers(home.catalog(), ways=Ways(viewers=2_000))
+    coming, content = Coming(browsers), np.random.default_rng(0).random(4_000) < 0.5
+    came = []
+    for number, happy in enumerate(content.tolist()):
+        came.append(coming.who(number))
+        coming.left(number, float(happy))
+    again = np.array([came[n] in came[n + 1 : n + 200] for n in range(3_800)])
+    nothing, all_of_it = again[~content[:3_800]], again[content[:3_800]]
+    error = (nothing.var() / nothing.size + all_of_it.var() / all_of_it.size) ** 0.5
+    assert all_of_it.mean() > nothing.mean() + 4 * error
+    assert len(set(came)) > 500
+
+
+def test_rows_interest_who_has_a_taste_for_them(home: Any) -> None:
+    browsers = Browsers(home.catalog(), ways=Ways(viewers=400), made_of=home.file().made_of)
+    comedy = browsers.taste[:, GENRES.index("comedy")]
+    fun = np.array([browsers.interest(viewer, "fun") for viewer in range(400)])
+    assert fun[comedy > 0.5].mean() > fun[comedy < 0.1].mean() + 0.2
+    assert browsers.interest(0, "unheard of") == 0.5
 
 
 def test_browsing_serves_credits_and_learns(home: Any, browsers: Browsers) -> None:
@@ -80,7 +105,7 @@ def test_who_knows_the_viewers_makes_better_pages_in_every_layer(home: Any, brow
         for own in catalog.pictures
     )
     composer = Composer(home.file(), home.composer().engine, catalog)
-    browsers = Browsers(catalog, seed=1, ways=browsers.ways)
+    browsers = Browsers(catalog, seed=1, ways=browsers.ways, made_of=home.file().made_of)
     plain = {"rows": "only", "titles": "only", "artwork": "only"}
     knowing = {layer: Knowing(layer, browsers) for layer in plain}
     arms = {"plain": plain, "best": knowing, **{layer: {**knowing, layer: "only"} for layer in plain}}

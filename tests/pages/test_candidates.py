@@ -8,7 +8,20 @@ from typing import Any
 import numpy as np
 import pytest
 
-from topbill.candidates import HALF_LIFE, SOURCES, Play, Row, Signals, Stage, learn, recall
+from topbill.candidates import (
+    EVIDENCE,
+    HALF_LIFE,
+    SOURCES,
+    Held,
+    Play,
+    Row,
+    Signals,
+    Stage,
+    count,
+    hold_out,
+    learn,
+    recall,
+)
 from topbill.catalog import Catalog
 from topbill.errors import BadData
 
@@ -31,13 +44,70 @@ def tasteful(catalog: Catalog, viewers: int = 500, each: int = 10) -> list[list[
 def test_what_was_watched_together_is_recalled(films: Catalog) -> None:
     histories = tasteful(films)
     plays = [Play(f"u{u}", films.ids[t], NOW) for u, history in enumerate(histories) for t in history[:-1]]
-    held_out = [(history[:-1], history[-1]) for history in histories]
-    knowing, ignorant = Stage(films, learn(plays, films, NOW)), Stage(films)
-    found, asked = recall(knowing, held_out, NOW)
-    before, _ = recall(ignorant, held_out, NOW)
-    assert asked == 500
-    assert found / asked > 0.9  # a club has 25 titles; all of them fit among 200 candidates
-    assert before / asked < 0.35
+    held = [Held(history[:-1], history[-1]) for history in histories]
+    signals = learn(plays, films, NOW)
+    found = recall(Stage(films, signals), held, NOW)
+    assert found.asked == 500
+    assert found.found / 500 > 0.9  # a club has 25 titles; all of them fit among 200 candidates
+    assert found.popular / 500 < 0.35
+    assert recall(Stage(films), held, NOW).found / 500 < 0.35
+    # What learning measured on plays that it held out itself tells the same.
+    assert signals.recall is not None
+    assert signals.recall.found / signals.recall.asked > 0.9
+    assert signals.recall.popular / signals.recall.asked < 0.35
+
+
+def test_the_weights_say_which_evidence_tells(films: Catalog) -> None:
+    """Clubs share nothing in the catalogue, so that only co-watching tells; of one genre's viewers content does."""
+    at = {kind: i for i, kind in enumerate(EVIDENCE)}
+
+    def weights(histories: list[list[int]]) -> tuple[float, ...]:
+        plays = [Play(f"u{u}", films.ids[t], NOW - k) for u, own in enumerate(histories) for k, t in enumerate(own)]
+        return learn(plays, films, NOW).weights
+
+    clubs = weights(tasteful(films))
+    assert clubs[at["watched"]] > 3.0
+    assert abs(clubs[at["similar"]]) < 1.0
+    rng = np.random.default_rng(4)
+    titles = [np.flatnonzero(films.genre([name])) for name in ("horror", "western", "musical", "science-fiction")]
+    fans = weights([rng.choice(titles[rng.integers(4)], size=6, replace=False).tolist() for _ in range(400)])
+    assert fans[at["similar"]] > 3.0
+
+
+def test_what_is_held_out_is_in_nothing_that_the_fit_is_made_from(films: Catalog) -> None:
+    plays = [Play("a", films.ids[k], NOW + k) for k in (3, 1, 7, 7)] + [Play("a", films.ids[7], NOW)]
+    plays += [
+        Play("once", films.ids[4], NOW),
+        Play("b", films.ids[2], NOW, "de"),
+        Play("b", films.ids[5], NOW + 1, "de"),
+    ]
+    kept, held = hold_out([*plays, Play("b", "not in the catalogue", NOW + 9)], films)
+    assert sorted(held) == [Held([1, 3], 7), Held([2], 5, "de")]
+    assert ("a", films.ids[7]) not in {(play.unit, play.title) for play in kept}
+    assert ("once", films.ids[4]) in {(play.unit, play.title) for play in kept}
+
+
+def test_few_viewers_leave_the_evidence_s_worth_as_it_was(films: Catalog) -> None:
+    plays = [Play(f"u{i}", films.ids[i + j], NOW) for i in range(20) for j in (0, 1)]
+    signals = learn(plays, films, NOW)
+    assert signals.weights == count(plays, films, NOW).weights
+    assert signals.recall is None
+
+
+def test_the_mixed_row_begins_with_what_all_evidence_speaks_for_and_has_what_is_new(films: Catalog) -> None:
+    histories = tasteful(films)
+    plays = [Play(f"u{u}", films.ids[t], NOW) for u, own in enumerate(histories) for t in own]
+    stage, open_ = Stage(films, learn(plays, films, NOW)), np.ones(len(films), dtype=bool)
+    open_[::3] = False
+    sight = stage.look("us", histories[0], open_, NOW, "")
+    members = sight.members(Row("mixed"))
+    assert open_[members].all()
+    assert len(set(members.tolist())) == len(members)
+    club = {t for own in histories if set(own) & set(histories[0]) for t in own if open_[t]}
+    assert set(members[: len(club)].tolist()) == club
+    new = np.flatnonzero(sight.sources[:, SOURCES.index("new")])
+    assert 10 < len(new) <= 100
+    assert set(new.tolist()) <= set(members.tolist())
 
 
 def test_trending_forgets_and_popular_does_not(films: Catalog) -> None:
@@ -86,10 +156,13 @@ def test_a_pool_keeps_each_candidate_s_sources_and_has_room_for_what_is_new(film
 
 def test_signals_survive_the_file_and_a_changed_catalogue(films: Catalog, home: Any, tmp_path: Path) -> None:
     plays = [Play(f"u{i % 7}", films.ids[i % 40], NOW, "us") for i in range(200)]
-    signals = learn(plays, films, NOW)
+    signals = learn([*plays, *(Play(f"v{i}", films.ids[i + j], NOW) for i in range(80) for j in (0, 1))], films, NOW)
     signals.save(tmp_path / "pages" / "home.npz")
     held = Signals.load(tmp_path / "pages" / "home.npz")
-    assert (held.ids, held.regions, held.plays) == (signals.ids, signals.regions, 200)
+    assert (held.ids, held.regions, held.plays) == (signals.ids, signals.regions, 360)
+    assert held.weights == signals.weights
+    assert held.recall == signals.recall
+    assert held.recall is not None
     assert np.array_equal(held.factors, signals.factors)
     assert Stage(home.catalog(), held).heat.max() == 0.0  # none of these titles is there
     (tmp_path / "broken.npz").write_bytes(b"no")

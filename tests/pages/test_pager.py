@@ -59,9 +59,29 @@ def test_what_happens_on_a_page_is_sent_for_its_title_within_the_windows(compose
     assert {event["event"] for _, event in sent} == {"play", "watch_fraction"}
     plays = [event for _, event in sent if event["event"] == "play"]
     assert 0 < len(plays) < 40
-    viewer = pager.browsers.who(sent[0][0])
-    first = [n for n in range(40) if pager.browsers.who(n) == viewer][-1]
-    assert plays[0]["action"] in pager.request(first)["watched"]
+    viewer = pager.request(sent[0][0])["profile"]
+    assert (
+        plays[0]["action"]
+        in [asked for n in range(40) if (asked := pager.request(n))["profile"] == viewer][-1]["watched"]
+    )
+
+
+def test_who_comes_back_credits_the_page_before(home: Any, composer: Composer) -> None:
+    rows = home.folder / "pages" / "home" / "rows.yaml"
+    rows.write_text(
+        rows.read_text().replace(
+            "window: 1s}", "window: 1s}\n  returned: {event: session_start, kind: binary, window: 9s}"
+        )
+    )
+    (pager,) = pagers(home.folder, "run")
+    last: dict[str, str] = {}
+    for number in range(120):
+        profile, answer = pager.request(number)["profile"], served(composer, pager, number)
+        back = [event for _, event in pager.react(number, answer) if event["event"] == "session_start"]
+        assert [event["decision_id"] for event in back] == ([last[profile]] if profile in last else [])
+        assert all("action" not in event for event in back)
+        last[profile] = answer.page_id
+    assert len(last) < 120
 
 
 def test_every_layer_has_a_best_that_uniform_choices_fall_short_of(composer: Composer, pager: Pager) -> None:
@@ -79,7 +99,7 @@ def test_every_layer_has_a_best_that_uniform_choices_fall_short_of(composer: Com
 
 def test_the_best_pictures_are_the_best_of_all_there_are(composer: Composer, pager: Pager) -> None:
     answer = served(composer, pager, 0)
-    viewer = pager.browsers.who(0)
+    viewer = int(pager.request(0)["profile"].removeprefix("viewer-"))
     worth = pager._artwork(viewer, answer)
     luck = np.random.default_rng(0)
     catalog = pager.browsers.catalog

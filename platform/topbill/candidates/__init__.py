@@ -4,18 +4,24 @@ What is popular, trending and watched together comes from the log (`Signals`, ma
 from the catalogue.
 """
 
-from topbill.candidates.signals import HALF_LIFE, Play, Signals, learn, signals_path
-from topbill.candidates.stage import NEW_FOR, SOURCES, Row, Sight, Stage, recall
+from topbill.candidates.signals import EVIDENCE, HALF_LIFE, Play, Recall, Signals, count, signals_path
+from topbill.candidates.stage import NEW_FOR, SOURCES, Row, Sight, Stage
+from topbill.candidates.tuning import Held, hold_out, learn, recall
 
 __all__ = [
+    "EVIDENCE",
     "HALF_LIFE",
     "NEW_FOR",
     "SOURCES",
+    "Held",
     "Play",
+    "Recall",
     "Row",
     "Sight",
     "Signals",
     "Stage",
+    "count",
+    "hold_out",
     "learn",
     "recall",
     "signals_path",

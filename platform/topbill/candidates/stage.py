@@ -6,12 +6,12 @@ Titles in a pool lie in the order of their popularity: that is the order without
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from topbill.candidates.signals import Matrix, Signals, unit_length
+from topbill.candidates.signals import EVIDENCE, HUNCH, Matrix, Signals, unit_length
 from topbill.catalog import Bools, Catalog
 from topbill.chance import hash64
 from topbill.records import Floats, Indices
@@ -21,21 +21,22 @@ SOURCES = ("trending", "popular", "new", "similar", "watched")
 NAMED = 100
 """How many titles a source names."""
 DEPTH = 400
-"""How far down each source is read when all are taken together."""
-_FUSION = 60.0
+"""How many titles are alike enough to be named, and how many are likely enough to be mixed."""
 NEW_FOR = 90 * 86_400.0
 """Seconds after which a title that was added is new no more."""
 SPARE = 0.2
 """Share of a pool kept for new titles and for any title: what no signal speaks of yet must be seen to earn one."""
 PRIOR_PLAYS = 20.0
 """Plays that the catalogue's own popularity is worth."""
-_WORDS = 64
+_FEW = 10.0
+"""Plays with which a region, or the last days, would say as much as all plays do of a title's share."""
+_WORDS = 32
 
 
 @dataclass(frozen=True)
 class Row:
     """What a row is made of: one of SOURCES, `genre` (popular titles of `genres`), `titles` (an editors' list), or
-    `mixed` (all sources together)."""
+    `mixed` (what all evidence together speaks for)."""
 
     source: str
     genres: tuple[str, ...] = ()
@@ -45,59 +46,82 @@ class Row:
 class Stage:
     """The first stage compiled for one catalogue and one state of the signals. Immutable; replaced as a whole."""
 
-    def __init__(self, catalog: Catalog, signals: Signals | None = None) -> None:
+    def __init__(self, catalog: Catalog, signals: Signals | None = None, content: Matrix | None = None) -> None:
         self.catalog = catalog
-        size = len(catalog)
-        self.heat: Floats = np.zeros(size)
-        popular = PRIOR_PLAYS * catalog.popularity
-        regional = np.zeros((len(catalog.region_names), size))
-        self._factors: Matrix = np.zeros((size, 1), dtype=np.float32)
+        self.content = _content(catalog) if content is None else content
+        size, names = len(catalog), catalog.region_names
+        heat, plays, regional = np.zeros(size), np.zeros(size), np.zeros((len(names), size))
+        self.factors: Matrix = np.zeros((size, 1), dtype=np.float32)
+        self.weights = HUNCH
         if signals is not None:
             rows, there = _align(signals, catalog)
-            self.heat[rows] = signals.trending[there]
-            popular[rows] += signals.popular[there]
+            heat[rows], plays[rows] = signals.trending[there], signals.popular[there]
             for j, name in enumerate(signals.regions):
-                if name in catalog.region_names:
-                    regional[catalog.region_names.index(name), rows] = signals.regional[j, there]
-            self._factors = np.zeros((size, signals.factors.shape[1]), dtype=np.float32)
-            self._factors[rows] = signals.factors[there]
-        self.heat /= max(float(self.heat.max()), 1e-12)
-        self.popular: Indices = np.argsort(-popular, kind="stable")
+                if name in names:
+                    regional[names.index(name), rows] = signals.regional[j, there]
+            self.factors = np.zeros((size, signals.factors.shape[1]), dtype=np.float32)
+            self.factors[rows] = signals.factors[there]
+            self.weights = signals.weights
+        popular = PRIOR_PLAYS * catalog.popularity + plays + 0.05
         share = popular / popular.sum()
+        self.heat: Floats = heat / max(float(heat.max()), 1e-12)
+        self.popular: Indices = np.argsort(-popular, kind="stable")
         self._regional = [np.argsort(-(counts + 100.0 * share), kind="stable") for counts in regional]
-        self._trending: Indices = np.argsort(-self.heat, kind="stable")[: int((self.heat > 0.0).sum())]
+        self._trending: Indices = np.argsort(-heat, kind="stable")[: int((heat > 0.0).sum())]
         self._newest: Indices = np.argsort(-catalog.added, kind="stable")
         # How alike titles are says little of how likely each is played: the two together find most (benchmarks).
-        self._played: Matrix = (popular / max(float(popular.max()), 1e-12)).astype(np.float32)
+        self._played: Matrix = (popular / float(popular.max())).astype(np.float32)
         self._place = np.empty(size, dtype=np.intp)
         self._place[self.popular] = np.arange(size)
-        self._content = _content(catalog)
+        self._shared: Matrix = np.array([np.log(popular), _lift(heat, share)], dtype=np.float32)
+        self._lifts: Matrix = np.array([_lift(counts, share) for counts in regional], dtype=np.float32)
+
+    def renewed(self, signals: Signals | None) -> Stage:
+        """The same catalogue with other signals."""
+        return Stage(self.catalog, signals, self.content)
+
+    def evidence(self, region: str, now: float, rows: Indices | slice = slice(None)) -> Matrix:
+        """(4 × T) what speaks for each title whoever looks: EVIDENCE up to `new`. `popular` is the logarithm of its
+        plays; `regional` and `trending` how much greater its share of the region's, of the last days' plays is than of
+        all plays, as logarithms; `new` 1 or 0."""
+        names, age = self.catalog.region_names, now - self.catalog.added[rows]
+        new = ((age >= 0.0) & (age < NEW_FOR)).astype(np.float32)
+        lift = self._lifts[names.index(region)][rows] if region in names else np.zeros_like(new)
+        return np.stack([self._shared[0][rows], lift, self._shared[1][rows], new])
+
+    def likeness(self, watched: Sequence[int], rows: Indices | slice = slice(None)) -> Matrix:
+        """(2 × T) EVIDENCE from `similar` on: the cosine of each title's content, and of its factors, with what was
+        watched; zero for nothing."""
+        seen = list(watched)
+        alike = [v[rows] @ unit_length(v[seen].sum(axis=0, keepdims=True))[0] for v in (self.content, self.factors)]
+        return np.array(alike)
+
+    def merit(self, evidence: Matrix, likeness: Matrix) -> Matrix:
+        """(T,) how much all evidence together speaks for each title: the logarithm of its odds to be played."""
+        return np.asarray(np.array(self.weights, dtype=np.float32) @ np.concatenate([evidence, likeness]))
 
     def look(self, region: str, watched: Sequence[int], open_: Bools, now: float, seed: str) -> Sight:
         """What one viewer's page may be made of. `watched`: rows of recent plays; `open_` (T,): what the rules let
         through; `now` in seconds; `seed` decides which titles fill the pools' spare places."""
-        catalog = self.catalog
-        named = [self._trending, self.popular, self._newest]
-        if region in catalog.region_names:
-            named[1] = self._regional[catalog.region_names.index(region)]
-        age = now - catalog.added
-        named[2] = named[2][(age[named[2]] >= 0.0) & (age[named[2]] < NEW_FOR)]
-        orders = [order[open_[order]] for order in named]
-        likeness = [np.zeros(len(catalog), dtype=np.float32)] * 2
-        if watched:
-            seen = list(watched)
-            likeness = [vectors @ vectors[seen].mean(axis=0) for vectors in (self._content, self._factors)]
-        for scores in likeness:
-            may = open_.copy()
-            may[list(watched)] = False
-            orders.append(_best(scores, self._played, may, DEPTH))
-        return Sight(self, dict(zip(SOURCES, orders, strict=True)), likeness, open_, seed)
+        evidence, likeness = self.evidence(region, now), self.likeness(watched)
+        new = evidence[EVIDENCE.index("new")] > 0.0
+        local = self.popular
+        if region in self.catalog.region_names:
+            local = self._regional[self.catalog.region_names.index(region)]
+        orders = [order[open_[order]] for order in (self._trending, local, self._newest[new[self._newest]])]
+        may = open_.copy()
+        may[list(watched)] = False
+        for alike in likeness:
+            rows = np.flatnonzero(may & (alike > 1e-6))
+            orders.append(_best(rows, alike[rows] * self._played[rows], DEPTH))
+        merit = self.merit(evidence, likeness)
+        return Sight(self, dict(zip(SOURCES, orders, strict=True)), likeness, merit, open_, seed)
 
     def plain(self, open_: Bools, seed: str) -> Sight:
         """The candidates without any signal: every source names the popular titles."""
         popular = self.popular[open_[self.popular]]
-        blank = np.zeros(len(self.catalog), dtype=np.float32)
-        return Sight(self, dict.fromkeys(SOURCES, popular), [blank, blank], open_, seed)
+        blank = np.zeros((2, len(self.catalog)), dtype=np.float32)
+        return Sight(self, dict.fromkeys(SOURCES, popular), blank, self._shared[0], open_, seed)
 
     def in_order(self, rows: Indices) -> Indices:
         """The rows by falling popularity."""
@@ -105,12 +129,19 @@ class Stage:
 
 
 class Sight:
-    """The candidates of one page: each source's titles in its own order, and how alike all are to what was watched."""
+    """The candidates of one page: each source's titles in its own order, how alike all are to what was watched, and how
+    much all evidence together speaks for each."""
 
     def __init__(
-        self, stage: Stage, orders: dict[str, Indices], likeness: list[Matrix], open_: Bools, seed: str
+        self,
+        stage: Stage,
+        orders: dict[str, Indices],
+        likeness: Matrix,
+        merit: Matrix,
+        open_: Bools,
+        seed: str,
     ) -> None:
-        self._stage, self._orders, self._open, self._seed = stage, orders, open_, seed
+        self._stage, self._orders, self._merit, self._open, self._seed = stage, orders, merit, open_, seed
         self.similar, self.together = likeness
         self.sources: Bools = np.zeros((len(open_), len(SOURCES)), dtype=bool)
         for j, source in enumerate(SOURCES):
@@ -130,14 +161,11 @@ class Sight:
         return self._orders[row.source]
 
     def _mixed(self) -> Indices:
-        """The first titles of all sources together, by reciprocal rank fusion (Cormack, Clarke and Büttcher 2009): what
-        several sources name comes first."""
-        merit = np.zeros(len(self._open))
-        for order in self._orders.values():
-            head = order[:DEPTH]
-            merit[head] += 1.0 / (_FUSION + np.arange(len(head)))
-        rows = merit.nonzero()[0]
-        return rows[np.argsort(-merit[rows], kind="stable")]
+        """The titles that all evidence together speaks for most, and after them the new ones, of which it can't yet."""
+        rows = np.flatnonzero(self._open)
+        likely = _best(rows, self._merit[rows], DEPTH)
+        new = self._orders["new"][:NAMED]
+        return np.concatenate([likely, new[~np.isin(new, likely)]])
 
     def pool(self, row: str, made_of: Row, taken: Bools, most: int) -> Indices:
         """At most `most` titles for a row, none of them `taken` (T,), by falling popularity. Where there is a choice, a
@@ -158,18 +186,6 @@ class Sight:
         return self._stage.in_order(np.concatenate([head, fresh, chance]))
 
 
-def recall(stage: Stage, held_out: Iterable[tuple[Sequence[int], int]], now: float, most: int = 200) -> tuple[int, int]:
-    """(found, asked): of held-out plays (rows watched before, row played next), how many are among the `most` first
-    candidates of all sources together."""
-    found = asked = 0
-    everything = np.ones(len(stage.catalog), dtype=bool)
-    for watched, played in held_out:
-        sight = stage.look("", watched, everything, now, "")
-        found += played in set(sight.members(Row("mixed"))[:most].tolist())
-        asked += 1
-    return found, asked
-
-
 def _align(signals: Signals, catalog: Catalog) -> tuple[Indices, Indices]:
     """Rows of the catalogue, and of the signals, that speak of the same title."""
     pairs = [(catalog.index[title], j) for j, title in enumerate(signals.ids) if title in catalog.index]
@@ -177,10 +193,13 @@ def _align(signals: Signals, catalog: Catalog) -> tuple[Indices, Indices]:
     return both[:, 0], both[:, 1]
 
 
-def _best(alike: Matrix, played: Matrix, may: Bools, most: int) -> Indices:
-    """Rows that are alike (positive), by how alike and how played they are, best first, at most `most`."""
-    rows = np.flatnonzero(may & (alike > 1e-6))
-    scores = alike[rows] * played[rows]
+def _lift(plays: Floats, share: Floats) -> Floats:
+    """(T,) the logarithm of how much greater each title's share of these plays is than its `share` of all."""
+    return np.asarray(np.log((plays + _FEW * share) / (plays.sum() + _FEW) / share))
+
+
+def _best(rows: Indices, scores: Matrix, most: int) -> Indices:
+    """At most `most` of the rows, those with the highest scores, best first."""
     if len(rows) > most:
         first = np.argpartition(-scores, most)[:most]
         rows, scores = rows[first], scores[first]
@@ -188,7 +207,8 @@ def _best(alike: Matrix, played: Matrix, may: Bools, most: int) -> Indices:
 
 
 def _content(catalog: Catalog) -> Matrix:
-    """(T × c) unit vectors of what a title is: its genres, its decade, and the words of its name."""
+    """(T × c) unit vectors of how a title differs from the titles that are played: its genres, its decade, and the
+    words of its name, less their mean by popularity."""
     decades = (catalog.years[:, None] // 10 == np.unique(catalog.years // 10)[None, :]).astype(np.float32)
     words = np.zeros((len(catalog), _WORDS), dtype=np.float32)
     for row, name in enumerate(catalog.names):
@@ -196,4 +216,6 @@ def _content(catalog: Catalog) -> Matrix:
             if len(word) > 3:
                 words[row, zlib.crc32(word.encode()) % _WORDS] += 1.0
     rarity = np.log(len(catalog) / np.maximum(catalog.genres.sum(axis=0), 1)).astype(np.float32)
-    return unit_length(np.concatenate([catalog.genres * rarity, 0.5 * decades, 0.5 * unit_length(words)], axis=1))
+    found = unit_length(np.concatenate([catalog.genres * rarity, 0.5 * decades, 0.5 * unit_length(words)], axis=1))
+    weight = (catalog.popularity + 1e-6).astype(np.float32)
+    return unit_length(found - (weight / weight.sum()) @ found)

@@ -54,7 +54,7 @@ class Composer:
 
     def renew(self, signals: Signals | None) -> None:
         """Take over new signals; a page under way keeps what it began with."""
-        self.stage = Stage(self.catalog, signals)
+        self.stage = self.stage.renewed(signals)
 
     def encoded(self, layer: str, live: Live) -> Any:
         """The catalogue encoded for a layer's experiment, anew when its file has changed."""

@@ -1,15 +1,18 @@
-"""Viewers who browse whole pages: they scroll down, look along the rows, and play what suits them; all of it is known.
+"""Viewers who browse whole pages: they scroll down, look along the rows whose headings interest them, and play what
+suits them; all of it is known.
 
 The click model, a cascade over the page. A viewer reaches row r and looks at position k with probability
-scroll^r · glance^k, and plays the title there, if nothing above was played, with probability
+scroll^r · interest(viewer, row) · glance^k, and plays the title there, if nothing above was played, with probability
     ceiling · σ(b + 2.5·match(viewer, title) + quality(title) + appeal(viewer, picture)).
-A play is completed (70% watched) with probability σ(h + 2·match). Taste is told to the service, quality and appeal are
-not. So the expected completed plays of any page have a closed form, and each layer has a best of its own.
+A play is completed (70% watched) with probability σ(h + 2·match). What interests a viewer in a row is its genres, the
+kind of row, which some like and others don't, and a habit of the viewer's own. Taste is told to the service, interest,
+quality and appeal are not. So the expected completed plays of any page have a closed form, and each layer has a best
+of its own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +20,7 @@ import numpy as np
 from scipy.optimize import brentq
 from scipy.special import expit
 
+from topbill.candidates import Row
 from topbill.catalog import Catalog
 from topbill.chance import hash64
 from topbill.pages import PageAnswer
@@ -35,16 +39,23 @@ class Ways:
     viewers: int = 600
     scroll: float = 0.8
     glance: float = 0.88
-    ceiling: float = 0.5
+    ceiling: float = 0.7
     base_rate: float = 0.08
     start: float = 1_790_000_000.0
     pages_a_day: float = 200.0
 
 
 class Browsers:
-    """Simulated viewers of one catalogue. Everything follows from the catalogue, the ways and the seed."""
+    """Simulated viewers of one catalogue and of rows that are `made_of` this; a row that isn't there interests all
+    alike. Everything follows from the catalogue, the rows, the ways and the seed."""
 
-    def __init__(self, catalog: Catalog, seed: int = 0, ways: Ways | None = None) -> None:
+    def __init__(
+        self,
+        catalog: Catalog,
+        seed: int = 0,
+        ways: Ways | None = None,
+        made_of: Mapping[str, Row] | None = None,
+    ) -> None:
         self.catalog, self.seed, self.ways = catalog, seed, ways or Ways()
         rng = np.random.default_rng(hash64(str(seed), "browsers"))
         self.taste: Floats = rng.dirichlet(np.full(len(GENRES), 0.35), self.ways.viewers).round(3)
@@ -63,7 +74,23 @@ class Browsers:
         self._mean_faces: Floats = np.array(
             [sum(float(p.features.get("faces", 0)) - 1.0 for p in own) / max(len(own), 1) for own in catalog.pictures]
         )
+        self._interest = {row: self._interested(row, own) for row, own in (made_of or {}).items()}
         self._base = self._solved()
+
+    def _interested(self, row: str, made_of: Row) -> Floats:
+        """(viewers,) the probability that each looks along this row on reaching it: what the row is worth to all, to
+        those with a taste for its genres, or for its kind of row, and a habit."""
+        rng = np.random.default_rng(hash64(str(self.seed), "row", row))
+        viewers = self.ways.viewers
+        liked = self.taste[:, [g in made_of.genres for g in GENRES]].sum(axis=1)
+        kind = self.taste @ rng.normal(0.0, 1.0, len(GENRES))
+        themed = 3.0 * (liked - 0.3) if made_of.genres else kind
+        return np.asarray(expit(0.3 + rng.normal(0.0, 0.6) + themed + rng.normal(0.0, 0.5, viewers)))
+
+    def interest(self, viewer: int, row: str) -> float:
+        """The probability that the viewer looks along a row on reaching it."""
+        found = self._interest.get(row)
+        return 0.5 if found is None else float(found[viewer])
 
     def _solved(self) -> float:
         """The b with which worlds of all seeds have the same base rate."""
@@ -114,12 +141,13 @@ class Browsers:
         titles = [tile.title for row in page.rows for tile in row.titles]
         logit, done = self.wish(viewer, [self.catalog.index[title] for title in titles])
         appeal = [self.appeal(viewer, tile.picture) for row in page.rows for tile in row.titles]
-        return self.looks(page) * expit(logit + np.array(appeal)), done, titles
+        return self.looks(viewer, page) * expit(logit + np.array(appeal)), done, titles
 
-    def looks(self, page: PageAnswer) -> Floats:
+    def looks(self, viewer: int, page: PageAnswer) -> Floats:
         """(cells,) in reading order: the most that a title there can be played if nothing above was."""
         ways = self.ways
-        looks = [ways.scroll**r * ways.glance**k for r, row in enumerate(page.rows) for k in range(len(row.titles))]
+        reach = [ways.scroll**r * self.interest(viewer, row.row) for r, row in enumerate(page.rows)]
+        looks = [reach[r] * ways.glance**k for r, row in enumerate(page.rows) for k in range(len(row.titles))]
         return ways.ceiling * np.array(looks)
 
     def expected(self, viewer: int, page: PageAnswer) -> float:

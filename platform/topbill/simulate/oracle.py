@@ -2,8 +2,8 @@
 candidates as every other policy's choice.
 
 Pictures are the best there is: a higher appeal always raises what a page is worth. Titles are sorted by the chance of
-a completed play, rows by what their best titles are worth; where titles differ in how well they hold, an exhaustive
-search finds orders that are better by a trifle (the tests say how much).
+a completed play, rows by what their best titles are worth to who looks along them; where titles differ in how well they
+hold, an exhaustive search finds orders that are better by a trifle (the tests say how much).
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ class Knowing:
         return np.asarray(expit(logit + self._browsers.middling(self.viewer)[list(rows)]) * done)
 
     def _rows(self, ids: Sequence[str]) -> Floats:
-        """What the best titles of each row are worth, looked at as far as viewers look."""
+        """What the best titles of each row are worth, looked at as far as this viewer looks."""
         composer, file = self.composer, self.composer.file
         lets = composer.house.before(file.region, 99, self.now, ())
         sight = composer.stage.look(file.region, (), np.logical_and.reduce(list(lets.values())), self.now, "")
@@ -93,7 +93,7 @@ class Knowing:
         worth = np.zeros(len(ids))
         for j, row in enumerate(ids):
             best = np.sort(self._of(sight.members(file.made_of[row])[: file.candidates].tolist()))[::-1][: file.titles]
-            worth[j] = best @ looks[: len(best)]
+            worth[j] = self._browsers.interest(self.viewer, row) * (best @ looks[: len(best)])
         return worth
 
 

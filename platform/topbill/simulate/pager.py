@@ -24,6 +24,7 @@ from topbill.pages import Composer, PageAnswer, PageRequest
 from topbill.policies.uniform import Uniform, UniformParams
 from topbill.records import Floats
 from topbill.simulate.browse import Browsers, along
+from topbill.simulate.coming import Coming
 from topbill.simulate.oracle import Choice, Given, Knowing, deciding
 from topbill.simulate.tally import Tally, Worth, reward
 from topbill.simulate.world import Response
@@ -31,6 +32,8 @@ from topbill.simulate.world import Response
 RECENT = 200.0
 JUDGED = 2
 """Every so manieth page is judged: that takes five more pages, and the demo shares the machine with the service."""
+BACK = "session_start"
+"""The event that says of a page that its viewer has come back."""
 _PARTS = (0.35, 0.8)
 """When a play and the share watched arrive, in parts of their metric's window."""
 
@@ -40,11 +43,14 @@ class Pager:
 
     def __init__(self, composer: Composer, name: str, seed: int = 0) -> None:
         self._composer, self._name = composer, name
-        self.browsers = Browsers(composer.catalog, seed)
+        self.browsers = Browsers(composer.catalog, seed, made_of=composer.file.made_of)
         self._lives = {layer: composer.engine.find(key) for layer, key in composer.file.layers.items()}
         self.tally = Tally([live.experiment for live in self._lives.values()], RECENT)
+        self._returned = any(m.event == BACK for live in self._lives.values() for m in live.experiment.metrics)
         self._declared = {f.name for live in self._lives.values() for f in live.experiment.context}
+        self._coming = Coming(self.browsers)
         self._watched: dict[int, list[str]] = {}
+        self._last: dict[int, str] = {}
 
     @property
     def key(self) -> str:
@@ -53,7 +59,7 @@ class Pager:
 
     def request(self, number: int) -> dict[str, Any]:
         """What the service is asked for visit `number`."""
-        viewer = self.browsers.who(number)
+        viewer = self._coming.who(number)
         return {
             "page": self.key,
             "page_id": f"{self._name}-{number}",
@@ -64,9 +70,13 @@ class Pager:
         }
 
     def react(self, number: int, answer: PageAnswer) -> list[tuple[float, dict[str, Any]]]:
-        """What the viewer does with a page: (seconds until it arrives, reward event). Counts the page, too."""
-        viewer = self.browsers.who(number)
+        """What the viewer does with a page: (seconds until it arrives, reward event). Who was there before has come
+        back, and that page before gets the credit. Counts the page, too."""
+        viewer = self._coming.who(number)
         title, share = self.browsers.react(viewer, answer)
+        self._coming.left(number, share)
+        before = self._last.get(viewer) if self._returned else None
+        self._last[viewer] = answer.page_id
         responses: list[tuple[str, float]] = []
         if title is not None:
             self._watched.setdefault(viewer, []).append(title)
@@ -74,13 +84,11 @@ class Pager:
         if number % JUDGED == 0:
             self._judge(viewer, number, answer, responses)
         window = min(m.window for live in self._lives.values() for m in live.experiment.metrics if m.event == "play")
-        return [
-            (
-                part * window,
-                {"decision_id": answer.page_id, "event": name, "value": value, "event_id": name} | {"action": title},
-            )
+        events = [
+            (part * window, _event(answer.page_id, name, value) | {"action": title})
             for part, (name, value) in zip(_PARTS, responses, strict=False)
         ]
+        return events if before is None else [(0.0, _event(before, BACK, 1.0)), *events]
 
     def _judge(self, viewer: int, number: int, answer: PageAnswer, responses: Sequence[tuple[str, float]]) -> None:
         worths = self._worths(viewer, number, answer)
@@ -154,12 +162,16 @@ class Pager:
         catalog = self.browsers.catalog
         rows = [catalog.index[tile.title] for row in page.rows for tile in row.titles]
         logit, done = self.browsers.wish(viewer, rows)
-        looks = self.browsers.looks(page)
+        looks = self.browsers.looks(viewer, page)
         chances = [
             looks[i] * expit(logit[i] + np.array([self.browsers.appeal(viewer, p.id) for p in catalog.pictures[row]]))
             for i, row in enumerate(rows)
         ]
         return chances, done
+
+
+def _event(page_id: str, name: str, value: float) -> dict[str, Any]:
+    return {"decision_id": page_id, "event": name, "value": value, "event_id": name}
 
 
 def pagers(experiments: Path, name: str, seed: int = 0) -> list[Pager]:

@@ -16,6 +16,7 @@ from topbill.pages import Composer, PageAnswer, PageRequest
 from topbill.pages.credit import spots, spread
 from topbill.records import Example, RewardEvent
 from topbill.simulate.browse import Browsers
+from topbill.simulate.coming import Coming
 from topbill.simulate.oracle import Choice, Knowing, deciding
 
 _DAY = 86_400.0
@@ -79,6 +80,7 @@ class _Run:
         self.composer, self.browsers, self.course = composer, browsers, course
         self.lives = {layer: composer.engine.find(key) for layer, key in composer.file.layers.items()}
         self.declared = {feature.name for live in self.lives.values() for feature in live.experiment.context}
+        self.coming = Coming(browsers)
         self.plays: list[Play] = []
         self.watched: dict[int, list[str]] = {}
         self.batch: dict[tuple[str, str], list[Example]] = {}
@@ -91,11 +93,12 @@ class _Run:
             catalog = course.catalogues[number]
             composer = Composer(composer.file, composer.engine, catalog, learn(self.plays, catalog, now))
             self.composer = composer
-        viewer = self.browsers.who(number)
+        viewer = self.coming.who(number)
         first, before = viewer not in self.watched, tuple(self.watched.get(viewer, ())[-10:])
         request, page_id = self._request(viewer, before), f"page-{self.browsers.seed}-{number}"
         made = composer.compose(request, composer.viewer(request, page_id), page_id, now)
         title, share = self.browsers.react(viewer, made.answer)
+        self.coming.left(number, share)
         arms = self._arms(viewer, request, page_id, now) if course.judged(number, first) else {}
         self.watched.setdefault(viewer, [])
         if title is not None:
