@@ -161,7 +161,7 @@ def main() -> None:
         f"recall@{MOST} of {found.asked:,} held-out plays (± {196 * (0.25 / found.asked) ** 0.5:.1f} points at most):"
     )
     worth = ", ".join(f"{kind} {weight:.2f}" for kind, weight in zip(EVIDENCE, stage.weights, strict=True))
-    print(told(f"the {MOST} most popular", found._replace(found=found.popular)))
+    print(told(f"the {MOST} most popular", replace(found, found=found.popular)))
     print(told(f"the first {MOST} candidates", found) + f"   ({worth})")
     print(f"  {f'the most that any {MOST} titles could reach':44} {np.mean(possible):.1%}")
     if signals.recall is not None:

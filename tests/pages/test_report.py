@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from io import StringIO
 from pathlib import Path
@@ -13,7 +14,7 @@ from rich.console import Console
 from starlette.testclient import TestClient
 
 from topbill import lake
-from topbill.candidates import Signals, signals_path
+from topbill.candidates import Play, Signals, learn, signals_path
 from topbill.errors import BadRequest, NotFound
 from topbill.keeper import signals
 from topbill.keeper.main import Keeper
@@ -99,6 +100,29 @@ def test_the_keeper_leaves_what_was_played_where_the_service_finds_it(served: tu
     assert held.plays == found.plays == plays
     assert held.regional[held.regions.index("de")].sum() == plays
     assert held.trending.sum() == pytest.approx(plays, rel=0.01)
+    assert held.recall is None  # nobody has played twice
+
+
+def test_the_report_says_what_the_candidates_find_of_held_out_plays(
+    served: tuple[Path, Path, int], home: Any, tmp_path: Path
+) -> None:
+    data = shutil.copytree(served[1], tmp_path / "data")
+
+    def shown() -> str:
+        out = StringIO()
+        report.render(report.load("home", data), Console(file=out, width=200))
+        return out.getvalue()
+
+    signals_path(data, "home").unlink(missing_ok=True)
+    assert "too few viewers with two plays" in shown()
+    catalog = home.catalog()
+    plays = [Play(f"u{i}", catalog.ids[(i + j) % 60], time.time(), "us") for i in range(200) for j in (0, 1)]
+    learned = learn(plays, catalog, time.time())
+    learned.save(signals_path(data, "home"))
+    assert report.load("home", data).recall == learned.recall
+    assert "the first 200 hold 100.0% of 100 plays that were held out" in shown()
+    signals_path(data, "home").write_bytes(b"damaged")
+    assert report.load("home", data).recall is None
 
 
 def test_pages_can_be_evaluated_as_slates(served: tuple[Path, Path, int]) -> None:

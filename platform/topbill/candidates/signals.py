@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import zlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -40,7 +40,8 @@ class Play(NamedTuple):
     region: str = ""
 
 
-class Recall(NamedTuple):
+@dataclass(frozen=True)
+class Recall:
     """Of `asked` held-out plays, how many were `found` among the first `most` candidates, and how many among the
     `most` most popular titles."""
 
@@ -82,7 +83,7 @@ class Signals:
                 factors=self.factors,
                 numbers=np.array([self.at, float(self.plays)]),
                 weights=np.array(self.weights),
-                recall=np.array(self.recall or (), dtype=np.int64),
+                recall=np.array(astuple(self.recall) if self.recall else (), dtype=np.int64),
             )
         os.replace(fresh, path)
 

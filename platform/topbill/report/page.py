@@ -7,7 +7,7 @@ another."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,8 @@ import numpy as np
 from rich.console import Console, Group
 from rich.table import Table
 
-from topbill.errors import BadRequest, LogError, NotFound
+from topbill.candidates import Recall, Signals, signals_path
+from topbill.errors import BadData, BadRequest, LogError, NotFound
 from topbill.lake import FACE, Connection, Error, connect, quoted
 from topbill.records import Floats
 from topbill.stats.intervals import normal
@@ -56,7 +57,8 @@ class Arm:
 
 @dataclass(frozen=True)
 class PageReport:
-    """What was served and what came of it. Pages whose longest window is not over count in `pages` only."""
+    """What was served and what came of it. Pages whose longest window is not over count in `pages` only. `recall`: what
+    the candidates find of held-out plays, as the keeper last measured it; None while there are too few."""
 
     page: str
     pages: int
@@ -66,6 +68,7 @@ class PageReport:
     fallbacks: dict[str, int]
     weights: dict[str, float]
     arms: tuple[Arm, ...]
+    recall: Recall | None = None
 
 
 def load(page: str, data: Path, *, weights: Mapping[str, float] | None = None) -> PageReport:
@@ -77,11 +80,19 @@ def load(page: str, data: Path, *, weights: Mapping[str, float] | None = None) -
     face = data / FACE
     connection = connect(face)
     try:
-        return _report(connection, page, weights)
+        return replace(_report(connection, page, weights), recall=_recall(data, page))
     except Error as error:
         raise LogError(f"{face}: {error}; try again: the files may have been compacted meanwhile") from error
     finally:
         connection.close()
+
+
+def _recall(data: Path, page: str) -> Recall | None:
+    path = signals_path(data, page)
+    try:
+        return Signals.load(path).recall if path.exists() else None
+    except BadData:
+        return None  # the keeper writes the file anew, and says what is wrong with it
 
 
 def _report(connection: Connection, page: str, weights: Mapping[str, float] | None) -> PageReport:
@@ -277,4 +288,13 @@ def render(report: PageReport, out: Console) -> None:
         front = arm.reason or (f"beaten by {', '.join(arm.beaten_by)}" if arm.beaten_by else "on the front")
         cells = [f"{m.mean:.4f} ± {m.high - m.mean:.4f}" for m in (arm.metrics.get(name) for name in names) if m]
         table.add_row(arm.layer, arm.variant, f"{arm.pages:,}", *(cells or ["–"] * len(names)), told, front)
-    out.print(Group(head, table))
+    out.print(Group(head, _told(report.recall), table))
+
+
+def _told(recall: Recall | None) -> str:
+    if recall is None:
+        return "Candidates: too few viewers with two plays, or none yet learned from, to tell what they find."
+    return (
+        f"Candidates: the first {recall.most} hold {recall.found / recall.asked:.1%} of {recall.asked:,} plays that "
+        f"were held out, the {recall.most} most popular titles {recall.popular / recall.asked:.1%}."
+    )
