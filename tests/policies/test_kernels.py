@@ -127,6 +127,7 @@ def test_joint_samples_have_the_covariance_they_are_drawn_from(seed, K, q, singu
     remaining = rng.choice(K, rng.integers(1, K + 1), replace=False)
     wins = np.bincount(draws[remaining].argmax(axis=0), minlength=len(remaining))
     close(kernels.shares(draws, remaining), (wins + 1.0 / len(remaining)) / (draws.shape[1] + 1.0))
+    assert kernels.shares(draws, remaining[:1]).tolist() == [1.0]
 
 
 PROGRAM = """

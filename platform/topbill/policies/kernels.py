@@ -306,10 +306,10 @@ def shares(draws: Floats, remaining: Indices) -> Floats:
             better = row[s] > best[s]
             best[s] = row[s] if better else best[s]
             who[s] = j if better else who[s]
-    out = np.full(size, 1.0 / ((1.0 + n) * size))
+    out = np.full(size, 1.0 / size)
     for s in range(n):
-        out[int(who[s])] += 1.0 / (1.0 + n)
-    return out
+        out[int(who[s])] += 1.0
+    return out / (1.0 + n)  # counted first: the only one that remains then has 1, and not a trifle more
 
 
 @compiled(_1(_1, _1))
