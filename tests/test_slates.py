@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from topbill.chance import draw
 from topbill.errors import PolicyError
-from topbill.slates import LARGEST_MATRIX, propensities, rank
+from topbill.slates import LARGEST_MATRIX, distribution, propensities, rank
 
 
 class Weights:
@@ -73,6 +74,35 @@ def test_nothing_eligible_gives_an_empty_slate():
     assert (slate.rows, slate.propensities, slate.propensity) == ((), (), 1.0)
 
 
+class All:
+    """Rules that allow whatever remains."""
+
+    masks = ()
+
+    def __init__(self, size) -> None:
+        self.size = size
+
+    def rows(self, position, placed):  # noqa: ARG002
+        return np.setdiff1d(np.arange(self.size), placed)
+
+
+@given(
+    st.lists(st.one_of(st.just(0.0), st.floats(0.001, 1.0)), min_size=1, max_size=90),
+    st.sampled_from([0.0, 0.001, 0.3]),
+    st.lists(st.floats(0.0, 1.0, exclude_max=True), min_size=3, max_size=3),
+)
+def test_under_rules_few_and_many_actions_are_drawn_as_distribution_and_draw_say(weights, floor, uniforms):
+    """Few are drawn in plain Python, many by NumPy: the same rows, and the same propensities to the last bit."""
+    weights = [w + 1e-9 for w in weights]  # what remains is never without any weight
+    slate = rank(Weights(weights), np.arange(len(weights)), 3, floor, uniforms, All(len(weights)))
+    rest = np.arange(len(weights))
+    for k, (row, p) in enumerate(zip(slate.rows, slate.propensities, strict=True)):
+        whole = distribution(Weights(weights), rest, floor)
+        j = draw(whole, uniforms[k])
+        assert (row, p) == (int(rest[j]), float(whole[j]))
+        rest = np.delete(rest, j)
+
+
 def test_large_matrices_are_not_carried():
     many = LARGEST_MATRIX // 2 + 1
     assert rank(Weights(np.ones(many)), np.arange(many), 2, 0.0, (0.5, 0.5)).probabilities is None
@@ -91,6 +121,8 @@ def test_vectors_that_are_no_simplex_are_refused(bad):
         rank(Bad(), np.arange(2), 1, 0.0, (0.5,))
     with pytest.raises(PolicyError):
         rank(Bad(), np.arange(2), 2, 0.1, (0.5, 0.5))
+    with pytest.raises(PolicyError):
+        rank(Bad(), np.arange(2), 2, 0.1, (0.5, 0.5), All(2))
 
 
 @pytest.mark.parametrize("rows", [(3,), (0, 0)])

@@ -12,6 +12,8 @@ import numpy as np
 from topbill.records import Floats
 
 _SCALE = 2.0**-53
+FEW = 64
+"""Up to so many actions plain Python draws faster than NumPy."""
 
 
 def hash64(*parts: str) -> int:
@@ -60,10 +62,15 @@ def draw(p: Floats, u: float) -> int:
     Inverts the cumulative distribution; an action with probability 0 is never drawn. For few actions
     plain Python is several times faster than NumPy; both add in the same order, so both draw the same.
     """
-    if p.size > 64:
-        sums = np.cumsum(p)
-        index = int(np.searchsorted(sums, u * sums[-1], side="right"))
-    else:
-        cumulative = list(accumulate(p.tolist()))
-        index = bisect_right(cumulative, u * cumulative[-1])
+    if p.size <= FEW:
+        return invert(p.tolist(), u)
+    sums = np.cumsum(p)
+    index = int(np.searchsorted(sums, u * sums[-1], side="right"))
     return index if index < p.size else int(np.flatnonzero(p)[-1])
+
+
+def invert(p: list[float], u: float) -> int:
+    """`draw` for a list."""
+    cumulative = list(accumulate(p))
+    index = bisect_right(cumulative, u * cumulative[-1])
+    return index if index < len(p) else max(i for i, q in enumerate(p) if q)

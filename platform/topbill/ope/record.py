@@ -5,18 +5,18 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
 from topbill import lake
 from topbill.errors import NotFound
-from topbill.records import NULL, Decision, Placement, RewardEvent
+from topbill.records import NULL, Decision, Mask, Placement, RewardEvent
 from topbill.spec import from_raw
 
 _LOG = """
 SELECT d.seq, epoch_us(d."at"), d.decision_id, d.revision, d.variant, d.unit, d.context, d.actions, d.eligible,
-    d.slate, d.propensities, d.propensity, d.probabilities, d.policy, d.policy_version, d.reason, r.events
+    d.slate, d.propensities, d.propensity, d.probabilities, d.policy, d.policy_version, d.reason, d.masks, r.events
 FROM decisions d LEFT JOIN (
     SELECT decision_id, list({'event_id': event_id, 'event': event, 'value': value, 'position': position,
         'at': epoch_us("at")} ORDER BY seq) AS events
@@ -88,6 +88,7 @@ def _logged(
     policy: str,
     policy_version: int,
     reason: str,
+    masks: list[dict[str, Any]] | None,
     events: list[dict[str, object]] | None,
 ) -> Logged:
     decision = Decision(
@@ -106,6 +107,7 @@ def _logged(
         policy_version=policy_version,
         reason=reason,  # type: ignore[arg-type]
         at=at,
+        masks=tuple(Mask(**{**mask, "rows": tuple(mask["rows"])}) for mask in masks or ()),
     )
     found = [
         msgspec.convert({**event, "decision_id": decision_id, "occurred_at": event["at"]}, RewardEvent)

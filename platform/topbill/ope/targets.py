@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
@@ -14,7 +14,7 @@ from topbill.engine import Live, offered
 from topbill.errors import BadData, BadRequest, NotFound
 from topbill.keeper.learner import examples
 from topbill.records import Decision, Floats, Indices, RewardEvent, Snapshot
-from topbill.slates import distribution
+from topbill.slates import choices, distribution
 from topbill.spec import Experiment, load
 
 Chooser: TypeAlias = Callable[[Mapping[str, Any], Sequence[str]], Any]
@@ -52,8 +52,8 @@ class ByFunction:
     def probabilities(self, decision: Decision) -> list[Floats]:
         context = msgspec.json.decode(decision.context)
 
-        def over(remaining: Indices) -> Floats:
-            offer = [decision.eligible[i] for i in remaining]
+        def over(may: Indices) -> Floats:
+            offer = [decision.eligible[i] for i in may]
             p = np.asarray(self._choose(context, offer), dtype=np.float64)
             if p.shape != (len(offer),):
                 raise BadData("policy", f"got {p.shape} probabilities; expected {len(offer)}, one for each action")
@@ -97,22 +97,28 @@ class ByVariant:
             raise BadData("policy", f"got unknown action {unknown[0]!r}; expected one of {', '.join(actions.ids[:8])}")
         rows = np.array([row_of[action] for action in decision.eligible], dtype=np.intp)
         scored = live.policies[self._variant.name].score(x, actions, hash64(decision.decision_id))
-        return _down(decision, lambda remaining: distribution(scored, rows[remaining], self._variant.floor))
+        return _down(decision, lambda may: distribution(scored, rows[may], self._variant.floor))
 
     def learn(self, decision: Decision, events: Sequence[RewardEvent]) -> None:
         self._live.policies[self._variant.name].update(list(examples(self._live, decision, events)))
 
 
 def _down(decision: Decision, over: Callable[[Indices], Floats]) -> list[Floats]:
-    """Position by position: ask for what remains, then take the logged item away."""
-    remaining = np.arange(len(decision.eligible))
+    """Position by position: ask for what could be drawn there below the logged items, under the decision's rules."""
     found = []
-    for placement in decision.slate:
+    for may in remaining(decision):
         full = np.zeros(len(decision.eligible))
-        full[remaining] = over(remaining)
+        full[may] = over(may)
         found.append(full)
-        remaining = remaining[remaining != decision.eligible.index(placement.action)]
     return found
+
+
+def remaining(decision: Decision) -> Iterator[Indices]:
+    """For each position of the logged slate, which of the eligible could be drawn there below the logged items."""
+    size, above = len(decision.eligible), list[int]()
+    for k, placement in enumerate(decision.slate):
+        yield choices(decision.masks, size, k, above)
+        above.append(decision.eligible.index(placement.action))
 
 
 def uniform() -> Target:

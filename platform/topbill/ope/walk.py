@@ -16,7 +16,7 @@ from topbill.errors import BadData, BadRequest, PolicyError
 from topbill.keeper.learner import item_rewards
 from topbill.ope.record import Logged, Record
 from topbill.ope.reward_model import Link, RewardModel
-from topbill.ope.targets import Target
+from topbill.ope.targets import Target, remaining
 from topbill.records import Actions, Decision, Floats
 
 _BATCHES, _SMALLEST, _LARGEST = 50, 100, 5_000
@@ -166,12 +166,13 @@ class Walk:
         believed = [target.probabilities(decision) for target in self.targets]
         slate, self.ranking = len(self.units), self.ranking or len(decision.slate) > 1
         variant = float(sorted(self._used).index(decision.variant or ""))
+        could = [len(may) for may in remaining(decision)]
         for k, placement in enumerate(decision.slate):
             p, j, q = placement.propensity, chosen[k], modelled[k]
             if not 0 < p <= 1:
                 raise BadData("propensities", f"position {k}: got {p}; expected a probability in (0, 1]")
             logged_p = np.array(decision.probabilities[k]) if decision.probabilities else None
-            support = len(decision.eligible) - k if logged_p is None else int(np.count_nonzero(logged_p))
+            support = could[k] if logged_p is None else int(np.count_nonzero(logged_p))
             self._keep(r=rewards[k], p=p, q=q[j], position=k, slate=slate, support=support)
             self._keep(variant=variant, batch=self._batch)
             for i, positions in enumerate(believed):

@@ -5,7 +5,7 @@ The same values go into the log as JSON, so that what a policy saw can be had ag
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise, repeat
 from typing import Any
 
@@ -55,7 +55,9 @@ class TitleFeatures:
         self.matrix: Floats = np.array([encoder.encode(features) for features in static]).reshape(-1, encoder.size)
         self.static = {name: [_plain(f[name]) for f in static] for name in _STATIC if name in self.declared}
         self.numbers = [self.declared[name] for name in _NUMBERS if name in self.declared]
-        self.scale, self.middle, self.ends = _scales(self.numbers)
+        self.names = [feature.name for feature in self.numbers]
+        self.places = [self.column[name] for name in self.names]
+        self.scaled = _scaling(self.numbers)
         keys = self.declared["sources"].keys if "sources" in self.declared else ()
         self.sources = [(j, self.column[f"sources:{name}"]) for j, name in enumerate(SOURCES) if name in keys]
         self.says_sources = [
@@ -86,11 +88,9 @@ class TitlesOnPage:
         rows = pool.tolist()
         told: dict[str, Iterable[Any]] = {name: [column[i] for i in rows] for name, column in t.static.items()}
         if t.numbers:
-            values = np.round(self._values[:, pool], _DIGITS) + 0.0
-            scaled = np.clip((values - t.middle) * t.scale, -t.ends, t.ends)
-            for feature, column, said in zip(t.numbers, scaled, values.tolist(), strict=True):
-                X[:, t.column[feature.name]] = column
-                told[feature.name] = said
+            values = self._values[:, pool].round(_DIGITS) + 0.0
+            X[:, t.places] = t.scaled(values).T
+            told |= zip(t.names, values.tolist(), strict=True)
         if "new" in t.declared:
             age = self._now - t.catalog.added[pool]
             new = (age >= 0.0) & (age < NEW_FOR)
@@ -148,9 +148,11 @@ def _plain(value: Any) -> Any:
     return msgspec.Raw(_encode(value)) if isinstance(value, dict) else value
 
 
-def _scales(numbers: Sequence[Feature]) -> tuple[Floats, Floats, Floats]:
-    """(n × 1) each: scale, middle and bound with which the encoder scales these numbers; those without ends stay."""
+def _scaling(numbers: Sequence[Feature]) -> Callable[[Floats], Floats]:
+    """How the encoder scales these numbers (n × titles): those with both ends from -1 to 1, the others not."""
     ends = [None if f.low is None or f.high is None else (f.low, f.high) for f in numbers]
+    if not any(ends):
+        return lambda values: values
     found = [(1.0, 0.0, np.inf) if e is None else (2.0 / (e[1] - e[0]), (e[1] + e[0]) / 2.0, 1.0) for e in ends]
-    scale, middle, bound = np.array(found, dtype=np.float64).reshape(-1, 3, 1).transpose(1, 0, 2)
-    return scale, middle, bound
+    scale, middle, bound = np.array(found).reshape(-1, 3, 1).transpose(1, 0, 2)
+    return lambda values: np.clip((values - middle) * scale, -bound, bound)
