@@ -149,6 +149,17 @@ def test_too_few_titles_serve_fewer_and_say_which_rule_took_them(home: Any) -> N
     assert any(row.removed.get("block", 0) > 0 for row in short)
 
 
+def test_a_cap_that_leaves_too_few_says_how_many_it_took(home: Any) -> None:
+    """A row on top, of seven comedies, at most four of which may stand there."""
+    page = home_page_without_fun().replace("count: 4}", "count: 4, pinned: {fun: 0}}")
+    listed = "{source: titles, titles: [t00, t08, t12, t20, t24, t28, t32]}"
+    rules = "rules:\n  - {rule: at_most, count: 4, of: genre, value: comedy, per: row}\n"
+    home.write(rules=rules, page=page.replace("{source: mixed}", listed))
+    row = home.compose(home.composer()).answer.rows[0]
+    assert (row.row, len(row.titles), row.missing) == ("fun", 4, 2)
+    assert row.removed["at most 4 comedy a row"] == 3
+
+
 def home_page_without_fun() -> str:
     return """
 page: home

@@ -191,7 +191,7 @@ class Attempt:
             for k, (i, (title, p)) in enumerate(zip(chosen, tiles, strict=True))
         )
         missing = file.titles - len(shown)
-        removed = self._removed(row) if missing else {}
+        removed = self._removed(row, decisions) if missing else {}
         return RowAnswer(row, payload, placed.propensity, shown, missing, removed), decisions
 
     def _pool(self, row: str) -> Indices:
@@ -267,12 +267,15 @@ class Attempt:
                 found[i] = (p.action, c.pictures[p.action], p.propensity)
         return [found.get(i, (None, NULL, 1.0)) for i in chosen]
 
-    def _removed(self, row: str) -> dict[str, int]:
-        """How many of the titles that the row could be made of each rule took away."""
+    def _removed(self, row: str, decisions: Sequence[Decision]) -> dict[str, int]:
+        """How many of the titles that the row could be made of each rule took away; caps, of its candidates."""
         everything = self.c.stage.plain(np.ones(len(self.c.catalog), dtype=bool), self.id)
         could = everything.members(self.file.made_of[row])
         counts = {rule: int(np.count_nonzero(~lets[could])) for rule, lets in self.before.items()}
         counts["shown above"] = int(np.count_nonzero(self.taken[self.members[row]]))
+        for mask in (mask for d in decisions if d.layer == "titles" for mask in d.masks):
+            if not mask.only and mask.stop > mask.start and mask.rule != "pin":
+                counts[mask.rule] = counts.get(mask.rule, 0) + len(mask.rows)
         return {rule: count for rule, count in counts.items() if count}
 
 
