@@ -309,7 +309,9 @@ def shares(draws: Floats, remaining: Indices) -> Floats:
     out = np.full(size, 1.0 / size)
     for s in range(n):
         out[int(who[s])] += 1.0
-    return out / (1.0 + n)  # counted first: the only one that remains then has 1, and not a trifle more
+    for j in range(size):
+        out[j] /= 1.0 + n  # counted first: the only one that remains then has 1, and not a trifle more
+    return out
 
 
 @compiled(_1(_1, _1))
