@@ -52,12 +52,18 @@ def test_the_prior_of_a_whole_context_does_not_depend_on_how_many_features_it_ha
             assert basis @ cov @ basis == pytest.approx(design.signal)
 
 
-def test_mixed_widths_are_those_of_the_blended_variance_and_no_expert_is_silenced_at_once():
+def noisy_auto() -> tuple[Auto, Actions, np.random.Generator]:
+    """`auto` after 60 rewards that no context explains."""
     auto = Auto(AutoParams(), context_size=2, action_size=0)
     actions = Actions(["a", "b", "c"], np.zeros((3, 0)))
     rng = np.random.default_rng(1)
     for _ in range(60):
         auto.update([Example(rng.normal(size=2), actions, int(rng.integers(3)), 1 / 3, float(rng.random() < 0.3))])
+    return auto, actions, rng
+
+
+def test_mixed_widths_are_those_of_the_blended_variance():
+    auto, actions, _ = noisy_auto()
     x = np.array([0.5, -1.0])
     linear, _ = auto._bases(x, 0)
     rows = auto._at(actions).rows
@@ -65,5 +71,14 @@ def test_mixed_widths_are_those_of_the_blended_variance_and_no_expert_is_silence
     bases = [linear] * 3 + [auto._waves(linear)]
     blended = sum(w * (cov @ b @ b) for w, cov, b in zip(auto.weights, covs, bases, strict=True))
     np.testing.assert_allclose(auto.score(x, actions, 0).sd ** 2, blended)
-    assert auto.weights.min() > 0.0
     assert len(DESIGNS) == len(auto.weights)
+
+
+def test_who_expects_nothing_is_trusted_where_there_is_nothing_and_who_was_silenced_is_heard_again():
+    auto, actions, rng = noisy_auto()
+    assert auto.designs[0].name == "tight"
+    assert auto.weights[0] > 0.5
+    for _ in range(400):
+        x, index = rng.normal(size=2), int(rng.integers(3))
+        auto.update([Example(x, actions, index, 1 / 3, float(x[index % 2] > 0.0))])
+    assert auto.weights[0] < 0.1

@@ -50,10 +50,13 @@ FREQUENCIES = 40
 BANDWIDTH = 0.7
 """Their scale: standardised contexts this far apart, per √d, look different."""
 MEMORY = 0.998
-"""What is left per example of the log scores that weigh the experts: the last few hundred count."""
+"""What is left per example of the log scores that weigh the experts: the last few hundred count. Where rewards are
+rare, or nearly sure, an example tells less, and more of them count: (1 − MEMORY)·4p(1 − p) is lost."""
 TEMPER = 0.5
 """The power of a log score. Below 1, since experts are judged only on the actions that were chosen: the one that
 expects nothing predicts well where it explores nothing, and must not silence those who could know better."""
+SURE = 1e-12
+"""No log score is of less probability."""
 LEAST_WEIGHT = 0.01
 """Experts below it are left out of decisions."""
 PRODUCT_LIMIT = 320
@@ -183,7 +186,6 @@ class Auto:
     def update(self, examples: Sequence[Example]) -> None:
         for example in examples:
             self._learn(example)
-        self._weigh()
 
     def _learn(self, example: Example) -> None:
         linear, shared = self._bases(example.x, example.position)
@@ -196,10 +198,16 @@ class Auto:
         if row is None:
             row = self.index[name] = self.straight.own.add()
             self.curved.own.add()
-        self.log_scores *= MEMORY
-        cut = len(self.straight)
-        self.log_scores[:cut] += self.straight.learn(row, linear, product, example.reward)
-        self.log_scores[cut:] += self.curved.learn(row, self._waves(linear), product, example.reward)
+        p = np.concatenate(
+            [
+                self.straight.learn(row, linear, product, example.reward),
+                self.curved.learn(row, self._waves(linear), product, example.reward),
+            ]
+        )
+        self.log_scores *= 1.0 - (1.0 - MEMORY) * min(1.0, 4.0 * float(self.weights @ (p * (1.0 - p))))
+        self.log_scores += example.reward * np.log(np.maximum(p, SURE))
+        self.log_scores += (1.0 - example.reward) * np.log(np.maximum(1.0 - p, SURE))
+        self._weigh()
 
     def dump(self) -> bytes:
         arrays = {"log_scores": self.log_scores} | self.straight.arrays("straight_") | self.curved.arrays("curved_")

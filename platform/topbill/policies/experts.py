@@ -93,7 +93,7 @@ class Experts:
         )  # fmt: skip
 
     def learn(self, row: int, basis: Floats, product: Floats, reward: float) -> Floats:
-        """Fold in a reward in [0, 1] of the action at `row`. (E,) log scores of what was predicted for it before; with
+        """Fold in a reward in [0, 1] of the action at `row`. (E,) what was predicted for it before: probabilities; with
         the linear link, squared errors in units of the predictive variance."""
         own, shared = self.own, self.shared
         told = np.empty(len(self._keep))

@@ -24,7 +24,7 @@ _rows = numba.types.Array(numba.intp, 1, "A", readonly=True)
 _number, _flag, _row, _none = numba.float64, numba.boolean, numba.intp, numba.void
 
 _FLOOR = 1e-12
-"""The least variance and the least probability that a step divides by or takes the logarithm of."""
+"""The least variance that a step divides by."""
 
 
 def compiled(signature: Any) -> Callable[[F], F]:
@@ -141,8 +141,8 @@ def learn(
     """Fold a reward in [0, 1] of the action at `row` into E experts, in place.
 
     An action's own weights (rows × E × p) are over `basis` (p), the shared ones (E × m) over `product` (m); either may
-    be empty. `told` (E,) gets the log score of what each expert predicted before (logistic link), or its squared error
-    in units of the predictive variance (linear link).
+    be empty. `told` (E,) gets the probability that each expert gave before (logistic link), or its squared error in
+    units of the predictive variance (linear link).
     """
     g, common = np.empty(basis.size), np.empty(product.size)
     for e in range(keep.size):
@@ -154,8 +154,7 @@ def learn(
         grown, shared_grown = 1.0 + fade, 1.0 + shared_fade
         if logistic:
             slope, curvature = newton(mean, own_variance * grown + shared_variance * shared_grown, reward)
-            p = sigmoid(mean / math.sqrt(1.0 + math.pi * (v + u) / 8.0))
-            told[e] = reward * math.log(max(p, _FLOOR)) + (1.0 - reward) * math.log(max(1.0 - p, _FLOOR))
+            told[e] = sigmoid(mean)
         else:
             total = 1.0 + own_variance * grown + shared_variance * shared_grown
             slope, curvature = (reward - mean) / total, 1.0 / total
