@@ -176,11 +176,10 @@ class Auto:
     def score(self, x: Floats, actions: Actions, seed: int) -> _Scored:  # noqa: ARG002
         out = Prediction.empty(self._at(actions))
         linear, shared = self._bases(x, 0)
-        straight, curved = np.split(self.weights, [len(self.straight)])
-        if straight.any():
-            self.straight.predict(straight, linear, shared, out)
-        if curved.any():
-            self.curved.predict(curved, self._waves(linear), shared, out)
+        cut = len(self.straight)
+        self.straight.predict(self.weights[:cut], linear, shared, out)
+        if self.weights[cut:].any():
+            self.curved.predict(self.weights[cut:], self._waves(linear), shared, out)
         return _Scored(out, self.params.alpha)
 
     def update(self, examples: Sequence[Example]) -> None:

@@ -185,18 +185,6 @@ def together(cov: Floats, context: Floats, weight: float, room: Floats, common: 
                 common[a, b] += context[i] * room[a, i * q + b]
 
 
-@compiled(_none(_3, _1, _2))
-def mix(covs: Floats, weights: Floats, mixed: Floats) -> None:
-    """Σ w·C over experts into `mixed` (p × p): one form to evaluate instead of E."""
-    mixed[:] = 0.0
-    into = mixed.ravel()
-    for e in range(weights.size):
-        if weights[e] > 0.0:
-            cov = covs[e].ravel()
-            for i in range(into.size):
-                into[i] += weights[e] * cov[i]
-
-
 @compiled(_none(_3, _4, _2, _3, _1, _rows, _1, _1, _2, _1, _1, _2))
 def predict(
     own_mean: Floats,
@@ -225,15 +213,23 @@ def predict(
                 for a in range(q):
                     coefficients[a] += weights[e] * context[i] * shared_mean[e, i * q + a]
             together(shared_cov[e], context, weights[e], room, common)
+    flat, into = own_cov.reshape((own_cov.shape[0], E, mixed.size)), mixed.ravel()
     for k in range(rows.size):
-        mean[k] += dot(Z[k], coefficients)
+        row = rows[k]
+        for a in range(q):
+            mean[k] += Z[k, a] * coefficients[a]
         for e in range(E):
-            mean[k] += weights[e] * dot(own_mean[rows[k], e], basis)
+            mean[k] += weights[e] * dot(own_mean[row, e], basis)
         if E == 1:
-            own[k] += weights[0] * gain(own_cov[rows[k], 0], basis, g)
-        else:
-            mix(own_cov[rows[k]], weights, mixed)
-            own[k] += gain(mixed, basis, g)
+            own[k] += weights[0] * gain(own_cov[row, 0], basis, g)
+            continue
+        # One blended form to evaluate instead of E.
+        into[:] = 0.0
+        for e in range(E):
+            if weights[e] > 0.0:
+                for i in range(into.size):
+                    into[i] += weights[e] * flat[row, e, i]
+        own[k] += gain(mixed, basis, g)
 
 
 @compiled(_1(_1, _2, _2))
@@ -336,8 +332,9 @@ def wins(mean: Floats, sd: Floats) -> Floats:
         t, weight = lo + finest * math.sinh(u), math.cosh(u)
         for k in range(K):
             z = (t - mean[k]) / sd[k]
-            below[k] = 0.5 * math.erfc(-z * math.sqrt(0.5))
-            density[k] = math.exp(-0.5 * z * z)
+            # From 8.3 standard deviations on, rounding leaves 1 and nothing.
+            below[k] = 0.5 * math.erfc(-z * math.sqrt(0.5)) if z < 8.3 else 1.0
+            density[k] = math.exp(-0.5 * z * z) if z < 8.3 else 0.0
             weight *= below[k]
         for k in range(K):
             p[k] += weight * density[k] / (below[k] * sd[k])
