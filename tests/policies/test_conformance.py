@@ -12,6 +12,7 @@ import pytest
 from scipy import stats
 
 from topbill.errors import PolicyError
+from topbill.features import LARGEST
 from topbill.policies import KINDS
 from topbill.policies.linear import LinearParams
 from topbill.records import Actions, Example, Policy
@@ -118,6 +119,33 @@ def test_actions_come_and_go(kind, given):
     assert abs(probabilities(policy, fewer).sum() - 1.0) < 1e-9
     policy.update(examples(10, fewer, seed=3))
     assert abs(probabilities(policy, ACTIONS).sum() - 1.0) < 1e-9
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in ("uniform", "fixed")])
+def test_a_newcomer_starts_from_what_its_features_have_earned(kind):
+    rng = np.random.default_rng(4)
+    policy = fresh(kind, {})
+    for t in range(600):
+        catalogue = Actions([f"old {t // 50} {k}" for k in range(4)], rng.normal(size=(4, DA)))
+        index = int(rng.integers(4))
+        click = rng.random() < 1 / (1 + np.exp(1.5 - 2.0 * catalogue.features[index, 0]))
+        policy.update([Example(rng.normal(size=D), catalogue, index, 0.25, float(click))])
+    new = Actions(["dull", "fine"], np.array([[-1.5, 0.0], [1.5, 0.0]]))
+    dull, fine = probabilities(policy, new)
+    assert fine > 2.0 * dull
+
+
+@every
+def test_contexts_as_large_as_they_may_be_leave_a_state_that_loads(kind, given):
+    rng = np.random.default_rng(6)
+    policy = fresh(kind, given)
+    for t in range(300):
+        x = rng.choice([-LARGEST, -1.0, 0.0, 1.0, LARGEST], size=D)
+        policy.update([Example(x, ACTIONS, t % 5, 0.2, float(rng.random() < 0.1), at=1e9 + t)])
+    restored = fresh(kind, given)
+    restored.load(policy.dump())
+    for x in (X, LARGEST * np.ones(D)):
+        assert abs(probabilities(restored, x=x).sum() - 1.0) < 1e-9
 
 
 @every
