@@ -16,7 +16,7 @@ ONE_PLACE = {
     "duckdb": "lake",
     "deltalake": "lake",
     "psycopg": "log",
-    "numba": "policies/kernels.py",
+    "numba": "policies/compiled.py",
     "vowpal_wabbit_next": "policies/vw.py",
     "statsmodels": "ab",
     "fastapi": "service/app.py",

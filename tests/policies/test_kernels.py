@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import topbill
-from topbill.policies import kernels
+from topbill.policies import kernels, sampling
 
 SIZES = st.integers(0, 40)
 SEEDS = st.integers(0, 2**32 - 1)
@@ -119,24 +119,24 @@ def test_joint_samples_have_the_covariance_they_are_drawn_from(seed, K, q, singu
         common[:, 0] = common[0] = 0.0
     Z, own, mean, rank = rng.normal(size=(K, q)), rng.random(K), rng.normal(size=K), rng.permutation(K)
     normals = rng.normal(size=(q + K, 7))
-    L = kernels.root(common)
+    L = sampling.root(common)
     close(L @ L.T, common)
-    draws = kernels.sample(mean, own, common, Z, normals, rank, 0.3)
+    draws = sampling.sample(mean, own, common, Z, normals, rank, 0.3)
     half = 0.3 * (Z @ L @ normals[:q] + np.sqrt(own)[:, None] * normals[q + rank])
     close(draws, mean[:, None] + np.concatenate([half, -half], axis=1))
     remaining = rng.choice(K, rng.integers(1, K + 1), replace=False)
     wins = np.bincount(draws[remaining].argmax(axis=0), minlength=len(remaining))
-    close(kernels.shares(draws, remaining), (wins + 1.0 / len(remaining)) / (draws.shape[1] + 1.0))
-    assert kernels.shares(draws, remaining[:1]).tolist() == [1.0]
+    close(sampling.shares(draws, remaining), (wins + 1.0 / len(remaining)) / (draws.shape[1] + 1.0))
+    assert sampling.shares(draws, remaining[:1]).tolist() == [1.0]
 
 
 PROGRAM = """
 import numpy as np
-from topbill.policies import kernels
+from topbill.policies import sampling
 rng = np.random.default_rng(0)
 draws = rng.normal(size=(40, 128))
-print(kernels.wins(rng.normal(size=9), np.exp(rng.normal(size=9))).tobytes().hex())
-print(kernels.shares(draws, np.arange(40)).tobytes().hex())
+print(sampling.wins(rng.normal(size=9), np.exp(rng.normal(size=9))).tobytes().hex())
+print(sampling.shares(draws, np.arange(40)).tobytes().hex())
 """
 
 
@@ -164,7 +164,7 @@ def test_processes_that_compile_at_once_and_one_that_cannot_write_give_the_same_
     ended = [(process.communicate(timeout=300), process.returncode) for process in started]
     assert [code for _, code in ended] == [0, 0, 0], ended
     assert len({out for (out, _), _ in ended}) == 1
-    assert list((fresh / "topbill" / "policies" / "__pycache__").glob("kernels.*.nbc"))
+    assert list((fresh / "topbill" / "policies" / "__pycache__").glob("sampling.*.nbc"))
     assert not list(sealed.rglob("*.nbc"))
     again = run(fresh)
     assert again.communicate(timeout=300)[0] == ended[0][0][0]

@@ -10,11 +10,11 @@ import pytest
 from scipy import integrate, stats
 
 from topbill.errors import PolicyError
-from topbill.policies import kernels
 from topbill.policies.epsilon_greedy import EpsilonGreedy
 from topbill.policies.kernels import newton, sigmoid
 from topbill.policies.linear import Linear, LinearParams
 from topbill.policies.linucb import LinUCB
+from topbill.policies.sampling import wins as win_probabilities
 from topbill.policies.thompson import Thompson
 from topbill.records import Actions, Example
 
@@ -186,7 +186,7 @@ def test_thompson_probabilities_agree_with_adaptive_integration(spread):
             else np.nan
             for k in range(K)
         ]
-        p = kernels.wins(mean, sd)
+        p = win_probabilities(mean, sd)
         assert p.sum() == pytest.approx(1.0, abs=1e-12)
         if K < 12:
             np.testing.assert_allclose(p, expected, atol=1e-6)

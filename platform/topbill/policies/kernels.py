@@ -1,49 +1,23 @@
-"""What a policy computes per decision and per example, compiled: the only module that imports Numba.
+"""What the Bayesian models compute per decision and per example, compiled.
 
-Covariances are read where they lie, row by row, and stay symmetric to the last bit. Each function has one signature and
-is compiled, or read from the cache on disk, when this module is imported: so no request ever waits for a compiler, and
-processes that compile at the same time write the same files. Floating point is strict (no fastmath): a machine gives
-the same bits in every process.
+Covariances are read where they lie, row by row, and stay symmetric to the last bit.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any, TypeVar, cast
 
-import numba
 import numpy as np
 
-from topbill.records import Floats, Indices
-
-F = TypeVar("F", bound=Callable[..., Any])
-_1, _2 = numba.float64[::1], numba.float64[:, ::1]
-_3, _4 = numba.float64[:, :, ::1], numba.float64[:, :, :, ::1]
-_rows = numba.types.Array(numba.intp, 1, "A", readonly=True)
-_number, _flag, _row, _none = numba.float64, numba.boolean, numba.intp, numba.void
+from topbill.policies.compiled import Cube, Cubes, Matrix, Vector, compiled
+from topbill.records import Indices
 
 _FLOOR = 1e-12
 """The least variance that a step divides by."""
 
 
-def compiled(signature: Any) -> Callable[[F], F]:
-    """Compile for one signature; without a folder that can hold the cache, in memory only."""
-
-    def decorate(function: F) -> F:
-        for cache in (True, False):
-            try:
-                return cast(F, numba.njit(signature, cache=cache, error_model="numpy")(function))
-            except (RuntimeError, OSError):  # no writable folder, or no space left in it
-                if not cache:
-                    raise
-        return function
-
-    return decorate
-
-
-@compiled(_number(_1, _1))
-def dot(a: Floats, b: Floats) -> float:
+@compiled
+def dot(a: Vector, b: Vector) -> float:
     """Σ a·b of two vectors (p,), over four sums that the processor adds side by side."""
     p = a.size
     s0 = s1 = s2 = s3 = 0.0
@@ -57,8 +31,8 @@ def dot(a: Floats, b: Floats) -> float:
     return (s0 + s1) + (s2 + s3)
 
 
-@compiled(_number(_2, _1, _1))
-def gain(cov: Floats, phi: Floats, g: Floats) -> float:
+@compiled
+def gain(cov: Matrix, phi: Vector, g: Vector) -> float:
     """C·φ into `g` (p,), and φᵀ·C·φ."""
     g[:] = 0.0
     for i in range(phi.size):
@@ -67,8 +41,8 @@ def gain(cov: Floats, phi: Floats, g: Floats) -> float:
     return dot(g, phi)
 
 
-@compiled(_none(_1, _2, _1, _number, _number))
-def absorb(mean: Floats, cov: Floats, g: Floats, slope: float, curvature: float) -> None:
+@compiled
+def absorb(mean: Vector, cov: Matrix, g: Vector, slope: float, curvature: float) -> None:
     """mean += slope·g and C −= curvature·g gᵀ (Sherman and Morrison 1950), in place; `g` is scaled on the way.
 
     Both factors carry the root of the curvature, so that entries (i, j) and (j, i) get the very same number.
@@ -83,13 +57,13 @@ def absorb(mean: Floats, cov: Floats, g: Floats, slope: float, curvature: float)
             cov[i, j] -= scaled * g[j]
 
 
-@compiled(_number(_number))
+@compiled
 def sigmoid(eta: float) -> float:
     """The logistic function, safe for any finite eta."""
     return 1.0 / (1.0 + math.exp(-eta)) if eta >= 0.0 else 1.0 - 1.0 / (1.0 + math.exp(eta))
 
 
-@compiled("UniTuple(float64, 2)(float64, float64, float64)")
+@compiled
 def newton(mean: float, variance: float, reward: float) -> tuple[float, float]:
     """Slope and curvature of the Laplace step of a logistic likelihood along one direction.
 
@@ -107,8 +81,8 @@ def newton(mean: float, variance: float, reward: float) -> tuple[float, float]:
     return reward - p, h / (1.0 + h * variance)
 
 
-@compiled(_number(_number, _number, _1, _1))
-def faded(keep: float, variance: float, phi: Floats, prior: Floats) -> float:
+@compiled
+def faded(keep: float, variance: float, phi: Vector, prior: Vector) -> float:
     """By what share the variance along φ grows before an update.
 
     Directional forgetting (Kulhavý 1987): evidence fades only where new evidence comes in, and only as far as the
@@ -122,21 +96,21 @@ def faded(keep: float, variance: float, phi: Floats, prior: Floats) -> float:
     return (1.0 / keep - 1.0) * max(0.0, 1.0 - variance / most)
 
 
-@compiled(_none(_3, _4, _2, _2, _3, _2, _1, _row, _1, _1, _number, _flag, _1))
+@compiled
 def learn(
-    own_mean: Floats,
-    own_cov: Floats,
-    own_prior: Floats,
-    shared_mean: Floats,
-    shared_cov: Floats,
-    shared_prior: Floats,
-    keep: Floats,
+    own_mean: Cube,
+    own_cov: Cubes,
+    own_prior: Matrix,
+    shared_mean: Matrix,
+    shared_cov: Cube,
+    shared_prior: Matrix,
+    keep: Vector,
     row: int,
-    basis: Floats,
-    product: Floats,
+    basis: Vector,
+    product: Vector,
     reward: float,
     logistic: bool,
-    told: Floats,
+    told: Vector,
 ) -> None:
     """Fold a reward in [0, 1] of the action at `row` into E experts, in place.
 
@@ -169,36 +143,36 @@ def learn(
         )
 
 
-@compiled(_none(_2, _1, _number, _2, _2))
-def together(cov: Floats, context: Floats, weight: float, room: Floats, common: Floats) -> None:
+@compiled
+def together(cov: Matrix, context: Vector, weight: float, room: Matrix, common: Matrix) -> None:
     """Add weight·(c ⊗ I)ᵀ·C·(c ⊗ I) of shared weights to `common` (q × q), for a context c (r); `room` is (q × r·q)."""
     r, q = context.size, common.shape[0]
     room[:] = 0.0
     for i in range(r):
-        c = weight * context[i]
+        scaled = weight * context[i]
         for a in range(q):
             for j in range(r * q):
-                room[a, j] += c * cov[i * q + a, j]
+                room[a, j] += scaled * cov[i * q + a, j]
     for a in range(q):
         for i in range(r):
             for b in range(q):
                 common[a, b] += context[i] * room[a, i * q + b]
 
 
-@compiled(_none(_3, _4, _2, _3, _1, _rows, _1, _1, _2, _1, _1, _2))
+@compiled
 def predict(
-    own_mean: Floats,
-    own_cov: Floats,
-    shared_mean: Floats,
-    shared_cov: Floats,
-    weights: Floats,
+    own_mean: Cube,
+    own_cov: Cubes,
+    shared_mean: Matrix,
+    shared_cov: Cube,
+    weights: Vector,
     rows: Indices,
-    basis: Floats,
-    context: Floats,
-    Z: Floats,
-    mean: Floats,
-    own: Floats,
-    common: Floats,
+    basis: Vector,
+    context: Vector,
+    Z: Matrix,
+    mean: Vector,
+    own: Vector,
+    common: Matrix,
 ) -> None:
     """Add what E experts with `weights` (E) expect of K actions to `mean` (K), `own` (K) and `common` (q × q).
 
@@ -232,8 +206,8 @@ def predict(
         own[k] += gain(mixed, basis, g)
 
 
-@compiled(_1(_1, _2, _2))
-def variances(own: Floats, common: Floats, Z: Floats) -> Floats:
+@compiled
+def variances(own: Vector, common: Matrix, Z: Matrix) -> Vector:
     """(K,) own + zᵀ·common·z of each action."""
     out = np.empty(own.size)
     for k in range(own.size):
@@ -243,103 +217,3 @@ def variances(own: Floats, common: Floats, Z: Floats) -> Floats:
                 total += Z[k, a] * Z[k, b] * common[a, b]
         out[k] = max(total, 1e-300)
     return out
-
-
-@compiled(_2(_2))
-def root(common: Floats) -> Floats:
-    """The lower L with L·Lᵀ = common (q × q, positive semi-definite); directions without variance get a zero column."""
-    q = common.shape[0]
-    L = np.zeros((q, q))
-    for j in range(q):
-        left = common[j, j] - dot(L[j], L[j])
-        if left > 1e-14 * common[j, j]:
-            L[j, j] = math.sqrt(left)
-            for i in range(j + 1, q):
-                L[i, j] = (common[i, j] - dot(L[i], L[j])) / L[j, j]
-    return L
-
-
-@compiled(_2(_1, _1, _2, _2, _2, _rows, _number))
-def sample(
-    mean: Floats, own: Floats, common: Floats, Z: Floats, normals: Floats, rank: Indices, scale: float
-) -> Floats:
-    """(K × 2n) draws from N(mean, scale²·(diag(own) + Z·common·Zᵀ)), antithetic in pairs.
-
-    `normals` (q + K × n): the first q rows drive what actions share, row q + rank[k] what is action k's own.
-    """
-    (K, q), n = Z.shape, normals.shape[1]
-    L, out = root(common), np.empty((K, 2 * n))
-    for k in range(K):
-        draws = out[k]
-        spread = scale * math.sqrt(max(own[k], 0.0))
-        for s in range(n):
-            draws[s] = spread * normals[q + rank[k], s]
-        for b in range(q):
-            c = 0.0
-            for a in range(b, q):
-                c += Z[k, a] * L[a, b]
-            c *= scale
-            for s in range(n):
-                draws[s] += c * normals[b, s]
-        for s in range(n):
-            draws[n + s] = mean[k] - draws[s]
-            draws[s] += mean[k]
-    return out
-
-
-@compiled(_1(_2, _rows))
-def shares(draws: Floats, remaining: Indices) -> Floats:
-    """(len(remaining),) shares of wins of those rows among `draws` (K × n), lifted so that none is at zero.
-
-    The lift mixes with even chances, as if one more draw were shared by all.
-    """
-    n, size = draws.shape[1], remaining.size
-    best, who = draws[remaining[0]].copy(), np.zeros(draws.shape[1])
-    for j in range(1, size):
-        row = draws[remaining[j]]
-        for s in range(n):
-            better = row[s] > best[s]
-            best[s] = row[s] if better else best[s]
-            who[s] = j if better else who[s]
-    out = np.full(size, 1.0 / size)
-    for s in range(n):
-        out[int(who[s])] += 1.0
-    for j in range(size):
-        out[j] /= 1.0 + n  # counted first: the only one that remains then has 1, and not a trifle more
-    return out
-
-
-@compiled(_1(_1, _1))
-def wins(mean: Floats, sd: Floats) -> Floats:
-    """(K,) P(score k is the highest) for independent scores N(mean, sd²), K ≥ 1, sd > 0; sums to 1.
-
-    P_k = ∫ φ_k(t) ∏_{j≠k} Φ_j(t) dt by the trapezoid rule on one grid for all k. The highest score almost surely
-    exceeds lo = max(mean − 6·sd), and above lo no score that matters has structure finer than a twelfth of its
-    distance to lo; so t = lo + a·sinh(u) with even steps in u resolves narrow and wide scores alike, and the
-    rule converges exponentially (Trefethen and Weideman 2014). Above lo no Φ underflows.
-    """
-    K, reach, ramp, stride = mean.size, 6.0, 0.1, 0.45
-    lo, hi = (mean - reach * sd).max(), (mean + reach * sd).max()
-    finest = math.inf
-    for k in range(K):
-        if mean[k] + reach * sd[k] >= lo:
-            finest = min(finest, sd[k] / ramp)
-    top = math.asinh((hi - lo) / finest) / ramp
-    n = int(top / stride) + 2
-    p, below, density, total = np.zeros(K), np.empty(K), np.empty(K), 0.0
-    for i in range(n):
-        u = i * (ramp * top / (n - 1))
-        t, weight = lo + finest * math.sinh(u), math.cosh(u)
-        for k in range(K):
-            z = (t - mean[k]) / sd[k]
-            # From 8.3 standard deviations on, rounding leaves 1 and nothing.
-            below[k] = 0.5 * math.erfc(-z * math.sqrt(0.5)) if z < 8.3 else 1.0
-            density[k] = math.exp(-0.5 * z * z) if z < 8.3 else 0.0
-            weight *= below[k]
-        for k in range(K):
-            p[k] += weight * density[k] / (below[k] * sd[k])
-    for k in range(K):
-        total += p[k]
-    for k in range(K):
-        p[k] /= total
-    return p

@@ -25,20 +25,20 @@ class _Scored(LinearScored):
     seed: int
 
     def probabilities(self, remaining: Indices) -> Floats:
-        from topbill.policies import kernels
+        from topbill.policies import sampling
 
         if self.independent:
             sd = np.sqrt(np.maximum(self.prediction.own, 1e-300))
-            return kernels.wins(self.eta[remaining], sd[remaining] * (self.scale * self.params.exploration))
+            return sampling.wins(self.eta[remaining], sd[remaining] * (self.scale * self.params.exploration))
         if not hasattr(self, "_draws"):
             # The same samples at every position of a slate.
             told, half = self.prediction, self.params.samples // 2
             tables = _normals(half, sum(told.at.Z.shape))
             scale = self.scale * self.params.exploration
-            self._draws = kernels.sample(
+            self._draws = sampling.sample(
                 told.mean, told.own, told.common, told.at.Z, tables[self.seed % len(tables)], told.at.rank, scale
             )
-        return kernels.shares(self._draws, remaining)
+        return sampling.shares(self._draws, remaining)
 
 
 def _normals(half: int, rows: int) -> Floats:
@@ -76,6 +76,11 @@ class Thompson(LinearPolicy):
     Params: ClassVar[type[msgspec.Struct]] = ThompsonParams
 
     params: ThompsonParams
+
+    def __init__(self, params: ThompsonParams, *, context_size: int, action_size: int, seed: int = 0) -> None:
+        from topbill.policies import sampling  # noqa: F401  # compiled before the first decision, not during it
+
+        super().__init__(params, context_size=context_size, action_size=action_size, seed=seed)
 
     def score(self, x: Floats, actions: Actions, seed: int) -> _Scored:
         noise = self.model.noise

@@ -1,0 +1,111 @@
+"""Who wins, compiled: the shares of wins among joint samples of scores, and the exact ones of independent scores."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from topbill.policies.compiled import Matrix, Vector, compiled
+from topbill.policies.kernels import dot
+from topbill.records import Indices
+
+
+@compiled
+def root(common: Matrix) -> Matrix:
+    """The lower L with L·Lᵀ = common (q × q, positive semi-definite); directions without variance get a zero column."""
+    q = common.shape[0]
+    L = np.zeros((q, q))
+    for j in range(q):
+        left = common[j, j] - dot(L[j], L[j])
+        if left > 1e-14 * common[j, j]:
+            L[j, j] = math.sqrt(left)
+            for i in range(j + 1, q):
+                L[i, j] = (common[i, j] - dot(L[i], L[j])) / L[j, j]
+    return L
+
+
+@compiled
+def sample(
+    mean: Vector, own: Vector, common: Matrix, Z: Matrix, normals: Matrix, rank: Indices, scale: float
+) -> Matrix:
+    """(K × 2n) draws from N(mean, scale²·(diag(own) + Z·common·Zᵀ)), antithetic in pairs.
+
+    `normals` (q + K × n): the first q rows drive what actions share, row q + rank[k] what is action k's own.
+    """
+    (K, q), n = Z.shape, normals.shape[1]
+    L, out = root(common), np.empty((K, 2 * n))
+    for k in range(K):
+        draws = out[k]
+        spread = scale * math.sqrt(max(own[k], 0.0))
+        for s in range(n):
+            draws[s] = spread * normals[q + rank[k], s]
+        for b in range(q):
+            pull = 0.0
+            for a in range(b, q):
+                pull += Z[k, a] * L[a, b]
+            pull *= scale
+            for s in range(n):
+                draws[s] += pull * normals[b, s]
+        for s in range(n):
+            draws[n + s] = mean[k] - draws[s]
+            draws[s] += mean[k]
+    return out
+
+
+@compiled
+def shares(draws: Matrix, remaining: Indices) -> Vector:
+    """(len(remaining),) shares of wins of those rows among `draws` (K × n), lifted so that none is at zero.
+
+    The lift mixes with even chances, as if one more draw were shared by all.
+    """
+    n, size = draws.shape[1], remaining.size
+    best, who = draws[remaining[0]].copy(), np.zeros(draws.shape[1])
+    for j in range(1, size):
+        row = draws[remaining[j]]
+        for s in range(n):
+            better = row[s] > best[s]
+            best[s] = row[s] if better else best[s]
+            who[s] = j if better else who[s]
+    out = np.full(size, 1.0 / size)
+    for s in range(n):
+        out[int(who[s])] += 1.0
+    for j in range(size):
+        out[j] /= 1.0 + n  # counted first: the only one that remains then has 1, and not a trifle more
+    return out
+
+
+@compiled
+def wins(mean: Vector, sd: Vector) -> Vector:
+    """(K,) P(score k is the highest) for independent scores N(mean, sd²), K ≥ 1, sd > 0; sums to 1.
+
+    P_k = ∫ φ_k(t) ∏_{j≠k} Φ_j(t) dt by the trapezoid rule on one grid for all k. The highest score almost surely
+    exceeds lo = max(mean − 6·sd), and above lo no score that matters has structure finer than a twelfth of its
+    distance to lo; so t = lo + a·sinh(u) with even steps in u resolves narrow and wide scores alike, and the
+    rule converges exponentially (Trefethen and Weideman 2014). Above lo no Φ underflows.
+    """
+    K, reach, ramp, stride = mean.size, 6.0, 0.1, 0.45
+    lo, hi = (mean - reach * sd).max(), (mean + reach * sd).max()
+    finest = math.inf
+    for k in range(K):
+        if mean[k] + reach * sd[k] >= lo:
+            finest = min(finest, sd[k] / ramp)
+    top = math.asinh((hi - lo) / finest) / ramp
+    n = int(top / stride) + 2
+    p, below, density, total = np.zeros(K), np.empty(K), np.empty(K), 0.0
+    for i in range(n):
+        u = i * (ramp * top / (n - 1))
+        t, weight = lo + finest * math.sinh(u), math.cosh(u)
+        for k in range(K):
+            z = (t - mean[k]) / sd[k]
+            # From 8.3 standard deviations on, rounding leaves 1 and nothing.
+            below[k] = 0.5 * math.erfc(-z * math.sqrt(0.5)) if z < 8.3 else 1.0
+            density[k] = math.exp(-0.5 * z * z) if z < 8.3 else 0.0
+            weight *= below[k]
+        for k in range(K):
+            p[k] += weight * density[k] / (below[k] * sd[k])
+    for k in range(K):
+        total += p[k]
+    for k in range(K):
+        p[k] /= total
+    return p
