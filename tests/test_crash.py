@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from topbill import lake
 from topbill.log.sqlite import SqliteLog
 from topbill.supervise import commands, free_port
 
+EXAMPLES = Path(__file__).parents[1] / "experiments"
 KILLS = 10
 
 
@@ -72,17 +74,39 @@ class Load(threading.Thread):
         number = 0
         while not self.stopped.is_set():
             number += 1
-            decision_id = f"{self.label}-{number}"
             try:
-                body = {"experiment": "art", "unit": f"u{number % 40}", "decision_id": decision_id}
-                answer = self.service.call("POST", "/v1/decide", body)
-                self.decisions[decision_id] = [item["action"] for item in answer["slate"]]
-                if number % 3 == 0:
-                    event = {"decision_id": decision_id, "event": "play", "event_id": "e"}
-                    assert self.service.call("POST", "/v1/reward", event)["status"] in ("stored", "duplicate")
-                    self.events.add((decision_id, "e"))
+                self.ask(f"{self.label}-{number}", number)
             except (OSError, HTTPException, ValueError):
                 time.sleep(0.01)
+
+    def ask(self, decision_id: str, number: int) -> None:
+        """Decide, and reward every third."""
+        body = {"experiment": "art", "unit": f"u{number % 40}", "decision_id": decision_id}
+        answer = self.service.call("POST", "/v1/decide", body)
+        self.decisions[decision_id] = [item["action"] for item in answer["slate"]]
+        if number % 3 == 0:
+            self.reward(decision_id)
+
+    def reward(self, decision_id: str, **more: str) -> None:
+        event = {"decision_id": decision_id, "event": "play", "event_id": "e", **more}
+        assert self.service.call("POST", "/v1/reward", event)["status"] in ("stored", "duplicate")
+        self.events.add((decision_id, "e"))
+
+
+class Pages(Load):
+    """The same with whole pages; every third has its first title played."""
+
+    def ask(self, decision_id: str, number: int) -> None:
+        body = {"page": "home", "profile": f"u{number % 40}", "page_id": decision_id}
+        answer = self.service.call("POST", "/v1/page", body)
+        page_id = answer["page_id"]
+        self.decisions[page_id] = [tile["title"] for row in answer["rows"] for tile in row["titles"]]
+        for row in answer["rows"]:
+            self.decisions[f"{page_id}:{row['row']}"] = [tile["title"] for tile in row["titles"]]
+            self.decisions[f"{page_id}:{row['row']}:artwork"] = [tile["picture"] for tile in row["titles"]]
+        self.decisions[f"{page_id}:rows"] = [row["row"] for row in answer["rows"]]
+        if number % 3 == 0:
+            self.reward(page_id, action=answer["rows"][0]["titles"][0]["title"])
 
 
 @pytest.fixture
@@ -92,13 +116,14 @@ def service(folder: Path, tmp_path: Path) -> Iterator[Service]:
     service.stop(signal.SIGKILL)
 
 
-def test_what_was_acknowledged_is_there_once_after_ten_kills(service: Service, folder: Path, tmp_path: Path) -> None:
+def killed(service: Service, kind: type[Load], kills: int) -> list[Load]:
+    """What was asked of a service that was killed so often, and which has then had time to settle."""
     chance = random.Random(5)
     loads: list[Load] = []
-    for kill in range(KILLS):
+    for kill in range(kills):
         service.start()
         stop = threading.Event()
-        running = [Load(service, f"{kill}-{thread}", stop) for thread in range(4)]
+        running = [kind(service, f"{kill}-{thread}", stop) for thread in range(4)]
         for load in running:
             load.start()
         time.sleep(0.4 + chance.random())
@@ -110,6 +135,11 @@ def test_what_was_acknowledged_is_there_once_after_ten_kills(service: Service, f
     service.start()
     time.sleep(3.5)
     service.stop(signal.SIGTERM)
+    return loads
+
+
+def test_what_was_acknowledged_is_there_once_after_ten_kills(service: Service, folder: Path, tmp_path: Path) -> None:
+    loads = killed(service, Load, KILLS)
 
     decisions = {key: shown for load in loads for key, shown in load.decisions.items()}
     events = {key for load in loads for key in load.events}
@@ -133,3 +163,33 @@ def test_what_was_acknowledged_is_there_once_after_ten_kills(service: Service, f
     assert sorted(row["decision_id"] for row in published) == sorted(stored)
     joined = lake.sql(tmp_path / "data" / lake.FACE, "SELECT decision_id, event_id FROM rewards").to_pylist()
     assert sorted((row["decision_id"], row["event_id"]) for row in joined) == sorted(kept)
+
+
+@pytest.fixture
+def homepage(tmp_path: Path) -> Iterator[Service]:
+    """The example page, alone with its experiments."""
+    folder = tmp_path / "experiments"
+    shutil.copytree(EXAMPLES / "pages", folder / "pages")
+    shutil.copy(EXAMPLES / "catalogue.csv", folder)
+    service = Service(folder, tmp_path / "data")
+    yield service
+    service.stop(signal.SIGKILL)
+
+
+def test_every_acknowledged_page_is_there_once_and_whole_after_kills(homepage: Service, tmp_path: Path) -> None:
+    loads = killed(homepage, Pages, 4)
+    shown = {key: titles for load in loads for key, titles in load.decisions.items()}
+    plays = {key for load in loads for key in load.events}
+    assert sum(":" not in key for key in shown) > 20
+    log = SqliteLog(tmp_path / "data" / "log.sqlite")
+    held = [decision for _, decision in log.read_decisions(0, 1_000_000)]
+    stored = {d.decision_id: [p.action for p in d.slate] for d in held}
+    assert len(stored) == len(held)
+    assert {key: stored.get(key) for key in shown} == shown
+    pages = {d.decision_id for d in held if d.layer == "page"}
+    assert {d.page for d in held} == pages  # no page without its own decision, acknowledged or not
+    kept = [(event.decision_id, event.event_id) for _, event in log.read_events(0, 1_000_000)]
+    assert len(set(kept)) == len(kept)
+    assert plays <= set(kept)
+    assert all((f"{page}:rows", event) in set(kept) for page, event in plays)
+    log.close()

@@ -10,11 +10,13 @@ import msgspec
 import pytest
 from starlette.testclient import TestClient
 
-from topbill import pages, spec
+from topbill import lake, pages, spec
 from topbill.catalog import Catalog
 from topbill.engine import Engine
+from topbill.lake.tables import Origin, decision_rows, reward_rows
 from topbill.pages import Composer, PageFile, PageRequest
 from topbill.pages.attempt import Composed
+from topbill.records import Decision, RewardEvent
 from topbill.service.app import Settings, create_app
 
 NOW = 1_790_000_000.0
@@ -129,6 +131,18 @@ class Home:
         request = msgspec.convert({"page": "home", "profile": f"u{number}", **asked}, PageRequest)
         page_id = f"page-{number}"
         return composer.compose(request, composer.viewer(request, page_id), page_id, NOW)
+
+
+def lay(
+    data: Path, experiments: list[spec.Experiment], decisions: list[Decision], events: list[RewardEvent], published: int
+) -> None:
+    """Decisions and events as the lake of some experiments, published at a time (µs)."""
+    record = lake.Lake(data)
+    record.append("decisions", decision_rows(list(enumerate(decisions, 1))), len(decisions))
+    by_id = {d.decision_id: Origin.of(d) for d in decisions}
+    rows = [(seq, event, by_id[event.decision_id]) for seq, event in enumerate(events, 1)]
+    record.append("rewards", reward_rows(rows), len(rows))
+    record.face(experiments, published)
 
 
 @pytest.fixture

@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.ope.conftest import lay
 
 from topbill.ope import evaluate
 from topbill.records import Decision, RewardEvent
+
+from .conftest import lay
 
 SECOND = 1_000_000
 PAGES = 250
@@ -40,7 +41,7 @@ def laid(home: Any, data: Path, layer: str, title: str) -> list[Decision]:
         if p.action.split("/")[0] == title
     ]
     experiment = next(e for e in home.experiments() if e.key == layer)
-    lay(data, experiment, decisions, events, decisions[-1].at + 9 * SECOND)
+    lay(data, [experiment], decisions, events, decisions[-1].at + 9 * SECOND)
     return decisions
 
 
