@@ -98,9 +98,9 @@ def wins(mean: Vector, sd: Vector) -> Vector:
         t, weight = lo + finest * math.sinh(u), math.cosh(u)
         for k in range(K):
             z = (t - mean[k]) / sd[k]
-            # From 8.3 standard deviations on, rounding leaves 1 and nothing.
+            # From 8.3 standard deviations on, Φ rounds to 1.
             below[k] = 0.5 * math.erfc(-z * math.sqrt(0.5)) if z < 8.3 else 1.0
-            density[k] = math.exp(-0.5 * z * z) if z < 8.3 else 0.0
+            density[k] = math.exp(-0.5 * z * z)
             weight *= below[k]
         for k in range(K):
             p[k] += weight * density[k] / (below[k] * sd[k])
