@@ -71,7 +71,8 @@ def test_the_report_says_it_was_the_picture(served: tuple[Path, Path, int]) -> N
     assert picture.metrics["play"].mean * picture.pages == pytest.approx(plays)
     assert arms["artwork", "first"].metrics["play"].mean == 0.0
     assert arms["artwork", "first"].beaten_by == ("any",)
-    assert picture.beaten_by == ()
+    assert (picture.beaten_by, picture.standing) == ((), "on the front")
+    assert arms["artwork", "first"].standing == "beaten by any"
     assert arms["titles", "only"].against_control == {}
     out = StringIO()
     report.render(found, Console(file=out, width=200))

@@ -20,6 +20,7 @@ from topbill.candidates import Recall, Signals, signals_path
 from topbill.errors import BadData, BadRequest, LogError, NotFound
 from topbill.lake import FACE, Connection, Error, connect, quoted
 from topbill.records import Floats
+from topbill.report.pareto import dominated
 from topbill.stats.intervals import normal
 from topbill.stats.moments import Moments, ratio
 
@@ -40,8 +41,8 @@ class Measured:
 @dataclass(frozen=True)
 class Arm:
     """One variant of one layer: `metrics` of the whole pages on which it decided that layer. `beaten_by`: variants of
-    the layer that are no worse on any weighted metric and better on one, by the means; `reason` says why there is no
-    comparison."""
+    the layer that are no worse on any weighted metric and surely better on one; `behind`: those that are so by their
+    means only; `reason` says why there is no comparison."""
 
     layer: str
     experiment: str
@@ -52,7 +53,15 @@ class Arm:
     metrics: dict[str, Measured]
     against_control: dict[str, Measured]
     beaten_by: tuple[str, ...] = ()
+    behind: tuple[str, ...] = ()
     reason: str | None = None
+
+    @property
+    def standing(self) -> str:
+        """Where it stands on the Pareto front of the weighted metrics, in words."""
+        if self.reason or self.beaten_by:
+            return self.reason or f"beaten by {', '.join(self.beaten_by)}"
+        return "behind, not surely" if self.behind else "on the front"
 
 
 @dataclass(frozen=True)
@@ -156,6 +165,8 @@ def _layer(
         for name, by_metric in sums.items()
         if len(found[name])
     }
+    goals = {metric: weight for metric, weight in weights.items() if weight}
+    ahead = dominated({name: by_metric for name, by_metric in sums.items() if enough[name]}, goals)
     arms = []
     for row in declared:
         name = row["variant"]
@@ -170,26 +181,12 @@ def _layer(
                 units=int(np.unique(units[found[name]]).size),
                 metrics=means.get(name, {}),
                 against_control={m: _difference(sums[name][m], sums[control][m]) for m in values} if compared else {},
-                beaten_by=_beaten(name, means, [m for m, weight in weights.items() if weight], enough),
+                beaten_by=tuple(other for other, sure in ahead.get(name, {}).items() if sure),
+                behind=tuple(other for other, sure in ahead.get(name, {}).items() if not sure),
                 reason=None if enough[name] else "too_few_units",
             )
         )
     return arms
-
-
-def _beaten(
-    name: str, means: Mapping[str, Mapping[str, Measured]], goals: Sequence[str], enough: Mapping[str, bool]
-) -> tuple[str, ...]:
-    """The variants that dominate this one on the Pareto front of the weighted metrics' means."""
-    if not enough[name]:
-        return ()
-    mine = [means[name][goal].mean for goal in goals]
-    beaten = []
-    for other, theirs in means.items():
-        its = [theirs[goal].mean for goal in goals]
-        if other != name and enough[other] and its != mine and all(b >= a for a, b in zip(mine, its, strict=True)):
-            beaten.append(other)
-    return tuple(beaten)
 
 
 def _metrics(connection: Connection, keys: Mapping[str, str]) -> dict[str, dict[str, Any]]:
@@ -285,9 +282,8 @@ def render(report: PageReport, out: Console) -> None:
         told = (
             "control" if arm.control else "–" if gap is None else f"{gap.mean:+.4f} ({gap.low:+.4f} to {gap.high:+.4f})"
         )
-        front = arm.reason or (f"beaten by {', '.join(arm.beaten_by)}" if arm.beaten_by else "on the front")
         cells = [f"{m.mean:.4f} ± {m.high - m.mean:.4f}" for m in (arm.metrics.get(name) for name in names) if m]
-        table.add_row(arm.layer, arm.variant, f"{arm.pages:,}", *(cells or ["–"] * len(names)), told, front)
+        table.add_row(arm.layer, arm.variant, f"{arm.pages:,}", *(cells or ["–"] * len(names)), told, arm.standing)
     out.print(Group(head, _told(report.recall), table))
 
 
