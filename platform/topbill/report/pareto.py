@@ -1,5 +1,5 @@
-"""Which variants trade one goal for another and which are simply worse: the Pareto front of several metrics, and how sure
-that is."""
+"""Which variants trade one goal for another and which are simply worse: the Pareto front of several metrics, and how
+sure that is."""
 
 from __future__ import annotations
 
