@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import streamlit as st
 
 from board import data, frame, gate, words
@@ -9,6 +11,7 @@ from topbill.errors import TopbillError
 
 st.set_page_config(page_title="Topbill", page_icon="🎬", layout="wide", initial_sidebar_state="auto")
 gate.pass_or_stop()
+st.html(Path(__file__).parent / "board" / "page.css")
 
 PAGES = {
     "": [
@@ -16,6 +19,7 @@ PAGES = {
         st.Page("views/experiment.py", title="Experiment", icon=":material/science:", url_path="experiment"),
         st.Page("views/bandit.py", title="Bandit", icon=":material/casino:", url_path="bandit"),
         st.Page("views/artwork.py", title="Artwork and rows", icon=":material/imagesmode:", url_path="artwork"),
+        st.Page("views/page.py", title="Whole page", icon=":material/web:", url_path="page"),
     ],
     "Ask": [
         st.Page("views/what_if.py", title="What if", icon=":material/psychology_alt:", url_path="what-if"),
@@ -59,6 +63,7 @@ def sidebar() -> None:
             st.caption(f"Record as of {words.moment(data.ask('published'))}")
         except TopbillError:
             st.caption("No record yet")
+        gate.way_out()
 
 
 page = st.navigation(PAGES)

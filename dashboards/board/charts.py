@@ -1,6 +1,7 @@
 """Altair charts of one look: intervals drawn, units on axes, grey for the control, one colour for one name."""
 
 from board.amounts import bars, by_position, calibration, contributions, estimates, heat, segments, worths
+from board.arms import gaps, trade
 from board.effects import events, funnel, lifts, lines, spark, stacked
 from board.style import GREY, PALETTE, colours, draw
 
@@ -16,11 +17,13 @@ __all__ = [
     "estimates",
     "events",
     "funnel",
+    "gaps",
     "heat",
     "lifts",
     "lines",
     "segments",
     "spark",
     "stacked",
+    "trade",
     "worths",
 ]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import streamlit as st
 
-from board import data, words
+from board import data
+from board.terms import COLUMNS, TERMS
 
 LEARNERS_LAST = {"fixed", "uniform"}
 
@@ -21,6 +22,7 @@ def variant(key: str) -> str:
         required=True,
         key="variant",
         bind="query-params",
+        help=COLUMNS["variant"],
     )
     return str(chosen) if chosen in names else names[first]
 
@@ -31,6 +33,6 @@ def segment(key: str) -> str | None:
     if not names:
         return None
     chosen = st.segmented_control(
-        "Viewers by", names, default=names[0], required=True, key="by", bind="query-params", help=words.TERMS["segment"]
+        "Viewers by", names, default=names[0], required=True, key="by", bind="query-params", help=TERMS["segment"]
     )
     return str(chosen) if chosen in names else names[0]

@@ -1,16 +1,17 @@
-"""The frame around every page: which experiment, refreshing, empty and error states, verdicts, downloads."""
+"""The frame around every page: which experiment, refreshing, empty and error states, the answer that it opens with."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-import pandas as pd
 import streamlit as st
 
 from board import data, words
+from board.terms import TERMS
+from board.words import plain
 from topbill.errors import BadRequest, LogError, NotFound, TopbillError
 from topbill.report import Report
-from topbill.report.advice import State, Tone, alarms, state
+from topbill.report.advice import State, Tone, alarms
 
 TONES: dict[Tone, tuple[str, str]] = {
     "good": ("green", ":material/check_circle:"),
@@ -106,51 +107,21 @@ def troubles() -> None:
             st.warning(f"**{where} learns nothing for now.** {plain(found.message)}", icon=":material/sync_problem:")
 
 
+def answer(found: State, help_: str = TERMS["verdict"]) -> None:
+    """What the page comes down to: a word in its colour and with its sign, a sentence, and what to do next."""
+    with st.container(border=True, key="answer"):
+        badge(found)
+        st.markdown(f"##### {plain(found.sentence)}", help=help_)
+        st.markdown(f"**What next?** {plain(found.next)}")
+
+
 def badge(found: State) -> None:
-    """The word for where the experiment stands, in its colour and with its sign."""
+    """The word for where something stands, in its colour and with its sign."""
     colour, icon = TONES[found.tone]
     st.badge(found.word, icon=icon, color=colour)  # type: ignore[arg-type]
 
 
-def verdict(found: Report) -> None:
-    """The verdict in one sentence, what is alarming, and what to do next."""
-    where = state(found)
-    with st.container(border=True, key="verdict"):
-        badge(where)
-        sentence = found.ab.verdict.sentence if found.ab is not None else "There is no control to compare with."
-        st.markdown(f"##### {plain(sentence)}", help=words.TERMS["verdict"])
-        st.markdown(f"**What next?** {plain(where.next)}")
+def warn(found: Report) -> None:
+    """What must be repaired before the experiment's numbers are believed."""
     for alarm in alarms(found):
         st.warning(plain(alarm.sentence), icon=":material/warning:")
-
-
-def plain(sentence: str) -> str:
-    """Text in which nothing is taken for markdown."""
-    return sentence.replace("_", r"\_").replace("*", r"\*").replace("$", r"\$").replace("~", r"\~")
-
-
-def download(frame: pd.DataFrame, name: str) -> None:
-    """A small button that saves the numbers behind a chart as CSV."""
-    st.download_button(
-        "CSV",
-        frame.to_csv(index=False).encode(),
-        f"{name}.csv",
-        "text/csv",
-        key=f"csv-{name}",
-        icon=":material/download:",
-        type="tertiary",
-        on_click="ignore",
-        help="Save the numbers behind this as a CSV file. Charts are saved as PNG by a button in their corner.",
-    )
-
-
-def metrics(*shown: tuple[str, str, str]) -> None:
-    """Numbers side by side, as many in a row as there is room for: label, value, help."""
-    with st.container(horizontal=True):
-        for label, value, help_ in shown:
-            st.metric(label, value, help=help_ or None, width=168)
-
-
-def section(title: str, help_: str = "") -> None:
-    """A heading within a page, with its explanation."""
-    st.subheader(title, anchor=False, help=help_ or None)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hmac
 import os
+from collections.abc import Mapping
 
 import streamlit as st
 
-from topbill.dashboard import PASSWORD
+from topbill.dashboard import PASSWORD, may_look
 
 
 def _secret(name: str) -> object:
@@ -19,11 +20,9 @@ def _secret(name: str) -> object:
 
 def pass_or_stop() -> None:
     """Stop here unless the viewer may look: by OIDC where the secrets have `[auth]`, by password where there is one."""
-    if _secret("auth") is not None:
-        if not st.user.is_logged_in:
-            st.title("Topbill")
-            st.button("Sign in", on_click=st.login, type="primary", icon=":material/login:")
-            st.stop()
+    auth = _secret("auth")
+    if isinstance(auth, Mapping):
+        _signed_in_or_stop(auth)
         return
     password = os.environ.get(PASSWORD) or _secret("password")
     if password is None or st.session_state.get("known"):
@@ -36,3 +35,31 @@ def pass_or_stop() -> None:
     if given:
         st.error("That is not the password.", icon=":material/lock:")
     st.stop()
+
+
+def _signed_in_or_stop(auth: Mapping[str, object]) -> None:
+    """By the provider of `[auth]`, or one of several; then only who is in its `allowed`, if there is such a list."""
+    if not st.user.is_logged_in:
+        st.title("Topbill")
+        providers = [n for n, held in auth.items() if isinstance(held, Mapping) and n != "client_kwargs"]
+        for name in providers or [""]:
+            label = f"Sign in with {name}" if name else "Sign in"
+            st.button(label, on_click=st.login, args=(name or None,), type="primary", icon=":material/login:")
+        st.stop()
+    email = st.user.get("email") if st.user.get("email_verified", True) else None
+    if not may_look(email, auth.get("allowed")):
+        st.title("Topbill")
+        st.warning(
+            f"You are signed in as {email or 'somebody without a verified address'}, who may not look here. "
+            "Ask the one who runs these dashboards, or sign in as somebody else.",
+            icon=":material/lock:",
+        )
+        st.button("Sign out", on_click=st.logout, icon=":material/logout:")
+        st.stop()
+
+
+def way_out() -> None:
+    """Who is signed in, and a button to sign out; nothing where nobody has to sign in."""
+    if _secret("auth") is not None and st.user.is_logged_in:
+        st.caption(f"Signed in as {st.user.get('email') or st.user.get('name') or 'a viewer'}")
+        st.button("Sign out", on_click=st.logout, icon=":material/logout:", type="tertiary")

@@ -1,41 +1,9 @@
-"""Numbers and terms for people: `+6.2%`, `1.2 M`, and what each word means."""
+"""Numbers and names for people: `+6.2%`, `1.2 M`."""
 
 from __future__ import annotations
 
 import math
 from datetime import datetime, timedelta
-
-TERMS = {
-    "lift": "How much more (or less) the variant earns than the control, in per cent of the control.",
-    "interval": "Where the true value lies with 95% confidence. These intervals may be looked at every day: "
-    "they hold at all times at once, however often one peeks.",
-    "reward": "The experiment's objective per decision: the weighted metrics, from 0 to 1 (all one could wish).",
-    "chance": "The chance that this variant is truly the better one, given the data so far.",
-    "units": "What is randomised, such as viewers. One unit always sees the same variant.",
-    "decisions": "How often something was chosen and shown.",
-    "guardrail": "A metric that must not get worse by more than the margin that the experiment file allows.",
-    "verdict": "One sentence made only from the numbers below. It is withheld when they cannot bear one.",
-    "control": "The variant that all others are compared with; always grey here.",
-    "mature": "Old enough that every reward counted for it has had its time to come.",
-    "share": "How often an action stood at the first position, of all decisions of the variant.",
-    "effective": "Among how many actions the draw was really open: 1 means always the same one, "
-    "and as many as there are means pure chance.",
-    "explored": "The chance that something else than the favourite was shown, so that its worth can be learned.",
-    "propensity": "The logged probability with which an action was drawn. If logged and real ones differ, "
-    "evaluation of other policies is wrong.",
-    "adaptive": "What a decision would earn if this always stood first, weighted so that the 95% interval holds "
-    "although a learner chose what was shown.",
-    "plain": "The mean reward of the decisions where it stood first. The learner chose for whom, so compare with care.",
-    "regret": "What the decisions of a variant earned less than the best variant's average would have brought.",
-    "psi": "Population stability index: how far viewers lately differ from those at the start. "
-    "Below 0.1 stable, above 0.25 changed.",
-    "join": "Share of reward events that came within the window of a metric that counts them.",
-    "fallback": "Decisions where the policy failed or was too slow, so that the control's order was shown.",
-    "srm": "Sample-ratio mismatch: units were not split as intended, so that the groups cannot be compared.",
-    "ess": "How many evenly weighted decisions the log is worth for this policy.",
-    "segment": "A group of viewers: the values of a category, the strongest taste, a part of the day.",
-    "shrunken": "The effect in this group, drawn towards the others' by as much as groups agree. The one to believe.",
-}
 
 
 def percent(x: float | None, *, signed: bool = False, digits: int = 1) -> str:
@@ -125,3 +93,8 @@ def units(unit: str | None) -> str:
 def label(name: str) -> str:
     """`watch_fraction` → `watch fraction`."""
     return name.replace("_", " ")
+
+
+def plain(sentence: str) -> str:
+    """Text in which nothing is taken for markdown."""
+    return sentence.replace("_", r"\_").replace("*", r"\*").replace("$", r"\$").replace("~", r"\~")

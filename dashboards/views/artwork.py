@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import pandas as pd
 import streamlit as st
 
-from board import charts, choose, data, frame, pictures, words
+from board import answers, charts, choose, data, frame, pictures, pieces, words
+from board.terms import TERMS
 from topbill.report.worth import REASONS
 
 EVERYBODY = "all viewers"
@@ -15,7 +19,7 @@ def group(key: str) -> tuple[str | None, str | None]:
     """Of which viewers: all, or one group of a context feature."""
     known = data.ask("groups", key)
     options = [EVERYBODY, *(f"{by}: {value}" for by, values in known.items() for value in values)]
-    chosen = st.selectbox("Viewers", options, key="viewers", bind="query-params", help=words.TERMS["segment"])
+    chosen = st.selectbox("Viewers", options, key="viewers", bind="query-params", help=TERMS["segment"])
     if chosen is None or chosen == EVERYBODY:
         return None, None
     by, _, value = str(chosen).partition(": ")
@@ -40,16 +44,16 @@ def gallery(key: str, found: pd.DataFrame) -> None:
 def tell(name: str, row: object) -> None:
     """An action's numbers in three lines."""
     if row is None:
-        st.markdown(f"**{frame.plain(name)}**  \nnever shown first")
+        st.markdown(f"**{words.plain(name)}**  \nnever shown first")
         return
     share = words.percent(row.share, digits=0)  # type: ignore[attr-defined]
     value, low, high = row.value, row.low, row.high  # type: ignore[attr-defined]
-    st.markdown(f"**{frame.plain(name)}** · shown **{share}**")
+    st.markdown(f"**{words.plain(name)}** · shown **{share}**")
     st.progress(min(1.0, float(row.share)))  # type: ignore[attr-defined]
     if pd.isna(value):
         st.caption(f"worth unknown: {REASONS[row.reason]}")  # type: ignore[attr-defined]
     else:
-        st.caption(f"worth **{words.value(value)}** ({words.interval(low, high)})", help=words.TERMS["adaptive"])
+        st.caption(f"worth **{words.value(value)}** ({words.interval(low, high)})", help=TERMS["adaptive"])
 
 
 def positions(key: str, variant: str) -> None:
@@ -57,27 +61,31 @@ def positions(key: str, variant: str) -> None:
     found = data.ask("positions", key, variant)
     if found.empty or found["position"].nunique() < 2:
         return
-    frame.section(
-        "Where each one stands", "Of all that was shown at a position, the share of each. Columns add up to 100%."
-    )
+    pieces.section("Where each one stands", TERMS["positions"])
     payloads = pictures.payloads(key)
     named = found.assign(name=[pictures.name(a, payloads.get(a, {})) for a in found["action"]])
     weight = named.assign(points=named["shown"] / named["position"]).groupby("name")["points"].sum()
     order = weight.sort_values(ascending=False).index.tolist()
-    charts.draw(
-        charts.heat(named, "position", "name", "share", x_title="position", y_order=order, x_order=None),
-        28 * len(order) + 40,
-    )
-    frame.download(found, f"{key}-{variant}-positions")
+    drawn = charts.heat(named, "position", "name", "share", x_title="position", y_order=order, x_order=None)
+    pieces.chart(drawn, found, f"{key}-{variant}-positions", 28 * len(order) + 40)
 
 
-def table(key: str, found: pd.DataFrame) -> None:
+def worths(found: pd.DataFrame, payloads: Mapping[str, Mapping[str, Any]], name: str) -> None:
+    """Each one's worth with its interval, where it has one."""
+    known = found.dropna(subset=["value"])
+    if len(known):
+        named = known.assign(action=[pictures.name(a, payloads.get(a, {})) for a in known["action"]])
+        st.caption("Blue: worth with its 95% interval. Orange tick: mean of the decisions where it stood first.")
+        pieces.chart(charts.worths(named, "objective per decision"), known, name, 30 * len(known) + 50)
+
+
+def table(key: str, found: pd.DataFrame, name: str) -> None:
     payloads = pictures.payloads(key)
     shown = pd.DataFrame(
         {
-            "": [pictures.name(a, payloads.get(a, {})) for a in found["action"]],
+            "name": [pictures.name(a, payloads.get(a, {})) for a in found["action"]],
             "stood first": [words.count(n) for n in found["shown"]],
-            "share": [words.percent(s) for s in found["share"]],
+            "share first": [words.percent(s) for s in found["share"]],
             "mean when first": [words.value(v) for v in found["plain"]],
             "worth": [words.value(v) for v in found["value"]],
             "95% interval": [
@@ -86,16 +94,7 @@ def table(key: str, found: pd.DataFrame) -> None:
             ],
         }
     )
-    st.dataframe(
-        shown,
-        hide_index=True,
-        width="stretch",
-        height="content",
-        column_config={
-            "worth": st.column_config.TextColumn(help=words.TERMS["adaptive"]),
-            "mean when first": st.column_config.TextColumn(help=words.TERMS["plain"]),
-        },
-    )
+    pieces.table(shown, name)
 
 
 def body() -> None:
@@ -114,30 +113,15 @@ def body() -> None:
     if found.empty:
         st.info("No mature decision of these viewers with logged probabilities yet.", icon=":material/hourglass_top:")
         return
-    best = found.dropna(subset=["value"]).sort_values("value", ascending=False)
-    most = found.iloc[0]
     payloads = pictures.payloads(key)
-    said = (
-        f"**{frame.plain(pictures.name(most.action, payloads.get(most.action, {})))}** is shown first most "
-        f"({words.percent(most.share, digits=0)})"
-    )
-    if len(best):
-        top = best.iloc[0]
-        said += (
-            f"; worth most is **{frame.plain(pictures.name(top.action, payloads.get(top.action, {})))}**, "
-            f"{words.value(top.value)} per decision ({words.interval(top.low, top.high)})"
-        )
-        overlapping = best[best["high"] >= top.low]
-        if len(overlapping) > 1:
-            said += f", though {len(overlapping) - 1} other(s) may be as good"
-    st.markdown(said + ".")
+    frame.answer(answers.pictures({a: pictures.name(a, p) for a, p in payloads.items()}, found), TERMS["share"])
     if line.surface == "artwork":
-        frame.section("The pictures", words.TERMS["share"])
+        pieces.section("The pictures", TERMS["share"])
         gallery(key, found)
     positions(key, variant)
-    frame.section("In numbers", words.TERMS["adaptive"])
-    table(key, found)
-    frame.download(found, f"{key}-{variant}-{value or 'all'}")
+    pieces.section("In numbers", TERMS["adaptive"])
+    worths(found, payloads, f"{key}-{variant}-{value or 'all'}-worth")
+    table(key, found, f"{key}-{variant}-{value or 'all'}")
 
 
 frame.show(body)

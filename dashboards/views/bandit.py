@@ -5,48 +5,53 @@ from __future__ import annotations
 import pandas as pd
 import streamlit as st
 
-from board import charts, choose, data, frame, words
+from board import answers, charts, choose, data, frame, pieces, words
+from board.terms import TERMS
 from topbill.report import Report
 from topbill.report.advice import regret
 from topbill.report.shown import effective_actions
 from topbill.report.worth import REASONS
 
+LATEST = 20
+"""So many policy versions are listed."""
 
-def headline(key: str, variant: str) -> None:
+
+def headline(key: str, variant: str, policy: str) -> None:
     positions = data.ask("positions", key, variant)
     first = positions[positions["position"] == 1].set_index("action")["share"]
     versions = data.ask("versions", key)
     explored = data.ask("explored", key)
     mine = explored[(explored["variant"] == variant) & (explored["position"] == 1)]["explored"]
+    explored_first = float(mine.iloc[0]) if len(mine) else None
+    worths = data.ask("worth", key, variant)
+    frame.answer(answers.bandit(variant, policy, first, explored_first, worths), TERMS["share"])
     shown = []
     if len(first):
         effective = f"{effective_actions(first):.1f} of {len(first)}"
-        most = "The action that stood at the first position most often."
         shown = [
-            ("Shown first most", str(first.idxmax()), most),
-            ("Its share", words.percent(float(first.max()), digits=0), words.TERMS["share"]),
-            ("Effective actions", effective, words.TERMS["effective"]),
+            ("Shown first most", str(first.idxmax()), TERMS["first"]),
+            ("Its share", words.percent(float(first.max()), digits=0), TERMS["share"]),
+            ("Effective actions", effective, TERMS["effective"]),
         ]
-    if len(mine):
-        shown.append(("Exploration", words.percent(float(mine.iloc[0])), words.TERMS["explored"]))
-    frame.metrics(*shown)
+    if explored_first is not None:
+        shown.append(("Exploration", words.percent(explored_first), TERMS["explored"]))
+    pieces.metrics(*shown)
     if len(versions):
         newest = versions.iloc[0]
         st.caption(f"Policy version {newest.policy_version} decides since {words.moment(newest.first_at)}.")
 
 
 def shares(key: str, variant: str) -> list[str]:
-    frame.section("What was shown first, over time", words.TERMS["share"])
+    pieces.section("What was shown first, over time", TERMS["share"])
     found = data.ask("shares", key, variant).rename(columns={"action": "name"})
     totals = found.groupby("name")["shown"].sum().sort_values(ascending=False)
     names = [n for n in totals.index if n != "(others)"] + [n for n in totals.index if n == "(others)"]
-    charts.draw(charts.stacked(found, names), 360)
-    frame.download(found, f"{key}-{variant}-shares")
+    pieces.chart(charts.stacked(found, names), found, f"{key}-{variant}-shares", 360)
     return names
 
 
 def who_sees_what(key: str, variant: str, names: list[str]) -> None:
-    frame.section("Who sees what", "Share of each action at the first position, in each group of viewers.")
+    pieces.section("Who sees what", TERMS["who"])
     by = choose.segment(key)
     if by is None:
         st.caption("No context feature makes groups.")
@@ -58,49 +63,50 @@ def who_sees_what(key: str, variant: str, names: list[str]) -> None:
     present = found.groupby("action")["shown"].sum().sort_values(ascending=False).index.tolist()
     ranked = [n for n in names if n in present] + [n for n in present if n not in names]
     chart = charts.heat(found, "segment", "action", "share", x_title=words.label(by), y_order=ranked, x_order=order)
-    charts.draw(chart, 30 * len(ranked) + 40)
     st.caption("Columns add up to 100%. A policy that personalises has columns that differ.")
-    frame.download(found, f"{key}-{variant}-{by}")
+    pieces.chart(chart, found, f"{key}-{variant}-{by}", 30 * len(ranked) + 40)
 
 
 def worth(key: str, variant: str) -> None:
-    frame.section("What each action is worth", words.TERMS["adaptive"])
+    pieces.section("What each action is worth", TERMS["adaptive"])
     found = data.ask("worth", key, variant)
     if found.empty:
         st.caption("No mature decision with logged probabilities yet.")
         return
     known = found[found["value"].notna()]
     if len(known):
-        charts.draw(charts.worths(known, "objective per decision"), 30 * len(known) + 50)
         st.caption(
             "Blue: what a decision would earn if this always stood first, with its 95% interval. "
             "Orange tick: mean of the decisions where it did; a policy that personalises picks whom it suits."
         )
+        drawn = charts.worths(known, "objective per decision")
+        pieces.chart(drawn, found, f"{key}-{variant}-worth", 30 * len(known) + 50)
     missing = found[found["value"].isna()]
     if len(missing):
         why = "; ".join(f"{row.action}: {REASONS[row.reason]}" for row in missing.itertuples())
         with st.expander(f"{len(missing)} action(s) without a number"):
-            st.caption(frame.plain(why))
-    frame.download(found, f"{key}-{variant}-worth")
+            st.caption(words.plain(why))
 
 
 def exploring(key: str, variant: str, found: Report) -> None:
     left, right = st.columns(2)
     with left:
-        frame.section("How open the draw is", words.TERMS["effective"])
+        pieces.section("How open the draw is", TERMS["effective"])
         over_time = data.ask("exploration", key, variant).assign(name=variant)
         if over_time.empty:
             st.caption("Probabilities were not kept: the slates are too large.")
         else:
-            charts.draw(charts.lines(over_time, [variant], None, "effective", "effective actions", ".1f"), 240)
+            drawn = charts.lines(over_time, [variant], None, "effective", "effective actions", ".1f")
+            pieces.chart(drawn, over_time, f"{key}-{variant}-effective", 240)
     with right:
-        frame.section("Exploration by position", words.TERMS["explored"])
+        pieces.section("Exploration by position", TERMS["explored"])
         by_position = data.ask("explored", key).rename(columns={"variant": "name"})
         if len(set(by_position["position"])) == 1:
             one = by_position.rename(columns={"explored": "value"})
-            charts.draw(charts.bars(one, variant), 40 * len(one) + 10)
+            pieces.chart(charts.bars(one, variant), one, f"{key}-explored", 40 * len(one) + 10)
         else:
-            charts.draw(charts.by_position(by_position, [v.variant for v in found.variants], _control(found)), 240)
+            shown = charts.by_position(by_position, [v.variant for v in found.variants], _control(found))
+            pieces.chart(shown, by_position, f"{key}-explored", 240)
 
 
 def _control(found: Report) -> str | None:
@@ -108,14 +114,15 @@ def _control(found: Report) -> str | None:
 
 
 def learning(key: str, found: Report) -> None:
-    frame.section("Reward over time", words.TERMS["reward"] + " Bands: 95% for each point alone.")
+    pieces.section("Reward over time", TERMS["reward"] + " Bands: 95% for each point alone.")
     progress = data.ask("progress", key).rename(columns={"variant": "name"})
     names = [v.variant for v in found.variants]
-    charts.draw(charts.lines(progress, names, _control(found), "value", "objective per decision", ".3f"), 280)
+    drawn = charts.lines(progress, names, _control(found), "value", "objective per decision", ".3f")
+    pieces.chart(drawn, progress, f"{key}-reward", 280)
 
 
 def regrets(key: str, found: Report) -> None:
-    frame.section("Estimated regret", words.TERMS["regret"])
+    pieces.section("Estimated regret", TERMS["regret"])
     table = regret(found)
     if table.empty:
         st.caption("Needs two variants with rewards.")
@@ -132,12 +139,26 @@ def regrets(key: str, found: Report) -> None:
             ],
         }
     )
-    st.dataframe(shown, hide_index=True, width="stretch")
     st.caption(
         "In units of the objective: 1 is a decision that earned all one could wish for. The best has lost nothing."
     )
+    pieces.table(shown, f"{key}-regret")
+
+
+def versions(key: str) -> None:
     with st.expander("Policy versions", icon=":material/history:"):
-        st.dataframe(data.ask("versions", key), hide_index=True, width="stretch")
+        found = data.ask("versions", key)
+        shown = pd.DataFrame(
+            {
+                "version": found["policy_version"],
+                "decisions": [words.count(n) for n in found["decisions"]],
+                "since": [words.moment(at) for at in found["first_at"]],
+                "until": [words.moment(at) for at in found["last_at"]],
+            }
+        )
+        if len(shown) > LATEST:
+            st.caption(f"The latest {LATEST} of {words.count(len(shown))}.")
+        pieces.table(shown.head(LATEST), f"{key}-versions")
 
 
 def body() -> None:
@@ -148,13 +169,14 @@ def body() -> None:
         frame.no_decisions(key)
         return
     variant = choose.variant(key)
-    headline(key, variant)
+    headline(key, variant, next((v.policy for v in found.variants if v.variant == variant), ""))
     names = shares(key, variant)
     who_sees_what(key, variant, names)
     worth(key, variant)
     exploring(key, variant, found)
     learning(key, found)
     regrets(key, found)
+    versions(key)
 
 
 frame.show(body)

@@ -7,45 +7,32 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from board import charts, data, frame, words
-
-REASONS = {
-    "policy": "The policy decided.",
-    "fallback": "The policy failed or was too slow: the control's order was shown.",
-    "not_in_experiment": "The unit is not in the experiment: the control's order was shown.",
-    "holdout": "The unit is held out of all experiments: the control's order was shown.",
-}
+from board import answers, charts, data, frame, pieces, words
+from board.terms import COLUMNS, TERMS
 
 
 def one(decision_id: str) -> None:
     found = data.ask("find", decision_id)
     if found is None:
-        st.info(
-            f"No decision `{frame.plain(decision_id)}` in the record. It may not be published yet.",
-            icon=":material/search_off:",
-        )
+        frame.answer(answers.missing(f"decision {decision_id}"), TERMS["decisions"])
         return
     d = found.decision
-    with st.container(border=True):
-        st.markdown(f"##### {frame.plain(', '.join(d['slate']) or 'nothing')}")
-        st.markdown(
-            f"was shown to `{d['unit']}` on {words.moment(d['at'])}, in variant "
-            f"**{frame.plain(d['variant'] or 'none')}** of `{d['experiment']}`. {REASONS.get(d['reason'], d['reason'])}"
-        )
-    frame.metrics(
-        ("Chance of this", words.percent(d["propensity"], digits=2), words.TERMS["propensity"]),
-        ("Policy", f"{d['policy']} v{d['policy_version']}", "Kind and version of the policy that decided."),
-        ("Engine time", words.milliseconds(d["micros"] / 1e3), "Time that the decision itself took."),
-        ("Reward events", str(len(found.rewards)), ""),
+    frame.answer(answers.decision(found), TERMS["propensity"])
+    pieces.metrics(
+        ("Chance of this", words.percent(d["propensity"], digits=2), TERMS["propensity"]),
+        ("Policy", f"{d['policy']} v{d['policy_version']}", TERMS["version"]),
+        ("Engine time", words.milliseconds(d["micros"] / 1e3), TERMS["p99"]),
+        ("Reward events", str(len(found.rewards)), TERMS["events"]),
     )
     left, right = st.columns(2)
     with left:
-        frame.section("Candidates and their chances", words.TERMS["propensity"])
+        pieces.section("Candidates and their chances", TERMS["candidates"])
         chances(found.probabilities, d)
+        pieces.download(found.probabilities, "chances")
     with right:
-        frame.section("What came of it")
+        pieces.section("What came of it", TERMS["timeline"])
         timeline(found.rewards)
-        frame.section("What was known")
+        pieces.section("What was known", TERMS["context"])
         st.json(found.context, expanded=2)
         st.caption(f"Decision `{d['decision_id']}`, revision `{d['revision']}`, log position {d['seq']}.")
 
@@ -53,17 +40,15 @@ def one(decision_id: str) -> None:
 def chances(matrix: pd.DataFrame, decision: dict[str, Any]) -> None:
     if matrix.empty:
         st.caption("The matrix was too large to keep; the policy version reproduces it.")
-        st.dataframe(
-            pd.DataFrame({"shown": decision["slate"], "chance": decision["propensities"]}),
-            hide_index=True,
-            width="stretch",
-        )
+        slate = zip(decision["slate"], decision["propensities"], strict=True)
+        shown = [(action, words.percent(p, digits=2)) for action, p in slate]
+        pieces.table(pd.DataFrame(shown, columns=["shown", "chance"]), "slate")
         return
     for position, here in list(matrix.groupby("position"))[:10]:
         drawn = here[here["shown"]]["action"].iloc[0]
         many = len(decision["slate"]) > 1
         if many:
-            st.caption(f"Position {position}: {frame.plain(str(drawn))} was drawn")
+            st.caption(f"Position {position}: {words.plain(str(drawn))} was drawn")
         left = here[here["probability"] > 0].sort_values("probability", ascending=False).head(12)
         left = left.rename(columns={"action": "name", "probability": "value"})
         charts.draw(charts.bars(left, str(drawn)), 26 * len(left) + 10)
@@ -84,25 +69,31 @@ def timeline(rewards: pd.DataFrame) -> None:
         }
     )
     charts.draw(charts.events(rewards.assign(name=rewards["event"].map(words.label))), 90)
-    st.dataframe(shown, hide_index=True, width="stretch")
+    pieces.table(shown, "rewards")
 
 
-def several(found: pd.DataFrame, name: str) -> None:
+def several(found: pd.DataFrame, whose: str, name: str) -> None:
     """A table in which a row can be chosen."""
+    frame.answer(answers.listed(found, whose), TERMS["decisions"])
+    pieces.section("The latest decisions", TERMS["decisions"])
     shown = found.assign(
         at=found["at"].dt.strftime("%d %b %H:%M:%S"),
         variant=found["variant"].fillna("none"),
         chance=[words.percent(p, digits=2) for p in found["propensity"]],
-    )[["at", "experiment", "variant", "unit", "slate", "chance", "events", "reason", "decision_id"]]
+    )[["at", "slate", "events", "variant", "chance", "unit", "experiment", "reason", "decision_id"]]
     event = st.dataframe(
-        shown, hide_index=True, width="stretch", on_select="rerun", selection_mode="single-row", key=f"table-{name}"
+        shown,
+        hide_index=True,
+        width="stretch",
+        on_select="rerun",
+        selection_mode="single-row",
+        key=f"table-{name}",
+        column_config={column: st.column_config.Column(help=COLUMNS[column]) for column in shown.columns},
     )
-    frame.download(found, name)
+    pieces.download(found, name)
     picked = event.selection.rows if event else []
     if picked:
         one(str(shown["decision_id"].iloc[picked[0]]))
-    else:
-        st.caption("Choose a row to see everything about it.")
 
 
 def body() -> None:
@@ -110,27 +101,33 @@ def body() -> None:
     frame.header("Decisions", key)
     left, right = st.columns(2)
     decision_id = left.text_input(
-        "Decision id", key="id", bind="query-params", placeholder="as the service answered it"
+        "Decision id",
+        key="id",
+        bind="query-params",
+        placeholder="as the service answered it",
+        help=COLUMNS["decision_id"],
     )
     unit = right.text_input(
-        "or unit", key="unit", bind="query-params", placeholder="such as a viewer's or profile's id"
+        "or unit",
+        key="unit",
+        bind="query-params",
+        placeholder="such as a viewer's or profile's id",
+        help=TERMS["units"],
     )
     if decision_id:
         one(decision_id.strip())
     elif unit:
         found = data.ask("of_unit", unit.strip())
         if found.empty:
-            st.info(f"No decision for unit `{frame.plain(unit)}` in the record.", icon=":material/search_off:")
+            frame.answer(answers.missing(f"decision for unit {unit}"), TERMS["decisions"])
         else:
-            frame.section(f"The latest {len(found)} decisions for {frame.plain(unit)}")
-            several(found, "unit")
+            several(found, unit.strip(), "unit")
     else:
         found = data.ask("latest", key)
         if found.empty:
             frame.no_decisions(key)
         else:
-            frame.section("The latest decisions")
-            several(found, "latest")
+            several(found, key, "latest")
 
 
 frame.show(body)

@@ -8,10 +8,12 @@ import pandas as pd
 import streamlit as st
 import yaml
 
-from board import charts, data, frame, words
+from board import charts, data, frame, pieces, words
+from board.terms import TERMS
 from topbill.ab import REASONS as AB_REASONS
 from topbill.ab import Analysis, Comparison
 from topbill.report import Report
+from topbill.report.advice import state
 
 CALLS = {"better": "✔ better", "worse": "✖ worse", "no_call": "… no call yet"}
 KEPT = {"not_worse": "✔ kept", "worse": "✖ broken", "undecided": "… undecided", "unknown": "? unknown"}
@@ -19,11 +21,11 @@ KEPT = {"not_worse": "✔ kept", "worse": "✖ broken", "undecided": "… undeci
 
 def headline(found: Report) -> None:
     line = data.one(found.experiment)
-    frame.metrics(
-        ("Running for", words.span(line.first_at, line.last_at), ""),
-        ("Units", words.count(found.units), words.TERMS["units"]),
-        ("Decisions", words.count(found.decisions), words.TERMS["decisions"]),
-        ("Mature", words.percent(found.health.mature_share, digits=0), words.TERMS["mature"]),
+    pieces.metrics(
+        ("Running for", words.span(line.first_at, line.last_at), TERMS["running"]),
+        ("Units", words.count(found.units), TERMS["units"]),
+        ("Decisions", words.count(found.decisions), TERMS["decisions"]),
+        ("Mature", words.percent(found.health.mature_share, digits=0), TERMS["mature"]),
     )
 
 
@@ -31,13 +33,13 @@ def lifts(analysis: Analysis) -> None:
     """The primary metric: each variant's lift with its interval; the plain difference where no lift can be said."""
     primary = [c for c in analysis.comparisons if c.metric == analysis.primary]
     label = words.label(analysis.primary)
-    frame.section(f"Lift of {label}", words.TERMS["lift"] + " " + words.TERMS["interval"])
+    pieces.section(f"Lift of {label}", TERMS["lift"] + " " + TERMS["interval"])
     unsaid: dict[str, list[str]] = {AB_REASONS.get(c.reason, c.reason): [] for c in primary if c.relative is None}
     for c in primary:
         if c.relative is None:
             unsaid[AB_REASONS.get(c.reason, c.reason)].append(words.label(str(c.variant)))
     for reason, who in unsaid.items():
-        st.caption(f"{frame.plain(', '.join(who))}: {reason}.")
+        st.caption(f"{words.plain(', '.join(who))}: {reason}.")
     relative = not unsaid
     lines = [
         (str(c.variant), c.relative, c.relative_low, c.relative_high, text(c))
@@ -50,10 +52,11 @@ def lifts(analysis: Analysis) -> None:
         return
     shown = pd.DataFrame(lines, columns=["name", "relative", "low", "high", "text"])
     title = "lift over the control" if relative else f"{label}: difference from the control"
-    charts.draw(charts.lifts(shown, names(analysis), analysis.control, title, lift=relative), 46 * len(lines) + 46)
+    drawn = charts.lifts(shown, names(analysis), analysis.control, title, lift=relative)
     st.caption(
-        f"Dashed line: no difference from {frame.plain(analysis.control)}. Thick bar: 95% interval, valid at any look."
+        f"Dashed line: no difference from {words.plain(analysis.control)}. Thick bar: 95% interval, valid at any look."
     )
+    pieces.chart(drawn, shown, f"{analysis.experiment}-lifts", 46 * len(lines) + 46)
 
 
 def names(analysis: Analysis) -> list[str]:
@@ -77,22 +80,21 @@ def over_time(key: str, analysis: Analysis) -> None:
     left, right = st.columns(2)
     funnel = progress.dropna(subset=["relative", "relative_low", "relative_high"])
     with left:
-        frame.section("The lift as it became certain", words.TERMS["interval"])
+        pieces.section("The lift as it became certain", TERMS["interval"])
         if funnel.empty:
             st.caption("Not enough rewards yet to tell a lift from chance.")
         else:
             others = [n for n in names(analysis) if n != analysis.control]
-            charts.draw(charts.funnel(funnel, others, analysis.control), 280)
-            frame.download(funnel, f"{key}-lift")
+            pieces.chart(charts.funnel(funnel, others, analysis.control), funnel, f"{key}-lift-over-time", 280)
     with right:
-        frame.section("Units so far", words.TERMS["units"])
+        pieces.section("Units so far", TERMS["units"])
         units = data.ask("units", key).rename(columns={"variant": "name"})
-        charts.draw(charts.lines(units, names(analysis), analysis.control, "units", "units"), 280)
-        frame.download(units, f"{key}-units")
+        drawn = charts.lines(units, names(analysis), analysis.control, "units", "units")
+        pieces.chart(drawn, units, f"{key}-units", 280)
 
 
 def table(found: Report, analysis: Analysis) -> None:
-    frame.section("Every metric", "Each variant beside the control; intervals of 95%, valid at any look.")
+    pieces.section("Every metric", "Each variant beside the control; intervals of 95%, valid at any look.")
     lines = [
         {
             "metric": words.label(c.metric),
@@ -107,26 +109,13 @@ def table(found: Report, analysis: Analysis) -> None:
         for c in analysis.comparisons
     ]
     shown = pd.DataFrame(lines)
-    st.dataframe(
-        shown,
-        hide_index=True,
-        width="stretch",
-        height="content",
-        column_config={
-            "lift": st.column_config.TextColumn(
-                help=words.TERMS["lift"] + " Where that cannot be told from zero: the difference, in the metric's unit."
-            ),
-            "95% interval": st.column_config.TextColumn(help=words.TERMS["interval"]),
-            "chance better": st.column_config.TextColumn(help=words.TERMS["chance"]),
-        },
-    )
-    frame.download(shown, f"{found.experiment}-metrics")
+    pieces.table(shown, f"{found.experiment}-metrics")
 
 
 def guardrails(analysis: Analysis) -> None:
     if not analysis.guardrails:
         return
-    frame.section("Guardrails", words.TERMS["guardrail"])
+    pieces.section("Guardrails", TERMS["guardrail"])
     shown = pd.DataFrame(
         [
             {
@@ -140,7 +129,7 @@ def guardrails(analysis: Analysis) -> None:
             for g in analysis.guardrails
         ]
     )
-    st.dataframe(shown, hide_index=True, width="stretch")
+    pieces.table(shown, f"{analysis.experiment}-guardrails")
     if any(g.status == "undecided" for g in analysis.guardrails):
         st.caption("Undecided: the interval still holds values beyond the margin. More units make it narrower.")
 
@@ -155,18 +144,18 @@ def segments(analysis: Analysis) -> None:
     ]
     if not lines:
         return
-    frame.section("Does it work for everybody?", words.TERMS["segment"] + " " + words.TERMS["shrunken"])
+    pieces.section("Does it work for everybody?", TERMS["segment"] + " " + TERMS["shrunken"])
     differing = [h for h in analysis.heterogeneity if h.p_adjusted is not None and h.p_adjusted < 0.05]
     if differing:
         which = ", ".join(sorted({f"{h.variant} by {h.segment}" for h in differing}))
-        st.markdown(f"The effect **differs** between groups: {frame.plain(which)}.")
+        st.markdown(f"The effect **differs** between groups: {words.plain(which)}.")
     else:
         st.markdown("No sign that the effect differs between these groups.")
     columns = ["segment", "name", "value", "low", "high", "n"]
     found = pd.DataFrame(lines, columns=columns)
     rows = found["segment"].nunique() * found["name"].nunique()
-    charts.draw(charts.segments(found, names(analysis), analysis.control), 20 * rows + 90)
-    frame.download(found, f"{analysis.experiment}-segments")
+    drawn = charts.segments(found, names(analysis), analysis.control)
+    pieces.chart(drawn, found, f"{analysis.experiment}-segments", 20 * rows + 90)
 
 
 def split(analysis: Analysis) -> None:
@@ -184,17 +173,17 @@ def split(analysis: Analysis) -> None:
                 for name, n in ratio.counts.items()
             ]
         )
-        st.dataframe(shown, hide_index=True, width="stretch")
+        pieces.table(shown, f"{analysis.experiment}-split")
         p = ratio.p_value if ratio.p_sequential is None else ratio.p_sequential
         verdict = "**No.** The alarm is on." if ratio.alarm else "Yes, as far as can be told."
-        st.markdown(f"{verdict} p = {p:.3g}; the alarm goes off at {ratio.alpha:g}.", help=words.TERMS["srm"])
+        st.markdown(f"{verdict} p = {p:.3g}; the alarm goes off at {ratio.alpha:g}.", help=TERMS["srm"])
 
 
 def about(found: Report) -> None:
     with st.expander("The experiment file, and what changed when", icon=":material/description:"):
         audit = data.ask("revisions", found.experiment)
         for row in audit.itertuples():
-            st.caption(f"Revision `{row.revision}` since {words.moment(row.at)}, by {frame.plain(row.who)}")
+            st.caption(f"Revision `{row.revision}` since {words.moment(row.at)}, by {words.plain(row.who)}")
         if len(audit):
             st.code(yaml.safe_dump(json.loads(audit["spec"].iloc[0]), sort_keys=False, allow_unicode=True), "yaml")
 
@@ -204,12 +193,13 @@ def body() -> None:
     found = data.loaded(key)
     frame.header("Experiment", key, f"revision {found.revision}")
     if found.hypothesis:
-        st.markdown(f"*{frame.plain(found.hypothesis)}*")
+        st.markdown(f"*{words.plain(found.hypothesis)}*")
     if not found.decisions:
         frame.no_decisions(key)
         about(found)
         return
-    frame.verdict(found)
+    frame.answer(state(found))
+    frame.warn(found)
     headline(found)
     if found.ab is not None and len(found.ab.units) > 1:
         lifts(found.ab)

@@ -9,12 +9,10 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from board import charts, data, frame, words
+from board import answers, charts, data, frame, pieces, words
+from board.terms import ENDED, TERMS
 from topbill.report import PropensityLine, Report
-from topbill.report.advice import FELL_BACK, JOINED, alarms
-
-STILL = 300.0
-"""Seconds without a publication after which the keeper is missed."""
+from topbill.report.advice import JOINED
 
 
 def age() -> float:
@@ -34,37 +32,16 @@ def headline(found: Report, traffic: pd.DataFrame) -> None:
     tested = tests(found)
     good = sum(bool(line.ok) for line in tested)
     p99 = words.milliseconds(health.latency_ms.get("p99"))
-    frame.metrics(
-        ("Decisions/s", words.count(latest), "In the last whole interval of the chart below."),
-        ("Engine p99", p99, "99 of 100 decisions took less time than this."),
-        ("Fallbacks", words.percent(health.fallback_share, digits=2), words.TERMS["fallback"]),
-        ("Record's age", words.duration(age()), "Time since the keeper last published to the lake."),
-        ("Rewards joined", words.percent(health.reward_join_rate), words.TERMS["join"]),
-        ("Decisions rewarded", words.percent(health.rewarded_share), "Mature decisions with any reward event."),
-        ("Reward events", words.count(health.reward_events), ""),
-        ("Drawn as logged", f"{good} of {len(tested)}", words.TERMS["propensity"]),
+    pieces.metrics(
+        ("Decisions/s", words.count(latest), TERMS["rate"]),
+        ("Engine p99", p99, TERMS["p99"]),
+        ("Fallbacks", words.percent(health.fallback_share, digits=2), TERMS["fallback"]),
+        ("Record's age", words.duration(age()), TERMS["age"]),
+        ("Rewards joined", words.percent(health.reward_join_rate), TERMS["join"]),
+        ("Decisions rewarded", words.percent(health.rewarded_share), TERMS["rewarded"]),
+        ("Reward events", words.count(health.reward_events), TERMS["events"]),
+        ("Drawn as logged", f"{good} of {len(tested)}", TERMS["propensity"]),
     )
-
-
-def checks(found: Report) -> None:
-    problems = alarms(found)
-    with st.container(border=True):
-        if age() > STILL:
-            st.badge("Standing still", icon=":material/pause_circle:", color="orange")
-            st.markdown(
-                f"**The keeper last published {words.duration(age())} ago: everything here is of then.** "
-                "What next? If it should be running, look at its messages, or start `topbill keep`."
-            )
-        if problems:
-            st.badge("Look into it", icon=":material/warning:", color="orange")
-            for problem in problems:
-                st.markdown(f"**{frame.plain(problem.sentence)}**")
-        else:
-            st.badge("All well", icon=":material/check_circle:", color="green")
-            st.markdown(
-                "##### The record can be trusted: actions were drawn as often as logged, rewards find their decisions, "
-                f"fallbacks are below {words.percent(FELL_BACK, digits=0)}."
-            )
 
 
 def service(key: str, traffic: pd.DataFrame, found: Report) -> None:
@@ -73,24 +50,41 @@ def service(key: str, traffic: pd.DataFrame, found: Report) -> None:
     rate = traffic.assign(name=traffic["variant"], rate=traffic["decisions"] / traffic["seconds"])
     left, right = st.columns(2)
     with left:
-        frame.section("Decisions per second")
+        pieces.section("Decisions per second", TERMS["decisions"])
         present = [*names, *sorted(set(rate["name"]) - set(names))]
-        charts.draw(charts.lines(rate, present, control, "rate", "decisions/s", "~s"), 240)
+        drawn = charts.lines(rate, present, control, "rate", "decisions/s", "~s")
+        pieces.chart(drawn, traffic, f"{key}-traffic", 240)
     with right:
-        frame.section(
+        pieces.section(
             "Engine time", "Time that a decision took inside the engine: the middle one, and the 99th of 100."
         )
         weighed = traffic.groupby("till", as_index=False).agg(p50=("p50", "median"), p99=("p99", "max"))
         long = weighed.melt("till", ["p50", "p99"], "name", "ms")
-        charts.draw(charts.lines(long, ["p50", "p99"], None, "ms", "ms per decision", ".3~r"), 240)
-    frame.download(traffic, f"{key}-traffic")
+        drawn = charts.lines(long, ["p50", "p99"], None, "ms", "ms per decision", ".3~r")
+        pieces.chart(drawn, long, f"{key}-engine-time", 240)
+
+
+def errors(key: str, traffic: pd.DataFrame, found: Report) -> None:
+    """What the policies did not decide, and when."""
+    left, right = st.columns(2)
+    with left:
+        pieces.section("Errors over time", TERMS["errors"])
+        summed = traffic.groupby("till", as_index=False)[["fallbacks", "decisions"]].sum()
+        failed = summed.assign(name="fallbacks", share=summed["fallbacks"] / summed["decisions"])
+        drawn = charts.lines(failed, ["fallbacks"], None, "share", "share of decisions", ".1%")
+        pieces.chart(drawn, failed, f"{key}-errors", 240)
+    with right:
+        pieces.section("Who decided", TERMS["fallback"])
+        total = sum(found.health.reasons.values())
+        lines = [(ENDED.get(r, r), words.count(n), words.percent(n / total)) for r, n in found.health.reasons.items()]
+        pieces.table(pd.DataFrame(lines, columns=["decided by", "decisions", "share"]), f"{key}-reasons")
 
 
 def rewards(key: str) -> None:
     left, right = st.columns(2)
     delays = data.ask("delays", key)
     with left:
-        frame.section(
+        pieces.section(
             "Reward events over time", f"An alarm is raised when fewer than {JOINED:.0%} come within a window."
         )
         joins = data.ask("joins", key)
@@ -99,9 +93,9 @@ def rewards(key: str) -> None:
             return
         events = [words.label(e) for e in delays["event"]]
         joins = joins.assign(name=joins["event"].map(words.label))
-        charts.draw(charts.lines(joins, events, None, "events", "events", "~s"), 240)
+        pieces.chart(charts.lines(joins, events, None, "events", "events", "~s"), joins, f"{key}-events", 240)
     with right:
-        frame.section("How late rewards come", "Seconds from the decision until the event was received.")
+        pieces.section("How late rewards come", TERMS["delay"])
         shown = pd.DataFrame(
             {
                 "event": [words.label(e) for e in delays["event"]],
@@ -111,11 +105,11 @@ def rewards(key: str) -> None:
                 "99% within": [words.duration(x) for x in delays["p99"]],
             }
         )
-        st.dataframe(shown, hide_index=True, width="stretch")
+        pieces.table(shown, f"{key}-delays")
 
 
 def propensities(found: Report) -> None:
-    frame.section("Were actions drawn as often as logged?", words.TERMS["propensity"])
+    pieces.section("Were actions drawn as often as logged?", TERMS["propensity"])
     lines = tests(found)
     if not lines:
         st.caption("Nothing was left to chance yet, so there is nothing to test.")
@@ -127,15 +121,14 @@ def propensities(found: Report) -> None:
         ],
         columns=["name", "drawn", "expected", "verdict"],
     )
-    charts.draw(charts.calibration(shown), 300)
     off = int((shown["verdict"] == "off").sum())
     said = f"{off} of {len(shown)} are off" if off else f"all {len(shown)} tested are as logged"
     st.caption(f"Each point is an action of a variant: {said}. On the dashed line drawn equals expected.")
-    frame.download(shown, f"{found.experiment}-propensities")
+    pieces.chart(charts.calibration(shown), shown, f"{found.experiment}-propensities", 300)
 
 
 def drifting(key: str) -> None:
-    frame.section("Have viewers changed?", words.TERMS["psi"])
+    pieces.section("Have viewers changed?", TERMS["psi"])
     found = data.ask("drift", key)
     if found.empty:
         st.caption("No context feature makes groups to compare.")
@@ -149,8 +142,8 @@ def drifting(key: str) -> None:
             "biggest move": [moved(groups) for groups in found["groups"]],
         }
     )
-    st.dataframe(shown, hide_index=True, width="stretch")
     st.caption("The latest quarter of decisions beside the first half.")
+    pieces.table(shown, f"{key}-drift")
 
 
 def moved(groups: Iterable[dict[str, Any]]) -> str:
@@ -167,9 +160,10 @@ def body() -> None:
         frame.no_decisions(key)
         return
     traffic = data.ask("traffic", key)
-    checks(found)
+    frame.answer(answers.healthy(found, age()))
     headline(found, traffic)
     service(key, traffic, found)
+    errors(key, traffic, found)
     rewards(key)
     propensities(found)
     drifting(key)

@@ -1,35 +1,34 @@
-"""Home: every experiment as a card, with its verdict in one sentence."""
+"""Home: what the morning asks for, and every experiment as a card with its verdict in one sentence."""
 
 from __future__ import annotations
 
 import streamlit as st
 
-from board import charts, data, frame, words
+from board import answers, charts, data, frame, words
 from topbill.ab import Analysis
+from topbill.report import Report
 from topbill.report.advice import alarms, state
 from topbill.report.reading import Listed
 
 
-def card(line: Listed) -> None:
+def card(line: Listed, found: Report) -> None:
     """One experiment: where it stands, since when, on how many, and how the lift went."""
-    found = data.loaded(line.key)
     where = state(found)
     with st.container(border=True, key=f"card-{line.key}"):
         top = st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute")
         with top:
-            st.markdown(f"**{frame.plain(line.title or line.key)}**")
+            st.markdown(f"**{words.plain(line.title or line.key)}**")
             frame.badge(where)
         st.caption(
             f"{line.surface} · {line.status} · {words.span(line.first_at, line.last_at)} · "
             f"{words.count(found.units)} {words.units(line.unit)}"
             + (f" · {words.count(line.decisions)} decisions" if line.unit else "")
         )
-        sentence = found.ab.verdict.sentence if found.ab is not None and line.decisions else where.next
-        st.markdown(frame.plain(sentence))
+        st.markdown(words.plain(where.sentence))
         if found.ab is not None and line.decisions:
             spark(line.key, spoken_of(found.ab))
         for alarm in alarms(found):
-            st.markdown(f":orange[:material/warning: **{frame.plain(alarm.sentence)}**]")
+            st.markdown(f":orange[:material/warning: **{words.plain(alarm.sentence)}**]")
         st.page_link(
             "views/experiment.py", label="Open", icon=":material/arrow_forward:", query_params={"experiment": line.key}
         )
@@ -52,7 +51,7 @@ def spark(key: str, variant: str | None) -> None:
     if len(one) < 2:
         return
     low, high = one["relative_low"].iloc[-1], one["relative_high"].iloc[-1]
-    st.caption(f"Lift of **{frame.plain(name)}** over time, now {words.interval(low, high, lift=True)}")
+    st.caption(f"Lift of **{words.plain(name)}** over time, now {words.interval(low, high, lift=True)}")
     charts.draw(charts.spark(one), 90)
 
 
@@ -62,6 +61,8 @@ def body() -> None:
     frame.troubles()
     if not lines:
         frame.chosen()
+    reports = {line.key: data.loaded(line.key) for line in lines}
+    frame.answer(answers.morning([(line.title or line.key, reports[line.key]) for line in lines]))
     left, right = st.columns([3, 2], vertical_alignment="bottom")
     with left:
         text = st.text_input(
@@ -81,7 +82,7 @@ def body() -> None:
     columns = st.columns(2 if len(shown) > 1 else 1)
     for i, line in enumerate(shown):
         with columns[i % len(columns)]:
-            card(line)
+            card(line, reports[line.key])
 
 
 frame.show(body)

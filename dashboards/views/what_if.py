@@ -5,12 +5,25 @@ from __future__ import annotations
 import pandas as pd
 import streamlit as st
 
-from board import charts, data, frame, words
+from board import answers, charts, data, frame, pieces, words
+from board.terms import TERMS
 from topbill.ope import REASONS, Estimate, Evaluation
 from topbill.report import what_if
+from topbill.report.advice import State
 
 # Whose number the sentence speaks of: the first that gave one.
 PREFERRED = ("adaptive-dr", "dr", "snips", "cascade-dr", "rips", "sips")
+MOST = {"20 k decisions": 20_000, "100 k": 100_000, "all of it": None}
+"""How much of the log is walked at most: some 5 s, half a minute, and as long as it takes."""
+
+
+NOT_ASKED = State(
+    word="Not asked yet",
+    tone="neutral",
+    sentence="The logged decisions, weighed by how likely another policy would have made them, say what it would have "
+    "earned. No viewer sees it.",
+    next="Choose a policy, and press Evaluate.",
+)
 
 
 def choose(key: str) -> dict[str, object]:
@@ -42,7 +55,15 @@ def choose(key: str) -> dict[str, object]:
                 or ""
             )
             floor = st.slider(
-                "Least chance of any action", 0.0, 0.1, 0.02, 0.005, key="floor", bind="query-params", format="percent"
+                "Least chance of any action",
+                0.0,
+                0.1,
+                0.02,
+                0.005,
+                key="floor",
+                bind="query-params",
+                format="percent",
+                help=TERMS["floor"],
             )
     with right:
         known = what_if.estimators(experiment)
@@ -55,7 +76,18 @@ def choose(key: str) -> dict[str, object]:
             format_func=lambda name: f"{name}: {known[name]}",
             help="Several, because they fail in different ways: where they agree, believe them more.",
         )
-    return {"candidate": candidate, "text": text, "action": action, "floor": floor, "chosen": tuple(chosen)}
+        most = st.segmented_control(
+            "How much of the log",
+            list(MOST),
+            default="100 k",
+            required=True,
+            key="most",
+            bind="query-params",
+            help="Of a longer log a sample of units is read, each with all its decisions. Intervals are wider then, "
+            "and a policy that learns has less to learn from.",
+        )
+    asked = {"candidate": candidate, "text": text, "action": action, "floor": floor, "chosen": tuple(chosen)}
+    return asked | {"most": MOST[str(most)]}
 
 
 def run(key: str, asked: dict[str, object]) -> Evaluation:
@@ -71,35 +103,10 @@ def run(key: str, asked: dict[str, object]) -> Evaluation:
         bar.empty()
 
 
-def answer(name: str, estimates: dict[str, Estimate], logged: Estimate) -> None:
-    """The answer in one sentence, or the refusal."""
+def spoken(estimates: dict[str, Estimate]) -> Estimate | None:
+    """The estimate that the sentence speaks of; None where every estimator refused."""
     given = [estimates[e] for e in PREFERRED if e in estimates and estimates[e].value is not None]
-    given = given or [e for e in estimates.values() if e.value is not None]
-    with st.container(border=True):
-        if not given:
-            reasons = list(dict.fromkeys(e.reason for e in estimates.values() if e.reason))
-            st.badge("No verdict", icon=":material/block:", color="orange")
-            st.markdown(f"##### The log cannot tell what {frame.plain(name)} would have earned.")
-            for reason in reasons:
-                st.markdown(f"- {REASONS.get(reason, reason)} (`{reason}`)")
-            st.caption("What next? Let a variant explore more (a floor, or uniform), or collect more decisions.")
-            return
-        e = given[0]
-        numbers = f"{words.value(e.value)} per decision ({words.interval(e.low, e.high)})"
-        if logged.value is None or e.low is None or e.high is None or logged.low is None or logged.high is None:
-            word, colour, icon = "Estimated", "gray", ":material/functions:"
-        elif e.low > logged.high:
-            word, colour, icon = "Better than what was shown", "green", ":material/trending_up:"
-        elif e.high < logged.low:
-            word, colour, icon = "Worse than what was shown", "red", ":material/trending_down:"
-        else:
-            word, colour, icon = "Cannot be told apart", "gray", ":material/hourglass_top:"
-        st.badge(word, icon=icon, color=colour)  # type: ignore[arg-type]
-        st.markdown(
-            f"##### {frame.plain(name)} would have earned {numbers}; what was shown earned "
-            f"{words.value(logged.value)} ({words.interval(logged.low, logged.high)})."
-        )
-        st.caption(f"By {e.estimator}. An A/B test is the proof; this says whether it is worth one.")
+    return next(iter(given or [e for e in estimates.values() if e.value is not None]), None)
 
 
 def table(name: str, estimates: dict[str, Estimate], logged: Estimate, known: dict[str, str]) -> None:
@@ -107,7 +114,10 @@ def table(name: str, estimates: dict[str, Estimate], logged: Estimate, known: di
     lines += [(e.estimator, e.value, e.low, e.high) for e in estimates.values() if e.value is not None]
     shown = pd.DataFrame(lines, columns=["name", "value", "low", "high"])
     if len(shown) > 1:
-        charts.draw(charts.estimates(shown, "what was shown"), 30 * len(shown) + 50)
+        pieces.section("Every estimator beside what was shown", TERMS["estimate"])
+        pieces.chart(
+            charts.estimates(shown, "what was shown"), shown, f"what-if-{name}-estimates", 30 * len(shown) + 50
+        )
     told = pd.DataFrame(
         [
             {
@@ -119,20 +129,19 @@ def table(name: str, estimates: dict[str, Estimate], logged: Estimate, known: di
             for e in estimates.values()
         ]
     )
-    st.dataframe(told, hide_index=True, width="stretch", height="content")
-    frame.download(told, f"what-if-{name}".replace("/", "-").replace(" ", "-"))
+    pieces.table(told, f"what-if-{name}")
 
 
 def diagnostics(e: Estimate) -> None:
     d = e.diagnostics
-    frame.metrics(
-        ("Decisions worth", words.count(d.ess), words.TERMS["ess"]),
-        ("Mean weight", f"{d.mean_weight:.2f}", "Must be near 1, or the logged propensities are wrong."),
-        ("Largest weight", words.percent(d.largest_share), "How much of the estimate one decision carries."),
-        ("Unsupported", words.percent(d.unsupported), "How often it would do what the log never did."),
+    pieces.metrics(
+        ("Decisions worth", words.count(d.ess), TERMS["ess"]),
+        ("Mean weight", f"{d.mean_weight:.2f}", TERMS["mean_weight"]),
+        ("Largest weight", words.percent(d.largest_share), TERMS["largest"]),
+        ("Unsupported", words.percent(d.unsupported), TERMS["unsupported"]),
     )
     for warning in d.warnings:
-        st.caption(f"⚠ {frame.plain(warning)}")
+        st.caption(f"⚠ {words.plain(warning)}")
 
 
 def body() -> None:
@@ -142,30 +151,30 @@ def body() -> None:
     if not line.decisions:
         frame.no_decisions(key)
         return
+    above = st.container()
     asked = choose(key)
     mark = (key, repr(sorted(asked.items())))
     if st.button("Evaluate", type="primary", icon=":material/play_arrow:"):
         st.session_state["what_if"] = (mark, run(key, asked))
     held = st.session_state.get("what_if")
     if held is None or held[0][0] != key:
-        st.caption(
-            "The log's own decisions are weighed by how likely this policy would have made them. No viewer sees it."
-        )
+        with above:
+            frame.answer(NOT_ASKED, TERMS["estimate"])
         return
     if held[0] != mark:
         st.caption("Below is the evaluation before; press Evaluate for this one.")
     found: Evaluation = held[1]
     for name, estimates in found.targets.items():
         short = name.split("/", 1)[-1]
-        if len(found.targets) > 1:
-            frame.section(words.label(short))
-        answer(short, estimates, found.logged)
+        with above if name == next(iter(found.targets)) else st.container():
+            frame.answer(answers.evaluation(short, estimates, spoken(estimates), found.logged), TERMS["estimate"])
         table(short, estimates, found.logged, what_if.estimators(data.experiment(key)))
-        diagnostics(next(iter(estimates.values())))
+        diagnostics(spoken(estimates) or next(iter(estimates.values())))
     out = ", ".join(f"{words.count(n)} {words.label(why)}" for why, n in found.left_out.items()) or "none"
+    share = f", a sample of {words.percent(found.sampled)} of all units" if found.sampled < 1.0 else ""
     st.caption(
-        f"On {words.count(found.decisions)} decisions of {words.count(found.units)} units, logged by "
-        f"{frame.plain(', '.join(found.variants))}. Left out: {frame.plain(out)}."
+        f"On {words.count(found.decisions)} decisions of {words.count(found.units)} units{share}, logged by "
+        f"{words.plain(', '.join(found.variants))}. Left out: {words.plain(out)}."
     )
 
 

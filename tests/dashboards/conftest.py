@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from streamlit.testing.v1 import AppTest
@@ -13,6 +15,8 @@ from topbill import spec
 from topbill.spec import Experiment
 
 sys.path.insert(0, str(Path(__file__).parent))
+from browsed import browse, layers
+from browsing import CHROMIUM, FLAGS
 from filled import EXPERIMENTS, fill
 
 APP = Path(__file__).parents[2] / "dashboards" / "app.py"
@@ -27,10 +31,11 @@ def examples() -> dict[str, Experiment]:
 
 @pytest.fixture(scope="session")
 def demo(tmp_path_factory: pytest.TempPathFactory, examples: dict[str, Experiment]) -> Path:
-    """The artwork and the rows experiment with visitors, and one that nobody asked for yet."""
+    """The artwork and the rows experiment with visitors, whole pages, and an experiment that nobody asked for yet."""
     chosen = [examples["home-artwork"], examples["home-rows"]]
     quiet = spec.load_all([_written(tmp_path_factory.mktemp("quiet"), QUIET)])
-    return fill(tmp_path_factory.mktemp("demo"), [*chosen, *quiet], 1_200)
+    homepage = layers(tmp_path_factory.mktemp("layers"))
+    return fill(tmp_path_factory.mktemp("demo"), [*chosen, *quiet, *homepage], 1_200, more=browse(600))
 
 
 @pytest.fixture(scope="session")
@@ -78,6 +83,30 @@ def open_app(monkeypatch: pytest.MonkeyPatch) -> Open:
         return app if page == "home" else app.switch_page(f"views/{page}.py").run()
 
     return opened
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A Chromium with a new profile; skips where there is none. It ends with the module, as its event loop would be in
+    the way of other modules' own."""
+    if CHROMIUM is None:
+        pytest.skip("no chromium on this machine: apt-get install chromium")
+    playwright = pytest.importorskip(
+        "playwright.sync_api", reason="playwright is not installed: pip install playwright"
+    )
+    with playwright.sync_playwright() as started:
+        profile = tmp_path_factory.mktemp("profile")
+        context = started.chromium.launch_persistent_context(str(profile), executable_path=CHROMIUM, args=FLAGS)
+        yield context
+        context.close()
+
+
+@pytest.fixture(scope="session")
+def shots(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where screenshots go: the folder that TOPBILL_SCREENSHOTS names, to be looked at."""
+    folder = Path(os.environ.get("TOPBILL_SCREENSHOTS") or tmp_path_factory.mktemp("screenshots"))
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def _written(folder: Path, text: str) -> Path:

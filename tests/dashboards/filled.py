@@ -24,21 +24,29 @@ LEARN_EVERY = 200
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 
 Kept = Callable[[Decision], bool]
+Logged = tuple[Iterable[Decision], Iterable[tuple[RewardEvent, Origin]]]
 
 
 def fill(
-    folder: Path, experiments: Iterable[Experiment], visits: int, *, keep: Kept = lambda _: True, seed: int = 5
+    folder: Path,
+    experiments: Iterable[Experiment],
+    visits: int,
+    *,
+    keep: Kept = lambda _: True,
+    seed: int = 5,
+    more: Logged = ((), ()),
 ) -> Path:
     """Decisions of `visits` homepages for each running experiment, their rewards, and the policies learned on the way.
 
-    `keep` says which decisions reach the lake. The log holds the last policies and nothing else.
+    `keep` says which decisions reach the lake; what is in `more` is taken as it is, and
+    its experiments get no visits. The log holds the last policies and nothing else.
     """
     experiments = list(experiments)
     lake, log = Lake(folder), SqliteLog(folder / "log.sqlite")
-    decided: list[Decision] = []
-    earned: list[tuple[RewardEvent, Origin]] = []
+    decided, earned = list(more[0]), list(more[1])
+    known = {d.experiment for d in decided}
     for experiment in experiments:
-        if visits and experiment.status == "running":
+        if visits and experiment.key not in known and experiment.status == "running":
             own, events = _visits(experiment, visits, seed, log)
             kept = {d.decision_id for d in own if keep(d)}
             decided += [d for d in own if d.decision_id in kept]

@@ -40,17 +40,78 @@ def test_a_password_opens_it_to_others_if_it_is_long_enough(tmp_path: Path, monk
     assert "0.0.0.0" in dashboard.launch(tmp_path, tmp_path, host="0.0.0.0").arguments  # noqa: S104
 
 
-@pytest.mark.parametrize("secrets", ['password = "correct horse battery"', '[auth]\nclient_id = "x"'])
-def test_so_do_secrets_that_streamlit_reads(secrets: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dashboard, "find_spec", lambda _: object())
-    (tmp_path / ".streamlit").mkdir()
-    (tmp_path / ".streamlit" / "secrets.toml").write_text(secrets)
+AUTH = """[auth]
+redirect_uri = "https://topbill.example.com/oauth2callback"
+cookie_secret = "0123456789abcdef0123456789abcdef"
+client_id = "topbill"
+client_secret = "between the two"
+server_metadata_url = "https://accounts.example.com/.well-known/openid-configuration"
+"""
+SPLIT = AUTH.replace("client_id", "[auth.studio]\nclient_id")
+
+
+def written(secrets: str) -> None:
+    """The secrets, where Streamlit looks for them: in the working directory."""
+    Path(".streamlit").mkdir(exist_ok=True)
+    Path(".streamlit", "secrets.toml").write_text(secrets)
+
+
+@pytest.mark.parametrize("secrets", ['password = "correct horse battery"', AUTH, SPLIT], ids=["word", "one", "named"])
+def test_so_do_secrets_that_streamlit_reads(secrets: str, tmp_path: Path) -> None:
+    written(secrets)
     dashboard.launch(tmp_path, tmp_path, host="0.0.0.0")  # noqa: S104
 
 
+@pytest.mark.parametrize("section", [AUTH, SPLIT], ids=["one", "named"])
+@pytest.mark.parametrize("lost", ["redirect_uri", "cookie_secret", "client_id", "client_secret", "server_metadata_url"])
+def test_a_sign_in_that_is_half_filled_is_refused_at_the_start(section: str, lost: str, tmp_path: Path) -> None:
+    written("\n".join(line for line in section.splitlines() if not line.startswith(lost)))
+    with pytest.raises(TopbillError, match=rf"secrets\.toml: auth\.\S*{lost} missing"):
+        dashboard.launch(tmp_path, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("line", "instead", "told"),
+    [
+        ("/oauth2callback", "/callback", "redirect_uri is .*expected the dashboards' address"),
+        ("0123456789abcdef0123", "", "cookie_secret is shorter than 32 characters"),
+        ("client_id", 'allowed = "ana@example.com"\nclient_id', "allowed is ana@example.com; expected a list"),
+        ("client_id", "allowed = []\nclient_id", r"allowed is \[\]; expected a list"),
+        ("client_id", 'allowed = ["example.com"]\nclient_id', "such as"),
+    ],
+)
+def test_a_sign_in_that_would_let_in_nobody_or_anybody_is_refused(
+    line: str, instead: str, told: str, tmp_path: Path
+) -> None:
+    written(AUTH.replace(line, instead))
+    with pytest.raises(TopbillError, match=told):
+        dashboard.launch(tmp_path, tmp_path)
+
+
+def test_an_auth_that_is_no_section_is_refused(tmp_path: Path) -> None:
+    written("auth = true")
+    with pytest.raises(TopbillError, match="auth is no section"):
+        dashboard.launch(tmp_path, tmp_path)
+
+
+def test_who_may_look_is_told_by_address_and_domain() -> None:
+    allowed = ["Ana@example.com", "@studio.example"]
+    for address in ("ana@example.com", "ANA@EXAMPLE.COM", "bo@studio.example"):
+        assert dashboard.may_look(address, allowed)
+    for address in (
+        "bob@example.com",
+        "ana@example.com.evil.example",
+        "bo@notstudio.example",
+        "studio.example",
+        "",
+        None,
+    ):
+        assert not dashboard.may_look(address, allowed)
+    assert dashboard.may_look(None, None)
+
+
 def test_secrets_that_are_no_toml_are_named(tmp_path: Path) -> None:
-    (tmp_path / ".streamlit").mkdir()
-    (tmp_path / ".streamlit" / "secrets.toml").write_text("password =")
+    written("password =")
     with pytest.raises(TopbillError, match=r"secrets\.toml: cannot be read"):
         dashboard.launch(tmp_path, tmp_path)
 
@@ -59,7 +120,6 @@ def test_signing_in_without_what_it_needs_is_refused_at_the_start(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(dashboard, "find_spec", lambda _: None)
-    (tmp_path / ".streamlit").mkdir()
-    (tmp_path / ".streamlit" / "secrets.toml").write_text('[auth]\nclient_id = "x"')
+    written(AUTH)
     with pytest.raises(TopbillError, match="needs authlib"):
         dashboard.launch(tmp_path, tmp_path)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import re
+from html import unescape
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import streamlit as st
 from filled import EXPERIMENTS
@@ -13,7 +16,9 @@ from streamlit.testing.v1 import AppTest
 from topbill import spec
 from topbill.lake import Lake, Trouble
 
-PAGES = ("home", "experiment", "bandit", "artwork", "what_if", "preview", "decisions", "health")
+PAGES = ("home", "experiment", "bandit", "artwork", "page", "what_if", "preview", "decisions", "health")
+OWN = {"Search", "device", "hour", "action", "comedy", "crime", "drama", "romance", "scifi", "always"}
+"""Labels that need no explanation: an experiment's own names."""
 FOLDERS = ("demo", "empty", "alone", "uneven", "hushed")
 
 
@@ -21,7 +26,19 @@ def said(app: AppTest) -> str:
     """All that the page says in words."""
     kinds = ("title", "subheader", "markdown", "caption", "info", "warning", "error", "code", "metric")
     elements = itertools.chain.from_iterable(app.get(kind) for kind in kinds)
-    return "\n".join(f"{getattr(e, 'label', '')} {getattr(e, 'value', '')}" for e in elements)
+    spoken = [f"{getattr(e, 'label', '')} {getattr(e, 'value', '')}" for e in elements]
+    return "\n".join([*spoken, *(re.sub("<[^>]+>", " ", e.proto.body) for e in app.get("html"))])
+
+
+def tables(app: AppTest) -> list[pd.DataFrame]:
+    """The tables of words that the page shows, a column for each heading."""
+    found = []
+    for element in app.get("html"):
+        if "<table" in element.proto.body:
+            cells = re.findall(r'<td data-column="([^"]*)"><span>(.*?)</span>', element.proto.body)
+            names = list(dict.fromkeys(name for name, _ in cells))
+            found.append(pd.DataFrame({n: [unescape(cell) for name, cell in cells if name == n] for n in names}))
+    return found
 
 
 @pytest.mark.parametrize("folder", FOLDERS)
@@ -31,6 +48,24 @@ def test_a_page_opens_on_any_record(page: str, folder: str, open_app, request: p
     assert [e.message for e in app.exception] == []
     assert [e.value for e in app.error] == []
     assert app.title or app.subheader
+    text = said(app)
+    assert "What next?" in text or "Nothing to see yet" in text or "No decisions yet" in text
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_term_is_explained_and_every_number_can_be_taken_home(page: str, open_app, demo: Path) -> None:
+    """Headings, numbers and choices have their question mark, columns their own, and charts and tables a CSV."""
+    app = open_app(demo, page, experiment="home-artwork")
+    unexplained = [e.value for e in app.subheader if not e.help] + [e.label for e in app.metric if not e.help]
+    choices = ("selectbox", "multiselect", "slider", "text_input", "text_area", "number_input")
+    unexplained += [e.label for kind in choices for e in app.get(kind) if not (e.help or e.label in OWN)]
+    assert unexplained == []
+    shown = [e.proto.body for e in app.get("html") if "<table" in e.proto.body]
+    assert all(body.count("<th>") == body.count('role="tooltip"') > 0 for body in shown)
+    charts = len(app.get("vega_lite_chart"))
+    assert (charts > 0) == (page not in ("what_if", "decisions"))
+    wanted = {"home": 0, "preview": 1, "decisions": 1}.get(page, len(shown) + charts)
+    assert len(app.get("download_button")) >= wanted
 
 
 @pytest.mark.parametrize("page", ["home", "health"])
@@ -85,8 +120,8 @@ def test_the_experiment_page_gives_verdict_lift_interval_and_next_step(open_app,
     text = said(app)
     assert "What next?" in text
     assert "thompson" in text
-    metrics = app.dataframe[0].value
-    assert {"metric", "variant", "lift", "95% interval", "chance better"} <= set(metrics.columns)
+    metrics = next(table for table in tables(app) if "chance better" in table)
+    assert {"metric", "variant", "lift", "95% interval"} <= set(metrics.columns)
     assert set(metrics["variant"]) == {"thompson", "linucb", "uniform"}
     assert metrics["lift"].str.fullmatch(r"[+−]?\d[\d.,]*[%×]?|–").all()
 
@@ -109,10 +144,10 @@ def test_decisions_are_found_by_id_and_by_unit(open_app, demo: Path) -> None:
     app = open_app(demo, "decisions", experiment="home-artwork", id="home-artwork-7")
     assert "Candidates and their chances" in said(app)
     assert "home-artwork-7" in said(app)
-    unit = said(app).split("was shown to `")[1].split("`")[0]
+    unit = said(app).split(" was shown")[0].split()[-1]
     by_unit = open_app(demo, "decisions", unit=unit)
     assert "home-artwork-7" in set(by_unit.dataframe[0].value["decision_id"])
-    assert "No decision `nothing`" in said(open_app(demo, "decisions", id="nothing"))
+    assert "No decision nothing" in said(open_app(demo, "decisions", id="nothing"))
 
 
 def test_preview_follows_the_context_and_its_chances_sum_to_one(open_app, demo: Path) -> None:
@@ -124,6 +159,35 @@ def test_preview_follows_the_context_and_its_chances_sum_to_one(open_app, demo: 
     app.selectbox(key="c_device").set_value("mobile").run()
     assert not app.exception
     assert said(app) != before
+
+
+def test_preview_takes_a_typed_context_and_says_what_is_wrong_with_one(open_app, demo: Path) -> None:
+    typed = '{"device": "mobile", "hour": 3, "taste": {"crime": 1}}'
+    app = open_app(demo, "preview", experiment="home-artwork", context=typed)
+    assert "This viewer would see first" in said(app)
+    assert not [s for s in app.slider if s.key and s.key.startswith("c_")]
+    for wrong, told in (("{", "no JSON"), ("[1]", "expected an object"), ('{"device": 7}', "device")):
+        app = open_app(demo, "preview", experiment="home-artwork", context=wrong)
+        assert told in said(app)
+        assert not app.exception
+
+
+def test_the_whole_page_says_which_layer_it_was(open_app, demo: Path) -> None:
+    app = open_app(demo, "page", layer="artwork")
+    text = said(app)
+    assert "artwork's any" in text
+    assert "helps" in text
+    goals = next(table for table in tables(app) if "standing" in table)
+    assert list(goals["variant"]) == ["first (control)", "any"]
+    assert goals["standing"].tolist() == ["✖ beaten by any", "✔ on the front"]
+    stages = next(table for table in tables(app) if "stage" in table)
+    assert list(stages["stage"]) == ["candidates"]
+    seen = next(table for table in tables(app) if "ten most shown" in table)
+    assert list(seen["titles"]) == ["12", "4"]
+
+
+def test_a_whole_page_that_nobody_asked_for_is_told(open_app, alone: Path) -> None:
+    assert "No whole page has been served yet" in said(open_app(alone, "page"))
 
 
 def test_what_if_answers_with_an_interval_beside_what_was_logged(open_app, demo: Path) -> None:

@@ -39,7 +39,8 @@ RANKING = ("sips", "rips", "snsips", "snrips", "cascade-dr")
 class Evaluation:
     """Targets' estimates by name and estimator, beside what the log itself earned (`logged`), per decision.
 
-    `decisions` that were scored, `left_out` how many others and why; `variants` whose decisions were used.
+    `decisions` that were scored, `left_out` how many others and why; `variants` whose decisions were used;
+    `sampled`, the share of all units that were looked at.
     """
 
     experiment: str
@@ -51,6 +52,7 @@ class Evaluation:
     left_out: dict[str, int]
     logged: Estimate
     targets: dict[str, dict[str, Estimate]]
+    sampled: float = 1.0
 
     def as_dict(self) -> dict[str, Any]:
         """Plain types only, for JSON."""
@@ -77,6 +79,7 @@ def evaluate(
     link: Link = "linear",
     gates: Gates | None = None,
     progress: Progress | None = None,
+    most: int | None = None,
     memory_limit: str = "4GB",
 ) -> Evaluation:
     """What `policy` would have earned per decision in experiment `key`, from the lake in `data_dir`.
@@ -87,12 +90,14 @@ def evaluate(
     - `log_variants`: whose decisions to use; by default every variant that explores. Fallbacks, immature decisions
       and other revisions' undecodable contexts are left out and counted.
     - Rewards are the objective of the experiment as published, in [0, 1] per item; a slate's is their sum.
+    - `most`: where there are more decisions, those of a sample of units are read, about so many: estimates stay
+      unbiased and intervals are wider. A policy that learns as it goes then learns from the sample alone.
     - `estimators`: of `ESTIMATORS` for one slot, of `SLATE_ESTIMATORS` for rankings. `link` of the reward model.
 
     Raises NotFound, SpecError, BadRequest, and BadData naming decisions.
     """
     data = Path(data_dir)
-    record = Record(data, key, memory_limit=memory_limit)
+    record = Record(data, key, most=most, memory_limit=memory_limit)
     try:
         if record.events == 0:
             raise BadData(
@@ -105,7 +110,7 @@ def evaluate(
     finally:
         record.close()
     options = {"alpha": alpha, "interval": interval, "gates": gates}
-    return _summarised(walk, used, estimators, lam, options)
+    return replace(_summarised(walk, used, estimators, lam, options), sampled=record.sampled)
 
 
 def _summarised(

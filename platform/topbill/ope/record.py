@@ -14,16 +14,19 @@ from topbill.errors import NotFound
 from topbill.records import NULL, Decision, Mask, Placement, RewardEvent
 from topbill.spec import from_raw
 
-_LOG = """
+_MINE = "experiment = $key AND hash(unit) < $below"
+_LOG = f"""
 SELECT d.seq, epoch_us(d."at"), d.decision_id, d.revision, d.variant, d.unit, d.context, d.actions, d.eligible,
     d.slate, d.propensities, d.propensity, d.probabilities, d.policy, d.policy_version, d.reason, d.masks, r.events
 FROM decisions d LEFT JOIN (
-    SELECT decision_id, list({'event_id': event_id, 'event': event, 'value': value, 'position': position,
-        'at': epoch_us("at")} ORDER BY seq) AS events
-    FROM rewards WHERE experiment = $key GROUP BY decision_id
+    SELECT decision_id, list({{'event_id': event_id, 'event': event, 'value': value, 'position': position,
+        'at': epoch_us("at")}} ORDER BY seq) AS events
+    FROM rewards WHERE decision_id IN (SELECT decision_id FROM decisions WHERE {_MINE}) GROUP BY decision_id
 ) r ON r.decision_id = d.decision_id
-WHERE d.experiment = $key ORDER BY d.seq
-"""
+WHERE {_MINE} ORDER BY d.seq
+"""  # noqa: S608  (our own text)
+_HASHES = 2**64
+"""DuckDB's `hash` gives whole numbers below this one, evenly."""
 
 
 class Logged(NamedTuple):
@@ -35,9 +38,13 @@ class Logged(NamedTuple):
 
 
 class Record:
-    """The published log of one experiment. `published` is the lake's own time, in µs since the epoch."""
+    """The published log of one experiment. `published` is the lake's own time, in µs since the epoch.
 
-    def __init__(self, data: Path, key: str, *, memory_limit: str = "4GB") -> None:
+    `sampled` is the share of its units that are read: 1, or less where `most` decisions are wanted and there are more.
+    A unit is in it with all its decisions or with none, so that what is clustered by unit stays whole.
+    """
+
+    def __init__(self, data: Path, key: str, *, most: int | None = None, memory_limit: str = "4GB") -> None:
         """Raises NotFound where the lake or the experiment is not there."""
         self._connection = lake.connect(Path(data) / lake.FACE, memory_limit=memory_limit)
         self._connection.execute("SET enable_progress_bar = false")  # its bar would stand amid the JSON
@@ -50,6 +57,11 @@ class Record:
         self.published = int(self._connection.execute('SELECT epoch_us("at") FROM published').fetchall()[0][0])
         counted = self._connection.execute("SELECT count(*) FROM decisions WHERE experiment = ?", [key]).fetchall()
         self.decisions = int(counted[0][0])
+        self.sampled = 1.0 if most is None or self.decisions <= most else most / self.decisions
+        self._asked = {"key": key, "below": min(round(self.sampled * _HASHES), _HASHES - 1)}
+        if self.sampled < 1.0:
+            within = f"SELECT count(*) FROM decisions WHERE {_MINE}"  # noqa: S608  (our own text)
+            self.decisions = int(self._connection.execute(within, self._asked).fetchall()[0][0])
         found = self._connection.execute("SELECT count(*) FROM rewards WHERE experiment = ?", [key]).fetchall()
         self.events = int(found[0][0])
 
@@ -61,7 +73,7 @@ class Record:
 
     def __iter__(self) -> Iterator[Logged]:
         """Every decision in the order of the log, read in batches."""
-        cursor = self._connection.execute(_LOG, {"key": self.key})
+        cursor = self._connection.execute(_LOG, self._asked)
         while rows := cursor.fetchmany(2_000):
             yield from (_logged(self.key, *row) for row in rows)
 

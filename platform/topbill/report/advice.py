@@ -15,51 +15,50 @@ JOINED, FELL_BACK = 0.9, 0.01
 
 
 class State(msgspec.Struct, frozen=True, kw_only=True):
-    """One word (and its tone) for where an experiment stands, and the next step in a sentence."""
+    """Where something stands: in a word (and its tone), in a sentence, and the next step in another."""
 
     word: str
     tone: Tone
+    sentence: str
     next: str
 
 
 def state(report: Report) -> State:
     """Where the experiment stands. The word never says more than the verdict does."""
+    if not report.decisions:
+        sentence = "No decision has been made in this experiment yet."
+    elif report.ab is None:
+        sentence = "There is no control to compare with."
+    elif len(report.ab.units) < 2:
+        sentence = "There is one variant, and nothing to compare it with."
+    else:
+        sentence = report.ab.verdict.sentence
+    word, tone, then = _word(report)
+    return State(word=word, tone=tone, sentence=sentence, next=then)
+
+
+def _word(report: Report) -> tuple[str, Tone, str]:
     codes = set() if report.ab is None else set(report.ab.verdict.codes)
     if not report.decisions:
-        return State(
-            word="No traffic", tone="neutral", next="Send decide requests to the service, then look here again."
-        )
-    if report.ab is None:
-        return State(word="Not compared", tone="neutral", next="Add a second variant to learn what this one is worth.")
+        return "No traffic", "neutral", "Send decide requests to the service, then look here again."
+    if report.ab is None or len(report.ab.units) < 2:
+        return "Not compared", "neutral", "Add a second variant to learn what this one is worth."
     if "sample_ratio_mismatch" in codes:
-        return State(
-            word="Withheld",
-            tone="warning",
-            next="Find out why units were not split as intended: bots, redirects, lost logs. Read no lift before.",
-        )
+        then = "Find out why units were not split as intended: bots, redirects, lost logs. Read no lift before."
+        return "Withheld", "warning", then
     if report.ab.verdict.safe_to_ship:
-        return State(
-            word="Winner",
-            tone="good",
-            next=f"Ship {report.ab.verdict.winner}: give it all traffic, keep a small holdout.",
-        )
+        return "Winner", "good", f"Ship {report.ab.verdict.winner}: give it all traffic, keep a small holdout."
     if "beats_control" in codes:
         if "guardrail_worse" in codes:
-            return State(
-                word="Harm",
-                tone="bad",
-                next="Don't ship: it wins the objective at a guardrail's cost. Change the policy.",
-            )
-        return State(
-            word="Ahead", tone="promising", next="Keep it running until the guardrails are shown to be safe too."
-        )
+            return "Harm", "bad", "Don't ship: it wins the objective at a guardrail's cost. Change the policy."
+        return "Ahead", "promising", "Keep it running until the guardrails are shown to be safe too."
     if "no_call" in codes:
         several = "With several variants, one interval beyond zero is not proof yet. "
         lead = several if "call_lost_to_multiplicity" in codes else ""
-        return State(word="Undecided", tone="neutral", next=f"{lead}Keep it running; looking early costs nothing here.")
+        return "Undecided", "neutral", f"{lead}Keep it running; looking early costs nothing here."
     if "worse_than_control" in codes:
-        return State(word="Worse", tone="bad", next="Stop it, and look at segments and artwork for the reason.")
-    return State(word="Too early", tone="neutral", next="Wait until the first decisions' reward windows have passed.")
+        return "Worse", "bad", "Stop it, and look at segments and artwork for the reason."
+    return "Too early", "neutral", "Wait until the first decisions' reward windows have passed."
 
 
 def alarms(report: Report) -> list[Note]:

@@ -21,7 +21,7 @@ import pyarrow as pa
 
 from topbill.errors import LogError, NotFound, TopbillError
 from topbill.lake import quoted
-from topbill.report import drift, lookup, reading, series, shown, worth
+from topbill.report import coverage, drift, lookup, page, reading, series, shown, worth
 from topbill.report.build import load
 from topbill.report.model import Report
 from topbill.report.segments import segment_columns
@@ -33,11 +33,15 @@ OLDEST = timedelta(hours=1)
 _PAUSE, _LONGEST_PAUSE = 30.0, 900.0
 _logger = logging.getLogger("topbill")
 Question: TypeAlias = tuple[str, ...]
-"""A name of `ASK`, an experiment's key, and the function's other arguments."""
+"""A name of `ASK`, the key of an experiment or a page, and the function's other arguments."""
 
 
 def _report(data: Path | str, key: str) -> Report:
     return load(key, data)
+
+
+def _page(data: Path | str, key: str) -> page.PageReport:
+    return page.load(key, Path(data))
 
 
 ASK: dict[str, Callable[..., Any]] = {
@@ -64,10 +68,16 @@ ASK: dict[str, Callable[..., Any]] = {
     "delays": lookup.delays,
     "joins": lookup.joins,
     "drift": drift.drift,
+    "pages": coverage.pages,
+    "page": _page,
+    "coverage": coverage.coverage,
 }
 """Every question that a page asks, by its name; the first argument is the data folder."""
 _OF_AN_EXPERIMENT = ("report", "progress", "units", "traffic", "delays", "joins", "drift", "versions", "explored")
 _OF_A_VARIANT = ("shares", "exploration", "positions", "worth")
+_OF_A_PAGE = ("page", "coverage")
+_STRUCTS: dict[str, type] = {"report": Report, "page": page.PageReport}
+"""What those questions answer with; all others that are kept answer with a frame."""
 
 
 class Kept(NamedTuple):
@@ -83,13 +93,12 @@ class _State(NamedTuple):
 
 
 class _File(msgspec.Struct, frozen=True):
-    """What a file holds: a report or a frame (an Arrow stream), of which question and state."""
+    """What a file holds: the answer (MessagePack, or an Arrow stream of a frame), to which question, of which state."""
 
     question: Question
     at: datetime
     revision: str
-    report: Report | None
-    frame: bytes | None
+    answer: bytes
 
 
 def find(data: Path | str, question: Question) -> Kept | None:
@@ -97,13 +106,13 @@ def find(data: Path | str, question: Question) -> Kept | None:
     path = _path(data, question)
     try:
         held = msgspec.msgpack.decode(path.read_bytes(), type=_File)
-        frame = None if held.frame is None else pa.ipc.open_stream(held.frame).read_pandas()
+        answer = _unpacked(held)
     except (OSError, msgspec.DecodeError, pa.ArrowException):
         return None
     now = _state(data, question[1])
     if now is None or held.question != question or held.revision != now.revision or now.at - held.at > OLDEST:
         return None
-    return Kept(held.report if frame is None else frame, held.at)
+    return Kept(answer, held.at)
 
 
 def work_out(data: Path | str) -> float:
@@ -118,6 +127,9 @@ def work_out(data: Path | str) -> float:
             if line.decisions:
                 for question in questions(data, line.key):
                     _keep(data, question)
+        for key in coverage.pages(data):
+            for name in _OF_A_PAGE:
+                _keep(data, (name, key))
     return monotonic() - started
 
 
@@ -159,10 +171,9 @@ def _keep(data: Path | str, question: Question) -> None:
     except TopbillError:  # a question that this experiment has no answer to: the page says why
         path.unlink(missing_ok=True)
         return
-    report = found if isinstance(found, Report) else None
-    at = state.at if report is None else datetime.fromisoformat(report.published_at).replace(tzinfo=None)
-    frame = None if report is not None else _stream(found)
-    held = msgspec.msgpack.encode(_File(question, at, state.revision, report, frame))
+    at = datetime.fromisoformat(found.published_at).replace(tzinfo=None) if isinstance(found, Report) else state.at
+    packed = msgspec.msgpack.encode(found) if name in _STRUCTS else _stream(found)
+    held = msgspec.msgpack.encode(_File(question, at, state.revision, packed))
     fresh = path.with_suffix(f".{os.getpid()}")
     try:
         path.parent.mkdir(exist_ok=True)
@@ -170,6 +181,13 @@ def _keep(data: Path | str, question: Question) -> None:
         fresh.replace(path)
     except OSError as error:
         raise LogError(f"{path}: cannot be written: {error.strerror}; expected a folder to write to") from error
+
+
+def _unpacked(held: _File) -> Any:
+    kind = _STRUCTS.get(held.question[0])
+    if kind is None:
+        return pa.ipc.open_stream(held.answer).read_pandas()
+    return msgspec.msgpack.decode(held.answer, type=kind)
 
 
 def _stream(frame: pd.DataFrame) -> bytes:
@@ -180,13 +198,14 @@ def _stream(frame: pd.DataFrame) -> bytes:
 
 
 def _state(data: Path | str, key: str) -> _State | None:
-    """The publication's time and the experiment's revision in it; None where it is in none."""
+    """The publication's time and the experiment's revision in it: a page's is that of all experiments together. None
+    where there is none."""
+    own = f"(SELECT revision FROM experiments WHERE key = {quoted(key)})"  # noqa: S608
+    every = "(SELECT string_agg(revision, '.' ORDER BY key) FROM experiments)"
+    query = f'SELECT "at", coalesce({own}, {every}) AS revision FROM published'  # noqa: S608
     with reading.opened(data) as connection:
-        found = reading.rows(
-            connection,
-            f'SELECT p."at", e.revision FROM published p, experiments e WHERE e.key = {quoted(key)}',  # noqa: S608
-        )
-    return _State(**found[0]) if found else None
+        (found,) = reading.rows(connection, query)
+    return None if found["revision"] is None else _State(**found)
 
 
 def _path(data: Path | str, question: Question) -> Path:

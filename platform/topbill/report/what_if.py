@@ -55,17 +55,19 @@ def run(
     action: str = "",
     floor: float = 0.0,
     chosen: Sequence[str] = (),
+    most: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
     """Evaluate a candidate of `candidates()` on the log of experiment `key`.
 
     `text` gives a kind's parameters, `action` what "always the same" shows, `floor` the least probability of any
-    action, `chosen` the estimators (default: the usual ones). Raises BadRequest, BadData, NotFound.
+    action, `chosen` the estimators (default: the usual ones), `most` about how many decisions are read at most
+    (of a sample of units). Raises BadRequest, BadData, NotFound.
     """
     policy: Any = {PUBLISHED: "snapshot", UNIFORM: "uniform", ALWAYS: f"always {action}"}.get(candidate)
     if policy is None:
         policy = _learning(load_experiment(data, key), candidate, parameters(candidate, text), floor)
-    return evaluate(key, policy, data, estimators=tuple(chosen) or None, progress=progress)
+    return evaluate(key, policy, data, estimators=tuple(chosen) or None, progress=progress, most=most)
 
 
 def _learning(experiment: Experiment, kind: str, params: msgspec.Struct, floor: float) -> Experiment:
