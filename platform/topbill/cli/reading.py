@@ -46,15 +46,22 @@ def report(
 
 
 @app.command(name="page")
-def page_report(key: str, *, data: Data = DATA, weights: tuple[str, ...] = (), json_: Json = False) -> None:
+def page_report(
+    key: str, *, data: Data = DATA, weights: tuple[str, ...] = (), instead: tuple[str, ...] = (), json_: Json = False
+) -> None:
     """A page's report: what each layer's variants do to the whole page, on every objective.
 
     Args:
         key: The page.
         weights: METRIC=WEIGHT, several times: weighs the objective anew over all of history.
+        instead: LAYER=POLICY, once a layer: what pages would have earned with it, as in artwork=uniform or
+            titles=other.yaml@greedy; policies as in evaluate.
     """
     from topbill.errors import BadRequest
     from topbill.report import page as reports
+
+    if instead:
+        return _evaluate_page(key, data, instead, json_)
 
     chosen: dict[str, float] = {}
     for given in weights:
@@ -64,7 +71,18 @@ def page_report(key: str, *, data: Data = DATA, weights: tuple[str, ...] = (), j
         except ValueError:
             raise BadRequest("weights", f"got {given!r}; expected METRIC=WEIGHT, for example play=0.2") from None
     found = reports.load(key, data, weights=chosen or None)
-    print_json(found) if json_ else reports.render(found, out)
+    return print_json(found) if json_ else reports.render(found, out)
+
+
+def _evaluate_page(key: str, data: Path, instead: tuple[str, ...], json_: bool) -> None:
+    from topbill.errors import BadRequest
+    from topbill.ope import evaluate_page, text
+
+    layers = dict(given.partition("=")[::2] for given in instead)
+    if len(layers) < len(instead) or not all(layers.values()):
+        raise BadRequest("instead", f"got {', '.join(instead)}; expected LAYER=POLICY once a layer, as artwork=uniform")
+    found = evaluate_page(key, layers, data)
+    print(json.dumps(found.as_dict(), indent=2)) if json_ else text.render(found, out)
 
 
 @app.command

@@ -5,6 +5,7 @@ from topbill.ope.delta import delta_ope
 from topbill.ope.diagnostics import OPEN, REASONS, Diagnostics, Gates
 from topbill.ope.estimator import Estimate, Estimator
 from topbill.ope.evaluate import Evaluation, evaluate
+from topbill.ope.pages import evaluate_page
 from topbill.ope.rankings import SLATE_ESTIMATORS, SlateEstimator
 from topbill.ope.registry import DEFAULT, ESTIMATORS
 from topbill.ope.slate import estimate_slate
@@ -27,4 +28,5 @@ __all__ = [
     "estimate_slate",
     "estimate_table",
     "evaluate",
+    "evaluate_page",
 ]

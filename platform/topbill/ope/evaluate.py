@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -103,8 +104,9 @@ def evaluate(
             raise BadData(
                 "rewards", f"decisions 0 to {record.decisions - 1} of {key}: got no reward event; send rewards"
             )
-        targets = resolve(policy, variant=variant, logged=record.experiment, snapshot=lambda v: _snapshot(data, key, v))
-        used = _explorers(record.experiment) if log_variants is None else tuple(log_variants)
+        stored = partial(stored_snapshot, data, key)
+        targets = resolve(policy, variant=variant, logged=record.experiment, snapshot=stored)
+        used = explorers(record.experiment) if log_variants is None else tuple(log_variants)
         walk = Walk(record, targets, used, link)
         walk.run(progress)
     finally:
@@ -205,7 +207,7 @@ def _cascade(p: Any, place: Any) -> Any:
     return out
 
 
-def _snapshot(data: Path, key: str, version: int | None) -> Snapshot | None:
+def stored_snapshot(data: Path, key: str, version: int | None) -> Snapshot | None:
     """One blob from the log: the only thing that evaluation reads there, as the lake does not keep policies."""
     path = data / "log.sqlite"
     if not path.exists():
@@ -217,7 +219,7 @@ def _snapshot(data: Path, key: str, version: int | None) -> Snapshot | None:
         log.close()
 
 
-def _explorers(experiment: Experiment) -> tuple[str, ...]:
+def explorers(experiment: Experiment) -> tuple[str, ...]:
     """The variants whose log can speak for others: those that don't always show one order."""
     found = tuple(
         v.name

@@ -29,12 +29,13 @@ class Walk:
     """The scalars of every scored placement: r, p, q, position, slate, support, and per target i its pi, dm, …;
     `embedded` are the probabilities of the shown action's features, which several actions may share.
 
-    `units` per scored decision; `left_out` counts the others by cause.
+    `units` and `ids` per scored decision; `left_out` counts the others by cause.
     """
 
     def __init__(self, record: Record, targets: Sequence[Target], variants: Sequence[str], link: Link) -> None:
         self.key, self.targets = record.key, targets
         self.units: list[str] = []
+        self.ids: list[str] = []
         self.left_out: Counter[str] = Counter()
         self.first_at = self.last_at = 0
         self.ranking = False
@@ -188,6 +189,7 @@ class Walk:
             self._shown[k] += 1
             self._explored[k] += p < 1
         self.units.append(decision.unit)
+        self.ids.append(decision.decision_id)
         self._versions.add(decision.policy_version)
         self.first_at, self.last_at = self.first_at or decision.at, decision.at
 
