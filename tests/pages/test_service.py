@@ -12,6 +12,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from topbill.errors import BadData
+from topbill.keeper.main import Keeper
 from topbill.log.sqlite import SqliteLog
 from topbill.pages.compose import sticky_ids
 from topbill.service import page as desk
@@ -198,6 +199,40 @@ def test_shown_often_without_a_play_a_title_rests(home: Any, settings: Settings)
             shown.update(tile["title"] for row in answer["rows"] for tile in row["titles"])
             time.sleep(0.5)  # the memory follows the log every 0.3 s
     assert max(shown.values()) == 2
+
+
+def test_what_rests_goes_on_resting_after_a_restart_though_the_log_has_forgotten_it(
+    home: Any, settings: Settings
+) -> None:
+    """The lake has kept it. Four pages after the restart are too few for anything to tire anew."""
+    home.write(rules="rules:\n  - {rule: fatigue, shown: 5, rest: 7d}\n", policy="policy: fixed")
+    shown: Counter[str] = Counter()
+    with TestClient(create_app(settings)) as client:
+        for _ in range(5):
+            answer = ask(client, profile="7").json()
+            shown.update(tile["title"] for row in answer["rows"] for tile in row["titles"])
+        played = answer["rows"][0]["titles"][0]["title"]
+        ask_play = {"decision_id": answer["page_id"], "event": "play", "action": played}
+        assert client.post("/v1/reward", json=ask_play).status_code == 200
+    tired = {title for title, count in shown.items() if count == 5} - {played}
+    assert tired
+    keeper = Keeper(settings.experiments, settings.data)
+    while keeper.step():
+        pass
+    keeper.finish()
+    log = SqliteLog(settings.log_path)
+    while log.forget(2**62, 2**62, 2**62):
+        pass
+    assert log.read_decisions(0, 9) == []
+    log.close()
+    with TestClient(create_app(settings)) as later:
+        for _ in range(4):
+            time.sleep(1.0)  # the memory begins and follows in the background
+            answer = ask(later, profile="7").json()
+            titles = {tile["title"] for row in answer["rows"] for tile in row["titles"]}
+            if not tired & titles:
+                return
+    raise AssertionError(f"{tired & titles} are shown all the same")
 
 
 def test_the_openapi_document_has_the_page(client: TestClient) -> None:

@@ -37,26 +37,32 @@ class Memory:
     """The viewers of one page. It follows the log, so all processes know the same, a moment later."""
 
     def __init__(self, page: str) -> None:
-        self._page = page
+        self.page = page
         self._viewers: OrderedDict[str, _Seen] = OrderedDict()
         self._pages: OrderedDict[str, str] = OrderedDict()
         self._decisions = self._events = 0
+        self.begun = False
+        """Whether it knows what there was before the log that it follows."""
 
     def follow(self, log: Source, now: int) -> int:
         """Take in what the log has got since, up to `now` (µs); returns how many rows were read."""
         read = 0
         # Events first: whoever sees an event then finds its page, which was stored before.
         events = log.read_events(self._events, _BATCH)
-        while rows := list(log.matured(self._page, self._decisions, 0, now, _BATCH)):
+        while rows := list(log.matured(self.page, self._decisions, 0, now, _BATCH)):
             for seq, page, _ in rows:
                 self._decisions = seq
                 self.shown(page.decision_id, page.unit, [cell.action for cell in page.slate], page.at / 1e6)
             read += len(rows)
         for seq, event in events:
             self._events = seq
-            if event.event == "play" and event.action is not None and event.decision_id in self._pages:
-                self.played(self._pages[event.decision_id], event.action)
+            if event.event == "play" and event.action is not None:
+                self.credited(event.decision_id, event.action)
         return read + len(events)
+
+    def begin_after(self, decision: int, event: int) -> None:
+        """Follow the log from after these `seq`s on: what came before is known."""
+        self._decisions, self._events = decision, event
 
     def shown(self, page_id: str, unit: str, titles: Iterable[str], at: float) -> None:
         """A page with these titles was served."""
@@ -66,6 +72,11 @@ class Memory:
         shown = self._of(unit).shown
         for title in titles:
             shown[title] = (shown.get(title, (0, 0.0))[0] + 1, at)
+
+    def credited(self, page_id: str, title: str) -> None:
+        """A title on this page was played."""
+        if page_id in self._pages:
+            self.played(self._pages[page_id], title)
 
     def played(self, unit: str, title: str) -> None:
         """A title was played: it is not tiring any more."""

@@ -23,6 +23,7 @@ from topbill.pages import credit
 from topbill.pages.answers import PageAnswer, PageRequest, RowAnswer
 from topbill.pages.compose import Composer, sticky_ids
 from topbill.pages.files import PageFile
+from topbill.pages.history import begin
 from topbill.pages.memory import Memory
 from topbill.pages.shelf import Shelf, problem
 from topbill.pages.why import why
@@ -35,6 +36,8 @@ AGAIN = "page_again"
 PREFIX = "page-"
 """What the ids of pages begin with: so a reward on anything else costs no look-up."""
 _REMEMBERED = 20_000
+_WATCHED = 7 * 86_400.0
+"""Seconds for which a starting service reads what viewers saw and played before; longer where fatigue rests longer."""
 _logger = logging.getLogger("topbill")
 _answers = msgspec.json.Decoder(PageAnswer)
 _Mark = tuple[int, int]
@@ -49,6 +52,7 @@ class Desk:
         self.log: SqliteLog
         self.writer: GroupWriter
         self._memories: dict[str, Memory] = {}
+        self._ready = False
         self._seen: dict[Path, _Mark] = {}
         self._spots: OrderedDict[str, tuple[PageAnswer, dict[str, credit.Spot]]] = OrderedDict()
 
@@ -63,13 +67,19 @@ class Desk:
         self._memories = {key: self._memories.get(key) or Memory(key) for key in composers}
 
     def follow(self, log: SqliteLog) -> None:
-        """Take over changed catalogues and signals, and what viewers have done since."""
+        """Take over changed catalogues and signals, and what viewers have done since. The first call, for which a
+        starting service waits, leaves out what viewers did: that may be read from the lake."""
         for key, composer in list(self.composers.items()):
             if self._changed(composer.file.catalogue):
                 self.composers[key] = self._renewed(composer)
             elif self._changed(signals_path(self._data, key)):
                 composer.renew(self._signals(key))
-            self._memories[key].follow(log, now_micros())
+            if self._ready:
+                memory, fatigue = self._memories[key], composer.file.rules.fatigue
+                if not memory.begun:
+                    begin(memory, self._data, time.time() - max(_WATCHED, fatigue[1] if fatigue else 0.0))
+                memory.follow(log, now_micros())
+        self._ready = True
 
     def _renewed(self, composer: Composer) -> Composer:
         file = composer.file
