@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -196,6 +197,23 @@ def test_a_policy_that_fails_leaves_the_editors_order_under_the_same_rules(home:
     best = next(row for number in range(9) for row in home.compose(composer, number).answer.rows if row.row == "best")
     assert best.titles[2].title == "t07"
     assert made.decisions[0].reason == "fallback"
+
+
+@pytest.mark.parametrize("failing", [("rows",), ("artwork",), ("rows", "titles", "artwork")])
+def test_each_layer_s_failure_is_flagged_and_the_others_go_on(home: Any, failing: tuple[str, ...], caplog: Any) -> None:
+    composer = home.composer()
+
+    def nonsense(*_: Any) -> Any:
+        return SimpleNamespace(probabilities=lambda remaining: np.full(len(remaining), np.nan))
+
+    for layer in failing:
+        composer.engine.find(layer).policies["only"].score = nonsense
+    made = home.compose(composer)
+    assert made.answer.fallbacks == failing
+    for decision in made.decisions[1:]:
+        assert (decision.reason == "fallback") == (decision.layer in failing)
+    assert all(0.0 < p.propensity <= 1.0 for d in made.decisions for p in d.slate)
+    assert all(row.titles for row in made.answer.rows)
 
 
 def test_candidates_that_fail_leave_popular_titles(home: Any, monkeypatch: Any, caplog: Any) -> None:
