@@ -30,8 +30,8 @@ PAGES = {
 }
 
 
-def sidebar() -> None:
-    """Which experiment, and how often to look again."""
+def sidebar() -> list[str]:
+    """Which experiment, and how often to look again; the experiments' keys."""
     with st.sidebar:
         try:
             lines = data.listed()
@@ -64,8 +64,11 @@ def sidebar() -> None:
         except TopbillError:
             st.caption("No record yet")
         gate.way_out()
+    return keys
 
 
 page = st.navigation(PAGES)
-sidebar()
+known = sidebar()
 page.run()
+if known:
+    data.get_ready(str(data.folder()), known[0])

@@ -123,7 +123,7 @@ def evaluation(name: str, estimates: Mapping[str, Estimate], e: Estimate | None,
     """What the log says of a policy; `e` is the estimate that is spoken of, None where every estimator refused."""
     if e is None:
         reasons = list(dict.fromkeys(x.reason for x in estimates.values() if x.reason))
-        why = "; ".join(REASONS.get(reason, reason) for reason in reasons)
+        why = "; ".join(_lowered(REASONS.get(reason, reason)) for reason in reasons)
         return State(
             word="No verdict",
             tone="warning",
@@ -144,6 +144,10 @@ def evaluation(name: str, estimates: Mapping[str, Estimate], e: Estimate | None,
         return State(word="Worse than what was shown", tone="bad", sentence=sentence, next=then)
     then = "Collect more decisions, or try a policy that differs more from what was shown."
     return State(word="Cannot be told apart", tone="neutral", sentence=sentence, next=then)
+
+
+def _lowered(sentence: str) -> str:
+    return sentence[:1].lower() + sentence[1:].rstrip(".")
 
 
 def previewed(shown: Sequence[Shown], name: Mapping[str, str]) -> State:
@@ -185,7 +189,7 @@ def listed(found: pd.DataFrame, whose: str) -> State:
         word="The latest",
         tone="neutral",
         sentence=f"{rewarded:,} of the latest {several(len(found), 'decision')} for {whose} brought an event{stepped}.",
-        next="Choose a row to see everything about it, or enter an id or a unit.",
+        next="Choose one by its time to see everything about it, or enter an id or a unit.",
     )
 
 
@@ -226,7 +230,9 @@ def whole(found: PageReport) -> State:
         sentence = "No layer's variant has enough viewers yet to be compared with its control."
         return State(word="Too early", tone="neutral", sentence=sentence, next="Serve more pages; windows must pass.")
     said = [
-        f"{listing([_named(arm) for arm in which])} {verb}" for which, verb in ((up, "helps"), (down, "hurts")) if which
+        f"{listing([_named(arm) for arm in which])} {verb if len(which) == 1 else verb[:-1]}"
+        for which, verb in ((up, "helps"), (down, "hurts"))
+        if which
     ]
     sentence = (
         f"For the whole page, {'; '.join(said)}; the rest cannot be told from its control."
@@ -237,7 +243,7 @@ def whole(found: PageReport) -> State:
         then = f"Look at {_named(down[0])} first: the layers are drawn apart, so it is to blame for what it loses."
         return State(word="One hurts", tone="bad", sentence=sentence, next=then)
     if up:
-        then = "Look at its experiment for the verdict that holds at every look; these intervals are for one look."
+        then = f"Look at {up[0].experiment} for the verdict that holds at every look; these intervals are for one look."
         return State(word="Ahead", tone="promising", sentence=sentence, next=then)
     return State(
         word="Undecided", tone="neutral", sentence=sentence, next="Keep serving; intervals narrow with viewers."

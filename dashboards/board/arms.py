@@ -29,7 +29,7 @@ def gaps(frame: pd.DataFrame) -> alt.LayerChart:
     zero = alt.Chart(pd.DataFrame({"x": [0.0]})).mark_rule(strokeDash=[4, 4]).encode(x="x:Q", color=RULE)
     axis = alt.Axis(format="+.3~f", tickCount=5)
     bars = base.mark_rule(strokeWidth=5, opacity=0.45).encode(
-        x=alt.X("low:Q", title="objective per page, more than with the layer's control", axis=axis), x2="high:Q"
+        x=alt.X("low:Q", title="objective per page beyond the control's", axis=axis), x2="high:Q"
     )
     return zero + bars + base.mark_point(filled=True, size=120, opacity=1).encode(x="value:Q")
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import streamlit as st
 
 from topbill import report
+from topbill.errors import TopbillError
 from topbill.report import kept, preview, reading
 from topbill.spec import Experiment
 
@@ -92,6 +95,17 @@ def experiment(key: str) -> Experiment:
 @st.cache_resource(max_entries=16, show_spinner="Loading policies …")
 def _policies(where: str, key: str, version: str) -> Any:  # noqa: ARG001
     return preview.load_policies(where, key)
+
+
+@st.cache_resource(show_spinner=False)
+def get_ready(where: str, key: str) -> None:
+    """Load policies once behind the first page: compiled functions come with them, which Preview would wait for."""
+
+    def load() -> None:
+        with suppress(TopbillError):
+            preview.load_policies(where, key)
+
+    Thread(target=load, daemon=True).start()
 
 
 def policies(key: str) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from html import escape
 
 import altair as alt
@@ -32,18 +33,19 @@ def chart(drawn: Chart, frame: pd.DataFrame, name: str, height: int | None = Non
     download(frame, name)
 
 
-def table(frame: pd.DataFrame, name: str, names: str = "") -> None:
+def table(frame: pd.DataFrame, name: str, names: str = "", links: Sequence[str] = ()) -> None:
     """A table of words, one line for each row of `frame`; on a phone each row is a card. `names` tells more of
-    columns that the experiment named."""
+    columns that the experiment named, `links` are where the rows' first cells lead."""
     head = "".join(f"<th>{_headed(str(column), names)}</th>" for column in frame.columns)
+    rows = [[escape(str(cell)) for cell in row] for row in frame.itertuples(index=False)]
+    for row, link in zip(rows, links, strict=False):
+        row[0] = f'<a href="{escape(link)}">{row[0]}</a>'
+    columns = [escape(str(column)) for column in frame.columns]
     body = "".join(
         "<tr>"
-        + "".join(
-            f'<td data-column="{escape(str(column))}"><span>{escape(str(cell))}</span></td>'
-            for column, cell in zip(frame.columns, row, strict=True)
-        )
+        + "".join(f'<td data-column="{c}"><span>{cell}</span></td>' for c, cell in zip(columns, row, strict=True))
         + "</tr>"
-        for row in frame.itertuples(index=False)
+        for row in rows
     )
     st.html(f'<table class="tb-table"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>')
     download(frame, name)

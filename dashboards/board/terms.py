@@ -59,7 +59,10 @@ TERMS = {
     "layer": "What decides a part of the page: its rows, the titles in them, their pictures. Each draws by itself.",
     "against": "Per page of this variant, what all of the page earned more than with the layer's control. "
     "95% intervals over viewers, each for one look.",
-    "pareto": "A variant is beaten where another one of its layer is no worse on any goal and better on one.",
+    "pareto": "On the front: no other variant of the layer is better on one goal and no worse on the rest. Behind: one "
+    "is, by its means. Beaten: surely, with 95% over all comparisons.",
+    "recall": "Of plays that were held out, the share found among as many candidates; beside it, among as many of the "
+    "most popular titles.",
     "coverage": "How many different titles were shown, and how much of all places the ten most shown take.",
     "weights": "How much each goal counts. Other weights re-weigh all of history; the log stays as it is.",
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import urlencode
 
 import pandas as pd
 import streamlit as st
@@ -73,27 +74,23 @@ def timeline(rewards: pd.DataFrame) -> None:
 
 
 def several(found: pd.DataFrame, whose: str, name: str) -> None:
-    """A table in which a row can be chosen."""
+    """A line for each, which leads to everything about it."""
     frame.answer(answers.listed(found, whose), TERMS["decisions"])
     pieces.section("The latest decisions", TERMS["decisions"])
-    shown = found.assign(
-        at=found["at"].dt.strftime("%d %b %H:%M:%S"),
-        variant=found["variant"].fillna("none"),
-        chance=[words.percent(p, digits=2) for p in found["propensity"]],
-    )[["at", "slate", "events", "variant", "chance", "unit", "experiment", "reason", "decision_id"]]
-    event = st.dataframe(
-        shown,
-        hide_index=True,
-        width="stretch",
-        on_select="rerun",
-        selection_mode="single-row",
-        key=f"table-{name}",
-        column_config={column: st.column_config.Column(help=COLUMNS[column]) for column in shown.columns},
+    shown = pd.DataFrame(
+        {
+            "at": found["at"].dt.strftime("%d %b %H:%M:%S"),
+            "slate": [answers.listing(slate.split(", ")) for slate in found["slate"]],
+            "events": found["events"],
+            "variant": found["variant"].fillna("none"),
+            "chance": [words.percent(p, digits=2) for p in found["propensity"]],
+            "unit": found["unit"],
+            "experiment": found["experiment"],
+            "reason": [words.label(reason) for reason in found["reason"]],
+        }
     )
-    pieces.download(found, name)
-    picked = event.selection.rows if event else []
-    if picked:
-        one(str(shown["decision_id"].iloc[picked[0]]))
+    ids = zip(found["decision_id"], found["experiment"], strict=True)
+    pieces.table(shown, name, links=[f"decisions?{urlencode({'id': i, 'experiment': key})}" for i, key in ids])
 
 
 def body() -> None:

@@ -20,9 +20,21 @@ def headline(found: PageReport) -> None:
         ("Mature", words.percent(found.mature / found.pages, digits=0), TERMS["mature"]),
         ("Served again", words.count(found.again), TERMS["again"]),
         ("Fallbacks", words.count(sum(found.fallbacks.values())), TERMS["fallback"]),
+        *recall(found),
     )
     weighed = ", ".join(f"{words.label(name)} × {weight:g}" for name, weight in found.weights.items())
     st.caption(f"Objective: {words.plain(weighed)}; its weights are those of the titles' experiment.")
+
+
+def recall(found: PageReport) -> list[tuple[str, str, str]]:
+    """What candidates find of plays that were held out, beside the most popular titles."""
+    r = found.recall
+    if r is None or not r.asked:
+        return []
+    return [
+        (f"Found in {r.most}", words.percent(r.found / r.asked), TERMS["recall"]),
+        (f"Popular {r.most}", words.percent(r.popular / r.asked), TERMS["recall"]),
+    ]
 
 
 def against(found: PageReport) -> None:
@@ -53,10 +65,9 @@ def _reading(low: float, high: float) -> str:
 
 
 def standing(arm: Arm) -> str:
-    """How a variant stands among those of its layer, on all goals at once."""
-    if arm.reason is not None:
-        return REASONS.get(arm.reason, words.label(arm.reason))
-    return f"✖ beaten by {answers.listing(arm.beaten_by)}" if arm.beaten_by else "✔ on the front"
+    """How a variant stands among those of its layer, on all goals at once, with a sign."""
+    sign = "?" if arm.reason else "✖" if arm.beaten_by else "…" if arm.behind else "✔"
+    return f"{sign} {REASONS.get(arm.standing, words.label(arm.standing))}"
 
 
 def goals(found: PageReport) -> None:
@@ -71,12 +82,11 @@ def goals(found: PageReport) -> None:
     weighed = sorted((m for m in metrics if found.weights.get(m)), key=lambda m: -abs(found.weights[m]))
     known = [arm for arm in arms if set(weighed[:2]) <= arm.metrics.keys()]
     if len(weighed) > 1 and known:
-        trade(found.page, known, weighed[0], weighed[1])
-    st.caption("Beaten means by the means; where their intervals overlap, more pages may turn it.")
+        trade(found, known, weighed[0], weighed[1])
     table(found.page, arms, metrics)
 
 
-def trade(page: str, arms: list[Arm], x: str, y: str) -> None:
+def trade(found: PageReport, arms: list[Arm], x: str, y: str) -> None:
     lines = [
         (arm.variant, a.mean, a.low, a.high, b.mean, b.low, b.high)
         for arm in arms
@@ -86,8 +96,12 @@ def trade(page: str, arms: list[Arm], x: str, y: str) -> None:
     control = next((arm.variant for arm in arms if arm.control), None)
     names = [arm.variant for arm in arms]
     drawn = charts.trade(shown, names, control, words.label(x), words.label(y))
-    st.caption("Further right and further up is better; a cross is both 95% intervals.")
-    pieces.chart(drawn, shown, f"{page}-{arms[0].layer}-goals", 340)
+    right, up = found.weights[x] > 0, found.weights[y] > 0
+    st.caption(
+        f"Better is further {'right' if right else 'left'} and further {'up' if up else 'down'}; "
+        "a cross is both 95% intervals."
+    )
+    pieces.chart(drawn, shown, f"{found.page}-{arms[0].layer}-goals", 340)
 
 
 def table(page: str, arms: list[Arm], metrics: list[str]) -> None:

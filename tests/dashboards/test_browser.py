@@ -90,6 +90,9 @@ def test_a_card_opens_its_experiment_and_other_pages_keep_it(browser: Any, addre
         page.get_by_text(PAGES["decisions"]).first.wait_for(timeout=60_000)
         heading.wait_for(timeout=60_000)
         assert "experiment=home-rows" in page.url
+        page.locator(".tb-table a").first.click()
+        page.get_by_text("Candidates and their chances").wait_for(timeout=60_000)
+        heading.wait_for(timeout=60_000)
 
 
 def test_the_address_holds_what_was_chosen(browser: Any, address: str) -> None:
@@ -145,5 +148,6 @@ def test_a_refusal_is_looked_at_too(browser: Any, hushed: Path, shots: Path) -> 
         for width in (1440, 390):
             page.set_viewport_size({"width": width, "height": 2400})
             page.wait_for_selector(RAN, timeout=60_000)
+            page.wait_for_timeout(700)  # the sidebar slides away
             page.screenshot(path=shots / f"refusal-{width}.png")
             looked_at(page, width)
