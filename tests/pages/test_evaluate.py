@@ -207,21 +207,24 @@ def test_the_command_tells_value_interval_and_refusals(home: Any, tmp_path: Path
 def test_the_truth_lies_in_the_intervals_of_95_percent(
     home: Any, tmp_path: Path, layers: tuple[str, ...], estimators: tuple[str, ...]
 ) -> None:
-    """Over 200 logs of 150 pages, within the binomial band of 95% (its 0.1% and 99.9% quantiles)."""
+    """Over 200 logs of 150 pages, within the binomial band of 95% (its 0.1% and 99.9% quantiles). One in a hundred at
+    most is refused, for weights that by chance are far from 1."""
     home.write(rules=RULES, policy="policy: uniform")
     composer = home.composer()
     known = truth(composer, layers, logged_pages(composer, home, 6_000, 1_000_000))
     instead = {layer: INSTEAD[layer] for layer in layers}
-    logs, hits = 200, dict.fromkeys(estimators, 0)
+    logs, given, hits = 200, dict.fromkeys(estimators, 0), dict.fromkeys(estimators, 0)
     for log in range(logs):
         made = logged_pages(composer, home, 150, 1_000 * log)
         data = tmp_path / f"data{log}"
         lay_pages(home, data, made, np.random.default_rng(log))
         (found,) = evaluate_page("home", instead, data, estimators=estimators).targets.values()
         for name, estimate in found.items():
-            assert estimate.low is not None, estimate.reason
-            assert estimate.high is not None
-            hits[name] += estimate.low <= known <= estimate.high
+            if estimate.low is not None and estimate.high is not None:
+                given[name] += 1
+                hits[name] += estimate.low <= known <= estimate.high
         shutil.rmtree(data)
-    low, high = stats.binom.ppf([0.001, 0.999], logs, 0.95)
-    assert all(low <= count <= high for count in hits.values()), hits
+    for name, count in given.items():
+        assert count >= 0.99 * logs
+        low, high = stats.binom.ppf([0.001, 0.999], count, 0.95)
+        assert low <= hits[name] <= high, hits

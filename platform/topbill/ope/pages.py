@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from statistics import NormalDist
 from typing import Any, NamedTuple
 
 import msgspec
@@ -249,6 +250,7 @@ class _Cells:
             log = np.minimum(np.concatenate([logs, below[level]]), _MOST)
             columns[f"{level}propensities"] = np.exp(-np.maximum(log, 0.0))
             columns[f"target_{level}propensities"] = np.exp(np.minimum(log, 0.0))
+        options["gates"] = options["gates"] or _gates(int(counts.max()))
         found = estimate_slate(
             np.concatenate([earned, np.zeros(short.size)]),
             slate_id=slate,
@@ -258,6 +260,13 @@ class _Cells:
             **columns,
             **options,
         )
-        sure = np.ones(len(units))
+        sure = np.ones(len(units))  # what was logged weighs one
         logged = estimate(total, sure, sure, units=units, estimators=("ips",), **options)["ips"]
         return logged, found
+
+
+def _gates(cells: int) -> Gates:
+    """The usual ones, of which the mean weight's is asked for each cell: as rarely wrong over all as over one."""
+    plain = Gates()
+    tail = NormalDist().cdf(-plain.mean_weight_z) / cells
+    return replace(plain, mean_weight_z=-NormalDist().inv_cdf(tail))

@@ -64,8 +64,8 @@ class TitleFeatures:
             msgspec.Raw(_encode({SOURCES[j]: 1 for j, _ in self.sources if code >> j & 1}))
             for code in range(1 << len(SOURCES))
         ]
-        features = msgspec.defstruct("Features", [(name, Any) for name in self.declared])
-        self.offer = msgspec.defstruct("Offer", [("id", str), ("features", features)])
+        features = msgspec.defstruct("Features", [(name, Any) for name in self.declared], gc=False)
+        self.offer = msgspec.defstruct("Offer", [("id", str), ("features", features)], gc=False)
         self.features = features
 
     def on_page(self, sight: Sight, heat: Floats, match: Floats, now: float) -> TitlesOnPage:
