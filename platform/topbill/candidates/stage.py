@@ -142,13 +142,20 @@ class Sight:
         seed: str,
     ) -> None:
         self._stage, self._orders, self._merit, self._open, self._seed = stage, orders, merit, open_, seed
+        self._members: dict[Row, Indices] = {}
         self.similar, self.together = likeness
         self.sources: Bools = np.zeros((len(open_), len(SOURCES)), dtype=bool)
         for j, source in enumerate(SOURCES):
             self.sources[orders[source][:NAMED], j] = True
 
     def members(self, row: Row) -> Indices:
-        """Every open title that the row may be made of, first choice first."""
+        """Every open title that the row may be made of, first choice first. A page asks twice for each row."""
+        found = self._members.get(row)
+        if found is None:
+            found = self._members[row] = self._find(row)
+        return found
+
+    def _find(self, row: Row) -> Indices:
         catalog = self._stage.catalog
         if row.source == "genre":
             popular = self._orders["popular"]
