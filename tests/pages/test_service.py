@@ -321,6 +321,9 @@ def test_why_tells_which_rule_kept_a_title_out(client: TestClient) -> None:
     assert why("t01")["barred"] == ["block"]
     assert why("t03")["barred"] == ["maturity"]
     assert why("t04")["barred"] == ["region"]
+    assert {row["because"] for row in why("t04")["rows"]} == {"region bars it from the page"}
+    unsaid = client.get(f"/v1/pages/{page['page_id']}/why")
+    assert (unsaid.status_code, unsaid.json()["error"]["message"]) == (422, "query title: Field required")
     pinned = next(row for row in why("t07")["rows"] if row["row"] == "best")
     assert (pinned["shown_at"], pinned["could_stand_at"]) == (2, [2])
     elsewhere = [row["because"] for row in why("t07")["rows"] if row["row"] != "best"]

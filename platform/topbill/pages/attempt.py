@@ -124,7 +124,7 @@ class Attempt:
             revision=self.file.revision,
             variant=None,
             unit=self.viewer.unit,
-            context=msgspec.Raw(_encode(_facts(request, self.viewer))),
+            context=msgspec.Raw(_encode(_facts(request, self.viewer, self.c.catalog.ids))),
             actions=msgspec.Raw(_encode(page)),
             slate=tuple(cells),
             propensity=joint,
@@ -279,7 +279,7 @@ class Attempt:
         return {rule: count for rule, count in counts.items() if count}
 
 
-def _facts(request: PageRequest, viewer: Viewer) -> dict[str, Any]:
+def _facts(request: PageRequest, viewer: Viewer, ids: Sequence[str]) -> dict[str, Any]:
     """What the page's own decision says of the viewer: enough to tell later what the rules removed."""
     return {
         "context": request.context,
@@ -288,7 +288,7 @@ def _facts(request: PageRequest, viewer: Viewer) -> dict[str, Any]:
         "account": request.account,
         "guest": request.profile is None,
         "watched": len(viewer.watched),
-        "tired": sorted(viewer.tired),
+        "tired": [ids[title] for title in sorted(viewer.tired)],
     }
 
 

@@ -59,5 +59,7 @@ class Shelf:
 
 def problem(file: PageFile, error: TopbillError) -> Problem:
     """What is wrong with a page's catalogue, as one problem of the page file."""
-    got = error.problems[0].message if isinstance(error, SpecError) else str(error)
+    got = str(error)
+    if isinstance(error, SpecError):
+        got = "one that contradicts the page: " + "; ".join(f"{p.path}: {p.message}" for p in error.problems[:5])
     return Problem(file.source, "catalogue", got, "a catalogue that the rules fit; the last good one is served")

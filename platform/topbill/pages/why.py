@@ -25,33 +25,48 @@ def why(composer: Composer, page: Decision, titles: Sequence[Decision], title: s
     if index is None:
         raise NotFound(f"title {title!r} is not in the catalogue {catalog.version}")
     facts = msgspec.json.decode(page.context)
-    lets = composer.house.before(facts["region"], facts["age"], page.at / 1e6, facts["tired"])
+    tired = [catalog.index[name] for name in facts["tired"] if name in catalog.index]
+    lets = composer.house.before(facts["region"], facts["age"], page.at / 1e6, tired)
     barred = [rule for rule, let in lets.items() if not let[index]]
     rows = []
     above: str | None = None
     for decision in titles:
-        rows.append({"row": decision.place, **_in_row(composer, decision, title, index, above)})
-        if any(p.action == title for p in decision.slate):
+        found = _drawn(decision, title) or {
+            "candidate": False,
+            "because": _absent(composer, decision, index, above, barred),
+        }
+        rows.append({"row": decision.place, **found})
+        if "shown_at" in found:
             above = decision.place
     return {"page_id": page.decision_id, "title": title, "barred": barred, "rows": rows}
 
 
-def _in_row(composer: Composer, decision: Decision, title: str, index: int, above: str | None) -> dict[str, Any]:
-    if title in decision.eligible:
-        place = decision.eligible.index(title)
-        shown = next((p for p in decision.slate if p.action == title), None)
-        if shown is not None:
-            return {"shown_at": shown.position, "propensity": shown.propensity, **_rules(decision, place)}
-        return {"candidate": True, **_rules(decision, place)}
+def _drawn(decision: Decision, title: str) -> dict[str, Any] | None:
+    """What became of a candidate; None for what was none."""
+    if title not in decision.eligible:
+        return None
+    told = _rules(decision, decision.eligible.index(title))
+    shown = next((p for p in decision.slate if p.action == title), None)
+    return (
+        {"candidate": True, **told}
+        if shown is None
+        else {"shown_at": shown.position, "propensity": shown.propensity, **told}
+    )
+
+
+def _absent(composer: Composer, decision: Decision, index: int, above: str | None, barred: Sequence[str]) -> str:
+    """Why a title was not among a row's candidates."""
     if above is not None:
-        return {"candidate": False, "because": f"it stands in row {above} above"}
+        return f"it stands in row {above} above"
+    if barred:
+        return f"{barred[0]} bars it from the page"
     pins = composer.house.pins
     if pinned := next((row for row, held in pins.items() if index in held.values() and row != decision.place), None):
-        return {"candidate": False, "because": f"it is pinned in row {pinned}"}
+        return f"it is pinned in row {pinned}"
     everything = composer.stage.plain(np.ones(len(composer.catalog), dtype=bool), "")
     if index not in everything.members(composer.file.made_of[decision.place]):
-        return {"candidate": False, "because": "the row is not made of it"}
-    return {"candidate": False, "because": "it was not among the candidates, or a rule barred it from the page"}
+        return "the row is not made of it"
+    return "it was not among the candidates"
 
 
 def _rules(decision: Decision, place: int) -> dict[str, Any]:

@@ -301,4 +301,5 @@ def _add_error_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def invalid(_: Request, error: RequestValidationError) -> Response:
-        return reply(422, "invalid", str(error))
+        first = error.errors()[0]  # its own text names files of this machine
+        return reply(422, "invalid", f"{' '.join(map(str, first['loc']))}: {first['msg']}")

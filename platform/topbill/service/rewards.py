@@ -15,7 +15,7 @@ from topbill.records import Decision, RewardEvent
 from topbill.service import meters
 from topbill.service.bodies import RewardAnswer, RewardBatch, RewardBatchAnswer, RewardRequest, RewardStatus
 from topbill.service.writer import GroupWriter
-from topbill.spec.forms import nearest
+from topbill.spec.forms import listed, nearest
 
 _REMEMBERED = 50_000
 _FIRST, _LAST = datetime(1970, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, tzinfo=UTC)
@@ -80,7 +80,7 @@ class Rewards:
         slate = shown[1]
         action, position = request.action, request.position
         if action is not None and action not in slate:
-            raise BadRequest(f"{path(index)}.action", f"{action!r} was not shown; expected one of {', '.join(slate)}")
+            raise BadRequest(f"{path(index)}.action", f"{action!r} was not shown; expected one of {listed(slate, 10)}")
         if position is not None and position >= len(slate):
             raise BadRequest(f"{path(index)}.position", f"{position}; expected 0 to {len(slate) - 1}")
         if action is not None and position is not None and slate[position] != action:
