@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import altair as alt
 import pandas as pd
 
-from board.style import GREY, HEAT, PALETTE, RULE, colours
+from board.style import GREY, RULE, colours, heat_scale, palette, text_on
 
 
 def heat(
@@ -35,12 +35,12 @@ def heat(
         tooltip=[alt.Tooltip(f"{x}:O", title=x_title), alt.Tooltip(f"{y}:N"), alt.Tooltip("share:Q", format=".1%")],
     )
     most = float(frame["share"].max() or 1.0)
-    scale = alt.Scale(scheme=HEAT, domain=[0, most])
-    cells = base.mark_rect(cornerRadius=3, stroke="white", strokeWidth=1).encode(
+    scale = heat_scale(most)
+    cells = base.mark_rect(cornerRadius=3, strokeWidth=0).encode(
         color=alt.Color("share:Q", scale=scale, title=title, legend=None)
     )
-    dark = alt.condition(f"datum.share > {0.55 * most!r}", alt.value("white"), alt.value("#17202E"))
-    return cells + base.mark_text(fontSize=11).encode(text=alt.Text("share:Q", format=".0%"), color=dark)
+    written = base.mark_text(fontSize=11).encode(text=alt.Text("share:Q", format=".0%"), color=text_on("share", most))
+    return cells + written
 
 
 def worths(frame: pd.DataFrame, title: str) -> alt.LayerChart:
@@ -57,11 +57,13 @@ def worths(frame: pd.DataFrame, title: str) -> alt.LayerChart:
     y = alt.Y("action:N", sort=order, title=None, axis=alt.Axis(labelLimit=150, labelOverlap=False))
     base = alt.Chart(frame).encode(y=y, tooltip=tips)
     axis = alt.Axis(format=".2~f", tickCount=6)
-    bars = base.mark_rule(strokeWidth=5, opacity=0.5, color=PALETTE[0]).encode(
+    bars = base.mark_rule(strokeWidth=5, opacity=0.5, color=palette()[0]).encode(
         x=alt.X("low:Q", title=title, axis=axis), x2="high:Q"
     )
-    points = base.mark_point(filled=True, size=100, opacity=1, color=PALETTE[0]).encode(x="value:Q")
-    ticks = base.mark_tick(thickness=2.5, size=13, color=PALETTE[1]).encode(x=alt.X("plain:Q", title=title, axis=axis))
+    points = base.mark_point(filled=True, size=100, opacity=1, color=palette()[0]).encode(x="value:Q")
+    ticks = base.mark_tick(thickness=2.5, size=13, color=palette()[1]).encode(
+        x=alt.X("plain:Q", title=title, axis=axis)
+    )
     return bars + points + ticks
 
 
@@ -69,7 +71,7 @@ def bars(frame: pd.DataFrame, highlight: str | None = None) -> alt.LayerChart:
     """Horizontal bars of shares with their numbers, one of them highlighted. Columns: name, value."""
     y = alt.Y("name:N", sort=None, title=None, axis=alt.Axis(labelLimit=130, labelOverlap=False))
     base = alt.Chart(frame).encode(y=y, tooltip=[alt.Tooltip("name:N"), alt.Tooltip("value:Q", format=".2%")])
-    colour = alt.condition(f"datum.name === {highlight!r}", alt.value(PALETTE[1]), alt.value(PALETTE[0]))
+    colour = alt.condition(f"datum.name === {highlight!r}", alt.value(palette()[1]), alt.value(palette()[0]))
     most = max(float(frame["value"].max()), 1e-9)
     x = alt.X("value:Q", scale=alt.Scale(domain=[0, most * 1.25]), axis=None)
     shapes = base.mark_bar(cornerRadiusEnd=3).encode(x=x, color=colour)
@@ -79,7 +81,7 @@ def bars(frame: pd.DataFrame, highlight: str | None = None) -> alt.LayerChart:
 def contributions(frame: pd.DataFrame) -> alt.Chart:
     """What features add (blue) or take away (orange). Columns: name, value."""
     order = frame.sort_values("value", ascending=False)["name"].tolist()
-    colour = alt.condition("datum.value >= 0", alt.value(PALETTE[0]), alt.value(PALETTE[5]))
+    colour = alt.condition("datum.value >= 0", alt.value(palette()[0]), alt.value(palette()[5]))
     return (
         alt.Chart(frame)
         .mark_bar(cornerRadiusEnd=3)
@@ -150,7 +152,7 @@ def calibration(frame: pd.DataFrame) -> alt.LayerChart:
             color=alt.Color(
                 "verdict:N",
                 title=None,
-                scale=alt.Scale(domain=["as logged", "off"], range=[PALETTE[0], PALETTE[5]]),
+                scale=alt.Scale(domain=["as logged", "off"], range=[palette()[0], palette()[5]]),
                 legend=alt.Legend(orient="top"),
             ),
             shape=alt.Shape(
@@ -174,7 +176,7 @@ def estimates(frame: pd.DataFrame, reference: str) -> alt.LayerChart:
         alt.Tooltip("low:Q", format=".4f", title="from"),
         alt.Tooltip("high:Q", format=".4f", title="to"),
     ]
-    colour = alt.condition(f"datum.name === {reference!r}", alt.value(GREY), alt.value(PALETTE[0]))
+    colour = alt.condition(f"datum.name === {reference!r}", alt.value(GREY), alt.value(palette()[0]))
     base = alt.Chart(frame).encode(
         y=alt.Y("name:N", sort=None, title=None, axis=alt.Axis(labelLimit=150)), color=colour, tooltip=tips
     )

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import altair as alt
 import pandas as pd
 
-from board.style import GREY, PALETTE, RULE, colours
+from board.style import GREY, RULE, colours, palette
 
 
 def gaps(frame: pd.DataFrame) -> alt.LayerChart:
@@ -20,7 +20,7 @@ def gaps(frame: pd.DataFrame) -> alt.LayerChart:
         alt.Tooltip("low:Q", format="+.4f", title="from"),
         alt.Tooltip("high:Q", format="+.4f", title="to"),
     ]
-    scale = alt.Scale(domain=["more", "less", "cannot be told"], range=[PALETTE[2], PALETTE[5], GREY])
+    scale = alt.Scale(domain=["more", "less", "cannot be told"], range=[palette()[2], palette()[5], GREY])
     base = alt.Chart(frame).encode(
         y=alt.Y("name:N", sort=None, title=None, axis=alt.Axis(labelLimit=170, labelFontSize=12)),
         color=alt.Color("reading:N", scale=scale, title=None, legend=alt.Legend(orient="top", symbolOpacity=1)),

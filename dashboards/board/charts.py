@@ -3,11 +3,10 @@
 from board.amounts import bars, by_position, calibration, contributions, estimates, heat, segments, worths
 from board.arms import gaps, trade
 from board.effects import events, funnel, lifts, lines, spark, stacked
-from board.style import GREY, PALETTE, colours, draw
+from board.style import GREY, colours, draw
 
 __all__ = [
     "GREY",
-    "PALETTE",
     "bars",
     "by_position",
     "calibration",

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import altair as alt
 import pandas as pd
 
-from board.style import GREY, LIFT, PALETTE, RULE, colours, time_axis
+from board.style import GREY, LIFT, RULE, colours, palette, time_axis
 
 
 def lifts(frame: pd.DataFrame, names: Sequence[str], control: str, title: str, *, lift: bool = True) -> alt.LayerChart:
@@ -69,10 +69,10 @@ def spark(frame: pd.DataFrame) -> alt.LayerChart:
     zero = base.mark_line(strokeDash=[3, 3], strokeWidth=1, color=GREY).encode(
         y=alt.Y("zero:Q", axis=None, scale=scale)
     )
-    band = base.mark_area(clip=True, opacity=0.22, color=PALETTE[0]).encode(
+    band = base.mark_area(clip=True, opacity=0.22, color=palette()[0]).encode(
         y=alt.Y("relative_low:Q", axis=None, scale=scale), y2="relative_high:Q"
     )
-    line = base.mark_line(clip=True, strokeWidth=2, color=PALETTE[0])
+    line = base.mark_line(clip=True, strokeWidth=2, color=palette()[0])
     return zero + band + line.encode(y=alt.Y("relative:Q", axis=None, scale=scale))
 
 
@@ -126,7 +126,7 @@ def events(frame: pd.DataFrame) -> alt.Chart:
                 axis=alt.Axis(tickCount=6),
             ),
             color=alt.Color(
-                "name:N", title=None, scale=alt.Scale(range=list(PALETTE)), legend=alt.Legend(orient="top")
+                "name:N", title=None, scale=alt.Scale(range=list(palette())), legend=alt.Legend(orient="top")
             ),
             tooltip=[
                 alt.Tooltip("name:N"),

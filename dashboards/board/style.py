@@ -3,23 +3,46 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Any
 
 import altair as alt
 import streamlit as st
 
 GREY = "#8A93A1"
 PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#8C6BB1", "#B8A100", "#5A9E9E", "#A65E2E")
-HEAT: Final = "blues"
+_DARK = ("#56B4E9", "#E69F00", "#1FBF92", "#E08CC0", "#F0E442", "#F07F3C", "#A88BD4", "#4A93D6", "#7FC4C4", "#C98A5A")
+_HEAT = ("#EAF2FA", "#075085"), ("#1A2C40", "#97C5E8")
+_WRITTEN = "#17202E", "#FFFFFF"
 RULE = alt.value(GREY)
 _PADDING = {"left": 0, "top": 4, "right": 8, "bottom": 0}
 LIFT = "datum.value === 0 ? '0%' : replace(format(datum.value, '+,.0%'), '-', '−')"
 """How an axis of lifts is labelled."""
 
 
+def dark() -> bool:
+    """Whether the viewer looks at a dark page."""
+    return bool(st.context.theme.type == "dark")
+
+
+def palette() -> tuple[str, ...]:
+    """Ten colours after Okabe & Ito (2008), told apart by colour-blind eyes too; lighter ones on a dark page."""
+    return _DARK if dark() else PALETTE
+
+
+def heat_scale(most: float) -> alt.Scale:
+    """The more, the further from the page's own colour."""
+    return alt.Scale(range=list(_HEAT[dark()]), domain=[0, most])
+
+
+def text_on(column: str, most: float) -> Any:
+    """The colour of what is written on such a cell."""
+    few, many = _WRITTEN if not dark() else _WRITTEN[::-1]
+    return alt.condition(f"datum.{column} > {0.55 * most!r}", alt.value(many), alt.value(few))
+
+
 def colours(names: Sequence[str], control: str | None = None, *, title: str | None = None) -> alt.Color:
     """A colour for each name, in the given order; the control and `(others)` are grey."""
-    rest = iter(PALETTE * (len(names) // len(PALETTE) + 1))
+    rest = iter(palette() * (len(names) // len(PALETTE) + 1))
     chosen = [GREY if name in (control, "(others)", "(none)") else next(rest) for name in names]
     scale = alt.Scale(domain=list(names), range=chosen)
     return alt.Color(

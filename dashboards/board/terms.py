@@ -11,6 +11,7 @@ TERMS = {
     "running": "From the first decision to the last one in the record.",
     "units": "What is randomised, such as viewers. One unit always sees the same variant.",
     "decisions": "How often something was chosen and shown.",
+    "uncompared": "Means per decision with intervals of 95%, each for one look.",
     "guardrail": "A metric that must not get worse by more than the margin that the experiment file allows.",
     "verdict": "One sentence made only from the numbers below. It is withheld when they cannot bear one.",
     "control": "The variant that all others are compared with; always grey here.",

@@ -42,7 +42,7 @@ def value(x: float | None) -> str:
     size = abs(x)
     if size < 1e-12:
         return "0"
-    digits = 4 if size < 0.1 else 3 if size < 1 else 2 if size < 100 else 0
+    digits = 6 if size < 0.001 else 4 if size < 0.1 else 3 if size < 1 else 2 if size < 100 else 0
     return f"{x:,.{digits}f}".replace("-", "−")
 
 

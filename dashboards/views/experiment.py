@@ -12,7 +12,7 @@ from board import charts, data, frame, pieces, words
 from board.terms import TERMS
 from topbill.ab import REASONS as AB_REASONS
 from topbill.ab import Analysis, Comparison
-from topbill.report import Report
+from topbill.report import REASONS, Report
 from topbill.report.advice import state
 
 CALLS = {"better": "✔ better", "worse": "✖ worse", "no_call": "… no call yet"}
@@ -112,6 +112,23 @@ def table(found: Report, analysis: Analysis) -> None:
     pieces.table(shown, f"{found.experiment}-metrics")
 
 
+def uncompared(found: Report) -> None:
+    """What one variant earned, there being nothing to compare it with."""
+    pieces.section("Every metric", TERMS["uncompared"])
+    lines = [
+        (
+            words.label(line.metric),
+            words.label(line.variant),
+            words.value(line.estimate.value),
+            words.interval(line.estimate.low, line.estimate.high),
+            REASONS.get(line.estimate.reason, line.estimate.reason) if line.estimate.reason else "",
+        )
+        for line in found.metrics
+    ]
+    shown = pd.DataFrame(lines, columns=["metric", "variant", "value", "95% of this look", "reading"])
+    pieces.table(shown, f"{found.experiment}-metrics")
+
+
 def guardrails(analysis: Analysis) -> None:
     if not analysis.guardrails:
         return
@@ -208,6 +225,8 @@ def body() -> None:
         guardrails(found.ab)
         segments(found.ab)
         split(found.ab)
+    else:
+        uncompared(found)
     about(found)
 
 

@@ -48,6 +48,14 @@ def test_what_is_kept_is_what_would_be_answered_now(answered: Path) -> None:
     _same(held, now)
 
 
+def test_a_whole_page_is_kept_too(answered: Path) -> None:
+    for name in ("page", "coverage"):
+        found = kept.find(answered, (name, "home"))
+        assert found is not None
+        now = kept.ASK[name](answered, "home")
+        assert found.answer.equals(now) if isinstance(now, pd.DataFrame) else found.answer == now
+
+
 def _same(held: object, now: object) -> None:
     """Equal but for the order in which threads add up."""
     if isinstance(held, dict) and isinstance(now, dict):
