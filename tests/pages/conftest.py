@@ -28,6 +28,7 @@ LAYER = """
 experiment: {key}
 surface: {surface}
 unit: profile_id
+budget_ms: 9000
 context:
   taste: {{type: vector, keys: [comedy, drama, action]}}
 action_features: {features}
@@ -42,6 +43,7 @@ PAGE = """
 page: home
 catalogue: titles.csv
 region: us
+budget_ms: 9000
 rows: {experiment: rows, count: 3}
 titles: {experiment: titles, count: 6, candidates: 16}
 artwork: {experiment: artwork}

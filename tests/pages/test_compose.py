@@ -242,7 +242,7 @@ def test_a_page_that_cannot_be_composed_is_composed_plainly(home: Any, monkeypat
 def test_past_its_budget_a_page_is_served_in_the_editors_order(home: Any) -> None:
     composer = home.composer()
     ticks = iter(range(10_000))
-    composer.engine._clock = lambda: float(next(ticks))
+    composer.engine._clock = lambda: 10.0 * next(ticks)
     made = home.compose(composer)
     assert set(made.answer.fallbacks) == {"candidates", "rows", "titles", "artwork"}
     assert sum(len(row.titles) for row in made.answer.rows) == 18

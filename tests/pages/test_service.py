@@ -80,6 +80,7 @@ PAGE_STICKY = """
 page: home
 catalogue: titles.csv
 region: us
+budget_ms: 9000
 sticky: 30m
 rows: {experiment: rows, count: 3}
 titles: {experiment: titles, count: 6, candidates: 16}
