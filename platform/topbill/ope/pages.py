@@ -79,15 +79,8 @@ def evaluate_page(
 
     Raises NotFound, SpecError, BadRequest, and BadData naming decisions.
     """
-    data = Path(data_dir)
-    served = _served(data, page)
-    keys: dict[str, str] = {one.layer: one.experiment for one in served[-1].answer.layers}
-    if unknown := [layer for layer in instead if layer not in keys]:
-        raise BadRequest("instead", f"got layer {unknown[0]!r}; expected some of {', '.join(keys)}")
-    if not instead:
-        raise BadRequest("instead", "got no layer; expected LAYER=POLICY, as artwork=uniform")
-    rewards, mature = _rewards(data, keys["titles"])
-    layers = {layer: _Layer(data, keys[layer], policy, link) for layer, policy in instead.items()}
+    served = _served(Path(data_dir), page)
+    layers, rewards, mature = _read(Path(data_dir), served[-1], instead, link)
     cells, left_out = _Cells(), Counter[str]()
     for one in served:
         if (cause := _unfit(one, layers, rewards, mature)) is not None:
@@ -113,6 +106,29 @@ def evaluate_page(
     )
 
 
+def _read(
+    data: Path, last: _Served, instead: Mapping[str, str | Path | Chooser | Target], link: Link
+) -> tuple[dict[str, _Layer], dict[str, list[float]], int]:
+    """The layers to replace, what each title of each row earned, by the row's decision, and when the last page was that
+    is mature (µs)."""
+    keys: dict[str, str] = {one.layer: one.experiment for one in last.answer.layers}
+    if unknown := [layer for layer in instead if layer not in keys]:
+        raise BadRequest("instead", f"got layer {unknown[0]!r}; expected some of {', '.join(keys)}")
+    if not instead:
+        raise BadRequest("instead", "got no layer; expected LAYER=POLICY, as artwork=uniform")
+    record = Record(data, keys["titles"])
+    try:
+        rewards = {
+            decision.decision_id: [reward or 0.0 for reward in item_rewards(record.experiment, decision, events)]
+            for _, decision, events in record
+        }
+    finally:
+        record.close()
+    layers = {layer: _Layer(data, keys[layer], policy, link) for layer, policy in instead.items()}
+    window = max(record.window, *(layer.window for layer in layers.values()))
+    return layers, rewards, record.published - round(window * 1e6)
+
+
 def _served(data: Path, page: str) -> list[_Served]:
     connection = lake.connect(data / lake.FACE)
     try:
@@ -127,19 +143,6 @@ def _served(data: Path, page: str) -> list[_Served]:
     if not found:
         raise NotFound(f"no page {page!r} in the lake; expected one that was served and published")
     return found
-
-
-def _rewards(data: Path, key: str) -> tuple[dict[str, list[float]], int]:
-    """What each title of each row earned, by the row's decision; and when the last page was that is mature (µs)."""
-    record = Record(data, key)
-    try:
-        found = {
-            decision.decision_id: [reward or 0.0 for reward in item_rewards(record.experiment, decision, events)]
-            for _, decision, events in record
-        }
-        return found, record.published - round(record.window * 1e6)
-    finally:
-        record.close()
 
 
 class _Layer:
@@ -159,7 +162,7 @@ class _Layer:
             walk.run(None)
         finally:
             record.close()
-        self.name = targets[0].name
+        self.name, self.window = targets[0].name, record.window
         self.ratios = _ratios(walk) if walk.decisions else {}
 
 

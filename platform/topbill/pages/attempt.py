@@ -117,8 +117,12 @@ class Attempt:
             tuple(answers),
             tuple(self.fallbacks),
         )
+        return Composed(page, (self._own(page, cells, request, request_hash), *decisions))
+
+    def _own(self, page: PageAnswer, cells: Sequence[Placement], request: PageRequest, request_hash: str) -> Decision:
+        """The page's own decision: a cell for each title, and the joint propensity of all layers."""
         joint = math.exp(max(sum(layer.log_propensity for layer in self.layers.values()), -745.0))
-        own = Decision(
+        return Decision(
             decision_id=self.id,
             experiment=self.file.key,
             revision=self.file.revision,
@@ -135,7 +139,6 @@ class Attempt:
             page=self.id,
             layer="page",
         )
-        return Composed(page, (own, *decisions))
 
     def _ask(self, name: str, **asked: Any) -> Decision:
         layer, unit = self.layers[name], self.viewer.unit

@@ -111,15 +111,21 @@ def build(read: Sequence[Mapping[str, Any]], at: At, rows: Mapping[str, Sequence
             if fatigue is not None:
                 where.wrong(Said("a second fatigue rule"), "one")
             fatigue = (rule["shown"], rule["rest"])
+    rules = Rules(blocked, genres, pins, tuple(caps), fresh, fatigue)
+    _check_rows(rules, rows, titles, at)
+    return rules
+
+
+def _check_rows(rules: Rules, rows: Mapping[str, Sequence[str]], titles: int, at: At) -> None:
+    """Rows of which blocks leave nothing, and those whose quota finds too few places beside the pins."""
     for row, named in rows.items():
-        if named and set(named) <= set(genres):
+        if named and set(named) <= set(rules.blocked_genres):
             at.wrong(Said(f"a block of {', '.join(named)}"), f"something to show in row {row}, which is made of that")
-    for row, (count, _) in fresh.items():
-        pinned = len(pins.get(row, ()))
+    for row, (count, _) in rules.fresh.items():
+        pinned = len(rules.pins.get(row, ()))
         if count <= titles < count + pinned:
             expected = f"at most {titles - pinned}: {pinned} of {titles} places in row {row} are pinned"
             at.wrong(Said(f"fresh: {count}"), expected)
-    return Rules(blocked, genres, pins, tuple(caps), fresh, fatigue)
 
 
 def _pin(
