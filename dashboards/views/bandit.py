@@ -12,8 +12,7 @@ from topbill.report.advice import regret
 from topbill.report.shown import effective_actions
 from topbill.report.worth import REASONS
 
-LATEST = 20
-"""So many policy versions are listed."""
+LATEST = 20  # so many policy versions are listed
 
 
 def headline(key: str, variant: str, policy: str) -> None:

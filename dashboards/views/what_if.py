@@ -13,8 +13,8 @@ from topbill.report.advice import State
 
 # Whose number the sentence speaks of: the first that gave one.
 PREFERRED = ("adaptive-dr", "dr", "snips", "cascade-dr", "rips", "sips")
+# How much of the log is walked at most: some 5 s, half a minute, and as long as it takes.
 MOST = {"20 k decisions": 20_000, "100 k": 100_000, "all of it": None}
-"""How much of the log is walked at most: some 5 s, half a minute, and as long as it takes."""
 
 
 NOT_ASKED = State(

@@ -62,6 +62,17 @@ def uneven(tmp_path_factory: pytest.TempPathFactory, examples: dict[str, Experim
 
 
 @pytest.fixture(scope="session")
+def drawn(tmp_path_factory: pytest.TempPathFactory, examples: dict[str, Experiment]) -> Path:
+    """A log of pure chance, which can speak for any other policy."""
+    variants = {
+        "editorial": {"policy": "fixed", "order": ["close-up"], "share": "20%", "control": True},
+        "uniform": {"policy": "uniform", "share": "80%"},
+    }
+    experiment = spec.from_raw({**examples["home-artwork"].raw, "variants": variants}, "by chance")
+    return fill(tmp_path_factory.mktemp("drawn"), [experiment], 1_000)
+
+
+@pytest.fixture(scope="session")
 def hushed(tmp_path_factory: pytest.TempPathFactory, examples: dict[str, Experiment]) -> Path:
     """A log too short to speak for another policy."""
     return fill(tmp_path_factory.mktemp("hushed"), [examples["home-artwork"]], 40)

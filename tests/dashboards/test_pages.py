@@ -189,8 +189,8 @@ def test_a_whole_page_that_nobody_asked_for_is_told(open_app, alone: Path) -> No
     assert "No whole page has been served yet" in said(open_app(alone, "page"))
 
 
-def test_what_if_answers_with_an_interval_beside_what_was_logged(open_app, demo: Path) -> None:
-    app = open_app(demo, "what_if", experiment="home-artwork", candidate="linucb")
+def test_what_if_answers_with_an_interval_beside_what_was_logged(open_app, drawn: Path) -> None:
+    app = open_app(drawn, "what_if", experiment="home-artwork", candidate="linucb")
     app.button[0].click().run(timeout=120)
     assert not app.exception
     text = said(app)

@@ -214,23 +214,24 @@ def test_parameters_of_a_candidate_are_read_as_in_the_file() -> None:
         what_if.parameters("linucb", "alfa: 1")
 
 
-def test_a_sample_of_units_is_evaluated_whole_and_told(demo: Path) -> None:
-    whole = what_if.run(demo, KEY, what_if.UNIFORM, most=1_200)
-    assert whole.sampled == 1.0
-    part = what_if.run(demo, KEY, what_if.UNIFORM, most=600)
-    again = what_if.run(demo, KEY, what_if.UNIFORM, most=600)
-    assert part == again
-    assert part.sampled == 0.5
+def test_a_sample_of_units_is_evaluated_whole_and_told(drawn: Path) -> None:
+    whole = what_if.run(drawn, KEY, what_if.UNIFORM, most=1_000)
+    part = what_if.run(drawn, KEY, what_if.UNIFORM, most=500)
+    assert (whole.sampled, part.sampled) == (1.0, 0.5)
+    assert part == what_if.run(drawn, KEY, what_if.UNIFORM, most=500)
     seen = part.decisions + sum(part.left_out.values())
-    assert 450 < seen < 750  # 600 expected of 1,200, drawn by unit
-    with reading.opened(demo) as connection:
-        per_unit = "SELECT count(*) AS n FROM decisions WHERE experiment = 'home-artwork' AND variant <> 'editorial'"
-        (units,) = reading.rows(connection, per_unit.replace("count(*)", "count(DISTINCT unit)"))
-    assert part.units < units["n"]
+    assert 380 < seen < 620  # 500 are expected of 1,000 in some 800 units: six standard deviations
+    assert part.units < whole.units
     assert whole.logged.value is not None
     assert part.logged.low is not None
     assert part.logged.high is not None
     assert part.logged.low < whole.logged.value < part.logged.high
+    with reading.opened(drawn) as connection:
+        (lines,) = reading.rows(
+            connection,
+            "SELECT count(*) AS n FROM decisions WHERE variant = 'uniform' AND hash(unit) < 9223372036854775808::UBIGINT",
+        )
+    assert lines["n"] == part.decisions
 
 
 def test_the_lost_reward_of_the_best_is_nothing(demo: Path) -> None:
