@@ -78,14 +78,14 @@ class Browsers:
         self._base = self._solved()
 
     def _interested(self, row: str, made_of: Row) -> Floats:
-        """(viewers,) the probability that each looks along this row on reaching it: what the row is worth to all, to
-        those with a taste for its genres, or for its kind of row, and a habit."""
+        """(viewers,) the probability that each looks along this row on reaching it. Rows differ little for viewers as a
+        whole, so that no order which is the same for all is bad by chance, and much from viewer to viewer."""
         rng = np.random.default_rng(hash64(str(self.seed), "row", row))
-        viewers = self.ways.viewers
         liked = self.taste[:, [g in made_of.genres for g in GENRES]].sum(axis=1)
-        kind = self.taste @ rng.normal(0.0, 1.0, len(GENRES))
-        themed = 3.0 * (liked - 0.3) if made_of.genres else kind
-        return np.asarray(expit(0.3 + rng.normal(0.0, 0.6) + themed + rng.normal(0.0, 0.5, viewers)))
+        kind = self.taste @ rng.normal(0.0, 1.5, len(GENRES))
+        themed = 4.0 * (liked - 0.3) if made_of.genres else kind - kind.mean()
+        own, habit = rng.normal(0.0, 0.3), rng.normal(0.0, 0.5, self.ways.viewers)
+        return np.asarray(expit(0.3 + own + themed + habit))
 
     def interest(self, viewer: int, row: str) -> float:
         """The probability that the viewer looks along a row on reaching it."""
@@ -113,6 +113,12 @@ class Browsers:
         tone = features.get("tone")
         added = float(self.taste[viewer] @ self._tone[:, _TONES.index(tone)]) if tone else 0.0
         return added + float(self.taste[viewer] @ self._faces) * (float(features.get("faces", 0)) - 1.0)
+
+    def best_picture(self, viewer: int, title: str) -> str:
+        """The picture of a title that appeals most."""
+        return max(
+            (p.id for p in self.catalog.pictures[self.catalog.index[title]]), key=lambda p: self.appeal(viewer, p)
+        )
 
     def middling(self, viewer: int) -> Floats:
         """(T,) the mean appeal of each title's pictures."""
