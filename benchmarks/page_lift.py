@@ -6,8 +6,8 @@ The example page's experiments run as they are: most viewers get what learns, so
 order, first picture), layer by layer. In the second half every sixth visit, and every third of a viewer's first ones,
 is judged: for the same viewer, at the same moment and with the same luck, the learned page, the popular page with fixed
 artwork, the learned page with one layer at its control, and pages by one who knows the truth are composed too, and the
-known expectation of completed plays of each is compared. So viewers differ in nothing but the page. A seed is a world of
-its own (other viewers, other truths); its interval is over viewers, that of the mean is over seeds (Student's t on
+known expectation of completed plays of each is compared. So viewers differ in nothing but the page. A seed is a world
+of its own (other viewers, other truths); its interval is over viewers, that of the mean is over seeds (Student's t on
 logarithms). In the middle a third of the titles get a new picture; titles are added all along. Fair to either is what
 one who knows the truth gives them: of the places on the page, and of the places of the titles with a new picture.
 """
