@@ -16,6 +16,7 @@ from rich.console import Console
 from topbill.errors import NotFound, Unavailable
 from topbill.simulate import driver as driving
 from topbill.simulate.demo import LAUNCH, board, run_demo, summary, worlds
+from topbill.simulate.tally import Worth
 from topbill.spec import Experiment
 
 
@@ -154,6 +155,19 @@ def test_the_summary_says_what_came_of_it_and_what_to_do_next(experiments: list[
     assert "topbill report home-artwork --data data" in said
     assert "http://127.0.0.1:8601" in said
     assert "nan" not in said
+
+
+@pytest.mark.parametrize(("learned", "early"), [(0.4, True), (0.5, True), (0.6, False)])
+def test_the_summary_says_too_early_unless_a_variant_has_overtaken_the_control(
+    make: Callable[..., Experiment], learned: float, early: bool
+) -> None:
+    done = driving.Driver(worlds([make()]), "x")
+    for unit in range(30):
+        for variant, value in (("editorial", 0.5), ("thompson", learned), ("linucb", 0.1)):
+            done.tally.count("home-artwork", variant, str(unit), Worth(value, 1.0, 0.0), value, ["a0"])
+    (told,) = [sentence for sentence in summary(done, data="data") if sentence.startswith("home-artwork: ")]
+    assert f"thompson has lately come {learned:.0%} and editorial 50%." in told
+    assert told.endswith("Too early: 30 judged decisions have not taken it past the control.") == early
 
 
 def test_before_the_first_answer_the_board_is_empty_but_there(experiments: list[Experiment]) -> None:

@@ -134,13 +134,19 @@ def _told(tally: Tally) -> list[str]:
         others = [line for line in own if line is not control]
         if control is None or not others:
             continue
-        ahead = max(others, key=lambda line: line.gap_closed_recently or 0.0)
+        ahead = max(others, key=_lately)
+        early = _lately(ahead) <= _lately(control)
         sentences.append(
             f"{key}: {ahead.variant} earns {_worth(ahead)} a decision, "
             f"the control {control.variant} {_worth(control)}; of the way from a uniform choice to the known best, "
             f"{ahead.variant} has lately come {_share(ahead)} and {control.variant} {_share(control)}."
+            + (f" Too early: {ahead.decisions:,} judged decisions have not taken it past the control." if early else "")
         )
     return sentences
+
+
+def _lately(line: Line) -> float:
+    return line.gap_closed_recently or 0.0
 
 
 def _worth(line: Line) -> str:

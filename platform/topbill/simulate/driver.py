@@ -25,8 +25,8 @@ from topbill.simulate.tally import Tally
 from topbill.simulate.viewers import Visit
 from topbill.simulate.world import World
 
-PAGES_PER_SECOND = 300.0
-WHOLE_PAGES_PER_SECOND = 6.0
+PAGES_PER_SECOND = 200.0
+WHOLE_PAGES_PER_SECOND = 12.0
 """Of each page file: some 150 choices each."""
 WORKERS = 8
 REWARDS_PER_REQUEST = 500

@@ -30,7 +30,7 @@ from topbill.simulate.tally import Tally, Worth, reward
 from topbill.simulate.world import Response
 
 RECENT = 200.0
-JUDGED = 2
+JUDGED = 4
 """Every so manieth page is judged: that takes five more pages, and the demo shares the machine with the service."""
 BACK = "session_start"
 """The event that says of a page that its viewer has come back."""
