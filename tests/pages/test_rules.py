@@ -218,9 +218,18 @@ def test_rules_that_the_catalogue_defeats_are_refused(home: Any, old: str, new: 
     file = home.folder / "pages" / "titles.csv"
     text = file.read_text().replace(",7,", ",0,").replace(old, new)
     file.write_text(text)
+    page = home.folder / "pages" / "home.yaml"
+    page.write_text("kids: 7\nguests: 16\n" + page.read_text())
     with pytest.raises(SpecError) as caught:
         home.composer()
     assert says in str(caught.value)
+
+
+def test_a_catalogue_for_adults_alone_needs_no_limits_for_others(home: Any) -> None:
+    """The page file sets none, so nobody need be a child here."""
+    file = home.folder / "pages" / "titles.csv"
+    file.write_text(file.read_text().replace(",7,", ",18,").replace(",0,", ",18,"))
+    assert home.compose(home.composer()).answer.fallbacks == ()
 
 
 ROWS = ("best", "fun", "tension", "fresh")

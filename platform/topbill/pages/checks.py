@@ -102,7 +102,7 @@ def _members(row: Row, catalog: Catalog) -> Bools:
 
 
 def _viewers(file: PageFile, house: House, at: At) -> None:
-    """Age limits below which nothing is left."""
+    """Age limits that the file sets, below which nothing is left. One that it doesn't set may be of nobody."""
     catalog = house.catalog
     open_ = ~house.blocked
     if not open_.any():
@@ -110,7 +110,7 @@ def _viewers(file: PageFile, house: House, at: At) -> None:
         return
     least = int(catalog.maturity[open_].min())
     for who, age in (("kids", file.kids), ("guests", file.guests)):
-        if age < least:
+        if who in file.raw and age < least:
             at.key(who).wrong(age, f"{least} or more: no title is for {age}-year-olds")
 
 
