@@ -8,6 +8,7 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from rich.console import Console
@@ -19,8 +20,11 @@ from topbill.errors import BadRequest, NotFound
 from topbill.keeper import signals
 from topbill.keeper.main import Keeper
 from topbill.ope import estimate_slate
+from topbill.records import RewardEvent
 from topbill.report import page as report
 from topbill.service.app import Settings, create_app
+
+from .conftest import lay
 
 VIEWERS = 160
 
@@ -160,3 +164,26 @@ def decisions(data: Path) -> list[dict[str, Any]]:
     query = "SELECT decision_id, propensity FROM decisions WHERE experiment = 'home'"
     rows: list[dict[str, Any]] = lake.sql(data / lake.FACE, query).to_pylist()
     return rows
+
+
+def test_other_weights_weigh_all_of_history_anew(home: Any, tmp_path: Path) -> None:
+    """Plays and returns on known pages: each objective is what the weights say of the two, whatever was learned."""
+    for file in (home.folder / "pages" / "home").glob("*.yaml"):
+        back = "  back: {event: session_start, kind: binary, window: 1s}\nobjective"
+        file.write_text(file.read_text().replace("objective", back, 1))
+    composer = home.composer()
+    made = [d for n in range(40) for d in home.compose(composer, n).decisions]
+    start = round(home.now * 1e6)
+    laid = [msgspec.structs.replace(d, at=start + n) for n, d in enumerate(made)]
+    own = [d for d in laid if d.layer == "page"]
+    events = [
+        RewardEvent(decision_id=d.decision_id, event_id=name, event=name, at=d.at + 1)
+        for number, d in enumerate(own)
+        for name, every in (("play", 2), ("session_start", 5))
+        if number % every == 0
+    ]
+    lay(tmp_path / "data", home.experiments(), laid, events, start + 60_000_000)
+    for weights, mean in (({"play": 1.0}, 0.5), ({"back": 1.0}, 0.2), ({"play": 1.0, "back": 3.0}, (0.5 + 0.6) / 4)):
+        (arm,) = [a for a in report.load("home", tmp_path / "data", weights=weights).arms if a.layer == "titles"]
+        assert arm.metrics[report.OBJECTIVE].mean == pytest.approx(mean)
+    assert report.load("home", tmp_path / "data").weights == {"play": 1.0}
