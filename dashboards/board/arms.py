@@ -20,7 +20,7 @@ def gaps(frame: pd.DataFrame) -> alt.LayerChart:
         alt.Tooltip("low:Q", format="+.4f", title="from"),
         alt.Tooltip("high:Q", format="+.4f", title="to"),
     ]
-    scale = alt.Scale(domain=["more", "less", "cannot be told"], range=[palette()[2], palette()[5], GREY])
+    scale = alt.Scale(domain=["more", "less", "unclear"], range=[palette()[2], palette()[5], GREY])
     base = alt.Chart(frame).encode(
         y=alt.Y("name:N", sort=None, title=None, axis=alt.Axis(labelLimit=170, labelFontSize=12)),
         color=alt.Color("reading:N", scale=scale, title=None, legend=alt.Legend(orient="top", symbolOpacity=1)),
@@ -29,7 +29,7 @@ def gaps(frame: pd.DataFrame) -> alt.LayerChart:
     zero = alt.Chart(pd.DataFrame({"x": [0.0]})).mark_rule(strokeDash=[4, 4]).encode(x="x:Q", color=RULE)
     axis = alt.Axis(format="+.3~f", tickCount=5)
     bars = base.mark_rule(strokeWidth=5, opacity=0.45).encode(
-        x=alt.X("low:Q", title="objective per page beyond the control's", axis=axis), x2="high:Q"
+        x=alt.X("low:Q", title="difference per page", axis=axis), x2="high:Q"
     )
     return zero + bars + base.mark_point(filled=True, size=120, opacity=1).encode(x="value:Q")
 

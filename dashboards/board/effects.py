@@ -37,7 +37,7 @@ def funnel(frame: pd.DataFrame, names: Sequence[str], control: str) -> alt.Layer
     y = alt.Y(
         "relative_low:Q",
         title="lift over the control",
-        scale=alt.Scale(domain=[low, top]),
+        scale=alt.Scale(domain=[low, top], nice=False),
         axis=alt.Axis(labelExpr=LIFT, tickCount=6),
     )
     tips = [

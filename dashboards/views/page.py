@@ -52,16 +52,20 @@ def against(found: PageReport) -> None:
         for arm in found.arms
         if (gap := arm.against_control.get(OBJECTIVE)) is not None
     ]
+    few = [f"{arm.layer}: {words.label(arm.variant)}" for arm in found.arms if arm.reason is not None]
+    if few:
+        st.caption(f"Not compared, as there are too few viewers yet: {words.plain(answers.listing(few, 8))}.")
     if not lines:
-        st.caption("No variant has enough viewers yet.")
         return
     shown = pd.DataFrame(lines, columns=["name", "layer", "value", "low", "high", "reading"])
-    st.caption("Dashed line: the layer's control. Thick bar: 95% interval over viewers, for one look.")
+    st.caption(
+        "The page's objective beyond that with the layer's control (dashed). Thick bar: 95% interval, for one look."
+    )
     pieces.chart(charts.gaps(shown), shown, f"{found.page}-layers", 34 * len(shown) + 90)
 
 
 def _reading(low: float, high: float) -> str:
-    return "more" if low > 0 else "less" if high < 0 else "cannot be told"
+    return "more" if low > 0 else "less" if high < 0 else "unclear"
 
 
 def standing(arm: Arm) -> str:
