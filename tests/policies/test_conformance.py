@@ -30,7 +30,7 @@ def variants(kind: str) -> list[dict]:
     """The parameters to check a kind with: all models and links, all explorations, or the defaults."""
     if issubclass(KINDS[kind].Params, LinearParams):
         pairs = [(m, link) for m in ("disjoint", "shared", "hybrid") for link in ("linear", "logistic")]
-        return [{}, *({"model": m, "link": link} for m, link in pairs), {"half_life": 20.0}]
+        return [{}, *({"model": m, "link": link} for m, link in pairs), {"half_life": 20.0}, {"curves": 4}]
     if kind == "vw":
         return [{"exploration": e} for e in VW_EXPLORATIONS]
     return [{"order": ORDER}] if kind == "fixed" else [{}]

@@ -14,6 +14,7 @@ from topbill.chance import greedy
 from topbill.errors import PolicyError
 from topbill.policies import codec
 from topbill.policies.experts import Experts, Layout, Prediction
+from topbill.policies.fourier import Fourier
 from topbill.records import Actions, Example, Floats, Indices
 
 
@@ -36,19 +37,19 @@ class Design:
 
 
 DESIGNS = (
-    Design("tight", fourier=False, signal=0.5, intercept=0.1, shared=0.03, keep=1.0),
+    Design("tight", fourier=False, signal=0.5, intercept=0.05, shared=0.03, keep=0.998),
+    Design("popular", fourier=False, signal=0.5, intercept=0.4, shared=0.03, keep=0.998),
     Design("wide", fourier=False, signal=15.0, intercept=0.2, shared=0.05, keep=1.0),
     Design("moving", fourier=False, signal=15.0, intercept=0.2, shared=0.05, keep=0.8),
     Design("curved", fourier=True, signal=20.0, intercept=0.2, shared=0.05, keep=0.99),
 )
-"""One setting for all streams: little taste per action, much, much that changes, and taste that is not linear."""
+"""One setting for all streams: little taste per action, the same with actions that differ much in popularity, much
+taste, much that changes, and taste that is not linear."""
 
 WIDE = 10.0
 """Prior variance of the common intercept: base rates from 0.2% to 99.8% lie within two standard deviations."""
 FREQUENCIES = 40
 """Random frequencies of the Fourier features, each a cosine and a sine."""
-BANDWIDTH = 0.7
-"""Their scale: standardised contexts this far apart, per √d, look different."""
 MEMORY = 0.998
 """What is left per example of the log scores that weigh the experts: the last few hundred count. Where rewards are
 rare, or nearly sure, an example tells less, and more of them count: (1 − MEMORY)·4p(1 − p) is lost."""
@@ -69,7 +70,7 @@ class AutoParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
     alpha: Annotated[
         float, msgspec.Meta(ge=0.0, description="optimism: posterior standard deviations above the mean")
-    ] = 0.4
+    ] = 0.8
 
 
 class _Scored:
@@ -97,7 +98,7 @@ class _Scored:
 
 
 class Auto:
-    """An upper confidence bound on a blend of four Bayesian logistic models, weighted by how well they predict.
+    """An upper confidence bound on a blend of five Bayesian logistic models, weighted by how well they predict.
 
     Weights are proportional to exp(`TEMPER` · discounted sum of log scores) (Vovk 1990; Raftery, Kárný and Ettler
     2010), the blend is on the logit scale, and the bound adds `alpha` times the root of the blended variances. The
@@ -114,8 +115,7 @@ class Auto:
         self.d, self.da = context_size, action_size
         # The same for all seeds: a policy's state must mean the same in every process that loads it.
         random = np.random.default_rng(_SEED)
-        self._frequencies = random.standard_normal((FREQUENCIES, context_size))
-        self._frequencies /= BANDWIDTH * max(context_size, 1) ** 0.5
+        self._fourier = Fourier(random, FREQUENCIES, context_size)
         r, q = _sketch_sizes(context_size, action_size)
         self._narrow_context = _sketch(random, context_size, r)
         self._narrow_features = _sketch(random, action_size, q)
@@ -166,11 +166,9 @@ class Auto:
 
     def _waves(self, linear: Floats) -> Floats:
         """The same over random Fourier features."""
-        phase = self._frequencies @ linear[1:-1]
         out = np.empty(2 * FREQUENCIES + 2)
         out[0], out[-1] = 1.0, linear[-1]
-        np.cos(phase, out=out[1 : FREQUENCIES + 1])
-        np.sin(phase, out=out[FREQUENCIES + 1 : -1])
+        self._fourier.into(out[1:-1], linear[1:-1])
         return out
 
     def score(self, x: Floats, actions: Actions, seed: int) -> _Scored:  # noqa: ARG002

@@ -15,15 +15,21 @@ import numpy as np
 from topbill.errors import PolicyError
 from topbill.policies import codec
 from topbill.policies.experts import Experts, Layout, Prediction
+from topbill.policies.fourier import Fourier
 from topbill.records import Actions, Example, Floats
 
 _VAGUE = (2.0, 0.5, 1.0)
-SIGNAL = 10.0
+SIGNAL = 30.0
 """Prior variance of what a whole context of unit scale adds to an action's score, however many features it has;"""
-WEIGHT = 0.5
+WEIGHT = 1.5
 """but a single weight's variance is at most this."""
-INTERCEPT = 0.25
-"""Prior variance of an action's own intercept."""
+INTERCEPT, SHARED = 0.25, 0.0625
+"""Prior variances of an action's own intercept, and of a shared weight."""
+CURVES, SMALL = 16, 10
+"""Fourier frequencies by default, in contexts of at most so many numbers;"""
+CURVED = 1.0
+"""what they add to an action's score has this prior variance, little: where taste is linear they must not disturb."""
+_SEED = 20_231
 _ONE = np.ones(1)
 
 Positive = Annotated[float, msgspec.Meta(gt=0.0)]
@@ -53,8 +59,18 @@ class LinearParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
             "(linear link) or in logits (logistic link); if absent, what suits the number of features"
         ),
     ] = None
+    curves: Annotated[
+        Annotated[int, msgspec.Meta(ge=0, le=256)] | None,
+        msgspec.Meta(
+            description="random Fourier frequencies among the features of an action's own weights, for taste that is "
+            "not linear; if absent, 16 where a hybrid model meets a context of at most 10 numbers and actions without "
+            "features, else none",
+        ),
+    ] = None
 
     def __post_init__(self) -> None:
+        if self.curves and self.model == "shared":
+            raise ValueError("curves are of an action's own weights, which model: shared has not; choose hybrid")
         if self.half_life is not None and self.half_life_seconds is not None:
             raise ValueError("half_life and half_life_seconds exclude each other; give one")
 
@@ -66,12 +82,17 @@ class Linear:
         self.params = params
         self.d, self.da = context_size, action_size
         self.index: dict[str, int] = {}
+        # The same for all seeds: a policy's state must mean the same in every process that loads it.
+        self.fourier = Fourier(
+            np.random.default_rng(_SEED), _frequencies(params, context_size, action_size), context_size
+        )
         logistic = params.link == "logistic"
         wide = 10.0 if logistic else 1.0
-        common, of_own = _priors(params, context_size, action_size)
+        common, of_own, of_curves = _priors(params, context_size, action_size, self.fourier.count)
         shared = np.full((1, 0 if params.model == "disjoint" else (context_size + 2) * (action_size + 1)), common)
         shared[:, :1] = wide
-        own = np.full((1, 0 if params.model == "shared" else context_size + 2), of_own)
+        own = np.full((1, 0 if params.model == "shared" else context_size + 2 + 2 * self.fourier.count), of_own)
+        own[:, context_size + 2 :] = of_curves
         if params.prior_scale is None:
             own[:, :1] = INTERCEPT
         if params.model == "disjoint" and logistic:
@@ -113,6 +134,15 @@ class Linear:
         out[-1] = position / (1.0 + position)
         return out
 
+    def _basis(self, xt: Floats) -> Floats:
+        """What an action's own weights are over: nothing, `xt`, or `xt` and its Fourier features."""
+        if not self.fourier.count:
+            return xt[: self.experts.own.prior.shape[1]]
+        out = np.empty(len(xt) + 2 * self.fourier.count)
+        out[: len(xt)] = xt
+        self.fourier.into(out[len(xt) :], xt[1:-1])
+        return out
+
     @property
     def independent(self) -> bool:
         """Whether scores of different actions vary independently, but for what moves no comparison."""
@@ -121,7 +151,7 @@ class Linear:
     def predict(self, x: Floats, actions: Actions) -> Prediction:
         """Scores of `actions` in context x (d), in O(K·d²) and O(d²·da²)."""
         out, xt = Prediction.empty(self.layout(actions)), self.extend(x)
-        self.experts.predict(_ONE, xt[: self.experts.own.prior.shape[1]], xt, out)
+        self.experts.predict(_ONE, self._basis(xt), xt, out)
         return out
 
     def learn(self, example: Example) -> None:
@@ -132,8 +162,8 @@ class Linear:
         if z.shape != (self.da,):
             raise PolicyError(f"action features have shape {z.shape}, expected ({self.da},)")
         shared = np.multiply.outer(xt, np.concatenate([_ONE, z])).ravel()
-        basis, product = xt[: self.experts.own.prior.shape[1]], shared[: self.experts.shared.prior.shape[1]]
-        told = self.experts.learn(self.row(example.actions.ids[example.index]), basis, product, example.reward)
+        row, product = self.row(example.actions.ids[example.index]), shared[: self.experts.shared.prior.shape[1]]
+        told = self.experts.learn(row, self._basis(xt), product, example.reward)
         self.residuals += 1.0, 0.0 if self.params.link == "logistic" else told[0], example.reward
         self.learned += 1
 
@@ -191,12 +221,13 @@ class Linear:
         """Per action, what each feature adds to its score on the link scale; `a×b` are interactions."""
         at, xt = self.layout(actions), self.extend(x)
         context = ["", *names[0], "position"]
+        basis, labels = self._basis(xt), context + ["curves"] * 2 * self.fourier.count
         features = ["", *names[1]]
         out: list[dict[str, float]] = [{} for _ in actions.ids]
         for k, told in enumerate(out):
             own = self.experts.own.mean[at.rows[k], 0]
-            for name, value in zip(context, own * xt[: len(own)], strict=False):
-                told[name or "intercept"] = float(value)
+            for name, value in zip(labels, own * basis, strict=False):
+                told[name or "intercept"] = told.get(name or "intercept", 0.0) + float(value)
             if self.params.model != "disjoint":
                 parts = self.experts.shared.mean.reshape(self.d + 2, self.da + 1) * np.multiply.outer(xt, at.Z[k])
                 for i, left in enumerate(context):
@@ -206,12 +237,19 @@ class Linear:
         return out
 
 
-def _priors(params: LinearParams, context_size: int, action_size: int) -> tuple[float, float]:
-    """Prior variances of a shared weight and of one of an action's own, where `prior_scale` doesn't say it.
+def _frequencies(params: LinearParams, context_size: int, action_size: int) -> int:
+    """How many frequencies `params` ask for: by default some where a context is small and tells all there is."""
+    if params.curves is not None:
+        return params.curves if context_size else 0
+    return CURVES if params.model == "hybrid" and 0 < context_size <= SMALL and not action_size else 0
 
-    What actions' features explain is no longer their own: each takes an equal part of the signal away.
+
+def _priors(params: LinearParams, context_size: int, action_size: int, frequencies: int) -> tuple[float, float, float]:
+    """Prior variances of a shared weight, of one of an action's own, and of one over a Fourier feature.
+
+    What actions' features explain is no longer their own: each takes three parts of the signal away.
     """
     if params.prior_scale is not None:
-        return 0.25 * params.prior_scale**2, params.prior_scale**2
-    features = action_size + 1 if params.model == "hybrid" else 1
-    return 0.0625, min(WEIGHT, SIGNAL / max(context_size, 1)) / features
+        return 0.25 * params.prior_scale**2, params.prior_scale**2, params.prior_scale**2
+    parts = 1 + 3 * action_size if params.model == "hybrid" else 1
+    return SHARED, min(WEIGHT, SIGNAL / max(context_size, 1)) / parts, CURVED / max(frequencies, 1) / parts
