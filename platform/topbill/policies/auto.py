@@ -26,6 +26,7 @@ class Design:
     which make any smooth taste linear; otherwise over the context itself. `signal` is the prior variance of what a
     whole context of unit scale adds to an action's logit, however many features it has; `intercept` and `shared` are
     of one weight. `keep` is the share of older evidence that an update leaves in the directions it informs.
+    `favour` is the expert's prior log weight: most streams have little taste, until rewards tell otherwise.
     """
 
     name: str
@@ -34,11 +35,12 @@ class Design:
     intercept: float
     shared: float
     keep: float
+    favour: float = 0.0
 
 
 DESIGNS = (
-    Design("tight", fourier=False, signal=0.5, intercept=0.05, shared=0.03, keep=0.998),
-    Design("popular", fourier=False, signal=0.5, intercept=0.4, shared=0.03, keep=0.998),
+    Design("tight", fourier=False, signal=0.5, intercept=0.05, shared=0.03, keep=0.998, favour=1.5),
+    Design("popular", fourier=False, signal=0.5, intercept=1.0, shared=0.03, keep=0.998),
     Design("wide", fourier=False, signal=15.0, intercept=0.2, shared=0.05, keep=1.0),
     Design("moving", fourier=False, signal=15.0, intercept=0.2, shared=0.05, keep=0.8),
     Design("curved", fourier=True, signal=20.0, intercept=0.2, shared=0.05, keep=0.99),
@@ -53,7 +55,7 @@ FREQUENCIES = 40
 MEMORY = 0.998
 """What is left per example of the log scores that weigh the experts: the last few hundred count. Where rewards are
 rare, or nearly sure, an example tells less, and more of them count: (1 − MEMORY)·4p(1 − p) is lost."""
-TEMPER = 0.5
+TEMPER = 0.8
 """The power of a log score. Below 1, since experts are judged only on the actions that were chosen: the one that
 expects nothing predicts well where it explores nothing, and must not silence those who could know better."""
 SURE = 1e-12
@@ -100,9 +102,9 @@ class _Scored:
 class Auto:
     """An upper confidence bound on a blend of five Bayesian logistic models, weighted by how well they predict.
 
-    Weights are proportional to exp(`TEMPER` · discounted sum of log scores) (Vovk 1990; Raftery, Kárný and Ettler
-    2010), the blend is on the logit scale, and the bound adds `alpha` times the root of the blended variances. The
-    logit scale is what adapts priors and exploration to the base rate. Deterministic: only a floor makes its log
+    Weights are proportional to exp(favour + `TEMPER` · discounted sum of log scores) (Vovk 1990; Raftery, Kárný and
+    Ettler 2010), the blend is on the logit scale, and the bound adds `alpha` times the root of the blended variances.
+    The logit scale is what adapts priors and exploration to the base rate. Deterministic: only a floor makes its log
     evaluable.
     """
 
@@ -131,9 +133,10 @@ class Auto:
 
     def _weigh(self) -> None:
         """(experts,) `weights`: how much each expert counts, summing to 1; those below `LEAST_WEIGHT` at 0."""
-        scores = self.log_scores.tolist()
+        told = zip(self.log_scores.tolist(), self.designs, strict=True)
+        scores = [TEMPER * score + design.favour for score, design in told]
         best = max(scores)
-        raw = [math.exp(TEMPER * (score - best)) for score in scores]
+        raw = [math.exp(score - best) for score in scores]
         least = LEAST_WEIGHT * sum(raw)
         kept = [w if w >= least else 0.0 for w in raw]
         total = sum(kept)

@@ -25,7 +25,7 @@ class _Scored(LinearScored):
 class LinUCBParams(LinearParams, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`alpha` scales exploration."""
 
-    alpha: Annotated[float, msgspec.Meta(ge=0.0, description="posterior standard deviations above the mean")] = 0.5
+    alpha: Annotated[float, msgspec.Meta(ge=0.0, description="posterior standard deviations above the mean")] = 0.8
 
 
 class LinUCB(LinearPolicy):

@@ -56,7 +56,7 @@ def _tables(half: int, rows: int) -> Floats:
 class ThompsonParams(LinearParams, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`exploration` scales the posterior's standard deviation, `samples` is for correlated scores."""
 
-    exploration: Annotated[float, msgspec.Meta(gt=0.0, description="factor on the posterior standard deviation")] = 0.15
+    exploration: Annotated[float, msgspec.Meta(gt=0.0, description="factor on the posterior standard deviation")] = 0.12
     samples: Annotated[
         int, msgspec.Meta(ge=16, le=65536, description="joint posterior samples for correlated scores")
     ] = 128
