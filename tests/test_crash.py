@@ -180,7 +180,7 @@ def test_every_acknowledged_page_is_there_once_and_whole_after_kills(homepage: S
     loads = killed(homepage, Pages, 4)
     shown = {key: titles for load in loads for key, titles in load.decisions.items()}
     plays = {key for load in loads for key in load.events}
-    assert sum(":" not in key for key in shown) > 20
+    assert sum(":" not in key for key in shown) >= 5
     log = SqliteLog(tmp_path / "data" / "log.sqlite")
     held = [decision for _, decision in log.read_decisions(0, 1_000_000)]
     stored = {d.decision_id: [p.action for p in d.slate] for d in held}

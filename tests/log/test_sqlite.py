@@ -55,6 +55,17 @@ def test_what_was_appended_is_read_back_equal(log: SqliteLog) -> None:
     assert log.decision("d2") is None
 
 
+def test_of_a_whole_entry_nothing_is_stored_where_its_key_was_before(log: SqliteLog) -> None:
+    """Within one group and in a later one: a page that lost the race leaves none of its rows."""
+    keyed = frozenset({"page"})
+    first, second, third = (
+        Entry([decision("page"), decision(row)], keyed_decisions=keyed, whole=True) for row in ("a", "b", "c")
+    )
+    receipts = [*log.commit([first, second]), *log.commit([third])]
+    assert [list(receipt.stored) for receipt in receipts] == [[], ["page"], ["page"]]
+    assert [d.decision_id for _, d in log.read_decisions(0, 9)] == ["page", "a"]
+
+
 def test_the_same_id_again_returns_the_first_and_stores_nothing(log: SqliteLog) -> None:
     log.append([decision("d1", variant="first")])
     receipt = log.append([decision("d1", variant="second")])
