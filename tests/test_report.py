@@ -319,6 +319,21 @@ def test_events_under_a_wrong_name_are_an_alarm_where_no_other_comes(tmp_path: P
     assert "4 plays (did you mean play?)" in " ".join(note.sentence for note in report.notes)
 
 
+def test_rewards_are_called_late_where_all_are_and_not_for_one_that_is_so_by_nature(tmp_path: Path) -> None:
+    decisions = [decision(i) for i in range(10)]
+    watched = [event(i, "watch", after=1e6) for i in range(10)]
+    (tmp_path / "one").mkdir()
+    one = made(tmp_path / "one", decisions, [*(event(i, "play") for i in range(10)), *watched])
+    assert one.health.joined == {"play": 1.0, "watch": 0.0}
+    assert "reward_join" not in {alarm.code for alarm in alarms(one)}
+    (tmp_path / "all").mkdir()
+    late = made(
+        tmp_path / "all", decisions, [*(event(i, "play", after=1e6 if i else 0.0) for i in range(10)), *watched]
+    )
+    (sentence,) = [alarm.sentence for alarm in alarms(late) if alarm.code == "reward_join"]
+    assert sentence == "Rewards come late: within its metric's window only 10% of play, and no event does better."
+
+
 def test_health_counts_fallbacks_latency_and_joins(tmp_path: Path) -> None:
     decisions = [decision(i, micros=1000 * (i + 1), reason="fallback" if i < 2 else "policy") for i in range(10)]
     events = [event(0, "play"), event(1, "play", after=61.0), event(2, "unheard-of")]

@@ -102,6 +102,7 @@ COLUMNS = {
     "events": "How many came.",
     "after": TERMS["delay"],
     "item": "What the event speaks of.",
+    "in its window": "How many came within the longest window of a metric that counts them; – where none does.",
     "half within": TERMS["delay"] + " Half of all came sooner.",
     "90% within": TERMS["delay"] + " Nine of ten came sooner.",
     "99% within": TERMS["delay"] + " 99 of 100 came sooner.",

@@ -80,12 +80,12 @@ def errors(key: str, traffic: pd.DataFrame, found: Report) -> None:
         pieces.table(pd.DataFrame(lines, columns=["decided by", "decisions", "share"]), f"{key}-reasons")
 
 
-def rewards(key: str) -> None:
+def rewards(key: str, found: Report) -> None:
     left, right = st.columns(2)
     delays = data.ask("delays", key)
     with left:
         pieces.section(
-            "Reward events over time", f"An alarm is raised when fewer than {JOINED:.0%} come within a window."
+            "Reward events over time", f"An alarm is raised when of no event {JOINED:.0%} come within their window."
         )
         joins = data.ask("joins", key)
         if joins.empty:
@@ -100,6 +100,7 @@ def rewards(key: str) -> None:
             {
                 "event": [words.label(e) for e in delays["event"]],
                 "events": [words.count(n) for n in delays["events"]],
+                "in its window": [words.percent(found.health.joined.get(e), digits=0) for e in delays["event"]],
                 "half within": [words.duration(x) for x in delays["p50"]],
                 "90% within": [words.duration(x) for x in delays["p90"]],
                 "99% within": [words.duration(x) for x in delays["p99"]],
@@ -164,7 +165,7 @@ def body() -> None:
     headline(found, traffic)
     service(key, traffic, found)
     errors(key, traffic, found)
-    rewards(key)
+    rewards(key, found)
     propensities(found)
     drifting(key)
 

@@ -11,7 +11,7 @@ from topbill.report.model import Note, Report
 
 Tone = Literal["good", "promising", "neutral", "warning", "bad"]
 JOINED, FELL_BACK = 0.9, 0.01
-"""Fewer reward events in a window than the first, or more fallbacks than the second, are alarming."""
+"""Fewer of every reward event in its window than the first, or more fallbacks than the second, are alarming."""
 
 
 class State(msgspec.Struct, frozen=True, kw_only=True):
@@ -84,8 +84,12 @@ def alarms(report: Report) -> list[Note]:
     elif health.unread_events and health.reward_join_rate is None:
         came = " and ".join(list(health.unread_events)[:3])
         found.append(Note(code="unread_events", sentence=f"No metric reads any reward event that comes: {came}."))
-    elif health.reward_join_rate is not None and health.reward_join_rate < JOINED:
-        sentence = f"Only {health.reward_join_rate:.0%} of reward events came within a metric's window."
+    elif health.joined and max(health.joined.values()) < JOINED:
+        # One event may be late by its nature, as of a viewer who comes back next week; slow messages are all late.
+        event, most = max(health.joined.items(), key=lambda item: item[1])
+        sentence = (
+            f"Rewards come late: within its metric's window only {most:.0%} of {event}, and no event does better."
+        )
         found.append(Note(code="reward_join", sentence=sentence))
     if health.fallback_share is not None and health.fallback_share > FELL_BACK:
         sentence = f"{health.fallback_share:.1%} of decisions fell back to the control's order."

@@ -34,7 +34,12 @@ def health(connection: Connection, key: str, windows: dict[str, float], objectiv
         f'SELECT count(*) FILTER (epoch_us("at") + {round(objective_window * 1e6)} < {at}), '
         f"[quantile_disc(micros, [0.5, 0.9, 0.99, 1.0]) FILTER (reason IN ('policy', 'fallback'))] {where}"
     ).fetchall()[0]
-    events, read, joined, rewarded = _rewards(connection, key, windows, objective_window, at)
+    came, rewarded = _rewards(connection, key, windows, objective_window, at)
+    events, known = (
+        sum(n for n, _ in came.values()),
+        {event: found for event, found in came.items() if event in windows},
+    )
+    read, joined = sum(n for n, _ in known.values()), sum(n for _, n in known.values())
     lines, share = propensity(connection, key, decisions)
     verdicts = [line.ok for line in lines if line.ok is not None]
     return Health(
@@ -46,6 +51,7 @@ def health(connection: Connection, key: str, windows: dict[str, float], objectiv
         fallback_share=reasons.get("fallback", 0) / served if served else None,
         mature_share=mature / decisions,
         reward_join_rate=joined / read if read else None,
+        joined={event: inside / n for event, (n, inside) in known.items()},
         rewarded_share=rewarded / mature if mature else None,
         reward_events=events,
         unread_events=_unread(connection, key, windows) if events > read else {},
@@ -55,19 +61,18 @@ def health(connection: Connection, key: str, windows: dict[str, float], objectiv
 
 def _rewards(
     connection: Connection, key: str, windows: dict[str, float], objective_window: float, at: int
-) -> tuple[int, int, int, int]:
-    """Reward events, those that a metric reads, those in its window, and mature decisions with any event."""
+) -> tuple[dict[str, tuple[int, int]], int]:
+    """Of each event how many came and how many of them in its window, and the mature decisions with any event."""
     inside = " OR ".join(
         f'(event = {quoted(event)} AND epoch_us("at") - epoch_us(decided_at) <= {round(window * 1e6)})'
         for event, window in windows.items()
     )
-    known = ", ".join(map(quoted, windows)) or "NULL"
-    found = connection.sql(
-        f"SELECT count(*), count(*) FILTER (event IN ({known})), count(*) FILTER ({inside or 'false'}), "
-        f"count(DISTINCT decision_id) FILTER (epoch_us(decided_at) + {round(objective_window * 1e6)} < {at}) "
-        f"FROM rewards WHERE experiment = {quoted(key)}"
-    ).fetchall()
-    return found[0]
+    mine = f"FROM rewards WHERE experiment = {quoted(key)}"
+    counted = f"SELECT event, count(*), count(*) FILTER ({inside or 'false'}) {mine} GROUP BY event ORDER BY event"
+    came = {event: (n, joined) for event, n, joined in connection.sql(counted).fetchall()}
+    mature = f"epoch_us(decided_at) + {round(objective_window * 1e6)} < {at}"
+    ((rewarded,),) = connection.sql(f"SELECT count(DISTINCT decision_id) {mine} AND {mature}").fetchall()
+    return came, rewarded
 
 
 def _unread(connection: Connection, key: str, windows: dict[str, float]) -> dict[str, int]:

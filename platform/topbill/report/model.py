@@ -118,6 +118,8 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
     """Share of decisions older than the longest window of the objective."""
     reward_join_rate: float | None = None
     """Of the reward events that some metric reads: the share that came within its window."""
+    joined: dict[str, float] = {}
+    """The same for each of those events."""
     rewarded_share: float | None = None
     """Share of mature decisions with at least one reward event."""
     reward_events: int = 0
