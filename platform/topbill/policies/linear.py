@@ -247,9 +247,9 @@ def _frequencies(params: LinearParams, context_size: int, action_size: int) -> i
 def _priors(params: LinearParams, context_size: int, action_size: int, frequencies: int) -> tuple[float, float, float]:
     """Prior variances of a shared weight, of one of an action's own, and of one over a Fourier feature.
 
-    What actions' features explain is no longer their own: the more features, the less is left to an action alone.
+    What actions' features explain is no longer their own: each takes three parts of the signal away.
     """
     if params.prior_scale is not None:
         return 0.25 * params.prior_scale**2, params.prior_scale**2, params.prior_scale**2
-    parts = (1 + 2 * action_size) ** 2 if params.model == "hybrid" else 1
+    parts = 1 + 3 * action_size if params.model == "hybrid" else 1
     return SHARED, min(WEIGHT, SIGNAL / max(context_size, 1)) / parts, CURVED / max(frequencies, 1) / parts
