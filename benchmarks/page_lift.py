@@ -8,8 +8,10 @@ is judged: for the same viewer, at the same moment and with the same luck, the l
 artwork, the learned page with one layer at its control, and pages by one who knows the truth are composed too, and the
 known expectation of completed plays of each is compared. So viewers differ in nothing but the page. A seed is a world
 of its own (other viewers, other truths); its interval is over viewers, that of the mean is over seeds (Student's t on
-logarithms). In the middle a third of the titles get a new picture; titles are added all along. Fair to either is what
-one who knows the truth gives them: of the places on the page, and of the places of the titles with a new picture.
+logarithms). In the middle a third of the titles get a new picture; titles are added all along. What is fair to either
+is what one who knows the truth gives them: of the places on the page, and of those of the titles with a new picture. A
+new title's even share, as many of the places as it is of the titles that may stand there, is told too: who knows the
+truth knows what nothing tells of a title that nobody has seen.
 """
 
 from __future__ import annotations
@@ -110,26 +112,26 @@ def told(name: str, found: list[tuple[float, float]]) -> str:
     return f"  {name:36} {math.expm1(mean):+7.1%}  ({low:+.1%} to {high:+.1%})   seeds {seeds}"
 
 
-def reached(hits: Iterable[tuple[int, int]], fair: float) -> str:
+def reached(hits: Sequence[tuple[int, int]], **shares: float) -> str:
     """The share of hits, (hits, placements) page by page, in the end, and after how many placements the share so far
-    was nearly the fair one."""
-    got = placed = 0
-    first = None
-    for some, of in hits:
-        got, placed = got + some, placed + of
-        if first is None and placed >= LEAST and got >= NEARLY * fair * placed:
-            first = placed
-    share = got / max(placed, 1)
-    after = "not reached" if first is None else f"after {first:,} placements"
-    return f"{share:.1%} (fair {fair:.1%}: {after})"
+    was nearly each of these."""
+    got, placed = np.cumsum(hits, axis=0).T
+    told = []
+    for name, share in shares.items():
+        there = placed[(placed >= LEAST) & (got >= NEARLY * share * placed)]
+        told.append(f"{name} {share:.1%}: " + (f"after {there[0]:,} placements" if there.size else "not reached"))
+    return f"{got[-1] / placed[-1]:.1%} ({', '.join(told)})"
 
 
 def new_titles(late: Sequence[Visit], judged: Sequence[Visit], before: float, catalog: Catalog) -> str:
     """How titles that came in the first half, `before` its end, fare in the second."""
-    new = {catalog.ids[row] for row in np.flatnonzero((catalog.added > WAYS.start) & (catalog.added <= before))}
-    knowing = [title in new for visit in judged for title in visit.arms["best"].titles]
+    legal = np.logical_and.reduce(list(catalog.legal("us", 99, before).values()))
+    added = legal & (catalog.added > WAYS.start) & (catalog.added <= before)
+    new = {catalog.ids[row] for row in np.flatnonzero(added)}
+    knowing = np.mean([title in new for visit in judged for title in visit.arms["best"].titles])
     pages_ = [visit.seen.titles for visit in late if visit.variants["titles"] == LEARNERS["titles"]]
-    return reached([(sum(x in new for x in page), len(page)) for page in pages_], float(np.mean(knowing)))
+    hits = [(sum(x in new for x in page), len(page)) for page in pages_]
+    return reached(hits, even=float(added.sum() / legal.sum()), fair=float(knowing))
 
 
 def new_pictures(late: Sequence[Visit], browsers: Browsers, before: Catalog) -> str:
@@ -144,7 +146,7 @@ def new_pictures(late: Sequence[Visit], browsers: Browsers, before: Catalog) -> 
             places = [(x, p) for x, p in zip(visit.seen.titles, visit.seen.pictures, strict=True) if x in new]
             hits.append((sum(picture == new[title] for title, picture in places), len(places)))
             deserved += sum(browsers.best_picture(visit.viewer, title) == new[title] for title, _ in places)
-    return reached(hits, deserved / max(sum(of for _, of in hits), 1))
+    return reached(hits, fair=deserved / sum(of for _, of in hits))
 
 
 def simulate(seed: int, number: int, lifts: dict[str, list[tuple[float, float]]]) -> str:
