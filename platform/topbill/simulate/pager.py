@@ -29,7 +29,8 @@ from topbill.simulate.oracle import Choice, Given, Knowing, deciding
 from topbill.simulate.tally import Tally, Worth, reward
 from topbill.simulate.world import Response
 
-RECENT = 200.0
+RECENT = 60.0
+"""Judged pages that count as recent, or so: a quarter of what a demo's minute has."""
 JUDGED = 4
 """Every so manieth page is judged: that takes five more pages, and the demo shares the machine with the service."""
 BACK = "session_start"

@@ -25,7 +25,8 @@ RECENT = 2000.0
 LEGEND = """\
 reward: objective per decision · regret: what the best choices would have
 earned more · closed: how much of the way from a uniform choice (0%) to the
-known best (100%) · lately: over the last 2,000 decisions or so"""
+known best (100%) · lately: over the last 2,000 decisions or so, and of
+whole pages over the last 60 or so that were judged"""
 
 
 class Worth(NamedTuple):
