@@ -13,6 +13,7 @@ from topbill.records import Decision, Placement, RewardEvent
 from topbill.spec import Experiment
 
 START, STEP = 1_790_000_000_000_000, 100_000  # µs
+VIEWERS = 150
 LAYER = """
 experiment: page-{layer}
 title: The homepage's {layer}
@@ -42,12 +43,13 @@ def layers(folder: Path) -> list[Experiment]:
 
 
 def browse(pages: int, seed: int = 8) -> tuple[list[Decision], list[Event]]:
-    """`pages` pages of 150 viewers: drawing titles or pictures at random doubles or trebles the chance of a play; one
-    page in twenty had popular titles for want of candidates."""
+    """`pages` pages of 150 viewers, each with one variant of every layer: drawing titles or pictures at random doubles
+    or trebles the chance of a play; one page in twenty had popular titles for want of candidates."""
     rng = np.random.default_rng(seed)
     decisions, events = list[Decision](), list[Event]()
+    assigned = [{layer: str(rng.choice(["first", "any"])) for layer in ACTIONS} for _ in range(VIEWERS)]
     for number in range(pages):
-        drawn = {layer: str(rng.choice(["first", "any"])) for layer in ACTIONS}
+        drawn = assigned[number % VIEWERS]
         likely = 0.15 * (1 + (drawn["titles"] == "any")) * (1 + 2 * (drawn["artwork"] == "any"))
         own = [_page(number, drawn, rng), *(_layer(number, layer, v, rng) for layer, v in drawn.items())]
         decisions += own
@@ -100,7 +102,7 @@ def _who(number: int, experiment: str, decision_id: str) -> dict[str, object]:
         "decision_id": decision_id,
         "experiment": experiment,
         "revision": "r",
-        "unit": f"u{number % 150}",
+        "unit": f"u{number % VIEWERS}",
         "context": msgspec.Raw(b'{"device": "tv"}'),
         "page": f"page-{number}",
         "reason": "policy",
