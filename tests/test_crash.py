@@ -101,7 +101,7 @@ class Pages(Load):
         answer = self.service.call("POST", "/v1/page", body)
         page_id = answer["page_id"]
         self.decisions[page_id] = [tile["title"] for row in answer["rows"] for tile in row["titles"]]
-        for row in answer["rows"]:
+        for row in filter(lambda row: row["titles"], answer["rows"]):  # nothing was decided for a row left empty
             self.decisions[f"{page_id}:{row['row']}"] = [tile["title"] for tile in row["titles"]]
             self.decisions[f"{page_id}:{row['row']}:artwork"] = [tile["picture"] for tile in row["titles"]]
         self.decisions[f"{page_id}:rows"] = [row["row"] for row in answer["rows"]]
