@@ -134,12 +134,12 @@ def evaluation(name: str, estimates: Mapping[str, Estimate], e: Estimate | None,
         f"{name} would have earned {words.value(e.value)} per decision ({words.interval(e.low, e.high)}); "
         f"what was shown earned {words.value(logged.value)} ({words.interval(logged.low, logged.high)})."
     )
-    if None in (logged.value, e.low, e.high, logged.low, logged.high):
+    if e.low is None or e.high is None or logged.low is None or logged.high is None:
         return State(word="Estimated", tone="neutral", sentence=sentence, next="Collect more decisions.")
-    if e.low > logged.high:  # type: ignore[operator]
+    if e.low > logged.high:
         then = "Give it a variant: this says that it is worth an A/B test, and the test is the proof."
         return State(word="Better than what was shown", tone="good", sentence=sentence, next=then)
-    if e.high < logged.low:  # type: ignore[operator]
+    if e.high < logged.low:
         then = "Leave it out, or try other parameters."
         return State(word="Worse than what was shown", tone="bad", sentence=sentence, next=then)
     then = "Collect more decisions, or try a policy that differs more from what was shown."
