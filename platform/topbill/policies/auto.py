@@ -13,7 +13,7 @@ import numpy as np
 from topbill.chance import greedy
 from topbill.errors import PolicyError
 from topbill.policies import codec
-from topbill.policies.experts import Experts, Layout, Prediction
+from topbill.policies.experts import Experts, Layout, Prediction, extended
 from topbill.policies.fourier import Fourier
 from topbill.records import Actions, Example, Floats, Indices
 
@@ -158,14 +158,10 @@ class Auto:
 
     def _bases(self, x: Floats, position: int) -> tuple[Floats, Floats]:
         """The basis of straight experts' own weights and the context of shared ones: (1, …, how far down)."""
-        if x.shape != (self.d,):
-            raise PolicyError(f"context has shape {x.shape}, expected ({self.d},)")
-        place = position / (1.0 + position)
-        linear = np.empty(self.d + 2)
-        linear[0], linear[1:-1], linear[-1] = 1.0, x, place
+        linear = extended(x, self.d, position)
         if self._narrow_context is None:
             return linear, linear
-        return linear, np.concatenate([_ONE, x @ self._narrow_context, [place]])
+        return linear, np.concatenate([_ONE, x @ self._narrow_context, linear[-1:]])
 
     def _waves(self, linear: Floats) -> Floats:
         """The same over random Fourier features."""

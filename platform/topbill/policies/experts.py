@@ -12,9 +12,20 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from topbill.errors import PolicyError
 from topbill.policies.codec import State
 from topbill.policies.gaussian import Stack
 from topbill.records import Actions, Floats, Indices
+
+
+def extended(x: Floats, size: int, position: int) -> Floats:
+    """(1, x, how far down) of a context x (`size`): the last is 0 at the first position, which all decisions are scored
+    for. Raises PolicyError on another shape."""
+    if x.shape != (size,):
+        raise PolicyError(f"context has shape {x.shape}, expected ({size},)")
+    out = np.empty(size + 2)
+    out[0], out[1:-1], out[-1] = 1.0, x, position / (1.0 + position)
+    return out
 
 
 class Layout:

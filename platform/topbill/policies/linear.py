@@ -14,7 +14,7 @@ import numpy as np
 
 from topbill.errors import PolicyError
 from topbill.policies import codec
-from topbill.policies.experts import Experts, Layout, Prediction
+from topbill.policies.experts import Experts, Layout, Prediction, extended
 from topbill.policies.fourier import Fourier
 from topbill.records import Actions, Example, Floats
 
@@ -124,16 +124,6 @@ class Linear:
             found = self._layout = Layout(actions, self.index)
         return found
 
-    def extend(self, x: Floats, position: int = 0) -> Floats:
-        """(1, x, how far down): the last is 0 at the first position, which all decisions are scored for."""
-        if x.shape != (self.d,):
-            raise PolicyError(f"context has shape {x.shape}, expected ({self.d},)")
-        out = np.empty(self.d + 2)
-        out[0] = 1.0
-        out[1:-1] = x
-        out[-1] = position / (1.0 + position)
-        return out
-
     def _basis(self, xt: Floats) -> Floats:
         """What an action's own weights are over: nothing, `xt`, or `xt` and its Fourier features."""
         if not self.fourier.count:
@@ -150,14 +140,14 @@ class Linear:
 
     def predict(self, x: Floats, actions: Actions) -> Prediction:
         """Scores of `actions` in context x (d), in O(K·d²) and O(d²·da²)."""
-        out, xt = Prediction.empty(self.layout(actions)), self.extend(x)
+        out, xt = Prediction.empty(self.layout(actions)), extended(x, self.d, 0)
         self.experts.predict(_ONE, self._basis(xt), xt, out)
         return out
 
     def learn(self, example: Example) -> None:
         """Fold one example in."""
         self._forget(example.at)
-        xt = self.extend(example.x, example.position)
+        xt = extended(example.x, self.d, example.position)
         z = example.actions.features[example.index]
         if z.shape != (self.da,):
             raise PolicyError(f"action features have shape {z.shape}, expected ({self.da},)")
@@ -219,7 +209,7 @@ class Linear:
         self, x: Floats, actions: Actions, names: tuple[Sequence[str], Sequence[str]]
     ) -> list[dict[str, float]]:
         """Per action, what each feature adds to its score on the link scale; `a×b` are interactions."""
-        at, xt = self.layout(actions), self.extend(x)
+        at, xt = self.layout(actions), extended(x, self.d, 0)
         context = ["", *names[0], "position"]
         basis, labels = self._basis(xt), context + ["curves"] * 2 * self.fourier.count
         features = ["", *names[1]]
