@@ -26,7 +26,7 @@ check: $(READY)-dev  ## lint, formatting, types, and who may import whom
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	cd dashboards && ../$(BIN)/mypy .
-	$(BIN)/python -m pytest -q -p no:xdist tests/test_ranks.py
+	$(BIN)/python -m pytest -q -p no:xdist tests/unit/test_ranks.py
 
 bench: $(READY)  ## a durable decision over HTTP beside an empty FastAPI echo
 	$(BIN)/python -m benchmarks.service

@@ -1,11 +1,11 @@
-"""A/B analysis: seconds for 5M units × 4 metrics × 3 variants from Parquet beside tea-tasting's in-database analysis,
-and how many units a true +5% takes with and without CUPED.
+"""A/B analysis: seconds for 5M units × 4 metrics × 3 variants from Parquet beside tea-tasting's
+in-database analysis, and how many units a true +5% takes with and without CUPED.
 
 python benchmarks/ab.py [--units 5000000] [--peer-python PYTHON]
 
-The peer (tea-tasting with ibis-framework[duckdb]) is no dependency of Topbill: give the Python of an environment
-that has it. Both read the same file, in turn, several times, each in a process of its own. Seconds of all processors
-are printed too: they say the same on a busy machine.
+The peer (tea-tasting with ibis-framework[duckdb]) is no dependency of Topbill: give the Python of
+an environment that has it. Both read the same file, in turn, several times, each in a process of
+its own. Seconds of all processors are printed too: they say the same on a busy machine.
 """
 
 from __future__ import annotations
@@ -75,11 +75,13 @@ def write(path: Path, units: int) -> None:
     )
 
 
-def ours(path: Path, unit: str | None) -> tuple[list[float], list[float], dict[str, dict[str, float]]]:
+def ours(
+    path: Path, unit: str | None
+) -> tuple[list[float], list[float], dict[str, dict[str, float]]]:
     """Seconds and processor seconds of each repeat, and the differences by variant and metric.
 
-    With `unit`, rows are first proved to be one a unit (and would be grouped if not); without, they are taken for
-    units, as the peer does."""
+    With `unit`, rows are first proved to be one a unit (and would be grouped if not); without, they
+    are taken for units, as the peer does."""
     seconds, work, numbers = [], [], {}
     for _ in range(REPEATS):
         start, cpu = perf_counter(), process_time()
@@ -118,27 +120,45 @@ def speed(units: int, peer_python: str) -> None:
             command = [peer_python, "-c", PEER, str(path), ",".join(METRICS), str(REPEATS)]
             answer = subprocess.run(command, capture_output=True, text=True, check=False)
             if answer.returncode != 0 or "missing" in answer.stdout:
-                why = json.loads(answer.stdout)["missing"] if answer.stdout else answer.stderr.strip().splitlines()[-1]
+                why = (
+                    json.loads(answer.stdout)["missing"]
+                    if answer.stdout
+                    else answer.stderr.strip().splitlines()[-1]
+                )
                 print(f"tea-tasting skipped: {why} (give --peer-python an environment that has it)")
                 break
             peer = json.loads(answer.stdout)
             add(theirs, peer["seconds"], peer["work"])
-    print(f"{units:,} units × {len(METRICS)} metrics × 3 variants from Parquet, {ROUNDS} rounds of {REPEATS} in turn:")
+    print(
+        f"{units:,} units × {len(METRICS)} metrics × 3 variants from Parquet, {ROUNDS} rounds of {REPEATS} in turn:"
+    )
     print(f"  {'':<34} best      median    processors'")
     for name, (seconds, work) in taken.items():
-        print(f"  {name:<34} {min(seconds):6.3f} s  {np.median(seconds):6.3f} s  {min(work):6.3f} s")
+        print(
+            f"  {name:<34} {min(seconds):6.3f} s  {np.median(seconds):6.3f} s  {min(work):6.3f} s"
+        )
     if theirs not in taken:
         return
     for name, why in ((mine, "like for like"), (careful, "with the check")):
-        best, middle, work = (f(taken[name][k]) / f(taken[theirs][k]) for f, k in ((min, 0), (np.median, 0), (min, 1)))
-        print(f"  ratio {why}: best {best:.2f}, median {middle:.2f}, processors' {work:.2f} (below 1 is faster)")
-    apart = max(abs(numbers[v][m] - peer["numbers"][f"('control', '{v}')"][m]) for v in numbers for m in METRICS)
+        best, middle, work = (
+            f(taken[name][k]) / f(taken[theirs][k]) for f, k in ((min, 0), (np.median, 0), (min, 1))
+        )
+        print(
+            f"  ratio {why}: best {best:.2f}, median {middle:.2f}, processors' {work:.2f} (below 1 is faster)"
+        )
+    apart = max(
+        abs(numbers[v][m] - peer["numbers"][f"('control', '{v}')"][m])
+        for v in numbers
+        for m in METRICS
+    )
     print(f"  largest disagreement of a difference {apart:.1e}")
     print(f"  {', '.join(f'{k} {v}' for k, v in peer['versions'].items())}")
 
 
 def decisions(correlation: float, lift: float = 0.05, experiments: int = 300) -> None:
-    """Units (both arms) until the default display calls a true lift; the metric's deviation is half its mean."""
+    """Units (both arms) until the default display calls a true lift; the metric's deviation is half
+    its mean.
+    """
     rng = np.random.default_rng(2)
     looks, each = 200, 100
     x = rng.normal(size=(2, experiments, looks * each))
@@ -148,14 +168,22 @@ def decisions(correlation: float, lift: float = 0.05, experiments: int = 300) ->
     medians = []
     for name, values in (("without CUPED", y), ("with CUPED", y - 5.0 * correlation * x)):
         s, q = (a.cumsum(axis=2)[..., each - 1 :: each] for a in (values, values**2))
-        z = (s[1] - s[0]) / units / np.sqrt(np.sum((q / units - (s / units) ** 2) / (units - 1.0), axis=0))
+        z = (
+            (s[1] - s[0])
+            / units
+            / np.sqrt(np.sum((q / units - (s / units) ** 2) / (units - 1.0), axis=0))
+        )
         called = always_valid_p(z, 2.0 * units) <= 0.05
         first = np.where(called.any(axis=1), 2.0 * units[called.argmax(axis=1)], np.inf)
         medians.append(float(np.median(first)))
         tenth = float(np.quantile(first, 0.9))
-        print(f"  {name:<14} half of {experiments} decided by {medians[-1]:,.0f} units, nine tenths by {tenth:,.0f}")
+        print(
+            f"  {name:<14} half of {experiments} decided by {medians[-1]:,.0f} units, nine tenths by {tenth:,.0f}"
+        )
     left = 1.0 - correlation**2
-    print(f"  ratio {medians[1] / medians[0]:.2f} (correlation {correlation}, so {left:.2f} of the variance is left)")
+    print(
+        f"  ratio {medians[1] / medians[0]:.2f} (correlation {correlation}, so {left:.2f} of the variance is left)"
+    )
 
 
 def main() -> None:
@@ -166,13 +194,19 @@ def main() -> None:
     speed(arguments.units, arguments.peer_python)
     print("a true +5%, looked at 200 times with the default confidence sequence:")
     decisions(0.7)
-    print(f"duckdb {version('duckdb')}, numpy {version('numpy')}, Python {platform.python_version()},")
+    print(
+        f"duckdb {version('duckdb')}, numpy {version('numpy')}, Python {platform.python_version()},"
+    )
     print(f"{os.cpu_count()} × {_processor()}")
 
 
 def _processor() -> str:
     info = Path("/proc/cpuinfo")
-    names = [line for line in info.read_text().splitlines() if line.startswith("model name")] if info.exists() else []
+    names = (
+        [line for line in info.read_text().splitlines() if line.startswith("model name")]
+        if info.exists()
+        else []
+    )
     return names[0].partition(":")[2].strip() if names else platform.processor()
 
 

@@ -1,7 +1,8 @@
-"""Topbill's policies as the arena wants them: `make(spec, seed)` and friends, over the production classes.
+"""Topbill's policies as the arena wants them: `make(spec, seed)` and friends, over the production
+classes.
 
-A factory gives an object with `decide(context, actions) -> (index, probability)`, `update_batch(…)` and
-`last_pmf`; every decision goes through `slates.rank`, like the service's.
+A factory gives an object with `decide(context, actions) -> (index, probability)`, `update_batch(…)`
+and `last_pmf`; every decision goes through `slates.rank`, like the service's.
 """
 
 from __future__ import annotations
@@ -16,18 +17,23 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "platform"))
 import msgspec
 import numpy as np
 
+from topbill.domain.records import Actions, Example
+from topbill.domain.slate import rank
 from topbill.policies import KINDS
-from topbill.records import Actions, Example
-from topbill.slates import rank
 
 
 class Player:
     """One policy in the arena."""
 
-    def __init__(self, kind: str, spec: Mapping[str, Any], seed: int, floor: float, params: dict[str, Any]) -> None:
+    def __init__(
+        self, kind: str, spec: Mapping[str, Any], seed: int, floor: float, params: dict[str, Any]
+    ) -> None:
         policy = KINDS[kind]
         self.policy = policy(
-            msgspec.convert(params, policy.Params), context_size=spec["d"], action_size=spec["da"], seed=seed
+            msgspec.convert(params, policy.Params),
+            context_size=spec["d"],
+            action_size=spec["da"],
+            seed=seed,
         )
         self.floor = floor
         self.random = np.random.default_rng(seed)
@@ -56,7 +62,9 @@ class Player:
         self.policy.update([Example(x, self._actions(a)[0], i, p, r) for x, a, i, p, r in batch])
 
 
-def factory(kind: str, floor: float = 0.0, **params: Any) -> Callable[[Mapping[str, Any], int], Player]:
+def factory(
+    kind: str, floor: float = 0.0, **params: Any
+) -> Callable[[Mapping[str, Any], int], Player]:
     """A factory of `kind` with fixed parameters."""
     return lambda spec, seed: Player(kind, spec, seed, floor, params)
 

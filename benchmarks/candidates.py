@@ -1,15 +1,18 @@
-"""The first stage of a page: what it finds of held-out plays, and how long it takes, from tens of thousands of titles.
+"""The first stage of a page: what it finds of held-out plays, and how long it takes, from tens of
+thousands of titles.
 
     python -m benchmarks.candidates [--titles 30000] [--viewers 3000] [--clubs]
 
-Viewers whose taste is known look for titles themselves (nothing is shown to them, so no page decides what they can
-play): of each title the odds are its popularity's times those of their wish. With `--clubs` taste has nothing to do
-with what the catalogue says: each viewer likes two of forty clubs of titles. The last play of each viewer is held out,
-and nothing of it is in what is learned. Recall is the share of those among the first 200 candidates; beside it the 200
-most popular titles, and the most that any 200 titles could reach, which the known odds tell.
+Viewers whose taste is known look for titles themselves (nothing is shown to them, so no page
+decides what they can play): of each title the odds are its popularity's times those of their wish.
+With `--clubs` taste has nothing to do with what the catalogue says: each viewer likes two of forty
+clubs of titles. The last play of each viewer is held out, and nothing of it is in what is learned.
+Recall is the share of those among the first 200 candidates; beside it the 200 most popular titles,
+and the most that any 200 titles could reach, which the known odds tell.
 
-Where they are installed (`pip install implicit usearch`), two peers step in: alternating least squares of `implicit`
-for the factors, and the approximate neighbours of `usearch` for the exact product with all of them.
+Where they are installed (`pip install implicit usearch`), two peers step in: alternating least
+squares of `implicit` for the factors, and the approximate neighbours of `usearch` for the exact
+product with all of them.
 """
 
 from __future__ import annotations
@@ -32,18 +35,37 @@ from benchmarks.page import catalogue
 from scipy.sparse import csr_array, csr_matrix
 
 from topbill import __version__
-from topbill.candidates import EVIDENCE, Held, Play, Recall, Row, Signals, Stage, count, learn, recall
+from topbill.candidates import (
+    EVIDENCE,
+    Held,
+    Play,
+    Recall,
+    Row,
+    Signals,
+    Stage,
+    count,
+    learn,
+    recall,
+)
 from topbill.candidates.signals import FACTORS, unit_length
 from topbill.candidates.tuning import fit, hold_out
 from topbill.catalog import Catalog
-from topbill.records import Floats
-from topbill.simulate.browse import Browsers, Ways
+from topbill.domain.records import Floats
+from topbill.simulation.browse import Browsers, Ways
 
 PLAYS, MOST, POOL = 20, 200, 60
 LIMIT = 10.0
 """Milliseconds that the stage may take."""
-MADE_OF = [Row("mixed"), Row("trending"), Row("watched"), Row("similar"), Row("new"), Row("popular")] + [
-    Row("genre", genres) for genres in (("comedy",), ("action", "crime", "thriller"), ("science-fiction",), ("drama",))
+MADE_OF = [
+    Row("mixed"),
+    Row("trending"),
+    Row("watched"),
+    Row("similar"),
+    Row("new"),
+    Row("popular"),
+] + [
+    Row("genre", genres)
+    for genres in (("comedy",), ("action", "crime", "thriller"), ("science-fiction",), ("drama",))
 ]
 CLUBS, OWN = 40, 2
 
@@ -63,7 +85,9 @@ def odds_of(catalog: Catalog, ways: Ways, clubs: bool) -> Callable[[int], Floats
 
 
 def timed(stage: Stage, histories: list[list[int]], now: float) -> tuple[list[float], list[float]]:
-    """Milliseconds of wall clock and of processor time for each viewer's candidates and ten rows' pools."""
+    """Milliseconds of wall clock and of processor time for each viewer's candidates and ten rows'
+    pools.
+    """
     open_ = np.logical_and.reduce(list(stage.catalog.legal("us", 99, now).values()))
     wall, cpu = [], []
     for number, watched in enumerate(histories):
@@ -83,21 +107,29 @@ def told(name: str, found: Recall) -> str:
 
 
 def least_squares(plays: Sequence[Play], signals: Signals) -> Signals:
-    """The same signals with factors of implicit's alternating least squares (Hu, Koren and Volinsky 2008)."""
+    """The same signals with factors of implicit's alternating least squares (Hu, Koren and Volinsky
+    2008).
+    """
     index = {title: row for row, title in enumerate(signals.ids)}
     place: dict[str, int] = {}
     who = [place.setdefault(play.unit, len(place)) for play in plays]
     rows = [index[play.title] for play in plays]
-    played = csr_matrix(csr_array((np.ones(len(rows)), (who, rows)), shape=(len(place), len(signals.ids))))
+    played = csr_matrix(
+        csr_array((np.ones(len(rows)), (who, rows)), shape=(len(place), len(signals.ids)))
+    )
     als = importlib.import_module("implicit.als")
-    model = als.AlternatingLeastSquares(factors=FACTORS, iterations=15, random_state=0, num_threads=1)
+    model = als.AlternatingLeastSquares(
+        factors=FACTORS, iterations=15, random_state=0, num_threads=1
+    )
     model.fit(played, show_progress=False)
     return replace(signals, factors=unit_length(np.asarray(model.item_factors, dtype=np.float32)))
 
 
 def neighbours(usearch: Any, stage: Stage, histories: list[list[int]]) -> str:
     """How many of the true 200 nearest an approximate index finds, and what each takes."""
-    index = importlib.import_module("usearch.index").Index(ndim=stage.factors.shape[1], metric="ip", dtype="f32")
+    index = importlib.import_module("usearch.index").Index(
+        ndim=stage.factors.shape[1], metric="ip", dtype="f32"
+    )
     index.add(np.arange(len(stage.factors)), stage.factors)
     shared, took = 0, {"exact": 0.0, "index": 0.0}
     for watched in histories:
@@ -130,9 +162,13 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--titles", type=int, default=30_000)
     parser.add_argument("--viewers", type=int, default=3_000)
-    parser.add_argument("--clubs", action="store_true", help="taste that the catalogue says nothing of")
+    parser.add_argument(
+        "--clubs", action="store_true", help="taste that the catalogue says nothing of"
+    )
     options = parser.parse_args()
-    print(f"topbill {__version__}, Python {platform.python_version()}, numpy {np.__version__}, {os.cpu_count()} cores")
+    print(
+        f"topbill {__version__}, Python {platform.python_version()}, numpy {np.__version__}, {os.cpu_count()} cores"
+    )
     with tempfile.TemporaryDirectory() as name:
         path = Path(name) / "catalogue.csv"
         catalogue(path, options.titles)
@@ -142,7 +178,9 @@ def main() -> None:
     histories, possible = [], []
     for viewer in range(options.viewers):
         odds = reach(viewer)
-        histories.append([int(row) for row in luck.choice(len(odds), size=PLAYS, replace=False, p=odds)])
+        histories.append(
+            [int(row) for row in luck.choice(len(odds), size=PLAYS, replace=False, p=odds)]
+        )
         possible.append(float(np.sort(odds)[-MOST:].sum()))
     plays = [
         Play(f"u{viewer}", catalog.ids[row], now - 3600.0 * (PLAYS - k), "us")
@@ -160,7 +198,9 @@ def main() -> None:
         f"{'clubs' if options.clubs else 'genres'}; signals learned in {took:.1f} s\n"
         f"recall@{MOST} of {found.asked:,} held-out plays (± {196 * (0.25 / found.asked) ** 0.5:.1f} points at most):"
     )
-    worth = ", ".join(f"{kind} {weight:.2f}" for kind, weight in zip(EVIDENCE, stage.weights, strict=True))
+    worth = ", ".join(
+        f"{kind} {weight:.2f}" for kind, weight in zip(EVIDENCE, stage.weights, strict=True)
+    )
     print(told(f"the {MOST} most popular", replace(found, found=found.popular)))
     print(told(f"the first {MOST} candidates", found) + f"   ({worth})")
     print(f"  {f'the most that any {MOST} titles could reach':44} {np.mean(possible):.1%}")

@@ -2,10 +2,10 @@
 
     python -m benchmarks.client [--calls 3000] [--deadline 0.1]
 
-Overhead: `Client.decide` beside a bare httpx post of the same body to the same live service, in turn, one thread.
-Death: calls go on while the service is killed (SIGKILL) under them, and while it is stopped (SIGSTOP: it accepts
-connections and never answers); printed are the share of fallbacks and the longest waits. Queueing: what a reward costs
-its caller, with and without a spool.
+Overhead: `Client.decide` beside a bare httpx post of the same body to the same live service, in
+turn, one thread. Death: calls go on while the service is killed (SIGKILL) under them, and while it
+is stopped (SIGSTOP: it accepts connections and never answers); printed are the share of fallbacks
+and the longest waits. Queueing: what a reward costs its caller, with and without a spool.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from pathlib import Path
 import httpx
 import msgspec
 
+from topbill.cli.supervise import commands, free_port
 from topbill.client import Client
-from topbill.supervise import commands, free_port
 
 ROOT = Path(__file__).parents[1]
 CONTEXT = {"device": "tv", "hour": 20}
@@ -36,7 +36,9 @@ def start(folder: Path, port: int) -> subprocess.Popen[bytes]:
     """A service on the example experiments, ready."""
     (folder / "experiments").mkdir(exist_ok=True)
     shutil.copy(ROOT / "experiments" / "home-artwork.yaml", folder / "experiments")
-    command = commands(str(folder / "experiments"), str(folder / "data"), "127.0.0.1", port)["service"]
+    command = commands(str(folder / "experiments"), str(folder / "data"), "127.0.0.1", port)[
+        "service"
+    ]
     process = subprocess.Popen([sys.executable, *command])
     for _ in range(300):
         try:
@@ -58,7 +60,12 @@ def overhead(address: str, calls: int) -> None:
     with httpx.Client(base_url=address) as bare, Client(address, deadline=5.0) as client:
         for i in range(calls + 200):
             start_ = time.perf_counter()
-            body = {"experiment": "home-artwork", "unit": f"u{i}", "context": CONTEXT, "decision_id": f"bare-{i}"}
+            body = {
+                "experiment": "home-artwork",
+                "unit": f"u{i}",
+                "context": CONTEXT,
+                "decision_id": f"bare-{i}",
+            }
             bare.post("/v1/decide", content=msgspec.json.encode(body)).json()
             middle = time.perf_counter()
             choice = client.decide("home-artwork", unit=f"u{i}", context=CONTEXT)
@@ -68,13 +75,17 @@ def overhead(address: str, calls: int) -> None:
                 took["bare httpx"].append(middle - start_)
                 took["topbill.client"].append(end - middle)
     for name, times in took.items():
-        print(f"  {name:15} median {percentile(times, 0.5):6.3f} ms  p99 {percentile(times, 0.99):6.2f} ms")
+        print(
+            f"  {name:15} median {percentile(times, 0.5):6.3f} ms  p99 {percentile(times, 0.99):6.2f} ms"
+        )
     ratio = percentile(took["topbill.client"], 0.5) / percentile(took["bare httpx"], 0.5)
     print(f"  client's median over bare httpx: {ratio:.3f}")
 
 
 def queueing(folder: Path, calls: int) -> None:
-    """What queueing a reward takes, with and without a spool; nothing listens, so that nothing else happens."""
+    """What queueing a reward takes, with and without a spool; nothing listens, so that nothing else
+    happens.
+    """
     took = {}
     for name, spool in (("memory", None), ("spool", folder / "spool")):
         client = Client("http://127.0.0.1:9", spool=spool)
@@ -83,11 +94,16 @@ def queueing(folder: Path, calls: int) -> None:
             client.reward(f"decision-{i}", "play")
         took[name] = (time.perf_counter() - begin) / calls * 1e6
         client.close(0.0)
-    print(f"  in memory {took['memory']:.1f} µs, on disk as well {took['spool']:.1f} µs a reward", end="; ")
+    print(
+        f"  in memory {took['memory']:.1f} µs, on disk as well {took['spool']:.1f} µs a reward",
+        end="; ",
+    )
     print(f"ratio {took['spool'] / took['memory']:.2f}")
 
 
-def death(address: str, process: subprocess.Popen[bytes], how: signal.Signals, deadline: float, calls: int) -> None:
+def death(
+    address: str, process: subprocess.Popen[bytes], how: signal.Signals, deadline: float, calls: int
+) -> None:
     """Calls around the moment when the service is struck."""
     took: list[float] = []
     fallbacks = 0
@@ -96,7 +112,9 @@ def death(address: str, process: subprocess.Popen[bytes], how: signal.Signals, d
             if i == calls // 4:
                 process.send_signal(how)
             begin = time.perf_counter()
-            choice = client.decide("home-artwork", unit=f"u{i}", context=CONTEXT, default=["close-up"])
+            choice = client.decide(
+                "home-artwork", unit=f"u{i}", context=CONTEXT, default=["close-up"]
+            )
             took.append(time.perf_counter() - begin)
             fallbacks += choice.fallback
             time.sleep(0.002)
@@ -112,7 +130,9 @@ def main() -> None:
     parser.add_argument("--calls", type=int, default=3_000)
     parser.add_argument("--deadline", type=float, default=0.1)
     arguments = parser.parse_args()
-    print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}")
+    print(
+        f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
+    )
     print(f"httpx {version('httpx')}, topbill {version('topbill')}")
     with tempfile.TemporaryDirectory() as folder:
         port = free_port("127.0.0.1", 8950)

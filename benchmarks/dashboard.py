@@ -1,11 +1,14 @@
-"""How fast the dashboards' pages open on ten million decisions, beside the report that they are drawn from.
+"""How fast the dashboards' pages open on ten million decisions, beside the report that they are
+drawn from.
 
-    python -m benchmarks.dashboard [--decisions 10_000_000] [--data FOLDER] [--pages home,health] [--alone]
+    python -m benchmarks.dashboard [--decisions 10_000_000] [--data FOLDER] [--pages home,health]
+    [--alone]
 
-Each page is run as Streamlit runs it: cold, by a dashboard that was just started beside a keeper that works answers out
-in advance; with --alone also asking for itself, where there are none; and warm. The browser's part is not in it. The
-peer is `topbill.report.load` of the same experiment in the same run. At last What if evaluates a policy, on the sample
-that it takes unless told otherwise. With --data the folder is filled once, and used again by the next run.
+Each page is run as Streamlit runs it: cold, by a dashboard that was just started beside a keeper
+that works answers out in advance; with --alone also asking for itself, where there are none; and
+warm. The browser's part is not in it. The peer is `topbill.reporting.load` of the same experiment
+in the same run. At last What if evaluates a policy, on the sample that it takes unless told
+otherwise. With --data the folder is filled once, and used again by the next run.
 """
 
 from __future__ import annotations
@@ -26,8 +29,8 @@ import streamlit as st
 from benchmarks.dashboard_lake import filled
 from streamlit.testing.v1 import AppTest
 
-from topbill import report
-from topbill.report import kept
+from topbill import reporting
+from topbill.reporting import answer_cache
 
 DASHBOARDS = Path(__file__).parents[1] / "dashboards"
 HEADINGS = {
@@ -98,7 +101,9 @@ def evaluated(app: AppTest) -> Took:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--decisions", type=int, default=10_000_000)
     parser.add_argument("--data", type=Path)
     parser.add_argument("--pages", default=",".join(HEADINGS))
@@ -109,22 +114,26 @@ def main() -> None:
         folder = given.data or Path(scratch) / "data"
         filled(folder, given.decisions)
         os.environ["TOPBILL_DATA"] = str(folder)
-        versions = ", ".join(f"{name} {version(name)}" for name in ("duckdb", "streamlit", "altair"))
+        versions = ", ".join(
+            f"{name} {version(name)}" for name in ("duckdb", "streamlit", "altair")
+        )
         print(f"{platform.platform()}, {os.cpu_count()} cores, {versions}")
         measured(folder, given.pages.split(","), given.alone)
 
 
 def measured(folder: Path, pages: list[str], alone: bool) -> None:
     found = []
-    peer = timed(lambda: found.append(report.load("home", folder)))
-    print(f"{found[0].decisions:,} decisions of {found[0].units:,} units; limit {LIMIT:.0f} s a page")
+    peer = timed(lambda: found.append(reporting.load("home", folder)))
+    print(
+        f"{found[0].decisions:,} decisions of {found[0].units:,} units; limit {LIMIT:.0f} s a page"
+    )
     print(f"{'report.load':12} {peer.wall:6.2f} s ({peer.cpu:.2f} s of CPU)")
     by_itself: dict[str, Took] = {}
     if alone:
         shutil.rmtree(folder / "answers", ignore_errors=True)
         app = started()
         by_itself = {page: cold(app, page) for page in pages}
-    print(f"answers worked out in advance in {kept.work_out(folder):.0f} s")
+    print(f"answers worked out in advance in {answer_cache.work_out(folder):.0f} s")
     app = started()
     for page in pages:
         first, again = cold(app, page), opened(app, page)

@@ -1,4 +1,6 @@
-"""The lake that the dashboards are timed on: decisions of an experiment, and whole pages of three layers."""
+"""The lake that the dashboards are timed on: decisions of an experiment, and whole pages of three
+layers.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,7 @@ from pathlib import Path
 from benchmarks.lake import CHUNK, fill
 
 from topbill import spec
-from topbill.lake import FACE, Lake, connect, face
+from topbill.lake import FACE, Lake, connect, views
 from topbill.lake.tables import SCHEMAS
 
 LAYERS = ("rows", "titles", "artwork")
@@ -74,7 +76,9 @@ WHERE hash(page || e.event) % 100 < 20"""
 
 
 def filled(folder: Path, decisions: int) -> None:
-    """Make the lake in `folder`, unless it is there: `decisions`, and a page with its layers for every 40 of them."""
+    """Make the lake in `folder`, unless it is there: `decisions`, and a page with its layers for
+    every 40 of them.
+    """
     if (folder / FACE).exists():
         return
     folder.mkdir(parents=True, exist_ok=True)
@@ -85,19 +89,29 @@ def filled(folder: Path, decisions: int) -> None:
     lake = fill(folder, decisions)
     _browse(lake, -(-decisions // CHUNK) * CHUNK, decisions // PAGES)
     lake.compact(thorough=True)
-    lake.face(spec.load_all([folder]), 1_790_000_000_000_000 + decisions * 100_000 + 86_400_000_000 * 3)
+    lake.face(
+        spec.load_all([folder]), 1_790_000_000_000_000 + decisions * 100_000 + 86_400_000_000 * 3
+    )
     print(f"filled in {time.perf_counter() - started:.0f} s")
 
 
 def _browse(lake: Lake, first: int, pages: int) -> None:
-    """Pages of 100,000 viewers, every layer's variant drawn evenly, whose plays depend on nothing."""
+    """Pages of 100,000 viewers, every layer's variant drawn evenly, whose plays depend on
+    nothing.
+    """
     maker = connect()
     for start in range(0, pages, _CHUNK):
         stop = min(start + _CHUNK, pages)
-        query = _DECISIONS.format(first=first, start=start, stop=stop, masks=face.DECISIONS["masks"])
+        query = _DECISIONS.format(
+            first=first, start=start, stop=stop, masks=views.DECISIONS["masks"]
+        )
         rows = maker.sql(query).to_arrow_table().cast(SCHEMAS["decisions"])
         lake.append("decisions", rows, first + stop * 4)
         maker.register("made", rows)
-        lake.append("rewards", maker.sql(_REWARDS).to_arrow_table().cast(SCHEMAS["rewards"]), first + stop * 4)
+        lake.append(
+            "rewards",
+            maker.sql(_REWARDS).to_arrow_table().cast(SCHEMAS["rewards"]),
+            first + stop * 4,
+        )
         maker.unregister("made")
     maker.close()

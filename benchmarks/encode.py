@@ -1,4 +1,5 @@
-"""What encoding a context costs, beside decoding the same context from JSON, which every request pays anyway.
+"""What encoding a context costs, beside decoding the same context from JSON, which every request
+pays anyway.
 
 Run: .venv/bin/python benchmarks/encode.py
 """
@@ -30,7 +31,9 @@ def micros(statement: object) -> float:
 
 
 def main() -> None:
-    versions = f"Python {platform.python_version()}, msgspec {msgspec.__version__}, NumPy {np.__version__}"
+    versions = (
+        f"Python {platform.python_version()}, msgspec {msgspec.__version__}, NumPy {np.__version__}"
+    )
     print(f"{versions}, {platform.machine()}")
     text = msgspec.json.encode(CONTEXT)
     decode = micros(lambda: msgspec.json.decode(text))

@@ -1,9 +1,11 @@
-"""What the lake costs and how fast it answers: publishing, the face, and a whole report, beside plain Delta and DuckDB.
+"""What the lake costs and how fast it answers: publishing, the views, and a whole reporting, beside
+plain Delta and DuckDB.
 
     python -m benchmarks.lake [--decisions 10_000_000]
 
-Each line names what it is compared with in the same run: an append beside the same rows written by `deltalake`
-without the log's mark; a question to `feedback` beside the same question put by hand to the Parquet files.
+Each line names what it is compared with in the same run: an append beside the same rows written by
+`deltalake` without the log's mark; a question to `feedback` beside the same question put by hand to
+the Parquet files.
 """
 
 from __future__ import annotations
@@ -22,13 +24,13 @@ import msgspec
 import pyarrow as pa
 from deltalake import write_deltalake
 
-from topbill import report
-from topbill.keeper.publisher import Publisher
-from topbill.lake import FACE, Connection, Lake, connect, face
+from topbill import reporting
+from topbill.domain.records import Action, Decision, Placement, RewardEvent
+from topbill.lake import FACE, Connection, Lake, connect, views
 from topbill.lake.tables import SCHEMAS
 from topbill.log.sqlite import SqliteLog
-from topbill.records import Action, Decision, Placement, RewardEvent
 from topbill.spec import Experiment, Metric, Variant
+from topbill.worker.publisher import Publisher
 
 ARMS = tuple(f"a{i}" for i in range(12))
 STEP = 20_000
@@ -62,7 +64,9 @@ def experiment(key: str) -> Experiment:
 
 
 class Time(NamedTuple):
-    """Seconds on the wall, and of all cores together: the second one stands even where others use the machine."""
+    """Seconds on the wall, and of all cores together: the second one stands even where others use
+    the machine.
+    """
 
     wall: float
     cpu: float
@@ -107,11 +111,21 @@ def publishing(folder: Path) -> None:
             )
             for i in range(STEP)
         ]
-        events = [RewardEvent(decision_id=f"d{round_}-{i}", event_id="e", event="play") for i in range(0, STEP, 10)]
+        events = [
+            RewardEvent(decision_id=f"d{round_}-{i}", event_id="e", event="play")
+            for i in range(0, STEP, 10)
+        ]
         log.append(decisions, events)
         steps.append(timed(keeper.step, repeats=1))
-        rows = pa.table(lake._tables["decisions"].to_pyarrow_table(filters=[("seq", ">", round_ * STEP)]))
-        plain.append(timed(lambda rows=rows: write_deltalake(str(folder / "plain"), rows, mode="append"), repeats=1))
+        rows = pa.table(
+            lake._tables["decisions"].to_pyarrow_table(filters=[("seq", ">", round_ * STEP)])
+        )
+        plain.append(
+            timed(
+                lambda rows=rows: write_deltalake(str(folder / "plain"), rows, mode="append"),
+                repeats=1,
+            )
+        )
     shown = timed(lambda: lake.face([experiment("home")], 0))
     step = Time(min(t.wall for t in steps), min(t.cpu for t in steps))
     alone = Time(min(t.wall for t in plain), min(t.cpu for t in plain))
@@ -121,14 +135,18 @@ def publishing(folder: Path) -> None:
 
 
 def fill(folder: Path, decisions: int) -> Lake:
-    """A lake of that many decisions of 500,000 units, nine in ten of them of `home`, and what they earned."""
+    """A lake of that many decisions of 500,000 units, nine in ten of them of `home`, and what they
+    earned.
+    """
     lake, maker = Lake(folder), connect()
     for start in range(0, decisions, CHUNK):
-        query = _DECISIONS.format(start=start, stop=start + CHUNK, masks=face.DECISIONS["masks"])
+        query = _DECISIONS.format(start=start, stop=start + CHUNK, masks=views.DECISIONS["masks"])
         rows = maker.sql(query).to_arrow_table().cast(SCHEMAS["decisions"])
         lake.append("decisions", rows, start + CHUNK)
         maker.register("made", rows)
-        lake.append("rewards", maker.sql(_REWARDS).to_arrow_table().cast(SCHEMAS["rewards"]), start + CHUNK)
+        lake.append(
+            "rewards", maker.sql(_REWARDS).to_arrow_table().cast(SCHEMAS["rewards"]), start + CHUNK
+        )
         maker.unregister("made")
     return lake
 
@@ -172,14 +190,16 @@ def answering(folder: Path, decisions: int) -> None:
     print(f"  filled                              {filled}")
     print(f"  compacted                           {compacted}")
     reader = connect(folder / FACE)
-    names = {name: ", ".join(f"'{f}'" for f in lake.files(name)) for name in ("decisions", "rewards")}
+    names = {
+        name: ", ".join(f"'{f}'" for f in lake.files(name)) for name in ("decisions", "rewards")
+    }
     hand = timed(lambda: ask(reader, _BY_HAND.format(**names)))
     print(f"one metric per variant by hand        {hand}")
     questions: dict[str, Callable[[], Any]] = {
         "reward per variant from feedback": lambda: ask(reader, _FEEDBACK),
         "the latest hour of decisions": lambda: ask(reader, _LATEST),
-        "a whole report, no segment": lambda: report.load("home", folder, segments=[]),
-        "a whole report, one segment": lambda: report.load("home", folder),
+        "a whole reporting, no segment": lambda: reporting.load("home", folder, segments=[]),
+        "a whole reporting, one segment": lambda: reporting.load("home", folder),
     }
     for name, question in questions.items():
         took = timed(question, repeats=2)
@@ -192,11 +212,15 @@ def ask(reader: Connection, query: str) -> list[Any]:
 
 def main() -> None:
     """Run both parts."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--decisions", type=int, default=2_000_000)
     wanted = parser.parse_args()
     versions = ", ".join(f"{name} {version(name)}" for name in ("duckdb", "deltalake", "pyarrow"))
-    print(f"Python {platform.python_version()}, {versions}; {os.cpu_count()} cores, {platform.machine()}\n")
+    print(
+        f"Python {platform.python_version()}, {versions}; {os.cpu_count()} cores, {platform.machine()}\n"
+    )
     with tempfile.TemporaryDirectory() as folder:
         publishing(Path(folder) / "publish")
         answering(Path(folder) / "ask", wanted.decisions)

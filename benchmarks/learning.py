@@ -1,11 +1,14 @@
-"""How much of the reachable reward each policy earns on thirteen streams: `make bench-learning` prints the table.
+"""How much of the reachable reward each policy earns on thirteen streams: `make bench-learning`
+prints the table.
 
-    python -m benchmarks.learning --data DIR [--seeds 2] [--streams titles,artwork] [--policies auto,linucb]
+    python -m benchmarks.learning --data DIR [--seeds 2] [--streams titles,artwork] [--policies
+    auto,linucb]
 
-Score = (reward − uniform) / (context oracle − uniform), from expected rewards, with common random numbers: the same
-action in the same round of the same seed earns the same whatever the policy. DIR holds the data sets as NAME.npz with
-X (T × d, standardised) and Y (T × K, the reward of each action); without it only the two simulators run. Peers'
-columns are the best of many settings per stream, measured once on a two-core machine; they are constants here.
+Score = (reward − uniform) / (context oracle − uniform), from expected rewards, with common random
+numbers: the same action in the same round of the same seed earns the same whatever the policy. DIR
+holds the data sets as NAME.npz with X (T × d, standardised) and Y (T × K, the reward of each
+action); without it only the two simulators run. Peers' columns are the best of many settings per
+stream, measured once on a two-core machine; they are constants here.
 """
 
 from __future__ import annotations
@@ -26,11 +29,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import numpy as np
 from benchmarks import arena_adapter
 
+from topbill.domain.records import Actions, Example
 from topbill.policies import KINDS
 from topbill.policies.auto import Auto, AutoParams
 from topbill.policies.gaussian import Stack
 from topbill.policies.linear import Linear, LinearParams
-from topbill.records import Actions, Example
 
 NAN = float("nan")
 PEERS = ("VW", "MABWiser", "contextual-bandits", "obp", "numpy")
@@ -53,7 +56,9 @@ PUBLISHED = {
 
 @dataclass
 class Stream:
-    """T rounds: contexts, true means (NaN where not offered), common uniforms, who is offered, when rewards come."""
+    """T rounds: contexts, true means (NaN where not offered), common uniforms, who is offered, when
+    rewards come.
+    """
 
     contexts: np.ndarray
     means: np.ndarray
@@ -67,7 +72,9 @@ class Stream:
 
 def late(rng: np.random.Generator, rounds: int, mean: float, batch: int) -> np.ndarray:
     """The round at which each reward comes: an exponential delay, then the next batch."""
-    return (np.ceil((np.arange(rounds) + 1 + rng.exponential(mean, rounds)) / batch) * batch).astype(int)
+    return (
+        np.ceil((np.arange(rounds) + 1 + rng.exponential(mean, rounds)) / batch) * batch
+    ).astype(int)
 
 
 def dataset(folder: Path, name: str, seed: int) -> Stream:
@@ -113,7 +120,9 @@ def believed(taste: np.ndarray, seen: np.ndarray, noise: float) -> np.ndarray:
 
 
 def artwork(seed: int, rounds: int = 40_000, base: float = 0.05) -> Stream:
-    """Twelve artworks; three are replaced at half time, taste turns at two thirds, rewards come 500 rounds late."""
+    """Twelve artworks; three are replaced at half time, taste turns at two thirds, rewards come 500
+    rounds late.
+    """
     rng = np.random.default_rng(77_000 + seed)
     size, actions = 0.6, 15
     taste = viewers(rng, 6)
@@ -150,7 +159,9 @@ def artwork(seed: int, rounds: int = 40_000, base: float = 0.05) -> Stream:
 
 
 def titles(seed: int, rounds: int = 15_000, base: float = 0.05) -> Stream:
-    """20 candidates a round out of 200 live titles; the catalogue of 600 turns over, so that titles are always new."""
+    """20 candidates a round out of 200 live titles; the catalogue of 600 turns over, so that titles
+    are always new.
+    """
     rng = np.random.default_rng(88_000 + seed)
     taste = viewers(rng, 5)
     F = rng.normal(size=(600, 8)) * 0.7
@@ -200,15 +211,23 @@ def play(kind: str, stream: Stream, seed: int) -> tuple[float, float, float]:
         waiting.setdefault(due, []).append((stream.contexts[t], actions, index, p, reward))
     uniform = float(np.nanmean(stream.means, axis=1).mean())
     best = float(stream.means[np.arange(rounds), stream.oracle].mean())
-    return (earned / rounds - uniform) / (best - uniform), deciding / rounds * 1e6, learning / rounds * 1e6
+    return (
+        (earned / rounds - uniform) / (best - uniform),
+        deciding / rounds * 1e6,
+        learning / rounds * 1e6,
+    )
 
 
 def endurance(updates: int) -> None:
-    """Learn `updates` examples with scales from 0.001 to 1,000 in the context; print what became of the covariances."""
+    """Learn `updates` examples with scales from 0.001 to 1,000 in the context; print what became of
+    the covariances.
+    """
     rng = np.random.default_rng(0)
     actions = Actions([f"a{k}" for k in range(4)], np.zeros((4, 0)))
     contexts = rng.normal(size=(512, 4)) * [1.0, 1e-3, 1e3, 1.0]
-    told = [Example(contexts[t], actions, t % 4, 0.25, float(rng.random() < 0.05)) for t in range(512)]
+    told = [
+        Example(contexts[t], actions, t % 4, 0.25, float(rng.random() < 0.05)) for t in range(512)
+    ]
     for given in ({"link": "linear"}, {"link": "logistic"}, {"link": "logistic", "half_life": 1e5}):
         model = Linear(LinearParams(model="disjoint", **given), context_size=4, action_size=0)
         took = lasting(updates, told, model.learn)
@@ -222,8 +241,8 @@ def endurance(updates: int) -> None:
 
 
 def lasting(updates: int, told: list[Example], learn: Callable[[Example], None]) -> str:
-    """Learn `told` again and again; microseconds of processor time an update in the first and in the last
-    tenth."""
+    """Learn `told` again and again; microseconds of processor time an update in the first and in
+    the last tenth."""
     times = []
     for part in range(10):
         start = time.process_time()
@@ -234,39 +253,63 @@ def lasting(updates: int, told: list[Example], learn: Callable[[Example], None])
 
 
 def health(stack: Stack, e: int) -> str:
-    """Whether learned rows of expert `e` are finite, and their least eigenvalue; symmetric they are to the last bit."""
+    """Whether learned rows of expert `e` are finite, and their least eigenvalue; symmetric they are
+    to the last bit.
+    """
     mean, cov = stack.used()
     mean, cov = mean[:, e], cov[:, e]
-    if not (np.isfinite(cov).all() and np.isfinite(mean).all() and np.array_equal(cov, cov.swapaxes(1, 2))):
+    if not (
+        np.isfinite(cov).all()
+        and np.isfinite(mean).all()
+        and np.array_equal(cov, cov.swapaxes(1, 2))
+    ):
         return "NOT FINITE OR NOT SYMMETRIC"
     return f"least eigenvalue {np.linalg.eigvalsh(cov).min():.2e}"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", type=Path, help="folder of NAME.npz data sets")
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--streams", default="")
-    parser.add_argument("--policies", default=",".join(k for k in KINDS if k not in ("uniform", "fixed")))
-    parser.add_argument("--endurance", type=int, default=0, help="instead: this many updates of each model")
+    parser.add_argument(
+        "--policies", default=",".join(k for k in KINDS if k not in ("uniform", "fixed"))
+    )
+    parser.add_argument(
+        "--endurance", type=int, default=0, help="instead: this many updates of each model"
+    )
     asked = parser.parse_args()
     if asked.endurance:
         endurance(asked.endurance)
         return
     simulators = {"artwork": artwork, "titles": titles}
-    streams = [s for s in asked.streams.split(",") if s] or [s for s in PUBLISHED if asked.data or s in simulators]
+    streams = [s for s in asked.streams.split(",") if s] or [
+        s for s in PUBLISHED if asked.data or s in simulators
+    ]
     kinds = asked.policies.split(",")
-    print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, NumPy {np.__version__}")
-    print(f"{asked.seeds} seeds; ours with defaults, peers with the best of many settings per stream")
+    print(
+        f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, NumPy {np.__version__}"
+    )
+    print(
+        f"{asked.seeds} seeds; ours with defaults, peers with the best of many settings per stream"
+    )
     print(f"{'stream':14s}" + "".join(f"{name[:13]:>15s}" for name in (*kinds, *PEERS)))
     for name in streams:
         scores = np.empty((len(kinds), asked.seeds))
         for seed in range(asked.seeds):
-            stream = simulators[name](seed) if name in simulators else dataset(asked.data, name, seed)
+            stream = (
+                simulators[name](seed) if name in simulators else dataset(asked.data, name, seed)
+            )
             for k, kind in enumerate(kinds):
                 scores[k, seed], *_ = play(kind, stream, seed)
-        ours = "".join(f"{s.mean():9.3f}±{s.std() / max(asked.seeds - 1, 1) ** 0.5:.3f}" for s in scores)
-        print(f"{name:14s}{ours}" + "".join(f"{v:15.3f}" for v in PUBLISHED.get(name, ())), flush=True)
+        ours = "".join(
+            f"{s.mean():9.3f}±{s.std() / max(asked.seeds - 1, 1) ** 0.5:.3f}" for s in scores
+        )
+        print(
+            f"{name:14s}{ours}" + "".join(f"{v:15.3f}" for v in PUBLISHED.get(name, ())), flush=True
+        )
 
 
 if __name__ == "__main__":

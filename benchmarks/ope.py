@@ -1,11 +1,12 @@
-"""Off-policy evaluation beside obp, in one run: time and peak memory of IPS, SNIPS, DM, DR, Switch-DR and DRos with
-intervals, then Topbill alone on 10 and 100 million rows.
+"""Off-policy evaluation beside obp, in one run: time and peak memory of IPS, SNIPS, DM, DR,
+Switch-DR and DRos with intervals, then Topbill alone on 10 and 100 million rows.
 
     python benchmarks/ope.py [--rows 1000000] [--actions 10 80] [--large 10000000 100000000]
 
-obp needs Python 3.9 and old numpy: where `--peer` does not name such a Python, a virtual environment is made in
-`.bench/obp`. Both see the same rows; obp takes n × actions matrices of the target's probabilities and of q̂, Topbill the
-scalars of each row from Parquet. obp bootstraps rows 100 times; Topbill bootstraps buckets of units 100 times.
+obp needs Python 3.9 and old numpy: where `--peer` does not name such a Python, a virtual
+environment is made in `.bench/obp`. Both see the same rows; obp takes n × actions matrices of the
+target's probabilities and of q̂, Topbill the scalars of each row from Parquet. obp bootstraps rows
+100 times; Topbill bootstraps buckets of units 100 times.
 
 This file runs under both Pythons, so it imports what is not common inside functions.
 """
@@ -25,7 +26,8 @@ import time
 from pathlib import Path
 
 HERE = Path(__file__).resolve()
-# The scripts beside this one are not modules to import: one is called http, as the standard library's.
+# The scripts beside this one are not modules to import: one is called http, as the standard
+# library's.
 sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != HERE.parent]
 ROOT = HERE.parents[1]
 PEER = ("numpy==1.23.5", "matplotlib<3.9", "obp==0.5.7")
@@ -84,7 +86,10 @@ def run_obp(rows: int, actions: int, out: Path) -> dict:
         ope.DoublyRobustWithShrinkage(lambda_=LAM, estimator_name="dros"),
     ]
     evaluation = ope.OffPolicyEvaluation(bandit_feedback=feedback, ope_estimators=estimators)
-    columns = {"action_dist": target[:, :, None], "estimated_rewards_by_reg_model": modelled[:, :, None]}
+    columns = {
+        "action_dist": target[:, :, None],
+        "estimated_rewards_by_reg_model": modelled[:, :, None],
+    }
     start = time.perf_counter()
     values = evaluation.estimate_policy_values(**columns)
     evaluation.estimate_intervals(**columns, n_bootstrap_samples=REPLICATES, random_state=0)
@@ -118,7 +123,9 @@ def run_topbill(source: str, unit: str | None, interval: str) -> dict:
 
 
 def synthetic(rows: int) -> str:
-    """A log of that many rows as a query: nothing is stored. Two actions, soft policies, 5% clicks."""
+    """A log of that many rows as a query: nothing is stored. Two actions, soft policies, 5%
+    clicks.
+    """
 
     def u(k: int) -> str:
         return f"((hash(i * 8 + {k}) % 1000003) / 1000003.0)"
@@ -134,7 +141,9 @@ def synthetic(rows: int) -> str:
 
 def child(python: str, *arguments: str) -> dict:
     """This file in a process of its own, so that peaks of memory are its own."""
-    done = subprocess.run([python, str(HERE), *arguments], check=False, capture_output=True, text=True)
+    done = subprocess.run(
+        [python, str(HERE), *arguments], check=False, capture_output=True, text=True
+    )
     if done.returncode:
         sys.exit(f"{python} {' '.join(arguments)[:80]} failed:\n{done.stderr}")
     return json.loads(done.stdout.strip().splitlines()[-1])
@@ -168,14 +177,19 @@ def beside_obp(peer: str, rows: int, actions: int, folder: Path) -> None:
     path = folder / f"{rows}x{actions}.parquet"
     pyarrow.parquet.write_table(pa.table(columns), path)
     ours = min(
-        (child(sys.executable, "topbill", str(path), "", "bootstrap") for _ in range(3)), key=lambda r: r["seconds"]
+        (child(sys.executable, "topbill", str(path), "", "bootstrap") for _ in range(3)),
+        key=lambda r: r["seconds"],
     )
     for name in NAMES:
         if ours["values"][name] is not None:
             np.testing.assert_allclose(ours["values"][name], theirs["values"][name], rtol=1e-9)
     print(f"\n{rows:,} rows × {actions} actions, six estimators with intervals (B = {REPLICATES})")
-    print(f"  obp      {theirs['seconds']:9.2f} s   peak {theirs['peak_mb']:7.0f} MB  ({theirs['version']})")
-    print(f"  topbill  {ours['seconds']:9.2f} s   peak {ours['peak_mb']:7.0f} MB  ({ours['version']})")
+    print(
+        f"  obp      {theirs['seconds']:9.2f} s   peak {theirs['peak_mb']:7.0f} MB  ({theirs['version']})"
+    )
+    print(
+        f"  topbill  {ours['seconds']:9.2f} s   peak {ours['peak_mb']:7.0f} MB  ({ours['version']})"
+    )
     print(
         f"  ratio    {theirs['seconds'] / ours['seconds']:9.1f} ×   {theirs['peak_mb'] / ours['peak_mb']:12.1f} ×   "
         f"(above what importing takes: {_above(theirs) / max(_above(ours), 1):.1f} ×)"
@@ -187,7 +201,9 @@ def _above(found: dict) -> float:
 
 
 def alone(rows: int, folder: Path) -> None:
-    """Topbill on many rows: from a Parquet file up to 20 million, above that on a query, so that no disk is needed."""
+    """Topbill on many rows: from a Parquet file up to 20 million, above that on a query, so that no
+    disk is needed.
+    """
     import duckdb
 
     source = synthetic(rows)
@@ -217,7 +233,9 @@ def main() -> None:
     if len(sys.argv) > 1 and sys.argv[1] == "topbill":
         print(json.dumps(run_topbill(sys.argv[2], sys.argv[3] or None, sys.argv[4])))
         return
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--actions", type=int, nargs="*", default=[10, 80])
     parser.add_argument("--large", type=int, nargs="*", default=[10_000_000, 100_000_000])

@@ -1,9 +1,10 @@
-"""A whole page over HTTP, durable: 10 rows × 20 titles with artwork, chosen from 10,000 titles, rules on.
+"""A whole page over HTTP, durable: 10 rows × 20 titles with artwork, chosen from 10,000 titles,
+rules on.
 
     python -m benchmarks.page [--pages 400] [--policy "thompson, model: shared, floor: 0.1%"]
 
-Beside it, in the same run, the same service's single durable decision, and an empty request: what of the page's time
-is the page's own. One client, one call after the other: latency, not throughput.
+Beside it, in the same run, the same service's single durable decision, and an empty request: what
+of the page's time is the page's own. One client, one call after the other: latency, not throughput.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ import numpy as np
 
 from topbill.candidates import Play, learn, signals_path
 from topbill.catalog import Catalog, slug
-from topbill.supervise import free_port
+from topbill.cli.supervise import free_port
 
 ROOT = Path(__file__).parents[1]
 GENRES = ("action", "comedy", "crime", "drama", "horror", "romance", "science-fiction", "thriller")
@@ -44,19 +45,26 @@ def catalogue(path: Path, size: int) -> None:
         for i in range(size):
             film = films[i % len(films)]
             name = film["title"] if i < len(films) else f"{film['title']} {i // len(films) + 1}"
-            out.writerow([f"{slug(film['title'])}-{film['year']}-{i}", name, film["year"], film["genres"]])
+            out.writerow(
+                [f"{slug(film['title'])}-{film['year']}-{i}", name, film["year"], film["genres"]]
+            )
 
 
 def experiments(folder: Path, size: int, rows: int, titles: int, policy: str | None = None) -> None:
-    """The example page, larger, and every viewer's by what the example learns with; `policy` chooses titles instead."""
+    """The example page, larger, and every viewer's by what the example learns with; `policy`
+    chooses titles instead.
+    """
     shutil.copytree(ROOT / "experiments" / "pages", folder / "pages")
     shutil.copy(ROOT / "experiments" / "home-artwork.yaml", folder)
     catalogue(folder / "catalogue.csv", size)
     page = folder / "pages" / "home.yaml"
     text = page.read_text().replace("count: 6, pinned", f"count: {rows}, pinned")
-    text = text.replace("count: 12, candidates: 60", f"count: {titles}, candidates: 60").replace("sticky: 30m", "")
+    text = text.replace("count: 12, candidates: 60", f"count: {titles}, candidates: 60").replace(
+        "sticky: 30m", ""
+    )
     kept = [line for line in text.splitlines() if "rule: pin" not in line]
-    # What is alike shares its genres: with a cap on these the row of it would often be shorter than the others.
+    # What is alike shares its genres: with a cap on these the row of it would often be shorter than
+    # the others.
     text = "\n".join(kept).replace("count: 5, of: genre", "count: 12, of: genre")
     page.write_text(text.replace("except: [", "except: [more-like-this, ") + "\n")
     for file in (folder / "pages" / "home").glob("*.yaml"):
@@ -69,12 +77,15 @@ def experiments(folder: Path, size: int, rows: int, titles: int, policy: str | N
 
 
 def signals(folder: Path, data: Path) -> None:
-    """What the keeper would have learned of 50,000 plays, so that every source has something to name."""
+    """What the keeper would have learned of 50,000 plays, so that every source has something to
+    name.
+    """
     catalog = Catalog.read(folder / "catalogue.csv")
     rng = np.random.default_rng(1)
     titles = (len(catalog) * rng.random(50_000) ** 2).astype(int)
     plays = [
-        Play(f"u{n % 5_000}", catalog.ids[t], time.time() - 60.0 * (n % 10_000), "us") for n, t in enumerate(titles)
+        Play(f"u{n % 5_000}", catalog.ids[t], time.time() - 60.0 * (n % 10_000), "us")
+        for n, t in enumerate(titles)
     ]
     learn(plays, catalog, time.time()).save(signals_path(data, "home"))
 
@@ -90,7 +101,10 @@ def cpu(pid: int) -> float:
 
 def request(number: int, ids: list[str], rng: np.random.Generator) -> dict[str, Any]:
     """A viewer with a taste and three plays."""
-    taste = {genre: round(float(v), 3) for genre, v in zip(GENRES, rng.dirichlet(np.full(8, 0.4)), strict=True)}
+    taste = {
+        genre: round(float(v), 3)
+        for genre, v in zip(GENRES, rng.dirichlet(np.full(8, 0.4)), strict=True)
+    }
     watched = [ids[i] for i in rng.integers(0, len(ids), 3)]
     context = {"taste": taste, "device": "tv", "hour": float(number % 24)}
     return {"page": "home", "profile": f"u{number}", "watched": watched, "context": context}
@@ -122,14 +136,34 @@ def main() -> None:
     parser.add_argument("--policy", help="chooses titles in place of the example's")
     options = parser.parse_args()
     load = os.getloadavg()[0]
-    print(f"Python {platform.python_version()}, {os.cpu_count()} cores, {platform.machine()}, load {load:.1f}")
-    print(", ".join(f"{name} {version(name)}" for name in ("topbill", "numpy", "msgspec", "uvicorn", "scipy")))
+    print(
+        f"Python {platform.python_version()}, {os.cpu_count()} cores, {platform.machine()}, load {load:.1f}"
+    )
+    print(
+        ", ".join(
+            f"{name} {version(name)}"
+            for name in ("topbill", "numpy", "msgspec", "uvicorn", "scipy")
+        )
+    )
     with tempfile.TemporaryDirectory() as name:
-        folder, data, port = Path(name) / "experiments", Path(name) / "data", free_port("127.0.0.1", 8671)
+        folder, data, port = (
+            Path(name) / "experiments",
+            Path(name) / "data",
+            free_port("127.0.0.1", 8671),
+        )
         folder.mkdir()
         experiments(folder, options.titles, 10, 20, options.policy)
         signals(folder, data)
-        command = [sys.executable, "-m", "topbill", "serve", "--experiments", str(folder), "--data", str(data)]
+        command = [
+            sys.executable,
+            "-m",
+            "topbill",
+            "serve",
+            "--experiments",
+            str(folder),
+            "--data",
+            str(data),
+        ]
         process = subprocess.Popen([*command, "--port", str(port)])
         try:
             measure(folder, port, options.pages, process.pid)
@@ -159,7 +193,9 @@ def measure(folder: Path, port: int, pages: int, pid: int) -> None:
     sizes, fallbacks = [], 0
     for number in range(pages + 20):
         took, raw = timed(connection, "/v1/page", request(number, ids, rng))
-        once, _ = timed(connection, "/v1/decide", {"experiment": "home-artwork", "unit": f"u{number}"})
+        once, _ = timed(
+            connection, "/v1/decide", {"experiment": "home-artwork", "unit": f"u{number}"}
+        )
         if number >= 20:
             answer = json.loads(raw)
             times.append(took)
@@ -168,7 +204,9 @@ def measure(folder: Path, port: int, pages: int, pid: int) -> None:
             fallbacks += bool(answer["fallbacks"])
             shown = [len(row["titles"]) for row in answer["rows"]]
             if shown != [20] * 10:
-                raise SystemExit(f"page {number} has rows of {shown} titles; expected ten of twenty")
+                raise SystemExit(
+                    f"page {number} has rows of {shown} titles; expected ten of twenty"
+                )
     before = cpu(pid)
     for number in range(100):
         timed(connection, "/v1/page", request(pages + 20 + number, ids, rng))
@@ -176,7 +214,9 @@ def measure(folder: Path, port: int, pages: int, pid: int) -> None:
     print(line("POST /v1/page", times))
     print(f"  processor time a page {used:.1f} ms, whatever else the machine does")
     print(line("POST /v1/decide (1 of 8)", single))
-    print(f"  10 x 20 titles with pictures, {np.mean(sizes) / 1e3:.0f} kB a page, {fallbacks} fallbacks")
+    print(
+        f"  10 x 20 titles with pictures, {np.mean(sizes) / 1e3:.0f} kB a page, {fallbacks} fallbacks"
+    )
     print(f"  a page takes {np.median(times) / np.median(single):.1f} single durable decisions")
 
 

@@ -1,16 +1,19 @@
-"""What learned pages are worth on viewers whose truth is known, what each layer adds, and how the new fares.
+"""What learned pages are worth on viewers whose truth is known, what each layer adds, and how the
+new fares.
 
     python -m benchmarks.page_lift [--pages 4000] [--seeds 5] [--first-seed 50]
 
-The example page's experiments run as they are: most viewers get what learns, some the controls (editors' rows, popular
-order, first picture), layer by layer. In the second half every sixth visit, and every third of a viewer's first ones,
-is judged: for the same viewer, at the same moment and with the same luck, the learned page, the popular page with fixed
-artwork, the learned page with one layer at its control, and pages by one who knows the truth are composed too, and the
-known expectation of completed plays of each is compared. So viewers differ in nothing but the page. A seed is a world
-of its own (other viewers, other truths); its interval is over viewers, that of the mean is over seeds (Student's t on
-logarithms). In the middle a third of the titles get a new picture; titles are added all along. What is fair to either
-is what one who knows the truth gives them: of the places on the page, and of those of the titles with a new picture. A
-new title's even share, as many of the places as it is of the titles that may stand there, is told too: who knows the
+The example page's experiments run as they are: most viewers get what learns, some the controls
+(editors' rows, popular order, first picture), layer by layer. In the second half every sixth visit,
+and every third of a viewer's first ones, is judged: for the same viewer, at the same moment and
+with the same luck, the learned page, the popular page with fixed artwork, the learned page with one
+layer at its control, and pages by one who knows the truth are composed too, and the known
+expectation of completed plays of each is compared. So viewers differ in nothing but the page. A
+seed is a world of its own (other viewers, other truths); its interval is over viewers, that of the
+mean is over seeds (Student's t on logarithms). In the middle a third of the titles get a new
+picture; titles are added all along. What is fair to either is what one who knows the truth gives
+them: of the places on the page, and of those of the titles with a new picture. A new title's even
+share, as many of the places as it is of the titles that may stand there, is told too: who knows the
 truth knows what nothing tells of a title that nobody has seen.
 """
 
@@ -27,7 +30,9 @@ import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before NumPy: matrices here are small, threads only spin
+os.environ.setdefault(
+    "OPENBLAS_NUM_THREADS", "1"
+)  # before NumPy: matrices here are small, threads only spin
 
 import numpy as np
 from scipy.stats import t
@@ -36,9 +41,9 @@ from topbill import __version__, pages, spec
 from topbill.catalog import Catalog
 from topbill.engine import Engine
 from topbill.pages import Composer
-from topbill.simulate.browse import Browsers, Ways
-from topbill.simulate.oracle import Choice, Knowing
-from topbill.simulate.visits import Course, Seen, Visit, browse, concentration
+from topbill.simulation.browse import Browsers, Ways
+from topbill.simulation.oracle import Choice, Knowing
+from topbill.simulation.visits import Course, Seen, Visit, browse, concentration
 
 ROOT = Path(__file__).parents[1]
 CONTROLS = {"rows": "editorial", "titles": "popular", "artwork": "first"}
@@ -51,7 +56,9 @@ WAYS = Ways(viewers=1500, pages_a_day=75.0)
 
 
 def composer(catalog: Catalog | None = None) -> Composer:
-    """The example page, smaller, that has learned nothing yet; over another catalogue where one is given."""
+    """The example page, smaller, that has learned nothing yet; over another catalogue where one is
+    given.
+    """
     with tempfile.TemporaryDirectory() as name:
         return _composer(Path(name), catalog)
 
@@ -75,7 +82,9 @@ def _composer(folder: Path, catalog: Catalog | None) -> Composer:
 def without_new(catalog: Catalog) -> Catalog:
     """The catalogue before every third title has its last picture."""
     before = copy.copy(catalog)
-    before.pictures = tuple(own[:-1] if row % 3 == 0 else own for row, own in enumerate(catalog.pictures))
+    before.pictures = tuple(
+        own[:-1] if row % 3 == 0 else own for row, own in enumerate(catalog.pictures)
+    )
     return before
 
 
@@ -89,8 +98,8 @@ def arms(browsers: Browsers) -> dict[str, Choice]:
 
 
 def lift(visits: Iterable[Visit], new: str, old: str) -> tuple[float, float]:
-    """Relative lift in expected completed plays of one arm over another on the same visits, and its standard error
-    (linearised, clustered by viewer)."""
+    """Relative lift in expected completed plays of one arm over another on the same visits, and its
+    standard error (linearised, clustered by viewer)."""
     sums: dict[int, list[float]] = {}
     for visit in visits:
         found = sums.setdefault(visit.viewer, [0.0, 0.0])
@@ -99,31 +108,44 @@ def lift(visits: Iterable[Visit], new: str, old: str) -> tuple[float, float]:
     both = np.array(list(sums.values()))
     total = both.sum(axis=0)
     ratio = total[0] / total[1]
-    return float(ratio - 1.0), float(np.sqrt(((both[:, 0] - ratio * both[:, 1]) ** 2).sum()) / total[1])
+    return float(ratio - 1.0), float(
+        np.sqrt(((both[:, 0] - ratio * both[:, 1]) ** 2).sum()) / total[1]
+    )
 
 
 def told(name: str, found: list[tuple[float, float]]) -> str:
-    """The mean ratio over seeds with its 95% interval, and each seed's own lift with its interval over viewers."""
+    """The mean ratio over seeds with its 95% interval, and each seed's own lift with its interval
+    over viewers.
+    """
     logs = np.log1p([value for value, _ in found])
     mean = float(logs.mean())
     seeds = ", ".join(f"{value:+.1%} ± {1.96 * error:.1%}" for value, error in found)
-    half = float(t.ppf(0.975, len(logs) - 1) * logs.std(ddof=1) / np.sqrt(len(logs))) if len(logs) > 1 else math.nan
+    half = (
+        float(t.ppf(0.975, len(logs) - 1) * logs.std(ddof=1) / np.sqrt(len(logs)))
+        if len(logs) > 1
+        else math.nan
+    )
     low, high = math.expm1(mean - half), math.expm1(mean + half)
     return f"  {name:36} {math.expm1(mean):+7.1%}  ({low:+.1%} to {high:+.1%})   seeds {seeds}"
 
 
 def reached(hits: Sequence[tuple[int, int]], **shares: float) -> str:
-    """The share of hits, (hits, placements) page by page, in the end, and after how many placements the share so far
-    was nearly each of these."""
+    """The share of hits, (hits, placements) page by page, in the end, and after how many placements
+    the share so far was nearly each of these."""
     got, placed = np.cumsum(hits, axis=0).T
     told = []
     for name, share in shares.items():
         there = placed[(placed >= LEAST) & (got >= NEARLY * share * placed)]
-        told.append(f"{name} {share:.1%}: " + (f"after {there[0]:,} placements" if there.size else "not reached"))
+        told.append(
+            f"{name} {share:.1%}: "
+            + (f"after {there[0]:,} placements" if there.size else "not reached")
+        )
     return f"{got[-1] / placed[-1]:.1%} ({', '.join(told)})"
 
 
-def new_titles(late: Sequence[Visit], judged: Sequence[Visit], before: float, catalog: Catalog) -> str:
+def new_titles(
+    late: Sequence[Visit], judged: Sequence[Visit], before: float, catalog: Catalog
+) -> str:
     """How titles that came in the first half, `before` its end, fare in the second."""
     legal = np.logical_and.reduce(list(catalog.legal("us", 99, before).values()))
     added = legal & (catalog.added > WAYS.start) & (catalog.added <= before)
@@ -143,9 +165,15 @@ def new_pictures(late: Sequence[Visit], browsers: Browsers, before: Catalog) -> 
     deserved = 0
     for visit in late:
         if visit.variants["artwork"] == LEARNERS["artwork"]:
-            places = [(x, p) for x, p in zip(visit.seen.titles, visit.seen.pictures, strict=True) if x in new]
+            places = [
+                (x, p)
+                for x, p in zip(visit.seen.titles, visit.seen.pictures, strict=True)
+                if x in new
+            ]
             hits.append((sum(picture == new[title] for title, picture in places), len(places)))
-            deserved += sum(browsers.best_picture(visit.viewer, title) == new[title] for title, _ in places)
+            deserved += sum(
+                browsers.best_picture(visit.viewer, title) == new[title] for title, _ in places
+            )
     return reached(hits, fair=deserved / sum(of for _, of in hits))
 
 
@@ -168,11 +196,19 @@ def simulate(seed: int, number: int, lifts: dict[str, list[tuple[float, float]]]
         *((f"  of which {layer}", late, "learned", f"without {layer}") for layer in CONTROLS),
         ("a new viewer's first page", first, "learned", "popular"),
         ("best known page over popular page", late, "best", "popular"),
-        *((f"  best known {layer} over its control", late, f"best {layer}", f"without {layer}") for layer in CONTROLS),
-        *((f"  best known {layer} over learned", late, f"best {layer}", "learned") for layer in CONTROLS),
+        *(
+            (f"  best known {layer} over its control", late, f"best {layer}", f"without {layer}")
+            for layer in CONTROLS
+        ),
+        *(
+            (f"  best known {layer} over learned", late, f"best {layer}", "learned")
+            for layer in CONTROLS
+        ),
     ):
         lifts.setdefault(name, []).append(lift(group, new, old))
-    sides: list[list[Seen]] = [[visit.arms[arm] for visit in late] for arm in ("learned", "popular")]
+    sides: list[list[Seen]] = [
+        [visit.arms[arm] for visit in late] for arm in ("learned", "popular")
+    ]
     (seen, top), (seen0, top0) = map(concentration, sides)
     return (
         f"seed {seed}: {len(late)} visits judged, {len(first)} first ones; titles shown {seen} (popular page {seen0}), "
@@ -191,8 +227,13 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--first-seed", type=int, default=50)
     options = parser.parse_args()
-    print(f"topbill {__version__}, Python {platform.python_version()}, numpy {np.__version__}, {os.cpu_count()} cores")
-    print(f"{options.pages:,} pages of 4 rows × 6 titles a seed, 2,004 films; the second half is judged", flush=True)
+    print(
+        f"topbill {__version__}, Python {platform.python_version()}, numpy {np.__version__}, {os.cpu_count()} cores"
+    )
+    print(
+        f"{options.pages:,} pages of 4 rows × 6 titles a seed, 2,004 films; the second half is judged",
+        flush=True,
+    )
     lifts: dict[str, list[tuple[float, float]]] = {}
     for seed in range(options.first_seed, options.first_seed + options.seeds):
         print(simulate(seed, options.pages, lifts), flush=True)

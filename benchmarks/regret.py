@@ -1,17 +1,21 @@
-"""How much of the reward gap do the learning policies close? Simulated viewers with known truth, at a 5% base rate.
+"""How much of the reward gap do the learning policies close? Simulated viewers with known truth, at
+a 5% base rate.
 
     python benchmarks/regret.py [FILE.yaml ...] [--rounds 40000] [--seeds 5]
 
-Each policy decides alone for every visit: the production policy, ranking, encoding and learner, rewards late and lossy.
-0% is what a uniform choice earns, 100% what the known best earns that sees the same context. Goal: at least 60%, over
-all 40,000 rounds, for thompson and linucb. Fresh truth and viewers for each seed; ± is the standard error over seeds.
+Each policy decides alone for every visit: the production policy, ranking, encoding and learner,
+rewards late and lossy. 0% is what a uniform choice earns, 100% what the known best earns that sees
+the same context. Goal: at least 60%, over all 40,000 rounds, for thompson and linucb. Fresh truth
+and viewers for each seed; ± is the standard error over seeds.
 """
 
 from __future__ import annotations
 
 import os
 
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before NumPy: matrices here are small, threads only spin
+os.environ.setdefault(
+    "OPENBLAS_NUM_THREADS", "1"
+)  # before NumPy: matrices here are small, threads only spin
 
 import platform
 import time
@@ -27,8 +31,8 @@ from rich.progress import Progress, TaskID
 from rich.table import Table
 
 from topbill.policies import KINDS
-from topbill.simulate.run import run
-from topbill.simulate.tally import Line
+from topbill.simulation.run import run
+from topbill.simulation.tally import Line
 from topbill.spec import Experiment, Variant, load
 
 GOAL = 0.60
@@ -39,7 +43,9 @@ EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 
 
 def alone(experiment: Experiment, kind: str, floor: float) -> Experiment:
-    """The experiment with this policy as its only variant, and with production's windows in place of the demo's."""
+    """The experiment with this policy as its only variant, and with production's windows in place
+    of the demo's.
+    """
     variant = Variant(kind, kind, KINDS[kind].Params(), 1.0, control=True, floor=floor)
     windows = {"play": 1_800.0, "abandon": 1_800.0}
     metrics = tuple(replace(m, window=windows.get(m.event, SIX_HOURS)) for m in experiment.metrics)
@@ -54,7 +60,9 @@ def measure(experiment: Experiment, rounds: int, seeds: int) -> dict[str, list[L
             task = progress.add_task(f"{experiment.key} {kind}", total=seeds * rounds)
             for seed in range(seeds):
                 update = partial(_advance, progress, task, seed * rounds)
-                lines[kind] += run(alone(experiment, kind, floor), rounds, seed=seed, progress=update)
+                lines[kind] += run(
+                    alone(experiment, kind, floor), rounds, seed=seed, progress=update
+                )
     return lines
 
 
@@ -71,10 +79,16 @@ def mean_and_error(values: list[float]) -> str:
 
 
 def main(*files: Path, rounds: int = 40_000, seeds: int = 5) -> None:
-    """Print, for each experiment file (default: the examples) and policy, the share of the gap that was closed."""
+    """Print, for each experiment file (default: the examples) and policy, the share of the gap that
+    was closed.
+    """
     out = Console(width=110)
-    out.print(f"topbill {version('topbill')}, numpy {np.__version__}, Python {platform.python_version()}")
-    out.print(f"{os.cpu_count()} × {_processor()}; {rounds:,} rounds, {seeds} seeds, 5% base rate, 14 days of traffic")
+    out.print(
+        f"topbill {version('topbill')}, numpy {np.__version__}, Python {platform.python_version()}"
+    )
+    out.print(
+        f"{os.cpu_count()} × {_processor()}; {rounds:,} rounds, {seeds} seeds, 5% base rate, 14 days of traffic"
+    )
     failed = []
     for path in files or sorted(EXPERIMENTS.glob("*.yaml")):
         experiment = load(path)
@@ -82,7 +96,9 @@ def main(*files: Path, rounds: int = 40_000, seeds: int = 5) -> None:
             continue
         start = time.perf_counter()
         lines = measure(experiment, rounds, seeds)
-        table = Table(title=f"{experiment.key}: {len(experiment.actions)} actions, {experiment.slots} slots")
+        table = Table(
+            title=f"{experiment.key}: {len(experiment.actions)} actions, {experiment.slots} slots"
+        )
         for heading in (
             "policy",
             "reward",
@@ -96,18 +112,34 @@ def main(*files: Path, rounds: int = 40_000, seeds: int = 5) -> None:
         for kind, own in lines.items():
             closed = [line.gap_closed or 0.0 for line in own]
             lately = [line.gap_closed_recently or 0.0 for line in own]
-            averages = (f"{np.mean([getattr(x, name) for x in own]):.4f}" for name in ("reward", "uniform", "best"))
-            table.add_row(kind, *averages, mean_and_error(closed), mean_and_error(lately), f"{min(closed):.1%}")
+            averages = (
+                f"{np.mean([getattr(x, name) for x in own]):.4f}"
+                for name in ("reward", "uniform", "best")
+            )
+            table.add_row(
+                kind,
+                *averages,
+                mean_and_error(closed),
+                mean_and_error(lately),
+                f"{min(closed):.1%}",
+            )
             if kind in ("thompson", "linucb") and np.mean(closed) < GOAL:
                 failed.append(f"{experiment.key} {kind}")
         out.print(table)
         out.print(f"{time.perf_counter() - start:.0f} s")
-    out.print(f"goal of {GOAL:.0%}: " + (f"missed by {', '.join(failed)}" if failed else "met by thompson and linucb"))
+    out.print(
+        f"goal of {GOAL:.0%}: "
+        + (f"missed by {', '.join(failed)}" if failed else "met by thompson and linucb")
+    )
 
 
 def _processor() -> str:
     try:
-        models = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+        models = [
+            line
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if line.startswith("model name")
+        ]
         return models[0].partition(":")[2].strip()
     except (OSError, IndexError):
         return platform.processor() or platform.machine()

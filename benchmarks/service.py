@@ -1,10 +1,12 @@
-"""A full durable decision beside an endpoint that only echoes: requests per second over HTTP, in one run.
+"""A full durable decision beside an endpoint that only echoes: requests per second over HTTP, in
+one run.
 
     make bench              (or: python -m benchmarks.service [--seconds 5] [--rounds 3])
 
-The echo is FastAPI + pydantic with the same bodies; both run in one uvicorn process with httptools and uvloop, and
-wrk loads them in turn (A B A B), so that the machine's drift falls on both. The decision has 12 actions, is made by
-a policy that has learned, and is answered only when its commit is on disk.
+The echo is FastAPI + pydantic with the same bodies; both run in one uvicorn process with httptools
+and uvloop, and wrk loads them in turn (A B A B), so that the machine's drift falls on both. The
+decision has 12 actions, is made by a policy that has learned, and is answered only when its commit
+is on disk.
 """
 
 from __future__ import annotations
@@ -98,7 +100,9 @@ def bodies(count: int = 2_000) -> list[dict[str, Any]]:
             "context": {
                 "device": ("tv", "mobile", "web")[int(rng.integers(3))],
                 "hour": int(rng.integers(24)),
-                "taste": {key: round(float(v), 3) for key, v in zip(keys, rng.random(6), strict=True)},
+                "taste": {
+                    key: round(float(v), 3) for key, v in zip(keys, rng.random(6), strict=True)
+                },
             },
         }
         for i in range(count)
@@ -134,8 +138,14 @@ def teach(port: int, rounds: int = 4) -> None:
     rng = np.random.default_rng(2)
     for _ in range(rounds):
         for start in range(0, len(requests), 500):
-            answers = post(port, "/v1/decide/batch", {"decisions": requests[start : start + 500]})["decisions"]
-            clicks = [a for a in answers if rng.random() < 0.02 + 0.08 * (a["slate"][0]["action"] in ("a1", "a5"))]
+            answers = post(port, "/v1/decide/batch", {"decisions": requests[start : start + 500]})[
+                "decisions"
+            ]
+            clicks = [
+                a
+                for a in answers
+                if rng.random() < 0.02 + 0.08 * (a["slate"][0]["action"] in ("a1", "a5"))
+            ]
             rewards = [{"decision_id": a["decision_id"], "event": "play"} for a in clicks]
             if rewards:
                 post(port, "/v1/reward/batch", {"rewards": rewards})
@@ -182,7 +192,15 @@ def measure(policy: str, folder: Path, seconds: float, rounds: int) -> None:
     (experiments / "bench.yaml").write_text(SPEC.format(actions=actions, policy=policy))
     options = ["--experiments", str(experiments), "--data", str(data)]
     topbill = [sys.executable, "-m", "topbill"]
-    uvicorn = [sys.executable, "-m", "uvicorn", "echo:app", "--log-level", "warning", "--no-access-log"]
+    uvicorn = [
+        sys.executable,
+        "-m",
+        "uvicorn",
+        "echo:app",
+        "--log-level",
+        "warning",
+        "--no-access-log",
+    ]
     script = folder / "load.lua"
     print(f"\n{policy}: topbill {__version__}", flush=True)
     with running([*topbill, "serve", *options, "--port", "8651"], 8651):
@@ -191,7 +209,18 @@ def measure(policy: str, folder: Path, seconds: float, rounds: int) -> None:
         keeper.terminate()
         keeper.wait(20)
         with running(
-            [*uvicorn, "--app-dir", str(folder), "--port", "8652", "--loop", "uvloop", "--http", "httptools"], 8652
+            [
+                *uvicorn,
+                "--app-dir",
+                str(folder),
+                "--port",
+                "8652",
+                "--loop",
+                "uvloop",
+                "--http",
+                "httptools",
+            ],
+            8652,
         ):
             for connections in (16, 64):
                 pairs = []
@@ -210,14 +239,27 @@ def measure(policy: str, folder: Path, seconds: float, rounds: int) -> None:
                 )
             keyed = folder / "keyed.lua"
             keyed.write_text(script.read_text() + KEYED)
-            rates = [wrk(8651, 64, seconds, keyed)[0] / wrk(8652, 64, seconds, script)[0] for _ in range(rounds)]
-            print(f"   64 connections, ids of the caller's: ratio {statistics.median(rates):.2f}", flush=True)
+            rates = [
+                wrk(8651, 64, seconds, keyed)[0] / wrk(8652, 64, seconds, script)[0]
+                for _ in range(rounds)
+            ]
+            print(
+                f"   64 connections, ids of the caller's: ratio {statistics.median(rates):.2f}",
+                flush=True,
+            )
             half = folder / "half.lua"
-            pause = 2 * (64 / (medians[0] / 2) - medians[2] / 4e3) * 1e3  # mean pause: the cycle less a typical answer
+            pause = (
+                2 * (64 / (medians[0] / 2) - medians[2] / 4e3) * 1e3
+            )  # mean pause: the cycle less a typical answer
             half.write_text(script.read_text() + PAUSE.format(longest=max(1, round(pause))))
-            calm = sorted((wrk(8651, 64, seconds, half) for _ in range(rounds)), key=lambda found: found[1])
+            calm = sorted(
+                (wrk(8651, 64, seconds, half) for _ in range(rounds)), key=lambda found: found[1]
+            )
             rate, p99 = calm[len(calm) // 2]
-            print(f"   64 connections, at {rate:.0f}/s: decide p99 {p99:.2f} ms (aim at half load: 10)", flush=True)
+            print(
+                f"   64 connections, at {rate:.0f}/s: decide p99 {p99:.2f} ms (aim at half load: 10)",
+                flush=True,
+            )
     print(f"  decisions on disk afterwards: {_stored(data):,}")
 
 
@@ -237,7 +279,16 @@ def main() -> None:
     arguments = parser.parse_args()
     if not shutil.which("wrk"):
         raise SystemExit("wrk is not installed; install your system's package wrk and run again")
-    packages = ("fastapi", "pydantic", "uvicorn", "httptools", "uvloop", "msgspec", "numpy", "vowpal-wabbit-next")
+    packages = (
+        "fastapi",
+        "pydantic",
+        "uvicorn",
+        "httptools",
+        "uvloop",
+        "msgspec",
+        "numpy",
+        "vowpal-wabbit-next",
+    )
     machine = f"{os.cpu_count()} cores, {platform.machine()}, load {os.getloadavg()[0]:.1f}"
     print(f"Python {platform.python_version()}, {machine}")
     print(", ".join(f"{name} {version(name)}" for name in packages))

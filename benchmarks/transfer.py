@@ -1,9 +1,11 @@
-"""Import of VW dsjson into a lake: rows a second and peak memory, at 100,000 and 1,000,000 rows, beside VW's parser.
+"""Import of VW dsjson into a lake: rows a second and peak memory, at 100,000 and 1,000,000 rows,
+beside VW's parser.
 
     python -m benchmarks.transfer [--rows 100000 1000000]
 
-Each size runs in a process of its own, whose peak memory the kernel counts. The peer reads the same file with
-vowpal_wabbit_next's parser and does nothing with what it read. Memory must not grow with the file.
+Each size runs in a process of its own, whose peak memory the kernel counts. The peer reads the same
+file with vowpal_wabbit_next's parser and does nothing with what it read. Memory must not grow with
+the file.
 """
 
 from __future__ import annotations
@@ -22,12 +24,18 @@ from importlib.metadata import version
 from pathlib import Path
 
 ACTIONS = [
-    {"_tag": f"title-{i}", "action": {"genre": ("drama", "crime", "comedy")[i % 3], "year": 1960 + i}} for i in range(8)
+    {
+        "_tag": f"title-{i}",
+        "action": {"genre": ("drama", "crime", "comedy")[i % 3], "year": 1960 + i},
+    }
+    for i in range(8)
 ]
 
 
 def write(path: Path, rows: int) -> None:
-    """A log of a foreign maker: 8 actions with features, a context of 4 features, a reward on one row in five."""
+    """A log of a foreign maker: 8 actions with features, a context of 4 features, a reward on one
+    row in five.
+    """
     rng = random.Random(7)
     with path.open("w") as file:
         for i in range(rows):
@@ -44,7 +52,11 @@ def write(path: Path, rows: int) -> None:
                 "EventId": f"event-{i}",
                 "a": [k + 1 for k in order],
                 "c": {
-                    "viewer": {"device": ("tv", "web")[i % 2], "hour": i % 24, "drama": round(rng.random(), 3)},
+                    "viewer": {
+                        "device": ("tv", "web")[i % 2],
+                        "hour": i % 24,
+                        "drama": round(rng.random(), 3),
+                    },
                     "_multi": ACTIONS,
                 },
                 "p": p,
@@ -55,7 +67,15 @@ def write(path: Path, rows: int) -> None:
 
 def measured(kind: str, source: Path, folder: Path) -> tuple[float, float]:
     """(seconds, peak MB) of one pass over the file in a fresh process."""
-    command = [sys.executable, "-m", "benchmarks.transfer", "--child", kind, str(source), str(folder)]
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.transfer",
+        "--child",
+        kind,
+        str(source),
+        str(folder),
+    ]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     seconds, peak = json.loads(done.stdout.splitlines()[-1])
     return seconds, peak
@@ -64,12 +84,12 @@ def measured(kind: str, source: Path, folder: Path) -> tuple[float, float]:
 def child(kind: str, source: Path, folder: Path) -> None:
     """Run inside the fresh process: print seconds and peak MB."""
     if kind == "import":
-        from topbill.transfer import import_log
+        from topbill.formats import import_log
 
         start = time.perf_counter()
         import_log(source, folder)
     elif kind == "export":
-        from topbill.transfer import export_log
+        from topbill.formats import export_log
 
         start = time.perf_counter()
         export_log("imported", folder, folder / "out.dsjson")
@@ -96,7 +116,9 @@ def main() -> None:
         child(kind, Path(source), Path(folder))
         return
     names = ("deltalake", "duckdb", "vowpal-wabbit-next", "msgspec")
-    print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}")
+    print(
+        f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
+    )
     print(", ".join(f"{name} {version(name)}" for name in names))
     peaks = {}
     for rows in arguments.rows:
@@ -105,14 +127,21 @@ def main() -> None:
             write(source, rows)
             size = source.stat().st_size / 1e6
             print(f"{rows:,} rows, {size:,.0f} MB")
-            told = {kind: measured(kind, source, Path(folder) / "data") for kind in ("import", "export", "vw parser")}
+            told = {
+                kind: measured(kind, source, Path(folder) / "data")
+                for kind in ("import", "export", "vw parser")
+            }
             for kind, (seconds, peak) in told.items():
                 print(f"  {kind:10} {rows / seconds:9,.0f} rows/s  peak {peak:6,.0f} MB")
-            print(f"  import takes {told['import'][0] / told['vw parser'][0]:.2f} times what VW's parser alone takes")
+            print(
+                f"  import takes {told['import'][0] / told['vw parser'][0]:.2f} times what VW's parser alone takes"
+            )
             peaks[rows] = told["import"][1]
     if len(peaks) > 1:
         few, many = min(peaks), max(peaks)
-        print(f"peak memory of import at {many:,} rows over that at {few:,}: {peaks[many] / peaks[few]:.2f}")
+        print(
+            f"peak memory of import at {many:,} rows over that at {few:,}: {peaks[many] / peaks[few]:.2f}"
+        )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,6 @@
-"""Charts of actions, features and estimates beside each other: shares, values with intervals, calibration."""
+"""Charts of actions, features and estimates beside each other: shares, values with intervals,
+calibration.
+"""
 
 # mypy: disable-error-code="no-any-return"
 
@@ -31,20 +33,33 @@ def heat(
     )
     base = alt.Chart(frame).encode(
         x=horizontal,
-        y=alt.Y(f"{y}:N", title=None, sort=list(y_order), axis=alt.Axis(labelLimit=150, labelOverlap=False)),
-        tooltip=[alt.Tooltip(f"{x}:O", title=x_title), alt.Tooltip(f"{y}:N"), alt.Tooltip("share:Q", format=".1%")],
+        y=alt.Y(
+            f"{y}:N",
+            title=None,
+            sort=list(y_order),
+            axis=alt.Axis(labelLimit=150, labelOverlap=False),
+        ),
+        tooltip=[
+            alt.Tooltip(f"{x}:O", title=x_title),
+            alt.Tooltip(f"{y}:N"),
+            alt.Tooltip("share:Q", format=".1%"),
+        ],
     )
     most = float(frame["share"].max() or 1.0)
     scale = heat_scale(most)
     cells = base.mark_rect(cornerRadius=3, strokeWidth=0).encode(
         color=alt.Color("share:Q", scale=scale, title=title, legend=None)
     )
-    written = base.mark_text(fontSize=11).encode(text=alt.Text("share:Q", format=".0%"), color=text_on("share", most))
+    written = base.mark_text(fontSize=11).encode(
+        text=alt.Text("share:Q", format=".0%"), color=text_on("share", most)
+    )
     return cells + written
 
 
 def worths(frame: pd.DataFrame, title: str) -> alt.LayerChart:
-    """Value with interval, a row for each action. Columns: action, value, low, high, plain, shown."""
+    """Value with interval, a row for each action. Columns: action, value, low, high, plain,
+    shown.
+    """
     order = frame.sort_values("value", ascending=False, na_position="last")["action"].tolist()
     tips = [
         alt.Tooltip("action:N"),
@@ -60,7 +75,9 @@ def worths(frame: pd.DataFrame, title: str) -> alt.LayerChart:
     bars = base.mark_rule(strokeWidth=5, opacity=0.5, color=palette()[0]).encode(
         x=alt.X("low:Q", title=title, axis=axis), x2="high:Q"
     )
-    points = base.mark_point(filled=True, size=100, opacity=1, color=palette()[0]).encode(x="value:Q")
+    points = base.mark_point(filled=True, size=100, opacity=1, color=palette()[0]).encode(
+        x="value:Q"
+    )
     ticks = base.mark_tick(thickness=2.5, size=13, color=palette()[1]).encode(
         x=alt.X("plain:Q", title=title, axis=axis)
     )
@@ -68,14 +85,22 @@ def worths(frame: pd.DataFrame, title: str) -> alt.LayerChart:
 
 
 def bars(frame: pd.DataFrame, highlight: str | None = None) -> alt.LayerChart:
-    """Horizontal bars of shares with their numbers, one of them highlighted. Columns: name, value."""
+    """Horizontal bars of shares with their numbers, one of them highlighted. Columns: name,
+    value.
+    """
     y = alt.Y("name:N", sort=None, title=None, axis=alt.Axis(labelLimit=130, labelOverlap=False))
-    base = alt.Chart(frame).encode(y=y, tooltip=[alt.Tooltip("name:N"), alt.Tooltip("value:Q", format=".2%")])
-    colour = alt.condition(f"datum.name === {highlight!r}", alt.value(palette()[1]), alt.value(palette()[0]))
+    base = alt.Chart(frame).encode(
+        y=y, tooltip=[alt.Tooltip("name:N"), alt.Tooltip("value:Q", format=".2%")]
+    )
+    colour = alt.condition(
+        f"datum.name === {highlight!r}", alt.value(palette()[1]), alt.value(palette()[0])
+    )
     most = max(float(frame["value"].max()), 1e-9)
     x = alt.X("value:Q", scale=alt.Scale(domain=[0, most * 1.25]), axis=None)
     shapes = base.mark_bar(cornerRadiusEnd=3).encode(x=x, color=colour)
-    return shapes + base.mark_text(align="left", dx=4, color=GREY).encode(x=x, text=alt.Text("value:Q", format=".1%"))
+    return shapes + base.mark_text(align="left", dx=4, color=GREY).encode(
+        x=x, text=alt.Text("value:Q", format=".1%")
+    )
 
 
 def contributions(frame: pd.DataFrame) -> alt.Chart:
@@ -86,7 +111,9 @@ def contributions(frame: pd.DataFrame) -> alt.Chart:
         alt.Chart(frame)
         .mark_bar(cornerRadiusEnd=3)
         .encode(
-            y=alt.Y("name:N", sort=order, title=None, axis=alt.Axis(labelLimit=150, labelOverlap=False)),
+            y=alt.Y(
+                "name:N", sort=order, title=None, axis=alt.Axis(labelLimit=150, labelOverlap=False)
+            ),
             x=alt.X("value:Q", title="adds to the score", axis=alt.Axis(tickCount=5)),
             color=colour,
             tooltip=[alt.Tooltip("name:N"), alt.Tooltip("value:Q", format="+.4f")],
@@ -95,7 +122,9 @@ def contributions(frame: pd.DataFrame) -> alt.Chart:
 
 
 def segments(frame: pd.DataFrame, names: Sequence[str], control: str) -> alt.LayerChart:
-    """Effects in groups, variants beside each other. Columns: segment, name, value, low, high, n."""
+    """Effects in groups, variants beside each other. Columns: segment, name, value, low, high,
+    n.
+    """
     tips = [
         alt.Tooltip("segment:N"),
         alt.Tooltip("name:N"),
@@ -106,14 +135,24 @@ def segments(frame: pd.DataFrame, names: Sequence[str], control: str) -> alt.Lay
     ]
     shown = [n for n in names if n != control]
     base = alt.Chart(frame).encode(
-        y=alt.Y("segment:N", title=None, axis=alt.Axis(labelLimit=150, labelFontSize=12, grid=True)),
+        y=alt.Y(
+            "segment:N", title=None, axis=alt.Axis(labelLimit=150, labelFontSize=12, grid=True)
+        ),
         yOffset=alt.YOffset("name:N", sort=shown),
         color=colours(shown, control),
         tooltip=tips,
     )
-    zero = alt.Chart(pd.DataFrame({"x": [0.0]})).mark_rule(strokeDash=[4, 4]).encode(x="x:Q", color=RULE)
+    zero = (
+        alt.Chart(pd.DataFrame({"x": [0.0]}))
+        .mark_rule(strokeDash=[4, 4])
+        .encode(x="x:Q", color=RULE)
+    )
     rules = base.mark_rule(strokeWidth=4, opacity=0.45).encode(
-        x=alt.X("low:Q", title="difference from the control, in the metric's unit", axis=alt.Axis(tickCount=6)),
+        x=alt.X(
+            "low:Q",
+            title="difference from the control, in the metric's unit",
+            axis=alt.Axis(tickCount=6),
+        ),
         x2="high:Q",
     )
     return zero + rules + base.mark_point(filled=True, size=70, opacity=1).encode(x="value:Q")
@@ -121,7 +160,11 @@ def segments(frame: pd.DataFrame, names: Sequence[str], control: str) -> alt.Lay
 
 def by_position(frame: pd.DataFrame, names: Sequence[str], control: str | None) -> alt.LayerChart:
     """Exploration per position. Columns: name, position, explored."""
-    tips = [alt.Tooltip("name:N"), alt.Tooltip("position:O"), alt.Tooltip("explored:Q", format=".1%")]
+    tips = [
+        alt.Tooltip("name:N"),
+        alt.Tooltip("position:O"),
+        alt.Tooltip("explored:Q", format=".1%"),
+    ]
     base = alt.Chart(frame).encode(
         x=alt.X("position:O", title="position", axis=alt.Axis(labelAngle=0)),
         y=alt.Y("explored:Q", title="explored", axis=alt.Axis(format=".0%", tickCount=5)),
@@ -132,7 +175,9 @@ def by_position(frame: pd.DataFrame, names: Sequence[str], control: str | None) 
 
 
 def calibration(frame: pd.DataFrame) -> alt.LayerChart:
-    """Draws beside what was to be expected of them, on logarithmic axes. Columns: name, drawn, expected, verdict."""
+    """Draws beside what was to be expected of them, on logarithmic axes. Columns: name, drawn,
+    expected, verdict.
+    """
     top = float(max(frame["drawn"].max(), frame["expected"].max(), 1))
     low = float(max(1.0, min(frame["drawn"].min(), frame["expected"].min())))
     scale = alt.Scale(type="log", domain=[low * 0.8, top * 1.25], nice=False)
@@ -147,7 +192,12 @@ def calibration(frame: pd.DataFrame) -> alt.LayerChart:
         alt.Chart(frame)
         .mark_point(filled=True, size=60, opacity=0.75)
         .encode(
-            x=alt.X("expected:Q", scale=scale, title="expected draws (sum of logged probabilities)", axis=axis),
+            x=alt.X(
+                "expected:Q",
+                scale=scale,
+                title="expected draws (sum of logged probabilities)",
+                axis=axis,
+            ),
             y=alt.Y("drawn:Q", scale=scale, title="draws", axis=axis),
             color=alt.Color(
                 "verdict:N",
@@ -156,7 +206,9 @@ def calibration(frame: pd.DataFrame) -> alt.LayerChart:
                 legend=alt.Legend(orient="top"),
             ),
             shape=alt.Shape(
-                "verdict:N", scale=alt.Scale(domain=["as logged", "off"], range=["circle", "cross"]), legend=None
+                "verdict:N",
+                scale=alt.Scale(domain=["as logged", "off"], range=["circle", "cross"]),
+                legend=None,
             ),
             tooltip=[
                 alt.Tooltip("name:N"),
@@ -169,20 +221,31 @@ def calibration(frame: pd.DataFrame) -> alt.LayerChart:
 
 
 def estimates(frame: pd.DataFrame, reference: str) -> alt.LayerChart:
-    """Values with intervals; that of `reference` runs through as a band. Columns: name, value, low, high."""
+    """Values with intervals; that of `reference` runs through as a band. Columns: name, value, low,
+    high.
+    """
     tips = [
         alt.Tooltip("name:N"),
         alt.Tooltip("value:Q", format=".4f"),
         alt.Tooltip("low:Q", format=".4f", title="from"),
         alt.Tooltip("high:Q", format=".4f", title="to"),
     ]
-    colour = alt.condition(f"datum.name === {reference!r}", alt.value(GREY), alt.value(palette()[0]))
+    colour = alt.condition(
+        f"datum.name === {reference!r}", alt.value(GREY), alt.value(palette()[0])
+    )
     base = alt.Chart(frame).encode(
-        y=alt.Y("name:N", sort=None, title=None, axis=alt.Axis(labelLimit=150)), color=colour, tooltip=tips
+        y=alt.Y("name:N", sort=None, title=None, axis=alt.Axis(labelLimit=150)),
+        color=colour,
+        tooltip=tips,
     )
     band = alt.Chart(frame[frame["name"] == reference]).mark_rect(opacity=0.13, color=GREY)
     bars_ = base.mark_rule(strokeWidth=5, opacity=0.45).encode(
-        x=alt.X("low:Q", title="objective per decision", scale=alt.Scale(zero=False), axis=alt.Axis(tickCount=6)),
+        x=alt.X(
+            "low:Q",
+            title="objective per decision",
+            scale=alt.Scale(zero=False),
+            axis=alt.Axis(tickCount=6),
+        ),
         x2="high:Q",
     )
     points = base.mark_point(filled=True, size=110, opacity=1).encode(x="value:Q")

@@ -11,19 +11,21 @@ import pandas as pd
 from board import words
 from board.terms import ENDED
 from topbill.ope import REASONS, Estimate
-from topbill.report import Report
-from topbill.report.advice import FELL_BACK, State, alarms, state
-from topbill.report.lookup import Found
-from topbill.report.page import OBJECTIVE, Arm, PageReport
-from topbill.report.preview import Shown
-from topbill.report.shown import effective_actions
+from topbill.reporting import Report
+from topbill.reporting.experiment.status import FELL_BACK, State, alarms, state
+from topbill.reporting.page import OBJECTIVE, Arm, PageReport
+from topbill.reporting.queries.decisions import Found
+from topbill.reporting.queries.exposure import effective_actions
+from topbill.reporting.queries.preview import Shown
 
 STILL = 300.0
 """Seconds without a publication after which the keeper is missed."""
 _SAID = {"No traffic": "without traffic", "Winner": "with a winner", "Harm": "harmful"}
 _URGENT = ("Harm", "Worse", "Withheld", "Winner", "Ahead")
 _FEW, _MANY = 0.005, 0.25
-"""Exploring less than the first is hardly any; more than the second, and the policy is still looking."""
+"""Exploring less than the first is hardly any; more than the second, and the policy is still
+looking.
+"""
 
 
 def several(number: int, one: str, more: str = "") -> str:
@@ -56,7 +58,9 @@ def morning(reports: Sequence[tuple[str, Report]]) -> State:
         for title, found in states:
             if found.word == word:
                 to_do = "Decide today" if found.tone in ("good", "bad") else found.word
-                return State(word=to_do, tone=found.tone, sentence=sentence, next=f"{title}: {found.next}")
+                return State(
+                    word=to_do, tone=found.tone, sentence=sentence, next=f"{title}: {found.next}"
+                )
     return State(
         word="Nothing to decide",
         tone="neutral",
@@ -65,18 +69,36 @@ def morning(reports: Sequence[tuple[str, Report]]) -> State:
     )
 
 
-def bandit(variant: str, policy: str, first: pd.Series, explored: float | None, worth: pd.DataFrame) -> State:
-    """What a variant's policy does: `first` is each action's share of the first position, `worth` as the report's."""
+def bandit(
+    variant: str, policy: str, first: pd.Series, explored: float | None, worth: pd.DataFrame
+) -> State:
+    """What a variant's policy does: `first` is each action's share of the first position, `worth`
+    as the report's.
+    """
     if not len(first):
-        return State(word="Nothing shown", tone="neutral", sentence=f"{variant} has decided nothing yet.", next=_WAIT)
+        return State(
+            word="Nothing shown",
+            tone="neutral",
+            sentence=f"{variant} has decided nothing yet.",
+            next=_WAIT,
+        )
     top = str(first.idxmax())
     sentence = f"{variant} shows {top} first most, in {words.percent(float(first.max()), digits=0)} of its decisions"
     if policy == "fixed":
-        then = "Compare the others with it: a fixed order learns nothing, it is what they must beat."
-        return State(word="Fixed", tone="neutral", sentence=f"{sentence}; its order never changes.", next=then)
+        then = (
+            "Compare the others with it: a fixed order learns nothing, it is what they must beat."
+        )
+        return State(
+            word="Fixed",
+            tone="neutral",
+            sentence=f"{sentence}; its order never changes.",
+            next=then,
+        )
     if policy == "uniform":
         then = "Ask What if: a log of pure chance can speak for any other policy."
-        return State(word="Pure chance", tone="neutral", sentence=f"{sentence}: it draws evenly.", next=then)
+        return State(
+            word="Pure chance", tone="neutral", sentence=f"{sentence}: it draws evenly.", next=then
+        )
     if explored is not None:
         sentence += f", and explores in {words.percent(explored)}"
     known = worth.dropna(subset=["value"]).sort_values("value", ascending=False)
@@ -105,22 +127,34 @@ def _judged(top: str, known: pd.DataFrame) -> tuple[Any, str, str]:
     if str(best.action) != top:
         then = f"See below who is shown {top}: it suits some viewers better, or the policy is wrong about it."
         return "warning", f"{told}.", then
-    return "good", f"{told}.", "Nothing to do: most shown is worth most. New actions would give it more to learn."
+    return (
+        "good",
+        f"{told}.",
+        "Nothing to do: most shown is worth most. New actions would give it more to learn.",
+    )
 
 
 def pictures(names: Mapping[str, str], found: pd.DataFrame) -> State:
-    """Which picture, title or row is shown most, and which is worth most. `names` are what people call them."""
+    """Which picture, title or row is shown most, and which is worth most. `names` are what people
+    call them.
+    """
     named = found.assign(action=[names.get(a, a) for a in found["action"]])
     top = named.sort_values("share", ascending=False).iloc[0]
-    tone, told, then = _judged(str(top.action), named.dropna(subset=["value"]).sort_values("value", ascending=False))
+    tone, told, then = _judged(
+        str(top.action), named.dropna(subset=["value"]).sort_values("value", ascending=False)
+    )
     word = {"good": "Clear favourite", "warning": "Not its best"}.get(tone, "Too close to call")
     word = "Too early" if then == _WAIT else word
     sentence = f"{top.action} is shown first most, in {words.percent(top.share, digits=0)} of decisions. {told}"
     return State(word=word, tone=tone, sentence=sentence, next=then)
 
 
-def evaluation(name: str, estimates: Mapping[str, Estimate], e: Estimate | None, logged: Estimate) -> State:
-    """What the log says of a policy; `e` is the estimate that is spoken of, None where every estimator refused."""
+def evaluation(
+    name: str, estimates: Mapping[str, Estimate], e: Estimate | None, logged: Estimate
+) -> State:
+    """What the log says of a policy; `e` is the estimate that is spoken of, None where every
+    estimator refused.
+    """
     if e is None:
         reasons = list(dict.fromkeys(x.reason for x in estimates.values() if x.reason))
         why = "; ".join(_lowered(REASONS.get(reason, reason)) for reason in reasons)
@@ -135,9 +169,13 @@ def evaluation(name: str, estimates: Mapping[str, Estimate], e: Estimate | None,
         f"what was shown earned {words.value(logged.value)} ({words.interval(logged.low, logged.high)})."
     )
     if e.low is None or e.high is None or logged.low is None or logged.high is None:
-        return State(word="Estimated", tone="neutral", sentence=sentence, next="Collect more decisions.")
+        return State(
+            word="Estimated", tone="neutral", sentence=sentence, next="Collect more decisions."
+        )
     if e.low > logged.high:
-        then = "Give it a variant: this says that it is worth an A/B test, and the test is the proof."
+        then = (
+            "Give it a variant: this says that it is worth an A/B test, and the test is the proof."
+        )
         return State(word="Better than what was shown", tone="good", sentence=sentence, next=then)
     if e.high < logged.low:
         then = "Leave it out, or try other parameters."
@@ -183,7 +221,10 @@ def decision(found: Found) -> State:
 
 def listed(found: pd.DataFrame, whose: str) -> State:
     """Decisions of an experiment or a unit, as the report lists them."""
-    rewarded, fell_back = int((found["events"] > 0).sum()), int((found["reason"] == "fallback").sum())
+    rewarded, fell_back = (
+        int((found["events"] > 0).sum()),
+        int((found["reason"] == "fallback").sum()),
+    )
     stepped = f"; in {fell_back:,} of them the control stepped in" if fell_back else ""
     return State(
         word="The latest",
@@ -228,7 +269,12 @@ def whole(found: PageReport) -> State:
     down = [arm for arm, gap in told if gap is not None and gap.high < 0.0]
     if not any(gap for _, gap in told):
         sentence = "No layer's variant has enough viewers yet to be compared with its control."
-        return State(word="Too early", tone="neutral", sentence=sentence, next="Serve more pages; windows must pass.")
+        return State(
+            word="Too early",
+            tone="neutral",
+            sentence=sentence,
+            next="Serve more pages; windows must pass.",
+        )
     said = [
         f"{listing([_named(arm) for arm in which])} {verb if len(which) == 1 else verb[:-1]}"
         for which, verb in ((up, "helps"), (down, "hurts"))
@@ -246,9 +292,16 @@ def whole(found: PageReport) -> State:
         then = f"Look at {up[0].experiment} for the verdict that holds at every look; these intervals are for one look."
         return State(word="Ahead", tone="promising", sentence=sentence, next=then)
     return State(
-        word="Undecided", tone="neutral", sentence=sentence, next="Keep serving; intervals narrow with viewers."
+        word="Undecided",
+        tone="neutral",
+        sentence=sentence,
+        next="Keep serving; intervals narrow with viewers.",
     )
 
 
 def _named(arm: Arm) -> str:
-    return f"{arm.layer}' {words.label(arm.variant)}" if arm.layer.endswith("s") else f"{arm.layer}'s {arm.variant}"
+    return (
+        f"{arm.layer}' {words.label(arm.variant)}"
+        if arm.layer.endswith("s")
+        else f"{arm.layer}'s {arm.variant}"
+    )

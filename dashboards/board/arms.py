@@ -1,4 +1,6 @@
-"""Charts of a whole page's layers: each variant against its control, and one goal against another."""
+"""Charts of a whole page's layers: each variant against its control, and one goal against
+another.
+"""
 
 # mypy: disable-error-code="no-any-return"
 
@@ -13,7 +15,9 @@ from board.style import GREY, RULE, colours, palette
 
 
 def gaps(frame: pd.DataFrame) -> alt.LayerChart:
-    """What variants add to the whole page, with intervals. Columns: name, layer, value, low, high, reading."""
+    """What variants add to the whole page, with intervals. Columns: name, layer, value, low, high,
+    reading.
+    """
     tips = [
         alt.Tooltip("name:N", title="variant"),
         alt.Tooltip("value:Q", format="+.4f", title="more than the control"),
@@ -23,10 +27,16 @@ def gaps(frame: pd.DataFrame) -> alt.LayerChart:
     scale = alt.Scale(domain=["more", "less", "unclear"], range=[palette()[2], palette()[5], GREY])
     base = alt.Chart(frame).encode(
         y=alt.Y("name:N", sort=None, title=None, axis=alt.Axis(labelLimit=170, labelFontSize=12)),
-        color=alt.Color("reading:N", scale=scale, title=None, legend=alt.Legend(orient="top", symbolOpacity=1)),
+        color=alt.Color(
+            "reading:N", scale=scale, title=None, legend=alt.Legend(orient="top", symbolOpacity=1)
+        ),
         tooltip=tips,
     )
-    zero = alt.Chart(pd.DataFrame({"x": [0.0]})).mark_rule(strokeDash=[4, 4]).encode(x="x:Q", color=RULE)
+    zero = (
+        alt.Chart(pd.DataFrame({"x": [0.0]}))
+        .mark_rule(strokeDash=[4, 4])
+        .encode(x="x:Q", color=RULE)
+    )
     axis = alt.Axis(format="+.3~f", tickCount=5)
     bars = base.mark_rule(strokeWidth=5, opacity=0.45).encode(
         x=alt.X("low:Q", title="difference per page", axis=axis), x2="high:Q"
@@ -34,13 +44,27 @@ def gaps(frame: pd.DataFrame) -> alt.LayerChart:
     return zero + bars + base.mark_point(filled=True, size=120, opacity=1).encode(x="value:Q")
 
 
-def trade(frame: pd.DataFrame, names: Sequence[str], control: str | None, x: str, y: str) -> alt.LayerChart:
-    """One goal against another, a cross of intervals for each variant. Columns: name, x and y with _low and _high."""
-    base = alt.Chart(frame).encode(color=colours(names, control), tooltip=[alt.Tooltip("name:N"), "x:Q", "y:Q"])
-    across = alt.X("x_low:Q", title=f"{x} per page", scale=alt.Scale(zero=False), axis=alt.Axis(tickCount=5))
-    up = alt.Y("y_low:Q", title=f"{y} per page", scale=alt.Scale(zero=False), axis=alt.Axis(tickCount=5))
+def trade(
+    frame: pd.DataFrame, names: Sequence[str], control: str | None, x: str, y: str
+) -> alt.LayerChart:
+    """One goal against another, a cross of intervals for each variant. Columns: name, x and y with
+    _low and _high.
+    """
+    base = alt.Chart(frame).encode(
+        color=colours(names, control), tooltip=[alt.Tooltip("name:N"), "x:Q", "y:Q"]
+    )
+    across = alt.X(
+        "x_low:Q", title=f"{x} per page", scale=alt.Scale(zero=False), axis=alt.Axis(tickCount=5)
+    )
+    up = alt.Y(
+        "y_low:Q", title=f"{y} per page", scale=alt.Scale(zero=False), axis=alt.Axis(tickCount=5)
+    )
     wide = base.mark_rule(strokeWidth=3, opacity=0.45).encode(x=across, x2="x_high:Q", y="y:Q")
     tall = base.mark_rule(strokeWidth=3, opacity=0.45).encode(x="x:Q", y=up, y2="y_high:Q")
     points = base.mark_point(filled=True, size=140, opacity=1).encode(x="x:Q", y="y:Q")
-    words = alt.Chart(frame).mark_text(align="left", dx=9, dy=-9, color=GREY).encode(x="x:Q", y="y:Q", text="name:N")
+    words = (
+        alt.Chart(frame)
+        .mark_text(align="left", dx=9, dy=-9, color=GREY)
+        .encode(x="x:Q", y="y:Q", text="name:N")
+    )
     return wide + tall + points + words

@@ -1,6 +1,17 @@
-"""Altair charts of one look: intervals drawn, units on axes, grey for the control, one colour for one name."""
+"""Altair charts of one look: intervals drawn, units on axes, grey for the control, one colour for
+one name.
+"""
 
-from board.amounts import bars, by_position, calibration, contributions, estimates, heat, segments, worths
+from board.amounts import (
+    bars,
+    by_position,
+    calibration,
+    contributions,
+    estimates,
+    heat,
+    segments,
+    worths,
+)
 from board.arms import gaps, trade
 from board.effects import events, funnel, lifts, lines, spark, stacked
 from board.style import GREY, colours, draw

@@ -33,6 +33,12 @@ def segment(key: str) -> str | None:
     if not names:
         return None
     chosen = st.segmented_control(
-        "Viewers by", names, default=names[0], required=True, key="by", bind="query-params", help=TERMS["segment"]
+        "Viewers by",
+        names,
+        default=names[0],
+        required=True,
+        key="by",
+        bind="query-params",
+        help=TERMS["segment"],
     )
     return str(chosen) if chosen in names else names[0]

@@ -12,24 +12,38 @@ import pandas as pd
 from board.style import GREY, LIFT, RULE, colours, palette, time_axis
 
 
-def lifts(frame: pd.DataFrame, names: Sequence[str], control: str, title: str, *, lift: bool = True) -> alt.LayerChart:
-    """Lift (or plain difference) with interval, a row for each name. Columns: name, relative, low, high, text."""
+def lifts(
+    frame: pd.DataFrame, names: Sequence[str], control: str, title: str, *, lift: bool = True
+) -> alt.LayerChart:
+    """Lift (or plain difference) with interval, a row for each name. Columns: name, relative, low,
+    high, text.
+    """
     axis = alt.Axis(labelExpr=LIFT, tickCount=6) if lift else alt.Axis(format="+.3~f", tickCount=6)
     y = alt.Y("name:N", title=None, sort=None, axis=alt.Axis(labelLimit=150, labelFontSize=13))
     base = alt.Chart(frame).encode(y=y, color=colours(names, control).legend(None))
-    zero = alt.Chart(pd.DataFrame({"x": [0.0]})).mark_rule(strokeDash=[4, 4]).encode(x="x:Q", color=RULE)
+    zero = (
+        alt.Chart(pd.DataFrame({"x": [0.0]}))
+        .mark_rule(strokeDash=[4, 4])
+        .encode(x="x:Q", color=RULE)
+    )
     tips = [alt.Tooltip("name:N"), alt.Tooltip("text:N", title="lift")]
     bars = base.mark_rule(strokeWidth=5, opacity=0.45, clip=True).encode(
         x=alt.X("low:Q", title=title, axis=axis),
         x2="high:Q",
         tooltip=tips,
     )
-    points = base.mark_point(filled=True, size=130, opacity=1, clip=True).encode(x="relative:Q", tooltip=tips)
+    points = base.mark_point(filled=True, size=130, opacity=1, clip=True).encode(
+        x="relative:Q", tooltip=tips
+    )
     return zero + bars + points
 
 
-def funnel(frame: pd.DataFrame, names: Sequence[str], control: str) -> alt.LayerChart | alt.FacetChart:
-    """Lift over time with its narrowing interval. Columns: till, name, relative, relative_low, relative_high."""
+def funnel(
+    frame: pd.DataFrame, names: Sequence[str], control: str
+) -> alt.LayerChart | alt.FacetChart:
+    """Lift over time with its narrowing interval. Columns: till, name, relative, relative_low,
+    relative_high.
+    """
     last = frame.groupby("name").tail(1)
     reach = float(last[["relative_low", "relative_high"]].abs().max().max())
     top = max(0.02, 1.6 * reach)
@@ -55,7 +69,11 @@ def funnel(frame: pd.DataFrame, names: Sequence[str], control: str) -> alt.Layer
     line = base.mark_line(clip=True, strokeWidth=2.5).encode(
         y="relative:Q", opacity=alt.condition(pick, alt.value(1), alt.value(0.1))
     )
-    zero = alt.Chart(pd.DataFrame({"y": [0.0]})).mark_rule(strokeDash=[4, 4]).encode(y="y:Q", color=RULE)
+    zero = (
+        alt.Chart(pd.DataFrame({"y": [0.0]}))
+        .mark_rule(strokeDash=[4, 4])
+        .encode(y="y:Q", color=RULE)
+    )
     return alt.layer(zero, band.add_params(pick), line)
 
 
@@ -77,9 +95,16 @@ def spark(frame: pd.DataFrame) -> alt.LayerChart:
 
 
 def lines(
-    frame: pd.DataFrame, names: Sequence[str], control: str | None, column: str, title: str, form: str = "~s"
+    frame: pd.DataFrame,
+    names: Sequence[str],
+    control: str | None,
+    column: str,
+    title: str,
+    form: str = "~s",
 ) -> alt.LayerChart | alt.FacetChart:
-    """Lines over time, with a band where the frame has low and high. Columns: till, name, `column`."""
+    """Lines over time, with a band where the frame has low and high. Columns: till, name,
+    `column`.
+    """
     tips = [alt.Tooltip("name:N"), alt.Tooltip("till:T", format="%d %b %H:%M:%S")]
     tips.append(alt.Tooltip(f"{column}:Q", format=".3s", title=title))
     base = alt.Chart(frame).encode(x=time_axis(), color=colours(names, control), tooltip=tips)
@@ -87,7 +112,9 @@ def lines(
     layers = [base.mark_line(strokeWidth=2.2, interpolate="monotone").encode(y=y)]
     if {"low", "high"} <= set(frame.columns):
         low = alt.Y("low:Q", title=title)
-        layers.insert(0, base.mark_area(opacity=0.13, interpolate="monotone").encode(y=low, y2="high:Q"))
+        layers.insert(
+            0, base.mark_area(opacity=0.13, interpolate="monotone").encode(y=low, y2="high:Q")
+        )
     return alt.layer(*layers)
 
 
@@ -105,7 +132,12 @@ def stacked(frame: pd.DataFrame, names: Sequence[str]) -> alt.Chart:
         .mark_area(interpolate="monotone")
         .encode(
             x=time_axis(),
-            y=alt.Y("share:Q", stack="normalize", title="share of decisions", axis=alt.Axis(format=".0%", tickCount=5)),
+            y=alt.Y(
+                "share:Q",
+                stack="normalize",
+                title="share of decisions",
+                axis=alt.Axis(format=".0%", tickCount=5),
+            ),
             color=colours(names),
             order=alt.Order("order:Q"),
             tooltip=tips,
@@ -126,7 +158,10 @@ def events(frame: pd.DataFrame) -> alt.Chart:
                 axis=alt.Axis(tickCount=6),
             ),
             color=alt.Color(
-                "name:N", title=None, scale=alt.Scale(range=list(palette())), legend=alt.Legend(orient="top")
+                "name:N",
+                title=None,
+                scale=alt.Scale(range=list(palette())),
+                legend=alt.Legend(orient="top"),
             ),
             tooltip=[
                 alt.Tooltip("name:N"),

@@ -1,4 +1,6 @@
-"""The frame around every page: which experiment, refreshing, empty and error states, the answer that it opens with."""
+"""The frame around every page: which experiment, refreshing, empty and error states, the answer
+that it opens with.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +11,9 @@ import streamlit as st
 from board import data, words
 from board.terms import TERMS
 from board.words import plain
-from topbill.errors import BadRequest, LogError, NotFound, TopbillError
-from topbill.report import Report
-from topbill.report.advice import State, Tone, alarms
+from topbill.domain.errors import BadRequest, LogError, NotFound, TopbillError
+from topbill.reporting import Report
+from topbill.reporting.experiment.status import State, Tone, alarms
 
 TONES: dict[Tone, tuple[str, str]] = {
     "good": ("green", ":material/check_circle:"),
@@ -25,7 +27,9 @@ REFRESH = {"Off": None, "10 s": 10, "1 min": 60}
 
 
 def show(body: Callable[[], None], *, refresh: bool = True) -> None:
-    """Draw a page: again from time to time as chosen in the sidebar, and what went wrong in words."""
+    """Draw a page: again from time to time as chosen in the sidebar, and what went wrong in
+    words.
+    """
     every = REFRESH[str(st.session_state.get("refresh", "10 s"))] if refresh else None
 
     @st.fragment(run_every=every)
@@ -35,7 +39,10 @@ def show(body: Callable[[], None], *, refresh: bool = True) -> None:
         except NotFound as error:
             empty(error)
         except LogError as error:
-            st.warning(f"The record could not be read just now. It is tried again by itself.\n\n`{error}`", icon="⏳")
+            st.warning(
+                f"The record could not be read just now. It is tried again by itself.\n\n`{error}`",
+                icon="⏳",
+            )
         except BadRequest as error:
             st.warning(str(error), icon=":material/edit:")
         except TopbillError as error:
@@ -62,15 +69,21 @@ def no_decisions(key: str) -> None:
     """An experiment that was never asked."""
     with st.container(border=True):
         st.subheader("No decisions yet")
-        st.write(f"`{key}` is in the record, but no decision has been made in it. Ask the service for one:")
-        st.code(f'curl -X POST http://127.0.0.1:8600/v1/decide -d \'{{"experiment": "{key}", "unit": "viewer-1"}}\'')
+        st.write(
+            f"`{key}` is in the record, but no decision has been made in it. Ask the service for one:"
+        )
+        st.code(
+            f'curl -X POST http://127.0.0.1:8600/v1/decide -d \'{{"experiment": "{key}", "unit": "viewer-1"}}\''
+        )
 
 
 def chosen() -> str:
     """The experiment chosen in the sidebar. Raises NotFound where the record knows none."""
     keys = [line.key for line in data.listed()]
     if not keys:
-        raise NotFound("the record knows no experiment; expected at least one file in the experiments folder")
+        raise NotFound(
+            "the record knows no experiment; expected at least one file in the experiments folder"
+        )
     key = str(st.session_state.get("experiment") or keys[0])
     return key if key in keys else keys[0]
 
@@ -104,11 +117,16 @@ def troubles() -> None:
                 icon=":material/edit_off:",
             )
         else:
-            st.warning(f"**{where} learns nothing for now.** {plain(found.message)}", icon=":material/sync_problem:")
+            st.warning(
+                f"**{where} learns nothing for now.** {plain(found.message)}",
+                icon=":material/sync_problem:",
+            )
 
 
 def answer(found: State, help_: str = TERMS["verdict"]) -> None:
-    """What the page comes down to: a word in its colour and with its sign, a sentence, and what to do next."""
+    """What the page comes down to: a word in its colour and with its sign, a sentence, and what to
+    do next.
+    """
     with st.container(border=True, key="answer"):
         badge(found)
         st.markdown(f"##### {plain(found.sentence)}", help=help_)

@@ -1,4 +1,6 @@
-"""Who may look: everybody on this machine, or who knows the password or has signed in where secrets ask for it."""
+"""Who may look: everybody on this machine, or who knows the password or has signed in where secrets
+ask for it.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,7 @@ from collections.abc import Mapping
 
 import streamlit as st
 
-from topbill.dashboard import PASSWORD, may_look
+from topbill.cli.dashboard import PASSWORD, may_look
 
 
 def _secret(name: str) -> object:
@@ -19,7 +21,9 @@ def _secret(name: str) -> object:
 
 
 def pass_or_stop() -> None:
-    """Stop here unless the viewer may look: by OIDC where the secrets have `[auth]`, by password where there is one."""
+    """Stop here unless the viewer may look: by OIDC where the secrets have `[auth]`, by password
+    where there is one.
+    """
     auth = _secret("auth")
     if isinstance(auth, Mapping):
         _signed_in_or_stop(auth)
@@ -38,13 +42,23 @@ def pass_or_stop() -> None:
 
 
 def _signed_in_or_stop(auth: Mapping[str, object]) -> None:
-    """By the provider of `[auth]`, or one of several; then only who is in its `allowed`, if there is such a list."""
+    """By the provider of `[auth]`, or one of several; then only who is in its `allowed`, if there
+    is such a list.
+    """
     if not st.user.is_logged_in:
         st.title("Topbill")
-        providers = [n for n, held in auth.items() if isinstance(held, Mapping) and n != "client_kwargs"]
+        providers = [
+            n for n, held in auth.items() if isinstance(held, Mapping) and n != "client_kwargs"
+        ]
         for name in providers or [""]:
             label = f"Sign in with {name}" if name else "Sign in"
-            st.button(label, on_click=st.login, args=(name or None,), type="primary", icon=":material/login:")
+            st.button(
+                label,
+                on_click=st.login,
+                args=(name or None,),
+                type="primary",
+                icon=":material/login:",
+            )
         st.stop()
     email = st.user.get("email") if st.user.get("email_verified", True) else None
     if not may_look(email, auth.get("allowed")):

@@ -22,11 +22,15 @@ def _svg(folder: str, name: str) -> str | None:
 
 def payloads(key: str) -> dict[str, Mapping[str, Any]]:
     """The payload of each action that the experiment file names."""
-    return {a.id: a.payload if isinstance(a.payload, dict) else {} for a in data.experiment(key).actions}
+    return {
+        a.id: a.payload if isinstance(a.payload, dict) else {} for a in data.experiment(key).actions
+    }
 
 
 def picture(payload: Mapping[str, Any]) -> str | None:
-    """The SVG that the payload's `image` names below the artwork folder; None where there is none."""
+    """The SVG that the payload's `image` names below the artwork folder; None where there is
+    none.
+    """
     image = payload.get("image")
     return _svg(str(data.pictures()), image) if isinstance(image, str) else None
 

@@ -1,4 +1,6 @@
-"""What pages are made of: headings, numbers, charts and tables, each with its explanation and a way to take it home."""
+"""What pages are made of: headings, numbers, charts and tables, each with its explanation and a way
+to take it home.
+"""
 
 from __future__ import annotations
 
@@ -28,14 +30,17 @@ def metrics(*shown: tuple[str, str, str]) -> None:
 
 
 def chart(drawn: Chart, frame: pd.DataFrame, name: str, height: int | None = None) -> None:
-    """A chart and, below it, the numbers that it was drawn from. It saves itself as PNG from its corner."""
+    """A chart and, below it, the numbers that it was drawn from. It saves itself as PNG from its
+    corner.
+    """
     charts.draw(drawn, height, words.label(name))
     download(frame, name)
 
 
 def table(frame: pd.DataFrame, name: str, names: str = "", links: Sequence[str] = ()) -> None:
-    """A table of words, one line for each row of `frame`; on a phone each row is a card. `names` tells more of
-    columns that the experiment named, `links` are where the rows' first cells lead."""
+    """A table of words, one line for each row of `frame`; on a phone each row is a card. `names`
+    tells more of columns that the experiment named, `links` are where the rows' first cells
+    lead."""
     head = "".join(f"<th>{_headed(str(column), names)}</th>" for column in frame.columns)
     rows = [[escape(str(cell)) for cell in row] for row in frame.itertuples(index=False)]
     for row, link in zip(rows, links, strict=False):
@@ -43,7 +48,10 @@ def table(frame: pd.DataFrame, name: str, names: str = "", links: Sequence[str] 
     columns = [escape(str(column)) for column in frame.columns]
     body = "".join(
         "<tr>"
-        + "".join(f'<td data-column="{c}"><span>{cell}</span></td>' for c, cell in zip(columns, row, strict=True))
+        + "".join(
+            f'<td data-column="{c}"><span>{cell}</span></td>'
+            for c, cell in zip(columns, row, strict=True)
+        )
         + "</tr>"
         for row in rows
     )

@@ -9,8 +9,30 @@ import altair as alt
 import streamlit as st
 
 GREY = "#8A93A1"
-PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#8C6BB1", "#B8A100", "#5A9E9E", "#A65E2E")
-_DARK = ("#56B4E9", "#E69F00", "#1FBF92", "#E08CC0", "#F0E442", "#F07F3C", "#A88BD4", "#4A93D6", "#7FC4C4", "#C98A5A")
+PALETTE = (
+    "#0072B2",
+    "#E69F00",
+    "#009E73",
+    "#CC79A7",
+    "#56B4E9",
+    "#D55E00",
+    "#8C6BB1",
+    "#B8A100",
+    "#5A9E9E",
+    "#A65E2E",
+)
+_DARK = (
+    "#56B4E9",
+    "#E69F00",
+    "#1FBF92",
+    "#E08CC0",
+    "#F0E442",
+    "#F07F3C",
+    "#A88BD4",
+    "#4A93D6",
+    "#7FC4C4",
+    "#C98A5A",
+)
 _HEAT = ("#EAF2FA", "#075085"), ("#1A2C40", "#97C5E8")
 _WRITTEN = "#17202E", "#FFFFFF"
 RULE = alt.value(GREY)
@@ -25,7 +47,9 @@ def dark() -> bool:
 
 
 def palette() -> tuple[str, ...]:
-    """Ten colours after Okabe & Ito (2008), told apart by colour-blind eyes too; lighter ones on a dark page."""
+    """Ten colours after Okabe & Ito (2008), told apart by colour-blind eyes too; lighter ones on a
+    dark page.
+    """
     return _DARK if dark() else PALETTE
 
 
@@ -40,21 +64,32 @@ def text_on(column: str, most: float) -> Any:
     return alt.condition(f"datum.{column} > {0.55 * most!r}", alt.value(many), alt.value(few))
 
 
-def colours(names: Sequence[str], control: str | None = None, *, title: str | None = None) -> alt.Color:
+def colours(
+    names: Sequence[str], control: str | None = None, *, title: str | None = None
+) -> alt.Color:
     """A colour for each name, in the given order; the control and `(others)` are grey."""
     rest = iter(palette() * (len(names) // len(PALETTE) + 1))
     chosen = [GREY if name in (control, "(others)", "(none)") else next(rest) for name in names]
     scale = alt.Scale(domain=list(names), range=chosen)
     return alt.Color(
-        "name:N", scale=scale, title=title, legend=alt.Legend(orient="top", columns=3, labelLimit=140, symbolOpacity=1)
+        "name:N",
+        scale=scale,
+        title=title,
+        legend=alt.Legend(orient="top", columns=3, labelLimit=140, symbolOpacity=1),
     )
 
 
-def draw(chart: alt.Chart | alt.LayerChart | alt.FacetChart, height: int | None = None, alt_text: str = "") -> None:
+def draw(
+    chart: alt.Chart | alt.LayerChart | alt.FacetChart,
+    height: int | None = None,
+    alt_text: str = "",
+) -> None:
     """Show a chart at the width of its place."""
     sized = chart if height is None else chart.properties(height=height)
     st.altair_chart(
-        sized.properties(padding=_PADDING).configure_view(strokeWidth=0), width="stretch", alt=alt_text or None
+        sized.properties(padding=_PADDING).configure_view(strokeWidth=0),
+        width="stretch",
+        alt=alt_text or None,
     )
 
 
@@ -65,5 +100,7 @@ def time_axis(grid: bool = False) -> alt.X:
         "seconds(datum.value) == 0 ? '%H:%M' : '%H:%M:%S')"
     )
     return alt.X(
-        "till:T", title="time (UTC)", axis=alt.Axis(grid=grid, tickCount=5, labelOverlap=True, labelExpr=moments)
+        "till:T",
+        title="time (UTC)",
+        axis=alt.Axis(grid=grid, tickCount=5, labelOverlap=True, labelExpr=moments),
     )

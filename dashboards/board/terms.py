@@ -1,4 +1,6 @@
-"""What each word on the pages means, in a sentence for people: of numbers and charts, and of tables' columns."""
+"""What each word on the pages means, in a sentence for people: of numbers and charts, and of
+tables' columns.
+"""
 
 from __future__ import annotations
 
@@ -74,7 +76,8 @@ COLUMNS = {
     "variant": "An arm of the A/B test: a policy and its share of units.",
     "value": "The variant's mean per decision.",
     "control": "The control's mean per decision.",
-    "lift": TERMS["lift"] + " Where that cannot be told from zero: the difference, in the metric's unit.",
+    "lift": TERMS["lift"]
+    + " Where that cannot be told from zero: the difference, in the metric's unit.",
     "95% interval": TERMS["interval"],
     "95% of this look": "Where the true value lies with 95% confidence, for one look.",
     "chance better": TERMS["chance"],
@@ -128,7 +131,9 @@ COLUMNS = {
     "places": "How many titles it placed, counting each time.",
     "stage": "The part of the page that an editors' order or popular titles stood in for.",
 }
-"""Of tables' columns; a column that is not here is a name of the experiment's own, such as a metric."""
+"""Of tables' columns; a column that is not here is a name of the experiment's own, such as a
+metric.
+"""
 ENDED = {
     "policy": "The policy decided.",
     "fallback": "The policy failed or was too slow: the control's order was shown.",

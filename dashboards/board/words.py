@@ -21,7 +21,15 @@ def chance(p: float | None) -> str:
     """0.62 → `62%`; never more certain than three nines."""
     if p is None or math.isnan(p):
         return "–"
-    return "> 99.9%" if p > 0.999 else "< 0.1%" if p < 0.001 else f"{p:.1%}" if not 0.01 < p < 0.99 else f"{p:.0%}"
+    return (
+        "> 99.9%"
+        if p > 0.999
+        else "< 0.1%"
+        if p < 0.001
+        else f"{p:.1%}"
+        if not 0.01 < p < 0.99
+        else f"{p:.0%}"
+    )
 
 
 def count(n: float | None) -> str:
@@ -55,7 +63,11 @@ def interval(low: float | None, high: float | None, *, lift: bool = False) -> st
     """`+1.2% to +9.0%`, or `0.031 to 0.044`."""
     if low is None or high is None or math.isnan(low) or math.isnan(high):
         return "–"
-    return f"{percent(low, signed=True)} to {percent(high, signed=True)}" if lift else f"{value(low)} to {value(high)}"
+    return (
+        f"{percent(low, signed=True)} to {percent(high, signed=True)}"
+        if lift
+        else f"{value(low)} to {value(high)}"
+    )
 
 
 def milliseconds(ms: float | None) -> str:
@@ -77,7 +89,11 @@ def duration(seconds: float | None) -> str:
 
 def span(first: datetime | None, last: datetime | None) -> str:
     """How long an experiment has been running, in words."""
-    return "not started" if first is None or last is None else duration((last - first) / timedelta(seconds=1))
+    return (
+        "not started"
+        if first is None or last is None
+        else duration((last - first) / timedelta(seconds=1))
+    )
 
 
 def moment(at: datetime | None) -> str:

@@ -1,4 +1,6 @@
-"""Artwork and rows: the pictures, titles and rows themselves, how often each was shown where, and what it earned."""
+"""Artwork and rows: the pictures, titles and rows themselves, how often each was shown where, and
+what it earned.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,7 @@ import streamlit as st
 
 from board import answers, charts, choose, data, frame, pictures, pieces, words
 from board.terms import TERMS
-from topbill.report.worth import REASONS
+from topbill.reporting.queries.action_values import REASONS
 
 EVERYBODY = "all viewers"
 
@@ -19,7 +21,9 @@ def group(key: str) -> tuple[str | None, str | None]:
     """Of which viewers: all, or one group of a context feature."""
     known = data.ask("groups", key)
     options = [EVERYBODY, *(f"{by}: {value}" for by, values in known.items() for value in values)]
-    chosen = st.selectbox("Viewers", options, key="viewers", bind="query-params", help=TERMS["segment"])
+    chosen = st.selectbox(
+        "Viewers", options, key="viewers", bind="query-params", help=TERMS["segment"]
+    )
     if chosen is None or chosen == EVERYBODY:
         return None, None
     by, _, value = str(chosen).partition(": ")
@@ -53,7 +57,9 @@ def tell(name: str, row: object) -> None:
     if pd.isna(value):
         st.caption(f"worth unknown: {REASONS[row.reason]}")  # type: ignore[attr-defined]
     else:
-        st.caption(f"worth **{words.value(value)}** ({words.interval(low, high)})", help=TERMS["adaptive"])
+        st.caption(
+            f"worth **{words.value(value)}** ({words.interval(low, high)})", help=TERMS["adaptive"]
+        )
 
 
 def positions(key: str, variant: str) -> None:
@@ -66,7 +72,9 @@ def positions(key: str, variant: str) -> None:
     named = found.assign(name=[pictures.name(a, payloads.get(a, {})) for a in found["action"]])
     weight = named.assign(points=named["shown"] / named["position"]).groupby("name")["points"].sum()
     order = weight.sort_values(ascending=False).index.tolist()
-    drawn = charts.heat(named, "position", "name", "share", x_title="position", y_order=order, x_order=None)
+    drawn = charts.heat(
+        named, "position", "name", "share", x_title="position", y_order=order, x_order=None
+    )
     pieces.chart(drawn, found, f"{key}-{variant}-positions", 28 * len(order) + 40)
 
 
@@ -74,9 +82,15 @@ def worths(found: pd.DataFrame, payloads: Mapping[str, Mapping[str, Any]], name:
     """Each one's worth with its interval, where it has one."""
     known = found.dropna(subset=["value"])
     if len(known):
-        named = known.assign(action=[pictures.name(a, payloads.get(a, {})) for a in known["action"]])
-        st.caption("Blue: worth with its 95% interval. Orange tick: mean of the decisions where it stood first.")
-        pieces.chart(charts.worths(named, "objective per decision"), known, name, 30 * len(known) + 50)
+        named = known.assign(
+            action=[pictures.name(a, payloads.get(a, {})) for a in known["action"]]
+        )
+        st.caption(
+            "Blue: worth with its 95% interval. Orange tick: mean of the decisions where it stood first."
+        )
+        pieces.chart(
+            charts.worths(named, "objective per decision"), known, name, 30 * len(known) + 50
+        )
 
 
 def table(key: str, found: pd.DataFrame, name: str) -> None:
@@ -90,7 +104,9 @@ def table(key: str, found: pd.DataFrame, name: str) -> None:
             "worth": [words.value(v) for v in found["value"]],
             "95% interval": [
                 REASONS[reason] if reason else words.interval(low, high)
-                for low, high, reason in zip(found["low"], found["high"], found["reason"], strict=True)
+                for low, high, reason in zip(
+                    found["low"], found["high"], found["reason"], strict=True
+                )
             ],
         }
     )
@@ -111,10 +127,16 @@ def body() -> None:
         by, value = group(key)
     found = data.ask("worth", key, variant, by, value) if by else data.ask("worth", key, variant)
     if found.empty:
-        st.info("No mature decision of these viewers with logged probabilities yet.", icon=":material/hourglass_top:")
+        st.info(
+            "No mature decision of these viewers with logged probabilities yet.",
+            icon=":material/hourglass_top:",
+        )
         return
     payloads = pictures.payloads(key)
-    frame.answer(answers.pictures({a: pictures.name(a, p) for a, p in payloads.items()}, found), TERMS["share"])
+    frame.answer(
+        answers.pictures({a: pictures.name(a, p) for a, p in payloads.items()}, found),
+        TERMS["share"],
+    )
     if line.surface == "artwork":
         pieces.section("The pictures", TERMS["share"])
         gallery(key, found)

@@ -1,4 +1,6 @@
-"""Bandit: what the policies show, to whom, how much chance is left in it, and what each action is worth."""
+"""Bandit: what the policies show, to whom, how much chance is left in it, and what each action is
+worth.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +9,10 @@ import streamlit as st
 
 from board import answers, charts, choose, data, frame, pieces, words
 from board.terms import TERMS
-from topbill.report import Report
-from topbill.report.advice import regret
-from topbill.report.shown import effective_actions
-from topbill.report.worth import REASONS
+from topbill.reporting import Report
+from topbill.reporting.experiment.status import regret
+from topbill.reporting.queries.action_values import REASONS
+from topbill.reporting.queries.exposure import effective_actions
 
 LATEST = 20  # so many policy versions are listed
 
@@ -37,14 +39,18 @@ def headline(key: str, variant: str, policy: str) -> None:
     pieces.metrics(*shown)
     if len(versions):
         newest = versions.iloc[0]
-        st.caption(f"Policy version {newest.policy_version} decides since {words.moment(newest.first_at)}.")
+        st.caption(
+            f"Policy version {newest.policy_version} decides since {words.moment(newest.first_at)}."
+        )
 
 
 def shares(key: str, variant: str) -> list[str]:
     pieces.section("What was shown first, over time", TERMS["share"])
     found = data.ask("shares", key, variant).rename(columns={"action": "name"})
     totals = found.groupby("name")["shown"].sum().sort_values(ascending=False)
-    names = [n for n in totals.index if n != "(others)"] + [n for n in totals.index if n == "(others)"]
+    names = [n for n in totals.index if n != "(others)"] + [
+        n for n in totals.index if n == "(others)"
+    ]
     pieces.chart(charts.stacked(found, names), found, f"{key}-{variant}-shares", 360)
     return names
 
@@ -61,7 +67,9 @@ def who_sees_what(key: str, variant: str, names: list[str]) -> None:
         order = sorted(order, key=lambda g: float(g.split("–")[0]) if g[0].isdigit() else 99)
     present = found.groupby("action")["shown"].sum().sort_values(ascending=False).index.tolist()
     ranked = [n for n in names if n in present] + [n for n in present if n not in names]
-    chart = charts.heat(found, "segment", "action", "share", x_title=words.label(by), y_order=ranked, x_order=order)
+    chart = charts.heat(
+        found, "segment", "action", "share", x_title=words.label(by), y_order=ranked, x_order=order
+    )
     st.caption("Columns add up to 100%. A policy that personalises has columns that differ.")
     pieces.chart(chart, found, f"{key}-{variant}-{by}", 30 * len(ranked) + 40)
 
@@ -95,7 +103,9 @@ def exploring(key: str, variant: str, found: Report) -> None:
         if over_time.empty:
             st.caption("Probabilities were not kept: the slates are too large.")
         else:
-            drawn = charts.lines(over_time, [variant], None, "effective", "effective actions", ".1f")
+            drawn = charts.lines(
+                over_time, [variant], None, "effective", "effective actions", ".1f"
+            )
             pieces.chart(drawn, over_time, f"{key}-{variant}-effective", 240)
     with right:
         pieces.section("Exploration by position", TERMS["explored"])
@@ -104,7 +114,9 @@ def exploring(key: str, variant: str, found: Report) -> None:
             one = by_position.rename(columns={"explored": "value"})
             pieces.chart(charts.bars(one, variant), one, f"{key}-explored", 40 * len(one) + 10)
         else:
-            shown = charts.by_position(by_position, [v.variant for v in found.variants], _control(found))
+            shown = charts.by_position(
+                by_position, [v.variant for v in found.variants], _control(found)
+            )
             pieces.chart(shown, by_position, f"{key}-explored", 240)
 
 

@@ -1,4 +1,6 @@
-"""Decisions: look one up, and see what was known, what was drawn with which chance, and what came of it."""
+"""Decisions: look one up, and see what was known, what was drawn with which chance, and what came
+of it.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,9 @@ def one(decision_id: str) -> None:
         timeline(found.rewards)
         pieces.section("What was known", TERMS["context"])
         st.json(found.context, expanded=2)
-        st.caption(f"Decision `{d['decision_id']}`, revision `{d['revision']}`, log position {d['seq']}.")
+        st.caption(
+            f"Decision `{d['decision_id']}`, revision `{d['revision']}`, log position {d['seq']}."
+        )
 
 
 def chances(matrix: pd.DataFrame, decision: dict[str, Any]) -> None:
@@ -90,7 +94,11 @@ def several(found: pd.DataFrame, whose: str, name: str) -> None:
         }
     )
     ids = zip(found["decision_id"], found["experiment"], strict=True)
-    pieces.table(shown, name, links=[f"decisions?{urlencode({'id': i, 'experiment': key})}" for i, key in ids])
+    pieces.table(
+        shown,
+        name,
+        links=[f"decisions?{urlencode({'id': i, 'experiment': key})}" for i, key in ids],
+    )
 
 
 def body() -> None:

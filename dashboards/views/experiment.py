@@ -12,11 +12,16 @@ from board import charts, data, frame, pieces, words
 from board.terms import TERMS
 from topbill.ab import REASONS as AB_REASONS
 from topbill.ab import Analysis, Comparison
-from topbill.report import REASONS, Report
-from topbill.report.advice import state
+from topbill.reporting import REASONS, Report
+from topbill.reporting.experiment.status import state
 
 CALLS = {"better": "✔ better", "worse": "✖ worse", "no_call": "… no call yet"}
-KEPT = {"not_worse": "✔ kept", "worse": "✖ broken", "undecided": "… undecided", "unknown": "? unknown"}
+KEPT = {
+    "not_worse": "✔ kept",
+    "worse": "✖ broken",
+    "undecided": "… undecided",
+    "unknown": "? unknown",
+}
 
 
 def headline(found: Report) -> None:
@@ -30,11 +35,15 @@ def headline(found: Report) -> None:
 
 
 def lifts(analysis: Analysis) -> None:
-    """The primary metric: each variant's lift with its interval; the plain difference where no lift can be said."""
+    """The primary metric: each variant's lift with its interval; the plain difference where no lift
+    can be said.
+    """
     primary = [c for c in analysis.comparisons if c.metric == analysis.primary]
     label = words.label(analysis.primary)
     pieces.section(f"Lift of {label}", TERMS["lift"] + " " + TERMS["interval"])
-    unsaid: dict[str, list[str]] = {AB_REASONS.get(c.reason, c.reason): [] for c in primary if c.relative is None}
+    unsaid: dict[str, list[str]] = {
+        AB_REASONS.get(c.reason, c.reason): [] for c in primary if c.relative is None
+    }
     for c in primary:
         if c.relative is None:
             unsaid[AB_REASONS.get(c.reason, c.reason)].append(words.label(str(c.variant)))
@@ -60,7 +69,9 @@ def lifts(analysis: Analysis) -> None:
 
 
 def names(analysis: Analysis) -> list[str]:
-    """All variants in the file's order, the control included: colours stay the same on every chart."""
+    """All variants in the file's order, the control included: colours stay the same on every
+    chart.
+    """
     return list(analysis.units)
 
 
@@ -71,7 +82,9 @@ def text(c: Comparison) -> str:
 def change(c: Comparison) -> tuple[str, str]:
     """The lift and its interval, or the difference and its interval where no lift can be said."""
     if c.relative is not None:
-        return words.percent(c.relative, signed=True), words.interval(c.relative_low, c.relative_high, lift=True)
+        return words.percent(c.relative, signed=True), words.interval(
+            c.relative_low, c.relative_high, lift=True
+        )
     return words.signed(c.difference), words.interval(c.difference_low, c.difference_high)
 
 
@@ -85,7 +98,12 @@ def over_time(key: str, analysis: Analysis) -> None:
             st.caption("Not enough rewards yet to tell a lift from chance.")
         else:
             others = [n for n in names(analysis) if n != analysis.control]
-            pieces.chart(charts.funnel(funnel, others, analysis.control), funnel, f"{key}-lift-over-time", 280)
+            pieces.chart(
+                charts.funnel(funnel, others, analysis.control),
+                funnel,
+                f"{key}-lift-over-time",
+                280,
+            )
     with right:
         pieces.section("Units so far", TERMS["units"])
         units = data.ask("units", key).rename(columns={"variant": "name"})
@@ -94,7 +112,9 @@ def over_time(key: str, analysis: Analysis) -> None:
 
 
 def table(found: Report, analysis: Analysis) -> None:
-    pieces.section("Every metric", "Each variant beside the control; intervals of 95%, valid at any look.")
+    pieces.section(
+        "Every metric", "Each variant beside the control; intervals of 95%, valid at any look."
+    )
     lines = [
         {
             "metric": words.label(c.metric),
@@ -104,7 +124,9 @@ def table(found: Report, analysis: Analysis) -> None:
             "lift": change(c)[0],
             "95% interval": change(c)[1],
             "chance better": words.chance(c.chance_to_win),
-            "reading": CALLS[c.call] if c.difference_low is not None else AB_REASONS.get(c.reason, c.reason),
+            "reading": CALLS[c.call]
+            if c.difference_low is not None
+            else AB_REASONS.get(c.reason, c.reason),
         }
         for c in analysis.comparisons
     ]
@@ -125,7 +147,9 @@ def uncompared(found: Report) -> None:
         )
         for line in found.metrics
     ]
-    shown = pd.DataFrame(lines, columns=["metric", "variant", "value", "95% of this look", "reading"])
+    shown = pd.DataFrame(
+        lines, columns=["metric", "variant", "value", "95% of this look", "reading"]
+    )
     pieces.table(shown, f"{found.experiment}-metrics")
 
 
@@ -148,7 +172,9 @@ def guardrails(analysis: Analysis) -> None:
     )
     pieces.table(shown, f"{analysis.experiment}-guardrails")
     if any(g.status == "undecided" for g in analysis.guardrails):
-        st.caption("Undecided: the interval still holds values beyond the margin. More units make it narrower.")
+        st.caption(
+            "Undecided: the interval still holds values beyond the margin. More units make it narrower."
+        )
 
 
 def segments(analysis: Analysis) -> None:
@@ -162,7 +188,9 @@ def segments(analysis: Analysis) -> None:
     if not lines:
         return
     pieces.section("Does it work for everybody?", TERMS["segment"] + " " + TERMS["shrunken"])
-    differing = [h for h in analysis.heterogeneity if h.p_adjusted is not None and h.p_adjusted < 0.05]
+    differing = [
+        h for h in analysis.heterogeneity if h.p_adjusted is not None and h.p_adjusted < 0.05
+    ]
     if differing:
         which = ", ".join(sorted({f"{h.variant} by {h.segment}" for h in differing}))
         st.markdown(f"The effect **differs** between groups: {words.plain(which)}.")
@@ -178,7 +206,9 @@ def segments(analysis: Analysis) -> None:
 def split(analysis: Analysis) -> None:
     ratio = analysis.sample_ratio
     total, weight = max(sum(ratio.counts.values()), 1), sum(ratio.shares.values())
-    with st.expander("Were units split as intended?", icon=":material/call_split:", expanded=ratio.alarm):
+    with st.expander(
+        "Were units split as intended?", icon=":material/call_split:", expanded=ratio.alarm
+    ):
         shown = pd.DataFrame(
             [
                 {
@@ -193,16 +223,25 @@ def split(analysis: Analysis) -> None:
         pieces.table(shown, f"{analysis.experiment}-split")
         p = ratio.p_value if ratio.p_sequential is None else ratio.p_sequential
         verdict = "**No.** The alarm is on." if ratio.alarm else "Yes, as far as can be told."
-        st.markdown(f"{verdict} p = {p:.3g}; the alarm goes off at {ratio.alpha:g}.", help=TERMS["srm"])
+        st.markdown(
+            f"{verdict} p = {p:.3g}; the alarm goes off at {ratio.alpha:g}.", help=TERMS["srm"]
+        )
 
 
 def about(found: Report) -> None:
     with st.expander("The experiment file, and what changed when", icon=":material/description:"):
         audit = data.ask("revisions", found.experiment)
         for row in audit.itertuples():
-            st.caption(f"Revision `{row.revision}` since {words.moment(row.at)}, by {words.plain(row.who)}")
+            st.caption(
+                f"Revision `{row.revision}` since {words.moment(row.at)}, by {words.plain(row.who)}"
+            )
         if len(audit):
-            st.code(yaml.safe_dump(json.loads(audit["spec"].iloc[0]), sort_keys=False, allow_unicode=True), "yaml")
+            st.code(
+                yaml.safe_dump(
+                    json.loads(audit["spec"].iloc[0]), sort_keys=False, allow_unicode=True
+                ),
+                "yaml",
+            )
 
 
 def body() -> None:

@@ -11,8 +11,8 @@ import streamlit as st
 
 from board import answers, charts, data, frame, pieces, words
 from board.terms import ENDED, TERMS
-from topbill.report import PropensityLine, Report
-from topbill.report.advice import JOINED
+from topbill.reporting import PropensityLine, Report
+from topbill.reporting.experiment.status import JOINED
 
 
 def age() -> float:
@@ -22,7 +22,9 @@ def age() -> float:
 
 def tests(found: Report) -> list[PropensityLine]:
     """Actions whose draws could be tested: those that were left to chance, often enough."""
-    return [line for line in found.health.propensity if line.ok is not None and line.reason != "certain"]
+    return [
+        line for line in found.health.propensity if line.ok is not None and line.reason != "certain"
+    ]
 
 
 def headline(found: Report, traffic: pd.DataFrame) -> None:
@@ -56,9 +58,12 @@ def service(key: str, traffic: pd.DataFrame, found: Report) -> None:
         pieces.chart(drawn, traffic, f"{key}-traffic", 240)
     with right:
         pieces.section(
-            "Engine time", "Time that a decision took inside the engine: the middle one, and the 99th of 100."
+            "Engine time",
+            "Time that a decision took inside the engine: the middle one, and the 99th of 100.",
         )
-        weighed = traffic.groupby("till", as_index=False).agg(p50=("p50", "median"), p99=("p99", "max"))
+        weighed = traffic.groupby("till", as_index=False).agg(
+            p50=("p50", "median"), p99=("p99", "max")
+        )
         long = weighed.melt("till", ["p50", "p99"], "name", "ms")
         drawn = charts.lines(long, ["p50", "p99"], None, "ms", "ms per decision", ".3~r")
         pieces.chart(drawn, long, f"{key}-engine-time", 240)
@@ -76,8 +81,13 @@ def errors(key: str, traffic: pd.DataFrame, found: Report) -> None:
     with right:
         pieces.section("Who decided", TERMS["fallback"])
         total = sum(found.health.reasons.values())
-        lines = [(ENDED.get(r, r), words.count(n), words.percent(n / total)) for r, n in found.health.reasons.items()]
-        pieces.table(pd.DataFrame(lines, columns=["decided by", "decisions", "share"]), f"{key}-reasons")
+        lines = [
+            (ENDED.get(r, r), words.count(n), words.percent(n / total))
+            for r, n in found.health.reasons.items()
+        ]
+        pieces.table(
+            pd.DataFrame(lines, columns=["decided by", "decisions", "share"]), f"{key}-reasons"
+        )
 
 
 def rewards(key: str, found: Report) -> None:
@@ -85,7 +95,8 @@ def rewards(key: str, found: Report) -> None:
     delays = data.ask("delays", key)
     with left:
         pieces.section(
-            "Reward events over time", f"An alarm is raised when of no event {JOINED:.0%} come within their window."
+            "Reward events over time",
+            f"An alarm is raised when of no event {JOINED:.0%} come within their window.",
         )
         joins = data.ask("joins", key)
         if joins.empty:
@@ -93,14 +104,18 @@ def rewards(key: str, found: Report) -> None:
             return
         events = [words.label(e) for e in delays["event"]]
         joins = joins.assign(name=joins["event"].map(words.label))
-        pieces.chart(charts.lines(joins, events, None, "events", "events", "~s"), joins, f"{key}-events", 240)
+        pieces.chart(
+            charts.lines(joins, events, None, "events", "events", "~s"), joins, f"{key}-events", 240
+        )
     with right:
         pieces.section("How late rewards come", TERMS["delay"])
         shown = pd.DataFrame(
             {
                 "event": [words.label(e) for e in delays["event"]],
                 "events": [words.count(n) for n in delays["events"]],
-                "in its window": [words.percent(found.health.joined.get(e), digits=0) for e in delays["event"]],
+                "in its window": [
+                    words.percent(found.health.joined.get(e), digits=0) for e in delays["event"]
+                ],
                 "half within": [words.duration(x) for x in delays["p50"]],
                 "90% within": [words.duration(x) for x in delays["p90"]],
                 "99% within": [words.duration(x) for x in delays["p99"]],
@@ -117,14 +132,21 @@ def propensities(found: Report) -> None:
         return
     shown = pd.DataFrame(
         [
-            (f"{line.variant}: {line.action}", line.drawn, line.expected, "as logged" if line.ok else "off")
+            (
+                f"{line.variant}: {line.action}",
+                line.drawn,
+                line.expected,
+                "as logged" if line.ok else "off",
+            )
             for line in lines
         ],
         columns=["name", "drawn", "expected", "verdict"],
     )
     off = int((shown["verdict"] == "off").sum())
     said = f"{off} of {len(shown)} are off" if off else f"all {len(shown)} tested are as logged"
-    st.caption(f"Each point is an action of a variant: {said}. On the dashed line drawn equals expected.")
+    st.caption(
+        f"Each point is an action of a variant: {said}. On the dashed line drawn equals expected."
+    )
     pieces.chart(charts.calibration(shown), shown, f"{found.experiment}-propensities", 300)
 
 

@@ -1,4 +1,6 @@
-"""Home: what the morning asks for, and every experiment as a card with its verdict in one sentence."""
+"""Home: what the morning asks for, and every experiment as a card with its verdict in one
+sentence.
+"""
 
 from __future__ import annotations
 
@@ -6,16 +8,18 @@ import streamlit as st
 
 from board import answers, charts, data, frame, words
 from topbill.ab import Analysis
-from topbill.report import Report
-from topbill.report.advice import alarms, state
-from topbill.report.reading import Listed
+from topbill.reporting import Report
+from topbill.reporting.experiment.status import alarms, state
+from topbill.reporting.queries.database import Listed
 
 
 def card(line: Listed, found: Report) -> None:
     """One experiment: where it stands, since when, on how many, and how the lift went."""
     where = state(found)
     with st.container(border=True, key=f"card-{line.key}"):
-        top = st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute")
+        top = st.container(
+            horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"
+        )
         with top:
             st.markdown(f"**{words.plain(line.title or line.key)}**")
             frame.badge(where)
@@ -30,7 +34,10 @@ def card(line: Listed, found: Report) -> None:
         for alarm in alarms(found):
             st.markdown(f":orange[:material/warning: **{words.plain(alarm.sentence)}**]")
         st.page_link(
-            "views/experiment.py", label="Open", icon=":material/arrow_forward:", query_params={"experiment": line.key}
+            "views/experiment.py",
+            label="Open",
+            icon=":material/arrow_forward:",
+            query_params={"experiment": line.key},
         )
 
 
@@ -51,7 +58,9 @@ def spark(key: str, variant: str | None) -> None:
     if len(one) < 2:
         return
     low, high = one["relative_low"].iloc[-1], one["relative_high"].iloc[-1]
-    st.caption(f"Lift of **{words.plain(name)}** over time, now {words.interval(low, high, lift=True)}")
+    st.caption(
+        f"Lift of **{words.plain(name)}** over time, now {words.interval(low, high, lift=True)}"
+    )
     charts.draw(charts.spark(one), 90)
 
 
@@ -66,16 +75,23 @@ def body() -> None:
     left, right = st.columns([3, 2], vertical_alignment="bottom")
     with left:
         text = st.text_input(
-            "Search", key="search", bind="query-params", placeholder="title, key or owner", icon=":material/search:"
+            "Search",
+            key="search",
+            bind="query-params",
+            placeholder="title, key or owner",
+            icon=":material/search:",
         )
     with right:
         statuses = sorted({line.status for line in lines})
-        wanted = st.pills("Status", statuses, key="status", bind="query-params", selection_mode="multi")
+        wanted = st.pills(
+            "Status", statuses, key="status", bind="query-params", selection_mode="multi"
+        )
     needle = (text or "").lower()
     shown = [
         line
         for line in lines
-        if needle in f"{line.key} {line.title} {line.owner}".lower() and (not wanted or line.status in wanted)
+        if needle in f"{line.key} {line.title} {line.owner}".lower()
+        and (not wanted or line.status in wanted)
     ]
     if not shown:
         st.info("No experiment matches; clear the search.", icon=":material/search_off:")

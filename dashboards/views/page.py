@@ -1,4 +1,6 @@
-"""Whole page: was it the row, the title or the picture? Each layer's variants, judged by what the whole page earned."""
+"""Whole page: was it the row, the title or the picture? Each layer's variants, judged by what the
+whole page earned.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +9,8 @@ import streamlit as st
 
 from board import answers, charts, data, frame, pieces, words
 from board.terms import TERMS
-from topbill.report.advice import State
-from topbill.report.page import OBJECTIVE, Arm, PageReport
+from topbill.reporting.experiment.status import State
+from topbill.reporting.page import OBJECTIVE, Arm, PageReport
 
 REASONS = {"too_few_units": "too few viewers yet"}
 
@@ -22,8 +24,12 @@ def headline(found: PageReport) -> None:
         ("Fallbacks", words.count(sum(found.fallbacks.values())), TERMS["fallback"]),
         *recall(found),
     )
-    weighed = ", ".join(f"{words.label(name)} × {weight:g}" for name, weight in found.weights.items())
-    st.caption(f"Objective: {words.plain(weighed)}; its weights are those of the titles' experiment.")
+    weighed = ", ".join(
+        f"{words.label(name)} × {weight:g}" for name, weight in found.weights.items()
+    )
+    st.caption(
+        f"Objective: {words.plain(weighed)}; its weights are those of the titles' experiment."
+    )
 
 
 def recall(found: PageReport) -> list[tuple[str, str, str]]:
@@ -52,9 +58,13 @@ def against(found: PageReport) -> None:
         for arm in found.arms
         if (gap := arm.against_control.get(OBJECTIVE)) is not None
     ]
-    few = [f"{arm.layer}: {words.label(arm.variant)}" for arm in found.arms if arm.reason is not None]
+    few = [
+        f"{arm.layer}: {words.label(arm.variant)}" for arm in found.arms if arm.reason is not None
+    ]
     if few:
-        st.caption(f"Not compared, as there are too few viewers yet: {words.plain(answers.listing(few, 8))}.")
+        st.caption(
+            f"Not compared, as there are too few viewers yet: {words.plain(answers.listing(few, 8))}."
+        )
     if not lines:
         return
     shown = pd.DataFrame(lines, columns=["name", "layer", "value", "low", "high", "reading"])
@@ -79,11 +89,21 @@ def goals(found: PageReport) -> None:
     pieces.section("Do they trade one goal for another?", TERMS["pareto"])
     layers = list(dict.fromkeys(arm.layer for arm in found.arms))
     layer = st.segmented_control(
-        "Layer", layers, default=layers[0], required=True, key="layer", bind="query-params", help=TERMS["layer"]
+        "Layer",
+        layers,
+        default=layers[0],
+        required=True,
+        key="layer",
+        bind="query-params",
+        help=TERMS["layer"],
     )
     arms = [arm for arm in found.arms if arm.layer == layer]
-    metrics = [name for name in dict.fromkeys(m for arm in arms for m in arm.metrics) if name != OBJECTIVE]
-    weighed = sorted((m for m in metrics if found.weights.get(m)), key=lambda m: -abs(found.weights[m]))
+    metrics = [
+        name for name in dict.fromkeys(m for arm in arms for m in arm.metrics) if name != OBJECTIVE
+    ]
+    weighed = sorted(
+        (m for m in metrics if found.weights.get(m)), key=lambda m: -abs(found.weights[m])
+    )
     known = [arm for arm in arms if set(weighed[:2]) <= arm.metrics.keys()]
     if len(weighed) > 1 and known:
         trade(found, known, weighed[0], weighed[1])
@@ -122,10 +142,16 @@ def table(page: str, arms: list[Arm], metrics: list[str]) -> None:
         }
         for name in metrics:
             m = arm.metrics.get(name)
-            line[words.label(name)] = "–" if m is None else f"{words.value(m.mean)} ± {words.value(m.high - m.mean)}"
+            line[words.label(name)] = (
+                "–" if m is None else f"{words.value(m.mean)} ± {words.value(m.high - m.mean)}"
+            )
         lines.append(line)
     shown = pd.DataFrame(lines)
-    pieces.table(shown, f"{page}-{arms[0].layer}", "Per page, all of it, with half the width of its 95% interval.")
+    pieces.table(
+        shown,
+        f"{page}-{arms[0].layer}",
+        "Per page, all of it, with half the width of its 95% interval.",
+    )
 
 
 def covered(page: str) -> None:
@@ -150,9 +176,12 @@ def fell_back(found: PageReport) -> None:
         st.caption("Nowhere: every page was composed by its own policies.")
         return
     lines = [
-        (words.label(stage), words.count(n), words.percent(n / found.pages)) for stage, n in found.fallbacks.items()
+        (words.label(stage), words.count(n), words.percent(n / found.pages))
+        for stage, n in found.fallbacks.items()
     ]
-    pieces.table(pd.DataFrame(lines, columns=["stage", "pages", "share"]), f"{found.page}-fallbacks")
+    pieces.table(
+        pd.DataFrame(lines, columns=["stage", "pages", "share"]), f"{found.page}-fallbacks"
+    )
 
 
 def body() -> None:
@@ -164,9 +193,13 @@ def body() -> None:
         return
     page = known[0]
     if len(known) > 1:
-        page = str(st.selectbox("Page", known, key="page", bind="query-params", help=TERMS["pages"]))
+        page = str(
+            st.selectbox("Page", known, key="page", bind="query-params", help=TERMS["pages"])
+        )
     found: PageReport = data.ask("page", page)
-    st.caption(f"page `{page}` · its layers: {', '.join(dict.fromkeys(arm.layer for arm in found.arms))}")
+    st.caption(
+        f"page `{page}` · its layers: {', '.join(dict.fromkeys(arm.layer for arm in found.arms))}"
+    )
     frame.answer(answers.whole(found), TERMS["against"])
     headline(found)
     against(found)

@@ -1,4 +1,6 @@
-"""Preview: the homepage, row or picture that each variant would show to a viewer, with probabilities and why."""
+"""Preview: the homepage, row or picture that each variant would show to a viewer, with
+probabilities and why.
+"""
 
 from __future__ import annotations
 
@@ -12,15 +14,17 @@ import streamlit as st
 
 from board import answers, charts, data, frame, pictures, pieces, words
 from board.terms import TERMS
-from topbill.errors import BadRequest
-from topbill.features import Feature
-from topbill.report.preview import Shown, preview
+from topbill.domain.errors import BadRequest
+from topbill.domain.features import Feature
+from topbill.reporting.queries.preview import Shown, preview
 
 EXAMPLE = '{"device": "tv", "hour": 21}'
 
 
 def known(features: tuple[Feature, ...]) -> dict[str, Any]:
-    """The context: as typed, where something was typed, else as picked. Raises BadRequest where that is no object."""
+    """The context: as typed, where something was typed, else as picked. Raises BadRequest where
+    that is no object.
+    """
     above = st.container()
     typed = (
         st.text_area(
@@ -39,7 +43,9 @@ def known(features: tuple[Feature, ...]) -> dict[str, Any]:
     try:
         given = json.loads(typed)
     except ValueError as error:
-        raise BadRequest("context", f"no JSON: {error}; expected an object such as {EXAMPLE}") from error
+        raise BadRequest(
+            "context", f"no JSON: {error}; expected an object such as {EXAMPLE}"
+        ) from error
     if not isinstance(given, dict):
         raise BadRequest("context", f"got {typed[:60]}; expected an object such as {EXAMPLE}")
     return given
@@ -59,11 +65,20 @@ def context(features: tuple[Feature, ...]) -> dict[str, Any]:
             last = feature.period - (1.0 if feature.period > 1 else 0.01)
             step = 1.0 if feature.period > 1 else 0.01
             found[feature.name] = st.slider(
-                label, 0.0, last, float(round(0.85 * last)), step, key=key, bind="query-params", format="%g"
+                label,
+                0.0,
+                last,
+                float(round(0.85 * last)),
+                step,
+                key=key,
+                bind="query-params",
+                format="%g",
             )
         elif feature.kind == "number":
             low, high = (
-                (feature.low, feature.high) if feature.low is not None and feature.high is not None else (-10.0, 10.0)
+                (feature.low, feature.high)
+                if feature.low is not None and feature.high is not None
+                else (-10.0, 10.0)
             )
             found[feature.name] = st.slider(
                 label, low, high, (low + high) / 2, key=key, bind="query-params", format="%g"
@@ -71,7 +86,9 @@ def context(features: tuple[Feature, ...]) -> dict[str, Any]:
         else:
             st.caption(label)
             found[feature.name] = {
-                name: st.slider(name, 0.0, 1.0, 0.2, 0.05, key=f"{key}_{name}", bind="query-params", format="%g")
+                name: st.slider(
+                    name, 0.0, 1.0, 0.2, 0.05, key=f"{key}_{name}", bind="query-params", format="%g"
+                )
                 for name in feature.keys
             }
     return found
@@ -98,11 +115,20 @@ def variant(shown: Shown, key: str, surface: str) -> None:
         else:
             lines = [
                 f"{place}. **{words.plain(pictures.name(action, payloads.get(action, {})))}** · {words.percent(p)}"
-                for place, (action, p) in enumerate(zip(shown.slate, shown.propensities, strict=True), 1)
+                for place, (action, p) in enumerate(
+                    zip(shown.slate, shown.propensities, strict=True), 1
+                )
             ]
             st.markdown("\n".join(lines))
-        likely = [(a, p) for i, (a, p) in enumerate(ranked) if a == shown.slate[0] or (i < 6 and p >= 5e-4)]
-        few = pd.DataFrame([(pictures.name(a, payloads.get(a, {})), p) for a, p in likely], columns=["name", "value"])
+        likely = [
+            (a, p)
+            for i, (a, p) in enumerate(ranked)
+            if a == shown.slate[0] or (i < 6 and p >= 5e-4)
+        ]
+        few = pd.DataFrame(
+            [(pictures.name(a, payloads.get(a, {})), p) for a, p in likely],
+            columns=["name", "value"],
+        )
         st.caption("Chance of standing first")
         drawn = pictures.name(shown.slate[0], payloads.get(shown.slate[0], {}))
         charts.draw(charts.bars(few, drawn), 26 * len(few) + 10)
@@ -126,12 +152,16 @@ def reasons(shown: Shown, name: str) -> None:
         st.caption("This policy weighs no features.")
         return
     parts = sorted(why.items(), key=lambda item: -abs(item[1]))
-    few = pd.DataFrame([(feature, v) for feature, v in parts[:7] if abs(v) > 1e-9], columns=["name", "value"])
+    few = pd.DataFrame(
+        [(feature, v) for feature, v in parts[:7] if abs(v) > 1e-9], columns=["name", "value"]
+    )
     with st.expander(f"Why {words.plain(name)}?", icon=":material/help:"):
         rest = sum(v for _, v in parts[7:])
         if len(few):
             charts.draw(charts.contributions(few), 26 * len(few) + 50)
-        st.caption(f"Features that raise (blue) or lower (orange) its score; all others together {words.value(rest)}.")
+        st.caption(
+            f"Features that raise (blue) or lower (orange) its score; all others together {words.value(rest)}."
+        )
 
 
 def body() -> None:
@@ -165,7 +195,11 @@ def body() -> None:
         frame.answer(answers.previewed(answer.shown, names), TERMS["preview"])
     with right:
         pieces.section("What each variant would show", TERMS["preview"])
-        learned = f"Policies of version {answer.version}." if answer.version else "Nothing has been learned yet."
+        learned = (
+            f"Policies of version {answer.version}."
+            if answer.version
+            else "Nothing has been learned yet."
+        )
         st.caption(f"{learned} The orange one was drawn.")
         columns = st.columns(2)
         for i, shown in enumerate(answer.shown):

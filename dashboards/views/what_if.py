@@ -1,4 +1,6 @@
-"""What if: what another policy would have earned on the logged decisions, or why the log cannot say."""
+"""What if: what another policy would have earned on the logged decisions, or why the log cannot
+say.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +10,8 @@ import streamlit as st
 from board import answers, charts, data, frame, pieces, words
 from board.terms import TERMS
 from topbill.ope import REASONS, Estimate, Evaluation
-from topbill.report import what_if
-from topbill.report.advice import State
+from topbill.reporting.experiment.status import State
+from topbill.reporting.queries import what_if
 
 # Whose number the sentence speaks of: the first that gave one.
 PREFERRED = ("adaptive-dr", "dr", "snips", "cascade-dr", "rips", "sips")
@@ -42,7 +44,11 @@ def choose(key: str) -> dict[str, object]:
         )
         text, action, floor = "", "", 0.0
         if candidate == what_if.ALWAYS:
-            action = str(st.selectbox("always", [a.id for a in experiment.actions], key="action", bind="query-params"))
+            action = str(
+                st.selectbox(
+                    "always", [a.id for a in experiment.actions], key="action", bind="query-params"
+                )
+            )
         elif candidate not in (what_if.UNIFORM, what_if.PUBLISHED):
             text = (
                 st.text_input(
@@ -86,7 +92,13 @@ def choose(key: str) -> dict[str, object]:
             help="Of a longer log a sample of units is read, each with all its decisions. Intervals are wider then, "
             "and a policy that learns has less to learn from.",
         )
-    asked = {"candidate": candidate, "text": text, "action": action, "floor": floor, "chosen": tuple(chosen)}
+    asked = {
+        "candidate": candidate,
+        "text": text,
+        "action": action,
+        "floor": floor,
+        "chosen": tuple(chosen),
+    }
     return asked | {"most": MOST[str(most)]}
 
 
@@ -109,14 +121,21 @@ def spoken(estimates: dict[str, Estimate]) -> Estimate | None:
     return next(iter(given or [e for e in estimates.values() if e.value is not None]), None)
 
 
-def table(name: str, estimates: dict[str, Estimate], logged: Estimate, known: dict[str, str]) -> None:
+def table(
+    name: str, estimates: dict[str, Estimate], logged: Estimate, known: dict[str, str]
+) -> None:
     lines = [("what was shown", logged.value, logged.low, logged.high)]
-    lines += [(e.estimator, e.value, e.low, e.high) for e in estimates.values() if e.value is not None]
+    lines += [
+        (e.estimator, e.value, e.low, e.high) for e in estimates.values() if e.value is not None
+    ]
     shown = pd.DataFrame(lines, columns=["name", "value", "low", "high"])
     if len(shown) > 1:
         pieces.section("Every estimator beside what was shown", TERMS["estimate"])
         pieces.chart(
-            charts.estimates(shown, "what was shown"), shown, f"what-if-{name}-estimates", 30 * len(shown) + 50
+            charts.estimates(shown, "what was shown"),
+            shown,
+            f"what-if-{name}-estimates",
+            30 * len(shown) + 50,
         )
     told = pd.DataFrame(
         [
@@ -124,7 +143,9 @@ def table(name: str, estimates: dict[str, Estimate], logged: Estimate, known: di
                 "estimator": e.estimator,
                 "value": words.value(e.value),
                 "95% interval": words.interval(e.low, e.high),
-                "reading": known.get(e.estimator, "") if e.reason is None else REASONS.get(e.reason, e.reason),
+                "reading": known.get(e.estimator, "")
+                if e.reason is None
+                else REASONS.get(e.reason, e.reason),
             }
             for e in estimates.values()
         ]
@@ -167,11 +188,19 @@ def body() -> None:
     for name, estimates in found.targets.items():
         short = name.split("/", 1)[-1]
         with above if name == next(iter(found.targets)) else st.container():
-            frame.answer(answers.evaluation(short, estimates, spoken(estimates), found.logged), TERMS["estimate"])
+            frame.answer(
+                answers.evaluation(short, estimates, spoken(estimates), found.logged),
+                TERMS["estimate"],
+            )
         table(short, estimates, found.logged, what_if.estimators(data.experiment(key)))
         diagnostics(spoken(estimates) or next(iter(estimates.values())))
-    out = ", ".join(f"{words.count(n)} {words.label(why)}" for why, n in found.left_out.items()) or "none"
-    share = f", a sample of {words.percent(found.sampled)} of all units" if found.sampled < 1.0 else ""
+    out = (
+        ", ".join(f"{words.count(n)} {words.label(why)}" for why, n in found.left_out.items())
+        or "none"
+    )
+    share = (
+        f", a sample of {words.percent(found.sampled)} of all units" if found.sampled < 1.0 else ""
+    )
     st.caption(
         f"On {words.count(found.decisions)} decisions of {words.count(found.units)} units{share}, logged by "
         f"{words.plain(', '.join(found.variants))}. Left out: {words.plain(out)}."

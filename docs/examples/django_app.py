@@ -1,4 +1,5 @@
-"""A Django service that asks Topbill which picture to show, in one file. In a project, the views stand in `views.py`.
+"""A Django service that asks Topbill which picture to show, in one file. In a project, the views
+stand in `views.py`.
 
 TOPBILL=http://127.0.0.1:8600 python django_app.py runserver --noreload
 """
@@ -18,14 +19,20 @@ from django.views.decorators.http import require_POST
 from topbill.client import Client
 
 EDITORS_ORDER = ["close-up", "chase"]
-topbill = Client(os.environ.get("TOPBILL", "http://127.0.0.1:8600"))  # one for all threads of the process
+topbill = Client(
+    os.environ.get("TOPBILL", "http://127.0.0.1:8600")
+)  # one for all threads of the process
 
 
 def artwork(request: HttpRequest, profile_id: str) -> JsonResponse:
     """The picture for this profile; the editors' own if Topbill has nothing to say in time."""
     device = request.GET.get("device", "tv")
-    choice = topbill.decide("home-artwork", unit=profile_id, context={"device": device}, default=EDITORS_ORDER, slots=1)
-    return JsonResponse({"picture": choice.action, "decision": choice.decision_id, "fallback": choice.fallback})
+    choice = topbill.decide(
+        "home-artwork", unit=profile_id, context={"device": device}, default=EDITORS_ORDER, slots=1
+    )
+    return JsonResponse(
+        {"picture": choice.action, "decision": choice.decision_id, "fallback": choice.fallback}
+    )
 
 
 @csrf_exempt

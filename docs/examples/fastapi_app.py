@@ -19,7 +19,9 @@ EDITORS_ORDER = ["close-up", "chase"]
 
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-    """One client for the life of the process: it keeps its connections, and sends what waits when it ends."""
+    """One client for the life of the process: it keeps its connections, and sends what waits when
+    it ends.
+    """
     async with AsyncClient(os.environ.get("TOPBILL", "http://127.0.0.1:8600")) as client:
         app.state.topbill = client
         yield

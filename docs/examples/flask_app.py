@@ -14,14 +14,18 @@ from topbill.client import Client
 
 EDITORS_ORDER = ["close-up", "chase"]
 app = Flask(__name__)
-topbill = Client(os.environ.get("TOPBILL", "http://127.0.0.1:8600"))  # one for all threads of the process
+topbill = Client(
+    os.environ.get("TOPBILL", "http://127.0.0.1:8600")
+)  # one for all threads of the process
 
 
 @app.get("/artwork/<profile_id>")
 def artwork(profile_id: str) -> dict[str, Any]:
     """The picture for this profile; the editors' own if Topbill has nothing to say in time."""
     device = request.args.get("device", "tv")
-    choice = topbill.decide("home-artwork", unit=profile_id, context={"device": device}, default=EDITORS_ORDER, slots=1)
+    choice = topbill.decide(
+        "home-artwork", unit=profile_id, context={"device": device}, default=EDITORS_ORDER, slots=1
+    )
     return {"picture": choice.action, "decision": choice.decision_id, "fallback": choice.fallback}
 
 

@@ -1,4 +1,6 @@
-"""A/B analysis: did a variant win? Metrics, comparisons that survive peeking, sample-ratio checks, and a verdict."""
+"""A/B analysis: did a variant win? Metrics, comparisons that survive peeking, sample-ratio checks,
+and a verdict.
+"""
 
 from topbill.ab.analysis import (
     Analysis,

@@ -1,4 +1,6 @@
-"""The result of analysing one experiment: what was compared, what it says, and whether it may be believed."""
+"""The result of analysing one experiment: what was compared, what it says, and whether it may be
+believed.
+"""
 
 from __future__ import annotations
 
@@ -15,11 +17,11 @@ GuardrailStatus = Literal["not_worse", "worse", "undecided", "unknown"]
 class Comparison(Effect, frozen=True, kw_only=True):
     """An effect, and what it means given which direction is good.
 
-    `call` is by the interval, and by Holm over the metric's variants where there are several; `p_adjusted`
-    (Benjamini-Hochberg) is over all metrics and variants of the experiment. `chance_to_win` is the chance that the
-    variant is the better one. `detectable` is the least relative effect that this many units show with 80% power.
-    `days_to_decision` assumes the difference stays. `variance_saved` is the share of the variance that a covariate took
-    away.
+    `call` is by the interval, and by Holm over the metric's variants where there are several;
+    `p_adjusted` (Benjamini-Hochberg) is over all metrics and variants of the experiment.
+    `chance_to_win` is the chance that the variant is the better one. `detectable` is the least
+    relative effect that this many units show with 80% power. `days_to_decision` assumes the
+    difference stays. `variance_saved` is the share of the variance that a covariate took away.
     """
 
     better: Literal["higher", "lower"] = "higher"
@@ -31,7 +33,8 @@ class Comparison(Effect, frozen=True, kw_only=True):
 
 
 class GuardrailResult(msgspec.Struct, frozen=True, kw_only=True):
-    """Whether a variant kept a guardrail: is it shown to be worse by less than the margin (non-inferiority)?
+    """Whether a variant kept a guardrail: is it shown to be worse by less than the margin
+    (non-inferiority)?
 
     `worse_by` is the relative change in the bad direction (positive is worse) with its interval.
     """
@@ -62,8 +65,8 @@ class Split(msgspec.Struct, frozen=True, kw_only=True):
 class SampleRatio(msgspec.Struct, frozen=True, kw_only=True):
     """Whether units were split as intended. `alarm` withholds the verdict.
 
-    With days the alarm is the sequential test's, which stays valid while one looks each day; without, the
-    chi-square's. `mixed` units were seen in several variants and left out.
+    With days the alarm is the sequential test's, which stays valid while one looks each day;
+    without, the chi-square's. `mixed` units were seen in several variants and left out.
     """
 
     counts: dict[str, int]
@@ -80,8 +83,9 @@ class SampleRatio(msgspec.Struct, frozen=True, kw_only=True):
 class SegmentEffect(msgspec.Struct, frozen=True, kw_only=True):
     """A variant's effect on the primary metric inside one segment.
 
-    `difference` is the raw one; `shrunken` (with its interval) is drawn towards the common effect by as much as
-    segments agree (empirical Bayes), and is the one to believe. `p_adjusted` is over all segments and variants.
+    `difference` is the raw one; `shrunken` (with its interval) is drawn towards the common effect
+    by as much as segments agree (empirical Bayes), and is the one to believe. `p_adjusted` is over
+    all segments and variants.
     """
 
     segment: str
@@ -99,7 +103,9 @@ class SegmentEffect(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Heterogeneity(msgspec.Struct, frozen=True, kw_only=True):
-    """Whether the effect differs between the values of a segment: Cochran's Q, adjusted over segments and variants."""
+    """Whether the effect differs between the values of a segment: Cochran's Q, adjusted over
+    segments and variants.
+    """
 
     segment: str
     variant: str
@@ -110,7 +116,9 @@ class Heterogeneity(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
-    """One sentence made only from the numbers, and the codes it was made by; `winner` is the variant to ship."""
+    """One sentence made only from the numbers, and the codes it was made by; `winner` is the
+    variant to ship.
+    """
 
     sentence: str
     codes: list[str]
@@ -121,8 +129,8 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
 class Analysis(msgspec.Struct, frozen=True, kw_only=True):
     """The whole A/B result of an experiment; JSON by `msgspec.json.encode`, without NaN.
 
-    Variants are compared as policies over the units that were randomised to them. `primary` names the metric
-    that the verdict is about; `comparisons` holds it first, then every metric.
+    Variants are compared as policies over the units that were randomised to them. `primary` names
+    the metric that the verdict is about; `comparisons` holds it first, then every metric.
     """
 
     experiment: str

@@ -1,4 +1,6 @@
-"""Two arms' moments become two estimates: plain, CUPED or Lin's, post-stratified when there are strata."""
+"""Two arms' moments become two estimates: plain, CUPED or Lin's, post-stratified when there are
+strata.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,8 @@ Adjustment = Literal["cuped", "lin"]
 class Pair:
     """A variant and the control on one metric; where `reason` is not empty they cannot be compared.
 
-    `saved` is the share of the difference's variance that the covariate took away; None without one."""
+    `saved` is the share of the difference's variance that the covariate took away; None without
+    one."""
 
     treated: Estimate | None
     control: Estimate | None
@@ -30,27 +33,37 @@ class Pair:
     saved: float | None = None
 
 
-def estimate(plan: Plan, treated: Mapping[Any, Arm], control: Mapping[Any, Arm], adjust: Adjustment = "cuped") -> Pair:
+def estimate(
+    plan: Plan, treated: Mapping[Any, Arm], control: Mapping[Any, Arm], adjust: Adjustment = "cuped"
+) -> Pair:
     """The estimates of two arms, each given by stratum (one stratum when there are none)."""
     t, c = _total(treated), _total(control)
     n, n_control = (arm.n if arm else 0 for arm in (t, c))
     reason = _reason(plan, t, c)
     if t is None or c is None or reason:
-        shown = [None if arm is None or _unusable(plan, arm) else _plain(plan, arm) for arm in (t, c)]
+        shown = [
+            None if arm is None or _unusable(plan, arm) else _plain(plan, arm) for arm in (t, c)
+        ]
         return Pair(shown[0], shown[1], reason, n, n_control)
     strata = _paired_strata(treated, control)
-    one, other = pair_of(plan, t, c, adjust) if len(strata) < 2 else _stratified(plan, strata, adjust)
+    one, other = (
+        pair_of(plan, t, c, adjust) if len(strata) < 2 else _stratified(plan, strata, adjust)
+    )
     saved = None
     if plan.covariate is not None and (whole := _unadjusted(plan, t) + _unadjusted(plan, c)) > 0.0:
         saved = 1.0 - (one.variance + other.variance) / whole
     return Pair(one, other, reason, n, n_control, saved)
 
 
-def pair_of(plan: Plan, treated: Arm, control: Arm, adjust: Adjustment = "cuped") -> tuple[Estimate, Estimate]:
+def pair_of(
+    plan: Plan, treated: Arm, control: Arm, adjust: Adjustment = "cuped"
+) -> tuple[Estimate, Estimate]:
     """The two estimates without strata, adjusted where the plan has a covariate."""
     if plan.covariate is None:
         return _plain(plan, treated), _plain(plan, control)
-    if adjust == "lin" and plan.terms[1][0] == plan.covariate:  # nothing is divided by: one value a unit
+    if (
+        adjust == "lin" and plan.terms[1][0] == plan.covariate
+    ):  # nothing is divided by: one value a unit
         a = lin(treated.moments, control.moments, plan.terms[0][0], plan.covariate)
         return (
             Estimate(a.treated + plan.shift, a.treated_variance, treated.n),
@@ -66,7 +79,9 @@ def pair_of(plan: Plan, treated: Arm, control: Arm, adjust: Adjustment = "cuped"
 
 
 def _plain(plan: Plan, arm: Arm) -> Estimate:
-    return _estimate(plan, plan.statistic(arm.moments), arm, arm.moments.n if plan.binomial else None)
+    return _estimate(
+        plan, plan.statistic(arm.moments), arm, arm.moments.n if plan.binomial else None
+    )
 
 
 def _unadjusted(plan: Plan, arm: Arm) -> float:
@@ -113,7 +128,9 @@ def _weight(plan: Plan, moments: Moments) -> float:
 
 
 def _paired_strata(treated: Mapping[Any, Arm], control: Mapping[Any, Arm]) -> list[tuple[Arm, Arm]]:
-    """Strata in which both arms have two units; the rest is pooled, and joins the largest if still too thin."""
+    """Strata in which both arms have two units; the rest is pooled, and joins the largest if still
+    too thin.
+    """
     whole: list[tuple[Arm, Arm]] = []
     thin: dict[str, Arm | None] = {"t": None, "c": None}
     for key in {*treated, *control}:
@@ -136,8 +153,12 @@ def _paired_strata(treated: Mapping[Any, Arm], control: Mapping[Any, Arm]) -> li
     return [*whole[:-1], (last_t + t if t else last_t, last_c + c if c else last_c)]
 
 
-def _stratified(plan: Plan, strata: list[tuple[Arm, Arm]], adjust: Adjustment) -> tuple[Estimate, Estimate]:
-    """Σ W_s · estimate_s, W_s the stratum's share of both arms together (Miratrix, Sekhon & Yu 2013, eq. 3)."""
+def _stratified(
+    plan: Plan, strata: list[tuple[Arm, Arm]], adjust: Adjustment
+) -> tuple[Estimate, Estimate]:
+    """Σ W_s · estimate_s, W_s the stratum's share of both arms together (Miratrix, Sekhon & Yu
+    2013, eq. 3).
+    """
     weights = np.array([_weight(plan, t.moments + c.moments) for t, c in strata])
     weights = weights / weights.sum()
     pairs = [pair_of(plan, t, c, adjust) for t, c in strata]

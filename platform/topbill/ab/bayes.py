@@ -1,4 +1,6 @@
-"""The Bayesian view: chance to win and expected loss, Gaussian for any metric, exact for binomial counts."""
+"""The Bayesian view: chance to win and expected loss, Gaussian for any metric, exact for binomial
+counts.
+"""
 
 from __future__ import annotations
 
@@ -11,13 +13,15 @@ import numpy as np
 from scipy import stats
 from scipy.special import ndtr, ndtri
 
-from topbill.errors import BadRequest
-from topbill.records import Floats
+from topbill.domain.errors import BadRequest
+from topbill.domain.records import Floats
 
 
 @dataclass(frozen=True, slots=True)
 class Gaussian:
-    """Posterior of a difference (treatment − control). `weight` is the data's share of it, 1 with a flat prior."""
+    """Posterior of a difference (treatment − control). `weight` is the data's share of it, 1 with a
+    flat prior.
+    """
 
     mean: float
     sd: float
@@ -50,12 +54,15 @@ def _density(z: float) -> float:
 
 
 def gaussian(difference: float, se: float, prior_sd: float | None = None) -> Gaussian:
-    """Posterior of a difference estimated with standard error `se`, under N(0, prior_sd²) or a flat prior."""
+    """Posterior of a difference estimated with standard error `se`, under N(0, prior_sd²) or a flat
+    prior.
+    """
     if prior_sd is None:
         return Gaussian(difference, se)
     if not prior_sd > 0.0:
         raise BadRequest(
-            "prior", f"got a standard deviation of {prior_sd}; expected a positive number, or None for flat"
+            "prior",
+            f"got a standard deviation of {prior_sd}; expected a positive number, or None for flat",
         )
     weight = prior_sd**2 / (prior_sd**2 + se**2)
     return Gaussian(weight * difference, sqrt(weight) * se, weight)
@@ -63,7 +70,9 @@ def gaussian(difference: float, se: float, prior_sd: float | None = None) -> Gau
 
 @dataclass(frozen=True, slots=True)
 class BetaBinomial:
-    """Exact comparison of two binomial rates: P(treatment > control) and the expected loss of either choice."""
+    """Exact comparison of two binomial rates: P(treatment > control) and the expected loss of
+    either choice.
+    """
 
     chance_to_win: float
     loss_of_treatment: float
@@ -92,12 +101,17 @@ def beta_binomial(
     )
 
 
-def best_of(arms: Sequence[tuple[int, int]], prior: tuple[float, float] = (1.0, 1.0)) -> list[float]:
+def best_of(
+    arms: Sequence[tuple[int, int]], prior: tuple[float, float] = (1.0, 1.0)
+) -> list[float]:
     """P(arm has the highest rate) of each of several (successes, units)."""
     posteriors = [_beta(arm, prior) for arm in arms]
     x, w = _between(posteriors)
     cdf = np.array([p.cdf(x) for p in posteriors])
-    chances = [float(w @ (p.pdf(x) * np.prod(np.delete(cdf, i, axis=0), axis=0))) for i, p in enumerate(posteriors)]
+    chances = [
+        float(w @ (p.pdf(x) * np.prod(np.delete(cdf, i, axis=0), axis=0)))
+        for i, p in enumerate(posteriors)
+    ]
     total = sum(chances)
     return [c / total for c in chances]
 

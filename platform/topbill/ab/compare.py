@@ -17,11 +17,19 @@ from topbill.ab.gather import Gathered, gather
 from topbill.ab.metrics import Metric, Proportion, Quantile, Ratio, columns_of
 from topbill.ab.quantile import quantiles
 from topbill.ab.rows import Rows, read
-from topbill.errors import BadRequest
+from topbill.domain.errors import BadRequest
 from topbill.stats import sequential
 
 TABLE = (
-    *("metric", "variant", "value", "control_value", "difference", "difference_low", "difference_high"),
+    *(
+        "metric",
+        "variant",
+        "value",
+        "control_value",
+        "difference",
+        "difference_low",
+        "difference_high",
+    ),
     *("relative", "relative_low", "relative_high", "se", "p_value", "n", "reason"),
 )
 
@@ -46,35 +54,51 @@ def compare(
 ) -> pd.DataFrame:
     """Each variant against `control` on each metric, a row per metric and variant.
 
-    `data` is a pandas DataFrame, an Arrow table or a DuckDB relation of rows; many rows of one `unit` (what was
-    randomised) are aggregated first, and `unit=None` makes each row a unit. Columns of the answer: metric, variant,
-    value, control_value, difference, difference_low, difference_high, relative, relative_low, relative_high (lift
-    as a fraction, by Fieller's theorem), se (of the difference), p_value, n (units of the variant), reason. A
-    number that the data cannot bear is None, and `reason` (a key of `reasons.REASONS`, "" when there is nothing
-    to remark) says why; never NaN.
+    `data` is a pandas DataFrame, an Arrow table or a DuckDB relation of rows; many rows of one
+    `unit` (what was randomised) are aggregated first, and `unit=None` makes each row a unit.
+    Columns of the answer: metric, variant, value, control_value, difference, difference_low,
+    difference_high, relative, relative_low, relative_high (lift as a fraction, by Fieller's
+    theorem), se (of the difference), p_value, n (units of the variant), reason. A number that the
+    data cannot bear is None, and `reason` (a key of `reasons.REASONS`, "" when there is nothing to
+    remark) says why; never NaN.
 
     - method "sequential" (default): asymptotic confidence sequences, valid however often one looks; tightest
-      near `tuning` units. "fixed": Welch's t at one planned look. "group-sequential": `looks` are the fractions
-      of the planned information at which was looked, the last being now, error spent by `spending`. "bayes":
-      credible intervals, with two more columns, chance_to_win and expected_loss; `prior` is the standard
-      deviation of the relative effect, None for a flat one.
+      near `tuning` units. "fixed": Welch's t at one planned look. "group-sequential": `looks` are
+      the fractions of the planned information at which was looked, the last being now, error spent
+      by `spending`. "bayes": credible intervals, with two more columns, chance_to_win and
+      expected_loss; `prior` is the standard deviation of the relative effect, None for a flat one.
     - `covariates` maps a metric to a column measured before the experiment: CUPED (`adjust="cuped"`, means and
-      ratios) or Lin's regression with HC2 (`adjust="lin"`, where every unit has one value; elsewhere CUPED).
-      Values are then those expected at the arms' common mean of the covariate. A unit without a covariate counts
-      as average.
+      ratios) or Lin's regression with HC2 (`adjust="lin"`, where every unit has one value;
+      elsewhere CUPED). Values are then those expected at the arms' common mean of the covariate. A
+      unit without a covariate counts as average.
     - `strata` post-stratifies by a column; `variants` names arms that should be there even if no row has them.
 
-    Raises BadRequest for wrong arguments and BadData for columns that cannot be used. Weak data never raises.
+    Raises BadRequest for wrong arguments and BadData for columns that cannot be used. Weak data
+    never raises.
     """
     rule = checked_rule(method, alpha, tuning, looks, spending, prior)
     check_metrics(metrics, covariates, adjust, strata)
     rows = read_rows(
-        data, unit=unit, variant=variant, metrics=metrics, covariates=covariates, labels=[strata] if strata else []
+        data,
+        unit=unit,
+        variant=variant,
+        metrics=metrics,
+        covariates=covariates,
+        labels=[strata] if strata else [],
     )
     effects = effects_of(
-        rows, metrics, covariates, control=control, rule=rule, adjust=adjust, strata=strata, variants=variants
+        rows,
+        metrics,
+        covariates,
+        control=control,
+        rule=rule,
+        adjust=adjust,
+        strata=strata,
+        variants=variants,
     )
-    return as_table(effects, (*TABLE, "chance_to_win", "expected_loss") if method == "bayes" else TABLE)
+    return as_table(
+        effects, (*TABLE, "chance_to_win", "expected_loss") if method == "bayes" else TABLE
+    )
 
 
 def checked_rule(
@@ -89,37 +113,62 @@ def checked_rule(
     if method not in METHODS:
         raise BadRequest("method", f"got {method!r}; expected one of {', '.join(METHODS)}")
     if not 0.0 < alpha < 0.5:
-        raise BadRequest("alpha", f"got {alpha!r}; expected a number between 0 and 0.5, such as 0.05")
+        raise BadRequest(
+            "alpha", f"got {alpha!r}; expected a number between 0 and 0.5, such as 0.05"
+        )
     if not tuning > 0.0:
         raise BadRequest("tuning", f"got {tuning!r}; expected a positive number of units")
     times = tuple(float(t) for t in looks)
     if not times or times[0] <= 0.0 or times[-1] > 1.0 or any(b <= a for a, b in pairwise(times)):
-        raise BadRequest("looks", f"got {times}; expected information fractions that increase within (0, 1]")
+        raise BadRequest(
+            "looks", f"got {times}; expected information fractions that increase within (0, 1]"
+        )
     if spending not in sequential.SPENDING:
-        raise BadRequest("spending", f"got {spending!r}; expected one of {', '.join(sequential.SPENDING)}")
+        raise BadRequest(
+            "spending", f"got {spending!r}; expected one of {', '.join(sequential.SPENDING)}"
+        )
     if prior is not None and not prior > 0.0:
-        raise BadRequest("prior", f"got {prior!r}; expected a positive standard deviation, or None for a flat prior")
+        raise BadRequest(
+            "prior",
+            f"got {prior!r}; expected a positive standard deviation, or None for a flat prior",
+        )
     return Rule(method, alpha, tuning, times, spending, prior)
 
 
 def check_metrics(
-    metrics: Mapping[str, Metric], covariates: Mapping[str, str] | None, adjust: str, strata: str | None = None
+    metrics: Mapping[str, Metric],
+    covariates: Mapping[str, str] | None,
+    adjust: str,
+    strata: str | None = None,
 ) -> None:
     """Raises BadRequest for metrics, covariates and adjustments that do not go together."""
     if not metrics:
-        raise BadRequest("metrics", "got none; expected a dict of name to Mean, Proportion, Sum, Ratio or Quantile")
+        raise BadRequest(
+            "metrics",
+            "got none; expected a dict of name to Mean, Proportion, Sum, Ratio or Quantile",
+        )
     for name, metric in metrics.items():
         if not isinstance(metric, Metric):
-            raise BadRequest(f"metrics.{name}", f"got {metric!r}; expected Mean, Proportion, Sum, Ratio or Quantile")
+            raise BadRequest(
+                f"metrics.{name}",
+                f"got {metric!r}; expected Mean, Proportion, Sum, Ratio or Quantile",
+            )
         if isinstance(metric, Quantile) and strata is not None:
-            raise BadRequest(f"metrics.{name}", "a Quantile cannot be post-stratified; compare it without `strata`")
+            raise BadRequest(
+                f"metrics.{name}",
+                "a Quantile cannot be post-stratified; compare it without `strata`",
+            )
     if adjust not in ("cuped", "lin"):
         raise BadRequest("adjust", f"got {adjust!r}; expected cuped or lin")
     for name in covariates or {}:
         if name not in metrics:
-            raise BadRequest(f"covariates.{name}", f"no such metric; the metrics are {', '.join(metrics)}")
+            raise BadRequest(
+                f"covariates.{name}", f"no such metric; the metrics are {', '.join(metrics)}"
+            )
         if adjust == "lin" and isinstance(metrics[name], Ratio):
-            raise BadRequest("adjust", "lin adjusts one value a unit, not a Ratio; use adjust='cuped'")
+            raise BadRequest(
+                "adjust", "lin adjusts one value a unit, not a Ratio; use adjust='cuped'"
+            )
         if isinstance(metrics[name], Quantile):
             raise BadRequest(f"covariates.{name}", "a Quantile takes no covariate; leave it out")
 
@@ -138,7 +187,10 @@ def read_rows(
         data,
         unit=unit,
         variant=variant,
-        numeric=[*(c for m in metrics.values() for c in columns_of(m)), *(covariates or {}).values()],
+        numeric=[
+            *(c for m in metrics.values() for c in columns_of(m)),
+            *(covariates or {}).values(),
+        ],
         binary=[m.column for m in metrics.values() if isinstance(m, Proportion)],
         labels=labels,
     )
@@ -157,7 +209,9 @@ def effects_of(
 ) -> list[Effect]:
     """The effects of all metrics, in the order of `metrics` and then of variants."""
     plain = {name: m for name, m in metrics.items() if not isinstance(m, Quantile)}
-    gathered = gather(rows, plain, covariates, segments=[strata] if strata else [], products=adjust == "lin")
+    gathered = gather(
+        rows, plain, covariates, segments=[strata] if strata else [], products=adjust == "lin"
+    )
     arms = present(gathered, control, variants)
     found: dict[str, list[Effect]] = effects_from(gathered, control, arms, rule, adjust)
     for name, metric in metrics.items():
@@ -167,7 +221,9 @@ def effects_of(
 
 
 def present(gathered: Gathered, control: object, variants: Sequence[object] | None) -> list[object]:
-    """The variants to compare with control: those with units and those that are expected, control left out."""
+    """The variants to compare with control: those with units and those that are expected, control
+    left out.
+    """
     names = {str(key[0]): key[0] for key in gathered.units}
     for expected in variants or ():
         names.setdefault(str(expected), expected)
@@ -209,7 +265,13 @@ def effect_of(name: str, variant: object, pair: Pair, rule: Rule) -> Effect:
 
 
 def _quantile_effects(
-    name: str, metric: Quantile, rows: Rows, gathered: Gathered, control: object, variants: Sequence[object], rule: Rule
+    name: str,
+    metric: Quantile,
+    rows: Rows,
+    gathered: Gathered,
+    control: object,
+    variants: Sequence[object],
+    rule: Rule,
 ) -> list[Effect]:
     found = {str(v): e for v, e in quantiles(rows, metric).items()}
     units = {str(key[0]): n for key, n in gathered.over_segments().units.items()}
@@ -217,7 +279,9 @@ def _quantile_effects(
     effects = []
     for variant in variants:
         t, c = (None if infinite else found.get(str(v)) for v in (variant, control))
-        reason = _quantile_reason(t, c, units.get(str(variant), 0), units.get(str(control), 0), infinite)
+        reason = _quantile_reason(
+            t, c, units.get(str(variant), 0), units.get(str(control), 0), infinite
+        )
         pair = Pair(t, c, reason, t.n if t else 0, c.n if c else 0)
         e = effect_of(name, variant, pair, rule)
         if e.reason == reasons.CONSTANT_METRIC:
@@ -226,7 +290,9 @@ def _quantile_effects(
     return effects
 
 
-def _quantile_reason(t: Estimate | None, c: Estimate | None, units_t: int, units_c: int, infinite: bool) -> str:
+def _quantile_reason(
+    t: Estimate | None, c: Estimate | None, units_t: int, units_c: int, infinite: bool
+) -> str:
     if infinite:
         return reasons.INFINITE_VALUES
     if c is None and not units_c:
@@ -243,12 +309,18 @@ def _quantile_reason(t: Estimate | None, c: Estimate | None, units_t: int, units
 
 
 def noted(e: Effect, mixed: int) -> Effect:
-    """The effect with the remark that `mixed` units were left out, unless it has a reason already."""
-    return msgspec.structs.replace(e, reason=reasons.CROSSOVER_UNITS) if mixed and not e.reason else e
+    """The effect with the remark that `mixed` units were left out, unless it has a reason
+    already.
+    """
+    return (
+        msgspec.structs.replace(e, reason=reasons.CROSSOVER_UNITS) if mixed and not e.reason else e
+    )
 
 
 def as_table(effects: Sequence[msgspec.Struct], columns: Sequence[str]) -> pd.DataFrame:
-    """Structs as a table. A column with a None is of objects, for pandas would make a float column's None a NaN."""
+    """Structs as a table. A column with a None is of objects, for pandas would make a float
+    column's None a NaN.
+    """
     table = {}
     for name in columns:
         values = [getattr(e, name) for e in effects]

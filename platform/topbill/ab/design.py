@@ -1,4 +1,6 @@
-"""What an analysis needs to know of an experiment, and its rows made ready: objective column, metrics, checks."""
+"""What an analysis needs to know of an experiment, and its rows made ready: objective column,
+metrics, checks.
+"""
 
 from __future__ import annotations
 
@@ -11,14 +13,16 @@ import msgspec
 from topbill.ab.compare import check_metrics, read_rows
 from topbill.ab.metrics import Mean, Metric, Proportion
 from topbill.ab.rows import Rows, quoted, relation_of
-from topbill.errors import BadRequest
+from topbill.domain.errors import BadRequest
 from topbill.spec import Experiment
 
 OBJECTIVE = "objective"
 
 
 class MetricDesign(msgspec.Struct, frozen=True, kw_only=True):
-    """A metric as the analysis needs it: 0/1 or a number, the good direction, its weight and cap in the objective."""
+    """A metric as the analysis needs it: 0/1 or a number, the good direction, its weight and cap in
+    the objective.
+    """
 
     name: str
     binary: bool = False
@@ -28,7 +32,9 @@ class MetricDesign(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Design(msgspec.Struct, frozen=True, kw_only=True):
-    """What the analysis needs to know of an experiment; `shares` by variant, `guardrails` margins by metric."""
+    """What the analysis needs to know of an experiment; `shares` by variant, `guardrails` margins
+    by metric.
+    """
 
     key: str
     control: str
@@ -91,13 +97,15 @@ def prepare(
     relation, primary = _with_objective(relation_of(data), design)
     metrics = _metrics(design, primary)
     check_metrics(metrics, covariates, adjust)
-    rows = read_rows(relation, unit=unit, variant=variant, metrics=metrics, covariates=covariates, labels=labels)
+    rows = read_rows(
+        relation, unit=unit, variant=variant, metrics=metrics, covariates=covariates, labels=labels
+    )
     return Prepared(design, primary, metrics, rows)
 
 
 def _with_objective(relation: Any, design: Design) -> tuple[Any, str]:
-    """The relation with its objective column, and the primary metric's name: the objective's only metric, if it is
-    one, for then plays read better than points."""
+    """The relation with its objective column, and the primary metric's name: the objective's only
+    metric, if it is one, for then plays read better than points."""
     weighted = [m for m in design.metrics if m.weight]
     if len(weighted) == 1 and weighted[0].weight > 0.0:
         return relation, weighted[0].name
@@ -108,15 +116,26 @@ def _with_objective(relation: Any, design: Design) -> tuple[Any, str]:
         raise BadRequest("design.metrics", "no metric has a positive weight; expected an objective")
     missing = [m.name for m in weighted if m.name not in relation.columns]
     if missing:
-        raise BadRequest(f"data.{missing[0]}", f"no such column; the data has {', '.join(relation.columns)}")
+        raise BadRequest(
+            f"data.{missing[0]}", f"no such column; the data has {', '.join(relation.columns)}"
+        )
     parts = [
-        f"{m.weight!r} * least(1.0, greatest(0.0, CAST({quoted(m.name)} AS DOUBLE) / {m.cap!r}))" for m in weighted
+        f"{m.weight!r} * least(1.0, greatest(0.0, CAST({quoted(m.name)} AS DOUBLE) / {m.cap!r}))"
+        for m in weighted
     ]
     total = f"least(1.0, greatest(0.0, ({' + '.join(parts)}) / {positive!r}))"
-    return relation.query("unit_rows", f"SELECT *, {total} AS {OBJECTIVE} FROM unit_rows"), OBJECTIVE  # noqa: S608
+    return relation.query(
+        "unit_rows",
+        f"SELECT *, {total} AS {OBJECTIVE} FROM unit_rows",  # noqa: S608
+    ), OBJECTIVE
 
 
 def _metrics(design: Design, primary: str) -> dict[str, Metric]:
     """All metrics, the primary one first, then in the design's order."""
-    kinds: dict[str, Metric] = {m.name: Proportion(m.name) if m.binary else Mean(m.name) for m in design.metrics}
-    return {primary: kinds.get(primary, Mean(OBJECTIVE)), **{k: v for k, v in kinds.items() if k != primary}}
+    kinds: dict[str, Metric] = {
+        m.name: Proportion(m.name) if m.binary else Mean(m.name) for m in design.metrics
+    }
+    return {
+        primary: kinds.get(primary, Mean(OBJECTIVE)),
+        **{k: v for k, v in kinds.items() if k != primary},
+    }

@@ -1,4 +1,6 @@
-"""From two arms' estimates to one effect: difference, relative lift, intervals and p-value by the chosen rule."""
+"""From two arms' estimates to one effect: difference, relative lift, intervals and p-value by the
+chosen rule.
+"""
 
 from __future__ import annotations
 
@@ -27,9 +29,9 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """How intervals are made. `tuning` is where a confidence sequence is tightest (units of both arms);
-    `looks` the information fractions at which was looked, the present one last; `prior` the standard deviation
-    of the relative effect before the data (None is flat)."""
+    """How intervals are made. `tuning` is where a confidence sequence is tightest (units of both
+    arms); `looks` the information fractions at which was looked, the present one last; `prior` the
+    standard deviation of the relative effect before the data (None is flat)."""
 
     method: Method = "sequential"
     alpha: float = 0.05
@@ -60,8 +62,9 @@ class Effect(msgspec.Struct, frozen=True, kw_only=True):
     """A variant against the control on one metric. Relative numbers are fractions (0.05 is +5%).
 
     A number that the data cannot bear is None and `reason` says why (see `reasons.REASONS`).
-    `chance_to_win` is P(difference > 0) and `expected_loss` what choosing the variant loses in expectation, in
-    the metric's own unit: of the Gaussian posterior, whose prior is flat unless method "bayes" was given one.
+    `chance_to_win` is P(difference > 0) and `expected_loss` what choosing the variant loses in
+    expectation, in the metric's own unit: of the Gaussian posterior, whose prior is flat unless
+    method "bayes" was given one.
     """
 
     metric: str
@@ -90,9 +93,11 @@ def welch_df(treated: Estimate, control: Estimate) -> float:
 
 
 def fieller(treated: Estimate, control: Estimate, z: float) -> tuple[float, float] | None:
-    """Interval of the relative lift treated/control − 1 by Fieller (1954), arms independent; None when unbounded.
+    """Interval of the relative lift treated/control − 1 by Fieller (1954), arms independent; None
+    when unbounded.
 
-    It holds the control's noise in full, and leaves zero out exactly when the difference does at the same z.
+    It holds the control's noise in full, and leaves zero out exactly when the difference does at
+    the same z.
     """
     c = control.value
     g = z * z * control.variance / (c * c) if c else inf
@@ -121,13 +126,19 @@ def log_ratio_df(treated: Estimate, control: Estimate) -> float:
 
 
 def relative_se(treated: Estimate, control: Estimate) -> float:
-    """The delta method's standard error of treated/control − 1 (its symmetric interval is not shown: Fieller's is)."""
+    """The delta method's standard error of treated/control − 1 (its symmetric interval is not
+    shown: Fieller's is).
+    """
     r = treated.value / control.value
     return sqrt(treated.variance + r * r * control.variance) / abs(control.value)
 
 
-def effect(metric: str, variant: object, treated: Estimate, control: Estimate, rule: Rule) -> Effect:
-    """The effect of two arms with at least two units each; without numbers and with a reason when nothing varies."""
+def effect(
+    metric: str, variant: object, treated: Estimate, control: Estimate, rule: Rule
+) -> Effect:
+    """The effect of two arms with at least two units each; without numbers and with a reason when
+    nothing varies.
+    """
     difference = treated.value - control.value
     se = sqrt(treated.variance + control.variance)
     shown = Effect(
@@ -140,10 +151,18 @@ def effect(metric: str, variant: object, treated: Estimate, control: Estimate, r
         n_control=control.n,
     )
     if not (isfinite(difference) and isfinite(se)):
-        return Effect(metric=metric, variant=variant, n=treated.n, n_control=control.n, reason=reasons.INFINITE_VALUES)
+        return Effect(
+            metric=metric,
+            variant=variant,
+            n=treated.n,
+            n_control=control.n,
+            reason=reasons.INFINITE_VALUES,
+        )
     if se == 0.0:
         zero = treated.value == control.value == 0.0
-        return msgspec.structs.replace(shown, reason=reasons.ALL_ZERO if zero else reasons.CONSTANT_METRIC)
+        return msgspec.structs.replace(
+            shown, reason=reasons.ALL_ZERO if zero else reasons.CONSTANT_METRIC
+        )
     if rule.method == "bayes":
         return _posterior(shown, treated, control, se, rule)
     n, df = treated.n + control.n, welch_df(treated, control)
@@ -160,7 +179,8 @@ def effect(metric: str, variant: object, treated: Estimate, control: Estimate, r
         ),
         treated,
         control,
-        # Fieller's statistic t − ρc has other degrees of freedom at each ρ, so a fixed horizon takes the normal's.
+        # Fieller's statistic t − ρc has other degrees of freedom at each ρ, so a fixed horizon
+        # takes the normal's.
         float(stats.norm.isf(rule.alpha / 2.0)) if rule.method == "fixed" else reach,
     )
 
@@ -170,12 +190,17 @@ def _with_relative(shown: Effect, treated: Estimate, control: Estimate, z: float
     if bounds is None:
         return msgspec.structs.replace(shown, reason=reasons.CONTROL_NEAR_ZERO)
     lift = copysign(1.0, control.value) * (treated.value / control.value - 1.0)
-    return msgspec.structs.replace(shown, relative=lift, relative_low=bounds[0], relative_high=bounds[1])
+    return msgspec.structs.replace(
+        shown, relative=lift, relative_low=bounds[0], relative_high=bounds[1]
+    )
 
 
-def _posterior(shown: Effect, treated: Estimate, control: Estimate, se: float, rule: Rule) -> Effect:
-    """The Gaussian posterior of the difference. Its relative interval divides by the control as Fieller does
-    with a flat prior; with a prior the relative effect is the shrunken difference over the control."""
+def _posterior(
+    shown: Effect, treated: Estimate, control: Estimate, se: float, rule: Rule
+) -> Effect:
+    """The Gaussian posterior of the difference. Its relative interval divides by the control as
+    Fieller does with a flat prior; with a prior the relative effect is the shrunken difference over
+    the control."""
     sd = None if rule.prior is None or control.value == 0.0 else rule.prior * abs(control.value)
     posterior = bayes.gaussian(treated.value - control.value, se, sd)
     low, high = posterior.interval(rule.alpha)

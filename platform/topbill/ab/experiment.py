@@ -1,4 +1,5 @@
-"""One experiment's whole A/B analysis from rows of decisions: comparisons, guardrails, split, segments, verdict.
+"""One experiment's whole A/B analysis from rows of decisions: comparisons, guardrails, split,
+segments, verdict.
 
 A report calls it so, with rows from wherever it reads them (the lake's face, say):
 
@@ -6,9 +7,10 @@ A report calls it so, with rows from wherever it reads them (the lake's face, sa
     found = ab.analyse(rows, design, unit="unit", variant="variant", day="day", segments=["device"])
     found.verdict.sentence, found.comparisons, msgspec.json.encode(found)
 
-`rows` has a row per decision of a unit in the experiment: its unit, its variant, the day (any type that sorts),
-a column per segment, and one per metric, NULL where the metric's window is not over yet. Decisions outside the
-experiment (no variant) may be there and are left out. A column `objective` is used if there, else computed.
+`rows` has a row per decision of a unit in the experiment: its unit, its variant, the day (any type
+that sorts), a column per segment, and one per metric, NULL where the metric's window is not over
+yet. Decisions outside the experiment (no variant) may be there and are left out. A column
+`objective` is used if there, else computed.
 """
 
 from __future__ import annotations
@@ -47,16 +49,25 @@ def analyse(
     adjust: Adjustment = "cuped",
     looks: Sequence[float] = (1.0,),
 ) -> Analysis:
-    """The A/B analysis of one experiment from rows of decisions (see the module's docstring for the columns).
+    """The A/B analysis of one experiment from rows of decisions (see the module's docstring for the
+    columns).
 
-    `unit=None` makes each decision a unit, `day=None` leaves out what needs days. `covariates` maps a metric (or
-    "objective") to a pre-period column; `looks` are those of `compare`. Raises BadRequest for missing columns and
-    arguments that cannot be meant; weak data never raises: numbers are None then, with a reason, and the verdict says
-    what is missing.
+    `unit=None` makes each decision a unit, `day=None` leaves out what needs days. `covariates` maps
+    a metric (or "objective") to a pre-period column; `looks` are those of `compare`. Raises
+    BadRequest for missing columns and arguments that cannot be meant; weak data never raises:
+    numbers are None then, with a reason, and the verdict says what is missing.
     """
     rule = checked_rule(method, alpha, looks=looks)
     labels = [*([day] if day else []), *segments]
-    ready = prepare(data, design, unit=unit, variant=variant, labels=labels, covariates=covariates, adjust=adjust)
+    ready = prepare(
+        data,
+        design,
+        unit=unit,
+        variant=variant,
+        labels=labels,
+        covariates=covariates,
+        adjust=adjust,
+    )
     known, names = ready.design, ready.design.treatments
     gathered = gather(ready.rows, ready.metrics, covariates, products=adjust == "lin")
     split = sample_ratio(ready.rows, known.shares, day=day, segments=segments)
@@ -64,7 +75,9 @@ def analyse(
     pairs = {name: _pairs(gathered, name, known.control, names, adjust) for name in ready.metrics}
     comparisons = _comparisons(pairs, known, rule, gathered.mixed, units_a_day)
     kept = [
-        rails.guardrail(name, v, pairs[name][v], rule, worse_by_at_most=margin, better=known.better(name))
+        rails.guardrail(
+            name, v, pairs[name][v], rule, worse_by_at_most=margin, better=known.better(name)
+        )
         for name, margin in known.guardrails.items()
         for v in names
     ]
@@ -81,7 +94,10 @@ def analyse(
         sample_ratio=split,
         heterogeneity=_by_segment(ready, covariates, segments, rule, adjust),
         verdict=verdict(main, kept, split, known.control),
-        notes=[*([reasons.REASONS[reasons.CROSSOVER_UNITS]] if gathered.mixed else []), *_savings(comparisons)],
+        notes=[
+            *([reasons.REASONS[reasons.CROSSOVER_UNITS]] if gathered.mixed else []),
+            *_savings(comparisons),
+        ],
     )
 
 
@@ -109,16 +125,26 @@ def _pairs(
 
 
 def _comparisons(
-    pairs: Mapping[str, Mapping[str, Pair]], design: Design, rule: Rule, mixed: int, units_a_day: float
+    pairs: Mapping[str, Mapping[str, Pair]],
+    design: Design,
+    rule: Rule,
+    mixed: int,
+    units_a_day: float,
 ) -> list[Comparison]:
     total = sum(design.shares.values())
     found: list[Comparison] = []
     for metric, by_variant in pairs.items():
         of_metric = []
         for variant, pair in by_variant.items():
-            share = (design.shares[variant] + design.shares[design.control]) / total if total > 0.0 else 0.0
+            share = (
+                (design.shares[variant] + design.shares[design.control]) / total
+                if total > 0.0
+                else 0.0
+            )
             rate = units_a_day * share
-            of_metric.append(_comparison(metric, variant, pair, rule, mixed, design.better(metric), rate))
+            of_metric.append(
+                _comparison(metric, variant, pair, rule, mixed, design.better(metric), rate)
+            )
         found += called(of_metric, rule.alpha)
     adjusted = textbook.adjusted([c.p_value for c in found], "fdr_bh")
     return [msgspec.structs.replace(c, p_adjusted=p) for c, p in zip(found, adjusted, strict=True)]
@@ -145,14 +171,20 @@ def _comparison(
     return Comparison(
         **plain,
         better=better,
-        detectable=least / abs(pair.control.value) if least is not None and e.relative is not None else None,
+        detectable=least / abs(pair.control.value)
+        if least is not None and e.relative is not None
+        else None,
         days_to_decision=power.days_to_decision(e.difference, e.se, units, units_a_day, rule),
         variance_saved=pair.saved,
     )
 
 
 def _by_segment(
-    ready: Prepared, covariates: Mapping[str, str] | None, segments: Sequence[str], rule: Rule, adjust: Adjustment
+    ready: Prepared,
+    covariates: Mapping[str, str] | None,
+    segments: Sequence[str],
+    rule: Rule,
+    adjust: Adjustment,
 ) -> list[Heterogeneity]:
     one = {name: column for name, column in (covariates or {}).items() if name == ready.primary}
     metric = {ready.primary: ready.metrics[ready.primary]}

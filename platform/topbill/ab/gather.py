@@ -1,4 +1,6 @@
-"""Moments of every metric, per variant (and segment), from rows in one DuckDB pass grouped by unit first."""
+"""Moments of every metric, per variant (and segment), from rows in one DuckDB pass grouped by unit
+first.
+"""
 
 from __future__ import annotations
 
@@ -18,10 +20,11 @@ Key = tuple[Any, ...]
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How a metric is read off its unit-level columns: its statistic, to which `shift` is added back.
+    """How a metric is read off its unit-level columns: its statistic, to which `shift` is added
+    back.
 
-    `terms` are (name, SQL over one row, SQL aggregating a unit's rows); `derived` are (name, SQL over terms).
-    `empty` says that a column it reads has no value at all.
+    `terms` are (name, SQL over one row, SQL aggregating a unit's rows); `derived` are (name, SQL
+    over terms). `empty` says that a column it reads has no value at all.
     """
 
     metric: Metric
@@ -44,8 +47,8 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Arm:
-    """One variant's (or one segment of a variant's) moments of one metric; `n` units have a value, `infinite`
-    of their values are not finite."""
+    """One variant's (or one segment of a variant's) moments of one metric; `n` units have a value,
+    `infinite` of their values are not finite."""
 
     moments: Moments
     n: int
@@ -57,7 +60,9 @@ class Arm:
 
 @dataclass(frozen=True, slots=True)
 class Gathered:
-    """All arms: `arms[metric][key]`; `units[key]` counts units, `mixed` those seen in several variants (left out)."""
+    """All arms: `arms[metric][key]`; `units[key]` counts units, `mixed` those seen in several
+    variants (left out).
+    """
 
     plans: dict[str, Plan]
     arms: dict[str, dict[Key, Arm]]
@@ -79,7 +84,14 @@ class Gathered:
         return Gathered(self.plans, arms, units, self.mixed)
 
 
-def plan(name: str, metric: Metric, rows: Rows, covariate: tuple[str, float] | None, *, products: bool = False) -> Plan:
+def plan(
+    name: str,
+    metric: Metric,
+    rows: Rows,
+    covariate: tuple[str, float] | None,
+    *,
+    products: bool = False,
+) -> Plan:
     """The unit-level columns that `metric` needs, `name` being an SQL prefix of its own.
 
     `covariate` is (column, its mean); units without a value of it count as having the mean.
@@ -112,7 +124,9 @@ def plan(name: str, metric: Metric, rows: Rows, covariate: tuple[str, float] | N
 def _averaged(
     metric: Mean | Proportion | Quantile, rows: Rows, a: str, b: str, shift: float
 ) -> tuple[list[tuple[str, str, str]], bool]:
-    """Terms of a mean, and whether it needs a count column: not when each unit has exactly one value."""
+    """Terms of a mean, and whether it needs a count column: not when each unit has exactly one
+    value.
+    """
     value = rows.value(metric.column)
     away = f"{value} - {_literal(shift)}" if shift else value
     present = f"CAST({value} IS NOT NULL AS DOUBLE)"
@@ -151,20 +165,29 @@ def gather(
 ) -> Gathered:
     """Moments of all metrics but quantiles, per variant and values of `segments`, in one pass.
 
-    `products` adds the columns that HC2 needs. Units seen in more than one variant are counted and left out.
+    `products` adds the columns that HC2 needs. Units seen in more than one variant are counted and
+    left out.
     """
     centres = _centres(rows, (covariates or {}).values())
     plans = {}
     for i, (name, metric) in enumerate(metrics.items()):
         column = (covariates or {}).get(name)
-        plans[name] = plan(f"m{i}", metric, rows, (column, centres[column]) if column else None, products=products)
-    infinite = {name: _infinite(rows, f"i{i}", metric) for i, (name, metric) in enumerate(metrics.items())}
+        plans[name] = plan(
+            f"m{i}", metric, rows, (column, centres[column]) if column else None, products=products
+        )
+    infinite = {
+        name: _infinite(rows, f"i{i}", metric) for i, (name, metric) in enumerate(metrics.items())
+    }
     terms = [t for p in plans.values() for t in p.terms] + [t for t in infinite.values() if t]
     keys = ["variant", *(f"s{i}" for i in range(len(segments)))]
     picked = ["count(*)"]
     for name, p in plans.items():
         sums, products_of = _aggregates(p)
-        counted = f"count(*) FILTER (WHERE {p.terms[1][0]} <> 0)" if len(p.terms) > 1 and _counts(p) else "count(*)"
+        counted = (
+            f"count(*) FILTER (WHERE {p.terms[1][0]} <> 0)"
+            if len(p.terms) > 1 and _counts(p)
+            else "count(*)"
+        )
         odd = infinite[name]
         picked += [*sums, *products_of, counted, f"sum({odd[0]})" if odd else "0"]
     derived = [f"{sql} AS {quoted(name)}" for p in plans.values() for name, sql in p.derived]
@@ -175,7 +198,9 @@ def gather(
     answer = rows.ask(
         f"SELECT {', '.join([mixed, *keys, *picked])} FROM ({middle}) GROUP BY {', '.join(by)}"  # noqa: S608
     )
-    answer.sort(key=lambda line: [str(value) for value in line[: 1 + len(keys)]])  # the same sums, bit for bit, always
+    answer.sort(
+        key=lambda line: [str(value) for value in line[: 1 + len(keys)]]
+    )  # the same sums, bit for bit, always
     return _collect(answer, plans, len(keys))
 
 
@@ -184,7 +209,11 @@ def _counts(p: Plan) -> bool:
 
 
 def _infinite(rows: Rows, name: str, metric: Metric) -> tuple[str, str, str] | None:
-    tests = [f"isinf(CAST({quoted(c)} AS DOUBLE))" for c in columns_of(metric) if rows.columns[c].infinite]
+    tests = [
+        f"isinf(CAST({quoted(c)} AS DOUBLE))"
+        for c in columns_of(metric)
+        if rows.columns[c].infinite
+    ]
     if not tests:
         return None
     found = f"CAST(({' OR '.join(tests)}) AS INTEGER)"
@@ -193,7 +222,9 @@ def _infinite(rows: Rows, name: str, metric: Metric) -> tuple[str, str, str] | N
 
 def _aggregates(p: Plan) -> tuple[list[str], list[str]]:
     names = [quoted(n) for n in p.names]
-    pairs = [f"sum({names[i]} * {names[j]})" for i in range(len(names)) for j in range(i, len(names))]
+    pairs = [
+        f"sum({names[i]} * {names[j]})" for i in range(len(names)) for j in range(i, len(names))
+    ]
     return [f"sum({n})" for n in names], pairs
 
 
@@ -217,7 +248,9 @@ def _collect(answer: list[tuple[Any, ...]], plans: dict[str, Plan], keys: int) -
             at += k + k * (k + 1) // 2
             squares = upper + np.triu(upper, 1).T
             with_value = 0 if p.empty else int(line[at])
-            arms[name][key] = Arm(Moments.from_sums(p.names, n, sums, squares), with_value, int(line[at + 1]))
+            arms[name][key] = Arm(
+                Moments.from_sums(p.names, n, sums, squares), with_value, int(line[at + 1])
+            )
             at += 2
     return Gathered(plans, arms, units, mixed)
 

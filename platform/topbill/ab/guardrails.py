@@ -22,9 +22,10 @@ def guardrail(
 ) -> GuardrailResult:
     """Judge one variant on one guardrail.
 
-    With margin m the tested quantity is t − (1 − m)c (or (1 + m)c − t where lower is better), which is positive when
-    the variant is worse by less than m. No division, so the control's noise is in and a control near zero is no
-    problem. "not_worse" when its whole interval is positive, "worse" when it is negative, else "undecided".
+    With margin m the tested quantity is t − (1 − m)c (or (1 + m)c − t where lower is better), which
+    is positive when the variant is worse by less than m. No division, so the control's noise is in
+    and a control near zero is no problem. "not_worse" when its whole interval is positive, "worse"
+    when it is negative, else "undecided".
     """
     t, c = pair.treated, pair.control
     shown = {"metric": metric, "variant": variant, "worse_by_at_most": worse_by_at_most}
@@ -49,7 +50,9 @@ def guardrail(
     )
 
 
-def _status(t: Estimate, c: Estimate, rule: Rule, m: float, better: str) -> tuple[GuardrailStatus, float | None]:
+def _status(
+    t: Estimate, c: Estimate, rule: Rule, m: float, better: str
+) -> tuple[GuardrailStatus, float | None]:
     direction = 1.0 if better == "higher" else -1.0
     k = 1.0 - direction * m * copysign(1.0, c.value)
     scaled = Estimate(k * c.value, k * k * c.variance, c.n)

@@ -1,18 +1,22 @@
-"""What can be compared between variants: a few metric kinds, each a sum or two per randomised unit."""
+"""What can be compared between variants: a few metric kinds, each a sum or two per randomised
+unit.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from topbill.errors import BadRequest
+from topbill.domain.errors import BadRequest
 
 Per = Literal["row", "unit"]
 
 
 @dataclass(frozen=True, slots=True)
 class Mean:
-    """The mean of a column over rows, its standard error clustered by unit; or over units of the unit's mean."""
+    """The mean of a column over rows, its standard error clustered by unit; or over units of the
+    unit's mean.
+    """
 
     column: str
     per: Per = "row"
@@ -20,7 +24,9 @@ class Mean:
 
 @dataclass(frozen=True, slots=True)
 class Proportion:
-    """The share of rows where a 0/1 column is 1, clustered by unit; or the share of units with any such row."""
+    """The share of rows where a 0/1 column is 1, clustered by unit; or the share of units with any
+    such row.
+    """
 
     column: str
     per: Per = "row"
@@ -43,7 +49,9 @@ class Ratio:
 
 @dataclass(frozen=True, slots=True)
 class Quantile:
-    """The q-quantile of a column over rows (events, clustered by unit), or over units of the unit's mean."""
+    """The q-quantile of a column over rows (events, clustered by unit), or over units of the unit's
+    mean.
+    """
 
     column: str
     q: float = 0.5
@@ -51,7 +59,9 @@ class Quantile:
 
     def __post_init__(self) -> None:
         if not 0.0 < self.q < 1.0:
-            raise BadRequest("metrics", f"Quantile({self.column!r}, q={self.q}); expected q between 0 and 1")
+            raise BadRequest(
+                "metrics", f"Quantile({self.column!r}, q={self.q}); expected q between 0 and 1"
+            )
 
 
 Metric: TypeAlias = Mean | Proportion | Sum | Ratio | Quantile

@@ -1,4 +1,5 @@
-"""How long an experiment must run, from its own traffic: its control's metric, its units a day, its shares.
+"""How long an experiment must run, from its own traffic: its control's metric, its units a day, its
+shares.
 
     found = ab.plan(rows, design, unit="unit", variant="variant", day="day", method="sequential")
     for run in found.runtimes: run.variant, run.relative, run.units, run.days
@@ -23,7 +24,7 @@ from topbill.ab.effect import Estimate, Method, Rule
 from topbill.ab.gather import gather
 from topbill.ab.power import detectable_effect, runtime
 from topbill.ab.split import sample_ratio
-from topbill.errors import BadRequest
+from topbill.domain.errors import BadRequest
 from topbill.spec import Experiment
 
 LIFTS = (0.01, 0.02, 0.05, 0.10)
@@ -31,7 +32,9 @@ DAYS = (0, 7, 14, 28)
 
 
 class PlannedRun(msgspec.Struct, frozen=True, kw_only=True):
-    """Units (the variant's and the control's) and days to find a `relative` effect; None where it cannot be said."""
+    """Units (the variant's and the control's) and days to find a `relative` effect; None where it
+    cannot be said.
+    """
 
     variant: str
     relative: float
@@ -40,7 +43,9 @@ class PlannedRun(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Detectable(msgspec.Struct, frozen=True, kw_only=True):
-    """The least `relative` effect (MDE) that `units` (the variant's and the control's) will show `days` from now."""
+    """The least `relative` effect (MDE) that `units` (the variant's and the control's) will show
+    `days` from now.
+    """
 
     variant: str
     days: int
@@ -51,8 +56,8 @@ class Detectable(msgspec.Struct, frozen=True, kw_only=True):
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """What an experiment's traffic so far says about how long it must run.
 
-    `baseline` and `sd` (by unit) are the control's on `metric`; `units` and `units_a_day` count all variants.
-    A day's traffic is the mean so far. `reason` says why there are no runs.
+    `baseline` and `sd` (by unit) are the control's on `metric`; `units` and `units_a_day` count all
+    variants. A day's traffic is the mean so far. `reason` says why there are no runs.
     """
 
     experiment: str
@@ -84,28 +89,45 @@ def plan(
     alpha: float = 0.05,
     power: float = 0.8,
 ) -> Plan:
-    """Runtimes to find each `relative` effect on `metric` (the primary one unless named) with that `power`, and the
-    least effects that show in `days` from now.
+    """Runtimes to find each `relative` effect on `metric` (the primary one unless named) with that
+    `power`, and the least effects that show in `days` from now.
 
-    With a covariate the control's standard deviation is the adjusted one. Raises BadRequest for an unknown metric and
-    for numbers that cannot be meant.
+    With a covariate the control's standard deviation is the adjusted one. Raises BadRequest for an
+    unknown metric and for numbers that cannot be meant.
     """
     rule = checked_rule(method, alpha)
     _check(relative, days, power)
-    ready = prepare(data, design, unit=unit, variant=variant, labels=[day] if day else [], covariates=covariates)
+    ready = prepare(
+        data, design, unit=unit, variant=variant, labels=[day] if day else [], covariates=covariates
+    )
     known, name = ready.design, metric or ready.primary
     if name not in ready.metrics:
         raise BadRequest("metric", f"got {name!r}; expected one of {', '.join(ready.metrics)}")
     split = sample_ratio(ready.rows, known.shares, day=day)
     units, past = sum(split.counts.values()), len(split.days)
-    about = {"experiment": known.key, "metric": name, "method": method, "alpha": alpha, "power": power}
+    about = {
+        "experiment": known.key,
+        "metric": name,
+        "method": method,
+        "alpha": alpha,
+        "power": power,
+    }
     shown = Plan(**about, units=units, units_a_day=units / past if past else 0.0)  # type: ignore[arg-type]
     gathered = gather(
-        ready.rows, {name: ready.metrics[name]}, {k: v for k, v in (covariates or {}).items() if k == name}
+        ready.rows,
+        {name: ready.metrics[name]},
+        {k: v for k, v in (covariates or {}).items() if k == name},
     )
-    control = {key[1:]: arm for key, arm in gathered.arms[name].items() if str(key[0]) == known.control}
+    control = {
+        key[1:]: arm for key, arm in gathered.arms[name].items() if str(key[0]) == known.control
+    }
     pair = estimate(gathered.plans[name], control, control)
-    if pair.reason or pair.control is None or pair.control.variance == 0.0 or pair.control.value == 0.0:
+    if (
+        pair.reason
+        or pair.control is None
+        or pair.control.variance == 0.0
+        or pair.control.value == 0.0
+    ):
         return msgspec.structs.replace(shown, reason=pair.reason or reasons.CONSTANT_METRIC)
     return _with_runs(shown, known, split.counts, pair.control, rule, relative, days)
 
@@ -115,7 +137,9 @@ def _check(relative: Sequence[float], days: Sequence[int], power: float) -> None
         raise BadRequest("power", f"got {power!r}; expected a number between 0 and 1, such as 0.8")
     for lift in relative:
         if not (isfinite(lift) and lift != 0.0):
-            raise BadRequest("lift", f"got {lift!r}; expected a relative change such as 0.05 (5%), not 0")
+            raise BadRequest(
+                "lift", f"got {lift!r}; expected a relative change such as 0.05 (5%), not 0"
+            )
     for day in days:
         if not 0 <= day <= 36_500:
             raise BadRequest("days", f"got {day!r}; expected whole days from now, from 0 to 36,500")
@@ -130,7 +154,11 @@ def _with_runs(
     relative: Sequence[float],
     days: Sequence[int],
 ) -> Plan:
-    baseline, sd, total = control.value, sqrt(control.variance * control.n), sum(design.shares.values())
+    baseline, sd, total = (
+        control.value,
+        sqrt(control.variance * control.n),
+        sum(design.shares.values()),
+    )
     runs, seen = [], []
     for other in design.treatments:
         shares = (design.shares[design.control], design.shares[other])
@@ -138,8 +166,12 @@ def _with_runs(
             continue
         rate = shown.units_a_day * sum(shares) / total
         for lift in relative:
-            found = runtime(baseline, sd, lift, rule, units_a_day=rate, shares=shares, power=shown.power)
-            runs.append(PlannedRun(variant=other, relative=lift, units=found.units, days=found.days))
+            found = runtime(
+                baseline, sd, lift, rule, units_a_day=rate, shares=shares, power=shown.power
+            )
+            runs.append(
+                PlannedRun(variant=other, relative=lift, units=found.units, days=found.days)
+            )
         now = counts[design.control] + counts[other]
         for day in days if rate > 0.0 else [day for day in days if day == 0]:
             units = round(now + rate * day)

@@ -1,4 +1,6 @@
-"""How long an experiment must run: units and days until its interval can be expected to leave zero out."""
+"""How long an experiment must run: units and days until its interval can be expected to leave zero
+out.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +11,12 @@ from scipy import stats
 from scipy.optimize import brentq
 
 from topbill.ab.effect import Rule
-from topbill.errors import BadRequest
+from topbill.domain.errors import BadRequest
 
 
 class Runtime(msgspec.Struct, frozen=True, kw_only=True):
-    """What it takes to find a relative effect: units of both arms together, and days at the given traffic.
+    """What it takes to find a relative effect: units of both arms together, and days at the given
+    traffic.
 
     None where no number of units would do, or (days) without traffic.
     """
@@ -31,15 +34,17 @@ def units_needed(
     shares: tuple[float, float] = (0.5, 0.5),
     power: float = 0.8,
 ) -> int | None:
-    """Units of both arms together until the interval leaves zero out with probability `power` at a true `effect`.
+    """Units of both arms together until the interval leaves zero out with probability `power` at a
+    true `effect`.
 
-    `sd` is a unit's standard deviation, `shares` the control's and the variant's (any scale). At a planned look of
-    method "fixed" this is the normal sample size; with "sequential" it is the N whose look alone has that power, an
-    upper bound, for the sequence may decide earlier.
+    `sd` is a unit's standard deviation, `shares` the control's and the variant's (any scale). At a
+    planned look of method "fixed" this is the normal sample size; with "sequential" it is the N
+    whose look alone has that power, an upper bound, for the sequence may decide earlier.
     """
     if not (sd >= 0.0 and 0.0 < power < 1.0 and min(shares) > 0.0):
         raise BadRequest(
-            "power", f"got sd {sd}, power {power}, shares {shares}; expected positive numbers, power below 1"
+            "power",
+            f"got sd {sd}, power {power}, shares {shares}; expected positive numbers, power below 1",
         )
     total = sum(shares)
     spread = sd * sqrt(total / shares[0] + total / shares[1])
@@ -56,7 +61,8 @@ def runtime(
     shares: tuple[float, float] = (0.5, 0.5),
     power: float = 0.8,
 ) -> Runtime:
-    """Units and days to find a `relative` effect on a metric with that baseline and standard deviation by unit.
+    """Units and days to find a `relative` effect on a metric with that baseline and standard
+    deviation by unit.
 
     `units_a_day` are the new units of both arms together.
     """
@@ -66,9 +72,16 @@ def runtime(
 
 
 def detectable_effect(
-    sd: float, units: int, rule: Rule, *, shares: tuple[float, float] = (0.5, 0.5), power: float = 0.8
+    sd: float,
+    units: int,
+    rule: Rule,
+    *,
+    shares: tuple[float, float] = (0.5, 0.5),
+    power: float = 0.8,
 ) -> float | None:
-    """The least true difference that `units` (both arms) show with probability `power`; None below two units an arm."""
+    """The least true difference that `units` (both arms) show with probability `power`; None below
+    two units an arm.
+    """
     if units < 4 or min(shares) <= 0.0:
         return None
     total = sum(shares)
@@ -76,10 +89,14 @@ def detectable_effect(
     return (rule.reach(units, inf) - float(stats.norm.isf(power))) * se
 
 
-def days_to_decision(difference: float, se: float, units: int, units_a_day: float, rule: Rule) -> float | None:
-    """Days until the interval leaves zero out if the difference stays as it is; 0 when it does already.
+def days_to_decision(
+    difference: float, se: float, units: int, units_a_day: float, rule: Rule
+) -> float | None:
+    """Days until the interval leaves zero out if the difference stays as it is; 0 when it does
+    already.
 
-    None without traffic, or when ten years would not do. It extrapolates one noisy number: a plan, not a promise.
+    None without traffic, or when ten years would not do. It extrapolates one noisy number: a plan,
+    not a promise.
     """
     if units < 4 or se <= 0.0 or units_a_day <= 0.0:
         return None

@@ -1,4 +1,6 @@
-"""Quantiles per variant with standard errors by unit: Woodruff's interval turned into a standard error."""
+"""Quantiles per variant with standard errors by unit: Woodruff's interval turned into a standard
+error.
+"""
 
 from __future__ import annotations
 
@@ -18,9 +20,9 @@ _Z = float(stats.norm.isf(0.025))
 def quantiles(rows: Rows, metric: Quantile) -> dict[Any, Estimate]:
     """The q-quantile of each variant. Variance 0 means that ties hide it.
 
-    The share F of values at or below the quantile is a ratio over units, so its standard error s is clustered
-    by unit. The quantiles at q ± 1.96 s bound the quantile (Woodruff 1952), and a quarter turn of that width,
-    width / (2·1.96), is its standard error.
+    The share F of values at or below the quantile is a ratio over units, so its standard error s is
+    clustered by unit. The quantiles at q ± 1.96 s bound the quantile (Woodruff 1952), and a quarter
+    turn of that width, width / (2·1.96), is its standard error.
     """
     source = _source(rows, metric)
     answer = rows.ask(
@@ -34,10 +36,14 @@ def quantiles(rows: Rows, metric: Quantile) -> dict[Any, Estimate]:
     found: dict[Any, tuple[float, int, float]] = {}
     for variant, value, n, a, b, aa, ab, bb in answer:
         products = np.array([[aa, ab], [ab, bb]], dtype=np.float64)
-        moments = Moments.from_sums(("a", "b"), int(n), np.array([a, b], dtype=np.float64), products)
+        moments = Moments.from_sums(
+            ("a", "b"), int(n), np.array([a, b], dtype=np.float64), products
+        )
         found[variant] = (float(value), int(n), ratio("a", "b")(moments).variance(moments) ** 0.5)
     widths = _widths(rows, source, metric.q, {v: s for v, (_, _, s) in found.items()})
-    return {v: Estimate(value, (widths[v] / (2.0 * _Z)) ** 2, n) for v, (value, n, _) in found.items()}
+    return {
+        v: Estimate(value, (widths[v] / (2.0 * _Z)) ** 2, n) for v, (value, n, _) in found.items()
+    }
 
 
 def _source(rows: Rows, metric: Quantile) -> str:
@@ -59,7 +65,9 @@ def _widths(rows: Rows, source: str, q: float, errors: dict[Any, float]) -> dict
     for variant, s in errors.items():
         low, high = max(0.0, q - _Z * s), min(1.0, q + _Z * s)
         name = str(variant).replace("'", "''")
-        picked.append(f"quantile_cont(v, [{low!r}, {high!r}]) FILTER (WHERE CAST(variant AS VARCHAR) = '{name}')")
+        picked.append(
+            f"quantile_cont(v, [{low!r}, {high!r}]) FILTER (WHERE CAST(variant AS VARCHAR) = '{name}')"
+        )
     if not picked:
         return {}
     answer = rows.ask(f"SELECT {', '.join(picked)} FROM ({source})")[0]  # noqa: S608

@@ -1,4 +1,6 @@
-"""The stable codes that say why a number is missing or must be read with care, with a plain sentence for each."""
+"""The stable codes that say why a number is missing or must be read with care, with a plain
+sentence for each.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Does the effect differ between segments? Effects by segment, shrunken towards each other by empirical Bayes."""
+"""Does the effect differ between segments? Effects by segment, shrunken towards each other by
+empirical Bayes.
+"""
 
 from __future__ import annotations
 
@@ -29,11 +31,12 @@ def heterogeneity(
     rule: Rule,
     adjust: Adjustment = "cuped",
 ) -> list[Heterogeneity]:
-    """The effects of each variant on `metric` by the values of one segment, from moments gathered by it.
+    """The effects of each variant on `metric` by the values of one segment, from moments gathered
+    by it.
 
-    Between-segment variance τ² is DerSimonian & Laird's (1986); an effect d with standard error s becomes
-    μ + B(d − μ), B = τ²/(τ² + s²), with variance B s² + (1 − B)² Var μ. p-values are left unadjusted here: see
-    `with_adjusted`.
+    Between-segment variance τ² is DerSimonian & Laird's (1986); an effect d with standard error s
+    becomes μ + B(d − μ), B = τ²/(τ² + s²), with variance B s² + (1 − B)² Var μ. p-values are left
+    unadjusted here: see `with_adjusted`.
     """
     keys = _values(gathered)
     plan, arms = gathered.plans[metric], gathered.arms[metric]
@@ -43,13 +46,31 @@ def heterogeneity(
         for shown, members in keys.items():
             own = {k: a for k, a in arms.items() if str(k[0]) == variant and k[1] in members}
             reference = {k: a for k, a in arms.items() if str(k[0]) == control and k[1] in members}
-            pair = estimate(plan, {k[1:]: a for k, a in own.items()}, {k[1:]: a for k, a in reference.items()}, adjust)
-            raw.append((shown, _raw(metric, variant, pair.treated, pair.control, pair.reason, pair.n, rule)))
+            pair = estimate(
+                plan,
+                {k[1:]: a for k, a in own.items()},
+                {k[1:]: a for k, a in reference.items()},
+                adjust,
+            )
+            raw.append(
+                (
+                    shown,
+                    _raw(metric, variant, pair.treated, pair.control, pair.reason, pair.n, rule),
+                )
+            )
         found.append(_shrunken(segment, variant, raw, rule))
     return found
 
 
-def _raw(metric: str, variant: str, t: Estimate | None, c: Estimate | None, reason: str, n: int, rule: Rule) -> Effect:
+def _raw(
+    metric: str,
+    variant: str,
+    t: Estimate | None,
+    c: Estimate | None,
+    reason: str,
+    n: int,
+    rule: Rule,
+) -> Effect:
     if reason or t is None or c is None:
         return Effect(metric=metric, variant=variant, n=n, reason=reason)
     return effect(metric, variant, t, c, rule)
@@ -67,7 +88,9 @@ def _values(gathered: Gathered) -> dict[str, set[object]]:
     return shown
 
 
-def _shrunken(segment: str, variant: str, raw: list[tuple[str, Effect]], rule: Rule) -> Heterogeneity:
+def _shrunken(
+    segment: str, variant: str, raw: list[tuple[str, Effect]], rule: Rule
+) -> Heterogeneity:
     usable = [e for _, e in raw if e.se is not None and e.difference is not None]
     d = np.array([e.difference for e in usable], dtype=np.float64)
     s2 = np.square(np.array([e.se for e in usable], dtype=np.float64))
@@ -96,21 +119,34 @@ def _shrunken(segment: str, variant: str, raw: list[tuple[str, Effect]], rule: R
         if len(usable) >= 2 and e.se is not None and e.difference is not None:
             b = tau2 / (tau2 + e.se**2)
             middle = mu + b * (e.difference - mu)
-            half = rule.reach(e.n + e.n_control, float("inf")) * sqrt(b * e.se**2 + (1.0 - b) ** 2 * var_mu)
+            half = rule.reach(e.n + e.n_control, float("inf")) * sqrt(
+                b * e.se**2 + (1.0 - b) ** 2 * var_mu
+            )
             shown = msgspec.structs.replace(
                 shown, shrunken=middle, shrunken_low=middle - half, shrunken_high=middle + half
             )
         effects.append(shown)
-    return Heterogeneity(segment=segment, variant=variant, p_value=p, p_adjusted=p, between_sd=between, effects=effects)
+    return Heterogeneity(
+        segment=segment,
+        variant=variant,
+        p_value=p,
+        p_adjusted=p,
+        between_sd=between,
+        effects=effects,
+    )
 
 
 def with_adjusted(found: Sequence[Heterogeneity]) -> list[Heterogeneity]:
-    """p-values adjusted (Benjamini-Hochberg): Q over all segments and variants, effects over all of both."""
+    """p-values adjusted (Benjamini-Hochberg): Q over all segments and variants, effects over all of
+    both.
+    """
     overall = textbook.adjusted([h.p_value for h in found], "fdr_bh")
     single = iter(textbook.adjusted([e.p_value for h in found for e in h.effects], "fdr_bh"))
     return [
         msgspec.structs.replace(
-            h, p_adjusted=p, effects=[msgspec.structs.replace(e, p_adjusted=next(single)) for e in h.effects]
+            h,
+            p_adjusted=p,
+            effects=[msgspec.structs.replace(e, p_adjusted=next(single)) for e in h.effects],
         )
         for h, p in zip(found, overall, strict=True)
     ]

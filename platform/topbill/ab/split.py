@@ -1,4 +1,6 @@
-"""Were units split between variants as intended: overall, as days go by, per day and per segment?"""
+"""Were units split between variants as intended: overall, as days go by, per day and per
+segment?
+"""
 
 from __future__ import annotations
 
@@ -14,9 +16,15 @@ ALPHA = 0.01
 
 
 def sample_ratio(
-    rows: Rows, shares: Mapping[str, float], *, day: str | None, segments: Sequence[str] = (), alpha: float = ALPHA
+    rows: Rows,
+    shares: Mapping[str, float],
+    *,
+    day: str | None,
+    segments: Sequence[str] = (),
+    alpha: float = ALPHA,
 ) -> SampleRatio:
-    """The split of units, each counted on its first day. `shares` are the intended ones by variant name.
+    """The split of units, each counted on its first day. `shares` are the intended ones by variant
+    name.
 
     Units of variants that `shares` does not name are not counted.
     """
@@ -30,7 +38,9 @@ def sample_ratio(
     p_value = srm(list(counts.values()), weights)
     p_sequential = None
     if by_day:
-        p_sequential = float(sequential_srm([list(split.values()) for split in by_day.values()], weights)[-1])
+        p_sequential = float(
+            sequential_srm([list(split.values()) for split in by_day.values()], weights)[-1]
+        )
     p_alarm = p_value if p_sequential is None else p_sequential
     return SampleRatio(
         counts=counts,
@@ -41,7 +51,9 @@ def sample_ratio(
         alarm=p_alarm <= alpha,
         mixed=_mixed(rows),
         days=_splits("day", by_day, weights),
-        segments=[s for name in segments for s in _splits(name, _counts(rows, names, name), weights)],
+        segments=[
+            s for name in segments for s in _splits(name, _counts(rows, names, name), weights)
+        ],
     )
 
 
@@ -57,15 +69,27 @@ def _counts(rows: Rows, names: Sequence[str], by: str | None) -> dict[str, dict[
     table: dict[str, dict[str, int]] = {}
     for value, variant, n, _ in answer:
         if variant in names:
-            table.setdefault("(none)" if value is None else value, dict.fromkeys(names, 0))[variant] = int(n)
+            table.setdefault("(none)" if value is None else value, dict.fromkeys(names, 0))[
+                variant
+            ] = int(n)
     return table
 
 
-def _splits(by: str, table: Mapping[str, Mapping[str, int]], weights: Sequence[float]) -> list[Split]:
+def _splits(
+    by: str, table: Mapping[str, Mapping[str, int]], weights: Sequence[float]
+) -> list[Split]:
     p_values = [srm(list(split.values()), weights) for split in table.values()]
     return [
-        Split(by=by, value=value, counts=dict(split), p_value=p, p_adjusted=a if a is not None else 1.0)
-        for (value, split), p, a in zip(table.items(), p_values, textbook.adjusted(p_values, "holm"), strict=True)
+        Split(
+            by=by,
+            value=value,
+            counts=dict(split),
+            p_value=p,
+            p_adjusted=a if a is not None else 1.0,
+        )
+        for (value, split), p, a in zip(
+            table.items(), p_values, textbook.adjusted(p_values, "holm"), strict=True
+        )
     ]
 
 

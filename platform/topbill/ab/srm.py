@@ -1,4 +1,6 @@
-"""Sample-ratio mismatch: are units (or a bandit's choices) split as intended? Fixed, sequential, and per decision."""
+"""Sample-ratio mismatch: are units (or a bandit's choices) split as intended? Fixed, sequential,
+and per decision.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +11,13 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 from scipy.special import gammaln
 
-from topbill.errors import BadRequest
-from topbill.records import Floats
+from topbill.domain.errors import BadRequest
+from topbill.domain.records import Floats
 
 CONCENTRATION = 100.0
-"""Weight of the intended shares in the sequential test's prior: smaller suspects larger mismatches."""
+"""Weight of the intended shares in the sequential test's prior: smaller suspects larger
+mismatches.
+"""
 
 
 def srm(
@@ -22,9 +26,10 @@ def srm(
 ) -> float:
     """Pearson's chi-square p-value that `counts` of units were split by the intended `shares`.
 
-    Both are sequences in one order, or dicts by variant; shares need not sum to 1. An arm with share 0 is no
-    degree of freedom; a unit in one cannot happen by chance, so then p is 0. Without units p is 1.
-    Raises BadRequest for lengths that differ, negative numbers, or shares that are all 0.
+    Both are sequences in one order, or dicts by variant; shares need not sum to 1. An arm with
+    share 0 is no degree of freedom; a unit in one cannot happen by chance, so then p is 0. Without
+    units p is 1. Raises BadRequest for lengths that differ, negative numbers, or shares that are
+    all 0.
     """
     n, weights = _aligned(counts, shares)
     if np.any(n[weights == 0.0] > 0.0):
@@ -37,23 +42,31 @@ def srm(
     return float(stats.chi2.sf(statistic, n.size - 1))
 
 
-def sequential_srm(counts: ArrayLike, shares: ArrayLike, concentration: float = CONCENTRATION) -> Floats:
-    """p-values (periods,) that stay valid however often one looks, from counts per period (periods × arms).
+def sequential_srm(
+    counts: ArrayLike, shares: ArrayLike, concentration: float = CONCENTRATION
+) -> Floats:
+    """p-values (periods,) that stay valid however often one looks, from counts per period (periods
+    × arms).
 
-    The running minimum of 1/BF, BF the Dirichlet-multinomial Bayes factor against the intended shares with prior
-    concentration · shares (Lindon & Malek 2022).
+    The running minimum of 1/BF, BF the Dirichlet-multinomial Bayes factor against the intended
+    shares with prior concentration · shares (Lindon & Malek 2022).
     """
     table = np.atleast_2d(np.asarray(counts, dtype=np.float64))
     weights = np.asarray(shares, dtype=np.float64)
     if table.shape[1] != weights.size:
-        raise BadRequest("counts", f"got {table.shape[1]} arms; expected {weights.size}, as many as there are shares")
+        raise BadRequest(
+            "counts",
+            f"got {table.shape[1]} arms; expected {weights.size}, as many as there are shares",
+        )
     impossible = np.cumsum(table[:, weights == 0.0].sum(axis=1)) > 0.0
     table, weights = table[:, weights > 0.0], weights[weights > 0.0]
     p = np.minimum(1.0, np.exp(-log_bayes_factor(np.cumsum(table, axis=0), weights, concentration)))
     return np.asarray(np.minimum.accumulate(np.where(impossible, 0.0, p)), dtype=np.float64)
 
 
-def log_bayes_factor(totals: ArrayLike, shares: ArrayLike, concentration: float = CONCENTRATION) -> Floats:
+def log_bayes_factor(
+    totals: ArrayLike, shares: ArrayLike, concentration: float = CONCENTRATION
+) -> Floats:
     """ln BF (periods,) of cumulative counts (periods × arms) against positive `shares`."""
     n = np.atleast_2d(np.asarray(totals, dtype=np.float64))
     p = np.asarray(shares, dtype=np.float64)
@@ -68,14 +81,17 @@ def log_bayes_factor(totals: ArrayLike, shares: ArrayLike, concentration: float 
 def srm_of_choices(chosen: ArrayLike, probabilities: ArrayLike) -> float:
     """p-value that choices were drawn with their logged probabilities, as under a bandit.
 
-    `chosen` (n,) are column numbers of `probabilities` (n × K), a row per decision. Counts are compared with the
-    summed probabilities by their exact covariance Σ (diag p − p pᵀ): statistic (O − E)ᵀ V⁺ (O − E), chi-square with
-    rank V degrees of freedom. Decisions without a choice to make (a probability of 1) carry no information.
-    A choice of an action with probability 0 gives p = 0.
+    `chosen` (n,) are column numbers of `probabilities` (n × K), a row per decision. Counts are
+    compared with the summed probabilities by their exact covariance Σ (diag p − p pᵀ): statistic (O
+    − E)ᵀ V⁺ (O − E), chi-square with rank V degrees of freedom. Decisions without a choice to make
+    (a probability of 1) carry no information. A choice of an action with probability 0 gives p = 0.
     """
     picked, p = np.asarray(chosen, dtype=np.intp), np.asarray(probabilities, dtype=np.float64)
     if p.ndim != 2 or picked.shape != p.shape[:1]:
-        raise BadRequest("probabilities", f"got shape {p.shape} for {picked.size} choices; expected a row per choice")
+        raise BadRequest(
+            "probabilities",
+            f"got shape {p.shape} for {picked.size} choices; expected a row per choice",
+        )
     if picked.size and np.any(p[np.arange(picked.size), picked] <= 0.0):
         return 0.0
     observed = np.bincount(picked, minlength=p.shape[1]).astype(np.float64)
@@ -83,7 +99,9 @@ def srm_of_choices(chosen: ArrayLike, probabilities: ArrayLike) -> float:
 
 
 def srm_of_sums(observed: ArrayLike, expected: ArrayLike, covariance: ArrayLike) -> float:
-    """The same from counts (K,), summed probabilities (K,) and their covariance (K × K), all of which shards add up."""
+    """The same from counts (K,), summed probabilities (K,) and their covariance (K × K), all of
+    which shards add up.
+    """
     gap = np.asarray(observed, dtype=np.float64) - np.asarray(expected, dtype=np.float64)
     values, vectors = np.linalg.eigh(np.asarray(covariance, dtype=np.float64))
     free = values > 1e-9 * max(float(values.max(initial=0.0)), 1e-300)
@@ -94,19 +112,26 @@ def srm_of_sums(observed: ArrayLike, expected: ArrayLike, covariance: ArrayLike)
 
 
 def sequential_srm_of_sums(
-    observed: ArrayLike, expected: ArrayLike, covariance: ArrayLike, concentration: float = CONCENTRATION
+    observed: ArrayLike,
+    expected: ArrayLike,
+    covariance: ArrayLike,
+    concentration: float = CONCENTRATION,
 ) -> float:
-    """The same, valid however often one looks while decisions are added: min(1, 1/e), e the normal mixture
+    """The same, valid however often one looks while decisions are added: min(1, 1/e), e the normal
+    mixture
 
         det(I + V/κ)^−½ · exp(½ gᵀ (V + κI)⁻¹ g),    g = O − E,
 
-    of the martingale g with variance V (Robbins 1970; asymptotic as in Waudby-Smith et al. 2024). κ keeps a lucky draw
-    of a rare action from being evidence. It is tightest where an action's count has a variance of some ten κ.
+    of the martingale g with variance V (Robbins 1970; asymptotic as in Waudby-Smith et al. 2024). κ
+    keeps a lucky draw of a rare action from being evidence. It is tightest where an action's count
+    has a variance of some ten κ.
     """
     gap = np.asarray(observed, dtype=np.float64) - np.asarray(expected, dtype=np.float64)
     values, vectors = np.linalg.eigh(np.asarray(covariance, dtype=np.float64))
     values = np.maximum(values, 0.0)
-    log_e = 0.5 * np.sum((gap @ vectors) ** 2 / (values + concentration) - np.log1p(values / concentration))
+    log_e = 0.5 * np.sum(
+        (gap @ vectors) ** 2 / (values + concentration) - np.log1p(values / concentration)
+    )
     return float(np.exp(min(0.0, -float(log_e))))
 
 
@@ -115,15 +140,20 @@ def _aligned(counts: object, shares: object) -> tuple[NDArray[np.float64], NDArr
         unknown = [str(k) for k in counts if k not in shares]
         if unknown:
             raise BadRequest(
-                "counts", f"got {', '.join(unknown)}, which `shares` does not name; expected {list(shares)}"
+                "counts",
+                f"got {', '.join(unknown)}, which `shares` does not name; expected {list(shares)}",
             )
         counts, shares = [counts.get(k, 0.0) for k in shares], list(shares.values())
     try:
         n, weights = np.asarray(counts, dtype=np.float64), np.asarray(shares, dtype=np.float64)
     except (TypeError, ValueError) as error:
-        raise BadRequest("counts", "expected two sequences of numbers in one order, or two dicts by variant") from error
+        raise BadRequest(
+            "counts", "expected two sequences of numbers in one order, or two dicts by variant"
+        ) from error
     if n.ndim != 1 or n.shape != weights.shape:
-        raise BadRequest("counts", f"got {n.size} counts and {weights.size} shares; expected as many of both")
+        raise BadRequest(
+            "counts", f"got {n.size} counts and {weights.size} shares; expected as many of both"
+        )
     for name, values in (("counts", n), ("shares", weights)):
         if not np.all(np.isfinite(values)) or np.any(values < 0.0):
             raise BadRequest(name, f"got {values.tolist()}; expected numbers that are not negative")

@@ -17,16 +17,28 @@ from statsmodels.stats.proportion import (
     samplesize_proportions_2indep_onetail,
 )
 
-from topbill.errors import BadRequest
+from topbill.domain.errors import BadRequest
 
 Correction = Literal[
-    "holm", "holm-sidak", "simes-hochberg", "hommel", "bonferroni", "sidak", "fdr_bh", "fdr_by", "fdr_tsbh", "fdr_tsbky"
+    "holm",
+    "holm-sidak",
+    "simes-hochberg",
+    "hommel",
+    "bonferroni",
+    "sidak",
+    "fdr_bh",
+    "fdr_by",
+    "fdr_tsbh",
+    "fdr_tsbky",
 ]
 
 
-def adjusted(p_values: Sequence[float | None], correction: Correction = "holm") -> list[float | None]:
-    """p-values adjusted for being several: "holm" keeps the chance of any false call, "fdr_bh" (Benjamini &
-    Hochberg) the share of false calls, below α when called at α. None stays None and counts for nothing."""
+def adjusted(
+    p_values: Sequence[float | None], correction: Correction = "holm"
+) -> list[float | None]:
+    """p-values adjusted for being several: "holm" keeps the chance of any false call, "fdr_bh"
+    (Benjamini & Hochberg) the share of false calls, below α when called at α. None stays None and
+    counts for nothing."""
     known = [p for p in p_values if p is not None]
     if not known:
         return list(p_values)
@@ -35,21 +47,39 @@ def adjusted(p_values: Sequence[float | None], correction: Correction = "holm") 
     return [None if p is None else float(min(1.0, next(found))) for p in p_values]
 
 
-def sample_size(effect: float, sd: float, *, alpha: float = 0.05, power: float = 0.8, ratio: float = 1.0) -> float:
-    """Units the control needs to find a difference `effect` of means at one planned look (two-sided t-test);
-    the variant needs `ratio` times as many. Raises BadRequest unless effect and sd are positive."""
+def sample_size(
+    effect: float, sd: float, *, alpha: float = 0.05, power: float = 0.8, ratio: float = 1.0
+) -> float:
+    """Units the control needs to find a difference `effect` of means at one planned look (two-sided
+    t-test); the variant needs `ratio` times as many. Raises BadRequest unless effect and sd are
+    positive."""
     if not (abs(effect) > 0.0 and sd > 0.0 and ratio > 0.0):
-        raise BadRequest("effect", f"got effect {effect}, sd {sd}, ratio {ratio}; expected positive numbers")
-    return float(TTestIndPower().solve_power(abs(effect) / sd, alpha=alpha, power=power, ratio=ratio))
+        raise BadRequest(
+            "effect", f"got effect {effect}, sd {sd}, ratio {ratio}; expected positive numbers"
+        )
+    return float(
+        TTestIndPower().solve_power(abs(effect) / sd, alpha=alpha, power=power, ratio=ratio)
+    )
 
 
-def detectable(n: float, sd: float, *, alpha: float = 0.05, power: float = 0.8, ratio: float = 1.0) -> float:
-    """The least difference of means that n control units (and ratio·n of the variant) find with that power."""
-    return float(TTestIndPower().solve_power(None, nobs1=n, alpha=alpha, power=power, ratio=ratio)) * sd
+def detectable(
+    n: float, sd: float, *, alpha: float = 0.05, power: float = 0.8, ratio: float = 1.0
+) -> float:
+    """The least difference of means that n control units (and ratio·n of the variant) find with
+    that power.
+    """
+    return (
+        float(TTestIndPower().solve_power(None, nobs1=n, alpha=alpha, power=power, ratio=ratio))
+        * sd
+    )
 
 
-def power_of(effect: float, sd: float, n: float, *, alpha: float = 0.05, ratio: float = 1.0) -> float:
-    """The chance that n control units (and ratio·n of the variant) show a true difference `effect`."""
+def power_of(
+    effect: float, sd: float, n: float, *, alpha: float = 0.05, ratio: float = 1.0
+) -> float:
+    """The chance that n control units (and ratio·n of the variant) show a true difference
+    `effect`.
+    """
     return float(TTestIndPower().power(abs(effect) / sd, n, alpha, ratio=ratio))
 
 
@@ -63,11 +93,17 @@ def sample_size_of_rates(
 ) -> float:
     """Units an arm needs to tell two rates apart, by the difference's variance or by Cohen's h."""
     if not (0.0 < base < 1.0 and 0.0 < rate < 1.0 and base != rate):
-        raise BadRequest("rate", f"got base {base} and rate {rate}; expected two different rates between 0 and 1")
+        raise BadRequest(
+            "rate", f"got base {base} and rate {rate}; expected two different rates between 0 and 1"
+        )
     if by == "arcsine":
         size = proportion_effectsize(rate, base)
         return float(NormalIndPower().solve_power(size, alpha=alpha, power=power))
-    return float(samplesize_proportions_2indep_onetail(rate - base, base, power, alpha=alpha, alternative="two-sided"))
+    return float(
+        samplesize_proportions_2indep_onetail(
+            rate - base, base, power, alpha=alpha, alternative="two-sided"
+        )
+    )
 
 
 def rate_interval(
@@ -78,38 +114,55 @@ def rate_interval(
     kind: str = "newcomb",
     relative: bool = False,
 ) -> tuple[float, float]:
-    """Interval of the difference of two rates from (successes, units): better than Wald's when counts are small.
+    """Interval of the difference of two rates from (successes, units): better than Wald's when
+    counts are small.
 
-    `kind` is "newcomb", "score", "agresti-caffo" or "wald"; with `relative`, of the relative lift, "log",
-    "log-adjusted" or "score".
+    `kind` is "newcomb", "score", "agresti-caffo" or "wald"; with `relative`, of the relative lift,
+    "log", "log-adjusted" or "score".
     """
     (k0, n0), (k1, n1) = control, treated
     compare = "ratio" if relative else "diff"
-    low, high = confint_proportions_2indep(k1, n1, k0, n0, method=kind, compare=compare, alpha=alpha)
+    low, high = confint_proportions_2indep(
+        k1, n1, k0, n0, method=kind, compare=compare, alpha=alpha
+    )
     return (float(low) - 1.0, float(high) - 1.0) if relative else (float(low), float(high))
 
 
 def rate_test(
-    control: tuple[int, int], treated: tuple[int, int], *, exact: bool = False, correction: bool = False
+    control: tuple[int, int],
+    treated: tuple[int, int],
+    *,
+    exact: bool = False,
+    correction: bool = False,
 ) -> float:
-    """p-value that two rates (successes, units) are one: by Pearson's chi-square (the pooled z), with Yates'
-    `correction` for continuity, or Fisher's exact."""
+    """p-value that two rates (successes, units) are one: by Pearson's chi-square (the pooled z),
+    with Yates' `correction` for continuity, or Fisher's exact."""
     table = np.array([[wins, n - wins] for wins, n in (treated, control)])
-    return float(fisher_exact(table).pvalue if exact else chi2_contingency(table, correction=correction).pvalue)
+    return float(
+        fisher_exact(table).pvalue
+        if exact
+        else chi2_contingency(table, correction=correction).pvalue
+    )
 
 
 def yates_interval(
-    control: tuple[int, int], treated: tuple[int, int], *, alpha: float = 0.05, relative: bool = False
+    control: tuple[int, int],
+    treated: tuple[int, int],
+    *,
+    alpha: float = 0.05,
+    relative: bool = False,
 ) -> tuple[float, float]:
-    """Interval that goes with the Yates-corrected test: pooled variance, widened by half a success; of the difference,
-    or of the relative lift on the log scale."""
+    """Interval that goes with the Yates-corrected test: pooled variance, widened by half a success;
+    of the difference, or of the relative lift on the log scale."""
     (k0, n0), (k1, n1) = control, treated
     pooled, inverse, z = (k0 + k1) / (n0 + n1), 1.0 / n0 + 1.0 / n1, float(norm.isf(alpha / 2.0))
     if not relative:
         half = z * sqrt(pooled * (1.0 - pooled) * inverse) + inverse / 2.0
         return k1 / n1 - k0 / n0 - half, k1 / n1 - k0 / n0 + half
     if not min(k0, k1) > 0:
-        raise BadRequest("rate", f"got {k0} and {k1} successes; expected some in both arms for a relative lift")
+        raise BadRequest(
+            "rate", f"got {k0} and {k1} successes; expected some in both arms for a relative lift"
+        )
     half = z * sqrt((1.0 - pooled) / pooled * inverse) + inverse / 2.0 / (k0 / n0)
     ratio = k1 / n1 / (k0 / n0)
     return ratio * exp(-half) - 1.0, ratio * exp(half) - 1.0

@@ -1,4 +1,6 @@
-"""One sentence that a product manager understands, made only from the numbers, with the codes it was made by."""
+"""One sentence that a product manager understands, made only from the numbers, with the codes it
+was made by.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ GUARDRAILS_KEPT = "guardrails_kept"
 ONE_OF_SEVERAL = "call_lost_to_multiplicity"
 
 HUGE = 10.0
-"""A lift (as a fraction) above which an upper bound tells nobody anything: the sentence says "at least" then."""
+"""A lift (as a fraction) above which an upper bound tells nobody anything: the sentence says "at
+least" then.
+"""
 
 
 def verdict(
@@ -32,9 +36,9 @@ def verdict(
 ) -> Verdict:
     """The verdict on the primary metric's comparisons, one per variant.
 
-    Its calls are those of the comparisons (see `called`), so that sentence and table never differ. A guardrail that is
-    worse, undecided or unknown keeps the winner from being safe to ship. A sample-ratio mismatch withholds the verdict
-    altogether.
+    Its calls are those of the comparisons (see `called`), so that sentence and table never differ.
+    A guardrail that is worse, undecided or unknown keeps the winner from being safe to ship. A
+    sample-ratio mismatch withholds the verdict altogether.
     """
     if sample_ratio.alarm:
         return _withheld(sample_ratio)
@@ -54,12 +58,15 @@ def verdict(
 
 
 def called(comparisons: Sequence[Comparison], alpha: float) -> list[Comparison]:
-    """The comparisons of one metric, one per variant, with their calls: better or worse where the interval is on one
-    side of zero and, there being several variants, the p-value adjusted by Holm is at most alpha too (without p-values,
-    as in bayes, twice the smaller chance stands for it)."""
+    """The comparisons of one metric, one per variant, with their calls: better or worse where the
+    interval is on one side of zero and, there being several variants, the p-value adjusted by Holm
+    is at most alpha too (without p-values, as in bayes, twice the smaller chance stands for it)."""
     p = [c.p_value if c.p_value is not None else _tail(c) for c in comparisons]
     sure = [a is not None and a <= alpha for a in textbook.adjusted(p, "holm")]
-    return [replace(c, call=_alone(c) if s else "no_call") for c, s in zip(comparisons, sure, strict=True)]
+    return [
+        replace(c, call=_alone(c) if s else "no_call")
+        for c, s in zip(comparisons, sure, strict=True)
+    ]
 
 
 def _alone(c: Comparison) -> Call:
@@ -99,11 +106,15 @@ def _winner(best: Comparison, guardrails: Sequence[GuardrailResult], control: st
             codes.append(GUARDRAIL_WORSE)
     undecided = [g for g in guardrails if g.status == "undecided"]
     if undecided:
-        clauses.append(f"{_and([_label(g.metric) for g in undecided])} not yet known to be harmless")
+        clauses.append(
+            f"{_and([_label(g.metric) for g in undecided])} not yet known to be harmless"
+        )
         codes.append(GUARDRAIL_UNDECIDED)
     unknown = [g for g in guardrails if g.status == "unknown"]
     if unknown:
-        clauses.append(f"{_and([_label(g.metric) for g in unknown])} cannot be judged ({unknown[0].reason})")
+        clauses.append(
+            f"{_and([_label(g.metric) for g in unknown])} cannot be judged ({unknown[0].reason})"
+        )
         codes.append(GUARDRAIL_UNKNOWN)
     safe = len(kept) == len(guardrails)
     if safe:
@@ -115,17 +126,26 @@ def _winner(best: Comparison, guardrails: Sequence[GuardrailResult], control: st
     return Verdict(sentence="; ".join(clauses) + ".", codes=codes, winner=winner, safe_to_ship=safe)
 
 
-def _undecided(readable: Sequence[Comparison], losers: Sequence[Comparison], control: str) -> Verdict:
+def _undecided(
+    readable: Sequence[Comparison], losers: Sequence[Comparison], control: str
+) -> Verdict:
     open_ones = [c for c in readable if c not in losers]
     first = max(open_ones, key=lambda c: (c.chance_to_win or 0.0, str(c.variant)))
-    codes, clauses = [NO_CALL], [f"No difference shown yet between {first.variant} and {control}: {_numbers(first)}"]
+    codes, clauses = (
+        [NO_CALL],
+        [f"No difference shown yet between {first.variant} and {control}: {_numbers(first)}"],
+    )
     if (alone := _alone(first)) != "no_call":
         codes.append(ONE_OF_SEVERAL)
         luck = f"which one of {len(readable)} variants can show by luck"
-        clauses = [f"Not yet sure that {first.variant} is {alone} than {control}: {_numbers(first)}, {luck}"]
+        clauses = [
+            f"Not yet sure that {first.variant} is {alone} than {control}: {_numbers(first)}, {luck}"
+        ]
     if first.days_to_decision:
         days = max(1, round(first.days_to_decision))
-        clauses.append(f"about {days} more {'day' if days == 1 else 'days'} to decide if it stays so")
+        clauses.append(
+            f"about {days} more {'day' if days == 1 else 'days'} to decide if it stays so"
+        )
     clauses += [f"{c.variant} is worse: {_numbers(c)}" for c in losers]
     if losers:
         codes.append(WORSE_THAN_CONTROL)
@@ -135,7 +155,9 @@ def _undecided(readable: Sequence[Comparison], losers: Sequence[Comparison], con
 def _numbers(c: Comparison) -> str:
     label = _label(c.metric)
     if c.relative is None or c.relative_low is None or c.relative_high is None:
-        shown = [signed(x) for x in (c.difference, c.difference_low, c.difference_high) if x is not None]
+        shown = [
+            signed(x) for x in (c.difference, c.difference_low, c.difference_high) if x is not None
+        ]
         return f"{shown[0]} {label}, between {shown[1]} and {shown[2]}"
     low, high, lift = c.relative_low, c.relative_high, f"{percent(c.relative)} {label}"
     if high <= HUGE:

@@ -1,5 +1,5 @@
-"""What the log says of titles: popular, trending, and watched together, and how much each kind of evidence is worth.
-Made by the keeper, read by those who serve."""
+"""What the log says of titles: popular, trending, and watched together, and how much each kind of
+evidence is worth. Made by the keeper, read by those who serve."""
 
 from __future__ import annotations
 
@@ -16,13 +16,15 @@ from scipy.sparse import csr_array
 from scipy.sparse.linalg import svds
 
 from topbill.catalog import Catalog
-from topbill.errors import BadData
-from topbill.records import Floats, Indices
+from topbill.domain.errors import BadData
+from topbill.domain.records import Floats, Indices
 
 Matrix = NDArray[np.float32]
 FACTORS = 48
 STRANGE = 5.0
-"""Plays of a title that are worth half of what co-watching says of it: a title with fewer is damped."""
+"""Plays of a title that are worth half of what co-watching says of it: a title with fewer is
+damped.
+"""
 EVIDENCE = ("popular", "regional", "trending", "new", "similar", "watched")
 """What speaks for a title; `Stage.evidence` says of each what its unit is."""
 HUNCH: tuple[float, ...] = (1.0, 0.5, 0.2, 0.0, 1.0, 1.5)
@@ -42,8 +44,8 @@ class Play(NamedTuple):
 
 @dataclass(frozen=True)
 class Recall:
-    """Of `asked` held-out plays, how many were `found` among the first `most` candidates, and how many among the
-    `most` most popular titles."""
+    """Of `asked` held-out plays, how many were `found` among the first `most` candidates, and how
+    many among the `most` most popular titles."""
 
     found: int
     popular: int
@@ -53,9 +55,10 @@ class Recall:
 
 @dataclass(frozen=True)
 class Signals:
-    """What the log says of titles `ids` (N): `trending` (N) and `popular` (N) decayed and plain plays, `regional`
-    (R × N) plays by region, `factors` (N × f) unit vectors: those of titles that are watched together lie close.
-    `weights`: what each kind of EVIDENCE is worth; `recall`: how well that finds held-out plays, None for too few."""
+    """What the log says of titles `ids` (N): `trending` (N) and `popular` (N) decayed and plain
+    plays, `regional` (R × N) plays by region, `factors` (N × f) unit vectors: those of titles that
+    are watched together lie close. `weights`: what each kind of EVIDENCE is worth; `recall`: how
+    well that finds held-out plays, None for too few."""
 
     ids: tuple[str, ...]
     regions: tuple[str, ...]
@@ -107,7 +110,9 @@ class Signals:
                     Recall(*recall) if recall else None,
                 )
         except (OSError, ValueError, KeyError, TypeError, EOFError, zlib.error) as error:
-            raise BadData(path.name, f"{error}; expected what the keeper writes; delete the file") from error
+            raise BadData(
+                path.name, f"{error}; expected what the keeper writes; delete the file"
+            ) from error
 
 
 def signals_path(data: Path, page: str) -> Path:
@@ -116,12 +121,13 @@ def signals_path(data: Path, page: str) -> Path:
 
 
 def count(plays: Iterable[Play], catalog: Catalog, now: float, factors: int = FACTORS) -> Signals:
-    """Signals of plays, in any order, with the evidence's worth as it is before any fit; plays of titles that the
-    catalogue doesn't have are left out.
+    """Signals of plays, in any order, with the evidence's worth as it is before any fit; plays of
+    titles that the catalogue doesn't have are left out.
 
-    Co-watching is a truncated SVD (PureSVD: Cremonesi, Koren and Turrin 2010) of the play matrix, normalised by viewer
-    and by title as in spectral co-clustering (Dhillon 2001), so that what is played much does not lie close to
-    everything. It finds as much as alternating least squares does (benchmarks) and needs no library beside SciPy.
+    Co-watching is a truncated SVD (PureSVD: Cremonesi, Koren and Turrin 2010) of the play matrix,
+    normalised by viewer and by title as in spectral co-clustering (Dhillon 2001), so that what is
+    played much does not lie close to everything. It finds as much as alternating least squares does
+    (benchmarks) and needs no library beside SciPy.
     """
     index = catalog.index
     known = [play for play in plays if play.title in index]
@@ -131,7 +137,10 @@ def count(plays: Iterable[Play], catalog: Catalog, now: float, factors: int = FA
     place = {name: j for j, name in enumerate(regions)}
     region = np.array([place.get(play.region, -1) for play in known], dtype=np.intp)
     regional = np.array(
-        [_sums(rows[region == j], np.ones(int((region == j).sum())), size) for j in range(len(regions))]
+        [
+            _sums(rows[region == j], np.ones(int((region == j).sum())), size)
+            for j in range(len(regions))
+        ]
     )
     return Signals(
         catalog.ids,
@@ -150,7 +159,9 @@ def _sums(rows: Indices, weights: Floats, size: int) -> Floats:
 
 
 def _factors(units: Sequence[str], rows: Indices, size: int, factors: int) -> Matrix:
-    """(size × factors) unit vectors; zero for titles without plays, and everywhere when there is too little to tell."""
+    """(size × factors) unit vectors; zero for titles without plays, and everywhere when there is
+    too little to tell.
+    """
     out = np.zeros((size, factors), dtype=np.float32)
     place: dict[str, int] = {}
     who = np.array([place.setdefault(unit, len(place)) for unit in units], dtype=np.intp)
@@ -158,7 +169,9 @@ def _factors(units: Sequence[str], rows: Indices, size: int, factors: int) -> Ma
     k = min(factors, len(place) - 1, len(played) - 1)
     if k < 1:
         return out
-    counts = csr_array((np.ones(len(rows)), (who, np.searchsorted(played, rows))), shape=(len(place), len(played)))
+    counts = csr_array(
+        (np.ones(len(rows)), (who, np.searchsorted(played, rows))), shape=(len(place), len(played))
+    )
     counts.sum_duplicates()
     damped = np.log1p(counts.data)
     viewer = np.repeat(np.arange(len(place)), np.diff(counts.indptr))
@@ -166,7 +179,9 @@ def _factors(units: Sequence[str], rows: Indices, size: int, factors: int) -> Ma
     by_title = np.bincount(counts.indices, weights=damped * damped, minlength=len(played))
     scaled = damped / np.sqrt(by_viewer[viewer] * (by_title[counts.indices] + STRANGE))
     start = np.random.default_rng(0).standard_normal(min(counts.shape))
-    _, values, right = svds(csr_array((scaled, counts.indices, counts.indptr), shape=counts.shape), k=k, v0=start)
+    _, values, right = svds(
+        csr_array((scaled, counts.indices, counts.indptr), shape=counts.shape), k=k, v0=start
+    )
     out[played, :k] = unit_length((right.T * values).astype(np.float32))
     return out
 

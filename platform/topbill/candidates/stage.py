@@ -1,4 +1,5 @@
-"""The first stage: from tens of thousands of titles to the few dozen of a row, each with the sources that named it.
+"""The first stage: from tens of thousands of titles to the few dozen of a row, each with the
+sources that named it.
 
 Titles in a pool lie in the order of their popularity: that is the order without a policy.
 """
@@ -13,8 +14,8 @@ import numpy as np
 
 from topbill.candidates.signals import EVIDENCE, HUNCH, Matrix, Signals, unit_length
 from topbill.catalog import Bools, Catalog
-from topbill.chance import hash64
-from topbill.records import Floats, Indices
+from topbill.domain.chance import hash64
+from topbill.domain.records import Floats, Indices
 
 SOURCES = ("trending", "popular", "new", "similar", "watched")
 """What names candidates; each is a feature of the titles that it names."""
@@ -25,18 +26,22 @@ DEPTH = 400
 NEW_FOR = 90 * 86_400.0
 """Seconds after which a title that was added is new no more."""
 SPARE = 0.2
-"""Share of a pool kept for new titles and for any title: what no signal speaks of yet must be seen to earn one."""
+"""Share of a pool kept for new titles and for any title: what no signal speaks of yet must be seen
+to earn one.
+"""
 PRIOR_PLAYS = 20.0
 """Plays that the catalogue's own popularity is worth."""
 _FEW = 10.0
-"""Plays with which a region, or the last days, would say as much as all plays do of a title's share."""
+"""Plays with which a region, or the last days, would say as much as all plays do of a title's
+share.
+"""
 _WORDS = 32
 
 
 @dataclass(frozen=True)
 class Row:
-    """What a row is made of: one of SOURCES, `genre` (popular titles of `genres`), `titles` (an editors' list), or
-    `mixed` (what all evidence together speaks for)."""
+    """What a row is made of: one of SOURCES, `genre` (popular titles of `genres`), `titles` (an
+    editors' list), or `mixed` (what all evidence together speaks for)."""
 
     source: str
     genres: tuple[str, ...] = ()
@@ -44,9 +49,13 @@ class Row:
 
 
 class Stage:
-    """The first stage compiled for one catalogue and one state of the signals. Immutable; replaced as a whole."""
+    """The first stage compiled for one catalogue and one state of the signals. Immutable; replaced
+    as a whole.
+    """
 
-    def __init__(self, catalog: Catalog, signals: Signals | None = None, content: Matrix | None = None) -> None:
+    def __init__(
+        self, catalog: Catalog, signals: Signals | None = None, content: Matrix | None = None
+    ) -> None:
         self.catalog = catalog
         self.content = _content(catalog) if content is None else content
         size, names = len(catalog), catalog.region_names
@@ -66,49 +75,67 @@ class Stage:
         share = popular / popular.sum()
         self.heat: Floats = heat / max(float(heat.max()), 1e-12)
         self.popular: Indices = np.argsort(-popular, kind="stable")
-        self._regional = [np.argsort(-(counts + 100.0 * share), kind="stable") for counts in regional]
+        self._regional = [
+            np.argsort(-(counts + 100.0 * share), kind="stable") for counts in regional
+        ]
         self._trending: Indices = np.argsort(-heat, kind="stable")[: int((heat > 0.0).sum())]
         self._newest: Indices = np.argsort(-catalog.added, kind="stable")
-        # How alike titles are says little of how likely each is played: the two together find most (benchmarks).
+        # How alike titles are says little of how likely each is played: the two together find most
+        # (benchmarks).
         self._played: Matrix = (popular / float(popular.max())).astype(np.float32)
         self._place = np.empty(size, dtype=np.intp)
         self._place[self.popular] = np.arange(size)
         self._shared: Matrix = np.array([np.log(popular), _lift(heat, share)], dtype=np.float32)
-        self._lifts: Matrix = np.array([_lift(counts, share) for counts in regional], dtype=np.float32)
+        self._lifts: Matrix = np.array(
+            [_lift(counts, share) for counts in regional], dtype=np.float32
+        )
 
     def renewed(self, signals: Signals | None) -> Stage:
         """The same catalogue with other signals."""
         return Stage(self.catalog, signals, self.content)
 
     def evidence(self, region: str, now: float, rows: Indices | slice = slice(None)) -> Matrix:
-        """(4 × T) what speaks for each title whoever looks: EVIDENCE up to `new`. `popular` is the logarithm of its
-        plays; `regional` and `trending` how much greater its share of the region's, of the last days' plays is than of
-        all plays, as logarithms; `new` 1 or 0."""
+        """(4 × T) what speaks for each title whoever looks: EVIDENCE up to `new`. `popular` is the
+        logarithm of its plays; `regional` and `trending` how much greater its share of the
+        region's, of the last days' plays is than of all plays, as logarithms; `new` 1 or 0."""
         names, age = self.catalog.region_names, now - self.catalog.added[rows]
         new = ((age >= 0.0) & (age < NEW_FOR)).astype(np.float32)
         lift = self._lifts[names.index(region)][rows] if region in names else np.zeros_like(new)
         return np.stack([self._shared[0][rows], lift, self._shared[1][rows], new])
 
     def likeness(self, watched: Sequence[int], rows: Indices | slice = slice(None)) -> Matrix:
-        """(2 × T) EVIDENCE from `similar` on: the cosine of each title's content, and of its factors, with what was
-        watched; zero for nothing."""
+        """(2 × T) EVIDENCE from `similar` on: the cosine of each title's content, and of its
+        factors, with what was watched; zero for nothing."""
         seen = list(watched)
-        alike = [v[rows] @ unit_length(v[seen].sum(axis=0, keepdims=True))[0] for v in (self.content, self.factors)]
+        alike = [
+            v[rows] @ unit_length(v[seen].sum(axis=0, keepdims=True))[0]
+            for v in (self.content, self.factors)
+        ]
         return np.array(alike)
 
     def merit(self, evidence: Matrix, likeness: Matrix) -> Matrix:
-        """(T,) how much all evidence together speaks for each title: the logarithm of its odds to be played."""
-        return np.asarray(np.array(self.weights, dtype=np.float32) @ np.concatenate([evidence, likeness]))
+        """(T,) how much all evidence together speaks for each title: the logarithm of its odds to
+        be played.
+        """
+        return np.asarray(
+            np.array(self.weights, dtype=np.float32) @ np.concatenate([evidence, likeness])
+        )
 
-    def look(self, region: str, watched: Sequence[int], open_: Bools, now: float, seed: str) -> Sight:
-        """What one viewer's page may be made of. `watched`: rows of recent plays; `open_` (T,): what the rules let
-        through; `now` in seconds; `seed` decides which titles fill the pools' spare places."""
+    def look(
+        self, region: str, watched: Sequence[int], open_: Bools, now: float, seed: str
+    ) -> Sight:
+        """What one viewer's page may be made of. `watched`: rows of recent plays; `open_` (T,):
+        what the rules let through; `now` in seconds; `seed` decides which titles fill the pools'
+        spare places."""
         evidence, likeness = self.evidence(region, now), self.likeness(watched)
         new = evidence[EVIDENCE.index("new")] > 0.0
         local = self.popular
         if region in self.catalog.region_names:
             local = self._regional[self.catalog.region_names.index(region)]
-        orders = [order[open_[order]] for order in (self._trending, local, self._newest[new[self._newest]])]
+        orders = [
+            order[open_[order]]
+            for order in (self._trending, local, self._newest[new[self._newest]])
+        ]
         may = open_.copy()
         may[list(watched)] = False
         for alike in likeness:
@@ -129,8 +156,8 @@ class Stage:
 
 
 class Sight:
-    """The candidates of one page: each source's titles in its own order, how alike all are to what was watched, and how
-    much all evidence together speaks for each."""
+    """The candidates of one page: each source's titles in its own order, how alike all are to what
+    was watched, and how much all evidence together speaks for each."""
 
     def __init__(
         self,
@@ -141,7 +168,13 @@ class Sight:
         open_: Bools,
         seed: str,
     ) -> None:
-        self._stage, self._orders, self._merit, self._open, self._seed = stage, orders, merit, open_, seed
+        self._stage, self._orders, self._merit, self._open, self._seed = (
+            stage,
+            orders,
+            merit,
+            open_,
+            seed,
+        )
         self._members: dict[Row, Indices] = {}
         self.similar, self.together = likeness
         self.sources: Bools = np.zeros((len(open_), len(SOURCES)), dtype=bool)
@@ -149,7 +182,9 @@ class Sight:
             self.sources[orders[source][:NAMED], j] = True
 
     def members(self, row: Row) -> Indices:
-        """Every open title that the row may be made of, first choice first. A page asks twice for each row."""
+        """Every open title that the row may be made of, first choice first. A page asks twice for
+        each row.
+        """
         found = self._members.get(row)
         if found is None:
             found = self._members[row] = self._find(row)
@@ -161,22 +196,26 @@ class Sight:
             popular = self._orders["popular"]
             return popular[catalog.genre(row.genres)[popular]]
         if row.source == "titles":
-            listed = np.array([catalog.index[t] for t in row.titles if t in catalog.index], dtype=np.intp)
+            listed = np.array(
+                [catalog.index[t] for t in row.titles if t in catalog.index], dtype=np.intp
+            )
             return listed[self._open[listed]]
         if row.source == "mixed":
             return self._mixed()
         return self._orders[row.source]
 
     def _mixed(self) -> Indices:
-        """The titles that all evidence together speaks for most, and after them the new ones, of which it can't yet."""
+        """The titles that all evidence together speaks for most, and after them the new ones, of
+        which it can't yet.
+        """
         rows = np.flatnonzero(self._open)
         likely = _best(rows, self._merit[rows], DEPTH)
         new = self._orders["new"][:NAMED]
         return np.concatenate([likely, new[~np.isin(new, likely)]])
 
     def pool(self, row: str, made_of: Row, taken: Bools, most: int) -> Indices:
-        """At most `most` titles for a row, none of them `taken` (T,), by falling popularity. Where there is a choice, a
-        tenth of the pool is new titles and a tenth any title."""
+        """At most `most` titles for a row, none of them `taken` (T,), by falling popularity. Where
+        there is a choice, a tenth of the pool is new titles and a tenth any title."""
         members = self.members(made_of)
         members = members[~taken[members]]
         if len(members) <= most or made_of.source == "titles":
@@ -195,13 +234,17 @@ class Sight:
 
 def _align(signals: Signals, catalog: Catalog) -> tuple[Indices, Indices]:
     """Rows of the catalogue, and of the signals, that speak of the same title."""
-    pairs = [(catalog.index[title], j) for j, title in enumerate(signals.ids) if title in catalog.index]
+    pairs = [
+        (catalog.index[title], j) for j, title in enumerate(signals.ids) if title in catalog.index
+    ]
     both = np.array(pairs, dtype=np.intp).reshape(-1, 2)
     return both[:, 0], both[:, 1]
 
 
 def _lift(plays: Floats, share: Floats) -> Floats:
-    """(T,) the logarithm of how much greater each title's share of these plays is than its `share` of all."""
+    """(T,) the logarithm of how much greater each title's share of these plays is than its `share`
+    of all.
+    """
     return np.asarray(np.log((plays + _FEW * share) / (plays.sum() + _FEW) / share))
 
 
@@ -214,15 +257,19 @@ def _best(rows: Indices, scores: Matrix, most: int) -> Indices:
 
 
 def _content(catalog: Catalog) -> Matrix:
-    """(T × c) unit vectors of how a title differs from the titles that are played: its genres, its decade, and the
-    words of its name, less their mean by popularity."""
-    decades = (catalog.years[:, None] // 10 == np.unique(catalog.years // 10)[None, :]).astype(np.float32)
+    """(T × c) unit vectors of how a title differs from the titles that are played: its genres, its
+    decade, and the words of its name, less their mean by popularity."""
+    decades = (catalog.years[:, None] // 10 == np.unique(catalog.years // 10)[None, :]).astype(
+        np.float32
+    )
     words = np.zeros((len(catalog), _WORDS), dtype=np.float32)
     for row, name in enumerate(catalog.names):
         for word in name.lower().split():
             if len(word) > 3:
                 words[row, zlib.crc32(word.encode()) % _WORDS] += 1.0
     rarity = np.log(len(catalog) / np.maximum(catalog.genres.sum(axis=0), 1)).astype(np.float32)
-    found = unit_length(np.concatenate([catalog.genres * rarity, 0.5 * decades, 0.5 * unit_length(words)], axis=1))
+    found = unit_length(
+        np.concatenate([catalog.genres * rarity, 0.5 * decades, 0.5 * unit_length(words)], axis=1)
+    )
     weight = (catalog.popularity + 1e-6).astype(np.float32)
     return unit_length(found - (weight / weight.sum()) @ found)

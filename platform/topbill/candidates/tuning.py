@@ -1,8 +1,10 @@
-"""How much each kind of evidence for a title is worth: fitted to plays that were held out, and measured on others.
+"""How much each kind of evidence for a title is worth: fitted to plays that were held out, and
+measured on others.
 
-A held-out play is the last of a viewer's, told from what that viewer played before by a conditional logit (McFadden
-1974): of all titles, the one with evidence e is played with odds exp(weights · e). The sum over all titles is estimated
-from the most popular ones, which make most of it, and a sample of the others with their weight.
+A held-out play is the last of a viewer's, told from what that viewer played before by a conditional
+logit (McFadden 1974): of all titles, the one with evidence e is played with odds exp(weights · e).
+The sum over all titles is estimated from the most popular ones, which make most of it, and a sample
+of the others with their weight.
 """
 
 from __future__ import annotations
@@ -18,12 +20,14 @@ from scipy.special import logsumexp
 from topbill.candidates.signals import EVIDENCE, HUNCH, Matrix, Play, Recall, Signals, count
 from topbill.candidates.stage import Stage
 from topbill.catalog import Catalog
-from topbill.records import Floats, Indices
+from topbill.domain.records import Floats, Indices
 
 MOST = 200
 """How many candidates recall is told for."""
 HELD = 1_200
-"""Viewers whose last play is held out, at most: half of them fit the weights, half measure recall."""
+"""Viewers whose last play is held out, at most: half of them fit the weights, half measure
+recall.
+"""
 LEAST = 60
 """Held-out plays without which nothing is fitted."""
 RECENT = 20
@@ -34,7 +38,9 @@ _STIFF = 4.0
 
 
 class Held(NamedTuple):
-    """A play held out: rows `watched` before by the viewer, newest last, the row `played`, and in which region."""
+    """A play held out: rows `watched` before by the viewer, newest last, the row `played`, and in
+    which region.
+    """
 
     watched: Sequence[int]
     played: int
@@ -42,9 +48,9 @@ class Held(NamedTuple):
 
 
 def learn(plays: Iterable[Play], catalog: Catalog, now: float) -> Signals:
-    """Signals of plays, in any order, with the evidence's worth fitted and recall measured where there are enough
-    viewers with two plays. What is held out takes no part in what the fit is made from, and all plays in what is
-    returned."""
+    """Signals of plays, in any order, with the evidence's worth fitted and recall measured where
+    there are enough viewers with two plays. What is held out takes no part in what the fit is made
+    from, and all plays in what is returned."""
     everything = list(plays)
     found = count(everything, catalog, now)
     kept, held = hold_out(everything, catalog)
@@ -74,12 +80,16 @@ def hold_out(plays: Sequence[Play], catalog: Catalog) -> tuple[list[Play], list[
 
 
 def fit(stage: Stage, held: Sequence[Held], now: float) -> tuple[float, ...]:
-    """The weights under which the held-out plays are likeliest, drawn towards the HUNCH as if it were a few plays."""
+    """The weights under which the held-out plays are likeliest, drawn towards the HUNCH as if it
+    were a few plays.
+    """
     rng = np.random.default_rng(0)
     rest = stage.popular[_POPULAR:]
     others = rng.choice(rest, size=min(_OTHERS, len(rest)), replace=False)
     columns = np.concatenate([stage.popular[:_POPULAR], others])
-    stands_for = np.repeat([1.0, len(rest) / max(len(others), 1)], [len(columns) - len(others), len(others)])
+    stands_for = np.repeat(
+        [1.0, len(rest) / max(len(others), 1)], [len(columns) - len(others), len(others)]
+    )
     found, given = [], []
     for one in held:
         found.append(_evidence(stage, one, np.concatenate([[one.played], columns]), now))
@@ -92,26 +102,32 @@ def fit(stage: Stage, held: Sequence[Held], now: float) -> tuple[float, ...]:
         total = logsumexp(logit, axis=1)
         expected = np.einsum("nm,nmk->k", np.exp(logit - total[:, None]), E)
         off = w - hunch
-        return float((total - logit[:, 0]).sum() + _STIFF / 2.0 * off @ off), expected - E[:, 0].sum(
-            axis=0
-        ) + _STIFF * off
+        return float((total - logit[:, 0]).sum() + _STIFF / 2.0 * off @ off), expected - E[
+            :, 0
+        ].sum(axis=0) + _STIFF * off
 
     return tuple(minimize(loss, hunch, jac=True, method="L-BFGS-B").x.tolist())
 
 
 def _evidence(stage: Stage, one: Held, rows: Indices, now: float) -> Floats:
     """(rows × EVIDENCE) what speaks for these titles to the viewer."""
-    found = np.concatenate([stage.evidence(one.region, now, rows), stage.likeness(one.watched, rows)])
+    found = np.concatenate(
+        [stage.evidence(one.region, now, rows), stage.likeness(one.watched, rows)]
+    )
     return found.T.astype(np.float64)
 
 
 def recall(stage: Stage, held: Iterable[Held], now: float, most: int = MOST) -> Recall:
-    """How many of the held-out plays are among the `most` titles that all evidence together speaks for most, and how
-    many among the `most` most popular; what a viewer watched before counts in neither."""
+    """How many of the held-out plays are among the `most` titles that all evidence together speaks
+    for most, and how many among the `most` most popular; what a viewer watched before counts in
+    neither."""
     found = popular = asked = 0
     for one in held:
         evidence = stage.evidence(one.region, now)
-        merit, plays = stage.merit(evidence, stage.likeness(one.watched)), evidence[EVIDENCE.index("popular")]
+        merit, plays = (
+            stage.merit(evidence, stage.likeness(one.watched)),
+            evidence[EVIDENCE.index("popular")],
+        )
         found += _before(merit, one) < most
         popular += _before(plays, one) < most
         asked += 1

@@ -1,4 +1,6 @@
-"""A catalogue's file as columns, each checked: an error names the column, the row, what it got and what it expected."""
+"""A catalogue's file as columns, each checked: an error names the column, the row, what it got and
+what it expected.
+"""
 
 from __future__ import annotations
 
@@ -18,10 +20,19 @@ import pyarrow.parquet as pa_parquet
 
 from topbill.catalog import made_up
 from topbill.catalog.made_up import Picture
-from topbill.errors import BadData, LogError, NotFound
-from topbill.records import Floats
+from topbill.domain.errors import BadData, LogError, NotFound
+from topbill.domain.records import Floats
 
-OPTIONAL = ("franchise", "maturity", "regions", "available_from", "available_until", "added", "popularity", "pictures")
+OPTIONAL = (
+    "franchise",
+    "maturity",
+    "regions",
+    "available_from",
+    "available_until",
+    "added",
+    "popularity",
+    "pictures",
+)
 """Columns that are made up where the file has none."""
 _LISTS = ("genres", "regions", "pictures")
 _LONGEST_ID = 128
@@ -51,7 +62,9 @@ def read(path: Path, table: str | None = None) -> pa.Table:
 
 def _read(path: Path, table: str | None) -> pa.Table:
     if table is not None:
-        from topbill import lake  # here, so that a service which reads files only does not load DuckDB
+        from topbill import (
+            lake,  # here, so that a service which reads files only does not load DuckDB
+        )
 
         try:
             connection = lake.connect(path)
@@ -73,7 +86,9 @@ class Columns:
     """The columns of a table that is to become a catalogue; each reader says which row is wrong."""
 
     def __init__(self, table: pa.Table, source: str) -> None:
-        """Raises BadData where the table has no title, or not the columns that every catalogue has."""
+        """Raises BadData where the table has no title, or not the columns that every catalogue
+        has.
+        """
         self._source, self._size = source, table.num_rows
         try:
             self._columns: dict[str, list[Any]] = table.to_pydict()
@@ -84,7 +99,8 @@ class Columns:
         if missing := [name for name in ("title", "year", "genres") if name not in self._columns]:
             optional = ", ".join(OPTIONAL)
             raise BadData(
-                source, f"no column {', '.join(missing)}; expected title, year, genres and, if any, {optional}"
+                source,
+                f"no column {', '.join(missing)}; expected title, year, genres and, if any, {optional}",
             )
         self.titles = self.text("title")
         self.years = self.numbers("year", 1800, 2200)
@@ -102,21 +118,29 @@ class Columns:
         if "id" in self._columns:
             ids = self.text("id")
         else:
-            ids = [f"{slug(t)[:100]}-{int(y)}" for t, y in zip(self.titles, self.years, strict=True)]
+            ids = [
+                f"{slug(t)[:100]}-{int(y)}" for t, y in zip(self.titles, self.years, strict=True)
+            ]
         for row, name in enumerate(ids):
             if not 1 <= len(name) <= _LONGEST_ID:
                 raise self._wrong("id", row, f"1 to {_LONGEST_ID} characters")
         seen = Counter(ids)
         if len(seen) < len(ids):
             twice = next(i for i in ids if seen[i] > 1)
-            raise BadData(self._source, f"id {twice!r} is there {seen[twice]} times; expected each id once")
+            raise BadData(
+                self._source, f"id {twice!r} is there {seen[twice]} times; expected each id once"
+            )
         return ids
 
     def text(self, name: str) -> list[str]:
         return ["" if value is None else str(value) for value in self._columns[name]]
 
-    def numbers(self, name: str, least: float, most: float, otherwise: Callable[[int], float] | None = None) -> Floats:
-        """Numbers from `least` to `most`; those of `otherwise` where the file has no such column."""
+    def numbers(
+        self, name: str, least: float, most: float, otherwise: Callable[[int], float] | None = None
+    ) -> Floats:
+        """Numbers from `least` to `most`; those of `otherwise` where the file has no such
+        column.
+        """
         if name not in self._columns and otherwise is not None:
             return np.array([otherwise(i) for i in range(self._size)], dtype=np.float64)
         found = np.empty(self._size)
@@ -126,7 +150,9 @@ class Columns:
             found[row] = value
         return found
 
-    def words(self, name: str, otherwise: Callable[[int], tuple[str, ...]]) -> list[tuple[str, ...]]:
+    def words(
+        self, name: str, otherwise: Callable[[int], tuple[str, ...]]
+    ) -> list[tuple[str, ...]]:
         """Lists of words; those of `otherwise` where the file has no such column."""
         if name not in self._columns:
             return [otherwise(i) for i in range(self._size)]
@@ -136,7 +162,9 @@ class Columns:
         """Texts separated by bars, or a column of lists, each word once."""
         found = []
         for value in self._columns[name]:
-            words = value if isinstance(value, list) else [] if value is None else str(value).split("|")
+            words = (
+                value if isinstance(value, list) else [] if value is None else str(value).split("|")
+            )
             found.append(tuple(dict.fromkeys(str(word) for word in words if word)))
         return found
 
@@ -157,9 +185,14 @@ class Columns:
         return found
 
     def pictures(self) -> list[tuple[Picture, ...]]:
-        """Each title's: the artworks named in its row, or made-up ones where the file names none."""
+        """Each title's: the artworks named in its row, or made-up ones where the file names
+        none.
+        """
         if "pictures" not in self._columns:
-            return [made_up.pictures(title, genres) for title, genres in zip(self.ids, self.genres, strict=True)]
+            return [
+                made_up.pictures(title, genres)
+                for title, genres in zip(self.ids, self.genres, strict=True)
+            ]
         found = [
             tuple(Picture(f"{title}/{name}", {}, {"image": name}) for name in names)
             for title, names in zip(self.ids, self._words("pictures"), strict=True)
@@ -168,5 +201,9 @@ class Columns:
         for row, pictures in enumerate(found):
             for picture in pictures:
                 if len(picture.id) > _LONGEST_PICTURE or owner.setdefault(picture.id, row) != row:
-                    raise self._wrong("pictures", row, f"names with which {picture.id[:80]!r} is short and its own")
+                    raise self._wrong(
+                        "pictures",
+                        row,
+                        f"names with which {picture.id[:80]!r} is short and its own",
+                    )
         return found

@@ -1,5 +1,5 @@
-"""What a catalogue's file leaves out, made up deterministically from a title's id and genres, so that a plain list of
-films can be tried at once."""
+"""What a catalogue's file leaves out, made up deterministically from a title's id and genres, so
+that a plain list of films can be tried at once."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from topbill.chance import uniform
+from topbill.domain.chance import uniform
 
 REGIONS = ("us", "gb", "de", "br", "in")
 """Regions of a catalogue that names none."""
@@ -34,7 +34,10 @@ class Picture(NamedTuple):
 
 def series(titles: Sequence[str]) -> list[str]:
     """The name that sequels share: the title up to a colon, without a number at its end."""
-    return [re.sub(r"\s+(\d{1,2}|[IVX]+|Part \w+)$", "", title.split(":")[0]).strip() for title in titles]
+    return [
+        re.sub(r"\s+(\d{1,2}|[IVX]+|Part \w+)$", "", title.split(":")[0]).strip()
+        for title in titles
+    ]
 
 
 def age(title: str, genres: Sequence[str]) -> int:
@@ -72,13 +75,17 @@ def until(title: str) -> float:
 
 
 def pictures(title: str, genres: Sequence[str]) -> tuple[Picture, ...]:
-    """Three that differ in tone and faces. They come in no order of their own, so that the first one, which a page
-    without an artwork experiment shows, is as good as any."""
+    """Three that differ in tone and faces. They come in no order of their own, so that the first
+    one, which a page without an artwork experiment shows, is as good as any."""
     mood = dict.fromkeys(genres[:1], 1)
     return tuple(
         Picture(
             f"{title}/{tone}",
-            {"tone": tone, "faces": int(3 * uniform("faces", title, tone)), "mood": mood if tone == "warm" else {}},
+            {
+                "tone": tone,
+                "faces": int(3 * uniform("faces", title, tone)),
+                "mood": mood if tone == "warm" else {},
+            },
             {"image": f"{title}/{tone}.svg"},
         )
         for tone in sorted(TONES, key=lambda tone: uniform("picture", title, tone))

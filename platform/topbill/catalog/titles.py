@@ -1,6 +1,7 @@
 """The catalogue: titles with what rules, candidates and policies need to know of them, as columns.
 
-Read from CSV, Parquet or a table of a DuckDB file; `made_up` names the columns that such a file leaves out.
+Read from CSV, Parquet or a table of a DuckDB file; `made_up` names the columns that such a file
+leaves out.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ from numpy.typing import NDArray
 from topbill.catalog import made_up
 from topbill.catalog.columns import OPTIONAL, Columns, read
 from topbill.catalog.made_up import Picture
-from topbill.features import Encoder, Feature
-from topbill.records import Floats
+from topbill.domain.features import Encoder, Feature
+from topbill.domain.records import Floats
 
 Bools = NDArray[np.bool_]
 _LARGEST_AGE = 99
@@ -27,9 +28,9 @@ _LARGEST_AGE = 99
 class Catalog:
     """T titles. Row i of every column is title `ids[i]`; titles lie in order of falling popularity.
 
-    `genres` (T × G) and `regions` (T × R) are flags under `genre_names` and `region_names`; `maturity` the least age;
-    `available_from`, `available_until`, `added` seconds since the epoch; `popularity` in [0, 1]; `franchise` a number
-    (-1 for none); `pictures` each title's artworks.
+    `genres` (T × G) and `regions` (T × R) are flags under `genre_names` and `region_names`;
+    `maturity` the least age; `available_from`, `available_until`, `added` seconds since the epoch;
+    `popularity` in [0, 1]; `franchise` a number (-1 for none); `pictures` each title's artworks.
     """
 
     def __init__(self, table: pa.Table, source: str) -> None:
@@ -48,14 +49,22 @@ class Catalog:
         self.genre_names, self.genres = _flags([genres[i] for i in rows])
         self._taste = Encoder((Feature("taste", "vector", keys=self.genre_names),))
         self._share: Floats = self.genres / np.maximum(self.genres.sum(axis=1, keepdims=True), 1)
-        ages = columns.numbers("maturity", 0, _LARGEST_AGE, lambda i: made_up.age(ids[i], genres[i]))
+        ages = columns.numbers(
+            "maturity", 0, _LARGEST_AGE, lambda i: made_up.age(ids[i], genres[i])
+        )
         self.maturity = ages[order].astype(np.int64)
         regions = columns.words("regions", lambda i: made_up.regions(ids[i]))
         self.region_names, self.regions = _flags([regions[i] for i in rows])
         self.added = columns.times("added", lambda i: made_up.added(ids[i]))[order]
-        self.available_from = columns.times("available_from", lambda i: made_up.added(ids[i]))[order]
-        self.available_until = columns.times("available_until", lambda i: made_up.until(ids[i]))[order]
-        franchises = columns.text("franchise") if "franchise" in columns else made_up.series(columns.titles)
+        self.available_from = columns.times("available_from", lambda i: made_up.added(ids[i]))[
+            order
+        ]
+        self.available_until = columns.times("available_until", lambda i: made_up.until(ids[i]))[
+            order
+        ]
+        franchises = (
+            columns.text("franchise") if "franchise" in columns else made_up.series(columns.titles)
+        )
         self.franchise_names, self.franchise = _codes([franchises[i] for i in rows])
         pictures = columns.pictures()
         self.pictures: tuple[tuple[Picture, ...], ...] = tuple(pictures[i] for i in rows)
@@ -78,17 +87,22 @@ class Catalog:
         return np.asarray(self.genres[:, known].any(axis=1))
 
     def match(self, taste: Any) -> Floats:
-        """(T,) how much of a taste, a mapping from genre to weight, each title's genres have: the mean of theirs.
+        """(T,) how much of a taste, a mapping from genre to weight, each title's genres have: the
+        mean of theirs.
 
         Raises BadRequest for a weight that is no number, of a genre that the catalogue has.
         """
         return np.asarray(self._share @ self._taste.encode({"taste": taste}))
 
     def legal(self, region: str, age: int, now: float) -> dict[str, Bools]:
-        """(T,) each: the titles that region, maturity and availability let through, apart; `now` in seconds."""
+        """(T,) each: the titles that region, maturity and availability let through, apart; `now` in
+        seconds.
+        """
         column = self.region_names.index(region) if region in self.region_names else None
         return {
-            "region": self.regions[:, column] if column is not None else np.zeros(len(self), dtype=bool),
+            "region": self.regions[:, column]
+            if column is not None
+            else np.zeros(len(self), dtype=bool),
             "maturity": self.maturity <= age,
             "availability": (self.available_from <= now) & (now < self.available_until),
         }
@@ -97,7 +111,11 @@ class Catalog:
         """What policies may be told of a title whoever looks at it."""
         return {
             "decade": int(self.years[row]) // 10 * 10,
-            "genres": {name: 1 for name, has in zip(self.genre_names, self.genres[row].tolist(), strict=True) if has},
+            "genres": {
+                name: 1
+                for name, has in zip(self.genre_names, self.genres[row].tolist(), strict=True)
+                if has
+            },
             "popularity": float(self.popularity[row]),
             "maturity": int(self.maturity[row]),
         }

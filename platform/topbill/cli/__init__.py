@@ -1,4 +1,6 @@
-"""The command line: every verb of Topbill, thin over the modules that do the work; a topic a file."""
+"""The command line: every verb of Topbill, thin over the modules that do the work; a topic a
+file.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +10,12 @@ import sys
 # Imported for their commands.
 from topbill.cli import files, moving, reading, running, trying
 from topbill.cli.shell import app, err, out
-from topbill.errors import TopbillError
+from topbill.domain.errors import TopbillError
 
 __all__ = ["app", "files", "main", "moving", "out", "reading", "running", "trying"]
 
-# Matrices here are small: a second BLAS thread only spins. NumPy reads this when a command first imports it.
+# Matrices here are small: a second BLAS thread only spins. NumPy reads this when a command first
+# imports it.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 

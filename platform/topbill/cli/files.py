@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from topbill.cli.shell import EXPERIMENTS, app, out
-from topbill.errors import NotFound, SpecError
+from topbill.domain.errors import NotFound, SpecError
 
 
 @app.command
@@ -23,19 +23,30 @@ def validate(*paths: Path) -> None:
     verdicts = spec.validate([file for path in given for file in pages.sources(path)])
     failed = False
     known = [verdict for _, verdict in verdicts if not isinstance(verdict, SpecError)]
-    for file, verdict in [*verdicts, *(found for path in given for found in pages.validate(path, known))]:
+    for file, verdict in [
+        *verdicts,
+        *(found for path in given for found in pages.validate(path, known)),
+    ]:
         if isinstance(verdict, SpecError):
             failed = True
             out.print(f"[red]invalid[/] {file}", highlight=False, soft_wrap=True)
             for problem in verdict.problems:
-                out.print(f"  {problem}", style="red", markup=False, highlight=False, soft_wrap=True)
+                out.print(
+                    f"  {problem}", style="red", markup=False, highlight=False, soft_wrap=True
+                )
         elif isinstance(verdict, pages.PageFile):
             layers = ", ".join(verdict.layers.values())
-            out.print(f"[green]valid[/]   {file}: {verdict.key}, page of {layers}", highlight=False, soft_wrap=True)
+            out.print(
+                f"[green]valid[/]   {file}: {verdict.key}, page of {layers}",
+                highlight=False,
+                soft_wrap=True,
+            )
         else:
             kinds = ", ".join(f"{v.name} ({v.policy}, {v.share:.0%})" for v in verdict.variants)
             out.print(
-                f"[green]valid[/]   {file}: {verdict.key}, {verdict.surface}, {kinds}", highlight=False, soft_wrap=True
+                f"[green]valid[/]   {file}: {verdict.key}, {verdict.surface}, {kinds}",
+                highlight=False,
+                soft_wrap=True,
             )
     if not verdicts:
         raise NotFound(f"{', '.join(map(str, paths)) or EXPERIMENTS}: no *.yaml file there")

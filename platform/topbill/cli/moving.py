@@ -19,15 +19,17 @@ def import_(
     key: str = "imported",
     experiments: Experiments = EXPERIMENTS,
 ) -> None:
-    """Put a foreign log into a data folder of its own, for reports and evaluation; interrupted, it goes on.
+    """Put a foreign log into a data folder of its own, for reports and evaluation; interrupted, it
+    goes on.
 
     Args:
-        file: dsjson (CB, CCB), Eppo's bandit events, Parquet, Arrow, Delta, Open Bandit CSV, obp's feedback (.npz).
+        file: dsjson (CB, CCB), Eppo's bandit events, Parquet, Arrow, Delta, Open Bandit CSV, obp's
+            feedback (.npz).
         format: Where the name does not tell.
         key: The experiment of lines that name none.
     """
     from topbill import spec
-    from topbill.transfer import import_log
+    from topbill.formats import import_log
 
     known = spec.load_all([experiments]) if experiments.exists() else []
     with progress() as bar:
@@ -58,7 +60,7 @@ def export(
         target: A file, or a folder (parquet, arrow, delta) that takes what is not in it yet.
         format: Where the name does not tell.
     """
-    from topbill.transfer import export_log
+    from topbill.formats import export_log
 
     with progress() as bar:
         task = bar.add_task(key, total=None)

@@ -24,16 +24,19 @@ def report(
     json_: Json = False,
     html: Path | None = None,
 ) -> None:
-    """One experiment's report, from the lake: the verdict, each metric, what was shown, and whether to trust it.
+    """One experiment's report, from the lake: the verdict, each metric, what was shown, and whether
+    to trust it.
 
     Args:
         key: The experiment.
-        method: How intervals are made: valid at any look (sequential), at planned looks (group-sequential), at one
+        method: How intervals are made: valid at any look (sequential), at planned looks
+            (group-sequential), at one
             (fixed), or credible (bayes).
-        looks: With group-sequential: at which shares of the planned units was looked, this one last; several times.
+        looks: With group-sequential: at which shares of the planned units was looked, this one
+            last; several times.
         html: Write it to this file instead, self-contained, with charts.
     """
-    from topbill import report as reports
+    from topbill import reporting as reports
 
     found = reports.load(key, data, method=method, looks=tuple(_relative(one) for one in looks))
     if html is not None:
@@ -47,18 +50,24 @@ def report(
 
 @app.command(name="page")
 def page_report(
-    key: str, *, data: Data = DATA, weights: tuple[str, ...] = (), instead: tuple[str, ...] = (), json_: Json = False
+    key: str,
+    *,
+    data: Data = DATA,
+    weights: tuple[str, ...] = (),
+    instead: tuple[str, ...] = (),
+    json_: Json = False,
 ) -> None:
     """A page's report: what each layer's variants do to the whole page, on every objective.
 
     Args:
         key: The page.
         weights: METRIC=WEIGHT, several times: weighs the objective anew over all of history.
-        instead: LAYER=POLICY, once a layer: what pages would have earned with it, as in artwork=uniform or
+        instead: LAYER=POLICY, once a layer: what pages would have earned with it, as in
+            artwork=uniform or
             titles=other.yaml@greedy; policies as in evaluate.
     """
-    from topbill.errors import BadRequest
-    from topbill.report import page as reports
+    from topbill.domain.errors import BadRequest
+    from topbill.reporting import page as reports
 
     if instead:
         return _evaluate_page(key, data, instead, json_)
@@ -69,18 +78,23 @@ def page_report(
         try:
             chosen[name] = float(weight)
         except ValueError:
-            raise BadRequest("weights", f"got {given!r}; expected METRIC=WEIGHT, for example play=0.2") from None
+            raise BadRequest(
+                "weights", f"got {given!r}; expected METRIC=WEIGHT, for example play=0.2"
+            ) from None
     found = reports.load(key, data, weights=chosen or None)
     return print_json(found) if json_ else reports.render(found, out)
 
 
 def _evaluate_page(key: str, data: Path, instead: tuple[str, ...], json_: bool) -> None:
-    from topbill.errors import BadRequest
+    from topbill.domain.errors import BadRequest
     from topbill.ope import evaluate_page, text
 
     layers = dict(given.partition("=")[::2] for given in instead)
     if len(layers) < len(instead) or not all(layers.values()):
-        raise BadRequest("instead", f"got {', '.join(instead)}; expected LAYER=POLICY once a layer, as artwork=uniform")
+        raise BadRequest(
+            "instead",
+            f"got {', '.join(instead)}; expected LAYER=POLICY once a layer, as artwork=uniform",
+        )
     found = evaluate_page(key, layers, data)
     print(json.dumps(found.as_dict(), indent=2)) if json_ else text.render(found, out)
 
@@ -98,27 +112,32 @@ def power(
     power: float = 0.8,
     json_: Json = False,
 ) -> None:
-    """How long an experiment must run, from its own traffic: units and days that a lift needs, and what shows when.
+    """How long an experiment must run, from its own traffic: units and days that a lift needs, and
+    what shows when.
 
     Args:
         key: The experiment.
         metric: Which metric (default: what its verdict is about).
         lift: Relative changes to be found, such as 5% or -2.5%; several times for several.
-        days: Days from now for which to say the least lift that shows then (0: now); several times for several.
-        method: sequential: one looks as often as one likes, as in the report. fixed: once, at the planned end.
+        days: Days from now for which to say the least lift that shows then (0: now); several times
+            for several.
+        method: sequential: one looks as often as one likes, as in the report. fixed: once, at the
+            planned end.
         alpha: The chance to call a difference where there is none.
         power: The chance to find a lift that is there.
     """
-    from topbill.report import plan
+    from topbill.reporting.experiment import plan
 
     lifts = tuple(_relative(one) for one in lift)
-    found = plan.plan(key, data, metric=metric, lifts=lifts, days=days, method=method, alpha=alpha, power=power)
+    found = plan.plan(
+        key, data, metric=metric, lifts=lifts, days=days, method=method, alpha=alpha, power=power
+    )
     print_json(found) if json_ else plan.render_plan(found, out)
 
 
 def _relative(given: str) -> float:
     """5% → 0.05. A bare number is refused: is 1 a hundredth, or double?"""
-    from topbill.errors import BadRequest
+    from topbill.domain.errors import BadRequest
 
     number, sign, rest = given.strip().partition("%")
     try:

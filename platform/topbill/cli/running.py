@@ -28,11 +28,16 @@ class Service:
 
     experiments: Experiments = EXPERIMENTS
     data: Data = DATA
-    host: Annotated[str, Parameter(help="Where the service listens; other than loopback needs keys")] = "127.0.0.1"
-    port: Annotated[Port, Parameter(help="The service's; with `up`, the dashboard takes the next one")] = 8600
+    host: Annotated[
+        str, Parameter(help="Where the service listens; other than loopback needs keys")
+    ] = "127.0.0.1"
+    port: Annotated[
+        Port, Parameter(help="The service's; with `up`, the dashboard takes the next one")
+    ] = 8600
     workers: Annotated[Workers, Parameter(help="Processes that share the port and the log")] = 1
     keys: Annotated[
-        Path | None, Parameter(help="File with one API key a line (or TOPBILL_KEYS, separated by commas)")
+        Path | None,
+        Parameter(help="File with one API key a line (or TOPBILL_KEYS, separated by commas)"),
     ] = None
 
 
@@ -43,7 +48,12 @@ def serve(*, service: Service = Service()) -> None:
 
     keys = auth.load_keys(service.host, service.keys)
     run.serve(
-        service.experiments, service.data, host=service.host, port=service.port, workers=service.workers, keys=keys
+        service.experiments,
+        service.data,
+        host=service.host,
+        port=service.port,
+        workers=service.workers,
+        keys=keys,
     )
 
 
@@ -59,11 +69,12 @@ def keep(
     """Fold the log into policies and publish it to the lake, until stopped.
 
     Args:
-        host: Of no effect: the keeper doesn't listen. Taken so that `serve`, `keep` and `up` can share their options.
+        host: Of no effect: the keeper doesn't listen. Taken so that `serve`, `keep` and `up` can
+            share their options.
         port: Likewise.
         workers: Likewise: a data folder has one keeper.
     """
-    from topbill.keeper import main as keeper
+    from topbill.worker import loop as keeper
 
     with _answering(data):
         keeper.keep(experiments, data)
@@ -71,9 +82,13 @@ def keep(
 
 @contextmanager
 def _answering(data: Path) -> Iterator[None]:
-    """Beside the block, `topbill answers` in a process of its own, which the end of this one ends."""
+    """Beside the block, `topbill answers` in a process of its own, which the end of this one
+    ends.
+    """
     beside = subprocess.Popen(  # noqa: S603
-        [sys.executable, "-m", "topbill", "answers", "--data", str(data)], stdin=subprocess.PIPE, start_new_session=True
+        [sys.executable, "-m", "topbill", "answers", "--data", str(data)],
+        stdin=subprocess.PIPE,
+        start_new_session=True,
     )
     try:
         yield
@@ -84,15 +99,17 @@ def _answering(data: Path) -> Iterator[None]:
 
 @app.command(show=False)
 def answers(*, data: Data = DATA) -> None:
-    """Work out in advance what the dashboards show of a large lake, until standard input ends. `keep` runs this."""
+    """Work out in advance what the dashboards show of a large lake, until standard input ends.
+    `keep` runs this.
+    """
 
     def ended(seconds: float) -> bool:
         return bool(select.select([sys.stdin], [], [], seconds)[0])
 
     if not ended(20.0):  # a keeper that lives shortly has no use for it
-        from topbill.report import kept
+        from topbill.reporting import answer_cache
 
-        kept.keep_up(data, ended)
+        answer_cache.keep_up(data, ended)
 
 
 @app.command
@@ -102,21 +119,33 @@ def up(*, service: Service = Service()) -> None:
     One that ends by itself is started again. The dashboard is always on loopback.
     """
     from topbill import pages, spec
-    from topbill.supervise import Processes, commands, free_port, stoppable
+    from topbill.cli.supervise import Processes, commands, free_port, stoppable
 
-    spec.load_all(pages.sources(service.experiments))  # what is wrong there is said once, before anything starts
+    spec.load_all(
+        pages.sources(service.experiments)
+    )  # what is wrong there is said once, before anything starts
     host, port, data = service.host, service.port, service.data
     board = free_port("127.0.0.1", port + 1)
-    more = ["--workers", str(service.workers), *(["--keys", str(service.keys)] if service.keys else [])]
+    more = [
+        "--workers",
+        str(service.workers),
+        *(["--keys", str(service.keys)] if service.keys else []),
+    ]
     with stoppable(), Processes() as processes:
-        for name, command in commands(str(service.experiments), str(data), host, port, more).items():
+        for name, command in commands(
+            str(service.experiments), str(data), host, port, more
+        ).items():
             processes.start(name, *command)
         processes.start_dashboard(service.experiments, data, board)
         try:
             processes.wait_until(f"http://{host}:{port}/healthz")
             out.print(f"service    http://{host}:{port}/docs", highlight=False)
             out.print(f"dashboard  http://127.0.0.1:{board}", highlight=False)
-            out.print(f"data       {data}  (topbill report KEY --data {data})", highlight=False, soft_wrap=True)
+            out.print(
+                f"data       {data}  (topbill report KEY --data {data})",
+                highlight=False,
+                soft_wrap=True,
+            )
             out.print("Ctrl-C ends it.")
             while True:
                 processes.tend()
@@ -127,7 +156,11 @@ def up(*, service: Service = Service()) -> None:
 
 @app.command
 def dashboard(
-    *, experiments: Experiments = EXPERIMENTS, data: Data = DATA, host: str = "127.0.0.1", port: Port = 8601
+    *,
+    experiments: Experiments = EXPERIMENTS,
+    data: Data = DATA,
+    host: str = "127.0.0.1",
+    port: Port = 8601,
 ) -> None:
     """Show the record in the browser: verdicts, bandits, pictures, decisions, health.
 
@@ -135,7 +168,7 @@ def dashboard(
         host: Where to listen; other than loopback needs a login or a password.
         port: Where to listen.
     """
-    from topbill import dashboard as dashboards
+    from topbill.cli import dashboard as dashboards
 
     dashboards.run(experiments, data, host=host, port=port)
 
@@ -149,17 +182,18 @@ def demo(
     seconds: float = 60.0,
     forever: Annotated[bool, Parameter(negative="")] = False,
 ) -> None:
-    """Start everything on the example experiments, send simulated viewers over HTTP, and watch it learn.
+    """Start everything on the example experiments, send simulated viewers over HTTP, and watch it
+    learn.
 
     Args:
         port: Where the service listens; another one is taken where this is in use.
         seconds: How long viewers come.
         forever: Until Ctrl-C instead.
     """
-    from topbill import report as reports
+    from topbill import reporting as reports
     from topbill import spec
-    from topbill.simulate.demo import run_demo, summary
-    from topbill.supervise import Processes, commands, free_port, stoppable
+    from topbill.cli.supervise import Processes, commands, free_port, stoppable
+    from topbill.simulation.demo import run_demo, summary
 
     loaded = spec.load_all([experiments])
     port = free_port("127.0.0.1", port)
@@ -170,12 +204,27 @@ def demo(
         board = free_port("127.0.0.1", port + 1)
         processes.start_dashboard(experiments, data, board)
         processes.wait_until(f"{address}/healthz")
-        out.print(f"service    {address}/docs\ndashboard  http://127.0.0.1:{board}\ndata       {data}", highlight=False)
-        driver = run_demo(address, loaded, out, seconds=None if forever else seconds, pages=experiments)
+        out.print(
+            f"service    {address}/docs\ndashboard  http://127.0.0.1:{board}\ndata       {data}",
+            highlight=False,
+        )
+        driver = run_demo(
+            address, loaded, out, seconds=None if forever else seconds, pages=experiments
+        )
     out.rule("What you have seen")
     for experiment in loaded:
-        if experiment.key in driver.tally.experiments and (ab := reports.load(experiment.key, data).ab) is not None:
-            out.print(f"{experiment.key}: {ab.verdict.sentence}", highlight=False, soft_wrap=True, markup=False)
+        if (
+            experiment.key in driver.tally.experiments
+            and (ab := reports.load(experiment.key, data).ab) is not None
+        ):
+            out.print(
+                f"{experiment.key}: {ab.verdict.sentence}",
+                highlight=False,
+                soft_wrap=True,
+                markup=False,
+            )
     for sentence in summary(driver, data=str(data)):
         out.print(sentence, highlight=False, soft_wrap=True, markup=False)
-    out.print(f"Dashboard: topbill dashboard --data {data}", highlight=False, soft_wrap=True, markup=False)
+    out.print(
+        f"Dashboard: topbill dashboard --data {data}", highlight=False, soft_wrap=True, markup=False
+    )

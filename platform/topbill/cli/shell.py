@@ -1,4 +1,6 @@
-"""What all commands share: the application, its two consoles, options that mean the same everywhere."""
+"""What all commands share: the application, its two consoles, options that mean the same
+everywhere.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""The two clients, for threads and for asyncio: one course of a decide or page, carried out by waiting or awaiting."""
+"""The two clients, for threads and for asyncio: one course of a decide or page, carried out by
+waiting or awaiting.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,9 @@ Paging: TypeAlias = Coroutine[Any, Any, Page]
 
 
 class _Common(Generic[Decided, Paged]):
-    """Everything but how to wait. `_settle` is written once, as a coroutine, over `_send` and `_sleep`."""
+    """Everything but how to wait. `_settle` is written once, as a coroutine, over `_send` and
+    `_sleep`.
+    """
 
     settings: Settings
     _breaker: Breaker
@@ -45,7 +49,8 @@ class _Common(Generic[Decided, Paged]):
         default: Sequence[str] | None = None,
         deadline: float | None = None,
     ) -> Decided:
-        """What to show. `default` is the order to fall back on: by default that of the `actions` given, if any.
+        """What to show. `default` is the order to fall back on: by default that of the `actions`
+        given, if any.
 
         Raises Unavailable, BadRequest, NotFound or Conflict only where the client is strict.
         """
@@ -79,8 +84,8 @@ class _Common(Generic[Decided, Paged]):
     ) -> Paged:
         """A whole page: rows, titles, artwork. `default` gives the rows of titles to fall back on.
 
-        A session's page is known by the session; any other gets an id of its own, so that a retry makes no second one.
-        Raises as `decide` does, only where the client is strict.
+        A session's page is known by the session; any other gets an id of its own, so that a retry
+        makes no second one. Raises as `decide` does, only where the client is strict.
         """
         ask = AskPage(
             page=page,
@@ -123,12 +128,15 @@ class _Common(Generic[Decided, Paged]):
         at: datetime | None = None,
         event_id: str | None = None,
     ) -> str:
-        """Tell what came of a decision, or of a page, where `action` is the title: queued, sent in the background with
-        others, kept until the service has it.
+        """Tell what came of a decision, or of a page, where `action` is the title: queued, sent in
+        the background with others, kept until the service has it.
 
-        Returns the event's id at once. Raises nothing: what is lost in the end is counted in `delivered`.
+        Returns the event's id at once. Raises nothing: what is lost in the end is counted in
+        `delivered`.
         """
-        return self._sender.put(decision, event, value, action=action, position=position, at=at, event_id=event_id)
+        return self._sender.put(
+            decision, event, value, action=action, position=position, at=at, event_id=event_id
+        )
 
     @property
     def delivered(self) -> Delivered:
@@ -148,12 +156,12 @@ class _Common(Generic[Decided, Paged]):
 class Client(_Common[Choice, Page]):
     """Decides, pages and rewards over kept connections; safe to share between threads.
 
-    `deadline` (seconds) is the longest a decide or page takes, retries included. Neither raises unless `strict`: where
-    the service is down, slow or refuses, it returns the `default` given to it, flagged `fallback`.
-    `spool` names a folder in which rewards wait as well: what a process could not send before it ended, however it
-    ended, the next one with the same folder sends, under the same event ids. Any number of processes may share it.
-    `transport` replaces the network in tests (`topbill.client.testing`).
-    Raises BadRequest where the spool cannot be written.
+    `deadline` (seconds) is the longest a decide or page takes, retries included. Neither raises
+    unless `strict`: where the service is down, slow or refuses, it returns the `default` given to
+    it, flagged `fallback`. `spool` names a folder in which rewards wait as well: what a process
+    could not send before it ended, however it ended, the next one with the same folder sends, under
+    the same event ids. Any number of processes may share it. `transport` replaces the network in
+    tests (`topbill.client.testing`). Raises BadRequest where the spool cannot be written.
     """
 
     def __init__(
@@ -169,11 +177,15 @@ class Client(_Common[Choice, Page]):
     ) -> None:
         self.settings = Settings(address, key, deadline, retries, strict=strict)
         self._breaker = Breaker(self.settings.trips, self.settings.rest)
-        self._http = self._sync = httpx.Client(base_url=address, headers=self.settings.headers(), transport=transport)
+        self._http = self._sync = httpx.Client(
+            base_url=address, headers=self.settings.headers(), transport=transport
+        )
         self._sender = Sender(self.settings, transport, spool)
 
     def _drive(self, asking: Coroutine[Any, Any, Any]) -> Any:
-        """Nothing in it ever suspends: `_send` and `_sleep` wait themselves, so one step is all there is."""
+        """Nothing in it ever suspends: `_send` and `_sleep` wait themselves, so one step is all
+        there is.
+        """
         try:
             asking.send(None)
         except StopIteration as done:
@@ -187,7 +199,9 @@ class Client(_Common[Choice, Page]):
         time.sleep(seconds)
 
     def flush(self, timeout: float = 5.0) -> bool:
-        """Wait until every reward has been dealt with; False where some still waited after `timeout` seconds."""
+        """Wait until every reward has been dealt with; False where some still waited after
+        `timeout` seconds.
+        """
         return self._sender.flush(timeout)
 
     def close(self, timeout: float = 5.0) -> None:
@@ -199,7 +213,10 @@ class Client(_Common[Choice, Page]):
         return self
 
     def __exit__(
-        self, _kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
+        self,
+        _kind: type[BaseException] | None,
+        _error: BaseException | None,
+        _trace: TracebackType | None,
     ) -> None:
         self.close()
 
@@ -207,8 +224,8 @@ class Client(_Common[Choice, Page]):
 class AsyncClient(_Common[Deciding, Paging]):
     """`Client` for asyncio: `decide` and `page` are awaited; `reward` is not, it only queues.
 
-    Rewards are sent by a thread, so that they get out even when the loop has ended. A `transport` that is not for
-    threads as well serves decides only; give the other one as `reward_transport`.
+    Rewards are sent by a thread, so that they get out even when the loop has ended. A `transport`
+    that is not for threads as well serves decides only; give the other one as `reward_transport`.
     """
 
     def __init__(
@@ -255,6 +272,9 @@ class AsyncClient(_Common[Deciding, Paging]):
         return self
 
     async def __aexit__(
-        self, _kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
+        self,
+        _kind: type[BaseException] | None,
+        _error: BaseException | None,
+        _trace: TracebackType | None,
     ) -> None:
         await self.close()

@@ -1,4 +1,6 @@
-"""What a caller gets for a whole page: the service's page, or the caller's own default rows, flagged."""
+"""What a caller gets for a whole page: the service's page, or the caller's own default rows,
+flagged.
+"""
 
 from __future__ import annotations
 
@@ -22,8 +24,8 @@ class Tile(msgspec.Struct, frozen=True, gc=False):
 
 
 class Row(msgspec.Struct, frozen=True, gc=False):
-    """A row and its titles, in order. `missing`: how many titles fewer than asked for the rules left; `removed`: how
-    many each rule took."""
+    """A row and its titles, in order. `missing`: how many titles fewer than asked for the rules
+    left; `removed`: how many each rule took."""
 
     row: str
     payload: Any = None
@@ -34,8 +36,8 @@ class Row(msgspec.Struct, frozen=True, gc=False):
 
 
 class Layer(msgspec.Struct, frozen=True, gc=False):
-    """One layer of the page (rows, titles or artwork): its experiment, its variant, and the logarithm of the joint
-    propensity of all that it chose."""
+    """One layer of the page (rows, titles or artwork): its experiment, its variant, and the
+    logarithm of the joint propensity of all that it chose."""
 
     layer: str
     experiment: str
@@ -44,9 +46,10 @@ class Layer(msgspec.Struct, frozen=True, gc=False):
 
 
 class Page(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """A page, first row first. `fallbacks` names the stages of the service that were not as planned; `again` says that
-    the session got the page that it had. With `fallback` the service did not make it at all: the rows are the caller's
-    default, nothing was logged, and `problem` says why."""
+    """A page, first row first. `fallbacks` names the stages of the service that were not as
+    planned; `again` says that the session got the page that it had. With `fallback` the service did
+    not make it at all: the rows are the caller's default, nothing was logged, and `problem` says
+    why."""
 
     page_id: str
     page: str
@@ -63,7 +66,9 @@ class Page(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         return self.page_id
 
 
-def default_page(page: str, page_id: str | None, rows: Mapping[str, Sequence[str]], problem: str) -> Page:
+def default_page(
+    page: str, page_id: str | None, rows: Mapping[str, Sequence[str]], problem: str
+) -> Page:
     """The caller's default rows as a page."""
     shown = tuple(Row(row, titles=tuple(map(Tile, titles))) for row, titles in rows.items())
     return Page(page_id=page_id or new_id(), page=page, rows=shown, fallback=True, problem=problem)

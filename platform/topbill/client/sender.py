@@ -1,4 +1,6 @@
-"""Rewards in the background: a thread that sends them in batches, again and again until the service has them."""
+"""Rewards in the background: a thread that sends them in batches, again and again until the service
+has them.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,7 @@ from topbill.client.choice import Choice, new_id
 from topbill.client.page import Page
 from topbill.client.spool import Spool
 from topbill.client.wire import TRANSIENT, Settings, backoff, refusal
-from topbill.errors import BadRequest, Conflict, NotFound
+from topbill.domain.errors import BadRequest, Conflict, NotFound
 
 LARGEST_BATCH = 500
 LONGEST_QUEUE = 50_000
@@ -32,8 +34,9 @@ _logger = logging.getLogger("topbill")
 
 
 class Delivered(msgspec.Struct, frozen=True):
-    """What became of rewards: `stored` (duplicates included), `unknown` where the service has no such decision,
-    `refused` for their form, `dropped` because too many waited, and `waiting` still."""
+    """What became of rewards: `stored` (duplicates included), `unknown` where the service has no
+    such decision, `refused` for their form, `dropped` because too many waited, and `waiting`
+    still."""
 
     stored: int
     unknown: int
@@ -54,13 +57,17 @@ class _Results(msgspec.Struct):
 class Sender:
     """A queue and the thread that empties it. The thread starts with the first reward.
 
-    An event's id is chosen when it is queued, so that sending it twice stores it once. Events that are thrown out
-    because the queue is full are the newest, and are counted. With a `spool` (a folder) all that is queued is on disk
-    too, and what earlier senders left there is sent first. Raises BadRequest where it cannot be written.
+    An event's id is chosen when it is queued, so that sending it twice stores it once. Events that
+    are thrown out because the queue is full are the newest, and are counted. With a `spool` (a
+    folder) all that is queued is on disk too, and what earlier senders left there is sent first.
+    Raises BadRequest where it cannot be written.
     """
 
     def __init__(
-        self, settings: Settings, transport: httpx.BaseTransport | None = None, spool: Path | str | None = None
+        self,
+        settings: Settings,
+        transport: httpx.BaseTransport | None = None,
+        spool: Path | str | None = None,
     ) -> None:
         self._settings = settings
         self._transport = transport
@@ -91,7 +98,12 @@ class Sender:
     ) -> str:
         """Queue an event; returns its id."""
         key = decision if isinstance(decision, str) else decision.decision_id
-        body: dict[str, Any] = {"decision_id": key, "event": event, "value": value, "event_id": event_id or new_id()}
+        body: dict[str, Any] = {
+            "decision_id": key,
+            "event": event,
+            "value": value,
+            "event_id": event_id or new_id(),
+        }
         optional = {"action": action, "position": position, "at": at}
         body |= {name: said for name, said in optional.items() if said is not None}
         try:
@@ -129,8 +141,8 @@ class Sender:
                 self._hurry -= 1
 
     def close(self, timeout: float) -> None:
-        """Flush, then end the thread. What still waits then is left to the next with this spool, or lost; the log says
-        which. Done again it does nothing."""
+        """Flush, then end the thread. What still waits then is left to the next with this spool, or
+        lost; the log says which. Done again it does nothing."""
         if self._closing:
             return
         flushed = self.flush(timeout)
@@ -145,7 +157,9 @@ class Sender:
             spool.close(empty=not waiting)
         if not flushed:
             then = "are lost" if spool is None else "wait in the spool for its next client"
-            _logger.warning("%s: %d rewards could not be sent, and %s", self._settings.address, waiting, then)
+            _logger.warning(
+                "%s: %d rewards could not be sent, and %s", self._settings.address, waiting, then
+            )
 
     def _start(self) -> None:
         if self._thread is None:
@@ -170,12 +184,18 @@ class Sender:
                 except TRANSIENT as error:
                     failures += 1
                     if failures == 1:
-                        _logger.warning("%s: rewards wait: %s", self._settings.address, error or type(error).__name__)
+                        _logger.warning(
+                            "%s: rewards wait: %s",
+                            self._settings.address,
+                            error or type(error).__name__,
+                        )
                     with self._changed:
                         self._changed.wait_for(lambda: self._closing, backoff(failures))
 
     def _next(self) -> list[msgspec.Raw] | None:
-        """The oldest events, left in the queue until they are dealt with; None when it is time to end."""
+        """The oldest events, left in the queue until they are dealt with; None when it is time to
+        end.
+        """
         with self._changed:
             self._changed.wait_for(lambda: self._queue or self._closing)
             if self._closing:
@@ -196,7 +216,9 @@ class Sender:
             except msgspec.DecodeError as error:
                 raise httpx.TransportError(f"answered what is no receipt: {error}") from error
             for warning in {result.warning for result in results if result.warning} - self._warned:
-                self._warned.add(warning)  # once: it is about an event's name, and there are few of these
+                self._warned.add(
+                    warning
+                )  # once: it is about an event's name, and there are few of these
                 _logger.warning("%s: %s", self._settings.address, warning)
             unknown = sum(result.status == "unknown_decision" for result in results)
             self._done(len(batch), {"stored": len(batch) - unknown, "unknown": unknown})

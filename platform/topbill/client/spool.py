@@ -1,7 +1,9 @@
-"""Rewards on disk until the service has them: a file a sender, which the next sender takes over when its own has ended.
+"""Rewards on disk until the service has them: a file a sender, which the next sender takes over
+when its own has ended.
 
-A line is the body of a reward with its event id, so that sending one twice stores it once. What was added survives the
-process, however it ends; it is not forced to the disk, so the machine must not lose its power.
+A line is the body of a reward with its event id, so that sending one twice stores it once. What was
+added survives the process, however it ends; it is not forced to the disk, so the machine must not
+lose its power.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from pathlib import Path
 
 import msgspec
 
-from topbill.errors import BadRequest
+from topbill.domain.errors import BadRequest
 
 _SUFFIX = ".rewards"
 _WORTH_SHRINKING = 1_000_000
@@ -24,10 +26,11 @@ _logger = logging.getLogger("topbill")
 
 
 class Spool:
-    """One sender's file in a folder that senders share. A lock on the file says that its sender is alive.
+    """One sender's file in a folder that senders share. A lock on the file says that its sender is
+    alive.
 
-    Raises BadRequest where the folder cannot be written. Later failures of the disk are said in the log once; rewards
-    then wait in memory only.
+    Raises BadRequest where the folder cannot be written. Later failures of the disk are said in the
+    log once; rewards then wait in memory only.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -77,8 +80,14 @@ class Spool:
             if empty:
                 os.ftruncate(self._file.fileno(), 0)
                 self._sent = 0
-            elif self._sent > _WORTH_SHRINKING and self._sent > os.fstat(self._file.fileno()).st_size / 2:
-                old, self._file = self._file, self._fresh(b"".join(line + b"\n" for line in waiting))
+            elif (
+                self._sent > _WORTH_SHRINKING
+                and self._sent > os.fstat(self._file.fileno()).st_size / 2
+            ):
+                old, self._file = (
+                    self._file,
+                    self._fresh(b"".join(line + b"\n" for line in waiting)),
+                )
                 old.close()
                 self._sent = 0
         except OSError as error:
@@ -91,7 +100,9 @@ class Spool:
         self._file.close()
 
     def _fresh(self, content: bytes) -> FileIO:
-        """A locked file in place of this sender's. It gets its name once it is locked: others take what is not."""
+        """A locked file in place of this sender's. It gets its name once it is locked: others take
+        what is not.
+        """
         unnamed = self._path.with_suffix(".tmp")
         file = unnamed.open("ab", buffering=0)
         try:

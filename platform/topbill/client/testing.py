@@ -1,5 +1,5 @@
-"""A service in process, for tests of code that uses the client: it reads requests as the real one does, keeps what
-came, and can be down, slow, or refuse.
+"""A service in process, for tests of code that uses the client: it reads requests as the real one
+does, keeps what came, and can be down, slow, or refuse.
 
     fake = FakeService({"home-artwork": ["close-up", "chase"]})
     topbill = Client(transport=fake)
@@ -18,19 +18,26 @@ from typing import Any
 import httpx
 import msgspec
 
+from topbill.domain.errors import BadRequest
+from topbill.domain.records import NULL
 from topbill.engine import Answer, AnswerItem, DecideRequest, OfferedAction, at_path, new_id
-from topbill.errors import BadRequest
 from topbill.pages.answers import PageAnswer, PageRequest, RowAnswer, Tile
-from topbill.records import NULL
-from topbill.service.bodies import RewardAnswer, RewardBatch, RewardBatchAnswer, RewardRequest, problem
+from topbill.service.bodies import (
+    RewardAnswer,
+    RewardBatch,
+    RewardBatchAnswer,
+    RewardRequest,
+    problem,
+)
 
 
 class FakeService(httpx.BaseTransport, httpx.AsyncBaseTransport):
-    """A transport for `Client` and `AsyncClient`. `orders` maps experiments to the orders that they show, `pages` maps
-    pages to their rows of titles.
+    """A transport for `Client` and `AsyncClient`. `orders` maps experiments to the orders that they
+    show, `pages` maps pages to their rows of titles.
 
-    `decisions`, `page_requests` and `rewards` hold what came, in the structs of the real service. Set `down` to refuse
-    connections, `delay` (seconds) to be slow, `failures` to answer that many requests with 503 first.
+    `decisions`, `page_requests` and `rewards` hold what came, in the structs of the real service.
+    Set `down` to refuse connections, `delay` (seconds) to be slow, `failures` to answer that many
+    requests with 503 first.
     """
 
     def __init__(
@@ -76,7 +83,9 @@ class FakeService(httpx.BaseTransport, httpx.AsyncBaseTransport):
     def _respond(self, request: httpx.Request) -> httpx.Response:
         if self.failures > 0:
             self.failures -= 1
-            return httpx.Response(503, content=problem("log_unavailable", "the fake service was told to fail"))
+            return httpx.Response(
+                503, content=problem("log_unavailable", "the fake service was told to fail")
+            )
         try:
             if request.url.path == "/v1/decide":
                 return self._decide(msgspec.json.decode(request.content, type=DecideRequest))
@@ -98,7 +107,9 @@ class FakeService(httpx.BaseTransport, httpx.AsyncBaseTransport):
             return httpx.Response(409, content=problem("conflict", f"{key!r} was used before"))
         if held is None:
             if request.experiment not in self.orders:
-                return httpx.Response(404, content=problem("not_found", f"no experiment {request.experiment!r}"))
+                return httpx.Response(
+                    404, content=problem("not_found", f"no experiment {request.experiment!r}")
+                )
             self.decisions[key] = request
             self._answers[key] = self._answer(key, request)
         return httpx.Response(200, content=msgspec.json.encode(self._answers[key]))
@@ -108,7 +119,9 @@ class FakeService(httpx.BaseTransport, httpx.AsyncBaseTransport):
         if request.actions != NULL:
             offered = msgspec.json.decode(request.actions, type=list[OfferedAction])
             payloads = {action.id: action.payload for action in offered}
-        shown = [action for action in payloads if action not in request.exclude][: request.slots or 1]
+        shown = [action for action in payloads if action not in request.exclude][
+            : request.slots or 1
+        ]
         slate = tuple(AnswerItem(position, a, payloads[a], 1.0) for position, a in enumerate(shown))
         self._shown[key] = shown
         return Answer(key, "fake", slate, 1.0, "fixed", 0, "policy")
@@ -126,7 +139,14 @@ class FakeService(httpx.BaseTransport, httpx.AsyncBaseTransport):
             request.page,
             (),
             tuple(
-                RowAnswer(row, NULL, 1.0, tuple(Tile(t, NULL, 1.0, None, NULL, 1.0) for t in titles), 0, {})
+                RowAnswer(
+                    row,
+                    NULL,
+                    1.0,
+                    tuple(Tile(t, NULL, 1.0, None, NULL, 1.0) for t in titles),
+                    0,
+                    {},
+                )
                 for row, titles in rows.items()
             ),
             (),
@@ -140,12 +160,18 @@ class FakeService(httpx.BaseTransport, httpx.AsyncBaseTransport):
         for index, reward in enumerate(rewards):
             shown = self._shown.get(reward.decision_id)
             if shown is None:
-                results.append(RewardAnswer("unknown_decision", reward.decision_id, reward.event_id))
+                results.append(
+                    RewardAnswer("unknown_decision", reward.decision_id, reward.event_id)
+                )
                 continue
             if reward.action is not None and reward.action not in shown:
                 raise BadRequest(f"$.rewards[{index}].action", f"{reward.action!r} was not shown")
             again = reward.event_id is not None and (reward.decision_id, reward.event_id) in known
-            results.append(RewardAnswer("duplicate" if again else "stored", reward.decision_id, reward.event_id))
+            results.append(
+                RewardAnswer(
+                    "duplicate" if again else "stored", reward.decision_id, reward.event_id
+                )
+            )
         for result, reward in zip(results, rewards, strict=True):
             if result.status == "stored":
                 self.rewards.append(reward)

@@ -1,4 +1,5 @@
-"""What the sync and the async client share: requests, deadlines, when to try again, and when to leave a service alone.
+"""What the sync and the async client share: requests, deadlines, when to try again, and when to
+leave a service alone.
 
 No input or output happens here, so that both clients are a loop of a few lines around it.
 """
@@ -18,7 +19,7 @@ import msgspec
 
 from topbill.client.choice import Choice, default_choice
 from topbill.client.page import Page, default_page
-from topbill.errors import BadRequest, Conflict, NotFound, TopbillError, Unavailable
+from topbill.domain.errors import BadRequest, Conflict, NotFound, TopbillError, Unavailable
 
 TRANSIENT = (httpx.TransportError, TimeoutError)
 """What a later attempt may get past."""
@@ -32,8 +33,9 @@ _logger = logging.getLogger("topbill")
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """`deadline` (seconds) is for a whole decide or page, its retries included. After `trips` of them in a row that
-    failed, the service is left alone for `rest` seconds and defaults are returned at once."""
+    """`deadline` (seconds) is for a whole decide or page, its retries included. After `trips` of
+    them in a row that failed, the service is left alone for `rest` seconds and defaults are
+    returned at once."""
 
     address: str
     key: str | None = None
@@ -50,7 +52,9 @@ class Settings:
 
 
 class Remaining(dict[str, float]):
-    """httpx's `timeout` extension that gives every phase of a request what is left of one deadline."""
+    """httpx's `timeout` extension that gives every phase of a request what is left of one
+    deadline.
+    """
 
     def __init__(self, until: float) -> None:
         super().__init__()
@@ -71,7 +75,9 @@ class Breaker:
         self._until = 0.0
 
     def closed(self) -> bool:
-        """Whether to ask the service. After a rest one caller is let through, and the others wait for its news."""
+        """Whether to ask the service. After a rest one caller is let through, and the others wait
+        for its news.
+        """
         if self._failed < self._trips:
             return True
         with self._lock:
@@ -105,7 +111,10 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         """With the order to fall back on: that of the actions where none is given."""
         order = [str(a["id"]) for a in self.actions or ()] if default is None else list(default)
         return Question(
-            "/v1/decide", self, _choice, lambda problem: default_choice(self.decision_id, order, self.slots, problem)
+            "/v1/decide",
+            self,
+            _choice,
+            lambda problem: default_choice(self.decision_id, order, self.slots, problem),
         )
 
 
@@ -126,7 +135,12 @@ class AskPage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     def question(self, default: Mapping[str, Sequence[str]] | None) -> Question[Page]:
         """With the rows of titles to fall back on."""
         rows = {row: list(titles) for row, titles in (default or {}).items()}
-        return Question("/v1/page", self, _page, lambda problem: default_page(self.page, self.page_id, rows, problem))
+        return Question(
+            "/v1/page",
+            self,
+            _page,
+            lambda problem: default_page(self.page, self.page_id, rows, problem),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,15 +154,23 @@ class Question(Generic[Answer]):
 
 
 class Call(Generic[Answer]):
-    """One question, attempt by attempt. Its id is the client's own, so that an attempt more decides nothing anew."""
+    """One question, attempt by attempt. Its id is the client's own, so that an attempt more decides
+    nothing anew.
+    """
 
     def __init__(
-        self, settings: Settings, breaker: Breaker, question: Question[Answer], deadline: float | None
+        self,
+        settings: Settings,
+        breaker: Breaker,
+        question: Question[Answer],
+        deadline: float | None,
     ) -> None:
         self.until = time.monotonic() + (settings.deadline if deadline is None else deadline)
         self._settings, self._breaker, self._question = settings, breaker, question
         self._attempts = 0
-        self._problem: TopbillError = Unavailable(f"{settings.address} did not answer lately; it is left alone a while")
+        self._problem: TopbillError = Unavailable(
+            f"{settings.address} did not answer lately; it is left alone a while"
+        )
         self.content = b""
         try:
             self.content = _encode(question.body)
@@ -163,7 +185,10 @@ class Call(Generic[Answer]):
         """The next attempt."""
         self._attempts += 1
         return http.build_request(
-            "POST", self._question.path, content=self.content, extensions={"timeout": Remaining(self.until)}
+            "POST",
+            self._question.path,
+            content=self.content,
+            extensions={"timeout": Remaining(self.until)},
         )
 
     def read(self, response: httpx.Response) -> Answer | None:
@@ -186,7 +211,9 @@ class Call(Generic[Answer]):
 
     def failed(self, error: Exception) -> None:
         """An attempt got no answer."""
-        self._problem = Unavailable(f"{self._settings.address} did not answer: {type(error).__name__}: {error}")
+        self._problem = Unavailable(
+            f"{self._settings.address} did not answer: {type(error).__name__}: {error}"
+        )
 
     def pause(self) -> float | None:
         """Seconds to wait before the next attempt (full jitter); None when there is none."""
@@ -196,7 +223,9 @@ class Call(Generic[Answer]):
         return wait if time.monotonic() + wait < self.until else None
 
     def give_up(self) -> Answer:
-        """The caller's default, flagged. Raises what went wrong instead, where the client is strict."""
+        """The caller's default, flagged. Raises what went wrong instead, where the client is
+        strict.
+        """
         if isinstance(self._problem, Unavailable):
             if self._attempts:
                 self._breaker.tell(answered=False)
@@ -222,5 +251,7 @@ def refusal(response: httpx.Response) -> TopbillError:
 
 
 def backoff(attempt: int) -> float:
-    """Seconds to wait after that many attempts: anything up to a limit that doubles (full jitter)."""
+    """Seconds to wait after that many attempts: anything up to a limit that doubles (full
+    jitter).
+    """
     return random.uniform(0.0, min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0**attempt))  # noqa: S311 (jitter)

@@ -1,4 +1,6 @@
-"""The only place that decides: assign → eligible → score → probabilities → draw → the decision to log."""
+"""The only place that decides: assign → eligible → score → probabilities → draw → the decision to
+log.
+"""
 
 from topbill.engine.bodies import (
     Answer,

@@ -11,9 +11,9 @@ from typing import Annotated, Any
 
 import msgspec
 
-from topbill.errors import BadRequest
-from topbill.records import NULL, Actions, Floats, Indices, Reason
-from topbill.slates import Allowed
+from topbill.domain.errors import BadRequest
+from topbill.domain.records import NULL, Actions, Floats, Indices, Reason
+from topbill.domain.slate import Allowed
 
 Id = Annotated[str, msgspec.Meta(min_length=1, max_length=128, description="1 to 128 characters")]
 MOST_ACTIONS = 5_000
@@ -29,7 +29,9 @@ class OfferedAction(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class DecideRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=False):
-    """What to decide. `context` and `actions` stay JSON text until the experiment's schema reads them."""
+    """What to decide. `context` and `actions` stay JSON text until the experiment's schema reads
+    them.
+    """
 
     experiment: Id
     unit: Annotated[str, msgspec.Meta(min_length=1, max_length=256)] | None = None
@@ -41,11 +43,15 @@ class DecideRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=
 
     @property
     def fingerprint(self) -> str:
-        """A digest of the request's content, equal for bodies that differ only in the order of keys or in spaces."""
+        """A digest of the request's content, equal for bodies that differ only in the order of keys
+        or in spaces.
+        """
         parts = {name: getattr(self, name) for name in self.__struct_fields__}
         for name in ("context", "actions"):
             parts[name] = decode(parts[name], f"$.{name}")
-        return blake2b(msgspec.json.encode(parts, order="deterministic"), digest_size=12).hexdigest()
+        return blake2b(
+            msgspec.json.encode(parts, order="deterministic"), digest_size=12
+        ).hexdigest()
 
 
 class AnswerItem(msgspec.Struct, frozen=True, gc=False):
@@ -58,8 +64,9 @@ class AnswerItem(msgspec.Struct, frozen=True, gc=False):
 
 
 class Question(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """A request as it is decided: encoded. `rules` makes the rules for one attempt at the slate; without them all of
-    `eligible` may stand anywhere. `page`, `layer` and `place` are of a page's decisions."""
+    """A request as it is decided: encoded. `rules` makes the rules for one attempt at the slate;
+    without them all of `eligible` may stand anywhere. `page`, `layer` and `place` are of a page's
+    decisions."""
 
     decision_id: str
     unit: str
@@ -94,7 +101,8 @@ os.register_at_fork(after_in_child=_digits.clear)
 
 
 def new_id() -> str:
-    """A fresh decision id, 32 hex digits: milliseconds first, so that indexes grow at their end, then chance.
+    """A fresh decision id, 32 hex digits: milliseconds first, so that indexes grow at their end,
+    then chance.
 
     The kernel is asked for chance by the thousand: asking it gives the interpreter lock away.
     """
@@ -111,8 +119,8 @@ def at_path(error: msgspec.ValidationError, root: str = "$") -> BadRequest:
 
 
 def decode_context(raw: msgspec.Raw) -> Any:
-    """A context as it came. Raises BadRequest where a key is there twice: policies would read the last one, and
-    DuckDB, in the record, the first."""
+    """A context as it came. Raises BadRequest where a key is there twice: policies would read the
+    last one, and DuckDB, in the record, the first."""
     found = decode(raw, "$.context")
     if type(found) is dict:
         text, names = bytes(raw), len(found)

@@ -1,7 +1,7 @@
 """From a request to the decision to log.
 
-The engine holds no state but compiled experiments and policy snapshots. It neither writes the log nor speaks HTTP:
-whoever calls `decide` makes the decision durable before giving it away.
+The engine holds no state but compiled experiments and policy snapshots. It neither writes the log
+nor speaks HTTP: whoever calls `decide` makes the decision durable before giving it away.
 """
 
 from __future__ import annotations
@@ -14,22 +14,33 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from topbill.chance import hash64, uniforms
-from topbill.engine.bodies import Answer, AnswerItem, DecideRequest, Question, decode, decode_context, new_id
+from topbill.domain.chance import hash64, uniforms
+from topbill.domain.errors import BadRequest, NotFound
+from topbill.domain.records import NULL, Actions, Decision, Indices, Placement, Snapshot
+from topbill.domain.slate import Allowed, Slate, rank
+from topbill.engine.bodies import (
+    Answer,
+    AnswerItem,
+    DecideRequest,
+    Question,
+    decode,
+    decode_context,
+    new_id,
+)
 from topbill.engine.live import Live, offered, offers
-from topbill.errors import BadRequest, NotFound
-from topbill.records import NULL, Actions, Decision, Indices, Placement, Snapshot
-from topbill.slates import Allowed, Slate, rank
 from topbill.spec import Experiment, Variant
 
 _logger = logging.getLogger("topbill")
 
 
 class Engine:
-    """Decides for a set of experiments. Reloading and adopting snapshots swap whole objects, so that a decision
-    under way sees one consistent state. `clock` gives seconds for the time budget."""
+    """Decides for a set of experiments. Reloading and adopting snapshots swap whole objects, so
+    that a decision under way sees one consistent state. `clock` gives seconds for the time
+    budget."""
 
-    def __init__(self, experiments: Iterable[Experiment], clock: Callable[[], float] = time.perf_counter) -> None:
+    def __init__(
+        self, experiments: Iterable[Experiment], clock: Callable[[], float] = time.perf_counter
+    ) -> None:
         self._clock = clock
         self.live: dict[str, Live] = {}
         self.reload(experiments)
@@ -47,12 +58,15 @@ class Engine:
         """The compiled experiment. Raises NotFound with the keys that there are."""
         live = self.live.get(key)
         if live is None:
-            raise NotFound(f"experiment {key!r} is not there; expected one of {', '.join(self.live) or '(none)'}")
+            raise NotFound(
+                f"experiment {key!r} is not there; expected one of {', '.join(self.live) or '(none)'}"
+            )
         return live
 
     def decide(self, request: DecideRequest) -> Decision:
-        """The decision for a request, not yet logged. Raises NotFound and BadRequest for what the caller got wrong;
-        a policy that fails or overruns its budget is answered with the control's order, flagged `fallback`."""
+        """The decision for a request, not yet logged. Raises NotFound and BadRequest for what the
+        caller got wrong; a policy that fails or overruns its budget is answered with the control's
+        order, flagged `fallback`."""
         start = self._clock()
         live = self.find(request.experiment)
         x = live.encoder.encode(decode_context(request.context))
@@ -75,8 +89,9 @@ class Engine:
         )
 
     def choose(self, live: Live, asked: Question, deadline: float | None = None) -> Decision:
-        """The decision for an encoded question, not yet logged. Past `deadline` (seconds of the engine's clock) no
-        policy is asked: the control's order steps in as it does for one that fails."""
+        """The decision for an encoded question, not yet logged. Past `deadline` (seconds of the
+        engine's clock) no policy is asked: the control's order steps in as it does for one that
+        fails."""
         experiment = live.experiment
         actions, eligible, rules = asked.actions, asked.eligible, asked.rules
         variant, reason = live.assign(asked.unit)
@@ -102,7 +117,8 @@ class Engine:
             actions=asked.offered,
             eligible=ids if len(eligible) == len(ids) else tuple(ids[row] for row in eligible),
             slate=tuple(
-                Placement(k, ids[row], p) for k, (row, p) in enumerate(zip(slate.rows, slate.propensities, strict=True))
+                Placement(k, ids[row], p)
+                for k, (row, p) in enumerate(zip(slate.rows, slate.propensities, strict=True))
             ),
             propensity=slate.propensity,
             probabilities=slate.probabilities,
@@ -122,7 +138,9 @@ class Engine:
         return self._clock()
 
     def answer(self, decision: Decision, payloads: dict[str, msgspec.Raw] | None = None) -> Answer:
-        """What the caller gets for a decision. `payloads` are those of an earlier revision, where it is one."""
+        """What the caller gets for a decision. `payloads` are those of an earlier revision, where
+        it is one.
+        """
         if payloads is None:
             if decision.actions == NULL:
                 payloads = self.find(decision.experiment).payloads
@@ -132,7 +150,10 @@ class Engine:
         return Answer(
             decision.decision_id,
             decision.variant,
-            tuple(AnswerItem(p.position, p.action, payloads.get(p.action, NULL), p.propensity) for p in placed),
+            tuple(
+                AnswerItem(p.position, p.action, payloads.get(p.action, NULL), p.propensity)
+                for p in placed
+            ),
             decision.propensity,
             decision.policy,
             decision.policy_version,
@@ -140,10 +161,11 @@ class Engine:
         )
 
     def explain(self, decision: Decision, snapshot: Snapshot | None) -> dict[str, Any] | None:
-        """Scores, widths and each feature's contribution as the policy saw them, from the very version that decided.
+        """Scores, widths and each feature's contribution as the policy saw them, from the very
+        version that decided.
 
-        None where they can't be had again: no policy decided, the experiment's revision has changed since, or the
-        snapshot of that version is gone.
+        None where they can't be had again: no policy decided, the experiment's revision has changed
+        since, or the snapshot of that version is gone.
         """
         live = self.live.get(decision.experiment)
         if live is None or decision.variant is None or live.revision != decision.revision:
@@ -171,18 +193,32 @@ def _candidates(live: Live, request: DecideRequest) -> tuple[Actions, Indices]:
     if request.actions == NULL and not request.exclude:
         return actions, live.rows
     excluded = set(request.exclude)
-    eligible = np.array([i for i, action in enumerate(actions.ids) if action not in excluded], dtype=np.intp)
+    eligible = np.array(
+        [i for i, action in enumerate(actions.ids) if action not in excluded], dtype=np.intp
+    )
     if not eligible.size:
-        raise BadRequest("$.exclude", f"leaves none of the {len(actions)} actions; expected at least one to remain")
+        raise BadRequest(
+            "$.exclude",
+            f"leaves none of the {len(actions)} actions; expected at least one to remain",
+        )
     return actions, eligible
 
 
 def _rank(live: Live, variant: Variant, asked: Question, allowed: Allowed | None) -> Slate | None:
-    """The policy's slate, or None when the policy fails: in whatever way it does, a viewer still gets a page."""
+    """The policy's slate, or None when the policy fails: in whatever way it does, a viewer still
+    gets a page.
+    """
     decision_id = asked.decision_id
     try:
         scored = live.policies[variant.name].score(asked.x, asked.actions, hash64(decision_id))
-        return rank(scored, asked.eligible, asked.slots, variant.floor, uniforms("draw", decision_id), allowed)
+        return rank(
+            scored,
+            asked.eligible,
+            asked.slots,
+            variant.floor,
+            uniforms("draw", decision_id),
+            allowed,
+        )
     except Exception as error:
         if live.failures.get(variant.name) != repr(error):
             live.failures[variant.name] = repr(error)

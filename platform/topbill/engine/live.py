@@ -10,12 +10,12 @@ from typing import Annotated, Any
 import msgspec
 import numpy as np
 
-from topbill.chance import hash64, uniform
+from topbill.domain.chance import hash64, uniform
+from topbill.domain.errors import BadRequest
+from topbill.domain.records import NULL, Actions, Indices, Policy, Reason, Snapshot
+from topbill.domain.slate import LARGEST_MATRIX, Allowed, Slate, in_order
 from topbill.engine.bodies import MOST_ACTIONS, OfferedAction, at_path
-from topbill.errors import BadRequest
 from topbill.policies import KINDS
-from topbill.records import NULL, Actions, Indices, Policy, Reason, Snapshot
-from topbill.slates import LARGEST_MATRIX, Allowed, Slate, in_order
 from topbill.spec import Experiment, Variant
 
 offers = msgspec.json.Decoder(
@@ -37,7 +37,9 @@ def build_policies(experiment: Experiment) -> dict[str, Policy]:
 
 
 class Live:
-    """An experiment compiled for deciding: encoders, encoded actions, assignment bounds, policies of one version."""
+    """An experiment compiled for deciding: encoders, encoded actions, assignment bounds, policies
+    of one version.
+    """
 
     def __init__(self, experiment: Experiment) -> None:
         self.experiment = experiment
@@ -46,7 +48,9 @@ class Live:
         self.action_encoder = experiment.action_encoder
         self.actions = experiment.encoded_actions
         self.rows: Indices = np.arange(len(self.actions))
-        self.payloads = {a.id: msgspec.Raw(msgspec.json.encode(a.payload)) for a in experiment.actions}
+        self.payloads = {
+            a.id: msgspec.Raw(msgspec.json.encode(a.payload)) for a in experiment.actions
+        }
         self.bounds = list(accumulate(v.share for v in experiment.variants))
         self.events = frozenset(metric.event for metric in experiment.metrics)
         """The names of the reward events that some metric reads."""
@@ -57,8 +61,12 @@ class Live:
         self.failures: dict[str, str] = {}
 
     def adopt(self, snapshot: Snapshot) -> bool:
-        """Serve from `snapshot` from now on; False when it belongs to other features, metrics or policies."""
-        if snapshot.fingerprint != self.experiment.learning_fingerprint or set(snapshot.states) != set(self.policies):
+        """Serve from `snapshot` from now on; False when it belongs to other features, metrics or
+        policies.
+        """
+        if snapshot.fingerprint != self.experiment.learning_fingerprint or set(
+            snapshot.states
+        ) != set(self.policies):
             return False
         policies = build_policies(self.experiment)
         for name, policy in policies.items():
@@ -67,7 +75,9 @@ class Live:
         return True
 
     def assign(self, unit: str) -> tuple[Variant | None, Reason]:
-        """The unit's variant: the same for the same unit as long as layer, traffic and shares stay as they are."""
+        """The unit's variant: the same for the same unit as long as layer, traffic and shares stay
+        as they are.
+        """
         experiment = self.experiment
         if experiment.status != "running":
             return None, "not_in_experiment"
@@ -78,10 +88,16 @@ class Live:
             if not 0.0 <= spot < experiment.traffic:
                 return None, "not_in_experiment"
         spot = uniform("variant", experiment.key, unit) * self.bounds[-1]
-        return experiment.variants[min(bisect_right(self.bounds, spot), len(self.bounds) - 1)], "policy"
+        return experiment.variants[
+            min(bisect_right(self.bounds, spot), len(self.bounds) - 1)
+        ], "policy"
 
-    def control_order(self, actions: Actions, eligible: Indices, slots: int, allowed: Allowed | None = None) -> Slate:
-        """The control's own order (or the order given), which needs no policy and has propensity 1."""
+    def control_order(
+        self, actions: Actions, eligible: Indices, slots: int, allowed: Allowed | None = None
+    ) -> Slate:
+        """The control's own order (or the order given), which needs no policy and has propensity
+        1.
+        """
         last = len(self._place)
         order = sorted(eligible.tolist(), key=lambda row: self._place.get(actions.ids[row], last))
         if allowed is not None:

@@ -1,10 +1,21 @@
-"""The analytical record: Delta tables that the keeper appends to, and `topbill.duckdb`, the face that all read.
+"""The analytical record: Delta tables that the keeper appends to, and `topbill.duckdb`, the face
+that all read.
 
 Nothing else in Topbill imports `duckdb` or `deltalake`.
 """
 
 from topbill.lake.database import FACE, Connection, Error, connect, identifier, quoted, sql
-from topbill.lake.face import Trouble
 from topbill.lake.tables import Lake
+from topbill.lake.views import Trouble
 
-__all__ = ["FACE", "Connection", "Error", "Lake", "Trouble", "connect", "identifier", "quoted", "sql"]
+__all__ = [
+    "FACE",
+    "Connection",
+    "Error",
+    "Lake",
+    "Trouble",
+    "connect",
+    "identifier",
+    "quoted",
+    "sql",
+]

@@ -8,7 +8,7 @@ from typing import TypeAlias
 import duckdb
 import pyarrow as pa
 
-from topbill.errors import BadRequest, LogError, NotFound
+from topbill.domain.errors import BadRequest, LogError, NotFound
 
 FACE = "topbill.duckdb"
 """The face's file name inside a data folder."""
@@ -19,17 +19,21 @@ WHERE database_name = 'lake' AND table_name = 'published' AND column_name = 'fil
 _TABLES = "SELECT table_name FROM duckdb_tables() WHERE database_name = 'lake'"
 _VIEWS = """SELECT sql FROM duckdb_views() WHERE database_name = 'lake' AND NOT internal
 ORDER BY view_name = 'feedback' AND schema_name = 'main', schema_name <> 'main', view_name"""
-"""Every view after those that it reads: feedback reads those of schema earned, they read the others."""
+"""Every view after those that it reads: feedback reads those of schema earned, they read the
+others.
+"""
 
 
-def connect(path: Path | str | None = None, *, memory_limit: str = "4GB", threads: int | None = None) -> Connection:
+def connect(
+    path: Path | str | None = None, *, memory_limit: str = "4GB", threads: int | None = None
+) -> Connection:
     """A DuckDB connection: in memory, or read-only on the face at `path`. Times are UTC.
 
-    A data folder that was moved or copied since is read where it is now.
-    Any number of processes may hold the file open. The keeper replaces it rather than changing it, so a connection
-    keeps showing the state of the moment it was opened at: connect anew for a newer one. `cursor()` starts outside
-    the face; use another `connect` per thread.
-    Raises NotFound when nothing was published yet, LogError when the file cannot be read.
+    A data folder that was moved or copied since is read where it is now. Any number of processes
+    may hold the file open. The keeper replaces it rather than changing it, so a connection keeps
+    showing the state of the moment it was opened at: connect anew for a newer one. `cursor()`
+    starts outside the face; use another `connect` per thread. Raises NotFound when nothing was
+    published yet, LogError when the file cannot be read.
     """
     config: dict[str, str | bool | int | float | list[str]] = {
         "memory_limit": memory_limit,
@@ -43,16 +47,20 @@ def connect(path: Path | str | None = None, *, memory_limit: str = "4GB", thread
         return connection
     if not Path(path).exists():
         connection.close()
-        raise NotFound(f"{path}: no such file; expected the face that `topbill keep` writes; start the keeper first")
+        raise NotFound(
+            f"{path}: no such file; expected the face that `topbill keep` writes; start the keeper first"
+        )
     try:
-        # Attached, not opened: DuckDB shares one instance per path and process, which would show a replaced file's
-        # old content for as long as anybody in the process still holds it.
+        # Attached, not opened: DuckDB shares one instance per path and process, which would show a
+        # replaced file's old content for as long as anybody in the process still holds it.
         connection.execute(f"ATTACH {quoted(str(path))} AS lake (READ_ONLY)")
         connection.execute("USE lake")
         _follow_moved(connection, files_of(Path(path)))
     except duckdb.Error as error:
         connection.close()
-        raise LogError(f"{path}: cannot be opened: {error}; expected a file written by `topbill keep`") from error
+        raise LogError(
+            f"{path}: cannot be opened: {error}; expected a file written by `topbill keep`"
+        ) from error
     return connection
 
 
@@ -62,8 +70,8 @@ def files_of(face: Path) -> str:
 
 
 def _follow_moved(connection: Connection, files: str) -> None:
-    """The views name their files by full paths. Where those are of another place, read through copies of the views that
-    name `files`."""
+    """The views name their files by full paths. Where those are of another place, read through
+    copies of the views that name `files`."""
     if not connection.execute(_SAYS_WHERE).fetchone():
         return  # a face of an earlier version
     (before,) = connection.execute("SELECT files FROM published").fetchall()[0]
@@ -79,7 +87,8 @@ def _follow_moved(connection: Connection, files: str) -> None:
 
 
 def sql(path: Path | str, query: str, *, memory_limit: str = "4GB") -> pa.Table:
-    """The result of one reading statement (SELECT, EXPLAIN, SHOW, DESCRIBE, SUMMARIZE) on the face at `path`.
+    """The result of one reading statement (SELECT, EXPLAIN, SHOW, DESCRIBE, SUMMARIZE) on the face
+    at `path`.
 
     The statement sees the record and nothing else: no other file, no network, no setting.
     Raises BadRequest with DuckDB's words when the statement is wrong or would do more than read.
@@ -95,11 +104,15 @@ def sql(path: Path | str, query: str, *, memory_limit: str = "4GB") -> pa.Table:
             raise BadRequest("sql", f"got {len(statements)} statements; expected one SELECT")
         kind = statements[0].type
         if kind not in (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN):
-            raise BadRequest("sql", f"got {kind.name}; expected a statement that only reads, such as SELECT")
+            raise BadRequest(
+                "sql", f"got {kind.name}; expected a statement that only reads, such as SELECT"
+            )
         try:
             return connection.sql(statements[0]).to_arrow_table()
         except duckdb.IOException as error:
-            raise LogError(f"{path}: {error}; run the query again: the files may have been compacted") from error
+            raise LogError(
+                f"{path}: {error}; run the query again: the files may have been compacted"
+            ) from error
         except duckdb.Error as error:
             raise BadRequest("sql", str(error)) from error
     finally:

@@ -7,7 +7,7 @@ from pathlib import Path
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
 
-from topbill.errors import LogError
+from topbill.domain.errors import LogError
 from topbill.lake.database import quoted
 
 
@@ -17,14 +17,18 @@ def is_table(folder: Path) -> bool:
 
 
 def files_of(table: DeltaTable, folder: Path) -> list[str]:
-    """The paths of the Parquet files that make up the table in `folder`. Delta names them with the folder written as in
-    a URL (a space is %20), which is no path."""
+    """The paths of the Parquet files that make up the table in `folder`. Delta names them with the
+    folder written as in a URL (a space is %20), which is no path."""
     root = table.table_uri.removeprefix("file://").rstrip("/")
-    return sorted(str(folder) + uri.removeprefix("file://").removeprefix(root) for uri in table.file_uris())
+    return sorted(
+        str(folder) + uri.removeprefix("file://").removeprefix(root) for uri in table.file_uris()
+    )
 
 
 def relation(folder: Path) -> str:
-    """SQL that reads the table's newest version, what was deleted from it left out. Raises LogError."""
+    """SQL that reads the table's newest version, what was deleted from it left out. Raises
+    LogError.
+    """
     try:
         files = files_of(DeltaTable(str(folder)), folder)
     except (OSError, DeltaError) as error:

@@ -1,4 +1,6 @@
-"""Delta tables of other people: read in batches, and appended to with a mark of how far an export has come."""
+"""Delta tables of other people: read in batches, and appended to with a mark of how far an export
+has come.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +11,14 @@ import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 from deltalake.exceptions import DeltaError, TableNotFoundError
 
-from topbill.errors import LogError
+from topbill.domain.errors import LogError
 
 _APP = "topbill.export"
 
 
 def read_delta(path: Path, rows: int) -> Iterator[pa.RecordBatch]:
-    """The table at `path`, at most `rows` rows at a time, file by file in the order of their first rows' `at`.
+    """The table at `path`, at most `rows` rows at a time, file by file in the order of their first
+    rows' `at`.
 
     Raises LogError where it cannot be read.
     """
@@ -30,13 +33,17 @@ def read_delta(path: Path, rows: int) -> Iterator[pa.RecordBatch]:
 
 
 def delta_position(path: Path) -> int:
-    """The `seq` of the last decision that an export to `path` has written; 0 where there is no table yet."""
+    """The `seq` of the last decision that an export to `path` has written; 0 where there is no
+    table yet.
+    """
     try:
         return DeltaTable(str(path)).transaction_version(_APP) or 0
     except TableNotFoundError:
         return 0
     except (OSError, DeltaError) as error:
-        raise LogError(f"{path}: cannot be read: {error}; expected a Delta table or nothing there") from error
+        raise LogError(
+            f"{path}: cannot be read: {error}; expected a Delta table or nothing there"
+        ) from error
 
 
 def append_delta(path: Path, table: pa.Table, through: int) -> None:

@@ -1,4 +1,6 @@
-"""The Delta tables of the lake: append each batch exactly once, compact, and show them through the face."""
+"""The Delta tables of the lake: append each batch exactly once, compact, and show them through the
+face.
+"""
 
 from __future__ import annotations
 
@@ -7,15 +9,22 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 import pyarrow as pa
-from deltalake import CommitProperties, DeltaTable, Schema, Transaction, WriterProperties, write_deltalake
+from deltalake import (
+    CommitProperties,
+    DeltaTable,
+    Schema,
+    Transaction,
+    WriterProperties,
+    write_deltalake,
+)
 from deltalake.exceptions import DeltaError
 from msgspec.structs import asdict
 
-from topbill.errors import LogError
-from topbill.lake import face
+from topbill.domain.errors import LogError
+from topbill.domain.records import NULL, Decision, RewardEvent
+from topbill.lake import views
 from topbill.lake.database import FACE
 from topbill.lake.delta import files_of
-from topbill.records import NULL, Decision, RewardEvent
 from topbill.spec import Experiment
 
 Table = Literal["decisions", "rewards"]
@@ -59,7 +68,8 @@ SCHEMAS: dict[str, pa.Schema] = {
             "masks": pa.list_(_MASK),
         }
     ),
-    # A reward carries what is asked of its decision most: so metrics by variant and unit need no join of millions.
+    # A reward carries what is asked of its decision most: so metrics by variant and unit need no
+    # join of millions.
     "rewards": pa.schema(
         {
             "seq": pa.int64(),
@@ -80,9 +90,13 @@ SCHEMAS: dict[str, pa.Schema] = {
     ),
 }
 _APP = "topbill.log"
-"""Delta's application id: its transaction version is the last `seq` of the log that the table holds."""
+"""Delta's application id: its transaction version is the last `seq` of the log that the table
+holds.
+"""
 _WIDENED = "topbill.widened"
-"""Property of a table whose older files lack columns: only then need DuckDB look into each file for its columns."""
+"""Property of a table whose older files lack columns: only then need DuckDB look into each file for
+its columns.
+"""
 _SETTINGS: dict[str, str | None] = {
     "delta.checkpointInterval": "100",
     "delta.logRetentionDuration": "interval 1 days",
@@ -90,7 +104,9 @@ _SETTINGS: dict[str, str | None] = {
 }
 _WRITER = WriterProperties(compression="ZSTD", max_row_group_size=250_000)
 _TIERS = (8 << 20, 128 << 20)
-"""Compaction targets in bytes: small files often, large files rarely, so that no row is rewritten every minute."""
+"""Compaction targets in bytes: small files often, large files rarely, so that no row is rewritten
+every minute.
+"""
 
 
 class Origin(NamedTuple):
@@ -108,7 +124,9 @@ class Origin(NamedTuple):
         return cls(decision.at, decision.experiment, decision.variant, decision.unit, shown)
 
     def item(self, event: RewardEvent) -> str | None:
-        """The action that the event speaks of: the one it names, or the one at its position, or the only one."""
+        """The action that the event speaks of: the one it names, or the one at its position, or the
+        only one.
+        """
         if event.action is not None:
             return event.action
         if event.position is not None:
@@ -148,7 +166,8 @@ def decision_rows(rows: Sequence[tuple[int, Decision]]) -> pa.Table:
 
 
 def reward_rows(rows: Sequence[tuple[int, RewardEvent, Origin]]) -> pa.Table:
-    """Reward events with their `seq` and their decision's origin as the columns of the lake's `rewards`.
+    """Reward events with their `seq` and their decision's origin as the columns of the lake's
+    `rewards`.
 
     `at` is when it happened: the caller's time where given, else the time of receipt.
     """
@@ -172,11 +191,12 @@ def reward_rows(rows: Sequence[tuple[int, RewardEvent, Origin]]) -> pa.Table:
 
 
 class Lake:
-    """The lake in a data folder: `DIR/lake/decisions`, `DIR/lake/rewards` and the face `DIR/topbill.duckdb`.
+    """The lake in a data folder: `DIR/lake/decisions`, `DIR/lake/rewards` and the face
+    `DIR/topbill.duckdb`.
 
-    For one writer at a time; a second one that appends what was appended already is refused by Delta itself.
-    `keep_hours`: how long files that compaction replaced stay for readers that opened the face before.
-    Raises LogError where tables cannot be read or written.
+    For one writer at a time; a second one that appends what was appended already is refused by
+    Delta itself. `keep_hours`: how long files that compaction replaced stay for readers that opened
+    the face before. Raises LogError where tables cannot be read or written.
     """
 
     def __init__(self, folder: Path, *, keep_hours: int = 24) -> None:
@@ -184,7 +204,9 @@ class Lake:
         self.face_path = folder / FACE
         self._keep_hours = keep_hours
         self._folders = {name: (folder / "lake" / name).resolve() for name in SCHEMAS}
-        self._tables = {name: self._open(where, SCHEMAS[name]) for name, where in self._folders.items()}
+        self._tables = {
+            name: self._open(where, SCHEMAS[name]) for name, where in self._folders.items()
+        }
 
     def _open(self, where: Path, schema: pa.Schema) -> DeltaTable:
         try:
@@ -199,10 +221,14 @@ class Lake:
             _widen(table, schema)
             return table
         except (OSError, DeltaError) as error:
-            raise LogError(f"{where}: cannot be opened: {error}; expected a Delta table or an empty folder") from error
+            raise LogError(
+                f"{where}: cannot be opened: {error}; expected a Delta table or an empty folder"
+            ) from error
 
     def position(self, name: Table) -> int:
-        """The last `seq` of the log that the table holds, as the table itself says; 0 when it holds none."""
+        """The last `seq` of the log that the table holds, as the table itself says; 0 when it holds
+        none.
+        """
         table = self._tables[name]
         try:
             return table.transaction_version(_APP) or 0
@@ -219,16 +245,24 @@ class Lake:
             table.update_incremental()
             if through <= self.position(name):
                 return False
-            mark = CommitProperties(app_transactions=[Transaction(_APP, through)], max_commit_retries=3)
-            write_deltalake(table, rows, mode="append", commit_properties=mark, writer_properties=_WRITER)
+            mark = CommitProperties(
+                app_transactions=[Transaction(_APP, through)], max_commit_retries=3
+            )
+            write_deltalake(
+                table, rows, mode="append", commit_properties=mark, writer_properties=_WRITER
+            )
         except (OSError, DeltaError) as error:
-            raise LogError(f"{table.table_uri}: cannot append rows through {through}: {error}") from error
+            raise LogError(
+                f"{table.table_uri}: cannot append rows through {through}: {error}"
+            ) from error
         return True
 
     def compact(self, *, thorough: bool = False) -> int:
-        """Merge small files (up to 8 MB, or 128 MB if `thorough`) and delete those replaced long ago.
+        """Merge small files (up to 8 MB, or 128 MB if `thorough`) and delete those replaced long
+        ago.
 
-        Returns how many files were merged. May run in a thread beside appends: Delta lets both commit.
+        Returns how many files were merged. May run in a thread beside appends: Delta lets both
+        commit.
         """
         merged = 0
         for where in self._folders.values():
@@ -262,20 +296,24 @@ class Lake:
         self,
         experiments: Iterable[Experiment],
         at: int,
-        revisions: Iterable[face.Revision] = (),
-        troubles: Iterable[face.Trouble] = (),
+        revisions: Iterable[views.Revision] = (),
+        troubles: Iterable[views.Trouble] = (),
         removed: Collection[str] = (),
     ) -> None:
         """Write a new face pinned to the tables as they are now, and rename it into place.
 
-        `at` (µs since the epoch): every log row stamped up to then is in the tables; what is mature is judged by it.
-        `removed`: keys of those `experiments` that have no file any more.
+        `at` (µs since the epoch): every log row stamped up to then is in the tables; what is mature
+        is judged by it. `removed`: keys of those `experiments` that have no file any more.
         """
         tables = {
-            name: face.Table(self.files(name), table.version(), _WIDENED in table.metadata().configuration)
+            name: views.Table(
+                self.files(name), table.version(), _WIDENED in table.metadata().configuration
+            )
             for name, table in self._tables.items()
         }
-        face.write(self.face_path, tables, list(experiments), at, list(revisions), list(troubles), removed)
+        views.write(
+            self.face_path, tables, list(experiments), at, list(revisions), list(troubles), removed
+        )
 
 
 def _widen(table: DeltaTable, schema: pa.Schema) -> None:

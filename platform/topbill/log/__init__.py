@@ -1,1 +1,3 @@
-"""The log: the transactional intake of decisions and reward events, and its import and export formats."""
+"""The log: the transactional intake of decisions and reward events, and its import and export
+formats.
+"""

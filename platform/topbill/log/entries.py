@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import msgspec
 
+from topbill.domain.records import Decision, RewardEvent
 from topbill.log.journal import Rows
-from topbill.records import Decision, RewardEvent
 
 _encode = msgspec.json.Encoder().encode
 
@@ -16,8 +16,9 @@ _encode = msgspec.json.Encoder().encode
 class Entry(NamedTuple):
     """Rows that are stored together or not at all.
 
-    `keyed_decisions` and `keyed_events` say which ids the callers chose: only those can have been used before. Of an
-    entry that is `whole`, nothing is stored where one of its keyed decisions was before.
+    `keyed_decisions` and `keyed_events` say which ids the callers chose: only those can have been
+    used before. Of an entry that is `whole`, nothing is stored where one of its keyed decisions was
+    before.
     """
 
     decisions: Sequence[Decision] = ()
@@ -28,8 +29,9 @@ class Entry(NamedTuple):
 
 
 class Receipt(NamedTuple):
-    """What the log says of an entry: the decisions that were stored before it, by id; of each event, whether it is a
-    duplicate; or the id that was used before with another content (then nothing of the entry was stored)."""
+    """What the log says of an entry: the decisions that were stored before it, by id; of each
+    event, whether it is a duplicate; or the id that was used before with another content (then
+    nothing of the entry was stored)."""
 
     stored: Mapping[str, Decision]
     duplicates: tuple[bool, ...]
@@ -42,9 +44,11 @@ def all_keyed(decisions: Sequence[Decision], events: Sequence[RewardEvent]) -> E
     return Entry(decisions, events, ids, frozenset((e.decision_id, e.event_id) for e in events))
 
 
-def admit(entry: Entry, at: int, known: dict[str, Decision], seen: set[tuple[str, str]], rows: Rows) -> Receipt:
-    """Add an entry's new rows, stamped `at`, to `rows` and its ids to `known` and `seen`; nothing of it when an id has
-    another content."""
+def admit(
+    entry: Entry, at: int, known: dict[str, Decision], seen: set[tuple[str, str]], rows: Rows
+) -> Receipt:
+    """Add an entry's new rows, stamped `at`, to `rows` and its ids to `known` and `seen`; nothing
+    of it when an id has another content."""
     stored: dict[str, Decision] = {}
     for decision_id in entry.keyed_decisions:
         if decision_id in known:

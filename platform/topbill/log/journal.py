@@ -1,11 +1,14 @@
-"""The head of the log: what was acknowledged and is not in the tables yet, in one preallocated file.
+"""The head of the log: what was acknowledged and is not in the tables yet, in one preallocated
+file.
 
-A group of rows is one frame, and making it durable is one write and one `fdatasync`: no page of a B-tree, no lock
-but the file's. All processes of a data folder append to the same file under an advisory lock; whoever needs the tables
-complete drains it into them and starts it anew under the next generation.
+A group of rows is one frame, and making it durable is one write and one `fdatasync`: no page of a
+B-tree, no lock but the file's. All processes of a data folder append to the same file under an
+advisory lock; whoever needs the tables complete drains it into them and starts it anew under the
+next generation.
 
-The state file beside it (generation and end) is a hint that lives in the page cache. What counts is what the tables
-say was drained and what a frame's checksum proves, so that a power cut at any moment loses nothing acknowledged.
+The state file beside it (generation and end) is a hint that lives in the page cache. What counts is
+what the tables say was drained and what a frame's checksum proves, so that a power cut at any
+moment loses nothing acknowledged.
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from topbill.errors import LogError
+from topbill.domain.errors import LogError
 
 _HEAD = struct.Struct("<IIQQ")
 """Payload's length, checksum, generation, stamp (µs)."""
@@ -30,11 +33,15 @@ _STATE = struct.Struct("<QQ")
 _UNSURE = 2**64 - 1
 _STEP = 1 << 20
 _LARGEST = 64 << 20
-"""A journal that nobody drains takes no more than this: at some 700 bytes a decision, 90,000 of them."""
+"""A journal that nobody drains takes no more than this: at some 700 bytes a decision, 90,000 of
+them.
+"""
 
 
 class Rows(NamedTuple):
-    """What is to be stored: decisions as (decision_id, experiment, body), events as (decision_id, event_id, body)."""
+    """What is to be stored: decisions as (decision_id, experiment, body), events as (decision_id,
+    event_id, body).
+    """
 
     decisions: list[tuple[str, str, bytes]]
     events: list[tuple[str, str, bytes]]
@@ -53,7 +60,8 @@ _rows = msgspec.msgpack.Decoder(Rows)
 
 
 class Journal:
-    """One process's handle on the file. Everything but `empty` and `read` is for the holder of `locked`.
+    """One process's handle on the file. Everything but `empty` and `read` is for the holder of
+    `locked`.
 
     `drained` asks the tables for the generation whose frames they do not hold yet.
     """
@@ -98,11 +106,15 @@ class Journal:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Alone among all processes; with the end of the file known, whatever the last holder died of."""
+        """Alone among all processes; with the end of the file known, whatever the last holder died
+        of.
+        """
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX)
         except OSError as error:
-            raise LogError(f"{self.path}: cannot lock: {error}; expected a file system that can") from error
+            raise LogError(
+                f"{self.path}: cannot lock: {error}; expected a file system that can"
+            ) from error
         try:
             if not self.certain:
                 self._recover()
@@ -114,7 +126,10 @@ class Journal:
         """Make rows durable. Raises LogError, then nothing of them is stored."""
         generation, end = self.position
         payload = _pack(rows)
-        frame = _HEAD.pack(len(payload), _checksum(generation, end, at, payload), generation, at) + payload
+        frame = (
+            _HEAD.pack(len(payload), _checksum(generation, end, at, payload), generation, at)
+            + payload
+        )
         after = end + len(frame)
         if end and after > _LARGEST:
             raise LogError(
@@ -132,17 +147,23 @@ class Journal:
         _STATE.pack_into(self._state, 0, generation, after)
 
     def read(self, start: int, end: int) -> Iterator[Frame]:
-        """The frames of this generation from `start` to `end`. Raises LogError where one is damaged."""
+        """The frames of this generation from `start` to `end`. Raises LogError where one is
+        damaged.
+        """
         generation = self.position[0]
         reached = start
         for frame in self._frames(generation, start, end):
             reached = frame.end
             yield frame
         if reached != end:
-            raise LogError(f"{self.path}: damaged at byte {reached:,} of {end:,}; the rows before it were read")
+            raise LogError(
+                f"{self.path}: damaged at byte {reached:,} of {end:,}; the rows before it were read"
+            )
 
     def doubt(self) -> None:
-        """Until `restart`, only the tables know which generation they hold: who takes the lock next has to ask them."""
+        """Until `restart`, only the tables know which generation they hold: who takes the lock next
+        has to ask them.
+        """
         _STATE.pack_into(self._state, 0, self.position[0], _UNSURE)
 
     def restart(self, generation: int) -> None:
@@ -170,7 +191,9 @@ class Journal:
             start = after
 
     def _grow(self, needed: int) -> None:
-        """More of the file, written with zeros: a write into what is there already changes no metadata."""
+        """More of the file, written with zeros: a write into what is there already changes no
+        metadata.
+        """
         size = os.fstat(self._file).st_size
         while size < needed:
             size += os.pwrite(self._file, bytes(_STEP), size)
@@ -179,5 +202,7 @@ class Journal:
 
 
 def _checksum(generation: int, start: int, at: int, payload: bytes) -> int:
-    """Of the payload at that very place in that very generation: what an older one left there doesn't pass."""
+    """Of the payload at that very place in that very generation: what an older one left there
+    doesn't pass.
+    """
     return zlib.crc32(payload, zlib.crc32(struct.pack("<QQQ", generation, start, at)))

@@ -1,8 +1,10 @@
-"""The embedded log: one SQLite file that API processes and the keeper share, with a journal as its head.
+"""The embedded log: one SQLite file that API processes and the keeper share, with a journal as its
+head.
 
-A commit goes into the journal and is durable before it is acknowledged. Draining moves the journal's rows into the
-tables, each exactly once, and gives them their place: `seq` grows and the stamps along it never decrease, so that
-whoever holds a barrier knows that no row with an earlier stamp can still appear.
+A commit goes into the journal and is durable before it is acknowledged. Draining moves the
+journal's rows into the tables, each exactly once, and gives them their place: `seq` grows and the
+stamps along it never decrease, so that whoever holds a barrier knows that no row with an earlier
+stamp can still appear.
 """
 
 from __future__ import annotations
@@ -16,12 +18,12 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from topbill.errors import Conflict, LogError
+from topbill.domain.errors import Conflict, LogError
+from topbill.domain.records import Decision, RewardEvent
 from topbill.log.entries import Entry, Receipt, admit, all_keyed
+from topbill.log.file_guard import Place
 from topbill.log.journal import Journal, Rows
-from topbill.log.place import Place
 from topbill.log.store import Store, now_micros
-from topbill.records import Decision, RewardEvent
 
 _NEWEST = """SELECT max((SELECT at FROM clock),
     coalesce((SELECT at FROM decisions ORDER BY seq DESC LIMIT 1), 0),
@@ -50,7 +52,9 @@ class SqliteLog(Store):
     def __init__(self, path: Path) -> None:
         super().__init__(path)
         try:
-            self._db.execute("PRAGMA wal_autocheckpoint=0")  # it would run with the journal's lock held
+            self._db.execute(
+                "PRAGMA wal_autocheckpoint=0"
+            )  # it would run with the journal's lock held
             self._journal = Journal(path.with_suffix(".journal"), self._generation)
         except (OSError, sqlite3.Error) as error:
             self._db.close()
@@ -59,7 +63,9 @@ class SqliteLog(Store):
             ) from error
         self._files, self._head = Place(path, *self._journal.paths), Place(self._journal.path)
         self._decisions: dict[str, Decision]
-        self._bodies: dict[str, tuple[int, bytes]]  # of those that other handles wrote, until somebody asks for one
+        self._bodies: dict[
+            str, tuple[int, bytes]
+        ]  # of those that other handles wrote, until somebody asks for one
         self._events: set[tuple[str, str]]
         self._place: tuple[int, int]
         self._heed(0)
@@ -76,16 +82,22 @@ class SqliteLog(Store):
 
     # ------------------------------------------------------------------ intake
 
-    def append(self, decisions: Sequence[Decision] = (), events: Sequence[RewardEvent] = ()) -> Receipt:
-        """Store one entry durably. Every id counts as the caller's. Raises Conflict where one was used before."""
+    def append(
+        self, decisions: Sequence[Decision] = (), events: Sequence[RewardEvent] = ()
+    ) -> Receipt:
+        """Store one entry durably. Every id counts as the caller's. Raises Conflict where one was
+        used before.
+        """
         receipt = self.commit([all_keyed(decisions, events)])[0]
         if receipt.conflict is not None:
-            raise Conflict(f"decision_id {receipt.conflict!r} was used before with another request; use a new id")
+            raise Conflict(
+                f"decision_id {receipt.conflict!r} was used before with another request; use a new id"
+            )
         return receipt
 
     def commit(self, entries: Sequence[Entry]) -> list[Receipt]:
-        """Store a group of entries; returns when they are durable, a receipt an entry. An entry is stored whole or not
-        at all."""
+        """Store a group of entries; returns when they are durable, a receipt an entry. An entry is
+        stored whole or not at all."""
         decision_ids = {i for entry in entries for i in entry.keyed_decisions}
         event_keys = {k for entry in entries for k in entry.keyed_events}
         rows = Rows([], [])
@@ -95,7 +107,9 @@ class SqliteLog(Store):
                 self._head.check()
                 self._follow(index=bool(decision_ids or event_keys))
                 self._look_up(decision_ids, event_keys)
-                receipts = [admit(entry, at, self._decisions, self._events, rows) for entry in entries]
+                receipts = [
+                    admit(entry, at, self._decisions, self._events, rows) for entry in entries
+                ]
                 if rows.decisions or rows.events:
                     followed = self._place == self._journal.position
                     self._journal.write(rows, at)
@@ -106,13 +120,17 @@ class SqliteLog(Store):
         return receipts
 
     def probe(self) -> None:
-        """Write what every commit and every drain writes, without any row. Raises LogError where that fails."""
+        """Write what every commit and every drain writes, without any row. Raises LogError where
+        that fails.
+        """
         with self._journal.locked():
             self._journal.write(Rows([], []), now_micros())
         self.drain()
 
     def _follow(self, index: bool) -> None:
-        """Know what the journal holds: drop what was drained, and `index` what other processes wrote since."""
+        """Know what the journal holds: drop what was drained, and `index` what other processes
+        wrote since.
+        """
         generation, end = self._journal.position
         if self._place[0] != generation:
             self._heed(generation)
@@ -175,7 +193,9 @@ class SqliteLog(Store):
             self._unchecked = 0
 
     def barrier(self) -> int:
-        """A time (µs) such that every row stamped at or before it is in the tables, and every later one after it."""
+        """A time (µs) such that every row stamped at or before it is in the tables, and every later
+        one after it.
+        """
         with self._drained() as newest:
             at = max(now_micros(), newest)
             self._db.execute("UPDATE clock SET at = ?", (at,))
@@ -183,13 +203,18 @@ class SqliteLog(Store):
 
     @contextmanager
     def _drained(self) -> Iterator[int]:
-        """A transaction that moves the journal into the tables, each row once; yields the newest stamp there.
+        """A transaction that moves the journal into the tables, each row once; yields the newest
+        stamp there.
 
-        Most is moved while others go on writing; what came meanwhile, and the commit, with the journal locked.
+        Most is moved while others go on writing; what came meanwhile, and the commit, with the
+        journal locked.
         """
         with ExitStack() as alone:
             with self._transaction():
-                newest, generation = int(self._db.execute(_NEWEST).fetchone()[0]), self._generation()
+                newest, generation = (
+                    int(self._db.execute(_NEWEST).fetchone()[0]),
+                    self._generation(),
+                )
                 moved = self._journal.position[1] if self._journal.certain else 0
                 newest = self._move(0, moved, newest)
                 alone.enter_context(self._journal.locked())
@@ -203,7 +228,9 @@ class SqliteLog(Store):
                 self._journal.restart(generation + 1)
 
     def _move(self, start: int, end: int, newest: int) -> int:
-        """Insert the journal's rows between two positions; returns the newest stamp. None is before `newest`."""
+        """Insert the journal's rows between two positions; returns the newest stamp. None is before
+        `newest`.
+        """
         values: dict[str, list[Any]] = {table: [] for table in _INSERT}
         for frame in self._journal.read(start, end):
             newest = max(newest, frame.at)
@@ -212,9 +239,14 @@ class SqliteLog(Store):
                     target += (*row, newest)
         for table, target in values.items():
             self._unchecked += len(target) // 4
-            for chunk in _chunks(target, 4 * _ROWS_PER_STATEMENT):  # SQLite works without the interpreter lock
+            for chunk in _chunks(
+                target, 4 * _ROWS_PER_STATEMENT
+            ):  # SQLite works without the interpreter lock
                 marks = ",".join(["(?,?,?,?)"] * (len(chunk) // 4))
-                self._db.execute(f"INSERT INTO {_INSERT[table]} VALUES {marks} ON CONFLICT DO NOTHING", chunk)  # noqa: S608
+                self._db.execute(
+                    f"INSERT INTO {_INSERT[table]} VALUES {marks} ON CONFLICT DO NOTHING",  # noqa: S608
+                    chunk,
+                )
         return newest
 
     def _generation(self) -> int:
@@ -229,24 +261,35 @@ class SqliteLog(Store):
 
     def events(self, decision_id: str) -> list[RewardEvent]:
         """All reward events of a decision, in the order in which they came."""
-        rows = self._feed("SELECT at, body FROM reward_events WHERE decision_id = ? ORDER BY seq", (decision_id,))
+        rows = self._feed(
+            "SELECT at, body FROM reward_events WHERE decision_id = ? ORDER BY seq", (decision_id,)
+        )
         return [_stamped_event(at, body) for at, body in rows]
 
     def read_decisions(self, after_seq: int, limit: int) -> list[tuple[int, Decision]]:
-        """Committed decisions of all experiments with seq > `after_seq`, in order, at most `limit`."""
-        rows = self._feed("SELECT seq, at, body FROM decisions WHERE seq > ? ORDER BY seq LIMIT ?", (after_seq, limit))
+        """Committed decisions of all experiments with seq > `after_seq`, in order, at most
+        `limit`.
+        """
+        rows = self._feed(
+            "SELECT seq, at, body FROM decisions WHERE seq > ? ORDER BY seq LIMIT ?",
+            (after_seq, limit),
+        )
         return [(seq, _stamped_decision(at, body)) for seq, at, body in rows]
 
     def read_events(self, after_seq: int, limit: int) -> list[tuple[int, RewardEvent]]:
         """Committed reward events with seq > `after_seq`, in order, at most `limit`."""
         rows = self._feed(
-            "SELECT seq, at, body FROM reward_events WHERE seq > ? ORDER BY seq LIMIT ?", (after_seq, limit)
+            "SELECT seq, at, body FROM reward_events WHERE seq > ? ORDER BY seq LIMIT ?",
+            (after_seq, limit),
         )
         return [(seq, _stamped_event(at, body)) for seq, at, body in rows]
 
-    def matured(self, experiment: str, after_seq: int, age: int, barrier: int, limit: int) -> list[Matured]:
-        """The next decisions of an experiment that were `age` µs old at `barrier`, in order, at most `limit`, each
-        with the events that had come when it reached that age: the same whenever it is asked."""
+    def matured(
+        self, experiment: str, after_seq: int, age: int, barrier: int, limit: int
+    ) -> list[Matured]:
+        """The next decisions of an experiment that were `age` µs old at `barrier`, in order, at
+        most `limit`, each with the events that had come when it reached that age: the same whenever
+        it is asked."""
         rows = self._feed(
             "SELECT seq, at, body FROM decisions WHERE experiment = ? AND seq > ? AND at <= ? ORDER BY seq LIMIT ?",
             (experiment, after_seq, barrier - age, limit),
@@ -270,15 +313,19 @@ class SqliteLog(Store):
         return seq
 
     def next_seq(self, experiment: str, after_seq: int) -> int | None:
-        """The `seq` of an experiment's first decision after `after_seq`; None when there is none."""
+        """The `seq` of an experiment's first decision after `after_seq`; None when there is
+        none.
+        """
         query = "SELECT min(seq) FROM decisions WHERE experiment = ? AND seq > ?"
         seq: int | None = self._feed(query, (experiment, after_seq))[0][0]
         return seq
 
-    def forget(self, decisions_through: int, events_through: int, older_than: int, limit: int = 2_000) -> int:
-        """Delete at most `limit` decisions (with their events) that have seq ≤ `decisions_through` and were stamped
-        before `older_than` µs, up to the first that has an event with seq > `events_through`; returns how many went.
-        What remains is the whole end of the log."""
+    def forget(
+        self, decisions_through: int, events_through: int, older_than: int, limit: int = 2_000
+    ) -> int:
+        """Delete at most `limit` decisions (with their events) that have seq ≤ `decisions_through`
+        and were stamped before `older_than` µs, up to the first that has an event with seq >
+        `events_through`; returns how many went. What remains is the whole end of the log."""
         self.drain()
         with self._transaction():
             ids = [
@@ -289,9 +336,15 @@ class SqliteLog(Store):
                 )
             ]
             pending = "SELECT 1 FROM reward_events WHERE decision_id = ? AND seq > ?"
-            ids = list(takewhile(lambda i: not self._db.execute(pending, (i, events_through)).fetchone(), ids))
+            ids = list(
+                takewhile(
+                    lambda i: not self._db.execute(pending, (i, events_through)).fetchone(), ids
+                )
+            )
             self._db.executemany("DELETE FROM decisions WHERE decision_id = ?", [(i,) for i in ids])
-            self._db.executemany("DELETE FROM reward_events WHERE decision_id = ?", [(i,) for i in ids])
+            self._db.executemany(
+                "DELETE FROM reward_events WHERE decision_id = ?", [(i,) for i in ids]
+            )
         return len(ids)
 
 

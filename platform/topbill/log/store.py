@@ -1,5 +1,5 @@
-"""The log's SQLite file: its tables, its transactions, and what is kept there beside the intake: policy snapshots and
-the audit of revisions."""
+"""The log's SQLite file: its tables, its transactions, and what is kept there beside the intake:
+policy snapshots and the audit of revisions."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from topbill.errors import Conflict, LogError
-from topbill.records import Snapshot
+from topbill.domain.errors import Conflict, LogError
+from topbill.domain.records import Snapshot
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS decisions (
@@ -80,7 +80,11 @@ class Store:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._db = sqlite3.connect(
-                path, timeout=30.0, isolation_level=None, cached_statements=1_024, check_same_thread=False
+                path,
+                timeout=30.0,
+                isolation_level=None,
+                cached_statements=1_024,
+                check_same_thread=False,
             )
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=FULL")
@@ -107,7 +111,9 @@ class Store:
                     self._db.execute("ROLLBACK")
                 raise
         except sqlite3.Error as error:
-            raise LogError(f"{self.path}: cannot write: {error}; nothing of this batch was stored") from error
+            raise LogError(
+                f"{self.path}: cannot write: {error}; nothing of this batch was stored"
+            ) from error
 
     def _ask(self, query: str, values: Sequence[Any] = ()) -> list[Any]:
         """All rows of a query; LogError where the file can't be read."""
@@ -152,8 +158,8 @@ class Store:
         )
 
     def write_snapshot(self, snapshot: Snapshot) -> None:
-        """Store state, watermark and version at once. Raises Conflict unless it is the successor of the newest one:
-        a learner that was overtaken must not write over its successor's work."""
+        """Store state, watermark and version at once. Raises Conflict unless it is the successor of
+        the newest one: a learner that was overtaken must not write over its successor's work."""
         blob = msgspec.msgpack.encode(snapshot.states)
         with self._transaction():
             newest = self.version(snapshot.experiment)
@@ -179,7 +185,9 @@ class Store:
     # ------------------------------------------------------------------ audit and upkeep
 
     def revise(self, experiment: str, revision: str, who: str, spec: str) -> bool:
-        """Note in the audit that `experiment` is now what `spec` says; False when it was so already."""
+        """Note in the audit that `experiment` is now what `spec` says; False when it was so
+        already.
+        """
         newest = "SELECT revision FROM revisions WHERE experiment = ? ORDER BY seq DESC LIMIT 1"
         held = self._ask(newest, (experiment,))
         if held and held[0][0] == revision:
@@ -204,8 +212,9 @@ class Store:
         return [Revision(*row) for row in rows]
 
     def forget_snapshots(self, before: int) -> int:
-        """Delete the snapshots that had a successor by `before` µs: nothing was decided from them since. Returns how
-        many went; the newest of each experiment stays, and so does the one that was the newest then."""
+        """Delete the snapshots that had a successor by `before` µs: nothing was decided from them
+        since. Returns how many went; the newest of each experiment stays, and so does the one that
+        was the newest then."""
         with self._transaction():
             cursor = self._db.execute(
                 """DELETE FROM policy_snapshots WHERE version < (SELECT max(s.version) FROM policy_snapshots s

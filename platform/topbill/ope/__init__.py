@@ -1,4 +1,6 @@
-"""Off-policy evaluation: from one policy's log, what another would have earned, how surely, and when not to say."""
+"""Off-policy evaluation: from one policy's log, what another would have earned, how surely, and
+when not to say.
+"""
 
 from topbill.ope.arrays import estimate
 from topbill.ope.delta import delta_ope

@@ -1,9 +1,10 @@
-"""Evaluation on a log that a learning policy wrote: its rows depend on each other, so the plain mean is biased and the
-plain interval too narrow.
+"""Evaluation on a log that a learning policy wrote: its rows depend on each other, so the plain
+mean is biased and the plain interval too narrow.
 
-Weighting the doubly robust scores Γ_t = dm_t + w_t(r_t − q̂_t) by h_t = (Σ_a π(a|x_t)²/p_t(a|x_t))^(−½), the inverse
-of their predictable standard deviation up to a factor, makes the variance of the sum settle, and the studentised mean
-normal again. q̂ must come from the past only.
+Weighting the doubly robust scores Γ_t = dm_t + w_t(r_t − q̂_t) by h_t = (Σ_a
+π(a|x_t)²/p_t(a|x_t))^(−½), the inverse of their predictable standard deviation up to a factor,
+makes the variance of the sum settle, and the studentised mean normal again. q̂ must come from the
+past only.
 """
 
 from __future__ import annotations

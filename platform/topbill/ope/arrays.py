@@ -1,4 +1,6 @@
-"""`estimate`: from arrays of logged decisions to estimates with intervals, diagnostics and refusals."""
+"""`estimate`: from arrays of logged decisions to estimates with intervals, diagnostics and
+refusals.
+"""
 
 from __future__ import annotations
 
@@ -8,14 +10,22 @@ from typing import Any
 
 import numpy as np
 
-from topbill.errors import BadData, BadRequest
+from topbill.domain.errors import BadData, BadRequest
+from topbill.domain.records import Floats, Indices
 from topbill.ope.assess import Bounds, Interval, Lam, Summary, assess, columns_of, plan
 from topbill.ope.columns import Column, Env, Formula, Symbols, stack
 from topbill.ope.diagnostics import Gates
 from topbill.ope.estimator import Estimate, Estimator, refused
-from topbill.ope.inputs import FINITE, POSITIVE, PROBABILITY, PROPENSITY, column, rewards_column, unit_codes
+from topbill.ope.inputs import (
+    FINITE,
+    POSITIVE,
+    PROBABILITY,
+    PROPENSITY,
+    column,
+    rewards_column,
+    unit_codes,
+)
 from topbill.ope.registry import DEFAULT, chosen
-from topbill.records import Floats, Indices
 from topbill.stats import intervals
 from topbill.stats.moments import Moments, ratio
 
@@ -42,7 +52,8 @@ def estimate(
     facts: Mapping[str, Any] | None = None,
     gates: Gates | None = None,
 ) -> dict[str, Estimate]:
-    """What the target policy would have earned per decision, by each estimator, from one log of n decisions.
+    """What the target policy would have earned per decision, by each estimator, from one log of n
+    decisions.
 
     All columns are one-dimensional of n rows, in the order of the log.
 
@@ -53,22 +64,26 @@ def estimate(
     - `estimators`: names from `ESTIMATORS`. `lam`: a number, "slope" (the default where None) or "mse", or a mapping
       from estimator to one of these.
     - `interval`: "normal" (linearised), "bootstrap" (buckets of units, `replicates` draws), "betting" (finite-sample;
-      rewards in [0, 1]; `max_weight`, a bound on w known in advance, narrows its upper end much), or "sequence"
-      (valid while one looks: betting where it exists, else asymptotic).
+      rewards in [0, 1]; `max_weight`, a bound on w known in advance, narrows its upper end much),
+      or "sequence" (valid while one looks: betting where it exists, else asymptotic).
     - `eligible`: number of actions that could have been drawn, to test that propensities are true. `unsupported`:
       the target's probability on actions with propensity 0. `embedding_propensities` and
-      `target_embedding_propensities` (mips); `weight_moments` = Σ_a π(a)²/p(a) known before the row's own context
-      and action (adaptive-dr).
+      `target_embedding_propensities` (mips); `weight_moments` = Σ_a π(a)²/p(a) known before the
+      row's own context and action (adaptive-dr).
     - `facts`: fields of `Diagnostics` that only the caller knows (`mature_share`, `policy_versions`, …).
     - `gates`: thresholds below which a refusal with a reason code replaces the number.
 
-    Raises BadData naming the rows for a column that cannot be used, BadRequest for an unknown name or option.
+    Raises BadData naming the rows for a column that cannot be used, BadRequest for an unknown name
+    or option.
     """
     env = checked(rewards, propensities, target_propensities, q_logged, q_target)
     n = env["r"].size
     if embedding_propensities is not None:
         marginal = column("embedding_propensities", embedding_propensities, PROPENSITY, n)
-        env["we"] = column("target_embedding_propensities", target_embedding_propensities, PROBABILITY, n) / marginal
+        env["we"] = (
+            column("target_embedding_propensities", target_embedding_propensities, PROBABILITY, n)
+            / marginal
+        )
     if weight_moments is not None:
         env["h"] = 1.0 / np.sqrt(column("weight_moments", weight_moments, POSITIVE, n))
     known = dict(facts or {})
@@ -77,7 +92,9 @@ def estimate(
     codes = unit_codes(units, n)
     if eligible is not None:
         known |= _calibration(
-            column("propensities", propensities, PROPENSITY), column("eligible", eligible, POSITIVE, n), codes
+            column("propensities", propensities, PROPENSITY),
+            column("eligible", eligible, POSITIVE, n),
+            codes,
         )
     return from_columns(
         env, codes, known, estimators=estimators, lam=lam, alpha=alpha, interval=interval, max_weight=max_weight,
@@ -122,12 +139,18 @@ def from_columns(
 def check_options(alpha: float, interval: str) -> None:
     """Raises BadRequest for a level outside (0, 1) or an interval that is none."""
     if not 0 < alpha < 1:
-        raise BadRequest("alpha", f"got {alpha}; expected a number between 0 and 1; 0.05 gives 95% intervals")
+        raise BadRequest(
+            "alpha", f"got {alpha}; expected a number between 0 and 1; 0.05 gives 95% intervals"
+        )
     if interval not in ("normal", "bootstrap", "betting", "sequence"):
-        raise BadRequest("interval", f"got {interval!r}; expected 'normal', 'bootstrap', 'betting' or 'sequence'")
+        raise BadRequest(
+            "interval", f"got {interval!r}; expected 'normal', 'bootstrap', 'betting' or 'sequence'"
+        )
 
 
-def summarise(env: Env, units: Indices | None, columns: Sequence[Column], *, bootstrap: bool) -> Summary:
+def summarise(
+    env: Env, units: Indices | None, columns: Sequence[Column], *, bootstrap: bool
+) -> Summary:
     """Totals of the columns over the arrays of `env`, chunk by chunk so that memory stays small."""
     names = tuple(column.sql for column in columns)
     moments: Moments | None = None
@@ -136,7 +159,9 @@ def summarise(env: Env, units: Indices | None, columns: Sequence[Column], *, boo
         part = {name: values[rows] for name, values in env.items()}
         part["one"] = np.ones(part["r"].size)
         sums = intervals.by_unit(stack(columns, part, part["r"].size), codes)
-        moments = Moments.of(names, sums.T) if moments is None else moments + Moments.of(names, sums.T)
+        moments = (
+            Moments.of(names, sums.T) if moments is None else moments + Moments.of(names, sums.T)
+        )
         if buckets is not None:
             buckets += intervals.by_bucket(sums, seed=number)
     assert moments is not None  # noqa: S101  (rewards_column refuses an empty log)
@@ -153,7 +178,10 @@ def checked(rewards: Any, propensities: Any, target: Any, q_logged: Any, q_targe
     env["w"] = column("target_propensities", target, PROBABILITY, r.size) / p
     if (q_logged is None) != (q_target is None):
         name = "q_logged" if q_logged is None else "q_target"
-        raise BadData(name, "got nothing; expected it with its other half; give both q_logged and q_target, or neither")
+        raise BadData(
+            name,
+            "got nothing; expected it with its other half; give both q_logged and q_target, or neither",
+        )
     if q_logged is not None:
         env["q"] = column("q_logged", q_logged, FINITE, r.size)
         env["dm"] = column("q_target", q_target, FINITE, r.size)
@@ -161,7 +189,9 @@ def checked(rewards: Any, propensities: Any, target: Any, q_logged: Any, q_targe
 
 
 def _calibration(propensities: Floats, eligible: Floats, units: Indices | None) -> dict[str, float]:
-    """Mean of 1/(p·K) and its standard error: E[1/p] is the number of actions that could be drawn."""
+    """Mean of 1/(p·K) and its standard error: E[1/p] is the number of actions that could be
+    drawn.
+    """
     columns = np.stack([1.0 / (propensities * eligible), np.ones(propensities.size)])
     moments = Moments.of(("inverse", "count"), intervals.by_unit(columns, units).T)
     found = ratio("inverse", "count")(moments)
@@ -178,16 +208,23 @@ def _bettor(
         if not estimator.betting or r.min() < 0 or r.max() > 1:
             return "no-finite-sample-interval"
         column = formula.ratios[0].numerator
-        each = [column.values({**env, "one": one}), column.values({**env, "r": 1.0 - r, "one": one}), one]
+        each = [
+            column.values({**env, "one": one}),
+            column.values({**env, "r": 1.0 - r, "one": one}),
+            one,
+        ]
         gains, mirrored, counts = intervals.by_unit(np.stack(each), units)
         low = intervals.betting_lower(gains, counts, alpha / 2, anytime=anytime)
         if max_weight is not None and estimator.name == "ips":
             if env["w"].max() > max_weight:
                 row = int(env["w"].argmax())
                 raise BadData(
-                    "max_weight", f"row {row}: got weight {env['w'].max():g}; expected at most {max_weight:g}"
+                    "max_weight",
+                    f"row {row}: got weight {env['w'].max():g}; expected at most {max_weight:g}",
                 )
-            high = min(1.0, intervals.betting_upper(gains, counts, max_weight, alpha / 2, anytime=anytime))
+            high = min(
+                1.0, intervals.betting_upper(gains, counts, max_weight, alpha / 2, anytime=anytime)
+            )
         else:
             high = 1.0 - intervals.betting_lower(mirrored, counts, alpha / 2, anytime=anytime)
         kind = "confidence sequence" if anytime else "interval"

@@ -12,12 +12,12 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from topbill.errors import BadRequest
+from topbill.domain.errors import BadRequest
+from topbill.domain.records import Floats
 from topbill.ope.columns import ONE, Column, Formula, Symbols, distinct, mean
 from topbill.ope.diagnostics import Diagnostics, Gates, effective_sample, refusal, warn
 from topbill.ope.estimator import Estimate, Estimator, refused
 from topbill.ope.tuning import Candidate, mse_bound, slope
-from topbill.records import Floats
 from topbill.stats import intervals
 from topbill.stats.moments import Moments
 
@@ -43,8 +43,9 @@ class Planned(NamedTuple):
 
 @dataclass(frozen=True)
 class Summary:
-    """All that the estimates need of a log: moments by unit of the planned columns (named by their SQL), what the
-    diagnostics show, and for the bootstrap their sums by bucket of units (4096 × k)."""
+    """All that the estimates need of a log: moments by unit of the planned columns (named by their
+    SQL), what the diagnostics show, and for the bootstrap their sums by bucket of units (4096 ×
+    k)."""
 
     moments: Moments
     rows: int
@@ -61,7 +62,10 @@ class Summary:
     def replicate(self, formula: Formula, replicates: int) -> Floats:
         """(replicates,) the formula on buckets of units drawn with replacement."""
         if self.buckets is None:
-            raise BadRequest("interval", "got 'bootstrap' for a summary without buckets; expected one made for it")
+            raise BadRequest(
+                "interval",
+                "got 'bootstrap' for a summary without buckets; expected one made for it",
+            )
         at = {column: self.moments.columns.index(column.sql) for column in formula.columns}
         with np.errstate(divide="ignore", invalid="ignore"):
             return formula.value(intervals.bootstrap_weights(replicates) @ self.buckets, at)
@@ -85,7 +89,10 @@ class Summary:
 
 
 def plan(
-    estimators: Iterable[Estimator], lam: Lam | Mapping[str, Lam], available: Iterable[str], x: Symbols
+    estimators: Iterable[Estimator],
+    lam: Lam | Mapping[str, Lam],
+    available: Iterable[str],
+    x: Symbols,
 ) -> tuple[list[Planned], dict[str, str]]:
     """What to compute, and the reason code of each estimator whose columns are not there."""
     have = {*available, "one"}
@@ -108,7 +115,8 @@ def _formulas(estimator: Estimator, rule: Lam, x: Symbols) -> dict[float, Formul
     top = max(estimator.lambdas)
     if isinstance(rule, str) or not 0 <= rule <= top:
         raise BadRequest(
-            "lam", f"got {rule!r} for {estimator.name}; expected 'slope', 'mse' or a number from 0 to {top:g}"
+            "lam",
+            f"got {rule!r} for {estimator.name}; expected 'slope', 'mse' or a number from 0 to {top:g}",
         )
     return {float(rule): estimator.formula(x, float(rule))}
 
@@ -141,22 +149,41 @@ def assess(
         value, se = summary.evaluate(formulas[lam])
         bounds: Bounds | str = "unstable"
         if isfinite(value) and isfinite(se):
-            bounds = _bounds(estimator, formulas[lam], summary, value, se, alpha, interval, betting, replicates)
+            bounds = _bounds(
+                estimator, formulas[lam], summary, value, se, alpha, interval, betting, replicates
+            )
         if isinstance(bounds, str):
             results[estimator.name] = refused(estimator.name, bounds, diagnostics, alpha)
             continue
         low, high, method = bounds
         shown = lam if estimator.lambdas else None
         results[estimator.name] = Estimate(
-            estimator.name, value, se, low, high, None, diagnostics, method=method, lam=shown, alpha=alpha
+            estimator.name,
+            value,
+            se,
+            low,
+            high,
+            None,
+            diagnostics,
+            method=method,
+            lam=shown,
+            alpha=alpha,
         )
     return results
 
 
-def _choose(estimator: Estimator, formulas: dict[float, Formula], rule: Lam, summary: Summary, d: Diagnostics) -> float:
+def _choose(
+    estimator: Estimator,
+    formulas: dict[float, Formula],
+    rule: Lam,
+    summary: Summary,
+    d: Diagnostics,
+) -> float:
     if len(formulas) == 1:
         return next(iter(formulas))
-    candidates = [Candidate(lam, *summary.evaluate(formula), d.units) for lam, formula in formulas.items()]
+    candidates = [
+        Candidate(lam, *summary.evaluate(formula), d.units) for lam, formula in formulas.items()
+    ]
     if rule == "mse":
         unbiased = next(c for c in candidates if c.lam == estimator.unbounded)
         square = d.mean_weight * d.mean_weight * d.rows / d.ess
@@ -180,7 +207,11 @@ def _bounds(
         return *intervals.normal(value, se, alpha), "normal, linearised, clustered by unit"
     if interval == "bootstrap":
         low, high = intervals.percentile(summary.replicate(formula, replicates), alpha)
-        return low, high, f"percentile bootstrap of {replicates} replicates over {intervals.BUCKETS} buckets of units"
+        return (
+            low,
+            high,
+            f"percentile bootstrap of {replicates} replicates over {intervals.BUCKETS} buckets of units",
+        )
     found = betting(estimator, formula)
     if interval == "sequence" and isinstance(found, str):
         low, high = intervals.asymptotic_sequence(value, se, units, alpha)

@@ -1,6 +1,8 @@
-"""Estimators as formulas: columns that can be computed by numpy or written as SQL, and sums of ratios of their sums.
+"""Estimators as formulas: columns that can be computed by numpy or written as SQL, and sums of
+ratios of their sums.
 
-One formula, two machines: what `estimate` computes on arrays is what DuckDB computes in one pass over files.
+One formula, two machines: what `estimate` computes on arrays is what DuckDB computes in one pass
+over files.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from topbill.records import Floats
+from topbill.domain.records import Floats
 from topbill.stats.moments import Linear, Moments
 
 Env = dict[str, Floats]
@@ -27,7 +29,9 @@ class Column:
     compute: Callable[[Env], Floats] = field(compare=False, repr=False)
 
     def values(self, env: Env) -> Floats:
-        """(n,) the column over the arrays of `env`; what was computed once is kept there under its SQL text."""
+        """(n,) the column over the arrays of `env`; what was computed once is kept there under its
+        SQL text.
+        """
         if self.sql not in env:
             env[self.sql] = self.compute(env)
         return env[self.sql]
@@ -56,7 +60,9 @@ class Column:
         return _combine("least({}, {})", np.minimum, self, other)
 
 
-def _combine(template: str, op: Callable[[Floats, Floats], object], left: Column, right: Column | Number) -> Column:
+def _combine(
+    template: str, op: Callable[[Floats, Floats], object], left: Column, right: Column | Number
+) -> Column:
     other = right if isinstance(right, Column) else constant(right)
     return Column(
         template.format(left.sql, other.sql),
@@ -80,8 +86,9 @@ ONE = named("one")
 
 
 class Symbols(NamedTuple):
-    """What a formula may speak of: weight w = π(a|x)/p, reward r, q̂(x, a) of the logged action,
-    dm = Σ_a π(a|x) q̂(x, a), the marginal weight `we` of the embedding, the stabiliser h of an adaptive log."""
+    """What a formula may speak of: weight w = π(a|x)/p, reward r, q̂(x, a) of the logged action, dm
+    = Σ_a π(a|x) q̂(x, a), the marginal weight `we` of the embedding, the stabiliser h of an
+    adaptive log."""
 
     w: Column = named("w")
     r: Column = named("r")
@@ -101,7 +108,9 @@ class Ratio(NamedTuple):
 
 @dataclass(frozen=True)
 class Formula:
-    """A sum of signed ratios of sums: a mean is over ONE, a self-normalised estimate over the weights."""
+    """A sum of signed ratios of sums: a mean is over ONE, a self-normalised estimate over the
+    weights.
+    """
 
     ratios: tuple[Ratio, ...]
 
@@ -109,7 +118,9 @@ class Formula:
         return Formula(self.ratios + other.ratios)
 
     def __sub__(self, other: Formula) -> Formula:
-        return Formula(self.ratios + tuple(ratio._replace(sign=-ratio.sign) for ratio in other.ratios))
+        return Formula(
+            self.ratios + tuple(ratio._replace(sign=-ratio.sign) for ratio in other.ratios)
+        )
 
     @property
     def columns(self) -> tuple[Column, ...]:
@@ -123,11 +134,14 @@ class Formula:
 
     def value(self, sums: Floats, at: Mapping[Column, int]) -> Floats:
         """(…) the formula at `sums` (… × k), `at` giving the place of each column."""
-        parts = [sign * sums[..., at[top]] / sums[..., at[bottom]] for sign, top, bottom in self.ratios]
+        parts = [
+            sign * sums[..., at[top]] / sums[..., at[bottom]] for sign, top, bottom in self.ratios
+        ]
         return np.asarray(np.sum(parts, axis=0), dtype=np.float64)
 
     def linear(self, moments: Moments) -> Linear:
-        """The value and its gradient with respect to the column means, for the linearised standard error.
+        """The value and its gradient with respect to the column means, for the linearised standard
+        error.
 
         A ratio of sums is a ratio of means, so the formula may be evaluated at either.
         """

@@ -1,8 +1,8 @@
 """Δ-OPE: how much better one policy is than another, estimated as one paired difference on one log.
 
-What both policies' weights share cancels row by row, so the difference is often known far better than either value.
-Paper: Jeunen & Ustimenko 2024, "Δ-OPE: Off-policy estimation with pairs of policies": mean((w_π − w_π′) r), and the
-same pairing of any two formulas here.
+What both policies' weights share cancels row by row, so the difference is often known far better
+than either value. Paper: Jeunen & Ustimenko 2024, "Δ-OPE: Off-policy estimation with pairs of
+policies": mean((w_π − w_π′) r), and the same pairing of any two formulas here.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from topbill.errors import BadRequest
+from topbill.domain.errors import BadRequest
+from topbill.domain.records import Indices
 from topbill.ope.arrays import check_options, checked, from_columns, summarise
 from topbill.ope.assess import Interval, Lam, Planned, assess, columns_of
 from topbill.ope.columns import Env, Formula, Symbols, named
@@ -19,7 +20,6 @@ from topbill.ope.diagnostics import OPEN, Gates
 from topbill.ope.estimator import Estimate, Estimator
 from topbill.ope.inputs import unit_codes
 from topbill.ope.registry import chosen
-from topbill.records import Indices
 
 _BASELINE = Symbols(w=named("w_b"), dm=named("dm_b"))
 
@@ -41,15 +41,20 @@ def delta_ope(
     replicates: int = 1000,
     gates: Gates | None = None,
 ) -> dict[str, Estimate]:
-    """Value of the target minus value of the baseline, per decision; columns as in `estimate` (n each).
+    """Value of the target minus value of the baseline, per decision; columns as in `estimate` (n
+    each).
 
-    `baseline_propensities` and `q_baseline` are the baseline's own. Either policy's failing gate refuses the
-    difference; the diagnostics shown are those of the policy with the smaller effective sample. A λ to be chosen is
-    chosen for each policy by itself. `interval`: "normal", "bootstrap" or "sequence".
+    `baseline_propensities` and `q_baseline` are the baseline's own. Either policy's failing gate
+    refuses the difference; the diagnostics shown are those of the policy with the smaller effective
+    sample. A λ to be chosen is chosen for each policy by itself. `interval`: "normal", "bootstrap"
+    or "sequence".
     """
     check_options(alpha, interval)
     if interval == "betting":
-        raise BadRequest("interval", "got 'betting'; expected 'normal', 'bootstrap' or 'sequence' for a difference")
+        raise BadRequest(
+            "interval",
+            "got 'betting'; expected 'normal', 'bootstrap' or 'sequence' for a difference",
+        )
     target = checked(rewards, propensities, target_propensities, q_logged, q_target)
     baseline = checked(rewards, propensities, baseline_propensities, q_logged, q_baseline)
     codes = unit_codes(units, target["r"].size)
@@ -57,7 +62,9 @@ def delta_ope(
     sides = [from_columns(env, codes, {}, **options) for env in (target, baseline)]
     paired = {**target, **{f"{name}_b": baseline[name] for name in ("w", "dm") if name in baseline}}
     return {
-        e.name: _difference(e, sides[0][e.name], sides[1][e.name], paired, codes, alpha, interval, replicates)
+        e.name: _difference(
+            e, sides[0][e.name], sides[1][e.name], paired, codes, alpha, interval, replicates
+        )
         for e in chosen(estimators)
     }
 
@@ -75,9 +82,13 @@ def _difference(
     weaker = min((ours, theirs), key=lambda e: (e.reason is None, e.diagnostics.ess))
     if weaker.reason:
         return weaker
-    formula: Formula = estimator.formula(Symbols(), ours.lam or 0.0) - estimator.formula(_BASELINE, theirs.lam or 0.0)
+    formula: Formula = estimator.formula(Symbols(), ours.lam or 0.0) - estimator.formula(
+        _BASELINE, theirs.lam or 0.0
+    )
     planned = [Planned(replace(estimator, lambdas=()), {0.0: formula}, None)]
-    summary = summarise(env, codes, columns_of(planned, Symbols()), bootstrap=interval == "bootstrap")
+    summary = summarise(
+        env, codes, columns_of(planned, Symbols()), bootstrap=interval == "bootstrap"
+    )
     return assess(
         planned,
         summary,

@@ -1,4 +1,6 @@
-"""Can this log speak for that policy? Diagnostics of weights and log, and the gates that they must pass."""
+"""Can this log speak for that policy? Diagnostics of weights and log, and the gates that they must
+pass.
+"""
 
 from __future__ import annotations
 
@@ -31,10 +33,10 @@ REASONS: dict[str, str] = {
 class Gates:
     """Thresholds that a log must pass before a number is given. Infinite or zero switches one off.
 
-    `mean_weight_z` and `mean_weight_off` must both be exceeded: far from 1 for the noise, and far enough to matter.
-    `exploration` (least share of decisions that explored, at any position) and `policy_versions` (most that may have
-    written the log) are off unless set: `unsupported` says the former better, and adaptive-dr, betting intervals and
-    sequences bear the latter.
+    `mean_weight_z` and `mean_weight_off` must both be exceeded: far from 1 for the noise, and far
+    enough to matter. `exploration` (least share of decisions that explored, at any position) and
+    `policy_versions` (most that may have written the log) are off unless set: `unsupported` says
+    the former better, and adaptive-dr, betting intervals and sequences bear the latter.
     """
 
     effective_sample: float = 30.0
@@ -56,12 +58,13 @@ OPEN = Gates(0.0, _ANY, _ANY, _ANY, _ANY, _ANY, _ANY, mature_share=0.0)
 
 @dataclass(frozen=True)
 class Diagnostics:
-    """What the log is like, seen from the target policy. Shares are in [0, 1]; None where it was not asked or known.
+    """What the log is like, seen from the target policy. Shares are in [0, 1]; None where it was
+    not asked or known.
 
-    `ess` = (Σw)²/Σw² (Kish), `largest_share` = max w / Σw, `hits` rows with a reward and a positive weight,
-    `unsupported` the policy's mean probability on actions that the log could not have shown, `calibration` the mean
-    over decisions of 1/(p·K), 1 when propensities are true, `exploration` the share of decisions at each position
-    whose propensity was below 1.
+    `ess` = (Σw)²/Σw² (Kish), `largest_share` = max w / Σw, `hits` rows with a reward and a positive
+    weight, `unsupported` the policy's mean probability on actions that the log could not have
+    shown, `calibration` the mean over decisions of 1/(p·K), 1 when propensities are true,
+    `exploration` the share of decisions at each position whose propensity was below 1.
     """
 
     rows: int
@@ -85,17 +88,23 @@ def refusal(d: Diagnostics, gates: Gates) -> str | None:
     """The code of the first gate that fails, None when the log may speak."""
     checks = {
         "rewards-immature": d.mature_share is not None and d.mature_share < gates.mature_share,
-        "mixed-policy-versions": d.policy_versions is not None and d.policy_versions > gates.policy_versions,
-        "no-exploration": d.exploration is not None and min(d.exploration, default=1.0) < gates.exploration,
+        "mixed-policy-versions": d.policy_versions is not None
+        and d.policy_versions > gates.policy_versions,
+        "no-exploration": d.exploration is not None
+        and min(d.exploration, default=1.0) < gates.exploration,
         "too-few-units": d.units < 2,
         "no-overlap": d.largest_weight == 0,
         "no-rewards": d.hits == 0,
         "no-support": d.unsupported is not None and d.unsupported > gates.unsupported,
         "low-effective-sample": d.ess < gates.effective_sample,
         "one-weight-dominates": d.largest_share > gates.largest_share,
-        "mean-weight-off": _off(d.mean_weight, d.mean_weight_se, gates.mean_weight_z, gates.mean_weight_off),
+        "mean-weight-off": _off(
+            d.mean_weight, d.mean_weight_se, gates.mean_weight_z, gates.mean_weight_off
+        ),
         "propensities-miscalibrated": d.calibration is not None
-        and _off(d.calibration, d.calibration_se or 0.0, gates.calibration_z, gates.calibration_off),
+        and _off(
+            d.calibration, d.calibration_se or 0.0, gates.calibration_z, gates.calibration_off
+        ),
     }
     return next((code for code, failed in checks.items() if failed), None)
 
@@ -118,12 +127,16 @@ def warn(d: Diagnostics) -> tuple[str, ...]:
             f"only {d.hits} rewarded decisions: the normal interval covers too little; prefer interval='betting'"
         )
     if d.policy_versions is not None and d.policy_versions > 1:
-        found.append(f"{d.policy_versions} policy versions in the log: rows depend on each other; prefer adaptive-dr")
+        found.append(
+            f"{d.policy_versions} policy versions in the log: rows depend on each other; prefer adaptive-dr"
+        )
     if d.mean_weight_se > 0 and abs(d.mean_weight - 1) > 2 * d.mean_weight_se:
         z = (d.mean_weight - 1) / d.mean_weight_se
         found.append(
             f"mean weight {d.mean_weight:.3f} is {abs(z):.1f} standard errors {'above' if z > 0 else 'below'} 1"
         )
     if d.ess < 0.05 * d.rows:
-        found.append(f"effective sample is {d.ess:.0f} of {d.rows} decisions ({d.ess / d.rows:.1%})")
+        found.append(
+            f"effective sample is {d.ess:.0f} of {d.rows} decisions ({d.ess / d.rows:.1%})"
+        )
     return tuple(found)

@@ -1,4 +1,5 @@
-"""Estimators that join a reward model q̂ with importance weights: right when either the weights or the model are.
+"""Estimators that join a reward model q̂ with importance weights: right when either the weights or
+the model are.
 
 q̂ must not have been fitted on the rows it scores (see `reward_model`: fitted on the past only).
 """

@@ -1,7 +1,7 @@
 """MIPS: weights over an action's embedding instead of the action, for large catalogues.
 
-Two titles with the same embedding share their weight, so a target that prefers an unseen title of a seen kind can be
-evaluated, and the weights shrink from one per action to one per kind.
+Two titles with the same embedding share their weight, so a target that prefers an unseen title of a
+seen kind can be evaluated, and the weights shrink from one per action to one per kind.
 """
 
 from __future__ import annotations

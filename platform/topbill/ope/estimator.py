@@ -12,11 +12,13 @@ from topbill.ope.diagnostics import Diagnostics
 
 @dataclass(frozen=True)
 class Estimator:
-    """A named formula with the paper and equation it comes from, and the assumption that it stands on.
+    """A named formula with the paper and equation it comes from, and the assumption that it stands
+    on.
 
-    `lambdas` are the candidates of its hyper-parameter (empty when it has none), `unbounded` the λ at which it is
-    unbiased. `betting` says that its summands are non-negative and their mean at most the policy's value, whatever
-    the rewards in [0, 1], so that a finite-sample interval exists.
+    `lambdas` are the candidates of its hyper-parameter (empty when it has none), `unbounded` the λ
+    at which it is unbiased. `betting` says that its summands are non-negative and their mean at
+    most the policy's value, whatever the rewards in [0, 1], so that a finite-sample interval
+    exists.
     """
 
     name: str
@@ -37,8 +39,9 @@ class Estimator:
 class Estimate:
     """A policy's estimated value per decision (per slate for rankings), in units of the reward.
 
-    `value`, `se`, `low`, `high` are all None when the log cannot bear a verdict; `reason` then holds a stable code
-    (see `topbill.ope.REASONS`), else None. `method` states how the interval was made.
+    `value`, `se`, `low`, `high` are all None when the log cannot bear a verdict; `reason` then
+    holds a stable code (see `topbill.ope.REASONS`), else None. `method` states how the interval was
+    made.
     """
 
     estimator: str

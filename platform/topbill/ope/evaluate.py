@@ -1,7 +1,9 @@
-"""`evaluate`: what another policy would have earned in a published experiment, progressively and position by position.
+"""`evaluate`: what another policy would have earned in a published experiment, progressively and
+position by position.
 
-The log is walked once, in its order, in batches. Within a batch the target and the reward model only score; what has
-matured before the batch began has taught them. So nothing is ever scored by a model that has seen it.
+The log is walked once, in its order, in batches. Within a batch the target and the reward model
+only score; what has matured before the batch began has taught them. So nothing is ever scored by a
+model that has seen it.
 """
 
 from __future__ import annotations
@@ -14,7 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from topbill.errors import BadData, BadRequest, NotFound
+from topbill.domain.errors import BadData, BadRequest, NotFound
+from topbill.domain.records import Snapshot
 from topbill.log.sqlite import SqliteLog
 from topbill.ope.arrays import estimate
 from topbill.ope.assess import Interval, Lam
@@ -27,21 +30,23 @@ from topbill.ope.slate import estimate_slate
 from topbill.ope.targets import Chooser, Target, resolve
 from topbill.ope.walk import Progress, Walk
 from topbill.policies import KINDS
-from topbill.records import Snapshot
 from topbill.spec import Experiment
 
 SINGLE = (*DEFAULT, "adaptive-dr")
 """Estimators of an experiment with one slot, unless told."""
 RANKING = ("sips", "rips", "snsips", "snrips", "cascade-dr")
-"""Estimators of rankings, unless told: those that a log with propensities given the items above can feed."""
+"""Estimators of rankings, unless told: those that a log with propensities given the items above can
+feed.
+"""
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Targets' estimates by name and estimator, beside what the log itself earned (`logged`), per decision.
+    """Targets' estimates by name and estimator, beside what the log itself earned (`logged`), per
+    decision.
 
-    `decisions` that were scored, `left_out` how many others and why; `variants` whose decisions were used;
-    `sampled`, the share of all units that were looked at.
+    `decisions` that were scored, `left_out` how many others and why; `variants` whose decisions
+    were used; `sampled`, the share of all units that were looked at.
     """
 
     experiment: str
@@ -57,11 +62,16 @@ class Evaluation:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain types only, for JSON."""
-        plain = {name: getattr(self, name) for name in self.__dataclass_fields__ if name not in ("logged", "targets")}
+        plain = {
+            name: getattr(self, name)
+            for name in self.__dataclass_fields__
+            if name not in ("logged", "targets")
+        }
         plain["variants"] = list(self.variants)
         plain["logged"] = self.logged.as_dict()
         plain["targets"] = {
-            name: {estimator: e.as_dict() for estimator, e in found.items()} for name, found in self.targets.items()
+            name: {estimator: e.as_dict() for estimator, e in found.items()}
+            for name, found in self.targets.items()
         }
         return plain
 
@@ -83,16 +93,19 @@ def evaluate(
     most: int | None = None,
     memory_limit: str = "4GB",
 ) -> Evaluation:
-    """What `policy` would have earned per decision in experiment `key`, from the lake in `data_dir`.
+    """What `policy` would have earned per decision in experiment `key`, from the lake in
+    `data_dir`.
 
     - `policy`: an experiment file or Experiment (each of its variants, or `variant`), learning as it goes from the
-      log's past only; "snapshot" or "snapshot:VERSION" (a stored state, scored on what came after it); "uniform";
-      "always ACTION"; or a callable from context and remaining actions to their probabilities.
+      log's past only; "snapshot" or "snapshot:VERSION" (a stored state, scored on what came after
+      it); "uniform"; "always ACTION"; or a callable from context and remaining actions to their
+      probabilities.
     - `log_variants`: whose decisions to use; by default every variant that explores. Fallbacks, immature decisions
       and other revisions' undecodable contexts are left out and counted.
     - Rewards are the objective of the experiment as published, in [0, 1] per item; a slate's is their sum.
     - `most`: where there are more decisions, those of a sample of units are read, about so many: estimates stay
-      unbiased and intervals are wider. A policy that learns as it goes then learns from the sample alone.
+      unbiased and intervals are wider. A policy that learns as it goes then learns from the sample
+      alone.
     - `estimators`: of `ESTIMATORS` for one slot, of `SLATE_ESTIMATORS` for rankings. `link` of the reward model.
 
     Raises NotFound, SpecError, BadRequest, and BadData naming decisions.
@@ -102,7 +115,8 @@ def evaluate(
     try:
         if record.events == 0:
             raise BadData(
-                "rewards", f"decisions 0 to {record.decisions - 1} of {key}: got no reward event; send rewards"
+                "rewards",
+                f"decisions 0 to {record.decisions - 1} of {key}: got no reward event; send rewards",
             )
         stored = partial(stored_snapshot, data, key)
         targets = resolve(policy, variant=variant, logged=record.experiment, snapshot=stored)
@@ -116,7 +130,11 @@ def evaluate(
 
 
 def _summarised(
-    walk: Walk, used: tuple[str, ...], estimators: Sequence[str] | None, lam: Any, options: dict[str, Any]
+    walk: Walk,
+    used: tuple[str, ...],
+    estimators: Sequence[str] | None,
+    lam: Any,
+    options: dict[str, Any],
 ) -> Evaluation:
     names = estimators or (RANKING if walk.ranking else SINGLE)
     if walk.decisions:
@@ -131,16 +149,24 @@ def _summarised(
             )
             for i, target in enumerate(walk.targets)
         }
-        logged = estimate(total, sure, sure, units=units, estimators=("ips",), facts=walk.facts(), **options)["ips"]
+        logged = estimate(
+            total, sure, sure, units=units, estimators=("ips",), facts=walk.facts(), **options
+        )["ips"]
     elif walk.left_out["immature"]:
         young = Diagnostics(0, 0, 0.0, 0.0, 0.0, 0.0, 0.0, 0, mature_share=0.0)
         found = {
-            t.name: {n: refused(n, "rewards-immature", young, options["alpha"]) for n in names} for t in walk.targets
+            t.name: {n: refused(n, "rewards-immature", young, options["alpha"]) for n in names}
+            for t in walk.targets
         }
         logged = refused("ips", "rewards-immature", young, options["alpha"])
     else:
-        causes = ", ".join(f"{count} {cause}" for cause, count in walk.left_out.items()) or "nothing"
-        raise BadData("decisions", f"got none of {walk.key} to score; left out: {causes}; expected some by {used}")
+        causes = (
+            ", ".join(f"{count} {cause}" for cause, count in walk.left_out.items()) or "nothing"
+        )
+        raise BadData(
+            "decisions",
+            f"got none of {walk.key} to score; left out: {causes}; expected some by {used}",
+        )
     return Evaluation(
         experiment=walk.key,
         variants=used,
@@ -155,7 +181,13 @@ def _summarised(
 
 
 def _single(
-    walk: Walk, i: int, total: Any, units: Any, estimators: Sequence[str], lam: Any, options: dict[str, Any]
+    walk: Walk,
+    i: int,
+    total: Any,
+    units: Any,
+    estimators: Sequence[str],
+    lam: Any,
+    options: dict[str, Any],
 ) -> dict[str, Estimate]:
     return estimate(
         total,
@@ -176,11 +208,17 @@ def _single(
     )
 
 
-def _ranking(walk: Walk, i: int, units: Any, estimators: Sequence[str], options: dict[str, Any]) -> dict[str, Estimate]:
-    """The logged propensities are given the items above, so slate and cascade levels are their products."""
+def _ranking(
+    walk: Walk, i: int, units: Any, estimators: Sequence[str], options: dict[str, Any]
+) -> dict[str, Estimate]:
+    """The logged propensities are given the items above, so slate and cascade levels are their
+    products.
+    """
     slate, place = walk.column("slate").astype(np.intp), walk.column("position")
     logged, target = _cascade(walk.column("p"), place), _cascade(walk.column(f"pi{i}"), place)
-    last = np.append(np.flatnonzero(place == 0)[1:], place.size) - 1  # the row of each slate's last position
+    last = (
+        np.append(np.flatnonzero(place == 0)[1:], place.size) - 1
+    )  # the row of each slate's last position
     return estimate_slate(
         walk.column("r"),
         slate_id=slate,
@@ -199,7 +237,9 @@ def _ranking(walk: Walk, i: int, units: Any, estimators: Sequence[str], options:
 
 
 def _cascade(p: Any, place: Any) -> Any:
-    """(n,) products of `p` from each slate's first position down; rows are in the order of slates and positions."""
+    """(n,) products of `p` from each slate's first position down; rows are in the order of slates
+    and positions.
+    """
     out = p.copy()
     for k in range(1, int(place.max()) + 1):
         rows = np.flatnonzero(place == k)
@@ -208,7 +248,9 @@ def _cascade(p: Any, place: Any) -> Any:
 
 
 def stored_snapshot(data: Path, key: str, version: int | None) -> Snapshot | None:
-    """One blob from the log: the only thing that evaluation reads there, as the lake does not keep policies."""
+    """One blob from the log: the only thing that evaluation reads there, as the lake does not keep
+    policies.
+    """
     path = data / "log.sqlite"
     if not path.exists():
         raise NotFound(f"{path}: no log there; expected the data folder of `topbill serve`")
@@ -227,5 +269,8 @@ def explorers(experiment: Experiment) -> tuple[str, ...]:
         if v.evaluable and (v.floor > 0 or not getattr(KINDS[v.policy], "deterministic", False))
     )
     if not found:
-        raise BadRequest("log_variants", f"{experiment.key}: no variant explores; expected one with a floor or chance")
+        raise BadRequest(
+            "log_variants",
+            f"{experiment.key}: no variant explores; expected one with a floor or chance",
+        )
     return found

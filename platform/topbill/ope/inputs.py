@@ -1,4 +1,6 @@
-"""Columns of a log, checked once at the edge: errors name the column, the rows, what was got and what was expected."""
+"""Columns of a log, checked once at the edge: errors name the column, the rows, what was got and
+what was expected.
+"""
 
 from __future__ import annotations
 
@@ -8,37 +10,49 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from topbill.errors import BadData
-from topbill.records import Floats, Indices
+from topbill.domain.errors import BadData
+from topbill.domain.records import Floats, Indices
 
 Check = Callable[[Floats], NDArray[np.bool_]]
 
-PROPENSITY: tuple[Check, str] = (lambda x: (x > 0) & (x <= 1), "a probability in (0, 1], as the action was drawn with")
+PROPENSITY: tuple[Check, str] = (
+    lambda x: (x > 0) & (x <= 1),
+    "a probability in (0, 1], as the action was drawn with",
+)
 PROBABILITY: tuple[Check, str] = (lambda x: (x >= 0) & (x <= 1 + 1e-9), "a probability in [0, 1]")
 FINITE: tuple[Check, str] = (np.isfinite, "a finite number")
 POSITIVE: tuple[Check, str] = (lambda x: (x > 0) & np.isfinite(x), "a positive number")
 
 
 def column(name: str, data: Any, rule: tuple[Check, str], rows: int | None = None) -> Floats:
-    """`data` as float64 (n,); None, NA and what is no number count as missing. Raises BadData naming the rows."""
+    """`data` as float64 (n,); None, NA and what is no number count as missing. Raises BadData
+    naming the rows.
+    """
     values = _floats(name, data)
     if rows is not None and values.size != rows:
         raise BadData(
-            name, f"got {values.size} rows; expected {rows}, as many as rewards; give one number per decision"
+            name,
+            f"got {values.size} rows; expected {rows}, as many as rewards; give one number per decision",
         )
     good, expected = rule
     bad = np.flatnonzero(~good(values))
     if bad.size:
-        raise BadData(name, f"{rows_text(bad)}: got {_shown(values[bad])}; expected {expected}; correct or drop them")
+        raise BadData(
+            name,
+            f"{rows_text(bad)}: got {_shown(values[bad])}; expected {expected}; correct or drop them",
+        )
     return values
 
 
 def rewards_column(data: Any) -> Floats:
-    """Rewards (n,): at least one, all finite. An empty or wholly missing column is a log with no rewards."""
+    """Rewards (n,): at least one, all finite. An empty or wholly missing column is a log with no
+    rewards.
+    """
     values = _floats("rewards", data)
     if values.size == 0:
         raise BadData(
-            "rewards", "got no rows; expected at least one decision with its reward; is the filter too narrow?"
+            "rewards",
+            "got no rows; expected at least one decision with its reward; is the filter too narrow?",
         )
     if np.isnan(values).all():
         raise BadData(
@@ -49,21 +63,29 @@ def rewards_column(data: Any) -> Floats:
 
 
 def unit_codes(units: Any, rows: int) -> Indices | None:
-    """Integer codes 0…m−1 of `units` in order of first appearance, None when every row is its own unit."""
+    """Integer codes 0…m−1 of `units` in order of first appearance, None when every row is its own
+    unit.
+    """
     if units is None:
         return None
     codes, _ = grouped(units)
     if codes.size != rows:
         raise BadData(
-            "units", f"got {codes.size} rows; expected {rows}, as many as rewards; give one unit per decision"
+            "units",
+            f"got {codes.size} rows; expected {rows}, as many as rewards; give one unit per decision",
         )
     if (missing := np.flatnonzero(codes < 0)).size:
-        raise BadData("units", f"{rows_text(missing)}: got no unit; expected one per decision; use the decision's id")
+        raise BadData(
+            "units",
+            f"{rows_text(missing)}: got no unit; expected one per decision; use the decision's id",
+        )
     return codes
 
 
 def grouped(labels: Any) -> tuple[Indices, int]:
-    """(n,) codes of the labels in order of first appearance, −1 where one is missing, and how many there are."""
+    """(n,) codes of the labels in order of first appearance, −1 where one is missing, and how many
+    there are.
+    """
     import pandas as pd  # here, as importing it takes more memory than a pass over a file, which does without
 
     codes, found = pd.factorize(np.asarray(labels))
@@ -78,7 +100,9 @@ def rows_text(rows: NDArray[np.intp]) -> str:
 
 
 def _shown(values: Floats) -> str:
-    return ", ".join("missing" if np.isnan(v) else f"{v:g}" for v in values[:5]) + (", …" if values.size > 5 else "")
+    return ", ".join("missing" if np.isnan(v) else f"{v:g}" for v in values[:5]) + (
+        ", …" if values.size > 5 else ""
+    )
 
 
 def _floats(name: str, data: Any) -> Floats:
@@ -88,10 +112,14 @@ def _floats(name: str, data: Any) -> Floats:
     except (TypeError, ValueError) as error:
         nullable = _nullable(data)
         if nullable is None:
-            raise BadData(name, f"got values that are no numbers ({error}); expected one number per row") from error
+            raise BadData(
+                name, f"got values that are no numbers ({error}); expected one number per row"
+            ) from error
         values = nullable
     if values.ndim != 1:
-        raise BadData(name, f"got an array of shape {values.shape}; expected one dimension, a number per row")
+        raise BadData(
+            name, f"got an array of shape {values.shape}; expected one dimension, a number per row"
+        )
     return values
 
 
@@ -100,6 +128,9 @@ def _nullable(data: Any) -> Floats | None:
     import pandas as pd
 
     try:
-        return np.asarray(pd.to_numeric(pd.Series(data)).to_numpy(dtype=np.float64, na_value=np.nan), dtype=np.float64)
+        return np.asarray(
+            pd.to_numeric(pd.Series(data)).to_numpy(dtype=np.float64, na_value=np.nan),
+            dtype=np.float64,
+        )
     except (TypeError, ValueError):
         return None

@@ -1,4 +1,6 @@
-"""Importance-weighted estimators without a reward model. They assume true propensities, and p > 0 where π > 0."""
+"""Importance-weighted estimators without a reward model. They assume true propensities, and p > 0
+where π > 0.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,9 @@
-"""`evaluate_page`: what whole pages would have earned had other policies decided one or more of their layers.
+"""`evaluate_page`: what whole pages would have earned had other policies decided one or more of
+their layers.
 
-A page is a slate of cells, one for each title with its row and its picture. The other layers stay as they were logged,
-so that only those replaced weigh. Three ways to weigh a cell, from fewest to most assumptions (`estimate_slate`):
+A page is a slate of cells, one for each title with its row and its picture. The other layers stay
+as they were logged, so that only those replaced weigh. Three ways to weigh a cell, from fewest to
+most assumptions (`estimate_slate`):
 
 - the whole page's joint ratio (sips, snsips), which assumes nothing of how viewers browse;
 - the ratio of all that stands down to the cell, row by row (rips, snrips), since viewers look from top to bottom;
@@ -23,8 +25,8 @@ import msgspec
 import numpy as np
 
 from topbill import lake
-from topbill.errors import BadData, BadRequest, NotFound
-from topbill.keeper.learner import item_rewards
+from topbill.domain.errors import BadData, BadRequest, NotFound
+from topbill.domain.records import Floats
 from topbill.ope.arrays import estimate
 from topbill.ope.assess import Interval
 from topbill.ope.diagnostics import Gates
@@ -36,7 +38,7 @@ from topbill.ope.slate import estimate_slate
 from topbill.ope.targets import Chooser, Target, resolve
 from topbill.ope.walk import Walk
 from topbill.pages.answers import PageAnswer
-from topbill.records import Floats
+from topbill.worker.learner import item_rewards
 
 PAGE = ("iips", "sniips", "rips", "snrips", "sips", "snsips")
 """Estimators of pages, those with the least variance first."""
@@ -70,12 +72,13 @@ def evaluate_page(
     link: Link = "linear",
     gates: Gates | None = None,
 ) -> Evaluation:
-    """What a page would have earned, had `instead` decided those layers (`rows`, `titles`, `artwork`): the sum over its
-    titles of the objective of the titles' experiment, per page, clustered by viewer.
+    """What a page would have earned, had `instead` decided those layers (`rows`, `titles`,
+    `artwork`): the sum over its titles of the objective of the titles' experiment, per page,
+    clustered by viewer.
 
-    A policy is what `evaluate` takes; a file's or snapshot's variant is named behind an @, as `other.yaml@greedy`.
-    Pages whose replaced layers were not decided by a variant that explores, or which are not mature, are left out and
-    counted.
+    A policy is what `evaluate` takes; a file's or snapshot's variant is named behind an @, as
+    `other.yaml@greedy`. Pages whose replaced layers were not decided by a variant that explores, or
+    which are not mature, are left out and counted.
 
     Raises NotFound, SpecError, BadRequest, and BadData naming decisions.
     """
@@ -89,7 +92,9 @@ def evaluate_page(
             cells.add(one, layers, rewards)
     if not cells.units:
         causes = ", ".join(f"{count} {cause}" for cause, count in left_out.items()) or "nothing"
-        raise BadData("pages", f"got none of {page} to score; left out: {causes}; expected some that explore")
+        raise BadData(
+            "pages", f"got none of {page} to score; left out: {causes}; expected some that explore"
+        )
     name = ", ".join(f"{layer}: {found.name}" for layer, found in layers.items())
     options = {"alpha": alpha, "interval": interval, "gates": gates}
     logged, found = cells.estimates(estimators, options)
@@ -109,8 +114,8 @@ def evaluate_page(
 def _read(
     data: Path, last: _Served, instead: Mapping[str, str | Path | Chooser | Target], link: Link
 ) -> tuple[dict[str, _Layer], dict[str, list[float]], int]:
-    """The layers to replace, what each title of each row earned, by the row's decision, and when the last page was that
-    is mature (µs)."""
+    """The layers to replace, what each title of each row earned, by the row's decision, and when
+    the last page was that is mature (µs)."""
     keys: dict[str, str] = {one.layer: one.experiment for one in last.answer.layers}
     if unknown := [layer for layer in instead if layer not in keys]:
         raise BadRequest("instead", f"got layer {unknown[0]!r}; expected some of {', '.join(keys)}")
@@ -119,7 +124,9 @@ def _read(
     record = Record(data, keys["titles"])
     try:
         rewards = {
-            decision.decision_id: [reward or 0.0 for reward in item_rewards(record.experiment, decision, events)]
+            decision.decision_id: [
+                reward or 0.0 for reward in item_rewards(record.experiment, decision, events)
+            ]
             for _, decision, events in record
         }
     finally:
@@ -137,26 +144,45 @@ def _served(data: Path, page: str) -> list[_Served]:
         connection.close()
     decode = msgspec.json.Decoder(PageAnswer).decode
     try:
-        found = [_Served(name, unit, at, decode(told)) for name, unit, at, told in rows if told is not None]
+        found = [
+            _Served(name, unit, at, decode(told))
+            for name, unit, at, told in rows
+            if told is not None
+        ]
     except msgspec.DecodeError as error:
-        raise NotFound(f"{page!r} has decisions that are no pages: {error}; expected the key of a page file") from error
+        raise NotFound(
+            f"{page!r} has decisions that are no pages: {error}; expected the key of a page file"
+        ) from error
     if not found:
         raise NotFound(f"no page {page!r} in the lake; expected one that was served and published")
     return found
 
 
 class _Layer:
-    """One layer's log walked with the policy that is to replace it: by decision, ln(π/p) of each position."""
+    """One layer's log walked with the policy that is to replace it: by decision, ln(π/p) of each
+    position.
+    """
 
-    def __init__(self, data: Path, key: str, policy: str | Path | Chooser | Target, link: Link) -> None:
-        named, _, variant = policy.rpartition("@") if isinstance(policy, str) and "@" in policy else (policy, "", "")
+    def __init__(
+        self, data: Path, key: str, policy: str | Path | Chooser | Target, link: Link
+    ) -> None:
+        named, _, variant = (
+            policy.rpartition("@")
+            if isinstance(policy, str) and "@" in policy
+            else (policy, "", "")
+        )
         record = Record(data, key)
         try:
             stored = partial(stored_snapshot, data, key)
-            targets = resolve(named, variant=variant or None, logged=record.experiment, snapshot=stored)
+            targets = resolve(
+                named, variant=variant or None, logged=record.experiment, snapshot=stored
+            )
             if len(targets) > 1:
                 names = ", ".join(target.name.rpartition("/")[2] for target in targets)
-                raise BadRequest("instead", f"got {named} with variants {names}; expected one, as {named}@VARIANT")
+                raise BadRequest(
+                    "instead",
+                    f"got {named} with variants {names}; expected one, as {named}@VARIANT",
+                )
             self.used = explorers(record.experiment)
             walk = Walk(record, targets, self.used, link)
             walk.run(None)
@@ -173,7 +199,9 @@ def _ratios(walk: Walk) -> dict[str, Floats]:
     return dict(zip(walk.ids, np.split(logs, starts[1:]), strict=True))
 
 
-def _unfit(page: _Served, layers: Mapping[str, _Layer], rewards: Mapping[str, list[float]], mature: int) -> str | None:
+def _unfit(
+    page: _Served, layers: Mapping[str, _Layer], rewards: Mapping[str, list[float]], mature: int
+) -> str | None:
     if page.at >= mature:
         return "immature"
     if any(page.variant(name) not in layer.used for name, layer in layers.items()):
@@ -206,7 +234,9 @@ class _Cells:
         self._earned: list[float] = []
         self._logs: dict[str, list[float]] = {"item_": [], "cascade_": [], "": []}
 
-    def add(self, page: _Served, layers: Mapping[str, _Layer], rewards: Mapping[str, list[float]]) -> None:
+    def add(
+        self, page: _Served, layers: Mapping[str, _Layer], rewards: Mapping[str, list[float]]
+    ) -> None:
         """All cells of a page."""
         slate, cascade, rows, count = len(self.units), 0.0, 0.0, 0
         none = np.zeros(1_000)
@@ -217,7 +247,10 @@ class _Cells:
             cascade += order[i]
             titles, pictures = (
                 iter(of[name].get(key, none) if name in of else none)
-                for name, key in (("titles", f"{page.id}:{row.row}"), ("artwork", f"{page.id}:{row.row}:artwork"))
+                for name, key in (
+                    ("titles", f"{page.id}:{row.row}"),
+                    ("artwork", f"{page.id}:{row.row}:artwork"),
+                )
             )
             before = 0.0
             for k, tile in enumerate(row.titles):
@@ -234,13 +267,16 @@ class _Cells:
         self._logs[""] += [cascade] * count
         self.units.append(page.unit)
 
-    def estimates(self, estimators: Sequence[str], options: dict[str, Any]) -> tuple[Estimate, dict[str, Estimate]]:
+    def estimates(
+        self, estimators: Sequence[str], options: dict[str, Any]
+    ) -> tuple[Estimate, dict[str, Estimate]]:
         """What the log earned per page, and what each estimator says of the policies instead."""
         slate, earned = np.array(self._slate, dtype=np.intp), np.array(self._earned)
         units = np.array(self.units, dtype=object)
         counts = np.bincount(slate, minlength=len(units))
         total = np.bincount(slate, weights=earned, minlength=len(units))
-        # A page shorter than the longest earns nothing below its end, where its weight stays what it was.
+        # A page shorter than the longest earns nothing below its end, where its weight stays what
+        # it was.
         short = np.repeat(np.arange(len(units)), counts.max() - counts)
         ends = np.concatenate([np.arange(count, counts.max()) for count in counts])
         joint = np.zeros(len(units))
@@ -249,7 +285,8 @@ class _Cells:
         slate = np.concatenate([slate, short])
         columns: dict[str, Any] = {}
         for level, logs in self._logs.items():
-            # A page's own probabilities are too small for a number; their quotient, which alone counts, is not.
+            # A page's own probabilities are too small for a number; their quotient, which alone
+            # counts, is not.
             log = np.minimum(np.concatenate([logs, below[level]]), _MOST)
             columns[f"{level}propensities"] = np.exp(-np.maximum(log, 0.0))
             columns[f"target_{level}propensities"] = np.exp(np.minimum(log, 0.0))
@@ -269,7 +306,9 @@ class _Cells:
 
 
 def _gates(cells: int) -> Gates:
-    """The usual ones, of which the mean weight's is asked for each cell: as rarely wrong over all as over one."""
+    """The usual ones, of which the mean weight's is asked for each cell: as rarely wrong over all
+    as over one.
+    """
     plain = Gates()
     tail = NormalDist().cdf(-plain.mean_weight_z) / cells
     return replace(plain, mean_weight_z=-NormalDist().inv_cdf(tail))

@@ -1,5 +1,5 @@
-"""Estimators for rankings, as formulas over one row per slate whose columns are named by position: `r0`, `item0`,
-`cascade0`, `q0`, `dm0`, `shown0`, … and `slate`, `reward` for the whole.
+"""Estimators for rankings, as formulas over one row per slate whose columns are named by position:
+`r0`, `item0`, `cascade0`, `q0`, `dm0`, `shown0`, … and `slate`, `reward` for the whole.
 
 They differ in how a viewer is assumed to browse: the more is assumed, the less variance.
 """
@@ -16,7 +16,9 @@ from topbill.ope.estimator import Estimator
 
 @dataclass(frozen=True)
 class SlateEstimator:
-    """A formula over K positions, from weights of one `level` (slate, item or cascade); `model` says it needs q̂."""
+    """A formula over K positions, from weights of one `level` (slate, item or cascade); `model`
+    says it needs q̂.
+    """
 
     name: str
     title: str
@@ -103,7 +105,14 @@ SLATE_ESTIMATORS: dict[str, SlateEstimator] = {
             _by_position("cascade"),
             "cascade",
         ),
-        SlateEstimator("snsips", "Self-normalised SIPS", "Li et al. 2018: Σ wR / Σ w", "as sips", _snsips, "slate"),
+        SlateEstimator(
+            "snsips",
+            "Self-normalised SIPS",
+            "Li et al. 2018: Σ wR / Σ w",
+            "as sips",
+            _snsips,
+            "slate",
+        ),
         SlateEstimator(
             "sniips",
             "Self-normalised IIPS",

@@ -1,4 +1,6 @@
-"""An experiment's log as the lake has it: decisions in their order, each with its events, and the spec it ran under."""
+"""An experiment's log as the lake has it: decisions in their order, each with its events, and the
+spec it ran under.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +12,8 @@ from typing import Any, NamedTuple
 import msgspec
 
 from topbill import lake
-from topbill.errors import NotFound
-from topbill.records import NULL, Decision, Mask, Placement, RewardEvent
+from topbill.domain.errors import NotFound
+from topbill.domain.records import NULL, Decision, Mask, Placement, RewardEvent
 from topbill.spec import from_raw
 
 _MINE = "experiment = $key AND hash(unit) < $below"
@@ -38,31 +40,45 @@ class Logged(NamedTuple):
 
 
 class Record:
-    """The published log of one experiment. `published` is the lake's own time, in µs since the epoch.
+    """The published log of one experiment. `published` is the lake's own time, in µs since the
+    epoch.
 
-    `sampled` is the share of its units that are read: 1, or less where `most` decisions are wanted and there are more.
-    A unit is in it with all its decisions or with none, so that what is clustered by unit stays whole.
+    `sampled` is the share of its units that are read: 1, or less where `most` decisions are wanted
+    and there are more. A unit is in it with all its decisions or with none, so that what is
+    clustered by unit stays whole.
     """
 
-    def __init__(self, data: Path, key: str, *, most: int | None = None, memory_limit: str = "4GB") -> None:
+    def __init__(
+        self, data: Path, key: str, *, most: int | None = None, memory_limit: str = "4GB"
+    ) -> None:
         """Raises NotFound where the lake or the experiment is not there."""
         self._connection = lake.connect(Path(data) / lake.FACE, memory_limit=memory_limit)
-        self._connection.execute("SET enable_progress_bar = false")  # its bar would stand amid the JSON
+        self._connection.execute(
+            "SET enable_progress_bar = false"
+        )  # its bar would stand amid the JSON
         self.key = key
         rows = self._connection.execute("SELECT key, spec FROM experiments").fetchall()
         specs = dict(rows)
         if key not in specs:
-            raise NotFound(f"experiment {key!r} is not in the lake; expected one of {', '.join(specs) or '(none)'}")
+            raise NotFound(
+                f"experiment {key!r} is not in the lake; expected one of {', '.join(specs) or '(none)'}"
+            )
         self.experiment = from_raw(json.loads(specs[key]), f"{key} (as published)")
-        self.published = int(self._connection.execute('SELECT epoch_us("at") FROM published').fetchall()[0][0])
-        counted = self._connection.execute("SELECT count(*) FROM decisions WHERE experiment = ?", [key]).fetchall()
+        self.published = int(
+            self._connection.execute('SELECT epoch_us("at") FROM published').fetchall()[0][0]
+        )
+        counted = self._connection.execute(
+            "SELECT count(*) FROM decisions WHERE experiment = ?", [key]
+        ).fetchall()
         self.decisions = int(counted[0][0])
         self.sampled = 1.0 if most is None or self.decisions <= most else most / self.decisions
         self._asked = {"key": key, "below": min(round(self.sampled * _HASHES), _HASHES - 1)}
         if self.sampled < 1.0:
             within = f"SELECT count(*) FROM decisions WHERE {_MINE}"  # noqa: S608  (our own text)
             self.decisions = int(self._connection.execute(within, self._asked).fetchall()[0][0])
-        found = self._connection.execute("SELECT count(*) FROM rewards WHERE experiment = ?", [key]).fetchall()
+        found = self._connection.execute(
+            "SELECT count(*) FROM rewards WHERE experiment = ?", [key]
+        ).fetchall()
         self.events = int(found[0][0])
 
     @property
@@ -112,7 +128,9 @@ def _logged(
         context=msgspec.Raw(context.encode()),
         actions=NULL if actions is None else msgspec.Raw(actions.encode()),
         eligible=tuple(eligible),
-        slate=tuple(Placement(k, a, p) for k, (a, p) in enumerate(zip(slate, propensities, strict=True))),
+        slate=tuple(
+            Placement(k, a, p) for k, (a, p) in enumerate(zip(slate, propensities, strict=True))
+        ),
         propensity=propensity,
         probabilities=None if probabilities is None else tuple(map(tuple, probabilities)),
         policy=policy,
@@ -122,7 +140,9 @@ def _logged(
         masks=tuple(Mask(**{**mask, "rows": tuple(mask["rows"])}) for mask in masks or ()),
     )
     found = [
-        msgspec.convert({**event, "decision_id": decision_id, "occurred_at": event["at"]}, RewardEvent)
+        msgspec.convert(
+            {**event, "decision_id": decision_id, "occurred_at": event["at"]}, RewardEvent
+        )
         for event in events or []
     ]
     return Logged(seq, decision, found)

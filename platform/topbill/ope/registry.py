@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from topbill.errors import BadRequest
+from topbill.domain.errors import BadRequest
 from topbill.ope import adaptive, doubly_robust, embeddings, ips
 from topbill.ope.estimator import Estimator
 
@@ -16,9 +16,14 @@ DEFAULT = ("ips", "snips", "clipped-ips", "dm", "dr", "sndr", "switch-dr", "dros
 
 
 def chosen(names: str | Iterable[str]) -> list[Estimator]:
-    """The estimators of those names, in that order. Raises BadRequest for a name that is not registered."""
+    """The estimators of those names, in that order. Raises BadRequest for a name that is not
+    registered.
+    """
     wanted = (names,) if isinstance(names, str) else tuple(dict.fromkeys(names))
     unknown = [name for name in wanted if name not in ESTIMATORS]
     if unknown:
-        raise BadRequest("estimators", f"got {', '.join(map(repr, unknown))}; expected some of {', '.join(ESTIMATORS)}")
+        raise BadRequest(
+            "estimators",
+            f"got {', '.join(map(repr, unknown))}; expected some of {', '.join(ESTIMATORS)}",
+        )
     return [ESTIMATORS[name] for name in wanted]

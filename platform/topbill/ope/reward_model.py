@@ -1,7 +1,9 @@
-"""Reward models for dm and dr: ridge and logistic regression on the features that policies see, fitted forward in time.
+"""Reward models for dm and dr: ridge and logistic regression on the features that policies see,
+fitted forward in time.
 
-Both hold a Gaussian over the weights (mean, precision) that a batch of examples updates, so fitting the past and then
-scoring the present needs neither the past's rows nor folds: what scores a decision has seen only what came before it.
+Both hold a Gaussian over the weights (mean, precision) that a batch of examples updates, so fitting
+the past and then scoring the present needs neither the past's rows nor folds: what scores a
+decision has seen only what came before it.
 """
 
 from __future__ import annotations
@@ -12,22 +14,28 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve
 
-from topbill.records import Actions, Floats, Indices
+from topbill.domain.records import Actions, Floats, Indices
 
 Link = Literal["linear", "logistic"]
 _NEWTON_STEPS = 8
 _OWN_LIMIT = 512
-"""Most weights that actions may have of their own; past it they share all but an intercept, far past it even that."""
+"""Most weights that actions may have of their own; past it they share all but an intercept, far
+past it even that.
+"""
 
 
 class RewardModel:
-    """q̂(x, a) from (1, x, k) ⊗ (1, z), and weights on (1, x, k) for each action of `ids`; k = position/(1 + position).
+    """q̂(x, a) from (1, x, k) ⊗ (1, z), and weights on (1, x, k) for each action of `ids`; k =
+    position/(1 + position).
 
-    With the linear link the precision is XᵀX + I and the mean its ridge solution, from sufficient statistics and
-    exact whatever the batches. With the logistic link each batch is a Laplace step from the last posterior.
+    With the linear link the precision is XᵀX + I and the mean its ridge solution, from sufficient
+    statistics and exact whatever the batches. With the logistic link each batch is a Laplace step
+    from the last posterior.
     """
 
-    def __init__(self, context_size: int, action_size: int, ids: tuple[str, ...], *, link: Link = "linear") -> None:
+    def __init__(
+        self, context_size: int, action_size: int, ids: tuple[str, ...], *, link: Link = "linear"
+    ) -> None:
         self.link = link
         self.examples = 0
         wide = 2 + context_size
@@ -43,7 +51,9 @@ class RewardModel:
         self._coded: WeakKeyDictionary[Actions, tuple[Floats, Indices]] = WeakKeyDictionary()
 
     def predict(self, x: Floats, actions: Actions, positions: int) -> Floats:
-        """(K × positions) expected rewards in [0, 1] of the actions in context x; 0 before anything was learned."""
+        """(K × positions) expected rewards in [0, 1] of the actions in context x; 0 before anything
+        was learned.
+        """
         if self.examples == 0:
             return np.zeros((len(actions), positions))
         z, rows = self._codes(actions)
@@ -63,7 +73,9 @@ class RewardModel:
         return np.concatenate([np.outer(z[row], context).ravel(), own.ravel()])
 
     def _codes(self, actions: Actions) -> tuple[Floats, Indices]:
-        """(1, z) of each action, and its row among the own weights; the last row is of those without."""
+        """(1, z) of each action, and its row among the own weights; the last row is of those
+        without.
+        """
         held = self._coded.get(actions)
         if held is None:
             z = np.concatenate([np.ones((len(actions), 1)), actions.features], axis=1)
@@ -83,7 +95,9 @@ class RewardModel:
         self._precision += features.T @ features
         self._rewarded += features.T @ rewards
         self._sum += features.sum(axis=0)
-        self._weights = cho_solve(cho_factor(self._precision), self._rewarded - self._base() * self._sum)
+        self._weights = cho_solve(
+            cho_factor(self._precision), self._rewarded - self._base() * self._sum
+        )
 
     def _base(self) -> float:
         """The mean reward (its logit), to which weights shrink."""
@@ -91,7 +105,9 @@ class RewardModel:
         return mean if self.link == "linear" else float(np.log(mean / (1.0 - mean)))
 
     def _laplace(self, features: Floats, rewards: Floats) -> None:
-        """Newton's steps to the mode of prior × likelihood, whose curvature is the next prior's precision."""
+        """Newton's steps to the mode of prior × likelihood, whose curvature is the next prior's
+        precision.
+        """
         prior, start, base = self._precision, self._weights, self._base()
         w = start
         for _ in range(_NEWTON_STEPS):

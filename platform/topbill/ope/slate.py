@@ -1,7 +1,7 @@
 """`estimate_slate`: policies over rankings, from a log with a row per slate and position.
 
-Rows are spread to one per slate, so that values, standard errors, intervals and refusals are those of single choices.
-A slate shorter than the longest has reward 0 and weight 0 below its end.
+Rows are spread to one per slate, so that values, standard errors, intervals and refusals are those
+of single choices. A slate shorter than the longest has reward 0 and weight 0 below its end.
 """
 
 from __future__ import annotations
@@ -12,15 +12,24 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from topbill.errors import BadData, BadRequest
+from topbill.domain.errors import BadData, BadRequest
+from topbill.domain.records import Floats, Indices
 from topbill.ope.arrays import check_options, summarise
 from topbill.ope.assess import Interval, Planned, assess, columns_of
 from topbill.ope.columns import Env, Symbols
 from topbill.ope.diagnostics import Diagnostics, Gates, refusal
 from topbill.ope.estimator import Estimate, refused
-from topbill.ope.inputs import FINITE, PROBABILITY, PROPENSITY, column, grouped, rewards_column, rows_text, unit_codes
+from topbill.ope.inputs import (
+    FINITE,
+    PROBABILITY,
+    PROPENSITY,
+    column,
+    grouped,
+    rewards_column,
+    rows_text,
+    unit_codes,
+)
 from topbill.ope.rankings import SLATE_ESTIMATORS, SlateEstimator
-from topbill.records import Floats, Indices
 
 SLATE_DEFAULT = tuple(SLATE_ESTIMATORS)
 _LEVELS = {"slate": "", "item": "item_", "cascade": "cascade_"}
@@ -47,12 +56,14 @@ def estimate_slate(
     facts: Mapping[str, Any] | None = None,
     gates: Gates | None = None,
 ) -> dict[str, Estimate]:
-    """What the target policy would have earned per slate. One-dimensional columns of n rows, a row per shown item.
+    """What the target policy would have earned per slate. One-dimensional columns of n rows, a row
+    per shown item.
 
     - `slate_id` groups rows into slates, `position` is 0 for the first; each pair occurs once.
     - `propensities` (0, 1]: of the whole slate, the same on its rows; `item_propensities`: of this item at this
-      position, whatever stands above; `cascade_propensities`: of the items down to this one. `target_…` likewise of
-      the target policy, [0, 1]. A level that is not given refuses its estimators.
+      position, whatever stands above; `cascade_propensities`: of the items down to this one.
+      `target_…` likewise of the target policy, [0, 1]. A level that is not given refuses its
+      estimators.
     - `q_logged` = q̂_k of the shown item, `q_target` = Σ_a π(a|x, items above) q̂_k(a) (cascade-dr).
     - `units` (n): whatever is independent; None takes the slates. `facts`, `gates`: as in `estimate`.
 
@@ -60,11 +71,15 @@ def estimate_slate(
     """
     check_options(alpha, interval)
     if interval not in ("normal", "bootstrap", "sequence"):
-        raise BadRequest("interval", f"got {interval!r}; expected 'normal', 'bootstrap' or 'sequence' for rankings")
+        raise BadRequest(
+            "interval",
+            f"got {interval!r}; expected 'normal', 'bootstrap' or 'sequence' for rankings",
+        )
     unknown = [name for name in estimators if name not in SLATE_ESTIMATORS]
     if unknown:
         raise BadRequest(
-            "estimators", f"got {', '.join(map(repr, unknown))}; expected some of {', '.join(SLATE_ESTIMATORS)}"
+            "estimators",
+            f"got {', '.join(map(repr, unknown))}; expected some of {', '.join(SLATE_ESTIMATORS)}",
         )
     given = {
         "slate": (propensities, target_propensities),
@@ -100,19 +115,26 @@ def _weights(given: dict[str, tuple[Any, Any]], rows: int) -> dict[str, Floats]:
         name = f"{_LEVELS[level]}propensities"
         for half, data in ((name, logged), (f"target_{name}", target)):
             if data is None:
-                raise BadData(half, "got nothing; expected it with its other half; give both, or neither")
+                raise BadData(
+                    half, "got nothing; expected it with its other half; give both, or neither"
+                )
         p = column(name, logged, PROPENSITY, rows)
         weights[level] = column(f"target_{name}", target, PROBABILITY, rows) / p
     return weights
 
 
 class _Wide:
-    """Where each row belongs: its slate (0…S−1, in order of first appearance) and its position (0…K−1)."""
+    """Where each row belongs: its slate (0…S−1, in order of first appearance) and its position
+    (0…K−1).
+    """
 
     def __init__(self, slate_id: Any, position: Any, rows: int) -> None:
         place = column("position", position, FINITE, rows)
         if (bad := np.flatnonzero((place < 0) | (place % 1 != 0))).size:
-            raise BadData("position", f"{rows_text(bad)}: got no position; expected 0, 1, 2, …; the first is 0")
+            raise BadData(
+                "position",
+                f"{rows_text(bad)}: got no position; expected 0, 1, 2, …; the first is 0",
+            )
         codes, self.slates = grouped(slate_id)
         if codes.size != rows:
             raise BadData("slate_id", f"got {codes.size} rows; expected {rows}, as many as rewards")
@@ -123,7 +145,8 @@ class _Wide:
         cell = self.slate * self.positions + self.position
         if (bad := np.flatnonzero(_repeated(cell))).size:
             raise BadData(
-                "position", f"{rows_text(bad)}: got a position twice in a slate; expected each once; drop one"
+                "position",
+                f"{rows_text(bad)}: got a position twice in a slate; expected each once; drop one",
             )
 
     def spread(self, values: Floats) -> Floats:
@@ -137,7 +160,9 @@ class _Wide:
         first = np.flatnonzero(~_repeated(self.slate))
         data = np.asarray(units)
         if data.size != self.slate.size:
-            raise BadData("units", f"got {data.size} rows; expected {self.slate.size}, as many as rewards")
+            raise BadData(
+                "units", f"got {data.size} rows; expected {self.slate.size}, as many as rewards"
+            )
         return unit_codes(data[first], self.slates)
 
     def columns(self, r: Floats, weights: dict[str, Floats], q_logged: Any, q_target: Any) -> Env:
@@ -147,7 +172,9 @@ class _Wide:
         if q_logged is not None and q_target is not None:
             blocks["q"] = self.spread(column("q_logged", q_logged, FINITE, r.size))
             blocks["dm"] = self.spread(column("q_target", q_target, FINITE, r.size))
-        env = {f"{name}{k}": block[k] for name, block in blocks.items() for k in range(self.positions)}
+        env = {
+            f"{name}{k}": block[k] for name, block in blocks.items() for k in range(self.positions)
+        }
         env["r"] = env["reward"] = blocks["r"].sum(axis=0)
         if "slate" in weights:
             env["slate"] = self._of_slate(weights["slate"])
@@ -156,9 +183,12 @@ class _Wide:
     def _of_slate(self, weight: Floats) -> Floats:
         whole = np.zeros(self.slates)
         whole[self.slate] = weight
-        if (bad := np.flatnonzero(~np.isclose(whole[self.slate], weight, rtol=1e-9, atol=0.0))).size:
+        if (
+            bad := np.flatnonzero(~np.isclose(whole[self.slate], weight, rtol=1e-9, atol=0.0))
+        ).size:
             raise BadData(
-                "propensities", f"{rows_text(bad)}: got another weight than the slate's other rows; expected one"
+                "propensities",
+                f"{rows_text(bad)}: got another weight than the slate's other rows; expected one",
             )
         return whole
 
@@ -181,7 +211,11 @@ def _one(
     replicates: int,
     facts: Mapping[str, Any],
 ) -> Estimate:
-    names = ["slate"] if estimator.level == "slate" else [f"{estimator.level}{k}" for k in range(positions)]
+    names = (
+        ["slate"]
+        if estimator.level == "slate"
+        else [f"{estimator.level}{k}" for k in range(positions)]
+    )
     reason = None
     if names[0] not in env:
         names, reason = [], "needs-propensity-level"
@@ -192,7 +226,9 @@ def _one(
         return refused(estimator.name, reason, diagnostics, alpha)
     planned = [Planned(estimator.at(positions), {0.0: estimator.formula(positions)}, None)]
     scored = {**env, "w": env[names[-1]]}
-    summary = summarise(scored, units, columns_of(planned, Symbols()), bootstrap=interval == "bootstrap")
+    summary = summarise(
+        scored, units, columns_of(planned, Symbols()), bootstrap=interval == "bootstrap"
+    )
     return assess(
         planned,
         summary,
@@ -205,8 +241,12 @@ def _one(
     )[estimator.name]
 
 
-def _diagnose(names: list[str], env: Env, units: Indices | None, gates: Gates, facts: Mapping[str, Any]) -> Diagnostics:
-    """Diagnostics of the position whose weights fail a gate, else of the one with the smallest effective sample."""
+def _diagnose(
+    names: list[str], env: Env, units: Indices | None, gates: Gates, facts: Mapping[str, Any]
+) -> Diagnostics:
+    """Diagnostics of the position whose weights fail a gate, else of the one with the smallest
+    effective sample.
+    """
     found = []
     for name in names:
         shown: NDArray[np.bool_] = (

@@ -1,7 +1,8 @@
 """`estimate_table`: off-policy estimates of files and tables of any size, in one pass of DuckDB.
 
-Only scalars per row are formed (w, r, q̂, dm and what the formulas make of them); their sums and products, by unit
-where units are given, are all that comes back. Memory is bounded by a setting: past it, DuckDB spills to disk.
+Only scalars per row are formed (w, r, q̂, dm and what the formulas make of them); their sums and
+products, by unit where units are given, are all that comes back. Memory is bounded by a setting:
+past it, DuckDB spills to disk.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from topbill import lake
-from topbill.errors import BadData, BadRequest
+from topbill.domain.errors import BadData, BadRequest
+from topbill.domain.records import Floats
 from topbill.lake import delta
 from topbill.ope.arrays import check_options
 from topbill.ope.assess import Interval, Lam, Summary, assess, columns_of, plan
@@ -24,14 +26,17 @@ from topbill.ope.diagnostics import Gates
 from topbill.ope.estimator import Estimate, refused
 from topbill.ope.inputs import rows_text
 from topbill.ope.registry import DEFAULT, chosen
-from topbill.records import Floats
 from topbill.stats.intervals import BUCKETS
 from topbill.stats.moments import Moments
 
-# isfinite everywhere: Parquet's minima and maxima pass over NaN, and DuckDB trusts them when it simplifies comparisons.
+# isfinite everywhere: Parquet's minima and maxima pass over NaN, and DuckDB trusts them when it
+# simplifies comparisons.
 _RULES = {
     "reward": ("isfinite({0})", "a finite number"),
-    "propensity": ("isfinite({0}) AND {0} > 0 AND {0} <= 1", "a probability in (0, 1], as the action was drawn with"),
+    "propensity": (
+        "isfinite({0}) AND {0} > 0 AND {0} <= 1",
+        "a probability in (0, 1], as the action was drawn with",
+    ),
     "target": ("isfinite({0}) AND {0} >= 0 AND {0} <= 1.000000001", "a probability in [0, 1]"),
     "q_logged": ("isfinite({0})", "a finite number"),
     "q_target": ("isfinite({0})", "a finite number"),
@@ -42,7 +47,9 @@ _BROKEN = "a row breaks a rule"
 
 
 class _Pass(NamedTuple):
-    """One pass over the table: its relation, the scalars by name, the summed columns, and the pairs multiplied."""
+    """One pass over the table: its relation, the scalars by name, the summed columns, and the pairs
+    multiplied.
+    """
 
     relation: str
     scalars: Mapping[str, str]
@@ -70,19 +77,25 @@ def estimate_table(
     memory_limit: str = "4GB",
     threads: int | None = None,
 ) -> dict[str, Estimate]:
-    """`estimate` over a Parquet file or glob, a Delta table's folder (a Path), or any SQL relation (a table's name, or
-    a query in parentheses).
+    """`estimate` over a Parquet file or glob, a Delta table's folder (a Path), or any SQL relation
+    (a table's name, or a query in parentheses).
 
-    `reward` … `unit` are columns of it, or SQL expressions of them. `database` opens a DuckDB file (read-only) for
-    the relation to live in, `topbill.duckdb` say. `memory_limit` bounds the process: past it DuckDB spills to disk.
-    `interval` is "normal", "bootstrap" or "sequence". Numbers are those of `estimate` on the same rows. Raises
-    BadData naming rows (counted from 0 as they are stored), or when the source cannot be read.
+    `reward` … `unit` are columns of it, or SQL expressions of them. `database` opens a DuckDB file
+    (read-only) for the relation to live in, `topbill.duckdb` say. `memory_limit` bounds the
+    process: past it DuckDB spills to disk. `interval` is "normal", "bootstrap" or "sequence".
+    Numbers are those of `estimate` on the same rows. Raises BadData naming rows (counted from 0 as
+    they are stored), or when the source cannot be read.
     """
     check_options(alpha, interval)
     if interval == "betting":
-        raise BadRequest("interval", "got 'betting'; expected another here; betting needs each row: use estimate")
+        raise BadRequest(
+            "interval", "got 'betting'; expected another here; betting needs each row: use estimate"
+        )
     if (q_logged is None) != (q_target is None):
-        raise BadData("q_target" if q_target is None else "q_logged", "got nothing; expected it with its other half")
+        raise BadData(
+            "q_target" if q_target is None else "q_logged",
+            "got nothing; expected it with its other half",
+        )
     scalars = {"reward": reward, "propensity": propensity, "target": target}
     if q_logged is not None and q_target is not None:
         scalars |= {"q_logged": q_logged, "q_target": q_target}
@@ -92,7 +105,11 @@ def estimate_table(
     columns = columns_of(planned, x)
     relation = _relation(source)
     task = _Pass(
-        relation, scalars, columns, _pairs([f.columns for p in planned for f in p.formulas.values()], columns), unit
+        relation,
+        scalars,
+        columns,
+        _pairs([f.columns for p in planned for f in p.formulas.values()], columns),
+        unit,
     )
     summary = _run(task, database, memory_limit, threads, bootstrap=interval == "bootstrap")
     diagnostics = summary.diagnose(x, {})
@@ -120,22 +137,35 @@ def _relation(source: str | Path) -> str:
     return text
 
 
-def _pairs(groups: Sequence[Sequence[Column]], columns: Sequence[Column]) -> tuple[tuple[int, int], ...]:
-    """The products that any standard error needs: within each formula, and of the weights with the count."""
+def _pairs(
+    groups: Sequence[Sequence[Column]], columns: Sequence[Column]
+) -> tuple[tuple[int, int], ...]:
+    """The products that any standard error needs: within each formula, and of the weights with the
+    count.
+    """
     at = {column: i for i, column in enumerate(columns)}
     w = columns[1]
-    wanted = {(min(at[a], at[b]), max(at[a], at[b])) for group in [[ONE, w], *groups] for a in group for b in group}
+    wanted = {
+        (min(at[a], at[b]), max(at[a], at[b]))
+        for group in [[ONE, w], *groups]
+        for a in group
+        for b in group
+    }
     return tuple(sorted(wanted))
 
 
-def _run(task: _Pass, database: Path | None, memory_limit: str, threads: int | None, *, bootstrap: bool) -> Summary:
+def _run(
+    task: _Pass, database: Path | None, memory_limit: str, threads: int | None, *, bootstrap: bool
+) -> Summary:
     with TemporaryDirectory(prefix="topbill-") as spill:
         connection = lake.connect(database, memory_limit=_share(memory_limit), threads=threads)
         try:
             connection.execute("SET temp_directory = ?", [spill])
             connection.execute("SET preserve_insertion_order = false")
             connection.execute("SET enable_progress_bar = false")
-            result: dict[str, Any] = connection.execute(_sql(task, bootstrap=bootstrap)).fetchnumpy()
+            result: dict[str, Any] = connection.execute(
+                _sql(task, bootstrap=bootstrap)
+            ).fetchnumpy()
         except lake.Error as error:
             if _BROKEN in str(error):
                 _name_bad_rows(connection, task)
@@ -145,18 +175,26 @@ def _run(task: _Pass, database: Path | None, memory_limit: str, threads: int | N
     found = {name: np.ma.filled(np.ma.asarray(column), 0) for name, column in result.items()}
     if not found["units"].sum():
         raise BadData(
-            "reward", "got no rows; expected at least one decision with its reward; is the filter too narrow?"
+            "reward",
+            "got no rows; expected at least one decision with its reward; is the filter too narrow?",
         )
     if found["orphans"].any():
-        raise BadData(str(task.unit), "got rows without a unit; expected one per decision; use the decision's id")
+        raise BadData(
+            str(task.unit),
+            "got rows without a unit; expected one per decision; use the decision's id",
+        )
     return _summary(task, found, bootstrap=bootstrap)
 
 
 def _share(memory_limit: str) -> str:
-    """Three quarters of the limit: what DuckDB may hold so that the process as a whole stays within it."""
+    """Three quarters of the limit: what DuckDB may hold so that the process as a whole stays within
+    it.
+    """
     size = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]i?B)\s*", memory_limit, flags=re.IGNORECASE)
     if size is None:
-        raise BadRequest("memory_limit", f"got {memory_limit!r}; expected a size such as '4GB' or '500MB'")
+        raise BadRequest(
+            "memory_limit", f"got {memory_limit!r}; expected a size such as '4GB' or '500MB'"
+        )
     return f"{0.75 * float(size[1]):.3f}{size[2]}"
 
 
@@ -165,7 +203,9 @@ def _sql(task: _Pass, *, bootstrap: bool) -> str:
 
     A row that breaks a rule ends it with an error; only then are such rows looked for.
     """
-    casts = ", ".join(f"CAST({expression} AS DOUBLE) AS {name}" for name, expression in task.scalars.items())
+    casts = ", ".join(
+        f"CAST({expression} AS DOUBLE) AS {name}" for name, expression in task.scalars.items()
+    )
     unit = f"({task.unit})" if task.unit else "row_number() OVER ()" if bootstrap else "0"
     model = "q_logged AS q, q_target AS dm," if "q_logged" in task.scalars else ""
     sound = " AND ".join(f"({_RULES[name][0].format(name)})" for name in task.scalars)
@@ -174,7 +214,9 @@ def _sql(task: _Pass, *, bootstrap: bool) -> str:
         f"1.0::DOUBLE AS one, unit FROM (SELECT {casts}, {unit} AS unit FROM {task.relation})"
     )
     each = ", ".join(f"{column.sql} AS c{i}" for i, column in enumerate(task.columns))
-    level = f"SELECT {each}, CAST(r <> 0 AND w > 0 AS DOUBLE) AS hits, w AS largest, unit FROM ({rows})"  # noqa: S608
+    level = (
+        f"SELECT {each}, CAST(r <> 0 AND w > 0 AS DOUBLE) AS hits, w AS largest, unit FROM ({rows})"  # noqa: S608
+    )
     sums = (*(f"c{i}" for i in range(len(task.columns))), "hits")
     summed = ", ".join([*(f"sum({name}) AS {name}" for name in sums), "max(largest) AS largest"])
     if task.unit:
@@ -199,12 +241,22 @@ def _summary(task: _Pass, found: Mapping[str, Floats], *, bootstrap: bool) -> Su
     if bootstrap:
         buckets = np.zeros((BUCKETS, k))
         buckets[found["bucket"].astype(np.intp)] = by_bucket
-    return Summary(moments, int(found["c0"].sum()), float(found["largest"].max()), int(found["hits"].sum()), buckets)
+    return Summary(
+        moments,
+        int(found["c0"].sum()),
+        float(found["largest"].max()),
+        int(found["hits"].sum()),
+        buckets,
+    )
 
 
 def _name_bad_rows(connection: Any, task: _Pass) -> None:
-    """Raises BadData for the first column that breaks its rule: how often it does, and where first."""
-    connection.execute("SET preserve_insertion_order = true")  # so that rows are counted as they are stored
+    """Raises BadData for the first column that breaks its rule: how often it does, and where
+    first.
+    """
+    connection.execute(
+        "SET preserve_insertion_order = true"
+    )  # so that rows are counted as they are stored
     for name, expression in task.scalars.items():
         rule, expected = _RULES[name]
         numbered = f"SELECT row_number() OVER () - 1 AS row, CAST({expression} AS DOUBLE) AS v FROM {task.relation}"  # noqa: S608
@@ -217,7 +269,12 @@ def _name_bad_rows(connection: Any, task: _Pass) -> None:
             continue
         _, _, present, count, rows = first[0]
         if name == "reward" and not present and count == rows:
-            raise BadData("reward", f"rows 0 to {rows - 1}: got no reward at all; expected a number each; join rewards")
+            raise BadData(
+                "reward",
+                f"rows 0 to {rows - 1}: got no reward at all; expected a number each; join rewards",
+            )
         shown = ", ".join("missing" if v is None or np.isnan(v) else f"{v:g}" for _, v, *_ in first)
-        where = rows_text(np.array([row for row, *_ in first])) + (f" and {count - 5} more" if count > 5 else "")
+        where = rows_text(np.array([row for row, *_ in first])) + (
+            f" and {count - 5} more" if count > 5 else ""
+        )
         raise BadData(name, f"{where}: got {shown}; expected {expected}; correct or drop them")

@@ -1,4 +1,6 @@
-"""What may be evaluated: a variant of an experiment file, a stored snapshot, uniform, "always X", a Python callable."""
+"""What may be evaluated: a variant of an experiment file, a stored snapshot, uniform, "always X", a
+Python callable.
+"""
 
 from __future__ import annotations
 
@@ -9,16 +11,18 @@ from typing import Any, Protocol, TypeAlias
 import msgspec
 import numpy as np
 
-from topbill.chance import hash64
+from topbill.domain.chance import hash64
+from topbill.domain.errors import BadData, BadRequest, NotFound
+from topbill.domain.records import Decision, Floats, Indices, RewardEvent, Snapshot
+from topbill.domain.slate import choices, distribution
 from topbill.engine import Live, offered
-from topbill.errors import BadData, BadRequest, NotFound
-from topbill.keeper.learner import examples
-from topbill.records import Decision, Floats, Indices, RewardEvent, Snapshot
-from topbill.slates import choices, distribution
 from topbill.spec import Experiment, load
+from topbill.worker.learner import examples
 
 Chooser: TypeAlias = Callable[[Mapping[str, Any], Sequence[str]], Any]
-"""A policy as a function: from context and the actions that remain to their probabilities, in that order."""
+"""A policy as a function: from context and the actions that remain to their probabilities, in that
+order.
+"""
 
 
 class Target(Protocol):
@@ -31,8 +35,9 @@ class Target(Protocol):
     """Only decisions with a greater `seq` may be scored: it learned from the others."""
 
     def probabilities(self, decision: Decision) -> list[Floats]:
-        """For each position of the logged slate, the probabilities (len(eligible)) that this policy would have given,
-        given the logged items above; 0 for those. Raises BadData or BadRequest for what it cannot decide about."""
+        """For each position of the logged slate, the probabilities (len(eligible)) that this policy
+        would have given, given the logged items above; 0 for those. Raises BadData or BadRequest
+        for what it cannot decide about."""
         ...
 
     def learn(self, decision: Decision, events: Sequence[RewardEvent]) -> None:
@@ -41,7 +46,9 @@ class Target(Protocol):
 
 
 class ByFunction:
-    """Uniform, "always X" and callables: nothing is learned, each position is asked for with what remains."""
+    """Uniform, "always X" and callables: nothing is learned, each position is asked for with what
+    remains.
+    """
 
     learn_after: float | None = None
     since = 0
@@ -56,9 +63,15 @@ class ByFunction:
             offer = [decision.eligible[i] for i in may]
             p = np.asarray(self._choose(context, offer), dtype=np.float64)
             if p.shape != (len(offer),):
-                raise BadData("policy", f"got {p.shape} probabilities; expected {len(offer)}, one for each action")
+                raise BadData(
+                    "policy",
+                    f"got {p.shape} probabilities; expected {len(offer)}, one for each action",
+                )
             if not (np.all(p >= 0) and abs(float(p.sum()) - 1.0) <= 1e-6):
-                raise BadData("policy", f"got probabilities that sum to {p.sum():g}; expected none below 0 and sum 1")
+                raise BadData(
+                    "policy",
+                    f"got probabilities that sum to {p.sum():g}; expected none below 0 and sum 1",
+                )
             return p
 
         return _down(decision, over)
@@ -70,7 +83,9 @@ class ByFunction:
 class ByVariant:
     """A variant's policy: learning from the log as it goes, or frozen as a snapshot has it."""
 
-    def __init__(self, experiment: Experiment, variant: str, snapshot: Snapshot | None = None) -> None:
+    def __init__(
+        self, experiment: Experiment, variant: str, snapshot: Snapshot | None = None
+    ) -> None:
         self._live = Live(experiment)
         names = [v.name for v in experiment.variants]
         if variant not in names:
@@ -83,7 +98,10 @@ class ByVariant:
         self.since = 0
         if snapshot is not None:
             if not self._live.adopt(snapshot):
-                raise BadRequest("policy", f"snapshot {snapshot.version} is of other features, metrics or policies")
+                raise BadRequest(
+                    "policy",
+                    f"snapshot {snapshot.version} is of other features, metrics or policies",
+                )
             self.name += f" v{snapshot.version}"
             self.learn_after, self.since = None, snapshot.watermark
 
@@ -94,7 +112,10 @@ class ByVariant:
         row_of = {action: row for row, action in enumerate(actions.ids)}
         unknown = [action for action in decision.eligible if action not in row_of]
         if unknown:
-            raise BadData("policy", f"got unknown action {unknown[0]!r}; expected one of {', '.join(actions.ids[:8])}")
+            raise BadData(
+                "policy",
+                f"got unknown action {unknown[0]!r}; expected one of {', '.join(actions.ids[:8])}",
+            )
         rows = np.array([row_of[action] for action in decision.eligible], dtype=np.intp)
         scored = live.policies[self._variant.name].score(x, actions, hash64(decision.decision_id))
         return _down(decision, lambda may: distribution(scored, rows[may], self._variant.floor))
@@ -104,7 +125,9 @@ class ByVariant:
 
 
 def _down(decision: Decision, over: Callable[[Indices], Floats]) -> list[Floats]:
-    """Position by position: ask for what could be drawn there below the logged items, under the decision's rules."""
+    """Position by position: ask for what could be drawn there below the logged items, under the
+    decision's rules.
+    """
     found = []
     for may in remaining(decision):
         full = np.zeros(len(decision.eligible))
@@ -114,7 +137,9 @@ def _down(decision: Decision, over: Callable[[Indices], Floats]) -> list[Floats]
 
 
 def remaining(decision: Decision) -> Iterator[Indices]:
-    """For each position of the logged slate, which of the eligible could be drawn there below the logged items."""
+    """For each position of the logged slate, which of the eligible could be drawn there below the
+    logged items.
+    """
     size, above = len(decision.eligible), list[int]()
     for k, placement in enumerate(decision.slate):
         yield choices(decision.masks, size, k, above)
@@ -146,9 +171,9 @@ def resolve(
 ) -> list[Target]:
     """The targets that `policy` names.
 
-    An experiment or its file gives one for each variant (or `variant`); "snapshot" (or "snapshot:VERSION") the stored
-    policies of the evaluated experiment; "uniform" and "always X" what they say. Raises NotFound, BadRequest,
-    SpecError.
+    An experiment or its file gives one for each variant (or `variant`); "snapshot" (or
+    "snapshot:VERSION") the stored policies of the evaluated experiment; "uniform" and "always X"
+    what they say. Raises NotFound, BadRequest, SpecError.
     """
     text = str(policy) if isinstance(policy, str | Path) else ""
     if text == "uniform":
@@ -156,7 +181,9 @@ def resolve(
     if text.startswith(("always ", "always:")):
         action = text[len("always ") :].strip()
         if logged.actions and action not in (known := [a.id for a in logged.actions]):
-            raise BadData("policy", f"got unknown action {action!r}; expected one of {', '.join(known)}")
+            raise BadData(
+                "policy", f"got unknown action {action!r}; expected one of {', '.join(known)}"
+            )
         return [always(action)]
     if text.partition(":")[0] == "snapshot":
         number = text.partition(":")[2]
@@ -169,14 +196,20 @@ def resolve(
         return [ByVariant(logged, name, held) for name in ([variant] if variant else held.states)]
     if text:
         if not Path(text).exists():
-            raise NotFound(f"{text}: no such file; expected an experiment file, uniform, 'always ACTION' or snapshot")
+            raise NotFound(
+                f"{text}: no such file; expected an experiment file, uniform, 'always ACTION' or snapshot"
+            )
         policy = load(Path(text))
     if isinstance(policy, Experiment):
-        return [ByVariant(policy, name) for name in ([variant] if variant else [v.name for v in policy.variants])]
+        return [
+            ByVariant(policy, name)
+            for name in ([variant] if variant else [v.name for v in policy.variants])
+        ]
     if callable(policy):
         return [ByFunction(getattr(policy, "__name__", "callable"), policy)]
     if hasattr(policy, "probabilities"):
         return [policy]  # type: ignore[list-item]
     raise BadRequest(
-        "policy", f"got {policy!r}; expected a file, an experiment, a callable, uniform or 'always ACTION'"
+        "policy",
+        f"got {policy!r}; expected a file, an experiment, a callable, uniform or 'always ACTION'",
     )

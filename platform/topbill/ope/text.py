@@ -1,4 +1,6 @@
-"""An evaluation as text for people: each target's estimates beside what the log earned, or why there is none."""
+"""An evaluation as text for people: each target's estimates beside what the log earned, or why
+there is none.
+"""
 
 from __future__ import annotations
 

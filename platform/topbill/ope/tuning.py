@@ -1,4 +1,6 @@
-"""Choosing an estimator's λ from the log itself: by SLOPE, or by a bound on its mean squared error."""
+"""Choosing an estimator's λ from the log itself: by SLOPE, or by a bound on its mean squared
+error.
+"""
 
 from __future__ import annotations
 
@@ -22,25 +24,33 @@ class Candidate(NamedTuple):
 
 
 def slope(candidates: Sequence[Candidate]) -> float:
-    """SLOPE of Su, Srinath & Krishnamurthy 2020, with the wider constant √6 − 1 of Tucker & Lee 2021 (SLOPE++).
+    """SLOPE of Su, Srinath & Krishnamurthy 2020, with the wider constant √6 − 1 of Tucker & Lee
+    2021 (SLOPE++).
 
-    Walks from the widest interval to the narrowest and stops before the first estimate whose interval no longer
-    meets all before it: less variance is taken as long as no bias shows. Intervals are Student's t at δ = 0.1.
+    Walks from the widest interval to the narrowest and stops before the first estimate whose
+    interval no longer meets all before it: less variance is taken as long as no bias shows.
+    Intervals are Student's t at δ = 0.1.
     """
     widths = {c.lam: c.se * float(stdtrit(max(c.units - 1, 1), 1 - DELTA)) for c in candidates}
-    ordered = sorted(candidates, key=lambda c: (-widths[c.lam], -c.lam))  # of equals, the larger λ first
+    ordered = sorted(
+        candidates, key=lambda c: (-widths[c.lam], -c.lam)
+    )  # of equals, the larger λ first
     for i, c in enumerate(ordered):
-        if any(abs(b.value - c.value) > widths[c.lam] + _WIDEN * widths[b.lam] for b in ordered[:i]):
+        if any(
+            abs(b.value - c.value) > widths[c.lam] + _WIDEN * widths[b.lam] for b in ordered[:i]
+        ):
             return ordered[i - 1].lam
     return ordered[-1].lam
 
 
-def mse_bound(candidates: Sequence[Candidate], unbiased: Candidate, square: float, largest: float) -> float:
+def mse_bound(
+    candidates: Sequence[Candidate], unbiased: Candidate, square: float, largest: float
+) -> float:
     """Su et al. 2020, "Doubly robust off-policy evaluation with shrinkage", section 5: the
      λ of least variance + squared upper bound of the bias.
 
-    The bias is |value(λ) − value(unbiased)| plus Bernstein's radius at δ = 0.1, `square` the mean of w² and
-    `largest` the largest w; the first of equals wins.
+    The bias is |value(λ) − value(unbiased)| plus Bernstein's radius at δ = 0.1, `square` the mean
+    of w² and `largest` the largest w; the first of equals wins.
     """
     n = unbiased.units
     radius = sqrt(2 * square * log(2 / DELTA) / n) + 2 * largest * log(2 / DELTA) / (3 * n)

@@ -1,5 +1,5 @@
-"""One walk through a published log: score each decision by the targets, keep scalars only, and let those that learn
-take in what has matured."""
+"""One walk through a published log: score each decision by the targets, keep scalars only, and let
+those that learn take in what has matured."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from topbill.domain.errors import BadData, BadRequest, PolicyError
+from topbill.domain.records import Actions, Decision, Floats
 from topbill.engine import Live, offered
-from topbill.errors import BadData, BadRequest, PolicyError
-from topbill.keeper.learner import item_rewards
 from topbill.ope.record import Logged, Record
 from topbill.ope.reward_model import Link, RewardModel
 from topbill.ope.targets import Target, remaining
-from topbill.records import Actions, Decision, Floats
+from topbill.worker.learner import item_rewards
 
 _BATCHES, _SMALLEST, _LARGEST = 50, 100, 5_000
 
@@ -26,13 +26,16 @@ Progress = Callable[[int, int], None]
 
 
 class Walk:
-    """The scalars of every scored placement: r, p, q, position, slate, support, and per target i its pi, dm, …;
-    `embedded` are the probabilities of the shown action's features, which several actions may share.
+    """The scalars of every scored placement: r, p, q, position, slate, support, and per target i
+    its pi, dm, …; `embedded` are the probabilities of the shown action's features, which several
+    actions may share.
 
     `units` and `ids` per scored decision; `left_out` counts the others by cause.
     """
 
-    def __init__(self, record: Record, targets: Sequence[Target], variants: Sequence[str], link: Link) -> None:
+    def __init__(
+        self, record: Record, targets: Sequence[Target], variants: Sequence[str], link: Link
+    ) -> None:
         self.key, self.targets = record.key, targets
         self.units: list[str] = []
         self.ids: list[str] = []
@@ -44,7 +47,10 @@ class Walk:
         self._live = Live(record.experiment)
         experiment = record.experiment
         self._model = RewardModel(
-            self._live.encoder.size, self._live.action_encoder.size, tuple(a.id for a in experiment.actions), link=link
+            self._live.encoder.size,
+            self._live.action_encoder.size,
+            tuple(a.id for a in experiment.actions),
+            link=link,
         )
         self._columns: dict[str, array[float]] = {}
         self._batch = 0
@@ -70,10 +76,14 @@ class Walk:
     def complete(self, name: str) -> Floats | None:
         """The scalar where every placement has it, else None."""
         kept = self._columns.get(name)
-        return self.column(name) if kept is not None and len(kept) == len(self._columns["r"]) else None
+        return (
+            self.column(name) if kept is not None and len(kept) == len(self._columns["r"]) else None
+        )
 
     def run(self, progress: Progress | None) -> None:
-        """Walk the whole log. Raises BadData naming the decisions that a target cannot decide about."""
+        """Walk the whole log. Raises BadData naming the decisions that a target cannot decide
+        about.
+        """
         total, done, batch = self._record.decisions, 0, list[Logged]()
         size = min(max(total // _BATCHES, _SMALLEST), _LARGEST)
         for logged in self._record:
@@ -98,11 +108,15 @@ class Walk:
         }
 
     def predictable(self, moments: Floats) -> Floats:
-        """(n,) Σ_a π²/p as it could be foreseen: the mean over the same variant's last batch, K at the start.
+        """(n,) Σ_a π²/p as it could be foreseen: the mean over the same variant's last batch, K at
+        the start.
 
         Taken from the row itself it would depend on the very choice that it is to weigh.
         """
-        batch, variant = self.column("batch").astype(np.intp), self.column("variant").astype(np.intp)
+        batch, variant = (
+            self.column("batch").astype(np.intp),
+            self.column("variant").astype(np.intp),
+        )
         foreseen = self.column("support").copy()
         for v in np.unique(variant):
             mine = np.flatnonzero(variant == v)
@@ -136,8 +150,12 @@ class Walk:
                 for _, queue, _ in self._waiting:
                     queue.append(logged)
         if failed:
-            names = ", ".join(name for name, _ in failed[:5]) + (f" and {len(failed) - 5} more" if failed[5:] else "")
-            raise BadData("policy", f"decisions {names} of {self.key}: {failed[0][1]}") from failed[0][1]
+            names = ", ".join(name for name, _ in failed[:5]) + (
+                f" and {len(failed) - 5} more" if failed[5:] else ""
+            )
+            raise BadData("policy", f"decisions {names} of {self.key}: {failed[0][1]}") from failed[
+                0
+            ][1]
         self._batch += 1
         return len(batch)
 
@@ -171,7 +189,9 @@ class Walk:
         for k, placement in enumerate(decision.slate):
             p, j, q = placement.propensity, chosen[k], modelled[k]
             if not 0 < p <= 1:
-                raise BadData("propensities", f"position {k}: got {p}; expected a probability in (0, 1]")
+                raise BadData(
+                    "propensities", f"position {k}: got {p}; expected a probability in (0, 1]"
+                )
             logged_p = np.array(decision.probabilities[k]) if decision.probabilities else None
             support = could[k] if logged_p is None else int(np.count_nonzero(logged_p))
             self._keep(r=rewards[k], p=p, q=q[j], position=k, slate=slate, support=support)
@@ -180,12 +200,22 @@ class Walk:
                 pi = positions[k]
                 gap, moment = _overlap(pi, pi[j] / p, logged_p, chosen[:k])
                 self._keep(
-                    **{f"pi{i}": min(pi[j], 1.0), f"dm{i}": pi @ q, f"unsupported{i}": gap, f"moment{i}": moment}
+                    **{
+                        f"pi{i}": min(pi[j], 1.0),
+                        f"dm{i}": pi @ q,
+                        f"unsupported{i}": gap,
+                        f"moment{i}": moment,
+                    }
                 )
             if logged_p is not None and actions.features.size:
                 alike = (actions.features == actions.features[j]).all(axis=1)
                 self._keep(embedded=min(logged_p[alike].sum(), 1.0))
-                self._keep(**{f"embedded{i}": min(pi[k][alike].sum(), 1.0) for i, pi in enumerate(believed)})
+                self._keep(
+                    **{
+                        f"embedded{i}": min(pi[k][alike].sum(), 1.0)
+                        for i, pi in enumerate(believed)
+                    }
+                )
             self._shown[k] += 1
             self._explored[k] += p < 1
         self.units.append(decision.unit)
@@ -198,9 +228,13 @@ class Walk:
             self._columns.setdefault(name, array("d")).append(value)
 
     def _rewards(self, logged: Logged) -> list[float]:
-        """The objective of each item, what nobody looked at earning nothing; a slate's own counts once, at its end."""
+        """The objective of each item, what nobody looked at earning nothing; a slate's own counts
+        once, at its end.
+        """
         experiment = self._record.experiment
-        found = [reward or 0.0 for reward in item_rewards(experiment, logged.decision, logged.events)]
+        found = [
+            reward or 0.0 for reward in item_rewards(experiment, logged.decision, logged.events)
+        ]
         if experiment.feedback == "slate":
             return [0.0] * (len(found) - 1) + found[-1:]
         return found
@@ -214,7 +248,9 @@ class Walk:
         row_of = {action: row for row, action in enumerate(actions.ids)}
         if any(action not in row_of for action in decision.eligible):
             raise BadData("actions", "got actions that the experiment no longer has")
-        return x, actions.take(np.array([row_of[action] for action in decision.eligible], dtype=np.intp))
+        return x, actions.take(
+            np.array([row_of[action] for action in decision.eligible], dtype=np.intp)
+        )
 
     def _teach_model(self, ripe: list[Logged]) -> None:
         features, rewards = [], []
@@ -241,18 +277,29 @@ def _teacher(target: Target) -> Callable[[list[Logged]], None]:
 
 
 def _rows(decision: Decision) -> list[int]:
-    """Where the placed actions are among the eligible. Raises BadData for one that is not there, or twice."""
+    """Where the placed actions are among the eligible. Raises BadData for one that is not there, or
+    twice.
+    """
     rows: list[int] = []
     for placement in decision.slate:
-        if placement.action not in decision.eligible or placement.action in {decision.eligible[row] for row in rows}:
+        if placement.action not in decision.eligible or placement.action in {
+            decision.eligible[row] for row in rows
+        }:
             shown = ", ".join(decision.eligible[:8])
-            raise BadData("slate", f"got unknown action {placement.action!r}; expected one that remains of {shown}")
+            raise BadData(
+                "slate",
+                f"got unknown action {placement.action!r}; expected one that remains of {shown}",
+            )
         rows.append(decision.eligible.index(placement.action))
     return rows
 
 
-def _overlap(pi: Floats, weight: float, logged: Floats | None, above: list[int]) -> tuple[float, float]:
-    """The target's probability on what the log could not have shown, and Σ_a π²/p (w² where p is not known)."""
+def _overlap(
+    pi: Floats, weight: float, logged: Floats | None, above: list[int]
+) -> tuple[float, float]:
+    """The target's probability on what the log could not have shown, and Σ_a π²/p (w² where p is
+    not known).
+    """
     if logged is None:
         return 0.0, weight * weight
     possible = logged > 0

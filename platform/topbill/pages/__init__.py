@@ -1,4 +1,6 @@
-"""A whole homepage in one call: rows, the titles in each and their artwork, each layer an experiment of its own."""
+"""A whole homepage in one call: rows, the titles in each and their artwork, each layer an
+experiment of its own.
+"""
 
 from topbill.pages.answers import PageAnswer, PageRequest, RowAnswer, Tile
 from topbill.pages.checks import validate

@@ -8,13 +8,18 @@ import msgspec
 
 from topbill.engine import Id
 
-_PageId = Annotated[str, msgspec.Meta(pattern=r"^[^:]{1,48}$", description="1 to 48 characters, none of them a colon")]
+_PageId = Annotated[
+    str,
+    msgspec.Meta(pattern=r"^[^:]{1,48}$", description="1 to 48 characters, none of them a colon"),
+]
 
 
 class PageRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Whose page, where and when. Without `profile` the viewer is a guest; `session` makes the page sticky.
+    """Whose page, where and when. Without `profile` the viewer is a guest; `session` makes the page
+    sticky.
 
-    `maturity` is the profile's age limit, `watched` its recent plays, newest last (left out: what the service knows).
+    `maturity` is the profile's age limit, `watched` its recent plays, newest last (left out: what
+    the service knows).
     """
 
     page: Id
@@ -30,7 +35,9 @@ class PageRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def unit(self) -> str | None:
-        """Who is randomised: the profile (profiles of an account apart), else the session, else nobody."""
+        """Who is randomised: the profile (profiles of an account apart), else the session, else
+        nobody.
+        """
         if self.profile is not None:
             return self.profile if self.account is None else f"{self.account}/{self.profile}"
         return None if self.session is None else f"guest/{self.session}"
@@ -48,7 +55,9 @@ class Tile(msgspec.Struct, frozen=True, gc=False):
 
 
 class RowAnswer(msgspec.Struct, frozen=True, gc=False):
-    """A row. `missing`: how many titles fewer than asked for the rules left; `removed`: how many each rule took."""
+    """A row. `missing`: how many titles fewer than asked for the rules left; `removed`: how many
+    each rule took.
+    """
 
     row: str
     payload: msgspec.Raw
@@ -59,7 +68,9 @@ class RowAnswer(msgspec.Struct, frozen=True, gc=False):
 
 
 class LayerAnswer(msgspec.Struct, frozen=True, gc=False):
-    """One layer: its experiment and variant, and the logarithm of the joint propensity of all that it chose."""
+    """One layer: its experiment and variant, and the logarithm of the joint propensity of all that
+    it chose.
+    """
 
     layer: Literal["rows", "titles", "artwork"]
     experiment: str
@@ -68,8 +79,8 @@ class LayerAnswer(msgspec.Struct, frozen=True, gc=False):
 
 
 class PageAnswer(msgspec.Struct, frozen=True, gc=False):
-    """A page. Its joint propensity is exp(Σ log_propensity); `fallbacks` names the stages that were not as planned,
-    `again` says that a session got the page that it had already."""
+    """A page. Its joint propensity is exp(Σ log_propensity); `fallbacks` names the stages that were
+    not as planned, `again` says that a session got the page that it had already."""
 
     page_id: str
     page: str

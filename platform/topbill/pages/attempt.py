@@ -1,4 +1,6 @@
-"""One page while it is composed: rows, then each row's titles below what stands above, then their pictures."""
+"""One page while it is composed: rows, then each row's titles below what stands above, then their
+pictures.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +15,11 @@ import numpy as np
 
 from topbill.candidates import Sight
 from topbill.catalog import Bools
+from topbill.domain.records import NULL, Decision, Indices, Placement
 from topbill.engine import Question
 from topbill.pages.answers import LayerAnswer, PageAnswer, PageRequest, RowAnswer, Tile
 from topbill.pages.features import TitlesOnPage
 from topbill.pages.layers import Layer, PinnedRows, refuse_unknown
-from topbill.records import NULL, Decision, Indices, Placement
 from topbill.rules import Filling, Turns
 
 if TYPE_CHECKING:
@@ -29,7 +31,9 @@ _encode = msgspec.json.Encoder().encode
 
 @dataclass(frozen=True)
 class Viewer:
-    """Who looks: `unit` is randomised, `age` the limit, `watched` rows of the catalogue, `tired` those that rest."""
+    """Who looks: `unit` is randomised, `age` the limit, `watched` rows of the catalogue, `tired`
+    those that rest.
+    """
 
     unit: str
     region: str
@@ -61,14 +65,18 @@ class Attempt:
         self.viewer, self.id, self.now = viewer, page_id, now
         self.start = self.engine.now()
         self.deadline = -math.inf if plain else self.start + self.file.budget_ms / 1e3
-        self.layers = {name: Layer(self.engine.find(key), context) for name, key in self.file.layers.items()}
+        self.layers = {
+            name: Layer(self.engine.find(key), context) for name, key in self.file.layers.items()
+        }
         refuse_unknown(context, self.layers.values())
         self.fallbacks: list[str] = ["catalogue"] * (composer.stale is not None) + ["page"] * plain
         before = composer.house.before(viewer.region, viewer.age, now, viewer.tired)
         self.before = before
         self.open: Bools = np.logical_and.reduce(list(before.values()))
         self.sight = self._look(plain)
-        match = composer.catalog.match(context.get("taste") if _vector(self.layers.values(), "taste") else None)
+        match = composer.catalog.match(
+            context.get("taste") if _vector(self.layers.values(), "taste") else None
+        )
         titles = composer.encoded("titles", self.layers["titles"].live)
         self.sheet: TitlesOnPage = titles.on_page(self.sight, composer.stage.heat, match, now)
         self.taken: Bools = np.zeros(len(composer.catalog), dtype=bool)
@@ -84,7 +92,9 @@ class Attempt:
                     return sight
                 self.fallbacks.append("candidates")
             except Exception:
-                _logger.exception("page %s: candidates failed; its viewers get popular titles", self.file.key)
+                _logger.exception(
+                    "page %s: candidates failed; its viewers get popular titles", self.file.key
+                )
                 self.fallbacks.append("candidates")
         return stage.plain(self.open, self.id)
 
@@ -92,7 +102,9 @@ class Attempt:
         """All layers, one below the other."""
         rows = self._rows()
         groups = self.c.house.groups
-        self.reserved = {p.action: groups[list(self._pins(p.action).values())].sum(axis=0) for p in rows.slate}
+        self.reserved = {
+            p.action: groups[list(self._pins(p.action).values())].sum(axis=0) for p in rows.slate
+        }
         for kept in self.reserved.values():
             self.page_left = self.page_left - kept
         decisions = [rows]
@@ -104,7 +116,11 @@ class Attempt:
             decisions += made
             row_p = placed.propensity
             for tile in answer.titles:
-                cells.append(Placement(len(cells), tile.title, row_p * tile.propensity * tile.picture_propensity))
+                cells.append(
+                    Placement(
+                        len(cells), tile.title, row_p * tile.propensity * tile.picture_propensity
+                    )
+                )
                 row_p = 1.0
         self.fallbacks += [name for name, layer in self.layers.items() if layer.failed]
         page = PageAnswer(
@@ -119,8 +135,12 @@ class Attempt:
         )
         return Composed(page, (self._own(page, cells, request, request_hash), *decisions))
 
-    def _own(self, page: PageAnswer, cells: Sequence[Placement], request: PageRequest, request_hash: str) -> Decision:
-        """The page's own decision: a cell for each title, and the joint propensity of all layers."""
+    def _own(
+        self, page: PageAnswer, cells: Sequence[Placement], request: PageRequest, request_hash: str
+    ) -> Decision:
+        """The page's own decision: a cell for each title, and the joint propensity of all
+        layers.
+        """
         joint = math.exp(max(sum(layer.log_propensity for layer in self.layers.values()), -745.0))
         return Decision(
             decision_id=self.id,
@@ -143,12 +163,20 @@ class Attempt:
     def _ask(self, name: str, **asked: Any) -> Decision:
         layer, unit = self.layers[name], self.viewer.unit
         question = Question(
-            unit=unit, x=layer.x, context=layer.context, page=self.id, layer=name, start=self.engine.now(), **asked
+            unit=unit,
+            x=layer.x,
+            context=layer.context,
+            page=self.id,
+            layer=name,
+            start=self.engine.now(),
+            **asked,
         )
         return layer.note(self.engine.choose(layer.live, question, self.deadline))
 
     def _rows(self) -> Decision:
-        """Which rows, in which order: only rows that have a title to show, with the editors' pins."""
+        """Which rows, in which order: only rows that have a title to show, with the editors'
+        pins.
+        """
         layer, file = self.layers["rows"], self.file
         ids = layer.live.actions.ids
         self.members = {row: self.sight.members(file.made_of[row]) for row in ids}
@@ -186,7 +214,9 @@ class Attempt:
             chosen = [index[p.action] for p in titles.slate]
             tiles = [(p.action, p.propensity) for p in titles.slate]
             self.taken[chosen] = True
-            self.page_left = self.page_left + self.reserved[row] - c.house.groups[chosen].sum(axis=0)
+            self.page_left = (
+                self.page_left + self.reserved[row] - c.house.groups[chosen].sum(axis=0)
+            )
         pictures = self._artwork(row, chosen, decisions)
         payload = self.layers["rows"].live.payloads.get(row, NULL)
         shown = tuple(
@@ -198,9 +228,13 @@ class Attempt:
         return RowAnswer(row, payload, placed.propensity, shown, missing, removed), decisions
 
     def _pool(self, row: str) -> Indices:
-        """The row's candidates: what no rule has removed, no row above shows, and no other row has pinned."""
+        """The row's candidates: what no rule has removed, no row above shows, and no other row has
+        pinned.
+        """
         c = self.c
-        elsewhere = [title for other in c.house.pins if other != row for title in self._pins(other).values()]
+        elsewhere = [
+            title for other in c.house.pins if other != row for title in self._pins(other).values()
+        ]
         taken = self.taken.copy()
         taken[elsewhere] = True
         pool = self.sight.pool(row, self.file.made_of[row], taken, self.file.candidates)
@@ -210,7 +244,11 @@ class Attempt:
             rest = rest[self._new(rest, within) & ~taken[rest]]
             short = max(0, 3 * count - int(self._new(pool, within).sum()))
             pool = c.stage.in_order(np.concatenate([pool, rest[:short]]))
-        pins = [title for title in self._pins(row).values() if not self.taken[title] and title not in pool]
+        pins = [
+            title
+            for title in self._pins(row).values()
+            if not self.taken[title] and title not in pool
+        ]
         return np.concatenate([np.array(pins, dtype=np.intp), pool]) if pins else pool
 
     def _new(self, titles: Indices, within: float) -> Bools:
@@ -223,7 +261,9 @@ class Attempt:
         actions, told = self.sheet.of(pool, row)
         place = {title: i for i, title in enumerate(pool.tolist())}
         slots = min(file.titles, len(pool))
-        pins = {k: place[title] for k, title in self._pins(row).items() if title in place and k < slots}
+        pins = {
+            k: place[title] for k, title in self._pins(row).items() if title in place and k < slots
+        }
         left = c.house.row_left(row, self.page_left + self.reserved[row])
         fresh = None
         if row in file.rules.fresh:
@@ -238,13 +278,17 @@ class Attempt:
             slots=slots,
             offered=told,
             place=row,
-            rules=lambda: Filling(groups, members, c.house.names, slots, left=left, pins=pins, fresh=fresh),
+            rules=lambda: Filling(
+                groups, members, c.house.names, slots, left=left, pins=pins, fresh=fresh
+            ),
         )
 
     def _artwork(
         self, row: str, chosen: Sequence[int], decisions: list[Decision]
     ) -> list[tuple[str | None, msgspec.Raw, float]]:
-        """A picture for each title: the artwork experiment's choice, or the title's first picture."""
+        """A picture for each title: the artwork experiment's choice, or the title's first
+        picture.
+        """
         c, layer = self.c, self.layers.get("artwork")
         own = c.catalog.pictures
         if layer is None:
@@ -271,7 +315,9 @@ class Attempt:
         return [found.get(i, (None, NULL, 1.0)) for i in chosen]
 
     def _removed(self, row: str, decisions: Sequence[Decision]) -> dict[str, int]:
-        """How many of the titles that the row could be made of each rule took away; caps, of its candidates."""
+        """How many of the titles that the row could be made of each rule took away; caps, of its
+        candidates.
+        """
         everything = self.c.stage.plain(np.ones(len(self.c.catalog), dtype=bool), self.id)
         could = everything.members(self.file.made_of[row])
         counts = {rule: int(np.count_nonzero(~lets[could])) for rule, lets in self.before.items()}
@@ -283,7 +329,9 @@ class Attempt:
 
 
 def _facts(request: PageRequest, viewer: Viewer, ids: Sequence[str]) -> dict[str, Any]:
-    """What the page's own decision says of the viewer: enough to tell later what the rules removed."""
+    """What the page's own decision says of the viewer: enough to tell later what the rules
+    removed.
+    """
     return {
         "context": request.context,
         "region": viewer.region,
@@ -297,4 +345,8 @@ def _facts(request: PageRequest, viewer: Viewer, ids: Sequence[str]) -> dict[str
 
 def _vector(layers: Iterable[Layer], name: str) -> bool:
     """Whether a layer declares this feature of the context as a vector."""
-    return any(f.name == name and f.kind == "vector" for layer in layers for f in layer.live.experiment.context)
+    return any(
+        f.name == name and f.kind == "vector"
+        for layer in layers
+        for f in layer.live.experiment.context
+    )

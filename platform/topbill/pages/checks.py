@@ -1,5 +1,5 @@
-"""A page file beside its catalogue: rules that name what is not there or forbid what others demand, and rows or viewers
-for whom nothing is left."""
+"""A page file beside its catalogue: rules that name what is not there or forbid what others demand,
+and rows or viewers for whom nothing is left."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from topbill.candidates import Row
 from topbill.catalog import Bools, Catalog
-from topbill.errors import BadData, NotFound, Problem, SpecError
+from topbill.domain.errors import BadData, NotFound, Problem, SpecError
 from topbill.pages.files import PageFile, verdicts
 from topbill.rules import House
 from topbill.spec import Experiment
@@ -19,7 +19,9 @@ from topbill.spec.forms import At, Said, nearest
 
 
 def check(file: PageFile, house: House) -> None:
-    """Raises SpecError with every contradiction between the page, its rules, and the catalogue of `house`."""
+    """Raises SpecError with every contradiction between the page, its rules, and the catalogue of
+    `house`.
+    """
     at = At(file.source)
     _names(file, house.catalog, at)
     _rows(file, house, at.key("made_of"))
@@ -29,8 +31,12 @@ def check(file: PageFile, house: House) -> None:
         raise SpecError(at.problems)
 
 
-def validate(experiments: Path, known: Sequence[Experiment]) -> list[tuple[Path, PageFile | SpecError]]:
-    """Every page file of an experiments' folder, checked with its catalogue too, or all that is wrong with it."""
+def validate(
+    experiments: Path, known: Sequence[Experiment]
+) -> list[tuple[Path, PageFile | SpecError]]:
+    """Every page file of an experiments' folder, checked with its catalogue too, or all that is
+    wrong with it.
+    """
     return [(path, _with_catalogue(path, found)) for path, found in verdicts(experiments, known)]
 
 
@@ -42,7 +48,9 @@ def _with_catalogue(path: Path, found: PageFile | SpecError) -> PageFile | SpecE
     except SpecError as error:
         return error
     except (BadData, NotFound) as error:
-        return SpecError([Problem(path.name, "catalogue", str(error), "a catalogue that can be read")])
+        return SpecError(
+            [Problem(path.name, "catalogue", str(error), "a catalogue that can be read")]
+        )
     return found
 
 
@@ -71,7 +79,9 @@ def _names(file: PageFile, catalog: Catalog, at: At) -> None:
             where.key("title").wrong(rule["title"], title, nearest(rule["title"], catalog.ids))
         among = catalog.genre_names if rule.get("of") == "genre" else catalog.franchise_names
         if "value" in rule and rule["value"] not in among:
-            where.key("value").wrong(rule["value"], f"a {rule['of']} of the catalogue", nearest(rule["value"], among))
+            where.key("value").wrong(
+                rule["value"], f"a {rule['of']} of the catalogue", nearest(rule["value"], among)
+            )
     if file.region not in catalog.region_names:
         hint = nearest(file.region, catalog.region_names)
         at.key("region").wrong(file.region, "a region of the catalogue, else pages are empty", hint)
@@ -87,9 +97,13 @@ def _rows(file: PageFile, house: House, at: At) -> None:
         for index, title in enumerate(row.titles):
             where = at.key(name).key("titles").item(index)
             if title in house.catalog.index and house.blocked[house.catalog.index[title]]:
-                where.wrong(title, "a title that no rule blocks", "take it off the list, or the block away")
+                where.wrong(
+                    title, "a title that no rule blocks", "take it off the list, or the block away"
+                )
             if pinned.get(title, name) != name:
-                where.wrong(title, f"a title of this row alone: it is pinned in row {pinned[title]}")
+                where.wrong(
+                    title, f"a title of this row alone: it is pinned in row {pinned[title]}"
+                )
 
 
 def _members(row: Row, catalog: Catalog) -> Bools:
@@ -102,7 +116,9 @@ def _members(row: Row, catalog: Catalog) -> Bools:
 
 
 def _viewers(file: PageFile, house: House, at: At) -> None:
-    """Age limits that the file sets, below which nothing is left. One that it doesn't set may be of nobody."""
+    """Age limits that the file sets, below which nothing is left. One that it doesn't set may be of
+    nobody.
+    """
     catalog = house.catalog
     open_ = ~house.blocked
     if not open_.any():
@@ -123,11 +139,15 @@ def _pins(file: PageFile, house: House, at: At) -> None:
         title = catalog.index[rule["title"]]
         where = where.key("title")
         if house.blocked[title] and rule["title"] not in rules.blocked:
-            where.wrong(rule["title"], "a title whose genres are not blocked", "remove the pin or the block")
+            where.wrong(
+                rule["title"], "a title whose genres are not blocked", "remove the pin or the block"
+            )
         if not catalog.regions[title].any():
             where.wrong(rule["title"], "a title that some region may show")
         if catalog.available_until[title] <= catalog.available_from[title]:
-            where.wrong(rule["title"], "a title that is available some time; it goes before it comes")
+            where.wrong(
+                rule["title"], "a title that is available some time; it goes before it comes"
+            )
     where = at.key("rules")
     for row, held in house.pins.items():
         for name, left in zip(house.names, house.after_pins(row, held), strict=True):

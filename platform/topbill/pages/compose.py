@@ -13,9 +13,9 @@ import msgspec
 
 from topbill.candidates import Signals, Stage
 from topbill.catalog import Catalog
-from topbill.chance import hash64
+from topbill.domain.chance import hash64
+from topbill.domain.errors import BadRequest, Problem
 from topbill.engine import Engine, Live, decode_context
-from topbill.errors import BadRequest, Problem
 from topbill.pages.answers import PageRequest
 from topbill.pages.attempt import Attempt, Composed, Viewer
 from topbill.pages.checks import check
@@ -29,7 +29,8 @@ _LARGEST_AGE = 99
 
 
 class Composer:
-    """One page file over one catalogue, ready to compose. Immutable but for caches; replaced as a whole.
+    """One page file over one catalogue, ready to compose. Immutable but for caches; replaced as a
+    whole.
 
     `stale` says what is wrong with the page's own catalogue, where this is an earlier one.
     """
@@ -47,7 +48,9 @@ class Composer:
         self.house = House(file.rules, catalog)
         check(file, self.house)
         self.payloads = [msgspec.Raw(_encode(catalog.payload(row))) for row in range(len(catalog))]
-        self.pictures = {p.id: msgspec.Raw(_encode(p.payload)) for pictures in catalog.pictures for p in pictures}
+        self.pictures = {
+            p.id: msgspec.Raw(_encode(p.payload)) for pictures in catalog.pictures for p in pictures
+        }
         self._features: dict[str, tuple[str, Any]] = {}
         for layer in file.layers:
             self.encoded(layer, engine.find(file.layers[layer]))
@@ -60,7 +63,10 @@ class Composer:
         """The catalogue encoded for a layer's experiment, anew when its file has changed."""
         held = self._features.get(layer)
         if held is None or held[0] != live.revision:
-            kind: Callable[..., Any] | None = {"titles": TitleFeatures, "artwork": PictureFeatures}.get(layer)
+            kind: Callable[..., Any] | None = {
+                "titles": TitleFeatures,
+                "artwork": PictureFeatures,
+            }.get(layer)
             held = (live.revision, None if kind is None else kind(live.experiment, self.catalog))
             self._features[layer] = held
         return held[1]
@@ -72,7 +78,9 @@ class Composer:
         watched: Sequence[str] = (),
         tired: Callable[[], frozenset[int]] = frozenset,
     ) -> Viewer:
-        """The viewer of a request. `watched` and `tired` are what the service knows, where the request doesn't say."""
+        """The viewer of a request. `watched` and `tired` are what the service knows, where the
+        request doesn't say.
+        """
         ages = [_LARGEST_AGE if request.maturity is None else request.maturity]
         if request.kids:
             ages.append(self.file.kids)
@@ -93,8 +101,8 @@ class Composer:
     ) -> Composed:
         """The page for a viewer at `now` (seconds since the epoch), not yet stored.
 
-        Raises BadRequest for a context that no layer declares. Whatever else fails, a page is made: without policies
-        and signals in the worst case, and it says so.
+        Raises BadRequest for a context that no layer declares. Whatever else fails, a page is made:
+        without policies and signals in the worst case, and it says so.
         """
         context = _context(request)
         try:
@@ -102,8 +110,12 @@ class Composer:
         except BadRequest:
             raise
         except Exception:
-            _logger.exception("page %s: composing failed; its viewers get the editors' page", self.file.key)
-            return Attempt(self, context, viewer, page_id, now, plain=True).page(request, request_hash)
+            _logger.exception(
+                "page %s: composing failed; its viewers get the editors' page", self.file.key
+            )
+            return Attempt(self, context, viewer, page_id, now, plain=True).page(
+                request, request_hash
+            )
 
 
 def _context(request: PageRequest) -> dict[str, Any]:
@@ -114,8 +126,12 @@ def _context(request: PageRequest) -> dict[str, Any]:
 
 
 def sticky_ids(page: str, unit: str, session: str, seconds: float, now: float) -> tuple[str, str]:
-    """The ids that a session's page can have at `now`: this stretch of `seconds` and the one before. A page made in one
-    stretch lasts into the next, so at most one is made in each, whichever process makes it."""
+    """The ids that a session's page can have at `now`: this stretch of `seconds` and the one
+    before. A page made in one stretch lasts into the next, so at most one is made in each,
+    whichever process makes it."""
     stretch = int(now // seconds)
-    this, before = (f"s{hash64('sticky', page, unit, session, str(n)):016x}{n:x}" for n in (stretch, stretch - 1))
+    this, before = (
+        f"s{hash64('sticky', page, unit, session, str(n)):016x}{n:x}"
+        for n in (stretch, stretch - 1)
+    )
     return this, before

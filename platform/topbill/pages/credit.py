@@ -1,4 +1,6 @@
-"""Who gets the credit for what happened on a page: the row, the title and the picture, each by its own decision."""
+"""Who gets the credit for what happened on a page: the row, the title and the picture, each by its
+own decision.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +8,14 @@ from collections.abc import Mapping
 
 import msgspec
 
+from topbill.domain.records import RewardEvent
 from topbill.pages.answers import PageAnswer
-from topbill.records import RewardEvent
 
 
 class Spot(msgspec.Struct, frozen=True, gc=False):
-    """Where a title stands: the row's place on the page, the title's in the row, its picture and that one's place."""
+    """Where a title stands: the row's place on the page, the title's in the row, its picture and
+    that one's place.
+    """
 
     row: str
     row_position: int
@@ -32,9 +36,11 @@ def spots(answer: PageAnswer) -> dict[str, Spot]:
 
 
 def spread(event: RewardEvent, answer: PageAnswer, places: Mapping[str, Spot]) -> list[RewardEvent]:
-    """The events that one event on a page is: itself, and one for each layer's decision that it speaks of.
+    """The events that one event on a page is: itself, and one for each layer's decision that it
+    speaks of.
 
-    An event with a title goes to its row, to the title, and to its picture; one without goes to all of the page.
+    An event with a title goes to its row, to the title, and to its picture; one without goes to all
+    of the page.
     """
     page_id, artwork = event.decision_id, any(layer.layer == "artwork" for layer in answer.layers)
     if event.action is None:

@@ -1,5 +1,5 @@
-"""What a memory begins with: pages and plays that the log has forgotten and the lake has kept. So a title that rests
-goes on resting after a restart."""
+"""What a memory begins with: pages and plays that the log has forgotten and the lake has kept. So a
+title that rests goes on resting after a restart."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import logging
 from pathlib import Path
 
 from topbill import lake
-from topbill.errors import LogError, NotFound
+from topbill.domain.errors import LogError, NotFound
 from topbill.pages.memory import MOST_PAGES, Memory
 
 _logger = logging.getLogger("topbill")
@@ -23,8 +23,9 @@ WHERE experiment = $page AND event = 'play' AND action IS NOT NULL AND epoch_us(
 
 
 def begin(memory: Memory, data: Path, since: float) -> None:
-    """Take in what the lake has of the page since then (seconds since the epoch); the log is followed from there on.
-    Without a lake, or with one that can't be read, the log alone is followed."""
+    """Take in what the lake has of the page since then (seconds since the epoch); the log is
+    followed from there on. Without a lake, or with one that can't be read, the log alone is
+    followed."""
     memory.begun = True
     try:
         connection = lake.connect(data / lake.FACE)
@@ -36,7 +37,11 @@ def begin(memory: Memory, data: Path, since: float) -> None:
         pages = connection.execute(_PAGES, {**asked, "most": MOST_PAGES}).fetchall()
         plays = connection.execute(_PLAYS, asked).fetchall()
     except lake.Error as error:
-        _logger.warning("page %s: %s; what its viewers saw before is known from the log alone", memory.page, error)
+        _logger.warning(
+            "page %s: %s; what its viewers saw before is known from the log alone",
+            memory.page,
+            error,
+        )
         return
     finally:
         connection.close()

@@ -9,9 +9,9 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from topbill.domain.errors import BadRequest
+from topbill.domain.records import Decision, Indices, Mask
 from topbill.engine import Live
-from topbill.errors import BadRequest
-from topbill.records import Decision, Indices, Mask
 from topbill.rules import Counts, Filling
 
 _encode = msgspec.json.Encoder().encode
@@ -45,19 +45,27 @@ def refuse_unknown(context: Mapping[str, Any], layers: Iterable[Layer]) -> None:
     for name in context:
         if name not in declared:
             raise BadRequest(
-                f"$.context.{name[:64]}", f"no layer declares it; expected one of {', '.join(sorted(declared))}"
+                f"$.context.{name[:64]}",
+                f"no layer declares it; expected one of {', '.join(sorted(declared))}",
             )
 
 
 class PinnedRows:
-    """Rows with the editors' pins (`slates.Allowed`), over the rows of the experiment that are `eligible`."""
+    """Rows with the editors' pins (`slates.Allowed`), over the rows of the experiment that are
+    `eligible`.
+    """
 
     def __init__(self, eligible: Indices, slots: int, pins: Mapping[int, int]) -> None:
         self._eligible = eligible
         place = {row: i for i, row in enumerate(eligible.tolist())}
         groups = np.zeros((len(eligible), 0), dtype=bool)
         self._filling = Filling(
-            groups, [()] * len(eligible), (), slots, left=_NONE, pins={k: place[row] for k, row in pins.items()}
+            groups,
+            [()] * len(eligible),
+            (),
+            slots,
+            left=_NONE,
+            pins={k: place[row] for k, row in pins.items()},
         )
         self._place = place
 

@@ -1,4 +1,6 @@
-"""What viewers have seen and played of late, read from the log: for fatigue, and for what is like what they watched."""
+"""What viewers have seen and played of late, read from the log: for fatigue, and for what is like
+what they watched.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +8,7 @@ from collections import OrderedDict, deque
 from collections.abc import Iterable
 from typing import Protocol
 
-from topbill.records import Decision, RewardEvent
+from topbill.domain.records import Decision, RewardEvent
 
 MOST_VIEWERS = 100_000
 MOST_PAGES = 200_000
@@ -24,7 +26,9 @@ class Source(Protocol):
 
 
 class _Seen:
-    """One viewer: title → (pages with it since its last play, when last), and the last plays, newest last."""
+    """One viewer: title → (pages with it since its last play, when last), and the last plays,
+    newest last.
+    """
 
     __slots__ = ("plays", "shown")
 
@@ -34,7 +38,9 @@ class _Seen:
 
 
 class Memory:
-    """The viewers of one page. It follows the log, so all processes know the same, a moment later."""
+    """The viewers of one page. It follows the log, so all processes know the same, a moment
+    later.
+    """
 
     def __init__(self, page: str) -> None:
         self.page = page
@@ -52,7 +58,9 @@ class Memory:
         while rows := list(log.matured(self.page, self._decisions, 0, now, _BATCH)):
             for seq, page, _ in rows:
                 self._decisions = seq
-                self.shown(page.decision_id, page.unit, [cell.action for cell in page.slate], page.at / 1e6)
+                self.shown(
+                    page.decision_id, page.unit, [cell.action for cell in page.slate], page.at / 1e6
+                )
             read += len(rows)
         for seq, event in events:
             self._events = seq
@@ -92,7 +100,9 @@ class Memory:
         return () if seen is None else tuple(seen.plays)
 
     def tired(self, unit: str, most: int, rest: float, now: float) -> list[str]:
-        """Titles that were on `most` pages without a play, the last of them less than `rest` seconds ago."""
+        """Titles that were on `most` pages without a play, the last of them less than `rest`
+        seconds ago.
+        """
         seen = self._viewers.get(unit)
         if seen is None:
             return []

@@ -1,5 +1,5 @@
-"""Keeps each page's last good catalogue beside the log, so that a damaged or missing one never stops pages, not even
-over a restart: they go on with what was good, and say so."""
+"""Keeps each page's last good catalogue beside the log, so that a damaged or missing one never
+stops pages, not even over a restart: they go on with what was good, and say so."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import pyarrow.parquet as pa_parquet
 from topbill import catalog
 from topbill.candidates import Signals
 from topbill.catalog import Catalog
+from topbill.domain.errors import Problem, SpecError, TopbillError
 from topbill.engine import Engine
-from topbill.errors import Problem, SpecError, TopbillError
 from topbill.pages.compose import Composer
 from topbill.pages.files import PageFile
 
@@ -28,8 +28,9 @@ class Shelf:
         self._folder = data / "catalogues"
 
     def composer(self, file: PageFile, engine: Engine, signals: Signals | None) -> Composer:
-        """The page over its catalogue; over the last good one, with `stale` saying what is wrong, where the file
-        can't be read, is no catalogue, or lacks what the rules name. Raises that where there is no good one."""
+        """The page over its catalogue; over the last good one, with `stale` saying what is wrong,
+        where the file can't be read, is no catalogue, or lacks what the rules name. Raises that
+        where there is no good one."""
         try:
             table = catalog.read(file.catalogue, file.table)
             made = Composer(file, engine, Catalog(table, file.catalogue.name), signals)
@@ -37,7 +38,9 @@ class Shelf:
             kept = self._path(file)
             if not kept.exists():
                 raise
-            _logger.warning("page %s: %s; its pages are made from the last good catalogue", file.key, error)
+            _logger.warning(
+                "page %s: %s; its pages are made from the last good catalogue", file.key, error
+            )
             held = Catalog(catalog.read(kept), file.catalogue.name)
             return Composer(file, engine, held, signals, stale=problem(file, error))
         self._keep(file, table)
@@ -61,5 +64,9 @@ def problem(file: PageFile, error: TopbillError) -> Problem:
     """What is wrong with a page's catalogue, as one problem of the page file."""
     got = str(error)
     if isinstance(error, SpecError):
-        got = "one that contradicts the page: " + "; ".join(f"{p.path}: {p.message}" for p in error.problems[:5])
-    return Problem(file.source, "catalogue", got, "a catalogue that the rules fit; the last good one is served")
+        got = "one that contradicts the page: " + "; ".join(
+            f"{p.path}: {p.message}" for p in error.problems[:5]
+        )
+    return Problem(
+        file.source, "catalogue", got, "a catalogue that the rules fit; the last good one is served"
+    )

@@ -1,4 +1,6 @@
-"""Why a title stands where it stands on a stored page, or why it doesn't: which rule removed it, and from where."""
+"""Why a title stands where it stands on a stored page, or why it doesn't: which rule removed it,
+and from where.
+"""
 
 from __future__ import annotations
 
@@ -8,18 +10,20 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from topbill.errors import NotFound
+from topbill.domain.errors import NotFound
+from topbill.domain.records import Decision
+from topbill.domain.slate import choices
 from topbill.pages.compose import Composer
-from topbill.records import Decision
-from topbill.slates import choices
 
 
-def why(composer: Composer, page: Decision, titles: Sequence[Decision], title: str) -> dict[str, Any]:
-    """What the rules did with a title on a page: `barred` names those that kept it off the whole page, `rows` says row
-    by row what became of it. `titles` are the page's decisions of that layer.
+def why(
+    composer: Composer, page: Decision, titles: Sequence[Decision], title: str
+) -> dict[str, Any]:
+    """What the rules did with a title on a page: `barred` names those that kept it off the whole
+    page, `rows` says row by row what became of it. `titles` are the page's decisions of that layer.
 
-    Judged by the rules and the catalogue as they are now, at the page's own time. Raises NotFound for a title that the
-    catalogue doesn't have.
+    Judged by the rules and the catalogue as they are now, at the page's own time. Raises NotFound
+    for a title that the catalogue doesn't have.
     """
     catalog, index = composer.catalog, composer.catalog.index.get(title)
     if index is None:
@@ -54,14 +58,19 @@ def _drawn(decision: Decision, title: str) -> dict[str, Any] | None:
     )
 
 
-def _absent(composer: Composer, decision: Decision, index: int, above: str | None, barred: Sequence[str]) -> str:
+def _absent(
+    composer: Composer, decision: Decision, index: int, above: str | None, barred: Sequence[str]
+) -> str:
     """Why a title was not among a row's candidates."""
     if above is not None:
         return f"it stands in row {above} above"
     if barred:
         return f"{barred[0]} bars it from the page"
     pins = composer.house.pins
-    if pinned := next((row for row, held in pins.items() if index in held.values() and row != decision.place), None):
+    if pinned := next(
+        (row for row, held in pins.items() if index in held.values() and row != decision.place),
+        None,
+    ):
         return f"it is pinned in row {pinned}"
     everything = composer.stage.plain(np.ones(len(composer.catalog), dtype=bool), "")
     if index not in everything.members(composer.file.made_of[decision.place]):
@@ -72,7 +81,11 @@ def _absent(composer: Composer, decision: Decision, index: int, above: str | Non
 def _rules(decision: Decision, place: int) -> dict[str, Any]:
     """The positions at which the title could be drawn, and at which a rule kept it out."""
     rows = [decision.eligible.index(p.action) for p in decision.slate]
-    could = [k for k in range(len(rows)) if place in choices(decision.masks, len(decision.eligible), k, rows[:k])]
+    could = [
+        k
+        for k in range(len(rows))
+        if place in choices(decision.masks, len(decision.eligible), k, rows[:k])
+    ]
     kept_out = [
         {"rule": mask.rule, "positions": [mask.start, mask.stop - 1]}
         for mask in decision.masks

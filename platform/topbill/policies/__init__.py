@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from topbill.domain.records import Policy
 from topbill.policies.auto import Auto
 from topbill.policies.epsilon_greedy import EpsilonGreedy
 from topbill.policies.linucb import LinUCB
@@ -9,8 +10,8 @@ from topbill.policies.squarecb import SquareCB
 from topbill.policies.thompson import Thompson
 from topbill.policies.uniform import Fixed, Uniform
 from topbill.policies.vw import VW
-from topbill.records import Policy
 
 KINDS: dict[str, type[Policy]] = {
-    policy.kind: policy for policy in (Auto, Uniform, Fixed, EpsilonGreedy, Thompson, LinUCB, SquareCB, VW)
+    policy.kind: policy
+    for policy in (Auto, Uniform, Fixed, EpsilonGreedy, Thompson, LinUCB, SquareCB, VW)
 }

@@ -1,4 +1,6 @@
-"""What the linear policies share: a model that learns, and scores that a policy turns into probabilities."""
+"""What the linear policies share: a model that learns, and scores that a policy turns into
+probabilities.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +9,15 @@ from typing import ClassVar
 
 import numpy as np
 
+from topbill.domain.records import Actions, Example, Floats, Indices
 from topbill.policies.experts import Prediction
 from topbill.policies.linear import Linear, LinearParams
-from topbill.records import Actions, Example, Floats, Indices
 
 
 class LinearScored:
-    """One decision's scores. `mean` and `width` are in rewards, `eta` and `sd` on the link scale."""
+    """One decision's scores. `mean` and `width` are in rewards, `eta` and `sd` on the link
+    scale.
+    """
 
     __slots__ = ("_logistic", "_noise", "_sd", "eta", "prediction")
 
@@ -33,11 +37,15 @@ class LinearScored:
     @property
     def mean(self) -> Floats:
         """(K,) expected reward of each action."""
-        return 1.0 / (1.0 + np.exp(-np.clip(self.eta, -500.0, 500.0))) if self._logistic else self.eta
+        return (
+            1.0 / (1.0 + np.exp(-np.clip(self.eta, -500.0, 500.0))) if self._logistic else self.eta
+        )
 
     @property
     def width(self) -> Floats:
-        """(K,) one posterior standard deviation of the mean (delta method for the logistic link)."""
+        """(K,) one posterior standard deviation of the mean (delta method for the logistic
+        link).
+        """
         if not self._logistic:
             return self.sd
         p = self.mean
@@ -52,7 +60,14 @@ class LinearPolicy:
 
     kind: ClassVar[str]
 
-    def __init__(self, params: LinearParams, *, context_size: int, action_size: int, seed: int = 0) -> None:  # noqa: ARG002
+    def __init__(
+        self,
+        params: LinearParams,
+        *,
+        context_size: int,
+        action_size: int,
+        seed: int = 0,  # noqa: ARG002
+    ) -> None:
         self.params = params
         self.model = Linear(params, context_size=context_size, action_size=action_size)
         self._logistic = params.link == "logistic"

@@ -1,4 +1,6 @@
-"""Policy state as bytes and back: msgpack of named float64 arrays, ids and numbers; validated, never pickled."""
+"""Policy state as bytes and back: msgpack of named float64 arrays, ids and numbers; validated,
+never pickled.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +10,8 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from topbill.errors import PolicyError
-from topbill.records import Floats
+from topbill.domain.errors import PolicyError
+from topbill.domain.records import Floats
 
 
 class _Array(msgspec.Struct, frozen=True, array_like=True):
@@ -27,7 +29,9 @@ class _Blob(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class State(msgspec.Struct, frozen=True):
-    """What a policy has learned: action ids, named float64 arrays, named numbers, and bytes of a foreign library."""
+    """What a policy has learned: action ids, named float64 arrays, named numbers, and bytes of a
+    foreign library.
+    """
 
     ids: list[str]
     arrays: dict[str, Floats]
@@ -52,7 +56,9 @@ def dump(
     return _encode(_Blob(kind, list(ids), packed, dict(numbers or {}), raw))
 
 
-def load(kind: str, blob: bytes, *, arrays: Mapping[str, tuple[int | None, ...]], numbers: Sequence[str]) -> State:
+def load(
+    kind: str, blob: bytes, *, arrays: Mapping[str, tuple[int | None, ...]], numbers: Sequence[str]
+) -> State:
     """The state in `blob`, writable; raises PolicyError unless it is a finite state of `kind`.
 
     `arrays` gives the expected shapes, with None for the sizes that the state itself decides;
@@ -60,15 +66,28 @@ def load(kind: str, blob: bytes, *, arrays: Mapping[str, tuple[int | None, ...]]
     """
     try:
         parsed = _decode(blob)
-    except (msgspec.DecodeError, ValueError, TypeError) as error:  # ValueError: ids that are not UTF-8
-        raise PolicyError(f"state of {kind} is not readable ({error}); rebuild it from the log") from error
+    except (
+        msgspec.DecodeError,
+        ValueError,
+        TypeError,
+    ) as error:  # ValueError: ids that are not UTF-8
+        raise PolicyError(
+            f"state of {kind} is not readable ({error}); rebuild it from the log"
+        ) from error
     if parsed.kind != kind:
-        raise PolicyError(f"state of {kind} expected, got one of {parsed.kind[:40]!r}; rebuild it from the log")
+        raise PolicyError(
+            f"state of {kind} expected, got one of {parsed.kind[:40]!r}; rebuild it from the log"
+        )
     if set(parsed.arrays) != set(arrays) or set(parsed.numbers) != set(numbers):
         wanted, got = sorted({*arrays, *numbers}), sorted({*parsed.arrays, *parsed.numbers})
         raise PolicyError(f"state of {kind} must hold {wanted}, got {got}; rebuild it from the log")
-    if len(set(parsed.ids)) != len(parsed.ids) or not np.isfinite([0.0, *parsed.numbers.values()]).all():
-        raise PolicyError(f"state of {kind} holds repeated ids or numbers that are not finite; rebuild it from the log")
+    if (
+        len(set(parsed.ids)) != len(parsed.ids)
+        or not np.isfinite([0.0, *parsed.numbers.values()]).all()
+    ):
+        raise PolicyError(
+            f"state of {kind} holds repeated ids or numbers that are not finite; rebuild it from the log"
+        )
     found = {name: _array(kind, name, parsed.arrays[name], shape) for name, shape in arrays.items()}
     return State(parsed.ids, found, parsed.numbers, parsed.raw)
 
@@ -80,14 +99,21 @@ def _array(kind: str, name: str, packed: _Array, expected: tuple[int | None, ...
     size = 8
     for n in packed.shape:
         size *= n
-    if not fits or packed.dtype != "<f8" or min(packed.shape, default=0) < 0 or size != len(packed.data):
+    if (
+        not fits
+        or packed.dtype != "<f8"
+        or min(packed.shape, default=0) < 0
+        or size != len(packed.data)
+    ):
         raise PolicyError(
             f"state of {kind}: array {name} is {packed.dtype}{list(packed.shape)} in {len(packed.data)} bytes; "
             f"expected <f8{list(expected)}; rebuild it from the log"
         )
     array = np.frombuffer(packed.data, dtype="<f8").reshape(packed.shape).copy()
     if not np.isfinite(array).all():
-        raise PolicyError(f"state of {kind}: array {name} holds NaN or infinity; rebuild it from the log")
+        raise PolicyError(
+            f"state of {kind}: array {name} holds NaN or infinity; rebuild it from the log"
+        )
     return array
 
 
@@ -95,16 +121,22 @@ def number(state: State, name: str, *, low: float = 0.0) -> float:
     """The number `name` of a state, at least `low`; PolicyError otherwise."""
     value: Any = state.numbers[name]
     if not value >= low:
-        raise PolicyError(f"state: {name} is {value}, expected at least {low}; rebuild it from the log")
+        raise PolicyError(
+            f"state: {name} is {value}, expected at least {low}; rebuild it from the log"
+        )
     return float(value)
 
 
 def check_rows(state: State, kind: str) -> None:
-    """PolicyError unless every `…own…` array has one row for the prior and one per id, and variances are positive."""
+    """PolicyError unless every `…own…` array has one row for the prior and one per id, and
+    variances are positive.
+    """
     for name, array in state.arrays.items():
         if "own_" in name and len(array) != len(state.ids) + 1:
             raise PolicyError(
                 f"state of {kind}: {len(state.ids)} ids need {len(state.ids) + 1} rows in {name}; rebuild it"
             )
         if name.endswith("_cov") and np.einsum("...pp->...p", array).min(initial=1.0) <= 0.0:
-            raise PolicyError(f"state of {kind}: {name} holds variances that are not positive; rebuild it from the log")
+            raise PolicyError(
+                f"state of {kind}: {name} holds variances that are not positive; rebuild it from the log"
+            )

@@ -1,8 +1,9 @@
 """How a function is compiled: the only module that imports Numba.
 
-Each function has one signature, its annotations, and is compiled, or read from the cache on disk, when its module is
-imported. So no request ever waits for a compiler, and processes that compile at the same time write the same files.
-Floating point is strict (no fastmath): a machine gives the same bits in every process.
+Each function has one signature, its annotations, and is compiled, or read from the cache on disk,
+when its module is imported. So no request ever waits for a compiler, and processes that compile at
+the same time write the same files. Floating point is strict (no fastmath): a machine gives the same
+bits in every process.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Any, TypeAlias, TypeVar, cast
 
 import numba
 
-from topbill.records import Floats
+from topbill.domain.records import Floats
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -20,7 +21,9 @@ Vector: TypeAlias = Floats
 Matrix: TypeAlias = Floats
 Cube: TypeAlias = Floats
 Cubes: TypeAlias = Floats
-"""Float64 arrays of one to four dimensions in C order, writable: what the policies hold themselves."""
+"""Float64 arrays of one to four dimensions in C order, writable: what the policies hold
+themselves.
+"""
 
 _TYPES: dict[str, Any] = {
     "Vector": numba.float64[::1],
@@ -37,8 +40,8 @@ _TYPES: dict[str, Any] = {
 
 
 def compiled(function: F) -> F:
-    """Compile for the annotated types, and keep the result beside the source or in NUMBA_CACHE_DIR; where neither
-    that nor a home can be written, in memory only."""
+    """Compile for the annotated types, and keep the result beside the source or in NUMBA_CACHE_DIR;
+    where neither that nor a home can be written, in memory only."""
     told = dict(function.__annotations__)
     returned = _TYPES[told.pop("return")]
     signature = returned(*(_TYPES[name] for name in told.values()))

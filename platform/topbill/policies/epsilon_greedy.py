@@ -1,4 +1,6 @@
-"""ε-greedy: the best by estimate, and now and then any action; ε may decay with what was learned."""
+"""ε-greedy: the best by estimate, and now and then any action; ε may decay with what was
+learned.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +8,10 @@ from typing import Annotated, ClassVar
 
 import msgspec
 
-from topbill.chance import greedy
+from topbill.domain.chance import greedy
+from topbill.domain.records import Actions, Floats, Indices
 from topbill.policies.bayes import LinearPolicy, LinearScored
 from topbill.policies.linear import LinearParams, Positive
-from topbill.records import Actions, Floats, Indices
 
 
 class _Scored(LinearScored):
@@ -23,12 +25,12 @@ class _Scored(LinearScored):
 class EpsilonGreedyParams(LinearParams, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """ε_n = epsilon/(1 + n/decay) after n learned examples; constant when decay is absent."""
 
-    epsilon: Annotated[float, msgspec.Meta(ge=0.0, le=1.0, description="share of decisions that go to any action")] = (
-        0.1
-    )
-    decay: Annotated[Positive | None, msgspec.Meta(description="learned examples after which epsilon has halved")] = (
-        None
-    )
+    epsilon: Annotated[
+        float, msgspec.Meta(ge=0.0, le=1.0, description="share of decisions that go to any action")
+    ] = 0.1
+    decay: Annotated[
+        Positive | None, msgspec.Meta(description="learned examples after which epsilon has halved")
+    ] = None
 
 
 class EpsilonGreedy(LinearPolicy):
@@ -44,5 +46,7 @@ class EpsilonGreedy(LinearPolicy):
     def score(self, x: Floats, actions: Actions, seed: int) -> _Scored:  # noqa: ARG002
         scored = _Scored(self.model.predict(x, actions), self.model.noise, self._logistic)
         decay = self.params.decay
-        scored.epsilon = self.params.epsilon / (1.0 if decay is None else 1.0 + self.model.learned / decay)
+        scored.epsilon = self.params.epsilon / (
+            1.0 if decay is None else 1.0 + self.model.learned / decay
+        )
         return scored

@@ -1,9 +1,11 @@
-"""Bayesian (generalised) linear models side by side: what `auto` blends, and, one alone, what the linear policies are.
+"""Bayesian (generalised) linear models side by side: what `auto` blends, and, one alone, what the
+linear policies are.
 
-An action's score on the link scale is the sum of independent Gaussian blocks: weights *shared* by all actions over a
-context ⊗ (1, features), and the action's *own* over a basis of the context. Within a block the posterior is exact;
-between blocks covariances are dropped (assumed-density filtering, Opper 1998), so that an update costs a rank-one step
-in the blocks it touches. With the linear link and one block this is ridge regression.
+An action's score on the link scale is the sum of independent Gaussian blocks: weights *shared* by
+all actions over a context ⊗ (1, features), and the action's *own* over a basis of the context.
+Within a block the posterior is exact; between blocks covariances are dropped (assumed-density
+filtering, Opper 1998), so that an update costs a rank-one step in the blocks it touches. With the
+linear link and one block this is ridge regression.
 """
 
 from __future__ import annotations
@@ -12,15 +14,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from topbill.errors import PolicyError
+from topbill.domain.errors import PolicyError
+from topbill.domain.records import Actions, Floats, Indices
 from topbill.policies.codec import State
 from topbill.policies.gaussian import Stack
-from topbill.records import Actions, Floats, Indices
 
 
 def extended(x: Floats, size: int, position: int) -> Floats:
-    """(1, x, how far down) of a context x (`size`): the last is 0 at the first position, which all decisions are scored
-    for. Raises PolicyError on another shape."""
+    """(1, x, how far down) of a context x (`size`): the last is 0 at the first position, which all
+    decisions are scored for. Raises PolicyError on another shape."""
     if x.shape != (size,):
         raise PolicyError(f"context has shape {x.shape}, expected ({size},)")
     out = np.empty(size + 2)
@@ -29,7 +31,9 @@ def extended(x: Floats, size: int, position: int) -> Floats:
 
 
 class Layout:
-    """Where an Actions object's rows are, valid while `known` ids are known; Z (K × (1 + da)) is (1, features)."""
+    """Where an Actions object's rows are, valid while `known` ids are known; Z (K × (1 + da)) is
+    (1, features).
+    """
 
     __slots__ = ("Z", "_rank", "actions", "known", "rows")
 
@@ -42,10 +46,14 @@ class Layout:
 
     @property
     def rank(self) -> Indices:
-        """(K,) places of the actions by id: what is sampled for an action does not depend on where it stands."""
+        """(K,) places of the actions by id: what is sampled for an action does not depend on where
+        it stands.
+        """
         if self._rank is None:
             self._rank = np.empty(len(self.rows), dtype=np.intp)
-            self._rank[sorted(range(len(self.rows)), key=self.actions.ids.__getitem__)] = np.arange(len(self.rows))
+            self._rank[sorted(range(len(self.rows)), key=self.actions.ids.__getitem__)] = np.arange(
+                len(self.rows)
+            )
         return self._rank
 
 
@@ -69,7 +77,9 @@ class Prediction:
 
     @property
     def variance(self) -> Floats:
-        """(K,) the variance of each score; sampling jointly needs none, so it is computed when asked for."""
+        """(K,) the variance of each score; sampling jointly needs none, so it is computed when
+        asked for.
+        """
         from topbill.policies import kernels
 
         return kernels.variances(self.own, self.common, self.at.Z)
@@ -78,8 +88,9 @@ class Prediction:
 class Experts:
     """E models over one basis (p) that differ in priors and memory.
 
-    `own` (E × p) and `shared` (E × m) are prior variances; either may be without columns, where a model has no such
-    weights. `keep` (E,) is the share of older evidence that an update leaves in the directions it informs.
+    `own` (E × p) and `shared` (E × m) are prior variances; either may be without columns, where a
+    model has no such weights. `keep` (E,) is the share of older evidence that an update leaves in
+    the directions it informs.
     """
 
     __slots__ = ("_keep", "_kernels", "_logistic", "own", "shared")
@@ -96,7 +107,9 @@ class Experts:
         return len(self._keep)
 
     def predict(self, weights: Floats, basis: Floats, context: Floats, into: Prediction) -> None:
-        """Add what the experts expect, each with its weight (E,), to `into`. O(K·E·p²) and O(E·m²)."""
+        """Add what the experts expect, each with its weight (E,), to `into`. O(K·E·p²) and
+        O(E·m²).
+        """
         own, shared, at = self.own, self.shared, into.at
         self._kernels.predict(
             own.mean, own.cov, shared.mean[0], shared.cov[0],
@@ -104,8 +117,8 @@ class Experts:
         )  # fmt: skip
 
     def learn(self, row: int, basis: Floats, product: Floats, reward: float) -> Floats:
-        """Fold in a reward in [0, 1] of the action at `row`. (E,) what was predicted for it before: probabilities; with
-        the linear link, squared errors in units of the predictive variance."""
+        """Fold in a reward in [0, 1] of the action at `row`. (E,) what was predicted for it before:
+        probabilities; with the linear link, squared errors in units of the predictive variance."""
         own, shared = self.own, self.shared
         told = np.empty(len(self._keep))
         self._kernels.learn(
@@ -131,7 +144,9 @@ class Experts:
         }
 
     def shapes(self, prefix: str = "") -> dict[str, tuple[int | None, ...]]:
-        """The shapes that `restore` takes: any number of rows of own weights, one of shared weights."""
+        """The shapes that `restore` takes: any number of rows of own weights, one of shared
+        weights.
+        """
         out: dict[str, tuple[int | None, ...]] = {}
         for name, stack, rows in (("own", self.own, None), ("shared", self.shared, 1)):
             E, p = stack.prior.shape

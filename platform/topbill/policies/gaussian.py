@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 
-from topbill.records import Floats
+from topbill.domain.records import Floats
 
 
 class Stack:
-    """Rows of E Gaussian weight vectors: `mean` (n × E × p) and `cov` (n × E × p × p); row 0 stays the prior.
+    """Rows of E Gaussian weight vectors: `mean` (n × E × p) and `cov` (n × E × p × p); row 0 stays
+    the prior.
 
-    `prior` (E × p) holds the prior variances; prior means are 0. The experts of a row lie side by side, so that one
-    call learns, or scores, them all.
+    `prior` (E × p) holds the prior variances; prior means are 0. The experts of a row lie side by
+    side, so that one call learns, or scores, them all.
     """
 
     __slots__ = ("cov", "mean", "prior", "size")
@@ -43,7 +44,9 @@ class Stack:
         self.mean, self.cov, self.size = mean, cov, len(mean)
 
     def forget(self, keep: float) -> None:
-        """Stabilised exponential forgetting: precision P ← keep·P + (1 − keep)·P₀, and P·mean likewise."""
+        """Stabilised exponential forgetting: precision P ← keep·P + (1 − keep)·P₀, and P·mean
+        likewise.
+        """
         mean, cov = self.used()
         precision = np.linalg.inv(cov)
         natural = keep * np.einsum("nepq,neq->nep", precision, mean)

@@ -9,8 +9,8 @@ import math
 
 import numpy as np
 
+from topbill.domain.records import Indices
 from topbill.policies.compiled import Cube, Cubes, Matrix, Vector, compiled
-from topbill.records import Indices
 
 _FLOOR = 1e-12
 """The least variance that a step divides by."""
@@ -43,9 +43,11 @@ def gain(cov: Matrix, phi: Vector, g: Vector) -> float:
 
 @compiled
 def absorb(mean: Vector, cov: Matrix, g: Vector, slope: float, curvature: float) -> None:
-    """mean += slope·g and C −= curvature·g gᵀ (Sherman and Morrison 1950), in place; `g` is scaled on the way.
+    """mean += slope·g and C −= curvature·g gᵀ (Sherman and Morrison 1950), in place; `g` is scaled
+    on the way.
 
-    Both factors carry the root of the curvature, so that entries (i, j) and (j, i) get the very same number.
+    Both factors carry the root of the curvature, so that entries (i, j) and (j, i) get the very
+    same number.
     """
     size, sign = math.sqrt(abs(curvature)), math.copysign(1.0, curvature)
     for i in range(g.size):
@@ -67,8 +69,8 @@ def sigmoid(eta: float) -> float:
 def newton(mean: float, variance: float, reward: float) -> tuple[float, float]:
     """Slope and curvature of the Laplace step of a logistic likelihood along one direction.
 
-    Solves η = m + v·(r − σ(η)) for the posterior mode; slope = r − σ(η), curvature = h/(1 + h·v) with
-    h = σ′(η). Newton's steps are damped by the convexity of the problem; a handful converges.
+    Solves η = m + v·(r − σ(η)) for the posterior mode; slope = r − σ(η), curvature = h/(1 + h·v)
+    with h = σ′(η). Newton's steps are damped by the convexity of the problem; a handful converges.
     """
     eta, p = mean, sigmoid(mean)
     for _ in range(20):
@@ -85,8 +87,8 @@ def newton(mean: float, variance: float, reward: float) -> tuple[float, float]:
 def faded(keep: float, variance: float, phi: Vector, prior: Vector) -> float:
     """By what share the variance along φ grows before an update.
 
-    Directional forgetting (Kulhavý 1987): evidence fades only where new evidence comes in, and only as far as the
-    prior, so that confident predictions don't wind variances up.
+    Directional forgetting (Kulhavý 1987): evidence fades only where new evidence comes in, and only
+    as far as the prior, so that confident predictions don't wind variances up.
     """
     if keep == 1.0:
         return 0.0
@@ -114,9 +116,9 @@ def learn(
 ) -> None:
     """Fold a reward in [0, 1] of the action at `row` into E experts, in place.
 
-    An action's own weights (rows × E × p) are over `basis` (p), the shared ones (E × m) over `product` (m); either may
-    be empty. `told` (E,) gets the probability that each expert gave before (logistic link), or its squared error in
-    units of the predictive variance (linear link).
+    An action's own weights (rows × E × p) are over `basis` (p), the shared ones (E × m) over
+    `product` (m); either may be empty. `told` (E,) gets the probability that each expert gave
+    before (logistic link), or its squared error in units of the predictive variance (linear link).
     """
     g, common = np.empty(basis.size), np.empty(product.size)
     for e in range(keep.size):
@@ -124,16 +126,27 @@ def learn(
         shared_variance = gain(shared_cov[e], product, common)
         mean = dot(own_mean[row, e], basis) + dot(shared_mean[e], product)
         v, u = max(own_variance, _FLOOR), max(shared_variance, _FLOOR)
-        fade, shared_fade = faded(keep[e], v, basis, own_prior[e]), faded(keep[e], u, product, shared_prior[e])
+        fade, shared_fade = (
+            faded(keep[e], v, basis, own_prior[e]),
+            faded(keep[e], u, product, shared_prior[e]),
+        )
         grown, shared_grown = 1.0 + fade, 1.0 + shared_fade
         if logistic:
-            slope, curvature = newton(mean, own_variance * grown + shared_variance * shared_grown, reward)
+            slope, curvature = newton(
+                mean, own_variance * grown + shared_variance * shared_grown, reward
+            )
             told[e] = sigmoid(mean)
         else:
             total = 1.0 + own_variance * grown + shared_variance * shared_grown
             slope, curvature = (reward - mean) / total, 1.0 / total
             told[e] = (reward - mean) * slope
-        absorb(own_mean[row, e], own_cov[row, e], g, slope * grown, curvature * grown * grown - fade / v)
+        absorb(
+            own_mean[row, e],
+            own_cov[row, e],
+            g,
+            slope * grown,
+            curvature * grown * grown - fade / v,
+        )
         absorb(
             shared_mean[e],
             shared_cov[e],
@@ -145,7 +158,9 @@ def learn(
 
 @compiled
 def together(cov: Matrix, context: Vector, weight: float, room: Matrix, common: Matrix) -> None:
-    """Add weight·(c ⊗ I)ᵀ·C·(c ⊗ I) of shared weights to `common` (q × q), for a context c (r); `room` is (q × r·q)."""
+    """Add weight·(c ⊗ I)ᵀ·C·(c ⊗ I) of shared weights to `common` (q × q), for a context c (r);
+    `room` is (q × r·q).
+    """
     r, q = context.size, common.shape[0]
     room[:] = 0.0
     for i in range(r):
@@ -174,7 +189,8 @@ def predict(
     own: Vector,
     common: Matrix,
 ) -> None:
-    """Add what E experts with `weights` (E) expect of K actions to `mean` (K), `own` (K) and `common` (q × q).
+    """Add what E experts with `weights` (E) expect of K actions to `mean` (K), `own` (K) and
+    `common` (q × q).
 
     The variance of an action's score is own + zᵀ·common·z, with z (q) its row of Z, (1, features).
     """

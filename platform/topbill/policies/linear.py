@@ -1,7 +1,8 @@
-"""The model behind the linear policies: one Bayesian (generalised) linear model, with what it needs to run for years.
+"""The model behind the linear policies: one Bayesian (generalised) linear model, with what it needs
+to run for years.
 
-Its bases open with 1 and end with k = position/(1 + position), which is 0 at the first position: what a lower place
-costs is learned, and every decision is scored as if for the first.
+Its bases open with 1 and end with k = position/(1 + position), which is 0 at the first position:
+what a lower place costs is learned, and every decision is scored as if for the first.
 """
 
 from __future__ import annotations
@@ -12,15 +13,17 @@ from typing import Annotated, Literal
 import msgspec
 import numpy as np
 
-from topbill.errors import PolicyError
+from topbill.domain.errors import PolicyError
+from topbill.domain.records import Actions, Example, Floats
 from topbill.policies import codec
 from topbill.policies.experts import Experts, Layout, Prediction, extended
 from topbill.policies.fourier import Fourier
-from topbill.records import Actions, Example, Floats
 
 _VAGUE = (2.0, 0.5, 1.0)
 SIGNAL = 30.0
-"""Prior variance of what a whole context of unit scale adds to an action's score, however many features it has;"""
+"""Prior variance of what a whole context of unit scale adds to an action's score, however many
+features it has;
+"""
 WEIGHT = 1.5
 """but a single weight's variance is at most this."""
 INTERCEPT, SHARED = 0.1, 0.0625
@@ -28,7 +31,9 @@ INTERCEPT, SHARED = 0.1, 0.0625
 CURVES, SMALL = 16, 10
 """Fourier frequencies by default, in contexts of at most so many numbers;"""
 CURVED = 1.0
-"""what they add to an action's score has this prior variance, little: where taste is linear they must not disturb."""
+"""what they add to an action's score has this prior variance, little: where taste is linear they
+must not disturb.
+"""
 _SEED = 20_231
 _ONE = np.ones(1)
 
@@ -40,17 +45,23 @@ class LinearParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
     model: Annotated[
         Literal["disjoint", "shared", "hybrid"],
-        msgspec.Meta(description="weights per action, weights on context × action features, or both"),
+        msgspec.Meta(
+            description="weights per action, weights on context × action features, or both"
+        ),
     ] = "hybrid"
     link: Annotated[
-        Literal["linear", "logistic"], msgspec.Meta(description="how a score becomes an expected reward")
+        Literal["linear", "logistic"],
+        msgspec.Meta(description="how a score becomes an expected reward"),
     ] = "logistic"
     half_life: Annotated[
         Positive | None,
-        msgspec.Meta(description="learned examples after which an example counts half; never if absent"),
+        msgspec.Meta(
+            description="learned examples after which an example counts half; never if absent"
+        ),
     ] = None
     half_life_seconds: Annotated[
-        Positive | None, msgspec.Meta(description="the same in seconds of decision time; at most one of the two")
+        Positive | None,
+        msgspec.Meta(description="the same in seconds of decision time; at most one of the two"),
     ] = None
     prior_scale: Annotated[
         Positive | None,
@@ -70,28 +81,40 @@ class LinearParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
     def __post_init__(self) -> None:
         if self.curves and self.model == "shared":
-            raise ValueError("curves are of an action's own weights, which model: shared has not; choose hybrid")
+            raise ValueError(
+                "curves are of an action's own weights, which model: shared has not; choose hybrid"
+            )
         if self.half_life is not None and self.half_life_seconds is not None:
             raise ValueError("half_life and half_life_seconds exclude each other; give one")
 
 
 class Linear:
-    """The model: predicts scores of actions, and learns from examples in order. Raises PolicyError on bad shapes."""
+    """The model: predicts scores of actions, and learns from examples in order. Raises PolicyError
+    on bad shapes.
+    """
 
     def __init__(self, params: LinearParams, *, context_size: int, action_size: int) -> None:
         self.params = params
         self.d, self.da = context_size, action_size
         self.index: dict[str, int] = {}
-        # The same for all seeds: a policy's state must mean the same in every process that loads it.
+        # The same for all seeds: a policy's state must mean the same in every process that loads
+        # it.
         self.fourier = Fourier(
-            np.random.default_rng(_SEED), _frequencies(params, context_size, action_size), context_size
+            np.random.default_rng(_SEED),
+            _frequencies(params, context_size, action_size),
+            context_size,
         )
         logistic = params.link == "logistic"
         wide = 10.0 if logistic else 1.0
         common, of_own, of_curves = _priors(params, context_size, action_size, self.fourier.count)
-        shared = np.full((1, 0 if params.model == "disjoint" else (context_size + 2) * (action_size + 1)), common)
+        shared = np.full(
+            (1, 0 if params.model == "disjoint" else (context_size + 2) * (action_size + 1)), common
+        )
         shared[:, :1] = wide
-        own = np.full((1, 0 if params.model == "shared" else context_size + 2 + 2 * self.fourier.count), of_own)
+        own = np.full(
+            (1, 0 if params.model == "shared" else context_size + 2 + 2 * self.fourier.count),
+            of_own,
+        )
         own[:, context_size + 2 :] = of_curves
         if params.prior_scale is None:
             own[:, :1] = INTERCEPT
@@ -99,19 +122,26 @@ class Linear:
             own[:, :1] = wide
         self.experts = Experts(own, shared, np.ones(1), logistic)
         self.learned = 0
-        # Count, sum of squared errors and sum of rewards behind the noise estimate: 0.25 and one half at first.
+        # Count, sum of squared errors and sum of rewards behind the noise estimate: 0.25 and one
+        # half at first.
         self.residuals = np.array(_VAGUE)
         self.forgot_at = 0.0
         self._layout = Layout(Actions((), np.zeros((0, action_size))), {})
 
     @property
     def noise(self) -> float:
-        """Estimated variance of a reward around its mean; 1 for the logistic link, whose likelihood knows it."""
-        return 1.0 if self.params.link == "logistic" else float(self.residuals[1] / self.residuals[0])
+        """Estimated variance of a reward around its mean; 1 for the logistic link, whose likelihood
+        knows it.
+        """
+        return (
+            1.0 if self.params.link == "logistic" else float(self.residuals[1] / self.residuals[0])
+        )
 
     @property
     def spread(self) -> float:
-        """Variance of a click at the base rate seen so far, μ(1 − μ): the most that rewards in [0, 1] can vary."""
+        """Variance of a click at the base rate seen so far, μ(1 − μ): the most that rewards in [0,
+        1] can vary.
+        """
         base = float(self.residuals[2] / self.residuals[0])
         return max(base * (1.0 - base), 1e-6)
 
@@ -120,12 +150,16 @@ class Linear:
         found = self._layout
         if found.actions is not actions or found.known != len(self.index):
             if actions.features.shape != (len(actions), self.da):
-                raise PolicyError(f"actions.features is {actions.features.shape}, expected {(len(actions), self.da)}")
+                raise PolicyError(
+                    f"actions.features is {actions.features.shape}, expected {(len(actions), self.da)}"
+                )
             found = self._layout = Layout(actions, self.index)
         return found
 
     def _basis(self, xt: Floats) -> Floats:
-        """What an action's own weights are over: nothing, `xt`, or `xt` and its Fourier features."""
+        """What an action's own weights are over: nothing, `xt`, or `xt` and its Fourier
+        features.
+        """
         if not self.fourier.count:
             return xt[: self.experts.own.prior.shape[1]]
         out = np.empty(len(xt) + 2 * self.fourier.count)
@@ -135,7 +169,9 @@ class Linear:
 
     @property
     def independent(self) -> bool:
-        """Whether scores of different actions vary independently, but for what moves no comparison."""
+        """Whether scores of different actions vary independently, but for what moves no
+        comparison.
+        """
         return self.params.model == "disjoint" or self.da == 0
 
     def predict(self, x: Floats, actions: Actions) -> Prediction:
@@ -152,13 +188,18 @@ class Linear:
         if z.shape != (self.da,):
             raise PolicyError(f"action features have shape {z.shape}, expected ({self.da},)")
         shared = np.multiply.outer(xt, np.concatenate([_ONE, z])).ravel()
-        row, product = self.row(example.actions.ids[example.index]), shared[: self.experts.shared.prior.shape[1]]
+        row, product = (
+            self.row(example.actions.ids[example.index]),
+            shared[: self.experts.shared.prior.shape[1]],
+        )
         told = self.experts.learn(row, self._basis(xt), product, example.reward)
         self.residuals += 1.0, 0.0 if self.params.link == "logistic" else told[0], example.reward
         self.learned += 1
 
     def row(self, name: str) -> int:
-        """The row of an action's own weights, new with the prior if need be; 0 where actions have none."""
+        """The row of an action's own weights, new with the prior if need be; 0 where actions have
+        none.
+        """
         if self.params.model == "shared":
             return 0
         row = self.index.get(name)
@@ -208,7 +249,9 @@ class Linear:
     def explain(
         self, x: Floats, actions: Actions, names: tuple[Sequence[str], Sequence[str]]
     ) -> list[dict[str, float]]:
-        """Per action, what each feature adds to its score on the link scale; `a×b` are interactions."""
+        """Per action, what each feature adds to its score on the link scale; `a×b` are
+        interactions.
+        """
         at, xt = self.layout(actions), extended(x, self.d, 0)
         context = ["", *names[0], "position"]
         basis, labels = self._basis(xt), context + ["curves"] * 2 * self.fourier.count
@@ -219,7 +262,9 @@ class Linear:
             for name, value in zip(labels, own * basis, strict=False):
                 told[name or "intercept"] = told.get(name or "intercept", 0.0) + float(value)
             if self.params.model != "disjoint":
-                parts = self.experts.shared.mean.reshape(self.d + 2, self.da + 1) * np.multiply.outer(xt, at.Z[k])
+                parts = self.experts.shared.mean.reshape(
+                    self.d + 2, self.da + 1
+                ) * np.multiply.outer(xt, at.Z[k])
                 for i, left in enumerate(context):
                     for j, right in enumerate(features):
                         name = "×".join(filter(None, (left, right))) or "intercept"
@@ -228,18 +273,30 @@ class Linear:
 
 
 def _frequencies(params: LinearParams, context_size: int, action_size: int) -> int:
-    """How many frequencies `params` ask for: by default some where a context is small and tells all there is."""
+    """How many frequencies `params` ask for: by default some where a context is small and tells all
+    there is.
+    """
     if params.curves is not None:
         return params.curves if context_size else 0
-    return CURVES if params.model == "hybrid" and 0 < context_size <= SMALL and not action_size else 0
+    return (
+        CURVES if params.model == "hybrid" and 0 < context_size <= SMALL and not action_size else 0
+    )
 
 
-def _priors(params: LinearParams, context_size: int, action_size: int, frequencies: int) -> tuple[float, float, float]:
-    """Prior variances of a shared weight, of one of an action's own, and of one over a Fourier feature.
+def _priors(
+    params: LinearParams, context_size: int, action_size: int, frequencies: int
+) -> tuple[float, float, float]:
+    """Prior variances of a shared weight, of one of an action's own, and of one over a Fourier
+    feature.
 
-    What actions' features explain is no longer their own: each takes three parts of the signal away.
+    What actions' features explain is no longer their own: each takes three parts of the signal
+    away.
     """
     if params.prior_scale is not None:
         return 0.25 * params.prior_scale**2, params.prior_scale**2, params.prior_scale**2
     parts = 1 + 3 * action_size if params.model == "hybrid" else 1
-    return SHARED, min(WEIGHT, SIGNAL / max(context_size, 1)) / parts, CURVED / max(frequencies, 1) / parts
+    return (
+        SHARED,
+        min(WEIGHT, SIGNAL / max(context_size, 1)) / parts,
+        CURVED / max(frequencies, 1) / parts,
+    )

@@ -6,10 +6,10 @@ from typing import Annotated, ClassVar
 
 import msgspec
 
-from topbill.chance import greedy
+from topbill.domain.chance import greedy
+from topbill.domain.records import Actions, Floats, Indices
 from topbill.policies.bayes import LinearPolicy, LinearScored
 from topbill.policies.linear import LinearParams
-from topbill.records import Actions, Floats, Indices
 
 
 class _Scored(LinearScored):
@@ -25,15 +25,18 @@ class _Scored(LinearScored):
 class LinUCBParams(LinearParams, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`alpha` scales exploration."""
 
-    alpha: Annotated[float, msgspec.Meta(ge=0.0, description="posterior standard deviations above the mean")] = 0.8
+    alpha: Annotated[
+        float, msgspec.Meta(ge=0.0, description="posterior standard deviations above the mean")
+    ] = 0.8
 
 
 class LinUCB(LinearPolicy):
     """argmax of mean + alpha·width (Li, Chu, Langford and Schapire 2010, algorithm 1), ties shared.
 
-    `alpha` counts posterior standard deviations on the link scale: logits (Filippi et al. 2010), or rewards with
-    their noise estimated from the residuals, so one value serves clicks at 1% and at 50%. The paper's algorithm is
-    `model: disjoint, link: linear, prior_scale: 1`. Deterministic: only a floor makes its log evaluable.
+    `alpha` counts posterior standard deviations on the link scale: logits (Filippi et al. 2010), or
+    rewards with their noise estimated from the residuals, so one value serves clicks at 1% and at
+    50%. The paper's algorithm is `model: disjoint, link: linear, prior_scale: 1`. Deterministic:
+    only a floor makes its log evaluable.
     """
 
     kind: ClassVar[str] = "linucb"

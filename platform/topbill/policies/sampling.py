@@ -1,4 +1,6 @@
-"""Who wins, compiled: the shares of wins among joint samples of scores, and the exact ones of independent scores."""
+"""Who wins, compiled: the shares of wins among joint samples of scores, and the exact ones of
+independent scores.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +8,16 @@ import math
 
 import numpy as np
 
+from topbill.domain.records import Indices
 from topbill.policies.compiled import Matrix, Vector, compiled
 from topbill.policies.kernels import dot
-from topbill.records import Indices
 
 
 @compiled
 def root(common: Matrix) -> Matrix:
-    """The lower L with L·Lᵀ = common (q × q, positive semi-definite); directions without variance get a zero column."""
+    """The lower L with L·Lᵀ = common (q × q, positive semi-definite); directions without variance
+    get a zero column.
+    """
     q = common.shape[0]
     L = np.zeros((q, q))
     for j in range(q):
@@ -27,11 +31,18 @@ def root(common: Matrix) -> Matrix:
 
 @compiled
 def sample(
-    mean: Vector, own: Vector, common: Matrix, Z: Matrix, normals: Matrix, rank: Indices, scale: float
+    mean: Vector,
+    own: Vector,
+    common: Matrix,
+    Z: Matrix,
+    normals: Matrix,
+    rank: Indices,
+    scale: float,
 ) -> Matrix:
     """(K × 2n) draws from N(mean, scale²·(diag(own) + Z·common·Zᵀ)), antithetic in pairs.
 
-    `normals` (q + K × n): the first q rows drive what actions share, row q + rank[k] what is action k's own.
+    `normals` (q + K × n): the first q rows drive what actions share, row q + rank[k] what is action
+    k's own.
     """
     (K, q), n = Z.shape, normals.shape[1]
     L, out = root(common), np.empty((K, 2 * n))
@@ -55,7 +66,8 @@ def sample(
 
 @compiled
 def shares(draws: Matrix, remaining: Indices) -> Vector:
-    """(len(remaining),) shares of wins of those rows among `draws` (K × n), lifted so that none is at zero.
+    """(len(remaining),) shares of wins of those rows among `draws` (K × n), lifted so that none is
+    at zero.
 
     The lift mixes with even chances, as if one more draw were shared by all.
     """
@@ -71,7 +83,9 @@ def shares(draws: Matrix, remaining: Indices) -> Vector:
     for s in range(n):
         out[int(who[s])] += 1.0
     for j in range(size):
-        out[j] /= 1.0 + n  # counted first: the only one that remains then has 1, and not a trifle more
+        out[j] /= (
+            1.0 + n
+        )  # counted first: the only one that remains then has 1, and not a trifle more
     return out
 
 
@@ -79,10 +93,11 @@ def shares(draws: Matrix, remaining: Indices) -> Vector:
 def wins(mean: Vector, sd: Vector) -> Vector:
     """(K,) P(score k is the highest) for independent scores N(mean, sd²), K ≥ 1, sd > 0; sums to 1.
 
-    P_k = ∫ φ_k(t) ∏_{j≠k} Φ_j(t) dt by the trapezoid rule on one grid for all k. The highest score almost surely
-    exceeds lo = max(mean − 6·sd), and above lo no score that matters has structure finer than a twelfth of its
-    distance to lo; so t = lo + a·sinh(u) with even steps in u resolves narrow and wide scores alike, and the
-    rule converges exponentially (Trefethen and Weideman 2014). Above lo no Φ underflows.
+    P_k = ∫ φ_k(t) ∏_{j≠k} Φ_j(t) dt by the trapezoid rule on one grid for all k. The highest score
+    almost surely exceeds lo = max(mean − 6·sd), and above lo no score that matters has structure
+    finer than a twelfth of its distance to lo; so t = lo + a·sinh(u) with even steps in u resolves
+    narrow and wide scores alike, and the rule converges exponentially (Trefethen and Weideman
+    2014). Above lo no Φ underflows.
     """
     K, reach, ramp, stride = mean.size, 6.0, 0.1, 0.45
     lo, hi = (mean - reach * sd).max(), (mean + reach * sd).max()

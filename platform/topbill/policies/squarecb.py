@@ -1,4 +1,6 @@
-"""SquareCB: inverse gap weighting, which explores an action the less the further it lies behind the best."""
+"""SquareCB: inverse gap weighting, which explores an action the less the further it lies behind the
+best.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +9,9 @@ from typing import Annotated, ClassVar
 import msgspec
 import numpy as np
 
+from topbill.domain.records import Actions, Floats, Indices
 from topbill.policies.bayes import LinearPolicy, LinearScored
 from topbill.policies.linear import LinearParams
-from topbill.records import Actions, Floats, Indices
 
 
 class _Scored(LinearScored):
@@ -29,14 +31,17 @@ class _Scored(LinearScored):
 class SquareCBParams(LinearParams, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`gamma_scale` scales greediness."""
 
-    gamma_scale: Annotated[float, msgspec.Meta(gt=0.0, description="greediness; larger explores less")] = 20.0
+    gamma_scale: Annotated[
+        float, msgspec.Meta(gt=0.0, description="greediness; larger explores less")
+    ] = 20.0
 
 
 class SquareCB(LinearPolicy):
-    """p(a) = 1/(K + γ·gap(a)), the best takes the rest (Foster and Rakhlin 2020, algorithm 1); ties share.
+    """p(a) = 1/(K + γ·gap(a)), the best takes the rest (Foster and Rakhlin 2020, algorithm 1); ties
+    share.
 
-    γ = gamma_scale·√n/σ after n learned examples, with σ the standard deviation of the reward around its base
-    rate, so that one scale serves clicks at 1% and at 50%.
+    γ = gamma_scale·√n/σ after n learned examples, with σ the standard deviation of the reward
+    around its base rate, so that one scale serves clicks at 1% and at 50%.
     """
 
     kind: ClassVar[str] = "squarecb"

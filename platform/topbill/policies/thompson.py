@@ -1,4 +1,6 @@
-"""Thompson sampling with exact propensities: the probability that an action's score is the highest."""
+"""Thompson sampling with exact propensities: the probability that an action's score is the
+highest.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +10,14 @@ from typing import Annotated, ClassVar
 import msgspec
 import numpy as np
 
+from topbill.domain.records import Actions, Floats, Indices
 from topbill.policies.bayes import LinearPolicy, LinearScored
 from topbill.policies.linear import LinearParams
-from topbill.records import Actions, Floats, Indices
 
 _TABLES, _LARGEST_TABLES = 64, 4_000_000
-"""Tables of standard normals (fewer where they would hold more numbers than that): a decision's id picks one. So they
-cost a decision nothing to draw, and neighbouring decisions don't share a table's errors."""
+"""Tables of standard normals (fewer where they would hold more numbers than that): a decision's id
+picks one. So they cost a decision nothing to draw, and neighbouring decisions don't share a table's
+errors."""
 
 
 class _Scored(LinearScored):
@@ -29,21 +32,29 @@ class _Scored(LinearScored):
 
         if self.independent:
             sd = np.sqrt(np.maximum(self.prediction.own, 1e-300))
-            return sampling.wins(self.eta[remaining], sd[remaining] * (self.scale * self.params.exploration))
+            return sampling.wins(
+                self.eta[remaining], sd[remaining] * (self.scale * self.params.exploration)
+            )
         if not hasattr(self, "_draws"):
             # The same samples at every position of a slate.
             told, half = self.prediction, self.params.samples // 2
             tables = _normals(half, sum(told.at.Z.shape))
             scale = self.scale * self.params.exploration
             self._draws = sampling.sample(
-                told.mean, told.own, told.common, told.at.Z, tables[self.seed % len(tables)], told.at.rank, scale
+                told.mean,
+                told.own,
+                told.common,
+                told.at.Z,
+                tables[self.seed % len(tables)],
+                told.at.rank,
+                scale,
             )
         return sampling.shares(self._draws, remaining)
 
 
 def _normals(half: int, rows: int) -> Floats:
-    """(tables × at least `rows` × half) standard normals, the same in every process; few sizes for all numbers of
-    actions, so that they are few to keep."""
+    """(tables × at least `rows` × half) standard normals, the same in every process; few sizes for
+    all numbers of actions, so that they are few to keep."""
     return _tables(half, 1 << (rows - 1).bit_length())
 
 
@@ -54,20 +65,25 @@ def _tables(half: int, rows: int) -> Floats:
 
 
 class ThompsonParams(LinearParams, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`exploration` scales the posterior's standard deviation, `samples` is for correlated scores."""
+    """`exploration` scales the posterior's standard deviation, `samples` is for correlated
+    scores.
+    """
 
-    exploration: Annotated[float, msgspec.Meta(gt=0.0, description="factor on the posterior standard deviation")] = 0.12
+    exploration: Annotated[
+        float, msgspec.Meta(gt=0.0, description="factor on the posterior standard deviation")
+    ] = 0.12
     samples: Annotated[
-        int, msgspec.Meta(ge=16, le=65536, description="joint posterior samples for correlated scores")
+        int,
+        msgspec.Meta(ge=16, le=65536, description="joint posterior samples for correlated scores"),
     ] = 128
 
 
 class Thompson(LinearPolicy):
     """Thompson (1933) sampling over a Bayesian linear model (Agrawal and Goyal 2013).
 
-    Scores that are independent across actions (model `disjoint`, or no action features) get their exact
-    probabilities by quadrature. Correlated scores get the shares of wins among joint samples, mixed with a
-    floor of 1/(samples + 1): that very vector is then the policy's probabilities.
+    Scores that are independent across actions (model `disjoint`, or no action features) get their
+    exact probabilities by quadrature. Correlated scores get the shares of wins among joint samples,
+    mixed with a floor of 1/(samples + 1): that very vector is then the policy's probabilities.
     """
 
     kind: ClassVar[str] = "thompson"
@@ -77,7 +93,9 @@ class Thompson(LinearPolicy):
 
     params: ThompsonParams
 
-    def __init__(self, params: ThompsonParams, *, context_size: int, action_size: int, seed: int = 0) -> None:
+    def __init__(
+        self, params: ThompsonParams, *, context_size: int, action_size: int, seed: int = 0
+    ) -> None:
         from topbill.policies import sampling  # noqa: F401  # compiled before the first decision, not during it
 
         super().__init__(params, context_size=context_size, action_size=action_size, seed=seed)

@@ -8,8 +8,8 @@ from typing import Annotated, ClassVar
 import msgspec
 import numpy as np
 
+from topbill.domain.records import Actions, Example, Floats, Indices
 from topbill.policies import codec
-from topbill.records import Actions, Example, Floats, Indices
 
 
 class _Even:
@@ -68,14 +68,23 @@ class UniformParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
 
 class Uniform(_Stateless):
-    """Every order equally likely: the reference for off-policy evaluation and the simplest control."""
+    """Every order equally likely: the reference for off-policy evaluation and the simplest
+    control.
+    """
 
     kind: ClassVar[str] = "uniform"
     deterministic: ClassVar[bool] = False
 
     Params: ClassVar[type[msgspec.Struct]] = UniformParams
 
-    def __init__(self, params: UniformParams, *, context_size: int = 0, action_size: int = 0, seed: int = 0) -> None:  # noqa: ARG002
+    def __init__(
+        self,
+        params: UniformParams,  # noqa: ARG002
+        *,
+        context_size: int = 0,  # noqa: ARG002
+        action_size: int = 0,  # noqa: ARG002
+        seed: int = 0,  # noqa: ARG002
+    ) -> None:
         self._scored = _Even()
 
     def score(self, x: Floats, actions: Actions, seed: int) -> _Even:  # noqa: ARG002
@@ -85,7 +94,9 @@ class Uniform(_Stateless):
 class FixedParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`order` names actions, best first; an action that is named twice keeps its first place."""
 
-    order: Annotated[list[str], msgspec.Meta(description="action ids, best first; others follow as given")] = []
+    order: Annotated[
+        list[str], msgspec.Meta(description="action ids, best first; others follow as given")
+    ] = []
 
 
 class Fixed(_Stateless):
@@ -96,7 +107,14 @@ class Fixed(_Stateless):
 
     Params: ClassVar[type[msgspec.Struct]] = FixedParams
 
-    def __init__(self, params: FixedParams, *, context_size: int = 0, action_size: int = 0, seed: int = 0) -> None:  # noqa: ARG002
+    def __init__(
+        self,
+        params: FixedParams,
+        *,
+        context_size: int = 0,  # noqa: ARG002
+        action_size: int = 0,  # noqa: ARG002
+        seed: int = 0,  # noqa: ARG002
+    ) -> None:
         self._place: dict[str, int] = {}
         for name in params.order:
             self._place.setdefault(name, len(self._place))

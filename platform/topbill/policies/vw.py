@@ -1,4 +1,6 @@
-"""Vowpal Wabbit's contextual bandits with action-dependent features, any exploration of `--cb_explore_adf`."""
+"""Vowpal Wabbit's contextual bandits with action-dependent features, any exploration of
+`--cb_explore_adf`.
+"""
 
 from __future__ import annotations
 
@@ -14,22 +16,28 @@ import numpy as np
 from vowpal_wabbit_next import CLIError, Workspace
 from vowpal_wabbit_next import _core as stubbed
 
-from topbill.chance import hash64
-from topbill.errors import PolicyError
+from topbill.domain.chance import hash64
+from topbill.domain.errors import PolicyError
+from topbill.domain.records import Actions, Example, Floats, Indices
 from topbill.policies import codec
-from topbill.records import Actions, Example, Floats, Indices
 
-# What each exploration needs to learn rewards in [0, 1] seen as costs in [-1, 0], and the uniform share mixed
-# in where VW itself would give actions probability zero.
+# What each exploration needs to learn rewards in [0, 1] seen as costs in [-1, 0], and the uniform
+# share mixed in where VW itself would give actions probability zero.
 _EXPLORATIONS: dict[str, tuple[str, float]] = {
     "epsilon": ("--cb_type mtr --clip_p 0.2", 0.05),
     "softmax": ("--softmax --lambda 20 --cb_type mtr --clip_p 0.2", 0.0),
     "bag": ("--bag 5 --cb_type mtr --clip_p 0.2", 0.02),
     "cover": ("--cover 5 --cb_type mtr --clip_p 0.2", 0.02),
     "first": ("--first 500 --cb_type mtr --clip_p 0.2", 0.02),
-    "squarecb": ("--squarecb --gamma_scale 100 --cb_type mtr --cb_min_cost -1 --cb_max_cost 0", 0.0),
+    "squarecb": (
+        "--squarecb --gamma_scale 100 --cb_type mtr --cb_min_cost -1 --cb_max_cost 0",
+        0.0,
+    ),
     "regcb": ("--regcb --mellowness 0.01 --cb_type mtr --cb_min_cost -1 --cb_max_cost 0", 0.02),
-    "regcbopt": ("--regcbopt --mellowness 0.01 --cb_type mtr --cb_min_cost -1 --cb_max_cost 0", 0.02),
+    "regcbopt": (
+        "--regcbopt --mellowness 0.01 --cb_type mtr --cb_min_cost -1 --cb_max_cost 0",
+        0.02,
+    ),
     "rnd": ("--rnd 3 --cb_type mtr --clip_p 0.2", 0.02),
     "synthcover": ("--synthcover --cb_type mtr --clip_p 0.2", 0.02),
 }
@@ -54,7 +62,9 @@ _core: Any = stubbed  # its stubs predate NumPy 2
 
 
 def check_args(args: str) -> list[str]:
-    """The free options as a list, each known and of the right form; ValueError tells the first that is not."""
+    """The free options as a list, each known and of the right form; ValueError tells the first that
+    is not.
+    """
     words, out = args.split(), []
     while words:
         word = words.pop(0)
@@ -77,17 +87,34 @@ Share = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
 
 
 class VWParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`exploration` with costs and clipping that suit rewards in [0, 1]; `args` adds to VW's own options."""
+    """`exploration` with costs and clipping that suit rewards in [0, 1]; `args` adds to VW's own
+    options.
+    """
 
     exploration: Annotated[
-        Literal["epsilon", "softmax", "bag", "cover", "first", "squarecb", "regcb", "regcbopt", "rnd", "synthcover"],
+        Literal[
+            "epsilon",
+            "softmax",
+            "bag",
+            "cover",
+            "first",
+            "squarecb",
+            "regcb",
+            "regcbopt",
+            "rnd",
+            "synthcover",
+        ],
         msgspec.Meta(description="exploration of --cb_explore_adf"),
     ] = "squarecb"
     epsilon: Annotated[
-        Share | None, msgspec.Meta(description="uniform share; by default what the exploration needs")
+        Share | None,
+        msgspec.Meta(description="uniform share; by default what the exploration needs"),
     ] = None
     args: Annotated[
-        str, msgspec.Meta(description="further options, such as '--learning_rate 0.1 --power_t 0 --q aa'")
+        str,
+        msgspec.Meta(
+            description="further options, such as '--learning_rate 0.1 --power_t 0 --q aa'"
+        ),
     ] = ""
 
     def __post_init__(self) -> None:
@@ -106,7 +133,16 @@ class VWParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         pairs = ["-q", "sa", "-q", "sf"]
         epsilon = ["--epsilon", str(self.uniform_share)] if self.exploration == "epsilon" else []
         # VW writes the options into the model, so that they are checked when it is loaded.
-        return ["--cb_explore_adf", "--quiet", "--random_seed", str(seed % 2**31), *pairs, *epsilon, *kept, *given]
+        return [
+            "--cb_explore_adf",
+            "--quiet",
+            "--random_seed",
+            str(seed % 2**31),
+            *pairs,
+            *epsilon,
+            *kept,
+            *given,
+        ]
 
     @property
     def uniform_share(self) -> float:
@@ -129,29 +165,40 @@ class _Scored:
 class VW:
     """Vowpal Wabbit (Agarwal et al. 2014; Bietti, Agarwal and Langford 2021) as a policy.
 
-    Context, action id and action features are namespaces s, a and f with the interactions s×a and s×f; the
-    position is p. VW minimises costs: rewards are negated here, and only here. A workspace is not thread-safe:
-    a lock guards it. Predictions leave the weights alone. `bag`, `cover` and `rnd` draw random numbers while they
-    learn, whose state VW does not save: restored in mid-stream they go on from equal weights, but not to equal ones.
+    Context, action id and action features are namespaces s, a and f with the interactions s×a and
+    s×f; the position is p. VW minimises costs: rewards are negated here, and only here. A workspace
+    is not thread-safe: a lock guards it. Predictions leave the weights alone. `bag`, `cover` and
+    `rnd` draw random numbers while they learn, whose state VW does not save: restored in mid-stream
+    they go on from equal weights, but not to equal ones.
     """
 
     kind: ClassVar[str] = "vw"
     Params: ClassVar[type[msgspec.Struct]] = VWParams
     deterministic: ClassVar[bool] = False
 
-    def __init__(self, params: VWParams, *, context_size: int, action_size: int, seed: int = 0) -> None:
+    def __init__(
+        self, params: VWParams, *, context_size: int, action_size: int, seed: int = 0
+    ) -> None:
         self.params = params
         self.d, self.da = context_size, action_size
         self._command = params.command(seed)
         self._lock = threading.Lock()
-        self._context_at = np.array([hash64("s", str(i)) & 0xFFFFFFFF for i in range(context_size)], dtype=np.uint64)
-        self._features_at = np.array([hash64("f", str(i)) & 0xFFFFFFFF for i in range(action_size)], dtype=np.uint64)
+        self._context_at = np.array(
+            [hash64("s", str(i)) & 0xFFFFFFFF for i in range(context_size)], dtype=np.uint64
+        )
+        self._features_at = np.array(
+            [hash64("f", str(i)) & 0xFFFFFFFF for i in range(action_size)], dtype=np.uint64
+        )
         self._open(None)
 
     def _open(self, model: bytes | None) -> None:
         try:
             # A model carries its own options; only --quiet is not among them.
-            workspace = Workspace(self._command) if model is None else Workspace(["--quiet"], model_data=model)
+            workspace = (
+                Workspace(self._command)
+                if model is None
+                else Workspace(["--quiet"], model_data=model)
+            )
         except (CLIError, RuntimeError) as error:
             raise PolicyError(f"vw: {' '.join(self._command)}: {error}") from error
         self._workspace = workspace
@@ -169,7 +216,9 @@ class VW:
                 raise PolicyError(
                     f"vw: action features must be finite and {(len(actions), self.da)}, got {features.shape}"
                 )
-            found = [self._example(name, row) for name, row in zip(actions.ids, features, strict=True)]
+            found = [
+                self._example(name, row) for name, row in zip(actions.ids, features, strict=True)
+            ]
             self._examples[actions] = found
         return found
 
@@ -179,7 +228,9 @@ class VW:
         example = self._kept.get(key)
         if example is None:
             example = _core.Example()
-            example[_ACTION].push_many_features(np.array([hash64("a", name) & 0xFFFFFFFF], dtype=np.uint64), _ONE)
+            example[_ACTION].push_many_features(
+                np.array([hash64("a", name) & 0xFFFFFFFF], dtype=np.uint64), _ONE
+            )
             if self.da:
                 example[_FEATURES].push_many_features(self._features_at, features)
             example._set_label(_core.CBLabel())
@@ -189,7 +240,9 @@ class VW:
         return example
 
     def _shared(self, x: Floats, position: int = 0) -> Any:
-        """VW's shared example: the context and, when learning, the position that was not the first."""
+        """VW's shared example: the context and, when learning, the position that was not the
+        first.
+        """
         values = x.astype(np.float32)
         if values.shape != (self.d,) or not np.isfinite(values).all():
             raise PolicyError(f"vw: context must be finite and ({self.d},), got {values.shape}")
@@ -197,7 +250,9 @@ class VW:
         if self.d:
             example[_CONTEXT].push_many_features(self._context_at, values)
         if position:
-            example[_POSITION].push_many_features(np.array([min(position, 31)], dtype=np.uint64), _ONE)
+            example[_POSITION].push_many_features(
+                np.array([min(position, 31)], dtype=np.uint64), _ONE
+            )
         example._set_label(_core.CBLabel(shared=True))
         return example
 
@@ -205,19 +260,26 @@ class VW:
         return _Scored(self, x, actions)
 
     def predict(self, x: Floats, actions: Actions, remaining: Indices) -> Floats:
-        """(len(remaining),) VW's probabilities over those actions, float32 made exact by normalising."""
+        """(len(remaining),) VW's probabilities over those actions, float32 made exact by
+        normalising.
+        """
         if len(remaining) == 1:
             return np.ones(1)
         with self._lock:
             examples = self._encode(actions)
-            told = self._core.predict_multi_ex_one([self._shared(x), *[examples[i] for i in remaining.tolist()]])
-        # VW tells the best first, as pairs of place and probability; ties of regcbopt sum to more than one.
+            told = self._core.predict_multi_ex_one(
+                [self._shared(x), *[examples[i] for i in remaining.tolist()]]
+            )
+        # VW tells the best first, as pairs of place and probability; ties of regcbopt sum to more
+        # than one.
         pairs = np.array(told)
         p = np.zeros(len(remaining))
         p[pairs[:, 0].astype(np.intp)] = np.maximum(pairs[:, 1], 0.0)
         total = p.sum()
         if not total > 0.0:
-            raise PolicyError(f"vw: probabilities sum to {total}; was the model given infinite features?")
+            raise PolicyError(
+                f"vw: probabilities sum to {total}; was the model given infinite features?"
+            )
         share = 0.0 if self.params.exploration == "epsilon" else self.params.uniform_share
         return np.asarray(p * ((1.0 - share) / total) + share / len(remaining))
 
@@ -228,14 +290,17 @@ class VW:
                 chosen = encoded[example.index]
                 chosen._set_label(_core.CBLabel(label=(0, -example.reward, example.propensity)))
                 try:
-                    self._core.learn_multi_ex_one([self._shared(example.x, example.position), *encoded])
+                    self._core.learn_multi_ex_one(
+                        [self._shared(example.x, example.position), *encoded]
+                    )
                 finally:
                     chosen._set_label(_core.CBLabel())
                 self._blob = None
 
     def dump(self) -> bytes:
         with self._lock:
-            # VW counts predictions in its model; what it learned does not change with them, nor does this.
+            # VW counts predictions in its model; what it learned does not change with them, nor
+            # does this.
             if self._blob is None:
                 self._blob = self._workspace.serialize()
             model = self._blob
@@ -246,7 +311,9 @@ class VW:
         check, model = state.raw[:_CHECK], state.raw[_CHECK:]
         # VW may crash on a damaged model, so it never sees one.
         if state.ids != [" ".join(self._command)] or check != _digest(model):
-            raise PolicyError("state of vw: damaged, or made with other options; rebuild it from the log")
+            raise PolicyError(
+                "state of vw: damaged, or made with other options; rebuild it from the log"
+            )
         with self._lock:
             self._open(model)
             self._blob = model

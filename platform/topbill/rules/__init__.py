@@ -1,7 +1,9 @@
-"""The house's rules: what may stand on a page at all, and what may stand at a position given what stands above it.
+"""The house's rules: what may stand on a page at all, and what may stand at a position given what
+stands above it.
 
-Every rule narrows the eligible set before the draw, so that the logged propensity stays the probability of the draw.
-Region, maturity and availability always hold, and no title stands on a page twice.
+Every rule narrows the eligible set before the draw, so that the logged propensity stays the
+probability of the draw. Region, maturity and availability always hold, and no title stands on a
+page twice.
 """
 
 from topbill.rules.filling import Filling, Turns

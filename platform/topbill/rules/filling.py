@@ -1,5 +1,5 @@
-"""What may stand at each position of a slate, given what stands above (`slates.Allowed`): a row of titles, and the
-pictures of some titles."""
+"""What may stand at each position of a slate, given what stands above (`slates.Allowed`): a row of
+titles, and the pictures of some titles."""
 
 from __future__ import annotations
 
@@ -8,17 +8,18 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from topbill.catalog import Bools
-from topbill.records import Indices, Mask
+from topbill.domain.records import Indices, Mask
 from topbill.rules.house import Counts
 
 
 class Filling:
-    """One row while it is filled from a pool of titles: says what may stand at the next position (`slates.Allowed`).
+    """One row while it is filled from a pool of titles: says what may stand at the next position
+    (`slates.Allowed`).
 
-    What goes in and out are places in the pool of P titles. `groups` (P × C) says which caps (`names`) each falls
-    under, and so does `members`, as a list for each; `left` (C) what they still take. `pins`: position → place; they
-    are counted at once, so that no draw can take what an editor needs. `fresh`: how many new titles the row must have,
-    and (P,) which are.
+    What goes in and out are places in the pool of P titles. `groups` (P × C) says which caps
+    (`names`) each falls under, and so does `members`, as a list for each; `left` (C) what they
+    still take. `pins`: position → place; they are counted at once, so that no draw can take what an
+    editor needs. `fresh`: how many new titles the row must have, and (P,) which are.
     """
 
     def __init__(
@@ -64,10 +65,14 @@ class Filling:
             self._masks.append(Mask("pin", position, position + 1, (pin,), only=True))
             return np.array([pin], dtype=np.intp)
         may = self._open.nonzero()[0]
-        if self._quota > 0 and self._quota >= self._slots - position - sum(k > position for k in self._pins):
+        if self._quota > 0 and self._quota >= self._slots - position - sum(
+            k > position for k in self._pins
+        ):
             new = may[self._fresh[may]]
             if new.size:
-                self._masks.append(Mask("fresh", position, position + 1, tuple(new.tolist()), only=True))
+                self._masks.append(
+                    Mask("fresh", position, position + 1, tuple(new.tolist()), only=True)
+                )
                 return new
         return may
 
@@ -90,7 +95,9 @@ class Filling:
 
 
 class Turns:
-    """A slate of which every position has its own choices (`slates.Allowed`): the pictures of one title each."""
+    """A slate of which every position has its own choices (`slates.Allowed`): the pictures of one
+    title each.
+    """
 
     def __init__(self, names: Sequence[str], turns: Sequence[Indices]) -> None:
         self._names, self._turns = names, turns
@@ -100,7 +107,8 @@ class Turns:
     def masks(self) -> tuple[Mask, ...]:
         """One for each position asked for."""
         return tuple(
-            Mask(self._names[k], k, k + 1, tuple(self._turns[k].tolist()), only=True) for k in range(self._asked)
+            Mask(self._names[k], k, k + 1, tuple(self._turns[k].tolist()), only=True)
+            for k in range(self._asked)
         )
 
     def rows(self, position: int, placed: Sequence[int]) -> Indices:  # noqa: ARG002

@@ -1,4 +1,6 @@
-"""The rules compiled for one catalogue: what a viewer may see at all, and what caps and pins a page begins with."""
+"""The rules compiled for one catalogue: what a viewer may see at all, and what caps and pins a page
+begins with.
+"""
 
 from __future__ import annotations
 
@@ -15,15 +17,21 @@ _FREE = 1_000_000
 
 
 class House:
-    """Rules compiled for one catalogue: `groups` (T × C) says which caps each title falls under, `members` lists
-    them."""
+    """Rules compiled for one catalogue: `groups` (T × C) says which caps each title falls under,
+    `members` lists them."""
 
     def __init__(self, rules: Rules, catalog: Catalog) -> None:
         self.rules, self.catalog = rules, catalog
         self.blocked: Bools = catalog.genre(rules.blocked_genres)
-        self.blocked[[catalog.index[title] for title in rules.blocked if title in catalog.index]] = True
+        self.blocked[
+            [catalog.index[title] for title in rules.blocked if title in catalog.index]
+        ] = True
         self.pins = {
-            row: {k: catalog.index[title] for k, title in sorted(held.items()) if title in catalog.index}
+            row: {
+                k: catalog.index[title]
+                for k, title in sorted(held.items())
+                if title in catalog.index
+            }
             for row, held in rules.pins.items()
         }
         columns: list[Bools] = []
@@ -34,7 +42,9 @@ class House:
                 columns.append(column)
                 self.names.append(f"at most {cap.count} {name} a {cap.per}")
                 self.caps.append(cap)
-        self.groups: Bools = np.stack(columns, axis=1) if columns else np.zeros((len(catalog), 0), dtype=bool)
+        self.groups: Bools = (
+            np.stack(columns, axis=1) if columns else np.zeros((len(catalog), 0), dtype=bool)
+        )
         self.limits: Counts = np.array([cap.count for cap in self.caps], dtype=np.int64)
         self.members: list[list[int]] = [[] for _ in range(len(catalog))]
         for title, group in zip(*(found.tolist() for found in self.groups.nonzero()), strict=True):
@@ -61,7 +71,9 @@ class House:
         """(C,) how many of each cap this row still takes."""
         exempt = self._exempt.get(row)
         if exempt is None:
-            exempt = self._exempt[row] = np.array([row in cap.exempt for cap in self.caps], dtype=bool)
+            exempt = self._exempt[row] = np.array(
+                [row in cap.exempt for cap in self.caps], dtype=bool
+            )
         return np.where(exempt, _FREE, np.where(self._of_page, page_left, self.limits))
 
 

@@ -1,1 +1,3 @@
-"""The HTTP service: decide and reward on a fast path, everything else as ordinary FastAPI routes."""
+"""The HTTP service: decide and reward on a fast path, everything else as ordinary FastAPI
+routes.
+"""

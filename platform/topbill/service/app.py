@@ -25,10 +25,10 @@ from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
 
 from topbill import __version__, pages, spec
+from topbill.domain.errors import LogError, NotFound, Problem, SpecError, TopbillError
+from topbill.domain.records import Decision
 from topbill.engine import Engine, Live
-from topbill.errors import LogError, NotFound, Problem, SpecError, TopbillError
 from topbill.log.sqlite import SqliteLog
-from topbill.records import Decision
 from topbill.service import meters, openapi, personalizer_openapi
 from topbill.service.bodies import problem
 from topbill.service.hot import Hot, Receive, Scope, Send
@@ -55,7 +55,9 @@ class Settings:
 
 
 def create_app(settings: Settings) -> Hot:
-    """The ASGI application. Raises SpecError when an experiment file can't be used, LogError for the log."""
+    """The ASGI application. Raises SpecError when an experiment file can't be used, LogError for
+    the log.
+    """
     app = FastAPIOffline(  # its page at /docs needs nothing from elsewhere
         swagger_ui_parameters={"validatorUrl": None},
         title="Topbill",
@@ -84,11 +86,17 @@ def create_app(settings: Settings) -> Hot:
 
 
 def from_environment() -> Hot:
-    """The application of a worker process, configured by the variables that `topbill serve` sets."""
+    """The application of a worker process, configured by the variables that `topbill serve`
+    sets.
+    """
     if (parent := multiprocessing.parent_process()) is not None:
         threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-    keys = tuple(key.encode() for key in os.environ.get("TOPBILL_WORKER_KEYS", "").split("\n") if key)
-    return create_app(Settings(Path(os.environ["TOPBILL_EXPERIMENTS"]), Path(os.environ["TOPBILL_DATA"]), keys))
+    keys = tuple(
+        key.encode() for key in os.environ.get("TOPBILL_WORKER_KEYS", "").split("\n") if key
+    )
+    return create_app(
+        Settings(Path(os.environ["TOPBILL_EXPERIMENTS"]), Path(os.environ["TOPBILL_DATA"]), keys)
+    )
 
 
 def _end_with(parent: BaseProcess) -> None:
@@ -116,7 +124,9 @@ async def _lifespan(app: FastAPI, settings: Settings, hot: Hot) -> AsyncIterator
         try:
             hot.log.drain()
         except LogError as error:
-            _logger.warning("%s; the journal keeps what waits, and the next to open the log moves it", error)
+            _logger.warning(
+                "%s; the journal keeps what waits, and the next to open the log moves it", error
+            )
         hot.log.close()
 
 
@@ -136,7 +146,9 @@ async def _follow(follower: Follower) -> None:
 
 
 class Follower:
-    """Keeps an engine and its pages up to date with the files, the newest policy snapshots and what viewers did."""
+    """Keeps an engine and its pages up to date with the files, the newest policy snapshots and what
+    viewers did.
+    """
 
     def __init__(self, settings: Settings, engine: Engine, desk: Desk | None = None) -> None:
         self._folder = settings.experiments
@@ -149,19 +161,23 @@ class Follower:
 
     @property
     def refused(self) -> tuple[Problem, ...]:
-        """What is wrong with the files as they are now, catalogues with them; what was there before is served."""
+        """What is wrong with the files as they are now, catalogues with them; what was there before
+        is served.
+        """
         return self._refused if self._desk is None else (*self._refused, *self._desk.stale)
 
     def step(self) -> None:
-        """Move the journal into the log, reload changed files (a broken one leaves all as they were), note revisions,
-        adopt new snapshots."""
+        """Move the journal into the log, reload changed files (a broken one leaves all as they
+        were), note revisions, adopt new snapshots."""
         self._log.check()
         self._log.drain()
         now = spec.marks(self._folder)
         if now != self._seen:
             try:
                 experiments = spec.load_all(pages.sources(self._folder))
-                files = pages.load_all(self._folder, experiments)  # first: pages never lose an experiment to a bad edit
+                files = pages.load_all(
+                    self._folder, experiments
+                )  # first: pages never lose an experiment to a bad edit
                 self._engine.reload(experiments)
                 if self._desk is not None:
                     self._desk.reload(files)
@@ -170,8 +186,12 @@ class Follower:
                 _logger.warning("experiments stay as they were:\n%s", error)
                 self._refused = _problems(error)
             for key, live in self._engine.live.items():
-                self._log.revise(key, live.revision, _who(), msgspec.json.encode(live.experiment.raw).decode())
-            self._seen = now  # only now: where the log could not take a revision, the next step tries again
+                self._log.revise(
+                    key, live.revision, _who(), msgspec.json.encode(live.experiment.raw).decode()
+                )
+            self._seen = (
+                now  # only now: where the log could not take a revision, the next step tries again
+            )
         for key, live in self._engine.live.items():
             newest = self._log.version(key)
             if newest > live.version and self._tried.get(key) != (live, newest):
@@ -208,35 +228,66 @@ def _add_routes(app: FastAPI, hot: Hot, settings: Settings) -> None:
         try:
             hot.log.check()
             hot.log.version("")
-            if hot.writer.failing:  # a service that gets no more requests must still find out when it can store again
+            if (
+                hot.writer.failing
+            ):  # a service that gets no more requests must still find out when it can store again
                 await asyncio.to_thread(_try_writing, settings)
             refused = sorted({problem.file for problem in app.state.follower.refused})
-            held = {"experiments": len(hot.engine.live), "refused_files": refused, "policy_failures": failures}
+            held = {
+                "experiments": len(hot.engine.live),
+                "refused_files": refused,
+                "policy_failures": failures,
+            }
             return {"status": "ready", **held}
         except Exception as error:
             response.status_code = 503
             return {"status": "unavailable", "log": str(error)}
 
-    @app.get("/metrics", tags=["operations"], summary="Prometheus metrics", response_class=PlainTextResponse)
+    @app.get(
+        "/metrics",
+        tags=["operations"],
+        summary="Prometheus metrics",
+        response_class=PlainTextResponse,
+    )
     async def metrics() -> Response:
         page = meters.exposition("PROMETHEUS_MULTIPROC_DIR" in os.environ)
         return Response(page, media_type="text/plain; version=0.0.4")
 
-    @app.get("/v1/experiments", tags=["experiments"], summary="Every experiment, and what is wrong with the files")
+    @app.get(
+        "/v1/experiments",
+        tags=["experiments"],
+        summary="Every experiment, and what is wrong with the files",
+    )
     async def experiments() -> dict[str, Any]:
-        refused = [{"file": p.file, "path": p.path, "message": p.message} for p in app.state.follower.refused]
-        return {"experiments": [_line(live) for live in hot.engine.live.values()], "refused": refused}
+        refused = [
+            {"file": p.file, "path": p.path, "message": p.message}
+            for p in app.state.follower.refused
+        ]
+        return {
+            "experiments": [_line(live) for live in hot.engine.live.values()],
+            "refused": refused,
+        }
 
-    @app.get("/v1/experiments/{key}", tags=["experiments"], summary="One experiment with its whole file")
+    @app.get(
+        "/v1/experiments/{key}", tags=["experiments"], summary="One experiment with its whole file"
+    )
     async def experiment(key: str) -> dict[str, Any]:
         live = hot.engine.find(key)
         return {**_line(live), "spec": live.experiment.raw}
 
-    @app.get("/v1/pages/{page_id}/why", tags=["experiments"], summary="What the rules did with a title on a page")
+    @app.get(
+        "/v1/pages/{page_id}/why",
+        tags=["experiments"],
+        summary="What the rules did with a title on a page",
+    )
     async def why(page_id: str, title: str) -> dict[str, Any]:
         return hot.pages.why(page_id, title, hot.log)
 
-    @app.get("/v1/decisions/{decision_id:path}", tags=["experiments"], summary="A stored decision, explained")
+    @app.get(
+        "/v1/decisions/{decision_id:path}",
+        tags=["experiments"],
+        summary="A stored decision, explained",
+    )
     async def decision(decision_id: str) -> Response:
         held = hot.log.decision(decision_id)
         if held is None:
@@ -265,14 +316,19 @@ def _line(live: Live) -> dict[str, Any]:
         "policy_version": live.version,
         "slots": experiment.slots,
         "actions": len(experiment.actions),
-        "variants": {v.name: {"policy": v.policy, "share": v.share, "control": v.control} for v in experiment.variants},
+        "variants": {
+            v.name: {"policy": v.policy, "share": v.share, "control": v.control}
+            for v in experiment.variants
+        },
     }
 
 
 def _explained(settings: Settings, engine: Engine, held: Decision) -> dict[str, Any]:
     log = SqliteLog(settings.log_path)
     try:
-        snapshot = log.snapshot(held.experiment, held.policy_version) if held.policy_version else None
+        snapshot = (
+            log.snapshot(held.experiment, held.policy_version) if held.policy_version else None
+        )
         return {
             **msgspec.structs.asdict(held),
             "slate": [msgspec.structs.asdict(placement) for placement in held.slate],
@@ -297,7 +353,11 @@ def _add_error_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def http_error(_: Request, error: HTTPException) -> Response:
-        return reply(error.status_code, "not_found" if error.status_code == 404 else "refused", str(error.detail))
+        return reply(
+            error.status_code,
+            "not_found" if error.status_code == 404 else "refused",
+            str(error.detail),
+        )
 
     @app.exception_handler(RequestValidationError)
     async def invalid(_: Request, error: RequestValidationError) -> Response:

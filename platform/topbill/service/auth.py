@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from hmac import compare_digest
 from pathlib import Path
 
-from topbill.errors import TopbillError
+from topbill.domain.errors import TopbillError
 
 _SHORTEST_KEY = 16
 OPEN_PATHS = frozenset({"/healthz", "/readyz"})
@@ -27,7 +27,8 @@ def is_loopback(host: str) -> bool:
 def load_keys(host: str, file: Path | None) -> tuple[bytes, ...]:
     """The accepted keys: lines of `file`, or TOPBILL_KEYS separated by commas.
 
-    Raises TopbillError where a key is too short to be one, or there is none and `host` is not loopback.
+    Raises TopbillError where a key is too short to be one, or there is none and `host` is not
+    loopback.
     """
     try:
         text = file.read_text() if file else os.environ.get("TOPBILL_KEYS", "").replace(",", "\n")
@@ -35,7 +36,9 @@ def load_keys(host: str, file: Path | None) -> tuple[bytes, ...]:
         raise TopbillError(f"{file}: cannot read the keys: {error}") from error
     keys = tuple(line.strip().encode() for line in text.splitlines() if line.strip())
     if any(len(key) < _SHORTEST_KEY for key in keys):
-        raise TopbillError(f"a key is shorter than {_SHORTEST_KEY} characters; make one with: openssl rand -hex 24")
+        raise TopbillError(
+            f"a key is shorter than {_SHORTEST_KEY} characters; make one with: openssl rand -hex 24"
+        )
     if not keys and not is_loopback(host):
         raise TopbillError(
             f"host {host} can be reached from other machines and no keys are set; "
@@ -45,8 +48,8 @@ def load_keys(host: str, file: Path | None) -> tuple[bytes, ...]:
 
 
 def allowed(headers: Iterable[tuple[bytes, bytes]], keys: tuple[bytes, ...]) -> bool:
-    """Whether the headers carry one of `keys`, as `Authorization: Bearer KEY`, `X-Api-Key: KEY` or, as Azure's
-    clients do, `Ocp-Apim-Subscription-Key: KEY`."""
+    """Whether the headers carry one of `keys`, as `Authorization: Bearer KEY`, `X-Api-Key: KEY` or,
+    as Azure's clients do, `Ocp-Apim-Subscription-Key: KEY`."""
     for name, value in headers:
         if name == b"authorization" and value[:7].lower() == b"bearer ":
             value = value[7:]

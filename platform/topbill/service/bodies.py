@@ -30,7 +30,9 @@ Value = Annotated[float, msgspec.Meta(ge=-1e12, le=1e12)]
 
 
 class RewardRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=False):
-    """A reward event of a decision, or of one item of its slate. `at` is when it happened (RFC 3339), if not now."""
+    """A reward event of a decision, or of one item of its slate. `at` is when it happened (RFC
+    3339), if not now.
+    """
 
     decision_id: Id
     event: Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
@@ -51,8 +53,9 @@ RewardStatus = Literal["stored", "duplicate", "unknown_decision"]
 
 
 class RewardAnswer(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
-    """What became of an event: `stored`, a `duplicate` of one stored before, of an `unknown_decision` (not stored).
-    `warning` is there where no metric of the experiment reads the event."""
+    """What became of an event: `stored`, a `duplicate` of one stored before, of an
+    `unknown_decision` (not stored). `warning` is there where no metric of the experiment reads the
+    event."""
 
     status: RewardStatus
     decision_id: str

@@ -1,4 +1,6 @@
-"""One write a response: uvicorn hands head and body to the socket apart, and each system call wakes the caller."""
+"""One write a response: uvicorn hands head and body to the socket apart, and each system call wakes
+the caller.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,9 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 
 class Cork:
-    """A transport that gathers what is written in one turn of the loop. Everything else is the transport's own."""
+    """A transport that gathers what is written in one turn of the loop. Everything else is the
+    transport's own.
+    """
 
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
         self._transport = transport

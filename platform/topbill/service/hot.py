@@ -1,7 +1,8 @@
-"""Decide and reward: an ASGI app in front of FastAPI's router, so that a request costs only its own work.
+"""Decide and reward: an ASGI app in front of FastAPI's router, so that a request costs only its own
+work.
 
-A body is decoded by msgspec into the structs that also make the OpenAPI entries; an answer goes out when the
-writer's commit is durable, and not before.
+A body is decoded by msgspec into the structs that also make the OpenAPI entries; an answer goes out
+when the writer's commit is durable, and not before.
 """
 
 from __future__ import annotations
@@ -13,13 +14,19 @@ from typing import Any
 
 import msgspec
 
+from topbill.domain.errors import BadRequest, Conflict, LogError, NotFound, TopbillError
+from topbill.domain.records import NULL, Decision
 from topbill.engine import Answer, DecideRequest, Engine, at_path, payloads_of
-from topbill.errors import BadRequest, Conflict, LogError, NotFound, TopbillError
 from topbill.log.entries import Entry, Receipt
 from topbill.log.sqlite import SqliteLog
-from topbill.records import NULL, Decision
 from topbill.service import auth, meters
-from topbill.service.bodies import DecideBatch, DecideBatchAnswer, RewardBatch, RewardRequest, problem
+from topbill.service.bodies import (
+    DecideBatch,
+    DecideBatchAnswer,
+    RewardBatch,
+    RewardRequest,
+    problem,
+)
 from topbill.service.page import Desk
 from topbill.service.rewards import Rewards
 from topbill.service.writer import GroupWriter
@@ -53,7 +60,9 @@ class Hot:
         self.writer: GroupWriter
         self.pages: Desk
         self.rewards = Rewards()
-        self._routes: dict[str, tuple[msgspec.json.Decoder[Any], Callable[[Any], Awaitable[Any]]]] = {
+        self._routes: dict[
+            str, tuple[msgspec.json.Decoder[Any], Callable[[Any], Awaitable[Any]]]
+        ] = {
             "/v1/decide": (msgspec.json.Decoder(DecideRequest), self.decide),
             "/v1/decide/batch": (msgspec.json.Decoder(DecideBatch), self.decide_batch),
             "/v1/reward": (msgspec.json.Decoder(RewardRequest), self.rewards.one),
@@ -68,7 +77,11 @@ class Hot:
         if scope["type"] != "http":
             return await self._rest(scope, receive, send)
         path = scope["path"]
-        if self._keys and path not in auth.OPEN_PATHS and not auth.allowed(scope["headers"], self._keys):
+        if (
+            self._keys
+            and path not in auth.OPEN_PATHS
+            and not auth.allowed(scope["headers"], self._keys)
+        ):
             body = problem("unauthorized", "no valid key; send Authorization: Bearer KEY")
             return await _respond(send, 401, body, (b"www-authenticate", b"Bearer"))
         route = self._routes.get(path)
@@ -101,7 +114,9 @@ class Hot:
             status, answer = _malformed(raw, error)
         except TopbillError as error:
             status, code = next((s, c) for kind, s, c in _STATUS if isinstance(error, kind))
-            message, path = (error.message, error.path) if isinstance(error, BadRequest) else (str(error), None)
+            message, path = (
+                (error.message, error.path) if isinstance(error, BadRequest) else (str(error), None)
+            )
             answer = problem(code, message, path)
         meters.REFUSED.labels(str(status)).inc()
         return status, answer
@@ -109,7 +124,9 @@ class Hot:
     # ------------------------------------------------------------------ decide
 
     async def decide(self, request: DecideRequest) -> Answer:
-        """One decision, durable; the stored one where its id was used before with the same request."""
+        """One decision, durable; the stored one where its id was used before with the same
+        request.
+        """
         decision = self._decide(request)
         keyed = frozenset((decision.decision_id,)) if request.decision_id else _NO_KEYS
         receipt = await self.writer.put(Entry((decision,), keyed_decisions=keyed))
@@ -121,10 +138,15 @@ class Hot:
         for index, request in enumerate(batch.decisions):
             try:
                 if request.decision_id in keyed:
-                    raise BadRequest("$.decision_id", f"{request.decision_id!r} is there twice; expected each id once")
+                    raise BadRequest(
+                        "$.decision_id",
+                        f"{request.decision_id!r} is there twice; expected each id once",
+                    )
                 decisions.append(self._decide(request))
             except BadRequest as error:
-                raise BadRequest(f"$.decisions[{index}]{error.path.removeprefix('$')}", error.message) from error
+                raise BadRequest(
+                    f"$.decisions[{index}]{error.path.removeprefix('$')}", error.message
+                ) from error
             if request.decision_id:
                 keyed.add(request.decision_id)
         receipt = await self.writer.put(Entry(decisions, keyed_decisions=frozenset(keyed)))
@@ -164,7 +186,9 @@ _NO_KEYS: frozenset[str] = frozenset()
 
 
 def _reused(decision_id: str) -> Conflict:
-    return Conflict(f"decision_id {decision_id!r} was used before with another request; use a new id")
+    return Conflict(
+        f"decision_id {decision_id!r} was used before with another request; use a new id"
+    )
 
 
 def _malformed(raw: bytes, error: Exception) -> tuple[int, bytes]:
@@ -175,7 +199,9 @@ def _malformed(raw: bytes, error: Exception) -> tuple[int, bytes]:
     except (ValueError, RecursionError):
         found.clear()
     if found:
-        return 422, problem("invalid", f"{found[0]} is no JSON number; expected a finite number", "$")
+        return 422, problem(
+            "invalid", f"{found[0]} is no JSON number; expected a finite number", "$"
+        )
     return 400, problem("malformed", f"{error}; expected a JSON object")
 
 
@@ -193,5 +219,7 @@ async def read_body(receive: Receive) -> bytes | None:
 
 async def _respond(send: Send, status: int, body: bytes, *headers: tuple[bytes, bytes]) -> None:
     length = (b"content-length", str(len(body)).encode())
-    await send({"type": "http.response.start", "status": status, "headers": [_JSON, length, *headers]})
+    await send(
+        {"type": "http.response.start", "status": status, "headers": [_JSON, length, *headers]}
+    )
     await send({"type": "http.response.body", "body": body})

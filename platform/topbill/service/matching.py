@@ -6,10 +6,12 @@ from collections.abc import Sequence
 
 
 def unsafe(allowed: Sequence[Sequence[str]]) -> set[str]:
-    """The actions allowed in slot 0 after which the other slots could not all be filled, each with another action.
+    """The actions allowed in slot 0 after which the other slots could not all be filled, each with
+    another action.
 
-    `allowed[i]` are the actions that slot i may show. By augmenting paths (Kuhn 1955): one matching of the later
-    slots is found; taking an action that it uses is safe when the slot that loses it can be served otherwise.
+    `allowed[i]` are the actions that slot i may show. By augmenting paths (Kuhn 1955): one matching
+    of the later slots is found; taking an action that it uses is safe when the slot that loses it
+    can be served otherwise.
     """
     if len(allowed) < 2:
         return set()
@@ -26,8 +28,12 @@ def unsafe(allowed: Sequence[Sequence[str]]) -> set[str]:
     return lost
 
 
-def _serve(slot: int, allowed: Sequence[Sequence[str]], owner: dict[str, int], seen: set[str]) -> bool:
-    """Give `slot` an action outside `seen`, moving others on where needed; changes `owner` when it can."""
+def _serve(
+    slot: int, allowed: Sequence[Sequence[str]], owner: dict[str, int], seen: set[str]
+) -> bool:
+    """Give `slot` an action outside `seen`, moving others on where needed; changes `owner` when it
+    can.
+    """
     for action in allowed[slot]:
         if action not in seen and action not in owner:
             owner[action] = slot

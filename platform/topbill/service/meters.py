@@ -7,11 +7,19 @@ from functools import cache
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 
-DECISIONS = Counter("topbill_decisions", "Decisions answered and durable", ["experiment", "variant", "reason"])
+DECISIONS = Counter(
+    "topbill_decisions", "Decisions answered and durable", ["experiment", "variant", "reason"]
+)
 REWARDS = Counter("topbill_rewards", "Reward events answered", ["status"])
-UNREAD = Counter("topbill_unread_rewards", "Reward events that no metric of their experiment reads", ["experiment"])
+UNREAD = Counter(
+    "topbill_unread_rewards",
+    "Reward events that no metric of their experiment reads",
+    ["experiment"],
+)
 REFUSED = Counter("topbill_refused", "Requests refused or failed", ["status"])
-PAGE_FALLBACKS = Counter("topbill_page_fallbacks", "Stages of pages that were not as planned", ["page", "stage"])
+PAGE_FALLBACKS = Counter(
+    "topbill_page_fallbacks", "Stages of pages that were not as planned", ["page", "stage"]
+)
 SECONDS = Histogram(
     "topbill_request_seconds",
     "From the whole body read to the answer sent, commit included",
@@ -19,7 +27,10 @@ SECONDS = Histogram(
     buckets=(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0),
 )
 POLICY_VERSION = Gauge(
-    "topbill_policy_version", "Version that decisions are made from", ["experiment"], multiprocess_mode="min"
+    "topbill_policy_version",
+    "Version that decisions are made from",
+    ["experiment"],
+    multiprocess_mode="min",
 )
 
 
@@ -36,7 +47,9 @@ def seconds(route: str) -> Histogram:
 
 
 def exposition(multiprocess: bool) -> bytes:
-    """The metrics page: of this process, or of all workers when they share a folder (PROMETHEUS_MULTIPROC_DIR)."""
+    """The metrics page: of this process, or of all workers when they share a folder
+    (PROMETHEUS_MULTIPROC_DIR).
+    """
     if not multiprocess:
         return generate_latest()
     registry = CollectorRegistry()

@@ -13,10 +13,20 @@ from topbill.service import auth, bodies
 _TEMPLATE = "#/components/schemas/{name}"
 _ROUTES: tuple[tuple[str, str, type, type], ...] = (
     ("/v1/decide", "Decide what one viewer sees", DecideRequest, Answer),
-    ("/v1/decide/batch", "Decide for several viewers at once", bodies.DecideBatch, bodies.DecideBatchAnswer),
+    (
+        "/v1/decide/batch",
+        "Decide for several viewers at once",
+        bodies.DecideBatch,
+        bodies.DecideBatchAnswer,
+    ),
     ("/v1/page", "A whole page: rows, titles, artwork", PageRequest, PageAnswer),
     ("/v1/reward", "Tell what came of a decision", bodies.RewardRequest, bodies.RewardAnswer),
-    ("/v1/reward/batch", "Tell what came of several decisions", bodies.RewardBatch, bodies.RewardBatchAnswer),
+    (
+        "/v1/reward/batch",
+        "Tell what came of several decisions",
+        bodies.RewardBatch,
+        bodies.RewardBatchAnswer,
+    ),
 )
 _REFUSALS = {
     400: "The body is not JSON",
@@ -31,12 +41,22 @@ _REFUSALS = {
 
 def extend(document: dict[str, Any]) -> dict[str, Any]:
     """Add the fast path's operations and schemas to FastAPI's document."""
-    kinds = [kind for route in _ROUTES for kind in route[2:]] + [bodies.ProblemAnswer, OfferedAction]
+    kinds = [kind for route in _ROUTES for kind in route[2:]] + [
+        bodies.ProblemAnswer,
+        OfferedAction,
+    ]
     _, schemas = msgspec.json.schema_components(kinds, ref_template=_TEMPLATE)
     request = schemas["DecideRequest"]["properties"]
-    request["context"] = {"type": "object", "default": {}, "description": "Feature name to value, as the spec declares"}
+    request["context"] = {
+        "type": "object",
+        "default": {},
+        "description": "Feature name to value, as the spec declares",
+    }
     request["actions"] = {
-        "anyOf": [{"type": "array", "items": {"$ref": _TEMPLATE.format(name="OfferedAction")}}, {"type": "null"}],
+        "anyOf": [
+            {"type": "array", "items": {"$ref": _TEMPLATE.format(name="OfferedAction")}},
+            {"type": "null"},
+        ],
         "default": None,
         "description": "Offered in place of the experiment's own actions",
     }
@@ -53,15 +73,26 @@ def _plain_refusals(path: str) -> dict[str, Any]:
     """What FastAPI's own document lacks: how the routes that only read refuse."""
     if path == "/readyz":
         unready = {
-            "schema": {"type": "object", "properties": {"status": {"type": "string"}, "log": {"type": "string"}}}
+            "schema": {
+                "type": "object",
+                "properties": {"status": {"type": "string"}, "log": {"type": "string"}},
+            }
         }
-        return {"503": {"description": "The log can't be read", "content": {"application/json": unready}}}
+        return {
+            "503": {
+                "description": "The log can't be read",
+                "content": {"application/json": unready},
+            }
+        }
     if path in auth.OPEN_PATHS:
         return {}
     told = {"401": _REFUSALS[401], "503": "The log can't be read now"}
     if "{" in path:
         told |= {"404": "Nothing of that name", "422": _REFUSALS[422]}
-    return {status: {"description": text, "content": _content(bodies.ProblemAnswer)} for status, text in told.items()}
+    return {
+        status: {"description": text, "content": _content(bodies.ProblemAnswer)}
+        for status, text in told.items()
+    }
 
 
 def _operation(path: str, summary: str, body: type, answer: type) -> dict[str, Any]:
@@ -75,7 +106,10 @@ def _operation(path: str, summary: str, body: type, answer: type) -> dict[str, A
         "description": body.__doc__,
         "operationId": path.removeprefix("/v1/").replace("/", "_"),
         "requestBody": {"required": True, "content": _content(body)},
-        "responses": {"200": {"description": answer.__doc__, "content": _content(answer)}, **refusals},
+        "responses": {
+            "200": {"description": answer.__doc__, "content": _content(answer)},
+            **refusals,
+        },
     }
 
 

@@ -1,5 +1,5 @@
-"""`POST /v1/page`: a whole page composed, stored with all its decisions in one entry of the log, and answered; and the
-credit that a reward on a page gives to every layer."""
+"""`POST /v1/page`: a whole page composed, stored with all its decisions in one entry of the log,
+and answered; and the credit that a reward on a page gives to every layer."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from typing import Any
 import msgspec
 
 from topbill.candidates import Signals, signals_path
+from topbill.domain.errors import Conflict, NotFound, Problem, TopbillError
+from topbill.domain.records import Decision, RewardEvent
 from topbill.engine import Engine, new_id
-from topbill.errors import Conflict, NotFound, Problem, TopbillError
 from topbill.log.entries import Entry
 from topbill.log.sqlite import SqliteLog
 from topbill.log.store import now_micros
@@ -27,7 +28,6 @@ from topbill.pages.history import begin
 from topbill.pages.memory import Memory
 from topbill.pages.shelf import Shelf, problem
 from topbill.pages.why import why
-from topbill.records import Decision, RewardEvent
 from topbill.service import meters
 from topbill.service.writer import GroupWriter
 
@@ -37,7 +37,9 @@ PREFIX = "page-"
 """What the ids of pages begin with: so a reward on anything else costs no look-up."""
 _REMEMBERED = 20_000
 _WATCHED = 7 * 86_400.0
-"""Seconds for which a starting service reads what viewers saw and played before; longer where fatigue rests longer."""
+"""Seconds for which a starting service reads what viewers saw and played before; longer where
+fatigue rests longer.
+"""
 _logger = logging.getLogger("topbill")
 _answers = msgspec.json.Decoder(PageAnswer)
 _Mark = tuple[int, int]
@@ -57,8 +59,8 @@ class Desk:
         self._spots: OrderedDict[str, tuple[PageAnswer, dict[str, credit.Spot]]] = OrderedDict()
 
     def reload(self, files: Sequence[PageFile]) -> None:
-        """Take over page files, with their catalogues or the last good ones. Raises TopbillError where a page has
-        neither; then all stays as it was."""
+        """Take over page files, with their catalogues or the last good ones. Raises TopbillError
+        where a page has neither; then all stays as it was."""
         composers = {}
         for file in files:
             self._changed(file.catalogue)
@@ -67,8 +69,9 @@ class Desk:
         self._memories = {key: self._memories.get(key) or Memory(key) for key in composers}
 
     def follow(self, log: SqliteLog) -> None:
-        """Take over changed catalogues and signals, and what viewers have done since. The first call, for which a
-        starting service waits, leaves out what viewers did: that may be read from the lake."""
+        """Take over changed catalogues and signals, and what viewers have done since. The first
+        call, for which a starting service waits, leaves out what viewers did: that may be read from
+        the lake."""
         for key, composer in list(self.composers.items()):
             if self._changed(composer.file.catalogue):
                 self.composers[key] = self._renewed(composer)
@@ -77,7 +80,11 @@ class Desk:
             if self._ready:
                 memory, fatigue = self._memories[key], composer.file.rules.fatigue
                 if not memory.begun:
-                    begin(memory, self._data, time.time() - max(_WATCHED, fatigue[1] if fatigue else 0.0))
+                    begin(
+                        memory,
+                        self._data,
+                        time.time() - max(_WATCHED, fatigue[1] if fatigue else 0.0),
+                    )
                 memory.follow(log, now_micros())
         self._ready = True
 
@@ -124,7 +131,11 @@ class Desk:
         if held is not None:
             return await self._again(composer, request, held, now)
         unit = request.unit or page_id
-        memory, fatigue, index = self._memories[request.page], composer.file.rules.fatigue, composer.catalog.index
+        memory, fatigue, index = (
+            self._memories[request.page],
+            composer.file.rules.fatigue,
+            composer.catalog.index,
+        )
 
         def tired() -> frozenset[int]:
             titles = [] if fatigue is None else memory.tired(unit, *fatigue, now)
@@ -137,18 +148,29 @@ class Desk:
         if receipt.conflict is not None:
             raise _reused(receipt.conflict)
         if (stored := receipt.stored.get(page_id)) is not None:
-            return await self._again(composer, request, stored, now)  # another call of the session was faster
+            return await self._again(
+                composer, request, stored, now
+            )  # another call of the session was faster
         for decision in made.decisions:
-            meters.DECISIONS.labels(decision.experiment, decision.variant or "", decision.reason).inc()
+            meters.DECISIONS.labels(
+                decision.experiment, decision.variant or "", decision.reason
+            ).inc()
         for stage in made.answer.fallbacks:
             meters.PAGE_FALLBACKS.labels(request.page, stage).inc()
         self._remember(page_id, made.answer)
         return made.answer
 
-    def _held(self, composer: Composer, request: PageRequest, now: float) -> tuple[str, str, Decision | None]:
-        """The page's id, what its request is known by ("" where nobody can ask for it again), and the stored one."""
+    def _held(
+        self, composer: Composer, request: PageRequest, now: float
+    ) -> tuple[str, str, Decision | None]:
+        """The page's id, what its request is known by ("" where nobody can ask for it again), and
+        the stored one.
+        """
         if request.page_id is not None:
-            page_id, fingerprint = PREFIX + request.page_id.removeprefix(PREFIX), _fingerprint(request)
+            page_id, fingerprint = (
+                PREFIX + request.page_id.removeprefix(PREFIX),
+                _fingerprint(request),
+            )
             held = self.log.decision(page_id)
             if held is not None and held.request_hash != fingerprint:
                 raise _reused(page_id)
@@ -156,7 +178,8 @@ class Desk:
         sticky, unit = composer.file.sticky, request.unit
         if not sticky or unit is None or request.session is None:
             return PREFIX + new_id(), "", None
-        # What decides which titles are allowed is part of the session: a kids' profile never gets an adult's page.
+        # What decides which titles are allowed is part of the session: a kids' profile never gets
+        # an adult's page.
         session = f"{request.session}|{request.kids}|{request.maturity}|{request.region}"
         this, before = (PREFIX + i for i in sticky_ids(request.page, unit, session, sticky, now))
         for page_id in (this, before):
@@ -165,8 +188,12 @@ class Desk:
                 return page_id, "sticky", held
         return this, "sticky", None
 
-    async def _again(self, composer: Composer, request: PageRequest, held: Decision, now: float) -> PageAnswer:
-        """The stored page. A session's is marked in the log as served again, and keeps no title that rules now bar."""
+    async def _again(
+        self, composer: Composer, request: PageRequest, held: Decision, now: float
+    ) -> PageAnswer:
+        """The stored page. A session's is marked in the log as served again, and keeps no title
+        that rules now bar.
+        """
         answer = _answers.decode(held.actions)
         if request.page_id is not None:
             return answer
@@ -177,25 +204,39 @@ class Desk:
         index = composer.catalog.index
 
         def still(row: RowAnswer) -> RowAnswer:
-            kept = tuple(t for t in row.titles if t.title in index and all(let[index[t.title]] for let in lets))
+            kept = tuple(
+                t
+                for t in row.titles
+                if t.title in index and all(let[index[t.title]] for let in lets)
+            )
             gone = len(row.titles) - len(kept)
-            return msgspec.structs.replace(row, titles=kept, missing=row.missing + gone) if gone else row
+            return (
+                msgspec.structs.replace(row, titles=kept, missing=row.missing + gone)
+                if gone
+                else row
+            )
 
         return msgspec.structs.replace(answer, rows=tuple(map(still, answer.rows)), again=True)
 
     def why(self, page_id: str, title: str, log: SqliteLog) -> dict[str, Any]:
-        """What the rules did with a title on a stored page. Raises NotFound for a page or title that is not there."""
+        """What the rules did with a title on a stored page. Raises NotFound for a page or title
+        that is not there.
+        """
         held = log.decision(page_id)
         if held is None or held.layer != "page" or held.experiment not in self.composers:
             raise NotFound(f"page {page_id!r} is not in the log")
         rows = [row.row for row in _answers.decode(held.actions).rows]
         found = [log.decision(f"{page_id}:{row}") for row in rows]
-        return why(self.composers[held.experiment], held, [d for d in found if d is not None], title)
+        return why(
+            self.composers[held.experiment], held, [d for d in found if d is not None], title
+        )
 
     # ------------------------------------------------------------------ credit
 
     def spread(self, event: RewardEvent) -> list[RewardEvent]:
-        """The events that one event is: itself, and on a page one for each layer's decision that it speaks of."""
+        """The events that one event is: itself, and on a page one for each layer's decision that it
+        speaks of.
+        """
         known = self._known(event.decision_id)
         if known is None:
             return [event]
@@ -213,7 +254,9 @@ class Desk:
             known = self._remember(decision_id, _answers.decode(held.actions))
         return known
 
-    def _remember(self, page_id: str, answer: PageAnswer) -> tuple[PageAnswer, dict[str, credit.Spot]]:
+    def _remember(
+        self, page_id: str, answer: PageAnswer
+    ) -> tuple[PageAnswer, dict[str, credit.Spot]]:
         self._spots[page_id] = known = (answer, credit.spots(answer))
         if len(self._spots) > _REMEMBERED:
             self._spots.popitem(last=False)

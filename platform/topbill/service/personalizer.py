@@ -1,5 +1,5 @@
-"""Azure Personalizer's HTTP API over the same engine: paths, bodies, status codes and errors of the published reference
-(v1.0 and v1.1-preview)."""
+"""Azure Personalizer's HTTP API over the same engine: paths, bodies, status codes and errors of the
+published reference (v1.0 and v1.1-preview)."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from urllib.parse import unquote
 
 import msgspec
 
+from topbill.domain.errors import BadRequest, LogError, NotFound, TopbillError
 from topbill.engine import at_path
-from topbill.errors import BadRequest, LogError, NotFound, TopbillError
 from topbill.service import meters
 from topbill.service.hot import LARGEST_BODY, Hot, Receive, Scope, Send, read_body
 from topbill.service.personalizer_bodies import (
@@ -48,7 +48,11 @@ class Personalizer:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         code: Code = "BadRequest"
         try:
-            path = scope["raw_path"].split(b"?")[0].decode("ascii") if scope.get("raw_path") else scope["path"]
+            path = (
+                scope["raw_path"].split(b"?")[0].decode("ascii")
+                if scope.get("raw_path")
+                else scope["path"]
+            )
             slots = "/multislot/" in path
             found = (_SLOTS_PATH if slots else _PATH).fullmatch(path)
             if found is None:
@@ -58,20 +62,28 @@ class Personalizer:
             raw = await read_body(receive)
             start = time.perf_counter()
             if raw is None:
-                return await _refuse(send, 400, "PayloadSizeExceeded", f"over {LARGEST_BODY:,} bytes; send less")
+                return await _refuse(
+                    send, 400, "PayloadSizeExceeded", f"over {LARGEST_BODY:,} bytes; send less"
+                )
             if found["event"] is None:
                 code = "InvalidRankRequest"
                 await _answer(send, 201, await self._rank(slots, raw))
                 meters.SECONDS.labels("/personalizer/rank").observe(time.perf_counter() - start)
                 return None
-            code = "InvalidEventIdToActivate" if found["verb"] == "activate" else "InvalidRewardRequest"
+            code = (
+                "InvalidEventIdToActivate"
+                if found["verb"] == "activate"
+                else "InvalidRewardRequest"
+            )
             event = _event_id(found["event"])
             if found["verb"] == "activate":
                 await self._events.activate(event, slots)
             else:
                 await self._reward(event, slots, raw)
             await _answer(send, 204)
-            meters.SECONDS.labels(f"/personalizer/{found['verb']}").observe(time.perf_counter() - start)
+            meters.SECONDS.labels(f"/personalizer/{found['verb']}").observe(
+                time.perf_counter() - start
+            )
             return None
         except msgspec.ValidationError as error:
             wrong = at_path(error)
@@ -109,11 +121,17 @@ def _event_id(quoted: str) -> str:
 
 async def _answer(send: Send, status: int, body: Any = None) -> None:
     raw = b"" if body is None else _encode(body)
-    headers = [] if body is None else [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(raw))]
+    headers = (
+        []
+        if body is None
+        else [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(raw))]
+    )
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": raw})
 
 
-async def _refuse(send: Send, status: int, code: Code, message: str, target: str | None = None) -> None:
+async def _refuse(
+    send: Send, status: int, code: Code, message: str, target: str | None = None
+) -> None:
     meters.REFUSED.labels(str(status)).inc()
     await _answer(send, status, ErrorResponse(PersonalizerError(code, message, target)))

@@ -1,5 +1,5 @@
-"""The bodies of Azure Personalizer's API, as its published reference (v1.0 and v1.1-preview) has them, to and from
-what the engine takes and gives."""
+"""The bodies of Azure Personalizer's API, as its published reference (v1.0 and v1.1-preview) has
+them, to and from what the engine takes and gives."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from topbill.errors import BadRequest
-from topbill.records import Decision
+from topbill.domain.errors import BadRequest
+from topbill.domain.records import Decision
 
 MOST = 50
 """Most actions and most slots of a request, as in the reference."""
@@ -46,8 +46,8 @@ class RankedAction(msgspec.Struct, frozen=True):
 
 
 class RankResponse(msgspec.Struct, frozen=True, rename="camel"):
-    """`reward_action_id` is to be shown. It is the first of the ranking, except that excluded actions keep their
-    places, with probability 0."""
+    """`reward_action_id` is to be shown. It is the first of the ranking, except that excluded
+    actions keep their places, with probability 0."""
 
     ranking: list[RankedAction]
     event_id: str
@@ -55,7 +55,9 @@ class RankResponse(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class SlotRequest(msgspec.Struct, frozen=True, rename="camel"):
-    """A slot to be filled. `baseline_action` is what would be there without Topbill, another one in each slot."""
+    """A slot to be filled. `baseline_action` is what would be there without Topbill, another one in
+    each slot.
+    """
 
     id: Text
     baseline_action: str
@@ -131,7 +133,9 @@ def context(features: Features | None) -> msgspec.Raw:
 def offer(actions: list[RankableAction]) -> msgspec.Raw:
     """The actions as the engine takes them."""
     return msgspec.Raw(
-        msgspec.json.encode([{"id": action.id, "features": {"features": action.features}} for action in actions])
+        msgspec.json.encode(
+            [{"id": action.id, "features": {"features": action.features}} for action in actions]
+        )
     )
 
 
@@ -142,17 +146,23 @@ def known(excluded: list[str] | None, actions: list[RankableAction]) -> list[str
 
 
 def ranking(decision: Decision, ids: list[str]) -> RankResponse:
-    """Excluded actions keep their places; in the others stands the chosen one first, then the rest by probability."""
+    """Excluded actions keep their places; in the others stands the chosen one first, then the rest
+    by probability.
+    """
     chosen = decision.slate[0].action
     matrix = decision.probabilities or ((),)
     p = dict(zip(decision.eligible, matrix[0], strict=True))
     rest: Iterator[str] = iter(sorted(p, key=lambda action: (action != chosen, -p[action])))
     order = [next(rest) if action in p else action for action in ids]
-    return RankResponse([RankedAction(a, p.get(a, 0.0)) for a in order], decision.decision_id, chosen)
+    return RankResponse(
+        [RankedAction(a, p.get(a, 0.0)) for a in order], decision.decision_id, chosen
+    )
 
 
 def check_slots(request: MultiSlotRankRequest) -> None:
-    """Raises BadRequest unless slots and their baselines are different ones, and baselines may be shown."""
+    """Raises BadRequest unless slots and their baselines are different ones, and baselines may be
+    shown.
+    """
     ids = {action.id for action in request.actions}
     slots: set[str] = set()
     baselines: set[str] = set()
@@ -161,10 +171,17 @@ def check_slots(request: MultiSlotRankRequest) -> None:
         if slot.id in slots:
             raise BadRequest(f"{where}.id", f"{slot.id!r} is there twice; expected each slot once")
         if slot.baseline_action not in ids:
-            raise BadRequest(f"{where}.baselineAction", f"{slot.baseline_action!r} is none of the actions")
+            raise BadRequest(
+                f"{where}.baselineAction", f"{slot.baseline_action!r} is none of the actions"
+            )
         if slot.baseline_action in baselines:
-            raise BadRequest(f"{where}.baselineAction", f"{slot.baseline_action!r} is another slot's; expected its own")
+            raise BadRequest(
+                f"{where}.baselineAction",
+                f"{slot.baseline_action!r} is another slot's; expected its own",
+            )
         if slot.baseline_action in (slot.excluded_actions or ()):
-            raise BadRequest(f"{where}.baselineAction", f"{slot.baseline_action!r} is excluded from the slot")
+            raise BadRequest(
+                f"{where}.baselineAction", f"{slot.baseline_action!r} is excluded from the slot"
+            )
         slots.add(slot.id)
         baselines.add(slot.baseline_action)

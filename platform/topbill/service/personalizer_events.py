@@ -1,18 +1,19 @@
 """Personalizer's events as decisions.
 
-A single-slot rank is a decision called by its event, a multi-slot rank one decision a slot, made in order, each with
-its own slot features and with what earlier slots took excluded: so every slot has its exact propensity and earns its
-own reward. What is ranked with `deferActivation` is kept apart, and becomes decisions when it is activated.
+A single-slot rank is a decision called by its event, a multi-slot rank one decision a slot, made in
+order, each with its own slot features and with what earlier slots took excluded: so every slot has
+its exact propensity and earns its own reward. What is ranked with `deferActivation` is kept apart,
+and becomes decisions when it is activated.
 """
 
 from __future__ import annotations
 
 import msgspec
 
+from topbill.domain.errors import BadRequest, NotFound
+from topbill.domain.records import Decision, RewardEvent
 from topbill.engine import DecideRequest, Live, new_id
-from topbill.errors import BadRequest, NotFound
 from topbill.log.entries import Entry
-from topbill.records import Decision, RewardEvent
 from topbill.service import meters
 from topbill.service.hot import Hot
 from topbill.service.matching import unsafe
@@ -35,7 +36,9 @@ _EVENTS = ".events"
 
 
 class Kept(msgspec.Struct, frozen=True):
-    """An event as it is kept: its decisions by slot ("" for the one of a single-slot rank), active or not yet."""
+    """An event as it is kept: its decisions by slot ("" for the one of a single-slot rank), active
+    or not yet.
+    """
 
     decisions: dict[str, Decision]
     active: bool
@@ -82,7 +85,9 @@ class Events:
         return ranking(decision, [action.id for action in request.actions])
 
     def _held(self, event_id: str | None, fingerprint: str) -> Decision | None:
-        """What was decided before under that id. Raises BadRequest where it was for another request."""
+        """What was decided before under that id. Raises BadRequest where it was for another
+        request.
+        """
         if event_id is None:
             return None
         held = self._hot.log.decision(event_id)
@@ -112,18 +117,31 @@ class Events:
         kept = self._kept(event_id) if request.event_id else None
         same = msgspec.structs.replace(request, event_id=None, defer_activation=None)
         fingerprint = DecideRequest(experiment="", context=msgspec.Raw(_encode(same))).fingerprint
-        if kept is None and request.event_id and self._hot.log.decision(request.event_id) is not None:
+        if (
+            kept is None
+            and request.event_id
+            and self._hot.log.decision(request.event_id) is not None
+        ):
             raise _reused(request.event_id)
         if kept is None:
-            kept = Kept(self._fill(request, event_id, fingerprint), active=not request.defer_activation)
+            kept = Kept(
+                self._fill(request, event_id, fingerprint), active=not request.defer_activation
+            )
             kept = await self._keep(event_id, kept)
         if any(decision.request_hash != fingerprint for decision in kept.decisions.values()):
             raise _reused(event_id)
-        slots = [SlotResponse(slot, decision.slate[0].action) for slot, decision in kept.decisions.items()]
+        slots = [
+            SlotResponse(slot, decision.slate[0].action)
+            for slot, decision in kept.decisions.items()
+        ]
         return MultiSlotRankResponse(slots, event_id)
 
-    def _fill(self, request: MultiSlotRankRequest, event_id: str, fingerprint: str) -> dict[str, Decision]:
-        """A decision a slot, in order. Every slot of an event goes to the same variant: its unit is the event."""
+    def _fill(
+        self, request: MultiSlotRankRequest, event_id: str, fingerprint: str
+    ) -> dict[str, Decision]:
+        """A decision a slot, in order. Every slot of an event goes to the same variant: its unit is
+        the event.
+        """
         key = self._live().experiment.key
         ids = [action.id for action in request.actions]
         barred = [set(slot.excluded_actions or ()) for slot in request.slots]
@@ -138,11 +156,15 @@ class Events:
                 experiment=key,
                 unit=event_id,
                 context=context([*(request.context_features or []), {"slot": described}]),
-                actions=offer([*first, *(a for a in request.actions if a.id != slot.baseline_action)]),
+                actions=offer(
+                    [*first, *(a for a in request.actions if a.id != slot.baseline_action)]
+                ),
                 exclude=[action for action in ids if action in excluded],
                 decision_id=_slot_id(event_id, slot.id),
             )
-            decision = msgspec.structs.replace(self._hot.engine.decide(decide), request_hash=fingerprint)
+            decision = msgspec.structs.replace(
+                self._hot.engine.decide(decide), request_hash=fingerprint
+            )
             placed.add(decision.slate[0].action)
             decisions[slot.id] = decision
         return decisions
@@ -155,13 +177,20 @@ class Events:
         for i, reward in enumerate(request.reward):
             if reward.slot_id not in kept.decisions:
                 expected = ", ".join(kept.decisions)
-                raise BadRequest(f"$.reward[{i}].slotId", f"{reward.slot_id!r} is no slot of it; expected {expected}")
-        await self._store([(_slot_id(event_id, reward.slot_id), reward.value) for reward in request.reward])
+                raise BadRequest(
+                    f"$.reward[{i}].slotId",
+                    f"{reward.slot_id!r} is no slot of it; expected {expected}",
+                )
+        await self._store(
+            [(_slot_id(event_id, reward.slot_id), reward.value) for reward in request.reward]
+        )
 
     # ------------------------------------------------------------------ both
 
     async def activate(self, event_id: str, slots: bool) -> None:
-        """Its decisions go into the log now, and the wait for its reward begins. Twice is as good as once."""
+        """Its decisions go into the log now, and the wait for its reward begins. Twice is as good
+        as once.
+        """
         kept = self._kept(event_id)
         if kept is None and not slots and self._hot.log.decision(event_id) is not None:
             return
@@ -171,20 +200,24 @@ class Events:
             decisions = list(kept.decisions.values())
             keyed = frozenset(decision.decision_id for decision in decisions)
             receipt = await self._hot.writer.put(Entry(decisions, keyed_decisions=keyed))
-            _count(*(decision for decision in decisions if decision.decision_id not in receipt.stored))
+            _count(
+                *(decision for decision in decisions if decision.decision_id not in receipt.stored)
+            )
 
     async def _store(self, rewards: list[tuple[str, float]]) -> None:
         events = [
-            RewardEvent(decision_id=name, event_id=new_id(), event="reward", value=value) for name, value in rewards
+            RewardEvent(decision_id=name, event_id=new_id(), event="reward", value=value)
+            for name, value in rewards
         ]
         await self._hot.writer.put(Entry(events=events))
         meters.REWARDS.labels("stored").inc(len(events))
 
     async def _keep(self, event_id: str, kept: Kept) -> Kept:
-        """Store an event, with its decisions if it is active; returns it as stored, maybe by an earlier request.
+        """Store an event, with its decisions if it is active; returns it as stored, maybe by an
+        earlier request.
 
-        It stands in the log as a row of its own, under a name that no experiment can have: who learns from or
-        analyses the experiment does not meet it.
+        It stands in the log as a row of its own, under a name that no experiment can have: who
+        learns from or analyses the experiment does not meet it.
         """
         first = next(iter(kept.decisions.values()))
         row = Decision(
@@ -230,7 +263,9 @@ def _row_id(event_id: str) -> str:
 
 
 def _reused(event_id: str) -> BadRequest:
-    return BadRequest("$.eventId", f"{event_id!r} was used before with another request; use a new id")
+    return BadRequest(
+        "$.eventId", f"{event_id!r} was used before with another request; use a new id"
+    )
 
 
 def _count(*decisions: Decision) -> None:

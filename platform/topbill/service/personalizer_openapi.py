@@ -29,7 +29,13 @@ _ROUTES: tuple[tuple[str, str, type | None, type | None], ...] = tuple(
                 ("/events/{eventId}/activate", "Activate a deferred event", None, None),
             )
         ),
-        (_SLOTS, "/rank", "Place actions in slots", bodies.MultiSlotRankRequest, bodies.MultiSlotRankResponse),
+        (
+            _SLOTS,
+            "/rank",
+            "Place actions in slots",
+            bodies.MultiSlotRankRequest,
+            bodies.MultiSlotRankResponse,
+        ),
         (_SLOTS, "/events/{eventId}/reward", "Reward slots", bodies.MultiSlotRewardRequest, None),
         (_SLOTS, "/events/{eventId}/activate", "Activate a deferred event with slots", None, None),
     )
@@ -44,9 +50,13 @@ _UNAUTHORIZED = {"application/json": {"schema": {"$ref": "#/components/schemas/P
 
 def extend(document: dict[str, Any]) -> dict[str, Any]:
     """Add Personalizer's operations and schemas to the document."""
-    kinds = [kind for route in _ROUTES for kind in route[2:] if kind is not None] + [bodies.ErrorResponse]
+    kinds = [kind for route in _ROUTES for kind in route[2:] if kind is not None] + [
+        bodies.ErrorResponse
+    ]
     _, schemas = msgspec.json.schema_components(kinds, ref_template=_TEMPLATE)
-    document["components"]["schemas"].update({f"Personalizer{name}": schema for name, schema in schemas.items()})
+    document["components"]["schemas"].update(
+        {f"Personalizer{name}": schema for name, schema in schemas.items()}
+    )
     for path, summary, body, answer in _ROUTES:
         document["paths"][path] = {"post": _operation(path, summary, body, answer)}
     _open_objects(document)
@@ -54,9 +64,14 @@ def extend(document: dict[str, Any]) -> dict[str, Any]:
 
 
 def _open_objects(schema: Any) -> None:
-    """Say of every object without declared keys that it may have any: generators of typed clients ask for it."""
+    """Say of every object without declared keys that it may have any: generators of typed clients
+    ask for it.
+    """
     if isinstance(schema, dict):
-        if schema.get("type") == "object" and not schema.keys() & {"properties", "additionalProperties"}:
+        if schema.get("type") == "object" and not schema.keys() & {
+            "properties",
+            "additionalProperties",
+        }:
             schema["additionalProperties"] = True
         for part in schema.values():
             _open_objects(part)
@@ -69,7 +84,10 @@ def _operation(path: str, summary: str, body: type | None, answer: type | None) 
     entry: dict[str, Any] = {
         "tags": ["Azure Personalizer"],
         "summary": summary,
-        "operationId": path.strip("/").replace("/events/{eventId}", "").replace("/", "_").replace(".", "_"),
+        "operationId": path.strip("/")
+        .replace("/events/{eventId}", "")
+        .replace("/", "_")
+        .replace(".", "_"),
         "responses": {
             "204" if answer is None else "201": {"description": "Stored"}
             | ({} if answer is None else {"content": _content(answer)}),

@@ -1,4 +1,6 @@
-"""Reward events on the fast path: checked against what was shown, durable before they are answered."""
+"""Reward events on the fast path: checked against what was shown, durable before they are
+answered.
+"""
 
 from __future__ import annotations
 
@@ -7,25 +9,35 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import lru_cache
 
+from topbill.domain.errors import BadRequest
+from topbill.domain.records import Decision, RewardEvent
 from topbill.engine import Engine, new_id
-from topbill.errors import BadRequest
 from topbill.log.entries import Entry
 from topbill.log.sqlite import SqliteLog
-from topbill.records import Decision, RewardEvent
 from topbill.service import meters
-from topbill.service.bodies import RewardAnswer, RewardBatch, RewardBatchAnswer, RewardRequest, RewardStatus
+from topbill.service.bodies import (
+    RewardAnswer,
+    RewardBatch,
+    RewardBatchAnswer,
+    RewardRequest,
+    RewardStatus,
+)
 from topbill.service.writer import GroupWriter
 from topbill.spec.forms import listed, nearest
 
 _REMEMBERED = 50_000
 _FIRST, _LAST = datetime(1970, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, tzinfo=UTC)
-"""What the lake's readers can all hold: an offset may carry a time past the last year that they know."""
+"""What the lake's readers can all hold: an offset may carry a time past the last year that they
+know.
+"""
 
 
 @lru_cache(1_024)
 def _warning(experiment: str, event: str, read: frozenset[str]) -> str:
     hint = nearest(event, read)
-    return f"stored, but no metric of {experiment} reads event {event[:64]!r}" + (f"; {hint}" if hint else "")
+    return f"stored, but no metric of {experiment} reads event {event[:64]!r}" + (
+        f"; {hint}" if hint else ""
+    )
 
 
 _Shown = tuple[str, tuple[str, ...]]
@@ -48,9 +60,13 @@ class Rewards:
 
     async def batch(self, batch: RewardBatch) -> RewardBatchAnswer:
         """Reward events, durable together; one of the wrong form refuses the whole batch."""
-        return RewardBatchAnswer(await self._store(batch.rewards, lambda index: f"$.rewards[{index}]"))
+        return RewardBatchAnswer(
+            await self._store(batch.rewards, lambda index: f"$.rewards[{index}]")
+        )
 
-    async def _store(self, requests: list[RewardRequest], path: Callable[[int], str]) -> list[RewardAnswer]:
+    async def _store(
+        self, requests: list[RewardRequest], path: Callable[[int], str]
+    ) -> list[RewardAnswer]:
         events = [self._event(request, path, index) for index, request in enumerate(requests)]
         spread = [[] if event is None else self.spread(event) for event in events]
         keyed = frozenset(
@@ -65,26 +81,39 @@ class Rewards:
         answers = []
         for event, request, some in zip(events, requests, spread, strict=True):
             if event is None:
-                answers.append(RewardAnswer("unknown_decision", request.decision_id, request.event_id))
+                answers.append(
+                    RewardAnswer("unknown_decision", request.decision_id, request.event_id)
+                )
             else:
                 old = [next(duplicate) for _ in some]
                 status: RewardStatus = "duplicate" if old[0] else "stored"
-                answers.append(RewardAnswer(status, event.decision_id, event.event_id, self._unread(event)))
+                answers.append(
+                    RewardAnswer(status, event.decision_id, event.event_id, self._unread(event))
+                )
             meters.REWARDS.labels(answers[-1].status).inc()
         return answers
 
-    def _event(self, request: RewardRequest, path: Callable[[int], str], index: int) -> RewardEvent | None:
+    def _event(
+        self, request: RewardRequest, path: Callable[[int], str], index: int
+    ) -> RewardEvent | None:
         shown = self._shown(request.decision_id)
         if shown is None:
             return None
         slate = shown[1]
         action, position = request.action, request.position
         if action is not None and action not in slate:
-            raise BadRequest(f"{path(index)}.action", f"{action!r} was not shown; expected one of {listed(slate, 10)}")
+            raise BadRequest(
+                f"{path(index)}.action",
+                f"{action!r} was not shown; expected one of {listed(slate, 10)}",
+            )
         if position is not None and position >= len(slate):
-            raise BadRequest(f"{path(index)}.position", f"{position}; expected 0 to {len(slate) - 1}")
+            raise BadRequest(
+                f"{path(index)}.position", f"{position}; expected 0 to {len(slate) - 1}"
+            )
         if action is not None and position is not None and slate[position] != action:
-            raise BadRequest(f"{path(index)}.position", f"{position} showed {slate[position]!r}, not {action!r}")
+            raise BadRequest(
+                f"{path(index)}.position", f"{position} showed {slate[position]!r}, not {action!r}"
+            )
         if action is not None:
             position = slate.index(action)
         elif position is not None:
@@ -93,7 +122,9 @@ class Rewards:
         if at is not None:
             at = at if at.tzinfo else at.replace(tzinfo=UTC)
             if not _FIRST <= at <= _LAST:
-                raise BadRequest(f"{path(index)}.at", f"{at.isoformat()}; expected a time from 1970 to 9999, UTC")
+                raise BadRequest(
+                    f"{path(index)}.at", f"{at.isoformat()}; expected a time from 1970 to 9999, UTC"
+                )
         return RewardEvent(
             decision_id=request.decision_id,
             event_id=request.event_id or new_id(),
@@ -105,7 +136,9 @@ class Rewards:
         )
 
     def _unread(self, event: RewardEvent) -> str | None:
-        """What to say of an event that no metric of its experiment reads: of a page's nothing, its layers read it."""
+        """What to say of an event that no metric of its experiment reads: of a page's nothing, its
+        layers read it.
+        """
         shown = self._shown(event.decision_id)
         live = None if shown is None else self.engine.live.get(shown[0])
         if live is None or event.event in live.events:

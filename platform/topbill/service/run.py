@@ -9,17 +9,21 @@ from pathlib import Path
 
 import uvicorn
 
-from topbill.errors import TopbillError
+from topbill.domain.errors import TopbillError
 from topbill.log.sqlite import SqliteLog
 from topbill.service.app import Settings, create_app
 from topbill.service.corked import CorkedProtocol
 
 
-def serve(experiments: Path, data: Path, *, host: str, port: int, workers: int, keys: tuple[bytes, ...]) -> None:
-    """Serve until stopped. Raises SpecError, LogError and TopbillError before it listens, where it could not decide,
-    store or listen."""
+def serve(
+    experiments: Path, data: Path, *, host: str, port: int, workers: int, keys: tuple[bytes, ...]
+) -> None:
+    """Serve until stopped. Raises SpecError, LogError and TopbillError before it listens, where it
+    could not decide, store or listen."""
     settings = Settings(experiments, data, keys)
-    app = create_app(settings)  # whatever is wrong with the files is said once, before any worker starts
+    app = create_app(
+        settings
+    )  # whatever is wrong with the files is said once, before any worker starts
     SqliteLog(settings.log_path).close()
     _check_address(host, port)
     common = {
@@ -50,7 +54,11 @@ def serve(experiments: Path, data: Path, *, host: str, port: int, workers: int, 
 
 def _check_address(host: str, port: int) -> None:
     try:
-        socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET).close()
+        socket.create_server(
+            (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET
+        ).close()
     except OSError as error:
         reason = error.strerror or error
-        raise TopbillError(f"{host}:{port}: cannot listen there: {reason}; choose another --port or --host") from error
+        raise TopbillError(
+            f"{host}:{port}: cannot listen there: {reason}; choose another --port or --host"
+        ) from error

@@ -1,4 +1,6 @@
-"""Group commit: what came in a turn of the event loop, or while the last group was written, is written in one go."""
+"""Group commit: what came in a turn of the event loop, or while the last group was written, is
+written in one go.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from threading import Thread
 
-from topbill.errors import LogError
+from topbill.domain.errors import LogError
 from topbill.log.entries import Entry, Receipt
 from topbill.log.sqlite import SqliteLog
 
@@ -25,9 +27,9 @@ _Waiting = tuple[Entry, "asyncio.Future[Receipt]"]
 class GroupWriter:
     """Takes entries from the event loop, resolves each one's future when it is durable.
 
-    While the disk is quick (0.1 ms is usual) the loop writes by itself: to wake a thread and be woken by it takes as
-    long. While it is slow a thread writes, and half of the callers are decided for while the other half is written.
-    All methods are for the loop's own thread.
+    While the disk is quick (0.1 ms is usual) the loop writes by itself: to wake a thread and be
+    woken by it takes as long. While it is slow a thread writes, and half of the callers are decided
+    for while the other half is written. All methods are for the loop's own thread.
     """
 
     def __init__(self, path: Path, loop: asyncio.AbstractEventLoop) -> None:
@@ -45,7 +47,9 @@ class GroupWriter:
         self._thread.start()
 
     def put(self, entry: Entry) -> asyncio.Future[Receipt]:
-        """A future that is done when `entry` is durable. Raises LogError when too many are waiting."""
+        """A future that is done when `entry` is durable. Raises LogError when too many are
+        waiting.
+        """
         if len(self._waiting) >= _LONGEST_QUEUE:
             where = f"{self._log.path}: {_LONGEST_QUEUE} writes are waiting"
             raise LogError(f"{where}; the disk doesn't keep up, try later")
@@ -57,7 +61,9 @@ class GroupWriter:
         return future
 
     def close(self) -> None:
-        """Write what is waiting, then end. Nobody may wait for these any more: the loop no longer turns."""
+        """Write what is waiting, then end. Nobody may wait for these any more: the loop no longer
+        turns.
+        """
         self._groups.put([item for item in self._waiting if not item[1].cancelled()])
         self._groups.put(None)
         self._thread.join()
@@ -94,13 +100,17 @@ class GroupWriter:
             return error
         except Exception as error:
             _logger.exception("writing a group of %d entries failed", len(group))
-            return LogError(f"{self._log.path}: cannot write: {error!r}; nothing of this batch was stored")
+            return LogError(
+                f"{self._log.path}: cannot write: {error!r}; nothing of this batch was stored"
+            )
         finally:
             self._pace += (time.perf_counter() - start - self._pace) / 8
 
     def _resolve(self, group: list[_Waiting], receipts: list[Receipt] | LogError) -> None:
         callers = len(group) + len(self._waiting)
-        self._enough = _LARGEST_GROUP if self._pace <= _QUICK else min(_LARGEST_GROUP, (callers + 1) // 2)
+        self._enough = (
+            _LARGEST_GROUP if self._pace <= _QUICK else min(_LARGEST_GROUP, (callers + 1) // 2)
+        )
         self._under_way = bool(self._waiting)
         if self._waiting:
             self._loop.call_soon(self._gather)

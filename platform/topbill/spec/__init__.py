@@ -1,6 +1,6 @@
 """Experiments in YAML: a file becomes a frozen `Experiment`, validated once, at the edge."""
 
-from topbill.features import Feature
+from topbill.domain.features import Feature
 from topbill.spec.files import from_raw, load, load_all, marks, validate, yaml_in
 from topbill.spec.model import Experiment, Guardrail, Metric, MetricKind, Status, Surface, Variant
 from topbill.spec.schema import json_schema

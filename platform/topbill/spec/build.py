@@ -1,4 +1,6 @@
-"""What was read of a file → `Experiment`, after checking what no single key can show: sums, references, fits."""
+"""What was read of a file → `Experiment`, after checking what no single key can show: sums,
+references, fits.
+"""
 
 from __future__ import annotations
 
@@ -7,24 +9,38 @@ from typing import Any
 
 import msgspec
 
-from topbill.features import Encoder, Feature
+from topbill.domain.features import Encoder, Feature
+from topbill.domain.records import Action
 from topbill.policies import KINDS
-from topbill.records import Action
 from topbill.spec.format import DEFAULT_POLICY
 from topbill.spec.forms import At, Said, listed, nearest, percent
 from topbill.spec.model import Experiment, Guardrail, Metric, Variant
 
 AUTO_EXPLORES = 0.02
-"""Share of decisions that `auto` spreads over all actions unless told otherwise, so that its log can be evaluated."""
+"""Share of decisions that `auto` spreads over all actions unless told otherwise, so that its log
+can be evaluated.
+"""
 _COMMON = ("policy", "share", "control", "floor", "evaluable", "training")
-_AS_READ = ("surface", "title", "owner", "hypothesis", "unit", "status", "traffic", "holdout", "slots")
+_AS_READ = (
+    "surface",
+    "title",
+    "owner",
+    "hypothesis",
+    "unit",
+    "status",
+    "traffic",
+    "holdout",
+    "slots",
+)
 _AS_READ_TOO = ("feedback", "click_model", "refit", "personalizer", "budget_ms")
 
 Read = Mapping[str, Any]
 
 
 def build(read: Read, raw: dict[str, Any], at: At) -> Experiment | None:
-    """The experiment, or None after noting problems. `read` holds what the format could read, maybe not all."""
+    """The experiment, or None after noting problems. `read` holds what the format could read, maybe
+    not all.
+    """
     context = _features(read.get("context", {}), at.key("context"))
     action_features = _features(read.get("action_features", {}), at.key("action_features"))
     actions = _actions(read.get("actions", ()), action_features, at.key("actions"))
@@ -58,11 +74,17 @@ def _features(read: Read, at: At) -> tuple[Feature, ...]:
     for name, parts in read.items():
         low, high = parts.get("min"), parts.get("max")
         if (low is None) != (high is None):
-            at.key(name).wrong(Said("only one of min and max"), "both, to scale the number, or neither")
+            at.key(name).wrong(
+                Said("only one of min and max"), "both, to scale the number, or neither"
+            )
         elif low is not None and low >= high:
             at.key(name).wrong(Said(f"min {low:g} and max {high:g}"), "min below max")
         elif "type" in parts:
-            rest = {key: value for key, value in parts.items() if key in ("values", "keys", "period", "size")}
+            rest = {
+                key: value
+                for key, value in parts.items()
+                if key in ("values", "keys", "period", "size")
+            }
             features.append(Feature(name, parts["type"], low=low, high=high, **rest))
     return tuple(features)
 
@@ -72,7 +94,9 @@ def _actions(read: tuple[Read, ...], features: tuple[Feature, ...], at: At) -> t
     for index, parts in enumerate(read):
         if "id" in parts and first.setdefault(parts["id"], index) != index:
             other = f"actions[{first[parts['id']]}]"
-            at.item(index).key("id").wrong(parts["id"], f"an id of its own: {other} has this one already")
+            at.item(index).key("id").wrong(
+                parts["id"], f"an id of its own: {other} has this one already"
+            )
     if not any(problem.path.startswith("action_features") for problem in at.problems):
         encoder = Encoder(features)
         for index, parts in enumerate(read):
@@ -81,7 +105,9 @@ def _actions(read: tuple[Read, ...], features: tuple[Feature, ...], at: At) -> t
 
 
 def _check_features(read: Read, features: tuple[Feature, ...], encoder: Encoder, at: At) -> None:
-    """Stricter than for requests: in the file, a value or key that its feature doesn't list is a slip of the pen."""
+    """Stricter than for requests: in the file, a value or key that its feature doesn't list is a
+    slip of the pen.
+    """
     for fault in encoder.faults(read):
         at.key(f"features{fault.path}").wrong(Said(fault.got), fault.expected, fault.hint)
     for feature in features:
@@ -91,7 +117,9 @@ def _check_features(read: Read, features: tuple[Feature, ...], encoder: Encoder,
         if feature.kind == "vector" and isinstance(value, dict):
             for key in [key for key in value if key not in feature.keys]:
                 expected = "one of " + listed(feature.keys)
-                where.key(key[:64]).wrong(Said("an unknown key"), expected, nearest(key, feature.keys))
+                where.key(key[:64]).wrong(
+                    Said("an unknown key"), expected, nearest(key, feature.keys)
+                )
 
 
 def _metrics(read: Read, at: At) -> tuple[Metric, ...]:
@@ -106,15 +134,21 @@ def _metrics(read: Read, at: At) -> tuple[Metric, ...]:
             )
         if parts.get("kind") in ("sum", "count") and name in objective and "cap" not in parts:
             expected = f"the value that counts as 1, since a {parts['kind']} has no upper end"
-            at.key("metrics").key(name).key("cap").wrong(Said("nothing"), expected, "for example cap: 10")
+            at.key("metrics").key(name).key("cap").wrong(
+                Said("nothing"), expected, "for example cap: 10"
+            )
         if parts.get("kind") == "binary" and parts.get("cap", 1.0) != 1.0:
-            at.key("metrics").key(name).key("cap").wrong(parts["cap"], "no cap: a binary metric is 0 or 1 already")
+            at.key("metrics").key(name).key("cap").wrong(
+                parts["cap"], "no cap: a binary metric is 0 or 1 already"
+            )
         if parts.get("kind") in ("binary", "count") and "default" in parts:
             at.key("metrics").key(name).key("default").wrong(
                 parts["default"], f"no default: without an event a {parts['kind']} is 0"
             )
         if isinstance(before := parts.get("before"), str):
-            _check_before(before, read.get("context", {}), at.key("metrics").key(name).key("before"))
+            _check_before(
+                before, read.get("context", {}), at.key("metrics").key(name).key("before")
+            )
         better = "lower" if name in guarded and name not in objective else "higher"
         if {"event", "kind", "window"} <= parts.keys():
             metrics.append(Metric(name, **{"better": better} | parts))
@@ -126,7 +160,9 @@ def _check_before(feature: str, context: Read, at: At) -> None:
     numbers = [name for name, parts in context.items() if parts.get("type") == "number"]
     if feature not in numbers:
         known = (
-            f"one of the numbers in context ({listed(numbers)})" if numbers else "a number in context: there is none"
+            f"one of the numbers in context ({listed(numbers)})"
+            if numbers
+            else "a number in context: there is none"
         )
         at.wrong(feature, f"{known}, or a duration such as 28d", nearest(feature, numbers))
 
@@ -137,7 +173,9 @@ def _check_goals(read: Read, at: At) -> None:
     objective = read.get("objective", {})
     for name in objective:
         if metrics and name not in metrics:
-            at.key("objective").key(name).wrong(Said("an unknown metric"), _a_metric(metrics), nearest(name, metrics))
+            at.key("objective").key(name).wrong(
+                Said("an unknown metric"), _a_metric(metrics), nearest(name, metrics)
+            )
     if objective and not any(weight > 0 for weight in objective.values()):
         at.key("objective").wrong(Said("no weight above 0"), "at least one metric to raise")
     seen: set[str] = set()
@@ -161,21 +199,37 @@ def _check_slots(read: Read, at: At) -> None:
 
 
 def _check_personalizer(read: Read, at: At) -> None:
-    """Personalizer's requests bring their actions and features of any shape, and rewards called `reward`."""
+    """Personalizer's requests bring their actions and features of any shape, and rewards called
+    `reward`.
+    """
     if not read.get("personalizer"):
         return
     for section in ("context", "action_features"):
         declared = {name: parts.get("type") for name, parts in read.get(section, {}).items()}
         if declared != {"features": "hashed"}:
-            expected = "features: {type: hashed, size: 32} and nothing else, since personalizer: true"
-            at.key(section).wrong(Said("other features"), expected, "its requests declare no features")
+            expected = (
+                "features: {type: hashed, size: 32} and nothing else, since personalizer: true"
+            )
+            at.key(section).wrong(
+                Said("other features"), expected, "its requests declare no features"
+            )
     if read.get("actions"):
-        at.key("actions").wrong(Said("actions"), "[], since personalizer: true", "its requests bring their own")
+        at.key("actions").wrong(
+            Said("actions"), "[], since personalizer: true", "its requests bring their own"
+        )
     if read.get("slots", 1) != 1:
-        at.key("slots").wrong(read["slots"], "1, since personalizer: true", "multi-slot requests say their own slots")
-    metrics = [parts for name, parts in read.get("metrics", {}).items() if name in read.get("objective", {})]
+        at.key("slots").wrong(
+            read["slots"], "1, since personalizer: true", "multi-slot requests say their own slots"
+        )
+    metrics = [
+        parts
+        for name, parts in read.get("metrics", {}).items()
+        if name in read.get("objective", {})
+    ]
     if metrics and not any(parts.get("event") == "reward" for parts in metrics):
-        at.key("objective").wrong(Said("no metric of it"), "a metric of event reward, since personalizer: true")
+        at.key("objective").wrong(
+            Said("no metric of it"), "a metric of event reward, since personalizer: true"
+        )
 
 
 def _variants(read: Read, raw: Read, at: At) -> tuple[Variant, ...]:
@@ -187,38 +241,65 @@ def _variants(read: Read, raw: Read, at: At) -> tuple[Variant, ...]:
 
 
 def _check_split(variants: Read, raw: Read, at: At) -> None:
-    """One control, and shares that sum to 100%; silent where a share or control was unreadable, which was said."""
+    """One control, and shares that sum to 100%; silent where a share or control was unreadable,
+    which was said.
+    """
     if not variants or len(variants) < len(raw):
         return
     controls = [name for name, parts in variants.items() if parts.get("control")]
-    if len(controls) != 1 and all("control" in parts or "control" not in raw[name] for name, parts in variants.items()):
+    if len(controls) != 1 and all(
+        "control" in parts or "control" not in raw[name] for name, parts in variants.items()
+    ):
         got = f"{' and '.join(controls)} as controls" if controls else "no control"
-        at.wrong(Said(got), "exactly one variant with control: true", "the others are compared with it")
+        at.wrong(
+            Said(got), "exactly one variant with control: true", "the others are compared with it"
+        )
     for name in controls:
         if variants[name].get("share") == 0.0:
-            at.key(name).key("share").wrong(Said("0%"), "a share above 0%, since this is the control")
+            at.key(name).key("share").wrong(
+                Said("0%"), "a share above 0%, since this is the control"
+            )
     if all("share" in parts for parts in variants.values()):
         millionths = sum(round(parts["share"] * 1_000_000) for parts in variants.values())
         if millionths != 1_000_000:
-            at.wrong(Said(f"shares that sum to {percent(millionths / 1_000_000)}"), "shares that sum to 100%")
+            at.wrong(
+                Said(f"shares that sum to {percent(millionths / 1_000_000)}"),
+                "shares that sum to 100%",
+            )
 
 
 def _variant(name: str, parts: Read, ids: list[str], at: At) -> Variant | None:
     kind = parts.get("policy", DEFAULT_POLICY)
     policy = KINDS[kind]
     evaluable = parts.get("evaluable", True)
-    floor = parts.get("floor", AUTO_EXPLORES / max(len(ids), 1) if kind == "auto" and evaluable else 0.0)
+    floor = parts.get(
+        "floor", AUTO_EXPLORES / max(len(ids), 1) if kind == "auto" and evaluable else 0.0
+    )
     if policy.deterministic and kind != "fixed" and floor == 0.0 and evaluable:
-        expected = f"a floor above 0%, since {kind} is deterministic and its log could not be evaluated"
-        at.key("floor").wrong(Said("no floor"), expected, "write floor: 2%, or evaluable: false to go without")
+        expected = (
+            f"a floor above 0%, since {kind} is deterministic and its log could not be evaluated"
+        )
+        at.key("floor").wrong(
+            Said("no floor"), expected, "write floor: 2%, or evaluable: false to go without"
+        )
     if ids and floor * len(ids) > 1.0:
-        at.key("floor").wrong(Said(percent(floor)), f"at most {percent(1 / len(ids))}: one of {len(ids)} actions")
+        at.key("floor").wrong(
+            Said(percent(floor)), f"at most {percent(1 / len(ids))}: one of {len(ids)} actions"
+        )
     known = set(ids)
-    unknown = [(index, action) for index, action in enumerate(parts.get("order", ())) if known and action not in known]
+    unknown = [
+        (index, action)
+        for index, action in enumerate(parts.get("order", ()))
+        if known and action not in known
+    ]
     for index, action in unknown[:10]:
-        at.key("order").item(index).wrong(action, "the id of one of the actions", nearest(action, ids))
+        at.key("order").item(index).wrong(
+            action, "the id of one of the actions", nearest(action, ids)
+        )
     try:
-        params = msgspec.convert({key: value for key, value in parts.items() if key not in _COMMON}, policy.Params)
+        params = msgspec.convert(
+            {key: value for key, value in parts.items() if key not in _COMMON}, policy.Params
+        )
     except msgspec.ValidationError as error:
         if "missing required field" not in str(error):
             at.wrong(Said(str(error)), f"parameters that {kind} can work with")

@@ -1,4 +1,6 @@
-"""Files and directories → experiments: one by one, and together where they share keys and layers."""
+"""Files and directories → experiments: one by one, and together where they share keys and
+layers.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from topbill.errors import Problem, SpecError
+from topbill.domain.errors import Problem, SpecError
 from topbill.spec.build import build
 from topbill.spec.format import EXPERIMENT
 from topbill.spec.forms import BAD, At, percent
@@ -24,13 +26,16 @@ def load(path: Path) -> Experiment:
         with path.open("rb") as file:
             data = file.read(MAX_BYTES + 1)
     except OSError as error:
-        raise SpecError([Problem(path.name, "file", error.strerror or "an error", "a readable YAML file")]) from None
+        raise SpecError(
+            [Problem(path.name, "file", error.strerror or "an error", "a readable YAML file")]
+        ) from None
     raw, problems = parse(data, path.name)
     return from_raw(raw, path.name, problems)
 
 
 def from_raw(raw: Any, name: str, problems: Sequence[Problem] = ()) -> Experiment:
-    """The experiment that parsed YAML (or the audit's JSON) says; `name` is what its problems are said of.
+    """The experiment that parsed YAML (or the audit's JSON) says; `name` is what its problems are
+    said of.
 
     Raises SpecError with every problem, after those already found.
     """
@@ -43,7 +48,8 @@ def from_raw(raw: Any, name: str, problems: Sequence[Problem] = ()) -> Experimen
 
 
 def validate(paths: Sequence[Path]) -> list[Verdict]:
-    """Every file with its experiment, or with all that is wrong with it, alone or beside the others.
+    """Every file with its experiment, or with all that is wrong with it, alone or beside the
+    others.
 
     A directory stands for its `*.yaml` and `*.yml`, not for those of directories inside it.
     """
@@ -51,7 +57,9 @@ def validate(paths: Sequence[Path]) -> list[Verdict]:
     for file in _files(paths):
         try:
             if file.is_dir():
-                raise SpecError([Problem(str(file), "directory", "no *.yaml", "at least one experiment file")])
+                raise SpecError(
+                    [Problem(str(file), "directory", "no *.yaml", "at least one experiment file")]
+                )
             verdicts.append((file, load(file)))
         except SpecError as error:
             verdicts.append((file, error))
@@ -64,10 +72,17 @@ def load_all(paths: Sequence[Path]) -> list[Experiment]:
     Raises SpecError with every problem of every file.
     """
     verdicts = validate(paths)
-    problems = [problem for _, found in verdicts if isinstance(found, SpecError) for problem in found.problems]
+    problems = [
+        problem
+        for _, found in verdicts
+        if isinstance(found, SpecError)
+        for problem in found.problems
+    ]
     if problems:
         raise SpecError(problems)
-    return sorted((found for _, found in verdicts if isinstance(found, Experiment)), key=lambda e: e.key)
+    return sorted(
+        (found for _, found in verdicts if isinstance(found, Experiment)), key=lambda e: e.key
+    )
 
 
 def _files(paths: Iterable[Path]) -> list[Path]:
@@ -78,13 +93,17 @@ def _files(paths: Iterable[Path]) -> list[Path]:
 
 
 def yaml_in(folder: Path) -> list[Path]:
-    """The YAML files of a folder, sorted. Hidden ones are the locks and copies of editors and file systems."""
+    """The YAML files of a folder, sorted. Hidden ones are the locks and copies of editors and file
+    systems.
+    """
     found = (*folder.glob("*.yaml"), *folder.glob("*.yml"))
     return sorted(path for path in found if not path.name.startswith("."))
 
 
 def marks(folder: Path) -> dict[Path, tuple[int, int]]:
-    """Time and size of every YAML file of an experiments' folder, its pages' too: another answer, another state."""
+    """Time and size of every YAML file of an experiments' folder, its pages' too: another answer,
+    another state.
+    """
     held = {}
     for place in (folder, folder / "pages", *folder.glob("pages/*/")):
         for path in yaml_in(place):
@@ -95,7 +114,8 @@ def marks(folder: Path) -> dict[Path, tuple[int, int]]:
 
 
 def _together(verdicts: list[Verdict]) -> list[Verdict]:
-    """Keys are unique, and those experiments of a layer that hold a place in it get disjoint slices of [0, 1).
+    """Keys are unique, and those experiments of a layer that hold a place in it get disjoint slices
+    of [0, 1).
 
     Slices follow each other in the order of keys. Running and paused experiments hold a place.
     """
@@ -103,7 +123,9 @@ def _together(verdicts: list[Verdict]) -> list[Verdict]:
     taken: dict[str, float] = {}
     personalizer: Path | None = None
     result: dict[Path, Experiment | SpecError] = dict(verdicts)
-    for path, found in sorted(verdicts, key=lambda v: (v[1].key if isinstance(v[1], Experiment) else "", v[0])):
+    for path, found in sorted(
+        verdicts, key=lambda v: (v[1].key if isinstance(v[1], Experiment) else "", v[0])
+    ):
         if isinstance(found, SpecError):
             continue
         if (other := owner.setdefault(found.key.lower(), path)) is not path:
@@ -114,7 +136,9 @@ def _together(verdicts: list[Verdict]) -> list[Verdict]:
             continue
         if found.personalizer:
             if personalizer is not None:
-                expected = f"one experiment with personalizer: true: {personalizer.name} says it already"
+                expected = (
+                    f"one experiment with personalizer: true: {personalizer.name} says it already"
+                )
                 result[path] = SpecError([Problem(path.name, "personalizer", "true", expected)])
                 continue
             personalizer = path
@@ -122,8 +146,12 @@ def _together(verdicts: list[Verdict]) -> list[Verdict]:
         end = round(start + found.traffic, 9)
         if end > 1.0:
             got = f"{percent(found.traffic)} where {percent(1.0 - start)} of layer {found.layer} is left"
-            hint = "lower the traffic, stop another experiment of this layer, or choose another layer"
-            result[path] = SpecError([Problem(path.name, "traffic", got, "at most 100% in a layer", hint)])
+            hint = (
+                "lower the traffic, stop another experiment of this layer, or choose another layer"
+            )
+            result[path] = SpecError(
+                [Problem(path.name, "traffic", got, "at most 100% in a layer", hint)]
+            )
         else:
             taken[found.layer] = end
             result[path] = replace(found, layer_start=start)

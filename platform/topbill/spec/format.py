@@ -1,6 +1,7 @@
 """The format of an experiment file: every key, what may stand there, and what it is for.
 
-The loader and the JSON Schema both read these tables; policies add their own parameters from their `Params`.
+The loader and the JSON Schema both read these tables; policies add their own parameters from their
+`Params`.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import msgspec
 
-from topbill.features import LARGEST
+from topbill.domain.features import LARGEST
 from topbill.policies import KINDS
 from topbill.spec.forms import (
     BAD,
@@ -75,7 +76,11 @@ class Param:
         except msgspec.ValidationError as error:
             if isinstance(value, list) and (found := re.search(r"at `\$\[(\d+)\]`", str(error))):
                 at, value = at.item(int(found[1])), value[int(found[1])]
-            or_duration = ", in seconds, or a duration such as 7d" if isinstance(self._shorthand, Duration) else ""
+            or_duration = (
+                ", in seconds, or a duration such as 7d"
+                if isinstance(self._shorthand, Duration)
+                else ""
+            )
             return at.wrong(value, _meaning(str(error), self.type) + or_duration, self._hint(value))
 
     def _hint(self, value: Any) -> str:
@@ -111,7 +116,9 @@ def _meaning(message: str, kind: Any) -> str:
     """What msgspec expected, in words: "Expected `float` >= 0.0, got `str`" → "a number >= 0.0"."""
     if message.startswith("Invalid enum value"):
         return "one of " + ", ".join(str(word) for word in _leaves(kind) if isinstance(word, str))
-    expected = re.sub(r"^Expected |, got .*$| - at .*$|`| \| null", "", message).replace(" | ", " or ")
+    expected = re.sub(r"^Expected |, got .*$| - at .*$|`| \| null", "", message).replace(
+        " | ", " or "
+    )
     return re.sub(r"\w+", lambda word: _MEANS.get(word[0], word[0]), expected)
 
 
@@ -119,7 +126,9 @@ def _params(policy: str) -> dict[str, Key]:
     fields = msgspec.structs.fields(KINDS[policy].Params)
     return {
         f.encode_name: Key(
-            Param(f.encode_name, f.type), f"Parameter of {policy}: {_about(f.type)}.", required=f.required
+            Param(f.encode_name, f.type),
+            f"Parameter of {policy}: {_about(f.type)}.",
+            required=f.required,
         )
         for f in fields
         if f.encode_name not in _VARIANT
@@ -127,20 +136,31 @@ def _params(policy: str) -> dict[str, Key]:
 
 
 _VARIANT: dict[str, Key] = {
-    "share": Key(Percent(), "Share of the experiment's units; all shares sum to 100%.", required=True),
-    "control": Key(Flag(), "true for the one variant that the others are compared with."),
-    "floor": Key(Percent(), "The least probability that any action gets, so that other policies can be evaluated."),
-    "evaluable": Key(
-        Flag(), "false lets a deterministic policy run without a floor; nobody can evaluate from its log."
+    "share": Key(
+        Percent(), "Share of the experiment's units; all shares sum to 100%.", required=True
     ),
-    "training": Key(Choice(("own", "shared")), "Whose decisions it learns from: its own (default) or every variant's."),
+    "control": Key(Flag(), "true for the one variant that the others are compared with."),
+    "floor": Key(
+        Percent(),
+        "The least probability that any action gets, so that other policies can be evaluated.",
+    ),
+    "evaluable": Key(
+        Flag(),
+        "false lets a deterministic policy run without a floor; nobody can evaluate from its log.",
+    ),
+    "training": Key(
+        Choice(("own", "shared")),
+        "Whose decisions it learns from: its own (default) or every variant's.",
+    ),
 }
 
 _BOUND = Number(-LARGEST, LARGEST)
 FEATURE = Tagged(
     "type",
     {
-        "category": Section({"values": Key(ListOf(Text(), 1000, 1, unique=True), "The values that may come.", True)}),
+        "category": Section(
+            {"values": Key(ListOf(Text(), 1000, 1, unique=True), "The values that may come.", True)}
+        ),
         "number": Section(
             {
                 "min": Key(_BOUND, "With max: scales to [-1, 1] and clips."),
@@ -148,12 +168,24 @@ FEATURE = Tagged(
             }
         ),
         "cycle": Section(
-            {"period": Key(Number(0, LARGEST, above=True), "After this it starts again: 24 for hours.", True)}
+            {
+                "period": Key(
+                    Number(0, LARGEST, above=True),
+                    "After this it starts again: 24 for hours.",
+                    True,
+                )
+            }
         ),
-        "vector": Section({"keys": Key(ListOf(Text(), 1000, 1, unique=True), "Its numbers' names.", True)}),
+        "vector": Section(
+            {"keys": Key(ListOf(Text(), 1000, 1, unique=True), "Its numbers' names.", True)}
+        ),
         "flag": Section({}),
         "hashed": Section(
-            {"size": Key(Number(1, 4096, whole=True), "How many columns any JSON is hashed into.", True)}
+            {
+                "size": Key(
+                    Number(1, 4096, whole=True), "How many columns any JSON is hashed into.", True
+                )
+            }
         ),
     },
     "What kind of feature it is.",
@@ -161,13 +193,22 @@ FEATURE = Tagged(
 METRIC = Section(
     {
         "event": Key(
-            Text(64, r"^[A-Za-z][A-Za-z0-9_.:-]*$", "an event name"), "The reward event it is computed of.", True
+            Text(64, r"^[A-Za-z][A-Za-z0-9_.:-]*$", "an event name"),
+            "The reward event it is computed of.",
+            True,
         ),
-        "kind": Key(Choice(get_args(MetricKind)), "How the events of a decision become one number.", True),
+        "kind": Key(
+            Choice(get_args(MetricKind)), "How the events of a decision become one number.", True
+        ),
         "window": Key(Duration(), "How long after the decision an event still counts.", True),
-        "cap": Key(Number(0, 1e12, above=True), "The value that counts as 1 in the objective (default 1)."),
+        "cap": Key(
+            Number(0, 1e12, above=True), "The value that counts as 1 in the objective (default 1)."
+        ),
         "default": Key(Number(-1e12, 1e12), "Its value where no event came (default 0)."),
-        "better": Key(Choice(("higher", "lower")), "Which direction is good; lower by default if only a guardrail."),
+        "better": Key(
+            Choice(("higher", "lower")),
+            "Which direction is good; lower by default if only a guardrail.",
+        ),
         "before": Key(
             Before(),
             "What a unit did before its first decision, to take noise out of comparisons (CUPED): how long to look "
@@ -185,7 +226,9 @@ ACTION = Section(
 GUARDRAIL = Section(
     {
         "metric": Key(Name, "A metric that must not get worse.", True),
-        "worse_by_at_most": Key(Percent(), "By how much, relative to the control, is still acceptable.", True),
+        "worse_by_at_most": Key(
+            Percent(), "By how much, relative to the control, is still acceptable.", True
+        ),
     }
 )
 VARIANT = Tagged(
@@ -196,39 +239,73 @@ VARIANT = Tagged(
 )
 EXPERIMENT = Section(
     {
-        "experiment": Key(Name, "Its key, unique among all files: the id that services send.", True),
+        "experiment": Key(
+            Name, "Its key, unique among all files: the id that services send.", True
+        ),
         "title": Key(Text(), "What people call it."),
         "owner": Key(Text(), "Who to ask."),
-        "hypothesis": Key(Text(2000), "What you believe will happen, written before the data comes in."),
-        "surface": Key(
-            Choice(get_args(Surface)), "What is decided: rows, titles in a row, or artwork of a title.", True
+        "hypothesis": Key(
+            Text(2000), "What you believe will happen, written before the data comes in."
         ),
-        "unit": Key(Name, "What is randomised, for people to read. Left out: every decision is its own unit."),
+        "surface": Key(
+            Choice(get_args(Surface)),
+            "What is decided: rows, titles in a row, or artwork of a title.",
+            True,
+        ),
+        "unit": Key(
+            Name,
+            "What is randomised, for people to read. Left out: every decision is its own unit.",
+        ),
         "status": Key(
-            Choice(get_args(Status)), "draft and stopped decide nothing; paused keeps its place (default running)."
+            Choice(get_args(Status)),
+            "draft and stopped decide nothing; paused keeps its place (default running).",
         ),
         "traffic": Key(Percent(), "Share of its layer that takes part (default 100%)."),
         "personalizer": Key(
-            Flag(), "true: it answers Azure Personalizer's HTTP API, at /personalizer/. One running file may."
+            Flag(),
+            "true: it answers Azure Personalizer's HTTP API, at /personalizer/. One running file may.",
         ),
-        "layer": Key(Name, "Experiments of one layer never share a unit (default: a layer of its own)."),
+        "layer": Key(
+            Name, "Experiments of one layer never share a unit (default: a layer of its own)."
+        ),
         "holdout": Key(Percent(), "Share of its units that gets no decision at all (default 0%)."),
         "slots": Key(Number(1, 100, whole=True), "How many positions are filled (default 1)."),
-        "context": Key(MapOf(FEATURE, 100), "Features of the viewer and the moment, sent with each request."),
+        "context": Key(
+            MapOf(FEATURE, 100), "Features of the viewer and the moment, sent with each request."
+        ),
         "action_features": Key(MapOf(FEATURE, 100), "Features of the actions."),
-        "actions": Key(ListOf(ACTION, MAX_ACTIONS), "What may be shown; [] when every request brings its own.", True),
+        "actions": Key(
+            ListOf(ACTION, MAX_ACTIONS),
+            "What may be shown; [] when every request brings its own.",
+            True,
+        ),
         "metrics": Key(MapOf(METRIC, 50, 1), "What is computed of the reward events.", True),
-        "objective": Key(MapOf(Number(-1000, 1000), 50, 1), "Weight per metric: what policies learn to raise.", True),
+        "objective": Key(
+            MapOf(Number(-1000, 1000), 50, 1),
+            "Weight per metric: what policies learn to raise.",
+            True,
+        ),
         "guardrails": Key(ListOf(GUARDRAIL, 50), "Metrics that must not get worse."),
         "variants": Key(MapOf(VARIANT, 20, 1), "The arms of the A/B test.", True),
-        "feedback": Key(Choice(("item", "slate")), "Whether rewards belong to a shown item (default) or to the slate."),
-        "click_model": Key(Choice(("independent", "cascade")), "cascade: below the last click nothing was examined."),
+        "feedback": Key(
+            Choice(("item", "slate")),
+            "Whether rewards belong to a shown item (default) or to the slate.",
+        ),
+        "click_model": Key(
+            Choice(("independent", "cascade")),
+            "cascade: below the last click nothing was examined.",
+        ),
         "learn_after": Key(
-            Duration(), "Age at which a decision is learned (default: the objective's shortest window)."
+            Duration(),
+            "Age at which a decision is learned (default: the objective's shortest window).",
         ),
         "refit": Key(
-            Choice(("never", "daily")), "daily: learn the recent log again with late rewards (default never)."
+            Choice(("never", "daily")),
+            "daily: learn the recent log again with late rewards (default never).",
         ),
-        "budget_ms": Key(Number(0, 10_000, above=True), "Milliseconds a policy may take before the control steps in."),
+        "budget_ms": Key(
+            Number(0, 10_000, above=True),
+            "Milliseconds a policy may take before the control steps in.",
+        ),
     }
 )

@@ -1,5 +1,6 @@
-"""What may stand at a key of an experiment file. Each form reads a plain value and gives its own JSON Schema,
-so that what the loader accepts and what the schema promises come from one declaration."""
+"""What may stand at a key of an experiment file. Each form reads a plain value and gives its own
+JSON Schema, so that what the loader accepts and what the schema promises come from one
+declaration."""
 
 from __future__ import annotations
 
@@ -12,11 +13,17 @@ from typing import Any, Protocol
 
 import msgspec
 
-from topbill.errors import Problem, SpecError
+from topbill.domain.errors import Problem, SpecError
 
 MAX_TEXT = 512
 MAX_PROBLEMS = 200
-SECONDS = {"ms": Decimal("0.001"), "s": Decimal(1), "m": Decimal(60), "h": Decimal(3600), "d": Decimal(86400)}
+SECONDS = {
+    "ms": Decimal("0.001"),
+    "s": Decimal(1),
+    "m": Decimal(60),
+    "h": Decimal(3600),
+    "d": Decimal(86400),
+}
 PERCENT = r"^-?[0-9]{1,9}(\.[0-9]{1,4})?%$"
 DURATION = r"^[0-9]{1,9}(\.[0-9]{1,3})?(ms|s|m|h|d)$"
 NAME = r"^[A-Za-z]([A-Za-z0-9_-]{0,62}[A-Za-z0-9])?$"
@@ -41,9 +48,11 @@ class At:
         return replace(self, path=f"{self.path}[{index}]")
 
     def wrong(self, got: Any, expected: str, hint: str = "") -> Any:
-        """Note a problem; returns BAD. `got` is shown as it is when it is a `Said`, as a value otherwise.
+        """Note a problem; returns BAD. `got` is shown as it is when it is a `Said`, as a value
+        otherwise.
 
-        Raises SpecError when there are MAX_PROBLEMS: nobody reads more, and a hostile file could hold very many.
+        Raises SpecError when there are MAX_PROBLEMS: nobody reads more, and a hostile file could
+        hold very many.
         """
         said = got if isinstance(got, Said) else show(got)
         self.problems.append(Problem(self.file, self.path or "file", str(said), expected, hint))
@@ -85,7 +94,9 @@ def listed(names: Iterable[str], most: int = 30) -> str:
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
-    """A hint that names the nearest of `names`, and asks whether it was meant when it is near indeed."""
+    """A hint that names the nearest of `names`, and asks whether it was meant when it is near
+    indeed.
+    """
     names = list(names)
     found = get_close_matches(name[:64], names, n=1, cutoff=0.0 if len(names) <= 100 else 0.6)
     if not found:
@@ -100,7 +111,9 @@ def percent(fraction: float) -> str:
 
 @dataclass(frozen=True)
 class Text:
-    """Text, printable, of at most `longest` characters; `pattern` narrows it, and `means` says what the pattern is."""
+    """Text, printable, of at most `longest` characters; `pattern` narrows it, and `means` says what
+    the pattern is.
+    """
 
     longest: int = MAX_TEXT
     pattern: str = ""
@@ -108,7 +121,9 @@ class Text:
 
     def read(self, value: Any, at: At) -> Any:
         if not isinstance(value, str):
-            return at.wrong(value, self.means, f"put it in quotes: '{show(value)}'" if _is_scalar(value) else "")
+            return at.wrong(
+                value, self.means, f"put it in quotes: '{show(value)}'" if _is_scalar(value) else ""
+            )
         if len(value) > self.longest:
             return at.wrong(value, f"{self.means} of at most {self.longest} characters")
         if self.pattern and not re.fullmatch(self.pattern, value):
@@ -116,12 +131,16 @@ class Text:
         return value
 
     def schema(self) -> Schema:
-        return {"type": "string", "maxLength": self.longest} | ({"pattern": self.pattern} if self.pattern else {})
+        return {"type": "string", "maxLength": self.longest} | (
+            {"pattern": self.pattern} if self.pattern else {}
+        )
 
 
 Name = Text(64, NAME, "a name: a letter, then letters, digits, - or _, at most 64, not - or _ last")
 Id = Text(
-    128, r"^[^\s\x00-\x1f\x7f]([^\x00-\x1f\x7f]*[^\s\x00-\x1f\x7f])?$", "an id: printable text without outer spaces"
+    128,
+    r"^[^\s\x00-\x1f\x7f]([^\x00-\x1f\x7f]*[^\s\x00-\x1f\x7f])?$",
+    "an id: printable text without outer spaces",
 )
 
 
@@ -139,7 +158,9 @@ class Choice:
         if isinstance(value, str) and value in self.words:
             return value
         return at.wrong(
-            value, "one of " + listed(self.words), nearest(value, self.words) if isinstance(value, str) else ""
+            value,
+            "one of " + listed(self.words),
+            nearest(value, self.words) if isinstance(value, str) else "",
         )
 
     def schema(self) -> Schema:
@@ -170,7 +191,11 @@ class Number:
 
     def read(self, value: Any, at: At) -> Any:
         kinds = int if self.whole else (int, float)
-        inside = isinstance(value, kinds) and not isinstance(value, bool) and self.low <= value <= self.high
+        inside = (
+            isinstance(value, kinds)
+            and not isinstance(value, bool)
+            and self.low <= value <= self.high
+        )
         if not inside or (self.above and value == self.low):
             return at.wrong(value, self._expected())
         return value if self.whole else float(value)
@@ -187,12 +212,18 @@ class Number:
 
 @dataclass(frozen=True)
 class Percent:
-    """`20%` → 0.2, from 0% to 100%, with up to four decimals. A bare number is refused: is 1 all or a hundredth?"""
+    """`20%` → 0.2, from 0% to 100%, with up to four decimals. A bare number is refused: is 1 all or
+    a hundredth?
+    """
 
     def read(self, value: Any, at: At) -> Any:
         if isinstance(value, str) and re.fullmatch(PERCENT, value):
             fraction = Decimal(value[:-1]) / 100
-            return float(fraction) if 0 <= fraction <= 1 else at.wrong(value, "a percentage from 0% to 100%")
+            return (
+                float(fraction)
+                if 0 <= fraction <= 1
+                else at.wrong(value, "a percentage from 0% to 100%")
+            )
         hint = ""
         if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 100:
             hint = f"write {percent(value if 0 < value < 1 else value / 100)}"
@@ -209,10 +240,16 @@ class Duration:
     def read(self, value: Any, at: At) -> Any:
         if isinstance(value, str) and (found := re.fullmatch(DURATION, value)):
             seconds = float(Decimal(value.removesuffix(found[2])) * SECONDS[found[2]])
-            return seconds if 0 < seconds <= 400 * 86400 else at.wrong(value, "a duration above 0s and at most 400d")
+            return (
+                seconds
+                if 0 < seconds <= 400 * 86400
+                else at.wrong(value, "a duration above 0s and at most 400d")
+            )
         bare = isinstance(value, int | float) and not isinstance(value, bool)
         return at.wrong(
-            value, "a duration such as 10s, 30m, 6h or 7d", f"give it a unit, for example {value}m" if bare else ""
+            value,
+            "a duration such as 10s, 30m, 6h or 7d",
+            f"give it a unit, for example {value}m" if bare else "",
         )
 
     def schema(self) -> Schema:
@@ -240,7 +277,9 @@ class Json:
 
     def read(self, value: Any, at: At) -> Any:
         size = len(msgspec.json.encode(value))
-        return value if size <= 16_000 else at.wrong(Said(f"{size:,} bytes as JSON"), "at most 16,000")
+        return (
+            value if size <= 16_000 else at.wrong(Said(f"{size:,} bytes as JSON"), "at most 16,000")
+        )
 
     def schema(self) -> Schema:
         return {}

@@ -11,8 +11,8 @@ from typing import Any, Literal
 
 import msgspec
 
-from topbill.features import Encoder, Feature
-from topbill.records import Action, Actions
+from topbill.domain.features import Encoder, Feature
+from topbill.domain.records import Action, Actions
 
 Surface = Literal["rows", "titles", "artwork"]
 Status = Literal["draft", "running", "paused", "stopped"]
@@ -21,12 +21,14 @@ MetricKind = Literal["binary", "max", "sum", "count", "mean", "last", "earliest"
 
 @dataclass(frozen=True)
 class Metric:
-    """What is computed of a decision's events of one name inside a window (seconds after the decision).
+    """What is computed of a decision's events of one name inside a window (seconds after the
+    decision).
 
-    kind: binary (any event) | max | sum | count | mean | last | earliest. `cap` scales it to [0, 1] in the objective,
-    `default` is its value without an event. `better` says which direction is good, for reading the report; `before`
-    what of a unit's past takes noise out of it: so many seconds of its own events before the unit's first decision, or
-    a number of the context as it came with that decision.
+    kind: binary (any event) | max | sum | count | mean | last | earliest. `cap` scales it to [0, 1]
+    in the objective, `default` is its value without an event. `better` says which direction is
+    good, for reading the report; `before` what of a unit's past takes noise out of it: so many
+    seconds of its own events before the unit's first decision, or a number of the context as it
+    came with that decision.
     """
 
     name: str
@@ -39,11 +41,12 @@ class Metric:
     before: float | str | None = None
 
     def value(self, events: Iterable[tuple[float, float]]) -> float:
-        """The metric of a decision's events `(value, seconds after the decision)`; `default` if none is in the window.
+        """The metric of a decision's events `(value, seconds after the decision)`; `default` if
+        none is in the window.
 
-        An event counts when it came at most `window` seconds after the decision. A caller's clock may be a little
-        behind, so an event dated before its decision counts as well. `last` is the event with the latest time,
-        `earliest` that with the earliest.
+        An event counts when it came at most `window` seconds after the decision. A caller's clock
+        may be a little behind, so an event dated before its decision counts as well. `last` is the
+        event with the latest time, `earliest` that with the earliest.
         """
         inside = [(at, value) for value, at in events if at <= self.window]
         if not inside:
@@ -90,7 +93,9 @@ class Variant:
 
 @dataclass(frozen=True)
 class Experiment:
-    """One experiment file. `source` is its file name, `raw` the parsed YAML for audit and display."""
+    """One experiment file. `source` is its file name, `raw` the parsed YAML for audit and
+    display.
+    """
 
     key: str
     surface: Surface
@@ -122,7 +127,9 @@ class Experiment:
 
     @cached_property
     def control(self) -> Variant:
-        """The variant the others are compared with, and whose order is served when a policy fails."""
+        """The variant the others are compared with, and whose order is served when a policy
+        fails.
+        """
         return next(v for v in self.variants if v.control)
 
     @cached_property
@@ -137,31 +144,43 @@ class Experiment:
 
     @cached_property
     def encoded_actions(self) -> Actions:
-        """The file's actions, encoded once: one object for the life of the revision, so policies may key on it."""
+        """The file's actions, encoded once: one object for the life of the revision, so policies
+        may key on it.
+        """
         return self.action_encoder.encode_actions(self.actions)
 
     def objective_value(self, metric_values: Mapping[str, float]) -> float:
-        """The objective in [0, 1]: Σ weight · clip(metric / cap, 0, 1) ÷ Σ positive weights, clipped to [0, 1].
+        """The objective in [0, 1]: Σ weight · clip(metric / cap, 0, 1) ÷ Σ positive weights,
+        clipped to [0, 1].
 
-        A negative weight is a penalty: it takes away from what positive ones earn, never below 0. So 1 means that
-        every wanted metric reached its cap and no penalty fell due. A metric without a value counts as 0.
+        A negative weight is a penalty: it takes away from what positive ones earn, never below 0.
+        So 1 means that every wanted metric reached its cap and no penalty fell due. A metric
+        without a value counts as 0.
         """
         earned = 0.0
         for metric in self.metrics:
             weight = self.objective.get(metric.name)
             if weight:
-                earned += weight * min(1.0, max(0.0, metric_values.get(metric.name, 0.0) / metric.cap))
+                earned += weight * min(
+                    1.0, max(0.0, metric_values.get(metric.name, 0.0) / metric.cap)
+                )
         return min(1.0, max(0.0, earned / sum(w for w in self.objective.values() if w > 0.0)))
 
     @cached_property
     def fingerprint(self) -> str:
-        """12 hex digits that change with anything that the file says: the revision logged with each decision."""
+        """12 hex digits that change with anything that the file says: the revision logged with each
+        decision.
+        """
         apart = ("source", "raw", "layer_start")
-        return _digest({name: getattr(self, name) for name in self.__dataclass_fields__ if name not in apart})
+        return _digest(
+            {name: getattr(self, name) for name in self.__dataclass_fields__ if name not in apart}
+        )
 
     @cached_property
     def learning_fingerprint(self) -> str:
-        """Changes only with what learning depends on: features, objective, metrics, policies and their params."""
+        """Changes only with what learning depends on: features, objective, metrics, policies and
+        their params.
+        """
         return _digest(
             {
                 "context": self.context,

@@ -1,8 +1,9 @@
-"""YAML text → plain values, and nothing else: text, numbers, true/false, nothing, lists and mappings with text keys.
+"""YAML text → plain values, and nothing else: text, numbers, true/false, nothing, lists and
+mappings with text keys.
 
-Read from the parser's events, so that a hostile file cannot do more than be refused: no tags, no aliases (a few lines
-of them can mean billions of values), bounded size and depth. Plain scalars follow YAML 1.2, where only `true` and
-`false` are booleans: a category value `no` stays text.
+Read from the parser's events, so that a hostile file cannot do more than be refused: no tags, no
+aliases (a few lines of them can mean billions of values), bounded size and depth. Plain scalars
+follow YAML 1.2, where only `true` and `false` are booleans: a category value `no` stays text.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any, NoReturn
 
 import yaml
 
-from topbill.errors import Problem, SpecError
+from topbill.domain.errors import Problem, SpecError
 
 MAX_BYTES = 1_000_000
 MAX_DEPTH = 32
@@ -31,7 +32,8 @@ _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def parse(data: bytes, file: str) -> tuple[Any, list[Problem]]:
-    """The one document in `data`, and a problem for each key that is there twice (its last value is taken).
+    """The one document in `data`, and a problem for each key that is there twice (its last value is
+    taken).
 
     Raises SpecError for what is not plain YAML.
     """
@@ -40,7 +42,9 @@ def parse(data: bytes, file: str) -> tuple[Any, list[Problem]]:
     try:
         return _Reader(file).read(data.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
-        raise SpecError([Problem(file, f"byte {error.start}", "bytes that are not UTF-8", "UTF-8 text")]) from None
+        raise SpecError(
+            [Problem(file, f"byte {error.start}", "bytes that are not UTF-8", "UTF-8 text")]
+        ) from None
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f"line {mark.line + 1}, column {mark.column + 1}" if mark else "file"
@@ -60,7 +64,9 @@ def _syntax_hint(error: yaml.MarkedYAMLError) -> str:
 
 
 class _Reader:
-    """Builds values from events. `problems` are those that don't stop the reading: keys that are there twice."""
+    """Builds values from events. `problems` are those that don't stop the reading: keys that are
+    there twice.
+    """
 
     def __init__(self, file: str) -> None:
         self.file = file
@@ -111,7 +117,9 @@ class _Reader:
             inner = f"{path}.{key}" if path else key
             if key in lines:
                 got = f"the key twice, in lines {lines[key]} and {line}"
-                self.problems.append(Problem(self.file, inner, got, "every key once", "remove one of the two"))
+                self.problems.append(
+                    Problem(self.file, inner, got, "every key once", "remove one of the two")
+                )
             lines.setdefault(key, line)
             items[key] = self.value(next(self.events), inner, depth + 1)
         return items

@@ -1,4 +1,6 @@
-"""The JSON Schema of experiment files, for completion in editors; it reads the same tables as the loader."""
+"""The JSON Schema of experiment files, for completion in editors; it reads the same tables as the
+loader.
+"""
 
 from __future__ import annotations
 

@@ -34,7 +34,12 @@ class ListOf:
 
     def schema(self) -> Schema:
         unique = {"uniqueItems": True} if self.unique else {}
-        return {"type": "array", "items": self.form.schema(), "minItems": self.least, "maxItems": self.most} | unique
+        return {
+            "type": "array",
+            "items": self.form.schema(),
+            "minItems": self.least,
+            "maxItems": self.most,
+        } | unique
 
 
 @dataclass(frozen=True)
@@ -75,7 +80,9 @@ class Key:
 
 @dataclass(frozen=True)
 class Section:
-    """A mapping with fixed keys → dict of the keys that are there and could be read; BAD when it is no mapping."""
+    """A mapping with fixed keys → dict of the keys that are there and could be read; BAD when it is
+    no mapping.
+    """
 
     keys: Mapping[str, Key]
 
@@ -88,14 +95,23 @@ class Section:
             missing -= {key for key in missing if hint == f"did you mean {key}?"}
             at.key(name[:64]).wrong(Said("an unknown key"), "one of " + listed(self.keys), hint)
         for name in [name for name in self.keys if name in missing]:
-            at.key(name).wrong(Said("nothing"), "this key, which is required", self.keys[name].about)
-        read = {name: key.form.read(value[name], at.key(name)) for name, key in self.keys.items() if name in value}
+            at.key(name).wrong(
+                Said("nothing"), "this key, which is required", self.keys[name].about
+            )
+        read = {
+            name: key.form.read(value[name], at.key(name))
+            for name, key in self.keys.items()
+            if name in value
+        }
         return {name: item for name, item in read.items() if item is not BAD}
 
     def schema(self) -> Schema:
         return {
             "type": "object",
-            "properties": {name: key.form.schema() | {"description": key.about} for name, key in self.keys.items()},
+            "properties": {
+                name: key.form.schema() | {"description": key.about}
+                for name, key in self.keys.items()
+            },
             "required": [name for name, key in self.keys.items() if key.required],
             "additionalProperties": False,
         }
@@ -103,7 +119,9 @@ class Section:
 
 @dataclass(frozen=True)
 class Tagged:
-    """A section whose keys depend on the word at `tag`, which may be left out where there is a `default`."""
+    """A section whose keys depend on the word at `tag`, which may be left out where there is a
+    `default`.
+    """
 
     tag: str
     sections: Mapping[str, Section]
@@ -113,8 +131,12 @@ class Tagged:
     def read(self, value: Any, at: At) -> Any:
         if not isinstance(value, dict):
             return at.wrong(value, f"a mapping with {self.tag} and more")
-        if self.tag not in value and (slip := get_close_matches(self.tag, self._unknown(value), n=1)):
-            return at.key(slip[0]).wrong(Said("an unknown key"), self.tag, f"did you mean {self.tag}?")
+        if self.tag not in value and (
+            slip := get_close_matches(self.tag, self._unknown(value), n=1)
+        ):
+            return at.key(slip[0]).wrong(
+                Said("an unknown key"), self.tag, f"did you mean {self.tag}?"
+            )
         word = value.get(self.tag, self.default)
         if word == "" and self.tag not in value:
             return at.key(self.tag).wrong(Said("nothing"), "one of " + listed(self.sections))
@@ -126,12 +148,18 @@ class Tagged:
         return known.read({self.tag: word, **rest}, at)
 
     def _unknown(self, value: Mapping[str, Any]) -> list[str]:
-        return [name for name in value if not any(name in section.keys for section in self.sections.values())]
+        return [
+            name
+            for name in value
+            if not any(name in section.keys for section in self.sections.values())
+        ]
 
     def schema(self) -> Schema:
         def one(word: str, section: Section) -> Schema:
             schema = section.schema()
-            schema["properties"] = {self.tag: {"const": word, "description": self.about}} | schema["properties"]
+            schema["properties"] = {self.tag: {"const": word, "description": self.about}} | schema[
+                "properties"
+            ]
             schema["required"] = ([] if word == self.default else [self.tag]) + schema["required"]
             return schema
 

@@ -1,8 +1,10 @@
-"""Confidence sequences for the mean of values in [0, 1] that hold for any number of them, however often one looks.
+"""Confidence sequences for the mean of values in [0, 1] that hold for any number of them, however
+often one looks.
 
-Nothing is approximated, so they may be trusted from the first value on; the price is some width. Each answers a bound
-for every prefix of the values, which come in the order in which they were seen. `intervals.betting_lower` is tighter
-than those from values, and slower; `rate_sequence` needs only counts.
+Nothing is approximated, so they may be trusted from the first value on; the price is some width.
+Each answers a bound for every prefix of the values, which come in the order in which they were
+seen. `intervals.betting_lower` is tighter than those from values, and slower; `rate_sequence` needs
+only counts.
 """
 
 from __future__ import annotations
@@ -13,28 +15,34 @@ import numpy as np
 from scipy.optimize import brentq
 from scipy.special import betaln, gammainc, gammaln
 
-from topbill.records import Floats
+from topbill.domain.records import Floats
 from topbill.stats.intervals import plug_in_bets
 from topbill.stats.sequential import mixture_rho
 
 
 def hoeffding_sequence(x: Floats, alpha: float = 0.05) -> tuple[Floats, Floats]:
-    """Lower and upper bounds (n,) from the range [0, 1] alone (Waudby-Smith & Ramdas 2024, eq. 11)."""
+    """Lower and upper bounds (n,) from the range [0, 1] alone (Waudby-Smith & Ramdas 2024, eq.
+    11).
+    """
     low, high = (_hoeffding_lower(side, alpha / 2.0) for side in (x, 1.0 - x))
     return np.maximum(low, 0.0), np.minimum(1.0 - high, 1.0)
 
 
 def bernstein_lower(x: Floats, alpha: float = 0.05) -> Floats:
-    """Lower bounds (n,) that shrink with the observed variance, for values ≥ 0 without an upper end.
+    """Lower bounds (n,) that shrink with the observed variance, for values ≥ 0 without an upper
+    end.
 
-    The predictable plug-in empirical Bernstein bound (Waudby-Smith & Ramdas 2024, eq. 13), bets cut at ½. With
-    importance weights w and rewards r in [0, 1], of w·r it bounds a policy's value from below, and 1 minus that of
-    w·(1 − r) from above (Waudby-Smith et al. 2024, "Anytime-valid off-policy inference", §3).
+    The predictable plug-in empirical Bernstein bound (Waudby-Smith & Ramdas 2024, eq. 13), bets cut
+    at ½. With importance weights w and rewards r in [0, 1], of w·r it bounds a policy's value from
+    below, and 1 minus that of w·(1 − r) from above (Waudby-Smith et al. 2024, "Anytime-valid
+    off-policy inference", §3).
     """
     bets = np.minimum(0.5, plug_in_bets(x, alpha, anytime=True, top=1.0))
     before = np.concatenate([[0.0], _running_mean(x)[:-1]])
     spent = np.square(x - before) * (-np.log1p(-bets) - bets)
-    return np.asarray((np.cumsum(bets * x) - np.cumsum(spent) + log(alpha)) / np.cumsum(bets), dtype=np.float64)
+    return np.asarray(
+        (np.cumsum(bets * x) - np.cumsum(spent) + log(alpha)) / np.cumsum(bets), dtype=np.float64
+    )
 
 
 def bernstein_sequence(x: Floats, alpha: float = 0.05) -> tuple[Floats, Floats]:
@@ -43,17 +51,23 @@ def bernstein_sequence(x: Floats, alpha: float = 0.05) -> tuple[Floats, Floats]:
     return np.maximum(low, 0.0), np.minimum(1.0 - high, 1.0)
 
 
-def mixture_bernstein_sequence(x: Floats, alpha: float = 0.05, *, v_opt: float) -> tuple[Floats, Floats]:
-    """Lower and upper bounds (n,) by a gamma-exponential mixture (Howard et al. 2021, prop. 9 and thm. 4).
+def mixture_bernstein_sequence(
+    x: Floats, alpha: float = 0.05, *, v_opt: float
+) -> tuple[Floats, Floats]:
+    """Lower and upper bounds (n,) by a gamma-exponential mixture (Howard et al. 2021, prop. 9 and
+    thm. 4).
 
-    Tightest where the sum of squared deviations is near `v_opt`; tighter there than the plug-in bound.
+    Tightest where the sum of squared deviations is near `v_opt`; tighter there than the plug-in
+    bound.
     """
     low, high = (_mixture_lower(side, alpha / 2.0, v_opt) for side in (x, 1.0 - x))
     return np.maximum(low, 0.0), np.minimum(1.0 - high, 1.0)
 
 
 def gamma_exponential_bound(v: float, *, alpha: float, v_opt: float) -> float:
-    """What a sum of deviations of at most 1 below its mean exceeds, at intrinsic time v, with probability ≤ alpha."""
+    """What a sum of deviations of at most 1 below its mean exceeds, at intrinsic time v, with
+    probability ≤ alpha.
+    """
     rho = mixture_rho(alpha, v_opt, two_sided=False)
     start = rho * log(rho) - gammaln(rho) - log(gammainc(rho, rho))
 
@@ -68,10 +82,14 @@ def gamma_exponential_bound(v: float, *, alpha: float, v_opt: float) -> float:
     return float(brentq(short, 0.0, top, xtol=1e-12))
 
 
-def rate_log_e(wins: Floats | float, n: Floats | float, rate: float, concentration: float) -> Floats:
-    """ln of the e-value against a chance `rate` in (0, 1) after `wins` of n, the mixture being Beta with mean `rate`.
+def rate_log_e(
+    wins: Floats | float, n: Floats | float, rate: float, concentration: float
+) -> Floats:
+    """ln of the e-value against a chance `rate` in (0, 1) after `wins` of n, the mixture being Beta
+    with mean `rate`.
 
-    Howard & Ramdas 2022 ("Sequential estimation of quantiles"), eq. 3.3, which is the beta-binomial Bayes factor.
+    Howard & Ramdas 2022 ("Sequential estimation of quantiles"), eq. 3.3, which is the beta-binomial
+    Bayes factor.
     """
     a, b = concentration * rate, concentration * (1.0 - rate)
     losses = np.asarray(n, dtype=np.float64) - wins
@@ -84,16 +102,25 @@ def rate_concentration(tuning: float, alpha: float) -> float:
     return max(mixture_rho(alpha, tuning) - 1.0, 1e-3)
 
 
-def rate_sequence(wins: int, n: int, alpha: float = 0.05, *, tuning: float = 500.0) -> tuple[float, float]:
-    """Bounds of a chance after `wins` of n draws; those of all n hold at once with probability 1 − alpha."""
+def rate_sequence(
+    wins: int, n: int, alpha: float = 0.05, *, tuning: float = 500.0
+) -> tuple[float, float]:
+    """Bounds of a chance after `wins` of n draws; those of all n hold at once with probability 1 −
+    alpha.
+    """
     tiny = 1e-12
-    weight, seen = rate_concentration(tuning, alpha / 2.0), min(max(wins / max(n, 1), tiny), 1.0 - tiny)
+    weight, seen = (
+        rate_concentration(tuning, alpha / 2.0),
+        min(max(wins / max(n, 1), tiny), 1.0 - tiny),
+    )
 
     def short(rate: float) -> float:
         return float(rate_log_e(wins, n, rate, weight)) + log(alpha)
 
     low = brentq(short, tiny, seen, xtol=1e-13) if wins > 0 and short(tiny) > 0.0 else 0.0
-    high = brentq(short, seen, 1.0 - tiny, xtol=1e-13) if wins < n and short(1.0 - tiny) > 0.0 else 1.0
+    high = (
+        brentq(short, seen, 1.0 - tiny, xtol=1e-13) if wins < n and short(1.0 - tiny) > 0.0 else 1.0
+    )
     return float(low), float(high)
 
 
@@ -105,7 +132,9 @@ def _hoeffding_lower(x: Floats, alpha: float) -> Floats:
     t = np.arange(1, x.size + 1, dtype=np.float64)
     bets = np.minimum(1.0, np.sqrt(-8.0 * log(alpha) / (t * np.log1p(t))))
     spent = np.cumsum(np.square(bets)) / 8.0
-    return np.asarray((np.cumsum(bets * x) - spent + log(alpha)) / np.cumsum(bets), dtype=np.float64)
+    return np.asarray(
+        (np.cumsum(bets * x) - spent + log(alpha)) / np.cumsum(bets), dtype=np.float64
+    )
 
 
 def _mixture_lower(x: Floats, alpha: float, v_opt: float) -> Floats:

@@ -1,4 +1,5 @@
-"""Intervals for means and ratios of sums over units: normal, bucket bootstrap, betting, and confidence sequences.
+"""Intervals for means and ratios of sums over units: normal, bucket bootstrap, betting, and
+confidence sequences.
 
 The linearised standard errors that they start from are those of `moments`.
 """
@@ -13,32 +14,43 @@ from numpy.typing import NDArray
 from scipy import optimize
 from scipy.special import ndtri
 
-from topbill.records import Floats, Indices
+from topbill.domain.records import Floats, Indices
 from topbill.stats.sequential import multiplier
 
 BUCKETS = 4096
-"""Units are hashed into this many buckets for the bootstrap; a power of two, so that SQL can mask the hash."""
+"""Units are hashed into this many buckets for the bootstrap; a power of two, so that SQL can mask
+the hash.
+"""
 
 _CHUNK = 1 << 16
 
 
 def by_unit(columns: Floats, units: Indices | None) -> Floats:
-    """(k × m) the columns (k × n) summed by unit, in the order of the codes 0…m−1; the columns themselves if None."""
+    """(k × m) the columns (k × n) summed by unit, in the order of the codes 0…m−1; the columns
+    themselves if None.
+    """
     if units is None:
         return columns
     count = int(units.max()) + 1 if units.size else 0
-    return np.stack([np.bincount(units, weights=c, minlength=count).astype(np.float64) for c in columns])
+    return np.stack(
+        [np.bincount(units, weights=c, minlength=count).astype(np.float64) for c in columns]
+    )
 
 
 def by_bucket(unit_sums: Floats, seed: int = 0) -> Floats:
     """(4096 × k) unit sums (k × m) added up in fixed pseudo-random buckets of units."""
     count = unit_sums.shape[1]
     bucket = np.random.default_rng([seed, count]).integers(0, BUCKETS, size=count)
-    return np.stack([np.bincount(bucket, weights=c, minlength=BUCKETS).astype(np.float64) for c in unit_sums], axis=1)
+    return np.stack(
+        [np.bincount(bucket, weights=c, minlength=BUCKETS).astype(np.float64) for c in unit_sums],
+        axis=1,
+    )
 
 
 def chunks(units: Indices | None, rows: int) -> Iterator[tuple[Indices | slice, Indices | None]]:
-    """Row selections of some 65,536 rows that never split a unit, each with its own unit codes from 0."""
+    """Row selections of some 65,536 rows that never split a unit, each with its own unit codes from
+    0.
+    """
     if units is None:
         for start in range(0, rows, _CHUNK):
             yield slice(start, min(start + _CHUNK, rows)), None
@@ -55,10 +67,13 @@ def chunks(units: Indices | None, rows: int) -> Iterator[tuple[Indices | slice, 
 
 @lru_cache(maxsize=8)
 def bootstrap_weights(replicates: int, seed: int = 0) -> NDArray[np.float64]:
-    """(replicates × 4096) multinomial weights, each row summing to 4096: resampling whole buckets of units
-    with replacement, the grouped bootstrap of Chamandy et al. 2012, "Estimating uncertainty for massive data"."""
+    """(replicates × 4096) multinomial weights, each row summing to 4096: resampling whole buckets
+    of units with replacement, the grouped bootstrap of Chamandy et al. 2012, "Estimating
+    uncertainty for massive data"."""
     rng = np.random.default_rng(seed)
-    return rng.multinomial(BUCKETS, np.full(BUCKETS, 1.0 / BUCKETS), size=replicates).astype(np.float64)
+    return rng.multinomial(BUCKETS, np.full(BUCKETS, 1.0 / BUCKETS), size=replicates).astype(
+        np.float64
+    )
 
 
 def normal(value: float, se: float, alpha: float) -> tuple[float, float]:
@@ -74,7 +89,9 @@ def percentile(replicates: Floats, alpha: float) -> tuple[float, float]:
 
 
 def asymptotic_sequence(value: float, se: float, units: int, alpha: float) -> tuple[float, float]:
-    """Asymptotic confidence sequence (`sequential.multiplier`): one may look at it as often as one likes."""
+    """Asymptotic confidence sequence (`sequential.multiplier`): one may look at it as often as one
+    likes.
+    """
     half = float(multiplier(units, alpha)) * se
     return value - half, value + half
 
@@ -90,18 +107,21 @@ def betting_lower(
     cut: float = 0.75,
     running: bool = False,
 ) -> float:
-    """A lower confidence bound at level 1 − α for m = E[gains]/E[counts], for non-negative `gains` without upper bound.
+    """A lower confidence bound at level 1 − α for m = E[gains]/E[counts], for non-negative `gains`
+    without upper bound.
 
-    Waudby-Smith & Ramdas 2024, "Estimating means of bounded random variables by betting" (the positive
-    half of their hedged capital): if the mean
-    were m, the capital Π_t (1 + λ_t(m)(gains_t − m·counts_t)) would be a non-negative martingale from 1, and by Ville
-    exceeds 1/α with probability at most α. The bound is the smallest m that is not refuted. λ_t is the predictable
-    plug-in √(2 log(1/α) / (n σ̂²_{t−1})), cut at `cut`/(m·largest count); the capital falls in m, so one root is sought.
+    Waudby-Smith & Ramdas 2024, "Estimating means of bounded random variables by betting" (the
+    positive half of their hedged capital): if the mean were m, the capital Π_t (1 + λ_t(m)(gains_t
+    − m·counts_t)) would be a non-negative martingale from 1, and by Ville exceeds 1/α with
+    probability at most α. The bound is the smallest m that is not refuted. λ_t is the predictable
+    plug-in √(2 log(1/α) / (n σ̂²_{t−1})), cut at `cut`/(m·largest count); the capital falls in m,
+    so one root is sought.
 
-    `gains`, `counts` (m units in the order of the log); `scale` is the size of a typical large gain, `largest` an upper
-    bound of the counts (default: the largest seen). With `anytime` the bets are those of a confidence sequence
-    (n replaced by t·log(t+1)) and the bound holds at every prefix at once. With `running` what any prefix refuted stays
-    refuted, which Ville's inequality allows for either kind of bet. Finite-sample; nothing is approximated.
+    `gains`, `counts` (m units in the order of the log); `scale` is the size of a typical large
+    gain, `largest` an upper bound of the counts (default: the largest seen). With `anytime` the
+    bets are those of a confidence sequence (n replaced by t·log(t+1)) and the bound holds at every
+    prefix at once. With `running` what any prefix refuted stays refuted, which Ville's inequality
+    allows for either kind of bet. Finite-sample; nothing is approximated.
     """
     n = gains.size
     if n == 0 or not gains.any():
@@ -134,17 +154,26 @@ def betting_upper(
     cut: float = 0.75,
     running: bool = False,
 ) -> float:
-    """`betting_lower` mirrored, for gains that never exceed `bound` per count: bound − lower(bound·counts − gains)."""
+    """`betting_lower` mirrored, for gains that never exceed `bound` per count: bound −
+    lower(bound·counts − gains).
+    """
     mirrored = bound * counts - gains
     lower = betting_lower(
-        mirrored, counts, alpha, scale=bound, anytime=anytime, largest=largest, cut=cut, running=running
+        mirrored,
+        counts,
+        alpha,
+        scale=bound,
+        anytime=anytime,
+        largest=largest,
+        cut=cut,
+        running=running,
     )
     return bound - lower
 
 
 def plug_in_bets(x: Floats, alpha: float, anytime: bool, top: float = np.inf) -> Floats:
-    """(n,) bets that use only what came before: √(2 log(1/α) / (horizon · σ̂²_{t−1})), σ̂² shrunk towards ¼, around
-    running means of at most `top`."""
+    """(n,) bets that use only what came before: √(2 log(1/α) / (horizon · σ̂²_{t−1})), σ̂² shrunk
+    towards ¼, around running means of at most `top`."""
     t = np.arange(1, x.size + 1, dtype=np.float64)
     mean = np.minimum(top, (0.5 + np.cumsum(x)) / (t + 1))
     variance = (0.25 + np.cumsum((x - mean) ** 2)) / (t + 1)

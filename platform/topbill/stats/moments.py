@@ -1,7 +1,9 @@
-"""Mergeable sufficient statistics of randomised units, and the estimates that are functions of them.
+"""Mergeable sufficient statistics of randomised units, and the estimates that are functions of
+them.
 
-A mean, a ratio, a self-normalised estimate, CUPED and Lin's adjustment each have a gradient with respect
-to the column means; one quadratic form with the scatter matrix then gives every standard error.
+A mean, a ratio, a self-normalised estimate, CUPED and Lin's adjustment each have a gradient with
+respect to the column means; one quadratic form with the scatter matrix then gives every standard
+error.
 """
 
 from __future__ import annotations
@@ -12,15 +14,16 @@ from typing import TypeAlias
 
 import numpy as np
 
-from topbill.records import Floats
+from topbill.domain.records import Floats
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Moments:
-    """Count, means and centred cross-products of k columns over n units: the whole data, for our purposes.
+    """Count, means and centred cross-products of k columns over n units: the whole data, for our
+    purposes.
 
-    `mean` (k,) and `scatter` (k, k) = Σ (z − mean)(z − mean)ᵀ. Adding two gives the moments of the union
-    (Chan, Golub & LeVeque 1983), so shards and days combine in any order.
+    `mean` (k,) and `scatter` (k, k) = Σ (z − mean)(z − mean)ᵀ. Adding two gives the moments of the
+    union (Chan, Golub & LeVeque 1983), so shards and days combine in any order.
     """
 
     columns: tuple[str, ...]
@@ -38,9 +41,13 @@ class Moments:
 
     @classmethod
     def from_sums(cls, columns: Sequence[str], n: int, sums: Floats, products: Floats) -> Moments:
-        """From raw Σz (k,) and Σzzᵀ (k, k). Columns far from zero should be shifted towards it before summing."""
+        """From raw Σz (k,) and Σzzᵀ (k, k). Columns far from zero should be shifted towards it
+        before summing.
+        """
         mean = np.asarray(sums, dtype=np.float64) / max(n, 1)
-        with np.errstate(over="ignore", invalid="ignore"):  # what overflows stays non-finite, for the caller to see
+        with np.errstate(
+            over="ignore", invalid="ignore"
+        ):  # what overflows stays non-finite, for the caller to see
             scatter = np.asarray(products, dtype=np.float64) - n * np.outer(mean, mean)
         # What rounding made negative is a column that did not vary.
         scatter[np.diag_indices_from(scatter)] = np.maximum(scatter.diagonal(), 0.0)
@@ -48,13 +55,20 @@ class Moments:
 
     def __add__(self, other: Moments) -> Moments:
         if self.columns != other.columns:
-            raise ValueError(f"moments of {self.columns} cannot be added to those of {other.columns}")
+            raise ValueError(
+                f"moments of {self.columns} cannot be added to those of {other.columns}"
+            )
         n = self.n + other.n
         if n == 0:
             return self
         shift = other.mean - self.mean
         between = np.outer(shift, shift) * (self.n * other.n / n)
-        return Moments(self.columns, n, self.mean + shift * (other.n / n), self.scatter + other.scatter + between)
+        return Moments(
+            self.columns,
+            n,
+            self.mean + shift * (other.n / n),
+            self.scatter + other.scatter + between,
+        )
 
     def unit(self, column: str) -> Floats:
         """The gradient (k,) of a column's mean."""
@@ -66,13 +80,17 @@ class Moments:
         return float(self.n * self.mean[self.columns.index(column)])
 
     def covariance(self, g: Floats, h: Floats) -> float:
-        """The sample covariance (divisor n − 1) of the linear combinations g·z and h·z; 0 below two units."""
+        """The sample covariance (divisor n − 1) of the linear combinations g·z and h·z; 0 below two
+        units.
+        """
         return float(g @ self.scatter @ h) / (self.n - 1) if self.n > 1 else 0.0
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Linear:
-    """An estimate and its gradient (k,) with respect to the column means: all that its standard error needs."""
+    """An estimate and its gradient (k,) with respect to the column means: all that its standard
+    error needs.
+    """
 
     value: float
     gradient: Floats
@@ -85,8 +103,12 @@ class Linear:
         return max(squares, 0.0) / (divisor or moments.n - 1) / moments.n
 
     def rounding(self, moments: Moments) -> float:
-        """What rounding alone may make of the variance when the moments came from raw sums: below it, take it as 0."""
-        size = np.abs(self.gradient) @ (np.sqrt(moments.scatter.diagonal()) + np.sqrt(moments.n) * np.abs(moments.mean))
+        """What rounding alone may make of the variance when the moments came from raw sums: below
+        it, take it as 0.
+        """
+        size = np.abs(self.gradient) @ (
+            np.sqrt(moments.scatter.diagonal()) + np.sqrt(moments.n) * np.abs(moments.mean)
+        )
         return 1e-13 * float(size) ** 2 / max(moments.n, 1) ** 2
 
 
@@ -106,8 +128,9 @@ def mean(column: str) -> Statistic:
 def ratio(numerator: str, denominator: str) -> Statistic:
     """Σ numerator / Σ denominator by the delta method over units (Deng, Knoblich & Lu 2018).
 
-    With the number of rows as the denominator this is the mean of rows with its cluster-robust standard
-    error; with weights as the denominator it is a self-normalised mean. A zero denominator gives value 0.
+    With the number of rows as the denominator this is the mean of rows with its cluster-robust
+    standard error; with weights as the denominator it is a self-normalised mean. A zero denominator
+    gives value 0.
     """
 
     def of(moments: Moments) -> Linear:
@@ -131,14 +154,18 @@ def cuped_theta(merged: Moments, statistic: Statistic, covariate: str) -> float:
     return merged.covariance(statistic(merged).gradient, x) / variance if variance > 0.0 else 0.0
 
 
-def cuped(arm: Moments, merged: Moments, statistic: Statistic, covariate: str, theta: float) -> Linear:
+def cuped(
+    arm: Moments, merged: Moments, statistic: Statistic, covariate: str, theta: float
+) -> Linear:
     """The arm's statistic moved to the covariate mean of `merged`: value − θ (x̄_arm − x̄).
 
     Works on means and ratios alike, for it corrects the linearised statistic.
     """
     x = arm.unit(covariate)
     plain = statistic(arm)
-    return Linear(plain.value - theta * float(x @ (arm.mean - merged.mean)), plain.gradient - theta * x)
+    return Linear(
+        plain.value - theta * float(x @ (arm.mean - merged.mean)), plain.gradient - theta * x
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,12 +184,16 @@ def product_columns(y: str, x: str) -> tuple[str, str, str, str]:
 
 
 def lin(treated: Moments, control: Moments, y: str, x: str) -> Adjusted:
-    """Lin's (2013) interacted regression adjustment: each arm's own slope, predicted at the common covariate mean.
+    """Lin's (2013) interacted regression adjustment: each arm's own slope, predicted at the common
+    covariate mean.
 
-    The difference is the coefficient of treatment in y ~ T + (x − x̄) + T·(x − x̄), the variances are HC2's.
+    The difference is the coefficient of treatment in y ~ T + (x − x̄) + T·(x − x̄), the variances
+    are HC2's.
     """
     centre = (treated + control).mean[treated.columns.index(x)]
-    (value_t, var_t), (value_c, var_c) = (_regression(arm, y, x, float(centre)) for arm in (treated, control))
+    (value_t, var_t), (value_c, var_c) = (
+        _regression(arm, y, x, float(centre)) for arm in (treated, control)
+    )
     return Adjusted(value_t, value_c, var_t, var_c)
 
 
@@ -175,7 +206,9 @@ def ancova(treated: Moments, control: Moments, y: str, x: str) -> Adjusted:
     gap = float(ex @ (treated.mean - control.mean))
     lever = -gap / sxx if sxx > 0.0 else 0.0
     centre = float(ex @ merged.mean)
-    values = [float(ey @ arm.mean) - theta * (float(ex @ arm.mean) - centre) for arm in (treated, control)]
+    values = [
+        float(ey @ arm.mean) - theta * (float(ex @ arm.mean) - centre) for arm in (treated, control)
+    ]
     return Adjusted(
         values[0],
         values[1],
@@ -196,8 +229,9 @@ def _regression(arm: Moments, y: str, x: str, centre: float) -> tuple[float, flo
 def _hc2(arm: Moments, y: str, x: str, theta: float, lever: float, sxx: float) -> float:
     """Σ cᵢ² eᵢ² / (1 − hᵢ), cᵢ = 1/n + lever·dᵢ, hᵢ = 1/n + dᵢ²/sxx, d = x − x̄, e the residual.
 
-    1/(1 − hᵢ) is expanded to second order in dᵢ²/sxx, which leaves a relative error of order n⁻³ and needs only
-    Σe²dʲ for j ≤ 4: quadratic forms of columns, since e, e·d and e·d² are linear in y, x and their products.
+    1/(1 − hᵢ) is expanded to second order in dᵢ²/sxx, which leaves a relative error of order n⁻³
+    and needs only Σe²dʲ for j ≤ 4: quadratic forms of columns, since e, e·d and e·d² are linear in
+    y, x and their products.
     """
     n = arm.n
     if n < 3:
@@ -208,7 +242,13 @@ def _hc2(arm: Moments, y: str, x: str, theta: float, lever: float, sxx: float) -
     d2 = xx - 2.0 * x0 * ex  # d² up to a constant, and so below
     e = ey - theta * ex
     ed = yx - y0 * ex - x0 * ey - theta * d2
-    ed2 = yxx - 2.0 * x0 * yx + x0 * x0 * ey - y0 * d2 - theta * (xxx - 3.0 * x0 * xx + 3.0 * x0 * x0 * ex)
+    ed2 = (
+        yxx
+        - 2.0 * x0 * yx
+        + x0 * x0 * ey
+        - y0 * d2
+        - theta * (xxx - 3.0 * x0 * xx + 3.0 * x0 * x0 * ex)
+    )
     mean_ed, mean_ed2 = float(e @ arm.scatter @ ex) / n, float(e @ arm.scatter @ d2) / n
     s0 = float(e @ arm.scatter @ e)
     s1 = float(e @ arm.scatter @ ed)

@@ -1,6 +1,8 @@
-"""Inference that survives looking early: asymptotic confidence sequences and group-sequential boundaries.
+"""Inference that survives looking early: asymptotic confidence sequences and group-sequential
+boundaries.
 
-Everything here works on standardised numbers (an estimate over its standard error), for scalars or arrays.
+Everything here works on standardised numbers (an estimate over its standard error), for scalars or
+arrays.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from scipy.optimize import brentq
 from scipy.special import ndtr, zeta
 from scipy.stats import norm
 
-from topbill.records import Floats
+from topbill.domain.records import Floats
 
 TUNING = 5_000.0
 """Units at which a confidence sequence is tightest, unless told."""
@@ -30,13 +32,16 @@ def mixture_scale(alpha: float, tuning: float = TUNING) -> float:
 
 
 def multiplier(n: ArrayLike, alpha: float = 0.05, tuning: float = TUNING) -> Floats:
-    """How many standard errors the confidence sequence reaches to either side at n units (all arms together).
+    """How many standard errors the confidence sequence reaches to either side at n units (all arms
+    together).
 
-    √(2 (nρ² + 1)/(nρ²) · ln(√(nρ² + 1)/α)): the asymptotic confidence sequence of Waudby-Smith et al. (2024,
-    eq. 14). The intervals of all n hold at once with probability 1 − α.
+    √(2 (nρ² + 1)/(nρ²) · ln(√(nρ² + 1)/α)): the asymptotic confidence sequence of Waudby-Smith et
+    al. (2024, eq. 14). The intervals of all n hold at once with probability 1 − α.
     """
     nr = np.asarray(n, dtype=np.float64) * mixture_scale(alpha, tuning) ** 2
-    return np.asarray(np.sqrt(2.0 * (nr + 1.0) / nr * (0.5 * np.log1p(nr) - log(alpha))), dtype=np.float64)
+    return np.asarray(
+        np.sqrt(2.0 * (nr + 1.0) / nr * (0.5 * np.log1p(nr) - log(alpha))), dtype=np.float64
+    )
 
 
 def log_e_value(z: ArrayLike, n: ArrayLike, alpha: float = 0.05, tuning: float = TUNING) -> Floats:
@@ -45,16 +50,20 @@ def log_e_value(z: ArrayLike, n: ArrayLike, alpha: float = 0.05, tuning: float =
     return np.asarray(nr * np.square(z) / (2.0 * (nr + 1.0)) - 0.5 * np.log1p(nr), dtype=np.float64)
 
 
-def always_valid_p(z: ArrayLike, n: ArrayLike, alpha: float = 0.05, tuning: float = TUNING) -> Floats:
+def always_valid_p(
+    z: ArrayLike, n: ArrayLike, alpha: float = 0.05, tuning: float = TUNING
+) -> Floats:
     """min(1, 1/e): below α exactly when the confidence sequence leaves zero out."""
     return np.asarray(np.exp(np.minimum(0.0, -log_e_value(z, n, alpha, tuning))), dtype=np.float64)
 
 
 def mixture_ratio(difference: ArrayLike, se: ArrayLike, tau: float) -> Floats:
-    """Likelihood ratio of the mixture sequential test (mSPRT) of Robbins (1970), as Johari et al. (2022) use it.
+    """Likelihood ratio of the mixture sequential test (mSPRT) of Robbins (1970), as Johari et al.
+    (2022) use it.
 
-    Against no effect, for an effect ~ N(0, tau²), from a difference and its standard error: an e-value, so
-    min(1, 1/ratio) is an always-valid p-value. `tau` is the size of effects to be expected.
+    Against no effect, for an effect ~ N(0, tau²), from a difference and its standard error: an
+    e-value, so min(1, 1/ratio) is an always-valid p-value. `tau` is the size of effects to be
+    expected.
     """
     v, spread = np.square(np.asarray(se, dtype=np.float64)), tau * tau
     tilt = spread * np.square(difference) / (2.0 * v * (v + spread))
@@ -62,19 +71,28 @@ def mixture_ratio(difference: ArrayLike, se: ArrayLike, tau: float) -> Floats:
 
 
 def mixture_rho(alpha: float, v_opt: float, *, two_sided: bool = True) -> float:
-    """ρ that makes a mixture's boundary tightest near intrinsic time v_opt (Howard et al. 2021, prop. 3)."""
+    """ρ that makes a mixture's boundary tightest near intrinsic time v_opt (Howard et al. 2021,
+    prop. 3).
+    """
     bits = -2.0 * log(alpha if two_sided else 2.0 * alpha)
     return v_opt / (bits + log(1.0 + bits))
 
 
 def stitched_bound(
-    v: ArrayLike, *, alpha: float, v_min: float, scale: float = 0.0, s: float = 1.4, eta: float = 2.0
+    v: ArrayLike,
+    *,
+    alpha: float,
+    v_min: float,
+    scale: float = 0.0,
+    s: float = 1.4,
+    eta: float = 2.0,
 ) -> Floats:
-    """Boundary that a sum with intrinsic time v crosses once it is above v_min with probability ≤ alpha, one-sided.
+    """Boundary that a sum with intrinsic time v crosses once it is above v_min with probability ≤
+    alpha, one-sided.
 
-    Howard et al. (2021), eq. 10: √(v·log log v) wide, the least rate there is, so better than a mixture far beyond any
-    tuning point. `scale` is the c of sub-gamma sums (0: sub-Gaussian); geometric epochs of ratio `eta` get shares of
-    alpha that fall like k^−s.
+    Howard et al. (2021), eq. 10: √(v·log log v) wide, the least rate there is, so better than a
+    mixture far beyond any tuning point. `scale` is the c of sub-gamma sums (0: sub-Gaussian);
+    geometric epochs of ratio `eta` get shares of alpha that fall like k^−s.
     """
     time = np.maximum(np.asarray(v, dtype=np.float64), v_min)
     root, half = (eta**0.25 + eta**-0.25) / 2.0**0.5, (eta**0.5 + 1.0) / 2.0
@@ -83,8 +101,11 @@ def stitched_bound(
     return np.asarray(np.sqrt(root**2 * time * ell + drift**2) + drift, dtype=np.float64)
 
 
-def normal_mixture_bound(v: ArrayLike, *, alpha: float, v_opt: float, two_sided: bool = True) -> Floats:
-    """Boundary that a sub-Gaussian sum with intrinsic time v crosses with probability ≤ α, tightest at v_opt.
+def normal_mixture_bound(
+    v: ArrayLike, *, alpha: float, v_opt: float, two_sided: bool = True
+) -> Floats:
+    """Boundary that a sub-Gaussian sum with intrinsic time v crosses with probability ≤ α, tightest
+    at v_opt.
 
     Howard et al. (2021), eq. 14 (two-sided) and eq. 3.7 (one-sided, solved for its root).
     """
@@ -96,10 +117,18 @@ def normal_mixture_bound(v: ArrayLike, *, alpha: float, v_opt: float, two_sided:
 
     def excess(s: float, t: float) -> float:
         tilt = s * s / (2.0 * (t + rho))
-        return float(0.5 * np.log(4.0 * rho / (t + rho)) + tilt + norm.logcdf(s / np.sqrt(t + rho)) + log(alpha))
+        return float(
+            0.5 * np.log(4.0 * rho / (t + rho))
+            + tilt
+            + norm.logcdf(s / np.sqrt(t + rho))
+            + log(alpha)
+        )
 
     return np.array(
-        [brentq(excess, 0.0, top + 1.0, args=(t,), xtol=1e-12) for top, t in zip(bound, times, strict=True)]
+        [
+            brentq(excess, 0.0, top + 1.0, args=(t,), xtol=1e-12)
+            for top, t in zip(bound, times, strict=True)
+        ]
     )
 
 
@@ -115,17 +144,27 @@ SPENDING: dict[str, Callable[[float, float], float]] = {
     "obrien-fleming": _obrien_fleming,
     "quadratic": _quadratic,
 }
-"""Error spent (both sides together) by information fraction t in (0, 1]: Lan & DeMets (1983); α t²."""
+"""Error spent (both sides together) by information fraction t in (0, 1]: Lan & DeMets (1983); α
+t².
+"""
 
 
-def boundaries(fractions: Sequence[float], alpha: float = 0.05, spending: Spending = "obrien-fleming") -> Floats:
-    """Two-sided critical values (len(fractions),) of |z| at increasing information fractions in (0, 1].
+def boundaries(
+    fractions: Sequence[float], alpha: float = 0.05, spending: Spending = "obrien-fleming"
+) -> Floats:
+    """Two-sided critical values (len(fractions),) of |z| at increasing information fractions in (0,
+    1].
 
-    Each solves P(first crossing at this look) = what the spending function releases there, by the recursive
-    integration of Armitage, McPherson & Rowe (1969) on a grid of the score process.
+    Each solves P(first crossing at this look) = what the spending function releases there, by the
+    recursive integration of Armitage, McPherson & Rowe (1969) on a grid of the score process.
     """
     times = np.asarray(fractions, dtype=np.float64)
-    if times.size == 0 or times[0] <= 0.0 or times[-1] > 1.0 + 1e-12 or np.any(np.diff(times) <= 0.0):
+    if (
+        times.size == 0
+        or times[0] <= 0.0
+        or times[-1] > 1.0 + 1e-12
+        or np.any(np.diff(times) <= 0.0)
+    ):
         raise ValueError(f"information fractions {list(fractions)} must increase within (0, 1]")
     spent = np.array([SPENDING[spending](float(min(t, 1.0)), alpha) for t in times])
     critical = [float(norm.isf(spent[0] / 2.0))]
@@ -146,13 +185,17 @@ _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(160)
 
 
 def _grid(edge: float) -> tuple[Floats, Floats]:
-    """Gauss-Legendre nodes and weights on (−edge, edge), cut where a standard score has no mass left."""
+    """Gauss-Legendre nodes and weights on (−edge, edge), cut where a standard score has no mass
+    left.
+    """
     reach = min(edge, 9.0)
     return reach * _NODES, reach * _WEIGHTS
 
 
 def _edge(scores: Floats, mass: Floats, step: float, release: float) -> float:
-    """The score beyond which (either side) the continuing paths leave with probability `release`."""
+    """The score beyond which (either side) the continuing paths leave with probability
+    `release`.
+    """
 
     def excess(edge: float) -> float:
         outside = ndtr((scores - edge) / step) + ndtr((-edge - scores) / step)
@@ -161,8 +204,12 @@ def _edge(scores: Floats, mass: Floats, step: float, release: float) -> float:
     return float(brentq(excess, 0.0, 12.0, xtol=1e-13)) if release > 0.0 else 12.0
 
 
-def repeated_p(z: float, fractions: Sequence[float], spending: Spending = "obrien-fleming") -> float:
-    """The least α at which |z| at the last of `fractions` reaches its boundary (Jennison & Turnbull 2000, §9.5)."""
+def repeated_p(
+    z: float, fractions: Sequence[float], spending: Spending = "obrien-fleming"
+) -> float:
+    """The least α at which |z| at the last of `fractions` reaches its boundary (Jennison & Turnbull
+    2000, §9.5).
+    """
 
     def short(logit: float) -> float:
         return float(boundaries(fractions, float(np.exp(logit)), spending)[-1]) - abs(z)

@@ -1,0 +1,1 @@
+"""What words mean, once each: decisions, rewards, metrics, features, slates, chance."""

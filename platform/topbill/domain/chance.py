@@ -1,0 +1,82 @@
+"""Chance in one place: the salted hash, the probability floor, shared ties, and the one draw."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable
+from hashlib import blake2b
+from itertools import accumulate
+
+import numpy as np
+
+from topbill.domain.records import Floats
+
+_SCALE = 2.0**-53
+FEW = 64
+"""Up to so many actions plain Python draws faster than NumPy."""
+
+
+def hash64(*parts: str) -> int:
+    """64 bits from the parts, unambiguous in their boundaries (`"a","bc"` differs from
+    `"ab","c"`).
+    """
+    digest = blake2b("\x1f".join(parts).encode(), digest_size=8)
+    return int.from_bytes(digest.digest(), "little")
+
+
+def uniform(*parts: str) -> float:
+    """A number in [0, 1) that only the parts decide: for assignment (salt, unit) and draws
+    (decision id, position).
+    """
+    return (hash64(*parts) >> 11) * _SCALE
+
+
+def uniforms(*parts: str) -> Callable[[int], float]:
+    """k → `uniform(*parts, str(k))`, with the parts hashed once: a slate asks for many."""
+    base = blake2b(("\x1f".join(parts) + "\x1f").encode(), digest_size=8)
+
+    def at(k: int) -> float:
+        digest = base.copy()
+        digest.update(b"%d" % k)
+        return (int.from_bytes(digest.digest(), "little") >> 11) * _SCALE
+
+    return at
+
+
+def with_floor(p: Floats, floor: float) -> Floats:
+    """Mix p (K, a simplex) with uniform so that no action falls below `floor`, at most 1/K.
+
+    p' = (1 − K·f)·p + f with f = min(floor, 1/K); p' is again a simplex, and the order of actions
+    is kept.
+    """
+    if floor <= 0.0:
+        return p
+    f = min(floor, 1.0 / p.size)
+    return (1.0 - p.size * f) * p + f
+
+
+def greedy(scores: Floats) -> Floats:
+    """(K,) probability 1 shared evenly among the highest of `scores`."""
+    best = scores == np.maximum.reduce(scores)
+    return np.asarray(best / np.count_nonzero(best), dtype=np.float64)
+
+
+def draw(p: Floats, u: float) -> int:
+    """The index that u in [0, 1) draws from p (K, a simplex): the one place where Topbill draws.
+
+    Inverts the cumulative distribution; an action with probability 0 is never drawn. For few
+    actions plain Python is several times faster than NumPy; both add in the same order, so both
+    draw the same.
+    """
+    if p.size <= FEW:
+        return invert(p.tolist(), u)
+    sums = np.cumsum(p)
+    index = int(np.searchsorted(sums, u * sums[-1], side="right"))
+    return index if index < p.size else int(np.flatnonzero(p)[-1])
+
+
+def invert(p: list[float], u: float) -> int:
+    """`draw` for a list."""
+    cumulative = list(accumulate(p))
+    index = bisect_right(cumulative, u * cumulative[-1])
+    return index if index < len(p) else max(i for i, q in enumerate(p) if q)

@@ -1,0 +1,337 @@
+"""Feature schema → dense float64 vectors: compiled once per experiment, a few microseconds per
+request.
+
+What grows in the world (a category's values, a vector's keys) may be unseen and then adds nothing;
+what the experiment declares (the features' names and types) must match, and a mismatch is a
+`BadRequest` with its path.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from functools import lru_cache
+from numbers import Real
+from typing import Any, Literal, TypeAlias, get_args
+
+import numpy as np
+
+from topbill.domain.chance import hash64
+from topbill.domain.errors import BadRequest
+from topbill.domain.records import Action, Actions, Floats
+
+FeatureKind = Literal["category", "number", "cycle", "vector", "flag", "hashed"]
+KINDS: tuple[FeatureKind, ...] = get_args(FeatureKind)
+LARGEST = 1e6
+"""Numbers without declared bounds must lie within ±LARGEST: their squares still add up exactly
+enough.
+"""
+DEEPEST = 16
+"""Levels of nesting that a hashed feature may have."""
+
+_Fill: TypeAlias = Callable[[list[float], Any], None]
+
+
+@dataclass(frozen=True)
+class Feature:
+    """A declared feature. kind: category(values) | number(low?, high?) | cycle(period) |
+    vector(keys) | flag
+    | hashed(size).
+
+    Encoded as: category one-hot; number as it is, or scaled from [low, high] to [-1, 1] and
+    clipped; cycle as sine and cosine of 2π·value/period; vector one number per key; flag 0 or 1;
+    hashed any JSON, by `hashed_numbers`. Missing is 0 everywhere: the middle of a scaled number, no
+    category.
+    """
+
+    name: str
+    kind: FeatureKind
+    values: tuple[str, ...] = ()
+    keys: tuple[str, ...] = ()
+    period: float = 0.0
+    low: float | None = None
+    high: float | None = None
+    size: int = 0
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The names of the numbers that it becomes: `device=tv`, `hour:sin`, `taste:drama`,
+        `faces`.
+        """
+        if self.kind == "category":
+            return tuple(f"{self.name}={value}" for value in self.values)
+        if self.kind == "cycle":
+            return f"{self.name}:sin", f"{self.name}:cos"
+        if self.kind == "vector":
+            return tuple(f"{self.name}:{key}" for key in self.keys)
+        if self.kind == "hashed":
+            return tuple(f"{self.name}:{i}" for i in range(self.size))
+        return (self.name,)
+
+
+class Fault(ValueError):
+    """One value that does not fit the schema: where below the mapping, what was got, what was
+    expected.
+    """
+
+    def __init__(self, path: str, got: str, expected: str, hint: str = "") -> None:
+        self.path, self.got, self.expected, self.hint = path, got, expected, hint
+        super().__init__(f"got {got}; expected {expected}" + (f"; {hint}" if hint else ""))
+
+
+class Encoder:
+    """Encodes mappings of raw feature values into vectors of `size` numbers, called `names`.
+
+    >>> encoder = Encoder((Feature("device", "category", values=("tv", "web")), Feature("kids", "flag")))
+    >>> encoder.names, encoder.encode({"device": "web", "kids": True}).tolist()
+    (('device=tv', 'device=web', 'kids'), [0.0, 1.0, 1.0])
+    """
+
+    __slots__ = ("_fills", "_zeros", "names", "size")
+
+    def __init__(self, features: tuple[Feature, ...]) -> None:
+        self.names: tuple[str, ...] = tuple(
+            column for feature in features for column in feature.columns
+        )
+        self.size = len(self.names)
+        self._zeros = [0.0] * self.size
+        self._fills: dict[str, _Fill] = {}
+        start = 0
+        for feature in features:
+            self._fills[feature.name] = _COMPILERS[feature.kind](feature, start)
+            start += len(feature.columns)
+
+    def encode(self, mapping: Mapping[str, Any], path: str = "$.context") -> Floats:
+        """(size,) the vector of a mapping from feature name to raw value; absent or None is
+        missing.
+
+        Raises BadRequest, with the path of the culprit below `path`, for a value of the wrong type,
+        a number that is not finite, or a name that the schema doesn't have.
+        """
+        try:
+            return np.array(self._row(mapping), dtype=np.float64)
+        except Fault as fault:
+            raise BadRequest(path + fault.path, str(fault)) from None
+
+    def encode_actions(self, actions: Sequence[Action], path: str = "$.actions") -> Actions:
+        """The actions' ids and their (K × size) feature matrix. Raises BadRequest like `encode`."""
+        rows = []
+        for index, action in enumerate(actions):
+            try:
+                rows.append(self._row(action.features))
+            except Fault as fault:
+                raise BadRequest(f"{path}[{index}].features{fault.path}", str(fault)) from None
+        return Actions(
+            [action.id for action in actions],
+            np.array(rows, dtype=np.float64).reshape(len(rows), self.size),
+        )
+
+    def faults(self, mapping: Mapping[str, Any]) -> Iterator[Fault]:
+        """Everything wrong with a mapping, where `encode` stops at the first."""
+        for name, value in mapping.items():
+            try:
+                self._row({name: value})
+            except Fault as fault:
+                yield fault
+
+    def _row(self, mapping: Mapping[str, Any]) -> list[float]:
+        row = self._zeros.copy()
+        fills = self._fills
+        try:
+            for name, value in mapping.items():
+                fill = fills[name]
+                if value is not None:
+                    fill(row, value)
+        except KeyError:
+            raise self._unknown(name) from None
+        except AttributeError:
+            raise Fault("", _show(mapping), "a mapping from feature name to value") from None
+        return row
+
+    def _unknown(self, name: Any) -> Fault:
+        path = f".{str(name)[:64]}"
+        if not self._fills:
+            return Fault(
+                path, "an undeclared feature", "none: the experiment declares no features here"
+            )
+        (nearest,) = get_close_matches(str(name)[:64], self._fills, n=1, cutoff=0.0)
+        return Fault(
+            path,
+            "an undeclared feature",
+            f"one of {', '.join(self._fills)}",
+            f"nearest is {nearest}",
+        )
+
+
+def _show(value: Any) -> str:
+    if isinstance(value, str):
+        return repr(value) if len(value) <= 40 else repr(value[:40]) + "…"
+    if isinstance(value, Mapping):
+        return "a mapping"
+    if isinstance(value, Sequence):
+        return "a list"
+    if isinstance(value, bool | int):
+        return (
+            str(value).lower() if -(10**40) < value < 10**40 else "a number of more than 40 digits"
+        )
+    return str(value)[:40]
+
+
+def _number(value: Any, path: str) -> float:
+    """`value` as a finite float; the exact types float and int come first because requests hold
+    nothing else.
+    """
+    if (
+        type(value) is not float
+        and type(value) is not int
+        and (isinstance(value, bool) or not isinstance(value, Real))
+    ):
+        raise Fault(path, _show(value), "a number")
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if not -math.inf < number < math.inf:
+        raise Fault(path, _show(value), "a finite number")
+    return number
+
+
+def _bounded(value: Any, path: str) -> float:
+    number = _number(value, path)
+    if not -LARGEST <= number <= LARGEST:
+        raise Fault(path, _show(value), f"a number within ±{LARGEST:,.0f}")
+    return number
+
+
+def _category(feature: Feature, start: int) -> _Fill:
+    path = f".{feature.name}"
+    columns = {value: start + i for i, value in enumerate(feature.values)}
+
+    def fill(row: list[float], value: Any) -> None:
+        if not isinstance(value, str):
+            raise Fault(path, _show(value), "text")
+        column = columns.get(value)
+        if column is not None:
+            row[column] = 1.0
+
+    return fill
+
+
+def _scalar(feature: Feature, start: int) -> _Fill:
+    path, low, high = f".{feature.name}", feature.low, feature.high
+    if low is None or high is None:
+
+        def fill(row: list[float], value: Any) -> None:
+            row[start] = _bounded(value, path)
+
+        return fill
+    scale, middle = 2.0 / (high - low), (high + low) / 2.0
+
+    def fill_scaled(row: list[float], value: Any) -> None:
+        row[start] = min(1.0, max(-1.0, (_number(value, path) - middle) * scale))
+
+    return fill_scaled
+
+
+def _cycle(feature: Feature, start: int) -> _Fill:
+    path, period = f".{feature.name}", feature.period
+    radians, sin, cos = 2.0 * math.pi / period, math.sin, math.cos
+
+    def fill(row: list[float], value: Any) -> None:
+        angle = (_number(value, path) % period) * radians
+        row[start] = sin(angle)
+        row[start + 1] = cos(angle)
+
+    return fill
+
+
+def _vector(feature: Feature, start: int) -> _Fill:
+    path = f".{feature.name}"
+    columns = {key: start + i for i, key in enumerate(feature.keys)}
+
+    def fill(row: list[float], value: Any) -> None:
+        if not isinstance(value, Mapping):
+            raise Fault(path, _show(value), "a mapping from key to number")
+        for key, part in value.items():
+            column = columns.get(key)
+            if column is not None and part is not None:
+                if type(part) is float and -LARGEST <= part <= LARGEST:
+                    row[column] = part
+                else:
+                    row[column] = _bounded(part, f"{path}.{key}")
+
+    return fill
+
+
+def _flag(feature: Feature, start: int) -> _Fill:
+    path = f".{feature.name}"
+
+    def fill(row: list[float], value: Any) -> None:
+        if not isinstance(value, bool):
+            raise Fault(path, _show(value), "true or false")
+        row[start] = float(value)
+
+    return fill
+
+
+def _hashed(feature: Feature, start: int) -> _Fill:
+    path, size = f".{feature.name}", feature.size
+
+    def fill(row: list[float], value: Any) -> None:
+        if not isinstance(value, Mapping | list):
+            raise Fault(path, _show(value), "a mapping, or a list of mappings")
+        for name, number in hashed_numbers(value, path):
+            column, sign = _spot(name, size)
+            row[start + column] += sign * number
+
+    return fill
+
+
+@lru_cache(maxsize=65_536)
+def _spot(name: str, size: int) -> tuple[int, float]:
+    """Where a name goes and with which sign, from different bits of one hash."""
+    bits = hash64("hashed", name)
+    return (bits >> 1) % size, 1.0 if bits & 1 else -1.0
+
+
+def hashed_numbers(
+    value: Any, path: str, name: str = "", depth: int = 0
+) -> Iterator[tuple[str, float]]:
+    """The (name, number) pairs of nested JSON that signed feature hashing adds up (Weinberger et
+    al. 2009, eq. 1-2).
+
+    Text becomes `path=text` with 1, true its path with 1, a number its path with asinh(number):
+    nobody declares bounds here, and no number may drown the others. Numbers in a list count by
+    their place, everything else in a list as if it stood there alone. False, null and names with a
+    leading underscore add nothing, as in Personalizer and Vowpal Wabbit. Raises Fault for what is
+    nested deeper than DEEPEST, or is no finite number.
+    """
+    if depth > DEEPEST:
+        raise Fault(path, "deeper nesting", f"at most {DEEPEST} levels")
+    if isinstance(value, str):
+        yield f"{name}={value}", 1.0
+    elif isinstance(value, bool) or value is None:
+        if value:
+            yield name, 1.0
+    elif isinstance(value, Mapping):
+        for key, part in value.items():
+            if not key.startswith("_"):
+                yield from hashed_numbers(part, path, f"{name}.{key}" if name else key, depth + 1)
+    elif isinstance(value, list):
+        for i, part in enumerate(value):
+            number = isinstance(part, int | float) and not isinstance(part, bool)
+            yield from hashed_numbers(part, path, f"{name}[{i}]" if number else name, depth + 1)
+    else:
+        yield name, math.asinh(_number(value, path))
+
+
+_COMPILERS: dict[FeatureKind, Callable[[Feature, int], _Fill]] = {
+    "category": _category,
+    "number": _scalar,
+    "cycle": _cycle,
+    "vector": _vector,
+    "flag": _flag,
+    "hashed": _hashed,
+}

@@ -1,0 +1,227 @@
+"""The frozen records that travel between modules, and the protocols that modules meet each other
+by.
+
+One vocabulary for the whole project: what a word means is said here once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, Protocol, TypeAlias
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+Floats: TypeAlias = NDArray[np.float64]
+Indices: TypeAlias = NDArray[np.intp]
+NULL = msgspec.Raw(b"null")
+"""JSON text that says nothing. (msgspec decodes no union with Raw, so an optional Raw is NULL, not
+None.)
+"""
+Reason = Literal["policy", "fallback", "not_in_experiment", "holdout"]
+
+
+class Action(msgspec.Struct, frozen=True):
+    """Something that may be shown: its id, its raw features, and what the caller needs to render
+    it.
+    """
+
+    id: str
+    features: dict[str, Any] = {}
+    payload: Any = None
+
+
+class Actions:
+    """The encoded actions of one decision: `ids` (K) and their feature matrix `features` (K × da,
+    float64).
+
+    Immutable by convention. Policies may keep what they derive from it, keyed by the object itself:
+    an experiment's static actions are one such object for the life of a revision.
+    """
+
+    __slots__ = ("__weakref__", "features", "ids")
+
+    def __init__(self, ids: Sequence[str], features: Floats) -> None:
+        self.ids: tuple[str, ...] = tuple(ids)
+        self.features = features
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def take(self, rows: Sequence[int] | Indices) -> Actions:
+        """The actions at `rows`, in that order."""
+        return Actions([self.ids[i] for i in rows], self.features[np.asarray(rows, dtype=np.intp)])
+
+
+class Placement(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """An action shown at a position (0 is the first), and the propensity it was drawn with there,
+    given the positions before it."""
+
+    position: int
+    action: str
+    propensity: float
+
+
+class Mask(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """What a rule did before the draw: at positions `start` ≤ k < `stop`, of the `eligible` only
+    those at `rows` could be drawn (`only`), or those at `rows` could not."""
+
+    rule: str
+    start: int
+    stop: int
+    rows: tuple[int, ...]
+    only: bool = False
+
+
+class Decision(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
+    """What was decided, and all that is needed to reproduce and to evaluate it.
+
+    `probabilities[k][j]` is the probability of `eligible[j]` at position k (0 for what was placed
+    above); None when the matrix would be large: it is then reproducible from `policy_version`.
+    `context` and `actions` are the JSON text as the caller sent it; `actions` is NULL where the
+    experiment's own were offered. `at` (microseconds since the epoch, UTC) is stamped by the log
+    inside the committing transaction. A decision of a page names the `page` (the id of its page
+    decision), its `layer` there, the row in which it has its `place`, and the `masks` that rules
+    put on its positions.
+    """
+
+    decision_id: str
+    experiment: str
+    revision: str
+    variant: str | None
+    unit: str
+    context: msgspec.Raw = msgspec.Raw(b"{}")
+    actions: msgspec.Raw = NULL
+    eligible: tuple[str, ...] = ()
+    slate: tuple[Placement, ...] = ()
+    propensity: float = 1.0
+    probabilities: tuple[tuple[float, ...], ...] | None = None
+    policy: str
+    policy_version: int = 0
+    reason: Reason
+    request_hash: str = ""
+    micros: int = 0
+    at: int = 0
+    page: str = ""
+    layer: str = ""
+    place: str = ""
+    masks: tuple[Mask, ...] = ()
+
+
+class RewardEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
+    """One reward event as it came. It belongs to a decision, or to one item of its slate.
+
+    `occurred_at` is the caller's time, `at` the log's stamp (both microseconds since the epoch,
+    UTC).
+    """
+
+    decision_id: str
+    event_id: str
+    event: str
+    value: float = 1.0
+    action: str | None = None
+    position: int | None = None
+    occurred_at: int | None = None
+    at: int = 0
+
+
+class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
+    """The learned state of all policies of an experiment, and the log position that it includes.
+
+    `watermark` is the last `seq` of `decisions` folded in; `states` maps variant to the policy's
+    own bytes. A refit folds anew from after `start`, and learns what was fully matured at
+    `refit_at` (µs) from all its rewards.
+    """
+
+    experiment: str
+    version: int
+    watermark: int
+    fingerprint: str
+    states: dict[str, bytes]
+    start: int = 0
+    refit_at: int = 0
+    at: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One matured choice to learn from: `actions.ids[index]` was drawn with `propensity` from
+    `actions` (those still eligible at its position) in context `x` (d), and earned `reward` in [0,
+    1].
+
+    `at` is in seconds since the epoch, for forgetting by time.
+    """
+
+    x: Floats
+    actions: Actions
+    index: int
+    propensity: float
+    reward: float
+    position: int = 0
+    at: float = 0.0
+
+
+class Scored(Protocol):
+    """A policy's view of one decision: scores of all K actions, and probabilities of any that
+    remain.
+    """
+
+    @property
+    def mean(self) -> Floats | None:
+        """(K,) expected reward per action, None for policies that do not estimate one."""
+
+    @property
+    def width(self) -> Floats | None:
+        """(K,) one posterior standard deviation of the mean, None likewise."""
+
+    def probabilities(self, remaining: Indices) -> Floats:
+        """(len(remaining),) probabilities of the actions at those rows, summing to 1. Draws
+        nothing.
+        """
+        ...
+
+
+class Policy(Protocol):
+    """Maps context and eligible actions to probabilities, and learns by folding examples in order.
+
+    A policy never draws and never logs. `score` reads state and must not change it. `update` folds
+    sequentially: one batch or many give the same state. `dump`/`load` restore bit-equal
+    probabilities and never use pickle.
+    """
+
+    kind: ClassVar[str]
+    Params: ClassVar[type[msgspec.Struct]]
+    deterministic: ClassVar[bool]
+    """Whether it may give an action probability 0, so that only a floor makes its log evaluable."""
+
+    def __init__(self, params: Any, *, context_size: int, action_size: int, seed: int) -> None: ...
+
+    def score(self, x: Floats, actions: Actions, seed: int) -> Scored:
+        """Score every action in context x. `seed` (from the decision id) drives any sampling
+        inside.
+        """
+        ...
+
+    def update(self, examples: Sequence[Example]) -> None: ...
+
+    def dump(self) -> bytes: ...
+
+    def load(self, blob: bytes) -> None: ...
+
+    def explain(
+        self, x: Floats, actions: Actions, names: tuple[Sequence[str], Sequence[str]]
+    ) -> list[dict[str, float]]:
+        """Per action, what each named feature (context names, action-feature names) adds to its
+        score on the link scale; the values sum to it. Empty dicts where a policy has no such
+        notion."""
+        ...
+
+
+class Log(Protocol):
+    """The transactional intake. An append returns only when its rows are durable."""
+
+    def append(
+        self, decisions: Sequence[Decision], events: Sequence[RewardEvent]
+    ) -> Mapping[str, Any]: ...

@@ -1,1 +1,0 @@
-"""The keeper: the one process that folds the log into policies and publishes the log to the lake."""

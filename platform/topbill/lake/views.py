@@ -1,0 +1,352 @@
+"""The face of the lake: a tiny DuckDB file whose views are pinned to the lake's files of one
+version.
+
+It is written under another name and renamed into place, so that a reader sees one consistent state
+or the next.
+"""
+
+# ruff: noqa: S608  (names and values enter the SQL below only through `quoted`, `identifier` and `number`)
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, Protocol
+
+import duckdb
+import msgspec
+
+from topbill.domain.errors import LogError
+from topbill.lake.database import files_of, identifier, quoted
+from topbill.spec import Experiment, Metric
+
+DECISIONS = {
+    "decision_id": "VARCHAR",
+    "at": "TIMESTAMP",
+    "experiment": "VARCHAR",
+    "revision": "VARCHAR",
+    "variant": "VARCHAR",
+    "unit": "VARCHAR",
+    "context": "VARCHAR",
+    "actions": "VARCHAR",
+    "eligible": "VARCHAR[]",
+    "slate": "VARCHAR[]",
+    "propensities": "DOUBLE[]",
+    "propensity": "DOUBLE",
+    "probabilities": "DOUBLE[][]",
+    "policy": "VARCHAR",
+    "policy_version": "BIGINT",
+    "reason": "VARCHAR",
+    "micros": "BIGINT",
+    "page": "VARCHAR",
+    "layer": "VARCHAR",
+    "place": "VARCHAR",
+    "masks": 'STRUCT("rule" VARCHAR, "start" BIGINT, "stop" BIGINT, "rows" BIGINT[], "only" BOOLEAN)[]',
+    "seq": "BIGINT",
+}
+"""The columns of view `decisions`. Times in the face are UTC, without a time zone. DuckDB reserves
+the word `at`: write `"at"`, or `d.at` after an alias."""
+REWARDS = {
+    "decision_id": "VARCHAR",
+    "event_id": "VARCHAR",
+    "event": "VARCHAR",
+    "value": "DOUBLE",
+    "action": "VARCHAR",
+    "position": "BIGINT",
+    "at": "TIMESTAMP",
+    "received_at": "TIMESTAMP",
+    "experiment": "VARCHAR",
+    "variant": "VARCHAR",
+    "unit": "VARCHAR",
+    "decided_at": "TIMESTAMP",
+    "item": "VARCHAR",
+    "seq": "BIGINT",
+}
+"""The columns of view `rewards`. `item` is the action that the event speaks of, where that is
+known.
+"""
+_TABLES = """
+CREATE TABLE experiments (key VARCHAR, revision VARCHAR, title VARCHAR, owner VARCHAR, hypothesis VARCHAR,
+    surface VARCHAR, status VARCHAR, unit VARCHAR, slots BIGINT, traffic DOUBLE, holdout DOUBLE,
+    "at" TIMESTAMP, spec JSON);
+CREATE TABLE variants (experiment VARCHAR, variant VARCHAR, policy VARCHAR, share DOUBLE, control BOOLEAN,
+    floor DOUBLE, evaluable BOOLEAN, training VARCHAR);
+CREATE TABLE metrics (experiment VARCHAR, metric VARCHAR, event VARCHAR, kind VARCHAR, window_seconds DOUBLE,
+    cap DOUBLE, weight DOUBLE, better VARCHAR, worse_by_at_most DOUBLE,
+    unrewarded DOUBLE, before_seconds DOUBLE, before_feature VARCHAR);
+CREATE TABLE revisions (experiment VARCHAR, revision VARCHAR, "at" TIMESTAMP, who VARCHAR, spec JSON);
+CREATE TABLE published ("at" TIMESTAMP, decisions_version BIGINT, rewards_version BIGINT, files VARCHAR);
+CREATE TABLE troubles (kind VARCHAR, subject VARCHAR, path VARCHAR, message VARCHAR);
+CREATE SCHEMA earned;
+"""
+_PLACEMENTS = """CREATE VIEW placements AS
+    SELECT decision_id, experiment, variant, unit, "at", reason, policy, policy_version,
+    unnest(range(len(slate))) AS position, unnest(slate) AS action, unnest(propensities) AS propensity FROM decisions"""
+_UNITS = """CREATE VIEW units AS SELECT experiment, unit, arg_min(variant, seq) AS variant, min("at") AS first_at,
+    count(*) AS decisions FROM decisions WHERE variant IS NOT NULL GROUP BY experiment, unit"""
+
+
+class Table(NamedTuple):
+    """A Delta table at one version: its Parquet files, and whether some of them lack columns."""
+
+    files: Sequence[str]
+    version: int
+    widened: bool
+
+
+class Trouble(NamedTuple):
+    """What is wrong while this is published: a `file` that was not taken over, or an experiment
+    whose `learning` is stuck. `subject` is the file's name or the experiment's key, `path` the
+    place in the file."""
+
+    kind: Literal["file", "learning"]
+    subject: str
+    path: str
+    message: str
+
+
+class Revision(Protocol):
+    """A line of the log's audit: from `at` (µs since the epoch) on, `experiment` was what `spec`
+    (JSON) says.
+    """
+
+    @property
+    def experiment(self) -> str: ...
+    @property
+    def revision(self) -> str: ...
+    @property
+    def at(self) -> int: ...
+    @property
+    def who(self) -> str: ...
+    @property
+    def spec(self) -> str: ...
+
+
+def write(
+    path: Path,
+    tables: Mapping[str, Table],
+    experiments: Sequence[Experiment],
+    at: int,
+    revisions: Sequence[Revision],
+    troubles: Sequence[Trouble] = (),
+    removed: Collection[str] = (),
+) -> None:
+    """Write the face over `tables` (`decisions` and `rewards`) as of `at` µs, replacing the old
+    one. `removed`: keys of those experiments that have no file any more.
+
+    Raises LogError where that fails; the old face is then still there.
+    """
+    fresh = path.with_name(f"{path.name}.tmp")
+    try:
+        # What a killed writer left would be taken for the beginning of this one, its write-ahead
+        # log above all.
+        for left in (fresh, fresh.with_name(f"{fresh.name}.wal")):
+            left.unlink(missing_ok=True)
+        with duckdb.connect(str(fresh), config={"default_block_size": "16384"}) as connection:
+            connection.execute("SET TimeZone = 'UTC'")
+            connection.execute("BEGIN")
+            connection.execute(_TABLES)
+            connection.execute(_base_view("decisions", DECISIONS, tables["decisions"]))
+            connection.execute(_base_view("rewards", REWARDS, tables["rewards"]))
+            connection.execute(_PLACEMENTS)
+            connection.execute(_UNITS)
+            for experiment in experiments:
+                connection.execute(_earned_view(experiment))
+            connection.execute(_feedback_view(experiments, at))
+            _fill(connection, experiments, revisions, removed)
+            _insert(connection, "troubles", troubles)
+            connection.execute(
+                "INSERT INTO published VALUES (make_timestamp(?), ?, ?, ?)",
+                [at, tables["decisions"].version, tables["rewards"].version, files_of(path)],
+            )
+            connection.execute("COMMIT")
+        os.replace(fresh, path)
+    except (OSError, duckdb.Error) as error:
+        raise LogError(f"{path}: cannot be written: {error}") from error
+
+
+def _base_view(view: str, columns: Mapping[str, str], table: Table) -> str:
+    """A Delta table's files as a view; an empty lake has the same columns and no row."""
+    if not table.files:
+        blanks = ", ".join(f'NULL::{kind} AS "{column}"' for column, kind in columns.items())
+        return f"CREATE VIEW {view} AS SELECT {blanks} WHERE false"
+    shown = ", ".join(
+        f'make_timestamp(epoch_us("{column}")) AS "{column}"'
+        if kind == "TIMESTAMP"
+        else f'"{column}"'
+        for column, kind in columns.items()
+    )
+    listed = ", ".join(map(quoted, table.files))
+    options = "hive_partitioning = true, hive_types = {'experiment': VARCHAR}"
+    if table.widened:
+        options += ", union_by_name = true"
+    source = f"read_parquet([{listed}], {options})"
+    return f"CREATE VIEW {view} AS SELECT {shown} FROM {source}"
+
+
+def _earned_view(experiment: Experiment) -> str:
+    """`earned."KEY"`: a row for each decision that got an event, with a column for each metric, and
+    the objective.
+    """
+    key = quoted(experiment.key)
+    events = ", ".join(sorted({quoted(metric.event) for metric in experiment.metrics}))
+    values = ", ".join(
+        f"{_aggregate(metric)} AS {identifier(metric.name)}" for metric in experiment.metrics
+    )
+    return (
+        f"CREATE VIEW earned.{identifier(experiment.key)} AS SELECT *, {_objective(experiment)} AS objective_ "
+        f"FROM (SELECT r.decision_id AS decision_id_, any_value(r.variant) AS variant_, any_value(r.unit) AS unit_, "
+        f"any_value(r.decided_at) AS at_, {values} FROM rewards r "
+        f"WHERE r.experiment = {key} AND r.event IN ({events}) GROUP BY r.decision_id)"
+    )
+
+
+def _aggregate(metric: Metric) -> str:
+    """SQL for `Metric.value` over the events of one decision."""
+    inside = (
+        f"FILTER (r.event = {quoted(metric.event)} "
+        f"AND (epoch_us(r.at) - epoch_us(r.decided_at)) / 1e6 <= {number(metric.window)})"
+    )
+    over = {
+        "binary": f"(count(*) {inside} > 0)::DOUBLE",
+        "count": f"(count(*) {inside})::DOUBLE",
+        "max": f"max(r.value) {inside}",
+        "sum": f"fsum(r.value) {inside}",
+        "mean": f"favg(r.value) {inside}",
+        "last": f"arg_max(r.value, (r.at, r.seq)) {inside}",
+        "earliest": f"arg_min(r.value, (r.at, r.seq)) {inside}",
+    }
+    return f"coalesce({over[metric.kind]}, {number(metric.default)})"
+
+
+def _objective(experiment: Experiment) -> str:
+    """SQL for `Experiment.objective_value` over columns named like the metrics."""
+    weights = {
+        m: experiment.objective[m.name]
+        for m in experiment.metrics
+        if experiment.objective.get(m.name)
+    }
+    terms = [
+        f"{number(weight)} * least(1.0::DOUBLE, "
+        f"greatest(0.0::DOUBLE, {identifier(metric.name)} / {number(metric.cap)}))"
+        for metric, weight in weights.items()
+    ]
+    total = number(sum(w for w in weights.values() if w > 0.0))
+    return f"least(1.0::DOUBLE, greatest(0.0::DOUBLE, ({' + '.join(terms)}) / {total}))"
+
+
+def _feedback_view(experiments: Sequence[Experiment], at: int) -> str:
+    """Every decision with its metrics and objective. What has no experiment file any more has no
+    metrics.
+    """
+    columns = [
+        "decision_id",
+        "variant",
+        "unit",
+        "at",
+        "reason",
+        "policy",
+        "policy_version",
+        "slate",
+        "propensity",
+    ]
+    shown = ", ".join(f"d.{column}" for column in columns)
+    branches = []
+    for experiment in experiments:
+        pairs = ", ".join(
+            f"{quoted(m.name)}: coalesce(e.{identifier(m.name)}, {number(m.default)})"
+            for m in experiment.metrics
+        )
+        unrewarded = number(
+            experiment.objective_value({m.name: m.default for m in experiment.metrics})
+        )
+        window = max(
+            (m.window for m in experiment.metrics if experiment.objective.get(m.name)), default=0.0
+        )
+        branches.append(
+            f"SELECT {quoted(experiment.key)}, {shown}, MAP {{{pairs}}}, coalesce(e.objective_, {unrewarded}), "
+            f"epoch_us(d.at) + {round(window * 1e6)} < {at} "
+            f"FROM decisions d LEFT JOIN earned.{identifier(experiment.key)} e ON d.decision_id = e.decision_id_ "
+            f"WHERE d.experiment = {quoted(experiment.key)}"
+        )
+    known = ", ".join(quoted(experiment.key) for experiment in experiments)
+    branches.append(
+        f"SELECT d.experiment, {shown}, NULL::MAP(VARCHAR, DOUBLE), NULL::DOUBLE, NULL::BOOLEAN FROM decisions d"
+        + (f" WHERE d.experiment NOT IN ({known})" if known else "")
+    )
+    names = ", ".join(map(identifier, ["experiment", *columns, "metrics", "objective", "mature"]))
+    return f"CREATE VIEW feedback ({names}) AS " + " UNION ALL ".join(branches)
+
+
+def _fill(
+    connection: duckdb.DuckDBPyConnection,
+    experiments: Sequence[Experiment],
+    revisions: Sequence[Revision],
+    removed: Collection[str],
+) -> None:
+    """The small tables: what the experiment files say, and the audit."""
+    since = {(r.experiment, r.revision): r.at for r in reversed(revisions)}
+    files = [
+        (
+            *(e.key, e.fingerprint, e.title, e.owner, e.hypothesis, e.surface),
+            *("removed" if e.key in removed else e.status, e.unit),
+            *(e.slots, e.traffic, e.holdout, _moment(since.get((e.key, e.fingerprint)))),
+            msgspec.json.encode(e.raw).decode(),
+        )
+        for e in experiments
+    ]
+    variants = [
+        (e.key, v.name, v.policy, v.share, v.control, v.floor, v.evaluable, v.training)
+        for e in experiments
+        for v in e.variants
+    ]
+    metrics = [
+        (
+            *(
+                e.key,
+                m.name,
+                m.event,
+                m.kind,
+                m.window,
+                m.cap,
+                e.objective.get(m.name),
+                m.better,
+                limits.get(m.name),
+            ),
+            m.default,
+            *((m.before, None) if isinstance(m.before, float) else (None, m.before)),
+        )
+        for e in experiments
+        for limits in [{g.metric: g.worse_by_at_most for g in e.guardrails}]
+        for m in e.metrics
+    ]
+    _insert(connection, "experiments", files)
+    _insert(connection, "variants", variants)
+    _insert(connection, "metrics", metrics)
+    _insert(
+        connection,
+        "revisions",
+        [(r.experiment, r.revision, _moment(r.at), r.who, r.spec) for r in revisions],
+    )
+
+
+def _insert(
+    connection: duckdb.DuckDBPyConnection, table: str, rows: Sequence[tuple[Any, ...]]
+) -> None:
+    """All rows in one statement: each costs DuckDB 2 ms."""
+    if rows:
+        holes = ", ".join(["(" + ", ".join("?" * len(rows[0])) + ")"] * len(rows))
+        connection.execute(
+            f"INSERT INTO {table} VALUES {holes}", [value for row in rows for value in row]
+        )
+
+
+def _moment(micros: int | None) -> datetime | None:
+    return None if micros is None else datetime(1970, 1, 1) + timedelta(microseconds=micros)
+
+
+def number(value: float) -> str:
+    """The number as an SQL literal of the same 64 bits."""
+    return f"{value!r}::DOUBLE"

@@ -1,0 +1,176 @@
+"""What a report consists of: plain structs, ready for JSON. No field is ever NaN; what is missing
+has a reason.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from topbill.ab import Analysis
+
+REASONS = {
+    "": "nothing to remark",
+    "no_decisions": "no decision was made in this variant yet",
+    "immature": "no decision is older than the metric's window yet",
+    "no_events": "none of the decisions has had such an event, so the uncertainty is unknown",
+    "constant_metric": "every unit has the same value, so the uncertainty is unknown",
+    "too_few_units": "fewer than two units: no uncertainty can be computed",
+    "infinite_values": "some values are infinite, or too large to square",
+    "never_possible": "the action never had a probability above zero",
+    "certain": "the action was always certain: nothing was drawn",
+    "too_few_draws": "too few draws were to be expected for a test",
+    "skewed_weights": "a few draws of tiny probability dominate the mean weight: judged by counts alone",
+}
+"""Why a number is missing or cannot be judged: stable codes, each with a plain sentence."""
+
+
+class Estimate(msgspec.Struct, frozen=True, kw_only=True):
+    """A mean per decision with its 95% interval, clustered by unit; `reason` says why a number is
+    missing.
+    """
+
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+    se: float | None = None
+    units: int = 0
+    decisions: int = 0
+    reason: str = ""
+
+
+class VariantLine(msgspec.Struct, frozen=True, kw_only=True):
+    """A variant: what it is, who saw it, and the objective (`reward`) of its decisions."""
+
+    variant: str
+    policy: str = ""
+    control: bool = False
+    share: float | None = None
+    """The share of units that the experiment file asks for."""
+    units: int = 0
+    decisions: int = 0
+    reward: Estimate = Estimate()
+
+
+class MetricLine(msgspec.Struct, frozen=True, kw_only=True):
+    """One metric in one variant."""
+
+    metric: str
+    variant: str
+    better: str
+    window_seconds: float
+    guardrail: bool
+    estimate: Estimate
+
+
+class ShareLine(msgspec.Struct, frozen=True, kw_only=True):
+    """How often a variant showed an action: `shown` placements, as a share of all its
+    placements.
+    """
+
+    variant: str
+    action: str
+    shown: int
+    share: float
+
+
+class PropensityLine(msgspec.Struct, frozen=True, kw_only=True):
+    """Was an action drawn as often as logged? At position 0, over decisions where it had a
+    probability p > 0.
+
+    `mean_weight` is the mean of 1(drawn)/p, which must be 1, with the interval that holds for all
+    lines together with 95%; `expected` the sum of p, beside `drawn`. `ok` is None where that cannot
+    be tested.
+    """
+
+    variant: str
+    action: str
+    decisions: int
+    drawn: int
+    expected: float
+    mean_weight: float | None = None
+    low: float | None = None
+    high: float | None = None
+    ok: bool | None = None
+    reason: str = ""
+
+
+class ChoiceRatio(msgspec.Struct, frozen=True, kw_only=True):
+    """Sample-ratio check of a variant's choices, all actions together: `drawn` against the summed
+    probabilities.
+
+    `p_value` is chi-square with as many degrees of freedom as there was chance (an action that was
+    never possible is none), `p_sequential` stays valid while one looks at a growing log, and makes
+    the alarm. `impossible` draws had probability 0.
+    """
+
+    variant: str
+    decisions: int
+    drawn: dict[str, int]
+    expected: dict[str, float]
+    p_value: float
+    p_sequential: float
+    impossible: int = 0
+    alarm: bool = False
+
+
+class Health(msgspec.Struct, frozen=True, kw_only=True):
+    """Whether the record can be trusted, and how the service did."""
+
+    propensity: list[PropensityLine] = []
+    propensity_ok: bool | None = None
+    propensity_sampled: float = 1.0
+    """Share of decisions that the propensity check looked at: all, or the latest where there are
+    millions.
+    """
+    choices: list[ChoiceRatio] = []
+    reasons: dict[str, int] = {}
+    fallback_share: float | None = None
+    mature_share: float | None = None
+    """Share of decisions older than the longest window of the objective."""
+    reward_join_rate: float | None = None
+    """Of the reward events that some metric reads: the share that came within its window."""
+    joined: dict[str, float] = {}
+    """The same for each of those events."""
+    rewarded_share: float | None = None
+    """Share of mature decisions with at least one reward event."""
+    reward_events: int = 0
+    unread_events: dict[str, int] = {}
+    """Reward events that no metric reads: name and number, the most frequent first, twenty at
+    most.
+    """
+    latency_ms: dict[str, float] = {}
+    """p50, p90, p99 and max of the engine's own time per decision."""
+
+
+class Note(msgspec.Struct, frozen=True, kw_only=True):
+    """Something a reader must know: a stable code and a sentence."""
+
+    code: str
+    sentence: str
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything Topbill has to say about one experiment, as of `published_at` (ISO 8601, UTC)."""
+
+    experiment: str
+    title: str = ""
+    hypothesis: str = ""
+    revision: str = ""
+    status: str = ""
+    published_at: str
+    first_at: str | None = None
+    last_at: str | None = None
+    units: int = 0
+    decisions: int = 0
+    ab: Analysis | None = None
+    """Each variant against the control, and the verdict."""
+    variants: list[VariantLine] = []
+    metrics: list[MetricLine] = []
+    shares: list[ShareLine] = []
+    health: Health = Health()
+    notes: list[Note] = []
+
+
+def to_json(report: Report) -> str:
+    """The report as JSON, indented; what is missing is null with a reason beside it."""
+    return msgspec.json.format(msgspec.json.encode(report), indent=2).decode()

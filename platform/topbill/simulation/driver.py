@@ -1,0 +1,187 @@
+"""Simulated viewers open homepages over real HTTP.
+
+A homepage is one `POST /v1/decide/batch` with a decision for each experiment, made for the same
+viewer, or one `POST /v1/page` that answers with all of it. What the viewer then does follows as
+`POST /v1/reward/batch`, late, and sometimes not at all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import count
+from typing import Any
+
+import httpx
+import msgspec
+
+from topbill.domain.errors import Unavailable
+from topbill.pages import PageAnswer
+from topbill.simulation.pager import Pager
+from topbill.simulation.tally import Tally
+from topbill.simulation.viewers import Visit
+from topbill.simulation.world import World
+
+PAGES_PER_SECOND = 200.0
+WHOLE_PAGES_PER_SECOND = 12.0
+"""Of each page file: some 150 choices each."""
+WORKERS = 8
+REWARDS_PER_REQUEST = 500
+DELIVER_EVERY = 0.05
+TRIES = 6
+BACKOFF = 0.1
+"""Seconds before a request is sent again; doubled each time."""
+
+
+_page = msgspec.json.Decoder(PageAnswer).decode
+
+
+class Driver:
+    """Sends viewers to a service and keeps the tally. `name` is what the decision ids of this run
+    begin with; `pagers` are the viewers of whole pages and keep tallies of their own."""
+
+    def __init__(
+        self, worlds: Mapping[str, World], name: str, pagers: Sequence[Pager] = ()
+    ) -> None:
+        self.pagers = pagers
+        self.tally = Tally(world.experiment for world in worlds.values())
+        self.pages = self.whole_pages = self.rewards = self.retries = 0
+        self.elapsed = 0.0
+        self._worlds = worlds
+        self._name = name
+        self._start = self._deliver_at = 0.0
+        self._waiting: list[tuple[float, int, dict[str, Any]]] = []
+        self._sequence = count()
+
+    async def run(
+        self, client: httpx.AsyncClient, seconds: float, pages_per_second: float = PAGES_PER_SECOND
+    ) -> None:
+        """Open homepages for that many seconds (`math.inf` for ever), then send what rewards are
+        still on their way.
+
+        Raises Unavailable when the service does not take what it is sent.
+        """
+        self._start = time.monotonic()
+        numbers = count()
+        pause = WORKERS / pages_per_second
+        visitors = [
+            self._visitor(client, self._start + seconds, pause, numbers) for _ in range(WORKERS)
+        ]
+        browsers = [self._browser(client, self._start + seconds, pager) for pager in self.pagers]
+        await asyncio.gather(*visitors, *browsers)
+        await self._deliver(client, math.inf)
+
+    async def _visitor(
+        self, client: httpx.AsyncClient, stop: float, pause: float, numbers: Iterator[int]
+    ) -> None:
+        """One homepage after the other, a `pause` between their beginnings unless the service is
+        slower.
+        """
+        due = time.monotonic()
+        while (now := time.monotonic()) < stop:
+            if due > now:
+                await asyncio.sleep(due - now)
+            due = max(due + pause, now)
+            await self._page(client, next(numbers))
+            if (now := time.monotonic()) >= self._deliver_at:
+                self._deliver_at = now + DELIVER_EVERY
+                await self._deliver(client, now)
+
+    async def _page(self, client: httpx.AsyncClient, number: int) -> None:
+        """One visit: decide for every experiment, and put what the viewer will do on its way."""
+        at = time.monotonic() - self._start
+        visits = {key: world.visit(number) for key, world in self._worlds.items()}
+        body = {"decisions": [self._request(key, visit, at) for key, visit in visits.items()]}
+        answer = await self._post(client, "/v1/decide/batch", body)
+        self.pages += 1
+        self.elapsed = time.monotonic() - self._start
+        for (key, visit), decided in zip(visits.items(), answer["decisions"], strict=True):
+            self._react(self._worlds[key], visit, at, decided)
+
+    async def _browser(self, client: httpx.AsyncClient, stop: float, pager: Pager) -> None:
+        """One whole page after the other."""
+        for number in count():
+            due = self._start + number / WHOLE_PAGES_PER_SECOND
+            if due > (now := time.monotonic()):
+                await asyncio.sleep(due - now)
+            if max(due, now) >= stop:
+                return
+            answer = await self._post(client, "/v1/page", pager.request(number), _page)
+            self.whole_pages += 1
+            for delay, event in pager.react(number, answer):
+                heapq.heappush(
+                    self._waiting, (time.monotonic() + delay, next(self._sequence), event)
+                )
+
+    def _request(self, key: str, visit: Visit, at: float) -> dict[str, Any]:
+        world = self._worlds[key]
+        request: dict[str, Any] = {
+            "experiment": key,
+            "context": visit.context,
+            "decision_id": f"{self._name}-{visit.number}-{key}",
+        }
+        if world.experiment.unit:
+            request["unit"] = visit.unit
+        if absent := world.absent(at):
+            request["exclude"] = absent
+        return request
+
+    def _react(self, world: World, visit: Visit, at: float, decided: Mapping[str, Any]) -> None:
+        slate = [item["action"] for item in decided["slate"]]
+        truth = world.truth(visit, at)
+        responses = world.respond(visit, truth, slate)
+        key = world.experiment.key
+        self.tally.add(key, decided["variant"], visit.unit, world.rows(slate), truth, responses)
+        for response in responses:
+            reward = {
+                "decision_id": decided["decision_id"],
+                "event": response.event,
+                "value": response.value,
+                "event_id": response.event,
+            }
+            if response.position is not None:
+                reward["position"] = response.position
+            heapq.heappush(
+                self._waiting, (time.monotonic() + response.delay, next(self._sequence), reward)
+            )
+
+    async def _deliver(self, client: httpx.AsyncClient, until: float) -> None:
+        """Send the rewards that are due by then."""
+        while self._waiting and self._waiting[0][0] <= until:
+            rewards: list[dict[str, Any]] = []
+            while (
+                self._waiting
+                and self._waiting[0][0] <= until
+                and len(rewards) < REWARDS_PER_REQUEST
+            ):
+                rewards.append(heapq.heappop(self._waiting)[2])
+            await self._post(client, "/v1/reward/batch", {"rewards": rewards})
+            self.rewards += len(rewards)
+
+    async def _post(
+        self,
+        client: httpx.AsyncClient,
+        path: str,
+        body: dict[str, Any],
+        decode: Callable[[bytes], Any] = msgspec.json.decode,
+    ) -> Any:
+        """The answer, decoded. Ids are ours, so what got no answer is simply sent again."""
+        problem = ""
+        for attempt in range(TRIES):
+            if attempt:
+                self.retries += 1
+                await asyncio.sleep(BACKOFF * 2**attempt)
+            try:
+                response = await client.post(path, json=body)
+            except httpx.TransportError as error:
+                problem = f"{type(error).__name__}: {error}"
+                continue
+            if response.status_code < 300:
+                return decode(response.content)
+            problem = f"HTTP {response.status_code}: {response.text[:300]}"
+            if response.status_code < 500:
+                break
+        raise Unavailable(f"POST {path}: {problem}; expected 2xx: look at the service's own output")

@@ -1,0 +1,100 @@
+"""One experiment simulated in process, on simulated time: to check it before launch, and to measure
+learning.
+
+The decisions are the engine's and the learning is the keeper's; only the log between them is a
+queue in memory.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import replace
+
+import msgspec
+
+from topbill.domain.records import Decision, Example, RewardEvent
+from topbill.engine import DecideRequest, Engine, Live
+from topbill.simulation.tally import Line, Tally
+from topbill.simulation.world import Habits, Response, World
+from topbill.spec import Experiment
+from topbill.worker.learner import examples
+
+DAY = 86_400.0
+LEARN_EVERY = 20
+"""Decisions between two steps of the learner."""
+
+
+def run(
+    experiment: Experiment,
+    rounds: int = 20_000,
+    *,
+    seed: int = 0,
+    habits: Habits | None = None,
+    days: float = 14.0,
+    progress: Callable[[int], None] = lambda _: None,
+) -> list[Line]:
+    """Simulate `rounds` visits spread evenly over `days`, all of them in the experiment, and return
+    a line a variant.
+
+    A decision is learned when it is `learn_after` old, from the events that had come by then.
+    `progress` is called with the rounds done so far.
+    """
+    running = replace(experiment, status="running", traffic=1.0, layer_start=0.0, holdout=0.0)
+    world = World(running, seed, habits)
+    tally = Tally([running])
+    engine = Engine([running], clock=lambda: 0.0)
+    live = engine.find(running.key)
+    due: deque[tuple[float, Decision, list[RewardEvent]]] = deque()
+    for number in range(rounds):
+        at = number * days * DAY / rounds
+        if number % LEARN_EVERY == 0:
+            _learn(live, due, at)
+            progress(number)
+        visit = world.visit(number)
+        request = DecideRequest(
+            experiment=running.key,
+            unit=visit.unit if running.unit else None,
+            context=msgspec.Raw(msgspec.json.encode(visit.context)),
+            exclude=world.absent(at),
+            decision_id=f"{seed}-{number}",
+        )
+        decision = msgspec.structs.replace(engine.decide(request), at=int(at * 1e6))
+        truth = world.truth(visit, at)
+        slate = [placed.action for placed in decision.slate]
+        responses = world.respond(visit, truth, slate)
+        tally.add(running.key, decision.variant, decision.unit, world.rows(slate), truth, responses)
+        came = [
+            _event(decision, response)
+            for response in responses
+            if response.delay <= running.learn_after
+        ]
+        due.append((at + running.learn_after, decision, came))
+    progress(rounds)
+    return tally.lines()
+
+
+def _learn(live: Live, due: deque[tuple[float, Decision, list[RewardEvent]]], now: float) -> None:
+    """Update the policies with the decisions that are old enough."""
+    batches: dict[str, list[Example]] = {name: [] for name in live.policies}
+    shared = [v.name for v in live.experiment.variants if v.training == "shared"]
+    while due and due[0][0] <= now:
+        _, decision, came = due.popleft()
+        if decision.variant is not None and decision.reason == "policy":
+            learned = list(examples(live, decision, came))
+            for name in {decision.variant, *shared}:
+                batches[name] += learned
+    for name, batch in batches.items():
+        if batch:
+            live.policies[name].update(batch)
+
+
+def _event(decision: Decision, response: Response) -> RewardEvent:
+    return RewardEvent(
+        decision_id=decision.decision_id,
+        event_id=response.event,
+        event=response.event,
+        value=response.value,
+        position=response.position,
+        at=decision.at + int(response.delay * 1e6),
+    )

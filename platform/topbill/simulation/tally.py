@@ -1,0 +1,247 @@
+"""What came of a simulation so far: reward, action shares and regret of each variant, and the table
+that shows it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import msgspec
+import numpy as np
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+from rich.text import Text
+
+from topbill.simulation.world import Response, Truth
+from topbill.spec import Experiment
+from topbill.stats.moments import Moments, ratio
+
+RECENT = 2000.0
+"""How many decisions count as recent, or so."""
+
+
+LEGEND = """\
+reward: objective per decision · regret: what the best choices would have
+earned more · closed: how much of the way from a uniform choice (0%) to the
+known best (100%) · lately: over the last 2,000 decisions or so, and of
+whole pages over the last 60 or so that were judged"""
+
+
+class Worth(NamedTuple):
+    """What a decision is expected to earn, and what the best and a uniform one would, in units of
+    the objective.
+    """
+
+    value: float
+    best: float
+    uniform: float
+
+
+class Line(msgspec.Struct, frozen=True):
+    """One variant's result. Rewards and regret are per decision, in units of the objective.
+
+    `interval` is the 95% interval of the reward, clustered by unit, None for fewer than two units.
+    `gap_closed` is how much of the way from a uniform choice to the known best the choices came, on
+    average, and `gap_closed_recently` over the last 2,000 decisions or so; None where every choice
+    is equally good.
+    """
+
+    experiment: str
+    variant: str
+    policy: str
+    decisions: int
+    reward: float
+    interval: tuple[float, float] | None
+    regret: float
+    uniform: float
+    best: float
+    gap_closed: float | None
+    gap_closed_recently: float | None
+    shares: dict[str, float]
+
+
+@dataclass
+class _Sums:
+    policy: str
+    decisions: int = 0
+    value: float = 0.0
+    best: float = 0.0
+    uniform: float = 0.0
+    gained: float = 0.0
+    gap: float = 0.0
+    shown: Counter[str] = field(default_factory=Counter)
+    units: dict[str, list[float]] = field(default_factory=lambda: defaultdict(lambda: [0.0, 0.0]))
+
+
+class Tally:
+    """Adds decisions up by experiment and variant. A decision's reward is counted with the
+    decision: it is known here what the viewer will do, also where the event is still on its way."""
+
+    def __init__(self, experiments: Iterable[Experiment], recent: float = RECENT) -> None:
+        self._recent = 1.0 / recent
+        self.experiments = {experiment.key: experiment for experiment in experiments}
+        self._sums: dict[tuple[str, str], _Sums] = {}
+
+    @property
+    def decisions(self) -> int:
+        """Decisions of all variants so far."""
+        return sum(sums.decisions for sums in self._sums.values())
+
+    def add(
+        self,
+        experiment: str,
+        variant: str | None,
+        unit: str,
+        slate: Sequence[int],
+        truth: Truth,
+        responses: Iterable[Response],
+    ) -> None:
+        """Count a decision that placed the actions at these rows; one that no variant made is left
+        out.
+        """
+        if variant is None:
+            return
+        spec = self.experiments[experiment]
+        worth = Worth(truth.value(slate), truth.best(), truth.uniform())
+        self.count(
+            experiment,
+            variant,
+            unit,
+            worth,
+            reward(spec, responses),
+            [spec.actions[row].id for row in slate],
+        )
+
+    def count(
+        self,
+        experiment: str,
+        variant: str,
+        unit: str,
+        worth: Worth,
+        earned: float,
+        shown: Iterable[str],
+    ) -> None:
+        """Count a decision that showed these actions, is worth that much, and earned what it
+        did.
+        """
+        sums = self._sums.get((experiment, variant))
+        if sums is None:
+            policy = next(
+                v.policy for v in self.experiments[experiment].variants if v.name == variant
+            )
+            sums = self._sums[experiment, variant] = _Sums(policy)
+        sums.decisions += 1
+        sums.value += worth.value
+        sums.best += worth.best
+        sums.uniform += worth.uniform
+        sums.gained += (worth.value - worth.uniform - sums.gained) * self._recent
+        sums.gap += (worth.best - worth.uniform - sums.gap) * self._recent
+        sums.shown.update(shown)
+        unit_sums = sums.units[unit]
+        unit_sums[0] += 1.0
+        unit_sums[1] += earned
+
+    def lines(self) -> list[Line]:
+        """A line for each variant that has decided, in the order of the experiments' files."""
+        order = [
+            (key, variant.name) for key, e in self.experiments.items() for variant in e.variants
+        ]
+        return [self._line(*name) for name in order if name in self._sums]
+
+    def _line(self, experiment: str, variant: str) -> Line:
+        sums = self._sums[experiment, variant]
+        n = sums.decisions
+        mean, interval = _clustered(sums.units.values())
+        shown = sums.shown.total()
+        gap = sums.best - sums.uniform
+        return Line(
+            experiment=experiment,
+            variant=variant,
+            policy=sums.policy,
+            decisions=n,
+            reward=mean,
+            interval=interval,
+            regret=(sums.best - sums.value) / n,
+            uniform=sums.uniform / n,
+            best=sums.best / n,
+            gap_closed=(sums.value - sums.uniform) / gap if gap > 0.0 else None,
+            gap_closed_recently=sums.gained / sums.gap if sums.gap > 0.0 else None,
+            shares={action: count / shown for action, count in sums.shown.most_common()},
+        )
+
+
+def reward(experiment: Experiment, responses: Iterable[Response]) -> float:
+    """The objective of a decision whose viewer did this, once every window has passed."""
+    events = list(responses)
+    if not events:
+        return 0.0
+    return experiment.objective_value(
+        {
+            m.name: m.value((e.value, e.delay) for e in events if e.event == m.event)
+            for m in experiment.metrics
+        }
+    )
+
+
+def table(lines: Iterable[Line], title: str = "") -> Table:
+    """The lines as a table, 80 columns or wider: reward with its interval, regret against the known
+    best, and the share of each action, the most shown first, as far as the width goes."""
+    shown = Table(
+        title=title or None,
+        title_justify="left",
+        caption=LEGEND,
+        caption_justify="left",
+        box=SIMPLE_HEAD,
+    )
+    shown.padding = (0, 1, 0, 0)
+    shown.add_column("variant", no_wrap=True, min_width=18)
+    for heading, width in {
+        "decisions": 9,
+        "reward ± 95%": 15,
+        "regret": 6,
+        "closed": 6,
+        "lately": 6,
+    }.items():
+        shown.add_column(heading, justify="right", no_wrap=True, min_width=width)
+    shown.add_column("shown")  # the one column that gives way on a narrow terminal
+    last = ""
+    for line in lines:
+        if line.experiment != last:
+            shown.add_row(f"[bold]{line.experiment}[/]")
+            last = line.experiment
+        name = line.variant if line.policy == line.variant else f"{line.variant} ({line.policy})"
+        half = (
+            "" if line.interval is None else f" ± {(line.interval[1] - line.interval[0]) / 2.0:.4f}"
+        )
+        shown.add_row(
+            f" {name}",
+            f"{line.decisions:,}",
+            f"{line.reward:.4f}{half}",
+            f"{line.regret:.4f}",
+            _percent(line.gap_closed),
+            _percent(line.gap_closed_recently),
+            Text(
+                ", ".join(f"{a} {share:.0%}" for a, share in line.shares.items()),
+                no_wrap=True,
+                overflow="ellipsis",
+            ),
+        )
+    return shown
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{share:.0%}"
+
+
+def _clustered(units: Iterable[Sequence[float]]) -> tuple[float, tuple[float, float] | None]:
+    """Reward per decision over units (decisions, reward), and its 95% interval where there are two
+    units.
+    """
+    moments = Moments.of(("decisions", "reward"), np.array(list(units)))
+    estimate = ratio("reward", "decisions")(moments)
+    half = 1.96 * math.sqrt(estimate.variance(moments))
+    return estimate.value, (estimate.value - half, estimate.value + half) if moments.n > 1 else None

@@ -1,0 +1,332 @@
+"""A world with known truth for any experiment: what viewers would do with each action, and what
+they then do.
+
+Because the truth is known, so are the best slate and the uniform one, and regret against them is
+exact.
+
+The click model. A viewer plays at most one item of a slate: the one at position k with probability
+    attention(k) · patience(viewer) · ceiling · σ(η(x, a)),   η = b + h·x + own(a) + x·W(a)
+where x is the encoded context, W(a) mixes a part that comes from the action's features with a part
+of its own, attention falls with the position, and patience (mean 1, never observed) makes one
+viewer's visits alike. Those probabilities sum to at most 1 over a slate, so an action's worth adds
+up over positions, and the best slate is the actions sorted by worth. b is solved for, so that a
+uniformly drawn action at the top is played at `base_rate`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from scipy.optimize import brentq
+from scipy.special import expit
+
+from topbill.domain.chance import hash64
+from topbill.domain.errors import BadRequest, NotFound
+from topbill.domain.records import Floats
+from topbill.simulation.viewers import Audience, Visit
+from topbill.spec import Experiment
+
+Role = Literal["play", "after", "return", "leave"]
+
+
+@dataclass(frozen=True)
+class Habits:
+    """How the simulated audience behaves.
+
+    viewers: how many there are. base_rate: probability that a uniformly drawn action at the top is
+    played (less in very long slates, which must not hold more than one play together).
+    spread: standard deviation of η over the actions of one decision, of which `personal` (0 to 1,
+    by variance) depends on the context. missing: probability that an event never arrives. delay:
+    mean of an event's exponential delay, as a share of its metric's window. drift: radians an hour
+    by which tastes turn. launches: action → seconds after the start before which it isn't there
+    yet.
+    """
+
+    viewers: int = 4000
+    base_rate: float = 0.05
+    spread: float = 1.0
+    personal: float = 0.6
+    missing: float = 0.03
+    delay: float = 0.15
+    drift: float = 0.0
+    launches: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """An event that reaches the service `delay` seconds after the decision; `position` is the
+    item's, if it has one.
+    """
+
+    event: str
+    value: float
+    delay: float
+    position: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Truth:
+    """What is expected of one visit at one time: `play` (K) the probability that each action is
+    played when it stands at the top, `hold` (K) the share of it watched after a play, `worth` (K)
+    what it adds to the objective there, `base` the objective when nothing is played, `open` (K)
+    which actions are there yet, `attention` (slots) the position's factor."""
+
+    play: Floats
+    hold: Floats
+    worth: Floats
+    base: float
+    open: np.ndarray
+    attention: Floats
+
+    def value(self, rows: Sequence[int]) -> float:
+        """The expected objective of the slate of these actions, first position first."""
+        return self.base + float(self.attention[: len(rows)] @ self.worth[list(rows)])
+
+    def best_rows(self) -> list[int]:
+        """The slate with the highest expected objective: attention falls, so the best come
+        first.
+        """
+        order = np.argsort(-np.where(self.open, self.worth, -np.inf), kind="stable")
+        return [int(i) for i in order[: min(self.attention.size, int(self.open.sum()))]]
+
+    def best(self) -> float:
+        """The highest expected objective of any slate."""
+        return self.value(self.best_rows())
+
+    def uniform(self) -> float:
+        """The expected objective of a slate drawn uniformly."""
+        filled = min(self.attention.size, int(self.open.sum()))
+        return self.base + float(self.attention[:filled].sum()) * float(
+            self.worth[self.open].mean()
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Event:
+    """One event name of the experiment: its role, the rates it happens at with and without a play,
+    and its timing.
+    """
+
+    name: str
+    role: Role
+    scale: float
+    played: float
+    unplayed: float
+    mean_delay: float
+
+
+class World:
+    """One experiment's simulated viewers and their truth. Everything follows from the experiment
+    and the seed.
+
+    Values are in units of the objective (0 to 1), from the events that arrive within their windows:
+    lost and late events are part of the truth. Where the objective has penalties, it is their sum
+    before the floor at 0. Raises BadRequest for an experiment that lists no actions, for their
+    truth cannot be made up in advance.
+    """
+
+    def __init__(self, experiment: Experiment, seed: int = 0, habits: Habits | None = None) -> None:
+        if not experiment.actions:
+            raise BadRequest(
+                f"{experiment.key}.actions",
+                "got none; expected the actions in the file, to simulate them",
+            )
+        self.experiment = experiment
+        self.habits = habits or Habits()
+        self.ids = tuple(action.id for action in experiment.actions)
+        self._row = {action: row for row, action in enumerate(self.ids)}
+        self._encoder = experiment.context_encoder
+        self._events = _events(experiment, self.habits.delay)
+        self.audience = Audience(
+            experiment.context, self.habits.viewers, seed, luck=2 + 3 * len(self._events)
+        )
+        self._launch = np.array([self.habits.launches.get(action, 0.0) for action in self.ids])
+        self._attention: Floats = np.arange(1.0, experiment.slots + 1.0) ** -0.8
+        # Patience is about 1.5 at most, so that 0.6 keeps a whole slate's probability of a play
+        # below 1.
+        self._ceiling = 0.6 / float(self._attention.sum())
+        self._rng = np.random.default_rng(hash64(str(seed), "truth", experiment.key))
+        self._set_tastes()
+        self._worth = self._objective()
+
+    def visit(self, number: int) -> Visit:
+        """The visit with that number (≥ 0)."""
+        return self.audience.visit(number)
+
+    def truth(self, visit: Visit, at: float = 0.0) -> Truth:
+        """What is expected of a visit, given the context that the service is told, `at` seconds
+        after the start.
+        """
+        x = self._encoder.encode(visit.context)
+        personal: Floats = (x - self._mean) @ self._personal(at).T
+        play = self._ceiling * expit(self._intercept + x @ self._main + self._own + personal)
+        base, played, held = self._worth
+        hold: Floats = expit(self._hold + 0.5 * personal)
+        worth = play * (played + held * hold)
+        return Truth(play, hold, worth, base, self._launch <= at, self._attention)
+
+    def rows(self, slate: Sequence[str]) -> list[int]:
+        """The rows of these actions in the truth's arrays. Raises NotFound for one that the file
+        did not have.
+        """
+        try:
+            return [self._row[action] for action in slate]
+        except KeyError as error:
+            key = self.experiment.key
+            raise NotFound(
+                f"{key}: no action {error} when the simulation began; start it again after a change"
+            ) from None
+
+    def absent(self, at: float) -> list[str]:
+        """The actions that aren't there yet `at` seconds after the start: to be excluded from
+        decisions.
+        """
+        return [self.ids[row] for row in np.flatnonzero(self._launch > at)]
+
+    def respond(self, visit: Visit, truth: Truth, slate: Sequence[str]) -> list[Response]:
+        """What the viewer does with the slate: the events that arrive, each with its delay in
+        seconds.
+
+        The visit's own luck decides, so the same visit shown the same slate does the same.
+        """
+        rows = self.rows(slate)
+        luck = visit.luck.tolist()
+        reach = np.cumsum(truth.attention[: len(rows)] * truth.play[rows] * visit.patience)
+        position = int(np.searchsorted(reach, luck[0], side="right"))
+        played = position < len(rows)
+        responses = []
+        for n, event in enumerate(self._events):
+            happens, lost, wait = luck[2 + 3 * n : 5 + 3 * n]
+            if (
+                happens >= (event.played if played else event.unplayed)
+                or lost < self.habits.missing
+            ):
+                continue
+            value = event.scale
+            if event.role == "after":
+                hold = float(truth.hold[rows[position]])
+                value *= hold + (2.0 * luck[1] - 1.0) * 0.8 * min(hold, 1.0 - hold)
+            delay = -event.mean_delay * math.log1p(-wait)
+            responses.append(
+                Response(event.name, value, delay, position if event.role in _ITEM else None)
+            )
+        return responses
+
+    def _set_tastes(self) -> None:
+        """Draw W, own and h, scale them to the declared spread, and solve for the intercept."""
+        rng, habits = self._rng, self.habits
+        Z = self.experiment.encoded_actions.features
+        weight = np.array(
+            [2.0 if f.kind == "vector" else 0.5 for f in self.experiment.context for _ in f.columns]
+        )
+        X = np.array([self._encoder.encode(self.visit(n).context) for n in range(4096)])
+        self._mean = X.mean(axis=0)
+        centred = X - self._mean
+        likeness = _likeness(self._encoder.names, self.experiment.action_encoder.names)
+        turns = []
+        for _ in range(2):
+            B = rng.standard_normal((X.shape[1], Z.shape[1])) + 2.0 * likeness
+            W = ((B @ Z.T).T + rng.standard_normal((len(self.ids), X.shape[1]))) * weight
+            turns.append(W * _to_spread(centred @ W.T, math.sqrt(habits.personal) * habits.spread))
+        self._turns: tuple[Floats, Floats] = turns[0], turns[1]
+        own = rng.standard_normal(len(self.ids))
+        self._own = own * _to_spread(own[None, :], math.sqrt(1.0 - habits.personal) * habits.spread)
+        self._hold = rng.uniform(-1.2, 1.2, len(self.ids))
+        self._main = rng.normal(0.0, 0.3, X.shape[1])
+        eta = (X @ self._main)[:, None] + self._own + centred @ turns[0].T
+        rate = min(habits.base_rate, self._ceiling / 3.0)
+        self._intercept = float(
+            brentq(lambda b: self._ceiling * float(expit(b + eta).mean()) - rate, -40.0, 40.0)
+        )
+
+    def _personal(self, at: float) -> Floats:
+        """(K × d) W at a time: tastes turn from one matrix towards another."""
+        if not self.habits.drift:
+            return self._turns[0]
+        angle = self.habits.drift * at / 3600.0
+        turned: Floats = math.cos(angle) * self._turns[0] + math.sin(angle) * self._turns[1]
+        return turned
+
+    def _objective(self) -> tuple[float, float, float]:
+        """The objective's expectation as base + played·P(play) + held·P(play)·share watched."""
+        events = {event.name: event for event in self._events}
+        base = played = held = 0.0
+        for metric in self.experiment.metrics:
+            weight = self.experiment.objective.get(metric.name, 0.0)
+            event = events[metric.event]
+            in_time = -math.expm1(-metric.window / event.mean_delay) if event.mean_delay else 1.0
+            heard = weight * in_time * (1.0 - self.habits.missing)
+            size = 1.0 if metric.kind in ("binary", "count") else event.scale
+            size = min(size, metric.cap) / metric.cap
+            base += heard * size * event.unplayed
+            gain = heard * size * (event.played - event.unplayed)
+            if event.role == "after" and metric.kind not in ("binary", "count"):
+                held += gain
+            else:
+                played += gain
+        total = sum(weight for weight in self.experiment.objective.values() if weight > 0.0)
+        return base / total, played / total, held / total
+
+
+def _events(experiment: Experiment, delay: float) -> tuple[_Event, ...]:
+    """A role for each event name. `play` is the first binary metric of the objective; metrics with
+    values follow a play; what is better low happens when nothing is played; anything else is a
+    return, likelier after a play."""
+    weighted = [m for m in experiment.metrics if m.name in experiment.objective]
+    binary = [m.event for m in weighted if m.kind == "binary" and m.better == "higher"]
+    play = binary[0] if binary else weighted[0].event
+    guarded = {g.metric for g in experiment.guardrails} - set(experiment.objective)
+    events = []
+    for name in dict.fromkeys(metric.event for metric in experiment.metrics):
+        metrics = [m for m in experiment.metrics if m.event == name]
+        role: Role
+        if name == play:
+            role = "play"
+        elif any(m.better == "lower" or m.name in guarded for m in metrics):
+            role = "leave"
+        elif any(m.kind in ("max", "sum", "mean", "last") for m in metrics):
+            role = "after"
+        else:
+            role = "return"
+        played, unplayed = _RATES[role]
+        scale = max((m.cap for m in metrics if m.kind not in ("binary", "count")), default=1.0)
+        events.append(
+            _Event(name, role, scale, played, unplayed, delay * min(m.window for m in metrics))
+        )
+    return tuple(events)
+
+
+_ITEM: tuple[Role, ...] = ("play", "after")
+"""Roles whose events name the item that they belong to."""
+_RATES: dict[Role, tuple[float, float]] = {
+    "play": (1.0, 0.0),
+    "after": (1.0, 0.0),
+    "return": (0.45, 0.25),
+    "leave": (0.02, 0.08),
+}
+"""Probability of an event of each role when something was played, and when nothing was."""
+
+
+def _to_spread(scores: Floats, spread: float) -> float:
+    """The factor that gives scores (n × K) the mean standard deviation `spread` over the actions of
+    a row.
+    """
+    deviation = math.sqrt(float(scores.var(axis=1).mean()))
+    return spread / deviation if deviation > 0.0 else 0.0
+
+
+def _likeness(context: Sequence[str], features: Sequence[str]) -> Floats:
+    """(d × da) 1 where a taste and an action's feature speak of the same thing: `taste:comedy`,
+    `genre=comedy`.
+    """
+
+    def key(name: str) -> str:
+        return name.replace("=", ":").rpartition(":")[2]
+
+    return np.array([[float(key(a) == key(b)) for b in features] for a in context]).reshape(
+        len(context), len(features)
+    )

@@ -1,0 +1,3 @@
+"""The keeper: the one process that folds the log into policies and publishes the log to the
+lake.
+"""

@@ -1,0 +1,62 @@
+"""What the first stage needs of the log: trending, popular and watched-together titles of each
+page, learned from the plays that the lake holds and left where the serving processes find them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from topbill import lake, pages
+from topbill.candidates import Play, Signals, learn, signals_path
+from topbill.catalog import Catalog
+from topbill.domain.errors import SpecError, TopbillError
+from topbill.spec import Experiment
+
+EVERY = 30.0
+"""Seconds between two refreshes."""
+DAYS = 90
+MOST = 1_000_000
+"""The most recent plays that are read, and from how far back."""
+_PLAYS = f"""
+SELECT r.unit, r.item, epoch(r."at"), coalesce(d.context::JSON ->> '$.region', '')
+FROM rewards r JOIN decisions d USING (decision_id)
+WHERE r.experiment = $page AND r.event = 'play' AND r.item IS NOT NULL
+    AND r."at" > to_timestamp($now)::TIMESTAMP - INTERVAL {DAYS} DAYS
+ORDER BY r.seq DESC LIMIT {MOST}
+"""  # noqa: S608 (constants only)
+_logger = logging.getLogger("topbill")
+
+
+def plays(data: Path, page: str, now: float) -> list[Play]:
+    """A page's plays of the last 90 days, newest first. Raises NotFound when nothing was published
+    yet.
+    """
+    connection = lake.connect(data / lake.FACE)
+    try:
+        rows = connection.execute(_PLAYS, {"page": page, "now": now}).fetchall()
+    finally:
+        connection.close()
+    return [Play(unit, title, at, region) for unit, title, at, region in rows]
+
+
+def refresh(
+    experiments: Path, data: Path, known: Sequence[Experiment], now: float
+) -> dict[str, Signals]:
+    """Learn and leave the signals of every page that has plays; what goes wrong with one is
+    logged.
+    """
+    found = {}
+    try:
+        files = pages.load_all(experiments, known)
+    except SpecError:
+        return {}  # said when the files were read
+    for file in files:
+        try:
+            seen = plays(data, file.key, now)
+            if seen:
+                found[file.key] = learn(seen, Catalog.read(file.catalogue, file.table), now)
+                found[file.key].save(signals_path(data, file.key))
+        except (TopbillError, lake.Error, OSError) as error:
+            _logger.warning("signals of page %s stay as they were: %s", file.key, error)
+    return found

@@ -1,0 +1,147 @@
+"""The keeper's loop: learn, publish, check the log in, take over changed files; one keeper a data
+folder.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+from topbill import pages, spec
+from topbill.domain.errors import Problem, SpecError, TopbillError
+from topbill.lake import Lake, Trouble
+from topbill.log.sqlite import SqliteLog
+from topbill.worker import candidate_signals
+from topbill.worker.learner import BATCH, Learner
+from topbill.worker.publisher import Publisher
+
+_logger = logging.getLogger("topbill")
+_PAUSE = 0.2
+PUBLISH_EVERY = 2.0
+"""Seconds between two publications: how old the lake is at most while the keeper keeps up."""
+
+
+@contextmanager
+def only_keeper(data: Path) -> Iterator[None]:
+    """Hold the data folder's keeper lock; the kernel frees it however the process ends.
+
+    Raises TopbillError where another keeper holds it.
+    """
+    try:
+        data.mkdir(parents=True, exist_ok=True)
+        held = (data / "keeper.lock").open("w")
+    except OSError as error:
+        raise TopbillError(f"{data}: {error.strerror}; expected a folder to write to") from error
+    with held as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise TopbillError(
+                f"{data}: another keeper is at work on this folder; stop it first"
+            ) from error
+        yield
+
+
+class Keeper:
+    """Learner and publisher over one log; `step` does what is due."""
+
+    def __init__(self, experiments: Path, data: Path) -> None:
+        self._folder, self._data = experiments, data
+        self._log = SqliteLog(data / "log.sqlite")
+        self._seen = spec.marks(experiments)
+        self._experiments = spec.load_all(pages.sources(experiments))
+        self._refused = self._wrong_pages()
+        self.learner = Learner(self._log, self._experiments)
+        self.publisher = Publisher(
+            self._log,
+            Lake(data),
+            lambda: self._experiments,
+            learned=self.learner.needed_after,
+            troubles=self.troubles,
+        )
+        self._published = self._signalled = 0.0
+
+    def step(self) -> bool:
+        """Whether there is more to do at once."""
+        self._log.check()
+        self._reload()
+        read = self.learner.step()
+        if time.monotonic() - self._published >= PUBLISH_EVERY:
+            self.publisher.step()
+            self._log.checkpoint()
+            self._published = time.monotonic()
+        if time.monotonic() - self._signalled >= candidate_signals.EVERY:
+            candidate_signals.refresh(self._folder, self._data, self._experiments, time.time())
+            self._signalled = time.monotonic()
+        return read >= BATCH
+
+    def finish(self) -> None:
+        """Publish what is committed, then close."""
+        self._log.check()
+        self.publisher.step()
+        self._log.close()
+
+    def troubles(self) -> list[Trouble]:
+        """What is wrong now: files that were not taken over, experiments that can't learn."""
+        files = [
+            Trouble("file", problem.file, problem.path, problem.message)
+            for problem in self._refused
+        ]
+        return files + [
+            Trouble("learning", key, "", message) for key, message in self.learner.stuck
+        ]
+
+    def _reload(self) -> None:
+        marks = spec.marks(self._folder)
+        if marks == self._seen:
+            return
+        self._seen = marks
+        try:
+            self._experiments = spec.load_all(pages.sources(self._folder))
+        except SpecError as error:
+            _logger.warning("experiments stay as they were:\n%s", error)
+            self._refused = error.problems
+            return
+        self._refused = self._wrong_pages()
+        self.learner.reload(self._experiments)
+
+    def _wrong_pages(self) -> tuple[Problem, ...]:
+        try:
+            pages.load_all(self._folder, self._experiments)
+        except SpecError as error:
+            _logger.warning("pages stay as they were:\n%s", error)
+            return error.problems
+        return ()
+
+
+def keep(experiments: Path, data: Path) -> None:
+    """Run until SIGINT or SIGTERM; what a signal finds under way is finished or not done at all."""
+    stop = False
+
+    def on_signal(_number: int, _frame: FrameType | None) -> None:
+        nonlocal stop
+        stop = True
+
+    signal.signal(signal.SIGINT, on_signal)
+    signal.signal(signal.SIGTERM, on_signal)
+    with only_keeper(data):
+        keeper, said = Keeper(experiments, data), ""
+        while not stop:
+            busy = False
+            try:
+                busy, said = keeper.step(), ""
+            except Exception as error:
+                # Whatever it was, what is committed is as it was: the next step goes on from there.
+                if str(error) != said:
+                    defect = None if isinstance(error, TopbillError) else error
+                    _logger.warning("%s; trying again", error, exc_info=defect)
+                said = str(error)
+            if not busy:
+                time.sleep(_PAUSE)
+        keeper.finish()

@@ -1,0 +1,192 @@
+"""The publisher: moves what the log has committed into the lake, and lets the log forget what is
+safe there.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Protocol
+
+from topbill.domain.errors import SpecError
+from topbill.domain.records import Decision, RewardEvent
+from topbill.lake import Lake, Trouble
+from topbill.lake.tables import Origin, decision_rows, reward_rows
+from topbill.log.store import Revision
+from topbill.spec import Experiment, from_raw
+
+_logger = logging.getLogger("topbill")
+BATCH = 20_000
+"""Rows of the log per Delta commit: some 40 MB in memory."""
+MINOR, MAJOR = 30, 1_800
+"""Steps between compactions of small files and of large ones: a minute and an hour at 2 s a
+step.
+"""
+CHUNKS = 20
+"""Most transactions in which one step lets the log forget."""
+_ADOPTED_WITHIN = 600_000_000
+"""µs within which every service has taken a new version over, or nobody decides from it."""
+
+
+class Source(Protocol):
+    """What the publisher needs of the log."""
+
+    def barrier(self) -> int: ...
+    def read_decisions(self, after_seq: int, limit: int) -> list[tuple[int, Decision]]: ...
+    def read_events(self, after_seq: int, limit: int) -> list[tuple[int, RewardEvent]]: ...
+    def decision(self, decision_id: str) -> Decision | None: ...
+    def revisions(self) -> list[Revision]: ...
+    def forget(
+        self, decisions_through: int, events_through: int, older_than: int, limit: int = ...
+    ) -> int: ...
+    def forget_snapshots(self, before: int) -> int: ...
+
+
+class Publisher:
+    """Publishes a log to a lake, step by step. It keeps no position of its own, so it may die at
+    any moment.
+
+    `experiments` gives the experiments as they are now, `troubles` what is wrong now. `learned`
+    gives the last `seq` of decisions that no learner needs any more; without it the log forgets by
+    age alone. `keep_log` (seconds) is how long rows stay in the log; default: the longest metric
+    window and an hour.
+    """
+
+    def __init__(
+        self,
+        log: Source,
+        lake: Lake,
+        experiments: Callable[[], Sequence[Experiment]],
+        *,
+        learned: Callable[[], int] | None = None,
+        troubles: Callable[[], Sequence[Trouble]] = tuple,
+        keep_log: float | None = None,
+    ) -> None:
+        self._log = log
+        self._lake = lake
+        self._experiments = experiments
+        self._learned = learned
+        self._troubles = troubles
+        self._keep_log = keep_log
+        self._steps = 0
+        self._compactor = ThreadPoolExecutor(1, "compactor")
+        self._compaction: Future[int] | None = None
+        self._recent: dict[str, Decision | None] = {}
+        self._once: dict[Revision, Experiment | None] = {}
+
+    def step(self) -> int:
+        """Publish all that is committed, show it, and tidy up; returns how many rows went to the
+        lake.
+
+        Raises LogError where log or lake fail; the next step then goes on from where the lake
+        stands.
+        """
+        barrier = self._log.barrier()
+        published = self._publish()
+        self._compact()
+        experiments = self._experiments()
+        revisions = self._log.revisions()
+        removed = self._removed({e.key for e in experiments}, revisions)
+        self._lake.face(
+            [*experiments, *removed],
+            barrier,
+            revisions,
+            self._troubles(),
+            {experiment.key for experiment in removed},
+        )
+        self._forget(experiments, barrier)
+        return published
+
+    def _removed(self, known: set[str], revisions: Sequence[Revision]) -> list[Experiment]:
+        """Experiments without a file that decided something once, as their last file said: they are
+        still reported.
+        """
+        newest = {
+            revision.experiment: revision
+            for revision in revisions
+            if revision.experiment not in known
+        }
+        if not newest:
+            return []
+        found = []
+        for key in sorted(newest.keys() & self._lake.experiments()):
+            revision = newest[key]
+            if revision not in self._once:
+                self._once[revision] = _as_it_was(revision)
+            if (experiment := self._once[revision]) is not None:
+                found.append(experiment)
+        return found
+
+    def _compact(self) -> None:
+        """Start a compaction when one is due, in a thread: publishing and learning go on
+        meanwhile.
+        """
+        self._steps += 1
+        if self._compaction is not None and self._compaction.done():
+            finished, self._compaction = self._compaction, None
+            finished.result()
+        if self._compaction is None and self._steps % MINOR == 0:
+            self._compaction = self._compactor.submit(
+                self._lake.compact, thorough=self._steps % MAJOR == 0
+            )
+
+    def _publish(self) -> int:
+        """Events are read before the decisions that they belong to, and appended after them: so
+        whoever sees a reward in the lake finds its decision there."""
+        published = 0
+        while True:
+            events = self._log.read_events(self._lake.position("rewards"), BATCH)
+            published += self._publish_decisions()
+            if events:
+                rows = reward_rows([(seq, event, self._origin(event)) for seq, event in events])
+                self._lake.append("rewards", rows, events[-1][0])
+                published += len(events)
+            self._recent.clear()
+            if len(events) < BATCH:
+                return published
+
+    def _publish_decisions(self) -> int:
+        published = 0
+        while True:
+            decisions = self._log.read_decisions(self._lake.position("decisions"), BATCH)
+            if decisions:
+                self._lake.append("decisions", decision_rows(decisions), decisions[-1][0])
+                self._recent.update((decision.decision_id, decision) for _, decision in decisions)
+                published += len(decisions)
+            if len(decisions) < BATCH:
+                return published
+
+    def _origin(self, event: RewardEvent) -> Origin:
+        if event.decision_id not in self._recent:
+            self._recent[event.decision_id] = self._log.decision(event.decision_id)
+        decision = self._recent[event.decision_id]
+        return Origin(at=event.at) if decision is None else Origin.of(decision)
+
+    def _forget(self, experiments: Sequence[Experiment], barrier: int) -> None:
+        """Delete in small transactions, so that no request waits long for the write lock."""
+        keep = self._keep_log
+        if keep is None:
+            windows = [max(e.learn_after, *(m.window for m in e.metrics)) for e in experiments]
+            keep = max(windows, default=0.0) + 3_600.0
+        through = self._lake.position("decisions")
+        if self._learned is not None:
+            through = min(through, self._learned())
+        older = barrier - round(keep * 1e6)
+        if self._steps % MINOR == 0:
+            self._log.forget_snapshots(older - _ADOPTED_WITHIN)
+        for _ in range(CHUNKS):
+            if self._log.forget(through, self._lake.position("rewards"), older) == 0:
+                return
+
+
+def _as_it_was(revision: Revision) -> Experiment | None:
+    """The experiment of the audit; None where this version can't read it any more, which is
+    said.
+    """
+    try:
+        return from_raw(json.loads(revision.spec), f"{revision.experiment} (removed)")
+    except SpecError as error:
+        _logger.warning("%s has no file and is no longer reported: %s", revision.experiment, error)
+        return None

@@ -1,0 +1,120 @@
+"""What pages open with: the urgent first, no word that the numbers don't bear, and always a next
+step.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from msgspec.structs import replace
+
+from topbill import reporting
+from topbill.reporting import page
+from topbill.reporting.queries import action_values, exposure
+
+KEY, ROWS = "home-artwork", "home-rows"
+
+
+@pytest.fixture(autouse=True)
+def answers(monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[3] / "dashboards"))
+    from board import answers as found
+
+    return found
+
+
+def test_a_list_is_read_out_and_ends() -> None:
+    from board.answers import listing
+
+    assert [listing(list("abc")[:n]) for n in (0, 1, 2, 3)] == ["", "a", "a and b", "a, b and c"]
+    assert listing(list("abcdef"), 2) == "a, b and 4 more"
+
+
+def test_the_morning_asks_for_the_urgent_first(answers: Any, demo: Path, uneven: Path) -> None:
+    calm, alarming = reporting.load(KEY, demo), reporting.load(KEY, uneven)
+    assert calm.ab is not None
+    won = replace(calm.ab.verdict, codes=["beats_control"], winner="linucb", safe_to_ship=True)
+    winner = replace(calm, ab=replace(calm.ab, verdict=won))
+    lost = replace(calm.ab.verdict, codes=["worse_than_control"])
+    loser = replace(calm, ab=replace(calm.ab, verdict=lost))
+    quiet = replace(calm, decisions=0)
+    found = answers.morning([("Calm", calm), ("Quiet", quiet)])
+    assert (found.word, found.sentence) == (
+        "Nothing to decide",
+        "2 experiments: 1 undecided and 1 without traffic.",
+    )
+    found = answers.morning([("Calm", calm), ("Won", winner)])
+    assert found.tone == "good"
+    assert found.next.startswith("Won: Ship linucb")
+    assert answers.morning([("Won", winner), ("Lost", loser)]).next.startswith("Lost: Stop it")
+    found = answers.morning([("Won", winner), ("Lost", loser), ("Split", alarming)])
+    assert found.word == "Look into it"
+    assert "1 raises an alarm" in found.sentence
+    assert found.next.startswith("Split: Units were not split")
+
+
+def test_a_bandit_is_spoken_of_by_what_it_does(answers: Any, demo: Path) -> None:
+    kinds = {v.variant: v.policy for v in reporting.load(KEY, demo).variants}
+    words = {}
+    for name, policy in kinds.items():
+        positions = exposure.positions(demo, KEY, name)
+        first = positions[positions["position"] == 1].set_index("action")["share"]
+        found = answers.bandit(name, policy, first, 0.1, action_values.worth(demo, KEY, name))
+        assert found.sentence.startswith(f"{name} shows {first.idxmax()} first most")
+        assert found.next
+        words[policy] = found.word
+    assert words["fixed"] == "Fixed"
+    assert words["uniform"] == "Pure chance"
+    empty = answers.bandit(
+        "a", "linucb", pd.Series(dtype=float), None, pd.DataFrame(columns=action_values.COLUMNS)
+    )
+    assert empty.word == "Nothing shown"
+
+
+def test_what_is_shown_most_is_praised_only_where_it_is_surely_worth_most(answers: Any) -> None:
+    def lines(low: float) -> pd.DataFrame:
+        rows = [("a", 90, 0.9, 0.5, 0.5, low, 0.6, ""), ("b", 10, 0.1, 0.2, 0.2, 0.1, 0.3, "")]
+        return pd.DataFrame(rows, columns=action_values.COLUMNS)
+
+    first = pd.Series({"a": 0.9, "b": 0.1})
+    assert answers.bandit("v", "linucb", first, 0.1, lines(0.4)).tone == "good"
+    assert answers.bandit("v", "linucb", first, 0.1, lines(0.25)).tone == "neutral"
+    assert (
+        answers.bandit("v", "linucb", first[::-1] * 0 + [0.9, 0.1], 0.1, lines(0.4)).tone
+        == "warning"
+    )
+    assert "hardly explores" in answers.bandit("v", "linucb", first, 0.0, lines(0.4)).next
+    assert answers.pictures({"a": "Picture A"}, lines(0.4)).sentence.startswith(
+        "Picture A is shown first most"
+    )
+
+
+def test_a_whole_page_names_who_helps_and_who_hurts(answers: Any, demo: Path) -> None:
+    found = page.load("home", demo)
+    assert answers.whole(found).word == "Ahead"
+    worse = [
+        page.Arm(
+            **{**vars(arm), "against_control": {page.OBJECTIVE: page.Measured(-0.2, -0.3, -0.1)}}
+        )
+        if (arm.layer, arm.variant) == ("rows", "any")
+        else arm
+        for arm in found.arms
+    ]
+    told = answers.whole(page.PageReport(**{**vars(found), "arms": tuple(worse)}))
+    assert told.tone == "bad"
+    assert "rows' any hurts" in told.sentence
+    assert "titles' any and artwork's any help" in told.sentence
+    few = [page.Arm(**{**vars(arm), "against_control": {}}) for arm in found.arms]
+    assert answers.whole(page.PageReport(**{**vars(found), "arms": tuple(few)})).word == "Too early"
+
+
+def test_a_record_that_stands_still_is_not_called_well(
+    answers: Any, demo: Path, uneven: Path
+) -> None:
+    calm = reporting.load(KEY, demo)
+    assert answers.healthy(calm, 5.0).word == "All well"
+    assert answers.healthy(calm, answers.STILL + 1).word == "Standing still"
+    assert answers.healthy(reporting.load(KEY, uneven), 5.0).word == "Look into it"

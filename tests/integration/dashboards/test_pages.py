@@ -1,0 +1,323 @@
+"""Every page on every kind of record: it opens without an error, and says what a stranger needs to
+know.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from html import unescape
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import streamlit as st
+from filled import EXPERIMENTS
+from streamlit.testing.v1 import AppTest
+
+from topbill import spec
+from topbill.lake import Lake, Trouble
+
+PAGES = (
+    "home",
+    "experiment",
+    "bandit",
+    "artwork",
+    "page",
+    "what_if",
+    "preview",
+    "decisions",
+    "health",
+)
+OWN = {
+    "Search",
+    "device",
+    "hour",
+    "action",
+    "comedy",
+    "crime",
+    "drama",
+    "romance",
+    "scifi",
+    "always",
+}
+"""Labels that need no explanation: an experiment's own names."""
+FOLDERS = ("demo", "empty", "alone", "uneven", "hushed")
+
+
+def said(app: AppTest) -> str:
+    """All that the page says in words."""
+    kinds = (
+        "title",
+        "subheader",
+        "markdown",
+        "caption",
+        "info",
+        "warning",
+        "error",
+        "code",
+        "metric",
+    )
+    elements = itertools.chain.from_iterable(app.get(kind) for kind in kinds)
+    spoken = [f"{getattr(e, 'label', '')} {getattr(e, 'value', '')}" for e in elements]
+    return "\n".join([*spoken, *(re.sub("<[^>]+>", " ", e.proto.body) for e in app.get("html"))])
+
+
+def tables(app: AppTest) -> list[pd.DataFrame]:
+    """The tables of words that the page shows, a column for each heading."""
+    found = []
+    for element in app.get("html"):
+        if "<table" in element.proto.body:
+            cells = re.findall(r'<td data-column="([^"]*)"><span>(.*?)</span>', element.proto.body)
+            names = list(dict.fromkeys(name for name, _ in cells))
+            found.append(
+                pd.DataFrame(
+                    {n: [unescape(cell) for name, cell in cells if name == n] for n in names}
+                )
+            )
+    return found
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+@pytest.mark.parametrize("page", PAGES)
+def test_a_page_opens_on_any_record(
+    page: str, folder: str, open_app, request: pytest.FixtureRequest
+) -> None:
+    app = open_app(request.getfixturevalue(folder), page)
+    assert [e.message for e in app.exception] == []
+    assert [e.value for e in app.error] == []
+    assert app.title or app.subheader
+    text = said(app)
+    assert "What next?" in text or "Nothing to see yet" in text or "No decisions yet" in text
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_term_is_explained_and_every_number_can_be_taken_home(
+    page: str, open_app, demo: Path
+) -> None:
+    """Headings, numbers and choices have their question mark, columns their own, and charts and
+    tables a CSV.
+    """
+    app = open_app(demo, page, experiment="home-artwork")
+    unexplained = [e.value for e in app.subheader if not e.help] + [
+        e.label for e in app.metric if not e.help
+    ]
+    choices = ("selectbox", "multiselect", "slider", "text_input", "text_area", "number_input")
+    unexplained += [
+        e.label for kind in choices for e in app.get(kind) if not (e.help or e.label in OWN)
+    ]
+    assert unexplained == []
+    shown = [e.proto.body for e in app.get("html") if "<table" in e.proto.body]
+    assert all(body.count("<th>") == body.count('role="tooltip"') > 0 for body in shown)
+    charts = len(app.get("vega_lite_chart"))
+    assert (charts > 0) == (page not in ("what_if", "decisions"))
+    wanted = {"home": 0, "preview": 1, "decisions": 1}.get(page, len(shown) + charts)
+    assert len(app.get("download_button")) >= wanted
+
+
+@pytest.mark.parametrize("page", ["home", "health"])
+def test_a_refused_edit_and_a_stuck_experiment_are_told(
+    page: str, open_app, tmp_path: Path
+) -> None:
+    Lake(tmp_path).face(
+        [spec.load(EXPERIMENTS / "home-artwork.yaml")],
+        1,
+        troubles=[
+            Trouble("file", "home-rows.yaml", "slotz", "got an unknown key; did you mean slots?"),
+            Trouble("learning", "home-artwork", "", "thompson: not positive definite"),
+        ],
+    )
+    page_said = said(open_app(tmp_path, page))
+    for text in (
+        "home-rows.yaml",
+        "slotz",
+        "was refused",
+        "did you mean slots?",
+        "learns nothing",
+        "not positive",
+    ):
+        assert text in page_said
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_without_any_record_a_page_says_how_to_start(page: str, open_app, tmp_path: Path) -> None:
+    app = open_app(tmp_path, page)
+    assert "Nothing to see yet" in said(app)
+    assert "topbill demo" in said(app)
+    assert not app.exception
+
+
+def test_home_shows_a_card_for_each_experiment_with_its_verdict_in_words(
+    open_app, demo: Path
+) -> None:
+    text = said(open_app(demo))
+    assert "Artwork for Midnight Run" in text
+    assert "Order of the homepage's rows" in text
+    assert "Nobody asked yet" in text
+    assert "No traffic" in text
+    assert "editorial" in text
+
+
+def test_home_filters_by_what_is_typed(open_app, demo: Path) -> None:
+    app = open_app(demo)
+    app.text_input(key="search").set_value("rows").run()
+    text = said(app)
+    assert "Order of the homepage's rows" in text
+    assert "Artwork for Midnight Run" not in text
+    app.text_input(key="search").set_value("no such thing").run()
+    assert "No experiment matches" in said(app)
+
+
+def test_the_address_chooses_the_experiment(open_app, demo: Path) -> None:
+    assert (
+        open_app(demo, "experiment", experiment="home-rows").title[0].value
+        == "Order of the homepage's rows"
+    )
+    assert (
+        open_app(demo, "experiment", experiment="home-artwork").title[0].value
+        == "Artwork for Midnight Run"
+    )
+
+
+def test_the_experiment_page_gives_verdict_lift_interval_and_next_step(
+    open_app, demo: Path
+) -> None:
+    app = open_app(demo, "experiment", experiment="home-artwork")
+    text = said(app)
+    assert "What next?" in text
+    assert "thompson" in text
+    metrics = next(table for table in tables(app) if "chance better" in table)
+    assert {"metric", "variant", "lift", "95% interval"} <= set(metrics.columns)
+    assert set(metrics["variant"]) == {"thompson", "linucb", "uniform"}
+    assert metrics["lift"].str.fullmatch(r"[+−]?\d[\d.,]*[%×]?|–").all()
+
+
+def test_a_sample_ratio_mismatch_withholds_the_verdict(open_app, uneven: Path) -> None:
+    for page in ("home", "experiment"):
+        text = said(open_app(uneven, page))
+        assert "Withheld" in text
+        assert "not split" in text
+        assert "beats" not in text
+
+
+def test_one_variant_is_not_compared_with_anything(open_app, alone: Path) -> None:
+    text = said(open_app(alone, "experiment"))
+    assert "beats" not in text
+    assert "What next?" in text
+
+
+def test_decisions_are_found_by_id_and_by_unit(open_app, demo: Path) -> None:
+    app = open_app(demo, "decisions", experiment="home-artwork", id="home-artwork-7")
+    assert "Candidates and their chances" in said(app)
+    assert "home-artwork-7" in said(app)
+    unit = said(app).split(" was shown")[0].split()[-1]
+    by_unit = open_app(demo, "decisions", unit=unit)
+    assert any(
+        "id=home-artwork-7&amp;experiment=home-artwork" in e.proto.body for e in by_unit.get("html")
+    )
+    assert "No decision nothing" in said(open_app(demo, "decisions", id="nothing"))
+
+
+def test_preview_follows_the_context_and_its_chances_sum_to_one(open_app, demo: Path) -> None:
+    app = open_app(demo, "preview", experiment="home-artwork")
+    before = said(app)
+    assert "Policies of version" in before
+    for key in ("crime", "drama"):
+        app.slider(key=f"c_taste_{key}").set_value(1.0 if key == "crime" else 0.0)
+    app.selectbox(key="c_device").set_value("mobile").run()
+    assert not app.exception
+    assert said(app) != before
+
+
+def test_preview_takes_a_typed_context_and_says_what_is_wrong_with_one(
+    open_app, demo: Path
+) -> None:
+    typed = '{"device": "mobile", "hour": 3, "taste": {"crime": 1}}'
+    app = open_app(demo, "preview", experiment="home-artwork", context=typed)
+    assert "This viewer would see first" in said(app)
+    assert not [s for s in app.slider if s.key and s.key.startswith("c_")]
+    for wrong, told in (
+        ("{", "no JSON"),
+        ("[1]", "expected an object"),
+        ('{"device": 7}', "device"),
+    ):
+        app = open_app(demo, "preview", experiment="home-artwork", context=wrong)
+        assert told in said(app)
+        assert not app.exception
+
+
+def test_the_whole_page_says_which_layer_it_was(open_app, demo: Path) -> None:
+    app = open_app(demo, "page", layer="artwork")
+    text = said(app)
+    assert "titles' any and artwork's any help;" in text
+    goals = next(table for table in tables(app) if "standing" in table)
+    assert list(goals["variant"]) == ["first (control)", "any"]
+    assert goals["standing"].tolist() == ["✖ beaten by any", "✔ on the front"]
+    stages = next(table for table in tables(app) if "stage" in table)
+    assert list(stages["stage"]) == ["candidates"]
+    seen = next(table for table in tables(app) if "ten most shown" in table)
+    assert list(seen["titles"]) == ["12", "4"]
+
+
+def test_a_whole_page_that_nobody_asked_for_is_told(open_app, alone: Path) -> None:
+    assert "No whole page has been served yet" in said(open_app(alone, "page"))
+
+
+def test_what_if_answers_with_an_interval_beside_what_was_logged(open_app, drawn: Path) -> None:
+    app = open_app(drawn, "what_if", experiment="home-artwork", candidate="linucb")
+    app.button[0].click().run(timeout=120)
+    assert not app.exception
+    text = said(app)
+    assert "linucb would have earned" in text
+    assert "what was shown earned" in text
+    assert "Mean weight" in text
+
+
+def test_what_if_refuses_where_the_log_cannot_tell_and_says_why(open_app, hushed: Path) -> None:
+    app = open_app(hushed, "what_if", candidate="pure chance")
+    app.button[0].click().run(timeout=120)
+    text = said(app)
+    assert not app.exception
+    assert "No verdict" in text
+    assert "The log cannot tell" in text
+    assert "What next?" in text
+
+
+def test_parameters_that_a_policy_does_not_have_are_named(open_app, demo: Path) -> None:
+    app = open_app(
+        demo, "what_if", experiment="home-artwork", candidate="linucb", parameters="alfa: 1"
+    )
+    app.button[0].click().run(timeout=120)
+    assert "alfa" in said(app)
+    assert "alpha" in said(app)
+    assert not app.exception
+
+
+def test_a_password_is_asked_for_where_there_is_one(
+    open_app, demo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TOPBILL_DASHBOARD_PASSWORD", "correct horse battery")
+    app = open_app(demo)
+    assert "Artwork" not in said(app)
+    app.text_input[0].set_value("wrong").run()
+    assert "not the password" in said(app)
+    app.text_input[0].set_value("correct horse battery").run()
+    assert "Artwork for Midnight Run" in said(app)
+
+
+def test_with_a_provider_in_the_secrets_nothing_is_shown_before_signing_in(
+    demo: Path, open_app, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(st.user.__class__, "is_logged_in", False, raising=False)
+    made = AppTest.from_file
+
+    def with_secrets(*arguments: object, **options: object) -> AppTest:
+        app = made(*arguments, **options)  # type: ignore[arg-type]
+        app.secrets["auth"] = {"client_id": "x"}
+        return app
+
+    monkeypatch.setattr(AppTest, "from_file", with_secrets)
+    app = open_app(demo)
+    assert not app.exception
+    assert "Artwork" not in said(app)
+    assert [button.label for button in app.button] == ["Sign in"]

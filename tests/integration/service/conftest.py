@@ -1,0 +1,35 @@
+"""A running application over a folder of experiments; a module with experiments of its own has its
+own `settings`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from starlette.testclient import TestClient
+
+from topbill.log.sqlite import SqliteLog
+from topbill.service.app import Settings, create_app
+
+
+@pytest.fixture
+def settings(folder: Path, tmp_path: Path) -> Settings:
+    """The small experiment, and no data yet."""
+    return Settings(folder, tmp_path / "data")
+
+
+@pytest.fixture
+def client(settings: Settings) -> Iterator[TestClient]:
+    """Who calls it."""
+    with TestClient(create_app(settings), raise_server_exceptions=False) as client:
+        yield client
+
+
+@pytest.fixture
+def log(settings: Settings, client: TestClient) -> Iterator[SqliteLog]:
+    """A handle of its own on the log."""
+    log = SqliteLog(settings.log_path)
+    yield log
+    log.close()

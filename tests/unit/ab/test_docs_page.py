@@ -1,0 +1,16 @@
+"""The page on reading a result runs as written."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+PAGE = (Path(__file__).parents[3] / "docs" / "reading-a-result.md").read_text()
+
+
+def test_the_pages_code_runs_from_top_to_bottom() -> None:
+    blocks = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
+    assert len(blocks) >= 7
+    names: dict[str, object] = {}
+    for block in blocks:
+        exec(compile(block, "docs/reading-a-result.md", "exec"), names)  # noqa: S102

@@ -1,0 +1,93 @@
+"""The verdict's sentence reads well whatever the numbers are, and never contradicts the table of
+comparisons.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from topbill.ab import Comparison, GuardrailResult, SampleRatio, Verdict
+from topbill.ab.verdict import called, percent, verdict
+
+SPLIT = SampleRatio(counts={}, shares={}, p_value=1.0, p_sequential=None, alpha=0.01, alarm=False)
+
+
+def comparison(variant: str = "thompson", **changes: Any) -> Comparison:
+    shown = {
+        "difference": 0.1,
+        "difference_low": 0.05,
+        "difference_high": 0.15,
+        "se": 0.02,
+        "p_value": 1e-6,
+    }
+    lift = {"relative": 0.062, "relative_low": 0.031, "relative_high": 0.094}
+    return Comparison(
+        **{"metric": "completed_plays", "variant": variant, **shown, **lift, **changes}
+    )
+
+
+def told(*comparisons: Comparison, guardrail: str | None = None, alpha: float = 0.05) -> Verdict:
+    rails = [
+        GuardrailResult(
+            metric="abandon", variant="thompson", worse_by_at_most=0.02, status=guardrail
+        )
+    ]  # type: ignore[arg-type]
+    return verdict(called(comparisons, alpha), rails if guardrail else [], SPLIT, "editorial")
+
+
+def test_the_sentence_of_a_winner() -> None:
+    assert told(comparison(), guardrail="not_worse").sentence == (
+        "thompson beats editorial: +6.2% completed plays, between +3.1% and +9.4%; abandon not worse; safe to ship."
+    )
+
+
+def test_an_upper_bound_that_says_nothing_is_not_said() -> None:
+    wide = comparison(metric="objective", relative=2.241, relative_low=0.405, relative_high=151.839)
+    found = told(wide, guardrail="undecided")
+    assert found.sentence == (
+        "thompson beats editorial: +224.1% objective, at least +40.5%; abandon not yet known to be harmless; "
+        "keep it running."
+    )
+    assert found.codes == ["beats_control", "guardrail_undecided"]
+
+
+def test_a_lift_that_cannot_be_said_is_a_difference_with_a_real_minus() -> None:
+    found = told(
+        comparison(relative=None, difference=-0.1, difference_low=-0.15, difference_high=0.05)
+    )
+    assert "−0.1 completed plays, between −0.15 and +0.05" in found.sentence
+
+
+@pytest.mark.parametrize(
+    ("share", "text"), [(0.062, "+6.2%"), (-0.0031, "−0.31%"), (12.345, "+1,234.5%")]
+)
+def test_percentages_have_a_sign_a_real_minus_and_separated_thousands(
+    share: float, text: str
+) -> None:
+    assert percent(share) == text
+
+
+def test_what_is_lost_to_there_being_several_is_no_call_in_table_and_sentence() -> None:
+    weak = comparison(p_value=0.04, chance_to_win=0.98)
+    others = [
+        comparison(name, p_value=0.9, difference_low=-0.1, chance_to_win=0.5)
+        for name in ("linucb", "uniform")
+    ]
+    assert called([weak], 0.05)[0].call == "better"
+    assert {c.call for c in called([weak, *others], 0.05)} == {"no_call"}
+    found = told(weak, *others)
+    assert found.codes == ["no_call", "call_lost_to_multiplicity"]
+    assert found.sentence == (
+        "Not yet sure that thompson is better than editorial: +6.2% completed plays, between +3.1% and +9.4%, "
+        "which one of 3 variants can show by luck."
+    )
+
+
+def test_lower_is_called_better_where_it_is() -> None:
+    less = {"difference": -0.1, "difference_low": -0.15, "difference_high": -0.05}
+    calls = [
+        c.call for m in ("lower", "higher") for c in called([comparison(better=m, **less)], 0.05)
+    ]
+    assert calls == ["better", "worse"]

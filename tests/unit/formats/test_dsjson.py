@@ -1,0 +1,195 @@
+"""dsjson: round trips of any decision, lines of other makers, the real parser of VW, and errors
+that name the line.
+"""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import msgspec
+import pytest
+import vowpal_wabbit_next as vw
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from topbill.domain.errors import BadData
+from topbill.domain.records import Decision, Placement, RewardEvent
+from topbill.formats.dsjson import dump, dump_line, load, parse_line
+
+IDS = ("close-up", "chase", "road")
+FEATURES: dict[str, dict[str, Any]] = {
+    "close-up": {"faces": 2, "tone": "warm"},
+    "chase": {"faces": 0, "tone": "dark", "mood": {"action": 1.0}},
+    "road": {"faces": 0},
+}
+text = st.text(st.characters(codec="utf-8", exclude_categories=["Cs"]), min_size=1, max_size=12)
+value = st.one_of(st.booleans(), st.integers(-(10**6), 10**6), st.floats(-1e6, 1e6), text)
+
+
+@st.composite
+def decisions(draw: st.DrawFn) -> tuple[Decision, list[RewardEvent]]:
+    weights = draw(st.lists(st.floats(0.01, 1.0), min_size=3, max_size=3))
+    p = tuple(w / sum(weights) for w in weights)
+    chosen = draw(st.integers(0, 2))
+    whole = draw(st.booleans())
+    context = draw(
+        st.dictionaries(
+            text, st.one_of(value, st.dictionaries(text, value, max_size=3)), max_size=4
+        )
+    )
+    at = draw(st.integers(0, 2**52))
+    decision = Decision(
+        decision_id=draw(text),
+        experiment="home",
+        revision="0f",
+        variant=draw(st.one_of(st.none(), text)),
+        unit=draw(text),
+        context=msgspec.Raw(msgspec.json.encode(context)),
+        eligible=IDS,
+        slate=(Placement(0, IDS[chosen], p[chosen]),),
+        propensity=p[chosen],
+        probabilities=(p,) if whole else None,
+        policy="thompson",
+        policy_version=draw(st.integers(0, 9)),
+        reason="policy",
+        at=at,
+    )
+    names = draw(st.lists(text, max_size=3, unique=True))
+    events = [
+        RewardEvent(
+            decision_id=decision.decision_id,
+            event_id=e,
+            event="play",
+            value=draw(st.floats(-5, 5)),
+            at=at,
+        )
+        for e in names
+    ]
+    return decision, events
+
+
+@settings(deadline=None)
+@given(decisions())
+def test_what_is_exported_comes_back(row: tuple[Decision, list[RewardEvent]]) -> None:
+    assert parse_line(dump_line(*row, FEATURES)) == row
+
+
+def test_actions_that_the_caller_sent_come_back_too() -> None:
+    sent = msgspec.json.encode([{"id": "x", "features": {"faces": 1}}, {"id": "y", "features": {}}])
+    decision = Decision(
+        decision_id="d",
+        experiment="home",
+        revision="",
+        variant="v",
+        unit="u",
+        actions=msgspec.Raw(sent),
+        eligible=("x", "y"),
+        slate=(Placement(0, "y", 0.5),),
+        propensity=0.5,
+        policy="vw",
+        reason="policy",
+    )
+    back, _ = parse_line(dump_line(decision, [], {}))
+    assert back == decision
+    with pytest.raises(BadData, match="d: got action 'z' without features"):
+        dump_line(msgspec.structs.replace(decision, eligible=("y", "z")), [], {})
+
+
+def foreign(**changes: Any) -> bytes:
+    line: dict[str, Any] = {
+        "_label_cost": -1.0,
+        "_label_probability": 0.7,
+        "_label_Action": 2,
+        "_labelIndex": 1,
+        "o": [{"v": 1.0, "EventId": "13118d9b4c114f8485d9dec417e3aefe", "ActionTaken": False}],
+        "Timestamp": "2021-02-04T16:31:29.2460000Z",
+        "Version": "1",
+        "EventId": "13118d9b4c114f8485d9dec417e3aefe",
+        "a": [2, 1],
+        "c": {
+            "FromUrl": [{"timeofday": "Afternoon", "weather": "Sunny"}],
+            "_multi": [{"i": {"id": "a"}}, {"_tag": "b"}],
+        },
+        "p": [0.7, 0.3],
+        "VWState": {"m": "ff0744c1aa494e1ab39ba0c78d048146/550c12cbd3aa47f09fbed3387fb9c6ec"},
+    }
+    return msgspec.json.encode(line | changes)
+
+
+def test_a_line_of_another_maker_is_read() -> None:
+    decision, events = parse_line(foreign(), experiment="news")
+    assert (decision.experiment, decision.eligible) == ("news", ("a1", "b"))
+    assert decision.slate == (Placement(0, "b", 0.7),)
+    assert decision.probabilities == ((0.3, 0.7),)
+    assert decision.at == 1612456289246000
+    assert msgspec.json.decode(decision.context) == {
+        "FromUrl": [{"timeofday": "Afternoon", "weather": "Sunny"}]
+    }
+    assert [(e.event, e.value) for e in events] == [("reward", 1.0)]
+    assert parse_line(foreign(_label_cost=0))[1] == []
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        (b"{", "line 3: got no dsjson"),
+        (b'{"c": {}, "a": [1], "p": [1]}', "line 3: got no dsjson of a contextual bandit"),
+        (foreign(a=[3, 1]), r"got a=\[3, 1\] and p=\[0.7, 0.3\] for 2 actions"),
+        (foreign(p=[0.7]), "expected as many of each"),
+        (foreign(p=[0.0, 1.0]), r"got probability 0.0; expected one in \(0, 1\]"),
+        (foreign(Timestamp="yesterday"), "got Timestamp 'yesterday'; expected ISO 8601"),
+    ],
+)
+def test_what_cannot_be_read_is_named_by_its_line(line: bytes, says: str) -> None:
+    with pytest.raises(BadData, match=says):
+        list(load([foreign(), b"\n", line]))
+
+
+def test_rankings_do_not_fit() -> None:
+    decision, _ = parse_line(foreign())
+    two = msgspec.structs.replace(decision, slate=(Placement(0, "b", 0.7), Placement(1, "a1", 1.0)))
+    with pytest.raises(BadData, match="got a slate of 2"):
+        dump_line(two, [], {})
+
+
+def test_vws_own_parser_reads_the_export() -> None:
+    rows = []
+    for i, (action, p) in enumerate([("chase", 0.25), ("road", 0.5)]):
+        decision = Decision(
+            decision_id=f"d{i}",
+            experiment="home",
+            revision="",
+            variant="v",
+            unit="u",
+            context=msgspec.Raw(
+                b'{"device": "tv", "hour": 20, "kids": false, "taste": {"crime": 0.5}}'
+            ),
+            eligible=IDS,
+            slate=(Placement(0, action, p),),
+            propensity=p,
+            probabilities=((0.25, 0.25, 0.5),),
+            policy="thompson",
+            reason="policy",
+        )
+        rows.append(
+            (
+                decision,
+                [RewardEvent(decision_id=f"d{i}", event_id="e", event="play", value=1.0)] * i,
+            )
+        )
+    text_ = b"".join(dump(rows, FEATURES)).decode()
+    workspace = vw.Workspace(["--cb_explore_adf", "--quiet"])
+    with vw.DSJsonFormatReader(workspace, io.StringIO(text_)) as reader:
+        read = list(reader)
+    assert [len(examples) for examples in read] == [4, 4]  # one shared, three actions
+    held = [
+        getattr(example.get_label(), "label", None) for examples in read for example in examples
+    ]
+    assert [label[1:] for label in held if label] == [
+        (0.0, 0.25),
+        (-1.0, 0.5),
+    ]  # cost and probability of the chosen
+    for examples in read:
+        workspace.learn_one(examples)
+        assert sum(p for _, p in workspace.predict_one(examples)) == pytest.approx(1.0)

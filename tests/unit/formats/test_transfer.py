@@ -1,0 +1,489 @@
+"""Import and export: what goes out comes back the same, an interruption costs nothing, and mixing
+is refused.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, get_args
+
+import msgspec
+import numpy as np
+import pytest
+
+from topbill import formats, lake, spec
+from topbill.cli import moving
+from topbill.domain.errors import BadData, BadRequest, LogError, NotFound, TopbillError
+from topbill.domain.records import Decision, Placement, RewardEvent
+from topbill.formats import dsjson, export_log, exporting, import_log, importing, registry
+from topbill.ope import evaluate
+
+Row = tuple[Decision, list[RewardEvent]]
+FORMATS = ("dsjson", "eppo", "parquet", "arrow", "delta")
+SPEC = """
+experiment: home
+surface: artwork
+context:
+  device: {type: category, values: [tv, web]}
+actions:
+  - {id: a}
+  - {id: b}
+  - {id: c}
+metrics:
+  play: {event: play, kind: binary, window: 1h}
+objective: {play: 1.0}
+variants:
+  even: {policy: uniform, share: 100%, control: true}
+"""
+
+
+def logged(number: int, slots: int = 1) -> Row:
+    """A decision by chance, played more when it showed `a`."""
+    ids = ("a", "b", "c")
+    order = [ids[(number + k) % 3] for k in range(slots)]
+    key = f"d{number}"
+    at = 1_790_000_000_000_000 + number * 1_000_000
+    p = 1.0
+    for k in range(slots):
+        p /= 3 - k
+    decision = Decision(
+        decision_id=key,
+        experiment="home",
+        revision="r1",
+        variant="even",
+        unit=f"u{number % 50}",
+        context=msgspec.Raw(b'{"device":"tv"}' if number % 2 else b'{"device":"web"}'),
+        eligible=ids,
+        slate=tuple(Placement(k, action, 1 / (3 - k)) for k, action in enumerate(order)),
+        propensity=p,
+        probabilities=tuple(
+            tuple(0.0 if action in order[:k] else 1 / (3 - k) for action in ids)
+            for k in range(slots)
+        ),
+        policy="uniform",
+        reason="policy",
+        at=at,
+    )
+    played = number % 2 if order[0] == "a" else number % 5 == 0
+    event = RewardEvent(
+        decision_id=key,
+        event_id="e",
+        event="play",
+        action=order[0],
+        position=0,
+        occurred_at=at + 5,
+        at=at + 9,
+    )
+    return decision, [event] if played else []
+
+
+def write(path: Path, rows: list[Row]) -> Path:
+    """A dsjson file."""
+    path.write_bytes(
+        b"".join(dsjson.dump_line(*row, {name: {} for name in "abc"}) + b"\n" for row in rows)
+    )
+    return path
+
+
+@pytest.fixture
+def experiments(tmp_path: Path) -> list[spec.Experiment]:
+    (tmp_path / "home.yaml").write_text(SPEC)
+    return [spec.load(tmp_path / "home.yaml")]
+
+
+@pytest.fixture(autouse=True)
+def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importing, "BATCH", 50)
+    monkeypatch.setattr(importing, "BATCHES", 2)
+    monkeypatch.setattr(exporting, "BATCH", 70)
+    monkeypatch.setattr(exporting, "_WINDOW", 150)
+
+
+def stored(data: Path) -> tuple[int, int]:
+    connection = lake.connect(data / lake.FACE)
+    counts = [
+        connection.execute(f"SELECT count(*) FROM {t}").fetchall()[0][0]  # noqa: S608
+        for t in ("decisions", "rewards")
+    ]
+    connection.close()
+    return counts[0], counts[1]
+
+
+# ---------------------------------------------------------------------- round trips
+
+
+@pytest.mark.parametrize(
+    ("chosen", "slots"), [(f, n) for f in FORMATS for n in (1, 2) if f != "eppo" or n == 1], ids=str
+)
+def test_an_export_imported_again_is_the_same_log(
+    tmp_path: Path, experiments: list[spec.Experiment], chosen: Any, slots: int
+) -> None:
+    rows = [logged(i, slots) for i in range(250)]
+    source = tmp_path / "in.dsjson"
+    if slots == 1:
+        write(source, rows)
+    else:
+        from topbill.formats import ccb
+
+        source.write_bytes(
+            b"".join(ccb.dump_line(*row, {name: {} for name in "abc"}) + b"\n" for row in rows)
+        )
+    assert import_log(source, tmp_path / "first", experiments=experiments) == 250
+    target = tmp_path / "target"
+    assert export_log("home", tmp_path / "first", target, format=chosen) == 250
+    assert list(formats.read(target, chosen, "home")) == rows
+    assert import_log(target, tmp_path / "second", format=chosen, experiments=experiments) == 250
+    assert stored(tmp_path / "second") == (250, sum(len(events) for _, events in rows))
+
+
+def test_what_was_imported_can_be_evaluated(
+    tmp_path: Path, experiments: list[spec.Experiment]
+) -> None:
+    rows = [logged(i) for i in range(600)]
+    import_log(write(tmp_path / "log.dsjson", rows), tmp_path / "data", experiments=experiments)
+    found = evaluate("home", "always a", tmp_path / "data").as_dict()
+    text = json.dumps(found)
+    assert '"ips"' in text
+    truth = sum(bool(e) for d, e in rows if d.slate[0].action == "a") / 200
+    (estimate,) = [e for e in _estimates(found) if e["estimator"] == "ips"]
+    assert estimate["value"] == pytest.approx(truth, abs=0.02)
+
+
+def _estimates(found: Any) -> Iterator[dict[str, Any]]:
+    if isinstance(found, dict):
+        if "estimator" in found and "value" in found:
+            yield found
+        for part in found.values():
+            yield from _estimates(part)
+    elif isinstance(found, list):
+        for part in found:
+            yield from _estimates(part)
+
+
+def test_open_bandit_csv_is_read_in_batches_with_its_propensities(tmp_path: Path) -> None:
+    lines = ["timestamp,item_id,position,click,propensity_score,user_feature_0"]
+    lines += [
+        f"2019-11-24 00:00:{i:02d}.000001+00:00,{i % 4},{1 + i % 3},{int(i == 7)},0.25,x{i % 2}"
+        for i in range(50)
+    ]
+    (tmp_path / "obd.csv").write_text("\n".join(lines) + "\n")
+    rows = list(formats.read(tmp_path / "obd.csv", "open-bandit", "obd"))
+    assert len(rows) == 50
+    decision, events = rows[7]
+    assert (decision.slate, decision.eligible) == ((Placement(0, "3", 0.25),), ("0", "1", "2", "3"))
+    assert json.loads(bytes(decision.context)) == {"position": "1", "user_feature_0": "x1"}
+    assert [e.value for e in events] == [1.0]
+    assert import_log(tmp_path / "obd.csv", tmp_path / "data", key="obd") == 50
+    assert stored(tmp_path / "data") == (50, 1)
+
+
+def feedback(n: int, slots: int = 1) -> dict[str, Any]:
+    """obp's feedback of n rounds, whose rows are in order and whose numbers are exact in decimal
+    text.
+    """
+    rng = np.random.default_rng(3)
+    action = np.array([rng.permutation(5)[:slots] for _ in range(n)]).ravel()
+    context = np.repeat(rng.integers(-99, 99, (n, 2)) / 8, slots, axis=0)
+    reward = rng.integers(0, 3, n * slots) / 2.0
+    action[: 5 // slots * slots] = np.arange(5 // slots * slots)
+    if slots == 1:
+        place = rng.integers(0, 3, n)
+        return {
+            "n_rounds": n, "n_actions": 5, "action": action, "position": place, "reward": reward,
+            "pscore": rng.integers(1, 9, n) / 8, "context": context,
+        }  # fmt: skip
+    cascade = np.cumprod(rng.integers(1, 5, (n, slots)) / 4, axis=1)
+    return {
+        "n_rounds": n, "n_unique_action": 5, "slate_id": np.repeat(np.arange(n), slots), "action": action,
+        "position": np.tile(np.arange(slots), n), "reward": reward, "pscore_cascade": cascade.ravel(),
+        "pscore": np.repeat(cascade[:, -1], slots), "context": context,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(("chosen", "slots"), [("obp", 1), ("obp-slate", 3)])
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_obps_arrays_come_back_as_they_went_in(
+    tmp_path: Path, chosen: Any, slots: int, save: Any
+) -> None:
+    sent = feedback(5_000, slots)
+    save(tmp_path / "in.npz", **sent, pi_b=None, action_context=None)
+    assert import_log(tmp_path / "in.npz", tmp_path / "data", key="obp") == 5_000
+    calls = 0
+
+    def dying(done: int, total: int | None) -> None:
+        nonlocal calls
+        calls += 1
+        if calls % 20 == 0:
+            raise KeyboardInterrupt
+
+    for _ in range(20):
+        with suppress(KeyboardInterrupt):
+            export_log(
+                "obp", tmp_path / "data", tmp_path / "out.npz", format=chosen, progress=dying
+            )
+            break
+    assert calls > 60
+    back = dict(np.load(tmp_path / "out.npz"))
+    assert back.keys() == sent.keys()
+    for name, value in sent.items():
+        np.testing.assert_allclose(back[name], value, rtol=1e-12, err_msg=name)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["data", "in.npz", "out.npz"]
+
+
+def test_a_context_for_each_slate_is_as_good_as_one_for_each_row(tmp_path: Path) -> None:
+    sent = feedback(3_000, 3)
+    np.savez(tmp_path / "rows.npz", **sent)
+    np.savez(
+        tmp_path / "slates.npz", **{**sent, "context": np.asfortranarray(sent["context"][::3])}
+    )
+    rows, slates = (
+        list(formats.read(tmp_path / f"{n}.npz", "obp", "k")) for n in ("rows", "slates")
+    )
+    assert rows == slates
+    for skip in (1, 700, 2_999, 3_000):
+        assert list(formats.read(tmp_path / "rows.npz", "obp", "k", skip=skip)) == rows[skip:]
+
+
+def test_an_open_bandit_csv_comes_back_as_it_went_in(tmp_path: Path) -> None:
+    lines = ["timestamp,item_id,position,click,propensity_score,user_feature_0,user_feature_1"]
+    lines += [
+        f'2019-11-24 00:{i // 60:02d}:{i % 60:02d}.000001+00:00,{i % 4},{1 + i % 3},{i % 7 == 0:d},0.25,"x,{i % 2}",{i}'
+        for i in range(300)
+    ]
+    (tmp_path / "in.csv").write_text("\n".join(lines) + "\n")
+    assert import_log(tmp_path / "in.csv", tmp_path / "data", key="obd") == 300
+    assert export_log("obd", tmp_path / "data", tmp_path / "out.csv") == 300
+    assert (tmp_path / "out.csv").read_text() == (tmp_path / "in.csv").read_text()
+
+
+def test_named_actions_and_features_become_numbers_and_columns(
+    tmp_path: Path, experiments: list[spec.Experiment]
+) -> None:
+    rows = [logged(i) for i in range(200)]
+    import_log(write(tmp_path / "log.dsjson", rows), tmp_path / "data", experiments=experiments)
+    assert export_log("home", tmp_path / "data", tmp_path / "out.npz") == 200
+    back = np.load(tmp_path / "out.npz")
+    assert back["action"].tolist() == ["abc".index(d.slate[0].action) for d, _ in rows]
+    assert back["context"].tolist() == [
+        [1.0, 0.0] if i % 2 == 0 else [0.0, 1.0] for i in range(200)
+    ]
+    assert back["reward"].tolist() == [float(len(events)) for _, events in rows]
+    assert export_log("home", tmp_path / "data", tmp_path / "out.csv") == 200
+    first = (tmp_path / "out.csv").read_text().splitlines()[:2]
+    assert first[0].endswith("propensity_score,user_feature_device")
+    assert first[1].endswith(",0,1,0,0.33333333333333331,web")
+
+
+# ---------------------------------------------------------------------- interruptions
+
+
+def test_an_import_that_died_goes_on_and_stores_every_row_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = write(tmp_path / "log.dsjson", [logged(i) for i in range(450)])
+    append, calls = lake.Lake.append, 0
+
+    def dying(self: lake.Lake, name: Any, rows: Any, through: int) -> bool:
+        nonlocal calls
+        calls += 1
+        if calls % 3 == 0:
+            raise KeyboardInterrupt
+        return append(self, name, rows, through)
+
+    monkeypatch.setattr(lake.Lake, "append", dying)
+    for _ in range(20):
+        try:
+            assert import_log(source, tmp_path / "data") == 450
+            break
+        except KeyboardInterrupt:
+            continue
+    assert calls > 10
+    assert stored(tmp_path / "data") == (450, sum(len(logged(i)[1]) for i in range(450)))
+    before = calls
+    assert import_log(source, tmp_path / "data") == 450, "done again it does nothing"
+    assert calls == before
+
+
+KILLED = """
+import os, random, signal, sys, threading, time
+from pathlib import Path
+from topbill.formats import import_log, importing
+importing.BATCH, importing.BATCHES = int(sys.argv[3]), 2
+
+def strike() -> None:
+    while not (Path(sys.argv[2]) / "lake").exists():
+        time.sleep(0.001)
+    time.sleep(random.Random(int(sys.argv[3])).uniform(0.1, 0.6))
+    os.kill(os.getpid(), signal.SIGKILL)
+
+threading.Thread(target=strike, daemon=True).start()
+import_log(Path(sys.argv[1]), Path(sys.argv[2]))
+"""
+
+
+def test_an_import_that_was_killed_at_any_moment_goes_on_whatever_its_commits_were(
+    tmp_path: Path,
+) -> None:
+    rows = [logged(i) for i in range(3_000)]
+    source = write(tmp_path / "log.dsjson", rows)
+    ends = []
+    for batch in (70, 110, 30):
+        program = [sys.executable, "-c", KILLED, str(source), str(tmp_path / "data"), str(batch)]
+        ends.append(subprocess.run(program, check=False, capture_output=True).returncode)
+    assert -9 in ends, "none was killed: the test says nothing"
+    assert import_log(source, tmp_path / "data") == 3_000
+    connection = lake.connect(tmp_path / "data" / lake.FACE)
+    for table, expected in (
+        ("decisions", 3_000),
+        ("rewards", sum(len(events) for _, events in rows)),
+    ):
+        counts = f"SELECT count(*), count(DISTINCT decision_id) FROM {table}"  # noqa: S608
+        assert connection.execute(counts).fetchall() == [(expected, expected)]
+    connection.close()
+    assert not list((tmp_path / "data").glob("importing.*"))
+
+
+@pytest.mark.parametrize("chosen", FORMATS)
+def test_an_export_that_died_goes_on_and_writes_every_row_once(
+    tmp_path: Path, experiments: list[spec.Experiment], chosen: Any
+) -> None:
+    rows = [logged(i) for i in range(300)]
+    import_log(write(tmp_path / "log.dsjson", rows), tmp_path / "data", experiments=experiments)
+    calls = 0
+
+    def dying(done: int, total: int | None) -> None:
+        nonlocal calls
+        calls += 1
+        if calls in (2, 3):
+            raise KeyboardInterrupt
+
+    target, total = tmp_path / "target", 0
+    for _ in range(5):
+        try:
+            total = export_log("home", tmp_path / "data", target, format=chosen, progress=dying)
+            break
+        except KeyboardInterrupt:
+            continue
+    assert 0 < total < 300
+    assert list(formats.read(target, chosen, "home")) == rows
+
+
+def test_half_a_line_left_by_a_crash_is_written_anew(
+    tmp_path: Path, experiments: list[spec.Experiment]
+) -> None:
+    rows = [logged(i) for i in range(100)]
+    import_log(write(tmp_path / "log.dsjson", rows), tmp_path / "data", experiments=experiments)
+    target = tmp_path / "out.dsjson"
+    lines = b"".join(
+        dsjson.dump_line(*row, {name: {} for name in "abc"}) + b"\n" for row in rows[:10]
+    )
+    target.write_bytes(lines + b'{"half a li')
+    (tmp_path / "out.dsjson.progress").write_text(
+        json.dumps({"after": 10, "rows": 10, "sizes": {"": len(lines)}})
+    )
+    assert export_log("home", tmp_path / "data", target) == 90
+    assert list(formats.read(target, "dsjson", "home")) == rows
+    assert not (tmp_path / "out.dsjson.progress").exists()
+
+
+def test_parts_and_tables_take_what_is_new(
+    tmp_path: Path, experiments: list[spec.Experiment]
+) -> None:
+    source = write(tmp_path / "log.dsjson", [logged(i) for i in range(100)])
+    import_log(source, tmp_path / "data", experiments=experiments)
+    for chosen in ("parquet", "delta"):
+        target = tmp_path / chosen
+        assert export_log("home", tmp_path / "data", target, format=chosen) == 100
+        assert export_log("home", tmp_path / "data", target, format=chosen) == 0
+
+
+# ---------------------------------------------------------------------- refusals
+
+
+def test_what_cannot_be_read_is_named_by_its_line(tmp_path: Path) -> None:
+    source = write(tmp_path / "log.dsjson", [logged(i) for i in range(5)])
+    source.write_bytes(source.read_bytes() + b"\n\nnonsense\n")
+    with pytest.raises(BadData, match="line 8"):
+        import_log(source, tmp_path / "data")
+
+
+def test_a_service_s_folder_and_another_import_are_not_mixed(tmp_path: Path) -> None:
+    source = write(tmp_path / "log.dsjson", [logged(i) for i in range(5)])
+    (tmp_path / "served").mkdir()
+    (tmp_path / "served" / "log.sqlite").touch()
+    with pytest.raises(TopbillError, match="is a service's data folder"):
+        import_log(source, tmp_path / "served")
+    import_log(source, tmp_path / "data")
+    other = write(tmp_path / "other.dsjson", [logged(i) for i in range(7)])
+    with pytest.raises(TopbillError, match="holds what was imported from"):
+        import_log(other, tmp_path / "data")
+
+
+def test_formats_are_told_by_name_or_must_be_said(tmp_path: Path) -> None:
+    assert formats.format_of(Path("a.dsjson")) == "dsjson"
+    assert formats.format_of(Path("a.parquet")) == "parquet"
+    assert formats.format_of(Path("a.csv")) == "open-bandit"
+    with pytest.raises(BadRequest, match="--format"):
+        formats.format_of(tmp_path / "a.txt")
+    with pytest.raises(NotFound):
+        import_log(tmp_path / "none.dsjson", tmp_path / "data")
+
+
+def test_an_export_does_not_overwrite(tmp_path: Path, experiments: list[spec.Experiment]) -> None:
+    import_log(
+        write(tmp_path / "l.dsjson", [logged(0)]), tmp_path / "data", experiments=experiments
+    )
+    (tmp_path / "out.dsjson").touch()
+    with pytest.raises(BadRequest, match="there already"):
+        export_log("home", tmp_path / "data", tmp_path / "out.dsjson")
+    with pytest.raises(NotFound, match="no decision"):
+        export_log("none", tmp_path / "data", tmp_path / "x.dsjson")
+
+
+# ---------------------------------------------------------------------- the command line
+
+
+def test_the_command_line_imports_and_exports(tmp_path: Path) -> None:
+    (tmp_path / "experiments").mkdir()
+    (tmp_path / "experiments" / "home.yaml").write_text(SPEC)
+    write(tmp_path / "log.dsjson", [logged(i) for i in range(120)])
+
+    def topbill(*arguments: str) -> str:
+        command = [sys.executable, "-m", "topbill", *arguments]
+        return subprocess.run(
+            command, cwd=tmp_path, capture_output=True, text=True, check=True
+        ).stdout
+
+    assert "120 decisions" in topbill("import", "log.dsjson", "--data", "imported")
+    assert "120 decisions" in topbill(
+        "export", "home", "parts", "--format", "parquet", "--data", "imported"
+    )
+    for file in ("log.npz", "log.csv"):
+        assert "120 decisions" in topbill("export", "home", file, "--data", "imported")
+        assert "120 decisions" in topbill("import", file, "--data", f"from-{file}")
+
+    assert len(list(formats.read(tmp_path / "parts", "parquet", "home"))) == 120
+
+
+def test_the_command_line_names_every_format() -> None:
+    assert get_args(moving.Format) == get_args(registry.Format)
+
+
+def test_half_an_export_is_not_taken_for_a_whole_one(tmp_path: Path) -> None:
+    rows = [logged(i) for i in range(100)]
+    import_log(write(tmp_path / "log.dsjson", rows), tmp_path / "data")
+
+    def dying(done: int, total: int | None) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        export_log("home", tmp_path / "data", tmp_path / "out.npz", progress=dying)
+    assert not (tmp_path / "out.npz").exists()
+    (tmp_path / "out.npz.progress").write_text("torn")
+    with pytest.raises(LogError, match="delete it"):
+        export_log("home", tmp_path / "data", tmp_path / "out.npz")

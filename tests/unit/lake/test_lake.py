@@ -1,0 +1,567 @@
+"""The lake: each batch once, one consistent state for readers, and metrics in SQL that equal those
+in Python.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import threading
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pyarrow as pa
+import pytest
+from deltalake import DeltaTable
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from topbill.domain.errors import BadRequest, LogError, NotFound
+from topbill.domain.records import Action, Decision, Mask, Placement, RewardEvent
+from topbill.lake import FACE, Lake, connect, sql, tables, views
+from topbill.lake.tables import Origin, decision_rows, reward_rows
+from topbill.spec import Experiment, Metric, Variant
+
+NOW = 1_790_000_000_000_000
+SECOND = 1_000_000
+
+
+class NoParams(msgspec.Struct, frozen=True):
+    pass
+
+
+def experiment(key: str = "home", metrics: tuple[Metric, ...] = (), **changes: Any) -> Experiment:
+    metrics = metrics or (
+        Metric("play", "play", "binary", 1800.0),
+        Metric("watched", "watch", "max", 3600.0),
+    )
+    return Experiment(
+        key=key,
+        surface="artwork",
+        actions=(Action("x"), Action("y")),
+        metrics=metrics,
+        objective=changes.pop("objective", {m.name: 1.0 for m in metrics}),
+        variants=(
+            Variant("editorial", "fixed", NoParams(), 0.5, control=True),
+            Variant("bandit", "uniform", NoParams(), 0.5),
+        ),
+        **changes,
+    )
+
+
+def decision(number: int, **changes: Any) -> Decision:
+    return Decision(
+        **{
+            "decision_id": f"d{number}",
+            "experiment": "home",
+            "revision": "r1",
+            "variant": "bandit",
+            "unit": f"u{number % 3}",
+            "context": msgspec.Raw(b'{"device":"tv"}'),
+            "eligible": ("x", "y"),
+            "slate": (Placement(0, "x", 0.5),),
+            "propensity": 0.5,
+            "probabilities": ((0.5, 0.5),),
+            "policy": "uniform",
+            "reason": "policy",
+            "at": NOW + number * SECOND,
+            **changes,
+        }
+    )
+
+
+def publish(
+    lake: Lake,
+    decisions: list[Decision],
+    events: list[RewardEvent] = [],  # noqa: B006
+    after: int = 0,
+) -> None:
+    if decisions:
+        rows = list(enumerate(decisions, start=after + 1))
+        lake.append("decisions", decision_rows(rows), rows[-1][0])
+    if events:
+        by_id = {d.decision_id: Origin.of(d) for d in decisions}
+        origins = [(seq, e, by_id[e.decision_id]) for seq, e in enumerate(events, start=after + 1)]
+        lake.append("rewards", reward_rows(origins), origins[-1][0])
+
+
+def rows(folder: Path, query: str) -> list[Any]:
+    return [tuple(row.values()) for row in sql(folder / FACE, query).to_pylist()]
+
+
+def test_an_empty_lake_has_every_view_with_its_columns_and_no_row(tmp_path: Path) -> None:
+    Lake(tmp_path).face([experiment()], NOW)
+    types = dict(rows(tmp_path, "SELECT column_name, column_type FROM (DESCRIBE feedback)"))
+    assert types["metrics"] == "MAP(VARCHAR, DOUBLE)"
+    assert types["at"] == "TIMESTAMP"
+    for view in ("decisions", "rewards", "feedback", "units", "placements", 'earned."home"'):
+        assert rows(tmp_path, f"FROM {view}") == []
+    empty = {
+        view: rows(tmp_path, f"DESCRIBE {view}")
+        for view in ("decisions", "rewards", "feedback", "units")
+    }
+    lake = Lake(tmp_path)
+    publish(
+        lake, [decision(1)], [RewardEvent(decision_id="d1", event_id="e", event="play", at=NOW)]
+    )
+    lake.face([experiment()], NOW)
+    assert {view: rows(tmp_path, f"DESCRIBE {view}") for view in empty} == empty
+
+
+def test_what_was_published_is_read_back_as_it_was(tmp_path: Path) -> None:
+    lake = Lake(tmp_path)
+    mask = Mask("pin", 0, 1, (1,), only=True)
+    stored = decision(
+        7,
+        actions=msgspec.Raw(b'[{"id":"x"}]'),
+        policy_version=3,
+        micros=41,
+        page="p1",
+        masks=(mask,),
+    )
+    publish(lake, [stored])
+    lake.face([experiment()], NOW)
+    (row,) = sql(tmp_path / FACE, "SELECT * FROM decisions").to_pylist()
+    assert row.pop("at").replace(tzinfo=UTC) == datetime.fromtimestamp(stored.at / 1e6, UTC)
+    assert row == {
+        "decision_id": "d7",
+        "experiment": "home",
+        "revision": "r1",
+        "variant": "bandit",
+        "unit": "u1",
+        "context": '{"device":"tv"}',
+        "actions": '[{"id":"x"}]',
+        "eligible": ["x", "y"],
+        "slate": ["x"],
+        "propensities": [0.5],
+        "propensity": 0.5,
+        "probabilities": [[0.5, 0.5]],
+        "policy": "uniform",
+        "policy_version": 3,
+        "reason": "policy",
+        "micros": 41,
+        "page": "p1",
+        "layer": None,
+        "place": None,
+        "masks": [{"rule": "pin", "start": 0, "stop": 1, "rows": [1], "only": True}],
+        "seq": 1,
+    }
+
+
+def test_a_lake_of_an_earlier_version_gets_the_columns_that_it_lacks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = tables.SCHEMAS["decisions"]
+    few = pa.schema([field for field in whole if field.name not in ("masks", "page")])
+    with monkeypatch.context() as earlier:
+        earlier.setitem(tables.SCHEMAS, "decisions", few)
+        Lake(tmp_path).append("decisions", decision_rows([(1, decision(1))]).select(few.names), 1)
+    lake = Lake(tmp_path)
+    publish(lake, [decision(2, page="p1")], after=1)
+    for _ in range(2):
+        lake.face([experiment()], NOW)
+        found = rows(tmp_path, "SELECT decision_id, page, len(masks) FROM decisions ORDER BY seq")
+        assert found == [("d1", None, None), ("d2", "p1", 0)]
+        lake.compact(thorough=True)
+
+
+def test_a_batch_that_is_appended_again_changes_nothing(tmp_path: Path) -> None:
+    lake = Lake(tmp_path)
+    batch = decision_rows([(1, decision(1)), (2, decision(2))])
+    assert lake.append("decisions", batch, 2)
+    assert not lake.append("decisions", batch, 2)
+    assert not Lake(tmp_path).append("decisions", batch, 2)
+    lake.face([experiment()], NOW)
+    assert rows(tmp_path, "SELECT count(*), count(DISTINCT decision_id) FROM decisions") == [(2, 2)]
+
+
+def test_of_two_writers_with_the_same_batch_one_is_refused(tmp_path: Path) -> None:
+    """Both look, both see nothing published, both append: Delta lets one through."""
+    lake, rival = Lake(tmp_path), Lake(tmp_path)
+    batch = decision_rows([(1, decision(1))])
+    lake.append("decisions", batch, 1)
+    rival._tables["decisions"].update_incremental = lambda: None  # type: ignore[method-assign]
+    with pytest.raises(LogError, match="cannot append rows through 1"):
+        rival.append("decisions", batch, 1)
+    lake.face([experiment()], NOW)
+    assert rows(tmp_path, "SELECT count(*) FROM decisions") == [(1,)]
+
+
+def test_the_position_survives_restart_compaction_and_delta_checkpoints(tmp_path: Path) -> None:
+    lake = Lake(tmp_path)
+    for number in range(1, 8):
+        publish(lake, [decision(number)], after=number - 1)
+    lake.compact(thorough=True)
+    table = DeltaTable(tmp_path / "lake" / "decisions")
+    table.create_checkpoint()
+    table.cleanup_metadata()
+    assert Lake(tmp_path).position("decisions") == 7
+    assert Lake(tmp_path).position("rewards") == 0
+
+
+def test_compaction_merges_files_and_keeps_every_row(tmp_path: Path) -> None:
+    lake = Lake(tmp_path)
+    for number in range(1, 8):
+        publish(lake, [decision(number)], after=number - 1)
+    assert lake.compact() == 7
+    assert len(lake.files("decisions")) == 1
+    lake.face([experiment()], NOW)
+    assert rows(tmp_path, "SELECT decision_id FROM decisions ORDER BY seq") == [
+        (f"d{n}",) for n in range(1, 8)
+    ]
+
+
+def test_compaction_beside_appends_loses_and_doubles_nothing(tmp_path: Path) -> None:
+    lake, stop = Lake(tmp_path), threading.Event()
+    merged: list[int] = []
+
+    def compact() -> None:
+        while not stop.is_set():
+            merged.append(lake.compact(thorough=len(merged) % 2 == 1))
+
+    compactor = threading.Thread(target=compact)
+    compactor.start()
+    for number in range(1, 41):
+        publish(lake, [decision(number)], after=number - 1)
+    stop.set()
+    compactor.join()
+    lake.face([experiment()], NOW)
+    assert sum(merged) > 0
+    assert rows(tmp_path, "SELECT count(*), count(DISTINCT decision_id) FROM decisions") == [
+        (40, 40)
+    ]
+    assert Lake(tmp_path).position("decisions") == 40
+
+
+def test_a_reader_keeps_its_state_while_the_lake_moves_on(tmp_path: Path) -> None:
+    lake = Lake(tmp_path)
+    publish(lake, [decision(1)])
+    lake.face([experiment()], NOW)
+    early = connect(tmp_path / FACE)
+    publish(lake, [decision(2)], after=1)
+    lake.compact(thorough=True)
+    lake.face([experiment()], NOW)
+    late = connect(tmp_path / FACE)
+    assert early.sql("SELECT count(*) FROM decisions").fetchall() == [(1,)]
+    assert late.sql("SELECT count(*) FROM decisions").fetchall() == [(2,)]
+
+
+def test_whoever_opens_the_face_at_any_moment_sees_decisions_and_rewards_of_one_version(
+    tmp_path: Path,
+) -> None:
+    lake = Lake(tmp_path)
+    lake.face([experiment()], NOW)
+    stop = threading.Event()
+    odd: list[object] = []
+
+    def read() -> None:
+        while not stop.is_set():
+            try:
+                (counts,) = rows(
+                    tmp_path,
+                    "SELECT (SELECT count(*) FROM decisions), (SELECT count(*) FROM rewards)",
+                )
+                if counts[0] != counts[1]:
+                    odd.append(counts)
+            except Exception as error:
+                odd.append(error)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    for number in range(1, 9):
+        event = RewardEvent(decision_id=f"d{number}", event_id="e", event="play", at=NOW)
+        publish(lake, [decision(number)], [event], after=number - 1)
+        if number % 3 == 0:
+            lake.compact()
+        lake.face([experiment()], NOW)
+    stop.set()
+    reader.join()
+    assert odd == []
+
+
+def test_a_folder_that_was_moved_or_copied_is_read_where_it_is(tmp_path: Path) -> None:
+    home, other = tmp_path / "it's 100% home", tmp_path / "o'clock"
+    lake = Lake(home)
+    publish(
+        lake, [decision(1)], [RewardEvent(decision_id="d1", event_id="e", event="play", at=NOW)]
+    )
+    lake.face([experiment()], NOW)
+    everything = [
+        'SELECT decision_id, "at" FROM decisions',
+        "SELECT event FROM rewards",
+        "FROM placements",
+        "FROM units",
+        'FROM earned."home"',
+        "FROM feedback",
+        "SELECT key FROM experiments",
+        "SELECT metric FROM metrics",
+    ]
+    before = [rows(home, query) for query in everything]
+    assert all(before)
+    shutil.copytree(home, other)
+    publish(lake, [decision(2)], after=1)
+    lake.compact()
+    lake.face([experiment()], NOW)
+    assert [rows(other, query) for query in everything] == before
+    shutil.rmtree(home)
+    assert [rows(other, query) for query in everything] == before
+    Lake(other).face([experiment()], NOW)  # the next publication
+    assert [rows(other, query) for query in everything] == before
+
+
+def test_what_a_killed_writer_left_behind_does_no_harm(tmp_path: Path) -> None:
+    lake = Lake(tmp_path)
+    for suffix in (".tmp", ".tmp.wal"):
+        (tmp_path / f"{FACE}{suffix}").write_bytes(b"half a file" * 500)
+    publish(lake, [decision(1)])
+    lake.face([experiment()], NOW)
+    assert rows(tmp_path, "SELECT count(*) FROM decisions") == [(1,)]
+    assert {path.name for path in tmp_path.iterdir()} == {FACE, "lake"}
+
+
+def test_a_face_that_cannot_be_written_leaves_the_old_one(tmp_path: Path) -> None:
+    lake = Lake(tmp_path)
+    lake.face([experiment()], NOW)
+    (tmp_path / f"{FACE}.tmp").mkdir()
+    with pytest.raises(LogError, match="cannot be written"):
+        lake.face([experiment("other")], NOW)
+    assert rows(tmp_path, "SELECT key FROM experiments") == [("home",)]
+
+
+KINDS = ("binary", "max", "sum", "count", "mean", "last")
+METRICS = tuple(
+    Metric(name, event, kind, window, cap)  # type: ignore[arg-type]
+    for (name, event, window, cap), kind in zip(
+        [
+            ("unit", "a", 10.0, 1.0),
+            ("value", "a", 5.5, 2.0),
+            ("at", "b", 10.0, 3.0),
+            ("it's", "b", 0.1, 4.0),
+            ("event", "a", 2.0, 1.5),
+            ('odd "name"', "b", 10.0, 0.7),
+        ],
+        KINDS,
+        strict=True,
+    )
+)
+EVENTS = st.lists(
+    st.tuples(
+        st.integers(1, 4),
+        st.sampled_from(["a", "b", "c"]),
+        st.floats(-5, 5, allow_nan=False, width=32),
+        st.sampled_from(
+            [
+                -SECOND,
+                0,
+                99_999,
+                100_000,
+                100_001,
+                SECOND,
+                2 * SECOND,
+                5_500_000,
+                5_500_001,
+                10 * SECOND,
+            ]
+        ),
+    ),
+    max_size=25,
+)
+
+
+@settings(
+    max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(events=EVENTS)
+def test_metrics_and_objective_in_sql_equal_those_of_the_experiment(
+    tmp_path_factory: pytest.TempPathFactory, events: list[tuple[int, str, float, int]]
+) -> None:
+    weights = {"unit": 0.5, "value": -0.25, "at": 1.0, "it's": 0.5, "event": 2.0, 'odd "name"': 1.0}
+    spec = experiment("it's", METRICS, objective=weights)
+    decisions = [decision(n, experiment="it's") for n in range(1, 5)]
+    came = [
+        RewardEvent(
+            decision_id=f"d{n}",
+            event_id=str(i),
+            event=event,
+            value=value,
+            occurred_at=decisions[n - 1].at + lag,
+            at=NOW + 100 * SECOND,
+        )
+        for i, (n, event, value, lag) in enumerate(events)
+    ]
+    folder = tmp_path_factory.mktemp("lake")
+    lake = Lake(folder)
+    publish(lake, decisions, came)
+    lake.face([spec], NOW + 1000 * SECOND)
+    got = {
+        row[0]: row[1:]
+        for row in rows(folder, "SELECT decision_id, metrics, objective, mature FROM feedback")
+    }
+    for d in decisions:
+        expected = {
+            m.name: m.value(
+                ((e.value, ((e.occurred_at or 0) - d.at) / 1e6))
+                for e in came
+                if e.decision_id == d.decision_id and e.event == m.event
+            )
+            for m in METRICS
+        }
+        metrics, objective, mature = got[d.decision_id]
+        assert dict(metrics) == pytest.approx(expected, abs=1e-12)
+        assert objective == pytest.approx(spec.objective_value(expected), abs=1e-12)
+        assert mature
+
+
+def test_a_decision_is_mature_when_the_longest_window_of_the_objective_has_passed(
+    tmp_path: Path,
+) -> None:
+    lake = Lake(tmp_path)
+    metrics = (Metric("play", "play", "binary", 10.0), Metric("watched", "watch", "max", 60.0))
+    spec = experiment(
+        metrics=(*metrics, Metric("guard", "bad", "binary", 9e9)),
+        objective={"play": 1.0, "watched": 1},
+    )
+    publish(lake, [decision(0)])
+    lake.face([spec], NOW + 60 * SECOND)
+    assert rows(tmp_path, "SELECT mature FROM feedback") == [(False,)]
+    lake.face([spec], NOW + 60 * SECOND + 1)
+    assert rows(tmp_path, "SELECT mature FROM feedback") == [(True,)]
+
+
+def test_decisions_of_an_experiment_without_a_file_stay_in_feedback_without_metrics(
+    tmp_path: Path,
+) -> None:
+    lake = Lake(tmp_path)
+    publish(lake, [decision(1), decision(2, experiment="gone")])
+    lake.face([experiment()], NOW)
+    found = rows(
+        tmp_path, "SELECT experiment, metrics IS NULL, objective FROM feedback ORDER BY experiment"
+    )
+    assert found == [("gone", True, None), ("home", False, 0.0)]
+
+
+def test_a_reward_names_the_item_it_speaks_of_where_that_is_known(tmp_path: Path) -> None:
+    lake = Lake(tmp_path)
+    slate = (Placement(0, "x", 0.5), Placement(1, "y", 1.0))
+    events = [
+        RewardEvent(decision_id="d1", event_id="1", event="play", position=1, at=NOW),
+        RewardEvent(decision_id="d1", event_id="2", event="play", action="x", at=NOW),
+        RewardEvent(decision_id="d1", event_id="3", event="play", at=NOW),
+        RewardEvent(decision_id="d1", event_id="4", event="play", position=9, at=NOW),
+        RewardEvent(decision_id="d2", event_id="5", event="play", at=NOW),
+    ]
+    publish(lake, [decision(1, slate=slate), decision(2)], events)
+    lake.face([experiment()], NOW)
+    assert rows(tmp_path, "SELECT item FROM rewards ORDER BY seq") == [
+        ("y",),
+        ("x",),
+        (None,),
+        (None,),
+        ("x",),
+    ]
+
+
+def test_a_unit_counts_in_the_variant_of_its_first_exposure(tmp_path: Path) -> None:
+    lake = Lake(tmp_path)
+    publish(
+        lake,
+        [
+            decision(1, unit="u", variant=None, reason="holdout"),
+            decision(2, unit="u", variant="editorial"),
+            decision(3, unit="u", variant="bandit"),
+        ],
+    )
+    lake.face([experiment()], NOW)
+    assert rows(tmp_path, "SELECT unit, variant, decisions FROM units") == [("u", "editorial", 2)]
+
+
+def test_placements_have_a_row_for_each_item_shown(tmp_path: Path) -> None:
+    lake = Lake(tmp_path)
+    publish(
+        lake,
+        [
+            decision(1, slate=(Placement(0, "y", 0.25), Placement(1, "x", 1.0))),
+            decision(2, slate=()),
+        ],
+    )
+    lake.face([experiment()], NOW)
+    found = rows(
+        tmp_path,
+        "SELECT decision_id, position, action, propensity FROM placements ORDER BY position",
+    )
+    assert found == [("d1", 0, "y", 0.25), ("d1", 1, "x", 1.0)]
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "COPY (SELECT 1) TO '{folder}/lake/stolen.csv'",
+        "COPY (SELECT 1) TO '{folder}/stolen.csv'",
+        "ATTACH '{folder}/other.duckdb'",
+        "CREATE TABLE t (a INTEGER)",
+        "DROP VIEW decisions",
+        "SET memory_limit = '1TB'",
+        "INSTALL httpfs",
+        "SELECT * FROM read_text('{folder}/secret.txt')",
+        "SELECT * FROM read_text('{folder}/lake/../secret.txt')",
+        "SELECT * FROM read_parquet('https://example.org/x.parquet')",
+        "SELECT 1; DROP VIEW decisions",
+        "SELEC 1",
+        "SELECT nothing FROM decisions",
+        "",
+    ],
+)
+def test_sql_only_reads_the_lake(tmp_path: Path, query: str) -> None:
+    (tmp_path / "secret.txt").write_text("secret")
+    lake = Lake(tmp_path)
+    publish(lake, [decision(1)])
+    lake.face([experiment()], NOW)
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(BadRequest, match=r"^sql: "):
+        sql(tmp_path / FACE, query.format(folder=tmp_path))
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    "query", ["SHOW TABLES", "DESCRIBE decisions", "SUMMARIZE decisions", "EXPLAIN SELECT 1"]
+)
+def test_sql_may_look_around(tmp_path: Path, query: str) -> None:
+    Lake(tmp_path).face([experiment()], NOW)
+    assert sql(tmp_path / FACE, query).num_rows > 0
+
+
+def test_a_face_that_is_not_there_or_not_a_face_is_a_named_error(tmp_path: Path) -> None:
+    with pytest.raises(NotFound, match="start the keeper"):
+        connect(tmp_path / FACE)
+    (tmp_path / FACE).write_text("not a database, but long enough to be read as one" * 1000)
+    with pytest.raises(LogError, match="cannot be opened"):
+        connect(tmp_path / FACE)
+
+
+def test_a_lake_that_cannot_be_opened_is_a_named_error(tmp_path: Path) -> None:
+    (tmp_path / "lake").write_text("a file where a folder should be")
+    with pytest.raises(LogError, match="cannot be opened"):
+        Lake(tmp_path)
+
+
+DOCS = (Path(__file__).parents[3] / "docs" / "data.md").read_text()
+
+
+@pytest.mark.parametrize("query", re.findall(r"```sql\n(.*?)```", DOCS, re.DOTALL))
+def test_every_query_of_the_docs_runs_and_finds_something(tmp_path: Path, query: str) -> None:
+    lake = Lake(tmp_path)
+    event = RewardEvent(decision_id="d7", event_id="e", event="play", at=NOW + 8 * SECOND)
+    publish(lake, [decision(7, experiment="home-artwork", unit="profile-7")], [event])
+    lake.face([experiment("home-artwork")], NOW + 9000 * SECOND)
+    assert sql(tmp_path / FACE, query).num_rows > 0
+
+
+@pytest.mark.parametrize(
+    ("view", "columns"), [("decisions", views.DECISIONS), ("rewards", views.REWARDS)]
+)
+def test_the_docs_name_every_column(view: str, columns: dict[str, str]) -> None:
+    section = DOCS.split(f"**`{view}`**")[1].split("\n**`")[0]
+    named = set(re.findall(r"`\"?(\w+)\"?`", section))
+    assert set(columns) - {"seq"} <= named

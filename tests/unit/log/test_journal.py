@@ -1,0 +1,225 @@
+"""The journal gives back every group that was made durable, whatever its writer or the machine died
+of.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from topbill.domain.errors import LogError
+from topbill.domain.records import Decision, RewardEvent
+from topbill.log.entries import Entry
+from topbill.log.journal import Journal, Rows
+from topbill.log.sqlite import SqliteLog
+
+
+def rows(*ids: str) -> Rows:
+    return Rows([(i, "home", b"{}") for i in ids], [])
+
+
+def ids(journal: Journal) -> list[list[str]]:
+    return [
+        [row[0] for row in frame.rows.decisions] for frame in journal.read(0, journal.position[1])
+    ]
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Iterator[Journal]:
+    journal = Journal(tmp_path / "log.journal", lambda: 7)
+    yield journal
+    journal.close()
+
+
+def write(journal: Journal, *ids: str) -> None:
+    with journal.locked():
+        journal.write(rows(*ids), 1)
+
+
+def test_who_opens_it_next_finds_what_was_written_even_without_the_state_file(
+    tmp_path: Path, journal: Journal
+) -> None:
+    write(journal, "a", "b")
+    write(journal, "c")
+    (tmp_path / "log.state").write_bytes(b"")
+    assert ids(Journal(tmp_path / "log.journal", lambda: 7)) == [["a", "b"], ["c"]]
+
+
+def test_a_frame_that_was_cut_off_is_none_and_the_next_takes_its_place(
+    tmp_path: Path, journal: Journal
+) -> None:
+    write(journal, "a")
+    _, end = journal.position
+    write(journal, "lost")
+    _, after = journal.position
+    with (tmp_path / "log.journal").open("r+b") as file:
+        file.seek(after - 3)
+        file.write(b"\x00\x00\x00")
+    opened = Journal(tmp_path / "log.journal", lambda: 7)
+    assert opened.position == (7, end)
+    write(opened, "b")
+    assert ids(opened) == [["a"], ["b"]]
+
+
+def test_what_an_earlier_generation_left_there_is_not_read(
+    tmp_path: Path, journal: Journal
+) -> None:
+    for name in "abc":
+        write(journal, name)
+    with journal.locked():
+        journal.restart(8)
+    write(journal, "d")
+    assert ids(Journal(tmp_path / "log.journal", lambda: 8)) == [["d"]]
+
+
+def test_a_drainer_that_died_at_its_commit_leaves_the_answer_to_the_tables(tmp_path: Path) -> None:
+    generation = 7
+    journal = Journal(tmp_path / "log.journal", lambda: generation)
+    write(journal, "a")
+    with journal.locked():
+        journal.doubt()
+    write(journal, "b")
+    assert ids(journal) == [["a"], ["b"]], (
+        "the commit did not happen: its rows are still to be moved"
+    )
+    with journal.locked():
+        journal.doubt()
+    generation = 8
+    write(journal, "c")
+    assert ids(journal) == [["c"]], "the commit happened"
+
+
+def test_damage_is_named_with_its_place(tmp_path: Path, journal: Journal) -> None:
+    write(journal, "a")
+    _, end = journal.position
+    write(journal, "b")
+    with (tmp_path / "log.journal").open("r+b") as file:
+        file.seek(end + 2)
+        file.write(b"\xff")
+    with pytest.raises(LogError, match=f"damaged at byte {end}"):
+        ids(journal)
+
+
+def test_it_is_full_before_the_disk_is_and_free_again_when_it_was_drained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("topbill.log.journal._LARGEST", 2_000)
+    log = SqliteLog(tmp_path / "log.sqlite")
+    with pytest.raises(LogError, match="wait to be moved"):
+        fill(log)
+    log.drain()
+    log.append([decision("after")])
+    held = [d.decision_id for _, d in log.read_decisions(0, 100)]
+    assert held == [f"d{i}" for i in range(len(held) - 1)] + ["after"]
+
+
+def fill(log: SqliteLog) -> None:
+    for i in range(50):
+        log.append([decision(f"d{i}")])
+
+
+def test_processes_see_each_others_ids_before_anybody_drained(tmp_path: Path) -> None:
+    one, other = SqliteLog(tmp_path / "log.sqlite"), SqliteLog(tmp_path / "log.sqlite")
+    one.append([decision("a", "first")])
+    held = other.decision("a")
+    assert held is not None
+    assert held.variant == "first"
+    assert held.at > 0
+    other.commit([Entry([decision("unkeyed")])])
+    assert other.append([decision("a", "second")], [event("a")]).stored["a"].variant == "first"
+    assert one.append([], [event("a")]).duplicates == (True,)
+    one.drain()
+    assert other.append([decision("a", "third")]).stored["a"].variant == "first"
+    assert one.append([decision("unkeyed", "again")]).stored["unkeyed"].variant == "a"
+    assert len(one.read_decisions(0, 10)) == 2
+
+
+def test_writers_and_drainers_at_once_store_every_row_once(tmp_path: Path) -> None:
+    path = tmp_path / "log.sqlite"
+    SqliteLog(path).close()
+
+    def writes(name: str) -> None:
+        log = SqliteLog(path)
+        for i in range(200):
+            log.commit([Entry([decision(f"{name}-{i}-{k}") for k in range(3)])])
+            log.append([decision(f"shared-{i}", name)])
+        log.close()
+
+    stop = threading.Event()
+
+    def drains() -> None:
+        log = SqliteLog(path)
+        while not stop.is_set():
+            log.drain()
+            log.barrier()
+        log.close()
+
+    writers = [threading.Thread(target=writes, args=(name,)) for name in ("x", "y", "z")]
+    drainers = [threading.Thread(target=drains) for _ in range(2)]
+    for thread in (*writers, *drainers):
+        thread.start()
+    for thread in writers:
+        thread.join()
+    stop.set()
+    for thread in drainers:
+        thread.join()
+    log = SqliteLog(path)
+    held = [d for _, d in log.read_decisions(0, 10_000)]
+    assert sorted(d.decision_id for d in held) == sorted(
+        [f"{name}-{i}-{k}" for name in "xyz" for i in range(200) for k in range(3)]
+        + [f"shared-{i}" for i in range(200)]
+    )
+    assert [d.at for d in held] == sorted(d.at for d in held)
+
+
+KILLED = """
+import os, sys
+from topbill.log.sqlite import SqliteLog
+from topbill.domain.records import Decision
+from pathlib import Path
+
+log = SqliteLog(Path(sys.argv[1]))
+names = dict(experiment="e", revision="r", variant="v", unit="u", policy="p", reason="policy")
+log.append([Decision(decision_id="a", **names)])
+stage = sys.argv[2]
+die = lambda *_: os._exit(9)
+if stage == "before":
+    log._journal.doubt = die
+else:
+    log._journal.restart = die
+log.drain()
+"""
+
+
+@pytest.mark.parametrize("stage", ["before", "after"])
+def test_a_process_killed_while_draining_neither_loses_nor_doubles(
+    tmp_path: Path, stage: str
+) -> None:
+    path = tmp_path / "log.sqlite"
+    done = subprocess.run([sys.executable, "-c", KILLED, str(path), stage], env=os.environ)
+    assert done.returncode == 9
+    log = SqliteLog(path)
+    log.append([decision("b")])
+    assert [d.decision_id for _, d in log.read_decisions(0, 10)] == ["a", "b"]
+
+
+def decision(decision_id: str, variant: str = "a") -> Decision:
+    return Decision(
+        decision_id=decision_id,
+        experiment="home",
+        revision="r",
+        variant=variant,
+        unit="u",
+        policy="uniform",
+        reason="policy",
+    )
+
+
+def event(decision_id: str) -> RewardEvent:
+    return RewardEvent(decision_id=decision_id, event_id="e", event="play")

@@ -1,0 +1,215 @@
+"""The first stage: what was watched together is found again, sources are kept, and what is new gets
+into the pools.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from topbill.candidates import (
+    EVIDENCE,
+    HALF_LIFE,
+    SOURCES,
+    Held,
+    Play,
+    Row,
+    Signals,
+    Stage,
+    count,
+    hold_out,
+    learn,
+    recall,
+)
+from topbill.catalog import Catalog
+from topbill.domain.errors import BadData
+
+FILMS = Path(__file__).parents[3] / "experiments" / "catalogue.csv"
+NOW = 1_790_000_000.0
+
+
+@pytest.fixture(scope="module")
+def films() -> Catalog:
+    return Catalog.read(FILMS)
+
+
+def tasteful(catalog: Catalog, viewers: int = 500, each: int = 10) -> list[list[int]]:
+    """Plays of viewers who each like one of 40 clubs of 25 titles that share nothing in the
+    catalogue.
+    """
+    rng = np.random.default_rng(3)
+    clubs = rng.permutation(len(catalog))[:1000].reshape(40, 25)
+    return [
+        rng.choice(clubs[rng.integers(40)], size=each, replace=False).tolist()
+        for _ in range(viewers)
+    ]
+
+
+def test_what_was_watched_together_is_recalled(films: Catalog) -> None:
+    histories = tasteful(films)
+    plays = [
+        Play(f"u{u}", films.ids[t], NOW)
+        for u, history in enumerate(histories)
+        for t in history[:-1]
+    ]
+    held = [Held(history[:-1], history[-1]) for history in histories]
+    signals = learn(plays, films, NOW)
+    found = recall(Stage(films, signals), held, NOW)
+    assert found.asked == 500
+    assert found.found / 500 > 0.9  # a club has 25 titles; all of them fit among 200 candidates
+    assert found.popular / 500 < 0.35
+    assert recall(Stage(films), held, NOW).found / 500 < 0.35
+    # What learning measured on plays that it held out itself tells the same.
+    assert signals.recall is not None
+    assert signals.recall.found / signals.recall.asked > 0.9
+    assert signals.recall.popular / signals.recall.asked < 0.35
+
+
+def test_the_weights_say_which_evidence_tells(films: Catalog) -> None:
+    """Clubs share nothing in the catalogue, so that only co-watching tells; of one genre's viewers
+    content does.
+    """
+    at = {kind: i for i, kind in enumerate(EVIDENCE)}
+
+    def weights(histories: list[list[int]]) -> tuple[float, ...]:
+        plays = [
+            Play(f"u{u}", films.ids[t], NOW - k)
+            for u, own in enumerate(histories)
+            for k, t in enumerate(own)
+        ]
+        return learn(plays, films, NOW).weights
+
+    clubs = weights(tasteful(films))
+    assert clubs[at["watched"]] > 3.0
+    assert abs(clubs[at["similar"]]) < 1.0
+    rng = np.random.default_rng(4)
+    titles = [
+        np.flatnonzero(films.genre([name]))
+        for name in ("horror", "western", "musical", "science-fiction")
+    ]
+    fans = weights(
+        [rng.choice(titles[rng.integers(4)], size=6, replace=False).tolist() for _ in range(400)]
+    )
+    assert fans[at["similar"]] > 3.0
+
+
+def test_what_is_held_out_is_in_nothing_that_the_fit_is_made_from(films: Catalog) -> None:
+    plays = [Play("a", films.ids[k], NOW + k) for k in (3, 1, 7, 7)] + [
+        Play("a", films.ids[7], NOW)
+    ]
+    plays += [
+        Play("once", films.ids[4], NOW),
+        Play("b", films.ids[2], NOW, "de"),
+        Play("b", films.ids[5], NOW + 1, "de"),
+    ]
+    kept, held = hold_out([*plays, Play("b", "not in the catalogue", NOW + 9)], films)
+    assert sorted(held) == [Held([1, 3], 7), Held([2], 5, "de")]
+    assert ("a", films.ids[7]) not in {(play.unit, play.title) for play in kept}
+    assert ("once", films.ids[4]) in {(play.unit, play.title) for play in kept}
+
+
+def test_few_viewers_leave_the_evidence_s_worth_as_it_was(films: Catalog) -> None:
+    plays = [Play(f"u{i}", films.ids[i + j], NOW) for i in range(20) for j in (0, 1)]
+    signals = learn(plays, films, NOW)
+    assert signals.weights == count(plays, films, NOW).weights
+    assert signals.recall is None
+
+
+def test_the_mixed_row_begins_with_what_all_evidence_speaks_for_and_has_what_is_new(
+    films: Catalog,
+) -> None:
+    histories = tasteful(films)
+    plays = [Play(f"u{u}", films.ids[t], NOW) for u, own in enumerate(histories) for t in own]
+    stage, open_ = Stage(films, learn(plays, films, NOW)), np.ones(len(films), dtype=bool)
+    open_[::3] = False
+    sight = stage.look("us", histories[0], open_, NOW, "")
+    members = sight.members(Row("mixed"))
+    assert open_[members].all()
+    assert len(set(members.tolist())) == len(members)
+    club = {t for own in histories if set(own) & set(histories[0]) for t in own if open_[t]}
+    assert set(members[: len(club)].tolist()) == club
+    new = np.flatnonzero(sight.sources[:, SOURCES.index("new")])
+    assert 10 < len(new) <= 100
+    assert set(new.tolist()) <= set(members.tolist())
+
+
+def test_trending_forgets_and_popular_does_not(films: Catalog) -> None:
+    old, recent = films.ids[1500], films.ids[1600]
+    plays = [Play("u", old, NOW - 7 * HALF_LIFE)] * 10 + [Play("u", recent, NOW)] * 2
+    signals = learn(plays, films, NOW)
+    row = films.index
+    assert signals.popular[row[old]] > signals.popular[row[recent]]
+    assert signals.trending[row[old]] < signals.trending[row[recent]]
+    assert signals.trending[row[old]] == pytest.approx(10 / 128)
+
+
+def test_popular_is_popular_in_the_viewer_s_region(films: Catalog) -> None:
+    loved = {"de": films.ids[1999], "us": films.ids[1998]}
+    plays = [
+        Play(f"u{i}", title, NOW, region) for region, title in loved.items() for i in range(200)
+    ]
+    stage, everything = Stage(films, learn(plays, films, NOW)), np.ones(len(films), dtype=bool)
+    for region, title in loved.items():
+        members = stage.look(region, (), everything, NOW, "").members(Row("popular"))
+        assert members[0] == films.index[title]
+
+
+def test_more_like_this_shares_genres(films: Catalog) -> None:
+    stage, everything = Stage(films), np.ones(len(films), dtype=bool)
+    horror = np.flatnonzero(films.genre(["horror"]))[:3].tolist()
+    alike = stage.look("us", horror, everything, NOW, "").members(Row("similar"))[:30]
+    assert films.genre(["horror"])[alike].mean() > 0.8
+    assert not set(horror) & set(alike.tolist())
+
+
+def test_a_pool_keeps_each_candidate_s_sources_and_has_room_for_what_is_new(films: Catalog) -> None:
+    stage, everything = Stage(films), np.ones(len(films), dtype=bool)
+    sight = stage.look("us", (5, 6), everything, NOW, "page")
+    taken = np.zeros(len(films), dtype=bool)
+    taken[:10] = True
+    pool = sight.pool("popular", Row("popular"), taken, 60)
+    assert len(pool) == len(set(pool.tolist())) == 60
+    assert pool.min() >= 10
+    assert (np.diff([np.flatnonzero(stage.popular == title)[0] for title in pool]) > 0).all()
+    assert sight.sources[pool, SOURCES.index("popular")].sum() >= 48
+    assert sight.sources[pool, SOURCES.index("new")].sum() >= 6
+    again = stage.look("us", (5, 6), everything, NOW, "page").pool(
+        "popular", Row("popular"), taken, 60
+    )
+    other = stage.look("us", (5, 6), everything, NOW, "another page").pool(
+        "popular", Row("popular"), taken, 60
+    )
+    assert np.array_equal(pool, again)
+    assert not np.array_equal(pool, other)
+
+
+def test_signals_survive_the_file_and_a_changed_catalogue(
+    films: Catalog, home: Any, tmp_path: Path
+) -> None:
+    plays = [Play(f"u{i % 7}", films.ids[i % 40], NOW, "us") for i in range(200)]
+    signals = learn(
+        [*plays, *(Play(f"v{i}", films.ids[i + j], NOW) for i in range(80) for j in (0, 1))],
+        films,
+        NOW,
+    )
+    signals.save(tmp_path / "pages" / "home.npz")
+    held = Signals.load(tmp_path / "pages" / "home.npz")
+    assert (held.ids, held.regions, held.plays) == (signals.ids, signals.regions, 360)
+    assert held.weights == signals.weights
+    assert held.recall == signals.recall
+    assert held.recall is not None
+    assert np.array_equal(held.factors, signals.factors)
+    assert Stage(home.catalog(), held).heat.max() == 0.0  # none of these titles is there
+    (tmp_path / "broken.npz").write_bytes(b"no")
+    with pytest.raises(BadData, match="delete the file"):
+        Signals.load(tmp_path / "broken.npz")
+
+
+@pytest.mark.parametrize("plays", [0, 1, 2])
+def test_next_to_no_plays_are_no_error(films: Catalog, plays: int) -> None:
+    signals = learn([Play("u", films.ids[3], NOW)] * plays, films, NOW)
+    assert np.isfinite(signals.factors).all()
+    assert np.isfinite(Stage(films, signals).heat).all()

@@ -1,0 +1,163 @@
+"""A catalogue is read from CSV, Parquet or DuckDB; what is missing is made up, always the same;
+nonsense is named.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv as pa_csv
+import pyarrow.parquet as pa_parquet
+import pytest
+
+from topbill.catalog import Catalog, slug
+from topbill.domain.errors import BadData, NotFound
+
+FILMS = Path(__file__).parents[3] / "experiments" / "catalogue.csv"
+
+
+def test_the_same_titles_come_from_csv_parquet_and_duckdb(home: Any, tmp_path: Path) -> None:
+    csv = home.folder / "pages" / "titles.csv"
+    pa_parquet.write_table(pa_csv.read_csv(csv), tmp_path / "titles.parquet")
+    with duckdb.connect(str(tmp_path / "titles.duckdb")) as connection:
+        connection.execute(f"CREATE TABLE films AS FROM read_parquet('{tmp_path}/titles.parquet')")
+    found = [
+        Catalog.read(csv),
+        Catalog.read(tmp_path / "titles.parquet"),
+        Catalog.read(tmp_path / "titles.duckdb", "films"),
+    ]
+    assert found[0].made_up == ()
+    for other in found[1:]:
+        assert (other.ids, other.names, other.genre_names) == (
+            found[0].ids,
+            found[0].names,
+            found[0].genre_names,
+        )
+        for column in (
+            "genres",
+            "regions",
+            "maturity",
+            "added",
+            "available_until",
+            "popularity",
+            "franchise",
+        ):
+            assert np.array_equal(getattr(other, column), getattr(found[0], column))
+        assert other.pictures == found[0].pictures
+
+
+def test_what_a_plain_list_of_films_lacks_is_made_up_the_same_way_every_time() -> None:
+    first, again = Catalog.read(FILMS), Catalog.read(FILMS)
+    assert len(first) == 2004
+    assert {"maturity", "regions", "added", "popularity", "pictures"} <= set(first.made_up)
+    assert first.ids == again.ids
+    assert np.array_equal(first.added, again.added)
+    assert (np.diff(first.popularity) <= 0).all()
+    assert first.maturity[first.genre(["family"])].max() <= 7
+    assert (first.maturity[first.genre(["horror"])] >= 12).mean() > 0.9
+    assert "midnight-run-1988" in first.index
+
+
+def test_region_age_and_dates_are_told_apart(home: Any) -> None:
+    catalog = home.catalog()
+    lets = catalog.legal("us", 7, home.now)
+    assert not lets["region"][catalog.index["t04"]]
+    assert not lets["maturity"][catalog.index["t03"]]
+    assert not lets["availability"][catalog.index["t05"]]
+    assert all(let[catalog.index["t00"]] for let in lets.values())
+    assert not catalog.legal("nowhere", 99, home.now)["region"].any()
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("title,year\nA,1990\n", "no column genres"),
+        ("title,year,genres\n", "no title"),
+        ("id,title,year,genres\na,A,1990,x\na,B,1991,y\n", "'a' is there 2 times"),
+        (
+            "title,year,genres,popularity\nA,1990,x,much\n",
+            "popularity: got 'much'; expected a number",
+        ),
+        ("title,year,genres,added\nA,1990,x,soon\n", "added: got 'soon'; expected a date"),
+        (
+            "title,year,genres,popularity\nA,1990,x,inf\n",
+            "popularity: got inf; expected a number from 0 to 1",
+        ),
+        (
+            "title,year,genres,popularity\nA,1990,x,nan\n",
+            "popularity: got None; expected a number from 0 to 1",
+        ),
+        ("title,year,genres,maturity\nA,1990,x,-1\n", "maturity: got -1; expected a number from 0"),
+        ("title,year,genres\nA,19900,x\n", "year: got 19900; expected a number from 1800"),
+        ("title,year,genres\nA,,x\n", "year: got None; expected a number"),
+        ("id,title,year,genres\n,A,1990,x\n", "id: got ''; expected 1 to 128 characters"),
+        (
+            "id,title,year,genres,pictures\na/b,A,1990,x,c\na,B,1990,x,b/c\n",
+            "pictures: got 'b/c'; expected names",
+        ),
+    ],
+)
+def test_a_file_that_is_no_catalogue_is_told_why(tmp_path: Path, text: str, says: str) -> None:
+    file = tmp_path / "titles.csv"
+    file.write_text(text)
+    with pytest.raises(BadData, match=says):
+        Catalog.read(file)
+
+
+@pytest.mark.parametrize("name", ["titles.csv", "titles.parquet", "titles.duckdb"])
+def test_damaged_files_are_refused_whatever_the_damage(
+    home: Any, tmp_path: Path, name: str
+) -> None:
+    """Cut anywhere, or with bytes changed: a catalogue, or BadData that names the file, and nothing
+    else.
+    """
+    csv = home.folder / "pages" / "titles.csv"
+    file, table = tmp_path / name, "films" if name.endswith(".duckdb") else None
+    if name.endswith(".csv"):
+        file.write_bytes(csv.read_bytes())
+    elif table is None:
+        pa_parquet.write_table(pa_csv.read_csv(csv), file)
+    else:
+        with duckdb.connect(str(file)) as connection:
+            connection.execute(f"CREATE TABLE films AS FROM read_csv('{csv}')")
+    whole = file.read_bytes()
+    rng = np.random.default_rng(5)
+    for trial in range(60):
+        damaged = bytearray(whole)
+        if trial % 2:
+            damaged = damaged[: int(rng.integers(0, len(whole)))]
+        else:
+            for at in rng.integers(0, len(whole), 12):
+                damaged[at] = int(rng.integers(0, 256))
+        file.write_bytes(damaged)
+        with contextlib.suppress(BadData):
+            assert len(Catalog.read(file, table)) > 0
+
+
+def test_lists_may_be_lists(home: Any, tmp_path: Path) -> None:
+    """Parquet and DuckDB have columns of lists; a CSV file has bars."""
+    plain = pa_csv.read_csv(home.folder / "pages" / "titles.csv").to_pylist()
+    rows = [
+        {**row, **{n: row[n].split("|") for n in ("genres", "regions", "pictures")}}
+        for row in plain
+    ]
+    pa_parquet.write_table(pa.Table.from_pylist(rows), tmp_path / "titles.parquet")
+    found, catalog = Catalog.read(tmp_path / "titles.parquet"), home.catalog()
+    assert (found.genre_names, found.region_names) == (catalog.genre_names, catalog.region_names)
+    assert np.array_equal(found.genres, catalog.genres)
+    assert found.pictures == catalog.pictures
+
+
+def test_a_missing_file_is_not_found(tmp_path: Path) -> None:
+    with pytest.raises(NotFound, match="expected a catalogue"):
+        Catalog.read(tmp_path / "titles.csv")
+
+
+def test_ids_are_made_of_plain_letters() -> None:
+    assert slug("  Amélie & Co.: Part II ") == "amelie-co-part-ii"
+    assert slug("???") == "x"

@@ -1,0 +1,317 @@
+"""A composed page: exact propensities under rules, reproducible choices, nothing on it that a rule
+bars.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from topbill.domain.chance import hash64
+from topbill.domain.records import Decision
+from topbill.domain.slate import choices, distribution
+from topbill.engine import offered
+from topbill.pages import Composer
+
+
+def of(decisions: tuple[Decision, ...], layer: str) -> list[Decision]:
+    return [d for d in decisions if d.layer == layer]
+
+
+def replayed(composer: Composer, decision: Decision) -> list[dict[str, float]]:
+    """Each position's probabilities, worked out again from the decision alone: its masks, its
+    actions, its policy.
+    """
+    live = composer.engine.find(decision.experiment)
+    x = live.encoder.encode(json.loads(bytes(decision.context)))
+    actions = offered(live, decision.actions)
+    rows = [actions.ids.index(action) for action in decision.eligible]
+    variant = next(v for v in live.experiment.variants if v.name == decision.variant)
+    scored = live.policies[variant.name].score(x, actions, hash64(decision.decision_id))
+    found, above = [], []
+    for placed in decision.slate:
+        may = choices(decision.masks, len(rows), placed.position, above)
+        p = distribution(scored, np.array(rows)[may], variant.floor)
+        found.append({decision.eligible[j]: float(q) for j, q in zip(may, p, strict=True)})
+        above.append(decision.eligible.index(placed.action))
+    return found
+
+
+def test_a_page_is_rows_of_titles_with_a_picture_each(home: Any) -> None:
+    made = home.compose(home.composer())
+    assert len(made.answer.rows) == 3
+    assert all(len(row.titles) == 6 and row.missing == 0 for row in made.answer.rows)
+    assert all(
+        tile.picture and tile.picture.startswith(tile.title + "/")
+        for r in made.answer.rows
+        for tile in r.titles
+    )
+    assert [d.layer for d in made.decisions] == ["page", "rows", *["titles", "artwork"] * 3]
+    assert made.answer.fallbacks == ()
+
+
+def test_every_propensity_can_be_had_again_from_its_decision_alone(home: Any) -> None:
+    composer = home.composer()
+    for number in range(20):
+        for decision in home.compose(composer, number, watched=["t02", "t08"]).decisions[1:]:
+            again = replayed(composer, decision)
+            assert [p.propensity for p in decision.slate] == [
+                pytest.approx(again[p.position][p.action], abs=1e-12) for p in decision.slate
+            ]
+            assert decision.propensity == pytest.approx(
+                math.prod(p.propensity for p in decision.slate)
+            )
+
+
+def test_the_page_s_own_decision_carries_the_joint_propensity_cell_by_cell(home: Any) -> None:
+    made = home.compose(home.composer(), 3)
+    page, *layers = made.decisions
+    joint = math.prod(p.propensity for d in layers for p in d.slate)
+    assert page.propensity == pytest.approx(joint)
+    assert math.prod(cell.propensity for cell in page.slate) == pytest.approx(joint)
+    assert sum(layer.log_propensity for layer in made.answer.layers) == pytest.approx(
+        math.log(joint)
+    )
+    assert [cell.action for cell in page.slate] == [
+        tile.title for row in made.answer.rows for tile in row.titles
+    ]
+
+
+def test_logged_propensities_are_the_frequencies_of_the_draws_with_rules_on(home: Any) -> None:
+    """Chi-square of shown titles against the sum of their logged probabilities, position by
+    position.
+    """
+    composer = home.composer()
+    seen: dict[tuple[str, int], Counter[str]] = {}
+    expected: dict[tuple[str, int], Counter[str]] = {}
+    for number in range(1500):
+        for decision in home.compose(composer, number).decisions[1:]:
+            if decision.layer == "artwork":
+                continue
+            for placed, p in zip(decision.slate, replayed(composer, decision), strict=True):
+                spot = (decision.place or "rows", placed.position)
+                seen.setdefault(spot, Counter())[placed.action] += 1
+                expected.setdefault(spot, Counter()).update(p)
+    chances = []
+    for spot, counts in seen.items():
+        names = [name for name, e in expected[spot].items() if e >= 5]
+        if len(names) > 1:
+            rest = [name for name in expected[spot] if name not in names]
+            o = np.array(
+                [counts[n] for n in names] + [sum(counts[n] for n in rest)] * bool(rest),
+                dtype=float,
+            )
+            e = np.array(
+                [expected[spot][n] for n in names]
+                + [sum(expected[spot][n] for n in rest)] * bool(rest)
+            )
+            keep = e > 0
+            chances.append(stats.chisquare(o[keep], e[keep] * o[keep].sum() / e[keep].sum()).pvalue)
+    assert len(chances) >= 18
+    assert min(chances) > 1e-3 / len(
+        chances
+    )  # Bonferroni: a sound build fails once in a thousand seeds
+
+
+def test_what_policies_are_told_is_what_the_log_says(home: Any) -> None:
+    composer = home.composer()
+    live = composer.engine.find("titles")
+    pool = np.arange(12)
+    sight = composer.stage.look("us", (3, 5), np.ones(60, dtype=bool), home.now, "seed")
+    match = composer.catalog.match({"comedy": 0.25, "drama": 1})
+    sheet = composer.encoded("titles", live).on_page(sight, composer.stage.heat, match, home.now)
+    actions, told = sheet.of(pool, "best")
+    decoded = offered(live, told)
+    assert decoded.ids == actions.ids
+    assert np.array_equal(decoded.features, actions.features)
+    column = dict(zip(live.action_encoder.names, actions.features.T, strict=True))
+    assert all(
+        np.unique(column[name]).size > 1 for name in ("similar", "new", "match", "popularity")
+    )
+
+
+def test_rules_hold_on_every_page(home: Any) -> None:
+    composer = home.composer()
+    catalog = composer.catalog
+    for number in range(300):
+        kids = number % 3 == 0
+        made = home.compose(composer, number, kids=kids, region="us")
+        page = made.answer
+        titles = [tile.title for row in page.rows for tile in row.titles]
+        rows = [catalog.index[t] for t in titles]
+        assert len(titles) == len(set(titles))
+        assert "t01" not in titles
+        lets = composer.house.before("us", 7 if kids else 99, home.now, ())
+        assert all(let[rows].all() for let in lets.values())
+        franchises = Counter(int(catalog.franchise[r]) for r in rows)
+        assert max(franchises.values()) <= 2
+        for row in page.rows:
+            places = [catalog.index[t.title] for t in row.titles]
+            if row.row not in ("fun", "tension"):
+                assert catalog.genres[places].sum(axis=0).max() <= 3
+            if row.row == "best":
+                assert row.titles[2].title == "t07"
+                (decision,) = [
+                    d for d in made.decisions if d.place == "best" and d.layer == "titles"
+                ]
+                ids, new = decision.eligible, home.now - catalog.added < 60 * 86_400
+                above = [ids.index(p.action) for p in decision.slate[:-1]]
+                open_ = [ids[j] for j in choices(decision.masks, len(ids), len(above), above)]
+                assert new[places].sum() >= 2 or not any(
+                    new[catalog.index[title]] for title in open_
+                )
+
+
+def test_too_few_titles_serve_fewer_and_say_which_rule_took_them(home: Any) -> None:
+    home.write(rules="rules:\n  - {rule: block, genres: [comedy]}\n", page=home_page_without_fun())
+    made = home.compose(home.composer(), kids=True, maturity=0)
+    short = [row for row in made.answer.rows if row.missing]
+    assert short
+    assert all(row.missing == 6 - len(row.titles) and row.removed["maturity"] > 0 for row in short)
+    assert any(row.removed.get("block", 0) > 0 for row in short)
+
+
+def test_a_cap_that_leaves_too_few_says_how_many_it_took(home: Any) -> None:
+    """A row on top, of seven comedies, at most four of which may stand there."""
+    page = home_page_without_fun().replace("count: 4}", "count: 4, pinned: {fun: 0}}")
+    listed = "{source: titles, titles: [t00, t08, t12, t20, t24, t28, t32]}"
+    rules = "rules:\n  - {rule: at_most, count: 4, of: genre, value: comedy, per: row}\n"
+    home.write(rules=rules, page=page.replace("{source: mixed}", listed))
+    row = home.compose(home.composer()).answer.rows[0]
+    assert (row.row, len(row.titles), row.missing) == ("fun", 4, 2)
+    assert row.removed["at most 4 comedy a row"] == 3
+
+
+def home_page_without_fun() -> str:
+    return """
+page: home
+catalogue: titles.csv
+region: us
+rows: {experiment: rows, count: 4}
+titles: {experiment: titles, count: 6, candidates: 16}
+artwork: {experiment: artwork}
+made_of:
+  best: {source: popular}
+  fun: {source: mixed}
+  tension: {source: genre, genres: [action, drama]}
+  fresh: {source: new}
+"""
+
+
+def test_nothing_at_all_to_show_is_an_empty_page_and_no_error(home: Any) -> None:
+    made = home.compose(home.composer(), region="nowhere")
+    assert all(row.titles == () for row in made.answer.rows)
+    assert all(row.removed["region"] > 0 for row in made.answer.rows)
+
+
+def test_a_policy_that_fails_leaves_the_editors_order_under_the_same_rules(
+    home: Any, caplog: Any
+) -> None:
+    composer = home.composer()
+
+    def fail(*_: Any) -> None:
+        raise RuntimeError("no")
+
+    live = composer.engine.find("titles")
+    live.policies["only"].score = fail  # type: ignore[method-assign, assignment]
+    made = home.compose(composer)
+    assert made.answer.fallbacks == ("titles",)
+    assert all(d.reason == "fallback" and d.propensity == 1.0 for d in of(made.decisions, "titles"))
+    best = next(
+        row
+        for number in range(9)
+        for row in home.compose(composer, number).answer.rows
+        if row.row == "best"
+    )
+    assert best.titles[2].title == "t07"
+    assert made.decisions[0].reason == "fallback"
+
+
+@pytest.mark.parametrize("failing", [("rows",), ("artwork",), ("rows", "titles", "artwork")])
+def test_each_layer_s_failure_is_flagged_and_the_others_go_on(
+    home: Any, failing: tuple[str, ...], caplog: Any
+) -> None:
+    composer = home.composer()
+
+    def nonsense(*_: Any) -> Any:
+        return SimpleNamespace(probabilities=lambda remaining: np.full(len(remaining), np.nan))
+
+    for layer in failing:
+        composer.engine.find(layer).policies["only"].score = nonsense
+    made = home.compose(composer)
+    assert made.answer.fallbacks == failing
+    for decision in made.decisions[1:]:
+        assert (decision.reason == "fallback") == (decision.layer in failing)
+    assert all(0.0 < p.propensity <= 1.0 for d in made.decisions for p in d.slate)
+    assert all(row.titles for row in made.answer.rows)
+
+
+def test_candidates_that_fail_leave_popular_titles(
+    home: Any, monkeypatch: Any, caplog: Any
+) -> None:
+    composer = home.composer()
+    monkeypatch.setattr(composer.stage, "look", lambda *_: 1 / 0)
+    made = home.compose(composer)
+    assert made.answer.fallbacks == ("candidates",)
+    assert sum(len(row.titles) for row in made.answer.rows) == 18
+
+
+def test_a_page_that_cannot_be_composed_is_composed_plainly(
+    home: Any, monkeypatch: Any, caplog: Any
+) -> None:
+    composer = home.composer()
+    real, calls = type(composer.house).row_left, []
+
+    def once(*args: Any) -> Any:
+        calls.append(1)
+        return 1 / 0 if len(calls) == 1 else real(*args)
+
+    monkeypatch.setattr(type(composer.house), "row_left", once)
+    made = home.compose(composer)
+    assert made.answer.fallbacks[0] == "page"
+    assert sum(len(row.titles) for row in made.answer.rows) == 18
+    assert {d.reason for d in made.decisions} == {"fallback"}
+
+
+def test_past_its_budget_a_page_is_served_in_the_editors_order(home: Any) -> None:
+    composer = home.composer()
+    ticks = iter(range(10_000))
+    composer.engine._clock = lambda: 10.0 * next(ticks)
+    made = home.compose(composer)
+    assert set(made.answer.fallbacks) == {"candidates", "rows", "titles", "artwork"}
+    assert sum(len(row.titles) for row in made.answer.rows) == 18
+
+
+def test_the_same_page_id_draws_the_same_page(home: Any) -> None:
+    first, second = home.compose(home.composer(), 7), home.compose(home.composer(), 7)
+    assert first.answer == second.answer
+
+
+@pytest.mark.slow
+def test_no_ineligible_title_in_a_million_placements(home: Any) -> None:
+    """Conservation: region, age, dates, blocks, caps and no title twice, over a million placed
+    titles and pictures.
+    """
+    home.write(policy="policy: uniform")
+    composer = home.composer()
+    catalog, placed, number = composer.catalog, 0, 0
+    limits = {
+        kids: composer.house.before("us", 7 if kids else 99, home.now, ()) for kids in (True, False)
+    }
+    open_ = {kids: np.logical_and.reduce(list(lets.values())) for kids, lets in limits.items()}
+    while placed < 1_000_000:
+        kids = number % 2 == 0
+        page = home.compose(composer, number, kids=kids, region="us").answer
+        rows = [catalog.index[tile.title] for row in page.rows for tile in row.titles]
+        assert open_[kids][rows].all()
+        assert len(set(rows)) == len(rows)
+        assert np.bincount(catalog.franchise[rows], minlength=1).max() <= 2
+        placed += 2 * len(rows)
+        number += 1

@@ -1,0 +1,41 @@
+"""The page on pages shows a page file that is valid, and names every rule, source, feature and
+field that there is.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from topbill.candidates import SOURCES
+from topbill.pages import PageRequest
+from topbill.pages.features import PICTURE_FEATURES, TITLE_FEATURES
+from topbill.rules import RULE
+
+ROOT = Path(__file__).parents[3]
+PAGE = (ROOT / "docs" / "pages.md").read_text()
+
+
+def test_the_page_file_shown_is_part_of_the_example() -> None:
+    (shown,) = (
+        yaml.safe_load(code) for code in re.findall(r"```yaml\n(.*?)```", PAGE, flags=re.DOTALL)
+    )
+    example = yaml.safe_load((ROOT / "experiments" / "pages" / "home.yaml").read_text())
+    for key in ("page", "catalogue", "region", "sticky", "rows", "titles", "artwork"):
+        assert shown[key] == example[key]
+    assert shown["made_of"].items() <= example["made_of"].items()
+    assert shown["rules"][0].keys() == example["rules"][0].keys()
+
+
+def test_every_name_is_there() -> None:
+    names: list[Any] = [
+        *SOURCES,
+        *TITLE_FEATURES,
+        *PICTURE_FEATURES,
+        *RULE.sections,
+        *PageRequest.__struct_fields__,
+    ]
+    assert [name for name in names if name != "page" and f"`{name}`" not in PAGE] == []

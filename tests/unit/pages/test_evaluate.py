@@ -1,0 +1,278 @@
+"""Layers of pages are evaluated like any experiment: under the rules that held when the page was
+made.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from topbill.domain.errors import TopbillError
+from topbill.domain.records import Decision, RewardEvent
+from topbill.ope import evaluate, evaluate_page
+
+from .conftest import lay
+
+SECOND = 1_000_000
+PAGES = 250
+RULES = """
+rules:
+  - {rule: at_most, count: 2, of: genre, per: row, except: [fun, tension]}
+  - {rule: pin, title: t07, row: best, position: 2}
+  - {rule: fresh, count: 2, within: 60d, rows: [best]}
+"""
+
+
+def laid(home: Any, data: Path, layer: str, title: str) -> list[Decision]:
+    """A lake of one layer of pages, each a second after the other, on which this title alone is
+    played, surely.
+    """
+    composer = home.composer()
+    decisions: list[Decision] = []
+    for number in range(PAGES):
+        for decision in home.compose(composer, number).decisions:
+            if decision.layer == layer:
+                at = round(home.now * SECOND) + number * SECOND
+                decisions.append(decision.__class__(**{**fields(decision), "at": at}))
+    events = [
+        RewardEvent(
+            decision_id=d.decision_id,
+            event_id="e",
+            event="play",
+            action=p.action,
+            position=p.position,
+            at=d.at + 1,
+        )
+        for d in decisions
+        for p in d.slate
+        if p.action.split("/")[0] == title
+    ]
+    experiment = next(e for e in home.experiments() if e.key == layer)
+    lay(data, [experiment], decisions, events, decisions[-1].at + 9 * SECOND)
+    return decisions
+
+
+def fields(decision: Decision) -> dict[str, Any]:
+    return {name: getattr(decision, name) for name in decision.__struct_fields__}
+
+
+@pytest.mark.parametrize("layer", ["titles", "artwork"])
+def test_the_policy_that_decided_is_worth_what_it_earned_whatever_the_rules(
+    home: Any, tmp_path: Path, layer: str
+) -> None:
+    """Uniform over what the rules left is what decided, so every weight is 1; over all eligible it
+    would not be.
+    """
+    home.write(rules=RULES, policy="policy: uniform")
+    decisions = laid(home, tmp_path / "data", layer, "t00")
+    assert any(d.masks for d in decisions)
+    found = evaluate(layer, "uniform", tmp_path / "data", estimators=("sips", "rips")).targets[
+        "uniform"
+    ]
+    for estimate in found.values():
+        assert estimate.value == pytest.approx(np.mean([earned(d, "t00") for d in decisions]))
+        assert estimate.diagnostics.mean_weight == pytest.approx(1.0)
+
+
+def earned(decision: Decision, title: str) -> int:
+    return sum(p.action.split("/")[0] == title for p in decision.slate)
+
+
+CLICKS = {"warm": 0.15, "cold": 0.3, "dark": 0.6}
+"""P(play | picture); lower places of a row, and rows further down, are played less."""
+
+
+def play(row: int, position: int, picture: str) -> float:
+    return CLICKS[picture.rpartition("/")[2]] * 0.8**row * 0.9**position
+
+
+def favour(best: str, share: float) -> Any:
+    """The picture of that tone with this probability, the others alike; where there is none of it,
+    all alike.
+    """
+
+    def choose(_context: Any, offer: Sequence[str]) -> list[float]:
+        liked = [name.endswith(best) for name in offer]
+        if not any(liked) or len(offer) == 1:
+            return [1.0 / len(offer)] * len(offer)
+        return [share if good else (1.0 - share) / (len(offer) - 1) for good in liked]
+
+    return choose
+
+
+def shelf(best: str) -> Any:
+    """This row first half of the time it can be."""
+
+    def choose(_context: Any, offer: Sequence[str]) -> list[float]:
+        if best not in offer or len(offer) == 1:
+            return [1.0 / len(offer)] * len(offer)
+        return [0.5 if name == best else 0.5 / (len(offer) - 1) for name in offer]
+
+    return choose
+
+
+INSTEAD = {"artwork": favour("dark", 0.6), "rows": shelf("fun")}
+
+
+def logged_pages(composer: Any, home: Any, pages: int, first: int) -> list[Any]:
+    return [home.compose(composer, first + number, region="de") for number in range(pages)]
+
+
+def lay_pages(home: Any, data: Path, made: list[Any], rng: np.random.Generator) -> None:
+    """A lake of whole pages whose titles are played as `play` says, with all that belongs to
+    them.
+    """
+    decisions: list[Decision] = []
+    events: list[RewardEvent] = []
+    for number, page in enumerate(made):
+        at = round(home.now * SECOND) + number * SECOND
+        decisions += [
+            decision.__class__(**{**fields(decision), "at": at}) for decision in page.decisions
+        ]
+        for i, row in enumerate(page.answer.rows):
+            for k, tile in enumerate(row.titles):
+                if rng.random() < play(i, k, tile.picture):
+                    events.append(
+                        RewardEvent(
+                            decision_id=f"{page.answer.page_id}:{row.row}",
+                            event_id=f"e{k}",
+                            event="play",
+                            action=tile.title,
+                            position=k,
+                            at=at + 1,
+                        )
+                    )
+    lay(data, home.experiments(), decisions, events, decisions[-1].at + 9 * SECOND)
+
+
+def expected(composer: Any, page: Any, layers: Sequence[str]) -> float:
+    """Plays of one logged page in expectation, its pictures by `favour` where artwork is
+    replaced.
+    """
+    total = 0.0
+    for i, row in enumerate(page.answer.rows):
+        for k, tile in enumerate(row.titles):
+            own = [
+                picture.id
+                for picture in composer.catalog.pictures[composer.catalog.index[tile.title]]
+            ]
+            shares = (
+                INSTEAD["artwork"]({}, own) if "artwork" in layers else [1.0 / len(own)] * len(own)
+            )
+            total += sum(p * play(i, k, name) for p, name in zip(shares, own, strict=True))
+    return total
+
+
+def truth(composer: Any, layers: Sequence[str], made: list[Any]) -> float:
+    """What pages would earn: the mean of what each is expected to, weighed by how much likelier its
+    rows would be.
+    """
+    values = []
+    for page in made:
+        rows = next(d for d in page.decisions if d.layer == "rows")
+        ratio, rest = 1.0, list(rows.eligible)
+        for placed in rows.slate:
+            if "rows" in layers:
+                ratio *= INSTEAD["rows"]({}, rest)[rest.index(placed.action)] / placed.propensity
+            rest.remove(placed.action)
+        values.append(ratio * expected(composer, page, layers))
+    return float(np.mean(values))
+
+
+def test_replacing_a_layer_by_itself_changes_nothing(home: Any, tmp_path: Path) -> None:
+    home.write(rules=RULES, policy="policy: uniform")
+    made = logged_pages(home.composer(), home, 60, 0)
+    lay_pages(home, tmp_path / "data", made, np.random.default_rng(3))
+    layers = {"rows": "uniform", "titles": "uniform", "artwork": "uniform"}
+    found = evaluate_page("home", layers, tmp_path / "data")
+    assert (found.decisions, found.left_out) == (60, {})
+    assert found.logged.value is not None
+    for estimate in found.targets["rows: uniform, titles: uniform, artwork: uniform"].values():
+        assert estimate.value == pytest.approx(found.logged.value)
+
+
+@pytest.mark.parametrize(
+    ("instead", "says"),
+    [
+        ({}, "expected LAYER=POLICY"),
+        ({"covers": "uniform"}, "got layer 'covers'; expected some of rows, titles, artwork"),
+        ({"artwork": "snapshot"}, "no log there"),
+        ({"artwork": "nowhere.yaml"}, "no such file"),
+    ],
+)
+def test_what_cannot_be_replaced_is_named(
+    home: Any, tmp_path: Path, instead: dict[str, str], says: str
+) -> None:
+    made = logged_pages(home.composer(), home, 3, 0)
+    lay_pages(home, tmp_path / "data", made, np.random.default_rng(3))
+    with pytest.raises(TopbillError, match=says):
+        evaluate_page("home", instead, tmp_path / "data")
+
+
+def test_the_command_tells_value_interval_and_refusals(home: Any, tmp_path: Path) -> None:
+    home.write(policy="policy: uniform")
+    lay_pages(
+        home,
+        tmp_path / "data",
+        logged_pages(home.composer(), home, 120, 0),
+        np.random.default_rng(3),
+    )
+    command = [
+        sys.executable,
+        "-m",
+        "topbill",
+        "page",
+        "home",
+        "--data",
+        str(tmp_path / "data"),
+        "--instead",
+    ]
+    done = subprocess.run(
+        [*command, "artwork=always t00/dark"], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    assert "artwork: always t00/dark" in done.stdout
+    assert "iips" in done.stdout
+    assert "effective sample" in done.stdout
+    wrong = subprocess.run([*command, "artwork"], capture_output=True, text=True, timeout=120)
+    assert wrong.returncode != 0
+    assert "expected LAYER=POLICY" in wrong.stderr
+    assert "Traceback" not in wrong.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("layers", "estimators"), [(("artwork",), ("iips", "sniips")), (("rows",), ("rips", "sips"))]
+)
+def test_the_truth_lies_in_the_intervals_of_95_percent(
+    home: Any, tmp_path: Path, layers: tuple[str, ...], estimators: tuple[str, ...]
+) -> None:
+    """Over 200 logs of 150 pages, within the binomial band of 95% (its 0.1% and 99.9% quantiles).
+    One in a hundred at most is refused, for weights that by chance are far from 1."""
+    home.write(rules=RULES, policy="policy: uniform")
+    composer = home.composer()
+    known = truth(composer, layers, logged_pages(composer, home, 6_000, 1_000_000))
+    instead = {layer: INSTEAD[layer] for layer in layers}
+    logs, given, hits = 200, dict.fromkeys(estimators, 0), dict.fromkeys(estimators, 0)
+    for log in range(logs):
+        made = logged_pages(composer, home, 150, 1_000 * log)
+        data = tmp_path / f"data{log}"
+        lay_pages(home, data, made, np.random.default_rng(log))
+        (found,) = evaluate_page("home", instead, data, estimators=estimators).targets.values()
+        for name, estimate in found.items():
+            if estimate.low is not None and estimate.high is not None:
+                given[name] += 1
+                hits[name] += estimate.low <= known <= estimate.high
+        shutil.rmtree(data)
+    for name, count in given.items():
+        assert count >= 0.99 * logs
+        low, high = stats.binom.ppf([0.001, 0.999], count, 0.95)
+        assert low <= hits[name] <= high, hits

@@ -1,0 +1,82 @@
+"""Page files: what they may say, and what is wrong with those that can't be used."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from topbill import pages, spec
+from topbill.domain.errors import SpecError
+
+EXAMPLES = Path(__file__).parents[3] / "experiments"
+
+
+def test_the_example_page_is_valid_with_its_experiments() -> None:
+    experiments = spec.load_all(pages.sources(EXAMPLES))
+    (home,) = pages.load_all(EXAMPLES, experiments)
+    assert home.layers == {"rows": "page-rows", "titles": "page-titles", "artwork": "page-artwork"}
+    assert (home.sticky, home.rows, home.titles) == (1800.0, 6, 12)
+    assert home.catalogue.exists()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ("experiment: titles", "experiment: titels", "did you mean titles?"),
+        ("experiment: titles", "experiment: art", "surface: titles"),
+        (
+            "artwork: {experiment: artwork}",
+            "artwork: {experiment: art}",
+            "since the page brings them",
+        ),
+        ("  fresh: {source: new}\n", "", "fresh differ"),
+        ("count: 3}", "count: 5}", "at most 4"),
+        ("candidates: 16", "candidates: 2", "at least 6"),
+        ("{source: new}", "{source: new, genres: [drama]}", "genres with source genre"),
+        ("count: 3}", "count: 3, pinned: {worst: 0}}", "one of best, fun, tension, fresh"),
+        ("count: 3}", "count: 3, pinned: {best: 3}}", "0 to 2"),
+        ("count: 3}", "count: 3, pinned: {best: 0, fun: 0}}", "a position of its own"),
+        ("region: us", "", "required"),
+        ("page: home", "page: home\nstickey: 3m", "did you mean sticky?"),
+    ],
+)
+def test_what_is_wrong_is_named_with_what_was_expected(
+    home: Any, old: str, new: str, says: str
+) -> None:
+    file = home.folder / "pages" / "home.yaml"
+    assert old in file.read_text()
+    file.write_text(file.read_text().replace(old, new, 1))
+    with pytest.raises(SpecError) as caught:
+        home.file()
+    assert says in str(caught.value)
+
+
+def test_features_that_a_page_cannot_fill_are_named(home: Any) -> None:
+    file = home.folder / "pages" / "home" / "titles.yaml"
+    file.write_text(file.read_text().replace("new: {type: flag}", "colour: {type: flag}"))
+    with pytest.raises(
+        SpecError, match=r"action feature colour.*expected those that pages fill: decade"
+    ):
+        home.file()
+
+
+def test_page_files_are_found_like_experiment_files(home: Any) -> None:
+    folder = home.folder
+    (folder / "pages" / "._home.yaml").write_bytes(b"\x00\x05\x16\x07")
+    (folder / "pages" / ".#home.yaml").symlink_to("somebody@host.1")
+    (folder / "pages" / "home" / ".#titles.yaml").symlink_to("somebody@host.1")
+    (folder / "pages" / "home.yaml").rename(folder / "pages" / "home.yml")
+    experiments = spec.load_all(pages.sources(folder))
+    assert [page.key for page in pages.load_all(folder, experiments)] == ["home"]
+    assert [path.name for path, _ in pages.validate(folder, experiments)] == ["home.yml"]
+
+
+def test_two_pages_of_one_key_are_refused(home: Any) -> None:
+    folder = home.folder / "pages"
+    (folder / "zz.yaml").write_text((folder / "home.yaml").read_text())
+    with pytest.raises(
+        SpecError, match=r"zz\.yaml: page: got 'home'; expected a key of its own: home\.yaml has"
+    ):
+        pages.load_all(home.folder, spec.load_all(pages.sources(home.folder)))

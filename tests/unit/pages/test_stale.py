@@ -1,0 +1,100 @@
+"""A changed catalogue is taken over; a damaged one never stops pages, and is flagged, counted and
+told.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+
+from topbill.domain.errors import BadData
+from topbill.service.app import Settings, create_app
+
+
+def ask(client: TestClient, **body: Any) -> Any:
+    return client.post("/v1/page", json={"page": "home", **body})
+
+
+def test_a_changed_catalogue_is_taken_over_without_a_restart(client: TestClient, home: Any) -> None:
+    file = home.folder / "pages" / "titles.csv"
+    file.write_text(file.read_text().replace("Title 0,", "Renamed,"))
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        answer = ask(client, profile="7").json()
+        if any(t["payload"]["title"] == "Renamed" for r in answer["rows"] for t in r["titles"]):
+            return
+        time.sleep(0.1)
+    raise AssertionError("the new name never came")
+
+
+def until(met: Any, what: str) -> Any:
+    """What `met` gives as soon as it gives anything, within 10 s."""
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        if found := met():
+            return found
+        time.sleep(0.1)
+    raise AssertionError(f"{what} never came")
+
+
+BROKEN = [
+    ("", "Empty CSV file"),
+    ("id,title,year,genres\nt00,Title 0\n", "Expected 4 columns"),
+    ("id,title,year,genres\nt00,Title 0,MMX,drama\n", "expected a number"),
+    (
+        "id,title,year,genres\nt00,Title 0,2000,drama\n",
+        "a title of the catalogue",
+    ),  # no t07, which is pinned
+    (None, "no such file"),
+]
+
+
+@pytest.mark.parametrize(("text", "says"), BROKEN)
+def test_a_damaged_catalogue_never_stops_pages_and_is_told(
+    client: TestClient, home: Any, settings: Settings, text: str | None, says: str
+) -> None:
+    file, whole = (
+        home.folder / "pages" / "titles.csv",
+        (home.folder / "pages" / "titles.csv").read_text(),
+    )
+    assert ask(client, profile="7").json()["fallbacks"] == []
+    file.unlink() if text is None else file.write_text(text)
+
+    def flagged(of: TestClient) -> Any:
+        answer = ask(of, profile="7")
+        assert answer.status_code == 200
+        assert all(row["titles"] for row in answer.json()["rows"])
+        return answer.json()["fallbacks"] == ["catalogue"]
+
+    until(lambda: flagged(client), "the flag")
+    assert client.get("/readyz").json()["refused_files"] == ["home.yaml"]
+    (told,) = client.get("/v1/experiments").json()["refused"]
+    assert (told["file"], told["path"], says in told["message"]) == ("home.yaml", "catalogue", True)
+    assert (
+        'topbill_page_fallbacks_total{page="home",stage="catalogue"}' in client.get("/metrics").text
+    )
+    with TestClient(
+        create_app(settings)
+    ) as later:  # a restart finds the damaged file and goes on all the same
+        assert flagged(later)
+        file.write_text(whole)
+        until(lambda: not flagged(later), "the mended catalogue")
+        assert later.get("/readyz").json()["refused_files"] == []
+
+
+def test_without_any_good_catalogue_a_service_says_why_it_does_not_start(
+    home: Any, settings: Settings
+) -> None:
+    (home.folder / "pages" / "titles.csv").write_text("title,year\nA,1990\n")
+    with pytest.raises(BadData, match="no column genres"):
+        create_app(settings)
+
+
+def test_a_bad_edit_of_the_files_leaves_pages_as_they_were(client: TestClient, home: Any) -> None:
+    (home.folder / "pages" / "home" / "titles.yaml").unlink()
+    until(lambda: client.get("/readyz").json()["refused_files"], "the refusal")
+    answer = ask(client, profile="7")
+    assert (answer.status_code, answer.json()["fallbacks"]) == (200, [])

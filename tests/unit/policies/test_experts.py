@@ -1,0 +1,96 @@
+"""What the experts of `auto` promise one by one, and how their opinions are mixed."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from topbill.domain.records import Actions, Example
+from topbill.policies.auto import DESIGNS, Auto, AutoParams
+from topbill.policies.experts import Experts
+
+
+def expert(keep: float) -> Experts:
+    made = Experts(np.array([[0.5, 1.0, 1.0, 1.0]]), np.array([[10.0, 0.05]]), np.array([keep]))
+    made.own.add()
+    return made
+
+
+@pytest.mark.parametrize("keep", [1.0, 0.99, 0.8, 0.5])
+@pytest.mark.parametrize("clicks", [0.0, 0.02, 0.5, 1.0])
+def test_forgetting_keeps_covariances_between_zero_and_the_prior(keep, clicks):
+    e, rng = expert(keep), np.random.default_rng(3)
+    one = np.ones(4)
+    for _ in range(3_000):
+        basis = np.array([1.0, *rng.normal(size=2), 0.0]) * 3.0 ** rng.integers(-2, 3)
+        e.learn(1, basis, np.array([1.0, basis[1]]), float(rng.random() < clicks))
+    cov = e.own.cov[1, 0]
+    assert np.linalg.eigvalsh(cov).min() > 0.0
+    assert np.array_equal(cov, cov.T)
+    # Each direction fades at most to the prior; their sum along any other may be larger, but stays
+    # bounded.
+    assert one @ cov @ one < 4.0 * e.own.prior.sum()
+
+
+def test_what_moved_is_learned_anew_only_by_the_one_that_forgets():
+    rng = np.random.default_rng(5)
+    faithful, moving = expert(1.0), expert(0.8)
+    lost = {id(faithful): 0.0, id(moving): 0.0}
+    for t in range(1_200):
+        x = rng.normal()
+        reward = float((x > 0) == (t < 800))
+        for e in (faithful, moving):
+            (score,) = e.learn(1, np.array([1.0, x, 0.0, 0.0]), np.array([1.0, 0.0]), reward)
+            lost[id(e)] -= score if t >= 1_000 else 0.0
+    assert lost[id(moving)] < 0.8 * lost[id(faithful)]
+
+
+def test_the_prior_of_a_whole_context_does_not_depend_on_how_many_features_it_has():
+    for size in (1, 10, 100):
+        auto = Auto(AutoParams(), context_size=size, action_size=0)
+        basis = np.array([0.0, *np.ones(size), 0.0])
+        for design, cov in zip(auto.designs, auto.straight.own.cov[0], strict=False):
+            assert basis @ cov @ basis == pytest.approx(design.signal)
+
+
+def noisy_auto() -> tuple[Auto, Actions, np.random.Generator]:
+    """`auto` after 60 rewards that no context explains."""
+    auto = Auto(AutoParams(), context_size=2, action_size=0)
+    actions = Actions(["a", "b", "c"], np.zeros((3, 0)))
+    rng = np.random.default_rng(1)
+    for _ in range(60):
+        auto.update(
+            [
+                Example(
+                    rng.normal(size=2),
+                    actions,
+                    int(rng.integers(3)),
+                    1 / 3,
+                    float(rng.random() < 0.3),
+                )
+            ]
+        )
+    return auto, actions, rng
+
+
+def test_mixed_widths_are_those_of_the_blended_variance():
+    auto, actions, _ = noisy_auto()
+    x = np.array([0.5, -1.0])
+    linear, _ = auto._bases(x, 0)
+    rows = auto._at(actions).rows
+    straight = range(len(auto.straight))
+    covs = [auto.straight.own.cov[rows, e] for e in straight] + [auto.curved.own.cov[rows, 0]]
+    bases = [linear for _ in straight] + [auto._waves(linear)]
+    blended = sum(w * (cov @ b @ b) for w, cov, b in zip(auto.weights, covs, bases, strict=True))
+    np.testing.assert_allclose(auto.score(x, actions, 0).sd ** 2, blended)
+    assert len(DESIGNS) == len(auto.weights)
+
+
+def test_who_expects_nothing_is_trusted_where_there_is_nothing_and_who_was_silenced_is_heard_again():
+    auto, actions, rng = noisy_auto()
+    little = [design.signal < 1.0 for design in auto.designs]
+    assert auto.weights[little].sum() > 0.5
+    for _ in range(400):
+        x, index = rng.normal(size=2), int(rng.integers(3))
+        auto.update([Example(x, actions, index, 1 / 3, float(x[index % 2] > 0.0))])
+    assert auto.weights[little].sum() < 0.1

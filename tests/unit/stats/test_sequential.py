@@ -1,0 +1,99 @@
+"""Boundaries that hold while one looks: what they promise, and what they cost."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from topbill.stats.sequential import (
+    always_valid_p,
+    boundaries,
+    log_e_value,
+    multiplier,
+    normal_mixture_bound,
+    repeated_p,
+)
+
+
+def test_the_p_value_is_below_alpha_exactly_when_the_interval_leaves_zero_out() -> None:
+    for n in (10, 500, 5_000, 1_000_000):
+        reach = float(multiplier(n))
+        assert always_valid_p(reach * 1.000001, n) < 0.05 < always_valid_p(reach * 0.999999, n)
+
+
+def test_a_sequence_is_wider_than_a_fixed_look_and_tightest_near_its_tuning() -> None:
+    n = np.array([50, 500, 5_000, 50_000, 5_000_000])
+    reach = multiplier(n, tuning=5_000)
+    assert np.all(reach > stats.norm.isf(0.025))
+    assert reach.argmin() == 2
+
+
+def test_a_smaller_alpha_reaches_further() -> None:
+    assert multiplier(1_000, 0.01) > multiplier(1_000, 0.05) > multiplier(1_000, 0.2)
+
+
+def test_the_e_value_is_one_before_any_evidence() -> None:
+    assert log_e_value(0.0, 1e-9) == pytest.approx(0.0)
+
+
+def test_one_look_with_all_the_error_is_the_ordinary_test() -> None:
+    assert boundaries([1.0])[0] == pytest.approx(stats.norm.isf(0.025))
+    assert repeated_p(2.5, [1.0]) == pytest.approx(2 * stats.norm.sf(2.5), rel=1e-6)
+
+
+def test_boundaries_spend_what_the_spending_function_releases() -> None:
+    fractions = [0.3, 0.6, 1.0]
+    bounds = boundaries(fractions, 0.05, "quadratic")
+    covariance = [[min(a, b) / np.sqrt(a * b) for a in fractions] for b in fractions]
+    for k, spent in ((2, 0.05 * 0.36), (3, 0.05)):
+        stays = stats.multivariate_normal(cov=np.array(covariance)[:k, :k]).cdf(
+            bounds[:k], lower_limit=-bounds[:k]
+        )
+        assert 1.0 - stays == pytest.approx(spent, abs=2e-5)
+
+
+def test_early_looks_ask_for_more_and_the_last_for_little_more_than_a_fixed_test() -> None:
+    bounds = boundaries([0.2, 0.4, 0.6, 0.8, 1.0])
+    assert np.all(np.diff(bounds) < 0.0)
+    assert bounds[0] > 4.8
+    assert 1.96 < bounds[-1] < 2.05
+
+
+def test_the_repeated_p_value_crosses_alpha_at_the_boundary() -> None:
+    looks = [0.25, 0.5, 0.75]
+    edge = float(boundaries(looks)[-1])
+    assert repeated_p(edge + 1e-4, looks) < 0.05 < repeated_p(edge - 1e-4, looks)
+    assert repeated_p(0.0, looks) == 1.0
+    assert repeated_p(40.0, looks) <= 1e-12
+
+
+@pytest.mark.parametrize("wrong", [[], [0.0, 1.0], [0.5, 0.4], [0.5, 1.2]])
+def test_information_fractions_must_increase_within_one(wrong: list[float]) -> None:
+    with pytest.raises(ValueError, match="increase within"):
+        boundaries(wrong)
+
+
+def test_one_sided_mixture_boundaries_are_below_two_sided_ones() -> None:
+    v = np.array([10.0, 100.0, 1_000.0])
+    one = normal_mixture_bound(v, alpha=0.05, v_opt=100.0, two_sided=False)
+    assert np.all(one < normal_mixture_bound(v, alpha=0.05, v_opt=100.0))
+
+
+@pytest.mark.slow
+def test_group_sequential_looks_call_a_difference_in_a_walk_without_drift_as_often_as_they_may() -> (
+    None
+):
+    fractions = np.array([0.2, 0.4, 0.6, 0.8, 1.0])
+    steps = np.random.default_rng(0).normal(0.0, np.sqrt(0.2), (200_000, 5))
+    z = steps.cumsum(axis=1) / np.sqrt(fractions)
+    called = float(np.mean(np.any(np.abs(z) >= boundaries(list(fractions)), axis=1)))
+    assert called == pytest.approx(0.05, abs=4 * np.sqrt(0.05 * 0.95 / 200_000))
+
+
+@pytest.mark.slow
+def test_a_confidence_sequence_misses_at_most_alpha_over_five_hundred_looks() -> None:
+    walk = np.random.default_rng(1).normal(size=(4_000, 500, 20)).sum(axis=2).cumsum(axis=1)
+    n = 20.0 * np.arange(1, 501)
+    missed = np.mean(np.any(np.abs(walk / np.sqrt(n)) > multiplier(n, tuning=1_000), axis=1))
+    assert missed <= 0.05

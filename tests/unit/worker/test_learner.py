@@ -1,0 +1,346 @@
+"""A policy's state is a fold over the log: the same rows give the same bytes, whatever died in
+between.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+
+from topbill.domain.errors import Conflict, NotFound, PolicyError
+from topbill.domain.records import Decision, Mask, Placement, RewardEvent
+from topbill.engine import DecideRequest, Engine
+from topbill.lake import Lake
+from topbill.log.sqlite import Matured, SqliteLog
+from topbill.spec import Experiment, Metric
+from topbill.worker import archive
+from topbill.worker.learner import Fold, Learner, item_rewards, rebuild
+from topbill.worker.publisher import Publisher
+
+SECOND = 1_000_000
+
+
+class Clock:
+    """The log's clock, moved by hand."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 2_000_000 * SECOND
+        monkeypatch.setattr("topbill.log.sqlite.now_micros", lambda: self.now)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    return Clock(monkeypatch)
+
+
+@pytest.fixture
+def log(tmp_path: Path, clock: Clock) -> Iterator[SqliteLog]:
+    log = SqliteLog(tmp_path / "log.sqlite")
+    yield log
+    log.close()
+
+
+def nothing_gone(*_: object) -> list[Matured]:
+    raise AssertionError("the log holds everything; nobody has to ask the lake")
+
+
+def live_through(
+    log: SqliteLog, clock: Clock, art: Experiment, decisions: int, start: int = 0
+) -> None:
+    """Decisions a tenth of a second apart; a third gets a play after 0.3 s, a tenth after two."""
+    engine = Engine([art])
+    rng = np.random.default_rng(start)
+    for i in range(start, start + decisions):
+        body = {
+            "experiment": "art",
+            "unit": f"u{i % 50}",
+            "decision_id": f"d{i}",
+            "context": {"hour": i % 24},
+        }
+        decision = engine.decide(msgspec.json.decode(json.dumps(body), type=DecideRequest))
+        clock.now += SECOND // 10
+        log.append([decision])
+        late = [(f"d{i - 3}", 1 / 3, "soon"), (f"d{i - 20}", 0.1, "late")]
+        for decision_id, share, event_id in late:
+            if rng.random() < share and log.decision(decision_id):
+                log.append(
+                    [], [RewardEvent(decision_id=decision_id, event_id=event_id, event="play")]
+                )
+
+
+def run(learner: Learner, times: int = 50) -> None:
+    for _ in range(times):
+        if not learner.step():
+            return
+    raise AssertionError("the learner never came to rest")
+
+
+def test_what_the_keeper_learned_is_what_a_rebuild_reaches(
+    log: SqliteLog, clock: Clock, art: Experiment
+) -> None:
+    learner = Learner(log, [art])
+    for part in range(5):
+        live_through(log, clock, art, 60, start=60 * part)
+        learner.step()
+    clock.now += 10 * SECOND
+    run(learner)
+    held, states = rebuild(log, art, nothing_gone)
+    assert held.version > 1
+    assert held.watermark == 300
+    assert states == held.states
+
+
+def test_a_keeper_that_died_continues_where_its_last_version_says(
+    log: SqliteLog, clock: Clock, art: Experiment
+) -> None:
+    live_through(log, clock, art, 100)
+    run(Learner(log, [art]))
+    first = log.snapshot("art")
+    live_through(log, clock, art, 100, start=100)
+    clock.now += 10 * SECOND
+    run(Learner(log, [art]))  # another process: it knows nothing but the log
+    held, states = rebuild(log, art, nothing_gone)
+    assert first is not None
+    assert held.version == first.version + 1
+    assert states == held.states
+
+
+def test_rewards_that_come_after_learn_after_change_nothing_learned(
+    log: SqliteLog, clock: Clock, art: Experiment
+) -> None:
+    live_through(log, clock, art, 50)
+    clock.now += 5 * SECOND
+    run(Learner(log, [art]))
+    before = rebuild(log, art, nothing_gone)[1]
+    log.append(
+        [],
+        [RewardEvent(decision_id=f"d{i}", event_id="very late", event="play") for i in range(50)],
+    )
+    assert rebuild(log, art, nothing_gone)[1] == before
+
+
+def test_a_decision_is_not_learned_before_its_age(
+    log: SqliteLog, clock: Clock, art: Experiment
+) -> None:
+    live_through(log, clock, art, 1)
+    fold = Fold(art)
+    clock.now += SECOND - 1
+    assert fold.step(log, log.barrier()) == 0
+    clock.now += 2
+    assert fold.step(log, log.barrier()) == 1
+
+
+def test_only_decisions_that_a_policy_made_are_learned(
+    log: SqliteLog, clock: Clock, art: Experiment
+) -> None:
+    engine = Engine([replace(art, status="paused")])
+    for i in range(5):
+        log.append([engine.decide(DecideRequest(experiment="art", unit=f"u{i}"))])
+    clock.now += 5 * SECOND
+    learner = Learner(log, [art])
+    run(learner)
+    assert log.snapshot("art") is None
+    assert learner.needed_after() >= 5
+
+
+def test_a_second_keeper_is_refused_and_falls_back_to_what_is_stored(
+    log: SqliteLog, clock: Clock, art: Experiment
+) -> None:
+    one, two = Learner(log, [art]), Learner(log, [art])
+    assert one.step() == two.step() == 0
+    live_through(log, clock, art, 40)
+    clock.now += 5 * SECOND
+    run(one)
+    with pytest.raises(Conflict):
+        two.step()
+    run(two)
+    assert log.version("art") == 1
+
+
+def test_an_experiment_that_cannot_learn_does_not_keep_the_others_from_it(
+    log: SqliteLog,
+    clock: Clock,
+    art: Experiment,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    other = replace(art, key="other")
+    live_through(log, clock, art, 60)
+    log.append(
+        [Engine([other]).decide(DecideRequest(experiment="other", unit=f"u{i}")) for i in range(30)]
+    )
+    clock.now += 5 * SECOND
+    absorb = Fold.absorb
+
+    def half_a_batch(fold: Fold, rows: list[Matured]) -> None:
+        absorb(fold, rows)
+        if fold.live.experiment.key == "art":
+            raise PolicyError("thompson: not positive definite")
+
+    learner = Learner(log, [art, other])
+    with monkeypatch.context() as broken:
+        broken.setattr(Fold, "absorb", half_a_batch)
+        for _ in range(5):
+            learner.step()
+    assert log.version("other") == 1
+    assert log.snapshot("art") is None
+    assert dict(learner.stuck) == {"art": "thompson: not positive definite"}
+    assert learner.needed_after() == 0  # what it still has to learn stays in the log
+    assert caplog.text.count("not positive definite") == 1
+    assert learner.step() == 0  # too early to try again
+    monkeypatch.setattr("topbill.worker.retry.time.monotonic", lambda: 1e9)
+    run(learner)
+    held, states = rebuild(log, art, nothing_gone)
+    assert (held.watermark, states) == (60, held.states)  # what it half learned before is not in it
+    assert not list(learner.stuck)
+    assert "art learns again" in caplog.text
+
+
+def test_a_stored_state_that_cannot_be_read_stops_its_own_experiment_only(
+    log: SqliteLog, clock: Clock, art: Experiment
+) -> None:
+    other = replace(art, key="other")
+    live_through(log, clock, art, 60)
+    log.append(
+        [Engine([other]).decide(DecideRequest(experiment="other", unit=f"u{i}")) for i in range(30)]
+    )
+    clock.now += 5 * SECOND
+    run(Learner(log, [art]))
+    held = log.snapshot("art")
+    assert held is not None
+    log.write_snapshot(
+        msgspec.structs.replace(held, version=2, states=dict.fromkeys(held.states, b"no state"))
+    )
+    learner = Learner(log, [art, other])
+    learner.step()
+    assert log.version("other") == 1
+    assert "art" in learner.stuck
+
+
+def test_a_change_of_what_learning_depends_on_folds_the_log_anew(
+    log: SqliteLog, clock: Clock, art: Experiment
+) -> None:
+    live_through(log, clock, art, 60)
+    clock.now += 5 * SECOND
+    learner = Learner(log, [art])
+    run(learner)
+    changed = replace(art, metrics=(Metric("play", "play", "binary", 0.2),))
+    with pytest.raises(NotFound, match="learned under other"):
+        rebuild(log, changed, nothing_gone)
+    learner.reload([changed])
+    run(learner)
+    held, states = rebuild(log, changed, nothing_gone)
+    assert (held.version, held.fingerprint) == (2, changed.learning_fingerprint)
+    assert states == held.states
+
+
+def test_a_daily_refit_learns_what_came_late_and_can_be_rebuilt(
+    log: SqliteLog, clock: Clock, art: Experiment
+) -> None:
+    patient = replace(
+        art, refit="daily", metrics=(Metric("play", "play", "binary", 60.0),), learn_after=1.0
+    )
+    live_through(log, clock, patient, 100)
+    clock.now += 2 * SECOND
+    learner = Learner(log, [patient])
+    run(learner)
+    early = log.snapshot("art")
+    clock.now += 100 * SECOND
+    run(learner)
+    run(learner)
+    late = log.snapshot("art")
+    assert early is not None
+    assert late is not None
+    assert (early.refit_at, late.watermark) == (0, early.watermark)
+    assert late.refit_at > 0
+    assert late.states["thompson"] != early.states["thompson"]
+    live_through(log, clock, patient, 30, start=100)
+    clock.now += 2 * SECOND
+    run(Learner(log, [patient]))
+    held, states = rebuild(log, patient, nothing_gone)
+    assert held.version == late.version + 1
+    assert states == held.states
+
+
+def test_a_rebuild_reads_from_the_lake_what_the_log_has_let_go(
+    log: SqliteLog, clock: Clock, art: Experiment, tmp_path: Path
+) -> None:
+    lake = Lake(tmp_path)
+    live_through(log, clock, art, 150)
+    clock.now += 10 * SECOND
+    learner = Learner(log, [art])
+    run(learner)
+    Publisher(log, lake, lambda: [art], learned=learner.needed_after, keep_log=5.0).step()
+    assert (log.first_seq() or 10_000) > 50
+    clock.now += SECOND
+    live_through(log, clock, art, 50, start=150)
+    clock.now += 10 * SECOND
+    run(learner)
+    held, states = rebuild(log, art, archive.reader(tmp_path))
+    assert held.watermark == 200
+    assert states == held.states
+
+
+# ---------------------------------------------------------------------- items of a slate
+
+
+def shown(**changes: Any) -> Decision:
+    slate = tuple(Placement(k, action, 0.5) for k, action in enumerate("cab"))
+    return Decision(
+        decision_id="d",
+        experiment="art",
+        revision="r",
+        variant="thompson",
+        unit="u",
+        eligible=("a", "b", "c", "d"),
+        slate=slate,
+        policy="thompson",
+        reason="policy",
+        at=0,
+    )
+
+
+def play(position: int | None) -> RewardEvent:
+    return RewardEvent(
+        decision_id="d", event_id=str(position), event="play", position=position, at=SECOND // 2
+    )
+
+
+def test_each_item_earns_its_own_reward(art: Experiment) -> None:
+    assert item_rewards(art, shown(), [play(1)]) == [0.0, 1.0, 0.0]
+    assert item_rewards(art, shown(), [play(None)]) == [1.0, 1.0, 1.0]
+
+
+def test_with_slate_feedback_every_item_earns_the_slates_reward(art: Experiment) -> None:
+    assert item_rewards(replace(art, feedback="slate"), shown(), [play(1)]) == [1.0, 1.0, 1.0]
+
+
+def test_in_a_cascade_what_is_below_the_last_click_was_not_looked_at(art: Experiment) -> None:
+    cascade = replace(art, click_model="cascade")
+    assert item_rewards(cascade, shown(), [play(1)]) == [0.0, 1.0, None]
+    assert item_rewards(cascade, shown(), []) == [0.0, 0.0, 0.0]
+
+
+def test_an_archived_decision_comes_back_as_it_was_logged(
+    log: SqliteLog, clock: Clock, art: Experiment, tmp_path: Path
+) -> None:
+    rules = (Mask("pins", 0, 1, (1,), True), Mask("blocks", 0, 3, (3,)))
+    decision = msgspec.structs.replace(
+        shown(), page="p", layer="artwork", place="row-1", masks=rules
+    )
+    log.append([decision], [msgspec.structs.replace(play(1), event_id="e")])
+    clock.now += 10 * SECOND
+    Publisher(log, Lake(tmp_path), lambda: [art]).step()
+    ((_, held, events),) = log.matured("art", 0, SECOND, log.barrier(), 10)
+    ((_, read, came),) = archive.reader(tmp_path)("art", 0, 10, SECOND, clock.now)
+    assert read == held
+    assert [(e.event, e.position, e.at) for e in came] == [
+        (e.event, e.position, e.at) for e in events
+    ]

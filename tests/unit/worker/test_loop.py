@@ -1,0 +1,166 @@
+"""The keeper's loop: what is wrong with a file or an experiment is published, and nothing stops the
+loop.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from topbill.domain.errors import LogError
+from topbill.domain.records import RewardEvent
+from topbill.engine import DecideRequest, Engine
+from topbill.lake import FACE, Trouble, sql
+from topbill.log.sqlite import SqliteLog
+from topbill.reporting import load
+from topbill.reporting.queries.database import listed, troubles
+from topbill.spec import load_all
+from topbill.worker.loop import Keeper, keep
+
+
+@pytest.fixture
+def signals() -> Iterator[None]:
+    """What the test's process did with signals, it does again afterwards."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.fixture
+def keeper(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Keeper]:
+    """A keeper that publishes with every step."""
+    monkeypatch.setattr("topbill.worker.loop.PUBLISH_EVERY", 0.0)
+    keeper = Keeper(folder, tmp_path / "data")
+    yield keeper
+    keeper.finish()
+
+
+def test_a_refused_edit_is_published_until_it_is_mended(
+    keeper: Keeper, folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file, data = folder / "art.yaml", tmp_path / "data"
+    text = file.read_text()
+    keeper.step()
+    assert troubles(data) == []
+    file.write_text(text + "slotz: 2\n")
+    for _ in range(3):
+        keeper.step()
+    (found,) = troubles(data)
+    assert (found.kind, found.subject, found.path) == ("file", "art.yaml", "slotz")
+    assert "did you mean slots?" in found.message
+    assert caplog.text.count("slotz") == 1  # said once
+    assert [line.slots for line in listed(data)] == [1]
+    file.write_text(text + "slots: 2\n")
+    keeper.step()
+    assert troubles(data) == []
+    assert [line.slots for line in listed(data)] == [2]
+
+
+def test_a_page_file_that_is_wrong_is_published_too(
+    keeper: Keeper, folder: Path, tmp_path: Path
+) -> None:
+    (folder / "pages").mkdir()
+    (folder / "pages" / "home.yaml").write_text("page: home\n")
+    keeper.step()
+    assert {found.subject for found in troubles(tmp_path / "data")} == {"home.yaml"}
+
+
+def test_an_experiment_that_cannot_learn_is_published(keeper: Keeper, tmp_path: Path) -> None:
+    keeper.learner.stuck.failed("art", ValueError("of no kind of ours"))
+    keeper.step()
+    assert troubles(tmp_path / "data") == [
+        Trouble("learning", "art", "", "ValueError: of no kind of ours")
+    ]
+
+
+@pytest.mark.usefixtures("signals")
+def test_nothing_that_goes_wrong_in_a_step_ends_the_loop_and_each_is_said_once(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    outcomes = iter(
+        [*3 * [LogError("disk full")], *2 * [ValueError("a defect")], None, LogError("disk full")]
+    )
+
+    def step(_keeper: Keeper) -> bool:
+        outcome = next(outcomes, "end")
+        if outcome == "end":
+            signal.raise_signal(signal.SIGTERM)
+        elif isinstance(outcome, Exception):
+            raise outcome
+        return True
+
+    monkeypatch.setattr(Keeper, "step", step)
+    monkeypatch.setattr("topbill.worker.loop._PAUSE", 0.0)
+    keep(folder, tmp_path / "data")
+    assert caplog.messages == [
+        f"{text}; trying again" for text in ("disk full", "a defect", "disk full")
+    ]
+    assert [bool(record.exc_info) for record in caplog.records] == [False, True, False]
+    assert (tmp_path / "data" / "topbill.duckdb").exists()
+
+
+def test_a_keeper_does_not_touch_a_data_folder_that_was_put_in_the_place_of_its_own(
+    keeper: Keeper, tmp_path: Path
+) -> None:
+    keeper.step()
+    data = tmp_path / "data"
+    aside = data.rename(tmp_path / "aside")
+    data.mkdir()
+    for act in (keeper.step, keeper.finish):
+        with pytest.raises(LogError, match="deleted, moved or replaced"):
+            act()
+    assert list(data.iterdir()) == []
+    data.rmdir()
+    aside.rename(data)
+    keeper.step()
+
+
+def test_an_experiment_whose_file_was_removed_is_still_reported(
+    keeper: Keeper, folder: Path, tmp_path: Path
+) -> None:
+    data, file = tmp_path / "data", folder / "art.yaml"
+    text = file.read_text()
+    (folder / "other.yaml").write_text(text.replace("experiment: art", "experiment: other"))
+    (folder / "unseen.yaml").write_text(text.replace("experiment: art", "experiment: unseen"))
+    keeper.step()
+    log = SqliteLog(data / "log.sqlite")
+    for experiment in load_all([folder]):
+        log.revise(
+            experiment.key,
+            experiment.fingerprint,
+            "tests",
+            msgspec.json.encode(experiment.raw).decode(),
+        )
+    decided = [
+        Engine(load_all([folder])).decide(DecideRequest(experiment="art", unit=f"u{i}"))
+        for i in range(50)
+    ]
+    log.append(
+        decided, [RewardEvent(decision_id=decided[0].decision_id, event_id="e", event="play")]
+    )
+    log.close()
+    file.unlink()
+    (folder / "unseen.yaml").unlink()
+    keeper.step()
+    assert [(line.key, line.status) for line in listed(data)] == [
+        ("other", "running"),
+        ("art", "removed"),
+    ]
+    report = load("art", data)
+    assert (report.status, report.decisions, report.health.reward_events) == ("removed", 50, 1)
+    assert report.ab is not None
+    (row,) = sql(
+        data / FACE, "SELECT count(*) n, sum(objective) o FROM feedback WHERE experiment = 'art'"
+    ).to_pylist()
+    assert (row["n"], row["o"] > 0.0) == (50, True)
+    file.write_text(text)
+    keeper.step()
+    assert {line.key: line.status for line in listed(data)} == {
+        "art": "running",
+        "other": "running",
+    }

@@ -1,0 +1,320 @@
+"""The publisher: every committed row reaches the lake once, whatever dies, and only what is safe
+there is forgotten.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from topbill.domain.errors import LogError
+from topbill.domain.records import Action, Decision, Placement, RewardEvent, Snapshot
+from topbill.lake import FACE, Lake, sql
+from topbill.log.sqlite import SqliteLog
+from topbill.spec import Experiment, Metric, Variant
+from topbill.worker import publisher as module
+from topbill.worker.publisher import Publisher
+
+
+class NoParams(msgspec.Struct, frozen=True):
+    pass
+
+
+def experiment() -> Experiment:
+    return Experiment(
+        key="home",
+        surface="artwork",
+        actions=(Action("x"), Action("y")),
+        metrics=(Metric("play", "play", "binary", 3600.0),),
+        objective={"play": 1.0},
+        variants=(Variant("editorial", "fixed", NoParams(), 1.0, control=True),),
+    )
+
+
+def decision(number: int) -> Decision:
+    return Decision(
+        decision_id=f"d{number}",
+        experiment="home",
+        revision="r1",
+        variant="editorial",
+        unit=f"u{number}",
+        eligible=("x", "y"),
+        slate=(Placement(0, "x", 1.0),),
+        policy="fixed",
+        reason="policy",
+    )
+
+
+def play(number: int, event_id: str = "e") -> RewardEvent:
+    return RewardEvent(decision_id=f"d{number}", event_id=event_id, event="play")
+
+
+def publisher(folder: Path, log: SqliteLog, **options: Any) -> Publisher:
+    return Publisher(log, Lake(folder), lambda: [experiment()], **options)
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> SqliteLog:
+    return SqliteLog(tmp_path / "log.sqlite")
+
+
+def count(folder: Path, what: str) -> int:
+    return int(sql(folder / FACE, f"SELECT count(*) AS n FROM {what}").to_pylist()[0]["n"])  # noqa: S608
+
+
+def test_each_step_publishes_what_was_committed_since_the_last(
+    tmp_path: Path, log: SqliteLog
+) -> None:
+    keeper = publisher(tmp_path, log)
+    assert keeper.step() == 0
+    log.append([decision(1), decision(2)], [play(1)])
+    assert keeper.step() == 3
+    assert keeper.step() == 0
+    log.append([decision(3)], [play(2), play(1, "again")])
+    assert keeper.step() == 3
+    assert (count(tmp_path, "decisions"), count(tmp_path, "rewards")) == (3, 3)
+    assert count(tmp_path, "feedback WHERE objective = 1") == 2
+
+
+def test_a_new_publisher_goes_on_where_the_lake_stands(tmp_path: Path, log: SqliteLog) -> None:
+    log.append([decision(1)], [play(1)])
+    publisher(tmp_path, log).step()
+    log.append([decision(2)], [play(2)])
+    assert publisher(tmp_path, log).step() == 2
+    assert (count(tmp_path, "decisions"), count(tmp_path, "rewards")) == (2, 2)
+
+
+def test_more_rows_than_a_batch_are_published_in_one_step(
+    tmp_path: Path, log: SqliteLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "BATCH", 4)
+    log.append([decision(n) for n in range(10)], [play(n) for n in range(9)])
+    assert publisher(tmp_path, log).step() == 19
+    assert (count(tmp_path, "decisions"), count(tmp_path, "rewards")) == (10, 9)
+
+
+def test_a_late_reward_finds_its_decision(tmp_path: Path, log: SqliteLog) -> None:
+    keeper = publisher(tmp_path, log)
+    log.append([decision(1)])
+    keeper.step()
+    log.append([], [play(1)])
+    keeper.step()
+    assert sql(
+        tmp_path / FACE, "SELECT experiment, variant, unit, item FROM rewards"
+    ).to_pylist() == [{"experiment": "home", "variant": "editorial", "unit": "u1", "item": "x"}]
+
+
+def test_a_reward_whose_decision_is_unknown_is_kept(tmp_path: Path, log: SqliteLog) -> None:
+    log.append([], [play(404)])
+    publisher(tmp_path, log).step()
+    found = sql(tmp_path / FACE, "SELECT decision_id, experiment FROM rewards").to_pylist()
+    assert found == [{"decision_id": "d404", "experiment": None}]
+
+
+class Dies(Exception):
+    """Stands for the process ending at that point."""
+
+
+def dying(step: Callable[..., Any], after: bool) -> Callable[..., Any]:
+    def call(*args: Any, **options: Any) -> Any:
+        if after:
+            step(*args, **options)
+        raise Dies
+
+    return call
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("nth", [1, 2], ids=["first append", "second append"])
+def test_a_death_at_an_append_neither_loses_nor_doubles_rows(
+    tmp_path: Path, log: SqliteLog, nth: int, after: bool
+) -> None:
+    log.append([decision(n) for n in range(5)], [play(n) for n in range(5)])
+    lake = Lake(tmp_path)
+    whole, calls = lake.append, itertools.count(1)
+    lake.append = lambda *a: dying(whole, after)(*a) if next(calls) == nth else whole(*a)  # type: ignore[method-assign]
+    with pytest.raises(Dies):
+        Publisher(log, lake, lambda: [experiment()]).step()
+    publisher(tmp_path, log).step()
+    assert (count(tmp_path, "decisions"), count(tmp_path, "rewards")) == (5, 5)
+    assert count(tmp_path, "(SELECT DISTINCT decision_id FROM decisions)") == 5
+
+
+def test_a_death_while_showing_is_made_good_by_the_next_step(
+    tmp_path: Path, log: SqliteLog
+) -> None:
+    lake = Lake(tmp_path)
+    lake.face = dying(lake.face, after=False)  # type: ignore[method-assign]
+    log.append([decision(1)], [play(1)])
+    with pytest.raises(Dies):
+        Publisher(log, lake, lambda: [experiment()]).step()
+    publisher(tmp_path, log).step()
+    assert (count(tmp_path, "decisions"), count(tmp_path, "rewards")) == (1, 1)
+
+
+def test_compaction_runs_beside_publishing(
+    tmp_path: Path, log: SqliteLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MINOR", 1)
+    lake, go = Lake(tmp_path), threading.Event()
+    whole = lake.compact
+    lake.compact = lambda **options: go.wait(10) and whole(**options)  # type: ignore[method-assign]
+    keeper = Publisher(log, lake, lambda: [experiment()])
+    for n in range(3):
+        log.append([decision(n)], [play(n)])
+        keeper.step()
+        assert count(tmp_path, "decisions") == n + 1
+    assert len(lake.files("decisions")) == 3
+    go.set()
+    deadline = time.monotonic() + 10
+    while len(lake.files("decisions")) > 1 and time.monotonic() < deadline:
+        keeper.step()
+    assert len(lake.files("decisions")) == 1
+    assert count(tmp_path, "decisions") == 3
+
+
+def test_a_compaction_that_failed_is_told_and_tried_again(
+    tmp_path: Path, log: SqliteLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MINOR", 1)
+    lake = Lake(tmp_path)
+    whole, calls = lake.compact, itertools.count(1)
+    lake.compact = lambda **o: dying(whole, after=False)() if next(calls) == 1 else whole(**o)  # type: ignore[method-assign]
+    keeper = Publisher(log, lake, lambda: [experiment()])
+    log.append([decision(1)])
+    keeper.step()
+    wait(keeper._compaction)
+    with pytest.raises(Dies):
+        keeper.step()
+    keeper.step()
+    wait(keeper._compaction)
+    assert keeper.step() == 0
+    assert next(calls) > 2
+    assert count(tmp_path, "decisions") == 1
+
+
+def wait(compaction: Future[int] | None) -> None:
+    assert compaction is not None
+    compaction.exception(timeout=10)
+
+
+ENDLESS = """
+import sys
+from pathlib import Path
+from topbill.worker import publisher
+from topbill.lake import Lake
+from topbill.log.sqlite import SqliteLog
+publisher.BATCH, publisher.MINOR, publisher.MAJOR = 7, 2, 4
+folder = Path(sys.argv[1])
+keeper = publisher.Publisher(SqliteLog(folder / "log.sqlite"), Lake(folder), lambda: [], keep_log=0.0)
+while True:
+    keeper.step()
+    print("step", flush=True)
+"""
+
+
+def test_kill_9_at_any_moment_leaves_every_row_in_the_lake_once(
+    tmp_path: Path, log: SqliteLog
+) -> None:
+    """The victim appends, compacts and forgets without pause while rows come in; it is killed six
+    times over.
+    """
+    number = itertools.count(1)
+    for round_ in range(6):
+        victim = subprocess.Popen(
+            [sys.executable, "-c", ENDLESS, str(tmp_path)], stdout=subprocess.PIPE
+        )
+        assert victim.stdout is not None
+        assert victim.stdout.readline() == b"step\n"
+        deadline = time.monotonic() + 0.05 + 0.037 * round_
+        while time.monotonic() < deadline:
+            new = next(number)
+            log.append([decision(new)], [play(new)])
+        os.kill(victim.pid, signal.SIGKILL)
+        victim.wait()
+        victim.stdout.close()
+    last = next(number) - 1
+    publisher(tmp_path, log).step()
+    for view in ("decisions", "rewards"):
+        assert count(tmp_path, view) == last
+        assert count(tmp_path, f"(SELECT DISTINCT decision_id FROM {view})") == last  # noqa: S608
+
+
+def test_the_log_forgets_what_is_published_and_past_every_window(
+    tmp_path: Path, log: SqliteLog
+) -> None:
+    log.append([decision(1)], [play(1)])
+    publisher(tmp_path, log).step()
+    assert log.decision("d1") is not None, "within the longest window and an hour"
+    publisher(tmp_path, log, keep_log=0.0).step()
+    assert log.decision("d1") is None
+    assert log.events("d1") == []
+    assert (count(tmp_path, "decisions"), count(tmp_path, "rewards")) == (1, 1)
+
+
+def test_the_log_keeps_what_a_learner_still_needs(tmp_path: Path, log: SqliteLog) -> None:
+    log.append([decision(1), decision(2), decision(3)])
+    publisher(tmp_path, log, keep_log=0.0, learned=lambda: 2).step()
+    assert [log.decision(f"d{n}") is None for n in (1, 2, 3)] == [True, True, False]
+
+
+def test_numbers_stay_unique_after_the_log_forgot_everything(
+    tmp_path: Path, log: SqliteLog
+) -> None:
+    keeper = publisher(tmp_path, log, keep_log=0.0)
+    for n in (1, 2, 3):
+        log.append([decision(n)], [play(n)])
+        keeper.step()
+    assert (count(tmp_path, "decisions"), count(tmp_path, "rewards")) == (3, 3)
+    assert count(tmp_path, "(SELECT DISTINCT seq FROM decisions)") == 3
+
+
+def test_old_policy_versions_go_with_the_decisions_made_from_them(
+    tmp_path: Path, log: SqliteLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MINOR", 1)
+    for version in (1, 2, 3):
+        log.write_snapshot(
+            Snapshot(
+                experiment="home",
+                version=version,
+                watermark=version,
+                fingerprint="f",
+                states={"a": b"s"},
+            )
+        )
+    publisher(tmp_path, log).step()
+    assert log.snapshot("home", 1) is not None  # a decision that is still in the log may be of it
+    publisher(tmp_path, log, keep_log=-3_600.0).step()  # as if an hour had passed
+    assert [log.snapshot("home", version) is None for version in (1, 2, 3)] == [True, True, False]
+
+
+def test_a_step_that_failed_is_made_up_for_by_the_next(tmp_path: Path, log: SqliteLog) -> None:
+    lake = Lake(tmp_path)
+    whole, calls = lake.append, itertools.count(1)
+
+    def flaky(*args: Any) -> bool:
+        if next(calls) == 1:
+            raise LogError("disk full")
+        return whole(*args)
+
+    lake.append = flaky  # type: ignore[method-assign]
+    keeper = Publisher(log, lake, lambda: [experiment()])
+    log.append([decision(1)])
+    with pytest.raises(LogError, match="disk full"):
+        keeper.step()
+    log.append([decision(2)])
+    keeper.step()
+    assert count(tmp_path, "decisions") == 2
