@@ -2,19 +2,19 @@
 log.
 """
 
-from topbill.engine.bodies import (
+from topbill.engine.api import (
     Answer,
     AnswerItem,
     DecideRequest,
+    DecisionInput,
     Id,
     OfferedAction,
-    Question,
     at_path,
     decode_context,
     new_id,
 )
-from topbill.engine.deciding import Engine
-from topbill.engine.live import Live, offered, payloads_of
+from topbill.engine.compiled import CompiledExperiment, offered, payloads_of
+from topbill.engine.decide import Engine
 
 __all__ = [
     "Answer",
@@ -22,9 +22,9 @@ __all__ = [
     "DecideRequest",
     "Engine",
     "Id",
-    "Live",
+    "CompiledExperiment",
     "OfferedAction",
-    "Question",
+    "DecisionInput",
     "at_path",
     "decode_context",
     "new_id",

@@ -15,7 +15,7 @@ from topbill.domain.chance import hash64
 from topbill.domain.errors import BadData, BadRequest, NotFound
 from topbill.domain.records import Decision, Floats, Indices, RewardEvent, Snapshot
 from topbill.domain.slate import choices, distribution
-from topbill.engine import Live, offered
+from topbill.engine import CompiledExperiment, offered
 from topbill.spec import Experiment, load
 from topbill.worker.learner import examples
 
@@ -86,7 +86,7 @@ class ByVariant:
     def __init__(
         self, experiment: Experiment, variant: str, snapshot: Snapshot | None = None
     ) -> None:
-        self._live = Live(experiment)
+        self._live = CompiledExperiment(experiment)
         names = [v.name for v in experiment.variants]
         if variant not in names:
             raise NotFound(

@@ -13,7 +13,7 @@ import numpy as np
 
 from topbill.domain.errors import BadData, BadRequest, PolicyError
 from topbill.domain.records import Actions, Decision, Floats
-from topbill.engine import Live, offered
+from topbill.engine import CompiledExperiment, offered
 from topbill.ope.record import Logged, Record
 from topbill.ope.reward_model import Link, RewardModel
 from topbill.ope.targets import Target, remaining
@@ -44,7 +44,7 @@ class Walk:
         self.ranking = False
         self._record, self._used = record, set(variants)
         self._since = max(target.since for target in targets)
-        self._live = Live(record.experiment)
+        self._live = CompiledExperiment(record.experiment)
         experiment = record.experiment
         self._model = RewardModel(
             self._live.encoder.size,

@@ -16,7 +16,7 @@ import numpy as np
 from topbill.candidates import Sight
 from topbill.catalog import Bools
 from topbill.domain.records import NULL, Decision, Indices, Placement
-from topbill.engine import Question
+from topbill.engine import DecisionInput
 from topbill.pages.answers import LayerAnswer, PageAnswer, PageRequest, RowAnswer, Tile
 from topbill.pages.features import TitlesOnPage
 from topbill.pages.layers import Layer, PinnedRows, refuse_unknown
@@ -162,7 +162,7 @@ class Attempt:
 
     def _ask(self, name: str, **asked: Any) -> Decision:
         layer, unit = self.layers[name], self.viewer.unit
-        question = Question(
+        question = DecisionInput(
             unit=unit,
             x=layer.x,
             context=layer.context,

@@ -15,7 +15,7 @@ from topbill.candidates import Signals, Stage
 from topbill.catalog import Catalog
 from topbill.domain.chance import hash64
 from topbill.domain.errors import BadRequest, Problem
-from topbill.engine import Engine, Live, decode_context
+from topbill.engine import CompiledExperiment, Engine, decode_context
 from topbill.pages.answers import PageRequest
 from topbill.pages.attempt import Attempt, Composed, Viewer
 from topbill.pages.checks import check
@@ -59,7 +59,7 @@ class Composer:
         """Take over new signals; a page under way keeps what it began with."""
         self.stage = self.stage.renewed(signals)
 
-    def encoded(self, layer: str, live: Live) -> Any:
+    def encoded(self, layer: str, live: CompiledExperiment) -> Any:
         """The catalogue encoded for a layer's experiment, anew when its file has changed."""
         held = self._features.get(layer)
         if held is None or held[0] != live.revision:

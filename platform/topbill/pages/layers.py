@@ -11,7 +11,7 @@ import numpy as np
 
 from topbill.domain.errors import BadRequest
 from topbill.domain.records import Decision, Indices, Mask
-from topbill.engine import Live
+from topbill.engine import CompiledExperiment
 from topbill.rules import Counts, Filling
 
 _encode = msgspec.json.Encoder().encode
@@ -21,7 +21,7 @@ _NONE: Counts = np.zeros(0, dtype=np.int64)
 class Layer:
     """One layer's experiment as the engine holds it now, with the page's context encoded for it."""
 
-    def __init__(self, live: Live, context: Mapping[str, Any]) -> None:
+    def __init__(self, live: CompiledExperiment, context: Mapping[str, Any]) -> None:
         self.live = live
         declared = {feature.name for feature in live.experiment.context}
         own = {name: value for name, value in context.items() if name in declared}

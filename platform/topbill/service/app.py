@@ -27,13 +27,14 @@ from starlette.exceptions import HTTPException
 from topbill import __version__, pages, spec
 from topbill.domain.errors import LogError, NotFound, Problem, SpecError, TopbillError
 from topbill.domain.records import Decision
-from topbill.engine import Engine, Live
+from topbill.engine import CompiledExperiment, Engine
 from topbill.log.sqlite import SqliteLog
-from topbill.service import meters, openapi, personalizer_openapi
+from topbill.service import openapi, telemetry
 from topbill.service.bodies import problem
-from topbill.service.hot import Hot, Receive, Scope, Send
-from topbill.service.page import Desk
+from topbill.service.fast_path import FastPath, Receive, Scope, Send
+from topbill.service.page import PageService
 from topbill.service.personalizer import Personalizer
+from topbill.service.personalizer import openapi as personalizer_openapi
 from topbill.service.writer import GroupWriter
 
 _logger = logging.getLogger("topbill")
@@ -54,7 +55,7 @@ class Settings:
         return self.data / "log.sqlite"
 
 
-def create_app(settings: Settings) -> Hot:
+def create_app(settings: Settings) -> FastPath:
     """The ASGI application. Raises SpecError when an experiment file can't be used, LogError for
     the log.
     """
@@ -70,11 +71,11 @@ def create_app(settings: Settings) -> Hot:
         below = scope["type"] == "http" and scope["path"].startswith("/personalizer/")
         await (personalizer if below else app)(scope, receive, send)
 
-    hot: Hot = Hot(rest, settings.keys)
+    hot: FastPath = FastPath(rest, settings.keys)
     personalizer = Personalizer(hot)
     experiments = spec.load_all(pages.sources(settings.experiments))
     hot.engine = Engine(experiments)
-    hot.pages = Desk(settings.data, hot.engine)
+    hot.pages = PageService(settings.data, hot.engine)
     hot.pages.reload(pages.load_all(settings.experiments, experiments))
     hot.add("/v1/page", pages.PageRequest, hot.pages.page)
     hot.rewards.spread, hot.rewards.engine = hot.pages.spread, hot.engine
@@ -85,7 +86,7 @@ def create_app(settings: Settings) -> Hot:
     return hot
 
 
-def from_environment() -> Hot:
+def from_environment() -> FastPath:
     """The application of a worker process, configured by the variables that `topbill serve`
     sets.
     """
@@ -106,7 +107,7 @@ def _end_with(parent: BaseProcess) -> None:
 
 
 @asynccontextmanager
-async def _lifespan(app: FastAPI, settings: Settings, hot: Hot) -> AsyncIterator[None]:
+async def _lifespan(app: FastAPI, settings: Settings, hot: FastPath) -> AsyncIterator[None]:
     hot.log = SqliteLog(settings.log_path)
     hot.writer = GroupWriter(settings.log_path, asyncio.get_running_loop())
     for part in (hot.pages, hot.rewards):
@@ -150,13 +151,13 @@ class Follower:
     viewers did.
     """
 
-    def __init__(self, settings: Settings, engine: Engine, desk: Desk | None = None) -> None:
+    def __init__(self, settings: Settings, engine: Engine, desk: PageService | None = None) -> None:
         self._folder = settings.experiments
         self._engine = engine
         self._desk = desk
         self._log = SqliteLog(settings.log_path)
         self._seen: dict[Path, tuple[int, int]] = {}
-        self._tried: dict[str, tuple[Live, int]] = {}
+        self._tried: dict[str, tuple[CompiledExperiment, int]] = {}
         self._refused: tuple[Problem, ...] = ()
 
     @property
@@ -185,21 +186,21 @@ class Follower:
             except TopbillError as error:
                 _logger.warning("experiments stay as they were:\n%s", error)
                 self._refused = _problems(error)
-            for key, live in self._engine.live.items():
+            for key, live in self._engine.experiments.items():
                 self._log.revise(
                     key, live.revision, _who(), msgspec.json.encode(live.experiment.raw).decode()
                 )
             self._seen = (
                 now  # only now: where the log could not take a revision, the next step tries again
             )
-        for key, live in self._engine.live.items():
+        for key, live in self._engine.experiments.items():
             newest = self._log.version(key)
             if newest > live.version and self._tried.get(key) != (live, newest):
                 self._tried[key] = (live, newest)
                 snapshot = self._log.snapshot(key, newest)
                 if snapshot is not None:
                     live.adopt(snapshot)
-            meters.POLICY_VERSION.labels(key).set(live.version)
+            telemetry.POLICY_VERSION.labels(key).set(live.version)
         if self._desk is not None:
             self._desk.follow(self._log)
 
@@ -217,14 +218,16 @@ def _who() -> str:
         return "unknown"
 
 
-def _add_routes(app: FastAPI, hot: Hot, settings: Settings) -> None:
+def _add_routes(app: FastAPI, hot: FastPath, settings: Settings) -> None:
     @app.get("/healthz", tags=["operations"], summary="The process answers")
     async def healthz() -> dict[str, str]:
         return {"status": "ok", "version": __version__}
 
     @app.get("/readyz", tags=["operations"], summary="It can decide and store")
     async def readyz(response: Response) -> dict[str, Any]:
-        failures = {key: live.failures for key, live in hot.engine.live.items() if live.failures}
+        failures = {
+            key: live.failures for key, live in hot.engine.experiments.items() if live.failures
+        }
         try:
             hot.log.check()
             hot.log.version("")
@@ -234,7 +237,7 @@ def _add_routes(app: FastAPI, hot: Hot, settings: Settings) -> None:
                 await asyncio.to_thread(_try_writing, settings)
             refused = sorted({problem.file for problem in app.state.follower.refused})
             held = {
-                "experiments": len(hot.engine.live),
+                "experiments": len(hot.engine.experiments),
                 "refused_files": refused,
                 "policy_failures": failures,
             }
@@ -250,7 +253,7 @@ def _add_routes(app: FastAPI, hot: Hot, settings: Settings) -> None:
         response_class=PlainTextResponse,
     )
     async def metrics() -> Response:
-        page = meters.exposition("PROMETHEUS_MULTIPROC_DIR" in os.environ)
+        page = telemetry.exposition("PROMETHEUS_MULTIPROC_DIR" in os.environ)
         return Response(page, media_type="text/plain; version=0.0.4")
 
     @app.get(
@@ -264,7 +267,7 @@ def _add_routes(app: FastAPI, hot: Hot, settings: Settings) -> None:
             for p in app.state.follower.refused
         ]
         return {
-            "experiments": [_line(live) for live in hot.engine.live.values()],
+            "experiments": [_line(live) for live in hot.engine.experiments.values()],
             "refused": refused,
         }
 
@@ -305,7 +308,7 @@ def _documented(document: dict[str, Any]) -> dict[str, Any]:
     return personalizer_openapi.extend(openapi.extend(document))
 
 
-def _line(live: Live) -> dict[str, Any]:
+def _line(live: CompiledExperiment) -> dict[str, Any]:
     experiment = live.experiment
     return {
         "key": experiment.key,

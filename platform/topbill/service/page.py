@@ -28,7 +28,7 @@ from topbill.pages.history import begin
 from topbill.pages.memory import Memory
 from topbill.pages.shelf import Shelf, problem
 from topbill.pages.why import why
-from topbill.service import meters
+from topbill.service import telemetry
 from topbill.service.writer import GroupWriter
 
 AGAIN = "page_again"
@@ -45,7 +45,7 @@ _answers = msgspec.json.Decoder(PageAnswer)
 _Mark = tuple[int, int]
 
 
-class Desk:
+class PageService:
     """Composes pages over an engine, a log to read and a writer. One for each API process."""
 
     def __init__(self, data: Path, engine: Engine) -> None:
@@ -152,11 +152,11 @@ class Desk:
                 composer, request, stored, now
             )  # another call of the session was faster
         for decision in made.decisions:
-            meters.DECISIONS.labels(
+            telemetry.DECISIONS.labels(
                 decision.experiment, decision.variant or "", decision.reason
             ).inc()
         for stage in made.answer.fallbacks:
-            meters.PAGE_FALLBACKS.labels(request.page, stage).inc()
+            telemetry.PAGE_FALLBACKS.labels(request.page, stage).inc()
         self._remember(page_id, made.answer)
         return made.answer
 

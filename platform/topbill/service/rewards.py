@@ -14,7 +14,7 @@ from topbill.domain.records import Decision, RewardEvent
 from topbill.engine import Engine, new_id
 from topbill.log.entries import Entry
 from topbill.log.sqlite import SqliteLog
-from topbill.service import meters
+from topbill.service import telemetry
 from topbill.service.bodies import (
     RewardAnswer,
     RewardBatch,
@@ -90,7 +90,7 @@ class Rewards:
                 answers.append(
                     RewardAnswer(status, event.decision_id, event.event_id, self._unread(event))
                 )
-            meters.REWARDS.labels(answers[-1].status).inc()
+            telemetry.REWARDS.labels(answers[-1].status).inc()
         return answers
 
     def _event(
@@ -140,10 +140,10 @@ class Rewards:
         layers read it.
         """
         shown = self._shown(event.decision_id)
-        live = None if shown is None else self.engine.live.get(shown[0])
+        live = None if shown is None else self.engine.experiments.get(shown[0])
         if live is None or event.event in live.events:
             return None
-        meters.UNREAD.labels(live.experiment.key).inc()
+        telemetry.UNREAD.labels(live.experiment.key).inc()
         return _warning(live.experiment.key, event.event, live.events)
 
     def _shown(self, decision_id: str) -> _Shown | None:

@@ -12,7 +12,7 @@ import uvicorn
 from topbill.domain.errors import TopbillError
 from topbill.log.sqlite import SqliteLog
 from topbill.service.app import Settings, create_app
-from topbill.service.corked import CorkedProtocol
+from topbill.service.buffered import BufferedProtocol
 
 
 def serve(
@@ -30,7 +30,7 @@ def serve(
         "host": host,
         "port": port,
         "loop": "uvloop",
-        "http": CorkedProtocol,
+        "http": BufferedProtocol,
         "access_log": False,
         "log_level": "warning",
         "server_header": False,

@@ -14,7 +14,7 @@ from dataclasses import replace
 import msgspec
 
 from topbill.domain.records import Decision, Example, RewardEvent
-from topbill.engine import DecideRequest, Engine, Live
+from topbill.engine import CompiledExperiment, DecideRequest, Engine
 from topbill.simulation.tally import Line, Tally
 from topbill.simulation.world import Habits, Response, World
 from topbill.spec import Experiment
@@ -74,7 +74,9 @@ def run(
     return tally.lines()
 
 
-def _learn(live: Live, due: deque[tuple[float, Decision, list[RewardEvent]]], now: float) -> None:
+def _learn(
+    live: CompiledExperiment, due: deque[tuple[float, Decision, list[RewardEvent]]], now: float
+) -> None:
     """Update the policies with the decisions that are old enough."""
     batches: dict[str, list[Example]] = {name: [] for name in live.policies}
     shared = [v.name for v in live.experiment.variants if v.training == "shared"]

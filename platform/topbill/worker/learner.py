@@ -16,7 +16,7 @@ import msgspec
 from topbill.domain.errors import BadRequest, Conflict, LogError, NotFound
 from topbill.domain.records import Decision, Example, Policy, RewardEvent, Snapshot
 from topbill.domain.slate import choices
-from topbill.engine import Live, offered
+from topbill.engine import CompiledExperiment, offered
 from topbill.log.sqlite import Matured, SqliteLog
 from topbill.spec import Experiment
 from topbill.worker.retry import Stuck
@@ -34,7 +34,9 @@ DAY = 86_400_000_000
 Archive = Callable[[str, int, int, int, int], list[Matured]]
 
 
-def examples(live: Live, decision: Decision, events: Iterable[RewardEvent]) -> Iterator[Example]:
+def examples(
+    live: CompiledExperiment, decision: Decision, events: Iterable[RewardEvent]
+) -> Iterator[Example]:
     """What one matured decision teaches: an example for each shown item that the viewer can have
     judged.
     """
@@ -118,7 +120,7 @@ class Fold:
     """
 
     def __init__(self, experiment: Experiment, start: int = 0, refit_at: int = 0) -> None:
-        self.live = Live(experiment)
+        self.live = CompiledExperiment(experiment)
         self.version = 0
         self.start = self.watermark = self.safe = start
         self.refit_at = refit_at

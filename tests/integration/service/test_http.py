@@ -19,7 +19,7 @@ from starlette.testclient import TestClient
 
 from topbill.domain.errors import LogError, TopbillError
 from topbill.log.sqlite import SqliteLog
-from topbill.service import auth, hot
+from topbill.service import auth, fast_path
 from topbill.service.app import Settings, create_app
 
 
@@ -289,7 +289,7 @@ def test_bad_input_is_refused_with_its_path(
 
 
 def test_a_body_over_a_megabyte_is_refused(client: TestClient) -> None:
-    body = b'{"experiment":"art","unit":"' + b"x" * hot.LARGEST_BODY + b'"}'
+    body = b'{"experiment":"art","unit":"' + b"x" * fast_path.LARGEST_BODY + b'"}'
     assert client.post("/v1/decide", content=body).status_code == 413
 
 

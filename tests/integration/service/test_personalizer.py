@@ -16,7 +16,7 @@ from starlette.testclient import TestClient
 from topbill import lake, spec
 from topbill.log.sqlite import SqliteLog
 from topbill.service.app import Settings, create_app
-from topbill.service.matching import unsafe
+from topbill.service.personalizer.matching import unsafe
 from topbill.worker.learner import Fold
 from topbill.worker.loop import Keeper
 

@@ -128,11 +128,11 @@ def test_who_knows_the_viewers_makes_better_pages_in_every_layer(
         "best": knowing,
         **{layer: {**knowing, layer: "only"} for layer in plain},
     }
-    bounds = [live.bounds for live in composer.engine.live.values()]
-    policies = [live.policies for live in composer.engine.live.values()]
+    bounds = [live.bounds for live in composer.engine.experiments.values()]
+    policies = [live.policies for live in composer.engine.experiments.values()]
     visits = browse(composer, browsers, 150, Course(arms=arms, learn_every=1000))
-    assert [live.bounds for live in composer.engine.live.values()] == bounds
-    assert [live.policies for live in composer.engine.live.values()] == policies
+    assert [live.bounds for live in composer.engine.experiments.values()] == bounds
+    assert [live.policies for live in composer.engine.experiments.values()] == policies
     assert all(visit.arms["plain"] == visit.seen for visit in visits)
     worth = {arm: np.array([visit.arms[arm].expected for visit in visits]) for arm in arms}
     for layer in plain:

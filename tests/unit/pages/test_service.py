@@ -15,8 +15,8 @@ from starlette.testclient import TestClient
 
 from topbill.log.sqlite import SqliteLog
 from topbill.pages.compose import sticky_ids
-from topbill.service import page as desk
 from topbill.service.app import Settings, create_app
+from topbill.service.page import AGAIN
 from topbill.worker.loop import Keeper
 
 
@@ -63,7 +63,7 @@ def test_a_session_keeps_its_page_and_the_log_says_so_once_a_call(
     assert {**again, "again": False} == first
     assert other["page_id"] != first["page_id"] != kids["page_id"]
     assert len([d for _, d in log.read_decisions(0, 999) if d.layer == "page"]) == 3
-    assert [e.event for e in log.events(first["page_id"])] == [desk.AGAIN]
+    assert [e.event for e in log.events(first["page_id"])] == [AGAIN]
     assert log.events(first["page_id"] + ":rows") == []
     log.close()
 
@@ -92,7 +92,7 @@ def test_calls_of_one_session_at_once_get_one_page_and_leave_no_other_in_the_log
     assert sorted(stored) == sorted(
         [page_id, f"{page_id}:rows", *rows, *(f"{row}:artwork" for row in rows)]
     )
-    assert [e.event for e in log.events(page_id)] == [desk.AGAIN] * 23
+    assert [e.event for e in log.events(page_id)] == [AGAIN] * 23
     log.close()
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from topbill.domain.chance import hash64, uniform
 from topbill.domain.slate import distribution, rank
-from topbill.engine import Live
+from topbill.engine import CompiledExperiment
 from topbill.log.sqlite import SqliteLog
 from topbill.reporting.queries.database import load_experiment
 
@@ -45,14 +45,14 @@ class Preview(msgspec.Struct, frozen=True, kw_only=True):
     shown: list[Shown]
 
 
-def load_policies(data: Path | str, key: str) -> Live:
+def load_policies(data: Path | str, key: str) -> CompiledExperiment:
     """The experiment as published with its newest policies. The lake keeps no policies: this one
     blob is the log's.
 
     Without a log beside the lake, or with a snapshot of other features, policies are as before any
     learning. Raises NotFound for an unknown experiment.
     """
-    live = Live(load_experiment(data, key))
+    live = CompiledExperiment(load_experiment(data, key))
     path = Path(data) / "log.sqlite"
     if path.exists():
         log = SqliteLog(path)
@@ -65,7 +65,7 @@ def load_policies(data: Path | str, key: str) -> Live:
     return live
 
 
-def preview(live: Live, context: dict[str, Any], draw: str = "preview-1") -> Preview:
+def preview(live: CompiledExperiment, context: dict[str, Any], draw: str = "preview-1") -> Preview:
     """What every variant shows in this context. `draw` names the throw of the dice: another one
     draws anew.
 

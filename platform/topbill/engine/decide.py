@@ -18,16 +18,16 @@ from topbill.domain.chance import hash64, uniforms
 from topbill.domain.errors import BadRequest, NotFound
 from topbill.domain.records import NULL, Actions, Decision, Indices, Placement, Snapshot
 from topbill.domain.slate import Allowed, Slate, rank
-from topbill.engine.bodies import (
+from topbill.engine.api import (
     Answer,
     AnswerItem,
     DecideRequest,
-    Question,
+    DecisionInput,
     decode,
     decode_context,
     new_id,
 )
-from topbill.engine.live import Live, offered, offers
+from topbill.engine.compiled import CompiledExperiment, offered, offers
 from topbill.spec import Experiment, Variant
 
 _logger = logging.getLogger("topbill")
@@ -42,24 +42,26 @@ class Engine:
         self, experiments: Iterable[Experiment], clock: Callable[[], float] = time.perf_counter
     ) -> None:
         self._clock = clock
-        self.live: dict[str, Live] = {}
+        self.experiments: dict[str, CompiledExperiment] = {}
         self.reload(experiments)
 
     def reload(self, experiments: Iterable[Experiment]) -> None:
         """Take over changed experiments; those whose file did not change keep their policies."""
-        fresh: dict[str, Live] = {}
+        fresh: dict[str, CompiledExperiment] = {}
         for experiment in experiments:
-            held = self.live.get(experiment.key)
+            held = self.experiments.get(experiment.key)
             same = held is not None and held.experiment == experiment
-            fresh[experiment.key] = held if held is not None and same else Live(experiment)
-        self.live = fresh
+            fresh[experiment.key] = (
+                held if held is not None and same else CompiledExperiment(experiment)
+            )
+        self.experiments = fresh
 
-    def find(self, key: str) -> Live:
+    def find(self, key: str) -> CompiledExperiment:
         """The compiled experiment. Raises NotFound with the keys that there are."""
-        live = self.live.get(key)
+        live = self.experiments.get(key)
         if live is None:
             raise NotFound(
-                f"experiment {key!r} is not there; expected one of {', '.join(self.live) or '(none)'}"
+                f"experiment {key!r} is not there; expected one of {', '.join(self.experiments) or '(none)'}"
             )
         return live
 
@@ -74,7 +76,7 @@ class Engine:
         decision_id = request.decision_id or new_id()
         return self.choose(
             live,
-            Question(
+            DecisionInput(
                 decision_id=decision_id,
                 unit=request.unit or decision_id,
                 x=x,
@@ -88,7 +90,9 @@ class Engine:
             ),
         )
 
-    def choose(self, live: Live, asked: Question, deadline: float | None = None) -> Decision:
+    def choose(
+        self, live: CompiledExperiment, asked: DecisionInput, deadline: float | None = None
+    ) -> Decision:
         """The decision for an encoded question, not yet logged. Past `deadline` (seconds of the
         engine's clock) no policy is asked: the control's order steps in as it does for one that
         fails."""
@@ -134,7 +138,7 @@ class Engine:
         )
 
     def now(self) -> float:
-        """Seconds of the engine's clock, for `Question.start` and deadlines."""
+        """Seconds of the engine's clock, for `DecisionInput.start` and deadlines."""
         return self._clock()
 
     def answer(self, decision: Decision, payloads: dict[str, msgspec.Raw] | None = None) -> Answer:
@@ -167,10 +171,10 @@ class Engine:
         None where they can't be had again: no policy decided, the experiment's revision has changed
         since, or the snapshot of that version is gone.
         """
-        live = self.live.get(decision.experiment)
+        live = self.experiments.get(decision.experiment)
         if live is None or decision.variant is None or live.revision != decision.revision:
             return None
-        seen = Live(live.experiment)
+        seen = CompiledExperiment(live.experiment)
         if decision.policy_version and (snapshot is None or not seen.adopt(snapshot)):
             return None
         policy = seen.policies[decision.variant]
@@ -188,7 +192,7 @@ class Engine:
         }
 
 
-def _candidates(live: Live, request: DecideRequest) -> tuple[Actions, Indices]:
+def _candidates(live: CompiledExperiment, request: DecideRequest) -> tuple[Actions, Indices]:
     actions = offered(live, request.actions)
     if request.actions == NULL and not request.exclude:
         return actions, live.rows
@@ -204,7 +208,9 @@ def _candidates(live: Live, request: DecideRequest) -> tuple[Actions, Indices]:
     return actions, eligible
 
 
-def _rank(live: Live, variant: Variant, asked: Question, allowed: Allowed | None) -> Slate | None:
+def _rank(
+    live: CompiledExperiment, variant: Variant, asked: DecisionInput, allowed: Allowed | None
+) -> Slate | None:
     """The policy's slate, or None when the policy fails: in whatever way it does, a viewer still
     gets a page.
     """

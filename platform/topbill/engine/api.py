@@ -63,7 +63,7 @@ class AnswerItem(msgspec.Struct, frozen=True, gc=False):
     propensity: float
 
 
-class Question(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+class DecisionInput(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A request as it is decided: encoded. `rules` makes the rules for one attempt at the slate;
     without them all of `eligible` may stand anywhere. `page`, `layer` and `place` are of a page's
     decisions."""

@@ -12,12 +12,11 @@ import msgspec
 
 from topbill.domain.errors import BadRequest, NotFound
 from topbill.domain.records import Decision, RewardEvent
-from topbill.engine import DecideRequest, Live, new_id
+from topbill.engine import CompiledExperiment, DecideRequest, new_id
 from topbill.log.entries import Entry
-from topbill.service import meters
-from topbill.service.hot import Hot
-from topbill.service.matching import unsafe
-from topbill.service.personalizer_bodies import (
+from topbill.service import telemetry
+from topbill.service.fast_path import FastPath
+from topbill.service.personalizer.bodies import (
     MultiSlotRankRequest,
     MultiSlotRankResponse,
     MultiSlotRewardRequest,
@@ -31,6 +30,7 @@ from topbill.service.personalizer_bodies import (
     offer,
     ranking,
 )
+from topbill.service.personalizer.matching import unsafe
 
 _EVENTS = ".events"
 
@@ -54,7 +54,7 @@ class Events:
     Raises NotFound for an event that is not there, BadRequest for what the caller got wrong.
     """
 
-    def __init__(self, hot: Hot) -> None:
+    def __init__(self, hot: FastPath) -> None:
         self._hot = hot
 
     # ------------------------------------------------------------------ one slot
@@ -210,7 +210,7 @@ class Events:
             for name, value in rewards
         ]
         await self._hot.writer.put(Entry(events=events))
-        meters.REWARDS.labels("stored").inc(len(events))
+        telemetry.REWARDS.labels("stored").inc(len(events))
 
     async def _keep(self, event_id: str, kept: Kept) -> Kept:
         """Store an event, with its decisions if it is active; returns it as stored, maybe by an
@@ -247,8 +247,8 @@ class Events:
         row = self._hot.log.decision(_row_id(event_id))
         return None if row is None else _kept.decode(row.context)
 
-    def _live(self) -> Live:
-        for live in self._hot.engine.live.values():
+    def _live(self) -> CompiledExperiment:
+        for live in self._hot.engine.experiments.values():
             if live.experiment.personalizer:
                 return live
         raise NotFound("no experiment file says personalizer: true; see docs/from-personalizer.md")
@@ -270,4 +270,6 @@ def _reused(event_id: str) -> BadRequest:
 
 def _count(*decisions: Decision) -> None:
     for decision in decisions:
-        meters.DECISIONS.labels(decision.experiment, decision.variant or "", decision.reason).inc()
+        telemetry.DECISIONS.labels(
+            decision.experiment, decision.variant or "", decision.reason
+        ).inc()

@@ -19,7 +19,7 @@ from topbill.domain.records import NULL, Decision
 from topbill.engine import Answer, DecideRequest, Engine, at_path, payloads_of
 from topbill.log.entries import Entry, Receipt
 from topbill.log.sqlite import SqliteLog
-from topbill.service import auth, meters
+from topbill.service import auth, telemetry
 from topbill.service.bodies import (
     DecideBatch,
     DecideBatchAnswer,
@@ -27,7 +27,7 @@ from topbill.service.bodies import (
     RewardRequest,
     problem,
 )
-from topbill.service.page import Desk
+from topbill.service.page import PageService
 from topbill.service.rewards import Rewards
 from topbill.service.writer import GroupWriter
 
@@ -49,7 +49,7 @@ _STATUS: tuple[tuple[type[Exception], int, str], ...] = (
 _encode = msgspec.json.Encoder().encode
 
 
-class Hot:
+class FastPath:
     """The fast path over an engine, a log to read and a writer; every other path goes to `rest`."""
 
     def __init__(self, rest: App, keys: tuple[bytes, ...] = ()) -> None:
@@ -58,7 +58,7 @@ class Hot:
         self.engine: Engine
         self.log: SqliteLog
         self.writer: GroupWriter
-        self.pages: Desk
+        self.pages: PageService
         self.rewards = Rewards()
         self._routes: dict[
             str, tuple[msgspec.json.Decoder[Any], Callable[[Any], Awaitable[Any]]]
@@ -92,13 +92,13 @@ class Hot:
             return await _respond(send, 405, body, (b"allow", b"POST"))
         raw = await read_body(receive)
         if raw is None:
-            meters.REFUSED.labels("413").inc()
+            telemetry.REFUSED.labels("413").inc()
             body = problem("too_large", f"body over {LARGEST_BODY:,} bytes; send less at once")
             return await _respond(send, 413, body)
         start = time.perf_counter()
         status, answer = await self._handle(route, raw)
         await _respond(send, status, answer)
-        meters.seconds(path).observe(time.perf_counter() - start)
+        telemetry.seconds(path).observe(time.perf_counter() - start)
         return None
 
     async def _handle(
@@ -118,7 +118,7 @@ class Hot:
                 (error.message, error.path) if isinstance(error, BadRequest) else (str(error), None)
             )
             answer = problem(code, message, path)
-        meters.REFUSED.labels(str(status)).inc()
+        telemetry.REFUSED.labels(str(status)).inc()
         return status, answer
 
     # ------------------------------------------------------------------ decide
@@ -168,9 +168,9 @@ class Hot:
         held = receipt.stored.get(decision.decision_id)
         if held is None:
             self.rewards.remember(decision)
-            meters.decided(decision.experiment, decision.variant, decision.reason).inc()
+            telemetry.decided(decision.experiment, decision.variant, decision.reason).inc()
             return self.engine.answer(decision)
-        live = self.engine.live.get(held.experiment)
+        live = self.engine.experiments.get(held.experiment)
         if held.actions == NULL and (live is None or live.revision != held.revision):
             return self.engine.answer(held, self._old_payloads(held))
         return self.engine.answer(held)

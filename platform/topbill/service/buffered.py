@@ -10,7 +10,7 @@ from typing import Any
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 
-class Cork:
+class BufferedTransport:
     """A transport that gathers what is written in one turn of the loop. Everything else is the
     transport's own.
     """
@@ -40,9 +40,9 @@ class Cork:
         return getattr(self._transport, name)
 
 
-class CorkedProtocol(HttpToolsProtocol):
-    """uvicorn's HTTP protocol over a corked transport."""
+class BufferedProtocol(HttpToolsProtocol):
+    """uvicorn's HTTP protocol over a buffered transport."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Start a connection."""
-        super().connection_made(Cork(transport, self.loop))  # type: ignore[arg-type]
+        super().connection_made(BufferedTransport(transport, self.loop))  # type: ignore[arg-type]

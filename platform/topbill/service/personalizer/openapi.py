@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from topbill.service import personalizer_bodies as bodies
+from topbill.service.personalizer import bodies
 
 _TEMPLATE = "#/components/schemas/Personalizer{name}"
 _EVENT = {

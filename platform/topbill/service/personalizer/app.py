@@ -12,9 +12,9 @@ import msgspec
 
 from topbill.domain.errors import BadRequest, LogError, NotFound, TopbillError
 from topbill.engine import at_path
-from topbill.service import meters
-from topbill.service.hot import LARGEST_BODY, Hot, Receive, Scope, Send, read_body
-from topbill.service.personalizer_bodies import (
+from topbill.service import telemetry
+from topbill.service.fast_path import LARGEST_BODY, FastPath, Receive, Scope, Send, read_body
+from topbill.service.personalizer.bodies import (
     Code,
     ErrorResponse,
     MultiSlotRankRequest,
@@ -24,7 +24,7 @@ from topbill.service.personalizer_bodies import (
     RewardRequest,
     Text,
 )
-from topbill.service.personalizer_events import Events
+from topbill.service.personalizer.events import Events
 
 _PATH = re.compile(
     r"/personalizer/v1\.(?:0|1-preview\.\d{1,2})/(?:rank|events/(?P<event>[^/]+)/(?P<verb>reward|activate))"
@@ -42,7 +42,7 @@ _reward_slots = msgspec.json.Decoder(MultiSlotRewardRequest)
 class Personalizer:
     """An ASGI application for the paths below `/personalizer/`."""
 
-    def __init__(self, hot: Hot) -> None:
+    def __init__(self, hot: FastPath) -> None:
         self._events = Events(hot)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -68,7 +68,7 @@ class Personalizer:
             if found["event"] is None:
                 code = "InvalidRankRequest"
                 await _answer(send, 201, await self._rank(slots, raw))
-                meters.SECONDS.labels("/personalizer/rank").observe(time.perf_counter() - start)
+                telemetry.SECONDS.labels("/personalizer/rank").observe(time.perf_counter() - start)
                 return None
             code = (
                 "InvalidEventIdToActivate"
@@ -81,7 +81,7 @@ class Personalizer:
             else:
                 await self._reward(event, slots, raw)
             await _answer(send, 204)
-            meters.SECONDS.labels(f"/personalizer/{found['verb']}").observe(
+            telemetry.SECONDS.labels(f"/personalizer/{found['verb']}").observe(
                 time.perf_counter() - start
             )
             return None
@@ -133,5 +133,5 @@ async def _answer(send: Send, status: int, body: Any = None) -> None:
 async def _refuse(
     send: Send, status: int, code: Code, message: str, target: str | None = None
 ) -> None:
-    meters.REFUSED.labels(str(status)).inc()
+    telemetry.REFUSED.labels(str(status)).inc()
     await _answer(send, status, ErrorResponse(PersonalizerError(code, message, target)))

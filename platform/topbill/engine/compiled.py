@@ -14,7 +14,7 @@ from topbill.domain.chance import hash64, uniform
 from topbill.domain.errors import BadRequest
 from topbill.domain.records import NULL, Actions, Indices, Policy, Reason, Snapshot
 from topbill.domain.slate import LARGEST_MATRIX, Allowed, Slate, in_order
-from topbill.engine.bodies import MOST_ACTIONS, OfferedAction, at_path
+from topbill.engine.api import MOST_ACTIONS, OfferedAction, at_path
 from topbill.policies import KINDS
 from topbill.spec import Experiment, Variant
 
@@ -36,7 +36,7 @@ def build_policies(experiment: Experiment) -> dict[str, Policy]:
     }
 
 
-class Live:
+class CompiledExperiment:
     """An experiment compiled for deciding: encoders, encoded actions, assignment bounds, policies
     of one version.
     """
@@ -110,7 +110,7 @@ class Live:
         return Slate(tuple(rows), (1.0,) * len(rows), matrix, 1.0)
 
 
-def offered(live: Live, raw: msgspec.Raw) -> Actions:
+def offered(live: CompiledExperiment, raw: msgspec.Raw) -> Actions:
     """The encoded actions that a request offers, or the experiment's own."""
     if raw == NULL:
         return live.actions
