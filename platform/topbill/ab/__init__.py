@@ -2,7 +2,22 @@
 and a verdict.
 """
 
-from topbill.ab.analysis import (
+from topbill.ab.analyse import analyse
+from topbill.ab.checks.srm import (
+    sequential_srm,
+    sequential_srm_of_sums,
+    srm,
+    srm_of_choices,
+    srm_of_sums,
+)
+from topbill.ab.compare import compare
+from topbill.ab.core.effect import METHODS, ArmEstimate, Effect, Method, Rule, effect
+from topbill.ab.design import OBJECTIVE, Design, MetricDesign
+from topbill.ab.metrics import Mean, Metric, Proportion, Quantile, Ratio, Sum
+from topbill.ab.plan import DAYS, LIFTS, Detectable, Plan, PlannedRun, plan
+from topbill.ab.power.runtime import Runtime, runtime
+from topbill.ab.reasons import REASONS
+from topbill.ab.results import (
     Analysis,
     Comparison,
     GuardrailResult,
@@ -12,19 +27,20 @@ from topbill.ab.analysis import (
     Split,
     Verdict,
 )
-from topbill.ab.compare import compare
-from topbill.ab.design import Design, MetricDesign
-from topbill.ab.effect import Effect, Rule
-from topbill.ab.experiment import analyse
-from topbill.ab.metrics import Mean, Metric, Proportion, Quantile, Ratio, Sum
-from topbill.ab.plan import Detectable, Plan, PlannedRun, plan
-from topbill.ab.power import Runtime, runtime
-from topbill.ab.reasons import REASONS
-from topbill.ab.srm import sequential_srm, sequential_srm_of_sums, srm, srm_of_choices, srm_of_sums
+from topbill.ab.verdict import GUARDRAIL_WORSE, HUGE, SAMPLE_RATIO_MISMATCH, WORSE_THAN_CONTROL
 
 __all__ = [
+    "DAYS",
+    "GUARDRAIL_WORSE",
+    "HUGE",
+    "LIFTS",
+    "METHODS",
+    "OBJECTIVE",
     "REASONS",
+    "SAMPLE_RATIO_MISMATCH",
+    "WORSE_THAN_CONTROL",
     "Analysis",
+    "ArmEstimate",
     "Comparison",
     "Design",
     "Detectable",
@@ -32,6 +48,7 @@ __all__ = [
     "GuardrailResult",
     "Heterogeneity",
     "Mean",
+    "Method",
     "Metric",
     "MetricDesign",
     "Plan",
@@ -48,6 +65,7 @@ __all__ = [
     "Verdict",
     "analyse",
     "compare",
+    "effect",
     "plan",
     "runtime",
     "sequential_srm",

@@ -11,12 +11,12 @@ import numpy as np
 import pandas as pd
 
 from topbill.ab import reasons
-from topbill.ab.arms import Adjustment, Pair, estimate
-from topbill.ab.effect import METHODS, Effect, Estimate, Method, Rule, effect
-from topbill.ab.gather import Gathered, gather
+from topbill.ab.core.arms import Adjustment, Pair, estimate
+from topbill.ab.core.effect import METHODS, ArmEstimate, Effect, Method, Rule, effect
+from topbill.ab.core.gather import Gathered, gather
+from topbill.ab.core.quantile import quantiles
+from topbill.ab.core.rows import Rows, read
 from topbill.ab.metrics import Metric, Proportion, Quantile, Ratio, columns_of
-from topbill.ab.quantile import quantiles
-from topbill.ab.rows import Rows, read
 from topbill.domain.errors import BadRequest
 from topbill.stats import sequential
 
@@ -291,7 +291,7 @@ def _quantile_effects(
 
 
 def _quantile_reason(
-    t: Estimate | None, c: Estimate | None, units_t: int, units_c: int, infinite: bool
+    t: ArmEstimate | None, c: ArmEstimate | None, units_t: int, units_c: int, infinite: bool
 ) -> str:
     if infinite:
         return reasons.INFINITE_VALUES

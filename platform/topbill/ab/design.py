@@ -11,8 +11,8 @@ from typing import Any, Literal
 import msgspec
 
 from topbill.ab.compare import check_metrics, read_rows
+from topbill.ab.core.rows import Rows, quoted, relation_of
 from topbill.ab.metrics import Mean, Metric, Proportion
-from topbill.ab.rows import Rows, quoted, relation_of
 from topbill.domain.errors import BadRequest
 from topbill.spec import Experiment
 

@@ -17,13 +17,13 @@ from typing import Any
 import msgspec
 
 from topbill.ab import reasons
-from topbill.ab.arms import estimate
+from topbill.ab.checks.split import sample_ratio
 from topbill.ab.compare import checked_rule
+from topbill.ab.core.arms import estimate
+from topbill.ab.core.effect import ArmEstimate, Method, Rule
+from topbill.ab.core.gather import gather
 from topbill.ab.design import Design, prepare
-from topbill.ab.effect import Estimate, Method, Rule
-from topbill.ab.gather import gather
-from topbill.ab.power import detectable_effect, runtime
-from topbill.ab.split import sample_ratio
+from topbill.ab.power.runtime import detectable_effect, runtime
 from topbill.domain.errors import BadRequest
 from topbill.spec import Experiment
 
@@ -149,7 +149,7 @@ def _with_runs(
     shown: Plan,
     design: Design,
     counts: Mapping[str, int],
-    control: Estimate,
+    control: ArmEstimate,
     rule: Rule,
     relative: Sequence[float],
     days: Sequence[int],

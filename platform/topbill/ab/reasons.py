@@ -1,8 +1,10 @@
-"""The stable codes that say why a number is missing or must be read with care, with a plain
-sentence for each.
+"""The stable codes that say why a number is missing or must be read with care, see
+`domain.reasons` for the sentences.
 """
 
 from __future__ import annotations
+
+from topbill.domain.reasons import reasons
 
 OK = ""
 NO_TRAFFIC = "no_traffic"
@@ -16,16 +18,17 @@ TIED_QUANTILE = "tied_quantile"
 CONTROL_NEAR_ZERO = "control_near_zero"
 CROSSOVER_UNITS = "crossover_units"
 
-REASONS: dict[str, str] = {
-    OK: "nothing to remark",
-    NO_TRAFFIC: "the variant has no units yet",
-    MISSING_CONTROL: "the control has no units, so there is nothing to compare with",
-    TOO_FEW_UNITS: "fewer than two units in an arm: no uncertainty can be computed",
-    NO_VALUES: "no unit of an arm has a value of the metric",
-    INFINITE_VALUES: "the metric has values that are infinite, or too large to square",
-    ALL_ZERO: "the metric is zero for every unit of both arms",
-    CONSTANT_METRIC: "the metric does not vary in either arm, so its uncertainty is unknown",
-    TIED_QUANTILE: "too many equal values around the quantile to tell its uncertainty",
-    CONTROL_NEAR_ZERO: "the control's value cannot be told from zero, so a relative lift means nothing",
-    CROSSOVER_UNITS: "some units were seen in more than one variant; they were left out",
-}
+REASONS: dict[str, str] = reasons(
+    OK,
+    NO_TRAFFIC,
+    MISSING_CONTROL,
+    TOO_FEW_UNITS,
+    NO_VALUES,
+    INFINITE_VALUES,
+    ALL_ZERO,
+    CONSTANT_METRIC,
+    TIED_QUANTILE,
+    CONTROL_NEAR_ZERO,
+    CROSSOVER_UNITS,
+)
+"""The codes of A/B results, each with the sentence that a person reads."""

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 
 from msgspec.structs import replace
 
-from topbill.ab import textbook
-from topbill.ab.analysis import Call, Comparison, GuardrailResult, SampleRatio, Verdict
+from topbill.ab.power import textbook
 from topbill.ab.reasons import REASONS
+from topbill.ab.results import Call, Comparison, GuardrailResult, SampleRatio, Verdict
 
 SAMPLE_RATIO_MISMATCH = "sample_ratio_mismatch"
 BEATS_CONTROL = "beats_control"

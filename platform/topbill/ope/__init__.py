@@ -2,16 +2,17 @@
 when not to say.
 """
 
-from topbill.ope.arrays import estimate
-from topbill.ope.delta import delta_ope
+from topbill.ope.delta_ope import delta_ope
 from topbill.ope.diagnostics import OPEN, REASONS, Diagnostics, Gates
-from topbill.ope.estimator import Estimate, Estimator
+from topbill.ope.estimate import estimate
+from topbill.ope.estimate_slate import estimate_slate
+from topbill.ope.estimate_table import estimate_table
+from topbill.ope.estimators import DEFAULT, ESTIMATORS
+from topbill.ope.estimators.estimator import Estimator
+from topbill.ope.estimators.slate import SLATE_ESTIMATORS, SlateEstimator
 from topbill.ope.evaluate import Evaluation, evaluate
-from topbill.ope.pages import evaluate_page
-from topbill.ope.rankings import SLATE_ESTIMATORS, SlateEstimator
-from topbill.ope.registry import DEFAULT, ESTIMATORS
-from topbill.ope.slate import estimate_slate
-from topbill.ope.table import estimate_table
+from topbill.ope.evaluate_page import evaluate_page
+from topbill.ope.result import Estimate
 
 __all__ = [
     "DEFAULT",

@@ -7,26 +7,28 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import isfinite
 
-REASONS: dict[str, str] = {
-    "too-few-units": "Fewer than two independent units: no uncertainty can be stated.",
-    "no-rewards": "No rewarded decision has any weight, so an interval would claim a certainty that is not there.",
-    "no-overlap": "The policy never chooses what the log shows: every weight is zero.",
-    "no-support": "The policy acts where the log never did; that part of its value is unknown.",
-    "low-effective-sample": "The weights leave too few effective decisions.",
-    "one-weight-dominates": "A single decision carries too much of the estimate.",
-    "mean-weight-off": "The weights do not average 1: propensities are untrue, or the log hardly shows what is chosen.",
-    "propensities-miscalibrated": "Actions were shown more or less often than their logged propensities say.",
-    "no-exploration": "A position always showed the same item, so nothing can be said about any other.",
-    "mixed-policy-versions": "More policy versions wrote this log than the caller allows.",
-    "rewards-immature": "Too many decisions are younger than their metrics' windows.",
-    "needs-reward-model": "The estimator needs q̂ of the logged action and of the policy.",
-    "needs-embedding-propensities": "The estimator needs both policies' propensities of the action's embedding.",
-    "needs-weight-moment": "The estimator needs Σ_a π(a)²/p(a) of each decision.",
-    "needs-propensity-level": "The estimator needs propensities of a level (slate, item or cascade) that is not there.",
-    "no-finite-sample-interval": "No betting interval exists here; ask for ips or clipped-ips, with rewards in [0, 1].",
-    "unstable": "The estimate is not finite on this log.",
-}
-"""Reason codes, stable, each with the sentence that a person reads."""
+from topbill.domain.reasons import reasons
+
+REASONS: dict[str, str] = reasons(
+    "too_few_units",
+    "no_rewards",
+    "no_overlap",
+    "no_support",
+    "low_effective_sample",
+    "one_weight_dominates",
+    "mean_weight_off",
+    "propensities_miscalibrated",
+    "no_exploration",
+    "mixed_policy_versions",
+    "rewards_immature",
+    "needs_reward_model",
+    "needs_embedding_propensities",
+    "needs_weight_moment",
+    "needs_propensity_level",
+    "no_finite_sample_interval",
+    "unstable",
+)
+"""The codes of off-policy estimates, each with the sentence that a person reads."""
 
 
 @dataclass(frozen=True)
@@ -87,21 +89,21 @@ class Diagnostics:
 def refusal(d: Diagnostics, gates: Gates) -> str | None:
     """The code of the first gate that fails, None when the log may speak."""
     checks = {
-        "rewards-immature": d.mature_share is not None and d.mature_share < gates.mature_share,
-        "mixed-policy-versions": d.policy_versions is not None
+        "rewards_immature": d.mature_share is not None and d.mature_share < gates.mature_share,
+        "mixed_policy_versions": d.policy_versions is not None
         and d.policy_versions > gates.policy_versions,
-        "no-exploration": d.exploration is not None
+        "no_exploration": d.exploration is not None
         and min(d.exploration, default=1.0) < gates.exploration,
-        "too-few-units": d.units < 2,
-        "no-overlap": d.largest_weight == 0,
-        "no-rewards": d.hits == 0,
-        "no-support": d.unsupported is not None and d.unsupported > gates.unsupported,
-        "low-effective-sample": d.ess < gates.effective_sample,
-        "one-weight-dominates": d.largest_share > gates.largest_share,
-        "mean-weight-off": _off(
+        "too_few_units": d.units < 2,
+        "no_overlap": d.largest_weight == 0,
+        "no_rewards": d.hits == 0,
+        "no_support": d.unsupported is not None and d.unsupported > gates.unsupported,
+        "low_effective_sample": d.ess < gates.effective_sample,
+        "one_weight_dominates": d.largest_share > gates.largest_share,
+        "mean_weight_off": _off(
             d.mean_weight, d.mean_weight_se, gates.mean_weight_z, gates.mean_weight_off
         ),
-        "propensities-miscalibrated": d.calibration is not None
+        "propensities_miscalibrated": d.calibration is not None
         and _off(
             d.calibration, d.calibration_se or 0.0, gates.calibration_z, gates.calibration_off
         ),

@@ -19,16 +19,16 @@ import numpy as np
 from topbill.domain.errors import BadData, BadRequest, NotFound
 from topbill.domain.records import Snapshot
 from topbill.log.sqlite import SqliteLog
-from topbill.ope.arrays import estimate
-from topbill.ope.assess import Interval, Lam
 from topbill.ope.diagnostics import Diagnostics, Gates
-from topbill.ope.estimator import Estimate, refused
-from topbill.ope.record import Record
-from topbill.ope.registry import DEFAULT
-from topbill.ope.reward_model import Link
-from topbill.ope.slate import estimate_slate
-from topbill.ope.targets import Chooser, Target, resolve
-from topbill.ope.walk import Progress, Walk
+from topbill.ope.estimate import estimate
+from topbill.ope.estimate_slate import estimate_slate
+from topbill.ope.estimators import DEFAULT
+from topbill.ope.intervals import Interval, Lam
+from topbill.ope.replay.logged_data import Record
+from topbill.ope.replay.progressive import Progress, Walk
+from topbill.ope.replay.reward_model import Link
+from topbill.ope.replay.targets import Chooser, Target, resolve
+from topbill.ope.result import Estimate, refused
 from topbill.policies import KINDS
 from topbill.spec import Experiment
 
@@ -155,10 +155,10 @@ def _summarised(
     elif walk.left_out["immature"]:
         young = Diagnostics(0, 0, 0.0, 0.0, 0.0, 0.0, 0.0, 0, mature_share=0.0)
         found = {
-            t.name: {n: refused(n, "rewards-immature", young, options["alpha"]) for n in names}
+            t.name: {n: refused(n, "rewards_immature", young, options["alpha"]) for n in names}
             for t in walk.targets
         }
-        logged = refused("ips", "rewards-immature", young, options["alpha"])
+        logged = refused("ips", "rewards_immature", young, options["alpha"])
     else:
         causes = (
             ", ".join(f"{count} {cause}" for cause, count in walk.left_out.items()) or "nothing"

@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.table import Table
 
 from topbill.ope.diagnostics import REASONS, Diagnostics
-from topbill.ope.estimator import Estimate
 from topbill.ope.evaluate import Evaluation
+from topbill.ope.result import Estimate
 
 
 def render(found: Evaluation, console: Console) -> None:

@@ -9,8 +9,8 @@ from topbill.reporting.experiment.html import to_html
 from topbill.reporting.experiment.model import (
     REASONS,
     ChoiceRatio,
-    Estimate,
     Health,
+    MeanEstimate,
     MetricLine,
     Note,
     PropensityLine,
@@ -24,7 +24,7 @@ from topbill.reporting.experiment.text import render_text
 __all__ = [
     "REASONS",
     "ChoiceRatio",
-    "Estimate",
+    "MeanEstimate",
     "Health",
     "MetricLine",
     "Note",

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from topbill.ab import (
+    GUARDRAIL_WORSE,
+    HUGE,
+    SAMPLE_RATIO_MISMATCH,
+    WORSE_THAN_CONTROL,
+    Analysis,
+    Comparison,
+)
 from topbill.ab import REASONS as AB_REASONS
-from topbill.ab import Analysis, Comparison
-from topbill.ab.verdict import GUARDRAIL_WORSE, HUGE, SAMPLE_RATIO_MISMATCH, WORSE_THAN_CONTROL
-from topbill.reporting.experiment.model import REASONS, Estimate, Health
+from topbill.reporting.experiment.model import REASONS, Health, MeanEstimate
 
 CALLS = {"better": "better", "worse": "worse", "no_call": "no call yet"}
 GUARDRAILS = {
@@ -39,7 +45,7 @@ def comparison(c: Comparison) -> tuple[str, str, str, str, str]:
     return *values, lift, AB_REASONS.get(c.reason, c.reason), ""
 
 
-def estimate(found: Estimate) -> tuple[str, str]:
+def estimate(found: MeanEstimate) -> tuple[str, str]:
     """Value and interval, or the reason why there is none."""
     return number(found.value), between(found.low, found.high, "{:.4f}") or REASONS[found.reason]
 

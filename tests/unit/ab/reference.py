@@ -20,10 +20,10 @@ import pandas as pd
 from scipy import stats
 
 from topbill.ab import sequential_srm, srm
-from topbill.ab import textbook as book
-from topbill.ab.bayes import best_of, beta_binomial, gaussian
-from topbill.ab.effect import (
-    Estimate,
+from topbill.ab.checks.srm import log_bayes_factor
+from topbill.ab.core.bayes import best_of, beta_binomial, gaussian
+from topbill.ab.core.effect import (
+    ArmEstimate,
     Rule,
     fieller,
     log_ratio,
@@ -31,8 +31,8 @@ from topbill.ab.effect import (
     relative_se,
     welch_df,
 )
-from topbill.ab.power import units_needed
-from topbill.ab.srm import log_bayes_factor
+from topbill.ab.power import textbook as book
+from topbill.ab.power.runtime import units_needed
 from topbill.domain.records import Floats
 from topbill.stats import bounded, intervals, moments, quantiles, sequential
 from topbill.stats.moments import Moments
@@ -151,7 +151,7 @@ def of_arm(arm: int) -> Moments:
     return Moments.of(names, np.column_stack([y, pre, *rest, y * pre, pre**2, y * pre**2, pre**3]))
 
 
-def pair(metric: str, arm: int) -> tuple[Estimate, Estimate]:
+def pair(metric: str, arm: int) -> tuple[ArmEstimate, ArmEstimate]:
     """The arm's and the control's estimate from moments; "cuped" is the mean adjusted,
     "cuped-ratio" the ratio.
     """
@@ -167,7 +167,7 @@ def pair(metric: str, arm: int) -> tuple[Estimate, Estimate]:
                 m, merged, statistic, "pre", moments.cuped_theta(merged, statistic, "pre")
             )
         divisor = m.n if metric == "proportion" else None
-        found.append(Estimate(linear.value, linear.variance(m, divisor=divisor), m.n))
+        found.append(ArmEstimate(linear.value, linear.variance(m, divisor=divisor), m.n))
     return found[0], found[1]
 
 
@@ -184,7 +184,7 @@ def lift(metric: str, arm: int) -> tuple[float, float]:
 
 
 def either(metric: str, arm: int, relative: bool) -> tuple[float, float, float]:
-    """Estimate, standard error and Welch's degrees of freedom of the difference or the lift."""
+    """ArmEstimate, standard error and Welch's degrees of freedom of the difference or the lift."""
     t, c = pair(metric, arm)
     estimate, se = (
         lift(metric, arm) if relative else (t.value - c.value, sqrt(t.variance + c.variance))
@@ -315,11 +315,11 @@ def _proportion() -> dict[str, Any]:
 def _tea_of_conv(arm: int) -> dict[str, float]:
     """The 0/1 column taken as a mean: variance with n − 1."""
     t, c = pair("proportion", arm)
-    t, c = (Estimate(e.value, e.variance * e.n / (e.n - 1), e.n) for e in (t, c))
+    t, c = (ArmEstimate(e.value, e.variance * e.n / (e.n - 1), e.n) for e in (t, c))
     return _welch_and_log(t, c)
 
 
-def _welch_and_log(t: Estimate, c: Estimate) -> dict[str, float]:
+def _welch_and_log(t: ArmEstimate, c: ArmEstimate) -> dict[str, float]:
     difference, se, df = t.value - c.value, sqrt(t.variance + c.variance), welch_df(t, c)
     reach = float(stats.t.isf(0.025, df))
     low, high = log_ratio(t, c, float(stats.t.isf(0.025, log_ratio_df(t, c)))) or (0.0, 0.0)

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from topbill import lake
 from topbill.ab import REASONS, Mean, Proportion, Quantile, Ratio, Sum, compare
-from topbill.ab.effect import METHODS, Estimate, fieller
+from topbill.ab.core.effect import METHODS, ArmEstimate, fieller
 from topbill.domain.errors import BadData, BadRequest
 
 COLUMNS = [
@@ -212,10 +212,10 @@ def test_the_order_of_rows_does_not_matter() -> None:
 def test_rescaling_scales_the_difference_and_leaves_the_lift_and_p_value(
     scale: float, lift: float
 ) -> None:
-    t, c = Estimate(105.0 + lift, 4.0, 50), Estimate(100.0, 5.0, 60)
+    t, c = ArmEstimate(105.0 + lift, 4.0, 50), ArmEstimate(100.0, 5.0, 60)
     st_, sc = (
-        Estimate(t.value * scale, 4.0 * scale**2, 50),
-        Estimate(c.value * scale, 5.0 * scale**2, 60),
+        ArmEstimate(t.value * scale, 4.0 * scale**2, 50),
+        ArmEstimate(c.value * scale, 5.0 * scale**2, 60),
     )
     assert fieller(st_, sc, 2.0) == pytest.approx(fieller(t, c, 2.0), rel=1e-9)
     low, high = fieller(t, c, 2.0) or (0.0, 0.0)

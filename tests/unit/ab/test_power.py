@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from topbill.ab import textbook
-from topbill.ab.effect import Rule
-from topbill.ab.power import days_to_decision, detectable_effect, runtime, units_needed
+from topbill.ab.core.effect import Rule
+from topbill.ab.power import textbook
+from topbill.ab.power.runtime import days_to_decision, detectable_effect, runtime, units_needed
 from topbill.domain.errors import BadRequest
 
 FIXED, SEQUENTIAL = Rule("fixed"), Rule("sequential")

@@ -13,10 +13,10 @@ import pytest
 from scipy import stats
 
 from topbill.ab import Mean, Proportion, Ratio, compare, sequential_srm, srm
-from topbill.ab import textbook as book
-from topbill.ab.bayes import best_of, beta_binomial, gaussian
-from topbill.ab.effect import (
-    Estimate,
+from topbill.ab.checks.srm import log_bayes_factor
+from topbill.ab.core.bayes import best_of, beta_binomial, gaussian
+from topbill.ab.core.effect import (
+    ArmEstimate,
     Rule,
     fieller,
     log_ratio,
@@ -24,8 +24,8 @@ from topbill.ab.effect import (
     relative_se,
     welch_df,
 )
-from topbill.ab.power import units_needed
-from topbill.ab.srm import log_bayes_factor
+from topbill.ab.power import textbook as book
+from topbill.ab.power.runtime import units_needed
 from topbill.stats import moments, sequential
 from topbill.stats.moments import Moments
 
@@ -63,7 +63,7 @@ def row(metric: str, arm: int, **arguments: Any) -> pd.Series:
     return table[table.variant == arm].iloc[0]
 
 
-def estimates(metric: str, arm: int) -> tuple[Estimate, Estimate]:
+def estimates(metric: str, arm: int) -> tuple[ArmEstimate, ArmEstimate]:
     """The arm's and the control's estimate, from moments made without SQL."""
     columns = ["y", "conv", "clicks", "sessions"]
     found = []
@@ -75,7 +75,7 @@ def estimates(metric: str, arm: int) -> tuple[Estimate, Estimate]:
             "ratio": moments.ratio("clicks", "sessions"),
         }[metric](m)
         divisor = m.n if metric == "proportion" else None
-        found.append(Estimate(statistic.value, statistic.variance(m, divisor=divisor), m.n))
+        found.append(ArmEstimate(statistic.value, statistic.variance(m, divisor=divisor), m.n))
     return found[0], found[1]
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from topbill.ab import sequential_srm, srm, srm_of_choices
-from topbill.ab.srm import sequential_srm_of_sums, srm_of_sums
+from topbill.ab.checks.srm import sequential_srm_of_sums, srm_of_sums
 from topbill.domain.errors import BadRequest
 
 

@@ -59,7 +59,7 @@ def test_people_read_a_table_or_a_reason(
         "--interval",
         "betting",
     )
-    assert "no-finite-sample-interval" in capsys.readouterr().out
+    assert "no_finite_sample_interval" in capsys.readouterr().out
 
 
 def test_a_wrong_key_is_told(published: Callable[..., World]) -> None:

@@ -112,7 +112,7 @@ def test_betting_intervals_cover_rare_clicks_where_the_normal_one_does_not(
         common = {"estimators": ("ips",), "gates": OPEN}
         e = estimate(**data, **common, interval="betting", max_weight=bound)["ips"]
         if (
-            e.reason == "no-rewards"
+            e.reason == "no_rewards"
         ):  # nobody clicked: no number at all, so nothing to be wrong about
             betting += 1
             continue

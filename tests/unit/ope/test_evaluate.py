@@ -68,7 +68,7 @@ def test_actions_that_look_alike_share_their_weight(published: Make) -> None:
     plain = evaluate("home", "always a", published().data, estimators=("mips",)).targets[
         "always a"
     ]["mips"]
-    assert plain.reason == "needs-embedding-propensities"
+    assert plain.reason == "needs_embedding_propensities"
 
 
 def test_a_callable_sees_context_and_remaining_actions(published: Make) -> None:
@@ -197,11 +197,11 @@ def test_a_target_outside_the_logs_support_is_refused(published: Make) -> None:
 
     data = published(change=never_d).data
     found = evaluate("home", "always d", data)
-    assert {e.reason for e in found.targets["always d"].values()} == {"no-overlap"}
+    assert {e.reason for e in found.targets["always d"].values()} == {"no_overlap"}
     half = evaluate("home", lambda _c, a: [0.5 if x in "cd" else 0.0 for x in a], data).targets[
         "<lambda>"
     ]
-    assert {e.reason for e in half.values()} == {"no-support"}
+    assert {e.reason for e in half.values()} == {"no_support"}
     assert half["ips"].diagnostics.unsupported == pytest.approx(0.5)
 
 
@@ -212,16 +212,16 @@ def test_untrue_propensities_are_refused(published: Make) -> None:
         )
 
     found = evaluate("home", "uniform", published(change=claimed).data)
-    assert {e.reason for e in found.targets["uniform"].values()} == {"mean-weight-off"}
+    assert {e.reason for e in found.targets["uniform"].values()} == {"mean_weight_off"}
 
 
 def test_a_log_too_young_to_judge_is_refused(published: Make) -> None:
     found = evaluate("home", "uniform", published(n=1000, age=-700).data)
     assert found.left_out["immature"] > 500
-    assert {e.reason for e in found.targets["uniform"].values()} == {"rewards-immature"}
+    assert {e.reason for e in found.targets["uniform"].values()} == {"rewards_immature"}
     younger = evaluate("home", "uniform", published(n=300, age=-400).data)
     assert {e.reason for e in (younger.logged, *younger.targets["uniform"].values())} == {
-        "rewards-immature"
+        "rewards_immature"
     }
 
 
@@ -233,7 +233,7 @@ def test_policy_versions_inside_the_log_are_counted_and_warned_of(published: Mak
     assert diagnostics.policy_versions == 40
     assert any("adaptive-dr" in warning for warning in diagnostics.warnings)
     strict = evaluate("home", "uniform", data, gates=Gates(policy_versions=10)).targets["uniform"]
-    assert {e.reason for e in strict.values()} == {"mixed-policy-versions"}
+    assert {e.reason for e in strict.values()} == {"mixed_policy_versions"}
 
 
 def test_a_position_that_hardly_explores_can_be_refused(published: Make) -> None:
@@ -251,7 +251,7 @@ def test_a_position_that_hardly_explores_can_be_refused(published: Make) -> None
     strict = evaluate(
         "home", "uniform", sure.data, estimators=("ips",), gates=Gates(exploration=0.05)
     )
-    assert strict.targets["uniform"]["ips"].reason == "no-exploration"
+    assert strict.targets["uniform"]["ips"].reason == "no_exploration"
 
 
 def test_what_cannot_be_evaluated_is_named(published: Make) -> None:

@@ -101,16 +101,16 @@ def test_missing_levels_and_failing_positions_are_refused() -> None:
     got = estimate_slate(**few, estimators=("sips", "rips", "cascade-dr"))
     assert [e.reason for e in got.values()] == [
         None,
-        "needs-propensity-level",
-        "needs-propensity-level",
+        "needs_propensity_level",
+        "needs_propensity_level",
     ]
     assert estimate_slate(
         **(data | {"q_logged": None, "q_target": None}), estimators=("cascade-dr",)
-    )["cascade-dr"].reason == ("needs-reward-model")
+    )["cascade-dr"].reason == ("needs_reward_model")
     data["target_item_propensities"] = np.where(
         data["position"] == 2, 0.01, data["target_item_propensities"]
     )
-    assert estimate_slate(**data, estimators=("iips",))["iips"].reason == "mean-weight-off"
+    assert estimate_slate(**data, estimators=("iips",))["iips"].reason == "mean_weight_off"
 
 
 def test_bad_rows_are_named() -> None:

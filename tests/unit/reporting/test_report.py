@@ -107,7 +107,7 @@ def line(found: reporting.Report, variant: str) -> reporting.VariantLine:
     return next(v for v in found.variants if v.variant == variant)
 
 
-def metric(found: reporting.Report, name: str, variant: str) -> reporting.Estimate:
+def metric(found: reporting.Report, name: str, variant: str) -> reporting.MeanEstimate:
     return next(m.estimate for m in found.metrics if m.metric == name and m.variant == variant)
 
 

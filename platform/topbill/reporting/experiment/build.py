@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from topbill.ab.effect import Method
+from topbill.ab import Method
 from topbill.domain.errors import LogError, NotFound
 from topbill.lake import FACE, Connection, Error, connect, quoted
 from topbill.reporting.experiment.analysis_rows import OBJECTIVE, gather
@@ -16,8 +16,8 @@ from topbill.reporting.experiment.effects import analysis, category_features
 from topbill.reporting.experiment.health import health
 from topbill.reporting.experiment.metric_means import Seen, estimates
 from topbill.reporting.experiment.model import (
-    Estimate,
     Health,
+    MeanEstimate,
     MetricLine,
     Note,
     Report,
@@ -125,7 +125,9 @@ def _report(
 
 
 def _variants(
-    declared: list[dict[str, Any]], seen: dict[str, Seen], found: dict[tuple[str, str], Estimate]
+    declared: list[dict[str, Any]],
+    seen: dict[str, Seen],
+    found: dict[tuple[str, str], MeanEstimate],
 ) -> list[VariantLine]:
     """Those of the file, in its order, and those that only the record knows (an earlier revision
     had them).
@@ -145,14 +147,14 @@ def _variants(
                 share=row["share"],
                 units=seen.get(variant, Seen()).units,
                 decisions=seen.get(variant, Seen()).decisions,
-                reward=found.get((OBJECTIVE, variant), Estimate(reason="no_decisions")),
+                reward=found.get((OBJECTIVE, variant), MeanEstimate(reason="no_decisions")),
             )
         )
     return lines
 
 
 def _metric_line(
-    metric: dict[str, Any], variant: str, found: dict[tuple[str, str], Estimate]
+    metric: dict[str, Any], variant: str, found: dict[tuple[str, str], MeanEstimate]
 ) -> MetricLine:
     return MetricLine(
         metric=metric["metric"],
@@ -160,7 +162,7 @@ def _metric_line(
         better=metric["better"],
         window_seconds=metric["window_seconds"],
         guardrail=metric["worse_by_at_most"] is not None,
-        estimate=found.get((metric["metric"], variant), Estimate(reason="no_decisions")),
+        estimate=found.get((metric["metric"], variant), MeanEstimate(reason="no_decisions")),
     )
 
 

@@ -10,7 +10,7 @@ from itertools import groupby
 
 import numpy as np
 
-from topbill.ab.srm import sequential_srm_of_sums, srm_of_sums
+from topbill.ab import sequential_srm_of_sums, srm_of_sums
 from topbill.domain.records import Floats
 from topbill.lake import Connection, quoted
 from topbill.reporting.experiment.model import ChoiceRatio

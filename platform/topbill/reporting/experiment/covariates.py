@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from topbill.ab.design import OBJECTIVE
+from topbill.ab import OBJECTIVE
 from topbill.lake import Connection, identifier, quoted
 
 Row = Mapping[str, Any]

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from topbill import ab
-from topbill.ab.effect import Method
+from topbill.ab import Method
 from topbill.lake import Connection
 from topbill.reporting.experiment.analysis_rows import DAY, OBJECTIVE, ROWS, UNIT, VARIANT, Row
 

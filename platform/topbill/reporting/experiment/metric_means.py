@@ -16,7 +16,7 @@ from scipy import stats
 
 from topbill.lake import Connection, identifier
 from topbill.reporting.experiment.analysis_rows import ROWS, UNIT, VARIANT
-from topbill.reporting.experiment.model import Estimate
+from topbill.reporting.experiment.model import MeanEstimate
 from topbill.stats.moments import Moments, ratio
 
 
@@ -29,7 +29,7 @@ class Seen(NamedTuple):
 
 def estimates(
     connection: Connection, columns: Sequence[str]
-) -> tuple[dict[str, Seen], dict[tuple[str, str], Estimate]]:
+) -> tuple[dict[str, Seen], dict[tuple[str, str], MeanEstimate]]:
     """Per variant what was seen at any age; per (column of `report_rows`, variant) the mean per
     mature decision.
 
@@ -59,17 +59,17 @@ def estimates(
     }
 
 
-def _estimate(row: tuple[float, ...]) -> Estimate:
+def _estimate(row: tuple[float, ...]) -> MeanEstimate:
     """From units, Σx, Σn, Σx², Σxn, Σn² over units."""
     units, x, n, xx, xn, nn = row
     units, decisions = int(units), int(n)
     if decisions == 0:
-        return Estimate(reason="immature")
+        return MeanEstimate(reason="immature")
     if not all(map(isfinite, (x * x, xx, xn))):
-        return Estimate(reason="infinite_values", units=units, decisions=decisions)
+        return MeanEstimate(reason="infinite_values", units=units, decisions=decisions)
     moments = Moments.from_sums(("x", "n"), units, np.array([x, n]), np.array([[xx, xn], [xn, nn]]))
     linear = ratio("x", "n")(moments)
-    found = Estimate(value=linear.value, units=units, decisions=decisions)
+    found = MeanEstimate(value=linear.value, units=units, decisions=decisions)
     if units < 2:
         return replace(found, reason="too_few_units")
     se = float(np.sqrt(linear.variance(moments)))

@@ -7,24 +7,25 @@ from __future__ import annotations
 import msgspec
 
 from topbill.ab import Analysis
+from topbill.domain.reasons import reasons
 
-REASONS = {
-    "": "nothing to remark",
-    "no_decisions": "no decision was made in this variant yet",
-    "immature": "no decision is older than the metric's window yet",
-    "no_events": "none of the decisions has had such an event, so the uncertainty is unknown",
-    "constant_metric": "every unit has the same value, so the uncertainty is unknown",
-    "too_few_units": "fewer than two units: no uncertainty can be computed",
-    "infinite_values": "some values are infinite, or too large to square",
-    "never_possible": "the action never had a probability above zero",
-    "certain": "the action was always certain: nothing was drawn",
-    "too_few_draws": "too few draws were to be expected for a test",
-    "skewed_weights": "a few draws of tiny probability dominate the mean weight: judged by counts alone",
-}
+REASONS = reasons(
+    "",
+    "no_decisions",
+    "immature",
+    "no_events",
+    "constant_metric",
+    "too_few_units",
+    "infinite_values",
+    "never_possible",
+    "certain",
+    "too_few_draws",
+    "skewed_weights",
+)
 """Why a number is missing or cannot be judged: stable codes, each with a plain sentence."""
 
 
-class Estimate(msgspec.Struct, frozen=True, kw_only=True):
+class MeanEstimate(msgspec.Struct, frozen=True, kw_only=True):
     """A mean per decision with its 95% interval, clustered by unit; `reason` says why a number is
     missing.
     """
@@ -48,7 +49,7 @@ class VariantLine(msgspec.Struct, frozen=True, kw_only=True):
     """The share of units that the experiment file asks for."""
     units: int = 0
     decisions: int = 0
-    reward: Estimate = Estimate()
+    reward: MeanEstimate = MeanEstimate()
 
 
 class MetricLine(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,7 +60,7 @@ class MetricLine(msgspec.Struct, frozen=True, kw_only=True):
     better: str
     window_seconds: float
     guardrail: bool
-    estimate: Estimate
+    estimate: MeanEstimate
 
 
 class ShareLine(msgspec.Struct, frozen=True, kw_only=True):

@@ -16,8 +16,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from topbill import ab
-from topbill.ab.effect import Method
-from topbill.ab.plan import DAYS, LIFTS
+from topbill.ab import DAYS, LIFTS, Method
 from topbill.domain.errors import NotFound
 from topbill.lake import quoted
 from topbill.reporting.experiment.analysis_rows import DAY, UNIT, VARIANT, gather

@@ -14,6 +14,7 @@ from typing import Any
 
 import pandas as pd
 
+from topbill.domain.reasons import reasons
 from topbill.lake import Connection, identifier, quoted
 from topbill.reporting.experiment.segments import parsed, segment_columns
 from topbill.reporting.queries.database import count, every_nth, experiment, moment, opened, rows
@@ -24,12 +25,7 @@ DRAWS, REWARDED, LARGEST = 10, 5, 0.2
 second, or where a single draw carries more than this share of all weight."""
 STAGES = 50
 """The log is cut into so many parts of like size; within one, policy versions are taken as one."""
-REASONS = {
-    "": "nothing to remark",
-    "too_few_draws": f"it stood first fewer than {DRAWS} times",
-    "too_few_rewards": f"fewer than {REWARDED} of its draws earned anything",
-    "one_weight_dominates": "a single rare draw carries too much of the estimate",
-}
+REASONS = reasons("", "too_few_draws", "too_few_rewards", "one_weight_dominates")
 COLUMNS = ["action", "shown", "share", "plain", "value", "low", "high", "reason"]
 _SUMS = ("n", "draws", "inverse", "shown", "paid", "hits", "s0", "s1")
 

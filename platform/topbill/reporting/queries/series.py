@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from topbill.ab.effect import Estimate, Rule, effect
+from topbill.ab import ArmEstimate, Rule, effect
 from topbill.lake import Connection, identifier, quoted
 from topbill.reporting.queries.database import experiment, frame, moment, opened, rows
 from topbill.stats.moments import Moments, ratio
@@ -211,11 +211,13 @@ def _progress(
 _LIFT = ("relative", "relative_low", "relative_high")
 
 
-def _estimate(units: float, n: float, x: float, n2: float, nx: float, x2: float) -> Estimate | None:
+def _estimate(
+    units: float, n: float, x: float, n2: float, nx: float, x2: float
+) -> ArmEstimate | None:
     if n <= 0:
         return None
     moments = Moments.from_sums(
         ("x", "n"), int(units), np.array([x, n]), np.array([[x2, nx], [nx, n2]])
     )
     linear = ratio("x", "n")(moments)
-    return Estimate(linear.value, linear.variance(moments), int(units))
+    return ArmEstimate(linear.value, linear.variance(moments), int(units))

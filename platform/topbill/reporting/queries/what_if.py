@@ -13,9 +13,8 @@ import msgspec
 import yaml
 
 from topbill.domain.errors import BadRequest
-from topbill.ope import SLATE_ESTIMATORS, Evaluation, evaluate
+from topbill.ope import ESTIMATORS, SLATE_ESTIMATORS, Evaluation, evaluate
 from topbill.ope.evaluate import RANKING, SINGLE
-from topbill.ope.registry import ESTIMATORS
 from topbill.policies import KINDS
 from topbill.reporting.queries.database import load_experiment
 from topbill.spec import Experiment, Variant

@@ -6,8 +6,8 @@ seen kind can be evaluated, and the weights shrink from one per action to one pe
 
 from __future__ import annotations
 
-from topbill.ope.columns import Formula, Symbols, mean
-from topbill.ope.estimator import Estimator
+from topbill.ope.estimators.estimator import Estimator
+from topbill.ope.estimators.formula import Formula, Symbols, mean
 
 
 def _mips(x: Symbols, _: float) -> Formula:

@@ -8,7 +8,7 @@ from typing import Literal
 
 import msgspec
 
-from topbill.ab.effect import Effect, Method
+from topbill.ab.core.effect import Effect, Method
 
 Call = Literal["better", "worse", "no_call"]
 GuardrailStatus = Literal["not_worse", "worse", "undecided", "unknown"]

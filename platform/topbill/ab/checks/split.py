@@ -6,10 +6,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from topbill.ab import textbook
-from topbill.ab.analysis import SampleRatio, Split
-from topbill.ab.rows import Rows, quoted
-from topbill.ab.srm import sequential_srm, srm
+from topbill.ab.checks.srm import sequential_srm, srm
+from topbill.ab.core.rows import Rows, quoted
+from topbill.ab.power import textbook
+from topbill.ab.results import SampleRatio, Split
 
 ALPHA = 0.01
 """The chance that a sound split raises the alarm, however often one looks."""

@@ -10,7 +10,7 @@ import msgspec
 from scipy import stats
 from scipy.optimize import brentq
 
-from topbill.ab.effect import Rule
+from topbill.ab.core.effect import Rule
 from topbill.domain.errors import BadRequest
 
 

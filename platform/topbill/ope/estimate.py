@@ -12,10 +12,10 @@ import numpy as np
 
 from topbill.domain.errors import BadData, BadRequest
 from topbill.domain.records import Floats, Indices
-from topbill.ope.assess import Bounds, Interval, Lam, Summary, assess, columns_of, plan
-from topbill.ope.columns import Column, Env, Formula, Symbols, stack
 from topbill.ope.diagnostics import Gates
-from topbill.ope.estimator import Estimate, Estimator, refused
+from topbill.ope.estimators import DEFAULT, chosen
+from topbill.ope.estimators.estimator import Estimator
+from topbill.ope.estimators.formula import Column, Env, Formula, Symbols, stack
 from topbill.ope.inputs import (
     FINITE,
     POSITIVE,
@@ -25,7 +25,8 @@ from topbill.ope.inputs import (
     rewards_column,
     unit_codes,
 )
-from topbill.ope.registry import DEFAULT, chosen
+from topbill.ope.intervals import Bounds, Interval, Lam, Summary, assess, columns_of, plan
+from topbill.ope.result import Estimate, refused
 from topbill.stats import intervals
 from topbill.stats.moments import Moments, ratio
 
@@ -206,7 +207,7 @@ def _bettor(
 
     def bounds(estimator: Estimator, formula: Formula) -> Bounds | str:
         if not estimator.betting or r.min() < 0 or r.max() > 1:
-            return "no-finite-sample-interval"
+            return "no_finite_sample_interval"
         column = formula.ratios[0].numerator
         each = [
             column.values({**env, "one": one}),

@@ -11,7 +11,8 @@ from typing import Literal
 import msgspec
 from scipy import stats
 
-from topbill.ab import bayes, reasons
+from topbill.ab import reasons
+from topbill.ab.core import bayes
 from topbill.stats import sequential
 
 Method = Literal["sequential", "fixed", "group-sequential", "bayes"]
@@ -19,7 +20,7 @@ METHODS: tuple[Method, ...] = ("sequential", "fixed", "group-sequential", "bayes
 
 
 @dataclass(frozen=True, slots=True)
-class Estimate:
+class ArmEstimate:
     """One arm's estimate, the variance of it, and the units behind it."""
 
     value: float
@@ -86,13 +87,13 @@ class Effect(msgspec.Struct, frozen=True, kw_only=True):
     expected_loss: float | None = None
 
 
-def welch_df(treated: Estimate, control: Estimate) -> float:
+def welch_df(treated: ArmEstimate, control: ArmEstimate) -> float:
     """Welch–Satterthwaite degrees of freedom of a difference."""
     below = sum(e.variance**2 / (e.n - 1) for e in (treated, control) if e.n > 1)
     return (treated.variance + control.variance) ** 2 / below if below > 0.0 else inf
 
 
-def fieller(treated: Estimate, control: Estimate, z: float) -> tuple[float, float] | None:
+def fieller(treated: ArmEstimate, control: ArmEstimate, z: float) -> tuple[float, float] | None:
     """Interval of the relative lift treated/control − 1 by Fieller (1954), arms independent; None
     when unbounded.
 
@@ -110,7 +111,9 @@ def fieller(treated: Estimate, control: Estimate, z: float) -> tuple[float, floa
     return (low, high) if c > 0.0 else (-high, -low)
 
 
-def log_ratio(treated: Estimate, control: Estimate, reach: float) -> tuple[float, float] | None:
+def log_ratio(
+    treated: ArmEstimate, control: ArmEstimate, reach: float
+) -> tuple[float, float] | None:
     """Interval of the relative lift on the log scale; None unless both values are positive."""
     if treated.value <= 0.0 or control.value <= 0.0:
         return None
@@ -119,13 +122,13 @@ def log_ratio(treated: Estimate, control: Estimate, reach: float) -> tuple[float
     return exp(middle - half) - 1.0, exp(middle + half) - 1.0
 
 
-def log_ratio_df(treated: Estimate, control: Estimate) -> float:
+def log_ratio_df(treated: ArmEstimate, control: ArmEstimate) -> float:
     """Welch's degrees of freedom on the log scale."""
-    scaled = [Estimate(0.0, e.variance / e.value**2, e.n) for e in (treated, control)]
+    scaled = [ArmEstimate(0.0, e.variance / e.value**2, e.n) for e in (treated, control)]
     return welch_df(scaled[0], scaled[1])
 
 
-def relative_se(treated: Estimate, control: Estimate) -> float:
+def relative_se(treated: ArmEstimate, control: ArmEstimate) -> float:
     """The delta method's standard error of treated/control − 1 (its symmetric interval is not
     shown: Fieller's is).
     """
@@ -134,7 +137,7 @@ def relative_se(treated: Estimate, control: Estimate) -> float:
 
 
 def effect(
-    metric: str, variant: object, treated: Estimate, control: Estimate, rule: Rule
+    metric: str, variant: object, treated: ArmEstimate, control: ArmEstimate, rule: Rule
 ) -> Effect:
     """The effect of two arms with at least two units each; without numbers and with a reason when
     nothing varies.
@@ -185,7 +188,7 @@ def effect(
     )
 
 
-def _with_relative(shown: Effect, treated: Estimate, control: Estimate, z: float) -> Effect:
+def _with_relative(shown: Effect, treated: ArmEstimate, control: ArmEstimate, z: float) -> Effect:
     bounds = fieller(treated, control, z)
     if bounds is None:
         return msgspec.structs.replace(shown, reason=reasons.CONTROL_NEAR_ZERO)
@@ -196,7 +199,7 @@ def _with_relative(shown: Effect, treated: Estimate, control: Estimate, z: float
 
 
 def _posterior(
-    shown: Effect, treated: Estimate, control: Estimate, se: float, rule: Rule
+    shown: Effect, treated: ArmEstimate, control: ArmEstimate, se: float, rule: Rule
 ) -> Effect:
     """The Gaussian posterior of the difference. Its relative interval divides by the control as
     Fieller does with a flat prior; with a prior the relative effect is the shrunken difference over
@@ -214,6 +217,6 @@ def _posterior(
         expected_loss=posterior.loss_of_treatment,
     )
     weight = posterior.weight
-    moved = Estimate(control.value + posterior.mean, treated.variance * weight, treated.n)
-    kept = Estimate(control.value, control.variance * weight, control.n)
+    moved = ArmEstimate(control.value + posterior.mean, treated.variance * weight, treated.n)
+    kept = ArmEstimate(control.value, control.variance * weight, control.n)
     return _with_relative(shown, moved, kept, float(stats.norm.isf(rule.alpha / 2.0)))

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import reduce
 
-from topbill.ope.columns import Column, Formula, mean, named, ratio
-from topbill.ope.estimator import Estimator
+from topbill.ope.estimators.estimator import Estimator
+from topbill.ope.estimators.formula import Column, Formula, mean, named, ratio
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ past only.
 
 from __future__ import annotations
 
-from topbill.ope.columns import Formula, Symbols, ratio
-from topbill.ope.estimator import Estimator
+from topbill.ope.estimators.estimator import Estimator
+from topbill.ope.estimators.formula import Formula, Symbols, ratio
 
 
 def _stabilised(x: Symbols, _: float) -> Formula:

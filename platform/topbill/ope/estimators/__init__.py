@@ -1,16 +1,17 @@
-"""The one dict of estimators over single choices; rankings have theirs in `slate`."""
+"""The one dict of estimators over single choices; rankings have theirs in
+`slate`."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
 from topbill.domain.errors import BadRequest
-from topbill.ope import adaptive, doubly_robust, embeddings, ips
-from topbill.ope.estimator import Estimator
+from topbill.ope.estimators import adaptive, dr, ips, mips
+from topbill.ope.estimators.estimator import Estimator
 
 ESTIMATORS: dict[str, Estimator] = {
     estimator.name: estimator
-    for estimator in (*ips.FAMILY, *doubly_robust.FAMILY, *embeddings.FAMILY, *adaptive.FAMILY)
+    for estimator in (*ips.FAMILY, *dr.FAMILY, *mips.FAMILY, *adaptive.FAMILY)
 }
 DEFAULT = ("ips", "snips", "clipped-ips", "dm", "dr", "sndr", "switch-dr", "dros")
 

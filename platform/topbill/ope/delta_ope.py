@@ -13,13 +13,14 @@ from typing import Any
 
 from topbill.domain.errors import BadRequest
 from topbill.domain.records import Indices
-from topbill.ope.arrays import check_options, checked, from_columns, summarise
-from topbill.ope.assess import Interval, Lam, Planned, assess, columns_of
-from topbill.ope.columns import Env, Formula, Symbols, named
 from topbill.ope.diagnostics import OPEN, Gates
-from topbill.ope.estimator import Estimate, Estimator
+from topbill.ope.estimate import check_options, checked, from_columns, summarise
+from topbill.ope.estimators import chosen
+from topbill.ope.estimators.estimator import Estimator
+from topbill.ope.estimators.formula import Env, Formula, Symbols, named
 from topbill.ope.inputs import unit_codes
-from topbill.ope.registry import chosen
+from topbill.ope.intervals import Interval, Lam, Planned, assess, columns_of
+from topbill.ope.result import Estimate
 
 _BASELINE = Symbols(w=named("w_b"), dm=named("dm_b"))
 
@@ -96,6 +97,6 @@ def _difference(
         alpha=alpha,
         interval=interval,
         gates=OPEN,
-        betting=lambda _estimator, _formula: "no-finite-sample-interval",
+        betting=lambda _estimator, _formula: "no_finite_sample_interval",
         replicates=replicates,
     )[estimator.name]

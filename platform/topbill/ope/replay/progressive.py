@@ -14,9 +14,9 @@ import numpy as np
 from topbill.domain.errors import BadData, BadRequest, PolicyError
 from topbill.domain.records import Actions, Decision, Floats
 from topbill.engine import CompiledExperiment, offered
-from topbill.ope.record import Logged, Record
-from topbill.ope.reward_model import Link, RewardModel
-from topbill.ope.targets import Target, remaining
+from topbill.ope.replay.logged_data import Logged, Record
+from topbill.ope.replay.reward_model import Link, RewardModel
+from topbill.ope.replay.targets import Target, remaining
 from topbill.worker.learner import item_rewards
 
 _BATCHES, _SMALLEST, _LARGEST = 50, 100, 5_000

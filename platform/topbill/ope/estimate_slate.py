@@ -14,11 +14,10 @@ from numpy.typing import NDArray
 
 from topbill.domain.errors import BadData, BadRequest
 from topbill.domain.records import Floats, Indices
-from topbill.ope.arrays import check_options, summarise
-from topbill.ope.assess import Interval, Planned, assess, columns_of
-from topbill.ope.columns import Env, Symbols
 from topbill.ope.diagnostics import Diagnostics, Gates, refusal
-from topbill.ope.estimator import Estimate, refused
+from topbill.ope.estimate import check_options, summarise
+from topbill.ope.estimators.formula import Env, Symbols
+from topbill.ope.estimators.slate import SLATE_ESTIMATORS, SlateEstimator
 from topbill.ope.inputs import (
     FINITE,
     PROBABILITY,
@@ -29,7 +28,8 @@ from topbill.ope.inputs import (
     rows_text,
     unit_codes,
 )
-from topbill.ope.rankings import SLATE_ESTIMATORS, SlateEstimator
+from topbill.ope.intervals import Interval, Planned, assess, columns_of
+from topbill.ope.result import Estimate, refused
 
 SLATE_DEFAULT = tuple(SLATE_ESTIMATORS)
 _LEVELS = {"slate": "", "item": "item_", "cascade": "cascade_"}
@@ -218,9 +218,9 @@ def _one(
     )
     reason = None
     if names[0] not in env:
-        names, reason = [], "needs-propensity-level"
+        names, reason = [], "needs_propensity_level"
     elif estimator.model and "q0" not in env:
-        reason = "needs-reward-model"
+        reason = "needs_reward_model"
     diagnostics = _diagnose(names, env, units, gates, facts)
     if reason:
         return refused(estimator.name, reason, diagnostics, alpha)
@@ -236,7 +236,7 @@ def _one(
         alpha=alpha,
         interval=interval,
         gates=gates,
-        betting=lambda _estimator, _formula: "no-finite-sample-interval",
+        betting=lambda _estimator, _formula: "no_finite_sample_interval",
         replicates=replicates,
     )[estimator.name]
 

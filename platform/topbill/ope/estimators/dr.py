@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from math import isinf
 
-from topbill.ope.columns import Column, Formula, Symbols, mean, ratio
-from topbill.ope.estimator import Estimator
-from topbill.ope.ips import shrunk_sub_gaussian
+from topbill.ope.estimators.estimator import Estimator
+from topbill.ope.estimators.formula import Column, Formula, Symbols, mean, ratio
+from topbill.ope.estimators.ips import shrunk_sub_gaussian
 
 _LAMBDAS = (10.0, 50.0, 100.0, 500.0, 1000.0, 5000.0, 10000.0, float("inf"))
 

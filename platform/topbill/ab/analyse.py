@@ -21,16 +21,18 @@ from typing import Any, Literal
 
 import msgspec
 
-from topbill.ab import guardrails as rails
-from topbill.ab import power, reasons, textbook
-from topbill.ab.analysis import Analysis, Comparison, Heterogeneity
-from topbill.ab.arms import Adjustment, Pair, estimate
+from topbill.ab import reasons
+from topbill.ab.checks import guardrails as rails
+from topbill.ab.checks.segments import heterogeneity, with_adjusted
+from topbill.ab.checks.split import sample_ratio
 from topbill.ab.compare import checked_rule, effect_of, noted
+from topbill.ab.core.arms import Adjustment, Pair, estimate
+from topbill.ab.core.effect import Method, Rule
+from topbill.ab.core.gather import Gathered, gather
 from topbill.ab.design import Design, Prepared, prepare
-from topbill.ab.effect import Method, Rule
-from topbill.ab.gather import Gathered, gather
-from topbill.ab.segments import heterogeneity, with_adjusted
-from topbill.ab.split import sample_ratio
+from topbill.ab.power import runtime as power
+from topbill.ab.power import textbook
+from topbill.ab.results import Analysis, Comparison, Heterogeneity
 from topbill.ab.verdict import called, verdict
 from topbill.spec import Experiment
 

@@ -11,11 +11,11 @@ import msgspec
 import numpy as np
 from scipy import stats
 
-from topbill.ab import textbook
-from topbill.ab.analysis import Heterogeneity, SegmentEffect
-from topbill.ab.arms import Adjustment, estimate
-from topbill.ab.effect import Effect, Estimate, Rule, effect
-from topbill.ab.gather import Gathered
+from topbill.ab.core.arms import Adjustment, estimate
+from topbill.ab.core.effect import ArmEstimate, Effect, Rule, effect
+from topbill.ab.core.gather import Gathered
+from topbill.ab.power import textbook
+from topbill.ab.results import Heterogeneity, SegmentEffect
 
 LARGEST = 50
 """Only the largest values of a segment are shown; the rest is one value, "(other)"."""
@@ -65,8 +65,8 @@ def heterogeneity(
 def _raw(
     metric: str,
     variant: str,
-    t: Estimate | None,
-    c: Estimate | None,
+    t: ArmEstimate | None,
+    c: ArmEstimate | None,
     reason: str,
     n: int,
     rule: Rule,

@@ -6,8 +6,8 @@ from __future__ import annotations
 
 from math import isinf
 
-from topbill.ope.columns import Column, Formula, Symbols, mean, ratio
-from topbill.ope.estimator import Estimator
+from topbill.ope.estimators.estimator import Estimator
+from topbill.ope.estimators.formula import Column, Formula, Symbols, mean, ratio
 
 
 def _ips(x: Symbols, _: float) -> Formula:

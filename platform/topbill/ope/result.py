@@ -1,38 +1,11 @@
-"""What an estimator is, and what it returns."""
+"""What an off-policy estimate is: a number with its interval, or the reason why there is none."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from topbill.ope.columns import Formula, Symbols
 from topbill.ope.diagnostics import Diagnostics
-
-
-@dataclass(frozen=True)
-class Estimator:
-    """A named formula with the paper and equation it comes from, and the assumption that it stands
-    on.
-
-    `lambdas` are the candidates of its hyper-parameter (empty when it has none), `unbounded` the λ
-    at which it is unbiased. `betting` says that its summands are non-negative and their mean at
-    most the policy's value, whatever the rewards in [0, 1], so that a finite-sample interval
-    exists.
-    """
-
-    name: str
-    title: str
-    paper: str
-    assumes: str
-    formula: Callable[[Symbols, float], Formula]
-    lambdas: tuple[float, ...] = ()
-    unbounded: float = float("inf")
-    betting: bool = False
-
-    def needs(self) -> frozenset[str]:
-        """Names of the log's columns that the formula uses."""
-        return self.formula(Symbols(), self.lambdas[0] if self.lambdas else 0.0).leaves - {"one"}
 
 
 @dataclass(frozen=True)

@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from topbill.ab.effect import Estimate
+from topbill.ab.core.effect import ArmEstimate
+from topbill.ab.core.rows import Rows, quoted
 from topbill.ab.metrics import Quantile
-from topbill.ab.rows import Rows, quoted
 from topbill.stats.moments import Moments, ratio
 
 _Z = float(stats.norm.isf(0.025))
 
 
-def quantiles(rows: Rows, metric: Quantile) -> dict[Any, Estimate]:
+def quantiles(rows: Rows, metric: Quantile) -> dict[Any, ArmEstimate]:
     """The q-quantile of each variant. Variance 0 means that ties hide it.
 
     The share F of values at or below the quantile is a ratio over units, so its standard error s is
@@ -42,7 +42,8 @@ def quantiles(rows: Rows, metric: Quantile) -> dict[Any, Estimate]:
         found[variant] = (float(value), int(n), ratio("a", "b")(moments).variance(moments) ** 0.5)
     widths = _widths(rows, source, metric.q, {v: s for v, (_, _, s) in found.items()})
     return {
-        v: Estimate(value, (widths[v] / (2.0 * _Z)) ** 2, n) for v, (value, n, _) in found.items()
+        v: ArmEstimate(value, (widths[v] / (2.0 * _Z)) ** 2, n)
+        for v, (value, n, _) in found.items()
     }
 
 

@@ -11,8 +11,8 @@ from typing import Any, Literal
 import numpy as np
 
 from topbill.ab import reasons
-from topbill.ab.effect import Estimate
-from topbill.ab.gather import Arm, Plan
+from topbill.ab.core.effect import ArmEstimate
+from topbill.ab.core.gather import Arm, Plan
 from topbill.stats.moments import Linear, Moments, cuped, cuped_theta, lin
 
 Adjustment = Literal["cuped", "lin"]
@@ -25,8 +25,8 @@ class Pair:
     `saved` is the share of the difference's variance that the covariate took away; None without
     one."""
 
-    treated: Estimate | None
-    control: Estimate | None
+    treated: ArmEstimate | None
+    control: ArmEstimate | None
     reason: str
     n: int
     n_control: int
@@ -57,7 +57,7 @@ def estimate(
 
 def pair_of(
     plan: Plan, treated: Arm, control: Arm, adjust: Adjustment = "cuped"
-) -> tuple[Estimate, Estimate]:
+) -> tuple[ArmEstimate, ArmEstimate]:
     """The two estimates without strata, adjusted where the plan has a covariate."""
     if plan.covariate is None:
         return _plain(plan, treated), _plain(plan, control)
@@ -66,8 +66,8 @@ def pair_of(
     ):  # nothing is divided by: one value a unit
         a = lin(treated.moments, control.moments, plan.terms[0][0], plan.covariate)
         return (
-            Estimate(a.treated + plan.shift, a.treated_variance, treated.n),
-            Estimate(a.control + plan.shift, a.control_variance, control.n),
+            ArmEstimate(a.treated + plan.shift, a.treated_variance, treated.n),
+            ArmEstimate(a.control + plan.shift, a.control_variance, control.n),
         )
     merged = treated.moments + control.moments
     theta = cuped_theta(merged, plan.statistic, plan.covariate)
@@ -78,7 +78,7 @@ def pair_of(
     return found[0], found[1]
 
 
-def _plain(plan: Plan, arm: Arm) -> Estimate:
+def _plain(plan: Plan, arm: Arm) -> ArmEstimate:
     return _estimate(
         plan, plan.statistic(arm.moments), arm, arm.moments.n if plan.binomial else None
     )
@@ -88,10 +88,10 @@ def _unadjusted(plan: Plan, arm: Arm) -> float:
     return _estimate(plan, plan.statistic(arm.moments), arm).variance
 
 
-def _estimate(plan: Plan, found: Linear, arm: Arm, divisor: int | None = None) -> Estimate:
+def _estimate(plan: Plan, found: Linear, arm: Arm, divisor: int | None = None) -> ArmEstimate:
     variance = found.variance(arm.moments, divisor=divisor)
     real = variance > found.rounding(arm.moments)
-    return Estimate(found.value + plan.shift, variance if real else 0.0, arm.n)
+    return ArmEstimate(found.value + plan.shift, variance if real else 0.0, arm.n)
 
 
 def _total(by_stratum: Mapping[Any, Arm]) -> Arm | None:
@@ -155,7 +155,7 @@ def _paired_strata(treated: Mapping[Any, Arm], control: Mapping[Any, Arm]) -> li
 
 def _stratified(
     plan: Plan, strata: list[tuple[Arm, Arm]], adjust: Adjustment
-) -> tuple[Estimate, Estimate]:
+) -> tuple[ArmEstimate, ArmEstimate]:
     """Σ W_s · estimate_s, W_s the stratum's share of both arms together (Miratrix, Sekhon & Yu
     2013, eq. 3).
     """
@@ -166,5 +166,7 @@ def _stratified(
     for side in (0, 1):
         value = sum(w * p[side].value for w, p in zip(weights, pairs, strict=True))
         variance = sum(w * w * p[side].variance for w, p in zip(weights, pairs, strict=True))
-        found.append(Estimate(float(value), float(variance), sum(pair[side].n for pair in strata)))
+        found.append(
+            ArmEstimate(float(value), float(variance), sum(pair[side].n for pair in strata))
+        )
     return found[0], found[1]

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from topbill.ab.core.rows import Rows, quoted
 from topbill.ab.metrics import Mean, Metric, Proportion, Quantile, Ratio, Sum, columns_of
-from topbill.ab.rows import Rows, quoted
 from topbill.stats.moments import Moments, Statistic, mean, product_columns, ratio
 
 Key = tuple[Any, ...]

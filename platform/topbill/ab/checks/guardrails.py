@@ -6,9 +6,9 @@ from math import copysign, sqrt
 from typing import Literal
 
 from topbill.ab import reasons
-from topbill.ab.analysis import GuardrailResult, GuardrailStatus
-from topbill.ab.arms import Pair
-from topbill.ab.effect import Estimate, Rule, effect, welch_df
+from topbill.ab.core.arms import Pair
+from topbill.ab.core.effect import ArmEstimate, Rule, effect, welch_df
+from topbill.ab.results import GuardrailResult, GuardrailStatus
 
 
 def guardrail(
@@ -51,11 +51,11 @@ def guardrail(
 
 
 def _status(
-    t: Estimate, c: Estimate, rule: Rule, m: float, better: str
+    t: ArmEstimate, c: ArmEstimate, rule: Rule, m: float, better: str
 ) -> tuple[GuardrailStatus, float | None]:
     direction = 1.0 if better == "higher" else -1.0
     k = 1.0 - direction * m * copysign(1.0, c.value)
-    scaled = Estimate(k * c.value, k * k * c.variance, c.n)
+    scaled = ArmEstimate(k * c.value, k * k * c.variance, c.n)
     room = direction * (t.value - scaled.value)
     se = sqrt(t.variance + scaled.variance)
     n, df = t.n + c.n, welch_df(t, scaled)

@@ -27,16 +27,16 @@ import numpy as np
 from topbill import lake
 from topbill.domain.errors import BadData, BadRequest, NotFound
 from topbill.domain.records import Floats
-from topbill.ope.arrays import estimate
-from topbill.ope.assess import Interval
 from topbill.ope.diagnostics import Gates
-from topbill.ope.estimator import Estimate
+from topbill.ope.estimate import estimate
+from topbill.ope.estimate_slate import estimate_slate
 from topbill.ope.evaluate import Evaluation, explorers, stored_snapshot
-from topbill.ope.record import Record
-from topbill.ope.reward_model import Link
-from topbill.ope.slate import estimate_slate
-from topbill.ope.targets import Chooser, Target, resolve
-from topbill.ope.walk import Walk
+from topbill.ope.intervals import Interval
+from topbill.ope.replay.logged_data import Record
+from topbill.ope.replay.progressive import Walk
+from topbill.ope.replay.reward_model import Link
+from topbill.ope.replay.targets import Chooser, Target, resolve
+from topbill.ope.result import Estimate
 from topbill.pages.answers import PageAnswer
 from topbill.worker.learner import item_rewards
 

@@ -14,9 +14,10 @@ import numpy as np
 
 from topbill.domain.errors import BadRequest
 from topbill.domain.records import Floats
-from topbill.ope.columns import ONE, Column, Formula, Symbols, distinct, mean
 from topbill.ope.diagnostics import Diagnostics, Gates, effective_sample, refusal, warn
-from topbill.ope.estimator import Estimate, Estimator, refused
+from topbill.ope.estimators.estimator import Estimator
+from topbill.ope.estimators.formula import ONE, Column, Formula, Symbols, distinct, mean
+from topbill.ope.result import Estimate, refused
 from topbill.ope.tuning import Candidate, mse_bound, slope
 from topbill.stats import intervals
 from topbill.stats.moments import Moments
@@ -26,10 +27,10 @@ Lam = float | Literal["slope", "mse"] | None
 Bounds = tuple[float, float, str]
 
 _NEEDS = {
-    "q": "needs-reward-model",
-    "dm": "needs-reward-model",
-    "we": "needs-embedding-propensities",
-    "h": "needs-weight-moment",
+    "q": "needs_reward_model",
+    "dm": "needs_reward_model",
+    "we": "needs_embedding_propensities",
+    "h": "needs_weight_moment",
 }
 
 

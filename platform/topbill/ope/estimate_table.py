@@ -19,13 +19,13 @@ from topbill import lake
 from topbill.domain.errors import BadData, BadRequest
 from topbill.domain.records import Floats
 from topbill.lake import delta
-from topbill.ope.arrays import check_options
-from topbill.ope.assess import Interval, Lam, Summary, assess, columns_of, plan
-from topbill.ope.columns import ONE, Column, Symbols
 from topbill.ope.diagnostics import Gates
-from topbill.ope.estimator import Estimate, refused
+from topbill.ope.estimate import check_options
+from topbill.ope.estimators import DEFAULT, chosen
+from topbill.ope.estimators.formula import ONE, Column, Symbols
 from topbill.ope.inputs import rows_text
-from topbill.ope.registry import DEFAULT, chosen
+from topbill.ope.intervals import Interval, Lam, Summary, assess, columns_of, plan
+from topbill.ope.result import Estimate, refused
 from topbill.stats.intervals import BUCKETS
 from topbill.stats.moments import Moments
 
@@ -120,7 +120,7 @@ def estimate_table(
         alpha=alpha,
         interval=interval,
         gates=gates or Gates(),
-        betting=lambda _estimator, _formula: "no-finite-sample-interval",
+        betting=lambda _estimator, _formula: "no_finite_sample_interval",
         replicates=replicates,
     )
     results |= {name: refused(name, reason, diagnostics, alpha) for name, reason in missing.items()}

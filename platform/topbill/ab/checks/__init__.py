@@ -1,0 +1,1 @@
+"""May an analysis be believed: the split, the guardrails, the segments."""

@@ -1,0 +1,1 @@
+"""From rows to arms, from arms to effects: what every comparison is made of."""
