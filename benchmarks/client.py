@@ -26,7 +26,7 @@ import httpx
 import msgspec
 
 from topbill.cli.supervise import commands, free_port
-from topbill.client import Client
+from topbill_client import Client
 
 ROOT = Path(__file__).parents[1]
 CONTEXT = {"device": "tv", "hour": 20}
@@ -56,7 +56,7 @@ def percentile(values: list[float], p: float) -> float:
 
 def overhead(address: str, calls: int) -> None:
     """The two ways in turn, so that the machine's drift falls on both."""
-    took: dict[str, list[float]] = {"bare httpx": [], "topbill.client": []}
+    took: dict[str, list[float]] = {"bare httpx": [], "topbill_client": []}
     with httpx.Client(base_url=address) as bare, Client(address, deadline=5.0) as client:
         for i in range(calls + 200):
             start_ = time.perf_counter()
@@ -73,12 +73,12 @@ def overhead(address: str, calls: int) -> None:
             assert not choice.fallback, choice.problem
             if i >= 200:
                 took["bare httpx"].append(middle - start_)
-                took["topbill.client"].append(end - middle)
+                took["topbill_client"].append(end - middle)
     for name, times in took.items():
         print(
             f"  {name:15} median {percentile(times, 0.5):6.3f} ms  p99 {percentile(times, 0.99):6.2f} ms"
         )
-    ratio = percentile(took["topbill.client"], 0.5) / percentile(took["bare httpx"], 0.5)
+    ratio = percentile(took["topbill_client"], 0.5) / percentile(took["bare httpx"], 0.5)
     print(f"  client's median over bare httpx: {ratio:.3f}")
 
 

@@ -16,7 +16,7 @@ from django.urls import path
 from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_POST
 
-from topbill.client import Client
+from topbill_client import Client
 
 EDITORS_ORDER = ["close-up", "chase"]
 topbill = Client(

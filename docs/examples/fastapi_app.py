@@ -12,7 +12,7 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from topbill.client import AsyncClient
+from topbill_client import AsyncClient
 
 EDITORS_ORDER = ["close-up", "chase"]
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from flask import Flask, request
 
-from topbill.client import Client
+from topbill_client import Client
 
 EDITORS_ORDER = ["close-up", "chase"]
 app = Flask(__name__)

@@ -11,6 +11,7 @@ from pathlib import Path
 PACKAGE = Path(__file__).parents[2] / "platform" / "topbill"
 ORDER = [
     "domain",
+    "shipped",
     "policies",
     "spec",
     "log",
@@ -27,7 +28,6 @@ ORDER = [
     "reporting",
     "simulation",
     "service",
-    "client",
     "formats",
     "cli",
     "__main__",

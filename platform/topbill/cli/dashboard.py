@@ -12,8 +12,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
-from topbill.domain.errors import NotFound, TopbillError
+from topbill.domain.errors import TopbillError
 from topbill.service.auth import is_loopback
+from topbill.shipped import shipped
 
 PASSWORD = "TOPBILL_DASHBOARD_PASSWORD"  # noqa: S105  (the name of the variable)
 _SHORTEST = 12
@@ -36,7 +37,7 @@ def launch(experiments: Path, data: Path, *, host: str = "127.0.0.1", port: int 
     from other machines and there is neither Streamlit's `[auth]` (OIDC) nor a password of at least
     12 characters, or where `[auth]` is half filled, or of no use for want of authlib.
     """
-    app = _app()
+    app = shipped("dashboards") / "app.py"
     secrets = _secrets(app)
     password = os.environ.get(PASSWORD) or ("password" in secrets and secrets["password"].value)
     if not is_loopback(host) and "auth" not in secrets:
@@ -115,20 +116,6 @@ def _check_sign_in(auth: object, where: Path) -> None:
         raise TopbillError(
             f'{where}: auth.allowed is {allowed}; expected a list of addresses or domains, such as ["@example.com"]'
         )
-
-
-def _app() -> Path:
-    """`dashboards/app.py` beside the package's source, or below the working directory."""
-    places = [
-        folder / "dashboards" / "app.py"
-        for folder in (Path(__file__).resolve().parents[2], Path.cwd())
-    ]
-    found = next((place for place in places if place.is_file()), None)
-    if found is None:
-        raise NotFound(
-            f"{places[-1]}: no such file; run this in a folder that has the project's dashboards/"
-        )
-    return found
 
 
 class _Secret(NamedTuple):

@@ -15,7 +15,7 @@ from typing import Annotated
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from topbill.cli.shell import DATA, EXPERIMENTS, Data, Experiments, app, out
+from topbill.cli.shell import DATA, EXPERIMENTS, Data, Experiments, app, out, own_or_examples
 
 Port = Annotated[int, Parameter(validator=Number(gte=1, lte=65_535))]
 Workers = Annotated[int, Parameter(validator=Number(gte=1, lte=256))]
@@ -121,8 +121,9 @@ def up(*, service: Service = Service()) -> None:
     from topbill import pages, spec
     from topbill.cli.supervise import Processes, commands, free_port, stoppable
 
+    experiments = own_or_examples(service.experiments)
     spec.load_all(
-        pages.sources(service.experiments)
+        pages.sources(experiments)
     )  # what is wrong there is said once, before anything starts
     host, port, data = service.host, service.port, service.data
     board = free_port("127.0.0.1", port + 1)
@@ -132,11 +133,9 @@ def up(*, service: Service = Service()) -> None:
         *(["--keys", str(service.keys)] if service.keys else []),
     ]
     with stoppable(), Processes() as processes:
-        for name, command in commands(
-            str(service.experiments), str(data), host, port, more
-        ).items():
+        for name, command in commands(str(experiments), str(data), host, port, more).items():
             processes.start(name, *command)
-        processes.start_dashboard(service.experiments, data, board)
+        processes.start_dashboard(experiments, data, board)
         try:
             processes.wait_until(f"http://{host}:{port}/healthz")
             out.print(f"service    http://{host}:{port}/docs", highlight=False)
@@ -195,6 +194,7 @@ def demo(
     from topbill.cli.supervise import Processes, commands, free_port, stoppable
     from topbill.simulation.demo import run_demo, summary
 
+    experiments = own_or_examples(experiments)
     loaded = spec.load_all([experiments])
     port = free_port("127.0.0.1", port)
     address = f"http://127.0.0.1:{port}"

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from topbill import __version__
+from topbill.shipped import shipped
 
 app = cyclopts.App(
     name="topbill",
@@ -29,6 +30,22 @@ Data = Annotated[Path, Parameter(help="Folder of the log and the lake")]
 Json = Annotated[bool, Parameter(name="--json", negative="", help="Print JSON")]
 EXPERIMENTS = Path("experiments")
 DATA = Path("data")
+
+
+def own_or_examples(experiments: Path) -> Path:
+    """The folder that was named. Where none was, and there is no `experiments` here either: the
+    examples that came with Topbill, which is said.
+    """
+    if experiments != EXPERIMENTS or experiments.exists():
+        return experiments
+    examples = shipped("experiments")
+    out.print(
+        f"No {experiments}/ here: these are Topbill's examples, in {examples}. Copy them to start "
+        "your own, or name a folder with --experiments.",
+        highlight=False,
+        soft_wrap=True,
+    )
+    return examples
 
 
 def progress() -> Progress:

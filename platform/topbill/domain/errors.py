@@ -19,9 +19,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+# The client is also installed alone, so the errors that it shares with the server are its own.
+from topbill_client.errors import BadRequest, Conflict, NotFound, TopbillError, Unavailable
 
-class TopbillError(Exception):
-    """Base of all errors that callers may want to catch."""
+__all__ = [
+    "BadData",
+    "BadRequest",
+    "Conflict",
+    "LogError",
+    "NotFound",
+    "PolicyError",
+    "Problem",
+    "SpecError",
+    "TopbillError",
+    "Unavailable",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,25 +64,8 @@ class SpecError(TopbillError):
         super().__init__("\n".join(str(problem) for problem in self.problems))
 
 
-class BadRequest(TopbillError):
-    """Input of the wrong form. `path` names the culprit, e.g. `$.context.hour`."""
-
-    def __init__(self, path: str, message: str) -> None:
-        self.path = path
-        self.message = message
-        super().__init__(f"{path}: {message}")
-
-
 class BadData(BadRequest):
     """A column or log that evaluation or analysis cannot use; the message names the rows."""
-
-
-class NotFound(TopbillError):
-    """Something named by the caller is not there."""
-
-
-class Conflict(TopbillError):
-    """An id that was used before with another content."""
 
 
 class PolicyError(TopbillError):
@@ -79,7 +74,3 @@ class PolicyError(TopbillError):
 
 class LogError(TopbillError):
     """The log or the lake could not be read or written."""
-
-
-class Unavailable(TopbillError):
-    """A service that was called did not answer as it should."""

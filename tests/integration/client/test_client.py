@@ -18,12 +18,12 @@ import pytest
 
 from topbill import engine
 from topbill.cli.supervise import free_port
-from topbill.client import AsyncClient, Choice, Client, Item, Page, Row, Tile
-from topbill.client.testing import FakeService
-from topbill.client.wire import AskPage, Breaker, Remaining, backoff
 from topbill.domain.errors import BadRequest, Conflict, NotFound, Unavailable
 from topbill.pages import answers
 from topbill.service import bodies
+from topbill_client import AsyncClient, Choice, Client, Item, Page, Row, Tile, requests
+from topbill_client.testing import FakeService
+from topbill_client.wire import Breaker, PageBody, Remaining, backoff
 
 ORDERS = {"home": ["a", "b", "c"]}
 PAGES = {"home": {"new": ["heat", "alien"], "crime": ["fargo"]}}
@@ -49,6 +49,35 @@ def test_a_choice_has_every_field_of_the_services_answer() -> None:
     assert set(Item.__struct_fields__) == set(engine.AnswerItem.__struct_fields__)
 
 
+def _form(struct: type[msgspec.Struct]) -> dict[str, object]:
+    """A struct's JSON Schema without what a reader is told in words."""
+    _, components = msgspec.json.schema_components([struct])
+    fields = components[struct.__name__]["properties"]
+    return {
+        name: {key: value for key, value in field.items() if key not in ("default", "$ref")}
+        for name, field in fields.items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("own", "of_the_service"),
+    [
+        (requests.DecideRequest, engine.DecideRequest),
+        (requests.OfferedAction, engine.OfferedAction),
+        (requests.PageRequest, answers.PageRequest),
+        (requests.RewardRequest, bodies.RewardRequest),
+        (requests.RewardResult, bodies.RewardAnswer),
+    ],
+)
+def test_the_stand_in_reads_what_the_service_reads(
+    own: type[msgspec.Struct], of_the_service: type[msgspec.Struct]
+) -> None:
+    assert _form(own) == _form(of_the_service)
+    assert own.__struct_config__.forbid_unknown_fields == (
+        of_the_service.__struct_config__.forbid_unknown_fields
+    )
+
+
 def test_decide_says_what_was_asked_and_returns_what_was_decided(
     client: Client, fake: FakeService
 ) -> None:
@@ -62,10 +91,10 @@ def test_decide_says_what_was_asked_and_returns_what_was_decided(
         "policy",
     )
     asked = fake.decisions["d"]
-    assert (asked.experiment, asked.unit, bytes(asked.context), asked.slots) == (
+    assert (asked.experiment, asked.unit, asked.context, asked.slots) == (
         "home",
         "u",
-        b'{"hour":3}',
+        {"hour": 3},
         2,
     )
 
@@ -193,7 +222,7 @@ def test_a_page_has_every_field_of_the_services_answer() -> None:
     assert own - {"fallback", "problem"} == set(answers.PageAnswer.__struct_fields__)
     assert Row.__struct_fields__ == answers.RowAnswer.__struct_fields__
     assert Tile.__struct_fields__ == answers.Tile.__struct_fields__
-    asked = {field.name for field in msgspec.structs.fields(AskPage)}
+    asked = {field.name for field in msgspec.structs.fields(PageBody)}
     assert asked == set(answers.PageRequest.__struct_fields__)
 
 
@@ -206,11 +235,12 @@ def test_a_page_comes_whole_and_a_play_on_it_names_the_title(
     assert {row.row: [tile.title for tile in row.titles] for row in page.rows} == PAGES["home"]
     assert not page.fallback
     asked = fake.page_requests[page.page_id]
-    assert (asked.unit, asked.region, asked.kids, bytes(asked.context)) == (
-        "a/p",
+    assert (asked.account, asked.profile, asked.region, asked.kids, asked.context) == (
+        "a",
+        "p",
         "us",
         True,
-        b'{"device":"tv"}',
+        {"device": "tv"},
     )
     client.reward(page, "play", action="fargo")
     client.reward(page, "play", action="never shown")
@@ -310,8 +340,8 @@ def test_what_the_service_says_of_an_event_is_said_in_the_log_once(
 def test_rewards_get_out_before_the_process_ends() -> None:
     program = """
         import atexit
-        from topbill.client import Client
-        from topbill.client.testing import FakeService
+        from topbill_client import Client
+        from topbill_client.testing import FakeService
         fake = FakeService({"home": ["a"]})
         atexit.register(lambda: print(len(fake.rewards)))
         client = Client(transport=fake)

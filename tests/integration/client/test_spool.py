@@ -18,15 +18,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from topbill.client import Client
-from topbill.client import spool as spool_module
-from topbill.client.spool import Spool
-from topbill.client.testing import FakeService
 from topbill.domain.errors import BadRequest
+from topbill_client import Client
+from topbill_client import spool as spool_module
+from topbill_client.spool import Spool
+from topbill_client.testing import FakeService
 
 PROGRAM = """
     import os, signal, sys
-    from topbill.client import Client
+    from topbill_client import Client
     client = Client("http://127.0.0.1:9", spool=sys.argv[1])
     for i in range(1_000):
         client.reward("d", "play", event_id=f"e{i}")

@@ -17,9 +17,9 @@ from typing import Any, Generic, TypeVar
 import httpx
 import msgspec
 
-from topbill.client.choice import Choice, default_choice
-from topbill.client.page import Page, default_page
-from topbill.domain.errors import BadRequest, Conflict, NotFound, TopbillError, Unavailable
+from topbill_client.choice import Choice, default_choice
+from topbill_client.errors import BadRequest, Conflict, NotFound, TopbillError, Unavailable
+from topbill_client.page import Page, default_page
 
 TRANSIENT = (httpx.TransportError, TimeoutError)
 """What a later attempt may get past."""
@@ -96,7 +96,7 @@ class Breaker:
                 self._until = time.monotonic() + self._rest * random.uniform(0.5, 1.0)  # noqa: S311 (jitter)
 
 
-class Ask(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class DecideBody(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The body of a decide. What was not said is left out."""
 
     experiment: str
@@ -107,10 +107,10 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     exclude: Sequence[str] = ()
     slots: int | None = None
 
-    def question(self, default: Sequence[str] | None) -> Question[Choice]:
+    def endpoint(self, default: Sequence[str] | None) -> Endpoint[Choice]:
         """With the order to fall back on: that of the actions where none is given."""
         order = [str(a["id"]) for a in self.actions or ()] if default is None else list(default)
-        return Question(
+        return Endpoint(
             "/v1/decide",
             self,
             _choice,
@@ -118,7 +118,7 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         )
 
 
-class AskPage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class PageBody(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The body of a page. What was not said is left out."""
 
     page: str
@@ -132,10 +132,10 @@ class AskPage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     context: Mapping[str, Any] | None = None
     page_id: str | None = None
 
-    def question(self, default: Mapping[str, Sequence[str]] | None) -> Question[Page]:
+    def endpoint(self, default: Mapping[str, Sequence[str]] | None) -> Endpoint[Page]:
         """With the rows of titles to fall back on."""
         rows = {row: list(titles) for row, titles in (default or {}).items()}
-        return Question(
+        return Endpoint(
             "/v1/page",
             self,
             _page,
@@ -144,17 +144,17 @@ class AskPage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 @dataclass(frozen=True, slots=True)
-class Question(Generic[Answer]):
+class Endpoint(Generic[Answer]):
     """What is asked, where, how its answer is read, and what stands for one, given the problem."""
 
     path: str
-    body: Ask | AskPage
+    body: DecideBody | PageBody
     decoder: msgspec.json.Decoder[Answer]
     default: Callable[[str], Answer]
 
 
 class Call(Generic[Answer]):
-    """One question, attempt by attempt. Its id is the client's own, so that an attempt more decides
+    """One endpoint, attempt by attempt. Its id is the client's own, so that an attempt more decides
     nothing anew.
     """
 
@@ -162,18 +162,18 @@ class Call(Generic[Answer]):
         self,
         settings: Settings,
         breaker: Breaker,
-        question: Question[Answer],
+        endpoint: Endpoint[Answer],
         deadline: float | None,
     ) -> None:
         self.until = time.monotonic() + (settings.deadline if deadline is None else deadline)
-        self._settings, self._breaker, self._question = settings, breaker, question
+        self._settings, self._breaker, self._endpoint = settings, breaker, endpoint
         self._attempts = 0
         self._problem: TopbillError = Unavailable(
             f"{settings.address} did not answer lately; it is left alone a while"
         )
         self.content = b""
         try:
-            self.content = _encode(question.body)
+            self.content = _encode(endpoint.body)
         except (TypeError, ValueError, RecursionError) as error:
             self._problem = BadRequest("$", f"{error}; expected what JSON can hold")
 
@@ -186,7 +186,7 @@ class Call(Generic[Answer]):
         self._attempts += 1
         return http.build_request(
             "POST",
-            self._question.path,
+            self._endpoint.path,
             content=self.content,
             extensions={"timeout": Remaining(self.until)},
         )
@@ -196,10 +196,10 @@ class Call(Generic[Answer]):
         if response.status_code == 200:
             self._breaker.tell(answered=True)
             try:
-                return self._question.decoder.decode(response.content)
+                return self._endpoint.decoder.decode(response.content)
             except msgspec.DecodeError as error:
                 self._problem = Unavailable(
-                    f"{self._settings.address} answered what {self._question.path} does not: {error}"
+                    f"{self._settings.address} answered what {self._endpoint.path} does not: {error}"
                 )
                 self._attempts = self._settings.retries + 1
                 return None
@@ -230,10 +230,10 @@ class Call(Generic[Answer]):
             if self._attempts:
                 self._breaker.tell(answered=False)
         else:
-            _logger.warning("%s fell back to its default: %s", self._question.path, self._problem)
+            _logger.warning("%s fell back to its default: %s", self._endpoint.path, self._problem)
         if self._settings.strict:
             raise self._problem
-        return self._question.default(str(self._problem))
+        return self._endpoint.default(str(self._problem))
 
 
 def refusal(response: httpx.Response) -> TopbillError:

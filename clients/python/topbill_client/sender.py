@@ -19,11 +19,11 @@ from typing import Any
 import httpx
 import msgspec
 
-from topbill.client.choice import Choice, new_id
-from topbill.client.page import Page
-from topbill.client.spool import Spool
-from topbill.client.wire import TRANSIENT, Settings, backoff, refusal
-from topbill.domain.errors import BadRequest, Conflict, NotFound
+from topbill_client.choice import Choice, new_id
+from topbill_client.errors import BadRequest, Conflict, NotFound
+from topbill_client.page import Page
+from topbill_client.spool import Spool
+from topbill_client.wire import TRANSIENT, Settings, backoff, refusal
 
 LARGEST_BATCH = 500
 LONGEST_QUEUE = 50_000

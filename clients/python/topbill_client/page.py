@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from topbill.client.choice import new_id
+from topbill_client.choice import new_id
 
 
 class Tile(msgspec.Struct, frozen=True, gc=False):

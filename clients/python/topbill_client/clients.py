@@ -14,10 +14,19 @@ from typing import Any, Generic, TypeAlias, TypeVar
 
 import httpx
 
-from topbill.client.choice import Choice, new_id
-from topbill.client.page import Page
-from topbill.client.sender import Delivered, Sender
-from topbill.client.wire import TRANSIENT, Answer, Ask, AskPage, Breaker, Call, Question, Settings
+from topbill_client.choice import Choice, new_id
+from topbill_client.page import Page
+from topbill_client.sender import Delivered, Sender
+from topbill_client.wire import (
+    TRANSIENT,
+    Answer,
+    Breaker,
+    Call,
+    DecideBody,
+    Endpoint,
+    PageBody,
+    Settings,
+)
 
 Decided = TypeVar("Decided")
 Paged = TypeVar("Paged")
@@ -54,7 +63,7 @@ class _Common(Generic[Decided, Paged]):
 
         Raises Unavailable, BadRequest, NotFound or Conflict only where the client is strict.
         """
-        ask = Ask(
+        body = DecideBody(
             experiment=experiment,
             decision_id=decision_id or new_id(),
             unit=unit,
@@ -63,7 +72,7 @@ class _Common(Generic[Decided, Paged]):
             exclude=exclude,
             slots=slots,
         )
-        decided: Decided = self._drive(self._settle(ask.question(default), deadline))
+        decided: Decided = self._drive(self._settle(body.endpoint(default), deadline))
         return decided
 
     def page(
@@ -87,7 +96,7 @@ class _Common(Generic[Decided, Paged]):
         A session's page is known by the session; any other gets an id of its own, so that a retry
         makes no second one. Raises as `decide` does, only where the client is strict.
         """
-        ask = AskPage(
+        body = PageBody(
             page=page,
             profile=profile,
             account=account,
@@ -99,11 +108,11 @@ class _Common(Generic[Decided, Paged]):
             context=context or None,
             page_id=page_id or (None if session else new_id()),
         )
-        paged: Paged = self._drive(self._settle(ask.question(default), deadline))
+        paged: Paged = self._drive(self._settle(body.endpoint(default), deadline))
         return paged
 
-    async def _settle(self, question: Question[Answer], deadline: float | None) -> Answer:
-        call = Call(self.settings, self._breaker, question, deadline)
+    async def _settle(self, endpoint: Endpoint[Answer], deadline: float | None) -> Answer:
+        call = Call(self.settings, self._breaker, endpoint, deadline)
         pause = 0.0 if call.open() else None
         while pause is not None:
             try:
@@ -161,7 +170,7 @@ class Client(_Common[Choice, Page]):
     it, flagged `fallback`. `spool` names a folder in which rewards wait as well: what a process
     could not send before it ended, however it ended, the next one with the same folder sends, under
     the same event ids. Any number of processes may share it. `transport` replaces the network in
-    tests (`topbill.client.testing`). Raises BadRequest where the spool cannot be written.
+    tests (`topbill_client.testing`). Raises BadRequest where the spool cannot be written.
     """
 
     def __init__(

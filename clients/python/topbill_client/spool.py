@@ -8,7 +8,6 @@ lose its power.
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 from collections.abc import Iterable
@@ -17,7 +16,14 @@ from pathlib import Path
 
 import msgspec
 
-from topbill.domain.errors import BadRequest
+from topbill_client.errors import BadRequest
+
+try:
+    import fcntl
+except (
+    ImportError
+):  # Windows has no file locks of this kind: the client works there, its spool doesn't
+    fcntl = None  # type: ignore[assignment]
 
 _SUFFIX = ".rewards"
 _WORTH_SHRINKING = 1_000_000
@@ -34,6 +40,8 @@ class Spool:
     """
 
     def __init__(self, folder: Path) -> None:
+        if fcntl is None:
+            raise BadRequest("spool", "this system has no file locks; expected Linux or macOS")
         self._folder = folder
         self._path = folder / f"{os.getpid()}-{os.urandom(6).hex()}{_SUFFIX}"
         self._sent = 0
