@@ -94,8 +94,8 @@ def timed(stage: Stage, histories: list[list[int]], now: float) -> tuple[list[fl
         began, used = time.perf_counter(), time.process_time()
         sight = stage.look("us", watched[-10:], open_, now, str(number))
         taken = np.zeros(len(open_), dtype=bool)
-        for k, made_of in enumerate(MADE_OF):
-            taken[sight.pool(f"row{k}", made_of, taken, POOL)[:20]] = True
+        for k, definition in enumerate(MADE_OF):
+            taken[sight.pool(f"row{k}", definition, taken, POOL)[:20]] = True
         wall.append((time.perf_counter() - began) * 1e3)
         cpu.append((time.process_time() - used) * 1e3)
     return wall, cpu

@@ -35,7 +35,7 @@ objective: {play: 0.2, watched: 1.0, returned: 0.5}
 variants:
   editorial: {policy: fixed, order: [a0], share: 20%, control: true}
   thompson: {policy: thompson, share: 40%}
-  linucb: {policy: linucb, share: 40%, floor: 1%}
+  linucb: {policy: linucb, share: 40%, min_probability: 1%}
 """
 _LAYER = """
 experiment: front-{layer}

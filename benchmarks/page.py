@@ -1,7 +1,7 @@
 """A whole page over HTTP, durable: 10 rows × 20 titles with artwork, chosen from 10,000 titles,
 rules on.
 
-    python -m benchmarks.page [--pages 400] [--policy "thompson, model: shared, floor: 0.1%"]
+    python -m benchmarks.page [--pages 400] [--policy "thompson, model: shared, min_probability: 0.1%"]
 
 Beside it, in the same run, the same service's single durable decision, and an empty request: what
 of the page's time is the page's own. One client, one call after the other: latency, not throughput.
@@ -60,7 +60,7 @@ def experiments(folder: Path, size: int, rows: int, titles: int, policy: str | N
     page = folder / "pages" / "home.yaml"
     text = page.read_text().replace("count: 6, pinned", f"count: {rows}, pinned")
     text = text.replace("count: 12, candidates: 60", f"count: {titles}, candidates: 60").replace(
-        "sticky: 30m", ""
+        "session_ttl: 30m", ""
     )
     kept = [line for line in text.splitlines() if "rule: pin" not in line]
     # What is alike shares its genres: with a cap on these the row of it would often be shorter than

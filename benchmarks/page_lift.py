@@ -182,7 +182,7 @@ def simulate(seed: int, number: int, lifts: dict[str, list[tuple[float, float]]]
     began = time.process_time()
     home, half = composer(), number // 2
     before = without_new(home.catalog)
-    browsers = Browsers(home.catalog, seed, WAYS, home.file.made_of)
+    browsers = Browsers(home.catalog, seed, WAYS, home.file.sources)
 
     def judged(n: int, first: bool) -> bool:
         return n >= half and (n % 6 == 0 or (first and n % 3 == 0))

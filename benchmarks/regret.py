@@ -46,10 +46,10 @@ def alone(experiment: Experiment, kind: str, floor: float) -> Experiment:
     """The experiment with this policy as its only variant, and with production's windows in place
     of the demo's.
     """
-    variant = Variant(kind, kind, KINDS[kind].Params(), 1.0, control=True, floor=floor)
+    variant = Variant(kind, kind, KINDS[kind].Params(), 1.0, control=True, min_probability=floor)
     windows = {"play": 1_800.0, "abandon": 1_800.0}
     metrics = tuple(replace(m, window=windows.get(m.event, SIX_HOURS)) for m in experiment.metrics)
-    return replace(experiment, variants=(variant,), metrics=metrics, learn_after=SIX_HOURS)
+    return replace(experiment, variants=(variant,), metrics=metrics, reward_delay=SIX_HOURS)
 
 
 def measure(experiment: Experiment, rounds: int, seeds: int) -> dict[str, list[Line]]:

@@ -86,7 +86,7 @@ end
 PAUSE = """
 function delay() return math.random(0, {longest}) end
 """
-POLICIES = ("thompson", "vw", "linucb, floor: 2%", "uniform")
+POLICIES = ("thompson", "vw", "linucb, min_probability: 2%", "uniform")
 
 
 def bodies(count: int = 2_000) -> list[dict[str, Any]]:

@@ -106,7 +106,7 @@ def bandit(
     word = "Settled" if word == "Choosing" and effective_actions(first) < 1.5 else word
     tone, told, then = _judged(top, known)
     if explored is not None and explored < _FEW:
-        then += " It hardly explores: with a higher floor it would find a new favourite sooner."
+        then += " It hardly explores: with a higher min_probability it would find a new favourite sooner."
     return State(word=word, tone=tone, sentence=f"{sentence}. {told}", next=then)
 
 
@@ -162,7 +162,7 @@ def evaluation(
             word="No verdict",
             tone="warning",
             sentence=f"The log cannot tell what {name} would have earned: {why}.",
-            next="Let a variant explore more (a floor, or uniform), or collect more decisions.",
+            next="Let a variant explore more (min_probability, or uniform), or collect more decisions.",
         )
     sentence = (
         f"{name} would have earned {words.value(e.value)} per decision ({words.interval(e.low, e.high)}); "

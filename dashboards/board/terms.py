@@ -23,7 +23,7 @@ TERMS = {
     "effective": "Among how many actions the draw was really open: 1 means always the same one, "
     "and as many as there are means pure chance.",
     "explored": "The chance that something else than the favourite was shown, so that its worth can be learned.",
-    "floor": "Every eligible action keeps at least this chance of being drawn, so that its worth stays known.",
+    "min_probability": "Every eligible action keeps at least this chance of being drawn, so that its worth stays known.",
     "propensity": "The logged probability with which an action was drawn. If logged and real ones differ, "
     "evaluation of other policies is wrong.",
     "adaptive": "What a decision would earn if this always stood first, weighted so that the 95% interval holds "

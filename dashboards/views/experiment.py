@@ -162,7 +162,7 @@ def guardrails(analysis: Analysis) -> None:
             {
                 "metric": words.label(g.metric),
                 "variant": g.variant,
-                "may worsen by": words.percent(g.worse_by_at_most),
+                "may worsen by": words.percent(g.margin),
                 "worse by": words.percent(g.worse_by, signed=True),
                 "95% interval": words.interval(g.worse_by_low, g.worse_by_high, lift=True),
                 "reading": KEPT[g.status],

@@ -42,7 +42,7 @@ def choose(key: str) -> dict[str, object]:
                 help="Kinds of policy learn from the log as it goes on, never from what they are judged on.",
             )
         )
-        text, action, floor = "", "", 0.0
+        text, action, min_probability = "", "", 0.0
         if candidate == what_if.ALWAYS:
             action = str(
                 st.selectbox(
@@ -60,16 +60,16 @@ def choose(key: str) -> dict[str, object]:
                 )
                 or ""
             )
-            floor = st.slider(
+            min_probability = st.slider(
                 "Least chance of any action",
                 0.0,
                 0.1,
                 0.02,
                 0.005,
-                key="floor",
+                key="min_probability",
                 bind="query-params",
                 format="percent",
-                help=TERMS["floor"],
+                help=TERMS["min_probability"],
             )
     with right:
         known = what_if.estimators(experiment)
@@ -96,7 +96,7 @@ def choose(key: str) -> dict[str, object]:
         "candidate": candidate,
         "text": text,
         "action": action,
-        "floor": floor,
+        "min_probability": min_probability,
         "chosen": tuple(chosen),
     }
     return asked | {"most": MOST[str(most)]}

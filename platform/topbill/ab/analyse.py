@@ -77,9 +77,7 @@ def analyse(
     pairs = {name: _pairs(gathered, name, known.control, names, adjust) for name in ready.metrics}
     comparisons = _comparisons(pairs, known, rule, gathered.mixed, units_a_day)
     kept = [
-        rails.guardrail(
-            name, v, pairs[name][v], rule, worse_by_at_most=margin, better=known.better(name)
-        )
+        rails.guardrail(name, v, pairs[name][v], rule, margin=margin, better=known.better(name))
         for name, margin in known.guardrails.items()
         for v in names
     ]

@@ -59,7 +59,7 @@ class Design(msgspec.Struct, frozen=True, kw_only=True):
                 )
                 for m in experiment.metrics
             ),
-            guardrails={g.metric: g.worse_by_at_most for g in experiment.guardrails},
+            guardrails={g.metric: g.margin for g in experiment.guardrails},
         )
 
     def better(self, metric: str) -> Literal["higher", "lower"]:

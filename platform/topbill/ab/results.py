@@ -41,7 +41,7 @@ class GuardrailResult(msgspec.Struct, frozen=True, kw_only=True):
 
     metric: str
     variant: str
-    worse_by_at_most: float
+    margin: float
     status: GuardrailStatus
     worse_by: float | None = None
     worse_by_low: float | None = None

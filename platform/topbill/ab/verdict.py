@@ -101,7 +101,7 @@ def _winner(best: Comparison, guardrails: Sequence[GuardrailResult], control: st
     for g in guardrails:
         if g.status == "worse":
             much = "" if g.worse_by is None else f" by {percent(g.worse_by, sign='')}"
-            allowed = f"{g.worse_by_at_most:.1%} allowed" if g.worse_by_at_most else "none allowed"
+            allowed = f"{g.margin:.1%} allowed" if g.margin else "none allowed"
             clauses.append(f"but {_label(g.metric)} is worse{much} ({allowed})")
             codes.append(GUARDRAIL_WORSE)
     undecided = [g for g in guardrails if g.status == "undecided"]

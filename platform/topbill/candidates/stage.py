@@ -213,12 +213,12 @@ class Sight:
         new = self._orders["new"][:NAMED]
         return np.concatenate([likely, new[~np.isin(new, likely)]])
 
-    def pool(self, row: str, made_of: Row, taken: Bools, most: int) -> Indices:
+    def pool(self, row: str, definition: Row, taken: Bools, most: int) -> Indices:
         """At most `most` titles for a row, none of them `taken` (T,), by falling popularity. Where
         there is a choice, a tenth of the pool is new titles and a tenth any title."""
-        members = self.members(made_of)
+        members = self.members(definition)
         members = members[~taken[members]]
-        if len(members) <= most or made_of.source == "titles":
+        if len(members) <= most or definition.source == "titles":
             return self._stage.in_order(members[:most])
         spare = int(SPARE * most / 2)
         head, rest = members[: most - 2 * spare], members[most - 2 * spare :]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 
@@ -92,9 +91,7 @@ def rebuild(key: str, *, experiments: Path | None = None, data: Data = DATA) -> 
     if key not in audit and key not in files:
         known = ", ".join(sorted({*audit, *files})) or "(none)"
         raise NotFound(f"{experiments or data}: no experiment {key!r}; expected one of {known}")
-    experiment = (
-        files[key] if experiments else spec.from_raw(json.loads(audit[key]), f"{key} (audit)")
-    )
+    experiment = files[key] if experiments else spec.from_audit(audit[key], f"{key} (audit)")
     with err.status(f"folding the log of {key}"):
         held, states = fold_again(log, experiment, archive.reader(data))
     log.close()

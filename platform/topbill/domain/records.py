@@ -194,7 +194,7 @@ class Policy(Protocol):
     kind: ClassVar[str]
     Params: ClassVar[type[msgspec.Struct]]
     deterministic: ClassVar[bool]
-    """Whether it may give an action probability 0, so that only a floor makes its log evaluable."""
+    """Whether it may give an action probability 0, so that only min_probability makes its log evaluable."""
 
     def __init__(self, params: Any, *, context_size: int, action_size: int, seed: int) -> None: ...
 

@@ -221,7 +221,7 @@ def _rank(
             scored,
             asked.eligible,
             asked.slots,
-            variant.floor,
+            variant.min_probability,
             uniforms("draw", decision_id),
             allowed,
         )

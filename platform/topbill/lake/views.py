@@ -72,10 +72,10 @@ CREATE TABLE experiments (key VARCHAR, revision VARCHAR, title VARCHAR, owner VA
     surface VARCHAR, status VARCHAR, unit VARCHAR, slots BIGINT, traffic DOUBLE, holdout DOUBLE,
     "at" TIMESTAMP, spec JSON);
 CREATE TABLE variants (experiment VARCHAR, variant VARCHAR, policy VARCHAR, share DOUBLE, control BOOLEAN,
-    floor DOUBLE, evaluable BOOLEAN, training VARCHAR);
+    min_probability DOUBLE, evaluable BOOLEAN, training VARCHAR);
 CREATE TABLE metrics (experiment VARCHAR, metric VARCHAR, event VARCHAR, kind VARCHAR, window_seconds DOUBLE,
-    cap DOUBLE, weight DOUBLE, better VARCHAR, worse_by_at_most DOUBLE,
-    unrewarded DOUBLE, before_seconds DOUBLE, before_feature VARCHAR);
+    cap DOUBLE, weight DOUBLE, better VARCHAR, margin DOUBLE,
+    unrewarded DOUBLE, covariate_seconds DOUBLE, covariate_feature VARCHAR);
 CREATE TABLE revisions (experiment VARCHAR, revision VARCHAR, "at" TIMESTAMP, who VARCHAR, spec JSON);
 CREATE TABLE published ("at" TIMESTAMP, decisions_version BIGINT, rewards_version BIGINT, files VARCHAR);
 CREATE TABLE troubles (kind VARCHAR, subject VARCHAR, path VARCHAR, message VARCHAR);
@@ -298,7 +298,7 @@ def _fill(
         for e in experiments
     ]
     variants = [
-        (e.key, v.name, v.policy, v.share, v.control, v.floor, v.evaluable, v.training)
+        (e.key, v.name, v.policy, v.share, v.control, v.min_probability, v.evaluable, v.training)
         for e in experiments
         for v in e.variants
     ]
@@ -316,10 +316,10 @@ def _fill(
                 limits.get(m.name),
             ),
             m.default,
-            *((m.before, None) if isinstance(m.before, float) else (None, m.before)),
+            *((m.covariate, None) if isinstance(m.covariate, float) else (None, m.covariate)),
         )
         for e in experiments
-        for limits in [{g.metric: g.worse_by_at_most for g in e.guardrails}]
+        for limits in [{g.metric: g.margin for g in e.guardrails}]
         for m in e.metrics
     ]
     _insert(connection, "experiments", files)

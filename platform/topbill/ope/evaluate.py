@@ -266,11 +266,12 @@ def explorers(experiment: Experiment) -> tuple[str, ...]:
     found = tuple(
         v.name
         for v in experiment.variants
-        if v.evaluable and (v.floor > 0 or not getattr(KINDS[v.policy], "deterministic", False))
+        if v.evaluable
+        and (v.min_probability > 0 or not getattr(KINDS[v.policy], "deterministic", False))
     )
     if not found:
         raise BadRequest(
             "log_variants",
-            f"{experiment.key}: no variant explores; expected one with a floor or chance",
+            f"{experiment.key}: no variant explores; expected one with min_probability or chance",
         )
     return found

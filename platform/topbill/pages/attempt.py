@@ -179,7 +179,7 @@ class Attempt:
         """
         layer, file = self.layers["rows"], self.file
         ids = layer.live.actions.ids
-        self.members = {row: self.sight.members(file.made_of[row]) for row in ids}
+        self.members = {row: self.sight.members(file.sources[row]) for row in ids}
         filled = [j for j, row in enumerate(ids) if len(self.members[row]) or self._pins(row)]
         if not filled:
             filled = list(range(len(ids)))
@@ -237,7 +237,7 @@ class Attempt:
         ]
         taken = self.taken.copy()
         taken[elsewhere] = True
-        pool = self.sight.pool(row, self.file.made_of[row], taken, self.file.candidates)
+        pool = self.sight.pool(row, self.file.sources[row], taken, self.file.candidates)
         if row in self.file.rules.fresh:
             count, within = self.file.rules.fresh[row]
             rest = np.setdiff1d(self.members[row], pool)
@@ -319,7 +319,7 @@ class Attempt:
         candidates.
         """
         everything = self.c.stage.plain(np.ones(len(self.c.catalog), dtype=bool), self.id)
-        could = everything.members(self.file.made_of[row])
+        could = everything.members(self.file.sources[row])
         counts = {rule: int(np.count_nonzero(~lets[could])) for rule, lets in self.before.items()}
         counts["shown above"] = int(np.count_nonzero(self.taken[self.members[row]]))
         for mask in (mask for d in decisions if d.layer == "titles" for mask in d.masks):

@@ -24,7 +24,7 @@ def check(file: PageFile, house: House) -> None:
     """
     at = At(file.source)
     _names(file, house.catalog, at)
-    _rows(file, house, at.key("made_of"))
+    _rows(file, house, at.key("sources"))
     _viewers(file, house, at)
     _pins(file, house, at)
     if at.problems:
@@ -69,9 +69,9 @@ def _names(file: PageFile, catalog: Catalog, at: At) -> None:
                 where.item(index).wrong(name, what, nearest(name, among))
 
     title, genre = "a title of the catalogue", "a genre of the catalogue"
-    for name, row in file.made_of.items():
-        known(row.titles, catalog.index, title, at.key("made_of").key(name).key("titles"))
-        known(row.genres, catalog.genre_names, genre, at.key("made_of").key(name).key("genres"))
+    for name, row in file.sources.items():
+        known(row.titles, catalog.index, title, at.key("sources").key(name).key("titles"))
+        known(row.genres, catalog.genre_names, genre, at.key("sources").key(name).key("genres"))
     for rule, where in _rules(file, at):
         known(rule.get("titles", ()), catalog.index, title, where.key("titles"))
         known(rule.get("genres", ()), catalog.genre_names, genre, where.key("genres"))
@@ -90,7 +90,7 @@ def _names(file: PageFile, catalog: Catalog, at: At) -> None:
 def _rows(file: PageFile, house: House, at: At) -> None:
     """Rows of which blocks or pins leave nothing, or of which they take what editors listed."""
     pinned = {title: row for row, held in file.rules.pins.items() for title in held.values()}
-    for name, row in file.made_of.items():
+    for name, row in file.sources.items():
         of = _members(row, house.catalog)
         if of.any() and not (of & ~house.blocked).any():
             at.key(name).wrong(Said("a row of blocked titles only"), "a title that no rule blocks")
@@ -125,7 +125,7 @@ def _viewers(file: PageFile, house: House, at: At) -> None:
         at.key("rules").wrong(Said("a block of every title"), "something to show")
         return
     least = int(catalog.maturity[open_].min())
-    for who, age in (("kids", file.kids), ("guests", file.guests)):
+    for who, age in (("kids_max_age", file.kids_max_age), ("guest_max_age", file.guest_max_age)):
         if who in file.raw and age < least:
             at.key(who).wrong(age, f"{least} or more: no title is for {age}-year-olds")
 

@@ -83,9 +83,9 @@ class Composer:
         """
         ages = [_LARGEST_AGE if request.maturity is None else request.maturity]
         if request.kids:
-            ages.append(self.file.kids)
+            ages.append(self.file.kids_max_age)
         if request.profile is None:
-            ages.append(self.file.guests)
+            ages.append(self.file.guest_max_age)
         plays = watched if request.watched is None else request.watched
         index = self.catalog.index
         return Viewer(

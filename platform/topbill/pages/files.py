@@ -17,7 +17,7 @@ from topbill.candidates import SOURCES, Row
 from topbill.domain.errors import Problem, SpecError
 from topbill.pages.features import PICTURE_FEATURES, TITLE_FEATURES
 from topbill.rules import RULE, Rules, build
-from topbill.spec import Experiment, yaml_in
+from topbill.spec import Experiment, renames, yaml_in
 from topbill.spec.forms import (
     BAD,
     At,
@@ -91,17 +91,18 @@ PAGE = Section(
             ),
             "The third layer; left out: a title's first picture.",
         ),
-        "made_of": Key(MapOf(_ROW, 100, 1), "What each row is made of.", True),
+        "sources": Key(MapOf(_ROW, 100, 1), "What each row is made of.", True),
         "rules": Key(ListOf(RULE, 200), "What may stand where."),
-        "sticky": Key(
+        "session_ttl": Key(
             Duration(), "How long a session sees the same page (default: every call is a new page)."
         ),
-        "kids": Key(_AGE, "The age limit of kids' profiles (default 7)."),
-        "guests": Key(_AGE, "The age limit of viewers without a profile (default 16)."),
+        "kids_max_age": Key(_AGE, "The age limit of kids' profiles (default 7)."),
+        "guest_max_age": Key(_AGE, "The age limit of viewers without a profile (default 16)."),
         "budget_ms": Key(
             Number(0, 10_000, above=True), "Milliseconds after which editors' orders step in."
         ),
-    }
+    },
+    renames.PAGE,
 )
 
 
@@ -121,20 +122,23 @@ class PageFile:
     titles: int
     candidates: int
     pinned: Mapping[str, int]
-    made_of: Mapping[str, Row]
+    sources: Mapping[str, Row]
     rules: Rules
-    sticky: float
-    kids: int
-    guests: int
+    session_ttl: float
+    kids_max_age: int
+    guest_max_age: int
     budget_ms: float
     raw: dict[str, Any] = field(compare=False, hash=False)
     source: str = field(default="", compare=False)
 
     @property
     def revision(self) -> str:
-        """12 hex digits that change with anything that the file says."""
+        """12 hex digits that change with anything that the file says, but not with what a key is
+        called: it stands beside every decision of a page, of older versions too.
+        """
+        canonical = renames.rename(self.raw, {name: old for old, name in renames.PAGE.items()})
         return blake2b(
-            msgspec.json.encode(self.raw, order="deterministic"), digest_size=6
+            msgspec.json.encode(canonical, order="deterministic"), digest_size=6
         ).hexdigest()
 
 
@@ -212,8 +216,8 @@ def load(path: Path, known: Sequence[Experiment]) -> PageFile:
 
 
 def _build(read: Mapping[str, Any], raw: dict[str, Any], path: Path, at: At) -> PageFile:
-    made_of = {
-        name: _row(name, parts, at.key("made_of")) for name, parts in read["made_of"].items()
+    sources = {
+        name: _row(name, parts, at.key("sources")) for name, parts in read["sources"].items()
     }
     count = read["titles"]["count"]
     candidates = read["titles"].get("candidates", max(60, count))
@@ -221,11 +225,11 @@ def _build(read: Mapping[str, Any], raw: dict[str, Any], path: Path, at: At) -> 
         at.key("titles").key("candidates").wrong(
             candidates, f"at least {count}, the titles of a row"
         )
-    genres = {name: row.genres if row.source == "genre" else () for name, row in made_of.items()}
+    genres = {name: row.genres if row.source == "genre" else () for name, row in sources.items()}
     layers = {
         name: read[name]["experiment"] for name in ("rows", "titles", "artwork") if name in read
     }
-    _check_pinned(read["rows"], made_of, at.key("rows"))
+    _check_pinned(read["rows"], sources, at.key("rows"))
     return PageFile(
         key=read["page"],
         title=read.get("title", read["page"]),
@@ -237,11 +241,11 @@ def _build(read: Mapping[str, Any], raw: dict[str, Any], path: Path, at: At) -> 
         titles=count,
         candidates=candidates,
         pinned=read["rows"].get("pinned", {}),
-        made_of=made_of,
+        sources=sources,
         rules=build(read.get("rules", ()), at.key("rules"), genres, count),
-        sticky=read.get("sticky", 0.0),
-        kids=read.get("kids", 7),
-        guests=read.get("guests", 16),
+        session_ttl=read.get("session_ttl", 0.0),
+        kids_max_age=read.get("kids_max_age", 7),
+        guest_max_age=read.get("guest_max_age", 16),
         budget_ms=read.get("budget_ms", 60.0),
         raw=raw,
         source=path.name,
@@ -262,12 +266,12 @@ def _row(name: str, parts: Mapping[str, Any], at: At) -> Row:
     return row
 
 
-def _check_pinned(rows: Mapping[str, Any], made_of: Mapping[str, Row], at: At) -> None:
+def _check_pinned(rows: Mapping[str, Any], sources: Mapping[str, Row], at: At) -> None:
     places: dict[int, str] = {}
     for name, position in rows.get("pinned", {}).items():
         where = at.key("pinned").key(name)
-        if name not in made_of:
-            where.wrong(Said("an unknown row"), "one of " + listed(made_of), nearest(name, made_of))
+        if name not in sources:
+            where.wrong(Said("an unknown row"), "one of " + listed(sources), nearest(name, sources))
         if position >= rows["count"]:
             where.wrong(position, f"0 to {rows['count'] - 1}: the page has {rows['count']} rows")
         if (other := places.setdefault(position, name)) != name:
@@ -299,10 +303,10 @@ def _check_layers(read: Mapping[str, Any], known: Mapping[str, Experiment], at: 
                     "actions: [], since the page brings them",
                 )
             _check_features(layer, experiment, where)
-        elif actions != set(read["made_of"]):
-            odd = sorted(actions ^ set(read["made_of"]))
-            at.key("made_of").wrong(
-                Said(listed(read["made_of"])), f"the rows of {name}; {listed(odd)} differ"
+        elif actions != set(read["sources"]):
+            odd = sorted(actions ^ set(read["sources"]))
+            at.key("sources").wrong(
+                Said(listed(read["sources"])), f"the rows of {name}; {listed(odd)} differ"
             )
         elif read["rows"]["count"] > len(actions):
             at.key("rows").key("count").wrong(

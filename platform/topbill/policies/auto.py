@@ -116,7 +116,7 @@ class Auto:
     Weights are proportional to exp(favour + `TEMPER` · discounted sum of log scores) (Vovk 1990;
     Raftery, Kárný and Ettler 2010), the blend is on the logit scale, and the bound adds `alpha`
     times the root of the blended variances. The logit scale is what adapts priors and exploration
-    to the base rate. Deterministic: only a floor makes its log evaluable.
+    to the base rate. Deterministic: only min_probability makes its log evaluable.
     """
 
     kind: ClassVar[str] = "auto"
@@ -255,7 +255,7 @@ class Auto:
     def explain(
         self, x: Floats, actions: Actions, names: tuple[Sequence[str], Sequence[str]]
     ) -> list[dict[str, float]]:
-        """Per action, what each feature adds to the blended logit; `curves` is what is not linear
+        """Per action, what each feature adds to the blended logit; `fourier_features` is what is not linear
         in the context.
         """
         at = self._at(actions)
@@ -282,7 +282,7 @@ class Auto:
             mixed = weight * experts.shared.mean[0, e].reshape(len(shared), -1) * shared[:, None]
             labels = [
                 "intercept",
-                *(["curves"] * 2 * FREQUENCIES if experts is self.curved else names[0]),
+                *(["fourier_features"] * 2 * FREQUENCIES if experts is self.curved else names[0]),
             ]
             for k, told in enumerate(out):
                 for label, value in zip(labels, own[k, :-1].tolist(), strict=True):

@@ -70,7 +70,7 @@ class LinearParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
             "(linear link) or in logits (logistic link); if absent, what suits the number of features"
         ),
     ] = None
-    curves: Annotated[
+    fourier_features: Annotated[
         Annotated[int, msgspec.Meta(ge=0, le=256)] | None,
         msgspec.Meta(
             description="random Fourier frequencies among the features of an action's own weights, for taste that is "
@@ -80,9 +80,9 @@ class LinearParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     ] = None
 
     def __post_init__(self) -> None:
-        if self.curves and self.model == "shared":
+        if self.fourier_features and self.model == "shared":
             raise ValueError(
-                "curves are of an action's own weights, which model: shared has not; choose hybrid"
+                "fourier_features are of an action's own weights, which model: shared has not; choose hybrid"
             )
         if self.half_life is not None and self.half_life_seconds is not None:
             raise ValueError("half_life and half_life_seconds exclude each other; give one")
@@ -254,7 +254,7 @@ class Linear:
         """
         at, xt = self.layout(actions), extended(x, self.d, 0)
         context = ["", *names[0], "position"]
-        basis, labels = self._basis(xt), context + ["curves"] * 2 * self.fourier.count
+        basis, labels = self._basis(xt), context + ["fourier_features"] * 2 * self.fourier.count
         features = ["", *names[1]]
         out: list[dict[str, float]] = [{} for _ in actions.ids]
         for k, told in enumerate(out):
@@ -276,8 +276,8 @@ def _frequencies(params: LinearParams, context_size: int, action_size: int) -> i
     """How many frequencies `params` ask for: by default some where a context is small and tells all
     there is.
     """
-    if params.curves is not None:
-        return params.curves if context_size else 0
+    if params.fourier_features is not None:
+        return params.fourier_features if context_size else 0
     return (
         CURVES if params.model == "hybrid" and 0 < context_size <= SMALL and not action_size else 0
     )

@@ -36,7 +36,7 @@ class LinUCB(LinearPolicy):
     `alpha` counts posterior standard deviations on the link scale: logits (Filippi et al. 2010), or
     rewards with their noise estimated from the residuals, so one value serves clicks at 1% and at
     50%. The paper's algorithm is `model: disjoint, link: linear, prior_scale: 1`. Deterministic:
-    only a floor makes its log evaluable.
+    only min_probability makes its log evaluable.
     """
 
     kind: ClassVar[str] = "linucb"

@@ -175,7 +175,7 @@ class PageService:
             if held is not None and held.request_hash != fingerprint:
                 raise _reused(page_id)
             return page_id, fingerprint, held
-        sticky, unit = composer.file.sticky, request.unit
+        sticky, unit = composer.file.session_ttl, request.unit
         if not sticky or unit is None or request.session is None:
             return PREFIX + new_id(), "", None
         # What decides which titles are allowed is part of the session: a kids' profile never gets

@@ -47,7 +47,7 @@ class Ways:
 
 
 class Browsers:
-    """Simulated viewers of one catalogue and of rows that are `made_of` this; a row that isn't
+    """Simulated viewers of one catalogue and of rows that are made of `sources`; a row that isn't
     there interests all alike. Everything follows from the catalogue, the rows, the ways and the
     seed."""
 
@@ -56,7 +56,7 @@ class Browsers:
         catalog: Catalog,
         seed: int = 0,
         ways: Ways | None = None,
-        made_of: Mapping[str, Row] | None = None,
+        sources: Mapping[str, Row] | None = None,
     ) -> None:
         self.catalog, self.seed, self.ways = catalog, seed, ways or Ways()
         rng = np.random.default_rng(hash64(str(seed), "browsers"))
@@ -89,17 +89,17 @@ class Browsers:
                 for own in catalog.pictures
             ]
         )
-        self._interest = {row: self._interested(row, own) for row, own in (made_of or {}).items()}
+        self._interest = {row: self._interested(row, own) for row, own in (sources or {}).items()}
         self._base = self._solved()
 
-    def _interested(self, row: str, made_of: Row) -> Floats:
+    def _interested(self, row: str, definition: Row) -> Floats:
         """(viewers,) the probability that each looks along this row on reaching it. Rows differ
         little for viewers as a whole, so that no order which is the same for all is bad by chance,
         and much from viewer to viewer."""
         rng = np.random.default_rng(hash64(str(self.seed), "row", row))
-        liked = self.taste[:, [g in made_of.genres for g in GENRES]].sum(axis=1)
+        liked = self.taste[:, [g in definition.genres for g in GENRES]].sum(axis=1)
         kind = self.taste @ rng.normal(0.0, 1.5, len(GENRES))
-        themed = 4.0 * (liked - 0.3) if made_of.genres else kind - kind.mean()
+        themed = 4.0 * (liked - 0.3) if definition.genres else kind - kind.mean()
         own, habit = rng.normal(0.0, 0.3), rng.normal(0.0, 0.5, self.ways.viewers)
         return np.asarray(expit(0.3 + own + themed + habit))
 

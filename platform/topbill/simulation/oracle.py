@@ -97,7 +97,7 @@ class Knowing:
         looks = self._browsers.ways.glance ** np.arange(file.titles)
         worth = np.zeros(len(ids))
         for j, row in enumerate(ids):
-            best = np.sort(self._of(sight.members(file.made_of[row])[: file.candidates].tolist()))[
+            best = np.sort(self._of(sight.members(file.sources[row])[: file.candidates].tolist()))[
                 ::-1
             ][: file.titles]
             worth[j] = self._browsers.interest(self.viewer, row) * (best @ looks[: len(best)])

@@ -49,7 +49,7 @@ class Pager:
 
     def __init__(self, composer: Composer, name: str, seed: int = 0) -> None:
         self._composer, self._name = composer, name
-        self.browsers = Browsers(composer.catalog, seed, made_of=composer.file.made_of)
+        self.browsers = Browsers(composer.catalog, seed, sources=composer.file.sources)
         self._lives = {
             layer: composer.engine.find(key) for layer, key in composer.file.layers.items()
         }

@@ -149,7 +149,7 @@ def _experiment(log: ObdLog, variant: Variant) -> Experiment:
         objective={"click": 1.0},
         variants=(variant,),
         context=log.features,
-        learn_after=0.0,
+        reward_delay=0.0,
     )
 
 

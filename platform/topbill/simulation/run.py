@@ -37,7 +37,7 @@ def run(
     """Simulate `rounds` visits spread evenly over `days`, all of them in the experiment, and return
     a line a variant.
 
-    A decision is learned when it is `learn_after` old, from the events that had come by then.
+    A decision is learned when it is `reward_delay` old, from the events that had come by then.
     `progress` is called with the rounds done so far.
     """
     running = replace(experiment, status="running", traffic=1.0, layer_start=0.0, holdout=0.0)
@@ -67,9 +67,9 @@ def run(
         came = [
             _event(decision, response)
             for response in responses
-            if response.delay <= running.learn_after
+            if response.delay <= running.reward_delay
         ]
-        due.append((at + running.learn_after, decision, came))
+        due.append((at + running.reward_delay, decision, came))
     progress(rounds)
     return tally.lines()
 

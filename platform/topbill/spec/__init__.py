@@ -1,7 +1,7 @@
 """Experiments in YAML: a file becomes a frozen `Experiment`, validated once, at the edge."""
 
 from topbill.domain.features import Feature
-from topbill.spec.files import from_raw, load, load_all, marks, validate, yaml_in
+from topbill.spec.files import from_audit, from_raw, load, load_all, marks, validate, yaml_in
 from topbill.spec.model import Experiment, Guardrail, Metric, MetricKind, Status, Surface, Variant
 from topbill.spec.schema import json_schema
 
@@ -14,6 +14,7 @@ __all__ = [
     "Status",
     "Surface",
     "Variant",
+    "from_audit",
     "from_raw",
     "json_schema",
     "load",

@@ -20,7 +20,7 @@ AUTO_EXPLORES = 0.02
 """Share of decisions that `auto` spreads over all actions unless told otherwise, so that its log
 can be evaluated.
 """
-_COMMON = ("policy", "share", "control", "floor", "evaluable", "training")
+_COMMON = ("policy", "share", "control", "min_probability", "evaluable", "training")
 _AS_READ = (
     "surface",
     "title",
@@ -64,7 +64,9 @@ def build(read: Read, raw: dict[str, Any], at: At) -> Experiment | None:
         objective=objective,
         guardrails=tuple(Guardrail(**guardrail) for guardrail in read.get("guardrails", ())),
         variants=variants,
-        learn_after=read.get("learn_after", min(m.window for m in metrics if m.name in objective)),
+        reward_delay=read.get(
+            "reward_delay", min(m.window for m in metrics if m.name in objective)
+        ),
         **{name: read[name] for name in _AS_READ + _AS_READ_TOO if name in read},
     )
 
@@ -145,9 +147,9 @@ def _metrics(read: Read, at: At) -> tuple[Metric, ...]:
             at.key("metrics").key(name).key("default").wrong(
                 parts["default"], f"no default: without an event a {parts['kind']} is 0"
             )
-        if isinstance(before := parts.get("before"), str):
-            _check_before(
-                before, read.get("context", {}), at.key("metrics").key(name).key("before")
+        if isinstance(covariate := parts.get("covariate"), str):
+            _check_covariate(
+                covariate, read.get("context", {}), at.key("metrics").key(name).key("covariate")
             )
         better = "lower" if name in guarded and name not in objective else "higher"
         if {"event", "kind", "window"} <= parts.keys():
@@ -155,8 +157,8 @@ def _metrics(read: Read, at: At) -> tuple[Metric, ...]:
     return tuple(metrics)
 
 
-def _check_before(feature: str, context: Read, at: At) -> None:
-    """A metric's `before` is a number of the context, unless it is a duration."""
+def _check_covariate(feature: str, context: Read, at: At) -> None:
+    """A metric's `covariate` is a number of the context, unless it is a duration."""
     numbers = [name for name, parts in context.items() if parts.get("type") == "number"]
     if feature not in numbers:
         known = (
@@ -272,19 +274,22 @@ def _variant(name: str, parts: Read, ids: list[str], at: At) -> Variant | None:
     kind = parts.get("policy", DEFAULT_POLICY)
     policy = KINDS[kind]
     evaluable = parts.get("evaluable", True)
-    floor = parts.get(
-        "floor", AUTO_EXPLORES / max(len(ids), 1) if kind == "auto" and evaluable else 0.0
+    min_probability = parts.get(
+        "min_probability", AUTO_EXPLORES / max(len(ids), 1) if kind == "auto" and evaluable else 0.0
     )
-    if policy.deterministic and kind != "fixed" and floor == 0.0 and evaluable:
-        expected = (
-            f"a floor above 0%, since {kind} is deterministic and its log could not be evaluated"
+    unreadable = at.has_problem("min_probability") or at.has_problem("floor")
+    needed = policy.deterministic and kind != "fixed" and evaluable
+    if needed and min_probability == 0.0 and not unreadable:
+        expected = f"a min_probability above 0%, since {kind} is deterministic and its log could not be evaluated"
+        at.key("min_probability").wrong(
+            Said("nothing"),
+            expected,
+            "write min_probability: 2%, or evaluable: false to go without",
         )
-        at.key("floor").wrong(
-            Said("no floor"), expected, "write floor: 2%, or evaluable: false to go without"
-        )
-    if ids and floor * len(ids) > 1.0:
-        at.key("floor").wrong(
-            Said(percent(floor)), f"at most {percent(1 / len(ids))}: one of {len(ids)} actions"
+    if ids and min_probability * len(ids) > 1.0:
+        at.key("min_probability").wrong(
+            Said(percent(min_probability)),
+            f"at most {percent(1 / len(ids))}: one of {len(ids)} actions",
         )
     known = set(ids)
     unknown = [
@@ -305,4 +310,6 @@ def _variant(name: str, parts: Read, ids: list[str], at: At) -> Variant | None:
             at.wrong(Said(str(error)), f"parameters that {kind} can work with")
         return None
     common = {key: parts[key] for key in ("control", "evaluable", "training") if key in parts}
-    return Variant(name, kind, params, parts.get("share", 0.0), floor=floor, **common)
+    return Variant(
+        name, kind, params, parts.get("share", 0.0), min_probability=min_probability, **common
+    )

@@ -10,12 +10,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from topbill.domain.errors import Problem, SpecError
 from topbill.spec.build import build
 from topbill.spec.format import EXPERIMENT
 from topbill.spec.forms import BAD, At, percent
 from topbill.spec.model import Experiment
 from topbill.spec.plain import MAX_BYTES, parse
+from topbill.spec.renames import modern
 
 Verdict = tuple[Path, Experiment | SpecError]
 
@@ -45,6 +48,13 @@ def from_raw(raw: Any, name: str, problems: Sequence[Problem] = ()) -> Experimen
     if experiment is None:
         raise SpecError(at.problems)
     return experiment
+
+
+def from_audit(spec: str, name: str) -> Experiment:
+    """The experiment of an audit's JSON, which an older version may have written: with the keys
+    that it had then. Raises SpecError as `from_raw` does.
+    """
+    return from_raw(modern(msgspec.json.decode(spec)), name)
 
 
 def validate(paths: Sequence[Path]) -> list[Verdict]:

@@ -15,13 +15,14 @@ import msgspec
 
 from topbill.domain.features import LARGEST
 from topbill.policies import KINDS
+from topbill.spec import renames
 from topbill.spec.forms import (
     BAD,
     DURATION,
     PERCENT,
     At,
-    Before,
     Choice,
+    Covariate,
     Duration,
     Flag,
     Form,
@@ -140,13 +141,13 @@ _VARIANT: dict[str, Key] = {
         Percent(), "Share of the experiment's units; all shares sum to 100%.", required=True
     ),
     "control": Key(Flag(), "true for the one variant that the others are compared with."),
-    "floor": Key(
+    "min_probability": Key(
         Percent(),
         "The least probability that any action gets, so that other policies can be evaluated.",
     ),
     "evaluable": Key(
         Flag(),
-        "false lets a deterministic policy run without a floor; nobody can evaluate from its log.",
+        "false lets a deterministic policy run without a min_probability; nobody can evaluate from its log.",
     ),
     "training": Key(
         Choice(("own", "shared")),
@@ -209,12 +210,13 @@ METRIC = Section(
             Choice(("higher", "lower")),
             "Which direction is good; lower by default if only a guardrail.",
         ),
-        "before": Key(
-            Before(),
+        "covariate": Key(
+            Covariate(),
             "What a unit did before its first decision, to take noise out of comparisons (CUPED): how long to look "
             "back for the metric's own events (28d), or a number in context.",
         ),
-    }
+    },
+    renames.METRIC,
 )
 ACTION = Section(
     {
@@ -226,14 +228,15 @@ ACTION = Section(
 GUARDRAIL = Section(
     {
         "metric": Key(Name, "A metric that must not get worse.", True),
-        "worse_by_at_most": Key(
+        "margin": Key(
             Percent(), "By how much, relative to the control, is still acceptable.", True
         ),
-    }
+    },
+    renames.GUARDRAIL,
 )
 VARIANT = Tagged(
     "policy",
-    {kind: Section(_VARIANT | _params(kind)) for kind in KINDS},
+    {kind: Section(_VARIANT | _params(kind), renames.VARIANT) for kind in KINDS},
     "The policy that decides.",
     default=DEFAULT_POLICY,
 )
@@ -295,7 +298,7 @@ EXPERIMENT = Section(
             Choice(("independent", "cascade")),
             "cascade: below the last click nothing was examined.",
         ),
-        "learn_after": Key(
+        "reward_delay": Key(
             Duration(),
             "Age at which a decision is learned (default: the objective's shortest window).",
         ),
@@ -307,5 +310,6 @@ EXPERIMENT = Section(
             Number(0, 10_000, above=True),
             "Milliseconds a policy may take before the control steps in.",
         ),
-    }
+    },
+    renames.EXPERIMENT,
 )

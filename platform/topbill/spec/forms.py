@@ -47,6 +47,11 @@ class At:
     def item(self, index: int) -> At:
         return replace(self, path=f"{self.path}[{index}]")
 
+    def has_problem(self, name: str) -> bool:
+        """Whether a problem was noted of key `name` of this place."""
+        path = self.key(name).path
+        return any(problem.path == path for problem in self.problems)
+
     def wrong(self, got: Any, expected: str, hint: str = "") -> Any:
         """Note a problem; returns BAD. `got` is shown as it is when it is a `Said`, as a value
         otherwise.
@@ -257,7 +262,7 @@ class Duration:
 
 
 @dataclass(frozen=True)
-class Before:
+class Covariate:
     """A duration, or a feature's name."""
 
     def read(self, value: Any, at: At) -> Any:

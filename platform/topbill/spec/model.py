@@ -26,7 +26,7 @@ class Metric:
 
     kind: binary (any event) | max | sum | count | mean | last | earliest. `cap` scales it to [0, 1]
     in the objective, `default` is its value without an event. `better` says which direction is
-    good, for reading the report; `before` what of a unit's past takes noise out of it: so many
+    good, for reading the report; `covariate` what of a unit's past takes noise out of it: so many
     seconds of its own events before the unit's first decision, or a number of the context as it
     came with that decision.
     """
@@ -38,7 +38,7 @@ class Metric:
     cap: float = 1.0
     better: Literal["higher", "lower"] = "higher"
     default: float = 0.0
-    before: float | str | None = None
+    covariate: float | str | None = None
 
     def value(self, events: Iterable[tuple[float, float]]) -> float:
         """The metric of a decision's events `(value, seconds after the decision)`; `default` if
@@ -71,10 +71,10 @@ class Metric:
 
 @dataclass(frozen=True)
 class Guardrail:
-    """A metric that must not get worse by more than `worse_by_at_most` (relative, 0.02 is 2%)."""
+    """A metric that must not get worse by more than `margin` (relative, 0.02 is 2%)."""
 
     metric: str
-    worse_by_at_most: float
+    margin: float
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class Variant:
     params: msgspec.Struct
     share: float
     control: bool = False
-    floor: float = 0.0
+    min_probability: float = 0.0
     evaluable: bool = True
     training: Literal["own", "shared"] = "own"
 
@@ -118,7 +118,7 @@ class Experiment:
     guardrails: tuple[Guardrail, ...] = ()
     feedback: Literal["item", "slate"] = "item"
     click_model: Literal["independent", "cascade"] = "independent"
-    learn_after: float = 0.0
+    reward_delay: float = 0.0
     refit: Literal["never", "daily"] = "never"
     personalizer: bool = False
     budget_ms: float = 50.0
@@ -192,7 +192,7 @@ class Experiment:
                     if m.name in self.objective
                 ],
                 "variants": [(v.name, v.policy, v.params, v.training) for v in self.variants],
-                "learning": (self.slots, self.feedback, self.click_model, self.learn_after),
+                "learning": (self.slots, self.feedback, self.click_model, self.reward_delay),
             }
         )
 

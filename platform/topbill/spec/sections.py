@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any
 
@@ -81,14 +81,16 @@ class Key:
 @dataclass(frozen=True)
 class Section:
     """A mapping with fixed keys → dict of the keys that are there and could be read; BAD when it is
-    no mapping.
+    no mapping. `renamed` says what a key of an older version is called today.
     """
 
     keys: Mapping[str, Key]
+    renamed: Mapping[str, str] = field(default_factory=dict)
 
     def read(self, value: Any, at: At) -> Any:
         if not isinstance(value, dict):
             return at.wrong(value, "a mapping with " + listed(self.keys))
+        value, written = self._todays_names(value, at)
         missing = {name for name, key in self.keys.items() if key.required and name not in value}
         for name in [name for name in value if name not in self.keys]:
             hint = nearest(name, self.keys)
@@ -99,11 +101,32 @@ class Section:
                 Said("nothing"), "this key, which is required", self.keys[name].about
             )
         read = {
-            name: key.form.read(value[name], at.key(name))
+            name: key.form.read(value[name], at.key(written.get(name, name)))
             for name, key in self.keys.items()
             if name in value
         }
         return {name: item for name, item in read.items() if item is not BAD}
+
+    def _todays_names(self, value: dict[str, Any], at: At) -> tuple[dict[str, Any], dict[str, str]]:
+        """The mapping under today's names, after a problem for each old one; and by which old name
+        a key was written.
+
+        What stands at an old key is read as if it stood at the new one, so that the one mistake
+        isn't followed by others that renaming would repair.
+        """
+        modern = dict(value)
+        written: dict[str, str] = {}
+        for old, name in self.renamed.items():
+            if old not in value or name not in self.keys:
+                continue
+            at.key(old).wrong(
+                Said("a key that has another name today"), name, f"write {name} instead of {old}"
+            )
+            item = modern.pop(old)
+            if name not in value:
+                modern[name] = item
+                written[name] = old
+        return modern, written
 
     def schema(self) -> Schema:
         return {
@@ -144,7 +167,10 @@ class Tagged:
             return BAD
         rest = {name: item for name, item in value.items() if name != self.tag}
         section = self.sections[word]
-        known = Section({self.tag: Key(Choice(tuple(self.sections)), self.about), **section.keys})
+        known = Section(
+            {self.tag: Key(Choice(tuple(self.sections)), self.about), **section.keys},
+            section.renamed,
+        )
         return known.read({self.tag: word, **rest}, at)
 
     def _unknown(self, value: Mapping[str, Any]) -> list[str]:

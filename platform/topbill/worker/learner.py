@@ -1,4 +1,4 @@
-"""Folds the log into policies: each decision once, at the age `learn_after`, in the order of the
+"""Folds the log into policies: each decision once, at the age `reward_delay`, in the order of the
 log.
 
 The state is a function of the log alone: whoever folds the same rows reaches the same bytes,
@@ -116,7 +116,7 @@ class Fold:
 
     `refit_at` (µs) splits the log: decisions that had reached the longest window of the objective
     by then are learned from all their rewards, later ones from those that came within
-    `learn_after`. `start` is where a refit began.
+    `reward_delay`. `start` is where a refit began.
     """
 
     def __init__(self, experiment: Experiment, start: int = 0, refit_at: int = 0) -> None:
@@ -143,7 +143,7 @@ class Fold:
         """(age at which decisions are learned, time at which they must have reached it), in µs,
         oldest part first.
         """
-        early = (int(self.live.experiment.learn_after * 1e6), barrier)
+        early = (int(self.live.experiment.reward_delay * 1e6), barrier)
         return (
             [(full_age(self.live.experiment), self.refit_at), early] if self.refit_at else [early]
         )
@@ -316,7 +316,7 @@ def full_age(experiment: Experiment) -> int:
     windows = [
         metric.window for metric in experiment.metrics if metric.name in experiment.objective
     ]
-    return int(max([*windows, experiment.learn_after]) * 1e6)
+    return int(max([*windows, experiment.reward_delay]) * 1e6)
 
 
 def rebuild(

@@ -4,7 +4,6 @@ safe there.
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,7 +14,7 @@ from topbill.domain.records import Decision, RewardEvent
 from topbill.lake import Lake, Trouble
 from topbill.lake.tables import Origin, decision_rows, reward_rows
 from topbill.log.store import Revision
-from topbill.spec import Experiment, from_raw
+from topbill.spec import Experiment, from_audit
 
 _logger = logging.getLogger("topbill")
 BATCH = 20_000
@@ -168,7 +167,7 @@ class Publisher:
         """Delete in small transactions, so that no request waits long for the write lock."""
         keep = self._keep_log
         if keep is None:
-            windows = [max(e.learn_after, *(m.window for m in e.metrics)) for e in experiments]
+            windows = [max(e.reward_delay, *(m.window for m in e.metrics)) for e in experiments]
             keep = max(windows, default=0.0) + 3_600.0
         through = self._lake.position("decisions")
         if self._learned is not None:
@@ -186,7 +185,7 @@ def _as_it_was(revision: Revision) -> Experiment | None:
     said.
     """
     try:
-        return from_raw(json.loads(revision.spec), f"{revision.experiment} (removed)")
+        return from_audit(revision.spec, f"{revision.experiment} (removed)")
     except SpecError as error:
         _logger.warning("%s has no file and is no longer reported: %s", revision.experiment, error)
         return None

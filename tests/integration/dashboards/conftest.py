@@ -159,7 +159,7 @@ context:
 actions: [{id: a}, {id: b}, {id: c}]
 metrics: {play: {event: play, kind: binary, window: 4s}}
 objective: {play: 1}
-learn_after: 4s
+reward_delay: 4s
 variants:
   only: {policy: thompson, share: 100%, control: true}
 """

@@ -29,11 +29,7 @@ def comparison(variant: str = "thompson", **changes: Any) -> Comparison:
 
 
 def told(*comparisons: Comparison, guardrail: str | None = None, alpha: float = 0.05) -> Verdict:
-    rails = [
-        GuardrailResult(
-            metric="abandon", variant="thompson", worse_by_at_most=0.02, status=guardrail
-        )
-    ]  # type: ignore[arg-type]
+    rails = [GuardrailResult(metric="abandon", variant="thompson", margin=0.02, status=guardrail)]  # type: ignore[arg-type]
     return verdict(called(comparisons, alpha), rails if guardrail else [], SPLIT, "editorial")
 
 

@@ -238,7 +238,8 @@ def test_policy_versions_inside_the_log_are_counted_and_warned_of(published: Mak
 
 def test_a_position_that_hardly_explores_can_be_refused(published: Make) -> None:
     spec = ONE_SLOT.replace(
-        "{policy: uniform, share: 80%}", "{policy: fixed, order: [a], floor: 1%, share: 80%}"
+        "{policy: uniform, share: 80%}",
+        "{policy: fixed, order: [a], min_probability: 1%, share: 80%}",
     )
     world = published(n=1000, spec=spec)
     found = evaluate("home", "uniform", world.data, estimators=("ips",))

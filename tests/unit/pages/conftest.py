@@ -47,7 +47,7 @@ budget_ms: 9000
 rows: {experiment: rows, count: 3}
 titles: {experiment: titles, count: 6, candidates: 16}
 artwork: {experiment: artwork}
-made_of:
+sources:
   best: {source: popular}
   fun: {source: genre, genres: [comedy]}
   tension: {source: genre, genres: [action, drama]}

@@ -24,7 +24,7 @@ from topbill.simulation.visits import Course, browse, concentration
 @pytest.fixture
 def browsers(home: Any) -> Browsers:
     return Browsers(
-        home.catalog(), seed=1, ways=Ways(viewers=50, start=home.now), made_of=home.file().made_of
+        home.catalog(), seed=1, ways=Ways(viewers=50, start=home.now), sources=home.file().sources
     )
 
 
@@ -87,7 +87,7 @@ def test_viewers_come_back_the_likelier_the_more_they_watched(home: Any) -> None
 
 
 def test_rows_interest_who_has_a_taste_for_them(home: Any) -> None:
-    browsers = Browsers(home.catalog(), ways=Ways(viewers=400), made_of=home.file().made_of)
+    browsers = Browsers(home.catalog(), ways=Ways(viewers=400), sources=home.file().sources)
     comedy = browsers.taste[:, GENRES.index("comedy")]
     fun = np.array([browsers.interest(viewer, "fun") for viewer in range(400)])
     assert fun[comedy > 0.5].mean() > fun[comedy < 0.1].mean() + 0.2
@@ -120,7 +120,7 @@ def test_who_knows_the_viewers_makes_better_pages_in_every_layer(
         for own in catalog.pictures
     )
     composer = Composer(home.file(), home.composer().engine, catalog)
-    browsers = Browsers(catalog, seed=1, ways=browsers.ways, made_of=home.file().made_of)
+    browsers = Browsers(catalog, seed=1, ways=browsers.ways, sources=home.file().sources)
     plain = {"rows": "only", "titles": "only", "artwork": "only"}
     knowing = {layer: Knowing(layer, browsers) for layer in plain}
     arms = {

@@ -38,7 +38,7 @@ def replayed(composer: Composer, decision: Decision) -> list[dict[str, float]]:
     found, above = [], []
     for placed in decision.slate:
         may = choices(decision.masks, len(rows), placed.position, above)
-        p = distribution(scored, np.array(rows)[may], variant.floor)
+        p = distribution(scored, np.array(rows)[may], variant.min_probability)
         found.append({decision.eligible[j]: float(q) for j, q in zip(may, p, strict=True)})
         above.append(decision.eligible.index(placed.action))
     return found
@@ -197,7 +197,7 @@ region: us
 rows: {experiment: rows, count: 4}
 titles: {experiment: titles, count: 6, candidates: 16}
 artwork: {experiment: artwork}
-made_of:
+sources:
   best: {source: popular}
   fun: {source: mixed}
   tension: {source: genre, genres: [action, drama]}

@@ -24,9 +24,9 @@ def test_the_page_file_shown_is_part_of_the_example() -> None:
         yaml.safe_load(code) for code in re.findall(r"```yaml\n(.*?)```", PAGE, flags=re.DOTALL)
     )
     example = yaml.safe_load((ROOT / "experiments" / "pages" / "home.yaml").read_text())
-    for key in ("page", "catalogue", "region", "sticky", "rows", "titles", "artwork"):
+    for key in ("page", "catalogue", "region", "session_ttl", "rows", "titles", "artwork"):
         assert shown[key] == example[key]
-    assert shown["made_of"].items() <= example["made_of"].items()
+    assert shown["sources"].items() <= example["sources"].items()
     assert shown["rules"][0].keys() == example["rules"][0].keys()
 
 

@@ -17,7 +17,7 @@ def test_the_example_page_is_valid_with_its_experiments() -> None:
     experiments = spec.load_all(pages.sources(EXAMPLES))
     (home,) = pages.load_all(EXAMPLES, experiments)
     assert home.layers == {"rows": "page-rows", "titles": "page-titles", "artwork": "page-artwork"}
-    assert (home.sticky, home.rows, home.titles) == (1800.0, 6, 12)
+    assert (home.session_ttl, home.rows, home.titles) == (1800.0, 6, 12)
     assert home.catalogue.exists()
 
 
@@ -39,7 +39,7 @@ def test_the_example_page_is_valid_with_its_experiments() -> None:
         ("count: 3}", "count: 3, pinned: {best: 3}}", "0 to 2"),
         ("count: 3}", "count: 3, pinned: {best: 0, fun: 0}}", "a position of its own"),
         ("region: us", "", "required"),
-        ("page: home", "page: home\nstickey: 3m", "did you mean sticky?"),
+        ("page: home", "page: home\nsession_tl: 3m", "did you mean session_ttl?"),
     ],
 )
 def test_what_is_wrong_is_named_with_what_was_expected(
@@ -80,3 +80,31 @@ def test_two_pages_of_one_key_are_refused(home: Any) -> None:
         SpecError, match=r"zz\.yaml: page: got 'home'; expected a key of its own: home\.yaml has"
     ):
         pages.load_all(home.folder, spec.load_all(pages.sources(home.folder)))
+
+
+OLD_KEYS = {
+    "made_of": "sources",
+    "sticky": "session_ttl",
+    "kids": "kids_max_age",
+    "guests": "guest_max_age",
+}
+
+
+def test_every_old_key_is_told_by_its_name_of_today(tmp_path: Path) -> None:
+    text = (EXAMPLES / "pages" / "home.yaml").read_text()
+    for old, name in OLD_KEYS.items():
+        text = text.replace(f"\n{name}:", f"\n{old}:")
+    (tmp_path / "home.yaml").write_text(text)
+    with pytest.raises(SpecError) as caught:
+        pages.load(tmp_path / "home.yaml", ())
+    assert sorted(str(problem) for problem in caught.value.problems) == sorted(
+        f"home.yaml: {old}: got a key that has another name today; expected {name}; "
+        f"write {name} instead of {old}"
+        for old, name in OLD_KEYS.items()
+    )
+
+
+def test_the_revision_of_a_page_is_what_it_was_before_its_keys_were_renamed() -> None:
+    experiments = spec.load_all(pages.sources(EXAMPLES))
+    (home,) = pages.load_all(EXAMPLES, experiments)
+    assert home.revision == "4381e51dc2f9"

@@ -210,7 +210,7 @@ def test_contradictory_rules_are_a_validation_error(home: Any, lines: list[str],
     told = wrong(home, "rules:\n" + "\n".join(f"  - {line}" for line in lines) + "\n")
     assert says in told
     assert all(
-        line.startswith(("home.yaml: rules", "home.yaml: made_of")) for line in told.splitlines()
+        line.startswith(("home.yaml: rules", "home.yaml: sources")) for line in told.splitlines()
     )
 
 
@@ -223,32 +223,32 @@ PAGE_CONTRADICTIONS = {
     "a row of no genre": (
         "[comedy]",
         "[comedie]",
-        "home.yaml: made_of.fun.genres[0]: got 'comedie'",
+        "home.yaml: sources.fun.genres[0]: got 'comedie'",
     ),
     "an editors' list with no title": (
         "{source: new}",
         "{source: titles, titles: [t99]}",
-        "home.yaml: made_of.fresh.titles[0]: got 't99'",
+        "home.yaml: sources.fresh.titles[0]: got 't99'",
     ),
     "a listed title that is blocked": (
         "{source: new}",
         "{source: titles, titles: [t02, t01]}",
-        "home.yaml: made_of.fresh.titles[1]: got 't01'; expected a title that no rule blocks",
+        "home.yaml: sources.fresh.titles[1]: got 't01'; expected a title that no rule blocks",
     ),
     "a list of blocked titles only": (
         "{source: new}",
         "{source: titles, titles: [t01]}",
-        "home.yaml: made_of.fresh: got a row of blocked titles only",
+        "home.yaml: sources.fresh: got a row of blocked titles only",
     ),
     "a listed title that is pinned elsewhere": (
         "{source: new}",
         "{source: titles, titles: [t02, t07]}",
-        "home.yaml: made_of.fresh.titles[1]: got 't07'; expected a title of this row alone: it is pinned in row best",
+        "home.yaml: sources.fresh.titles[1]: got 't07'; expected a title of this row alone: it is pinned in row best",
     ),
     "a row called like the layer": (
         "  fun:",
         "  rows:",
-        "home.yaml: made_of.rows: got a row called rows",
+        "home.yaml: sources.rows: got a row called rows",
     ),
 }
 
@@ -276,8 +276,12 @@ def test_a_page_that_contradicts_itself_or_its_catalogue_is_refused(
             "2019-01-01",
             "rules[2].title: got 't07'; expected a title that is available some time",
         ),
-        (",0,", ",12,", "home.yaml: kids: got 7; expected 12 or more: no title is for 7-year-olds"),
-        (",0,", ",18,", "home.yaml: guests: got 16; expected 18 or more"),
+        (
+            ",0,",
+            ",12,",
+            "home.yaml: kids_max_age: got 7; expected 12 or more: no title is for 7-year-olds",
+        ),
+        (",0,", ",18,", "home.yaml: guest_max_age: got 16; expected 18 or more"),
     ],
 )
 def test_rules_that_the_catalogue_defeats_are_refused(
@@ -287,7 +291,7 @@ def test_rules_that_the_catalogue_defeats_are_refused(
     text = file.read_text().replace(",7,", ",0,").replace(old, new)
     file.write_text(text)
     page = home.folder / "pages" / "home.yaml"
-    page.write_text("kids: 7\nguests: 16\n" + page.read_text())
+    page.write_text("kids_max_age: 7\nguest_max_age: 16\n" + page.read_text())
     with pytest.raises(SpecError) as caught:
         home.composer()
     assert says in str(caught.value)

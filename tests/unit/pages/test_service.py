@@ -101,11 +101,11 @@ page: home
 catalogue: titles.csv
 region: us
 budget_ms: 9000
-sticky: 30m
+session_ttl: 30m
 rows: {experiment: rows, count: 3}
 titles: {experiment: titles, count: 6, candidates: 16}
 artwork: {experiment: artwork}
-made_of:
+sources:
   best: {source: popular}
   fun: {source: genre, genres: [comedy]}
   tension: {source: genre, genres: [action, drama]}

@@ -51,7 +51,7 @@ def variants(kind: str) -> list[dict]:
             {},
             *({"model": m, "link": link} for m, link in pairs),
             {"half_life": 20.0},
-            {"curves": 4},
+            {"fourier_features": 4},
         ]
     if kind == "vw":
         return [{"exploration": e} for e in VW_EXPLORATIONS]

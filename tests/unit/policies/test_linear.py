@@ -163,23 +163,23 @@ def test_curves_learn_what_is_not_linear():
     """Which of two actions earns depends on whether two features agree: no line divides that."""
     pair = Actions(["a", "b"], np.zeros((2, 0)))
     earned = {}
-    for curves in (0, None):
+    for count in (0, None):
         rng = np.random.default_rng(9)
-        policy = LinUCB(LinUCB.Params(curves=curves), context_size=2, action_size=0)
+        policy = LinUCB(LinUCB.Params(fourier_features=count), context_size=2, action_size=0)
         right = []
         for _ in range(1_500):
             x = rng.normal(size=2)
             index = int(policy.score(x, pair, 0).probabilities(np.arange(2)).argmax())
             right.append(index == int(x[0] * x[1] > 0.0))
             policy.update([Example(x, pair, index, 1.0, float(right[-1]))])
-        earned[curves] = np.mean(right[-500:])
+        earned[count] = np.mean(right[-500:])
     assert earned[0] < 0.65
     assert earned[None] > 0.8
 
 
 def test_curves_need_weights_of_actions_own():
     with pytest.raises(msgspec.ValidationError, match="hybrid"):
-        msgspec.convert({"curves": 8, "model": "shared"}, LinUCB.Params)
+        msgspec.convert({"fourier_features": 8, "model": "shared"}, LinUCB.Params)
 
 
 @pytest.mark.parametrize("timed", [False, True])

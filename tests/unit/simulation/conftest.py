@@ -44,10 +44,15 @@ def build(**changes: Any) -> Experiment:
             Metric("abandon", "abandon", "binary", window=1_800.0, better="lower"),
         ),
         "objective": {"play": 0.2, "watched": 1.0, "returned": 0.5},
-        "learn_after": 21_600.0,
+        "reward_delay": 21_600.0,
         "variants": tuple(
             Variant(
-                name, kind, KINDS[kind].Params(), 1 / 3, control=name == "editorial", floor=floor
+                name,
+                kind,
+                KINDS[kind].Params(),
+                1 / 3,
+                control=name == "editorial",
+                min_probability=floor,
             )
             for name, (kind, floor) in kinds.items()
         ),

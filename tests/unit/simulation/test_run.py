@@ -35,7 +35,7 @@ def test_nothing_is_learned_before_its_time(make: Callable[..., Experiment]) -> 
     """With rewards due after the last visit, Thompson still draws from its prior: alike for all
     actions.
     """
-    thompson = run(make(learn_after=15 * 86_400.0), 6_000, days=14.0)[1]
+    thompson = run(make(reward_delay=15 * 86_400.0), 6_000, days=14.0)[1]
     assert thompson.gap_closed == pytest.approx(0.0, abs=0.1)
 
 
@@ -126,7 +126,9 @@ def test_three_fifths_of_the_gap_are_closed_within_forty_thousand_rounds(
 ) -> None:
     """At a 5% base rate, over fourteen days, from rewards that are learned six hours later."""
     only = make(
-        variants=(Variant(kind, kind, KINDS[kind].Params(), 1.0, control=True, floor=0.005),)
+        variants=(
+            Variant(kind, kind, KINDS[kind].Params(), 1.0, control=True, min_probability=0.005),
+        )
     )
     for seed in (0, 1):
         closed = run(only, 40_000, seed=seed)[0].gap_closed

@@ -6,6 +6,7 @@ import copy
 import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 
 from topbill.domain.errors import SpecError
 from topbill.policies import KINDS
-from topbill.spec import Experiment, Metric, json_schema, load, load_all, validate
+from topbill.spec import Experiment, Metric, from_audit, json_schema, load, load_all, validate
 from topbill.spec.format import EXPERIMENT
 from topbill.spec.sections import ListOf, MapOf, Section, Tagged
 
@@ -80,8 +81,8 @@ def test_a_file_becomes_an_experiment(sample: str, file: File) -> None:
         ("returned", 172800),
     ]
     assert e.objective == {"play": 0.2, "watched": 1.0, "returned": 0.5}
-    assert e.guardrails[0].worse_by_at_most == 0.02
-    assert [(v.name, v.policy, v.share, v.floor) for v in e.variants] == [
+    assert e.guardrails[0].margin == 0.02
+    assert [(v.name, v.policy, v.share, v.min_probability) for v in e.variants] == [
         ("editorial", "fixed", 0.2, 0.0),
         ("thompson", "thompson", 0.4, 0.0),
         ("linucb", "linucb", 0.4, 0.02),
@@ -94,11 +95,11 @@ def test_what_is_left_out_follows_from_the_rest(sample: str, file: File) -> None
     e = load(
         file(sample.replace("layer: home  ", "").replace("{policy: thompson, share", "{share"))
     )
-    assert e.learn_after == 1800.0, "the shortest window of the objective"
+    assert e.reward_delay == 1800.0, "the shortest window of the objective"
     assert e.layer == e.key, "a layer of its own"
     assert {m.name: m.better for m in e.metrics}["abandon"] == "lower", "only a guardrail"
     assert {m.name: m.better for m in e.metrics}["play"] == "higher"
-    assert (e.variants[1].policy, e.variants[1].floor) == ("auto", 0.02 / len(e.actions))
+    assert (e.variants[1].policy, e.variants[1].min_probability) == ("auto", 0.02 / len(e.actions))
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
@@ -207,7 +208,7 @@ MISTAKES: list[tuple[str, str, str, list[str]]] = [
         "share: 20%",
         "shair: 20%",
         [
-            "variants.editorial.shair: got an unknown key; expected one of policy, share, control, floor, evaluable, "
+            "variants.editorial.shair: got an unknown key; expected one of policy, share, control, min_probability, evaluable, "
             "training, order; did you mean share?"
         ],
     ),
@@ -270,19 +271,19 @@ MISTAKES: list[tuple[str, str, str, list[str]]] = [
         ["variants.linucb.alpha: got 'high'; expected a number"],
     ),
     (
-        "a deterministic policy without a floor",
-        ", floor: 2%",
+        "a deterministic policy without min_probability",
+        ", min_probability: 2%",
         "",
         [
-            "variants.linucb.floor: got no floor; expected a floor above 0%, since linucb is deterministic and its log "
-            "could not be evaluated; write floor: 2%, or evaluable: false to go without"
+            "variants.linucb.min_probability: got nothing; expected a min_probability above 0%, since linucb is deterministic and its log "
+            "could not be evaluated; write min_probability: 2%, or evaluable: false to go without"
         ],
     ),
     (
-        "a floor that leaves nothing to choose",
-        "floor: 2%",
-        "floor: 60%",
-        ["variants.linucb.floor: got 60%; expected at most 50%: one of 2 actions"],
+        "a min_probability that leaves nothing to choose",
+        "min_probability: 2%",
+        "min_probability: 60%",
+        ["variants.linucb.min_probability: got 60%; expected at most 50%: one of 2 actions"],
     ),
     (
         "an objective that names no metric",
@@ -597,8 +598,8 @@ def test_the_learning_fingerprint_changes_only_with_what_learning_depends_on(
     for old, new in [
         ("discovery", "homepage"),
         ("running", "paused"),
-        ("worse_by_at_most: 2%", "worse_by_at_most: 3%"),
-        ("floor: 2%", "floor: 3%"),
+        ("margin: 2%", "margin: 3%"),
+        ("min_probability: 2%", "min_probability: 3%"),
     ]:
         assert load(file(sample.replace(old, new))).learning_fingerprint == first
     for old, new in [
@@ -732,7 +733,7 @@ def test_every_key_that_the_loader_accepts_is_in_the_schema_with_a_description()
 def test_every_registered_policy_can_be_written_down(file: File, kind: str) -> None:
     variants = {
         "control": {"policy": "fixed", "share": "50%", "control": True},
-        "new": {"policy": kind, "share": "50%", "floor": "1%"},
+        "new": {"policy": kind, "share": "50%", "min_probability": "1%"},
     }
     assert load(file(json.dumps({**TREE, "variants": variants}))).variants[1].policy == kind
 
@@ -766,7 +767,7 @@ def test_the_page_names_every_key_and_every_policy() -> None:
         return keys(form.form) if isinstance(form, MapOf | ListOf) else set()
 
     everything = keys(EXPERIMENT)
-    assert {"worse_by_at_most", "half_life", "thompson", "cycle"} <= everything
+    assert {"margin", "half_life", "thompson", "cycle"} <= everything
     assert [
         key for key in sorted(everything) if f"`{key}" not in PAGE and f" {key}:" not in PAGE
     ] == []
@@ -841,3 +842,74 @@ def test_values_whose_sum_overflows_still_have_a_value() -> None:
     spend = Metric("spend", "spend", "sum", window=60.0, cap=10.0)
     assert spend.value([(1e308, 1.0), (1e308, 2.0)]) == math.inf
     assert spend.value([(-1e308, 1.0), (-1e308, 2.0)]) == -math.inf
+
+
+# Keys that 0.1 called otherwise
+
+OLD_FILE = """
+experiment: old
+surface: titles
+learn_after: 1h
+context: {minutes: {type: number}}
+actions: [{id: a}, {id: b}]
+metrics:
+  play: {event: play, kind: binary, window: 1h, before: minutes}
+  abandon: {event: abandon, kind: binary, window: 1h}
+objective: {play: 1.0}
+guardrails: [{metric: abandon, worse_by_at_most: 2%}]
+variants:
+  first: {policy: fixed, share: 50%, control: true}
+  second: {policy: linucb, share: 50%, floor: 2%, curves: 4}
+"""
+OLD_KEYS = {
+    "learn_after": ("learn_after", "reward_delay"),
+    "metrics.play.before": ("before", "covariate"),
+    "guardrails[0].worse_by_at_most": ("worse_by_at_most", "margin"),
+    "variants.second.floor": ("floor", "min_probability"),
+    "variants.second.curves": ("curves", "fourier_features"),
+}
+
+
+def test_every_old_key_is_told_by_its_name_of_today_beside_all_other_problems(file: File) -> None:
+    told = [
+        f"{path}: got a key that has another name today; expected {name}; write {name} instead of {old}"
+        for path, (old, name) in OLD_KEYS.items()
+    ]
+    assert sorted(problems(file(OLD_FILE))) == sorted(told)
+    others = OLD_FILE.replace("surface: titles", "surface: tiles").replace("floor: 2%", "floor: 2")
+    assert sorted(problems(file(others))) == sorted(
+        [
+            *told,
+            "surface: got 'tiles'; expected one of rows, titles, artwork; did you mean titles?",
+            "variants.second.floor: got 2; expected a percentage such as 20%; write 2%",
+        ]
+    )
+
+
+@pytest.mark.parametrize("path", OLD_KEYS)
+def test_the_file_is_valid_once_they_are_renamed(file: File, path: str) -> None:
+    text = OLD_FILE
+    for other, (old, name) in OLD_KEYS.items():
+        if other != path:
+            text = text.replace(f"{old}:", f"{name}:")
+    old, name = OLD_KEYS[path]
+    assert problems(file(text)) == [
+        f"{path}: got a key that has another name today; expected {name}; write {name} instead of {old}"
+    ]
+    assert load(file(text.replace(f"{old}:", f"{name}:")))
+
+
+def test_an_old_key_beside_the_new_one_is_told_and_the_new_one_holds(file: File) -> None:
+    (problem,) = problems(
+        file(json.dumps({**TREE, "reward_delay": "1h", "learn_after": "nonsense"}))
+    )
+    assert problem.startswith("learn_after: got a key that has another name today")
+
+
+def test_an_audit_of_an_older_version_is_read_with_the_keys_that_it_had(file: File) -> None:
+    new = OLD_FILE
+    for old, name in OLD_KEYS.values():
+        new = new.replace(f"{old}:", f"{name}:")
+    audit = from_audit(json.dumps(yaml.safe_load(OLD_FILE)), "old (audit)")
+    assert audit == replace(load(file(new)), source="old (audit)")
+    assert audit.raw == yaml.safe_load(new)

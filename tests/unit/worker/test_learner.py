@@ -245,7 +245,7 @@ def test_a_daily_refit_learns_what_came_late_and_can_be_rebuilt(
     log: SqliteLog, clock: Clock, art: Experiment
 ) -> None:
     patient = replace(
-        art, refit="daily", metrics=(Metric("play", "play", "binary", 60.0),), learn_after=1.0
+        art, refit="daily", metrics=(Metric("play", "play", "binary", 60.0),), reward_delay=1.0
     )
     live_through(log, clock, patient, 100)
     clock.now += 2 * SECOND

@@ -17,7 +17,7 @@ def guardrail(
     pair: Pair,
     rule: Rule,
     *,
-    worse_by_at_most: float,
+    margin: float,
     better: Literal["higher", "lower"] = "higher",
 ) -> GuardrailResult:
     """Judge one variant on one guardrail.
@@ -28,19 +28,19 @@ def guardrail(
     when it is negative, else "undecided".
     """
     t, c = pair.treated, pair.control
-    shown = {"metric": metric, "variant": variant, "worse_by_at_most": worse_by_at_most}
+    shown = {"metric": metric, "variant": variant, "margin": margin}
     if pair.reason or t is None or c is None:
         return GuardrailResult(**shown, status="unknown", reason=pair.reason)  # type: ignore[arg-type]
     plain = effect(metric, variant, t, c, rule)
     if plain.se is None:
         return GuardrailResult(**shown, status="unknown", reason=plain.reason)  # type: ignore[arg-type]
-    status, p = _status(t, c, rule, worse_by_at_most, better)
+    status, p = _status(t, c, rule, margin, better)
     sign = -1.0 if better == "higher" else 1.0
     bounds = sorted(sign * x for x in (plain.relative_low, plain.relative_high) if x is not None)
     return GuardrailResult(
         metric=metric,
         variant=variant,
-        worse_by_at_most=worse_by_at_most,
+        margin=margin,
         status=status,
         worse_by=None if plain.relative is None else sign * plain.relative,
         worse_by_low=bounds[0] if bounds else None,

@@ -4,7 +4,6 @@ spec it ran under.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,7 +13,7 @@ import msgspec
 from topbill import lake
 from topbill.domain.errors import NotFound
 from topbill.domain.records import NULL, Decision, Mask, Placement, RewardEvent
-from topbill.spec import from_raw
+from topbill.spec import from_audit
 
 _MINE = "experiment = $key AND hash(unit) < $below"
 _LOG = f"""
@@ -63,7 +62,7 @@ class Record:
             raise NotFound(
                 f"experiment {key!r} is not in the lake; expected one of {', '.join(specs) or '(none)'}"
             )
-        self.experiment = from_raw(json.loads(specs[key]), f"{key} (as published)")
+        self.experiment = from_audit(specs[key], f"{key} (as published)")
         self.published = int(
             self._connection.execute('SELECT epoch_us("at") FROM published').fetchall()[0][0]
         )

@@ -61,8 +61,8 @@ class Walk:
             (record.window, deque(), self._teach_model)
         ]
         for target in targets:
-            if target.learn_after is not None:
-                self._waiting.append((target.learn_after, deque(), _teacher(target)))
+            if target.reward_delay is not None:
+                self._waiting.append((target.reward_delay, deque(), _teacher(target)))
 
     @property
     def decisions(self) -> int:

@@ -29,7 +29,7 @@ class Target(Protocol):
     """A policy to evaluate."""
 
     name: str
-    learn_after: float | None
+    reward_delay: float | None
     """Seconds after which a decision may teach it; None for a policy that does not learn here."""
     since: int
     """Only decisions with a greater `seq` may be scored: it learned from the others."""
@@ -50,7 +50,7 @@ class ByFunction:
     remains.
     """
 
-    learn_after: float | None = None
+    reward_delay: float | None = None
     since = 0
 
     def __init__(self, name: str, choose: Chooser) -> None:
@@ -94,7 +94,7 @@ class ByVariant:
             )
         self._variant = next(v for v in experiment.variants if v.name == variant)
         self.name = f"{experiment.key}/{variant}"
-        self.learn_after: float | None = experiment.learn_after
+        self.reward_delay: float | None = experiment.reward_delay
         self.since = 0
         if snapshot is not None:
             if not self._live.adopt(snapshot):
@@ -103,7 +103,7 @@ class ByVariant:
                     f"snapshot {snapshot.version} is of other features, metrics or policies",
                 )
             self.name += f" v{snapshot.version}"
-            self.learn_after, self.since = None, snapshot.watermark
+            self.reward_delay, self.since = None, snapshot.watermark
 
     def probabilities(self, decision: Decision) -> list[Floats]:
         live = self._live
@@ -118,7 +118,9 @@ class ByVariant:
             )
         rows = np.array([row_of[action] for action in decision.eligible], dtype=np.intp)
         scored = live.policies[self._variant.name].score(x, actions, hash64(decision.decision_id))
-        return _down(decision, lambda may: distribution(scored, rows[may], self._variant.floor))
+        return _down(
+            decision, lambda may: distribution(scored, rows[may], self._variant.min_probability)
+        )
 
     def learn(self, decision: Decision, events: Sequence[RewardEvent]) -> None:
         self._live.policies[self._variant.name].update(list(examples(self._live, decision, events)))

@@ -161,7 +161,7 @@ def _metric_line(
         variant=variant,
         better=metric["better"],
         window_seconds=metric["window_seconds"],
-        guardrail=metric["worse_by_at_most"] is not None,
+        guardrail=metric["margin"] is not None,
         estimate=found.get((metric["metric"], variant), MeanEstimate(reason="no_decisions")),
     )
 

@@ -33,15 +33,17 @@ def covariates(
     """Make temporary table `report_before`, a row per unit by its hash in column `unit`, and name
     each metric's column.
 
-    A metric's covariate is the number in context that its `before` names, as it came with the
-    unit's first decision; or, where `before` is a time, the metric's own events in that time before
+    A metric's covariate is the number in context that its `covariate` names, as it came with the
+    unit's first decision; or, where it is a time, the metric's own events in that time before
     the unit's first decision, in any
     experiment: how many, or the sum of their values. The objective's is the sum of its metrics' by
     their weights. Nothing of it can be an effect of the experiment. `metrics` are rows of the
-    face's table; without any `before` there is no table, and {} is answered.
+    face's table; without any there is no table, and {} is answered.
     """
     found = [
-        m for m in metrics if m["before_seconds"] is not None or m["before_feature"] is not None
+        m
+        for m in metrics
+        if m["covariate_seconds"] is not None or m["covariate_feature"] is not None
     ]
     if not found:
         return {}
@@ -51,7 +53,7 @@ def covariates(
         f"SELECT hash(f.unit) AS {identifier(unit)}, {', '.join(shown)} FROM ("
         'SELECT unit, epoch_us(min("at")) AS since, arg_min(context, seq) AS context FROM decisions '
         f"WHERE experiment = {quoted(key)} AND variant IS NOT NULL GROUP BY unit) f"
-        f"{_past([m for m in found if m['before_seconds'] is not None])} GROUP BY f.unit)"
+        f"{_past([m for m in found if m['covariate_seconds'] is not None])} GROUP BY f.unit)"
     ).fetchall()
     columns = {m["metric"]: column(m["metric"]) for m in found}
     if sum(bool(m["weight"]) for m in metrics) > 1 and any(m["weight"] for m in found):
@@ -64,7 +66,7 @@ def _past(metrics: Sequence[Row]) -> str:
     if not metrics:
         return ""
     events = ", ".join(sorted({quoted(m["event"]) for m in metrics}))
-    longest = round(max(m["before_seconds"] for m in metrics) * 1e6)
+    longest = round(max(m["covariate_seconds"] for m in metrics) * 1e6)
     return (
         ' LEFT JOIN (SELECT unit, event, value, epoch_us("at") AS moment FROM rewards '
         f"WHERE unit IS NOT NULL AND event IN ({events})) r "
@@ -73,9 +75,9 @@ def _past(metrics: Sequence[Row]) -> str:
 
 
 def _value(metric: Row) -> str:
-    if metric["before_seconds"] is None:
-        return f"any_value(TRY_CAST(f.context->>{quoted(json_path(metric['before_feature']))} AS DOUBLE))"
-    inside = f"r.event = {quoted(metric['event'])} AND r.moment >= f.since - {round(metric['before_seconds'] * 1e6)}"
+    if metric["covariate_seconds"] is None:
+        return f"any_value(TRY_CAST(f.context->>{quoted(json_path(metric['covariate_feature']))} AS DOUBLE))"
+    inside = f"r.event = {quoted(metric['event'])} AND r.moment >= f.since - {round(metric['covariate_seconds'] * 1e6)}"
     what = "count(*)" if metric["kind"] in ("binary", "count") else "sum(r.value)"
     return f"coalesce({what} FILTER ({inside}), 0.0)::DOUBLE"
 

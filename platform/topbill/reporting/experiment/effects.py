@@ -62,9 +62,7 @@ def design(key: str, variants: Sequence[Row], metrics: Sequence[Row]) -> ab.Desi
             )
             for m in metrics
         ),
-        guardrails={
-            m["metric"]: m["worse_by_at_most"] for m in metrics if m["worse_by_at_most"] is not None
-        },
+        guardrails={m["metric"]: m["margin"] for m in metrics if m["margin"] is not None},
     )
 
 

@@ -92,7 +92,7 @@ def _guardrails(analysis: Analysis) -> str:
     rows = [
         (
             *(g.metric, g.variant, formatting.GUARDRAILS[g.status], formatting.signed(g.worse_by)),
-            *(formatting.between(g.worse_by_low, g.worse_by_high), f"{g.worse_by_at_most:.1%}"),
+            *(formatting.between(g.worse_by_low, g.worse_by_high), f"{g.margin:.1%}"),
         )
         for g in analysis.guardrails
     ]

@@ -99,7 +99,9 @@ def alarms(report: Report) -> list[Note]:
     if report.ab is not None:
         for g in report.ab.guardrails:
             if g.status == "worse":
-                sentence = f"{g.variant} makes {g.metric} worse by more than the {g.worse_by_at_most:.1%} allowed."
+                sentence = (
+                    f"{g.variant} makes {g.metric} worse by more than the {g.margin:.1%} allowed."
+                )
                 found.append(Note(code="guardrail", sentence=sentence))
     if report.decisions and not health.reward_events:
         found.append(

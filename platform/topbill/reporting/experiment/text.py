@@ -72,7 +72,7 @@ def _effects(analysis: Analysis, console: Console) -> None:
         verdict = "[red]broken[/]" if g.status == "worse" else formatting.GUARDRAILS[g.status]
         bounds = formatting.between(g.worse_by_low, g.worse_by_high)
         change = f"; worse by {formatting.signed(g.worse_by)}, interval {bounds}" if bounds else ""
-        allowed = f"; {g.worse_by_at_most:.1%} allowed"
+        allowed = f"; {g.margin:.1%} allowed"
         console.print(
             f"guardrail {escape(g.metric)}, {escape(g.variant)}: {verdict}{change}{allowed}",
             highlight=False,

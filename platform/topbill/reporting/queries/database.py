@@ -6,7 +6,6 @@ it knows.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -18,7 +17,7 @@ import pandas as pd
 
 from topbill.domain.errors import LogError, NotFound
 from topbill.lake import FACE, Connection, Error, Trouble, connect, quoted
-from topbill.spec import Experiment, from_raw
+from topbill.spec import Experiment, from_audit
 
 SAMPLE = 200_000
 """Where a picture of what was shown would read more decisions than this, it reads an even sample of
@@ -127,7 +126,7 @@ def experiment(connection: Connection, key: str) -> Experiment:
         raise NotFound(
             f"no experiment {key!r} in the lake; see the list of experiments for those that are there"
         )
-    return from_raw(json.loads(found[0]["spec"]), f"{key} (as published)")
+    return from_audit(found[0]["spec"], f"{key} (as published)")
 
 
 def load_experiment(data: Path | str, key: str) -> Experiment:

@@ -78,12 +78,12 @@ def preview(live: CompiledExperiment, context: dict[str, Any], draw: str = "prev
     for variant in live.experiment.variants:
         policy = live.policies[variant.name]
         scored = policy.score(x, live.actions, hash64(draw))
-        first = distribution(scored, live.rows, variant.floor)
+        first = distribution(scored, live.rows, variant.min_probability)
         slate = rank(
             scored,
             live.rows,
             live.experiment.slots,
-            variant.floor,
+            variant.min_probability,
             lambda k: uniform("draw", draw, str(k)),
         )
         why = policy.explain(x, live.actions, names)

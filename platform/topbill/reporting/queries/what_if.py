@@ -69,14 +69,14 @@ def run(
     *,
     text: str = "",
     action: str = "",
-    floor: float = 0.0,
+    min_probability: float = 0.0,
     chosen: Sequence[str] = (),
     most: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
     """Evaluate a candidate of `candidates()` on the log of experiment `key`.
 
-    `text` gives a kind's parameters, `action` what "always the same" shows, `floor` the least
+    `text` gives a kind's parameters, `action` what "always the same" shows, `min_probability` the least
     probability of any action, `chosen` the estimators (default: the usual ones), `most` about how
     many decisions are read at most (of a sample of units). Raises BadRequest, BadData, NotFound.
     """
@@ -85,7 +85,7 @@ def run(
     )
     if policy is None:
         policy = _learning(
-            load_experiment(data, key), candidate, parameters(candidate, text), floor
+            load_experiment(data, key), candidate, parameters(candidate, text), min_probability
         )
     return evaluate(
         key, policy, data, estimators=tuple(chosen) or None, progress=progress, most=most
@@ -93,8 +93,15 @@ def run(
 
 
 def _learning(
-    experiment: Experiment, kind: str, params: msgspec.Struct, floor: float
+    experiment: Experiment, kind: str, params: msgspec.Struct, min_probability: float
 ) -> Experiment:
     """The experiment with one variant: the candidate."""
-    only = Variant(name=kind, policy=kind, params=params, share=1.0, control=True, floor=floor)
+    only = Variant(
+        name=kind,
+        policy=kind,
+        params=params,
+        share=1.0,
+        control=True,
+        min_probability=min_probability,
+    )
     return replace(experiment, variants=(only,), source="")

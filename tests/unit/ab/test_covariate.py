@@ -34,8 +34,8 @@ context:
   device: {type: category, values: [tv]}
 actions: [{id: a}, {id: b}]
 metrics:
-  play: {event: play, kind: binary, window: 1h, before: 2d}
-  watched: {event: watched, kind: sum, window: 1h, cap: 50, before: minutes_last_month}
+  play: {event: play, kind: binary, window: 1h, covariate: 2d}
+  watched: {event: watched, kind: sum, window: 1h, cap: 50, covariate: minutes_last_month}
   rated: {event: rated, kind: last, window: 1h, default: 3}
 objective: OBJECTIVE
 variants:
@@ -222,7 +222,7 @@ def test_a_decision_without_an_event_has_the_metrics_default(world: World) -> No
 
 
 @pytest.mark.parametrize(
-    ("before", "expected"),
+    ("covariate", "expected"),
     [
         ("device", "one of the numbers in context"),
         ("minutes_last_mont", "did you mean minutes_last_month?"),
@@ -230,12 +230,14 @@ def test_a_decision_without_an_event_has_the_metrics_default(world: World) -> No
         ("0d", "a duration above 0s"),
     ],
 )
-def test_a_past_that_cannot_be_meant_is_refused(tmp_path: Path, before: str, expected: str) -> None:
+def test_a_past_that_cannot_be_meant_is_refused(
+    tmp_path: Path, covariate: str, expected: str
+) -> None:
     file = tmp_path / "art.yaml"
     file.write_text(
-        FILE.replace("OBJECTIVE", "{play: 1.0}").replace("before: 2d", f"before: {before}")
+        FILE.replace("OBJECTIVE", "{play: 1.0}").replace("covariate: 2d", f"covariate: {covariate}")
     )
-    with pytest.raises(SpecError, match=r"metrics\.play\.before") as caught:
+    with pytest.raises(SpecError, match=r"metrics\.play\.covariate") as caught:
         spec.load(file)
     assert expected in str(caught.value)
 

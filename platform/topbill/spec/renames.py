@@ -1,0 +1,49 @@
+"""Keys that 0.1 called otherwise. One table for everything that must know of it: the error that
+names a key's name of today, the audits of older data folders, and the canonical form that
+fingerprints are made of.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+EXPERIMENT = {"learn_after": "reward_delay"}
+METRIC = {"before": "covariate"}
+GUARDRAIL = {"worse_by_at_most": "margin"}
+VARIANT = {"floor": "min_probability", "curves": "fourier_features"}
+PAGE = {
+    "made_of": "sources",
+    "sticky": "session_ttl",
+    "kids": "kids_max_age",
+    "guests": "guest_max_age",
+}
+
+
+def modern(raw: Any) -> Any:
+    """An experiment file's content with today's keys, where 0.1 wrote it: what an audit holds was
+    valid when it was written, and nobody can edit it.
+    """
+    if not isinstance(raw, dict):
+        return raw
+    content = rename(raw, EXPERIMENT)
+    for section, names in (("metrics", METRIC), ("variants", VARIANT)):
+        if isinstance(content.get(section), dict):
+            content[section] = {
+                name: rename(parts, names) for name, parts in content[section].items()
+            }
+    if isinstance(content.get("guardrails"), list):
+        content["guardrails"] = [rename(parts, GUARDRAIL) for parts in content["guardrails"]]
+    return content
+
+
+def rename(parts: Any, names: Mapping[str, str]) -> Any:
+    """A mapping with its keys renamed, in their order; anything else as it is. A key whose new name
+    is there as well stays, so that nothing is lost.
+    """
+    if not isinstance(parts, dict):
+        return parts
+    return {
+        names[key] if key in names and names[key] not in parts else key: value
+        for key, value in parts.items()
+    }
