@@ -112,7 +112,7 @@ def test_a_keeper_that_died_continues_where_its_last_version_says(
     assert states == held.states
 
 
-def test_rewards_that_come_after_learn_after_change_nothing_learned(
+def test_rewards_that_come_after_the_reward_delay_change_nothing_learned(
     log: SqliteLog, clock: Clock, art: Experiment
 ) -> None:
     live_through(log, clock, art, 50)
