@@ -6,13 +6,13 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from hashlib import blake2b
 from typing import Any, Literal
 
 import msgspec
 
 from topbill.domain.features import Encoder, Feature
 from topbill.domain.records import Action, Actions
+from topbill.spec import canonical
 
 Surface = Literal["rows", "titles", "artwork"]
 Status = Literal["draft", "running", "paused", "stopped"]
@@ -171,31 +171,11 @@ class Experiment:
         """12 hex digits that change with anything that the file says: the revision logged with each
         decision.
         """
-        apart = ("source", "raw", "layer_start")
-        return _digest(
-            {name: getattr(self, name) for name in self.__dataclass_fields__ if name not in apart}
-        )
+        return canonical.fingerprint(self)
 
     @cached_property
     def learning_fingerprint(self) -> str:
         """Changes only with what learning depends on: features, objective, metrics, policies and
         their params.
         """
-        return _digest(
-            {
-                "context": self.context,
-                "action_features": self.action_features,
-                "objective": self.objective,
-                "metrics": [
-                    (m.name, m.event, m.kind, m.window, m.cap, m.default)
-                    for m in self.metrics
-                    if m.name in self.objective
-                ],
-                "variants": [(v.name, v.policy, v.params, v.training) for v in self.variants],
-                "learning": (self.slots, self.feedback, self.click_model, self.reward_delay),
-            }
-        )
-
-
-def _digest(content: Any) -> str:
-    return blake2b(msgspec.json.encode(content, order="deterministic"), digest_size=6).hexdigest()
+        return canonical.learning_fingerprint(self)

@@ -1,0 +1,158 @@
+"""The canonical form of an experiment: what its fingerprints are made of.
+
+Fingerprints stand in logs and beside policies' states. If one changed because a key got another
+name, or because a later version knows one key more, every policy would begin anew, and every log
+would show a new revision although nobody changed a file. So the form is fixed here: fields stand by
+the names of `CANONICAL` in the order of `FIELDS`, and a field that is not listed there is part of
+the form only where it differs from its default.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from hashlib import blake2b
+from typing import Any
+
+import msgspec
+
+from topbill.spec import renames
+
+CANONICAL = {
+    today: canonical
+    for table in (renames.EXPERIMENT, renames.METRIC, renames.GUARDRAIL, renames.VARIANT)
+    for canonical, today in table.items()
+}
+"""A field's name today → its name in the canonical form, for those where the two differ."""
+
+_LINEAR = ("model", "link", "half_life", "half_life_seconds", "prior_scale", "fourier_features")
+FIELDS: dict[str, tuple[str, ...]] = {
+    "Action": ("id", "features", "payload"),
+    "Feature": ("name", "kind", "values", "keys", "period", "low", "high", "size"),
+    "Metric": ("name", "event", "kind", "window", "cap", "better", "default", "covariate"),
+    "Guardrail": ("metric", "margin"),
+    "Variant": (
+        *("name", "policy", "params", "share", "control"),
+        *("min_probability", "evaluable", "training"),
+    ),
+    "Experiment": (
+        *("key", "surface", "actions", "metrics", "objective", "variants", "title", "owner"),
+        *("hypothesis", "unit", "status", "traffic", "layer", "holdout", "slots", "context"),
+        *("action_features", "guardrails", "feedback", "click_model", "reward_delay", "refit"),
+        *("personalizer", "budget_ms"),
+    ),
+    "auto": ("alpha",),
+    "fixed": ("order",),
+    "epsilon_greedy": (*_LINEAR, "epsilon", "decay"),
+    "thompson": (*_LINEAR, "exploration", "samples"),
+    "linucb": (*_LINEAR, "alpha"),
+    "squarecb": (*_LINEAR, "gamma_scale"),
+    "vw": ("exploration", "epsilon", "args"),
+}
+"""The fields that are always part of the form, in its order: of the parts of an experiment, and the
+parameters of a policy by its kind. They are those of 0.1; nothing is ever added here.
+"""
+APART = ("source", "raw", "layer_start")
+"""Fields that no fingerprint reads: where the experiment came from, and what follows from its
+neighbours in the layer.
+"""
+_REQUIRED = object()
+"""The default of a field that has none; it equals no value."""
+
+
+def fingerprint(experiment: Any) -> str:
+    """12 hex digits that change with anything that the experiment says."""
+    return _digest(dict(_items(experiment, "Experiment")))
+
+
+def learning_fingerprint(experiment: Any) -> str:
+    """12 hex digits that change only with what learning depends on: features, objective, metrics,
+    policies and their parameters.
+    """
+    metrics = [
+        (m.name, m.event, m.kind, m.window, m.cap, m.default)
+        for m in experiment.metrics
+        if m.name in experiment.objective
+    ]
+    variants = [
+        (v.name, v.policy, _object(v.params, v.policy), v.training) for v in experiment.variants
+    ]
+    scheme = (
+        experiment.slots,
+        experiment.feedback,
+        experiment.click_model,
+        experiment.reward_delay,
+    )
+    return _digest(
+        {
+            "context": _form(experiment.context),
+            "action_features": _form(experiment.action_features),
+            "objective": experiment.objective,
+            "metrics": metrics,
+            "variants": variants,
+            "learning": scheme,
+        }
+    )
+
+
+def _form(value: Any) -> Any:
+    """The canonical form of a value: parts of an experiment as objects, anything else as it is."""
+    if isinstance(value, tuple):
+        return [_form(item) for item in value]
+    name = _part(value)
+    return value if name is None else _object(value, name)
+
+
+def _part(value: Any) -> str | None:
+    """Which part of an experiment it is; its class may extend the one that `FIELDS` names."""
+    for ancestor in type(value).__mro__:
+        if ancestor.__name__ in FIELDS:
+            return ancestor.__name__
+    return None
+
+
+def _object(part: Any, name: str) -> msgspec.Raw:
+    """A part as a JSON object. It is put together here because the order of its keys is part of the
+    form, where the encoder would sort those of a mapping.
+    """
+    encode = msgspec.json.Encoder(order="deterministic").encode
+    pairs = [encode(key) + b":" + encode(value) for key, value in _items(part, name)]
+    return msgspec.Raw(b"{" + b",".join(pairs) + b"}")
+
+
+def _items(part: Any, name: str) -> Iterable[tuple[str, Any]]:
+    """Canonical name and form of each field that is part of the form."""
+    always = FIELDS.get(name, ())
+    names = list(always)
+    for field, default in _defaults(part).items():
+        later = field not in always and field not in APART
+        if later and getattr(part, field) != default:
+            names.append(field)
+    for field in names:
+        value = getattr(part, field)
+        # A variant's parameters have the fields of its kind of policy.
+        form = _object(value, part.policy) if field == "params" else _form(value)
+        yield CANONICAL.get(field, field), form
+
+
+def _defaults(part: Any) -> dict[str, Any]:
+    """The default of each field of a dataclass or struct."""
+    if isinstance(part, msgspec.Struct):
+        nothing: Any = msgspec.NODEFAULT
+        fields: Iterable[Any] = msgspec.structs.fields(part)
+    else:
+        nothing = dataclasses.MISSING
+        fields = dataclasses.fields(part)
+    defaults = {}
+    for field in fields:
+        if field.default is not nothing:
+            defaults[field.name] = field.default
+        elif field.default_factory is not nothing:
+            defaults[field.name] = field.default_factory()
+        else:
+            defaults[field.name] = _REQUIRED
+    return defaults
+
+
+def _digest(content: Any) -> str:
+    return blake2b(msgspec.json.encode(content, order="deterministic"), digest_size=6).hexdigest()
