@@ -37,34 +37,34 @@ from scipy.sparse import csr_array, csr_matrix
 from topbill import __version__
 from topbill.candidates import (
     EVIDENCE,
-    Held,
+    CandidateModel,
+    HeldOutPlay,
     Play,
     Recall,
-    Row,
+    RowSource,
     Signals,
-    Stage,
     count,
     learn,
     recall,
 )
+from topbill.candidates.fitting import fit, hold_out
 from topbill.candidates.signals import FACTORS, unit_length
-from topbill.candidates.tuning import fit, hold_out
 from topbill.catalog import Catalog
 from topbill.domain.records import Floats
 from topbill.simulation.browse import Browsers, Ways
 
 PLAYS, MOST, POOL = 20, 200, 60
 LIMIT = 10.0
-"""Milliseconds that the stage may take."""
+"""Milliseconds that the first stage may take."""
 MADE_OF = [
-    Row("mixed"),
-    Row("trending"),
-    Row("watched"),
-    Row("similar"),
-    Row("new"),
-    Row("popular"),
+    RowSource("mixed"),
+    RowSource("trending"),
+    RowSource("watched"),
+    RowSource("similar"),
+    RowSource("new"),
+    RowSource("popular"),
 ] + [
-    Row("genre", genres)
+    RowSource("genre", genres)
     for genres in (("comedy",), ("action", "crime", "thriller"), ("science-fiction",), ("drama",))
 ]
 CLUBS, OWN = 40, 2
@@ -84,18 +84,20 @@ def odds_of(catalog: Catalog, ways: Ways, clubs: bool) -> Callable[[int], Floats
     return reach
 
 
-def timed(stage: Stage, histories: list[list[int]], now: float) -> tuple[list[float], list[float]]:
+def timed(
+    model: CandidateModel, histories: list[list[int]], now: float
+) -> tuple[list[float], list[float]]:
     """Milliseconds of wall clock and of processor time for each viewer's candidates and ten rows'
     pools.
     """
-    open_ = np.logical_and.reduce(list(stage.catalog.legal("us", 99, now).values()))
+    open_ = np.logical_and.reduce(list(model.catalog.legal("us", 99, now).values()))
     wall, cpu = [], []
     for number, watched in enumerate(histories):
         began, used = time.perf_counter(), time.process_time()
-        sight = stage.look("us", watched[-10:], open_, now, str(number))
+        candidates = model.candidates_for("us", watched[-10:], open_, now, str(number))
         taken = np.zeros(len(open_), dtype=bool)
         for k, definition in enumerate(MADE_OF):
-            taken[sight.pool(f"row{k}", definition, taken, POOL)[:20]] = True
+            taken[candidates.pool(f"row{k}", definition, taken, POOL)[:20]] = True
         wall.append((time.perf_counter() - began) * 1e3)
         cpu.append((time.process_time() - used) * 1e3)
     return wall, cpu
@@ -125,17 +127,17 @@ def least_squares(plays: Sequence[Play], signals: Signals) -> Signals:
     return replace(signals, factors=unit_length(np.asarray(model.item_factors, dtype=np.float32)))
 
 
-def neighbours(usearch: Any, stage: Stage, histories: list[list[int]]) -> str:
+def neighbours(usearch: Any, model: CandidateModel, histories: list[list[int]]) -> str:
     """How many of the true 200 nearest an approximate index finds, and what each takes."""
     index = importlib.import_module("usearch.index").Index(
-        ndim=stage.factors.shape[1], metric="ip", dtype="f32"
+        ndim=model.factors.shape[1], metric="ip", dtype="f32"
     )
-    index.add(np.arange(len(stage.factors)), stage.factors)
+    index.add(np.arange(len(model.factors)), model.factors)
     shared, took = 0, {"exact": 0.0, "index": 0.0}
     for watched in histories:
-        mean = unit_length(stage.factors[watched].sum(axis=0, keepdims=True))[0]
+        mean = unit_length(model.factors[watched].sum(axis=0, keepdims=True))[0]
         began = time.perf_counter()
-        true = np.argpartition(-(stage.factors @ mean), MOST)[:MOST]
+        true = np.argpartition(-(model.factors @ mean), MOST)[:MOST]
         between = time.perf_counter()
         found = index.search(mean, MOST).keys
         took["exact"] += between - began
@@ -187,19 +189,19 @@ def main() -> None:
         for viewer, own in enumerate(histories)
         for k, row in enumerate(own[:-1])
     ]
-    held = [Held(own[:-1], own[-1], "us") for own in histories]
+    held = [HeldOutPlay(own[:-1], own[-1], "us") for own in histories]
     began = time.perf_counter()
     signals = learn(plays, catalog, now)
     took = time.perf_counter() - began
-    stage = Stage(catalog, signals)
-    found = recall(stage, held, now, MOST)
+    model = CandidateModel(catalog, signals)
+    found = recall(model, held, now, MOST)
     print(
         f"{len(catalog):,} titles, {len(plays):,} plays of {options.viewers:,} viewers, "
         f"{'clubs' if options.clubs else 'genres'}; signals learned in {took:.1f} s\n"
         f"recall@{MOST} of {found.asked:,} held-out plays (± {196 * (0.25 / found.asked) ** 0.5:.1f} points at most):"
     )
     worth = ", ".join(
-        f"{kind} {weight:.2f}" for kind, weight in zip(EVIDENCE, stage.weights, strict=True)
+        f"{kind} {weight:.2f}" for kind, weight in zip(EVIDENCE, model.weights, strict=True)
     )
     print(told(f"the {MOST} most popular", replace(found, found=found.popular)))
     print(told(f"the first {MOST} candidates", found) + f"   ({worth})")
@@ -208,13 +210,13 @@ def main() -> None:
         print(told("as learning measured it on plays of its own", signals.recall))
     if (implicit := peer("implicit")) is not None:
         kept, own = hold_out(plays, catalog)
-        inner = Stage(catalog, least_squares(kept, count(kept, catalog, now)))
+        inner = CandidateModel(catalog, least_squares(kept, count(kept, catalog, now)))
         other = replace(least_squares(plays, signals), weights=fit(inner, own[::2], now))
         name = f"with implicit {implicit.__version__}'s factors"
-        print(told(name, recall(Stage(catalog, other), held, now, MOST)))
+        print(told(name, recall(CandidateModel(catalog, other), held, now, MOST)))
     if (usearch := peer("usearch")) is not None:
-        print(neighbours(usearch, stage, [own[:-1] for own in histories[:400]]))
-    wall, cpu = timed(stage, histories[:400], now)
+        print(neighbours(usearch, model, [own[:-1] for own in histories[:400]]))
+    wall, cpu = timed(model, histories[:400], now)
     for what, times in (("wall clock", wall), ("processor time", cpu)):
         p50, p99 = np.percentile(times[20:], [50, 99])
         print(

@@ -32,8 +32,8 @@ from benchmarks import arena_adapter
 from topbill.domain.records import Actions, Example
 from topbill.policies import KINDS
 from topbill.policies.auto import Auto, AutoParams
-from topbill.policies.gaussian import Stack
-from topbill.policies.linear import Linear, LinearParams
+from topbill.policies.linear.gaussian import Stack
+from topbill.policies.linear.policy import Linear, LinearParams
 
 NAN = float("nan")
 PEERS = ("VW", "MABWiser", "contextual-bandits", "obp", "numpy")

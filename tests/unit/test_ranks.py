@@ -36,7 +36,7 @@ ONE_PLACE = {
     "duckdb": "lake",
     "deltalake": "lake",
     "psycopg": "log",
-    "numba": "policies/compiled.py",
+    "numba": "policies/linear/compiled.py",
     "vowpal_wabbit_next": "policies/vw.py",
     "statsmodels": "ab",
     "fastapi": "service/app.py",

@@ -1,10 +1,12 @@
 """The first stage of a page: which titles come into question, from the catalogue and from what the
 log says of them.
 
-What is popular, trending and watched together comes from the log (`Signals`, made by the keeper);
+What is popular, trending and watched together comes from the log (`Signals`, made by the worker);
 what is alike comes from the catalogue.
 """
 
+from topbill.candidates.fitting import HeldOutPlay, hold_out, learn, recall
+from topbill.candidates.model import NEW_FOR, SOURCES, CandidateModel, Candidates, RowSource
 from topbill.candidates.signals import (
     EVIDENCE,
     HALF_LIFE,
@@ -14,21 +16,19 @@ from topbill.candidates.signals import (
     count,
     signals_path,
 )
-from topbill.candidates.stage import NEW_FOR, SOURCES, Row, Sight, Stage
-from topbill.candidates.tuning import Held, hold_out, learn, recall
 
 __all__ = [
     "EVIDENCE",
     "HALF_LIFE",
     "NEW_FOR",
     "SOURCES",
-    "Held",
+    "CandidateModel",
+    "Candidates",
+    "HeldOutPlay",
     "Play",
     "Recall",
-    "Row",
-    "Sight",
+    "RowSource",
     "Signals",
-    "Stage",
     "count",
     "hold_out",
     "learn",

@@ -1,5 +1,5 @@
 """What the log says of titles: popular, trending, and watched together, and how much each kind of
-evidence is worth. Made by the keeper, read by those who serve."""
+evidence is worth. Made by the worker, read by those who serve."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from topbill.domain.records import Floats, Indices
 
 Matrix = NDArray[np.float32]
 FACTORS = 48
-STRANGE = 5.0
+DAMPING = 5.0
 """Plays of a title that are worth half of what co-watching says of it: a title with fewer is
 damped.
 """
 EVIDENCE = ("popular", "regional", "trending", "new", "similar", "watched")
-"""What speaks for a title; `Stage.evidence` says of each what its unit is."""
-HUNCH: tuple[float, ...] = (1.0, 0.5, 0.2, 0.0, 1.0, 1.5)
+"""What speaks for a title; `CandidateModel.evidence` says of each what its unit is."""
+DEFAULT_WEIGHTS: tuple[float, ...] = (1.0, 0.5, 0.2, 0.0, 1.0, 1.5)
 """What each kind of evidence is worth before anything was fitted."""
 HALF_LIFE = 2 * 86_400.0
 """Seconds after which a play counts half in what is trending."""
@@ -44,8 +44,11 @@ class Play(NamedTuple):
 
 @dataclass(frozen=True)
 class Recall:
-    """Of `asked` held-out plays, how many were `found` among the first `most` candidates, and how
-    many among the `most` most popular titles."""
+    """How well the candidates find plays that were held out.
+
+    Of `asked` held-out plays, `found` were among the first `most` candidates, and `popular` among
+    the `most` most popular titles.
+    """
 
     found: int
     popular: int
@@ -55,10 +58,13 @@ class Recall:
 
 @dataclass(frozen=True)
 class Signals:
-    """What the log says of titles `ids` (N): `trending` (N) and `popular` (N) decayed and plain
-    plays, `regional` (R × N) plays by region, `factors` (N × f) unit vectors: those of titles that
-    are watched together lie close. `weights`: what each kind of EVIDENCE is worth; `recall`: how
-    well that finds held-out plays, None for too few."""
+    """What the log says of titles `ids` (N).
+
+    `trending` (N) and `popular` (N) are decayed and plain plays, `regional` (R × N) plays by
+    region, `factors` (N × f) unit vectors: those of titles that are watched together lie close.
+    `weights`: what each kind of EVIDENCE is worth; `recall`: how well that finds held-out plays,
+    None for too few.
+    """
 
     ids: tuple[str, ...]
     regions: tuple[str, ...]
@@ -68,14 +74,16 @@ class Signals:
     factors: Matrix
     at: float = 0.0
     plays: int = 0
-    weights: tuple[float, ...] = HUNCH
+    weights: tuple[float, ...] = DEFAULT_WEIGHTS
     recall: Recall | None = None
 
     def save(self, path: Path) -> None:
         """Write to `path`, whole or not at all."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        fresh = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-        with fresh.open("wb") as file:
+        # The number of the process keeps two workers from writing into one file; the rename at the
+        # end is atomic, so that no reader ever sees half of it.
+        temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+        with temporary.open("wb") as file:
             np.savez(
                 file,
                 ids=np.array(self.ids),
@@ -88,70 +96,82 @@ class Signals:
                 weights=np.array(self.weights),
                 recall=np.array(astuple(self.recall) if self.recall else (), dtype=np.int64),
             )
-        os.replace(fresh, path)
+        os.replace(temporary, path)
 
     @classmethod
     def load(cls, path: Path) -> Signals:
         """What `save` wrote. Raises BadData where it is damaged."""
         try:
-            with np.load(path, allow_pickle=False) as held:
-                at, plays = held["numbers"].tolist()
-                recall = held["recall"].tolist()
+            # Never pickle: the file lies in a folder that others may write to.
+            with np.load(path, allow_pickle=False) as arrays:
+                at, plays = arrays["numbers"].tolist()
+                recall = arrays["recall"].tolist()
                 return cls(
-                    tuple(held["ids"].tolist()),
-                    tuple(held["regions"].tolist()),
-                    held["trending"],
-                    held["popular"],
-                    held["regional"],
-                    held["factors"],
-                    at,
-                    int(plays),
-                    tuple(held["weights"].tolist()),
-                    Recall(*recall) if recall else None,
+                    ids=tuple(arrays["ids"].tolist()),
+                    regions=tuple(arrays["regions"].tolist()),
+                    trending=arrays["trending"],
+                    popular=arrays["popular"],
+                    regional=arrays["regional"],
+                    factors=arrays["factors"],
+                    at=at,
+                    plays=int(plays),
+                    weights=tuple(arrays["weights"].tolist()),
+                    recall=Recall(*recall) if recall else None,
                 )
         except (OSError, ValueError, KeyError, TypeError, EOFError, zlib.error) as error:
             raise BadData(
-                path.name, f"{error}; expected what the keeper writes; delete the file"
+                path.name, f"{error}; expected what the worker writes; delete the file"
             ) from error
 
 
 def signals_path(data: Path, page: str) -> Path:
-    """Where in the data folder the keeper leaves a page's signals."""
+    """Where in the data folder the worker leaves a page's signals."""
     return data / "pages" / f"{page}.npz"
 
 
 def count(plays: Iterable[Play], catalog: Catalog, now: float, factors: int = FACTORS) -> Signals:
-    """Signals of plays, in any order, with the evidence's worth as it is before any fit; plays of
-    titles that the catalogue doesn't have are left out.
+    """Signals of plays, in any order, with the evidence's worth as it is before any fit.
 
-    Co-watching is a truncated SVD (PureSVD: Cremonesi, Koren and Turrin 2010) of the play matrix,
-    normalised by viewer and by title as in spectral co-clustering (Dhillon 2001), so that what is
-    played much does not lie close to everything. It finds as much as alternating least squares does
-    (benchmarks) and needs no library beside SciPy.
+    Plays of titles that the catalogue doesn't have are left out. Co-watching is a truncated SVD
+    (PureSVD: Cremonesi, Koren and Turrin 2010) of the play matrix, normalised by viewer and by
+    title as in spectral co-clustering (Dhillon 2001), so that what is played much does not lie
+    close to everything. It finds as much as alternating least squares does (benchmarks) and needs
+    no library beside SciPy.
+
+    Args:
+        plays: What was played.
+        catalog: The titles, N of them.
+        now: Seconds since the epoch, from which ages are counted.
+        factors: Length of the vectors of co-watching.
     """
-    index = catalog.index
-    known = [play for play in plays if play.title in index]
-    size, regions = len(catalog), catalog.region_names
-    rows = np.array([index[play.title] for play in known], dtype=np.intp)
-    ages = np.array([max(0.0, now - play.at) for play in known])
-    place = {name: j for j, name in enumerate(regions)}
-    region = np.array([place.get(play.region, -1) for play in known], dtype=np.intp)
-    regional = np.array(
-        [
-            _sums(rows[region == j], np.ones(int((region == j).sum())), size)
-            for j in range(len(regions))
-        ]
-    )
+    row_of = catalog.index
+    known_plays = [play for play in plays if play.title in row_of]
+    size = len(catalog)
+    rows = np.array([row_of[play.title] for play in known_plays], dtype=np.intp)
+    # A play from a clock that runs ahead counts as one of now.
+    ages = np.array([max(0.0, now - play.at) for play in known_plays])
     return Signals(
-        catalog.ids,
-        regions,
-        _sums(rows, np.exp2(-ages / HALF_LIFE), size),
-        _sums(rows, np.ones(len(rows)), size),
-        regional.reshape(len(regions), size),
-        _factors([play.unit for play in known], rows, size, factors),
-        now,
-        len(known),
+        ids=catalog.ids,
+        regions=catalog.region_names,
+        trending=_sums(rows, np.exp2(-ages / HALF_LIFE), size),
+        popular=_sums(rows, np.ones(len(rows)), size),
+        regional=_by_region(known_plays, rows, catalog),
+        factors=_factors([play.unit for play in known_plays], rows, size, factors),
+        at=now,
+        plays=len(known_plays),
     )
+
+
+def _by_region(plays: Sequence[Play], rows: Indices, catalog: Catalog) -> Floats:
+    """(R × N) plays of each title in each region; those of regions that it doesn't have in none."""
+    names = catalog.region_names
+    number_of = {name: j for j, name in enumerate(names)}
+    regions = np.array([number_of.get(play.region, -1) for play in plays], dtype=np.intp)
+    out = np.zeros((len(names), len(catalog)))
+    for j in range(len(names)):
+        local = rows[regions == j]
+        out[j] = _sums(local, np.ones(len(local)), len(catalog))
+    return out
 
 
 def _sums(rows: Indices, weights: Floats, size: int) -> Floats:
@@ -163,21 +183,27 @@ def _factors(units: Sequence[str], rows: Indices, size: int, factors: int) -> Ma
     too little to tell.
     """
     out = np.zeros((size, factors), dtype=np.float32)
-    place: dict[str, int] = {}
-    who = np.array([place.setdefault(unit, len(place)) for unit in units], dtype=np.intp)
+    number_of: dict[str, int] = {}
+    viewers = np.array(
+        [number_of.setdefault(unit, len(number_of)) for unit in units], dtype=np.intp
+    )
     played = np.unique(rows)
-    k = min(factors, len(place) - 1, len(played) - 1)
+    # svds finds fewer singular vectors than the smaller side has.
+    k = min(factors, len(number_of) - 1, len(played) - 1)
     if k < 1:
         return out
     counts = csr_array(
-        (np.ones(len(rows)), (who, np.searchsorted(played, rows))), shape=(len(place), len(played))
+        (np.ones(len(rows)), (viewers, np.searchsorted(played, rows))),
+        shape=(len(number_of), len(played)),
     )
     counts.sum_duplicates()
+    # A tenth play of the same title says less than the first one.
     damped = np.log1p(counts.data)
-    viewer = np.repeat(np.arange(len(place)), np.diff(counts.indptr))
-    by_viewer = np.bincount(viewer, weights=damped * damped, minlength=len(place))
+    viewer = np.repeat(np.arange(len(number_of)), np.diff(counts.indptr))
+    by_viewer = np.bincount(viewer, weights=damped * damped, minlength=len(number_of))
     by_title = np.bincount(counts.indices, weights=damped * damped, minlength=len(played))
-    scaled = damped / np.sqrt(by_viewer[viewer] * (by_title[counts.indices] + STRANGE))
+    scaled = damped / np.sqrt(by_viewer[viewer] * (by_title[counts.indices] + DAMPING))
+    # A fixed start makes the same plays give the same factors.
     start = np.random.default_rng(0).standard_normal(min(counts.shape))
     _, values, right = svds(
         csr_array((scaled, counts.indices, counts.indptr), shape=counts.shape), k=k, v0=start

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 
-from topbill.candidates import Sight
+from topbill.candidates import Candidates
 from topbill.catalog import Bools
 from topbill.domain.records import NULL, Decision, Indices, Placement
 from topbill.engine import DecisionInput
@@ -78,16 +78,20 @@ class Attempt:
             context.get("taste") if _vector(self.layers.values(), "taste") else None
         )
         titles = composer.encoded("titles", self.layers["titles"].live)
-        self.sheet: TitlesOnPage = titles.on_page(self.sight, composer.stage.heat, match, now)
+        self.sheet: TitlesOnPage = titles.on_page(
+            self.sight, composer.candidate_model.trending, match, now
+        )
         self.taken: Bools = np.zeros(len(composer.catalog), dtype=bool)
         self.page_left = composer.house.page_left()
 
-    def _look(self, plain: bool) -> Sight:
+    def _look(self, plain: bool) -> Candidates:
         """The candidates; popular titles alone where the first stage fails or has no time."""
-        stage, viewer = self.c.stage, self.viewer
+        stage, viewer = self.c.candidate_model, self.viewer
         if not plain:
             try:
-                sight = stage.look(viewer.region, viewer.watched, self.open, self.now, self.id)
+                sight = stage.candidates_for(
+                    viewer.region, viewer.watched, self.open, self.now, self.id
+                )
                 if self.engine.now() <= self.deadline:
                     return sight
                 self.fallbacks.append("candidates")
@@ -96,7 +100,7 @@ class Attempt:
                     "page %s: candidates failed; its viewers get popular titles", self.file.key
                 )
                 self.fallbacks.append("candidates")
-        return stage.plain(self.open, self.id)
+        return stage.popular_only(self.open, self.id)
 
     def page(self, request: PageRequest, request_hash: str) -> Composed:
         """All layers, one below the other."""
@@ -243,7 +247,7 @@ class Attempt:
             rest = np.setdiff1d(self.members[row], pool)
             rest = rest[self._new(rest, within) & ~taken[rest]]
             short = max(0, 3 * count - int(self._new(pool, within).sum()))
-            pool = c.stage.in_order(np.concatenate([pool, rest[:short]]))
+            pool = c.candidate_model.in_order(np.concatenate([pool, rest[:short]]))
         pins = [
             title
             for title in self._pins(row).values()
@@ -318,7 +322,7 @@ class Attempt:
         """How many of the titles that the row could be made of each rule took away; caps, of its
         candidates.
         """
-        everything = self.c.stage.plain(np.ones(len(self.c.catalog), dtype=bool), self.id)
+        everything = self.c.candidate_model.popular_only(np.ones(len(self.c.catalog), dtype=bool), self.id)
         could = everything.members(self.file.sources[row])
         counts = {rule: int(np.count_nonzero(~lets[could])) for rule, lets in self.before.items()}
         counts["shown above"] = int(np.count_nonzero(self.taken[self.members[row]]))

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from topbill.candidates import Row
+from topbill.candidates import RowSource
 from topbill.catalog import Bools, Catalog
 from topbill.domain.errors import BadData, NotFound, Problem, SpecError
 from topbill.pages.files import PageFile, verdicts
@@ -106,7 +106,7 @@ def _rows(file: PageFile, house: House, at: At) -> None:
                 )
 
 
-def _members(row: Row, catalog: Catalog) -> Bools:
+def _members(row: RowSource, catalog: Catalog) -> Bools:
     """(T,) the titles that a row may be made of."""
     if row.source == "genre":
         return catalog.genre(row.genres)

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from topbill.candidates import Signals, Stage
+from topbill.candidates import CandidateModel, Signals
 from topbill.catalog import Catalog
 from topbill.domain.chance import hash64
 from topbill.domain.errors import BadRequest, Problem
@@ -44,7 +44,7 @@ class Composer:
         stale: Problem | None = None,
     ) -> None:
         self.file, self.engine, self.catalog, self.stale = file, engine, catalog, stale
-        self.stage = Stage(catalog, signals)
+        self.candidate_model = CandidateModel(catalog, signals)
         self.house = House(file.rules, catalog)
         check(file, self.house)
         self.payloads = [msgspec.Raw(_encode(catalog.payload(row))) for row in range(len(catalog))]
@@ -57,7 +57,7 @@ class Composer:
 
     def renew(self, signals: Signals | None) -> None:
         """Take over new signals; a page under way keeps what it began with."""
-        self.stage = self.stage.renewed(signals)
+        self.candidate_model = self.candidate_model.renewed(signals)
 
     def encoded(self, layer: str, live: CompiledExperiment) -> Any:
         """The catalogue encoded for a layer's experiment, anew when its file has changed."""

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from topbill.candidates import NEW_FOR, SOURCES, Sight
+from topbill.candidates import NEW_FOR, SOURCES, Candidates
 from topbill.catalog import Bools, Catalog, Picture
 from topbill.domain.features import Encoder, Feature, FeatureKind
 from topbill.domain.records import Actions, Floats, Indices
@@ -77,7 +77,7 @@ class TitleFeatures:
         self.offer = msgspec.defstruct("Offer", [("id", str), ("features", features)], gc=False)
         self.features = features
 
-    def on_page(self, sight: Sight, heat: Floats, match: Floats, now: float) -> TitlesOnPage:
+    def on_page(self, sight: Candidates, heat: Floats, match: Floats, now: float) -> TitlesOnPage:
         """The same with what depends on the page: `heat` and `match` (T), and what the `sight` says
         of its viewer.
         """

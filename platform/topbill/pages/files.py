@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from topbill.candidates import SOURCES, Row
+from topbill.candidates import SOURCES, RowSource
 from topbill.domain.errors import Problem, SpecError
 from topbill.pages.features import PICTURE_FEATURES, TITLE_FEATURES
 from topbill.rules import RULE, Rules, build
@@ -122,7 +122,7 @@ class PageFile:
     titles: int
     candidates: int
     pinned: Mapping[str, int]
-    sources: Mapping[str, Row]
+    sources: Mapping[str, RowSource]
     rules: Rules
     session_ttl: float
     kids_max_age: int
@@ -252,8 +252,8 @@ def _build(read: Mapping[str, Any], raw: dict[str, Any], path: Path, at: At) -> 
     )
 
 
-def _row(name: str, parts: Mapping[str, Any], at: At) -> Row:
-    row = Row(parts["source"], parts.get("genres", ()), parts.get("titles", ()))
+def _row(name: str, parts: Mapping[str, Any], at: At) -> RowSource:
+    row = RowSource(parts["source"], parts.get("genres", ()), parts.get("titles", ()))
     if name == "rows":
         at.key(name).wrong(
             Said("a row called rows"), "another name: decisions about which rows are called so"
@@ -266,7 +266,7 @@ def _row(name: str, parts: Mapping[str, Any], at: At) -> Row:
     return row
 
 
-def _check_pinned(rows: Mapping[str, Any], sources: Mapping[str, Row], at: At) -> None:
+def _check_pinned(rows: Mapping[str, Any], sources: Mapping[str, RowSource], at: At) -> None:
     places: dict[int, str] = {}
     for name, position in rows.get("pinned", {}).items():
         where = at.key("pinned").key(name)

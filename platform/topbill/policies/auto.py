@@ -16,8 +16,8 @@ from topbill.domain.chance import greedy
 from topbill.domain.errors import PolicyError
 from topbill.domain.records import Actions, Example, Floats, Indices
 from topbill.policies import codec
-from topbill.policies.experts import Experts, Layout, Prediction, extended
-from topbill.policies.fourier import Fourier
+from topbill.policies.linear.fourier import Fourier
+from topbill.policies.linear.models import Experts, Layout, Prediction, extended
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,7 @@ import msgspec
 
 from topbill.domain.chance import greedy
 from topbill.domain.records import Actions, Floats, Indices
-from topbill.policies.bayes import LinearPolicy, LinearScored
-from topbill.policies.linear import LinearParams, Positive
+from topbill.policies.linear.policy import LinearParams, LinearPolicy, LinearScored, Positive
 
 
 class _Scored(LinearScored):

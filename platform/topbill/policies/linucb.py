@@ -8,8 +8,7 @@ import msgspec
 
 from topbill.domain.chance import greedy
 from topbill.domain.records import Actions, Floats, Indices
-from topbill.policies.bayes import LinearPolicy, LinearScored
-from topbill.policies.linear import LinearParams
+from topbill.policies.linear.policy import LinearParams, LinearPolicy, LinearScored
 
 
 class _Scored(LinearScored):

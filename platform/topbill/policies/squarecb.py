@@ -10,8 +10,7 @@ import msgspec
 import numpy as np
 
 from topbill.domain.records import Actions, Floats, Indices
-from topbill.policies.bayes import LinearPolicy, LinearScored
-from topbill.policies.linear import LinearParams
+from topbill.policies.linear.policy import LinearParams, LinearPolicy, LinearScored
 
 
 class _Scored(LinearScored):

@@ -11,8 +11,7 @@ import msgspec
 import numpy as np
 
 from topbill.domain.records import Actions, Floats, Indices
-from topbill.policies.bayes import LinearPolicy, LinearScored
-from topbill.policies.linear import LinearParams
+from topbill.policies.linear.policy import LinearParams, LinearPolicy, LinearScored
 
 _TABLES, _LARGEST_TABLES = 64, 4_000_000
 """Tables of standard normals (fewer where they would hold more numbers than that): a decision's id
@@ -28,7 +27,7 @@ class _Scored(LinearScored):
     seed: int
 
     def probabilities(self, remaining: Indices) -> Floats:
-        from topbill.policies import sampling
+        from topbill.policies.linear import sampling
 
         if self.independent:
             sd = np.sqrt(np.maximum(self.prediction.own, 1e-300))
@@ -96,7 +95,7 @@ class Thompson(LinearPolicy):
     def __init__(
         self, params: ThompsonParams, *, context_size: int, action_size: int, seed: int = 0
     ) -> None:
-        from topbill.policies import sampling  # noqa: F401  # compiled before the first decision, not during it
+        from topbill.policies.linear import sampling  # noqa: F401  # compiled before the first decision, not during it
 
         super().__init__(params, context_size=context_size, action_size=action_size, seed=seed)
 

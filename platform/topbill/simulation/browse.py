@@ -21,7 +21,7 @@ import numpy as np
 from scipy.optimize import brentq
 from scipy.special import expit
 
-from topbill.candidates import Row
+from topbill.candidates import RowSource
 from topbill.catalog import Catalog
 from topbill.domain.chance import hash64
 from topbill.domain.records import Floats
@@ -56,7 +56,7 @@ class Browsers:
         catalog: Catalog,
         seed: int = 0,
         ways: Ways | None = None,
-        sources: Mapping[str, Row] | None = None,
+        sources: Mapping[str, RowSource] | None = None,
     ) -> None:
         self.catalog, self.seed, self.ways = catalog, seed, ways or Ways()
         rng = np.random.default_rng(hash64(str(seed), "browsers"))
@@ -92,7 +92,7 @@ class Browsers:
         self._interest = {row: self._interested(row, own) for row, own in (sources or {}).items()}
         self._base = self._solved()
 
-    def _interested(self, row: str, definition: Row) -> Floats:
+    def _interested(self, row: str, definition: RowSource) -> Floats:
         """(viewers,) the probability that each looks along this row on reaching it. Rows differ
         little for viewers as a whole, so that no order which is the same for all is bad by chance,
         and much from viewer to viewer."""

@@ -91,7 +91,7 @@ class Knowing:
         """What the best titles of each row are worth, looked at as far as this viewer looks."""
         composer, file = self.composer, self.composer.file
         lets = composer.house.before(file.region, 99, self.now, ())
-        sight = composer.stage.look(
+        sight = composer.candidate_model.candidates_for(
             file.region, (), np.logical_and.reduce(list(lets.values())), self.now, ""
         )
         looks = self._browsers.ways.glance ** np.arange(file.titles)

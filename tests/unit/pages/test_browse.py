@@ -102,7 +102,7 @@ def test_browsing_serves_credits_and_learns(home: Any, browsers: Browsers) -> No
     assert 0 < len(played) < 200
     assert all(visit.played in visit.seen.titles for visit in played)
     assert composer.engine.find("titles").policies["only"].model.learned > 200 * 12  # type: ignore[attr-defined]
-    assert composer.stage.heat.max() == 1.0
+    assert composer.candidate_model.trending.max() == 1.0
     shown, top = concentration([visit.seen for visit in visits])
     assert 20 < shown <= 60
     assert 0.0 < top < 1.0

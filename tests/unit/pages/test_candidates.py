@@ -14,11 +14,11 @@ from topbill.candidates import (
     EVIDENCE,
     HALF_LIFE,
     SOURCES,
-    Held,
+    CandidateModel,
+    HeldOutPlay,
     Play,
-    Row,
+    RowSource,
     Signals,
-    Stage,
     count,
     hold_out,
     learn,
@@ -55,13 +55,13 @@ def test_what_was_watched_together_is_recalled(films: Catalog) -> None:
         for u, history in enumerate(histories)
         for t in history[:-1]
     ]
-    held = [Held(history[:-1], history[-1]) for history in histories]
+    held = [HeldOutPlay(history[:-1], history[-1]) for history in histories]
     signals = learn(plays, films, NOW)
-    found = recall(Stage(films, signals), held, NOW)
+    found = recall(CandidateModel(films, signals), held, NOW)
     assert found.asked == 500
     assert found.found / 500 > 0.9  # a club has 25 titles; all of them fit among 200 candidates
     assert found.popular / 500 < 0.35
-    assert recall(Stage(films), held, NOW).found / 500 < 0.35
+    assert recall(CandidateModel(films), held, NOW).found / 500 < 0.35
     # What learning measured on plays that it held out itself tells the same.
     assert signals.recall is not None
     assert signals.recall.found / signals.recall.asked > 0.9
@@ -106,7 +106,7 @@ def test_what_is_held_out_is_in_nothing_that_the_fit_is_made_from(films: Catalog
         Play("b", films.ids[5], NOW + 1, "de"),
     ]
     kept, held = hold_out([*plays, Play("b", "not in the catalogue", NOW + 9)], films)
-    assert sorted(held) == [Held([1, 3], 7), Held([2], 5, "de")]
+    assert sorted(held) == [HeldOutPlay([1, 3], 7), HeldOutPlay([2], 5, "de")]
     assert ("a", films.ids[7]) not in {(play.unit, play.title) for play in kept}
     assert ("once", films.ids[4]) in {(play.unit, play.title) for play in kept}
 
@@ -123,15 +123,15 @@ def test_the_mixed_row_begins_with_what_all_evidence_speaks_for_and_has_what_is_
 ) -> None:
     histories = tasteful(films)
     plays = [Play(f"u{u}", films.ids[t], NOW) for u, own in enumerate(histories) for t in own]
-    stage, open_ = Stage(films, learn(plays, films, NOW)), np.ones(len(films), dtype=bool)
+    model, open_ = CandidateModel(films, learn(plays, films, NOW)), np.ones(len(films), dtype=bool)
     open_[::3] = False
-    sight = stage.look("us", histories[0], open_, NOW, "")
-    members = sight.members(Row("mixed"))
+    candidates = model.candidates_for("us", histories[0], open_, NOW, "")
+    members = candidates.members(RowSource("mixed"))
     assert open_[members].all()
     assert len(set(members.tolist())) == len(members)
     club = {t for own in histories if set(own) & set(histories[0]) for t in own if open_[t]}
     assert set(members[: len(club)].tolist()) == club
-    new = np.flatnonzero(sight.sources[:, SOURCES.index("new")])
+    new = np.flatnonzero(candidates.sources[:, SOURCES.index("new")])
     assert 10 < len(new) <= 100
     assert set(new.tolist()) <= set(members.tolist())
 
@@ -151,36 +151,43 @@ def test_popular_is_popular_in_the_viewer_s_region(films: Catalog) -> None:
     plays = [
         Play(f"u{i}", title, NOW, region) for region, title in loved.items() for i in range(200)
     ]
-    stage, everything = Stage(films, learn(plays, films, NOW)), np.ones(len(films), dtype=bool)
+    model, everything = (
+        CandidateModel(films, learn(plays, films, NOW)),
+        np.ones(len(films), dtype=bool),
+    )
     for region, title in loved.items():
-        members = stage.look(region, (), everything, NOW, "").members(Row("popular"))
+        members = model.candidates_for(region, (), everything, NOW, "").members(
+            RowSource("popular")
+        )
         assert members[0] == films.index[title]
 
 
 def test_more_like_this_shares_genres(films: Catalog) -> None:
-    stage, everything = Stage(films), np.ones(len(films), dtype=bool)
+    model, everything = CandidateModel(films), np.ones(len(films), dtype=bool)
     horror = np.flatnonzero(films.genre(["horror"]))[:3].tolist()
-    alike = stage.look("us", horror, everything, NOW, "").members(Row("similar"))[:30]
+    alike = model.candidates_for("us", horror, everything, NOW, "").members(RowSource("similar"))[
+        :30
+    ]
     assert films.genre(["horror"])[alike].mean() > 0.8
     assert not set(horror) & set(alike.tolist())
 
 
 def test_a_pool_keeps_each_candidate_s_sources_and_has_room_for_what_is_new(films: Catalog) -> None:
-    stage, everything = Stage(films), np.ones(len(films), dtype=bool)
-    sight = stage.look("us", (5, 6), everything, NOW, "page")
+    model, everything = CandidateModel(films), np.ones(len(films), dtype=bool)
+    candidates = model.candidates_for("us", (5, 6), everything, NOW, "page")
     taken = np.zeros(len(films), dtype=bool)
     taken[:10] = True
-    pool = sight.pool("popular", Row("popular"), taken, 60)
+    pool = candidates.pool("popular", RowSource("popular"), taken, 60)
     assert len(pool) == len(set(pool.tolist())) == 60
     assert pool.min() >= 10
-    assert (np.diff([np.flatnonzero(stage.popular == title)[0] for title in pool]) > 0).all()
-    assert sight.sources[pool, SOURCES.index("popular")].sum() >= 48
-    assert sight.sources[pool, SOURCES.index("new")].sum() >= 6
-    again = stage.look("us", (5, 6), everything, NOW, "page").pool(
-        "popular", Row("popular"), taken, 60
+    assert (np.diff([np.flatnonzero(model.popular == title)[0] for title in pool]) > 0).all()
+    assert candidates.sources[pool, SOURCES.index("popular")].sum() >= 48
+    assert candidates.sources[pool, SOURCES.index("new")].sum() >= 6
+    again = model.candidates_for("us", (5, 6), everything, NOW, "page").pool(
+        "popular", RowSource("popular"), taken, 60
     )
-    other = stage.look("us", (5, 6), everything, NOW, "another page").pool(
-        "popular", Row("popular"), taken, 60
+    other = model.candidates_for("us", (5, 6), everything, NOW, "another page").pool(
+        "popular", RowSource("popular"), taken, 60
     )
     assert np.array_equal(pool, again)
     assert not np.array_equal(pool, other)
@@ -202,7 +209,9 @@ def test_signals_survive_the_file_and_a_changed_catalogue(
     assert held.recall == signals.recall
     assert held.recall is not None
     assert np.array_equal(held.factors, signals.factors)
-    assert Stage(home.catalog(), held).heat.max() == 0.0  # none of these titles is there
+    assert (
+        CandidateModel(home.catalog(), held).trending.max() == 0.0
+    )  # none of these titles is there
     (tmp_path / "broken.npz").write_bytes(b"no")
     with pytest.raises(BadData, match="delete the file"):
         Signals.load(tmp_path / "broken.npz")
@@ -212,4 +221,4 @@ def test_signals_survive_the_file_and_a_changed_catalogue(
 def test_next_to_no_plays_are_no_error(films: Catalog, plays: int) -> None:
     signals = learn([Play("u", films.ids[3], NOW)] * plays, films, NOW)
     assert np.isfinite(signals.factors).all()
-    assert np.isfinite(Stage(films, signals).heat).all()
+    assert np.isfinite(CandidateModel(films, signals).trending).all()

@@ -124,9 +124,13 @@ def test_what_policies_are_told_is_what_the_log_says(home: Any) -> None:
     composer = home.composer()
     live = composer.engine.find("titles")
     pool = np.arange(12)
-    sight = composer.stage.look("us", (3, 5), np.ones(60, dtype=bool), home.now, "seed")
+    sight = composer.candidate_model.candidates_for(
+        "us", (3, 5), np.ones(60, dtype=bool), home.now, "seed"
+    )
     match = composer.catalog.match({"comedy": 0.25, "drama": 1})
-    sheet = composer.encoded("titles", live).on_page(sight, composer.stage.heat, match, home.now)
+    sheet = composer.encoded("titles", live).on_page(
+        sight, composer.candidate_model.trending, match, home.now
+    )
     actions, told = sheet.of(pool, "best")
     decoded = offered(live, told)
     assert decoded.ids == actions.ids
@@ -257,7 +261,7 @@ def test_candidates_that_fail_leave_popular_titles(
     home: Any, monkeypatch: Any, caplog: Any
 ) -> None:
     composer = home.composer()
-    monkeypatch.setattr(composer.stage, "look", lambda *_: 1 / 0)
+    monkeypatch.setattr(composer.candidate_model, "candidates_for", lambda *_: 1 / 0)
     made = home.compose(composer)
     assert made.answer.fallbacks == ("candidates",)
     assert sum(len(row.titles) for row in made.answer.rows) == 18

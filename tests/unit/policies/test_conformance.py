@@ -18,7 +18,7 @@ from topbill.domain.features import LARGEST
 from topbill.domain.records import Actions, Example, Policy
 from topbill.domain.slate import propensities, rank
 from topbill.policies import KINDS
-from topbill.policies.linear import LinearParams
+from topbill.policies.linear.policy import LinearParams
 
 D, DA = 3, 2
 IDS = ["close-up", "chase", "skyline", "train", "kiss"]

@@ -7,7 +7,7 @@ import pytest
 
 from topbill.domain.records import Actions, Example
 from topbill.policies.auto import DESIGNS, Auto, AutoParams
-from topbill.policies.experts import Experts
+from topbill.policies.linear.models import Experts
 
 
 def expert(keep: float) -> Experts:

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import topbill
-from topbill.policies import kernels, sampling
+from topbill.policies.linear import kernels, sampling
 
 SIZES = st.integers(0, 40)
 SEEDS = st.integers(0, 2**32 - 1)
@@ -170,7 +170,7 @@ def test_joint_samples_have_the_covariance_they_are_drawn_from(seed, K, q, singu
 
 PROGRAM = """
 import numpy as np
-from topbill.policies import sampling
+from topbill.policies.linear import sampling
 rng = np.random.default_rng(0)
 draws = rng.normal(size=(40, 128))
 print(sampling.wins(rng.normal(size=9), np.exp(rng.normal(size=9))).tobytes().hex())
@@ -196,13 +196,13 @@ def test_processes_that_compile_at_once_and_one_that_cannot_write_give_the_same_
     for folder in (fresh, sealed):
         shutil.copytree(source, folder / "topbill", ignore=shutil.ignore_patterns("__pycache__"))
     # A file in the folder's place cannot be written into, not even by root.
-    (sealed / "topbill" / "policies" / "__pycache__").touch()
+    (sealed / "topbill" / "policies" / "linear" / "__pycache__").touch()
     (sealed / "home").touch()
     started = [run(fresh), run(fresh), run(sealed, HOME=str(sealed / "home"))]
     ended = [(process.communicate(timeout=300), process.returncode) for process in started]
     assert [code for _, code in ended] == [0, 0, 0], ended
     assert len({out for (out, _), _ in ended}) == 1
-    assert list((fresh / "topbill" / "policies" / "__pycache__").glob("sampling.*.nbc"))
+    assert list((fresh / "topbill" / "policies" / "linear" / "__pycache__").glob("sampling.*.nbc"))
     assert not list(sealed.rglob("*.nbc"))
     again = run(fresh)
     assert again.communicate(timeout=300)[0] == ended[0][0][0]

@@ -12,10 +12,10 @@ from scipy import integrate, stats
 from topbill.domain.errors import PolicyError
 from topbill.domain.records import Actions, Example
 from topbill.policies.epsilon_greedy import EpsilonGreedy
-from topbill.policies.kernels import newton, sigmoid
-from topbill.policies.linear import Linear, LinearParams
+from topbill.policies.linear.kernels import newton, sigmoid
+from topbill.policies.linear.policy import Linear, LinearParams
+from topbill.policies.linear.sampling import wins as win_probabilities
 from topbill.policies.linucb import LinUCB
-from topbill.policies.sampling import wins as win_probabilities
 from topbill.policies.thompson import Thompson
 
 RNG = np.random.default_rng(0)

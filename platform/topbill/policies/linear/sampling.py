@@ -9,8 +9,8 @@ import math
 import numpy as np
 
 from topbill.domain.records import Indices
-from topbill.policies.compiled import Matrix, Vector, compiled
-from topbill.policies.kernels import dot
+from topbill.policies.linear.compiled import Matrix, Vector, compiled
+from topbill.policies.linear.kernels import dot
 
 
 @compiled

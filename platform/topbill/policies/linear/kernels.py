@@ -10,7 +10,7 @@ import math
 import numpy as np
 
 from topbill.domain.records import Indices
-from topbill.policies.compiled import Cube, Cubes, Matrix, Vector, compiled
+from topbill.policies.linear.compiled import Cube, Cubes, Matrix, Vector, compiled
 
 _FLOOR = 1e-12
 """The least variance that a step divides by."""

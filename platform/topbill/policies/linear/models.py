@@ -17,7 +17,7 @@ import numpy as np
 from topbill.domain.errors import PolicyError
 from topbill.domain.records import Actions, Floats, Indices
 from topbill.policies.codec import State
-from topbill.policies.gaussian import Stack
+from topbill.policies.linear.gaussian import Stack
 
 
 def extended(x: Floats, size: int, position: int) -> Floats:
@@ -80,7 +80,7 @@ class Prediction:
         """(K,) the variance of each score; sampling jointly needs none, so it is computed when
         asked for.
         """
-        from topbill.policies import kernels
+        from topbill.policies.linear import kernels
 
         return kernels.variances(self.own, self.common, self.at.Z)
 
@@ -97,7 +97,7 @@ class Experts:
 
     def __init__(self, own: Floats, shared: Floats, keep: Floats, logistic: bool = True) -> None:
         # Here, so that who only reads specs or writes reports need not load a compiler.
-        from topbill.policies import kernels
+        from topbill.policies.linear import kernels
 
         self._kernels = kernels
         self.own, self.shared = Stack(own), Stack(shared)

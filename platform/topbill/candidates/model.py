@@ -1,0 +1,332 @@
+"""The first stage of a page: from tens of thousands of titles to the few dozen of a row, each with
+the sources that named it.
+
+Titles in a pool lie in the order of their popularity: that is the order without a policy.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from topbill.candidates.signals import DEFAULT_WEIGHTS, EVIDENCE, Matrix, Signals, unit_length
+from topbill.catalog import Bools, Catalog
+from topbill.domain.chance import hash64
+from topbill.domain.records import Floats, Indices
+
+SOURCES = ("trending", "popular", "new", "similar", "watched")
+"""What names candidates; each is a feature of the titles that it names."""
+NAMED = 100
+"""How many titles a source names."""
+DEPTH = 400
+"""How many titles are alike enough to be named, and how many are likely enough to be mixed."""
+NEW_FOR = 90 * 86_400.0
+"""Seconds after which a title that was added is new no more."""
+SPARE = 0.2
+"""Share of a pool kept for new titles and for any title: what no signal speaks of yet must be seen
+to earn one.
+"""
+PRIOR_PLAYS = 20.0
+"""Plays that the catalogue's own popularity is worth."""
+REGIONAL_PRIOR_PLAYS = 100.0
+"""Plays of all regions that count in a region's own order, so that a small one has an order too."""
+_FEW = 10.0
+"""Plays with which a region, or the last days, would say as much as all plays do of a title's
+share.
+"""
+_ALIKE = 1e-6
+"""Cosine above which a title is alike at all: what has no vector has 0."""
+_WORDS = 32
+
+
+@dataclass(frozen=True)
+class RowSource:
+    """What a row is made of: one of SOURCES, `genre` (popular titles of `genres`), `titles` (an
+    editors' list), or `mixed` (what all evidence together speaks for)."""
+
+    source: str
+    genres: tuple[str, ...] = ()
+    titles: tuple[str, ...] = ()
+
+
+class CandidateModel:
+    """The first stage compiled for one catalogue (T titles) and one state of the signals.
+
+    Immutable; replaced as a whole. `trending` (T) is each title's share of the most trending one's
+    decayed plays, `popular` (T) the rows by falling popularity, `content` and `factors` (T × …)
+    unit vectors of what a title is and of who watches it, `weights` what each kind of EVIDENCE is
+    worth.
+    """
+
+    def __init__(
+        self, catalog: Catalog, signals: Signals | None = None, content: Matrix | None = None
+    ) -> None:
+        self.catalog = catalog
+        self.content = _content(catalog) if content is None else content
+        size = len(catalog)
+        names = catalog.region_names
+        decayed, plays = np.zeros(size), np.zeros(size)
+        regional = np.zeros((len(names), size))
+        self.factors: Matrix = np.zeros((size, 1), dtype=np.float32)
+        self.weights = DEFAULT_WEIGHTS
+        if signals is not None:
+            # Signals may be older than the catalogue: only titles that both have are taken.
+            rows, columns = _align(signals, catalog)
+            decayed[rows] = signals.trending[columns]
+            plays[rows] = signals.popular[columns]
+            for j, name in enumerate(signals.regions):
+                if name in names:
+                    regional[names.index(name), rows] = signals.regional[j, columns]
+            self.factors = np.zeros((size, signals.factors.shape[1]), dtype=np.float32)
+            self.factors[rows] = signals.factors[columns]
+            self.weights = signals.weights
+        # The last term keeps logarithms of titles that nobody knows finite.
+        popular = PRIOR_PLAYS * catalog.popularity + plays + 0.05
+        share = popular / popular.sum()
+        self.trending: Floats = decayed / max(float(decayed.max()), 1e-12)
+        # Every sort is stable: equal titles keep the catalogue's order, in every process.
+        self.popular: Indices = np.argsort(-popular, kind="stable")
+        self._regional = [
+            np.argsort(-(counts + REGIONAL_PRIOR_PLAYS * share), kind="stable")
+            for counts in regional
+        ]
+        trending_titles = int((decayed > 0.0).sum())
+        self._trending: Indices = np.argsort(-decayed, kind="stable")[:trending_titles]
+        self._newest: Indices = np.argsort(-catalog.added, kind="stable")
+        # How alike titles are says little of how likely each is played: the two together find most
+        # (benchmarks).
+        self._popularity: Matrix = (popular / float(popular.max())).astype(np.float32)
+        self._position = np.empty(size, dtype=np.intp)
+        self._position[self.popular] = np.arange(size)
+        self._log_popular: Matrix = np.log(popular).astype(np.float32)
+        self._trending_lift: Matrix = _lift(decayed, share).astype(np.float32)
+        self._regional_lifts: Matrix = np.array(
+            [_lift(counts, share) for counts in regional], dtype=np.float32
+        )
+
+    def renewed(self, signals: Signals | None) -> CandidateModel:
+        """The same catalogue with other signals."""
+        return CandidateModel(self.catalog, signals, self.content)
+
+    def evidence(self, region: str, now: float, rows: Indices | slice = slice(None)) -> Matrix:
+        """What speaks for each title whoever looks: EVIDENCE up to `new`.
+
+        Args:
+            region: The viewer's; one that the catalogue doesn't know has no evidence of its own.
+            now: Seconds since the epoch.
+            rows: The titles asked for, all by default.
+
+        Returns:
+            (4 × T) `popular`, the logarithm of its plays; `regional` and `trending`, how much
+            greater its share of the region's, of the last days' plays is than of all plays, as
+            logarithms; `new`, 1 or 0.
+        """
+        names = self.catalog.region_names
+        age = now - self.catalog.added[rows]
+        new = ((age >= 0.0) & (age < NEW_FOR)).astype(np.float32)
+        regional = np.zeros_like(new)
+        if region in names:
+            regional = self._regional_lifts[names.index(region)][rows]
+        return np.stack([self._log_popular[rows], regional, self._trending_lift[rows], new])
+
+    def likeness(self, watched: Sequence[int], rows: Indices | slice = slice(None)) -> Matrix:
+        """(2 × T) EVIDENCE from `similar` on: the cosine of each title's content, and of its
+        factors, with what was watched; zero for nothing."""
+        played = list(watched)
+        cosines = []
+        for vectors in (self.content, self.factors):
+            taste = unit_length(vectors[played].sum(axis=0, keepdims=True))[0]
+            cosines.append(vectors[rows] @ taste)
+        return np.array(cosines)
+
+    def score(self, evidence: Matrix, likeness: Matrix) -> Matrix:
+        """(T,) how much all evidence together speaks for each title: the logarithm of its odds to
+        be played.
+        """
+        weights = np.array(self.weights, dtype=np.float32)
+        return np.asarray(weights @ np.concatenate([evidence, likeness]))
+
+    def candidates_for(
+        self, region: str, watched: Sequence[int], allowed: Bools, now: float, seed: str
+    ) -> Candidates:
+        """What one viewer's page may be made of.
+
+        Args:
+            region: The viewer's.
+            watched: Rows of recent plays, none of which is named again for being alike.
+            allowed: (T,) what the rules let through.
+            now: Seconds since the epoch.
+            seed: Decides which titles fill the pools' spare positions.
+        """
+        evidence, likeness = self.evidence(region, now), self.likeness(watched)
+        new = evidence[EVIDENCE.index("new")] > 0.0
+        local = self.popular
+        if region in self.catalog.region_names:
+            local = self._regional[self.catalog.region_names.index(region)]
+        newest = self._newest[new[self._newest]]
+        # In the order of SOURCES: what is alike, and what was watched together, follow below.
+        orders = [order[allowed[order]] for order in (self._trending, local, newest)]
+        unwatched = allowed.copy()
+        unwatched[list(watched)] = False
+        for cosine in likeness:
+            rows = np.flatnonzero(unwatched & (cosine > _ALIKE))
+            orders.append(_best(rows, cosine[rows] * self._popularity[rows], DEPTH))
+        score = self.score(evidence, likeness)
+        return Candidates(
+            self, dict(zip(SOURCES, orders, strict=True)), likeness, score, allowed, seed
+        )
+
+    def popular_only(self, allowed: Bools, seed: str) -> Candidates:
+        """The candidates without any signal: every source names the popular titles."""
+        popular = self.popular[allowed[self.popular]]
+        nothing_alike = np.zeros((2, len(self.catalog)), dtype=np.float32)
+        return Candidates(
+            self, dict.fromkeys(SOURCES, popular), nothing_alike, self._log_popular, allowed, seed
+        )
+
+    def in_order(self, rows: Indices) -> Indices:
+        """The rows by falling popularity."""
+        return rows[np.argsort(self._position[rows], kind="stable")]
+
+
+class Candidates:
+    """The candidates of one page: each source's titles in its own order, how alike all are to what
+    was watched, and how much all evidence together speaks for each.
+
+    `similar` and `together` (T) are cosines with what was watched, `sources` (T × SOURCES) which of
+    them named a title.
+    """
+
+    def __init__(
+        self,
+        model: CandidateModel,
+        orders: dict[str, Indices],
+        likeness: Matrix,
+        score: Matrix,
+        allowed: Bools,
+        seed: str,
+    ) -> None:
+        self._model = model
+        self._orders = orders
+        self._score = score
+        self._allowed = allowed
+        self._seed = seed
+        self._members: dict[RowSource, Indices] = {}
+        self.similar, self.together = likeness
+        self.sources: Bools = np.zeros((len(allowed), len(SOURCES)), dtype=bool)
+        for j, source in enumerate(SOURCES):
+            self.sources[orders[source][:NAMED], j] = True
+
+    def members(self, row_source: RowSource) -> Indices:
+        """Every allowed title that the row may be made of, first choice first.
+
+        Kept, since a page asks twice for each row.
+        """
+        rows = self._members.get(row_source)
+        if rows is None:
+            rows = self._members[row_source] = self._rows_of(row_source)
+        return rows
+
+    def _rows_of(self, row_source: RowSource) -> Indices:
+        catalog = self._model.catalog
+        if row_source.source == "genre":
+            popular = self._orders["popular"]
+            return popular[catalog.genre(row_source.genres)[popular]]
+        if row_source.source == "titles":
+            # A list may name titles that the catalogue no longer has.
+            listed = np.array(
+                [catalog.index[t] for t in row_source.titles if t in catalog.index], dtype=np.intp
+            )
+            return listed[self._allowed[listed]]
+        if row_source.source == "mixed":
+            return self._mixed()
+        return self._orders[row_source.source]
+
+    def _mixed(self) -> Indices:
+        """The titles that all evidence together speaks for most, and after them the new ones, of
+        which it can't yet.
+        """
+        rows = np.flatnonzero(self._allowed)
+        likely = _best(rows, self._score[rows], DEPTH)
+        new = self._orders["new"][:NAMED]
+        return np.concatenate([likely, new[~np.isin(new, likely)]])
+
+    def pool(self, row: str, row_source: RowSource, taken: Bools, most: int) -> Indices:
+        """At most `most` titles for a row, by falling popularity.
+
+        Where there is a choice, a tenth of the pool is new titles and a tenth any title: what
+        nobody was shown can't earn a signal.
+
+        Args:
+            row: Its key, which with the page's seed decides what the spare positions hold.
+            row_source: What it is made of.
+            taken: (T,) titles that stand on the page already.
+            most: How many.
+        """
+        members = self.members(row_source)
+        members = members[~taken[members]]
+        # Editors' lists are taken as they are: nothing of chance between their titles.
+        if len(members) <= most or row_source.source == "titles":
+            return self._model.in_order(members[:most])
+        spare = int(SPARE * most / 2)
+        head, rest = members[: most - 2 * spare], members[most - 2 * spare :]
+        is_new = self.sources[rest, SOURCES.index("new")]
+        new = rest[is_new][:spare]
+        unused = np.ones(len(self._allowed), dtype=bool)
+        unused[new] = False
+        rest = rest[unused[rest]]
+        # Drawn from the page's seed alone: the same page asked for again is the same.
+        rng = np.random.Generator(np.random.SFC64(hash64(self._seed, row)))
+        chance = rng.choice(rest, size=min(len(rest), most - len(head) - len(new)), replace=False)
+        return self._model.in_order(np.concatenate([head, new, chance]))
+
+
+def _align(signals: Signals, catalog: Catalog) -> tuple[Indices, Indices]:
+    """Rows of the catalogue, and of the signals, that speak of the same title."""
+    rows, columns = [], []
+    for j, title in enumerate(signals.ids):
+        row = catalog.index.get(title)
+        if row is not None:
+            rows.append(row)
+            columns.append(j)
+    return np.array(rows, dtype=np.intp), np.array(columns, dtype=np.intp)
+
+
+def _lift(plays: Floats, share: Floats) -> Floats:
+    """(T,) the logarithm of how much greater each title's share of these plays is than its `share`
+    of all.
+    """
+    return np.asarray(np.log((plays + _FEW * share) / (plays.sum() + _FEW) / share))
+
+
+def _best(rows: Indices, scores: Matrix, most: int) -> Indices:
+    """At most `most` of the rows, those with the highest scores, best first."""
+    if len(rows) > most:
+        # A partition is linear in the number of titles; only what it lets through is sorted.
+        first = np.argpartition(-scores, most)[:most]
+        rows, scores = rows[first], scores[first]
+    return rows[np.argsort(-scores, kind="stable")]
+
+
+def _content(catalog: Catalog) -> Matrix:
+    """(T × c) unit vectors of how a title differs from the titles that are played: its genres, its
+    decade, and the words of its name, less their mean by popularity."""
+    decade = catalog.years // 10
+    decades = (decade[:, None] == np.unique(decade)[None, :]).astype(np.float32)
+    words = np.zeros((len(catalog), _WORDS), dtype=np.float32)
+    for row, name in enumerate(catalog.names):
+        for word in name.lower().split():
+            if len(word) > 3:
+                # crc32 and not hash(), which differs from process to process.
+                words[row, zlib.crc32(word.encode()) % _WORDS] += 1.0
+    # A genre that few titles have says more of them (inverse document frequency).
+    rarity = np.log(len(catalog) / np.maximum(catalog.genres.sum(axis=0), 1)).astype(np.float32)
+    vectors = unit_length(
+        np.concatenate([catalog.genres * rarity, 0.5 * decades, 0.5 * unit_length(words)], axis=1)
+    )
+    # Less the mean of what is played: else all that is popular would be like all that is popular.
+    weight = (catalog.popularity + 1e-6).astype(np.float32)
+    return unit_length(vectors - (weight / weight.sum()) @ vectors)

@@ -1,0 +1,6 @@
+"""What the linear policies and `auto` share: Bayesian linear models, compiled.
+
+`models` is the maths of models side by side, `policy` what one of them needs to be a policy for
+years; `gaussian` holds their weights, `fourier` their non-linear features. `kernels` and `sampling`
+are what runs per decision and per example, `compiled` says how.
+"""
