@@ -322,7 +322,9 @@ class Attempt:
         """How many of the titles that the row could be made of each rule took away; caps, of its
         candidates.
         """
-        everything = self.c.candidate_model.popular_only(np.ones(len(self.c.catalog), dtype=bool), self.id)
+        everything = self.c.candidate_model.popular_only(
+            np.ones(len(self.c.catalog), dtype=bool), self.id
+        )
         could = everything.members(self.file.sources[row])
         counts = {rule: int(np.count_nonzero(~lets[could])) for rule, lets in self.before.items()}
         counts["shown above"] = int(np.count_nonzero(self.taken[self.members[row]]))

@@ -72,7 +72,9 @@ def _absent(
         None,
     ):
         return f"it is pinned in row {pinned}"
-    everything = composer.candidate_model.popular_only(np.ones(len(composer.catalog), dtype=bool), "")
+    everything = composer.candidate_model.popular_only(
+        np.ones(len(composer.catalog), dtype=bool), ""
+    )
     if index not in everything.members(composer.file.sources[decision.place]):
         return "the row is not made of it"
     return "it was not among the candidates"
