@@ -14,6 +14,7 @@ from topbill.ab.compare import check_metrics, read_rows
 from topbill.ab.core.rows import Rows, quoted, relation_of
 from topbill.ab.metrics import Mean, Metric, Proportion
 from topbill.domain.errors import BadRequest
+from topbill.domain.objective import WeightedMetric, WeightedSum
 from topbill.spec import Experiment
 
 OBJECTIVE = "objective"
@@ -52,7 +53,7 @@ class Design(msgspec.Struct, frozen=True, kw_only=True):
             metrics=tuple(
                 MetricDesign(
                     name=m.name,
-                    binary=m.kind == "binary",
+                    binary=m.definition.is_proportion,
                     better=m.better,
                     weight=experiment.objective.get(m.name, 0.0),
                     cap=m.cap,
@@ -111,19 +112,15 @@ def _with_objective(relation: Any, design: Design) -> tuple[Any, str]:
         return relation, weighted[0].name
     if OBJECTIVE in relation.columns:
         return relation, OBJECTIVE
-    positive = sum(m.weight for m in weighted if m.weight > 0.0)
-    if positive <= 0.0:
+    objective = WeightedSum.of([WeightedMetric(m.name, m.weight, m.cap) for m in weighted])
+    if objective.positive <= 0.0:
         raise BadRequest("design.metrics", "no metric has a positive weight; expected an objective")
     missing = [m.name for m in weighted if m.name not in relation.columns]
     if missing:
         raise BadRequest(
             f"data.{missing[0]}", f"no such column; the data has {', '.join(relation.columns)}"
         )
-    parts = [
-        f"{m.weight!r} * least(1.0, greatest(0.0, CAST({quoted(m.name)} AS DOUBLE) / {m.cap!r}))"
-        for m in weighted
-    ]
-    total = f"least(1.0, greatest(0.0, ({' + '.join(parts)}) / {positive!r}))"
+    total = objective.sql(lambda name: f"CAST({quoted(name)} AS DOUBLE)")
     return relation.query(
         "unit_rows",
         f"SELECT *, {total} AS {OBJECTIVE} FROM unit_rows",  # noqa: S608

@@ -15,6 +15,7 @@ from topbill.engine.api import (
 )
 from topbill.engine.compiled import CompiledExperiment, offered, payloads_of
 from topbill.engine.decide import Engine
+from topbill.engine.examples import examples
 
 __all__ = [
     "Answer",
@@ -27,6 +28,7 @@ __all__ = [
     "DecisionInput",
     "at_path",
     "decode_context",
+    "examples",
     "new_id",
     "offered",
     "payloads_of",

@@ -4,9 +4,10 @@ that all read.
 Nothing else in Topbill imports `duckdb` or `deltalake`.
 """
 
-from topbill.lake.database import FACE, Connection, Error, connect, identifier, quoted, sql
+from topbill.domain.sql import identifier, quoted
+from topbill.lake.database import FACE, Connection, Error, connect, sql
 from topbill.lake.tables import Lake
-from topbill.lake.views import Trouble
+from topbill.lake.views import Trouble, metric_of, objective_of
 
 __all__ = [
     "FACE",
@@ -16,6 +17,8 @@ __all__ = [
     "Trouble",
     "connect",
     "identifier",
+    "metric_of",
+    "objective_of",
     "quoted",
     "sql",
 ]

@@ -9,6 +9,7 @@ import duckdb
 import pyarrow as pa
 
 from topbill.domain.errors import BadRequest, LogError, NotFound
+from topbill.domain.sql import identifier, quoted
 
 FACE = "topbill.duckdb"
 """The face's file name inside a data folder."""
@@ -117,16 +118,6 @@ def sql(path: Path | str, query: str, *, memory_limit: str = "4GB") -> pa.Table:
             raise BadRequest("sql", str(error)) from error
     finally:
         connection.close()
-
-
-def quoted(text: str) -> str:
-    """The text as an SQL string literal."""
-    return "'" + text.replace("'", "''") + "'"
-
-
-def identifier(text: str) -> str:
-    """The text as an SQL identifier."""
-    return '"' + text.replace('"', '""') + '"'
 
 
 def _confine(connection: Connection, path: Path) -> None:

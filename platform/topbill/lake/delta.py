@@ -8,7 +8,7 @@ from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
 
 from topbill.domain.errors import LogError
-from topbill.lake.database import quoted
+from topbill.domain.sql import quoted
 
 
 def is_table(folder: Path) -> bool:

@@ -19,8 +19,11 @@ import duckdb
 import msgspec
 
 from topbill.domain.errors import LogError
-from topbill.lake.database import files_of, identifier, quoted
-from topbill.spec import Experiment, Metric
+from topbill.domain.metric import Metric, values_sql
+from topbill.domain.objective import Objective
+from topbill.domain.sql import identifier, number, quoted
+from topbill.lake.database import files_of
+from topbill.spec import Experiment
 
 DECISIONS = {
     "decision_id": "VARCHAR",
@@ -167,6 +170,25 @@ def write(
         raise LogError(f"{path}: cannot be written: {error}") from error
 
 
+def metric_of(row: Mapping[str, Any]) -> Metric:
+    """The metric that a row of table `metrics` describes."""
+    return Metric(
+        name=row["metric"],
+        event=row["event"],
+        kind=row["kind"],
+        window=row["window_seconds"],
+        cap=row["cap"],
+        better=row["better"],
+        default=row["unrewarded"],
+    )
+
+
+def objective_of(rows: Sequence[Mapping[str, Any]]) -> Objective:
+    """The objective that the rows of table `metrics` of one experiment describe."""
+    weights = {row["metric"]: row["weight"] for row in rows if row["weight"] is not None}
+    return Objective.of(map(metric_of, rows), weights)
+
+
 def _base_view(view: str, columns: Mapping[str, str], table: Table) -> str:
     """A Delta table's files as a view; an empty lake has the same columns and no row."""
     if not table.files:
@@ -190,51 +212,12 @@ def _earned_view(experiment: Experiment) -> str:
     """`earned."KEY"`: a row for each decision that got an event, with a column for each metric, and
     the objective.
     """
-    key = quoted(experiment.key)
-    events = ", ".join(sorted({quoted(metric.event) for metric in experiment.metrics}))
-    values = ", ".join(
-        f"{_aggregate(metric)} AS {identifier(metric.name)}" for metric in experiment.metrics
-    )
+    mine = f"r.experiment = {quoted(experiment.key)}"
     return (
-        f"CREATE VIEW earned.{identifier(experiment.key)} AS SELECT *, {_objective(experiment)} AS objective_ "
-        f"FROM (SELECT r.decision_id AS decision_id_, any_value(r.variant) AS variant_, any_value(r.unit) AS unit_, "
-        f"any_value(r.decided_at) AS at_, {values} FROM rewards r "
-        f"WHERE r.experiment = {key} AND r.event IN ({events}) GROUP BY r.decision_id)"
+        f"CREATE VIEW earned.{identifier(experiment.key)} AS "
+        f"SELECT *, {experiment.goal.sql()} AS objective_ "
+        f"FROM ({values_sql(experiment.metrics, mine)})"
     )
-
-
-def _aggregate(metric: Metric) -> str:
-    """SQL for `Metric.value` over the events of one decision."""
-    inside = (
-        f"FILTER (r.event = {quoted(metric.event)} "
-        f"AND (epoch_us(r.at) - epoch_us(r.decided_at)) / 1e6 <= {number(metric.window)})"
-    )
-    over = {
-        "binary": f"(count(*) {inside} > 0)::DOUBLE",
-        "count": f"(count(*) {inside})::DOUBLE",
-        "max": f"max(r.value) {inside}",
-        "sum": f"fsum(r.value) {inside}",
-        "mean": f"favg(r.value) {inside}",
-        "last": f"arg_max(r.value, (r.at, r.seq)) {inside}",
-        "earliest": f"arg_min(r.value, (r.at, r.seq)) {inside}",
-    }
-    return f"coalesce({over[metric.kind]}, {number(metric.default)})"
-
-
-def _objective(experiment: Experiment) -> str:
-    """SQL for `Experiment.objective_value` over columns named like the metrics."""
-    weights = {
-        m: experiment.objective[m.name]
-        for m in experiment.metrics
-        if experiment.objective.get(m.name)
-    }
-    terms = [
-        f"{number(weight)} * least(1.0::DOUBLE, "
-        f"greatest(0.0::DOUBLE, {identifier(metric.name)} / {number(metric.cap)}))"
-        for metric, weight in weights.items()
-    ]
-    total = number(sum(w for w in weights.values() if w > 0.0))
-    return f"least(1.0::DOUBLE, greatest(0.0::DOUBLE, ({' + '.join(terms)}) / {total}))"
 
 
 def _feedback_view(experiments: Sequence[Experiment], at: int) -> str:
@@ -259,15 +242,9 @@ def _feedback_view(experiments: Sequence[Experiment], at: int) -> str:
             f"{quoted(m.name)}: coalesce(e.{identifier(m.name)}, {number(m.default)})"
             for m in experiment.metrics
         )
-        unrewarded = number(
-            experiment.objective_value({m.name: m.default for m in experiment.metrics})
-        )
-        window = max(
-            (m.window for m in experiment.metrics if experiment.objective.get(m.name)), default=0.0
-        )
         branches.append(
-            f"SELECT {quoted(experiment.key)}, {shown}, MAP {{{pairs}}}, coalesce(e.objective_, {unrewarded}), "
-            f"epoch_us(d.at) + {round(window * 1e6)} < {at} "
+            f"SELECT {quoted(experiment.key)}, {shown}, MAP {{{pairs}}}, coalesce(e.objective_, {number(experiment.goal.default)}), "
+            f"{experiment.goal.mature_sql('d.at', at)} "
             f"FROM decisions d LEFT JOIN earned.{identifier(experiment.key)} e ON d.decision_id = e.decision_id_ "
             f"WHERE d.experiment = {quoted(experiment.key)}"
         )
@@ -345,8 +322,3 @@ def _insert(
 
 def _moment(micros: int | None) -> datetime | None:
     return None if micros is None else datetime(1970, 1, 1) + timedelta(microseconds=micros)
-
-
-def number(value: float) -> str:
-    """The number as an SQL literal of the same 64 bits."""
-    return f"{value!r}::DOUBLE"

@@ -27,6 +27,7 @@ import numpy as np
 from topbill import lake
 from topbill.domain.errors import BadData, BadRequest, NotFound
 from topbill.domain.records import Floats
+from topbill.domain.rewards import item_rewards
 from topbill.ope.diagnostics import Gates
 from topbill.ope.estimate import estimate
 from topbill.ope.estimate_slate import estimate_slate
@@ -38,7 +39,6 @@ from topbill.ope.replay.reward_model import Link
 from topbill.ope.replay.targets import Chooser, Target, resolve
 from topbill.ope.result import Estimate
 from topbill.pages.answers import PageAnswer
-from topbill.worker.learner import item_rewards
 
 PAGE = ("iips", "sniips", "rips", "snrips", "sips", "snsips")
 """Estimators of pages, those with the least variance first."""

@@ -6,7 +6,7 @@ variants trade one goal for another."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,11 @@ from rich.table import Table
 
 from topbill.candidates import Recall, Signals, signals_path
 from topbill.domain.errors import BadData, BadRequest, LogError, NotFound
+from topbill.domain.metric import Metric, longest_window, values_sql, window_over
+from topbill.domain.objective import Objective, WeightedMetric, WeightedSum
 from topbill.domain.records import Floats
-from topbill.lake import FACE, Connection, Error, connect, quoted
+from topbill.domain.sql import identifier, number, quoted
+from topbill.lake import FACE, Connection, Error, connect, metric_of
 from topbill.reporting.pareto import dominated
 from topbill.stats.intervals import normal
 from topbill.stats.moments import Moments, ratio
@@ -122,12 +125,12 @@ def _report(connection: Connection, page: str, weights: Mapping[str, float] | No
     ]
     keys = {name: str(one["experiment"]) for name, one in layers[-1].items()}
     metrics = _metrics(connection, keys)
-    used = _weights(metrics, keys, weights)
+    used = _weights(connection, metrics, keys, weights)
     (published,) = _rows(connection, 'SELECT epoch_us("at") AS at FROM published')
-    window = max(metric["window_seconds"] for metric in metrics.values())
-    mature = np.array([row["at"] + window * 1e6 < published["at"] for row in rows], dtype=bool)
-    values = {name: _values(connection, page, metric, rows) for name, metric in metrics.items()}
-    values[OBJECTIVE] = _objective(values, used)
+    # All metrics are compared over the same pages, those on which none can change any more.
+    window = longest_window(metrics.values())
+    mature = np.array([window_over(row["at"], window, published["at"]) for row in rows], dtype=bool)
+    values = _values(connection, page, list(metrics.values()), used)
     again = f"SELECT count(*) AS n FROM rewards WHERE experiment = {quoted(page)} AND event = 'page_again'"
     fallbacks: dict[str, int] = {}
     for row in rows:
@@ -203,34 +206,36 @@ def _layer(
     return arms
 
 
-def _metrics(connection: Connection, keys: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+def _declared(connection: Connection, key: str) -> list[dict[str, Any]]:
+    return _rows(connection, f"SELECT * FROM metrics WHERE experiment = {quoted(key)}")
+
+
+def _metrics(connection: Connection, keys: Mapping[str, str]) -> dict[str, Metric]:
     """The layers' metrics by name; where two layers mean different things by a name, the titles'
     counts.
     """
     order = [keys[name] for name in ("artwork", "rows", "titles") if name in keys]
-    found: dict[str, dict[str, Any]] = {}
+    metrics: dict[str, Metric] = {}
     for key in order:
-        for row in _rows(connection, f"SELECT * FROM metrics WHERE experiment = {quoted(key)}"):
-            found[row["metric"]] = row
-    if not found:
+        for row in _declared(connection, key):
+            metrics[row["metric"]] = metric_of(row)
+    if not metrics:
         raise NotFound(
             f"experiments {', '.join(order)} are not in the lake; expected the page's layers"
         )
-    return found
+    return metrics
 
 
 def _weights(
-    metrics: Mapping[str, Mapping[str, Any]],
+    connection: Connection,
+    metrics: Collection[str],
     keys: Mapping[str, str],
     weights: Mapping[str, float] | None,
 ) -> dict[str, float]:
+    """What each metric weighs: as the caller has it, or as the titles' experiment does."""
     if weights is None:
-        titles = keys.get("titles")
-        return {
-            m: float(row["weight"])
-            for m, row in metrics.items()
-            if row["weight"] and row["experiment"] == titles
-        }
+        titles = _declared(connection, keys["titles"]) if "titles" in keys else []
+        return {row["metric"]: row["weight"] for row in titles if row["weight"]}
     for name in weights:
         if name not in metrics:
             raise BadRequest(
@@ -242,34 +247,31 @@ def _weights(
 
 
 def _values(
-    connection: Connection, page: str, metric: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]
-) -> Floats:
-    """(pages,) a metric of each page, scaled to [0, 1] by its cap: whether it happened, or its
-    largest value.
-    """
-    happened = metric["kind"] in ("binary", "count")
-    taken = {"sum": "sum(value)", "mean": "avg(value)"}.get(metric["kind"], "max(value)")
-    value = "1.0" if happened else f"{taken} / {float(metric['cap'])!r}"
-    window = round(metric["window_seconds"] * 1e6)
-    found = _rows(
-        connection,
-        f"""SELECT decision_id, {value} AS value FROM rewards
-            WHERE experiment = {quoted(page)} AND event = {quoted(metric["event"])}
-            AND epoch_us("at") - epoch_us(decided_at) <= {window} GROUP BY decision_id""",
+    connection: Connection, page: str, metrics: Sequence[Metric], weights: Mapping[str, float]
+) -> dict[str, Floats]:
+    """(pages,) each metric of each page, scaled to [0, 1] by its cap, and the objective of these
+    weights, the pages in the order of the log."""
+    columns = {OBJECTIVE: Objective.of(metrics, weights).sql(_page_column)}
+    for metric in metrics:
+        alone = WeightedSum.of([WeightedMetric(metric.name, 1.0, metric.cap)])
+        columns[metric.name] = alone.sql(_page_column)
+    shares = ", ".join(f"{sql} AS s{i}" for i, sql in enumerate(columns.values()))
+    defaults = ", ".join(
+        f"coalesce(e.{identifier(m.name)}, {number(m.default)}) AS {_page_column(m.name)}"
+        for m in metrics
     )
-    by_page = {row["decision_id"]: row["value"] for row in found}
-    return np.clip(
-        np.array([by_page.get(row["decision_id"], 0.0) for row in rows], dtype=np.float64), 0.0, 1.0
-    )
+    of_page = values_sql(metrics, f"r.experiment = {quoted(page)}")
+    table = connection.sql(
+        f"SELECT {shares} FROM (SELECT d.seq AS page_seq, {defaults} FROM decisions d "
+        f"LEFT JOIN ({of_page}) e ON d.decision_id = e.decision_id_ "
+        f"WHERE d.experiment = {quoted(page)}) ORDER BY page_seq"
+    ).fetchnumpy()
+    return {name: np.asarray(table[f"s{i}"], dtype=np.float64) for i, name in enumerate(columns)}
 
 
-def _objective(values: Mapping[str, Floats], weights: Mapping[str, float]) -> Floats:
-    total = sum(weight for weight in weights.values() if weight > 0.0)
-    earned = sum(
-        (weight * values[name] for name, weight in weights.items()),
-        np.zeros(len(next(iter(values.values())))),
-    )
-    return np.clip(earned / total, 0.0, 1.0)
+def _page_column(metric: str) -> str:
+    # A name that no column of the lake has, whatever the metrics are called.
+    return identifier(f"m:{metric}")
 
 
 def _moments(units: np.ndarray, values: Floats) -> Moments:

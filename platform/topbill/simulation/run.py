@@ -14,11 +14,10 @@ from dataclasses import replace
 import msgspec
 
 from topbill.domain.records import Decision, Example, RewardEvent
-from topbill.engine import CompiledExperiment, DecideRequest, Engine
+from topbill.engine import CompiledExperiment, DecideRequest, Engine, examples
 from topbill.simulation.tally import Line, Tally
 from topbill.simulation.world import Habits, Response, World
 from topbill.spec import Experiment
-from topbill.worker.learner import examples
 
 DAY = 86_400.0
 LEARN_EVERY = 20

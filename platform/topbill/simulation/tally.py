@@ -16,6 +16,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
+from topbill.domain.metric import TimedValue
 from topbill.simulation.world import Response, Truth
 from topbill.spec import Experiment
 from topbill.stats.moments import Moments, ratio
@@ -176,15 +177,10 @@ class Tally:
 
 def reward(experiment: Experiment, responses: Iterable[Response]) -> float:
     """The objective of a decision whose viewer did this, once every window has passed."""
-    events = list(responses)
-    if not events:
-        return 0.0
-    return experiment.objective_value(
-        {
-            m.name: m.value((e.value, e.delay) for e in events if e.event == m.event)
-            for m in experiment.metrics
-        }
-    )
+    events: dict[str, list[TimedValue]] = {}
+    for response in responses:
+        events.setdefault(response.event, []).append((response.value, response.delay))
+    return experiment.goal.of_events(events)
 
 
 def table(lines: Iterable[Line], title: str = "") -> Table:

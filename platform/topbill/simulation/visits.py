@@ -12,12 +12,12 @@ import msgspec
 from topbill.candidates import Play, learn
 from topbill.catalog import Catalog
 from topbill.domain.records import Example, RewardEvent
+from topbill.engine import examples
 from topbill.pages import Composer, PageAnswer, PageRequest
 from topbill.pages.credit import spots, spread
 from topbill.simulation.browse import Browsers
 from topbill.simulation.coming import Coming
 from topbill.simulation.oracle import Choice, Knowing, deciding
-from topbill.worker.learner import examples
 
 _DAY = 86_400.0
 

@@ -255,20 +255,26 @@ class World:
         """The objective's expectation as base + played·P(play) + held·P(play)·share watched."""
         events = {event.name: event for event in self._events}
         base = played = held = 0.0
-        for metric in self.experiment.metrics:
-            weight = self.experiment.objective.get(metric.name, 0.0)
+        goal = self.experiment.goal
+        for metric in goal.metrics:
+            weight = goal.weights[metric.name]
             event = events[metric.event]
             in_time = -math.expm1(-metric.window / event.mean_delay) if event.mean_delay else 1.0
             heard = weight * in_time * (1.0 - self.habits.missing)
-            size = 1.0 if metric.kind in ("binary", "count") else event.scale
+            # An event name happens at most once a visit, so that whatever the kind of the metric,
+            # it is a function of one value.
+            size = event.scale if metric.definition.takes_value else 1.0
             size = min(size, metric.cap) / metric.cap
-            base += heard * size * event.unplayed
-            gain = heard * size * (event.played - event.unplayed)
-            if event.role == "after" and metric.kind not in ("binary", "count"):
-                held += gain
+            # What there is without an event is earned always; an event that is heard replaces it.
+            default = min(max(metric.default, 0.0), metric.cap) / metric.cap
+            base += weight * default + heard * (size - default) * event.unplayed
+            more_often = event.played - event.unplayed
+            if event.role == "after" and metric.definition.takes_value:
+                held += heard * size * more_often
+                played -= heard * default * more_often
             else:
-                played += gain
-        total = sum(weight for weight in self.experiment.objective.values() if weight > 0.0)
+                played += heard * (size - default) * more_often
+        total = goal.score.positive
         return base / total, played / total, held / total
 
 
@@ -277,7 +283,7 @@ def _events(experiment: Experiment, delay: float) -> tuple[_Event, ...]:
     values follow a play; what is better low happens when nothing is played; anything else is a
     return, likelier after a play."""
     weighted = [m for m in experiment.metrics if m.name in experiment.objective]
-    binary = [m.event for m in weighted if m.kind == "binary" and m.better == "higher"]
+    binary = [m.event for m in weighted if m.definition.is_proportion and m.better == "higher"]
     play = binary[0] if binary else weighted[0].event
     guarded = {g.metric for g in experiment.guardrails} - set(experiment.objective)
     events = []
@@ -288,12 +294,12 @@ def _events(experiment: Experiment, delay: float) -> tuple[_Event, ...]:
             role = "play"
         elif any(m.better == "lower" or m.name in guarded for m in metrics):
             role = "leave"
-        elif any(m.kind in ("max", "sum", "mean", "last") for m in metrics):
+        elif any(m.definition.takes_value for m in metrics):
             role = "after"
         else:
             role = "return"
         played, unplayed = _RATES[role]
-        scale = max((m.cap for m in metrics if m.kind not in ("binary", "count")), default=1.0)
+        scale = max((m.cap for m in metrics if m.definition.takes_value), default=1.0)
         events.append(
             _Event(name, role, scale, played, unplayed, delay * min(m.window for m in metrics))
         )

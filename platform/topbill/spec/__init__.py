@@ -1,8 +1,9 @@
 """Experiments in YAML: a file becomes a frozen `Experiment`, validated once, at the edge."""
 
 from topbill.domain.features import Feature
+from topbill.domain.metric import Metric
 from topbill.spec.files import from_audit, from_raw, load, load_all, marks, validate, yaml_in
-from topbill.spec.model import Experiment, Guardrail, Metric, MetricKind, Status, Surface, Variant
+from topbill.spec.model import Experiment, Guardrail, Status, Surface, Variant
 from topbill.spec.schema import json_schema
 
 __all__ = [
@@ -10,7 +11,6 @@ __all__ = [
     "Feature",
     "Guardrail",
     "Metric",
-    "MetricKind",
     "Status",
     "Surface",
     "Variant",

@@ -10,11 +10,12 @@ from typing import Any
 import msgspec
 
 from topbill.domain.features import Encoder, Feature
+from topbill.domain.metric import METRIC_KINDS, Metric
 from topbill.domain.records import Action
 from topbill.policies import KINDS
 from topbill.spec.format import DEFAULT_POLICY
 from topbill.spec.forms import At, Said, listed, nearest, percent
-from topbill.spec.model import Experiment, Guardrail, Metric, Variant
+from topbill.spec.model import Experiment, Guardrail, Variant
 
 AUTO_EXPLORES = 0.02
 """Share of decisions that `auto` spreads over all actions unless told otherwise, so that its log
@@ -134,19 +135,8 @@ def _metrics(read: Read, at: At) -> tuple[Metric, ...]:
             at.key("metrics").key(name).wrong(
                 Said("a name"), f"one that differs from {other} by more than its capitals"
             )
-        if parts.get("kind") in ("sum", "count") and name in objective and "cap" not in parts:
-            expected = f"the value that counts as 1, since a {parts['kind']} has no upper end"
-            at.key("metrics").key(name).key("cap").wrong(
-                Said("nothing"), expected, "for example cap: 10"
-            )
-        if parts.get("kind") == "binary" and parts.get("cap", 1.0) != 1.0:
-            at.key("metrics").key(name).key("cap").wrong(
-                parts["cap"], "no cap: a binary metric is 0 or 1 already"
-            )
-        if parts.get("kind") in ("binary", "count") and "default" in parts:
-            at.key("metrics").key(name).key("default").wrong(
-                parts["default"], f"no default: without an event a {parts['kind']} is 0"
-            )
+        if "kind" in parts:
+            _check_kind(parts, name in objective, at.key("metrics").key(name))
         if isinstance(covariate := parts.get("covariate"), str):
             _check_covariate(
                 covariate, read.get("context", {}), at.key("metrics").key(name).key("covariate")
@@ -155,6 +145,20 @@ def _metrics(read: Read, at: At) -> tuple[Metric, ...]:
         if {"event", "kind", "window"} <= parts.keys():
             metrics.append(Metric(name, **{"better": better} | parts))
     return tuple(metrics)
+
+
+def _check_kind(parts: Read, in_objective: bool, at: At) -> None:
+    """A metric's `cap` and `default` fit what its kind computes."""
+    kind = METRIC_KINDS[parts["kind"]]
+    if kind.cap == "required" and in_objective and "cap" not in parts:
+        expected = f"the value that counts as 1, since a {parts['kind']} has no upper end"
+        at.key("cap").wrong(Said("nothing"), expected, "for example cap: 10")
+    if kind.cap == "fixed" and parts.get("cap", 1.0) != 1.0:
+        at.key("cap").wrong(parts["cap"], f"no cap: a {parts['kind']} metric is 0 or 1 already")
+    if not kind.takes_value and "default" in parts:
+        at.key("default").wrong(
+            parts["default"], f"no default: without an event a {parts['kind']} is 0"
+        )
 
 
 def _check_covariate(feature: str, context: Read, at: At) -> None:

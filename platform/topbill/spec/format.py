@@ -14,6 +14,8 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 import msgspec
 
 from topbill.domain.features import LARGEST
+from topbill.domain.metric import METRIC_KINDS
+from topbill.domain.rewards import CLICK_MODELS
 from topbill.policies import KINDS
 from topbill.spec import renames
 from topbill.spec.forms import (
@@ -35,7 +37,7 @@ from topbill.spec.forms import (
     Text,
     nearest,
 )
-from topbill.spec.model import MetricKind, Status, Surface
+from topbill.spec.model import Status, Surface
 from topbill.spec.sections import Key, ListOf, MapOf, Section, Tagged
 
 DEFAULT_POLICY = "auto" if "auto" in KINDS else "thompson"
@@ -198,9 +200,7 @@ METRIC = Section(
             "The reward event it is computed of.",
             True,
         ),
-        "kind": Key(
-            Choice(get_args(MetricKind)), "How the events of a decision become one number.", True
-        ),
+        "kind": Key(Choice(METRIC_KINDS), "How the events of a decision become one number.", True),
         "window": Key(Duration(), "How long after the decision an event still counts.", True),
         "cap": Key(
             Number(0, 1e12, above=True), "The value that counts as 1 in the objective (default 1)."
@@ -295,7 +295,7 @@ EXPERIMENT = Section(
             "Whether rewards belong to a shown item (default) or to the slate.",
         ),
         "click_model": Key(
-            Choice(("independent", "cascade")),
+            Choice(CLICK_MODELS),
             "cascade: below the last click nothing was examined.",
         ),
         "reward_delay": Key(

@@ -5,7 +5,7 @@ declaration."""
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from difflib import SequenceMatcher, get_close_matches
@@ -155,9 +155,9 @@ def _is_scalar(value: Any) -> bool:
 
 @dataclass(frozen=True)
 class Choice:
-    """One of a few words."""
+    """One of a few words; a registry stands for the names in it, as they are when a file is read."""
 
-    words: tuple[str, ...]
+    words: Collection[str]
 
     def read(self, value: Any, at: At) -> Any:
         if isinstance(value, str) and value in self.words:

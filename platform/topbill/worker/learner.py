@@ -9,14 +9,12 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 
-import msgspec
-
-from topbill.domain.errors import BadRequest, Conflict, LogError, NotFound
-from topbill.domain.records import Decision, Example, Policy, RewardEvent, Snapshot
-from topbill.domain.slate import choices
-from topbill.engine import CompiledExperiment, offered
+from topbill.domain.errors import Conflict, LogError, NotFound
+from topbill.domain.metric import microseconds
+from topbill.domain.records import Example, Policy, Snapshot
+from topbill.engine import CompiledExperiment, examples
 from topbill.log.sqlite import Matured, SqliteLog
 from topbill.spec import Experiment
 from topbill.worker.retry import Stuck
@@ -32,83 +30,6 @@ DAY = 86_400_000_000
 """Microseconds between two refits."""
 
 Archive = Callable[[str, int, int, int, int], list[Matured]]
-
-
-def examples(
-    live: CompiledExperiment, decision: Decision, events: Iterable[RewardEvent]
-) -> Iterator[Example]:
-    """What one matured decision teaches: an example for each shown item that the viewer can have
-    judged.
-    """
-    experiment = live.experiment
-    try:
-        x = live.encoder.encode(msgspec.json.decode(decision.context))
-        actions = offered(live, decision.actions)
-        row_of = {action: row for row, action in enumerate(actions.ids)}
-        remaining = [row_of[action] for action in decision.eligible]
-    except (BadRequest, KeyError):
-        return  # logged under another schema or with actions that are gone: nothing that this policy could use
-    rewards = item_rewards(experiment, decision, list(events))
-    whole = len(remaining) == len(actions) and not decision.masks
-    rows, above = list(remaining), list[int]()
-    for placement, reward in zip(decision.slate, rewards, strict=True):
-        if decision.masks:
-            remaining = [
-                rows[j]
-                for j in choices(decision.masks, len(rows), placement.position, above).tolist()
-            ]
-            above.append(rows.index(row_of[placement.action]))
-        if reward is not None:
-            at_position = actions if whole and placement.position == 0 else actions.take(remaining)
-            yield Example(
-                x=x,
-                actions=at_position,
-                index=remaining.index(row_of[placement.action]),
-                propensity=placement.propensity,
-                reward=reward,
-                position=placement.position,
-                at=decision.at / 1e6,
-            )
-        remaining.remove(row_of[placement.action])
-
-
-def item_rewards(
-    experiment: Experiment, decision: Decision, events: list[RewardEvent]
-) -> list[float | None]:
-    """The objective in [0, 1] of each shown item; None for one that, by the click model, nobody
-    looked at.
-
-    An event without an item belongs to all of the slate. With `feedback: slate` every event does.
-    Under `click_model: cascade` a viewer looks down the slate and stops at the last item with a
-    reward (Craswell et al. 2008): what is below was not examined, unless nothing was rewarded at
-    all.
-    """
-    slots = len(decision.slate)
-    items: list[list[RewardEvent]] = [[] for _ in range(slots)]
-    for event in events:
-        everywhere = event.position is None or experiment.feedback == "slate"
-        for position in range(slots) if everywhere else (event.position,):
-            if position is not None and position < slots:
-                items[position].append(event)
-    rewards: list[float | None] = [_objective(experiment, decision, found) for found in items]
-    if experiment.click_model == "cascade":
-        clicked = [position for position, found in enumerate(items) if found]
-        if clicked:
-            rewards[clicked[-1] + 1 :] = [None] * (slots - clicked[-1] - 1)
-    return rewards
-
-
-def _objective(experiment: Experiment, decision: Decision, events: list[RewardEvent]) -> float:
-    by_name: dict[str, list[tuple[float, float]]] = {}
-    for event in events:
-        happened = event.occurred_at if event.occurred_at is not None else event.at
-        by_name.setdefault(event.event, []).append((event.value, (happened - decision.at) / 1e6))
-    values = {
-        metric.name: metric.value(by_name.get(metric.event, []))
-        for metric in experiment.metrics
-        if metric.name in experiment.objective
-    }
-    return experiment.objective_value(values)
 
 
 class Fold:
@@ -143,9 +64,9 @@ class Fold:
         """(age at which decisions are learned, time at which they must have reached it), in µs,
         oldest part first.
         """
-        early = (int(self.live.experiment.reward_delay * 1e6), barrier)
+        early = (microseconds(self.live.experiment.reward_delay), barrier)
         return (
-            [(full_age(self.live.experiment), self.refit_at), early] if self.refit_at else [early]
+            [(_full_age(self.live.experiment), self.refit_at), early] if self.refit_at else [early]
         )
 
     def step(self, log: SqliteLog, barrier: int, through: int = 2**62, limit: int = BATCH) -> int:
@@ -298,7 +219,7 @@ class Learner:
             experiment = fold.live.experiment
             first = self._log.first_seq()
             matured = first is not None and self._log.matured(
-                key, 0, full_age(experiment), barrier, 1
+                key, 0, _full_age(experiment), barrier, 1
             )
             if experiment.refit == "daily" and matured and barrier - fold.refit_at >= DAY:
                 self._refits[key] = Fold(experiment, start=(first or 1) - 1, refit_at=barrier)
@@ -311,12 +232,9 @@ class Learner:
         return read
 
 
-def full_age(experiment: Experiment) -> int:
+def _full_age(experiment: Experiment) -> int:
     """µs after which no event counts in the objective any more."""
-    windows = [
-        metric.window for metric in experiment.metrics if metric.name in experiment.objective
-    ]
-    return int(max([*windows, experiment.reward_delay]) * 1e6)
+    return microseconds(max(experiment.goal.window, experiment.reward_delay))
 
 
 def rebuild(

@@ -10,6 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Protocol
 
 from topbill.domain.errors import SpecError
+from topbill.domain.metric import longest_window, microseconds
 from topbill.domain.records import Decision, RewardEvent
 from topbill.lake import Lake, Trouble
 from topbill.lake.tables import Origin, decision_rows, reward_rows
@@ -167,12 +168,12 @@ class Publisher:
         """Delete in small transactions, so that no request waits long for the write lock."""
         keep = self._keep_log
         if keep is None:
-            windows = [max(e.reward_delay, *(m.window for m in e.metrics)) for e in experiments]
+            windows = [max(e.reward_delay, longest_window(e.metrics)) for e in experiments]
             keep = max(windows, default=0.0) + 3_600.0
         through = self._lake.position("decisions")
         if self._learned is not None:
             through = min(through, self._learned())
-        older = barrier - round(keep * 1e6)
+        older = barrier - microseconds(keep)
         if self._steps % MINOR == 0:
             self._log.forget_snapshots(older - _ADOPTED_WITHIN)
         for _ in range(CHUNKS):

@@ -11,14 +11,13 @@ from pathlib import Path
 import msgspec
 
 from topbill.domain.records import Decision, Example, RewardEvent, Snapshot
-from topbill.engine import DecideRequest, Engine
+from topbill.engine import DecideRequest, Engine, examples
 from topbill.lake import Lake
 from topbill.lake.tables import Origin, decision_rows, reward_rows
 from topbill.log.sqlite import SqliteLog
 from topbill.log.store import Revision
 from topbill.simulation.world import World
 from topbill.spec import Experiment
-from topbill.worker.learner import examples
 
 START = 1_790_000_000_000_000  # µs: 21 September 2026, 14:13 UTC
 STEP = 100_000  # µs from one visit to the next

@@ -167,9 +167,7 @@ def test_an_objective_of_several_metrics_is_computed_as_the_experiment_defines_i
     assert found.control == experiment.control.name
     assert found.units == {name: data.variant.eq(name).sum() for name in names}
     assert found.primary == "objective"
-    by_hand = [
-        experiment.objective_value({m: float(values[m][i]) for m in values}) for i in range(40)
-    ]
+    by_hand = [experiment.goal.value({m: float(values[m][i]) for m in values}) for i in range(40)]
     first = found.comparisons[0]
     mine = [b for b, v in zip(by_hand, data.variant, strict=True) if v == first.variant]
     assert first.value == pytest.approx(np.mean(mine))

@@ -410,7 +410,7 @@ def test_metrics_and_objective_in_sql_equal_those_of_the_experiment(
         }
         metrics, objective, mature = got[d.decision_id]
         assert dict(metrics) == pytest.approx(expected, abs=1e-12)
-        assert objective == pytest.approx(spec.objective_value(expected), abs=1e-12)
+        assert objective == pytest.approx(spec.goal.value(expected), abs=1e-12)
         assert mature
 
 

@@ -168,7 +168,7 @@ def test_the_objective_is_the_mean_of_the_experiments_own_objective(tmp_path: Pa
         event(2, "abandon"),
     ]
     expected = [
-        SPEC.objective_value(v) for v in ({"play": 1, "watched": 0.5}, {"watched": 0.25}, {}, {})
+        SPEC.goal.value(v) for v in ({"play": 1, "watched": 0.5}, {"watched": 0.25}, {}, {})
     ]
     found = line(made(tmp_path, decisions, events), "bandit").reward
     assert found.value == pytest.approx(np.mean(expected))

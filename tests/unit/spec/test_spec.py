@@ -175,19 +175,19 @@ def test_last_among_events_of_one_time_is_the_one_that_came_last() -> None:
 
 def test_the_objective_weighs_capped_metrics(sample: str, file: File) -> None:
     e = load(file(sample.replace("kind: max, window: 6h", "kind: sum, window: 6h, cap: 10")))
-    assert e.objective_value({}) == 0.0
-    assert e.objective_value({"play": 1.0}) == pytest.approx(0.2 / 1.7)
-    assert e.objective_value({"watched": 5.0}) == pytest.approx(0.5 / 1.7)
-    assert e.objective_value(
+    assert e.goal.value({}) == 0.0
+    assert e.goal.value({"play": 1.0}) == pytest.approx(0.2 / 1.7)
+    assert e.goal.value({"watched": 5.0}) == pytest.approx(0.5 / 1.7)
+    assert e.goal.value(
         {"play": 1.0, "watched": 99.0, "returned": 1.0, "abandon": 1.0}
     ) == pytest.approx(1.0)
 
 
 def test_a_penalty_takes_away_but_never_below_zero(sample: str, file: File) -> None:
     e = load(file(sample.replace("returned: 0.5}", "abandon: -0.5}")))
-    assert e.objective_value({"play": 1.0, "watched": 1.0}) == pytest.approx(1.0)
-    assert e.objective_value({"watched": 1.0, "abandon": 1.0}) == pytest.approx(0.5 / 1.2)
-    assert e.objective_value({"abandon": 1.0}) == 0.0
+    assert e.goal.value({"play": 1.0, "watched": 1.0}) == pytest.approx(1.0)
+    assert e.goal.value({"watched": 1.0, "abandon": 1.0}) == pytest.approx(0.5 / 1.2)
+    assert e.goal.value({"abandon": 1.0}) == 0.0
 
 
 @STEADY
@@ -197,7 +197,7 @@ def test_a_penalty_takes_away_but_never_below_zero(sample: str, file: File) -> N
     )
 )
 def test_the_objective_stays_between_zero_and_one(values: dict[str, float]) -> None:
-    assert 0.0 <= load(SAMPLE).objective_value(values) <= 1.0
+    assert 0.0 <= load(SAMPLE).goal.value(values) <= 1.0
 
 
 # What is wrong: one line for each typical mistake, as its author would read it

@@ -16,12 +16,13 @@ import pytest
 
 from topbill.domain.errors import Conflict, NotFound, PolicyError
 from topbill.domain.records import Decision, Mask, Placement, RewardEvent
+from topbill.domain.rewards import item_rewards
 from topbill.engine import DecideRequest, Engine
 from topbill.lake import Lake
 from topbill.log.sqlite import Matured, SqliteLog
 from topbill.spec import Experiment, Metric
 from topbill.worker import archive
-from topbill.worker.learner import Fold, Learner, item_rewards, rebuild
+from topbill.worker.learner import Fold, Learner, rebuild
 from topbill.worker.publisher import Publisher
 
 SECOND = 1_000_000

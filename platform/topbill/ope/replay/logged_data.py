@@ -83,8 +83,7 @@ class Record:
     @property
     def window(self) -> float:
         """Seconds until a decision's objective is complete: the longest window of its metrics."""
-        e = self.experiment
-        return max((m.window for m in e.metrics if e.objective.get(m.name)), default=0.0)
+        return self.experiment.goal.window
 
     def __iter__(self) -> Iterator[Logged]:
         """Every decision in the order of the log, read in batches."""

@@ -13,11 +13,11 @@ import numpy as np
 
 from topbill.domain.errors import BadData, BadRequest, PolicyError
 from topbill.domain.records import Actions, Decision, Floats
+from topbill.domain.rewards import item_rewards
 from topbill.engine import CompiledExperiment, offered
 from topbill.ope.replay.logged_data import Logged, Record
 from topbill.ope.replay.reward_model import Link, RewardModel
 from topbill.ope.replay.targets import Target, remaining
-from topbill.worker.learner import item_rewards
 
 _BATCHES, _SMALLEST, _LARGEST = 50, 100, 5_000
 
@@ -167,7 +167,7 @@ class Walk:
             return "other variants"
         if logged.seq <= self._since:
             return "before the snapshot"
-        if decision.at + self._record.window * 1e6 >= self._record.published:
+        if not self._record.experiment.goal.is_mature(decision.at, self._record.published):
             return "immature"
         return None
 

@@ -15,9 +15,8 @@ from topbill.domain.chance import hash64
 from topbill.domain.errors import BadData, BadRequest, NotFound
 from topbill.domain.records import Decision, Floats, Indices, RewardEvent, Snapshot
 from topbill.domain.slate import choices, distribution
-from topbill.engine import CompiledExperiment, offered
+from topbill.engine import CompiledExperiment, examples, offered
 from topbill.spec import Experiment, load
-from topbill.worker.learner import examples
 
 Chooser: TypeAlias = Callable[[Mapping[str, Any], Sequence[str]], Any]
 """A policy as a function: from context and the actions that remain to their probabilities, in that

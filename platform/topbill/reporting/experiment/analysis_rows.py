@@ -7,7 +7,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from topbill.lake import Connection, identifier, quoted
+from topbill.domain.metric import Metric
+from topbill.domain.sql import identifier, number, quoted
+from topbill.lake import Connection, metric_of, objective_of
 from topbill.reporting.experiment import covariates
 
 Row = Mapping[str, Any]
@@ -30,23 +32,13 @@ def gather(
     of a million collide once in 40 million.
     """
     past = covariates.covariates(connection, key, metrics, UNIT)
-    windows = {m["metric"]: round(m["window_seconds"] * 1e6) for m in metrics}
-    whole = max((windows[m["metric"]] for m in metrics if m["weight"]), default=0)
+    goal = objective_of(metrics)
     columns = [
         f"hash(d.unit) AS {identifier(UNIT)}",
         f"d.variant AS {identifier(VARIANT)}",
         f'd."at"::DATE AS {identifier(DAY)}',
-        _known("e.objective_", whole, at, OBJECTIVE, _unrewarded(metrics)),
-        *(
-            _known(
-                f"e.{identifier(m['metric'])}",
-                windows[m["metric"]],
-                at,
-                m["metric"],
-                m["unrewarded"],
-            )
-            for m in metrics
-        ),
+        _mature("e.objective_", goal.default, goal.mature_sql('d."at"', at), OBJECTIVE),
+        *(_metric_column(metric_of(row), at) for row in metrics),
         *(f"b.{identifier(column)}" for column in past.values()),
         *(f"d.context->>{quoted(covariates.json_path(s))} AS {identifier(s)}" for s in segments),
     ]
@@ -62,15 +54,12 @@ def gather(
     return past
 
 
-def _unrewarded(metrics: Sequence[Row]) -> float:
-    """The objective of a decision without an event, as `Experiment.objective_value` has it."""
-    weighted = [m for m in metrics if m["weight"]]
-    earned = sum(m["weight"] * min(1.0, max(0.0, m["unrewarded"] / m["cap"])) for m in weighted)
-    wanted = sum(m["weight"] for m in weighted if m["weight"] > 0.0)
-    return min(1.0, max(0.0, earned / wanted)) if wanted else 0.0
+def _metric_column(metric: Metric, at: int) -> str:
+    mature = metric.mature_sql('d."at"', at)
+    return _mature(f"e.{identifier(metric.name)}", metric.default, mature, metric.name)
 
 
-def _known(column: str, window: int, at: int, shown: str, without: float) -> str:
-    """A column where the window is over: what was earned, or what there is `without` an event."""
-    known = f"coalesce({column}, {without!r}::DOUBLE)"
-    return f'CASE WHEN epoch_us(d."at") + {window} < {at} THEN {known} END AS {identifier(shown)}'
+def _mature(column: str, default: float, mature: str, name: str) -> str:
+    """A column where the window is over: what was earned, or the default without an event."""
+    value = f"coalesce({column}, {number(default)})"
+    return f"CASE WHEN {mature} THEN {value} END AS {identifier(name)}"

@@ -10,7 +10,7 @@ from typing import Any
 
 from topbill.ab import Method
 from topbill.domain.errors import LogError, NotFound
-from topbill.lake import FACE, Connection, Error, connect, quoted
+from topbill.lake import FACE, Connection, Error, connect, objective_of, quoted
 from topbill.reporting.experiment.analysis_rows import OBJECTIVE, gather
 from topbill.reporting.experiment.effects import analysis, category_features
 from topbill.reporting.experiment.health import health
@@ -77,7 +77,7 @@ def _report(
     )
     at: int = published["at"]
     metrics = _rows(connection, f"SELECT * FROM metrics WHERE experiment = {quoted(key)}")
-    objective_window = max((m["window_seconds"] for m in metrics if m["weight"]), default=0.0)
+    objective_window = objective_of(metrics).window
     declared = _rows(connection, f"SELECT * FROM variants WHERE experiment = {quoted(key)}")
     names = [m["metric"] for m in metrics]
     if segments is None:

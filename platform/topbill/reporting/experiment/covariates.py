@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from topbill.ab import OBJECTIVE
+from topbill.domain.metric import METRIC_KINDS
+from topbill.domain.objective import WeightedMetric, WeightedSum
 from topbill.lake import Connection, identifier, quoted
 
 Row = Mapping[str, Any]
@@ -78,14 +80,11 @@ def _value(metric: Row) -> str:
     if metric["covariate_seconds"] is None:
         return f"any_value(TRY_CAST(f.context->>{quoted(json_path(metric['covariate_feature']))} AS DOUBLE))"
     inside = f"r.event = {quoted(metric['event'])} AND r.moment >= f.since - {round(metric['covariate_seconds'] * 1e6)}"
-    what = "count(*)" if metric["kind"] in ("binary", "count") else "sum(r.value)"
+    what = "sum(r.value)" if METRIC_KINDS[metric["kind"]].takes_value else "count(*)"
     return f"coalesce({what} FILTER ({inside}), 0.0)::DOUBLE"
 
 
 def _objective(metrics: Sequence[Row]) -> str:
-    terms = [
-        f"{m['weight'] / m['cap']!r}::DOUBLE * {identifier(column(m['metric']))}"
-        for m in metrics
-        if m["weight"]
-    ]
-    return f"{' + '.join(terms) or 'NULL::DOUBLE'} AS {identifier(column(OBJECTIVE))}"
+    weighted = [WeightedMetric(m["metric"], m["weight"], m["cap"]) for m in metrics if m["weight"]]
+    total = WeightedSum.of(weighted).unclipped_sql(lambda name: identifier(column(name)))
+    return f"{total} AS {identifier(column(OBJECTIVE))}"

@@ -11,6 +11,7 @@ import msgspec
 
 from topbill import ab
 from topbill.ab import Method
+from topbill.domain.metric import METRIC_KINDS
 from topbill.lake import Connection
 from topbill.reporting.experiment.analysis_rows import DAY, OBJECTIVE, ROWS, UNIT, VARIANT, Row
 
@@ -55,7 +56,7 @@ def design(key: str, variants: Sequence[Row], metrics: Sequence[Row]) -> ab.Desi
         metrics=tuple(
             ab.MetricDesign(
                 name=m["metric"],
-                binary=m["kind"] == "binary",
+                binary=METRIC_KINDS[m["kind"]].is_proportion,
                 better=m["better"],
                 weight=m["weight"] or 0.0,
                 cap=m["cap"],

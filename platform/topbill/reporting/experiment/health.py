@@ -10,6 +10,7 @@ import numpy as np
 from msgspec.structs import replace
 from scipy import stats
 
+from topbill.domain.metric import event_inside_sql, window_over_sql
 from topbill.lake import Connection, quoted
 from topbill.reporting.experiment.choice_srm import choices, latest
 from topbill.reporting.experiment.model import Health, PropensityLine
@@ -40,8 +41,9 @@ def health(
     if decisions == 0:
         return Health()
     served = sum(reasons.get(reason, 0) for reason in ("policy", "fallback"))
+    is_mature = window_over_sql('"at"', objective_window, at)
     mature, (latency,) = connection.sql(
-        f'SELECT count(*) FILTER (epoch_us("at") + {round(objective_window * 1e6)} < {at}), '
+        f"SELECT count(*) FILTER ({is_mature}), "
         f"[quantile_disc(micros, [0.5, 0.9, 0.99, 1.0]) FILTER (reason IN ('policy', 'fallback'))] {where}"
     ).fetchall()[0]
     came, rewarded = _rewards(connection, key, windows, objective_window, at)
@@ -83,13 +85,12 @@ def _rewards(
     any event.
     """
     inside = " OR ".join(
-        f'(event = {quoted(event)} AND epoch_us("at") - epoch_us(decided_at) <= {round(window * 1e6)})'
-        for event, window in windows.items()
+        f"({event_inside_sql(event, window)})" for event, window in windows.items()
     )
-    mine = f"FROM rewards WHERE experiment = {quoted(key)}"
+    mine = f"FROM rewards r WHERE experiment = {quoted(key)}"
     counted = f"SELECT event, count(*), count(*) FILTER ({inside or 'false'}) {mine} GROUP BY event ORDER BY event"
     came = {event: (n, joined) for event, n, joined in connection.sql(counted).fetchall()}
-    mature = f"epoch_us(decided_at) + {round(objective_window * 1e6)} < {at}"
+    mature = window_over_sql("decided_at", objective_window, at)
     ((rewarded,),) = connection.sql(
         f"SELECT count(DISTINCT decision_id) {mine} AND {mature}"
     ).fetchall()

@@ -15,6 +15,7 @@ from typing import Any
 import pandas as pd
 
 from topbill.domain.reasons import reasons
+from topbill.domain.sql import number
 from topbill.lake import Connection, identifier, quoted
 from topbill.reporting.experiment.segments import parsed, segment_columns
 from topbill.reporting.queries.database import count, every_nth, experiment, moment, opened, rows
@@ -74,8 +75,6 @@ def _cells(
     """
     about = experiment(connection, key)
     nth = every_nth(count(connection, key), SAMPLE)
-    window = max((m.window for m in about.metrics if about.objective.get(m.name)), default=0.0)
-    unrewarded = about.objective_value({m.name: m.default for m in about.metrics})
     (span,) = rows(
         connection,
         f"SELECT min(seq) AS first, max(seq) AS last FROM decisions WHERE experiment = {quoted(key)}",
@@ -83,6 +82,7 @@ def _cells(
     first, last = span["first"] or 0, span["last"] or 0
     stage = f"((seq - {first}) * {STAGES} // {last - first + 1})"
     whose = f"variant = {quoted(variant)}" if about.slots > 1 else "variant IS NOT NULL"
+    mature = about.goal.mature_sql('"at"', moment(connection))
     context, inside = "", ""
     if segment is not None and group is not None:
         context = f", {parsed(about)} AS c"
@@ -93,9 +93,9 @@ def _cells(
         f"variant || '/' || {stage} AS v, variant = {quoted(variant)} AS own, slate[1] AS first, eligible, "
         f"probabilities[1] AS chances{context} FROM decisions WHERE experiment = {quoted(key)} AND reason = 'policy' "
         f"AND {whose} AND len(probabilities) > 0 AND hash(seq) % {nth} = 0 "
-        f'AND epoch_us("at") + {round(window * 1e6)} < {moment(connection)}){inside}), '
+        f"AND {mature}){inside}), "
         "each AS (SELECT u, v, version, own, action, p, action = first AS drawn, "
-        f"coalesce(e.objective_, {unrewarded!r}) AS r FROM "
+        f"coalesce(e.objective_, {number(about.goal.default)}) AS r FROM "
         "(SELECT decision_id, u, v, version, own, first, unnest(eligible) AS action, unnest(chances) AS p FROM chosen) "
         f"LEFT JOIN earned.{identifier(key)} e ON decision_id = e.decision_id_ WHERE p > 0) "
         "SELECT u, v, action, any_value(version) AS version, count(*) AS n, sum(1 / p) AS inverse, "

@@ -14,6 +14,9 @@ import numpy as np
 import pandas as pd
 
 from topbill.ab import ArmEstimate, Rule, effect
+from topbill.domain.metric import Metric
+from topbill.domain.objective import Objective
+from topbill.domain.sql import number
 from topbill.lake import Connection, identifier, quoted
 from topbill.reporting.queries.database import experiment, frame, moment, opened, rows
 from topbill.stats.moments import Moments, ratio
@@ -105,10 +108,7 @@ def progress(data: Path | str, key: str, metric: str = OBJECTIVE, points: int = 
     with opened(data) as connection:
         about = experiment(connection, key)
         seconds = width(connection, key, points) or 1
-        weighed = [m.window for m in about.metrics if about.objective.get(m.name)]
-        window = next(
-            (m.window for m in about.metrics if m.name == metric), max(weighed, default=0.0)
-        )
+        one = next((m for m in about.metrics if m.name == metric), about.goal)
         start = f"time_bucket(INTERVAL '{seconds} seconds', d.at)"
         where = f"FROM decisions d WHERE experiment = {quoted(key)}"
         column = identifier("objective_" if metric == OBJECTIVE else metric)
@@ -121,31 +121,39 @@ def progress(data: Path | str, key: str, metric: str = OBJECTIVE, points: int = 
             for t in range((span["last"] - span["first"]) // step + 1)
         ]
         start_at = round((span["first"] - datetime(1970, 1, 1)) / timedelta(microseconds=1))
-        horizon = round(window * 1e6)
         query = _moments_by_bucket(
-            key, column, seconds, len(ends), start_at, horizon, moment(connection)
+            key, column, one, seconds, len(ends), start_at, moment(connection)
         )
         return _progress(rows(connection, query), ends, about.control.name, metric)
 
 
 def _moments_by_bucket(
-    key: str, column: str, seconds: int, buckets: int, first: int, window: int, at: int
+    key: str,
+    column: str,
+    metric: Metric | Objective,
+    seconds: int,
+    buckets: int,
+    first: int,
+    at: int,
 ) -> str:
     """Per variant, and for each bucket t: sums within it, and sums over units of what they had by
     its end.
 
     A unit's decisions N_t and earnings X_t so far are sums of its columns up to t: so one grouping
-    by unit is enough, however many buckets there are.
+    by unit is enough, however many buckets there are. Every decision earns the default first, and
+    one with events what it earned beyond that.
     """
     mine = f"experiment = {quoted(key)} AND variant IS NOT NULL"
     index = f"((epoch_us({{}}) - {first}) // {seconds * 1_000_000})"
-    mature = f"epoch_us({{}}) + {window} < {at}"
+    default = number(metric.default)
     every = range(buckets)
     counted = ", ".join(
-        f"count(*) FILTER (b = {t})::DOUBLE AS n{t}, 0.0::DOUBLE AS x{t}" for t in every
+        f"count(*) FILTER (b = {t})::DOUBLE AS n{t}, {default} * count(*) FILTER (b = {t}) AS x{t}"
+        for t in every
     )
     earned = ", ".join(
-        f"0.0::DOUBLE AS n{t}, coalesce(sum(x) FILTER (b = {t}), 0.0) AS x{t}" for t in every
+        f"0.0::DOUBLE AS n{t}, coalesce(sum(x - {default}) FILTER (b = {t}), 0.0) AS x{t}"
+        for t in every
     )
     joined = ", ".join(f"sum(n{t}) AS n{t}, sum(x{t}) AS x{t}" for t in every)
     so_far = ", ".join(
@@ -160,10 +168,10 @@ def _moments_by_bucket(
     )
     return (
         f"WITH seen AS (SELECT variant, u, {counted} FROM (SELECT variant, hash(unit) AS u, "
-        f"{index.format('d.at')} AS b FROM decisions d WHERE {mine} AND {mature.format('d.at')}) GROUP BY variant, u), "
+        f"{index.format('d.at')} AS b FROM decisions d WHERE {mine} AND {metric.mature_sql('d.at', at)}) GROUP BY variant, u), "
         f"paid AS (SELECT variant, u, {earned} FROM (SELECT variant_ AS variant, hash(unit_) AS u, {column} AS x, "
         f"{index.format('at_')} AS b FROM earned.{identifier(key)} WHERE variant_ IS NOT NULL "
-        f"AND {mature.format('at_')}) GROUP BY variant, u), "
+        f"AND {metric.mature_sql('at_', at)}) GROUP BY variant, u), "
         f"units AS (SELECT variant, {joined} FROM (FROM seen UNION ALL FROM paid) GROUP BY variant, u) "
         f"SELECT variant, {sums} FROM (SELECT *, {so_far} FROM units) GROUP BY variant ORDER BY variant"
     )

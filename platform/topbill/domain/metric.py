@@ -1,0 +1,266 @@
+"""What a metric is: the events of one name inside a window, made one number.
+
+`METRIC_KINDS` is the one definition of each kind, in Python for the learner and in SQL for
+everything that reads the lake. A kind is added there and nowhere else: validation, JSON Schema,
+learning, lake, reports, evaluation and simulation all read the table, and the property test that
+holds Python and SQL together runs over it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Literal, TypeAlias
+
+from topbill.domain.errors import BadRequest
+from topbill.domain.sql import identifier, number, quoted
+
+TimedValue: TypeAlias = tuple[float, float]
+"""An event as a metric sees it: its value, and how many seconds after the decision it happened."""
+
+# The columns of view `rewards` that a metric reads; `r` is the view's name in every query here.
+_EVENT = "r.event"
+_VALUE = "r.value"
+_OCCURRED_AT = 'r."at"'
+_DECIDED_AT = "r.decided_at"
+# Events of one moment keep the order of the log in both languages, so that `last` and `earliest`
+# name the same event whoever computes them.
+_IN_ORDER = f"({_OCCURRED_AT}, r.seq)"
+
+
+@dataclass(frozen=True)
+class MetricKind:
+    """How the events of a decision that are inside the window become one number.
+
+    Attributes:
+        fold: Computes it from the events, at least one, in the order of the log.
+        sql: The same as a DuckDB aggregate, NULL where no event is inside. `{value}` stands for
+            the event's value, `{order}` for something to order events by, and `{inside}` for the
+            FILTER clause, which must follow each aggregate function.
+        takes_value: Whether the values of the events matter. Where they don't, a decision without
+            an event is 0 and the metric can have no other `default`.
+        cap: Where the number's upper end comes from, by which the objective scales it: "fixed"
+            where it is 0 or 1, "optional" where the events' values have an end (1 unless said),
+            "required" where it grows with the number of events.
+        summary: What it is, in a few words, for the documentation.
+    """
+
+    fold: Callable[[Sequence[TimedValue]], float]
+    sql: str
+    takes_value: bool
+    cap: Literal["fixed", "optional", "required"]
+    summary: str
+
+    @property
+    def is_proportion(self) -> bool:
+        """Whether the number is 0 or 1, so that its mean is a share of decisions."""
+        return self.cap == "fixed"
+
+
+def _binary(_events: Sequence[TimedValue]) -> float:
+    return 1.0
+
+
+def _count(events: Sequence[TimedValue]) -> float:
+    return float(len(events))
+
+
+def _max(events: Sequence[TimedValue]) -> float:
+    return max(value for value, _ in events)
+
+
+def _sum(events: Sequence[TimedValue]) -> float:
+    # Exactly rounded: the sum must not depend on how the events happened to be ordered.
+    values = [value for value, _ in events]
+    try:
+        return math.fsum(values)
+    except OverflowError:
+        # An imported log may hold any number: it must not stop learning. Each value is divided
+        # first, so that the sign of the sum is found without overflowing again.
+        scaled_sum = sum(value / len(values) for value in values)
+        return math.inf if scaled_sum > 0.0 else -math.inf
+
+
+def _mean(events: Sequence[TimedValue]) -> float:
+    return _sum(events) / len(events)
+
+
+def _last(events: Sequence[TimedValue]) -> float:
+    latest_value, latest = events[0]
+    for value, seconds in events[1:]:
+        # ≥, not >: of events of the same moment, the one that the log has last counts.
+        if seconds >= latest:
+            latest_value, latest = value, seconds
+    return latest_value
+
+
+def _earliest(events: Sequence[TimedValue]) -> float:
+    # `min` answers with the first of equals: of events of the same moment, the log's first.
+    value, _ = min(events, key=lambda event: event[1])
+    return value
+
+
+_KINDS: dict[str, MetricKind] = {
+    "binary": MetricKind(
+        fold=_binary,
+        sql="max(1.0::DOUBLE) {inside}",
+        takes_value=False,
+        cap="fixed",
+        summary="1 if any event came, else 0",
+    ),
+    "max": MetricKind(
+        fold=_max,
+        sql="max({value}) {inside}",
+        takes_value=True,
+        cap="optional",
+        summary="the largest value",
+    ),
+    "sum": MetricKind(
+        fold=_sum,
+        sql="fsum({value}) {inside}",
+        takes_value=True,
+        cap="required",
+        summary="the sum of the values",
+    ),
+    "count": MetricKind(
+        fold=_count,
+        # NULL, not 0, where none is inside, as the other aggregates have it.
+        sql="nullif(count(*) {inside}, 0)::DOUBLE",
+        takes_value=False,
+        cap="required",
+        summary="how many events came",
+    ),
+    "mean": MetricKind(
+        fold=_mean,
+        sql="favg({value}) {inside}",
+        takes_value=True,
+        cap="optional",
+        summary="the mean of the values",
+    ),
+    "last": MetricKind(
+        fold=_last,
+        sql="arg_max({value}, {order}) {inside}",
+        takes_value=True,
+        cap="optional",
+        summary="the value of the event that happened last",
+    ),
+    "earliest": MetricKind(
+        fold=_earliest,
+        sql="arg_min({value}, {order}) {inside}",
+        takes_value=True,
+        cap="optional",
+        summary="the value of the event that happened first",
+    ),
+}
+METRIC_KINDS: Mapping[str, MetricKind] = MappingProxyType(_KINDS)
+"""Every kind of metric by the name that an experiment file gives it."""
+
+
+@dataclass(frozen=True)
+class Metric:
+    """What is computed of a decision's events of one name inside a window (seconds after the
+    decision).
+
+    `kind` is one of `METRIC_KINDS`. `cap` scales it to [0, 1] in the objective, `default` is its
+    value without an event. `better` says which direction is good, for reading the report; `covariate`
+    what of a unit's past takes noise out of it: so many seconds of its own events before the
+    unit's first decision, or a number of the context as it came with that decision. Raises
+    BadRequest for an unknown kind.
+    """
+
+    name: str
+    event: str
+    kind: str
+    window: float
+    cap: float = 1.0
+    better: Literal["higher", "lower"] = "higher"
+    default: float = 0.0
+    covariate: float | str | None = None
+
+    def __post_init__(self) -> None:
+        if self.kind not in METRIC_KINDS:
+            raise BadRequest(
+                f"metrics.{self.name}.kind",
+                f"got {self.kind!r}; expected one of {', '.join(METRIC_KINDS)}",
+            )
+
+    @property
+    def definition(self) -> MetricKind:
+        """The entry of its kind."""
+        return METRIC_KINDS[self.kind]
+
+    def value(self, events: Iterable[TimedValue]) -> float:
+        """The metric of a decision's events `(value, seconds after the decision)`, in the order of
+        the log; `default` if none is in the window.
+
+        An event counts when it came at most `window` seconds after the decision. A caller's clock
+        may be a little behind, so an event dated before its decision counts as well.
+        """
+        inside = [event for event in events if event[1] <= self.window]
+        return self.definition.fold(inside) if inside else self.default
+
+    def inside_sql(self) -> str:
+        """SQL for whether a row `r` of the lake's rewards counts: its event, and in the window."""
+        return event_inside_sql(self.event, self.window)
+
+    def sql(self) -> str:
+        """SQL for `value` over the rows `r` of the lake's rewards that belong to one decision."""
+        aggregate = self.definition.sql.format(
+            value=_VALUE, order=_IN_ORDER, inside=f"FILTER ({self.inside_sql()})"
+        )
+        return f"coalesce({aggregate}, {number(self.default)})"
+
+    def mature_sql(self, decided_at: str, now: int) -> str:
+        """SQL for whether the window of a decision is over at `now` (µs since the epoch)."""
+        return window_over_sql(decided_at, self.window, now)
+
+
+def values_sql(metrics: Sequence[Metric], rewards: str) -> str:
+    """A query over the lake's view `rewards`: a row per decision that got an event of the metrics,
+    with `decision_id`, what the event's decision was (`variant`, `unit`, `decided_at`), and a
+    column for each metric.
+
+    `rewards` is the condition that its rows `r` must meet. A decision without an event has no row:
+    whoever joins this puts `Metric.default` there.
+    """
+    events = ", ".join(sorted({quoted(metric.event) for metric in metrics}))
+    columns = ", ".join(f"{metric.sql()} AS {identifier(metric.name)}" for metric in metrics)
+    # One pass over the events computes all metrics: each has its own FILTER, and the condition on
+    # the names lets DuckDB skip what no metric reads.
+    return (
+        "SELECT r.decision_id AS decision_id_, any_value(r.variant) AS variant_, "  # noqa: S608
+        f"any_value(r.unit) AS unit_, any_value({_DECIDED_AT}) AS at_, {columns} "
+        f"FROM rewards r WHERE {rewards} AND {_EVENT} IN ({events}) GROUP BY r.decision_id"
+    )
+
+
+def event_inside_sql(event: str, window: float) -> str:
+    """SQL for whether a row `r` of the lake's rewards is such an event in a window of so many
+    seconds."""
+    # Divided into seconds exactly as the learner does, so that both agree on the last microsecond
+    # of a window.
+    seconds = f"(epoch_us({_OCCURRED_AT}) - epoch_us({_DECIDED_AT})) / 1e6"
+    return f"{_EVENT} = {quoted(event)} AND {seconds} <= {number(window)}"
+
+
+def microseconds(seconds: float) -> int:
+    """Whole microseconds, the unit of all times in log and lake."""
+    return round(seconds * 1e6)
+
+
+def window_over(decided_at: int, window: float, now: int) -> bool:
+    """Whether a window of that many seconds after `decided_at` is over at `now` (both µs since the
+    epoch): no event counts any more from then on."""
+    return decided_at + microseconds(window) < now
+
+
+def window_over_sql(decided_at: str, window: float, now: int) -> str:
+    """SQL for `window_over`; `decided_at` is the SQL of a TIMESTAMP."""
+    return f"epoch_us({decided_at}) + {microseconds(window)} < {now}"
+
+
+def longest_window(metrics: Iterable[Metric]) -> float:
+    """Seconds after which no event counts in any of these metrics; 0 for none."""
+    return max((metric.window for metric in metrics), default=0.0)
