@@ -46,13 +46,14 @@ COMPILE = uv pip compile pyproject.toml --universal --python-version 3.11 --gene
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 $(READY): requirements.lock pyproject.toml
-	@set -e; for python in python3.11 python3.12 python3 python; do \
-		if $$python -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' 2>/dev/null; \
-		then found=$$python; break; fi; done; \
-	if [ -z "$$found" ]; then \
-		echo "Topbill needs Python 3.11 or 3.12, and finds none as python3.11, python3.12 or python3"; exit 1; fi; \
-	echo "Setting up .venv with $$($$found --version); this takes about a minute, once"; \
-	$(BIN)/python -m pip --version >/dev/null 2>&1 || $$found -m venv --clear .venv
+	@set -e; for python in python3 python3.13 python3.12 python3.11 python3.14 python; do \
+		if $$python -c 'import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))' 2>/dev/null; \
+		then usable=$$python; break; fi; done; \
+	if [ -z "$$usable" ]; then \
+		echo "Topbill needs a Python from 3.11 to 3.14 with venv, and finds none as python3 or python3.11 to python3.14"; \
+		echo "On Debian and Ubuntu: apt install python3-venv"; exit 1; fi; \
+	echo "Setting up .venv with $$($$usable --version); this takes about a minute, once"; \
+	$(BIN)/python -m pip --version >/dev/null 2>&1 || $$usable -m venv --clear .venv
 	$(INSTALL) --no-compile --require-hashes -r requirements.lock
 	$(INSTALL) --no-build-isolation --no-deps -e .
 	$(BIN)/python -c "import topbill.policies.linear.sampling" # compiled now, so that no first start waits for it
