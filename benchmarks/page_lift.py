@@ -40,7 +40,7 @@ from scipy.stats import t
 from topbill import __version__, pages, spec
 from topbill.catalog import Catalog
 from topbill.engine import Engine
-from topbill.pages import Composer
+from topbill.pages import CompiledPage
 from topbill.simulation.browse import Browsers, Ways
 from topbill.simulation.oracle import Choice, Knowing
 from topbill.simulation.visits import Course, Seen, Visit, browse, concentration
@@ -55,15 +55,15 @@ LEAST = 100
 WAYS = Ways(viewers=1500, pages_a_day=75.0)
 
 
-def composer(catalog: Catalog | None = None) -> Composer:
+def compiled_page(catalog: Catalog | None = None) -> CompiledPage:
     """The example page, smaller, that has learned nothing yet; over another catalogue where one is
     given.
     """
     with tempfile.TemporaryDirectory() as name:
-        return _composer(Path(name), catalog)
+        return _compiled_page(Path(name), catalog)
 
 
-def _composer(folder: Path, catalog: Catalog | None) -> Composer:
+def _compiled_page(folder: Path, catalog: Catalog | None) -> CompiledPage:
     shutil.copytree(ROOT / "experiments" / "pages", folder / "pages")
     page = folder / "pages" / "home.yaml"
     text = page.read_text().replace("../catalogue.csv", str(ROOT / "experiments" / "catalogue.csv"))
@@ -74,9 +74,9 @@ def _composer(folder: Path, catalog: Catalog | None) -> Composer:
     page.write_text(text.replace("budget_ms: 60", "budget_ms: 10000"))
     for file in (folder / "pages" / "home").glob("*.yaml"):
         file.write_text(file.read_text() + "\nbudget_ms: 10000\n")
-    experiments = spec.load_all(pages.sources(folder))
+    experiments = spec.load_all(pages.experiment_folders(folder))
     (found,) = pages.load_all(folder, experiments)
-    return Composer(found, Engine(experiments), catalog or Catalog.read(found.catalogue))
+    return CompiledPage(found, Engine(experiments), catalog or Catalog.read(found.catalogue))
 
 
 def without_new(catalog: Catalog) -> Catalog:
@@ -180,7 +180,7 @@ def new_pictures(late: Sequence[Visit], browsers: Browsers, before: Catalog) -> 
 def simulate(seed: int, number: int, lifts: dict[str, list[tuple[float, float]]]) -> str:
     """One seed: add its lifts, and tell the rest."""
     began = time.process_time()
-    home, half = composer(), number // 2
+    home, half = compiled_page(), number // 2
     before = without_new(home.catalog)
     browsers = Browsers(home.catalog, seed, WAYS, home.file.sources)
 
@@ -188,7 +188,7 @@ def simulate(seed: int, number: int, lifts: dict[str, list[tuple[float, float]]]
         return n >= half and (n % 6 == 0 or (first and n % 3 == 0))
 
     course = Course(catalogues={half: home.catalog}, arms=arms(browsers), judged=judged)
-    visits = browse(composer(before), browsers, number, course)
+    visits = browse(compiled_page(before), browsers, number, course)
     late = [visit for visit in visits[half:] if visit.number % 6 == 0]
     first = [visit for visit in visits if visit.arms and visit.first]
     for name, group, new, old in (

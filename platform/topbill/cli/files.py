@@ -20,7 +20,7 @@ def validate(*paths: Path) -> None:
     from topbill import pages, spec
 
     given = list(dict.fromkeys(pages.folder_of(path) for path in paths or (EXPERIMENTS,)))
-    verdicts = spec.validate([file for path in given for file in pages.sources(path)])
+    verdicts = spec.validate([file for path in given for file in pages.experiment_folders(path)])
     failed = False
     known = [verdict for _, verdict in verdicts if not isinstance(verdict, SpecError)]
     for file, verdict in [

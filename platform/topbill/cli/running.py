@@ -123,7 +123,7 @@ def up(*, service: Service = Service()) -> None:
 
     experiments = own_or_examples(service.experiments)
     spec.load_all(
-        pages.sources(experiments)
+        pages.experiment_folders(experiments)
     )  # what is wrong there is said once, before anything starts
     host, port, data = service.host, service.port, service.data
     board = free_port("127.0.0.1", port + 1)

@@ -87,7 +87,11 @@ def rebuild(key: str, *, experiments: Path | None = None, data: Data = DATA) -> 
     audit = (
         {} if experiments else {revision.experiment: revision.spec for revision in log.revisions()}
     )
-    files = {e.key: e for e in spec.load_all(pages.sources(experiments))} if experiments else {}
+    files = (
+        {e.key: e for e in spec.load_all(pages.experiment_folders(experiments))}
+        if experiments
+        else {}
+    )
     if key not in audit and key not in files:
         known = ", ".join(sorted({*audit, *files})) or "(none)"
         raise NotFound(f"{experiments or data}: no experiment {key!r}; expected one of {known}")

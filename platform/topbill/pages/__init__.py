@@ -4,19 +4,24 @@ experiment of its own.
 
 from topbill.pages.answers import PageAnswer, PageRequest, RowAnswer, Tile
 from topbill.pages.checks import validate
-from topbill.pages.compose import Composer
-from topbill.pages.files import PageFile, folder_of, load, load_all, sources
+from topbill.pages.compiled import CompiledPage, Viewer
+from topbill.pages.compose import ComposedPage, PageBuilder, compose
+from topbill.pages.files import PageFile, experiment_folders, folder_of, load, load_all
 
 __all__ = [
-    "Composer",
+    "CompiledPage",
+    "ComposedPage",
     "PageAnswer",
+    "PageBuilder",
     "PageFile",
     "PageRequest",
     "RowAnswer",
     "Tile",
+    "Viewer",
+    "compose",
+    "experiment_folders",
     "folder_of",
     "load",
     "load_all",
-    "sources",
     "validate",
 ]

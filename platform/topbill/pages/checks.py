@@ -13,12 +13,12 @@ from topbill.candidates import RowSource
 from topbill.catalog import Bools, Catalog
 from topbill.domain.errors import BadData, NotFound, Problem, SpecError
 from topbill.pages.files import PageFile, verdicts
-from topbill.rules import House
+from topbill.rules import CompiledRules
 from topbill.spec import Experiment
 from topbill.spec.forms import At, Said, nearest
 
 
-def check(file: PageFile, house: House) -> None:
+def check(file: PageFile, house: CompiledRules) -> None:
     """Raises SpecError with every contradiction between the page, its rules, and the catalogue of
     `house`.
     """
@@ -44,7 +44,7 @@ def _with_catalogue(path: Path, found: PageFile | SpecError) -> PageFile | SpecE
     if isinstance(found, SpecError):
         return found
     try:
-        check(found, House(found.rules, Catalog.read(found.catalogue, found.table)))
+        check(found, CompiledRules(found.rules, Catalog.read(found.catalogue, found.table)))
     except SpecError as error:
         return error
     except (BadData, NotFound) as error:
@@ -87,7 +87,7 @@ def _names(file: PageFile, catalog: Catalog, at: At) -> None:
         at.key("region").wrong(file.region, "a region of the catalogue, else pages are empty", hint)
 
 
-def _rows(file: PageFile, house: House, at: At) -> None:
+def _rows(file: PageFile, house: CompiledRules, at: At) -> None:
     """Rows of which blocks or pins leave nothing, or of which they take what editors listed."""
     pinned = {title: row for row, held in file.rules.pins.items() for title in held.values()}
     for name, row in file.sources.items():
@@ -115,7 +115,7 @@ def _members(row: RowSource, catalog: Catalog) -> Bools:
     return found
 
 
-def _viewers(file: PageFile, house: House, at: At) -> None:
+def _viewers(file: PageFile, house: CompiledRules, at: At) -> None:
     """Age limits that the file sets, below which nothing is left. One that it doesn't set may be of
     nobody.
     """
@@ -130,7 +130,7 @@ def _viewers(file: PageFile, house: House, at: At) -> None:
             at.key(who).wrong(age, f"{least} or more: no title is for {age}-year-olds")
 
 
-def _pins(file: PageFile, house: House, at: At) -> None:
+def _pins(file: PageFile, house: CompiledRules, at: At) -> None:
     """Pins that could never be seen, and more of them than caps take."""
     catalog, rules = house.catalog, file.rules
     for rule, where in _rules(file, at):

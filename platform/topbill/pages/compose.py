@@ -1,4 +1,5 @@
-"""Composes pages: one page file over one catalogue, every choice made by the engine.
+"""Composes a page for a viewer: the rows, then each row's titles below what stands above, then
+their pictures. Every choice is made by the engine, with the rules in force before the draw.
 
 All decisions of a page, with the page's own, go to the log together.
 """
@@ -6,129 +7,476 @@ All decisions of a page, with the page's own, go to the log together.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
-from typing import Any
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import msgspec
+import numpy as np
 
-from topbill.candidates import CandidateModel, Signals
-from topbill.catalog import Catalog
+from topbill.candidates import Candidates
+from topbill.catalog import Bools
 from topbill.domain.chance import hash64
-from topbill.domain.errors import BadRequest, Problem
-from topbill.engine import CompiledExperiment, Engine, decode_context
-from topbill.pages.answers import PageRequest
-from topbill.pages.attempt import Attempt, Composed, Viewer
-from topbill.pages.checks import check
-from topbill.pages.features import PictureFeatures, TitleFeatures
-from topbill.pages.files import PageFile
-from topbill.rules import House
+from topbill.domain.errors import BadRequest
+from topbill.domain.records import NULL, Decision, Indices, Placement
+from topbill.engine import DecisionInput, decode_context
+from topbill.pages.answers import LayerAnswer, PageAnswer, PageRequest, RowAnswer, Tile
+from topbill.pages.compiled import CompiledPage, Viewer
+from topbill.pages.features import TitlesOnPage
+from topbill.pages.layers import Layer, PinnedRows, refuse_unknown
+from topbill.rules import Counts, PositionChoices, RowConstraints
 
 _logger = logging.getLogger("topbill")
 _encode = msgspec.json.Encoder().encode
-_LARGEST_AGE = 99
+_LEAST_LOG = -745.0
+"""The logarithm of the smallest double: a page's joint propensity is logged as no less than that,
+since a propensity of 0 would say that the page could not have been."""
+_FRESH_DEPTH = 3
+"""New titles in a row's pool for each one that its quota asks for: so there is a choice of them."""
 
 
-class Composer:
-    """One page file over one catalogue, ready to compose. Immutable but for caches; replaced as a
-    whole.
+class ComposedPage(msgspec.Struct, frozen=True):
+    """A page that is ready to be stored, and then answered."""
 
-    `stale` says what is wrong with the page's own catalogue, where this is an earlier one.
+    answer: PageAnswer
+    decisions: tuple[Decision, ...]
+
+
+class ShownPicture(NamedTuple):
+    """The picture of a title: its id, its payload, and the propensity with which it was drawn."""
+
+    id: str | None
+    payload: msgspec.Raw
+    propensity: float
+
+
+_NO_PICTURE = ShownPicture(None, NULL, 1.0)
+
+
+def compose(
+    page: CompiledPage,
+    request: PageRequest,
+    viewer: Viewer,
+    page_id: str,
+    now: float,
+    request_hash: str = "",
+) -> ComposedPage:
+    """The page for a viewer, not yet stored.
+
+    Whatever fails, a page is made: without policies and signals in the worst case, and it says so.
+
+    Args:
+        page: The page file, compiled.
+        request: What was asked for.
+        viewer: Who asks (`CompiledPage.viewer`).
+        page_id: The page's id; its decisions' ids begin with it.
+        now: Seconds since the epoch, for dates of the catalogue and of the rules.
+        request_hash: By what the request is known again, "" where nobody can ask for it again.
+
+    Raises:
+        BadRequest: The context has a feature that no layer declares, or a value that is none.
+    """
+    context = decode_context(request.context)
+    if not isinstance(context, dict):
+        raise BadRequest("$.context", "expected a mapping from feature name to value")
+    try:
+        return PageBuilder(page, context, viewer, page_id, now).build(request, request_hash)
+    except BadRequest:
+        raise
+    except Exception:
+        _logger.exception(
+            "page %s: composing failed; its viewers get the editors' page", page.file.key
+        )
+    builder = PageBuilder(page, context, viewer, page_id, now, degraded=True)
+    return builder.build(request, request_hash)
+
+
+class PageBuilder:
+    """One page while it is composed. It is built once, from top to bottom; what is decided above
+    narrows what may stand below, and these say how far that has come:
+
+    Attributes:
+        taken: (T,) the titles that rows above show: no title stands on a page twice.
+        page_left: (C,) how many more of each cap the page takes, without what is `reserved`.
+        reserved: Row → (C,) what the row's pins will use of each cap. It is set aside before the
+            first row is filled, so that no row above can use up what an editor needs below; each
+            row gets its own back when it is filled.
+        members: Row → the titles that it may be made of, first choice first.
     """
 
     def __init__(
         self,
-        file: PageFile,
-        engine: Engine,
-        catalog: Catalog,
-        signals: Signals | None = None,
-        stale: Problem | None = None,
-    ) -> None:
-        self.file, self.engine, self.catalog, self.stale = file, engine, catalog, stale
-        self.candidate_model = CandidateModel(catalog, signals)
-        self.house = House(file.rules, catalog)
-        check(file, self.house)
-        self.payloads = [msgspec.Raw(_encode(catalog.payload(row))) for row in range(len(catalog))]
-        self.pictures = {
-            p.id: msgspec.Raw(_encode(p.payload)) for pictures in catalog.pictures for p in pictures
-        }
-        self._features: dict[str, tuple[str, Any]] = {}
-        for layer in file.layers:
-            self.encoded(layer, engine.find(file.layers[layer]))
-
-    def renew(self, signals: Signals | None) -> None:
-        """Take over new signals; a page under way keeps what it began with."""
-        self.candidate_model = self.candidate_model.renewed(signals)
-
-    def encoded(self, layer: str, live: CompiledExperiment) -> Any:
-        """The catalogue encoded for a layer's experiment, anew when its file has changed."""
-        held = self._features.get(layer)
-        if held is None or held[0] != live.revision:
-            kind: Callable[..., Any] | None = {
-                "titles": TitleFeatures,
-                "artwork": PictureFeatures,
-            }.get(layer)
-            held = (live.revision, None if kind is None else kind(live.experiment, self.catalog))
-            self._features[layer] = held
-        return held[1]
-
-    def viewer(
-        self,
-        request: PageRequest,
+        page: CompiledPage,
+        context: Mapping[str, Any],
+        viewer: Viewer,
         page_id: str,
-        watched: Sequence[str] = (),
-        tired: Callable[[], frozenset[int]] = frozenset,
-    ) -> Viewer:
-        """The viewer of a request. `watched` and `tired` are what the service knows, where the
-        request doesn't say.
+        now: float,
+        *,
+        degraded: bool = False,
+    ) -> None:
+        """Begin a page. `degraded` asks neither policies nor signals.
+
+        Raises BadRequest for a context that no layer declares or that can't be encoded.
         """
-        ages = [_LARGEST_AGE if request.maturity is None else request.maturity]
-        if request.kids:
-            ages.append(self.file.kids_max_age)
-        if request.profile is None:
-            ages.append(self.file.guest_max_age)
-        plays = watched if request.watched is None else request.watched
-        index = self.catalog.index
-        return Viewer(
-            unit=request.unit or page_id,
-            region=request.region or self.file.region,
-            age=min(ages),
-            watched=tuple(index[title] for title in plays if title in index),
-            tired=tired(),
+        self.page, self.file, self.engine = page, page.file, page.engine
+        self.viewer, self.id, self.now = viewer, page_id, now
+        self.start = self.engine.now()
+        # No clock is behind -inf: every choice is past the deadline, so no policy is asked.
+        self.deadline = -math.inf if degraded else self.start + self.file.budget_ms / 1e3
+        self.fallbacks: list[str] = []
+        if page.stale is not None:
+            self.fallbacks.append("catalogue")
+        if degraded:
+            self.fallbacks.append("page")
+        self.layers: dict[str, Layer] = {}
+        for name, key in self.file.layers.items():
+            self.layers[name] = Layer(self.engine.find(key), context)
+        refuse_unknown(context, self.layers.values())
+
+        self.allowed_by_rule = page.rules.allowed_by_rule(
+            viewer.region, viewer.age, now, viewer.fatigued
+        )
+        self.allowed: Bools = np.logical_and.reduce(list(self.allowed_by_rule.values()))
+        self.pins: dict[str, dict[int, int]] = {}
+        for row in page.rules.pins:
+            self.pins[row] = self._allowed_pins(row)
+        self.candidates = self._candidates(degraded)
+        self.title_features = self._title_features(context)
+
+        self.taken: Bools = np.zeros(len(page.catalog), dtype=bool)
+        self.page_left: Counts = page.rules.page_left()
+        self.reserved: dict[str, Counts] = {}
+        self.members: dict[str, Indices] = {}
+        self.decisions: list[Decision] = []
+
+    def build(self, request: PageRequest, request_hash: str) -> ComposedPage:
+        """All layers, one below the other."""
+        rows = self._choose_rows()
+        self.decisions.append(rows)
+        self._reserve_pins(rows)
+        answers: list[RowAnswer] = []
+        cells: list[Placement] = []
+        for placement in rows.slate:
+            row = self._fill_row(placement)
+            answers.append(row)
+            cells += _cells(row, first=len(cells))
+        for name, layer in self.layers.items():
+            if layer.failed:
+                self.fallbacks.append(name)
+        answer = PageAnswer(
+            page_id=self.id,
+            page=self.file.key,
+            layers=self._layer_answers(),
+            rows=tuple(answers),
+            fallbacks=tuple(self.fallbacks),
+        )
+        own = self._page_decision(answer, cells, request, request_hash)
+        return ComposedPage(answer, (own, *self.decisions))
+
+    # ------------------------------------------------------------------ before the first row
+
+    def _candidates(self, degraded: bool) -> Candidates:
+        """The candidates; popular titles alone where the first stage fails or has no time."""
+        model, viewer = self.page.candidate_model, self.viewer
+        if not degraded:
+            try:
+                candidates = model.candidates_for(
+                    viewer.region, viewer.watched, self.allowed, self.now, self.id
+                )
+                if self.engine.now() <= self.deadline:
+                    return candidates
+                self.fallbacks.append("candidates")
+            except Exception:
+                _logger.exception(
+                    "page %s: candidates failed; its viewers get popular titles", self.file.key
+                )
+                self.fallbacks.append("candidates")
+        return model.popular_only(self.allowed, self.id)
+
+    def _title_features(self, context: Mapping[str, Any]) -> TitlesOnPage:
+        """What policies are told of titles on this page."""
+        # `taste` may be any layer's; it speaks of genres only where it is declared as a vector.
+        taste = context.get("taste") if _declares_vector(self.layers.values(), "taste") else None
+        match = self.page.catalog.match(taste)
+        features = self.page.title_features(self.layers["titles"].live)
+        heat = self.page.candidate_model.trending
+        return features.on_page(self.candidates, heat, match, self.now)
+
+    def _allowed_pins(self, row: str) -> dict[int, int]:
+        """Position → title of this row's pins that this viewer may see."""
+        pins = self.page.rules.pins[row]
+        return {position: title for position, title in pins.items() if self.allowed[title]}
+
+    # ------------------------------------------------------------------ rows
+
+    def _choose_rows(self) -> Decision:
+        """Which rows, in which order: only rows that have a title to show, with the editors'
+        pins.
+        """
+        live, file = self.layers["rows"].live, self.file
+        ids = live.actions.ids
+        with_titles: list[int] = []
+        for j, row in enumerate(ids):
+            self.members[row] = self.candidates.members(file.sources[row])
+            if len(self.members[row]) or self.pins.get(row):
+                with_titles.append(j)
+        # Nothing for this viewer at all: the rows stand there empty, and each says why.
+        eligible = np.array(with_titles or range(len(ids)), dtype=np.intp)
+        pins: dict[int, int] = {}
+        for j in eligible.tolist():
+            if ids[j] in file.pinned:
+                pins[file.pinned[ids[j]]] = j
+        return self._decide(
+            "rows",
+            decision_id=f"{self.id}:rows",
+            actions=live.actions,
+            eligible=eligible,
+            slots=file.rows,
+            offered=NULL,
+            rules=(lambda: PinnedRows(eligible, file.rows, pins)) if pins else None,
         )
 
-    def compose(
-        self, request: PageRequest, viewer: Viewer, page_id: str, now: float, request_hash: str = ""
-    ) -> Composed:
-        """The page for a viewer at `now` (seconds since the epoch), not yet stored.
+    def _reserve_pins(self, rows: Decision) -> None:
+        """Set aside of the page's caps what the pins of its rows will use."""
+        groups = self.page.rules.groups
+        for placement in rows.slate:
+            pinned = list(self.pins.get(placement.action, {}).values())
+            self.reserved[placement.action] = groups[pinned].sum(axis=0)
+        for used in self.reserved.values():
+            self.page_left = self.page_left - used
 
-        Raises BadRequest for a context that no layer declares. Whatever else fails, a page is made:
-        without policies and signals in the worst case, and it says so.
+    # ------------------------------------------------------------------ titles
+
+    def _fill_row(self, placement: Placement) -> RowAnswer:
+        """One row: its titles, then their pictures."""
+        page, row = self.page, placement.action
+        titles: tuple[Placement, ...] = ()
+        rules_did: Sequence[Decision] = ()
+        pool = self._pool(row)
+        if len(pool):
+            decision = self._choose_titles(row, pool)
+            self.decisions.append(decision)
+            rules_did, titles = (decision,), decision.slate
+        chosen = [page.catalog.index[title.action] for title in titles]
+        if chosen:
+            self.taken[chosen] = True
+            # The row's own reserve comes back: its pins are among the chosen, and counted there.
+            used = page.rules.groups[chosen].sum(axis=0)
+            self.page_left = self.page_left + self.reserved[row] - used
+        pictures = self._choose_pictures(row, chosen)
+        tiles: list[Tile] = []
+        for index, title, picture in zip(chosen, titles, pictures, strict=True):
+            payload = page.title_payloads[index]
+            tiles.append(Tile(title.action, payload, title.propensity, *picture))
+        missing = self.file.titles - len(tiles)
+        return RowAnswer(
+            row=row,
+            payload=self.layers["rows"].live.payloads.get(row, NULL),
+            propensity=placement.propensity,
+            titles=tuple(tiles),
+            missing=missing,
+            removed=self._removed(row, rules_did) if missing else {},
+        )
+
+    def _pool(self, row: str) -> Indices:
+        """The row's candidates: what no rule has removed, no row above shows, and no other row has
+        pinned.
         """
-        context = _context(request)
-        try:
-            return Attempt(self, context, viewer, page_id, now).page(request, request_hash)
-        except BadRequest:
-            raise
-        except Exception:
-            _logger.exception(
-                "page %s: composing failed; its viewers get the editors' page", self.file.key
+        model = self.page.candidate_model
+        taken = self.taken.copy()
+        for other, pinned in self.pins.items():
+            if other != row:
+                taken[list(pinned.values())] = True
+        pool = self.candidates.pool(row, self.file.sources[row], taken, self.file.candidates)
+        quota = self.file.rules.fresh.get(row)
+        if quota is not None:
+            # A pool of popular titles may hold too few new ones for the row's quota: add some.
+            count, within = quota
+            rest = np.setdiff1d(self.members[row], pool)
+            rest = rest[self._is_new(rest, within) & ~taken[rest]]
+            short = max(0, _FRESH_DEPTH * count - int(self._is_new(pool, within).sum()))
+            pool = model.in_order(np.concatenate([pool, rest[:short]]))
+        # Its own pins are candidates too, whether the row would be made of them or not.
+        pins: list[int] = []
+        for title in self.pins.get(row, {}).values():
+            if not self.taken[title] and title not in pool:
+                pins.append(title)
+        if not pins:
+            return pool
+        return np.concatenate([np.array(pins, dtype=np.intp), pool])
+
+    def _is_new(self, titles: Indices, within: float) -> Bools:
+        """Which of these were added less than `within` seconds ago."""
+        age = self.now - self.page.catalog.added[titles]
+        return np.asarray((age >= 0.0) & (age < within))
+
+    def _choose_titles(self, row: str, pool: Indices) -> Decision:
+        """The row's titles, of a pool of P; the rules speak of titles by their place in it."""
+        rules, file = self.page.rules, self.file
+        actions, offered = self.title_features.of(pool, row)
+        titles = pool.tolist()
+        place_in_pool = {title: place for place, title in enumerate(titles)}
+        slots = min(file.titles, len(pool))
+        pins: dict[int, int] = {}
+        for position, title in self.pins.get(row, {}).items():
+            # A pin below the end of a short row, or shown above already, does not count.
+            if title in place_in_pool and position < slots:
+                pins[position] = place_in_pool[title]
+        left = rules.row_left(row, self.page_left + self.reserved[row])
+        fresh = None
+        if row in file.rules.fresh:
+            count, within = file.rules.fresh[row]
+            fresh = (count, self._is_new(pool, within))
+        groups = rules.groups[pool]
+        members = [rules.members[title] for title in titles]
+        return self._decide(
+            "titles",
+            decision_id=f"{self.id}:{row}",
+            actions=actions,
+            eligible=np.arange(len(pool)),
+            slots=slots,
+            offered=offered,
+            place=row,
+            rules=lambda: RowConstraints(
+                groups, members, rules.names, slots, left=left, pins=pins, fresh=fresh
+            ),
+        )
+
+    def _removed(self, row: str, decisions: Sequence[Decision]) -> dict[str, int]:
+        """How many of the titles that the row could be made of each rule took away; caps, of its
+        candidates.
+        """
+        model = self.page.candidate_model
+        everything = model.popular_only(np.ones(len(self.page.catalog), dtype=bool), self.id)
+        could = everything.members(self.file.sources[row])
+        counts: dict[str, int] = {}
+        for rule, allowed in self.allowed_by_rule.items():
+            counts[rule] = int(np.count_nonzero(~allowed[could]))
+        counts["shown above"] = int(np.count_nonzero(self.taken[self.members[row]]))
+        for decision in decisions:
+            for mask in decision.masks:
+                # An `only` mask demands a title, a pin's keeps its own place free: neither is a cap.
+                if not mask.only and mask.stop > mask.start and mask.rule != "pin":
+                    counts[mask.rule] = counts.get(mask.rule, 0) + len(mask.rows)
+        return {rule: count for rule, count in counts.items() if count}
+
+    # ------------------------------------------------------------------ artwork
+
+    def _choose_pictures(self, row: str, titles: Sequence[int]) -> list[ShownPicture]:
+        """A picture for each title: the artwork experiment's choice, or the title's first
+        picture.
+        """
+        page, layer = self.page, self.layers.get("artwork")
+        pictures = page.catalog.pictures
+        if layer is None:
+            return [self._first_picture(title) for title in titles]
+        pictured = [title for title in titles if pictures[title]]
+        chosen: dict[int, ShownPicture] = {}
+        if pictured:
+            actions, offered, choices = page.picture_features(layer.live).of(pictured)
+            names = [page.catalog.ids[title] for title in pictured]
+            decision = self._decide(
+                "artwork",
+                decision_id=f"{self.id}:{row}:artwork",
+                actions=actions,
+                eligible=np.arange(len(actions)),
+                slots=len(pictured),
+                offered=offered,
+                place=row,
+                rules=lambda: PositionChoices(names, choices),
             )
-            return Attempt(self, context, viewer, page_id, now, plain=True).page(
-                request, request_hash
-            )
+            self.decisions.append(decision)
+            for title, drawn in zip(pictured, decision.slate, strict=True):
+                payload = page.picture_payloads[drawn.action]
+                chosen[title] = ShownPicture(drawn.action, payload, drawn.propensity)
+        return [chosen.get(title, _NO_PICTURE) for title in titles]
+
+    def _first_picture(self, title: int) -> ShownPicture:
+        pictures = self.page.catalog.pictures[title]
+        if not pictures:
+            return _NO_PICTURE
+        first = pictures[0].id
+        return ShownPicture(first, self.page.picture_payloads[first], 1.0)
+
+    # ------------------------------------------------------------------ decisions
+
+    def _decide(self, name: str, **choice: Any) -> Decision:
+        """Ask the engine for a layer's choice, and add it to the layer's account."""
+        layer = self.layers[name]
+        decision_input = DecisionInput(
+            unit=self.viewer.unit,
+            x=layer.x,
+            context=layer.context,
+            page=self.id,
+            layer=name,
+            start=self.engine.now(),
+            **choice,
+        )
+        return layer.note(self.engine.choose(layer.live, decision_input, self.deadline))
+
+    def _layer_answers(self) -> tuple[LayerAnswer, ...]:
+        answers: list[LayerAnswer] = []
+        for name, layer in self.layers.items():
+            key = self.file.layers[name]
+            answers.append(LayerAnswer(name, key, layer.variant, layer.log_propensity))  # type: ignore[arg-type]
+        return tuple(answers)
+
+    def _page_decision(
+        self, page: PageAnswer, cells: Sequence[Placement], request: PageRequest, request_hash: str
+    ) -> Decision:
+        """The page's own decision: a cell for each title, and the joint propensity of all
+        layers.
+        """
+        log_joint = sum(layer.log_propensity for layer in self.layers.values())
+        return Decision(
+            decision_id=self.id,
+            experiment=self.file.key,
+            revision=self.file.revision,
+            variant=None,
+            unit=self.viewer.unit,
+            context=msgspec.Raw(_encode(self.page.facts(request, self.viewer))),
+            actions=msgspec.Raw(_encode(page)),
+            slate=tuple(cells),
+            propensity=math.exp(max(log_joint, _LEAST_LOG)),
+            policy="page",
+            reason="fallback" if self.fallbacks else "policy",
+            request_hash=request_hash,
+            micros=int((self.engine.now() - self.start) * 1e6),
+            page=self.id,
+            layer="page",
+        )
 
 
-def _context(request: PageRequest) -> dict[str, Any]:
-    context = decode_context(request.context)
-    if not isinstance(context, dict):
-        raise BadRequest("$.context", "expected a mapping from feature name to value")
-    return context
+def _cells(row: RowAnswer, first: int) -> list[Placement]:
+    """A cell of the page for each title of a row, counted from `first`. Its propensity is that of
+    title and picture; the row's own counts once, in the row's first cell, so that the product over
+    all cells is the joint propensity of the page (but for rows without titles).
+    """
+    cells: list[Placement] = []
+    row_propensity = row.propensity
+    for position, tile in enumerate(row.titles, first):
+        propensity = row_propensity * tile.propensity * tile.picture_propensity
+        cells.append(Placement(position, tile.title, propensity))
+        row_propensity = 1.0
+    return cells
 
 
-def sticky_ids(page: str, unit: str, session: str, seconds: float, now: float) -> tuple[str, str]:
+def _declares_vector(layers: Iterable[Layer], name: str) -> bool:
+    """Whether a layer declares this feature of the context as a vector."""
+    for layer in layers:
+        for feature in layer.live.experiment.context:
+            if feature.name == name and feature.kind == "vector":
+                return True
+    return False
+
+
+def session_page_ids(
+    page: str, unit: str, session: str, seconds: float, now: float
+) -> tuple[str, str]:
     """The ids that a session's page can have at `now`: this stretch of `seconds` and the one
     before. A page made in one stretch lasts into the next, so at most one is made in each,
-    whichever process makes it."""
+    whichever process makes it.
+    """
     stretch = int(now // seconds)
     this, before = (
         f"s{hash64('sticky', page, unit, session, str(n)):016x}{n:x}"

@@ -12,7 +12,7 @@ from topbill.domain.records import RewardEvent
 from topbill.pages.answers import PageAnswer
 
 
-class Spot(msgspec.Struct, frozen=True, gc=False):
+class Cell(msgspec.Struct, frozen=True, gc=False):
     """Where a title stands: the row's place on the page, the title's in the row, its picture and
     that one's place.
     """
@@ -24,18 +24,18 @@ class Spot(msgspec.Struct, frozen=True, gc=False):
     picture_position: int
 
 
-def spots(answer: PageAnswer) -> dict[str, Spot]:
+def cells_of(answer: PageAnswer) -> dict[str, Cell]:
     """Title → where it stands. No title stands on a page twice."""
     found = {}
     for place, row in enumerate(answer.rows):
         pictured = 0
         for position, tile in enumerate(row.titles):
-            found[tile.title] = Spot(row.row, place, position, tile.picture, pictured)
+            found[tile.title] = Cell(row.row, place, position, tile.picture, pictured)
             pictured += tile.picture is not None
     return found
 
 
-def spread(event: RewardEvent, answer: PageAnswer, places: Mapping[str, Spot]) -> list[RewardEvent]:
+def spread(event: RewardEvent, answer: PageAnswer, cells: Mapping[str, Cell]) -> list[RewardEvent]:
     """The events that one event on a page is: itself, and one for each layer's decision that it
     speaks of.
 
@@ -51,15 +51,15 @@ def spread(event: RewardEvent, answer: PageAnswer, places: Mapping[str, Spot]) -
             if artwork and any(tile.picture for tile in row.titles):
                 ids.append(f"{page_id}:{row.row}:artwork")
         return [event, *(msgspec.structs.replace(event, decision_id=i) for i in ids)]
-    spot = places[event.action]
-    own = f"{page_id}:{spot.row}"
+    cell = cells[event.action]
+    own = f"{page_id}:{cell.row}"
     found = [
         event,
-        _moved(event, f"{page_id}:rows", spot.row, spot.row_position),
-        _moved(event, own, event.action, spot.position),
+        _moved(event, f"{page_id}:rows", cell.row, cell.row_position),
+        _moved(event, own, event.action, cell.position),
     ]
-    if spot.picture is not None and artwork:
-        found.append(_moved(event, f"{own}:artwork", spot.picture, spot.picture_position))
+    if cell.picture is not None and artwork:
+        found.append(_moved(event, f"{own}:artwork", cell.picture, cell.picture_position))
     return found
 
 

@@ -142,7 +142,7 @@ class PageFile:
         ).hexdigest()
 
 
-def sources(experiments: Path) -> list[Path]:
+def experiment_folders(experiments: Path) -> list[Path]:
     """The experiments' folder, and the folders of the pages' own experiments: what `spec.load_all`
     is to load.
     """

@@ -12,7 +12,7 @@ import numpy as np
 from topbill.domain.errors import BadRequest
 from topbill.domain.records import Decision, Indices, Mask
 from topbill.engine import CompiledExperiment
-from topbill.rules import Counts, Filling
+from topbill.rules import Counts, RowConstraints
 
 _encode = msgspec.json.Encoder().encode
 _NONE: Counts = np.zeros(0, dtype=np.int64)
@@ -59,7 +59,7 @@ class PinnedRows:
         self._eligible = eligible
         place = {row: i for i, row in enumerate(eligible.tolist())}
         groups = np.zeros((len(eligible), 0), dtype=bool)
-        self._filling = Filling(
+        self._filling = RowConstraints(
             groups,
             [()] * len(eligible),
             (),

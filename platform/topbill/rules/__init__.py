@@ -6,8 +6,17 @@ probability of the draw. Region, maturity and availability always hold, and no t
 page twice.
 """
 
-from topbill.rules.filling import Filling, Turns
-from topbill.rules.form import RULE, Cap, Rules, build
-from topbill.rules.house import Counts, House
+from topbill.rules.compiled import CompiledRules, Counts
+from topbill.rules.constraints import PositionChoices, RowConstraints
+from topbill.rules.schema import RULE, Cap, Rules, build
 
-__all__ = ["RULE", "Cap", "Counts", "Filling", "House", "Rules", "Turns", "build"]
+__all__ = [
+    "RULE",
+    "Cap",
+    "Counts",
+    "RowConstraints",
+    "CompiledRules",
+    "Rules",
+    "PositionChoices",
+    "build",
+]

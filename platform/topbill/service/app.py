@@ -73,7 +73,7 @@ def create_app(settings: Settings) -> FastPath:
 
     hot: FastPath = FastPath(rest, settings.keys)
     personalizer = Personalizer(hot)
-    experiments = spec.load_all(pages.sources(settings.experiments))
+    experiments = spec.load_all(pages.experiment_folders(settings.experiments))
     hot.engine = Engine(experiments)
     hot.pages = PageService(settings.data, hot.engine)
     hot.pages.reload(pages.load_all(settings.experiments, experiments))
@@ -175,7 +175,7 @@ class Follower:
         now = spec.marks(self._folder)
         if now != self._seen:
             try:
-                experiments = spec.load_all(pages.sources(self._folder))
+                experiments = spec.load_all(pages.experiment_folders(self._folder))
                 files = pages.load_all(
                     self._folder, experiments
                 )  # first: pages never lose an experiment to a bad edit

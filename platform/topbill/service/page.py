@@ -22,12 +22,13 @@ from topbill.log.sqlite import SqliteLog
 from topbill.log.store import now_micros
 from topbill.pages import credit
 from topbill.pages.answers import PageAnswer, PageRequest, RowAnswer
-from topbill.pages.compose import Composer, sticky_ids
+from topbill.pages.compiled import CompiledPage
+from topbill.pages.compose import compose, session_page_ids
+from topbill.pages.explain import explain_title
 from topbill.pages.files import PageFile
-from topbill.pages.history import begin
-from topbill.pages.memory import Memory
-from topbill.pages.shelf import Shelf, problem
-from topbill.pages.why import why
+from topbill.pages.lake_history import read_lake
+from topbill.pages.last_good_catalogs import LastGoodCatalogs, problem
+from topbill.pages.viewing_history import ViewingHistory
 from topbill.service import telemetry
 from topbill.service.writer import GroupWriter
 
@@ -49,57 +50,61 @@ class PageService:
     """Composes pages over an engine, a log to read and a writer. One for each API process."""
 
     def __init__(self, data: Path, engine: Engine) -> None:
-        self._data, self._engine, self._shelf = data, engine, Shelf(data)
-        self.composers: dict[str, Composer] = {}
+        self._data, self._engine, self._catalogs = data, engine, LastGoodCatalogs(data)
+        self.compiled_pages: dict[str, CompiledPage] = {}
         self.log: SqliteLog
         self.writer: GroupWriter
-        self._memories: dict[str, Memory] = {}
+        self._histories: dict[str, ViewingHistory] = {}
         self._ready = False
         self._seen: dict[Path, _Mark] = {}
-        self._spots: OrderedDict[str, tuple[PageAnswer, dict[str, credit.Spot]]] = OrderedDict()
+        self._cells: OrderedDict[str, tuple[PageAnswer, dict[str, credit.Cell]]] = OrderedDict()
 
     def reload(self, files: Sequence[PageFile]) -> None:
         """Take over page files, with their catalogues or the last good ones. Raises TopbillError
         where a page has neither; then all stays as it was."""
-        composers = {}
+        compiled_pages = {}
         for file in files:
             self._changed(file.catalogue)
-            composers[file.key] = self._shelf.composer(file, self._engine, self._signals(file.key))
-        self.composers = composers
-        self._memories = {key: self._memories.get(key) or Memory(key) for key in composers}
+            compiled_pages[file.key] = self._catalogs.compile(
+                file, self._engine, self._signals(file.key)
+            )
+        self.compiled_pages = compiled_pages
+        self._histories = {
+            key: self._histories.get(key) or ViewingHistory(key) for key in compiled_pages
+        }
 
     def follow(self, log: SqliteLog) -> None:
         """Take over changed catalogues and signals, and what viewers have done since. The first
         call, for which a starting service waits, leaves out what viewers did: that may be read from
         the lake."""
-        for key, composer in list(self.composers.items()):
-            if self._changed(composer.file.catalogue):
-                self.composers[key] = self._renewed(composer)
+        for key, compiled_page in list(self.compiled_pages.items()):
+            if self._changed(compiled_page.file.catalogue):
+                self.compiled_pages[key] = self._renewed(compiled_page)
             elif self._changed(signals_path(self._data, key)):
-                composer.renew(self._signals(key))
+                compiled_page.renew(self._signals(key))
             if self._ready:
-                memory, fatigue = self._memories[key], composer.file.rules.fatigue
-                if not memory.begun:
-                    begin(
-                        memory,
+                history, fatigue = self._histories[key], compiled_page.file.rules.fatigue
+                if not history.begun:
+                    read_lake(
+                        history,
                         self._data,
                         time.time() - max(_WATCHED, fatigue[1] if fatigue else 0.0),
                     )
-                memory.follow(log, now_micros())
+                history.follow(log, now_micros())
         self._ready = True
 
-    def _renewed(self, composer: Composer) -> Composer:
-        file = composer.file
+    def _renewed(self, compiled_page: CompiledPage) -> CompiledPage:
+        file = compiled_page.file
         try:
-            return self._shelf.composer(file, self._engine, self._signals(file.key))
+            return self._catalogs.compile(file, self._engine, self._signals(file.key))
         except TopbillError as error:  # the kept one is lost too: what is in memory goes on
-            composer.stale = problem(file, error)
-            return composer
+            compiled_page.stale = problem(file, error)
+            return compiled_page
 
     @property
     def stale(self) -> tuple[Problem, ...]:
         """What is wrong with catalogues, where pages are made from earlier ones."""
-        return tuple(c.stale for c in self.composers.values() if c.stale is not None)
+        return tuple(c.stale for c in self.compiled_pages.values() if c.stale is not None)
 
     def _changed(self, path: Path) -> bool:
         stat = path.stat() if path.exists() else None
@@ -121,35 +126,35 @@ class PageService:
 
     async def page(self, request: PageRequest) -> PageAnswer:
         """The viewer's page, durable; the stored one where its id or its session has one."""
-        composer = self.composers.get(request.page)
-        if composer is None:
+        compiled_page = self.compiled_pages.get(request.page)
+        if compiled_page is None:
             raise NotFound(
-                f"page {request.page!r} is not there; expected one of {', '.join(self.composers) or '(none)'}"
+                f"page {request.page!r} is not there; expected one of {', '.join(self.compiled_pages) or '(none)'}"
             )
         now = time.time()
-        page_id, request_hash, held = self._held(composer, request, now)
+        page_id, request_hash, held = self._held(compiled_page, request, now)
         if held is not None:
-            return await self._again(composer, request, held, now)
+            return await self._again(compiled_page, request, held, now)
         unit = request.unit or page_id
-        memory, fatigue, index = (
-            self._memories[request.page],
-            composer.file.rules.fatigue,
-            composer.catalog.index,
+        history, fatigue, index = (
+            self._histories[request.page],
+            compiled_page.file.rules.fatigue,
+            compiled_page.catalog.index,
         )
 
-        def tired() -> frozenset[int]:
-            titles = [] if fatigue is None else memory.tired(unit, *fatigue, now)
+        def fatigued() -> frozenset[int]:
+            titles = [] if fatigue is None else history.fatigued(unit, *fatigue, now)
             return frozenset(index[title] for title in titles if title in index)
 
-        viewer = composer.viewer(request, page_id, memory.watched(unit), tired)
-        made = composer.compose(request, viewer, page_id, now, request_hash)
+        viewer = compiled_page.viewer(request, page_id, history.watched(unit), fatigued)
+        made = compose(compiled_page, request, viewer, page_id, now, request_hash)
         keyed = frozenset((page_id,) if request_hash else ())
         receipt = await self.writer.put(Entry(made.decisions, keyed_decisions=keyed, whole=True))
         if receipt.conflict is not None:
             raise _reused(receipt.conflict)
         if (stored := receipt.stored.get(page_id)) is not None:
             return await self._again(
-                composer, request, stored, now
+                compiled_page, request, stored, now
             )  # another call of the session was faster
         for decision in made.decisions:
             telemetry.DECISIONS.labels(
@@ -161,7 +166,7 @@ class PageService:
         return made.answer
 
     def _held(
-        self, composer: Composer, request: PageRequest, now: float
+        self, compiled_page: CompiledPage, request: PageRequest, now: float
     ) -> tuple[str, str, Decision | None]:
         """The page's id, what its request is known by ("" where nobody can ask for it again), and
         the stored one.
@@ -175,13 +180,15 @@ class PageService:
             if held is not None and held.request_hash != fingerprint:
                 raise _reused(page_id)
             return page_id, fingerprint, held
-        sticky, unit = composer.file.session_ttl, request.unit
+        sticky, unit = compiled_page.file.session_ttl, request.unit
         if not sticky or unit is None or request.session is None:
             return PREFIX + new_id(), "", None
         # What decides which titles are allowed is part of the session: a kids' profile never gets
         # an adult's page.
         session = f"{request.session}|{request.kids}|{request.maturity}|{request.region}"
-        this, before = (PREFIX + i for i in sticky_ids(request.page, unit, session, sticky, now))
+        this, before = (
+            PREFIX + i for i in session_page_ids(request.page, unit, session, sticky, now)
+        )
         for page_id in (this, before):
             held = self.log.decision(page_id)
             if held is not None and now - held.at / 1e6 < sticky:
@@ -189,7 +196,7 @@ class PageService:
         return this, "sticky", None
 
     async def _again(
-        self, composer: Composer, request: PageRequest, held: Decision, now: float
+        self, compiled_page: CompiledPage, request: PageRequest, held: Decision, now: float
     ) -> PageAnswer:
         """The stored page. A session's is marked in the log as served again, and keeps no title
         that rules now bar.
@@ -199,9 +206,9 @@ class PageService:
             return answer
         mark = RewardEvent(decision_id=held.decision_id, event_id=new_id(), event=AGAIN)
         await self.writer.put(Entry(events=(mark,)))
-        viewer = composer.viewer(request, held.decision_id)
-        lets = composer.house.before(viewer.region, viewer.age, now, ()).values()
-        index = composer.catalog.index
+        viewer = compiled_page.viewer(request, held.decision_id)
+        lets = compiled_page.rules.allowed_by_rule(viewer.region, viewer.age, now, ()).values()
+        index = compiled_page.catalog.index
 
         def still(row: RowAnswer) -> RowAnswer:
             kept = tuple(
@@ -223,12 +230,12 @@ class PageService:
         that is not there.
         """
         held = log.decision(page_id)
-        if held is None or held.layer != "page" or held.experiment not in self.composers:
+        if held is None or held.layer != "page" or held.experiment not in self.compiled_pages:
             raise NotFound(f"page {page_id!r} is not in the log")
         rows = [row.row for row in _answers.decode(held.actions).rows]
         found = [log.decision(f"{page_id}:{row}") for row in rows]
-        return why(
-            self.composers[held.experiment], held, [d for d in found if d is not None], title
+        return explain_title(
+            self.compiled_pages[held.experiment], held, [d for d in found if d is not None], title
         )
 
     # ------------------------------------------------------------------ credit
@@ -242,11 +249,11 @@ class PageService:
             return [event]
         return credit.spread(event, *known)
 
-    def _known(self, decision_id: str) -> tuple[PageAnswer, dict[str, credit.Spot]] | None:
+    def _known(self, decision_id: str) -> tuple[PageAnswer, dict[str, credit.Cell]] | None:
         """The page of that id, None for any other decision."""
         if not decision_id.startswith(PREFIX) or ":" in decision_id:
             return None
-        known = self._spots.get(decision_id)
+        known = self._cells.get(decision_id)
         if known is None:
             held = self.log.decision(decision_id)
             if held is None or held.layer != "page":
@@ -256,10 +263,10 @@ class PageService:
 
     def _remember(
         self, page_id: str, answer: PageAnswer
-    ) -> tuple[PageAnswer, dict[str, credit.Spot]]:
-        self._spots[page_id] = known = (answer, credit.spots(answer))
-        if len(self._spots) > _REMEMBERED:
-            self._spots.popitem(last=False)
+    ) -> tuple[PageAnswer, dict[str, credit.Cell]]:
+        self._cells[page_id] = known = (answer, credit.cells_of(answer))
+        if len(self._cells) > _REMEMBERED:
+            self._cells.popitem(last=False)
         return known
 
 

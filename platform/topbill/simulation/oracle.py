@@ -18,7 +18,7 @@ from scipy.special import expit
 
 from topbill.domain.chance import greedy
 from topbill.domain.records import Actions, Floats, Indices, Scored
-from topbill.pages import Composer
+from topbill.pages import CompiledPage
 from topbill.simulation.browse import Browsers
 
 
@@ -59,11 +59,11 @@ class Given:
 
 
 class Knowing:
-    """Decides a layer with the truth in hand. Set `composer`, `viewer` and `now` before each
+    """Decides a layer with the truth in hand. Set `compiled_page`, `viewer` and `now` before each
     page.
     """
 
-    composer: Composer
+    compiled_page: CompiledPage
     viewer: int
     now: float
 
@@ -89,9 +89,9 @@ class Knowing:
 
     def _rows(self, ids: Sequence[str]) -> Floats:
         """What the best titles of each row are worth, looked at as far as this viewer looks."""
-        composer, file = self.composer, self.composer.file
-        lets = composer.house.before(file.region, 99, self.now, ())
-        sight = composer.candidate_model.candidates_for(
+        compiled_page, file = self.compiled_page, self.compiled_page.file
+        lets = compiled_page.rules.allowed_by_rule(file.region, 99, self.now, ())
+        sight = compiled_page.candidate_model.candidates_for(
             file.region, (), np.logical_and.reduce(list(lets.values())), self.now, ""
         )
         looks = self._browsers.ways.glance ** np.arange(file.titles)
@@ -105,12 +105,12 @@ class Knowing:
 
 
 @contextmanager
-def deciding(composer: Composer, choice: Choice) -> Iterator[None]:
+def deciding(compiled_page: CompiledPage, choice: Choice) -> Iterator[None]:
     """Let these decide for everybody while it lasts; what they have learned stays theirs."""
     held = {}
     try:
         for layer, what in choice.items():
-            live = composer.engine.find(composer.file.layers[layer])
+            live = compiled_page.engine.find(compiled_page.file.layers[layer])
             held[layer] = (live, live.bounds, live.policies)
             control = live.experiment.control.name
             name = what if isinstance(what, str) else control

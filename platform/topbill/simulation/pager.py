@@ -3,8 +3,8 @@ how far each of the page's layers came from a uniform choice towards the best kn
 
 A layer is judged with the layers below it held plain, so that nothing but its own choice counts:
 rows with popular titles and any picture, titles with any picture in the rows as they were served,
-pictures on the page as it was served. The best and the uniform choice are made by a composer of the
-demo's own, under the same rules.
+pictures on the page as it was served. The best and the uniform choice are made by a compiled page
+of the demo's own, under the same rules.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from topbill import pages, spec
 from topbill.catalog import Catalog
 from topbill.domain.records import Floats
 from topbill.engine import Engine
-from topbill.pages import Composer, PageAnswer, PageRequest
+from topbill.pages import CompiledPage, PageAnswer, PageRequest, compose
 from topbill.policies.uniform import Uniform, UniformParams
 from topbill.simulation.browse import Browsers, along
 from topbill.simulation.coming import Coming
@@ -43,15 +43,16 @@ _PARTS = (0.35, 0.8)
 
 
 class Pager:
-    """The viewers of one page. `composer` is the demo's own; `name` is what the ids of this run's
-    pages begin with.
+    """The viewers of one page. `compiled_page` is the demo's own; `name` is what the ids of this
+    run's pages begin with.
     """
 
-    def __init__(self, composer: Composer, name: str, seed: int = 0) -> None:
-        self._composer, self._name = composer, name
-        self.browsers = Browsers(composer.catalog, seed, sources=composer.file.sources)
+    def __init__(self, compiled_page: CompiledPage, name: str, seed: int = 0) -> None:
+        self._compiled_page, self._name = compiled_page, name
+        self.browsers = Browsers(compiled_page.catalog, seed, sources=compiled_page.file.sources)
         self._lives = {
-            layer: composer.engine.find(key) for layer, key in composer.file.layers.items()
+            layer: compiled_page.engine.find(key)
+            for layer, key in compiled_page.file.layers.items()
         }
         self.tally = Tally([live.experiment for live in self._lives.values()], RECENT)
         self._returned = any(
@@ -65,7 +66,7 @@ class Pager:
     @property
     def key(self) -> str:
         """The page's key."""
-        return self._composer.file.key
+        return self._compiled_page.file.key
 
     def request(self, number: int) -> dict[str, Any]:
         """What the service is asked for visit `number`."""
@@ -74,7 +75,7 @@ class Pager:
             "page": self.key,
             "page_id": f"{self._name}-{number}",
             "profile": f"viewer-{viewer}",
-            "region": self._composer.file.region,
+            "region": self._compiled_page.file.region,
             "watched": self._watched.get(viewer, [])[-10:],
             "context": {
                 k: v for k, v in self.browsers.context(viewer).items() if k in self._declared
@@ -148,10 +149,14 @@ class Pager:
             now, page_id = time.time(), answer.page_id
             for one in choice.values():
                 if isinstance(one, Knowing):
-                    one.composer, one.viewer, one.now = self._composer, viewer, now
-            with deciding(self._composer, choice):
-                return self._composer.compose(
-                    request, self._composer.viewer(request, page_id), page_id, now
+                    one.compiled_page, one.viewer, one.now = self._compiled_page, viewer, now
+            with deciding(self._compiled_page, choice):
+                return compose(
+                    self._compiled_page,
+                    request,
+                    self._compiled_page.viewer(request, page_id),
+                    page_id,
+                    now,
                 ).answer
 
         even = Uniform(UniformParams())
@@ -222,11 +227,11 @@ def _event(page_id: str, name: str, value: float) -> dict[str, Any]:
 
 def pagers(experiments: Path, name: str, seed: int = 0) -> list[Pager]:
     """Viewers for each page of an experiments' folder all of whose experiments are running."""
-    known = spec.load_all(pages.sources(experiments))
+    known = spec.load_all(pages.experiment_folders(experiments))
     running = {experiment.key for experiment in known if experiment.status == "running"}
     return [
         Pager(
-            Composer(file, Engine(known), Catalog.read(file.catalogue, file.table)),
+            CompiledPage(file, Engine(known), Catalog.read(file.catalogue, file.table)),
             f"{name}-{file.key}",
             seed,
         )

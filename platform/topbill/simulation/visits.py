@@ -13,8 +13,8 @@ from topbill.candidates import Play, learn
 from topbill.catalog import Catalog
 from topbill.domain.records import Example, RewardEvent
 from topbill.engine import examples
-from topbill.pages import Composer, PageAnswer, PageRequest
-from topbill.pages.credit import spots, spread
+from topbill.pages import CompiledPage, PageAnswer, PageRequest, compose
+from topbill.pages.credit import cells_of, spread
 from topbill.simulation.browse import Browsers
 from topbill.simulation.coming import Coming
 from topbill.simulation.oracle import Choice, Knowing, deciding
@@ -66,25 +66,26 @@ class Course:
 
 
 def browse(
-    composer: Composer, browsers: Browsers, pages: int, course: Course | None = None
+    compiled_page: CompiledPage, browsers: Browsers, pages: int, course: Course | None = None
 ) -> list[Visit]:
     """Serve `pages` pages to the viewers, learn from what they do as the keeper would, and tell
     what was seen.
 
-    What is learned changes the composer, its engine and its signals: give a fresh one.
+    What is learned changes the compiled_page, its engine and its signals: give a fresh one.
     """
     course = course or Course()
-    run = _Run(composer, browsers, course)
+    run = _Run(compiled_page, browsers, course)
     return [run.visit(number) for number in range(pages)]
 
 
 class _Run:
     """One simulation under way."""
 
-    def __init__(self, composer: Composer, browsers: Browsers, course: Course) -> None:
-        self.composer, self.browsers, self.course = composer, browsers, course
+    def __init__(self, compiled_page: CompiledPage, browsers: Browsers, course: Course) -> None:
+        self.compiled_page, self.browsers, self.course = compiled_page, browsers, course
         self.lives = {
-            layer: composer.engine.find(key) for layer, key in composer.file.layers.items()
+            layer: compiled_page.engine.find(key)
+            for layer, key in compiled_page.file.layers.items()
         }
         self.declared = {
             feature.name for live in self.lives.values() for feature in live.experiment.context
@@ -96,25 +97,25 @@ class _Run:
 
     def visit(self, number: int) -> Visit:
         """Serve one page, and learn when it is time."""
-        composer, course, ways = self.composer, self.course, self.browsers.ways
+        compiled_page, course, ways = self.compiled_page, self.course, self.browsers.ways
         now = ways.start + number / ways.pages_a_day * _DAY
         if number in course.catalogues:
             catalog = course.catalogues[number]
-            composer = Composer(
-                composer.file, composer.engine, catalog, learn(self.plays, catalog, now)
+            compiled_page = CompiledPage(
+                compiled_page.file, compiled_page.engine, catalog, learn(self.plays, catalog, now)
             )
-            self.composer = composer
+            self.compiled_page = compiled_page
         viewer = self.coming.who(number)
         first, before = viewer not in self.watched, tuple(self.watched.get(viewer, ())[-10:])
         request, page_id = self._request(viewer, before), f"page-{self.browsers.seed}-{number}"
-        made = composer.compose(request, composer.viewer(request, page_id), page_id, now)
+        made = compose(compiled_page, request, compiled_page.viewer(request, page_id), page_id, now)
         title, share = self.browsers.react(viewer, made.answer)
         self.coming.left(number, share)
         arms = self._arms(viewer, request, page_id, now) if course.judged(number, first) else {}
         self.watched.setdefault(viewer, [])
         if title is not None:
             self.watched[viewer].append(title)
-            self.plays.append(Play(f"viewer-{viewer}", title, now, composer.file.region))
+            self.plays.append(Play(f"viewer-{viewer}", title, now, compiled_page.file.region))
         events = _events(made.answer, title, share, now)
         for decision in made.decisions[1:]:
             if decision.variant is not None and decision.reason == "policy":
@@ -146,9 +147,9 @@ class _Run:
             name: v for name, v in self.browsers.context(viewer).items() if name in self.declared
         }
         asked = {
-            "page": self.composer.file.key,
+            "page": self.compiled_page.file.key,
             "profile": f"viewer-{viewer}",
-            "region": self.composer.file.region,
+            "region": self.compiled_page.file.region,
         }
         request = msgspec.convert(
             {**asked, "watched": list(watched), **self.course.request}, PageRequest
@@ -161,10 +162,14 @@ class _Run:
         for name, choice in self.course.arms.items():
             for what in choice.values():
                 if isinstance(what, Knowing):
-                    what.composer, what.viewer, what.now = self.composer, viewer, now
-            with deciding(self.composer, choice):
-                made = self.composer.compose(
-                    request, self.composer.viewer(request, page_id), page_id, now
+                    what.compiled_page, what.viewer, what.now = self.compiled_page, viewer, now
+            with deciding(self.compiled_page, choice):
+                made = compose(
+                    self.compiled_page,
+                    request,
+                    self.compiled_page.viewer(request, page_id),
+                    page_id,
+                    now,
                 )
             found[name] = self._seen(viewer, made.answer)
         return found
@@ -183,7 +188,7 @@ class _Run:
                 self.lives[layer].policies[variant].update(found)
             self.batch = {}
         if number % course.signals_every == course.signals_every - 1 and self.plays:
-            self.composer.renew(learn(self.plays, self.composer.catalog, now))
+            self.compiled_page.renew(learn(self.plays, self.compiled_page.catalog, now))
 
 
 def _events(
@@ -202,7 +207,7 @@ def _events(
             action=title,
             at=int(now * 1e6),
         )
-        for one in spread(event, answer, spots(answer)):
+        for one in spread(event, answer, cells_of(answer)):
             found.setdefault(one.decision_id, []).append(one)
     return found
 

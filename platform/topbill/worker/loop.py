@@ -55,7 +55,7 @@ class Keeper:
         self._folder, self._data = experiments, data
         self._log = SqliteLog(data / "log.sqlite")
         self._seen = spec.marks(experiments)
-        self._experiments = spec.load_all(pages.sources(experiments))
+        self._experiments = spec.load_all(pages.experiment_folders(experiments))
         self._refused = self._wrong_pages()
         self.learner = Learner(self._log, self._experiments)
         self.publisher = Publisher(
@@ -103,7 +103,7 @@ class Keeper:
             return
         self._seen = marks
         try:
-            self._experiments = spec.load_all(pages.sources(self._folder))
+            self._experiments = spec.load_all(pages.experiment_folders(self._folder))
         except SpecError as error:
             _logger.warning("experiments stay as they were:\n%s", error)
             self._refused = error.problems

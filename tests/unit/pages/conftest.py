@@ -15,8 +15,7 @@ from topbill.catalog import Catalog
 from topbill.domain.records import Decision, RewardEvent
 from topbill.engine import Engine
 from topbill.lake.tables import Origin, decision_rows, reward_rows
-from topbill.pages import Composer, PageFile, PageRequest
-from topbill.pages.attempt import Composed
+from topbill.pages import CompiledPage, ComposedPage, PageFile, PageRequest, compose
 from topbill.service.app import Settings, create_app
 
 NOW = 1_790_000_000.0
@@ -130,7 +129,7 @@ class Home:
 
     def experiments(self) -> list[spec.Experiment]:
         """All experiments of the folder."""
-        return spec.load_all(pages.sources(self.folder))
+        return spec.load_all(pages.experiment_folders(self.folder))
 
     def file(self) -> PageFile:
         """The page file."""
@@ -141,15 +140,17 @@ class Home:
         """Its catalogue."""
         return Catalog.read(self.folder / "pages" / "titles.csv")
 
-    def composer(self) -> Composer:
+    def compiled_page(self) -> CompiledPage:
         """The page, ready."""
-        return Composer(self.file(), Engine(self.experiments(), clock=lambda: 0.0), self.catalog())
+        return CompiledPage(
+            self.file(), Engine(self.experiments(), clock=lambda: 0.0), self.catalog()
+        )
 
-    def compose(self, composer: Composer, number: int = 0, **asked: Any) -> Composed:
+    def compose(self, compiled_page: CompiledPage, number: int = 0, **asked: Any) -> ComposedPage:
         """A page for a viewer."""
         request = msgspec.convert({"page": "home", "profile": f"u{number}", **asked}, PageRequest)
         page_id = f"page-{number}"
-        return composer.compose(request, composer.viewer(request, page_id), page_id, NOW)
+        return compose(compiled_page, request, compiled_page.viewer(request, page_id), page_id, NOW)
 
 
 def lay(

@@ -14,7 +14,7 @@ import pytest
 
 from topbill.catalog import Picture
 from topbill.domain.records import Actions
-from topbill.pages import Composer, PageAnswer
+from topbill.pages import CompiledPage, PageAnswer
 from topbill.simulation.browse import GENRES, Browsers, Ways
 from topbill.simulation.coming import Coming
 from topbill.simulation.oracle import Knowing, deciding
@@ -31,7 +31,7 @@ def browsers(home: Any) -> Browsers:
 def test_the_expected_plays_of_a_page_are_the_mean_of_what_viewers_do(
     home: Any, browsers: Browsers
 ) -> None:
-    page = home.compose(home.composer(), 1).answer
+    page = home.compose(home.compiled_page(), 1).answer
     copies = [msgspec.structs.replace(page, page_id=f"page-{n}") for n in range(20_000)]
     done = [browsers.react(3, copy)[1] >= 0.7 for copy in copies]
     error = np.std(done) / len(done) ** 0.5
@@ -41,7 +41,7 @@ def test_the_expected_plays_of_a_page_are_the_mean_of_what_viewers_do(
 
 def test_each_layer_matters(home: Any, browsers: Browsers) -> None:
     """Better rows, titles or pictures, each alone, raise what is to be expected."""
-    page = home.compose(home.composer(), 1).answer
+    page = home.compose(home.compiled_page(), 1).answer
     viewer = 3
     best = browsers.expected(viewer, page)
 
@@ -95,14 +95,14 @@ def test_rows_interest_who_has_a_taste_for_them(home: Any) -> None:
 
 
 def test_browsing_serves_credits_and_learns(home: Any, browsers: Browsers) -> None:
-    composer = home.composer()
-    visits = browse(composer, browsers, 200, Course(learn_every=20, signals_every=100))
+    compiled_page = home.compiled_page()
+    visits = browse(compiled_page, browsers, 200, Course(learn_every=20, signals_every=100))
     assert len(visits) == 200
     played = [visit for visit in visits if visit.played]
     assert 0 < len(played) < 200
     assert all(visit.played in visit.seen.titles for visit in played)
-    assert composer.engine.find("titles").policies["only"].model.learned > 200 * 12  # type: ignore[attr-defined]
-    assert composer.candidate_model.trending.max() == 1.0
+    assert compiled_page.engine.find("titles").policies["only"].model.learned > 200 * 12  # type: ignore[attr-defined]
+    assert compiled_page.candidate_model.trending.max() == 1.0
     shown, top = concentration([visit.seen for visit in visits])
     assert 20 < shown <= 60
     assert 0.0 < top < 1.0
@@ -119,7 +119,7 @@ def test_who_knows_the_viewers_makes_better_pages_in_every_layer(
         tuple(Picture(p.id, {"tone": p.id.rpartition("/")[2], "faces": 1}, p.payload) for p in own)
         for own in catalog.pictures
     )
-    composer = Composer(home.file(), home.composer().engine, catalog)
+    compiled_page = CompiledPage(home.file(), home.compiled_page().engine, catalog)
     browsers = Browsers(catalog, seed=1, ways=browsers.ways, sources=home.file().sources)
     plain = {"rows": "only", "titles": "only", "artwork": "only"}
     knowing = {layer: Knowing(layer, browsers) for layer in plain}
@@ -128,11 +128,11 @@ def test_who_knows_the_viewers_makes_better_pages_in_every_layer(
         "best": knowing,
         **{layer: {**knowing, layer: "only"} for layer in plain},
     }
-    bounds = [live.bounds for live in composer.engine.experiments.values()]
-    policies = [live.policies for live in composer.engine.experiments.values()]
-    visits = browse(composer, browsers, 150, Course(arms=arms, learn_every=1000))
-    assert [live.bounds for live in composer.engine.experiments.values()] == bounds
-    assert [live.policies for live in composer.engine.experiments.values()] == policies
+    bounds = [live.bounds for live in compiled_page.engine.experiments.values()]
+    policies = [live.policies for live in compiled_page.engine.experiments.values()]
+    visits = browse(compiled_page, browsers, 150, Course(arms=arms, learn_every=1000))
+    assert [live.bounds for live in compiled_page.engine.experiments.values()] == bounds
+    assert [live.policies for live in compiled_page.engine.experiments.values()] == policies
     assert all(visit.arms["plain"] == visit.seen for visit in visits)
     worth = {arm: np.array([visit.arms[arm].expected for visit in visits]) for arm in arms}
     for layer in plain:
@@ -145,12 +145,12 @@ def test_the_best_known_order_of_a_row_is_within_a_trifle_of_the_best_of_all_ord
     home: Any, browsers: Browsers
 ) -> None:
     """Exhaustively: 720 orders of six titles, with the pictures that they have."""
-    composer = home.composer()
+    compiled_page = home.compiled_page()
     one = Knowing("titles", browsers)
     for viewer in range(8):
-        one.composer, one.viewer, one.now = composer, viewer, home.now
-        with deciding(composer, {"titles": one}):
-            page = home.compose(composer, viewer).answer
+        one.compiled_page, one.viewer, one.now = compiled_page, viewer, home.now
+        with deciding(compiled_page, {"titles": one}):
+            page = home.compose(compiled_page, viewer).answer
         tiles = page.rows[0].titles
         alone = [
             browsers.expected(viewer, msgspec.structs.replace(page, rows=(replaced,)))
@@ -169,9 +169,9 @@ def test_the_best_known_order_of_a_row_is_within_a_trifle_of_the_best_of_all_ord
 def test_a_catalogue_that_changes_on_the_way_is_taken_over(home: Any, browsers: Browsers) -> None:
     before = copy.copy(home.catalog())
     before.pictures = tuple(own[:1] for own in before.pictures)
-    composer = Composer(home.file(), home.composer().engine, before)
+    compiled_page = CompiledPage(home.file(), home.compiled_page().engine, before)
     visits = browse(
-        composer, browsers, 60, Course(catalogues={30: home.catalog()}, signals_every=10)
+        compiled_page, browsers, 60, Course(catalogues={30: home.catalog()}, signals_every=10)
     )
     early, late = (
         {p for v in part for p in v.seen.pictures} for part in (visits[:30], visits[30:])

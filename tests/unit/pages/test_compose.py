@@ -18,18 +18,18 @@ from topbill.domain.chance import hash64
 from topbill.domain.records import Decision
 from topbill.domain.slate import choices, distribution
 from topbill.engine import offered
-from topbill.pages import Composer
+from topbill.pages import CompiledPage
 
 
 def of(decisions: tuple[Decision, ...], layer: str) -> list[Decision]:
     return [d for d in decisions if d.layer == layer]
 
 
-def replayed(composer: Composer, decision: Decision) -> list[dict[str, float]]:
+def replayed(compiled_page: CompiledPage, decision: Decision) -> list[dict[str, float]]:
     """Each position's probabilities, worked out again from the decision alone: its masks, its
     actions, its policy.
     """
-    live = composer.engine.find(decision.experiment)
+    live = compiled_page.engine.find(decision.experiment)
     x = live.encoder.encode(json.loads(bytes(decision.context)))
     actions = offered(live, decision.actions)
     rows = [actions.ids.index(action) for action in decision.eligible]
@@ -45,7 +45,7 @@ def replayed(composer: Composer, decision: Decision) -> list[dict[str, float]]:
 
 
 def test_a_page_is_rows_of_titles_with_a_picture_each(home: Any) -> None:
-    made = home.compose(home.composer())
+    made = home.compose(home.compiled_page())
     assert len(made.answer.rows) == 3
     assert all(len(row.titles) == 6 and row.missing == 0 for row in made.answer.rows)
     assert all(
@@ -58,10 +58,10 @@ def test_a_page_is_rows_of_titles_with_a_picture_each(home: Any) -> None:
 
 
 def test_every_propensity_can_be_had_again_from_its_decision_alone(home: Any) -> None:
-    composer = home.composer()
+    compiled_page = home.compiled_page()
     for number in range(20):
-        for decision in home.compose(composer, number, watched=["t02", "t08"]).decisions[1:]:
-            again = replayed(composer, decision)
+        for decision in home.compose(compiled_page, number, watched=["t02", "t08"]).decisions[1:]:
+            again = replayed(compiled_page, decision)
             assert [p.propensity for p in decision.slate] == [
                 pytest.approx(again[p.position][p.action], abs=1e-12) for p in decision.slate
             ]
@@ -71,7 +71,7 @@ def test_every_propensity_can_be_had_again_from_its_decision_alone(home: Any) ->
 
 
 def test_the_page_s_own_decision_carries_the_joint_propensity_cell_by_cell(home: Any) -> None:
-    made = home.compose(home.composer(), 3)
+    made = home.compose(home.compiled_page(), 3)
     page, *layers = made.decisions
     joint = math.prod(p.propensity for d in layers for p in d.slate)
     assert page.propensity == pytest.approx(joint)
@@ -88,14 +88,14 @@ def test_logged_propensities_are_the_frequencies_of_the_draws_with_rules_on(home
     """Chi-square of shown titles against the sum of their logged probabilities, position by
     position.
     """
-    composer = home.composer()
+    compiled_page = home.compiled_page()
     seen: dict[tuple[str, int], Counter[str]] = {}
     expected: dict[tuple[str, int], Counter[str]] = {}
     for number in range(1500):
-        for decision in home.compose(composer, number).decisions[1:]:
+        for decision in home.compose(compiled_page, number).decisions[1:]:
             if decision.layer == "artwork":
                 continue
-            for placed, p in zip(decision.slate, replayed(composer, decision), strict=True):
+            for placed, p in zip(decision.slate, replayed(compiled_page, decision), strict=True):
                 spot = (decision.place or "rows", placed.position)
                 seen.setdefault(spot, Counter())[placed.action] += 1
                 expected.setdefault(spot, Counter()).update(p)
@@ -121,15 +121,15 @@ def test_logged_propensities_are_the_frequencies_of_the_draws_with_rules_on(home
 
 
 def test_what_policies_are_told_is_what_the_log_says(home: Any) -> None:
-    composer = home.composer()
-    live = composer.engine.find("titles")
+    compiled_page = home.compiled_page()
+    live = compiled_page.engine.find("titles")
     pool = np.arange(12)
-    sight = composer.candidate_model.candidates_for(
+    sight = compiled_page.candidate_model.candidates_for(
         "us", (3, 5), np.ones(60, dtype=bool), home.now, "seed"
     )
-    match = composer.catalog.match({"comedy": 0.25, "drama": 1})
-    sheet = composer.encoded("titles", live).on_page(
-        sight, composer.candidate_model.trending, match, home.now
+    match = compiled_page.catalog.match({"comedy": 0.25, "drama": 1})
+    sheet = compiled_page.title_features(live).on_page(
+        sight, compiled_page.candidate_model.trending, match, home.now
     )
     actions, told = sheet.of(pool, "best")
     decoded = offered(live, told)
@@ -142,17 +142,17 @@ def test_what_policies_are_told_is_what_the_log_says(home: Any) -> None:
 
 
 def test_rules_hold_on_every_page(home: Any) -> None:
-    composer = home.composer()
-    catalog = composer.catalog
+    compiled_page = home.compiled_page()
+    catalog = compiled_page.catalog
     for number in range(300):
         kids = number % 3 == 0
-        made = home.compose(composer, number, kids=kids, region="us")
+        made = home.compose(compiled_page, number, kids=kids, region="us")
         page = made.answer
         titles = [tile.title for row in page.rows for tile in row.titles]
         rows = [catalog.index[t] for t in titles]
         assert len(titles) == len(set(titles))
         assert "t01" not in titles
-        lets = composer.house.before("us", 7 if kids else 99, home.now, ())
+        lets = compiled_page.rules.allowed_by_rule("us", 7 if kids else 99, home.now, ())
         assert all(let[rows].all() for let in lets.values())
         franchises = Counter(int(catalog.franchise[r]) for r in rows)
         assert max(franchises.values()) <= 2
@@ -175,7 +175,7 @@ def test_rules_hold_on_every_page(home: Any) -> None:
 
 def test_too_few_titles_serve_fewer_and_say_which_rule_took_them(home: Any) -> None:
     home.write(rules="rules:\n  - {rule: block, genres: [comedy]}\n", page=home_page_without_fun())
-    made = home.compose(home.composer(), kids=True, maturity=0)
+    made = home.compose(home.compiled_page(), kids=True, maturity=0)
     short = [row for row in made.answer.rows if row.missing]
     assert short
     assert all(row.missing == 6 - len(row.titles) and row.removed["maturity"] > 0 for row in short)
@@ -188,7 +188,7 @@ def test_a_cap_that_leaves_too_few_says_how_many_it_took(home: Any) -> None:
     listed = "{source: titles, titles: [t00, t08, t12, t20, t24, t28, t32]}"
     rules = "rules:\n  - {rule: at_most, count: 4, of: genre, value: comedy, per: row}\n"
     home.write(rules=rules, page=page.replace("{source: mixed}", listed))
-    row = home.compose(home.composer()).answer.rows[0]
+    row = home.compose(home.compiled_page()).answer.rows[0]
     assert (row.row, len(row.titles), row.missing) == ("fun", 4, 2)
     assert row.removed["at most 4 comedy a row"] == 3
 
@@ -210,7 +210,7 @@ sources:
 
 
 def test_nothing_at_all_to_show_is_an_empty_page_and_no_error(home: Any) -> None:
-    made = home.compose(home.composer(), region="nowhere")
+    made = home.compose(home.compiled_page(), region="nowhere")
     assert all(row.titles == () for row in made.answer.rows)
     assert all(row.removed["region"] > 0 for row in made.answer.rows)
 
@@ -218,20 +218,20 @@ def test_nothing_at_all_to_show_is_an_empty_page_and_no_error(home: Any) -> None
 def test_a_policy_that_fails_leaves_the_editors_order_under_the_same_rules(
     home: Any, caplog: Any
 ) -> None:
-    composer = home.composer()
+    compiled_page = home.compiled_page()
 
     def fail(*_: Any) -> None:
         raise RuntimeError("no")
 
-    live = composer.engine.find("titles")
+    live = compiled_page.engine.find("titles")
     live.policies["only"].score = fail  # type: ignore[method-assign, assignment]
-    made = home.compose(composer)
+    made = home.compose(compiled_page)
     assert made.answer.fallbacks == ("titles",)
     assert all(d.reason == "fallback" and d.propensity == 1.0 for d in of(made.decisions, "titles"))
     best = next(
         row
         for number in range(9)
-        for row in home.compose(composer, number).answer.rows
+        for row in home.compose(compiled_page, number).answer.rows
         if row.row == "best"
     )
     assert best.titles[2].title == "t07"
@@ -242,14 +242,14 @@ def test_a_policy_that_fails_leaves_the_editors_order_under_the_same_rules(
 def test_each_layer_s_failure_is_flagged_and_the_others_go_on(
     home: Any, failing: tuple[str, ...], caplog: Any
 ) -> None:
-    composer = home.composer()
+    compiled_page = home.compiled_page()
 
     def nonsense(*_: Any) -> Any:
         return SimpleNamespace(probabilities=lambda remaining: np.full(len(remaining), np.nan))
 
     for layer in failing:
-        composer.engine.find(layer).policies["only"].score = nonsense
-    made = home.compose(composer)
+        compiled_page.engine.find(layer).policies["only"].score = nonsense
+    made = home.compose(compiled_page)
     assert made.answer.fallbacks == failing
     for decision in made.decisions[1:]:
         assert (decision.reason == "fallback") == (decision.layer in failing)
@@ -260,9 +260,9 @@ def test_each_layer_s_failure_is_flagged_and_the_others_go_on(
 def test_candidates_that_fail_leave_popular_titles(
     home: Any, monkeypatch: Any, caplog: Any
 ) -> None:
-    composer = home.composer()
-    monkeypatch.setattr(composer.candidate_model, "candidates_for", lambda *_: 1 / 0)
-    made = home.compose(composer)
+    compiled_page = home.compiled_page()
+    monkeypatch.setattr(compiled_page.candidate_model, "candidates_for", lambda *_: 1 / 0)
+    made = home.compose(compiled_page)
     assert made.answer.fallbacks == ("candidates",)
     assert sum(len(row.titles) for row in made.answer.rows) == 18
 
@@ -270,31 +270,31 @@ def test_candidates_that_fail_leave_popular_titles(
 def test_a_page_that_cannot_be_composed_is_composed_plainly(
     home: Any, monkeypatch: Any, caplog: Any
 ) -> None:
-    composer = home.composer()
-    real, calls = type(composer.house).row_left, []
+    compiled_page = home.compiled_page()
+    real, calls = type(compiled_page.rules).row_left, []
 
     def once(*args: Any) -> Any:
         calls.append(1)
         return 1 / 0 if len(calls) == 1 else real(*args)
 
-    monkeypatch.setattr(type(composer.house), "row_left", once)
-    made = home.compose(composer)
+    monkeypatch.setattr(type(compiled_page.rules), "row_left", once)
+    made = home.compose(compiled_page)
     assert made.answer.fallbacks[0] == "page"
     assert sum(len(row.titles) for row in made.answer.rows) == 18
     assert {d.reason for d in made.decisions} == {"fallback"}
 
 
 def test_past_its_budget_a_page_is_served_in_the_editors_order(home: Any) -> None:
-    composer = home.composer()
+    compiled_page = home.compiled_page()
     ticks = iter(range(10_000))
-    composer.engine._clock = lambda: 10.0 * next(ticks)
-    made = home.compose(composer)
+    compiled_page.engine._clock = lambda: 10.0 * next(ticks)
+    made = home.compose(compiled_page)
     assert set(made.answer.fallbacks) == {"candidates", "rows", "titles", "artwork"}
     assert sum(len(row.titles) for row in made.answer.rows) == 18
 
 
 def test_the_same_page_id_draws_the_same_page(home: Any) -> None:
-    first, second = home.compose(home.composer(), 7), home.compose(home.composer(), 7)
+    first, second = home.compose(home.compiled_page(), 7), home.compose(home.compiled_page(), 7)
     assert first.answer == second.answer
 
 
@@ -304,15 +304,16 @@ def test_no_ineligible_title_in_a_million_placements(home: Any) -> None:
     titles and pictures.
     """
     home.write(policy="policy: uniform")
-    composer = home.composer()
-    catalog, placed, number = composer.catalog, 0, 0
+    compiled_page = home.compiled_page()
+    catalog, placed, number = compiled_page.catalog, 0, 0
     limits = {
-        kids: composer.house.before("us", 7 if kids else 99, home.now, ()) for kids in (True, False)
+        kids: compiled_page.rules.allowed_by_rule("us", 7 if kids else 99, home.now, ())
+        for kids in (True, False)
     }
     open_ = {kids: np.logical_and.reduce(list(lets.values())) for kids, lets in limits.items()}
     while placed < 1_000_000:
         kids = number % 2 == 0
-        page = home.compose(composer, number, kids=kids, region="us").answer
+        page = home.compose(compiled_page, number, kids=kids, region="us").answer
         rows = [catalog.index[tile.title] for row in page.rows for tile in row.titles]
         assert open_[kids][rows].all()
         assert len(set(rows)) == len(rows)

@@ -35,10 +35,10 @@ def laid(home: Any, data: Path, layer: str, title: str) -> list[Decision]:
     """A lake of one layer of pages, each a second after the other, on which this title alone is
     played, surely.
     """
-    composer = home.composer()
+    compiled_page = home.compiled_page()
     decisions: list[Decision] = []
     for number in range(PAGES):
-        for decision in home.compose(composer, number).decisions:
+        for decision in home.compose(compiled_page, number).decisions:
             if decision.layer == layer:
                 at = round(home.now * SECOND) + number * SECOND
                 decisions.append(decision.__class__(**{**fields(decision), "at": at}))
@@ -122,8 +122,8 @@ def shelf(best: str) -> Any:
 INSTEAD = {"artwork": favour("dark", 0.6), "rows": shelf("fun")}
 
 
-def logged_pages(composer: Any, home: Any, pages: int, first: int) -> list[Any]:
-    return [home.compose(composer, first + number, region="de") for number in range(pages)]
+def logged_pages(compiled_page: Any, home: Any, pages: int, first: int) -> list[Any]:
+    return [home.compose(compiled_page, first + number, region="de") for number in range(pages)]
 
 
 def lay_pages(home: Any, data: Path, made: list[Any], rng: np.random.Generator) -> None:
@@ -153,7 +153,7 @@ def lay_pages(home: Any, data: Path, made: list[Any], rng: np.random.Generator) 
     lay(data, home.experiments(), decisions, events, decisions[-1].at + 9 * SECOND)
 
 
-def expected(composer: Any, page: Any, layers: Sequence[str]) -> float:
+def expected(compiled_page: Any, page: Any, layers: Sequence[str]) -> float:
     """Plays of one logged page in expectation, its pictures by `favour` where artwork is
     replaced.
     """
@@ -162,7 +162,9 @@ def expected(composer: Any, page: Any, layers: Sequence[str]) -> float:
         for k, tile in enumerate(row.titles):
             own = [
                 picture.id
-                for picture in composer.catalog.pictures[composer.catalog.index[tile.title]]
+                for picture in compiled_page.catalog.pictures[
+                    compiled_page.catalog.index[tile.title]
+                ]
             ]
             shares = (
                 INSTEAD["artwork"]({}, own) if "artwork" in layers else [1.0 / len(own)] * len(own)
@@ -171,7 +173,7 @@ def expected(composer: Any, page: Any, layers: Sequence[str]) -> float:
     return total
 
 
-def truth(composer: Any, layers: Sequence[str], made: list[Any]) -> float:
+def truth(compiled_page: Any, layers: Sequence[str], made: list[Any]) -> float:
     """What pages would earn: the mean of what each is expected to, weighed by how much likelier its
     rows would be.
     """
@@ -183,13 +185,13 @@ def truth(composer: Any, layers: Sequence[str], made: list[Any]) -> float:
             if "rows" in layers:
                 ratio *= INSTEAD["rows"]({}, rest)[rest.index(placed.action)] / placed.propensity
             rest.remove(placed.action)
-        values.append(ratio * expected(composer, page, layers))
+        values.append(ratio * expected(compiled_page, page, layers))
     return float(np.mean(values))
 
 
 def test_replacing_a_layer_by_itself_changes_nothing(home: Any, tmp_path: Path) -> None:
     home.write(rules=RULES, policy="policy: uniform")
-    made = logged_pages(home.composer(), home, 60, 0)
+    made = logged_pages(home.compiled_page(), home, 60, 0)
     lay_pages(home, tmp_path / "data", made, np.random.default_rng(3))
     layers = {"rows": "uniform", "titles": "uniform", "artwork": "uniform"}
     found = evaluate_page("home", layers, tmp_path / "data")
@@ -211,7 +213,7 @@ def test_replacing_a_layer_by_itself_changes_nothing(home: Any, tmp_path: Path) 
 def test_what_cannot_be_replaced_is_named(
     home: Any, tmp_path: Path, instead: dict[str, str], says: str
 ) -> None:
-    made = logged_pages(home.composer(), home, 3, 0)
+    made = logged_pages(home.compiled_page(), home, 3, 0)
     lay_pages(home, tmp_path / "data", made, np.random.default_rng(3))
     with pytest.raises(TopbillError, match=says):
         evaluate_page("home", instead, tmp_path / "data")
@@ -222,7 +224,7 @@ def test_the_command_tells_value_interval_and_refusals(home: Any, tmp_path: Path
     lay_pages(
         home,
         tmp_path / "data",
-        logged_pages(home.composer(), home, 120, 0),
+        logged_pages(home.compiled_page(), home, 120, 0),
         np.random.default_rng(3),
     )
     command = [
@@ -258,12 +260,12 @@ def test_the_truth_lies_in_the_intervals_of_95_percent(
     """Over 200 logs of 150 pages, within the binomial band of 95% (its 0.1% and 99.9% quantiles).
     One in a hundred at most is refused, for weights that by chance are far from 1."""
     home.write(rules=RULES, policy="policy: uniform")
-    composer = home.composer()
-    known = truth(composer, layers, logged_pages(composer, home, 6_000, 1_000_000))
+    compiled_page = home.compiled_page()
+    known = truth(compiled_page, layers, logged_pages(compiled_page, home, 6_000, 1_000_000))
     instead = {layer: INSTEAD[layer] for layer in layers}
     logs, given, hits = 200, dict.fromkeys(estimators, 0), dict.fromkeys(estimators, 0)
     for log in range(logs):
-        made = logged_pages(composer, home, 150, 1_000 * log)
+        made = logged_pages(compiled_page, home, 150, 1_000 * log)
         data = tmp_path / f"data{log}"
         lay_pages(home, data, made, np.random.default_rng(log))
         (found,) = evaluate_page("home", instead, data, estimators=estimators).targets.values()

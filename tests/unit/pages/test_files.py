@@ -14,7 +14,7 @@ EXAMPLES = Path(__file__).parents[3] / "experiments"
 
 
 def test_the_example_page_is_valid_with_its_experiments() -> None:
-    experiments = spec.load_all(pages.sources(EXAMPLES))
+    experiments = spec.load_all(pages.experiment_folders(EXAMPLES))
     (home,) = pages.load_all(EXAMPLES, experiments)
     assert home.layers == {"rows": "page-rows", "titles": "page-titles", "artwork": "page-artwork"}
     assert (home.session_ttl, home.rows, home.titles) == (1800.0, 6, 12)
@@ -68,7 +68,7 @@ def test_page_files_are_found_like_experiment_files(home: Any) -> None:
     (folder / "pages" / ".#home.yaml").symlink_to("somebody@host.1")
     (folder / "pages" / "home" / ".#titles.yaml").symlink_to("somebody@host.1")
     (folder / "pages" / "home.yaml").rename(folder / "pages" / "home.yml")
-    experiments = spec.load_all(pages.sources(folder))
+    experiments = spec.load_all(pages.experiment_folders(folder))
     assert [page.key for page in pages.load_all(folder, experiments)] == ["home"]
     assert [path.name for path, _ in pages.validate(folder, experiments)] == ["home.yml"]
 
@@ -79,7 +79,7 @@ def test_two_pages_of_one_key_are_refused(home: Any) -> None:
     with pytest.raises(
         SpecError, match=r"zz\.yaml: page: got 'home'; expected a key of its own: home\.yaml has"
     ):
-        pages.load_all(home.folder, spec.load_all(pages.sources(home.folder)))
+        pages.load_all(home.folder, spec.load_all(pages.experiment_folders(home.folder)))
 
 
 OLD_KEYS = {
@@ -105,6 +105,6 @@ def test_every_old_key_is_told_by_its_name_of_today(tmp_path: Path) -> None:
 
 
 def test_the_revision_of_a_page_is_what_it_was_before_its_keys_were_renamed() -> None:
-    experiments = spec.load_all(pages.sources(EXAMPLES))
+    experiments = spec.load_all(pages.experiment_folders(EXAMPLES))
     (home,) = pages.load_all(EXAMPLES, experiments)
     assert home.revision == "4381e51dc2f9"

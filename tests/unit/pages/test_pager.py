@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from topbill.catalog import Catalog, Picture
-from topbill.pages import Composer, PageAnswer, PageRequest
+from topbill.pages import CompiledPage, PageAnswer, PageRequest, compose
 from topbill.simulation.driver import Driver
 from topbill.simulation.pager import JUDGED, Pager, pagers
 
@@ -30,31 +30,33 @@ def toned(catalog: Catalog) -> Catalog:
 
 
 @pytest.fixture
-def composer(home: Any) -> Composer:
-    return Composer(home.file(), home.composer().engine, toned(home.catalog()))
+def compiled_page(home: Any) -> CompiledPage:
+    return CompiledPage(home.file(), home.compiled_page().engine, toned(home.catalog()))
 
 
 @pytest.fixture
 def pager(home: Any) -> Pager:
     return Pager(
-        Composer(home.file(), home.composer().engine, toned(home.catalog())), "run-home", seed=1
+        CompiledPage(home.file(), home.compiled_page().engine, toned(home.catalog())),
+        "run-home",
+        seed=1,
     )
 
 
-def served(composer: Composer, pager: Pager, number: int) -> PageAnswer:
+def served(compiled_page: CompiledPage, pager: Pager, number: int) -> PageAnswer:
     """The page that a service would answer with."""
     asked = pager.request(number)
     request = msgspec.json.decode(msgspec.json.encode(asked), type=PageRequest)
-    viewer = composer.viewer(request, asked["page_id"])
-    return composer.compose(request, viewer, asked["page_id"], 1_790_000_000.0).answer
+    viewer = compiled_page.viewer(request, asked["page_id"])
+    return compose(compiled_page, request, viewer, asked["page_id"], 1_790_000_000.0).answer
 
 
 def test_what_happens_on_a_page_is_sent_for_its_title_within_the_windows(
-    composer: Composer, pager: Pager
+    compiled_page: CompiledPage, pager: Pager
 ) -> None:
     sent = []
     for number in range(40):
-        answer = served(composer, pager, number)
+        answer = served(compiled_page, pager, number)
         shown = {tile.title for row in answer.rows for tile in row.titles}
         for delay, event in pager.react(number, answer):
             sent.append((number, event))
@@ -74,7 +76,7 @@ def test_what_happens_on_a_page_is_sent_for_its_title_within_the_windows(
     )
 
 
-def test_who_comes_back_credits_the_page_before(home: Any, composer: Composer) -> None:
+def test_who_comes_back_credits_the_page_before(home: Any, compiled_page: CompiledPage) -> None:
     rows = home.folder / "pages" / "home" / "rows.yaml"
     rows.write_text(
         rows.read_text().replace(
@@ -85,7 +87,7 @@ def test_who_comes_back_credits_the_page_before(home: Any, composer: Composer) -
     (pager,) = pagers(home.folder, "run")
     last: dict[str, str] = {}
     for number in range(120):
-        profile, answer = pager.request(number)["profile"], served(composer, pager, number)
+        profile, answer = pager.request(number)["profile"], served(compiled_page, pager, number)
         back = [
             event for _, event in pager.react(number, answer) if event["event"] == "session_start"
         ]
@@ -98,11 +100,11 @@ def test_who_comes_back_credits_the_page_before(home: Any, composer: Composer) -
 
 
 def test_every_layer_has_a_best_that_uniform_choices_fall_short_of(
-    composer: Composer, pager: Pager
+    compiled_page: CompiledPage, pager: Pager
 ) -> None:
     """Titles and pictures are drawn without knowledge here, so they come nowhere near the best."""
     for number in range(0, 80 * JUDGED, JUDGED):
-        pager.react(number, served(composer, pager, number))
+        pager.react(number, served(compiled_page, pager, number))
     lines = {line.experiment: line for line in pager.tally.lines()}
     assert set(lines) == {"rows", "titles", "artwork"}
     for line in lines.values():
@@ -112,8 +114,10 @@ def test_every_layer_has_a_best_that_uniform_choices_fall_short_of(
         assert abs(line.gap_closed) < 0.5
 
 
-def test_the_best_pictures_are_the_best_of_all_there_are(composer: Composer, pager: Pager) -> None:
-    answer = served(composer, pager, 0)
+def test_the_best_pictures_are_the_best_of_all_there_are(
+    compiled_page: CompiledPage, pager: Pager
+) -> None:
+    answer = served(compiled_page, pager, 0)
     viewer = int(pager.request(0)["profile"].removeprefix("viewer-"))
     worth = pager._artwork(viewer, answer)
     luck = np.random.default_rng(0)
@@ -137,15 +141,21 @@ def test_the_best_pictures_are_the_best_of_all_there_are(composer: Composer, pag
     }
 
 
-def test_the_driver_sends_pages_and_their_rewards(composer: Composer, pager: Pager) -> None:
+def test_the_driver_sends_pages_and_their_rewards(
+    compiled_page: CompiledPage, pager: Pager
+) -> None:
     rewards: list[dict[str, Any]] = []
 
     async def service(request: httpx.Request) -> httpx.Response:
         body = msgspec.json.decode(await request.aread())
         if request.url.path == "/v1/page":
             asked = msgspec.json.decode(msgspec.json.encode(body), type=PageRequest)
-            made = composer.compose(
-                asked, composer.viewer(asked, body["page_id"]), body["page_id"], 1_790_000_000.0
+            made = compose(
+                compiled_page,
+                asked,
+                compiled_page.viewer(asked, body["page_id"]),
+                body["page_id"],
+                1_790_000_000.0,
             )
             return httpx.Response(200, content=msgspec.json.encode(made.answer))
         rewards.extend(body.get("rewards", ()))

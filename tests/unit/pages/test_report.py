@@ -204,8 +204,8 @@ def test_other_weights_weigh_all_of_history_anew(home: Any, tmp_path: Path) -> N
     for file in (home.folder / "pages" / "home").glob("*.yaml"):
         back = "  back: {event: session_start, kind: binary, window: 1s}\nobjective"
         file.write_text(file.read_text().replace("objective", back, 1))
-    composer = home.composer()
-    made = [d for n in range(40) for d in home.compose(composer, n).decisions]
+    compiled_page = home.compiled_page()
+    made = [d for n in range(40) for d in home.compose(compiled_page, n).decisions]
     start = round(home.now * 1e6)
     laid = [msgspec.structs.replace(d, at=start + n) for n, d in enumerate(made)]
     own = [d for d in laid if d.layer == "page"]

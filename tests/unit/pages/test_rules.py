@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from topbill.domain.errors import SpecError
 from topbill.domain.records import Floats, Indices
 from topbill.domain.slate import choices, rank
-from topbill.rules import Filling, Turns
+from topbill.rules import PositionChoices, RowConstraints
 
 
 class Even:
@@ -53,7 +53,7 @@ def test_masks_tell_exactly_what_could_be_drawn(data: st.DataObject) -> None:
     reserved = groups[list(pins.values())].sum(axis=0)
     left = np.array([data.draw(st.integers(int(r), size)) for r in reserved], dtype=np.int64)
     members = [np.flatnonzero(row).tolist() for row in groups]
-    filling = Filling(
+    filling = RowConstraints(
         groups,
         members,
         [f"cap {c}" for c in range(caps)],
@@ -87,7 +87,7 @@ def test_masks_tell_exactly_what_could_be_drawn(data: st.DataObject) -> None:
 
 
 def test_every_picture_s_turn_is_its_own_title_s() -> None:
-    turns = Turns(["a", "b"], [np.array([0, 1]), np.array([2])])
+    turns = PositionChoices(["a", "b"], [np.array([0, 1]), np.array([2])])
     slate = rank(Even(), np.arange(3), 2, 0.0, [0.9, 0.9], turns)
     assert (slate.rows, slate.propensities) == ((1, 2), (0.5, 1.0))
     assert choices(turns.masks, 3, 1, [1]).tolist() == [2]
@@ -96,7 +96,7 @@ def test_every_picture_s_turn_is_its_own_title_s() -> None:
 def wrong(home: Any, text: str) -> str:
     home.write(rules=text)
     with pytest.raises(SpecError) as caught:
-        home.composer()
+        home.compiled_page()
     return str(caught.value)
 
 
@@ -263,7 +263,7 @@ def test_a_page_that_contradicts_itself_or_its_catalogue_is_refused(
     assert old in file.read_text()
     file.write_text(file.read_text().replace(old, new, 1))
     with pytest.raises(SpecError) as caught:
-        home.composer()
+        home.compiled_page()
     assert says in str(caught.value)
 
 
@@ -293,7 +293,7 @@ def test_rules_that_the_catalogue_defeats_are_refused(
     page = home.folder / "pages" / "home.yaml"
     page.write_text("kids_max_age: 7\nguest_max_age: 16\n" + page.read_text())
     with pytest.raises(SpecError) as caught:
-        home.composer()
+        home.compiled_page()
     assert says in str(caught.value)
 
 
@@ -301,7 +301,7 @@ def test_a_catalogue_for_adults_alone_needs_no_limits_for_others(home: Any) -> N
     """The page file sets none, so nobody need be a child here."""
     file = home.folder / "pages" / "titles.csv"
     file.write_text(file.read_text().replace(",7,", ",18,").replace(",0,", ",18,"))
-    assert home.compose(home.composer()).answer.fallbacks == ()
+    assert home.compose(home.compiled_page()).answer.fallbacks == ()
 
 
 ROWS = ("best", "fun", "tension", "fresh")
@@ -343,15 +343,15 @@ def test_rules_that_validate_never_stand_in_each_other_s_way(home: Any, rules: l
         rules="rules:\n" + "\n".join(f"  - {rule}" for rule in rules) + "\n" if rules else ""
     )
     try:
-        composer = home.composer()
+        compiled_page = home.compiled_page()
     except SpecError:
         return
-    house, catalog = composer.house, composer.catalog
+    house, catalog = compiled_page.rules, compiled_page.catalog
     for number in range(4):
-        made = home.compose(composer, number, region="de", kids=number == 3)
+        made = home.compose(compiled_page, number, region="de", kids=number == 3)
         assert made.answer.fallbacks == ()
         open_ = np.logical_and.reduce(
-            list(house.before("de", 7 if number == 3 else 99, home.now, ()).values())
+            list(house.allowed_by_rule("de", 7 if number == 3 else 99, home.now, ()).values())
         )
         shown = {
             row.row: [catalog.index[tile.title] for tile in row.titles] for row in made.answer.rows

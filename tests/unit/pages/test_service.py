@@ -14,7 +14,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from topbill.log.sqlite import SqliteLog
-from topbill.pages.compose import sticky_ids
+from topbill.pages.compose import session_page_ids
 from topbill.service.app import Settings, create_app
 from topbill.service.page import AGAIN
 from topbill.worker.loop import Keeper
@@ -117,10 +117,10 @@ sources:
 def test_a_sticky_page_lasts_its_whole_time_and_no_longer(made: float) -> None:
     """The id made at one moment is among the two that are looked up until the time is over."""
     start = 1_790_000_000.0 // 1800 * 1800 + made
-    id_ = sticky_ids("home", "u", "s", 1800.0, start)[0]
+    id_ = session_page_ids("home", "u", "s", 1800.0, start)[0]
     for later in (0.0, 900.0, 1799.9):
-        assert id_ in sticky_ids("home", "u", "s", 1800.0, start + later)
-    assert id_ not in sticky_ids("home", "u", "s", 1800.0, start + 3600.0)
+        assert id_ in session_page_ids("home", "u", "s", 1800.0, start + later)
+    assert id_ not in session_page_ids("home", "u", "s", 1800.0, start + 3600.0)
 
 
 def test_a_repeated_page_id_answers_what_is_stored_and_another_request_is_a_conflict(

@@ -13,11 +13,11 @@ import numpy as np
 from topbill.domain.errors import NotFound
 from topbill.domain.records import Decision
 from topbill.domain.slate import choices
-from topbill.pages.compose import Composer
+from topbill.pages.compiled import CompiledPage
 
 
-def why(
-    composer: Composer, page: Decision, titles: Sequence[Decision], title: str
+def explain_title(
+    compiled_page: CompiledPage, page: Decision, titles: Sequence[Decision], title: str
 ) -> dict[str, Any]:
     """What the rules did with a title on a page: `barred` names those that kept it off the whole
     page, `rows` says row by row what became of it. `titles` are the page's decisions of that layer.
@@ -25,19 +25,19 @@ def why(
     Judged by the rules and the catalogue as they are now, at the page's own time. Raises NotFound
     for a title that the catalogue doesn't have.
     """
-    catalog, index = composer.catalog, composer.catalog.index.get(title)
+    catalog, index = compiled_page.catalog, compiled_page.catalog.index.get(title)
     if index is None:
         raise NotFound(f"title {title!r} is not in the catalogue {catalog.version}")
     facts = msgspec.json.decode(page.context)
     tired = [catalog.index[name] for name in facts["tired"] if name in catalog.index]
-    lets = composer.house.before(facts["region"], facts["age"], page.at / 1e6, tired)
+    lets = compiled_page.rules.allowed_by_rule(facts["region"], facts["age"], page.at / 1e6, tired)
     barred = [rule for rule, let in lets.items() if not let[index]]
     rows = []
     above: str | None = None
     for decision in titles:
         found = _drawn(decision, title) or {
             "candidate": False,
-            "because": _absent(composer, decision, index, above, barred),
+            "because": _absent(compiled_page, decision, index, above, barred),
         }
         rows.append({"row": decision.place, **found})
         if "shown_at" in found:
@@ -59,23 +59,27 @@ def _drawn(decision: Decision, title: str) -> dict[str, Any] | None:
 
 
 def _absent(
-    composer: Composer, decision: Decision, index: int, above: str | None, barred: Sequence[str]
+    compiled_page: CompiledPage,
+    decision: Decision,
+    index: int,
+    above: str | None,
+    barred: Sequence[str],
 ) -> str:
     """Why a title was not among a row's candidates."""
     if above is not None:
         return f"it stands in row {above} above"
     if barred:
         return f"{barred[0]} bars it from the page"
-    pins = composer.house.pins
+    pins = compiled_page.rules.pins
     if pinned := next(
         (row for row, held in pins.items() if index in held.values() and row != decision.place),
         None,
     ):
         return f"it is pinned in row {pinned}"
-    everything = composer.candidate_model.popular_only(
-        np.ones(len(composer.catalog), dtype=bool), ""
+    everything = compiled_page.candidate_model.popular_only(
+        np.ones(len(compiled_page.catalog), dtype=bool), ""
     )
-    if index not in everything.members(composer.file.sources[decision.place]):
+    if index not in everything.members(compiled_page.file.sources[decision.place]):
         return "the row is not made of it"
     return "it was not among the candidates"
 

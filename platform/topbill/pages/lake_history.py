@@ -1,4 +1,4 @@
-"""What a memory begins with: pages and plays that the log has forgotten and the lake has kept. So a
+"""What a history begins with: pages and plays that the log has forgotten and the lake has kept. So a
 title that rests goes on resting after a restart."""
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from topbill import lake
 from topbill.domain.errors import LogError, NotFound
-from topbill.pages.memory import MOST_PAGES, Memory
+from topbill.pages.viewing_history import MOST_PAGES, ViewingHistory
 
 _logger = logging.getLogger("topbill")
 _HELD = """SELECT (SELECT coalesce(max(seq), 0) FROM decisions), (SELECT coalesce(max(seq), 0) FROM rewards)"""
@@ -22,24 +22,24 @@ WHERE experiment = $page AND event = 'play' AND action IS NOT NULL AND epoch_us(
 """
 
 
-def begin(memory: Memory, data: Path, since: float) -> None:
+def read_lake(history: ViewingHistory, data: Path, since: float) -> None:
     """Take in what the lake has of the page since then (seconds since the epoch); the log is
     followed from there on. Without a lake, or with one that can't be read, the log alone is
     followed."""
-    memory.begun = True
+    history.begun = True
     try:
         connection = lake.connect(data / lake.FACE)
     except (NotFound, LogError):
         return
     try:
         ((decisions, events),) = connection.execute(_HELD).fetchall()
-        asked = {"page": memory.page, "since": round(since * 1e6)}
+        asked = {"page": history.page, "since": round(since * 1e6)}
         pages = connection.execute(_PAGES, {**asked, "most": MOST_PAGES}).fetchall()
         plays = connection.execute(_PLAYS, asked).fetchall()
     except lake.Error as error:
         _logger.warning(
             "page %s: %s; what its viewers saw before is known from the log alone",
-            memory.page,
+            history.page,
             error,
         )
         return
@@ -49,7 +49,7 @@ def begin(memory: Memory, data: Path, since: float) -> None:
     done = [(at, decision_id, "", (), title) for at, decision_id, title in plays]
     for at, decision_id, unit, titles, played in sorted([*seen, *done], key=lambda row: row[0]):
         if played is None:
-            memory.shown(decision_id, unit, titles, at)
+            history.shown(decision_id, unit, titles, at)
         else:
-            memory.credited(decision_id, played)
-    memory.begin_after(decisions, events)
+            history.credited(decision_id, played)
+    history.begin_after(decisions, events)

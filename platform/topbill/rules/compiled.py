@@ -10,13 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from topbill.catalog import Bools, Catalog
-from topbill.rules.form import Cap, Rules
+from topbill.rules.schema import Cap, Rules
 
 Counts = NDArray[np.int64]
 _FREE = 1_000_000
 
 
-class House:
+class CompiledRules:
     """Rules compiled for one catalogue: `groups` (T × C) says which caps each title falls under,
     `members` lists them."""
 
@@ -57,7 +57,9 @@ class House:
         left = self.row_left(row, np.full_like(self.limits, _FREE))
         return np.asarray(left - self.groups[list(held.values())].sum(axis=0))
 
-    def before(self, region: str, age: int, now: float, tired: Iterable[int]) -> dict[str, Bools]:
+    def allowed_by_rule(
+        self, region: str, age: int, now: float, tired: Iterable[int]
+    ) -> dict[str, Bools]:
         """(T,) each: what a rule lets through for this viewer wherever it stands."""
         rested = np.ones(len(self.catalog), dtype=bool)
         rested[list(tired)] = False

@@ -37,7 +37,7 @@ class _Seen:
         self.plays: deque[str] = deque(maxlen=MOST_PLAYS)
 
 
-class Memory:
+class ViewingHistory:
     """The viewers of one page. It follows the log, so all processes know the same, a moment
     later.
     """
@@ -99,7 +99,7 @@ class Memory:
         seen = self._viewers.get(unit)
         return () if seen is None else tuple(seen.plays)
 
-    def tired(self, unit: str, most: int, rest: float, now: float) -> list[str]:
+    def fatigued(self, unit: str, most: int, rest: float, now: float) -> list[str]:
         """Titles that were on `most` pages without a play, the last of them less than `rest`
         seconds ago.
         """

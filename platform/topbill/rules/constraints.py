@@ -9,10 +9,10 @@ import numpy as np
 
 from topbill.catalog import Bools
 from topbill.domain.records import Indices, Mask
-from topbill.rules.house import Counts
+from topbill.rules.compiled import Counts
 
 
-class Filling:
+class RowConstraints:
     """One row while it is filled from a pool of titles: says what may stand at the next position
     (`slates.Allowed`).
 
@@ -94,7 +94,7 @@ class Filling:
             self._open[barred] = False
 
 
-class Turns:
+class PositionChoices:
     """A slate of which every position has its own choices (`slates.Allowed`): the pictures of one
     title each.
     """

@@ -15,25 +15,25 @@ from topbill.candidates import Signals
 from topbill.catalog import Catalog
 from topbill.domain.errors import Problem, SpecError, TopbillError
 from topbill.engine import Engine
-from topbill.pages.compose import Composer
+from topbill.pages.compiled import CompiledPage
 from topbill.pages.files import PageFile
 
 _logger = logging.getLogger("topbill")
 
 
-class Shelf:
+class LastGoodCatalogs:
     """The last good catalogues, one file for each page, in the data folder."""
 
     def __init__(self, data: Path) -> None:
         self._folder = data / "catalogues"
 
-    def composer(self, file: PageFile, engine: Engine, signals: Signals | None) -> Composer:
+    def compile(self, file: PageFile, engine: Engine, signals: Signals | None) -> CompiledPage:
         """The page over its catalogue; over the last good one, with `stale` saying what is wrong,
         where the file can't be read, is no catalogue, or lacks what the rules name. Raises that
         where there is no good one."""
         try:
             table = catalog.read(file.catalogue, file.table)
-            made = Composer(file, engine, Catalog(table, file.catalogue.name), signals)
+            made = CompiledPage(file, engine, Catalog(table, file.catalogue.name), signals)
         except TopbillError as error:
             kept = self._path(file)
             if not kept.exists():
@@ -42,7 +42,7 @@ class Shelf:
                 "page %s: %s; its pages are made from the last good catalogue", file.key, error
             )
             held = Catalog(catalog.read(kept), file.catalogue.name)
-            return Composer(file, engine, held, signals, stale=problem(file, error))
+            return CompiledPage(file, engine, held, signals, stale=problem(file, error))
         self._keep(file, table)
         return made
 

@@ -1,0 +1,154 @@
+"""A page file compiled over its catalogue: everything that composing needs and that does not depend
+on a viewer, worked out once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from topbill.candidates import CandidateModel, Signals
+from topbill.catalog import Catalog
+from topbill.domain.errors import Problem
+from topbill.engine import CompiledExperiment, Engine
+from topbill.pages.answers import PageRequest
+from topbill.pages.checks import check
+from topbill.pages.features import PictureFeatures, TitleFeatures
+from topbill.pages.files import PageFile
+from topbill.rules import CompiledRules
+
+_encode = msgspec.json.Encoder().encode
+_LARGEST_AGE = 99
+"""The age limit of a profile that has none: above every title's."""
+
+
+@dataclass(frozen=True)
+class Viewer:
+    """Who looks at a page.
+
+    Attributes:
+        unit: Who is randomised.
+        region: Where the viewer is.
+        age: The age limit, in years: titles for older viewers are not shown.
+        watched: Rows of the catalogue that were played of late, newest last.
+        fatigued: Rows of the catalogue that rest: shown often, never played.
+    """
+
+    unit: str
+    region: str
+    age: int
+    watched: tuple[int, ...] = ()
+    fatigued: frozenset[int] = frozenset()
+
+
+class CompiledPage:
+    """One page file over one catalogue, ready to compose. Immutable but for caches and signals;
+    replaced as a whole when the file or its catalogue changes.
+
+    `stale` says what is wrong with the page's own catalogue, where this is an earlier one.
+    """
+
+    def __init__(
+        self,
+        file: PageFile,
+        engine: Engine,
+        catalog: Catalog,
+        signals: Signals | None = None,
+        stale: Problem | None = None,
+    ) -> None:
+        """Compile the page.
+
+        Raises:
+            SpecError: The page and the catalogue contradict each other; with every contradiction.
+            NotFound: The engine has no experiment of a layer.
+        """
+        self.file, self.engine, self.catalog, self.stale = file, engine, catalog, stale
+        self.candidate_model = CandidateModel(catalog, signals)
+        self.rules = CompiledRules(file.rules, catalog)
+        check(file, self.rules)
+        self.title_payloads: list[msgspec.Raw] = []
+        self.picture_payloads: dict[str, msgspec.Raw] = {}
+        for row, pictures in enumerate(catalog.pictures):
+            self.title_payloads.append(msgspec.Raw(_encode(catalog.payload(row))))
+            for picture in pictures:
+                self.picture_payloads[picture.id] = msgspec.Raw(_encode(picture.payload))
+        # Features are encoded here already, so that the first viewer does not wait for them.
+        self._title_features: tuple[str, TitleFeatures] | None = None
+        self._picture_features: tuple[str, PictureFeatures] | None = None
+        for layer, key in file.layers.items():
+            live = engine.find(key)
+            if layer == "titles":
+                self.title_features(live)
+            elif layer == "artwork":
+                self.picture_features(live)
+
+    def renew(self, signals: Signals | None) -> None:
+        """Take over new signals; a page under way keeps what it began with."""
+        self.candidate_model = self.candidate_model.renewed(signals)
+
+    def title_features(self, live: CompiledExperiment) -> TitleFeatures:
+        """The titles encoded for the titles experiment, anew when its file has changed."""
+        cached = self._title_features
+        if cached is None or cached[0] != live.revision:
+            cached = (live.revision, TitleFeatures(live.experiment, self.catalog))
+            self._title_features = cached
+        return cached[1]
+
+    def picture_features(self, live: CompiledExperiment) -> PictureFeatures:
+        """The pictures encoded for the artwork experiment, anew when its file has changed."""
+        cached = self._picture_features
+        if cached is None or cached[0] != live.revision:
+            cached = (live.revision, PictureFeatures(live.experiment, self.catalog))
+            self._picture_features = cached
+        return cached[1]
+
+    def viewer(
+        self,
+        request: PageRequest,
+        page_id: str,
+        watched: Sequence[str] = (),
+        fatigued: Callable[[], frozenset[int]] = frozenset,
+    ) -> Viewer:
+        """The viewer of a request.
+
+        Args:
+            request: What was asked for.
+            page_id: The page's id, by which somebody is randomised who is nobody: neither a
+                profile nor a session.
+            watched: Titles that the service knows to have been played, where the request doesn't
+                say.
+            fatigued: Works out which rows of the catalogue rest for this viewer.
+        """
+        # The strictest of the limits holds: a guest on a kids' device is a kid.
+        ages = [_LARGEST_AGE if request.maturity is None else request.maturity]
+        if request.kids:
+            ages.append(self.file.kids_max_age)
+        if request.profile is None:
+            ages.append(self.file.guest_max_age)
+        plays = watched if request.watched is None else request.watched
+        index = self.catalog.index
+        return Viewer(
+            unit=request.unit or page_id,
+            region=request.region or self.file.region,
+            age=min(ages),
+            watched=tuple(index[title] for title in plays if title in index),
+            fatigued=fatigued(),
+        )
+
+    def facts(self, request: PageRequest, viewer: Viewer) -> dict[str, Any]:
+        """What the page's own decision says of the viewer: enough to tell later what the rules
+        removed (`explain_title` reads it).
+        """
+        ids = self.catalog.ids
+        return {
+            "context": request.context,
+            "region": viewer.region,
+            "age": viewer.age,
+            "account": request.account,
+            "guest": request.profile is None,
+            "watched": len(viewer.watched),
+            "tired": [ids[title] for title in sorted(viewer.fatigued)],
+        }
