@@ -18,7 +18,7 @@ class BuildWithShippedFolders(build_py):
         super().run()
         if self.editable_mode:
             return
-        package = Path(self.build_lib, "topbill", "shipped")
+        package = Path(self.build_lib, "topbill", "_shipped")
         for folder in SHIPPED:
             unwanted = ignore_patterns("__pycache__", "*.pyc", ".mypy_cache", ".streamlit")
             copytree(folder, package / folder, ignore=unwanted, dirs_exist_ok=True)

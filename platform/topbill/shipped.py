@@ -16,7 +16,7 @@ def shipped(folder: str) -> Path:
     """
     package = Path(__file__).resolve().parent
     repository = package.parents[1]
-    for place in (package / "shipped" / folder, repository / folder):
+    for place in (package / "_shipped" / folder, repository / folder):
         if place.is_dir():
             return place
     raise NotFound(f"{package / 'shipped' / folder}: no such folder; install Topbill's wheel again")

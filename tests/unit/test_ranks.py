@@ -27,6 +27,7 @@ ORDER = [
     "ab",
     "reporting",
     "simulation",
+    "library",
     "service",
     "formats",
     "cli",

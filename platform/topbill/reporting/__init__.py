@@ -24,8 +24,8 @@ from topbill.reporting.experiment.text import render_text
 __all__ = [
     "REASONS",
     "ChoiceRatio",
-    "MeanEstimate",
     "Health",
+    "MeanEstimate",
     "MetricLine",
     "Note",
     "PropensityLine",
