@@ -108,13 +108,18 @@ def header(title: str, key: str | None = None, lead: str = "") -> None:
 
 
 def troubles() -> None:
-    """What is wrong with the experiment files, and which experiments can't learn."""
+    """What is wrong with the experiment files, and which experiments can't learn or be measured."""
     for found in data.ask("troubles"):
         where = f"`{found.subject}`" + (f" at `{found.path}`" if found.path else "")
         if found.kind == "file":
             st.warning(
                 f"**The last edit of {where} was refused; what was there before is in force.** {plain(found.message)}",
                 icon=":material/edit_off:",
+            )
+        elif found.kind == "metrics":
+            st.warning(
+                f"**The metrics of {where} can't be computed.** {plain(found.message)}",
+                icon=":material/calculate:",
             )
         else:
             st.warning(

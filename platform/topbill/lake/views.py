@@ -91,6 +91,10 @@ _UNITS = """CREATE VIEW units AS SELECT experiment, unit, arg_min(variant, seq) 
     count(*) AS decisions FROM decisions WHERE variant IS NOT NULL GROUP BY experiment, unit"""
 
 
+_UNFIT = (LookupError, ValueError)
+"""What a metric kind raises whose SQL names something that there is not."""
+
+
 class Table(NamedTuple):
     """A Delta table at one version: its Parquet files, and whether some of them lack columns."""
 
@@ -100,11 +104,11 @@ class Table(NamedTuple):
 
 
 class Trouble(NamedTuple):
-    """What is wrong while this is published: a `file` that was not taken over, or an experiment
-    whose `learning` is stuck. `subject` is the file's name or the experiment's key, `path` the
-    place in the file."""
+    """What is wrong while this is published: a `file` that was not taken over, an experiment whose
+    `learning` is stuck, or one whose `metrics` cannot be computed. `subject` is the file's name or
+    the experiment's key, `path` the place in the file."""
 
-    kind: Literal["file", "learning"]
+    kind: Literal["file", "learning", "metrics"]
     subject: str
     path: str
     message: str
@@ -139,35 +143,75 @@ def write(
     """Write the face over `tables` (`decisions` and `rewards`) as of `at` µs, replacing the old
     one. `removed`: keys of those experiments that have no file any more.
 
-    Raises LogError where that fails; the old face is then still there.
+    An experiment whose metrics cannot be computed is told among the troubles and has none; it
+    keeps no other from being published. Raises LogError where the file can't be written; the old
+    face is then still there.
     """
-    fresh = path.with_name(f"{path.name}.tmp")
+    contents = (tables, experiments, at, revisions, removed)
     try:
-        # What a killed writer left would be taken for the beginning of this one, its write-ahead
-        # log above all.
-        for left in (fresh, fresh.with_name(f"{fresh.name}.wal")):
-            left.unlink(missing_ok=True)
-        with duckdb.connect(str(fresh), config={"default_block_size": "16384"}) as connection:
-            connection.execute("SET TimeZone = 'UTC'")
-            connection.execute("BEGIN")
-            connection.execute(_TABLES)
-            connection.execute(_base_view("decisions", DECISIONS, tables["decisions"]))
-            connection.execute(_base_view("rewards", REWARDS, tables["rewards"]))
-            connection.execute(_PLACEMENTS)
-            connection.execute(_UNITS)
-            for experiment in experiments:
+        _write(path, *contents, troubles, without=set())
+    except (OSError, duckdb.Error, *_UNFIT) as error:
+        # Which experiment it was is looked for only now: as a rule there is none, and this file is
+        # written every two seconds.
+        unfit = _without_metrics(experiments)
+        if not unfit:
+            raise LogError(f"{path}: cannot be written: {error}") from error
+        try:
+            _write(path, *contents, [*troubles, *unfit], without={one.subject for one in unfit})
+        except (OSError, duckdb.Error) as other:
+            raise LogError(f"{path}: cannot be written: {other}") from other
+
+
+def _without_metrics(experiments: Sequence[Experiment]) -> list[Trouble]:
+    """A trouble for each experiment whose metrics DuckDB cannot compute, and why."""
+    troubles = []
+    with duckdb.connect() as connection:
+        connection.execute(_base_view("rewards", REWARDS, Table((), 0, widened=False)))
+        connection.execute("CREATE SCHEMA earned")
+        for experiment in experiments:
+            try:
                 connection.execute(_earned_view(experiment))
-            connection.execute(_feedback_view(experiments, at))
-            _fill(connection, experiments, revisions, removed)
-            _insert(connection, "troubles", troubles)
-            connection.execute(
-                "INSERT INTO published VALUES (make_timestamp(?), ?, ?, ?)",
-                [at, tables["decisions"].version, tables["rewards"].version, files_of(path)],
-            )
-            connection.execute("COMMIT")
-        os.replace(fresh, path)
-    except (OSError, duckdb.Error) as error:
-        raise LogError(f"{path}: cannot be written: {error}") from error
+            except (duckdb.Error, *_UNFIT) as error:
+                troubles.append(Trouble("metrics", experiment.key, "metrics", str(error)))
+    return troubles
+
+
+def _write(
+    path: Path,
+    tables: Mapping[str, Table],
+    experiments: Sequence[Experiment],
+    at: int,
+    revisions: Sequence[Revision],
+    removed: Collection[str],
+    troubles: Sequence[Trouble],
+    without: Collection[str],
+) -> None:
+    """Write the file. `without`: keys of those experiments that get no metrics."""
+    fresh = path.with_name(f"{path.name}.tmp")
+    computed = [experiment for experiment in experiments if experiment.key not in without]
+    # What a killed writer left would be taken for the beginning of this one, its write-ahead
+    # log above all.
+    for left in (fresh, fresh.with_name(f"{fresh.name}.wal")):
+        left.unlink(missing_ok=True)
+    with duckdb.connect(str(fresh), config={"default_block_size": "16384"}) as connection:
+        connection.execute("SET TimeZone = 'UTC'")
+        connection.execute("BEGIN")
+        connection.execute(_TABLES)
+        connection.execute(_base_view("decisions", DECISIONS, tables["decisions"]))
+        connection.execute(_base_view("rewards", REWARDS, tables["rewards"]))
+        connection.execute(_PLACEMENTS)
+        connection.execute(_UNITS)
+        for experiment in computed:
+            connection.execute(_earned_view(experiment))
+        connection.execute(_feedback_view(computed, at))
+        _fill(connection, experiments, revisions, removed)
+        _insert(connection, "troubles", troubles)
+        connection.execute(
+            "INSERT INTO published VALUES (make_timestamp(?), ?, ?, ?)",
+            [at, tables["decisions"].version, tables["rewards"].version, files_of(path)],
+        )
+        connection.execute("COMMIT")
+    os.replace(fresh, path)
 
 
 def metric_of(row: Mapping[str, Any]) -> Metric:
