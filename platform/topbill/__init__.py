@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from topbill.ab import compare
     from topbill.library import load_experiments, report, simulate, sql
-    from topbill.ope import estimate, evaluate
+    from topbill.ope.estimate import estimate
+    from topbill.ope.evaluate import evaluate
     from topbill_client import AsyncClient, Client
 
 __version__ = "0.2.0"
