@@ -15,7 +15,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from topbill.ab import compare
+    from topbill.ab.compare import compare
     from topbill.library import load_experiments, report, simulate, sql
     from topbill.ope.estimate import estimate
     from topbill.ope.evaluate import evaluate
