@@ -130,7 +130,8 @@ def speed(units: int, peer_python: str) -> None:
             peer = json.loads(answer.stdout)
             add(theirs, peer["seconds"], peer["work"])
     print(
-        f"{units:,} units × {len(METRICS)} metrics × 3 variants from Parquet, {ROUNDS} rounds of {REPEATS} in turn:"
+        f"{units:,} units × {len(METRICS)} metrics × 3 variants from Parquet, {ROUNDS} rounds of "
+        f"{REPEATS} in turn:"
     )
     print(f"  {'':<34} best      median    processors'")
     for name, (seconds, work) in taken.items():
@@ -144,7 +145,8 @@ def speed(units: int, peer_python: str) -> None:
             f(taken[name][k]) / f(taken[theirs][k]) for f, k in ((min, 0), (np.median, 0), (min, 1))
         )
         print(
-            f"  ratio {why}: best {best:.2f}, median {middle:.2f}, processors' {work:.2f} (below 1 is faster)"
+            f"  ratio {why}: best {best:.2f}, median {middle:.2f}, processors' {work:.2f} (below "
+            f"1 is faster)"
         )
     apart = max(
         abs(numbers[v][m] - peer["numbers"][f"('control', '{v}')"][m])
@@ -178,11 +180,13 @@ def decisions(correlation: float, lift: float = 0.05, experiments: int = 300) ->
         medians.append(float(np.median(first)))
         tenth = float(np.quantile(first, 0.9))
         print(
-            f"  {name:<14} half of {experiments} decided by {medians[-1]:,.0f} units, nine tenths by {tenth:,.0f}"
+            f"  {name:<14} half of {experiments} decided by {medians[-1]:,.0f} units, nine "
+            f"tenths by {tenth:,.0f}"
         )
     left = 1.0 - correlation**2
     print(
-        f"  ratio {medians[1] / medians[0]:.2f} (correlation {correlation}, so {left:.2f} of the variance is left)"
+        f"  ratio {medians[1] / medians[0]:.2f} (correlation {correlation}, so {left:.2f} of the "
+        f"variance is left)"
     )
 
 

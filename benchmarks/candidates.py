@@ -145,7 +145,8 @@ def neighbours(usearch: Any, model: CandidateModel, histories: list[list[int]]) 
         shared += len(np.intersect1d(true, found))
     each = 1e3 / len(histories)
     return (
-        f"  usearch {usearch.__version__} finds {shared / MOST / len(histories):.0%} of the true nearest {MOST} in "
+        f"  usearch {usearch.__version__} finds {shared / MOST / len(histories):.0%} of the true "
+        f"nearest {MOST} in "
         f"{took['index'] * each:.2f} ms; the exact product takes {took['exact'] * each:.2f} ms"
     )
 
@@ -169,7 +170,8 @@ def main() -> None:
     )
     options = parser.parse_args()
     print(
-        f"topbill {__version__}, Python {platform.python_version()}, numpy {np.__version__}, {os.cpu_count()} cores"
+        f"topbill {__version__}, Python {platform.python_version()}, numpy {np.__version__}, "
+        f"{os.cpu_count()} cores"
     )
     with tempfile.TemporaryDirectory() as name:
         path = Path(name) / "catalogue.csv"
@@ -198,7 +200,8 @@ def main() -> None:
     print(
         f"{len(catalog):,} titles, {len(plays):,} plays of {options.viewers:,} viewers, "
         f"{'clubs' if options.clubs else 'genres'}; signals learned in {took:.1f} s\n"
-        f"recall@{MOST} of {found.asked:,} held-out plays (± {196 * (0.25 / found.asked) ** 0.5:.1f} points at most):"
+        f"recall@{MOST} of {found.asked:,} held-out plays (± "
+        f"{196 * (0.25 / found.asked) ** 0.5:.1f} points at most):"
     )
     worth = ", ".join(
         f"{kind} {weight:.2f}" for kind, weight in zip(EVIDENCE, model.weights, strict=True)
@@ -220,7 +223,8 @@ def main() -> None:
     for what, times in (("wall clock", wall), ("processor time", cpu)):
         p50, p99 = np.percentile(times[20:], [50, 99])
         print(
-            f"  {what:14} p50 {p50:5.2f}   p99 {p99:5.2f} ms a page ({p50 / LIMIT:.2f} and {p99 / LIMIT:.2f} of 10 ms)"
+            f"  {what:14} p50 {p50:5.2f}   p99 {p99:5.2f} ms a page ({p50 / LIMIT:.2f} and "
+            f"{p99 / LIMIT:.2f} of 10 ms)"
         )
 
 

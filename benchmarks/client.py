@@ -76,7 +76,8 @@ def overhead(address: str, calls: int) -> None:
                 took["topbill_client"].append(end - middle)
     for name, times in took.items():
         print(
-            f"  {name:15} median {percentile(times, 0.5):6.3f} ms  p99 {percentile(times, 0.99):6.2f} ms"
+            f"  {name:15} median {percentile(times, 0.5):6.3f} ms  p99 "
+            f"{percentile(times, 0.99):6.2f} ms"
         )
     ratio = percentile(took["topbill_client"], 0.5) / percentile(took["bare httpx"], 0.5)
     print(f"  client's median over bare httpx: {ratio:.3f}")
@@ -120,7 +121,8 @@ def death(
             time.sleep(0.002)
     print(
         f"  {how.name}: {calls:,} decides, {fallbacks / calls:.0%} fallbacks, nothing raised; "
-        f"p99 {percentile(took, 0.99):.1f} ms, longest {max(took) * 1e3:.1f} ms (deadline {deadline * 1e3:.0f} ms)"
+        f"p99 {percentile(took, 0.99):.1f} ms, longest {max(took) * 1e3:.1f} ms (deadline "
+        f"{deadline * 1e3:.0f} ms)"
     )
 
 
@@ -131,7 +133,8 @@ def main() -> None:
     parser.add_argument("--deadline", type=float, default=0.1)
     arguments = parser.parse_args()
     print(
-        f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
+        f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, Python "
+        f"{platform.python_version()}"
     )
     print(f"httpx {version('httpx')}, topbill {version('topbill')}")
     with tempfile.TemporaryDirectory() as folder:

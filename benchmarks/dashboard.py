@@ -137,9 +137,15 @@ def measured(folder: Path, pages: list[str], alone: bool) -> None:
     app = started()
     for page in pages:
         first, again = cold(app, page), opened(app, page)
-        told = f"{page:12} cold {first.wall:5.2f} s ({first.cpu:.2f} s of CPU, {first.wall / LIMIT:.2f} × the limit)"
+        told = (
+            f"{page:12} cold {first.wall:5.2f} s ({first.cpu:.2f} s of CPU, "
+            f"{first.wall / LIMIT:.2f} × the limit)"
+        )
         if page in by_itself:
-            told += f"; by itself {by_itself[page].wall:5.2f} s ({by_itself[page].cpu / peer.cpu:.1f} × the peer's CPU)"
+            told += (
+                f"; by itself {by_itself[page].wall:5.2f} s "
+                f"({by_itself[page].cpu / peer.cpu:.1f} × the peer's CPU)"
+            )
         print(f"{told}; warm {again.wall:.2f} s")
     if "what_if" in pages:
         took = evaluated(app)

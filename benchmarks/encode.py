@@ -42,7 +42,8 @@ def main() -> None:
         encode = micros(lambda encoder=e.context_encoder: encoder.encode(CONTEXT))
         action = micros(lambda e=e: e.action_encoder.encode_actions(e.actions)) / len(e.actions)
         print(
-            f"{e.key}: context of {e.context_encoder.size} numbers {encode:.2f} µs, {encode / decode:.1f} × "
+            f"{e.key}: context of {e.context_encoder.size} numbers {encode:.2f} µs, "
+            f"{encode / decode:.1f} × "
             f"its JSON decode ({decode:.2f} µs); an action of a request's own {action:.2f} µs"
         )
 

@@ -173,7 +173,10 @@ SELECT d.variant, avg(coalesce(r.play, 0)) FROM read_parquet([{decisions}], hive
 LEFT JOIN (SELECT decision_id, 1 AS play FROM read_parquet([{rewards}], hive_partitioning = true)
   WHERE event = 'play' AND experiment = 'home' GROUP BY decision_id) r USING (decision_id)
 WHERE d.experiment = 'home' GROUP BY d.variant"""
-_FEEDBACK = "SELECT variant, avg(objective) FROM feedback WHERE experiment = 'home' AND mature GROUP BY variant"
+_FEEDBACK = (
+    "SELECT variant, avg(objective) FROM feedback WHERE experiment = 'home' AND mature "
+    "GROUP BY variant"
+)
 _LATEST = """SELECT count(*), max(context) FROM decisions
 WHERE experiment = 'home' AND "at" > (SELECT max("at") - INTERVAL 1 HOUR FROM decisions)"""
 
@@ -219,7 +222,8 @@ def main() -> None:
     wanted = parser.parse_args()
     versions = ", ".join(f"{name} {version(name)}" for name in ("duckdb", "deltalake", "pyarrow"))
     print(
-        f"Python {platform.python_version()}, {versions}; {os.cpu_count()} cores, {platform.machine()}\n"
+        f"Python {platform.python_version()}, {versions}; {os.cpu_count()} cores, "
+        f"{platform.machine()}\n"
     )
     with tempfile.TemporaryDirectory() as folder:
         publishing(Path(folder) / "publish")

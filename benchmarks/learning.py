@@ -249,7 +249,10 @@ def lasting(updates: int, told: list[Example], learn: Callable[[Example], None])
         for t in range(part * updates // 10, (part + 1) * updates // 10):
             learn(told[t % len(told)])
         times.append((time.process_time() - start) / (updates / 10) * 1e6)
-    return f"{updates:,} updates, {times[0]:.1f} µs each in the first tenth, {times[-1]:.1f} in the last"
+    return (
+        f"{updates:,} updates, {times[0]:.1f} µs each in the first tenth, {times[-1]:.1f} in "
+        f"the last"
+    )
 
 
 def health(stack: Stack, e: int) -> str:
@@ -290,7 +293,8 @@ def main() -> None:
     ]
     kinds = asked.policies.split(",")
     print(
-        f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, NumPy {np.__version__}"
+        f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, "
+        f"NumPy {np.__version__}"
     )
     print(
         f"{asked.seeds} seeds; ours with defaults, peers with the best of many settings per stream"

@@ -97,7 +97,8 @@ def run_obp(rows: int, actions: int, out: Path) -> dict:
     return {
         "seconds": seconds, "values": {k: float(v) for k, v in values.items()},
         "peak_mb": peak_mb(), "import_mb": before,
-        "version": f"obp {obp.__version__}, numpy {np.__version__}, Python {platform.python_version()}",
+        "version": f"obp {obp.__version__}, numpy {np.__version__}, Python "
+                   f"{platform.python_version()}",
     }  # fmt: skip
 
 
@@ -118,7 +119,8 @@ def run_topbill(source: str, unit: str | None, interval: str) -> dict:
     return {
         "seconds": seconds, "values": {name: e.value for name, e in found.items()},
         "reasons": sorted({e.reason for e in found.values() if e.reason}), "peak_mb": peak_mb(), "import_mb": before,
-        "version": f"duckdb {duckdb.__version__}, numpy {np.__version__}, Python {platform.python_version()}",
+        "version": f"duckdb {duckdb.__version__}, numpy {np.__version__}, Python "
+                   f"{platform.python_version()}",
     }  # fmt: skip
 
 
@@ -132,8 +134,10 @@ def synthetic(rows: int) -> str:
 
     return (
         f"(SELECT CAST({u(0)} < 0.05 AS DOUBLE) AS reward, CASE WHEN a THEN p ELSE 1 - p END AS propensity, "  # noqa: S608
-        f"CASE WHEN a THEN t ELSE 1 - t END AS target_propensity, 0.05 + 0.01 * {u(1)} AS q_logged, "
-        f"0.05 + 0.01 * {u(2)} AS q_target, hash(i * 8 + 3) % {max(rows // 20, 1)} AS unit FROM (SELECT i, "
+        f"CASE WHEN a THEN t ELSE 1 - t END AS target_propensity, 0.05 + 0.01 * {u(1)} AS "
+        f"q_logged, "
+        f"0.05 + 0.01 * {u(2)} AS q_target, hash(i * 8 + 3) % {max(rows // 20, 1)} AS unit FROM "
+        f"(SELECT i, "
         f"0.2 + 0.6 * {u(4)} AS p, "
         f"0.2 + 0.6 * {u(5)} AS t, {u(6)} < 0.2 + 0.6 * {u(4)} AS a FROM range({rows}) r(i)))"
     )
@@ -185,13 +189,15 @@ def beside_obp(peer: str, rows: int, actions: int, folder: Path) -> None:
             np.testing.assert_allclose(ours["values"][name], theirs["values"][name], rtol=1e-9)
     print(f"\n{rows:,} rows × {actions} actions, six estimators with intervals (B = {REPLICATES})")
     print(
-        f"  obp      {theirs['seconds']:9.2f} s   peak {theirs['peak_mb']:7.0f} MB  ({theirs['version']})"
+        f"  obp      {theirs['seconds']:9.2f} s   peak {theirs['peak_mb']:7.0f} MB  "
+        f"({theirs['version']})"
     )
     print(
         f"  topbill  {ours['seconds']:9.2f} s   peak {ours['peak_mb']:7.0f} MB  ({ours['version']})"
     )
     print(
-        f"  ratio    {theirs['seconds'] / ours['seconds']:9.1f} ×   {theirs['peak_mb'] / ours['peak_mb']:12.1f} ×   "
+        f"  ratio    {theirs['seconds'] / ours['seconds']:9.1f} ×   "
+        f"{theirs['peak_mb'] / ours['peak_mb']:12.1f} ×   "
         f"(above what importing takes: {_above(theirs) / max(_above(ours), 1):.1f} ×)"
     )
 
@@ -217,7 +223,8 @@ def alone(rows: int, folder: Path) -> None:
         found = child(sys.executable, "topbill", source, unit, interval)
         units = f"{max(rows // 20, 1):,} units" if unit else "each row a unit"
         print(
-            f"  {interval:9s} intervals, {units:18s} {found['seconds']:7.2f} s   peak {found['peak_mb']:6.0f} MB "
+            f"  {interval:9s} intervals, {units:18s} {found['seconds']:7.2f} s   peak "
+            f"{found['peak_mb']:6.0f} MB "
             f"(limit 4,096 MB) {' '.join(found['reasons'])}"
         )
 

@@ -137,7 +137,8 @@ def main() -> None:
     options = parser.parse_args()
     load = os.getloadavg()[0]
     print(
-        f"Python {platform.python_version()}, {os.cpu_count()} cores, {platform.machine()}, load {load:.1f}"
+        f"Python {platform.python_version()}, {os.cpu_count()} cores, {platform.machine()}, load "
+        f"{load:.1f}"
     )
     print(
         ", ".join(
@@ -215,7 +216,8 @@ def measure(folder: Path, port: int, pages: int, pid: int) -> None:
     print(f"  processor time a page {used:.1f} ms, whatever else the machine does")
     print(line("POST /v1/decide (1 of 8)", single))
     print(
-        f"  10 x 20 titles with pictures, {np.mean(sizes) / 1e3:.0f} kB a page, {fallbacks} fallbacks"
+        f"  10 x 20 titles with pictures, {np.mean(sizes) / 1e3:.0f} kB a page, {fallbacks} "
+        f"fallbacks"
     )
     print(f"  a page takes {np.median(times) / np.median(single):.1f} single durable decisions")
 

@@ -211,7 +211,8 @@ def simulate(seed: int, number: int, lifts: dict[str, list[tuple[float, float]]]
     ]
     (seen, top), (seen0, top0) = map(concentration, sides)
     return (
-        f"seed {seed}: {len(late)} visits judged, {len(first)} first ones; titles shown {seen} (popular page {seen0}), "
+        f"seed {seed}: {len(late)} visits judged, {len(first)} first ones; titles shown {seen} "
+        f"(popular page {seen0}), "
         f"the ten most shown have {top:.1%} ({top0:.1%})\n"
         f"    new titles {new_titles(visits[half:], late, visits[half].at, home.catalog)}, "
         f"new pictures {new_pictures(visits[half:], browsers, before)}\n    "
@@ -228,10 +229,12 @@ def main() -> None:
     parser.add_argument("--first-seed", type=int, default=50)
     options = parser.parse_args()
     print(
-        f"topbill {__version__}, Python {platform.python_version()}, numpy {np.__version__}, {os.cpu_count()} cores"
+        f"topbill {__version__}, Python {platform.python_version()}, numpy {np.__version__}, "
+        f"{os.cpu_count()} cores"
     )
     print(
-        f"{options.pages:,} pages of 4 rows × 6 titles a seed, 2,004 films; the second half is judged",
+        f"{options.pages:,} pages of 4 rows × 6 titles a seed, 2,004 films; the second half is "
+        f"judged",
         flush=True,
     )
     lifts: dict[str, list[tuple[float, float]]] = {}

@@ -87,7 +87,8 @@ def main(*files: Path, rounds: int = 40_000, seeds: int = 5) -> None:
         f"topbill {version('topbill')}, numpy {np.__version__}, Python {platform.python_version()}"
     )
     out.print(
-        f"{os.cpu_count()} × {_processor()}; {rounds:,} rounds, {seeds} seeds, 5% base rate, 14 days of traffic"
+        f"{os.cpu_count()} × {_processor()}; {rounds:,} rounds, {seeds} seeds, 5% base rate, 14 "
+        f"days of traffic"
     )
     failed = []
     for path in files or sorted(EXPERIMENTS.glob("*.yaml")):

@@ -186,7 +186,8 @@ def measure(policy: str, folder: Path, seconds: float, rounds: int) -> None:
     shutil.rmtree(data, ignore_errors=True)
     experiments.mkdir(exist_ok=True)
     actions = "\n".join(
-        f"  - {{id: a{i}, features: {{tone: {('warm', 'cold', 'dark')[i % 3]}}}, payload: {{image: a{i}.svg}}}}"
+        f"  - {{id: a{i}, features: {{tone: {('warm', 'cold', 'dark')[i % 3]}}}, payload: "
+        f"{{image: a{i}.svg}}}}"
         for i in range(12)
     )
     (experiments / "bench.yaml").write_text(SPEC.format(actions=actions, policy=policy))
@@ -232,7 +233,8 @@ def measure(policy: str, folder: Path, seconds: float, rounds: int) -> None:
                 spread = sorted(a / b for a, b, _, _ in pairs)
                 medians = [statistics.median(column) for column in zip(*pairs, strict=True)]
                 print(
-                    f"  {connections:3d} connections: decide {medians[0]:7.0f}/s p99 {medians[2]:6.2f} ms   "
+                    f"  {connections:3d} connections: decide {medians[0]:7.0f}/s p99 "
+                    f"{medians[2]:6.2f} ms   "
                     f"echo {medians[1]:7.0f}/s p99 {medians[3]:6.2f} ms   "
                     f"ratio {ratio:.2f} ({spread[0]:.2f} to {spread[-1]:.2f})",
                     flush=True,
@@ -257,7 +259,8 @@ def measure(policy: str, folder: Path, seconds: float, rounds: int) -> None:
             )
             rate, p99 = calm[len(calm) // 2]
             print(
-                f"   64 connections, at {rate:.0f}/s: decide p99 {p99:.2f} ms (aim at half load: 10)",
+                f"   64 connections, at {rate:.0f}/s: decide p99 {p99:.2f} ms (aim at half load: "
+                f"10)",
                 flush=True,
             )
     print(f"  decisions on disk afterwards: {_stored(data):,}")

@@ -117,7 +117,8 @@ def main() -> None:
         return
     names = ("deltalake", "duckdb", "vowpal-wabbit-next", "msgspec")
     print(
-        f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
+        f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, Python "
+        f"{platform.python_version()}"
     )
     print(", ".join(f"{name} {version(name)}" for name in names))
     peaks = {}
@@ -134,13 +135,15 @@ def main() -> None:
             for kind, (seconds, peak) in told.items():
                 print(f"  {kind:10} {rows / seconds:9,.0f} rows/s  peak {peak:6,.0f} MB")
             print(
-                f"  import takes {told['import'][0] / told['vw parser'][0]:.2f} times what VW's parser alone takes"
+                f"  import takes {told['import'][0] / told['vw parser'][0]:.2f} times what VW's "
+                f"parser alone takes"
             )
             peaks[rows] = told["import"][1]
     if len(peaks) > 1:
         few, many = min(peaks), max(peaks)
         print(
-            f"peak memory of import at {many:,} rows over that at {few:,}: {peaks[many] / peaks[few]:.2f}"
+            f"peak memory of import at {many:,} rows over that at {few:,}: "
+            f"{peaks[many] / peaks[few]:.2f}"
         )
 
 

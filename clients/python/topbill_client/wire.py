@@ -199,7 +199,8 @@ class Call(Generic[Answer]):
                 return self._endpoint.decoder.decode(response.content)
             except msgspec.DecodeError as error:
                 self._problem = Unavailable(
-                    f"{self._settings.address} answered what {self._endpoint.path} does not: {error}"
+                    f"{self._settings.address} answered what {self._endpoint.path} does not: "
+                    f"{error}"
                 )
                 self._attempts = self._settings.retries + 1
                 return None
