@@ -26,7 +26,7 @@ from deltalake import write_deltalake
 
 from topbill import reporting
 from topbill.domain.records import Action, Decision, Placement, RewardEvent
-from topbill.lake import FACE, Connection, Lake, connect, views
+from topbill.lake import DATABASE, Connection, Lake, connect, views
 from topbill.lake.tables import SCHEMAS
 from topbill.log.sqlite import SqliteLog
 from topbill.spec import Experiment, Metric, Variant
@@ -126,11 +126,11 @@ def publishing(folder: Path) -> None:
                 repeats=1,
             )
         )
-    shown = timed(lambda: lake.face([experiment("home")], 0))
+    shown = timed(lambda: lake.write_database([experiment("home")], 0))
     step = Time(min(t.wall for t in steps), min(t.cpu for t in steps))
     alone = Time(min(t.wall for t in plain), min(t.cpu for t in plain))
     print(f"publish {STEP:,} decisions, {STEP // 10:,} events {step}")
-    print(f"  of which the face                   {shown}")
+    print(f"  of which the database                 {shown}")
     print(f"  the rows by deltalake alone         {alone}; {step.cpu / alone.cpu:.1f} × its CPU")
 
 
@@ -152,19 +152,19 @@ def fill(folder: Path, decisions: int) -> Lake:
 
 
 _DECISIONS = """
-SELECT range AS seq, 'd' || range AS decision_id, make_timestamp_ms(1790000000000 + range * 100)::TIMESTAMPTZ AS "at",
+SELECT range AS seq, 'd' || range AS decision_id, make_timestamp_ms(1790000000000 + range * 100)::TIMESTAMPTZ AS decided_at,
   CASE WHEN hash(range + 1) % 10 = 0 THEN 'other' ELSE 'home' END AS experiment, 'r1' AS revision,
   ['editorial', 'thompson', 'thompson', 'linucb', 'linucb'][1 + (u % 5)::INT] AS variant, 'profile-' || u AS unit,
   '{{"device":"' || ['tv', 'mobile', 'web'][1 + (u % 3)::INT] || '","hour":' || (range % 24) || '}}' AS context,
   NULL::VARCHAR AS actions, list_transform(range(12), lambda x: 'a' || x) AS eligible, ['a' || a] AS slate,
   [1 / 12] AS propensities, 1 / 12 AS propensity, [list_transform(range(12), lambda x: 1 / 12)] AS probabilities,
-  'thompson' AS policy, range // 1000 AS policy_version, 'policy' AS reason, 40 + (range % 50) AS micros,
+  'thompson' AS policy, range // 1000 AS policy_version, 'policy' AS reason, 40 + (range % 50) AS latency_us,
   NULL::VARCHAR AS page, NULL::VARCHAR AS layer, NULL::VARCHAR AS place, []::{masks} AS masks
 FROM (SELECT range, hash(range) % 500000 AS u, hash(range + 7) % 12 AS a FROM range({start}, {stop}))"""
 _REWARDS = """
 SELECT seq, decision_id, e.event || seq AS event_id, e.event, e.value, NULL::VARCHAR AS "action",
-  NULL::BIGINT AS "position", "at" + to_seconds(60) AS "at", "at" + to_seconds(61) AS received_at, experiment, variant,
-  unit, "at" AS decided_at, slate[1] AS item
+  NULL::BIGINT AS "position", decided_at + to_seconds(60) AS occurred_at, decided_at + to_seconds(61) AS received_at, experiment, variant,
+  unit, decided_at, slate[1] AS item
 FROM made CROSS JOIN (VALUES ('play', 1.0, 50), ('watch_fraction', 0.5, 40), ('session_start', 1.0, 30),
   ('abandon', 1.0, 20)) e(event, value, per_mille)
 WHERE hash(decision_id || e.event) % 1000 < e.per_mille"""
@@ -178,7 +178,7 @@ _FEEDBACK = (
     "GROUP BY variant"
 )
 _LATEST = """SELECT count(*), max(context) FROM decisions
-WHERE experiment = 'home' AND "at" > (SELECT max("at") - INTERVAL 1 HOUR FROM decisions)"""
+WHERE experiment = 'home' AND decided_at > (SELECT max(decided_at) - INTERVAL 1 HOUR FROM decisions)"""
 
 
 def answering(folder: Path, decisions: int) -> None:
@@ -187,12 +187,12 @@ def answering(folder: Path, decisions: int) -> None:
     filled = timed(lambda: made.append(fill(folder, decisions)), repeats=1)
     (lake,) = made
     compacted = timed(lambda: lake.compact(thorough=True), repeats=1)
-    lake.face([experiment("home"), experiment("other")], time.time_ns() // 1000)
+    lake.write_database([experiment("home"), experiment("other")], time.time_ns() // 1000)
     size = sum(f.stat().st_size for f in (folder / "lake").rglob("*.parquet"))
     print(f"\n{decisions:,} decisions, {size / 1e6:.0f} MB")
     print(f"  filled                              {filled}")
     print(f"  compacted                           {compacted}")
-    reader = connect(folder / FACE)
+    reader = connect(folder / DATABASE)
     names = {
         name: ", ".join(f"'{f}'" for f in lake.files(name)) for name in ("decisions", "rewards")
     }

@@ -107,9 +107,9 @@ def header(title: str, key: str | None = None, lead: str = "") -> None:
         st.caption(" · ".join(part for part in parts if part))
 
 
-def troubles() -> None:
+def problems() -> None:
     """What is wrong with the experiment files, and which experiments can't learn or be measured."""
-    for found in data.ask("troubles"):
+    for found in data.ask("problems"):
         where = f"`{found.subject}`" + (f" at `{found.path}`" if found.path else "")
         if found.kind == "file":
             st.warning(

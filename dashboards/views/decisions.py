@@ -24,7 +24,7 @@ def one(decision_id: str) -> None:
     pieces.metrics(
         ("Chance of this", words.percent(d["propensity"], digits=2), TERMS["propensity"]),
         ("Policy", f"{d['policy']} v{d['policy_version']}", TERMS["version"]),
-        ("Engine time", words.milliseconds(d["micros"] / 1e3), TERMS["p99"]),
+        ("Engine time", words.milliseconds(d["latency_us"] / 1e3), TERMS["p99"]),
         ("Reward events", str(len(found.rewards)), TERMS["events"]),
     )
     left, right = st.columns(2)
@@ -83,7 +83,7 @@ def several(found: pd.DataFrame, whose: str, name: str) -> None:
     pieces.section("The latest decisions", TERMS["decisions"])
     shown = pd.DataFrame(
         {
-            "at": found["at"].dt.strftime("%d %b %H:%M:%S"),
+            "at": found["decided_at"].dt.strftime("%d %b %H:%M:%S"),
             "slate": [answers.listing(slate.split(", ")) for slate in found["slate"]],
             "events": found["events"],
             "variant": found["variant"].fillna("none"),

@@ -233,7 +233,7 @@ def about(found: Report) -> None:
         audit = data.ask("revisions", found.experiment)
         for row in audit.itertuples():
             st.caption(
-                f"Revision `{row.revision}` since {words.moment(row.at)}, by {words.plain(row.who)}"
+                f"Revision `{row.revision}` since {words.moment(row.revised_at)}, by {words.plain(row.who)}"
             )
         if len(audit):
             st.code(

@@ -178,7 +178,7 @@ def body() -> None:
     key = frame.chosen()
     found = data.loaded(key)
     frame.header("Health", key)
-    frame.troubles()
+    frame.problems()
     if not found.decisions:
         frame.no_decisions(key)
         return

@@ -67,7 +67,7 @@ def spark(key: str, variant: str | None) -> None:
 def body() -> None:
     lines = data.listed()
     frame.header("Experiments")
-    frame.troubles()
+    frame.problems()
     if not lines:
         frame.chosen()
     reports = {line.key: data.loaded(line.key) for line in lines}

@@ -98,7 +98,7 @@ def sql(query: str, data: Path | str = "data") -> pd.DataFrame:
         >>> int(topbill.sql("SELECT count(*) AS n FROM decisions", data)["n"].sum())
         300
     """
-    frame: pd.DataFrame = lake.sql(Path(data) / lake.FACE, query).to_pandas()
+    frame: pd.DataFrame = lake.sql(Path(data) / lake.DATABASE, query).to_pandas()
     return frame
 
 

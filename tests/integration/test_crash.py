@@ -176,11 +176,11 @@ def test_what_was_acknowledged_is_there_once_after_ten_kills(
     assert done.returncode == 0, done.stdout + done.stderr
 
     published = lake.sql(
-        tmp_path / "data" / lake.FACE, "SELECT decision_id FROM decisions"
+        tmp_path / "data" / lake.DATABASE, "SELECT decision_id FROM decisions"
     ).to_pylist()
     assert sorted(row["decision_id"] for row in published) == sorted(stored)
     joined = lake.sql(
-        tmp_path / "data" / lake.FACE, "SELECT decision_id, event_id FROM rewards"
+        tmp_path / "data" / lake.DATABASE, "SELECT decision_id, event_id FROM rewards"
     ).to_pylist()
     assert sorted((row["decision_id"], row["event_id"]) for row in joined) == sorted(kept)
 

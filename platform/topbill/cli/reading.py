@@ -198,7 +198,7 @@ def sql(query: str, *, data: Data = DATA, json_: Json = False) -> None:
     """
     from topbill import lake
 
-    found = lake.sql(data / lake.FACE, query)
+    found = lake.sql(data / lake.DATABASE, query)
     if json_:
         print(json.dumps(found.to_pylist(), default=str, indent=2))
         return

@@ -26,10 +26,10 @@ __all__ = [
     "BadData",
     "BadRequest",
     "Conflict",
+    "FileProblem",
     "LogError",
     "NotFound",
     "PolicyError",
-    "Problem",
     "SpecError",
     "TopbillError",
     "Unavailable",
@@ -37,7 +37,7 @@ __all__ = [
 
 
 @dataclass(frozen=True, slots=True)
-class Problem:
+class FileProblem:
     """One thing wrong in an experiment file: where, what was got, what was expected, what to do."""
 
     file: str
@@ -59,7 +59,7 @@ class Problem:
 class SpecError(TopbillError):
     """An experiment file (or a set of them) with one or more problems, all listed."""
 
-    def __init__(self, problems: Sequence[Problem]) -> None:
+    def __init__(self, problems: Sequence[FileProblem]) -> None:
         self.problems = tuple(problems)
         super().__init__("\n".join(str(problem) for problem in self.problems))
 

@@ -23,11 +23,13 @@ TimedValue: TypeAlias = tuple[float, float]
 # The columns of view `rewards` that a metric reads; `r` is the view's name in every query here.
 _EVENT = "r.event"
 _VALUE = "r.value"
-_OCCURRED_AT = 'r."at"'
+_OCCURRED_AT = "r.occurred_at"
 _DECIDED_AT = "r.decided_at"
 # Events of one moment keep the order of the log in both languages, so that `last` and `earliest`
 # name the same event whoever computes them.
 _IN_ORDER = f"({_OCCURRED_AT}, r.seq)"
+_OWN_COLUMNS = ("decision_id", "variant", "unit", "decided_at", "objective")
+"""What a view of metrics has beside the metrics themselves."""
 
 
 @dataclass(frozen=True)
@@ -217,21 +219,31 @@ class Metric:
         return window_over_sql(decided_at, self.window, now)
 
 
+def metric_column(name: str) -> str:
+    """A metric's column in `values_sql` and in the lake's views `metrics."KEY"`, as an SQL identifier.
+
+    It is called as the metric is. A metric that bears the name of one of the view's own columns
+    gets an underscore at its end, one more than those that it ends with already.
+    """
+    is_reserved = name.rstrip("_").lower() in _OWN_COLUMNS
+    return identifier(f"{name}_" if is_reserved else name)
+
+
 def values_sql(metrics: Sequence[Metric], rewards: str) -> str:
     """A query over the lake's view `rewards`: a row per decision that got an event of the metrics,
     with `decision_id`, what the event's decision was (`variant`, `unit`, `decided_at`), and a
-    column for each metric.
+    column for each metric, called as `metric_column` says.
 
     `rewards` is the condition that its rows `r` must meet. A decision without an event has no row:
     whoever joins this puts `Metric.default` there.
     """
     events = ", ".join(sorted({quoted(metric.event) for metric in metrics}))
-    columns = ", ".join(f"{metric.sql()} AS {identifier(metric.name)}" for metric in metrics)
+    columns = ", ".join(f"{metric.sql()} AS {metric_column(metric.name)}" for metric in metrics)
     # One pass over the events computes all metrics: each has its own FILTER, and the condition on
     # the names lets DuckDB skip what no metric reads.
     return (
-        "SELECT r.decision_id AS decision_id_, any_value(r.variant) AS variant_, "  # noqa: S608
-        f"any_value(r.unit) AS unit_, any_value({_DECIDED_AT}) AS at_, {columns} "
+        "SELECT r.decision_id AS decision_id, any_value(r.variant) AS variant, "  # noqa: S608
+        f"any_value(r.unit) AS unit, any_value({_DECIDED_AT}) AS decided_at, {columns} "
         f"FROM rewards r WHERE {rewards} AND {_EVENT} IN ({events}) GROUP BY r.decision_id"
     )
 

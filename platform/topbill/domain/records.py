@@ -75,14 +75,21 @@ class Mask(msgspec.Struct, frozen=True, array_like=True, gc=False):
     only: bool = False
 
 
-class Decision(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
+class Decision(
+    msgspec.Struct,
+    frozen=True,
+    kw_only=True,
+    omit_defaults=True,
+    gc=False,
+    rename={"decided_at": "at", "latency_us": "micros"},
+):
     """What was decided, and all that is needed to reproduce and to evaluate it.
 
     `probabilities[k][j]` is the probability of `eligible[j]` at position k (0 for what was placed
     above); None when the matrix would be large: it is then reproducible from `policy_version`.
     `context` and `actions` are the JSON text as the caller sent it; `actions` is NULL where the
-    experiment's own were offered. `at` (microseconds since the epoch, UTC) is stamped by the log
-    inside the committing transaction. A decision of a page names the `page` (the id of its page
+    experiment's own were offered. `decided_at` (microseconds since the epoch, UTC) is stamped by
+    the log inside the committing transaction; `latency_us` is the engine's own time. A decision of a page names the `page` (the id of its page
     decision), its `layer` there, the row in which it has its `place`, and the `masks` that rules
     put on its positions.
     """
@@ -102,18 +109,25 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc
     policy_version: int = 0
     reason: Reason
     request_hash: str = ""
-    micros: int = 0
-    at: int = 0
+    latency_us: int = 0
+    decided_at: int = 0
     page: str = ""
     layer: str = ""
     place: str = ""
     masks: tuple[Mask, ...] = ()
 
 
-class RewardEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
+class RewardEvent(
+    msgspec.Struct,
+    frozen=True,
+    kw_only=True,
+    omit_defaults=True,
+    gc=False,
+    rename={"received_at": "at"},
+):
     """One reward event as it came. It belongs to a decision, or to one item of its slate.
 
-    `occurred_at` is the caller's time, `at` the log's stamp (both microseconds since the epoch,
+    `occurred_at` is the caller's time, `received_at` the log's stamp (both microseconds since the epoch,
     UTC).
     """
 
@@ -124,7 +138,7 @@ class RewardEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True,
     action: str | None = None
     position: int | None = None
     occurred_at: int | None = None
-    at: int = 0
+    received_at: int = 0
 
 
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):

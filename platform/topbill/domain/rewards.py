@@ -84,7 +84,7 @@ def decision_reward(
     for event in events:
         # The caller's time, where there is one: an event that was long on its way (a phone without
         # network) still counts from when it happened.
-        happened = event.occurred_at if event.occurred_at is not None else event.at
-        seconds = (happened - decision.at) / 1e6
+        happened = event.occurred_at if event.occurred_at is not None else event.received_at
+        seconds = (happened - decision.decided_at) / 1e6
         by_name.setdefault(event.event, []).append((event.value, seconds))
     return objective.of_events(by_name)

@@ -130,7 +130,7 @@ class Engine:
             policy_version=live.version,
             reason=reason,
             request_hash=asked.request_hash,
-            micros=int((self._clock() - asked.start) * 1e6),
+            latency_us=int((self._clock() - asked.start) * 1e6),
             page=asked.page,
             layer=asked.layer,
             place=asked.place,

@@ -46,6 +46,6 @@ def examples(
                 propensity=placement.propensity,
                 reward=reward,
                 position=placement.position,
-                at=decision.at / 1e6,
+                at=decision.decided_at / 1e6,
             )
         remaining.remove(row_of[placement.action])

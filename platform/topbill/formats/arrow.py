@@ -26,7 +26,7 @@ _EVENT = pa.struct(
         "action": pa.string(),
         "position": pa.int64(),
         "occurred_at": pa.int64(),
-        "at": pa.int64(),
+        "received_at": pa.int64(),
     }
 )
 _PLAIN: dict[str, pa.DataType] = {
@@ -39,7 +39,7 @@ _PLAIN: dict[str, pa.DataType] = {
     "policy": pa.string(),
     "policy_version": pa.int64(),
     "reason": pa.string(),
-    "at": pa.int64(),
+    "decided_at": pa.int64(),
 }
 SCHEMA = pa.schema(
     {
@@ -54,6 +54,12 @@ SCHEMA = pa.schema(
     }
 )
 _MORE = [f.name for f in msgspec.structs.fields(Decision) if f.name not in SCHEMA.names]
+_STORED = {
+    field.name: field.encode_name
+    for kind in (RewardEvent, Decision)
+    for field in msgspec.structs.fields(kind)
+}
+"""Field → the name under which `msgspec.convert` looks for it."""
 _DEFAULTS = {f.name: f.default for f in msgspec.structs.fields(Decision)}
 
 
@@ -75,6 +81,10 @@ def from_table(table: pa.Table | pa.RecordBatch, first: int = 0) -> Iterator[Row
     """The rows of a table. Raises BadData, naming the row counted from `first`, for what is no
     export of ours.
     """
+    if "at" in table.schema.names:
+        # Exports of 0.1.0 call it so; in their events and in `more` it is the stored name anyway.
+        names = ["decided_at" if name == "at" else name for name in table.schema.names]
+        table = table.rename_columns(names)
     missing = [name for name in SCHEMA.names if name not in table.schema.names]
     if missing:
         raise BadData(
@@ -100,10 +110,11 @@ def from_table(table: pa.Table | pa.RecordBatch, first: int = 0) -> Iterator[Row
 
 def _row(row: dict[str, Any]) -> Row:
     plain = {name: row[name] for name in _PLAIN}
+    more = msgspec.json.decode(row["more"] or "{}")
     actions = row["actions"]
     decision = msgspec.convert(
-        plain
-        | msgspec.json.decode(row["more"] or "{}")
+        _stored(plain)
+        | _stored(more)
         | {
             "eligible": row["eligible"],
             "slate": [Placement(**placed) for placed in row["slate"]],
@@ -117,10 +128,14 @@ def _row(row: dict[str, Any]) -> Row:
         actions=NULL if actions is None else msgspec.Raw(actions.encode()),
     )
     events = [
-        msgspec.convert({**event, "decision_id": row["decision_id"]}, RewardEvent)
+        msgspec.convert({**_stored(event), "decision_id": row["decision_id"]}, RewardEvent)
         for event in row["events"]
     ]
     return decision, events
+
+
+def _stored(fields: dict[str, Any]) -> dict[str, Any]:
+    return {_STORED.get(name, name): value for name, value in fields.items()}
 
 
 def _more(decision: Decision) -> str | None:

@@ -75,7 +75,7 @@ def dump_line(
             }
         )
     line = {
-        "Timestamp": (_EPOCH + timedelta(microseconds=decision.at)).strftime(
+        "Timestamp": (_EPOCH + timedelta(microseconds=decision.decided_at)).strftime(
             "%Y-%m-%dT%H:%M:%S.%fZ"
         ),
         "Version": "1",
@@ -162,7 +162,7 @@ def _foreign(
         propensity=joint,
         policy="imported",
         reason="policy",
-        at=at,
+        decided_at=at,
     )
     events = [
         RewardEvent(
@@ -172,7 +172,7 @@ def _foreign(
             value=-cost,
             action=ids[i],
             position=k,
-            at=at,
+            received_at=at,
         )
         for k, (i, cost) in enumerate(zip(chosen, costs, strict=True))
         if cost

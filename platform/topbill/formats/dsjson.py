@@ -22,7 +22,7 @@ from topbill.domain.records import NULL, Decision, Mask, Placement, Reason, Rewa
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-class _Own(msgspec.Struct):
+class _Own(msgspec.Struct, rename={"decided_at": "at", "latency_us": "micros"}):
     """What our own lines keep under `topbill`; the defaults are what a foreign line means."""
 
     experiment: str = ""
@@ -33,8 +33,8 @@ class _Own(msgspec.Struct):
     policy_version: int = 0
     reason: Reason = "policy"
     request_hash: str = ""
-    micros: int = 0
-    at: int | None = None
+    latency_us: int = 0
+    decided_at: int | None = None
     page: str = ""
     layer: str = ""
     place: str = ""
@@ -43,12 +43,12 @@ class _Own(msgspec.Struct):
     whole: bool | None = None
 
 
-class _OwnEvent(msgspec.Struct):
+class _OwnEvent(msgspec.Struct, rename={"received_at": "at"}):
     event: str
     action: str | None = None
     position: int | None = None
     occurred_at: int | None = None
-    at: int = 0
+    received_at: int = 0
 
 
 class _Outcome(msgspec.Struct):
@@ -70,6 +70,12 @@ class _Line(msgspec.Struct):
 
 _OWN = tuple(name for name in _Own.__struct_fields__ if name not in ("actions", "whole"))
 _EVENT = _OwnEvent.__struct_fields__
+_WRITTEN = {
+    field.name: field.encode_name
+    for kind in (_Own, _OwnEvent)
+    for field in msgspec.structs.fields(kind)
+}
+"""Field → its name in a line, which is that of 0.1.0."""
 _decode = msgspec.json.Decoder(_Line).decode
 
 
@@ -114,7 +120,7 @@ def dump_line(
         "_label_Action": index + 1,
         "_labelIndex": index,
         "o": [{"EventId": e.event_id, "v": e.value, "topbill": _event(e)} for e in held],
-        "Timestamp": (_EPOCH + timedelta(microseconds=decision.at)).strftime(
+        "Timestamp": (_EPOCH + timedelta(microseconds=decision.decided_at)).strftime(
             "%Y-%m-%dT%H:%M:%S.%fZ"
         ),
         "Version": "1",
@@ -123,7 +129,7 @@ def dump_line(
         "c": {"shared": msgspec.json.decode(decision.context), "_multi": multi},
         "p": [p[i] for i in order] if p else [placed.propensity],
         "VWState": {"m": f"{decision.policy}/{decision.policy_version}"},
-        "topbill": {name: getattr(decision, name) for name in _OWN}
+        "topbill": {_WRITTEN[name]: getattr(decision, name) for name in _OWN}
         | {"actions": decision.actions, "whole": p is not None},
     }
     return msgspec.json.encode(line)
@@ -167,10 +173,14 @@ def parse_line(
     for i, q in zip(a, p, strict=True):
         row[i - 1] = q
     decision = Decision(
-        **{name: getattr(ours, name) for name in _OWN if name not in ("experiment", "unit", "at")},
+        **{
+            name: getattr(ours, name)
+            for name in _OWN
+            if name not in ("experiment", "unit", "decided_at")
+        },
         experiment=ours.experiment or experiment,
         unit=ours.unit or str(number if found.event_id is None else found.event_id),
-        at=micros(found.timestamp, where) if ours.at is None else ours.at,
+        decided_at=micros(found.timestamp, where) if ours.decided_at is None else ours.decided_at,
         decision_id=f"{experiment}-{number}" if found.event_id is None else str(found.event_id),
         context=msgspec.Raw(msgspec.json.encode(shared_of(found.c))),
         actions=ours.actions if found.topbill else offered,
@@ -194,7 +204,7 @@ def load(
 
 
 def _event(e: RewardEvent) -> dict[str, Any]:
-    return {name: getattr(e, name) for name in _EVENT}
+    return {_WRITTEN[name]: getattr(e, name) for name in _EVENT}
 
 
 def _events(found: _Line, decision: Decision, where: str) -> list[RewardEvent]:
@@ -220,7 +230,11 @@ def _events(found: _Line, decision: Decision, where: str) -> list[RewardEvent]:
         return []
     return [
         RewardEvent(
-            decision_id=key, event_id="reward", event="reward", value=reward, at=decision.at
+            decision_id=key,
+            event_id="reward",
+            event="reward",
+            value=reward,
+            received_at=decision.decided_at,
         )
     ]
 

@@ -45,7 +45,7 @@ def dump_line(
     )
     kept = msgspec.json.encode(_Kept(decision, list(events))).decode()
     line = {
-        "timestamp": (_EPOCH + timedelta(microseconds=decision.at)).strftime(
+        "timestamp": (_EPOCH + timedelta(microseconds=decision.decided_at)).strftime(
             "%Y-%m-%dT%H:%M:%S.%fZ"
         ),
         "featureFlag": decision.experiment,
@@ -109,7 +109,7 @@ def parse_line(
         propensity=p,
         policy=str(found.get("modelVersion") or "imported"),
         reason="policy",
-        at=micros(found.get("timestamp"), where),
+        decided_at=micros(found.get("timestamp"), where),
     )
     return decision, []
 

@@ -26,16 +26,16 @@ for each window.
 """
 _MEMORY = "512MB"
 _UPTO = """
-SELECT max(seq), epoch_us(min("at")), epoch_us(max("at"))
-FROM (SELECT seq, "at" FROM decisions WHERE experiment = $key AND seq > $after AND seq <= $end ORDER BY seq LIMIT $rows)
+SELECT max(seq), epoch_us(min(decided_at)), epoch_us(max(decided_at))
+FROM (SELECT seq, decided_at FROM decisions WHERE experiment = $key AND seq > $after AND seq <= $end ORDER BY seq LIMIT $rows)
 """
 _DECISIONS = """
-SELECT seq, epoch_us("at") AS "at", decision_id, experiment, revision, variant, unit, context, actions, eligible, slate,
-    propensities, propensity, probabilities, policy, policy_version, reason, micros
+SELECT seq, epoch_us(decided_at) AS decided_at, decision_id, experiment, revision, variant, unit, context, actions, eligible, slate,
+    propensities, propensity, probabilities, policy, policy_version, reason, latency_us
 FROM decisions WHERE experiment = $key AND seq > $after AND seq <= $upto ORDER BY seq
 """
 _REWARDS = """
-SELECT decision_id, event_id, event, value, action, position, epoch_us("at") AS "at",
+SELECT decision_id, event_id, event, value, action, position, epoch_us(occurred_at) AS occurred_at,
     epoch_us(received_at) AS received_at
 FROM rewards WHERE experiment = $key AND decided_at BETWEEN make_timestamp($first) AND make_timestamp($last)
     AND decision_id IN (SELECT decision_id FROM decisions WHERE experiment = $key AND seq > $after AND seq <= $upto)
@@ -62,7 +62,7 @@ def export_log(
     chosen = format or format_of(target)
     with ExitStack() as opened:
         connection = opened.enter_context(
-            closing(lake.connect(data / lake.FACE, memory_limit=_MEMORY))
+            closing(lake.connect(data / lake.DATABASE, memory_limit=_MEMORY))
         )
         spec = connection.execute("SELECT spec FROM experiments WHERE key = ?", [key]).fetchall()
         count = "SELECT count(*) FROM decisions WHERE experiment = ?"
@@ -111,9 +111,9 @@ def _batches(
         for row in _named(
             connection.execute(_REWARDS, {**asked, "upto": upto, "first": first, "last": last})
         ):
-            happened, received = row.pop("at"), row.pop("received_at")
+            happened, received = row.pop("occurred_at"), row.pop("received_at")
             event = RewardEvent(
-                **row, occurred_at=None if happened == received else happened, at=received
+                **row, occurred_at=None if happened == received else happened, received_at=received
             )
             events.setdefault(event.decision_id, []).append(event)
         decisions = _named(connection.execute(_DECISIONS, {**asked, "upto": upto}))

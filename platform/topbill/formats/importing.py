@@ -76,7 +76,7 @@ def import_log(
         Revision(e.key, e.fingerprint, 0, "import", msgspec.json.encode(e.raw).decode())
         for e in experiments
     ]
-    into.face(experiments, now_micros(), spec)
+    into.write_database(experiments, now_micros(), spec)
     _write_mark(data, msgspec.structs.replace(mark, done=True))
     return done
 

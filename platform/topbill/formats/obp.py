@@ -173,11 +173,15 @@ def to_log(feedback: BanditFeedback, experiment: str) -> Iterator[Row]:
             propensity=p,
             policy="imported",
             reason="policy",
-            at=at,
+            decided_at=at,
         )
         value = float(feedback.reward[i])
         event = RewardEvent(
-            decision_id=decision.decision_id, event_id="reward", event="reward", value=value, at=at
+            decision_id=decision.decision_id,
+            event_id="reward",
+            event="reward",
+            value=value,
+            received_at=at,
         )
         yield decision, [event] if value else []
 
@@ -203,7 +207,7 @@ def from_log(
         action.append(layout.number(decision, placed.action))
         reward.append(sum(event.value for event in events))
         pscore.append(placed.propensity)
-        at.append(decision.at)
+        at.append(decision.decided_at)
         contexts.append(context)
     return BanditFeedback(
         n_actions=len(layout.actions),
@@ -241,7 +245,9 @@ def csv_line(row: Row | None, layout: Layout) -> bytes:
     placed = only_placement(decision)
     context = described(decision)
     place = place_of(decision, context) or 0
-    at = (_EPOCH + timedelta(microseconds=decision.at)).strftime("%Y-%m-%d %H:%M:%S.%f+00:00")
+    at = (_EPOCH + timedelta(microseconds=decision.decided_at)).strftime(
+        "%Y-%m-%d %H:%M:%S.%f+00:00"
+    )
     click = sum(event.value for event in events)
     known = [
         layout.number(decision, placed.action),

@@ -200,9 +200,11 @@ def _shown(
         propensity=p,
         policy="imported",
         reason="policy",
-        at=at,
+        decided_at=at,
     )
-    event = RewardEvent(decision_id=name, event_id="click", event="reward", value=click, at=at)
+    event = RewardEvent(
+        decision_id=name, event_id="click", event="reward", value=click, received_at=at
+    )
     return decision, [event] if click else []
 
 

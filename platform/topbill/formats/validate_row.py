@@ -40,7 +40,7 @@ def sound(row: Row, where: str) -> Row:
             raise BadData(
                 where, f"got an event at position {event.position}; expected one of the slate's"
             )
-        _time(event.at, where)
+        _time(event.received_at, where)
         _time(event.occurred_at or 0, where)
     if len(events) >= _MOST_EVENTS:
         raise BadData(
@@ -77,10 +77,10 @@ def _check(decision: Decision, where: str) -> None:
             )
     if not decision.decision_id or not decision.experiment:
         raise BadData(where, "got a decision without an id or an experiment; expected both")
-    for number in (decision.policy_version, decision.micros):
+    for number in (decision.policy_version, decision.latency_us):
         if not 0 <= number < 1 << 62:
             raise BadData(where, f"got {number} as a version or duration; expected a number from 0")
-    _time(decision.at, where)
+    _time(decision.decided_at, where)
 
 
 def _time(at: int, where: str) -> None:

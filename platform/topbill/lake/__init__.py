@@ -5,16 +5,16 @@ Nothing else in Topbill imports `duckdb` or `deltalake`.
 """
 
 from topbill.domain.sql import identifier, quoted
-from topbill.lake.database import FACE, Connection, Error, connect, sql
+from topbill.lake.database import DATABASE, Connection, Error, connect, sql
 from topbill.lake.tables import Lake
-from topbill.lake.views import Trouble, metric_of, objective_of
+from topbill.lake.views import Problem, metric_of, objective_of
 
 __all__ = [
-    "FACE",
+    "DATABASE",
     "Connection",
     "Error",
     "Lake",
-    "Trouble",
+    "Problem",
     "connect",
     "identifier",
     "metric_of",

@@ -11,7 +11,7 @@ import pyarrow as pa
 from topbill.domain.errors import BadRequest, LogError, NotFound
 from topbill.domain.sql import identifier, quoted
 
-FACE = "topbill.duckdb"
+DATABASE = "topbill.duckdb"
 """The face's file name inside a data folder."""
 Connection: TypeAlias = duckdb.DuckDBPyConnection
 Error: TypeAlias = duckdb.Error
@@ -20,7 +20,7 @@ WHERE database_name = 'lake' AND table_name = 'published' AND column_name = 'fil
 _TABLES = "SELECT table_name FROM duckdb_tables() WHERE database_name = 'lake'"
 _VIEWS = """SELECT sql FROM duckdb_views() WHERE database_name = 'lake' AND NOT internal
 ORDER BY view_name = 'feedback' AND schema_name = 'main', schema_name <> 'main', view_name"""
-"""Every view after those that it reads: feedback reads those of schema earned, they read the
+"""Every view after those that it reads: feedback reads those of schema metrics, they read the
 others.
 """
 
@@ -80,7 +80,7 @@ def _follow_moved(connection: Connection, files: str) -> None:
         return
     tables, views = connection.execute(_TABLES).fetchall(), connection.execute(_VIEWS).fetchall()
     connection.execute("USE memory")
-    connection.execute("CREATE SCHEMA earned")
+    connection.execute("CREATE SCHEMA metrics")
     for (table,) in tables:
         connection.execute(f"CREATE VIEW {identifier(table)} AS FROM lake.{identifier(table)}")
     for (view,) in views:

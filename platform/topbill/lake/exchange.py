@@ -18,14 +18,14 @@ _APP = "topbill.export"
 
 def read_delta(path: Path, rows: int) -> Iterator[pa.RecordBatch]:
     """The table at `path`, at most `rows` rows at a time, file by file in the order of their first
-    rows' `at`.
+    rows' `decided_at`.
 
     Raises LogError where it cannot be read.
     """
     try:
         table = DeltaTable(str(path))
         files = list(table.to_pyarrow_dataset().get_fragments())
-        files.sort(key=lambda file: file.head(1, columns=["at"])["at"].to_pylist())
+        files.sort(key=lambda file: file.head(1, columns=["decided_at"])["decided_at"].to_pylist())
         for file in files:
             yield from file.to_batches(batch_size=rows)
     except (OSError, DeltaError, pa.ArrowException) as error:

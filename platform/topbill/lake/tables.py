@@ -23,7 +23,7 @@ from msgspec.structs import asdict
 from topbill.domain.errors import LogError
 from topbill.domain.records import NULL, Decision, RewardEvent
 from topbill.lake import views
-from topbill.lake.database import FACE
+from topbill.lake.database import DATABASE
 from topbill.lake.delta import files_of
 from topbill.spec import Experiment
 
@@ -46,7 +46,7 @@ SCHEMAS: dict[str, pa.Schema] = {
         {
             "seq": pa.int64(),
             "decision_id": pa.string(),
-            "at": _TIME,
+            "decided_at": _TIME,
             "experiment": pa.string(),
             "revision": pa.string(),
             "variant": pa.string(),
@@ -61,7 +61,7 @@ SCHEMAS: dict[str, pa.Schema] = {
             "policy": pa.string(),
             "policy_version": pa.int64(),
             "reason": pa.string(),
-            "micros": pa.int64(),
+            "latency_us": pa.int64(),
             "page": pa.string(),
             "layer": pa.string(),
             "place": pa.string(),
@@ -79,7 +79,7 @@ SCHEMAS: dict[str, pa.Schema] = {
             "value": pa.float64(),
             "action": pa.string(),
             "position": pa.int64(),
-            "at": _TIME,
+            "occurred_at": _TIME,
             "received_at": _TIME,
             "experiment": pa.string(),
             "variant": pa.string(),
@@ -110,9 +110,9 @@ every minute.
 
 
 class Origin(NamedTuple):
-    """What a reward's row says of its decision. `at` in µs since the epoch."""
+    """What a reward's row says of its decision. `decided_at` in µs since the epoch."""
 
-    at: int
+    decided_at: int
     experiment: str | None = None
     variant: str | None = None
     unit: str | None = None
@@ -121,7 +121,7 @@ class Origin(NamedTuple):
     @classmethod
     def of(cls, decision: Decision) -> Origin:
         shown = tuple(placed.action for placed in decision.slate)
-        return cls(decision.at, decision.experiment, decision.variant, decision.unit, shown)
+        return cls(decision.decided_at, decision.experiment, decision.variant, decision.unit, shown)
 
     def item(self, event: RewardEvent) -> str | None:
         """The action that the event speaks of: the one it names, or the one at its position, or the
@@ -141,7 +141,7 @@ def decision_rows(rows: Sequence[tuple[int, Decision]]) -> pa.Table:
     columns = {
         "seq": seqs,
         "decision_id": [d.decision_id for d in items],
-        "at": [d.at for d in items],
+        "decided_at": [d.decided_at for d in items],
         "experiment": [d.experiment for d in items],
         "revision": [d.revision for d in items],
         "variant": [d.variant for d in items],
@@ -156,7 +156,7 @@ def decision_rows(rows: Sequence[tuple[int, Decision]]) -> pa.Table:
         "policy": [d.policy for d in items],
         "policy_version": [d.policy_version for d in items],
         "reason": [d.reason for d in items],
-        "micros": [d.micros for d in items],
+        "latency_us": [d.latency_us for d in items],
         "page": [d.page or None for d in items],
         "layer": [d.layer or None for d in items],
         "place": [d.place or None for d in items],
@@ -169,7 +169,7 @@ def reward_rows(rows: Sequence[tuple[int, RewardEvent, Origin]]) -> pa.Table:
     """Reward events with their `seq` and their decision's origin as the columns of the lake's
     `rewards`.
 
-    `at` is when it happened: the caller's time where given, else the time of receipt.
+    `occurred_at` is when it happened: the caller's time where given, else the time of receipt.
     """
     columns = {
         "seq": [seq for seq, _, _ in rows],
@@ -179,12 +179,14 @@ def reward_rows(rows: Sequence[tuple[int, RewardEvent, Origin]]) -> pa.Table:
         "value": [e.value for _, e, _ in rows],
         "action": [e.action for _, e, _ in rows],
         "position": [e.position for _, e, _ in rows],
-        "at": [e.at if e.occurred_at is None else e.occurred_at for _, e, _ in rows],
-        "received_at": [e.at for _, e, _ in rows],
+        "occurred_at": [
+            e.received_at if e.occurred_at is None else e.occurred_at for _, e, _ in rows
+        ],
+        "received_at": [e.received_at for _, e, _ in rows],
         "experiment": [o.experiment for _, _, o in rows],
         "variant": [o.variant for _, _, o in rows],
         "unit": [o.unit for _, _, o in rows],
-        "decided_at": [o.at for _, _, o in rows],
+        "decided_at": [o.decided_at for _, _, o in rows],
         "item": [o.item(e) for _, e, o in rows],
     }
     return pa.table(columns, schema=SCHEMAS["rewards"])
@@ -201,7 +203,7 @@ class Lake:
 
     def __init__(self, folder: Path, *, keep_hours: int = 24) -> None:
         self.folder = folder
-        self.face_path = folder / FACE
+        self.database_path = folder / DATABASE
         self._keep_hours = keep_hours
         self._folders = {name: (folder / "lake" / name).resolve() for name in SCHEMAS}
         self._tables = {
@@ -292,12 +294,12 @@ class Lake:
         except (OSError, DeltaError) as error:
             raise LogError(f"{table.table_uri}: cannot be read: {error}") from error
 
-    def face(
+    def write_database(
         self,
         experiments: Iterable[Experiment],
         at: int,
         revisions: Iterable[views.Revision] = (),
-        troubles: Iterable[views.Trouble] = (),
+        problems: Iterable[views.Problem] = (),
         removed: Collection[str] = (),
     ) -> None:
         """Write a new face pinned to the tables as they are now, and rename it into place.
@@ -312,7 +314,13 @@ class Lake:
             for name, table in self._tables.items()
         }
         views.write(
-            self.face_path, tables, list(experiments), at, list(revisions), list(troubles), removed
+            self.database_path,
+            tables,
+            list(experiments),
+            at,
+            list(revisions),
+            list(problems),
+            removed,
         )
 
 

@@ -19,7 +19,7 @@ import duckdb
 import msgspec
 
 from topbill.domain.errors import LogError
-from topbill.domain.metric import Metric, values_sql
+from topbill.domain.metric import Metric, metric_column, values_sql
 from topbill.domain.objective import Objective
 from topbill.domain.sql import identifier, number, quoted
 from topbill.lake.database import files_of
@@ -27,7 +27,7 @@ from topbill.spec import Experiment
 
 DECISIONS = {
     "decision_id": "VARCHAR",
-    "at": "TIMESTAMP",
+    "decided_at": "TIMESTAMP",
     "experiment": "VARCHAR",
     "revision": "VARCHAR",
     "variant": "VARCHAR",
@@ -42,15 +42,14 @@ DECISIONS = {
     "policy": "VARCHAR",
     "policy_version": "BIGINT",
     "reason": "VARCHAR",
-    "micros": "BIGINT",
+    "latency_us": "BIGINT",
     "page": "VARCHAR",
     "layer": "VARCHAR",
     "place": "VARCHAR",
     "masks": 'STRUCT("rule" VARCHAR, "start" BIGINT, "stop" BIGINT, "rows" BIGINT[], "only" BOOLEAN)[]',
     "seq": "BIGINT",
 }
-"""The columns of view `decisions`. Times in the face are UTC, without a time zone. DuckDB reserves
-the word `at`: write `"at"`, or `d.at` after an alias."""
+"""The columns of view `decisions`. Times in the face are UTC, without a time zone."""
 REWARDS = {
     "decision_id": "VARCHAR",
     "event_id": "VARCHAR",
@@ -58,7 +57,7 @@ REWARDS = {
     "value": "DOUBLE",
     "action": "VARCHAR",
     "position": "BIGINT",
-    "at": "TIMESTAMP",
+    "occurred_at": "TIMESTAMP",
     "received_at": "TIMESTAMP",
     "experiment": "VARCHAR",
     "variant": "VARCHAR",
@@ -73,21 +72,21 @@ known.
 _TABLES = """
 CREATE TABLE experiments (key VARCHAR, revision VARCHAR, title VARCHAR, owner VARCHAR, hypothesis VARCHAR,
     surface VARCHAR, status VARCHAR, unit VARCHAR, slots BIGINT, traffic DOUBLE, holdout DOUBLE,
-    "at" TIMESTAMP, spec JSON);
+    revised_at TIMESTAMP, spec JSON);
 CREATE TABLE variants (experiment VARCHAR, variant VARCHAR, policy VARCHAR, share DOUBLE, control BOOLEAN,
     min_probability DOUBLE, evaluable BOOLEAN, training VARCHAR);
 CREATE TABLE metrics (experiment VARCHAR, metric VARCHAR, event VARCHAR, kind VARCHAR, window_seconds DOUBLE,
     cap DOUBLE, weight DOUBLE, better VARCHAR, margin DOUBLE,
-    unrewarded DOUBLE, covariate_seconds DOUBLE, covariate_feature VARCHAR);
-CREATE TABLE revisions (experiment VARCHAR, revision VARCHAR, "at" TIMESTAMP, who VARCHAR, spec JSON);
-CREATE TABLE published ("at" TIMESTAMP, decisions_version BIGINT, rewards_version BIGINT, files VARCHAR);
-CREATE TABLE troubles (kind VARCHAR, subject VARCHAR, path VARCHAR, message VARCHAR);
-CREATE SCHEMA earned;
+    "default" DOUBLE, covariate_seconds DOUBLE, covariate_feature VARCHAR);
+CREATE TABLE revisions (experiment VARCHAR, revision VARCHAR, revised_at TIMESTAMP, who VARCHAR, spec JSON);
+CREATE TABLE published (published_at TIMESTAMP, decisions_version BIGINT, rewards_version BIGINT, files VARCHAR);
+CREATE TABLE problems (kind VARCHAR, subject VARCHAR, path VARCHAR, message VARCHAR);
+CREATE SCHEMA metrics;
 """
 _PLACEMENTS = """CREATE VIEW placements AS
-    SELECT decision_id, experiment, variant, unit, "at", reason, policy, policy_version,
+    SELECT decision_id, experiment, variant, unit, decided_at, reason, policy, policy_version,
     unnest(range(len(slate))) AS position, unnest(slate) AS action, unnest(propensities) AS propensity FROM decisions"""
-_UNITS = """CREATE VIEW units AS SELECT experiment, unit, arg_min(variant, seq) AS variant, min("at") AS first_at,
+_UNITS = """CREATE VIEW units AS SELECT experiment, unit, arg_min(variant, seq) AS variant, min(decided_at) AS first_at,
     count(*) AS decisions FROM decisions WHERE variant IS NOT NULL GROUP BY experiment, unit"""
 
 
@@ -103,7 +102,7 @@ class Table(NamedTuple):
     widened: bool
 
 
-class Trouble(NamedTuple):
+class Problem(NamedTuple):
     """What is wrong while this is published: a `file` that was not taken over, an experiment whose
     `learning` is stuck, or one whose `metrics` cannot be computed. `subject` is the file's name or
     the experiment's key, `path` the place in the file."""
@@ -137,19 +136,19 @@ def write(
     experiments: Sequence[Experiment],
     at: int,
     revisions: Sequence[Revision],
-    troubles: Sequence[Trouble] = (),
+    problems: Sequence[Problem] = (),
     removed: Collection[str] = (),
 ) -> None:
     """Write the face over `tables` (`decisions` and `rewards`) as of `at` µs, replacing the old
     one. `removed`: keys of those experiments that have no file any more.
 
-    An experiment whose metrics cannot be computed is told among the troubles and has none; it
+    An experiment whose metrics cannot be computed is told among the problems and has none; it
     keeps no other from being published. Raises LogError where the file can't be written; the old
     face is then still there.
     """
     contents = (tables, experiments, at, revisions, removed)
     try:
-        _write(path, *contents, troubles, without=set())
+        _write(path, *contents, problems, without=set())
     except (OSError, duckdb.Error, *_UNFIT) as error:
         # Which experiment it was is looked for only now: as a rule there is none, and this file is
         # written every two seconds.
@@ -157,23 +156,23 @@ def write(
         if not unfit:
             raise LogError(f"{path}: cannot be written: {error}") from error
         try:
-            _write(path, *contents, [*troubles, *unfit], without={one.subject for one in unfit})
+            _write(path, *contents, [*problems, *unfit], without={one.subject for one in unfit})
         except (OSError, duckdb.Error) as other:
             raise LogError(f"{path}: cannot be written: {other}") from other
 
 
-def _without_metrics(experiments: Sequence[Experiment]) -> list[Trouble]:
-    """A trouble for each experiment whose metrics DuckDB cannot compute, and why."""
-    troubles = []
+def _without_metrics(experiments: Sequence[Experiment]) -> list[Problem]:
+    """A problem for each experiment whose metrics DuckDB cannot compute, and why."""
+    problems = []
     with duckdb.connect() as connection:
         connection.execute(_base_view("rewards", REWARDS, Table((), 0, widened=False)))
-        connection.execute("CREATE SCHEMA earned")
+        connection.execute("CREATE SCHEMA metrics")
         for experiment in experiments:
             try:
-                connection.execute(_earned_view(experiment))
+                connection.execute(_metrics_view(experiment))
             except (duckdb.Error, *_UNFIT) as error:
-                troubles.append(Trouble("metrics", experiment.key, "metrics", str(error)))
-    return troubles
+                problems.append(Problem("metrics", experiment.key, "metrics", str(error)))
+    return problems
 
 
 def _write(
@@ -183,7 +182,7 @@ def _write(
     at: int,
     revisions: Sequence[Revision],
     removed: Collection[str],
-    troubles: Sequence[Trouble],
+    problems: Sequence[Problem],
     without: Collection[str],
 ) -> None:
     """Write the file. `without`: keys of those experiments that get no metrics."""
@@ -202,10 +201,10 @@ def _write(
         connection.execute(_PLACEMENTS)
         connection.execute(_UNITS)
         for experiment in computed:
-            connection.execute(_earned_view(experiment))
+            connection.execute(_metrics_view(experiment))
         connection.execute(_feedback_view(computed, at))
         _fill(connection, experiments, revisions, removed)
-        _insert(connection, "troubles", troubles)
+        _insert(connection, "problems", problems)
         connection.execute(
             "INSERT INTO published VALUES (make_timestamp(?), ?, ?, ?)",
             [at, tables["decisions"].version, tables["rewards"].version, files_of(path)],
@@ -223,7 +222,7 @@ def metric_of(row: Mapping[str, Any]) -> Metric:
         window=row["window_seconds"],
         cap=row["cap"],
         better=row["better"],
-        default=row["unrewarded"],
+        default=row["default"],
     )
 
 
@@ -252,14 +251,14 @@ def _base_view(view: str, columns: Mapping[str, str], table: Table) -> str:
     return f"CREATE VIEW {view} AS SELECT {shown} FROM {source}"
 
 
-def _earned_view(experiment: Experiment) -> str:
-    """`earned."KEY"`: a row for each decision that got an event, with a column for each metric, and
+def _metrics_view(experiment: Experiment) -> str:
+    """`metrics."KEY"`: a row for each decision that got an event, with a column for each metric, and
     the objective.
     """
     mine = f"r.experiment = {quoted(experiment.key)}"
     return (
-        f"CREATE VIEW earned.{identifier(experiment.key)} AS "
-        f"SELECT *, {experiment.goal.sql()} AS objective_ "
+        f"CREATE VIEW metrics.{identifier(experiment.key)} AS "
+        f"SELECT *, {experiment.goal.sql(metric_column)} AS objective "
         f"FROM ({values_sql(experiment.metrics, mine)})"
     )
 
@@ -272,7 +271,7 @@ def _feedback_view(experiments: Sequence[Experiment], at: int) -> str:
         "decision_id",
         "variant",
         "unit",
-        "at",
+        "decided_at",
         "reason",
         "policy",
         "policy_version",
@@ -283,13 +282,13 @@ def _feedback_view(experiments: Sequence[Experiment], at: int) -> str:
     branches = []
     for experiment in experiments:
         pairs = ", ".join(
-            f"{quoted(m.name)}: coalesce(e.{identifier(m.name)}, {number(m.default)})"
+            f"{quoted(m.name)}: coalesce(e.{metric_column(m.name)}, {number(m.default)})"
             for m in experiment.metrics
         )
         branches.append(
-            f"SELECT {quoted(experiment.key)}, {shown}, MAP {{{pairs}}}, coalesce(e.objective_, {number(experiment.goal.default)}), "
-            f"{experiment.goal.mature_sql('d.at', at)} "
-            f"FROM decisions d LEFT JOIN earned.{identifier(experiment.key)} e ON d.decision_id = e.decision_id_ "
+            f"SELECT {quoted(experiment.key)}, {shown}, MAP {{{pairs}}}, coalesce(e.objective, {number(experiment.goal.default)}), "
+            f"{experiment.goal.mature_sql('d.decided_at', at)} "
+            f"FROM decisions d LEFT JOIN metrics.{identifier(experiment.key)} e ON d.decision_id = e.decision_id "
             f"WHERE d.experiment = {quoted(experiment.key)}"
         )
     known = ", ".join(quoted(experiment.key) for experiment in experiments)

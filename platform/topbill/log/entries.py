@@ -62,7 +62,7 @@ def admit(
     for decision in entry.decisions:
         if decision.decision_id not in stored:
             rows.decisions.append((decision.decision_id, decision.experiment, _encode(decision)))
-            msgspec.structs.force_setattr(decision, "at", at)
+            msgspec.structs.force_setattr(decision, "decided_at", at)
             known[decision.decision_id] = decision
     duplicates = []
     for event in entry.events:

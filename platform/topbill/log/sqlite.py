@@ -354,8 +354,8 @@ def _chunks(items: Sequence[_T], size: int = _ROWS_PER_STATEMENT) -> Iterator[Se
 
 
 def _stamped_decision(at: int, body: bytes) -> Decision:
-    return msgspec.structs.replace(_decision.decode(body), at=at)
+    return msgspec.structs.replace(_decision.decode(body), decided_at=at)
 
 
 def _stamped_event(at: int, body: bytes) -> RewardEvent:
-    return msgspec.structs.replace(_event.decode(body), at=at)
+    return msgspec.structs.replace(_event.decode(body), received_at=at)

@@ -45,7 +45,7 @@ PAGE = ("iips", "sniips", "rips", "snrips", "sips", "snsips")
 _MOST = 300.0
 """No logarithm of a weight is larger: its square is a number still, and no gate lets it pass."""
 _PAGES = """
-SELECT decision_id, unit, epoch_us("at") AS at, actions FROM decisions WHERE experiment = $page ORDER BY seq
+SELECT decision_id, unit, epoch_us(decided_at) AS decided_at, actions FROM decisions WHERE experiment = $page ORDER BY seq
 """
 
 
@@ -54,7 +54,7 @@ class _Served(NamedTuple):
 
     id: str
     unit: str
-    at: int
+    decided_at: int
     answer: PageAnswer
 
     def variant(self, layer: str) -> str | None:
@@ -103,8 +103,8 @@ def evaluate_page(
         variants=tuple(sorted({variant for layer in layers.values() for variant in layer.used})),
         decisions=len(cells.units),
         units=logged.diagnostics.units,
-        first_at=served[0].at,
-        last_at=served[-1].at,
+        first_at=served[0].decided_at,
+        last_at=served[-1].decided_at,
         left_out=dict(left_out),
         logged=replace(logged, estimator="mean"),
         targets={name: found},
@@ -137,7 +137,7 @@ def _read(
 
 
 def _served(data: Path, page: str) -> list[_Served]:
-    connection = lake.connect(data / lake.FACE)
+    connection = lake.connect(data / lake.DATABASE)
     try:
         rows = connection.execute(_PAGES, {"page": page}).fetchall()
     finally:
@@ -145,8 +145,8 @@ def _served(data: Path, page: str) -> list[_Served]:
     decode = msgspec.json.Decoder(PageAnswer).decode
     try:
         found = [
-            _Served(name, unit, at, decode(told))
-            for name, unit, at, told in rows
+            _Served(name, unit, decided_at, decode(told))
+            for name, unit, decided_at, told in rows
             if told is not None
         ]
     except msgspec.DecodeError as error:
@@ -202,7 +202,7 @@ def _ratios(walk: Walk) -> dict[str, Floats]:
 def _unfit(
     page: _Served, layers: Mapping[str, _Layer], rewards: Mapping[str, list[float]], mature: int
 ) -> str | None:
-    if page.at >= mature:
+    if page.decided_at >= mature:
         return "immature"
     if any(page.variant(name) not in layer.used for name, layer in layers.items()):
         return "other variants"

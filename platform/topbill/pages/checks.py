@@ -11,7 +11,7 @@ import numpy as np
 
 from topbill.candidates import RowSource
 from topbill.catalog import Bools, Catalog
-from topbill.domain.errors import BadData, NotFound, Problem, SpecError
+from topbill.domain.errors import BadData, FileProblem, NotFound, SpecError
 from topbill.pages.files import PageFile, verdicts
 from topbill.rules import CompiledRules
 from topbill.spec import Experiment
@@ -49,7 +49,7 @@ def _with_catalogue(path: Path, found: PageFile | SpecError) -> PageFile | SpecE
         return error
     except (BadData, NotFound) as error:
         return SpecError(
-            [Problem(path.name, "catalogue", str(error), "a catalogue that can be read")]
+            [FileProblem(path.name, "catalogue", str(error), "a catalogue that can be read")]
         )
     return found
 

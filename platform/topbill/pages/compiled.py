@@ -12,7 +12,7 @@ import msgspec
 
 from topbill.candidates import CandidateModel, Signals
 from topbill.catalog import Catalog
-from topbill.domain.errors import Problem
+from topbill.domain.errors import FileProblem
 from topbill.engine import CompiledExperiment, Engine
 from topbill.pages.answers import PageRequest
 from topbill.pages.checks import check
@@ -57,7 +57,7 @@ class CompiledPage:
         engine: Engine,
         catalog: Catalog,
         signals: Signals | None = None,
-        stale: Problem | None = None,
+        stale: FileProblem | None = None,
     ) -> None:
         """Compile the page.
 

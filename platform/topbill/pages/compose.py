@@ -441,7 +441,7 @@ class PageBuilder:
             policy="page",
             reason="fallback" if self.fallbacks else "policy",
             request_hash=request_hash,
-            micros=int((self.engine.now() - self.start) * 1e6),
+            latency_us=int((self.engine.now() - self.start) * 1e6),
             page=self.id,
             layer="page",
         )

@@ -30,7 +30,9 @@ def explain_title(
         raise NotFound(f"title {title!r} is not in the catalogue {catalog.version}")
     facts = msgspec.json.decode(page.context)
     tired = [catalog.index[name] for name in facts["tired"] if name in catalog.index]
-    lets = compiled_page.rules.allowed_by_rule(facts["region"], facts["age"], page.at / 1e6, tired)
+    lets = compiled_page.rules.allowed_by_rule(
+        facts["region"], facts["age"], page.decided_at / 1e6, tired
+    )
     barred = [rule for rule, let in lets.items() if not let[index]]
     rows = []
     above: str | None = None

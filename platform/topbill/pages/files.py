@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from topbill.candidates import SOURCES, RowSource
-from topbill.domain.errors import Problem, SpecError
+from topbill.domain.errors import FileProblem, SpecError
 from topbill.pages.features import PICTURE_FEATURES, TITLE_FEATURES
 from topbill.rules import RULE, Rules, build
 from topbill.spec import Experiment, renames, yaml_in
@@ -185,7 +185,7 @@ def verdicts(
             page = load(path, known)
             if (other := owner.setdefault(page.key, path.name)) != path.name:
                 expected = f"a key of its own: {other} has this one already"
-                raise SpecError([Problem(path.name, "page", repr(page.key), expected)])
+                raise SpecError([FileProblem(path.name, "page", repr(page.key), expected)])
             found.append((path, page))
         except SpecError as error:
             found.append((path, error))
@@ -201,7 +201,7 @@ def load(path: Path, known: Sequence[Experiment]) -> PageFile:
             data = file.read(MAX_BYTES + 1)
     except OSError as error:
         raise SpecError(
-            [Problem(path.name, "file", error.strerror or "an error", "a readable YAML file")]
+            [FileProblem(path.name, "file", error.strerror or "an error", "a readable YAML file")]
         ) from None
     raw, problems = parse(data, path.name)
     at = At(path.name, problems=problems)

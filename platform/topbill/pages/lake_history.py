@@ -13,11 +13,11 @@ from topbill.pages.viewing_history import MOST_PAGES, ViewingHistory
 _logger = logging.getLogger("topbill")
 _HELD = """SELECT (SELECT coalesce(max(seq), 0) FROM decisions), (SELECT coalesce(max(seq), 0) FROM rewards)"""
 _PAGES = """
-SELECT epoch_us("at") / 1e6 AS at, decision_id, unit, slate FROM decisions
-WHERE experiment = $page AND epoch_us("at") >= $since ORDER BY seq DESC LIMIT $most
+SELECT epoch_us(decided_at) / 1e6 AS decided_at, decision_id, unit, slate FROM decisions
+WHERE experiment = $page AND epoch_us(decided_at) >= $since ORDER BY seq DESC LIMIT $most
 """
 _PLAYS = """
-SELECT epoch_us("at") / 1e6 AS at, decision_id, action FROM rewards
+SELECT epoch_us(occurred_at) / 1e6 AS occurred_at, decision_id, action FROM rewards
 WHERE experiment = $page AND event = 'play' AND action IS NOT NULL AND epoch_us(decided_at) >= $since ORDER BY seq
 """
 
@@ -28,7 +28,7 @@ def read_lake(history: ViewingHistory, data: Path, since: float) -> None:
     followed."""
     history.begun = True
     try:
-        connection = lake.connect(data / lake.FACE)
+        connection = lake.connect(data / lake.DATABASE)
     except (NotFound, LogError):
         return
     try:

@@ -13,7 +13,7 @@ import pyarrow.parquet as pa_parquet
 from topbill import catalog
 from topbill.candidates import Signals
 from topbill.catalog import Catalog
-from topbill.domain.errors import Problem, SpecError, TopbillError
+from topbill.domain.errors import FileProblem, SpecError, TopbillError
 from topbill.engine import Engine
 from topbill.pages.compiled import CompiledPage
 from topbill.pages.files import PageFile
@@ -60,13 +60,13 @@ class LastGoodCatalogs:
             _logger.warning("%s: %s; a restart will need the page's own catalogue", path, error)
 
 
-def problem(file: PageFile, error: TopbillError) -> Problem:
+def problem(file: PageFile, error: TopbillError) -> FileProblem:
     """What is wrong with a page's catalogue, as one problem of the page file."""
     got = str(error)
     if isinstance(error, SpecError):
         got = "one that contradicts the page: " + "; ".join(
             f"{p.path}: {p.message}" for p in error.problems[:5]
         )
-    return Problem(
+    return FileProblem(
         file.source, "catalogue", got, "a catalogue that the rules fit; the last good one is served"
     )

@@ -59,7 +59,10 @@ class ViewingHistory:
             for seq, page, _ in rows:
                 self._decisions = seq
                 self.shown(
-                    page.decision_id, page.unit, [cell.action for cell in page.slate], page.at / 1e6
+                    page.decision_id,
+                    page.unit,
+                    [cell.action for cell in page.slate],
+                    page.decided_at / 1e6,
                 )
             read += len(rows)
         for seq, event in events:

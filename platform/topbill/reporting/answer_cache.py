@@ -61,7 +61,7 @@ ASK: dict[str, Callable[..., Any]] = {
     "experiment": database.load_experiment,
     "revisions": database.revisions,
     "published": database.published_at,
-    "troubles": database.troubles,
+    "problems": database.problems,
     "progress": series.progress,
     "traffic": series.traffic,
     "units": series.units_over_time,
@@ -241,7 +241,7 @@ def _state(data: Path | str, key: str) -> _State | None:
     experiments together. None where there is none."""
     own = f"(SELECT revision FROM experiments WHERE key = {quoted(key)})"  # noqa: S608
     every = "(SELECT string_agg(revision, '.' ORDER BY key) FROM experiments)"
-    query = f'SELECT "at", coalesce({own}, {every}) AS revision FROM published'  # noqa: S608
+    query = f"SELECT published_at AS at, coalesce({own}, {every}) AS revision FROM published"  # noqa: S608
     with database.opened(data) as connection:
         (found,) = database.rows(connection, query)
     return None if found["revision"] is None else _State(**found)

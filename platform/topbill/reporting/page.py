@@ -18,11 +18,11 @@ from rich.table import Table
 
 from topbill.candidates import Recall, Signals, signals_path
 from topbill.domain.errors import BadData, BadRequest, LogError, NotFound
-from topbill.domain.metric import Metric, longest_window, values_sql, window_over
+from topbill.domain.metric import Metric, longest_window, metric_column, values_sql, window_over
 from topbill.domain.objective import Objective, WeightedMetric, WeightedSum
 from topbill.domain.records import Floats
 from topbill.domain.sql import identifier, number, quoted
-from topbill.lake import FACE, Connection, Error, connect, metric_of
+from topbill.lake import DATABASE, Connection, Error, connect, metric_of
 from topbill.reporting.pareto import dominated
 from topbill.stats.intervals import normal
 from topbill.stats.moments import Moments, ratio
@@ -92,7 +92,7 @@ def load(page: str, data: Path, *, weights: Mapping[str, float] | None = None) -
     Raises NotFound when there is no lake yet or no such page in it, BadRequest for a weight of an
     unknown metric.
     """
-    face = data / FACE
+    face = data / DATABASE
     connection = connect(face)
     try:
         return replace(_report(connection, page, weights), recall=_recall(data, page))
@@ -115,7 +115,7 @@ def _recall(data: Path, page: str) -> Recall | None:
 def _report(connection: Connection, page: str, weights: Mapping[str, float] | None) -> PageReport:
     rows = _rows(
         connection,
-        f"""SELECT unit, epoch_us("at") AS at, decision_id, actions->>'$.layers' AS layers,
+        f"""SELECT unit, epoch_us(decided_at) AS decided_at, decision_id, actions->>'$.layers' AS layers,
             actions->>'$.fallbacks' AS fallbacks FROM decisions WHERE experiment = {quoted(page)} ORDER BY seq""",
     )
     if not rows:
@@ -126,10 +126,13 @@ def _report(connection: Connection, page: str, weights: Mapping[str, float] | No
     keys = {name: str(one["experiment"]) for name, one in layers[-1].items()}
     metrics = _metrics(connection, keys)
     used = _weights(connection, metrics, keys, weights)
-    (published,) = _rows(connection, 'SELECT epoch_us("at") AS at FROM published')
+    (published,) = _rows(connection, "SELECT epoch_us(published_at) AS published_at FROM published")
     # All metrics are compared over the same pages, those on which none can change any more.
     window = longest_window(metrics.values())
-    mature = np.array([window_over(row["at"], window, published["at"]) for row in rows], dtype=bool)
+    mature = np.array(
+        [window_over(row["decided_at"], window, published["published_at"]) for row in rows],
+        dtype=bool,
+    )
     values = _values(connection, page, list(metrics.values()), used)
     again = f"SELECT count(*) AS n FROM rewards WHERE experiment = {quoted(page)} AND event = 'page_again'"
     fallbacks: dict[str, int] = {}
@@ -257,13 +260,13 @@ def _values(
         columns[metric.name] = alone.sql(_page_column)
     shares = ", ".join(f"{sql} AS s{i}" for i, sql in enumerate(columns.values()))
     defaults = ", ".join(
-        f"coalesce(e.{identifier(m.name)}, {number(m.default)}) AS {_page_column(m.name)}"
+        f"coalesce(e.{metric_column(m.name)}, {number(m.default)}) AS {_page_column(m.name)}"
         for m in metrics
     )
     of_page = values_sql(metrics, f"r.experiment = {quoted(page)}")
     table = connection.sql(
         f"SELECT {shares} FROM (SELECT d.seq AS page_seq, {defaults} FROM decisions d "
-        f"LEFT JOIN ({of_page}) e ON d.decision_id = e.decision_id_ "
+        f"LEFT JOIN ({of_page}) e ON d.decision_id = e.decision_id "
         f"WHERE d.experiment = {quoted(page)}) ORDER BY page_seq"
     ).fetchnumpy()
     return {name: np.asarray(table[f"s{i}"], dtype=np.float64) for i, name in enumerate(columns)}

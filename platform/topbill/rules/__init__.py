@@ -13,10 +13,10 @@ from topbill.rules.schema import RULE, Cap, Rules, build
 __all__ = [
     "RULE",
     "Cap",
-    "Counts",
-    "RowConstraints",
     "CompiledRules",
-    "Rules",
+    "Counts",
     "PositionChoices",
+    "RowConstraints",
+    "Rules",
     "build",
 ]

@@ -25,7 +25,7 @@ from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
 
 from topbill import __version__, pages, spec
-from topbill.domain.errors import LogError, NotFound, Problem, SpecError, TopbillError
+from topbill.domain.errors import FileProblem, LogError, NotFound, SpecError, TopbillError
 from topbill.domain.records import Decision
 from topbill.engine import CompiledExperiment, Engine
 from topbill.log.sqlite import SqliteLog
@@ -158,10 +158,10 @@ class Follower:
         self._log = SqliteLog(settings.log_path)
         self._seen: dict[Path, tuple[int, int]] = {}
         self._tried: dict[str, tuple[CompiledExperiment, int]] = {}
-        self._refused: tuple[Problem, ...] = ()
+        self._refused: tuple[FileProblem, ...] = ()
 
     @property
-    def refused(self) -> tuple[Problem, ...]:
+    def refused(self) -> tuple[FileProblem, ...]:
         """What is wrong with the files as they are now, catalogues with them; what was there before
         is served.
         """
@@ -205,10 +205,10 @@ class Follower:
             self._desk.follow(self._log)
 
 
-def _problems(error: TopbillError) -> tuple[Problem, ...]:
+def _problems(error: TopbillError) -> tuple[FileProblem, ...]:
     if isinstance(error, SpecError):
         return error.problems
-    return (Problem("pages", "catalogue", str(error), "a catalogue that can be read"),)
+    return (FileProblem("pages", "catalogue", str(error), "a catalogue that can be read"),)
 
 
 def _who() -> str:

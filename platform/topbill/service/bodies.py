@@ -69,7 +69,7 @@ class RewardBatchAnswer(msgspec.Struct, frozen=True):
     results: list[RewardAnswer]
 
 
-class Problem(msgspec.Struct, frozen=True):
+class ErrorDetail(msgspec.Struct, frozen=True):
     """What is wrong with a request: a stable code, the path of the culprit, and a sentence."""
 
     code: str
@@ -80,9 +80,9 @@ class Problem(msgspec.Struct, frozen=True):
 class ProblemAnswer(msgspec.Struct, frozen=True):
     """The body of every answer that isn't 2xx."""
 
-    error: Problem
+    error: ErrorDetail
 
 
 def problem(code: str, message: str, path: str | None = None) -> bytes:
     """The body of a refusal."""
-    return _encode(ProblemAnswer(Problem(code, message, path)))
+    return _encode(ProblemAnswer(ErrorDetail(code, message, path)))

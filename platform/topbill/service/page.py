@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from topbill.candidates import Signals, signals_path
-from topbill.domain.errors import Conflict, NotFound, Problem, TopbillError
+from topbill.domain.errors import Conflict, FileProblem, NotFound, TopbillError
 from topbill.domain.records import Decision, RewardEvent
 from topbill.engine import Engine, new_id
 from topbill.log.entries import Entry
@@ -102,7 +102,7 @@ class PageService:
             return compiled_page
 
     @property
-    def stale(self) -> tuple[Problem, ...]:
+    def stale(self) -> tuple[FileProblem, ...]:
         """What is wrong with catalogues, where pages are made from earlier ones."""
         return tuple(c.stale for c in self.compiled_pages.values() if c.stale is not None)
 
@@ -191,7 +191,7 @@ class PageService:
         )
         for page_id in (this, before):
             held = self.log.decision(page_id)
-            if held is not None and now - held.at / 1e6 < sticky:
+            if held is not None and now - held.decided_at / 1e6 < sticky:
                 return page_id, "sticky", held
         return this, "sticky", None
 

@@ -58,7 +58,7 @@ def run(
             exclude=world.absent(at),
             decision_id=f"{seed}-{number}",
         )
-        decision = msgspec.structs.replace(engine.decide(request), at=int(at * 1e6))
+        decision = msgspec.structs.replace(engine.decide(request), decided_at=int(at * 1e6))
         truth = world.truth(visit, at)
         slate = [placed.action for placed in decision.slate]
         responses = world.respond(visit, truth, slate)
@@ -97,5 +97,5 @@ def _event(decision: Decision, response: Response) -> RewardEvent:
         event=response.event,
         value=response.value,
         position=response.position,
-        at=decision.at + int(response.delay * 1e6),
+        received_at=decision.decided_at + int(response.delay * 1e6),
     )

@@ -121,7 +121,7 @@ class _Run:
             if decision.variant is not None and decision.reason == "policy":
                 told = examples(
                     self.lives[decision.layer],
-                    msgspec.structs.replace(decision, at=int(now * 1e6)),
+                    msgspec.structs.replace(decision, decided_at=int(now * 1e6)),
                     events.get(decision.decision_id, []),
                 )
                 self.batch.setdefault((decision.layer, decision.variant), []).extend(told)
@@ -205,7 +205,7 @@ def _events(
             event=name,
             value=value,
             action=title,
-            at=int(now * 1e6),
+            received_at=int(now * 1e6),
         )
         for one in spread(event, answer, cells_of(answer)):
             found.setdefault(one.decision_id, []).append(one)

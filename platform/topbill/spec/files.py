@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from topbill.domain.errors import Problem, SpecError
+from topbill.domain.errors import FileProblem, SpecError
 from topbill.spec.build import build
 from topbill.spec.format import EXPERIMENT
 from topbill.spec.forms import BAD, At, percent
@@ -30,13 +30,13 @@ def load(path: Path) -> Experiment:
             data = file.read(MAX_BYTES + 1)
     except OSError as error:
         raise SpecError(
-            [Problem(path.name, "file", error.strerror or "an error", "a readable YAML file")]
+            [FileProblem(path.name, "file", error.strerror or "an error", "a readable YAML file")]
         ) from None
     raw, problems = parse(data, path.name)
     return from_raw(raw, path.name, problems)
 
 
-def from_raw(raw: Any, name: str, problems: Sequence[Problem] = ()) -> Experiment:
+def from_raw(raw: Any, name: str, problems: Sequence[FileProblem] = ()) -> Experiment:
     """The experiment that parsed YAML (or the audit's JSON) says; `name` is what its problems are
     said of.
 
@@ -68,7 +68,11 @@ def validate(paths: Sequence[Path]) -> list[Verdict]:
         try:
             if file.is_dir():
                 raise SpecError(
-                    [Problem(str(file), "directory", "no *.yaml", "at least one experiment file")]
+                    [
+                        FileProblem(
+                            str(file), "directory", "no *.yaml", "at least one experiment file"
+                        )
+                    ]
                 )
             verdicts.append((file, load(file)))
         except SpecError as error:
@@ -140,7 +144,9 @@ def _together(verdicts: list[Verdict]) -> list[Verdict]:
             continue
         if (other := owner.setdefault(found.key.lower(), path)) is not path:
             expected = f"a key of its own: {other.name} has this one already"
-            result[path] = SpecError([Problem(path.name, "experiment", repr(found.key), expected)])
+            result[path] = SpecError(
+                [FileProblem(path.name, "experiment", repr(found.key), expected)]
+            )
             continue
         if found.status not in ("running", "paused"):
             continue
@@ -149,7 +155,7 @@ def _together(verdicts: list[Verdict]) -> list[Verdict]:
                 expected = (
                     f"one experiment with personalizer: true: {personalizer.name} says it already"
                 )
-                result[path] = SpecError([Problem(path.name, "personalizer", "true", expected)])
+                result[path] = SpecError([FileProblem(path.name, "personalizer", "true", expected)])
                 continue
             personalizer = path
         start = taken.get(found.layer, 0.0)
@@ -160,7 +166,7 @@ def _together(verdicts: list[Verdict]) -> list[Verdict]:
                 "lower the traffic, stop another experiment of this layer, or choose another layer"
             )
             result[path] = SpecError(
-                [Problem(path.name, "traffic", got, "at most 100% in a layer", hint)]
+                [FileProblem(path.name, "traffic", got, "at most 100% in a layer", hint)]
             )
         else:
             taken[found.layer] = end

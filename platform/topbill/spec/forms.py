@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from topbill.domain.errors import Problem, SpecError
+from topbill.domain.errors import FileProblem, SpecError
 
 MAX_TEXT = 512
 MAX_PROBLEMS = 200
@@ -39,7 +39,7 @@ class At:
 
     file: str
     path: str = ""
-    problems: list[Problem] = field(default_factory=list)
+    problems: list[FileProblem] = field(default_factory=list)
 
     def key(self, name: str) -> At:
         return replace(self, path=f"{self.path}.{name}" if self.path else name)
@@ -60,7 +60,7 @@ class At:
         hold very many.
         """
         said = got if isinstance(got, Said) else show(got)
-        self.problems.append(Problem(self.file, self.path or "file", str(said), expected, hint))
+        self.problems.append(FileProblem(self.file, self.path or "file", str(said), expected, hint))
         if len(self.problems) >= MAX_PROBLEMS:
             raise SpecError(self.problems)
         return BAD

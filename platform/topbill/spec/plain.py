@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 
 import yaml
 
-from topbill.domain.errors import Problem, SpecError
+from topbill.domain.errors import FileProblem, SpecError
 
 MAX_BYTES = 1_000_000
 MAX_DEPTH = 32
@@ -31,27 +31,31 @@ _CONSTANTS: dict[str, bool | None] = {
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
-def parse(data: bytes, file: str) -> tuple[Any, list[Problem]]:
+def parse(data: bytes, file: str) -> tuple[Any, list[FileProblem]]:
     """The one document in `data`, and a problem for each key that is there twice (its last value is
     taken).
 
     Raises SpecError for what is not plain YAML.
     """
     if len(data) > MAX_BYTES:
-        raise SpecError([Problem(file, "file", "too many bytes", f"at most {MAX_BYTES:,}")])
+        raise SpecError([FileProblem(file, "file", "too many bytes", f"at most {MAX_BYTES:,}")])
     try:
         return _Reader(file).read(data.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         raise SpecError(
-            [Problem(file, f"byte {error.start}", "bytes that are not UTF-8", "UTF-8 text")]
+            [FileProblem(file, f"byte {error.start}", "bytes that are not UTF-8", "UTF-8 text")]
         ) from None
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f"line {mark.line + 1}, column {mark.column + 1}" if mark else "file"
         got = f"broken YAML ({error.problem or error.context})"
-        raise SpecError([Problem(file, where, got, "valid YAML", _syntax_hint(error))]) from None
+        raise SpecError(
+            [FileProblem(file, where, got, "valid YAML", _syntax_hint(error))]
+        ) from None
     except yaml.YAMLError as error:
-        raise SpecError([Problem(file, "file", str(error).splitlines()[0], "valid YAML")]) from None
+        raise SpecError(
+            [FileProblem(file, "file", str(error).splitlines()[0], "valid YAML")]
+        ) from None
 
 
 def _syntax_hint(error: yaml.MarkedYAMLError) -> str:
@@ -70,9 +74,9 @@ class _Reader:
 
     def __init__(self, file: str) -> None:
         self.file = file
-        self.problems: list[Problem] = []
+        self.problems: list[FileProblem] = []
 
-    def read(self, text: str) -> tuple[Any, list[Problem]]:
+    def read(self, text: str) -> tuple[Any, list[FileProblem]]:
         self.events: Iterator[Any] = yaml.parse(text, Loader=_Loader)
         value: Any = None
         documents = 0
@@ -86,7 +90,7 @@ class _Reader:
 
     def stop(self, event: Any, got: str, expected: str, hint: str = "") -> NoReturn:
         where = f"line {event.start_mark.line + 1}"
-        raise SpecError([*self.problems, Problem(self.file, where, got, expected, hint)])
+        raise SpecError([*self.problems, FileProblem(self.file, where, got, expected, hint)])
 
     def value(self, event: Any, path: str, depth: int) -> Any:
         if isinstance(event, yaml.AliasEvent):
@@ -118,7 +122,7 @@ class _Reader:
             if key in lines:
                 got = f"the key twice, in lines {lines[key]} and {line}"
                 self.problems.append(
-                    Problem(self.file, inner, got, "every key once", "remove one of the two")
+                    FileProblem(self.file, inner, got, "every key once", "remove one of the two")
                 )
             lines.setdefault(key, line)
             items[key] = self.value(next(self.events), inner, depth + 1)

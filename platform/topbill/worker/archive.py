@@ -19,16 +19,16 @@ BATCH = 5_000
 _QUERY = """
 WITH part AS (
     SELECT * FROM decisions d
-    WHERE experiment = $key AND seq > $after AND seq <= $through AND epoch_us(d.at) <= $reached - $age
+    WHERE experiment = $key AND seq > $after AND seq <= $through AND epoch_us(d.decided_at) <= $reached - $age
     ORDER BY seq LIMIT $batch),
 came AS (
     SELECT decision_id, list({'event_id': r.event_id, 'event': r.event, 'value': r.value, 'action': r.action,
-        'position': r.position, 'occurred_at': epoch_us(r.at), 'received': epoch_us(r.received_at)}
+        'position': r.position, 'occurred_at': epoch_us(r.occurred_at), 'received_at': epoch_us(r.received_at)}
         ORDER BY r.seq) events
     FROM rewards r JOIN part d USING (decision_id)
-    WHERE r.experiment = $key AND epoch_us(r.received_at) <= epoch_us(d.at) + $age GROUP BY ALL)
+    WHERE r.experiment = $key AND epoch_us(r.received_at) <= epoch_us(d.decided_at) + $age GROUP BY ALL)
 SELECT seq, decision_id, experiment, revision, variant, unit, context, actions, eligible, slate, propensities,
-    propensity, policy, policy_version, reason, page, layer, place, masks, epoch_us(part.at) AS "at", events
+    propensity, policy, policy_version, reason, page, layer, place, masks, epoch_us(part.decided_at) AS decided_at, events
 FROM part LEFT JOIN came USING (decision_id) ORDER BY seq
 """
 
@@ -41,7 +41,7 @@ def reader(data: Path) -> Callable[[str, int, int, int, int], list[Matured]]:
     """
 
     def read(key: str, after: int, through: int, age: int, reached: int) -> list[Matured]:
-        face = data / lake.FACE
+        face = data / lake.DATABASE
         if not face.exists():
             raise NotFound(
                 f"{face}: the log has let decisions go and there is no lake to read them from"
@@ -84,8 +84,5 @@ def _matured(row: dict[str, Any]) -> Matured:
     return (
         seq,
         decision,
-        [
-            RewardEvent(decision_id=decision_id, at=event.pop("received"), **event)
-            for event in events
-        ],
+        [RewardEvent(decision_id=decision_id, **event) for event in events],
     )

@@ -19,10 +19,10 @@ DAYS = 90
 MOST = 1_000_000
 """The most recent plays that are read, and from how far back."""
 _PLAYS = f"""
-SELECT r.unit, r.item, epoch(r."at"), coalesce(d.context::JSON ->> '$.region', '')
+SELECT r.unit, r.item, epoch(r.occurred_at), coalesce(d.context::JSON ->> '$.region', '')
 FROM rewards r JOIN decisions d USING (decision_id)
 WHERE r.experiment = $page AND r.event = 'play' AND r.item IS NOT NULL
-    AND r."at" > to_timestamp($now)::TIMESTAMP - INTERVAL {DAYS} DAYS
+    AND r.occurred_at > to_timestamp($now)::TIMESTAMP - INTERVAL {DAYS} DAYS
 ORDER BY r.seq DESC LIMIT {MOST}
 """  # noqa: S608 (constants only)
 _logger = logging.getLogger("topbill")
@@ -32,7 +32,7 @@ def plays(data: Path, page: str, now: float) -> list[Play]:
     """A page's plays of the last 90 days, newest first. Raises NotFound when nothing was published
     yet.
     """
-    connection = lake.connect(data / lake.FACE)
+    connection = lake.connect(data / lake.DATABASE)
     try:
         rows = connection.execute(_PLAYS, {"page": page, "now": now}).fetchall()
     finally:

@@ -14,8 +14,8 @@ from pathlib import Path
 from types import FrameType
 
 from topbill import pages, spec
-from topbill.domain.errors import Problem, SpecError, TopbillError
-from topbill.lake import Lake, Trouble
+from topbill.domain.errors import FileProblem, SpecError, TopbillError
+from topbill.lake import Lake, Problem
 from topbill.log.sqlite import SqliteLog
 from topbill.worker import candidate_signals
 from topbill.worker.learner import BATCH, Learner
@@ -63,7 +63,7 @@ class Keeper:
             Lake(data),
             lambda: self._experiments,
             learned=self.learner.needed_after,
-            troubles=self.troubles,
+            problems=self.problems,
         )
         self._published = self._signalled = 0.0
 
@@ -87,14 +87,14 @@ class Keeper:
         self.publisher.step()
         self._log.close()
 
-    def troubles(self) -> list[Trouble]:
+    def problems(self) -> list[Problem]:
         """What is wrong now: files that were not taken over, experiments that can't learn."""
         files = [
-            Trouble("file", problem.file, problem.path, problem.message)
+            Problem("file", problem.file, problem.path, problem.message)
             for problem in self._refused
         ]
         return files + [
-            Trouble("learning", key, "", message) for key, message in self.learner.stuck
+            Problem("learning", key, "", message) for key, message in self.learner.stuck
         ]
 
     def _reload(self) -> None:
@@ -111,7 +111,7 @@ class Keeper:
         self._refused = self._wrong_pages()
         self.learner.reload(self._experiments)
 
-    def _wrong_pages(self) -> tuple[Problem, ...]:
+    def _wrong_pages(self) -> tuple[FileProblem, ...]:
         try:
             pages.load_all(self._folder, self._experiments)
         except SpecError as error:

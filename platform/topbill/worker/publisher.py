@@ -12,7 +12,7 @@ from typing import Protocol
 from topbill.domain.errors import SpecError
 from topbill.domain.metric import longest_window, microseconds
 from topbill.domain.records import Decision, RewardEvent
-from topbill.lake import Lake, Trouble
+from topbill.lake import Lake, Problem
 from topbill.lake.tables import Origin, decision_rows, reward_rows
 from topbill.log.store import Revision
 from topbill.spec import Experiment, from_audit
@@ -48,7 +48,7 @@ class Publisher:
     """Publishes a log to a lake, step by step. It keeps no position of its own, so it may die at
     any moment.
 
-    `experiments` gives the experiments as they are now, `troubles` what is wrong now. `learned`
+    `experiments` gives the experiments as they are now, `problems` what is wrong now. `learned`
     gives the last `seq` of decisions that no learner needs any more; without it the log forgets by
     age alone. `keep_log` (seconds) is how long rows stay in the log; default: the longest metric
     window and an hour.
@@ -61,14 +61,14 @@ class Publisher:
         experiments: Callable[[], Sequence[Experiment]],
         *,
         learned: Callable[[], int] | None = None,
-        troubles: Callable[[], Sequence[Trouble]] = tuple,
+        problems: Callable[[], Sequence[Problem]] = tuple,
         keep_log: float | None = None,
     ) -> None:
         self._log = log
         self._lake = lake
         self._experiments = experiments
         self._learned = learned
-        self._troubles = troubles
+        self._troubles = problems
         self._keep_log = keep_log
         self._steps = 0
         self._compactor = ThreadPoolExecutor(1, "compactor")
@@ -89,7 +89,7 @@ class Publisher:
         experiments = self._experiments()
         revisions = self._log.revisions()
         removed = self._removed({e.key for e in experiments}, revisions)
-        self._lake.face(
+        self._lake.write_database(
             [*experiments, *removed],
             barrier,
             revisions,
@@ -162,7 +162,7 @@ class Publisher:
         if event.decision_id not in self._recent:
             self._recent[event.decision_id] = self._log.decision(event.decision_id)
         decision = self._recent[event.decision_id]
-        return Origin(at=event.at) if decision is None else Origin.of(decision)
+        return Origin(decided_at=event.received_at) if decision is None else Origin.of(decision)
 
     def _forget(self, experiments: Sequence[Experiment], barrier: int) -> None:
         """Delete in small transactions, so that no request waits long for the write lock."""

@@ -65,13 +65,13 @@ def browse(pages: int, seed: int = 8) -> tuple[list[Decision], list[Event]]:
             watched = float(rng.random())
             for decision in own:
                 for name, value in (("play", 1.0), ("watch_fraction", watched)):
-                    at = decision.at + 500_000
+                    at = decision.decided_at + 500_000
                     event = RewardEvent(
                         decision_id=decision.decision_id,
                         event_id=name,
                         event=name,
                         value=value,
-                        at=at,
+                        received_at=at,
                         position=0,
                     )
                     events.append((event, Origin.of(decision)))
@@ -109,7 +109,7 @@ def _layer(number: int, layer: str, variant: str, rng: np.random.Generator) -> D
         slate=slate,
         propensity=float(np.prod(p)),
         policy="uniform" if variant == "any" else "fixed",
-        micros=300,
+        latency_us=300,
     )
 
 
@@ -122,5 +122,5 @@ def _who(number: int, experiment: str, decision_id: str) -> dict[str, object]:
         "context": msgspec.Raw(b'{"device": "tv"}'),
         "page": f"page-{number}",
         "reason": "policy",
-        "at": START + number * STEP,
+        "decided_at": START + number * STEP,
     }

@@ -64,7 +64,7 @@ def uneven(tmp_path_factory: pytest.TempPathFactory, examples: dict[str, Experim
     def keep(decision: object) -> bool:
         return (
             getattr(decision, "variant", "") != "editorial"
-            or hash(getattr(decision, "at", 0)) % 300_000 == 0
+            or hash(getattr(decision, "decided_at", 0)) % 300_000 == 0
         )
 
     return fill(tmp_path_factory.mktemp("uneven"), [examples["home-artwork"]], 1_500, keep=keep)

@@ -53,8 +53,8 @@ def fill(
             kept = {d.decision_id for d in own if keep(d)}
             decided += [d for d in own if d.decision_id in kept]
             earned += [(e, o) for e, o in events if e.decision_id in kept]
-    decided.sort(key=lambda d: d.at)
-    earned.sort(key=lambda pair: pair[0].at)
+    decided.sort(key=lambda d: d.decided_at)
+    earned.sort(key=lambda pair: pair[0].received_at)
     if decided:
         lake.append("decisions", decision_rows(list(enumerate(decided, 1))), len(decided))
     if earned:
@@ -65,7 +65,7 @@ def fill(
         Revision(e.key, e.fingerprint, START, "tester", msgspec.json.encode(e.raw).decode())
         for e in experiments
     ]
-    lake.face(experiments, START + visits * STEP + 60_000_000, audit)
+    lake.write_database(experiments, START + visits * STEP + 60_000_000, audit)
     log.close()
     return folder
 
@@ -87,7 +87,9 @@ def _visits(
             context=msgspec.Raw(msgspec.json.encode(visit.context)),
             decision_id=f"{experiment.key}-{number}",
         )
-        decision = msgspec.structs.replace(engine.decide(request), at=at, micros=180 + number % 90)
+        decision = msgspec.structs.replace(
+            engine.decide(request), decided_at=at, latency_us=180 + number % 90
+        )
         slate = [placed.action for placed in decision.slate]
         came = [
             RewardEvent(
@@ -96,7 +98,7 @@ def _visits(
                 event=response.event,
                 value=response.value,
                 position=response.position,
-                at=at + int(response.delay * 1e6),
+                received_at=at + int(response.delay * 1e6),
             )
             for response in world.respond(visit, world.truth(visit, number * STEP / 1e6), slate)
         ]

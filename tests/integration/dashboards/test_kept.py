@@ -105,17 +105,17 @@ def test_an_old_answer_one_of_another_revision_and_a_damaged_one_are_not_shown(
     published = database.published_at(folder)
     at = round((published - pd.Timestamp(0).to_pydatetime()).total_seconds() * 1e6)
     lake, experiment = Lake(folder), examples[KEY]
-    lake.face([experiment], at + hour)
+    lake.write_database([experiment], at + hour)
     held = answer_cache.find(folder, question)
     assert held is not None
     assert held.at == published
-    lake.face([experiment], at + hour + 1)
+    lake.write_database([experiment], at + hour + 1)
     assert answer_cache.find(folder, question) is None
-    lake.face([from_raw({**experiment.raw, "objective": {"play": 1}}, "edited")], at)
+    lake.write_database([from_raw({**experiment.raw, "objective": {"play": 1}}, "edited")], at)
     assert answer_cache.find(folder, question) is None
-    lake.face([], at)
+    lake.write_database([], at)
     assert answer_cache.find(folder, question) is None
-    lake.face([experiment], at)
+    lake.write_database([experiment], at)
     assert answer_cache.find(folder, question) is not None
     for file in (folder / "answers").iterdir():
         file.write_bytes(file.read_bytes()[:-40])

@@ -16,7 +16,7 @@ from filled import EXPERIMENTS
 from streamlit.testing.v1 import AppTest
 
 from topbill import spec
-from topbill.lake import Lake, Trouble
+from topbill.lake import Lake, Problem
 
 PAGES = (
     "home",
@@ -119,12 +119,12 @@ def test_every_term_is_explained_and_every_number_can_be_taken_home(
 def test_a_refused_edit_and_a_stuck_experiment_are_told(
     page: str, open_app, tmp_path: Path
 ) -> None:
-    Lake(tmp_path).face(
+    Lake(tmp_path).write_database(
         [spec.load(EXPERIMENTS / "home-artwork.yaml")],
         1,
-        troubles=[
-            Trouble("file", "home-rows.yaml", "slotz", "got an unknown key; did you mean slots?"),
-            Trouble("learning", "home-artwork", "", "thompson: not positive definite"),
+        problems=[
+            Problem("file", "home-rows.yaml", "slotz", "got an unknown key; did you mean slots?"),
+            Problem("learning", "home-artwork", "", "thompson: not positive definite"),
         ],
     )
     page_said = said(open_app(tmp_path, page))

@@ -147,20 +147,23 @@ def test_intervals_of_worths_hold_although_a_learner_chose(tmp_path: Path) -> No
                 policy="thompson",
                 policy_version=number,
                 reason="policy",
-                at=1_790_000_000_000_000 + number,
+                decided_at=1_790_000_000_000_000 + number,
             )
             won = rng.random() < truth[action]
             paid[action], drawn[action] = paid[action] + won, drawn[action] + 1
             decisions.append((number, decision))
             if won:
                 event = RewardEvent(
-                    decision_id=decision.decision_id, event_id="p", event="play", at=decision.at
+                    decision_id=decision.decision_id,
+                    event_id="p",
+                    event="play",
+                    received_at=decision.decided_at,
                 )
                 events.append((len(events) + 1, event, Origin.of(decision)))
     lake = Lake(tmp_path / "data")
     lake.append("decisions", decision_rows(decisions), len(decisions))
     lake.append("rewards", reward_rows(events), len(events))
-    lake.face(experiments, 1_790_000_100_000_000)
+    lake.write_database(experiments, 1_790_000_100_000_000)
     right = 0
     for experiment in experiments:
         for row in action_values.worth(tmp_path / "data", experiment.key, "only").itertuples():
@@ -210,13 +213,13 @@ def test_another_half_of_viewers_is_drift(tmp_path: Path, examples) -> None:
                     context=f'{{"device":"{device}","hour":1,"taste":{{"crime":1}}}}'.encode(),
                     policy="uniform",
                     reason="policy",
-                    at=1_790_000_000_000_000 + number,
+                    decided_at=1_790_000_000_000_000 + number,
                 ),
             )
         )
     lake = Lake(tmp_path)
     lake.append("decisions", decision_rows(decisions), 400)
-    lake.face([experiment], 1_790_000_100_000_000)
+    lake.write_database([experiment], 1_790_000_100_000_000)
     found = drift.drift(tmp_path, KEY).set_index("feature")
     assert found.loc["device", "verdict"] == "changed"
     assert found.loc["taste", "verdict"] == "stable"

@@ -46,7 +46,7 @@ def test_two_refreshes_leave_no_trace(browser: Any, demo: Path, tmp_path: Path) 
         page.wait_for_timeout(500)
         page.evaluate(WATCH)
         for refresh in (1, 2):
-            Lake(data).face(
+            Lake(data).write_database(
                 experiments, at + refresh * 60_000_000
             )  # another version of the same answers
             page.wait_for_function(f"window.seen.runs >= {refresh}", timeout=60_000)

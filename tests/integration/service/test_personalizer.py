@@ -150,7 +150,7 @@ def test_the_default_reward_is_what_is_learned_and_reported_where_none_came(
     client.post(f"{V1}/events/rewarded/reward", json={"value": 1})
     keeper = Keeper(settings.experiments, settings.data)
     keeper.finish()
-    connection = lake.connect(settings.data / lake.FACE)
+    connection = lake.connect(settings.data / lake.DATABASE)
     found = connection.execute(
         "SELECT decision_id, objective, metrics['reward'] FROM feedback"
     ).fetchall()

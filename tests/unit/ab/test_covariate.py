@@ -72,7 +72,7 @@ def build(folder: Path, objective: str = "{play: 1.0, watched: 1.0}") -> World:
         lately = [NOW - 30 * HOUR + i for i in range(before[u])]
         later = [NOW + 5 * HOUR] * 7  # after the unit's first decision: not counted either
         events += [
-            RewardEvent(decision_id=f"old{u}", event_id="", event="play", at=at)
+            RewardEvent(decision_id=f"old{u}", event_id="", event="play", received_at=at)
             for at in long_ago + lately + later
         ]
         for i in range(2):
@@ -82,7 +82,7 @@ def build(folder: Path, objective: str = "{play: 1.0, watched: 1.0}") -> World:
             at = NOW + i * HOUR + 1_000
             if plays[u, i]:
                 events.append(
-                    RewardEvent(decision_id=f"d{u}-{i}", event_id="", event="play", at=at)
+                    RewardEvent(decision_id=f"d{u}-{i}", event_id="", event="play", received_at=at)
                 )
             if i == 0:
                 events.append(
@@ -91,7 +91,7 @@ def build(folder: Path, objective: str = "{play: 1.0, watched: 1.0}") -> World:
                         event_id="",
                         event="watched",
                         value=float(watched[u]),
-                        at=at,
+                        received_at=at,
                     )
                 )
     events = [msgspec.structs.replace(e, event_id=str(i)) for i, e in enumerate(events)]
@@ -102,7 +102,7 @@ def build(folder: Path, objective: str = "{play: 1.0, watched: 1.0}") -> World:
         reward_rows([(i, e, by_id[e.decision_id]) for i, e in enumerate(events, 1)]),
         len(events),
     )
-    lake.face([art], NOW + 48 * HOUR)
+    lake.write_database([art], NOW + 48 * HOUR)
     rows = {"unit": np.arange(UNITS), "arm": np.where(np.arange(UNITS) % 2, "new", "old")}
     rows |= {
         "before": before,
@@ -129,7 +129,7 @@ def decided(
         probabilities=((0.5, 0.5),),
         policy="uniform",
         reason="policy",
-        at=at,
+        decided_at=at,
     )
 
 

@@ -35,7 +35,7 @@ def decision(number: int, art: Experiment) -> Decision:
         probabilities=((0.5, 0.5),),
         policy="uniform",
         reason="policy",
-        at=NOW + (number % 4) * DAY,
+        decided_at=NOW + (number % 4) * DAY,
     )
 
 
@@ -47,7 +47,9 @@ def data(tmp_path: Path, art: Experiment) -> Path:
     lake, by_id = Lake(tmp_path / "data"), {d.decision_id: Origin.of(d) for d in decisions}
     lake.append("decisions", decision_rows(list(enumerate(decisions, 1))), UNITS)
     events = [
-        RewardEvent(decision_id=f"d{i}", event_id="e", event="play", at=decisions[i].at + 1)
+        RewardEvent(
+            decision_id=f"d{i}", event_id="e", event="play", received_at=decisions[i].decided_at + 1
+        )
         for i in plays
     ]
     lake.append(
@@ -55,7 +57,7 @@ def data(tmp_path: Path, art: Experiment) -> Path:
         reward_rows([(i, e, by_id[e.decision_id]) for i, e in enumerate(events, 1)]),
         len(events),
     )
-    lake.face([art], NOW + 5 * DAY)
+    lake.write_database([art], NOW + 5 * DAY)
     return tmp_path / "data"
 
 
@@ -114,7 +116,7 @@ def test_what_is_not_there_is_named_with_what_is(data: Path, topbill: Callable[.
 def test_an_experiment_without_traffic_says_so(
     tmp_path: Path, art: Experiment, topbill: Callable[..., str]
 ) -> None:
-    Lake(tmp_path / "none").face([art], NOW)
+    Lake(tmp_path / "none").write_database([art], NOW)
     assert "Nothing can be planned yet: the variant has no units yet" in topbill(
         "power", "art", "--data", tmp_path / "none"
     )

@@ -62,8 +62,8 @@ def logged(
         policy=draw(st.sampled_from(["thompson", "vw"])),
         policy_version=draw(st.integers(0, 9)),
         reason=draw(st.sampled_from(["policy", "fallback", "holdout"])),
-        at=draw(TIMES),
-        micros=draw(st.integers(0, 9)),
+        decided_at=draw(TIMES),
+        latency_us=draw(st.integers(0, 9)),
         page=draw(st.sampled_from(["", "page-1"])),
         masks=draw(st.sampled_from([(), (Mask("pins", 0, 1, (0, 2), only=True),)])),
     )
@@ -76,7 +76,7 @@ def logged(
             value=draw(st.floats(-100, 100)),
             position=draw(st.one_of(st.none(), st.integers(0, len(slate) - 1))),
             occurred_at=draw(st.one_of(st.none(), TIMES)),
-            at=draw(TIMES),
+            received_at=draw(TIMES),
         )
         for i in range(count)
     ]

@@ -196,7 +196,7 @@ def test_arrays_that_make_no_sense_are_named(
         ("context", "[]"),
         ("context", "x"),
         ("actions", "{}"),
-        ("at", -1),
+        ("decided_at", -1),
         ("decision_id", ""),
     ],
 )
@@ -215,7 +215,7 @@ def test_a_row_that_nobody_could_have_logged_is_named(
         "revision": "",
         "policy_version": 0,
         "reason": "policy",
-        "at": 0,
+        "decided_at": 0,
         "context": "{}",
         "eligible": [],
     }

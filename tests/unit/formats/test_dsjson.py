@@ -53,7 +53,7 @@ def decisions(draw: st.DrawFn) -> tuple[Decision, list[RewardEvent]]:
         policy="thompson",
         policy_version=draw(st.integers(0, 9)),
         reason="policy",
-        at=at,
+        decided_at=at,
     )
     names = draw(st.lists(text, max_size=3, unique=True))
     events = [
@@ -62,7 +62,7 @@ def decisions(draw: st.DrawFn) -> tuple[Decision, list[RewardEvent]]:
             event_id=e,
             event="play",
             value=draw(st.floats(-5, 5)),
-            at=at,
+            received_at=at,
         )
         for e in names
     ]
@@ -122,7 +122,7 @@ def test_a_line_of_another_maker_is_read() -> None:
     assert (decision.experiment, decision.eligible) == ("news", ("a1", "b"))
     assert decision.slate == (Placement(0, "b", 0.7),)
     assert decision.probabilities == ((0.3, 0.7),)
-    assert decision.at == 1612456289246000
+    assert decision.decided_at == 1612456289246000
     assert msgspec.json.decode(decision.context) == {
         "FromUrl": [{"timeofday": "Afternoon", "weather": "Sunny"}]
     }

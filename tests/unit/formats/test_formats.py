@@ -98,7 +98,7 @@ def test_a_foreign_slate_is_read_with_its_probabilities_and_costs() -> None:
     decision, events = ccb.parse_line(json.dumps(FOREIGN).encode(), experiment="x")
     assert decision.slate == (Placement(0, "a2", 0.8), Placement(1, "city", 0.5))
     assert decision.propensity == pytest.approx(0.4)
-    assert decision.at == 1_568_126_617_201_000
+    assert decision.decided_at == 1_568_126_617_201_000
     assert json.loads(bytes(decision.context)) == {"GUser": {"id": "mk"}}
     assert [(e.position, e.value) for e in events] == [(0, 1.0)]
 
@@ -231,7 +231,7 @@ def test_columns_that_are_missing_are_named() -> None:
         unit="u",
         policy="p",
         reason="policy",
-        at=1,
+        decided_at=1,
     )
     table = arrow.to_table([(row, [])])
     broken = table.set_column(table.schema.get_field_index("reason"), "reason", [["nonsense"]])

@@ -67,7 +67,7 @@ def logged(number: int, slots: int = 1) -> Row:
         ),
         policy="uniform",
         reason="policy",
-        at=at,
+        decided_at=at,
     )
     played = number % 2 if order[0] == "a" else number % 5 == 0
     event = RewardEvent(
@@ -77,7 +77,7 @@ def logged(number: int, slots: int = 1) -> Row:
         action=order[0],
         position=0,
         occurred_at=at + 5,
-        at=at + 9,
+        received_at=at + 9,
     )
     return decision, [event] if played else []
 
@@ -105,7 +105,7 @@ def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def stored(data: Path) -> tuple[int, int]:
-    connection = lake.connect(data / lake.FACE)
+    connection = lake.connect(data / lake.DATABASE)
     counts = [
         connection.execute(f"SELECT count(*) FROM {t}").fetchall()[0][0]  # noqa: S608
         for t in ("decisions", "rewards")
@@ -337,7 +337,7 @@ def test_an_import_that_was_killed_at_any_moment_goes_on_whatever_its_commits_we
         ends.append(subprocess.run(program, check=False, capture_output=True).returncode)
     assert -9 in ends, "none was killed: the test says nothing"
     assert import_log(source, tmp_path / "data") == 3_000
-    connection = lake.connect(tmp_path / "data" / lake.FACE)
+    connection = lake.connect(tmp_path / "data" / lake.DATABASE)
     for table, expected in (
         ("decisions", 3_000),
         ("rewards", sum(len(events) for _, events in rows)),

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from topbill.domain.errors import BadRequest, LogError, NotFound
 from topbill.domain.records import Action, Decision, Mask, Placement, RewardEvent
-from topbill.lake import FACE, Lake, connect, sql, tables, views
+from topbill.lake import DATABASE, Lake, connect, sql, tables, views
 from topbill.lake.tables import Origin, decision_rows, reward_rows
 from topbill.spec import Experiment, Metric, Variant
 
@@ -66,7 +66,7 @@ def decision(number: int, **changes: Any) -> Decision:
             "probabilities": ((0.5, 0.5),),
             "policy": "uniform",
             "reason": "policy",
-            "at": NOW + number * SECOND,
+            "decided_at": NOW + number * SECOND,
             **changes,
         }
     )
@@ -88,15 +88,15 @@ def publish(
 
 
 def rows(folder: Path, query: str) -> list[Any]:
-    return [tuple(row.values()) for row in sql(folder / FACE, query).to_pylist()]
+    return [tuple(row.values()) for row in sql(folder / DATABASE, query).to_pylist()]
 
 
 def test_an_empty_lake_has_every_view_with_its_columns_and_no_row(tmp_path: Path) -> None:
-    Lake(tmp_path).face([experiment()], NOW)
+    Lake(tmp_path).write_database([experiment()], NOW)
     types = dict(rows(tmp_path, "SELECT column_name, column_type FROM (DESCRIBE feedback)"))
     assert types["metrics"] == "MAP(VARCHAR, DOUBLE)"
-    assert types["at"] == "TIMESTAMP"
-    for view in ("decisions", "rewards", "feedback", "units", "placements", 'earned."home"'):
+    assert types["decided_at"] == "TIMESTAMP"
+    for view in ("decisions", "rewards", "feedback", "units", "placements", 'metrics."home"'):
         assert rows(tmp_path, f"FROM {view}") == []
     empty = {
         view: rows(tmp_path, f"DESCRIBE {view}")
@@ -104,9 +104,11 @@ def test_an_empty_lake_has_every_view_with_its_columns_and_no_row(tmp_path: Path
     }
     lake = Lake(tmp_path)
     publish(
-        lake, [decision(1)], [RewardEvent(decision_id="d1", event_id="e", event="play", at=NOW)]
+        lake,
+        [decision(1)],
+        [RewardEvent(decision_id="d1", event_id="e", event="play", received_at=NOW)],
     )
-    lake.face([experiment()], NOW)
+    lake.write_database([experiment()], NOW)
     assert {view: rows(tmp_path, f"DESCRIBE {view}") for view in empty} == empty
 
 
@@ -117,14 +119,16 @@ def test_what_was_published_is_read_back_as_it_was(tmp_path: Path) -> None:
         7,
         actions=msgspec.Raw(b'[{"id":"x"}]'),
         policy_version=3,
-        micros=41,
+        latency_us=41,
         page="p1",
         masks=(mask,),
     )
     publish(lake, [stored])
-    lake.face([experiment()], NOW)
-    (row,) = sql(tmp_path / FACE, "SELECT * FROM decisions").to_pylist()
-    assert row.pop("at").replace(tzinfo=UTC) == datetime.fromtimestamp(stored.at / 1e6, UTC)
+    lake.write_database([experiment()], NOW)
+    (row,) = sql(tmp_path / DATABASE, "SELECT * FROM decisions").to_pylist()
+    assert row.pop("decided_at").replace(tzinfo=UTC) == datetime.fromtimestamp(
+        stored.decided_at / 1e6, UTC
+    )
     assert row == {
         "decision_id": "d7",
         "experiment": "home",
@@ -141,7 +145,7 @@ def test_what_was_published_is_read_back_as_it_was(tmp_path: Path) -> None:
         "policy": "uniform",
         "policy_version": 3,
         "reason": "policy",
-        "micros": 41,
+        "latency_us": 41,
         "page": "p1",
         "layer": None,
         "place": None,
@@ -161,7 +165,7 @@ def test_a_lake_of_an_earlier_version_gets_the_columns_that_it_lacks(
     lake = Lake(tmp_path)
     publish(lake, [decision(2, page="p1")], after=1)
     for _ in range(2):
-        lake.face([experiment()], NOW)
+        lake.write_database([experiment()], NOW)
         found = rows(tmp_path, "SELECT decision_id, page, len(masks) FROM decisions ORDER BY seq")
         assert found == [("d1", None, None), ("d2", "p1", 0)]
         lake.compact(thorough=True)
@@ -173,7 +177,7 @@ def test_a_batch_that_is_appended_again_changes_nothing(tmp_path: Path) -> None:
     assert lake.append("decisions", batch, 2)
     assert not lake.append("decisions", batch, 2)
     assert not Lake(tmp_path).append("decisions", batch, 2)
-    lake.face([experiment()], NOW)
+    lake.write_database([experiment()], NOW)
     assert rows(tmp_path, "SELECT count(*), count(DISTINCT decision_id) FROM decisions") == [(2, 2)]
 
 
@@ -185,7 +189,7 @@ def test_of_two_writers_with_the_same_batch_one_is_refused(tmp_path: Path) -> No
     rival._tables["decisions"].update_incremental = lambda: None  # type: ignore[method-assign]
     with pytest.raises(LogError, match="cannot append rows through 1"):
         rival.append("decisions", batch, 1)
-    lake.face([experiment()], NOW)
+    lake.write_database([experiment()], NOW)
     assert rows(tmp_path, "SELECT count(*) FROM decisions") == [(1,)]
 
 
@@ -207,7 +211,7 @@ def test_compaction_merges_files_and_keeps_every_row(tmp_path: Path) -> None:
         publish(lake, [decision(number)], after=number - 1)
     assert lake.compact() == 7
     assert len(lake.files("decisions")) == 1
-    lake.face([experiment()], NOW)
+    lake.write_database([experiment()], NOW)
     assert rows(tmp_path, "SELECT decision_id FROM decisions ORDER BY seq") == [
         (f"d{n}",) for n in range(1, 8)
     ]
@@ -227,7 +231,7 @@ def test_compaction_beside_appends_loses_and_doubles_nothing(tmp_path: Path) -> 
         publish(lake, [decision(number)], after=number - 1)
     stop.set()
     compactor.join()
-    lake.face([experiment()], NOW)
+    lake.write_database([experiment()], NOW)
     assert sum(merged) > 0
     assert rows(tmp_path, "SELECT count(*), count(DISTINCT decision_id) FROM decisions") == [
         (40, 40)
@@ -238,12 +242,12 @@ def test_compaction_beside_appends_loses_and_doubles_nothing(tmp_path: Path) -> 
 def test_a_reader_keeps_its_state_while_the_lake_moves_on(tmp_path: Path) -> None:
     lake = Lake(tmp_path)
     publish(lake, [decision(1)])
-    lake.face([experiment()], NOW)
-    early = connect(tmp_path / FACE)
+    lake.write_database([experiment()], NOW)
+    early = connect(tmp_path / DATABASE)
     publish(lake, [decision(2)], after=1)
     lake.compact(thorough=True)
-    lake.face([experiment()], NOW)
-    late = connect(tmp_path / FACE)
+    lake.write_database([experiment()], NOW)
+    late = connect(tmp_path / DATABASE)
     assert early.sql("SELECT count(*) FROM decisions").fetchall() == [(1,)]
     assert late.sql("SELECT count(*) FROM decisions").fetchall() == [(2,)]
 
@@ -252,7 +256,7 @@ def test_whoever_opens_the_face_at_any_moment_sees_decisions_and_rewards_of_one_
     tmp_path: Path,
 ) -> None:
     lake = Lake(tmp_path)
-    lake.face([experiment()], NOW)
+    lake.write_database([experiment()], NOW)
     stop = threading.Event()
     odd: list[object] = []
 
@@ -271,11 +275,11 @@ def test_whoever_opens_the_face_at_any_moment_sees_decisions_and_rewards_of_one_
     reader = threading.Thread(target=read)
     reader.start()
     for number in range(1, 9):
-        event = RewardEvent(decision_id=f"d{number}", event_id="e", event="play", at=NOW)
+        event = RewardEvent(decision_id=f"d{number}", event_id="e", event="play", received_at=NOW)
         publish(lake, [decision(number)], [event], after=number - 1)
         if number % 3 == 0:
             lake.compact()
-        lake.face([experiment()], NOW)
+        lake.write_database([experiment()], NOW)
     stop.set()
     reader.join()
     assert odd == []
@@ -285,15 +289,17 @@ def test_a_folder_that_was_moved_or_copied_is_read_where_it_is(tmp_path: Path) -
     home, other = tmp_path / "it's 100% home", tmp_path / "o'clock"
     lake = Lake(home)
     publish(
-        lake, [decision(1)], [RewardEvent(decision_id="d1", event_id="e", event="play", at=NOW)]
+        lake,
+        [decision(1)],
+        [RewardEvent(decision_id="d1", event_id="e", event="play", received_at=NOW)],
     )
-    lake.face([experiment()], NOW)
+    lake.write_database([experiment()], NOW)
     everything = [
-        'SELECT decision_id, "at" FROM decisions',
+        "SELECT decision_id, decided_at FROM decisions",
         "SELECT event FROM rewards",
         "FROM placements",
         "FROM units",
-        'FROM earned."home"',
+        'FROM metrics."home"',
         "FROM feedback",
         "SELECT key FROM experiments",
         "SELECT metric FROM metrics",
@@ -303,30 +309,30 @@ def test_a_folder_that_was_moved_or_copied_is_read_where_it_is(tmp_path: Path) -
     shutil.copytree(home, other)
     publish(lake, [decision(2)], after=1)
     lake.compact()
-    lake.face([experiment()], NOW)
+    lake.write_database([experiment()], NOW)
     assert [rows(other, query) for query in everything] == before
     shutil.rmtree(home)
     assert [rows(other, query) for query in everything] == before
-    Lake(other).face([experiment()], NOW)  # the next publication
+    Lake(other).write_database([experiment()], NOW)  # the next publication
     assert [rows(other, query) for query in everything] == before
 
 
 def test_what_a_killed_writer_left_behind_does_no_harm(tmp_path: Path) -> None:
     lake = Lake(tmp_path)
     for suffix in (".tmp", ".tmp.wal"):
-        (tmp_path / f"{FACE}{suffix}").write_bytes(b"half a file" * 500)
+        (tmp_path / f"{DATABASE}{suffix}").write_bytes(b"half a file" * 500)
     publish(lake, [decision(1)])
-    lake.face([experiment()], NOW)
+    lake.write_database([experiment()], NOW)
     assert rows(tmp_path, "SELECT count(*) FROM decisions") == [(1,)]
-    assert {path.name for path in tmp_path.iterdir()} == {FACE, "lake"}
+    assert {path.name for path in tmp_path.iterdir()} == {DATABASE, "lake"}
 
 
 def test_a_face_that_cannot_be_written_leaves_the_old_one(tmp_path: Path) -> None:
     lake = Lake(tmp_path)
-    lake.face([experiment()], NOW)
-    (tmp_path / f"{FACE}.tmp").mkdir()
+    lake.write_database([experiment()], NOW)
+    (tmp_path / f"{DATABASE}.tmp").mkdir()
     with pytest.raises(LogError, match="cannot be written"):
-        lake.face([experiment("other")], NOW)
+        lake.write_database([experiment("other")], NOW)
     assert rows(tmp_path, "SELECT key FROM experiments") == [("home",)]
 
 
@@ -337,7 +343,7 @@ METRICS = tuple(
         [
             ("unit", "a", 10.0, 1.0),
             ("value", "a", 5.5, 2.0),
-            ("at", "b", 10.0, 3.0),
+            ("decided_at", "b", 10.0, 3.0),
             ("it's", "b", 0.1, 4.0),
             ("event", "a", 2.0, 1.5),
             ('odd "name"', "b", 10.0, 0.7),
@@ -377,7 +383,14 @@ EVENTS = st.lists(
 def test_metrics_and_objective_in_sql_equal_those_of_the_experiment(
     tmp_path_factory: pytest.TempPathFactory, events: list[tuple[int, str, float, int]]
 ) -> None:
-    weights = {"unit": 0.5, "value": -0.25, "at": 1.0, "it's": 0.5, "event": 2.0, 'odd "name"': 1.0}
+    weights = {
+        "unit": 0.5,
+        "value": -0.25,
+        "decided_at": 1.0,
+        "it's": 0.5,
+        "event": 2.0,
+        'odd "name"': 1.0,
+    }
     spec = experiment("it's", METRICS, objective=weights)
     decisions = [decision(n, experiment="it's") for n in range(1, 5)]
     came = [
@@ -386,15 +399,15 @@ def test_metrics_and_objective_in_sql_equal_those_of_the_experiment(
             event_id=str(i),
             event=event,
             value=value,
-            occurred_at=decisions[n - 1].at + lag,
-            at=NOW + 100 * SECOND,
+            occurred_at=decisions[n - 1].decided_at + lag,
+            received_at=NOW + 100 * SECOND,
         )
         for i, (n, event, value, lag) in enumerate(events)
     ]
     folder = tmp_path_factory.mktemp("lake")
     lake = Lake(folder)
     publish(lake, decisions, came)
-    lake.face([spec], NOW + 1000 * SECOND)
+    lake.write_database([spec], NOW + 1000 * SECOND)
     got = {
         row[0]: row[1:]
         for row in rows(folder, "SELECT decision_id, metrics, objective, mature FROM feedback")
@@ -402,7 +415,7 @@ def test_metrics_and_objective_in_sql_equal_those_of_the_experiment(
     for d in decisions:
         expected = {
             m.name: m.value(
-                ((e.value, ((e.occurred_at or 0) - d.at) / 1e6))
+                ((e.value, ((e.occurred_at or 0) - d.decided_at) / 1e6))
                 for e in came
                 if e.decision_id == d.decision_id and e.event == m.event
             )
@@ -424,9 +437,9 @@ def test_a_decision_is_mature_when_the_longest_window_of_the_objective_has_passe
         objective={"play": 1.0, "watched": 1},
     )
     publish(lake, [decision(0)])
-    lake.face([spec], NOW + 60 * SECOND)
+    lake.write_database([spec], NOW + 60 * SECOND)
     assert rows(tmp_path, "SELECT mature FROM feedback") == [(False,)]
-    lake.face([spec], NOW + 60 * SECOND + 1)
+    lake.write_database([spec], NOW + 60 * SECOND + 1)
     assert rows(tmp_path, "SELECT mature FROM feedback") == [(True,)]
 
 
@@ -435,7 +448,7 @@ def test_decisions_of_an_experiment_without_a_file_stay_in_feedback_without_metr
 ) -> None:
     lake = Lake(tmp_path)
     publish(lake, [decision(1), decision(2, experiment="gone")])
-    lake.face([experiment()], NOW)
+    lake.write_database([experiment()], NOW)
     found = rows(
         tmp_path, "SELECT experiment, metrics IS NULL, objective FROM feedback ORDER BY experiment"
     )
@@ -446,14 +459,14 @@ def test_a_reward_names_the_item_it_speaks_of_where_that_is_known(tmp_path: Path
     lake = Lake(tmp_path)
     slate = (Placement(0, "x", 0.5), Placement(1, "y", 1.0))
     events = [
-        RewardEvent(decision_id="d1", event_id="1", event="play", position=1, at=NOW),
-        RewardEvent(decision_id="d1", event_id="2", event="play", action="x", at=NOW),
-        RewardEvent(decision_id="d1", event_id="3", event="play", at=NOW),
-        RewardEvent(decision_id="d1", event_id="4", event="play", position=9, at=NOW),
-        RewardEvent(decision_id="d2", event_id="5", event="play", at=NOW),
+        RewardEvent(decision_id="d1", event_id="1", event="play", position=1, received_at=NOW),
+        RewardEvent(decision_id="d1", event_id="2", event="play", action="x", received_at=NOW),
+        RewardEvent(decision_id="d1", event_id="3", event="play", received_at=NOW),
+        RewardEvent(decision_id="d1", event_id="4", event="play", position=9, received_at=NOW),
+        RewardEvent(decision_id="d2", event_id="5", event="play", received_at=NOW),
     ]
     publish(lake, [decision(1, slate=slate), decision(2)], events)
-    lake.face([experiment()], NOW)
+    lake.write_database([experiment()], NOW)
     assert rows(tmp_path, "SELECT item FROM rewards ORDER BY seq") == [
         ("y",),
         ("x",),
@@ -473,7 +486,7 @@ def test_a_unit_counts_in_the_variant_of_its_first_exposure(tmp_path: Path) -> N
             decision(3, unit="u", variant="bandit"),
         ],
     )
-    lake.face([experiment()], NOW)
+    lake.write_database([experiment()], NOW)
     assert rows(tmp_path, "SELECT unit, variant, decisions FROM units") == [("u", "editorial", 2)]
 
 
@@ -486,7 +499,7 @@ def test_placements_have_a_row_for_each_item_shown(tmp_path: Path) -> None:
             decision(2, slate=()),
         ],
     )
-    lake.face([experiment()], NOW)
+    lake.write_database([experiment()], NOW)
     found = rows(
         tmp_path,
         "SELECT decision_id, position, action, propensity FROM placements ORDER BY position",
@@ -517,10 +530,10 @@ def test_sql_only_reads_the_lake(tmp_path: Path, query: str) -> None:
     (tmp_path / "secret.txt").write_text("secret")
     lake = Lake(tmp_path)
     publish(lake, [decision(1)])
-    lake.face([experiment()], NOW)
+    lake.write_database([experiment()], NOW)
     before = sorted(tmp_path.rglob("*"))
     with pytest.raises(BadRequest, match=r"^sql: "):
-        sql(tmp_path / FACE, query.format(folder=tmp_path))
+        sql(tmp_path / DATABASE, query.format(folder=tmp_path))
     assert sorted(tmp_path.rglob("*")) == before
 
 
@@ -528,16 +541,16 @@ def test_sql_only_reads_the_lake(tmp_path: Path, query: str) -> None:
     "query", ["SHOW TABLES", "DESCRIBE decisions", "SUMMARIZE decisions", "EXPLAIN SELECT 1"]
 )
 def test_sql_may_look_around(tmp_path: Path, query: str) -> None:
-    Lake(tmp_path).face([experiment()], NOW)
-    assert sql(tmp_path / FACE, query).num_rows > 0
+    Lake(tmp_path).write_database([experiment()], NOW)
+    assert sql(tmp_path / DATABASE, query).num_rows > 0
 
 
 def test_a_face_that_is_not_there_or_not_a_face_is_a_named_error(tmp_path: Path) -> None:
     with pytest.raises(NotFound, match="start the keeper"):
-        connect(tmp_path / FACE)
-    (tmp_path / FACE).write_text("not a database, but long enough to be read as one" * 1000)
+        connect(tmp_path / DATABASE)
+    (tmp_path / DATABASE).write_text("not a database, but long enough to be read as one" * 1000)
     with pytest.raises(LogError, match="cannot be opened"):
-        connect(tmp_path / FACE)
+        connect(tmp_path / DATABASE)
 
 
 def test_a_lake_that_cannot_be_opened_is_a_named_error(tmp_path: Path) -> None:
@@ -552,10 +565,10 @@ DOCS = (Path(__file__).parents[3] / "docs" / "data.md").read_text()
 @pytest.mark.parametrize("query", re.findall(r"```sql\n(.*?)```", DOCS, re.DOTALL))
 def test_every_query_of_the_docs_runs_and_finds_something(tmp_path: Path, query: str) -> None:
     lake = Lake(tmp_path)
-    event = RewardEvent(decision_id="d7", event_id="e", event="play", at=NOW + 8 * SECOND)
+    event = RewardEvent(decision_id="d7", event_id="e", event="play", received_at=NOW + 8 * SECOND)
     publish(lake, [decision(7, experiment="home-artwork", unit="profile-7")], [event])
-    lake.face([experiment("home-artwork")], NOW + 9000 * SECOND)
-    assert sql(tmp_path / FACE, query).num_rows > 0
+    lake.write_database([experiment("home-artwork")], NOW + 9000 * SECOND)
+    assert sql(tmp_path / DATABASE, query).num_rows > 0
 
 
 @pytest.mark.parametrize(

@@ -130,7 +130,7 @@ def test_processes_see_each_others_ids_before_anybody_drained(tmp_path: Path) ->
     held = other.decision("a")
     assert held is not None
     assert held.variant == "first"
-    assert held.at > 0
+    assert held.decided_at > 0
     other.commit([Entry([decision("unkeyed")])])
     assert other.append([decision("a", "second")], [event("a")]).stored["a"].variant == "first"
     assert one.append([], [event("a")]).duplicates == (True,)
@@ -175,7 +175,7 @@ def test_writers_and_drainers_at_once_store_every_row_once(tmp_path: Path) -> No
         [f"{name}-{i}-{k}" for name in "xyz" for i in range(200) for k in range(3)]
         + [f"shared-{i}" for i in range(200)]
     )
-    assert [d.at for d in held] == sorted(d.at for d in held)
+    assert [d.decided_at for d in held] == sorted(d.decided_at for d in held)
 
 
 KILLED = """

@@ -58,7 +58,7 @@ def test_what_was_appended_is_read_back_equal(log: SqliteLog) -> None:
     stored = log.decision("d1")
     assert stored is not None
     assert stored.slate == (Placement(0, "close-up", 0.25),)
-    assert stored.at > 0
+    assert stored.decided_at > 0
     assert [e.value for e in log.events("d1")] == [0.5]
     assert log.decision("d2") is None
 
@@ -123,7 +123,7 @@ def test_stamps_never_decrease_even_when_the_clock_does(
     for i, clock in enumerate([1_000, 3_000, 2_000, 500]):
         monkeypatch.setattr("topbill.log.sqlite.now_micros", lambda now=clock: now)
         log.append([decision(f"d{i}")])
-    assert [d.at for _, d in log.read_decisions(0, 10)] == [1_000, 3_000, 3_000, 3_000]
+    assert [d.decided_at for _, d in log.read_decisions(0, 10)] == [1_000, 3_000, 3_000, 3_000]
 
 
 def test_nothing_can_be_stamped_before_a_barrier_once_it_was_given(
@@ -133,7 +133,7 @@ def test_nothing_can_be_stamped_before_a_barrier_once_it_was_given(
     barrier = log.barrier()
     monkeypatch.setattr("topbill.log.sqlite.now_micros", lambda: 4_000)
     log.append([decision("late")])
-    assert log.read_decisions(0, 1)[0][1].at > barrier
+    assert log.read_decisions(0, 1)[0][1].decided_at > barrier
 
 
 def test_matured_gives_each_decision_the_events_that_had_come_at_that_age(

@@ -104,13 +104,16 @@ def published(tmp_path: Path) -> Callable[..., World]:
             decision = engine.decide(
                 msgspec.json.decode(msgspec.json.encode(request), type=DecideRequest)
             )
-            decision = change(msgspec.structs.replace(decision, at=START + i * SECOND))
+            decision = change(msgspec.structs.replace(decision, decided_at=START + i * SECOND))
             decisions.append(decision)
             for placed in decision.slate:
                 if rng.random() < click(device, placed.action, placed.position):
-                    at = decision.at + 5 * SECOND
+                    at = decision.decided_at + 5 * SECOND
                     event = RewardEvent(
-                        decision_id=f"d{i}", event_id=f"e{placed.position}", event="play", at=at
+                        decision_id=f"d{i}",
+                        event_id=f"e{placed.position}",
+                        event="play",
+                        received_at=at,
                     )
                     events.append(
                         msgspec.structs.replace(
@@ -140,4 +143,4 @@ def lay(
         by_id = {d.decision_id: Origin.of(d) for d in decisions}
         rows = [(seq, e, by_id[e.decision_id]) for seq, e in enumerate(events, 1)]
         lake.append("rewards", reward_rows(rows), len(rows))
-    lake.face([experiment], published)
+    lake.write_database([experiment], published)

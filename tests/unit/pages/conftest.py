@@ -166,7 +166,7 @@ def lay(
     by_id = {d.decision_id: Origin.of(d) for d in decisions}
     rows = [(seq, event, by_id[event.decision_id]) for seq, event in enumerate(events, 1)]
     record.append("rewards", reward_rows(rows), len(rows))
-    record.face(experiments, published)
+    record.write_database(experiments, published)
 
 
 @pytest.fixture

@@ -41,7 +41,7 @@ def laid(home: Any, data: Path, layer: str, title: str) -> list[Decision]:
         for decision in home.compose(compiled_page, number).decisions:
             if decision.layer == layer:
                 at = round(home.now * SECOND) + number * SECOND
-                decisions.append(decision.__class__(**{**fields(decision), "at": at}))
+                decisions.append(decision.__class__(**{**fields(decision), "decided_at": at}))
     events = [
         RewardEvent(
             decision_id=d.decision_id,
@@ -49,14 +49,14 @@ def laid(home: Any, data: Path, layer: str, title: str) -> list[Decision]:
             event="play",
             action=p.action,
             position=p.position,
-            at=d.at + 1,
+            received_at=d.decided_at + 1,
         )
         for d in decisions
         for p in d.slate
         if p.action.split("/")[0] == title
     ]
     experiment = next(e for e in home.experiments() if e.key == layer)
-    lay(data, [experiment], decisions, events, decisions[-1].at + 9 * SECOND)
+    lay(data, [experiment], decisions, events, decisions[-1].decided_at + 9 * SECOND)
     return decisions
 
 
@@ -135,7 +135,8 @@ def lay_pages(home: Any, data: Path, made: list[Any], rng: np.random.Generator) 
     for number, page in enumerate(made):
         at = round(home.now * SECOND) + number * SECOND
         decisions += [
-            decision.__class__(**{**fields(decision), "at": at}) for decision in page.decisions
+            decision.__class__(**{**fields(decision), "decided_at": at})
+            for decision in page.decisions
         ]
         for i, row in enumerate(page.answer.rows):
             for k, tile in enumerate(row.titles):
@@ -147,10 +148,10 @@ def lay_pages(home: Any, data: Path, made: list[Any], rng: np.random.Generator) 
                             event="play",
                             action=tile.title,
                             position=k,
-                            at=at + 1,
+                            received_at=at + 1,
                         )
                     )
-    lay(data, home.experiments(), decisions, events, decisions[-1].at + 9 * SECOND)
+    lay(data, home.experiments(), decisions, events, decisions[-1].decided_at + 9 * SECOND)
 
 
 def expected(compiled_page: Any, page: Any, layers: Sequence[str]) -> float:

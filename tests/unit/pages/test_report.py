@@ -71,7 +71,7 @@ def test_the_record_has_every_layer_and_every_learner_learned_once(
 ) -> None:
     _, data, plays = served
     found = lake.sql(
-        data / lake.FACE,
+        data / lake.DATABASE,
         "SELECT experiment, count(*) AS n FROM decisions GROUP BY ALL ORDER BY ALL",
     )
     counts = {row["experiment"]: row["n"] for row in found.to_pylist()}
@@ -82,7 +82,7 @@ def test_the_record_has_every_layer_and_every_learner_learned_once(
         "artwork": 3 * VIEWERS,
     }
     credited = lake.sql(
-        data / lake.FACE, "SELECT experiment, count(*) AS n FROM rewards GROUP BY ALL"
+        data / lake.DATABASE, "SELECT experiment, count(*) AS n FROM rewards GROUP BY ALL"
     ).to_pylist()
     assert {row["experiment"]: row["n"] for row in credited} == dict.fromkeys(counts, plays)
 
@@ -166,7 +166,7 @@ def test_pages_can_be_evaluated_as_slates(served: tuple[Path, Path, int]) -> Non
     estimator gives the mean number of plays, and a target is weighed cell by cell."""
     _, data, plays = served
     cells = lake.sql(
-        data / lake.FACE,
+        data / lake.DATABASE,
         """SELECT p.decision_id AS page, p.position, p.propensity, (r.event IS NOT NULL)::DOUBLE AS played
            FROM placements p LEFT JOIN rewards r ON r.decision_id = p.decision_id AND r.position = p.position
            WHERE p.experiment = 'home' ORDER BY p.decision_id, p.position""",
@@ -193,7 +193,7 @@ def test_pages_can_be_evaluated_as_slates(served: tuple[Path, Path, int]) -> Non
 
 def decisions(data: Path) -> list[dict[str, Any]]:
     query = "SELECT decision_id, propensity FROM decisions WHERE experiment = 'home'"
-    rows: list[dict[str, Any]] = lake.sql(data / lake.FACE, query).to_pylist()
+    rows: list[dict[str, Any]] = lake.sql(data / lake.DATABASE, query).to_pylist()
     return rows
 
 
@@ -207,10 +207,12 @@ def test_other_weights_weigh_all_of_history_anew(home: Any, tmp_path: Path) -> N
     compiled_page = home.compiled_page()
     made = [d for n in range(40) for d in home.compose(compiled_page, n).decisions]
     start = round(home.now * 1e6)
-    laid = [msgspec.structs.replace(d, at=start + n) for n, d in enumerate(made)]
+    laid = [msgspec.structs.replace(d, decided_at=start + n) for n, d in enumerate(made)]
     own = [d for d in laid if d.layer == "page"]
     events = [
-        RewardEvent(decision_id=d.decision_id, event_id=name, event=name, at=d.at + 1)
+        RewardEvent(
+            decision_id=d.decision_id, event_id=name, event=name, received_at=d.decided_at + 1
+        )
         for number, d in enumerate(own)
         for name, every in (("play", 2), ("session_start", 5))
         if number % every == 0

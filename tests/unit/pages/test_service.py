@@ -39,7 +39,7 @@ def test_an_answered_page_is_in_the_log_with_all_its_decisions(
     assert {d.page for d in stored} == {answer["page_id"]}
     assert [d.layer for d in stored] == ["page", "rows", *["titles", "artwork"] * 3]
     assert {d.unit for d in stored} == {"a/7"}
-    assert len({d.at for d in stored}) == 1
+    assert len({d.decided_at for d in stored}) == 1
     shown = [tile["propensity"] for row in answer["rows"] for tile in row["titles"]]
     assert shown == [p.propensity for d in stored if d.layer == "titles" for p in d.slate]
 

@@ -22,7 +22,7 @@ from scipy import stats
 from topbill import reporting
 from topbill.domain.errors import LogError, NotFound
 from topbill.domain.records import Action, Decision, Placement, RewardEvent
-from topbill.lake import FACE, Lake
+from topbill.lake import DATABASE, Lake
 from topbill.lake.tables import Origin, decision_rows, reward_rows
 from topbill.reporting.experiment.effects import category_features
 from topbill.reporting.experiment.status import alarms
@@ -70,8 +70,8 @@ def decision(number: int, **changes: Any) -> Decision:
             "probabilities": ((0.5, 0.5),),
             "policy": "uniform",
             "reason": "policy",
-            "micros": 100,
-            "at": NOW,
+            "latency_us": 100,
+            "decided_at": NOW,
             **changes,
         }
     )
@@ -80,7 +80,11 @@ def decision(number: int, **changes: Any) -> Decision:
 def event(number: int, name: str, value: float = 1.0, after: float = 1.0) -> RewardEvent:
     at = NOW + round(after * SECOND)
     return RewardEvent(
-        decision_id=f"d{number}", event_id=f"{name}{value}{after}", event=name, value=value, at=at
+        decision_id=f"d{number}",
+        event_id=f"{name}{value}{after}",
+        event=name,
+        value=value,
+        received_at=at,
     )
 
 
@@ -99,7 +103,7 @@ def made(
         by_id = {d.decision_id: Origin.of(d) for d in decisions}
         rows = [(seq, e, by_id[e.decision_id]) for seq, e in enumerate(events, 1)]
         lake.append("rewards", reward_rows(rows), len(rows))
-    lake.face([SPEC], NOW + round(age * SECOND))
+    lake.write_database([SPEC], NOW + round(age * SECOND))
     return reporting.load("home", folder)
 
 
@@ -175,7 +179,7 @@ def test_the_objective_is_the_mean_of_the_experiments_own_objective(tmp_path: Pa
 
 
 def test_each_metric_counts_the_decisions_older_than_its_own_window(tmp_path: Path) -> None:
-    decisions = [decision(0), decision(1), decision(2, at=NOW + 100 * SECOND)]
+    decisions = [decision(0), decision(1), decision(2, decided_at=NOW + 100 * SECOND)]
     found = made(tmp_path, decisions, [event(0, "play"), event(2, "play", after=101)], age=120.0)
     assert metric(found, "play", "bandit").decisions == 2
     assert metric(found, "play", "bandit").value == 0.5
@@ -390,7 +394,7 @@ def test_rewards_are_called_late_where_all_are_and_not_for_one_that_is_so_by_nat
 
 def test_health_counts_fallbacks_latency_and_joins(tmp_path: Path) -> None:
     decisions = [
-        decision(i, micros=1000 * (i + 1), reason="fallback" if i < 2 else "policy")
+        decision(i, latency_us=1000 * (i + 1), reason="fallback" if i < 2 else "policy")
         for i in range(10)
     ]
     events = [event(0, "play"), event(1, "play", after=61.0), event(2, "unheard-of")]
@@ -419,7 +423,7 @@ def test_a_lake_whose_files_went_away_is_a_named_error(tmp_path: Path) -> None:
     made(tmp_path, [decision(1)])
     for file in (tmp_path / "lake").rglob("*.parquet"):
         file.unlink()
-    with pytest.raises(LogError, match=FACE):
+    with pytest.raises(LogError, match=DATABASE):
         reporting.load("home", tmp_path)
 
 

@@ -304,13 +304,17 @@ def shown(**changes: Any) -> Decision:
         slate=slate,
         policy="thompson",
         reason="policy",
-        at=0,
+        decided_at=0,
     )
 
 
 def play(position: int | None) -> RewardEvent:
     return RewardEvent(
-        decision_id="d", event_id=str(position), event="play", position=position, at=SECOND // 2
+        decision_id="d",
+        event_id=str(position),
+        event="play",
+        position=position,
+        received_at=SECOND // 2,
     )
 
 
@@ -342,6 +346,6 @@ def test_an_archived_decision_comes_back_as_it_was_logged(
     ((_, held, events),) = log.matured("art", 0, SECOND, log.barrier(), 10)
     ((_, read, came),) = archive.reader(tmp_path)("art", 0, 10, SECOND, clock.now)
     assert read == held
-    assert [(e.event, e.position, e.at) for e in came] == [
-        (e.event, e.position, e.at) for e in events
+    assert [(e.event, e.position, e.received_at) for e in came] == [
+        (e.event, e.position, e.received_at) for e in events
     ]

@@ -14,10 +14,10 @@ import pytest
 from topbill.domain.errors import LogError
 from topbill.domain.records import RewardEvent
 from topbill.engine import DecideRequest, Engine
-from topbill.lake import FACE, Trouble, sql
+from topbill.lake import DATABASE, Problem, sql
 from topbill.log.sqlite import SqliteLog
 from topbill.reporting import load
-from topbill.reporting.queries.database import listed, troubles
+from topbill.reporting.queries.database import listed, problems
 from topbill.spec import load_all
 from topbill.worker.loop import Keeper, keep
 
@@ -46,18 +46,18 @@ def test_a_refused_edit_is_published_until_it_is_mended(
     file, data = folder / "art.yaml", tmp_path / "data"
     text = file.read_text()
     keeper.step()
-    assert troubles(data) == []
+    assert problems(data) == []
     file.write_text(text + "slotz: 2\n")
     for _ in range(3):
         keeper.step()
-    (found,) = troubles(data)
+    (found,) = problems(data)
     assert (found.kind, found.subject, found.path) == ("file", "art.yaml", "slotz")
     assert "did you mean slots?" in found.message
     assert caplog.text.count("slotz") == 1  # said once
     assert [line.slots for line in listed(data)] == [1]
     file.write_text(text + "slots: 2\n")
     keeper.step()
-    assert troubles(data) == []
+    assert problems(data) == []
     assert [line.slots for line in listed(data)] == [2]
 
 
@@ -67,14 +67,14 @@ def test_a_page_file_that_is_wrong_is_published_too(
     (folder / "pages").mkdir()
     (folder / "pages" / "home.yaml").write_text("page: home\n")
     keeper.step()
-    assert {found.subject for found in troubles(tmp_path / "data")} == {"home.yaml"}
+    assert {found.subject for found in problems(tmp_path / "data")} == {"home.yaml"}
 
 
 def test_an_experiment_that_cannot_learn_is_published(keeper: Keeper, tmp_path: Path) -> None:
     keeper.learner.stuck.failed("art", ValueError("of no kind of ours"))
     keeper.step()
-    assert troubles(tmp_path / "data") == [
-        Trouble("learning", "art", "", "ValueError: of no kind of ours")
+    assert problems(tmp_path / "data") == [
+        Problem("learning", "art", "", "ValueError: of no kind of ours")
     ]
 
 
@@ -155,7 +155,8 @@ def test_an_experiment_whose_file_was_removed_is_still_reported(
     assert (report.status, report.decisions, report.health.reward_events) == ("removed", 50, 1)
     assert report.ab is not None
     (row,) = sql(
-        data / FACE, "SELECT count(*) n, sum(objective) o FROM feedback WHERE experiment = 'art'"
+        data / DATABASE,
+        "SELECT count(*) n, sum(objective) o FROM feedback WHERE experiment = 'art'",
     ).to_pylist()
     assert (row["n"], row["o"] > 0.0) == (50, True)
     file.write_text(text)

@@ -21,7 +21,7 @@ import pytest
 
 from topbill.domain.errors import LogError
 from topbill.domain.records import Action, Decision, Placement, RewardEvent, Snapshot
-from topbill.lake import FACE, Lake, sql
+from topbill.lake import DATABASE, Lake, sql
 from topbill.log.sqlite import SqliteLog
 from topbill.spec import Experiment, Metric, Variant
 from topbill.worker import publisher as module
@@ -71,7 +71,7 @@ def log(tmp_path: Path) -> SqliteLog:
 
 
 def count(folder: Path, what: str) -> int:
-    return int(sql(folder / FACE, f"SELECT count(*) AS n FROM {what}").to_pylist()[0]["n"])  # noqa: S608
+    return int(sql(folder / DATABASE, f"SELECT count(*) AS n FROM {what}").to_pylist()[0]["n"])  # noqa: S608
 
 
 def test_each_step_publishes_what_was_committed_since_the_last(
@@ -112,14 +112,14 @@ def test_a_late_reward_finds_its_decision(tmp_path: Path, log: SqliteLog) -> Non
     log.append([], [play(1)])
     keeper.step()
     assert sql(
-        tmp_path / FACE, "SELECT experiment, variant, unit, item FROM rewards"
+        tmp_path / DATABASE, "SELECT experiment, variant, unit, item FROM rewards"
     ).to_pylist() == [{"experiment": "home", "variant": "editorial", "unit": "u1", "item": "x"}]
 
 
 def test_a_reward_whose_decision_is_unknown_is_kept(tmp_path: Path, log: SqliteLog) -> None:
     log.append([], [play(404)])
     publisher(tmp_path, log).step()
-    found = sql(tmp_path / FACE, "SELECT decision_id, experiment FROM rewards").to_pylist()
+    found = sql(tmp_path / DATABASE, "SELECT decision_id, experiment FROM rewards").to_pylist()
     assert found == [{"decision_id": "d404", "experiment": None}]
 
 
@@ -156,7 +156,7 @@ def test_a_death_while_showing_is_made_good_by_the_next_step(
     tmp_path: Path, log: SqliteLog
 ) -> None:
     lake = Lake(tmp_path)
-    lake.face = dying(lake.face, after=False)  # type: ignore[method-assign]
+    lake.write_database = dying(lake.write_database, after=False)  # type: ignore[method-assign]
     log.append([decision(1)], [play(1)])
     with pytest.raises(Dies):
         Publisher(log, lake, lambda: [experiment()]).step()

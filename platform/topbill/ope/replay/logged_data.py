@@ -17,11 +17,11 @@ from topbill.spec import from_audit
 
 _MINE = "experiment = $key AND hash(unit) < $below"
 _LOG = f"""
-SELECT d.seq, epoch_us(d."at"), d.decision_id, d.revision, d.variant, d.unit, d.context, d.actions, d.eligible,
+SELECT d.seq, epoch_us(d.decided_at), d.decision_id, d.revision, d.variant, d.unit, d.context, d.actions, d.eligible,
     d.slate, d.propensities, d.propensity, d.probabilities, d.policy, d.policy_version, d.reason, d.masks, r.events
 FROM decisions d LEFT JOIN (
     SELECT decision_id, list({{'event_id': event_id, 'event': event, 'value': value, 'position': position,
-        'at': epoch_us("at")}} ORDER BY seq) AS events
+        'occurred_at': epoch_us(occurred_at), 'received_at': epoch_us(received_at)}} ORDER BY seq) AS events
     FROM rewards WHERE decision_id IN (SELECT decision_id FROM decisions WHERE {_MINE}) GROUP BY decision_id
 ) r ON r.decision_id = d.decision_id
 WHERE {_MINE} ORDER BY d.seq
@@ -51,7 +51,7 @@ class Record:
         self, data: Path, key: str, *, most: int | None = None, memory_limit: str = "4GB"
     ) -> None:
         """Raises NotFound where the lake or the experiment is not there."""
-        self._connection = lake.connect(Path(data) / lake.FACE, memory_limit=memory_limit)
+        self._connection = lake.connect(Path(data) / lake.DATABASE, memory_limit=memory_limit)
         self._connection.execute(
             "SET enable_progress_bar = false"
         )  # its bar would stand amid the JSON
@@ -64,7 +64,9 @@ class Record:
             )
         self.experiment = from_audit(specs[key], f"{key} (as published)")
         self.published = int(
-            self._connection.execute('SELECT epoch_us("at") FROM published').fetchall()[0][0]
+            self._connection.execute("SELECT epoch_us(published_at) FROM published").fetchall()[0][
+                0
+            ]
         )
         counted = self._connection.execute(
             "SELECT count(*) FROM decisions WHERE experiment = ?", [key]
@@ -99,7 +101,7 @@ class Record:
 def _logged(
     key: str,
     seq: int,
-    at: int,
+    decided_at: int,
     decision_id: str,
     revision: str,
     variant: str | None,
@@ -115,7 +117,7 @@ def _logged(
     policy_version: int,
     reason: str,
     masks: list[dict[str, Any]] | None,
-    events: list[dict[str, object]] | None,
+    events: list[dict[str, Any]] | None,
 ) -> Logged:
     decision = Decision(
         decision_id=decision_id,
@@ -134,13 +136,8 @@ def _logged(
         policy=policy,
         policy_version=policy_version,
         reason=reason,  # type: ignore[arg-type]
-        at=at,
+        decided_at=decided_at,
         masks=tuple(Mask(**{**mask, "rows": tuple(mask["rows"])}) for mask in masks or ()),
     )
-    found = [
-        msgspec.convert(
-            {**event, "decision_id": decision_id, "occurred_at": event["at"]}, RewardEvent
-        )
-        for event in events or []
-    ]
+    found = [RewardEvent(decision_id=decision_id, **event) for event in events or []]
     return Logged(seq, decision, found)

@@ -129,10 +129,10 @@ class Walk:
         return foreseen
 
     def _step(self, batch: list[Logged]) -> int:
-        now = batch[0].decision.at
+        now = batch[0].decision.decided_at
         for age, queue, teach in self._waiting:
             ripe = []
-            while queue and queue[0].decision.at + age * 1e6 <= now:
+            while queue and queue[0].decision.decided_at + age * 1e6 <= now:
                 ripe.append(queue.popleft())
             if ripe:
                 teach(ripe)
@@ -167,7 +167,7 @@ class Walk:
             return "other variants"
         if logged.seq <= self._since:
             return "before the snapshot"
-        if not self._record.experiment.goal.is_mature(decision.at, self._record.published):
+        if not self._record.experiment.goal.is_mature(decision.decided_at, self._record.published):
             return "immature"
         return None
 
@@ -221,7 +221,7 @@ class Walk:
         self.units.append(decision.unit)
         self.ids.append(decision.decision_id)
         self._versions.add(decision.policy_version)
-        self.first_at, self.last_at = self.first_at or decision.at, decision.at
+        self.first_at, self.last_at = self.first_at or decision.decided_at, decision.decided_at
 
     def _keep(self, **values: float) -> None:
         for name, value in values.items():

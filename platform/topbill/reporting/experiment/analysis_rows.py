@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from topbill.domain.metric import Metric
+from topbill.domain.metric import Metric, metric_column
 from topbill.domain.sql import identifier, number, quoted
 from topbill.lake import Connection, metric_of, objective_of
 from topbill.reporting.experiment import covariates
@@ -26,7 +26,7 @@ def gather(
     which column of it is a metric's covariate, measured before the experiment (see
     `covariates.covariates`).
 
-    A column for each of `metrics` (rows of the face's table) and for the objective, NULL while a
+    A column for each of `metrics` (rows of table `metrics`) and for the objective, NULL while a
     window is not over: what may still come is unknown, not zero. A column for each of `segments`,
     features of the context. Units are hashed to 64 bits, which takes a quarter of the memory; two
     of a million collide once in 40 million.
@@ -36,8 +36,8 @@ def gather(
     columns = [
         f"hash(d.unit) AS {identifier(UNIT)}",
         f"d.variant AS {identifier(VARIANT)}",
-        f'd."at"::DATE AS {identifier(DAY)}',
-        _mature("e.objective_", goal.default, goal.mature_sql('d."at"', at), OBJECTIVE),
+        f"d.decided_at::DATE AS {identifier(DAY)}",
+        _mature("e.objective", goal.default, goal.mature_sql("d.decided_at", at), OBJECTIVE),
         *(_metric_column(metric_of(row), at) for row in metrics),
         *(f"b.{identifier(column)}" for column in past.values()),
         *(f"d.context->>{quoted(covariates.json_path(s))} AS {identifier(s)}" for s in segments),
@@ -48,15 +48,15 @@ def gather(
     # CREATE answers with a count, and DuckDB wants every answer fetched before the next statement.
     connection.execute(
         f"CREATE OR REPLACE TEMP TABLE {ROWS} AS SELECT {', '.join(columns)} "
-        f"FROM decisions d LEFT JOIN earned.{identifier(key)} e ON d.decision_id = e.decision_id_ {joined}"
+        f"FROM decisions d LEFT JOIN metrics.{identifier(key)} e ON d.decision_id = e.decision_id {joined}"
         f"WHERE d.experiment = {quoted(key)} AND d.variant IS NOT NULL"
     ).fetchall()
     return past
 
 
 def _metric_column(metric: Metric, at: int) -> str:
-    mature = metric.mature_sql('d."at"', at)
-    return _mature(f"e.{identifier(metric.name)}", metric.default, mature, metric.name)
+    mature = metric.mature_sql("d.decided_at", at)
+    return _mature(f"e.{metric_column(metric.name)}", metric.default, mature, metric.name)
 
 
 def _mature(column: str, default: float, mature: str, name: str) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 from topbill.ab import Method
 from topbill.domain.errors import LogError, NotFound
-from topbill.lake import FACE, Connection, Error, connect, objective_of, quoted
+from topbill.lake import DATABASE, Connection, Error, connect, objective_of, quoted
 from topbill.reporting.experiment.analysis_rows import OBJECTIVE, gather
 from topbill.reporting.experiment.effects import analysis, category_features
 from topbill.reporting.experiment.health import health
@@ -45,7 +45,7 @@ def load(
     Raises NotFound when there is no lake yet or no such experiment in it, LogError when the lake
     cannot be read. Weak data never raises: numbers are missing then, and say why.
     """
-    face = Path(data) / FACE
+    face = Path(data) / DATABASE
     connection = connect(face)
     try:
         return _report(connection, key, segments, method, looks)
@@ -73,9 +73,10 @@ def _report(
             f"no experiment {key!r} in the lake; expected one of: {known or 'none was published yet'}"
         )
     (published,) = _rows(
-        connection, 'SELECT epoch_us("at") AS at, "at"::VARCHAR AS shown FROM published'
+        connection,
+        "SELECT epoch_us(published_at) AS published_at, published_at::VARCHAR AS shown FROM published",
     )
-    at: int = published["at"]
+    at: int = published["published_at"]
     metrics = _rows(connection, f"SELECT * FROM metrics WHERE experiment = {quoted(key)}")
     objective_window = objective_of(metrics).window
     declared = _rows(connection, f"SELECT * FROM variants WHERE experiment = {quoted(key)}")
@@ -100,7 +101,7 @@ def _report(
         windows[m["event"]] = max(windows.get(m["event"], 0.0), m["window_seconds"])
     (span,) = _rows(
         connection,
-        'SELECT count(*) AS decisions, min("at")::VARCHAR AS first_at, max("at")::VARCHAR AS last_at '
+        "SELECT count(*) AS decisions, min(decided_at)::VARCHAR AS first_at, max(decided_at)::VARCHAR AS last_at "
         f"FROM decisions WHERE experiment = {quoted(key)}",
     )
     checked = health(connection, key, windows, objective_window, at)

@@ -53,7 +53,7 @@ def covariates(
     connection.execute(
         f"CREATE OR REPLACE TEMP TABLE {BEFORE} AS SELECT *, {_objective(found)} FROM ("
         f"SELECT hash(f.unit) AS {identifier(unit)}, {', '.join(shown)} FROM ("
-        'SELECT unit, epoch_us(min("at")) AS since, arg_min(context, seq) AS context FROM decisions '
+        "SELECT unit, epoch_us(min(decided_at)) AS since, arg_min(context, seq) AS context FROM decisions "
         f"WHERE experiment = {quoted(key)} AND variant IS NOT NULL GROUP BY unit) f"
         f"{_past([m for m in found if m['covariate_seconds'] is not None])} GROUP BY f.unit)"
     ).fetchall()
@@ -70,7 +70,7 @@ def _past(metrics: Sequence[Row]) -> str:
     events = ", ".join(sorted({quoted(m["event"]) for m in metrics}))
     longest = round(max(m["covariate_seconds"] for m in metrics) * 1e6)
     return (
-        ' LEFT JOIN (SELECT unit, event, value, epoch_us("at") AS moment FROM rewards '
+        " LEFT JOIN (SELECT unit, event, value, epoch_us(occurred_at) AS moment FROM rewards "
         f"WHERE unit IS NOT NULL AND event IN ({events})) r "
         f"ON r.unit = f.unit AND r.moment < f.since AND r.moment >= f.since - {longest}"
     )

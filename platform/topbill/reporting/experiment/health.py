@@ -41,10 +41,10 @@ def health(
     if decisions == 0:
         return Health()
     served = sum(reasons.get(reason, 0) for reason in ("policy", "fallback"))
-    is_mature = window_over_sql('"at"', objective_window, at)
+    is_mature = window_over_sql("decided_at", objective_window, at)
     mature, (latency,) = connection.sql(
         f"SELECT count(*) FILTER ({is_mature}), "
-        f"[quantile_disc(micros, [0.5, 0.9, 0.99, 1.0]) FILTER (reason IN ('policy', 'fallback'))] {where}"
+        f"[quantile_disc(latency_us, [0.5, 0.9, 0.99, 1.0]) FILTER (reason IN ('policy', 'fallback'))] {where}"
     ).fetchall()[0]
     came, rewarded = _rewards(connection, key, windows, objective_window, at)
     events, known = (

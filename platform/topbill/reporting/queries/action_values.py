@@ -82,7 +82,7 @@ def _cells(
     first, last = span["first"] or 0, span["last"] or 0
     stage = f"((seq - {first}) * {STAGES} // {last - first + 1})"
     whose = f"variant = {quoted(variant)}" if about.slots > 1 else "variant IS NOT NULL"
-    mature = about.goal.mature_sql('"at"', moment(connection))
+    mature = about.goal.mature_sql("decided_at", moment(connection))
     context, inside = "", ""
     if segment is not None and group is not None:
         context = f", {parsed(about)} AS c"
@@ -95,9 +95,10 @@ def _cells(
         f"AND {whose} AND len(probabilities) > 0 AND hash(seq) % {nth} = 0 "
         f"AND {mature}){inside}), "
         "each AS (SELECT u, v, version, own, action, p, action = first AS drawn, "
-        f"coalesce(e.objective_, {number(about.goal.default)}) AS r FROM "
-        "(SELECT decision_id, u, v, version, own, first, unnest(eligible) AS action, unnest(chances) AS p FROM chosen) "
-        f"LEFT JOIN earned.{identifier(key)} e ON decision_id = e.decision_id_ WHERE p > 0) "
+        f"coalesce(e.objective, {number(about.goal.default)}) AS r FROM "
+        "(SELECT decision_id, u, v, version, own, first, unnest(eligible) AS action, unnest(chances) AS p FROM chosen) o "
+        f"LEFT JOIN (SELECT decision_id, objective FROM metrics.{identifier(key)}) e "
+        "ON o.decision_id = e.decision_id WHERE p > 0) "
         "SELECT u, v, action, any_value(version) AS version, count(*) AS n, sum(1 / p) AS inverse, "
         "count(*) FILTER (drawn) AS draws, count(*) FILTER (drawn AND own) AS shown, "
         "coalesce(sum(r) FILTER (drawn AND own), 0.0) AS paid, count(*) FILTER (drawn AND r > 0) AS hits, "

@@ -16,7 +16,7 @@ import msgspec
 import pandas as pd
 
 from topbill.domain.errors import LogError, NotFound
-from topbill.lake import FACE, Connection, Error, Trouble, connect, quoted
+from topbill.lake import DATABASE, Connection, Error, Problem, connect, quoted
 from topbill.spec import Experiment, from_audit
 
 SAMPLE = 200_000
@@ -49,7 +49,7 @@ def opened(data: Path | str) -> Iterator[Connection]:
 
     Raises NotFound when nothing was published yet, LogError when a query fails.
     """
-    face = Path(data) / FACE
+    face = Path(data) / DATABASE
     connection = connect(face)
     try:
         yield connection
@@ -82,35 +82,41 @@ def version(data: Path | str, every: float = 10.0) -> str:
     with opened(data) as connection:
         (found,) = rows(
             connection,
-            'SELECT epoch_us("at") AS at, decisions_version d, rewards_version r FROM published',
+            "SELECT epoch_us(published_at) AS published_at, decisions_version d, rewards_version r FROM published",
         )
-    return f"{found['d']}.{found['r']}" if every <= 0 else f"{int(found['at'] / 1e6 / every)}"
+    return (
+        f"{found['d']}.{found['r']}"
+        if every <= 0
+        else f"{int(found['published_at'] / 1e6 / every)}"
+    )
 
 
 def published_at(data: Path | str) -> datetime:
     """When the face was written, UTC."""
     with opened(data) as connection:
-        moment: datetime = rows(connection, 'SELECT "at" AS moment FROM published')[0]["moment"]
+        moment: datetime = rows(connection, "SELECT published_at AS moment FROM published")[0][
+            "moment"
+        ]
     return moment
 
 
-def troubles(data: Path | str) -> list[Trouble]:
+def problems(data: Path | str) -> list[Problem]:
     """Files that were not taken over and experiments that can't learn, when the face was
     written.
     """
-    known = "SELECT 1 FROM duckdb_tables() WHERE table_name = 'troubles'"  # a face of an earlier version has none
+    known = "SELECT 1 FROM duckdb_tables() WHERE table_name = 'problems'"  # a face of an earlier version has none
     with opened(data) as connection:
-        found = rows(connection, "FROM troubles") if rows(connection, known) else []
-    return [Trouble(**row) for row in found]
+        found = rows(connection, "FROM problems") if rows(connection, known) else []
+    return [Problem(**row) for row in found]
 
 
 def listed(data: Path | str) -> list[Listed]:
     """Every experiment that the lake knows, running ones first, then by key."""
     query = (
         "SELECT e.key, e.title, e.owner, e.hypothesis, e.surface, e.status, e.unit, e.slots, e.revision, "
-        'e."at" AS since, '
+        "e.revised_at AS since, "
         "coalesce(d.decisions, 0) AS decisions, d.first_at, d.last_at FROM experiments e LEFT JOIN "
-        '(SELECT experiment, count(*) AS decisions, min("at") AS first_at, max("at") AS last_at FROM decisions '
+        "(SELECT experiment, count(*) AS decisions, min(decided_at) AS first_at, max(decided_at) AS last_at FROM decisions "
         "GROUP BY experiment) d ON d.experiment = e.key ORDER BY e.status <> 'running', e.key"
     )
     with opened(data) as connection:
@@ -136,8 +142,8 @@ def load_experiment(data: Path | str, key: str) -> Experiment:
 
 
 def revisions(data: Path | str, key: str) -> pd.DataFrame:
-    """The audit of an experiment, newest first: revision, at, who, spec (JSON text)."""
-    query = f'SELECT revision, "at", who, spec FROM revisions WHERE experiment = {quoted(key)} ORDER BY "at" DESC'
+    """The audit of an experiment, newest first: revision, revised_at, who, spec (JSON text)."""
+    query = f"SELECT revision, revised_at, who, spec FROM revisions WHERE experiment = {quoted(key)} ORDER BY revised_at DESC"
     with opened(data) as connection:
         return frame(connection, query)
 
@@ -158,4 +164,8 @@ def count(connection: Connection, key: str) -> int:
 
 def moment(connection: Connection) -> int:
     """When the face was written, in µs since the epoch."""
-    return int(rows(connection, 'SELECT epoch_us("at") AS at FROM published')[0]["at"])
+    return int(
+        rows(connection, "SELECT epoch_us(published_at) AS published_at FROM published")[0][
+            "published_at"
+        ]
+    )

@@ -41,9 +41,9 @@ def find(data: Path | str, decision_id: str) -> Found | None:
         (decision,) = found
         rewards = frame(
             connection,
-            'SELECT "at", epoch("at") - epoch(decided_at) AS seconds_after, event, value, item, position, received_at '
+            "SELECT occurred_at, epoch(occurred_at) - epoch(decided_at) AS seconds_after, event, value, item, position, received_at "
             f"FROM rewards WHERE decision_id = {quoted(decision_id)} "
-            f'AND experiment = {quoted(decision["experiment"])} ORDER BY "at", seq',
+            f"AND experiment = {quoted(decision['experiment'])} ORDER BY occurred_at, seq",
         )
     return Found(
         decision=decision,
@@ -64,7 +64,7 @@ def _matrix(decision: dict[str, Any]) -> pd.DataFrame:
 
 
 def of_unit(data: Path | str, unit: str, limit: int = 200) -> pd.DataFrame:
-    """A unit's latest decisions in all experiments: decision_id, "at", experiment, variant, slate,
+    """A unit's latest decisions in all experiments: decision_id, decided_at, experiment, variant, slate,
     propensity, reason, events (how many rewards)."""
     return _listed(data, f"unit = {quoted(unit)}", limit)
 
@@ -84,7 +84,7 @@ def _listed(data: Path | str, where: str, limit: int) -> pd.DataFrame:
         first = min((row["seq"] for row in last), default=-1)
         return frame(
             connection,
-            "SELECT d.decision_id, d.\"at\", d.experiment, d.variant, d.unit, array_to_string(d.slate, ', ') AS slate, "
+            "SELECT d.decision_id, d.decided_at, d.experiment, d.variant, d.unit, array_to_string(d.slate, ', ') AS slate, "
             "d.propensity, d.reason, d.policy_version, coalesce(r.events, 0) AS events FROM decisions d LEFT JOIN "
             f"(SELECT decision_id, count(*) AS events FROM rewards WHERE {where} GROUP BY 1) r USING (decision_id) "
             f"WHERE {where} AND d.seq >= {first} AND d.seq IN ({seqs}) ORDER BY d.seq DESC",

@@ -38,7 +38,7 @@ def shares_over_time(
         seconds = width(connection, key, 48) or 1
         found = frame(
             connection,
-            f"SELECT time_bucket(INTERVAL '{seconds} seconds', \"at\") + INTERVAL '{seconds} seconds' AS till, "
+            f"SELECT time_bucket(INTERVAL '{seconds} seconds', decided_at) + INTERVAL '{seconds} seconds' AS till, "
             f"slate[{position + 1}] AS action, count(*) AS shown FROM decisions WHERE experiment = {quoted(key)} "
             f"AND variant = {quoted(variant)} AND len(slate) > {position}{keep} GROUP BY ALL ORDER BY ALL",
         )
@@ -87,9 +87,9 @@ def exploration(data: Path | str, key: str, variant: str) -> pd.DataFrame:
         seconds = width(connection, key, 48) or 1
         return frame(
             connection,
-            f"SELECT time_bucket(INTERVAL '{seconds} seconds', \"at\") + INTERVAL '{seconds} seconds' AS till, "
+            f"SELECT time_bucket(INTERVAL '{seconds} seconds', decided_at) + INTERVAL '{seconds} seconds' AS till, "
             "exp(avg(list_sum(list_transform(list_filter(p, lambda q: q > 0), lambda q: -q * ln(q))))) AS effective, "
-            'avg(1.0 - list_max(p)) AS explored FROM (SELECT "at", probabilities[1] AS p FROM decisions '
+            "avg(1.0 - list_max(p)) AS explored FROM (SELECT decided_at, probabilities[1] AS p FROM decisions "
             f"WHERE experiment = {quoted(key)} AND variant = {quoted(variant)} AND len(probabilities) > 0{keep}) "
             "GROUP BY ALL ORDER BY 1",
         )
@@ -117,7 +117,7 @@ def policy_versions(data: Path | str, key: str) -> pd.DataFrame:
     with opened(data) as connection:
         return frame(
             connection,
-            'SELECT policy_version, min("at") AS first_at, max("at") AS last_at, count(*) AS decisions FROM decisions '
+            "SELECT policy_version, min(decided_at) AS first_at, max(decided_at) AS last_at, count(*) AS decisions FROM decisions "
             f"WHERE experiment = {quoted(key)} AND variant IS NOT NULL GROUP BY 1 ORDER BY 1 DESC LIMIT 1000",
         )
 

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from topbill.ab import ArmEstimate, Rule, effect
-from topbill.domain.metric import Metric
+from topbill.domain.metric import Metric, metric_column
 from topbill.domain.objective import Objective
 from topbill.domain.sql import number
 from topbill.lake import Connection, identifier, quoted
@@ -51,7 +51,7 @@ def width(connection: Connection, key: str, points: int = 36) -> int:
     """
     found = rows(
         connection,
-        f'SELECT epoch(max("at")) - epoch(min("at")) AS span FROM decisions WHERE experiment = {quoted(key)}',
+        f"SELECT epoch(max(decided_at)) - epoch(min(decided_at)) AS span FROM decisions WHERE experiment = {quoted(key)}",
     )
     span = found[0]["span"]
     if span is None:
@@ -75,9 +75,9 @@ def traffic(data: Path | str, key: str, points: int = 60) -> pd.DataFrame:
         seconds = width(connection, key, points) or 1
         return frame(
             connection,
-            f"SELECT {_bucket('d.at', seconds)} AS till, coalesce(variant, '(none)') AS variant, {seconds} AS seconds, "
+            f"SELECT {_bucket('d.decided_at', seconds)} AS till, coalesce(variant, '(none)') AS variant, {seconds} AS seconds, "
             "count(*) AS decisions, count(*) FILTER (reason = 'fallback') AS fallbacks, "
-            "approx_quantile(micros, 0.5) / 1e3 AS p50, approx_quantile(micros, 0.99) / 1e3 AS p99 "
+            "approx_quantile(latency_us, 0.5) / 1e3 AS p50, approx_quantile(latency_us, 0.99) / 1e3 AS p99 "
             f"FROM decisions d WHERE experiment = {quoted(key)} GROUP BY ALL ORDER BY 1, 2",
         )
 
@@ -90,7 +90,7 @@ def units_over_time(data: Path | str, key: str, points: int = 36) -> pd.DataFram
             connection,
             "SELECT till, variant, sum(fresh) OVER (PARTITION BY variant ORDER BY till)::BIGINT AS units FROM ("
             f"SELECT {_bucket('first_at', seconds)} AS till, variant, count(*) AS fresh FROM ("
-            'SELECT variant, unit, min("at") AS first_at FROM decisions '
+            "SELECT variant, unit, min(decided_at) AS first_at FROM decisions "
             f"WHERE experiment = {quoted(key)} AND variant IS NOT NULL GROUP BY variant, unit) GROUP BY ALL) "
             "ORDER BY till, variant",
         )
@@ -109,9 +109,9 @@ def progress(data: Path | str, key: str, metric: str = OBJECTIVE, points: int = 
         about = experiment(connection, key)
         seconds = width(connection, key, points) or 1
         one = next((m for m in about.metrics if m.name == metric), about.goal)
-        start = f"time_bucket(INTERVAL '{seconds} seconds', d.at)"
+        start = f"time_bucket(INTERVAL '{seconds} seconds', d.decided_at)"
         where = f"FROM decisions d WHERE experiment = {quoted(key)}"
-        column = identifier("objective_" if metric == OBJECTIVE else metric)
+        column = "objective" if metric == OBJECTIVE else metric_column(metric)
         (span,) = rows(connection, f"SELECT min({start}) AS first, max({start}) AS last {where}")
         if span["first"] is None:
             return _progress([], [], about.control.name, metric)
@@ -168,10 +168,10 @@ def _moments_by_bucket(
     )
     return (
         f"WITH seen AS (SELECT variant, u, {counted} FROM (SELECT variant, hash(unit) AS u, "
-        f"{index.format('d.at')} AS b FROM decisions d WHERE {mine} AND {metric.mature_sql('d.at', at)}) GROUP BY variant, u), "
-        f"paid AS (SELECT variant, u, {earned} FROM (SELECT variant_ AS variant, hash(unit_) AS u, {column} AS x, "
-        f"{index.format('at_')} AS b FROM earned.{identifier(key)} WHERE variant_ IS NOT NULL "
-        f"AND {metric.mature_sql('at_', at)}) GROUP BY variant, u), "
+        f"{index.format('d.decided_at')} AS b FROM decisions d WHERE {mine} AND {metric.mature_sql('d.decided_at', at)}) GROUP BY variant, u), "
+        f"paid AS (SELECT variant, u, {earned} FROM (SELECT variant, hash(unit) AS u, {column} AS x, "
+        f"{index.format('decided_at')} AS b FROM metrics.{identifier(key)} WHERE variant IS NOT NULL "
+        f"AND {metric.mature_sql('decided_at', at)}) GROUP BY variant, u), "
         f"units AS (SELECT variant, {joined} FROM (FROM seen UNION ALL FROM paid) GROUP BY variant, u) "
         f"SELECT variant, {sums} FROM (SELECT *, {so_far} FROM units) GROUP BY variant ORDER BY variant"
     )
