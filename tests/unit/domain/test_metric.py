@@ -33,8 +33,10 @@ def recorded(decisions: int, events: list[Event]) -> lake.Connection:
     """A lake of `decisions` decisions of experiment `it's` and their events, in memory."""
     connection = lake.connect()
     connection.execute(
-        "CREATE TABLE decisions (decision_id VARCHAR, experiment VARCHAR, seq BIGINT)"
-    )
+        "CREATE TABLE decisions AS SELECT 'd' || n AS decision_id, $key AS experiment, n AS seq "
+        "FROM range($decisions) t(n)",
+        {"key": KEY, "decisions": decisions},
+    ).fetchall()
     connection.execute(
         "CREATE TABLE rewards (decision_id VARCHAR, experiment VARCHAR, variant VARCHAR, "
         'unit VARCHAR, event VARCHAR, value DOUBLE, "at" TIMESTAMP, decided_at TIMESTAMP, '
