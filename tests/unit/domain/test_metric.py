@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import datetime as dt
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -126,6 +127,12 @@ def test_the_report_of_a_page_computes_each_kind_as_the_learner_does(kind: str) 
     connection = recorded(2, [(0, "e", value, int(s * SECOND)) for value, s in values])
     expected = [min(1.0, metric.value(values) / 10.0), metric.value([]) / 10.0]
     assert _values(connection, KEY, [metric], {"m": 1.0})["m"].tolist() == expected
+
+
+def test_the_guide_lists_every_kind_with_what_it_computes() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "experiments.md").read_text()
+    lines = [f"| `{name}` | {kind.summary} |" for name, kind in METRIC_KINDS.items()]
+    assert [line for line in lines if line not in page] == []
 
 
 def test_what_each_kind_computes() -> None:
