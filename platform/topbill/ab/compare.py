@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
 from typing import Any
 
 import msgspec
@@ -11,26 +10,37 @@ import numpy as np
 import pandas as pd
 
 from topbill.ab import reasons
-from topbill.ab.core.arms import Adjustment, Pair, estimate
-from topbill.ab.core.effect import METHODS, ArmEstimate, Effect, Method, Rule, effect
-from topbill.ab.core.gather import Gathered, gather
+from topbill.ab.core.effect import (
+    Adjustment,
+    ArmEstimate,
+    Effect,
+    Method,
+    Pair,
+    Rule,
+    checked_rule,
+    effect_of,
+    estimate_pair,
+)
 from topbill.ab.core.quantile import quantiles
-from topbill.ab.core.rows import Rows, read
-from topbill.ab.metrics import Metric, Proportion, Quantile, Ratio, columns_of
-from topbill.domain.errors import BadRequest
+from topbill.ab.core.units import MomentsByArm, UnitRows, gather, read_rows
+from topbill.ab.metrics import Metric, Quantile, check_metrics
 from topbill.stats import sequential
 
 TABLE = (
-    *(
-        "metric",
-        "variant",
-        "value",
-        "control_value",
-        "difference",
-        "difference_low",
-        "difference_high",
-    ),
-    *("relative", "relative_low", "relative_high", "se", "p_value", "n", "reason"),
+    "metric",
+    "variant",
+    "value",
+    "control_value",
+    "difference",
+    "difference_low",
+    "difference_high",
+    "relative",
+    "relative_low",
+    "relative_high",
+    "se",
+    "p_value",
+    "n",
+    "reason",
 )
 
 
@@ -54,27 +64,52 @@ def compare(
 ) -> pd.DataFrame:
     """Each variant against `control` on each metric, a row per metric and variant.
 
-    `data` is a pandas DataFrame, an Arrow table or a DuckDB relation of rows; many rows of one
-    `unit` (what was randomised) are aggregated first, and `unit=None` makes each row a unit.
-    Columns of the answer: metric, variant, value, control_value, difference, difference_low,
-    difference_high, relative, relative_low, relative_high (lift as a fraction, by Fieller's
-    theorem), se (of the difference), p_value, n (units of the variant), reason. A number that the
-    data cannot bear is None, and `reason` (a key of `reasons.REASONS`, "" when there is nothing to
-    remark) says why; never NaN.
+    Args:
+        data: a pandas DataFrame, an Arrow table or a DuckDB relation of rows.
+        unit: the column of what was randomised; many rows of one unit are aggregated first. None
+            makes each row a unit.
+        variant: the column that names the variant.
+        control: the variant to compare with.
+        metrics: `Mean`, `Proportion`, `Sum`, `Ratio` or `Quantile` by the name to show.
+        covariates: a column measured before the experiment by metric: CUPED (`adjust="cuped"`,
+            means and ratios) or Lin's regression with HC2 (`adjust="lin"`, where every unit has one
+            value; elsewhere CUPED). Values are then those expected at the arms' common mean of the
+            covariate. A unit without a covariate counts as average.
+        method: "sequential" (default): asymptotic confidence sequences, valid however often one
+            looks; tightest near `tuning` units. "fixed": Welch's t at one planned look.
+            "group-sequential": `looks` are the fractions of the planned information at which was
+            looked, the last being now, error spent by `spending`. "bayes": credible intervals, with
+            two more columns, chance_to_win and expected_loss; `prior` is the standard deviation of
+            the relative effect, None for a flat one.
+        alpha: the intervals hold with probability 1 − alpha.
+        adjust: what covariates are used for, see there.
+        strata: a column to post-stratify by.
+        variants: arms that should be there even if no row has them.
+        tuning, looks, spending, prior: see `method`.
 
-    - method "sequential" (default): asymptotic confidence sequences, valid however often one looks; tightest
-      near `tuning` units. "fixed": Welch's t at one planned look. "group-sequential": `looks` are
-      the fractions of the planned information at which was looked, the last being now, error spent
-      by `spending`. "bayes": credible intervals, with two more columns, chance_to_win and
-      expected_loss; `prior` is the standard deviation of the relative effect, None for a flat one.
-    - `covariates` maps a metric to a column measured before the experiment: CUPED (`adjust="cuped"`, means and
-      ratios) or Lin's regression with HC2 (`adjust="lin"`, where every unit has one value;
-      elsewhere CUPED). Values are then those expected at the arms' common mean of the covariate. A
-      unit without a covariate counts as average.
-    - `strata` post-stratifies by a column; `variants` names arms that should be there even if no row has them.
+    Returns:
+        A frame with the columns metric, variant, value, control_value, difference, difference_low,
+        difference_high, relative, relative_low, relative_high (lift as a fraction, by Fieller's
+        theorem), se (of the difference), p_value, n (units of the variant), reason. A number that
+        the data cannot bear is None, and `reason` (a key of `REASONS`, "" when there is nothing to
+        remark) says why; never NaN.
 
-    Raises BadRequest for wrong arguments and BadData for columns that cannot be used. Weak data
-    never raises.
+    Raises:
+        BadRequest: for wrong arguments.
+        BadData: for columns that cannot be used. Weak data never raises.
+
+    Examples:
+        >>> import pandas as pd
+        >>> from topbill.ab import Proportion, compare
+        >>> rows = pd.DataFrame({"arm": ["old"] * 400 + ["new"] * 400, "play": [0, 0, 0, 1] * 200})
+        >>> rows.loc[rows.arm == "new", "play"] = [0, 1] * 200
+        >>> table = compare(
+        ...     rows, unit=None, variant="arm", control="old", metrics={"play": Proportion("play")}
+        ... )
+        >>> print(table.loc[0, ["variant", "value", "control_value", "relative"]].to_dict())
+        {'variant': 'new', 'value': 0.5, 'control_value': 0.25, 'relative': 1.0}
+        >>> bool(table.difference_low[0] > 0)
+        True
     """
     rule = checked_rule(method, alpha, tuning, looks, spending, prior)
     check_metrics(metrics, covariates, adjust, strata)
@@ -101,103 +136,8 @@ def compare(
     )
 
 
-def checked_rule(
-    method: Method,
-    alpha: float,
-    tuning: float = sequential.TUNING,
-    looks: Sequence[float] = (1.0,),
-    spending: sequential.Spending = "obrien-fleming",
-    prior: float | None = None,
-) -> Rule:
-    """The arguments as a Rule. Raises BadRequest for what cannot be meant."""
-    if method not in METHODS:
-        raise BadRequest("method", f"got {method!r}; expected one of {', '.join(METHODS)}")
-    if not 0.0 < alpha < 0.5:
-        raise BadRequest(
-            "alpha", f"got {alpha!r}; expected a number between 0 and 0.5, such as 0.05"
-        )
-    if not tuning > 0.0:
-        raise BadRequest("tuning", f"got {tuning!r}; expected a positive number of units")
-    times = tuple(float(t) for t in looks)
-    if not times or times[0] <= 0.0 or times[-1] > 1.0 or any(b <= a for a, b in pairwise(times)):
-        raise BadRequest(
-            "looks", f"got {times}; expected information fractions that increase within (0, 1]"
-        )
-    if spending not in sequential.SPENDING:
-        raise BadRequest(
-            "spending", f"got {spending!r}; expected one of {', '.join(sequential.SPENDING)}"
-        )
-    if prior is not None and not prior > 0.0:
-        raise BadRequest(
-            "prior",
-            f"got {prior!r}; expected a positive standard deviation, or None for a flat prior",
-        )
-    return Rule(method, alpha, tuning, times, spending, prior)
-
-
-def check_metrics(
-    metrics: Mapping[str, Metric],
-    covariates: Mapping[str, str] | None,
-    adjust: str,
-    strata: str | None = None,
-) -> None:
-    """Raises BadRequest for metrics, covariates and adjustments that do not go together."""
-    if not metrics:
-        raise BadRequest(
-            "metrics",
-            "got none; expected a dict of name to Mean, Proportion, Sum, Ratio or Quantile",
-        )
-    for name, metric in metrics.items():
-        if not isinstance(metric, Metric):
-            raise BadRequest(
-                f"metrics.{name}",
-                f"got {metric!r}; expected Mean, Proportion, Sum, Ratio or Quantile",
-            )
-        if isinstance(metric, Quantile) and strata is not None:
-            raise BadRequest(
-                f"metrics.{name}",
-                "a Quantile cannot be post-stratified; compare it without `strata`",
-            )
-    if adjust not in ("cuped", "lin"):
-        raise BadRequest("adjust", f"got {adjust!r}; expected cuped or lin")
-    for name in covariates or {}:
-        if name not in metrics:
-            raise BadRequest(
-                f"covariates.{name}", f"no such metric; the metrics are {', '.join(metrics)}"
-            )
-        if adjust == "lin" and isinstance(metrics[name], Ratio):
-            raise BadRequest(
-                "adjust", "lin adjusts one value a unit, not a Ratio; use adjust='cuped'"
-            )
-        if isinstance(metrics[name], Quantile):
-            raise BadRequest(f"covariates.{name}", "a Quantile takes no covariate; leave it out")
-
-
-def read_rows(
-    data: Any,
-    *,
-    unit: str | None,
-    variant: str,
-    metrics: Mapping[str, Metric],
-    covariates: Mapping[str, str] | None,
-    labels: Sequence[str],
-) -> Rows:
-    """The data with the columns that `metrics` and `covariates` read, checked."""
-    return read(
-        data,
-        unit=unit,
-        variant=variant,
-        numeric=[
-            *(c for m in metrics.values() for c in columns_of(m)),
-            *(covariates or {}).values(),
-        ],
-        binary=[m.column for m in metrics.values() if isinstance(m, Proportion)],
-        labels=labels,
-    )
-
-
 def effects_of(
-    rows: Rows,
+    rows: UnitRows,
     metrics: Mapping[str, Metric],
     covariates: Mapping[str, str] | None,
     *,
@@ -209,92 +149,70 @@ def effects_of(
 ) -> list[Effect]:
     """The effects of all metrics, in the order of `metrics` and then of variants."""
     plain = {name: m for name, m in metrics.items() if not isinstance(m, Quantile)}
-    gathered = gather(
+    # Even without any plain metric this pass counts the units, which reasons are told by.
+    moments = gather(
         rows, plain, covariates, segments=[strata] if strata else [], products=adjust == "lin"
     )
-    arms = present(gathered, control, variants)
-    found: dict[str, list[Effect]] = effects_from(gathered, control, arms, rule, adjust)
+    arms = _arms(moments, control, variants)
+    effects: list[Effect] = []
     for name, metric in metrics.items():
         if isinstance(metric, Quantile):
-            found[name] = _quantile_effects(name, metric, rows, gathered, control, arms, rule)
-    return [e for name in metrics for e in found[name]]
+            effects += _quantile_effects(name, metric, rows, moments, control, arms, rule)
+            continue
+        reference = moments.of_variant(name, control)
+        for variant in arms:
+            own = moments.of_variant(name, variant)
+            pair = estimate_pair(moments.terms[name], own, reference, adjust)
+            effects.append(effect_of(name, variant, pair, rule, moments.mixed))
+    return effects
 
 
-def present(gathered: Gathered, control: object, variants: Sequence[object] | None) -> list[object]:
+def _arms(
+    moments: MomentsByArm, control: object, variants: Sequence[object] | None
+) -> list[object]:
     """The variants to compare with control: those with units and those that are expected, control
-    left out.
+    left out. `[None]` where there is none, so that the table still says why.
     """
-    names = {str(key[0]): key[0] for key in gathered.units}
+    names = {str(key[0]): key[0] for key in moments.units}
     for expected in variants or ():
         names.setdefault(str(expected), expected)
     names.pop(str(control), None)
     return [names[name] for name in sorted(names)] or [None]
 
 
-def effects_from(
-    gathered: Gathered, control: object, variants: Sequence[object], rule: Rule, adjust: Adjustment
-) -> dict[str, list[Effect]]:
-    """Effects of the gathered metrics, by metric, one per variant."""
-    found: dict[str, list[Effect]] = {}
-    for name, plan in gathered.plans.items():
-        arms = gathered.arms[name]
-        reference = {key[1:]: arm for key, arm in arms.items() if str(key[0]) == str(control)}
-        found[name] = []
-        for variant in variants:
-            own = {key[1:]: arm for key, arm in arms.items() if str(key[0]) == str(variant)}
-            pair = estimate(plan, own, reference, adjust)
-            found[name].append(noted(effect_of(name, variant, pair, rule), gathered.mixed))
-    return found
-
-
-def effect_of(name: str, variant: object, pair: Pair, rule: Rule) -> Effect:
-    """The effect of a pair, or what there is of it with the reason."""
-    t, c = pair.treated, pair.control
-    if pair.reason or t is None or c is None:
-        return Effect(
-            metric=name,
-            variant=variant,
-            value=t.value if t else None,
-            control_value=c.value if c else None,
-            difference=t.value - c.value if t and c else None,
-            n=pair.n,
-            n_control=pair.n_control,
-            reason=pair.reason,
-        )
-    return effect(name, variant, t, c, rule)
-
-
 def _quantile_effects(
     name: str,
     metric: Quantile,
-    rows: Rows,
-    gathered: Gathered,
+    rows: UnitRows,
+    moments: MomentsByArm,
     control: object,
     variants: Sequence[object],
     rule: Rule,
 ) -> list[Effect]:
-    found = {str(v): e for v, e in quantiles(rows, metric).items()}
-    units = {str(key[0]): n for key, n in gathered.over_segments().units.items()}
+    units = moments.units_of_variants()
     infinite = rows.columns[metric.column].infinite > 0
+    # An infinite value has a rank but no distance, so a quantile of them has no standard error.
+    estimates = {} if infinite else {str(v): e for v, e in quantiles(rows, metric).items()}
+    c = estimates.get(str(control))
     effects = []
     for variant in variants:
-        t, c = (None if infinite else found.get(str(v)) for v in (variant, control))
-        reason = _quantile_reason(
-            t, c, units.get(str(variant), 0), units.get(str(control), 0), infinite
-        )
+        t = estimates.get(str(variant))
+        if infinite:
+            reason = reasons.INFINITE_VALUES
+        else:
+            reason = _quantile_reason(t, c, units.get(str(variant), 0), units.get(str(control), 0))
         pair = Pair(t, c, reason, t.n if t else 0, c.n if c else 0)
-        e = effect_of(name, variant, pair, rule)
-        if e.reason == reasons.CONSTANT_METRIC:
-            e = msgspec.structs.replace(e, reason=reasons.TIED_QUANTILE)
-        effects.append(noted(e, gathered.mixed))
+        result = effect_of(name, variant, pair, rule, moments.mixed)
+        # A quantile that does not vary is one that ties hide: the metric itself does vary.
+        if result.reason == reasons.CONSTANT_METRIC:
+            result = msgspec.structs.replace(result, reason=reasons.TIED_QUANTILE)
+        effects.append(result)
     return effects
 
 
 def _quantile_reason(
-    t: ArmEstimate | None, c: ArmEstimate | None, units_t: int, units_c: int, infinite: bool
+    t: ArmEstimate | None, c: ArmEstimate | None, units_t: int, units_c: int
 ) -> str:
-    if infinite:
-        return reasons.INFINITE_VALUES
     if c is None and not units_c:
         return reasons.MISSING_CONTROL if units_t else reasons.NO_TRAFFIC
     if t is None and not units_t:
@@ -306,15 +224,6 @@ def _quantile_reason(
     if 0.0 in (t.variance, c.variance):
         return reasons.ALL_ZERO if t.value == c.value == 0.0 else reasons.TIED_QUANTILE
     return reasons.OK
-
-
-def noted(e: Effect, mixed: int) -> Effect:
-    """The effect with the remark that `mixed` units were left out, unless it has a reason
-    already.
-    """
-    return (
-        msgspec.structs.replace(e, reason=reasons.CROSSOVER_UNITS) if mixed and not e.reason else e
-    )
 
 
 def as_table(effects: Sequence[msgspec.Struct], columns: Sequence[str]) -> pd.DataFrame:

@@ -4,6 +4,7 @@ unit.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -67,6 +68,45 @@ class Quantile:
 Metric: TypeAlias = Mean | Proportion | Sum | Ratio | Quantile
 
 
-def columns_of(metric: Metric) -> tuple[str, ...]:
-    """The data columns that a metric reads."""
-    return (metric.numerator, metric.denominator) if isinstance(metric, Ratio) else (metric.column,)
+def check_metrics(
+    metrics: Mapping[str, Metric],
+    covariates: Mapping[str, str] | None,
+    adjust: str,
+    strata: str | None = None,
+) -> None:
+    """Check that metrics, covariates and adjustments go together.
+
+    Raises:
+        BadRequest: naming the argument that does not.
+    """
+    if not metrics:
+        raise BadRequest(
+            "metrics",
+            "got none; expected a dict of name to Mean, Proportion, Sum, Ratio or Quantile",
+        )
+    for name, metric in metrics.items():
+        if not isinstance(metric, Metric):
+            raise BadRequest(
+                f"metrics.{name}",
+                f"got {metric!r}; expected Mean, Proportion, Sum, Ratio or Quantile",
+            )
+        if isinstance(metric, Quantile) and strata is not None:
+            raise BadRequest(
+                f"metrics.{name}",
+                "a Quantile cannot be post-stratified; compare it without `strata`",
+            )
+    if adjust not in ("cuped", "lin"):
+        raise BadRequest("adjust", f"got {adjust!r}; expected cuped or lin")
+    for name in covariates or {}:
+        _check_covariate(name, metrics, adjust)
+
+
+def _check_covariate(name: str, metrics: Mapping[str, Metric], adjust: str) -> None:
+    if name not in metrics:
+        raise BadRequest(
+            f"covariates.{name}", f"no such metric; the metrics are {', '.join(metrics)}"
+        )
+    if adjust == "lin" and isinstance(metrics[name], Ratio):
+        raise BadRequest("adjust", "lin adjusts one value a unit, not a Ratio; use adjust='cuped'")
+    if isinstance(metrics[name], Quantile):
+        raise BadRequest(f"covariates.{name}", "a Quantile takes no covariate; leave it out")

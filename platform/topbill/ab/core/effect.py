@@ -1,22 +1,48 @@
-"""From two arms' estimates to one effect: difference, relative lift, intervals and p-value by the
-chosen rule.
+"""From two arms' moments to one effect: estimates (plain, CUPED or Lin's, post-stratified), their
+difference and lift, intervals and p-values by the chosen rule, and p-values adjusted for being
+several.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import copysign, exp, inf, isfinite, log, sqrt
-from typing import Literal
+from itertools import pairwise
+from math import copysign, exp, inf, isfinite, log, pi, sqrt
+from typing import Any, Literal
 
 import msgspec
+import numpy as np
 from scipy import stats
+from scipy.special import ndtr, ndtri
+from statsmodels.stats.multitest import multipletests
 
 from topbill.ab import reasons
-from topbill.ab.core import bayes
+from topbill.ab.core.units import ArmMoments, MetricTerms
+from topbill.domain.errors import BadRequest
 from topbill.stats import sequential
+from topbill.stats.moments import LinearEstimate, cuped, cuped_theta, lin
 
 Method = Literal["sequential", "fixed", "group-sequential", "bayes"]
 METHODS: tuple[Method, ...] = ("sequential", "fixed", "group-sequential", "bayes")
+
+Adjustment = Literal["cuped", "lin"]
+
+Correction = Literal[
+    "holm",
+    "holm-sidak",
+    "simes-hochberg",
+    "hommel",
+    "bonferroni",
+    "sidak",
+    "fdr_bh",
+    "fdr_by",
+    "fdr_tsbh",
+    "fdr_tsbky",
+]
+
+
+# --- An arm's estimate ------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +52,194 @@ class ArmEstimate:
     value: float
     variance: float
     n: int
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A variant and the control on one metric; where `reason` is not empty they cannot be compared.
+
+    `saved` is the share of the difference's variance that the covariate took away; None without
+    one."""
+
+    treated: ArmEstimate | None
+    control: ArmEstimate | None
+    reason: str
+    n: int
+    n_control: int
+    saved: float | None = None
+
+
+Strata = list[tuple[ArmMoments, ArmMoments]]
+
+
+def estimate_pair(
+    terms: MetricTerms,
+    treated: Mapping[Any, ArmMoments],
+    control: Mapping[Any, ArmMoments],
+    adjust: Adjustment = "cuped",
+) -> Pair:
+    """The estimates of two arms, each given by stratum (one stratum when there are none)."""
+    t, c = _total(treated), _total(control)
+    n = t.n if t else 0
+    n_control = c.n if c else 0
+    reason = _reason(terms, t, c)
+    if t is None or c is None or reason:
+        # One arm may still have a value to show although there is nothing to compare it with.
+        return Pair(_usable(terms, t), _usable(terms, c), reason, n, n_control)
+    strata = _paired_strata(treated, control)
+    if len(strata) < 2:
+        one, other = _adjusted_pair(terms, t, c, adjust)
+    else:
+        one, other = _stratified(terms, strata, adjust)
+    saved = None
+    if terms.covariate is not None:
+        unadjusted = _unadjusted_variance(terms, t) + _unadjusted_variance(terms, c)
+        if unadjusted > 0.0:
+            saved = 1.0 - (one.variance + other.variance) / unadjusted
+    return Pair(one, other, reason, n, n_control, saved)
+
+
+def _adjusted_pair(
+    terms: MetricTerms, treated: ArmMoments, control: ArmMoments, adjust: Adjustment
+) -> tuple[ArmEstimate, ArmEstimate]:
+    """The two estimates without strata, adjusted where there is a covariate."""
+    if terms.covariate is None:
+        return _plain(terms, treated), _plain(terms, control)
+    # Lin's regression is of one value a unit: where something is divided by, CUPED it is.
+    if adjust == "lin" and terms.divisor is None:
+        a = lin(treated.moments, control.moments, terms.terms[0].name, terms.covariate)
+        return (
+            ArmEstimate(a.treated + terms.shift, a.treated_variance, treated.n),
+            ArmEstimate(a.control + terms.shift, a.control_variance, control.n),
+        )
+    # θ is of both arms together: one slope, so that the difference stays unbiased.
+    merged = treated.moments + control.moments
+    theta = cuped_theta(merged, terms.statistic, terms.covariate)
+    one, other = (
+        _estimate(
+            terms, cuped(arm.moments, merged, terms.statistic, terms.covariate, theta), arm, None
+        )
+        for arm in (treated, control)
+    )
+    return one, other
+
+
+def _usable(terms: MetricTerms, arm: ArmMoments | None) -> ArmEstimate | None:
+    return None if arm is None or _unusable(terms, arm) else _plain(terms, arm)
+
+
+def _plain(terms: MetricTerms, arm: ArmMoments) -> ArmEstimate:
+    # A proportion of units has variance p(1 − p)/n exactly: divisor n, not n − 1.
+    divisor = arm.moments.n if terms.binomial else None
+    return _estimate(terms, terms.statistic(arm.moments), arm, divisor)
+
+
+def _unadjusted_variance(terms: MetricTerms, arm: ArmMoments) -> float:
+    return _estimate(terms, terms.statistic(arm.moments), arm, None).variance
+
+
+def _estimate(
+    terms: MetricTerms, linear: LinearEstimate, arm: ArmMoments, divisor: int | None
+) -> ArmEstimate:
+    variance = linear.variance(arm.moments, divisor=divisor)
+    # A variance that rounding alone may have made is none, else a constant metric had an interval.
+    if variance <= linear.rounding(arm.moments):
+        variance = 0.0
+    return ArmEstimate(linear.value + terms.shift, variance, arm.n)
+
+
+def _total(by_stratum: Mapping[Any, ArmMoments]) -> ArmMoments | None:
+    total: ArmMoments | None = None
+    for arm in by_stratum.values():
+        total = _sum(total, arm)
+    return total
+
+
+def _sum(one: ArmMoments | None, other: ArmMoments | None) -> ArmMoments | None:
+    if one is None or other is None:
+        return one or other
+    return one + other
+
+
+def _unusable(terms: MetricTerms, arm: ArmMoments) -> str:
+    if arm.infinite or not np.all(np.isfinite(arm.moments.scatter)):
+        return reasons.INFINITE_VALUES
+    if arm.n == 0 or _weight(terms, arm) == 0.0:
+        return reasons.NO_VALUES
+    return reasons.OK
+
+
+def _reason(terms: MetricTerms, treated: ArmMoments | None, control: ArmMoments | None) -> str:
+    if control is None:
+        return reasons.MISSING_CONTROL if treated else reasons.NO_TRAFFIC
+    if treated is None:
+        return reasons.NO_TRAFFIC
+    reason = _unusable(terms, treated) or _unusable(terms, control)
+    if not reason and min(treated.n, control.n) < 2:
+        reason = reasons.TOO_FEW_UNITS
+    return reason
+
+
+def _weight(terms: MetricTerms, arm: ArmMoments) -> float:
+    """What the statistic divides by: the denominator's total, or the number of units."""
+    if terms.divisor is not None:
+        return arm.moments.total(terms.divisor)
+    return float(arm.moments.n)
+
+
+def _paired_strata(
+    treated: Mapping[Any, ArmMoments], control: Mapping[Any, ArmMoments]
+) -> Strata:
+    """Strata in which both arms have two units; the rest is pooled, and joins the largest if still
+    too thin.
+    """
+    strata: Strata = []
+    rest_t: ArmMoments | None = None
+    rest_c: ArmMoments | None = None
+    for key in {*treated, *control}:
+        t, c = treated.get(key), control.get(key)
+        if t and c and min(t.n, c.n) >= 2:
+            strata.append((t, c))
+        else:
+            rest_t, rest_c = _sum(rest_t, t), _sum(rest_c, c)
+    if rest_t is None and rest_c is None:
+        return strata
+    if rest_t and rest_c and min(rest_t.n, rest_c.n) >= 2:
+        return [*strata, (rest_t, rest_c)]
+    if not strata:
+        return []
+    strata.sort(key=lambda pair: pair[0].n + pair[1].n)
+    largest_t, largest_c = strata.pop()
+    if rest_t:
+        largest_t = largest_t + rest_t
+    if rest_c:
+        largest_c = largest_c + rest_c
+    return [*strata, (largest_t, largest_c)]
+
+
+def _stratified(
+    terms: MetricTerms, strata: Strata, adjust: Adjustment
+) -> tuple[ArmEstimate, ArmEstimate]:
+    """Σ W_s · estimate_s, W_s the stratum's share of both arms together (Miratrix, Sekhon & Yu
+    2013, eq. 3).
+    """
+    weights = np.array([_weight(terms, t + c) for t, c in strata])
+    weights = weights / weights.sum()
+    pairs = [_adjusted_pair(terms, t, c, adjust) for t, c in strata]
+    one = _weighted([pair[0] for pair in pairs], weights, sum(t.n for t, _ in strata))
+    other = _weighted([pair[1] for pair in pairs], weights, sum(c.n for _, c in strata))
+    return one, other
+
+
+def _weighted(estimates: Sequence[ArmEstimate], weights: Any, n: int) -> ArmEstimate:
+    value = variance = 0.0
+    for weight, estimate in zip(weights, estimates, strict=True):
+        value += float(weight * estimate.value)
+        variance += float(weight * weight * estimate.variance)
+    return ArmEstimate(value, variance, n)
+
+
+# --- The rule ---------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,14 +263,141 @@ class Rule:
             return float(sequential.boundaries(self.looks, self.alpha, self.spending)[-1])
         if self.method == "fixed":
             return float(stats.t.isf(self.alpha / 2.0, df))
+        return self.normal_reach
+
+    @property
+    def normal_reach(self) -> float:
+        """The normal quantile of a two-sided interval."""
         return float(stats.norm.isf(self.alpha / 2.0))
 
     def p_value(self, z: float, n: int, df: float) -> float | None:
+        """The p-value of a standardised difference; None with method "bayes", which has none."""
         if self.method == "sequential":
             return float(sequential.always_valid_p(z, n, self.alpha, self.tuning))
         if self.method == "group-sequential":
             return sequential.repeated_p(z, self.looks, self.spending)
-        return float(2.0 * stats.t.sf(abs(z), df)) if self.method == "fixed" else None
+        if self.method == "fixed":
+            return float(2.0 * stats.t.sf(abs(z), df))
+        return None
+
+
+def checked_rule(
+    method: Method,
+    alpha: float,
+    tuning: float = sequential.TUNING,
+    looks: Sequence[float] = (1.0,),
+    spending: sequential.Spending = "obrien-fleming",
+    prior: float | None = None,
+) -> Rule:
+    """The arguments as a Rule.
+
+    Raises:
+        BadRequest: for what cannot be meant.
+    """
+    if method not in METHODS:
+        raise BadRequest("method", f"got {method!r}; expected one of {', '.join(METHODS)}")
+    if not 0.0 < alpha < 0.5:
+        raise BadRequest(
+            "alpha", f"got {alpha!r}; expected a number between 0 and 0.5, such as 0.05"
+        )
+    if not tuning > 0.0:
+        raise BadRequest("tuning", f"got {tuning!r}; expected a positive number of units")
+    times = tuple(float(t) for t in looks)
+    if not _are_fractions(times):
+        raise BadRequest(
+            "looks", f"got {times}; expected information fractions that increase within (0, 1]"
+        )
+    if spending not in sequential.SPENDING:
+        raise BadRequest(
+            "spending", f"got {spending!r}; expected one of {', '.join(sequential.SPENDING)}"
+        )
+    if prior is not None and not prior > 0.0:
+        raise BadRequest(
+            "prior",
+            f"got {prior!r}; expected a positive standard deviation, or None for a flat prior",
+        )
+    return Rule(method, alpha, tuning, times, spending, prior)
+
+
+def _are_fractions(times: tuple[float, ...]) -> bool:
+    if not times or times[0] <= 0.0 or times[-1] > 1.0:
+        return False
+    return all(earlier < later for earlier, later in pairwise(times))
+
+
+def adjusted(
+    p_values: Sequence[float | None], correction: Correction = "holm"
+) -> list[float | None]:
+    """p-values adjusted for being several: "holm" keeps the chance of any false call, "fdr_bh"
+    (Benjamini & Hochberg) the share of false calls, below α when called at α. None stays None and
+    counts for nothing."""
+    present = [p for p in p_values if p is not None]
+    if not present:
+        return list(p_values)
+    with np.errstate(divide="ignore"):  # Šidák's logarithm of 1 − p where p is 1
+        corrected = iter(multipletests(present, method=correction)[1])
+    return [None if p is None else float(min(1.0, next(corrected))) for p in p_values]
+
+
+# --- The posterior of a difference ------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Gaussian:
+    """Posterior of a difference (treatment − control). `weight` is the data's share of it, 1 with a
+    flat prior.
+    """
+
+    mean: float
+    sd: float
+    weight: float = 1.0
+
+    def interval(self, alpha: float = 0.05) -> tuple[float, float]:
+        """The central credible interval."""
+        half = -float(ndtri(alpha / 2.0)) * self.sd
+        return self.mean - half, self.mean + half
+
+    @property
+    def chance_to_win(self) -> float:
+        """P(difference > 0)."""
+        return float(ndtr(self.mean / self.sd))
+
+    @property
+    def loss_of_treatment(self) -> float:
+        """E[(−difference)⁺]: what choosing the treatment loses where it is the worse one."""
+        z = self.mean / self.sd
+        return float(max(0.0, self.sd * (_density(z) - z * ndtr(-z))))
+
+    @property
+    def loss_of_control(self) -> float:
+        """E[difference⁺]: what staying with the control loses."""
+        z = self.mean / self.sd
+        return float(max(0.0, self.sd * (_density(z) + z * ndtr(z))))
+
+
+def _density(z: float) -> float:
+    return exp(-0.5 * z * z) / sqrt(2.0 * pi)
+
+
+def gaussian(difference: float, se: float, prior_sd: float | None = None) -> Gaussian:
+    """Posterior of a difference estimated with standard error `se`, under N(0, prior_sd²) or a flat
+    prior.
+
+    Raises:
+        BadRequest: for a prior whose standard deviation is not positive.
+    """
+    if prior_sd is None:
+        return Gaussian(difference, se)
+    if not prior_sd > 0.0:
+        raise BadRequest(
+            "prior",
+            f"got a standard deviation of {prior_sd}; expected a positive number, or None for flat",
+        )
+    weight = prior_sd**2 / (prior_sd**2 + se**2)
+    return Gaussian(weight * difference, sqrt(weight) * se, weight)
+
+
+# --- The effect -------------------------------------------------------------------------------------
 
 
 class Effect(msgspec.Struct, frozen=True, kw_only=True):
@@ -87,6 +428,104 @@ class Effect(msgspec.Struct, frozen=True, kw_only=True):
     expected_loss: float | None = None
 
 
+def effect_of(metric: str, variant: object, pair: Pair, rule: Rule, mixed: int = 0) -> Effect:
+    """The effect of a pair, or what there is of it with the reason; `mixed` units were left out,
+    which an effect without another reason says.
+    """
+    t, c = pair.treated, pair.control
+    if pair.reason or t is None or c is None:
+        result = Effect(
+            metric=metric,
+            variant=variant,
+            value=t.value if t else None,
+            control_value=c.value if c else None,
+            difference=t.value - c.value if t and c else None,
+            n=pair.n,
+            n_control=pair.n_control,
+            reason=pair.reason,
+        )
+    else:
+        result = effect(metric, variant, t, c, rule)
+    if mixed and not result.reason:
+        result = msgspec.structs.replace(result, reason=reasons.CROSSOVER_UNITS)
+    return result
+
+
+def effect(
+    metric: str, variant: object, treated: ArmEstimate, control: ArmEstimate, rule: Rule
+) -> Effect:
+    """The effect of two arms with at least two units each; without numbers and with a reason when
+    nothing varies.
+    """
+    difference = treated.value - control.value
+    se = sqrt(treated.variance + control.variance)
+    bare = Effect(metric=metric, variant=variant, n=treated.n, n_control=control.n)
+    if not (isfinite(difference) and isfinite(se)):
+        return msgspec.structs.replace(bare, reason=reasons.INFINITE_VALUES)
+    result = msgspec.structs.replace(
+        bare, value=treated.value, control_value=control.value, difference=difference
+    )
+    if se == 0.0:
+        zero = treated.value == control.value == 0.0
+        return msgspec.structs.replace(
+            result, reason=reasons.ALL_ZERO if zero else reasons.CONSTANT_METRIC
+        )
+    if rule.method == "bayes":
+        return _with_posterior(result, treated, control, se, rule)
+    n, df = treated.n + control.n, welch_df(treated, control)
+    reach = rule.reach(n, df)
+    flat_posterior = gaussian(difference, se)
+    result = msgspec.structs.replace(
+        result,
+        difference_low=difference - reach * se,
+        difference_high=difference + reach * se,
+        se=se,
+        p_value=rule.p_value(difference / se, n, df),
+        chance_to_win=flat_posterior.chance_to_win,
+        expected_loss=flat_posterior.loss_of_treatment,
+    )
+    # Fieller's statistic t − ρc has other degrees of freedom at each ρ, so a fixed horizon takes
+    # the normal's.
+    z = rule.normal_reach if rule.method == "fixed" else reach
+    return _with_relative(result, treated, control, z)
+
+
+def _with_relative(result: Effect, treated: ArmEstimate, control: ArmEstimate, z: float) -> Effect:
+    bounds = fieller(treated, control, z)
+    if bounds is None:
+        return msgspec.structs.replace(result, reason=reasons.CONTROL_NEAR_ZERO)
+    lift = copysign(1.0, control.value) * (treated.value / control.value - 1.0)
+    return msgspec.structs.replace(
+        result, relative=lift, relative_low=bounds[0], relative_high=bounds[1]
+    )
+
+
+def _with_posterior(
+    result: Effect, treated: ArmEstimate, control: ArmEstimate, se: float, rule: Rule
+) -> Effect:
+    """The Gaussian posterior of the difference. Its relative interval divides by the control as
+    Fieller does with a flat prior; with a prior the relative effect is the shrunken difference over
+    the control."""
+    # The prior is of the relative effect, so it is scaled by the control; at 0 it has no meaning.
+    sd = None if rule.prior is None or control.value == 0.0 else rule.prior * abs(control.value)
+    posterior = gaussian(treated.value - control.value, se, sd)
+    low, high = posterior.interval(rule.alpha)
+    result = msgspec.structs.replace(
+        result,
+        difference=posterior.mean,
+        difference_low=low,
+        difference_high=high,
+        se=posterior.sd,
+        chance_to_win=posterior.chance_to_win,
+        expected_loss=posterior.loss_of_treatment,
+    )
+    # Two arms whose difference has the posterior's mean and variance, for Fieller to divide.
+    weight = posterior.weight
+    shrunken = ArmEstimate(control.value + posterior.mean, treated.variance * weight, treated.n)
+    reference = ArmEstimate(control.value, control.variance * weight, control.n)
+    return _with_relative(result, shrunken, reference, rule.normal_reach)
+
+
 def welch_df(treated: ArmEstimate, control: ArmEstimate) -> float:
     """Welch–Satterthwaite degrees of freedom of a difference."""
     below = sum(e.variance**2 / (e.n - 1) for e in (treated, control) if e.n > 1)
@@ -102,12 +541,15 @@ def fieller(treated: ArmEstimate, control: ArmEstimate, z: float) -> tuple[float
     """
     c = control.value
     g = z * z * control.variance / (c * c) if c else inf
+    # g is the squared share of the control that its own noise makes; from 1 on zero is in reach.
     if g >= 1.0:
         return None
     r = treated.value / c
     spread = treated.variance * (1.0 - g) + r * r * control.variance
     half = z / abs(c) * sqrt(spread)
-    low, high = (r - half) / (1.0 - g) - 1.0, (r + half) / (1.0 - g) - 1.0
+    low = (r - half) / (1.0 - g) - 1.0
+    high = (r + half) / (1.0 - g) - 1.0
+    # Of a negative control a larger value is a loss: signs and ends change places.
     return (low, high) if c > 0.0 else (-high, -low)
 
 
@@ -134,89 +576,3 @@ def relative_se(treated: ArmEstimate, control: ArmEstimate) -> float:
     """
     r = treated.value / control.value
     return sqrt(treated.variance + r * r * control.variance) / abs(control.value)
-
-
-def effect(
-    metric: str, variant: object, treated: ArmEstimate, control: ArmEstimate, rule: Rule
-) -> Effect:
-    """The effect of two arms with at least two units each; without numbers and with a reason when
-    nothing varies.
-    """
-    difference = treated.value - control.value
-    se = sqrt(treated.variance + control.variance)
-    shown = Effect(
-        metric=metric,
-        variant=variant,
-        value=treated.value,
-        control_value=control.value,
-        difference=difference,
-        n=treated.n,
-        n_control=control.n,
-    )
-    if not (isfinite(difference) and isfinite(se)):
-        return Effect(
-            metric=metric,
-            variant=variant,
-            n=treated.n,
-            n_control=control.n,
-            reason=reasons.INFINITE_VALUES,
-        )
-    if se == 0.0:
-        zero = treated.value == control.value == 0.0
-        return msgspec.structs.replace(
-            shown, reason=reasons.ALL_ZERO if zero else reasons.CONSTANT_METRIC
-        )
-    if rule.method == "bayes":
-        return _posterior(shown, treated, control, se, rule)
-    n, df = treated.n + control.n, welch_df(treated, control)
-    reach, flat_posterior = rule.reach(n, df), bayes.gaussian(difference, se)
-    return _with_relative(
-        msgspec.structs.replace(
-            shown,
-            difference_low=difference - reach * se,
-            difference_high=difference + reach * se,
-            se=se,
-            p_value=rule.p_value(difference / se, n, df),
-            chance_to_win=flat_posterior.chance_to_win,
-            expected_loss=flat_posterior.loss_of_treatment,
-        ),
-        treated,
-        control,
-        # Fieller's statistic t − ρc has other degrees of freedom at each ρ, so a fixed horizon
-        # takes the normal's.
-        float(stats.norm.isf(rule.alpha / 2.0)) if rule.method == "fixed" else reach,
-    )
-
-
-def _with_relative(shown: Effect, treated: ArmEstimate, control: ArmEstimate, z: float) -> Effect:
-    bounds = fieller(treated, control, z)
-    if bounds is None:
-        return msgspec.structs.replace(shown, reason=reasons.CONTROL_NEAR_ZERO)
-    lift = copysign(1.0, control.value) * (treated.value / control.value - 1.0)
-    return msgspec.structs.replace(
-        shown, relative=lift, relative_low=bounds[0], relative_high=bounds[1]
-    )
-
-
-def _posterior(
-    shown: Effect, treated: ArmEstimate, control: ArmEstimate, se: float, rule: Rule
-) -> Effect:
-    """The Gaussian posterior of the difference. Its relative interval divides by the control as
-    Fieller does with a flat prior; with a prior the relative effect is the shrunken difference over
-    the control."""
-    sd = None if rule.prior is None or control.value == 0.0 else rule.prior * abs(control.value)
-    posterior = bayes.gaussian(treated.value - control.value, se, sd)
-    low, high = posterior.interval(rule.alpha)
-    shown = msgspec.structs.replace(
-        shown,
-        difference=posterior.mean,
-        difference_low=low,
-        difference_high=high,
-        se=posterior.sd,
-        chance_to_win=posterior.chance_to_win,
-        expected_loss=posterior.loss_of_treatment,
-    )
-    weight = posterior.weight
-    moved = ArmEstimate(control.value + posterior.mean, treated.variance * weight, treated.n)
-    kept = ArmEstimate(control.value, control.variance * weight, control.n)
-    return _with_relative(shown, moved, kept, float(stats.norm.isf(rule.alpha / 2.0)))

@@ -10,14 +10,15 @@ import numpy as np
 from scipy import stats
 
 from topbill.ab.core.effect import ArmEstimate
-from topbill.ab.core.rows import Rows, quoted
+from topbill.ab.core.units import Term, UnitRows
 from topbill.ab.metrics import Quantile
+from topbill.lake import identifier, quoted
 from topbill.stats.moments import Moments, ratio
 
 _Z = float(stats.norm.isf(0.025))
 
 
-def quantiles(rows: Rows, metric: Quantile) -> dict[Any, ArmEstimate]:
+def quantiles(rows: UnitRows, metric: Quantile) -> dict[Any, ArmEstimate]:
     """The q-quantile of each variant. Variance 0 means that ties hide it.
 
     The share F of values at or below the quantile is a ratio over units, so its standard error s is
@@ -25,51 +26,62 @@ def quantiles(rows: Rows, metric: Quantile) -> dict[Any, ArmEstimate]:
     turn of that width, width / (2·1.96), is its standard error.
     """
     source = _source(rows, metric)
+    # Per unit: b values, a of them at or below its variant's quantile c.
     answer = rows.ask(
         f"""WITH source AS ({source}),
-        middle AS (SELECT variant, quantile_cont(v, {metric.q!r}) AS c FROM source GROUP BY variant),
-        below AS (SELECT source.variant, any_value(c) AS c, count(*) AS b, count(*) FILTER (WHERE v <= c) AS a
-                  FROM source JOIN middle ON source.variant = middle.variant GROUP BY source.variant, unit)
-        SELECT variant, any_value(c), count(*), sum(a), sum(b), sum(a * a), sum(a * b), sum(b * b)
-        FROM below GROUP BY variant ORDER BY variant"""  # noqa: S608
-    )
-    found: dict[Any, tuple[float, int, float]] = {}
-    for variant, value, n, a, b, aa, ab, bb in answer:
-        products = np.array([[aa, ab], [ab, bb]], dtype=np.float64)
-        moments = Moments.from_sums(
-            ("a", "b"), int(n), np.array([a, b], dtype=np.float64), products
+        middle AS (
+            SELECT variant, quantile_cont(v, {metric.q!r}) AS c FROM source GROUP BY variant
+        ),
+        below AS (
+            SELECT source.variant, any_value(c) AS c, count(*) AS b,
+                count(*) FILTER (WHERE v <= c) AS a
+            FROM source JOIN middle ON source.variant = middle.variant
+            GROUP BY source.variant, unit
         )
-        found[variant] = (float(value), int(n), ratio("a", "b")(moments).variance(moments) ** 0.5)
-    widths = _widths(rows, source, metric.q, {v: s for v, (_, _, s) in found.items()})
+        SELECT variant, any_value(c), count(*), sum(a), sum(b), sum(a * a), sum(a * b), sum(b * b)
+        FROM below GROUP BY variant ORDER BY variant"""  # noqa: S608  (our own query and a number)
+    )
+    values: dict[Any, tuple[float, int]] = {}
+    errors: dict[Any, float] = {}
+    for variant, value, n, a, b, aa, ab, bb in answer:
+        sums = np.array([a, b], dtype=np.float64)
+        products = np.array([[aa, ab], [ab, bb]], dtype=np.float64)
+        moments = Moments.from_sums(("a", "b"), int(n), sums, products)
+        values[variant] = (float(value), int(n))
+        errors[variant] = ratio("a", "b")(moments).variance(moments) ** 0.5
+    widths = _widths(rows, source, metric.q, errors)
     return {
-        v: ArmEstimate(value, (widths[v] / (2.0 * _Z)) ** 2, n)
-        for v, (value, n, _) in found.items()
+        variant: ArmEstimate(value, (widths[variant] / (2.0 * _Z)) ** 2, n)
+        for variant, (value, n) in values.items()
     }
 
 
-def _source(rows: Rows, metric: Quantile) -> str:
+def _source(rows: UnitRows, metric: Quantile) -> str:
     """SQL of `variant, unit, v`, a row per event or per unit, without missing values."""
     value = rows.value(metric.column)
     if metric.per == "unit" or rows.one_row_a_unit:
-        inner = rows.by_unit([("v", value, f"avg({value})")])
-        return f"SELECT variant, row_number() OVER () AS unit, v FROM ({inner}) WHERE NOT mixed AND v IS NOT NULL"  # noqa: S608
-    unit, variant = quoted(str(rows.unit)), quoted(rows.variant)
-    mixed = f"SELECT {unit} FROM unit_rows GROUP BY {unit} HAVING min({variant}) <> max({variant})"  # noqa: S608
+        inner = rows.by_unit([Term("v", value, f"avg({value})")])
+        return (
+            f"SELECT variant, row_number() OVER () AS unit, v FROM ({inner}) "  # noqa: S608  (our own query)
+            "WHERE NOT mixed AND v IS NOT NULL"
+        )
+    unit, variant = identifier(str(rows.unit)), identifier(rows.variant)
     return (
-        f"SELECT {variant} AS variant, {unit} AS unit, {value} AS v FROM unit_rows "  # noqa: S608
-        f"WHERE {variant} IS NOT NULL AND {value} IS NOT NULL AND {unit} NOT IN ({mixed})"
+        f"SELECT {variant} AS variant, {unit} AS unit, {value} AS v FROM unit_rows "  # noqa: S608  (identifiers are quoted)
+        f"WHERE {variant} IS NOT NULL AND {value} IS NOT NULL AND {unit} NOT IN ({rows.mixed_query()})"
     )
 
 
-def _widths(rows: Rows, source: str, q: float, errors: dict[Any, float]) -> dict[Any, float]:
+def _widths(rows: UnitRows, source: str, q: float, errors: dict[Any, float]) -> dict[Any, float]:
+    """How far apart the quantiles at q ± 1.96 s are, by variant."""
+    if not errors:
+        return {}
     picked = []
     for variant, s in errors.items():
         low, high = max(0.0, q - _Z * s), min(1.0, q + _Z * s)
-        name = str(variant).replace("'", "''")
-        picked.append(
-            f"quantile_cont(v, [{low!r}, {high!r}]) FILTER (WHERE CAST(variant AS VARCHAR) = '{name}')"
-        )
-    if not picked:
-        return {}
-    answer = rows.ask(f"SELECT {', '.join(picked)} FROM ({source})")[0]  # noqa: S608
-    return {v: float(pair[1] - pair[0]) for v, pair in zip(errors, answer, strict=True)}
+        own = f"FILTER (WHERE CAST(variant AS VARCHAR) = {quoted(str(variant))})"
+        picked.append(f"quantile_cont(v, [{low!r}, {high!r}]) {own}")
+    (answer,) = rows.ask(f"SELECT {', '.join(picked)} FROM ({source})")  # noqa: S608  (strings are quoted)
+    return {
+        variant: float(high - low) for variant, (low, high) in zip(errors, answer, strict=True)
+    }

@@ -1,0 +1,596 @@
+"""From rows to moments by arm: the rows handed to an analysis, checked once, described once, and
+grouped by unit in one DuckDB pass.
+
+What was randomised is the unit, so whatever is compared is a sum or two per unit. This module is
+the only one in `ab` that speaks SQL about rows (`quantile` asks through it).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from math import isfinite
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from topbill import lake
+from topbill.ab.metrics import Mean, Metric, Proportion, Quantile, Ratio, Sum
+from topbill.domain.errors import BadData, BadRequest
+from topbill.lake import identifier
+from topbill.stats.moments import Moments, Statistic, mean, product_columns, ratio
+
+Key = tuple[Any, ...]
+"""(variant, segment values…)"""
+
+_NUMERIC = (
+    "TINYINT",
+    "SMALLINT",
+    "INTEGER",
+    "BIGINT",
+    "HUGEINT",
+    "FLOAT",
+    "DOUBLE",
+    "DECIMAL",
+    "BOOLEAN",
+    "U",
+    "BIGNUM",
+)
+_INTEGERS = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT")
+_SORTABLE = 50_000_000
+"""Above this many rows the check for one row a unit would take more memory than grouping does."""
+_SAMPLE = 200_000
+"""So many rows nearly always show a unit twice, where units have several."""
+
+
+# --- The rows: checked and described -------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnSummary:
+    """What one look at a numeric column says. `shift` is a value near the data, taken off before
+    squaring.
+    """
+
+    missing: int
+    infinite: int
+    low: float
+    high: float
+    shift: float
+
+
+class Term(NamedTuple):
+    """A number per unit, in SQL: over the row where each unit has one, over the group elsewhere."""
+
+    name: str
+    of_row: str
+    of_unit: str
+
+
+@dataclass(frozen=True, slots=True)
+class UnitRows:
+    """A checked relation: which column is the unit and the variant, and what every numeric column
+    holds.
+    """
+
+    relation: Any
+    unit: str | None
+    variant: str
+    count: int
+    one_row_a_unit: bool
+    columns: dict[str, ColumnSummary]
+
+    def value(self, column: str) -> str:
+        """SQL for the column as a double, NULL where it is missing, not a number or infinite."""
+        summary = self.columns[column]
+        number = _as_double(column)
+        if summary.missing == self.count:
+            return "CAST(NULL AS DOUBLE)"
+        # A column that is whole needs no CASE, which would cost a third of the pass.
+        if summary.missing or summary.infinite:
+            return f"CASE WHEN isfinite({number}) THEN {number} END"
+        return number
+
+    def ask(self, sql: str) -> list[tuple[Any, ...]]:
+        """The rows of an SQL query over `unit_rows`."""
+        answer: list[tuple[Any, ...]] = self.relation.query("unit_rows", sql).fetchall()
+        return answer
+
+    def by_unit(self, terms: Iterable[Term], segments: Sequence[str] = ()) -> str:
+        """SQL of a query with a row per unit: `variant`, `mixed` (seen in several variants), the
+        segments as s0, s1…, and each term under its name."""
+        variant = identifier(self.variant)
+        if self.one_row_a_unit:
+            # No GROUP BY: proving that units are unique is far cheaper than grouping by them.
+            picked = [f"{variant} AS variant", "FALSE AS mixed"]
+            picked += [f"{identifier(s)} AS s{i}" for i, s in enumerate(segments)]
+            picked += [f"{term.of_row} AS {term.name}" for term in terms]
+            grouping = ""
+        else:
+            picked = [f"min({variant}) AS variant", f"min({variant}) <> max({variant}) AS mixed"]
+            # A unit belongs to one segment only, the least of its values, so that segments add up.
+            picked += [f"min({identifier(s)}) AS s{i}" for i, s in enumerate(segments)]
+            picked += [f"{term.of_unit} AS {term.name}" for term in terms]
+            grouping = f" GROUP BY {identifier(str(self.unit))}"
+        columns = ", ".join(picked)
+        return f"SELECT {columns} FROM unit_rows WHERE {variant} IS NOT NULL{grouping}"  # noqa: S608  (identifiers are quoted)
+
+    def mixed_units(self) -> int:
+        """How many units were seen in more than one variant."""
+        if self.one_row_a_unit:
+            return 0
+        return int(self.ask(f"SELECT count(*) FROM ({self.mixed_query()})")[0][0])  # noqa: S608  (our own query)
+
+    def mixed_query(self) -> str:
+        """SQL of the units that were seen in more than one variant."""
+        unit, variant = identifier(str(self.unit)), identifier(self.variant)
+        return (
+            f"SELECT {unit} FROM unit_rows GROUP BY {unit} "  # noqa: S608  (identifiers are quoted)
+            f"HAVING min({variant}) <> max({variant})"
+        )
+
+
+def relation_of(data: Any) -> Any:
+    """`data` (pandas DataFrame, Arrow table, DuckDB relation) as a DuckDB relation. Copies nothing.
+
+    Raises:
+        BadRequest: for anything else.
+    """
+    if hasattr(data, "sql_query") and hasattr(data, "query"):
+        return data
+    if isinstance(data, pd.DataFrame):
+        return lake.connect().from_df(data)
+    if isinstance(data, pa.Table):
+        return lake.connect().from_arrow(data)
+    raise BadRequest(
+        "data",
+        f"got {type(data).__name__}; expected a pandas DataFrame, an Arrow table or a DuckDB "
+        "relation",
+    )
+
+
+def read_rows(
+    data: Any,
+    *,
+    unit: str | None,
+    variant: str,
+    metrics: Mapping[str, Metric],
+    covariates: Mapping[str, str] | None,
+    labels: Sequence[str],
+) -> UnitRows:
+    """The data with the columns that `metrics` and `covariates` read, and `labels`, checked.
+
+    Raises:
+        BadRequest, BadData: as `read` does.
+    """
+    numeric: list[str] = []
+    for metric in metrics.values():
+        numeric += columns_of(metric)
+    numeric += (covariates or {}).values()
+    binary = [m.column for m in metrics.values() if isinstance(m, Proportion)]
+    return read(data, unit=unit, variant=variant, numeric=numeric, binary=binary, labels=labels)
+
+
+def columns_of(metric: Metric) -> tuple[str, ...]:
+    """The data columns that a metric reads."""
+    if isinstance(metric, Ratio):
+        return metric.numerator, metric.denominator
+    return (metric.column,)
+
+
+def read(
+    data: Any,
+    *,
+    unit: str | None,
+    variant: str,
+    numeric: Iterable[str],
+    binary: Iterable[str] = (),
+    labels: Iterable[str] = (),
+) -> UnitRows:
+    """Check that the columns are there and of the right kind, and look at them once.
+
+    `unit=None` makes each row its own unit.
+
+    Raises:
+        BadRequest: for columns that are missing.
+        BadData: for columns that are not numeric, rows without a unit, and other values than 0 and
+            1 in `binary` columns.
+    """
+    relation = relation_of(data)
+    numeric = list(dict.fromkeys(numeric))
+    types = {
+        name: str(kind) for name, kind in zip(relation.columns, relation.types, strict=True)
+    }
+    required = [variant, *labels, *numeric]
+    for name in required if unit is None else [unit, *required]:
+        if name not in types:
+            raise BadRequest(f"data.{name}", f"no such column; the data has {', '.join(types)}")
+    numbers = [name for name in numeric if _is_numeric(types[name])]
+    whole = unit is not None and types[unit] in _INTEGERS
+    count, one_row_a_unit, columns = _describe(relation, unit, whole, numbers)
+    for name in dict.fromkeys(binary):
+        if name in columns:
+            _check_binary(relation, name, columns[name])
+    for name in set(numeric) - set(numbers):
+        # A column without any value has whatever type its container gives to nothing.
+        if _ask_one(relation, f"count({identifier(name)})")[0]:
+            raise BadData(
+                f"data.{name}", f"got a column of {types[name]}; expected numbers or booleans"
+            )
+        columns[name] = ColumnSummary(count, 0, 0.0, 0.0, 0.0)
+    return UnitRows(relation, unit, variant, count, one_row_a_unit, columns)
+
+
+def _is_numeric(kind: str) -> bool:
+    return kind.startswith(_NUMERIC) and not kind.startswith("UUID")
+
+
+def _as_double(column: str) -> str:
+    return f"CAST({identifier(column)} AS DOUBLE)"
+
+
+def _ask_one(relation: Any, picked: str) -> tuple[Any, ...]:
+    """The one row of aggregates over all rows."""
+    query = f"SELECT {picked} FROM unit_rows"  # noqa: S608  (identifiers are quoted)
+    # All of them fetched, for DuckDB keeps an answer open until its end.
+    rows: list[tuple[Any, ...]] = relation.query("unit_rows", query).fetchall()
+    return rows[0]
+
+
+def _describe(
+    relation: Any, unit: str | None, whole: bool, numeric: list[str]
+) -> tuple[int, bool, dict[str, ColumnSummary]]:
+    """How many rows, whether each is its own unit, and what the numeric columns are like; `whole`
+    says that units are whole numbers.
+    """
+    # Counts, least and greatest values only: files answer these from their statistics, without
+    # being read.
+    picked = ["count(*)"]
+    if unit is None:
+        picked += ["count(*)", "NULL", "NULL"]
+    elif whole:
+        name = identifier(unit)
+        picked += [f"count({name})", f"min({name})", f"max({name})"]
+    else:
+        picked += [f"count({identifier(unit)})", "NULL", "NULL"]
+    for name in numeric:
+        x = _as_double(name)
+        picked += [f"count({x})", f"min({x})", f"max({x})"]
+    count, with_unit, least, most, *numbers = _ask_one(relation, ", ".join(picked))
+    if with_unit < count:
+        raise BadData(
+            f"data.{unit}",
+            f"{count - with_unit} of {count} rows have no unit; give each row one or drop it",
+        )
+    columns = {}
+    for i, name in enumerate(numeric):
+        filled, low, high = numbers[3 * i : 3 * i + 3]
+        # NaN sorts above everything in DuckDB, so one look at the ends finds it.
+        if filled and not (isfinite(low) and isfinite(high)):
+            columns[name] = _describe_finite(relation, name, count)
+        else:
+            columns[name] = ColumnSummary(count - filled, 0, low or 0.0, high or 0.0, low or 0.0)
+    unique = unit is None or _all_differ(relation, unit, count, least, most)
+    return count, unique, columns
+
+
+def _describe_finite(relation: Any, name: str, count: int) -> ColumnSummary:
+    x = _as_double(name)
+    finite = f"FILTER (WHERE isfinite({x}))"
+    infinite_values = f"count(*) FILTER (WHERE isinf({x}))"
+    picked = f"count(*) {finite}, {infinite_values}, min({x}) {finite}, max({x}) {finite}"
+    usable, infinite, low, high = _ask_one(relation, picked)
+    return ColumnSummary(count - usable - infinite, infinite, low or 0.0, high or 0.0, low or 0.0)
+
+
+def _check_binary(relation: Any, name: str, summary: ColumnSummary) -> None:
+    kind = str(relation.types[relation.columns.index(name)])
+    within = {summary.low, summary.high} <= {0.0, 1.0}
+    between = 0
+    if within and kind.startswith(("DOUBLE", "FLOAT", "DECIMAL")):
+        # Whole numbers from 0 to 1 are 0 and 1; only fractions need another look.
+        x = _as_double(name)
+        (between,) = _ask_one(
+            relation, f"count(*) FILTER (WHERE {x} NOT IN (0, 1) AND isfinite({x}))"
+        )
+    if between or not within:
+        raise BadData(
+            f"data.{name}",
+            f"got values from {summary.low:g} to {summary.high:g}; expected 0 and 1, or use Mean",
+        )
+
+
+def _all_differ(relation: Any, unit: str, count: int, least: int | None, most: int | None) -> bool:
+    """Whether no unit occurs twice; `least` and `most` are those of whole numbers. To prove it is
+    several times faster than to group by unit."""
+    if least is not None and most is not None:
+        if most - least + 1 < count:
+            return False  # more rows than numbers: some number is there twice
+        if most - least < 8 * count:  # a bit per possible unit is little
+            bits = f"bit_count(bitstring_agg({identifier(unit)}, {least}, {most}))"
+            return bool(_ask_one(relation, bits)[0] == count)
+    if count > _SORTABLE or not _hashes_differ(relation.limit(_SAMPLE), unit):
+        return False
+    return count <= _SAMPLE or _hashes_differ(relation, unit)
+
+
+def _hashes_differ(relation: Any, unit: str) -> bool:
+    """Hashes that all differ prove that the units do; two that agree send us to grouping, which is
+    always right.
+    """
+    query = f"SELECT hash({identifier(unit)}) AS h FROM unit_rows"  # noqa: S608  (identifiers are quoted)
+    hashes = np.sort(np.asarray(relation.query("unit_rows", query).fetchnumpy()["h"]))
+    return bool(np.all(hashes[1:] != hashes[:-1]))
+
+
+# --- The metrics: terms per unit, and moments of them ---------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class MetricTerms:
+    """How a metric is read off its unit-level columns: its statistic, to which `shift` is added
+    back.
+
+    `derived` are (name, SQL over terms). `empty` says that a column it reads has no value at all.
+    """
+
+    metric: Metric
+    terms: tuple[Term, ...]
+    statistic: Statistic
+    shift: float = 0.0
+    covariate: str | None = None
+    derived: tuple[tuple[str, str], ...] = ()
+    empty: bool = False
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The columns of its moments, in order."""
+        return (*(term.name for term in self.terms), *(name for name, _ in self.derived))
+
+    @property
+    def binomial(self) -> bool:
+        """A proportion of units: its variance is p(1 − p)/n, with divisor n."""
+        return isinstance(self.metric, Proportion)
+
+    @property
+    def divisor(self) -> str | None:
+        """The term that the statistic divides by; None where it divides by the number of units."""
+        if len(self.terms) > 1 and self.terms[1].name != self.covariate:
+            return self.terms[1].name
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class ArmMoments:
+    """One variant's (or one segment of a variant's) moments of one metric; `n` units have a value,
+    `infinite` of their values are not finite."""
+
+    moments: Moments
+    n: int
+    infinite: int
+
+    def __add__(self, other: ArmMoments) -> ArmMoments:
+        return ArmMoments(
+            self.moments + other.moments, self.n + other.n, self.infinite + other.infinite
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class MomentsByArm:
+    """All arms: `arms[metric][key]`; `units[key]` counts units, `mixed` those seen in several
+    variants (left out).
+    """
+
+    terms: dict[str, MetricTerms]
+    arms: dict[str, dict[Key, ArmMoments]]
+    units: dict[Key, int]
+    mixed: int
+
+    def of_variant(self, metric: str, variant: object) -> dict[Key, ArmMoments]:
+        """A variant's arms on a metric by the values of segments; variants compare by name."""
+        return {
+            key[1:]: arm for key, arm in self.arms[metric].items() if str(key[0]) == str(variant)
+        }
+
+    def units_of_variants(self) -> dict[str, int]:
+        """Units by variant's name, segments added up."""
+        units: dict[str, int] = {}
+        for key, n in self.units.items():
+            units[str(key[0])] = units.get(str(key[0]), 0) + n
+        return units
+
+
+def terms_of(
+    name: str,
+    metric: Metric,
+    rows: UnitRows,
+    covariate: tuple[str, float] | None,
+    *,
+    products: bool = False,
+) -> MetricTerms:
+    """The unit-level columns that `metric` needs, `name` being an SQL prefix of its own.
+
+    `covariate` is (column, its mean); units without a value of it count as having the mean.
+    `products` adds the columns that HC2 needs.
+    """
+    empty = any(rows.columns[column].missing == rows.count for column in columns_of(metric))
+    a, b, x = f"{name}_a", f"{name}_b", f"{name}_x"
+    shift = 0.0
+    if isinstance(metric, Ratio):
+        terms = [_total(a, rows.value(metric.numerator)), _total(b, rows.value(metric.denominator))]
+    elif isinstance(metric, Sum):
+        value = rows.value(metric.column)
+        # A shift of totals is the same for all units only where each has one row.
+        shift = rows.columns[metric.column].low if rows.one_row_a_unit else 0.0
+        terms = [Term(a, f"{_or0(value)} - {_literal(shift)}", _or0(f"sum({value})"))]
+    else:
+        shift = rows.columns[metric.column].shift
+        terms = _mean_terms(metric, rows, a, b, shift)
+    statistic = ratio(a, b) if len(terms) == 2 else mean(a)
+    if covariate is None:
+        return MetricTerms(metric, tuple(terms), statistic, shift, empty=empty)
+    column, centre = covariate
+    from_centre = f"{rows.value(column)} - {_literal(centre)}"
+    terms.append(Term(x, _or0(from_centre), _or0(f"avg({from_centre})")))
+    derived = tuple((product, product) for product in product_columns(a, x)) if products else ()
+    return MetricTerms(metric, tuple(terms), statistic, shift, x, derived, empty)
+
+
+def _total(name: str, value: str) -> Term:
+    return Term(name, _or0(value), _or0(f"sum({value})"))
+
+
+def _mean_terms(
+    metric: Mean | Proportion | Quantile, rows: UnitRows, a: str, b: str, shift: float
+) -> list[Term]:
+    """Terms of a mean: the sum `a`, and the count `b` unless each unit has exactly one value."""
+    value = rows.value(metric.column)
+    summary = rows.columns[metric.column]
+    shifted = f"{value} - {_literal(shift)}" if shift else value
+    present = f"CAST({value} IS NOT NULL AS DOUBLE)"
+    complete = not (summary.missing or summary.infinite)
+    of_row = shifted if complete else _or0(shifted)
+    if metric.per == "row":
+        sums = Term(a, of_row, _or0(f"sum({shifted})"))
+        counts = Term(b, present, f"CAST(count({value}) AS DOUBLE)")
+        one_value_a_unit = complete and rows.one_row_a_unit
+    else:
+        aggregate = "max" if isinstance(metric, Proportion) else "avg"
+        sums = Term(a, of_row, _or0(f"{aggregate}({shifted})"))
+        counts = Term(b, present, f"CAST(count({value}) > 0 AS DOUBLE)")
+        one_value_a_unit = complete
+    return [sums] if one_value_a_unit else [sums, counts]
+
+
+def _or0(sql: str) -> str:
+    return f"coalesce({sql}, 0)"
+
+
+def _literal(x: float) -> str:
+    # Through text, as DuckDB reads a bare 0.1 as a decimal, which is another number.
+    return f"CAST('{x!r}' AS DOUBLE)"
+
+
+def gather(
+    rows: UnitRows,
+    metrics: Mapping[str, Metric],
+    covariates: Mapping[str, str] | None = None,
+    *,
+    segments: Sequence[str] = (),
+    products: bool = False,
+) -> MomentsByArm:
+    """Moments of all metrics but quantiles, per variant and values of `segments`, in one pass.
+
+    `products` adds the columns that HC2 needs. Units seen in more than one variant are counted and
+    left out.
+    """
+    covariates = covariates or {}
+    centres = _means(rows, covariates.values())
+    terms: dict[str, MetricTerms] = {}
+    infinite: dict[str, Term | None] = {}
+    for i, (name, metric) in enumerate(metrics.items()):
+        column = covariates.get(name)
+        covariate = None if column is None else (column, centres[column])
+        terms[name] = terms_of(f"m{i}", metric, rows, covariate, products=products)
+        infinite[name] = _infinite_term(rows, f"i{i}", metric)
+    keys = ["variant", *(f"s{i}" for i in range(len(segments)))]
+    answer = rows.ask(_moments_query(rows, terms, infinite, segments, keys))
+    # Sums are added up in one order, so that the same rows give the same bits, always.
+    answer.sort(key=lambda row: [str(value) for value in row[: 1 + len(keys)]])
+    return _collect(answer, terms, len(keys))
+
+
+def _moments_query(
+    rows: UnitRows,
+    terms: Mapping[str, MetricTerms],
+    infinite: Mapping[str, Term | None],
+    segments: Sequence[str],
+    keys: Sequence[str],
+) -> str:
+    """SQL with a row per arm: mixed, the keys, the count of units, and for each metric its sums,
+    products, units with a value and infinite values. `_collect` reads them in that order.
+    """
+    unit_terms: list[Term] = []
+    derived: list[str] = []
+    picked = ["count(*)"]
+    for name, metric_terms in terms.items():
+        unit_terms += metric_terms.terms
+        derived += [f"{sql} AS {identifier(product)}" for product, sql in metric_terms.derived]
+        picked += _sums_and_products(metric_terms)
+        picked.append(_units_with_value(metric_terms))
+        infinite_term = infinite[name]
+        picked.append("0" if infinite_term is None else f"sum({infinite_term.name})")
+    unit_terms += [term for term in infinite.values() if term is not None]
+    source = rows.by_unit(unit_terms, segments)
+    if derived:
+        source = f"SELECT *, {', '.join(derived)} FROM ({source})"  # noqa: S608  (identifiers are quoted)
+    by = list(keys) if rows.one_row_a_unit else ["mixed", *keys]
+    mixed = "FALSE" if rows.one_row_a_unit else "mixed"
+    columns = ", ".join([mixed, *keys, *picked])
+    return f"SELECT {columns} FROM ({source}) GROUP BY {', '.join(by)}"  # noqa: S608  (identifiers are quoted)
+
+
+def _units_with_value(terms: MetricTerms) -> str:
+    if isinstance(terms.metric, Mean | Proportion) and terms.divisor is not None:
+        return f"count(*) FILTER (WHERE {terms.divisor} <> 0)"
+    return "count(*)"
+
+
+def _infinite_term(rows: UnitRows, name: str, metric: Metric) -> Term | None:
+    """How many values of a metric are infinite, None where its columns have none."""
+    tests = [
+        f"isinf({_as_double(column)})"
+        for column in columns_of(metric)
+        if rows.columns[column].infinite
+    ]
+    if not tests:
+        return None
+    return _total(name, f"CAST(({' OR '.join(tests)}) AS INTEGER)")
+
+
+def _sums_and_products(terms: MetricTerms) -> list[str]:
+    """The sums of the columns, and the upper triangle of their products, row by row."""
+    names = [identifier(name) for name in terms.names]
+    picked = [f"sum({name})" for name in names]
+    for i, left in enumerate(names):
+        picked += [f"sum({left} * {right})" for right in names[i:]]
+    return picked
+
+
+def _collect(
+    answer: list[tuple[Any, ...]], terms: dict[str, MetricTerms], keys: int
+) -> MomentsByArm:
+    arms: dict[str, dict[Key, ArmMoments]] = {name: {} for name in terms}
+    units: dict[Key, int] = {}
+    mixed = 0
+    for row in answer:
+        is_mixed, key, n = row[0], tuple(row[1 : 1 + keys]), int(row[1 + keys])
+        if is_mixed:
+            mixed += n
+            continue
+        units[key] = n
+        start = 2 + keys
+        for name, metric_terms in terms.items():
+            k = len(metric_terms.names)
+            end = start + k + k * (k + 1) // 2
+            sums = np.array(row[start : start + k], dtype=np.float64)
+            upper = np.zeros((k, k))
+            upper[np.triu_indices(k)] = row[start + k : end]
+            products = upper + np.triu(upper, 1).T
+            moments = Moments.from_sums(metric_terms.names, n, sums, products)
+            with_value = 0 if metric_terms.empty else int(row[end])
+            arms[name][key] = ArmMoments(moments, with_value, int(row[end + 1]))
+            start = end + 2
+    return MomentsByArm(terms, arms, units, mixed)
+
+
+def _means(rows: UnitRows, columns: Iterable[str]) -> dict[str, float]:
+    """The mean of each covariate over all rows; 0 where it has no value."""
+    names = list(dict.fromkeys(columns))
+    if not names:
+        return {}
+    picked = ", ".join(f"avg({rows.value(name)})" for name in names)
+    (means,) = rows.ask(f"SELECT {picked} FROM unit_rows")  # noqa: S608  (identifiers are quoted)
+    return {name: float(value or 0.0) for name, value in zip(names, means, strict=True)}
