@@ -2,7 +2,7 @@
 and a verdict.
 """
 
-from topbill.ab.analyse import analyse
+from topbill.ab.analyse import OBJECTIVE, Design, MetricDesign, analyse
 from topbill.ab.checks.srm import (
     sequential_srm,
     sequential_srm_of_sums,
@@ -12,7 +12,6 @@ from topbill.ab.checks.srm import (
 )
 from topbill.ab.compare import compare
 from topbill.ab.core.effect import METHODS, ArmEstimate, Effect, Method, Rule, effect
-from topbill.ab.design import OBJECTIVE, Design, MetricDesign
 from topbill.ab.metrics import Mean, Metric, Proportion, Quantile, Ratio, Sum
 from topbill.ab.plan import DAYS, LIFTS, Detectable, Plan, PlannedRun, plan
 from topbill.ab.power.runtime import Runtime, runtime

@@ -1,11 +1,11 @@
 """One experiment's whole A/B analysis from rows of decisions: comparisons, guardrails, split,
 segments, verdict.
 
-A report calls it so, with rows from wherever it reads them (the lake's face, say):
+A report calls it so, with rows from wherever it reads them (the analytics database, say):
 
     design = ab.Design.of(experiment)            # or built from the lake's own tables
-    found = ab.analyse(rows, design, unit="unit", variant="variant", day="day", segments=["device"])
-    found.verdict.sentence, found.comparisons, msgspec.json.encode(found)
+    result = ab.analyse(rows, design, unit="unit", variant="variant", segments=["device"])
+    result.verdict.sentence, result.comparisons, msgspec.json.encode(result)
 
 `rows` has a row per decision of a unit in the experiment: its unit, its variant, the day (any type
 that sorts), a column per segment, and one per metric, NULL where the metric's window is not over
@@ -16,25 +16,93 @@ yet. Decisions outside the experiment (no variant) may be there and are left out
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from math import sqrt
 from typing import Any, Literal
 
 import msgspec
 
 from topbill.ab import reasons
-from topbill.ab.checks import guardrails as rails
 from topbill.ab.checks.segments import heterogeneity, with_adjusted
-from topbill.ab.checks.split import sample_ratio
-from topbill.ab.compare import checked_rule, effect_of, noted
-from topbill.ab.core.arms import Adjustment, Pair, estimate
-from topbill.ab.core.effect import Method, Rule
-from topbill.ab.core.gather import Gathered, gather
-from topbill.ab.design import Design, Prepared, prepare
-from topbill.ab.power import runtime as power
-from topbill.ab.power import textbook
-from topbill.ab.results import Analysis, Comparison, Heterogeneity
-from topbill.ab.verdict import called, verdict
+from topbill.ab.checks.srm import sample_ratio
+from topbill.ab.core.effect import (
+    Adjustment,
+    Method,
+    Pair,
+    Rule,
+    adjusted,
+    checked_rule,
+    effect_of,
+    estimate_pair,
+)
+from topbill.ab.core.units import MomentsByArm, UnitRows, gather, read_rows, relation_of
+from topbill.ab.metrics import Mean, Metric, Proportion, check_metrics
+from topbill.ab.power import runtime
+from topbill.ab.results import Analysis, Comparison, Heterogeneity, SampleRatio
+from topbill.ab.verdict import called, guardrail, verdict
+from topbill.domain.errors import BadRequest
+from topbill.lake import identifier
 from topbill.spec import Experiment
+
+OBJECTIVE = "objective"
+Direction = Literal["higher", "lower"]
+
+
+class MetricDesign(msgspec.Struct, frozen=True, kw_only=True):
+    """A metric as the analysis needs it: 0/1 or a number, the good direction, its weight and cap in
+    the objective.
+    """
+
+    name: str
+    binary: bool = False
+    better: Direction = "higher"
+    weight: float = 0.0
+    cap: float = 1.0
+
+
+class Design(msgspec.Struct, frozen=True, kw_only=True):
+    """What the analysis needs to know of an experiment; `shares` by variant, `guardrails` margins
+    by metric.
+    """
+
+    key: str
+    control: str
+    shares: dict[str, float]
+    metrics: tuple[MetricDesign, ...]
+    guardrails: dict[str, float] = {}
+
+    @classmethod
+    def of(cls, experiment: Experiment) -> Design:
+        """The design of an experiment file."""
+        metrics = tuple(
+            MetricDesign(
+                name=m.name,
+                binary=m.kind == "binary",
+                better=m.better,
+                weight=experiment.objective.get(m.name, 0.0),
+                cap=m.cap,
+            )
+            for m in experiment.metrics
+        )
+        return cls(
+            key=experiment.key,
+            control=experiment.control.name,
+            shares={v.name: v.share for v in experiment.variants},
+            metrics=metrics,
+            guardrails={g.metric: g.margin for g in experiment.guardrails},
+        )
+
+    def better(self, metric: str) -> Direction:
+        """Which direction of a metric (or the objective) is good."""
+        for m in self.metrics:
+            if m.name == metric:
+                return m.better
+        return "higher"
+
+    @property
+    def treatments(self) -> list[str]:
+        """The variants other than the control."""
+        return [name for name in self.shares if name != self.control]
 
 
 def analyse(
@@ -51,53 +119,212 @@ def analyse(
     adjust: Adjustment = "cuped",
     looks: Sequence[float] = (1.0,),
 ) -> Analysis:
-    """The A/B analysis of one experiment from rows of decisions (see the module's docstring for the
-    columns).
+    """The A/B analysis of one experiment from rows of decisions.
 
-    `unit=None` makes each decision a unit, `day=None` leaves out what needs days. `covariates` maps
-    a metric (or "objective") to a pre-period column; `looks` are those of `compare`. Raises
-    BadRequest for missing columns and arguments that cannot be meant; weak data never raises:
-    numbers are None then, with a reason, and the verdict says what is missing.
+    Args:
+        data: a pandas DataFrame, an Arrow table or a DuckDB relation; see the module's docstring
+            for its columns.
+        design: the experiment, or what is needed of it.
+        unit: the unit's column; None makes each decision a unit.
+        variant: the variant's column.
+        day: the day's column; None leaves out what needs days.
+        segments: columns to look into for effects that differ.
+        covariates: a pre-period column by metric (or "objective").
+        method, alpha, adjust, looks: those of `compare`.
+
+    Raises:
+        BadRequest: for missing columns and arguments that cannot be meant.
+        BadData: for columns that cannot be used. Weak data never raises: numbers are None then,
+            with a reason, and the verdict says what is missing.
     """
     rule = checked_rule(method, alpha, looks=looks)
-    labels = [*([day] if day else []), *segments]
-    ready = prepare(
+    prepared = prepare(
         data,
         design,
         unit=unit,
         variant=variant,
-        labels=labels,
+        labels=[*([day] if day else []), *segments],
         covariates=covariates,
         adjust=adjust,
     )
-    known, names = ready.design, ready.design.treatments
-    gathered = gather(ready.rows, ready.metrics, covariates, products=adjust == "lin")
-    split = sample_ratio(ready.rows, known.shares, day=day, segments=segments)
-    units_a_day = sum(split.counts.values()) / len(split.days) if split.days else 0.0
-    pairs = {name: _pairs(gathered, name, known.control, names, adjust) for name in ready.metrics}
-    comparisons = _comparisons(pairs, known, rule, gathered.mixed, units_a_day)
-    kept = [
-        rails.guardrail(name, v, pairs[name][v], rule, margin=margin, better=known.better(name))
-        for name, margin in known.guardrails.items()
-        for v in names
-    ]
-    main = [c for c in comparisons if c.metric == ready.primary]
+    design = prepared.design
+    moments = gather(prepared.rows, prepared.metrics, covariates, products=adjust == "lin")
+    ratio = sample_ratio(prepared.rows, design.shares, day=day, segments=segments)
+    pairs = {metric: _pairs(moments, metric, design, adjust) for metric in prepared.metrics}
+    comparisons = _comparisons(pairs, design, rule, moments.mixed, ratio)
+    guardrails = []
+    for metric, margin in design.guardrails.items():
+        better = design.better(metric)
+        for name, pair in pairs[metric].items():
+            guardrails.append(guardrail(metric, name, pair, rule, margin=margin, better=better))
+    primary = [c for c in comparisons if c.metric == prepared.primary]
+    notes = [reasons.REASONS[reasons.CROSSOVER_UNITS]] if moments.mixed else []
     return Analysis(
-        experiment=known.key,
-        control=known.control,
-        primary=ready.primary,
+        experiment=design.key,
+        control=design.control,
+        primary=prepared.primary,
         method=method,
         alpha=alpha,
-        units=split.counts,
+        units=ratio.counts,
         comparisons=comparisons,
-        guardrails=kept,
-        sample_ratio=split,
-        heterogeneity=_by_segment(ready, covariates, segments, rule, adjust),
-        verdict=verdict(main, kept, split, known.control),
-        notes=[
-            *([reasons.REASONS[reasons.CROSSOVER_UNITS]] if gathered.mixed else []),
-            *_savings(comparisons),
-        ],
+        guardrails=guardrails,
+        sample_ratio=ratio,
+        heterogeneity=_by_segment(prepared, covariates, segments, rule, adjust),
+        verdict=verdict(primary, guardrails, ratio, design.control),
+        notes=[*notes, *_savings(comparisons)],
+    )
+
+
+# --- The rows
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """Checked rows with the metrics to read from them, the primary one first."""
+
+    design: Design
+    primary: str
+    metrics: dict[str, Metric]
+    rows: UnitRows
+
+
+def prepare(
+    data: Any,
+    design: Design | Experiment,
+    *,
+    unit: str | None,
+    variant: str,
+    labels: Sequence[str],
+    covariates: Mapping[str, str] | None,
+    adjust: str = "cuped",
+) -> Prepared:
+    """Check `data` against the design.
+
+    Raises:
+        BadRequest, BadData: as `compare` does.
+    """
+    design = design if isinstance(design, Design) else Design.of(design)
+    relation, primary = _with_objective(relation_of(data), design)
+    metrics = _metrics(design, primary)
+    check_metrics(metrics, covariates, adjust)
+    rows = read_rows(
+        relation, unit=unit, variant=variant, metrics=metrics, covariates=covariates, labels=labels
+    )
+    return Prepared(design, primary, metrics, rows)
+
+
+def _with_objective(relation: Any, design: Design) -> tuple[Any, str]:
+    """The relation with its objective column, and the primary metric's name: the objective's only
+    metric, if it is one, for then plays read better than points."""
+    weighted = [m for m in design.metrics if m.weight]
+    if len(weighted) == 1 and weighted[0].weight > 0.0:
+        return relation, weighted[0].name
+    if OBJECTIVE in relation.columns:
+        return relation, OBJECTIVE
+    objective = _objective_sql(weighted)
+    for m in weighted:
+        if m.name not in relation.columns:
+            raise BadRequest(
+                f"data.{m.name}", f"no such column; the data has {', '.join(relation.columns)}"
+            )
+    query = f"SELECT *, {objective} AS {OBJECTIVE} FROM unit_rows"  # noqa: S608  (numbers and quoted identifiers)
+    return relation.query("unit_rows", query), OBJECTIVE
+
+
+def _objective_sql(weighted: Sequence[MetricDesign]) -> str:
+    """The objective of a row whose columns are the metrics' values."""
+    positive = sum(m.weight for m in weighted if m.weight > 0.0)
+    if positive <= 0.0:
+        raise BadRequest("design.metrics", "no metric has a positive weight; expected an objective")
+    parts = []
+    for m in weighted:
+        capped = f"greatest(0.0, CAST({identifier(m.name)} AS DOUBLE) / {m.cap!r})"
+        parts.append(f"{m.weight!r} * least(1.0, {capped})")
+    return f"least(1.0, greatest(0.0, ({' + '.join(parts)}) / {positive!r}))"
+
+
+def _metrics(design: Design, primary: str) -> dict[str, Metric]:
+    """All metrics, the primary one first, then in the design's order."""
+    metrics: dict[str, Metric] = {primary: Mean(OBJECTIVE)}
+    for m in design.metrics:
+        metrics[m.name] = Proportion(m.name) if m.binary else Mean(m.name)
+    return metrics
+
+
+# --- The comparisons
+
+
+def _pairs(
+    moments: MomentsByArm, metric: str, design: Design, adjust: Adjustment
+) -> dict[str, Pair]:
+    """Each variant beside the control on one metric."""
+    control = moments.of_variant(metric, design.control)
+    terms = moments.terms[metric]
+    return {
+        name: estimate_pair(terms, moments.of_variant(metric, name), control, adjust)
+        for name in design.treatments
+    }
+
+
+def _comparisons(
+    pairs: Mapping[str, Mapping[str, Pair]],
+    design: Design,
+    rule: Rule,
+    mixed: int,
+    ratio: SampleRatio,
+) -> list[Comparison]:
+    units_a_day = sum(ratio.counts.values()) / len(ratio.days) if ratio.days else 0.0
+    total_share = sum(design.shares.values())
+    comparisons: list[Comparison] = []
+    for metric, by_variant in pairs.items():
+        better = design.better(metric)
+        of_metric = []
+        for variant, pair in by_variant.items():
+            # Only the units of these two variants bring this decision nearer.
+            share = design.shares[variant] + design.shares[design.control]
+            rate = units_a_day * (share / total_share) if total_share > 0.0 else 0.0
+            of_metric.append(_comparison(metric, variant, pair, rule, mixed, better, rate))
+        comparisons += called(of_metric, rule.alpha)
+    p_adjusted = adjusted([c.p_value for c in comparisons], "fdr_bh")
+    return [
+        msgspec.structs.replace(c, p_adjusted=p)
+        for c, p in zip(comparisons, p_adjusted, strict=True)
+    ]
+
+
+def _comparison(
+    metric: str,
+    variant: str,
+    pair: Pair,
+    rule: Rule,
+    mixed: int,
+    better: Direction,
+    units_a_day: float,
+) -> Comparison:
+    effect = effect_of(metric, variant, pair, rule, mixed)
+    result = Comparison(**msgspec.structs.asdict(effect), better=better)
+    if effect.se is None or effect.difference is None or pair.control is None:
+        return result
+    chance, loss = effect.chance_to_win, effect.expected_loss
+    if better == "lower":
+        # E[d⁺] = E[(−d)⁺] + E[d]: the loss of choosing the variant where less is better.
+        chance = None if chance is None else 1.0 - chance
+        loss = None if loss is None else loss + effect.difference
+    units = effect.n + effect.n_control
+    # Of two equal arms whose difference has this standard error, a unit's standard deviation.
+    least = runtime.detectable_effect(effect.se * sqrt(units) / 2.0, units, rule)
+    detectable = None
+    if least is not None and effect.relative is not None:
+        detectable = least / abs(pair.control.value)
+    return msgspec.structs.replace(
+        result,
+        chance_to_win=chance,
+        expected_loss=loss,
+        detectable=detectable,
+        days_to_decision=runtime.days_to_decision(
+            effect.difference, effect.se, units, units_a_day, rule
+        ),
+        variance_saved=pair.saved,
     )
 
 
@@ -107,97 +334,41 @@ def _savings(comparisons: Sequence[Comparison]) -> list[str]:
     for c in comparisons:
         if c.variance_saved is not None:
             least[c.metric] = min(c.variance_saved, least.get(c.metric, 1.0))
-    return [
-        f"{metric.replace('_', ' ')}: what units did before takes away {saved:.0%} of the variance, "
-        f"which is worth {1.0 / max(1.0 - saved, 1e-9) - 1.0:,.0%} more units"
-        for metric, saved in least.items()
-        if saved >= 0.005
-    ]
-
-
-def _pairs(
-    gathered: Gathered, metric: str, control: str, variants: Sequence[str], adjust: Adjustment
-) -> dict[str, Pair]:
-    plan, arms = gathered.plans[metric], gathered.arms[metric]
-    by_name = {str(key[0]): {key[1:]: arm} for key, arm in arms.items()}
-    reference = by_name.get(control, {})
-    return {v: estimate(plan, by_name.get(v, {}), reference, adjust) for v in variants}
-
-
-def _comparisons(
-    pairs: Mapping[str, Mapping[str, Pair]],
-    design: Design,
-    rule: Rule,
-    mixed: int,
-    units_a_day: float,
-) -> list[Comparison]:
-    total = sum(design.shares.values())
-    found: list[Comparison] = []
-    for metric, by_variant in pairs.items():
-        of_metric = []
-        for variant, pair in by_variant.items():
-            share = (
-                (design.shares[variant] + design.shares[design.control]) / total
-                if total > 0.0
-                else 0.0
-            )
-            rate = units_a_day * share
-            of_metric.append(
-                _comparison(metric, variant, pair, rule, mixed, design.better(metric), rate)
-            )
-        found += called(of_metric, rule.alpha)
-    adjusted = textbook.adjusted([c.p_value for c in found], "fdr_bh")
-    return [msgspec.structs.replace(c, p_adjusted=p) for c, p in zip(found, adjusted, strict=True)]
-
-
-def _comparison(
-    metric: str,
-    variant: str,
-    pair: Pair,
-    rule: Rule,
-    mixed: int,
-    better: Literal["higher", "lower"],
-    units_a_day: float,
-) -> Comparison:
-    e = noted(effect_of(metric, variant, pair, rule), mixed)
-    plain = {name: getattr(e, name) for name in e.__struct_fields__}
-    if e.se is None or e.difference is None or pair.control is None:
-        return Comparison(**plain, better=better)
-    if better == "lower":
-        plain["chance_to_win"] = None if e.chance_to_win is None else 1.0 - e.chance_to_win
-        plain["expected_loss"] = None if e.expected_loss is None else e.expected_loss + e.difference
-    units = e.n + e.n_control
-    least = power.detectable_effect(e.se * sqrt(units) / 2.0, units, rule)
-    return Comparison(
-        **plain,
-        better=better,
-        detectable=least / abs(pair.control.value)
-        if least is not None and e.relative is not None
-        else None,
-        days_to_decision=power.days_to_decision(e.difference, e.se, units, units_a_day, rule),
-        variance_saved=pair.saved,
-    )
+    sentences = []
+    for metric, saved in least.items():
+        if saved < 0.005:
+            continue
+        # A variance smaller by s is what 1/(1 − s) times the units would have had.
+        more = 1.0 / max(1.0 - saved, 1e-9) - 1.0
+        sentences.append(
+            f"{metric.replace('_', ' ')}: what units did before takes away {saved:.0%} of the "
+            f"variance, which is worth {more:,.0%} more units"
+        )
+    return sentences
 
 
 def _by_segment(
-    ready: Prepared,
+    prepared: Prepared,
     covariates: Mapping[str, str] | None,
     segments: Sequence[str],
     rule: Rule,
     adjust: Adjustment,
 ) -> list[Heterogeneity]:
-    one = {name: column for name, column in (covariates or {}).items() if name == ready.primary}
-    metric = {ready.primary: ready.metrics[ready.primary]}
-    found: list[Heterogeneity] = []
+    primary = prepared.primary
+    metrics = {primary: prepared.metrics[primary]}
+    covariate = {name: column for name, column in (covariates or {}).items() if name == primary}
+    results: list[Heterogeneity] = []
     for segment in segments:
-        gathered = gather(ready.rows, metric, one, segments=[segment], products=adjust == "lin")
-        found += heterogeneity(
-            gathered,
-            ready.primary,
+        moments = gather(
+            prepared.rows, metrics, covariate, segments=[segment], products=adjust == "lin"
+        )
+        results += heterogeneity(
+            moments,
+            primary,
             segment,
-            control=ready.design.control,
-            variants=ready.design.treatments,
+            control=prepared.design.control,
+            variants=prepared.design.treatments,
             rule=rule,
             adjust=adjust,
         )
-    return with_adjusted(found)
+    return with_adjusted(results)

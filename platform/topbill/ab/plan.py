@@ -1,9 +1,9 @@
 """How long an experiment must run, from its own traffic: its control's metric, its units a day, its
 shares.
 
-    found = ab.plan(rows, design, unit="unit", variant="variant", day="day", method="sequential")
-    for run in found.runtimes: run.variant, run.relative, run.units, run.days
-    for seen in found.detectable: seen.variant, seen.days, seen.units, seen.relative
+    plan = ab.plan(rows, design, unit="unit", variant="variant", day="day", method="sequential")
+    for run in plan.runtimes: run.variant, run.relative, run.units, run.days
+    for least in plan.detectable: least.variant, least.days, least.units, least.relative
 
 `rows` are those of `ab.analyse`.
 """
@@ -17,12 +17,10 @@ from typing import Any
 import msgspec
 
 from topbill.ab import reasons
-from topbill.ab.checks.split import sample_ratio
-from topbill.ab.compare import checked_rule
-from topbill.ab.core.arms import estimate
-from topbill.ab.core.effect import ArmEstimate, Method, Rule
-from topbill.ab.core.gather import gather
-from topbill.ab.design import Design, prepare
+from topbill.ab.analyse import Design, prepare
+from topbill.ab.checks.srm import sample_ratio
+from topbill.ab.core.effect import ArmEstimate, Method, Rule, checked_rule, estimate_pair
+from topbill.ab.core.units import gather
 from topbill.ab.power.runtime import detectable_effect, runtime
 from topbill.domain.errors import BadRequest
 from topbill.spec import Experiment
@@ -97,39 +95,35 @@ def plan(
     """
     rule = checked_rule(method, alpha)
     _check(relative, days, power)
-    ready = prepare(
+    prepared = prepare(
         data, design, unit=unit, variant=variant, labels=[day] if day else [], covariates=covariates
     )
-    known, name = ready.design, metric or ready.primary
-    if name not in ready.metrics:
-        raise BadRequest("metric", f"got {name!r}; expected one of {', '.join(ready.metrics)}")
-    split = sample_ratio(ready.rows, known.shares, day=day)
-    units, past = sum(split.counts.values()), len(split.days)
-    about = {
-        "experiment": known.key,
-        "metric": name,
-        "method": method,
-        "alpha": alpha,
-        "power": power,
-    }
-    shown = Plan(**about, units=units, units_a_day=units / past if past else 0.0)  # type: ignore[arg-type]
-    gathered = gather(
-        ready.rows,
-        {name: ready.metrics[name]},
-        {k: v for k, v in (covariates or {}).items() if k == name},
+    design = prepared.design
+    name = metric or prepared.primary
+    if name not in prepared.metrics:
+        raise BadRequest("metric", f"got {name!r}; expected one of {', '.join(prepared.metrics)}")
+    ratio = sample_ratio(prepared.rows, design.shares, day=day)
+    units = sum(ratio.counts.values())
+    result = Plan(
+        experiment=design.key,
+        metric=name,
+        method=method,
+        alpha=alpha,
+        power=power,
+        units=units,
+        units_a_day=units / len(ratio.days) if ratio.days else 0.0,
     )
-    control = {
-        key[1:]: arm for key, arm in gathered.arms[name].items() if str(key[0]) == known.control
-    }
-    pair = estimate(gathered.plans[name], control, control)
-    if (
-        pair.reason
-        or pair.control is None
-        or pair.control.variance == 0.0
-        or pair.control.value == 0.0
-    ):
-        return msgspec.structs.replace(shown, reason=pair.reason or reasons.CONSTANT_METRIC)
-    return _with_runs(shown, known, split.counts, pair.control, rule, relative, days)
+    covariate = {k: v for k, v in (covariates or {}).items() if k == name}
+    moments = gather(prepared.rows, {name: prepared.metrics[name]}, covariate)
+    arms = moments.of_variant(name, design.control)
+    # The control beside itself: only its own (adjusted) variance is wanted.
+    pair = estimate_pair(moments.terms[name], arms, arms)
+    control = pair.control
+    if pair.reason or control is None:
+        return msgspec.structs.replace(result, reason=pair.reason)
+    if control.variance == 0.0 or control.value == 0.0:
+        return msgspec.structs.replace(result, reason=reasons.CONSTANT_METRIC)
+    return _with_runs(result, design, ratio.counts, control, rule, relative, days)
 
 
 def _check(relative: Sequence[float], days: Sequence[int], power: float) -> None:
@@ -146,7 +140,7 @@ def _check(relative: Sequence[float], days: Sequence[int], power: float) -> None
 
 
 def _with_runs(
-    shown: Plan,
+    plan: Plan,
     design: Design,
     counts: Mapping[str, int],
     control: ArmEstimate,
@@ -154,28 +148,34 @@ def _with_runs(
     relative: Sequence[float],
     days: Sequence[int],
 ) -> Plan:
-    baseline, sd, total = (
-        control.value,
-        sqrt(control.variance * control.n),
-        sum(design.shares.values()),
-    )
-    runs, seen = [], []
-    for other in design.treatments:
-        shares = (design.shares[design.control], design.shares[other])
+    baseline, sd = control.value, sqrt(control.variance * control.n)
+    total_share = sum(design.shares.values())
+    runs, detectable = [], []
+    for variant in design.treatments:
+        shares = (design.shares[design.control], design.shares[variant])
         if min(shares) <= 0.0:
             continue
-        rate = shown.units_a_day * sum(shares) / total
+        rate = plan.units_a_day * sum(shares) / total_share
         for lift in relative:
-            found = runtime(
-                baseline, sd, lift, rule, units_a_day=rate, shares=shares, power=shown.power
+            run = runtime(
+                baseline, sd, lift, rule, units_a_day=rate, shares=shares, power=plan.power
             )
-            runs.append(
-                PlannedRun(variant=other, relative=lift, units=found.units, days=found.days)
-            )
-        now = counts[design.control] + counts[other]
-        for day in days if rate > 0.0 else [day for day in days if day == 0]:
+            runs.append(PlannedRun(variant=variant, relative=lift, units=run.units, days=run.days))
+        now = counts[design.control] + counts[variant]
+        for day in days:
+            # Without traffic only today can be spoken of.
+            if day > 0 and rate <= 0.0:
+                continue
             units = round(now + rate * day)
-            least = detectable_effect(sd, units, rule, shares=shares, power=shown.power)
-            one = None if least is None else least / abs(baseline)
-            seen.append(Detectable(variant=other, days=day, units=units, relative=one))
-    return msgspec.structs.replace(shown, baseline=baseline, sd=sd, runtimes=runs, detectable=seen)
+            least = detectable_effect(sd, units, rule, shares=shares, power=plan.power)
+            detectable.append(
+                Detectable(
+                    variant=variant,
+                    days=day,
+                    units=units,
+                    relative=None if least is None else least / abs(baseline),
+                )
+            )
+    return msgspec.structs.replace(
+        plan, baseline=baseline, sd=sd, runtimes=runs, detectable=detectable
+    )

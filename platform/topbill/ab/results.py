@@ -4,11 +4,17 @@ believed.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
 from topbill.ab.core.effect import Effect, Method
+from topbill.stats.frames import frame_of, html_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_TEXT = ("metric", "variant", "reason", "better", "call")
 
 Call = Literal["better", "worse", "no_call"]
 GuardrailStatus = Literal["not_worse", "worse", "undecided", "unknown"]
@@ -30,6 +36,13 @@ class Comparison(Effect, frozen=True, kw_only=True):
     detectable: float | None = None
     days_to_decision: float | None = None
     variance_saved: float | None = None
+
+    def to_frame(self) -> pd.DataFrame:
+        """A frame of one row, with a column for each field; NaN where a number is missing."""
+        return frame_of([msgspec.structs.asdict(self)], text=_TEXT)
+
+    def _repr_html_(self) -> str:
+        return html_of(self.to_frame())
 
 
 class GuardrailResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -145,3 +158,12 @@ class Analysis(msgspec.Struct, frozen=True, kw_only=True):
     heterogeneity: list[Heterogeneity]
     verdict: Verdict
     notes: list[str] = []
+
+    def to_frame(self) -> pd.DataFrame:
+        """The comparisons, a row each in their order, with a column for each field of `Comparison`;
+        NaN where a number is missing.
+        """
+        return frame_of([msgspec.structs.asdict(c) for c in self.comparisons], text=_TEXT)
+
+    def _repr_html_(self) -> str:
+        return html_of(self.to_frame(), self.verdict.sentence, *self.notes)

@@ -1,16 +1,25 @@
-"""One sentence that a product manager understands, made only from the numbers, with the codes it
-was made by.
+"""What the numbers say: the call of each comparison, whether guardrails were kept, and one sentence
+that a product manager understands, made only from them, with the codes it was made by.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import copysign, sqrt
+from typing import Literal
 
 from msgspec.structs import replace
 
-from topbill.ab.power import textbook
-from topbill.ab.reasons import REASONS
-from topbill.ab.results import Call, Comparison, GuardrailResult, SampleRatio, Verdict
+from topbill.ab import reasons
+from topbill.ab.core.effect import ArmEstimate, Pair, Rule, adjusted, effect_of, welch_df
+from topbill.ab.results import (
+    Call,
+    Comparison,
+    GuardrailResult,
+    GuardrailStatus,
+    SampleRatio,
+    Verdict,
+)
 
 SAMPLE_RATIO_MISMATCH = "sample_ratio_mismatch"
 BEATS_CONTROL = "beats_control"
@@ -26,6 +35,89 @@ HUGE = 10.0
 """A lift (as a fraction) above which an upper bound tells nobody anything: the sentence says "at
 least" then.
 """
+
+
+# --- Calls and guardrails
+
+
+def called(comparisons: Sequence[Comparison], alpha: float) -> list[Comparison]:
+    """The comparisons of one metric, one per variant, with their calls: better or worse where the
+    interval is on one side of zero and, there being several variants, the p-value adjusted by Holm
+    is at most alpha too (without p-values, as in bayes, twice the smaller chance stands for it)."""
+    p_values = [c.p_value if c.p_value is not None else _two_sided_chance(c) for c in comparisons]
+    results = []
+    for c, p in zip(comparisons, adjusted(p_values, "holm"), strict=True):
+        sure = p is not None and p <= alpha
+        results.append(replace(c, call=_call_alone(c) if sure else "no_call"))
+    return results
+
+
+def _call_alone(c: Comparison) -> Call:
+    """The call of an interval by itself."""
+    if c.se is None or c.difference_low is None or c.difference_high is None:
+        return "no_call"
+    above, below = c.difference_low > 0.0, c.difference_high < 0.0
+    if not above and not below:
+        return "no_call"
+    return "better" if above == (c.better == "higher") else "worse"
+
+
+def _two_sided_chance(c: Comparison) -> float | None:
+    return None if c.chance_to_win is None else 2.0 * min(c.chance_to_win, 1.0 - c.chance_to_win)
+
+
+def guardrail(
+    metric: str,
+    variant: str,
+    pair: Pair,
+    rule: Rule,
+    *,
+    margin: float,
+    better: Literal["higher", "lower"] = "higher",
+) -> GuardrailResult:
+    """Judge one variant on one guardrail: is it shown to be worse by no more than its margin?
+
+    With margin m the tested quantity is t − (1 − m)c (or (1 + m)c − t where lower is better), which
+    is positive when the variant is worse by less than m. No division, so the control's noise is in
+    and a control near zero is no problem. "not_worse" when its whole interval is positive, "worse"
+    when it is negative, else "undecided".
+    """
+    t, c = pair.treated, pair.control
+    effect = effect_of(metric, variant, pair, rule)
+    result = GuardrailResult(metric=metric, variant=variant, margin=margin, status="unknown")
+    if effect.se is None or t is None or c is None:
+        return replace(result, reason=effect.reason)
+    status, p_value = _status(t, c, rule, margin, better)
+    result = replace(result, status=status, p_value=p_value)
+    if effect.relative is None or effect.relative_low is None or effect.relative_high is None:
+        # The status stands, as it divides by nothing; only by how much cannot be said.
+        return replace(result, reason=reasons.CONTROL_NEAR_ZERO)
+    low, high, worse_by = effect.relative_low, effect.relative_high, effect.relative
+    if better == "higher":
+        low, high, worse_by = -high, -low, -worse_by
+    return replace(result, worse_by=worse_by, worse_by_low=low, worse_by_high=high)
+
+
+def _status(
+    t: ArmEstimate, c: ArmEstimate, rule: Rule, margin: float, better: str
+) -> tuple[GuardrailStatus, float | None]:
+    direction = 1.0 if better == "higher" else -1.0
+    # The margin is relative to the control's size, so that of a negative control it points outward.
+    k = 1.0 - direction * margin * copysign(1.0, c.value)
+    limit = ArmEstimate(k * c.value, k * k * c.variance, c.n)
+    room = direction * (t.value - limit.value)
+    se = sqrt(t.variance + limit.variance)
+    n, df = t.n + c.n, welch_df(t, limit)
+    reach = rule.reach(n, df)
+    status: GuardrailStatus = "undecided"
+    if room > reach * se:
+        status = "not_worse"
+    elif room < -reach * se:
+        status = "worse"
+    return status, rule.p_value(room / se, n, df)
+
+
+# --- The verdict
 
 
 def verdict(
@@ -44,86 +136,73 @@ def verdict(
         return _withheld(sample_ratio)
     readable = [c for c in primary if c.se is not None]
     if not readable:
-        code = primary[0].reason if primary else "no_traffic"
-        return Verdict(sentence=f"Nothing to say yet: {REASONS.get(code, code)}.", codes=[code])
+        code = primary[0].reason if primary else reasons.NO_TRAFFIC
+        why = reasons.REASONS.get(code, code)
+        return Verdict(sentence=f"Nothing to say yet: {why}.", codes=[code])
     winners = [c for c in readable if c.call == "better"]
     if winners:
         best = max(winners, key=lambda c: abs(c.difference or 0.0))
         return _winner(best, [g for g in guardrails if g.variant == best.variant], control)
     losers = [c for c in readable if c.call == "worse"]
     if len(losers) == len(readable):
-        parts = [f"{c.variant} is worse than {control}: {_numbers(c)}" for c in losers]
-        return Verdict(sentence=f"{'; '.join(parts)}; do not ship.", codes=[WORSE_THAN_CONTROL])
+        clauses = [f"{c.variant} is worse than {control}: {_numbers(c)}" for c in losers]
+        return Verdict(sentence=f"{'; '.join(clauses)}; do not ship.", codes=[WORSE_THAN_CONTROL])
     return _undecided(readable, losers, control)
-
-
-def called(comparisons: Sequence[Comparison], alpha: float) -> list[Comparison]:
-    """The comparisons of one metric, one per variant, with their calls: better or worse where the
-    interval is on one side of zero and, there being several variants, the p-value adjusted by Holm
-    is at most alpha too (without p-values, as in bayes, twice the smaller chance stands for it)."""
-    p = [c.p_value if c.p_value is not None else _tail(c) for c in comparisons]
-    sure = [a is not None and a <= alpha for a in textbook.adjusted(p, "holm")]
-    return [
-        replace(c, call=_alone(c) if s else "no_call")
-        for c, s in zip(comparisons, sure, strict=True)
-    ]
-
-
-def _alone(c: Comparison) -> Call:
-    """The call of an interval by itself."""
-    if c.se is None or c.difference_low is None or c.difference_high is None:
-        return "no_call"
-    sign = 1.0 if c.better == "higher" else -1.0
-    low, high = sorted((sign * c.difference_low, sign * c.difference_high))
-    return "better" if low > 0.0 else "worse" if high < 0.0 else "no_call"
-
-
-def _tail(c: Comparison) -> float | None:
-    return None if c.chance_to_win is None else 2.0 * min(c.chance_to_win, 1.0 - c.chance_to_win)
 
 
 def _withheld(ratio: SampleRatio) -> Verdict:
     total, weight = sum(ratio.counts.values()), sum(ratio.shares.values())
-    got = ", ".join(f"{v} {ratio.counts.get(v, 0) / max(total, 1):.1%}" for v in ratio.shares)
-    meant = ", ".join(f"{v} {s / weight:.1%}" for v, s in ratio.shares.items())
+    observed, intended = [], []
+    for variant, share in ratio.shares.items():
+        observed.append(f"{variant} {ratio.counts.get(variant, 0) / max(total, 1):.1%}")
+        intended.append(f"{variant} {share / weight:.1%}")
     sentence = (
-        f"Verdict withheld: units were not split as intended (got {got}; meant {meant}); "
-        "find out why before reading any difference."
+        f"Verdict withheld: units were not split as intended (got {', '.join(observed)}; "
+        f"meant {', '.join(intended)}); find out why before reading any difference."
     )
     return Verdict(sentence=sentence, codes=[SAMPLE_RATIO_MISMATCH])
 
 
 def _winner(best: Comparison, guardrails: Sequence[GuardrailResult], control: str) -> Verdict:
-    clauses, codes = [f"{best.variant} beats {control}: {_numbers(best)}"], [BEATS_CONTROL]
-    kept = [g for g in guardrails if g.status == "not_worse"]
-    if kept:
-        clauses.append(f"{_and([_label(g.metric) for g in kept])} not worse")
+    clauses = [f"{best.variant} beats {control}: {_numbers(best)}"]
+    codes = [BEATS_CONTROL]
+    by_status: dict[GuardrailStatus, list[GuardrailResult]] = {
+        "not_worse": [],
+        "worse": [],
+        "undecided": [],
+        "unknown": [],
+    }
     for g in guardrails:
-        if g.status == "worse":
-            much = "" if g.worse_by is None else f" by {percent(g.worse_by, sign='')}"
-            allowed = f"{g.margin:.1%} allowed" if g.margin else "none allowed"
-            clauses.append(f"but {_label(g.metric)} is worse{much} ({allowed})")
-            codes.append(GUARDRAIL_WORSE)
-    undecided = [g for g in guardrails if g.status == "undecided"]
-    if undecided:
-        clauses.append(
-            f"{_and([_label(g.metric) for g in undecided])} not yet known to be harmless"
-        )
+        by_status[g.status].append(g)
+    if by_status["not_worse"]:
+        clauses.append(f"{_labels(by_status['not_worse'])} not worse")
+    for g in by_status["worse"]:
+        clauses.append(_worse_clause(g))
+        codes.append(GUARDRAIL_WORSE)
+    if by_status["undecided"]:
+        clauses.append(f"{_labels(by_status['undecided'])} not yet known to be harmless")
         codes.append(GUARDRAIL_UNDECIDED)
-    unknown = [g for g in guardrails if g.status == "unknown"]
-    if unknown:
-        clauses.append(
-            f"{_and([_label(g.metric) for g in unknown])} cannot be judged ({unknown[0].reason})"
-        )
+    if by_status["unknown"]:
+        why = by_status["unknown"][0].reason
+        clauses.append(f"{_labels(by_status['unknown'])} cannot be judged ({why})")
         codes.append(GUARDRAIL_UNKNOWN)
-    safe = len(kept) == len(guardrails)
+    # Only what is shown to be harmless lets a winner ship: silence of the data does not.
+    safe = len(by_status["not_worse"]) == len(guardrails)
     if safe:
         clauses.append("safe to ship")
         codes += [GUARDRAILS_KEPT] if guardrails else []
+    elif by_status["worse"]:
+        clauses.append("do not ship")
     else:
-        clauses.append("do not ship" if GUARDRAIL_WORSE in codes else "keep it running")
+        clauses.append("keep it running")
     winner = str(best.variant) if safe else None
     return Verdict(sentence="; ".join(clauses) + ".", codes=codes, winner=winner, safe_to_ship=safe)
+
+
+def _worse_clause(g: GuardrailResult) -> str:
+    by = "" if g.worse_by is None else f" by {percent(g.worse_by, sign='')}"
+    allowed = f"{g.margin:.1%} allowed" if g.margin else "none allowed"
+    return f"but {_label(g.metric)} is worse{by} ({allowed})"
 
 
 def _undecided(
@@ -131,43 +210,50 @@ def _undecided(
 ) -> Verdict:
     open_ones = [c for c in readable if c not in losers]
     first = max(open_ones, key=lambda c: (c.chance_to_win or 0.0, str(c.variant)))
-    codes, clauses = (
-        [NO_CALL],
-        [f"No difference shown yet between {first.variant} and {control}: {_numbers(first)}"],
-    )
-    if (alone := _alone(first)) != "no_call":
-        codes.append(ONE_OF_SEVERAL)
-        luck = f"which one of {len(readable)} variants can show by luck"
+    codes = [NO_CALL]
+    alone = _call_alone(first)
+    if alone == "no_call":
         clauses = [
-            f"Not yet sure that {first.variant} is {alone} than {control}: {_numbers(first)}, {luck}"
+            f"No difference shown yet between {first.variant} and {control}: {_numbers(first)}"
+        ]
+    else:
+        codes.append(ONE_OF_SEVERAL)
+        clauses = [
+            f"Not yet sure that {first.variant} is {alone} than {control}: {_numbers(first)}, "
+            f"which one of {len(readable)} variants can show by luck"
         ]
     if first.days_to_decision:
         days = max(1, round(first.days_to_decision))
-        clauses.append(
-            f"about {days} more {'day' if days == 1 else 'days'} to decide if it stays so"
-        )
+        unit = "day" if days == 1 else "days"
+        clauses.append(f"about {days} more {unit} to decide if it stays so")
     clauses += [f"{c.variant} is worse: {_numbers(c)}" for c in losers]
     if losers:
         codes.append(WORSE_THAN_CONTROL)
     return Verdict(sentence="; ".join(clauses) + ".", codes=codes)
 
 
+# --- Words
+
+
 def _numbers(c: Comparison) -> str:
     label = _label(c.metric)
     if c.relative is None or c.relative_low is None or c.relative_high is None:
-        shown = [
-            signed(x) for x in (c.difference, c.difference_low, c.difference_high) if x is not None
-        ]
-        return f"{shown[0]} {label}, between {shown[1]} and {shown[2]}"
-    low, high, lift = c.relative_low, c.relative_high, f"{percent(c.relative)} {label}"
-    if high <= HUGE:
-        return f"{lift}, between {percent(low)} and {percent(high)}"
-    return f"{lift}, at least {percent(low)}" if low > 0.0 else f"{lift}, {percent(low)} or more"
+        numbers = [c.difference or 0.0, c.difference_low or 0.0, c.difference_high or 0.0]
+        difference, low, high = (signed(x) for x in numbers)
+        return f"{difference} {label}, between {low} and {high}"
+    lift = f"{percent(c.relative)} {label}"
+    low, high = percent(c.relative_low), percent(c.relative_high)
+    if c.relative_high <= HUGE:
+        return f"{lift}, between {low} and {high}"
+    if c.relative_low > 0.0:
+        return f"{lift}, at least {low}"
+    return f"{lift}, {low} or more"
 
 
 def percent(x: float, *, sign: str = "+") -> str:
     """+6.2%, −0.31%, +1,234.5%; without the plus where `sign` is empty."""
-    return f"{x:{sign},.{2 if abs(x) < 0.01 else 1}%}".replace("-", "−")
+    decimals = 2 if abs(x) < 0.01 else 1
+    return f"{x:{sign},.{decimals}%}".replace("-", "−")
 
 
 def signed(x: float) -> str:
@@ -179,5 +265,8 @@ def _label(metric: str) -> str:
     return metric.replace("_", " ")
 
 
-def _and(names: Sequence[str]) -> str:
-    return names[0] if len(names) == 1 else ", ".join(names[:-1]) + " and " + names[-1]
+def _labels(guardrails: Sequence[GuardrailResult]) -> str:
+    names = [_label(g.metric) for g in guardrails]
+    if len(names) == 1:
+        return names[0]
+    return ", ".join(names[:-1]) + " and " + names[-1]

@@ -87,7 +87,7 @@ class Moments:
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class Linear:
+class LinearEstimate:
     """An estimate and its gradient (k,) with respect to the column means: all that its standard
     error needs.
     """
@@ -112,15 +112,15 @@ class Linear:
         return 1e-13 * float(size) ** 2 / max(moments.n, 1) ** 2
 
 
-Statistic: TypeAlias = Callable[[Moments], Linear]
+Statistic: TypeAlias = Callable[[Moments], LinearEstimate]
 
 
 def mean(column: str) -> Statistic:
     """The mean of a column over units."""
 
-    def of(moments: Moments) -> Linear:
+    def of(moments: Moments) -> LinearEstimate:
         gradient = moments.unit(column)
-        return Linear(float(gradient @ moments.mean), gradient)
+        return LinearEstimate(float(gradient @ moments.mean), gradient)
 
     return of
 
@@ -133,13 +133,13 @@ def ratio(numerator: str, denominator: str) -> Statistic:
     gives value 0.
     """
 
-    def of(moments: Moments) -> Linear:
+    def of(moments: Moments) -> LinearEstimate:
         a, b = moments.unit(numerator), moments.unit(denominator)
         below = float(b @ moments.mean)
         if below == 0.0:
-            return Linear(0.0, np.zeros(len(moments.columns)))
+            return LinearEstimate(0.0, np.zeros(len(moments.columns)))
         value = float(a @ moments.mean) / below
-        return Linear(value, (a - value * b) / below)
+        return LinearEstimate(value, (a - value * b) / below)
 
     return of
 
@@ -156,14 +156,14 @@ def cuped_theta(merged: Moments, statistic: Statistic, covariate: str) -> float:
 
 def cuped(
     arm: Moments, merged: Moments, statistic: Statistic, covariate: str, theta: float
-) -> Linear:
+) -> LinearEstimate:
     """The arm's statistic moved to the covariate mean of `merged`: value − θ (x̄_arm − x̄).
 
     Works on means and ratios alike, for it corrects the linearised statistic.
     """
     x = arm.unit(covariate)
     plain = statistic(arm)
-    return Linear(
+    return LinearEstimate(
         plain.value - theta * float(x @ (arm.mean - merged.mean)), plain.gradient - theta * x
     )
 

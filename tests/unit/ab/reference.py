@@ -21,15 +21,19 @@ from scipy import stats
 
 from topbill.ab import sequential_srm, srm
 from topbill.ab.checks.srm import log_bayes_factor
-from topbill.ab.core.bayes import best_of, beta_binomial, gaussian
+from topbill.ab.core.bayes import best_of, beta_binomial
 from topbill.ab.core.effect import (
     ArmEstimate,
     Rule,
     fieller,
+    gaussian,
     log_ratio,
     log_ratio_df,
     relative_se,
     welch_df,
+)
+from topbill.ab.core.effect import (
+    adjusted as adjusted_for,
 )
 from topbill.ab.power import textbook as book
 from topbill.ab.power.runtime import units_needed
@@ -490,17 +494,17 @@ def _multiple() -> dict[str, Any]:
         "fdr_bh",
         "fdr_by",
     ):
-        adjusted[name] = book.adjusted(p, name)  # type: ignore[arg-type]
+        adjusted[name] = adjusted_for(p, name)  # type: ignore[arg-type]
     adjusted |= {
-        "fdr_tsbh": book.adjusted(p, "fdr_tsbh"),
-        "fdr_tsbky": book.adjusted(p, "fdr_tsbky"),
+        "fdr_tsbh": adjusted_for(p, "fdr_tsbh"),
+        "fdr_tsbky": adjusted_for(p, "fdr_tsbky"),
     }
     tables = {}
     for label, metric in (("y", "mean"), ("conv", "proportion")):
         z = [either(metric, arm, False) for arm in ARMS]
         raw = [float(2.0 * stats.norm.sf(abs(d / se))) for d, se, _ in z]
         for name in ("holm", "hommel", "simes-hochberg", "fdr_bh", "bonferroni", "sidak"):
-            both = zip(raw, book.adjusted(raw, name), strict=True)  # type: ignore[arg-type]
+            both = zip(raw, adjusted_for(raw, name), strict=True)  # type: ignore[arg-type]
             tables[f"multi_{label}_{name}"] = [{"p": one, "adj_p": other} for one, other in both]
     return {
         "statsmodels": {

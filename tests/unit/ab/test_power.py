@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from topbill.ab.core.effect import Rule
+from topbill.ab.core.effect import Rule, adjusted
 from topbill.ab.power import textbook
 from topbill.ab.power.runtime import days_to_decision, detectable_effect, runtime, units_needed
 from topbill.domain.errors import BadRequest
@@ -76,5 +76,5 @@ def test_plans_that_cannot_be_meant_are_refused() -> None:
 
 
 def test_p_values_that_are_missing_do_not_count_as_tests() -> None:
-    assert textbook.adjusted([0.02, None, 0.04], "bonferroni") == [0.04, None, 0.08]
-    assert textbook.adjusted([None], "holm") == [None]
+    assert adjusted([0.02, None, 0.04], "bonferroni") == [0.04, None, 0.08]
+    assert adjusted([None], "holm") == [None]

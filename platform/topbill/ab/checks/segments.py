@@ -5,24 +5,33 @@ empirical Bayes.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import sqrt
+from math import inf, sqrt
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
 from scipy import stats
 
-from topbill.ab.core.arms import Adjustment, estimate
-from topbill.ab.core.effect import ArmEstimate, Effect, Rule, effect
-from topbill.ab.core.gather import Gathered
-from topbill.ab.power import textbook
+from topbill.ab.core.effect import Adjustment, Effect, Rule, adjusted, effect_of, estimate_pair
+from topbill.ab.core.units import ArmMoments, Key, MomentsByArm
 from topbill.ab.results import Heterogeneity, SegmentEffect
 
 LARGEST = 50
 """Only the largest values of a segment are shown; the rest is one value, "(other)"."""
 
 
+class Spread(NamedTuple):
+    """What the effects of one segment have in common: the common effect with its variance, the
+    variance τ² between them, and the p-value that there is none."""
+
+    common: float
+    variance: float
+    between: float
+    p_value: float
+
+
 def heterogeneity(
-    gathered: Gathered,
+    moments: MomentsByArm,
     metric: str,
     segment: str,
     *,
@@ -38,115 +47,109 @@ def heterogeneity(
     becomes μ + B(d − μ), B = τ²/(τ² + s²), with variance B s² + (1 − B)² Var μ. p-values are left
     unadjusted here: see `with_adjusted`.
     """
-    keys = _values(gathered)
-    plan, arms = gathered.plans[metric], gathered.arms[metric]
-    found = []
+    values = _values(moments)
+    terms = moments.terms[metric]
+    reference = moments.of_variant(metric, control)
+    results = []
     for variant in variants:
-        raw: list[tuple[str, Effect]] = []
-        for shown, members in keys.items():
-            own = {k: a for k, a in arms.items() if str(k[0]) == variant and k[1] in members}
-            reference = {k: a for k, a in arms.items() if str(k[0]) == control and k[1] in members}
-            pair = estimate(
-                plan,
-                {k[1:]: a for k, a in own.items()},
-                {k[1:]: a for k, a in reference.items()},
-                adjust,
-            )
-            raw.append(
-                (
-                    shown,
-                    _raw(metric, variant, pair.treated, pair.control, pair.reason, pair.n, rule),
+        own = moments.of_variant(metric, variant)
+        effects: dict[str, Effect] = {}
+        for value, members in values.items():
+            pair = estimate_pair(terms, _within(own, members), _within(reference, members), adjust)
+            if pair.reason or pair.treated is None or pair.control is None:
+                # A value of one arm alone is not shown here: there is nothing to shrink.
+                effects[value] = Effect(
+                    metric=metric, variant=variant, n=pair.n, reason=pair.reason
                 )
-            )
-        found.append(_shrunken(segment, variant, raw, rule))
-    return found
+            else:
+                effects[value] = effect_of(metric, variant, pair, rule)
+        results.append(_shrunken(segment, variant, effects, rule))
+    return results
 
 
-def _raw(
-    metric: str,
-    variant: str,
-    t: ArmEstimate | None,
-    c: ArmEstimate | None,
-    reason: str,
-    n: int,
-    rule: Rule,
-) -> Effect:
-    if reason or t is None or c is None:
-        return Effect(metric=metric, variant=variant, n=n, reason=reason)
-    return effect(metric, variant, t, c, rule)
+def _within(arms: dict[Key, ArmMoments], members: set[object]) -> dict[Key, ArmMoments]:
+    return {key: arm for key, arm in arms.items() if key[0] in members}
 
 
-def _values(gathered: Gathered) -> dict[str, set[object]]:
+def _values(moments: MomentsByArm) -> dict[str, set[object]]:
     """The segment's values to show, each with the raw values that it stands for."""
     sizes: dict[object, int] = {}
-    for key, n in gathered.units.items():
+    for key, n in moments.units.items():
         sizes[key[1]] = sizes.get(key[1], 0) + n
     ranked = sorted(sizes, key=lambda v: (-sizes[v], str(v)))
-    shown = {"(none)" if v is None else str(v): {v} for v in ranked[:LARGEST]}
+    values: dict[str, set[object]] = {}
+    for value in ranked[:LARGEST]:
+        values["(none)" if value is None else str(value)] = {value}
     if len(ranked) > LARGEST:
-        shown["(other)"] = set(ranked[LARGEST:])
-    return shown
+        values["(other)"] = set(ranked[LARGEST:])
+    return values
 
 
-def _shrunken(
-    segment: str, variant: str, raw: list[tuple[str, Effect]], rule: Rule
-) -> Heterogeneity:
-    usable = [e for _, e in raw if e.se is not None and e.difference is not None]
-    d = np.array([e.difference for e in usable], dtype=np.float64)
-    s2 = np.square(np.array([e.se for e in usable], dtype=np.float64))
-    effects = []
-    p = between = None
-    if len(usable) >= 2:
-        w = 1.0 / s2
-        common = float(w @ d / w.sum())
-        q = float(w @ np.square(d - common))
-        p = float(stats.chi2.sf(q, len(usable) - 1))
-        tau2 = max(0.0, (q - (len(usable) - 1)) / float(w.sum() - (w @ w) / w.sum()))
-        between = sqrt(tau2)
-        weights = 1.0 / (s2 + tau2)
-        mu, var_mu = float(weights @ d / weights.sum()), float(1.0 / weights.sum())
-    for value, e in raw:
-        shown = SegmentEffect(
+def _shrunken(segment: str, variant: str, effects: dict[str, Effect], rule: Rule) -> Heterogeneity:
+    spread = _spread(list(effects.values()))
+    segment_effects = []
+    for value, effect in effects.items():
+        result = SegmentEffect(
             segment=segment,
             value=value,
             variant=variant,
-            difference=e.difference,
-            relative=e.relative,
-            p_value=e.p_value,
-            n=e.n,
-            reason=e.reason,
+            difference=effect.difference,
+            relative=effect.relative,
+            p_value=effect.p_value,
+            n=effect.n,
+            reason=effect.reason,
         )
-        if len(usable) >= 2 and e.se is not None and e.difference is not None:
-            b = tau2 / (tau2 + e.se**2)
-            middle = mu + b * (e.difference - mu)
-            half = rule.reach(e.n + e.n_control, float("inf")) * sqrt(
-                b * e.se**2 + (1.0 - b) ** 2 * var_mu
+        if spread is not None and effect.se is not None and effect.difference is not None:
+            own = spread.between / (spread.between + effect.se**2)
+            middle = spread.common + own * (effect.difference - spread.common)
+            variance = own * effect.se**2 + (1.0 - own) ** 2 * spread.variance
+            half = rule.reach(effect.n + effect.n_control, inf) * sqrt(variance)
+            result = msgspec.structs.replace(
+                result, shrunken=middle, shrunken_low=middle - half, shrunken_high=middle + half
             )
-            shown = msgspec.structs.replace(
-                shown, shrunken=middle, shrunken_low=middle - half, shrunken_high=middle + half
-            )
-        effects.append(shown)
+        segment_effects.append(result)
     return Heterogeneity(
         segment=segment,
         variant=variant,
-        p_value=p,
-        p_adjusted=p,
-        between_sd=between,
-        effects=effects,
+        p_value=spread.p_value if spread else None,
+        p_adjusted=spread.p_value if spread else None,
+        between_sd=sqrt(spread.between) if spread else None,
+        effects=segment_effects,
     )
 
 
-def with_adjusted(found: Sequence[Heterogeneity]) -> list[Heterogeneity]:
+def _spread(effects: Sequence[Effect]) -> Spread | None:
+    """Cochran's Q and DerSimonian & Laird's τ² of the effects that have numbers; None for fewer
+    than two.
+    """
+    readable = [e for e in effects if e.se is not None and e.difference is not None]
+    if len(readable) < 2:
+        return None
+    d = np.array([e.difference for e in readable], dtype=np.float64)
+    s2 = np.square(np.array([e.se for e in readable], dtype=np.float64))
+    w = 1.0 / s2
+    fixed = float(w @ d / w.sum())
+    q = float(w @ np.square(d - fixed))
+    df = len(readable) - 1
+    # E[Q] = df + τ²·(Σw − Σw²/Σw): the method of moments, cut at 0.
+    between = max(0.0, (q - df) / float(w.sum() - (w @ w) / w.sum()))
+    weights = 1.0 / (s2 + between)
+    return Spread(
+        common=float(weights @ d / weights.sum()),
+        variance=float(1.0 / weights.sum()),
+        between=between,
+        p_value=float(stats.chi2.sf(q, df)),
+    )
+
+
+def with_adjusted(results: Sequence[Heterogeneity]) -> list[Heterogeneity]:
     """p-values adjusted (Benjamini-Hochberg): Q over all segments and variants, effects over all of
     both.
     """
-    overall = textbook.adjusted([h.p_value for h in found], "fdr_bh")
-    single = iter(textbook.adjusted([e.p_value for h in found for e in h.effects], "fdr_bh"))
-    return [
-        msgspec.structs.replace(
-            h,
-            p_adjusted=p,
-            effects=[msgspec.structs.replace(e, p_adjusted=next(single)) for e in h.effects],
-        )
-        for h, p in zip(found, overall, strict=True)
-    ]
+    overall = adjusted([h.p_value for h in results], "fdr_bh")
+    single = iter(adjusted([e.p_value for h in results for e in h.effects], "fdr_bh"))
+    replaced = []
+    for h, p in zip(results, overall, strict=True):
+        effects = [msgspec.structs.replace(e, p_adjusted=next(single)) for e in h.effects]
+        replaced.append(msgspec.structs.replace(h, p_adjusted=p, effects=effects))
+    return replaced

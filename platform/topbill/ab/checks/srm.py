@@ -1,5 +1,5 @@
-"""Sample-ratio mismatch: are units (or a bandit's choices) split as intended? Fixed, sequential,
-and per decision.
+"""Sample-ratio mismatch: are units (or a bandit's choices) split as intended? Overall, as days go
+by, per day and segment, and per decision.
 """
 
 from __future__ import annotations
@@ -11,13 +11,99 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 from scipy.special import gammaln
 
+from topbill.ab.core.effect import adjusted
+from topbill.ab.core.units import UnitRows
+from topbill.ab.results import SampleRatio, Split
 from topbill.domain.errors import BadRequest
 from topbill.domain.records import Floats
 
+ALPHA = 0.01
+"""The chance that a sound split raises the alarm, however often one looks."""
 CONCENTRATION = 100.0
 """Weight of the intended shares in the sequential test's prior: smaller suspects larger
 mismatches.
 """
+
+
+def sample_ratio(
+    rows: UnitRows,
+    shares: Mapping[str, float],
+    *,
+    day: str | None,
+    segments: Sequence[str] = (),
+    alpha: float = ALPHA,
+) -> SampleRatio:
+    """The split of units, each counted on its first day. `shares` are the intended ones by variant
+    name.
+
+    Units of variants that `shares` does not name are not counted.
+    """
+    names, weights = list(shares), list(shares.values())
+    by_day = _counts(rows, names, day) if day else {}
+    counts = dict.fromkeys(names, 0)
+    for split in (by_day or _counts(rows, names, None)).values():
+        for name, n in split.items():
+            counts[name] += n
+    p_value = srm(list(counts.values()), weights)
+    p_sequential = None
+    if by_day:
+        table = [list(split.values()) for split in by_day.values()]
+        p_sequential = float(sequential_srm(table, weights)[-1])
+    # With days the report is read each day, so only the sequential test may raise the alarm.
+    p_alarm = p_value if p_sequential is None else p_sequential
+    splits: list[Split] = []
+    for segment in segments:
+        splits += _splits(segment, _counts(rows, names, segment), weights)
+    return SampleRatio(
+        counts=counts,
+        shares=dict(shares),
+        p_value=p_value,
+        p_sequential=p_sequential,
+        alpha=alpha,
+        alarm=p_alarm <= alpha,
+        mixed=rows.mixed_units(),
+        days=_splits("day", by_day, weights),
+        segments=splits,
+    )
+
+
+def _counts(rows: UnitRows, names: Sequence[str], by: str | None) -> dict[str, dict[str, int]]:
+    """Units per variant by a column's (first) value, in its order; under "" without a column."""
+    units = rows.by_unit([], [by] if by else [])
+    key = "CAST(s0 AS VARCHAR)" if by else "''"
+    order = "min(s0)" if by else "1"
+    answer = rows.ask(
+        f"SELECT {key} AS k, CAST(variant AS VARCHAR) AS v, count(*), {order} AS o FROM ({units}) "  # noqa: S608  (our own query)
+        "WHERE NOT mixed GROUP BY k, v ORDER BY o, k"
+    )
+    table: dict[str, dict[str, int]] = {}
+    for value, variant, n, _ in answer:
+        if variant not in names:
+            continue
+        row = "(none)" if value is None else value
+        # Every variant in every row: one that got nobody is what the test is to see.
+        table.setdefault(row, dict.fromkeys(names, 0))[variant] = int(n)
+    return table
+
+
+def _splits(
+    by: str, table: Mapping[str, Mapping[str, int]], weights: Sequence[float]
+) -> list[Split]:
+    p_values = [srm(list(split.values()), weights) for split in table.values()]
+    splits = []
+    for (value, counts), p, p_holm in zip(
+        table.items(), p_values, adjusted(p_values, "holm"), strict=True
+    ):
+        splits.append(
+            Split(
+                by=by,
+                value=value,
+                counts=dict(counts),
+                p_value=p,
+                p_adjusted=1.0 if p_holm is None else p_holm,
+            )
+        )
+    return splits
 
 
 def srm(
@@ -136,6 +222,7 @@ def sequential_srm_of_sums(
 
 
 def _aligned(counts: object, shares: object) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Counts and shares as arrays in one order, checked."""
     if isinstance(counts, Mapping) and isinstance(shares, Mapping):
         unknown = [str(k) for k in counts if k not in shares]
         if unknown:
@@ -154,9 +241,13 @@ def _aligned(counts: object, shares: object) -> tuple[NDArray[np.float64], NDArr
         raise BadRequest(
             "counts", f"got {n.size} counts and {weights.size} shares; expected as many of both"
         )
-    for name, values in (("counts", n), ("shares", weights)):
-        if not np.all(np.isfinite(values)) or np.any(values < 0.0):
-            raise BadRequest(name, f"got {values.tolist()}; expected numbers that are not negative")
+    _check_not_negative("counts", n)
+    _check_not_negative("shares", weights)
     if not weights.sum() > 0.0:
         raise BadRequest("shares", "all are 0; expected at least one arm that should get units")
     return n, weights
+
+
+def _check_not_negative(name: str, values: NDArray[np.float64]) -> None:
+    if not np.all(np.isfinite(values)) or np.any(values < 0.0):
+        raise BadRequest(name, f"got {values.tolist()}; expected numbers that are not negative")

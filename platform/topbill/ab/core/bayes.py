@@ -1,71 +1,18 @@
-"""The Bayesian view: chance to win and expected loss, Gaussian for any metric, exact for binomial
-counts.
+"""The Bayesian view of binomial counts: chance to win and expected loss, exact (see
+`effect.Gaussian` for any metric).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import exp, pi, sqrt
 from typing import Any
 
 import numpy as np
 from scipy import stats
-from scipy.special import ndtr, ndtri
 
 from topbill.domain.errors import BadRequest
 from topbill.domain.records import Floats
-
-
-@dataclass(frozen=True, slots=True)
-class Gaussian:
-    """Posterior of a difference (treatment − control). `weight` is the data's share of it, 1 with a
-    flat prior.
-    """
-
-    mean: float
-    sd: float
-    weight: float = 1.0
-
-    def interval(self, alpha: float = 0.05) -> tuple[float, float]:
-        half = -float(ndtri(alpha / 2.0)) * self.sd
-        return self.mean - half, self.mean + half
-
-    @property
-    def chance_to_win(self) -> float:
-        """P(difference > 0)."""
-        return float(ndtr(self.mean / self.sd))
-
-    @property
-    def loss_of_treatment(self) -> float:
-        """E[(−difference)⁺]: what choosing the treatment loses where it is the worse one."""
-        z = self.mean / self.sd
-        return float(max(0.0, self.sd * (_density(z) - z * ndtr(-z))))
-
-    @property
-    def loss_of_control(self) -> float:
-        """E[difference⁺]: what staying with the control loses."""
-        z = self.mean / self.sd
-        return float(max(0.0, self.sd * (_density(z) + z * ndtr(z))))
-
-
-def _density(z: float) -> float:
-    return exp(-0.5 * z * z) / sqrt(2.0 * pi)
-
-
-def gaussian(difference: float, se: float, prior_sd: float | None = None) -> Gaussian:
-    """Posterior of a difference estimated with standard error `se`, under N(0, prior_sd²) or a flat
-    prior.
-    """
-    if prior_sd is None:
-        return Gaussian(difference, se)
-    if not prior_sd > 0.0:
-        raise BadRequest(
-            "prior",
-            f"got a standard deviation of {prior_sd}; expected a positive number, or None for flat",
-        )
-    weight = prior_sd**2 / (prior_sd**2 + se**2)
-    return Gaussian(weight * difference, sqrt(weight) * se, weight)
 
 
 @dataclass(frozen=True, slots=True)

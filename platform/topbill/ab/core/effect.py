@@ -42,7 +42,7 @@ Correction = Literal[
 ]
 
 
-# --- An arm's estimate ------------------------------------------------------------------------------
+# --- An arm's estimate
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,9 +187,7 @@ def _weight(terms: MetricTerms, arm: ArmMoments) -> float:
     return float(arm.moments.n)
 
 
-def _paired_strata(
-    treated: Mapping[Any, ArmMoments], control: Mapping[Any, ArmMoments]
-) -> Strata:
+def _paired_strata(treated: Mapping[Any, ArmMoments], control: Mapping[Any, ArmMoments]) -> Strata:
     """Strata in which both arms have two units; the rest is pooled, and joins the largest if still
     too thin.
     """
@@ -239,7 +237,7 @@ def _weighted(estimates: Sequence[ArmEstimate], weights: Any, n: int) -> ArmEsti
     return ArmEstimate(value, variance, n)
 
 
-# --- The rule ---------------------------------------------------------------------------------------
+# --- The rule
 
 
 @dataclass(frozen=True, slots=True)
@@ -339,7 +337,7 @@ def adjusted(
     return [None if p is None else float(min(1.0, next(corrected))) for p in p_values]
 
 
-# --- The posterior of a difference ------------------------------------------------------------------
+# --- The posterior of a difference
 
 
 @dataclass(frozen=True, slots=True)
@@ -397,7 +395,7 @@ def gaussian(difference: float, se: float, prior_sd: float | None = None) -> Gau
     return Gaussian(weight * difference, sqrt(weight) * se, weight)
 
 
-# --- The effect -------------------------------------------------------------------------------------
+# --- The effect
 
 
 class Effect(msgspec.Struct, frozen=True, kw_only=True):

@@ -66,9 +66,10 @@ def _source(rows: UnitRows, metric: Quantile) -> str:
             "WHERE NOT mixed AND v IS NOT NULL"
         )
     unit, variant = identifier(str(rows.unit)), identifier(rows.variant)
+    mixed = rows.mixed_query()
     return (
         f"SELECT {variant} AS variant, {unit} AS unit, {value} AS v FROM unit_rows "  # noqa: S608  (identifiers are quoted)
-        f"WHERE {variant} IS NOT NULL AND {value} IS NOT NULL AND {unit} NOT IN ({rows.mixed_query()})"
+        f"WHERE {variant} IS NOT NULL AND {value} IS NOT NULL AND {unit} NOT IN ({mixed})"
     )
 
 
@@ -82,6 +83,4 @@ def _widths(rows: UnitRows, source: str, q: float, errors: dict[Any, float]) -> 
         own = f"FILTER (WHERE CAST(variant AS VARCHAR) = {quoted(str(variant))})"
         picked.append(f"quantile_cont(v, [{low!r}, {high!r}]) {own}")
     (answer,) = rows.ask(f"SELECT {', '.join(picked)} FROM ({source})")  # noqa: S608  (strings are quoted)
-    return {
-        variant: float(high - low) for variant, (low, high) in zip(errors, answer, strict=True)
-    }
+    return {variant: float(high - low) for variant, (low, high) in zip(errors, answer, strict=True)}

@@ -45,7 +45,7 @@ _SAMPLE = 200_000
 """So many rows nearly always show a unit twice, where units have several."""
 
 
-# --- The rows: checked and described -------------------------------------------------------------
+# --- The rows: checked and described
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,9 +200,7 @@ def read(
     """
     relation = relation_of(data)
     numeric = list(dict.fromkeys(numeric))
-    types = {
-        name: str(kind) for name, kind in zip(relation.columns, relation.types, strict=True)
-    }
+    types = {name: str(kind) for name, kind in zip(relation.columns, relation.types, strict=True)}
     required = [variant, *labels, *numeric]
     for name in required if unit is None else [unit, *required]:
         if name not in types:
@@ -325,7 +323,7 @@ def _hashes_differ(relation: Any, unit: str) -> bool:
     return bool(np.all(hashes[1:] != hashes[:-1]))
 
 
-# --- The metrics: terms per unit, and moments of them ---------------------------------------------
+# --- The metrics: terms per unit, and moments of them
 
 
 @dataclass(frozen=True, slots=True)

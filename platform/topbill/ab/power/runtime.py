@@ -44,7 +44,8 @@ def units_needed(
     if not (sd >= 0.0 and 0.0 < power < 1.0 and min(shares) > 0.0):
         raise BadRequest(
             "power",
-            f"got sd {sd}, power {power}, shares {shares}; expected positive numbers, power below 1",
+            f"got sd {sd}, power {power}, shares {shares}; expected positive numbers, and a power "
+            "below 1",
         )
     total = sum(shares)
     spread = sd * sqrt(total / shares[0] + total / shares[1])
@@ -110,16 +111,18 @@ def days_to_decision(
 def _least_units(effect: float, spread: float, rule: Rule, z_power: float) -> int | None:
     """The least N with effect ≥ (reach(N) + z_power) · spread/√N."""
 
-    def short(log_n: float) -> float:
+    def missing(log_n: float) -> float:
         n = 10.0**log_n
         return (rule.reach(round(n), inf) + z_power) * spread / sqrt(n) - effect
 
+    # The root is sought in log₁₀ N, over which the reach changes evenly: from 5 units to 10¹³.
+    least, most = 0.7, 13.0
     if effect <= 0.0:
         return None
-    if short(0.7) <= 0.0:
+    if missing(least) <= 0.0:
         return 5
-    top = 13.0
-    if short(top) > 0.0:
+    if missing(most) > 0.0:
         return None
-    root = float(brentq(short, 0.7, top, xtol=1e-10))
+    root = float(brentq(missing, least, most, xtol=1e-10))
+    # What the solver's tolerance added must not cost a whole unit.
     return ceil(float(10.0**root) - 1e-6)

@@ -1,14 +1,14 @@
-"""What statsmodels does well, in one place: multiplicity, power and intervals of proportions."""
+"""What statsmodels does well, in one place: power at one planned look, and intervals and tests
+of proportions.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from math import exp, sqrt
 from typing import Literal
 
 import numpy as np
 from scipy.stats import chi2_contingency, fisher_exact, norm
-from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import NormalIndPower, TTestIndPower
 from statsmodels.stats.proportion import (
     confint_proportions_2indep,
@@ -18,33 +18,6 @@ from statsmodels.stats.proportion import (
 )
 
 from topbill.domain.errors import BadRequest
-
-Correction = Literal[
-    "holm",
-    "holm-sidak",
-    "simes-hochberg",
-    "hommel",
-    "bonferroni",
-    "sidak",
-    "fdr_bh",
-    "fdr_by",
-    "fdr_tsbh",
-    "fdr_tsbky",
-]
-
-
-def adjusted(
-    p_values: Sequence[float | None], correction: Correction = "holm"
-) -> list[float | None]:
-    """p-values adjusted for being several: "holm" keeps the chance of any false call, "fdr_bh"
-    (Benjamini & Hochberg) the share of false calls, below α when called at α. None stays None and
-    counts for nothing."""
-    known = [p for p in p_values if p is not None]
-    if not known:
-        return list(p_values)
-    with np.errstate(divide="ignore"):  # Šidák's logarithm of 1 − p where p is 1
-        found = iter(multipletests(known, method=correction)[1])
-    return [None if p is None else float(min(1.0, next(found))) for p in p_values]
 
 
 def sample_size(

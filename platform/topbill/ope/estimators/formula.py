@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from topbill.domain.records import Floats
-from topbill.stats.moments import Linear, Moments
+from topbill.stats.moments import LinearEstimate, Moments
 
 Env = dict[str, Floats]
 Number = float | int
@@ -139,7 +139,7 @@ class Formula:
         ]
         return np.asarray(np.sum(parts, axis=0), dtype=np.float64)
 
-    def linear(self, moments: Moments) -> Linear:
+    def linear(self, moments: Moments) -> LinearEstimate:
         """The value and its gradient with respect to the column means, for the linearised standard
         error.
 
@@ -150,7 +150,7 @@ class Formula:
         for sign, top, bottom in self.ratios:
             slope[at[top]] += sign / means[at[bottom]]
             slope[at[bottom]] -= sign * means[at[top]] / means[at[bottom]] ** 2
-        return Linear(float(self.value(means, at)), slope)
+        return LinearEstimate(float(self.value(means, at)), slope)
 
 
 def mean(column: Column) -> Formula:
