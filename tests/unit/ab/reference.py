@@ -48,7 +48,7 @@ COUNTS = ((207, 2000), (238, 2100), (202, 1950))
 
 NOT_COMPARED = {
     "mean/gbstats_onesided/onesided_lesser_mean_abs_BUG/*": "marked wrong: a sign bug",
-    "ratio/own_and_statsmodels/*/se_naive_rows_iid_WRONG": "marked wrong: takes rows as independent",
+    "ratio/own_and_statsmodels/*/se_naive_rows_iid_WRONG": "marked wrong: rows as independent",
     "*/spotify/ztest_*_rel_*/ci_*": "marked wrong: ignores the control's noise",
     "*/spotify/ztest_*_rel_*/adjusted ci_*": "marked wrong: ignores the control's noise",
     "sequential/confseq/*/s": "seconds that the peer took",

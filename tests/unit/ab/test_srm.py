@@ -137,9 +137,7 @@ def test_the_choices_test_is_calibrated_where_pearsons_would_not_be() -> None:
 
 
 @pytest.mark.slow
-def test_the_alarm_of_choices_rings_in_at_most_one_percent_of_honest_bandits_looked_at_50_times() -> (
-    None
-):
+def test_the_alarm_of_choices_rings_in_at_most_one_percent_of_honest_bandits_in_50_looks() -> None:
     rings = 0
     for seed in range(1_000):
         chosen, p = draws(2_000, seed)

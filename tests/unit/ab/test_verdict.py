@@ -35,7 +35,8 @@ def told(*comparisons: Comparison, guardrail: str | None = None, alpha: float = 
 
 def test_the_sentence_of_a_winner() -> None:
     assert told(comparison(), guardrail="not_worse").sentence == (
-        "thompson beats editorial: +6.2% completed plays, between +3.1% and +9.4%; abandon not worse; safe to ship."
+        "thompson beats editorial: +6.2% completed plays, between +3.1% and +9.4%; "
+        "abandon not worse; safe to ship."
     )
 
 
@@ -43,7 +44,8 @@ def test_an_upper_bound_that_says_nothing_is_not_said() -> None:
     wide = comparison(metric="objective", relative=2.241, relative_low=0.405, relative_high=151.839)
     found = told(wide, guardrail="undecided")
     assert found.sentence == (
-        "thompson beats editorial: +224.1% objective, at least +40.5%; abandon not yet known to be harmless; "
+        "thompson beats editorial: +224.1% objective, at least +40.5%; "
+        "abandon not yet known to be harmless; "
         "keep it running."
     )
     assert found.codes == ["beats_control", "guardrail_undecided"]
@@ -76,7 +78,8 @@ def test_what_is_lost_to_there_being_several_is_no_call_in_table_and_sentence() 
     found = told(weak, *others)
     assert found.codes == ["no_call", "call_lost_to_multiplicity"]
     assert found.sentence == (
-        "Not yet sure that thompson is better than editorial: +6.2% completed plays, between +3.1% and +9.4%, "
+        "Not yet sure that thompson is better than editorial: +6.2% completed plays, "
+        "between +3.1% and +9.4%, "
         "which one of 3 variants can show by luck."
     )
 
