@@ -41,7 +41,8 @@ from topbill.ab.power import runtime
 from topbill.ab.results import Analysis, Comparison, Heterogeneity, SampleRatio
 from topbill.ab.verdict import called, guardrail, verdict
 from topbill.domain.errors import BadRequest
-from topbill.lake import identifier
+from topbill.domain.objective import WeightedMetric, WeightedSum
+from topbill.domain.sql import identifier
 from topbill.spec import Experiment
 
 OBJECTIVE = "objective"
@@ -77,7 +78,7 @@ class Design(msgspec.Struct, frozen=True, kw_only=True):
         metrics = tuple(
             MetricDesign(
                 name=m.name,
-                binary=m.kind == "binary",
+                binary=m.definition.is_proportion,
                 better=m.better,
                 weight=experiment.objective.get(m.name, 0.0),
                 cap=m.cap,
@@ -221,26 +222,17 @@ def _with_objective(relation: Any, design: Design) -> tuple[Any, str]:
         return relation, weighted[0].name
     if OBJECTIVE in relation.columns:
         return relation, OBJECTIVE
-    objective = _objective_sql(weighted)
+    objective = WeightedSum.of([WeightedMetric(m.name, m.weight, m.cap) for m in weighted])
+    if objective.positive <= 0.0:
+        raise BadRequest("design.metrics", "no metric has a positive weight; expected an objective")
     for m in weighted:
         if m.name not in relation.columns:
             raise BadRequest(
                 f"data.{m.name}", f"no such column; the data has {', '.join(relation.columns)}"
             )
-    query = f"SELECT *, {objective} AS {OBJECTIVE} FROM unit_rows"  # noqa: S608  (numbers and quoted identifiers)
+    total = objective.sql(lambda name: f"CAST({identifier(name)} AS DOUBLE)")
+    query = f"SELECT *, {total} AS {OBJECTIVE} FROM unit_rows"  # noqa: S608  (numbers and quoted identifiers)
     return relation.query("unit_rows", query), OBJECTIVE
-
-
-def _objective_sql(weighted: Sequence[MetricDesign]) -> str:
-    """The objective of a row whose columns are the metrics' values."""
-    positive = sum(m.weight for m in weighted if m.weight > 0.0)
-    if positive <= 0.0:
-        raise BadRequest("design.metrics", "no metric has a positive weight; expected an objective")
-    parts = []
-    for m in weighted:
-        capped = f"greatest(0.0, CAST({identifier(m.name)} AS DOUBLE) / {m.cap!r})"
-        parts.append(f"{m.weight!r} * least(1.0, {capped})")
-    return f"least(1.0, greatest(0.0, ({' + '.join(parts)}) / {positive!r}))"
 
 
 def _metrics(design: Design, primary: str) -> dict[str, Metric]:

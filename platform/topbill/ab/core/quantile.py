@@ -12,7 +12,7 @@ from scipy import stats
 from topbill.ab.core.effect import ArmEstimate
 from topbill.ab.core.units import Term, UnitRows
 from topbill.ab.metrics import Quantile
-from topbill.lake import identifier, quoted
+from topbill.domain.sql import identifier, number, quoted
 from topbill.stats.moments import Moments, ratio
 
 _Z = float(stats.norm.isf(0.025))
@@ -30,7 +30,7 @@ def quantiles(rows: UnitRows, metric: Quantile) -> dict[Any, ArmEstimate]:
     answer = rows.ask(
         f"""WITH source AS ({source}),
         middle AS (
-            SELECT variant, quantile_cont(v, {metric.q!r}) AS c FROM source GROUP BY variant
+            SELECT variant, quantile_cont(v, {number(metric.q)}) AS c FROM source GROUP BY variant
         ),
         below AS (
             SELECT source.variant, any_value(c) AS c, count(*) AS b,
@@ -81,6 +81,6 @@ def _widths(rows: UnitRows, source: str, q: float, errors: dict[Any, float]) -> 
     for variant, s in errors.items():
         low, high = max(0.0, q - _Z * s), min(1.0, q + _Z * s)
         own = f"FILTER (WHERE CAST(variant AS VARCHAR) = {quoted(str(variant))})"
-        picked.append(f"quantile_cont(v, [{low!r}, {high!r}]) {own}")
+        picked.append(f"quantile_cont(v, [{number(low)}, {number(high)}]) {own}")
     (answer,) = rows.ask(f"SELECT {', '.join(picked)} FROM ({source})")  # noqa: S608  (strings are quoted)
     return {variant: float(high - low) for variant, (low, high) in zip(errors, answer, strict=True)}

@@ -19,7 +19,7 @@ import pyarrow as pa
 from topbill import lake
 from topbill.ab.metrics import Mean, Metric, Proportion, Quantile, Ratio, Sum
 from topbill.domain.errors import BadData, BadRequest
-from topbill.lake import identifier
+from topbill.domain.sql import identifier, number
 from topbill.stats.moments import Moments, Statistic, mean, product_columns, ratio
 
 Key = tuple[Any, ...]
@@ -422,7 +422,7 @@ def terms_of(
         value = rows.value(metric.column)
         # A shift of totals is the same for all units only where each has one row.
         shift = rows.columns[metric.column].low if rows.one_row_a_unit else 0.0
-        terms = [Term(a, f"{_or0(value)} - {_literal(shift)}", _or0(f"sum({value})"))]
+        terms = [Term(a, f"{_or0(value)} - {number(shift)}", _or0(f"sum({value})"))]
     else:
         shift = rows.columns[metric.column].shift
         terms = _mean_terms(metric, rows, a, b, shift)
@@ -430,7 +430,7 @@ def terms_of(
     if covariate is None:
         return MetricTerms(metric, tuple(terms), statistic, shift, empty=empty)
     column, centre = covariate
-    from_centre = f"{rows.value(column)} - {_literal(centre)}"
+    from_centre = f"{rows.value(column)} - {number(centre)}"
     terms.append(Term(x, _or0(from_centre), _or0(f"avg({from_centre})")))
     derived = tuple((product, product) for product in product_columns(a, x)) if products else ()
     return MetricTerms(metric, tuple(terms), statistic, shift, x, derived, empty)
@@ -446,7 +446,7 @@ def _mean_terms(
     """Terms of a mean: the sum `a`, and the count `b` unless each unit has exactly one value."""
     value = rows.value(metric.column)
     summary = rows.columns[metric.column]
-    shifted = f"{value} - {_literal(shift)}" if shift else value
+    shifted = f"{value} - {number(shift)}" if shift else value
     present = f"CAST({value} IS NOT NULL AS DOUBLE)"
     complete = not (summary.missing or summary.infinite)
     of_row = shifted if complete else _or0(shifted)
@@ -464,11 +464,6 @@ def _mean_terms(
 
 def _or0(sql: str) -> str:
     return f"coalesce({sql}, 0)"
-
-
-def _literal(x: float) -> str:
-    # Through text, as DuckDB reads a bare 0.1 as a decimal, which is another number.
-    return f"CAST('{x!r}' AS DOUBLE)"
 
 
 def gather(
