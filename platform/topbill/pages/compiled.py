@@ -79,29 +79,29 @@ class CompiledPage:
         self._title_features: tuple[str, TitleFeatures] | None = None
         self._picture_features: tuple[str, PictureFeatures] | None = None
         for layer, key in file.layers.items():
-            live = engine.find(key)
+            compiled = engine.find(key)
             if layer == "titles":
-                self.title_features(live)
+                self.title_features(compiled)
             elif layer == "artwork":
-                self.picture_features(live)
+                self.picture_features(compiled)
 
     def renew(self, signals: Signals | None) -> None:
         """Take over new signals; a page under way keeps what it began with."""
         self.candidate_model = self.candidate_model.renewed(signals)
 
-    def title_features(self, live: CompiledExperiment) -> TitleFeatures:
+    def title_features(self, compiled: CompiledExperiment) -> TitleFeatures:
         """The titles encoded for the titles experiment, anew when its file has changed."""
         cached = self._title_features
-        if cached is None or cached[0] != live.revision:
-            cached = (live.revision, TitleFeatures(live.experiment, self.catalog))
+        if cached is None or cached[0] != compiled.revision:
+            cached = (compiled.revision, TitleFeatures(compiled.experiment, self.catalog))
             self._title_features = cached
         return cached[1]
 
-    def picture_features(self, live: CompiledExperiment) -> PictureFeatures:
+    def picture_features(self, compiled: CompiledExperiment) -> PictureFeatures:
         """The pictures encoded for the artwork experiment, anew when its file has changed."""
         cached = self._picture_features
-        if cached is None or cached[0] != live.revision:
-            cached = (live.revision, PictureFeatures(live.experiment, self.catalog))
+        if cached is None or cached[0] != compiled.revision:
+            cached = (compiled.revision, PictureFeatures(compiled.experiment, self.catalog))
             self._picture_features = cached
         return cached[1]
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -196,9 +196,9 @@ class PageBuilder:
     def _title_features(self, context: Mapping[str, Any]) -> TitlesOnPage:
         """What policies are told of titles on this page."""
         # `taste` may be any layer's; it speaks of genres only where it is declared as a vector.
-        taste = context.get("taste") if _declares_vector(self.layers.values(), "taste") else None
-        match = self.page.catalog.match(taste)
-        features = self.page.title_features(self.layers["titles"].live)
+        is_vector = any(layer.declares_vector("taste") for layer in self.layers.values())
+        match = self.page.catalog.match(context.get("taste") if is_vector else None)
+        features = self.page.title_features(self.layers["titles"].compiled)
         heat = self.page.candidate_model.trending
         return features.on_page(self.candidates, heat, match, self.now)
 
@@ -213,8 +213,8 @@ class PageBuilder:
         """Which rows, in which order: only rows that have a title to show, with the editors'
         pins.
         """
-        live, file = self.layers["rows"].live, self.file
-        ids = live.actions.ids
+        rows, file = self.layers["rows"].compiled, self.file
+        ids = rows.actions.ids
         with_titles: list[int] = []
         for j, row in enumerate(ids):
             self.members[row] = self.candidates.members(file.sources[row])
@@ -229,7 +229,7 @@ class PageBuilder:
         return self._decide(
             "rows",
             decision_id=f"{self.id}:rows",
-            actions=live.actions,
+            actions=rows.actions,
             eligible=eligible,
             slots=file.rows,
             offered=NULL,
@@ -271,7 +271,7 @@ class PageBuilder:
         missing = self.file.titles - len(tiles)
         return RowAnswer(
             row=row,
-            payload=self.layers["rows"].live.payloads.get(row, NULL),
+            payload=self.layers["rows"].compiled.payloads.get(row, NULL),
             propensity=placement.propensity,
             titles=tuple(tiles),
             missing=missing,
@@ -297,10 +297,8 @@ class PageBuilder:
             short = max(0, _FRESH_DEPTH * count - int(self._is_new(pool, within).sum()))
             pool = model.in_order(np.concatenate([pool, rest[:short]]))
         # Its own pins are candidates too, whether the row would be made of them or not.
-        pins: list[int] = []
-        for title in self.pins.get(row, {}).values():
-            if not self.taken[title] and title not in pool:
-                pins.append(title)
+        own_pins = self.pins.get(row, {}).values()
+        pins = [title for title in own_pins if not self.taken[title] and title not in pool]
         if not pins:
             return pool
         return np.concatenate([np.array(pins, dtype=np.intp), pool])
@@ -355,7 +353,8 @@ class PageBuilder:
         counts["shown above"] = int(np.count_nonzero(self.taken[self.members[row]]))
         for decision in decisions:
             for mask in decision.masks:
-                # An `only` mask demands a title, a pin's keeps its own place free: neither is a cap.
+                # An `only` mask demands a title, and a pin's other mask keeps its title off the
+                # positions above: neither is a cap.
                 if not mask.only and mask.stop > mask.start and mask.rule != "pin":
                     counts[mask.rule] = counts.get(mask.rule, 0) + len(mask.rows)
         return {rule: count for rule, count in counts.items() if count}
@@ -373,7 +372,7 @@ class PageBuilder:
         pictured = [title for title in titles if pictures[title]]
         chosen: dict[int, ShownPicture] = {}
         if pictured:
-            actions, offered, choices = page.picture_features(layer.live).of(pictured)
+            actions, offered, choices = page.picture_features(layer.compiled).of(pictured)
             names = [page.catalog.ids[title] for title in pictured]
             decision = self._decide(
                 "artwork",
@@ -412,7 +411,7 @@ class PageBuilder:
             start=self.engine.now(),
             **choice,
         )
-        return layer.note(self.engine.choose(layer.live, decision_input, self.deadline))
+        return layer.note(self.engine.choose(layer.compiled, decision_input, self.deadline))
 
     def _layer_answers(self) -> tuple[LayerAnswer, ...]:
         answers: list[LayerAnswer] = []
@@ -459,15 +458,6 @@ def _cells(row: RowAnswer, first: int) -> list[Placement]:
         cells.append(Placement(position, tile.title, propensity))
         row_propensity = 1.0
     return cells
-
-
-def _declares_vector(layers: Iterable[Layer], name: str) -> bool:
-    """Whether a layer declares this feature of the context as a vector."""
-    for layer in layers:
-        for feature in layer.live.experiment.context:
-            if feature.name == name and feature.kind == "vector":
-                return True
-    return False
 
 
 def session_page_ids(

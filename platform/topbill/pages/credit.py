@@ -26,13 +26,17 @@ class Cell(msgspec.Struct, frozen=True, gc=False):
 
 def cells_of(answer: PageAnswer) -> dict[str, Cell]:
     """Title → where it stands. No title stands on a page twice."""
-    found = {}
-    for place, row in enumerate(answer.rows):
-        pictured = 0
+    cells: dict[str, Cell] = {}
+    for row_position, row in enumerate(answer.rows):
+        # The artwork decision of a row has a position for each title that has a picture: so
+        # pictures are counted apart.
+        picture_position = 0
         for position, tile in enumerate(row.titles):
-            found[tile.title] = Cell(row.row, place, position, tile.picture, pictured)
-            pictured += tile.picture is not None
-    return found
+            cells[tile.title] = Cell(
+                row.row, row_position, position, tile.picture, picture_position
+            )
+            picture_position += tile.picture is not None
+    return cells
 
 
 def spread(event: RewardEvent, answer: PageAnswer, cells: Mapping[str, Cell]) -> list[RewardEvent]:
@@ -42,25 +46,35 @@ def spread(event: RewardEvent, answer: PageAnswer, cells: Mapping[str, Cell]) ->
     An event with a title goes to its row, to the title, and to its picture; one without goes to all
     of the page.
     """
-    page_id, artwork = event.decision_id, any(layer.layer == "artwork" for layer in answer.layers)
+    with_artwork = any(layer.layer == "artwork" for layer in answer.layers)
     if event.action is None:
-        ids = [f"{page_id}:rows"]
-        for row in answer.rows:
-            if row.titles:
-                ids.append(f"{page_id}:{row.row}")
-            if artwork and any(tile.picture for tile in row.titles):
-                ids.append(f"{page_id}:{row.row}:artwork")
-        return [event, *(msgspec.structs.replace(event, decision_id=i) for i in ids)]
-    cell = cells[event.action]
-    own = f"{page_id}:{cell.row}"
-    found = [
+        return _spread_over_page(event, answer, with_artwork)
+    page_id, cell = event.decision_id, cells[event.action]
+    titles_id = f"{page_id}:{cell.row}"
+    events = [
         event,
         _moved(event, f"{page_id}:rows", cell.row, cell.row_position),
-        _moved(event, own, event.action, cell.position),
+        _moved(event, titles_id, event.action, cell.position),
     ]
-    if cell.picture is not None and artwork:
-        found.append(_moved(event, f"{own}:artwork", cell.picture, cell.picture_position))
-    return found
+    if cell.picture is not None and with_artwork:
+        events.append(_moved(event, f"{titles_id}:artwork", cell.picture, cell.picture_position))
+    return events
+
+
+def _spread_over_page(
+    event: RewardEvent, answer: PageAnswer, with_artwork: bool
+) -> list[RewardEvent]:
+    """An event of the whole page, once for each decision that there is: a row without titles has
+    none of its own, one without pictures none about artwork.
+    """
+    page_id = event.decision_id
+    ids = [f"{page_id}:rows"]
+    for row in answer.rows:
+        if row.titles:
+            ids.append(f"{page_id}:{row.row}")
+        if with_artwork and any(tile.picture for tile in row.titles):
+            ids.append(f"{page_id}:{row.row}:artwork")
+    return [event, *(msgspec.structs.replace(event, decision_id=i) for i in ids)]
 
 
 def _moved(event: RewardEvent, decision_id: str, action: str, position: int) -> RewardEvent:

@@ -19,84 +19,94 @@ from topbill.pages.compiled import CompiledPage
 def explain_title(
     compiled_page: CompiledPage, page: Decision, titles: Sequence[Decision], title: str
 ) -> dict[str, Any]:
-    """What the rules did with a title on a page: `barred` names those that kept it off the whole
-    page, `rows` says row by row what became of it. `titles` are the page's decisions of that layer.
+    """What the rules did with a title on a page, judged by the rules and the catalogue as they are
+    now, at the page's own time.
 
-    Judged by the rules and the catalogue as they are now, at the page's own time. Raises NotFound
-    for a title that the catalogue doesn't have.
+    Args:
+        compiled_page: The page file over its catalogue.
+        page: The page's own decision.
+        titles: The page's decisions of the layer titles, from top to bottom.
+        title: Which title.
+
+    Returns:
+        `barred` names the rules that kept it off the whole page, `rows` says row by row what became
+        of it.
+
+    Raises:
+        NotFound: The catalogue has no such title.
     """
-    catalog, index = compiled_page.catalog, compiled_page.catalog.index.get(title)
+    catalog = compiled_page.catalog
+    index = catalog.index.get(title)
     if index is None:
         raise NotFound(f"title {title!r} is not in the catalogue {catalog.version}")
-    facts = msgspec.json.decode(page.context)
-    tired = [catalog.index[name] for name in facts["tired"] if name in catalog.index]
-    lets = compiled_page.rules.allowed_by_rule(
-        facts["region"], facts["age"], page.decided_at / 1e6, tired
+    viewer = msgspec.json.decode(page.context)  # what CompiledPage.facts wrote
+    fatigued = [catalog.index[name] for name in viewer["tired"] if name in catalog.index]
+    allowed_by_rule = compiled_page.rules.allowed_by_rule(
+        viewer["region"], viewer["age"], page.decided_at / 1e6, fatigued
     )
-    barred = [rule for rule, let in lets.items() if not let[index]]
-    rows = []
-    above: str | None = None
+    barred = [rule for rule, allowed in allowed_by_rule.items() if not allowed[index]]
+    rows: list[dict[str, Any]] = []
+    row_above: str | None = None
     for decision in titles:
-        found = _drawn(decision, title) or {
-            "candidate": False,
-            "because": _absent(compiled_page, decision, index, above, barred),
-        }
-        rows.append({"row": decision.place, **found})
-        if "shown_at" in found:
-            above = decision.place
+        outcome = _as_candidate(decision, title)
+        if outcome is None:
+            reason = _why_absent(compiled_page, decision, index, row_above, barred)
+            outcome = {"candidate": False, "because": reason}
+        rows.append({"row": decision.place, **outcome})
+        if "shown_at" in outcome:
+            row_above = decision.place
     return {"page_id": page.decision_id, "title": title, "barred": barred, "rows": rows}
 
 
-def _drawn(decision: Decision, title: str) -> dict[str, Any] | None:
+def _as_candidate(decision: Decision, title: str) -> dict[str, Any] | None:
     """What became of a candidate; None for what was none."""
     if title not in decision.eligible:
         return None
-    told = _rules(decision, decision.eligible.index(title))
-    shown = next((p for p in decision.slate if p.action == title), None)
-    return (
-        {"candidate": True, **told}
-        if shown is None
-        else {"shown_at": shown.position, "propensity": shown.propensity, **told}
-    )
+    rules = _what_rules_did(decision, decision.eligible.index(title))
+    for placement in decision.slate:
+        if placement.action == title:
+            return {
+                "shown_at": placement.position,
+                "propensity": placement.propensity,
+                **rules,
+            }
+    return {"candidate": True, **rules}
 
 
-def _absent(
+def _why_absent(
     compiled_page: CompiledPage,
     decision: Decision,
     index: int,
-    above: str | None,
+    row_above: str | None,
     barred: Sequence[str],
 ) -> str:
-    """Why a title was not among a row's candidates."""
-    if above is not None:
-        return f"it stands in row {above} above"
+    """Why a title was not among a row's candidates: the first reason that composing would meet."""
+    if row_above is not None:
+        return f"it stands in row {row_above} above"
     if barred:
         return f"{barred[0]} bars it from the page"
-    pins = compiled_page.rules.pins
-    if pinned := next(
-        (row for row, held in pins.items() if index in held.values() and row != decision.place),
-        None,
-    ):
-        return f"it is pinned in row {pinned}"
-    everything = compiled_page.candidate_model.popular_only(
-        np.ones(len(compiled_page.catalog), dtype=bool), ""
-    )
+    for row, pins in compiled_page.rules.pins.items():
+        if row != decision.place and index in pins.values():
+            return f"it is pinned in row {row}"
+    catalog = compiled_page.catalog
+    everything = compiled_page.candidate_model.popular_only(np.ones(len(catalog), dtype=bool), "")
     if index not in everything.members(compiled_page.file.sources[decision.place]):
         return "the row is not made of it"
     return "it was not among the candidates"
 
 
-def _rules(decision: Decision, place: int) -> dict[str, Any]:
+def _what_rules_did(decision: Decision, place: int) -> dict[str, Any]:
     """The positions at which the title could be drawn, and at which a rule kept it out."""
-    rows = [decision.eligible.index(p.action) for p in decision.slate]
-    could = [
-        k
-        for k in range(len(rows))
-        if place in choices(decision.masks, len(decision.eligible), k, rows[:k])
-    ]
-    kept_out = [
+    slate = [decision.eligible.index(placement.action) for placement in decision.slate]
+    could_stand_at: list[int] = []
+    for position in range(len(slate)):
+        above = slate[:position]
+        if place in choices(decision.masks, len(decision.eligible), position, above):
+            could_stand_at.append(position)
+    # An `only` mask keeps out what it doesn't list, any other one what it lists.
+    kept_out_by = [
         {"rule": mask.rule, "positions": [mask.start, mask.stop - 1]}
         for mask in decision.masks
         if (place in mask.rows) != mask.only
     ]
-    return {"could_stand_at": could, "kept_out_by": kept_out}
+    return {"could_stand_at": could_stand_at, "kept_out_by": kept_out_by}

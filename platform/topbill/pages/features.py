@@ -2,14 +2,15 @@
 filled in per page.
 
 The same values go into the log as JSON, so that what a policy saw can be had again from the log
-alone.
+alone. So each value is written twice here, into the matrix and into the JSON, and both must stay
+equal: a test decodes the one and compares it with the other.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise, repeat
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -39,61 +40,121 @@ alike it is to what the viewer watched, and how much watched together (-1 to 1);
 sources named it; `row`: whose."""
 PICTURE_FEATURES: dict[str, FeatureKind] = {"tone": "category", "faces": "number", "mood": "vector"}
 _STATIC = ("decade", "genres", "popularity", "maturity")
+"""The title's own, whoever looks."""
 _NUMBERS = ("heat", "match", "similar", "together")
-_CODES = 1 << np.arange(len(SOURCES))
+"""Numbers that depend on the viewer or on the hour."""
+_SOURCE_BITS = 1 << np.arange(len(SOURCES))
 _DIGITS = 3
+"""Decimals of those numbers, in the matrix as in the JSON: more would fill the log with noise."""
 _encode = msgspec.json.Encoder().encode
 
 
+class NumberScaling:
+    """How the encoder scales n declared numbers: those with both ends from -1 to 1, clipped; the
+    others stay as they are.
+    """
+
+    def __init__(self, numbers: Sequence[Feature]) -> None:
+        # value → (value - middle) * scale, clipped to ±bound. These leave it as it is:
+        scale, middle, bound = [1.0] * len(numbers), [0.0] * len(numbers), [np.inf] * len(numbers)
+        self._is_identity = True
+        for i, number in enumerate(numbers):
+            if number.low is None or number.high is None:
+                continue
+            self._is_identity = False
+            scale[i] = 2.0 / (number.high - number.low)
+            middle[i] = (number.high + number.low) / 2.0
+            bound[i] = 1.0
+        self._scale = np.array(scale).reshape(-1, 1)
+        self._middle = np.array(middle).reshape(-1, 1)
+        self._bound = np.array(bound).reshape(-1, 1)
+
+    def __call__(self, values: Floats) -> Floats:
+        """(n × K) the values of K titles, scaled."""
+        if self._is_identity:
+            return values
+        scaled = (values - self._middle) * self._scale
+        return np.asarray(np.clip(scaled, -self._bound, self._bound))
+
+
 class TitleFeatures:
-    """Titles encoded for one titles experiment over one catalogue."""
+    """Titles encoded for one titles experiment over one catalogue of T titles.
+
+    Attributes:
+        declared: The experiment's features by name, in the order of their values in the JSON.
+        column: The column of each encoded number in the matrix.
+        matrix: (T × columns) every title's own numbers; what depends on the page is 0 here.
+        static: Feature → its value for each title, as it goes into the JSON.
+        numbers: The declared ones of _NUMBERS, with their `number_columns` and their `scaling`.
+        sources: (index in SOURCES, column) of each source that the experiment declares.
+        sources_json: Their JSON, by the bits of the sources that named a title.
+    """
 
     def __init__(self, experiment: Experiment, catalog: Catalog) -> None:
-        encoder = experiment.action_encoder
-        self.declared = {feature.name: feature for feature in experiment.action_features}
-        self.column = {name: j for j, name in enumerate(encoder.names)}
         self.catalog = catalog
-        own = [catalog.features(row) for row in range(len(catalog))]
-        static = [{name: value for name, value in f.items() if name in self.declared} for f in own]
-        self.matrix: Floats = np.array([encoder.encode(features) for features in static]).reshape(
-            -1, encoder.size
-        )
-        self.static = {
-            name: [_plain(f[name]) for f in static] for name in _STATIC if name in self.declared
-        }
+        self.declared = {feature.name: feature for feature in experiment.action_features}
+        self.column = {name: j for j, name in enumerate(experiment.action_encoder.names)}
+        self._encode_static(experiment.action_encoder)
         self.numbers = [self.declared[name] for name in _NUMBERS if name in self.declared]
-        self.names = [feature.name for feature in self.numbers]
-        self.places = [self.column[name] for name in self.names]
-        self.scaled = _scaling(self.numbers)
-        keys = self.declared["sources"].keys if "sources" in self.declared else ()
-        self.sources = [
-            (j, self.column[f"sources:{name}"]) for j, name in enumerate(SOURCES) if name in keys
-        ]
-        self.says_sources = [
-            msgspec.Raw(_encode({SOURCES[j]: 1 for j, _ in self.sources if code >> j & 1}))
-            for code in range(1 << len(SOURCES))
-        ]
-        features = msgspec.defstruct("Features", [(name, Any) for name in self.declared], gc=False)
-        self.offer = msgspec.defstruct("Offer", [("id", str), ("features", features)], gc=False)
-        self.features = features
+        self.number_columns = [self.column[feature.name] for feature in self.numbers]
+        self.scaling = NumberScaling(self.numbers)
+        self._list_sources()
+        # Structs whose fields are what is declared: msgspec writes thousands of them in no time.
+        fields = [(name, Any) for name in self.declared]
+        self.features_struct = msgspec.defstruct("Features", fields, gc=False)
+        self.offer_struct = msgspec.defstruct(
+            "Offer", [("id", str), ("features", self.features_struct)], gc=False
+        )
 
-    def on_page(self, sight: Candidates, heat: Floats, match: Floats, now: float) -> TitlesOnPage:
-        """The same with what depends on the page: `heat` and `match` (T), and what the `sight` says
-        of its viewer.
+    def _encode_static(self, encoder: Encoder) -> None:
+        """The numbers, and the values as JSON, of what is the title's own."""
+        names = [name for name in _STATIC if name in self.declared]
+        self.static: dict[str, list[Any]] = {name: [] for name in names}
+        rows: list[Floats] = []
+        for row in range(len(self.catalog)):
+            features = self.catalog.features(row)
+            own = {name: features[name] for name in features if name in self.declared}
+            rows.append(encoder.encode(own))
+            for name in names:
+                value = own[name]
+                # Mappings are written once here, and not again for every page.
+                is_mapping = isinstance(value, dict)
+                self.static[name].append(msgspec.Raw(_encode(value)) if is_mapping else value)
+        self.matrix: Floats = np.array(rows).reshape(-1, encoder.size)
+
+    def _list_sources(self) -> None:
+        """The declared sources, and their JSON for each set of them that may name a title."""
+        keys = self.declared["sources"].keys if "sources" in self.declared else ()
+        self.sources: list[tuple[int, int]] = []
+        for j, name in enumerate(SOURCES):
+            if name in keys:
+                self.sources.append((j, self.column[f"sources:{name}"]))
+        self.sources_json: list[msgspec.Raw] = []
+        for bits in range(1 << len(SOURCES)):
+            named_by = {SOURCES[j]: 1 for j, _ in self.sources if bits >> j & 1}
+            self.sources_json.append(msgspec.Raw(_encode(named_by)))
+
+    def on_page(
+        self, candidates: Candidates, heat: Floats, match: Floats, now: float
+    ) -> TitlesOnPage:
+        """The same with what depends on the page.
+
+        Args:
+            candidates: What the first stage says of the page's viewer.
+            heat: (T,) how trending each title is, 0 to 1.
+            match: (T,) how much of the viewer's taste its genres have.
+            now: Seconds since the epoch.
         """
-        values = {
+        by_name = {
             "heat": heat,
             "match": match,
-            "similar": sight.similar,
-            "together": sight.together,
+            "similar": candidates.similar,
+            "together": candidates.together,
         }
-        told = [values[feature.name] for feature in self.numbers]
-        return TitlesOnPage(
-            self,
-            np.array(told, dtype=np.float64).reshape(len(told), len(match)),
-            sight.sources,
-            now,
-        )
+        values = [by_name[feature.name] for feature in self.numbers]
+        # Without any such number the matrix is (0 × T), which a list of no rows can't say.
+        matrix = np.array(values, dtype=np.float64).reshape(len(values), len(match))
+        return TitlesOnPage(self, matrix, candidates.sources, now)
 
 
 class TitlesOnPage:
@@ -106,35 +167,58 @@ class TitlesOnPage:
 
     def of(self, pool: Indices, row: str) -> tuple[Actions, msgspec.Raw]:
         """The pool's titles in a row as encoded actions, and as the JSON that says the same."""
-        t = self._titles
-        X = t.matrix[pool]
-        rows = pool.tolist()
-        told: dict[str, Iterable[Any]] = {
-            name: [column[i] for i in rows] for name, column in t.static.items()
-        }
-        if t.numbers:
-            values = self._values[:, pool].round(_DIGITS) + 0.0
-            X[:, t.places] = t.scaled(values).T
-            told |= zip(t.names, values.tolist(), strict=True)
-        if "new" in t.declared:
-            age = self._now - t.catalog.added[pool]
-            new = (age >= 0.0) & (age < NEW_FOR)
-            X[:, t.column["new"]] = new
-            told["new"] = new.tolist()
-        if "sources" in t.declared:
-            flags = self._sources[pool]
-            for j, at in t.sources:
-                X[:, at] = flags[:, j]
-            told["sources"] = [t.says_sources[code] for code in (flags @ _CODES).tolist()]
-        if "row" in t.declared:
-            if f"row={row}" in t.column:
-                X[:, t.column[f"row={row}"]] = 1.0
-            told["row"] = repeat(row)
-        ids = [t.catalog.ids[i] for i in rows]
-        features = (
-            map(t.features, *(told[name] for name in t.declared)) if told else repeat(t.features())
-        )
-        return Actions(ids, X), msgspec.Raw(_encode(list(map(t.offer, ids, features))))
+        titles, catalog = self._titles, self._titles.catalog
+        X = titles.matrix[pool]
+        indices = pool.tolist()
+        # Feature → its values for the pool's titles, in the pool's order.
+        values: dict[str, Iterable[Any]] = {}
+        for name, column in titles.static.items():
+            values[name] = [column[i] for i in indices]
+        if titles.numbers:
+            # Adding 0 turns -0.0 into 0.0: JSON would keep the sign, and the log would look odd.
+            numbers = self._values[:, pool].round(_DIGITS) + 0.0
+            X[:, titles.number_columns] = titles.scaling(numbers).T
+            for feature, own in zip(titles.numbers, numbers.tolist(), strict=True):
+                values[feature.name] = own
+        if "new" in titles.declared:
+            age = self._now - catalog.added[pool]
+            is_new = (age >= 0.0) & (age < NEW_FOR)
+            X[:, titles.column["new"]] = is_new
+            values["new"] = is_new.tolist()
+        if "sources" in titles.declared:
+            named_by = self._sources[pool]
+            for j, column_of_source in titles.sources:
+                X[:, column_of_source] = named_by[:, j]
+            bits = (named_by @ _SOURCE_BITS).tolist()
+            values["sources"] = [titles.sources_json[code] for code in bits]
+        if "row" in titles.declared:
+            # A row that the experiment doesn't list is no category of its own: all zero.
+            if f"row={row}" in titles.column:
+                X[:, titles.column[f"row={row}"]] = 1.0
+            values["row"] = repeat(row)
+        ids = [catalog.ids[i] for i in indices]
+        return Actions(ids, X), self._offers(ids, values)
+
+    def _offers(self, ids: Sequence[str], values: dict[str, Iterable[Any]]) -> msgspec.Raw:
+        """The titles with their features as JSON. A page has hundreds: `map` keeps them in C."""
+        titles = self._titles
+        features: Iterable[Any]
+        if titles.declared:
+            in_order = [values[name] for name in titles.declared]
+            features = map(titles.features_struct, *in_order)
+        else:
+            features = repeat(titles.features_struct())
+        return msgspec.Raw(_encode(list(map(titles.offer_struct, ids, features))))
+
+
+class _TitlePictures(NamedTuple):
+    """One title's pictures: their ids, encoded features (P × columns), and JSON without its
+    brackets.
+    """
+
+    ids: list[str]
+    matrix: Floats
+    json: str
 
 
 class PictureFeatures:
@@ -143,9 +227,16 @@ class PictureFeatures:
     def __init__(self, experiment: Experiment, catalog: Catalog) -> None:
         encoder = experiment.action_encoder
         declared = {feature.name for feature in experiment.action_features}
-        self._per_title = [_pictures(pictures, encoder, declared) for pictures in catalog.pictures]
-        self._matrix: Floats = np.concatenate([matrix for _, matrix, _ in self._per_title])
-        self._end = np.cumsum([len(own) for own, _, _ in self._per_title]).tolist()
+        self._per_title: list[_TitlePictures] = []
+        self._ends: list[int] = []
+        """Where each title's pictures end in the matrix of all."""
+        end = 0
+        for pictures in catalog.pictures:
+            encoded = _encode_pictures(pictures, encoder, declared)
+            self._per_title.append(encoded)
+            end += len(encoded.ids)
+            self._ends.append(end)
+        self._matrix: Floats = np.concatenate([encoded.matrix for encoded in self._per_title])
 
     def of(self, titles: Sequence[int]) -> tuple[Actions, msgspec.Raw, list[Indices]]:
         """The pictures of these titles as actions and as JSON, and which of them are each
@@ -155,45 +246,28 @@ class PictureFeatures:
         rows: list[int] = []
         starts = [0]
         for title in titles:
-            own = self._per_title[title][0]
+            own = self._per_title[title].ids
             ids += own
-            rows += range(self._end[title] - len(own), self._end[title])
+            end = self._ends[title]
+            rows += range(end - len(own), end)
             starts.append(len(ids))
-        text = ",".join([self._per_title[title][2] for title in titles])
+        text = ",".join([self._per_title[title].json for title in titles])
         places = np.arange(len(ids))
-        turns = [places[a:b] for a, b in pairwise(starts)]
-        return Actions(ids, self._matrix[rows]), msgspec.Raw(f"[{text}]".encode()), turns
+        choices = [places[start:end] for start, end in pairwise(starts)]
+        return Actions(ids, self._matrix[rows]), msgspec.Raw(f"[{text}]".encode()), choices
 
 
-def _pictures(
+def _encode_pictures(
     pictures: Sequence[Picture], encoder: Encoder, declared: set[str]
-) -> tuple[list[str], Floats, str]:
-    features = [
-        {name: value for name, value in p.features.items() if name in declared} for p in pictures
-    ]
-    matrix = np.array([encoder.encode(f) for f in features]).reshape(len(pictures), encoder.size)
-    told = [
-        _encode({"id": p.id, "features": f}).decode()
-        for p, f in zip(pictures, features, strict=True)
-    ]
-    return [p.id for p in pictures], matrix, ",".join(told)
-
-
-def _plain(value: Any) -> Any:
-    """A title's own value, as JSON already where it is more than a number."""
-    return msgspec.Raw(_encode(value)) if isinstance(value, dict) else value
-
-
-def _scaling(numbers: Sequence[Feature]) -> Callable[[Floats], Floats]:
-    """How the encoder scales these numbers (n × titles): those with both ends from -1 to 1, the
-    others not.
-    """
-    ends = [None if f.low is None or f.high is None else (f.low, f.high) for f in numbers]
-    if not any(ends):
-        return lambda values: values
-    found = [
-        (1.0, 0.0, np.inf) if e is None else (2.0 / (e[1] - e[0]), (e[1] + e[0]) / 2.0, 1.0)
-        for e in ends
-    ]
-    scale, middle, bound = np.array(found).reshape(-1, 3, 1).transpose(1, 0, 2)
-    return lambda values: np.clip((values - middle) * scale, -bound, bound)
+) -> _TitlePictures:
+    ids: list[str] = []
+    rows: list[Floats] = []
+    offers: list[str] = []
+    for picture in pictures:
+        features = {name: v for name, v in picture.features.items() if name in declared}
+        ids.append(picture.id)
+        rows.append(encoder.encode(features))
+        offers.append(_encode({"id": picture.id, "features": features}).decode())
+    # The shape is said for titles without pictures, of which NumPy could not know it.
+    matrix = np.array(rows).reshape(len(pictures), encoder.size)
+    return _TitlePictures(ids, matrix, ",".join(offers))

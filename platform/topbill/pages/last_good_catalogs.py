@@ -29,33 +29,38 @@ class LastGoodCatalogs:
 
     def compile(self, file: PageFile, engine: Engine, signals: Signals | None) -> CompiledPage:
         """The page over its catalogue; over the last good one, with `stale` saying what is wrong,
-        where the file can't be read, is no catalogue, or lacks what the rules name. Raises that
-        where there is no good one."""
+        where the file can't be read, is no catalogue, or lacks what the rules name.
+
+        Raises:
+            TopbillError: What is wrong, where there is no good one.
+        """
         try:
             table = catalog.read(file.catalogue, file.table)
-            made = CompiledPage(file, engine, Catalog(table, file.catalogue.name), signals)
+            page = CompiledPage(file, engine, Catalog(table, file.catalogue.name), signals)
         except TopbillError as error:
-            kept = self._path(file)
-            if not kept.exists():
+            path = self._path(file)
+            if not path.exists():
                 raise
             _logger.warning(
                 "page %s: %s; its pages are made from the last good catalogue", file.key, error
             )
-            held = Catalog(catalog.read(kept), file.catalogue.name)
-            return CompiledPage(file, engine, held, signals, stale=problem(file, error))
-        self._keep(file, table)
-        return made
+            last_good = Catalog(catalog.read(path), file.catalogue.name)
+            return CompiledPage(file, engine, last_good, signals, stale=problem(file, error))
+        # Only now, when it has proved to be good for this page.
+        self._save(file, table)
+        return page
 
     def _path(self, file: PageFile) -> Path:
         return self._folder / f"{file.key}.parquet"
 
-    def _keep(self, file: PageFile, table: pa.Table) -> None:
+    def _save(self, file: PageFile, table: pa.Table) -> None:
         path = self._path(file)
-        mine = path.with_suffix(f".{os.getpid()}")
+        # Every API process writes it: each a file of its own, put in place whole.
+        draft = path.with_suffix(f".{os.getpid()}")
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            pa_parquet.write_table(table, mine)
-            mine.replace(path)
+            pa_parquet.write_table(table, draft)
+            draft.replace(path)
         except (pa.ArrowException, OSError) as error:
             _logger.warning("%s: %s; a restart will need the page's own catalogue", path, error)
 
@@ -64,9 +69,8 @@ def problem(file: PageFile, error: TopbillError) -> FileProblem:
     """What is wrong with a page's catalogue, as one problem of the page file."""
     got = str(error)
     if isinstance(error, SpecError):
-        got = "one that contradicts the page: " + "; ".join(
-            f"{p.path}: {p.message}" for p in error.problems[:5]
-        )
+        contradictions = "; ".join(f"{p.path}: {p.message}" for p in error.problems[:5])
+        got = f"one that contradicts the page: {contradictions}"
     return FileProblem(
         file.source, "catalogue", got, "a catalogue that the rules fit; the last good one is served"
     )

@@ -15,17 +15,27 @@ from topbill.engine import CompiledExperiment
 from topbill.rules import Counts, RowConstraints
 
 _encode = msgspec.json.Encoder().encode
-_NONE: Counts = np.zeros(0, dtype=np.int64)
+_NO_CAPS: Counts = np.zeros(0, dtype=np.int64)
 
 
 class Layer:
-    """One layer's experiment as the engine holds it now, with the page's context encoded for it."""
+    """One layer's experiment as the engine holds it now, with the page's context encoded for it.
 
-    def __init__(self, live: CompiledExperiment, context: Mapping[str, Any]) -> None:
-        self.live = live
-        declared = {feature.name for feature in live.experiment.context}
+    Attributes:
+        compiled: The experiment. A page keeps the one that it began with, so that all its rows are
+            decided by the same policies, whatever is loaded meanwhile.
+        x: The context as numbers.
+        context: The context as JSON: the part that the experiment declares.
+        log_propensity: Of all that the layer has chosen on this page.
+        variant: Whose choices they were.
+        failed: Whether one of them was not the policy's.
+    """
+
+    def __init__(self, compiled: CompiledExperiment, context: Mapping[str, Any]) -> None:
+        self.compiled = compiled
+        declared = {feature.name for feature in compiled.experiment.context}
         own = {name: value for name, value in context.items() if name in declared}
-        self.x = live.encoder.encode(own)
+        self.x = compiled.encoder.encode(own)
         self.context = msgspec.Raw(_encode(own))
         self.log_propensity = 0.0
         self.variant: str | None = None
@@ -38,10 +48,19 @@ class Layer:
         self.failed |= decision.reason == "fallback"
         return decision
 
+    def declares_vector(self, name: str) -> bool:
+        """Whether the experiment declares this feature of the context as a vector."""
+        for feature in self.compiled.experiment.context:
+            if feature.name == name:
+                return feature.kind == "vector"
+        return False
+
 
 def refuse_unknown(context: Mapping[str, Any], layers: Iterable[Layer]) -> None:
     """Raises BadRequest for a context feature that no layer declares."""
-    declared = {feature.name for layer in layers for feature in layer.live.experiment.context}
+    declared: set[str] = set()
+    for layer in layers:
+        declared.update(feature.name for feature in layer.compiled.experiment.context)
     for name in context:
         if name not in declared:
             raise BadRequest(
@@ -51,29 +70,31 @@ def refuse_unknown(context: Mapping[str, Any], layers: Iterable[Layer]) -> None:
 
 
 class PinnedRows:
-    """Rows with the editors' pins (`slates.Allowed`), over the rows of the experiment that are
-    `eligible`.
+    """Rows with the editors' pins (`slate.Allowed`), over the rows of the experiment that are
+    `eligible`; `pins` maps positions to rows.
+
+    RowConstraints does the work: it speaks of places among the eligible, the engine of rows of the
+    experiment, and this translates.
     """
 
     def __init__(self, eligible: Indices, slots: int, pins: Mapping[int, int]) -> None:
         self._eligible = eligible
-        place = {row: i for i, row in enumerate(eligible.tolist())}
-        groups = np.zeros((len(eligible), 0), dtype=bool)
-        self._filling = RowConstraints(
-            groups,
-            [()] * len(eligible),
-            (),
-            slots,
-            left=_NONE,
-            pins={k: place[row] for k, row in pins.items()},
+        self._place = {row: place for place, row in enumerate(eligible.tolist())}
+        self._constraints = RowConstraints(
+            groups=np.zeros((len(eligible), 0), dtype=bool),
+            members=[()] * len(eligible),
+            names=(),
+            slots=slots,
+            left=_NO_CAPS,
+            pins={position: self._place[row] for position, row in pins.items()},
         )
-        self._place = place
 
     @property
     def masks(self) -> tuple[Mask, ...]:
         """What the pins did."""
-        return self._filling.masks
+        return self._constraints.masks
 
     def rows(self, position: int, placed: Sequence[int]) -> Indices:
         """The rows that may stand at `position`."""
-        return self._eligible[self._filling.rows(position, [self._place[row] for row in placed])]
+        places = self._constraints.rows(position, [self._place[row] for row in placed])
+        return self._eligible[places]

@@ -11,13 +11,16 @@ from typing import Protocol
 from topbill.domain.records import Decision, RewardEvent
 
 MOST_VIEWERS = 100_000
+"""Viewers that are remembered: whoever was seen longest ago is forgotten first."""
 MOST_PAGES = 200_000
+"""Pages whose viewers are remembered, to credit plays on them."""
 MOST_PLAYS = 20
+"""Last plays of a viewer that are remembered."""
 _BATCH = 2_000
 
 
-class Source(Protocol):
-    """What the memory needs of the log."""
+class LogReader(Protocol):
+    """What the history needs of the log."""
 
     def matured(
         self, experiment: str, after_seq: int, age: int, barrier: int, limit: int
@@ -25,9 +28,12 @@ class Source(Protocol):
     def read_events(self, after_seq: int, limit: int) -> list[tuple[int, RewardEvent]]: ...
 
 
-class _Seen:
-    """One viewer: title → (pages with it since its last play, when last), and the last plays,
-    newest last.
+class _ViewerRecord:
+    """One viewer.
+
+    Attributes:
+        shown: Title → (pages with it since its last play, seconds since the epoch of the last).
+        plays: The last plays, newest last.
     """
 
     __slots__ = ("plays", "shown")
@@ -38,51 +44,52 @@ class _Seen:
 
 
 class ViewingHistory:
-    """The viewers of one page. It follows the log, so all processes know the same, a moment
-    later.
+    """What the viewers of one page saw and played. It follows the log, so all processes know the
+    same, a moment later.
+
+    `begun` says whether it knows what there was before the log that it follows
+    (`lake_history.read_lake`).
     """
 
     def __init__(self, page: str) -> None:
         self.page = page
-        self._viewers: OrderedDict[str, _Seen] = OrderedDict()
+        self._viewers: OrderedDict[str, _ViewerRecord] = OrderedDict()
         self._pages: OrderedDict[str, str] = OrderedDict()
-        self._decisions = self._events = 0
+        """Page id → its viewer."""
+        self._decision_seq = self._event_seq = 0
+        """The last rows of the log that were read."""
         self.begun = False
-        """Whether it knows what there was before the log that it follows."""
 
-    def follow(self, log: Source, now: int) -> int:
+    def follow(self, log: LogReader, now: int) -> int:
         """Take in what the log has got since, up to `now` (µs); returns how many rows were read."""
-        read = 0
+        rows_read = 0
         # Events first: whoever sees an event then finds its page, which was stored before.
-        events = log.read_events(self._events, _BATCH)
-        while rows := list(log.matured(self.page, self._decisions, 0, now, _BATCH)):
+        events = log.read_events(self._event_seq, _BATCH)
+        while rows := list(log.matured(self.page, self._decision_seq, 0, now, _BATCH)):
             for seq, page, _ in rows:
-                self._decisions = seq
-                self.shown(
-                    page.decision_id,
-                    page.unit,
-                    [cell.action for cell in page.slate],
-                    page.decided_at / 1e6,
-                )
-            read += len(rows)
+                self._decision_seq = seq
+                titles = [cell.action for cell in page.slate]
+                self.shown(page.decision_id, page.unit, titles, page.decided_at / 1e6)
+            rows_read += len(rows)
         for seq, event in events:
-            self._events = seq
+            self._event_seq = seq
             if event.event == "play" and event.action is not None:
                 self.credited(event.decision_id, event.action)
-        return read + len(events)
+        return rows_read + len(events)
 
     def begin_after(self, decision: int, event: int) -> None:
         """Follow the log from after these `seq`s on: what came before is known."""
-        self._decisions, self._events = decision, event
+        self._decision_seq, self._event_seq = decision, event
 
     def shown(self, page_id: str, unit: str, titles: Iterable[str], at: float) -> None:
-        """A page with these titles was served."""
+        """A page with these titles was served, `at` seconds since the epoch."""
         self._pages[page_id] = unit
         if len(self._pages) > MOST_PAGES:
             self._pages.popitem(last=False)
-        shown = self._of(unit).shown
+        shown = self._record_of(unit).shown
         for title in titles:
-            shown[title] = (shown.get(title, (0, 0.0))[0] + 1, at)
+            pages, _ = shown.get(title, (0, 0.0))
+            shown[title] = (pages + 1, at)
 
     def credited(self, page_id: str, title: str) -> None:
         """A title on this page was played."""
@@ -90,34 +97,38 @@ class ViewingHistory:
             self.played(self._pages[page_id], title)
 
     def played(self, unit: str, title: str) -> None:
-        """A title was played: it is not tiring any more."""
-        seen = self._of(unit)
-        seen.shown.pop(title, None)
-        if title in seen.plays:
-            seen.plays.remove(title)
-        seen.plays.append(title)
+        """A title was played: it is fatigued no more."""
+        record = self._record_of(unit)
+        record.shown.pop(title, None)
+        # Each title is there once, at its last play.
+        if title in record.plays:
+            record.plays.remove(title)
+        record.plays.append(title)
 
     def watched(self, unit: str) -> tuple[str, ...]:
         """The viewer's last plays, newest last."""
-        seen = self._viewers.get(unit)
-        return () if seen is None else tuple(seen.plays)
+        record = self._viewers.get(unit)
+        return () if record is None else tuple(record.plays)
 
     def fatigued(self, unit: str, most: int, rest: float, now: float) -> list[str]:
         """Titles that were on `most` pages without a play, the last of them less than `rest`
         seconds ago.
         """
-        seen = self._viewers.get(unit)
-        if seen is None:
+        record = self._viewers.get(unit)
+        if record is None:
             return []
-        shown = list(seen.shown.items())  # copied at once: another thread follows the log
-        return [title for title, (count, at) in shown if count >= most and now - at < rest]
+        # Copied at once: another thread follows the log, and a dictionary that grows under a loop
+        # ends it with an error.
+        shown = list(record.shown.items())
+        return [title for title, (pages, at) in shown if pages >= most and now - at < rest]
 
-    def _of(self, unit: str) -> _Seen:
-        seen = self._viewers.get(unit)
-        if seen is None:
-            seen = self._viewers[unit] = _Seen()
+    def _record_of(self, unit: str) -> _ViewerRecord:
+        """The viewer's record, new where there is none; it becomes the last to be forgotten."""
+        record = self._viewers.get(unit)
+        if record is None:
+            record = self._viewers[unit] = _ViewerRecord()
             if len(self._viewers) > MOST_VIEWERS:
                 self._viewers.popitem(last=False)
         else:
             self._viewers.move_to_end(unit)
-        return seen
+        return record
