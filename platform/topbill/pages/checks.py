@@ -12,21 +12,27 @@ import numpy as np
 from topbill.candidates import RowSource
 from topbill.catalog import Bools, Catalog
 from topbill.domain.errors import BadData, FileProblem, NotFound, SpecError
-from topbill.pages.files import PageFile, verdicts
+from topbill.pages.files import PageFile, load_each
 from topbill.rules import CompiledRules
 from topbill.spec import Experiment
 from topbill.spec.forms import At, Said, nearest
 
+_TITLE = "a title of the catalogue"
+_GENRE = "a genre of the catalogue"
 
-def check(file: PageFile, house: CompiledRules) -> None:
-    """Raises SpecError with every contradiction between the page, its rules, and the catalogue of
-    `house`.
+
+def check(file: PageFile, compiled_rules: CompiledRules) -> None:
+    """Check a page file against a catalogue, that of `compiled_rules`.
+
+    Raises:
+        SpecError: With every contradiction between the page, its rules, and the catalogue.
     """
     at = At(file.source)
-    _names(file, house.catalog, at)
-    _rows(file, house, at.key("sources"))
-    _viewers(file, house, at)
-    _pins(file, house, at)
+    _check_names(file, compiled_rules.catalog, at)
+    _check_rows(file, compiled_rules, at.key("sources"))
+    _check_viewers(file, compiled_rules, at)
+    _check_pinned_titles(file, compiled_rules, at)
+    _check_pins_under_caps(compiled_rules, at.key("rules"))
     if at.problems:
         raise SpecError(at.problems)
 
@@ -37,21 +43,23 @@ def validate(
     """Every page file of an experiments' folder, checked with its catalogue too, or all that is
     wrong with it.
     """
-    return [(path, _with_catalogue(path, found)) for path, found in verdicts(experiments, known)]
+    verdicts = load_each(experiments, known)
+    return [(path, _with_catalogue(path, verdict)) for path, verdict in verdicts]
 
 
-def _with_catalogue(path: Path, found: PageFile | SpecError) -> PageFile | SpecError:
-    if isinstance(found, SpecError):
-        return found
+def _with_catalogue(path: Path, page: PageFile | SpecError) -> PageFile | SpecError:
+    if isinstance(page, SpecError):
+        return page
     try:
-        check(found, CompiledRules(found.rules, Catalog.read(found.catalogue, found.table)))
+        catalog = Catalog.read(page.catalogue, page.table)
+        check(page, CompiledRules(page.rules, catalog))
     except SpecError as error:
         return error
     except (BadData, NotFound) as error:
         return SpecError(
             [FileProblem(path.name, "catalogue", str(error), "a catalogue that can be read")]
         )
-    return found
+    return page
 
 
 def _rules(file: PageFile, at: At) -> Iterator[tuple[Mapping[str, Any], At]]:
@@ -60,101 +68,113 @@ def _rules(file: PageFile, at: At) -> Iterator[tuple[Mapping[str, Any], At]]:
         yield rule, at.key("rules").item(index)
 
 
-def _names(file: PageFile, catalog: Catalog, at: At) -> None:
+def _check_names(file: PageFile, catalog: Catalog, at: At) -> None:
     """Titles, genres, franchises and regions that the catalogue doesn't have."""
-
-    def known(names: Sequence[str], among: Collection[str], what: str, where: At) -> None:
-        for index, name in enumerate(names):
-            if name not in among:
-                where.item(index).wrong(name, what, nearest(name, among))
-
-    title, genre = "a title of the catalogue", "a genre of the catalogue"
     for name, row in file.sources.items():
-        known(row.titles, catalog.index, title, at.key("sources").key(name).key("titles"))
-        known(row.genres, catalog.genre_names, genre, at.key("sources").key(name).key("genres"))
+        where = at.key("sources").key(name)
+        _check_each(row.titles, catalog.index, _TITLE, where.key("titles"))
+        _check_each(row.genres, catalog.genre_names, _GENRE, where.key("genres"))
     for rule, where in _rules(file, at):
-        known(rule.get("titles", ()), catalog.index, title, where.key("titles"))
-        known(rule.get("genres", ()), catalog.genre_names, genre, where.key("genres"))
-        if "title" in rule and rule["title"] not in catalog.index:
-            where.key("title").wrong(rule["title"], title, nearest(rule["title"], catalog.ids))
-        among = catalog.genre_names if rule.get("of") == "genre" else catalog.franchise_names
-        if "value" in rule and rule["value"] not in among:
-            where.key("value").wrong(
-                rule["value"], f"a {rule['of']} of the catalogue", nearest(rule["value"], among)
-            )
+        _check_names_of_rule(rule, catalog, where)
     if file.region not in catalog.region_names:
         hint = nearest(file.region, catalog.region_names)
         at.key("region").wrong(file.region, "a region of the catalogue, else pages are empty", hint)
 
 
-def _rows(file: PageFile, house: CompiledRules, at: At) -> None:
+def _check_names_of_rule(rule: Mapping[str, Any], catalog: Catalog, at: At) -> None:
+    _check_each(rule.get("titles", ()), catalog.index, _TITLE, at.key("titles"))
+    _check_each(rule.get("genres", ()), catalog.genre_names, _GENRE, at.key("genres"))
+    if "title" in rule and rule["title"] not in catalog.index:
+        at.key("title").wrong(rule["title"], _TITLE, nearest(rule["title"], catalog.ids))
+    if "value" in rule:
+        group, name = rule.get("of"), rule["value"]
+        names = catalog.genre_names if group == "genre" else catalog.franchise_names
+        if name not in names:
+            at.key("value").wrong(name, f"a {group} of the catalogue", nearest(name, names))
+
+
+def _check_each(names: Sequence[str], known: Collection[str], expected: str, at: At) -> None:
+    """Note each of the names that is not known, at its index."""
+    for index, name in enumerate(names):
+        if name not in known:
+            at.item(index).wrong(name, expected, nearest(name, known))
+
+
+def _check_rows(file: PageFile, rules: CompiledRules, at: At) -> None:
     """Rows of which blocks or pins leave nothing, or of which they take what editors listed."""
-    pinned = {title: row for row, held in file.rules.pins.items() for title in held.values()}
-    for name, row in file.sources.items():
-        of = _members(row, house.catalog)
-        if of.any() and not (of & ~house.blocked).any():
+    index_of = rules.catalog.index
+    pinned_in: dict[str, str] = {}
+    for row, pins in file.rules.pins.items():
+        pinned_in.update(dict.fromkeys(pins.values(), row))
+    for name, source in file.sources.items():
+        members = _members(source, rules.catalog)
+        # A row without members is of names that the catalogue doesn't have: that is noted already.
+        if members.any() and not (members & ~rules.blocked).any():
             at.key(name).wrong(Said("a row of blocked titles only"), "a title that no rule blocks")
-        for index, title in enumerate(row.titles):
+        for index, title in enumerate(source.titles):
             where = at.key(name).key("titles").item(index)
-            if title in house.catalog.index and house.blocked[house.catalog.index[title]]:
+            if title in index_of and rules.blocked[index_of[title]]:
                 where.wrong(
                     title, "a title that no rule blocks", "take it off the list, or the block away"
                 )
-            if pinned.get(title, name) != name:
+            if pinned_in.get(title, name) != name:
                 where.wrong(
-                    title, f"a title of this row alone: it is pinned in row {pinned[title]}"
+                    title, f"a title of this row alone: it is pinned in row {pinned_in[title]}"
                 )
 
 
-def _members(row: RowSource, catalog: Catalog) -> Bools:
+def _members(source: RowSource, catalog: Catalog) -> Bools:
     """(T,) the titles that a row may be made of."""
-    if row.source == "genre":
-        return catalog.genre(row.genres)
-    found = np.full(len(catalog), row.source != "titles")
-    found[[catalog.index[title] for title in row.titles if title in catalog.index]] = True
-    return found
+    if source.source == "genre":
+        return catalog.genre(source.genres)
+    if source.source != "titles":
+        return np.ones(len(catalog), dtype=bool)
+    members = np.zeros(len(catalog), dtype=bool)
+    members[[catalog.index[title] for title in source.titles if title in catalog.index]] = True
+    return members
 
 
-def _viewers(file: PageFile, house: CompiledRules, at: At) -> None:
+def _check_viewers(file: PageFile, rules: CompiledRules, at: At) -> None:
     """Age limits that the file sets, below which nothing is left. One that it doesn't set may be of
     nobody.
     """
-    catalog = house.catalog
-    open_ = ~house.blocked
-    if not open_.any():
+    not_blocked = ~rules.blocked
+    if not not_blocked.any():
         at.key("rules").wrong(Said("a block of every title"), "something to show")
         return
-    least = int(catalog.maturity[open_].min())
-    for who, age in (("kids_max_age", file.kids_max_age), ("guest_max_age", file.guest_max_age)):
-        if who in file.raw and age < least:
-            at.key(who).wrong(age, f"{least} or more: no title is for {age}-year-olds")
+    youngest = int(rules.catalog.maturity[not_blocked].min())
+    limits = {"kids_max_age": file.kids_max_age, "guest_max_age": file.guest_max_age}
+    for key, age in limits.items():
+        if key in file.raw and age < youngest:
+            at.key(key).wrong(age, f"{youngest} or more: no title is for {age}-year-olds")
 
 
-def _pins(file: PageFile, house: CompiledRules, at: At) -> None:
-    """Pins that could never be seen, and more of them than caps take."""
-    catalog, rules = house.catalog, file.rules
+def _check_pinned_titles(file: PageFile, rules: CompiledRules, at: At) -> None:
+    """Pins that could never be seen."""
+    catalog = rules.catalog
     for rule, where in _rules(file, at):
         if rule["rule"] != "pin" or rule["title"] not in catalog.index:
             continue
-        title = catalog.index[rule["title"]]
-        where = where.key("title")
-        if house.blocked[title] and rule["title"] not in rules.blocked:
-            where.wrong(
-                rule["title"], "a title whose genres are not blocked", "remove the pin or the block"
-            )
+        name, where = rule["title"], where.key("title")
+        title = catalog.index[name]
+        # A pin of a title that is blocked by name is noted where rules are read.
+        if rules.blocked[title] and name not in file.rules.blocked:
+            where.wrong(name, "a title whose genres are not blocked", "remove the pin or the block")
         if not catalog.regions[title].any():
-            where.wrong(rule["title"], "a title that some region may show")
+            where.wrong(name, "a title that some region may show")
         if catalog.available_until[title] <= catalog.available_from[title]:
-            where.wrong(
-                rule["title"], "a title that is available some time; it goes before it comes"
-            )
-    where = at.key("rules")
-    for row, held in house.pins.items():
-        for name, left in zip(house.names, house.after_pins(row, held), strict=True):
-            if left < 0:
-                where.wrong(Said(f"pins in row {row}"), name, "pin fewer, or raise the cap")
-    everywhere = [title for held in house.pins.values() for title in held.values()]
-    over = (house.page_left() - house.groups[everywhere].sum(axis=0)) < 0
-    for name, found in zip(house.names, over.tolist(), strict=True):
-        if found:
-            where.wrong(Said("pins of the page"), name, "pin fewer, or raise the cap")
+            where.wrong(name, "a title that is available some time; it goes before it comes")
+
+
+def _check_pins_under_caps(rules: CompiledRules, at: At) -> None:
+    """More pins than caps take: in a row, and on the page."""
+    pinned: list[int] = []
+    for row, pins in rules.pins.items():
+        pinned += pins.values()
+        for cap, remaining in zip(rules.names, rules.after_pins(row, pins), strict=True):
+            if remaining < 0:
+                at.wrong(Said(f"pins in row {row}"), cap, "pin fewer, or raise the cap")
+    page_left = rules.page_left() - rules.groups[pinned].sum(axis=0)
+    for cap, remaining in zip(rules.names, page_left.tolist(), strict=True):
+        if remaining < 0:
+            at.wrong(Said("pins of the page"), cap, "pin fewer, or raise the cap")

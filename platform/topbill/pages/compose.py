@@ -283,17 +283,17 @@ class PageBuilder:
         pinned.
         """
         model = self.page.candidate_model
-        taken = self.taken.copy()
+        unavailable = self.taken.copy()
         for other, pinned in self.pins.items():
             if other != row:
-                taken[list(pinned.values())] = True
-        pool = self.candidates.pool(row, self.file.sources[row], taken, self.file.candidates)
+                unavailable[list(pinned.values())] = True
+        pool = self.candidates.pool(row, self.file.sources[row], unavailable, self.file.candidates)
         quota = self.file.rules.fresh.get(row)
         if quota is not None:
             # A pool of popular titles may hold too few new ones for the row's quota: add some.
             count, within = quota
             rest = np.setdiff1d(self.members[row], pool)
-            rest = rest[self._is_new(rest, within) & ~taken[rest]]
+            rest = rest[self._is_new(rest, within) & ~unavailable[rest]]
             short = max(0, _FRESH_DEPTH * count - int(self._is_new(pool, within).sum()))
             pool = model.in_order(np.concatenate([pool, rest[:short]]))
         # Its own pins are candidates too, whether the row would be made of them or not.
@@ -320,7 +320,7 @@ class PageBuilder:
             # A pin below the end of a short row, or shown above already, does not count.
             if title in place_in_pool and position < slots:
                 pins[position] = place_in_pool[title]
-        left = rules.row_left(row, self.page_left + self.reserved[row])
+        row_left = rules.row_left(row, self.page_left + self.reserved[row])
         fresh = None
         if row in file.rules.fresh:
             count, within = file.rules.fresh[row]
@@ -336,7 +336,7 @@ class PageBuilder:
             offered=offered,
             place=row,
             rules=lambda: RowConstraints(
-                groups, members, rules.names, slots, left=left, pins=pins, fresh=fresh
+                groups, members, rules.names, slots, left=row_left, pins=pins, fresh=fresh
             ),
         )
 

@@ -34,6 +34,8 @@ from topbill.spec.forms import (
 from topbill.spec.plain import MAX_BYTES, parse
 from topbill.spec.sections import Key, ListOf, MapOf, Section
 
+LAYERS = ("rows", "titles", "artwork")
+"""What decides a page, from its top downwards."""
 _SLOTS = Number(1, 100, whole=True)
 _AGE = Number(0, 21, whole=True)
 _ROW = Section(
@@ -108,8 +110,24 @@ PAGE = Section(
 
 @dataclass(frozen=True)
 class PageFile:
-    """One page file, valid beside its experiments: `source` is its name, `catalogue` where its
-    catalogue lies.
+    """One page file, valid beside its experiments.
+
+    Attributes:
+        key: What services send, and what the page's own decisions are logged under.
+        catalogue: Where its catalogue lies; `table` names the table where that is a database.
+        region: The region of viewers who name none.
+        layers: Layer (of LAYERS) → the key of the experiment that decides it.
+        rows: How many rows a page has.
+        titles: How many titles a row has, of at most `candidates`.
+        pinned: Row → the position at which editors put it.
+        sources: Row → what it is made of.
+        rules: What may stand where.
+        session_ttl: Seconds for which a session sees the same page; 0 for a new one every time.
+        kids_max_age: The age limit of kids' profiles, in years.
+        guest_max_age: The age limit of viewers without a profile, in years.
+        budget_ms: Milliseconds after which editors' orders step in.
+        raw: The file's content.
+        source: The file's name.
     """
 
     key: str
@@ -147,54 +165,73 @@ def experiment_folders(experiments: Path) -> list[Path]:
     is to load.
     """
     own = [folder for folder in sorted(experiments.glob("pages/*/")) if yaml_in(folder)]
-    return own if own and not yaml_in(experiments) else [experiments, *own]
+    # A folder that holds pages alone is no mistake; one that holds nothing is, and `spec.load_all`
+    # says so.
+    if own and not yaml_in(experiments):
+        return own
+    return [experiments, *own]
 
 
 def folder_of(path: Path) -> Path:
     """The experiments' folder of a page file, or of the folder of page files: a page is checked
-    beside what it names. Any other path is its own."""
+    beside what it names. Any other path is its own.
+    """
     if path.name == "pages" and path.is_dir():
         return path.parent
-    return path.parent.parent if path.parent.name == "pages" and path.is_file() else path
+    if path.parent.name == "pages" and path.is_file():
+        return path.parent.parent
+    return path
 
 
 def load_all(experiments: Path, known: Sequence[Experiment]) -> list[PageFile]:
-    """Every page file of an experiments' folder. Raises SpecError with every problem of every
-    file.
+    """Every page file of an experiments' folder.
+
+    Args:
+        experiments: The folder; pages lie in `pages/` below it.
+        known: All its experiments, the pages' own included (`experiment_folders`).
+
+    Raises:
+        SpecError: With every problem of every file.
     """
-    found = [verdict for _, verdict in verdicts(experiments, known)]
-    problems = [
-        problem
-        for verdict in found
-        if isinstance(verdict, SpecError)
-        for problem in verdict.problems
-    ]
+    pages: list[PageFile] = []
+    problems: list[FileProblem] = []
+    for _, verdict in load_each(experiments, known):
+        if isinstance(verdict, PageFile):
+            pages.append(verdict)
+        else:
+            problems += verdict.problems
     if problems:
         raise SpecError(problems)
-    return [verdict for verdict in found if isinstance(verdict, PageFile)]
+    return pages
 
 
-def verdicts(
+def load_each(
     experiments: Path, known: Sequence[Experiment]
 ) -> list[tuple[Path, PageFile | SpecError]]:
     """Each page file with its page, or with what is wrong with it, alone or beside the others."""
-    found: list[tuple[Path, PageFile | SpecError]] = []
-    owner: dict[str, str] = {}
+    verdicts: list[tuple[Path, PageFile | SpecError]] = []
+    owners: dict[str, str] = {}
     for path in yaml_in(experiments / "pages"):
         try:
             page = load(path, known)
-            if (other := owner.setdefault(page.key, path.name)) != path.name:
-                expected = f"a key of its own: {other} has this one already"
-                raise SpecError([FileProblem(path.name, "page", repr(page.key), expected)])
-            found.append((path, page))
         except SpecError as error:
-            found.append((path, error))
-    return found
+            verdicts.append((path, error))
+            continue
+        owner = owners.setdefault(page.key, path.name)
+        if owner == path.name:
+            verdicts.append((path, page))
+        else:
+            expected = f"a key of its own: {owner} has this one already"
+            problem = FileProblem(path.name, "page", repr(page.key), expected)
+            verdicts.append((path, SpecError([problem])))
+    return verdicts
 
 
 def load(path: Path, known: Sequence[Experiment]) -> PageFile:
-    """The page in a file, checked against the experiments that it names. Raises SpecError with
-    every problem.
+    """The page in a file, checked against all experiments that there are.
+
+    Raises:
+        SpecError: With every problem of the file.
     """
     try:
         with path.open("rb") as file:
@@ -206,29 +243,31 @@ def load(path: Path, known: Sequence[Experiment]) -> PageFile:
     raw, problems = parse(data, path.name)
     at = At(path.name, problems=problems)
     read = PAGE.read(raw, at)
+    # What follows relies on every key being what it should be.
     if read is BAD or at.problems:
         raise SpecError(at.problems)
     page = _build(read, raw, path, at)
-    _check_layers(read, {e.key: e for e in known}, at)
+    experiments = {experiment.key: experiment for experiment in known}
+    _check_key(page.key, experiments, at)
+    _check_layers(page, experiments, at)
     if at.problems:
         raise SpecError(at.problems)
     return page
 
 
 def _build(read: Mapping[str, Any], raw: dict[str, Any], path: Path, at: At) -> PageFile:
-    sources = {
-        name: _row(name, parts, at.key("sources")) for name, parts in read["sources"].items()
-    }
+    """The page of what was read, after noting what contradicts itself."""
+    sources: dict[str, RowSource] = {}
+    genres: dict[str, Sequence[str]] = {}
+    for name, parts in read["sources"].items():
+        sources[name] = row = _row(name, parts, at.key("sources"))
+        genres[name] = row.genres if row.source == "genre" else ()
     count = read["titles"]["count"]
     candidates = read["titles"].get("candidates", max(60, count))
     if candidates < count:
         at.key("titles").key("candidates").wrong(
             candidates, f"at least {count}, the titles of a row"
         )
-    genres = {name: row.genres if row.source == "genre" else () for name, row in sources.items()}
-    layers = {
-        name: read[name]["experiment"] for name in ("rows", "titles", "artwork") if name in read
-    }
     _check_pinned(read["rows"], sources, at.key("rows"))
     return PageFile(
         key=read["page"],
@@ -236,7 +275,7 @@ def _build(read: Mapping[str, Any], raw: dict[str, Any], path: Path, at: At) -> 
         catalogue=path.parent / read["catalogue"],
         table=read.get("table"),
         region=read["region"],
-        layers=layers,
+        layers={layer: read[layer]["experiment"] for layer in LAYERS if layer in read},
         rows=read["rows"]["count"],
         titles=count,
         candidates=candidates,
@@ -253,6 +292,7 @@ def _build(read: Mapping[str, Any], raw: dict[str, Any], path: Path, at: At) -> 
 
 
 def _row(name: str, parts: Mapping[str, Any], at: At) -> RowSource:
+    """What one row is made of: lists belong to the source that they are for, and to no other."""
     row = RowSource(parts["source"], parts.get("genres", ()), parts.get("titles", ()))
     if name == "rows":
         at.key(name).wrong(
@@ -267,25 +307,33 @@ def _row(name: str, parts: Mapping[str, Any], at: At) -> RowSource:
 
 
 def _check_pinned(rows: Mapping[str, Any], sources: Mapping[str, RowSource], at: At) -> None:
-    places: dict[int, str] = {}
+    """Pinned rows are the page's, at positions that there are, each at one of its own."""
+    row_at: dict[int, str] = {}
     for name, position in rows.get("pinned", {}).items():
         where = at.key("pinned").key(name)
         if name not in sources:
             where.wrong(Said("an unknown row"), "one of " + listed(sources), nearest(name, sources))
         if position >= rows["count"]:
             where.wrong(position, f"0 to {rows['count'] - 1}: the page has {rows['count']} rows")
-        if (other := places.setdefault(position, name)) != name:
-            where.wrong(position, f"a position of its own: {other} is pinned there")
+        pinned_there = row_at.setdefault(position, name)
+        if pinned_there != name:
+            where.wrong(position, f"a position of its own: {pinned_there} is pinned there")
 
 
-def _check_layers(read: Mapping[str, Any], known: Mapping[str, Experiment], at: At) -> None:
+def _check_key(key: str, known: Mapping[str, Experiment], at: At) -> None:
+    """Pages and experiments share one space of keys: `topbill report KEY` takes either, and the
+    log keeps a page's own decisions under the page's key as if it were an experiment's.
+    """
+    if key in known:
+        at.key("page").wrong(key, "a key that no experiment has", "name the page otherwise")
+
+
+def _check_layers(page: PageFile, known: Mapping[str, Experiment], at: At) -> None:
     """Each layer names an experiment of its surface; rows has the page's rows as actions, the
     others have none.
     """
-    for layer in ("rows", "titles", "artwork"):
-        if layer not in read:
-            continue
-        where, name = at.key(layer).key("experiment"), read[layer]["experiment"]
+    for layer, name in page.layers.items():
+        where = at.key(layer).key("experiment")
         experiment = known.get(name)
         if experiment is None:
             where.wrong(name, "one of the experiments " + listed(known), nearest(name, known))
@@ -295,31 +343,38 @@ def _check_layers(read: Mapping[str, Any], known: Mapping[str, Experiment], at: 
                 Said(f"{name}, which decides {experiment.surface}"),
                 f"an experiment with surface: {layer}",
             )
-        actions = {action.id for action in experiment.actions}
-        if layer != "rows":
-            if actions:
-                where.wrong(
-                    Said(f"{name} with actions of its own"),
-                    "actions: [], since the page brings them",
-                )
-            _check_features(layer, experiment, where)
-        elif actions != set(read["sources"]):
-            odd = sorted(actions ^ set(read["sources"]))
-            at.key("sources").wrong(
-                Said(listed(read["sources"])), f"the rows of {name}; {listed(odd)} differ"
+        if layer == "rows":
+            _check_row_actions(page, experiment, at)
+            continue
+        if experiment.actions:
+            where.wrong(
+                Said(f"{name} with actions of its own"), "actions: [], since the page brings them"
             )
-        elif read["rows"]["count"] > len(actions):
-            at.key("rows").key("count").wrong(
-                read["rows"]["count"], f"at most {len(actions)}, the rows that there are"
-            )
+        _check_features(layer, experiment, where)
+
+
+def _check_row_actions(page: PageFile, experiment: Experiment, at: At) -> None:
+    actions = {action.id for action in experiment.actions}
+    if actions != set(page.sources):
+        odd = sorted(actions ^ set(page.sources))
+        at.key("sources").wrong(
+            Said(listed(page.sources)), f"the rows of {experiment.key}; {listed(odd)} differ"
+        )
+    elif page.rows > len(actions):
+        at.key("rows").key("count").wrong(
+            page.rows, f"at most {len(actions)}, the rows that there are"
+        )
 
 
 def _check_features(layer: str, experiment: Experiment, at: At) -> None:
-    offered = TITLE_FEATURES if layer == "titles" else PICTURE_FEATURES
+    """An experiment may declare only what pages fill: anything else would be missing in every
+    decision.
+    """
+    filled = TITLE_FEATURES if layer == "titles" else PICTURE_FEATURES
+    names = ", ".join(f"{name} ({kind})" for name, kind in filled.items())
     for feature in experiment.action_features:
-        if offered.get(feature.name) != feature.kind:
-            told = ", ".join(f"{name} ({kind})" for name, kind in offered.items())
+        if filled.get(feature.name) != feature.kind:
             at.wrong(
                 Said(f"action feature {feature.name} ({feature.kind})"),
-                f"those that pages fill: {told}",
+                f"those that pages fill: {names}",
             )

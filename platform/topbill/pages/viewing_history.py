@@ -32,14 +32,15 @@ class _ViewerRecord:
     """One viewer.
 
     Attributes:
-        shown: Title → (pages with it since its last play, seconds since the epoch of the last).
+        appearances: Title → (pages with it since its last play, seconds since the epoch of the
+            last).
         plays: The last plays, newest last.
     """
 
-    __slots__ = ("plays", "shown")
+    __slots__ = ("appearances", "plays")
 
     def __init__(self) -> None:
-        self.shown: dict[str, tuple[int, float]] = {}
+        self.appearances: dict[str, tuple[int, float]] = {}
         self.plays: deque[str] = deque(maxlen=MOST_PLAYS)
 
 
@@ -86,10 +87,10 @@ class ViewingHistory:
         self._pages[page_id] = unit
         if len(self._pages) > MOST_PAGES:
             self._pages.popitem(last=False)
-        shown = self._record_of(unit).shown
+        appearances = self._record_of(unit).appearances
         for title in titles:
-            pages, _ = shown.get(title, (0, 0.0))
-            shown[title] = (pages + 1, at)
+            pages, _ = appearances.get(title, (0, 0.0))
+            appearances[title] = (pages + 1, at)
 
     def credited(self, page_id: str, title: str) -> None:
         """A title on this page was played."""
@@ -99,7 +100,7 @@ class ViewingHistory:
     def played(self, unit: str, title: str) -> None:
         """A title was played: it is fatigued no more."""
         record = self._record_of(unit)
-        record.shown.pop(title, None)
+        record.appearances.pop(title, None)
         # Each title is there once, at its last play.
         if title in record.plays:
             record.plays.remove(title)
@@ -119,8 +120,8 @@ class ViewingHistory:
             return []
         # Copied at once: another thread follows the log, and a dictionary that grows under a loop
         # ends it with an error.
-        shown = list(record.shown.items())
-        return [title for title, (pages, at) in shown if pages >= most and now - at < rest]
+        appearances = list(record.appearances.items())
+        return [title for title, (pages, at) in appearances if pages >= most and now - at < rest]
 
     def _record_of(self, unit: str) -> _ViewerRecord:
         """The viewer's record, new where there is none; it becomes the last to be forgotten."""

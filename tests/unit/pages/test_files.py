@@ -82,6 +82,19 @@ def test_two_pages_of_one_key_are_refused(home: Any) -> None:
         pages.load_all(home.folder, spec.load_all(pages.experiment_folders(home.folder)))
 
 
+def test_a_page_and_an_experiment_never_share_a_key(home: Any) -> None:
+    """`topbill report KEY` takes either, so a key must say which."""
+    path = home.folder / "pages" / "home.yaml"
+    path.write_text(path.read_text().replace("page: home", "page: titles"))
+    with pytest.raises(
+        SpecError, match=r"home\.yaml: page: got 'titles'; expected a key that no experiment has"
+    ):
+        home.file()
+    experiments = home.experiments()
+    ((_, verdict),) = pages.validate(home.folder, experiments)
+    assert isinstance(verdict, SpecError)
+
+
 OLD_KEYS = {
     "made_of": "sources",
     "sticky": "session_ttl",
