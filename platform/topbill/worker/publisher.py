@@ -68,7 +68,7 @@ class Publisher:
         self._lake = lake
         self._experiments = experiments
         self._learned = learned
-        self._troubles = problems
+        self._problems = problems
         self._keep_log = keep_log
         self._steps = 0
         self._compactor = ThreadPoolExecutor(1, "compactor")
@@ -93,7 +93,7 @@ class Publisher:
             [*experiments, *removed],
             barrier,
             revisions,
-            self._troubles(),
+            self._problems(),
             {experiment.key for experiment in removed},
         )
         self._forget(experiments, barrier)

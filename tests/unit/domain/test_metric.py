@@ -40,7 +40,7 @@ def recorded(decisions: int, events: list[Event]) -> lake.Connection:
     ).fetchall()
     connection.execute(
         "CREATE TABLE rewards (decision_id VARCHAR, experiment VARCHAR, variant VARCHAR, "
-        'unit VARCHAR, event VARCHAR, value DOUBLE, "at" TIMESTAMP, decided_at TIMESTAMP, '
+        "unit VARCHAR, event VARCHAR, value DOUBLE, occurred_at TIMESTAMP, decided_at TIMESTAMP, "
         "seq BIGINT)"
     )
     rows: list[list[object]] = []
@@ -98,7 +98,7 @@ def test_python_sql_and_the_report_of_a_page_agree_on_every_kind(
     connection = recorded(4, events)
     columns = ", ".join(identifier(metric.name) for metric in metrics)
     got = connection.sql(
-        f"SELECT decision_id_, {objective.sql()}, {columns} FROM "  # noqa: S608  (our own text)
+        f"SELECT decision_id, {objective.sql()}, {columns} FROM "  # noqa: S608  (our own text)
         f"({values_sql(metrics, f'r.experiment = {quoted(KEY)}')})"
     ).fetchall()
     by_decision = {row[0]: row[1:] for row in got}

@@ -22,14 +22,11 @@ from topbill.domain.errors import BadRequest, LogError, NotFound
 from topbill.domain.records import Action, Decision, Mask, Placement, RewardEvent
 from topbill.lake import DATABASE, Lake, connect, sql, tables, views
 from topbill.lake.tables import Origin, decision_rows, reward_rows
+from topbill.policies.uniform import FixedParams, UniformParams
 from topbill.spec import Experiment, Metric, Variant
 
 NOW = 1_790_000_000_000_000
 SECOND = 1_000_000
-
-
-class NoParams(msgspec.Struct, frozen=True):
-    pass
 
 
 def experiment(key: str = "home", metrics: tuple[Metric, ...] = (), **changes: Any) -> Experiment:
@@ -44,8 +41,8 @@ def experiment(key: str = "home", metrics: tuple[Metric, ...] = (), **changes: A
         metrics=metrics,
         objective=changes.pop("objective", {m.name: 1.0 for m in metrics}),
         variants=(
-            Variant("editorial", "fixed", NoParams(), 0.5, control=True),
-            Variant("bandit", "uniform", NoParams(), 0.5),
+            Variant("editorial", "fixed", FixedParams(), 0.5, control=True),
+            Variant("bandit", "uniform", UniformParams(), 0.5),
         ),
         **changes,
     )

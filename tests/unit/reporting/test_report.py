@@ -24,16 +24,13 @@ from topbill.domain.errors import LogError, NotFound
 from topbill.domain.records import Action, Decision, Placement, RewardEvent
 from topbill.lake import DATABASE, Lake
 from topbill.lake.tables import Origin, decision_rows, reward_rows
+from topbill.policies.uniform import FixedParams, UniformParams
 from topbill.reporting.experiment.effects import category_features
 from topbill.reporting.experiment.status import alarms
 from topbill.spec import Experiment, Guardrail, Metric, Variant
 
 NOW = 1_790_000_000_000_000
 SECOND = 1_000_000
-
-
-class NoParams(msgspec.Struct, frozen=True):
-    pass
 
 
 SPEC = Experiment(
@@ -50,8 +47,8 @@ SPEC = Experiment(
     objective={"play": 1.0, "watched": 1.0},
     guardrails=(Guardrail("abandon", 0.02),),
     variants=(
-        Variant("editorial", "fixed", NoParams(), 0.5, control=True),
-        Variant("bandit", "uniform", NoParams(), 0.5),
+        Variant("editorial", "fixed", FixedParams(), 0.5, control=True),
+        Variant("bandit", "uniform", UniformParams(), 0.5),
     ),
 )
 

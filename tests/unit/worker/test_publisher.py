@@ -16,20 +16,16 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 
 from topbill.domain.errors import LogError
 from topbill.domain.records import Action, Decision, Placement, RewardEvent, Snapshot
 from topbill.lake import DATABASE, Lake, sql
 from topbill.log.sqlite import SqliteLog
+from topbill.policies.uniform import FixedParams
 from topbill.spec import Experiment, Metric, Variant
 from topbill.worker import publisher as module
 from topbill.worker.publisher import Publisher
-
-
-class NoParams(msgspec.Struct, frozen=True):
-    pass
 
 
 def experiment() -> Experiment:
@@ -39,7 +35,7 @@ def experiment() -> Experiment:
         actions=(Action("x"), Action("y")),
         metrics=(Metric("play", "play", "binary", 3600.0),),
         objective={"play": 1.0},
-        variants=(Variant("editorial", "fixed", NoParams(), 1.0, control=True),),
+        variants=(Variant("editorial", "fixed", FixedParams(), 1.0, control=True),),
     )
 
 
