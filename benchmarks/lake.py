@@ -28,7 +28,7 @@ from topbill import reporting
 from topbill.domain.records import Action, Decision, Placement, RewardEvent
 from topbill.lake import DATABASE, Connection, Lake, connect, views
 from topbill.lake.tables import SCHEMAS
-from topbill.log.sqlite import SqliteLog
+from topbill.log import open_log
 from topbill.spec import Experiment, Metric, Variant
 from topbill.worker.publisher import Publisher
 
@@ -87,7 +87,7 @@ def timed(work: Callable[[], Any], repeats: int = 3) -> Time:
 
 def publishing(folder: Path) -> None:
     """One step of 20,000 decisions and 2,000 events, and the same rows by `deltalake` alone."""
-    log, lake = SqliteLog(folder / "log.sqlite"), Lake(folder)
+    log, lake = open_log(folder / "log.sqlite"), Lake(folder)
     keeper = Publisher(log, lake, lambda: [experiment("home")])
     keeper.step()
     p = (1 / len(ARMS),) * len(ARMS)

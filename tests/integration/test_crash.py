@@ -22,7 +22,7 @@ import pytest
 
 from topbill import lake
 from topbill.cli.supervise import commands, free_port
-from topbill.log.sqlite import SqliteLog
+from topbill.log import open_log
 
 EXAMPLES = Path(__file__).parents[2] / "experiments"
 KILLS = 10
@@ -158,7 +158,7 @@ def test_what_was_acknowledged_is_there_once_after_ten_kills(
     decisions = {key: shown for load in loads for key, shown in load.decisions.items()}
     events = {key for load in loads for key in load.events}
     assert len(decisions) > 100
-    log = SqliteLog(tmp_path / "data" / "log.sqlite")
+    log = open_log(tmp_path / "data" / "log.sqlite")
     held = [decision for _, decision in log.read_decisions(0, 1_000_000)]
     stored = {d.decision_id: [p.action for p in d.slate] for d in held}
     assert len(stored) == len(held)
@@ -203,7 +203,7 @@ def test_every_acknowledged_page_is_there_once_and_whole_after_kills(
     shown = {key: titles for load in loads for key, titles in load.decisions.items()}
     plays = {key for load in loads for key in load.events}
     assert sum(":" not in key for key in shown) >= 5
-    log = SqliteLog(tmp_path / "data" / "log.sqlite")
+    log = open_log(tmp_path / "data" / "log.sqlite")
     held = [decision for _, decision in log.read_decisions(0, 1_000_000)]
     stored = {d.decision_id: [p.action for p in d.slate] for d in held}
     assert len(stored) == len(held)

@@ -77,13 +77,13 @@ def rebuild(key: str, *, experiments: Path | None = None, data: Data = DATA) -> 
         experiments: Folder of its file; left out, its newest revision in the log's audit is taken.
     """
     from topbill import pages, spec
-    from topbill.log.sqlite import SqliteLog
+    from topbill.log import LOG_FILE, open_log
     from topbill.worker import archive
     from topbill.worker.learner import rebuild as fold_again
 
-    if not (data / "log.sqlite").exists():
+    if not (data / LOG_FILE).exists():
         raise NotFound(f"{data}: no log there; expected the data folder of `topbill up`")
-    log = SqliteLog(data / "log.sqlite")
+    log = open_log(data / LOG_FILE)
     audit = (
         {} if experiments else {revision.experiment: revision.spec for revision in log.revisions()}
     )

@@ -17,7 +17,7 @@ from topbill.formats import sources
 from topbill.formats.registry import Format, Progress, format_of, quiet
 from topbill.formats.sources import Row
 from topbill.lake.tables import SCHEMAS, Origin, Table, decision_rows, reward_rows
-from topbill.log.store import Revision, now_micros
+from topbill.log import LOG_FILE, Revision, now_micros
 from topbill.spec import Experiment
 
 BATCH = 2_000
@@ -94,7 +94,7 @@ def _folder(source: Path, data: Path, chosen: str, key: str) -> tuple[lake.Lake,
             )
     into = lake.Lake(data)
     if not note.exists():
-        if (data / "log.sqlite").exists() or into.position("decisions"):
+        if (data / LOG_FILE).exists() or into.position("decisions"):
             raise TopbillError(
                 f"{data}: is a service's data folder; expected another one, for imported data only"
             )

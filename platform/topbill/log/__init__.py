@@ -1,3 +1,22 @@
-"""The log: the transactional intake of decisions and reward events, and its import and export
-formats.
+"""The log: the transactional intake of decisions and reward events.
+
+`Log` says what every log promises, `open_log` is the way to one. There are two: the embedded log
+(one SQLite file with a journal as its head) and one in memory for tests.
 """
+
+from topbill.log.entries import Entry, Receipt
+from topbill.log.opening import LOG_FILE, SCHEMES, open_log
+from topbill.log.protocol import Clock, Log, Matured, Revision, now_micros
+
+__all__ = [
+    "LOG_FILE",
+    "SCHEMES",
+    "Clock",
+    "Entry",
+    "Log",
+    "Matured",
+    "Receipt",
+    "Revision",
+    "now_micros",
+    "open_log",
+]

@@ -1,4 +1,7 @@
-"""What callers hand to the log together, and what it answers."""
+"""What callers hand to the log together, and what it answers.
+
+`admit` is the rule of idempotence, and knows nothing of storage: every log applies this one.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +11,20 @@ from typing import NamedTuple
 import msgspec
 
 from topbill.domain.records import Decision, RewardEvent
-from topbill.log.journal import Rows
 
 _encode = msgspec.json.Encoder().encode
+
+EventKey = tuple[str, str]
+"""(decision_id, event_id): an event id need only be unique under its decision."""
+
+
+class Rows(NamedTuple):
+    """What is to be stored: decisions as (decision_id, experiment, body), events as (decision_id,
+    event_id, body). A body is the record's JSON.
+    """
+
+    decisions: list[tuple[str, str, bytes]]
+    events: list[tuple[str, str, bytes]]
 
 
 class Entry(NamedTuple):
@@ -24,7 +38,7 @@ class Entry(NamedTuple):
     decisions: Sequence[Decision] = ()
     events: Sequence[RewardEvent] = ()
     keyed_decisions: frozenset[str] = frozenset()
-    keyed_events: frozenset[tuple[str, str]] = frozenset()
+    keyed_events: frozenset[EventKey] = frozenset()
     whole: bool = False
 
 
@@ -40,35 +54,69 @@ class Receipt(NamedTuple):
 
 def all_keyed(decisions: Sequence[Decision], events: Sequence[RewardEvent]) -> Entry:
     """An entry of which every id is the caller's."""
-    ids = frozenset(d.decision_id for d in decisions)
-    return Entry(decisions, events, ids, frozenset((e.decision_id, e.event_id) for e in events))
+    decision_ids = frozenset(decision.decision_id for decision in decisions)
+    event_keys = frozenset((event.decision_id, event.event_id) for event in events)
+    return Entry(decisions, events, decision_ids, event_keys)
+
+
+def keyed_ids(entries: Sequence[Entry]) -> tuple[set[str], set[EventKey]]:
+    """All ids of a group that may have been used before: what has to be looked up for it."""
+    decision_ids: set[str] = set()
+    event_keys: set[EventKey] = set()
+    for entry in entries:
+        decision_ids |= entry.keyed_decisions
+        event_keys |= entry.keyed_events
+    return decision_ids, event_keys
 
 
 def admit(
-    entry: Entry, at: int, known: dict[str, Decision], seen: set[tuple[str, str]], rows: Rows
+    entry: Entry,
+    at: int,
+    stored_decisions: dict[str, Decision],
+    stored_events: set[EventKey],
+    rows: Rows,
 ) -> Receipt:
-    """Add an entry's new rows, stamped `at`, to `rows` and its ids to `known` and `seen`; nothing
-    of it when an id has another content."""
-    stored: dict[str, Decision] = {}
-    for decision_id in entry.keyed_decisions:
-        if decision_id in known:
-            stored[decision_id] = known[decision_id]
+    """Decide what of an entry is new, and what its caller is told.
+
+    New rows, stamped `at`, are added to `rows`, and their ids to the two collections of what is
+    stored, so that a later entry of the same group meets them. On a conflict nothing is added.
+
+    Args:
+        entry: What a caller handed in.
+        at: The stamp of the group, µs.
+        stored_decisions: At least the stored decisions among the entry's keyed ones, by id.
+        stored_events: At least the stored events among the entry's keyed ones.
+        rows: What the group is going to write.
+    """
+    before = {
+        decision_id: stored_decisions[decision_id]
+        for decision_id in entry.keyed_decisions
+        if decision_id in stored_decisions
+    }
+    if before:
+        # All conflicts come before the first row: an entry is stored whole or not at all.
+        for decision in entry.decisions:
+            earlier = before.get(decision.decision_id)
+            if earlier is not None and earlier.request_hash != decision.request_hash:
+                return Receipt({}, (), conflict=decision.decision_id)
+        if entry.whole:
+            return Receipt(before, ())
+
     for decision in entry.decisions:
-        held = stored.get(decision.decision_id)
-        if held is not None and held.request_hash != decision.request_hash:
-            return Receipt({}, (), conflict=decision.decision_id)
-    if entry.whole and stored:
-        return Receipt(stored, ())
-    for decision in entry.decisions:
-        if decision.decision_id not in stored:
-            rows.decisions.append((decision.decision_id, decision.experiment, _encode(decision)))
+        decision_id = decision.decision_id
+        if decision_id not in before:
+            # The body goes out without a stamp, which readers take from the row: draining may still
+            # have to move it past the newest one of the tables.
+            rows.decisions.append((decision_id, decision.experiment, _encode(decision)))
             msgspec.structs.force_setattr(decision, "decided_at", at)
-            known[decision.decision_id] = decision
+            stored_decisions[decision_id] = decision
+
     duplicates = []
     for event in entry.events:
         key = (event.decision_id, event.event_id)
-        duplicates.append(key in seen)
-        if not duplicates[-1]:
+        duplicate = key in stored_events
+        duplicates.append(duplicate)
+        if not duplicate:
             rows.events.append((*key, _encode(event)))
-            seen.add(key)
-    return Receipt(stored, tuple(duplicates))
+            stored_events.add(key)
+    return Receipt(before, tuple(duplicates))

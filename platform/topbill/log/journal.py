@@ -6,9 +6,20 @@ B-tree, no lock but the file's. All processes of a data folder append to the sam
 advisory lock; whoever needs the tables complete drains it into them and starts it anew under the
 next generation.
 
-The state file beside it (generation and end) is a hint that lives in the page cache. What counts is
-what the tables say was drained and what a frame's checksum proves, so that a power cut at any
-moment loses nothing acknowledged.
+    log.journal   ┌ frame ┬ frame ┬ frame ┬──── what an earlier generation left, or zeros ────┐
+                  0                       end
+    frame         length | checksum | generation | stamp | payload
+    log.state     generation | end        (memory-mapped: 16 bytes that all processes share)
+
+The state file is a hint that lives in the page cache. What counts is what the tables say was
+drained and what a frame's checksum proves, so that a power cut at any moment loses nothing
+acknowledged:
+
+- before the frame is synced: nobody was told that it is stored, and its checksum fails;
+- between the sync and the state: `_recover` finds the frame, which nobody relies on and nobody
+  misses, since its caller sends the same ids again;
+- while draining: the rows and the next generation are one transaction of the tables. If it did not
+  happen, the frames are still of the current generation; if it did, they are of an older one.
 """
 
 from __future__ import annotations
@@ -21,30 +32,30 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import msgspec
 
 from topbill.domain.errors import LogError
+from topbill.log.entries import Rows
 
 _HEAD = struct.Struct("<IIQQ")
 """Payload's length, checksum, generation, stamp (µs)."""
+_CHECKED = struct.Struct("<QQQ")
+"""What the checksum covers beside the payload: generation, start, stamp."""
 _STATE = struct.Struct("<QQ")
+"""Generation, end."""
 _UNSURE = 2**64 - 1
+"""The end that says: ask the tables which generation they hold."""
 _STEP = 1 << 20
+"""Bytes by which the file grows."""
 _LARGEST = 64 << 20
 """A journal that nobody drains takes no more than this: at some 700 bytes a decision, 90,000 of
 them.
 """
 
-
-class Rows(NamedTuple):
-    """What is to be stored: decisions as (decision_id, experiment, body), events as (decision_id,
-    event_id, body).
-    """
-
-    decisions: list[tuple[str, str, bytes]]
-    events: list[tuple[str, str, bytes]]
+Position: TypeAlias = tuple[int, int]
+"""A generation, and a byte of its frames."""
 
 
 class Frame(NamedTuple):
@@ -68,16 +79,30 @@ class Journal:
 
     def __init__(self, path: Path, drained: Callable[[], int]) -> None:
         self.path = path
+        self.paths = (path, path.with_suffix(".state"))
         self._drained = drained
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        self.paths = (path, path.with_suffix(".state"))
-        self._lock = os.open(self.paths[1], os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            self._lock = os.open(self.paths[1], os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except OSError:
+            os.close(self._file)
+            raise
+        try:
+            self._attach()
+        except BaseException:
+            os.close(self._lock)
+            os.close(self._file)
+            raise
+
+    def _attach(self) -> None:
+        """Map the state and find the end, alone among all processes."""
         fcntl.flock(self._lock, fcntl.LOCK_EX)
         try:
             if os.fstat(self._lock).st_size < _STATE.size:
                 os.ftruncate(self._lock, _STATE.size)
             self._state = mmap.mmap(self._lock, _STATE.size)
             self._size = os.fstat(self._file).st_size
+            # Whatever the state says: it may be of before a power cut, or of another folder.
             self._recover()
         finally:
             fcntl.flock(self._lock, fcntl.LOCK_UN)
@@ -89,7 +114,7 @@ class Journal:
         os.close(self._file)
 
     @property
-    def position(self) -> tuple[int, int]:
+    def position(self) -> Position:
         """The generation, and where its last frame ends."""
         generation, end = _STATE.unpack_from(self._state)
         return generation, end
@@ -110,6 +135,7 @@ class Journal:
         of.
         """
         try:
+            # The kernel takes the lock back from a process that dies, however it dies.
             fcntl.flock(self._lock, fcntl.LOCK_EX)
         except OSError as error:
             raise LogError(
@@ -124,27 +150,31 @@ class Journal:
 
     def write(self, rows: Rows, at: int) -> None:
         """Make rows durable. Raises LogError, then nothing of them is stored."""
-        generation, end = self.position
+        generation, start = self.position
         payload = _pack(rows)
-        frame = (
-            _HEAD.pack(len(payload), _checksum(generation, end, at, payload), generation, at)
-            + payload
-        )
-        after = end + len(frame)
-        if end and after > _LARGEST:
+        checksum = _checksum(generation, start, at, payload)
+        frame = _HEAD.pack(len(payload), checksum, generation, at) + payload
+        end = start + len(frame)
+        # Back-pressure: a journal that grows means that nobody drains. One frame is always taken,
+        # so that a group larger than the limit is not refused for ever.
+        if start and end > _LARGEST:
             raise LogError(
-                f"{self.path}: {end:,} bytes wait to be moved into the log, which doesn't keep up; try later"
+                f"{self.path}: {start:,} bytes wait to be moved into the log, which doesn't keep "
+                "up; try later"
             )
         try:
-            if after > self._size:
-                self._grow(after)
-            if os.pwrite(self._file, frame, end) != len(frame):
+            if end > self._size:
+                self._grow(end)
+            if os.pwrite(self._file, frame, start) != len(frame):
                 raise OSError("the disk took a part of it only")
             os.fdatasync(self._file)
         except OSError as error:
-            where = f"{self.path}: cannot write: {error}"
-            raise LogError(f"{where}; nothing of this batch was stored") from error
-        _STATE.pack_into(self._state, 0, generation, after)
+            # The end stays where it was, so the next frame goes over what got there of this one.
+            raise LogError(
+                f"{self.path}: cannot write: {error}; nothing of this batch was stored"
+            ) from error
+        # Last, for other processes read up to here without the lock.
+        _STATE.pack_into(self._state, 0, generation, end)
 
     def read(self, start: int, end: int) -> Iterator[Frame]:
         """The frames of this generation from `start` to `end`. Raises LogError where one is
@@ -180,19 +210,22 @@ class Journal:
     def _frames(self, generation: int, start: int, end: int) -> Iterator[Frame]:
         """Frame after frame, up to the first that is none."""
         while start + _HEAD.size <= end:
-            length, checksum, held, at = _HEAD.unpack(os.pread(self._file, _HEAD.size, start))
-            after = start + _HEAD.size + length
-            if held != generation or after > end:
+            head = os.pread(self._file, _HEAD.size, start)
+            length, checksum, frame_generation, at = _HEAD.unpack(head)
+            frame_end = start + _HEAD.size + length
+            # The length is not proven yet: an older generation's bytes, or torn ones, may say
+            # anything, and must not make us read gigabytes.
+            if frame_generation != generation or frame_end > end:
                 return
             payload = os.pread(self._file, length, start + _HEAD.size)
             if _checksum(generation, start, at, payload) != checksum:
                 return
-            yield Frame(after, at, _rows.decode(payload))
-            start = after
+            yield Frame(frame_end, at, _rows.decode(payload))
+            start = frame_end
 
     def _grow(self, needed: int) -> None:
         """More of the file, written with zeros: a write into what is there already changes no
-        metadata.
+        metadata, and `fdatasync` then syncs the data alone.
         """
         size = os.fstat(self._file).st_size
         while size < needed:
@@ -205,4 +238,4 @@ def _checksum(generation: int, start: int, at: int, payload: bytes) -> int:
     """Of the payload at that very place in that very generation: what an older one left there
     doesn't pass.
     """
-    return zlib.crc32(payload, zlib.crc32(struct.pack("<QQQ", generation, start, at)))
+    return zlib.crc32(payload, zlib.crc32(_CHECKED.pack(generation, start, at)))

@@ -1,4 +1,4 @@
-"""The embedded log: one SQLite file that API processes and the keeper share, with a journal as its
+"""The embedded log: one SQLite file that API processes and the worker share, with a journal as its
 head.
 
 A commit goes into the journal and is durable before it is acknowledged. Draining moves the
@@ -9,196 +9,221 @@ stamp can still appear.
 
 from __future__ import annotations
 
-import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from itertools import takewhile
 from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
 
-from topbill.domain.errors import Conflict, LogError
-from topbill.domain.records import Decision, RewardEvent
-from topbill.log.entries import Entry, Receipt, admit, all_keyed
-from topbill.log.file_guard import Place
-from topbill.log.journal import Journal, Rows
-from topbill.log.store import Store, now_micros
+from topbill.domain.errors import LogError
+from topbill.domain.records import Decision, RewardEvent, Snapshot
+from topbill.log.database import Database
+from topbill.log.entries import Entry, EventKey, Receipt, Rows, admit, keyed_ids
+from topbill.log.file_guard import FileGuard
+from topbill.log.journal import Journal
+from topbill.log.protocol import Clock, Log, Matured, Revision, now_micros
+from topbill.log.recent_ids import RecentIds
+from topbill.log.revisions import RevisionTable
+from topbill.log.snapshots import SnapshotTable
 
-_NEWEST = """SELECT max((SELECT at FROM clock),
+_NEWEST_STAMP = """SELECT max((SELECT at FROM clock),
     coalesce((SELECT at FROM decisions ORDER BY seq DESC LIMIT 1), 0),
     coalesce((SELECT at FROM reward_events ORDER BY seq DESC LIMIT 1), 0))"""
-_INSERT = {
-    "decisions": "decisions (decision_id, experiment, body, at)",
-    "reward_events": "reward_events (decision_id, event_id, body, at)",
-}
+_INSERT_DECISIONS = "INSERT INTO decisions (decision_id, experiment, body, at)"
+_INSERT_EVENTS = "INSERT INTO reward_events (decision_id, event_id, body, at)"
 _ROWS_PER_STATEMENT = 256
+"""Rows of one INSERT: SQLite works on a statement without the interpreter's lock, so that decisions
+go on meanwhile, and takes at most 32,766 values.
+"""
 _ROWS_PER_CHECKPOINT = 4_000
 
 _T = TypeVar("_T")
-_decision = msgspec.json.Decoder(Decision)
-_event = msgspec.json.Decoder(RewardEvent)
-
-Matured = tuple[int, Decision, list[RewardEvent]]
-"""A decision that reached an age, after its `seq`, and the events that had come by then."""
+_decode_decision = msgspec.json.Decoder(Decision).decode
+_decode_event = msgspec.json.Decoder(RewardEvent).decode
 
 
-class SqliteLog(Store):
-    """One handle on the log. Not for several threads at once: a thread opens its own.
+class SqliteLog(Log):
+    """One handle on the embedded log. Not for several threads at once: a thread opens its own.
+
+    Made of parts, each with one job: the `Database` (connection, transactions, errors), the
+    `Journal` in front of it, the index of what lies in the journal (`RecentIds`), and the two
+    tables beside the rows (`SnapshotTable`, `RevisionTable`). What they are together is here:
+    commits, draining and the feed.
 
     Raises LogError where the file cannot be opened, read or written.
     """
 
-    def __init__(self, path: Path) -> None:
-        super().__init__(path)
+    def __init__(self, path: Path, clock: Clock = now_micros) -> None:
+        self.path = path
+        self.name = str(path)
+        self._clock = clock
+        self._database = Database(path)
         try:
-            self._db.execute(
-                "PRAGMA wal_autocheckpoint=0"
-            )  # it would run with the journal's lock held
             self._journal = Journal(path.with_suffix(".journal"), self._generation)
-        except (OSError, sqlite3.Error) as error:
-            self._db.close()
+        except OSError as error:
+            self._database.close()
             raise LogError(
-                f"{path}: cannot open the log: {error}; expected a SQLite file in a folder to write to"
+                f"{path}: cannot open the log: {error}; "
+                "expected a SQLite file in a folder to write to"
             ) from error
-        self._files, self._head = Place(path, *self._journal.paths), Place(self._journal.path)
-        self._decisions: dict[str, Decision]
-        self._bodies: dict[
-            str, tuple[int, bytes]
-        ]  # of those that other handles wrote, until somebody asks for one
-        self._events: set[tuple[str, str]]
-        self._place: tuple[int, int]
-        self._heed(0)
-        self._unchecked = 0
+        except LogError:
+            self._database.close()
+            raise
+        self._snapshots = SnapshotTable(self._database, clock)
+        self._revisions = RevisionTable(self._database, clock)
+        self._recent = RecentIds()
+        self._files_guard = FileGuard(path, *self._journal.paths)
+        self._journal_guard = FileGuard(self._journal.path)
+        self._rows_since_checkpoint = 0
 
     def close(self) -> None:
         """Close the files; what was acknowledged is durable already."""
         self._journal.close()
-        super().close()
+        self._database.close()
 
     def check(self) -> None:
         """Raises LogError where its files are no longer those that lie at its path."""
-        self._files.check()
+        self._files_guard.check()
 
     # ------------------------------------------------------------------ intake
 
-    def append(
-        self, decisions: Sequence[Decision] = (), events: Sequence[RewardEvent] = ()
-    ) -> Receipt:
-        """Store one entry durably. Every id counts as the caller's. Raises Conflict where one was
-        used before.
-        """
-        receipt = self.commit([all_keyed(decisions, events)])[0]
-        if receipt.conflict is not None:
-            raise Conflict(
-                f"decision_id {receipt.conflict!r} was used before with another request; use a new id"
-            )
-        return receipt
-
     def commit(self, entries: Sequence[Entry]) -> list[Receipt]:
-        """Store a group of entries; returns when they are durable, a receipt an entry. An entry is
-        stored whole or not at all."""
-        decision_ids = {i for entry in entries for i in entry.keyed_decisions}
-        event_keys = {k for entry in entries for k in entry.keyed_events}
+        """Store a group of entries; see `Log.commit`.
+
+        One lock, one write and one sync for the group, whatever its size: that is why the service
+        gathers callers into groups.
+        """
+        decision_ids, event_keys = keyed_ids(entries)
         rows = Rows([], [])
         with self._journal.locked():
-            at = now_micros()
+            # Stamped while holding the lock: the order of stamps is the order of the journal.
+            at = self._clock()
             try:
-                self._head.check()
+                # The commonest accident, a deleted data folder, costs one `stat` to notice here.
+                self._journal_guard.check()
                 self._follow(index=bool(decision_ids or event_keys))
                 self._look_up(decision_ids, event_keys)
                 receipts = [
-                    admit(entry, at, self._decisions, self._events, rows) for entry in entries
+                    admit(entry, at, self._recent.decisions, self._recent.events, rows)
+                    for entry in entries
                 ]
                 if rows.decisions or rows.events:
-                    followed = self._place == self._journal.position
-                    self._journal.write(rows, at)
-                    self._place = self._journal.position if followed else self._place
+                    self._write(rows, at)
             except BaseException:
-                self._heed(0)  # what was noted of a group that wasn't written is forgotten
+                # `admit` has noted ids of a group that wasn't written. Knowing nothing is always
+                # right: the index is read again from the start of the journal.
+                self._recent.restart(0)
                 raise
         return receipts
+
+    def _write(self, rows: Rows, at: int) -> None:
+        """Write the group's frame. An index that was complete before stays complete: `admit` has
+        put the new ids in.
+        """
+        complete = self._recent.indexed_to == self._journal.position
+        self._journal.write(rows, at)
+        if complete:
+            self._recent.indexed_to = self._journal.position
 
     def probe(self) -> None:
         """Write what every commit and every drain writes, without any row. Raises LogError where
         that fails.
         """
         with self._journal.locked():
-            self._journal.write(Rows([], []), now_micros())
+            self._journal.write(Rows([], []), self._clock())
         self.drain()
 
     def _follow(self, index: bool) -> None:
-        """Know what the journal holds: drop what was drained, and `index` what other processes
-        wrote since.
+        """Bring the index up to date: empty it when the journal was drained, and add what other
+        handles wrote since if ids are going to be looked up (`index`).
         """
         generation, end = self._journal.position
-        if self._place[0] != generation:
-            self._heed(generation)
-        if index and self._place[1] != end:
-            for frame in self._journal.read(self._place[1], end):
-                self._bodies.update((row[0], (frame.at, row[2])) for row in frame.rows.decisions)
-                self._events.update((event[0], event[1]) for event in frame.rows.events)
-            self._place = (generation, end)
+        if self._recent.indexed_to[0] != generation:
+            self._recent.restart(generation)
+        if index and self._recent.indexed_to[1] != end:
+            for frame in self._journal.read(self._recent.indexed_to[1], end):
+                self._recent.add(frame)
+            self._recent.indexed_to = (generation, end)
 
-    def _heed(self, generation: int) -> None:
-        self._decisions, self._bodies, self._events, self._place = {}, {}, set(), (generation, 0)
-
-    def _noted(self, decision_id: str) -> Decision | None:
-        """What is known of it without the tables."""
-        if decision_id in self._bodies:
-            self._decisions[decision_id] = _stamped_decision(*self._bodies.pop(decision_id))
-        return self._decisions.get(decision_id)
-
-    def _look_up(self, decision_ids: set[str], event_keys: set[tuple[str, str]]) -> None:
-        """Note which of these the tables hold."""
-        for chunk in _chunks(sorted(i for i in decision_ids if self._noted(i) is None)):
-            marks = ",".join("?" * len(chunk))
-            query = f"SELECT at, body FROM decisions WHERE decision_id IN ({marks})"  # noqa: S608 (placeholders only)
-            for at, body in self._ask(query, chunk):
-                decision = _stamped_decision(at, body)
-                self._decisions[decision.decision_id] = decision
-        for pairs in _chunks(sorted(event_keys - self._events)):
+    def _look_up(self, decision_ids: set[str], event_keys: set[EventKey]) -> None:
+        """Add to the index which of these the tables hold."""
+        unknown_ids = [i for i in decision_ids if self._recent.decision(i) is None]
+        for chunk in _chunks(sorted(unknown_ids)):
+            for decision in self._drained_decisions(chunk):
+                self._recent.decisions[decision.decision_id] = decision
+        for pairs in _chunks(sorted(event_keys - self._recent.events)):
             marks = ",".join(["(?,?)"] * len(pairs))
+            values = [part for key in pairs for part in key]
             query = f"""SELECT decision_id, event_id FROM reward_events
-                        WHERE (decision_id, event_id) IN (VALUES {marks})"""  # noqa: S608 (placeholders only)
-            self._events.update(self._ask(query, [part for key in pairs for part in key]))
+                        WHERE (decision_id, event_id) IN (VALUES {marks})"""  # noqa: S608 (marks only)
+            self._recent.events.update(self._database.rows(query, values))
+
+    def _drained_decisions(self, decision_ids: Sequence[str]) -> Iterator[Decision]:
+        """Those of the ids that the tables hold, for at most `_ROWS_PER_STATEMENT` ids."""
+        marks = ",".join("?" * len(decision_ids))
+        query = f"SELECT at, body FROM decisions WHERE decision_id IN ({marks})"  # noqa: S608 (marks only)
+        for at, body in self._database.rows(query, decision_ids):
+            yield _stamped_decision(at, body)
+
+    # ------------------------------------------------------------------ look-ups
 
     def decision(self, decision_id: str) -> Decision | None:
         """The stored decision of that id, or None."""
         generation = self._journal.position[0]
-        if self._place[0] != generation:
-            self._heed(generation)
-        held = self._noted(decision_id) or self._drained_decision(decision_id)
-        if held is None and self._journal.position != (generation, 0):
+        if self._recent.indexed_to[0] != generation:
+            self._recent.restart(generation)
+        # First without the journal's lock, which a commit may hold for as long as a sync takes.
+        decision = self._recent.decision(decision_id) or self._drained_decision(decision_id)
+        if decision is None and self._journal.position != (generation, 0):
             with self._journal.locked():
                 self._follow(index=True)
-            held = self._noted(decision_id)
-            if held is None and self._place[0] != generation:  # it was moved between the two looks
-                held = self._drained_decision(decision_id)
-        return held
+            decision = self._recent.decision(decision_id)
+            # Draining may have moved it between the two looks: it was still in the journal when the
+            # tables were read, and no longer when the journal was.
+            if decision is None and self._recent.indexed_to[0] != generation:
+                decision = self._drained_decision(decision_id)
+        return decision
+
+    def decisions(self, decision_ids: Collection[str]) -> dict[str, Decision]:
+        """The stored decisions of these ids, by id; see `Log.decisions`."""
+        with self._journal.locked():
+            self._follow(index=True)
+            self._look_up(set(decision_ids), set())
+        stored = self._recent.decisions
+        return {i: stored[i] for i in decision_ids if i in stored}
 
     def _drained_decision(self, decision_id: str) -> Decision | None:
-        rows = self._ask("SELECT at, body FROM decisions WHERE decision_id = ?", (decision_id,))
-        return _stamped_decision(*rows[0]) if rows else None
+        return next(self._drained_decisions((decision_id,)), None)
 
     # ------------------------------------------------------------------ draining
+
+    def tend(self, *, thorough: bool = False) -> None:
+        """Drain; with `thorough` also move the WAL into the file."""
+        self.drain()
+        if thorough:
+            self._database.checkpoint()
+            self._rows_since_checkpoint = 0
 
     def drain(self) -> None:
         """Move what the journal holds into the tables."""
         if not self._journal.empty:
             with self._drained():
                 pass
-        if self._unchecked >= _ROWS_PER_CHECKPOINT:
-            self.checkpoint()
-            self._unchecked = 0
+        # Without a worker nobody else would do it, and the WAL would grow for ever.
+        if self._rows_since_checkpoint >= _ROWS_PER_CHECKPOINT:
+            self._database.checkpoint()
+            self._rows_since_checkpoint = 0
 
     def barrier(self) -> int:
-        """A time (µs) such that every row stamped at or before it is in the tables, and every later
-        one after it.
+        """A time such that every row stamped at or before it is in the tables, and every later one
+        after it.
         """
         with self._drained() as newest:
-            at = max(now_micros(), newest)
-            self._db.execute("UPDATE clock SET at = ?", (at,))
+            # The clock table remembers the barrier: should the machine's clock go back, what comes
+            # then is stamped no earlier than this all the same (see `_move`).
+            at = max(self._clock(), newest)
+            self._database.execute("UPDATE clock SET at = ?", (at,))
         return at - 1
 
     @contextmanager
@@ -207,57 +232,66 @@ class SqliteLog(Store):
         stamp there.
 
         Most is moved while others go on writing; what came meanwhile, and the commit, with the
-        journal locked.
+        journal locked. The order of the two locks is always database, then journal: `commit` takes
+        only the journal's and reads the database, which needs no lock in WAL mode.
         """
-        with ExitStack() as alone:
-            with self._transaction():
-                newest, generation = (
-                    int(self._db.execute(_NEWEST).fetchone()[0]),
-                    self._generation(),
-                )
+        with ExitStack() as journal_lock:
+            with self._database.transaction():
+                newest = int(self._database.execute(_NEWEST_STAMP).fetchone()[0])
+                generation = self._generation()
+                # In doubt, read nothing before the lock has settled where the journal ends.
                 moved = self._journal.position[1] if self._journal.certain else 0
                 newest = self._move(0, moved, newest)
-                alone.enter_context(self._journal.locked())
+                journal_lock.enter_context(self._journal.locked())
                 end = self._journal.position[1]
                 newest = self._move(moved, end, newest)
                 yield newest
                 if end:
-                    self._db.execute("UPDATE journal SET generation = ?", (generation + 1,))
+                    # The commit of this transaction is the moment at which the rows change sides.
+                    # Whoever dies around it leaves the doubt, and the tables answer it.
+                    self._database.execute("UPDATE journal SET generation = ?", (generation + 1,))
                     self._journal.doubt()
             if end:
                 self._journal.restart(generation + 1)
 
     def _move(self, start: int, end: int, newest: int) -> int:
-        """Insert the journal's rows between two positions; returns the newest stamp. None is before
-        `newest`.
+        """Insert the journal's rows between two positions; returns the newest stamp.
+
+        None of them is stamped before `newest`: a clock that went back must not break the promise
+        that stamps never fall along `seq`.
         """
-        values: dict[str, list[Any]] = {table: [] for table in _INSERT}
+        decisions: list[Any] = []
+        events: list[Any] = []
         for frame in self._journal.read(start, end):
             newest = max(newest, frame.at)
-            for rows, target in zip(frame.rows, values.values(), strict=True):
-                for row in rows:
-                    target += (*row, newest)
-        for table, target in values.items():
-            self._unchecked += len(target) // 4
-            for chunk in _chunks(
-                target, 4 * _ROWS_PER_STATEMENT
-            ):  # SQLite works without the interpreter lock
-                marks = ",".join(["(?,?,?,?)"] * (len(chunk) // 4))
-                self._db.execute(
-                    f"INSERT INTO {_INSERT[table]} VALUES {marks} ON CONFLICT DO NOTHING",  # noqa: S608
-                    chunk,
-                )
+            for decision in frame.rows.decisions:
+                decisions += (*decision, newest)
+            for event in frame.rows.events:
+                events += (*event, newest)
+        self._insert(_INSERT_DECISIONS, decisions)
+        self._insert(_INSERT_EVENTS, events)
         return newest
 
-    def _generation(self) -> int:
-        return int(self._ask("SELECT generation FROM journal")[0][0])
+    def _insert(self, insert: str, values: Sequence[Any]) -> None:
+        """Insert rows of four values each, given one after the other.
 
-    # ------------------------------------------------------------------ reading
+        A row that is there already is left alone: two unkeyed rows with one id are a caller's
+        mistake that must not stop draining for everybody.
+        """
+        self._rows_since_checkpoint += len(values) // 4
+        for chunk in _chunks(values, 4 * _ROWS_PER_STATEMENT):
+            marks = ",".join(["(?,?,?,?)"] * (len(chunk) // 4))
+            self._database.execute(f"{insert} VALUES {marks} ON CONFLICT DO NOTHING", chunk)
+
+    def _generation(self) -> int:
+        return int(self._database.rows("SELECT generation FROM journal")[0][0])
+
+    # ------------------------------------------------------------------ feed
 
     def _feed(self, query: str, values: Sequence[Any] = ()) -> list[Any]:
         """All rows of a query to the tables, which hold everything then."""
         self.drain()
-        return self._ask(query, values)
+        return self._database.rows(query, values)
 
     def events(self, decision_id: str) -> list[RewardEvent]:
         """All reward events of a decision, in the order in which they came."""
@@ -287,25 +321,30 @@ class SqliteLog(Store):
     def matured(
         self, experiment: str, after_seq: int, age: int, barrier: int, limit: int
     ) -> list[Matured]:
-        """The next decisions of an experiment that were `age` µs old at `barrier`, in order, at
-        most `limit`, each with the events that had come when it reached that age: the same whenever
-        it is asked."""
+        """The next decisions that reached an age, each with its events; see `Log.matured`."""
         rows = self._feed(
-            "SELECT seq, at, body FROM decisions WHERE experiment = ? AND seq > ? AND at <= ? ORDER BY seq LIMIT ?",
+            """SELECT seq, at, body FROM decisions
+               WHERE experiment = ? AND seq > ? AND at <= ? ORDER BY seq LIMIT ?""",
             (experiment, after_seq, barrier - age, limit),
         )
-        found: dict[str, list[RewardEvent]] = {}
-        if rows:
-            joined = self._ask(
-                """SELECT e.at, e.body FROM decisions d JOIN reward_events e USING (decision_id)
-                   WHERE d.experiment = ? AND d.seq BETWEEN ? AND ? AND e.at <= d.at + ? ORDER BY e.seq""",
-                (experiment, rows[0][0], rows[-1][0], age),
-            )
-            for at, body in joined:
-                event = _stamped_event(at, body)
-                found.setdefault(event.decision_id, []).append(event)
-        decisions = [(seq, _stamped_decision(at, body)) for seq, at, body in rows]
-        return [(seq, decision, found.get(decision.decision_id, [])) for seq, decision in decisions]
+        if not rows:
+            return []
+        first, last = rows[0][0], rows[-1][0]
+        events: dict[str, list[RewardEvent]] = {}
+        event_rows = self._database.rows(
+            """SELECT e.at, e.body FROM decisions d JOIN reward_events e USING (decision_id)
+               WHERE d.experiment = ? AND d.seq BETWEEN ? AND ? AND e.at <= d.at + ?
+               ORDER BY e.seq""",
+            (experiment, first, last, age),
+        )
+        for at, body in event_rows:
+            event = _stamped_event(at, body)
+            events.setdefault(event.decision_id, []).append(event)
+        matured = []
+        for seq, at, body in rows:
+            decision = _stamped_decision(at, body)
+            matured.append(Matured(seq, decision, events.get(decision.decision_id, [])))
+        return matured
 
     def first_seq(self) -> int | None:
         """The `seq` of the oldest decision that the log still holds; None when it holds none."""
@@ -323,29 +362,59 @@ class SqliteLog(Store):
     def forget(
         self, decisions_through: int, events_through: int, older_than: int, limit: int = 2_000
     ) -> int:
-        """Delete at most `limit` decisions (with their events) that have seq ≤ `decisions_through`
-        and were stamped before `older_than` µs, up to the first that has an event with seq >
-        `events_through`; returns how many went. What remains is the whole end of the log."""
+        """Delete the oldest decisions with their events; see `Log.forget`."""
+        # What still lies in the journal may be an event of a decision that is about to go.
         self.drain()
-        with self._transaction():
-            ids = [
-                row[0]
-                for row in self._db.execute(
-                    "SELECT decision_id FROM decisions WHERE seq <= ? AND at < ? ORDER BY seq LIMIT ?",
-                    (decisions_through, older_than, limit),
-                )
-            ]
-            pending = "SELECT 1 FROM reward_events WHERE decision_id = ? AND seq > ?"
-            ids = list(
-                takewhile(
-                    lambda i: not self._db.execute(pending, (i, events_through)).fetchone(), ids
-                )
+        with self._database.transaction():
+            oldest = self._database.execute(
+                "SELECT decision_id FROM decisions WHERE seq <= ? AND at < ? ORDER BY seq LIMIT ?",
+                (decisions_through, older_than, limit),
             )
-            self._db.executemany("DELETE FROM decisions WHERE decision_id = ?", [(i,) for i in ids])
-            self._db.executemany(
-                "DELETE FROM reward_events WHERE decision_id = ?", [(i,) for i in ids]
-            )
-        return len(ids)
+            forgotten: list[tuple[str]] = []
+            for (decision_id,) in oldest.fetchall():
+                # The first one with an event that is not safe elsewhere ends it, so that what
+                # remains has no gap.
+                if self._has_event_after(decision_id, events_through):
+                    break
+                forgotten.append((decision_id,))
+            for table in ("decisions", "reward_events"):
+                delete = f"DELETE FROM {table} WHERE decision_id = ?"  # noqa: S608 (own names)
+                self._database.execute_many(delete, forgotten)
+        return len(forgotten)
+
+    def _has_event_after(self, decision_id: str, seq: int) -> bool:
+        query = "SELECT 1 FROM reward_events WHERE decision_id = ? AND seq > ?"
+        return self._database.execute(query, (decision_id, seq)).fetchone() is not None
+
+    # ------------------------------------------------------------------ snapshots and audit
+
+    def versions(self) -> dict[str, int]:
+        """The newest policy version of every experiment that has one."""
+        return self._snapshots.versions()
+
+    def version(self, experiment: str) -> int:
+        """The newest policy version of an experiment; 0 where nothing was learned yet."""
+        return self._snapshots.version(experiment)
+
+    def snapshot(self, experiment: str, version: int | None = None) -> Snapshot | None:
+        """The newest snapshot of an experiment, or that of `version`; None when there is none."""
+        return self._snapshots.read(experiment, version)
+
+    def write_snapshot(self, snapshot: Snapshot) -> None:
+        """Store the successor of the newest version; see `Log.write_snapshot`."""
+        self._snapshots.write(snapshot)
+
+    def forget_snapshots(self, before: int) -> int:
+        """Delete the snapshots that had a successor by `before` µs; returns how many went."""
+        return self._snapshots.forget(before)
+
+    def revise(self, experiment: str, revision: str, who: str, spec: str) -> bool:
+        """Note in the audit what an experiment is now; False when it was so already."""
+        return self._revisions.note(experiment, revision, who, spec)
+
+    def revisions(self, experiment: str | None = None) -> list[Revision]:
+        """The audit, oldest first: of one experiment, or of all."""
+        return self._revisions.read(experiment)
 
 
 def _chunks(items: Sequence[_T], size: int = _ROWS_PER_STATEMENT) -> Iterator[Sequence[_T]]:
@@ -354,8 +423,9 @@ def _chunks(items: Sequence[_T], size: int = _ROWS_PER_STATEMENT) -> Iterator[Se
 
 
 def _stamped_decision(at: int, body: bytes) -> Decision:
-    return msgspec.structs.replace(_decision.decode(body), decided_at=at)
+    """A row's decision. The stamp is the row's: the body was written before it was final."""
+    return msgspec.structs.replace(_decode_decision(body), decided_at=at)
 
 
 def _stamped_event(at: int, body: bytes) -> RewardEvent:
-    return msgspec.structs.replace(_event.decode(body), received_at=at)
+    return msgspec.structs.replace(_decode_event(body), received_at=at)

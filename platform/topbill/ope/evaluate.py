@@ -18,7 +18,7 @@ import numpy as np
 
 from topbill.domain.errors import BadData, BadRequest, NotFound
 from topbill.domain.records import Snapshot
-from topbill.log.sqlite import SqliteLog
+from topbill.log import LOG_FILE, open_log
 from topbill.ope.diagnostics import Diagnostics, Gates
 from topbill.ope.estimate import estimate
 from topbill.ope.estimate_slate import estimate_slate
@@ -251,10 +251,10 @@ def stored_snapshot(data: Path, key: str, version: int | None) -> Snapshot | Non
     """One blob from the log: the only thing that evaluation reads there, as the lake does not keep
     policies.
     """
-    path = data / "log.sqlite"
+    path = data / LOG_FILE
     if not path.exists():
         raise NotFound(f"{path}: no log there; expected the data folder of `topbill serve`")
-    log = SqliteLog(path)
+    log = open_log(path)
     try:
         return log.snapshot(key, version)
     finally:

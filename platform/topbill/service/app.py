@@ -28,7 +28,7 @@ from topbill import __version__, pages, spec
 from topbill.domain.errors import FileProblem, LogError, NotFound, SpecError, TopbillError
 from topbill.domain.records import Decision
 from topbill.engine import CompiledExperiment, Engine
-from topbill.log.sqlite import SqliteLog
+from topbill.log import LOG_FILE, open_log
 from topbill.service import openapi, telemetry
 from topbill.service.bodies import problem
 from topbill.service.fast_path import FastPath, Receive, Scope, Send
@@ -52,7 +52,7 @@ class Settings:
     @property
     def log_path(self) -> Path:
         """The log's file in the data folder."""
-        return self.data / "log.sqlite"
+        return self.data / LOG_FILE
 
 
 def create_app(settings: Settings) -> FastPath:
@@ -108,7 +108,7 @@ def _end_with(parent: BaseProcess) -> None:
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI, settings: Settings, hot: FastPath) -> AsyncIterator[None]:
-    hot.log = SqliteLog(settings.log_path)
+    hot.log = open_log(settings.log_path)
     hot.writer = GroupWriter(settings.log_path, asyncio.get_running_loop())
     for part in (hot.pages, hot.rewards):
         part.log, part.writer = hot.log, hot.writer
@@ -123,7 +123,7 @@ async def _lifespan(app: FastAPI, settings: Settings, hot: FastPath) -> AsyncIte
         task.cancel()
         hot.writer.close()
         try:
-            hot.log.drain()
+            hot.log.tend()
         except LogError as error:
             _logger.warning(
                 "%s; the journal keeps what waits, and the next to open the log moves it", error
@@ -155,7 +155,7 @@ class Follower:
         self._folder = settings.experiments
         self._engine = engine
         self._desk = desk
-        self._log = SqliteLog(settings.log_path)
+        self._log = open_log(settings.log_path)
         self._seen: dict[Path, tuple[int, int]] = {}
         self._tried: dict[str, tuple[CompiledExperiment, int]] = {}
         self._refused: tuple[FileProblem, ...] = ()
@@ -171,7 +171,7 @@ class Follower:
         """Move the journal into the log, reload changed files (a broken one leaves all as they
         were), note revisions, adopt new snapshots."""
         self._log.check()
-        self._log.drain()
+        self._log.tend()
         now = spec.marks(self._folder)
         if now != self._seen:
             try:
@@ -300,7 +300,7 @@ def _add_routes(app: FastAPI, hot: FastPath, settings: Settings) -> None:
 
 
 def _try_writing(settings: Settings) -> None:
-    with closing(SqliteLog(settings.log_path)) as log:
+    with closing(open_log(settings.log_path)) as log:
         log.probe()
 
 
@@ -327,7 +327,7 @@ def _line(live: CompiledExperiment) -> dict[str, Any]:
 
 
 def _explained(settings: Settings, engine: Engine, held: Decision) -> dict[str, Any]:
-    log = SqliteLog(settings.log_path)
+    log = open_log(settings.log_path)
     try:
         snapshot = (
             log.snapshot(held.experiment, held.policy_version) if held.policy_version else None

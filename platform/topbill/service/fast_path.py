@@ -17,8 +17,7 @@ import msgspec
 from topbill.domain.errors import BadRequest, Conflict, LogError, NotFound, TopbillError
 from topbill.domain.records import NULL, Decision
 from topbill.engine import Answer, DecideRequest, Engine, at_path, payloads_of
-from topbill.log.entries import Entry, Receipt
-from topbill.log.sqlite import SqliteLog
+from topbill.log import Entry, Log, Receipt
 from topbill.service import auth, telemetry
 from topbill.service.bodies import (
     DecideBatch,
@@ -56,7 +55,7 @@ class FastPath:
         self._rest = rest
         self._keys = keys
         self.engine: Engine
-        self.log: SqliteLog
+        self.log: Log
         self.writer: GroupWriter
         self.pages: PageService
         self.rewards = Rewards()

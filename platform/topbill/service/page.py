@@ -17,9 +17,7 @@ from topbill.candidates import Signals, signals_path
 from topbill.domain.errors import Conflict, FileProblem, NotFound, TopbillError
 from topbill.domain.records import Decision, RewardEvent
 from topbill.engine import Engine, new_id
-from topbill.log.entries import Entry
-from topbill.log.sqlite import SqliteLog
-from topbill.log.store import now_micros
+from topbill.log import Entry, Log, now_micros
 from topbill.pages import credit
 from topbill.pages.answers import PageAnswer, PageRequest, RowAnswer
 from topbill.pages.compiled import CompiledPage
@@ -52,7 +50,7 @@ class PageService:
     def __init__(self, data: Path, engine: Engine) -> None:
         self._data, self._engine, self._catalogs = data, engine, LastGoodCatalogs(data)
         self.compiled_pages: dict[str, CompiledPage] = {}
-        self.log: SqliteLog
+        self.log: Log
         self.writer: GroupWriter
         self._histories: dict[str, ViewingHistory] = {}
         self._ready = False
@@ -73,7 +71,7 @@ class PageService:
             key: self._histories.get(key) or ViewingHistory(key) for key in compiled_pages
         }
 
-    def follow(self, log: SqliteLog) -> None:
+    def follow(self, log: Log) -> None:
         """Take over changed catalogues and signals, and what viewers have done since. The first
         call, for which a starting service waits, leaves out what viewers did: that may be read from
         the lake."""
@@ -225,7 +223,7 @@ class PageService:
 
         return msgspec.structs.replace(answer, rows=tuple(map(still, answer.rows)), again=True)
 
-    def why(self, page_id: str, title: str, log: SqliteLog) -> dict[str, Any]:
+    def why(self, page_id: str, title: str, log: Log) -> dict[str, Any]:
         """What the rules did with a title on a stored page. Raises NotFound for a page or title
         that is not there.
         """

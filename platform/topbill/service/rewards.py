@@ -12,8 +12,7 @@ from functools import lru_cache
 from topbill.domain.errors import BadRequest
 from topbill.domain.records import Decision, RewardEvent
 from topbill.engine import Engine, new_id
-from topbill.log.entries import Entry
-from topbill.log.sqlite import SqliteLog
+from topbill.log import Entry, Log
 from topbill.service import telemetry
 from topbill.service.bodies import (
     RewardAnswer,
@@ -49,7 +48,7 @@ class Rewards:
 
     def __init__(self) -> None:
         self.engine: Engine
-        self.log: SqliteLog
+        self.log: Log
         self.writer: GroupWriter
         self.spread: Callable[[RewardEvent], list[RewardEvent]] = lambda event: [event]
         self._known: OrderedDict[str, _Shown] = OrderedDict()

@@ -10,7 +10,7 @@ from pathlib import Path
 import uvicorn
 
 from topbill.domain.errors import TopbillError
-from topbill.log.sqlite import SqliteLog
+from topbill.log import open_log
 from topbill.service.app import Settings, create_app
 from topbill.service.buffered import BufferedProtocol
 
@@ -24,7 +24,7 @@ def serve(
     app = create_app(
         settings
     )  # whatever is wrong with the files is said once, before any worker starts
-    SqliteLog(settings.log_path).close()
+    open_log(settings.log_path).close()
     _check_address(host, port)
     common = {
         "host": host,

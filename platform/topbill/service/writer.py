@@ -12,8 +12,7 @@ from queue import SimpleQueue
 from threading import Thread
 
 from topbill.domain.errors import LogError
-from topbill.log.entries import Entry, Receipt
-from topbill.log.sqlite import SqliteLog
+from topbill.log import Entry, Receipt, open_log
 
 _logger = logging.getLogger("topbill")
 _LARGEST_GROUP = 256
@@ -34,7 +33,7 @@ class GroupWriter:
 
     def __init__(self, path: Path, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._log = SqliteLog(path)
+        self._log = open_log(path)
         self.failing = False
         """Whether the last group could not be written."""
         self._waiting: list[_Waiting] = []
@@ -51,7 +50,7 @@ class GroupWriter:
         waiting.
         """
         if len(self._waiting) >= _LONGEST_QUEUE:
-            where = f"{self._log.path}: {_LONGEST_QUEUE} writes are waiting"
+            where = f"{self._log.name}: {_LONGEST_QUEUE} writes are waiting"
             raise LogError(f"{where}; the disk doesn't keep up, try later")
         future: asyncio.Future[Receipt] = self._loop.create_future()
         self._waiting.append((entry, future))
@@ -101,7 +100,7 @@ class GroupWriter:
         except Exception as error:
             _logger.exception("writing a group of %d entries failed", len(group))
             return LogError(
-                f"{self._log.path}: cannot write: {error!r}; nothing of this batch was stored"
+                f"{self._log.name}: cannot write: {error!r}; nothing of this batch was stored"
             )
         finally:
             self._pace += (time.perf_counter() - start - self._pace) / 8

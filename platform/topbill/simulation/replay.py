@@ -26,7 +26,7 @@ from scipy import stats
 from topbill.domain.errors import BadRequest, PolicyError
 from topbill.domain.records import RewardEvent
 from topbill.engine import DecideRequest, Engine
-from topbill.log.sqlite import SqliteLog
+from topbill.log import Log, open_log
 from topbill.policies import KINDS
 from topbill.simulation.obd import ObdLog, read_obd
 from topbill.spec import Experiment, Metric, Variant
@@ -108,7 +108,7 @@ def replay(
     weights = np.empty(len(log))
     with (
         tempfile.TemporaryDirectory(prefix="topbill-replay-") as folder,
-        closing(SqliteLog(Path(folder, "log"))) as store,
+        closing(open_log(Path(folder, "log"))) as store,
     ):
         for row, (item, clicked) in enumerate(zip(log.item, log.clicked, strict=True)):
             if row % 100 == 0:
@@ -153,7 +153,7 @@ def _experiment(log: ObdLog, variant: Variant) -> Experiment:
     )
 
 
-def _learn(engine: Engine, fold: Fold, store: SqliteLog) -> None:
+def _learn(engine: Engine, fold: Fold, store: Log) -> None:
     """Fold what was just logged, and let the engine decide with the version that comes of it."""
     while not fold.step(store, store.barrier()):
         pass

@@ -13,7 +13,7 @@ import msgspec
 from topbill import lake
 from topbill.domain.errors import NotFound
 from topbill.domain.records import NULL, Decision, Mask, Placement, RewardEvent
-from topbill.log.sqlite import Matured
+from topbill.log import Matured
 
 BATCH = 5_000
 _QUERY = """
@@ -81,7 +81,7 @@ def _matured(row: dict[str, Any]) -> Matured:
             "slate": tuple(Placement(k, action, p) for k, (action, p) in enumerate(shown)),
         }
     )
-    return (
+    return Matured(
         seq,
         decision,
         [RewardEvent(decision_id=decision_id, **event) for event in events],

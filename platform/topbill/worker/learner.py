@@ -15,7 +15,7 @@ from topbill.domain.errors import Conflict, LogError, NotFound
 from topbill.domain.metric import microseconds
 from topbill.domain.records import Example, Policy, Snapshot
 from topbill.engine import CompiledExperiment, examples
-from topbill.log.sqlite import Matured, SqliteLog
+from topbill.log import Log, Matured
 from topbill.spec import Experiment
 from topbill.worker.retry import Stuck
 
@@ -48,7 +48,7 @@ class Fold:
         self.learned = 0
         self._published = (0, 0.0)
 
-    def resume(self, log: SqliteLog) -> None:
+    def resume(self, log: Log) -> None:
         """Continue where the newest snapshot says; from the start of the log if it is of another
         fingerprint.
         """
@@ -69,7 +69,7 @@ class Fold:
             [(_full_age(self.live.experiment), self.refit_at), early] if self.refit_at else [early]
         )
 
-    def step(self, log: SqliteLog, barrier: int, through: int = 2**62, limit: int = BATCH) -> int:
+    def step(self, log: Log, barrier: int, through: int = 2**62, limit: int = BATCH) -> int:
         """Fold the next matured decisions (at most `limit`, none with seq > `through`); returns how
         many were read.
         """
@@ -111,7 +111,7 @@ class Fold:
             self.learned >= learned * (1.0 + GROWTH) or time.monotonic() - at >= LONGEST_WAIT
         )
 
-    def publish(self, log: SqliteLog) -> None:
+    def publish(self, log: Log) -> None:
         """Write state, watermark and version at once. Raises Conflict when another keeper was
         faster.
         """
@@ -134,7 +134,7 @@ class Learner:
     for it.
     """
 
-    def __init__(self, log: SqliteLog, experiments: Iterable[Experiment]) -> None:
+    def __init__(self, log: Log, experiments: Iterable[Experiment]) -> None:
         self._log = log
         self._experiments: dict[str, Experiment] = {}
         self._folds: dict[str, Fold] = {}
@@ -238,7 +238,7 @@ def _full_age(experiment: Experiment) -> int:
 
 
 def rebuild(
-    log: SqliteLog, experiment: Experiment, archive: Archive
+    log: Log, experiment: Experiment, archive: Archive
 ) -> tuple[Snapshot, dict[str, bytes]]:
     """The newest snapshot, and the states reached by folding everything from its start up to the
     same watermark.

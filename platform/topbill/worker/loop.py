@@ -16,7 +16,7 @@ from types import FrameType
 from topbill import pages, spec
 from topbill.domain.errors import FileProblem, SpecError, TopbillError
 from topbill.lake import Lake, Problem
-from topbill.log.sqlite import SqliteLog
+from topbill.log import LOG_FILE, open_log
 from topbill.worker import candidate_signals
 from topbill.worker.learner import BATCH, Learner
 from topbill.worker.publisher import Publisher
@@ -53,7 +53,7 @@ class Keeper:
 
     def __init__(self, experiments: Path, data: Path) -> None:
         self._folder, self._data = experiments, data
-        self._log = SqliteLog(data / "log.sqlite")
+        self._log = open_log(data / LOG_FILE)
         self._seen = spec.marks(experiments)
         self._experiments = spec.load_all(pages.experiment_folders(experiments))
         self._refused = self._wrong_pages()
@@ -74,7 +74,7 @@ class Keeper:
         read = self.learner.step()
         if time.monotonic() - self._published >= PUBLISH_EVERY:
             self.publisher.step()
-            self._log.checkpoint()
+            self._log.tend(thorough=True)
             self._published = time.monotonic()
         if time.monotonic() - self._signalled >= candidate_signals.EVERY:
             candidate_signals.refresh(self._folder, self._data, self._experiments, time.time())

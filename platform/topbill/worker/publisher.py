@@ -14,7 +14,7 @@ from topbill.domain.metric import longest_window, microseconds
 from topbill.domain.records import Decision, RewardEvent
 from topbill.lake import Lake, Problem
 from topbill.lake.tables import Origin, decision_rows, reward_rows
-from topbill.log.store import Revision
+from topbill.log import Revision
 from topbill.spec import Experiment, from_audit
 
 _logger = logging.getLogger("topbill")

@@ -14,8 +14,7 @@ from topbill.domain.records import Decision, Example, RewardEvent, Snapshot
 from topbill.engine import DecideRequest, Engine, examples
 from topbill.lake import Lake
 from topbill.lake.tables import Origin, decision_rows, reward_rows
-from topbill.log.sqlite import SqliteLog
-from topbill.log.store import Revision
+from topbill.log import Log, Revision, open_log
 from topbill.simulation.world import World
 from topbill.spec import Experiment
 
@@ -44,7 +43,7 @@ def fill(
     its experiments get no visits. The log holds the last policies and nothing else.
     """
     experiments = list(experiments)
-    lake, log = Lake(folder), SqliteLog(folder / "log.sqlite")
+    lake, log = Lake(folder), open_log(folder / "log.sqlite")
     decided, earned = list(more[0]), list(more[1])
     known = {d.experiment for d in decided}
     for experiment in experiments:
@@ -71,7 +70,7 @@ def fill(
 
 
 def _visits(
-    experiment: Experiment, visits: int, seed: int, log: SqliteLog
+    experiment: Experiment, visits: int, seed: int, log: Log
 ) -> tuple[list[Decision], list[tuple[RewardEvent, Origin]]]:
     experiment = replace(experiment, budget_ms=1e9)
     world, engine = World(experiment, seed), Engine([experiment], clock=lambda: 0.0)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from starlette.testclient import TestClient
 
-from topbill.log.sqlite import SqliteLog
+from topbill.log import Log, open_log
 from topbill.service.app import Settings, create_app
 
 
@@ -28,8 +28,8 @@ def client(settings: Settings) -> Iterator[TestClient]:
 
 
 @pytest.fixture
-def log(settings: Settings, client: TestClient) -> Iterator[SqliteLog]:
+def log(settings: Settings, client: TestClient) -> Iterator[Log]:
     """A handle of its own on the log."""
-    log = SqliteLog(settings.log_path)
+    log = open_log(settings.log_path)
     yield log
     log.close()

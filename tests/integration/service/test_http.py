@@ -18,6 +18,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from topbill.domain.errors import LogError, TopbillError
+from topbill.log import Log, open_log
 from topbill.log.sqlite import SqliteLog
 from topbill.service import auth, fast_path
 from topbill.service.app import Settings, create_app
@@ -43,7 +44,7 @@ def meter(client: TestClient, line: str) -> float:
     )
 
 
-def stored(log: SqliteLog) -> int:
+def stored(log: Log) -> int:
     return len(log.read_decisions(0, 10_000))
 
 
@@ -51,7 +52,7 @@ def stored(log: SqliteLog) -> int:
 
 
 def test_an_answered_decision_is_in_the_log_with_the_propensity_that_was_answered(
-    client: TestClient, log: SqliteLog
+    client: TestClient, log: Log
 ) -> None:
     answer = decide(client, unit="u1", context={"device": "tv", "hour": 21}).json()
     held = log.decision(answer["decision_id"])
@@ -64,7 +65,7 @@ def test_an_answered_decision_is_in_the_log_with_the_propensity_that_was_answere
     assert json.loads(bytes(held.context)) == {"device": "tv", "hour": 21}
 
 
-def test_a_repeated_decide_returns_the_stored_decision(client: TestClient, log: SqliteLog) -> None:
+def test_a_repeated_decide_returns_the_stored_decision(client: TestClient, log: Log) -> None:
     first = decide(
         client, unit="u", decision_id="once", context={"device": "tv", "hour": 1}, slots=2
     )
@@ -76,7 +77,7 @@ def test_a_repeated_decide_returns_the_stored_decision(client: TestClient, log: 
     assert stored(log) == 1
 
 
-def test_the_same_id_with_another_body_is_a_conflict(client: TestClient, log: SqliteLog) -> None:
+def test_the_same_id_with_another_body_is_a_conflict(client: TestClient, log: Log) -> None:
     decide(client, unit="u", decision_id="once")
     answer = decide(client, unit="someone else", decision_id="once")
     assert (answer.status_code, answer.json()["error"]["code"]) == (409, "conflict")
@@ -101,14 +102,14 @@ def test_a_repeated_decide_is_the_same_after_the_file_has_changed(
         assert ".png" in decide(later, unit="u").text
 
 
-def test_a_batch_is_decided_in_order_and_stored_whole(client: TestClient, log: SqliteLog) -> None:
+def test_a_batch_is_decided_in_order_and_stored_whole(client: TestClient, log: Log) -> None:
     batch = [{"experiment": "art", "unit": f"u{i}", "slots": 1 + i % 3} for i in range(40)]
     answers = client.post("/v1/decide/batch", json={"decisions": batch}).json()["decisions"]
     assert [len(a["slate"]) for a in answers] == [1 + i % 3 for i in range(40)]
     assert stored(log) == 40
 
 
-def test_one_bad_request_refuses_the_whole_batch(client: TestClient, log: SqliteLog) -> None:
+def test_one_bad_request_refuses_the_whole_batch(client: TestClient, log: Log) -> None:
     batch = [{"experiment": "art"}, {"experiment": "art", "context": {"hour": "noon"}}]
     answer = client.post("/v1/decide/batch", json={"decisions": batch})
     assert answer.status_code == 422
@@ -127,9 +128,7 @@ def test_one_bad_request_refuses_the_whole_batch(client: TestClient, log: Sqlite
 # ---------------------------------------------------------------------- reward
 
 
-def test_a_reward_is_stored_once_and_retried_as_a_duplicate(
-    client: TestClient, log: SqliteLog
-) -> None:
+def test_a_reward_is_stored_once_and_retried_as_a_duplicate(client: TestClient, log: Log) -> None:
     decision_id = decide(client, unit="u").json()["decision_id"]
     body = {
         "decision_id": decision_id,
@@ -147,7 +146,7 @@ def test_a_reward_is_stored_once_and_retried_as_a_duplicate(
     assert (event.event, event.value, event.occurred_at) == ("play", 1.0, 1_795_165_200_000_000)
 
 
-def test_events_without_an_id_are_different_events(client: TestClient, log: SqliteLog) -> None:
+def test_events_without_an_id_are_different_events(client: TestClient, log: Log) -> None:
     decision_id = decide(client, unit="u").json()["decision_id"]
     for _ in range(2):
         assert reward(client, decision_id=decision_id, event="play").json()["status"] == "stored"
@@ -155,16 +154,14 @@ def test_events_without_an_id_are_different_events(client: TestClient, log: Sqli
 
 
 def test_a_reward_of_an_unknown_decision_is_not_stored_and_says_so(
-    client: TestClient, log: SqliteLog
+    client: TestClient, log: Log
 ) -> None:
     answer = reward(client, decision_id="never made", event="play")
     assert (answer.status_code, answer.json()["status"]) == (200, "unknown_decision")
     assert log.read_events(0, 10) == []
 
 
-def test_an_item_of_the_slate_is_named_by_action_or_position(
-    client: TestClient, log: SqliteLog
-) -> None:
+def test_an_item_of_the_slate_is_named_by_action_or_position(client: TestClient, log: Log) -> None:
     answer = decide(client, unit="u", slots=3).json()
     decision_id, shown = answer["decision_id"], [item["action"] for item in answer["slate"]]
     reward(client, decision_id=decision_id, event="play", action=shown[2])
@@ -184,7 +181,7 @@ def test_an_item_of_the_slate_is_named_by_action_or_position(
 
 
 def test_an_event_that_no_metric_reads_is_stored_with_a_warning(
-    client: TestClient, log: SqliteLog
+    client: TestClient, log: Log
 ) -> None:
     decision_id = decide(client).json()["decision_id"]
     unread = 'topbill_unread_rewards_total{experiment="art"}'
@@ -203,7 +200,7 @@ def test_an_event_that_no_metric_reads_is_stored_with_a_warning(
     "context", ['{"device":"tv","device":"mobile"}', '{"hour": 3, "device": "tv", "hour" : 4}']
 )
 def test_a_name_that_is_twice_in_a_context_is_refused(
-    client: TestClient, log: SqliteLog, context: str
+    client: TestClient, log: Log, context: str
 ) -> None:
     answer = client.post("/v1/decide", content=f'{{"experiment":"art","context":{context}}}')
     assert (answer.status_code, answer.json()["error"]["path"]) == (422, "$.context")
@@ -212,7 +209,7 @@ def test_a_name_that_is_twice_in_a_context_is_refused(
 
 
 def test_a_batch_of_rewards_answers_each_and_stores_all_or_none(
-    client: TestClient, log: SqliteLog
+    client: TestClient, log: Log
 ) -> None:
     decision_id = decide(client, unit="u").json()["decision_id"]
     event = {"decision_id": decision_id, "event": "play", "event_id": "e"}
@@ -277,7 +274,7 @@ BAD: tuple[tuple[str, bytes, int, str | None], ...] = (
     ("path", "body", "status", "where"), BAD, ids=[f"{b[:48]!r}" for _, b, _, _ in BAD]
 )
 def test_bad_input_is_refused_with_its_path(
-    client: TestClient, log: SqliteLog, path: str, body: bytes, status: int, where: str | None
+    client: TestClient, log: Log, path: str, body: bytes, status: int, where: str | None
 ) -> None:
     answer = client.post(path, content=body)
     assert answer.status_code == status, answer.text
@@ -301,7 +298,7 @@ def test_only_post_decides_and_unknown_paths_are_not_found(client: TestClient) -
 
 
 def test_a_log_that_fails_is_a_503_and_stores_nothing(
-    client: TestClient, log: SqliteLog, monkeypatch: pytest.MonkeyPatch
+    client: TestClient, log: Log, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: object) -> None:
         raise LogError("disk full; nothing of this batch was stored")
@@ -406,12 +403,12 @@ def test_a_host_that_others_reach_needs_keys(
 
 
 def test_a_changed_file_is_taken_over_and_noted_and_a_broken_one_is_not(
-    client: TestClient, log: SqliteLog, folder: Path
+    client: TestClient, log: Log, settings: Settings, folder: Path
 ) -> None:
     from topbill.service.app import Follower
 
-    app = create_app(Settings(folder, log.path.parent))
-    follower = Follower(Settings(folder, log.path.parent), app.engine)
+    app = create_app(settings)
+    follower = Follower(settings, app.engine)
     follower.step()
     file = folder / "art.yaml"
     text = file.read_text()
@@ -504,12 +501,12 @@ def test_a_revision_that_the_log_could_not_take_is_noted_later(
         with pytest.raises(LogError):
             follower.step()
     follower.step()
-    assert len(SqliteLog(settings.log_path).revisions("art")) == 1
+    assert len(open_log(settings.log_path).revisions("art")) == 1
 
 
-def test_a_log_that_cannot_be_read_is_503(client: TestClient, log: SqliteLog) -> None:
+def test_a_log_that_cannot_be_read_is_503(client: TestClient, settings: Settings) -> None:
     decide(client)
-    with closing(sqlite3.connect(log.path)) as database:
+    with closing(sqlite3.connect(settings.log_path)) as database:
         database.execute("ALTER TABLE decisions RENAME TO elsewhere")
     assert decide(client, decision_id="d").status_code == 503
     assert client.get("/v1/decisions/d").status_code == 503
@@ -526,7 +523,7 @@ def test_a_data_folder_that_is_gone_or_another_one_is_noticed_and_nothing_acknow
         answer = client.get("/readyz")
         assert (answer.status_code, "deleted, moved or replaced" in answer.text) == (503, True)
         assert not settings.log_path.exists()  # nobody made an empty one in its place
-    SqliteLog(settings.log_path).close()
+    open_log(settings.log_path).close()
     assert decide(client).status_code == client.get("/readyz").status_code == 503
     shutil.rmtree(settings.data)
     aside.rename(settings.data)

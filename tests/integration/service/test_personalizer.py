@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
 from topbill import lake, spec
-from topbill.log.sqlite import SqliteLog
+from topbill.log import Log
 from topbill.service.app import Settings, create_app
 from topbill.service.personalizer.matching import unsafe
 from topbill.worker.learner import Fold
@@ -52,7 +52,7 @@ def rank_slots(client: TestClient, **body: Any) -> Any:
     )
 
 
-def learned(log: SqliteLog) -> int:
+def learned(log: Log) -> int:
     """How many examples the log teaches, once everything in it is old enough."""
     fold = Fold(spec.load(SHIPPED))
     while fold.step(log, log.barrier() + 10_000_000):
@@ -60,7 +60,7 @@ def learned(log: SqliteLog) -> int:
     return fold.learned
 
 
-def decisions(log: SqliteLog) -> list[Any]:
+def decisions(log: Log) -> list[Any]:
     return [d for _, d in log.read_decisions(0, 1_000) if d.experiment == "personalizer"]
 
 
@@ -68,7 +68,7 @@ def decisions(log: SqliteLog) -> list[Any]:
 
 
 def test_a_rank_answers_201_with_the_probabilities_it_was_drawn_from(
-    client: TestClient, log: SqliteLog
+    client: TestClient, log: Log
 ) -> None:
     answer = rank(client, eventId="e1")
     assert answer.status_code == 201
@@ -83,7 +83,7 @@ def test_a_rank_answers_201_with_the_probabilities_it_was_drawn_from(
 
 
 def test_the_same_event_gets_the_same_answer_and_another_request_is_refused(
-    client: TestClient, log: SqliteLog
+    client: TestClient, log: Log
 ) -> None:
     answers = {rank(client, eventId="e1").text for _ in range(5)}
     assert len(answers) == 1
@@ -105,7 +105,7 @@ def test_excluded_actions_keep_their_place_with_probability_0(client: TestClient
 
 
 def test_the_first_action_that_is_not_excluded_is_the_baseline(
-    client: TestClient, log: SqliteLog
+    client: TestClient, log: Log
 ) -> None:
     for i in range(60):
         rank(client, eventId=f"e{i}", excludedActions=["news"])
@@ -113,7 +113,7 @@ def test_the_first_action_that_is_not_excluded_is_the_baseline(
     assert shown == {"sports"}
 
 
-def test_rewards_are_events_of_the_decision(client: TestClient, log: SqliteLog) -> None:
+def test_rewards_are_events_of_the_decision(client: TestClient, log: Log) -> None:
     rank(client, eventId="a/b c")
     answer = client.post(f"{V1}/events/a%2Fb%20c/reward", json={"value": 0.5})
     assert (answer.status_code, answer.content) == (204, b"")
@@ -162,7 +162,7 @@ def test_the_default_reward_is_what_is_learned_and_reported_where_none_came(
 
 
 def test_a_deferred_event_is_learned_only_once_it_is_activated(
-    client: TestClient, log: SqliteLog
+    client: TestClient, log: Log
 ) -> None:
     ids = [f"later{i}" for i in range(20)]
     first = [rank(client, eventId=i, deferActivation=True).json() for i in ids]
@@ -178,7 +178,7 @@ def test_a_deferred_event_is_learned_only_once_it_is_activated(
 
 
 def test_activating_what_is_active_changes_nothing_and_what_is_not_there_is_404(
-    client: TestClient, log: SqliteLog
+    client: TestClient, log: Log
 ) -> None:
     rank(client, eventId="e")
     assert client.post(f"{V1}/events/e/activate").status_code == 204
@@ -199,7 +199,7 @@ def test_activating_what_is_active_changes_nothing_and_what_is_not_there_is_404(
 
 
 def test_each_slot_is_a_decision_of_its_own_and_no_action_is_shown_twice(
-    client: TestClient, log: SqliteLog
+    client: TestClient, log: Log
 ) -> None:
     for i in range(20):
         answer = rank_slots(
@@ -222,7 +222,7 @@ def test_each_slot_is_a_decision_of_its_own_and_no_action_is_shown_twice(
     assert all(len({d.variant for d in held if d.unit == f"m{i}"}) == 1 for i in range(20))
 
 
-def test_rewards_of_slots_belong_to_their_decisions(client: TestClient, log: SqliteLog) -> None:
+def test_rewards_of_slots_belong_to_their_decisions(client: TestClient, log: Log) -> None:
     rank_slots(client, slots=slots("main", "side"), eventId="m")
     path = f"{PREVIEW}/multislot/events/m/reward"
     sent = {"reward": [{"slotId": "side", "value": 0.5}, {"slotId": "main", "value": 0.25}]}
@@ -233,7 +233,7 @@ def test_rewards_of_slots_belong_to_their_decisions(client: TestClient, log: Sql
     assert (refused.status_code, refused.json()["error"]["target"]) == (400, "$.reward[0].slotId")
 
 
-def test_slots_can_be_deferred(client: TestClient, log: SqliteLog) -> None:
+def test_slots_can_be_deferred(client: TestClient, log: Log) -> None:
     first = rank_slots(
         client, slots=slots("main", "side"), eventId="m", deferActivation=True
     ).json()

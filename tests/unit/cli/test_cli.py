@@ -8,10 +8,12 @@ import json
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,7 @@ from topbill.cli.supervise import free_port
 from topbill.domain.records import RewardEvent
 from topbill.engine import DecideRequest, Engine
 from topbill.lake import Lake
-from topbill.log.sqlite import SqliteLog
+from topbill.log import open_log
 from topbill.spec import Experiment
 from topbill.worker.learner import Learner
 from topbill.worker.publisher import Publisher
@@ -45,7 +47,7 @@ def topbill(*arguments: str | Path | int, **options: Any) -> subprocess.Complete
 def data(tmp_path: Path, art: Experiment) -> Path:
     """A data folder in which the small experiment has decided, learned and been published."""
     folder = tmp_path / "data"
-    log, engine = SqliteLog(folder / "log.sqlite"), Engine([art])
+    log, engine = open_log(folder / "log.sqlite"), Engine([art])
     decisions = [
         engine.decide(DecideRequest(experiment="art", unit=f"u{i}", decision_id=f"d{i}"))
         for i in range(200)
@@ -166,9 +168,8 @@ def test_a_rebuild_exits_0_when_it_reaches_the_stored_state_and_1_when_not(
 ) -> None:
     where = ("--experiments", folder, "--data", data)
     assert topbill("rebuild", "art", *where).returncode == 0
-    log = SqliteLog(data / "log.sqlite")
-    log._db.execute("UPDATE reward_events SET body = replace(body, 'play', 'stop')")
-    log.close()
+    with closing(sqlite3.connect(data / "log.sqlite", isolation_level=None)) as database:
+        database.execute("UPDATE reward_events SET body = replace(body, 'play', 'stop')")
     done = topbill("rebuild", "art", *where)
     assert (done.returncode, "differs" in done.stdout) == (1, True)
 
@@ -200,7 +201,7 @@ def test_up_starts_everything_and_one_signal_ends_it(folder: Path, tmp_path: Pat
             assert process.wait(60) == 0
         finally:
             process.terminate()
-    log = SqliteLog(tmp_path / "data" / "log.sqlite")
+    log = open_log(tmp_path / "data" / "log.sqlite")
     assert log.revisions("art")
     log.close()
 
@@ -267,6 +268,6 @@ def test_a_small_demo_learns_and_reports_over_http(tmp_path: Path) -> None:
         ).stdout
     )
     assert decided[0]["n"] > 100
-    log = SqliteLog(tmp_path / "data" / "log.sqlite")
+    log = open_log(tmp_path / "data" / "log.sqlite")
     assert log.version("home-artwork") > 0
     log.close()

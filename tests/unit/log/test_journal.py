@@ -15,8 +15,8 @@ import pytest
 
 from topbill.domain.errors import LogError
 from topbill.domain.records import Decision, RewardEvent
-from topbill.log.entries import Entry
-from topbill.log.journal import Journal, Rows
+from topbill.log.entries import Entry, Rows
+from topbill.log.journal import Journal
 from topbill.log.sqlite import SqliteLog
 
 

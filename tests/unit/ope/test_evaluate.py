@@ -14,7 +14,7 @@ import pytest
 
 from topbill.domain.errors import BadData, BadRequest, NotFound
 from topbill.domain.records import Decision, Placement, Snapshot
-from topbill.log.sqlite import SqliteLog
+from topbill.log import open_log
 from topbill.ope import Evaluation, Gates, evaluate
 
 from .conftest import CANDIDATE, CLICKS, ONE_SLOT, World
@@ -120,7 +120,7 @@ def test_a_snapshot_is_scored_on_what_came_after_it(published: Make) -> None:
     world = published(n=3000)
     with pytest.raises(NotFound, match="no log there"):
         evaluate("home", "snapshot", world.data)
-    log = SqliteLog(world.data / "log.sqlite")
+    log = open_log(world.data / "log.sqlite")
     with pytest.raises(NotFound, match="no policy version"):
         evaluate("home", "snapshot", world.data)
     from topbill.worker.learner import Fold

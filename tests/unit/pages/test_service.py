@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from topbill.log.sqlite import SqliteLog
+from topbill.log import Log, open_log
 from topbill.pages.compose import session_page_ids
 from topbill.service.app import Settings, create_app
 from topbill.service.page import AGAIN
@@ -21,8 +21,8 @@ from topbill.worker.loop import Keeper
 
 
 @pytest.fixture
-def log(settings: Settings, client: TestClient) -> Iterator[SqliteLog]:
-    log = SqliteLog(settings.log_path)
+def log(settings: Settings, client: TestClient) -> Iterator[Log]:
+    log = open_log(settings.log_path)
     yield log
     log.close()
 
@@ -32,7 +32,7 @@ def ask(client: TestClient, **body: Any) -> Any:
 
 
 def test_an_answered_page_is_in_the_log_with_all_its_decisions(
-    client: TestClient, log: SqliteLog
+    client: TestClient, log: Log
 ) -> None:
     answer = ask(client, profile="7", account="a", context={"taste": {"drama": 1}}).json()
     stored = [decision for _, decision in log.read_decisions(0, 100)]
@@ -53,7 +53,7 @@ def test_a_session_keeps_its_page_and_the_log_says_so_once_a_call(
         again = ask(client, profile="7", session="s", context={"taste": {"action": 1}}).json()
         other = ask(client, profile="7", session="another").json()
         kids = ask(client, profile="7", session="s", kids=True).json()
-    log = SqliteLog(settings.log_path)
+    log = open_log(settings.log_path)
     assert (first["again"], again["again"], other["again"], kids["again"]) == (
         False,
         True,
@@ -85,7 +85,7 @@ def test_calls_of_one_session_at_once_get_one_page_and_leave_no_other_in_the_log
     assert len({answer["page_id"] for answer in answers}) == 1
     assert all(answer["rows"] == answers[0]["rows"] for answer in answers)
     assert sum(not answer["again"] for answer in answers) == 1
-    log = SqliteLog(settings.log_path)
+    log = open_log(settings.log_path)
     stored = [d.decision_id for _, d in log.read_decisions(0, 999)]
     page_id = answers[0]["page_id"]
     rows = [f"{page_id}:{row['row']}" for row in answers[0]["rows"]]
@@ -132,7 +132,7 @@ def test_a_repeated_page_id_answers_what_is_stored_and_another_request_is_a_conf
     assert ask(client, profile="8", page_id="once").status_code == 409
 
 
-def test_a_play_is_credited_to_row_title_and_picture(client: TestClient, log: SqliteLog) -> None:
+def test_a_play_is_credited_to_row_title_and_picture(client: TestClient, log: Log) -> None:
     answer = ask(client, profile="7").json()
     row = answer["rows"][1]
     tile = row["titles"][3]
@@ -165,7 +165,7 @@ def test_a_play_is_credited_to_row_title_and_picture(client: TestClient, log: Sq
 
 
 def test_an_event_without_a_title_belongs_to_every_decision_of_the_page(
-    client: TestClient, log: SqliteLog
+    client: TestClient, log: Log
 ) -> None:
     answer = ask(client, profile="7").json()
     client.post("/v1/reward", json={"decision_id": answer["page_id"], "event": "abandon"})
@@ -181,7 +181,7 @@ def test_rewards_of_a_page_are_credited_after_a_restart_too(
     with TestClient(create_app(settings)) as later:
         body = {"decision_id": answer["page_id"], "event": "play", "action": title}
         assert later.post("/v1/reward", json=body).json()["status"] == "stored"
-    log = SqliteLog(settings.log_path)
+    log = open_log(settings.log_path)
     assert len(log.events(answer["page_id"] + ":rows")) == 1
     log.close()
 
@@ -206,7 +206,7 @@ def test_bad_input_gets_a_name_and_never_a_500(
 
 
 def test_profiles_of_an_account_are_apart_and_guests_are_their_session(
-    client: TestClient, log: SqliteLog
+    client: TestClient, log: Log
 ) -> None:
     asked = [
         {"account": "a", "profile": "1"},
@@ -267,7 +267,7 @@ def test_what_rests_goes_on_resting_after_a_restart_though_the_log_has_forgotten
     while keeper.step():
         pass
     keeper.finish()
-    log = SqliteLog(settings.log_path)
+    log = open_log(settings.log_path)
     while log.forget(2**62, 2**62, 2**62):
         pass
     assert log.read_decisions(0, 9) == []

@@ -19,7 +19,7 @@ from topbill.domain.records import Decision, Mask, Placement, RewardEvent
 from topbill.domain.rewards import item_rewards
 from topbill.engine import DecideRequest, Engine
 from topbill.lake import Lake
-from topbill.log.sqlite import Matured, SqliteLog
+from topbill.log import Log, Matured, open_log
 from topbill.spec import Experiment, Metric
 from topbill.worker import archive
 from topbill.worker.learner import Fold, Learner, rebuild
@@ -31,19 +31,18 @@ SECOND = 1_000_000
 class Clock:
     """The log's clock, moved by hand."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self) -> None:
         self.now = 2_000_000 * SECOND
-        monkeypatch.setattr("topbill.log.sqlite.now_micros", lambda: self.now)
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    return Clock(monkeypatch)
+def clock() -> Clock:
+    return Clock()
 
 
 @pytest.fixture
-def log(tmp_path: Path, clock: Clock) -> Iterator[SqliteLog]:
-    log = SqliteLog(tmp_path / "log.sqlite")
+def log(tmp_path: Path, clock: Clock) -> Iterator[Log]:
+    log = open_log(tmp_path / "log.sqlite", clock=lambda: clock.now)
     yield log
     log.close()
 
@@ -52,9 +51,7 @@ def nothing_gone(*_: object) -> list[Matured]:
     raise AssertionError("the log holds everything; nobody has to ask the lake")
 
 
-def live_through(
-    log: SqliteLog, clock: Clock, art: Experiment, decisions: int, start: int = 0
-) -> None:
+def live_through(log: Log, clock: Clock, art: Experiment, decisions: int, start: int = 0) -> None:
     """Decisions a tenth of a second apart; a third gets a play after 0.3 s, a tenth after two."""
     engine = Engine([art])
     rng = np.random.default_rng(start)
@@ -84,7 +81,7 @@ def run(learner: Learner, times: int = 50) -> None:
 
 
 def test_what_the_keeper_learned_is_what_a_rebuild_reaches(
-    log: SqliteLog, clock: Clock, art: Experiment
+    log: Log, clock: Clock, art: Experiment
 ) -> None:
     learner = Learner(log, [art])
     for part in range(5):
@@ -99,7 +96,7 @@ def test_what_the_keeper_learned_is_what_a_rebuild_reaches(
 
 
 def test_a_keeper_that_died_continues_where_its_last_version_says(
-    log: SqliteLog, clock: Clock, art: Experiment
+    log: Log, clock: Clock, art: Experiment
 ) -> None:
     live_through(log, clock, art, 100)
     run(Learner(log, [art]))
@@ -114,7 +111,7 @@ def test_a_keeper_that_died_continues_where_its_last_version_says(
 
 
 def test_rewards_that_come_after_the_reward_delay_change_nothing_learned(
-    log: SqliteLog, clock: Clock, art: Experiment
+    log: Log, clock: Clock, art: Experiment
 ) -> None:
     live_through(log, clock, art, 50)
     clock.now += 5 * SECOND
@@ -127,9 +124,7 @@ def test_rewards_that_come_after_the_reward_delay_change_nothing_learned(
     assert rebuild(log, art, nothing_gone)[1] == before
 
 
-def test_a_decision_is_not_learned_before_its_age(
-    log: SqliteLog, clock: Clock, art: Experiment
-) -> None:
+def test_a_decision_is_not_learned_before_its_age(log: Log, clock: Clock, art: Experiment) -> None:
     live_through(log, clock, art, 1)
     fold = Fold(art)
     clock.now += SECOND - 1
@@ -139,7 +134,7 @@ def test_a_decision_is_not_learned_before_its_age(
 
 
 def test_only_decisions_that_a_policy_made_are_learned(
-    log: SqliteLog, clock: Clock, art: Experiment
+    log: Log, clock: Clock, art: Experiment
 ) -> None:
     engine = Engine([replace(art, status="paused")])
     for i in range(5):
@@ -152,7 +147,7 @@ def test_only_decisions_that_a_policy_made_are_learned(
 
 
 def test_a_second_keeper_is_refused_and_falls_back_to_what_is_stored(
-    log: SqliteLog, clock: Clock, art: Experiment
+    log: Log, clock: Clock, art: Experiment
 ) -> None:
     one, two = Learner(log, [art]), Learner(log, [art])
     assert one.step() == two.step() == 0
@@ -166,7 +161,7 @@ def test_a_second_keeper_is_refused_and_falls_back_to_what_is_stored(
 
 
 def test_an_experiment_that_cannot_learn_does_not_keep_the_others_from_it(
-    log: SqliteLog,
+    log: Log,
     clock: Clock,
     art: Experiment,
     monkeypatch: pytest.MonkeyPatch,
@@ -205,7 +200,7 @@ def test_an_experiment_that_cannot_learn_does_not_keep_the_others_from_it(
 
 
 def test_a_stored_state_that_cannot_be_read_stops_its_own_experiment_only(
-    log: SqliteLog, clock: Clock, art: Experiment
+    log: Log, clock: Clock, art: Experiment
 ) -> None:
     other = replace(art, key="other")
     live_through(log, clock, art, 60)
@@ -226,7 +221,7 @@ def test_a_stored_state_that_cannot_be_read_stops_its_own_experiment_only(
 
 
 def test_a_change_of_what_learning_depends_on_folds_the_log_anew(
-    log: SqliteLog, clock: Clock, art: Experiment
+    log: Log, clock: Clock, art: Experiment
 ) -> None:
     live_through(log, clock, art, 60)
     clock.now += 5 * SECOND
@@ -243,7 +238,7 @@ def test_a_change_of_what_learning_depends_on_folds_the_log_anew(
 
 
 def test_a_daily_refit_learns_what_came_late_and_can_be_rebuilt(
-    log: SqliteLog, clock: Clock, art: Experiment
+    log: Log, clock: Clock, art: Experiment
 ) -> None:
     patient = replace(
         art, refit="daily", metrics=(Metric("play", "play", "binary", 60.0),), reward_delay=1.0
@@ -271,7 +266,7 @@ def test_a_daily_refit_learns_what_came_late_and_can_be_rebuilt(
 
 
 def test_a_rebuild_reads_from_the_lake_what_the_log_has_let_go(
-    log: SqliteLog, clock: Clock, art: Experiment, tmp_path: Path
+    log: Log, clock: Clock, art: Experiment, tmp_path: Path
 ) -> None:
     lake = Lake(tmp_path)
     live_through(log, clock, art, 150)
@@ -334,7 +329,7 @@ def test_in_a_cascade_what_is_below_the_last_click_was_not_looked_at(art: Experi
 
 
 def test_an_archived_decision_comes_back_as_it_was_logged(
-    log: SqliteLog, clock: Clock, art: Experiment, tmp_path: Path
+    log: Log, clock: Clock, art: Experiment, tmp_path: Path
 ) -> None:
     rules = (Mask("pins", 0, 1, (1,), True), Mask("blocks", 0, 3, (3,)))
     decision = msgspec.structs.replace(

@@ -15,7 +15,7 @@ from topbill.domain.errors import LogError
 from topbill.domain.records import RewardEvent
 from topbill.engine import DecideRequest, Engine
 from topbill.lake import DATABASE, Problem, sql
-from topbill.log.sqlite import SqliteLog
+from topbill.log import open_log
 from topbill.reporting import load
 from topbill.reporting.queries.database import listed, problems
 from topbill.spec import load_all
@@ -128,7 +128,7 @@ def test_an_experiment_whose_file_was_removed_is_still_reported(
     (folder / "other.yaml").write_text(text.replace("experiment: art", "experiment: other"))
     (folder / "unseen.yaml").write_text(text.replace("experiment: art", "experiment: unseen"))
     keeper.step()
-    log = SqliteLog(data / "log.sqlite")
+    log = open_log(data / "log.sqlite")
     for experiment in load_all([folder]):
         log.revise(
             experiment.key,

@@ -21,7 +21,7 @@ import pytest
 from topbill.domain.errors import LogError
 from topbill.domain.records import Action, Decision, Placement, RewardEvent, Snapshot
 from topbill.lake import DATABASE, Lake, sql
-from topbill.log.sqlite import SqliteLog
+from topbill.log import Log, open_log
 from topbill.policies.uniform import FixedParams
 from topbill.spec import Experiment, Metric, Variant
 from topbill.worker import publisher as module
@@ -57,22 +57,20 @@ def play(number: int, event_id: str = "e") -> RewardEvent:
     return RewardEvent(decision_id=f"d{number}", event_id=event_id, event="play")
 
 
-def publisher(folder: Path, log: SqliteLog, **options: Any) -> Publisher:
+def publisher(folder: Path, log: Log, **options: Any) -> Publisher:
     return Publisher(log, Lake(folder), lambda: [experiment()], **options)
 
 
 @pytest.fixture
-def log(tmp_path: Path) -> SqliteLog:
-    return SqliteLog(tmp_path / "log.sqlite")
+def log(tmp_path: Path) -> Log:
+    return open_log(tmp_path / "log.sqlite")
 
 
 def count(folder: Path, what: str) -> int:
     return int(sql(folder / DATABASE, f"SELECT count(*) AS n FROM {what}").to_pylist()[0]["n"])  # noqa: S608
 
 
-def test_each_step_publishes_what_was_committed_since_the_last(
-    tmp_path: Path, log: SqliteLog
-) -> None:
+def test_each_step_publishes_what_was_committed_since_the_last(tmp_path: Path, log: Log) -> None:
     keeper = publisher(tmp_path, log)
     assert keeper.step() == 0
     log.append([decision(1), decision(2)], [play(1)])
@@ -84,7 +82,7 @@ def test_each_step_publishes_what_was_committed_since_the_last(
     assert count(tmp_path, "feedback WHERE objective = 1") == 2
 
 
-def test_a_new_publisher_goes_on_where_the_lake_stands(tmp_path: Path, log: SqliteLog) -> None:
+def test_a_new_publisher_goes_on_where_the_lake_stands(tmp_path: Path, log: Log) -> None:
     log.append([decision(1)], [play(1)])
     publisher(tmp_path, log).step()
     log.append([decision(2)], [play(2)])
@@ -93,7 +91,7 @@ def test_a_new_publisher_goes_on_where_the_lake_stands(tmp_path: Path, log: Sqli
 
 
 def test_more_rows_than_a_batch_are_published_in_one_step(
-    tmp_path: Path, log: SqliteLog, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, log: Log, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "BATCH", 4)
     log.append([decision(n) for n in range(10)], [play(n) for n in range(9)])
@@ -101,7 +99,7 @@ def test_more_rows_than_a_batch_are_published_in_one_step(
     assert (count(tmp_path, "decisions"), count(tmp_path, "rewards")) == (10, 9)
 
 
-def test_a_late_reward_finds_its_decision(tmp_path: Path, log: SqliteLog) -> None:
+def test_a_late_reward_finds_its_decision(tmp_path: Path, log: Log) -> None:
     keeper = publisher(tmp_path, log)
     log.append([decision(1)])
     keeper.step()
@@ -112,7 +110,7 @@ def test_a_late_reward_finds_its_decision(tmp_path: Path, log: SqliteLog) -> Non
     ).to_pylist() == [{"experiment": "home", "variant": "editorial", "unit": "u1", "item": "x"}]
 
 
-def test_a_reward_whose_decision_is_unknown_is_kept(tmp_path: Path, log: SqliteLog) -> None:
+def test_a_reward_whose_decision_is_unknown_is_kept(tmp_path: Path, log: Log) -> None:
     log.append([], [play(404)])
     publisher(tmp_path, log).step()
     found = sql(tmp_path / DATABASE, "SELECT decision_id, experiment FROM rewards").to_pylist()
@@ -135,7 +133,7 @@ def dying(step: Callable[..., Any], after: bool) -> Callable[..., Any]:
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 @pytest.mark.parametrize("nth", [1, 2], ids=["first append", "second append"])
 def test_a_death_at_an_append_neither_loses_nor_doubles_rows(
-    tmp_path: Path, log: SqliteLog, nth: int, after: bool
+    tmp_path: Path, log: Log, nth: int, after: bool
 ) -> None:
     log.append([decision(n) for n in range(5)], [play(n) for n in range(5)])
     lake = Lake(tmp_path)
@@ -148,9 +146,7 @@ def test_a_death_at_an_append_neither_loses_nor_doubles_rows(
     assert count(tmp_path, "(SELECT DISTINCT decision_id FROM decisions)") == 5
 
 
-def test_a_death_while_showing_is_made_good_by_the_next_step(
-    tmp_path: Path, log: SqliteLog
-) -> None:
+def test_a_death_while_showing_is_made_good_by_the_next_step(tmp_path: Path, log: Log) -> None:
     lake = Lake(tmp_path)
     lake.write_database = dying(lake.write_database, after=False)  # type: ignore[method-assign]
     log.append([decision(1)], [play(1)])
@@ -161,7 +157,7 @@ def test_a_death_while_showing_is_made_good_by_the_next_step(
 
 
 def test_compaction_runs_beside_publishing(
-    tmp_path: Path, log: SqliteLog, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, log: Log, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "MINOR", 1)
     lake, go = Lake(tmp_path), threading.Event()
@@ -182,7 +178,7 @@ def test_compaction_runs_beside_publishing(
 
 
 def test_a_compaction_that_failed_is_told_and_tried_again(
-    tmp_path: Path, log: SqliteLog, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, log: Log, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "MINOR", 1)
     lake = Lake(tmp_path)
@@ -211,19 +207,17 @@ import sys
 from pathlib import Path
 from topbill.worker import publisher
 from topbill.lake import Lake
-from topbill.log.sqlite import SqliteLog
+from topbill.log import open_log
 publisher.BATCH, publisher.MINOR, publisher.MAJOR = 7, 2, 4
 folder = Path(sys.argv[1])
-keeper = publisher.Publisher(SqliteLog(folder / "log.sqlite"), Lake(folder), lambda: [], keep_log=0.0)
+keeper = publisher.Publisher(open_log(folder / "log.sqlite"), Lake(folder), lambda: [], keep_log=0.0)
 while True:
     keeper.step()
     print("step", flush=True)
 """
 
 
-def test_kill_9_at_any_moment_leaves_every_row_in_the_lake_once(
-    tmp_path: Path, log: SqliteLog
-) -> None:
+def test_kill_9_at_any_moment_leaves_every_row_in_the_lake_once(tmp_path: Path, log: Log) -> None:
     """The victim appends, compacts and forgets without pause while rows come in; it is killed six
     times over.
     """
@@ -248,9 +242,7 @@ def test_kill_9_at_any_moment_leaves_every_row_in_the_lake_once(
         assert count(tmp_path, f"(SELECT DISTINCT decision_id FROM {view})") == last  # noqa: S608
 
 
-def test_the_log_forgets_what_is_published_and_past_every_window(
-    tmp_path: Path, log: SqliteLog
-) -> None:
+def test_the_log_forgets_what_is_published_and_past_every_window(tmp_path: Path, log: Log) -> None:
     log.append([decision(1)], [play(1)])
     publisher(tmp_path, log).step()
     assert log.decision("d1") is not None, "within the longest window and an hour"
@@ -260,15 +252,13 @@ def test_the_log_forgets_what_is_published_and_past_every_window(
     assert (count(tmp_path, "decisions"), count(tmp_path, "rewards")) == (1, 1)
 
 
-def test_the_log_keeps_what_a_learner_still_needs(tmp_path: Path, log: SqliteLog) -> None:
+def test_the_log_keeps_what_a_learner_still_needs(tmp_path: Path, log: Log) -> None:
     log.append([decision(1), decision(2), decision(3)])
     publisher(tmp_path, log, keep_log=0.0, learned=lambda: 2).step()
     assert [log.decision(f"d{n}") is None for n in (1, 2, 3)] == [True, True, False]
 
 
-def test_numbers_stay_unique_after_the_log_forgot_everything(
-    tmp_path: Path, log: SqliteLog
-) -> None:
+def test_numbers_stay_unique_after_the_log_forgot_everything(tmp_path: Path, log: Log) -> None:
     keeper = publisher(tmp_path, log, keep_log=0.0)
     for n in (1, 2, 3):
         log.append([decision(n)], [play(n)])
@@ -278,7 +268,7 @@ def test_numbers_stay_unique_after_the_log_forgot_everything(
 
 
 def test_old_policy_versions_go_with_the_decisions_made_from_them(
-    tmp_path: Path, log: SqliteLog, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, log: Log, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "MINOR", 1)
     for version in (1, 2, 3):
@@ -297,7 +287,7 @@ def test_old_policy_versions_go_with_the_decisions_made_from_them(
     assert [log.snapshot("home", version) is None for version in (1, 2, 3)] == [True, True, False]
 
 
-def test_a_step_that_failed_is_made_up_for_by_the_next(tmp_path: Path, log: SqliteLog) -> None:
+def test_a_step_that_failed_is_made_up_for_by_the_next(tmp_path: Path, log: Log) -> None:
     lake = Lake(tmp_path)
     whole, calls = lake.append, itertools.count(1)
 

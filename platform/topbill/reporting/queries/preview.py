@@ -14,7 +14,7 @@ import numpy as np
 from topbill.domain.chance import hash64, uniform
 from topbill.domain.slate import distribution, rank
 from topbill.engine import CompiledExperiment
-from topbill.log.sqlite import SqliteLog
+from topbill.log import LOG_FILE, open_log
 from topbill.reporting.queries.database import load_experiment
 
 
@@ -53,9 +53,9 @@ def load_policies(data: Path | str, key: str) -> CompiledExperiment:
     learning. Raises NotFound for an unknown experiment.
     """
     live = CompiledExperiment(load_experiment(data, key))
-    path = Path(data) / "log.sqlite"
+    path = Path(data) / LOG_FILE
     if path.exists():
-        log = SqliteLog(path)
+        log = open_log(path)
         try:
             snapshot = log.snapshot(key)
         finally:

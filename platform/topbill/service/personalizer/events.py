@@ -13,7 +13,7 @@ import msgspec
 from topbill.domain.errors import BadRequest, NotFound
 from topbill.domain.records import Decision, RewardEvent
 from topbill.engine import CompiledExperiment, DecideRequest, new_id
-from topbill.log.entries import Entry
+from topbill.log import Entry
 from topbill.service import telemetry
 from topbill.service.fast_path import FastPath
 from topbill.service.personalizer.bodies import (

@@ -1,0 +1,145 @@
+"""The embedded log's SQLite file: its tables, and one connection with transactions and errors that
+say where.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from topbill.domain.errors import LogError
+
+# AUTOINCREMENT, not a plain rowid: a plain one would give the `seq` of a forgotten row once more,
+# and a reader who remembers how far it has read would miss the new row.
+# The generation starts at a random number: a journal file that was left beside a deleted database
+# must not pass for one of the new database.
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS decisions (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT,
+    decision_id TEXT NOT NULL UNIQUE,
+    experiment TEXT NOT NULL,
+    at INTEGER NOT NULL,
+    body BLOB NOT NULL);
+CREATE INDEX IF NOT EXISTS decisions_feed ON decisions (experiment, seq);
+CREATE TABLE IF NOT EXISTS reward_events (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT,
+    decision_id TEXT NOT NULL,
+    event_id TEXT NOT NULL,
+    at INTEGER NOT NULL,
+    body BLOB NOT NULL,
+    UNIQUE (decision_id, event_id));
+CREATE TABLE IF NOT EXISTS policy_snapshots (
+    experiment TEXT NOT NULL,
+    version INTEGER NOT NULL,
+    watermark INTEGER NOT NULL,
+    at INTEGER NOT NULL,
+    fingerprint TEXT NOT NULL,
+    start INTEGER NOT NULL,
+    refit_at INTEGER NOT NULL,
+    blob BLOB NOT NULL,
+    PRIMARY KEY (experiment, version)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS revisions (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT,
+    experiment TEXT NOT NULL,
+    revision TEXT NOT NULL,
+    at INTEGER NOT NULL,
+    who TEXT NOT NULL,
+    spec TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS clock (id INTEGER PRIMARY KEY CHECK (id = 0), at INTEGER NOT NULL);
+INSERT OR IGNORE INTO clock VALUES (0, 0);
+CREATE TABLE IF NOT EXISTS journal (id INTEGER PRIMARY KEY CHECK (id = 0), generation INTEGER NOT NULL);
+INSERT OR IGNORE INTO journal VALUES (0, random() & 0xfffffffffffff);
+"""
+
+
+class Database:
+    """One connection to the file. Not for several threads at once: a thread opens its own.
+
+    Raises LogError where the file cannot be opened, read or written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # No implicit transactions: where one begins and ends is said in `transaction`. The
+            # statement cache holds the multi-row statements, of which there are some hundreds.
+            # A writer thread is handed a connection that another one made, never two at a time.
+            self._connection = sqlite3.connect(
+                path,
+                timeout=30.0,
+                isolation_level=None,
+                cached_statements=1_024,
+                check_same_thread=False,
+            )
+        except (OSError, sqlite3.Error) as error:
+            raise self._cannot_open(error) from error
+        try:
+            self._prepare()
+        except sqlite3.Error as error:
+            self._connection.close()
+            raise self._cannot_open(error) from error
+
+    def _prepare(self) -> None:
+        # WAL lets readers read while one writes. FULL syncs it at every commit: what draining has
+        # moved out of the journal must survive a power cut as the journal did.
+        self._connection.execute("PRAGMA journal_mode=WAL")
+        self._connection.execute("PRAGMA synchronous=FULL")
+        # A checkpoint of SQLite's own would run inside of a commit, with the journal locked against
+        # all writers. `checkpoint` is called where nobody waits for it.
+        self._connection.execute("PRAGMA wal_autocheckpoint=0")
+        self._connection.executescript(_SCHEMA)
+
+    def _cannot_open(self, error: Exception) -> LogError:
+        return LogError(
+            f"{self.path}: cannot open the log: {error}; "
+            "expected a SQLite file in a folder to write to"
+        )
+
+    def close(self) -> None:
+        """Close the connection; what was committed is durable already."""
+        self._connection.close()
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Hold the write lock; commit durably or not at all."""
+        try:
+            # IMMEDIATE takes the write lock now: a transaction that reads first and wants it later
+            # fails at once when another one wrote in between, instead of waiting its turn.
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self._connection.execute("COMMIT")
+            except BaseException:
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
+                raise
+        except sqlite3.Error as error:
+            raise LogError(
+                f"{self.path}: cannot write: {error}; nothing of this batch was stored"
+            ) from error
+
+    def execute(self, statement: str, values: Sequence[Any] = ()) -> sqlite3.Cursor:
+        """Run a statement inside of a transaction, which names what goes wrong."""
+        return self._connection.execute(statement, values)
+
+    def execute_many(self, statement: str, values: Sequence[Sequence[Any]]) -> None:
+        """Run a statement once for each of `values`, inside of a transaction."""
+        self._connection.executemany(statement, values)
+
+    def rows(self, query: str, values: Sequence[Any] = ()) -> list[Any]:
+        """All rows of a query; LogError where the file can't be read."""
+        try:
+            return self._connection.execute(query, values).fetchall()
+        except sqlite3.Error as error:
+            raise LogError(f"{self.path}: cannot read: {error}") from error
+
+    def checkpoint(self) -> None:
+        """Move the WAL into the file as far as readers allow, so that no API process has to."""
+        try:
+            self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
+        except sqlite3.Error as error:
+            raise LogError(f"{self.path}: cannot checkpoint: {error}") from error

@@ -1,0 +1,307 @@
+"""A log that lives in this process's memory: for tests, of Topbill and of those who build on it.
+
+It keeps the whole contract of `Log` but for one thing: what it acknowledged ends with the process.
+Handles that were opened by one name share one log, as handles on one file do.
+"""
+
+from __future__ import annotations
+
+import threading
+from bisect import bisect_right
+from collections.abc import Collection, Sequence
+from typing import TypeVar
+
+import msgspec
+
+from topbill.domain.errors import LogError
+from topbill.domain.records import Decision, RewardEvent, Snapshot
+from topbill.log.entries import Entry, EventKey, Receipt, Rows, admit, keyed_ids
+from topbill.log.protocol import Clock, Log, Matured, Revision, now_micros
+from topbill.log.snapshots import not_the_successor
+
+_R = TypeVar("_R")
+_decode_decision = msgspec.json.Decoder(Decision).decode
+_decode_event = msgspec.json.Decoder(RewardEvent).decode
+
+
+class _Store:
+    """What all handles of one name share. Every access is by the holder of `lock`."""
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        self.newest_stamp = 0
+        """No row is stamped before it."""
+        self.decisions: list[tuple[int, Decision]] = []
+        self.events: list[tuple[int, RewardEvent]] = []
+        self.next_decision = 1
+        self.next_event = 1
+        self.by_id: dict[str, tuple[int, Decision]] = {}
+        self.by_decision: dict[str, list[tuple[int, RewardEvent]]] = {}
+        self.event_keys: set[EventKey] = set()
+        self.snapshots: dict[str, dict[int, Snapshot]] = {}
+        self.revisions: list[Revision] = []
+
+
+_STORES: dict[str, _Store] = {}
+_STORES_LOCK = threading.Lock()
+
+
+class MemoryLog(Log):
+    """One handle on a log in memory.
+
+    Args:
+        name: Handles of the same name share a log; an empty name is a log of its own.
+        clock: Gives the time in µs; a test sets its own.
+
+    >>> with MemoryLog() as log:
+    ...     log.read_decisions(0, 10)
+    []
+    """
+
+    def __init__(self, name: str = "", clock: Clock = now_micros) -> None:
+        self.name = f"memory:{name}"
+        self._clock = clock
+        self._closed = False
+        self._error: LogError | None = None
+        with _STORES_LOCK:
+            self._store = _STORES.setdefault(name, _Store()) if name else _Store()
+
+    @staticmethod
+    def exists(name: str) -> bool:
+        """Whether somebody opened a log of this name before."""
+        return name in _STORES
+
+    @staticmethod
+    def discard(name: str) -> None:
+        """Let go of a named log: whoever opens the name next gets an empty one."""
+        with _STORES_LOCK:
+            _STORES.pop(name, None)
+
+    def fail_with(self, message: str | None) -> None:
+        """Let every commit of this handle fail with a LogError from now on, as a full disk would;
+        None makes it work again.
+        """
+        self._error = None if message is None else LogError(f"{self.name}: {message}")
+
+    def close(self) -> None:
+        """End the use of this handle; the log itself stays as long as its name is known."""
+        self._closed = True
+
+    def check(self) -> None:
+        """Raises LogError where the handle was closed, as a file would."""
+        if self._closed:
+            raise LogError(f"{self.name}: was closed; open it again")
+
+    # ------------------------------------------------------------------ intake
+
+    def commit(self, entries: Sequence[Entry]) -> list[Receipt]:
+        """Store a group of entries; see `Log.commit`."""
+        self.check()
+        if self._error is not None:
+            raise self._error
+        store = self._store
+        decision_ids, event_keys = keyed_ids(entries)
+        with store.lock:
+            at = max(self._clock(), store.newest_stamp)
+            # `admit` notes here what the group adds. The store is changed only when all of the
+            # group could be admitted.
+            stored_decisions = {
+                decision_id: store.by_id[decision_id][1]
+                for decision_id in decision_ids
+                if decision_id in store.by_id
+            }
+            stored_events = event_keys & store.event_keys
+            rows = Rows([], [])
+            receipts = [
+                admit(entry, at, stored_decisions, stored_events, rows) for entry in entries
+            ]
+            store.newest_stamp = at
+            self._add(rows, at)
+        return receipts
+
+    def _add(self, rows: Rows, at: int) -> None:
+        # Rows go through their JSON as on a disk: nobody shares an object with the log.
+        store = self._store
+        for decision_id, _, body in rows.decisions:
+            if decision_id in store.by_id:
+                continue
+            decision = msgspec.structs.replace(_decode_decision(body), decided_at=at)
+            store.by_id[decision_id] = (store.next_decision, decision)
+            store.decisions.append((store.next_decision, decision))
+            store.next_decision += 1
+        for decision_id, event_id, body in rows.events:
+            if (decision_id, event_id) in store.event_keys:
+                continue
+            event = msgspec.structs.replace(_decode_event(body), received_at=at)
+            store.event_keys.add((decision_id, event_id))
+            store.by_decision.setdefault(decision_id, []).append((store.next_event, event))
+            store.events.append((store.next_event, event))
+            store.next_event += 1
+
+    # ------------------------------------------------------------------ look-ups
+
+    def decisions(self, decision_ids: Collection[str]) -> dict[str, Decision]:
+        """The stored decisions of these ids, by id."""
+        self.check()
+        by_id = self._store.by_id
+        with self._store.lock:
+            return {i: by_id[i][1] for i in decision_ids if i in by_id}
+
+    def events(self, decision_id: str) -> list[RewardEvent]:
+        """All reward events of a decision, in the order in which they came."""
+        self.check()
+        with self._store.lock:
+            return [event for _, event in self._store.by_decision.get(decision_id, [])]
+
+    # ------------------------------------------------------------------ feed
+
+    def barrier(self) -> int:
+        """A time at or before which nothing can be added any more."""
+        self.check()
+        store = self._store
+        with store.lock:
+            # One less: rows of this very microsecond may still come, and are stamped no earlier.
+            store.newest_stamp = max(self._clock(), store.newest_stamp)
+            return store.newest_stamp - 1
+
+    def read_decisions(self, after_seq: int, limit: int) -> list[tuple[int, Decision]]:
+        """Decisions with seq > `after_seq`, in order, at most `limit`."""
+        self.check()
+        with self._store.lock:
+            return _after(self._store.decisions, after_seq, limit)
+
+    def read_events(self, after_seq: int, limit: int) -> list[tuple[int, RewardEvent]]:
+        """Reward events with seq > `after_seq`, in order, at most `limit`."""
+        self.check()
+        with self._store.lock:
+            return _after(self._store.events, after_seq, limit)
+
+    def matured(
+        self, experiment: str, after_seq: int, age: int, barrier: int, limit: int
+    ) -> list[Matured]:
+        """The next decisions that reached an age, each with its events; see `Log.matured`."""
+        self.check()
+        matured: list[Matured] = []
+        store = self._store
+        with store.lock:
+            start = bisect_right(store.decisions, after_seq, key=_seq)
+            for seq, decision in store.decisions[start:]:
+                if len(matured) == limit or decision.decided_at > barrier - age:
+                    break
+                if decision.experiment == experiment:
+                    events = [
+                        event
+                        for _, event in store.by_decision.get(decision.decision_id, [])
+                        if event.received_at <= decision.decided_at + age
+                    ]
+                    matured.append(Matured(seq, decision, events))
+        return matured
+
+    def first_seq(self) -> int | None:
+        """The `seq` of the oldest decision that is still here."""
+        self.check()
+        with self._store.lock:
+            return self._store.decisions[0][0] if self._store.decisions else None
+
+    def next_seq(self, experiment: str, after_seq: int) -> int | None:
+        """The `seq` of an experiment's first decision after `after_seq`."""
+        self.check()
+        with self._store.lock:
+            for seq, decision in self._store.decisions:
+                if seq > after_seq and decision.experiment == experiment:
+                    return seq
+        return None
+
+    def forget(
+        self, decisions_through: int, events_through: int, older_than: int, limit: int = 2_000
+    ) -> int:
+        """Delete the oldest decisions with their events; see `Log.forget`."""
+        self.check()
+        store = self._store
+        with store.lock:
+            forgotten = 0
+            for seq, decision in store.decisions[:limit]:
+                events = store.by_decision.get(decision.decision_id, [])
+                safe = seq <= decisions_through and (not events or events[-1][0] <= events_through)
+                if not safe or decision.decided_at >= older_than:
+                    break
+                forgotten += 1
+            gone = {decision.decision_id for _, decision in store.decisions[:forgotten]}
+            del store.decisions[:forgotten]
+            store.events = [row for row in store.events if row[1].decision_id not in gone]
+            store.event_keys = {key for key in store.event_keys if key[0] not in gone}
+            for decision_id in gone:
+                del store.by_id[decision_id]
+                store.by_decision.pop(decision_id, None)
+        return forgotten
+
+    # ------------------------------------------------------------------ snapshots
+
+    def versions(self) -> dict[str, int]:
+        """The newest policy version of every experiment that has one."""
+        self.check()
+        with self._store.lock:
+            return {key: max(versions) for key, versions in self._store.snapshots.items()}
+
+    def snapshot(self, experiment: str, version: int | None = None) -> Snapshot | None:
+        """The newest snapshot of an experiment, or that of `version`."""
+        self.check()
+        with self._store.lock:
+            versions = self._store.snapshots.get(experiment, {})
+            if version is None:
+                version = max(versions, default=0)
+            return versions.get(version)
+
+    def write_snapshot(self, snapshot: Snapshot) -> None:
+        """Store the successor of the newest version; see `Log.write_snapshot`."""
+        self.check()
+        with self._store.lock:
+            newest = self.version(snapshot.experiment)
+            if snapshot.version != newest + 1:
+                raise not_the_successor(snapshot, newest)
+            stamped = msgspec.structs.replace(snapshot, at=self._clock())
+            versions = self._store.snapshots.setdefault(snapshot.experiment, {})
+            versions[snapshot.version] = stamped
+
+    def forget_snapshots(self, before: int) -> int:
+        """Delete the snapshots that had a successor by `before` µs; returns how many went."""
+        self.check()
+        forgotten = 0
+        with self._store.lock:
+            for versions in self._store.snapshots.values():
+                newest_then = 0
+                for version, snapshot in versions.items():
+                    if snapshot.at < before:
+                        newest_then = max(newest_then, version)
+                for version in [v for v in versions if v < newest_then]:
+                    del versions[version]
+                    forgotten += 1
+        return forgotten
+
+    # ------------------------------------------------------------------ audit
+
+    def revise(self, experiment: str, revision: str, who: str, spec: str) -> bool:
+        """Note in the audit what an experiment is now; False when it was so already."""
+        self.check()
+        with self._store.lock:
+            earlier = self.revisions(experiment)
+            if earlier and earlier[-1].revision == revision:
+                return False
+            self._store.revisions.append(Revision(experiment, revision, self._clock(), who, spec))
+        return True
+
+    def revisions(self, experiment: str | None = None) -> list[Revision]:
+        """The audit, oldest first: of one experiment, or of all."""
+        self.check()
+        with self._store.lock:
+            lines = self._store.revisions
+            return [line for line in lines if experiment in (None, line.experiment)]
+
+
+def _seq(row: tuple[int, object]) -> int:
+    return row[0]
+
+
+def _after(rows: list[tuple[int, _R]], seq: int, limit: int) -> list[tuple[int, _R]]:
+    start = bisect_right(rows, seq, key=_seq)
+    return rows[start : start + limit]

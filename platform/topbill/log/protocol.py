@@ -1,0 +1,270 @@
+"""What every log promises: the contract that the service, the worker and the tests rely on.
+
+The log is the transactional intake. What it acknowledged is durable; what it stored stands in one
+order that everybody reads alike; and beside the rows it keeps the versions of policies that decide,
+and the audit of what experiments were. `tests/unit/log/test_contract.py` holds every registered log
+against this text.
+
+Three ideas carry it:
+
+- **Ids make writing idempotent.** A caller that got no answer sends the same ids again; the receipt
+  then says what was stored before it, and nothing is stored twice.
+- **`seq` is a place that stays.** Each decision and each event has one, in a sequence of its own
+  that only grows and is never given twice, also not after forgetting. Along it stamps never fall.
+- **A barrier closes the past.** At or before it nothing can be added any more. Therefore a reader
+  who remembers one number, the last `seq` that it has read, misses nothing and meets nothing twice.
+"""
+
+from __future__ import annotations
+
+import time
+from abc import abstractmethod
+from collections.abc import Callable, Collection, Sequence
+from types import TracebackType
+from typing import NamedTuple, Protocol, Self
+
+from topbill.domain.errors import Conflict
+from topbill.domain.records import Decision, RewardEvent, Snapshot
+from topbill.log.entries import Entry, Receipt, all_keyed
+
+Clock = Callable[[], int]
+"""Gives the time in microseconds since the epoch, UTC."""
+
+
+def now_micros() -> int:
+    """Microseconds since the epoch, UTC."""
+    return time.time_ns() // 1_000
+
+
+class Matured(NamedTuple):
+    """A decision that reached an age, and the reward events that had come by then."""
+
+    seq: int
+    decision: Decision
+    events: list[RewardEvent]
+
+
+class Revision(NamedTuple):
+    """One line of the audit: from `at` (µs) on, `experiment` was what `spec` (JSON text) says."""
+
+    experiment: str
+    revision: str
+    at: int
+    who: str
+    spec: str
+
+
+class Log(Protocol):
+    """A handle on a log. It is for one thread at a time: a thread that works beside others opens
+    its own handle on the same log with `open_log`.
+
+    All times are microseconds since the epoch, UTC. Whatever cannot be written, read or trusted is
+    a LogError that names the log; after one nothing of that call is stored, and the handle can be
+    used again.
+    """
+
+    name: str
+    """How messages call it: the path, or the URL without secrets."""
+
+    # ------------------------------------------------------------------ intake
+
+    @abstractmethod
+    def commit(self, entries: Sequence[Entry]) -> list[Receipt]:
+        """Store a group of entries with one write, and return when they are durable.
+
+        Each entry is stored whole or not at all, whatever becomes of the others of its group;
+        entries take effect in their order. Only ids that an entry calls keyed are looked up: the
+        others must be new (`topbill.engine.new_id`).
+
+        Args:
+            entries: Decisions and events that belong together, an entry each.
+
+        Returns:
+            A receipt for each entry, in order.
+
+        Raises:
+            LogError: Nothing of the whole group was stored.
+        """
+
+    def append(
+        self, decisions: Sequence[Decision] = (), events: Sequence[RewardEvent] = ()
+    ) -> Receipt:
+        """Store one entry durably, every id of which counts as the caller's.
+
+        Raises:
+            Conflict: A decision id was used before with another request; nothing was stored.
+            LogError: Nothing was stored.
+        """
+        receipt = self.commit([all_keyed(decisions, events)])[0]
+        if receipt.conflict is not None:
+            raise Conflict(
+                f"decision_id {receipt.conflict!r} was used before with another request; "
+                "use a new id"
+            )
+        return receipt
+
+    # ------------------------------------------------------------------ look-ups
+
+    @abstractmethod
+    def decisions(self, decision_ids: Collection[str]) -> dict[str, Decision]:
+        """The stored decisions of these ids, by id; ids that are not there are left out.
+
+        Sees everything that was acknowledged before the call, by whichever handle.
+        """
+
+    def decision(self, decision_id: str) -> Decision | None:
+        """The stored decision of that id, or None."""
+        return self.decisions((decision_id,)).get(decision_id)
+
+    @abstractmethod
+    def events(self, decision_id: str) -> list[RewardEvent]:
+        """All reward events of a decision, in the order in which they came."""
+
+    # ------------------------------------------------------------------ feed
+
+    @abstractmethod
+    def barrier(self) -> int:
+        """A time such that every row stamped at or before it can be read now, and every row that is
+        still to come is stamped after it.
+        """
+
+    @abstractmethod
+    def read_decisions(self, after_seq: int, limit: int) -> list[tuple[int, Decision]]:
+        """Decisions of all experiments with seq > `after_seq`, in order, at most `limit`.
+
+        What is returned is final: no row can later appear before the last `seq` of the answer.
+        """
+
+    @abstractmethod
+    def read_events(self, after_seq: int, limit: int) -> list[tuple[int, RewardEvent]]:
+        """Reward events with seq > `after_seq`, in order, at most `limit`; final likewise."""
+
+    @abstractmethod
+    def matured(
+        self, experiment: str, after_seq: int, age: int, barrier: int, limit: int
+    ) -> list[Matured]:
+        """The next decisions of an experiment that were `age` µs old at `barrier`, in order, each
+        with the events that had come when it reached that age.
+
+        The answer for a decision is the same whenever it is asked for: learning from it again gives
+        the same policy, bit by bit.
+
+        Args:
+            experiment: Key of the experiment.
+            after_seq: The last decision that was read before.
+            age: µs between a decision and the last event that counts (that one included).
+            barrier: What `barrier` returned.
+            limit: Most decisions of the answer.
+        """
+
+    @abstractmethod
+    def first_seq(self) -> int | None:
+        """The `seq` of the oldest decision that is still here; None when there is none."""
+
+    @abstractmethod
+    def next_seq(self, experiment: str, after_seq: int) -> int | None:
+        """The `seq` of an experiment's first decision after `after_seq`; None when there is
+        none.
+        """
+
+    @abstractmethod
+    def forget(
+        self, decisions_through: int, events_through: int, older_than: int, limit: int = 2_000
+    ) -> int:
+        """Delete the oldest decisions with all their events, as far as nobody needs them.
+
+        Goes from the oldest on and stops at the first decision that must stay: so what remains is
+        the whole end of the log, without gaps.
+
+        Args:
+            decisions_through: Last decision that is safe elsewhere; later ones stay.
+            events_through: Last event that is safe elsewhere; a decision with a later one stays.
+            older_than: Decisions stamped at or after this time stay.
+            limit: Most decisions to delete in one call, so that no writer waits long.
+
+        Returns:
+            How many decisions went.
+        """
+
+    # ------------------------------------------------------------------ snapshots
+
+    @abstractmethod
+    def versions(self) -> dict[str, int]:
+        """The newest policy version of every experiment that has one."""
+
+    def version(self, experiment: str) -> int:
+        """The newest policy version of an experiment; 0 where nothing was learned yet."""
+        return self.versions().get(experiment, 0)
+
+    @abstractmethod
+    def snapshot(self, experiment: str, version: int | None = None) -> Snapshot | None:
+        """The newest snapshot of an experiment, or that of `version`; None when there is none."""
+
+    @abstractmethod
+    def write_snapshot(self, snapshot: Snapshot) -> None:
+        """Store state, watermark and version at once; `at` is stamped by the log.
+
+        Raises:
+            Conflict: It is not the successor of the newest version. A learner that was overtaken,
+                or woke up late, must not write over its successor's work; this fence is what makes
+                a second learner harmless.
+            LogError: Nothing was stored.
+        """
+
+    @abstractmethod
+    def forget_snapshots(self, before: int) -> int:
+        """Delete the snapshots that had a successor by `before` µs: nothing was decided from them
+        since.
+
+        The newest of each experiment stays, and so does the one that was the newest then.
+
+        Returns:
+            How many went.
+        """
+
+    # ------------------------------------------------------------------ audit
+
+    @abstractmethod
+    def revise(self, experiment: str, revision: str, who: str, spec: str) -> bool:
+        """Note in the audit that `experiment` is now what `spec` (JSON text) says.
+
+        Returns:
+            False when it was so already, and nothing was noted.
+        """
+
+    @abstractmethod
+    def revisions(self, experiment: str | None = None) -> list[Revision]:
+        """The audit, oldest first: of one experiment, or of all."""
+
+    # ------------------------------------------------------------------ upkeep
+
+    def check(self) -> None:
+        """Raises LogError where what this handle writes to is no longer what its name leads to."""
+        return None
+
+    def probe(self) -> None:
+        """Write what every commit writes, without any row. Raises LogError where that fails."""
+        self.commit([Entry()])
+
+    def tend(self, *, thorough: bool = False) -> None:
+        """Upkeep that some process must see to several times a second; cheap when nothing is due.
+
+        Args:
+            thorough: Also what may take a moment: for the worker, not for a process that answers.
+        """
+        return None
+
+    @abstractmethod
+    def close(self) -> None:
+        """Let go of files and connections; what was acknowledged is durable already."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()

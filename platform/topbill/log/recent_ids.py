@@ -1,0 +1,55 @@
+"""Which decisions and events a commit need not ask the tables for.
+
+What was acknowledged lies in the journal until it is drained, and the journal can only be read from
+its start: so each handle keeps an index of the ids in it. The handle's own rows come in with each
+commit; those of other handles are read from the journal when somebody asks for an id.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from topbill.domain.records import Decision
+from topbill.log.entries import EventKey
+from topbill.log.journal import Frame, Position
+
+_decode = msgspec.json.Decoder(Decision).decode
+
+
+class RecentIds:
+    """The ids of one generation of the journal, and those looked up in the tables meanwhile.
+
+    It is emptied when the generation changes: then the tables hold all of it. That bounds it by the
+    journal's size.
+    """
+
+    def __init__(self) -> None:
+        self.decisions: dict[str, Decision] = {}
+        """By id; `decision` also finds those that are still encoded."""
+        self.events: set[EventKey] = set()
+        self.indexed_to: Position
+        """Up to where in the journal the index is complete."""
+        self._encoded: dict[str, tuple[int, bytes]] = {}
+        self.restart(0)
+
+    def restart(self, generation: int) -> None:
+        """Know nothing, as at the start of a generation."""
+        self.decisions, self.events = {}, set()
+        self._encoded = {}
+        self.indexed_to = (generation, 0)
+
+    def add(self, frame: Frame) -> None:
+        """Take in what another handle wrote. Bodies stay encoded until somebody asks for one: most
+        are never asked for, and decoding costs ten times as much.
+        """
+        for decision_id, _, body in frame.rows.decisions:
+            self._encoded[decision_id] = (frame.at, body)
+        for decision_id, event_id, _ in frame.rows.events:
+            self.events.add((decision_id, event_id))
+
+    def decision(self, decision_id: str) -> Decision | None:
+        """What is known of it without the tables."""
+        if decision_id in self._encoded:
+            at, body = self._encoded.pop(decision_id)
+            self.decisions[decision_id] = msgspec.structs.replace(_decode(body), decided_at=at)
+        return self.decisions.get(decision_id)

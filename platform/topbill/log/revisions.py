@@ -1,0 +1,44 @@
+"""The audit in the embedded log's file: what each experiment was, from when on, and by whom."""
+
+from __future__ import annotations
+
+from topbill.log.database import Database
+from topbill.log.protocol import Clock, Revision
+
+
+class RevisionTable:
+    """The table `revisions` of a database. Its methods are those of `Log`."""
+
+    def __init__(self, database: Database, clock: Clock) -> None:
+        self._database = database
+        self._clock = clock
+
+    def note(self, experiment: str, revision: str, who: str, spec: str) -> bool:
+        """Add a line unless the newest one says the same; returns whether it did."""
+        # Every process of a service says at its start what it read. Nearly always all is noted
+        # already, so the first look needs no write lock; the second one is what counts.
+        if self._newest(experiment) == revision:
+            return False
+        with self._database.transaction():
+            if self._newest(experiment) == revision:
+                return False
+            self._database.execute(
+                "INSERT INTO revisions (experiment, revision, at, who, spec) "
+                "VALUES (?, ?, ?, ?, ?)",
+                (experiment, revision, self._clock(), who, spec),
+            )
+        return True
+
+    def read(self, experiment: str | None) -> list[Revision]:
+        """The lines of one experiment, or of all, oldest first."""
+        rows = self._database.rows(
+            """SELECT experiment, revision, at, who, spec FROM revisions
+               WHERE ?1 IS NULL OR experiment = ?1 ORDER BY seq""",
+            (experiment,),
+        )
+        return [Revision(*row) for row in rows]
+
+    def _newest(self, experiment: str) -> str | None:
+        query = "SELECT revision FROM revisions WHERE experiment = ? ORDER BY seq DESC LIMIT 1"
+        rows = self._database.rows(query, (experiment,))
+        return rows[0][0] if rows else None

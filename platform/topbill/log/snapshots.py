@@ -1,0 +1,104 @@
+"""Policy snapshots in the embedded log's file: versions that count up by one, each written once.
+
+Held by the log rather than part of it: snapshots share the file and its transactions with the rows,
+and nothing else. They are never journaled, for a version is written every few seconds at most.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from topbill.domain.errors import Conflict, LogError
+from topbill.domain.records import Snapshot
+from topbill.log.database import Database
+from topbill.log.protocol import Clock
+
+
+class SnapshotTable:
+    """The table `policy_snapshots` of a database. Its methods are those of `Log`."""
+
+    def __init__(self, database: Database, clock: Clock) -> None:
+        self._database = database
+        self._clock = clock
+
+    def versions(self) -> dict[str, int]:
+        """The newest version of every experiment that has one."""
+        query = "SELECT experiment, max(version) FROM policy_snapshots GROUP BY experiment"
+        return dict(self._database.rows(query))
+
+    def version(self, experiment: str) -> int:
+        """The newest version of an experiment, or 0."""
+        query = "SELECT coalesce(max(version), 0) FROM policy_snapshots WHERE experiment = ?"
+        return int(self._database.rows(query, (experiment,))[0][0])
+
+    def read(self, experiment: str, version: int | None) -> Snapshot | None:
+        """The snapshot of a version, or the newest one."""
+        rows = self._database.rows(
+            """SELECT version, watermark, fingerprint, blob, at, start, refit_at
+               FROM policy_snapshots
+               WHERE experiment = ?1 AND version = coalesce(?2,
+                   (SELECT max(version) FROM policy_snapshots WHERE experiment = ?1))""",
+            (experiment, version),
+        )
+        if not rows:
+            return None
+        version, watermark, fingerprint, blob, at, start, refit_at = rows[0]
+        try:
+            states = msgspec.msgpack.decode(blob, type=dict[str, bytes])
+        except msgspec.DecodeError as error:
+            raise LogError(
+                f"{self._database.path}: snapshot {experiment} v{version} is damaged: {error}; "
+                "run topbill verify"
+            ) from error
+        return Snapshot(
+            experiment=experiment,
+            version=version,
+            watermark=watermark,
+            fingerprint=fingerprint,
+            states=states,
+            start=start,
+            refit_at=refit_at,
+            at=at,
+        )
+
+    def write(self, snapshot: Snapshot) -> None:
+        """Add the successor of the newest version; raises Conflict for any other."""
+        blob = msgspec.msgpack.encode(snapshot.states)
+        with self._database.transaction():
+            # The comparison stands inside of the write lock: of two learners that fold the same
+            # version, the second one finds the first one's row here.
+            newest = self.version(snapshot.experiment)
+            if snapshot.version != newest + 1:
+                raise not_the_successor(snapshot, newest)
+            self._database.execute(
+                "INSERT INTO policy_snapshots VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                (
+                    snapshot.experiment,
+                    snapshot.version,
+                    snapshot.watermark,
+                    self._clock(),
+                    snapshot.fingerprint,
+                    snapshot.start,
+                    snapshot.refit_at,
+                    blob,
+                ),
+            )
+
+    def forget(self, before: int) -> int:
+        """Delete those that had a successor by `before` (µs); returns how many went."""
+        with self._database.transaction():
+            cursor = self._database.execute(
+                """DELETE FROM policy_snapshots WHERE version < (
+                       SELECT max(s.version) FROM policy_snapshots s
+                       WHERE s.experiment = policy_snapshots.experiment AND s.at < ?)""",
+                (before,),
+            )
+        return cursor.rowcount
+
+
+def not_the_successor(snapshot: Snapshot, newest: int) -> Conflict:
+    """The refusal of a snapshot, for every log in the same words."""
+    return Conflict(
+        f"snapshot {snapshot.experiment} v{snapshot.version}: the log holds v{newest} already; "
+        "another worker is busy with this data folder: stop one of them"
+    )
