@@ -38,7 +38,9 @@ ONE_PLACE = {
     "deltalake": "lake",
     "psycopg": "log",
     "numba": "policies/linear/compiled.py",
-    "vowpal_wabbit_next": "policies/vw.py",
+    "vowpal_wabbit_next": "policies/vw/next_engine.py",
+    "vowpalwabbit": "policies/vw/mainline.py",
+    "pylibvw": "policies/vw/mainline.py",
     "statsmodels": "ab",
     "fastapi": "service/app.py",
 }

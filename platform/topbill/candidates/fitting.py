@@ -90,9 +90,9 @@ def hold_out(plays: Sequence[Play], catalog: Catalog) -> tuple[list[Play], list[
     held_out = []
     for i in chosen:
         unit = able[i]
-        play = _last_play(history[unit], catalog)
-        last_title[unit] = catalog.ids[play.played]
-        held_out.append(play)
+        last_play = _last_play(history[unit], catalog)
+        last_title[unit] = catalog.ids[last_play.played]
+        held_out.append(last_play)
     # Every play of that title by that viewer goes, not the last alone: the answer must not lie in
     # what it is predicted from.
     remaining = [play for play in plays if last_title.get(play.unit) != play.title]

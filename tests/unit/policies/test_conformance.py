@@ -19,24 +19,13 @@ from topbill.domain.records import Actions, Example, Policy
 from topbill.domain.slate import propensities, rank
 from topbill.policies import KINDS
 from topbill.policies.linear.policy import LinearParams
+from topbill.policies.vw import EXPLORATIONS
 
 D, DA = 3, 2
 IDS = ["close-up", "chase", "skyline", "train", "kiss"]
 FEATURES = np.random.default_rng(5).normal(size=(len(IDS), DA))
 ACTIONS = Actions(IDS, FEATURES)
 ORDER = ["train", "kiss", "chase", "skyline", "close-up"]
-VW_EXPLORATIONS = [
-    "epsilon",
-    "softmax",
-    "bag",
-    "cover",
-    "first",
-    "squarecb",
-    "regcb",
-    "regcbopt",
-    "rnd",
-    "synthcover",
-]
 
 
 def variants(kind: str) -> list[dict]:
@@ -54,7 +43,7 @@ def variants(kind: str) -> list[dict]:
             {"fourier_features": 4},
         ]
     if kind == "vw":
-        return [{"exploration": e} for e in VW_EXPLORATIONS]
+        return [{"exploration": e} for e in EXPLORATIONS]
     return [{"order": ORDER}] if kind == "fixed" else [{}]
 
 

@@ -1,0 +1,70 @@
+"""The engine `vowpal-wabbit-next`: VW 9.9 with bindings that take arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+import numpy as np
+import vowpal_wabbit_next
+from vowpal_wabbit_next import CLIError
+from vowpal_wabbit_next import _core as stubbed
+
+from topbill.domain.errors import PolicyError
+from topbill.policies.vw.engine import Features, Values
+
+_core: Any = stubbed  # its stubs predate NumPy 2
+
+
+class _Workspace:
+    def __init__(self, workspace: Any) -> None:
+        self._workspace = workspace
+        # The public class only wraps this one, and has no call for a list of examples.
+        self._core = workspace._workspace
+
+    def encode(self, features: Features, *, shared: bool = False) -> Any:
+        example = _core.Example()
+        for namespace, (hashes, values) in features.items():
+            example[namespace].push_many_features(hashes, values)
+        example._set_label(_core.CBLabel(shared=shared))
+        return example
+
+    def predict(self, shared: Any, actions: Sequence[Any]) -> Sequence[tuple[int, float]]:
+        return cast(
+            Sequence[tuple[int, float]], self._core.predict_multi_ex_one([shared, *actions])
+        )
+
+    def learn(
+        self, shared: Any, actions: Sequence[Any], chosen: int, cost: float, probability: float
+    ) -> None:
+        example = actions[chosen]
+        example._set_label(_core.CBLabel(label=(0, cost, probability)))
+        try:
+            self._core.learn_multi_ex_one([shared, *actions])
+        finally:
+            # The example is used again, by decisions that know no cost.
+            example._set_label(_core.CBLabel())
+
+    def serialize(self) -> bytes:
+        return cast(bytes, self._workspace.serialize())
+
+    def weights(self) -> Values:
+        return np.array(self._workspace.weights())
+
+
+class _Engine:
+    name = (
+        f"vowpal-wabbit-next {vowpal_wabbit_next.__version__} (VW {vowpal_wabbit_next.VW_VERSION})"
+    )
+
+    def open(self, command: list[str], model: bytes | None) -> _Workspace:
+        try:
+            if model is None:
+                return _Workspace(vowpal_wabbit_next.Workspace(command))
+            # A model carries its own options; only --quiet is not among them.
+            return _Workspace(vowpal_wabbit_next.Workspace(["--quiet"], model_data=model))
+        except (CLIError, RuntimeError) as error:
+            raise PolicyError(f"vw: {' '.join(command)}: {error}") from error
+
+
+ENGINE = _Engine()

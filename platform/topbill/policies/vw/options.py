@@ -1,0 +1,150 @@
+"""What an experiment file may say of Vowpal Wabbit, and the command line that it becomes."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal, NamedTuple
+
+import msgspec
+
+
+class Exploration(NamedTuple):
+    """What an exploration needs to learn rewards in [0, 1] seen as costs in [-1, 0].
+
+    `uniform_share` is mixed in where VW itself would give actions probability zero. `reproducible`
+    is false where VW draws random numbers while it learns: it doesn't store how far they got, so
+    that a state which was loaded in between goes on to other weights.
+    """
+
+    options: str
+    uniform_share: float
+    reproducible: bool = True
+
+
+_REGRET_BOUND = "--cb_type mtr --cb_min_cost -1 --cb_max_cost 0"
+EXPLORATIONS: dict[str, Exploration] = {
+    "epsilon": Exploration("--cb_type mtr --clip_p 0.2", 0.05),
+    "softmax": Exploration("--softmax --lambda 20 --cb_type mtr --clip_p 0.2", 0.0),
+    "bag": Exploration("--bag 5 --cb_type mtr --clip_p 0.2", 0.02, reproducible=False),
+    "cover": Exploration("--cover 5 --cb_type mtr --clip_p 0.2", 0.02, reproducible=False),
+    "first": Exploration("--first 500 --cb_type mtr --clip_p 0.2", 0.02),
+    "squarecb": Exploration(f"--squarecb --gamma_scale 100 {_REGRET_BOUND}", 0.0),
+    "regcb": Exploration(f"--regcb --mellowness 0.01 {_REGRET_BOUND}", 0.02),
+    "regcbopt": Exploration(f"--regcbopt --mellowness 0.01 {_REGRET_BOUND}", 0.02),
+    "rnd": Exploration("--rnd 3 --cb_type mtr --clip_p 0.2", 0.02, reproducible=False),
+    "synthcover": Exploration("--synthcover --cb_type mtr --clip_p 0.2", 0.02),
+}
+"""The explorations of --cb_explore_adf by name."""
+
+_NUMBER = r"-?\d+(\.\d+)?([eE]-?\d+)?"
+_NUMERIC = (
+    "lambda gamma_scale gamma_exponent mellowness cb_min_cost cb_max_cost bag cover first rnd "
+    "rnd_alpha rnd_invlambda psi synthcoversize synthcoverpsi clip_p learning_rate l power_t "
+    "initial_t l1 l2 bit_precision b"
+)
+_FLAGS = (
+    "softmax squarecb regcb regcbopt synthcover nounif greedify coin adaptive normalized sgd "
+    "invariant noconstant"
+)
+_OPTIONS = {
+    **dict.fromkeys(_NUMERIC.split(" "), _NUMBER),
+    **dict.fromkeys(_FLAGS.split(" "), ""),
+    "cb_type": "(ips|dr|mtr|dm)",
+    "interactions": "[safp]{2,3}",
+    "q": "[safp]{2}",
+}
+"""Options that `args` may hold, with the pattern of their value; empty for a flag."""
+
+
+def check_args(args: str) -> list[str]:
+    """The free options as a list, each known and of the right form; ValueError tells the first that
+    is not.
+    """
+    words, out = args.split(), []
+    while words:
+        word = words.pop(0)
+        match = re.fullmatch(r"--?([a-z]\w*)", word)
+        if match is None or match[1] not in _OPTIONS:
+            raise ValueError(
+                f"args: {word!r} is not an option that may be set; known are "
+                f"{', '.join(sorted(_OPTIONS))}"
+            )
+        name = match[1]
+        # VW reads -softmax as several options of one letter, and doesn't know --q.
+        written = f"-{name}" if len(name) == 1 else f"--{name}"
+        if word != written:
+            raise ValueError(f"args: got {word!r}; expected {written!r}")
+        out.append(word)
+        pattern = _OPTIONS[name]
+        if pattern:
+            value = words.pop(0) if words else ""
+            if not re.fullmatch(pattern, value):
+                raise ValueError(f"args: {word} got {value!r}, expected {pattern}")
+            out.append(value)
+    return out
+
+
+Share = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
+
+
+class VWParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`exploration` with costs and clipping that suit rewards in [0, 1]; `args` adds to VW's own
+    options.
+    """
+
+    exploration: Annotated[
+        Literal[
+            "epsilon",
+            "softmax",
+            "bag",
+            "cover",
+            "first",
+            "squarecb",
+            "regcb",
+            "regcbopt",
+            "rnd",
+            "synthcover",
+        ],
+        msgspec.Meta(description="exploration of --cb_explore_adf"),
+    ] = "squarecb"
+    epsilon: Annotated[
+        Share | None,
+        msgspec.Meta(description="uniform share; by default what the exploration needs"),
+    ] = None
+    args: Annotated[
+        str,
+        msgspec.Meta(
+            description="further options, such as '--learning_rate 0.1 --power_t 0 -q aa'"
+        ),
+    ] = ""
+
+    def __post_init__(self) -> None:
+        check_args(self.args)
+
+    def command(self, seed: int) -> list[str]:
+        """The options of the workspace; the caller's come last and replace ours."""
+        own = check_args(self.args)
+        defaults = EXPLORATIONS[self.exploration].options.split()
+        remaining: list[str] = []
+        while defaults:
+            word = defaults.pop(0)
+            value = defaults.pop(0) if _OPTIONS[word.lstrip("-")] else None
+            if word in own:
+                continue
+            remaining.append(word)
+            if value is not None:
+                remaining.append(value)
+        command = ["--cb_explore_adf", "--quiet", "--random_seed", str(seed % 2**31)]
+        command += ["-q", "sa", "-q", "sf"]
+        # The other explorations get their uniform share from Topbill, which mixes it in exactly.
+        if self.exploration == "epsilon":
+            command += ["--epsilon", str(self.uniform_share)]
+        # VW writes the options into the model, so that they are checked when it is loaded.
+        return command + remaining + own
+
+    @property
+    def uniform_share(self) -> float:
+        """The share of decisions that is uniform."""
+        return (
+            EXPLORATIONS[self.exploration].uniform_share if self.epsilon is None else self.epsilon
+        )

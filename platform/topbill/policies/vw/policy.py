@@ -1,0 +1,271 @@
+"""Vowpal Wabbit's contextual bandits with action-dependent features, any exploration of
+`--cb_explore_adf`.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from copy import copy
+from hashlib import blake2b
+from typing import Any, ClassVar
+from weakref import WeakKeyDictionary
+
+import msgspec
+import numpy as np
+
+from topbill.domain.chance import hash64
+from topbill.domain.errors import PolicyError
+from topbill.domain.records import Actions, Example, Floats, Indices
+from topbill.policies import codec
+from topbill.policies.vw.engine import Engine, Features, Hashes, Values, engine
+from topbill.policies.vw.options import EXPLORATIONS, VWParams
+
+_CONTEXT, _ACTION, _FEATURES, _POSITION = (ord(c) for c in "safp")
+"""Namespaces, one character each."""
+_DIGEST_SIZE = 16
+_MOST_EXAMPLES = 20_000
+"""Examples of actions that are kept."""
+_LAST_POSITION = 31
+"""Positions from here on count as one."""
+TOLERANCE = 1e-2
+"""How far probabilities, and weights in units of the largest, of one state may lie apart between
+builds of VW."""
+_PROBES = 200
+"""Contexts in which two states are compared."""
+_ONE = np.ones(1, dtype=np.float32)
+
+
+class _Scored:
+    __slots__ = ("_actions", "_policy", "_x")
+    mean: Floats | None = None
+    width: Floats | None = None
+
+    def __init__(self, policy: VW, x: Floats, actions: Actions) -> None:
+        self._policy, self._x, self._actions = policy, x, actions
+
+    def probabilities(self, remaining: Indices) -> Floats:
+        return self._policy.predict(self._x, self._actions, remaining)
+
+
+class VW:
+    """Vowpal Wabbit (Agarwal et al. 2014; Bietti, Agarwal and Langford 2021) as a policy.
+
+    Context, action id and action features are namespaces s, a and f with the interactions s×a and
+    s×f; the position is p. VW minimises costs: rewards are negated here, and only here. A workspace
+    is not thread-safe: a lock guards it. Predictions leave the weights alone. `bag`, `cover` and
+    `rnd` draw random numbers while they learn, whose state VW does not save: restored in mid-stream
+    they go on from equal weights, but not to equal ones.
+    """
+
+    kind: ClassVar[str] = "vw"
+    Params: ClassVar[type[msgspec.Struct]] = VWParams
+    deterministic: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        params: VWParams,
+        *,
+        context_size: int,
+        action_size: int,
+        seed: int = 0,
+        build: Engine | None = None,
+    ) -> None:
+        self.params = params
+        self.d, self.da = context_size, action_size
+        self._engine = engine() if build is None else build
+        self._command = params.command(seed)
+        self._lock = threading.Lock()
+        self._context_hashes = _hashes("s", context_size)
+        self._feature_hashes = _hashes("f", action_size)
+        self._open(None)
+
+    @property
+    def engine(self) -> str:
+        """Package and version of what decides and learns."""
+        return self._engine.name
+
+    def _open(self, model: bytes | None) -> None:
+        self._workspace = self._engine.open(self._command, model)
+        self._blob: bytes | None = None
+        # Examples belong to the workspace that they were made for.
+        self._by_features: dict[tuple[str, bytes], Any] = {}
+        self._by_actions: WeakKeyDictionary[Actions, list[Any]] = WeakKeyDictionary()
+
+    def _encode(self, actions: Actions) -> list[Any]:
+        """VW's examples of the actions, built once per Actions object."""
+        examples = self._by_actions.get(actions)
+        if examples is None:
+            features = actions.features.astype(np.float32)
+            if features.shape != (len(actions), self.da) or not np.isfinite(features).all():
+                raise PolicyError(
+                    f"vw: action features must be finite and {(len(actions), self.da)}, "
+                    f"got {features.shape}"
+                )
+            examples = []
+            for name, row in zip(actions.ids, features, strict=True):
+                examples.append(self._example(name, row))
+            self._by_actions[actions] = examples
+        return examples
+
+    def _example(self, name: str, row: Values) -> Any:
+        """VW's example of one action; candidates recur in ever new sets, so it is kept."""
+        key = name, row.tobytes()
+        example = self._by_features.get(key)
+        if example is None:
+            features: dict[int, tuple[Hashes, Values]] = {_ACTION: (_hash("a", name), _ONE)}
+            if self.da:
+                features[_FEATURES] = self._feature_hashes, row
+            example = self._workspace.encode(features)
+            if len(self._by_features) >= _MOST_EXAMPLES:
+                self._by_features.clear()
+            self._by_features[key] = example
+        return example
+
+    def _shared(self, x: Floats, position: int = 0) -> Any:
+        """VW's shared example: the context and, when learning, the position that was not the
+        first.
+        """
+        values = x.astype(np.float32)
+        if values.shape != (self.d,) or not np.isfinite(values).all():
+            raise PolicyError(f"vw: context must be finite and ({self.d},), got {values.shape}")
+        features: Features = {}
+        if self.d:
+            features = {_CONTEXT: (self._context_hashes, values)}
+        if position:
+            place = np.array([min(position, _LAST_POSITION)], dtype=np.uint64)
+            features = {**features, _POSITION: (place, _ONE)}
+        return self._workspace.encode(features, shared=True)
+
+    def score(self, x: Floats, actions: Actions, seed: int) -> _Scored:  # noqa: ARG002
+        return _Scored(self, x, actions)
+
+    def predict(self, x: Floats, actions: Actions, remaining: Indices) -> Floats:
+        """(len(remaining),) VW's probabilities over those actions, float32 made exact by
+        normalising.
+        """
+        # VW has no rule for a single action, and none is needed.
+        if len(remaining) == 1:
+            return np.ones(1)
+        with self._lock:
+            examples = self._encode(actions)
+            eligible = [examples[i] for i in remaining.tolist()]
+            pairs = np.array(self._workspace.predict(self._shared(x), eligible))
+        p = np.zeros(len(remaining))
+        p[pairs[:, 0].astype(np.intp)] = np.maximum(pairs[:, 1], 0.0)
+        # Ties of regcbopt sum to more than one.
+        total = p.sum()
+        if not total > 0.0:
+            raise PolicyError(
+                f"vw: probabilities sum to {total}; was the model given infinite features?"
+            )
+        share = 0.0 if self.params.exploration == "epsilon" else self.params.uniform_share
+        return np.asarray(p * ((1.0 - share) / total) + share / len(remaining))
+
+    def update(self, examples: Sequence[Example]) -> None:
+        with self._lock:
+            for example in examples:
+                encoded = self._encode(example.actions)
+                self._workspace.learn(
+                    self._shared(example.x, example.position),
+                    encoded,
+                    example.index,
+                    -example.reward,
+                    example.propensity,
+                )
+                self._blob = None
+
+    def dump(self) -> bytes:
+        with self._lock:
+            # VW counts predictions in its model; what it learned does not change with them, nor
+            # does this.
+            if self._blob is None:
+                self._blob = self._workspace.serialize()
+            model = self._blob
+        return codec.dump(self.kind, ids=[" ".join(self._command)], raw=_digest(model) + model)
+
+    def load(self, blob: bytes) -> None:
+        model = self._model(blob)
+        with self._lock:
+            self._open(model)
+            self._blob = model
+
+    def _model(self, blob: bytes) -> bytes:
+        """VW's own file in a state. PolicyError where it is not one that was written here."""
+        state = codec.load(self.kind, blob, arrays={}, numbers=())
+        digest, model = state.raw[:_DIGEST_SIZE], state.raw[_DIGEST_SIZE:]
+        # VW may crash on a damaged model, so it never sees one.
+        if state.ids != [" ".join(self._command)] or digest != _digest(model):
+            raise PolicyError(
+                "state of vw: damaged, or made with other options; `topbill verify` tells which "
+                "states the log leads to"
+            )
+        return model
+
+    def difference(self, one: bytes, other: bytes, actions: Actions) -> str:
+        """What differs between two states, by what they predict and weigh; "" for nothing.
+
+        VW's own counters are no part of it: a state that was stored and loaded again counts
+        otherwise, and decides the same. Another build of VW adds up in another order, so that
+        numbers may differ by `TOLERANCE`.
+
+        Args:
+            one: A state of this policy.
+            other: Another.
+            actions: What predictions are compared over, in contexts drawn at random.
+        """
+        first, second = self._restored(one), self._restored(other)
+        weights, others = first._workspace.weights(), second._workspace.weights()
+        if weights.shape != others.shape:
+            return f"one has {weights.size:,} weights, the other {others.size:,}"
+        scale = float(np.abs(weights).max(initial=0.0))
+        apart = np.abs(weights - others) > TOLERANCE * scale
+        if apart.any():
+            return f"{np.count_nonzero(apart):,} weights differ"
+        if not len(actions):
+            return ""
+        largest = 0.0
+        rng = np.random.default_rng(0)
+        everything = np.arange(len(actions))
+        for _ in range(_PROBES):
+            x = rng.normal(size=self.d)
+            p, q = (policy.predict(x, actions, everything) for policy in (first, second))
+            largest = max(largest, float(np.abs(p - q).max()))
+        return f"probabilities differ by up to {largest:.2g}" if largest > TOLERANCE else ""
+
+    def _restored(self, blob: bytes) -> VW:
+        """Another policy of this kind with that state."""
+        policy = copy(self)
+        policy._lock = threading.Lock()
+        policy.load(blob)
+        return policy
+
+    @property
+    def reproducible(self) -> bool:
+        """Whether a state that was stored and loaded in between learns to the same weights."""
+        return EXPLORATIONS[self.params.exploration].reproducible
+
+    def explain(
+        self,
+        x: Floats,  # noqa: ARG002
+        actions: Actions,
+        names: tuple[Sequence[str], Sequence[str]],  # noqa: ARG002
+    ) -> list[dict[str, float]]:
+        """VW's hashed weights have no names."""
+        return [{} for _ in actions.ids]
+
+
+def _hash(namespace: str, name: str) -> Hashes:
+    """(1,) where VW finds a feature. Its first 32 bits, as VW's own hashes have."""
+    return np.array([hash64(namespace, name) & 0xFFFFFFFF], dtype=np.uint64)
+
+
+def _hashes(namespace: str, size: int) -> Hashes:
+    out = np.empty(size, dtype=np.uint64)
+    for i in range(size):
+        out[i] = _hash(namespace, str(i))[0]
+    return out
+
+
+def _digest(model: bytes) -> bytes:
+    return blake2b(model, digest_size=_DIGEST_SIZE).digest()

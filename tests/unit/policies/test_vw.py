@@ -1,0 +1,157 @@
+"""Vowpal Wabbit's two builds decide alike, each continues from what the other stored, and states
+are compared by what they predict and weigh.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from importlib import util
+
+import msgspec
+import numpy as np
+import pytest
+
+from topbill.domain.errors import PolicyError
+from topbill.domain.records import Actions, Example
+from topbill.policies.vw import EXPLORATIONS, VW, VWParams
+from topbill.policies.vw.engine import MODULES, engine
+
+IDS = ["close-up", "chase", "skyline", "train", "kiss"]
+ACTIONS = Actions(IDS, np.random.default_rng(5).normal(size=(5, 2)))
+EVERYTHING = np.arange(5)
+INSTALLED = [name for name, (module, _) in MODULES.items() if util.find_spec(module)]
+every_engine = pytest.mark.parametrize("package", INSTALLED)
+both = pytest.mark.skipif(
+    len(INSTALLED) < 2, reason=f"only {INSTALLED} has wheels for this Python and processor"
+)
+
+
+def fresh(package: str | None = None, exploration: str = "squarecb", args: str = "") -> VW:
+    params = VWParams(exploration=exploration, args=args)  # type: ignore[arg-type]
+    return VW(
+        params, context_size=3, action_size=2, seed=7, build=engine(package) if package else None
+    )
+
+
+def examples(n: int, seed: int = 1) -> list[Example]:
+    rng = np.random.default_rng(seed)
+    out = []
+    for t in range(n):
+        x = rng.normal(size=3)
+        index = int(rng.integers(5))
+        click = rng.random() < 1 / (1 + np.exp(1.0 - x[index % 3]))
+        out.append(Example(x, ACTIONS, index, 0.2, float(click), position=t % 3, at=1e9 + t))
+    return out
+
+
+def decided(policy: VW, seed: int = 2) -> np.ndarray:
+    """(20 contexts × 5) probabilities."""
+    contexts = np.random.default_rng(seed).normal(size=(20, 3))
+    return np.array([policy.predict(x, ACTIONS, EVERYTHING) for x in contexts])
+
+
+def test_an_engine_is_here_and_names_its_package_and_version():
+    name = engine().name
+    assert name.split()[0] == INSTALLED[0]
+    assert any(part[0].isdigit() for part in name.split())
+    assert fresh().engine == name
+
+
+@both
+@pytest.mark.parametrize("exploration", EXPLORATIONS)
+def test_engines_decide_alike_and_continue_from_each_other(exploration):
+    one, other = (fresh(package, exploration) for package in INSTALLED)
+    for example in examples(150):
+        one.update([example])
+        other.update([example])
+    # They add float32 numbers in different orders. Cover explores by what its members disagree in,
+    # and so turns the last bit of one into another choice: its engines may drift apart.
+    if exploration != "cover":
+        np.testing.assert_allclose(decided(one), decided(other), atol=2e-2)
+    for here, there in ((one, other), (other, one)):
+        state = here.dump()
+        continued = fresh(there._engine.name.split()[0], exploration)
+        continued.load(state)
+        np.testing.assert_allclose(decided(continued), decided(here), atol=1e-6)
+        continued.update(examples(30, seed=3))
+        assert np.isfinite(decided(continued)).all()
+
+
+@both
+@pytest.mark.parametrize("args", ["--sgd", "--power_t 0.3", "-q aa --l2 0.001", "--invariant"])
+def test_engines_count_alike_what_learning_rates_depend_on(args):
+    one, other = (fresh(package, "epsilon", args) for package in INSTALLED)
+    one.update(examples(100))
+    other.update(examples(100))
+    np.testing.assert_allclose(decided(one), decided(other), atol=1e-6)
+
+
+@every_engine
+@pytest.mark.parametrize("exploration", EXPLORATIONS)
+def test_a_restart_changes_no_weight_and_no_decision_of_what_learns_without_chance(
+    package, exploration
+):
+    whole, restarted = fresh(package, exploration), fresh(package, exploration)
+    whole.update(examples(90))
+    for part in (examples(90)[:40], examples(90)[40:]):
+        restarted.update(part)
+        state = restarted.dump()
+        restarted = fresh(package, exploration)
+        restarted.load(state)
+    if EXPLORATIONS[exploration].reproducible:
+        assert whole.difference(whole.dump(), restarted.dump(), ACTIONS) == ""
+        assert np.array_equal(decided(whole), decided(restarted))
+
+
+@every_engine
+def test_states_that_learned_otherwise_differ_and_say_in_what(package):
+    policy = fresh(package)
+    policy.update(examples(60))
+    state = policy.dump()
+    assert policy.difference(state, state, ACTIONS) == ""
+    policy.update(examples(60, seed=9))
+    assert "weights differ" in policy.difference(state, policy.dump(), ACTIONS)
+    assert "weights differ" in policy.difference(state, fresh(package).dump(), ACTIONS)
+
+
+@every_engine
+def test_predictions_are_compared_too(package, monkeypatch):
+    policy = fresh(package)
+    untrained = policy.dump()
+    policy.update(examples(60))
+    workspace = type(policy._workspace)
+    monkeypatch.setattr(workspace, "weights", lambda _: np.zeros(4, dtype=np.float32))
+    assert "probabilities differ" in policy.difference(untrained, policy.dump(), ACTIONS)
+
+
+@every_engine
+def test_what_an_engine_refuses_is_a_policy_error(package):
+    with pytest.raises(PolicyError, match="vw: --nonsense"):
+        engine(package).open(["--nonsense"], None)
+
+
+@pytest.mark.parametrize(
+    ("args", "expected"),
+    [("--q aa", "'-q'"), ("-softmax", "'--softmax'"), ("--data x", "known are")],
+)
+def test_options_are_written_as_vw_reads_them(args, expected):
+    with pytest.raises(msgspec.ValidationError, match=expected):
+        msgspec.convert({"args": args}, VWParams)
+
+
+def test_without_any_engine_the_error_says_what_to_install(monkeypatch):
+    monkeypatch.setattr("topbill.policies.vw.engine.util.find_spec", lambda _: None)
+    engine.cache_clear()
+    try:
+        with pytest.raises(PolicyError, match="pip install vowpalwabbit"):
+            engine()
+    finally:
+        engine.cache_clear()
+
+
+def test_who_only_reads_specs_loads_no_vw():
+    program = (
+        "import sys, topbill.policies; sys.exit(any('wabbit' in name for name in sys.modules))"
+    )
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
