@@ -81,7 +81,7 @@ class MemoryLog(Log):
         """Let every commit of this handle fail with a LogError from now on, as a full disk would;
         None makes it work again.
         """
-        self._error = None if message is None else LogError(f"{self.name}: {message}")
+        self._error = None if message is None else LogError(f"{self.name} {message}")
 
     def close(self) -> None:
         """End the use of this handle; the log itself stays as long as its name is known."""
@@ -90,7 +90,7 @@ class MemoryLog(Log):
     def check(self) -> None:
         """Raises LogError where the handle was closed, as a file would."""
         if self._closed:
-            raise LogError(f"{self.name}: was closed; open it again")
+            raise LogError(f"{self.name} was closed; open it again")
 
     # ------------------------------------------------------------------ intake
 
