@@ -12,7 +12,7 @@ help:            ## what there is
 demo: $(READY)   ## start everything with simulated viewers and watch it learn
 	$(BIN)/topbill demo
 
-up: $(READY)     ## start service, keeper and dashboard on the example experiments
+up: $(READY)     ## start service, worker and dashboard on the example experiments
 	$(BIN)/topbill up
 
 test: $(READY)-dev   ## the tests

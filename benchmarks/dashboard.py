@@ -4,7 +4,7 @@ drawn from.
     python -m benchmarks.dashboard [--decisions 10_000_000] [--data FOLDER] [--pages home,health]
     [--alone]
 
-Each page is run as Streamlit runs it: cold, by a dashboard that was just started beside a keeper
+Each page is run as Streamlit runs it: cold, by a dashboard that was just started beside a worker
 that works answers out in advance; with --alone also asking for itself, where there are none; and
 warm. The browser's part is not in it. The peer is `topbill.reporting.load` of the same experiment
 in the same run. At last What if evaluates a policy, on the sample that it takes unless told

@@ -88,8 +88,8 @@ def timed(work: Callable[[], Any], repeats: int = 3) -> Time:
 def publishing(folder: Path) -> None:
     """One step of 20,000 decisions and 2,000 events, and the same rows by `deltalake` alone."""
     log, lake = open_log(folder / "log.sqlite"), Lake(folder)
-    keeper = Publisher(log, lake, lambda: [experiment("home")])
-    keeper.step()
+    worker = Publisher(log, lake, lambda: [experiment("home")])
+    worker.step()
     p = (1 / len(ARMS),) * len(ARMS)
     context = msgspec.Raw(b'{"device":"tv","hour":20,"taste":[0.1,0.2,0.3,0.1,0.2,0.1]}')
     steps, plain = [], []
@@ -116,7 +116,7 @@ def publishing(folder: Path) -> None:
             for i in range(0, STEP, 10)
         ]
         log.append(decisions, events)
-        steps.append(timed(keeper.step, repeats=1))
+        steps.append(timed(worker.step, repeats=1))
         rows = pa.table(
             lake._tables["decisions"].to_pyarrow_table(filters=[("seq", ">", round_ * STEP)])
         )

@@ -77,7 +77,7 @@ def experiments(folder: Path, size: int, rows: int, titles: int, policy: str | N
 
 
 def signals(folder: Path, data: Path) -> None:
-    """What the keeper would have learned of 50,000 plays, so that every source has something to
+    """What the worker would have learned of 50,000 plays, so that every source has something to
     name.
     """
     catalog = Catalog.read(folder / "catalogue.csv")

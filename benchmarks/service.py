@@ -205,10 +205,10 @@ def measure(policy: str, folder: Path, seconds: float, rounds: int) -> None:
     script = folder / "load.lua"
     print(f"\n{policy}: topbill {__version__}", flush=True)
     with running([*topbill, "serve", *options, "--port", "8651"], 8651):
-        keeper = subprocess.Popen([*topbill, "keep", *options])
+        worker = subprocess.Popen([*topbill, "worker", *options])
         teach(8651)
-        keeper.terminate()
-        keeper.wait(20)
+        worker.terminate()
+        worker.wait(20)
         with running(
             [
                 *uvicorn,

@@ -19,7 +19,7 @@ from topbill.reporting.queries.exposure import effective_actions
 from topbill.reporting.queries.preview import Shown
 
 STILL = 300.0
-"""Seconds without a publication after which the keeper is missed."""
+"""Seconds without a publication after which the worker is missed."""
 _SAID = {"No traffic": "without traffic", "Winner": "with a winner", "Harm": "harmful"}
 _URGENT = ("Harm", "Worse", "Withheld", "Winner", "Ahead")
 _FEW, _MANY = 0.005, 0.25
@@ -250,8 +250,8 @@ def healthy(found: Report, age: float) -> State:
         return State(
             word="Standing still",
             tone="warning",
-            sentence=f"The keeper last published {words.duration(age)} ago: everything here is of then.",
-            next="If it should be running, look at its messages, or start topbill keep.",
+            sentence=f"The worker last published {words.duration(age)} ago: everything here is of then.",
+            next="If it should be running, look at its messages, or start topbill worker.",
         )
     return State(
         word="All well",

@@ -56,11 +56,11 @@ def empty(error: Exception) -> None:
     with st.container(border=True):
         st.subheader("Nothing to see yet")
         st.write(
-            "The dashboard reads the record that the keeper publishes, and there is none in this data folder yet. "
-            "Start the service and the keeper, or let simulated viewers fill it:"
+            "The dashboard reads the record that the worker publishes, and there is none in this data folder yet. "
+            "Start the service and the worker, or let simulated viewers fill it:"
         )
         st.code(
-            "topbill demo        # a minute of simulated viewers\ntopbill up          # service, keeper and dashboard"
+            "topbill demo        # a minute of simulated viewers\ntopbill up          # service, worker and dashboard"
         )
         st.caption(str(error))
 

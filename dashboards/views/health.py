@@ -16,7 +16,7 @@ from topbill.reporting.experiment.status import JOINED
 
 
 def age() -> float:
-    """Seconds since the keeper last published."""
+    """Seconds since the worker last published."""
     return float((datetime.now(UTC).replace(tzinfo=None) - data.ask("published")).total_seconds())
 
 

@@ -1,4 +1,4 @@
-"""Acknowledged means durable: service and keeper are killed ten times under load, and nothing is
+"""Acknowledged means durable: service and worker are killed ten times under load, and nothing is
 lost or doubled.
 """
 
@@ -29,7 +29,7 @@ KILLS = 10
 
 
 class Service:
-    """Service and keeper as processes that can be killed."""
+    """Service and worker as processes that can be killed."""
 
     def __init__(self, experiments: Path, data: Path) -> None:
         self.port = free_port("127.0.0.1", 0)
@@ -169,7 +169,7 @@ def test_what_was_acknowledged_is_there_once_after_ten_kills(
     assert log.version("art") > 0
     log.close()
 
-    rebuilt = [sys.executable, "-m", "topbill", "rebuild", "art", "--experiments", str(folder)]
+    rebuilt = [sys.executable, "-m", "topbill", "verify", "art", "--experiments", str(folder)]
     done = subprocess.run(
         [*rebuilt, "--data", str(tmp_path / "data")], capture_output=True, text=True, env=os.environ
     )

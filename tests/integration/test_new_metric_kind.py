@@ -27,7 +27,7 @@ from topbill.reporting.queries.series import progress
 from topbill.service.app import Settings, create_app
 from topbill.simulation.run import run
 from topbill.simulation.world import Habits
-from topbill.worker.loop import Keeper
+from topbill.worker.loop import Worker
 
 ROOT = Path(__file__).parents[2]
 VIEWERS = 120
@@ -99,7 +99,7 @@ def test_a_kind_that_is_in_the_table_works_everywhere(folder: Path, tmp_path: Pa
     reported = serve(folder, data)
     time.sleep(1.1)  # the windows
 
-    worker = Keeper(folder, data)
+    worker = Worker(folder, data)
     while worker.step():
         pass
     worker.finish()
@@ -162,7 +162,7 @@ def test_a_kind_that_cannot_be_computed_stops_no_other_experiment(
     shutil.rmtree(folder / "pages")
     for sql in ("no_such_function({value}) {inside}", "median({values}) {inside}"):
         monkeypatch.setitem(metric._KINDS, "median", replace(MEDIAN, sql=sql))
-        worker = Keeper(folder, data)
+        worker = Worker(folder, data)
         worker.step()
         worker.finish()
         (problem,) = troubles(data)

@@ -8,11 +8,12 @@ import os
 import sys
 
 # Imported for their commands.
-from topbill.cli import files, moving, reading, running, trying
+from topbill.cli import analysis, files, offline, processes, transfer
+from topbill.cli.renamed import todays_name
 from topbill.cli.shell import app, err, out
 from topbill.domain.errors import TopbillError
 
-__all__ = ["app", "files", "main", "moving", "out", "reading", "running", "trying"]
+__all__ = ["analysis", "app", "files", "main", "offline", "out", "processes", "transfer"]
 
 # Matrices here are small: a second BLAS thread only spins. NumPy reads this when a command first
 # imports it.
@@ -20,9 +21,18 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
 def main() -> None:
-    """Run the command line; what went wrong is one message on standard error and exit status 1."""
+    """Run the command line; what went wrong is one message on standard error and exit status 1. A
+    verb or option of an older version is answered with its name of today, and exit status 2.
+    """
+    if (sentence := todays_name(sys.argv[1:])) is not None:
+        _say(sentence)
+        sys.exit(2)
     try:
         app()
     except TopbillError as error:
-        err.print(str(error), style="red", markup=False, highlight=False, soft_wrap=True)
+        _say(str(error))
         sys.exit(1)
+
+
+def _say(message: str) -> None:
+    err.print(message, style="red", markup=False, highlight=False, soft_wrap=True)

@@ -5,9 +5,14 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from topbill.cli.shell import EXPERIMENTS, app, out
 from topbill.domain.errors import NotFound, SpecError
+
+if TYPE_CHECKING:
+    from topbill.pages import PageFile
+    from topbill.spec import Experiment
 
 
 @app.command
@@ -19,39 +24,42 @@ def validate(*paths: Path) -> None:
     """
     from topbill import pages, spec
 
-    given = list(dict.fromkeys(pages.folder_of(path) for path in paths or (EXPERIMENTS,)))
-    verdicts = spec.validate([file for path in given for file in pages.experiment_folders(path)])
-    failed = False
-    known = [verdict for _, verdict in verdicts if not isinstance(verdict, SpecError)]
-    for file, verdict in [
-        *verdicts,
-        *(found for path in given for found in pages.validate(path, known)),
-    ]:
-        if isinstance(verdict, SpecError):
-            failed = True
-            out.print(f"[red]invalid[/] {file}", highlight=False, soft_wrap=True)
-            for problem in verdict.problems:
-                out.print(
-                    f"  {problem}", style="red", markup=False, highlight=False, soft_wrap=True
-                )
-        elif isinstance(verdict, pages.PageFile):
-            layers = ", ".join(verdict.layers.values())
-            out.print(
-                f"[green]valid[/]   {file}: {verdict.key}, page of {layers}",
-                highlight=False,
-                soft_wrap=True,
-            )
-        else:
-            kinds = ", ".join(f"{v.name} ({v.policy}, {v.share:.0%})" for v in verdict.variants)
-            out.print(
-                f"[green]valid[/]   {file}: {verdict.key}, {verdict.surface}, {kinds}",
-                highlight=False,
-                soft_wrap=True,
-            )
+    given = paths or (EXPERIMENTS,)
+    folders = list(dict.fromkeys(pages.folder_of(path) for path in given))
+    verdicts = spec.validate(
+        [file for folder in folders for file in pages.experiment_folders(folder)]
+    )
     if not verdicts:
-        raise NotFound(f"{', '.join(map(str, paths)) or EXPERIMENTS}: no *.yaml file there")
-    if failed:
+        raise NotFound(f"{', '.join(map(str, given))}: no *.yaml file there")
+    valid = [verdict for _, verdict in verdicts if not isinstance(verdict, SpecError)]
+    lines: list[tuple[Path, Experiment | PageFile | SpecError]] = [*verdicts]
+    for folder in folders:
+        lines += pages.validate(folder, valid)
+    for file, verdict in lines:
+        if isinstance(verdict, SpecError):
+            _say_invalid(file, verdict)
+        else:
+            description = (
+                _page(verdict) if isinstance(verdict, pages.PageFile) else _experiment(verdict)
+            )
+            out.print(f"[green]valid[/]   {file}: {description}", highlight=False, soft_wrap=True)
+    if any(isinstance(verdict, SpecError) for _, verdict in lines):
         sys.exit(1)
+
+
+def _say_invalid(file: Path, error: SpecError) -> None:
+    out.print(f"[red]invalid[/] {file}", highlight=False, soft_wrap=True)
+    for problem in error.problems:
+        out.print(f"  {problem}", style="red", markup=False, highlight=False, soft_wrap=True)
+
+
+def _experiment(experiment: Experiment) -> str:
+    variants = ", ".join(f"{v.name} ({v.policy}, {v.share:.0%})" for v in experiment.variants)
+    return f"{experiment.key}, {experiment.surface}, {variants}"
+
+
+def _page(page: PageFile) -> str:
+    return f"{page.key}, page of {', '.join(page.layers.values())}"
 
 
 @app.command

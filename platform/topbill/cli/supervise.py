@@ -202,9 +202,11 @@ def free_port(host: str, wanted: int) -> int:
 def commands(
     experiments: str, data: str, host: str, port: int, more: Sequence[str] = ()
 ) -> dict[str, list[str]]:
-    """The command lines of the service and of the keeper over one data folder."""
+    """The command lines of the service and of the worker over one data folder; `more` are options
+    of the service.
+    """
     where = ["--experiments", experiments, "--data", data]
     return {
         "service": ["-m", "topbill", "serve", *where, "--host", host, "--port", str(port), *more],
-        "keeper": ["-m", "topbill", "keep", *where],
+        "worker": ["-m", "topbill", "worker", *where],
     }

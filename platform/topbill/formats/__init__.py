@@ -6,9 +6,27 @@ import by the position that the lake's tables keep with each batch, an export by
 beside (or in) what it writes.
 """
 
-from topbill.formats.exporting import export_log
-from topbill.formats.importing import import_log
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from topbill.formats.registry import Format, format_of
-from topbill.formats.sources import read
+
+if TYPE_CHECKING:
+    from topbill.formats.exporting import export_log
+    from topbill.formats.importing import import_log
+    from topbill.formats.sources import read
 
 __all__ = ["Format", "export_log", "format_of", "import_log", "read"]
+
+_MODULES = {"export_log": "exporting", "import_log": "importing", "read": "sources"}
+
+
+def __getattr__(name: str) -> Any:
+    """What moves logs is imported at its first use: the command line, which only lists formats,
+    would otherwise wait for Arrow and DuckDB at every start.
+    """
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)

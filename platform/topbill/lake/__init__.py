@@ -1,4 +1,4 @@
-"""The analytical record: Delta tables that the keeper appends to, and `topbill.duckdb`, the face
+"""The analytical record: Delta tables that the worker appends to, and `topbill.duckdb`, the face
 that all read.
 
 Nothing else in Topbill imports `duckdb` or `deltalake`.

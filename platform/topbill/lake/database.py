@@ -31,7 +31,7 @@ def connect(
     """A DuckDB connection: in memory, or read-only on the face at `path`. Times are UTC.
 
     A data folder that was moved or copied since is read where it is now. Any number of processes
-    may hold the file open. The keeper replaces it rather than changing it, so a connection keeps
+    may hold the file open. The worker replaces it rather than changing it, so a connection keeps
     showing the state of the moment it was opened at: connect anew for a newer one. `cursor()`
     starts outside the face; use another `connect` per thread. Raises NotFound when nothing was
     published yet, LogError when the file cannot be read.
@@ -49,7 +49,7 @@ def connect(
     if not Path(path).exists():
         connection.close()
         raise NotFound(
-            f"{path}: no such file; expected the face that `topbill keep` writes; start the keeper first"
+            f"{path}: no such file; expected the face that `topbill worker` writes; start the worker first"
         )
     try:
         # Attached, not opened: DuckDB shares one instance per path and process, which would show a
@@ -60,7 +60,7 @@ def connect(
     except duckdb.Error as error:
         connection.close()
         raise LogError(
-            f"{path}: cannot be opened: {error}; expected a file written by `topbill keep`"
+            f"{path}: cannot be opened: {error}; expected a file written by `topbill worker`"
         ) from error
     return connection
 

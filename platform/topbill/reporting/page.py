@@ -71,7 +71,7 @@ class Arm:
 @dataclass(frozen=True)
 class PageReport:
     """What was served and what came of it. Pages whose longest window is not over count in `pages`
-    only. `recall`: what the candidates find of held-out plays, as the keeper last measured it; None
+    only. `recall`: what the candidates find of held-out plays, as the worker last measured it; None
     while there are too few."""
 
     page: str
@@ -109,7 +109,7 @@ def _recall(data: Path, page: str) -> Recall | None:
     try:
         return Signals.load(path).recall if path.exists() else None
     except BadData:
-        return None  # the keeper writes the file anew, and says what is wrong with it
+        return None  # the worker writes the file anew, and says what is wrong with it
 
 
 def _report(connection: Connection, page: str, weights: Mapping[str, float] | None) -> PageReport:

@@ -16,14 +16,14 @@ from topbill.service.buffered import BufferedProtocol
 
 
 def serve(
-    experiments: Path, data: Path, *, host: str, port: int, workers: int, keys: tuple[bytes, ...]
+    experiments: Path, data: Path, *, host: str, port: int, processes: int, keys: tuple[bytes, ...]
 ) -> None:
     """Serve until stopped. Raises SpecError, LogError and TopbillError before it listens, where it
     could not decide, store or listen."""
     settings = Settings(experiments, data, keys)
     app = create_app(
         settings
-    )  # whatever is wrong with the files is said once, before any worker starts
+    )  # whatever is wrong with the files is said once, before any process starts
     open_log(settings.log_path).close()
     _check_address(host, port)
     common = {
@@ -37,7 +37,7 @@ def serve(
         "proxy_headers": False,
         "timeout_graceful_shutdown": 5,
     }
-    if workers == 1:
+    if processes == 1:
         uvicorn.run(app, **common)  # type: ignore[arg-type]
         return
     shared = data / "metrics"
@@ -49,7 +49,7 @@ def serve(
         "TOPBILL_WORKER_KEYS": b"\n".join(keys).decode(),
         "PROMETHEUS_MULTIPROC_DIR": str(shared),
     }
-    uvicorn.run("topbill.service.app:from_environment", factory=True, workers=workers, **common)  # type: ignore[arg-type]
+    uvicorn.run("topbill.service.app:from_environment", factory=True, workers=processes, **common)  # type: ignore[arg-type]
 
 
 def _check_address(host: str, port: int) -> None:

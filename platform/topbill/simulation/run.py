@@ -1,7 +1,7 @@
 """One experiment simulated in process, on simulated time: to check it before launch, and to measure
 learning.
 
-The decisions are the engine's and the learning is the keeper's; only the log between them is a
+The decisions are the engine's and the learning is the worker's; only the log between them is a
 queue in memory.
 """
 

@@ -1,4 +1,4 @@
-"""Simulated viewers served in process, page after page, with what they teach learned as the keeper
+"""Simulated viewers served in process, page after page, with what they teach learned as the worker
 would; and what the same viewers would have made of other pages at the same moment."""
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class Course:
 def browse(
     compiled_page: CompiledPage, browsers: Browsers, pages: int, course: Course | None = None
 ) -> list[Visit]:
-    """Serve `pages` pages to the viewers, learn from what they do as the keeper would, and tell
+    """Serve `pages` pages to the viewers, learn from what they do as the worker would, and tell
     what was seen.
 
     What is learned changes the compiled_page, its engine and its signals: give a fresh one.

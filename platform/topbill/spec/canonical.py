@@ -122,9 +122,10 @@ def _object(part: Any, name: str) -> msgspec.Raw:
 
 def _items(part: Any, name: str) -> Iterable[tuple[str, Any]]:
     """Canonical name and form of each field that is part of the form."""
+    defaults = _defaults(part)
     always = FIELDS.get(name, ())
-    names = list(always)
-    for field, default in _defaults(part).items():
+    names = [field for field in always if field in defaults]
+    for field, default in defaults.items():
         later = field not in always and field not in APART
         if later and getattr(part, field) != default:
             names.append(field)

@@ -1,3 +1,3 @@
-"""The keeper: the one process that folds the log into policies and publishes the log to the
+"""The worker: the one process that folds the log into policies and publishes the log to the
 lake.
 """

@@ -2,7 +2,7 @@
 log.
 
 The state is a function of the log alone: whoever folds the same rows reaches the same bytes,
-however often the keeper died in between and however the rows fell into batches.
+however often the worker died in between and however the rows fell into batches.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ class Fold:
         )
 
     def publish(self, log: Log) -> None:
-        """Write state, watermark and version at once. Raises Conflict when another keeper was
+        """Write state, watermark and version at once. Raises Conflict when another worker was
         faster.
         """
         snapshot = Snapshot(
@@ -173,7 +173,7 @@ class Learner:
         read.
 
         An experiment that can't learn doesn't keep the others from it: it is tried again later,
-        from its newest version. Raises LogError, and Conflict when another keeper was faster.
+        from its newest version. Raises LogError, and Conflict when another worker was faster.
         """
         barrier = self._log.barrier()
         return sum(
@@ -250,12 +250,12 @@ def rebuild(
     held = log.snapshot(experiment.key)
     if held is None:
         raise NotFound(
-            f"{experiment.key}: no policy version in the log yet; start `topbill keep` and send rewards"
+            f"{experiment.key}: no policy version in the log yet; start `topbill worker` and send rewards"
         )
     if held.fingerprint != experiment.learning_fingerprint:
         raise NotFound(
             f"{experiment.key}: version {held.version} was learned under other features, metrics or policies than the "
-            "file has now; let `topbill keep` learn the new ones first"
+            "file has now; let `topbill worker` learn the new ones first"
         )
     fold = Fold(experiment, held.start, held.refit_at)
     barrier = log.barrier()

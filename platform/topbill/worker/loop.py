@@ -1,4 +1,4 @@
-"""The keeper's loop: learn, publish, check the log in, take over changed files; one keeper a data
+"""The worker's loop: learn, publish, check the log in, take over changed files; one worker a data
 folder.
 """
 
@@ -24,17 +24,18 @@ from topbill.worker.publisher import Publisher
 _logger = logging.getLogger("topbill")
 _PAUSE = 0.2
 PUBLISH_EVERY = 2.0
-"""Seconds between two publications: how old the lake is at most while the keeper keeps up."""
+"""Seconds between two publications: how old the lake is at most while the worker keeps up."""
 
 
 @contextmanager
 def only_keeper(data: Path) -> Iterator[None]:
-    """Hold the data folder's keeper lock; the kernel frees it however the process ends.
+    """Hold the data folder's worker lock; the kernel frees it however the process ends.
 
-    Raises TopbillError where another keeper holds it.
+    Raises TopbillError where another worker holds it.
     """
     try:
         data.mkdir(parents=True, exist_ok=True)
+        # The name that 0.1 gave it, so that a worker of that version is refused too.
         held = (data / "keeper.lock").open("w")
     except OSError as error:
         raise TopbillError(f"{data}: {error.strerror}; expected a folder to write to") from error
@@ -43,12 +44,12 @@ def only_keeper(data: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise TopbillError(
-                f"{data}: another keeper is at work on this folder; stop it first"
+                f"{data}: another worker is at work on this folder; stop it first"
             ) from error
         yield
 
 
-class Keeper:
+class Worker:
     """Learner and publisher over one log; `step` does what is due."""
 
     def __init__(self, experiments: Path, data: Path) -> None:
@@ -131,11 +132,11 @@ def keep(experiments: Path, data: Path) -> None:
     signal.signal(signal.SIGINT, on_signal)
     signal.signal(signal.SIGTERM, on_signal)
     with only_keeper(data):
-        keeper, said = Keeper(experiments, data), ""
+        worker, said = Worker(experiments, data), ""
         while not stop:
             busy = False
             try:
-                busy, said = keeper.step(), ""
+                busy, said = worker.step(), ""
             except Exception as error:
                 # Whatever it was, what is committed is as it was: the next step goes on from there.
                 if str(error) != said:
@@ -144,4 +145,4 @@ def keep(experiments: Path, data: Path) -> None:
                 said = str(error)
             if not busy:
                 time.sleep(_PAUSE)
-        keeper.finish()
+        worker.finish()

@@ -1,4 +1,4 @@
-"""A live service and keeper over the example experiments, for what is told to users to run."""
+"""A live service and worker over the example experiments, for what is told to users to run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A data folder as service, keeper and simulated viewers would have left it, made in process within
+"""A data folder as service, worker and simulated viewers would have left it, made in process within
 seconds.
 """
 

@@ -12,7 +12,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from topbill.service.app import Settings, create_app
-from topbill.worker.loop import Keeper
+from topbill.worker.loop import Worker
 
 PAGE = (Path(__file__).parents[3] / "docs" / "running.md").read_text()
 
@@ -40,9 +40,9 @@ def test_every_address_answers(client: TestClient) -> None:
 
 
 def test_the_queries_run(client: TestClient, folder: Path, tmp_path: Path) -> None:
-    keeper = Keeper(folder, tmp_path / "data")
-    keeper.step()
-    keeper.finish()
+    worker = Worker(folder, tmp_path / "data")
+    worker.step()
+    worker.finish()
     queries = [
         double or single
         for double, single in re.findall(r"topbill sql (?:\"([^\"]+)\"|'([^']+)')", PAGE)

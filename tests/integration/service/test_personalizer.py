@@ -18,7 +18,7 @@ from topbill.log import Log
 from topbill.service.app import Settings, create_app
 from topbill.service.personalizer.matching import unsafe
 from topbill.worker.learner import Fold
-from topbill.worker.loop import Keeper
+from topbill.worker.loop import Worker
 
 SHIPPED = Path(__file__).parents[3] / "experiments" / "personalizer.yaml"
 V1, PREVIEW = "/personalizer/v1.0", "/personalizer/v1.1-preview.3"
@@ -148,8 +148,8 @@ def test_the_default_reward_is_what_is_learned_and_reported_where_none_came(
     rank(client, eventId="unrewarded")
     rank(client, eventId="rewarded")
     client.post(f"{V1}/events/rewarded/reward", json={"value": 1})
-    keeper = Keeper(settings.experiments, settings.data)
-    keeper.finish()
+    worker = Worker(settings.experiments, settings.data)
+    worker.finish()
     connection = lake.connect(settings.data / lake.DATABASE)
     found = connection.execute(
         "SELECT decision_id, objective, metrics['reward'] FROM feedback"

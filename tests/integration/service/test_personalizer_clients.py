@@ -35,7 +35,7 @@ LONG_OR_SHORT = pytest.mark.parametrize(
 
 @pytest.fixture
 def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A service and a keeper over the shipped example and nothing else, who have learned nothing
+    """A service and a worker over the shipped example and nothing else, who have learned nothing
     yet.
     """
     folder = tmp_path_factory.mktemp("personalizer")
@@ -45,7 +45,7 @@ def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with Processes() as processes:
         where = str(folder / "experiments"), str(folder / "data")
         for name, command in commands(*where, "127.0.0.1", port).items():
-            if name in ("service", "keeper"):
+            if name in ("service", "worker"):
                 processes.start(name, *command)
         processes.wait_until(f"http://127.0.0.1:{port}/healthz")
         yield f"http://127.0.0.1:{port}"
@@ -71,7 +71,7 @@ def simulated(rounds: int, seed: int) -> dict[str, Any]:
 
 
 def wait_until_learned(endpoint: str) -> None:
-    """Until no new policy has come for 3 s: how fast a keeper is beside other work is not what is
+    """Until no new policy has come for 3 s: how fast a worker is beside other work is not what is
     tested here.
     """
     version, since = 0, time.monotonic()

@@ -105,7 +105,7 @@ def test_what_is_not_there_is_one_message_and_no_traceback(
         ("validate", tmp_path / "nowhere"),
         ("report", "art", "--data", tmp_path / "empty"),
         ("report", "arts", "--data", data),
-        ("rebuild", "arts", "--experiments", folder, "--data", data),
+        ("verify", "arts", "--experiments", folder, "--data", data),
         ("sql", "selec 1", "--data", data),
         ("sql", "drop view decisions", "--data", data),
         ("replay", "obd", tmp_path / "none.parquet"),
@@ -142,6 +142,41 @@ def test_every_option_says_what_it_is_for() -> None:
     assert silent == []
 
 
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [
+        (("keep",), "topbill worker"),
+        (("keep", "--data", "data"), "topbill worker"),
+        (("rebuild", "art"), "topbill verify"),
+        (("page", "home"), "topbill report"),
+        (("serve", "--workers", "2"), "--processes"),
+        (("up", "--workers=2"), "--processes"),
+    ],
+    ids=" ".join,
+)
+def test_an_old_verb_or_option_is_answered_with_its_name_of_today(
+    arguments: tuple[str, ...], name: str
+) -> None:
+    done = topbill(*arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"is called {name} today" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_worker_takes_no_options_of_a_service() -> None:
+    for option in ("--host", "--port", "--processes"):
+        done = topbill("worker", option, "1")
+        assert done.returncode != 0
+        assert option in done.stdout + done.stderr
+
+
+def test_an_option_of_pages_is_refused_for_an_experiment(data: Path) -> None:
+    for option in (("--weights", "play=1"), ("--instead", "rows=uniform")):
+        done = topbill("report", "art", "--data", data, *option)
+        assert done.returncode == 1
+        assert f"art is an experiment, of which there is no {option[0]}" in done.stderr
+
+
 def test_the_schema_is_json(tmp_path: Path) -> None:
     assert "variants" in json.loads(topbill("schema").stdout)["properties"]
 
@@ -163,14 +198,14 @@ def test_a_report_is_text_json_or_a_page(data: Path, tmp_path: Path) -> None:
     assert "<svg" in page.read_text()
 
 
-def test_a_rebuild_exits_0_when_it_reaches_the_stored_state_and_1_when_not(
+def test_verify_exits_0_when_it_reaches_the_stored_state_and_1_when_not(
     folder: Path, data: Path
 ) -> None:
     where = ("--experiments", folder, "--data", data)
-    assert topbill("rebuild", "art", *where).returncode == 0
+    assert topbill("verify", "art", *where).returncode == 0
     with closing(sqlite3.connect(data / "log.sqlite", isolation_level=None)) as database:
         database.execute("UPDATE reward_events SET body = replace(body, 'play', 'stop')")
-    done = topbill("rebuild", "art", *where)
+    done = topbill("verify", "art", *where)
     assert (done.returncode, "differs" in done.stdout) == (1, True)
 
 
@@ -206,20 +241,12 @@ def test_up_starts_everything_and_one_signal_ends_it(folder: Path, tmp_path: Pat
     log.close()
 
 
-def test_a_second_keeper_on_the_same_data_is_refused(folder: Path, tmp_path: Path) -> None:
+def test_a_second_worker_on_the_same_data_is_refused(folder: Path, tmp_path: Path) -> None:
     from topbill.worker.loop import only_keeper
 
     with only_keeper(tmp_path / "data"):
-        shared = [
-            "--host",
-            "127.0.0.1",
-            "--port",
-            "8600",
-            "--workers",
-            "2",
-        ]  # what `serve` and `up` are given too
-        done = topbill("keep", "--experiments", folder, "--data", tmp_path / "data", *shared)
-    assert (done.returncode, "another keeper" in done.stderr) == (1, True)
+        done = topbill("worker", "--experiments", folder, "--data", tmp_path / "data")
+    assert (done.returncode, "another worker" in done.stderr) == (1, True)
 
 
 def test_what_cannot_be_served_is_one_message_before_anything_starts(
@@ -237,9 +264,9 @@ def test_what_cannot_be_served_is_one_message_before_anything_starts(
                 f"127.0.0.1:{port}: cannot listen there",
             ),
             ("serve", tmp_path / "data", ["--port", 99999], "65535"),
-            ("serve", tmp_path / "data", ["--workers", 0], ">= 1"),
+            ("serve", tmp_path / "data", ["--processes", 0], ">= 1"),
             ("serve", file, [], "cannot open the log"),
-            ("keep", file, [], "expected a folder to write to"),
+            ("worker", file, [], "expected a folder to write to"),
         ):
             done = topbill(verb, "--experiments", folder, "--data", data, *options)
             assert done.returncode in (1, 2)

@@ -53,7 +53,7 @@ def test_what_keeps_ending_is_started_again_ever_later(
     runs, clock = tmp_path / "runs", Clock()
     with Processes() as processes, monkeypatch.context() as patched:
         patched.setattr("topbill.cli.supervise.time", clock)
-        processes.start("keeper", "-c", ONCE, str(runs))
+        processes.start("worker", "-c", ONCE, str(runs))
         processes.start("other", "-c", FOR_EVER)
         for count, pause in enumerate((1.0, 2.0, 4.0), 1):
             until(lambda: len(caplog.messages) == count or processes.tend() is not None)  # noqa: B023
@@ -64,7 +64,7 @@ def test_what_keeps_ending_is_started_again_ever_later(
             processes.tend()
             until(lambda: runs.read_text() == (count + 1) * "x")  # noqa: B023
     assert caplog.messages == [
-        f"keeper ended with status 3; starting it again in {s} s" for s in (1, 2, 4)
+        f"worker ended with status 3; starting it again in {s} s" for s in (1, 2, 4)
     ]
     assert all(record.levelno == logging.WARNING for record in caplog.records)
 
@@ -75,7 +75,7 @@ def test_a_process_that_ran_well_for_a_while_is_back_after_a_second(
     clock = Clock()
     with Processes() as processes, monkeypatch.context() as patched:
         patched.setattr("topbill.cli.supervise.time", clock)
-        processes.start("keeper", "-c", ONCE, str(tmp_path / "runs"))
+        processes.start("worker", "-c", ONCE, str(tmp_path / "runs"))
         for wait in (10.0, 10.0, 70.0):
             before = len(caplog.messages)
             clock.now += wait

@@ -543,7 +543,7 @@ def test_sql_may_look_around(tmp_path: Path, query: str) -> None:
 
 
 def test_a_face_that_is_not_there_or_not_a_face_is_a_named_error(tmp_path: Path) -> None:
-    with pytest.raises(NotFound, match="start the keeper"):
+    with pytest.raises(NotFound, match="start the worker"):
         connect(tmp_path / DATABASE)
     (tmp_path / DATABASE).write_text("not a database, but long enough to be read as one" * 1000)
     with pytest.raises(LogError, match="cannot be opened"):

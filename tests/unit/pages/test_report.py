@@ -24,7 +24,7 @@ from topbill.ope import estimate_slate
 from topbill.reporting import page as report
 from topbill.service.app import Settings, create_app
 from topbill.worker import candidate_signals
-from topbill.worker.loop import Keeper
+from topbill.worker.loop import Worker
 
 from .conftest import lay
 
@@ -35,7 +35,7 @@ VIEWERS = 160
 def served(tmp_path_factory: pytest.TempPathFactory, home_class: Any) -> tuple[Path, Path, int]:
     """A service that has served a page to each viewer, whose plays all come from the pictures:
     where the artwork's variant is `any`, two in three play the first title; elsewhere nobody plays.
-    Then the keeper's work."""
+    Then the worker's work."""
     folder, data = (
         tmp_path_factory.mktemp("served") / "experiments",
         tmp_path_factory.mktemp("data"),
@@ -59,10 +59,10 @@ def served(tmp_path_factory: pytest.TempPathFactory, home_class: Any) -> tuple[P
                 )
                 plays += 1
     time.sleep(1.1)  # the metric's window
-    keeper = Keeper(folder, data)
-    while keeper.step():
+    worker = Worker(folder, data)
+    while worker.step():
         pass
-    keeper.finish()
+    worker.finish()
     return folder, data, plays
 
 
@@ -126,7 +126,7 @@ def test_the_keeper_leaves_what_was_played_where_the_service_finds_it(
     served: tuple[Path, Path, int],
 ) -> None:
     folder, data, plays = served
-    experiments = Keeper(folder, data)._experiments
+    experiments = Worker(folder, data)._experiments
     found = candidate_signals.refresh(folder, data, experiments, time.time())["home"]
     held = Signals.load(signals_path(data, "home"))
     assert held.plays == found.plays == plays

@@ -17,7 +17,7 @@ from topbill.log import Log, open_log
 from topbill.pages.compose import session_page_ids
 from topbill.service.app import Settings, create_app
 from topbill.service.page import AGAIN
-from topbill.worker.loop import Keeper
+from topbill.worker.loop import Worker
 
 
 @pytest.fixture
@@ -263,10 +263,10 @@ def test_what_rests_goes_on_resting_after_a_restart_though_the_log_has_forgotten
         assert client.post("/v1/reward", json=ask_play).status_code == 200
     tired = {title for title, count in shown.items() if count == 5} - {played}
     assert tired
-    keeper = Keeper(settings.experiments, settings.data)
-    while keeper.step():
+    worker = Worker(settings.experiments, settings.data)
+    while worker.step():
         pass
-    keeper.finish()
+    worker.finish()
     log = open_log(settings.log_path)
     while log.forget(2**62, 2**62, 2**62):
         pass

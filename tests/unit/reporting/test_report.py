@@ -409,7 +409,7 @@ def test_health_counts_fallbacks_latency_and_joins(tmp_path: Path) -> None:
 
 
 def test_an_unknown_experiment_is_named_beside_those_that_are_there(tmp_path: Path) -> None:
-    with pytest.raises(NotFound, match="start the keeper"):
+    with pytest.raises(NotFound, match="start the worker"):
         reporting.load("home", tmp_path)
     made(tmp_path, [])
     with pytest.raises(NotFound, match="'hom' in the lake; expected one of: home"):

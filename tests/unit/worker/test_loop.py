@@ -1,4 +1,4 @@
-"""The keeper's loop: what is wrong with a file or an experiment is published, and nothing stops the
+"""The worker's loop: what is wrong with a file or an experiment is published, and nothing stops the
 loop.
 """
 
@@ -19,7 +19,7 @@ from topbill.log import open_log
 from topbill.reporting import load
 from topbill.reporting.queries.database import listed, problems
 from topbill.spec import load_all
-from topbill.worker.loop import Keeper, keep
+from topbill.worker.loop import Worker, keep
 
 
 @pytest.fixture
@@ -32,47 +32,47 @@ def signals() -> Iterator[None]:
 
 
 @pytest.fixture
-def keeper(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Keeper]:
-    """A keeper that publishes with every step."""
+def worker(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Worker]:
+    """A worker that publishes with every step."""
     monkeypatch.setattr("topbill.worker.loop.PUBLISH_EVERY", 0.0)
-    keeper = Keeper(folder, tmp_path / "data")
-    yield keeper
-    keeper.finish()
+    worker = Worker(folder, tmp_path / "data")
+    yield worker
+    worker.finish()
 
 
 def test_a_refused_edit_is_published_until_it_is_mended(
-    keeper: Keeper, folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    worker: Worker, folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     file, data = folder / "art.yaml", tmp_path / "data"
     text = file.read_text()
-    keeper.step()
+    worker.step()
     assert problems(data) == []
     file.write_text(text + "slotz: 2\n")
     for _ in range(3):
-        keeper.step()
+        worker.step()
     (found,) = problems(data)
     assert (found.kind, found.subject, found.path) == ("file", "art.yaml", "slotz")
     assert "did you mean slots?" in found.message
     assert caplog.text.count("slotz") == 1  # said once
     assert [line.slots for line in listed(data)] == [1]
     file.write_text(text + "slots: 2\n")
-    keeper.step()
+    worker.step()
     assert problems(data) == []
     assert [line.slots for line in listed(data)] == [2]
 
 
 def test_a_page_file_that_is_wrong_is_published_too(
-    keeper: Keeper, folder: Path, tmp_path: Path
+    worker: Worker, folder: Path, tmp_path: Path
 ) -> None:
     (folder / "pages").mkdir()
     (folder / "pages" / "home.yaml").write_text("page: home\n")
-    keeper.step()
+    worker.step()
     assert {found.subject for found in problems(tmp_path / "data")} == {"home.yaml"}
 
 
-def test_an_experiment_that_cannot_learn_is_published(keeper: Keeper, tmp_path: Path) -> None:
-    keeper.learner.stuck.failed("art", ValueError("of no kind of ours"))
-    keeper.step()
+def test_an_experiment_that_cannot_learn_is_published(worker: Worker, tmp_path: Path) -> None:
+    worker.learner.stuck.failed("art", ValueError("of no kind of ours"))
+    worker.step()
     assert problems(tmp_path / "data") == [
         Problem("learning", "art", "", "ValueError: of no kind of ours")
     ]
@@ -86,7 +86,7 @@ def test_nothing_that_goes_wrong_in_a_step_ends_the_loop_and_each_is_said_once(
         [*3 * [LogError("disk full")], *2 * [ValueError("a defect")], None, LogError("disk full")]
     )
 
-    def step(_keeper: Keeper) -> bool:
+    def step(_keeper: Worker) -> bool:
         outcome = next(outcomes, "end")
         if outcome == "end":
             signal.raise_signal(signal.SIGTERM)
@@ -94,7 +94,7 @@ def test_nothing_that_goes_wrong_in_a_step_ends_the_loop_and_each_is_said_once(
             raise outcome
         return True
 
-    monkeypatch.setattr(Keeper, "step", step)
+    monkeypatch.setattr(Worker, "step", step)
     monkeypatch.setattr("topbill.worker.loop._PAUSE", 0.0)
     keep(folder, tmp_path / "data")
     assert caplog.messages == [
@@ -105,29 +105,29 @@ def test_nothing_that_goes_wrong_in_a_step_ends_the_loop_and_each_is_said_once(
 
 
 def test_a_keeper_does_not_touch_a_data_folder_that_was_put_in_the_place_of_its_own(
-    keeper: Keeper, tmp_path: Path
+    worker: Worker, tmp_path: Path
 ) -> None:
-    keeper.step()
+    worker.step()
     data = tmp_path / "data"
     aside = data.rename(tmp_path / "aside")
     data.mkdir()
-    for act in (keeper.step, keeper.finish):
+    for act in (worker.step, worker.finish):
         with pytest.raises(LogError, match="deleted, moved or replaced"):
             act()
     assert list(data.iterdir()) == []
     data.rmdir()
     aside.rename(data)
-    keeper.step()
+    worker.step()
 
 
 def test_an_experiment_whose_file_was_removed_is_still_reported(
-    keeper: Keeper, folder: Path, tmp_path: Path
+    worker: Worker, folder: Path, tmp_path: Path
 ) -> None:
     data, file = tmp_path / "data", folder / "art.yaml"
     text = file.read_text()
     (folder / "other.yaml").write_text(text.replace("experiment: art", "experiment: other"))
     (folder / "unseen.yaml").write_text(text.replace("experiment: art", "experiment: unseen"))
-    keeper.step()
+    worker.step()
     log = open_log(data / "log.sqlite")
     for experiment in load_all([folder]):
         log.revise(
@@ -146,7 +146,7 @@ def test_an_experiment_whose_file_was_removed_is_still_reported(
     log.close()
     file.unlink()
     (folder / "unseen.yaml").unlink()
-    keeper.step()
+    worker.step()
     assert [(line.key, line.status) for line in listed(data)] == [
         ("other", "running"),
         ("art", "removed"),
@@ -160,7 +160,7 @@ def test_an_experiment_whose_file_was_removed_is_still_reported(
     ).to_pylist()
     assert (row["n"], row["o"] > 0.0) == (50, True)
     file.write_text(text)
-    keeper.step()
+    worker.step()
     assert {line.key: line.status for line in listed(data)} == {
         "art": "running",
         "other": "running",

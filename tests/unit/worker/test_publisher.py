@@ -71,13 +71,13 @@ def count(folder: Path, what: str) -> int:
 
 
 def test_each_step_publishes_what_was_committed_since_the_last(tmp_path: Path, log: Log) -> None:
-    keeper = publisher(tmp_path, log)
-    assert keeper.step() == 0
+    worker = publisher(tmp_path, log)
+    assert worker.step() == 0
     log.append([decision(1), decision(2)], [play(1)])
-    assert keeper.step() == 3
-    assert keeper.step() == 0
+    assert worker.step() == 3
+    assert worker.step() == 0
     log.append([decision(3)], [play(2), play(1, "again")])
-    assert keeper.step() == 3
+    assert worker.step() == 3
     assert (count(tmp_path, "decisions"), count(tmp_path, "rewards")) == (3, 3)
     assert count(tmp_path, "feedback WHERE objective = 1") == 2
 
@@ -100,11 +100,11 @@ def test_more_rows_than_a_batch_are_published_in_one_step(
 
 
 def test_a_late_reward_finds_its_decision(tmp_path: Path, log: Log) -> None:
-    keeper = publisher(tmp_path, log)
+    worker = publisher(tmp_path, log)
     log.append([decision(1)])
-    keeper.step()
+    worker.step()
     log.append([], [play(1)])
-    keeper.step()
+    worker.step()
     assert sql(
         tmp_path / DATABASE, "SELECT experiment, variant, unit, item FROM rewards"
     ).to_pylist() == [{"experiment": "home", "variant": "editorial", "unit": "u1", "item": "x"}]
@@ -163,16 +163,16 @@ def test_compaction_runs_beside_publishing(
     lake, go = Lake(tmp_path), threading.Event()
     whole = lake.compact
     lake.compact = lambda **options: go.wait(10) and whole(**options)  # type: ignore[method-assign]
-    keeper = Publisher(log, lake, lambda: [experiment()])
+    worker = Publisher(log, lake, lambda: [experiment()])
     for n in range(3):
         log.append([decision(n)], [play(n)])
-        keeper.step()
+        worker.step()
         assert count(tmp_path, "decisions") == n + 1
     assert len(lake.files("decisions")) == 3
     go.set()
     deadline = time.monotonic() + 10
     while len(lake.files("decisions")) > 1 and time.monotonic() < deadline:
-        keeper.step()
+        worker.step()
     assert len(lake.files("decisions")) == 1
     assert count(tmp_path, "decisions") == 3
 
@@ -184,15 +184,15 @@ def test_a_compaction_that_failed_is_told_and_tried_again(
     lake = Lake(tmp_path)
     whole, calls = lake.compact, itertools.count(1)
     lake.compact = lambda **o: dying(whole, after=False)() if next(calls) == 1 else whole(**o)  # type: ignore[method-assign]
-    keeper = Publisher(log, lake, lambda: [experiment()])
+    worker = Publisher(log, lake, lambda: [experiment()])
     log.append([decision(1)])
-    keeper.step()
-    wait(keeper._compaction)
+    worker.step()
+    wait(worker._compaction)
     with pytest.raises(Dies):
-        keeper.step()
-    keeper.step()
-    wait(keeper._compaction)
-    assert keeper.step() == 0
+        worker.step()
+    worker.step()
+    wait(worker._compaction)
+    assert worker.step() == 0
     assert next(calls) > 2
     assert count(tmp_path, "decisions") == 1
 
@@ -210,9 +210,9 @@ from topbill.lake import Lake
 from topbill.log import open_log
 publisher.BATCH, publisher.MINOR, publisher.MAJOR = 7, 2, 4
 folder = Path(sys.argv[1])
-keeper = publisher.Publisher(open_log(folder / "log.sqlite"), Lake(folder), lambda: [], keep_log=0.0)
+worker = publisher.Publisher(open_log(folder / "log.sqlite"), Lake(folder), lambda: [], keep_log=0.0)
 while True:
-    keeper.step()
+    worker.step()
     print("step", flush=True)
 """
 
@@ -259,10 +259,10 @@ def test_the_log_keeps_what_a_learner_still_needs(tmp_path: Path, log: Log) -> N
 
 
 def test_numbers_stay_unique_after_the_log_forgot_everything(tmp_path: Path, log: Log) -> None:
-    keeper = publisher(tmp_path, log, keep_log=0.0)
+    worker = publisher(tmp_path, log, keep_log=0.0)
     for n in (1, 2, 3):
         log.append([decision(n)], [play(n)])
-        keeper.step()
+        worker.step()
     assert (count(tmp_path, "decisions"), count(tmp_path, "rewards")) == (3, 3)
     assert count(tmp_path, "(SELECT DISTINCT seq FROM decisions)") == 3
 
@@ -297,10 +297,10 @@ def test_a_step_that_failed_is_made_up_for_by_the_next(tmp_path: Path, log: Log)
         return whole(*args)
 
     lake.append = flaky  # type: ignore[method-assign]
-    keeper = Publisher(log, lake, lambda: [experiment()])
+    worker = Publisher(log, lake, lambda: [experiment()])
     log.append([decision(1)])
     with pytest.raises(LogError, match="disk full"):
-        keeper.step()
+        worker.step()
     log.append([decision(2)])
-    keeper.step()
+    worker.step()
     assert count(tmp_path, "decisions") == 2

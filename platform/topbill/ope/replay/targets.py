@@ -193,7 +193,7 @@ def resolve(
         held = snapshot(int(number) if number else None)
         if held is None:
             which = f"no policy version {number}" if number else "no policy version in the log yet"
-            raise NotFound(f"{logged.key}: {which}; start `topbill keep` and send rewards")
+            raise NotFound(f"{logged.key}: {which}; start `topbill worker` and send rewards")
         return [ByVariant(logged, name, held) for name in ([variant] if variant else held.states)]
     if text:
         if not Path(text).exists():

@@ -1,4 +1,4 @@
-"""What stays: the service, the keeper, the dashboard, and all of them together."""
+"""What stays: the service, the worker, the dashboard, and all of them together."""
 
 from __future__ import annotations
 
@@ -6,25 +6,31 @@ import select
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from topbill.cli.shell import DATA, EXPERIMENTS, Data, Experiments, app, out, own_or_examples
 
+if TYPE_CHECKING:
+    from topbill.cli.supervise import Processes
+    from topbill.spec import Experiment
+
 Port = Annotated[int, Parameter(validator=Number(gte=1, lte=65_535))]
-Workers = Annotated[int, Parameter(validator=Number(gte=1, lte=256))]
+Count = Annotated[int, Parameter(validator=Number(gte=1, lte=256))]
+_FIRST_ANSWERS = 20.0
+"""Seconds before answers are worked out in advance: a worker that lives shortly has no use for it."""
 
 
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
-class Service:
-    """What `serve` and `up` are told."""
+class ServiceOptions:
+    """The options that `serve` and `up` share."""
 
     experiments: Experiments = EXPERIMENTS
     data: Data = DATA
@@ -34,7 +40,7 @@ class Service:
     port: Annotated[
         Port, Parameter(help="The service's; with `up`, the dashboard takes the next one")
     ] = 8600
-    workers: Annotated[Workers, Parameter(help="Processes that share the port and the log")] = 1
+    processes: Annotated[Count, Parameter(help="How many processes share the port and the log")] = 1
     keys: Annotated[
         Path | None,
         Parameter(help="File with one API key a line (or TOPBILL_KEYS, separated by commas)"),
@@ -42,42 +48,27 @@ class Service:
 
 
 @app.command
-def serve(*, service: Service = Service()) -> None:
+def serve(*, service: ServiceOptions = ServiceOptions()) -> None:
     """Answer decide and reward over HTTP."""
     from topbill.service import auth, run
 
-    keys = auth.load_keys(service.host, service.keys)
     run.serve(
         service.experiments,
         service.data,
         host=service.host,
         port=service.port,
-        workers=service.workers,
-        keys=keys,
+        processes=service.processes,
+        keys=auth.load_keys(service.host, service.keys),
     )
 
 
 @app.command
-def keep(
-    *,
-    experiments: Experiments = EXPERIMENTS,
-    data: Data = DATA,
-    host: str | None = None,  # noqa: ARG001
-    port: Port | None = None,  # noqa: ARG001
-    workers: Workers | None = None,  # noqa: ARG001
-) -> None:
-    """Fold the log into policies and publish it to the lake, until stopped.
-
-    Args:
-        host: Of no effect: the keeper doesn't listen. Taken so that `serve`, `keep` and `up` can
-            share their options.
-        port: Likewise.
-        workers: Likewise: a data folder has one keeper.
-    """
-    from topbill.worker import loop as keeper
+def worker(*, experiments: Experiments = EXPERIMENTS, data: Data = DATA) -> None:
+    """Fold the log into policies and publish it to the lake, until stopped."""
+    from topbill.worker import loop
 
     with _answering(data):
-        keeper.keep(experiments, data)
+        loop.keep(experiments, data)
 
 
 @contextmanager
@@ -85,7 +76,7 @@ def _answering(data: Path) -> Iterator[None]:
     """Beside the block, `topbill answers` in a process of its own, which the end of this one
     ends.
     """
-    beside = subprocess.Popen(  # noqa: S603
+    answering = subprocess.Popen(  # noqa: S603
         [sys.executable, "-m", "topbill", "answers", "--data", str(data)],
         stdin=subprocess.PIPE,
         start_new_session=True,
@@ -93,57 +84,57 @@ def _answering(data: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        beside.terminate()
-        beside.communicate()
+        answering.terminate()
+        answering.communicate()
 
 
 @app.command(show=False)
 def answers(*, data: Data = DATA) -> None:
     """Work out in advance what the dashboards show of a large lake, until standard input ends.
-    `keep` runs this.
+    `worker` runs this.
     """
 
     def ended(seconds: float) -> bool:
+        # Nothing is ever written there: the pipe is readable once its writer is gone.
         return bool(select.select([sys.stdin], [], [], seconds)[0])
 
-    if not ended(20.0):  # a keeper that lives shortly has no use for it
+    if not ended(_FIRST_ANSWERS):
         from topbill.reporting import answer_cache
 
         answer_cache.keep_up(data, ended)
 
 
 @app.command
-def up(*, service: Service = Service()) -> None:
-    """Run service, keeper and dashboard together; one Ctrl-C ends them all.
+def up(*, service: ServiceOptions = ServiceOptions()) -> None:
+    """Run service, worker and dashboard together; one Ctrl-C ends them all.
 
     One that ends by itself is started again. The dashboard is always on loopback.
     """
     from topbill import pages, spec
-    from topbill.cli.supervise import Processes, commands, free_port, stoppable
+    from topbill.cli.supervise import Processes, free_port, stoppable
 
     experiments = own_or_examples(service.experiments)
-    spec.load_all(
-        pages.experiment_folders(experiments)
-    )  # what is wrong there is said once, before anything starts
-    host, port, data = service.host, service.port, service.data
-    board = free_port("127.0.0.1", port + 1)
-    more = [
-        "--workers",
-        str(service.workers),
-        *(["--keys", str(service.keys)] if service.keys else []),
-    ]
+    # What is wrong with the files is said once, before anything starts.
+    spec.load_all(pages.experiment_folders(experiments))
+    address = f"http://{service.host}:{service.port}"
+    board = free_port("127.0.0.1", service.port + 1)
+    more = ["--processes", str(service.processes)]
+    if service.keys is not None:
+        more += ["--keys", str(service.keys)]
     with stoppable(), Processes() as processes:
-        for name, command in commands(str(experiments), str(data), host, port, more).items():
-            processes.start(name, *command)
-        processes.start_dashboard(experiments, data, board)
+        _start(
+            processes,
+            experiments,
+            service.data,
+            service.host,
+            service.port,
+            board,
+            more,
+        )
         try:
-            processes.wait_until(f"http://{host}:{port}/healthz")
-            out.print(f"service    http://{host}:{port}/docs", highlight=False)
-            out.print(f"dashboard  http://127.0.0.1:{board}", highlight=False)
-            out.print(
-                f"data       {data}  (topbill report KEY --data {data})",
-                highlight=False,
-                soft_wrap=True,
+            processes.wait_until(f"{address}/healthz")
+            _say_where(
+                address, board, f"{service.data}  (topbill report KEY --data {service.data})"
             )
             out.print("Ctrl-C ends it.")
             while True:
@@ -151,6 +142,36 @@ def up(*, service: Service = Service()) -> None:
                 time.sleep(0.5)
         except KeyboardInterrupt:
             out.print("Stopping.")
+
+
+def _start(
+    processes: Processes,
+    experiments: Path,
+    data: Path,
+    host: str,
+    port: int,
+    board: int,
+    more: Sequence[str] = (),
+) -> None:
+    """Start service and worker, and the dashboard on port `board`; `more` are options of the
+    service.
+    """
+    from topbill.cli.supervise import commands
+
+    lines = commands(str(experiments), str(data), host, port, more)
+    for name, command in lines.items():
+        processes.start(name, *command)
+    processes.start_dashboard(experiments, data, board)
+
+
+def _say_where(address: str, board: int, data: str) -> None:
+    """The first lines of `up` and `demo`: where to look."""
+    for line in (
+        f"service    {address}/docs",
+        f"dashboard  http://127.0.0.1:{board}",
+        f"data       {data}",
+    ):
+        out.print(line, highlight=False, soft_wrap=True)
 
 
 @app.command
@@ -189,9 +210,8 @@ def demo(
         seconds: How long viewers come.
         forever: Until Ctrl-C instead.
     """
-    from topbill import reporting as reports
     from topbill import spec
-    from topbill.cli.supervise import Processes, commands, free_port, stoppable
+    from topbill.cli.supervise import Processes, free_port, stoppable
     from topbill.simulation.demo import run_demo, summary
 
     experiments = own_or_examples(experiments)
@@ -199,32 +219,29 @@ def demo(
     port = free_port("127.0.0.1", port)
     address = f"http://127.0.0.1:{port}"
     with stoppable(), Processes() as processes:
-        for name, command in commands(str(experiments), str(data), "127.0.0.1", port).items():
-            processes.start(name, *command)
         board = free_port("127.0.0.1", port + 1)
-        processes.start_dashboard(experiments, data, board)
+        _start(processes, experiments, data, "127.0.0.1", port, board)
         processes.wait_until(f"{address}/healthz")
-        out.print(
-            f"service    {address}/docs\ndashboard  http://127.0.0.1:{board}\ndata       {data}",
-            highlight=False,
-        )
+        _say_where(address, board, str(data))
         driver = run_demo(
             address, loaded, out, seconds=None if forever else seconds, pages=experiments
         )
     out.rule("What you have seen")
-    for experiment in loaded:
-        if (
-            experiment.key in driver.tally.experiments
-            and (ab := reports.load(experiment.key, data).ab) is not None
-        ):
-            out.print(
-                f"{experiment.key}: {ab.verdict.sentence}",
-                highlight=False,
-                soft_wrap=True,
-                markup=False,
-            )
-    for sentence in summary(driver, data=str(data)):
+    visited = [e for e in loaded if e.key in driver.tally.experiments]
+    sentences = [
+        *_verdicts(visited, data),
+        *summary(driver, data=str(data)),
+        f"Dashboard: topbill dashboard --data {data}",
+    ]
+    for sentence in sentences:
         out.print(sentence, highlight=False, soft_wrap=True, markup=False)
-    out.print(
-        f"Dashboard: topbill dashboard --data {data}", highlight=False, soft_wrap=True, markup=False
-    )
+
+
+def _verdicts(experiments: Sequence[Experiment], data: Path) -> Iterator[str]:
+    """The verdict on each experiment that has come so far as to have one."""
+    from topbill import reporting
+
+    for experiment in experiments:
+        analysis = reporting.load(experiment.key, data).ab
+        if analysis is not None:
+            yield f"{experiment.key}: {analysis.verdict.sentence}"

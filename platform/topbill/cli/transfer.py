@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
 
 from topbill.cli.shell import DATA, EXPERIMENTS, Data, Experiments, app, out, progress
-
-Format = Literal["dsjson", "eppo", "parquet", "arrow", "delta", "open-bandit", "obp", "obp-slate"]
+from topbill.formats.registry import Format
 
 
 @app.command(name="import")
@@ -34,7 +32,7 @@ def import_(
     known = spec.load_all([experiments]) if experiments.exists() else []
     with progress() as bar:
         task = bar.add_task(file.name, total=None)
-        found = import_log(
+        decisions = import_log(
             file,
             data,
             format=format,
@@ -42,7 +40,7 @@ def import_(
             experiments=known,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
-    out.print(f"{data}: holds {found:,} decisions from {file}", highlight=False, soft_wrap=True)
+    out.print(f"{data}: holds {decisions:,} decisions from {file}", highlight=False, soft_wrap=True)
 
 
 @app.command
@@ -64,11 +62,11 @@ def export(
 
     with progress() as bar:
         task = bar.add_task(key, total=None)
-        found = export_log(
+        decisions = export_log(
             key,
             data,
             target,
             format=format,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
-    out.print(f"{target}: {found:,} decisions written", highlight=False, soft_wrap=True)
+    out.print(f"{target}: {decisions:,} decisions written", highlight=False, soft_wrap=True)

@@ -1,14 +1,21 @@
-"""Policies tried on simulated viewers, on real logs, and on the record once more."""
+"""Policies away from viewers: simulated ones, real logs, and the record folded once more."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
+from contextlib import closing
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cyclopts
 
 from topbill.cli.shell import DATA, Data, Json, app, err, out, print_json, progress
 from topbill.domain.errors import NotFound
+
+if TYPE_CHECKING:
+    from topbill.log import Log
+    from topbill.spec import Experiment
 
 
 @app.command
@@ -31,9 +38,10 @@ def simulate(file: Path, *, rounds: int = 20_000, seed: int = 0, json_: Json = F
         lines = run(
             experiment, rounds, seed=seed, progress=lambda done: bar.update(task, completed=done)
         )
-    print_json(lines) if json_ else out.print(
-        table(lines, title=f"{experiment.key}: {rounds:,} simulated visits")
-    )
+    if json_:
+        print_json(lines)
+    else:
+        out.print(table(lines, title=f"{experiment.key}: {rounds:,} simulated visits"))
 
 
 replay = cyclopts.App(
@@ -55,20 +63,20 @@ def obd(file: Path, *, policy: tuple[str, ...] = (), json_: Json = False) -> Non
     kinds = policy or DEFAULT_KINDS
     with progress() as bar:
         tasks = {kind: bar.add_task(kind, total=None) for kind in kinds}
-        found = replay_obd(
+        results = replay_obd(
             file,
             kinds,
             progress=lambda kind, done, rows: bar.update(tasks[kind], completed=done, total=rows),
         )
     if json_:
-        print_json(found)
+        print_json(results)
     else:
-        out.print(table(found))
-        out.print(reading(found), highlight=False)
+        out.print(table(results))
+        out.print(reading(results), highlight=False)
 
 
 @app.command
-def rebuild(key: str, *, experiments: Path | None = None, data: Data = DATA) -> None:
+def verify(key: str, *, experiments: Path | None = None, data: Data = DATA) -> None:
     """Fold an experiment's log again from the start; exit 0 when it reaches the stored state, bit
     by bit.
 
@@ -76,38 +84,55 @@ def rebuild(key: str, *, experiments: Path | None = None, data: Data = DATA) -> 
         key: The experiment.
         experiments: Folder of its file; left out, its newest revision in the log's audit is taken.
     """
-    from topbill import pages, spec
     from topbill.log import LOG_FILE, open_log
     from topbill.worker import archive
-    from topbill.worker.learner import rebuild as fold_again
+    from topbill.worker.learner import rebuild
 
     if not (data / LOG_FILE).exists():
         raise NotFound(f"{data}: no log there; expected the data folder of `topbill up`")
-    log = open_log(data / LOG_FILE)
-    audit = (
-        {} if experiments else {revision.experiment: revision.spec for revision in log.revisions()}
-    )
-    files = (
-        {e.key: e for e in spec.load_all(pages.experiment_folders(experiments))}
-        if experiments
-        else {}
-    )
-    if key not in audit and key not in files:
-        known = ", ".join(sorted({*audit, *files})) or "(none)"
-        raise NotFound(f"{experiments or data}: no experiment {key!r}; expected one of {known}")
-    experiment = files[key] if experiments else spec.from_audit(audit[key], f"{key} (audit)")
-    with err.status(f"folding the log of {key}"):
-        held, states = fold_again(log, experiment, archive.reader(data))
-    log.close()
-    same = held.states == states
+    with closing(open_log(data / LOG_FILE)) as log:
+        if experiments is None:
+            experiment = _from_audit(key, log, data)
+        else:
+            experiment = _from_files(key, experiments)
+        with err.status(f"folding the log of {key}"):
+            stored, states = rebuild(log, experiment, archive.reader(data))
+    same = stored.states == states
     verdict = "[green]equals[/]" if same else "[red]differs from[/]"
     out.print(
-        f"{key}: the state rebuilt to watermark {held.watermark} {verdict} the stored version {held.version}"
+        f"{key}: the state folded again to watermark {stored.watermark} {verdict} "
+        f"the stored version {stored.version}"
     )
     for variant, state in states.items():
-        if held.states.get(variant) != state:
-            out.print(
-                f"  {variant}: {len(state):,} bytes rebuilt, {len(held.states.get(variant, b'')):,} stored"
-            )
+        before = stored.states.get(variant, b"")
+        if before != state:
+            out.print(f"  {variant}: {len(state):,} bytes folded again, {len(before):,} stored")
     if not same:
         sys.exit(1)
+
+
+def _from_audit(key: str, log: Log, data: Path) -> Experiment:
+    from topbill import spec
+
+    # A later revision of the same experiment replaces an earlier one: they come oldest first.
+    audit = {revision.experiment: revision.spec for revision in log.revisions()}
+    if key not in audit:
+        raise NotFound(_unknown(data, key, audit))
+    return spec.from_audit(audit[key], f"{key} (audit)")
+
+
+def _from_files(key: str, experiments: Path) -> Experiment:
+    from topbill import pages, spec
+
+    by_key = {
+        experiment.key: experiment
+        for experiment in spec.load_all(pages.experiment_folders(experiments))
+    }
+    if key not in by_key:
+        raise NotFound(_unknown(experiments, key, by_key))
+    return by_key[key]
+
+
+def _unknown(where: Path, key: str, keys: Iterable[str]) -> str:
+    known = ", ".join(sorted(keys)) or "(none)"
+    return f"{where}: no experiment {key!r}; expected one of {known}"

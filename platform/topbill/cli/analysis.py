@@ -1,0 +1,268 @@
+"""What the record says: reports, plans, evaluations, and SQL."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Literal
+
+from rich.box import SIMPLE
+from rich.table import Table
+
+from topbill.cli.shell import DATA, Data, Json, app, out, print_json, progress
+
+_MOST_ROWS = 200
+
+
+Method = Literal["sequential", "fixed", "group-sequential", "bayes"]
+WHOLE: tuple[str, ...] = ("100%",)
+
+
+@app.command
+def report(
+    key: str,
+    *,
+    data: Data = DATA,
+    method: Method = "sequential",
+    looks: tuple[str, ...] = WHOLE,
+    html: Path | None = None,
+    weights: tuple[str, ...] = (),
+    instead: tuple[str, ...] = (),
+    json_: Json = False,
+) -> None:
+    """What came of an experiment, or of a whole page, from the lake.
+
+    Of an experiment: the verdict, each metric, what was shown, and whether to trust it. Of a page:
+    what each layer's variants do to all of it, on every objective.
+
+    Args:
+        key: The experiment, or the page; never are two called alike.
+        method: Of an experiment, how intervals are made: valid at any look (sequential), at
+            planned looks (group-sequential), at one (fixed), or credible (bayes).
+        looks: With group-sequential: at which shares of the planned units was looked, this one
+            last; several times.
+        html: Of an experiment: write it to this file instead, self-contained, with charts.
+        weights: Of a page: METRIC=WEIGHT, several times, weighs the objective anew over all of
+            history.
+        instead: Of a page: LAYER=POLICY, once a layer: what pages would have earned with it, as in
+            artwork=uniform or titles=other.yaml@greedy; policies as in evaluate.
+    """
+    if not _is_page(key, data):
+        _refuse(key, "an experiment", {"weights": bool(weights), "instead": bool(instead)})
+        _experiment_report(key, data, method, looks, html, json_)
+        return
+    others = {
+        "method": method != "sequential",
+        "looks": looks != WHOLE,
+        "html": html is not None,
+    }
+    _refuse(key, "a page", others)
+    if instead:
+        _page_with_other_policies(key, data, instead, json_)
+    else:
+        _page_report(key, data, weights, json_)
+
+
+def _is_page(key: str, data: Path) -> bool:
+    """Whether the lake has a page of that key. Experiments are looked for first, since their list
+    is short, where pages are found among all decisions.
+    """
+    from topbill import lake
+    from topbill.reporting.queries import coverage
+
+    listed = lake.sql(data / lake.DATABASE, "SELECT key FROM experiments").to_pylist()
+    if any(row["key"] == key for row in listed):
+        return False
+    return key in coverage.pages(data)
+
+
+def _refuse(key: str, kind: str, options: Mapping[str, bool]) -> None:
+    """Raises BadRequest where an option was given that `kind` has no use for."""
+    from topbill.domain.errors import BadRequest
+
+    for name, is_given in options.items():
+        if is_given:
+            raise BadRequest(
+                name, f"{key} is {kind}, of which there is no --{name}; leave the option out"
+            )
+
+
+def _experiment_report(
+    key: str, data: Path, method: Method, looks: tuple[str, ...], html: Path | None, json_: bool
+) -> None:
+    from topbill import reporting
+
+    shares = tuple(_fraction(share) for share in looks)
+    result = reporting.load(key, data, method=method, looks=shares)
+    if html is not None:
+        html.write_text(reporting.to_html(result))
+        out.print(f"{html}: written", highlight=False)
+    elif json_:
+        print(reporting.to_json(result))
+    else:
+        reporting.render_text(result, out)
+
+
+def _page_report(key: str, data: Path, weights: tuple[str, ...], json_: bool) -> None:
+    from topbill.reporting import page
+
+    result = page.load(key, data, weights=_weights(weights) or None)
+    if json_:
+        print_json(result)
+    else:
+        page.render(result, out)
+
+
+def _weights(options: Iterable[str]) -> dict[str, float]:
+    """play=0.2 → {"play": 0.2}."""
+    from topbill.domain.errors import BadRequest
+
+    weights = {}
+    for option in options:
+        name, _, weight = option.partition("=")
+        try:
+            weights[name] = float(weight)
+        except ValueError:
+            raise BadRequest(
+                "weights", f"got {option!r}; expected METRIC=WEIGHT, for example play=0.2"
+            ) from None
+    return weights
+
+
+def _page_with_other_policies(key: str, data: Path, instead: tuple[str, ...], json_: bool) -> None:
+    from topbill.domain.errors import BadRequest
+    from topbill.ope import evaluate_page, text
+
+    layers = dict(option.partition("=")[::2] for option in instead)
+    if len(layers) < len(instead) or not all(layers.values()):
+        raise BadRequest(
+            "instead",
+            f"got {', '.join(instead)}; expected LAYER=POLICY once a layer, as artwork=uniform",
+        )
+    result = evaluate_page(key, layers, data)
+    if json_:
+        print(json.dumps(result.as_dict(), indent=2))
+    else:
+        text.render(result, out)
+
+
+@app.command
+def power(
+    key: str,
+    *,
+    data: Data = DATA,
+    metric: str | None = None,
+    lift: tuple[str, ...] = ("1%", "2%", "5%", "10%"),
+    days: tuple[int, ...] = (0, 7, 14, 28),
+    method: Literal["sequential", "fixed"] = "sequential",
+    alpha: float = 0.05,
+    power: float = 0.8,
+    json_: Json = False,
+) -> None:
+    """How long an experiment must run, from its own traffic: units and days that a lift needs, and
+    what shows when.
+
+    Args:
+        key: The experiment.
+        metric: Which metric (default: what its verdict is about).
+        lift: Relative changes to be found, such as 5% or -2.5%; several times for several.
+        days: Days from now for which to say the least lift that shows then (0: now); several times
+            for several.
+        method: sequential: one looks as often as one likes, as in the report. fixed: once, at the
+            planned end.
+        alpha: The chance to call a difference where there is none.
+        power: The chance to find a lift that is there.
+    """
+    from topbill.reporting.experiment import plan
+
+    lifts = tuple(_fraction(change) for change in lift)
+    result = plan.plan(
+        key, data, metric=metric, lifts=lifts, days=days, method=method, alpha=alpha, power=power
+    )
+    if json_:
+        print_json(result)
+    else:
+        plan.render_plan(result, out)
+
+
+def _fraction(percentage: str) -> float:
+    """5% → 0.05. A bare number is refused: is 1 a hundredth, or double?"""
+    from topbill.domain.errors import BadRequest
+
+    number, sign, rest = percentage.strip().partition("%")
+    try:
+        if not sign or rest:
+            raise ValueError
+        return float(number) / 100.0
+    except ValueError:
+        raise BadRequest(
+            "option", f"got {percentage!r}; expected a percentage, such as 5%"
+        ) from None
+
+
+@app.command
+def evaluate(
+    key: str,
+    *,
+    policy: str,
+    variant: str | None = None,
+    estimators: tuple[str, ...] = (),
+    interval: Literal["normal", "bootstrap", "betting", "sequence"] = "normal",
+    alpha: float = 0.05,
+    data: Data = DATA,
+    json_: Json = False,
+) -> None:
+    """What another policy would have earned in an experiment, from its log alone.
+
+    Args:
+        key: The experiment whose log is used.
+        policy: An experiment file, snapshot, uniform, or "always ACTION".
+        variant: Only this variant of the file.
+        estimators: Names of estimators, separated by commas or given several times.
+        interval: How intervals are made.
+        alpha: 1 − the intervals' level.
+    """
+    from topbill.ope import evaluate as evaluate_policy
+    from topbill.ope import text
+
+    names = [name.strip() for option in estimators for name in option.split(",")]
+    with progress() as bar:
+        task = bar.add_task(key, total=None)
+        result = evaluate_policy(
+            key,
+            policy,
+            data,
+            variant=variant,
+            estimators=tuple(names) or None,
+            interval=interval,
+            alpha=alpha,
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )
+    if json_:
+        print(json.dumps(result.as_dict(), indent=2))
+    else:
+        text.render(result, out)
+
+
+@app.command
+def sql(query: str, *, data: Data = DATA, json_: Json = False) -> None:
+    """One reading statement on the record: views decisions, rewards, placements, feedback, units.
+
+    Args:
+        query: SQL in DuckDB's dialect.
+    """
+    from topbill import lake
+
+    rows = lake.sql(data / lake.DATABASE, query)
+    if json_:
+        print(json.dumps(rows.to_pylist(), default=str, indent=2))
+        return
+    table = Table(box=SIMPLE)
+    for name in rows.column_names:
+        table.add_column(name)
+    for row in rows.slice(0, _MOST_ROWS).to_pylist():
+        table.add_row(*("" if value is None else str(value) for value in row.values()))
+    out.print(table)
+    if rows.num_rows > _MOST_ROWS:
+        out.print(f"{_MOST_ROWS} of {rows.num_rows:,} rows; add a LIMIT, or --json for all")
