@@ -7,7 +7,7 @@ leaves out.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +80,10 @@ class Catalog:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def rows_of(self, titles: Iterable[str]) -> list[int]:
+        """The rows of these titles, in their order; of those that the catalogue doesn't have none."""
+        return [self.index[title] for title in titles if title in self.index]
 
     def genre(self, names: Sequence[str]) -> Bools:
         """(T,) the titles that have any of these genres."""

@@ -43,13 +43,18 @@ def validate(
     """Every page file of an experiments' folder, checked with its catalogue too, or all that is
     wrong with it.
     """
-    verdicts = load_each(experiments, known)
-    return [(path, _with_catalogue(path, verdict)) for path, verdict in verdicts]
+    verdicts: list[tuple[Path, PageFile | SpecError]] = []
+    for path, verdict in load_each(experiments, known):
+        # A page that is wrong in itself is not held against its catalogue: that would say what
+        # follows from the first mistake.
+        if isinstance(verdict, PageFile):
+            verdict = _with_catalogue(path, verdict)
+        verdicts.append((path, verdict))
+    return verdicts
 
 
-def _with_catalogue(path: Path, page: PageFile | SpecError) -> PageFile | SpecError:
-    if isinstance(page, SpecError):
-        return page
+def _with_catalogue(path: Path, page: PageFile) -> PageFile | SpecError:
+    """The page, or what is wrong with it and its catalogue together."""
     try:
         catalog = Catalog.read(page.catalogue, page.table)
         check(page, CompiledRules(page.rules, catalog))
@@ -102,7 +107,6 @@ def _check_each(names: Sequence[str], known: Collection[str], expected: str, at:
 
 def _check_rows(file: PageFile, rules: CompiledRules, at: At) -> None:
     """Rows of which blocks or pins leave nothing, or of which they take what editors listed."""
-    index_of = rules.catalog.index
     pinned_in: dict[str, str] = {}
     for row, pins in file.rules.pins.items():
         pinned_in.update(dict.fromkeys(pins.values(), row))
@@ -113,14 +117,20 @@ def _check_rows(file: PageFile, rules: CompiledRules, at: At) -> None:
             at.key(name).wrong(Said("a row of blocked titles only"), "a title that no rule blocks")
         for index, title in enumerate(source.titles):
             where = at.key(name).key("titles").item(index)
-            if title in index_of and rules.blocked[index_of[title]]:
+            if _is_blocked(title, rules):
                 where.wrong(
                     title, "a title that no rule blocks", "take it off the list, or the block away"
                 )
+            # Composing gives a pinned title to the row that it is pinned in, and to no other.
             if pinned_in.get(title, name) != name:
                 where.wrong(
                     title, f"a title of this row alone: it is pinned in row {pinned_in[title]}"
                 )
+
+
+def _is_blocked(title: str, rules: CompiledRules) -> bool:
+    row = rules.catalog.index.get(title)
+    return row is not None and bool(rules.blocked[row])
 
 
 def _members(source: RowSource, catalog: Catalog) -> Bools:
@@ -130,7 +140,7 @@ def _members(source: RowSource, catalog: Catalog) -> Bools:
     if source.source != "titles":
         return np.ones(len(catalog), dtype=bool)
     members = np.zeros(len(catalog), dtype=bool)
-    members[[catalog.index[title] for title in source.titles if title in catalog.index]] = True
+    members[catalog.rows_of(source.titles)] = True
     return members
 
 

@@ -69,13 +69,15 @@ class CompiledPage:
         self.candidate_model = CandidateModel(catalog, signals)
         self.rules = CompiledRules(file.rules, catalog)
         check(file, self.rules)
+        # Written as JSON once: a page's answer then only puts texts together.
         self.title_payloads: list[msgspec.Raw] = []
         self.picture_payloads: dict[str, msgspec.Raw] = {}
         for row, pictures in enumerate(catalog.pictures):
             self.title_payloads.append(msgspec.Raw(_encode(catalog.payload(row))))
             for picture in pictures:
                 self.picture_payloads[picture.id] = msgspec.Raw(_encode(picture.payload))
-        # Features are encoded here already, so that the first viewer does not wait for them.
+        # (the experiment's revision, what was encoded for it); encoded here already, so that the
+        # first viewer does not wait.
         self._title_features: tuple[str, TitleFeatures] | None = None
         self._picture_features: tuple[str, PictureFeatures] | None = None
         for layer, key in file.layers.items():
@@ -122,21 +124,23 @@ class CompiledPage:
                 say.
             fatigued: Works out which rows of the catalogue rest for this viewer.
         """
-        # The strictest of the limits holds: a guest on a kids' device is a kid.
-        ages = [_LARGEST_AGE if request.maturity is None else request.maturity]
-        if request.kids:
-            ages.append(self.file.kids_max_age)
-        if request.profile is None:
-            ages.append(self.file.guest_max_age)
         plays = watched if request.watched is None else request.watched
-        index = self.catalog.index
         return Viewer(
             unit=request.unit or page_id,
             region=request.region or self.file.region,
-            age=min(ages),
-            watched=tuple(index[title] for title in plays if title in index),
+            age=self._age_limit(request),
+            watched=tuple(self.catalog.rows_of(plays)),
             fatigued=fatigued(),
         )
+
+    def _age_limit(self, request: PageRequest) -> int:
+        """The strictest of the limits that hold: a guest on a kids' device is a kid."""
+        limits = [_LARGEST_AGE if request.maturity is None else request.maturity]
+        if request.kids:
+            limits.append(self.file.kids_max_age)
+        if request.profile is None:
+            limits.append(self.file.guest_max_age)
+        return min(limits)
 
     def facts(self, request: PageRequest, viewer: Viewer) -> dict[str, Any]:
         """What the page's own decision says of the viewer: enough to tell later what the rules

@@ -233,6 +233,7 @@ class PageBuilder:
             eligible=eligible,
             slots=file.rows,
             offered=NULL,
+            # Made anew for each attempt at the slate: they count what was placed.
             rules=(lambda: PinnedRows(eligible, file.rows, pins)) if pins else None,
         )
 
@@ -250,13 +251,13 @@ class PageBuilder:
     def _fill_row(self, placement: Placement) -> RowAnswer:
         """One row: its titles, then their pictures."""
         page, row = self.page, placement.action
+        decision: Decision | None = None
         titles: tuple[Placement, ...] = ()
-        rules_did: Sequence[Decision] = ()
         pool = self._pool(row)
         if len(pool):
             decision = self._choose_titles(row, pool)
             self.decisions.append(decision)
-            rules_did, titles = (decision,), decision.slate
+            titles = decision.slate
         chosen = [page.catalog.index[title.action] for title in titles]
         if chosen:
             self.taken[chosen] = True
@@ -275,7 +276,7 @@ class PageBuilder:
             propensity=placement.propensity,
             titles=tuple(tiles),
             missing=missing,
-            removed=self._removed(row, rules_did) if missing else {},
+            removed=self._removed(row, decision) if missing else {},
         )
 
     def _pool(self, row: str) -> Indices:
@@ -336,13 +337,13 @@ class PageBuilder:
             offered=offered,
             place=row,
             rules=lambda: RowConstraints(
-                groups, members, rules.names, slots, left=row_left, pins=pins, fresh=fresh
+                groups, members, rules.names, slots, cap_left=row_left, pins=pins, fresh=fresh
             ),
         )
 
-    def _removed(self, row: str, decisions: Sequence[Decision]) -> dict[str, int]:
-        """How many of the titles that the row could be made of each rule took away; caps, of its
-        candidates.
+    def _removed(self, row: str, decision: Decision | None) -> dict[str, int]:
+        """How many of the titles that the row could be made of each rule took away; caps, of the
+        candidates of its `decision`, where there were any.
         """
         model = self.page.candidate_model
         everything = model.popular_only(np.ones(len(self.page.catalog), dtype=bool), self.id)
@@ -351,12 +352,12 @@ class PageBuilder:
         for rule, allowed in self.allowed_by_rule.items():
             counts[rule] = int(np.count_nonzero(~allowed[could]))
         counts["shown above"] = int(np.count_nonzero(self.taken[self.members[row]]))
-        for decision in decisions:
-            for mask in decision.masks:
-                # An `only` mask demands a title, and a pin's other mask keeps its title off the
-                # positions above: neither is a cap.
-                if not mask.only and mask.stop > mask.start and mask.rule != "pin":
-                    counts[mask.rule] = counts.get(mask.rule, 0) + len(mask.rows)
+        masks = () if decision is None else decision.masks
+        for mask in masks:
+            # An `only` mask demands a title, and a pin's other mask keeps its title off the
+            # positions above: neither is a cap.
+            if not mask.only and mask.stop > mask.start and mask.rule != "pin":
+                counts[mask.rule] = counts.get(mask.rule, 0) + len(mask.rows)
         return {rule: count for rule, count in counts.items() if count}
 
     # ------------------------------------------------------------------ artwork
@@ -368,26 +369,28 @@ class PageBuilder:
         page, layer = self.page, self.layers.get("artwork")
         pictures = page.catalog.pictures
         if layer is None:
-            return [self._first_picture(title) for title in titles]
+            return list(map(self._first_picture, titles))
+        # Titles without a picture take no position of the decision.
         pictured = [title for title in titles if pictures[title]]
+        if not pictured:
+            return [_NO_PICTURE] * len(titles)
+        actions, offered, choices = page.picture_features(layer.compiled).of(pictured)
+        names = [page.catalog.ids[title] for title in pictured]
+        decision = self._decide(
+            "artwork",
+            decision_id=f"{self.id}:{row}:artwork",
+            actions=actions,
+            eligible=np.arange(len(actions)),
+            slots=len(pictured),
+            offered=offered,
+            place=row,
+            rules=lambda: PositionChoices(names, choices),
+        )
+        self.decisions.append(decision)
         chosen: dict[int, ShownPicture] = {}
-        if pictured:
-            actions, offered, choices = page.picture_features(layer.compiled).of(pictured)
-            names = [page.catalog.ids[title] for title in pictured]
-            decision = self._decide(
-                "artwork",
-                decision_id=f"{self.id}:{row}:artwork",
-                actions=actions,
-                eligible=np.arange(len(actions)),
-                slots=len(pictured),
-                offered=offered,
-                place=row,
-                rules=lambda: PositionChoices(names, choices),
-            )
-            self.decisions.append(decision)
-            for title, drawn in zip(pictured, decision.slate, strict=True):
-                payload = page.picture_payloads[drawn.action]
-                chosen[title] = ShownPicture(drawn.action, payload, drawn.propensity)
+        for title, drawn in zip(pictured, decision.slate, strict=True):
+            payload = page.picture_payloads[drawn.action]
+            chosen[title] = ShownPicture(drawn.action, payload, drawn.propensity)
         return [chosen.get(title, _NO_PICTURE) for title in titles]
 
     def _first_picture(self, title: int) -> ShownPicture:
@@ -456,6 +459,7 @@ def _cells(row: RowAnswer, first: int) -> list[Placement]:
     for position, tile in enumerate(row.titles, first):
         propensity = row_propensity * tile.propensity * tile.picture_propensity
         cells.append(Placement(position, tile.title, propensity))
+        # From the second title on it would be counted again.
         row_propensity = 1.0
     return cells
 
@@ -468,8 +472,9 @@ def session_page_ids(
     whichever process makes it.
     """
     stretch = int(now // seconds)
-    this, before = (
-        f"s{hash64('sticky', page, unit, session, str(n)):016x}{n:x}"
-        for n in (stretch, stretch - 1)
-    )
-    return this, before
+
+    def id_in(number: int) -> str:
+        # The word is part of every session's ids, so it stays whatever the key is called.
+        return f"s{hash64('sticky', page, unit, session, str(number)):016x}{number:x}"
+
+    return id_in(stretch), id_in(stretch - 1)

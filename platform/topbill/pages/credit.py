@@ -47,6 +47,7 @@ def spread(event: RewardEvent, answer: PageAnswer, cells: Mapping[str, Cell]) ->
     of the page.
     """
     with_artwork = any(layer.layer == "artwork" for layer in answer.layers)
+    # An event of no title speaks of the page as a whole: somebody came back, or gave up.
     if event.action is None:
         return _spread_over_page(event, answer, with_artwork)
     page_id, cell = event.decision_id, cells[event.action]

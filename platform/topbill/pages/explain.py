@@ -39,12 +39,7 @@ def explain_title(
     index = catalog.index.get(title)
     if index is None:
         raise NotFound(f"title {title!r} is not in the catalogue {catalog.version}")
-    viewer = msgspec.json.decode(page.context)  # what CompiledPage.facts wrote
-    fatigued = [catalog.index[name] for name in viewer["tired"] if name in catalog.index]
-    allowed_by_rule = compiled_page.rules.allowed_by_rule(
-        viewer["region"], viewer["age"], page.decided_at / 1e6, fatigued
-    )
-    barred = [rule for rule, allowed in allowed_by_rule.items() if not allowed[index]]
+    barred = _barred_by(compiled_page, page, index)
     rows: list[dict[str, Any]] = []
     row_above: str | None = None
     for decision in titles:
@@ -53,9 +48,20 @@ def explain_title(
             reason = _why_absent(compiled_page, decision, index, row_above, barred)
             outcome = {"candidate": False, "because": reason}
         rows.append({"row": decision.place, **outcome})
+        # No title stands on a page twice: for the rows below, this is the reason.
         if "shown_at" in outcome:
             row_above = decision.place
     return {"page_id": page.decision_id, "title": title, "barred": barred, "rows": rows}
+
+
+def _barred_by(compiled_page: CompiledPage, page: Decision, index: int) -> list[str]:
+    """The rules that kept a title off the whole page."""
+    viewer = msgspec.json.decode(page.context)  # what CompiledPage.facts wrote
+    fatigued = compiled_page.catalog.rows_of(viewer["tired"])
+    allowed_by_rule = compiled_page.rules.allowed_by_rule(
+        viewer["region"], viewer["age"], page.decided_at / 1e6, fatigued
+    )
+    return [rule for rule, allowed in allowed_by_rule.items() if not allowed[index]]
 
 
 def _as_candidate(decision: Decision, title: str) -> dict[str, Any] | None:

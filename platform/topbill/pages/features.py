@@ -85,7 +85,7 @@ class TitleFeatures:
         column: The column of each encoded number in the matrix.
         matrix: (T × columns) every title's own numbers; what depends on the page is 0 here.
         static: Feature → its value for each title, as it goes into the JSON.
-        numbers: The declared ones of _NUMBERS, with their `number_columns` and their `scaling`.
+        number_names: The declared ones of _NUMBERS, with their `number_columns` and `scaling`.
         sources: (index in SOURCES, column) of each source that the experiment declares.
         sources_json: Their JSON, by the bits of the sources that named a title.
     """
@@ -95,9 +95,10 @@ class TitleFeatures:
         self.declared = {feature.name: feature for feature in experiment.action_features}
         self.column = {name: j for j, name in enumerate(experiment.action_encoder.names)}
         self._encode_static(experiment.action_encoder)
-        self.numbers = [self.declared[name] for name in _NUMBERS if name in self.declared]
-        self.number_columns = [self.column[feature.name] for feature in self.numbers]
-        self.scaling = NumberScaling(self.numbers)
+        self.number_names = [name for name in _NUMBERS if name in self.declared]
+        # A number is one column, called like itself; other kinds have columns of other names.
+        self.number_columns = [self.column[name] for name in self.number_names]
+        self.scaling = NumberScaling([self.declared[name] for name in self.number_names])
         self._list_sources()
         # Structs whose fields are what is declared: msgspec writes thousands of them in no time.
         fields = [(name, Any) for name in self.declared]
@@ -109,17 +110,17 @@ class TitleFeatures:
     def _encode_static(self, encoder: Encoder) -> None:
         """The numbers, and the values as JSON, of what is the title's own."""
         names = [name for name in _STATIC if name in self.declared]
-        self.static: dict[str, list[Any]] = {name: [] for name in names}
+        self.static: dict[str, list[Any]] = {}
         rows: list[Floats] = []
         for row in range(len(self.catalog)):
             features = self.catalog.features(row)
-            own = {name: features[name] for name in features if name in self.declared}
+            own = {name: features[name] for name in names}
             rows.append(encoder.encode(own))
-            for name in names:
-                value = own[name]
+            for name, value in own.items():
                 # Mappings are written once here, and not again for every page.
                 is_mapping = isinstance(value, dict)
-                self.static[name].append(msgspec.Raw(_encode(value)) if is_mapping else value)
+                column = self.static.setdefault(name, [])
+                column.append(msgspec.Raw(_encode(value)) if is_mapping else value)
         self.matrix: Floats = np.array(rows).reshape(-1, encoder.size)
 
     def _list_sources(self) -> None:
@@ -151,7 +152,7 @@ class TitleFeatures:
             "similar": candidates.similar,
             "together": candidates.together,
         }
-        values = [by_name[feature.name] for feature in self.numbers]
+        values = [by_name[name] for name in self.number_names]
         # Without any such number the matrix is (0 × T), which a list of no rows can't say.
         matrix = np.array(values, dtype=np.float64).reshape(len(values), len(match))
         return TitlesOnPage(self, matrix, candidates.sources, now)
@@ -168,29 +169,19 @@ class TitlesOnPage:
     def of(self, pool: Indices, row: str) -> tuple[Actions, msgspec.Raw]:
         """The pool's titles in a row as encoded actions, and as the JSON that says the same."""
         titles, catalog = self._titles, self._titles.catalog
+        # A copy, since the pool is a list of rows: what is filled in below is this page's alone.
         X = titles.matrix[pool]
         indices = pool.tolist()
         # Feature → its values for the pool's titles, in the pool's order.
         values: dict[str, Iterable[Any]] = {}
         for name, column in titles.static.items():
             values[name] = [column[i] for i in indices]
-        if titles.numbers:
-            # Adding 0 turns -0.0 into 0.0: JSON would keep the sign, and the log would look odd.
-            numbers = self._values[:, pool].round(_DIGITS) + 0.0
-            X[:, titles.number_columns] = titles.scaling(numbers).T
-            for feature, own in zip(titles.numbers, numbers.tolist(), strict=True):
-                values[feature.name] = own
+        if titles.number_names:
+            values |= self._fill_numbers(X, pool)
         if "new" in titles.declared:
-            age = self._now - catalog.added[pool]
-            is_new = (age >= 0.0) & (age < NEW_FOR)
-            X[:, titles.column["new"]] = is_new
-            values["new"] = is_new.tolist()
+            values["new"] = self._fill_new(X, pool)
         if "sources" in titles.declared:
-            named_by = self._sources[pool]
-            for j, column_of_source in titles.sources:
-                X[:, column_of_source] = named_by[:, j]
-            bits = (named_by @ _SOURCE_BITS).tolist()
-            values["sources"] = [titles.sources_json[code] for code in bits]
+            values["sources"] = self._fill_sources(X, pool)
         if "row" in titles.declared:
             # A row that the experiment doesn't list is no category of its own: all zero.
             if f"row={row}" in titles.column:
@@ -198,6 +189,32 @@ class TitlesOnPage:
             values["row"] = repeat(row)
         ids = [catalog.ids[i] for i in indices]
         return Actions(ids, X), self._offers(ids, values)
+
+    def _fill_numbers(self, X: Floats, pool: Indices) -> dict[str, list[float]]:
+        """Write the numbers that depend on the viewer into X; returns them for the JSON."""
+        titles = self._titles
+        # Adding 0 turns -0.0 into 0.0: JSON would keep the sign, and the log would look odd.
+        numbers = self._values[:, pool].round(_DIGITS) + 0.0
+        X[:, titles.number_columns] = titles.scaling(numbers).T
+        return dict(zip(titles.number_names, numbers.tolist(), strict=True))
+
+    def _fill_new(self, X: Floats, pool: Indices) -> list[bool]:
+        titles = self._titles
+        # What is added later than now is not new: it isn't there yet.
+        age = self._now - titles.catalog.added[pool]
+        is_new = (age >= 0.0) & (age < NEW_FOR)
+        X[:, titles.column["new"]] = is_new
+        flags: list[bool] = is_new.tolist()
+        return flags
+
+    def _fill_sources(self, X: Floats, pool: Indices) -> list[msgspec.Raw]:
+        titles = self._titles
+        named_by = self._sources[pool]
+        for j, column in titles.sources:
+            X[:, column] = named_by[:, j]
+        # The sources that named a title as one number: bit j is SOURCES[j].
+        bits = (named_by @ _SOURCE_BITS).tolist()
+        return [titles.sources_json[code] for code in bits]
 
     def _offers(self, ids: Sequence[str], values: dict[str, Iterable[Any]]) -> msgspec.Raw:
         """The titles with their features as JSON. A page has hundreds: `map` keeps them in C."""

@@ -55,11 +55,11 @@ def read_lake(history: ViewingHistory, data: Path, since: float) -> None:
         connection.close()
     # In the order in which they happened: a play ends the fatigue of the pages before it only. At
     # one time a page comes before a play, since sorting is stable.
-    moments = [(at, (decision_id, unit, titles), None) for at, decision_id, unit, titles in pages]
-    moments += [(at, (decision_id, "", ()), title) for at, decision_id, title in plays]
-    for at, (decision_id, unit, titles), title in sorted(moments, key=lambda moment: moment[0]):
-        if title is None:
+    moments = [*(("page", *row) for row in pages), *(("play", *row) for row in plays)]
+    for kind, at, decision_id, *rest in sorted(moments, key=lambda moment: moment[1]):
+        if kind == "page":
+            unit, titles = rest
             history.shown(decision_id, unit, titles, at)
         else:
-            history.credited(decision_id, title)
+            history.credited(decision_id, *rest)
     history.begin_after(decision_seq, event_seq)

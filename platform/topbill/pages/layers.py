@@ -24,6 +24,7 @@ class Layer:
     Attributes:
         compiled: The experiment. A page keeps the one that it began with, so that all its rows are
             decided by the same policies, whatever is loaded meanwhile.
+        declared: The features of its context.
         x: The context as numbers.
         context: The context as JSON: the part that the experiment declares.
         log_propensity: Of all that the layer has chosen on this page.
@@ -33,8 +34,8 @@ class Layer:
 
     def __init__(self, compiled: CompiledExperiment, context: Mapping[str, Any]) -> None:
         self.compiled = compiled
-        declared = {feature.name for feature in compiled.experiment.context}
-        own = {name: value for name, value in context.items() if name in declared}
+        self.declared = {feature.name for feature in compiled.experiment.context}
+        own = {name: value for name, value in context.items() if name in self.declared}
         self.x = compiled.encoder.encode(own)
         self.context = msgspec.Raw(_encode(own))
         self.log_propensity = 0.0
@@ -60,7 +61,7 @@ def refuse_unknown(context: Mapping[str, Any], layers: Iterable[Layer]) -> None:
     """Raises BadRequest for a context feature that no layer declares."""
     declared: set[str] = set()
     for layer in layers:
-        declared.update(feature.name for feature in layer.compiled.experiment.context)
+        declared |= layer.declared
     for name in context:
         if name not in declared:
             raise BadRequest(
@@ -85,7 +86,7 @@ class PinnedRows:
             members=[()] * len(eligible),
             names=(),
             slots=slots,
-            left=_NO_CAPS,
+            cap_left=_NO_CAPS,
             pins={position: self._place[row] for position, row in pins.items()},
         )
 

@@ -55,10 +55,10 @@ class ViewingHistory:
     def __init__(self, page: str) -> None:
         self.page = page
         self._viewers: OrderedDict[str, _ViewerRecord] = OrderedDict()
+        # Page id → its viewer.
         self._pages: OrderedDict[str, str] = OrderedDict()
-        """Page id → its viewer."""
+        # The last rows of the log that were read.
         self._decision_seq = self._event_seq = 0
-        """The last rows of the log that were read."""
         self.begun = False
 
     def follow(self, log: LogReader, now: int) -> int:

@@ -4,7 +4,7 @@ begins with.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,74 +13,110 @@ from topbill.catalog import Bools, Catalog
 from topbill.rules.schema import Cap, Rules
 
 Counts = NDArray[np.int64]
-_FREE = 1_000_000
+# What a cap takes where it does not hold: more than any page has titles, and far from where sums
+# of it would overflow.
+_UNLIMITED = 1_000_000
 
 
 class CompiledRules:
-    """Rules compiled for one catalogue: `groups` (T × C) says which caps each title falls under,
-    `members` lists them."""
+    """Rules compiled for one catalogue of T titles.
+
+    A cap of the file is a rule for each genre or franchise that it counts: "at most 2 of a
+    franchise" is one for every franchise. So the file's caps become C counted groups of titles.
+
+    Attributes:
+        blocked: (T,) the titles that stand nowhere.
+        pins: Row → position → title; pins of titles that the catalogue doesn't have are left out.
+        names: (C) what each group's cap is called, for the log and for people.
+        caps: (C) the cap of the file that each comes from.
+        groups: (T × C) which of them each title counts in.
+        members: (T) the same as lists, for steps that look at one title.
+        limits: (C,) how many titles each takes.
+    """
 
     def __init__(self, rules: Rules, catalog: Catalog) -> None:
         self.rules, self.catalog = rules, catalog
         self.blocked: Bools = catalog.genre(rules.blocked_genres)
-        self.blocked[
-            [catalog.index[title] for title in rules.blocked if title in catalog.index]
-        ] = True
-        self.pins = {
-            row: {
-                k: catalog.index[title]
-                for k, title in sorted(held.items())
-                if title in catalog.index
-            }
-            for row, held in rules.pins.items()
-        }
-        columns: list[Bools] = []
-        self.names: list[str] = []
-        self.caps: list[Cap] = []
-        for cap in rules.caps:
-            for name, column in _members(cap, catalog):
-                columns.append(column)
-                self.names.append(f"at most {cap.count} {name} a {cap.per}")
-                self.caps.append(cap)
-        self.groups: Bools = (
-            np.stack(columns, axis=1) if columns else np.zeros((len(catalog), 0), dtype=bool)
-        )
+        self.blocked[catalog.rows_of(rules.blocked)] = True
+        self.pins: dict[str, dict[int, int]] = {}
+        for row, pins in rules.pins.items():
+            self.pins[row] = _pinned_rows(pins, catalog)
+        self._expand_caps()
         self.limits: Counts = np.array([cap.count for cap in self.caps], dtype=np.int64)
-        self.members: list[list[int]] = [[] for _ in range(len(catalog))]
-        for title, group in zip(*(found.tolist() for found in self.groups.nonzero()), strict=True):
-            self.members[title].append(group)
         self._of_page = np.array([cap.per == "page" for cap in self.caps], dtype=bool)
+        # Row → (C,) the caps that don't hold in it; worked out when first asked for.
         self._exempt: dict[str, Bools] = {}
 
-    def after_pins(self, row: str, held: Mapping[int, int]) -> Counts:
-        """(C,) what a row's caps still take beside its pins; below 0 where these are too many."""
-        left = self.row_left(row, np.full_like(self.limits, _FREE))
-        return np.asarray(left - self.groups[list(held.values())].sum(axis=0))
+    def _expand_caps(self) -> None:
+        """A group for each genre or franchise that a cap counts."""
+        self.names: list[str] = []
+        self.caps: list[Cap] = []
+        columns: list[Bools] = []
+        for cap in self.rules.caps:
+            for name, titles in _counted(cap, self.catalog):
+                self.names.append(f"at most {cap.count} {name} a {cap.per}")
+                self.caps.append(cap)
+                columns.append(titles)
+        size = len(self.catalog)
+        # NumPy stacks no empty list: without caps there are T rows of no column.
+        no_caps = np.zeros((size, 0), dtype=bool)
+        self.groups: Bools = np.stack(columns, axis=1) if columns else no_caps
+        self.members: list[list[int]] = [[] for _ in range(size)]
+        titles_of, groups_of = self.groups.nonzero()
+        for title, group in zip(titles_of.tolist(), groups_of.tolist(), strict=True):
+            self.members[title].append(group)
 
     def allowed_by_rule(
-        self, region: str, age: int, now: float, tired: Iterable[int]
+        self, region: str, age: int, now: float, fatigued: Iterable[int]
     ) -> dict[str, Bools]:
-        """(T,) each: what a rule lets through for this viewer wherever it stands."""
+        """What each rule lets through for a viewer, wherever it stands.
+
+        Args:
+            region: Where the viewer is.
+            age: The viewer's age limit.
+            now: Seconds since the epoch.
+            fatigued: The titles that rest for this viewer.
+
+        Returns:
+            Rule → (T,) the titles that it lets through; what all of them let through may be shown.
+        """
         rested = np.ones(len(self.catalog), dtype=bool)
-        rested[list(tired)] = False
-        return {**self.catalog.legal(region, age, now), "block": ~self.blocked, "fatigue": rested}
+        rested[list(fatigued)] = False
+        legal = self.catalog.legal(region, age, now)
+        return {**legal, "block": ~self.blocked, "fatigue": rested}
+
+    def after_pins(self, row: str, pins: Mapping[int, int]) -> Counts:
+        """(C,) what a row's caps still take beside its pins; below 0 where these are too many."""
+        unlimited = np.full_like(self.limits, _UNLIMITED)
+        row_left = self.row_left(row, unlimited)
+        return np.asarray(row_left - self.groups[list(pins.values())].sum(axis=0))
 
     def page_left(self) -> Counts:
         """(C,) how many of each cap an empty page still takes; those of a row are free here."""
-        return np.where(self._of_page, self.limits, _FREE)
+        return np.where(self._of_page, self.limits, _UNLIMITED)
 
     def row_left(self, row: str, page_left: Counts) -> Counts:
-        """(C,) how many of each cap this row still takes."""
+        """(C,) how many of each cap this row still takes, where the page takes `page_left`."""
         exempt = self._exempt.get(row)
         if exempt is None:
-            exempt = self._exempt[row] = np.array(
-                [row in cap.exempt for cap in self.caps], dtype=bool
-            )
-        return np.where(exempt, _FREE, np.where(self._of_page, page_left, self.limits))
+            exempt = np.array([row in cap.exempt for cap in self.caps], dtype=bool)
+            self._exempt[row] = exempt
+        # A cap of the page has been used up by the rows above; one of a row begins anew.
+        limits = np.where(self._of_page, page_left, self.limits)
+        return np.where(exempt, _UNLIMITED, limits)
 
 
-def _members(cap: Cap, catalog: Catalog) -> Iterable[tuple[str, Bools]]:
-    """The groups a cap counts: name and (T,) members."""
+def _pinned_rows(pins: Mapping[int, str], catalog: Catalog) -> dict[int, int]:
+    """Position → title of those pins that the catalogue has, from the first position downwards."""
+    rows: dict[int, int] = {}
+    for position, title in sorted(pins.items()):
+        if title in catalog.index:
+            rows[position] = catalog.index[title]
+    return rows
+
+
+def _counted(cap: Cap, catalog: Catalog) -> Iterator[tuple[str, Bools]]:
+    """The genres or franchises that a cap counts: name and (T,) the titles that count."""
     if cap.of == "genre":
         for j, name in enumerate(catalog.genre_names):
             if cap.value in ("", name):

@@ -1,5 +1,6 @@
-"""What may stand at each position of a slate, given what stands above (`slates.Allowed`): a row of
-titles, and the pictures of some titles."""
+"""What may stand at each position of a slate, given what stands above (`slate.Allowed`): a row of
+titles, and the pictures of some titles.
+"""
 
 from __future__ import annotations
 
@@ -14,12 +15,10 @@ from topbill.rules.compiled import Counts
 
 class RowConstraints:
     """One row while it is filled from a pool of titles: says what may stand at the next position
-    (`slates.Allowed`).
+    (`slate.Allowed`).
 
-    What goes in and out are places in the pool of P titles. `groups` (P × C) says which caps
-    (`names`) each falls under, and so does `members`, as a list for each; `left` (C) what they
-    still take. `pins`: position → place; they are counted at once, so that no draw can take what an
-    editor needs. `fresh`: how many new titles the row must have, and (P,) which are.
+    What goes in and out are places in the pool of P titles. What the rules do is noted as masks:
+    with them alone the log can tell what could have been drawn at each position.
     """
 
     def __init__(
@@ -29,26 +28,47 @@ class RowConstraints:
         names: Sequence[str],
         slots: int,
         *,
-        left: Counts,
+        cap_left: Counts,
         pins: Mapping[int, int] | None = None,
         fresh: tuple[int, Bools] | None = None,
     ) -> None:
+        """Begin a row.
+
+        Args:
+            groups: (P × C) the caps that each title counts in.
+            members: (P) the same as lists.
+            names: (C) what the caps are called.
+            slots: How many positions the row has.
+            cap_left: (C,) how many titles each cap still takes.
+            pins: Position → place of what editors put there.
+            fresh: How many new titles the row must have, and (P,) which ones are new.
+        """
         self._groups, self._members, self._names, self._slots = groups, members, names, slots
         self._pins = {} if pins is None else pins
+        # (P,) what may still be drawn; it only ever loses titles.
         self._open: Bools = np.ones(len(groups), dtype=bool)
-        self._seen = 0
+        # How many of the placed titles are counted already.
+        self._accounted = 0
         self._masks: list[Mask] = []
-        self._quota: int = 0 if fresh is None else fresh[0]
-        self._fresh: Bools = np.zeros(0, dtype=bool) if fresh is None else fresh[1]
-        self._open[list(self._pins.values())] = False
+        # How many new titles are still to come.
+        self._quota = 0
+        self._is_new: Bools = np.zeros(0, dtype=bool)
+        if fresh is not None:
+            self._quota, self._is_new = fresh
+        # Pins are counted before anything is drawn, so that no draw can take what an editor needs:
+        # neither the title nor its part of a cap.
         for position, place in self._pins.items():
-            left = left - groups[place]
-            self._quota -= bool(self._quota and self._fresh[place])
+            self._open[place] = False
+            cap_left = cap_left - groups[place]
+            if self._quota and self._is_new[place]:
+                self._quota -= 1
+            # Above its position the title could not be drawn: the log must say so.
             if position:
                 self._masks.append(Mask("pin", 0, position, (place,)))
-        self._left: list[int] = left.tolist()
-        for group in (left <= 0).nonzero()[0].tolist():
-            self._bar(group, 0)
+        self._left: list[int] = cap_left.tolist()
+        # What rows above, or the pins, have used up already takes nothing from the start.
+        for group in np.flatnonzero(cap_left <= 0).tolist():
+            self._close(group, 0)
 
     @property
     def masks(self) -> tuple[Mask, ...]:
@@ -57,63 +77,78 @@ class RowConstraints:
 
     def rows(self, position: int, placed: Sequence[int]) -> Indices:
         """The places in the pool that may be drawn at `position`, below those `placed`."""
-        while self._seen < len(placed):
-            self._take(self._seen, placed[self._seen])
-            self._seen += 1
+        while self._accounted < len(placed):
+            self._account(self._accounted, placed[self._accounted])
+            self._accounted += 1
         pin = self._pins.get(position)
         if pin is not None:
+            # A choice of one: the engine draws it with probability 1, and logs that.
             self._masks.append(Mask("pin", position, position + 1, (pin,), only=True))
             return np.array([pin], dtype=np.intp)
-        may = self._open.nonzero()[0]
-        if self._quota > 0 and self._quota >= self._slots - position - sum(
-            k > position for k in self._pins
-        ):
-            new = may[self._fresh[may]]
+        candidates = np.flatnonzero(self._open)
+        if self._must_be_new(position):
+            new = candidates[self._is_new[candidates]]
+            # Where no new title is left, the row has as many as there were.
             if new.size:
-                self._masks.append(
-                    Mask("fresh", position, position + 1, tuple(new.tolist()), only=True)
-                )
+                places = tuple(new.tolist())
+                self._masks.append(Mask("fresh", position, position + 1, places, only=True))
                 return new
-        return may
+        return candidates
 
-    def _take(self, position: int, place: int) -> None:
+    def _must_be_new(self, position: int) -> bool:
+        """Whether the quota needs every position that is left, this one included. Positions of pins
+        are none: what is pinned was counted at the start.
+        """
+        if self._quota <= 0:
+            return False
+        pinned_below = sum(pinned > position for pinned in self._pins)
+        return self._quota >= self._slots - position - pinned_below
+
+    def _account(self, position: int, place: int) -> None:
+        """Count a title that was placed."""
+        # Pins were counted at the start.
         if position in self._pins:
             return
         self._open[place] = False
-        if self._quota > 0 and self._fresh[place]:
+        if self._quota > 0 and self._is_new[place]:
             self._quota -= 1
         for group in self._members[place]:
             self._left[group] -= 1
+            # At 0 exactly: below it the cap was closed already.
             if self._left[group] == 0:
-                self._bar(group, position + 1)
+                self._close(group, position + 1)
 
-    def _bar(self, group: int, start: int) -> None:
-        barred = np.flatnonzero(self._groups[:, group] & self._open)
-        if barred.size:
-            self._masks.append(Mask(self._names[group], start, self._slots, tuple(barred.tolist())))
-            self._open[barred] = False
+    def _close(self, group: int, start: int) -> None:
+        """A cap takes no more: keep out, from position `start` on, all that counts in it."""
+        places = np.flatnonzero(self._groups[:, group] & self._open)
+        if places.size:
+            mask = Mask(self._names[group], start, self._slots, tuple(places.tolist()))
+            self._masks.append(mask)
+            self._open[places] = False
 
 
 class PositionChoices:
-    """A slate of which every position has its own choices (`slates.Allowed`): the pictures of one
-    title each.
+    """A slate of which every position has its own choices (`slate.Allowed`): the pictures of one
+    title each. `names` says what each position is for, `choices` which rows may stand there.
     """
 
-    def __init__(self, names: Sequence[str], turns: Sequence[Indices]) -> None:
-        self._names, self._turns = names, turns
-        self._asked = 0
+    def __init__(self, names: Sequence[str], choices: Sequence[Indices]) -> None:
+        self._names, self._choices = names, choices
+        # How many positions were asked for: only these have a mask.
+        self._positions = 0
 
     @property
     def masks(self) -> tuple[Mask, ...]:
         """One for each position asked for."""
-        return tuple(
-            Mask(self._names[k], k, k + 1, tuple(self._turns[k].tolist()), only=True)
-            for k in range(self._asked)
-        )
+        masks: list[Mask] = []
+        for position in range(self._positions):
+            rows = tuple(self._choices[position].tolist())
+            masks.append(Mask(self._names[position], position, position + 1, rows, only=True))
+        return tuple(masks)
 
     def rows(self, position: int, placed: Sequence[int]) -> Indices:  # noqa: ARG002
-        """The choices of this position."""
-        if position >= len(self._turns):
+        """The choices of this position. They are its alone, so nothing above takes any away."""
+        if position >= len(self._choices):
             return np.zeros(0, dtype=np.intp)
-        self._asked = max(self._asked, position + 1)
-        return self._turns[position]
+        self._positions = max(self._positions, position + 1)
+        return self._choices[position]

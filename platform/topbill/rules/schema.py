@@ -72,11 +72,24 @@ class Cap:
     per: str = "row"
     exempt: tuple[str, ...] = ()
 
+    @property
+    def subject(self) -> tuple[Any, ...]:
+        """All but the count: two caps of one subject contradict each other, or one is idle."""
+        return self.of, self.value, self.per, frozenset(self.exempt)
+
 
 @dataclass(frozen=True)
 class Rules:
-    """The rules of a page file. `pins`: row → position → title; `fresh`: row → (count, seconds);
-    `fatigue`: (shown, seconds of rest) or None."""
+    """The rules of a page file.
+
+    Attributes:
+        blocked: Titles that stand nowhere.
+        blocked_genres: Genres that stand nowhere.
+        pins: Row → position → title.
+        caps: How many of a kind there may be.
+        fresh: Row → (how many new titles it has, for how many seconds a title is new).
+        fatigue: (After how many pages, for how many seconds a title rests), or None.
+    """
 
     blocked: frozenset[str]
     blocked_genres: tuple[str, ...]
@@ -86,115 +99,169 @@ class Rules:
     fatigue: tuple[int, float] | None
 
 
+@dataclass(frozen=True)
+class PageShape:
+    """What rules need to know of their page: `genres` of each row (empty for a row that is made of
+    other things), and how many `titles` stand in a row.
+    """
+
+    genres: Mapping[str, Sequence[str]]
+    titles: int
+
+
 def build(
-    read: Sequence[Mapping[str, Any]], at: At, rows: Mapping[str, Sequence[str]], titles: int
+    read: Sequence[Mapping[str, Any]], at: At, genres: Mapping[str, Sequence[str]], titles: int
 ) -> Rules:
     """The rules of what was read of a file, after noting which contradict each other or the page.
 
-    `rows` maps each row to the genres that it is made of, `titles` is how many titles stand in a
-    row.
+    Args:
+        read: The rules as RULE read them. One that lacks a key is noted already, and left out.
+        at: Where they stand in the file.
+        genres: Row → the genres that it is made of.
+        titles: How many titles stand in a row.
     """
-    pins: dict[str, dict[int, str]] = {}
-    caps: list[Cap] = []
-    fresh: dict[str, tuple[int, float]] = {}
-    fatigue = None
-    blocked = frozenset(
-        title for rule in read for title in rule.get("titles", ()) if rule["rule"] == "block"
-    )
-    genres = tuple(
-        name for rule in read for name in rule.get("genres", ()) if rule["rule"] == "block"
-    )
+    builder = _Builder(read, PageShape(genres, titles))
     for index, rule in enumerate(read):
-        where = at.item(index)
-        for name in (
-            *rule.get("except", ()),
-            *rule.get("rows", ()),
-            *([rule["row"]] if "row" in rule else []),
-        ):
-            if name not in rows:
-                where.wrong(name, f"one of the page's rows {', '.join(rows)}")
-        if rule["rule"] == "pin" and {"title", "row", "position"} <= rule.keys():
-            _pin(rule, pins, blocked, titles, where)
-        elif rule["rule"] == "at_most" and {"count", "of"} <= rule.keys():
-            exempt = rule.get("except", ())
-            caps.append(
-                Cap(
-                    rule["count"], rule["of"], rule.get("value", ""), rule.get("per", "row"), exempt
-                )
-            )
-            _check_cap(caps[-1], caps[:-1], rows, titles, where)
-        elif rule["rule"] == "fresh" and {"count", "within", "rows"} <= rule.keys():
-            if rule["count"] > titles:
-                where.key("count").wrong(rule["count"], f"at most {titles}, the titles of a row")
-            for row in rule["rows"]:
-                if row in fresh:
-                    where.key("rows").wrong(row, "a row that no other fresh rule names")
-                fresh[row] = (rule["count"], rule["within"])
-        elif rule["rule"] == "fatigue" and {"shown", "rest"} <= rule.keys():
-            if fatigue is not None:
-                where.wrong(Said("a second fatigue rule"), "one")
-            fatigue = (rule["shown"], rule["rest"])
-    rules = Rules(blocked, genres, pins, tuple(caps), fresh, fatigue)
-    _check_rows(rules, rows, titles, at)
+        builder.add(rule, at.item(index))
+    rules = builder.rules()
+    _check_rows(rules, builder.page, at)
     return rules
 
 
-def _check_rows(rules: Rules, rows: Mapping[str, Sequence[str]], titles: int, at: At) -> None:
+class _Builder:
+    """The rules up to now: each is checked against those above it."""
+
+    def __init__(self, read: Sequence[Mapping[str, Any]], page: PageShape) -> None:
+        self.page = page
+        self.pins: dict[str, dict[int, str]] = {}
+        self.caps: list[Cap] = []
+        self.fresh: dict[str, tuple[int, float]] = {}
+        self.fatigue: tuple[int, float] | None = None
+        # Blocks first, wherever they stand: a pin above a block contradicts it too.
+        self.blocked: set[str] = set()
+        self.blocked_genres: list[str] = []
+        for rule in read:
+            if rule["rule"] == "block":
+                self.blocked.update(rule.get("titles", ()))
+                self.blocked_genres += rule.get("genres", ())
+
+    def rules(self) -> Rules:
+        """What was added."""
+        return Rules(
+            blocked=frozenset(self.blocked),
+            blocked_genres=tuple(self.blocked_genres),
+            pins=self.pins,
+            caps=tuple(self.caps),
+            fresh=self.fresh,
+            fatigue=self.fatigue,
+        )
+
+    def add(self, rule: Mapping[str, Any], at: At) -> None:
+        """One rule, as far as all its keys could be read."""
+        self._check_row_names(rule, at)
+        # A key that could not be read is missing, and noted: what is left of its rule is no rule.
+        kind, keys = rule["rule"], rule.keys()
+        if kind == "pin" and {"title", "row", "position"} <= keys:
+            self._add_pin(rule["title"], rule["row"], rule["position"], at)
+        elif kind == "at_most" and {"count", "of"} <= keys:
+            cap = Cap(
+                count=rule["count"],
+                of=rule["of"],
+                value=rule.get("value", ""),
+                per=rule.get("per", "row"),
+                exempt=rule.get("except", ()),
+            )
+            _check_cap(cap, self.caps, self.page, at)
+            self.caps.append(cap)
+        elif kind == "fresh" and {"count", "within", "rows"} <= keys:
+            self._add_fresh(rule["count"], rule["within"], rule["rows"], at)
+        elif kind == "fatigue" and {"shown", "rest"} <= keys:
+            if self.fatigue is not None:
+                at.wrong(Said("a second fatigue rule"), "one")
+            self.fatigue = (rule["shown"], rule["rest"])
+
+    def _check_row_names(self, rule: Mapping[str, Any], at: At) -> None:
+        names = [*rule.get("except", ()), *rule.get("rows", ())]
+        if "row" in rule:
+            names.append(rule["row"])
+        for name in names:
+            if name not in self.page.genres:
+                at.wrong(name, f"one of the page's rows {', '.join(self.page.genres)}")
+
+    def _add_pin(self, title: str, row: str, position: int, at: At) -> None:
+        titles = self.page.titles
+        own_row = self.pins.setdefault(row, {})
+        if title in self.blocked:
+            at.key("title").wrong(
+                title, "a title that is not blocked", "remove the pin or the block"
+            )
+        if any(title in pins.values() for pins in self.pins.values()):
+            at.key("title").wrong(title, "a title pinned once: no title stands on a page twice")
+        if position in own_row:
+            at.key("position").wrong(
+                position, f"a free position: {own_row[position]} is pinned there"
+            )
+        if position >= titles:
+            at.key("position").wrong(position, f"0 to {titles - 1}: a row has {titles} titles")
+        own_row[position] = title
+
+    def _add_fresh(self, count: int, within: float, rows: Sequence[str], at: At) -> None:
+        titles = self.page.titles
+        if count > titles:
+            at.key("count").wrong(count, f"at most {titles}, the titles of a row")
+        for row in rows:
+            if row in self.fresh:
+                at.key("rows").wrong(row, "a row that no other fresh rule names")
+            self.fresh[row] = (count, within)
+
+
+def _check_rows(rules: Rules, page: PageShape, at: At) -> None:
     """Rows of which blocks leave nothing, and those whose quota finds too few places beside the
     pins.
     """
-    for row, named in rows.items():
-        if named and set(named) <= set(rules.blocked_genres):
+    for row, genres in page.genres.items():
+        if genres and set(genres) <= set(rules.blocked_genres):
             at.wrong(
-                Said(f"a block of {', '.join(named)}"),
+                Said(f"a block of {', '.join(genres)}"),
                 f"something to show in row {row}, which is made of that",
             )
+    titles = page.titles
     for row, (count, _) in rules.fresh.items():
         pinned = len(rules.pins.get(row, ()))
+        # A count above the titles of a row is noted at its own rule.
         if count <= titles < count + pinned:
-            expected = (
-                f"at most {titles - pinned}: {pinned} of {titles} places in row {row} are pinned"
+            at.wrong(
+                Said(f"fresh: {count}"),
+                f"at most {titles - pinned}: {pinned} of {titles} places in row {row} are pinned",
             )
-            at.wrong(Said(f"fresh: {count}"), expected)
 
 
-def _pin(
-    rule: Mapping[str, Any],
-    pins: dict[str, dict[int, str]],
-    blocked: frozenset[str],
-    titles: int,
-    at: At,
-) -> None:
-    title, row, position = rule["title"], rule["row"], rule["position"]
-    held = pins.setdefault(row, {})
-    if title in blocked:
-        at.key("title").wrong(title, "a title that is not blocked", "remove the pin or the block")
-    if any(title in found.values() for found in pins.values()):
-        at.key("title").wrong(title, "a title pinned once: no title stands on a page twice")
-    if position in held:
-        at.key("position").wrong(position, f"a free position: {held[position]} is pinned there")
-    if position >= titles:
-        at.key("position").wrong(position, f"0 to {titles - 1}: a row has {titles} titles")
-    held[position] = title
-
-
-def _check_cap(
-    cap: Cap, earlier: Sequence[Cap], rows: Mapping[str, Sequence[str]], titles: int, at: At
-) -> None:
-    """A cap that another contradicts, that holds nowhere, or under which a row of some genres could
-    never be full.
-    """
-    held = (cap.of, cap.value, cap.per, set(cap.exempt))
-    if other := next((c for c in earlier if (c.of, c.value, c.per, set(c.exempt)) == held), None):
-        at.key("count").wrong(
-            cap.count, f"a rule of its own: another says at most {other.count} of the same"
-        )
-    if rows and not set(rows) - set(cap.exempt):
+def _check_cap(cap: Cap, earlier: Sequence[Cap], page: PageShape, at: At) -> None:
+    """A cap that another contradicts, that holds nowhere, or that a row could never meet."""
+    for other in earlier:
+        if other.subject == cap.subject:
+            at.key("count").wrong(
+                cap.count, f"a rule of its own: another says at most {other.count} of the same"
+            )
+            break
+    if page.genres and not set(page.genres) - set(cap.exempt):
         at.key("except").wrong(Said("every row of the page"), "a row in which it holds")
-    for row, genres in rows.items():
-        capped = (
-            bool(genres) and cap.of == "genre" and (not cap.value or list(genres) == [cap.value])
-        )
-        if capped and row not in cap.exempt and cap.count * len(genres) < titles:
-            got = f"at most {cap.count} of {' or '.join(genres)} in row {row}, which has {titles} titles of that only"
-            at.wrong(Said(got), f"{-(-titles // len(genres))} or more, or except: [{row}]")
+    if cap.of == "genre":
+        _check_cap_of_rows(cap, page, at)
+
+
+def _check_cap_of_rows(cap: Cap, page: PageShape, at: At) -> None:
+    """A cap of genres under which a row that is made of some of them could never be full."""
+    for row, genres in page.genres.items():
+        # Every title of such a row counts in one of its genres at least: so it can't have more than
+        # the caps of all of them take.
+        only_counted = bool(genres) and (not cap.value or list(genres) == [cap.value])
+        if only_counted and row not in cap.exempt and cap.count * len(genres) < page.titles:
+            needed = -(-page.titles // len(genres))
+            at.wrong(
+                Said(
+                    f"at most {cap.count} of {' or '.join(genres)} in row {row}, "
+                    f"which has {page.titles} titles of that only"
+                ),
+                f"{needed} or more, or except: [{row}]",
+            )

@@ -58,7 +58,7 @@ def test_masks_tell_exactly_what_could_be_drawn(data: st.DataObject) -> None:
         members,
         [f"cap {c}" for c in range(caps)],
         slots,
-        left=left,
+        cap_left=left,
         pins=pins,
         fresh=(quota, fresh),
     )
