@@ -14,13 +14,13 @@ from typing import Any
 from topbill.domain.errors import BadRequest
 from topbill.domain.records import Indices
 from topbill.ope.diagnostics import OPEN, Gates
-from topbill.ope.estimate import check_options, checked, from_columns, summarise
+from topbill.ope.estimate import checked, from_columns, summarise
 from topbill.ope.estimators import chosen
 from topbill.ope.estimators.estimator import Estimator
 from topbill.ope.estimators.formula import Env, Formula, Symbols, named
 from topbill.ope.inputs import unit_codes
-from topbill.ope.intervals import Interval, Lam, Planned, assess, columns_of
-from topbill.ope.result import Estimate
+from topbill.ope.intervals import Interval, Lam, Planned, assess, check_options, columns_of
+from topbill.ope.result import Estimate, Estimates
 
 _BASELINE = Symbols(w=named("w_b"), dm=named("dm_b"))
 
@@ -41,7 +41,7 @@ def delta_ope(
     interval: Interval = "normal",
     replicates: int = 1000,
     gates: Gates | None = None,
-) -> dict[str, Estimate]:
+) -> Estimates:
     """Value of the target minus value of the baseline, per decision; columns as in `estimate` (n
     each).
 
@@ -60,14 +60,20 @@ def delta_ope(
     baseline = checked(rewards, propensities, baseline_propensities, q_logged, q_baseline)
     codes = unit_codes(units, target["r"].size)
     options: dict[str, Any] = {"estimators": estimators, "lam": lam, "alpha": alpha, "gates": gates}
-    sides = [from_columns(env, codes, {}, **options) for env in (target, baseline)]
-    paired = {**target, **{f"{name}_b": baseline[name] for name in ("w", "dm") if name in baseline}}
-    return {
-        e.name: _difference(
-            e, sides[0][e.name], sides[1][e.name], paired, codes, alpha, interval, replicates
+    # Each policy alone first: its λ, and whether the log can speak for it at all.
+    ours = from_columns(target, codes, {}, **options)
+    theirs = from_columns(baseline, codes, {}, **options)
+    paired = dict(target)
+    for name in ("w", "dm"):
+        if name in baseline:
+            paired[f"{name}_b"] = baseline[name]
+    differences = Estimates()
+    for each in chosen(estimators):
+        name = each.name
+        differences[name] = _difference(
+            each, ours[name], theirs[name], paired, codes, alpha, interval, replicates
         )
-        for e in chosen(estimators)
-    }
+    return differences
 
 
 def _difference(
@@ -83,20 +89,21 @@ def _difference(
     weaker = min((ours, theirs), key=lambda e: (e.reason is None, e.diagnostics.ess))
     if weaker.reason:
         return weaker
-    formula: Formula = estimator.formula(Symbols(), ours.lam or 0.0) - estimator.formula(
-        _BASELINE, theirs.lam or 0.0
-    )
+    # One formula over both policies' columns: what their weights share cancels in each row, which
+    # two estimates subtracted would not do.
+    own = estimator.formula(Symbols(), ours.lam or 0.0)
+    formula: Formula = own - estimator.formula(_BASELINE, theirs.lam or 0.0)
     planned = [Planned(replace(estimator, lambdas=()), {0.0: formula}, None)]
     summary = summarise(
         env, codes, columns_of(planned, Symbols()), bootstrap=interval == "bootstrap"
     )
-    return assess(
+    results = assess(
         planned,
         summary,
         weaker.diagnostics,
         alpha=alpha,
         interval=interval,
-        gates=OPEN,
-        betting=lambda _estimator, _formula: "no_finite_sample_interval",
+        gates=OPEN,  # both policies passed the caller's gates above
         replicates=replicates,
-    )[estimator.name]
+    )
+    return results[estimator.name]

@@ -4,6 +4,7 @@ pass.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import isfinite
 
@@ -88,32 +89,60 @@ class Diagnostics:
 
 def refusal(d: Diagnostics, gates: Gates) -> str | None:
     """The code of the first gate that fails, None when the log may speak."""
-    checks = {
-        "rewards_immature": d.mature_share is not None and d.mature_share < gates.mature_share,
-        "mixed_policy_versions": d.policy_versions is not None
-        and d.policy_versions > gates.policy_versions,
-        "no_exploration": d.exploration is not None
-        and min(d.exploration, default=1.0) < gates.exploration,
-        "too_few_units": d.units < 2,
-        "no_overlap": d.largest_weight == 0,
-        "no_rewards": d.hits == 0,
-        "no_support": d.unsupported is not None and d.unsupported > gates.unsupported,
-        "low_effective_sample": d.ess < gates.effective_sample,
-        "one_weight_dominates": d.largest_share > gates.largest_share,
-        "mean_weight_off": _off(
-            d.mean_weight, d.mean_weight_se, gates.mean_weight_z, gates.mean_weight_off
-        ),
-        "propensities_miscalibrated": d.calibration is not None
-        and _off(
-            d.calibration, d.calibration_se or 0.0, gates.calibration_z, gates.calibration_off
-        ),
-    }
-    return next((code for code, failed in checks.items() if failed), None)
+    for code, fails in _GATES.items():
+        if fails(d, gates):
+            return code
+    return None
+
+
+def _immature(d: Diagnostics, gates: Gates) -> bool:
+    return d.mature_share is not None and d.mature_share < gates.mature_share
+
+
+def _mixed_versions(d: Diagnostics, gates: Gates) -> bool:
+    return d.policy_versions is not None and d.policy_versions > gates.policy_versions
+
+
+def _unexplored(d: Diagnostics, gates: Gates) -> bool:
+    return d.exploration is not None and min(d.exploration, default=1.0) < gates.exploration
+
+
+def _unsupported(d: Diagnostics, gates: Gates) -> bool:
+    return d.unsupported is not None and d.unsupported > gates.unsupported
+
+
+def _mean_weight_off(d: Diagnostics, gates: Gates) -> bool:
+    return _off(d.mean_weight, d.mean_weight_se, gates.mean_weight_z, gates.mean_weight_off)
+
+
+def _miscalibrated(d: Diagnostics, gates: Gates) -> bool:
+    if d.calibration is None:
+        return False
+    se = d.calibration_se or 0.0
+    return _off(d.calibration, se, gates.calibration_z, gates.calibration_off)
 
 
 def _off(value: float, se: float, z: float, tolerance: float) -> bool:
+    # Far from 1 for the noise, and far enough to matter: a long log finds every trifle.
     distance = abs(value - 1.0)
     return isfinite(value) and distance > tolerance and distance > z * se
+
+
+# In this order, for the first that fails is what people read: what is wrong with the log as a whole
+# before what is wrong with its weights, and causes before what follows from them.
+_GATES: dict[str, Callable[[Diagnostics, Gates], bool]] = {
+    "rewards_immature": _immature,
+    "mixed_policy_versions": _mixed_versions,
+    "no_exploration": _unexplored,
+    "too_few_units": lambda d, _: d.units < 2,
+    "no_overlap": lambda d, _: d.largest_weight == 0,
+    "no_rewards": lambda d, _: d.hits == 0,
+    "no_support": _unsupported,
+    "low_effective_sample": lambda d, gates: d.ess < gates.effective_sample,
+    "one_weight_dominates": lambda d, gates: d.largest_share > gates.largest_share,
+    "mean_weight_off": _mean_weight_off,
+    "propensities_miscalibrated": _miscalibrated,
+}
 
 
 def effective_sample(total: float, squares: float) -> float:
@@ -123,22 +152,23 @@ def effective_sample(total: float, squares: float) -> float:
 
 def warn(d: Diagnostics) -> tuple[str, ...]:
     """Sentences for what does not forbid a number but should be known beside it."""
-    found = []
+    warnings = []
     if 0 < d.hits < 100:
-        found.append(
-            f"only {d.hits} rewarded decisions: the normal interval covers too little; prefer interval='betting'"
+        warnings.append(
+            f"only {d.hits} rewarded decisions: the normal interval covers too little; prefer "
+            "interval='betting'"
         )
     if d.policy_versions is not None and d.policy_versions > 1:
-        found.append(
-            f"{d.policy_versions} policy versions in the log: rows depend on each other; prefer adaptive-dr"
+        warnings.append(
+            f"{d.policy_versions} policy versions in the log: rows depend on each other; prefer "
+            "adaptive-dr"
         )
     if d.mean_weight_se > 0 and abs(d.mean_weight - 1) > 2 * d.mean_weight_se:
         z = (d.mean_weight - 1) / d.mean_weight_se
-        found.append(
-            f"mean weight {d.mean_weight:.3f} is {abs(z):.1f} standard errors {'above' if z > 0 else 'below'} 1"
-        )
+        side = "above" if z > 0 else "below"
+        warnings.append(f"mean weight {d.mean_weight:.3f} is {abs(z):.1f} standard errors {side} 1")
     if d.ess < 0.05 * d.rows:
-        found.append(
+        warnings.append(
             f"effective sample is {d.ess:.0f} of {d.rows} decisions ({d.ess / d.rows:.1%})"
         )
-    return tuple(found)
+    return tuple(warnings)

@@ -4,13 +4,13 @@ refusals.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from math import sqrt
 from typing import Any
 
 import numpy as np
 
-from topbill.domain.errors import BadData, BadRequest
+from topbill.domain.errors import BadData
 from topbill.domain.records import Floats, Indices
 from topbill.ope.diagnostics import Gates
 from topbill.ope.estimators import DEFAULT, chosen
@@ -25,9 +25,27 @@ from topbill.ope.inputs import (
     rewards_column,
     unit_codes,
 )
-from topbill.ope.intervals import Bounds, Interval, Lam, Summary, assess, columns_of, plan
-from topbill.ope.result import Estimate, refused
-from topbill.stats import intervals
+from topbill.ope.intervals import (
+    Bettor,
+    Bounds,
+    Interval,
+    Lam,
+    Summary,
+    assess,
+    check_options,
+    columns_of,
+    in_order,
+    plan,
+)
+from topbill.ope.result import Estimates
+from topbill.stats.intervals import (
+    BUCKETS,
+    betting_lower,
+    betting_upper,
+    by_bucket,
+    by_unit,
+    chunks,
+)
 from topbill.stats.moments import Moments, ratio
 
 
@@ -52,55 +70,89 @@ def estimate(
     weight_moments: Any = None,
     facts: Mapping[str, Any] | None = None,
     gates: Gates | None = None,
-) -> dict[str, Estimate]:
+) -> Estimates:
     """What the target policy would have earned per decision, by each estimator, from one log of n
     decisions.
 
     All columns are one-dimensional of n rows, in the order of the log.
 
-    - `rewards`: finite; `propensities`: (0, 1], of the logged action as it was drawn; `target_propensities`: [0, 1],
-      the target's probability of that same action.
-    - `q_logged` = q̂(x, a) of the logged action, `q_target` = Σ_a π(a|x) q̂(x, a): needed by dm, dr and kin.
-    - `units`: whatever is independent (a viewer, say); standard errors are clustered by it. None: every row.
-    - `estimators`: names from `ESTIMATORS`. `lam`: a number, "slope" (the default where None) or "mse", or a mapping
-      from estimator to one of these.
-    - `interval`: "normal" (linearised), "bootstrap" (buckets of units, `replicates` draws), "betting" (finite-sample;
-      rewards in [0, 1]; `max_weight`, a bound on w known in advance, narrows its upper end much),
-      or "sequence" (valid while one looks: betting where it exists, else asymptotic).
-    - `eligible`: number of actions that could have been drawn, to test that propensities are true. `unsupported`:
-      the target's probability on actions with propensity 0. `embedding_propensities` and
-      `target_embedding_propensities` (mips); `weight_moments` = Σ_a π(a)²/p(a) known before the
-      row's own context and action (adaptive-dr).
-    - `facts`: fields of `Diagnostics` that only the caller knows (`mature_share`, `policy_versions`, …).
-    - `gates`: thresholds below which a refusal with a reason code replaces the number.
+    Args:
+        rewards: finite numbers.
+        propensities: (0, 1], of the logged action as it was drawn.
+        target_propensities: [0, 1], the target's probability of that same action.
+        q_logged: q̂(x, a) of the logged action; dm, dr and kin need both.
+        q_target: Σ_a π(a|x) q̂(x, a).
+        units: whatever is independent (a viewer, say); standard errors are clustered by it. None:
+            every row.
+        estimators: names from `ESTIMATORS`.
+        lam: a number, "slope" (the default where None) or "mse", or a mapping from estimator to one
+            of these.
+        alpha: intervals hold with probability 1 − alpha.
+        interval: "normal" (linearised), "bootstrap" (buckets of units, `replicates` draws),
+            "betting" (finite-sample; rewards in [0, 1]), or "sequence" (valid while one looks:
+            betting where it exists, else asymptotic).
+        max_weight: a bound on w known in advance, which narrows betting's upper end much.
+        replicates: of the bootstrap.
+        eligible: number of actions that could have been drawn, to test that propensities are true.
+        unsupported: the target's probability on actions with propensity 0.
+        embedding_propensities, target_embedding_propensities: of the action's embedding (mips).
+        weight_moments: Σ_a π(a)²/p(a) known before the row's own context and action (adaptive-dr).
+        facts: fields of `Diagnostics` that only the caller knows (`mature_share`,
+            `policy_versions`, …).
+        gates: thresholds below which a refusal with a reason code replaces the number.
 
-    Raises BadData naming the rows for a column that cannot be used, BadRequest for an unknown name
-    or option.
+    Returns:
+        An `Estimate` by the name of each estimator, in their order.
+
+    Raises:
+        BadData: naming the rows of a column that cannot be used.
+        BadRequest: for an unknown name or option.
+
+    Examples:
+        >>> import numpy as np
+        >>> from topbill.ope import estimate
+        >>> rng = np.random.default_rng(7)
+        >>> shown = rng.integers(0, 2, size=4000)  # two pictures, evenly
+        >>> plays = rng.random(4000) < np.where(shown == 1, 0.3, 0.1)
+        >>> half, always_the_second = np.full(4000, 0.5), (shown == 1).astype(float)
+        >>> estimates = estimate(plays, half, always_the_second, estimators=("ips", "snips"))
+        >>> estimates["snips"].low < 0.3 < estimates["snips"].high
+        True
+        >>> estimates.to_frame().columns.tolist()[:5]
+        ['estimator', 'value', 'se', 'low', 'high']
     """
     env = checked(rewards, propensities, target_propensities, q_logged, q_target)
     n = env["r"].size
     if embedding_propensities is not None:
-        marginal = column("embedding_propensities", embedding_propensities, PROPENSITY, n)
-        env["we"] = (
-            column("target_embedding_propensities", target_embedding_propensities, PROBABILITY, n)
-            / marginal
+        logged_share = column("embedding_propensities", embedding_propensities, PROPENSITY, n)
+        target_share = column(
+            "target_embedding_propensities", target_embedding_propensities, PROBABILITY, n
         )
+        env["we"] = target_share / logged_share
     if weight_moments is not None:
         env["h"] = 1.0 / np.sqrt(column("weight_moments", weight_moments, POSITIVE, n))
-    known = dict(facts or {})
+    facts = dict(facts or {})
     if unsupported is not None:
-        known["unsupported"] = float(column("unsupported", unsupported, PROBABILITY, n).mean())
+        facts["unsupported"] = float(column("unsupported", unsupported, PROBABILITY, n).mean())
     codes = unit_codes(units, n)
     if eligible is not None:
-        known |= _calibration(
+        facts |= _calibration(
             column("propensities", propensities, PROPENSITY),
             column("eligible", eligible, POSITIVE, n),
             codes,
         )
     return from_columns(
-        env, codes, known, estimators=estimators, lam=lam, alpha=alpha, interval=interval, max_weight=max_weight,
-        replicates=replicates, gates=gates,
-    )  # fmt: skip
+        env,
+        codes,
+        facts,
+        estimators=estimators,
+        lam=lam,
+        alpha=alpha,
+        interval=interval,
+        max_weight=max_weight,
+        replicates=replicates,
+        gates=gates,
+    )
 
 
 def from_columns(
@@ -115,7 +167,7 @@ def from_columns(
     max_weight: float | None = None,
     replicates: int = 1000,
     gates: Gates | None = None,
-) -> dict[str, Estimate]:
+) -> Estimates:
     """`estimate` on columns already checked: w, r and optionally q, dm, we, h (n each)."""
     check_options(alpha, interval)
     x = Symbols()
@@ -133,20 +185,7 @@ def from_columns(
         betting=_bettor(env, units, alpha, max_weight, anytime=interval == "sequence"),
         replicates=replicates,
     )
-    results |= {name: refused(name, reason, diagnostics, alpha) for name, reason in missing.items()}
-    return {estimator.name: results[estimator.name] for estimator in selected}
-
-
-def check_options(alpha: float, interval: str) -> None:
-    """Raises BadRequest for a level outside (0, 1) or an interval that is none."""
-    if not 0 < alpha < 1:
-        raise BadRequest(
-            "alpha", f"got {alpha}; expected a number between 0 and 1; 0.05 gives 95% intervals"
-        )
-    if interval not in ("normal", "bootstrap", "betting", "sequence"):
-        raise BadRequest(
-            "interval", f"got {interval!r}; expected 'normal', 'bootstrap', 'betting' or 'sequence'"
-        )
+    return in_order(selected, results, missing, diagnostics, alpha)
 
 
 def summarise(
@@ -154,18 +193,17 @@ def summarise(
 ) -> Summary:
     """Totals of the columns over the arrays of `env`, chunk by chunk so that memory stays small."""
     names = tuple(column.sql for column in columns)
-    moments: Moments | None = None
-    buckets = np.zeros((intervals.BUCKETS, len(names))) if bootstrap else None
-    for number, (rows, codes) in enumerate(intervals.chunks(units, env["r"].size)):
+    moments = Moments.of(names, np.zeros((0, len(names))))
+    buckets = np.zeros((BUCKETS, len(names))) if bootstrap else None
+    for number, (rows, codes) in enumerate(chunks(units, env["r"].size)):
+        # Chunks hold whole units only, so that sums by unit never have to be joined again.
         part = {name: values[rows] for name, values in env.items()}
         part["one"] = np.ones(part["r"].size)
-        sums = intervals.by_unit(stack(columns, part, part["r"].size), codes)
-        moments = (
-            Moments.of(names, sums.T) if moments is None else moments + Moments.of(names, sums.T)
-        )
+        sums = by_unit(stack(columns, part, part["r"].size), codes)
+        of_chunk = Moments.of(names, sums.T)
+        moments = of_chunk if number == 0 else moments + of_chunk
         if buckets is not None:
-            buckets += intervals.by_bucket(sums, seed=number)
-    assert moments is not None  # noqa: S101  (rewards_column refuses an empty log)
+            buckets += by_bucket(sums, seed=number)
     w = env["w"]
     hits = int(np.count_nonzero((env["r"] != 0) & (w > 0)))
     return Summary(moments, w.size, float(w.max()), hits, buckets)
@@ -181,7 +219,8 @@ def checked(rewards: Any, propensities: Any, target: Any, q_logged: Any, q_targe
         name = "q_logged" if q_logged is None else "q_target"
         raise BadData(
             name,
-            "got nothing; expected it with its other half; give both q_logged and q_target, or neither",
+            "got nothing; expected it with its other half; give both q_logged and q_target, or "
+            "neither",
         )
     if q_logged is not None:
         env["q"] = column("q_logged", q_logged, FINITE, r.size)
@@ -194,41 +233,45 @@ def _calibration(propensities: Floats, eligible: Floats, units: Indices | None) 
     drawn.
     """
     columns = np.stack([1.0 / (propensities * eligible), np.ones(propensities.size)])
-    moments = Moments.of(("inverse", "count"), intervals.by_unit(columns, units).T)
-    found = ratio("inverse", "count")(moments)
-    return {"calibration": found.value, "calibration_se": sqrt(found.variance(moments))}
+    moments = Moments.of(("inverse", "count"), by_unit(columns, units).T)
+    mean = ratio("inverse", "count")(moments)
+    return {"calibration": mean.value, "calibration_se": sqrt(mean.variance(moments))}
 
 
 def _bettor(
     env: Env, units: Indices | None, alpha: float, max_weight: float | None, *, anytime: bool
-) -> Callable[[Estimator, Formula], Bounds | str]:
+) -> Bettor:
     """Betting intervals on these arrays: for means of w·r, r in [0, 1], where E[w] = 1."""
     r, one = env["r"], np.ones(env["r"].size)
 
     def bounds(estimator: Estimator, formula: Formula) -> Bounds | str:
         if not estimator.betting or r.min() < 0 or r.max() > 1:
             return "no_finite_sample_interval"
-        column = formula.ratios[0].numerator
-        each = [
-            column.values({**env, "one": one}),
-            column.values({**env, "r": 1.0 - r, "one": one}),
+        summand = formula.ratios[0].numerator
+        columns = [
+            summand.values({**env, "one": one}),
+            summand.values({**env, "r": 1.0 - r, "one": one}),
             one,
         ]
-        gains, mirrored, counts = intervals.by_unit(np.stack(each), units)
-        low = intervals.betting_lower(gains, counts, alpha / 2, anytime=anytime)
+        gains, mirrored, counts = by_unit(np.stack(columns), units)
+        low = betting_lower(gains, counts, alpha / 2, anytime=anytime)
         if max_weight is not None and estimator.name == "ips":
-            if env["w"].max() > max_weight:
-                row = int(env["w"].argmax())
-                raise BadData(
-                    "max_weight",
-                    f"row {row}: got weight {env['w'].max():g}; expected at most {max_weight:g}",
-                )
-            high = min(
-                1.0, intervals.betting_upper(gains, counts, max_weight, alpha / 2, anytime=anytime)
-            )
+            _check_largest(env["w"], max_weight)
+            high = betting_upper(gains, counts, max_weight, alpha / 2, anytime=anytime)
+            high = min(1.0, high)
         else:
-            high = 1.0 - intervals.betting_lower(mirrored, counts, alpha / 2, anytime=anytime)
+            # Without a bound on w: what 1 − r earns at least, the policy earns at most the rest
+            # (Waudby-Smith et al. 2024, §3).
+            high = 1.0 - betting_lower(mirrored, counts, alpha / 2, anytime=anytime)
         kind = "confidence sequence" if anytime else "interval"
         return low, high, f"betting {kind}, finite-sample, by unit"
 
     return bounds
+
+
+def _check_largest(w: Floats, max_weight: float) -> None:
+    row = int(w.argmax())
+    if w[row] > max_weight:
+        raise BadData(
+            "max_weight", f"row {row}: got weight {w[row]:g}; expected at most {max_weight:g}"
+        )

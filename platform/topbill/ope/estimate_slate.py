@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from topbill.domain.errors import BadData, BadRequest
 from topbill.domain.records import Floats, Indices
 from topbill.ope.diagnostics import Diagnostics, Gates, refusal
-from topbill.ope.estimate import check_options, summarise
+from topbill.ope.estimate import summarise
 from topbill.ope.estimators.formula import Env, Symbols
 from topbill.ope.estimators.slate import SLATE_ESTIMATORS, SlateEstimator
 from topbill.ope.inputs import (
@@ -28,11 +28,10 @@ from topbill.ope.inputs import (
     rows_text,
     unit_codes,
 )
-from topbill.ope.intervals import Interval, Planned, assess, columns_of
-from topbill.ope.result import Estimate, refused
+from topbill.ope.intervals import Interval, Planned, assess, check_options, columns_of
+from topbill.ope.result import Estimate, Estimates, refused
 
 SLATE_DEFAULT = tuple(SLATE_ESTIMATORS)
-_LEVELS = {"slate": "", "item": "item_", "cascade": "cascade_"}
 
 
 def estimate_slate(
@@ -55,22 +54,33 @@ def estimate_slate(
     replicates: int = 1000,
     facts: Mapping[str, Any] | None = None,
     gates: Gates | None = None,
-) -> dict[str, Estimate]:
-    """What the target policy would have earned per slate. One-dimensional columns of n rows, a row
-    per shown item.
+) -> Estimates:
+    """What the target policy would have earned per slate.
 
-    - `slate_id` groups rows into slates, `position` is 0 for the first; each pair occurs once.
-    - `propensities` (0, 1]: of the whole slate, the same on its rows; `item_propensities`: of this item at this
-      position, whatever stands above; `cascade_propensities`: of the items down to this one.
-      `target_…` likewise of the target policy, [0, 1]. A level that is not given refuses its
-      estimators.
-    - `q_logged` = q̂_k of the shown item, `q_target` = Σ_a π(a|x, items above) q̂_k(a) (cascade-dr).
-    - `units` (n): whatever is independent; None takes the slates. `facts`, `gates`: as in `estimate`.
+    One-dimensional columns of n rows, a row per shown item.
 
-    Raises BadData naming the rows, BadRequest for an unknown estimator or option.
+    Args:
+        rewards: of the item, finite.
+        slate_id: groups rows into slates.
+        position: 0 for the first; each pair of slate and position occurs once.
+        propensities: (0, 1], of the whole slate, the same on its rows.
+        item_propensities: (0, 1], of this item at this position, whatever stands above.
+        cascade_propensities: (0, 1], of the items down to this one.
+        target_propensities, target_item_propensities, target_cascade_propensities: [0, 1], likewise
+            of the target policy. A level that is not given refuses its estimators.
+        q_logged: q̂_k of the shown item (cascade-dr).
+        q_target: Σ_a π(a|x, items above) q̂_k(a) (cascade-dr).
+        units: whatever is independent, n rows; None takes the slates.
+        estimators: names from `SLATE_ESTIMATORS`.
+        alpha, replicates, facts, gates: as in `estimate`.
+        interval: "normal", "bootstrap" or "sequence".
+
+    Raises:
+        BadData: naming the rows of a column that cannot be used.
+        BadRequest: for an unknown estimator or option.
     """
     check_options(alpha, interval)
-    if interval not in ("normal", "bootstrap", "sequence"):
+    if interval == "betting":
         raise BadRequest(
             "interval",
             f"got {interval!r}; expected 'normal', 'bootstrap' or 'sequence' for rankings",
@@ -81,17 +91,21 @@ def estimate_slate(
             "estimators",
             f"got {', '.join(map(repr, unknown))}; expected some of {', '.join(SLATE_ESTIMATORS)}",
         )
-    given = {
-        "slate": (propensities, target_propensities),
-        "item": (item_propensities, target_item_propensities),
-        "cascade": (cascade_propensities, target_cascade_propensities),
-    }
     r = rewards_column(rewards)
-    table = _Wide(slate_id, position, r.size)
-    env = table.columns(r, _weights(given, r.size), q_logged, q_target)
+    table = _SlateTable(slate_id, position, r.size)
+    weights: dict[str, Floats] = {}
+    for level, prefix, logged, target in (
+        ("slate", "", propensities, target_propensities),
+        ("item", "item_", item_propensities, target_item_propensities),
+        ("cascade", "cascade_", cascade_propensities, target_cascade_propensities),
+    ):
+        if logged is not None or target is not None:
+            weights[level] = _weight(f"{prefix}propensities", logged, target, r.size)
+    env = table.columns(r, weights, q_logged, q_target)
     codes = None if units is None else table.units(units)
-    return {
-        name: _one(
+    estimates = Estimates()
+    for name in estimators:
+        estimates[name] = _one(
             SLATE_ESTIMATORS[name],
             env,
             table.positions,
@@ -102,52 +116,44 @@ def estimate_slate(
             replicates,
             facts or {},
         )
-        for name in estimators
-    }
+    return estimates
 
 
-def _weights(given: dict[str, tuple[Any, Any]], rows: int) -> dict[str, Floats]:
-    """(rows,) weights π/p of each level that was given, checked."""
-    weights = {}
-    for level, (logged, target) in given.items():
-        if logged is None and target is None:
-            continue
-        name = f"{_LEVELS[level]}propensities"
-        for half, data in ((name, logged), (f"target_{name}", target)):
-            if data is None:
-                raise BadData(
-                    half, "got nothing; expected it with its other half; give both, or neither"
-                )
-        p = column(name, logged, PROPENSITY, rows)
-        weights[level] = column(f"target_{name}", target, PROBABILITY, rows) / p
-    return weights
+def _weight(name: str, logged: Any, target: Any, rows: int) -> Floats:
+    """(rows,) weights π/p of one level, checked."""
+    for half, data in ((name, logged), (f"target_{name}", target)):
+        if data is None:
+            raise BadData(
+                half, "got nothing; expected it with its other half; give both, or neither"
+            )
+    p = column(name, logged, PROPENSITY, rows)
+    return column(f"target_{name}", target, PROBABILITY, rows) / p
 
 
-class _Wide:
+class _SlateTable:
     """Where each row belongs: its slate (0…S−1, in order of first appearance) and its position
     (0…K−1).
     """
 
     def __init__(self, slate_id: Any, position: Any, rows: int) -> None:
         place = column("position", position, FINITE, rows)
-        if (bad := np.flatnonzero((place < 0) | (place % 1 != 0))).size:
-            raise BadData(
-                "position",
-                f"{rows_text(bad)}: got no position; expected 0, 1, 2, …; the first is 0",
-            )
+        _refuse_rows(
+            "position",
+            (place < 0) | (place % 1 != 0),
+            "got no position; expected 0, 1, 2, …; the first is 0",
+        )
         codes, self.slates = grouped(slate_id)
         if codes.size != rows:
             raise BadData("slate_id", f"got {codes.size} rows; expected {rows}, as many as rewards")
-        if (bad := np.flatnonzero(codes < 0)).size:
-            raise BadData("slate_id", f"{rows_text(bad)}: got no slate; expected an id on each row")
+        _refuse_rows("slate_id", codes < 0, "got no slate; expected an id on each row")
         self.slate, self.position = codes, place.astype(np.intp)
         self.positions = int(place.max()) + 1
         cell = self.slate * self.positions + self.position
-        if (bad := np.flatnonzero(_repeated(cell))).size:
-            raise BadData(
-                "position",
-                f"{rows_text(bad)}: got a position twice in a slate; expected each once; drop one",
-            )
+        _refuse_rows(
+            "position",
+            _repeated(cell),
+            "got a position twice in a slate; expected each once; drop one",
+        )
 
     def spread(self, values: Floats) -> Floats:
         """(K × S) the values at their position and slate, 0 where nothing was shown."""
@@ -168,13 +174,16 @@ class _Wide:
     def columns(self, r: Floats, weights: dict[str, Floats], q_logged: Any, q_target: Any) -> Env:
         """The columns that the formulas speak of, one row per slate."""
         blocks = {"r": self.spread(r), "shown": self.spread(np.ones(r.size))}
-        blocks |= {level: self.spread(w) for level, w in weights.items() if level != "slate"}
+        for level, weight in weights.items():
+            if level != "slate":
+                blocks[level] = self.spread(weight)
         if q_logged is not None and q_target is not None:
             blocks["q"] = self.spread(column("q_logged", q_logged, FINITE, r.size))
             blocks["dm"] = self.spread(column("q_target", q_target, FINITE, r.size))
-        env = {
-            f"{name}{k}": block[k] for name, block in blocks.items() for k in range(self.positions)
-        }
+        env: Env = {}
+        for name, block in blocks.items():
+            for k in range(self.positions):
+                env[f"{name}{k}"] = block[k]
         env["r"] = env["reward"] = blocks["r"].sum(axis=0)
         if "slate" in weights:
             env["slate"] = self._of_slate(weights["slate"])
@@ -183,14 +192,18 @@ class _Wide:
     def _of_slate(self, weight: Floats) -> Floats:
         whole = np.zeros(self.slates)
         whole[self.slate] = weight
-        if (
-            bad := np.flatnonzero(~np.isclose(whole[self.slate], weight, rtol=1e-9, atol=0.0))
-        ).size:
-            raise BadData(
-                "propensities",
-                f"{rows_text(bad)}: got another weight than the slate's other rows; expected one",
-            )
+        _refuse_rows(
+            "propensities",
+            ~np.isclose(whole[self.slate], weight, rtol=1e-9, atol=0.0),
+            "got another weight than the slate's other rows; expected one",
+        )
         return whole
+
+
+def _refuse_rows(name: str, bad: NDArray[np.bool_], message: str) -> None:
+    rows = np.flatnonzero(bad)
+    if rows.size:
+        raise BadData(name, f"{rows_text(rows)}: {message}")
 
 
 def _repeated(codes: Indices) -> NDArray[np.bool_]:
@@ -211,11 +224,11 @@ def _one(
     replicates: int,
     facts: Mapping[str, Any],
 ) -> Estimate:
-    names = (
-        ["slate"]
-        if estimator.level == "slate"
-        else [f"{estimator.level}{k}" for k in range(positions)]
-    )
+    # The weights that it uses, by the names of their columns, the lowest position last.
+    if estimator.level == "slate":
+        names = ["slate"]
+    else:
+        names = [f"{estimator.level}{k}" for k in range(positions)]
     reason = None
     if names[0] not in env:
         names, reason = [], "needs_propensity_level"
@@ -229,16 +242,16 @@ def _one(
     summary = summarise(
         scored, units, columns_of(planned, Symbols()), bootstrap=interval == "bootstrap"
     )
-    return assess(
+    results = assess(
         planned,
         summary,
         diagnostics,
         alpha=alpha,
         interval=interval,
         gates=gates,
-        betting=lambda _estimator, _formula: "no_finite_sample_interval",
         replicates=replicates,
-    )[estimator.name]
+    )
+    return results[estimator.name]
 
 
 def _diagnose(
@@ -247,18 +260,18 @@ def _diagnose(
     """Diagnostics of the position whose weights fail a gate, else of the one with the smallest
     effective sample.
     """
-    found = []
-    for name in names:
-        shown: NDArray[np.bool_] = (
-            env[f"shown{name.removeprefix('item').removeprefix('cascade')}"] > 0
-            if name != "slate"
-            else np.ones(env["r"].size, dtype=bool)
-        )
-        part = {"r": env["r"][shown], "w": env[name][shown]}
-        codes = None if units is None else grouped(units[shown])[0]
+    candidates = []
+    for k, name in enumerate(names):
+        # Slates that are too short for a position have no weight there; they are not in its sample.
+        reached = np.ones(env["r"].size, dtype=bool)
+        if name != "slate":
+            reached = env[f"shown{k}"] > 0
+        part = {"r": env["r"][reached], "w": env[name][reached]}
+        codes = None if units is None else grouped(units[reached])[0]
         summary = summarise(part, codes, columns_of([], Symbols()), bootstrap=False)
-        found.append(summary.diagnose(Symbols(), facts))
-    if not found:
+        candidates.append(summary.diagnose(Symbols(), facts))
+    if not candidates:
         n = env["r"].size
-        return Diagnostics(n, n, 0.0, 0.0, 0.0, 0.0, 0.0, int(np.count_nonzero(env["r"])), **facts)
-    return min(found, key=lambda d: (refusal(d, gates) is None, d.ess))
+        hits = int(np.count_nonzero(env["r"]))
+        return Diagnostics(n, n, 0.0, 0.0, 0.0, 0.0, 0.0, hits, **facts)
+    return min(candidates, key=lambda d: (refusal(d, gates) is None, d.ess))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from itertools import combinations_with_replacement
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
@@ -18,14 +19,23 @@ import numpy as np
 from topbill import lake
 from topbill.domain.errors import BadData, BadRequest
 from topbill.domain.records import Floats
+from topbill.domain.sql import quoted
 from topbill.lake import delta
 from topbill.ope.diagnostics import Gates
-from topbill.ope.estimate import check_options
 from topbill.ope.estimators import DEFAULT, chosen
-from topbill.ope.estimators.formula import ONE, Column, Symbols
-from topbill.ope.inputs import rows_text
-from topbill.ope.intervals import Interval, Lam, Summary, assess, columns_of, plan
-from topbill.ope.result import Estimate, refused
+from topbill.ope.estimators.formula import ONE, Column, Formula, Symbols
+from topbill.ope.inputs import rows_text, values_text
+from topbill.ope.intervals import (
+    Interval,
+    Lam,
+    Summary,
+    assess,
+    check_options,
+    columns_of,
+    in_order,
+    plan,
+)
+from topbill.ope.result import Estimates
 from topbill.stats.intervals import BUCKETS
 from topbill.stats.moments import Moments
 
@@ -41,7 +51,6 @@ _RULES = {
     "q_logged": ("isfinite({0})", "a finite number"),
     "q_target": ("isfinite({0})", "a finite number"),
 }
-
 
 _BROKEN = "a row breaks a rule"
 
@@ -76,15 +85,25 @@ def estimate_table(
     database: Path | None = None,
     memory_limit: str = "4GB",
     threads: int | None = None,
-) -> dict[str, Estimate]:
-    """`estimate` over a Parquet file or glob, a Delta table's folder (a Path), or any SQL relation
-    (a table's name, or a query in parentheses).
+) -> Estimates:
+    """`estimate` over a table of any size, in one pass of DuckDB.
 
-    `reward` … `unit` are columns of it, or SQL expressions of them. `database` opens a DuckDB file
-    (read-only) for the relation to live in, `topbill.duckdb` say. `memory_limit` bounds the
-    process: past it DuckDB spills to disk. `interval` is "normal", "bootstrap" or "sequence".
-    Numbers are those of `estimate` on the same rows. Raises BadData naming rows (counted from 0 as
-    they are stored), or when the source cannot be read.
+    Numbers are those of `estimate` on the same rows.
+
+    Args:
+        source: a Parquet file or glob, a Delta table's folder (a Path), or any SQL relation (a
+            table's name, or a query in parentheses).
+        reward, propensity, target, q_logged, q_target, unit: columns of it, or SQL expressions of
+            them.
+        estimators, lam, alpha, replicates, gates: as in `estimate`.
+        interval: "normal", "bootstrap" or "sequence".
+        database: a DuckDB file (read-only) for the relation to live in, `topbill.duckdb` say.
+        memory_limit: bounds the process: past it DuckDB spills to disk.
+        threads: of DuckDB; None for one a core.
+
+    Raises:
+        BadData: naming rows (counted from 0 as they are stored), or when the source cannot be read.
+        BadRequest: for an unknown name or option.
     """
     check_options(alpha, interval)
     if interval == "betting":
@@ -97,20 +116,17 @@ def estimate_table(
             "got nothing; expected it with its other half",
         )
     scalars = {"reward": reward, "propensity": propensity, "target": target}
+    available = {"w", "r"}
     if q_logged is not None and q_target is not None:
         scalars |= {"q_logged": q_logged, "q_target": q_target}
+        available |= {"q", "dm"}
     x, selected = Symbols(), chosen(estimators)
-    available = {"w", "r"} | ({"q", "dm"} if q_logged is not None else set())
     planned, missing = plan(selected, lam, available, x)
     columns = columns_of(planned, x)
-    relation = _relation(source)
-    task = _Pass(
-        relation,
-        scalars,
-        columns,
-        _pairs([f.columns for p in planned for f in p.formulas.values()], columns),
-        unit,
-    )
+    formulas: list[Formula] = []
+    for each in planned:
+        formulas += each.formulas.values()
+    task = _Pass(_relation(source), scalars, columns, _pairs(formulas, columns), unit)
     summary = _run(task, database, memory_limit, threads, bootstrap=interval == "bootstrap")
     diagnostics = summary.diagnose(x, {})
     results = assess(
@@ -120,38 +136,31 @@ def estimate_table(
         alpha=alpha,
         interval=interval,
         gates=gates or Gates(),
-        betting=lambda _estimator, _formula: "no_finite_sample_interval",
         replicates=replicates,
     )
-    results |= {name: refused(name, reason, diagnostics, alpha) for name, reason in missing.items()}
-    return {estimator.name: results[estimator.name] for estimator in selected}
+    return in_order(selected, results, missing, diagnostics, alpha)
 
 
 def _relation(source: str | Path) -> str:
-    text = str(source)
     if isinstance(source, Path) and delta.is_table(source):
         return delta.relation(source)
+    text = str(source)
     if isinstance(source, Path) or text.endswith(".parquet"):
-        literal = text.replace("'", "''")
-        return f"read_parquet('{literal}')"
+        return f"read_parquet({quoted(text)})"
     return text
 
 
-def _pairs(
-    groups: Sequence[Sequence[Column]], columns: Sequence[Column]
-) -> tuple[tuple[int, int], ...]:
+def _pairs(formulas: Sequence[Formula], columns: Sequence[Column]) -> tuple[tuple[int, int], ...]:
     """The products that any standard error needs: within each formula, and of the weights with the
-    count.
+    count. All pairs of all columns would be several times as many.
     """
-    at = {column: i for i, column in enumerate(columns)}
-    w = columns[1]
-    wanted = {
-        (min(at[a], at[b]), max(at[a], at[b]))
-        for group in [[ONE, w], *groups]
-        for a in group
-        for b in group
-    }
-    return tuple(sorted(wanted))
+    index = {column: i for i, column in enumerate(columns)}
+    pairs: set[tuple[int, int]] = set()
+    for group in [(ONE, columns[1]), *(formula.columns for formula in formulas)]:
+        members = [index[column] for column in group]
+        for i, j in combinations_with_replacement(sorted(members), 2):
+            pairs.add((i, j))
+    return tuple(sorted(pairs))
 
 
 def _run(
@@ -161,29 +170,30 @@ def _run(
         connection = lake.connect(database, memory_limit=_share(memory_limit), threads=threads)
         try:
             connection.execute("SET temp_directory = ?", [spill])
+            # Rows may come in any order: sums do not mind, and memory stays small.
             connection.execute("SET preserve_insertion_order = false")
             connection.execute("SET enable_progress_bar = false")
-            result: dict[str, Any] = connection.execute(
-                _sql(task, bootstrap=bootstrap)
-            ).fetchnumpy()
+            query = _sql(task, bootstrap=bootstrap)
+            result: dict[str, Any] = connection.execute(query).fetchnumpy()
         except lake.Error as error:
             if _BROKEN in str(error):
                 _name_bad_rows(connection, task)
             raise BadData(task.relation, f"cannot be read: {error}") from error
         finally:
             connection.close()
-    found = {name: np.ma.filled(np.ma.asarray(column), 0) for name, column in result.items()}
-    if not found["units"].sum():
+    sums = {name: np.ma.filled(np.ma.asarray(column), 0) for name, column in result.items()}
+    if not sums["units"].sum():
         raise BadData(
             "reward",
-            "got no rows; expected at least one decision with its reward; is the filter too narrow?",
+            "got no rows; expected at least one decision with its reward; is the filter too "
+            "narrow?",
         )
-    if found["orphans"].any():
+    if sums["orphans"].any():
         raise BadData(
             str(task.unit),
             "got rows without a unit; expected one per decision; use the decision's id",
         )
-    return _summary(task, found, bootstrap=bootstrap)
+    return _summary(task, sums, bootstrap=bootstrap)
 
 
 def _share(memory_limit: str) -> str:
@@ -203,78 +213,92 @@ def _sql(task: _Pass, *, bootstrap: bool) -> str:
 
     A row that breaks a rule ends it with an error; only then are such rows looked for.
     """
+    level = _columns_sql(task, _scalars_sql(task, bootstrap=bootstrap))
+    sums = [f"c{i}" for i in range(len(task.columns))]
+    picked = [f"sum({name}) AS {name}" for name in [*sums, "hits"]]
+    picked.append("max(largest) AS largest")
+    if task.unit:
+        level = f"SELECT unit, {', '.join(picked)} FROM ({level}) GROUP BY unit"  # noqa: S608  (our own names)
+    picked += [f"sum(c{i} * c{j}) AS p{i}_{j}" for i, j in task.pairs]
+    # count(unit) leaves out NULL: the difference counts rows that belong to nobody.
+    picked += ["count(*) AS units", "count(*) - count(unit) AS orphans"]
+    if not bootstrap:
+        return f"SELECT {', '.join(picked)} FROM ({level})"  # noqa: S608  (our own names)
+    bucket = f"hash(unit) & {BUCKETS - 1}"
+    return f"SELECT {bucket} AS bucket, {', '.join(picked)} FROM ({level}) GROUP BY bucket"  # noqa: S608  (our own names)
+
+
+def _scalars_sql(task: _Pass, *, bootstrap: bool) -> str:
+    """SQL of w, r, q, dm, one and the unit of each row, which ends with an error at one that breaks
+    a rule.
+    """
     casts = ", ".join(
         f"CAST({expression} AS DOUBLE) AS {name}" for name, expression in task.scalars.items()
     )
-    unit = f"({task.unit})" if task.unit else "row_number() OVER ()" if bootstrap else "0"
-    model = "q_logged AS q, q_target AS dm," if "q_logged" in task.scalars else ""
-    sound = " AND ".join(f"({_RULES[name][0].format(name)})" for name in task.scalars)
-    rows = (
-        f"SELECT CASE WHEN {sound} THEN target / propensity ELSE error('{_BROKEN}') END AS w, reward AS r, {model} "  # noqa: S608
-        f"1.0::DOUBLE AS one, unit FROM (SELECT {casts}, {unit} AS unit FROM {task.relation})"
-    )
-    each = ", ".join(f"{column.sql} AS c{i}" for i, column in enumerate(task.columns))
-    level = (
-        f"SELECT {each}, CAST(r <> 0 AND w > 0 AS DOUBLE) AS hits, w AS largest, unit FROM ({rows})"  # noqa: S608
-    )
-    sums = (*(f"c{i}" for i in range(len(task.columns))), "hits")
-    summed = ", ".join([*(f"sum({name}) AS {name}" for name in sums), "max(largest) AS largest"])
+    # Buckets are drawn by the unit's hash, so without units each row needs a number of its own.
+    unit = "row_number() OVER ()" if bootstrap else "0"
     if task.unit:
-        level = f"SELECT unit, {summed} FROM ({level}) GROUP BY unit"  # noqa: S608
-    products = ", ".join(f"sum(c{i} * c{j}) AS p{i}_{j}" for i, j in task.pairs)
-    found = f"{summed}, {products}, count(*) AS units, count(*) - count(unit) AS orphans"
-    if not bootstrap:
-        return f"SELECT {found} FROM ({level})"  # noqa: S608
-    bucket = f"hash(unit) & {BUCKETS - 1}"
-    return f"SELECT {bucket} AS bucket, {found} FROM ({level}) GROUP BY bucket"  # noqa: S608
+        unit = f"({task.unit})"
+    sound = " AND ".join(f"({_RULES[name][0].format(name)})" for name in task.scalars)
+    weight = f"CASE WHEN {sound} THEN target / propensity ELSE error('{_BROKEN}') END"
+    picked = [f"{weight} AS w", "reward AS r", "1.0::DOUBLE AS one", "unit"]
+    if "q_logged" in task.scalars:
+        picked += ["q_logged AS q", "q_target AS dm"]
+    source = f"SELECT {casts}, {unit} AS unit FROM {task.relation}"  # noqa: S608  (SQL that the caller gives)
+    return f"SELECT {', '.join(picked)} FROM ({source})"  # noqa: S608  (our own names)
 
 
-def _summary(task: _Pass, found: Mapping[str, Floats], *, bootstrap: bool) -> Summary:
+def _columns_sql(task: _Pass, rows: str) -> str:
+    """SQL of the formulas' columns of each row, by numbers: c0, c1, …"""
+    picked = [f"{column.sql} AS c{i}" for i, column in enumerate(task.columns)]
+    picked += ["CAST(r <> 0 AND w > 0 AS DOUBLE) AS hits", "w AS largest", "unit"]
+    return f"SELECT {', '.join(picked)} FROM ({rows})"  # noqa: S608  (our own names)
+
+
+def _summary(task: _Pass, sums: Mapping[str, Floats], *, bootstrap: bool) -> Summary:
     k = len(task.columns)
-    by_bucket = np.stack([found[f"c{i}"] for i in range(k)], axis=1)
+    by_bucket = np.stack([sums[f"c{i}"] for i in range(k)], axis=1)
     products = np.zeros((k, k))
     for i, j in task.pairs:
-        products[i, j] = products[j, i] = found[f"p{i}_{j}"].sum()
+        products[i, j] = products[j, i] = sums[f"p{i}_{j}"].sum()
     names = tuple(column.sql for column in task.columns)
-    moments = Moments.from_sums(names, int(found["units"].sum()), by_bucket.sum(axis=0), products)
+    moments = Moments.from_sums(names, int(sums["units"].sum()), by_bucket.sum(axis=0), products)
     buckets = None
     if bootstrap:
         buckets = np.zeros((BUCKETS, k))
-        buckets[found["bucket"].astype(np.intp)] = by_bucket
-    return Summary(
-        moments,
-        int(found["c0"].sum()),
-        float(found["largest"].max()),
-        int(found["hits"].sum()),
-        buckets,
-    )
+        buckets[sums["bucket"].astype(np.intp)] = by_bucket
+    # c0 is ONE, whose sum counts the rows.
+    rows, hits = int(sums["c0"].sum()), int(sums["hits"].sum())
+    return Summary(moments, rows, float(sums["largest"].max()), hits, buckets)
 
 
 def _name_bad_rows(connection: Any, task: _Pass) -> None:
     """Raises BadData for the first column that breaks its rule: how often it does, and where
     first.
     """
-    connection.execute(
-        "SET preserve_insertion_order = true"
-    )  # so that rows are counted as they are stored
+    # So that rows are counted as they are stored.
+    connection.execute("SET preserve_insertion_order = true")
     for name, expression in task.scalars.items():
         rule, expected = _RULES[name]
-        numbered = f"SELECT row_number() OVER () - 1 AS row, CAST({expression} AS DOUBLE) AS v FROM {task.relation}"  # noqa: S608
-        first = connection.execute(
-            "SELECT row, v, count(v) OVER (), count(*) OVER (), "  # noqa: S608
+        numbered = (
+            f"SELECT row_number() OVER () - 1 AS row, CAST({expression} AS DOUBLE) AS v "  # noqa: S608  (SQL that the caller gives)
+            f"FROM {task.relation}"
+        )
+        bad = connection.execute(
+            "SELECT row, v, count(v) OVER (), count(*) OVER (), "  # noqa: S608  (SQL that the caller gives)
             f"(SELECT count(*) FROM {task.relation}) FROM ({numbered}) "
             f"WHERE NOT coalesce({rule.format('v')}, false) ORDER BY row LIMIT 5"
         ).fetchall()
-        if not first:
+        if not bad:
             continue
-        _, _, present, count, rows = first[0]
+        _, _, present, count, rows = bad[0]
         if name == "reward" and not present and count == rows:
             raise BadData(
                 "reward",
                 f"rows 0 to {rows - 1}: got no reward at all; expected a number each; join rewards",
             )
-        shown = ", ".join("missing" if v is None or np.isnan(v) else f"{v:g}" for _, v, *_ in first)
-        where = rows_text(np.array([row for row, *_ in first])) + (
-            f" and {count - 5} more" if count > 5 else ""
-        )
-        raise BadData(name, f"{where}: got {shown}; expected {expected}; correct or drop them")
+        values = values_text(np.array([np.nan if v is None else v for _, v, *_ in bad]))
+        where = rows_text(np.array([row for row, *_ in bad]))
+        if count > 5:
+            where += f" and {count - 5} more"
+        raise BadData(name, f"{where}: got {values}; expected {expected}; correct or drop them")

@@ -12,25 +12,29 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from topbill.domain.errors import BadData, BadRequest, NotFound
-from topbill.domain.records import Snapshot
+from topbill.domain.records import Floats, Indices, Snapshot
 from topbill.log import LOG_FILE, open_log
 from topbill.ope.diagnostics import Diagnostics, Gates
 from topbill.ope.estimate import estimate
 from topbill.ope.estimate_slate import estimate_slate
 from topbill.ope.estimators import DEFAULT
 from topbill.ope.intervals import Interval, Lam
-from topbill.ope.replay.logged_data import Record
-from topbill.ope.replay.progressive import Progress, Walk
+from topbill.ope.replay.logged_data import LoggedData
+from topbill.ope.replay.progressive import Progress, ProgressivePass, TargetColumns
 from topbill.ope.replay.reward_model import Link
-from topbill.ope.replay.targets import Chooser, Target, resolve
-from topbill.ope.result import Estimate, refused
+from topbill.ope.replay.targets import Policy, resolve
+from topbill.ope.result import TEXT, Estimate, Estimates, refused, row_of
 from topbill.policies import KINDS
 from topbill.spec import Experiment
+from topbill.stats.frames import frame_of, html_of
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 SINGLE = (*DEFAULT, "adaptive-dr")
 """Estimators of an experiment with one slot, unless told."""
@@ -57,28 +61,35 @@ class Evaluation:
     last_at: int
     left_out: dict[str, int]
     logged: Estimate
-    targets: dict[str, dict[str, Estimate]]
+    targets: dict[str, Estimates]
     sampled: float = 1.0
 
     def as_dict(self) -> dict[str, Any]:
         """Plain types only, for JSON."""
-        plain = {
-            name: getattr(self, name)
-            for name in self.__dataclass_fields__
-            if name not in ("logged", "targets")
-        }
+        fields = [name for name in self.__dataclass_fields__ if name not in ("logged", "targets")]
+        plain: dict[str, Any] = {name: getattr(self, name) for name in fields}
         plain["variants"] = list(self.variants)
         plain["logged"] = self.logged.as_dict()
-        plain["targets"] = {
-            name: {estimator: e.as_dict() for estimator, e in found.items()}
-            for name, found in self.targets.items()
-        }
+        plain["targets"] = {name: each.as_dict() for name, each in self.targets.items()}
         return plain
+
+    def to_frame(self) -> pd.DataFrame:
+        """A row per target and estimator, the log itself first as target "the log", with the
+        columns of `Estimates.to_frame`.
+        """
+        rows = [{"target": "the log", **row_of(self.logged)}]
+        for target, estimates in self.targets.items():
+            rows += [{"target": target, **row_of(each)} for each in estimates.values()]
+        return frame_of(rows, text=("target", *TEXT))
+
+    def _repr_html_(self) -> str:
+        summary = f"{self.experiment}: {self.decisions:,} decisions of {self.units:,} units"
+        return html_of(self.to_frame(), summary)
 
 
 def evaluate(
     key: str,
-    policy: str | Path | Experiment | Chooser | Target,
+    policy: Policy,
     data_dir: Path | str = "data",
     *,
     variant: str | None = None,
@@ -96,155 +107,203 @@ def evaluate(
     """What `policy` would have earned per decision in experiment `key`, from the lake in
     `data_dir`.
 
-    - `policy`: an experiment file or Experiment (each of its variants, or `variant`), learning as it goes from the
-      log's past only; "snapshot" or "snapshot:VERSION" (a stored state, scored on what came after
-      it); "uniform"; "always ACTION"; or a callable from context and remaining actions to their
-      probabilities.
-    - `log_variants`: whose decisions to use; by default every variant that explores. Fallbacks, immature decisions
-      and other revisions' undecodable contexts are left out and counted.
-    - Rewards are the objective of the experiment as published, in [0, 1] per item; a slate's is their sum.
-    - `most`: where there are more decisions, those of a sample of units are read, about so many: estimates stay
-      unbiased and intervals are wider. A policy that learns as it goes then learns from the sample
-      alone.
-    - `estimators`: of `ESTIMATORS` for one slot, of `SLATE_ESTIMATORS` for rankings. `link` of the reward model.
+    Rewards are the objective of the experiment as published, in [0, 1] per item; a slate's is their
+    sum. Fallbacks, immature decisions and other revisions' undecodable contexts are left out and
+    counted.
 
-    Raises NotFound, SpecError, BadRequest, and BadData naming decisions.
+    Args:
+        key: the experiment's key.
+        policy: an experiment file or Experiment (each of its variants, or `variant`), learning as
+            it goes from the log's past only; "snapshot" or "snapshot:VERSION" (a stored state,
+            scored on what came after it); "uniform"; "always ACTION"; or a callable from context
+            and remaining actions to their probabilities.
+        data_dir: the data folder of `topbill serve`.
+        variant: the only variant of `policy` to evaluate.
+        log_variants: whose decisions to use; by default every variant that explores.
+        estimators: names of `ESTIMATORS` for one slot, of `SLATE_ESTIMATORS` for rankings.
+        lam, alpha, interval, gates: as in `estimate`.
+        link: the reward model's, "linear" or "logistic".
+        progress: called now and then with the decisions done and the decisions in all.
+        most: where there are more decisions, those of a sample of units are read, about so many:
+            estimates stay unbiased and intervals are wider. A policy that learns as it goes then
+            learns from the sample alone.
+        memory_limit: what DuckDB may hold.
+
+    Raises:
+        NotFound: for a lake, experiment, file or snapshot that is not there.
+        SpecError: for a file that is no experiment.
+        BadRequest: for arguments that cannot be meant.
+        BadData: naming decisions that cannot be used.
+
+    Examples:
+        >>> from topbill.ope import evaluate
+        >>> result = evaluate("home-artwork", "uniform", "data")  # doctest: +SKIP
+        >>> print(result.targets["uniform"]["snips"].value)  # doctest: +SKIP
     """
-    data = Path(data_dir)
-    record = Record(data, key, most=most, memory_limit=memory_limit)
+    folder = Path(data_dir)
+    data = LoggedData(folder, key, most=most, memory_limit=memory_limit)
     try:
-        if record.events == 0:
+        if data.events == 0:
             raise BadData(
                 "rewards",
-                f"decisions 0 to {record.decisions - 1} of {key}: got no reward event; send rewards",
+                f"decisions 0 to {data.decisions - 1} of {key}: got no reward event; send rewards",
             )
-        stored = partial(stored_snapshot, data, key)
-        targets = resolve(policy, variant=variant, logged=record.experiment, snapshot=stored)
-        used = explorers(record.experiment) if log_variants is None else tuple(log_variants)
-        walk = Walk(record, targets, used, link)
-        walk.run(progress)
+        snapshot = partial(stored_snapshot, folder, key)
+        targets = resolve(policy, variant=variant, logged=data.experiment, snapshot=snapshot)
+        used = explorers(data.experiment) if log_variants is None else tuple(log_variants)
+        scored = ProgressivePass(data, targets, used, link)
+        scored.run(progress)
     finally:
-        record.close()
-    options = {"alpha": alpha, "interval": interval, "gates": gates}
-    return replace(_summarised(walk, used, estimators, lam, options), sampled=record.sampled)
-
-
-def _summarised(
-    walk: Walk,
-    used: tuple[str, ...],
-    estimators: Sequence[str] | None,
-    lam: Any,
-    options: dict[str, Any],
-) -> Evaluation:
-    names = estimators or (RANKING if walk.ranking else SINGLE)
-    if walk.decisions:
-        units = np.array(walk.units, dtype=object)
-        total = np.bincount(walk.column("slate").astype(np.intp), weights=walk.column("r"))
-        sure = np.ones(total.size)
-        found = {
-            target.name: (
-                _ranking(walk, i, units, names, options)
-                if walk.ranking
-                else _single(walk, i, total, units, names, lam, options)
-            )
-            for i, target in enumerate(walk.targets)
-        }
-        logged = estimate(
-            total, sure, sure, units=units, estimators=("ips",), facts=walk.facts(), **options
-        )["ips"]
-    elif walk.left_out["immature"]:
-        young = Diagnostics(0, 0, 0.0, 0.0, 0.0, 0.0, 0.0, 0, mature_share=0.0)
-        found = {
-            t.name: {n: refused(n, "rewards_immature", young, options["alpha"]) for n in names}
-            for t in walk.targets
-        }
-        logged = refused("ips", "rewards_immature", young, options["alpha"])
+        data.close()
+    names = estimators or (RANKING if scored.ranking else SINGLE)
+    options = _Options(alpha, interval, gates)
+    if scored.decisions:
+        logged, by_target = _estimates(scored, names, lam, options)
+    elif scored.left_out["immature"]:
+        logged, by_target = _immature(scored, names, alpha)
     else:
-        causes = (
-            ", ".join(f"{count} {cause}" for cause, count in walk.left_out.items()) or "nothing"
-        )
-        raise BadData(
-            "decisions",
-            f"got none of {walk.key} to score; left out: {causes}; expected some by {used}",
-        )
+        raise _nothing_to_score(scored, used)
     return Evaluation(
-        experiment=walk.key,
+        experiment=key,
         variants=used,
-        decisions=walk.decisions,
+        decisions=scored.decisions,
         units=logged.diagnostics.units,
-        first_at=walk.first_at,
-        last_at=walk.last_at,
-        left_out=dict(walk.left_out),
+        first_at=scored.first_at,
+        last_at=scored.last_at,
+        left_out=dict(scored.left_out),
         logged=replace(logged, estimator="mean"),
-        targets=found,
+        targets=by_target,
+        sampled=data.sampled,
+    )
+
+
+class _Options(NamedTuple):
+    """What every estimate of one evaluation is made with."""
+
+    alpha: float
+    interval: Interval
+    gates: Gates | None
+
+
+def _estimates(
+    scored: ProgressivePass, names: Sequence[str], lam: Any, options: _Options
+) -> tuple[Estimate, dict[str, Estimates]]:
+    """What the log itself earned per decision, and the estimates of each target."""
+    units = np.array(scored.units, dtype=object)
+    totals = np.bincount(scored.log.slate.whole, weights=scored.log.reward.values)
+    by_target = {}
+    for target, columns in zip(scored.targets, scored.of_target, strict=True):
+        if scored.ranking:
+            by_target[target.name] = _ranking(scored, columns, units, names, options)
+        else:
+            by_target[target.name] = _single(scored, columns, totals, units, names, lam, options)
+    # The log's own mean is the estimate of the policy that chose it: every weight is one.
+    certain = np.ones(totals.size)
+    logged = estimate(
+        totals,
+        certain,
+        certain,
+        units=units,
+        estimators=("ips",),
+        facts=scored.facts(),
+        **options._asdict(),
+    )
+    return logged["ips"], by_target
+
+
+def _immature(
+    scored: ProgressivePass, names: Sequence[str], alpha: float
+) -> tuple[Estimate, dict[str, Estimates]]:
+    """Refusals for a log whose every decision is too young."""
+    young = Diagnostics(0, 0, 0.0, 0.0, 0.0, 0.0, 0.0, 0, mature_share=0.0)
+    by_target = {}
+    for target in scored.targets:
+        by_target[target.name] = Estimates(
+            {name: refused(name, "rewards_immature", young, alpha) for name in names}
+        )
+    return refused("ips", "rewards_immature", young, alpha), by_target
+
+
+def _nothing_to_score(scored: ProgressivePass, used: tuple[str, ...]) -> BadData:
+    causes = ", ".join(f"{count} {cause}" for cause, count in scored.left_out.items()) or "nothing"
+    return BadData(
+        "decisions",
+        f"got none of {scored.key} to score; left out: {causes}; expected some by {used}",
     )
 
 
 def _single(
-    walk: Walk,
-    i: int,
-    total: Any,
+    scored: ProgressivePass,
+    columns: TargetColumns,
+    totals: Floats,
     units: Any,
-    estimators: Sequence[str],
+    names: Sequence[str],
     lam: Any,
-    options: dict[str, Any],
-) -> dict[str, Estimate]:
+    options: _Options,
+) -> Estimates:
+    log = scored.log
     return estimate(
-        total,
-        walk.column("p"),
-        walk.column(f"pi{i}"),
-        q_logged=walk.column("q"),
-        q_target=walk.column(f"dm{i}"),
+        totals,
+        log.propensity.values,
+        columns.propensity.values,
+        q_logged=log.modelled.values,
+        q_target=columns.modelled.values,
         units=units,
-        estimators=estimators,
+        estimators=names,
         lam=lam,
-        eligible=walk.column("support"),
-        unsupported=walk.column(f"unsupported{i}"),
-        weight_moments=walk.predictable(walk.column(f"moment{i}")),
-        embedding_propensities=walk.complete("embedded"),
-        target_embedding_propensities=walk.complete(f"embedded{i}"),
-        facts=walk.facts(),
-        **options,
+        eligible=log.choices.values,
+        unsupported=columns.unsupported.values,
+        weight_moments=scored.predictable_moments(columns.weight_moment.values),
+        embedding_propensities=scored.complete(log.feature_propensity),
+        target_embedding_propensities=scored.complete(columns.feature_propensity),
+        facts=scored.facts(),
+        **options._asdict(),
     )
 
 
 def _ranking(
-    walk: Walk, i: int, units: Any, estimators: Sequence[str], options: dict[str, Any]
-) -> dict[str, Estimate]:
+    scored: ProgressivePass,
+    columns: TargetColumns,
+    units: Any,
+    names: Sequence[str],
+    options: _Options,
+) -> Estimates:
     """The logged propensities are given the items above, so slate and cascade levels are their
     products.
     """
-    slate, place = walk.column("slate").astype(np.intp), walk.column("position")
-    logged, target = _cascade(walk.column("p"), place), _cascade(walk.column(f"pi{i}"), place)
-    last = (
-        np.append(np.flatnonzero(place == 0)[1:], place.size) - 1
-    )  # the row of each slate's last position
+    log = scored.log
+    slate, position = log.slate.whole, log.position.whole
+    logged = _cascade(log.propensity.values, position)
+    target = _cascade(columns.propensity.values, position)
+    # The product down to a slate's last position is the slate's own propensity.
+    last_rows = np.append(np.flatnonzero(position == 0)[1:], position.size) - 1
+    unsupported = float(columns.unsupported.values.mean())
     return estimate_slate(
-        walk.column("r"),
+        log.reward.values,
         slate_id=slate,
-        position=place,
-        propensities=logged[last][slate],
-        target_propensities=target[last][slate],
+        position=position,
+        propensities=logged[last_rows][slate],
+        target_propensities=target[last_rows][slate],
         cascade_propensities=logged,
         target_cascade_propensities=target,
-        q_logged=walk.column("q"),
-        q_target=walk.column(f"dm{i}"),
+        q_logged=log.modelled.values,
+        q_target=columns.modelled.values,
         units=units[slate],
-        estimators=estimators,
-        facts=walk.facts() | {"unsupported": float(walk.column(f"unsupported{i}").mean())},
-        **options,
+        estimators=names,
+        facts=scored.facts() | {"unsupported": unsupported},
+        **options._asdict(),
     )
 
 
-def _cascade(p: Any, place: Any) -> Any:
+def _cascade(p: Floats, position: Indices) -> Floats:
     """(n,) products of `p` from each slate's first position down; rows are in the order of slates
     and positions.
     """
-    out = p.copy()
-    for k in range(1, int(place.max()) + 1):
-        rows = np.flatnonzero(place == k)
-        out[rows] *= out[rows - 1]
-    return out
+    products = p.copy()
+    for k in range(1, int(position.max()) + 1):
+        rows = np.flatnonzero(position == k)
+        products[rows] *= products[rows - 1]
+    return products
 
 
 def stored_snapshot(data: Path, key: str, version: int | None) -> Snapshot | None:
@@ -263,15 +322,15 @@ def stored_snapshot(data: Path, key: str, version: int | None) -> Snapshot | Non
 
 def explorers(experiment: Experiment) -> tuple[str, ...]:
     """The variants whose log can speak for others: those that don't always show one order."""
-    found = tuple(
-        v.name
-        for v in experiment.variants
-        if v.evaluable
-        and (v.min_probability > 0 or not getattr(KINDS[v.policy], "deterministic", False))
-    )
-    if not found:
+    names = []
+    for variant in experiment.variants:
+        deterministic = getattr(KINDS[variant.policy], "deterministic", False)
+        explores = variant.min_probability > 0 or not deterministic
+        if variant.evaluable and explores:
+            names.append(variant.name)
+    if not names:
         raise BadRequest(
             "log_variants",
             f"{experiment.key}: no variant explores; expected one with min_probability or chance",
         )
-    return found
+    return tuple(names)

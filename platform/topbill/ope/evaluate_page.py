@@ -6,9 +6,10 @@ as they were logged, so that only those replaced weigh. Three ways to weigh a ce
 most assumptions (`estimate_slate`):
 
 - the whole page's joint ratio (sips, snsips), which assumes nothing of how viewers browse;
-- the ratio of all that stands down to the cell, row by row (rips, snrips), since viewers look from top to bottom;
-- each layer by itself (iips, sniips): what a title earns depends on the rows down to its own, on the titles before it
-  in its row, and on its own picture.
+- the ratio of all that stands down to the cell, row by row (rips, snrips), since viewers look from
+  top to bottom;
+- each layer by itself (iips, sniips): what a title earns depends on the rows down to its own, on
+  the titles before it in its row, and on its own picture.
 """
 
 from __future__ import annotations
@@ -26,18 +27,18 @@ import numpy as np
 
 from topbill import lake
 from topbill.domain.errors import BadData, BadRequest, NotFound
-from topbill.domain.records import Floats
+from topbill.domain.records import Floats, Indices
 from topbill.domain.rewards import item_rewards
 from topbill.ope.diagnostics import Gates
 from topbill.ope.estimate import estimate
 from topbill.ope.estimate_slate import estimate_slate
 from topbill.ope.evaluate import Evaluation, explorers, stored_snapshot
 from topbill.ope.intervals import Interval
-from topbill.ope.replay.logged_data import Record
-from topbill.ope.replay.progressive import Walk
+from topbill.ope.replay.logged_data import LoggedData
+from topbill.ope.replay.progressive import ProgressivePass
 from topbill.ope.replay.reward_model import Link
-from topbill.ope.replay.targets import Chooser, Target, resolve
-from topbill.ope.result import Estimate
+from topbill.ope.replay.targets import Policy, resolve
+from topbill.ope.result import Estimate, Estimates
 from topbill.pages.answers import PageAnswer
 
 PAGE = ("iips", "sniips", "rips", "snrips", "sips", "snsips")
@@ -45,7 +46,8 @@ PAGE = ("iips", "sniips", "rips", "snrips", "sips", "snsips")
 _MOST = 300.0
 """No logarithm of a weight is larger: its square is a number still, and no gate lets it pass."""
 _PAGES = """
-SELECT decision_id, unit, epoch_us(decided_at) AS decided_at, actions FROM decisions WHERE experiment = $page ORDER BY seq
+SELECT decision_id, unit, epoch_us(decided_at), actions
+FROM decisions WHERE experiment = $page ORDER BY seq
 """
 
 
@@ -58,12 +60,27 @@ class _Served(NamedTuple):
     answer: PageAnswer
 
     def variant(self, layer: str) -> str | None:
-        return next((one.variant for one in self.answer.layers if one.layer == layer), None)
+        """The variant that decided a layer of this page."""
+        for one in self.answer.layers:
+            if one.layer == layer:
+                return one.variant
+        return None
+
+    def decisions(self, layer: str) -> Iterator[str]:
+        """The ids of a layer's decisions on this page."""
+        if layer == "rows":
+            yield f"{self.id}:rows"
+            return
+        for row in self.answer.rows:
+            if layer == "titles" and row.titles:
+                yield f"{self.id}:{row.row}"
+            elif layer == "artwork" and any(tile.picture for tile in row.titles):
+                yield f"{self.id}:{row.row}:artwork"
 
 
 def evaluate_page(
     page: str,
-    instead: Mapping[str, str | Path | Chooser | Target],
+    instead: Mapping[str, Policy],
     data_dir: Path | str = "data",
     *,
     estimators: Sequence[str] = PAGE,
@@ -72,68 +89,92 @@ def evaluate_page(
     link: Link = "linear",
     gates: Gates | None = None,
 ) -> Evaluation:
-    """What a page would have earned, had `instead` decided those layers (`rows`, `titles`,
-    `artwork`): the sum over its titles of the objective of the titles' experiment, per page,
-    clustered by viewer.
+    """What a page would have earned, had `instead` decided those layers: the sum over its titles of
+    the objective of the titles' experiment, per page, clustered by viewer.
 
-    A policy is what `evaluate` takes; a file's or snapshot's variant is named behind an @, as
-    `other.yaml@greedy`. Pages whose replaced layers were not decided by a variant that explores, or
-    which are not mature, are left out and counted.
+    Pages whose replaced layers were not decided by a variant that explores, or which are not
+    mature, are left out and counted.
 
-    Raises NotFound, SpecError, BadRequest, and BadData naming decisions.
+    Args:
+        page: the page's key.
+        instead: a policy by layer (`rows`, `titles`, `artwork`). A policy is what `evaluate` takes;
+            a file's or snapshot's variant is named behind an @, as `other.yaml@greedy`.
+        data_dir: the data folder of `topbill serve`.
+        estimators: names from `SLATE_ESTIMATORS`.
+        alpha, interval, gates: as in `estimate_slate`.
+        link: the reward model's, as in `evaluate`.
+
+    Raises:
+        NotFound: for a lake, page, file or snapshot that is not there.
+        SpecError: for a file that is no experiment.
+        BadRequest: for a layer that the page does not have, or none.
+        BadData: naming decisions that cannot be used.
     """
     served = _served(Path(data_dir), page)
-    layers, rewards, mature = _read(Path(data_dir), served[-1], instead, link)
+    log = _read(Path(data_dir), served[-1], instead, link)
     cells, left_out = _Cells(), Counter[str]()
     for one in served:
-        if (cause := _unfit(one, layers, rewards, mature)) is not None:
+        cause = _unfit(one, log)
+        if cause is not None:
             left_out[cause] += 1
         else:
-            cells.add(one, layers, rewards)
+            cells.add(one, log)
     if not cells.units:
         causes = ", ".join(f"{count} {cause}" for cause, count in left_out.items()) or "nothing"
         raise BadData(
             "pages", f"got none of {page} to score; left out: {causes}; expected some that explore"
         )
-    name = ", ".join(f"{layer}: {found.name}" for layer, found in layers.items())
-    options = {"alpha": alpha, "interval": interval, "gates": gates}
-    logged, found = cells.estimates(estimators, options)
+    name = ", ".join(f"{layer}: {replaced.name}" for layer, replaced in log.layers.items())
+    variants: set[str] = set()
+    for replaced in log.layers.values():
+        variants |= set(replaced.used)
+    # A page has many cells, each with a chance to fail a gate by luck alone.
+    options = {
+        "alpha": alpha,
+        "interval": interval,
+        "gates": gates or _gates(cells.most),
+    }
     return Evaluation(
         experiment=page,
-        variants=tuple(sorted({variant for layer in layers.values() for variant in layer.used})),
+        variants=tuple(sorted(variants)),
         decisions=len(cells.units),
-        units=logged.diagnostics.units,
+        units=len(set(cells.units)),
         first_at=served[0].decided_at,
         last_at=served[-1].decided_at,
         left_out=dict(left_out),
-        logged=replace(logged, estimator="mean"),
-        targets={name: found},
+        logged=replace(cells.logged(options), estimator="mean"),
+        targets={name: cells.estimates(estimators, options)},
     )
 
 
-def _read(
-    data: Path, last: _Served, instead: Mapping[str, str | Path | Chooser | Target], link: Link
-) -> tuple[dict[str, _Layer], dict[str, list[float]], int]:
+class _PageLog(NamedTuple):
     """The layers to replace, what each title of each row earned, by the row's decision, and when
     the last page was that is mature (µs)."""
+
+    layers: dict[str, _Layer]
+    rewards: dict[str, list[float]]
+    mature: int
+
+
+def _read(data: Path, last: _Served, instead: Mapping[str, Policy], link: Link) -> _PageLog:
     keys: dict[str, str] = {one.layer: one.experiment for one in last.answer.layers}
-    if unknown := [layer for layer in instead if layer not in keys]:
-        raise BadRequest("instead", f"got layer {unknown[0]!r}; expected some of {', '.join(keys)}")
+    for layer in instead:
+        if layer not in keys:
+            raise BadRequest("instead", f"got layer {layer!r}; expected some of {', '.join(keys)}")
     if not instead:
         raise BadRequest("instead", "got no layer; expected LAYER=POLICY, as artwork=uniform")
-    record = Record(data, keys["titles"])
+    titles = LoggedData(data, keys["titles"])
+    rewards: dict[str, list[float]] = {}
     try:
-        rewards = {
-            decision.decision_id: [
-                reward or 0.0 for reward in item_rewards(record.experiment, decision, events)
-            ]
-            for _, decision, events in record
-        }
+        for _, decision, events in titles:
+            earned = item_rewards(titles.experiment, decision, events)
+            # A title that nobody looked at earned nothing for the page.
+            rewards[decision.decision_id] = [reward or 0.0 for reward in earned]
     finally:
-        record.close()
+        titles.close()
     layers = {layer: _Layer(data, keys[layer], policy, link) for layer, policy in instead.items()}
-    window = max(record.window, *(layer.window for layer in layers.values()))
-    return layers, rewards, record.published - round(window * 1e6)
+    window = max(titles.window, *(layer.window for layer in layers.values()))
+    return _PageLog(layers, rewards, titles.published - round(window * 1e6))
 
 
 def _served(data: Path, page: str) -> list[_Served]:
@@ -143,85 +184,75 @@ def _served(data: Path, page: str) -> list[_Served]:
     finally:
         connection.close()
     decode = msgspec.json.Decoder(PageAnswer).decode
-    try:
-        found = [
-            _Served(name, unit, decided_at, decode(told))
-            for name, unit, decided_at, told in rows
-            if told is not None
-        ]
-    except msgspec.DecodeError as error:
-        raise NotFound(
-            f"{page!r} has decisions that are no pages: {error}; expected the key of a page file"
-        ) from error
-    if not found:
+    served = []
+    for decision_id, unit, decided_at, answer in rows:
+        # A decision without an answer has no cells to weigh.
+        if answer is None:
+            continue
+        try:
+            served.append(_Served(decision_id, unit, decided_at, decode(answer)))
+        except msgspec.DecodeError as error:
+            raise NotFound(
+                f"{page!r} has decisions that are no pages: {error}; expected the key of a page "
+                "file"
+            ) from error
+    if not served:
         raise NotFound(f"no page {page!r} in the lake; expected one that was served and published")
-    return found
+    return served
 
 
 class _Layer:
-    """One layer's log walked with the policy that is to replace it: by decision, ln(π/p) of each
-    position.
+    """One layer's log, passed through with the policy that is to replace it: by decision, ln(π/p)
+    of each position.
     """
 
-    def __init__(
-        self, data: Path, key: str, policy: str | Path | Chooser | Target, link: Link
-    ) -> None:
-        named, _, variant = (
-            policy.rpartition("@")
-            if isinstance(policy, str) and "@" in policy
-            else (policy, "", "")
-        )
-        record = Record(data, key)
+    def __init__(self, data: Path, key: str, policy: Policy, link: Link) -> None:
+        variant = ""
+        if isinstance(policy, str) and "@" in policy:
+            policy, _, variant = policy.rpartition("@")
+        log = LoggedData(data, key)
         try:
-            stored = partial(stored_snapshot, data, key)
+            snapshot = partial(stored_snapshot, data, key)
             targets = resolve(
-                named, variant=variant or None, logged=record.experiment, snapshot=stored
+                policy, variant=variant or None, logged=log.experiment, snapshot=snapshot
             )
             if len(targets) > 1:
                 names = ", ".join(target.name.rpartition("/")[2] for target in targets)
                 raise BadRequest(
                     "instead",
-                    f"got {named} with variants {names}; expected one, as {named}@VARIANT",
+                    f"got {policy} with variants {names}; expected one, as {policy}@VARIANT",
                 )
-            self.used = explorers(record.experiment)
-            walk = Walk(record, targets, self.used, link)
-            walk.run(None)
+            self.used = explorers(log.experiment)
+            scored = ProgressivePass(log, targets, self.used, link)
+            scored.run(None)
         finally:
-            record.close()
-        self.name, self.window = targets[0].name, record.window
-        self.ratios = _ratios(walk) if walk.decisions else {}
+            log.close()
+        self.name, self.window = targets[0].name, log.window
+        self.ratios = _log_ratios(scored) if scored.decisions else {}
 
 
-def _ratios(walk: Walk) -> dict[str, Floats]:
+def _log_ratios(scored: ProgressivePass) -> dict[str, Floats]:
+    """ln(π/p) of each position, by decision; −∞ where the policy never does what was done."""
     with np.errstate(divide="ignore"):
-        logs = np.log(walk.column("pi0")) - np.log(walk.column("p"))
-    starts = np.flatnonzero(walk.column("position") == 0)
-    return dict(zip(walk.ids, np.split(logs, starts[1:]), strict=True))
+        pi = np.log(scored.of_target[0].propensity.values)
+    ratios = pi - np.log(scored.log.propensity.values)
+    starts = np.flatnonzero(scored.log.position.values == 0)
+    return dict(zip(scored.ids, np.split(ratios, starts[1:]), strict=True))
 
 
-def _unfit(
-    page: _Served, layers: Mapping[str, _Layer], rewards: Mapping[str, list[float]], mature: int
-) -> str | None:
-    if page.decided_at >= mature:
+def _unfit(page: _Served, log: _PageLog) -> str | None:
+    """Why a page is not scored; None where it is."""
+    if page.decided_at >= log.mature:
         return "immature"
-    if any(page.variant(name) not in layer.used for name, layer in layers.items()):
-        return "other variants"
-    needed = {name: list(_decisions(page, name)) for name in layers}
-    if any(d not in layers[name].ratios for name, ids in needed.items() for d in ids):
-        return "fallback or not to be scored"
-    return None if all(d in rewards for d in _decisions(page, "titles")) else "without its titles"
-
-
-def _decisions(page: _Served, layer: str) -> Iterator[str]:
-    """The ids of a layer's decisions on a page."""
-    if layer == "rows":
-        yield f"{page.id}:rows"
-        return
-    for row in page.answer.rows:
-        if layer == "titles" and row.titles:
-            yield f"{page.id}:{row.row}"
-        elif layer == "artwork" and any(tile.picture for tile in row.titles):
-            yield f"{page.id}:{row.row}:artwork"
+    for name, layer in log.layers.items():
+        if page.variant(name) not in layer.used:
+            return "other variants"
+    for name, layer in log.layers.items():
+        if any(decision not in layer.ratios for decision in page.decisions(name)):
+            return "fallback or not to be scored"
+    if any(decision not in log.rewards for decision in page.decisions("titles")):
+        return "without its titles"
+    return None
 
 
 class _Cells:
@@ -229,80 +260,98 @@ class _Cells:
 
     def __init__(self) -> None:
         self.units: list[str] = []
+        self.most = 0
+        """Most cells that a page has."""
         self._slate: list[int] = []
         self._position: list[int] = []
         self._earned: list[float] = []
-        self._logs: dict[str, list[float]] = {"item_": [], "cascade_": [], "": []}
+        self._item: list[float] = []
+        self._cascade: list[float] = []
+        self._joint: list[float] = []
+        """By page."""
 
-    def add(
-        self, page: _Served, layers: Mapping[str, _Layer], rewards: Mapping[str, list[float]]
-    ) -> None:
+    def add(self, page: _Served, log: _PageLog) -> None:
         """All cells of a page."""
-        slate, cascade, rows, count = len(self.units), 0.0, 0.0, 0
-        none = np.zeros(1_000)
-        of = {name: layer.ratios for name, layer in layers.items()}
-        order = of["rows"][f"{page.id}:rows"] if "rows" in of else none
+        ratios = {name: layer.ratios for name, layer in log.layers.items()}
+        rows = ratios["rows"][f"{page.id}:rows"] if "rows" in ratios else None
+        # Down the page: ln of the weight of all rows so far, and of all cells so far.
+        of_rows = cascade = 0.0
+        count = 0
         for i, row in enumerate(page.answer.rows):
-            rows += order[i]
-            cascade += order[i]
-            titles, pictures = (
-                iter(of[name].get(key, none) if name in of else none)
-                for name, key in (
-                    ("titles", f"{page.id}:{row.row}"),
-                    ("artwork", f"{page.id}:{row.row}:artwork"),
-                )
-            )
-            before = 0.0
+            decision = f"{page.id}:{row.row}"
+            # A layer that is not replaced, or has no decision here, weighs one: ln 1 = 0.
+            titles = ratios.get("titles", {}).get(decision)
+            pictures = ratios.get("artwork", {}).get(f"{decision}:artwork")
+            if rows is not None:
+                of_rows += rows[i]
+                cascade += rows[i]
+            of_titles = 0.0
+            next_picture = 0
             for k, tile in enumerate(row.titles):
-                title = float(next(titles))
-                picture = float(next(pictures)) if tile.picture is not None else 0.0
-                before += title
+                title = 0.0 if titles is None else float(titles[k])
+                picture = 0.0
+                if tile.picture is not None:
+                    # Tiles without a picture were not decided, and have no position of their own.
+                    picture = 0.0 if pictures is None else float(pictures[next_picture])
+                    next_picture += 1
+                of_titles += title
                 cascade += title + picture
-                self._logs["item_"].append(rows + before + picture)
-                self._logs["cascade_"].append(cascade)
-                self._slate.append(slate)
+                self._item.append(of_rows + of_titles + picture)
+                self._cascade.append(cascade)
+                self._slate.append(len(self.units))
                 self._position.append(count)
-                self._earned.append(rewards[f"{page.id}:{row.row}"][k])
+                self._earned.append(log.rewards[decision][k])
                 count += 1
-        self._logs[""] += [cascade] * count
+        self._joint.append(cascade)
         self.units.append(page.unit)
+        self.most = max(self.most, count)
 
-    def estimates(
-        self, estimators: Sequence[str], options: dict[str, Any]
-    ) -> tuple[Estimate, dict[str, Estimate]]:
-        """What the log earned per page, and what each estimator says of the policies instead."""
-        slate, earned = np.array(self._slate, dtype=np.intp), np.array(self._earned)
+    def logged(self, options: dict[str, Any]) -> Estimate:
+        """What the log earned per page: the policy that chose it weighs one."""
+        pages = len(self.units)
+        slate = np.array(self._slate, dtype=np.intp)
+        totals = np.bincount(slate, weights=np.array(self._earned), minlength=pages)
+        certain = np.ones(pages)
         units = np.array(self.units, dtype=object)
-        counts = np.bincount(slate, minlength=len(units))
-        total = np.bincount(slate, weights=earned, minlength=len(units))
+        estimates = estimate(totals, certain, certain, units=units, estimators=("ips",), **options)
+        return estimates["ips"]
+
+    def estimates(self, estimators: Sequence[str], options: dict[str, Any]) -> Estimates:
+        """What each estimator says of the policies instead."""
+        slate = np.array(self._slate, dtype=np.intp)
+        joint = np.array(self._joint)
+        pages, ends = self._below_the_end(slate)
         # A page shorter than the longest earns nothing below its end, where its weight stays what
         # it was.
-        short = np.repeat(np.arange(len(units)), counts.max() - counts)
-        ends = np.concatenate([np.arange(count, counts.max()) for count in counts])
-        joint = np.zeros(len(units))
-        joint[slate] = self._logs[""]
-        below = {"item_": np.zeros(short.size), "cascade_": joint[short], "": joint[short]}
-        slate = np.concatenate([slate, short])
+        logs = {
+            "item_": np.concatenate([self._item, np.zeros(pages.size)]),
+            "cascade_": np.concatenate([self._cascade, joint[pages]]),
+            "": np.concatenate([joint[slate], joint[pages]]),
+        }
+        slate = np.concatenate([slate, pages])
         columns: dict[str, Any] = {}
-        for level, logs in self._logs.items():
+        for level, log in logs.items():
             # A page's own probabilities are too small for a number; their quotient, which alone
-            # counts, is not.
-            log = np.minimum(np.concatenate([logs, below[level]]), _MOST)
+            # counts, is not. So the larger of the two is taken as 1.
+            log = np.minimum(log, _MOST)
             columns[f"{level}propensities"] = np.exp(-np.maximum(log, 0.0))
             columns[f"target_{level}propensities"] = np.exp(np.minimum(log, 0.0))
-        options["gates"] = options["gates"] or _gates(int(counts.max()))
-        found = estimate_slate(
-            np.concatenate([earned, np.zeros(short.size)]),
+        return estimate_slate(
+            np.concatenate([self._earned, np.zeros(pages.size)]),
             slate_id=slate,
             position=np.concatenate([self._position, ends]),
-            units=units[slate],
+            units=np.array(self.units, dtype=object)[slate],
             estimators=estimators,
             **columns,
             **options,
         )
-        sure = np.ones(len(units))  # what was logged weighs one
-        logged = estimate(total, sure, sure, units=units, estimators=("ips",), **options)["ips"]
-        return logged, found
+
+    def _below_the_end(self, slate: Indices) -> tuple[Indices, Indices]:
+        """Pages and positions of the cells that pages lack to be as long as the longest."""
+        counts = np.bincount(slate, minlength=len(self.units))
+        pages = np.repeat(np.arange(len(self.units)), self.most - counts)
+        ends = np.concatenate([np.arange(count, self.most) for count in counts])
+        return pages, ends
 
 
 def _gates(cells: int) -> Gates:

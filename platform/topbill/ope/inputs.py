@@ -32,14 +32,16 @@ def column(name: str, data: Any, rule: tuple[Check, str], rows: int | None = Non
     if rows is not None and values.size != rows:
         raise BadData(
             name,
-            f"got {values.size} rows; expected {rows}, as many as rewards; give one number per decision",
+            f"got {values.size} rows; expected {rows}, as many as rewards; give one number per "
+            "decision",
         )
     good, expected = rule
     bad = np.flatnonzero(~good(values))
     if bad.size:
         raise BadData(
             name,
-            f"{rows_text(bad)}: got {_shown(values[bad])}; expected {expected}; correct or drop them",
+            f"{rows_text(bad)}: got {values_text(values[bad])}; expected {expected}; correct or "
+            "drop them",
         )
     return values
 
@@ -52,12 +54,14 @@ def rewards_column(data: Any) -> Floats:
     if values.size == 0:
         raise BadData(
             "rewards",
-            "got no rows; expected at least one decision with its reward; is the filter too narrow?",
+            "got no rows; expected at least one decision with its reward; is the filter too "
+            "narrow?",
         )
     if np.isnan(values).all():
         raise BadData(
             "rewards",
-            f"rows 0 to {values.size - 1}: got no reward at all; expected a number for each decision; join rewards",
+            f"rows 0 to {values.size - 1}: got no reward at all; expected a number for each "
+            "decision; join rewards",
         )
     return column("rewards", values, FINITE)
 
@@ -72,9 +76,11 @@ def unit_codes(units: Any, rows: int) -> Indices | None:
     if codes.size != rows:
         raise BadData(
             "units",
-            f"got {codes.size} rows; expected {rows}, as many as rewards; give one unit per decision",
+            f"got {codes.size} rows; expected {rows}, as many as rewards; give one unit per "
+            "decision",
         )
-    if (missing := np.flatnonzero(codes < 0)).size:
+    missing = np.flatnonzero(codes < 0)
+    if missing.size:
         raise BadData(
             "units",
             f"{rows_text(missing)}: got no unit; expected one per decision; use the decision's id",
@@ -86,27 +92,30 @@ def grouped(labels: Any) -> tuple[Indices, int]:
     """(n,) codes of the labels in order of first appearance, −1 where one is missing, and how many
     there are.
     """
-    import pandas as pd  # here, as importing it takes more memory than a pass over a file, which does without
+    # Here, as importing it takes more memory than a pass over a file, which does without.
+    import pandas as pd
 
-    codes, found = pd.factorize(np.asarray(labels))
-    return codes, len(found)
+    codes, distinct = pd.factorize(np.asarray(labels))
+    return codes, len(distinct)
 
 
 def rows_text(rows: NDArray[np.intp]) -> str:
     """`row 3`, or `rows 3, 7, 9, 12, 20 and 95 more`."""
-    shown = ", ".join(str(row) for row in rows[:5])
-    more = f" and {rows.size - 5} more" if rows.size > 5 else ""
-    return f"row{'s' if rows.size > 1 else ''} {shown}{more}"
+    text = ", ".join(str(row) for row in rows[:5])
+    if rows.size > 5:
+        text += f" and {rows.size - 5} more"
+    return f"row {text}" if rows.size == 1 else f"rows {text}"
 
 
-def _shown(values: Floats) -> str:
-    return ", ".join("missing" if np.isnan(v) else f"{v:g}" for v in values[:5]) + (
-        ", …" if values.size > 5 else ""
-    )
+def values_text(values: Floats) -> str:
+    """The first five values, as an error shows them."""
+    text = ", ".join("missing" if np.isnan(v) else f"{v:g}" for v in values[:5])
+    return text + ", …" if values.size > 5 else text
 
 
 def _floats(name: str, data: Any) -> Floats:
-    data = np.ma.filled(data, np.nan) if isinstance(data, np.ma.MaskedArray) else data
+    if isinstance(data, np.ma.MaskedArray):
+        data = np.ma.filled(data, np.nan)
     try:
         values = np.asarray(data, dtype=np.float64)  # None becomes NaN
     except (TypeError, ValueError) as error:
@@ -128,9 +137,7 @@ def _nullable(data: Any) -> Floats | None:
     import pandas as pd
 
     try:
-        return np.asarray(
-            pd.to_numeric(pd.Series(data)).to_numpy(dtype=np.float64, na_value=np.nan),
-            dtype=np.float64,
-        )
+        numbers = pd.to_numeric(pd.Series(data)).to_numpy(dtype=np.float64, na_value=np.nan)
     except (TypeError, ValueError):
         return None
+    return np.asarray(numbers, dtype=np.float64)

@@ -17,7 +17,7 @@ from topbill.domain.records import Floats
 from topbill.ope.diagnostics import Diagnostics, Gates, effective_sample, refusal, warn
 from topbill.ope.estimators.estimator import Estimator
 from topbill.ope.estimators.formula import ONE, Column, Formula, Symbols, distinct, mean
-from topbill.ope.result import Estimate, refused
+from topbill.ope.result import Estimate, Estimates, refused
 from topbill.ope.tuning import Candidate, mse_bound, slope
 from topbill.stats import intervals
 from topbill.stats.moments import Moments
@@ -25,6 +25,9 @@ from topbill.stats.moments import Moments
 Interval = Literal["normal", "bootstrap", "betting", "sequence"]
 Lam = float | Literal["slope", "mse"] | None
 Bounds = tuple[float, float, str]
+"""Low, high, and how they were made."""
+Bettor = Callable[[Estimator, Formula], Bounds | str]
+"""Gives a betting interval of a formula, or the reason code why there is none."""
 
 _NEEDS = {
     "q": "needs_reward_model",
@@ -96,10 +99,10 @@ def plan(
     x: Symbols,
 ) -> tuple[list[Planned], dict[str, str]]:
     """What to compute, and the reason code of each estimator whose columns are not there."""
-    have = {*available, "one"}
-    planned, missing = [], {}
+    planned: list[Planned] = []
+    missing: dict[str, str] = {}
     for estimator in estimators:
-        lacking = sorted(estimator.needs() - have)
+        lacking = sorted(estimator.needs() - {*available})
         if lacking:
             missing[estimator.name] = _NEEDS[lacking[0]]
             continue
@@ -117,15 +120,36 @@ def _formulas(estimator: Estimator, rule: Lam, x: Symbols) -> dict[float, Formul
     if isinstance(rule, str) or not 0 <= rule <= top:
         raise BadRequest(
             "lam",
-            f"got {rule!r} for {estimator.name}; expected 'slope', 'mse' or a number from 0 to {top:g}",
+            f"got {rule!r} for {estimator.name}; expected 'slope', 'mse' or a number from 0 to "
+            f"{top:g}",
         )
     return {float(rule): estimator.formula(x, float(rule))}
 
 
+def check_options(alpha: float, interval: str) -> None:
+    """Raises BadRequest for a level outside (0, 1) or an interval that is none."""
+    if not 0 < alpha < 1:
+        raise BadRequest(
+            "alpha", f"got {alpha}; expected a number between 0 and 1; 0.05 gives 95% intervals"
+        )
+    if interval not in ("normal", "bootstrap", "betting", "sequence"):
+        raise BadRequest(
+            "interval", f"got {interval!r}; expected 'normal', 'bootstrap', 'betting' or 'sequence'"
+        )
+
+
 def columns_of(planned: Iterable[Planned], x: Symbols) -> tuple[Column, ...]:
     """The distinct columns to sum: those of the formulas and of the diagnostics."""
-    wanted = (c for p in planned for formula in p.formulas.values() for c in formula.columns)
-    return distinct([ONE, x.w, x.w * x.w, *wanted])
+    columns = [ONE, x.w, x.w * x.w]
+    for each in planned:
+        for formula in each.formulas.values():
+            columns += formula.columns
+    return distinct(columns)
+
+
+def no_betting(_estimator: Estimator, _formula: Formula) -> Bounds | str:
+    """The bettor of what has no rows to bet on."""
+    return "no_finite_sample_interval"
 
 
 def assess(
@@ -136,30 +160,32 @@ def assess(
     alpha: float,
     interval: Interval,
     gates: Gates,
-    betting: Callable[[Estimator, Formula], Bounds | str],
+    betting: Bettor = no_betting,
     replicates: int,
 ) -> dict[str, Estimate]:
     """An estimate, or a refusal, for each planned estimator."""
+    # The gates are about the log and the target, so they are the same for all estimators.
     reason = refusal(diagnostics, gates)
     results = {}
-    for estimator, formulas, rule in planned:
+    for each in planned:
+        name = each.estimator.name
         if reason:
-            results[estimator.name] = refused(estimator.name, reason, diagnostics, alpha)
+            results[name] = refused(name, reason, diagnostics, alpha)
             continue
-        lam = _choose(estimator, formulas, rule, summary, diagnostics)
-        value, se = summary.evaluate(formulas[lam])
+        lam = _choose(each, summary, diagnostics)
+        formula = each.formulas[lam]
+        value, se = summary.evaluate(formula)
         bounds: Bounds | str = "unstable"
         if isfinite(value) and isfinite(se):
             bounds = _bounds(
-                estimator, formulas[lam], summary, value, se, alpha, interval, betting, replicates
+                each.estimator, formula, summary, value, se, alpha, interval, betting, replicates
             )
         if isinstance(bounds, str):
-            results[estimator.name] = refused(estimator.name, bounds, diagnostics, alpha)
+            results[name] = refused(name, bounds, diagnostics, alpha)
             continue
         low, high, method = bounds
-        shown = lam if estimator.lambdas else None
-        results[estimator.name] = Estimate(
-            estimator.name,
+        results[name] = Estimate(
+            name,
             value,
             se,
             low,
@@ -167,26 +193,43 @@ def assess(
             None,
             diagnostics,
             method=method,
-            lam=shown,
+            lam=lam if each.estimator.lambdas else None,
             alpha=alpha,
         )
     return results
 
 
-def _choose(
-    estimator: Estimator,
-    formulas: dict[float, Formula],
-    rule: Lam,
-    summary: Summary,
-    d: Diagnostics,
-) -> float:
-    if len(formulas) == 1:
-        return next(iter(formulas))
-    candidates = [
-        Candidate(lam, *summary.evaluate(formula), d.units) for lam, formula in formulas.items()
-    ]
-    if rule == "mse":
-        unbiased = next(c for c in candidates if c.lam == estimator.unbounded)
+def in_order(
+    selected: Iterable[Estimator],
+    results: Mapping[str, Estimate],
+    missing: Mapping[str, str],
+    diagnostics: Diagnostics,
+    alpha: float,
+) -> Estimates:
+    """The results in the order of the estimators, with a refusal for each of those whose columns
+    are `missing`.
+    """
+    estimates = Estimates()
+    for estimator in selected:
+        name = estimator.name
+        if name in missing:
+            estimates[name] = refused(name, missing[name], diagnostics, alpha)
+        else:
+            estimates[name] = results[name]
+    return estimates
+
+
+def _choose(each: Planned, summary: Summary, d: Diagnostics) -> float:
+    """The λ by the rule; the only one where there is no choice."""
+    if len(each.formulas) == 1:
+        return next(iter(each.formulas))
+    candidates = []
+    for lam, formula in each.formulas.items():
+        value, se = summary.evaluate(formula)
+        candidates.append(Candidate(lam, value, se, d.units))
+    if each.rule == "mse":
+        unbiased = next(c for c in candidates if c.lam == each.estimator.unbounded)
+        # Kish's n_eff = (Σw)²/Σw², solved for the mean of w².
         square = d.mean_weight * d.mean_weight * d.rows / d.ess
         return mse_bound(candidates, unbiased, square, d.largest_weight)
     return slope(candidates)
@@ -200,21 +243,19 @@ def _bounds(
     se: float,
     alpha: float,
     interval: Interval,
-    betting: Callable[[Estimator, Formula], Bounds | str],
+    betting: Bettor,
     replicates: int,
 ) -> Bounds | str:
-    units = summary.moments.n
     if interval == "normal":
-        return *intervals.normal(value, se, alpha), "normal, linearised, clustered by unit"
+        low, high = intervals.normal(value, se, alpha)
+        return low, high, "normal, linearised, clustered by unit"
     if interval == "bootstrap":
         low, high = intervals.percentile(summary.replicate(formula, replicates), alpha)
-        return (
-            low,
-            high,
-            f"percentile bootstrap of {replicates} replicates over {intervals.BUCKETS} buckets of units",
-        )
-    found = betting(estimator, formula)
-    if interval == "sequence" and isinstance(found, str):
-        low, high = intervals.asymptotic_sequence(value, se, units, alpha)
+        method = f"percentile bootstrap of {replicates} replicates"
+        return low, high, f"{method} over {intervals.BUCKETS} buckets of units"
+    bet = betting(estimator, formula)
+    # A sequence falls back on the asymptotic one; who asked for betting wants no approximation.
+    if interval == "sequence" and isinstance(bet, str):
+        low, high = intervals.asymptotic_sequence(value, se, summary.moments.n, alpha)
         return low, high, "asymptotic confidence sequence (Gaussian mixture), clustered by unit"
-    return found
+    return bet

@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from topbill.ope.diagnostics import Diagnostics
+from topbill.ope.diagnostics import REASONS, Diagnostics
+from topbill.stats.frames import frame_of, html_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+TEXT = ("estimator", "reason", "method")
+"""Columns of a frame of estimates that hold text."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +41,49 @@ class Estimate:
         if plain["lam"] == float("inf"):
             plain["lam"] = "inf"
         return plain
+
+    def to_frame(self) -> pd.DataFrame:
+        """A frame of one row: see `Estimates.to_frame`."""
+        return Estimates({self.estimator: self}).to_frame()
+
+    def _repr_html_(self) -> str:
+        return Estimates({self.estimator: self})._repr_html_()
+
+
+class Estimates(dict[str, Estimate]):
+    """Estimates of one policy by the name of the estimator, in the order that was asked for."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain types only, for JSON."""
+        return {name: each.as_dict() for name, each in self.items()}
+
+    def to_frame(self) -> pd.DataFrame:
+        """A row per estimator, one column a number: estimator, value, se, low, high, lam, alpha,
+        ess, rows, units, method, reason; NaN where there is no number.
+        """
+        return frame_of([row_of(each) for each in self.values()], text=TEXT)
+
+    def _repr_html_(self) -> str:
+        codes = dict.fromkeys(each.reason for each in self.values() if each.reason)
+        return html_of(self.to_frame(), *(f"{code}: {REASONS[code]}" for code in codes))
+
+
+def row_of(each: Estimate) -> dict[str, Any]:
+    """An estimate as a row of a frame."""
+    return {
+        "estimator": each.estimator,
+        "value": each.value,
+        "se": each.se,
+        "low": each.low,
+        "high": each.high,
+        "lam": each.lam,
+        "alpha": each.alpha,
+        "ess": each.diagnostics.ess,
+        "rows": each.diagnostics.rows,
+        "units": each.diagnostics.units,
+        "method": each.method,
+        "reason": each.reason or "",
+    }
 
 
 def refused(name: str, reason: str, diagnostics: Diagnostics, alpha: float) -> Estimate:

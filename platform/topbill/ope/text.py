@@ -4,34 +4,38 @@ there is none.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from rich.console import Console
 from rich.table import Table
 
-from topbill.ope.diagnostics import REASONS, Diagnostics
+from topbill.ope.diagnostics import REASONS
 from topbill.ope.evaluate import Evaluation
-from topbill.ope.result import Estimate
+from topbill.ope.result import Estimate, Estimates
 
 
-def render(found: Evaluation, console: Console) -> None:
+def render(result: Evaluation, console: Console) -> None:
     """Print the evaluation."""
-    left = ", ".join(f"{count:,} {cause}" for cause, count in found.left_out.items())
-    console.print(
-        f"[bold]{found.experiment}[/]: {found.decisions:,} decisions of {found.units:,} units "
-        f"by {', '.join(found.variants)}" + (f"; left out: {left}" if left else "")
+    headline = (
+        f"[bold]{result.experiment}[/]: {result.decisions:,} decisions of {result.units:,} units "
+        f"by {', '.join(result.variants)}"
     )
-    for name, estimates in found.targets.items():
-        table = Table(title=name, title_justify="left", show_edge=False)
-        for heading in ("estimator", "value", "interval", "against the log"):
-            table.add_column(heading, justify="left" if heading == "estimator" else "right")
-        table.add_row("[dim]the log itself[/]", *_numbers(found.logged), "")
-        for e in estimates.values():
-            shown = e.estimator if e.lam is None else f"{e.estimator} λ={e.lam:g}"
-            table.add_row(shown, *_numbers(e), _against(e, found.logged))
-        console.print(table)
-        first = next(iter(estimates.values()))
-        _explain(estimates.values(), first.diagnostics, console)
+    if result.left_out:
+        causes = ", ".join(f"{count:,} {cause}" for cause, count in result.left_out.items())
+        headline += f"; left out: {causes}"
+    console.print(headline)
+    for name, estimates in result.targets.items():
+        console.print(_table(name, estimates, result.logged))
+        _explain(estimates, console)
+
+
+def _table(name: str, estimates: Estimates, logged: Estimate) -> Table:
+    table = Table(title=name, title_justify="left", show_edge=False)
+    for heading in ("estimator", "value", "interval", "against the log"):
+        table.add_column(heading, justify="left" if heading == "estimator" else "right")
+    table.add_row("[dim]the log itself[/]", *_numbers(logged), "")
+    for e in estimates.values():
+        label = e.estimator if e.lam is None else f"{e.estimator} λ={e.lam:g}"
+        table.add_row(label, *_numbers(e), _against(e, logged))
+    return table
 
 
 def _numbers(e: Estimate) -> tuple[str, str]:
@@ -44,10 +48,12 @@ def _against(e: Estimate, logged: Estimate) -> str:
     return f"{e.value / logged.value - 1:+.1%}" if e.value is not None and logged.value else ""
 
 
-def _explain(estimates: Iterable[Estimate], d: Diagnostics, console: Console) -> None:
-    codes = dict.fromkeys(e.reason for e in estimates if e.reason)
-    for code in codes:
+def _explain(estimates: Estimates, console: Console) -> None:
+    """Why numbers are missing, and what is known of the log that they came from."""
+    for code in dict.fromkeys(e.reason for e in estimates.values() if e.reason):
         console.print(f"  [yellow]{code}[/]: {REASONS[code]}", highlight=False)
+    # The log and the target are the same for all estimators, and so are their diagnostics.
+    d = next(iter(estimates.values())).diagnostics
     if not d.rows:
         return
     console.print(

@@ -31,15 +31,15 @@ def slope(candidates: Sequence[Candidate]) -> float:
     interval no longer meets all before it: less variance is taken as long as no bias shows.
     Intervals are Student's t at δ = 0.1.
     """
-    widths = {c.lam: c.se * float(stdtrit(max(c.units - 1, 1), 1 - DELTA)) for c in candidates}
-    ordered = sorted(
-        candidates, key=lambda c: (-widths[c.lam], -c.lam)
-    )  # of equals, the larger λ first
+    widths: dict[float, float] = {}
+    for c in candidates:
+        widths[c.lam] = c.se * float(stdtrit(max(c.units - 1, 1), 1 - DELTA))
+    # From wide to narrow, which is from little bias to much; of equals, the larger λ first.
+    ordered = sorted(candidates, key=lambda c: (-widths[c.lam], -c.lam))
     for i, c in enumerate(ordered):
-        if any(
-            abs(b.value - c.value) > widths[c.lam] + _WIDEN * widths[b.lam] for b in ordered[:i]
-        ):
-            return ordered[i - 1].lam
+        for before in ordered[:i]:
+            if abs(before.value - c.value) > widths[c.lam] + _WIDEN * widths[before.lam]:
+                return ordered[i - 1].lam
     return ordered[-1].lam
 
 

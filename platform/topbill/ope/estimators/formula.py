@@ -32,6 +32,7 @@ class Column:
         """(n,) the column over the arrays of `env`; what was computed once is kept there under its
         SQL text.
         """
+        # Formulas share columns (w·r, say), so each is computed once a chunk.
         if self.sql not in env:
             env[self.sql] = self.compute(env)
         return env[self.sql]
@@ -98,7 +99,7 @@ class Symbols(NamedTuple):
     h: Column = named("h")
 
 
-class Ratio(NamedTuple):
+class SumRatio(NamedTuple):
     """sign · Σ numerator / Σ denominator."""
 
     sign: float
@@ -112,20 +113,22 @@ class Formula:
     weights.
     """
 
-    ratios: tuple[Ratio, ...]
+    ratios: tuple[SumRatio, ...]
 
     def __add__(self, other: Formula) -> Formula:
         return Formula(self.ratios + other.ratios)
 
     def __sub__(self, other: Formula) -> Formula:
-        return Formula(
-            self.ratios + tuple(ratio._replace(sign=-ratio.sign) for ratio in other.ratios)
-        )
+        negated = tuple(ratio._replace(sign=-ratio.sign) for ratio in other.ratios)
+        return Formula(self.ratios + negated)
 
     @property
     def columns(self) -> tuple[Column, ...]:
         """The distinct columns whose sums the formula needs."""
-        return distinct(column for ratio in self.ratios for column in ratio[1:])
+        columns: list[Column] = []
+        for ratio in self.ratios:
+            columns += (ratio.numerator, ratio.denominator)
+        return distinct(columns)
 
     @property
     def leaves(self) -> frozenset[str]:
@@ -134,9 +137,9 @@ class Formula:
 
     def value(self, sums: Floats, at: Mapping[Column, int]) -> Floats:
         """(…) the formula at `sums` (… × k), `at` giving the place of each column."""
-        parts = [
-            sign * sums[..., at[top]] / sums[..., at[bottom]] for sign, top, bottom in self.ratios
-        ]
+        parts = []
+        for sign, top, bottom in self.ratios:
+            parts.append(sign * sums[..., at[top]] / sums[..., at[bottom]])
         return np.asarray(np.sum(parts, axis=0), dtype=np.float64)
 
     def linear(self, moments: Moments) -> LinearEstimate:
@@ -147,6 +150,7 @@ class Formula:
         """
         at = {column: moments.columns.index(column.sql) for column in self.columns}
         means, slope = moments.mean, np.zeros_like(moments.mean)
+        # d(Σa/Σb) = da/b − a·db/b²; columns that ratios share add their parts up.
         for sign, top, bottom in self.ratios:
             slope[at[top]] += sign / means[at[bottom]]
             slope[at[bottom]] -= sign * means[at[top]] / means[at[bottom]] ** 2
@@ -155,20 +159,20 @@ class Formula:
 
 def mean(column: Column) -> Formula:
     """Σ column / n."""
-    return Formula((Ratio(1.0, column, ONE),))
+    return Formula((SumRatio(1.0, column, ONE),))
 
 
 def ratio(numerator: Column, denominator: Column) -> Formula:
     """Σ numerator / Σ denominator."""
-    return Formula((Ratio(1.0, numerator, denominator),))
+    return Formula((SumRatio(1.0, numerator, denominator),))
 
 
 def distinct(columns: Iterable[Column]) -> tuple[Column, ...]:
     """The columns without repetition, in order of first appearance."""
-    seen: dict[str, Column] = {}
+    by_sql: dict[str, Column] = {}
     for column in columns:
-        seen.setdefault(column.sql, column)
-    return tuple(seen.values())
+        by_sql.setdefault(column.sql, column)
+    return tuple(by_sql.values())
 
 
 def stack(columns: Sequence[Column], env: Env, rows: int) -> Floats:

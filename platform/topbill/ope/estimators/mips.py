@@ -18,7 +18,7 @@ MIPS = Estimator(
     name="mips",
     title="Marginalised inverse propensity score",
     paper="Saito & Joachims 2022: mean(p(e|x, π)/p(e|x, π₀) · r)",
-    assumes="an action moves the reward only through its embedding (no direct effect, their assumption 3.2)",
+    assumes="an action moves the reward only through its embedding (their assumption 3.2)",
     formula=_mips,
 )
 FAMILY = (MIPS,)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import reduce
 
 from topbill.ope.estimators.estimator import Estimator
 from topbill.ope.estimators.formula import Column, Formula, mean, named, ratio
@@ -35,7 +34,11 @@ class SlateEstimator:
 
 
 def _over(positions: int, term: Callable[[int], Formula]) -> Formula:
-    return reduce(Formula.__add__, map(term, range(positions)))
+    """The sum of a term over positions."""
+    total = term(0)
+    for k in range(1, positions):
+        total = total + term(k)
+    return total
 
 
 def _r(k: int) -> Column:
@@ -55,16 +58,28 @@ def _snsips(_: int) -> Formula:
 
 
 def _by_position(level: str) -> Callable[[int], Formula]:
-    return lambda positions: _over(positions, lambda k: mean(_w(level, k) * _r(k)))
+    """Σ_k mean(w_k r_k)."""
+
+    def formula(positions: int) -> Formula:
+        return _over(positions, lambda k: mean(_w(level, k) * _r(k)))
+
+    return formula
 
 
 def _normalised(level: str) -> Callable[[int], Formula]:
-    return lambda positions: _over(positions, lambda k: ratio(_w(level, k) * _r(k), _w(level, k)))
+    """Σ_k Σ w_k r_k / Σ w_k: each position by its own weights."""
+
+    def formula(positions: int) -> Formula:
+        return _over(positions, lambda k: ratio(_w(level, k) * _r(k), _w(level, k)))
+
+    return formula
 
 
 def _pseudo_inverse(positions: int) -> Formula:
-    """R · (1 + Σ_k (w_k − 1))."""
-    excess = reduce(Column.__add__, [_w("item", k) - named(f"shown{k}") for k in range(positions)])
+    """R · (1 + Σ_k (w_k − 1)), the sum over those positions that the slate has."""
+    excess = _w("item", 0) - named("shown0")
+    for k in range(1, positions):
+        excess = excess + (_w("item", k) - named(f"shown{k}"))
     return mean((excess + 1.0) * named("reward"))
 
 
@@ -72,79 +87,80 @@ def _cascade_dr(positions: int) -> Formula:
     """Σ_k w_{1:k}(r_k − q̂_k) + w_{1:k−1} Σ_a π(a|x, above) q̂_k(a), with w_{1:0} = 1."""
 
     def term(k: int) -> Formula:
-        model = named(f"dm{k}") if k == 0 else _w("cascade", k - 1) * named(f"dm{k}")
+        model = named(f"dm{k}")
+        if k > 0:
+            model = _w("cascade", k - 1) * model
         return mean(_w("cascade", k) * (_r(k) - named(f"q{k}")) + model)
 
     return _over(positions, term)
 
 
-SLATE_ESTIMATORS: dict[str, SlateEstimator] = {
-    e.name: e
-    for e in (
-        SlateEstimator(
-            "sips",
-            "Standard IPS",
-            "Li et al. 2018: mean(w_{1:K} Σ_k r_k)",
-            "nothing about how users browse",
-            _sips,
-            "slate",
-        ),
-        SlateEstimator(
-            "iips",
-            "Independent IPS",
-            "Li et al. 2018 (item-position model): mean(Σ_k w_k r_k)",
-            "a position's reward depends on its own item only",
-            _by_position("item"),
-            "item",
-        ),
-        SlateEstimator(
-            "rips",
-            "Reward-interaction IPS",
-            "McInerney et al. 2020: mean(Σ_k w_{1:k} r_k)",
-            "users go from top to bottom; a reward depends on items above and its own",
-            _by_position("cascade"),
-            "cascade",
-        ),
-        SlateEstimator(
-            "snsips",
-            "Self-normalised SIPS",
-            "Li et al. 2018: Σ wR / Σ w",
-            "as sips",
-            _snsips,
-            "slate",
-        ),
-        SlateEstimator(
-            "sniips",
-            "Self-normalised IIPS",
-            "McInerney et al. 2020: Σ_k (Σ w_k r_k / Σ w_k)",
-            "as iips",
-            _normalised("item"),
-            "item",
-        ),
-        SlateEstimator(
-            "snrips",
-            "Self-normalised RIPS",
-            "McInerney et al. 2020: Σ_k (Σ w_{1:k} r_k / Σ w_{1:k})",
-            "as rips",
-            _normalised("cascade"),
-            "cascade",
-        ),
-        SlateEstimator(
-            "pseudo-inverse",
-            "Pseudo-inverse",
-            "Swaminathan et al. 2017, where positions are drawn independently: mean((1 + Σ_k (w_k − 1)) R)",
-            "the slate's reward is a sum of per-position effects",
-            _pseudo_inverse,
-            "item",
-        ),
-        SlateEstimator(
-            "cascade-dr",
-            "Cascade doubly robust",
-            "Kiyohara et al. 2022: mean(Σ_k w_{1:k}(r_k − q̂_k) + w_{1:k−1} Σ_a π(a) q̂_k(a))",
-            "as rips; q̂ narrows it",
-            _cascade_dr,
-            "cascade",
-            model=True,
-        ),
-    )
-}
+_FAMILY = (
+    SlateEstimator(
+        name="sips",
+        title="Standard IPS",
+        paper="Li et al. 2018: mean(w_{1:K} Σ_k r_k)",
+        assumes="nothing about how users browse",
+        formula=_sips,
+        level="slate",
+    ),
+    SlateEstimator(
+        name="iips",
+        title="Independent IPS",
+        paper="Li et al. 2018 (item-position model): mean(Σ_k w_k r_k)",
+        assumes="a position's reward depends on its own item only",
+        formula=_by_position("item"),
+        level="item",
+    ),
+    SlateEstimator(
+        name="rips",
+        title="Reward-interaction IPS",
+        paper="McInerney et al. 2020: mean(Σ_k w_{1:k} r_k)",
+        assumes="users go from top to bottom; a reward depends on items above and its own",
+        formula=_by_position("cascade"),
+        level="cascade",
+    ),
+    SlateEstimator(
+        name="snsips",
+        title="Self-normalised SIPS",
+        paper="Li et al. 2018: Σ wR / Σ w",
+        assumes="as sips",
+        formula=_snsips,
+        level="slate",
+    ),
+    SlateEstimator(
+        name="sniips",
+        title="Self-normalised IIPS",
+        paper="McInerney et al. 2020: Σ_k (Σ w_k r_k / Σ w_k)",
+        assumes="as iips",
+        formula=_normalised("item"),
+        level="item",
+    ),
+    SlateEstimator(
+        name="snrips",
+        title="Self-normalised RIPS",
+        paper="McInerney et al. 2020: Σ_k (Σ w_{1:k} r_k / Σ w_{1:k})",
+        assumes="as rips",
+        formula=_normalised("cascade"),
+        level="cascade",
+    ),
+    SlateEstimator(
+        name="pseudo-inverse",
+        title="Pseudo-inverse",
+        paper="Swaminathan et al. 2017, positions drawn independently: mean((1 + Σ_k (w_k − 1)) R)",
+        assumes="the slate's reward is a sum of per-position effects",
+        formula=_pseudo_inverse,
+        level="item",
+    ),
+    SlateEstimator(
+        name="cascade-dr",
+        title="Cascade doubly robust",
+        paper="Kiyohara et al. 2022: mean(Σ_k w_{1:k}(r_k − q̂_k) + w_{1:k−1} Σ_a π(a) q̂_k(a))",
+        assumes="as rips; q̂ narrows it",
+        formula=_cascade_dr,
+        level="cascade",
+        model=True,
+    ),
+)
+
+SLATE_ESTIMATORS: dict[str, SlateEstimator] = {e.name: e for e in _FAMILY}

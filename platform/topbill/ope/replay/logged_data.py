@@ -17,20 +17,25 @@ from topbill.spec import from_audit
 
 _MINE = "experiment = $key AND hash(unit) < $below"
 _LOG = f"""
-SELECT d.seq, epoch_us(d.decided_at), d.decision_id, d.revision, d.variant, d.unit, d.context, d.actions, d.eligible,
-    d.slate, d.propensities, d.propensity, d.probabilities, d.policy, d.policy_version, d.reason, d.masks, r.events
+SELECT d.seq, epoch_us(d.decided_at), d.decision_id, d.revision, d.variant, d.unit, d.context,
+    d.actions, d.eligible, d.slate, d.propensities, d.propensity, d.probabilities, d.policy,
+    d.policy_version, d.reason, d.masks, r.events
 FROM decisions d LEFT JOIN (
-    SELECT decision_id, list({{'event_id': event_id, 'event': event, 'value': value, 'position': position,
-        'occurred_at': epoch_us(occurred_at), 'received_at': epoch_us(received_at)}} ORDER BY seq) AS events
-    FROM rewards WHERE decision_id IN (SELECT decision_id FROM decisions WHERE {_MINE}) GROUP BY decision_id
+    SELECT decision_id, list({{
+        'event_id': event_id, 'event': event, 'value': value, 'position': position,
+        'occurred_at': epoch_us(occurred_at), 'received_at': epoch_us(received_at)
+    }} ORDER BY seq) AS events
+    FROM rewards
+    WHERE decision_id IN (SELECT decision_id FROM decisions WHERE {_MINE})
+    GROUP BY decision_id
 ) r ON r.decision_id = d.decision_id
 WHERE {_MINE} ORDER BY d.seq
-"""  # noqa: S608  (our own text)
+"""  # noqa: S608  (our own text; values are parameters)
 _HASHES = 2**64
 """DuckDB's `hash` gives whole numbers below this one, evenly."""
 
 
-class Logged(NamedTuple):
+class LoggedDecision(NamedTuple):
     """One decision of the log, its place in it, and its events."""
 
     seq: int
@@ -38,7 +43,7 @@ class Logged(NamedTuple):
     events: list[RewardEvent]
 
 
-class Record:
+class LoggedData:
     """The published log of one experiment. `published` is the lake's own time, in µs since the
     epoch.
 
@@ -52,46 +57,45 @@ class Record:
     ) -> None:
         """Raises NotFound where the lake or the experiment is not there."""
         self._connection = lake.connect(Path(data) / lake.DATABASE, memory_limit=memory_limit)
-        self._connection.execute(
-            "SET enable_progress_bar = false"
-        )  # its bar would stand amid the JSON
+        # DuckDB's progress bar would stand amid the JSON that the command prints.
+        self._connection.execute("SET enable_progress_bar = false")
         self.key = key
-        rows = self._connection.execute("SELECT key, spec FROM experiments").fetchall()
-        specs = dict(rows)
+        specs = dict(self._connection.execute("SELECT key, spec FROM experiments").fetchall())
         if key not in specs:
             raise NotFound(
-                f"experiment {key!r} is not in the lake; expected one of {', '.join(specs) or '(none)'}"
+                f"experiment {key!r} is not in the lake; expected one of "
+                f"{', '.join(specs) or '(none)'}"
             )
         self.experiment = from_audit(specs[key], f"{key} (as published)")
-        self.published = int(
-            self._connection.execute("SELECT epoch_us(published_at) FROM published").fetchall()[0][
-                0
-            ]
-        )
-        counted = self._connection.execute(
-            "SELECT count(*) FROM decisions WHERE experiment = ?", [key]
-        ).fetchall()
-        self.decisions = int(counted[0][0])
-        self.sampled = 1.0 if most is None or self.decisions <= most else most / self.decisions
-        self._asked = {"key": key, "below": min(round(self.sampled * _HASHES), _HASHES - 1)}
+        self.published = self._number("SELECT epoch_us(published_at) FROM published")
+        own = {"key": key}
+        self.events = self._number("SELECT count(*) FROM rewards WHERE experiment = $key", own)
+        self.decisions = self._number("SELECT count(*) FROM decisions WHERE experiment = $key", own)
+        self.sampled = 1.0
+        if most is not None and self.decisions > most:
+            self.sampled = most / self.decisions
+        # Units whose hash is below this; the hash depends on nothing else, so that a second look
+        # takes the same units.
+        below = min(round(self.sampled * _HASHES), _HASHES - 1)
+        self._parameters = {"key": key, "below": below}
         if self.sampled < 1.0:
             within = f"SELECT count(*) FROM decisions WHERE {_MINE}"  # noqa: S608  (our own text)
-            self.decisions = int(self._connection.execute(within, self._asked).fetchall()[0][0])
-        found = self._connection.execute(
-            "SELECT count(*) FROM rewards WHERE experiment = ?", [key]
-        ).fetchall()
-        self.events = int(found[0][0])
+            self.decisions = self._number(within, self._parameters)
+
+    def _number(self, query: str, parameters: dict[str, Any] | None = None) -> int:
+        return int(self._connection.execute(query, parameters or {}).fetchall()[0][0])
 
     @property
     def window(self) -> float:
         """Seconds until a decision's objective is complete: the longest window of its metrics."""
         return self.experiment.goal.window
 
-    def __iter__(self) -> Iterator[Logged]:
+    def __iter__(self) -> Iterator[LoggedDecision]:
         """Every decision in the order of the log, read in batches."""
-        cursor = self._connection.execute(_LOG, self._asked)
+        cursor = self._connection.execute(_LOG, self._parameters)
         while rows := cursor.fetchmany(2_000):
-            yield from (_logged(self.key, *row) for row in rows)
+            for row in rows:
+                yield _logged(self.key, *row)
 
     def close(self) -> None:
         """Let go of the lake."""
@@ -118,7 +122,7 @@ def _logged(
     reason: str,
     masks: list[dict[str, Any]] | None,
     events: list[dict[str, Any]] | None,
-) -> Logged:
+) -> LoggedDecision:
     decision = Decision(
         decision_id=decision_id,
         experiment=key,
@@ -139,5 +143,5 @@ def _logged(
         decided_at=decided_at,
         masks=tuple(Mask(**{**mask, "rows": tuple(mask["rows"])}) for mask in masks or ()),
     )
-    found = [RewardEvent(decision_id=decision_id, **event) for event in events or []]
-    return Logged(seq, decision, found)
+    own_events = [RewardEvent(decision_id=decision_id, **event) for event in events or []]
+    return LoggedDecision(seq, decision, own_events)

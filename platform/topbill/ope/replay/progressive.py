@@ -1,260 +1,354 @@
-"""One walk through a published log: score each decision by the targets, keep scalars only, and let
-those that learn take in what has matured."""
+"""One pass through a published log: score each decision by the policies to evaluate, keep scalars
+only, and let those that learn take in what has matured.
+
+The log is read once, in its order, in batches. Before a batch is scored, what had matured by its
+first decision is learned from; so nothing is ever scored by a model that has seen it (Dawid 1984
+calls this prequential).
+"""
 
 from __future__ import annotations
 
 from array import array
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
 import numpy as np
 
 from topbill.domain.errors import BadData, BadRequest, PolicyError
-from topbill.domain.records import Actions, Decision, Floats
+from topbill.domain.records import Actions, Decision, Floats, Indices
 from topbill.domain.rewards import item_rewards
 from topbill.engine import CompiledExperiment, offered
-from topbill.ope.replay.logged_data import Logged, Record
+from topbill.ope.replay.logged_data import LoggedData, LoggedDecision
 from topbill.ope.replay.reward_model import Link, RewardModel
-from topbill.ope.replay.targets import Target, remaining
+from topbill.ope.replay.targets import TargetPolicy, remaining
 
 _BATCHES, _SMALLEST, _LARGEST = 50, 100, 5_000
+"""Some fifty batches, none smaller or larger than these: between batches only is learned."""
 
 Progress = Callable[[int, int], None]
 """Called with the decisions done and the decisions in all."""
 
 
-class Walk:
-    """The scalars of every scored placement: r, p, q, position, slate, support, and per target i
-    its pi, dm, …; `embedded` are the probabilities of the shown action's features, which several
-    actions may share.
+class Scalars:
+    """A growing column of float64, eight bytes a number, read as one array in the end."""
 
-    `units` and `ids` per scored decision; `left_out` counts the others by cause.
+    def __init__(self) -> None:
+        self._numbers = array("d")
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    def append(self, value: float) -> None:
+        """One more number."""
+        self._numbers.append(value)
+
+    @property
+    def values(self) -> Floats:
+        """(n,) the numbers, not copied."""
+        return np.frombuffer(self._numbers, dtype=np.float64)
+
+    @property
+    def whole(self) -> Indices:
+        """(n,) the same as whole numbers, for counting and indexing."""
+        return self.values.astype(np.intp)
+
+
+@dataclass(frozen=True)
+class LogColumns:
+    """What the log and the reward model say of each scored placement: one row a placement, those of
+    a decision from its first position down.
+
+    `slate` numbers the scored decisions from 0. `choices` is how many actions could have been
+    drawn. `feature_propensity` is the probability of the shown action's features, which several
+    actions may share; it has fewer rows where some decisions did not log all probabilities.
+    """
+
+    reward: Scalars = field(default_factory=Scalars)
+    propensity: Scalars = field(default_factory=Scalars)
+    modelled: Scalars = field(default_factory=Scalars)
+    position: Scalars = field(default_factory=Scalars)
+    slate: Scalars = field(default_factory=Scalars)
+    choices: Scalars = field(default_factory=Scalars)
+    variant: Scalars = field(default_factory=Scalars)
+    batch: Scalars = field(default_factory=Scalars)
+    feature_propensity: Scalars = field(default_factory=Scalars)
+
+
+@dataclass(frozen=True)
+class TargetColumns:
+    """What one target says of each scored placement, in the rows of `LogColumns`.
+
+    `propensity` is π of the shown action, `modelled` Σ_a π(a) q̂(a), `unsupported` π on what the
+    log could not have shown, `weight_moment` Σ_a π(a)²/p(a).
+    """
+
+    propensity: Scalars = field(default_factory=Scalars)
+    modelled: Scalars = field(default_factory=Scalars)
+    unsupported: Scalars = field(default_factory=Scalars)
+    weight_moment: Scalars = field(default_factory=Scalars)
+    feature_propensity: Scalars = field(default_factory=Scalars)
+
+
+@dataclass(frozen=True)
+class _Learner:
+    """What learns from the log, so many seconds after each decision; `queue` waits for that."""
+
+    delay: float
+    learn: Callable[[list[LoggedDecision]], None]
+    queue: deque[LoggedDecision] = field(default_factory=deque)
+
+    def learn_until(self, now: int) -> None:
+        """Learn what had matured at `now` (µs since the epoch)."""
+        matured = []
+        while self.queue and self.queue[0].decision.decided_at + self.delay * 1e6 <= now:
+            matured.append(self.queue.popleft())
+        if matured:
+            self.learn(matured)
+
+
+class ProgressivePass:
+    """The pass and what it keeps: `log` and, in the order of `targets`, `of_target`; `units` and
+    `ids` per scored decision; `left_out` counts the others by cause.
     """
 
     def __init__(
-        self, record: Record, targets: Sequence[Target], variants: Sequence[str], link: Link
+        self,
+        data: LoggedData,
+        targets: Sequence[TargetPolicy],
+        variants: Sequence[str],
+        link: Link,
     ) -> None:
-        self.key, self.targets = record.key, targets
+        self.key, self.targets = data.key, targets
+        self.log = LogColumns()
+        self.of_target = [TargetColumns() for _ in targets]
         self.units: list[str] = []
         self.ids: list[str] = []
         self.left_out: Counter[str] = Counter()
         self.first_at = self.last_at = 0
         self.ranking = False
-        self._record, self._used = record, set(variants)
+        self._data, self._variants = data, set(variants)
+        self._variant_code = {name: i for i, name in enumerate(sorted(self._variants))}
+        # A stored policy may be scored only on what came after all that it learned from.
         self._since = max(target.since for target in targets)
-        self._live = CompiledExperiment(record.experiment)
-        experiment = record.experiment
+        self._compiled = CompiledExperiment(data.experiment)
         self._model = RewardModel(
-            self._live.encoder.size,
-            self._live.action_encoder.size,
-            tuple(a.id for a in experiment.actions),
+            self._compiled.encoder.size,
+            self._compiled.action_encoder.size,
+            tuple(a.id for a in data.experiment.actions),
             link=link,
         )
-        self._columns: dict[str, array[float]] = {}
         self._batch = 0
         self._versions: set[int] = set()
         self._explored: Counter[int] = Counter()
-        self._shown: Counter[int] = Counter()
-        self._waiting: list[tuple[float, deque[Logged], Callable[[list[Logged]], None]]] = [
-            (record.window, deque(), self._teach_model)
-        ]
+        self._displayed: Counter[int] = Counter()
+        self._learners = [_Learner(data.window, self._teach_model)]
         for target in targets:
             if target.reward_delay is not None:
-                self._waiting.append((target.reward_delay, deque(), _teacher(target)))
+                self._learners.append(_Learner(target.reward_delay, _teacher(target)))
 
     @property
     def decisions(self) -> int:
         """How many decisions were scored."""
         return len(self.units)
 
-    def column(self, name: str) -> Floats:
-        """(placements,) a kept scalar."""
-        return np.frombuffer(self._columns[name], dtype=np.float64)
-
-    def complete(self, name: str) -> Floats | None:
-        """The scalar where every placement has it, else None."""
-        kept = self._columns.get(name)
-        return (
-            self.column(name) if kept is not None and len(kept) == len(self._columns["r"]) else None
-        )
+    def complete(self, column: Scalars) -> Floats | None:
+        """(placements,) the column where every placement has a number in it, else None."""
+        return column.values if len(column) == len(self.log.reward) else None
 
     def run(self, progress: Progress | None) -> None:
-        """Walk the whole log. Raises BadData naming the decisions that a target cannot decide
-        about.
+        """Pass through the whole log.
+
+        Raises:
+            BadData: naming the decisions that a target cannot decide about.
         """
-        total, done, batch = self._record.decisions, 0, list[Logged]()
+        total, done = self._data.decisions, 0
         size = min(max(total // _BATCHES, _SMALLEST), _LARGEST)
-        for logged in self._record:
+        batch: list[LoggedDecision] = []
+        for logged in self._data:
             batch.append(logged)
             if len(batch) == size:
-                done += self._step(batch)
+                self._pass_batch(batch)
+                done += len(batch)
                 batch = []
                 if progress:
                     progress(done, total)
         if batch:
-            self._step(batch)
+            self._pass_batch(batch)
         if progress:
             progress(total, total)
 
     def facts(self) -> dict[str, Any]:
         """What only the log can tell about itself, for the diagnostics."""
-        ripe = self.decisions + self.left_out["immature"]
+        old_enough = self.decisions + self.left_out["immature"]
+        exploration = [self._explored[k] / n for k, n in sorted(self._displayed.items())]
         return {
-            "mature_share": self.decisions / ripe if ripe else 0.0,
+            "mature_share": self.decisions / old_enough if old_enough else 0.0,
             "policy_versions": len(self._versions),
-            "exploration": tuple(self._explored[k] / self._shown[k] for k in sorted(self._shown)),
+            "exploration": tuple(exploration),
         }
 
-    def predictable(self, moments: Floats) -> Floats:
+    def predictable_moments(self, moments: Floats) -> Floats:
         """(n,) Σ_a π²/p as it could be foreseen: the mean over the same variant's last batch, K at
         the start.
 
         Taken from the row itself it would depend on the very choice that it is to weigh.
         """
-        batch, variant = (
-            self.column("batch").astype(np.intp),
-            self.column("variant").astype(np.intp),
-        )
-        foreseen = self.column("support").copy()
-        for v in np.unique(variant):
-            mine = np.flatnonzero(variant == v)
-            known: float | None = None
-            for rows in np.split(mine, np.flatnonzero(np.diff(batch[mine])) + 1):
-                if known is not None:
-                    foreseen[rows] = known
-                found = float(moments[rows].mean())
-                known = found if found > 0 else known
+        batch, variant = self.log.batch.whole, self.log.variant.whole
+        foreseen = self.log.choices.values.copy()
+        for code in np.unique(variant):
+            own_rows = np.flatnonzero(variant == code)
+            # Batches are numbered as they came, so a step in the number begins the next one.
+            starts = np.flatnonzero(np.diff(batch[own_rows])) + 1
+            last_mean: float | None = None
+            for rows in np.split(own_rows, starts):
+                if last_mean is not None:
+                    foreseen[rows] = last_mean
+                batch_mean = float(moments[rows].mean())
+                if batch_mean > 0:
+                    last_mean = batch_mean
         return foreseen
 
-    def _step(self, batch: list[Logged]) -> int:
+    # Batches
+
+    def _pass_batch(self, batch: list[LoggedDecision]) -> None:
         now = batch[0].decision.decided_at
-        for age, queue, teach in self._waiting:
-            ripe = []
-            while queue and queue[0].decision.decided_at + age * 1e6 <= now:
-                ripe.append(queue.popleft())
-            if ripe:
-                teach(ripe)
-        failed: list[tuple[str, Exception]] = []
+        for learner in self._learners:
+            learner.learn_until(now)
+        failures: list[tuple[str, Exception]] = []
         for logged in batch:
-            decision = logged.decision
-            if (cause := self._unfit(logged)) is not None:
+            cause = self._unfit(logged)
+            if cause is not None:
                 self.left_out[cause] += 1
             else:
                 try:
                     self._score(logged)
                 except (BadRequest, PolicyError) as error:
-                    failed.append((decision.decision_id, error))
-            if decision.reason == "policy":
-                for _, queue, _ in self._waiting:
-                    queue.append(logged)
-        if failed:
-            names = ", ".join(name for name, _ in failed[:5]) + (
-                f" and {len(failed) - 5} more" if failed[5:] else ""
-            )
-            raise BadData("policy", f"decisions {names} of {self.key}: {failed[0][1]}") from failed[
-                0
-            ][1]
+                    failures.append((logged.decision.decision_id, error))
+            # What was not scored may still teach: only a fallback says nothing of what is worth
+            # showing.
+            if logged.decision.reason == "policy":
+                for learner in self._learners:
+                    learner.queue.append(logged)
+        if failures:
+            raise self._failed(failures) from failures[0][1]
         self._batch += 1
-        return len(batch)
 
-    def _unfit(self, logged: Logged) -> str | None:
+    def _failed(self, failures: list[tuple[str, Exception]]) -> BadData:
+        names = ", ".join(name for name, _ in failures[:5])
+        if len(failures) > 5:
+            names += f" and {len(failures) - 5} more"
+        return BadData("policy", f"decisions {names} of {self.key}: {failures[0][1]}")
+
+    def _unfit(self, logged: LoggedDecision) -> str | None:
+        """Why a decision is not scored; None where it is."""
         decision = logged.decision
         if decision.reason != "policy":
             return decision.reason
-        if decision.variant not in self._used:
+        if decision.variant not in self._variants:
             return "other variants"
         if logged.seq <= self._since:
             return "before the snapshot"
-        if not self._record.experiment.goal.is_mature(decision.decided_at, self._record.published):
+        if not self._data.experiment.goal.is_mature(decision.decided_at, self._data.published):
             return "immature"
         return None
 
-    def _score(self, logged: Logged) -> None:
+    # Decisions
+
+    def _score(self, logged: LoggedDecision) -> None:
         """Keep what every target and the model say of each placement of one decision."""
         decision = logged.decision
         rewards = self._rewards(logged)
-        chosen = _rows(decision)
+        rows = _rows(decision)
         try:
             x, actions = self._encoded(decision)
         except BadRequest:
             self.left_out["of another schema"] += 1
             return
         modelled = self._model.predict(x, actions, len(decision.slate)).T
-        believed = [target.probabilities(decision) for target in self.targets]
-        slate, self.ranking = len(self.units), self.ranking or len(decision.slate) > 1
-        variant = float(sorted(self._used).index(decision.variant or ""))
-        could = [len(may) for may in remaining(decision)]
+        # All before the first append, so that a target that fails leaves no row half written.
+        probabilities = [target.probabilities(decision) for target in self.targets]
+        choices = [len(candidates) for candidates in remaining(decision)]
         for k, placement in enumerate(decision.slate):
-            p, j, q = placement.propensity, chosen[k], modelled[k]
+            p = placement.propensity
             if not 0 < p <= 1:
                 raise BadData(
                     "propensities", f"position {k}: got {p}; expected a probability in (0, 1]"
                 )
-            logged_p = np.array(decision.probabilities[k]) if decision.probabilities else None
-            support = could[k] if logged_p is None else int(np.count_nonzero(logged_p))
-            self._keep(r=rewards[k], p=p, q=q[j], position=k, slate=slate, support=support)
-            self._keep(variant=variant, batch=self._batch)
-            for i, positions in enumerate(believed):
-                pi = positions[k]
-                gap, moment = _overlap(pi, pi[j] / p, logged_p, chosen[:k])
-                self._keep(
-                    **{
-                        f"pi{i}": min(pi[j], 1.0),
-                        f"dm{i}": pi @ q,
-                        f"unsupported{i}": gap,
-                        f"moment{i}": moment,
-                    }
-                )
+            logged_p: Floats | None = None
+            if decision.probabilities:
+                logged_p = np.array(decision.probabilities[k])
+                choices[k] = int(np.count_nonzero(logged_p))
+            self._append_log(decision, k, p, rewards[k], modelled[k][rows[k]], choices[k])
+            pis = [positions[k] for positions in probabilities]
+            for columns, pi in zip(self.of_target, pis, strict=True):
+                unsupported, moment = _overlap(pi, pi[rows[k]] / p, logged_p, rows[:k])
+                # Rounding may take a sum of probabilities past 1, which is none.
+                columns.propensity.append(min(pi[rows[k]], 1.0))
+                columns.modelled.append(pi @ modelled[k])
+                columns.unsupported.append(unsupported)
+                columns.weight_moment.append(moment)
             if logged_p is not None and actions.features.size:
-                alike = (actions.features == actions.features[j]).all(axis=1)
-                self._keep(embedded=min(logged_p[alike].sum(), 1.0))
-                self._keep(
-                    **{
-                        f"embedded{i}": min(pi[k][alike].sum(), 1.0)
-                        for i, pi in enumerate(believed)
-                    }
-                )
-            self._shown[k] += 1
+                self._append_features(actions.features, rows[k], logged_p, pis)
+            self._displayed[k] += 1
             self._explored[k] += p < 1
+        self.ranking = self.ranking or len(decision.slate) > 1
         self.units.append(decision.unit)
         self.ids.append(decision.decision_id)
         self._versions.add(decision.policy_version)
-        self.first_at, self.last_at = self.first_at or decision.decided_at, decision.decided_at
+        self.first_at = self.first_at or decision.decided_at
+        self.last_at = decision.decided_at
 
-    def _keep(self, **values: float) -> None:
-        for name, value in values.items():
-            self._columns.setdefault(name, array("d")).append(value)
+    def _append_log(
+        self, decision: Decision, k: int, p: float, reward: float, modelled: float, choices: int
+    ) -> None:
+        log = self.log
+        log.reward.append(reward)
+        log.propensity.append(p)
+        log.modelled.append(modelled)
+        log.position.append(k)
+        log.slate.append(len(self.units))
+        log.choices.append(choices)
+        log.variant.append(self._variant_code[decision.variant or ""])
+        log.batch.append(self._batch)
 
-    def _rewards(self, logged: Logged) -> list[float]:
+    def _append_features(
+        self, features: Floats, row: int, logged_p: Floats, pis: Sequence[Floats]
+    ) -> None:
+        """The probabilities of the shown action's features: of all actions that look alike."""
+        alike = (features == features[row]).all(axis=1)
+        self.log.feature_propensity.append(min(logged_p[alike].sum(), 1.0))
+        for columns, pi in zip(self.of_target, pis, strict=True):
+            columns.feature_propensity.append(min(pi[alike].sum(), 1.0))
+
+    def _rewards(self, logged: LoggedDecision) -> list[float]:
         """The objective of each item, what nobody looked at earning nothing; a slate's own counts
         once, at its end.
         """
-        experiment = self._record.experiment
-        found = [
-            reward or 0.0 for reward in item_rewards(experiment, logged.decision, logged.events)
-        ]
+        experiment = self._data.experiment
+        rewards = [r or 0.0 for r in item_rewards(experiment, logged.decision, logged.events)]
         if experiment.feedback == "slate":
-            return [0.0] * (len(found) - 1) + found[-1:]
-        return found
+            return [0.0] * (len(rewards) - 1) + rewards[-1:]
+        return rewards
 
     def _encoded(self, decision: Decision) -> tuple[Floats, Actions]:
         """Context and eligible actions as the experiment encodes them."""
-        x = self._live.encoder.encode(msgspec.json.decode(decision.context))
-        actions = offered(self._live, decision.actions)
+        x = self._compiled.encoder.encode(msgspec.json.decode(decision.context))
+        actions = offered(self._compiled, decision.actions)
         if decision.eligible == actions.ids:
             return x, actions
         row_of = {action: row for row, action in enumerate(actions.ids)}
         if any(action not in row_of for action in decision.eligible):
             raise BadData("actions", "got actions that the experiment no longer has")
-        return x, actions.take(
-            np.array([row_of[action] for action in decision.eligible], dtype=np.intp)
-        )
+        rows = [row_of[action] for action in decision.eligible]
+        return x, actions.take(np.array(rows, dtype=np.intp))
 
-    def _teach_model(self, ripe: list[Logged]) -> None:
-        features, rewards = [], []
-        for logged in ripe:
+    def _teach_model(self, matured: list[LoggedDecision]) -> None:
+        features: list[Floats] = []
+        rewards: list[float] = []
+        for logged in matured:
             decision = logged.decision
             try:
                 x, actions = self._encoded(decision)
@@ -268,9 +362,9 @@ class Walk:
             self._model.learn(np.stack(features), np.array(rewards))
 
 
-def _teacher(target: Target) -> Callable[[list[Logged]], None]:
-    def teach(ripe: list[Logged]) -> None:
-        for logged in ripe:
+def _teacher(target: TargetPolicy) -> Callable[[list[LoggedDecision]], None]:
+    def teach(matured: list[LoggedDecision]) -> None:
+        for logged in matured:
             target.learn(logged.decision, logged.events)
 
     return teach
@@ -281,16 +375,17 @@ def _rows(decision: Decision) -> list[int]:
     twice.
     """
     rows: list[int] = []
+    row_of = {action: row for row, action in enumerate(decision.eligible)}
     for placement in decision.slate:
-        if placement.action not in decision.eligible or placement.action in {
-            decision.eligible[row] for row in rows
-        }:
-            shown = ", ".join(decision.eligible[:8])
+        row = row_of.pop(placement.action, None)
+        if row is None:
+            first_eight = ", ".join(decision.eligible[:8])
             raise BadData(
                 "slate",
-                f"got unknown action {placement.action!r}; expected one that remains of {shown}",
+                f"got unknown action {placement.action!r}; expected one that remains of "
+                f"{first_eight}",
             )
-        rows.append(decision.eligible.index(placement.action))
+        rows.append(row)
     return rows
 
 
@@ -303,5 +398,7 @@ def _overlap(
     if logged is None:
         return 0.0, weight * weight
     possible = logged > 0
-    gap = pi[~possible].sum() - pi[above].sum()
-    return min(max(float(gap), 0.0), 1.0), float((pi[possible] ** 2 / logged[possible]).sum())
+    # What stands above could not be drawn again, and a target that knows it has none of it either.
+    unsupported = float(pi[~possible].sum() - pi[above].sum())
+    moment = float((pi[possible] ** 2 / logged[possible]).sum())
+    return min(max(unsupported, 0.0), 1.0), moment

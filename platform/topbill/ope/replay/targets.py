@@ -24,7 +24,7 @@ order.
 """
 
 
-class Target(Protocol):
+class TargetPolicy(Protocol):
     """A policy to evaluate."""
 
     name: str
@@ -44,7 +44,11 @@ class Target(Protocol):
         ...
 
 
-class ByFunction:
+Policy: TypeAlias = str | Path | Experiment | Chooser | TargetPolicy
+"""What names targets: see `resolve`."""
+
+
+class FunctionPolicy:
     """Uniform, "always X" and callables: nothing is learned, each position is asked for with what
     remains.
     """
@@ -58,56 +62,62 @@ class ByFunction:
     def probabilities(self, decision: Decision) -> list[Floats]:
         context = msgspec.json.decode(decision.context)
 
-        def over(may: Indices) -> Floats:
-            offer = [decision.eligible[i] for i in may]
-            p = np.asarray(self._choose(context, offer), dtype=np.float64)
-            if p.shape != (len(offer),):
-                raise BadData(
-                    "policy",
-                    f"got {p.shape} probabilities; expected {len(offer)}, one for each action",
-                )
-            if not (np.all(p >= 0) and abs(float(p.sum()) - 1.0) <= 1e-6):
-                raise BadData(
-                    "policy",
-                    f"got probabilities that sum to {p.sum():g}; expected none below 0 and sum 1",
-                )
-            return p
+        def over(candidates: Indices) -> Floats:
+            names = [decision.eligible[i] for i in candidates]
+            return _checked(np.asarray(self._choose(context, names), dtype=np.float64), len(names))
 
-        return _down(decision, over)
+        return _by_position(decision, over)
 
     def learn(self, decision: Decision, events: Sequence[RewardEvent]) -> None:
         """Nothing."""
 
 
-class ByVariant:
+def _checked(p: Floats, actions: int) -> Floats:
+    """What a callable answered, if it is a distribution over that many actions."""
+    if p.shape != (actions,):
+        raise BadData(
+            "policy", f"got {p.shape} probabilities; expected {actions}, one for each action"
+        )
+    if not (np.all(p >= 0) and abs(float(p.sum()) - 1.0) <= 1e-6):
+        raise BadData(
+            "policy",
+            f"got probabilities that sum to {p.sum():g}; expected none below 0 and sum 1",
+        )
+    return p
+
+
+class VariantPolicy:
     """A variant's policy: learning from the log as it goes, or frozen as a snapshot has it."""
 
     def __init__(
         self, experiment: Experiment, variant: str, snapshot: Snapshot | None = None
     ) -> None:
-        self._live = CompiledExperiment(experiment)
-        names = [v.name for v in experiment.variants]
-        if variant not in names:
+        self._compiled = CompiledExperiment(experiment)
+        by_name = {v.name: v for v in experiment.variants}
+        if variant not in by_name:
             raise NotFound(
-                f"{experiment.source or experiment.key}: no variant {variant!r}; expected {', '.join(names)}"
+                f"{experiment.source or experiment.key}: no variant {variant!r}; expected "
+                f"{', '.join(by_name)}"
             )
-        self._variant = next(v for v in experiment.variants if v.name == variant)
+        self._variant = by_name[variant]
         self.name = f"{experiment.key}/{variant}"
         self.reward_delay: float | None = experiment.reward_delay
         self.since = 0
         if snapshot is not None:
-            if not self._live.adopt(snapshot):
+            if not self._compiled.adopt(snapshot):
                 raise BadRequest(
                     "policy",
                     f"snapshot {snapshot.version} is of other features, metrics or policies",
                 )
             self.name += f" v{snapshot.version}"
+            # It learned what is before its watermark and learns nothing more: what comes after is
+            # new to it, and only that may judge it.
             self.reward_delay, self.since = None, snapshot.watermark
 
     def probabilities(self, decision: Decision) -> list[Floats]:
-        live = self._live
-        x = live.encoder.encode(msgspec.json.decode(decision.context))
-        actions = offered(live, decision.actions)
+        compiled, variant = self._compiled, self._variant
+        x = compiled.encoder.encode(msgspec.json.decode(decision.context))
+        actions = offered(compiled, decision.actions)
         row_of = {action: row for row, action in enumerate(actions.ids)}
         unknown = [action for action in decision.eligible if action not in row_of]
         if unknown:
@@ -116,101 +126,149 @@ class ByVariant:
                 f"got unknown action {unknown[0]!r}; expected one of {', '.join(actions.ids[:8])}",
             )
         rows = np.array([row_of[action] for action in decision.eligible], dtype=np.intp)
-        scored = live.policies[self._variant.name].score(x, actions, hash64(decision.decision_id))
-        return _down(
-            decision, lambda may: distribution(scored, rows[may], self._variant.min_probability)
-        )
+        # Sampled once per decision, as when serving: positions share one draw of the parameters.
+        scored = compiled.policies[variant.name].score(x, actions, hash64(decision.decision_id))
+
+        def over(candidates: Indices) -> Floats:
+            return distribution(scored, rows[candidates], variant.min_probability)
+
+        return _by_position(decision, over)
 
     def learn(self, decision: Decision, events: Sequence[RewardEvent]) -> None:
-        self._live.policies[self._variant.name].update(list(examples(self._live, decision, events)))
+        policy = self._compiled.policies[self._variant.name]
+        policy.update(list(examples(self._compiled, decision, events)))
 
 
-def _down(decision: Decision, over: Callable[[Indices], Floats]) -> list[Floats]:
+def _by_position(decision: Decision, over: Callable[[Indices], Floats]) -> list[Floats]:
     """Position by position: ask for what could be drawn there below the logged items, under the
     decision's rules.
     """
-    found = []
-    for may in remaining(decision):
-        full = np.zeros(len(decision.eligible))
-        full[may] = over(may)
-        found.append(full)
-    return found
+    positions = []
+    for candidates in remaining(decision):
+        probabilities = np.zeros(len(decision.eligible))
+        probabilities[candidates] = over(candidates)
+        positions.append(probabilities)
+    return positions
 
 
 def remaining(decision: Decision) -> Iterator[Indices]:
     """For each position of the logged slate, which of the eligible could be drawn there below the
     logged items.
     """
-    size, above = len(decision.eligible), list[int]()
+    size = len(decision.eligible)
+    above: list[int] = []
     for k, placement in enumerate(decision.slate):
         yield choices(decision.masks, size, k, above)
         above.append(decision.eligible.index(placement.action))
 
 
-def uniform() -> Target:
+def uniform() -> TargetPolicy:
     """Every action that remains is equally likely."""
-    return ByFunction("uniform", lambda _context, offer: np.full(len(offer), 1.0 / len(offer)))
+    return FunctionPolicy("uniform", lambda _context, names: np.full(len(names), 1.0 / len(names)))
 
 
-def always(action: str) -> Target:
+def always(action: str) -> TargetPolicy:
     """`action` wherever it may be shown, else (and below it) every other one with equal chance."""
 
-    def choose(_context: Mapping[str, Any], offer: Sequence[str]) -> Floats:
-        if action in offer:
-            return np.array([float(a == action) for a in offer])
-        return np.full(len(offer), 1.0 / len(offer))
+    def choose(_context: Mapping[str, Any], names: Sequence[str]) -> Floats:
+        if action in names:
+            return np.array([float(name == action) for name in names])
+        return np.full(len(names), 1.0 / len(names))
 
-    return ByFunction(f"always {action}", choose)
+    return FunctionPolicy(f"always {action}", choose)
 
 
 def resolve(
-    policy: str | Path | Experiment | Chooser | Target,
+    policy: Policy,
     *,
     variant: str | None,
     logged: Experiment,
     snapshot: Callable[[int | None], Snapshot | None],
-) -> list[Target]:
+) -> list[TargetPolicy]:
     """The targets that `policy` names.
 
     An experiment or its file gives one for each variant (or `variant`); "snapshot" (or
     "snapshot:VERSION") the stored policies of the evaluated experiment; "uniform" and "always X"
-    what they say. Raises NotFound, BadRequest, SpecError.
+    what they say.
+
+    Args:
+        policy: what to resolve.
+        variant: the only variant to take; None takes all.
+        logged: the experiment whose log is evaluated.
+        snapshot: gives the stored state of a version, or the latest for None.
+
+    Raises:
+        NotFound: for a file, variant or snapshot that is not there.
+        BadData: for an action that the experiment does not have.
+        BadRequest: for what names no policy.
+        SpecError: for a file that is no experiment.
     """
-    text = str(policy) if isinstance(policy, str | Path) else ""
-    if text == "uniform":
-        return [uniform()]
-    if text.startswith(("always ", "always:")):
-        action = text[len("always ") :].strip()
-        if logged.actions and action not in (known := [a.id for a in logged.actions]):
-            raise BadData(
-                "policy", f"got unknown action {action!r}; expected one of {', '.join(known)}"
-            )
-        return [always(action)]
-    if text.partition(":")[0] == "snapshot":
-        number = text.partition(":")[2]
-        if number and not number.isdigit():
-            raise BadRequest("policy", f"got {text!r}; expected snapshot:VERSION, as snapshot:3")
-        held = snapshot(int(number) if number else None)
-        if held is None:
-            which = f"no policy version {number}" if number else "no policy version in the log yet"
-            raise NotFound(f"{logged.key}: {which}; start `topbill worker` and send rewards")
-        return [ByVariant(logged, name, held) for name in ([variant] if variant else held.states)]
-    if text:
-        if not Path(text).exists():
-            raise NotFound(
-                f"{text}: no such file; expected an experiment file, uniform, 'always ACTION' or snapshot"
-            )
-        policy = load(Path(text))
+    if isinstance(policy, str) and policy:
+        return _named(policy, variant, logged, snapshot)
+    if isinstance(policy, Path):
+        return _of_file(policy, variant)
     if isinstance(policy, Experiment):
-        return [
-            ByVariant(policy, name)
-            for name in ([variant] if variant else [v.name for v in policy.variants])
-        ]
-    if callable(policy):
-        return [ByFunction(getattr(policy, "__name__", "callable"), policy)]
+        return _of_experiment(policy, variant)
+    # A target may be callable too, so what it can do is asked before what it is.
     if hasattr(policy, "probabilities"):
-        return [policy]  # type: ignore[list-item]
+        return [policy]
+    if callable(policy):
+        return [FunctionPolicy(getattr(policy, "__name__", "callable"), policy)]
     raise BadRequest(
         "policy",
         f"got {policy!r}; expected a file, an experiment, a callable, uniform or 'always ACTION'",
     )
+
+
+def _named(
+    text: str,
+    variant: str | None,
+    logged: Experiment,
+    snapshot: Callable[[int | None], Snapshot | None],
+) -> list[TargetPolicy]:
+    if text == "uniform":
+        return [uniform()]
+    if text.startswith(("always ", "always:")):
+        action = text[len("always ") :].strip()
+        names = [a.id for a in logged.actions]
+        # Without a list in the file actions come with each request, and any may.
+        if names and action not in names:
+            raise BadData(
+                "policy", f"got unknown action {action!r}; expected one of {', '.join(names)}"
+            )
+        return [always(action)]
+    word, _, version = text.partition(":")
+    if word == "snapshot":
+        return _of_snapshot(text, version, variant, logged, snapshot)
+    return _of_file(Path(text), variant)
+
+
+def _of_snapshot(
+    text: str,
+    version: str,
+    variant: str | None,
+    logged: Experiment,
+    snapshot: Callable[[int | None], Snapshot | None],
+) -> list[TargetPolicy]:
+    if version and not version.isdigit():
+        raise BadRequest("policy", f"got {text!r}; expected snapshot:VERSION, as snapshot:3")
+    stored = snapshot(int(version) if version else None)
+    if stored is None:
+        which = f"no policy version {version}" if version else "no policy version in the log yet"
+        raise NotFound(f"{logged.key}: {which}; start `topbill worker` and send rewards")
+    names = [variant] if variant else list(stored.states)
+    return [VariantPolicy(logged, name, stored) for name in names]
+
+
+def _of_file(path: Path, variant: str | None) -> list[TargetPolicy]:
+    if not path.exists():
+        raise NotFound(
+            f"{path}: no such file; expected an experiment file, uniform, 'always ACTION' or "
+            "snapshot"
+        )
+    return _of_experiment(load(path), variant)
+
+
+def _of_experiment(experiment: Experiment, variant: str | None) -> list[TargetPolicy]:
+    names = [variant] if variant else [v.name for v in experiment.variants]
+    return [VariantPolicy(experiment, name) for name in names]
