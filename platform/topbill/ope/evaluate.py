@@ -190,7 +190,7 @@ def _estimates(
 ) -> tuple[Estimate, dict[str, Estimates]]:
     """What the log itself earned per decision, and the estimates of each target."""
     units = np.array(scored.units, dtype=object)
-    totals = np.bincount(scored.log.slate.whole, weights=scored.log.reward.values)
+    totals = np.bincount(scored.log.slate.whole, weights=scored.log.reward.values).astype(float)
     by_target = {}
     for target, columns in zip(scored.targets, scored.of_target, strict=True):
         if scored.ranking:

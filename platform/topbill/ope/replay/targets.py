@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import msgspec
 import numpy as np
@@ -24,6 +24,7 @@ order.
 """
 
 
+@runtime_checkable
 class TargetPolicy(Protocol):
     """A policy to evaluate."""
 
@@ -210,7 +211,7 @@ def resolve(
     if isinstance(policy, Experiment):
         return _of_experiment(policy, variant)
     # A target may be callable too, so what it can do is asked before what it is.
-    if hasattr(policy, "probabilities"):
+    if isinstance(policy, TargetPolicy):
         return [policy]
     if callable(policy):
         return [FunctionPolicy(getattr(policy, "__name__", "callable"), policy)]
