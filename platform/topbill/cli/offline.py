@@ -86,7 +86,7 @@ def verify(key: str, *, experiments: Path | None = None, data: Data = DATA) -> N
     """
     from topbill.log import LOG_FILE, open_log
     from topbill.worker import archive
-    from topbill.worker.learner import rebuild
+    from topbill.worker.verification import fold_again
 
     if not (data / LOG_FILE).exists():
         raise NotFound(f"{data}: no log there; expected the data folder of `topbill up`")
@@ -96,7 +96,7 @@ def verify(key: str, *, experiments: Path | None = None, data: Data = DATA) -> N
         else:
             experiment = _from_files(key, experiments)
         with err.status(f"folding the log of {key}"):
-            stored, states = rebuild(log, experiment, archive.reader(data))
+            stored, states = fold_again(log, experiment, archive.reader(data))
     same = stored.states == states
     verdict = "[green]equals[/]" if same else "[red]differs from[/]"
     out.print(

@@ -68,7 +68,7 @@ def worker(*, experiments: Experiments = EXPERIMENTS, data: Data = DATA) -> None
     from topbill.worker import loop
 
     with _answering(data):
-        loop.keep(experiments, data)
+        loop.run_worker(experiments, data)
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from topbill.engine.api import (
 )
 from topbill.engine.compiled import CompiledExperiment, offered, payloads_of
 from topbill.engine.decide import Engine
-from topbill.engine.examples import examples
+from topbill.engine.examples import examples, teach
 
 __all__ = [
     "Answer",
@@ -32,4 +32,5 @@ __all__ = [
     "new_id",
     "offered",
     "payloads_of",
+    "teach",
 ]

@@ -1,8 +1,8 @@
-"""What a decision teaches: its log turned into examples for policies."""
+"""What logged decisions teach: examples for policies, and the policies updated with them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
 
@@ -18,34 +18,70 @@ def examples(
 ) -> Iterator[Example]:
     """What one matured decision teaches: an example for each shown item that the viewer can have
     judged.
+
+    An example offers the actions that could still be drawn at its position, not all of the slate's:
+    its propensity was taken over those, and a policy that learned from the others as well would
+    take what stood above for refused.
     """
-    experiment = live.experiment
     try:
         x = live.encoder.encode(msgspec.json.decode(decision.context))
         actions = offered(live, decision.actions)
         row_of = {action: row for row, action in enumerate(actions.ids)}
-        remaining = [row_of[action] for action in decision.eligible]
+        eligible = [row_of[action] for action in decision.eligible]
     except (BadRequest, KeyError):
-        return  # logged under another schema or with actions that are gone: nothing that this policy could use
-    rewards = item_rewards(experiment, decision, list(events))
-    whole = len(remaining) == len(actions) and not decision.masks
-    rows, above = list(remaining), list[int]()
+        # Logged under another schema, or with actions that are gone since: there is nothing in it
+        # that this policy could use.
+        return
+
+    rewards = item_rewards(live.experiment, decision, list(events))
+    everything = len(eligible) == len(actions) and not decision.masks
+    remaining, above = list(eligible), list[int]()
     for placement, reward in zip(decision.slate, rewards, strict=True):
+        placed = row_of[placement.action]
         if decision.masks:
-            remaining = [
-                rows[j]
-                for j in choices(decision.masks, len(rows), placement.position, above).tolist()
-            ]
-            above.append(rows.index(row_of[placement.action]))
+            # What rules left at this position differs from position to position, so it is computed
+            # anew for each. The masks count in places among the eligible, not in rows of actions.
+            possible = choices(decision.masks, len(eligible), placement.position, above)
+            remaining = [eligible[place] for place in possible.tolist()]
+            above.append(eligible.index(placed))
         if reward is not None:
-            at_position = actions if whole and placement.position == 0 else actions.take(remaining)
+            # The first position of an unfiltered slate has all actions: policies cache what they
+            # derive from that one object.
+            whole = everything and placement.position == 0
             yield Example(
                 x=x,
-                actions=at_position,
-                index=remaining.index(row_of[placement.action]),
+                actions=actions if whole else actions.take(remaining),
+                index=remaining.index(placed),
                 propensity=placement.propensity,
                 reward=reward,
                 position=placement.position,
                 at=decision.decided_at / 1e6,
             )
-        remaining.remove(row_of[placement.action])
+        remaining.remove(placed)
+
+
+def teach(
+    live: CompiledExperiment, decisions: Iterable[tuple[Decision, Sequence[RewardEvent]]]
+) -> int:
+    """Update the policies with what these matured decisions teach, in their order.
+
+    A decision teaches the variant that made it, and every variant with `training: shared`. Returns
+    the number of examples, each counted once for each policy that learned it.
+    """
+    batches: dict[str, list[Example]] = {name: [] for name in live.policies}
+    shared = {v.name for v in live.experiment.variants if v.training == "shared"}
+    for decision, events in decisions:
+        # A fallback, or a variant that is gone, was drawn from no policy of this experiment: its
+        # propensities would teach it something false.
+        if decision.reason != "policy" or decision.variant not in batches:
+            continue
+        lessons = list(examples(live, decision, events))
+        for name in {decision.variant} | shared:
+            batches[name].extend(lessons)
+
+    count = 0
+    for name, batch in batches.items():
+        if batch:
+            live.policies[name].update(batch)
+            count += len(batch)
+    return count

@@ -30,7 +30,7 @@ from topbill.log import Log, open_log
 from topbill.policies import KINDS
 from topbill.simulation.obd import ObdLog, read_obd
 from topbill.spec import Experiment, Metric, Variant
-from topbill.worker.learner import Fold
+from topbill.worker.policy_fold import PolicyFold
 
 DEFAULT_KINDS = ("uniform", "epsilon_greedy", "thompson", "linucb")
 
@@ -103,7 +103,7 @@ def replay(
     them.
     """
     experiment = _experiment(log, variant)
-    engine, fold = Engine([experiment], clock=lambda: 0.0), Fold(experiment)
+    engine, fold = Engine([experiment], clock=lambda: 0.0), PolicyFold(experiment)
     matched = clicks = 0
     weights = np.empty(len(log))
     with (
@@ -153,7 +153,7 @@ def _experiment(log: ObdLog, variant: Variant) -> Experiment:
     )
 
 
-def _learn(engine: Engine, fold: Fold, store: Log) -> None:
+def _learn(engine: Engine, fold: PolicyFold, store: Log) -> None:
     """Fold what was just logged, and let the engine decide with the version that comes of it."""
     while not fold.step(store, store.barrier()):
         pass

@@ -13,8 +13,8 @@ from dataclasses import replace
 
 import msgspec
 
-from topbill.domain.records import Decision, Example, RewardEvent
-from topbill.engine import CompiledExperiment, DecideRequest, Engine, examples
+from topbill.domain.records import Decision, RewardEvent
+from topbill.engine import CompiledExperiment, DecideRequest, Engine, teach
 from topbill.simulation.tally import Line, Tally
 from topbill.simulation.world import Habits, Response, World
 from topbill.spec import Experiment
@@ -77,17 +77,11 @@ def _learn(
     live: CompiledExperiment, due: deque[tuple[float, Decision, list[RewardEvent]]], now: float
 ) -> None:
     """Update the policies with the decisions that are old enough."""
-    batches: dict[str, list[Example]] = {name: [] for name in live.policies}
-    shared = [v.name for v in live.experiment.variants if v.training == "shared"]
+    matured: list[tuple[Decision, list[RewardEvent]]] = []
     while due and due[0][0] <= now:
-        _, decision, came = due.popleft()
-        if decision.variant is not None and decision.reason == "policy":
-            learned = list(examples(live, decision, came))
-            for name in {decision.variant, *shared}:
-                batches[name] += learned
-    for name, batch in batches.items():
-        if batch:
-            live.policies[name].update(batch)
+        _, decision, events = due.popleft()
+        matured.append((decision, events))
+    teach(live, matured)
 
 
 def _event(decision: Decision, response: Response) -> RewardEvent:

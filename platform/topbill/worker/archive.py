@@ -19,18 +19,25 @@ BATCH = 5_000
 _QUERY = """
 WITH part AS (
     SELECT * FROM decisions d
-    WHERE experiment = $key AND seq > $after AND seq <= $through AND epoch_us(d.decided_at) <= $reached - $age
+    WHERE experiment = $key AND seq > $after AND seq <= $through
+        AND epoch_us(d.decided_at) <= $reached - $age
     ORDER BY seq LIMIT $batch),
 came AS (
-    SELECT decision_id, list({'event_id': r.event_id, 'event': r.event, 'value': r.value, 'action': r.action,
-        'position': r.position, 'occurred_at': epoch_us(r.occurred_at), 'received_at': epoch_us(r.received_at)}
+    SELECT decision_id, list({
+            'event_id': r.event_id, 'event': r.event, 'value': r.value, 'action': r.action,
+            'position': r.position, 'occurred_at': epoch_us(r.occurred_at),
+            'received_at': epoch_us(r.received_at)}
         ORDER BY r.seq) events
     FROM rewards r JOIN part d USING (decision_id)
-    WHERE r.experiment = $key AND epoch_us(r.received_at) <= epoch_us(d.decided_at) + $age GROUP BY ALL)
-SELECT seq, decision_id, experiment, revision, variant, unit, context, actions, eligible, slate, propensities,
-    propensity, policy, policy_version, reason, page, layer, place, masks, epoch_us(part.decided_at) AS decided_at, events
+    WHERE r.experiment = $key AND epoch_us(r.received_at) <= epoch_us(d.decided_at) + $age
+    GROUP BY ALL)
+SELECT seq, decision_id, experiment, revision, variant, unit, context, actions, eligible, slate,
+    propensities, propensity, policy, policy_version, reason, page, layer, place, masks,
+    epoch_us(part.decided_at) AS decided_at, events
 FROM part LEFT JOIN came USING (decision_id) ORDER BY seq
 """
+# The conditions are those of the log's own `matured`, word for word: by the time of receipt, not of
+# the event, so that a decision comes back with the very events that the worker learned from.
 
 
 def reader(data: Path) -> Callable[[str, int, int, int, int], list[Matured]]:

@@ -18,7 +18,8 @@ from topbill.domain.errors import FileProblem, SpecError, TopbillError
 from topbill.lake import Lake, Problem
 from topbill.log import LOG_FILE, open_log
 from topbill.worker import candidate_signals
-from topbill.worker.learner import BATCH, Learner
+from topbill.worker.learner import Learner
+from topbill.worker.policy_fold import BATCH
 from topbill.worker.publisher import Publisher
 
 _logger = logging.getLogger("topbill")
@@ -28,7 +29,7 @@ PUBLISH_EVERY = 2.0
 
 
 @contextmanager
-def only_keeper(data: Path) -> Iterator[None]:
+def only_worker(data: Path) -> Iterator[None]:
     """Hold the data folder's worker lock; the kernel frees it however the process ends.
 
     Raises TopbillError where another worker holds it.
@@ -36,10 +37,10 @@ def only_keeper(data: Path) -> Iterator[None]:
     try:
         data.mkdir(parents=True, exist_ok=True)
         # The name that 0.1 gave it, so that a worker of that version is refused too.
-        held = (data / "keeper.lock").open("w")
+        lock = (data / "keeper.lock").open("w")
     except OSError as error:
         raise TopbillError(f"{data}: {error.strerror}; expected a folder to write to") from error
-    with held as file:
+    with lock as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -55,7 +56,7 @@ class Worker:
     def __init__(self, experiments: Path, data: Path) -> None:
         self._folder, self._data = experiments, data
         self._log = open_log(data / LOG_FILE)
-        self._seen = spec.marks(experiments)
+        self._marks = spec.marks(experiments)
         self._experiments = spec.load_all(pages.experiment_folders(experiments))
         self._refused = self._wrong_pages()
         self.learner = Learner(self._log, self._experiments)
@@ -66,20 +67,24 @@ class Worker:
             learned=self.learner.needed_after,
             problems=self.problems,
         )
-        self._published = self._signalled = 0.0
+        self._published_at = 0.0
+        self._signals_at = 0.0
 
     def step(self) -> bool:
         """Whether there is more to do at once."""
+        # First of all: where the log's files were replaced under it, nothing below may be written.
         self._log.check()
         self._reload()
+        # Learning before publishing: the log lets go of what the learner has behind it, and what
+        # was learned in this step is behind it already.
         read = self.learner.step()
-        if time.monotonic() - self._published >= PUBLISH_EVERY:
+        if time.monotonic() - self._published_at >= PUBLISH_EVERY:
             self.publisher.step()
             self._log.tend(thorough=True)
-            self._published = time.monotonic()
-        if time.monotonic() - self._signalled >= candidate_signals.EVERY:
+            self._published_at = time.monotonic()
+        if time.monotonic() - self._signals_at >= candidate_signals.EVERY:
             candidate_signals.refresh(self._folder, self._data, self._experiments, time.time())
-            self._signalled = time.monotonic()
+            self._signals_at = time.monotonic()
         return read >= BATCH
 
     def finish(self) -> None:
@@ -90,19 +95,19 @@ class Worker:
 
     def problems(self) -> list[Problem]:
         """What is wrong now: files that were not taken over, experiments that can't learn."""
-        files = [
-            Problem("file", problem.file, problem.path, problem.message)
-            for problem in self._refused
-        ]
-        return files + [
-            Problem("learning", key, "", message) for key, message in self.learner.stuck
-        ]
+        files = [Problem("file", p.file, p.path, p.message) for p in self._refused]
+        stuck = [Problem("learning", key, "", message) for key, message in self.learner.failures]
+        return files + stuck
 
     def _reload(self) -> None:
+        """Take over edited files. Where one of them is wrong, all stay as they were: half of an
+        edit (a layer's shares in two files) may be worse than none."""
         marks = spec.marks(self._folder)
-        if marks == self._seen:
+        if marks == self._marks:
             return
-        self._seen = marks
+        # Noted before the files are read: one that changes meanwhile is read again in the next
+        # step.
+        self._marks = marks
         try:
             self._experiments = spec.load_all(pages.experiment_folders(self._folder))
         except SpecError as error:
@@ -121,7 +126,7 @@ class Worker:
         return ()
 
 
-def keep(experiments: Path, data: Path) -> None:
+def run_worker(experiments: Path, data: Path) -> None:
     """Run until SIGINT or SIGTERM; what a signal finds under way is finished or not done at all."""
     stop = False
 
@@ -131,18 +136,20 @@ def keep(experiments: Path, data: Path) -> None:
 
     signal.signal(signal.SIGINT, on_signal)
     signal.signal(signal.SIGTERM, on_signal)
-    with only_keeper(data):
-        worker, said = Worker(experiments, data), ""
+    with only_worker(data):
+        worker = Worker(experiments, data)
+        last_message = ""
         while not stop:
             busy = False
             try:
-                busy, said = worker.step(), ""
+                busy = worker.step()
+                last_message = ""
             except Exception as error:
                 # Whatever it was, what is committed is as it was: the next step goes on from there.
-                if str(error) != said:
+                if str(error) != last_message:
                     defect = None if isinstance(error, TopbillError) else error
                     _logger.warning("%s; trying again", error, exc_info=defect)
-                said = str(error)
+                last_message = str(error)
             if not busy:
                 time.sleep(_PAUSE)
         worker.finish()

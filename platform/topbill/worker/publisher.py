@@ -7,14 +7,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Protocol
 
 from topbill.domain.errors import SpecError
 from topbill.domain.metric import longest_window, microseconds
 from topbill.domain.records import Decision, RewardEvent
 from topbill.lake import Lake, Problem
 from topbill.lake.tables import Origin, decision_rows, reward_rows
-from topbill.log import Revision
+from topbill.log import Log, Revision
 from topbill.spec import Experiment, from_audit
 
 _logger = logging.getLogger("topbill")
@@ -30,20 +29,6 @@ _ADOPTED_WITHIN = 600_000_000
 """µs within which every service has taken a new version over, or nobody decides from it."""
 
 
-class Source(Protocol):
-    """What the publisher needs of the log."""
-
-    def barrier(self) -> int: ...
-    def read_decisions(self, after_seq: int, limit: int) -> list[tuple[int, Decision]]: ...
-    def read_events(self, after_seq: int, limit: int) -> list[tuple[int, RewardEvent]]: ...
-    def decision(self, decision_id: str) -> Decision | None: ...
-    def revisions(self) -> list[Revision]: ...
-    def forget(
-        self, decisions_through: int, events_through: int, older_than: int, limit: int = ...
-    ) -> int: ...
-    def forget_snapshots(self, before: int) -> int: ...
-
-
 class Publisher:
     """Publishes a log to a lake, step by step. It keeps no position of its own, so it may die at
     any moment.
@@ -56,7 +41,7 @@ class Publisher:
 
     def __init__(
         self,
-        log: Source,
+        log: Log,
         lake: Lake,
         experiments: Callable[[], Sequence[Experiment]],
         *,

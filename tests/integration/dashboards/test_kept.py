@@ -127,7 +127,7 @@ def test_on_a_small_lake_nothing_is_kept(demo: Path) -> None:
     assert not (demo / "answers").exists()
 
 
-def test_the_process_beside_the_keeper_ends_with_it(tmp_path: Path) -> None:
+def test_the_process_beside_the_worker_ends_with_it(tmp_path: Path) -> None:
     beside = subprocess.Popen(
         [sys.executable, "-m", "topbill", "answers", "--data", str(tmp_path)], stdin=subprocess.PIPE
     )

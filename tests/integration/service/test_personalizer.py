@@ -17,8 +17,8 @@ from topbill import lake, spec
 from topbill.log import Log
 from topbill.service.app import Settings, create_app
 from topbill.service.personalizer.matching import unsafe
-from topbill.worker.learner import Fold
 from topbill.worker.loop import Worker
+from topbill.worker.policy_fold import PolicyFold
 
 SHIPPED = Path(__file__).parents[3] / "experiments" / "personalizer.yaml"
 V1, PREVIEW = "/personalizer/v1.0", "/personalizer/v1.1-preview.3"
@@ -54,7 +54,7 @@ def rank_slots(client: TestClient, **body: Any) -> Any:
 
 def learned(log: Log) -> int:
     """How many examples the log teaches, once everything in it is old enough."""
-    fold = Fold(spec.load(SHIPPED))
+    fold = PolicyFold(spec.load(SHIPPED))
     while fold.step(log, log.barrier() + 10_000_000):
         pass
     return fold.learned

@@ -242,9 +242,9 @@ def test_up_starts_everything_and_one_signal_ends_it(folder: Path, tmp_path: Pat
 
 
 def test_a_second_worker_on_the_same_data_is_refused(folder: Path, tmp_path: Path) -> None:
-    from topbill.worker.loop import only_keeper
+    from topbill.worker.loop import only_worker
 
-    with only_keeper(tmp_path / "data"):
+    with only_worker(tmp_path / "data"):
         done = topbill("worker", "--experiments", folder, "--data", tmp_path / "data")
     assert (done.returncode, "another worker" in done.stderr) == (1, True)
 

@@ -123,9 +123,9 @@ def test_a_snapshot_is_scored_on_what_came_after_it(published: Make) -> None:
     log = open_log(world.data / "log.sqlite")
     with pytest.raises(NotFound, match="no policy version"):
         evaluate("home", "snapshot", world.data)
-    from topbill.worker.learner import Fold
+    from topbill.worker.policy_fold import PolicyFold
 
-    states = Fold(world.experiment).states()
+    states = PolicyFold(world.experiment).states()
     log.write_snapshot(
         Snapshot(
             experiment="home",

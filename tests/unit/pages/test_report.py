@@ -122,7 +122,7 @@ def test_a_page_that_is_not_there_is_not_found(served: tuple[Path, Path, int]) -
         report.load("nope", served[1])
 
 
-def test_the_keeper_leaves_what_was_played_where_the_service_finds_it(
+def test_the_worker_leaves_what_was_played_where_the_service_finds_it(
     served: tuple[Path, Path, int],
 ) -> None:
     folder, data, plays = served

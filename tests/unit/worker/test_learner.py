@@ -22,8 +22,10 @@ from topbill.lake import Lake
 from topbill.log import Log, Matured, open_log
 from topbill.spec import Experiment, Metric
 from topbill.worker import archive
-from topbill.worker.learner import Fold, Learner, rebuild
+from topbill.worker.learner import Learner
+from topbill.worker.policy_fold import PolicyFold
 from topbill.worker.publisher import Publisher
+from topbill.worker.verification import fold_again
 
 SECOND = 1_000_000
 
@@ -80,7 +82,7 @@ def run(learner: Learner, times: int = 50) -> None:
     raise AssertionError("the learner never came to rest")
 
 
-def test_what_the_keeper_learned_is_what_a_rebuild_reaches(
+def test_what_the_worker_learned_is_what_a_rebuild_reaches(
     log: Log, clock: Clock, art: Experiment
 ) -> None:
     learner = Learner(log, [art])
@@ -89,13 +91,13 @@ def test_what_the_keeper_learned_is_what_a_rebuild_reaches(
         learner.step()
     clock.now += 10 * SECOND
     run(learner)
-    held, states = rebuild(log, art, nothing_gone)
+    held, states = fold_again(log, art, nothing_gone)
     assert held.version > 1
     assert held.watermark == 300
     assert states == held.states
 
 
-def test_a_keeper_that_died_continues_where_its_last_version_says(
+def test_a_worker_that_died_continues_where_its_last_version_says(
     log: Log, clock: Clock, art: Experiment
 ) -> None:
     live_through(log, clock, art, 100)
@@ -104,7 +106,7 @@ def test_a_keeper_that_died_continues_where_its_last_version_says(
     live_through(log, clock, art, 100, start=100)
     clock.now += 10 * SECOND
     run(Learner(log, [art]))  # another process: it knows nothing but the log
-    held, states = rebuild(log, art, nothing_gone)
+    held, states = fold_again(log, art, nothing_gone)
     assert first is not None
     assert held.version == first.version + 1
     assert states == held.states
@@ -116,17 +118,17 @@ def test_rewards_that_come_after_the_reward_delay_change_nothing_learned(
     live_through(log, clock, art, 50)
     clock.now += 5 * SECOND
     run(Learner(log, [art]))
-    before = rebuild(log, art, nothing_gone)[1]
+    before = fold_again(log, art, nothing_gone)[1]
     log.append(
         [],
         [RewardEvent(decision_id=f"d{i}", event_id="very late", event="play") for i in range(50)],
     )
-    assert rebuild(log, art, nothing_gone)[1] == before
+    assert fold_again(log, art, nothing_gone)[1] == before
 
 
 def test_a_decision_is_not_learned_before_its_age(log: Log, clock: Clock, art: Experiment) -> None:
     live_through(log, clock, art, 1)
-    fold = Fold(art)
+    fold = PolicyFold(art)
     clock.now += SECOND - 1
     assert fold.step(log, log.barrier()) == 0
     clock.now += 2
@@ -146,7 +148,7 @@ def test_only_decisions_that_a_policy_made_are_learned(
     assert learner.needed_after() >= 5
 
 
-def test_a_second_keeper_is_refused_and_falls_back_to_what_is_stored(
+def test_a_second_worker_is_refused_and_falls_back_to_what_is_stored(
     log: Log, clock: Clock, art: Experiment
 ) -> None:
     one, two = Learner(log, [art]), Learner(log, [art])
@@ -173,29 +175,29 @@ def test_an_experiment_that_cannot_learn_does_not_keep_the_others_from_it(
         [Engine([other]).decide(DecideRequest(experiment="other", unit=f"u{i}")) for i in range(30)]
     )
     clock.now += 5 * SECOND
-    absorb = Fold.absorb
+    learn = PolicyFold.learn
 
-    def half_a_batch(fold: Fold, rows: list[Matured]) -> None:
-        absorb(fold, rows)
+    def half_a_batch(fold: PolicyFold, rows: list[Matured]) -> None:
+        learn(fold, rows)
         if fold.live.experiment.key == "art":
             raise PolicyError("thompson: not positive definite")
 
     learner = Learner(log, [art, other])
     with monkeypatch.context() as broken:
-        broken.setattr(Fold, "absorb", half_a_batch)
+        broken.setattr(PolicyFold, "learn", half_a_batch)
         for _ in range(5):
             learner.step()
     assert log.version("other") == 1
     assert log.snapshot("art") is None
-    assert dict(learner.stuck) == {"art": "thompson: not positive definite"}
+    assert dict(learner.failures) == {"art": "thompson: not positive definite"}
     assert learner.needed_after() == 0  # what it still has to learn stays in the log
     assert caplog.text.count("not positive definite") == 1
     assert learner.step() == 0  # too early to try again
     monkeypatch.setattr("topbill.worker.retry.time.monotonic", lambda: 1e9)
     run(learner)
-    held, states = rebuild(log, art, nothing_gone)
+    held, states = fold_again(log, art, nothing_gone)
     assert (held.watermark, states) == (60, held.states)  # what it half learned before is not in it
-    assert not list(learner.stuck)
+    assert not list(learner.failures)
     assert "art learns again" in caplog.text
 
 
@@ -217,7 +219,7 @@ def test_a_stored_state_that_cannot_be_read_stops_its_own_experiment_only(
     learner = Learner(log, [art, other])
     learner.step()
     assert log.version("other") == 1
-    assert "art" in learner.stuck
+    assert "art" in learner.failures
 
 
 def test_a_change_of_what_learning_depends_on_folds_the_log_anew(
@@ -229,10 +231,10 @@ def test_a_change_of_what_learning_depends_on_folds_the_log_anew(
     run(learner)
     changed = replace(art, metrics=(Metric("play", "play", "binary", 0.2),))
     with pytest.raises(NotFound, match="learned under other"):
-        rebuild(log, changed, nothing_gone)
+        fold_again(log, changed, nothing_gone)
     learner.reload([changed])
     run(learner)
-    held, states = rebuild(log, changed, nothing_gone)
+    held, states = fold_again(log, changed, nothing_gone)
     assert (held.version, held.fingerprint) == (2, changed.learning_fingerprint)
     assert states == held.states
 
@@ -260,7 +262,7 @@ def test_a_daily_refit_learns_what_came_late_and_can_be_rebuilt(
     live_through(log, clock, patient, 30, start=100)
     clock.now += 2 * SECOND
     run(Learner(log, [patient]))
-    held, states = rebuild(log, patient, nothing_gone)
+    held, states = fold_again(log, patient, nothing_gone)
     assert held.version == late.version + 1
     assert states == held.states
 
@@ -279,7 +281,7 @@ def test_a_rebuild_reads_from_the_lake_what_the_log_has_let_go(
     live_through(log, clock, art, 50, start=150)
     clock.now += 10 * SECOND
     run(learner)
-    held, states = rebuild(log, art, archive.reader(tmp_path))
+    held, states = fold_again(log, art, archive.reader(tmp_path))
     assert held.watermark == 200
     assert states == held.states
 

@@ -19,7 +19,7 @@ from topbill.log import open_log
 from topbill.reporting import load
 from topbill.reporting.queries.database import listed, problems
 from topbill.spec import load_all
-from topbill.worker.loop import Worker, keep
+from topbill.worker.loop import Worker, run_worker
 
 
 @pytest.fixture
@@ -71,7 +71,7 @@ def test_a_page_file_that_is_wrong_is_published_too(
 
 
 def test_an_experiment_that_cannot_learn_is_published(worker: Worker, tmp_path: Path) -> None:
-    worker.learner.stuck.failed("art", ValueError("of no kind of ours"))
+    worker.learner.failures.failed("art", ValueError("of no kind of ours"))
     worker.step()
     assert problems(tmp_path / "data") == [
         Problem("learning", "art", "", "ValueError: of no kind of ours")
@@ -86,7 +86,7 @@ def test_nothing_that_goes_wrong_in_a_step_ends_the_loop_and_each_is_said_once(
         [*3 * [LogError("disk full")], *2 * [ValueError("a defect")], None, LogError("disk full")]
     )
 
-    def step(_keeper: Worker) -> bool:
+    def step(_worker: Worker) -> bool:
         outcome = next(outcomes, "end")
         if outcome == "end":
             signal.raise_signal(signal.SIGTERM)
@@ -96,7 +96,7 @@ def test_nothing_that_goes_wrong_in_a_step_ends_the_loop_and_each_is_said_once(
 
     monkeypatch.setattr(Worker, "step", step)
     monkeypatch.setattr("topbill.worker.loop._PAUSE", 0.0)
-    keep(folder, tmp_path / "data")
+    run_worker(folder, tmp_path / "data")
     assert caplog.messages == [
         f"{text}; trying again" for text in ("disk full", "a defect", "disk full")
     ]
@@ -104,7 +104,7 @@ def test_nothing_that_goes_wrong_in_a_step_ends_the_loop_and_each_is_said_once(
     assert (tmp_path / "data" / "topbill.duckdb").exists()
 
 
-def test_a_keeper_does_not_touch_a_data_folder_that_was_put_in_the_place_of_its_own(
+def test_a_worker_does_not_touch_a_data_folder_that_was_put_in_the_place_of_its_own(
     worker: Worker, tmp_path: Path
 ) -> None:
     worker.step()

@@ -1,5 +1,5 @@
-"""The same log gives the same policy bytes and propensities as it did in 0.1.0: what a reward means,
-what a decision teaches, and how policies learn from it have not changed by a bit.
+"""The same log gives the same policy bytes and propensities as it did in 0.1.0: what a reward
+means, what a decision teaches, and how policies learn from it have not changed by a bit.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from topbill import spec
 from topbill.domain.chance import uniform
 from topbill.domain.records import Decision, RewardEvent
 from topbill.engine import DecideRequest, Engine
-from topbill.worker.learner import Fold
+from topbill.worker.policy_fold import PolicyFold
 
 EXPERIMENT = """
 experiment: pinned
@@ -78,7 +78,8 @@ def events(decision: Decision) -> list[RewardEvent]:
                     event=name,
                     value=round(5 * u("value", str(number)), 3),
                     position=position,
-                    occurred_at=decision.at + int(7 * 3600 * 1e6 * u("when", str(number)) ** 2),
+                    occurred_at=decision.decided_at
+                    + int(7 * 3600 * 1e6 * u("when", str(number)) ** 2),
                 )
             )
     return came
@@ -94,7 +95,7 @@ def test_policies_learn_the_same_bytes_and_decide_with_the_same_propensities(
     (tmp_path / "pinned.yaml").write_text(EXPERIMENT)
     (experiment,) = spec.load_all([tmp_path])
     assert (experiment.fingerprint, experiment.learning_fingerprint) == FINGERPRINTS
-    fold = Fold(experiment)
+    fold = PolicyFold(experiment)
     engine = Engine([experiment], clock=lambda: 0.0)
     propensities = blake2b(digest_size=8)
     rows: list[tuple[int, Decision, list[RewardEvent]]] = []
@@ -110,12 +111,12 @@ def test_policies_learn_the_same_bytes_and_decide_with_the_same_propensities(
                 decision_id=f"p-{n}",
             )
         )
-        decision = msgspec.structs.replace(decision, at=n * 60_000_000)
+        decision = msgspec.structs.replace(decision, decided_at=n * 60_000_000)
         slate = [(placed.action, placed.propensity) for placed in decision.slate]
         propensities.update(repr((decision.variant, slate, decision.probabilities)).encode())
         rows.append((n + 1, decision, events(decision)))
         if len(rows) == 1 + n // 20:  # ever larger batches
-            fold.absorb(rows)
+            fold.learn(rows)
             rows = []
             # The engine decides with what was learned, so that the propensities depend on it too.
             for name, state in fold.states().items():

@@ -1,0 +1,56 @@
+"""Folding an experiment's log once more from the start, to see that the stored state follows from
+it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from topbill.domain.errors import NotFound
+from topbill.domain.records import Snapshot
+from topbill.log import Log, Matured
+from topbill.spec import Experiment
+from topbill.worker.policy_fold import PolicyFold
+
+Archive = Callable[[str, int, int, int, int], list[Matured]]
+"""Gives what the log has let go: (experiment, after seq, through seq, age in µs, reached by µs) →
+the next matured decisions."""
+
+
+def fold_again(
+    log: Log, experiment: Experiment, archive: Archive
+) -> tuple[Snapshot, dict[str, bytes]]:
+    """The newest snapshot, and the states reached by folding everything from its start up to the
+    same watermark.
+
+    Raises NotFound where nothing was learned yet, or where the experiment learns otherwise than the
+    snapshot did.
+    """
+    snapshot = log.snapshot(experiment.key)
+    if snapshot is None:
+        raise NotFound(
+            f"{experiment.key}: no policy version in the log yet; "
+            "start `topbill worker` and send rewards"
+        )
+    if snapshot.fingerprint != experiment.learning_fingerprint:
+        raise NotFound(
+            f"{experiment.key}: version {snapshot.version} was learned under other features, "
+            "metrics or policies than the file has now; "
+            "let `topbill worker` learn the new ones first"
+        )
+
+    fold = PolicyFold(experiment, snapshot.start, snapshot.refit_at)
+    barrier = log.barrier()
+    first = log.first_seq()
+    # The log lets go from its beginning, so that what is missing is one range of `seq` before what
+    # it still holds: first the lake, then the log, in the order in which the worker learned.
+    in_lake_only = snapshot.watermark if first is None else min(first - 1, snapshot.watermark)
+    for age, reached in fold.ages(barrier):
+        while fold.watermark < in_lake_only:
+            rows = archive(experiment.key, fold.watermark, in_lake_only, age, reached)
+            if not rows:
+                break
+            fold.learn(rows)
+    while fold.watermark < snapshot.watermark:
+        if not fold.step(log, barrier, through=snapshot.watermark):
+            break
+    return snapshot, fold.states()
