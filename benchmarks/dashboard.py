@@ -133,7 +133,7 @@ def measured(folder: Path, pages: list[str], alone: bool) -> None:
         shutil.rmtree(folder / "answers", ignore_errors=True)
         app = started()
         by_itself = {page: cold(app, page) for page in pages}
-    print(f"answers worked out in advance in {answer_cache.work_out(folder):.0f} s")
+    print(f"answers worked out in advance in {answer_cache.refresh(folder):.0f} s")
     app = started()
     for page in pages:
         first, again = cold(app, page), opened(app, page)

@@ -10,6 +10,7 @@ import streamlit as st
 
 from board import data, frame, gate, words
 from topbill.domain.errors import TopbillError
+from topbill.reporting.queries import database
 
 st.set_page_config(
     page_title="Topbill", page_icon="🎬", layout="wide", initial_sidebar_state="auto"
@@ -60,7 +61,7 @@ def sidebar() -> list[str]:
     """Which experiment, and how often to look again; the experiments' keys."""
     with st.sidebar:
         try:
-            lines = data.listed()
+            lines = data.experiments()
         except TopbillError:
             lines = []
         keys = [line.key for line in lines]
@@ -87,7 +88,7 @@ def sidebar() -> list[str]:
             help="How often the page looks for a newer state of the record.",
         )
         try:
-            st.caption(f"Record as of {words.moment(data.ask('published'))}")
+            st.caption(f"Record as of {words.moment(data.ask(database.published_at))}")
         except TopbillError:
             st.caption("No record yet")
         gate.way_out()

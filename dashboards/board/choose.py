@@ -6,6 +6,7 @@ import streamlit as st
 
 from board import data
 from board.terms import COLUMNS, TERMS
+from topbill.reporting.queries import action_values
 
 LEARNERS_LAST = {"fixed", "uniform"}
 
@@ -29,7 +30,7 @@ def variant(key: str) -> str:
 
 def segment(key: str) -> str | None:
     """One of the context features that make groups; None where there is none."""
-    names = list(data.ask("groups", key))
+    names = list(data.ask(action_values.groups, key))
     if not names:
         return None
     chosen = st.segmented_control(

@@ -1,27 +1,34 @@
-"""Reading for the pages: everything comes from `topbill.reporting`, and is kept until the lake has
-changed.
+"""Reading for the pages: everything comes from functions of `topbill.reporting`, and is kept until
+the record has changed.
 """
 
 from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from threading import Thread
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
 import streamlit as st
 
 from topbill import reporting
 from topbill.domain.errors import TopbillError
+from topbill.engine import CompiledExperiment
 from topbill.reporting import answer_cache
 from topbill.reporting.queries import database, preview
 from topbill.spec import Experiment
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
 EVERY = 10.0
 """Seconds after which the record is looked at anew."""
+_AT_MOST = 1 / 20
+"""Share of the time that reading one answer may take: what takes long is asked seldom."""
 
 
 def folder() -> Path:
@@ -29,80 +36,96 @@ def folder() -> Path:
     return Path(os.environ.get("TOPBILL_DATA", "data"))
 
 
-def pictures() -> Path:
+def artwork() -> Path:
     """Where artwork lies that payloads name."""
     return Path(os.environ.get("TOPBILL_EXPERIMENTS", "experiments")) / "artwork"
+
+
+def ask(query: Callable[Concatenate[str, P], T], *arguments: P.args, **named: P.kwargs) -> T:
+    """The answer of a function whose first argument is the data folder.
+
+    It is the last one at once, however old, while the record has moved on and a newer one is
+    fetched behind the page.
+
+    Args:
+        query: a function of `topbill.reporting.queries`, or a report of the answer cache.
+        arguments: those after the data folder.
+        named: likewise.
+    """
+    where = str(folder().resolve())
+    key = (answer_cache.query_name(query), arguments, tuple(sorted(named.items())))
+    return cast(T, _latest(where, key, query))
+
+
+Key = tuple[str, tuple[Any, ...], tuple[tuple[str, Any], ...]]
+"""A question's name and its arguments; Streamlit keeps answers by it."""
 
 
 @st.cache_data(
     ttl=EVERY, refresh_mode="background", max_entries=512, show_spinner="Reading the record …"
 )
-def _kept(name: str, where: str, *arguments: Any) -> Any:
-    """The last answer at once, however old; where the record has moved on, a newer one is fetched
-    behind it.
-    """
-    version, next_at = _last.get((name, where, arguments), ("", 0.0))
-    if time.monotonic() >= next_at:
+def _latest(where: str, key: Key, _query: Callable[..., Any]) -> Any:
+    version, ask_again_at = _asked.get((where, key), ("", 0.0))
+    if time.monotonic() >= ask_again_at:
         version = database.version(where, EVERY)
-    return _at(name, where, version, *arguments)
+    return _of_version(where, key, version, _query)
 
 
 @st.cache_data(max_entries=512, show_spinner=False)
-def _at(name: str, where: str, version: str, *arguments: Any) -> Any:
+def _of_version(where: str, key: Key, version: str, _query: Callable[..., Any]) -> Any:
+    _, arguments, named = key
     started = time.monotonic()
-    found = answer_cache.find(where, (name, *arguments)) if arguments else None
-    answer = answer_cache.ASK[name](where, *arguments) if found is None else found.answer
+    cached = answer_cache.find(where, _query, *arguments, **dict(named))
+    answer = _query(where, *arguments, **dict(named)) if cached is None else cached.answer
     ended = time.monotonic()
-    _last[name, where, arguments] = version, ended + 20.0 * (ended - started)
+    _asked[where, key] = version, ended + (ended - started) / _AT_MOST
     return answer
 
 
-_last: dict[tuple[str, str, tuple[Any, ...]], tuple[str, float]] = {}
-"""Of which version the last answer was, and when a newer one may be asked for: what takes long is
-asked seldom, so that reading takes a twentieth of the time."""
+_asked: dict[tuple[str, Key], tuple[str, float]] = {}
+"""Of which version the last answer was, and when a newer one may be asked for."""
 
 
-def ask(what: str, *arguments: Any) -> Any:
-    """The answer of one of `reporting.kept.ASK`, kept for as long as the lake shows the same
-    version.
-    """
-    return _kept(what, str(folder().resolve()), *arguments)
-
-
-def loaded(key: str) -> reporting.Report:
+def report(key: str) -> reporting.Report:
     """The experiment's report."""
-    return ask("report", key)  # type: ignore[no-any-return]
+    return ask(answer_cache.experiment_report, key)
 
 
 def as_of(key: str) -> datetime | None:
     """Of when the experiment's numbers are, where they were worked out before the latest record."""
     where = str(folder().resolve())
-    return _moment(where, key, database.version(where, EVERY))
+    return _cached_moment(where, key, database.version(where, EVERY))
 
 
 @st.cache_data(max_entries=512, show_spinner=False)
-def _moment(where: str, key: str, version: str) -> datetime | None:  # noqa: ARG001
-    found = answer_cache.find(where, ("report", key))
-    return None if found is None else found.at
+def _cached_moment(where: str, key: str, version: str) -> datetime | None:  # noqa: ARG001  (a key of the cache)
+    cached = answer_cache.find(where, answer_cache.experiment_report, key)
+    return None if cached is None else cached.published_at
 
 
-def listed() -> list[database.Listed]:
-    """All experiments."""
-    return ask("listed")  # type: ignore[no-any-return]
+def experiments() -> list[database.ListedExperiment]:
+    """All experiments, as a list shows them."""
+    return ask(database.experiments)
 
 
-def one(key: str) -> database.Listed:
+def listed(key: str) -> database.ListedExperiment:
     """One line of that list."""
-    return next(line for line in listed() if line.key == key)
+    return next(line for line in experiments() if line.key == key)
 
 
 def experiment(key: str) -> Experiment:
     """The experiment as it was published."""
-    return ask("experiment", key)  # type: ignore[no-any-return]
+    return ask(database.load_experiment, key)
+
+
+def policies(key: str) -> CompiledExperiment:
+    """The experiment with its newest published policies, to preview with."""
+    where = str(folder().resolve())
+    return _policies(where, key, database.version(where, EVERY))
 
 
 @st.cache_resource(max_entries=16, show_spinner="Loading policies …")
-def _policies(where: str, key: str, version: str) -> Any:  # noqa: ARG001
+def _policies(where: str, key: str, version: str) -> CompiledExperiment:  # noqa: ARG001  (a key of the cache)
     return preview.load_policies(where, key)
 
 
@@ -117,8 +140,3 @@ def get_ready(where: str, key: str) -> None:
             preview.load_policies(where, key)
 
     Thread(target=load, daemon=True).start()
-
-
-def policies(key: str) -> Any:
-    """The experiment with its newest published policies, to preview with."""
-    return _policies(str(folder().resolve()), key, database.version(folder(), EVERY))

@@ -13,7 +13,8 @@ from board.terms import TERMS
 from board.words import plain
 from topbill.domain.errors import BadRequest, LogError, NotFound, TopbillError
 from topbill.reporting import Report
-from topbill.reporting.experiment.status import State, Tone, alarms
+from topbill.reporting.experiment.wording import Standing, Tone, alarms
+from topbill.reporting.queries import database
 
 TONES: dict[Tone, tuple[str, str]] = {
     "good": ("green", ":material/check_circle:"),
@@ -79,7 +80,7 @@ def no_decisions(key: str) -> None:
 
 def chosen() -> str:
     """The experiment chosen in the sidebar. Raises NotFound where the record knows none."""
-    keys = [line.key for line in data.listed()]
+    keys = [line.key for line in data.experiments()]
     if not keys:
         raise NotFound(
             "the record knows no experiment; expected at least one file in the experiments folder"
@@ -93,7 +94,7 @@ def header(title: str, key: str | None = None, lead: str = "") -> None:
     if key is None:
         st.title(title, anchor=False)
     else:
-        line = data.one(key)
+        line = data.listed(key)
         st.title(line.title or key, anchor=False)
         moment = data.as_of(key) if line.decisions else None
         parts = [
@@ -109,26 +110,24 @@ def header(title: str, key: str | None = None, lead: str = "") -> None:
 
 def problems() -> None:
     """What is wrong with the experiment files, and which experiments can't learn or be measured."""
-    for found in data.ask("problems"):
-        where = f"`{found.subject}`" + (f" at `{found.path}`" if found.path else "")
-        if found.kind == "file":
-            st.warning(
-                f"**The last edit of {where} was refused; what was there before is in force.** {plain(found.message)}",
-                icon=":material/edit_off:",
-            )
-        elif found.kind == "metrics":
-            st.warning(
-                f"**The metrics of {where} can't be computed.** {plain(found.message)}",
-                icon=":material/calculate:",
-            )
-        else:
-            st.warning(
-                f"**{where} learns nothing for now.** {plain(found.message)}",
-                icon=":material/sync_problem:",
-            )
+    for problem in data.ask(database.problems):
+        place = f"`{problem.subject}`" + (f" at `{problem.path}`" if problem.path else "")
+        sentence, icon = _PROBLEMS[problem.kind]
+        headline = sentence.format(place=place)
+        st.warning(f"**{headline}** {plain(problem.message)}", icon=f":material/{icon}:")
 
 
-def answer(found: State, help_: str = TERMS["verdict"]) -> None:
+_PROBLEMS = {
+    "file": (
+        "The last edit of {place} was refused; what was there before is in force.",
+        "edit_off",
+    ),
+    "learning": ("{place} learns nothing for now.", "sync_problem"),
+    "metrics": ("The metrics of {place} can't be computed.", "calculate"),
+}
+
+
+def answer(found: Standing, help_: str = TERMS["verdict"]) -> None:
     """What the page comes down to: a word in its colour and with its sign, a sentence, and what to
     do next.
     """
@@ -138,7 +137,7 @@ def answer(found: State, help_: str = TERMS["verdict"]) -> None:
         st.markdown(f"**What next?** {plain(found.next)}")
 
 
-def badge(found: State) -> None:
+def badge(found: Standing) -> None:
     """The word for where something stands, in its colour and with its sign."""
     colour, icon = TONES[found.tone]
     st.badge(found.word, icon=icon, color=colour)  # type: ignore[arg-type]

@@ -32,7 +32,7 @@ def picture(payload: Mapping[str, Any]) -> str | None:
     none.
     """
     image = payload.get("image")
-    return _svg(str(data.pictures()), image) if isinstance(image, str) else None
+    return _svg(str(data.artwork()), image) if isinstance(image, str) else None
 
 
 def name(action: str, payload: Mapping[str, Any]) -> str:

@@ -12,6 +12,7 @@ import streamlit as st
 
 from board import answers, charts, choose, data, frame, pictures, pieces, words
 from board.terms import TERMS
+from topbill.reporting.queries import action_values, exposure
 from topbill.reporting.queries.action_values import REASONS
 
 EVERYBODY = "all viewers"
@@ -19,7 +20,7 @@ EVERYBODY = "all viewers"
 
 def group(key: str) -> tuple[str | None, str | None]:
     """Of which viewers: all, or one group of a context feature."""
-    known = data.ask("groups", key)
+    known = data.ask(action_values.groups, key)
     options = [EVERYBODY, *(f"{by}: {value}" for by, values in known.items() for value in values)]
     chosen = st.selectbox(
         "Viewers", options, key="viewers", bind="query-params", help=TERMS["segment"]
@@ -50,7 +51,7 @@ def tell(name: str, row: object) -> None:
     if row is None:
         st.markdown(f"**{words.plain(name)}**  \nnever shown first")
         return
-    share = words.percent(row.share, digits=0)  # type: ignore[attr-defined]
+    share = words.share(row.share, digits=0)  # type: ignore[attr-defined]
     value, low, high = row.value, row.low, row.high  # type: ignore[attr-defined]
     st.markdown(f"**{words.plain(name)}** · shown **{share}**")
     st.progress(min(1.0, float(row.share)))  # type: ignore[attr-defined]
@@ -64,7 +65,7 @@ def tell(name: str, row: object) -> None:
 
 def positions(key: str, variant: str) -> None:
     """Where each action stood."""
-    found = data.ask("positions", key, variant)
+    found = data.ask(exposure.positions, key, variant)
     if found.empty or found["position"].nunique() < 2:
         return
     pieces.section("Where each one stands", TERMS["positions"])
@@ -99,7 +100,7 @@ def table(key: str, found: pd.DataFrame, name: str) -> None:
         {
             "name": [pictures.name(a, payloads.get(a, {})) for a in found["action"]],
             "stood first": [words.count(n) for n in found["shown"]],
-            "share first": [words.percent(s) for s in found["share"]],
+            "share first": [words.share(s) for s in found["share"]],
             "mean when first": [words.value(v) for v in found["plain"]],
             "worth": [words.value(v) for v in found["value"]],
             "95% interval": [
@@ -115,7 +116,7 @@ def table(key: str, found: pd.DataFrame, name: str) -> None:
 
 def body() -> None:
     key = frame.chosen()
-    line = data.one(key)
+    line = data.listed(key)
     frame.header("Artwork and rows", key)
     if not line.decisions:
         frame.no_decisions(key)
@@ -125,7 +126,11 @@ def body() -> None:
         variant = choose.variant(key)
     with right:
         by, value = group(key)
-    found = data.ask("worth", key, variant, by, value) if by else data.ask("worth", key, variant)
+    found = (
+        data.ask(action_values.action_values, key, variant, by, value)
+        if by
+        else data.ask(action_values.action_values, key, variant)
+    )
     if found.empty:
         st.info(
             "No mature decision of these viewers with logged probabilities yet.",

@@ -10,7 +10,8 @@ import streamlit as st
 from board import answers, charts, choose, data, frame, pieces, words
 from board.terms import TERMS
 from topbill.reporting import Report
-from topbill.reporting.experiment.status import regret
+from topbill.reporting.experiment.regret import regret
+from topbill.reporting.queries import action_values, exposure, series
 from topbill.reporting.queries.action_values import REASONS
 from topbill.reporting.queries.exposure import effective_actions
 
@@ -18,24 +19,24 @@ LATEST = 20  # so many policy versions are listed
 
 
 def headline(key: str, variant: str, policy: str) -> None:
-    positions = data.ask("positions", key, variant)
+    positions = data.ask(exposure.positions, key, variant)
     first = positions[positions["position"] == 1].set_index("action")["share"]
-    versions = data.ask("versions", key)
-    explored = data.ask("explored", key)
+    versions = data.ask(exposure.policy_versions, key)
+    explored = data.ask(exposure.explored_by_position, key)
     mine = explored[(explored["variant"] == variant) & (explored["position"] == 1)]["explored"]
     explored_first = float(mine.iloc[0]) if len(mine) else None
-    worths = data.ask("worth", key, variant)
+    worths = data.ask(action_values.action_values, key, variant)
     frame.answer(answers.bandit(variant, policy, first, explored_first, worths), TERMS["share"])
     shown = []
     if len(first):
         effective = f"{effective_actions(first):.1f} of {len(first)}"
         shown = [
             ("Shown first most", str(first.idxmax()), TERMS["first"]),
-            ("Its share", words.percent(float(first.max()), digits=0), TERMS["share"]),
+            ("Its share", words.share(float(first.max()), digits=0), TERMS["share"]),
             ("Effective actions", effective, TERMS["effective"]),
         ]
     if explored_first is not None:
-        shown.append(("Exploration", words.percent(explored_first), TERMS["explored"]))
+        shown.append(("Exploration", words.share(explored_first), TERMS["explored"]))
     pieces.metrics(*shown)
     if len(versions):
         newest = versions.iloc[0]
@@ -46,7 +47,7 @@ def headline(key: str, variant: str, policy: str) -> None:
 
 def shares(key: str, variant: str) -> list[str]:
     pieces.section("What was shown first, over time", TERMS["share"])
-    found = data.ask("shares", key, variant).rename(columns={"action": "name"})
+    found = data.ask(exposure.shares_over_time, key, variant).rename(columns={"action": "name"})
     totals = found.groupby("name")["shown"].sum().sort_values(ascending=False)
     names = [n for n in totals.index if n != "(others)"] + [
         n for n in totals.index if n == "(others)"
@@ -61,8 +62,8 @@ def who_sees_what(key: str, variant: str, names: list[str]) -> None:
     if by is None:
         st.caption("No context feature makes groups.")
         return
-    found = data.ask("by_segment", key, variant, by)
-    order = [g for g in data.ask("groups", key)[by] if g in set(found["segment"])]
+    found = data.ask(exposure.by_segment, key, variant, by)
+    order = [g for g in data.ask(action_values.groups, key)[by] if g in set(found["segment"])]
     if by == "hour":
         order = sorted(order, key=lambda g: float(g.split("–")[0]) if g[0].isdigit() else 99)
     present = found.groupby("action")["shown"].sum().sort_values(ascending=False).index.tolist()
@@ -76,7 +77,7 @@ def who_sees_what(key: str, variant: str, names: list[str]) -> None:
 
 def worth(key: str, variant: str) -> None:
     pieces.section("What each action is worth", TERMS["adaptive"])
-    found = data.ask("worth", key, variant)
+    found = data.ask(action_values.action_values, key, variant)
     if found.empty:
         st.caption("No mature decision with logged probabilities yet.")
         return
@@ -90,7 +91,8 @@ def worth(key: str, variant: str) -> None:
         pieces.chart(drawn, found, f"{key}-{variant}-worth", 30 * len(known) + 50)
     missing = found[found["value"].isna()]
     if len(missing):
-        why = "; ".join(f"{row.action}: {REASONS[row.reason]}" for row in missing.itertuples())
+        reasons = zip(missing["action"], missing["reason"], strict=True)
+        why = "; ".join(f"{action}: {REASONS[reason]}" for action, reason in reasons)
         with st.expander(f"{len(missing)} action(s) without a number"):
             st.caption(words.plain(why))
 
@@ -99,7 +101,7 @@ def exploring(key: str, variant: str, found: Report) -> None:
     left, right = st.columns(2)
     with left:
         pieces.section("How open the draw is", TERMS["effective"])
-        over_time = data.ask("exploration", key, variant).assign(name=variant)
+        over_time = data.ask(exposure.exploration, key, variant).assign(name=variant)
         if over_time.empty:
             st.caption("Probabilities were not kept: the slates are too large.")
         else:
@@ -109,7 +111,9 @@ def exploring(key: str, variant: str, found: Report) -> None:
             pieces.chart(drawn, over_time, f"{key}-{variant}-effective", 240)
     with right:
         pieces.section("Exploration by position", TERMS["explored"])
-        by_position = data.ask("explored", key).rename(columns={"variant": "name"})
+        by_position = data.ask(exposure.explored_by_position, key).rename(
+            columns={"variant": "name"}
+        )
         if len(set(by_position["position"])) == 1:
             one = by_position.rename(columns={"explored": "value"})
             pieces.chart(charts.bars(one, variant), one, f"{key}-explored", 40 * len(one) + 10)
@@ -126,7 +130,7 @@ def _control(found: Report) -> str | None:
 
 def learning(key: str, found: Report) -> None:
     pieces.section("Reward over time", TERMS["reward"] + " Bands: 95% for each point alone.")
-    progress = data.ask("progress", key).rename(columns={"variant": "name"})
+    progress = data.ask(series.progress, key).rename(columns={"variant": "name"})
     names = [v.variant for v in found.variants]
     drawn = charts.lines(progress, names, _control(found), "value", "objective per decision", ".3f")
     pieces.chart(drawn, progress, f"{key}-reward", 280)
@@ -158,7 +162,7 @@ def regrets(key: str, found: Report) -> None:
 
 def versions(key: str) -> None:
     with st.expander("Policy versions", icon=":material/history:"):
-        found = data.ask("versions", key)
+        found = data.ask(exposure.policy_versions, key)
         shown = pd.DataFrame(
             {
                 "version": found["policy_version"],
@@ -174,7 +178,7 @@ def versions(key: str) -> None:
 
 def body() -> None:
     key = frame.chosen()
-    found = data.loaded(key)
+    found = data.report(key)
     frame.header("Bandit", key)
     if not found.decisions:
         frame.no_decisions(key)

@@ -12,17 +12,18 @@ import streamlit as st
 
 from board import answers, charts, data, frame, pieces, words
 from board.terms import COLUMNS, TERMS
+from topbill.reporting.queries import decisions
 
 
 def one(decision_id: str) -> None:
-    found = data.ask("find", decision_id)
+    found = data.ask(decisions.find, decision_id)
     if found is None:
         frame.answer(answers.missing(f"decision {decision_id}"), TERMS["decisions"])
         return
     d = found.decision
     frame.answer(answers.decision(found), TERMS["propensity"])
     pieces.metrics(
-        ("Chance of this", words.percent(d["propensity"], digits=2), TERMS["propensity"]),
+        ("Chance of this", words.share(d["propensity"], digits=2), TERMS["propensity"]),
         ("Policy", f"{d['policy']} v{d['policy_version']}", TERMS["version"]),
         ("Engine time", words.milliseconds(d["latency_us"] / 1e3), TERMS["p99"]),
         ("Reward events", str(len(found.rewards)), TERMS["events"]),
@@ -46,7 +47,7 @@ def chances(matrix: pd.DataFrame, decision: dict[str, Any]) -> None:
     if matrix.empty:
         st.caption("The matrix was too large to keep; the policy version reproduces it.")
         slate = zip(decision["slate"], decision["propensities"], strict=True)
-        shown = [(action, words.percent(p, digits=2)) for action, p in slate]
+        shown = [(action, words.share(p, digits=2)) for action, p in slate]
         pieces.table(pd.DataFrame(shown, columns=["shown", "chance"]), "slate")
         return
     for position, here in list(matrix.groupby("position"))[:10]:
@@ -87,7 +88,7 @@ def several(found: pd.DataFrame, whose: str, name: str) -> None:
             "slate": [answers.listing(slate.split(", ")) for slate in found["slate"]],
             "events": found["events"],
             "variant": found["variant"].fillna("none"),
-            "chance": [words.percent(p, digits=2) for p in found["propensity"]],
+            "chance": [words.share(p, digits=2) for p in found["propensity"]],
             "unit": found["unit"],
             "experiment": found["experiment"],
             "reason": [words.label(reason) for reason in found["reason"]],
@@ -122,13 +123,13 @@ def body() -> None:
     if decision_id:
         one(decision_id.strip())
     elif unit:
-        found = data.ask("of_unit", unit.strip())
+        found = data.ask(decisions.of_unit, unit.strip())
         if found.empty:
             frame.answer(answers.missing(f"decision for unit {unit}"), TERMS["decisions"])
         else:
             several(found, unit.strip(), "unit")
     else:
-        found = data.ask("latest", key)
+        found = data.ask(decisions.latest, key)
         if found.empty:
             frame.no_decisions(key)
         else:

@@ -13,7 +13,8 @@ from board.terms import TERMS
 from topbill.ab import REASONS as AB_REASONS
 from topbill.ab import Analysis, Comparison
 from topbill.reporting import REASONS, Report
-from topbill.reporting.experiment.status import state
+from topbill.reporting.experiment.wording import standing
+from topbill.reporting.queries import database, series
 
 CALLS = {"better": "✔ better", "worse": "✖ worse", "no_call": "… no call yet"}
 KEPT = {
@@ -25,12 +26,12 @@ KEPT = {
 
 
 def headline(found: Report) -> None:
-    line = data.one(found.experiment)
+    line = data.listed(found.experiment)
     pieces.metrics(
         ("Running for", words.span(line.first_at, line.last_at), TERMS["running"]),
         ("Units", words.count(found.units), TERMS["units"]),
         ("Decisions", words.count(found.decisions), TERMS["decisions"]),
-        ("Mature", words.percent(found.health.mature_share, digits=0), TERMS["mature"]),
+        ("Mature", words.share(found.health.mature_share, digits=0), TERMS["mature"]),
     )
 
 
@@ -82,14 +83,12 @@ def text(c: Comparison) -> str:
 def change(c: Comparison) -> tuple[str, str]:
     """The lift and its interval, or the difference and its interval where no lift can be said."""
     if c.relative is not None:
-        return words.percent(c.relative, signed=True), words.interval(
-            c.relative_low, c.relative_high, lift=True
-        )
+        return words.lift(c.relative), words.lift_interval(c.relative_low, c.relative_high)
     return words.signed(c.difference), words.interval(c.difference_low, c.difference_high)
 
 
 def over_time(key: str, analysis: Analysis) -> None:
-    progress = data.ask("progress", key).rename(columns={"variant": "name"})
+    progress = data.ask(series.progress, key).rename(columns={"variant": "name"})
     left, right = st.columns(2)
     funnel = progress.dropna(subset=["relative", "relative_low", "relative_high"])
     with left:
@@ -106,7 +105,7 @@ def over_time(key: str, analysis: Analysis) -> None:
             )
     with right:
         pieces.section("Units so far", TERMS["units"])
-        units = data.ask("units", key).rename(columns={"variant": "name"})
+        units = data.ask(series.units_over_time, key).rename(columns={"variant": "name"})
         drawn = charts.lines(units, names(analysis), analysis.control, "units", "units")
         pieces.chart(drawn, units, f"{key}-units", 280)
 
@@ -162,9 +161,9 @@ def guardrails(analysis: Analysis) -> None:
             {
                 "metric": words.label(g.metric),
                 "variant": g.variant,
-                "may worsen by": words.percent(g.margin),
-                "worse by": words.percent(g.worse_by, signed=True),
-                "95% interval": words.interval(g.worse_by_low, g.worse_by_high, lift=True),
+                "may worsen by": words.share(g.margin),
+                "worse by": words.lift(g.worse_by),
+                "95% interval": words.lift_interval(g.worse_by_low, g.worse_by_high),
                 "reading": KEPT[g.status],
             }
             for g in analysis.guardrails
@@ -214,8 +213,8 @@ def split(analysis: Analysis) -> None:
                 {
                     "variant": name,
                     "units": words.count(n),
-                    "share": words.percent(n / total),
-                    "intended": words.percent(ratio.shares[name] / weight),
+                    "share": words.share(n / total),
+                    "intended": words.share(ratio.shares[name] / weight),
                 }
                 for name, n in ratio.counts.items()
             ]
@@ -230,11 +229,10 @@ def split(analysis: Analysis) -> None:
 
 def about(found: Report) -> None:
     with st.expander("The experiment file, and what changed when", icon=":material/description:"):
-        audit = data.ask("revisions", found.experiment)
-        for row in audit.itertuples():
-            st.caption(
-                f"Revision `{row.revision}` since {words.moment(row.revised_at)}, by {words.plain(row.who)}"
-            )
+        audit = data.ask(database.revisions, found.experiment)
+        for row in audit.to_dict("records"):
+            since, who = words.moment(row["revised_at"]), words.plain(row["who"])
+            st.caption(f"Revision `{row['revision']}` since {since}, by {who}")
         if len(audit):
             st.code(
                 yaml.safe_dump(
@@ -246,7 +244,7 @@ def about(found: Report) -> None:
 
 def body() -> None:
     key = frame.chosen()
-    found = data.loaded(key)
+    found = data.report(key)
     frame.header("Experiment", key, f"revision {found.revision}")
     if found.hypothesis:
         st.markdown(f"*{words.plain(found.hypothesis)}*")
@@ -254,7 +252,7 @@ def body() -> None:
         frame.no_decisions(key)
         about(found)
         return
-    frame.answer(state(found))
+    frame.answer(standing(found))
     frame.warn(found)
     headline(found)
     if found.ab is not None and len(found.ab.units) > 1:

@@ -12,12 +12,15 @@ import streamlit as st
 from board import answers, charts, data, frame, pieces, words
 from board.terms import ENDED, TERMS
 from topbill.reporting import PropensityLine, Report
-from topbill.reporting.experiment.status import JOINED
+from topbill.reporting.experiment.wording import JOINED
+from topbill.reporting.queries import database, decisions, drift, series
 
 
 def age() -> float:
     """Seconds since the worker last published."""
-    return float((datetime.now(UTC).replace(tzinfo=None) - data.ask("published")).total_seconds())
+    return float(
+        (datetime.now(UTC).replace(tzinfo=None) - data.ask(database.published_at)).total_seconds()
+    )
 
 
 def tests(found: Report) -> list[PropensityLine]:
@@ -37,10 +40,10 @@ def headline(found: Report, traffic: pd.DataFrame) -> None:
     pieces.metrics(
         ("Decisions/s", words.count(latest), TERMS["rate"]),
         ("Engine p99", p99, TERMS["p99"]),
-        ("Fallbacks", words.percent(health.fallback_share, digits=2), TERMS["fallback"]),
+        ("Fallbacks", words.share(health.fallback_share, digits=2), TERMS["fallback"]),
         ("Record's age", words.duration(age()), TERMS["age"]),
-        ("Rewards joined", words.percent(health.reward_join_rate), TERMS["join"]),
-        ("Decisions rewarded", words.percent(health.rewarded_share), TERMS["rewarded"]),
+        ("Rewards joined", words.share(health.reward_join_rate), TERMS["join"]),
+        ("Decisions rewarded", words.share(health.rewarded_share), TERMS["rewarded"]),
         ("Reward events", words.count(health.reward_events), TERMS["events"]),
         ("Drawn as logged", f"{good} of {len(tested)}", TERMS["propensity"]),
     )
@@ -82,7 +85,7 @@ def errors(key: str, traffic: pd.DataFrame, found: Report) -> None:
         pieces.section("Who decided", TERMS["fallback"])
         total = sum(found.health.reasons.values())
         lines = [
-            (ENDED.get(r, r), words.count(n), words.percent(n / total))
+            (ENDED.get(r, r), words.count(n), words.share(n / total))
             for r, n in found.health.reasons.items()
         ]
         pieces.table(
@@ -92,13 +95,13 @@ def errors(key: str, traffic: pd.DataFrame, found: Report) -> None:
 
 def rewards(key: str, found: Report) -> None:
     left, right = st.columns(2)
-    delays = data.ask("delays", key)
+    delays = data.ask(decisions.delays, key)
     with left:
         pieces.section(
             "Reward events over time",
             f"An alarm is raised when of no event {JOINED:.0%} come within their window.",
         )
-        joins = data.ask("joins", key)
+        joins = data.ask(decisions.joins, key)
         if joins.empty:
             st.caption("No reward event has come.")
             return
@@ -114,7 +117,7 @@ def rewards(key: str, found: Report) -> None:
                 "event": [words.label(e) for e in delays["event"]],
                 "events": [words.count(n) for n in delays["events"]],
                 "in its window": [
-                    words.percent(found.health.joined.get(e), digits=0) for e in delays["event"]
+                    words.share(found.health.joined.get(e), digits=0) for e in delays["event"]
                 ],
                 "half within": [words.duration(x) for x in delays["p50"]],
                 "90% within": [words.duration(x) for x in delays["p90"]],
@@ -152,7 +155,7 @@ def propensities(found: Report) -> None:
 
 def drifting(key: str) -> None:
     pieces.section("Have viewers changed?", TERMS["psi"])
-    found = data.ask("drift", key)
+    found = data.ask(drift.drift, key)
     if found.empty:
         st.caption("No context feature makes groups to compare.")
         return
@@ -171,18 +174,18 @@ def drifting(key: str) -> None:
 
 def moved(groups: Iterable[dict[str, Any]]) -> str:
     far = max(groups, key=lambda group: abs(group["lately"] - group["before"]))
-    return f"{far['group']}: {words.percent(far['before'])} → {words.percent(far['lately'])}"
+    return f"{far['group']}: {words.share(far['before'])} → {words.share(far['lately'])}"
 
 
 def body() -> None:
     key = frame.chosen()
-    found = data.loaded(key)
+    found = data.report(key)
     frame.header("Health", key)
     frame.problems()
     if not found.decisions:
         frame.no_decisions(key)
         return
-    traffic = data.ask("traffic", key)
+    traffic = data.ask(series.traffic, key)
     frame.answer(answers.healthy(found, age()))
     headline(found, traffic)
     service(key, traffic, found)

@@ -9,13 +9,14 @@ import streamlit as st
 from board import answers, charts, data, frame, words
 from topbill.ab import Analysis
 from topbill.reporting import Report
-from topbill.reporting.experiment.status import alarms, state
-from topbill.reporting.queries.database import Listed
+from topbill.reporting.experiment.wording import alarms, standing
+from topbill.reporting.queries import series
+from topbill.reporting.queries.database import ListedExperiment
 
 
-def card(line: Listed, found: Report) -> None:
+def card(line: ListedExperiment, found: Report) -> None:
     """One experiment: where it stands, since when, on how many, and how the lift went."""
-    where = state(found)
+    where = standing(found)
     with st.container(border=True, key=f"card-{line.key}"):
         top = st.container(
             horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"
@@ -49,7 +50,7 @@ def spoken_of(analysis: Analysis) -> str | None:
 
 def spark(key: str, variant: str | None) -> None:
     """The lift of that variant, or of the leading one, as its interval narrowed."""
-    progress = data.ask("progress", key).dropna(subset=["relative", "relative_low"])
+    progress = data.ask(series.progress, key).dropna(subset=["relative", "relative_low"])
     if progress.empty:
         return
     last = progress.groupby("variant").tail(1).sort_values("relative")
@@ -58,19 +59,17 @@ def spark(key: str, variant: str | None) -> None:
     if len(one) < 2:
         return
     low, high = one["relative_low"].iloc[-1], one["relative_high"].iloc[-1]
-    st.caption(
-        f"Lift of **{words.plain(name)}** over time, now {words.interval(low, high, lift=True)}"
-    )
+    st.caption(f"Lift of **{words.plain(name)}** over time, now {words.lift_interval(low, high)}")
     charts.draw(charts.spark(one), 90)
 
 
 def body() -> None:
-    lines = data.listed()
+    lines = data.experiments()
     frame.header("Experiments")
     frame.problems()
     if not lines:
         frame.chosen()
-    reports = {line.key: data.loaded(line.key) for line in lines}
+    reports = {line.key: data.report(line.key) for line in lines}
     frame.answer(answers.morning([(line.title or line.key, reports[line.key]) for line in lines]))
     left, right = st.columns([3, 2], vertical_alignment="bottom")
     with left:

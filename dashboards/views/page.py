@@ -9,8 +9,10 @@ import streamlit as st
 
 from board import answers, charts, data, frame, pieces, words
 from board.terms import TERMS
-from topbill.reporting.experiment.status import State
-from topbill.reporting.page import OBJECTIVE, Arm, PageReport
+from topbill.reporting import answer_cache
+from topbill.reporting.experiment.wording import Standing
+from topbill.reporting.page import OBJECTIVE, LayerVariant, PageReport
+from topbill.reporting.queries import coverage
 
 REASONS = {"too_few_units": "too few viewers yet"}
 
@@ -19,7 +21,7 @@ def headline(found: PageReport) -> None:
     pieces.metrics(
         ("Pages", words.count(found.pages), TERMS["pages"]),
         ("Viewers", words.count(found.units), TERMS["units"]),
-        ("Mature", words.percent(found.mature / found.pages, digits=0), TERMS["mature"]),
+        ("Mature", words.share(found.mature / found.pages, digits=0), TERMS["mature"]),
         ("Served again", words.count(found.again), TERMS["again"]),
         ("Fallbacks", words.count(sum(found.fallbacks.values())), TERMS["fallback"]),
         *recall(found),
@@ -38,8 +40,8 @@ def recall(found: PageReport) -> list[tuple[str, str, str]]:
     if r is None or not r.asked:
         return []
     return [
-        (f"Found in {r.most}", words.percent(r.found / r.asked), TERMS["recall"]),
-        (f"Popular {r.most}", words.percent(r.popular / r.asked), TERMS["recall"]),
+        (f"Found in {r.most}", words.share(r.found / r.asked), TERMS["recall"]),
+        (f"Popular {r.most}", words.share(r.popular / r.asked), TERMS["recall"]),
     ]
 
 
@@ -78,7 +80,7 @@ def _reading(low: float, high: float) -> str:
     return "more" if low > 0 else "less" if high < 0 else "unclear"
 
 
-def standing(arm: Arm) -> str:
+def standing(arm: LayerVariant) -> str:
     """How a variant stands among those of its layer, on all goals at once, with a sign."""
     sign = "?" if arm.reason else "✖" if arm.beaten_by else "…" if arm.behind else "✔"
     return f"{sign} {REASONS.get(arm.standing, words.label(arm.standing))}"
@@ -110,7 +112,7 @@ def goals(found: PageReport) -> None:
     table(found.page, arms, metrics)
 
 
-def trade(found: PageReport, arms: list[Arm], x: str, y: str) -> None:
+def trade(found: PageReport, arms: list[LayerVariant], x: str, y: str) -> None:
     lines = [
         (arm.variant, a.mean, a.low, a.high, b.mean, b.low, b.high)
         for arm in arms
@@ -128,7 +130,7 @@ def trade(found: PageReport, arms: list[Arm], x: str, y: str) -> None:
     pieces.chart(drawn, shown, f"{found.page}-{arms[0].layer}-goals", 340)
 
 
-def table(page: str, arms: list[Arm], metrics: list[str]) -> None:
+def table(page: str, arms: list[LayerVariant], metrics: list[str]) -> None:
     lines = []
     for arm in arms:
         gap = arm.against_control.get(OBJECTIVE)
@@ -155,7 +157,7 @@ def table(page: str, arms: list[Arm], metrics: list[str]) -> None:
 
 
 def covered(page: str) -> None:
-    found = data.ask("coverage", page)
+    found = data.ask(coverage.coverage, page)
     if found.empty:
         return
     pieces.section("How much of the catalogue is seen", TERMS["coverage"])
@@ -164,7 +166,7 @@ def covered(page: str) -> None:
             "variant": [words.label(v) for v in found["variant"]],
             "places": [words.count(n) for n in found["places"]],
             "titles": [f"{n:,}" for n in found["titles"]],
-            "ten most shown": [words.percent(x, digits=0) for x in found["top"]],
+            "ten most shown": [words.share(x, digits=0) for x in found["top"]],
         }
     )
     pieces.table(shown, f"{page}-coverage")
@@ -176,7 +178,7 @@ def fell_back(found: PageReport) -> None:
         st.caption("Nowhere: every page was composed by its own policies.")
         return
     lines = [
-        (words.label(stage), words.count(n), words.percent(n / found.pages))
+        (words.label(stage), words.count(n), words.share(n / found.pages))
         for stage, n in found.fallbacks.items()
     ]
     pieces.table(
@@ -185,10 +187,10 @@ def fell_back(found: PageReport) -> None:
 
 
 def body() -> None:
-    known = data.ask("pages")
+    known = data.ask(coverage.pages)
     st.title("Whole page", anchor=False)
     if not known:
-        data.listed()
+        data.experiments()
         frame.answer(NONE, TERMS["pages"])
         return
     page = known[0]
@@ -196,7 +198,7 @@ def body() -> None:
         page = str(
             st.selectbox("Page", known, key="page", bind="query-params", help=TERMS["pages"])
         )
-    found: PageReport = data.ask("page", page)
+    found: PageReport = data.ask(answer_cache.page_report, page)
     st.caption(
         f"page `{page}` · its layers: {', '.join(dict.fromkeys(arm.layer for arm in found.arms))}"
     )
@@ -208,7 +210,7 @@ def body() -> None:
     fell_back(found)
 
 
-NONE = State(
+NONE = Standing(
     word="No pages",
     tone="neutral",
     sentence="No whole page has been served yet, so there is nothing to tell of its layers.",

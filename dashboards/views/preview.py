@@ -110,11 +110,11 @@ def variant(shown: Shown, key: str, surface: str) -> None:
                 st.image(svg, width="stretch", alt=shown.slate[0])
             st.markdown(
                 f"shows **{words.plain(pictures.name(shown.slate[0], payloads.get(shown.slate[0], {})))}**, "
-                f"drawn with {words.percent(shown.propensities[0])}"
+                f"drawn with {words.share(shown.propensities[0])}"
             )
         else:
             lines = [
-                f"{place}. **{words.plain(pictures.name(action, payloads.get(action, {})))}** · {words.percent(p)}"
+                f"{place}. **{words.plain(pictures.name(action, payloads.get(action, {})))}** · {words.share(p)}"
                 for place, (action, p) in enumerate(
                     zip(shown.slate, shown.propensities, strict=True), 1
                 )
@@ -140,7 +140,7 @@ def homepage(shown: Shown, payloads: Mapping[str, Mapping[str, Any]]) -> None:
     tiles = "<i></i>" * 7
     rows = "".join(
         f"<div><b>{escape(pictures.name(action, payloads.get(action, {})))}</b>"
-        f"<small>{words.percent(p)}</small><p>{tiles}</p></div>"
+        f"<small>{words.share(p)}</small><p>{tiles}</p></div>"
         for action, p in zip(shown.slate, shown.propensities, strict=True)
     )
     st.html(f'<div class="tb-page">{rows}</div>')

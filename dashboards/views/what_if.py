@@ -10,7 +10,7 @@ import streamlit as st
 from board import answers, charts, data, frame, pieces, words
 from board.terms import TERMS
 from topbill.ope import REASONS, Estimate, Evaluation
-from topbill.reporting.experiment.status import State
+from topbill.reporting.experiment.wording import Standing
 from topbill.reporting.queries import what_if
 
 # Whose number the sentence speaks of: the first that gave one.
@@ -19,7 +19,7 @@ PREFERRED = ("adaptive-dr", "dr", "snips", "cascade-dr", "rips", "sips")
 MOST = {"20 k decisions": 20_000, "100 k": 100_000, "all of it": None}
 
 
-NOT_ASKED = State(
+NOT_ASKED = Standing(
     word="Not asked yet",
     tone="neutral",
     sentence="The logged decisions, weighed by how likely another policy would have made them, say what it would have "
@@ -158,8 +158,8 @@ def diagnostics(e: Estimate) -> None:
     pieces.metrics(
         ("Decisions worth", words.count(d.ess), TERMS["ess"]),
         ("Mean weight", f"{d.mean_weight:.2f}", TERMS["mean_weight"]),
-        ("Largest weight", words.percent(d.largest_share), TERMS["largest"]),
-        ("Unsupported", words.percent(d.unsupported), TERMS["unsupported"]),
+        ("Largest weight", words.share(d.largest_share), TERMS["largest"]),
+        ("Unsupported", words.share(d.unsupported), TERMS["unsupported"]),
     )
     for warning in d.warnings:
         st.caption(f"⚠ {words.plain(warning)}")
@@ -167,7 +167,7 @@ def diagnostics(e: Estimate) -> None:
 
 def body() -> None:
     key = frame.chosen()
-    line = data.one(key)
+    line = data.listed(key)
     frame.header("What if", key)
     if not line.decisions:
         frame.no_decisions(key)
@@ -199,7 +199,7 @@ def body() -> None:
         or "none"
     )
     share = (
-        f", a sample of {words.percent(found.sampled)} of all units" if found.sampled < 1.0 else ""
+        f", a sample of {words.share(found.sampled)} of all units" if found.sampled < 1.0 else ""
     )
     st.caption(
         f"On {words.count(found.decisions)} decisions of {words.count(found.units)} units{share}, logged by "

@@ -48,7 +48,9 @@ def report(
         instead: Of a page: LAYER=POLICY, once a layer: what pages would have earned with it, as in
             artwork=uniform or titles=other.yaml@greedy; policies as in evaluate.
     """
-    if not _is_page(key, data):
+    from topbill import reporting
+
+    if not reporting.is_page(key, data):
         _refuse(key, "an experiment", {"weights": bool(weights), "instead": bool(instead)})
         _experiment_report(key, data, method, looks, html, json_)
         return
@@ -62,19 +64,6 @@ def report(
         _page_with_other_policies(key, data, instead, json_)
     else:
         _page_report(key, data, weights, json_)
-
-
-def _is_page(key: str, data: Path) -> bool:
-    """Whether the lake has a page of that key. Experiments are looked for first, since their list
-    is short, where pages are found among all decisions.
-    """
-    from topbill import lake
-    from topbill.reporting.queries import coverage
-
-    listed = lake.sql(data / lake.DATABASE, "SELECT key FROM experiments").to_pylist()
-    if any(row["key"] == key for row in listed):
-        return False
-    return key in coverage.pages(data)
 
 
 def _refuse(key: str, kind: str, options: Mapping[str, bool]) -> None:
@@ -94,7 +83,7 @@ def _experiment_report(
     from topbill import reporting
 
     shares = tuple(_fraction(share) for share in looks)
-    result = reporting.load(key, data, method=method, looks=shares)
+    result = reporting.load_experiment_report(key, data, method=method, looks=shares)
     if html is not None:
         html.write_text(reporting.to_html(result))
         out.print(f"{html}: written", highlight=False)
@@ -105,13 +94,13 @@ def _experiment_report(
 
 
 def _page_report(key: str, data: Path, weights: tuple[str, ...], json_: bool) -> None:
-    from topbill.reporting import page
+    from topbill import reporting
 
-    result = page.load(key, data, weights=_weights(weights) or None)
+    result = reporting.load_page_report(key, data, weights=_weights(weights) or None)
     if json_:
-        print_json(result)
+        print(reporting.to_json(result))
     else:
-        page.render(result, out)
+        reporting.render_text(result, out)
 
 
 def _weights(options: Iterable[str]) -> dict[str, float]:

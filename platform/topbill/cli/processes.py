@@ -101,7 +101,7 @@ def answers(*, data: Data = DATA) -> None:
     if not ended(_FIRST_ANSWERS):
         from topbill.reporting import answer_cache
 
-        answer_cache.keep_up(data, ended)
+        answer_cache.run(data, ended)
 
 
 @app.command
@@ -242,6 +242,6 @@ def _verdicts(experiments: Sequence[Experiment], data: Path) -> Iterator[str]:
     from topbill import reporting
 
     for experiment in experiments:
-        analysis = reporting.load(experiment.key, data).ab
+        analysis = reporting.load_experiment_report(experiment.key, data).ab
         if analysis is not None:
             yield f"{experiment.key}: {analysis.verdict.sentence}"

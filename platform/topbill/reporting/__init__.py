@@ -1,11 +1,11 @@
-"""One experiment's whole report, from the lake: numbers with their uncertainty, and whether they
-may be read.
+"""The whole report of an experiment or a page, from the lake: numbers with their uncertainty, and
+whether they may be read.
 
-`load(key, data)` gives a `Report`; `render_text`, `to_json` and `to_html` show it.
+`load(key, data)` gives a `Report` or a `PageReport`; `render_text`, `to_json` and `to_html` show
+either. In a notebook both show themselves, and `to_frame()` makes a pandas frame of their numbers.
 """
 
-from topbill.reporting.experiment.build import load
-from topbill.reporting.experiment.html import to_html
+from topbill.reporting.experiment.build import load_experiment_report
 from topbill.reporting.experiment.model import (
     REASONS,
     ChoiceRatio,
@@ -17,22 +17,28 @@ from topbill.reporting.experiment.model import (
     Report,
     ShareLine,
     VariantLine,
-    to_json,
 )
-from topbill.reporting.experiment.text import render_text
+from topbill.reporting.loading import is_page, load, render_text, to_html, to_json
+from topbill.reporting.page import LayerVariant, PageMean, PageReport, load_page_report
 
 __all__ = [
     "REASONS",
     "ChoiceRatio",
     "Health",
+    "LayerVariant",
     "MeanEstimate",
     "MetricLine",
     "Note",
+    "PageMean",
+    "PageReport",
     "PropensityLine",
     "Report",
     "ShareLine",
     "VariantLine",
+    "is_page",
     "load",
+    "load_experiment_report",
+    "load_page_report",
     "render_text",
     "to_html",
     "to_json",

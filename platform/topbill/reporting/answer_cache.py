@@ -1,9 +1,9 @@
 """Answers worked out in advance: on a large lake a page shows the latest of them at once instead of
 asking anew.
 
-They lie beside the face, in `answers/`, a file per question: exactly what the question's function
-answered on the publication that the file names. On a small lake nothing is kept, because asking is
-quick there.
+They lie beside the analytics database, in `answers/`, a file for each question: exactly what its
+function answered on the publication that the file names. On a small lake none are kept, because
+asking is quick there.
 """
 
 from __future__ import annotations
@@ -11,22 +11,32 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from hashlib import blake2b
 from pathlib import Path
 from time import monotonic
-from typing import Any, NamedTuple, TypeAlias
+from typing import (
+    Any,
+    Concatenate,
+    Generic,
+    Literal,
+    NamedTuple,
+    ParamSpec,
+    TypeVar,
+    cast,
+    get_type_hints,
+)
 
 import msgspec
 import pandas as pd
 import pyarrow as pa
 
 from topbill.domain.errors import LogError, NotFound, TopbillError
-from topbill.lake import quoted
-from topbill.reporting import page
-from topbill.reporting.experiment.build import load
+from topbill.reporting.experiment.build import load_experiment_report
 from topbill.reporting.experiment.model import Report
-from topbill.reporting.experiment.segments import segment_columns
+from topbill.reporting.experiment.segments import groupings
+from topbill.reporting.page import PageReport, load_page_report
 from topbill.reporting.queries import (
     action_values,
     coverage,
@@ -37,142 +47,177 @@ from topbill.reporting.queries import (
     series,
 )
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
 LARGE = 300_000
-"""Decisions in the lake from which on answers are kept."""
+"""Decisions in the lake from which on answers are worked out in advance."""
 OLDEST = timedelta(hours=1)
 """An answer that is older than the record by more than this is not shown any more."""
 _PAUSE, _LONGEST_PAUSE = 30.0, 900.0
 _logger = logging.getLogger("topbill")
-Question: TypeAlias = tuple[str, ...]
-"""A name of `ASK`, the key of an experiment or a page, and the function's other arguments."""
 
 
-def _report(data: Path | str, key: str) -> Report:
-    return load(key, data)
+def experiment_report(data: Path | str, key: str) -> Report:
+    """The experiment's report, asked like the other questions: data folder first."""
+    return load_experiment_report(key, data)
 
 
-def _page(data: Path | str, key: str) -> page.PageReport:
-    return page.load(key, Path(data))
+def page_report(data: Path | str, key: str) -> PageReport:
+    """The page's report, likewise."""
+    return load_page_report(key, data)
 
 
-ASK: dict[str, Callable[..., Any]] = {
-    "report": _report,
-    "listed": database.listed,
-    "experiment": database.load_experiment,
-    "revisions": database.revisions,
-    "published": database.published_at,
-    "problems": database.problems,
-    "progress": series.progress,
-    "traffic": series.traffic,
-    "units": series.units_over_time,
-    "shares": exposure.shares_over_time,
-    "positions": exposure.positions,
-    "by_segment": exposure.by_segment,
-    "exploration": exposure.exploration,
-    "explored": exposure.explored_by_position,
-    "versions": exposure.policy_versions,
-    "worth": action_values.worth,
-    "groups": action_values.groups,
-    "find": decisions.find,
-    "of_unit": decisions.of_unit,
-    "latest": decisions.latest,
-    "delays": decisions.delays,
-    "joins": decisions.joins,
-    "drift": drift.drift,
-    "pages": coverage.pages,
-    "page": _page,
-    "coverage": coverage.coverage,
+class Query(NamedTuple):
+    """A question that is answered in advance, and for what: once for each experiment, for each of
+    its variants, for each variant and feature that makes groups, or for each page.
+    """
+
+    function: Callable[..., Any]
+    scope: Literal["experiment", "variant", "segment", "page"]
+
+
+def query_name(function: Callable[..., Any]) -> str:
+    """The name of a question: its module's and its own, such as `exposure.positions`."""
+    return f"{function.__module__.rpartition('.')[2]}.{function.__name__}"
+
+
+QUERIES: dict[str, Query] = {
+    query_name(query.function): query
+    for query in (
+        Query(experiment_report, "experiment"),
+        Query(series.progress, "experiment"),
+        Query(series.units_over_time, "experiment"),
+        Query(series.traffic, "experiment"),
+        Query(decisions.delays, "experiment"),
+        Query(decisions.joins, "experiment"),
+        Query(drift.drift, "experiment"),
+        Query(exposure.policy_versions, "experiment"),
+        Query(exposure.explored_by_position, "experiment"),
+        Query(exposure.shares_over_time, "variant"),
+        Query(exposure.exploration, "variant"),
+        Query(exposure.positions, "variant"),
+        Query(action_values.action_values, "variant"),
+        Query(exposure.by_segment, "segment"),
+        Query(page_report, "page"),
+        Query(coverage.coverage, "page"),
+    )
 }
-"""Every question that a page asks, by its name; the first argument is the data folder."""
-_OF_AN_EXPERIMENT = (
-    "report",
-    "progress",
-    "units",
-    "traffic",
-    "delays",
-    "joins",
-    "drift",
-    "versions",
-    "explored",
-)
-_OF_A_VARIANT = ("shares", "exploration", "positions", "worth")
-_OF_A_PAGE = ("page", "coverage")
-_STRUCTS: dict[str, type] = {"report": Report, "page": page.PageReport}
-"""What those questions answer with; all others that are kept answer with a frame."""
+"""What pages ask and takes long on a large lake. Questions that are not here are asked anew each
+time; to have one answered in advance, add it.
+"""
 
 
-class Kept(NamedTuple):
+class Question(NamedTuple):
+    """A question with its arguments after the data folder, of which the first is the key of an
+    experiment or a page.
+    """
+
+    query: str
+    arguments: tuple[str, ...]
+
+    @property
+    def key(self) -> str:
+        return self.arguments[0]
+
+
+@dataclass(frozen=True)
+class CachedAnswer(Generic[T]):
     """An answer, and the publication that it speaks of (UTC)."""
 
-    answer: Any
-    at: datetime
+    answer: T
+    published_at: datetime
 
 
-class _State(NamedTuple):
-    at: datetime
+class _RecordState(NamedTuple):
+    """When the record was published, and the revision of what a question is about."""
+
+    published_at: datetime
     revision: str
 
 
-class _File(msgspec.Struct, frozen=True):
+class _AnswerFile(msgspec.Struct, frozen=True):
     """What a file holds: the answer (MessagePack, or an Arrow stream of a frame), to which
     question, of which state.
     """
 
     question: Question
-    at: datetime
+    published_at: datetime
     revision: str
     answer: bytes
 
 
-def find(data: Path | str, question: Question) -> Kept | None:
-    """The kept answer, unless it is too old or the experiment has changed since. None also where a
-    file is damaged.
+def find(
+    data: Path | str,
+    query: Callable[Concatenate[str, P], T],
+    *arguments: P.args,
+    **named: P.kwargs,
+) -> CachedAnswer[T] | None:
+    """The answer worked out in advance.
+
+    Args:
+        data: the data folder.
+        query: the function that would be asked.
+        arguments: those after the data folder.
+        named: likewise; there are no such answers.
+
+    Returns:
+        None where there is none, it is too old, the experiment has changed since, or the file is
+        damaged.
     """
-    path = _path(data, question)
+    name = query_name(query)
+    if name not in QUERIES or not arguments or named:
+        return None
+    question = Question(name, tuple(str(argument) for argument in arguments))
     try:
-        held = msgspec.msgpack.decode(path.read_bytes(), type=_File)
-        answer = _unpacked(held)
+        file = msgspec.msgpack.decode(_path(data, question).read_bytes(), type=_AnswerFile)
+        answer = _unpacked(file)
     except (OSError, msgspec.DecodeError, pa.ArrowException):
         return None
-    now = _state(data, question[1])
-    if (
-        now is None
-        or held.question != question
-        or held.revision != now.revision
-        or now.at - held.at > OLDEST
-    ):
+    state = _record_state(data, question.key)
+    if state is None or file.question != question or file.revision != state.revision:
         return None
-    return Kept(answer, held.at)
+    if state.published_at - file.published_at > OLDEST:
+        return None
+    return CachedAnswer(cast(T, answer), file.published_at)
 
 
-def work_out(data: Path | str) -> float:
-    """Keep the answers on the latest publication, if the lake is large; the seconds that this took.
+def refresh(data: Path | str) -> float:
+    """Work out the answers on the latest publication, if the lake is large.
 
-    Raises NotFound when nothing was published yet, LogError when the lake cannot be read or a file
-    not be written.
+    Returns:
+        The seconds that this took.
+
+    Raises:
+        NotFound: nothing was published yet.
+        LogError: the lake cannot be read, or a file not be written.
     """
     started = monotonic()
-    lines = database.listed(data)
-    if sum(line.decisions for line in lines) >= LARGE:
-        for line in lines:
+    experiments = database.experiments(data)
+    if sum(line.decisions for line in experiments) >= LARGE:
+        for line in experiments:
             if line.decisions:
                 for question in questions(data, line.key):
-                    _keep(data, question)
-        for key in coverage.pages(data):
-            for name in _OF_A_PAGE:
-                _keep(data, (name, key))
+                    _work_out(data, question)
+        for page in coverage.pages(data):
+            for name in _names("page"):
+                _work_out(data, Question(name, (page,)))
     return monotonic() - started
 
 
-def keep_up(data: Path, until: Callable[[float], bool]) -> None:
-    """Work answers out again and again, with the least priority, in a sixth of the time. `until`
-    waits so many seconds and says whether to end."""
+def run(data: Path, until: Callable[[float], bool]) -> None:
+    """Refresh the answers again and again, with the least priority, in a sixth of the time.
+
+    Args:
+        data: the data folder.
+        until: waits so many seconds, and says whether to end.
+    """
     os.nice(19)
     took = 0.0
     while not until(min(max(_PAUSE, 5.0 * took), _LONGEST_PAUSE)):
         started = monotonic()
         try:
-            took = work_out(data)
+            took = refresh(data)
         except NotFound:
             took = 0.0
         except TopbillError as error:
@@ -180,76 +225,90 @@ def keep_up(data: Path, until: Callable[[float], bool]) -> None:
             _logger.warning("%s; the dashboards ask for themselves meanwhile", error)
 
 
+def _names(scope: str) -> list[str]:
+    return [name for name, query in QUERIES.items() if query.scope == scope]
+
+
 def questions(data: Path | str, key: str) -> Iterator[Question]:
     """What the pages ask about an experiment as they open, and with every variant and group that
     they offer.
     """
-    yield from ((name, key) for name in _OF_AN_EXPERIMENT)
+    for name in _names("experiment"):
+        yield Question(name, (key,))
     experiment = database.load_experiment(data, key)
+    features = groupings(experiment)
     for variant in experiment.variants:
-        yield from ((name, key, variant.name) for name in _OF_A_VARIANT)
-        yield from (("by_segment", key, variant.name, by) for by in segment_columns(experiment))
+        for name in _names("variant"):
+            yield Question(name, (key, variant.name))
+        for name in _names("segment"):
+            for feature in features:
+                yield Question(name, (key, variant.name, feature))
 
 
-def _keep(data: Path | str, question: Question) -> None:
-    name, key, *arguments = question
-    state = _state(data, key)
+def _work_out(data: Path | str, question: Question) -> None:
+    """Ask a question and keep its answer."""
+    state = _record_state(data, question.key)
     if state is None:
         return
     path = _path(data, question)
     try:
-        found = ASK[name](data, key, *arguments)
+        answer = QUERIES[question.query].function(data, *question.arguments)
     except LogError:
         raise
     except TopbillError:  # a question that this experiment has no answer to: the page says why
         path.unlink(missing_ok=True)
         return
-    at = (
-        datetime.fromisoformat(found.published_at).replace(tzinfo=None)
-        if isinstance(found, Report)
-        else state.at
-    )
-    packed = msgspec.msgpack.encode(found) if name in _STRUCTS else _stream(found)
-    held = msgspec.msgpack.encode(_File(question, at, state.revision, packed))
-    fresh = path.with_suffix(f".{os.getpid()}")
+    published_at = state.published_at
+    if isinstance(answer, Report):
+        # The worker may have published since the state was read: the report says of what it speaks.
+        published_at = datetime.fromisoformat(answer.published_at).replace(tzinfo=None)
+    file = _AnswerFile(question, published_at, state.revision, _packed(answer))
+    temporary = path.with_suffix(f".{os.getpid()}")
     try:
         path.parent.mkdir(exist_ok=True)
-        fresh.write_bytes(held)
-        fresh.replace(path)
+        temporary.write_bytes(msgspec.msgpack.encode(file))
+        temporary.replace(path)
     except OSError as error:
         raise LogError(
             f"{path}: cannot be written: {error.strerror}; expected a folder to write to"
         ) from error
 
 
-def _unpacked(held: _File) -> Any:
-    kind = _STRUCTS.get(held.question[0])
-    if kind is None:
-        return pa.ipc.open_stream(held.answer).read_pandas()
-    return msgspec.msgpack.decode(held.answer, type=kind)
-
-
-def _stream(frame: pd.DataFrame) -> bytes:
-    table, out = pa.Table.from_pandas(frame), pa.BufferOutputStream()
-    with pa.ipc.new_stream(out, table.schema) as stream:
+def _packed(answer: object) -> bytes:
+    if not isinstance(answer, pd.DataFrame):
+        return msgspec.msgpack.encode(answer)
+    table, sink = pa.Table.from_pandas(answer), pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as stream:
         stream.write_table(table)
-    return bytes(out.getvalue())
+    return bytes(sink.getvalue())
 
 
-def _state(data: Path | str, key: str) -> _State | None:
+def _unpacked(file: _AnswerFile) -> object:
+    """Raises DecodeError or an ArrowException where the file is damaged."""
+    query = QUERIES.get(file.question.query)
+    if query is None:
+        raise msgspec.DecodeError(f"no such question: {file.question.query}")
+    answered = get_type_hints(query.function)["return"]
+    if answered is pd.DataFrame:
+        return pa.ipc.open_stream(file.answer).read_pandas()
+    return msgspec.msgpack.decode(file.answer, type=answered)
+
+
+def _record_state(data: Path | str, key: str) -> _RecordState | None:
     """The publication's time and the experiment's revision in it: a page's is that of all
-    experiments together. None where there is none."""
-    own = f"(SELECT revision FROM experiments WHERE key = {quoted(key)})"  # noqa: S608
-    every = "(SELECT string_agg(revision, '.' ORDER BY key) FROM experiments)"
-    query = f"SELECT published_at AS at, coalesce({own}, {every}) AS revision FROM published"  # noqa: S608
-    with database.opened(data) as connection:
-        (found,) = database.rows(connection, query)
-    return None if found["revision"] is None else _State(**found)
+    experiments together. None where there is none.
+    """
+    with database.open_database(data) as connection:
+        row = connection.row(
+            """SELECT published_at, coalesce(
+                (SELECT revision FROM experiments WHERE key = $key),
+                (SELECT string_agg(revision, '.' ORDER BY key) FROM experiments)
+            ) AS revision FROM published""",
+            key=key,
+        )
+    return None if row["revision"] is None else _RecordState(**row)
 
 
 def _path(data: Path | str, question: Question) -> Path:
-    return (
-        Path(data)
-        / "answers"
-        / f"{blake2b(repr(question).encode(), digest_size=12).hexdigest()}.answer"
-    )
+    name = blake2b(msgspec.json.encode(question), digest_size=12).hexdigest()
+    return Path(data) / "answers" / f"{name}.answer"

@@ -1,40 +1,44 @@
 """A page's report: what each layer's variants do to the whole page, on every objective, from the
 layers' own randomisation. So it tells whether it was the row, the title or the picture, and which
-variants trade one goal for another."""
-
-# ruff: noqa: S608  (names and values enter the SQL only through `quoted`, `identifier` and numbers)
+variants trade one goal for another.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from html import escape
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import numpy as np
+import pandas as pd
 from rich.console import Console, Group
 from rich.table import Table
 
 from topbill.candidates import Recall, Signals, signals_path
-from topbill.domain.errors import BadData, BadRequest, LogError, NotFound
+from topbill.domain import formatting
+from topbill.domain.errors import BadData, BadRequest, NotFound
 from topbill.domain.metric import Metric, longest_window, metric_column, values_sql, window_over
 from topbill.domain.objective import Objective, WeightedMetric, WeightedSum
 from topbill.domain.records import Floats
 from topbill.domain.sql import identifier, number, quoted
-from topbill.lake import DATABASE, Connection, Error, connect, metric_of
+from topbill.lake import metric_of
+from topbill.reporting.experiment import html
 from topbill.reporting.pareto import dominated
+from topbill.reporting.queries.database import Database, open_database, published_us
 from topbill.stats.intervals import normal
 from topbill.stats.moments import Moments, ratio
 
 OBJECTIVE = "objective"
 LEAST_UNITS = 30
 """Viewers a variant needs before its numbers are compared."""
+_ALPHA = 0.05
 
 
 @dataclass(frozen=True)
-class Measured:
-    """A mean per page with its 95% interval over viewers."""
+class PageMean:
+    """A mean per page, or a difference of two, with its 95% interval over viewers."""
 
     mean: float
     low: float
@@ -42,7 +46,7 @@ class Measured:
 
 
 @dataclass(frozen=True)
-class Arm:
+class LayerVariant:
     """One variant of one layer: `metrics` of the whole pages on which it decided that layer.
     `beaten_by`: variants of the layer that are no worse on any weighted metric and surely better on
     one; `behind`: those that are so by their means only; `reason` says why there is no
@@ -54,8 +58,8 @@ class Arm:
     control: bool
     pages: int
     units: int
-    metrics: dict[str, Measured]
-    against_control: dict[str, Measured]
+    metrics: dict[str, PageMean]
+    against_control: dict[str, PageMean]
     beaten_by: tuple[str, ...] = ()
     behind: tuple[str, ...] = ()
     reason: str | None = None
@@ -63,8 +67,10 @@ class Arm:
     @property
     def standing(self) -> str:
         """Where it stands on the Pareto front of the weighted metrics, in words."""
-        if self.reason or self.beaten_by:
-            return self.reason or f"beaten by {', '.join(self.beaten_by)}"
+        if self.reason:
+            return self.reason
+        if self.beaten_by:
+            return f"beaten by {', '.join(self.beaten_by)}"
         return "behind, not surely" if self.behind else "on the front"
 
 
@@ -72,7 +78,10 @@ class Arm:
 class PageReport:
     """What was served and what came of it. Pages whose longest window is not over count in `pages`
     only. `recall`: what the candidates find of held-out plays, as the worker last measured it; None
-    while there are too few."""
+    while there are too few.
+
+    In a notebook it shows itself as a table; `to_frame` gives its numbers.
+    """
 
     page: str
     pages: int
@@ -81,27 +90,70 @@ class PageReport:
     again: int
     fallbacks: dict[str, int]
     weights: dict[str, float]
-    arms: tuple[Arm, ...]
+    arms: tuple[LayerVariant, ...]
     recall: Recall | None = None
 
+    def to_frame(self) -> pd.DataFrame:
+        """The numbers as a table, a row for each layer, variant and metric (the objective too).
 
-def load(page: str, data: Path, *, weights: Mapping[str, float] | None = None) -> PageReport:
-    """The report of a page from the data folder. `weights` re-weights the objective over all of
-    history; without them, those of the titles' experiment hold.
+        Returns:
+            Columns layer, experiment, variant, control (bool), pages, units, metric; mean with low
+            and high per page; difference with difference_low and difference_high from the layer's
+            control, missing where they are not compared; standing.
+        """
+        rows = []
+        for arm in self.arms:
+            for metric, mean in arm.metrics.items():
+                gap = arm.against_control.get(metric)
+                rows.append(
+                    {
+                        "layer": arm.layer,
+                        "experiment": arm.experiment,
+                        "variant": arm.variant,
+                        "control": arm.control,
+                        "pages": arm.pages,
+                        "units": arm.units,
+                        "metric": metric,
+                        "mean": mean.mean,
+                        "low": mean.low,
+                        "high": mean.high,
+                        "difference": gap.mean if gap else np.nan,
+                        "difference_low": gap.low if gap else np.nan,
+                        "difference_high": gap.high if gap else np.nan,
+                        "standing": arm.standing,
+                    }
+                )
+        return pd.DataFrame(rows, columns=_FRAME)
 
-    Raises NotFound when there is no lake yet or no such page in it, BadRequest for a weight of an
-    unknown metric.
+    def _repr_html_(self) -> str:
+        return page_html(self)
+
+
+_FRAME = [
+    *("layer", "experiment", "variant", "control", "pages", "units", "metric"),
+    *("mean", "low", "high", "difference", "difference_low", "difference_high", "standing"),
+]
+
+
+def load_page_report(
+    page: str, data: Path | str, *, weights: Mapping[str, float] | None = None
+) -> PageReport:
+    """The report of a page.
+
+    Args:
+        page: the page's key.
+        data: the data folder.
+        weights: re-weigh the objective over all of history; without them, those of the titles'
+            experiment hold.
+
+    Raises:
+        NotFound: there is no lake yet, or no such page in it.
+        BadRequest: a weight of an unknown metric.
+        LogError: the lake cannot be read.
     """
-    face = data / DATABASE
-    connection = connect(face)
-    try:
-        return replace(_report(connection, page, weights), recall=_recall(data, page))
-    except Error as error:
-        raise LogError(
-            f"{face}: {error}; try again: the files may have been compacted meanwhile"
-        ) from error
-    finally:
-        connection.close()
+    with open_database(data) as database:
+        report = _report(database, page, weights)
+    return replace(report, recall=_recall(Path(data), page))
 
 
 def _recall(data: Path, page: str) -> Recall | None:
@@ -112,137 +164,184 @@ def _recall(data: Path, page: str) -> Recall | None:
         return None  # the worker writes the file anew, and says what is wrong with it
 
 
-def _report(connection: Connection, page: str, weights: Mapping[str, float] | None) -> PageReport:
-    rows = _rows(
-        connection,
-        f"""SELECT unit, epoch_us(decided_at) AS decided_at, decision_id, actions->>'$.layers' AS layers,
-            actions->>'$.fallbacks' AS fallbacks FROM decisions WHERE experiment = {quoted(page)} ORDER BY seq""",
-    )
-    if not rows:
-        raise NotFound(f"no page {page!r} in the lake; expected one that was served and published")
-    layers = [
-        {str(one["layer"]): one for one in msgspec.json.decode(row["layers"])} for row in rows
-    ]
-    keys = {name: str(one["experiment"]) for name, one in layers[-1].items()}
-    metrics = _metrics(connection, keys)
-    used = _weights(connection, metrics, keys, weights)
-    (published,) = _rows(connection, "SELECT epoch_us(published_at) AS published_at FROM published")
+@dataclass(frozen=True)
+class _Pages:
+    """The pages that were served, an element for each, in the order of the log."""
+
+    variants: dict[str, np.ndarray]
+    """By layer: the variant that decided it, "" where none did."""
+    experiments: dict[str, str]
+    """By layer: its experiment's key, as the latest page has it."""
+    units: np.ndarray
+    """The viewer's number, from 0."""
+    decided_at: np.ndarray
+    """µs since the epoch."""
+    fallbacks: dict[str, int]
+    """How many pages something else stepped in on, by stage."""
+
+
+def _report(database: Database, page: str, weights: Mapping[str, float] | None) -> PageReport:
+    pages = _pages(database, page)
+    metrics = _metrics(database, pages.experiments)
+    goals = _weights(database, metrics, pages.experiments, weights)
     # All metrics are compared over the same pages, those on which none can change any more.
-    window = longest_window(metrics.values())
-    mature = np.array(
-        [window_over(row["decided_at"], window, published["published_at"]) for row in rows],
-        dtype=bool,
+    window, now = longest_window(metrics.values()), published_us(database)
+    mature = np.array([window_over(at, window, now) for at in pages.decided_at], dtype=bool)
+    values = _values(database, page, list(metrics.values()), goals)
+    arms: list[LayerVariant] = []
+    for layer, key in pages.experiments.items():
+        layer_variants = _Layer(layer, key, pages.variants[layer], mature, pages.units, values)
+        arms += layer_variants.compared(database, goals)
+    again = database.row(
+        """SELECT count(*) AS n FROM rewards
+        WHERE experiment = $page AND event = 'page_again'""",
+        page=page,
     )
-    values = _values(connection, page, list(metrics.values()), used)
-    again = f"SELECT count(*) AS n FROM rewards WHERE experiment = {quoted(page)} AND event = 'page_again'"
-    fallbacks: dict[str, int] = {}
-    for row in rows:
-        for stage in msgspec.json.decode(row["fallbacks"]):
-            fallbacks[stage] = fallbacks.get(stage, 0) + 1
-    _, units = np.unique(np.array([row["unit"] for row in rows]), return_inverse=True)
-    arms: list[Arm] = []
-    for layer, key in keys.items():
-        served = np.array([one[layer]["variant"] or "" if layer in one else "" for one in layers])
-        arms += _layer(connection, layer, key, served, mature, units, values, used)
     return PageReport(
         page=page,
-        pages=len(rows),
+        pages=len(mature),
         mature=int(mature.sum()),
-        units=int(units.max()) + 1,
-        again=int(_rows(connection, again)[0]["n"]),
-        fallbacks=fallbacks,
-        weights=used,
+        units=int(pages.units.max()) + 1,
+        again=int(again["n"]),
+        fallbacks=pages.fallbacks,
+        weights=goals,
         arms=tuple(arms),
     )
 
 
-def _layer(
-    connection: Connection,
-    layer: str,
-    key: str,
-    served: np.ndarray,
-    mature: np.ndarray,
-    units: np.ndarray,
-    values: Mapping[str, Floats],
-    weights: Mapping[str, float],
-) -> list[Arm]:
-    declared = _rows(
-        connection, f"SELECT variant, control FROM variants WHERE experiment = {quoted(key)}"
+def _pages(database: Database, page: str) -> _Pages:
+    rows = database.rows(
+        """SELECT unit, epoch_us(decided_at) AS decided_at, actions->>'$.layers' AS layers,
+            actions->>'$.fallbacks' AS fallbacks
+        FROM decisions WHERE experiment = $page ORDER BY seq""",
+        page=page,
     )
-    found = {
-        row["variant"]: np.flatnonzero((served == row["variant"]) & mature) for row in declared
-    }
-    control = next((row["variant"] for row in declared if row["control"]), None)
-    sums = {
-        name: {metric: _moments(units[at], value[at]) for metric, value in values.items()}
-        for name, at in found.items()
-    }
-    enough = {name: int(np.unique(units[at]).size) >= LEAST_UNITS for name, at in found.items()}
-    means = {
-        name: {m: _mean(moments) for m, moments in by_metric.items()}
-        for name, by_metric in sums.items()
-        if len(found[name])
-    }
-    goals = {metric: weight for metric, weight in weights.items() if weight}
-    ahead = dominated({name: by_metric for name, by_metric in sums.items() if enough[name]}, goals)
-    arms = []
-    for row in declared:
-        name = row["variant"]
-        compared = control is not None and name != control and enough[name] and enough[control]
-        arms.append(
-            Arm(
-                layer=layer,
-                experiment=key,
-                variant=name,
-                control=bool(row["control"]),
-                pages=len(found[name]),
-                units=int(np.unique(units[found[name]]).size),
-                metrics=means.get(name, {}),
-                against_control={m: _difference(sums[name][m], sums[control][m]) for m in values}
-                if compared
-                else {},
-                beaten_by=tuple(other for other, sure in ahead.get(name, {}).items() if sure),
-                behind=tuple(other for other, sure in ahead.get(name, {}).items() if not sure),
-                reason=None if enough[name] else "too_few_units",
-            )
+    if not rows:
+        raise NotFound(f"no page {page!r} in the lake; expected one that was served and published")
+    layers: list[dict[str, dict[str, str | None]]] = []
+    fallbacks: dict[str, int] = {}
+    for row in rows:
+        decided = msgspec.json.decode(row["layers"])
+        layers.append({str(layer["layer"]): layer for layer in decided})
+        for stage in msgspec.json.decode(row["fallbacks"]):
+            fallbacks[stage] = fallbacks.get(stage, 0) + 1
+    experiments = {name: str(layer["experiment"]) for name, layer in layers[-1].items()}
+    variants = {}
+    for name in experiments:
+        variants[name] = np.array(
+            [of_page.get(name, {}).get("variant") or "" for of_page in layers]
         )
-    return arms
+    _, units = np.unique(np.array([row["unit"] for row in rows]), return_inverse=True)
+    decided_at = np.array([row["decided_at"] for row in rows])
+    return _Pages(variants, experiments, units, decided_at, fallbacks)
 
 
-def _declared(connection: Connection, key: str) -> list[dict[str, Any]]:
-    return _rows(connection, f"SELECT * FROM metrics WHERE experiment = {quoted(key)}")
+@dataclass(frozen=True)
+class _Layer:
+    """A layer's variants on the pages that were served, an element of each array for a page."""
+
+    name: str
+    experiment: str
+    variants: np.ndarray
+    mature: np.ndarray
+    units: np.ndarray
+    values: Mapping[str, Floats]
+
+    def compared(self, database: Database, goals: Mapping[str, float]) -> list[LayerVariant]:
+        """Each declared variant with its means, and beside the layer's control."""
+        rows = database.rows(
+            "SELECT variant, control FROM variants WHERE experiment = $key", key=self.experiment
+        )
+        sums = {row["variant"]: self._sums(row["variant"]) for row in rows}
+        measured = {}
+        for row in rows:
+            name = row["variant"]
+            measured[name] = self._measured(name, row["control"], sums[name])
+        # Only variants with enough viewers are compared with anything.
+        enough = [name for name, arm in measured.items() if arm.reason is None]
+        weighted = {metric: weight for metric, weight in goals.items() if weight}
+        ahead = dominated({name: sums[name] for name in enough}, weighted)
+        control = next((name for name in enough if measured[name].control), None)
+        arms = []
+        for name, arm in measured.items():
+            gaps: dict[str, PageMean] = {}
+            if control is not None and name in enough and name != control:
+                for metric, moments in sums[name].items():
+                    gaps[metric] = _difference(moments, sums[control][metric])
+            better = ahead.get(name, {})
+            arms.append(
+                replace(
+                    arm,
+                    against_control=gaps,
+                    beaten_by=tuple(other for other, sure in better.items() if sure),
+                    behind=tuple(other for other, sure in better.items() if not sure),
+                )
+            )
+        return arms
+
+    def _pages_of(self, variant: str) -> np.ndarray:
+        """Which pages are mature and had the layer decided by that variant."""
+        return np.flatnonzero((self.variants == variant) & self.mature)
+
+    def _sums(self, variant: str) -> dict[str, Moments]:
+        """Of each metric, sums by viewer over the variant's pages."""
+        pages = self._pages_of(variant)
+        units = self.units[pages]
+        return {metric: _moments(units, value[pages]) for metric, value in self.values.items()}
+
+    def _measured(self, variant: str, control: bool, sums: dict[str, Moments]) -> LayerVariant:
+        pages = self._pages_of(variant)
+        units = int(np.unique(self.units[pages]).size)
+        means: dict[str, PageMean] = {}
+        if len(pages):
+            means = {metric: _mean(moments) for metric, moments in sums.items()}
+        return LayerVariant(
+            layer=self.name,
+            experiment=self.experiment,
+            variant=variant,
+            control=bool(control),
+            pages=len(pages),
+            units=units,
+            metrics=means,
+            against_control={},
+            reason=None if units >= LEAST_UNITS else "too_few_units",
+        )
 
 
-def _metrics(connection: Connection, keys: Mapping[str, str]) -> dict[str, Metric]:
+def _metrics(database: Database, experiments: Mapping[str, str]) -> dict[str, Metric]:
     """The layers' metrics by name; where two layers mean different things by a name, the titles'
     counts.
     """
-    order = [keys[name] for name in ("artwork", "rows", "titles") if name in keys]
+    keys = [experiments[layer] for layer in ("artwork", "rows", "titles") if layer in experiments]
     metrics: dict[str, Metric] = {}
-    for key in order:
-        for row in _declared(connection, key):
+    for key in keys:
+        for row in database.rows("SELECT * FROM metrics WHERE experiment = $key", key=key):
             metrics[row["metric"]] = metric_of(row)
     if not metrics:
         raise NotFound(
-            f"experiments {', '.join(order)} are not in the lake; expected the page's layers"
+            f"experiments {', '.join(keys)} are not in the lake; expected the page's layers"
         )
     return metrics
 
 
 def _weights(
-    connection: Connection,
-    metrics: Collection[str],
-    keys: Mapping[str, str],
+    database: Database,
+    metrics: Iterable[str],
+    experiments: Mapping[str, str],
     weights: Mapping[str, float] | None,
 ) -> dict[str, float]:
     """What each metric weighs: as the caller has it, or as the titles' experiment does."""
     if weights is None:
-        titles = _declared(connection, keys["titles"]) if "titles" in keys else []
-        return {row["metric"]: row["weight"] for row in titles if row["weight"]}
+        rows = database.rows(
+            "SELECT metric, weight FROM metrics WHERE experiment = $key AND weight <> 0",
+            key=experiments.get("titles", ""),
+        )
+        return {row["metric"]: row["weight"] for row in rows}
+    names = list(metrics)
     for name in weights:
-        if name not in metrics:
+        if name not in names:
             raise BadRequest(
-                f"weights.{name}", f"no such metric; expected some of {', '.join(metrics)}"
+                f"weights.{name}", f"no such metric; expected some of {', '.join(names)}"
             )
     if not any(weight > 0 for weight in weights.values()):
         raise BadRequest("weights", "no weight above 0; expected at least one metric to raise")
@@ -250,26 +349,31 @@ def _weights(
 
 
 def _values(
-    connection: Connection, page: str, metrics: Sequence[Metric], weights: Mapping[str, float]
+    database: Database, page: str, metrics: list[Metric], weights: Mapping[str, float]
 ) -> dict[str, Floats]:
     """(pages,) each metric of each page, scaled to [0, 1] by its cap, and the objective of these
-    weights, the pages in the order of the log."""
-    columns = {OBJECTIVE: Objective.of(metrics, weights).sql(_page_column)}
+    weights, the pages in the order of the log.
+    """
+    shares = {OBJECTIVE: Objective.of(metrics, weights).sql(_page_column)}
     for metric in metrics:
         alone = WeightedSum.of([WeightedMetric(metric.name, 1.0, metric.cap)])
-        columns[metric.name] = alone.sql(_page_column)
-    shares = ", ".join(f"{sql} AS s{i}" for i, sql in enumerate(columns.values()))
-    defaults = ", ".join(
-        f"coalesce(e.{metric_column(m.name)}, {number(m.default)}) AS {_page_column(m.name)}"
-        for m in metrics
-    )
-    of_page = values_sql(metrics, f"r.experiment = {quoted(page)}")
-    table = connection.sql(
-        f"SELECT {shares} FROM (SELECT d.seq AS page_seq, {defaults} FROM decisions d "
-        f"LEFT JOIN ({of_page}) e ON d.decision_id = e.decision_id "
-        f"WHERE d.experiment = {quoted(page)}) ORDER BY page_seq"
+        shares[metric.name] = alone.sql(_page_column)
+    columns = ", ".join(f"{sql} AS s{i}" for i, sql in enumerate(shares.values()))
+    earned = []
+    for metric in metrics:
+        value = f"coalesce(e.{metric_column(metric.name)}, {number(metric.default)})"
+        earned.append(f"{value} AS {_page_column(metric.name)}")
+    table = database.connection.sql(
+        f"""SELECT {columns}
+        FROM (
+            SELECT d.seq AS page_seq, {", ".join(earned)}
+            FROM decisions d
+                LEFT JOIN ({values_sql(metrics, f"r.experiment = {quoted(page)}")}) e
+                    ON d.decision_id = e.decision_id
+            WHERE d.experiment = {quoted(page)}
+        ) ORDER BY page_seq"""  # noqa: S608  (SQL of domain.metric and domain.objective)
     ).fetchnumpy()
-    return {name: np.asarray(table[f"s{i}"], dtype=np.float64) for i, name in enumerate(columns)}
+    return {name: np.asarray(table[f"s{i}"], dtype=np.float64) for i, name in enumerate(shares)}
 
 
 def _page_column(metric: str) -> str:
@@ -281,70 +385,90 @@ def _moments(units: np.ndarray, values: Floats) -> Moments:
     """Sums by viewer: their value and their pages."""
     if not len(units):
         return Moments.of(("value", "pages"), np.zeros((0, 2)))
-    _, who = np.unique(units, return_inverse=True)
-    return Moments.of(
-        ("value", "pages"),
-        np.stack([np.bincount(who, weights=values), np.bincount(who).astype(float)], axis=1),
+    _, viewer = np.unique(units, return_inverse=True)
+    sums, pages = np.bincount(viewer, weights=values), np.bincount(viewer).astype(float)
+    return Moments.of(("value", "pages"), np.stack([sums, pages], axis=1))
+
+
+def _mean(moments: Moments) -> PageMean:
+    mean = ratio("value", "pages")(moments)
+    return PageMean(mean.value, *normal(mean.value, mean.variance(moments) ** 0.5, _ALPHA))
+
+
+def _difference(treated: Moments, control: Moments) -> PageMean:
+    one, other = ratio("value", "pages")(treated), ratio("value", "pages")(control)
+    gap = one.value - other.value
+    sd = (one.variance(treated) + other.variance(control)) ** 0.5
+    return PageMean(gap, *normal(gap, sd, _ALPHA))
+
+
+def render_page_report(report: PageReport, console: Console) -> None:
+    """Print the report: what was served, what candidates find, and each layer's variants."""
+    headings, rows = _variant_cells(report)
+    table = Table(title=_caption(report))
+    for heading in headings:
+        table.add_column(heading)
+    for row in rows:
+        table.add_row(*row)
+    console.print(Group(_head(report), _recall_sentence(report.recall), table))
+
+
+def page_html(report: PageReport) -> str:
+    """The report as a page of HTML, with neither script nor image from elsewhere."""
+    headings, rows = _variant_cells(report)
+    body = (
+        f"<p>{escape(_head(report))}</p>"
+        f"<p class=dim>{escape(_recall_sentence(report.recall))}</p>"
+        f"{html.table(headings, rows, 2, _caption(report))}"
     )
+    return html.page(f"Page {report.page}", f"<h1>Page {escape(report.page)}</h1>{body}")
 
 
-def _mean(moments: Moments) -> Measured:
-    found = ratio("value", "pages")(moments)
-    return Measured(found.value, *normal(found.value, found.variance(moments) ** 0.5, 0.05))
+def _head(report: PageReport) -> str:
+    sentence = f"Page {report.page}: {report.pages:,} pages of {report.units:,} viewers"
+    if report.again:
+        sentence += f", {report.again:,} served again to their session"
+    if report.fallbacks:
+        stages = [f"{pages:,} without {stage}" for stage, pages in report.fallbacks.items()]
+        sentence += f"; fallbacks: {', '.join(stages)}"
+    return sentence
 
 
-def _difference(new: Moments, old: Moments) -> Measured:
-    a, b = ratio("value", "pages")(new), ratio("value", "pages")(old)
-    gap = a.value - b.value
-    return Measured(gap, *normal(gap, (a.variance(new) + b.variance(old)) ** 0.5, 0.05))
+def _caption(report: PageReport) -> str:
+    weights = ", ".join(f"{name} {weight:g}" for name, weight in report.weights.items())
+    return f"Per page, with 95% intervals over viewers; objective: {weights}"
 
 
-def _rows(connection: Connection, query: str) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = connection.sql(query).to_arrow_table().to_pylist()
-    return rows
-
-
-def render(report: PageReport, out: Console) -> None:
-    """The report on a terminal."""
-    again = f", {report.again:,} served again to their session" if report.again else ""
-    flagged = ", ".join(f"{count:,} without {stage}" for stage, count in report.fallbacks.items())
-    head = f"Page {report.page}: {report.pages:,} pages of {report.units:,} viewers{again}" + (
-        f"; fallbacks: {flagged}" if flagged else ""
-    )
-    weighed = ", ".join(f"{name} {weight:g}" for name, weight in report.weights.items())
-    names = list(dict.fromkeys(name for arm in report.arms for name in arm.metrics))
-    table = Table(title=f"Per page, with 95% intervals over viewers; objective: {weighed}")
-    for column in ("layer", "variant", "pages", *names, "objective against the control", "Pareto"):
-        table.add_column(column)
+def _variant_cells(report: PageReport) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Headings, and a row of cells for each layer's variant."""
+    metrics = list(dict.fromkeys(name for arm in report.arms for name in arm.metrics))
+    rows = []
     for arm in report.arms:
-        gap = arm.against_control.get(OBJECTIVE)
-        told = (
-            "control"
-            if arm.control
-            else "–"
-            if gap is None
-            else f"{gap.mean:+.4f} ({gap.low:+.4f} to {gap.high:+.4f})"
-        )
-        cells = [
-            f"{m.mean:.4f} ± {m.high - m.mean:.4f}"
-            for m in (arm.metrics.get(name) for name in names)
-            if m
-        ]
-        table.add_row(
-            arm.layer,
-            arm.variant,
-            f"{arm.pages:,}",
-            *(cells or ["–"] * len(names)),
-            told,
-            arm.standing,
-        )
-    out.print(Group(head, _told(report.recall), table))
+        means = [_mean_cell(arm.metrics.get(name)) for name in metrics]
+        gap = "control" if arm.control else _gap_cell(arm.against_control.get(OBJECTIVE))
+        rows.append((arm.layer, arm.variant, f"{arm.pages:,}", *means, gap, arm.standing))
+    headings = ("layer", "variant", "pages", *metrics, "objective against the control", "Pareto")
+    return headings, rows
 
 
-def _told(recall: Recall | None) -> str:
+def _mean_cell(mean: PageMean | None) -> str:
+    return formatting.MISSING if mean is None else f"{mean.mean:.4f} ± {mean.high - mean.mean:.4f}"
+
+
+def _gap_cell(gap: PageMean | None) -> str:
+    if gap is None:
+        return formatting.MISSING
+    return formatting.with_minus(f"{gap.mean:+.4f} ({gap.low:+.4f} to {gap.high:+.4f})")
+
+
+def _recall_sentence(recall: Recall | None) -> str:
     if recall is None:
-        return "Candidates: too few viewers with two plays, or none yet learned from, to tell what they find."
+        return (
+            "Candidates: too few viewers with two plays, or none yet learned from, to tell what "
+            "they find."
+        )
+    found, popular = recall.found / recall.asked, recall.popular / recall.asked
     return (
-        f"Candidates: the first {recall.most} hold {recall.found / recall.asked:.1%} of {recall.asked:,} plays that "
-        f"were held out, the {recall.most} most popular titles {recall.popular / recall.asked:.1%}."
+        f"Candidates: the first {recall.most} hold {found:.1%} of {recall.asked:,} plays that were "
+        f"held out, the {recall.most} most popular titles {popular:.1%}."
     )

@@ -27,14 +27,17 @@ def answers(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def test_a_list_is_read_out_and_ends() -> None:
-    from board.answers import listing
+    from topbill.domain.formatting import listing
 
     assert [listing(list("abc")[:n]) for n in (0, 1, 2, 3)] == ["", "a", "a and b", "a, b and c"]
     assert listing(list("abcdef"), 2) == "a, b and 4 more"
 
 
 def test_the_morning_asks_for_the_urgent_first(answers: Any, demo: Path, uneven: Path) -> None:
-    calm, alarming = reporting.load(KEY, demo), reporting.load(KEY, uneven)
+    calm, alarming = (
+        reporting.load_experiment_report(KEY, demo),
+        reporting.load_experiment_report(KEY, uneven),
+    )
     assert calm.ab is not None
     won = replace(calm.ab.verdict, codes=["beats_control"], winner="linucb", safe_to_ship=True)
     winner = replace(calm, ab=replace(calm.ab, verdict=won))
@@ -57,12 +60,14 @@ def test_the_morning_asks_for_the_urgent_first(answers: Any, demo: Path, uneven:
 
 
 def test_a_bandit_is_spoken_of_by_what_it_does(answers: Any, demo: Path) -> None:
-    kinds = {v.variant: v.policy for v in reporting.load(KEY, demo).variants}
+    kinds = {v.variant: v.policy for v in reporting.load_experiment_report(KEY, demo).variants}
     words = {}
     for name, policy in kinds.items():
         positions = exposure.positions(demo, KEY, name)
         first = positions[positions["position"] == 1].set_index("action")["share"]
-        found = answers.bandit(name, policy, first, 0.1, action_values.worth(demo, KEY, name))
+        found = answers.bandit(
+            name, policy, first, 0.1, action_values.action_values(demo, KEY, name)
+        )
         assert found.sentence.startswith(f"{name} shows {first.idxmax()} first most")
         assert found.next
         words[policy] = found.word
@@ -93,11 +98,11 @@ def test_what_is_shown_most_is_praised_only_where_it_is_surely_worth_most(answer
 
 
 def test_a_whole_page_names_who_helps_and_who_hurts(answers: Any, demo: Path) -> None:
-    found = page.load("home", demo)
+    found = page.load_page_report("home", demo)
     assert answers.whole(found).word == "Ahead"
     worse = [
-        page.Arm(
-            **{**vars(arm), "against_control": {page.OBJECTIVE: page.Measured(-0.2, -0.3, -0.1)}}
+        page.LayerVariant(
+            **{**vars(arm), "against_control": {page.OBJECTIVE: page.PageMean(-0.2, -0.3, -0.1)}}
         )
         if (arm.layer, arm.variant) == ("rows", "any")
         else arm
@@ -107,14 +112,16 @@ def test_a_whole_page_names_who_helps_and_who_hurts(answers: Any, demo: Path) ->
     assert told.tone == "bad"
     assert "rows' any hurts" in told.sentence
     assert "titles' any and artwork's any help" in told.sentence
-    few = [page.Arm(**{**vars(arm), "against_control": {}}) for arm in found.arms]
+    few = [page.LayerVariant(**{**vars(arm), "against_control": {}}) for arm in found.arms]
     assert answers.whole(page.PageReport(**{**vars(found), "arms": tuple(few)})).word == "Too early"
 
 
 def test_a_record_that_stands_still_is_not_called_well(
     answers: Any, demo: Path, uneven: Path
 ) -> None:
-    calm = reporting.load(KEY, demo)
+    calm = reporting.load_experiment_report(KEY, demo)
     assert answers.healthy(calm, 5.0).word == "All well"
     assert answers.healthy(calm, answers.STILL + 1).word == "Standing still"
-    assert answers.healthy(reporting.load(KEY, uneven), 5.0).word == "Look into it"
+    assert (
+        answers.healthy(reporting.load_experiment_report(KEY, uneven), 5.0).word == "Look into it"
+    )

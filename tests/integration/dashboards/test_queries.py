@@ -15,7 +15,8 @@ from topbill.domain.errors import BadRequest, NotFound
 from topbill.domain.records import Decision, Placement, RewardEvent
 from topbill.lake import Lake
 from topbill.lake.tables import Origin, decision_rows, reward_rows
-from topbill.reporting.experiment.status import alarms, regret, state
+from topbill.reporting.experiment.regret import regret
+from topbill.reporting.experiment.wording import alarms, standing
 from topbill.reporting.queries import (
     action_values,
     database,
@@ -32,7 +33,7 @@ KEY, ROWS = "home-artwork", "home-rows"
 
 def test_the_funnel_ends_where_the_verdict_stands(demo: Path) -> None:
     for key in (KEY, ROWS):
-        ab = reporting.load(key, demo).ab
+        ab = reporting.load_experiment_report(key, demo).ab
         assert ab is not None
         last = series.progress(demo, key).groupby("variant").tail(1).set_index("variant")
         for c in ab.comparisons:
@@ -47,7 +48,7 @@ def test_the_funnel_ends_where_the_verdict_stands(demo: Path) -> None:
 
 
 def test_decisions_of_all_buckets_are_all_decisions(demo: Path) -> None:
-    found = {v.variant: v for v in reporting.load(KEY, demo).variants}
+    found = {v.variant: v for v in reporting.load_experiment_report(KEY, demo).variants}
     progress = series.progress(demo, KEY).groupby("variant")
     traffic = series.traffic(demo, KEY).groupby("variant")["decisions"].sum()
     units = series.units_over_time(demo, KEY).groupby("variant")["units"].max()
@@ -98,9 +99,9 @@ def test_groups_of_viewers_follow_from_the_schema(demo: Path) -> None:
 
 
 def test_worths_of_groups_speak_of_their_viewers_alone(demo: Path) -> None:
-    whole = action_values.worth(demo, KEY, "uniform")["shown"].sum()
+    whole = action_values.action_values(demo, KEY, "uniform")["shown"].sum()
     parts = [
-        action_values.worth(demo, KEY, "uniform", "device", g)["shown"].sum()
+        action_values.action_values(demo, KEY, "uniform", "device", g)["shown"].sum()
         for g in ("tv", "mobile", "web")
     ]
     assert sum(parts) == whole
@@ -166,13 +167,15 @@ def test_intervals_of_worths_hold_although_a_learner_chose(tmp_path: Path) -> No
     lake.write_database(experiments, 1_790_000_100_000_000)
     right = 0
     for experiment in experiments:
-        for row in action_values.worth(tmp_path / "data", experiment.key, "only").itertuples():
+        for row in action_values.action_values(
+            tmp_path / "data", experiment.key, "only"
+        ).itertuples():
             right += row.low <= truth[row.action] <= row.high
     assert 33 <= right <= 40
 
 
 def test_an_action_without_enough_draws_has_no_interval_but_a_reason(hushed: Path) -> None:
-    found = action_values.worth(hushed, KEY, "thompson")
+    found = action_values.action_values(hushed, KEY, "thompson")
     assert len(found)
     assert found[found["reason"] != ""]["value"].isna().all()
     assert set(found["reason"]) <= set(action_values.REASONS)
@@ -259,16 +262,16 @@ def test_a_sample_of_units_is_evaluated_whole_and_told(drawn: Path) -> None:
     assert part.logged.low is not None
     assert part.logged.high is not None
     assert part.logged.low < whole.logged.value < part.logged.high
-    with database.opened(drawn) as connection:
-        (lines,) = database.rows(
-            connection,
-            "SELECT count(*) AS n FROM decisions WHERE variant = 'uniform' AND hash(unit) < 9223372036854775808",
+    with database.open_database(drawn) as opened:
+        lines = opened.row(
+            """SELECT count(*) AS n FROM decisions
+            WHERE variant = 'uniform' AND hash(unit) < 9223372036854775808"""
         )
     assert lines["n"] == part.decisions
 
 
 def test_the_lost_reward_of_the_best_is_nothing(demo: Path) -> None:
-    found = regret(reporting.load(ROWS, demo)).set_index("variant")
+    found = regret(reporting.load_experiment_report(ROWS, demo)).set_index("variant")
     best = found["per_decision"].idxmin()
     assert found.loc[best, "regret"] == 0.0
     assert (found["low"] <= found["regret"]).all()
@@ -276,10 +279,10 @@ def test_the_lost_reward_of_the_best_is_nothing(demo: Path) -> None:
 
 
 def test_a_mismatch_is_an_alarm_and_withholds_the_word(uneven: Path, demo: Path) -> None:
-    found = reporting.load(KEY, uneven)
-    assert state(found).word == "Withheld"
-    assert "sample_ratio" in {a.code for a in alarms(found)}
-    assert alarms(reporting.load(KEY, demo)) == []
+    found = reporting.load_experiment_report(KEY, uneven)
+    assert standing(found).word == "Withheld"
+    assert "sample_ratio_mismatch" in {a.code for a in alarms(found)}
+    assert alarms(reporting.load_experiment_report(KEY, demo)) == []
 
 
 def test_the_version_changes_with_the_record_and_not_without(
@@ -297,6 +300,6 @@ def test_an_unknown_experiment_is_named(demo: Path) -> None:
 
 
 def test_an_empty_lake_gives_empty_tables(empty: Path) -> None:
-    assert database.listed(empty) == []
+    assert database.experiments(empty) == []
     assert decisions.latest(empty, KEY).empty
     assert isinstance(database.revisions(empty, KEY), pd.DataFrame)

@@ -34,7 +34,7 @@ WATCH = """() => {
 def test_two_refreshes_leave_no_trace(browser: Any, demo: Path, tmp_path: Path) -> None:
     data = tmp_path / "data"
     shutil.copytree(demo, data)
-    lines = database.listed(data)
+    lines = database.experiments(data)
     experiments = [database.load_experiment(data, line.key) for line in lines]
     at = round(database.published_at(data).timestamp() * 1e6)
     with (

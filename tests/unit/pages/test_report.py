@@ -89,7 +89,7 @@ def test_the_record_has_every_layer_and_every_learner_learned_once(
 
 def test_the_report_says_it_was_the_picture(served: tuple[Path, Path, int]) -> None:
     _, data, plays = served
-    found = report.load("home", data)
+    found = report.load_page_report("home", data)
     assert (found.pages, found.mature, found.units, found.again) == (VIEWERS, VIEWERS, VIEWERS, 0)
     arms = {(arm.layer, arm.variant): arm for arm in found.arms}
     picture = arms["artwork", "any"]
@@ -102,24 +102,27 @@ def test_the_report_says_it_was_the_picture(served: tuple[Path, Path, int]) -> N
     assert arms["artwork", "first"].standing == "beaten by any"
     assert arms["titles", "only"].against_control == {}
     out = StringIO()
-    report.render(found, Console(file=out, width=200))
+    report.render_page_report(found, Console(file=out, width=200))
     assert "beaten by any" in out.getvalue()
 
 
 def test_weights_can_be_changed_afterwards(served: tuple[Path, Path, int]) -> None:
     _, data, _ = served
-    plain, weighed = report.load("home", data), report.load("home", data, weights={"play": 3.0})
+    plain, weighed = (
+        report.load_page_report("home", data),
+        report.load_page_report("home", data, weights={"play": 3.0}),
+    )
     assert weighed.weights == {"play": 3.0}
     assert [a.metrics[report.OBJECTIVE].mean for a in weighed.arms] == [
         a.metrics["play"].mean for a in plain.arms
     ]
     with pytest.raises(BadRequest, match="no such metric; expected some of play"):
-        report.load("home", data, weights={"joy": 1.0})
+        report.load_page_report("home", data, weights={"joy": 1.0})
 
 
 def test_a_page_that_is_not_there_is_not_found(served: tuple[Path, Path, int]) -> None:
     with pytest.raises(NotFound, match="no page 'nope'"):
-        report.load("nope", served[1])
+        report.load_page_report("nope", served[1])
 
 
 def test_the_worker_leaves_what_was_played_where_the_service_finds_it(
@@ -142,7 +145,9 @@ def test_the_report_says_what_the_candidates_find_of_held_out_plays(
 
     def shown() -> str:
         out = StringIO()
-        report.render(report.load("home", data), Console(file=out, width=200))
+        report.render_page_report(
+            report.load_page_report("home", data), Console(file=out, width=200)
+        )
         return out.getvalue()
 
     signals_path(data, "home").unlink(missing_ok=True)
@@ -155,10 +160,10 @@ def test_the_report_says_what_the_candidates_find_of_held_out_plays(
     ]
     learned = learn(plays, catalog, time.time())
     learned.save(signals_path(data, "home"))
-    assert report.load("home", data).recall == learned.recall
+    assert report.load_page_report("home", data).recall == learned.recall
     assert "the first 200 hold 100.0% of 100 plays that were held out" in shown()
     signals_path(data, "home").write_bytes(b"damaged")
-    assert report.load("home", data).recall is None
+    assert report.load_page_report("home", data).recall is None
 
 
 def test_pages_can_be_evaluated_as_slates(served: tuple[Path, Path, int]) -> None:
@@ -225,8 +230,8 @@ def test_other_weights_weigh_all_of_history_anew(home: Any, tmp_path: Path) -> N
     ):
         (arm,) = [
             a
-            for a in report.load("home", tmp_path / "data", weights=weights).arms
+            for a in report.load_page_report("home", tmp_path / "data", weights=weights).arms
             if a.layer == "titles"
         ]
         assert arm.metrics[report.OBJECTIVE].mean == pytest.approx(mean)
-    assert report.load("home", tmp_path / "data").weights == {"play": 1.0}
+    assert report.load_page_report("home", tmp_path / "data").weights == {"play": 1.0}

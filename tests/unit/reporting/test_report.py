@@ -25,8 +25,8 @@ from topbill.domain.records import Action, Decision, Placement, RewardEvent
 from topbill.lake import DATABASE, Lake
 from topbill.lake.tables import Origin, decision_rows, reward_rows
 from topbill.policies.uniform import FixedParams, UniformParams
-from topbill.reporting.experiment.effects import category_features
-from topbill.reporting.experiment.status import alarms
+from topbill.reporting.experiment.analysis_rows import ExperimentTables
+from topbill.reporting.experiment.wording import alarms
 from topbill.spec import Experiment, Guardrail, Metric, Variant
 
 NOW = 1_790_000_000_000_000
@@ -308,8 +308,8 @@ def test_choices_are_judged_against_the_summed_probabilities_and_a_mismatch_show
     assert broken.p_sequential < 0.01 < sound.p_sequential
     assert broken.p_value < 1e-4 < sound.p_value
     assert "choice_mismatch" in [note.code for note in lying.notes]
-    assert "choice_ratio" in [note.code for note in alarms(lying)]
-    assert "choice_ratio" not in [note.code for note in alarms(honest)]
+    assert "choice_mismatch" in [note.code for note in alarms(lying)]
+    assert "choice_mismatch" not in [note.code for note in alarms(honest)]
     assert "NOT as logged" in text(lying)
     assert "NOT as logged" in reporting.to_html(lying)
 
@@ -360,11 +360,9 @@ def test_values_too_large_to_square_have_a_reason_and_no_number(
 
 def test_events_under_a_wrong_name_are_an_alarm_where_no_other_comes(tmp_path: Path) -> None:
     report = made(tmp_path, [decision(i) for i in range(10)], [event(i, "plays") for i in range(4)])
-    assert reporting.health.reward_join_rate is None
-    assert [a.sentence for a in alarms(report)] == [
-        "No metric reads any reward event that comes: plays."
-    ]
-    assert "4 plays (did you mean play?)" in " ".join(note.sentence for note in reporting.notes)
+    assert report.health.reward_join_rate is None
+    assert [a.code for a in alarms(report)] == ["unread_events"]
+    assert "4 plays (did you mean play?)" in " ".join(note.sentence for note in report.notes)
 
 
 def test_rewards_are_called_late_where_all_are_and_not_for_one_that_is_so_by_nature(
@@ -375,14 +373,14 @@ def test_rewards_are_called_late_where_all_are_and_not_for_one_that_is_so_by_nat
     (tmp_path / "one").mkdir()
     one = made(tmp_path / "one", decisions, [*(event(i, "play") for i in range(10)), *watched])
     assert one.health.joined == {"play": 1.0, "watch": 0.0}
-    assert "reward_join" not in {alarm.code for alarm in alarms(one)}
+    assert "late_rewards" not in {alarm.code for alarm in alarms(one)}
     (tmp_path / "all").mkdir()
     late = made(
         tmp_path / "all",
         decisions,
         [*(event(i, "play", after=1e6 if i else 0.0) for i in range(10)), *watched],
     )
-    (sentence,) = [alarm.sentence for alarm in alarms(late) if alarm.code == "reward_join"]
+    (sentence,) = [alarm.sentence for alarm in alarms(late) if alarm.code == "late_rewards"]
     assert (
         sentence
         == "Rewards come late: within its metric's window only 10% of play, and no event does better."
@@ -396,20 +394,20 @@ def test_health_counts_fallbacks_latency_and_joins(tmp_path: Path) -> None:
     ]
     events = [event(0, "play"), event(1, "play", after=61.0), event(2, "unheard-of")]
     report = made(tmp_path, decisions, events)
-    health = reporting.health
+    health = report.health
     assert health.fallback_share == 0.2
     assert health.latency_ms == {"p50": 5.0, "p90": 9.0, "p99": 10.0, "max": 10.0}
     assert health.reward_events == 3
     assert health.reward_join_rate == pytest.approx(1 / 2)
     assert health.unread_events == {"unheard-of": 1}
-    (note,) = [note.sentence for note in reporting.notes if note.code == "unread_events"]
+    (note,) = [note.sentence for note in report.notes if note.code == "unread_events"]
     assert note.startswith("No metric reads these reward events: 1 unheard-of")
     assert "unread_events" not in {alarm.code for alarm in alarms(report)}
     assert health.rewarded_share == pytest.approx(0.3)
 
 
 def test_an_unknown_experiment_is_named_beside_those_that_are_there(tmp_path: Path) -> None:
-    with pytest.raises(NotFound, match="start the worker"):
+    with pytest.raises(NotFound, match="start the keeper"):
         reporting.load("home", tmp_path)
     made(tmp_path, [])
     with pytest.raises(NotFound, match="'hom' in the lake; expected one of: home"):
@@ -466,7 +464,8 @@ def test_the_verdict_comes_first_and_is_about_the_same_decisions(tmp_path: Path)
     assert compared.control_value == pytest.approx(line(found, "editorial").reward.value)
     lines = text(found).splitlines()
     assert lines[3].startswith("bandit beats editorial")
-    assert "Ship." in reporting.to_html(found)
+    assert "Winner." in reporting.to_html(found)
+    assert "Ship bandit" in reporting.to_html(found)
 
 
 @pytest.mark.parametrize("width", [80, 120])
@@ -483,7 +482,7 @@ def test_a_broken_split_withholds_the_verdict(tmp_path: Path) -> None:
     found = made(tmp_path, **trial(0.2, editorial=0.35))
     assert found.ab is not None
     assert found.ab.verdict.codes == ["sample_ratio_mismatch"]
-    assert "Stop." in reporting.to_html(found)
+    assert "Withheld." in reporting.to_html(found)
     assert "not as intended" in text(found)
 
 
@@ -500,7 +499,8 @@ def test_categories_of_the_context_are_looked_into(tmp_path: Path) -> None:
     spec = msgspec.json.encode(
         {"context": {"device": {"type": "category"}, "hour": {"type": "cycle"}, "play": 1}}
     )
-    assert category_features(spec.decode(), ["play"]) == ["device"]
+    tables = ExperimentTables("home", {"spec": spec.decode()}, [], [{"metric": "play"}], NOW)
+    assert tables.category_features() == ["device"]
     made(tmp_path, **trial(0.2))
     found = reporting.load("home", tmp_path, segments=["device"])
     assert found.ab is not None

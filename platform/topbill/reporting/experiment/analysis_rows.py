@@ -1,65 +1,254 @@
-"""The decisions of one experiment as one table that everything in a report is computed from."""
-
-# ruff: noqa: S608  (names and values enter the SQL only through `quoted` and `identifier`)
+"""The decisions of one experiment as one table, made once, that everything about metrics in a
+report is computed from: each variant's means, the A/B analysis, and the plan of its runtime.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from math import isfinite
+from typing import Any, NamedTuple
 
-from topbill.domain.metric import Metric, metric_column
-from topbill.domain.sql import identifier, number, quoted
-from topbill.lake import Connection, metric_of, objective_of
-from topbill.reporting.experiment import covariates
+import msgspec
+import numpy as np
+from msgspec.structs import replace
+from scipy import stats
 
-Row = Mapping[str, Any]
+from topbill import ab
+from topbill.ab import OBJECTIVE, Method
+from topbill.domain.metric import METRIC_KINDS, Metric, metric_column
+from topbill.domain.objective import Objective
+from topbill.domain.sql import identifier, number
+from topbill.lake import metric_of, objective_of
+from topbill.reporting.experiment.covariates import (
+    COVARIATES,
+    UNIT,
+    json_path,
+    make_covariates,
+)
+from topbill.reporting.experiment.model import MeanEstimate
+from topbill.reporting.queries.database import Database, experiment_row, published_us
+from topbill.stats.moments import Moments, ratio
 
-ROWS = "report_rows"
-UNIT, VARIANT, DAY, OBJECTIVE = "@unit", "@variant", "@day", "@objective"
+VARIANT, DAY = "@variant", "@day"
 """Column names that no metric and no feature can have."""
+_TABLE = "report_rows"
 
 
-def gather(
-    connection: Connection, key: str, metrics: Sequence[Row], segments: Sequence[str], at: int
-) -> dict[str, str]:
-    """Make temporary table `report_rows`: a row per decision of a variant, as of `at` µs. Answers
-    which column of it is a metric's covariate, measured before the experiment (see
-    `covariates.covariates`).
-
-    A column for each of `metrics` (rows of table `metrics`) and for the objective, NULL while a
-    window is not over: what may still come is unknown, not zero. A column for each of `segments`,
-    features of the context. Units are hashed to 64 bits, which takes a quarter of the memory; two
-    of a million collide once in 40 million.
+class ExperimentTables(NamedTuple):
+    """What the database says of an experiment: its row of `experiments`, and those of `variants`
+    and `metrics` in the file's order.
     """
-    past = covariates.covariates(connection, key, metrics, UNIT)
-    goal = objective_of(metrics)
-    columns = [
-        f"hash(d.unit) AS {identifier(UNIT)}",
-        f"d.variant AS {identifier(VARIANT)}",
-        f"d.decided_at::DATE AS {identifier(DAY)}",
-        _mature("e.objective", goal.default, goal.mature_sql("d.decided_at", at), OBJECTIVE),
-        *(_metric_column(metric_of(row), at) for row in metrics),
-        *(f"b.{identifier(column)}" for column in past.values()),
-        *(f"d.context->>{quoted(covariates.json_path(s))} AS {identifier(s)}" for s in segments),
-    ]
-    joined = (
-        f"LEFT JOIN {covariates.BEFORE} b ON b.{identifier(UNIT)} = hash(d.unit) " if past else ""
-    )
-    # CREATE answers with a count, and DuckDB wants every answer fetched before the next statement.
-    connection.execute(
-        f"CREATE OR REPLACE TEMP TABLE {ROWS} AS SELECT {', '.join(columns)} "
-        f"FROM decisions d LEFT JOIN metrics.{identifier(key)} e ON d.decision_id = e.decision_id {joined}"
-        f"WHERE d.experiment = {quoted(key)} AND d.variant IS NOT NULL"
-    ).fetchall()
-    return past
+
+    key: str
+    experiment: dict[str, Any]
+    variants: list[dict[str, Any]]
+    metrics: list[dict[str, Any]]
+    published_us: int
+
+    @classmethod
+    def read(cls, database: Database, key: str) -> ExperimentTables:
+        """Raises NotFound where there is no such experiment."""
+        return cls(
+            key,
+            experiment_row(database, key),
+            database.rows("SELECT * FROM variants WHERE experiment = $key", key=key),
+            database.rows("SELECT * FROM metrics WHERE experiment = $key", key=key),
+            published_us(database),
+        )
+
+    def objective(self) -> Objective:
+        """What the experiment is to raise."""
+        return objective_of(self.metrics)
+
+    def design(self) -> ab.Design:
+        """What an analysis needs to know of it."""
+        control = next(str(v["variant"]) for v in self.variants if v["control"])
+        metrics = [
+            ab.MetricDesign(
+                name=m["metric"],
+                binary=METRIC_KINDS[m["kind"]].is_proportion,
+                better=m["better"],
+                weight=m["weight"] or 0.0,
+                cap=m["cap"],
+            )
+            for m in self.metrics
+        ]
+        margins = {m["metric"]: m["margin"] for m in self.metrics}
+        return ab.Design(
+            key=self.key,
+            control=control,
+            shares={v["variant"]: v["share"] for v in self.variants},
+            metrics=tuple(metrics),
+            guardrails={name: margin for name, margin in margins.items() if margin is not None},
+        )
+
+    def category_features(self) -> list[str]:
+        """The context features whose values are few and named, for segments. Those named like a
+        metric are left out: a table has each name once.
+        """
+        context = msgspec.json.decode(self.experiment["spec"]).get("context") or {}
+        reserved = {OBJECTIVE, *(m["metric"] for m in self.metrics)}
+        names = []
+        for name, feature in context.items():
+            is_category = isinstance(feature, dict) and feature.get("type") == "category"
+            if is_category and name not in reserved:
+                names.append(name)
+        return names
 
 
-def _metric_column(metric: Metric, at: int) -> str:
-    mature = metric.mature_sql("d.decided_at", at)
-    return _mature(f"e.{metric_column(metric.name)}", metric.default, mature, metric.name)
+class VariantCounts(NamedTuple):
+    """How many units a variant saw, and how many decisions it made."""
+
+    units: int = 0
+    decisions: int = 0
 
 
-def _mature(column: str, default: float, mature: str, name: str) -> str:
-    """A column where the window is over: what was earned, or the default without an event."""
-    value = f"coalesce({column}, {number(default)})"
-    return f"CASE WHEN {mature} THEN {value} END AS {identifier(name)}"
+class AnalysisRows:
+    """Temporary table `report_rows`: a row per decision of a variant, as of the last publication.
+
+    A column for each metric and for the objective, NULL while a window is not over: what may still
+    come is unknown, not zero. A column for each segment, a feature of the context. Units are hashed
+    to 64 bits, which takes a quarter of the memory; two of a million collide once in 40 million.
+    """
+
+    def __init__(
+        self, database: Database, tables: ExperimentTables, segments: Sequence[str] = ()
+    ) -> None:
+        self._database = database
+        self._tables = tables
+        self._segments = segments
+        self._covariates = make_covariates(database, tables.key, tables.metrics)
+        self._make()
+
+    def _make(self) -> None:
+        tables = self._tables
+        parameters: dict[str, object] = {"key": tables.key}
+        columns = [
+            f"hash(d.unit) AS {identifier(UNIT)}",
+            f"d.variant AS {identifier(VARIANT)}",
+            f"d.decided_at::DATE AS {identifier(DAY)}",
+            self._mature("objective", tables.objective(), OBJECTIVE),
+        ]
+        metrics = [metric_of(row) for row in tables.metrics]
+        columns += [
+            self._mature(metric_column(metric.name), metric, metric.name) for metric in metrics
+        ]
+        columns += [f"c.{identifier(name)}" for name in self._covariates.values()]
+        for i, segment in enumerate(self._segments):
+            columns.append(f"d.context->>$segment_{i} AS {identifier(segment)}")
+            parameters[f"segment_{i}"] = json_path(segment)
+        covariates = ""
+        if self._covariates:
+            unit = identifier(UNIT)
+            covariates = f"LEFT JOIN {COVARIATES} c ON c.{unit} = hash(d.unit)"
+        self._database.execute(
+            f"""CREATE OR REPLACE TEMP TABLE {_TABLE} AS
+            SELECT {", ".join(columns)}
+            FROM decisions d
+                LEFT JOIN metrics.{identifier(tables.key)} e ON d.decision_id = e.decision_id
+                {covariates}
+            WHERE d.experiment = $key AND d.variant IS NOT NULL""",  # noqa: S608  (names of columns, through `identifier`)
+            **parameters,
+        )
+
+    def _mature(self, column: str, measured: Metric | Objective, name: str) -> str:
+        """A column where the window is over: what was earned, or the default without an event."""
+        is_mature = measured.mature_sql("d.decided_at", self._tables.published_us)
+        earned = f"coalesce(e.{column}, {number(measured.default)})"
+        return f"CASE WHEN {is_mature} THEN {earned} END AS {identifier(name)}"
+
+    def means(self) -> tuple[dict[str, VariantCounts], dict[tuple[str, str], MeanEstimate]]:
+        """The mean per mature decision of the objective and each metric, by variant.
+
+        It is the sum over mature decisions ÷ their number, each summed by unit first: a ratio of
+        unit totals with its delta-method variance (Deng, Knoblich & Lu 2018) and Student's t with
+        units − 1 degrees of freedom.
+
+        Returns:
+            What each variant saw, at any age; and the mean by (metric or `objective`, variant).
+        """
+        names = [OBJECTIVE, *(m["metric"] for m in self._tables.metrics)]
+        sums, moments = [], []
+        for i, name in enumerate(map(identifier, names)):
+            sums.append(f"coalesce(sum({name}), 0.0) AS x{i}, count({name}) AS n{i}")
+            moments.append(
+                f"count(*) FILTER (n{i} > 0), sum(x{i}), sum(n{i})::DOUBLE, "
+                f"sum(x{i} * x{i}), sum(x{i} * n{i}), sum(n{i} * n{i})::DOUBLE"
+            )
+        variant, unit = identifier(VARIANT), identifier(UNIT)
+        relation = self._database.connection.sql(
+            f"""SELECT variant, count(*), sum(decisions)::BIGINT, {", ".join(moments)}
+            FROM (
+                SELECT {variant} AS variant, count(*) AS decisions, {", ".join(sums)}
+                FROM {_TABLE} GROUP BY {variant}, {unit}
+            ) GROUP BY variant"""  # noqa: S608  (names of columns, through `identifier`)
+        )
+        counts: dict[str, VariantCounts] = {}
+        estimates: dict[tuple[str, str], MeanEstimate] = {}
+        for variant_name, units, decisions, *numbers in relation.fetchall():
+            counts[variant_name] = VariantCounts(units, decisions)
+            for i, name in enumerate(names):
+                estimates[name, variant_name] = _mean(*numbers[6 * i : 6 * i + 6])
+        return counts, estimates
+
+    def analysis(self, method: Method, looks: Sequence[float]) -> ab.Analysis:
+        """Each variant against the control, guardrails, split, segments and the verdict."""
+        return ab.analyse(
+            self._database.connection.table(_TABLE),
+            self._tables.design(),
+            unit=UNIT,
+            variant=VARIANT,
+            day=DAY,
+            segments=self._segments,
+            covariates=self._covariates,
+            method=method,
+            looks=looks,
+        )
+
+    def plan(
+        self,
+        *,
+        metric: str | None,
+        lifts: Sequence[float],
+        days: Sequence[int],
+        method: Method,
+        alpha: float,
+        power: float,
+    ) -> ab.Plan:
+        """How long the experiment must run, see `ab.plan`."""
+        return ab.plan(
+            self._database.connection.table(_TABLE),
+            self._tables.design(),
+            unit=UNIT,
+            variant=VARIANT,
+            day=DAY,
+            metric=metric,
+            relative=lifts,
+            days=days,
+            covariates=self._covariates,
+            method=method,
+            alpha=alpha,
+            power=power,
+        )
+
+
+def _mean(units: int, x: float, n: float, xx: float, xn: float, nn: float) -> MeanEstimate:
+    """From units with a mature decision, Σx, Σn, Σx², Σxn, Σn² over units."""
+    decisions = int(n or 0)
+    if decisions == 0:
+        return MeanEstimate(reason="immature")
+    if not all(map(isfinite, (x * x, xx, xn))):
+        return MeanEstimate(reason="infinite_values", units=units, decisions=decisions)
+    moments = Moments.from_sums(("x", "n"), units, np.array([x, n]), np.array([[xx, xn], [xn, nn]]))
+    mean = ratio("x", "n")(moments)
+    estimate = MeanEstimate(value=mean.value, units=units, decisions=decisions)
+    if units < 2:
+        return replace(estimate, reason="too_few_units")
+    se = float(np.sqrt(mean.variance(moments)))
+    if x == 0.0 and xx == 0.0:
+        return replace(estimate, reason="no_events")
+    # Rounding alone leaves a standard error of this size where every unit has the same value.
+    if se < 1e-12 * max(abs(mean.value), 1e-12):
+        return replace(estimate, reason="constant_metric")
+    half = float(stats.t.isf(0.025, units - 1)) * se
+    return replace(estimate, low=mean.value - half, high=mean.value + half, se=se)

@@ -1,8 +1,6 @@
 """What units did before the experiment: a number a unit and metric that takes noise out of
-comparisons (CUPED).
+comparisons (CUPED, Deng et al. 2013).
 """
-
-# ruff: noqa: S608  (names and values enter the SQL only through `quoted`, `identifier` and numbers)
 
 from __future__ import annotations
 
@@ -10,13 +8,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from topbill.ab import OBJECTIVE
-from topbill.domain.metric import METRIC_KINDS
+from topbill.domain.metric import METRIC_KINDS, microseconds
 from topbill.domain.objective import WeightedMetric, WeightedSum
-from topbill.lake import Connection, identifier, quoted
+from topbill.domain.sql import identifier
+from topbill.reporting.queries.database import Database
 
-Row = Mapping[str, Any]
-
-BEFORE = "report_before"
+MetricRow = Mapping[str, Any]
+"""A row of the database's table `metrics`."""
+COVARIATES = "report_covariates"
+UNIT = "@unit"
 
 
 def column(metric: str) -> str:
@@ -29,62 +29,94 @@ def json_path(feature: str) -> str:
     return '$."' + feature.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
-def covariates(
-    connection: Connection, key: str, metrics: Sequence[Row], unit: str
-) -> dict[str, str]:
-    """Make temporary table `report_before`, a row per unit by its hash in column `unit`, and name
-    each metric's column.
+def make_covariates(database: Database, key: str, metrics: Sequence[MetricRow]) -> dict[str, str]:
+    """Make temporary table `report_covariates`, a row per unit by its hash in column `@unit`.
 
     A metric's covariate is the number in context that its `covariate` names, as it came with the
-    unit's first decision; or, where it is a time, the metric's own events in that time before
-    the unit's first decision, in any
-    experiment: how many, or the sum of their values. The objective's is the sum of its metrics' by
-    their weights. Nothing of it can be an effect of the experiment. `metrics` are rows of the
-    face's table; without any there is no table, and {} is answered.
+    unit's first decision; or, where that is a time, the metric's own events in that time before
+    the unit's first decision, in any experiment: how many, or the sum of their values. The
+    objective's is the sum of its metrics' by their weights. Nothing of it can be an effect of the
+    experiment.
+
+    Args:
+        database: the analytics database.
+        key: the experiment's key.
+        metrics: its rows of table `metrics`.
+
+    Returns:
+        The covariate's column by metric; empty, and there is no table, where no metric has one.
     """
-    found = [
-        m
-        for m in metrics
-        if m["covariate_seconds"] is not None or m["covariate_feature"] is not None
-    ]
-    if not found:
+    adjusted = [m for m in metrics if _looks_back(m) or m["covariate_feature"] is not None]
+    if not adjusted:
         return {}
-    shown = [f"{_value(m)} AS {identifier(column(m['metric']))}" for m in found]
-    connection.execute(
-        f"CREATE OR REPLACE TEMP TABLE {BEFORE} AS SELECT *, {_objective(found)} FROM ("
-        f"SELECT hash(f.unit) AS {identifier(unit)}, {', '.join(shown)} FROM ("
-        "SELECT unit, epoch_us(min(decided_at)) AS since, arg_min(context, seq) AS context FROM decisions "
-        f"WHERE experiment = {quoted(key)} AND variant IS NOT NULL GROUP BY unit) f"
-        f"{_past([m for m in found if m['covariate_seconds'] is not None])} GROUP BY f.unit)"
-    ).fetchall()
-    columns = {m["metric"]: column(m["metric"]) for m in found}
-    if sum(bool(m["weight"]) for m in metrics) > 1 and any(m["weight"] for m in found):
+    values = []
+    parameters: dict[str, object] = {"key": key}
+    for number, metric in enumerate(adjusted):
+        value, own_parameters = _value(metric, number)
+        values.append(f"{value} AS {identifier(column(metric['metric']))}")
+        parameters.update(own_parameters)
+    events = ""
+    looking_back = [m for m in adjusted if _looks_back(m)]
+    if looking_back:
+        events = _EVENTS
+        parameters["events"] = sorted({m["event"] for m in looking_back})
+        parameters["longest"] = max(_reach(m) for m in looking_back)
+    database.execute(
+        f"""CREATE OR REPLACE TEMP TABLE {COVARIATES} AS
+        SELECT *, {_objective(adjusted)} AS {identifier(column(OBJECTIVE))}
+        FROM (
+            SELECT hash(f.unit) AS {identifier(UNIT)}, {", ".join(values)}
+            FROM (
+                SELECT unit, epoch_us(min(decided_at)) AS since, arg_min(context, seq) AS context
+                FROM decisions
+                WHERE experiment = $key AND variant IS NOT NULL GROUP BY unit
+            ) f {events}
+            GROUP BY f.unit
+        )""",  # noqa: S608  (names of columns, through `identifier`)
+        **parameters,
+    )
+    columns = {m["metric"]: column(m["metric"]) for m in adjusted}
+    weighted = [m for m in metrics if m["weight"]]
+    # An objective of one metric is that metric to the analysis, with its covariate.
+    if len(weighted) > 1 and any(m["weight"] for m in adjusted):
         columns[OBJECTIVE] = column(OBJECTIVE)
     return columns
 
 
-def _past(metrics: Sequence[Row]) -> str:
-    """The events that some metric looks back for, joined to their unit."""
-    if not metrics:
-        return ""
-    events = ", ".join(sorted({quoted(m["event"]) for m in metrics}))
-    longest = round(max(m["covariate_seconds"] for m in metrics) * 1e6)
+_EVENTS = """
+    LEFT JOIN (
+        SELECT unit, event, value, epoch_us(occurred_at) AS moment FROM rewards
+        WHERE unit IS NOT NULL AND list_contains($events, event)
+    ) r ON r.unit = f.unit AND r.moment < f.since AND r.moment >= f.since - $longest"""
+"""The events that some metric looks back for, joined to their unit."""
+
+
+def _looks_back(metric: MetricRow) -> bool:
+    return metric["covariate_seconds"] is not None
+
+
+def _reach(metric: MetricRow) -> int:
+    """How far the metric looks back, in µs."""
+    return microseconds(metric["covariate_seconds"])
+
+
+def _value(metric: MetricRow, number: int) -> tuple[str, dict[str, object]]:
+    """SQL for a unit's covariate, and the values of the parameters in it."""
+    if not _looks_back(metric):
+        return (
+            f"any_value(TRY_CAST(f.context->>$feature{number} AS DOUBLE))",
+            {f"feature{number}": json_path(metric["covariate_feature"])},
+        )
+    takes_value = METRIC_KINDS[metric["kind"]].takes_value
+    aggregate = "sum(r.value)" if takes_value else "count(*)"
+    inside = f"r.event = $event{number} AND r.moment >= f.since - $reach{number}"
     return (
-        " LEFT JOIN (SELECT unit, event, value, epoch_us(occurred_at) AS moment FROM rewards "
-        f"WHERE unit IS NOT NULL AND event IN ({events})) r "
-        f"ON r.unit = f.unit AND r.moment < f.since AND r.moment >= f.since - {longest}"
+        f"coalesce({aggregate} FILTER ({inside}), 0.0)::DOUBLE",
+        {f"event{number}": metric["event"], f"reach{number}": _reach(metric)},
     )
 
 
-def _value(metric: Row) -> str:
-    if metric["covariate_seconds"] is None:
-        return f"any_value(TRY_CAST(f.context->>{quoted(json_path(metric['covariate_feature']))} AS DOUBLE))"
-    inside = f"r.event = {quoted(metric['event'])} AND r.moment >= f.since - {round(metric['covariate_seconds'] * 1e6)}"
-    what = "sum(r.value)" if METRIC_KINDS[metric["kind"]].takes_value else "count(*)"
-    return f"coalesce({what} FILTER ({inside}), 0.0)::DOUBLE"
-
-
-def _objective(metrics: Sequence[Row]) -> str:
+def _objective(metrics: Sequence[MetricRow]) -> str:
+    """The weighted sum, not clipped: a covariate need not lie between 0 and 1."""
     weighted = [WeightedMetric(m["metric"], m["weight"], m["cap"]) for m in metrics if m["weight"]]
-    total = WeightedSum.of(weighted).unclipped_sql(lambda name: identifier(column(name)))
-    return f"{total} AS {identifier(column(OBJECTIVE))}"
+    return WeightedSum.of(weighted).unclipped_sql(lambda name: identifier(column(name)))

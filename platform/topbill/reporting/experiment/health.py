@@ -1,24 +1,33 @@
-"""Whether the record can be trusted: propensities, reasons, maturity, reward joins, latency."""
-
-# ruff: noqa: S608  (names and values enter the SQL only through `quoted`)
+"""Whether the record can be trusted: propensities, choices, reasons, maturity, reward joins,
+latency.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from msgspec.structs import replace
 from scipy import stats
 
+from topbill.ab import sequential_srm_of_sums, srm_of_sums
 from topbill.domain.metric import event_inside_sql, window_over_sql
-from topbill.lake import Connection, quoted
-from topbill.reporting.experiment.choice_srm import choices, latest
-from topbill.reporting.experiment.model import Health, PropensityLine
+from topbill.domain.records import Floats
+from topbill.reporting.experiment.model import ChoiceRatio, Health, PropensityLine
+from topbill.reporting.queries.database import Database
 
 SAMPLE = 500_000
 """Where there are more decisions than this, the propensity check looks at about so many of the
 latest.
 """
+PAIRS = 20_000_000
+"""Where decisions times actions² are more than this, the check of choices looks at about so many of
+the latest.
+"""
+ALPHA = 0.01
+"""The chance that an honest log raises the alarm about any variant's choices."""
 _ENOUGH = 10.0
 """Draws (and non-draws) to be expected before a normal approximation is believed."""
 _SKEW = 0.3
@@ -26,88 +35,110 @@ _SKEW = 0.3
 
 
 def health(
-    connection: Connection, key: str, windows: dict[str, float], objective_window: float, at: int
+    database: Database,
+    key: str,
+    windows: Mapping[str, float],
+    objective_window: float,
+    published_us: int,
 ) -> Health:
-    """The health of experiment `key`. `windows` gives the longest window (seconds) of each event
-    that has a metric.
+    """The health of an experiment's record.
+
+    Args:
+        database: the analytics database.
+        key: the experiment's key.
+        windows: seconds of the longest window of each event that has a metric.
+        objective_window: seconds until a decision's objective is whole.
+        published_us: the moment that the report speaks of, in µs since the epoch.
     """
-    where = f"FROM decisions WHERE experiment = {quoted(key)}"
-    reasons = dict(
-        connection.sql(
-            f"SELECT reason, count(*) {where} GROUP BY reason ORDER BY 2 DESC"
-        ).fetchall()
-    )
+    reasons = _reasons(database, key)
     decisions = sum(reasons.values())
     if decisions == 0:
         return Health()
-    served = sum(reasons.get(reason, 0) for reason in ("policy", "fallback"))
-    is_mature = window_over_sql("decided_at", objective_window, at)
-    mature, (latency,) = connection.sql(
-        f"SELECT count(*) FILTER ({is_mature}), "
-        f"[quantile_disc(latency_us, [0.5, 0.9, 0.99, 1.0]) FILTER (reason IN ('policy', 'fallback'))] {where}"
-    ).fetchall()[0]
-    came, rewarded = _rewards(connection, key, windows, objective_window, at)
-    events, known = (
-        sum(n for n, _ in came.values()),
-        {event: found for event, found in came.items() if event in windows},
-    )
-    read, joined = sum(n for n, _ in known.values()), sum(n for _, n in known.values())
-    lines, share = propensity(connection, key, decisions)
-    verdicts = [line.ok for line in lines if line.ok is not None]
+    is_mature = window_over_sql("decided_at", objective_window, published_us)
+    mature, latency = _maturity_and_latency(database, key, is_mature)
+    events = _events(database, key, windows)
+    was_mature = window_over_sql("decided_at", objective_window, published_us)
+    rewarded = database.row(
+        f"""SELECT count(DISTINCT decision_id) AS decisions FROM rewards
+        WHERE experiment = $key AND {was_mature}""",  # noqa: S608  (a condition of domain.metric)
+        key=key,
+    )["decisions"]
+    read = {row["event"]: row for row in events if row["event"] in windows}
+    read_events = sum(row["n"] for row in read.values())
+    joined_events = sum(row["joined"] for row in read.values())
+    lines, sampled = propensity_lines(database, key, decisions)
+    actions = max(Counter(line.variant for line in lines).values(), default=1)
+    served = reasons.get("policy", 0) + reasons.get("fallback", 0)
     return Health(
         propensity=lines,
-        propensity_ok=all(verdicts) if verdicts else None,
-        propensity_sampled=share,
-        choices=choices(
-            connection,
-            key,
-            decisions,
-            max(Counter(line.variant for line in lines).values(), default=1),
-        ),
+        propensity_ok=_all_ok(lines),
+        propensity_sampled=sampled,
+        choices=choice_ratios(database, key, decisions, actions),
         reasons=reasons,
-        fallback_share=reasons.get("fallback", 0) / served if served else None,
+        fallback_share=_share(reasons.get("fallback", 0), served),
         mature_share=mature / decisions,
-        reward_join_rate=joined / read if read else None,
-        joined={event: inside / n for event, (n, inside) in known.items()},
-        rewarded_share=rewarded / mature if mature else None,
-        reward_events=events,
-        unread_events=_unread(connection, key, windows) if events > read else {},
-        latency_ms=dict(
-            zip(("p50", "p90", "p99", "max"), (m / 1000.0 for m in latency or ()), strict=False)
-        ),
+        reward_join_rate=_share(joined_events, read_events),
+        joined={event: row["joined"] / row["n"] for event, row in read.items()},
+        rewarded_share=_share(rewarded, mature),
+        reward_events=sum(row["n"] for row in events),
+        unread_events=_unread(events, windows),
+        latency_ms=latency,
     )
 
 
-def _rewards(
-    connection: Connection, key: str, windows: dict[str, float], objective_window: float, at: int
-) -> tuple[dict[str, tuple[int, int]], int]:
-    """Of each event how many came and how many of them in its window, and the mature decisions with
-    any event.
-    """
-    inside = " OR ".join(
-        f"({event_inside_sql(event, window)})" for event, window in windows.items()
+def _share(part: int, whole: int) -> float | None:
+    return part / whole if whole else None
+
+
+def _all_ok(lines: Sequence[PropensityLine]) -> bool | None:
+    verdicts = [line.ok for line in lines if line.ok is not None]
+    return all(verdicts) if verdicts else None
+
+
+def _reasons(database: Database, key: str) -> dict[str, int]:
+    rows = database.rows(
+        """SELECT reason, count(*) AS n FROM decisions
+        WHERE experiment = $key GROUP BY reason ORDER BY n DESC""",
+        key=key,
     )
-    mine = f"FROM rewards r WHERE experiment = {quoted(key)}"
-    counted = f"SELECT event, count(*), count(*) FILTER ({inside or 'false'}) {mine} GROUP BY event ORDER BY event"
-    came = {event: (n, joined) for event, n, joined in connection.sql(counted).fetchall()}
-    mature = window_over_sql("decided_at", objective_window, at)
-    ((rewarded,),) = connection.sql(
-        f"SELECT count(DISTINCT decision_id) {mine} AND {mature}"
-    ).fetchall()
-    return came, rewarded
+    return {row["reason"]: row["n"] for row in rows}
 
 
-def _unread(connection: Connection, key: str, windows: dict[str, float]) -> dict[str, int]:
-    known = " AND ".join(f"event <> {quoted(event)}" for event in windows) or "true"
-    found = connection.sql(
-        f"SELECT event, count(*) FROM rewards WHERE experiment = {quoted(key)} AND {known} "
-        "GROUP BY event ORDER BY 2 DESC, 1 LIMIT 20"
+def _maturity_and_latency(
+    database: Database, key: str, is_mature: str
+) -> tuple[int, dict[str, float]]:
+    """How many decisions are mature, and quantiles of the engine's time in ms."""
+    row = database.row(
+        f"""SELECT count(*) FILTER ({is_mature}) AS mature,
+            quantile_disc(latency_us, [0.5, 0.9, 0.99, 1.0])
+                FILTER (reason IN ('policy', 'fallback')) AS latency_us
+        FROM decisions WHERE experiment = $key""",  # noqa: S608  (a condition of domain.metric)
+        key=key,
     )
-    return dict(found.fetchall())
+    quantiles = zip(("p50", "p90", "p99", "max"), row["latency_us"] or (), strict=False)
+    return row["mature"], {name: micros / 1000.0 for name, micros in quantiles}
 
 
-def propensity(
-    connection: Connection, key: str, decisions: int
+def _events(database: Database, key: str, windows: Mapping[str, float]) -> list[dict[str, Any]]:
+    """Of each event how many came (`n`), and how many of them in its window (`joined`)."""
+    inside = [f"({event_inside_sql(event, window)})" for event, window in windows.items()]
+    return database.rows(
+        f"""SELECT event, count(*) AS n,
+            count(*) FILTER ({" OR ".join(inside) or "false"}) AS joined
+        FROM rewards r WHERE experiment = $key GROUP BY event ORDER BY event""",  # noqa: S608  (conditions of domain.metric)
+        key=key,
+    )
+
+
+def _unread(events: Sequence[Mapping[str, Any]], windows: Mapping[str, float]) -> dict[str, int]:
+    """The twenty most frequent events that no metric reads."""
+    unread = [row for row in events if row["event"] not in windows]
+    unread.sort(key=lambda row: (-row["n"], row["event"]))
+    return {row["event"]: row["n"] for row in unread[:20]}
+
+
+def propensity_lines(
+    database: Database, key: str, decisions: int
 ) -> tuple[list[PropensityLine], float]:
     """A line for each variant and action, and the share of decisions looked at.
 
@@ -115,39 +146,142 @@ def propensity(
     Σp(1−p) and Σ(1/p − 1), both known exactly; intervals are Bonferroni's over all lines.
     """
     share = min(1.0, SAMPLE / decisions)
-    rows = connection.sql(
-        "SELECT variant, action, count(*), count(*) FILTER (drawn), sum(p), sum(p * (1 - p)), "
-        "sum(CASE WHEN drawn THEN 1 / p ELSE 0 END), sum(1 / p - 1), sum(abs((1 - p) * (1 - 2 * p)) / (p * p)) "
-        "FROM (SELECT variant, action, p, action = first AS drawn FROM (SELECT variant, slate[1] AS first, "
-        f"unnest(eligible) AS action, unnest(probabilities[1]) AS p FROM decisions WHERE experiment = {quoted(key)} "
-        f"AND len(probabilities) > 0 AND variant IS NOT NULL{latest(connection, key, share)})) "
-        "WHERE p > 0 GROUP BY variant, action ORDER BY variant, action"
-    ).fetchall()
+    rows = database.rows(
+        """SELECT variant, action, count(*) AS decisions, count(*) FILTER (drawn) AS drawn,
+            sum(p) AS expected, sum(p * (1 - p)) AS variance,
+            sum(CASE WHEN drawn THEN 1 / p ELSE 0 END) AS weights, sum(1 / p - 1) AS excess,
+            sum(abs((1 - p) * (1 - 2 * p)) / (p * p)) AS cubes
+        FROM (
+            SELECT variant, action, p, action = first AS drawn
+            FROM (
+                SELECT variant, slate[1] AS first, unnest(eligible) AS action,
+                    unnest(probabilities[1]) AS p
+                FROM decisions
+                WHERE experiment = $key AND len(probabilities) > 0 AND variant IS NOT NULL
+                    AND seq > $after
+            )
+        )
+        WHERE p > 0 GROUP BY variant, action ORDER BY variant, action""",
+        key=key,
+        after=_before_latest(database, key, share),
+    )
     z = float(stats.norm.isf(0.025 / max(len(rows), 1)))
-    return [_line(row, z) for row in rows], share
+    return [_propensity_line(row, z) for row in rows], share
 
 
-def _line(
-    row: tuple[str, str, int, int, float, float, float, float, float], z: float
-) -> PropensityLine:
-    variant, action, n, drawn, expected, spread, weights, excess, cubes = row
-    mean = weights / n
-    half = z * float(np.sqrt(max(excess, 0.0))) / n
-    base = PropensityLine(
-        variant=variant,
-        action=action,
-        decisions=n,
+def _before_latest(database: Database, key: str, share: float) -> int:
+    """The log position after which about that share of an experiment's decisions lies, the latest
+    ones; -1 for all. By `seq`, whose range DuckDB knows for each part of a file: the rest is never
+    read.
+    """
+    if share >= 1.0:
+        return -1
+    span = database.row(
+        "SELECT min(seq) AS first, max(seq) AS last FROM decisions WHERE experiment = $key",
+        key=key,
+    )
+    return int(span["last"] - round((span["last"] - span["first"]) * share))
+
+
+def _propensity_line(row: Mapping[str, Any], z: float) -> PropensityLine:
+    decisions, drawn, expected = row["decisions"], row["drawn"], row["expected"]
+    mean_weight = row["weights"] / decisions
+    line = PropensityLine(
+        variant=row["variant"],
+        action=row["action"],
+        decisions=decisions,
         drawn=drawn,
         expected=expected,
-        mean_weight=mean,
+        mean_weight=mean_weight,
     )
-    if spread < 1e-9:
-        return replace(base, ok=abs(drawn - expected) < 1e-6, reason="certain")
-    if expected < _ENOUGH or n - expected < _ENOUGH or spread < _ENOUGH / 2:
-        return replace(base, ok=None, reason="too_few_draws")
-    ok = abs(drawn - expected) <= z * float(np.sqrt(spread))
-    if cubes > _SKEW * excess**1.5:
-        return replace(base, ok=ok, reason="skewed_weights")
-    return replace(
-        base, ok=ok and mean - half <= 1.0 <= mean + half, low=mean - half, high=mean + half
+    if row["variance"] < 1e-9:  # every p was 0 or 1
+        return replace(line, ok=abs(drawn - expected) < 1e-6, reason="certain")
+    fewest = min(expected, decisions - expected, 2.0 * row["variance"])
+    if fewest < _ENOUGH:
+        return replace(line, ok=None, reason="too_few_draws")
+    ok = abs(drawn - expected) <= z * float(np.sqrt(row["variance"]))
+    if row["cubes"] > _SKEW * row["excess"] ** 1.5:
+        return replace(line, ok=ok, reason="skewed_weights")
+    half = z * float(np.sqrt(max(row["excess"], 0.0))) / decisions
+    low, high = mean_weight - half, mean_weight + half
+    return replace(line, ok=ok and low <= 1.0 <= high, low=low, high=high)
+
+
+def choice_ratios(database: Database, key: str, decisions: int, actions: int) -> list[ChoiceRatio]:
+    """Sample-ratio mismatch inside a bandit: its choices against the sums of the probabilities that
+    it logged; a line for each variant that left something to chance, at the first position.
+
+    Sums and covariances Σ (diag p − p pᵀ) are exact, so actions may come and go and probabilities
+    may move. Decisions with a certain choice carry no information and are left out. Looking often
+    is allowed for while all decisions are looked at; of more than `PAIRS` allows, each look is at
+    its own latest ones.
+
+    Args:
+        database: the analytics database.
+        key: the experiment's key.
+        decisions: how many it has.
+        actions: the most that a variant has.
+    """
+    rows = database.rows(
+        """SELECT variant, a, b, sum(p * q) AS together, sum(p) FILTER (a = b) AS expected,
+            count(*) FILTER (a = b AND drawn AND p > 0) AS drawn
+        FROM (
+            SELECT variant, a, p, a = first AS drawn, unnest(eligible) AS b, unnest(ps) AS q
+            FROM (
+                SELECT variant, slate[1] AS first, eligible, ps, unnest(eligible) AS a,
+                    unnest(ps) AS p
+                FROM (
+                    SELECT variant, slate, eligible, probabilities[1] AS ps FROM decisions
+                    WHERE experiment = $key AND len(probabilities) > 0 AND variant IS NOT NULL
+                        AND seq > $after
+                )
+                WHERE list_max(ps) < 1 OR coalesce(ps[list_position(eligible, slate[1])], 0) = 0
+            )
+        ) GROUP BY ALL ORDER BY ALL""",
+        key=key,
+        after=_before_latest(database, key, min(1.0, PAIRS / max(1, decisions * actions**2))),
     )
+    pairs: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        pairs.setdefault(str(row["variant"]), []).append(row)
+    return [_choice_ratio(variant, own, ALPHA / len(pairs)) for variant, own in pairs.items()]
+
+
+def _choice_ratio(variant: str, pairs: Sequence[Mapping[str, Any]], alpha: float) -> ChoiceRatio:
+    """The test of one variant, from its rows for each pair of actions (a, b)."""
+    own = [row for row in pairs if row["a"] == row["b"]]
+    index = {row["a"]: i for i, row in enumerate(own)}
+    expected = np.array([row["expected"] or 0.0 for row in own], dtype=np.float64)
+    drawn = np.array([row["drawn"] for row in own], dtype=np.float64)
+    covariance = np.diag(expected)
+    for row in pairs:
+        covariance[index[row["a"]], index[row["b"]]] -= row["together"]
+    decisions = round(float(expected.sum()))
+    # Draws of probability 0 were not counted above, so they are what is missing to all decisions.
+    impossible = decisions - int(drawn.sum())
+    p_value = p_sequential = 0.0
+    if not impossible:
+        pool = _pooling(expected)
+        pooled_covariance = pool @ covariance @ pool.T
+        p_value = srm_of_sums(pool @ drawn, pool @ expected, pooled_covariance)
+        p_sequential = sequential_srm_of_sums(drawn, expected, covariance)
+    possible = [row for row in own if row["expected"]]
+    return ChoiceRatio(
+        variant=variant,
+        decisions=decisions,
+        drawn={row["a"]: row["drawn"] for row in possible},
+        expected={row["a"]: row["expected"] for row in possible},
+        p_value=p_value,
+        p_sequential=p_sequential,
+        impossible=impossible,
+        alarm=p_sequential <= alpha,
+    )
+
+
+def _pooling(expected: Floats) -> Floats:
+    """(groups × actions) 0/1: each action with enough expected draws alone, the others together if
+    they have enough. The chi-square test believes in no group of fewer.
+    """
+    alone = np.eye(expected.size)[expected >= _ENOUGH]
+    rest = (expected < _ENOUGH).astype(np.float64)
+    return np.vstack([alone, rest]) if rest @ expected >= _ENOUGH else alone

@@ -5,8 +5,9 @@ has a reason.
 from __future__ import annotations
 
 import msgspec
+import pandas as pd
 
-from topbill.ab import Analysis
+from topbill.ab import OBJECTIVE, Analysis
 from topbill.domain.reasons import reasons
 
 REASONS = reasons(
@@ -151,7 +152,10 @@ class Note(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything Topbill has to say about one experiment, as of `published_at` (ISO 8601, UTC)."""
+    """Everything Topbill has to say about one experiment, as of `published_at` (ISO 8601, UTC).
+
+    In a notebook it shows itself as the HTML report; `to_frame` gives its numbers.
+    """
 
     experiment: str
     title: str = ""
@@ -171,7 +175,50 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     health: Health = Health()
     notes: list[Note] = []
 
+    def to_frame(self) -> pd.DataFrame:
+        """The numbers as a table, a row for each metric (the objective first) and variant.
 
-def to_json(report: Report) -> str:
-    """The report as JSON, indented; what is missing is null with a reason beside it."""
-    return msgspec.json.format(msgspec.json.encode(report), indent=2).decode()
+        Returns:
+            Columns metric, variant, control (bool); units, decisions, value, low, high, se: the
+            mean per mature decision with its 95% interval, and the reason where that is missing;
+            control_value, difference, relative (each of the last two with _low and _high),
+            p_value, p_adjusted, chance_to_win, call: against the control, missing for the control
+            itself.
+        """
+        comparisons = {}
+        if self.ab is not None:
+            for comparison in self.ab.comparisons:
+                comparisons[comparison.metric, comparison.variant] = comparison
+        means = [(OBJECTIVE, line.variant, line.reward) for line in self.variants]
+        means += [(line.metric, line.variant, line.estimate) for line in self.metrics]
+        controls = {line.variant for line in self.variants if line.control}
+        rows = []
+        for metric, variant, mean in means:
+            against_control = comparisons.get((metric, variant))
+            rows.append(
+                {
+                    "metric": metric,
+                    "variant": variant,
+                    "control": variant in controls,
+                    **{name: getattr(mean, name) for name in _MEAN},
+                    **{name: getattr(against_control, name, None) for name in _COMPARISON},
+                }
+            )
+        columns = ["metric", "variant", "control", *_MEAN, *_COMPARISON]
+        numeric = [name for name in columns if name not in _WORDS]
+        return pd.DataFrame(rows, columns=columns).astype(dict.fromkeys(numeric, float))
+
+    def _repr_html_(self) -> str:
+        # The page itself imports this module.
+        from topbill.reporting.experiment.html import to_html
+
+        return to_html(self)
+
+
+_MEAN = ("units", "decisions", "value", "low", "high", "se", "reason")
+_COMPARISON = (
+    *("control_value", "difference", "difference_low", "difference_high"),
+    *("relative", "relative_low", "relative_high"),
+    *("p_value", "p_adjusted", "chance_to_win", "call"),
+)
+_WORDS = ("metric", "variant", "control", "units", "decisions", "reason", "call")

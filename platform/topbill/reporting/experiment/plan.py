@@ -2,8 +2,6 @@
 text.
 """
 
-# ruff: noqa: S608  (names and values enter the SQL only through `quoted`)
-
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -17,11 +15,12 @@ from rich.table import Table
 
 from topbill import ab
 from topbill.ab import DAYS, LIFTS, Method
+from topbill.domain import formatting
 from topbill.domain.errors import NotFound
-from topbill.lake import quoted
-from topbill.reporting.experiment.analysis_rows import DAY, UNIT, VARIANT, gather
-from topbill.reporting.experiment.effects import design, prepared
-from topbill.reporting.queries.database import moment, opened, rows
+from topbill.reporting.experiment.analysis_rows import AnalysisRows, ExperimentTables
+from topbill.reporting.queries.database import open_database
+
+_TEN_YEARS = 3_650.0
 
 
 def plan(
@@ -35,88 +34,87 @@ def plan(
     alpha: float = 0.05,
     power: float = 0.8,
 ) -> ab.Plan:
-    """Units and days that experiment `key` needs for each of `lifts` on `metric` (None: what its
-    verdict is about), and the least lifts that show in `days` from now, read by `method` at level 1
-    − alpha, found with that `power`.
+    """How many units and days an experiment needs to show a lift, and the least lifts that show in
+    a time.
 
-    Raises NotFound when there is no lake yet, no such experiment, or only one variant in it;
-    BadRequest for an unknown metric and for numbers that cannot be meant. Weak data never raises:
-    there are no runtimes then, and `reason` says why.
+    Args:
+        key: the experiment's key.
+        data: the data folder.
+        metric: what is to be lifted; None is what the verdict is about.
+        lifts: relative changes to plan for (0.05 is +5%).
+        days: whole days from now for which the least lift is told.
+        method: how the result will be read.
+        alpha: intervals are read at level 1 − alpha.
+        power: the chance to find a lift that is there.
+
+    Raises:
+        NotFound: there is no lake yet, no such experiment, or only one variant in it.
+        BadRequest: an unknown metric, or numbers that cannot be meant.
+
+    Weak data never raises: there are no runtimes then, and `reason` says why.
     """
-    with opened(data) as connection:
-        declared = rows(connection, f"SELECT * FROM variants WHERE experiment = {quoted(key)}")
-        if not declared:
-            known = ", ".join(
-                row["key"] for row in rows(connection, "SELECT key FROM experiments ORDER BY key")
-            )
-            raise NotFound(
-                f"no experiment {key!r} in the lake; expected one of: {known or 'none was published yet'}"
-            )
-        if len(declared) < 2:
+    with open_database(data) as database:
+        tables = ExperimentTables.read(database, key)
+        if len(tables.variants) < 2:
             raise NotFound(f"experiment {key!r} has one variant only; expected two to compare")
-        metrics = rows(connection, f"SELECT * FROM metrics WHERE experiment = {quoted(key)}")
-        past = gather(connection, key, metrics, [], moment(connection))
-        return ab.plan(
-            prepared(connection),
-            design(key, declared, metrics),
-            unit=UNIT,
-            variant=VARIANT,
-            day=DAY,
-            metric=metric,
-            relative=lifts,
-            days=days,
-            covariates=past,
-            method=method,
-            alpha=alpha,
-            power=power,
+        return AnalysisRows(database, tables).plan(
+            metric=metric, lifts=lifts, days=days, method=method, alpha=alpha, power=power
         )
 
 
-def render_plan(found: ab.Plan, console: Console) -> None:
+def render_plan(plan: ab.Plan, console: Console) -> None:
     """Print a plan: what it was made from, the units and days that lifts need, and the lifts that
     units show.
     """
-    console.print(f"[bold]{escape(found.experiment)}[/]: how long must it run?")
-    traffic = f"{found.units:,} units so far, {found.units_a_day:,.0f} a day"
-    if found.reason or found.baseline is None or found.sd is None:
-        console.print(
-            f"{traffic}\nNothing can be planned yet: {ab.REASONS.get(found.reason, found.reason)}."
-        )
+    console.print(f"[bold]{escape(plan.experiment)}[/]: how long must it run?")
+    traffic = f"{plan.units:,} units so far, {plan.units_a_day:,.0f} a day"
+    if plan.reason or plan.baseline is None or plan.sd is None:
+        reason = ab.REASONS.get(plan.reason, plan.reason)
+        console.print(f"{traffic}\nNothing can be planned yet: {reason}.")
         return
-    peeking = {"sequential": ", looking as often as one likes", "fixed": ", looking once"}.get(
-        found.method, ""
-    )
-    about = f"{escape(found.metric)} of the control: {found.baseline:.4f}, standard deviation {found.sd:.4f} by unit"
-    console.print(f"{traffic}\n{about}", highlight=False)
+    looking = {"sequential": ", looking as often as one likes", "fixed": ", looking once"}
     console.print(
-        f"to be found with {found.power:.0%} power at {1 - found.alpha:.0%}{peeking}",
+        f"{traffic}\n{escape(plan.metric)} of the control: {plan.baseline:.4f}, "
+        f"standard deviation {plan.sd:.4f} by unit",
         highlight=False,
     )
-    needs = _table("What a lift needs", ("variant", "lift", "units", "days"))
-    for name, runs in groupby(found.runtimes, key=lambda run: run.variant):
-        for i, run in enumerate(runs):
-            units = "too many" if run.units is None else f"{run.units:,}"
-            needs.add_row(
-                "" if i else escape(name), f"{100 * run.relative:+.4g}%", units, _days(run.days)
-            )
-        needs.add_section()
-    shows = _table("The least lift that will show", ("variant", "when", "units", "lift"))
-    for name, seen in groupby(found.detectable, key=lambda one: one.variant):
-        for i, one in enumerate(seen):
-            when = f"in {one.days:,} {'day' if one.days == 1 else 'days'}" if one.days else "now"
-            lift = "-" if one.relative is None else f"{one.relative:+,.1%}"
-            shows.add_row("" if i else escape(name), when, f"{one.units:,}", lift)
-        shows.add_section()
-    console.print(needs, shows)
+    console.print(
+        f"to be found with {plan.power:.0%} power at {1 - plan.alpha:.0%}"
+        f"{looking.get(plan.method, '')}",
+        highlight=False,
+    )
+    console.print(_needs(plan.runtimes), _shows(plan.detectable))
     console.print(
         "Units are the variant's and the control's. Half the lift takes some four times more."
     )
 
 
+def _needs(runtimes: Sequence[ab.PlannedRun]) -> Table:
+    table = _table("What a lift needs", ("variant", "lift", "units", "days"))
+    for variant, runs in groupby(runtimes, key=lambda run: run.variant):
+        for i, run in enumerate(runs):
+            units = "too many" if run.units is None else f"{run.units:,}"
+            lift = f"{100 * run.relative:+.4g}%"
+            table.add_row("" if i else escape(variant), lift, units, _days(run.days))
+        table.add_section()
+    return table
+
+
+def _shows(detectable: Sequence[ab.Detectable]) -> Table:
+    table = _table("The least lift that will show", ("variant", "when", "units", "lift"))
+    for variant, lines in groupby(detectable, key=lambda line: line.variant):
+        for i, line in enumerate(lines):
+            when = f"in {formatting.several(line.days, 'day')}" if line.days else "now"
+            lift = formatting.percent(line.relative, signed=True)
+            table.add_row("" if i else escape(variant), when, f"{line.units:,}", lift)
+        table.add_section()
+    return table
+
+
 def _days(days: float | None) -> str:
     if days is None:
-        return "-"
-    if days > 3_650.0:
+        return formatting.MISSING
+    if days > _TEN_YEARS:
         return "over 10 years"
     return f"{days:,.0f}" if days >= 1.0 else "less than 1"
 

@@ -6,29 +6,41 @@ from __future__ import annotations
 
 import json
 from itertools import pairwise
+from typing import NamedTuple
 
 from topbill.domain.features import Feature
-from topbill.lake import identifier, quoted
+from topbill.domain.sql import identifier
 from topbill.spec import Experiment
 
-_PARTS = 4
+_QUARTERS, _THIRDS = 4, 3
 
 
-def segment_columns(experiment: Experiment) -> dict[str, str]:
-    """For each context feature that makes groups, SQL over a struct `c` (see `parsed`) that names a
-    decision's group.
+class Grouping(NamedTuple):
+    """The groups of one feature: SQL over a struct `c` (a decision's context, see `context_struct`)
+    that names a decision's group, and the values of the `$parameters` that stand in it.
+    """
+
+    expression: str
+    parameters: dict[str, list[str]]
+
+
+def groupings(experiment: Experiment) -> dict[str, Grouping]:
+    """The groups of each context feature that makes any, by the feature's name.
 
     A category is itself, a flag yes or no, a vector its largest key, a cycle its quarter, a number
     its third between the declared bounds. Features without natural groups are left out.
     """
-    found = {feature.name: _group(feature) for feature in experiment.context}
-    return {name: sql for name, sql in found.items() if sql}
+    found = {}
+    for number, feature in enumerate(experiment.context):
+        grouping = _grouping(feature, f"labels{number}")
+        if grouping is not None:
+            found[feature.name] = grouping
+    return found
 
 
-def parsed(experiment: Experiment) -> str:
-    """SQL that reads a decision's `context` once, as a struct with a field for each feature."""
-    shape = {feature.name: _shape(feature) for feature in experiment.context}
-    return f"from_json(context, {quoted(json.dumps(shape))})"
+def context_struct(experiment: Experiment) -> str:
+    """The shape for `from_json(context, $shape)`: a struct with a field for each feature."""
+    return json.dumps({feature.name: _shape(feature) for feature in experiment.context})
 
 
 def _shape(feature: Feature) -> object:
@@ -37,34 +49,35 @@ def _shape(feature: Feature) -> object:
     return {"category": "VARCHAR", "flag": "BOOLEAN", "hashed": "JSON"}.get(feature.kind, "DOUBLE")
 
 
-def _group(feature: Feature) -> str:
+def _grouping(feature: Feature, labels: str) -> Grouping | None:
+    """`labels` names the parameter for the groups' names, where there is one."""
     field = f"c.{identifier(feature.name)}"
     if feature.kind == "category":
-        return f"coalesce({field}, '(none)')"
+        return Grouping(f"coalesce({field}, '(none)')", {})
     if feature.kind == "flag":
-        return f"CASE WHEN {field} THEN 'yes' ELSE 'no' END"
+        return Grouping(f"CASE WHEN {field} THEN 'yes' ELSE 'no' END", {})
     if feature.kind == "vector":
-        return _largest(field, feature.keys)
+        return _largest(field, feature.keys, labels)
     if feature.kind == "cycle":
-        return _bins(field, [feature.period * i / _PARTS for i in range(_PARTS + 1)])
+        return _bins(field, 0.0, feature.period, _QUARTERS, labels)
     if feature.low is not None and feature.high is not None:
-        third = (feature.high - feature.low) / 3.0
-        return _bins(field, [feature.low + third * i for i in range(4)])
-    return ""
+        return _bins(field, feature.low, feature.high, _THIRDS, labels)
+    return None
 
 
-def _largest(field: str, keys: tuple[str, ...]) -> str:
-    values = [f"coalesce({field}.{identifier(key)}, 0.0)" for key in keys]
-    best = f"greatest({', '.join(values)})"
-    cases = " ".join(
-        f"WHEN {value} THEN {quoted(key)}" for value, key in zip(values, keys, strict=True)
-    )
-    return f"CASE WHEN {best} = 0.0 THEN '(none)' ELSE CASE {best} {cases} END END"
+def _largest(field: str, keys: tuple[str, ...], labels: str) -> Grouping:
+    """The key with the largest value; of equal ones the first."""
+    values = ", ".join(f"coalesce({field}.{identifier(key)}, 0.0)" for key in keys)
+    largest = f"list_position([{values}], greatest({values}))"
+    expression = f"CASE WHEN greatest({values}) = 0.0 THEN '(none)' ELSE (${labels})[{largest}] END"
+    return Grouping(expression, {labels: list(keys)})
 
 
-def _bins(field: str, edges: list[float]) -> str:
-    cases = " ".join(
-        f"WHEN {field} < {high!r}::DOUBLE THEN {quoted(f'{low:g}–{high:g}')}"
-        for low, high in pairwise(edges[:-1])
-    )
-    return f"CASE WHEN {field} IS NULL THEN '(none)' {cases} ELSE {quoted(f'{edges[-2]:g}–{edges[-1]:g}')} END"
+def _bins(field: str, low: float, high: float, bins: int, labels: str) -> Grouping:
+    """Equal parts between two bounds; what lies beyond them belongs to the outermost."""
+    edges = [low + (high - low) * i / bins for i in range(bins + 1)]
+    names = [f"{start:g}–{end:g}" for start, end in pairwise(edges)]
+    # The number of inner edges at or below the value is the bin; lists in SQL begin at 1.
+    steps = " + ".join(f"({field} >= {edge!r}::DOUBLE)::INTEGER" for edge in edges[1:-1])
+    expression = f"CASE WHEN {field} IS NULL THEN '(none)' ELSE (${labels})[1 + {steps}] END"
+    return Grouping(expression, {labels: names})

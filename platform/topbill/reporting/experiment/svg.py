@@ -15,6 +15,8 @@ others.
 """
 _CALLS = {"better": PALETTE[0], "worse": PALETTE[5], "no_call": "#808080"}
 _WIDTH, _ROW, _LABEL = 760, 26, 220
+"""Pixels of a chart's width, a row's height, and the room for labels at the left."""
+_LEGEND_ROW, _LEGEND_COLUMNS = 20, 4
 
 
 class Bar(NamedTuple):
@@ -35,18 +37,20 @@ def forest(bars: Sequence[Bar]) -> str:
     """
     if not bars:
         return ""
-    reach = min(1.0, max(max(abs(b.low), abs(b.high)) for b in bars) * 1.08) or 0.01
+    widest = max(max(abs(bar.low), abs(bar.high)) for bar in bars)
+    reach = min(1.0, widest * 1.08) or 0.01
     height = _ROW * len(bars) + 34
     parts = [_open(height, "Lift with interval for each metric and variant")]
     for tick in _ticks(reach):
         x = _x(tick, reach)
         kind = "zero" if tick == 0.0 else "grid"
+        label = f"{100 * tick:+.3g}%" if tick else "0"
         parts.append(f'<line class="{kind}" x1="{x:.1f}" x2="{x:.1f}" y1="4" y2="{height - 26}"/>')
-        shown = f"{100 * tick:+.3g}%" if tick else "0"
-        parts.append(f'<text x="{x:.1f}" y="{height - 10}" text-anchor="middle">{shown}</text>')
+        parts.append(f'<text x="{x:.1f}" y="{height - 10}" text-anchor="middle">{label}</text>')
     for i, bar in enumerate(bars):
         parts.append(_interval(bar, _ROW * i + _ROW / 2 + 4, reach))
-    return "".join([*parts, "</svg>"])
+    parts.append("</svg>")
+    return "".join(parts)
 
 
 def shares(rows: Sequence[tuple[str, Sequence[tuple[str, float]]]]) -> str:
@@ -57,51 +61,65 @@ def shares(rows: Sequence[tuple[str, Sequence[tuple[str, float]]]]) -> str:
     for _, cuts in rows:
         for name, share in cuts:
             totals[name] = totals.get(name, 0.0) + share
-    named = sorted(totals, key=lambda n: (-totals[n], n))[: len(PALETTE) - 1]
-    colour = dict(zip(named, PALETTE, strict=False))
-    legend_rows = -(-(len(named) + (len(totals) > len(named))) // 4)
-    height = _ROW * len(rows) + 20 * legend_rows + 14
+    largest = sorted(totals, key=lambda name: (-totals[name], name))[: len(PALETTE) - 1]
+    colours = dict(zip(largest, PALETTE, strict=False))
+    legend = dict(colours)
+    if len(totals) > len(largest):
+        legend["others"] = PALETTE[-1]
+    legend_rows = -(-len(legend) // _LEGEND_COLUMNS)
+    height = _ROW * len(rows) + _LEGEND_ROW * legend_rows + 14
     parts = [_open(height, "Share of each action by variant")]
     for i, (label, cuts) in enumerate(rows):
-        y = _ROW * i + 4
-        parts.append(
-            f'<text x="{_LABEL - 12}" y="{y + 15}" text-anchor="end">{escape(label)}</text>'
-        )
-        start = float(_LABEL)
-        for name, share in sorted(
-            cuts, key=lambda cut: named.index(cut[0]) if cut[0] in colour else len(named)
-        ):
-            width = share * (_WIDTH - _LABEL - 10)
-            fill = colour.get(name, PALETTE[-1])
-            hint = f"<title>{escape(name)}: {share:.1%}</title>"
-            parts.append(
-                f'<rect x="{start:.1f}" y="{y}" width="{width:.2f}" height="20" fill="{fill}">{hint}</rect>'
-            )
-            start += width
-    legend = [*colour.items(), *([("others", PALETTE[-1])] if len(totals) > len(named) else [])]
-    for i, (name, fill) in enumerate(legend):
-        x, y = _LABEL + (i % 4) * 135, _ROW * len(rows) + 20 * (i // 4) + 12
+        parts.append(_share_bar(label, cuts, _ROW * i + 4, colours))
+    for i, (name, fill) in enumerate(legend.items()):
+        x = _LABEL + (i % _LEGEND_COLUMNS) * 135
+        y = _ROW * len(rows) + _LEGEND_ROW * (i // _LEGEND_COLUMNS) + 12
         parts.append(f'<rect x="{x}" y="{y}" width="11" height="11" fill="{fill}"/>')
         parts.append(f'<text x="{x + 16}" y="{y + 10}">{escape(name[:18])}</text>')
-    return "".join([*parts, "</svg>"])
+    parts.append("</svg>")
+    return "".join(parts)
+
+
+def _share_bar(
+    label: str, cuts: Sequence[tuple[str, float]], y: int, colours: dict[str, str]
+) -> str:
+    """One bar, its cuts in the order of the colours so that bars can be compared."""
+    order = {name: i for i, name in enumerate(colours)}
+    parts = [f'<text x="{_LABEL - 12}" y="{y + 15}" text-anchor="end">{escape(label)}</text>']
+    x = float(_LABEL)
+    for name, share in sorted(cuts, key=lambda cut: order.get(cut[0], len(order))):
+        width = share * (_WIDTH - _LABEL - 10)
+        fill = colours.get(name, PALETTE[-1])
+        parts.append(
+            f'<rect x="{x:.1f}" y="{y}" width="{width:.2f}" height="20" fill="{fill}">'
+            f"<title>{escape(name)}: {share:.1%}</title></rect>"
+        )
+        x += width
+    return "".join(parts)
 
 
 def _interval(bar: Bar, y: float, reach: float) -> str:
     colour = _CALLS[bar.call]
-    low, high = (_x(max(-reach, min(reach, v)), reach) for v in (bar.low, bar.high))
-    value = _x(max(-reach, min(reach, bar.value)), reach)
+    low, value, high = (_x(_cut(v, reach), reach) for v in (bar.low, bar.value, bar.high))
     hint = f"{bar.label}: {bar.value:+.1%}, between {bar.low:+.1%} and {bar.high:+.1%}"
-    ends = "".join(
-        f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{y - 5}" y2="{y + 5}" stroke="{colour}" stroke-width="2"/>'
-        for x, end in ((low, bar.low), (high, bar.high))
-        if abs(end) <= reach
-    )
-    return (
-        f"<g><title>{escape(hint)}</title>"
-        f'<text x="{_LABEL - 12}" y="{y + 4}" text-anchor="end">{escape(bar.label)}</text>'
-        f'<line x1="{low:.1f}" x2="{high:.1f}" y1="{y}" y2="{y}" stroke="{colour}" stroke-width="2"/>{ends}'
-        f'<circle cx="{value:.1f}" cy="{y}" r="4.5" fill="{colour}"/></g>'
-    )
+    parts = [
+        f"<g><title>{escape(hint)}</title>",
+        f'<text x="{_LABEL - 12}" y="{y + 4}" text-anchor="end">{escape(bar.label)}</text>',
+        f'<line x1="{low:.1f}" x2="{high:.1f}" y1="{y}" y2="{y}" stroke="{colour}" '
+        'stroke-width="2"/>',
+    ]
+    for x, end in ((low, bar.low), (high, bar.high)):
+        if abs(end) <= reach:
+            parts.append(
+                f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{y - 5}" y2="{y + 5}" '
+                f'stroke="{colour}" stroke-width="2"/>'
+            )
+    parts.append(f'<circle cx="{value:.1f}" cy="{y}" r="4.5" fill="{colour}"/></g>')
+    return "".join(parts)
+
+
+def _cut(value: float, reach: float) -> float:
+    return max(-reach, min(reach, value))
 
 
 def _x(value: float, reach: float) -> float:

@@ -2,39 +2,47 @@
 shown ones take.
 """
 
-# ruff: noqa: S608  (names and values enter the SQL only through `quoted`)
-
 from __future__ import annotations
 
 from pathlib import Path
 
 import pandas as pd
 
-from topbill.lake import quoted
-from topbill.reporting.queries.database import frame, opened
+from topbill.reporting.queries.database import open_database
 
 TOP = 10
 
 
 def pages(data: Path | str) -> list[str]:
-    """The pages that the lake knows, by name."""
-    with opened(data) as connection:
-        found = frame(
-            connection, "SELECT DISTINCT experiment FROM decisions WHERE layer = 'page' ORDER BY 1"
+    """The pages that the record knows, by name."""
+    with open_database(data) as database:
+        rows = database.rows(
+            "SELECT DISTINCT experiment AS page FROM decisions WHERE layer = 'page' ORDER BY page"
         )
-    return [str(page) for page in found["experiment"]]
+    return [str(row["page"]) for row in rows]
 
 
 def coverage(data: Path | str, page: str) -> pd.DataFrame:
-    """Per variant of the page's titles: variant, places (titles placed, counting each time), titles
-    (different ones), top (the share of places that its ten most shown titles took)."""
-    mine = f"layer = 'titles' AND page IN (SELECT page FROM decisions WHERE experiment = {quoted(page)})"
-    with opened(data) as connection:
-        return frame(
-            connection,
-            "WITH placed AS (SELECT variant, title, count(*) AS n FROM (SELECT variant, unnest(slate) AS title "
-            f"FROM decisions WHERE {mine} AND variant IS NOT NULL) GROUP BY variant, title), ranked AS (SELECT *, "
-            "row_number() OVER (PARTITION BY variant ORDER BY n DESC) AS place FROM placed) "
-            "SELECT variant, sum(n)::BIGINT AS places, count(*) AS titles, "
-            f"sum(n) FILTER (place <= {TOP}) / sum(n) AS top FROM ranked GROUP BY variant ORDER BY variant",
+    """How widely the variants of a page's titles spread over the catalogue.
+
+    Returns:
+        Columns variant, places (titles placed, counting each time), titles (different ones), top
+        (the share of places that its ten most shown titles took, 0 to 1).
+    """
+    query = """
+        WITH placed AS (
+            SELECT variant, title, count(*) AS times
+            FROM (
+                SELECT variant, unnest(slate) AS title FROM decisions
+                WHERE layer = 'titles' AND variant IS NOT NULL
+                    AND page IN (SELECT page FROM decisions WHERE experiment = $page)
+            ) GROUP BY variant, title
+        ), ranked AS (
+            SELECT *, row_number() OVER (PARTITION BY variant ORDER BY times DESC) AS place
+            FROM placed
         )
+        SELECT variant, sum(times)::BIGINT AS places, count(*) AS titles,
+            sum(times) FILTER (place <= $top) / sum(times) AS top
+        FROM ranked GROUP BY variant ORDER BY variant"""
+    with open_database(data) as database:
+        return database.frame(query, page=page, top=TOP)

@@ -1,8 +1,6 @@
-"""Reading the face for dashboards: open it, ask, learn which version it shows, and what experiments
-it knows.
+"""The one place that opens the analytics database, asks it and closes it again; and what it says of
+itself: how new it is, and which experiments it knows.
 """
-
-# ruff: noqa: S608  (names and values enter the SQL only through `quoted`)
 
 from __future__ import annotations
 
@@ -16,7 +14,7 @@ import msgspec
 import pandas as pd
 
 from topbill.domain.errors import LogError, NotFound
-from topbill.lake import DATABASE, Connection, Error, Problem, connect, quoted
+from topbill.lake import DATABASE, Connection, Error, Problem, connect
 from topbill.spec import Experiment, from_audit
 
 SAMPLE = 200_000
@@ -25,8 +23,64 @@ about so many.
 """
 
 
-class Listed(msgspec.Struct, frozen=True, kw_only=True):
-    """One experiment of the lake, as a list shows it. Times are UTC."""
+class Database:
+    """The analytics database, open for a few questions that all see the same moment.
+
+    Values enter a query as parameters (`$key`), never as text. Names of columns, which SQL has no
+    parameters for, go through `topbill.lake.identifier`.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+
+    def rows(self, query: str, /, **parameters: object) -> list[dict[str, Any]]:
+        """The answer, a dictionary for each row."""
+        relation = self.connection.sql(query, params=parameters or None)
+        names = relation.columns
+        return [dict(zip(names, row, strict=True)) for row in relation.fetchall()]
+
+    def row(self, query: str, /, **parameters: object) -> dict[str, Any]:
+        """The answer to a query that has exactly one row."""
+        (row,) = self.rows(query, **parameters)
+        return row
+
+    def frame(self, query: str, /, **parameters: object) -> pd.DataFrame:
+        """The answer as a pandas frame."""
+        answer: pd.DataFrame = self.connection.sql(query, params=parameters or None).df()
+        return answer
+
+    def execute(self, statement: str, /, **parameters: object) -> None:
+        """Run a statement that answers nothing, such as the making of a temporary table."""
+        # CREATE answers with a count, and DuckDB wants every answer fetched before the next
+        # statement.
+        self.connection.execute(statement, parameters or None).fetchall()
+
+
+@contextmanager
+def open_database(data: Path | str) -> Iterator[Database]:
+    """The analytics database of a data folder.
+
+    Args:
+        data: the data folder.
+
+    Raises:
+        NotFound: nothing was published yet.
+        LogError: a query fails, such as when files that it reads were compacted meanwhile.
+    """
+    path = Path(data) / DATABASE
+    connection = connect(path)
+    try:
+        yield Database(connection)
+    except Error as error:
+        raise LogError(
+            f"{path}: {error}; try again: the files may have been compacted meanwhile"
+        ) from error
+    finally:
+        connection.close()
+
+
+class ListedExperiment(msgspec.Struct, frozen=True, kw_only=True):
+    """One experiment of the record, as a list shows it. Times are UTC."""
 
     key: str
     title: str
@@ -43,129 +97,113 @@ class Listed(msgspec.Struct, frozen=True, kw_only=True):
     last_at: datetime | None = None
 
 
-@contextmanager
-def opened(data: Path | str) -> Iterator[Connection]:
-    """The face of the data folder, for a few queries that see the same moment.
-
-    Raises NotFound when nothing was published yet, LogError when a query fails.
-    """
-    face = Path(data) / DATABASE
-    connection = connect(face)
-    try:
-        yield connection
-    except Error as error:
-        raise LogError(
-            f"{face}: {error}; try again: the files may have been compacted meanwhile"
-        ) from error
-    finally:
-        connection.close()
-
-
-def rows(connection: Connection, query: str) -> list[dict[str, Any]]:
-    """The answer as one dictionary a row."""
-    relation = connection.sql(query)
-    return [dict(zip(relation.columns, row, strict=True)) for row in relation.fetchall()]
-
-
-def frame(connection: Connection, query: str) -> pd.DataFrame:
-    """The answer as a pandas frame."""
-    found: pd.DataFrame = connection.sql(query).df()
-    return found
-
-
 def version(data: Path | str, every: float = 10.0) -> str:
-    """Names what the face shows: it changes with the lake, and at most every `every` seconds while
-    that grows.
+    """Names the state that the database shows: another name as soon as the record has changed.
 
-    Raises NotFound when nothing was published yet.
+    Args:
+        data: the data folder.
+        every: while the record grows, the name changes at most once in so many seconds; 0 for
+            every change.
+
+    Raises:
+        NotFound: nothing was published yet.
     """
-    with opened(data) as connection:
-        (found,) = rows(
-            connection,
-            "SELECT epoch_us(published_at) AS published_at, decisions_version d, rewards_version r FROM published",
+    with open_database(data) as database:
+        published = database.row(
+            """SELECT epoch_us(published_at) AS published_us, decisions_version, rewards_version
+            FROM published"""
         )
-    return (
-        f"{found['d']}.{found['r']}"
-        if every <= 0
-        else f"{int(found['published_at'] / 1e6 / every)}"
-    )
+    if every > 0:
+        return f"{int(published['published_us'] / 1e6 / every)}"
+    return f"{published['decisions_version']}.{published['rewards_version']}"
 
 
 def published_at(data: Path | str) -> datetime:
-    """When the face was written, UTC."""
-    with opened(data) as connection:
-        moment: datetime = rows(connection, "SELECT published_at AS moment FROM published")[0][
-            "moment"
-        ]
+    """When the worker last published, UTC."""
+    with open_database(data) as database:
+        moment: datetime = database.row("SELECT published_at FROM published")["published_at"]
     return moment
 
 
 def problems(data: Path | str) -> list[Problem]:
-    """Files that were not taken over and experiments that can't learn, when the face was
-    written.
+    """Files that were refused and experiments that can't learn, as of the last publication."""
+    with open_database(data) as database:
+        return [Problem(**row) for row in database.rows("FROM problems")]
+
+
+def experiments(data: Path | str) -> list[ListedExperiment]:
+    """Every experiment that the record knows, running ones first, then by key."""
+    query = """
+        SELECT e.key, e.title, e.owner, e.hypothesis, e.surface, e.status, e.unit, e.slots,
+            e.revision, e.revised_at AS since,
+            coalesce(d.decisions, 0) AS decisions, d.first_at, d.last_at
+        FROM experiments e LEFT JOIN (
+            SELECT experiment, count(*) AS decisions,
+                min(decided_at) AS first_at, max(decided_at) AS last_at
+            FROM decisions GROUP BY experiment
+        ) d ON d.experiment = e.key
+        ORDER BY e.status <> 'running', e.key"""
+    with open_database(data) as database:
+        return [ListedExperiment(**row) for row in database.rows(query)]
+
+
+def experiment_row(database: Database, key: str) -> dict[str, Any]:
+    """The experiment's row of table `experiments`.
+
+    Raises:
+        NotFound: the record has no such experiment; the message names those that it has.
     """
-    known = "SELECT 1 FROM duckdb_tables() WHERE table_name = 'problems'"  # a face of an earlier version has none
-    with opened(data) as connection:
-        found = rows(connection, "FROM problems") if rows(connection, known) else []
-    return [Problem(**row) for row in found]
-
-
-def listed(data: Path | str) -> list[Listed]:
-    """Every experiment that the lake knows, running ones first, then by key."""
-    query = (
-        "SELECT e.key, e.title, e.owner, e.hypothesis, e.surface, e.status, e.unit, e.slots, e.revision, "
-        "e.revised_at AS since, "
-        "coalesce(d.decisions, 0) AS decisions, d.first_at, d.last_at FROM experiments e LEFT JOIN "
-        "(SELECT experiment, count(*) AS decisions, min(decided_at) AS first_at, max(decided_at) AS last_at FROM decisions "
-        "GROUP BY experiment) d ON d.experiment = e.key ORDER BY e.status <> 'running', e.key"
+    rows = database.rows("SELECT * FROM experiments WHERE key = $key", key=key)
+    if rows:
+        return rows[0]
+    keys = [row["key"] for row in database.rows("SELECT key FROM experiments ORDER BY key")]
+    raise NotFound(
+        f"no experiment {key!r} in the lake; expected one of: "
+        f"{', '.join(keys) or 'none was published yet'}"
     )
-    with opened(data) as connection:
-        return [Listed(**row) for row in rows(connection, query)]
 
 
-def experiment(connection: Connection, key: str) -> Experiment:
-    """The experiment as it was published. Raises NotFound, and SpecError if this version cannot
-    read it.
+def published_experiment(database: Database, key: str) -> Experiment:
+    """The experiment as it was published.
+
+    Raises:
+        NotFound: the record has no such experiment.
+        SpecError: this version of Topbill cannot read it.
     """
-    found = rows(connection, f"SELECT spec FROM experiments WHERE key = {quoted(key)}")
-    if not found:
-        raise NotFound(
-            f"no experiment {key!r} in the lake; see the list of experiments for those that are there"
-        )
-    return from_audit(found[0]["spec"], f"{key} (as published)")
+    row = experiment_row(database, key)
+    return from_audit(row["spec"], f"{key} (as published)")
 
 
 def load_experiment(data: Path | str, key: str) -> Experiment:
     """The same, from a data folder."""
-    with opened(data) as connection:
-        return experiment(connection, key)
+    with open_database(data) as database:
+        return published_experiment(database, key)
 
 
 def revisions(data: Path | str, key: str) -> pd.DataFrame:
     """The audit of an experiment, newest first: revision, revised_at, who, spec (JSON text)."""
-    query = f"SELECT revision, revised_at, who, spec FROM revisions WHERE experiment = {quoted(key)} ORDER BY revised_at DESC"
-    with opened(data) as connection:
-        return frame(connection, query)
+    with open_database(data) as database:
+        return database.frame(
+            """SELECT revision, revised_at, who, spec FROM revisions
+            WHERE experiment = $key ORDER BY revised_at DESC""",
+            key=key,
+        )
 
 
-def every_nth(decisions: int, most: int = SAMPLE) -> int:
-    """Read one decision in so many, so that about `most` are read."""
-    return max(1, -(-decisions // most))
-
-
-def count(connection: Connection, key: str) -> int:
-    """How many decisions of an experiment the lake holds."""
+def published_us(database: Database) -> int:
+    """When the worker last published, in µs since the epoch."""
     return int(
-        rows(connection, f"SELECT count(*) AS n FROM decisions WHERE experiment = {quoted(key)}")[
-            0
-        ]["n"]
+        database.row("SELECT epoch_us(published_at) AS published_us FROM published")["published_us"]
     )
 
 
-def moment(connection: Connection) -> int:
-    """When the face was written, in µs since the epoch."""
-    return int(
-        rows(connection, "SELECT epoch_us(published_at) AS published_at FROM published")[0][
-            "published_at"
-        ]
+def sampled_one_in(database: Database, key: str, most: int = SAMPLE) -> int:
+    """Read one of so many of an experiment's decisions, so that about `most` are read.
+
+    A query keeps them by `hash(seq) % $one_in = 0`, which is even over time and the same sample
+    each time it is asked.
+    """
+    counted = database.row(
+        "SELECT count(*) AS decisions FROM decisions WHERE experiment = $key", key=key
     )
+    return max(1, -(-int(counted["decisions"]) // most))

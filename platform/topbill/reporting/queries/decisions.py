@@ -2,8 +2,6 @@
 time.
 """
 
-# ruff: noqa: S608  (names and values enter the SQL only through `quoted`)
-
 from __future__ import annotations
 
 import json
@@ -13,13 +11,15 @@ from typing import Any
 import msgspec
 import pandas as pd
 
-from topbill.lake import Connection, quoted
-from topbill.reporting.queries.database import frame, opened, rows
-from topbill.reporting.queries.series import width
+from topbill.reporting.queries.database import Database, open_database
+from topbill.reporting.queries.series import bucket_seconds
+
+LATEST_EVENTS = 500_000
+"""Where there are more reward events than this, delays are those of about so many of the latest."""
 
 
-class Found(msgspec.Struct, frozen=True, kw_only=True):
-    """One decision as the lake holds it, and the reward events that it got, earliest first."""
+class DecisionDetails(msgspec.Struct, frozen=True, kw_only=True):
+    """One decision as the record holds it, and the reward events that it got, earliest first."""
 
     decision: dict[str, Any]
     context: dict[str, Any]
@@ -30,96 +30,123 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
     """
 
 
-def find(data: Path | str, decision_id: str) -> Found | None:
-    """The decision of that id, None when the lake has none."""
-    with opened(data) as connection:
-        found = rows(
-            connection, f"SELECT * FROM decisions WHERE decision_id = {quoted(decision_id)} LIMIT 1"
+def find(data: Path | str, decision_id: str) -> DecisionDetails | None:
+    """The decision of that id, None when the record has none."""
+    with open_database(data) as database:
+        rows = database.rows(
+            "SELECT * FROM decisions WHERE decision_id = $decision_id LIMIT 1",
+            decision_id=decision_id,
         )
-        if not found:
+        if not rows:
             return None
-        (decision,) = found
-        rewards = frame(
-            connection,
-            "SELECT occurred_at, epoch(occurred_at) - epoch(decided_at) AS seconds_after, event, value, item, position, received_at "
-            f"FROM rewards WHERE decision_id = {quoted(decision_id)} "
-            f"AND experiment = {quoted(decision['experiment'])} ORDER BY occurred_at, seq",
+        decision = rows[0]
+        # The experiment is named too, because files of the record are apart by experiment.
+        rewards = database.frame(
+            """SELECT occurred_at, epoch(occurred_at) - epoch(decided_at) AS seconds_after, event, value, item,
+                position, received_at
+            FROM rewards WHERE decision_id = $decision_id AND experiment = $experiment
+            ORDER BY occurred_at, seq""",
+            decision_id=decision_id,
+            experiment=decision["experiment"],
         )
-    return Found(
+    return DecisionDetails(
         decision=decision,
         context=json.loads(decision["context"] or "{}"),
         rewards=rewards,
-        probabilities=_matrix(decision),
+        probabilities=_probabilities(decision),
     )
 
 
-def _matrix(decision: dict[str, Any]) -> pd.DataFrame:
-    lines = [
-        (k + 1, action, p, action == decision["slate"][k])
-        for k, row in enumerate(decision["probabilities"] or [])
-        for action, p in zip(decision["eligible"], row, strict=True)
-        if k < len(decision["slate"])
-    ]
+def _probabilities(decision: dict[str, Any]) -> pd.DataFrame:
+    """The decision's matrix as a table: a line for each position and eligible action."""
+    lines = []
+    # The matrix may have more positions than were shown, where fewer actions than slots were left.
+    for k, shown in enumerate(decision["slate"][: len(decision["probabilities"] or [])]):
+        chances = zip(decision["eligible"], decision["probabilities"][k], strict=True)
+        for action, probability in chances:
+            lines.append((k + 1, action, probability, action == shown))
     return pd.DataFrame(lines, columns=["position", "action", "probability", "shown"])
 
 
+_LATEST = """
+    SELECT d.decision_id, d.decided_at, d.experiment, d.variant, d.unit,
+        array_to_string(d.slate, ', ') AS slate, d.propensity, d.reason, d.policy_version,
+        coalesce(r.events, 0) AS events
+    FROM decisions d LEFT JOIN (
+        SELECT decision_id, count(*) AS events FROM rewards WHERE {whose} GROUP BY decision_id
+    ) r USING (decision_id)
+    WHERE {whose} AND d.seq >= $first AND list_contains($seqs, d.seq)
+    ORDER BY d.seq DESC"""
+
+
 def of_unit(data: Path | str, unit: str, limit: int = 200) -> pd.DataFrame:
-    """A unit's latest decisions in all experiments: decision_id, decided_at, experiment, variant, slate,
-    propensity, reason, events (how many rewards)."""
-    return _listed(data, f"unit = {quoted(unit)}", limit)
+    """A unit's latest decisions in all experiments.
+
+    Returns:
+        Columns decision_id, decided_at, experiment, variant, unit, slate (actions joined by commas),
+        propensity, reason, policy_version, events (how many rewards); the latest first.
+    """
+    return _latest(data, "unit = $value", unit, limit)
 
 
 def latest(data: Path | str, key: str, limit: int = 25) -> pd.DataFrame:
-    """The latest decisions of an experiment, likewise."""
-    return _listed(data, f"experiment = {quoted(key)}", limit)
+    """The latest decisions of an experiment, with the columns of `of_unit`."""
+    return _latest(data, "experiment = $value", key, limit)
 
 
-def _listed(data: Path | str, where: str, limit: int) -> pd.DataFrame:
-    """The ids come first, from two narrow columns: the wide ones are read for these few alone."""
-    with opened(data) as connection:
-        last = rows(
-            connection, f"SELECT seq FROM decisions WHERE {where} ORDER BY seq DESC LIMIT {limit}"
+def _latest(data: Path | str, whose: str, value: str, limit: int) -> pd.DataFrame:
+    """The latest decisions for which the condition `whose` holds, in which $value stands.
+
+    Their log positions come first, from two narrow columns: the wide ones are then read for these
+    few alone, and `seq >= first` lets DuckDB skip all files but the newest.
+    """
+    with open_database(data) as database:
+        rows = database.rows(
+            f"SELECT seq FROM decisions WHERE {whose} ORDER BY seq DESC LIMIT $most",  # noqa: S608  (a condition of this module)
+            value=value,
+            most=limit,
         )
-        seqs = ", ".join(str(row["seq"]) for row in last) or "-1"
-        first = min((row["seq"] for row in last), default=-1)
-        return frame(
-            connection,
-            "SELECT d.decision_id, d.decided_at, d.experiment, d.variant, d.unit, array_to_string(d.slate, ', ') AS slate, "
-            "d.propensity, d.reason, d.policy_version, coalesce(r.events, 0) AS events FROM decisions d LEFT JOIN "
-            f"(SELECT decision_id, count(*) AS events FROM rewards WHERE {where} GROUP BY 1) r USING (decision_id) "
-            f"WHERE {where} AND d.seq >= {first} AND d.seq IN ({seqs}) ORDER BY d.seq DESC",
+        seqs = [row["seq"] for row in rows]
+        return database.frame(
+            _LATEST.format(whose=whose), value=value, first=min(seqs, default=0), seqs=seqs
         )
 
 
 def delays(data: Path | str, key: str) -> pd.DataFrame:
-    """How late rewards come, per event: event, events, p50, p90, p99 (seconds after the
-    decision).
+    """How late rewards come, per event.
+
+    Returns:
+        Columns event, events (how many), p50, p90, p99 (seconds after the decision).
     """
-    with opened(data) as connection:
-        return frame(
-            connection,
-            "SELECT event, count(*) AS events, quantile_cont(late, 0.5) AS p50, quantile_cont(late, 0.9) AS p90, "
-            "quantile_cont(late, 0.99) AS p99 FROM (SELECT event, epoch(received_at) - epoch(decided_at) AS late "
-            f"FROM rewards WHERE experiment = {quoted(key)}{_latest_events(connection, key)}) "
-            "GROUP BY event ORDER BY events DESC",
-        )
+    query = """
+        SELECT event, count(*) AS events, quantile_cont(late, 0.5) AS p50,
+            quantile_cont(late, 0.9) AS p90, quantile_cont(late, 0.99) AS p99
+        FROM (
+            SELECT event, epoch(received_at) - epoch(decided_at) AS late FROM rewards
+            WHERE experiment = $key AND seq > $after
+        ) GROUP BY event ORDER BY events DESC"""
+    with open_database(data) as database:
+        return database.frame(query, key=key, after=_before_latest_events(database, key))
 
 
-def _latest_events(connection: Connection, key: str, most: int = 500_000) -> str:
-    """A condition that keeps about the latest `most` events where there are more."""
-    query = f"SELECT min(seq) AS first, max(seq) AS last, count(*) AS n FROM rewards WHERE experiment = {quoted(key)}"
-    (span,) = rows(connection, query)
-    if span["n"] <= most:
-        return ""
-    return f" AND seq > {span['last'] - round((span['last'] - span['first']) * most / span['n'])}"
+def _before_latest_events(database: Database, key: str) -> int:
+    """The log position after which about `LATEST_EVENTS` reward events lie; -1 for all of them."""
+    span = database.row(
+        """SELECT min(seq) AS first, max(seq) AS last, count(*) AS events FROM rewards
+        WHERE experiment = $key""",
+        key=key,
+    )
+    if span["events"] <= LATEST_EVENTS:
+        return -1
+    share = LATEST_EVENTS / span["events"]
+    return int(span["last"] - round((span["last"] - span["first"]) * share))
 
 
 def joins(data: Path | str, key: str, points: int = 48) -> pd.DataFrame:
-    """Reward events over time: till (the bucket's end), event, events."""
-    with opened(data) as connection:
-        seconds = width(connection, key, points) or 1
-        return frame(
-            connection,
-            f"SELECT time_bucket(INTERVAL '{seconds} seconds', received_at) + INTERVAL '{seconds} seconds' AS till, "
-            f"event, count(*) AS events FROM rewards WHERE experiment = {quoted(key)} GROUP BY ALL ORDER BY ALL",
-        )
+    """Reward events over time: till (the bucket's end, UTC), event, events."""
+    query = """
+        SELECT time_bucket(to_seconds($seconds), received_at) + to_seconds($seconds) AS till,
+            event, count(*) AS events
+        FROM rewards WHERE experiment = $key GROUP BY ALL ORDER BY ALL"""
+    with open_database(data) as database:
+        return database.frame(query, key=key, seconds=bucket_seconds(database, key, points))

@@ -2,13 +2,11 @@
 as it narrows.
 """
 
-# ruff: noqa: S608  (names and values enter the SQL only through `quoted` and `identifier`)
-
 from __future__ import annotations
 
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -16,138 +14,166 @@ import pandas as pd
 from topbill.ab import ArmEstimate, Rule, effect
 from topbill.domain.metric import Metric, metric_column
 from topbill.domain.objective import Objective
-from topbill.domain.sql import number
-from topbill.lake import Connection, identifier, quoted
-from topbill.reporting.queries.database import experiment, frame, moment, opened, rows
+from topbill.domain.sql import identifier, number
+from topbill.reporting.queries.database import (
+    Database,
+    open_database,
+    published_experiment,
+    published_us,
+)
+from topbill.spec import Experiment
 from topbill.stats.moments import Moments, ratio
 
 OBJECTIVE = "objective"
+_MINUTE, _HOUR, _DAY, _WEEK = 60, 3_600, 86_400, 604_800
 _WIDTHS = (
-    1,
-    2,
-    5,
-    10,
-    20,
-    30,
-    60,
-    120,
-    300,
-    600,
-    900,
-    1_800,
-    3_600,
-    7_200,
-    10_800,
-    21_600,
-    43_200,
-    86_400,
+    *(1, 2, 5, 10, 20, 30),
+    *(minutes * _MINUTE for minutes in (1, 2, 5, 10, 15, 30)),
+    *(hours * _HOUR for hours in (1, 2, 3, 6, 12)),
+    _DAY,
 )
-_WEEK = 604_800
+"""Widths of buckets in seconds that people find round; beyond a day they are whole weeks."""
+_LIFT = ("relative", "relative_low", "relative_high")
+_PROGRESS = ["till", "variant", "decisions", "units", "value", "low", "high", *_LIFT]
 
 
-def width(connection: Connection, key: str, points: int = 36) -> int:
-    """Seconds of a round bucket that cuts the experiment's time into at most `points`; 0 when
+def bucket_seconds(database: Database, key: str, points: int = 36) -> int:
+    """Seconds of a round bucket that cuts the experiment's time into at most `points`; 1 when
     nothing was decided.
     """
-    found = rows(
-        connection,
-        f"SELECT epoch(max(decided_at)) - epoch(min(decided_at)) AS span FROM decisions WHERE experiment = {quoted(key)}",
-    )
-    span = found[0]["span"]
+    span: float | None = database.row(
+        """SELECT epoch(max(decided_at)) - epoch(min(decided_at)) AS seconds FROM decisions
+        WHERE experiment = $key""",
+        key=key,
+    )["seconds"]
     if span is None:
-        return 0
-    return next(
-        (w for w in _WIDTHS if span / w <= points),
-        _WEEK * max(1, round(span / points / _WEEK + 0.5)),
-    )
-
-
-def _bucket(column: str, seconds: int) -> str:
-    """The end of the bucket that a moment falls into."""
-    return f"time_bucket(INTERVAL '{seconds} seconds', {column}) + INTERVAL '{seconds} seconds'"
+        return 1
+    for width in _WIDTHS:
+        if span / width <= points:
+            return width
+    return _WEEK * max(1, round(span / points / _WEEK + 0.5))
 
 
 def traffic(data: Path | str, key: str, points: int = 60) -> pd.DataFrame:
-    """Per bucket (`till` its end) and variant: seconds, decisions, fallbacks, and the engine's p50
-    and p99 in ms.
+    """Decisions per bucket of time and variant.
+
+    Returns:
+        Columns till (the bucket's end, UTC), variant (`(none)` for decisions of none), seconds
+        (the bucket's width), decisions, fallbacks, and the engine's p50 and p99 in ms.
     """
-    with opened(data) as connection:
-        seconds = width(connection, key, points) or 1
-        return frame(
-            connection,
-            f"SELECT {_bucket('d.decided_at', seconds)} AS till, coalesce(variant, '(none)') AS variant, {seconds} AS seconds, "
-            "count(*) AS decisions, count(*) FILTER (reason = 'fallback') AS fallbacks, "
-            "approx_quantile(latency_us, 0.5) / 1e3 AS p50, approx_quantile(latency_us, 0.99) / 1e3 AS p99 "
-            f"FROM decisions d WHERE experiment = {quoted(key)} GROUP BY ALL ORDER BY 1, 2",
-        )
+    query = """
+        SELECT time_bucket(to_seconds($seconds), decided_at) + to_seconds($seconds) AS till,
+            coalesce(variant, '(none)') AS variant, $seconds AS seconds, count(*) AS decisions,
+            count(*) FILTER (reason = 'fallback') AS fallbacks,
+            approx_quantile(latency_us, 0.5) / 1e3 AS p50, approx_quantile(latency_us, 0.99) / 1e3 AS p99
+        FROM decisions WHERE experiment = $key
+        GROUP BY 1, 2 ORDER BY 1, 2"""
+    with open_database(data) as database:
+        return database.frame(query, key=key, seconds=bucket_seconds(database, key, points))
 
 
 def units_over_time(data: Path | str, key: str, points: int = 36) -> pd.DataFrame:
-    """Per bucket (`till` its end) and variant: and the units seen so far."""
-    with opened(data) as connection:
-        seconds = width(connection, key, points) or 1
-        return frame(
-            connection,
-            "SELECT till, variant, sum(fresh) OVER (PARTITION BY variant ORDER BY till)::BIGINT AS units FROM ("
-            f"SELECT {_bucket('first_at', seconds)} AS till, variant, count(*) AS fresh FROM ("
-            "SELECT variant, unit, min(decided_at) AS first_at FROM decisions "
-            f"WHERE experiment = {quoted(key)} AND variant IS NOT NULL GROUP BY variant, unit) GROUP BY ALL) "
-            "ORDER BY till, variant",
-        )
+    """Per bucket (`till` its end, UTC) and variant: the units seen so far."""
+    query = """
+        SELECT till, variant,
+            sum(fresh) OVER (PARTITION BY variant ORDER BY till)::BIGINT AS units
+        FROM (
+            SELECT time_bucket(to_seconds($seconds), first_at) + to_seconds($seconds) AS till,
+                variant, count(*) AS fresh
+            FROM (
+                SELECT variant, unit, min(decided_at) AS first_at FROM decisions
+                WHERE experiment = $key AND variant IS NOT NULL GROUP BY variant, unit
+            ) GROUP BY ALL
+        ) ORDER BY till, variant"""
+    with open_database(data) as database:
+        return database.frame(query, key=key, seconds=bucket_seconds(database, key, points))
+
+
+class _Buckets(NamedTuple):
+    """Equal parts of an experiment's time."""
+
+    start: datetime
+    seconds: int
+    number: int
+
+    @property
+    def ends(self) -> list[datetime]:
+        width = timedelta(seconds=self.seconds)
+        return [self.start + width * (t + 1) for t in range(self.number)]
+
+    @property
+    def start_us(self) -> int:
+        return round((self.start - datetime(1970, 1, 1)) / timedelta(microseconds=1))
 
 
 def progress(data: Path | str, key: str, metric: str = OBJECTIVE, points: int = 20) -> pd.DataFrame:
-    """Per bucket and variant, over mature decisions: the metric in the bucket, and the lift over
-    the control so far.
+    """A metric over time, and the lift over the control as it narrowed; of mature decisions alone.
 
-    Columns: till (the bucket's end), variant, decisions and units so far, value with low and high
-    (95%, clustered by unit, of this bucket alone); `relative` with relative_low and relative_high:
-    the confidence sequence of the lift of all decisions up to then (Waudby-Smith et al. 2024), None
-    for the control and where it can't be said.
+    Args:
+        data: the data folder.
+        key: the experiment's key.
+        metric: one of its metrics, or its objective.
+        points: about how many buckets of time.
+
+    Returns:
+        Columns till (the bucket's end, UTC), variant, decisions (in the bucket), units (so far),
+        value with low and high (95%, clustered by unit, of this bucket alone); relative with
+        relative_low and relative_high: the confidence sequence of the lift of all decisions up to
+        then (Waudby-Smith et al. 2024), missing for the control and where it can't be said.
     """
-    with opened(data) as connection:
-        about = experiment(connection, key)
-        seconds = width(connection, key, points) or 1
-        one = next((m for m in about.metrics if m.name == metric), about.goal)
-        start = f"time_bucket(INTERVAL '{seconds} seconds', d.decided_at)"
-        where = f"FROM decisions d WHERE experiment = {quoted(key)}"
-        column = "objective" if metric == OBJECTIVE else metric_column(metric)
-        (span,) = rows(connection, f"SELECT min({start}) AS first, max({start}) AS last {where}")
-        if span["first"] is None:
-            return _progress([], [], about.control.name, metric)
-        step = timedelta(seconds=seconds)
-        ends = [
-            span["first"] + step * (t + 1)
-            for t in range((span["last"] - span["first"]) // step + 1)
-        ]
-        start_at = round((span["first"] - datetime(1970, 1, 1)) / timedelta(microseconds=1))
-        query = _moments_by_bucket(
-            key, column, one, seconds, len(ends), start_at, moment(connection)
+    with open_database(data) as database:
+        experiment = published_experiment(database, key)
+        control = experiment.control.name
+        buckets = _buckets(database, key, points)
+        if buckets is None:
+            return pd.DataFrame(columns=_PROGRESS)
+        rows = database.rows(
+            _moments_query(
+                key, _measured(experiment, metric), buckets.number, published_us(database)
+            ),
+            key=key,
+            start=buckets.start_us,
+            width=buckets.seconds * 1_000_000,
         )
-        return _progress(rows(connection, query), ends, about.control.name, metric)
+    return _progress(rows, buckets.ends, control, metric)
 
 
-def _moments_by_bucket(
-    key: str,
-    column: str,
-    metric: Metric | Objective,
-    seconds: int,
-    buckets: int,
-    first: int,
-    at: int,
-) -> str:
-    """Per variant, and for each bucket t: sums within it, and sums over units of what they had by
-    its end.
+def _measured(experiment: Experiment, name: str) -> Metric | Objective:
+    """The metric of that name, or the objective."""
+    for metric in experiment.metrics:
+        if metric.name == name:
+            return metric
+    return experiment.goal
+
+
+def _buckets(database: Database, key: str, points: int) -> _Buckets | None:
+    """None where nothing was decided."""
+    seconds = bucket_seconds(database, key, points)
+    span = database.row(
+        """SELECT min(time_bucket(to_seconds($seconds), decided_at)) AS first,
+            max(time_bucket(to_seconds($seconds), decided_at)) AS last
+        FROM decisions WHERE experiment = $key""",
+        key=key,
+        seconds=seconds,
+    )
+    if span["first"] is None:
+        return None
+    count = (span["last"] - span["first"]) // timedelta(seconds=seconds) + 1
+    return _Buckets(span["first"], seconds, count)
+
+
+def _moments_query(key: str, metric: Metric | Objective, buckets: int, published: int) -> str:
+    """SQL for a row per variant with a list t0, t1 … for each bucket: sums within it, and sums over
+    units of what they had by its end.
 
     A unit's decisions N_t and earnings X_t so far are sums of its columns up to t: so one grouping
     by unit is enough, however many buckets there are. Every decision earns the default first, and
     one with events what it earned beyond that.
     """
-    mine = f"experiment = {quoted(key)} AND variant IS NOT NULL"
-    index = f"((epoch_us({{}}) - {first}) // {seconds * 1_000_000})"
-    default = number(metric.default)
     every = range(buckets)
-    counted = ", ".join(
+    default = number(metric.default)
+    column = "objective" if isinstance(metric, Objective) else metric_column(metric.name)
+    decided = ", ".join(
         f"count(*) FILTER (b = {t})::DOUBLE AS n{t}, {default} * count(*) FILTER (b = {t}) AS x{t}"
         for t in every
     )
@@ -156,76 +182,93 @@ def _moments_by_bucket(
         for t in every
     )
     joined = ", ".join(f"sum(n{t}) AS n{t}, sum(x{t}) AS x{t}" for t in every)
-    so_far = ", ".join(
-        f"{' + '.join(f'n{i}' for i in range(t + 1))} AS nn{t}, {' + '.join(f'x{i}' for i in range(t + 1))} AS xx{t}"
-        for t in every
+    so_far = ", ".join(f"{_up_to('n', t)} AS nn{t}, {_up_to('x', t)} AS xx{t}" for t in every)
+    moments = ", ".join(
+        f"[{_moments(f'n{t}', f'x{t}')}, {_moments(f'nn{t}', f'xx{t}')}] AS t{t}" for t in every
     )
-    sums = ", ".join(
-        f"[count(*) FILTER (n{t} > 0), sum(n{t}), sum(x{t}), sum(n{t} * n{t}), sum(n{t} * x{t}), sum(x{t} * x{t}), "
-        f"count(*) FILTER (nn{t} > 0), sum(nn{t}), sum(xx{t}), sum(nn{t} * nn{t}), sum(nn{t} * xx{t}), "
-        f"sum(xx{t} * xx{t})] AS t{t}"
-        for t in every
-    )
+    return f"""
+        WITH seen AS (
+            SELECT variant, u, {decided}
+            FROM (
+                SELECT variant, hash(unit) AS u, (epoch_us(decided_at) - $start) // $width AS b
+                FROM decisions
+                WHERE experiment = $key AND variant IS NOT NULL
+                    AND {metric.mature_sql("decided_at", published)}
+            ) GROUP BY variant, u
+        ), paid AS (
+            SELECT variant, u, {earned}
+            FROM (
+                SELECT variant, hash(unit) AS u, {column} AS x,
+                    (epoch_us(decided_at) - $start) // $width AS b
+                FROM metrics.{identifier(key)}
+                WHERE variant IS NOT NULL AND {metric.mature_sql("at_", published)}
+            ) GROUP BY variant, u
+        ), units AS (
+            SELECT variant, {joined} FROM (FROM seen UNION ALL FROM paid) GROUP BY variant, u
+        )
+        SELECT variant, {moments}
+        FROM (SELECT *, {so_far} FROM units) GROUP BY variant ORDER BY variant"""  # noqa: S608  (columns t0, t1 …; names through `identifier`)
+
+
+def _up_to(column: str, t: int) -> str:
+    return " + ".join(f"{column}{i}" for i in range(t + 1))
+
+
+def _moments(n: str, x: str) -> str:
+    """Over units: how many have a decision, Σn, Σx, Σn², Σnx, Σx²."""
     return (
-        f"WITH seen AS (SELECT variant, u, {counted} FROM (SELECT variant, hash(unit) AS u, "
-        f"{index.format('d.decided_at')} AS b FROM decisions d WHERE {mine} AND {metric.mature_sql('d.decided_at', at)}) GROUP BY variant, u), "
-        f"paid AS (SELECT variant, u, {earned} FROM (SELECT variant, hash(unit) AS u, {column} AS x, "
-        f"{index.format('decided_at')} AS b FROM metrics.{identifier(key)} WHERE variant IS NOT NULL "
-        f"AND {metric.mature_sql('decided_at', at)}) GROUP BY variant, u), "
-        f"units AS (SELECT variant, {joined} FROM (FROM seen UNION ALL FROM paid) GROUP BY variant, u) "
-        f"SELECT variant, {sums} FROM (SELECT *, {so_far} FROM units) GROUP BY variant ORDER BY variant"
+        f"count(*) FILTER ({n} > 0), sum({n}), sum({x}), "
+        f"sum({n} * {n}), sum({n} * {x}), sum({x} * {x})"
     )
 
 
 def _progress(
-    found: list[dict[str, Any]], ends: list[datetime], control: str, metric: str
+    rows: list[dict[str, Any]], ends: list[datetime], control: str, metric: str
 ) -> pd.DataFrame:
-    running = {
-        row["variant"]: [_estimate(*row[f"t{t}"][6:]) for t in range(len(ends))] for row in found
-    }
-    reference = running.get(control, [None] * len(ends))
+    so_far = {}
+    for row in rows:
+        so_far[row["variant"]] = [_estimate(*row[f"t{t}"][6:]) for t in range(len(ends))]
+    control_so_far = so_far.get(control, [None] * len(ends))
     lines = []
-    for row in found:
-        name = row["variant"]
+    for row in rows:
+        variant = row["variant"]
         for t, till in enumerate(ends):
-            here, so_far, other = _estimate(*row[f"t{t}"][:6]), running[name][t], reference[t]
+            sums = row[f"t{t}"][:6]
+            here, total, reference = _estimate(*sums), so_far[variant][t], control_so_far[t]
             if here is None:
                 continue
-            half = 1.96 * float(np.sqrt(here.variance))
-            line = {
+            line: dict[str, Any] = {
                 "till": till,
-                "variant": name,
-                "decisions": int(row[f"t{t}"][1]),
+                "variant": variant,
+                "decisions": int(sums[1]),
+                "units": total.n if total else 0,
                 "value": here.value,
             }
-            line["units"] = so_far.n if so_far else 0
-            line |= (
-                {"low": max(0.0, here.value - half), "high": here.value + half}
-                if here.n > 1
-                else {}
-            )
-            if name != control and so_far and other and min(so_far.n, other.n) > 1:
-                lift = effect(metric, name, so_far, other, Rule())
-                line |= {part: getattr(lift, part) for part in _LIFT}
+            if here.n > 1:
+                half = 1.96 * float(np.sqrt(here.variance))
+                line["low"], line["high"] = max(0.0, here.value - half), here.value + half
+            if total is None or reference is None or variant == control:
+                lines.append(line)
+                continue
+            if min(total.n, reference.n) > 1:
+                lift = effect(metric, variant, total, reference, Rule())
+                for part in _LIFT:
+                    line[part] = getattr(lift, part)
             lines.append(line)
-    table = pd.DataFrame(
-        lines, columns=["till", "variant", "decisions", "units", "value", "low", "high", *_LIFT]
-    )
-    return table.assign(
-        **{column: table[column].astype(float) for column in ("value", "low", "high", *_LIFT)}
-    )
-
-
-_LIFT = ("relative", "relative_low", "relative_high")
+    table = pd.DataFrame(lines, columns=_PROGRESS)
+    # A column without any number would otherwise have no numeric type.
+    numeric = ["value", "low", "high", *_LIFT]
+    return table.astype(dict.fromkeys(numeric, float))
 
 
 def _estimate(
     units: float, n: float, x: float, n2: float, nx: float, x2: float
 ) -> ArmEstimate | None:
+    """The mean per decision with its variance by unit; None where nothing was decided."""
     if n <= 0:
         return None
     moments = Moments.from_sums(
         ("x", "n"), int(units), np.array([x, n]), np.array([[x2, nx], [nx, n2]])
     )
-    linear = ratio("x", "n")(moments)
-    return ArmEstimate(linear.value, linear.variance(moments), int(units))
+    mean = ratio("x", "n")(moments)
+    return ArmEstimate(mean.value, mean.variance(moments), int(units))

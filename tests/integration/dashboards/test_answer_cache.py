@@ -17,7 +17,7 @@ import pytest
 from topbill import reporting
 from topbill.lake import Lake
 from topbill.reporting import answer_cache
-from topbill.reporting.queries import database
+from topbill.reporting.queries import coverage, database, series
 from topbill.spec import Experiment, from_raw
 
 KEY = "home-artwork"
@@ -30,38 +30,44 @@ def answered(demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(demo, folder)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(answer_cache, "LARGE", 1_000)
-        assert answer_cache.work_out(folder) > 0.0
+        assert answer_cache.refresh(folder) > 0.0
     return folder
 
 
-def test_what_is_kept_is_what_would_be_answered_now(answered: Path) -> None:
-    asked = list(answer_cache.questions(answered, KEY))
-    assert len(asked) > 25
-    for question in asked:
-        found = answer_cache.find(answered, question)
-        assert found is not None, question
-        assert found.at == database.published_at(answered)
-        now = answer_cache.ASK[question[0]](answered, *question[1:])
+def test_a_cached_answer_is_what_would_be_answered_now(answered: Path) -> None:
+    questions = list(answer_cache.questions(answered, KEY))
+    assert len(questions) > 25
+    for question in questions:
+        function = answer_cache.QUERIES[question.query].function
+        cached = answer_cache.find(answered, function, *question.arguments)
+        assert cached is not None, question
+        assert cached.published_at == database.published_at(answered)
+        now = function(answered, *question.arguments)
         if isinstance(now, pd.DataFrame):
             pd.testing.assert_frame_equal(
-                _plain(found.answer), _plain(now), rtol=1e-9, obj=str(question)
+                _plain(cached.answer), _plain(now), rtol=1e-9, obj=str(question)
             )
-    loaded = answer_cache.find(answered, ("report", KEY))
-    assert loaded is not None
-    held, now = (
-        msgspec.json.decode(reporting.to_json(r))
-        for r in (loaded.answer, reporting.load(KEY, answered))
-    )
+    cached = answer_cache.find(answered, answer_cache.experiment_report, KEY)
+    assert cached is not None
+    reports = (cached.answer, reporting.load(KEY, answered))
+    held, now = (msgspec.json.decode(reporting.to_json(report)) for report in reports)
     assert held.keys() == now.keys()
     _same(held, now)
 
 
-def test_a_whole_page_is_kept_too(answered: Path) -> None:
-    for name in ("page", "coverage"):
-        found = answer_cache.find(answered, (name, "home"))
-        assert found is not None
-        now = answer_cache.ASK[name](answered, "home")
-        assert found.answer.equals(now) if isinstance(now, pd.DataFrame) else found.answer == now
+def test_a_whole_page_is_answered_in_advance_too(answered: Path) -> None:
+    for query in (answer_cache.page_report, coverage.coverage):
+        cached = answer_cache.find(answered, query, "home")
+        assert cached is not None
+        now = query(answered, "home")
+        same = cached.answer.equals(now) if isinstance(now, pd.DataFrame) else cached.answer == now
+        assert same
+
+
+def test_a_question_that_is_not_answered_in_advance_has_no_cached_answer(answered: Path) -> None:
+    assert answer_cache.find(answered, database.revisions, KEY) is None
+    assert answer_cache.find(answered, series.progress, KEY, points=5) is None
+    assert answer_cache.find(answered, series.progress, KEY) is not None
 
 
 def _same(held: object, now: object) -> None:
@@ -99,31 +105,31 @@ def test_a_page_shows_what_is_kept_and_of_when_it_is(answered: Path, open_app) -
 def test_an_old_answer_one_of_another_revision_and_a_damaged_one_are_not_shown(
     answered: Path, examples: dict[str, Experiment], tmp_path: Path
 ) -> None:
-    folder, question = tmp_path / "data", ("report", KEY)
+    folder, question = tmp_path / "data", (answer_cache.experiment_report, KEY)
     shutil.copytree(answered, folder)
     hour = round(answer_cache.OLDEST.total_seconds() * 1e6)
     published = database.published_at(folder)
     at = round((published - pd.Timestamp(0).to_pydatetime()).total_seconds() * 1e6)
     lake, experiment = Lake(folder), examples[KEY]
     lake.write_database([experiment], at + hour)
-    held = answer_cache.find(folder, question)
+    held = answer_cache.find(folder, *question)
     assert held is not None
-    assert held.at == published
+    assert held.published_at == published
     lake.write_database([experiment], at + hour + 1)
-    assert answer_cache.find(folder, question) is None
+    assert answer_cache.find(folder, *question) is None
     lake.write_database([from_raw({**experiment.raw, "objective": {"play": 1}}, "edited")], at)
-    assert answer_cache.find(folder, question) is None
+    assert answer_cache.find(folder, *question) is None
     lake.write_database([], at)
-    assert answer_cache.find(folder, question) is None
+    assert answer_cache.find(folder, *question) is None
     lake.write_database([experiment], at)
-    assert answer_cache.find(folder, question) is not None
+    assert answer_cache.find(folder, *question) is not None
     for file in (folder / "answers").iterdir():
         file.write_bytes(file.read_bytes()[:-40])
-    assert answer_cache.find(folder, question) is None
+    assert answer_cache.find(folder, *question) is None
 
 
 def test_on_a_small_lake_nothing_is_kept(demo: Path) -> None:
-    answer_cache.work_out(demo)
+    answer_cache.refresh(demo)
     assert not (demo / "answers").exists()
 
 
@@ -147,5 +153,5 @@ def test_it_goes_on_where_there_is_no_record_yet(
         return len(waits) > 2
 
     monkeypatch.setattr(answer_cache.os, "nice", lambda _: 0)  # this is the tests' own process
-    answer_cache.keep_up(tmp_path, until)
+    answer_cache.run(tmp_path, until)
     assert waits == [30.0, 30.0, 30.0]

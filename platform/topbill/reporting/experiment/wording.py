@@ -1,0 +1,356 @@
+"""What a report says in words, once for the terminal, HTML and the dashboards: where the experiment
+stands, what is alarming, and the cells of its tables. All of it from its numbers alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Literal
+
+import msgspec
+
+from topbill.ab import HUGE, Analysis, Comparison
+from topbill.ab import REASONS as AB_REASONS
+from topbill.domain import formatting
+from topbill.reporting.experiment.model import (
+    REASONS,
+    Health,
+    MeanEstimate,
+    Note,
+    PropensityLine,
+    Report,
+    VariantLine,
+)
+from topbill.spec.forms import nearest
+
+Tone = Literal["good", "promising", "neutral", "warning", "bad"]
+JOINED, FELL_BACK = 0.9, 0.01
+"""Fewer of every reward event in its window than the first, or more fallbacks than the second, are
+alarming.
+"""
+CALLS = {"better": "better", "worse": "worse", "no_call": "no call yet"}
+GUARDRAILS = {
+    "not_worse": "kept",
+    "worse": "broken",
+    "undecided": "undecided",
+    "unknown": "unknown",
+}
+COLOURS: dict[Tone, str] = {
+    "good": "green",
+    "promising": "blue",
+    "neutral": "yellow",
+    "warning": "red",
+    "bad": "red",
+}
+"""The colour of a tone in a report: green to ship, red to stop, yellow to wait."""
+
+
+class Standing(msgspec.Struct, frozen=True, kw_only=True):
+    """Where something stands: in a word (and its tone), in a sentence, and the next step in
+    another.
+    """
+
+    word: str
+    tone: Tone
+    sentence: str
+    next: str
+
+
+_NO_TRAFFIC = Standing(
+    word="No traffic",
+    tone="neutral",
+    sentence="No decision has been made in this experiment yet.",
+    next="Send decide requests to the service, then look here again.",
+)
+_NO_CONTROL = Standing(
+    word="Not compared",
+    tone="neutral",
+    sentence="There is no control to compare with.",
+    next="Add a second variant to learn what this one is worth.",
+)
+_ONE_VARIANT = msgspec.structs.replace(
+    _NO_CONTROL, sentence="There is one variant, and nothing to compare it with."
+)
+_WAIT = "Keep it running; looking early costs nothing here."
+_BY_CODE: dict[str, tuple[str, Tone, str]] = {
+    "sample_ratio_mismatch": (
+        "Withheld",
+        "warning",
+        "Find out why units were not split as intended: bots, redirects, lost logs. Read no lift "
+        "before.",
+    ),
+    "guardrail_worse": (
+        "Harm",
+        "bad",
+        "Don't ship: it wins the objective at a guardrail's cost. Change the policy.",
+    ),
+    "beats_control": (
+        "Ahead",
+        "promising",
+        "Keep it running until the guardrails are shown to be safe too.",
+    ),
+    "call_lost_to_multiplicity": (
+        "Undecided",
+        "neutral",
+        f"With several variants, one interval beyond zero is not proof yet. {_WAIT}",
+    ),
+    "no_call": ("Undecided", "neutral", _WAIT),
+    "worse_than_control": (
+        "Worse",
+        "bad",
+        "Stop it, and look at segments and artwork for the reason.",
+    ),
+}
+"""Word, tone and next step by the verdict's code; of several codes the first here counts."""
+_TOO_EARLY: tuple[str, Tone, str] = (
+    "Too early",
+    "neutral",
+    "Wait until the first decisions' reward windows have passed.",
+)
+
+
+def standing(report: Report) -> Standing:
+    """Where the experiment stands. The word never says more than the verdict does."""
+    if not report.decisions:
+        return _NO_TRAFFIC
+    if report.ab is None:
+        return _NO_CONTROL
+    if len(report.ab.units) < 2:
+        return _ONE_VARIANT
+    verdict = report.ab.verdict
+    if verdict.safe_to_ship:
+        return Standing(
+            word="Winner",
+            tone="good",
+            sentence=verdict.sentence,
+            next=f"Ship {verdict.winner}: give it all traffic, keep a small holdout.",
+        )
+    codes = [code for code in _BY_CODE if code in verdict.codes]
+    word, tone, step = _BY_CODE[codes[0]] if codes else _TOO_EARLY
+    return Standing(word=word, tone=tone, sentence=verdict.sentence, next=step)
+
+
+def notes(
+    variants: Sequence[VariantLine],
+    health: Health,
+    objective_window: float,
+    known_events: Iterable[str],
+) -> list[Note]:
+    """What a reader must know before reading numbers.
+
+    Args:
+        variants: the report's lines of variants.
+        health: the report's health.
+        objective_window: seconds until a decision's objective is whole.
+        known_events: the events that some metric reads.
+    """
+    if not any(v.decisions for v in variants):
+        sentence = "No decision has been published yet; is the service being asked?"
+        return [Note(code="no_traffic", sentence=sentence)]
+    found = []
+    if all(v.reward.reason in ("immature", "no_decisions") for v in variants):
+        longest = formatting.window(objective_window)
+        sentence = (
+            f"No decision is older than the objective's longest window ({longest}) yet. The first "
+            "rewards per variant appear then."
+        )
+        found.append(Note(code="immature", sentence=sentence))
+    found += _log_notes(health)
+    if health.fallback_share is not None and health.fallback_share > FELL_BACK:
+        sentence = (
+            f"{health.fallback_share:.1%} of decisions fell back to the control's order; look at "
+            "the service's log."
+        )
+        found.append(Note(code="many_fallbacks", sentence=sentence))
+    if health.reward_events == 0:
+        sentence = "No reward event has come yet; are rewards being sent?"
+        found.append(Note(code="no_rewards", sentence=sentence))
+    if health.unread_events:
+        sentence = _unread_events(health.unread_events, known_events)
+        found.append(Note(code="unread_events", sentence=sentence))
+    return found
+
+
+def _log_notes(health: Health) -> list[Note]:
+    """Whether the logged probabilities are those that were drawn with."""
+    found = []
+    if health.propensity_ok is False:
+        off = sum(line.ok is False for line in health.propensity)
+        sentence = (
+            f"{off} action(s) were not drawn as often as the logged probabilities say; don't "
+            "evaluate from this log."
+        )
+        found.append(Note(code="propensity_mismatch", sentence=sentence))
+    for ratio in health.choices:
+        if ratio.alarm:
+            why = f"p = {ratio.p_sequential:.2g}"
+            if ratio.impossible:
+                why = f"{ratio.impossible:,} draws of probability 0"
+            sentence = (
+                f"The choices of {ratio.variant} do not match its summed logged probabilities "
+                f"({why}); don't evaluate from this log."
+            )
+            found.append(Note(code="choice_mismatch", sentence=sentence))
+    return found
+
+
+def _unread_events(events: Mapping[str, int], known: Iterable[str]) -> str:
+    """Which events came for nothing so far, and which names may have been meant."""
+    names = []
+    for event, times in events.items():
+        hint = nearest(event, known)
+        names.append(f"{times:,} {event} ({hint})" if hint else f"{times:,} {event}")
+    shown = ", ".join(names[:5])
+    if len(names) > 5:
+        shown += f" and {len(names) - 5} more names"
+    return (
+        f"No metric reads these reward events: {shown}; they are kept, and count as soon as a "
+        "metric reads them."
+    )
+
+
+def alarms(report: Report) -> list[Note]:
+    """What must be repaired before numbers are believed, worst first; empty when all is well."""
+    by_code: dict[str, list[Note]] = {}
+    for note in report.notes:
+        by_code.setdefault(note.code, []).append(note)
+    found = []
+    if report.ab is not None and report.ab.sample_ratio.alarm:
+        sentence = "Units were not split between variants as intended."
+        found.append(Note(code="sample_ratio_mismatch", sentence=sentence))
+    found += by_code.get("propensity_mismatch", []) + by_code.get("choice_mismatch", [])
+    if report.ab is not None:
+        found += _broken_guardrails(report.ab)
+    found += by_code.get("no_rewards", [])
+    # Events that no metric reads are alarming only where no other comes.
+    if report.health.reward_join_rate is None:
+        found += by_code.get("unread_events", [])
+    found += _late_rewards(report.health) + by_code.get("many_fallbacks", [])
+    return found
+
+
+def _broken_guardrails(analysis: Analysis) -> list[Note]:
+    found = []
+    for guardrail in analysis.guardrails:
+        if guardrail.status == "worse":
+            sentence = (
+                f"{guardrail.variant} makes {guardrail.metric} worse by more than the "
+                f"{guardrail.margin:.1%} allowed."
+            )
+            found.append(Note(code="guardrail_worse", sentence=sentence))
+    return found
+
+
+def _late_rewards(health: Health) -> list[Note]:
+    """One event may be late by its nature, as of a viewer who comes back next week; slow messages
+    are all late.
+    """
+    if not health.joined:
+        return []
+    event, most = max(health.joined.items(), key=lambda item: item[1])
+    if most >= JOINED:
+        return []
+    sentence = (
+        f"Rewards come late: within its metric's window only {most:.0%} of {event}, and no event "
+        "does better."
+    )
+    return [Note(code="late_rewards", sentence=sentence)]
+
+
+def comparison_cells(c: Comparison) -> tuple[str, str, str, str, str]:
+    """Value, control's value, lift, interval, call: relative where that can be said, the reason
+    where nothing can.
+    """
+    values = formatting.fixed(c.value), formatting.fixed(c.control_value)
+    relative = relative_interval(c.relative_low, c.relative_high)
+    if relative:
+        return *values, formatting.percent(c.relative, signed=True), relative, CALLS[c.call]
+    if c.difference is None or c.difference_low is None or c.difference_high is None:
+        difference = formatting.MISSING if c.difference is None else _difference(c.difference)
+        return *values, difference, AB_REASONS.get(c.reason, c.reason), ""
+    interval = f"{_difference(c.difference_low)} to {_difference(c.difference_high)}"
+    return *values, _difference(c.difference), interval, CALLS[c.call]
+
+
+def _difference(x: float) -> str:
+    return formatting.with_minus(f"{x:+.4g}")
+
+
+def relative_interval(low: float | None, high: float | None) -> str:
+    """`+1.2% to +9.0%`, empty where a bound is missing; of lifts that may exceed +1,000% only
+    `+1.2% or more`.
+    """
+    if low is None or high is None:
+        return ""
+    least = formatting.percent(low, signed=True)
+    return f"{least} or more" if high > HUGE else f"{least} to {_bound(high)}"
+
+
+def _bound(x: float) -> str:
+    return formatting.percent(x, signed=True)
+
+
+def mean_cells(mean: MeanEstimate) -> tuple[str, str]:
+    """Value and interval, or the reason why there is none."""
+    if mean.low is None or mean.high is None:
+        return formatting.fixed(mean.value), REASONS[mean.reason]
+    return formatting.fixed(mean.value), fixed_interval(mean.low, mean.high)
+
+
+def fixed_interval(low: float, high: float, digits: int = 4) -> str:
+    """0.0312 to 0.0440"""
+    return f"{formatting.fixed(low, digits)} to {formatting.fixed(high, digits)}"
+
+
+def split_sentence(analysis: Analysis) -> str:
+    """Whether units are split as intended, with their numbers and the p-value."""
+    ratio = analysis.sample_ratio
+    p = ratio.p_value if ratio.p_sequential is None else ratio.p_sequential
+    counts = ", ".join(f"{variant} {units:,}" for variant, units in ratio.counts.items())
+    verdict = "not as intended" if ratio.alarm else "as intended"
+    return f"{verdict} ({counts}; p = {p:.3g})"
+
+
+def health_cells(health: Health) -> list[tuple[str, str]]:
+    """Each check of a report's health with its result."""
+    reasons = ", ".join(f"{reason} {n:,}" for reason, n in health.reasons.items())
+    latency = ", ".join(f"{name} {ms:.2f}" for name, ms in health.latency_ms.items())
+    return [
+        ("actions drawn as often as logged", _propensities(health)),
+        ("choices against summed probabilities", _choices(health)),
+        ("decisions by reason", reasons or "none"),
+        ("fallbacks", formatting.percent(health.fallback_share, digits=2)),
+        ("mature decisions", formatting.percent(health.mature_share, digits=2)),
+        (
+            "reward events that joined in a window",
+            formatting.percent(health.reward_join_rate, digits=2),
+        ),
+        (
+            "mature decisions with a reward event",
+            formatting.percent(health.rewarded_share, digits=2),
+        ),
+        ("engine time, ms", latency or "none"),
+    ]
+
+
+def off_lines(health: Health) -> list[PropensityLine]:
+    """The actions that were not drawn as often as logged."""
+    return [line for line in health.propensity if line.ok is False]
+
+
+def _propensities(health: Health) -> str:
+    tested = sum(line.ok is not None for line in health.propensity)
+    if not tested:
+        return "cannot be tested yet"
+    off = len(off_lines(health))
+    return f"{off} of {tested} are off" if off else f"all {tested} tested are as logged"
+
+
+def _choices(health: Health) -> str:
+    """The sample-ratio check of choices, all variants in a line."""
+    parts = []
+    for ratio in health.choices:
+        verdict = "NOT as logged" if ratio.alarm else "as logged"
+        numbers = f"p = {ratio.p_sequential:.2g}, {ratio.decisions:,} decisions"
+        parts.append(f"{ratio.variant} {verdict} ({numbers})")
+    return "; ".join(parts) or "nothing was left to chance yet"

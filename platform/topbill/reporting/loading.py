@@ -1,0 +1,88 @@
+"""One way to a report: `load` by the key of an experiment or a page, and the three ways to show
+it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+from rich.console import Console
+
+from topbill.ab import Method
+from topbill.domain.errors import NotFound
+from topbill.reporting.experiment import html, text
+from topbill.reporting.experiment.build import load_experiment_report
+from topbill.reporting.experiment.model import Report
+from topbill.reporting.page import PageReport, load_page_report, page_html, render_page_report
+from topbill.reporting.queries import coverage
+from topbill.reporting.queries.database import open_database
+
+
+def load(
+    key: str,
+    data: Path | str,
+    *,
+    segments: Sequence[str] | None = None,
+    method: Method = "sequential",
+    looks: Sequence[float] = (1.0,),
+    weights: Mapping[str, float] | None = None,
+) -> Report | PageReport:
+    """The report of an experiment or a page; no page has the key of an experiment.
+
+    Args:
+        key: the experiment's or the page's key.
+        data: the data folder.
+        segments: of an experiment: context features to look into; None takes all of type category.
+        method: of an experiment: how intervals of differences are made (see `ab.compare`).
+        looks: of an experiment: when was looked, with "group-sequential" (see `ab.compare`).
+        weights: of a page: what each metric weighs; None takes those of the titles' experiment.
+
+    Raises:
+        NotFound: there is no lake yet, or nothing of that key in it.
+        BadRequest: a weight of an unknown metric.
+        LogError: the lake cannot be read.
+    """
+    if is_page(key, data):
+        return load_page_report(key, data, weights=weights)
+    return load_experiment_report(key, data, segments=segments, method=method, looks=looks)
+
+
+def is_page(key: str, data: Path | str) -> bool:
+    """Whether `key` is a page's, or an experiment's.
+
+    Raises:
+        NotFound: there is no lake yet, or nothing of that key in it.
+    """
+    with open_database(data) as database:
+        rows = database.rows("SELECT key FROM experiments ORDER BY key")
+    experiments = [row["key"] for row in rows]
+    # First, since their list is short, where pages are found among all decisions.
+    if key in experiments:
+        return False
+    pages = coverage.pages(data)
+    if key in pages:
+        return True
+    raise NotFound(
+        f"no experiment or page {key!r} in the lake; expected one of: "
+        f"{', '.join([*experiments, *pages]) or 'none was published yet'}"
+    )
+
+
+def render_text(report: Report | PageReport, console: Console) -> None:
+    """Print a report on a terminal."""
+    if isinstance(report, PageReport):
+        render_page_report(report, console)
+    else:
+        text.render_report(report, console)
+
+
+def to_html(report: Report | PageReport) -> str:
+    """A report as a page of HTML: no script, no font, no image from elsewhere."""
+    return page_html(report) if isinstance(report, PageReport) else html.to_html(report)
+
+
+def to_json(report: Report | PageReport) -> str:
+    """A report as JSON, indented; what is missing is null with a reason beside it."""
+    return msgspec.json.format(msgspec.json.encode(report), indent=2).decode()
