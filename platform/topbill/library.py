@@ -73,7 +73,9 @@ def report(
         >>> found.decisions
         300
     """
-    return reporting.load(key, data, segments=segments, method=method, looks=looks)
+    return reporting.load_experiment_report(
+        key, data, segments=segments, method=method, looks=looks
+    )
 
 
 def sql(query: str, data: Path | str = "data") -> pd.DataFrame:
