@@ -201,7 +201,7 @@ def _moments_query(key: str, metric: Metric | Objective, buckets: int, published
                 SELECT variant, hash(unit) AS u, {column} AS x,
                     (epoch_us(decided_at) - $start) // $width AS b
                 FROM metrics.{identifier(key)}
-                WHERE variant IS NOT NULL AND {metric.mature_sql("at_", published)}
+                WHERE variant IS NOT NULL AND {metric.mature_sql("decided_at", published)}
             ) GROUP BY variant, u
         ), units AS (
             SELECT variant, {joined} FROM (FROM seen UNION ALL FROM paid) GROUP BY variant, u
