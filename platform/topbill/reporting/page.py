@@ -187,7 +187,7 @@ def _report(database: Database, page: str, weights: Mapping[str, float] | None) 
     # All metrics are compared over the same pages, those on which none can change any more.
     window, now = longest_window(metrics.values()), published_us(database)
     mature = np.array([window_over(at, window, now) for at in pages.decided_at], dtype=bool)
-    values = _values(database, page, list(metrics.values()), goals)
+    values = page_values(database, page, list(metrics.values()), goals)
     arms: list[LayerVariant] = []
     for layer, key in pages.experiments.items():
         layer_variants = _Layer(layer, key, pages.variants[layer], mature, pages.units, values)
@@ -348,7 +348,7 @@ def _weights(
     return dict(weights)
 
 
-def _values(
+def page_values(
     database: Database, page: str, metrics: list[Metric], weights: Mapping[str, float]
 ) -> dict[str, Floats]:
     """(pages,) each metric of each page, scaled to [0, 1] by its cap, and the objective of these
