@@ -9,10 +9,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from html import escape
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
-import pandas as pd
 from rich.console import Console, Group
 from rich.table import Table
 
@@ -27,8 +27,12 @@ from topbill.lake import metric_of
 from topbill.reporting.experiment import html
 from topbill.reporting.pareto import dominated
 from topbill.reporting.queries.database import Database, open_database, published_us
+from topbill.stats.frames import frame_of, html_of
 from topbill.stats.intervals import normal
 from topbill.stats.moments import Moments, ratio
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 OBJECTIVE = "objective"
 LEAST_UNITS = 30
@@ -117,22 +121,16 @@ class PageReport:
                         "mean": mean.mean,
                         "low": mean.low,
                         "high": mean.high,
-                        "difference": gap.mean if gap else np.nan,
-                        "difference_low": gap.low if gap else np.nan,
-                        "difference_high": gap.high if gap else np.nan,
+                        "difference": gap.mean if gap else None,
+                        "difference_low": gap.low if gap else None,
+                        "difference_high": gap.high if gap else None,
                         "standing": arm.standing,
                     }
                 )
-        return pd.DataFrame(rows, columns=_FRAME)
+        return frame_of(rows, text=("layer", "experiment", "variant", "metric", "standing"))
 
     def _repr_html_(self) -> str:
-        return page_html(self)
-
-
-_FRAME = [
-    *("layer", "experiment", "variant", "control", "pages", "units", "metric"),
-    *("mean", "low", "high", "difference", "difference_low", "difference_high", "standing"),
-]
+        return html_of(self.to_frame(), _head(self))
 
 
 def load_page_report(

@@ -570,3 +570,25 @@ def test_the_json_is_the_report_and_has_only_finite_numbers(
     found = made(tmp_path, **rows)
     assert all(math.isfinite(x) for x in numbers(msgspec.to_builtins(found)))
     assert msgspec.json.decode(reporting.to_json(found), type=reporting.Report) == found
+
+
+def test_the_frame_has_one_column_a_number(tmp_path: Path) -> None:
+    report = made(tmp_path, **trial(0.2))
+    frame = report.to_frame().set_index(["metric", "variant"])
+    assert report.ab is not None
+    for mean in report.metrics:
+        row = frame.loc[mean.metric, mean.variant]
+        assert (row["value"], row["low"]) == (mean.estimate.value, mean.estimate.low)
+    for comparison in report.ab.comparisons:
+        row = frame.loc[comparison.metric, comparison.variant]
+        assert (row["relative"], row["call"]) == (comparison.relative, comparison.call)
+    assert frame.loc[("objective", "editorial"), "control"]
+    numbers_of = ("value", "se", "control_value", "difference", "relative_high", "p_value")
+    assert all(frame[name].dtype == float for name in numbers_of)
+    assert report.ab.verdict.sentence in report._repr_html_()
+
+
+def test_an_empty_report_has_a_frame_too(tmp_path: Path) -> None:
+    frame = made(tmp_path, []).to_frame()
+    assert frame["value"].isna().all()
+    assert set(frame["reason"]) == {"no_decisions"}

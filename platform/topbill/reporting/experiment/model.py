@@ -4,11 +4,16 @@ has a reason.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import msgspec
-import pandas as pd
 
 from topbill.ab import OBJECTIVE, Analysis
 from topbill.domain.reasons import reasons
+from topbill.stats.frames import frame_of, html_of
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 REASONS = reasons(
     "",
@@ -154,7 +159,8 @@ class Note(msgspec.Struct, frozen=True, kw_only=True):
 class Report(msgspec.Struct, frozen=True, kw_only=True):
     """Everything Topbill has to say about one experiment, as of `published_at` (ISO 8601, UTC).
 
-    In a notebook it shows itself as the HTML report; `to_frame` gives its numbers.
+    In a notebook it shows its verdict and its numbers, which `to_frame` gives as a table; for the
+    whole report with its charts see `reporting.to_html`.
     """
 
     experiment: str
@@ -204,15 +210,13 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
                     **{name: getattr(against_control, name, None) for name in _COMPARISON},
                 }
             )
-        columns = ["metric", "variant", "control", *_MEAN, *_COMPARISON]
-        numeric = [name for name in columns if name not in _WORDS]
-        return pd.DataFrame(rows, columns=columns).astype(dict.fromkeys(numeric, float))
+        return frame_of(rows, text=_TEXT)
 
     def _repr_html_(self) -> str:
-        # The page itself imports this module.
-        from topbill.reporting.experiment.html import to_html
-
-        return to_html(self)
+        sentences = [note.sentence for note in self.notes]
+        if self.ab is not None:
+            sentences.insert(0, self.ab.verdict.sentence)
+        return html_of(self.to_frame(), self.title or self.experiment, *sentences)
 
 
 _MEAN = ("units", "decisions", "value", "low", "high", "se", "reason")
@@ -221,4 +225,4 @@ _COMPARISON = (
     *("relative", "relative_low", "relative_high"),
     *("p_value", "p_adjusted", "chance_to_win", "call"),
 )
-_WORDS = ("metric", "variant", "control", "units", "decisions", "reason", "call")
+_TEXT = ("metric", "variant", "reason", "call")
