@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 Port = Annotated[int, Parameter(validator=Number(gte=1, lte=65_535))]
 Count = Annotated[int, Parameter(validator=Number(gte=1, lte=256))]
 _FIRST_ANSWERS = 20.0
-"""Seconds before answers are worked out in advance: a worker that lives shortly has no use for it."""
+"""Seconds before answers are worked out in advance: a worker that lives shortly needs none."""
 
 
 @Parameter(name="*")

@@ -1,4 +1,6 @@
-"""Verbs and options that 0.1 called otherwise: scripts that still use them are told what to write."""
+"""Verbs and options that 0.1 called otherwise: scripts that still use them are told what to
+write.
+"""
 
 from __future__ import annotations
 

@@ -20,7 +20,8 @@ app = cyclopts.App(
     name="topbill",
     version=__version__,
     default_parameter=Parameter(negative_iterable=""),
-    help="Decides what a viewer sees on a streaming homepage with contextual bandits, and proves what it was worth.",
+    help="Decides what a viewer sees on a streaming homepage with contextual bandits, "
+    "and proves what it was worth.",
 )
 out = Console()
 err = Console(stderr=True)
@@ -53,6 +54,6 @@ def progress() -> Progress:
     return Progress(*Progress.get_default_columns(), console=err, transient=True)
 
 
-def print_json(found: object) -> None:
+def print_json(value: object) -> None:
     """Print a struct, or a list of them, as JSON on standard output."""
-    print(msgspec.json.format(msgspec.json.encode(found), indent=2).decode())
+    print(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())

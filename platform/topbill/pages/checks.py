@@ -15,7 +15,7 @@ from topbill.domain.errors import BadData, FileProblem, NotFound, SpecError
 from topbill.pages.files import PageFile, load_each
 from topbill.rules import CompiledRules
 from topbill.spec import Experiment
-from topbill.spec.forms import At, Said, nearest
+from topbill.spec.fields import Location, Verbatim, nearest
 
 _TITLE = "a title of the catalogue"
 _GENRE = "a genre of the catalogue"
@@ -27,7 +27,7 @@ def check(file: PageFile, compiled_rules: CompiledRules) -> None:
     Raises:
         SpecError: With every contradiction between the page, its rules, and the catalogue.
     """
-    at = At(file.source)
+    at = Location(file.source)
     _check_names(file, compiled_rules.catalog, at)
     _check_rows(file, compiled_rules, at.key("sources"))
     _check_viewers(file, compiled_rules, at)
@@ -67,13 +67,13 @@ def _with_catalogue(path: Path, page: PageFile) -> PageFile | SpecError:
     return page
 
 
-def _rules(file: PageFile, at: At) -> Iterator[tuple[Mapping[str, Any], At]]:
+def _rules(file: PageFile, at: Location) -> Iterator[tuple[Mapping[str, Any], Location]]:
     """Each rule as the file has it, and its place there."""
     for index, rule in enumerate(file.raw.get("rules") or ()):
         yield rule, at.key("rules").item(index)
 
 
-def _check_names(file: PageFile, catalog: Catalog, at: At) -> None:
+def _check_names(file: PageFile, catalog: Catalog, at: Location) -> None:
     """Titles, genres, franchises and regions that the catalogue doesn't have."""
     for name, row in file.sources.items():
         where = at.key("sources").key(name)
@@ -86,7 +86,7 @@ def _check_names(file: PageFile, catalog: Catalog, at: At) -> None:
         at.key("region").wrong(file.region, "a region of the catalogue, else pages are empty", hint)
 
 
-def _check_names_of_rule(rule: Mapping[str, Any], catalog: Catalog, at: At) -> None:
+def _check_names_of_rule(rule: Mapping[str, Any], catalog: Catalog, at: Location) -> None:
     _check_each(rule.get("titles", ()), catalog.index, _TITLE, at.key("titles"))
     _check_each(rule.get("genres", ()), catalog.genre_names, _GENRE, at.key("genres"))
     if "title" in rule and rule["title"] not in catalog.index:
@@ -98,14 +98,14 @@ def _check_names_of_rule(rule: Mapping[str, Any], catalog: Catalog, at: At) -> N
             at.key("value").wrong(name, f"a {group} of the catalogue", nearest(name, names))
 
 
-def _check_each(names: Sequence[str], known: Collection[str], expected: str, at: At) -> None:
+def _check_each(names: Sequence[str], known: Collection[str], expected: str, at: Location) -> None:
     """Note each of the names that is not known, at its index."""
     for index, name in enumerate(names):
         if name not in known:
             at.item(index).wrong(name, expected, nearest(name, known))
 
 
-def _check_rows(file: PageFile, rules: CompiledRules, at: At) -> None:
+def _check_rows(file: PageFile, rules: CompiledRules, at: Location) -> None:
     """Rows of which blocks or pins leave nothing, or of which they take what editors listed."""
     pinned_in: dict[str, str] = {}
     for row, pins in file.rules.pins.items():
@@ -114,7 +114,9 @@ def _check_rows(file: PageFile, rules: CompiledRules, at: At) -> None:
         members = _members(source, rules.catalog)
         # A row without members is of names that the catalogue doesn't have: that is noted already.
         if members.any() and not (members & ~rules.blocked).any():
-            at.key(name).wrong(Said("a row of blocked titles only"), "a title that no rule blocks")
+            at.key(name).wrong(
+                Verbatim("a row of blocked titles only"), "a title that no rule blocks"
+            )
         for index, title in enumerate(source.titles):
             where = at.key(name).key("titles").item(index)
             if _is_blocked(title, rules):
@@ -144,13 +146,13 @@ def _members(source: RowSource, catalog: Catalog) -> Bools:
     return members
 
 
-def _check_viewers(file: PageFile, rules: CompiledRules, at: At) -> None:
+def _check_viewers(file: PageFile, rules: CompiledRules, at: Location) -> None:
     """Age limits that the file sets, below which nothing is left. One that it doesn't set may be of
     nobody.
     """
     not_blocked = ~rules.blocked
     if not not_blocked.any():
-        at.key("rules").wrong(Said("a block of every title"), "something to show")
+        at.key("rules").wrong(Verbatim("a block of every title"), "something to show")
         return
     youngest = int(rules.catalog.maturity[not_blocked].min())
     limits = {"kids_max_age": file.kids_max_age, "guest_max_age": file.guest_max_age}
@@ -159,7 +161,7 @@ def _check_viewers(file: PageFile, rules: CompiledRules, at: At) -> None:
             at.key(key).wrong(age, f"{youngest} or more: no title is for {age}-year-olds")
 
 
-def _check_pinned_titles(file: PageFile, rules: CompiledRules, at: At) -> None:
+def _check_pinned_titles(file: PageFile, rules: CompiledRules, at: Location) -> None:
     """Pins that could never be seen."""
     catalog = rules.catalog
     for rule, where in _rules(file, at):
@@ -176,15 +178,15 @@ def _check_pinned_titles(file: PageFile, rules: CompiledRules, at: At) -> None:
             where.wrong(name, "a title that is available some time; it goes before it comes")
 
 
-def _check_pins_under_caps(rules: CompiledRules, at: At) -> None:
+def _check_pins_under_caps(rules: CompiledRules, at: Location) -> None:
     """More pins than caps take: in a row, and on the page."""
     pinned: list[int] = []
     for row, pins in rules.pins.items():
         pinned += pins.values()
         for cap, remaining in zip(rules.names, rules.after_pins(row, pins), strict=True):
             if remaining < 0:
-                at.wrong(Said(f"pins in row {row}"), cap, "pin fewer, or raise the cap")
+                at.wrong(Verbatim(f"pins in row {row}"), cap, "pin fewer, or raise the cap")
     page_left = rules.page_left() - rules.groups[pinned].sum(axis=0)
     for cap, remaining in zip(rules.names, page_left.tolist(), strict=True):
         if remaining < 0:
-            at.wrong(Said("pins of the page"), cap, "pin fewer, or raise the cap")
+            at.wrong(Verbatim("pins of the page"), cap, "pin fewer, or raise the cap")

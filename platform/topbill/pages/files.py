@@ -18,21 +18,24 @@ from topbill.domain.errors import FileProblem, SpecError
 from topbill.pages.features import PICTURE_FEATURES, TITLE_FEATURES
 from topbill.rules import RULE, Rules, build
 from topbill.spec import Experiment, renames, yaml_in
-from topbill.spec.forms import (
-    BAD,
-    At,
+from topbill.spec.fields import (
+    INVALID,
     Choice,
     Duration,
     Id,
+    Key,
+    ListOf,
+    Location,
+    MapOf,
     Name,
     Number,
-    Said,
+    Section,
     Text,
+    Verbatim,
     listed,
     nearest,
 )
-from topbill.spec.plain import MAX_BYTES, parse
-from topbill.spec.sections import Key, ListOf, MapOf, Section
+from topbill.spec.yaml import MAX_BYTES, parse
 
 LAYERS = ("rows", "titles", "artwork")
 """What decides a page, from its top downwards."""
@@ -241,10 +244,10 @@ def load(path: Path, known: Sequence[Experiment]) -> PageFile:
             [FileProblem(path.name, "file", error.strerror or "an error", "a readable YAML file")]
         ) from None
     raw, problems = parse(data, path.name)
-    at = At(path.name, problems=problems)
+    at = Location(path.name, problems=problems)
     read = PAGE.read(raw, at)
     # What follows relies on every key being what it should be.
-    if read is BAD or at.problems:
+    if read is INVALID or at.problems:
         raise SpecError(at.problems)
     page = _build(read, raw, path, at)
     experiments = {experiment.key: experiment for experiment in known}
@@ -255,7 +258,7 @@ def load(path: Path, known: Sequence[Experiment]) -> PageFile:
     return page
 
 
-def _build(read: Mapping[str, Any], raw: dict[str, Any], path: Path, at: At) -> PageFile:
+def _build(read: Mapping[str, Any], raw: dict[str, Any], path: Path, at: Location) -> PageFile:
     """The page of what was read, after noting what contradicts itself."""
     sources: dict[str, RowSource] = {}
     genres: dict[str, Sequence[str]] = {}
@@ -291,28 +294,30 @@ def _build(read: Mapping[str, Any], raw: dict[str, Any], path: Path, at: At) -> 
     )
 
 
-def _row(name: str, parts: Mapping[str, Any], at: At) -> RowSource:
+def _row(name: str, parts: Mapping[str, Any], at: Location) -> RowSource:
     """What one row is made of: lists belong to the source that they are for, and to no other."""
     row = RowSource(parts["source"], parts.get("genres", ()), parts.get("titles", ()))
     if name == "rows":
         at.key(name).wrong(
-            Said("a row called rows"), "another name: decisions about which rows are called so"
+            Verbatim("a row called rows"), "another name: decisions about which rows are called so"
         )
     for key, source in (("genres", "genre"), ("titles", "titles")):
         if (key in parts) != (row.source == source):
             at.key(name).wrong(
-                Said(f"source {row.source}"), f"{key} with source {source}, and with no other"
+                Verbatim(f"source {row.source}"), f"{key} with source {source}, and with no other"
             )
     return row
 
 
-def _check_pinned(rows: Mapping[str, Any], sources: Mapping[str, RowSource], at: At) -> None:
+def _check_pinned(rows: Mapping[str, Any], sources: Mapping[str, RowSource], at: Location) -> None:
     """Pinned rows are the page's, at positions that there are, each at one of its own."""
     row_at: dict[int, str] = {}
     for name, position in rows.get("pinned", {}).items():
         where = at.key("pinned").key(name)
         if name not in sources:
-            where.wrong(Said("an unknown row"), "one of " + listed(sources), nearest(name, sources))
+            where.wrong(
+                Verbatim("an unknown row"), "one of " + listed(sources), nearest(name, sources)
+            )
         if position >= rows["count"]:
             where.wrong(position, f"0 to {rows['count'] - 1}: the page has {rows['count']} rows")
         pinned_there = row_at.setdefault(position, name)
@@ -320,7 +325,7 @@ def _check_pinned(rows: Mapping[str, Any], sources: Mapping[str, RowSource], at:
             where.wrong(position, f"a position of its own: {pinned_there} is pinned there")
 
 
-def _check_key(key: str, known: Mapping[str, Experiment], at: At) -> None:
+def _check_key(key: str, known: Mapping[str, Experiment], at: Location) -> None:
     """Pages and experiments share one space of keys: `topbill report KEY` takes either, and the
     log keeps a page's own decisions under the page's key as if it were an experiment's.
     """
@@ -328,7 +333,7 @@ def _check_key(key: str, known: Mapping[str, Experiment], at: At) -> None:
         at.key("page").wrong(key, "a key that no experiment has", "name the page otherwise")
 
 
-def _check_layers(page: PageFile, known: Mapping[str, Experiment], at: At) -> None:
+def _check_layers(page: PageFile, known: Mapping[str, Experiment], at: Location) -> None:
     """Each layer names an experiment of its surface; rows has the page's rows as actions, the
     others have none.
     """
@@ -340,7 +345,7 @@ def _check_layers(page: PageFile, known: Mapping[str, Experiment], at: At) -> No
             continue
         if experiment.surface != layer:
             where.wrong(
-                Said(f"{name}, which decides {experiment.surface}"),
+                Verbatim(f"{name}, which decides {experiment.surface}"),
                 f"an experiment with surface: {layer}",
             )
         if layer == "rows":
@@ -348,17 +353,18 @@ def _check_layers(page: PageFile, known: Mapping[str, Experiment], at: At) -> No
             continue
         if experiment.actions:
             where.wrong(
-                Said(f"{name} with actions of its own"), "actions: [], since the page brings them"
+                Verbatim(f"{name} with actions of its own"),
+                "actions: [], since the page brings them",
             )
         _check_features(layer, experiment, where)
 
 
-def _check_row_actions(page: PageFile, experiment: Experiment, at: At) -> None:
+def _check_row_actions(page: PageFile, experiment: Experiment, at: Location) -> None:
     actions = {action.id for action in experiment.actions}
     if actions != set(page.sources):
         odd = sorted(actions ^ set(page.sources))
         at.key("sources").wrong(
-            Said(listed(page.sources)), f"the rows of {experiment.key}; {listed(odd)} differ"
+            Verbatim(listed(page.sources)), f"the rows of {experiment.key}; {listed(odd)} differ"
         )
     elif page.rows > len(actions):
         at.key("rows").key("count").wrong(
@@ -366,7 +372,7 @@ def _check_row_actions(page: PageFile, experiment: Experiment, at: At) -> None:
         )
 
 
-def _check_features(layer: str, experiment: Experiment, at: At) -> None:
+def _check_features(layer: str, experiment: Experiment, at: Location) -> None:
     """An experiment may declare only what pages fill: anything else would be missing in every
     decision.
     """
@@ -375,6 +381,6 @@ def _check_features(layer: str, experiment: Experiment, at: At) -> None:
     for feature in experiment.action_features:
         if filled.get(feature.name) != feature.kind:
             at.wrong(
-                Said(f"action feature {feature.name} ({feature.kind})"),
+                Verbatim(f"action feature {feature.name} ({feature.kind})"),
                 f"those that pages fill: {names}",
             )

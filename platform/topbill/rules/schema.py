@@ -6,8 +6,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from topbill.spec.forms import At, Choice, Duration, Id, Name, Number, Said
-from topbill.spec.sections import Key, ListOf, Section, Tagged
+from topbill.spec.fields import (
+    Choice,
+    Duration,
+    Id,
+    Key,
+    ListOf,
+    Location,
+    Name,
+    Number,
+    Section,
+    Tagged,
+    Verbatim,
+)
 
 _COUNT = Number(1, 200, whole=True)
 _ROWS = ListOf(Name, 100, 1, unique=True)
@@ -110,7 +121,10 @@ class PageShape:
 
 
 def build(
-    read: Sequence[Mapping[str, Any]], at: At, genres: Mapping[str, Sequence[str]], titles: int
+    read: Sequence[Mapping[str, Any]],
+    at: Location,
+    genres: Mapping[str, Sequence[str]],
+    titles: int,
 ) -> Rules:
     """The rules of what was read of a file, after noting which contradict each other or the page.
 
@@ -156,7 +170,7 @@ class _Builder:
             fatigue=self.fatigue,
         )
 
-    def add(self, rule: Mapping[str, Any], at: At) -> None:
+    def add(self, rule: Mapping[str, Any], at: Location) -> None:
         """One rule, as far as all its keys could be read."""
         self._check_row_names(rule, at)
         # A key that could not be read is missing, and noted: what is left of its rule is no rule.
@@ -177,10 +191,10 @@ class _Builder:
             self._add_fresh(rule["count"], rule["within"], rule["rows"], at)
         elif kind == "fatigue" and {"shown", "rest"} <= keys:
             if self.fatigue is not None:
-                at.wrong(Said("a second fatigue rule"), "one")
+                at.wrong(Verbatim("a second fatigue rule"), "one")
             self.fatigue = (rule["shown"], rule["rest"])
 
-    def _check_row_names(self, rule: Mapping[str, Any], at: At) -> None:
+    def _check_row_names(self, rule: Mapping[str, Any], at: Location) -> None:
         names = [*rule.get("except", ()), *rule.get("rows", ())]
         if "row" in rule:
             names.append(rule["row"])
@@ -188,7 +202,7 @@ class _Builder:
             if name not in self.page.genres:
                 at.wrong(name, f"one of the page's rows {', '.join(self.page.genres)}")
 
-    def _add_pin(self, title: str, row: str, position: int, at: At) -> None:
+    def _add_pin(self, title: str, row: str, position: int, at: Location) -> None:
         titles = self.page.titles
         own_row = self.pins.setdefault(row, {})
         if title in self.blocked:
@@ -205,7 +219,7 @@ class _Builder:
             at.key("position").wrong(position, f"0 to {titles - 1}: a row has {titles} titles")
         own_row[position] = title
 
-    def _add_fresh(self, count: int, within: float, rows: Sequence[str], at: At) -> None:
+    def _add_fresh(self, count: int, within: float, rows: Sequence[str], at: Location) -> None:
         titles = self.page.titles
         if count > titles:
             at.key("count").wrong(count, f"at most {titles}, the titles of a row")
@@ -215,14 +229,14 @@ class _Builder:
             self.fresh[row] = (count, within)
 
 
-def _check_rows(rules: Rules, page: PageShape, at: At) -> None:
+def _check_rows(rules: Rules, page: PageShape, at: Location) -> None:
     """Rows of which blocks leave nothing, and those whose quota finds too few places beside the
     pins.
     """
     for row, genres in page.genres.items():
         if genres and set(genres) <= set(rules.blocked_genres):
             at.wrong(
-                Said(f"a block of {', '.join(genres)}"),
+                Verbatim(f"a block of {', '.join(genres)}"),
                 f"something to show in row {row}, which is made of that",
             )
     titles = page.titles
@@ -231,12 +245,12 @@ def _check_rows(rules: Rules, page: PageShape, at: At) -> None:
         # A count above the titles of a row is noted at its own rule.
         if count <= titles < count + pinned:
             at.wrong(
-                Said(f"fresh: {count}"),
+                Verbatim(f"fresh: {count}"),
                 f"at most {titles - pinned}: {pinned} of {titles} places in row {row} are pinned",
             )
 
 
-def _check_cap(cap: Cap, earlier: Sequence[Cap], page: PageShape, at: At) -> None:
+def _check_cap(cap: Cap, earlier: Sequence[Cap], page: PageShape, at: Location) -> None:
     """A cap that another contradicts, that holds nowhere, or that a row could never meet."""
     for other in earlier:
         if other.subject == cap.subject:
@@ -245,12 +259,12 @@ def _check_cap(cap: Cap, earlier: Sequence[Cap], page: PageShape, at: At) -> Non
             )
             break
     if page.genres and not set(page.genres) - set(cap.exempt):
-        at.key("except").wrong(Said("every row of the page"), "a row in which it holds")
+        at.key("except").wrong(Verbatim("every row of the page"), "a row in which it holds")
     if cap.of == "genre":
         _check_cap_of_rows(cap, page, at)
 
 
-def _check_cap_of_rows(cap: Cap, page: PageShape, at: At) -> None:
+def _check_cap_of_rows(cap: Cap, page: PageShape, at: Location) -> None:
     """A cap of genres under which a row that is made of some of them could never be full."""
     for row, genres in page.genres.items():
         # Every title of such a row counts in one of its genres at least: so it can't have more than
@@ -259,7 +273,7 @@ def _check_cap_of_rows(cap: Cap, page: PageShape, at: At) -> None:
         if only_counted and row not in cap.exempt and cap.count * len(genres) < page.titles:
             needed = -(-page.titles // len(genres))
             at.wrong(
-                Said(
+                Verbatim(
                     f"at most {cap.count} of {' or '.join(genres)} in row {row}, "
                     f"which has {page.titles} titles of that only"
                 ),

@@ -22,7 +22,7 @@ from topbill.service.bodies import (
     RewardStatus,
 )
 from topbill.service.writer import GroupWriter
-from topbill.spec.forms import listed, nearest
+from topbill.spec.fields import listed, nearest
 
 _REMEMBERED = 50_000
 _FIRST, _LAST = datetime(1970, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, tzinfo=UTC)

@@ -4,7 +4,7 @@ references, fits.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -13,307 +13,332 @@ from topbill.domain.features import Encoder, Feature
 from topbill.domain.metric import METRIC_KINDS, Metric
 from topbill.domain.records import Action
 from topbill.policies import KINDS
-from topbill.spec.format import DEFAULT_POLICY
-from topbill.spec.forms import At, Said, listed, nearest, percent
+from topbill.spec.fields import Location, Verbatim, listed, nearest, percent
 from topbill.spec.model import Experiment, Guardrail, Variant
+from topbill.spec.schema import DEFAULT_POLICY
 
 AUTO_EXPLORES = 0.02
 """Share of decisions that `auto` spreads over all actions unless told otherwise, so that its log
 can be evaluated.
 """
 _COMMON = ("policy", "share", "control", "min_probability", "evaluable", "training")
+"""Keys that every variant may have; its others are parameters of its policy."""
 _AS_READ = (
-    "surface",
-    "title",
-    "owner",
-    "hypothesis",
-    "unit",
-    "status",
-    "traffic",
-    "holdout",
-    "slots",
+    *("surface", "title", "owner", "hypothesis", "unit", "status", "traffic", "holdout", "slots"),
+    *("feedback", "click_model", "refit", "personalizer", "budget_ms"),
 )
-_AS_READ_TOO = ("feedback", "click_model", "refit", "personalizer", "budget_ms")
+"""Keys that become fields of the experiment without more ado."""
+_MOST_TOLD = 10
+"""Unknown actions of one list that are told one by one."""
 
-Read = Mapping[str, Any]
+Content = Mapping[str, Any]
+"""What could be read of a section: a key that is missing here was left out, or could not be read,
+which was told then.
+"""
 
 
-def build(read: Read, raw: dict[str, Any], at: At) -> Experiment | None:
-    """The experiment, or None after noting problems. `read` holds what the format could read, maybe
-    not all.
+def build(content: Content, raw: dict[str, Any], at: Location) -> Experiment | None:
+    """The experiment, or None after noting problems. `content` holds what the schema could read,
+    maybe not all; `raw` what the file says.
     """
-    context = _features(read.get("context", {}), at.key("context"))
-    action_features = _features(read.get("action_features", {}), at.key("action_features"))
-    actions = _actions(read.get("actions", ()), action_features, at.key("actions"))
-    metrics = _metrics(read, at)
-    _check_goals(read, at)
-    variants = _variants(read, raw, at.key("variants"))
-    _check_slots(read, at)
-    _check_personalizer(read, at)
+    context = _features(content.get("context", {}), at.key("context"))
+    action_features = _features(content.get("action_features", {}), at.key("action_features"))
+    actions = _actions(content.get("actions", ()), action_features, at.key("actions"))
+    metrics = _metrics(content, at)
+    _check_objective(content, at)
+    _check_guardrails(content, at)
+    variants = _variants(content, raw, at.key("variants"))
+    _check_slots(content, at)
+    _check_personalizer(content, at)
     if at.problems:
         return None
-    objective: dict[str, float] = read["objective"]
+    objective: dict[str, float] = content["objective"]
+    # Where no delay is said, a decision is learned when the objective's shortest window is over.
+    shortest = min(metric.window for metric in metrics if metric.name in objective)
     return Experiment(
-        key=read["experiment"],
+        key=content["experiment"],
         source=at.file,
         raw=raw,
-        layer=read.get("layer", read["experiment"]),
+        layer=content.get("layer", content["experiment"]),
         context=context,
         action_features=action_features,
         actions=actions,
         metrics=metrics,
         objective=objective,
-        guardrails=tuple(Guardrail(**guardrail) for guardrail in read.get("guardrails", ())),
+        guardrails=tuple(Guardrail(**guardrail) for guardrail in content.get("guardrails", ())),
         variants=variants,
-        reward_delay=read.get(
-            "reward_delay", min(m.window for m in metrics if m.name in objective)
-        ),
-        **{name: read[name] for name in _AS_READ + _AS_READ_TOO if name in read},
+        reward_delay=content.get("reward_delay", shortest),
+        **{name: content[name] for name in _AS_READ if name in content},
     )
 
 
-def _features(read: Read, at: At) -> tuple[Feature, ...]:
+def _features(content: Content, at: Location) -> tuple[Feature, ...]:
     features = []
-    for name, parts in read.items():
+    for name, parts in content.items():
         low, high = parts.get("min"), parts.get("max")
         if (low is None) != (high is None):
             at.key(name).wrong(
-                Said("only one of min and max"), "both, to scale the number, or neither"
+                Verbatim("only one of min and max"), "both, to scale the number, or neither"
             )
         elif low is not None and low >= high:
-            at.key(name).wrong(Said(f"min {low:g} and max {high:g}"), "min below max")
+            at.key(name).wrong(Verbatim(f"min {low:g} and max {high:g}"), "min below max")
         elif "type" in parts:
-            rest = {
-                key: value
-                for key, value in parts.items()
-                if key in ("values", "keys", "period", "size")
-            }
+            rest = {key: parts[key] for key in ("values", "keys", "period", "size") if key in parts}
             features.append(Feature(name, parts["type"], low=low, high=high, **rest))
     return tuple(features)
 
 
-def _actions(read: tuple[Read, ...], features: tuple[Feature, ...], at: At) -> tuple[Action, ...]:
+def _actions(
+    content: Sequence[Content], features: tuple[Feature, ...], at: Location
+) -> tuple[Action, ...]:
     first: dict[str, int] = {}
-    for index, parts in enumerate(read):
-        if "id" in parts and first.setdefault(parts["id"], index) != index:
-            other = f"actions[{first[parts['id']]}]"
-            at.item(index).key("id").wrong(
-                parts["id"], f"an id of its own: {other} has this one already"
-            )
+    for index, parts in enumerate(content):
+        if "id" not in parts:
+            continue
+        earlier = first.setdefault(parts["id"], index)
+        if earlier != index:
+            expected = f"an id of its own: actions[{earlier}] has this one already"
+            at.item(index).key("id").wrong(parts["id"], expected)
+    # Where the features themselves are wrong, every action would be said to be wrong as well.
     if not any(problem.path.startswith("action_features") for problem in at.problems):
         encoder = Encoder(features)
-        for index, parts in enumerate(read):
+        for index, parts in enumerate(content):
             _check_features(parts.get("features", {}), features, encoder, at.item(index))
-    return tuple(Action(**parts) for parts in read if "id" in parts)
+    return tuple(Action(**parts) for parts in content if "id" in parts)
 
 
-def _check_features(read: Read, features: tuple[Feature, ...], encoder: Encoder, at: At) -> None:
+def _check_features(
+    values: Content, features: tuple[Feature, ...], encoder: Encoder, at: Location
+) -> None:
     """Stricter than for requests: in the file, a value or key that its feature doesn't list is a
     slip of the pen.
     """
-    for fault in encoder.faults(read):
-        at.key(f"features{fault.path}").wrong(Said(fault.got), fault.expected, fault.hint)
+    for fault in encoder.faults(values):
+        at.key(f"features{fault.path}").wrong(Verbatim(fault.got), fault.expected, fault.hint)
     for feature in features:
-        value, where = read.get(feature.name), at.key("features").key(feature.name)
-        if feature.kind == "category" and isinstance(value, str) and value not in feature.values:
-            where.wrong(value, "one of " + listed(feature.values), nearest(value, feature.values))
+        value = values.get(feature.name)
+        where = at.key("features").key(feature.name)
+        is_word = feature.kind == "category" and isinstance(value, str)
+        if is_word and value not in feature.values:
+            expected = "one of " + listed(feature.values)
+            where.wrong(value, expected, nearest(str(value), feature.values))
         if feature.kind == "vector" and isinstance(value, dict):
-            for key in [key for key in value if key not in feature.keys]:
-                expected = "one of " + listed(feature.keys)
-                where.key(key[:64]).wrong(
-                    Said("an unknown key"), expected, nearest(key, feature.keys)
-                )
+            for key in value:
+                if key not in feature.keys:
+                    where.key(key[:64]).wrong(
+                        Verbatim("an unknown key"),
+                        "one of " + listed(feature.keys),
+                        nearest(key, feature.keys),
+                    )
 
 
-def _metrics(read: Read, at: At) -> tuple[Metric, ...]:
-    objective = read.get("objective", {})
-    guarded = {guardrail.get("metric") for guardrail in read.get("guardrails", ())}
+def _metrics(content: Content, at: Location) -> tuple[Metric, ...]:
+    objective = content.get("objective", {})
+    guarded = {guardrail.get("metric") for guardrail in content.get("guardrails", ())}
     metrics = []
+    # DuckDB's columns, one a metric, don't tell capitals from small letters.
     first: dict[str, str] = {}
-    for name, parts in read.get("metrics", {}).items():
-        if (other := first.setdefault(name.lower(), name)) != name:
-            at.key("metrics").key(name).wrong(
-                Said("a name"), f"one that differs from {other} by more than its capitals"
+    for name, parts in content.get("metrics", {}).items():
+        where = at.key("metrics").key(name)
+        other = first.setdefault(name.lower(), name)
+        if other != name:
+            where.wrong(
+                Verbatim("a name"), f"one that differs from {other} by more than its capitals"
             )
         if "kind" in parts:
-            _check_kind(parts, name in objective, at.key("metrics").key(name))
-        if isinstance(covariate := parts.get("covariate"), str):
-            _check_covariate(
-                covariate, read.get("context", {}), at.key("metrics").key(name).key("covariate")
-            )
+            _check_kind(parts, name in objective, where)
+        covariate = parts.get("covariate")
+        if isinstance(covariate, str):
+            _check_covariate(covariate, content.get("context", {}), where.key("covariate"))
         better = "lower" if name in guarded and name not in objective else "higher"
         if {"event", "kind", "window"} <= parts.keys():
             metrics.append(Metric(name, **{"better": better} | parts))
     return tuple(metrics)
 
 
-def _check_kind(parts: Read, in_objective: bool, at: At) -> None:
+def _check_kind(parts: Content, in_objective: bool, at: Location) -> None:
     """A metric's `cap` and `default` fit what its kind computes."""
-    kind = METRIC_KINDS[parts["kind"]]
+    name = parts["kind"]
+    kind = METRIC_KINDS[name]
     if kind.cap == "required" and in_objective and "cap" not in parts:
-        expected = f"the value that counts as 1, since a {parts['kind']} has no upper end"
-        at.key("cap").wrong(Said("nothing"), expected, "for example cap: 10")
+        expected = f"the value that counts as 1, since a {name} has no upper end"
+        at.key("cap").wrong(Verbatim("nothing"), expected, "for example cap: 10")
     if kind.cap == "fixed" and parts.get("cap", 1.0) != 1.0:
-        at.key("cap").wrong(parts["cap"], f"no cap: a {parts['kind']} metric is 0 or 1 already")
+        at.key("cap").wrong(parts["cap"], f"no cap: a {name} metric is 0 or 1 already")
     if not kind.takes_value and "default" in parts:
-        at.key("default").wrong(
-            parts["default"], f"no default: without an event a {parts['kind']} is 0"
-        )
+        expected = f"no default: without an event a {name} is 0"
+        at.key("default").wrong(parts["default"], expected)
 
 
-def _check_covariate(feature: str, context: Read, at: At) -> None:
+def _check_covariate(feature: str, context: Content, at: Location) -> None:
     """A metric's `covariate` is a number of the context, unless it is a duration."""
     numbers = [name for name, parts in context.items() if parts.get("type") == "number"]
-    if feature not in numbers:
-        known = (
-            f"one of the numbers in context ({listed(numbers)})"
-            if numbers
-            else "a number in context: there is none"
-        )
-        at.wrong(feature, f"{known}, or a duration such as 28d", nearest(feature, numbers))
+    if feature in numbers:
+        return
+    if numbers:
+        expected = f"one of the numbers in context ({listed(numbers)})"
+    else:
+        expected = "a number in context: there is none"
+    at.wrong(feature, f"{expected}, or a duration such as 28d", nearest(feature, numbers))
 
 
-def _check_goals(read: Read, at: At) -> None:
-    """The objective and the guardrails name metrics, and there is something to win."""
-    metrics = read.get("metrics", {})
-    objective = read.get("objective", {})
+def _check_objective(content: Content, at: Location) -> None:
+    """The objective names metrics, and there is something to win."""
+    metrics = content.get("metrics", {})
+    objective = content.get("objective", {})
     for name in objective:
         if metrics and name not in metrics:
             at.key("objective").key(name).wrong(
-                Said("an unknown metric"), _a_metric(metrics), nearest(name, metrics)
+                Verbatim("an unknown metric"), _one_of_metrics(metrics), nearest(name, metrics)
             )
     if objective and not any(weight > 0 for weight in objective.values()):
-        at.key("objective").wrong(Said("no weight above 0"), "at least one metric to raise")
-    seen: set[str] = set()
-    for index, guardrail in enumerate(read.get("guardrails", ())):
-        name, where = guardrail.get("metric"), at.key("guardrails").item(index).key("metric")
+        at.key("objective").wrong(Verbatim("no weight above 0"), "at least one metric to raise")
+
+
+def _check_guardrails(content: Content, at: Location) -> None:
+    """Guardrails name metrics, each another one."""
+    metrics = content.get("metrics", {})
+    earlier: set[str] = set()
+    for index, guardrail in enumerate(content.get("guardrails", ())):
+        name = guardrail.get("metric")
+        where = at.key("guardrails").item(index).key("metric")
         if name and metrics and name not in metrics:
-            where.wrong(name, _a_metric(metrics), nearest(name, metrics))
-        elif name in seen:
+            where.wrong(name, _one_of_metrics(metrics), nearest(name, metrics))
+        elif name in earlier:
             where.wrong(name, "one guardrail a metric")
-        seen.add(name)
+        earlier.add(name)
 
 
-def _a_metric(metrics: Read) -> str:
+def _one_of_metrics(metrics: Content) -> str:
     return "one of the metrics " + listed(metrics)
 
 
-def _check_slots(read: Read, at: At) -> None:
-    slots, actions = read.get("slots", 1), read.get("actions", ())
+def _check_slots(content: Content, at: Location) -> None:
+    slots = content.get("slots", 1)
+    actions = content.get("actions", ())
     if actions and slots > len(actions):
         at.key("slots").wrong(slots, f"at most {len(actions)}, the number of actions")
 
 
-def _check_personalizer(read: Read, at: At) -> None:
+def _check_personalizer(content: Content, at: Location) -> None:
     """Personalizer's requests bring their actions and features of any shape, and rewards called
     `reward`.
     """
-    if not read.get("personalizer"):
+    if not content.get("personalizer"):
         return
     for section in ("context", "action_features"):
-        declared = {name: parts.get("type") for name, parts in read.get(section, {}).items()}
+        declared = {name: parts.get("type") for name, parts in content.get(section, {}).items()}
         if declared != {"features": "hashed"}:
-            expected = (
-                "features: {type: hashed, size: 32} and nothing else, since personalizer: true"
-            )
             at.key(section).wrong(
-                Said("other features"), expected, "its requests declare no features"
+                Verbatim("other features"),
+                "features: {type: hashed, size: 32} and nothing else, since personalizer: true",
+                "its requests declare no features",
             )
-    if read.get("actions"):
-        at.key("actions").wrong(
-            Said("actions"), "[], since personalizer: true", "its requests bring their own"
-        )
-    if read.get("slots", 1) != 1:
-        at.key("slots").wrong(
-            read["slots"], "1, since personalizer: true", "multi-slot requests say their own slots"
-        )
-    metrics = [
-        parts
-        for name, parts in read.get("metrics", {}).items()
-        if name in read.get("objective", {})
-    ]
-    if metrics and not any(parts.get("event") == "reward" for parts in metrics):
-        at.key("objective").wrong(
-            Said("no metric of it"), "a metric of event reward, since personalizer: true"
-        )
+    if content.get("actions"):
+        expected = "[], since personalizer: true"
+        at.key("actions").wrong(Verbatim("actions"), expected, "its requests bring their own")
+    slots = content.get("slots", 1)
+    if slots != 1:
+        hint = "multi-slot requests say their own slots"
+        at.key("slots").wrong(slots, "1, since personalizer: true", hint)
+    objective = content.get("objective", {})
+    weighted = [parts for name, parts in content.get("metrics", {}).items() if name in objective]
+    if weighted and not any(parts.get("event") == "reward" for parts in weighted):
+        expected = "a metric of event reward, since personalizer: true"
+        at.key("objective").wrong(Verbatim("no metric of it"), expected)
 
 
-def _variants(read: Read, raw: Read, at: At) -> tuple[Variant, ...]:
-    variants = read.get("variants", {})
-    ids = [parts.get("id", "") for parts in read.get("actions", ())]
-    built = [_variant(name, parts, ids, at.key(name)) for name, parts in variants.items()]
-    _check_split(variants, raw.get("variants", {}), at)
-    return tuple(variant for variant in built if variant)
+def _variants(content: Content, raw: Content, at: Location) -> tuple[Variant, ...]:
+    sections = content.get("variants", {})
+    ids = [parts.get("id", "") for parts in content.get("actions", ())]
+    variants = []
+    for name, parts in sections.items():
+        variant = _variant(name, parts, ids, at.key(name))
+        if variant is not None:
+            variants.append(variant)
+    # Of a variant that could not be read, nobody knows the share or whether it is the control.
+    if sections and len(sections) == len(raw["variants"]):
+        _check_control(sections, raw["variants"], at)
+        _check_shares(sections, at)
+    return tuple(variants)
 
 
-def _check_split(variants: Read, raw: Read, at: At) -> None:
-    """One control, and shares that sum to 100%; silent where a share or control was unreadable,
-    which was said.
-    """
-    if not variants or len(variants) < len(raw):
-        return
+def _check_control(variants: Content, raw: Content, at: Location) -> None:
+    """One control, which some units see; silent where a `control` was unreadable: that was told."""
     controls = [name for name, parts in variants.items() if parts.get("control")]
-    if len(controls) != 1 and all(
+    readable = all(
         "control" in parts or "control" not in raw[name] for name, parts in variants.items()
-    ):
+    )
+    if len(controls) != 1 and readable:
         got = f"{' and '.join(controls)} as controls" if controls else "no control"
-        at.wrong(
-            Said(got), "exactly one variant with control: true", "the others are compared with it"
-        )
+        expected = "exactly one variant with control: true"
+        at.wrong(Verbatim(got), expected, "the others are compared with it")
     for name in controls:
         if variants[name].get("share") == 0.0:
-            at.key(name).key("share").wrong(
-                Said("0%"), "a share above 0%, since this is the control"
-            )
-    if all("share" in parts for parts in variants.values()):
-        millionths = sum(round(parts["share"] * 1_000_000) for parts in variants.values())
-        if millionths != 1_000_000:
-            at.wrong(
-                Said(f"shares that sum to {percent(millionths / 1_000_000)}"),
-                "shares that sum to 100%",
-            )
+            expected = "a share above 0%, since this is the control"
+            at.key(name).key("share").wrong(Verbatim("0%"), expected)
 
 
-def _variant(name: str, parts: Read, ids: list[str], at: At) -> Variant | None:
+def _check_shares(variants: Content, at: Location) -> None:
+    """Shares sum to 100%; silent where one was unreadable, which was told."""
+    if not all("share" in parts for parts in variants.values()):
+        return
+    # In whole millionths, since floats such as 0.1 and 0.2 don't sum to 0.3.
+    millionths = sum(round(parts["share"] * 1_000_000) for parts in variants.values())
+    if millionths != 1_000_000:
+        total = percent(millionths / 1_000_000)
+        at.wrong(Verbatim(f"shares that sum to {total}"), "shares that sum to 100%")
+
+
+def _variant(name: str, parts: Content, ids: Sequence[str], at: Location) -> Variant | None:
     kind = parts.get("policy", DEFAULT_POLICY)
-    policy = KINDS[kind]
-    evaluable = parts.get("evaluable", True)
-    min_probability = parts.get(
-        "min_probability", AUTO_EXPLORES / max(len(ids), 1) if kind == "auto" and evaluable else 0.0
-    )
-    unreadable = at.has_problem("min_probability") or at.has_problem("floor")
-    needed = policy.deterministic and kind != "fixed" and evaluable
-    if needed and min_probability == 0.0 and not unreadable:
-        expected = f"a min_probability above 0%, since {kind} is deterministic and its log could not be evaluated"
-        at.key("min_probability").wrong(
-            Said("nothing"),
-            expected,
-            "write min_probability: 2%, or evaluable: false to go without",
-        )
-    if ids and min_probability * len(ids) > 1.0:
-        at.key("min_probability").wrong(
-            Said(percent(min_probability)),
-            f"at most {percent(1 / len(ids))}: one of {len(ids)} actions",
-        )
-    known = set(ids)
-    unknown = [
-        (index, action)
-        for index, action in enumerate(parts.get("order", ()))
-        if known and action not in known
-    ]
-    for index, action in unknown[:10]:
-        at.key("order").item(index).wrong(
-            action, "the id of one of the actions", nearest(action, ids)
-        )
+    min_probability = _min_probability(parts, kind, ids, at)
+    _check_order(parts.get("order", ()), ids, at.key("order"))
+    own = {key: value for key, value in parts.items() if key not in _COMMON}
     try:
-        params = msgspec.convert(
-            {key: value for key, value in parts.items() if key not in _COMMON}, policy.Params
-        )
+        params = msgspec.convert(own, KINDS[kind].Params)
     except msgspec.ValidationError as error:
+        # A missing parameter was told when the section was read; this is what only all of them
+        # together can show.
         if "missing required field" not in str(error):
-            at.wrong(Said(str(error)), f"parameters that {kind} can work with")
+            at.wrong(Verbatim(str(error)), f"parameters that {kind} can work with")
         return None
     common = {key: parts[key] for key in ("control", "evaluable", "training") if key in parts}
-    return Variant(
-        name, kind, params, parts.get("share", 0.0), min_probability=min_probability, **common
-    )
+    share = parts.get("share", 0.0)
+    return Variant(name, kind, params, share, min_probability=min_probability, **common)
+
+
+def _min_probability(parts: Content, kind: str, ids: Sequence[str], at: Location) -> float:
+    """A variant's least probability of any action: what it says, or what its policy needs so that
+    its log can be evaluated.
+    """
+    evaluable = parts.get("evaluable", True)
+    default = AUTO_EXPLORES / max(len(ids), 1) if kind == "auto" and evaluable else 0.0
+    least: float = parts.get("min_probability", default)
+    where = at.key("min_probability")
+    # The control's fixed order is what others are compared with; nobody evaluates from its log.
+    explores_only_so = KINDS[kind].deterministic and kind != "fixed" and evaluable
+    unreadable = at.has_problem("min_probability") or at.has_problem("floor")
+    if explores_only_so and least == 0.0 and not unreadable:
+        where.wrong(
+            Verbatim("nothing"),
+            f"a min_probability above 0%, since {kind} is deterministic "
+            "and its log could not be evaluated",
+            "write min_probability: 2%, or evaluable: false to go without",
+        )
+    if ids and least * len(ids) > 1.0:
+        most = percent(1 / len(ids))
+        where.wrong(Verbatim(percent(least)), f"at most {most}: one of {len(ids)} actions")
+    return least
+
+
+def _check_order(order: Sequence[str], ids: Sequence[str], at: Location) -> None:
+    """A fixed order names actions of the file, where the file has any."""
+    known = set(ids)
+    if not known:
+        return
+    told = 0
+    for index, action in enumerate(order):
+        if action not in known and told < _MOST_TOLD:
+            at.item(index).wrong(action, "the id of one of the actions", nearest(action, ids))
+            told += 1

@@ -14,11 +14,11 @@ import msgspec
 
 from topbill.domain.errors import FileProblem, SpecError
 from topbill.spec.build import build
-from topbill.spec.format import EXPERIMENT
-from topbill.spec.forms import BAD, At, percent
+from topbill.spec.fields import INVALID, Location, percent
 from topbill.spec.model import Experiment
-from topbill.spec.plain import MAX_BYTES, parse
 from topbill.spec.renames import modern
+from topbill.spec.schema import EXPERIMENT
+from topbill.spec.yaml import MAX_BYTES, parse
 
 Verdict = tuple[Path, Experiment | SpecError]
 
@@ -42,9 +42,9 @@ def from_raw(raw: Any, name: str, problems: Sequence[FileProblem] = ()) -> Exper
 
     Raises SpecError with every problem, after those already found.
     """
-    at = At(name, problems=list(problems))
-    read = EXPERIMENT.read(raw, at)
-    experiment = None if read is BAD else build(read, raw, at)
+    at = Location(name, problems=list(problems))
+    content = EXPERIMENT.read(raw, at)
+    experiment = None if content is INVALID else build(content, raw, at)
     if experiment is None:
         raise SpecError(at.problems)
     return experiment
@@ -67,13 +67,10 @@ def validate(paths: Sequence[Path]) -> list[Verdict]:
     for file in _files(paths):
         try:
             if file.is_dir():
-                raise SpecError(
-                    [
-                        FileProblem(
-                            str(file), "directory", "no *.yaml", "at least one experiment file"
-                        )
-                    ]
+                problem = FileProblem(
+                    str(file), "directory", "no *.yaml", "at least one experiment file"
                 )
+                raise SpecError([problem])
             verdicts.append((file, load(file)))
         except SpecError as error:
             verdicts.append((file, error))
@@ -85,24 +82,26 @@ def load_all(paths: Sequence[Path]) -> list[Experiment]:
 
     Raises SpecError with every problem of every file.
     """
-    verdicts = validate(paths)
-    problems = [
-        problem
-        for _, found in verdicts
-        if isinstance(found, SpecError)
-        for problem in found.problems
-    ]
+    experiments: list[Experiment] = []
+    problems: list[FileProblem] = []
+    for _, verdict in validate(paths):
+        if isinstance(verdict, SpecError):
+            problems += verdict.problems
+        else:
+            experiments.append(verdict)
     if problems:
         raise SpecError(problems)
-    return sorted(
-        (found for _, found in verdicts if isinstance(found, Experiment)), key=lambda e: e.key
-    )
+    return sorted(experiments, key=lambda experiment: experiment.key)
 
 
 def _files(paths: Iterable[Path]) -> list[Path]:
+    """The files that paths stand for, each once; a directory without any stands for itself, so that
+    this can be told.
+    """
     files: dict[Path, None] = {}
     for path in paths:
-        files.update(dict.fromkeys((yaml_in(path) if path.is_dir() else []) or [path]))
+        inside = yaml_in(path) if path.is_dir() else []
+        files.update(dict.fromkeys(inside or [path]))
     return list(files)
 
 
@@ -110,21 +109,21 @@ def yaml_in(folder: Path) -> list[Path]:
     """The YAML files of a folder, sorted. Hidden ones are the locks and copies of editors and file
     systems.
     """
-    found = (*folder.glob("*.yaml"), *folder.glob("*.yml"))
-    return sorted(path for path in found if not path.name.startswith("."))
+    paths = (*folder.glob("*.yaml"), *folder.glob("*.yml"))
+    return sorted(path for path in paths if not path.name.startswith("."))
 
 
 def marks(folder: Path) -> dict[Path, tuple[int, int]]:
     """Time and size of every YAML file of an experiments' folder, its pages' too: another answer,
     another state.
     """
-    held = {}
+    state = {}
     for place in (folder, folder / "pages", *folder.glob("pages/*/")):
         for path in yaml_in(place):
             with suppress(OSError):  # gone since it was listed, or a link to nothing
                 stat = path.stat()
-                held[path] = (stat.st_mtime_ns, stat.st_size)
-    return held
+                state[path] = (stat.st_mtime_ns, stat.st_size)
+    return state
 
 
 def _together(verdicts: list[Verdict]) -> list[Verdict]:
@@ -133,42 +132,61 @@ def _together(verdicts: list[Verdict]) -> list[Verdict]:
 
     Slices follow each other in the order of keys. Running and paused experiments hold a place.
     """
-    owner: dict[str, Path] = {}
-    taken: dict[str, float] = {}
+    owners: dict[str, Path] = {}
+    layers = _Layers()
     personalizer: Path | None = None
     result: dict[Path, Experiment | SpecError] = dict(verdicts)
-    for path, found in sorted(
-        verdicts, key=lambda v: (v[1].key if isinstance(v[1], Experiment) else "", v[0])
-    ):
-        if isinstance(found, SpecError):
+    for path, experiment in _in_order_of_keys(verdicts):
+        # Keys are told apart by their letters only: some file systems and DuckDB do no better.
+        owner = owners.setdefault(experiment.key.lower(), path)
+        if owner is not path:
+            expected = f"a key of its own: {owner.name} has this one already"
+            result[path] = _refusal(path, "experiment", repr(experiment.key), expected)
             continue
-        if (other := owner.setdefault(found.key.lower(), path)) is not path:
-            expected = f"a key of its own: {other.name} has this one already"
-            result[path] = SpecError(
-                [FileProblem(path.name, "experiment", repr(found.key), expected)]
+        if experiment.status not in ("running", "paused"):
+            continue
+        if experiment.personalizer and personalizer is not None:
+            expected = (
+                f"one experiment with personalizer: true: {personalizer.name} says it already"
             )
+            result[path] = _refusal(path, "personalizer", "true", expected)
             continue
-        if found.status not in ("running", "paused"):
-            continue
-        if found.personalizer:
-            if personalizer is not None:
-                expected = (
-                    f"one experiment with personalizer: true: {personalizer.name} says it already"
-                )
-                result[path] = SpecError([FileProblem(path.name, "personalizer", "true", expected)])
-                continue
+        if experiment.personalizer:
             personalizer = path
-        start = taken.get(found.layer, 0.0)
-        end = round(start + found.traffic, 9)
-        if end > 1.0:
-            got = f"{percent(found.traffic)} where {percent(1.0 - start)} of layer {found.layer} is left"
-            hint = (
-                "lower the traffic, stop another experiment of this layer, or choose another layer"
-            )
-            result[path] = SpecError(
-                [FileProblem(path.name, "traffic", got, "at most 100% in a layer", hint)]
-            )
-        else:
-            taken[found.layer] = end
-            result[path] = replace(found, layer_start=start)
+        result[path] = layers.place(path, experiment)
     return list(result.items())
+
+
+def _in_order_of_keys(verdicts: Iterable[Verdict]) -> list[tuple[Path, Experiment]]:
+    """The valid ones. How files are called decides only between equal keys."""
+    valid = [(path, verdict) for path, verdict in verdicts if not isinstance(verdict, SpecError)]
+    return sorted(valid, key=lambda pair: (pair[1].key, pair[0]))
+
+
+class _Layers:
+    """How much of each layer is taken."""
+
+    def __init__(self) -> None:
+        self._taken: dict[str, float] = {}
+
+    def place(self, path: Path, experiment: Experiment) -> Experiment | SpecError:
+        """The experiment with the next slice of its layer, or why it doesn't fit there."""
+        layer = experiment.layer
+        start = self._taken.get(layer, 0.0)
+        # Rounded, since shares such as 10% and 20% would sum to a little more than 30%.
+        end = round(start + experiment.traffic, 9)
+        if end <= 1.0:
+            self._taken[layer] = end
+            return replace(experiment, layer_start=start)
+        left = percent(1.0 - start)
+        return _refusal(
+            path,
+            "traffic",
+            f"{percent(experiment.traffic)} where {left} of layer {layer} is left",
+            "at most 100% in a layer",
+            "lower the traffic, stop another experiment of this layer, or choose another layer",
+        )
+
+
+def _refusal(path: Path, key: str, got: str, expected: str, hint: str = "") -> SpecError:
+    return SpecError([FileProblem(path.name, key, got, expected, hint)])

@@ -1,19 +1,343 @@
-"""The JSON Schema of experiment files, for completion in editors; it reads the same tables as the
-loader.
+"""What an experiment file may say: every key, what may stand there, and what it is for.
+
+The loader and the JSON Schema (for completion in editors) both read these tables; policies add
+their own parameters from their `Params`.
 """
 
 from __future__ import annotations
 
-from typing import Any
+import re
+from dataclasses import dataclass
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from topbill.spec.format import EXPERIMENT
+import msgspec
+
+from topbill.domain.features import LARGEST
+from topbill.domain.metric import METRIC_KINDS
+from topbill.domain.rewards import CLICK_MODELS
+from topbill.policies import KINDS
+from topbill.spec import renames
+from topbill.spec.fields import (
+    DURATION,
+    INVALID,
+    PERCENT,
+    Choice,
+    Covariate,
+    Duration,
+    Flag,
+    Id,
+    Json,
+    JsonSchema,
+    Key,
+    ListOf,
+    Location,
+    MapOf,
+    Name,
+    Number,
+    Percent,
+    Section,
+    Tagged,
+    Text,
+    nearest,
+)
+from topbill.spec.model import Status, Surface
+
+DEFAULT_POLICY = "auto" if "auto" in KINDS else "thompson"
+MAX_ACTIONS = 5000
+_MEANS = {
+    "float": "a number",
+    "int": "a whole number",
+    "str": "text",
+    "bool": "true or false",
+    "array": "a list",
+    "null": "nothing",
+}
+"""msgspec's words for types → a file's reader's."""
 
 
-def json_schema() -> dict[str, Any]:
+@dataclass(frozen=True)
+class Param:
+    """A policy's parameter, checked against the type that its `Params` declares.
+
+    A number may be written as a percentage; one whose name ends in `_seconds` as a duration.
+    """
+
+    name: str
+    type: Any
+
+    @property
+    def _shorthand(self) -> Duration | Percent | None:
+        """How a number may be written besides as a number."""
+        if float not in _leaves(self.type):
+            return None
+        return Duration() if self.name.endswith("_seconds") else Percent()
+
+    def read(self, value: Any, at: Location) -> Any:
+        shorthand = self._shorthand
+        pattern = DURATION if isinstance(shorthand, Duration) else PERCENT
+        if shorthand and isinstance(value, str) and re.fullmatch(pattern, value):
+            value = shorthand.read(value, at)
+            if value is INVALID:
+                return INVALID
+        try:
+            return msgspec.convert(value, self.type)
+        except msgspec.ValidationError as error:
+            message = str(error)
+        # Of a list msgspec names the item that is wrong: that one is the place, and the value.
+        item = re.search(r"at `\$\[(\d+)\]`", message)
+        if item and isinstance(value, list):
+            index = int(item[1])
+            at, value = at.item(index), value[index]
+        expected = _meaning(message, self.type)
+        if isinstance(shorthand, Duration):
+            expected += ", in seconds, or a duration such as 7d"
+        return at.wrong(value, expected, self._hint(value))
+
+    def _hint(self, value: Any) -> str:
+        if not isinstance(value, str):
+            return ""
+        if re.fullmatch(DURATION, value) and not isinstance(self._shorthand, Duration):
+            return f"a duration goes into {self.name}_seconds, where the policy has it"
+        words = [word for word in _leaves(self.type) if isinstance(word, str)]
+        return nearest(value, words) if words else ""
+
+    def schema(self) -> JsonSchema:
+        schema = msgspec.json.schema(self.type)
+        if self._shorthand is None:
+            return schema
+        return {"anyOf": [schema, self._shorthand.schema()]}
+
+
+def _leaves(kind: Any) -> list[Any]:
+    """The types of a union and the words of a Literal, inside annotations too."""
+    if get_origin(kind) is Literal:
+        return list(get_args(kind))
+    if get_origin(kind) is Annotated:
+        return _leaves(get_args(kind)[0])
+    if get_origin(kind) not in (Union, UnionType):
+        return [kind]
+    leaves = []
+    for part in get_args(kind):
+        leaves += _leaves(part)
+    return leaves
+
+
+def _description(kind: Any) -> str:
+    """What `Annotated[…, msgspec.Meta(description=…)]` says of itself."""
+    for part in get_args(kind):
+        if isinstance(part, msgspec.Meta) and part.description:
+            return part.description
+    return ""
+
+
+def _meaning(message: str, kind: Any) -> str:
+    """What msgspec expected, in words: "Expected `float` >= 0.0, got `str`" → "a number >= 0.0"."""
+    if message.startswith("Invalid enum value"):
+        return "one of " + ", ".join(str(word) for word in _leaves(kind) if isinstance(word, str))
+    expected = re.sub(r"^Expected |, got .*$| - at .*$|`| \| null", "", message)
+    expected = expected.replace(" | ", " or ")
+    return re.sub(r"\w+", lambda word: _MEANS.get(word[0], word[0]), expected)
+
+
+def _params(policy: str) -> dict[str, Key]:
+    """A policy's own parameters as keys of a variant."""
+    keys = {}
+    for field in msgspec.structs.fields(KINDS[policy].Params):
+        name = field.encode_name
+        if name not in _VARIANT:
+            about = f"Parameter of {policy}: {_description(field.type)}."
+            keys[name] = Key(Param(name, field.type), about, required=field.required)
+    return keys
+
+
+_VARIANT: dict[str, Key] = {
+    "share": Key(
+        Percent(), "Share of the experiment's units; all shares sum to 100%.", required=True
+    ),
+    "control": Key(Flag(), "true for the one variant that the others are compared with."),
+    "min_probability": Key(
+        Percent(),
+        "The least probability that any action gets, so that other policies can be evaluated.",
+    ),
+    "evaluable": Key(
+        Flag(),
+        "false lets a deterministic policy run without a min_probability; nobody can evaluate from "
+        "its log.",
+    ),
+    "training": Key(
+        Choice(("own", "shared")),
+        "Whose decisions it learns from: its own (default) or every variant's.",
+    ),
+}
+
+_BOUND = Number(-LARGEST, LARGEST)
+FEATURE = Tagged(
+    "type",
+    {
+        "category": Section(
+            {"values": Key(ListOf(Text(), 1000, 1, unique=True), "The values that may come.", True)}
+        ),
+        "number": Section(
+            {
+                "min": Key(_BOUND, "With max: scales to [-1, 1] and clips."),
+                "max": Key(_BOUND, "With min: scales and clips."),
+            }
+        ),
+        "cycle": Section(
+            {
+                "period": Key(
+                    Number(0, LARGEST, above=True),
+                    "After this it starts again: 24 for hours.",
+                    True,
+                )
+            }
+        ),
+        "vector": Section(
+            {"keys": Key(ListOf(Text(), 1000, 1, unique=True), "Its numbers' names.", True)}
+        ),
+        "flag": Section({}),
+        "hashed": Section(
+            {
+                "size": Key(
+                    Number(1, 4096, whole=True), "How many columns any JSON is hashed into.", True
+                )
+            }
+        ),
+    },
+    "What kind of feature it is.",
+)
+METRIC = Section(
+    {
+        "event": Key(
+            Text(64, r"^[A-Za-z][A-Za-z0-9_.:-]*$", "an event name"),
+            "The reward event it is computed of.",
+            True,
+        ),
+        "kind": Key(Choice(METRIC_KINDS), "How the events of a decision become one number.", True),
+        "window": Key(Duration(), "How long after the decision an event still counts.", True),
+        "cap": Key(
+            Number(0, 1e12, above=True), "The value that counts as 1 in the objective (default 1)."
+        ),
+        "default": Key(Number(-1e12, 1e12), "Its value where no event came (default 0)."),
+        "better": Key(
+            Choice(("higher", "lower")),
+            "Which direction is good; lower by default if only a guardrail.",
+        ),
+        "covariate": Key(
+            Covariate(),
+            "What a unit did before its first decision, to take noise out of comparisons (CUPED): "
+            "how long to look back for the metric's own events (28d), or a number in context.",
+        ),
+    },
+    renames.METRIC,
+)
+ACTION = Section(
+    {
+        "id": Key(Id, "Its id, unique in the file.", True),
+        "features": Key(MapOf(Json(), 200), "Values of the action_features."),
+        "payload": Key(Json(), "What the caller needs to show it; returned as it is."),
+    }
+)
+GUARDRAIL = Section(
+    {
+        "metric": Key(Name, "A metric that must not get worse.", True),
+        "margin": Key(
+            Percent(), "By how much, relative to the control, is still acceptable.", True
+        ),
+    },
+    renames.GUARDRAIL,
+)
+VARIANT = Tagged(
+    "policy",
+    {kind: Section(_VARIANT | _params(kind), renames.VARIANT) for kind in KINDS},
+    "The policy that decides.",
+    default=DEFAULT_POLICY,
+)
+EXPERIMENT = Section(
+    {
+        "experiment": Key(
+            Name, "Its key, unique among all files: the id that services send.", True
+        ),
+        "title": Key(Text(), "What people call it."),
+        "owner": Key(Text(), "Who to ask."),
+        "hypothesis": Key(
+            Text(2000), "What you believe will happen, written before the data comes in."
+        ),
+        "surface": Key(
+            Choice(get_args(Surface)),
+            "What is decided: rows, titles in a row, or artwork of a title.",
+            True,
+        ),
+        "unit": Key(
+            Name,
+            "What is randomised, for people to read. Left out: every decision is its own unit.",
+        ),
+        "status": Key(
+            Choice(get_args(Status)),
+            "draft and stopped decide nothing; paused keeps its place (default running).",
+        ),
+        "traffic": Key(Percent(), "Share of its layer that takes part (default 100%)."),
+        "personalizer": Key(
+            Flag(),
+            "true: it answers Azure Personalizer's HTTP API, at /personalizer/. One running file "
+            "may.",
+        ),
+        "layer": Key(
+            Name, "Experiments of one layer never share a unit (default: a layer of its own)."
+        ),
+        "holdout": Key(Percent(), "Share of its units that gets no decision at all (default 0%)."),
+        "slots": Key(Number(1, 100, whole=True), "How many positions are filled (default 1)."),
+        "context": Key(
+            MapOf(FEATURE, 100), "Features of the viewer and the moment, sent with each request."
+        ),
+        "action_features": Key(MapOf(FEATURE, 100), "Features of the actions."),
+        "actions": Key(
+            ListOf(ACTION, MAX_ACTIONS),
+            "What may be shown; [] when every request brings its own.",
+            True,
+        ),
+        "metrics": Key(MapOf(METRIC, 50, 1), "What is computed of the reward events.", True),
+        "objective": Key(
+            MapOf(Number(-1000, 1000), 50, 1),
+            "Weight per metric: what policies learn to raise.",
+            True,
+        ),
+        "guardrails": Key(ListOf(GUARDRAIL, 50), "Metrics that must not get worse."),
+        "variants": Key(MapOf(VARIANT, 20, 1), "The arms of the A/B test.", True),
+        "feedback": Key(
+            Choice(("item", "slate")),
+            "Whether rewards belong to a shown item (default) or to the slate.",
+        ),
+        "click_model": Key(
+            Choice(CLICK_MODELS),
+            "cascade: below the last click nothing was examined.",
+        ),
+        "reward_delay": Key(
+            Duration(),
+            "Age at which a decision is learned (default: the objective's shortest window).",
+        ),
+        "refit": Key(
+            Choice(("never", "daily")),
+            "daily: learn the recent log again with late rewards (default never).",
+        ),
+        "budget_ms": Key(
+            Number(0, 10_000, above=True),
+            "Milliseconds a policy may take before the control steps in.",
+        ),
+    },
+    renames.EXPERIMENT,
+)
+
+
+def json_schema() -> JsonSchema:
     """JSON Schema 2020-12 of an experiment file (its YAML read as JSON)."""
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "Topbill experiment",
-        "description": "One experiment on a streaming homepage: a surface, its actions, its variants, its metrics.",
+        "description": (
+            "One experiment on a streaming homepage: "
+            "a surface, its actions, its variants, its metrics."
+        ),
         **EXPERIMENT.schema(),
     }

@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 from topbill.domain.errors import SpecError
 from topbill.policies import KINDS
 from topbill.spec import Experiment, Metric, from_audit, json_schema, load, load_all, validate
-from topbill.spec.format import EXPERIMENT
-from topbill.spec.sections import ListOf, MapOf, Section, Tagged
+from topbill.spec.fields import ListOf, MapOf, Section, Tagged
+from topbill.spec.schema import EXPERIMENT
 
 ROOT = Path(__file__).parents[3]
 EXAMPLES = sorted((ROOT / "experiments").glob("*.yaml"))
@@ -710,21 +710,21 @@ def test_the_schema_refuses_what_it_can_see(sample: str, mistake: str) -> None:
 
 
 def test_every_key_that_the_loader_accepts_is_in_the_schema_with_a_description() -> None:
-    def check(form: Any, schema: Any) -> int:
-        if isinstance(form, Section):
-            assert set(schema["properties"]) - {"policy", "type"} == set(form.keys)
+    def check(field: Any, schema: Any) -> int:
+        if isinstance(field, Section):
+            assert set(schema["properties"]) - {"policy", "type"} == set(field.keys)
             assert all(part["description"] for part in schema["properties"].values())
-            return len(form.keys) + sum(
-                check(k.form, schema["properties"][name]) for name, k in form.keys.items()
+            return len(field.keys) + sum(
+                check(k.field, schema["properties"][name]) for name, k in field.keys.items()
             )
-        if isinstance(form, Tagged):
+        if isinstance(field, Tagged):
             return sum(
                 check(s, part)
-                for s, part in zip(form.sections.values(), schema["anyOf"], strict=True)
+                for s, part in zip(field.sections.values(), schema["anyOf"], strict=True)
             )
-        if isinstance(form, MapOf):
-            return check(form.form, schema["additionalProperties"])
-        return check(form.form, schema["items"]) if isinstance(form, ListOf) else 0
+        if isinstance(field, MapOf):
+            return check(field.field, schema["additionalProperties"])
+        return check(field.field, schema["items"]) if isinstance(field, ListOf) else 0
 
     assert check(EXPERIMENT, json_schema()) > 60
 
@@ -757,14 +757,14 @@ def test_the_page_quotes_only_what_the_loader_says() -> None:
 
 
 def test_the_page_names_every_key_and_every_policy() -> None:
-    def keys(form: Any) -> set[str]:
-        if isinstance(form, Section):
-            return set(form.keys).union(*(keys(key.form) for key in form.keys.values()))
-        if isinstance(form, Tagged):
-            return {form.tag}.union(
-                form.sections, *(keys(section) for section in form.sections.values())
+    def keys(field: Any) -> set[str]:
+        if isinstance(field, Section):
+            return set(field.keys).union(*(keys(key.field) for key in field.keys.values()))
+        if isinstance(field, Tagged):
+            return {field.tag}.union(
+                field.sections, *(keys(section) for section in field.sections.values())
             )
-        return keys(form.form) if isinstance(form, MapOf | ListOf) else set()
+        return keys(field.field) if isinstance(field, MapOf | ListOf) else set()
 
     everything = keys(EXPERIMENT)
     assert {"margin", "half_life", "thompson", "cycle"} <= everything

@@ -21,7 +21,7 @@ from topbill.reporting.experiment.model import (
     Report,
     VariantLine,
 )
-from topbill.spec.forms import nearest
+from topbill.spec.fields import nearest
 
 Tone = Literal["good", "promising", "neutral", "warning", "bad"]
 JOINED, FELL_BACK = 0.9, 0.01

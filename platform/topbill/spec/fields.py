@@ -1,0 +1,504 @@
+"""What may stand at a key of a file. Each field reads a plain value and gives its own JSON Schema,
+so that what the loader accepts and what the schema promises come from one declaration.
+
+Simple fields come first, then those made of others: lists, mappings, and sections with their keys.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from decimal import Decimal
+from difflib import SequenceMatcher, get_close_matches
+from typing import Any, Protocol
+
+import msgspec
+
+from topbill.domain.errors import FileProblem, SpecError
+
+MAX_TEXT = 512
+MAX_PROBLEMS = 200
+SECONDS = {
+    "ms": Decimal("0.001"),
+    "s": Decimal(1),
+    "m": Decimal(60),
+    "h": Decimal(3600),
+    "d": Decimal(86400),
+}
+# Decimals, not floats: 0.1% must become the float nearest to 0.001, as a reader would compute it.
+PERCENT = r"^-?[0-9]{1,9}(\.[0-9]{1,4})?%$"
+DURATION = r"^[0-9]{1,9}(\.[0-9]{1,3})?(ms|s|m|h|d)$"
+LONGEST_DURATION = 400 * 86_400
+NAME = r"^[A-Za-z]([A-Za-z0-9_-]{0,62}[A-Za-z0-9])?$"
+INVALID = object()
+"""What `read` returns for a value that it has noted a problem for."""
+
+JsonSchema = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Location:
+    """A place in a file, and the list that takes the problems noted there and below."""
+
+    file: str
+    path: str = ""
+    problems: list[FileProblem] = field(default_factory=list)
+
+    def key(self, name: str) -> Location:
+        """The place of a key below this one."""
+        return replace(self, path=f"{self.path}.{name}" if self.path else name)
+
+    def item(self, index: int) -> Location:
+        """The place of a list's item below this one."""
+        return replace(self, path=f"{self.path}[{index}]")
+
+    def has_problem(self, name: str) -> bool:
+        """Whether a problem was noted of key `name` of this place."""
+        path = self.key(name).path
+        return any(problem.path == path for problem in self.problems)
+
+    def wrong(self, got: Any, expected: str, hint: str = "") -> Any:
+        """Note a problem; returns INVALID. `got` is shown as it is when it is `Verbatim`, as a
+        value otherwise.
+
+        Raises SpecError when there are MAX_PROBLEMS: nobody reads more, and a hostile file could
+        hold very many.
+        """
+        words = str(got) if isinstance(got, Verbatim) else show(got)
+        self.problems.append(FileProblem(self.file, self.path or "file", words, expected, hint))
+        if len(self.problems) >= MAX_PROBLEMS:
+            raise SpecError(self.problems)
+        return INVALID
+
+
+class Verbatim(str):
+    """A description of what was got, as against the value itself."""
+
+
+class Field(Protocol):
+    """What may stand at a key."""
+
+    def read(self, value: Any, at: Location) -> Any:
+        """The value in its final type, or INVALID after noting what is wrong."""
+        ...
+
+    def schema(self) -> JsonSchema:
+        """The JSON Schema of what may be written there."""
+        ...
+
+
+def show(value: Any) -> str:
+    """A value as a reader of the file would know it again."""
+    if value is None:
+        return "nothing"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        return repr(value) if len(value) <= 60 else f"{value[:40]!r}… ({len(value)} characters)"
+    if isinstance(value, Mapping):
+        return f"a mapping with {listed(value)}" if value else "an empty mapping"
+    if isinstance(value, list):
+        return f"a list of {len(value)}"
+    return repr(value)
+
+
+def listed(names: Iterable[str], most: int = 30) -> str:
+    """Names for a message: `most` of them at most, each cut where it is very long."""
+    names = list(names)
+    more = ", …" if len(names) > most else ""
+    return ", ".join(name[:64] for name in names[:most]) + more
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """A hint that names the nearest of `names`, and asks whether it was meant when it is near
+    indeed.
+    """
+    names = list(names)
+    # Among few names even a far one helps; among many it would be one picked at random.
+    cutoff = 0.0 if len(names) <= 100 else 0.6
+    matches = get_close_matches(name[:64], names, n=1, cutoff=cutoff)
+    if not matches:
+        return ""
+    is_close = SequenceMatcher(None, name[:64], matches[0]).ratio() >= 0.6
+    return f"did you mean {matches[0]}?" if is_close else f"nearest is {matches[0]}"
+
+
+def percent(fraction: float) -> str:
+    """0.025 → 2.5%, with at most four decimals."""
+    return f"{round(fraction * 100, 4):g}%"
+
+
+def _is_number(value: Any) -> bool:
+    """Whether it is a number; true and false are none, although Python counts them as such."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+@dataclass(frozen=True)
+class Text:
+    """Text, printable, of at most `longest` characters; `pattern` narrows it, and `means` says what
+    the pattern is.
+    """
+
+    longest: int = MAX_TEXT
+    pattern: str = ""
+    means: str = "text"
+
+    def read(self, value: Any, at: Location) -> Any:
+        if not isinstance(value, str):
+            is_scalar = isinstance(value, bool | int | float)
+            hint = f"put it in quotes: '{show(value)}'" if is_scalar else ""
+            return at.wrong(value, self.means, hint)
+        if len(value) > self.longest:
+            return at.wrong(value, f"{self.means} of at most {self.longest} characters")
+        if self.pattern and not re.fullmatch(self.pattern, value):
+            return at.wrong(value, self.means)
+        return value
+
+    def schema(self) -> JsonSchema:
+        schema: JsonSchema = {"type": "string", "maxLength": self.longest}
+        if self.pattern:
+            schema["pattern"] = self.pattern
+        return schema
+
+
+Name = Text(64, NAME, "a name: a letter, then letters, digits, - or _, at most 64, not - or _ last")
+Id = Text(
+    128,
+    r"^[^\s\x00-\x1f\x7f]([^\x00-\x1f\x7f]*[^\s\x00-\x1f\x7f])?$",
+    "an id: printable text without outer spaces",
+)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of a few words."""
+
+    words: Collection[str]
+
+    def read(self, value: Any, at: Location) -> Any:
+        if isinstance(value, str) and value in self.words:
+            return value
+        hint = nearest(value, self.words) if isinstance(value, str) else ""
+        return at.wrong(value, "one of " + listed(self.words), hint)
+
+    def schema(self) -> JsonSchema:
+        return {"enum": list(self.words)}
+
+
+@dataclass(frozen=True)
+class Flag:
+    """true or false."""
+
+    def read(self, value: Any, at: Location) -> Any:
+        if isinstance(value, bool):
+            return value
+        return at.wrong(value, "true or false")
+
+    def schema(self) -> JsonSchema:
+        return {"type": "boolean"}
+
+
+@dataclass(frozen=True)
+class Number:
+    """A number in [low, high]; `above` leaves `low` itself out."""
+
+    low: float
+    high: float
+    whole: bool = False
+    above: bool = False
+
+    def read(self, value: Any, at: Location) -> Any:
+        if not self._accepts(value):
+            noun = "a whole number" if self.whole else "a number"
+            low = "above" if self.above else "from"
+            return at.wrong(value, f"{noun} {low} {self.low:,.15g} to {self.high:,.15g}")
+        return value if self.whole else float(value)
+
+    def _accepts(self, value: Any) -> bool:
+        if not _is_number(value) or (self.whole and not isinstance(value, int)):
+            return False
+        if self.above and value == self.low:
+            return False
+        return bool(self.low <= value <= self.high)
+
+    def schema(self) -> JsonSchema:
+        low = "exclusiveMinimum" if self.above else "minimum"
+        return {"type": "integer" if self.whole else "number", low: self.low, "maximum": self.high}
+
+
+@dataclass(frozen=True)
+class Percent:
+    """`20%` → 0.2, from 0% to 100%, with up to four decimals. A bare number is refused: is 1 all or
+    a hundredth?
+    """
+
+    def read(self, value: Any, at: Location) -> Any:
+        if isinstance(value, str) and re.fullmatch(PERCENT, value):
+            fraction = Decimal(value[:-1]) / 100
+            if 0 <= fraction <= 1:
+                return float(fraction)
+            return at.wrong(value, "a percentage from 0% to 100%")
+        hint = ""
+        if _is_number(value) and 0 <= value <= 100:
+            # Below 1 a share of 1 was meant, from 1 on a number of hundredths.
+            hint = f"write {percent(value if 0 < value < 1 else value / 100)}"
+        return at.wrong(value, "a percentage such as 20%", hint)
+
+    def schema(self) -> JsonSchema:
+        return {"type": "string", "pattern": PERCENT, "examples": ["20%"]}
+
+
+@dataclass(frozen=True)
+class Duration:
+    """`30m` → 1800 seconds; units ms, s, m, h, d; above zero and at most 400 days."""
+
+    def read(self, value: Any, at: Location) -> Any:
+        match = re.fullmatch(DURATION, value) if isinstance(value, str) else None
+        if match is None:
+            hint = f"give it a unit, for example {value}m" if _is_number(value) else ""
+            return at.wrong(value, "a duration such as 10s, 30m, 6h or 7d", hint)
+        unit = match[2]
+        seconds = float(Decimal(value.removesuffix(unit)) * SECONDS[unit])
+        if 0 < seconds <= LONGEST_DURATION:
+            return seconds
+        return at.wrong(value, "a duration above 0s and at most 400d")
+
+    def schema(self) -> JsonSchema:
+        return {"type": "string", "pattern": DURATION, "examples": ["30m"]}
+
+
+@dataclass(frozen=True)
+class Covariate:
+    """A duration, or a feature's name."""
+
+    def read(self, value: Any, at: Location) -> Any:
+        if isinstance(value, str) and re.fullmatch(DURATION, value):
+            return Duration().read(value, at)
+        if isinstance(value, str) and re.fullmatch(NAME, value):
+            return value
+        return at.wrong(value, "a duration such as 28d, or the name of a number in context")
+
+    def schema(self) -> JsonSchema:
+        return {"anyOf": [Duration().schema(), Name.schema()]}
+
+
+@dataclass(frozen=True)
+class Json:
+    """Anything that JSON can hold, of at most 16 kB."""
+
+    def read(self, value: Any, at: Location) -> Any:
+        size = len(msgspec.json.encode(value))
+        if size <= 16_000:
+            return value
+        return at.wrong(Verbatim(f"{size:,} bytes as JSON"), "at most 16,000")
+
+    def schema(self) -> JsonSchema:
+        return {}
+
+
+@dataclass(frozen=True)
+class ListOf:
+    """A list → tuple."""
+
+    field: Field
+    most: int
+    least: int = 0
+    unique: bool = False
+
+    def read(self, value: Any, at: Location) -> Any:
+        if not isinstance(value, list):
+            return at.wrong(value, "a list")
+        if not self.least <= len(value) <= self.most:
+            return at.wrong(value, f"a list of {self.least:,} to {self.most:,}")
+        items = [self.field.read(item, at.item(index)) for index, item in enumerate(value)]
+        if self.unique:
+            self._check_unique(items, at)
+        return INVALID if any(item is INVALID for item in items) else tuple(items)
+
+    def _check_unique(self, items: list[Any], at: Location) -> None:
+        first: dict[Any, int] = {}
+        for index, item in enumerate(items):
+            if item is INVALID:
+                continue
+            earlier = first.setdefault(item, index)
+            if earlier != index:
+                at.item(index).wrong(item, f"every value once: it is at [{earlier}] already")
+
+    def schema(self) -> JsonSchema:
+        schema: JsonSchema = {
+            "type": "array",
+            "items": self.field.schema(),
+            "minItems": self.least,
+            "maxItems": self.most,
+        }
+        if self.unique:
+            schema["uniqueItems"] = True
+        return schema
+
+
+@dataclass(frozen=True)
+class MapOf:
+    """A mapping from names of one's own to one field → dict of what could be read."""
+
+    field: Field
+    most: int
+    least: int = 0
+    name: Text = Name
+
+    def read(self, value: Any, at: Location) -> Any:
+        if not isinstance(value, dict):
+            return at.wrong(value, "a mapping from name to value")
+        if not self.least <= len(value) <= self.most:
+            return at.wrong(value, f"a mapping of {self.least:,} to {self.most:,} names")
+        items = {}
+        for key, part in value.items():
+            if self.name.read(key, at.key(key)) is INVALID:
+                continue
+            item = self.field.read(part, at.key(key))
+            if item is not INVALID:
+                items[key] = item
+        return items
+
+    def schema(self) -> JsonSchema:
+        return {
+            "type": "object",
+            "additionalProperties": self.field.schema(),
+            "propertyNames": self.name.schema(),
+            "minProperties": self.least,
+            "maxProperties": self.most,
+        }
+
+
+@dataclass(frozen=True)
+class Key:
+    """A key of a section: its field, what it is for, whether it must be there."""
+
+    field: Field
+    about: str
+    required: bool = False
+
+
+@dataclass(frozen=True)
+class Section:
+    """A mapping with fixed keys → dict of the keys that are there and could be read; INVALID when
+    it is no mapping. `renamed` says what a key of an older version is called today.
+    """
+
+    keys: Mapping[str, Key]
+    renamed: Mapping[str, str] = field(default_factory=dict)
+
+    def read(self, value: Any, at: Location) -> Any:
+        if not isinstance(value, dict):
+            return at.wrong(value, "a mapping with " + listed(self.keys))
+        value, written = self._todays_names(value, at)
+        self._check_keys(value, at)
+        parts = {}
+        # In the order of the declaration, whatever the file's: so problems are always told in it.
+        for name, key in self.keys.items():
+            if name not in value:
+                continue
+            item = key.field.read(value[name], at.key(written.get(name, name)))
+            if item is not INVALID:
+                parts[name] = item
+        return parts
+
+    def _todays_names(
+        self, value: dict[str, Any], at: Location
+    ) -> tuple[dict[str, Any], dict[str, str]]:
+        """The mapping under today's names, after a problem for each old one; and by which old name
+        a key was written.
+
+        What stands at an old key is read as if it stood at the new one, so that the one mistake
+        isn't followed by others that renaming would repair.
+        """
+        modern = dict(value)
+        written: dict[str, str] = {}
+        for old, name in self.renamed.items():
+            if old not in value or name not in self.keys:
+                continue
+            at.key(old).wrong(
+                Verbatim("a key that has another name today"),
+                name,
+                f"write {name} instead of {old}",
+            )
+            item = modern.pop(old)
+            if name not in value:
+                modern[name] = item
+                written[name] = old
+        return modern, written
+
+    def _check_keys(self, value: Mapping[str, Any], at: Location) -> None:
+        """Note every key that is unknown, then every required one that is missing. A missing key
+        that an unknown one was surely meant to be is told once, with the unknown one.
+        """
+        meant = set()
+        for name in value:
+            if name in self.keys:
+                continue
+            hint = nearest(name, self.keys)
+            meant.add(hint.removeprefix("did you mean ").removesuffix("?"))
+            at.key(name[:64]).wrong(Verbatim("an unknown key"), "one of " + listed(self.keys), hint)
+        for name, key in self.keys.items():
+            if key.required and name not in value and name not in meant:
+                at.key(name).wrong(Verbatim("nothing"), "this key, which is required", key.about)
+
+    def schema(self) -> JsonSchema:
+        properties = {}
+        for name, key in self.keys.items():
+            properties[name] = key.field.schema() | {"description": key.about}
+        return {
+            "type": "object",
+            "properties": properties,
+            "required": [name for name, key in self.keys.items() if key.required],
+            "additionalProperties": False,
+        }
+
+
+@dataclass(frozen=True)
+class Tagged:
+    """A section whose keys depend on the word at `tag`, which may be left out where there is a
+    `default`.
+    """
+
+    tag: str
+    sections: Mapping[str, Section]
+    about: str
+    default: str = ""
+
+    def read(self, value: Any, at: Location) -> Any:
+        if not isinstance(value, dict):
+            return at.wrong(value, f"a mapping with {self.tag} and more")
+        if self.tag not in value and (slip := self._misspelt_tag(value)):
+            return at.key(slip).wrong(
+                Verbatim("an unknown key"), self.tag, f"did you mean {self.tag}?"
+            )
+        word = value.get(self.tag, self.default)
+        if word == "" and self.tag not in value:
+            return at.key(self.tag).wrong(Verbatim("nothing"), "one of " + listed(self.sections))
+        words = Choice(tuple(self.sections))
+        if words.read(word, at.key(self.tag)) is INVALID:
+            return INVALID
+        section = self.sections[word]
+        known = Section({self.tag: Key(words, self.about), **section.keys}, section.renamed)
+        return known.read({self.tag: word} | value, at)
+
+    def _misspelt_tag(self, value: Mapping[str, Any]) -> str | None:
+        """The key that was meant to be the tag: it is spelt alike, and no section has it."""
+        names: set[str] = set()
+        for section in self.sections.values():
+            names.update(section.keys)
+        unknown = [name for name in value if name not in names]
+        matches = get_close_matches(self.tag, unknown, n=1)
+        return matches[0] if matches else None
+
+    def schema(self) -> JsonSchema:
+        schemas = []
+        for word, section in self.sections.items():
+            schema = section.schema()
+            tag = {self.tag: {"const": word, "description": self.about}}
+            schema["properties"] = tag | schema["properties"]
+            if word != self.default:
+                schema["required"] = [self.tag, *schema["required"]]
+            schemas.append(schema)
+        return {"anyOf": schemas}
