@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import doctest
 import importlib
+import inspect
 import re
 from pathlib import Path
 from types import ModuleType
@@ -45,7 +46,7 @@ def test_every_public_name_is_there_and_says_what_it_is(name: str) -> None:
     module = importlib.import_module(name)
     for public in module.__all__:
         thing = getattr(module, public)
-        if callable(thing):
+        if inspect.isroutine(thing) or inspect.isclass(thing):
             assert thing.__doc__, f"{name}.{public} has no docstring"
 
 

@@ -36,7 +36,7 @@ from topbill.ab.core.effect import (
     estimate_pair,
 )
 from topbill.ab.core.units import MomentsByArm, UnitRows, gather, read_rows, relation_of
-from topbill.ab.metrics import Mean, Metric, Proportion, check_metrics
+from topbill.ab.metrics import Mean, Metric, Proportion
 from topbill.ab.power import runtime
 from topbill.ab.results import Analysis, Comparison, Heterogeneity, SampleRatio
 from topbill.ab.verdict import called, guardrail, verdict
@@ -207,9 +207,14 @@ def prepare(
     design = design if isinstance(design, Design) else Design.of(design)
     relation, primary = _with_objective(relation_of(data), design)
     metrics = _metrics(design, primary)
-    check_metrics(metrics, covariates, adjust)
     rows = read_rows(
-        relation, unit=unit, variant=variant, metrics=metrics, covariates=covariates, labels=labels
+        relation,
+        unit=unit,
+        variant=variant,
+        metrics=metrics,
+        covariates=covariates,
+        adjust=adjust,
+        labels=labels,
     )
     return Prepared(design, primary, metrics, rows)
 

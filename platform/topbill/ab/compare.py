@@ -23,7 +23,7 @@ from topbill.ab.core.effect import (
 )
 from topbill.ab.core.quantile import quantiles
 from topbill.ab.core.units import MomentsByArm, UnitRows, gather, read_rows
-from topbill.ab.metrics import Metric, Quantile, check_metrics
+from topbill.ab.metrics import Metric, Quantile
 from topbill.stats import sequential
 
 TABLE = (
@@ -112,14 +112,14 @@ def compare(
         True
     """
     rule = checked_rule(method, alpha, tuning, looks, spending, prior)
-    check_metrics(metrics, covariates, adjust, strata)
     rows = read_rows(
         data,
         unit=unit,
         variant=variant,
         metrics=metrics,
         covariates=covariates,
-        labels=[strata] if strata else [],
+        adjust=adjust,
+        strata=strata,
     )
     effects = effects_of(
         rows,

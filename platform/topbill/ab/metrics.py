@@ -4,17 +4,16 @@ unit.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Literal, TypeAlias
+
+import msgspec
 
 from topbill.domain.errors import BadRequest
 
 Per = Literal["row", "unit"]
 
 
-@dataclass(frozen=True, slots=True)
-class Mean:
+class Mean(msgspec.Struct, frozen=True):
     """The mean of a column over rows, its standard error clustered by unit; or over units of the
     unit's mean.
     """
@@ -23,8 +22,7 @@ class Mean:
     per: Per = "row"
 
 
-@dataclass(frozen=True, slots=True)
-class Proportion:
+class Proportion(msgspec.Struct, frozen=True):
     """The share of rows where a 0/1 column is 1, clustered by unit; or the share of units with any
     such row.
     """
@@ -33,23 +31,20 @@ class Proportion:
     per: Per = "row"
 
 
-@dataclass(frozen=True, slots=True)
-class Sum:
+class Sum(msgspec.Struct, frozen=True):
     """The mean over units of a column's total in the unit, such as plays per viewer."""
 
     column: str
 
 
-@dataclass(frozen=True, slots=True)
-class Ratio:
+class Ratio(msgspec.Struct, frozen=True):
     """Σ numerator / Σ denominator, by the delta method over units, such as clicks per session."""
 
     numerator: str
     denominator: str
 
 
-@dataclass(frozen=True, slots=True)
-class Quantile:
+class Quantile(msgspec.Struct, frozen=True):
     """The q-quantile of a column over rows (events, clustered by unit), or over units of the unit's
     mean.
     """
@@ -66,47 +61,3 @@ class Quantile:
 
 
 Metric: TypeAlias = Mean | Proportion | Sum | Ratio | Quantile
-
-
-def check_metrics(
-    metrics: Mapping[str, Metric],
-    covariates: Mapping[str, str] | None,
-    adjust: str,
-    strata: str | None = None,
-) -> None:
-    """Check that metrics, covariates and adjustments go together.
-
-    Raises:
-        BadRequest: naming the argument that does not.
-    """
-    if not metrics:
-        raise BadRequest(
-            "metrics",
-            "got none; expected a dict of name to Mean, Proportion, Sum, Ratio or Quantile",
-        )
-    for name, metric in metrics.items():
-        if not isinstance(metric, Metric):
-            raise BadRequest(
-                f"metrics.{name}",
-                f"got {metric!r}; expected Mean, Proportion, Sum, Ratio or Quantile",
-            )
-        if isinstance(metric, Quantile) and strata is not None:
-            raise BadRequest(
-                f"metrics.{name}",
-                "a Quantile cannot be post-stratified; compare it without `strata`",
-            )
-    if adjust not in ("cuped", "lin"):
-        raise BadRequest("adjust", f"got {adjust!r}; expected cuped or lin")
-    for name in covariates or {}:
-        _check_covariate(name, metrics, adjust)
-
-
-def _check_covariate(name: str, metrics: Mapping[str, Metric], adjust: str) -> None:
-    if name not in metrics:
-        raise BadRequest(
-            f"covariates.{name}", f"no such metric; the metrics are {', '.join(metrics)}"
-        )
-    if adjust == "lin" and isinstance(metrics[name], Ratio):
-        raise BadRequest("adjust", "lin adjusts one value a unit, not a Ratio; use adjust='cuped'")
-    if isinstance(metrics[name], Quantile):
-        raise BadRequest(f"covariates.{name}", "a Quantile takes no covariate; leave it out")

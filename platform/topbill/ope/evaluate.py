@@ -136,9 +136,12 @@ def evaluate(
         BadData: naming decisions that cannot be used.
 
     Examples:
-        >>> from topbill.ope import evaluate
-        >>> result = evaluate("home-artwork", "uniform", "data")  # doctest: +SKIP
-        >>> print(result.targets["uniform"]["snips"].value)  # doctest: +SKIP
+        >>> import tempfile, topbill
+        >>> from topbill.testing import example_data
+        >>> data = example_data(tempfile.mkdtemp(), visits=300)
+        >>> result = topbill.evaluate("home-artwork", "uniform", data)
+        >>> sorted({estimate.estimator for estimate in result.targets["uniform"].values()})[:3]
+        ['adaptive-dr', 'clipped-ips', 'dm']
     """
     folder = Path(data_dir)
     data = LoggedData(folder, key, most=most, memory_limit=memory_limit)

@@ -158,19 +158,65 @@ def read_rows(
     variant: str,
     metrics: Mapping[str, Metric],
     covariates: Mapping[str, str] | None,
-    labels: Sequence[str],
+    adjust: str,
+    strata: str | None = None,
+    labels: Sequence[str] = (),
 ) -> UnitRows:
-    """The data with the columns that `metrics` and `covariates` read, and `labels`, checked.
+    """The data, with the columns that metrics, covariates, strata and labels read, checked.
 
     Raises:
-        BadRequest, BadData: as `read` does.
+        BadRequest: for metrics, covariates and adjustments that do not go together, and as `read`
+            does.
+        BadData: as `read` does.
     """
+    _check_metrics(metrics, covariates, adjust, strata)
     numeric: list[str] = []
     for metric in metrics.values():
         numeric += columns_of(metric)
     numeric += (covariates or {}).values()
     binary = [m.column for m in metrics.values() if isinstance(m, Proportion)]
+    labels = [strata, *labels] if strata else labels
     return read(data, unit=unit, variant=variant, numeric=numeric, binary=binary, labels=labels)
+
+
+def _check_metrics(
+    metrics: Mapping[str, Metric],
+    covariates: Mapping[str, str] | None,
+    adjust: str,
+    strata: str | None,
+) -> None:
+    """Raises BadRequest naming the argument that does not go with the others."""
+    if not metrics:
+        raise BadRequest(
+            "metrics",
+            "got none; expected a dict of name to Mean, Proportion, Sum, Ratio or Quantile",
+        )
+    for name, metric in metrics.items():
+        if not isinstance(metric, Metric):
+            raise BadRequest(
+                f"metrics.{name}",
+                f"got {metric!r}; expected Mean, Proportion, Sum, Ratio or Quantile",
+            )
+        if isinstance(metric, Quantile) and strata is not None:
+            raise BadRequest(
+                f"metrics.{name}",
+                "a Quantile cannot be post-stratified; compare it without `strata`",
+            )
+    if adjust not in ("cuped", "lin"):
+        raise BadRequest("adjust", f"got {adjust!r}; expected cuped or lin")
+    for name in covariates or {}:
+        _check_covariate(name, metrics, adjust)
+
+
+def _check_covariate(name: str, metrics: Mapping[str, Metric], adjust: str) -> None:
+    if name not in metrics:
+        raise BadRequest(
+            f"covariates.{name}", f"no such metric; the metrics are {', '.join(metrics)}"
+        )
+    if adjust == "lin" and isinstance(metrics[name], Ratio):
+        raise BadRequest("adjust", "lin adjusts one value a unit, not a Ratio; use adjust='cuped'")
+    if isinstance(metrics[name], Quantile):
+        raise BadRequest(f"covariates.{name}", "a Quantile takes no covariate; leave it out")
 
 
 def columns_of(metric: Metric) -> tuple[str, ...]:
