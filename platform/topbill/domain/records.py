@@ -145,7 +145,8 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     """The learned state of all policies of an experiment, and the log position that it includes.
 
     `watermark` is the last `seq` of `decisions` folded in; `states` maps variant to the policy's
-    own bytes. A refit folds anew from after `start`, and learns what was fully matured at
+    own bytes, `engines` the variants that a foreign library learns for to its package and version.
+    A refit folds anew from after `start`, and learns what was fully matured at
     `refit_at` (µs) from all its rewards.
     """
 
@@ -157,6 +158,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     start: int = 0
     refit_at: int = 0
     at: int = 0
+    engines: dict[str, str] = {}
 
 
 @dataclass(frozen=True, slots=True)

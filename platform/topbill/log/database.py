@@ -41,6 +41,13 @@ CREATE TABLE IF NOT EXISTS policy_snapshots (
     refit_at INTEGER NOT NULL,
     blob BLOB NOT NULL,
     PRIMARY KEY (experiment, version)) WITHOUT ROWID;
+-- A table of its own, so that files of every earlier version take it without being rewritten.
+CREATE TABLE IF NOT EXISTS policy_engines (
+    experiment TEXT NOT NULL,
+    version INTEGER NOT NULL,
+    variant TEXT NOT NULL,
+    engine TEXT NOT NULL,
+    PRIMARY KEY (experiment, version, variant)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS revisions (
     seq INTEGER PRIMARY KEY AUTOINCREMENT,
     experiment TEXT NOT NULL,

@@ -13,9 +13,13 @@ from topbill.domain.records import Snapshot
 from topbill.log.database import Database
 from topbill.log.protocol import Clock
 
+_ENGINES = "SELECT variant, engine FROM policy_engines WHERE experiment = ? AND version = ?"
+
 
 class SnapshotTable:
-    """The table `policy_snapshots` of a database. Its methods are those of `Log`."""
+    """The table `policy_snapshots` of a database, and beside it `policy_engines`. Its methods are
+    those of `Log`.
+    """
 
     def __init__(self, database: Database, clock: Clock) -> None:
         self._database = database
@@ -59,6 +63,7 @@ class SnapshotTable:
             start=start,
             refit_at=refit_at,
             at=at,
+            engines=dict(self._database.rows(_ENGINES, (experiment, version))),
         )
 
     def write(self, snapshot: Snapshot) -> None:
@@ -83,6 +88,11 @@ class SnapshotTable:
                     blob,
                 ),
             )
+            for variant, engine in snapshot.engines.items():
+                self._database.execute(
+                    "INSERT INTO policy_engines VALUES (?, ?, ?, ?)",
+                    (snapshot.experiment, snapshot.version, variant, engine),
+                )
 
     def forget(self, before: int) -> int:
         """Delete those that had a successor by `before` (µs); returns how many went."""
@@ -92,6 +102,10 @@ class SnapshotTable:
                        SELECT max(s.version) FROM policy_snapshots s
                        WHERE s.experiment = policy_snapshots.experiment AND s.at < ?)""",
                 (before,),
+            )
+            self._database.execute(
+                """DELETE FROM policy_engines WHERE (experiment, version) NOT IN
+                       (SELECT experiment, version FROM policy_snapshots)"""
             )
         return cursor.rowcount
 

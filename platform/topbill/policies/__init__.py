@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from topbill.domain.records import Policy
 from topbill.policies.auto import Auto
+from topbill.policies.comparison import Comparison, compare_states, engine_of
 from topbill.policies.epsilon_greedy import EpsilonGreedy
 from topbill.policies.linucb import LinUCB
 from topbill.policies.squarecb import SquareCB
@@ -15,3 +16,5 @@ KINDS: dict[str, type[Policy]] = {
     policy.kind: policy
     for policy in (Auto, Uniform, Fixed, EpsilonGreedy, Thompson, LinUCB, SquareCB, VW)
 }
+
+__all__ = ["KINDS", "Comparison", "compare_states", "engine_of"]

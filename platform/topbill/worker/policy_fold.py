@@ -16,6 +16,7 @@ it so.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Sequence
 
@@ -23,8 +24,10 @@ from topbill.domain.metric import microseconds
 from topbill.domain.records import Policy, Snapshot
 from topbill.engine import CompiledExperiment, teach
 from topbill.log import Log, Matured
+from topbill.policies import engine_of
 from topbill.spec import Experiment
 
+_logger = logging.getLogger("topbill")
 BATCH = 2_000
 GROWTH = 0.01
 """A new version is published when the examples have grown by this share: what one example more
@@ -73,6 +76,16 @@ class PolicyFold:
             self.published_through = snapshot.watermark
             self.start = snapshot.start
             self.refit_at = snapshot.refit_at
+            for variant, engine in self.engines().items():
+                before = snapshot.engines.get(variant, engine)
+                if before != engine:
+                    _logger.info(
+                        "%s: %s goes on with %s from what %s learned",
+                        snapshot.experiment,
+                        variant,
+                        engine,
+                        before,
+                    )
         # Versions count on, also over a snapshot that can't be used: readers take the highest.
         self.version = snapshot.version
 
@@ -120,6 +133,17 @@ class PolicyFold:
         policies: dict[str, Policy] = self.live.policies
         return {name: policy.dump() for name, policy in policies.items()}
 
+    def engines(self) -> dict[str, str]:
+        """By variant the package and version of the foreign library that learns for it; variants
+        that none learns for are left out.
+        """
+        engines = {}
+        for name, policy in self.live.policies.items():
+            engine = engine_of(policy)
+            if engine is not None:
+                engines[name] = engine
+        return engines
+
     @property
     def should_publish(self) -> bool:
         """Whether enough was learned since the last version, or long enough ago."""
@@ -139,6 +163,7 @@ class PolicyFold:
             watermark=self.watermark,
             fingerprint=self.live.experiment.learning_fingerprint,
             states=self.states(),
+            engines=self.engines(),
             start=self.start,
             refit_at=self.refit_at,
         )

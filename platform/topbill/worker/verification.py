@@ -4,16 +4,63 @@ it."""
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from topbill.domain.errors import NotFound
 from topbill.domain.records import Snapshot
 from topbill.log import Log, Matured
+from topbill.policies import Comparison, compare_states
 from topbill.spec import Experiment
 from topbill.worker.policy_fold import PolicyFold
 
 Archive = Callable[[str, int, int, int, int], list[Matured]]
 """Gives what the log has let go: (experiment, after seq, through seq, age in µs, reached by µs) →
 the next matured decisions."""
+
+
+@dataclass(frozen=True)
+class Verification:
+    """The stored snapshot, and by variant how it compares with what the log leads to.
+
+    `engines` names by variant the foreign library that folded the log again, where there is one.
+    """
+
+    snapshot: Snapshot
+    comparisons: dict[str, Comparison]
+    engines: dict[str, str]
+
+    @property
+    def same(self) -> bool:
+        """Whether no variant was found to differ."""
+        return all(comparison.same is not False for comparison in self.comparisons.values())
+
+
+def verify(log: Log, experiment: Experiment, archive: Archive) -> Verification:
+    """Fold an experiment's log again from where its newest version began, and compare: byte for
+    byte, but for what a foreign library keeps beside what it has learned.
+
+    Args:
+        log: The log.
+        experiment: What learned, as `fold_again` takes it.
+        archive: Gives what the log has already let go.
+
+    Raises:
+        NotFound: Nothing was learned yet, or the experiment learns otherwise than the snapshot did.
+    """
+    snapshot, states = fold_again(log, experiment, archive)
+    fold = PolicyFold(experiment)
+    comparisons: dict[str, Comparison] = {}
+    for variant, policy in fold.live.policies.items():
+        stored = snapshot.states.get(variant)
+        if stored is None:
+            comparisons[variant] = Comparison(same=False, note="nothing is stored of it")
+            continue
+        comparisons[variant] = compare_states(
+            policy, stored, states[variant], experiment.encoded_actions
+        )
+    for variant in snapshot.states.keys() - comparisons.keys():
+        comparisons[variant] = Comparison(same=False, note="the experiment has no such variant")
+    return Verification(snapshot, comparisons, fold.engines())
 
 
 def fold_again(

@@ -212,7 +212,8 @@ class VW:
         Args:
             one: A state of this policy.
             other: Another.
-            actions: What predictions are compared over, in contexts drawn at random.
+            actions: What predictions are compared over, in contexts drawn at random; some of no
+                meaning where there are none.
         """
         first, second = self._restored(one), self._restored(other)
         weights, others = first._workspace.weights(), second._workspace.weights()
@@ -222,10 +223,10 @@ class VW:
         apart = np.abs(weights - others) > TOLERANCE * scale
         if apart.any():
             return f"{np.count_nonzero(apart):,} weights differ"
-        if not len(actions):
-            return ""
         largest = 0.0
         rng = np.random.default_rng(0)
+        if not len(actions):
+            actions = Actions(("a", "b", "c"), rng.normal(size=(3, self.da)))
         everything = np.arange(len(actions))
         for _ in range(_PROBES):
             x = rng.normal(size=self.d)
