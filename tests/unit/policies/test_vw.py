@@ -121,7 +121,7 @@ def test_predictions_are_compared_too(package, monkeypatch):
     untrained = policy.dump()
     policy.update(examples(60))
     workspace = type(policy._workspace)
-    monkeypatch.setattr(workspace, "weights", lambda _: np.zeros(4, dtype=np.float32))
+    monkeypatch.setattr(workspace, "weights", lambda _: {7: [0.5]})
     assert "probabilities differ" in policy.difference(untrained, policy.dump(), ACTIONS)
 
 

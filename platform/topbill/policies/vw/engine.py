@@ -7,6 +7,7 @@ what the other stored.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from importlib import import_module, util
@@ -51,9 +52,19 @@ class Workspace(Protocol):
         """The model as a file of VW has it, with all that later learning depends on."""
         ...
 
-    def weights(self) -> Values:
-        """(weights × what is stored for each) of the model, zeros among them."""
+    def weights(self) -> dict[int, list[float]]:
+        """Each weight that is not zero, with what is stored beside it for its learning rate."""
         ...
+
+
+def read_weights(text: str) -> dict[int, list[float]]:
+    """The weights in VW's readable form of a model: lines such as `18588:-4.12 0.34 0.65`."""
+    weights: dict[int, list[float]] = {}
+    for line in text.splitlines():
+        match = re.match(r"(\d+):(\S.*)", line)
+        if match:
+            weights[int(match[1])] = [float(number) for number in match[2].split()]
+    return weights
 
 
 class Engine(Protocol):

@@ -13,12 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pylibvw
 import vowpalwabbit
 
 from topbill.domain.errors import PolicyError
-from topbill.policies.vw.engine import Features, Values
+from topbill.policies.vw.engine import Features, read_weights
 
 _vw: Any = pylibvw.vw
 _example: Any = pylibvw.example
@@ -88,15 +87,14 @@ class _Workspace:
             self._workspace.save(str(path))
             return path.read_bytes()
 
-    def weights(self) -> Values:
-        stride = self._workspace.get_stride()
-        count = self._workspace.num_weights()
-        out = np.empty((count, stride), dtype=np.float32)
-        get = self._workspace.get_weight
-        for slot in range(stride):
-            for index in range(count):
-                out[index, slot] = get(index, slot)
-        return out
+    def weights(self) -> dict[int, list[float]]:
+        with tempfile.TemporaryDirectory() as folder:
+            model, text = Path(folder) / "model", Path(folder) / "text"
+            self._workspace.save(str(model))
+            # Only a workspace that ends writes its readable form: so another one is ended.
+            options = ["--initial_regressor", str(model), "--readable_model", str(text)]
+            vowpalwabbit.Workspace(arg_list=["--quiet", *options]).finish()
+            return read_weights(text.read_text())
 
 
 class _Engine:

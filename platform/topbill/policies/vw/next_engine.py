@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, cast
 
-import numpy as np
 import vowpal_wabbit_next
 from vowpal_wabbit_next import CLIError
 from vowpal_wabbit_next import _core as stubbed
 
 from topbill.domain.errors import PolicyError
-from topbill.policies.vw.engine import Features, Values
+from topbill.policies.vw.engine import Features, read_weights
 
 _core: Any = stubbed  # its stubs predate NumPy 2
 
@@ -48,8 +47,10 @@ class _Workspace:
     def serialize(self) -> bytes:
         return cast(bytes, self._workspace.serialize())
 
-    def weights(self) -> Values:
-        return np.array(self._workspace.weights())
+    def weights(self) -> dict[int, list[float]]:
+        # Not the array that it offers: reading that ends the process for models of several
+        # learners, such as bag's.
+        return read_weights(self._core.readable_model())
 
 
 class _Engine:

@@ -216,13 +216,9 @@ class VW:
                 meaning where there are none.
         """
         first, second = self._restored(one), self._restored(other)
-        weights, others = first._workspace.weights(), second._workspace.weights()
-        if weights.shape != others.shape:
-            return f"one has {weights.size:,} weights, the other {others.size:,}"
-        scale = float(np.abs(weights).max(initial=0.0))
-        apart = np.abs(weights - others) > TOLERANCE * scale
-        if apart.any():
-            return f"{np.count_nonzero(apart):,} weights differ"
+        different = _different_weights(first._workspace.weights(), second._workspace.weights())
+        if different:
+            return f"{different:,} weights differ"
         largest = 0.0
         rng = np.random.default_rng(0)
         if not len(actions):
@@ -266,6 +262,23 @@ def _hashes(namespace: str, size: int) -> Hashes:
     for i in range(size):
         out[i] = _hash(namespace, str(i))[0]
     return out
+
+
+def _different_weights(one: dict[int, list[float]], other: dict[int, list[float]]) -> int:
+    """How many weights lie apart by more than `TOLERANCE` of the largest one."""
+    scale = max((abs(values[0]) for values in (*one.values(), *other.values())), default=0.0)
+    different = 0
+    for index in one.keys() | other.keys():
+        # One that is not stored is zero.
+        values = one.get(index, [0.0])
+        others = other.get(index, [0.0])
+        far = abs(values[0] - others[0]) > TOLERANCE * scale
+        # What lies beside a weight, for its learning rate, is compared by its own size.
+        elsewhere = len(values) != len(others) or not np.allclose(
+            values[1:], others[1:], rtol=TOLERANCE
+        )
+        different += far or elsewhere
+    return different
 
 
 def _digest(model: bytes) -> bytes:
