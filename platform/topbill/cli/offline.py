@@ -78,7 +78,7 @@ def obd(file: Path, *, policy: tuple[str, ...] = (), json_: Json = False) -> Non
 @app.command
 def verify(key: str, *, experiments: Path | None = None, data: Data = DATA) -> None:
     """Fold an experiment's log again from the start; exit 0 when it reaches the stored state, bit
-    by bit.
+    by bit. Vowpal Wabbit's is compared by what it predicts and weighs.
 
     Args:
         key: The experiment.
@@ -86,7 +86,7 @@ def verify(key: str, *, experiments: Path | None = None, data: Data = DATA) -> N
     """
     from topbill.log import LOG_FILE, open_log
     from topbill.worker import archive
-    from topbill.worker.verification import fold_again
+    from topbill.worker.verification import verify as fold_and_compare
 
     if not (data / LOG_FILE).exists():
         raise NotFound(f"{data}: no log there; expected the data folder of `topbill up`")
@@ -96,18 +96,20 @@ def verify(key: str, *, experiments: Path | None = None, data: Data = DATA) -> N
         else:
             experiment = _from_files(key, experiments)
         with err.status(f"folding the log of {key}"):
-            stored, states = fold_again(log, experiment, archive.reader(data))
-    same = stored.states == states
-    verdict = "[green]equals[/]" if same else "[red]differs from[/]"
+            verification = fold_and_compare(log, experiment, archive.reader(data))
+    stored = verification.snapshot
+    verdict = "[green]equals[/]" if verification.same else "[red]differs from[/]"
     out.print(
         f"{key}: the state folded again to watermark {stored.watermark} {verdict} "
         f"the stored version {stored.version}"
     )
-    for variant, state in states.items():
-        before = stored.states.get(variant, b"")
-        if before != state:
-            out.print(f"  {variant}: {len(state):,} bytes folded again, {len(before):,} stored")
-    if not same:
+    for variant, comparison in verification.comparisons.items():
+        if comparison.note:
+            out.print(f"  {variant}: {comparison.note}", highlight=False)
+        before, now = stored.engines.get(variant), verification.engines.get(variant)
+        if before is not None and before != now:
+            out.print(f"  {variant}: learned by {before}, folded again by {now}", highlight=False)
+    if not verification.same:
         sys.exit(1)
 
 
