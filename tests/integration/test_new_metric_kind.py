@@ -24,7 +24,8 @@ from topbill.ope.diagnostics import OPEN
 from topbill.reporting import page as page_report
 from topbill.reporting.queries.database import troubles
 from topbill.reporting.queries.series import progress
-from topbill.service.app import Settings, create_app
+from topbill.service.app import create_app
+from topbill.service.settings import Settings
 from topbill.simulation.run import run
 from topbill.simulation.world import Habits
 from topbill.worker.loop import Worker

@@ -9,16 +9,19 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import msgspec
 
 from topbill.domain.errors import BadRequest, Conflict, LogError, NotFound, TopbillError
 from topbill.domain.records import NULL, Decision
-from topbill.engine import Answer, DecideRequest, Engine, at_path, payloads_of
-from topbill.log import Entry, Log, Receipt
+from topbill.engine import Answer, DecideRequest, at_path, payloads_of
+from topbill.log import Entry, Receipt
+from topbill.pages import PageRequest
 from topbill.service import auth, telemetry
+from topbill.service.asgi import LARGEST_BODY, App, Receive, Scope, Send, read_body, respond
+from topbill.service.backend import Backend
 from topbill.service.bodies import (
     DecideBatch,
     DecideBatchAnswer,
@@ -28,16 +31,7 @@ from topbill.service.bodies import (
 )
 from topbill.service.page import PageService
 from topbill.service.rewards import Rewards
-from topbill.service.writer import GroupWriter
 
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-App = Callable[[Scope, Receive, Send], Awaitable[None]]
-
-LARGEST_BODY = 1_000_000
-LARGEST_BATCH = 1_000
-_JSON = (b"content-type", b"application/json")
 _STATUS: tuple[tuple[type[Exception], int, str], ...] = (
     (BadRequest, 422, "invalid"),
     (NotFound, 404, "not_found"),
@@ -45,64 +39,64 @@ _STATUS: tuple[tuple[type[Exception], int, str], ...] = (
     (LogError, 503, "log_unavailable"),
     (TopbillError, 500, "internal"),
 )
+"""Status and code of each error; the first that fits, so subclasses stand before their bases."""
+_NO_KEYS: frozenset[str] = frozenset()
+_Route = tuple[msgspec.json.Decoder[Any], Callable[[Any], Awaitable[Any]]]
+"""How a body is decoded, and what answers it."""
+
 _encode = msgspec.json.Encoder().encode
 
 
 class FastPath:
-    """The fast path over an engine, a log to read and a writer; every other path goes to `rest`."""
+    """The routes that viewers wait for, over a backend; every other path goes to `rest`."""
 
-    def __init__(self, rest: App, keys: tuple[bytes, ...] = ()) -> None:
+    def __init__(
+        self, rest: App, backend: Backend, pages: PageService, keys: tuple[bytes, ...] = ()
+    ) -> None:
         self._rest = rest
         self._keys = keys
-        self.engine: Engine
-        self.log: Log
-        self.writer: GroupWriter
-        self.pages: PageService
-        self.rewards = Rewards()
-        self._routes: dict[
-            str, tuple[msgspec.json.Decoder[Any], Callable[[Any], Awaitable[Any]]]
-        ] = {
+        self._backend = backend
+        self.engine = backend.engine
+        self.rewards = Rewards(backend, pages.spread)
+        self._routes: dict[str, _Route] = {
             "/v1/decide": (msgspec.json.Decoder(DecideRequest), self.decide),
             "/v1/decide/batch": (msgspec.json.Decoder(DecideBatch), self.decide_batch),
+            "/v1/page": (msgspec.json.Decoder(PageRequest), pages.page),
             "/v1/reward": (msgspec.json.Decoder(RewardRequest), self.rewards.one),
             "/v1/reward/batch": (msgspec.json.Decoder(RewardBatch), self.rewards.batch),
         }
-
-    def add(self, path: str, request: type, handler: Callable[[Any], Awaitable[Any]]) -> None:
-        """Answer POSTs to `path`, decoded into a struct, by what `handler` returns."""
-        self._routes[path] = (msgspec.json.Decoder(request), handler)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self._rest(scope, receive, send)
         path = scope["path"]
-        if (
-            self._keys
-            and path not in auth.OPEN_PATHS
-            and not auth.allowed(scope["headers"], self._keys)
-        ):
+        # Keys are asked for here, for all routes at once: a route that is added later, in whatever
+        # router, is never open by mistake.
+        protected = self._keys and path not in auth.OPEN_PATHS
+        if protected and not auth.allowed(scope["headers"], self._keys):
             body = problem("unauthorized", "no valid key; send Authorization: Bearer KEY")
-            return await _respond(send, 401, body, (b"www-authenticate", b"Bearer"))
+            return await respond(send, 401, body, (b"www-authenticate", b"Bearer"))
         route = self._routes.get(path)
         if route is None:
             return await self._rest(scope, receive, send)
         if scope["method"] != "POST":
             body = problem("method_not_allowed", f"{scope['method']} {path}; expected POST")
-            return await _respond(send, 405, body, (b"allow", b"POST"))
+            return await respond(send, 405, body, (b"allow", b"POST"))
         raw = await read_body(receive)
         if raw is None:
             telemetry.REFUSED.labels("413").inc()
             body = problem("too_large", f"body over {LARGEST_BODY:,} bytes; send less at once")
-            return await _respond(send, 413, body)
+            return await respond(send, 413, body)
         start = time.perf_counter()
         status, answer = await self._handle(route, raw)
-        await _respond(send, status, answer)
+        await respond(send, status, answer)
         telemetry.seconds(path).observe(time.perf_counter() - start)
         return None
 
-    async def _handle(
-        self, route: tuple[msgspec.json.Decoder[Any], Callable[[Any], Awaitable[Any]]], raw: bytes
-    ) -> tuple[int, bytes]:
+    async def _handle(self, route: _Route, raw: bytes) -> tuple[int, bytes]:
+        """Status and body of the answer. Nothing of a request is held back: what is not written
+        here was not written at all.
+        """
         decoder, handler = route
         try:
             return 200, _encode(await handler(decoder.decode(raw)))
@@ -112,11 +106,7 @@ class FastPath:
         except (msgspec.DecodeError, RecursionError, UnicodeError) as error:
             status, answer = _malformed(raw, error)
         except TopbillError as error:
-            status, code = next((s, c) for kind, s, c in _STATUS if isinstance(error, kind))
-            message, path = (
-                (error.message, error.path) if isinstance(error, BadRequest) else (str(error), None)
-            )
-            answer = problem(code, message, path)
+            status, answer = _refusal(error)
         telemetry.REFUSED.labels(str(status)).inc()
         return status, answer
 
@@ -127,13 +117,15 @@ class FastPath:
         request.
         """
         decision = self._decide(request)
+        # An id of our own making is new: only a caller's has to be looked up by the log.
         keyed = frozenset((decision.decision_id,)) if request.decision_id else _NO_KEYS
-        receipt = await self.writer.put(Entry((decision,), keyed_decisions=keyed))
+        receipt = await self._backend.writer.put(Entry((decision,), keyed_decisions=keyed))
         return self._settle(decision, receipt)
 
     async def decide_batch(self, batch: DecideBatch) -> DecideBatchAnswer:
         """Decisions, durable together; a request that can't be decided refuses the whole batch."""
-        decisions, keyed = [], set()
+        decisions: list[Decision] = []
+        keyed: set[str] = set()
         for index, request in enumerate(batch.decisions):
             try:
                 if request.decision_id in keyed:
@@ -143,82 +135,73 @@ class FastPath:
                     )
                 decisions.append(self._decide(request))
             except BadRequest as error:
-                raise BadRequest(
-                    f"$.decisions[{index}]{error.path.removeprefix('$')}", error.message
-                ) from error
+                path = f"$.decisions[{index}]{error.path.removeprefix('$')}"
+                raise BadRequest(path, error.message) from error
             if request.decision_id:
                 keyed.add(request.decision_id)
-        receipt = await self.writer.put(Entry(decisions, keyed_decisions=frozenset(keyed)))
+        receipt = await self._backend.writer.put(Entry(decisions, keyed_decisions=frozenset(keyed)))
         return DecideBatchAnswer([self._settle(decision, receipt) for decision in decisions])
 
     def _decide(self, request: DecideRequest) -> Decision:
         """Decided now; or as stored, so that a retry is not decided by a newer policy."""
         if request.decision_id is not None:
-            held = self.log.decision(request.decision_id)
-            if held is not None:
-                if held.request_hash != request.fingerprint:
-                    raise _reused(request.decision_id)
-                return held
+            stored = self._backend.log.decision(request.decision_id)
+            if stored is not None:
+                if stored.request_hash != request.fingerprint:
+                    raise _used_before(request.decision_id)
+                return stored
         return self.engine.decide(request)
 
     def _settle(self, decision: Decision, receipt: Receipt) -> Answer:
+        """The answer for a decision that is durable now, by this request or by an earlier one.
+
+        Between the look-up in `_decide` and the commit another request may have used the id: the
+        log's receipt has the last word, and both get the same answer.
+        """
         if receipt.conflict is not None:
-            raise _reused(receipt.conflict)
-        held = receipt.stored.get(decision.decision_id)
-        if held is None:
+            raise _used_before(receipt.conflict)
+        stored = receipt.stored.get(decision.decision_id)
+        if stored is None:
             self.rewards.remember(decision)
             telemetry.decided(decision.experiment, decision.variant, decision.reason).inc()
             return self.engine.answer(decision)
-        live = self.engine.experiments.get(held.experiment)
-        if held.actions == NULL and (live is None or live.revision != held.revision):
-            return self.engine.answer(held, self._old_payloads(held))
-        return self.engine.answer(held)
+        experiment = self.engine.experiments.get(stored.experiment)
+        changed = experiment is None or experiment.revision != stored.revision
+        # Offered actions carry their payloads; the experiment's own are those of its revision then.
+        if changed and stored.actions == NULL:
+            return self.engine.answer(stored, self._payloads_then(stored))
+        return self.engine.answer(stored)
 
-    def _old_payloads(self, decision: Decision) -> dict[str, msgspec.Raw]:
-        for revision in self.log.revisions(decision.experiment):
+    def _payloads_then(self, decision: Decision) -> dict[str, msgspec.Raw]:
+        for revision in self._backend.log.revisions(decision.experiment):
             if revision.revision == decision.revision:
                 return payloads_of(json.loads(revision.spec)["actions"])
         return {}
 
 
-_NO_KEYS: frozenset[str] = frozenset()
-
-
-def _reused(decision_id: str) -> Conflict:
+def _used_before(decision_id: str) -> Conflict:
     return Conflict(
         f"decision_id {decision_id!r} was used before with another request; use a new id"
     )
 
 
+def _refusal(error: TopbillError) -> tuple[int, bytes]:
+    for kind, status, code in _STATUS:
+        if isinstance(error, kind):
+            break
+    if isinstance(error, BadRequest):
+        return status, problem(code, error.message, error.path)
+    return status, problem(code, str(error))
+
+
 def _malformed(raw: bytes, error: Exception) -> tuple[int, bytes]:
     """400, or 422 where only NaN or an infinity keeps the body from being JSON."""
-    found: list[str] = []
+    not_finite: list[str] = []
     try:
-        json.loads(raw, parse_constant=found.append)
+        json.loads(raw, parse_constant=not_finite.append)
     except (ValueError, RecursionError):
-        found.clear()
-    if found:
-        return 422, problem(
-            "invalid", f"{found[0]} is no JSON number; expected a finite number", "$"
-        )
+        not_finite.clear()  # something else is wrong with it as well
+    if not_finite:
+        message = f"{not_finite[0]} is no JSON number; expected a finite number"
+        return 422, problem("invalid", message, "$")
     return 400, problem("malformed", f"{error}; expected a JSON object")
-
-
-async def read_body(receive: Receive) -> bytes | None:
-    """The whole body; None where it is over the limit."""
-    message = await receive()
-    body: bytes = message.get("body", b"")
-    while message.get("more_body"):
-        if len(body) > LARGEST_BODY:
-            return None
-        message = await receive()
-        body += message.get("body", b"")
-    return None if len(body) > LARGEST_BODY else body
-
-
-async def _respond(send: Send, status: int, body: bytes, *headers: tuple[bytes, bytes]) -> None:
-    length = (b"content-length", str(len(body)).encode())
-    await send(
-        {"type": "http.response.start", "status": status, "headers": [_JSON, length, *headers]}
-    )
-    await send({"type": "http.response.body", "body": body})

@@ -6,7 +6,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ import msgspec
 from topbill.candidates import Signals, signals_path
 from topbill.domain.errors import Conflict, FileProblem, NotFound, TopbillError
 from topbill.domain.records import Decision, RewardEvent
-from topbill.engine import Engine, new_id
+from topbill.engine import new_id
 from topbill.log import Entry, Log, now_micros
 from topbill.pages import credit
 from topbill.pages.answers import PageAnswer, PageRequest, RowAnswer
@@ -28,34 +28,44 @@ from topbill.pages.lake_history import read_lake
 from topbill.pages.last_good_catalogs import LastGoodCatalogs, problem
 from topbill.pages.viewing_history import ViewingHistory
 from topbill.service import telemetry
-from topbill.service.writer import GroupWriter
+from topbill.service.backend import Backend
 
 AGAIN = "page_again"
 """The event that marks a page which a session got once more."""
 PREFIX = "page-"
 """What the ids of pages begin with: so a reward on anything else costs no look-up."""
 _REMEMBERED = 20_000
-_WATCHED = 7 * 86_400.0
+_HISTORY = 7 * 86_400.0
 """Seconds for which a starting service reads what viewers saw and played before; longer where
 fatigue rests longer.
 """
 _logger = logging.getLogger("topbill")
 _answers = msgspec.json.Decoder(PageAnswer)
 _Mark = tuple[int, int]
+"""When a file was changed, and its size."""
+_PageCells = tuple[PageAnswer, dict[str, credit.Cell]]
+"""A page as it was answered, and where each of its titles stands."""
+_OF_A_SESSION = "sticky"
+"""What stands for the request's digest in a session's page: any request of the session gets it."""
+_NO_KEYS: frozenset[str] = frozenset()
 
 
 class PageService:
-    """Composes pages over an engine, a log to read and a writer. One for each API process."""
+    """Composes pages over a backend. One for each API process.
 
-    def __init__(self, data: Path, engine: Engine) -> None:
-        self._data, self._engine, self._catalogs = data, engine, LastGoodCatalogs(data)
+    Two threads use it: the event loop composes pages, and the follower puts new objects in the place
+    of those that changed. Neither waits for the other.
+    """
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+        self._data = backend.settings.data
+        self._catalogs = LastGoodCatalogs(self._data)
         self.compiled_pages: dict[str, CompiledPage] = {}
-        self.log: Log
-        self.writer: GroupWriter
         self._histories: dict[str, ViewingHistory] = {}
-        self._ready = False
-        self._seen: dict[Path, _Mark] = {}
-        self._cells: OrderedDict[str, tuple[PageAnswer, dict[str, credit.Cell]]] = OrderedDict()
+        self._started = False
+        self._marks: dict[Path, _Mark] = {}
+        self._cells: OrderedDict[str, _PageCells] = OrderedDict()
 
     def reload(self, files: Sequence[PageFile]) -> None:
         """Take over page files, with their catalogues or the last good ones. Raises TopbillError
@@ -63,13 +73,14 @@ class PageService:
         compiled_pages = {}
         for file in files:
             self._changed(file.catalogue)
-            compiled_pages[file.key] = self._catalogs.compile(
-                file, self._engine, self._signals(file.key)
-            )
+            compiled_pages[file.key] = self._compile(file)
         self.compiled_pages = compiled_pages
-        self._histories = {
-            key: self._histories.get(key) or ViewingHistory(key) for key in compiled_pages
-        }
+        # What viewers did is no part of a file: a page that is edited goes on knowing it.
+        histories = {key: self._histories.get(key) or ViewingHistory(key) for key in compiled_pages}
+        self._histories = histories
+
+    def _compile(self, file: PageFile) -> CompiledPage:
+        return self._catalogs.compile(file, self._backend.engine, self._signals(file.key))
 
     def follow(self, log: Log) -> None:
         """Take over changed catalogues and signals, and what viewers have done since. The first
@@ -80,37 +91,44 @@ class PageService:
                 self.compiled_pages[key] = self._renewed(compiled_page)
             elif self._changed(signals_path(self._data, key)):
                 compiled_page.renew(self._signals(key))
-            if self._ready:
-                history, fatigue = self._histories[key], compiled_page.file.rules.fatigue
-                if not history.begun:
-                    read_lake(
-                        history,
-                        self._data,
-                        time.time() - max(_WATCHED, fatigue[1] if fatigue else 0.0),
-                    )
-                history.follow(log, now_micros())
-        self._ready = True
+            if self._started:
+                self._follow_viewers(compiled_page, log)
+        self._started = True
+
+    def _follow_viewers(self, compiled_page: CompiledPage, log: Log) -> None:
+        file = compiled_page.file
+        history = self._histories[file.key]
+        if not history.begun:
+            fatigue = file.rules.fatigue
+            rest = fatigue[1] if fatigue else 0.0
+            read_lake(history, self._data, time.time() - max(_HISTORY, rest))
+        history.follow(log, now_micros())
 
     def _renewed(self, compiled_page: CompiledPage) -> CompiledPage:
-        file = compiled_page.file
+        """The page with its changed catalogue; with the one that it has where the new one and the
+        copy of the last good one can't be read.
+        """
         try:
-            return self._catalogs.compile(file, self._engine, self._signals(file.key))
-        except TopbillError as error:  # the kept one is lost too: what is in memory goes on
-            compiled_page.stale = problem(file, error)
+            return self._compile(compiled_page.file)
+        except TopbillError as error:
+            compiled_page.stale = problem(compiled_page.file, error)
             return compiled_page
 
     @property
     def stale(self) -> tuple[FileProblem, ...]:
         """What is wrong with catalogues, where pages are made from earlier ones."""
-        return tuple(c.stale for c in self.compiled_pages.values() if c.stale is not None)
+        pages = self.compiled_pages.values()
+        return tuple(page.stale for page in pages if page.stale is not None)
 
     def _changed(self, path: Path) -> bool:
-        stat = path.stat() if path.exists() else None
-        mark = (0, 0) if stat is None else (stat.st_mtime_ns, stat.st_size)
-        first = path not in self._seen
-        changed = self._seen.get(path, mark) != mark
-        self._seen[path] = mark
-        return changed and not first
+        """Whether a file is another one than at the last call; at the first one it is not."""
+        mark: _Mark = (0, 0)
+        if path.exists():
+            status = path.stat()
+            mark = (status.st_mtime_ns, status.st_size)
+        changed = self._marks.get(path, mark) != mark
+        self._marks[path] = mark
+        return changed
 
     def _signals(self, key: str) -> Signals | None:
         path = signals_path(self._data, key)
@@ -126,115 +144,120 @@ class PageService:
         """The viewer's page, durable; the stored one where its id or its session has one."""
         compiled_page = self.compiled_pages.get(request.page)
         if compiled_page is None:
-            raise NotFound(
-                f"page {request.page!r} is not there; expected one of {', '.join(self.compiled_pages) or '(none)'}"
-            )
+            keys = ", ".join(self.compiled_pages) or "(none)"
+            raise NotFound(f"page {request.page!r} is not there; expected one of {keys}")
         now = time.time()
-        page_id, request_hash, held = self._held(compiled_page, request, now)
-        if held is not None:
-            return await self._again(compiled_page, request, held, now)
-        unit = request.unit or page_id
-        history, fatigue, index = (
-            self._histories[request.page],
-            compiled_page.file.rules.fatigue,
-            compiled_page.catalog.index,
-        )
+        page_id, request_hash, stored = self._find(compiled_page, request, now)
+        if stored is not None:
+            return await self._serve_again(compiled_page, request, stored, now)
 
-        def fatigued() -> frozenset[int]:
-            titles = [] if fatigue is None else history.fatigued(unit, *fatigue, now)
+        unit = request.unit or page_id
+        history = self._histories[request.page]
+        viewer = compiled_page.viewer(
+            request, page_id, history.watched(unit), self._fatigued(compiled_page, unit, now)
+        )
+        composed = compose(compiled_page, request, viewer, page_id, now, request_hash)
+        # All decisions of a page are one entry, and whole: of two calls of one session at once,
+        # the slower one leaves none of its rows.
+        keyed = frozenset((page_id,)) if request_hash else _NO_KEYS
+        receipt = await self._backend.writer.put(
+            Entry(composed.decisions, keyed_decisions=keyed, whole=True)
+        )
+        if receipt.conflict is not None:
+            raise _used_before(receipt.conflict)
+        earlier = receipt.stored.get(page_id)
+        if earlier is not None:
+            return await self._serve_again(compiled_page, request, earlier, now)
+
+        for decision in composed.decisions:
+            telemetry.decided(decision.experiment, decision.variant, decision.reason).inc()
+        for stage in composed.answer.fallbacks:
+            telemetry.PAGE_FALLBACKS.labels(request.page, stage).inc()
+        self._remember(page_id, composed.answer)
+        return composed.answer
+
+    def _fatigued(
+        self, compiled_page: CompiledPage, unit: str, now: float
+    ) -> Callable[[], frozenset[int]]:
+        """Gives the catalogue rows of which the viewer has seen enough; asked only where a rule
+        wants to know.
+        """
+        history = self._histories[compiled_page.file.key]
+        fatigue = compiled_page.file.rules.fatigue
+        index = compiled_page.catalog.index
+
+        def rows() -> frozenset[int]:
+            if fatigue is None:
+                return frozenset()
+            titles = history.fatigued(unit, *fatigue, now)
             return frozenset(index[title] for title in titles if title in index)
 
-        viewer = compiled_page.viewer(request, page_id, history.watched(unit), fatigued)
-        made = compose(compiled_page, request, viewer, page_id, now, request_hash)
-        keyed = frozenset((page_id,) if request_hash else ())
-        receipt = await self.writer.put(Entry(made.decisions, keyed_decisions=keyed, whole=True))
-        if receipt.conflict is not None:
-            raise _reused(receipt.conflict)
-        if (stored := receipt.stored.get(page_id)) is not None:
-            return await self._again(
-                compiled_page, request, stored, now
-            )  # another call of the session was faster
-        for decision in made.decisions:
-            telemetry.DECISIONS.labels(
-                decision.experiment, decision.variant or "", decision.reason
-            ).inc()
-        for stage in made.answer.fallbacks:
-            telemetry.PAGE_FALLBACKS.labels(request.page, stage).inc()
-        self._remember(page_id, made.answer)
-        return made.answer
+        return rows
 
-    def _held(
+    def _find(
         self, compiled_page: CompiledPage, request: PageRequest, now: float
     ) -> tuple[str, str, Decision | None]:
         """The page's id, what its request is known by ("" where nobody can ask for it again), and
         the stored one.
         """
         if request.page_id is not None:
-            page_id, fingerprint = (
-                PREFIX + request.page_id.removeprefix(PREFIX),
-                _fingerprint(request),
-            )
-            held = self.log.decision(page_id)
-            if held is not None and held.request_hash != fingerprint:
-                raise _reused(page_id)
-            return page_id, fingerprint, held
-        sticky, unit = compiled_page.file.session_ttl, request.unit
-        if not sticky or unit is None or request.session is None:
+            page_id = PREFIX + request.page_id.removeprefix(PREFIX)
+            fingerprint = _fingerprint(request)
+            stored = self._backend.log.decision(page_id)
+            if stored is not None and stored.request_hash != fingerprint:
+                raise _used_before(page_id)
+            return page_id, fingerprint, stored
+
+        ttl = compiled_page.file.session_ttl
+        if not ttl or request.unit is None or request.session is None:
             return PREFIX + new_id(), "", None
         # What decides which titles are allowed is part of the session: a kids' profile never gets
         # an adult's page.
         session = f"{request.session}|{request.kids}|{request.maturity}|{request.region}"
-        this, before = (
-            PREFIX + i for i in session_page_ids(request.page, unit, session, sticky, now)
-        )
-        for page_id in (this, before):
-            held = self.log.decision(page_id)
-            if held is not None and now - held.decided_at / 1e6 < sticky:
-                return page_id, "sticky", held
-        return this, "sticky", None
+        # Ids follow from the session and the stretch of time, so that all processes agree without
+        # asking each other. A page made at the end of a stretch lives on into the next one.
+        current, previous = session_page_ids(request.page, request.unit, session, ttl, now)
+        for session_id in (current, previous):
+            stored = self._backend.log.decision(PREFIX + session_id)
+            if stored is not None and now - stored.decided_at / 1e6 < ttl:
+                return PREFIX + session_id, _OF_A_SESSION, stored
+        return PREFIX + current, _OF_A_SESSION, None
 
-    async def _again(
-        self, compiled_page: CompiledPage, request: PageRequest, held: Decision, now: float
+    async def _serve_again(
+        self, compiled_page: CompiledPage, request: PageRequest, stored: Decision, now: float
     ) -> PageAnswer:
         """The stored page. A session's is marked in the log as served again, and keeps no title
         that rules now bar.
         """
-        answer = _answers.decode(held.actions)
+        answer = _answers.decode(stored.actions)
         if request.page_id is not None:
             return answer
-        mark = RewardEvent(decision_id=held.decision_id, event_id=new_id(), event=AGAIN)
-        await self.writer.put(Entry(events=(mark,)))
-        viewer = compiled_page.viewer(request, held.decision_id)
-        lets = compiled_page.rules.allowed_by_rule(viewer.region, viewer.age, now, ()).values()
+        mark = RewardEvent(decision_id=stored.decision_id, event_id=new_id(), event=AGAIN)
+        await self._backend.writer.put(Entry(events=(mark,)))
+
+        viewer = compiled_page.viewer(request, stored.decision_id)
+        by_rule = compiled_page.rules.allowed_by_rule(viewer.region, viewer.age, now, ())
         index = compiled_page.catalog.index
 
-        def still(row: RowAnswer) -> RowAnswer:
-            kept = tuple(
-                t
-                for t in row.titles
-                if t.title in index and all(let[index[t.title]] for let in lets)
-            )
-            gone = len(row.titles) - len(kept)
-            return (
-                msgspec.structs.replace(row, titles=kept, missing=row.missing + gone)
-                if gone
-                else row
-            )
+        def allowed(title: str) -> bool:
+            row = index.get(title)
+            return row is not None and all(mask[row] for mask in by_rule.values())
 
-        return msgspec.structs.replace(answer, rows=tuple(map(still, answer.rows)), again=True)
+        rows = tuple(_without_barred(row, allowed) for row in answer.rows)
+        return msgspec.structs.replace(answer, rows=rows, again=True)
 
-    def why(self, page_id: str, title: str, log: Log) -> dict[str, Any]:
+    def why(self, page_id: str, title: str) -> dict[str, Any]:
         """What the rules did with a title on a stored page. Raises NotFound for a page or title
         that is not there.
         """
-        held = log.decision(page_id)
-        if held is None or held.layer != "page" or held.experiment not in self.compiled_pages:
+        log = self._backend.log
+        page = log.decision(page_id)
+        if page is None or page.layer != "page" or page.experiment not in self.compiled_pages:
             raise NotFound(f"page {page_id!r} is not in the log")
-        rows = [row.row for row in _answers.decode(held.actions).rows]
-        found = [log.decision(f"{page_id}:{row}") for row in rows]
-        return explain_title(
-            self.compiled_pages[held.experiment], held, [d for d in found if d is not None], title
-        )
+        row_ids = [f"{page_id}:{row.row}" for row in _answers.decode(page.actions).rows]
+        decisions = log.decisions(row_ids)
+        rows = [decisions[row_id] for row_id in row_ids if row_id in decisions]
+        return explain_title(self.compiled_pages[page.experiment], page, rows, title)
 
     # ------------------------------------------------------------------ credit
 
@@ -242,37 +265,47 @@ class PageService:
         """The events that one event is: itself, and on a page one for each layer's decision that it
         speaks of.
         """
-        known = self._known(event.decision_id)
-        if known is None:
+        page = self._page_cells(event.decision_id)
+        if page is None:
             return [event]
-        return credit.spread(event, *known)
+        answer, cells = page
+        return credit.spread(event, answer, cells)
 
-    def _known(self, decision_id: str) -> tuple[PageAnswer, dict[str, credit.Cell]] | None:
+    def _page_cells(self, decision_id: str) -> _PageCells | None:
         """The page of that id, None for any other decision."""
         if not decision_id.startswith(PREFIX) or ":" in decision_id:
             return None
-        known = self._cells.get(decision_id)
-        if known is None:
-            held = self.log.decision(decision_id)
-            if held is None or held.layer != "page":
+        page = self._cells.get(decision_id)
+        if page is None:
+            decision = self._backend.log.decision(decision_id)
+            if decision is None or decision.layer != "page":
                 return None
-            known = self._remember(decision_id, _answers.decode(held.actions))
-        return known
+            page = self._remember(decision_id, _answers.decode(decision.actions))
+        return page
 
-    def _remember(
-        self, page_id: str, answer: PageAnswer
-    ) -> tuple[PageAnswer, dict[str, credit.Cell]]:
-        self._cells[page_id] = known = (answer, credit.cells_of(answer))
+    def _remember(self, page_id: str, answer: PageAnswer) -> _PageCells:
+        page = (answer, credit.cells_of(answer))
+        self._cells[page_id] = page
         if len(self._cells) > _REMEMBERED:
             self._cells.popitem(last=False)
-        return known
+        return page
+
+
+def _without_barred(row: RowAnswer, allowed: Callable[[str], bool]) -> RowAnswer:
+    """The row without the titles that are no longer allowed, which count as missing."""
+    titles = tuple(tile for tile in row.titles if allowed(tile.title))
+    barred = len(row.titles) - len(titles)
+    if not barred:
+        return row
+    return msgspec.structs.replace(row, titles=titles, missing=row.missing + barred)
 
 
 def _fingerprint(request: PageRequest) -> str:
+    """A digest of the request, equal for bodies that differ only in the order of keys."""
     parts = {name: getattr(request, name) for name in request.__struct_fields__}
     parts["context"] = msgspec.json.decode(request.context)
     return blake2b(msgspec.json.encode(parts, order="deterministic"), digest_size=12).hexdigest()
 
 
-def _reused(page_id: str) -> Conflict:
+def _used_before(page_id: str) -> Conflict:
     return Conflict(f"page_id {page_id!r} was used before with another request; use a new id")

@@ -11,9 +11,10 @@ from functools import lru_cache
 
 from topbill.domain.errors import BadRequest
 from topbill.domain.records import Decision, RewardEvent
-from topbill.engine import Engine, new_id
-from topbill.log import Entry, Log
+from topbill.engine import new_id
+from topbill.log import Entry
 from topbill.service import telemetry
+from topbill.service.backend import Backend
 from topbill.service.bodies import (
     RewardAnswer,
     RewardBatch,
@@ -21,109 +22,89 @@ from topbill.service.bodies import (
     RewardRequest,
     RewardStatus,
 )
-from topbill.service.writer import GroupWriter
 from topbill.spec.fields import listed, nearest
 
 _REMEMBERED = 50_000
-_FIRST, _LAST = datetime(1970, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, tzinfo=UTC)
+_FIRST = datetime(1970, 1, 1, tzinfo=UTC)
+_LAST = datetime(9999, 12, 31, tzinfo=UTC)
 """What the lake's readers can all hold: an offset may carry a time past the last year that they
 know.
 """
 
-
-@lru_cache(1_024)
-def _warning(experiment: str, event: str, read: frozenset[str]) -> str:
-    hint = nearest(event, read)
-    return f"stored, but no metric of {experiment} reads event {event[:64]!r}" + (
-        f"; {hint}" if hint else ""
-    )
-
-
-_Shown = tuple[str, tuple[str, ...]]
+_Slate = tuple[str, tuple[str, ...]]
 """A decision's experiment, and the actions that it showed, in order."""
+Spread = Callable[[RewardEvent], list[RewardEvent]]
+"""Gives the events that one event stands for, itself first."""
 
 
 class Rewards:
-    """Takes rewards. `spread` gives the events that one stands for, itself first."""
+    """Takes rewards, for a backend. `spread` says which events one stands for: on a page, one for
+    each layer.
+    """
 
-    def __init__(self) -> None:
-        self.engine: Engine
-        self.log: Log
-        self.writer: GroupWriter
-        self.spread: Callable[[RewardEvent], list[RewardEvent]] = lambda event: [event]
-        self._known: OrderedDict[str, _Shown] = OrderedDict()
+    def __init__(self, backend: Backend, spread: Spread) -> None:
+        self._backend = backend
+        self._spread = spread
+        # Most rewards are of decisions that this process made a moment ago: those cost no look-up.
+        self._slates: OrderedDict[str, _Slate] = OrderedDict()
 
     async def one(self, request: RewardRequest) -> RewardAnswer:
         """One reward event, durable where it was stored."""
-        return (await self._store([request], lambda _: "$"))[0]
+        answers = await self._store([request], ["$"])
+        return answers[0]
 
     async def batch(self, batch: RewardBatch) -> RewardBatchAnswer:
         """Reward events, durable together; one of the wrong form refuses the whole batch."""
-        return RewardBatchAnswer(
-            await self._store(batch.rewards, lambda index: f"$.rewards[{index}]")
-        )
+        paths = [f"$.rewards[{index}]" for index in range(len(batch.rewards))]
+        return RewardBatchAnswer(await self._store(batch.rewards, paths))
 
-    async def _store(
-        self, requests: list[RewardRequest], path: Callable[[int], str]
-    ) -> list[RewardAnswer]:
-        events = [self._event(request, path, index) for index, request in enumerate(requests)]
-        spread = [[] if event is None else self.spread(event) for event in events]
-        keyed = frozenset(
-            (e.decision_id, e.event_id)
-            for some, request in zip(spread, requests, strict=True)
-            for e in some
-            if request.event_id
-        )
-        known = [event for some in spread for event in some]
-        receipt = await self.writer.put(Entry(events=known, keyed_events=keyed)) if known else None
-        duplicate = iter(receipt.duplicates if receipt else ())
+    async def _store(self, requests: list[RewardRequest], paths: list[str]) -> list[RewardAnswer]:
+        """Store requests in one entry, and answer each. `paths` lead to them, for messages."""
+        # Everything is checked before anything is stored: all of a batch or nothing.
+        spread: list[list[RewardEvent]] = []
+        keyed: set[tuple[str, str]] = set()
+        for request, path in zip(requests, paths, strict=True):
+            event = self._event(request, path)
+            events = [] if event is None else self._spread(event)
+            if request.event_id is not None:
+                keyed.update((e.decision_id, e.event_id) for e in events)
+            spread.append(events)
+
+        stored = [event for events in spread for event in events]
+        duplicates: tuple[bool, ...] = ()
+        if stored:
+            entry = Entry(events=stored, keyed_events=frozenset(keyed))
+            receipt = await self._backend.writer.put(entry)
+            duplicates = receipt.duplicates
+
         answers = []
-        for event, request, some in zip(events, requests, spread, strict=True):
-            if event is None:
-                answers.append(
-                    RewardAnswer("unknown_decision", request.decision_id, request.event_id)
-                )
-            else:
-                old = [next(duplicate) for _ in some]
-                status: RewardStatus = "duplicate" if old[0] else "stored"
-                answers.append(
-                    RewardAnswer(status, event.decision_id, event.event_id, self._unread(event))
-                )
-            telemetry.REWARDS.labels(answers[-1].status).inc()
+        position = 0
+        for request, events in zip(requests, spread, strict=True):
+            # The events of one request stand side by side in the receipt, the request's own first.
+            duplicate = bool(events) and duplicates[position]
+            position += len(events)
+            answer = self._answer(request, events, duplicate)
+            telemetry.REWARDS.labels(answer.status).inc()
+            answers.append(answer)
         return answers
 
-    def _event(
-        self, request: RewardRequest, path: Callable[[int], str], index: int
-    ) -> RewardEvent | None:
-        shown = self._shown(request.decision_id)
-        if shown is None:
+    def _answer(
+        self, request: RewardRequest, events: list[RewardEvent], duplicate: bool
+    ) -> RewardAnswer:
+        if not events:
+            return RewardAnswer("unknown_decision", request.decision_id, request.event_id)
+        event = events[0]
+        status: RewardStatus = "duplicate" if duplicate else "stored"
+        return RewardAnswer(status, event.decision_id, event.event_id, self._warning_for(event))
+
+    def _event(self, request: RewardRequest, path: str) -> RewardEvent | None:
+        """The event of a request; None where its decision is unknown. Raises BadRequest where it
+        speaks of something that was not shown.
+        """
+        slate = self._slate(request.decision_id)
+        if slate is None:
             return None
-        slate = shown[1]
-        action, position = request.action, request.position
-        if action is not None and action not in slate:
-            raise BadRequest(
-                f"{path(index)}.action",
-                f"{action!r} was not shown; expected one of {listed(slate, 10)}",
-            )
-        if position is not None and position >= len(slate):
-            raise BadRequest(
-                f"{path(index)}.position", f"{position}; expected 0 to {len(slate) - 1}"
-            )
-        if action is not None and position is not None and slate[position] != action:
-            raise BadRequest(
-                f"{path(index)}.position", f"{position} showed {slate[position]!r}, not {action!r}"
-            )
-        if action is not None:
-            position = slate.index(action)
-        elif position is not None:
-            action = slate[position]
-        at = request.at
-        if at is not None:
-            at = at if at.tzinfo else at.replace(tzinfo=UTC)
-            if not _FIRST <= at <= _LAST:
-                raise BadRequest(
-                    f"{path(index)}.at", f"{at.isoformat()}; expected a time from 1970 to 9999, UTC"
-                )
+        action, position = _item(request, slate[1], path)
         return RewardEvent(
             decision_id=request.decision_id,
             event_id=request.event_id or new_id(),
@@ -131,32 +112,71 @@ class Rewards:
             value=request.value,
             action=action,
             position=position,
-            occurred_at=None if at is None else int(at.timestamp() * 1e6),
+            occurred_at=None if request.at is None else _micros(request.at, path),
         )
 
-    def _unread(self, event: RewardEvent) -> str | None:
+    def _warning_for(self, event: RewardEvent) -> str | None:
         """What to say of an event that no metric of its experiment reads: of a page's nothing, its
         layers read it.
         """
-        shown = self._shown(event.decision_id)
-        live = None if shown is None else self.engine.experiments.get(shown[0])
-        if live is None or event.event in live.events:
+        slate = self._slate(event.decision_id)
+        compiled = None if slate is None else self._backend.engine.experiments.get(slate[0])
+        if compiled is None or event.event in compiled.events:
             return None
-        telemetry.UNREAD.labels(live.experiment.key).inc()
-        return _warning(live.experiment.key, event.event, live.events)
+        key = compiled.experiment.key
+        telemetry.UNREAD.labels(key).inc()
+        return _warning(key, event.event, compiled.events)
 
-    def _shown(self, decision_id: str) -> _Shown | None:
-        shown = self._known.get(decision_id)
-        if shown is None:
-            decision = self.log.decision(decision_id)
+    def _slate(self, decision_id: str) -> _Slate | None:
+        slate = self._slates.get(decision_id)
+        if slate is None:
+            decision = self._backend.log.decision(decision_id)
             if decision is not None:
-                shown = self.remember(decision)
-        return shown
+                slate = self.remember(decision)
+        return slate
 
-    def remember(self, decision: Decision) -> _Shown:
+    def remember(self, decision: Decision) -> _Slate:
         """Know what a decision showed without asking the log."""
-        shown = decision.experiment, tuple([p.action for p in decision.slate])
-        self._known[decision.decision_id] = shown
-        if len(self._known) > _REMEMBERED:
-            self._known.popitem(last=False)
-        return shown
+        slate = decision.experiment, tuple([p.action for p in decision.slate])
+        self._slates[decision.decision_id] = slate
+        if len(self._slates) > _REMEMBERED:
+            self._slates.popitem(last=False)
+        return slate
+
+
+def _item(
+    request: RewardRequest, slate: tuple[str, ...], path: str
+) -> tuple[str | None, int | None]:
+    """The action and the position that a reward speaks of, each from the other where only one was
+    named; neither for a reward of the whole slate. Raises BadRequest for what was not shown.
+    """
+    action, position = request.action, request.position
+    if action is not None and action not in slate:
+        raise BadRequest(
+            f"{path}.action", f"{action!r} was not shown; expected one of {listed(slate, 10)}"
+        )
+    if position is not None and position >= len(slate):
+        raise BadRequest(f"{path}.position", f"{position}; expected 0 to {len(slate) - 1}")
+    if action is None:
+        return (None, None) if position is None else (slate[position], position)
+    if position is not None and slate[position] != action:
+        raise BadRequest(
+            f"{path}.position", f"{position} showed {slate[position]!r}, not {action!r}"
+        )
+    return action, slate.index(action)
+
+
+def _micros(at: datetime, path: str) -> int:
+    """The caller's time in µs since the epoch; UTC where it names no offset."""
+    if at.tzinfo is None:
+        at = at.replace(tzinfo=UTC)
+    if not _FIRST <= at <= _LAST:
+        raise BadRequest(f"{path}.at", f"{at.isoformat()}; expected a time from 1970 to 9999, UTC")
+    return int(at.timestamp() * 1e6)
+
+
+@lru_cache(1_024)
+def _warning(experiment: str, event: str, read: frozenset[str]) -> str:
+    message = f"stored, but no metric of {experiment} reads event {event[:64]!r}"
+    hint = nearest(event, read)
+    return f"{message}; {hint}" if hint else message

@@ -10,9 +10,9 @@ from pathlib import Path
 import uvicorn
 
 from topbill.domain.errors import TopbillError
-from topbill.log import open_log
-from topbill.service.app import Settings, create_app
+from topbill.service.app import create_app
 from topbill.service.buffered import BufferedProtocol
+from topbill.service.settings import Settings
 
 
 def serve(
@@ -21,10 +21,10 @@ def serve(
     """Serve until stopped. Raises SpecError, LogError and TopbillError before it listens, where it
     could not decide, store or listen."""
     settings = Settings(experiments, data, keys)
-    app = create_app(
-        settings
-    )  # whatever is wrong with the files is said once, before any process starts
-    open_log(settings.log_path).close()
+    # Whatever is wrong with the files, the log or the address is said once, before any process
+    # starts and says it in a loop.
+    app = create_app(settings)
+    settings.open_log().close()
     _check_address(host, port)
     common = {
         "host": host,
@@ -40,23 +40,23 @@ def serve(
     if processes == 1:
         uvicorn.run(app, **common)  # type: ignore[arg-type]
         return
+    # Each process counts for itself; whichever is asked for /metrics adds all up from this folder.
     shared = data / "metrics"
     shutil.rmtree(shared, ignore_errors=True)
     shared.mkdir(parents=True)
     os.environ |= {
         "TOPBILL_EXPERIMENTS": str(experiments),
         "TOPBILL_DATA": str(data),
-        "TOPBILL_WORKER_KEYS": b"\n".join(keys).decode(),
+        "TOPBILL_PROCESS_KEYS": b"\n".join(keys).decode(),
         "PROMETHEUS_MULTIPROC_DIR": str(shared),
     }
     uvicorn.run("topbill.service.app:from_environment", factory=True, workers=processes, **common)  # type: ignore[arg-type]
 
 
 def _check_address(host: str, port: int) -> None:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        socket.create_server(
-            (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET
-        ).close()
+        socket.create_server((host, port), family=family).close()
     except OSError as error:
         reason = error.strerror or error
         raise TopbillError(

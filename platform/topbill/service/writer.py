@@ -1,5 +1,12 @@
 """Group commit: what came in a turn of the event loop, or while the last group was written, is
 written in one go.
+
+    put ──▶ waiting ──▶ gather ──▶ commit ──▶ resolve ──▶ (more waiting? gather again)
+              ▲           │ a turn of the loop that brings nothing more, or enough callers wait
+              └───────────┘
+
+One sync of the disk costs the same for one entry as for 256, so waiting for a turn of the loop, some
+ten microseconds, is what makes thousands of durable decisions a second possible.
 """
 
 from __future__ import annotations
@@ -7,18 +14,23 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from pathlib import Path
 from queue import SimpleQueue
 from threading import Thread
 
 from topbill.domain.errors import LogError
-from topbill.log import Entry, Receipt, open_log
+from topbill.log import Entry, Log, Receipt
 
 _logger = logging.getLogger("topbill")
 _LARGEST_GROUP = 256
 _LONGEST_QUEUE = 20_000
+"""Entries that may wait; whoever comes then is refused at once. At 10,000 a second it is two seconds
+of a disk that stands still: callers have their own deadlines, and answers that come after them are
+work for nobody.
+"""
 _QUICK = 1e-3
 """Seconds for a group, on average over the last few, up to which the loop itself writes."""
+_SMOOTHING = 8
+"""Groups over which that average forgets."""
 
 _Waiting = tuple[Entry, "asyncio.Future[Receipt]"]
 
@@ -29,33 +41,46 @@ class GroupWriter:
     While the disk is quick (0.1 ms is usual) the loop writes by itself: to wake a thread and be
     woken by it takes as long. While it is slow a thread writes, and half of the callers are decided
     for while the other half is written. All methods are for the loop's own thread.
+
+    Args:
+        log: A handle that the writer has to itself, and closes at its end. The loop's thread and
+            the writer's never use it at once: one group is under way at a time.
+        loop: The loop that calls.
     """
 
-    def __init__(self, path: Path, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, log: Log, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._log = open_log(path)
+        self._log = log
         self.failing = False
         """Whether the last group could not be written."""
         self._waiting: list[_Waiting] = []
-        self._under_way = False
-        self._gathered = 0
+        self._busy = False
+        """Whether a group is being gathered or written: then nobody needs to start one."""
+        self._waiting_before = 0
+        """How many waited in the last turn of the loop: no more now means that all have come."""
         self._enough = _LARGEST_GROUP
-        self._pace = 0.0
+        """How many are not made to wait for another turn of the loop."""
+        self._seconds = 0.0
+        """Seconds that a group takes to write, averaged."""
         self._groups: SimpleQueue[list[_Waiting] | None] = SimpleQueue()
         self._thread = Thread(target=self._run, name="topbill-writer", daemon=True)
         self._thread.start()
 
     def put(self, entry: Entry) -> asyncio.Future[Receipt]:
-        """A future that is done when `entry` is durable. Raises LogError when too many are
-        waiting.
+        """A future that is done when `entry` is durable.
+
+        Raises:
+            LogError: Too many are waiting already.
         """
         if len(self._waiting) >= _LONGEST_QUEUE:
-            where = f"{self._log.name}: {_LONGEST_QUEUE} writes are waiting"
-            raise LogError(f"{where}; the disk doesn't keep up, try later")
+            raise LogError(
+                f"{self._log.name}: {_LONGEST_QUEUE} writes are waiting; "
+                "the disk doesn't keep up, try later"
+            )
         future: asyncio.Future[Receipt] = self._loop.create_future()
         self._waiting.append((entry, future))
-        if not self._under_way:
-            self._under_way = True
+        if not self._busy:
+            self._busy = True
             self._loop.call_soon(self._gather)
         return future
 
@@ -70,28 +95,33 @@ class GroupWriter:
 
     def _gather(self) -> None:
         """Write when enough callers wait, or when a turn of the loop brings nothing more."""
-        if self._gathered < len(self._waiting) < self._enough:
-            self._gathered = len(self._waiting)
+        if self._waiting_before < len(self._waiting) < self._enough:
+            self._waiting_before = len(self._waiting)
             self._loop.call_soon(self._gather)
         else:
             self._hand_over()
 
     def _hand_over(self) -> None:
-        self._gathered = 0
+        self._waiting_before = 0
         group = self._waiting[:_LARGEST_GROUP]
         del self._waiting[:_LARGEST_GROUP]
-        if self._pace > _QUICK:
+        if self._seconds > _QUICK:
             self._groups.put(group)
         else:
             self._resolve(group, self._commit(group))
 
     def _run(self) -> None:
+        """The writer's thread: a group after another, until None."""
         while (group := self._groups.get()) is not None:
             receipts = self._commit(group)
+            # At the very end the loop may be closed, and whoever waited is gone with it.
             if not self._loop.is_closed():
                 self._loop.call_soon_threadsafe(self._resolve, group, receipts)
 
     def _commit(self, group: list[_Waiting]) -> list[Receipt] | LogError:
+        """Write a group. An error is returned, not raised: it is the callers', who get it through
+        their futures, and must end neither the loop nor the thread.
+        """
         start = time.perf_counter()
         try:
             return self._log.commit([entry for entry, _ in group])
@@ -103,14 +133,19 @@ class GroupWriter:
                 f"{self._log.name}: cannot write: {error!r}; nothing of this batch was stored"
             )
         finally:
-            self._pace += (time.perf_counter() - start - self._pace) / 8
+            # An exponential average: one slow sync does not bring the thread in, a slow disk does.
+            self._seconds += (time.perf_counter() - start - self._seconds) / _SMOOTHING
 
     def _resolve(self, group: list[_Waiting], receipts: list[Receipt] | LogError) -> None:
-        callers = len(group) + len(self._waiting)
-        self._enough = (
-            _LARGEST_GROUP if self._pace <= _QUICK else min(_LARGEST_GROUP, (callers + 1) // 2)
-        )
-        self._under_way = bool(self._waiting)
+        """Tell the callers, and begin the next group if somebody waits."""
+        if self._seconds <= _QUICK:
+            self._enough = _LARGEST_GROUP
+        else:
+            # Half of those at work now: so one half is decided for while the other is written, and
+            # neither the processor nor the disk waits for the other.
+            callers = len(group) + len(self._waiting)
+            self._enough = min(_LARGEST_GROUP, (callers + 1) // 2)
+        self._busy = bool(self._waiting)
         if self._waiting:
             self._loop.call_soon(self._gather)
         self.failing = isinstance(receipts, LogError)
@@ -120,5 +155,7 @@ class GroupWriter:
                     future.set_exception(receipts)
             return
         for (_, future), receipt in zip(group, receipts, strict=True):
+            # A caller whose connection broke has cancelled its future. Its entry is stored all the
+            # same: it comes again with the same id, or not at all.
             if not future.done():
                 future.set_result(receipt)

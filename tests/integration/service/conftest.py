@@ -11,7 +11,8 @@ import pytest
 from starlette.testclient import TestClient
 
 from topbill.log import Log, open_log
-from topbill.service.app import Settings, create_app
+from topbill.service.app import create_app
+from topbill.service.settings import Settings
 
 
 @pytest.fixture

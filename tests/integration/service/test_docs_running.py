@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from starlette.testclient import TestClient
 
-from topbill.service.app import Settings, create_app
+from topbill.service.app import create_app
+from topbill.service.settings import Settings
 from topbill.worker.loop import Worker
 
 PAGE = (Path(__file__).parents[3] / "docs" / "running.md").read_text()

@@ -21,7 +21,8 @@ from topbill.domain.errors import LogError, TopbillError
 from topbill.log import Log, open_log
 from topbill.log.sqlite import SqliteLog
 from topbill.service import auth, fast_path
-from topbill.service.app import Settings, create_app
+from topbill.service.app import create_app
+from topbill.service.settings import Settings
 
 
 def decide(client: TestClient, **body: Any) -> Any:
@@ -405,7 +406,7 @@ def test_a_host_that_others_reach_needs_keys(
 def test_a_changed_file_is_taken_over_and_noted_and_a_broken_one_is_not(
     client: TestClient, log: Log, settings: Settings, folder: Path
 ) -> None:
-    from topbill.service.app import Follower
+    from topbill.service.follower import Follower
 
     app = create_app(settings)
     follower = Follower(settings, app.engine)
@@ -442,26 +443,26 @@ def test_the_page_of_the_api_needs_nothing_from_elsewhere(client: TestClient) ->
 
 def test_a_refused_edit_is_told_until_it_is_mended(client: TestClient, folder: Path) -> None:
     assert (
-        client.get("/v1/experiments").json()["refused"]
-        == client.get("/readyz").json()["refused_files"]
+        client.get("/v1/experiments").json()["problems"]
+        == client.get("/readyz").json()["problems"]
         == []
     )
     file = folder / "art.yaml"
     text = file.read_text()
     file.write_text(text + "slotz: 2\n")
-    until(lambda: client.get("/readyz").json()["refused_files"] == ["art.yaml"])
+    until(lambda: client.get("/readyz").json()["problems"] == [{"file": "art.yaml"}])
     assert client.get("/readyz").status_code == 200  # what was there before is served
     answer = client.get("/v1/experiments").json()
     assert [line["key"] for line in answer["experiments"]] == ["art"]
-    (refused,) = answer["refused"]
+    (refused,) = answer["problems"]
     assert (refused["file"], refused["path"]) == ("art.yaml", "slotz")
     assert "did you mean slots?" in refused["message"]
     file.write_text(text)
-    until(lambda: not client.get("/v1/experiments").json()["refused"])
+    until(lambda: not client.get("/v1/experiments").json()["problems"])
 
 
 def test_what_editors_leave_beside_a_file_changes_nothing(settings: Settings, folder: Path) -> None:
-    from topbill.service.app import Follower
+    from topbill.service.follower import Follower
 
     app = create_app(settings)
     follower = Follower(settings, app.engine)
@@ -476,7 +477,7 @@ def test_what_editors_leave_beside_a_file_changes_nothing(settings: Settings, fo
 
 
 def test_a_file_with_the_shorter_ending_is_followed_too(settings: Settings, folder: Path) -> None:
-    from topbill.service.app import Follower
+    from topbill.service.follower import Follower
 
     file = (folder / "art.yaml").rename(folder / "art.yml")
     app = create_app(settings)
@@ -490,7 +491,7 @@ def test_a_file_with_the_shorter_ending_is_followed_too(settings: Settings, fold
 def test_a_revision_that_the_log_could_not_take_is_noted_later(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from topbill.service.app import Follower
+    from topbill.service.follower import Follower
 
     def full(*_: object) -> bool:
         raise LogError("the disk is full")

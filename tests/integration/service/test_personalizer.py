@@ -15,8 +15,9 @@ from starlette.testclient import TestClient
 
 from topbill import lake, spec
 from topbill.log import Log
-from topbill.service.app import Settings, create_app
+from topbill.service.app import create_app
 from topbill.service.personalizer.matching import unsafe
+from topbill.service.settings import Settings
 from topbill.worker.loop import Worker
 from topbill.worker.policy_fold import PolicyFold
 

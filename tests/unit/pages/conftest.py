@@ -16,7 +16,8 @@ from topbill.domain.records import Decision, RewardEvent
 from topbill.engine import Engine
 from topbill.lake.tables import Origin, decision_rows, reward_rows
 from topbill.pages import CompiledPage, ComposedPage, PageFile, PageRequest, compose
-from topbill.service.app import Settings, create_app
+from topbill.service.app import create_app
+from topbill.service.settings import Settings
 
 NOW = 1_790_000_000.0
 """A day in September 2026."""

@@ -22,7 +22,8 @@ from topbill.domain.errors import BadRequest, NotFound
 from topbill.domain.records import RewardEvent
 from topbill.ope import estimate_slate
 from topbill.reporting import page as report
-from topbill.service.app import Settings, create_app
+from topbill.service.app import create_app
+from topbill.service.settings import Settings
 from topbill.worker import candidate_signals
 from topbill.worker.loop import Worker
 

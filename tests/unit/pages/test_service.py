@@ -15,8 +15,9 @@ from starlette.testclient import TestClient
 
 from topbill.log import Log, open_log
 from topbill.pages.compose import session_page_ids
-from topbill.service.app import Settings, create_app
+from topbill.service.app import create_app
 from topbill.service.page import AGAIN
+from topbill.service.settings import Settings
 from topbill.worker.loop import Worker
 
 

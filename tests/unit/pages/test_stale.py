@@ -11,7 +11,8 @@ import pytest
 from starlette.testclient import TestClient
 
 from topbill.domain.errors import BadData
-from topbill.service.app import Settings, create_app
+from topbill.service.app import create_app
+from topbill.service.settings import Settings
 
 
 def ask(client: TestClient, **body: Any) -> Any:
@@ -70,8 +71,8 @@ def test_a_damaged_catalogue_never_stops_pages_and_is_told(
         return answer.json()["fallbacks"] == ["catalogue"]
 
     until(lambda: flagged(client), "the flag")
-    assert client.get("/readyz").json()["refused_files"] == ["home.yaml"]
-    (told,) = client.get("/v1/experiments").json()["refused"]
+    assert client.get("/readyz").json()["problems"] == [{"file": "home.yaml"}]
+    (told,) = client.get("/v1/experiments").json()["problems"]
     assert (told["file"], told["path"], says in told["message"]) == ("home.yaml", "catalogue", True)
     assert (
         'topbill_page_fallbacks_total{page="home",stage="catalogue"}' in client.get("/metrics").text
@@ -82,7 +83,7 @@ def test_a_damaged_catalogue_never_stops_pages_and_is_told(
         assert flagged(later)
         file.write_text(whole)
         until(lambda: not flagged(later), "the mended catalogue")
-        assert later.get("/readyz").json()["refused_files"] == []
+        assert later.get("/readyz").json()["problems"] == []
 
 
 def test_without_any_good_catalogue_a_service_says_why_it_does_not_start(
@@ -95,6 +96,6 @@ def test_without_any_good_catalogue_a_service_says_why_it_does_not_start(
 
 def test_a_bad_edit_of_the_files_leaves_pages_as_they_were(client: TestClient, home: Any) -> None:
     (home.folder / "pages" / "home" / "titles.yaml").unlink()
-    until(lambda: client.get("/readyz").json()["refused_files"], "the refusal")
+    until(lambda: client.get("/readyz").json()["problems"], "the refusal")
     answer = ask(client, profile="7")
     assert (answer.status_code, answer.json()["fallbacks"]) == (200, [])

@@ -1,5 +1,6 @@
-"""Azure Personalizer's HTTP API over the same engine: paths, bodies, status codes and errors of the
-published reference (v1.0 and v1.1-preview)."""
+"""The ASGI application for the paths below `/personalizer/`: which request is what, and how it is
+refused.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +14,8 @@ import msgspec
 from topbill.domain.errors import BadRequest, LogError, NotFound, TopbillError
 from topbill.engine import at_path
 from topbill.service import telemetry
-from topbill.service.fast_path import LARGEST_BODY, FastPath, Receive, Scope, Send, read_body
+from topbill.service.asgi import JSON, LARGEST_BODY, Receive, Scope, Send, read_body
+from topbill.service.backend import Backend
 from topbill.service.personalizer.bodies import (
     Code,
     ErrorResponse,
@@ -24,14 +26,17 @@ from topbill.service.personalizer.bodies import (
     RewardRequest,
     Text,
 )
-from topbill.service.personalizer.events import Events
+from topbill.service.personalizer.events import PersonalizerEvents
 
-_PATH = re.compile(
-    r"/personalizer/v1\.(?:0|1-preview\.\d{1,2})/(?:rank|events/(?P<event>[^/]+)/(?P<verb>reward|activate))"
-)
-_SLOTS_PATH = re.compile(
-    r"/personalizer/v1\.1-preview\.\d{1,2}/multislot/(?:rank|events/(?P<event>[^/]+)/(?P<verb>reward|activate))"
-)
+_VERB = r"(?:rank|events/(?P<event>[^/]+)/(?P<verb>reward|activate))"
+_PATH = re.compile(rf"/personalizer/v1\.(?:0|1-preview\.\d{{1,2}})/{_VERB}")
+_SLOTS_PATH = re.compile(rf"/personalizer/v1\.1-preview\.\d{{1,2}}/multislot/{_VERB}")
+_INVALID: dict[str, Code] = {
+    "rank": "InvalidRankRequest",
+    "reward": "InvalidRewardRequest",
+    "activate": "InvalidEventIdToActivate",
+}
+"""The code of a request of the wrong form, by what it asks for."""
 _encode = msgspec.json.Encoder().encode
 _rank = msgspec.json.Decoder(RankRequest)
 _rank_slots = msgspec.json.Decoder(MultiSlotRankRequest)
@@ -42,74 +47,60 @@ _reward_slots = msgspec.json.Decoder(MultiSlotRewardRequest)
 class Personalizer:
     """An ASGI application for the paths below `/personalizer/`."""
 
-    def __init__(self, hot: FastPath) -> None:
-        self._events = Events(hot)
+    def __init__(self, backend: Backend) -> None:
+        self._events = PersonalizerEvents(backend)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        code: Code = "BadRequest"
+        path = _path_of(scope)
+        if path is None:
+            return await _refuse(send, 400, "BadRequest", "the path is not ASCII")
+        slots = "/multislot/" in path
+        route = (_SLOTS_PATH if slots else _PATH).fullmatch(path)
+        if route is None:
+            return await _refuse(send, 404, "ResourceNotFound", f"no such path: {path[:200]}")
+        if scope["method"] != "POST":
+            return await _refuse(send, 405, "BadRequest", f"{scope['method']}; expected POST")
+        raw = await read_body(receive)
+        start = time.perf_counter()
+        if raw is None:
+            message = f"over {LARGEST_BODY:,} bytes; send less"
+            return await _refuse(send, 400, "PayloadSizeExceeded", message)
+        verb = route["verb"] or "rank"
         try:
-            path = (
-                scope["raw_path"].split(b"?")[0].decode("ascii")
-                if scope.get("raw_path")
-                else scope["path"]
-            )
-            slots = "/multislot/" in path
-            found = (_SLOTS_PATH if slots else _PATH).fullmatch(path)
-            if found is None:
-                return await _refuse(send, 404, "ResourceNotFound", f"no such path: {path[:200]}")
-            if scope["method"] != "POST":
-                return await _refuse(send, 405, "BadRequest", f"{scope['method']}; expected POST")
-            raw = await read_body(receive)
-            start = time.perf_counter()
-            if raw is None:
-                return await _refuse(
-                    send, 400, "PayloadSizeExceeded", f"over {LARGEST_BODY:,} bytes; send less"
-                )
-            if found["event"] is None:
-                code = "InvalidRankRequest"
-                await _answer(send, 201, await self._rank(slots, raw))
-                telemetry.SECONDS.labels("/personalizer/rank").observe(time.perf_counter() - start)
-                return None
-            code = (
-                "InvalidEventIdToActivate"
-                if found["verb"] == "activate"
-                else "InvalidRewardRequest"
-            )
-            event = _event_id(found["event"])
-            if found["verb"] == "activate":
-                await self._events.activate(event, slots)
-            else:
-                await self._reward(event, slots, raw)
-            await _answer(send, 204)
-            telemetry.SECONDS.labels(f"/personalizer/{found['verb']}").observe(
-                time.perf_counter() - start
-            )
-            return None
-        except msgspec.ValidationError as error:
-            wrong = at_path(error)
-            return await _refuse(send, 400, code, wrong.message, wrong.path)
-        except BadRequest as error:
-            target = "$.excludedActions" if error.path == "$.exclude" else error.path
-            return await _refuse(send, 400, code, error.message, target)
-        except (msgspec.DecodeError, RecursionError, UnicodeError) as error:
-            return await _refuse(send, 400, code, f"{error}; expected a JSON object")
-        except NotFound as error:
-            return await _refuse(send, 404, "ResourceNotFound", str(error))
-        except LogError as error:
-            return await _refuse(send, 503, "OperationNotAllowed", str(error))
-        except TopbillError as error:
-            return await _refuse(send, 500, "InternalServerError", str(error))
+            answer = await self._handle(verb, route["event"], slots, raw)
+        except (TopbillError, msgspec.MsgspecError, RecursionError, UnicodeError) as error:
+            return await _refuse(send, *_refusal(error, _INVALID[verb]))
+        await _answer(send, 204 if answer is None else 201, answer)
+        elapsed = time.perf_counter() - start
+        telemetry.SECONDS.labels(f"/personalizer/{verb}").observe(elapsed)
+        return None
 
-    async def _rank(self, slots: bool, raw: bytes) -> Any:
-        if slots:
-            return await self._events.rank_slots(_rank_slots.decode(raw))
-        return await self._events.rank(_rank.decode(raw))
-
-    async def _reward(self, event: str, slots: bool, raw: bytes) -> None:
-        if slots:
+    async def _handle(self, verb: str, quoted_event: str | None, slots: bool, raw: bytes) -> Any:
+        """What a request is answered with; None where its status says it all."""
+        if quoted_event is None:
+            if slots:
+                return await self._events.rank_slots(_rank_slots.decode(raw))
+            return await self._events.rank(_rank.decode(raw))
+        event = _event_id(quoted_event)
+        if verb == "activate":
+            await self._events.activate(event, slots)
+        elif slots:
             await self._events.reward_slots(event, _reward_slots.decode(raw))
         else:
             await self._events.reward(event, _reward.decode(raw))
+        return None
+
+
+def _path_of(scope: Scope) -> str | None:
+    """The path as it was sent, since event ids may contain quoted slashes; None for one that is not
+    ASCII.
+    """
+    if not scope.get("raw_path"):
+        return str(scope["path"])
+    try:
+        return bytes(scope["raw_path"]).split(b"?")[0].decode("ascii")
+    except UnicodeDecodeError:
+        return None
 
 
 def _event_id(quoted: str) -> str:
@@ -119,13 +110,31 @@ def _event_id(quoted: str) -> str:
         raise BadRequest("eventId", str(error)) from error
 
 
+def _refusal(error: Exception, invalid: Code) -> tuple[int, Code, str, str | None]:
+    """Status, code, message and target of an error, in the words of the published reference;
+    `invalid` is the code for a request of the wrong form.
+    """
+    if isinstance(error, msgspec.ValidationError):
+        error = at_path(error)
+    if isinstance(error, BadRequest):
+        # The engine calls it `exclude`; their callers know it by their own name.
+        target = "$.excludedActions" if error.path == "$.exclude" else error.path
+        return 400, invalid, error.message, target
+    if isinstance(error, NotFound):
+        return 404, "ResourceNotFound", str(error), None
+    if isinstance(error, LogError):
+        return 503, "OperationNotAllowed", str(error), None
+    if isinstance(error, TopbillError):
+        return 500, "InternalServerError", str(error), None
+    return 400, invalid, f"{error}; expected a JSON object", None
+
+
 async def _answer(send: Send, status: int, body: Any = None) -> None:
-    raw = b"" if body is None else _encode(body)
-    headers = (
-        []
-        if body is None
-        else [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(raw))]
-    )
+    raw = b""
+    headers = []
+    if body is not None:
+        raw = _encode(body)
+        headers = [JSON, (b"content-length", b"%d" % len(raw))]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": raw})
 

@@ -139,7 +139,7 @@ def offer(actions: list[RankableAction]) -> msgspec.Raw:
     )
 
 
-def known(excluded: list[str] | None, actions: list[RankableAction]) -> list[str]:
+def excluded_ids(excluded: list[str] | None, actions: list[RankableAction]) -> list[str]:
     """The excluded ids that are actions at all, each once; others do no harm."""
     names = {action.id for action in actions}
     return sorted(names & set(excluded or ()))

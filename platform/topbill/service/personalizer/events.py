@@ -15,28 +15,31 @@ from topbill.domain.records import Decision, RewardEvent
 from topbill.engine import CompiledExperiment, DecideRequest, new_id
 from topbill.log import Entry
 from topbill.service import telemetry
-from topbill.service.fast_path import FastPath
+from topbill.service.backend import Backend
 from topbill.service.personalizer.bodies import (
     MultiSlotRankRequest,
     MultiSlotRankResponse,
     MultiSlotRewardRequest,
+    RankableAction,
     RankRequest,
     RankResponse,
     RewardRequest,
+    SlotRequest,
     SlotResponse,
     check_slots,
     context,
-    known,
+    excluded_ids,
     offer,
     ranking,
 )
 from topbill.service.personalizer.matching import unsafe
 
 _EVENTS = ".events"
+"""What the log calls stored events by, behind the experiment's key; no key has a dot."""
 
 
-class Kept(msgspec.Struct, frozen=True):
-    """An event as it is kept: its decisions by slot ("" for the one of a single-slot rank), active
+class StoredEvent(msgspec.Struct, frozen=True):
+    """An event as it is stored: its decisions by slot ("" for the one of a single-slot rank), active
     or not yet.
     """
 
@@ -45,68 +48,75 @@ class Kept(msgspec.Struct, frozen=True):
 
 
 _encode = msgspec.json.Encoder().encode
-_kept = msgspec.json.Decoder(Kept)
+_decode = msgspec.json.Decoder(StoredEvent).decode
 
 
-class Events:
-    """Ranks, rewards and activates over the engine, the log and the writer of the fast path.
+class PersonalizerEvents:
+    """Ranks, rewards and activates over a backend.
 
     Raises NotFound for an event that is not there, BadRequest for what the caller got wrong.
     """
 
-    def __init__(self, hot: FastPath) -> None:
-        self._hot = hot
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
 
     # ------------------------------------------------------------------ one slot
 
     async def rank(self, request: RankRequest) -> RankResponse:
         """Decide, or say again what was decided under that id."""
         decide = DecideRequest(
-            experiment=self._live().experiment.key,
+            experiment=self._experiment().experiment.key,
             unit=request.event_id,
             context=context(request.context_features),
             actions=offer(request.actions),
-            exclude=known(request.excluded_actions, request.actions),
+            exclude=excluded_ids(request.excluded_actions, request.actions),
             decision_id=request.event_id,
         )
-        decision = self._held(request.event_id, decide.fingerprint)
+        decision = self._earlier_decision(request.event_id, decide.fingerprint)
         if decision is None:
-            decision = self._hot.engine.decide(decide)
+            decision = self._backend.engine.decide(decide)
             if request.defer_activation:
-                kept = await self._keep(decision.decision_id, Kept({"": decision}, active=False))
-                decision = kept.decisions[""]
+                event = StoredEvent({"": decision}, active=False)
+                event = await self._store_event(decision.decision_id, event)
+                decision = event.decisions[""]
             else:
-                keyed = frozenset((decision.decision_id,)) if request.event_id else frozenset()
-                receipt = await self._hot.writer.put(Entry((decision,), keyed_decisions=keyed))
-                decision = receipt.stored.get(decision.decision_id, decision)
-                if receipt.conflict is not None:
-                    raise _reused(receipt.conflict)
-                _count(decision)
+                decision = await self._store_decision(decision, bool(request.event_id))
         return ranking(decision, [action.id for action in request.actions])
 
-    def _held(self, event_id: str | None, fingerprint: str) -> Decision | None:
+    async def _store_decision(self, decision: Decision, keyed: bool) -> Decision:
+        """Make it durable; returns what stands under its id, maybe by an earlier request."""
+        ids = frozenset((decision.decision_id,)) if keyed else frozenset[str]()
+        receipt = await self._backend.writer.put(Entry((decision,), keyed_decisions=ids))
+        if receipt.conflict is not None:
+            raise _used_before(receipt.conflict)
+        stored = receipt.stored.get(decision.decision_id, decision)
+        _count([stored])
+        return stored
+
+    def _earlier_decision(self, event_id: str | None, fingerprint: str) -> Decision | None:
         """What was decided before under that id. Raises BadRequest where it was for another
         request.
         """
         if event_id is None:
             return None
-        held = self._hot.log.decision(event_id)
-        if held is None and (kept := self._kept(event_id)) is not None:
-            held = kept.decisions.get("")
-            if held is None:
-                raise _reused(event_id)
-        if held is not None and held.request_hash != fingerprint:
-            raise _reused(event_id)
-        return held
+        decision = self._backend.log.decision(event_id)
+        if decision is None:
+            event = self._stored_event(event_id)
+            if event is None:
+                return None
+            decision = event.decisions.get("")
+        # An event with slots has none without a slot: that was another kind of request.
+        if decision is None or decision.request_hash != fingerprint:
+            raise _used_before(event_id)
+        return decision
 
     async def reward(self, event_id: str, request: RewardRequest) -> None:
         """Store what came of an event, active or not."""
-        held = self._hot.log.decision(event_id)
-        if held is None:
-            kept = self._kept(event_id)
-            if kept is None or "" not in kept.decisions:
-                raise NotFound(f"event {event_id!r} is not there; rank it first")
-        await self._store([(event_id, request.value)])
+        if self._backend.log.decision(event_id) is None:
+            event = self._stored_event(event_id)
+            if event is None or "" not in event.decisions:
+                raise _not_there(event_id)
+        await self._store_rewards([(event_id, request.value)])
 
     # ------------------------------------------------------------------ several slots
 
@@ -114,25 +124,24 @@ class Events:
         """Decide slot by slot, or say again what was decided under that id."""
         check_slots(request)
         event_id = request.event_id or new_id()
-        kept = self._kept(event_id) if request.event_id else None
-        same = msgspec.structs.replace(request, event_id=None, defer_activation=None)
-        fingerprint = DecideRequest(experiment="", context=msgspec.Raw(_encode(same))).fingerprint
-        if (
-            kept is None
-            and request.event_id
-            and self._hot.log.decision(request.event_id) is not None
-        ):
-            raise _reused(request.event_id)
-        if kept is None:
-            kept = Kept(
-                self._fill(request, event_id, fingerprint), active=not request.defer_activation
-            )
-            kept = await self._keep(event_id, kept)
-        if any(decision.request_hash != fingerprint for decision in kept.decisions.values()):
-            raise _reused(event_id)
+        # Whether it is to be activated later is no part of what was asked.
+        content = msgspec.structs.replace(request, event_id=None, defer_activation=None)
+        fingerprint = DecideRequest(
+            experiment="", context=msgspec.Raw(_encode(content))
+        ).fingerprint
+
+        event = self._stored_event(event_id) if request.event_id else None
+        if event is None:
+            if request.event_id and self._backend.log.decision(request.event_id) is not None:
+                raise _used_before(request.event_id)
+            decisions = self._fill(request, event_id, fingerprint)
+            event = StoredEvent(decisions, active=not request.defer_activation)
+            event = await self._store_event(event_id, event)
+        if any(decision.request_hash != fingerprint for decision in event.decisions.values()):
+            raise _used_before(event_id)
         slots = [
             SlotResponse(slot, decision.slate[0].action)
-            for slot, decision in kept.decisions.items()
+            for slot, decision in event.decisions.items()
         ]
         return MultiSlotRankResponse(slots, event_id)
 
@@ -142,48 +151,41 @@ class Events:
         """A decision a slot, in order. Every slot of an event goes to the same variant: its unit is
         the event.
         """
-        key = self._live().experiment.key
-        ids = [action.id for action in request.actions]
-        barred = [set(slot.excluded_actions or ()) for slot in request.slots]
+        key = self._experiment().experiment.key
         placed: set[str] = set()
         decisions: dict[str, Decision] = {}
         for i, slot in enumerate(request.slots):
-            allowed = [[a for a in ids if a not in placed and a not in bars] for bars in barred[i:]]
-            excluded = {a for a in ids if a not in allowed[0]} | unsafe(allowed)
             described = {"id": slot.id, "features": slot.features or []}
-            first = [action for action in request.actions if action.id == slot.baseline_action]
             decide = DecideRequest(
                 experiment=key,
                 unit=event_id,
                 context=context([*(request.context_features or []), {"slot": described}]),
-                actions=offer(
-                    [*first, *(a for a in request.actions if a.id != slot.baseline_action)]
-                ),
-                exclude=[action for action in ids if action in excluded],
+                actions=offer(_baseline_first(request.actions, slot.baseline_action)),
+                exclude=_excluded(request.actions, request.slots[i:], placed),
                 decision_id=_slot_id(event_id, slot.id),
             )
-            decision = msgspec.structs.replace(
-                self._hot.engine.decide(decide), request_hash=fingerprint
-            )
+            decision = self._backend.engine.decide(decide)
+            # All slots are one request: whoever comes with the event's id again must have sent all
+            # of it.
+            decisions[slot.id] = msgspec.structs.replace(decision, request_hash=fingerprint)
             placed.add(decision.slate[0].action)
-            decisions[slot.id] = decision
         return decisions
 
     async def reward_slots(self, event_id: str, request: MultiSlotRewardRequest) -> None:
         """Store what came of some slots of an event."""
-        kept = self._kept(event_id)
-        if kept is None:
-            raise NotFound(f"event {event_id!r} is not there; rank it first")
+        event = self._stored_event(event_id)
+        if event is None:
+            raise _not_there(event_id)
+        rewards = []
         for i, reward in enumerate(request.reward):
-            if reward.slot_id not in kept.decisions:
-                expected = ", ".join(kept.decisions)
+            if reward.slot_id not in event.decisions:
+                expected = ", ".join(event.decisions)
                 raise BadRequest(
                     f"$.reward[{i}].slotId",
                     f"{reward.slot_id!r} is no slot of it; expected {expected}",
                 )
-        await self._store(
-            [(_slot_id(event_id, reward.slot_id), reward.value) for reward in request.reward]
-        )
+            rewards.append((_slot_id(event_id, reward.slot_id), reward.value))
+        await self._store_rewards(rewards)
 
     # ------------------------------------------------------------------ both
 
@@ -191,70 +193,89 @@ class Events:
         """Its decisions go into the log now, and the wait for its reward begins. Twice is as good
         as once.
         """
-        kept = self._kept(event_id)
-        if kept is None and not slots and self._hot.log.decision(event_id) is not None:
+        event = self._stored_event(event_id)
+        if event is None and not slots and self._backend.log.decision(event_id) is not None:
+            return  # it was ranked without deferring
+        if event is None or ("" in event.decisions) == slots:
+            raise _not_there(event_id)
+        if event.active:
             return
-        if kept is None or ("" in kept.decisions) == slots:
-            raise NotFound(f"event {event_id!r} is not there; rank it first")
-        if not kept.active:
-            decisions = list(kept.decisions.values())
-            keyed = frozenset(decision.decision_id for decision in decisions)
-            receipt = await self._hot.writer.put(Entry(decisions, keyed_decisions=keyed))
-            _count(
-                *(decision for decision in decisions if decision.decision_id not in receipt.stored)
-            )
+        decisions = list(event.decisions.values())
+        ids = frozenset(decision.decision_id for decision in decisions)
+        receipt = await self._backend.writer.put(Entry(decisions, keyed_decisions=ids))
+        _count([d for d in decisions if d.decision_id not in receipt.stored])
 
-    async def _store(self, rewards: list[tuple[str, float]]) -> None:
+    async def _store_rewards(self, rewards: list[tuple[str, float]]) -> None:
+        """Store (decision id, value) pairs. Their API has no ids of rewards: each one is new."""
         events = [
-            RewardEvent(decision_id=name, event_id=new_id(), event="reward", value=value)
-            for name, value in rewards
+            RewardEvent(decision_id=decision_id, event_id=new_id(), event="reward", value=value)
+            for decision_id, value in rewards
         ]
-        await self._hot.writer.put(Entry(events=events))
+        await self._backend.writer.put(Entry(events=events))
         telemetry.REWARDS.labels("stored").inc(len(events))
 
-    async def _keep(self, event_id: str, kept: Kept) -> Kept:
+    async def _store_event(self, event_id: str, event: StoredEvent) -> StoredEvent:
         """Store an event, with its decisions if it is active; returns it as stored, maybe by an
         earlier request.
 
         It stands in the log as a row of its own, under a name that no experiment can have: who
         learns from or analyses the experiment does not meet it.
         """
-        first = next(iter(kept.decisions.values()))
+        first = next(iter(event.decisions.values()))
         row = Decision(
             decision_id=_row_id(event_id),
             experiment=first.experiment + _EVENTS,
             revision=first.revision,
             variant=None,
             unit=event_id,
-            context=msgspec.Raw(_encode(kept)),
+            context=msgspec.Raw(_encode(event)),
             policy="",
             reason="not_in_experiment",
         )
-        decisions = list(kept.decisions.values()) if kept.active else []
+        decisions = list(event.decisions.values()) if event.active else []
         rows = [row, *decisions]
-        receipt = await self._hot.writer.put(
-            Entry(rows, keyed_decisions=frozenset(decision.decision_id for decision in rows))
-        )
+        ids = frozenset(decision.decision_id for decision in rows)
+        receipt = await self._backend.writer.put(Entry(rows, keyed_decisions=ids))
         if receipt.conflict is not None:
-            raise _reused(event_id)
+            raise _used_before(event_id)
         stored = receipt.stored.get(row.decision_id)
         if stored is not None:
-            return _kept.decode(stored.context)
-        _count(*decisions)
-        return kept
+            return _decode(stored.context)
+        _count(decisions)
+        return event
 
-    def _kept(self, event_id: str) -> Kept | None:
-        row = self._hot.log.decision(_row_id(event_id))
-        return None if row is None else _kept.decode(row.context)
+    def _stored_event(self, event_id: str) -> StoredEvent | None:
+        row = self._backend.log.decision(_row_id(event_id))
+        return None if row is None else _decode(row.context)
 
-    def _live(self) -> CompiledExperiment:
-        for live in self._hot.engine.experiments.values():
-            if live.experiment.personalizer:
-                return live
+    def _experiment(self) -> CompiledExperiment:
+        for compiled in self._backend.engine.experiments.values():
+            if compiled.experiment.personalizer:
+                return compiled
         raise NotFound("no experiment file says personalizer: true; see docs/from-personalizer.md")
 
 
+def _baseline_first(actions: list[RankableAction], baseline: str) -> list[RankableAction]:
+    """The actions with the baseline in front: that is the order of a fixed control."""
+    return sorted(actions, key=lambda action: action.id != baseline)
+
+
+def _excluded(
+    actions: list[RankableAction], slots: list[SlotRequest], placed: set[str]
+) -> list[str]:
+    """What the first of `slots` may not show: what it excludes, what earlier slots took (`placed`),
+    and what would leave a later slot with nothing.
+    """
+    allowed = []
+    for slot in slots:
+        barred = placed.union(slot.excluded_actions or ())
+        allowed.append([action.id for action in actions if action.id not in barred])
+    possible = set(allowed[0]) - unsafe(allowed)
+    return [action.id for action in actions if action.id not in possible]
+
+
 def _slot_id(event_id: str, slot_id: str) -> str:
+    # A separator that neither of the two ids can contain.
     return f"{event_id}\x1f{slot_id}"
 
 
@@ -262,14 +283,16 @@ def _row_id(event_id: str) -> str:
     return f"{event_id}\x1f"
 
 
-def _reused(event_id: str) -> BadRequest:
+def _not_there(event_id: str) -> NotFound:
+    return NotFound(f"event {event_id!r} is not there; rank it first")
+
+
+def _used_before(event_id: str) -> BadRequest:
     return BadRequest(
         "$.eventId", f"{event_id!r} was used before with another request; use a new id"
     )
 
 
-def _count(*decisions: Decision) -> None:
+def _count(decisions: list[Decision]) -> None:
     for decision in decisions:
-        telemetry.DECISIONS.labels(
-            decision.experiment, decision.variant or "", decision.reason
-        ).inc()
+        telemetry.decided(decision.experiment, decision.variant, decision.reason).inc()

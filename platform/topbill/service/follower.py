@@ -1,0 +1,139 @@
+"""What keeps a running service up to date: files, policy snapshots, and what viewers did."""
+
+from __future__ import annotations
+
+import asyncio
+import getpass
+import logging
+from pathlib import Path
+
+import msgspec
+
+from topbill import pages, spec
+from topbill.domain.errors import FileProblem, SpecError, TopbillError
+from topbill.engine import CompiledExperiment, Engine
+from topbill.service import telemetry
+from topbill.service.page import PageService
+from topbill.service.settings import Settings
+
+_logger = logging.getLogger("topbill")
+_POLL_SECONDS = 0.3
+
+
+class Follower:
+    """Keeps an engine and its pages up to date with the files, the newest policy snapshots and what
+    viewers did.
+
+    It has a handle of its own on the log, since it works in a thread beside the event loop.
+    """
+
+    def __init__(
+        self, settings: Settings, engine: Engine, page_service: PageService | None = None
+    ) -> None:
+        self._folder = settings.experiments
+        self._engine = engine
+        self._page_service = page_service
+        self._log = settings.open_log()
+        self._marks: dict[Path, tuple[int, int]] = {}
+        self._tried: dict[str, tuple[CompiledExperiment, int]] = {}
+        """Which version was last tried on which compiled experiment."""
+        self._file_problems: tuple[FileProblem, ...] = ()
+
+    def close(self) -> None:
+        """Let go of the log."""
+        self._log.close()
+
+    @property
+    def problems(self) -> tuple[FileProblem, ...]:
+        """What is wrong with the files as they are now, catalogues with them; what was there before
+        is served.
+        """
+        stale = () if self._page_service is None else self._page_service.stale
+        return (*self._file_problems, *stale)
+
+    def step(self) -> None:
+        """Move the journal into the log, reload changed files (a broken one leaves all as they
+        were), note revisions, adopt new snapshots."""
+        self._log.check()
+        self._log.tend()
+        self._take_over_files()
+        self._adopt_snapshots()
+        if self._page_service is not None:
+            self._page_service.follow(self._log)
+
+    def _take_over_files(self) -> None:
+        marks = spec.marks(self._folder)
+        if marks == self._marks:
+            return
+        try:
+            self._reload()
+            self._file_problems = ()
+        except TopbillError as error:
+            _logger.warning("experiments stay as they were:\n%s", error)
+            self._file_problems = _problems_of(error)
+        for key, compiled in self._engine.experiments.items():
+            text = msgspec.json.encode(compiled.experiment.raw).decode()
+            self._log.revise(key, compiled.revision, _user(), text)
+        # Only now: where the log could not take a revision, the next step tries again.
+        self._marks = marks
+
+    def _reload(self) -> None:
+        experiments = spec.load_all(pages.experiment_folders(self._folder))
+        # Pages are read before anything is taken over: a bad edit must not leave a page without an
+        # experiment of its layers.
+        page_files = pages.load_all(self._folder, experiments)
+        self._engine.reload(experiments)
+        if self._page_service is not None:
+            self._page_service.reload(page_files)
+
+    def _adopt_snapshots(self) -> None:
+        versions = self._log.versions()
+        for key, compiled in self._engine.experiments.items():
+            newest = versions.get(key, 0)
+            # One that does not fit is not read again at every step, but it is when the file
+            # changes: then the experiment is another object.
+            if newest > compiled.version and self._tried.get(key) != (compiled, newest):
+                self._tried[key] = (compiled, newest)
+                snapshot = self._log.snapshot(key, newest)
+                if snapshot is not None:
+                    compiled.adopt(snapshot)
+            telemetry.POLICY_VERSION.labels(key).set(compiled.version)
+
+
+async def follow(follower: Follower, stopped: asyncio.Event) -> None:
+    """Let a follower step until `stopped`; a step under way is finished."""
+    last_message = ""
+    while not await _is_set_within(stopped, _POLL_SECONDS):
+        try:
+            await asyncio.to_thread(follower.step)
+            last_message = ""
+        except Exception as error:
+            # It must never end: the service would go on deciding, for ever, with what it has now.
+            message = str(error)
+            if message != last_message:
+                defect = None if isinstance(error, TopbillError) else error
+                _logger.warning("%s; trying again", error, exc_info=defect)
+            last_message = message
+
+
+async def _is_set_within(event: asyncio.Event, seconds: float) -> bool:
+    try:
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    except TimeoutError:
+        return False
+    return True
+
+
+def _problems_of(error: TopbillError) -> tuple[FileProblem, ...]:
+    if isinstance(error, SpecError):
+        return error.problems
+    return (FileProblem("pages", "catalogue", str(error), "a catalogue that can be read"),)
+
+
+def _user() -> str:
+    """Who runs the service: who changed the files isn't known."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return "unknown"
