@@ -22,7 +22,7 @@ from topbill.domain import metric
 from topbill.domain.metric import MetricKind, TimedValue
 from topbill.ope.diagnostics import OPEN
 from topbill.reporting import page as page_report
-from topbill.reporting.queries.database import troubles
+from topbill.reporting.queries.database import problems
 from topbill.reporting.queries.series import progress
 from topbill.service.app import create_app
 from topbill.service.settings import Settings
@@ -104,12 +104,12 @@ def test_a_kind_that_is_in_the_table_works_everywhere(folder: Path, tmp_path: Pa
     while worker.step():
         pass
     worker.finish()
-    assert troubles(data) == []  # it learns
+    assert problems(data) == []  # it learns
     expected = (reported * 0.2 + (VIEWERS - reported) * 0.1) / VIEWERS
 
     # The lake, and the experiment's report over it.
     (row,) = lake.sql(
-        data / lake.FACE,
+        data / lake.DATABASE,
         "SELECT avg(metrics['watched']) AS mean, count(*) AS n FROM feedback "
         "WHERE experiment = 'home-artwork'",
     ).to_pylist()
@@ -136,7 +136,7 @@ def test_a_kind_that_is_in_the_table_works_everywhere(folder: Path, tmp_path: Pa
     # Evaluation reads the objective from the log, decision by decision.
     evaluated = ope.evaluate("home-artwork", "uniform", data, log_variants=["uniform"], gates=OPEN)
     (row,) = lake.sql(
-        data / lake.FACE,
+        data / lake.DATABASE,
         "SELECT avg(objective) AS mean FROM feedback "
         "WHERE experiment = 'home-artwork' AND variant = 'uniform'",
     ).to_pylist()
@@ -166,8 +166,8 @@ def test_a_kind_that_cannot_be_computed_stops_no_other_experiment(
         worker = Worker(folder, data)
         worker.step()
         worker.finish()
-        (problem,) = troubles(data)
+        (problem,) = problems(data)
         assert (problem.kind, problem.subject) == ("metrics", "home-artwork")
         assert reporting.load("home-rows", data).experiment == "home-rows"
-        keys = lake.sql(data / lake.FACE, "SELECT key FROM experiments").to_pylist()
+        keys = lake.sql(data / lake.DATABASE, "SELECT key FROM experiments").to_pylist()
         assert {"key": "home-artwork"} in keys
