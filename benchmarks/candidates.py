@@ -51,7 +51,7 @@ from topbill.candidates.fitting import fit, hold_out
 from topbill.candidates.signals import FACTORS, unit_length
 from topbill.catalog import Catalog
 from topbill.domain.records import Floats
-from topbill.simulation.browse import Browsers, Ways
+from topbill.simulation.page_viewers import Browsing, PageViewers
 
 PLAYS, MOST, POOL = 20, 200, 60
 LIMIT = 10.0
@@ -70,10 +70,10 @@ MADE_OF = [
 CLUBS, OWN = 40, 2
 
 
-def odds_of(catalog: Catalog, ways: Ways, clubs: bool) -> Callable[[int], Floats]:
+def odds_of(catalog: Catalog, ways: Browsing, clubs: bool) -> Callable[[int], Floats]:
     """What gives the probabilities (T,) with which a viewer plays each title."""
     if not clubs:
-        return Browsers(catalog, 0, ways).reach
+        return PageViewers(catalog, 0, ways).reach
     club = np.random.default_rng(5).integers(CLUBS, size=len(catalog))
 
     def reach(viewer: int) -> Floats:
@@ -177,7 +177,7 @@ def main() -> None:
         path = Path(name) / "catalogue.csv"
         catalogue(path, options.titles)
         catalog = Catalog.read(path)
-    ways = Ways(viewers=options.viewers)
+    ways = Browsing(viewers=options.viewers)
     reach, luck, now = odds_of(catalog, ways, options.clubs), np.random.default_rng(0), ways.start
     histories, possible = [], []
     for viewer in range(options.viewers):

@@ -41,9 +41,9 @@ from topbill import __version__, pages, spec
 from topbill.catalog import Catalog
 from topbill.engine import Engine
 from topbill.pages import CompiledPage
-from topbill.simulation.browse import Browsers, Ways
-from topbill.simulation.oracle import Choice, Knowing
-from topbill.simulation.visits import Course, Seen, Visit, browse, concentration
+from topbill.simulation.page_oracle import Choice, Oracle
+from topbill.simulation.page_viewers import Browsing, PageViewers
+from topbill.simulation.page_visits import JudgedPage, PageRun, PageVisit, browse, concentration
 
 ROOT = Path(__file__).parents[1]
 CONTROLS = {"rows": "editorial", "titles": "popular", "artwork": "first"}
@@ -52,7 +52,7 @@ NEARLY = 0.9
 """What part of the fair share counts as having reached it."""
 LEAST = 100
 """Placements before which no share is told."""
-WAYS = Ways(viewers=1500, pages_a_day=75.0)
+WAYS = Browsing(viewers=1500, pages_a_day=75.0)
 
 
 def compiled_page(catalog: Catalog | None = None) -> CompiledPage:
@@ -88,16 +88,16 @@ def without_new(catalog: Catalog) -> Catalog:
     return before
 
 
-def arms(browsers: Browsers) -> dict[str, Choice]:
+def arms(viewers: PageViewers) -> dict[str, Choice]:
     """The pages that are compared."""
-    knowing = {layer: Knowing(layer, browsers) for layer in CONTROLS}
+    knowing = {layer: Oracle(layer, viewers) for layer in CONTROLS}
     found: dict[str, Choice] = {"popular": CONTROLS, "learned": LEARNERS, "best": knowing}
     found |= {f"without {layer}": {**LEARNERS, layer: CONTROLS[layer]} for layer in CONTROLS}
     found |= {f"best {layer}": {**LEARNERS, layer: knowing[layer]} for layer in CONTROLS}
     return found
 
 
-def lift(visits: Iterable[Visit], new: str, old: str) -> tuple[float, float]:
+def lift(visits: Iterable[PageVisit], new: str, old: str) -> tuple[float, float]:
     """Relative lift in expected completed plays of one arm over another on the same visits, and its
     standard error (linearised, clustered by viewer)."""
     sums: dict[int, list[float]] = {}
@@ -144,7 +144,7 @@ def reached(hits: Sequence[tuple[int, int]], **shares: float) -> str:
 
 
 def new_titles(
-    late: Sequence[Visit], judged: Sequence[Visit], before: float, catalog: Catalog
+    late: Sequence[PageVisit], judged: Sequence[PageVisit], before: float, catalog: Catalog
 ) -> str:
     """How titles that came in the first half, `before` its end, fare in the second."""
     legal = np.logical_and.reduce(list(catalog.legal("us", 99, before).values()))
@@ -156,9 +156,9 @@ def new_titles(
     return reached(hits, even=float(added.sum() / legal.sum()), fair=float(knowing))
 
 
-def new_pictures(late: Sequence[Visit], browsers: Browsers, before: Catalog) -> str:
+def new_pictures(late: Sequence[PageVisit], viewers: PageViewers, before: Catalog) -> str:
     """How pictures fare that came in the middle, on the places of their titles."""
-    after = browsers.catalog
+    after = viewers.catalog
     both = zip(after.ids, after.pictures, before.pictures, strict=True)
     new = {title: own[-1].id for title, own, old in both if len(own) > len(old)}
     hits: list[tuple[int, int]] = []
@@ -172,7 +172,7 @@ def new_pictures(late: Sequence[Visit], browsers: Browsers, before: Catalog) -> 
             ]
             hits.append((sum(picture == new[title] for title, picture in places), len(places)))
             deserved += sum(
-                browsers.best_picture(visit.viewer, title) == new[title] for title, _ in places
+                viewers.best_picture(visit.viewer, title) == new[title] for title, _ in places
             )
     return reached(hits, fair=deserved / sum(of for _, of in hits))
 
@@ -182,13 +182,13 @@ def simulate(seed: int, number: int, lifts: dict[str, list[tuple[float, float]]]
     began = time.process_time()
     home, half = compiled_page(), number // 2
     before = without_new(home.catalog)
-    browsers = Browsers(home.catalog, seed, WAYS, home.file.sources)
+    viewers = PageViewers(home.catalog, seed, WAYS, home.file.sources)
 
     def judged(n: int, first: bool) -> bool:
         return n >= half and (n % 6 == 0 or (first and n % 3 == 0))
 
-    course = Course(catalogues={half: home.catalog}, arms=arms(browsers), judged=judged)
-    visits = browse(compiled_page(before), browsers, number, course)
+    course = PageRun(catalogues={half: home.catalog}, arms=arms(viewers), judged=judged)
+    visits = browse(compiled_page(before), viewers, number, course)
     late = [visit for visit in visits[half:] if visit.number % 6 == 0]
     first = [visit for visit in visits if visit.arms and visit.first]
     for name, group, new, old in (
@@ -206,7 +206,7 @@ def simulate(seed: int, number: int, lifts: dict[str, list[tuple[float, float]]]
         ),
     ):
         lifts.setdefault(name, []).append(lift(group, new, old))
-    sides: list[list[Seen]] = [
+    sides: list[list[JudgedPage]] = [
         [visit.arms[arm] for visit in late] for arm in ("learned", "popular")
     ]
     (seen, top), (seen0, top0) = map(concentration, sides)
@@ -215,7 +215,7 @@ def simulate(seed: int, number: int, lifts: dict[str, list[tuple[float, float]]]
         f"(popular page {seen0}), "
         f"the ten most shown have {top:.1%} ({top0:.1%})\n"
         f"    new titles {new_titles(visits[half:], late, visits[half].at, home.catalog)}, "
-        f"new pictures {new_pictures(visits[half:], browsers, before)}\n    "
+        f"new pictures {new_pictures(visits[half:], viewers, before)}\n    "
         f"{sum(v.played is not None for v in visits) / number:.0%} of pages played; "
         f"{time.process_time() - began:.0f} s of processor time"
     )

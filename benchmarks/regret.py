@@ -32,7 +32,7 @@ from rich.table import Table
 
 from topbill.policies import KINDS
 from topbill.simulation.run import run
-from topbill.simulation.tally import Line
+from topbill.simulation.scoreboard import ScoreLine
 from topbill.spec import Experiment, Variant, load
 
 GOAL = 0.60
@@ -52,9 +52,9 @@ def alone(experiment: Experiment, kind: str, floor: float) -> Experiment:
     return replace(experiment, variants=(variant,), metrics=metrics, reward_delay=SIX_HOURS)
 
 
-def measure(experiment: Experiment, rounds: int, seeds: int) -> dict[str, list[Line]]:
+def measure(experiment: Experiment, rounds: int, seeds: int) -> dict[str, list[ScoreLine]]:
     """Each policy's line for each seed."""
-    lines: dict[str, list[Line]] = {kind: [] for kind, _ in CASES}
+    lines: dict[str, list[ScoreLine]] = {kind: [] for kind, _ in CASES}
     with Progress(console=Console(stderr=True), transient=True) as progress:
         for kind, floor in CASES:
             task = progress.add_task(f"{experiment.key} {kind}", total=seeds * rounds)

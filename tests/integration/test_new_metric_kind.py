@@ -26,8 +26,8 @@ from topbill.reporting.queries.database import problems
 from topbill.reporting.queries.series import progress
 from topbill.service.app import create_app
 from topbill.service.settings import Settings
+from topbill.simulation.environment import Habits
 from topbill.simulation.run import run
-from topbill.simulation.world import Habits
 from topbill.worker.loop import Worker
 
 ROOT = Path(__file__).parents[2]

@@ -30,7 +30,7 @@ def simulate(file: Path, *, rounds: int = 20_000, seed: int = 0, json_: Json = F
     """
     from topbill import spec
     from topbill.simulation.run import run
-    from topbill.simulation.tally import table
+    from topbill.simulation.scoreboard import table
 
     experiment = spec.load(file)
     with progress() as bar:

@@ -227,7 +227,7 @@ def demo(
             address, loaded, out, seconds=None if forever else seconds, pages=experiments
         )
     out.rule("What you have seen")
-    visited = [e for e in loaded if e.key in driver.tally.experiments]
+    visited = [e for e in loaded if e.key in driver.scoreboard.experiments]
     sentences = [
         *_verdicts(visited, data),
         *summary(driver, data=str(data)),

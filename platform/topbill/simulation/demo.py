@@ -16,9 +16,9 @@ from rich.live import Live
 
 from topbill.domain.errors import NotFound
 from topbill.simulation.driver import PAGES_PER_SECOND, Driver
-from topbill.simulation.pager import pagers
-from topbill.simulation.tally import Line, Tally, table
-from topbill.simulation.world import Habits, World
+from topbill.simulation.environment import Environment, Habits
+from topbill.simulation.page_driver import page_drivers
+from topbill.simulation.scoreboard import Scoreboard, ScoreLine, table
 from topbill.spec import Experiment
 
 REFRESH = 0.5
@@ -43,7 +43,7 @@ def run_demo(
     """Send simulated viewers to the service at `base_url` for that many seconds (None: until
     Ctrl-C), also to the whole pages of the experiments' folder `pages`.
 
-    Shows a live table and returns the driver with its tally, up to where it got. Raises Unavailable
+    Shows a live table and returns the driver with its scoreboard, up to where it got. Raises Unavailable
     when the service fails, NotFound when no experiment is running.
     """
 
@@ -57,12 +57,12 @@ def run_demo(
             )
             await _watch(asyncio.create_task(visiting), driver, console)
 
-    if not (running := worlds(experiments, seed)):
+    if not (running := environments(experiments, seed)):
         raise NotFound(
             "no running experiment that lists its actions; expected at least one to send viewers to"
         )
     name = uuid.uuid4().hex[:8]
-    driver = Driver(running, name, [] if pages is None else pagers(pages, name, seed))
+    driver = Driver(running, name, [] if pages is None else page_drivers(pages, name, seed))
     try:
         asyncio.run(go())
     except KeyboardInterrupt:
@@ -70,7 +70,7 @@ def run_demo(
     return driver
 
 
-def worlds(experiments: Iterable[Experiment], seed: int = 0) -> dict[str, World]:
+def environments(experiments: Iterable[Experiment], seed: int = 0) -> dict[str, Environment]:
     """A world for each running experiment with actions of its own, all with the same viewers.
 
     Its last action comes `LAUNCH` seconds after the start, where three others and enough to fill
@@ -83,7 +83,9 @@ def worlds(experiments: Iterable[Experiment], seed: int = 0) -> dict[str, World]
         )
 
     return {
-        e.key: World(e, seed, habits(e)) for e in experiments if e.status == "running" and e.actions
+        e.key: Environment(e, seed, habits(e))
+        for e in experiments
+        if e.status == "running" and e.actions
     }
 
 
@@ -107,36 +109,36 @@ async def _watch(running: asyncio.Task[None], driver: Driver, console: Console) 
 
 def board(driver: Driver) -> Group:
     """The live table under a line of what was sent."""
-    pace = driver.tally.decisions / driver.elapsed if driver.elapsed else 0.0
+    pace = driver.scoreboard.decisions / driver.elapsed if driver.elapsed else 0.0
     head = (
         f"{driver.elapsed:3.0f} s · {driver.pages:,} homepages · [bold]{pace:,.0f} decisions/s[/bold] · "
-        f"{driver.tally.decisions:,} decisions · {driver.rewards:,} reward events"
+        f"{driver.scoreboard.decisions:,} decisions · {driver.rewards:,} reward events"
     )
-    lines = [line for tally in _tallies(driver) for line in tally.lines()]
+    lines = [line for scoreboard in _scoreboards(driver) for line in scoreboard.lines()]
     more = (
         f"{driver.whole_pages:,} whole pages, each layer of them judged by itself"
-        if driver.pagers
+        if driver.page_drivers
         else ""
     )
     return Group(head, table(lines), *([more] if more else []))
 
 
-def _tallies(driver: Driver) -> list[Tally]:
-    return [driver.tally, *(pager.tally for pager in driver.pagers)]
+def _scoreboards(driver: Driver) -> list[Scoreboard]:
+    return [driver.scoreboard, *(pager.scoreboard for pager in driver.page_drivers)]
 
 
 def summary(driver: Driver, *, data: str, dashboard: str | None = None) -> list[str]:
     """What the demo showed, in sentences, and what to do next. `data` is the data folder,
     `dashboard` an address.
     """
-    pace = driver.tally.decisions / driver.elapsed if driver.elapsed else 0.0
+    pace = driver.scoreboard.decisions / driver.elapsed if driver.elapsed else 0.0
     sentences = [
-        f"{driver.pages:,} simulated homepages took {driver.tally.decisions:,} decisions ({pace:,.0f}/s over HTTP) and "
+        f"{driver.pages:,} simulated homepages took {driver.scoreboard.decisions:,} decisions ({pace:,.0f}/s over HTTP) and "
         f"sent {driver.rewards:,} reward events; {driver.retries} requests had to be sent again."
     ]
-    for tally in _tallies(driver):
-        sentences += _told(tally)
-    example = next(iter(driver.tally.experiments), "KEY")
+    for scoreboard in _scoreboards(driver):
+        sentences += _told(scoreboard)
+    example = next(iter(driver.scoreboard.experiments), "KEY")
     sentences.append(
         f"Next: `topbill report {example} --data {data}` reads the same experiment from its own log,"
     )
@@ -148,10 +150,10 @@ def summary(driver: Driver, *, data: str, dashboard: str | None = None) -> list[
     return sentences
 
 
-def _told(tally: Tally) -> list[str]:
+def _told(scoreboard: Scoreboard) -> list[str]:
     """A sentence for each experiment that has a control and another."""
-    lines, sentences = tally.lines(), []
-    for key, experiment in tally.experiments.items():
+    lines, sentences = scoreboard.lines(), []
+    for key, experiment in scoreboard.experiments.items():
         own = [line for line in lines if line.experiment == key]
         control = next((line for line in own if line.variant == experiment.control.name), None)
         others = [line for line in own if line is not control]
@@ -172,17 +174,17 @@ def _told(tally: Tally) -> list[str]:
     return sentences
 
 
-def _lately(line: Line) -> float:
+def _lately(line: ScoreLine) -> float:
     return line.gap_closed_recently or 0.0
 
 
-def _worth(line: Line) -> str:
+def _worth(line: ScoreLine) -> str:
     if line.interval is None:
         return f"{line.reward:.4f}"
     return f"{line.reward:.4f} ({line.interval[0]:.4f} to {line.interval[1]:.4f})"
 
 
-def _share(line: Line) -> str:
+def _share(line: ScoreLine) -> str:
     return (
         "no measurable part"
         if line.gap_closed_recently is None

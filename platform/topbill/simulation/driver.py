@@ -20,10 +20,10 @@ import msgspec
 
 from topbill.domain.errors import Unavailable
 from topbill.pages import PageAnswer
-from topbill.simulation.pager import Pager
-from topbill.simulation.tally import Tally
+from topbill.simulation.environment import Environment
+from topbill.simulation.page_driver import PageDriver
+from topbill.simulation.scoreboard import Scoreboard
 from topbill.simulation.viewers import Visit
-from topbill.simulation.world import World
 
 PAGES_PER_SECOND = 200.0
 WHOLE_PAGES_PER_SECOND = 12.0
@@ -40,17 +40,22 @@ _page = msgspec.json.Decoder(PageAnswer).decode
 
 
 class Driver:
-    """Sends viewers to a service and keeps the tally. `name` is what the decision ids of this run
-    begin with; `pagers` are the viewers of whole pages and keep tallies of their own."""
+    """Sends viewers to a service and keeps the scoreboard. `name` is what the decision ids of this run
+    begin with; `page_drivers` are the viewers of whole pages and keep tallies of their own."""
 
     def __init__(
-        self, worlds: Mapping[str, World], name: str, pagers: Sequence[Pager] = ()
+        self,
+        environments: Mapping[str, Environment],
+        name: str,
+        page_drivers: Sequence[PageDriver] = (),
     ) -> None:
-        self.pagers = pagers
-        self.tally = Tally(world.experiment for world in worlds.values())
+        self.page_drivers = page_drivers
+        self.scoreboard = Scoreboard(
+            environment.experiment for environment in environments.values()
+        )
         self.pages = self.whole_pages = self.rewards = self.retries = 0
         self.elapsed = 0.0
-        self._worlds = worlds
+        self._environments = environments
         self._name = name
         self._start = self._deliver_at = 0.0
         self._waiting: list[tuple[float, int, dict[str, Any]]] = []
@@ -70,8 +75,10 @@ class Driver:
         visitors = [
             self._visitor(client, self._start + seconds, pause, numbers) for _ in range(WORKERS)
         ]
-        browsers = [self._browser(client, self._start + seconds, pager) for pager in self.pagers]
-        await asyncio.gather(*visitors, *browsers)
+        page_visitors = [
+            self._browser(client, self._start + seconds, pager) for pager in self.page_drivers
+        ]
+        await asyncio.gather(*visitors, *page_visitors)
         await self._deliver(client, math.inf)
 
     async def _visitor(
@@ -93,15 +100,15 @@ class Driver:
     async def _page(self, client: httpx.AsyncClient, number: int) -> None:
         """One visit: decide for every experiment, and put what the viewer will do on its way."""
         at = time.monotonic() - self._start
-        visits = {key: world.visit(number) for key, world in self._worlds.items()}
+        visits = {key: environment.visit(number) for key, environment in self._environments.items()}
         body = {"decisions": [self._request(key, visit, at) for key, visit in visits.items()]}
         answer = await self._post(client, "/v1/decide/batch", body)
         self.pages += 1
         self.elapsed = time.monotonic() - self._start
         for (key, visit), decided in zip(visits.items(), answer["decisions"], strict=True):
-            self._react(self._worlds[key], visit, at, decided)
+            self._react(self._environments[key], visit, at, decided)
 
-    async def _browser(self, client: httpx.AsyncClient, stop: float, pager: Pager) -> None:
+    async def _browser(self, client: httpx.AsyncClient, stop: float, pager: PageDriver) -> None:
         """One whole page after the other."""
         for number in count():
             due = self._start + number / WHOLE_PAGES_PER_SECOND
@@ -117,24 +124,28 @@ class Driver:
                 )
 
     def _request(self, key: str, visit: Visit, at: float) -> dict[str, Any]:
-        world = self._worlds[key]
+        environment = self._environments[key]
         request: dict[str, Any] = {
             "experiment": key,
             "context": visit.context,
             "decision_id": f"{self._name}-{visit.number}-{key}",
         }
-        if world.experiment.unit:
+        if environment.experiment.unit:
             request["unit"] = visit.unit
-        if absent := world.absent(at):
+        if absent := environment.absent(at):
             request["exclude"] = absent
         return request
 
-    def _react(self, world: World, visit: Visit, at: float, decided: Mapping[str, Any]) -> None:
+    def _react(
+        self, environment: Environment, visit: Visit, at: float, decided: Mapping[str, Any]
+    ) -> None:
         slate = [item["action"] for item in decided["slate"]]
-        truth = world.truth(visit, at)
-        responses = world.respond(visit, truth, slate)
-        key = world.experiment.key
-        self.tally.add(key, decided["variant"], visit.unit, world.rows(slate), truth, responses)
+        truth = environment.truth(visit, at)
+        responses = environment.respond(visit, truth, slate)
+        key = environment.experiment.key
+        self.scoreboard.add(
+            key, decided["variant"], visit.unit, environment.rows(slate), truth, responses
+        )
         for response in responses:
             reward = {
                 "decision_id": decided["decision_id"],

@@ -35,7 +35,7 @@ from topbill.worker.policy_fold import PolicyFold
 DEFAULT_KINDS = ("uniform", "epsilon_greedy", "thompson", "linucb")
 
 
-class Rate(msgspec.Struct, frozen=True):
+class ClickRate(msgspec.Struct, frozen=True):
     """A click rate over `rows` rows (an effective number where they are weighted) and its 95%
     Jeffreys interval (Brown, Cai and DasGupta 2001), which is sound for a handful of clicks too."""
 
@@ -45,14 +45,14 @@ class Rate(msgspec.Struct, frozen=True):
     interval: tuple[float, float]
 
 
-class Replayed(msgspec.Struct, frozen=True):
+class PolicyReplay(msgspec.Struct, frozen=True):
     """One policy's replay: the click rate over the rows that matched, and over all rows,
     weighted.
     """
 
     policy: str
-    matched: Rate
-    weighted: Rate
+    matched: ClickRate
+    weighted: ClickRate
     versions: int
 
 
@@ -61,8 +61,8 @@ class Report(msgspec.Struct, frozen=True):
 
     file: str
     items: int
-    log: Rate
-    policies: list[Replayed]
+    log: ClickRate
+    policies: list[PolicyReplay]
 
 
 def replay_obd(
@@ -98,7 +98,7 @@ def variant(kind: str) -> Variant:
 
 def replay(
     log: ObdLog, variant: Variant, progress: Callable[[int], None] = lambda _: None
-) -> Replayed:
+) -> PolicyReplay:
     """Replay one policy: decide each row, let it learn from the rows that match, weight all of
     them.
     """
@@ -132,7 +132,7 @@ def replay(
     progress(len(log))
     effective = float(weights.sum() ** 2 / (weights**2).sum()) if weights.any() else 0.0
     mean = float(weights @ np.array(log.clicked) / weights.sum()) if effective else 0.0
-    return Replayed(
+    return PolicyReplay(
         variant.policy, rate(matched, clicks), rate(effective, mean * effective), fold.version
     )
 
@@ -163,13 +163,13 @@ def _learn(engine: Engine, fold: PolicyFold, store: Log) -> None:
         raise PolicyError(f"{live.experiment.key}: the version just published could not be adopted")
 
 
-def rate(rows: float, clicks: float) -> Rate:
+def rate(rows: float, clicks: float) -> ClickRate:
     """The click rate with its interval. Weighted rows count with their effective number (Kish
     1965).
     """
     low, high = stats.beta.interval(0.95, clicks + 0.5, rows - clicks + 0.5)
     interval = (0.0 if clicks == 0 else float(low), 1.0 if clicks == rows else float(high))
-    return Rate(rows, clicks, clicks / rows if rows else None, interval)
+    return ClickRate(rows, clicks, clicks / rows if rows else None, interval)
 
 
 def table(report: Report) -> Table:
@@ -201,7 +201,7 @@ def table(report: Report) -> Table:
     return shown
 
 
-def _rate(rate: Rate) -> str:
+def _rate(rate: ClickRate) -> str:
     low, high = rate.interval
     return "-" if rate.rate is None else f"{rate.rate:.2%} ({100 * low:.2f}–{100 * high:.2f})"
 

@@ -15,8 +15,8 @@ import msgspec
 
 from topbill.domain.records import Decision, RewardEvent
 from topbill.engine import CompiledExperiment, DecideRequest, Engine, teach
-from topbill.simulation.tally import Line, Tally
-from topbill.simulation.world import Habits, Response, World
+from topbill.simulation.environment import Environment, Habits, Response
+from topbill.simulation.scoreboard import Scoreboard, ScoreLine
 from topbill.spec import Experiment
 
 DAY = 86_400.0
@@ -32,7 +32,7 @@ def run(
     habits: Habits | None = None,
     days: float = 14.0,
     progress: Callable[[int], None] = lambda _: None,
-) -> list[Line]:
+) -> list[ScoreLine]:
     """Simulate `rounds` visits spread evenly over `days`, all of them in the experiment, and return
     a line a variant.
 
@@ -40,8 +40,8 @@ def run(
     `progress` is called with the rounds done so far.
     """
     running = replace(experiment, status="running", traffic=1.0, layer_start=0.0, holdout=0.0)
-    world = World(running, seed, habits)
-    tally = Tally([running])
+    environment = Environment(running, seed, habits)
+    scoreboard = Scoreboard([running])
     engine = Engine([running], clock=lambda: 0.0)
     live = engine.find(running.key)
     due: deque[tuple[float, Decision, list[RewardEvent]]] = deque()
@@ -50,19 +50,21 @@ def run(
         if number % LEARN_EVERY == 0:
             _learn(live, due, at)
             progress(number)
-        visit = world.visit(number)
+        visit = environment.visit(number)
         request = DecideRequest(
             experiment=running.key,
             unit=visit.unit if running.unit else None,
             context=msgspec.Raw(msgspec.json.encode(visit.context)),
-            exclude=world.absent(at),
+            exclude=environment.absent(at),
             decision_id=f"{seed}-{number}",
         )
         decision = msgspec.structs.replace(engine.decide(request), decided_at=int(at * 1e6))
-        truth = world.truth(visit, at)
+        truth = environment.truth(visit, at)
         slate = [placed.action for placed in decision.slate]
-        responses = world.respond(visit, truth, slate)
-        tally.add(running.key, decision.variant, decision.unit, world.rows(slate), truth, responses)
+        responses = environment.respond(visit, truth, slate)
+        scoreboard.add(
+            running.key, decision.variant, decision.unit, environment.rows(slate), truth, responses
+        )
         came = [
             _event(decision, response)
             for response in responses
@@ -70,7 +72,7 @@ def run(
         ]
         due.append((at + running.reward_delay, decision, came))
     progress(rounds)
-    return tally.lines()
+    return scoreboard.lines()
 
 
 def _learn(

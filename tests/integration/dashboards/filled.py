@@ -15,7 +15,7 @@ from topbill.engine import DecideRequest, Engine, examples
 from topbill.lake import Lake
 from topbill.lake.tables import Origin, decision_rows, reward_rows
 from topbill.log import Log, Revision, open_log
-from topbill.simulation.world import World
+from topbill.simulation.environment import Environment
 from topbill.spec import Experiment
 
 START = 1_790_000_000_000_000  # µs: 21 September 2026, 14:13 UTC
@@ -73,7 +73,7 @@ def _visits(
     experiment: Experiment, visits: int, seed: int, log: Log
 ) -> tuple[list[Decision], list[tuple[RewardEvent, Origin]]]:
     experiment = replace(experiment, budget_ms=1e9)
-    world, engine = World(experiment, seed), Engine([experiment], clock=lambda: 0.0)
+    world, engine = Environment(experiment, seed), Engine([experiment], clock=lambda: 0.0)
     live = engine.find(experiment.key)
     decided: list[Decision] = []
     earned: list[tuple[RewardEvent, Origin]] = []

@@ -24,7 +24,7 @@ import pytest
 
 from topbill import spec
 from topbill.cli.supervise import Processes, commands, free_port
-from topbill.simulation.world import World
+from topbill.simulation.environment import Environment
 
 ROOT = Path(__file__).parents[3]
 ROUNDS = 2_000
@@ -55,7 +55,7 @@ def simulated(rounds: int, seed: int) -> dict[str, Any]:
     """Viewers of the artwork example as a Personalizer application would send them, and what they
     would play.
     """
-    world = World(spec.load(ROOT / "experiments" / "home-artwork.yaml"), seed)
+    world = Environment(spec.load(ROOT / "experiments" / "home-artwork.yaml"), seed)
     actions = [{"id": a.id, "features": [a.features]} for a in world.experiment.actions]
     visits = []
     for number in range(rounds):

@@ -17,8 +17,8 @@ from rich.console import Console
 
 from topbill.domain.errors import NotFound, Unavailable
 from topbill.simulation import driver as driving
-from topbill.simulation.demo import LAUNCH, board, run_demo, summary, worlds
-from topbill.simulation.tally import Worth
+from topbill.simulation.demo import LAUNCH, board, environments, run_demo, summary
+from topbill.simulation.scoreboard import ExpectedReward
 from topbill.spec import Experiment
 
 
@@ -94,7 +94,7 @@ def test_a_homepage_asks_for_every_running_experiment_at_once(
     asked = Counter(d["experiment"] for d in service.decisions)
     assert asked == {"home-artwork": done.pages, "home-rows": done.pages}
     assert done.pages > 20
-    assert done.tally.decisions == 2 * done.pages
+    assert done.scoreboard.decisions == 2 * done.pages
     for request in service.decisions:
         assert set(request["context"]) == {"device", "hour", "days_away", "weekend", "taste"}
         assert ("unit" in request) == (request["experiment"] == "home-artwork")
@@ -123,7 +123,7 @@ def test_a_failing_service_is_asked_again_with_the_same_ids(
     done, _ = demo(service)
     assert done.retries > 3
     ids = Counter(d["decision_id"] for d in service.decisions)
-    assert len(ids) == done.tally.decisions == 2 * done.pages
+    assert len(ids) == done.scoreboard.decisions == 2 * done.pages
 
 
 def test_a_service_that_refuses_ends_the_demo_with_its_own_words(
@@ -160,7 +160,7 @@ def test_nothing_to_send_viewers_to_is_said_plainly(experiments: list[Experiment
 def test_new_artwork_is_excluded_until_it_is_launched(
     experiments: list[Experiment], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert worlds(experiments)["home-artwork"].absent(LAUNCH - 1.0) == ["a7"]
+    assert environments(experiments)["home-artwork"].absent(LAUNCH - 1.0) == ["a7"]
     monkeypatch.setattr("topbill.simulation.demo.LAUNCH", 0.3)
     service = Service(experiments)
     demo(service)
@@ -176,7 +176,7 @@ def test_without_a_terminal_plain_tables_are_printed(experiments: list[Experimen
     assert "decisions/s" in printed
     for key in ("home-artwork", "home-rows"):
         assert key in printed
-    assert f"{done.tally.decisions:,} decisions" in printed
+    assert f"{done.scoreboard.decisions:,} decisions" in printed
 
 
 def test_on_a_terminal_the_table_is_live(experiments: list[Experiment]) -> None:
@@ -203,11 +203,11 @@ def test_the_summary_says_what_came_of_it_and_what_to_do_next(
 def test_the_summary_says_too_early_unless_a_variant_has_overtaken_the_control(
     make: Callable[..., Experiment], learned: float, early: bool
 ) -> None:
-    done = driving.Driver(worlds([make()]), "x")
+    done = driving.Driver(environments([make()]), "x")
     for unit in range(30):
         for variant, value in (("editorial", 0.5), ("thompson", learned), ("linucb", 0.1)):
-            done.tally.count(
-                "home-artwork", variant, str(unit), Worth(value, 1.0, 0.0), value, ["a0"]
+            done.scoreboard.count(
+                "home-artwork", variant, str(unit), ExpectedReward(value, 1.0, 0.0), value, ["a0"]
             )
     (told,) = [
         sentence for sentence in summary(done, data="data") if sentence.startswith("home-artwork: ")
@@ -222,5 +222,5 @@ def test_before_the_first_answer_the_board_is_empty_but_there(
     experiments: list[Experiment],
 ) -> None:
     console = Console(file=StringIO(), width=100)
-    console.print(board(driving.Driver(worlds(experiments), "x")))
+    console.print(board(driving.Driver(environments(experiments), "x")))
     assert "0 homepages" in console.file.getvalue()  # type: ignore[attr-defined]

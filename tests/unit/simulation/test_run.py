@@ -1,4 +1,4 @@
-"""An experiment simulated in process: it learns what the world hides, and counts what it did."""
+"""An experiment simulated in process: it learns what the environment hides, and counts what it did."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import pytest
 from rich.console import Console
 
 from topbill.policies import KINDS
+from topbill.simulation.environment import Environment, Habits
 from topbill.simulation.run import run
-from topbill.simulation.tally import Tally, table
-from topbill.simulation.world import Habits, World
+from topbill.simulation.scoreboard import Scoreboard, table
 from topbill.spec import Experiment, Variant
 
 
@@ -84,12 +84,12 @@ def test_one_action_has_no_gap_to_close(make: Callable[..., Experiment]) -> None
 
 def test_intervals_are_clustered_by_unit(experiment: Experiment) -> None:
     """Ten copies of each decision by the same viewer must not narrow the interval."""
-    world = World(experiment)
-    once, often = Tally([experiment]), Tally([experiment])
+    environment = Environment(experiment)
+    once, often = Scoreboard([experiment]), Scoreboard([experiment])
     for n in range(400):
-        visit = world.visit(n)
-        truth = world.truth(visit)
-        responses = world.respond(visit, truth, ["a0"])
+        visit = environment.visit(n)
+        truth = environment.truth(visit)
+        responses = environment.respond(visit, truth, ["a0"])
         once.add("home-artwork", "editorial", f"viewer-{n}", [0], truth, responses)
         for _ in range(10):
             often.add("home-artwork", "editorial", f"viewer-{n}", [0], truth, responses)

@@ -33,7 +33,7 @@ _TONES = ("warm", "cold", "dark")
 
 
 @dataclass(frozen=True)
-class Ways:
+class Browsing:
     """How viewers browse: see the module. `base_rate` is the mean of σ over viewers and the 200
     most popular titles; `start` is when the simulation begins (seconds since the epoch)."""
 
@@ -46,7 +46,7 @@ class Ways:
     pages_a_day: float = 200.0
 
 
-class Browsers:
+class PageViewers:
     """Simulated viewers of one catalogue and of rows that are made of `sources`; a row that isn't
     there interests all alike. Everything follows from the catalogue, the rows, the ways and the
     seed."""
@@ -55,10 +55,10 @@ class Browsers:
         self,
         catalog: Catalog,
         seed: int = 0,
-        ways: Ways | None = None,
+        ways: Browsing | None = None,
         sources: Mapping[str, RowSource] | None = None,
     ) -> None:
-        self.catalog, self.seed, self.ways = catalog, seed, ways or Ways()
+        self.catalog, self.seed, self.ways = catalog, seed, ways or Browsing()
         rng = np.random.default_rng(hash64(str(seed), "browsers"))
         self.taste: Floats = rng.dirichlet(np.full(len(GENRES), 0.35), self.ways.viewers).round(3)
         columns = [catalog.genre_names.index(g) if g in catalog.genre_names else -1 for g in GENRES]
@@ -109,7 +109,7 @@ class Browsers:
         return 0.5 if found is None else float(found[viewer])
 
     def _solved(self) -> float:
-        """The b with which worlds of all seeds have the same base rate."""
+        """The b with which environments of all seeds have the same base rate."""
         match = self.taste[:500] @ self._genres[:200].T
         eta = (
             2.5 * match

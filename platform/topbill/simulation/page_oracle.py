@@ -19,7 +19,7 @@ from scipy.special import expit
 from topbill.domain.chance import greedy
 from topbill.domain.records import Actions, Floats, Indices, Scored
 from topbill.pages import CompiledPage
-from topbill.simulation.browse import Browsers
+from topbill.simulation.page_viewers import PageViewers
 
 
 class Scorer(Protocol):
@@ -46,7 +46,7 @@ class _Ranked:
         return greedy(self._values[remaining])
 
 
-class Given:
+class FixedOrder:
     """Decides for the actions named in `order`, in that order."""
 
     def __init__(self, order: Sequence[str]) -> None:
@@ -58,7 +58,7 @@ class Given:
         return _Ranked(np.array([-float(self._place.get(action, last)) for action in actions.ids]))
 
 
-class Knowing:
+class Oracle:
     """Decides a layer with the truth in hand. Set `compiled_page`, `viewer` and `now` before each
     page.
     """
@@ -67,8 +67,8 @@ class Knowing:
     viewer: int
     now: float
 
-    def __init__(self, layer: str, browsers: Browsers) -> None:
-        self._browsers = browsers
+    def __init__(self, layer: str, viewers: PageViewers) -> None:
+        self._viewers = viewers
         self._worth = {"rows": self._rows, "titles": self._titles, "artwork": self._pictures}[layer]
 
     def score(self, x: Floats, actions: Actions, seed: int) -> _Ranked:  # noqa: ARG002
@@ -76,16 +76,16 @@ class Knowing:
         return _Ranked(self._worth(actions.ids))
 
     def _pictures(self, ids: Sequence[str]) -> Floats:
-        return np.array([self._browsers.appeal(self.viewer, picture) for picture in ids])
+        return np.array([self._viewers.appeal(self.viewer, picture) for picture in ids])
 
     def _titles(self, ids: Sequence[str]) -> Floats:
-        index = self._browsers.catalog.index
+        index = self._viewers.catalog.index
         return self._of([index[title] for title in ids])
 
     def _of(self, rows: Sequence[int]) -> Floats:
         """(K,) the chance of a completed play of each title, with its middling picture."""
-        logit, done = self._browsers.wish(self.viewer, rows)
-        return np.asarray(expit(logit + self._browsers.middling(self.viewer)[list(rows)]) * done)
+        logit, done = self._viewers.wish(self.viewer, rows)
+        return np.asarray(expit(logit + self._viewers.middling(self.viewer)[list(rows)]) * done)
 
     def _rows(self, ids: Sequence[str]) -> Floats:
         """What the best titles of each row are worth, looked at as far as this viewer looks."""
@@ -94,18 +94,18 @@ class Knowing:
         sight = compiled_page.candidate_model.candidates_for(
             file.region, (), np.logical_and.reduce(list(lets.values())), self.now, ""
         )
-        looks = self._browsers.ways.glance ** np.arange(file.titles)
+        looks = self._viewers.ways.glance ** np.arange(file.titles)
         worth = np.zeros(len(ids))
         for j, row in enumerate(ids):
             best = np.sort(self._of(sight.members(file.sources[row])[: file.candidates].tolist()))[
                 ::-1
             ][: file.titles]
-            worth[j] = self._browsers.interest(self.viewer, row) * (best @ looks[: len(best)])
+            worth[j] = self._viewers.interest(self.viewer, row) * (best @ looks[: len(best)])
         return worth
 
 
 @contextmanager
-def deciding(compiled_page: CompiledPage, choice: Choice) -> Iterator[None]:
+def decided_by(compiled_page: CompiledPage, choice: Choice) -> Iterator[None]:
     """Let these decide for everybody while it lasts; what they have learned stays theirs."""
     held = {}
     try:

@@ -119,7 +119,7 @@ class _Event:
     mean_delay: float
 
 
-class World:
+class Environment:
     """One experiment's simulated viewers and their truth. Everything follows from the experiment
     and the seed.
 

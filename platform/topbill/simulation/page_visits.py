@@ -15,15 +15,15 @@ from topbill.domain.records import Example, RewardEvent
 from topbill.engine import examples
 from topbill.pages import CompiledPage, PageAnswer, PageRequest, compose
 from topbill.pages.credit import cells_of, spread
-from topbill.simulation.browse import Browsers
-from topbill.simulation.coming import Coming
-from topbill.simulation.oracle import Choice, Knowing, deciding
+from topbill.simulation.arrivals import Arrivals
+from topbill.simulation.page_oracle import Choice, Oracle, decided_by
+from topbill.simulation.page_viewers import PageViewers
 
 _DAY = 86_400.0
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class JudgedPage:
     """A page as far as it is judged: what was to be expected of it, and its titles and pictures in
     reading order.
     """
@@ -34,7 +34,7 @@ class Seen:
 
 
 @dataclass(frozen=True, slots=True)
-class Visit:
+class PageVisit:
     """One page as it was seen: by whom, at what time, which variant each layer served, what was
     played to which share (None, 0.0 where nothing was). `watched`: plays of this viewer before.
     `arms`: other pages for the same viewer at the same moment, where the visit was judged."""
@@ -45,14 +45,14 @@ class Visit:
     first: bool
     watched: tuple[str, ...]
     variants: Mapping[str, str | None]
-    seen: Seen
+    seen: JudgedPage
     played: str | None
     share: float
-    arms: Mapping[str, Seen] = field(default_factory=dict)
+    arms: Mapping[str, JudgedPage] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Course:
+class PageRun:
     """How a simulation goes: pages between two lessons and two refreshes of the signals; what every
     request says besides; catalogues that replace the one there is at a page (the same titles, with
     other pictures); which `arms` are judged, and at which visits."""
@@ -66,23 +66,23 @@ class Course:
 
 
 def browse(
-    compiled_page: CompiledPage, browsers: Browsers, pages: int, course: Course | None = None
-) -> list[Visit]:
+    compiled_page: CompiledPage, viewers: PageViewers, pages: int, course: PageRun | None = None
+) -> list[PageVisit]:
     """Serve `pages` pages to the viewers, learn from what they do as the worker would, and tell
     what was seen.
 
     What is learned changes the compiled_page, its engine and its signals: give a fresh one.
     """
-    course = course or Course()
-    run = _Run(compiled_page, browsers, course)
+    course = course or PageRun()
+    run = _Run(compiled_page, viewers, course)
     return [run.visit(number) for number in range(pages)]
 
 
 class _Run:
     """One simulation under way."""
 
-    def __init__(self, compiled_page: CompiledPage, browsers: Browsers, course: Course) -> None:
-        self.compiled_page, self.browsers, self.course = compiled_page, browsers, course
+    def __init__(self, compiled_page: CompiledPage, viewers: PageViewers, course: PageRun) -> None:
+        self.compiled_page, self.viewers, self.course = compiled_page, viewers, course
         self.lives = {
             layer: compiled_page.engine.find(key)
             for layer, key in compiled_page.file.layers.items()
@@ -90,14 +90,14 @@ class _Run:
         self.declared = {
             feature.name for live in self.lives.values() for feature in live.experiment.context
         }
-        self.coming = Coming(browsers)
+        self.coming = Arrivals(viewers)
         self.plays: list[Play] = []
         self.watched: dict[int, list[str]] = {}
         self.batch: dict[tuple[str, str], list[Example]] = {}
 
-    def visit(self, number: int) -> Visit:
+    def visit(self, number: int) -> PageVisit:
         """Serve one page, and learn when it is time."""
-        compiled_page, course, ways = self.compiled_page, self.course, self.browsers.ways
+        compiled_page, course, ways = self.compiled_page, self.course, self.viewers.ways
         now = ways.start + number / ways.pages_a_day * _DAY
         if number in course.catalogues:
             catalog = course.catalogues[number]
@@ -107,9 +107,9 @@ class _Run:
             self.compiled_page = compiled_page
         viewer = self.coming.who(number)
         first, before = viewer not in self.watched, tuple(self.watched.get(viewer, ())[-10:])
-        request, page_id = self._request(viewer, before), f"page-{self.browsers.seed}-{number}"
+        request, page_id = self._request(viewer, before), f"page-{self.viewers.seed}-{number}"
         made = compose(compiled_page, request, compiled_page.viewer(request, page_id), page_id, now)
-        title, share = self.browsers.react(viewer, made.answer)
+        title, share = self.viewers.react(viewer, made.answer)
         self.coming.left(number, share)
         arms = self._arms(viewer, request, page_id, now) if course.judged(number, first) else {}
         self.watched.setdefault(viewer, [])
@@ -129,7 +129,7 @@ class _Run:
         variants: dict[str, str | None] = {
             layer.layer: layer.variant for layer in made.answer.layers
         }
-        return Visit(
+        return PageVisit(
             number,
             now,
             viewer,
@@ -144,7 +144,7 @@ class _Run:
 
     def _request(self, viewer: int, watched: Sequence[str]) -> PageRequest:
         context = {
-            name: v for name, v in self.browsers.context(viewer).items() if name in self.declared
+            name: v for name, v in self.viewers.context(viewer).items() if name in self.declared
         }
         asked = {
             "page": self.compiled_page.file.key,
@@ -156,14 +156,16 @@ class _Run:
         )
         return msgspec.structs.replace(request, context=msgspec.Raw(msgspec.json.encode(context)))
 
-    def _arms(self, viewer: int, request: PageRequest, page_id: str, now: float) -> dict[str, Seen]:
+    def _arms(
+        self, viewer: int, request: PageRequest, page_id: str, now: float
+    ) -> dict[str, JudgedPage]:
         """What others would have made of the page, all with the same luck."""
         found = {}
         for name, choice in self.course.arms.items():
             for what in choice.values():
-                if isinstance(what, Knowing):
+                if isinstance(what, Oracle):
                     what.compiled_page, what.viewer, what.now = self.compiled_page, viewer, now
-            with deciding(self.compiled_page, choice):
+            with decided_by(self.compiled_page, choice):
                 made = compose(
                     self.compiled_page,
                     request,
@@ -174,11 +176,11 @@ class _Run:
             found[name] = self._seen(viewer, made.answer)
         return found
 
-    def _seen(self, viewer: int, answer: PageAnswer) -> Seen:
+    def _seen(self, viewer: int, answer: PageAnswer) -> JudgedPage:
         tiles = [tile for row in answer.rows for tile in row.titles]
         pictures = tuple(tile.picture for tile in tiles)
-        return Seen(
-            self.browsers.expected(viewer, answer), tuple(tile.title for tile in tiles), pictures
+        return JudgedPage(
+            self.viewers.expected(viewer, answer), tuple(tile.title for tile in tiles), pictures
         )
 
     def _learn(self, number: int, now: float) -> None:
@@ -212,7 +214,7 @@ def _events(
     return found
 
 
-def concentration(pages: Sequence[Seen]) -> tuple[int, float]:
+def concentration(pages: Sequence[JudgedPage]) -> tuple[int, float]:
     """(titles shown at all, share of all placements that the ten most shown titles have)."""
     shown: dict[str, int] = {}
     for page in pages:

@@ -24,11 +24,11 @@ from topbill.domain.records import Floats
 from topbill.engine import Engine
 from topbill.pages import CompiledPage, PageAnswer, PageRequest, compose
 from topbill.policies.uniform import Uniform, UniformParams
-from topbill.simulation.browse import Browsers, along
-from topbill.simulation.coming import Coming
-from topbill.simulation.oracle import Choice, Given, Knowing, deciding
-from topbill.simulation.tally import Tally, Worth, reward
-from topbill.simulation.world import Response
+from topbill.simulation.arrivals import Arrivals
+from topbill.simulation.environment import Response
+from topbill.simulation.page_oracle import Choice, FixedOrder, Oracle, decided_by
+from topbill.simulation.page_viewers import PageViewers, along
+from topbill.simulation.scoreboard import ExpectedReward, Scoreboard, reward
 
 RECENT = 60.0
 """Judged pages that count as recent, or so: a quarter of what a demo's minute has."""
@@ -42,24 +42,24 @@ _PARTS = (0.35, 0.8)
 """When a play and the share watched arrive, in parts of their metric's window."""
 
 
-class Pager:
+class PageDriver:
     """The viewers of one page. `compiled_page` is the demo's own; `name` is what the ids of this
     run's pages begin with.
     """
 
     def __init__(self, compiled_page: CompiledPage, name: str, seed: int = 0) -> None:
         self._compiled_page, self._name = compiled_page, name
-        self.browsers = Browsers(compiled_page.catalog, seed, sources=compiled_page.file.sources)
+        self.viewers = PageViewers(compiled_page.catalog, seed, sources=compiled_page.file.sources)
         self._lives = {
             layer: compiled_page.engine.find(key)
             for layer, key in compiled_page.file.layers.items()
         }
-        self.tally = Tally([live.experiment for live in self._lives.values()], RECENT)
+        self.scoreboard = Scoreboard([live.experiment for live in self._lives.values()], RECENT)
         self._returned = any(
             m.event == BACK for live in self._lives.values() for m in live.experiment.metrics
         )
         self._declared = {f.name for live in self._lives.values() for f in live.experiment.context}
-        self._coming = Coming(self.browsers)
+        self._coming = Arrivals(self.viewers)
         self._watched: dict[int, list[str]] = {}
         self._last: dict[int, str] = {}
 
@@ -78,7 +78,7 @@ class Pager:
             "region": self._compiled_page.file.region,
             "watched": self._watched.get(viewer, [])[-10:],
             "context": {
-                k: v for k, v in self.browsers.context(viewer).items() if k in self._declared
+                k: v for k, v in self.viewers.context(viewer).items() if k in self._declared
             },
         }
 
@@ -86,7 +86,7 @@ class Pager:
         """What the viewer does with a page: (seconds until it arrives, reward event). Who was there
         before has come back, and that page before gets the credit. Counts the page, too."""
         viewer = self._coming.who(number)
-        title, share = self.browsers.react(viewer, answer)
+        title, share = self.viewers.react(viewer, answer)
         self._coming.left(number, share)
         before = self._last.get(viewer) if self._returned else None
         self._last[viewer] = answer.page_id
@@ -128,7 +128,7 @@ class Pager:
                     experiment, [Response(name, value, 0.0) for name, value in responses]
                 )
                 unit = f"viewer-{viewer}"
-                self.tally.count(
+                self.scoreboard.count(
                     layer.experiment,
                     layer.variant,
                     unit,
@@ -137,20 +137,20 @@ class Pager:
                     shown[layer.layer],
                 )
 
-    def _worths(self, viewer: int, number: int, answer: PageAnswer) -> dict[str, Worth]:
+    def _worths(self, viewer: int, number: int, answer: PageAnswer) -> dict[str, ExpectedReward]:
         """Each layer's choice beside the best known and a uniform one."""
         asked = self.request(number)
         context = msgspec.Raw(msgspec.json.encode(asked.pop("context")))
         request = msgspec.structs.replace(msgspec.convert(asked, PageRequest), context=context)
-        as_served = Given([row.row for row in answer.rows])
-        found: dict[str, Worth] = {}
+        as_served = FixedOrder([row.row for row in answer.rows])
+        found: dict[str, ExpectedReward] = {}
 
         def made(choice: Choice) -> PageAnswer:
             now, page_id = time.time(), answer.page_id
             for one in choice.values():
-                if isinstance(one, Knowing):
+                if isinstance(one, Oracle):
                     one.compiled_page, one.viewer, one.now = self._compiled_page, viewer, now
-            with deciding(self._compiled_page, choice):
+            with decided_by(self._compiled_page, choice):
                 return compose(
                     self._compiled_page,
                     request,
@@ -161,14 +161,16 @@ class Pager:
 
         even = Uniform(UniformParams())
         plain = {name: live.experiment.control.name for name, live in self._lives.items()}
-        rows = [{**plain, "rows": who} for who in (as_served, Knowing("rows", self.browsers), even)]
-        found["rows"] = Worth(*(self._plain("rows", viewer, made(choice)) for choice in rows))
+        rows = [{**plain, "rows": who} for who in (as_served, Oracle("rows", self.viewers), even)]
+        found["rows"] = ExpectedReward(
+            *(self._plain("rows", viewer, made(choice)) for choice in rows)
+        )
         titles = [
             {**plain, "rows": as_served, "titles": who}
-            for who in (Knowing("titles", self.browsers), even)
+            for who in (Oracle("titles", self.viewers), even)
         ]
         others = [answer, *(made(choice) for choice in titles)]
-        found["titles"] = Worth(*(self._plain("titles", viewer, page) for page in others))
+        found["titles"] = ExpectedReward(*(self._plain("titles", viewer, page) for page in others))
         if "artwork" in self._lives:
             found["artwork"] = self._artwork(viewer, answer)
         return found
@@ -188,7 +190,7 @@ class Pager:
         chances, done = self._pictures(viewer, page)
         return along(np.array([own.mean() for own in chances]), self._each(layer, done))
 
-    def _artwork(self, viewer: int, page: PageAnswer) -> Worth:
+    def _artwork(self, viewer: int, page: PageAnswer) -> ExpectedReward:
         """The pictures as they are, the best of all, and any. A better picture is always worth
         showing but where a title holds less than what is left below it; so the best are chosen from
         the last place to the first."""
@@ -197,8 +199,8 @@ class Pager:
         best = 0.0
         for own, each in zip(reversed(chances), worth[::-1].tolist(), strict=True):
             best = max(float(p) * each + (1.0 - float(p)) * best for p in own)
-        play, _, _ = self.browsers.cells(viewer, page)
-        return Worth(
+        play, _, _ = self.viewers.cells(viewer, page)
+        return ExpectedReward(
             along(play, worth), best, along(np.array([own.mean() for own in chances]), worth)
         )
 
@@ -206,15 +208,15 @@ class Pager:
         """Each cell's chances of a play with each of its title's pictures, and (cells,) of being
         completed.
         """
-        catalog = self.browsers.catalog
+        catalog = self.viewers.catalog
         rows = [catalog.index[tile.title] for row in page.rows for tile in row.titles]
-        logit, done = self.browsers.wish(viewer, rows)
-        looks = self.browsers.looks(viewer, page)
+        logit, done = self.viewers.wish(viewer, rows)
+        looks = self.viewers.looks(viewer, page)
         chances = [
             looks[i]
             * expit(
                 logit[i]
-                + np.array([self.browsers.appeal(viewer, p.id) for p in catalog.pictures[row]])
+                + np.array([self.viewers.appeal(viewer, p.id) for p in catalog.pictures[row]])
             )
             for i, row in enumerate(rows)
         ]
@@ -225,12 +227,12 @@ def _event(page_id: str, name: str, value: float) -> dict[str, Any]:
     return {"decision_id": page_id, "event": name, "value": value, "event_id": name}
 
 
-def pagers(experiments: Path, name: str, seed: int = 0) -> list[Pager]:
+def page_drivers(experiments: Path, name: str, seed: int = 0) -> list[PageDriver]:
     """Viewers for each page of an experiments' folder all of whose experiments are running."""
     known = spec.load_all(pages.experiment_folders(experiments))
     running = {experiment.key for experiment in known if experiment.status == "running"}
     return [
-        Pager(
+        PageDriver(
             CompiledPage(file, Engine(known), Catalog.read(file.catalogue, file.table)),
             f"{name}-{file.key}",
             seed,

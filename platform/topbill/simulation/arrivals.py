@@ -8,7 +8,7 @@ import heapq
 import numpy as np
 
 from topbill.domain.chance import hash64
-from topbill.simulation.browse import Browsers
+from topbill.simulation.page_viewers import PageViewers
 
 ANYWAY, FOR_MORE = 0.1, 0.5
 """The probability of coming back soon after nothing was played; what all of a play adds to it."""
@@ -16,12 +16,12 @@ SOON = 40.0
 """Pages, in the mean, that others open until then."""
 
 
-class Coming:
+class Arrivals:
     """The order in which a page's viewers open it. Ask for every number in turn, and tell what came
     of each page before the next."""
 
-    def __init__(self, browsers: Browsers) -> None:
-        self._browsers = browsers
+    def __init__(self, viewers: PageViewers) -> None:
+        self._viewers = viewers
         self._back: list[tuple[int, int, int]] = []
         self._came: dict[int, int] = {}
 
@@ -30,12 +30,12 @@ class Coming:
         back, so that there is room for others."""
         if number not in self._came:
             due = number % 2 == 1 and bool(self._back) and self._back[0][0] <= number
-            self._came[number] = heapq.heappop(self._back)[2] if due else self._browsers.who(number)
+            self._came[number] = heapq.heappop(self._back)[2] if due else self._viewers.who(number)
         return self._came[number]
 
     def left(self, number: int, share: float) -> None:
         """The viewer of page `number` watched that share of what it led to (0.0 for no play)."""
-        rng = np.random.default_rng(hash64(str(self._browsers.seed), "back", str(number)))
+        rng = np.random.default_rng(hash64(str(self._viewers.seed), "back", str(number)))
         if rng.random() < ANYWAY + FOR_MORE * share:
             heapq.heappush(
                 self._back, (number + 1 + int(rng.exponential(SOON)), number, self.who(number))

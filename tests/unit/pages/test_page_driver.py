@@ -16,7 +16,7 @@ import pytest
 from topbill.catalog import Catalog, Picture
 from topbill.pages import CompiledPage, PageAnswer, PageRequest, compose
 from topbill.simulation.driver import Driver
-from topbill.simulation.pager import JUDGED, Pager, pagers
+from topbill.simulation.page_driver import JUDGED, PageDriver, page_drivers
 
 
 def toned(catalog: Catalog) -> Catalog:
@@ -35,15 +35,15 @@ def compiled_page(home: Any) -> CompiledPage:
 
 
 @pytest.fixture
-def pager(home: Any) -> Pager:
-    return Pager(
+def pager(home: Any) -> PageDriver:
+    return PageDriver(
         CompiledPage(home.file(), home.compiled_page().engine, toned(home.catalog())),
         "run-home",
         seed=1,
     )
 
 
-def served(compiled_page: CompiledPage, pager: Pager, number: int) -> PageAnswer:
+def served(compiled_page: CompiledPage, pager: PageDriver, number: int) -> PageAnswer:
     """The page that a service would answer with."""
     asked = pager.request(number)
     request = msgspec.json.decode(msgspec.json.encode(asked), type=PageRequest)
@@ -52,7 +52,7 @@ def served(compiled_page: CompiledPage, pager: Pager, number: int) -> PageAnswer
 
 
 def test_what_happens_on_a_page_is_sent_for_its_title_within_the_windows(
-    compiled_page: CompiledPage, pager: Pager
+    compiled_page: CompiledPage, pager: PageDriver
 ) -> None:
     sent = []
     for number in range(40):
@@ -84,7 +84,7 @@ def test_who_comes_back_credits_the_page_before(home: Any, compiled_page: Compil
             "window: 1s}\n  returned: {event: session_start, kind: binary, window: 9s}",
         )
     )
-    (pager,) = pagers(home.folder, "run")
+    (pager,) = page_drivers(home.folder, "run")
     last: dict[str, str] = {}
     for number in range(120):
         profile, answer = pager.request(number)["profile"], served(compiled_page, pager, number)
@@ -100,12 +100,12 @@ def test_who_comes_back_credits_the_page_before(home: Any, compiled_page: Compil
 
 
 def test_every_layer_has_a_best_that_uniform_choices_fall_short_of(
-    compiled_page: CompiledPage, pager: Pager
+    compiled_page: CompiledPage, pager: PageDriver
 ) -> None:
     """Titles and pictures are drawn without knowledge here, so they come nowhere near the best."""
     for number in range(0, 80 * JUDGED, JUDGED):
         pager.react(number, served(compiled_page, pager, number))
-    lines = {line.experiment: line for line in pager.tally.lines()}
+    lines = {line.experiment: line for line in pager.scoreboard.lines()}
     assert set(lines) == {"rows", "titles", "artwork"}
     for line in lines.values():
         assert line.decisions == 80
@@ -115,13 +115,13 @@ def test_every_layer_has_a_best_that_uniform_choices_fall_short_of(
 
 
 def test_the_best_pictures_are_the_best_of_all_there_are(
-    compiled_page: CompiledPage, pager: Pager
+    compiled_page: CompiledPage, pager: PageDriver
 ) -> None:
     answer = served(compiled_page, pager, 0)
     viewer = int(pager.request(0)["profile"].removeprefix("viewer-"))
     worth = pager._artwork(viewer, answer)
     luck = np.random.default_rng(0)
-    catalog = pager.browsers.catalog
+    catalog = pager.viewers.catalog
 
     def shuffled(tile: Any) -> Any:
         own = catalog.pictures[catalog.index[tile.title]]
@@ -142,7 +142,7 @@ def test_the_best_pictures_are_the_best_of_all_there_are(
 
 
 def test_the_driver_sends_pages_and_their_rewards(
-    compiled_page: CompiledPage, pager: Pager
+    compiled_page: CompiledPage, pager: PageDriver
 ) -> None:
     rewards: list[dict[str, Any]] = []
 
@@ -175,7 +175,7 @@ def test_the_driver_sends_pages_and_their_rewards(
 
 
 def test_only_pages_that_run_have_viewers(home: Any) -> None:
-    assert [found.key for found in pagers(home.folder, "run")] == ["home"]
+    assert [found.key for found in page_drivers(home.folder, "run")] == ["home"]
     rows = home.folder / "pages" / "home" / "rows.yaml"
     rows.write_text(rows.read_text() + "\nstatus: paused\n")
-    assert pagers(home.folder, "run") == []
+    assert page_drivers(home.folder, "run") == []

@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from topbill.domain.metric import TimedValue
-from topbill.simulation.world import Response, Truth
+from topbill.simulation.environment import Response, Truth
 from topbill.spec import Experiment
 from topbill.stats.moments import Moments, ratio
 
@@ -32,7 +32,7 @@ known best (100%) · lately: over the last 2,000 decisions or so, and of
 whole pages over the last 60 or so that were judged"""
 
 
-class Worth(NamedTuple):
+class ExpectedReward(NamedTuple):
     """What a decision is expected to earn, and what the best and a uniform one would, in units of
     the objective.
     """
@@ -42,7 +42,7 @@ class Worth(NamedTuple):
     uniform: float
 
 
-class Line(msgspec.Struct, frozen=True):
+class ScoreLine(msgspec.Struct, frozen=True):
     """One variant's result. Rewards and regret are per decision, in units of the objective.
 
     `interval` is the 95% interval of the reward, clustered by unit, None for fewer than two units.
@@ -78,7 +78,7 @@ class _Sums:
     units: dict[str, list[float]] = field(default_factory=lambda: defaultdict(lambda: [0.0, 0.0]))
 
 
-class Tally:
+class Scoreboard:
     """Adds decisions up by experiment and variant. A decision's reward is counted with the
     decision: it is known here what the viewer will do, also where the event is still on its way."""
 
@@ -107,7 +107,7 @@ class Tally:
         if variant is None:
             return
         spec = self.experiments[experiment]
-        worth = Worth(truth.value(slate), truth.best(), truth.uniform())
+        worth = ExpectedReward(truth.value(slate), truth.best(), truth.uniform())
         self.count(
             experiment,
             variant,
@@ -122,7 +122,7 @@ class Tally:
         experiment: str,
         variant: str,
         unit: str,
-        worth: Worth,
+        worth: ExpectedReward,
         earned: float,
         shown: Iterable[str],
     ) -> None:
@@ -146,20 +146,20 @@ class Tally:
         unit_sums[0] += 1.0
         unit_sums[1] += earned
 
-    def lines(self) -> list[Line]:
+    def lines(self) -> list[ScoreLine]:
         """A line for each variant that has decided, in the order of the experiments' files."""
         order = [
             (key, variant.name) for key, e in self.experiments.items() for variant in e.variants
         ]
         return [self._line(*name) for name in order if name in self._sums]
 
-    def _line(self, experiment: str, variant: str) -> Line:
+    def _line(self, experiment: str, variant: str) -> ScoreLine:
         sums = self._sums[experiment, variant]
         n = sums.decisions
         mean, interval = _clustered(sums.units.values())
         shown = sums.shown.total()
         gap = sums.best - sums.uniform
-        return Line(
+        return ScoreLine(
             experiment=experiment,
             variant=variant,
             policy=sums.policy,
@@ -183,7 +183,7 @@ def reward(experiment: Experiment, responses: Iterable[Response]) -> float:
     return experiment.goal.of_events(events)
 
 
-def table(lines: Iterable[Line], title: str = "") -> Table:
+def table(lines: Iterable[ScoreLine], title: str = "") -> Table:
     """The lines as a table, 80 columns or wider: reward with its interval, regret against the known
     best, and the share of each action, the most shown first, as far as the width goes."""
     shown = Table(

@@ -15,38 +15,41 @@ import pytest
 from topbill.catalog import Picture
 from topbill.domain.records import Actions
 from topbill.pages import CompiledPage, PageAnswer
-from topbill.simulation.browse import GENRES, Browsers, Ways
-from topbill.simulation.coming import Coming
-from topbill.simulation.oracle import Knowing, deciding
-from topbill.simulation.visits import Course, browse, concentration
+from topbill.simulation.arrivals import Arrivals
+from topbill.simulation.page_oracle import Oracle, decided_by
+from topbill.simulation.page_viewers import GENRES, Browsing, PageViewers
+from topbill.simulation.page_visits import PageRun, browse, concentration
 
 
 @pytest.fixture
-def browsers(home: Any) -> Browsers:
-    return Browsers(
-        home.catalog(), seed=1, ways=Ways(viewers=50, start=home.now), sources=home.file().sources
+def viewers(home: Any) -> PageViewers:
+    return PageViewers(
+        home.catalog(),
+        seed=1,
+        ways=Browsing(viewers=50, start=home.now),
+        sources=home.file().sources,
     )
 
 
 def test_the_expected_plays_of_a_page_are_the_mean_of_what_viewers_do(
-    home: Any, browsers: Browsers
+    home: Any, viewers: PageViewers
 ) -> None:
     page = home.compose(home.compiled_page(), 1).answer
     copies = [msgspec.structs.replace(page, page_id=f"page-{n}") for n in range(20_000)]
-    done = [browsers.react(3, copy)[1] >= 0.7 for copy in copies]
+    done = [viewers.react(3, copy)[1] >= 0.7 for copy in copies]
     error = np.std(done) / len(done) ** 0.5
-    assert abs(np.mean(done) - browsers.expected(3, page)) < 4 * error
-    assert browsers.expected(3, page) > 10 * error
+    assert abs(np.mean(done) - viewers.expected(3, page)) < 4 * error
+    assert viewers.expected(3, page) > 10 * error
 
 
-def test_each_layer_matters(home: Any, browsers: Browsers) -> None:
+def test_each_layer_matters(home: Any, viewers: PageViewers) -> None:
     """Better rows, titles or pictures, each alone, raise what is to be expected."""
     page = home.compose(home.compiled_page(), 1).answer
     viewer = 3
-    best = browsers.expected(viewer, page)
+    best = viewers.expected(viewer, page)
 
     def worth(row: Any) -> float:
-        return browsers.expected(viewer, msgspec.structs.replace(page, rows=(row,)))
+        return viewers.expected(viewer, msgspec.structs.replace(page, rows=(row,)))
 
     def with_rows(rows: Any) -> PageAnswer:
         return msgspec.structs.replace(page, rows=tuple(rows))
@@ -54,17 +57,17 @@ def test_each_layer_matters(home: Any, browsers: Browsers) -> None:
     # A row alone stands at the top: what its titles are worth, and whether the viewer looks along
     # it.
     down, up = (with_rows(sorted(page.rows, key=worth, reverse=high)) for high in (False, True))
-    assert browsers.expected(viewer, down) < browsers.expected(viewer, up)
+    assert viewers.expected(viewer, down) < viewers.expected(viewer, up)
 
     def by_wish(row: Any, sign: int) -> Any:
         def wish(tile: Any) -> float:
-            logit, done = browsers.wish(viewer, [browsers.catalog.index[tile.title]])
+            logit, done = viewers.wish(viewer, [viewers.catalog.index[tile.title]])
             return sign * float(logit[0] + np.log(done[0]))
 
         return msgspec.structs.replace(row, titles=tuple(sorted(row.titles, key=wish)))
 
     worst, best = (
-        browsers.expected(viewer, with_rows(by_wish(r, s) for r in page.rows)) for s in (1, -1)
+        viewers.expected(viewer, with_rows(by_wish(r, s) for r in page.rows)) for s in (1, -1)
     )
     assert worst < best
 
@@ -73,8 +76,8 @@ def test_viewers_come_back_the_likelier_the_more_they_watched(home: Any) -> None
     """Over many pages: who watched all of it comes again soon more often than who played
     nothing.
     """
-    browsers = Browsers(home.catalog(), ways=Ways(viewers=2_000))
-    coming, content = Coming(browsers), np.random.default_rng(0).random(4_000) < 0.5
+    viewers = PageViewers(home.catalog(), ways=Browsing(viewers=2_000))
+    coming, content = Arrivals(viewers), np.random.default_rng(0).random(4_000) < 0.5
     came = []
     for number, happy in enumerate(content.tolist()):
         came.append(coming.who(number))
@@ -87,16 +90,16 @@ def test_viewers_come_back_the_likelier_the_more_they_watched(home: Any) -> None
 
 
 def test_rows_interest_who_has_a_taste_for_them(home: Any) -> None:
-    browsers = Browsers(home.catalog(), ways=Ways(viewers=400), sources=home.file().sources)
-    comedy = browsers.taste[:, GENRES.index("comedy")]
-    fun = np.array([browsers.interest(viewer, "fun") for viewer in range(400)])
+    viewers = PageViewers(home.catalog(), ways=Browsing(viewers=400), sources=home.file().sources)
+    comedy = viewers.taste[:, GENRES.index("comedy")]
+    fun = np.array([viewers.interest(viewer, "fun") for viewer in range(400)])
     assert fun[comedy > 0.5].mean() > fun[comedy < 0.1].mean() + 0.2
-    assert browsers.interest(0, "unheard of") == 0.5
+    assert viewers.interest(0, "unheard of") == 0.5
 
 
-def test_browsing_serves_credits_and_learns(home: Any, browsers: Browsers) -> None:
+def test_browsing_serves_credits_and_learns(home: Any, viewers: PageViewers) -> None:
     compiled_page = home.compiled_page()
-    visits = browse(compiled_page, browsers, 200, Course(learn_every=20, signals_every=100))
+    visits = browse(compiled_page, viewers, 200, PageRun(learn_every=20, signals_every=100))
     assert len(visits) == 200
     played = [visit for visit in visits if visit.played]
     assert 0 < len(played) < 200
@@ -109,7 +112,7 @@ def test_browsing_serves_credits_and_learns(home: Any, browsers: Browsers) -> No
 
 
 def test_who_knows_the_viewers_makes_better_pages_in_every_layer(
-    home: Any, browsers: Browsers
+    home: Any, viewers: PageViewers
 ) -> None:
     """For the same viewers and the same luck; and what decides a page in between leaves no
     trace.
@@ -120,9 +123,9 @@ def test_who_knows_the_viewers_makes_better_pages_in_every_layer(
         for own in catalog.pictures
     )
     compiled_page = CompiledPage(home.file(), home.compiled_page().engine, catalog)
-    browsers = Browsers(catalog, seed=1, ways=browsers.ways, sources=home.file().sources)
+    viewers = PageViewers(catalog, seed=1, ways=viewers.ways, sources=home.file().sources)
     plain = {"rows": "only", "titles": "only", "artwork": "only"}
-    knowing = {layer: Knowing(layer, browsers) for layer in plain}
+    knowing = {layer: Oracle(layer, viewers) for layer in plain}
     arms = {
         "plain": plain,
         "best": knowing,
@@ -130,7 +133,7 @@ def test_who_knows_the_viewers_makes_better_pages_in_every_layer(
     }
     bounds = [live.bounds for live in compiled_page.engine.experiments.values()]
     policies = [live.policies for live in compiled_page.engine.experiments.values()]
-    visits = browse(compiled_page, browsers, 150, Course(arms=arms, learn_every=1000))
+    visits = browse(compiled_page, viewers, 150, PageRun(arms=arms, learn_every=1000))
     assert [live.bounds for live in compiled_page.engine.experiments.values()] == bounds
     assert [live.policies for live in compiled_page.engine.experiments.values()] == policies
     assert all(visit.arms["plain"] == visit.seen for visit in visits)
@@ -142,18 +145,18 @@ def test_who_knows_the_viewers_makes_better_pages_in_every_layer(
 
 
 def test_the_best_known_order_of_a_row_is_within_a_trifle_of_the_best_of_all_orders(
-    home: Any, browsers: Browsers
+    home: Any, viewers: PageViewers
 ) -> None:
     """Exhaustively: 720 orders of six titles, with the pictures that they have."""
     compiled_page = home.compiled_page()
-    one = Knowing("titles", browsers)
+    one = Oracle("titles", viewers)
     for viewer in range(8):
         one.compiled_page, one.viewer, one.now = compiled_page, viewer, home.now
-        with deciding(compiled_page, {"titles": one}):
+        with decided_by(compiled_page, {"titles": one}):
             page = home.compose(compiled_page, viewer).answer
         tiles = page.rows[0].titles
         alone = [
-            browsers.expected(viewer, msgspec.structs.replace(page, rows=(replaced,)))
+            viewers.expected(viewer, msgspec.structs.replace(page, rows=(replaced,)))
             for order in permutations(tiles)
             for replaced in [msgspec.structs.replace(page.rows[0], titles=order)]
         ]
@@ -161,17 +164,17 @@ def test_the_best_known_order_of_a_row_is_within_a_trifle_of_the_best_of_all_ord
             -one.score(np.zeros(0), _ids([t.title for t in tiles]), 0).mean, kind="stable"
         )
         chosen = msgspec.structs.replace(page.rows[0], titles=tuple(tiles[i] for i in known))
-        assert browsers.expected(
-            viewer, msgspec.structs.replace(page, rows=(chosen,))
-        ) > 0.97 * max(alone)
+        assert viewers.expected(viewer, msgspec.structs.replace(page, rows=(chosen,))) > 0.97 * max(
+            alone
+        )
 
 
-def test_a_catalogue_that_changes_on_the_way_is_taken_over(home: Any, browsers: Browsers) -> None:
+def test_a_catalogue_that_changes_on_the_way_is_taken_over(home: Any, viewers: PageViewers) -> None:
     before = copy.copy(home.catalog())
     before.pictures = tuple(own[:1] for own in before.pictures)
     compiled_page = CompiledPage(home.file(), home.compiled_page().engine, before)
     visits = browse(
-        compiled_page, browsers, 60, Course(catalogues={30: home.catalog()}, signals_every=10)
+        compiled_page, viewers, 60, PageRun(catalogues={30: home.catalog()}, signals_every=10)
     )
     early, late = (
         {p for v in part for p in v.seen.pictures} for part in (visits[:30], visits[30:])
@@ -180,12 +183,14 @@ def test_a_catalogue_that_changes_on_the_way_is_taken_over(home: Any, browsers: 
     assert any(picture and picture.endswith("dark") for picture in late)
 
 
-def test_what_viewers_look_for_follows_popularity_and_taste(home: Any, browsers: Browsers) -> None:
+def test_what_viewers_look_for_follows_popularity_and_taste(
+    home: Any, viewers: PageViewers
+) -> None:
     luck = np.random.default_rng(0)
-    plays = [browsers.choose(viewer, 5, luck) for viewer in range(50)]
+    plays = [viewers.choose(viewer, 5, luck) for viewer in range(50)]
     assert all(len(set(own)) == 5 for own in plays)
-    assert np.mean(plays) < (len(browsers.catalog) - 1) / 2 - 5  # rows lie by falling popularity
-    assert all(browsers.reach(viewer).sum() == pytest.approx(1.0) for viewer in range(5))
+    assert np.mean(plays) < (len(viewers.catalog) - 1) / 2 - 5  # rows lie by falling popularity
+    assert all(viewers.reach(viewer).sum() == pytest.approx(1.0) for viewer in range(5))
 
 
 def _ids(titles: list[str]) -> Actions:
