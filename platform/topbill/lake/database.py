@@ -49,7 +49,7 @@ def connect(
     if not Path(path).exists():
         connection.close()
         raise NotFound(
-            f"{path}: no such file; expected the face that `topbill worker` writes; start the worker first"
+            f"{path}: no such file; expected the analytics database that `topbill worker` writes; start the worker first"
         )
     try:
         # Attached, not opened: DuckDB shares one instance per path and process, which would show a

@@ -142,7 +142,7 @@ def sequential_srm(
     if table.shape[1] != weights.size:
         raise BadRequest(
             "counts",
-            f"got {table.shape[1]} arms; expected {weights.size}, as many as there are shares",
+            f"got {table.shape[1]} variants; expected {weights.size}, as many as there are shares",
         )
     impossible = np.cumsum(table[:, weights == 0.0].sum(axis=1)) > 0.0
     table, weights = table[:, weights > 0.0], weights[weights > 0.0]
@@ -244,7 +244,7 @@ def _aligned(counts: object, shares: object) -> tuple[NDArray[np.float64], NDArr
     _check_not_negative("counts", n)
     _check_not_negative("shares", weights)
     if not weights.sum() > 0.0:
-        raise BadRequest("shares", "all are 0; expected at least one arm that should get units")
+        raise BadRequest("shares", "all are 0; expected at least one variant that should get units")
     return n, weights
 
 

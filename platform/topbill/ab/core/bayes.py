@@ -66,7 +66,9 @@ def best_of(
 def _beta(arm: tuple[int, int], prior: tuple[float, float]) -> Any:
     wins, n = arm
     if not 0 <= wins <= n:
-        raise BadRequest("arm", f"{wins} successes of {n} units; expected 0 ≤ successes ≤ units")
+        raise BadRequest(
+            "variant", f"{wins} successes of {n} units; expected 0 ≤ successes ≤ units"
+        )
     return stats.beta(prior[0] + wins, prior[1] + n - wins)
 
 

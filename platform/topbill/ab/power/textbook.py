@@ -134,7 +134,8 @@ def yates_interval(
         return k1 / n1 - k0 / n0 - half, k1 / n1 - k0 / n0 + half
     if not min(k0, k1) > 0:
         raise BadRequest(
-            "rate", f"got {k0} and {k1} successes; expected some in both arms for a relative lift"
+            "rate",
+            f"got {k0} and {k1} successes; expected some in both variants for a relative lift",
         )
     half = z * sqrt((1.0 - pooled) / pooled * inverse) + inverse / 2.0 / (k0 / n0)
     ratio = k1 / n1 / (k0 / n0)
