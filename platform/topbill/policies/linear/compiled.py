@@ -4,6 +4,9 @@ Each function has one signature, its annotations, and is compiled, or read from 
 when its module is imported. So no request ever waits for a compiler, and processes that compile at
 the same time write the same files. Floating point is strict (no fastmath): a machine gives the same
 bits in every process.
+
+Numba may be missing, where it has no wheel or nobody wants a compiler. Then `numpy_kernels` stands
+in.
 """
 
 from __future__ import annotations
@@ -11,9 +14,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeAlias, TypeVar, cast
 
-import numba
-
 from topbill.domain.records import Floats
+from topbill.policies.linear import numpy_kernels
+
+numba: Any
+try:
+    import numba
+except ImportError:
+    numba = None
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -25,26 +33,38 @@ Cubes: TypeAlias = Floats
 themselves.
 """
 
-_TYPES: dict[str, Any] = {
-    "Vector": numba.float64[::1],
-    "Matrix": numba.float64[:, ::1],
-    "Cube": numba.float64[:, :, ::1],
-    "Cubes": numba.float64[:, :, :, ::1],
-    "Indices": numba.types.Array(numba.intp, 1, "A", readonly=True),  # whoever made them
-    "float": numba.float64,
-    "int": numba.intp,
-    "bool": numba.boolean,
-    "None": numba.void,
-    "tuple[float, float]": cast(Any, numba.types).UniTuple(numba.float64, 2),
-}
+
+def _types() -> dict[str, Any]:
+    """What an annotation means to Numba."""
+    return {
+        "Vector": numba.float64[::1],
+        "Matrix": numba.float64[:, ::1],
+        "Cube": numba.float64[:, :, ::1],
+        "Cubes": numba.float64[:, :, :, ::1],
+        # Read-only and of any stride: whoever made them.
+        "Indices": numba.types.Array(numba.intp, 1, "A", readonly=True),
+        "float": numba.float64,
+        "int": numba.intp,
+        "bool": numba.boolean,
+        "None": numba.void,
+        "tuple[float, float]": numba.types.UniTuple(numba.float64, 2),
+    }
+
+
+_TYPES = _types() if numba is not None else {}
 
 
 def compiled(function: F) -> F:
     """Compile for the annotated types, and keep the result beside the source or in NUMBA_CACHE_DIR;
-    where neither that nor a home can be written, in memory only."""
-    told = dict(function.__annotations__)
-    returned = _TYPES[told.pop("return")]
-    signature = returned(*(_TYPES[name] for name in told.values()))
+    where neither that nor a home can be written, in memory only.
+
+    Without Numba: the function of the same name in `numpy_kernels`, or this one as it is.
+    """
+    if numba is None:
+        return cast(F, getattr(numpy_kernels, function.__name__, function))
+    annotations = dict(function.__annotations__)
+    returned = _TYPES[annotations.pop("return")]
+    signature = returned(*(_TYPES[name] for name in annotations.values()))
     try:
         return cast(F, numba.njit(signature, cache=True, error_model="numpy")(function))
     except (RuntimeError, OSError):  # no writable folder, or no space left in it
