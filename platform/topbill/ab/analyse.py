@@ -35,7 +35,14 @@ from topbill.ab.core.effect import (
     effect_of,
     estimate_pair,
 )
-from topbill.ab.core.units import MomentsByArm, UnitRows, gather, read_rows, relation_of
+from topbill.ab.core.units import (
+    MomentsByArm,
+    UnitRows,
+    check_columns,
+    gather,
+    read_rows,
+    relation_of,
+)
 from topbill.ab.metrics import Mean, Metric, Proportion
 from topbill.ab.power import runtime
 from topbill.ab.results import Analysis, Comparison, Heterogeneity, SampleRatio
@@ -151,6 +158,7 @@ def analyse(
     design = prepared.design
     moments = gather(prepared.rows, prepared.metrics, covariates, products=adjust == "lin")
     ratio = sample_ratio(prepared.rows, design.shares, day=day, segments=segments)
+    # One table for all that follows, so that guardrails and comparisons speak of the same numbers.
     pairs = {metric: _pairs(moments, metric, design, adjust) for metric in prepared.metrics}
     comparisons = _comparisons(pairs, design, rule, moments.mixed, ratio)
     guardrails = []
@@ -230,11 +238,7 @@ def _with_objective(relation: Any, design: Design) -> tuple[Any, str]:
     objective = WeightedSum.of([WeightedMetric(m.name, m.weight, m.cap) for m in weighted])
     if objective.positive <= 0.0:
         raise BadRequest("design.metrics", "no metric has a positive weight; expected an objective")
-    for m in weighted:
-        if m.name not in relation.columns:
-            raise BadRequest(
-                f"data.{m.name}", f"no such column; the data has {', '.join(relation.columns)}"
-            )
+    check_columns(relation.columns, [m.name for m in weighted])
     total = objective.sql(lambda name: f"CAST({identifier(name)} AS DOUBLE)")
     query = f"SELECT *, {total} AS {OBJECTIVE} FROM unit_rows"  # noqa: S608  (numbers and quoted identifiers)
     return relation.query("unit_rows", query), OBJECTIVE
@@ -282,6 +286,7 @@ def _comparisons(
             rate = units_a_day * (share / total_share) if total_share > 0.0 else 0.0
             of_metric.append(_comparison(metric, variant, pair, rule, mixed, better, rate))
         comparisons += called(of_metric, rule.alpha)
+    # Over all metrics and variants: that is what a reader of the table looks at.
     p_adjusted = adjusted([c.p_value for c in comparisons], "fdr_bh")
     return [
         msgspec.structs.replace(c, p_adjusted=p)
@@ -303,10 +308,9 @@ def _comparison(
     if effect.se is None or effect.difference is None or pair.control is None:
         return result
     chance, loss = effect.chance_to_win, effect.expected_loss
-    if better == "lower":
+    if better == "lower" and chance is not None and loss is not None:
         # E[d⁺] = E[(−d)⁺] + E[d]: the loss of choosing the variant where less is better.
-        chance = None if chance is None else 1.0 - chance
-        loss = None if loss is None else loss + effect.difference
+        chance, loss = 1.0 - chance, loss + effect.difference
     units = effect.n + effect.n_control
     # Of two equal arms whose difference has this standard error, a unit's standard deviation.
     least = runtime.detectable_effect(effect.se * sqrt(units) / 2.0, units, rule)
@@ -353,7 +357,8 @@ def _by_segment(
 ) -> list[Heterogeneity]:
     primary = prepared.primary
     metrics = {primary: prepared.metrics[primary]}
-    covariate = {name: column for name, column in (covariates or {}).items() if name == primary}
+    covariate = {primary: covariates[primary]} if covariates and primary in covariates else {}
+    # A pass a segment: all of them in one would have as many arms as there are combinations.
     results: list[Heterogeneity] = []
     for segment in segments:
         moments = gather(

@@ -195,12 +195,12 @@ def _quantile_effects(
     estimates = {} if infinite else {str(v): e for v, e in quantiles(rows, metric).items()}
     c = estimates.get(str(control))
     effects = []
+    units_c = units.get(str(control), 0)
     for variant in variants:
         t = estimates.get(str(variant))
+        reason = _quantile_reason(t, c, units.get(str(variant), 0), units_c)
         if infinite:
             reason = reasons.INFINITE_VALUES
-        else:
-            reason = _quantile_reason(t, c, units.get(str(variant), 0), units.get(str(control), 0))
         pair = Pair(t, c, reason, t.n if t else 0, c.n if c else 0)
         result = effect_of(name, variant, pair, rule, moments.mixed)
         # A quantile that does not vary is one that ties hide: the metric itself does vary.
@@ -213,17 +213,18 @@ def _quantile_effects(
 def _quantile_reason(
     t: ArmEstimate | None, c: ArmEstimate | None, units_t: int, units_c: int
 ) -> str:
-    if c is None and not units_c:
-        return reasons.MISSING_CONTROL if units_t else reasons.NO_TRAFFIC
-    if t is None and not units_t:
-        return reasons.NO_TRAFFIC
+    """Why two quantiles cannot be compared; "" where they can."""
     if t is None or c is None:
-        return reasons.NO_VALUES
+        if not units_t:
+            return reasons.NO_TRAFFIC
+        # Units without any value of the metric have no quantile; no units have no control.
+        return reasons.NO_VALUES if units_c else reasons.MISSING_CONTROL
     if min(t.n, c.n) < 2:
         return reasons.TOO_FEW_UNITS
-    if 0.0 in (t.variance, c.variance):
-        return reasons.ALL_ZERO if t.value == c.value == 0.0 else reasons.TIED_QUANTILE
-    return reasons.OK
+    if t.variance > 0.0 and c.variance > 0.0:
+        return reasons.OK
+    # No width around the quantile: all values there are the same one.
+    return reasons.ALL_ZERO if t.value == c.value == 0.0 else reasons.TIED_QUANTILE
 
 
 def as_table(effects: Sequence[msgspec.Struct], columns: Sequence[str]) -> pd.DataFrame:

@@ -17,9 +17,9 @@ from typing import Any
 import msgspec
 
 from topbill.ab import reasons
-from topbill.ab.analyse import Design, prepare
+from topbill.ab.analyse import Design, Prepared, prepare
 from topbill.ab.checks.srm import sample_ratio
-from topbill.ab.core.effect import ArmEstimate, Method, Rule, checked_rule, estimate_pair
+from topbill.ab.core.effect import ArmEstimate, Method, Pair, Rule, checked_rule, estimate_pair
 from topbill.ab.core.units import gather
 from topbill.ab.power.runtime import detectable_effect, runtime
 from topbill.domain.errors import BadRequest
@@ -113,17 +113,21 @@ def plan(
         units=units,
         units_a_day=units / len(ratio.days) if ratio.days else 0.0,
     )
-    covariate = {k: v for k, v in (covariates or {}).items() if k == name}
-    moments = gather(prepared.rows, {name: prepared.metrics[name]}, covariate)
-    arms = moments.of_variant(name, design.control)
-    # The control beside itself: only its own (adjusted) variance is wanted.
-    pair = estimate_pair(moments.terms[name], arms, arms)
+    pair = _control_pair(prepared, name, (covariates or {}).get(name))
     control = pair.control
     if pair.reason or control is None:
         return msgspec.structs.replace(result, reason=pair.reason)
     if control.variance == 0.0 or control.value == 0.0:
         return msgspec.structs.replace(result, reason=reasons.CONSTANT_METRIC)
     return _with_runs(result, design, ratio.counts, control, rule, relative, days)
+
+
+def _control_pair(prepared: Prepared, metric: str, covariate: str | None) -> Pair:
+    """The control beside itself: only its own (adjusted) variance is wanted."""
+    covariates = {} if covariate is None else {metric: covariate}
+    moments = gather(prepared.rows, {metric: prepared.metrics[metric]}, covariates)
+    arms = moments.of_variant(metric, prepared.design.control)
+    return estimate_pair(moments.terms[metric], arms, arms)
 
 
 def _check(relative: Sequence[float], days: Sequence[int], power: float) -> None:

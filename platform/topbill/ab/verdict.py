@@ -4,7 +4,7 @@ that a product manager understands, made only from them, with the codes it was m
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from math import copysign, sqrt
 from typing import Literal
 
@@ -44,7 +44,7 @@ def called(comparisons: Sequence[Comparison], alpha: float) -> list[Comparison]:
     """The comparisons of one metric, one per variant, with their calls: better or worse where the
     interval is on one side of zero and, there being several variants, the p-value adjusted by Holm
     is at most alpha too (without p-values, as in bayes, twice the smaller chance stands for it)."""
-    p_values = [c.p_value if c.p_value is not None else _two_sided_chance(c) for c in comparisons]
+    p_values = [_two_sided(c) for c in comparisons]
     results = []
     for c, p in zip(comparisons, adjusted(p_values, "holm"), strict=True):
         sure = p is not None and p <= alpha
@@ -62,8 +62,11 @@ def _call_alone(c: Comparison) -> Call:
     return "better" if above == (c.better == "higher") else "worse"
 
 
-def _two_sided_chance(c: Comparison) -> float | None:
-    return None if c.chance_to_win is None else 2.0 * min(c.chance_to_win, 1.0 - c.chance_to_win)
+def _two_sided(c: Comparison) -> float | None:
+    if c.p_value is not None or c.chance_to_win is None:
+        return c.p_value
+    # With a flat prior this is the two-sided p-value of the same normal.
+    return 2.0 * min(c.chance_to_win, 1.0 - c.chance_to_win)
 
 
 def guardrail(
@@ -132,22 +135,29 @@ def verdict(
     A guardrail that is worse, undecided or unknown keeps the winner from being safe to ship. A
     sample-ratio mismatch withholds the verdict altogether.
     """
+    # Before all else: where units went astray, no difference between them means anything.
     if sample_ratio.alarm:
         return _withheld(sample_ratio)
+    by_call: dict[Call, list[Comparison]] = {"better": [], "worse": [], "no_call": []}
     readable = [c for c in primary if c.se is not None]
+    for c in readable:
+        by_call[c.call].append(c)
     if not readable:
-        code = primary[0].reason if primary else reasons.NO_TRAFFIC
-        why = reasons.REASONS.get(code, code)
-        return Verdict(sentence=f"Nothing to say yet: {why}.", codes=[code])
-    winners = [c for c in readable if c.call == "better"]
-    if winners:
-        best = max(winners, key=lambda c: abs(c.difference or 0.0))
+        return _unreadable(primary)
+    if by_call["better"]:
+        best = max(by_call["better"], key=lambda c: abs(c.difference or 0.0))
         return _winner(best, [g for g in guardrails if g.variant == best.variant], control)
-    losers = [c for c in readable if c.call == "worse"]
-    if len(losers) == len(readable):
-        clauses = [f"{c.variant} is worse than {control}: {_numbers(c)}" for c in losers]
-        return Verdict(sentence=f"{'; '.join(clauses)}; do not ship.", codes=[WORSE_THAN_CONTROL])
-    return _undecided(readable, losers, control)
+    if by_call["no_call"]:
+        return _undecided(by_call["no_call"], by_call["worse"], control)
+    clauses = [f"{c.variant} is worse than {control}: {_numbers(c)}" for c in readable]
+    return Verdict(sentence=f"{'; '.join(clauses)}; do not ship.", codes=[WORSE_THAN_CONTROL])
+
+
+def _unreadable(primary: Sequence[Comparison]) -> Verdict:
+    # One reason is enough to read: that of the first variant.
+    code = primary[0].reason if primary else reasons.NO_TRAFFIC
+    why = reasons.REASONS.get(code, code)
+    return Verdict(sentence=f"Nothing to say yet: {why}.", codes=[code])
 
 
 def _withheld(ratio: SampleRatio) -> Verdict:
@@ -174,29 +184,38 @@ def _winner(best: Comparison, guardrails: Sequence[GuardrailResult], control: st
     }
     for g in guardrails:
         by_status[g.status].append(g)
-    if by_status["not_worse"]:
-        clauses.append(f"{_labels(by_status['not_worse'])} not worse")
-    for g in by_status["worse"]:
-        clauses.append(_worse_clause(g))
-        codes.append(GUARDRAIL_WORSE)
-    if by_status["undecided"]:
-        clauses.append(f"{_labels(by_status['undecided'])} not yet known to be harmless")
-        codes.append(GUARDRAIL_UNDECIDED)
-    if by_status["unknown"]:
-        why = by_status["unknown"][0].reason
-        clauses.append(f"{_labels(by_status['unknown'])} cannot be judged ({why})")
-        codes.append(GUARDRAIL_UNKNOWN)
+    for clause, code in _guardrail_clauses(by_status):
+        clauses.append(clause)
+        codes += [code] if code else []
     # Only what is shown to be harmless lets a winner ship: silence of the data does not.
     safe = len(by_status["not_worse"]) == len(guardrails)
-    if safe:
-        clauses.append("safe to ship")
-        codes += [GUARDRAILS_KEPT] if guardrails else []
-    elif by_status["worse"]:
-        clauses.append("do not ship")
-    else:
-        clauses.append("keep it running")
-    winner = str(best.variant) if safe else None
-    return Verdict(sentence="; ".join(clauses) + ".", codes=codes, winner=winner, safe_to_ship=safe)
+    advice = "safe to ship"
+    if not safe:
+        advice = "do not ship" if by_status["worse"] else "keep it running"
+    elif guardrails:
+        codes.append(GUARDRAILS_KEPT)
+    return Verdict(
+        sentence="; ".join([*clauses, advice]) + ".",
+        codes=codes,
+        winner=str(best.variant) if safe else None,
+        safe_to_ship=safe,
+    )
+
+
+def _guardrail_clauses(
+    by_status: dict[GuardrailStatus, list[GuardrailResult]],
+) -> Iterator[tuple[str, str]]:
+    """What is to be said of guardrails, each with its code; a guardrail that was kept has none."""
+    if by_status["not_worse"]:
+        yield f"{_labels(by_status['not_worse'])} not worse", ""
+    for g in by_status["worse"]:
+        yield _worse_clause(g), GUARDRAIL_WORSE
+    if by_status["undecided"]:
+        labels = _labels(by_status["undecided"])
+        yield f"{labels} not yet known to be harmless", GUARDRAIL_UNDECIDED
+    if by_status["unknown"]:
+        why = by_status["unknown"][0].reason
+        yield f"{_labels(by_status['unknown'])} cannot be judged ({why})", GUARDRAIL_UNKNOWN
 
 
 def _worse_clause(g: GuardrailResult) -> str:
@@ -206,10 +225,12 @@ def _worse_clause(g: GuardrailResult) -> str:
 
 
 def _undecided(
-    readable: Sequence[Comparison], losers: Sequence[Comparison], control: str
+    undecided: Sequence[Comparison], losers: Sequence[Comparison], control: str
 ) -> Verdict:
-    open_ones = [c for c in readable if c not in losers]
-    first = max(open_ones, key=lambda c: (c.chance_to_win or 0.0, str(c.variant)))
+    """What is to be said of the most promising variant; equals by name, so that the sentence does
+    not change from one look to the next.
+    """
+    first = max(undecided, key=lambda c: (c.chance_to_win or 0.0, str(c.variant)))
     codes = [NO_CALL]
     alone = _call_alone(first)
     if alone == "no_call":
@@ -220,7 +241,7 @@ def _undecided(
         codes.append(ONE_OF_SEVERAL)
         clauses = [
             f"Not yet sure that {first.variant} is {alone} than {control}: {_numbers(first)}, "
-            f"which one of {len(readable)} variants can show by luck"
+            f"which one of {len(undecided) + len(losers)} variants can show by luck"
         ]
     if first.days_to_decision:
         days = max(1, round(first.days_to_decision))
@@ -238,8 +259,9 @@ def _undecided(
 def _numbers(c: Comparison) -> str:
     label = _label(c.metric)
     if c.relative is None or c.relative_low is None or c.relative_high is None:
-        numbers = [c.difference or 0.0, c.difference_low or 0.0, c.difference_high or 0.0]
-        difference, low, high = (signed(x) for x in numbers)
+        # Readable comparisons always have a difference with its interval.
+        numbers = (c.difference, c.difference_low, c.difference_high)
+        difference, low, high = (signed(x or 0.0) for x in numbers)
         return f"{difference} {label}, between {low} and {high}"
     lift = f"{percent(c.relative)} {label}"
     low, high = percent(c.relative_low), percent(c.relative_high)

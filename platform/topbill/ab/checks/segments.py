@@ -122,15 +122,19 @@ def _spread(effects: Sequence[Effect]) -> Spread | None:
     """Cochran's Q and DerSimonian & Laird's τ² of the effects that have numbers; None for fewer
     than two.
     """
-    readable = [e for e in effects if e.se is not None and e.difference is not None]
-    if len(readable) < 2:
+    differences: list[float] = []
+    errors: list[float] = []
+    for e in effects:
+        if e.se is not None and e.difference is not None:
+            differences.append(e.difference)
+            errors.append(e.se)
+    if len(differences) < 2:
         return None
-    d = np.array([e.difference for e in readable], dtype=np.float64)
-    s2 = np.square(np.array([e.se for e in readable], dtype=np.float64))
+    d, s2 = np.array(differences), np.square(np.array(errors))
     w = 1.0 / s2
     fixed = float(w @ d / w.sum())
     q = float(w @ np.square(d - fixed))
-    df = len(readable) - 1
+    df = len(differences) - 1
     # E[Q] = df + τ²·(Σw − Σw²/Σw): the method of moments, cut at 0.
     between = max(0.0, (q - df) / float(w.sum() - (w @ w) / w.sum()))
     weights = 1.0 / (s2 + between)

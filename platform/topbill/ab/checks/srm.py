@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy import stats
 from scipy.special import gammaln
 
@@ -41,14 +41,12 @@ def sample_ratio(
     names, weights = list(shares), list(shares.values())
     by_day = _counts(rows, names, day) if day else {}
     counts = dict.fromkeys(names, 0)
+    # A unit counts on its first day only, so days add up to the units.
     for split in (by_day or _counts(rows, names, None)).values():
         for name, n in split.items():
             counts[name] += n
     p_value = srm(list(counts.values()), weights)
-    p_sequential = None
-    if by_day:
-        table = [list(split.values()) for split in by_day.values()]
-        p_sequential = float(sequential_srm(table, weights)[-1])
+    p_sequential = _p_sequential(by_day, weights)
     # With days the report is read each day, so only the sequential test may raise the alarm.
     p_alarm = p_value if p_sequential is None else p_sequential
     splits: list[Split] = []
@@ -65,6 +63,15 @@ def sample_ratio(
         days=_splits("day", by_day, weights),
         segments=splits,
     )
+
+
+def _p_sequential(
+    by_day: Mapping[str, Mapping[str, int]], weights: Sequence[float]
+) -> float | None:
+    if not by_day:
+        return None
+    table = [list(split.values()) for split in by_day.values()]
+    return float(sequential_srm(table, weights)[-1])
 
 
 def _counts(rows: UnitRows, names: Sequence[str], by: str | None) -> dict[str, dict[str, int]]:
@@ -118,6 +125,7 @@ def srm(
     all 0.
     """
     n, weights = _aligned(counts, shares)
+    # A unit where none should be is not bad luck, and would be a division by zero.
     if np.any(n[weights == 0.0] > 0.0):
         return 0.0
     n, weights = n[weights > 0.0], weights[weights > 0.0]
@@ -144,6 +152,7 @@ def sequential_srm(
             "counts",
             f"got {table.shape[1]} variants; expected {weights.size}, as many as there are shares",
         )
+    # Once a unit was where none should be, that stays proved.
     impossible = np.cumsum(table[:, weights == 0.0].sum(axis=1)) > 0.0
     table, weights = table[:, weights > 0.0], weights[weights > 0.0]
     p = np.minimum(1.0, np.exp(-log_bayes_factor(np.cumsum(table, axis=0), weights, concentration)))
@@ -189,6 +198,8 @@ def srm_of_sums(observed: ArrayLike, expected: ArrayLike, covariance: ArrayLike)
     which shards add up.
     """
     gap = np.asarray(observed, dtype=np.float64) - np.asarray(expected, dtype=np.float64)
+    # Counts sum to the number of decisions, so the covariance has no inverse: V⁺ by eigenvalues,
+    # of which those that are 0 but for rounding are no degree of freedom.
     values, vectors = np.linalg.eigh(np.asarray(covariance, dtype=np.float64))
     free = values > 1e-9 * max(float(values.max(initial=0.0)), 1e-300)
     if not free.any():
@@ -221,16 +232,10 @@ def sequential_srm_of_sums(
     return float(np.exp(min(0.0, -float(log_e))))
 
 
-def _aligned(counts: object, shares: object) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _aligned(counts: object, shares: object) -> tuple[Floats, Floats]:
     """Counts and shares as arrays in one order, checked."""
     if isinstance(counts, Mapping) and isinstance(shares, Mapping):
-        unknown = [str(k) for k in counts if k not in shares]
-        if unknown:
-            raise BadRequest(
-                "counts",
-                f"got {', '.join(unknown)}, which `shares` does not name; expected {list(shares)}",
-            )
-        counts, shares = [counts.get(k, 0.0) for k in shares], list(shares.values())
+        counts, shares = _in_order_of(shares, counts), list(shares.values())
     try:
         n, weights = np.asarray(counts, dtype=np.float64), np.asarray(shares, dtype=np.float64)
     except (TypeError, ValueError) as error:
@@ -248,6 +253,17 @@ def _aligned(counts: object, shares: object) -> tuple[NDArray[np.float64], NDArr
     return n, weights
 
 
-def _check_not_negative(name: str, values: NDArray[np.float64]) -> None:
+def _in_order_of(shares: Mapping[object, object], counts: Mapping[object, object]) -> list[object]:
+    """The counts in the order of the shares, 0 for an arm that got nobody."""
+    unknown = [str(name) for name in counts if name not in shares]
+    if unknown:
+        raise BadRequest(
+            "counts",
+            f"got {', '.join(unknown)}, which `shares` does not name; expected {list(shares)}",
+        )
+    return [counts.get(name, 0.0) for name in shares]
+
+
+def _check_not_negative(name: str, values: Floats) -> None:
     if not np.all(np.isfinite(values)) or np.any(values < 0.0):
         raise BadRequest(name, f"got {values.tolist()}; expected numbers that are not negative")

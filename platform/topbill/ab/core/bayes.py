@@ -55,12 +55,14 @@ def best_of(
     posteriors = [_beta(arm, prior) for arm in arms]
     x, w = _between(posteriors)
     cdf = np.array([p.cdf(x) for p in posteriors])
-    chances = [
-        float(w @ (p.pdf(x) * np.prod(np.delete(cdf, i, axis=0), axis=0)))
-        for i, p in enumerate(posteriors)
-    ]
+    chances = []
+    for i, posterior in enumerate(posteriors):
+        # P(all others are below x), for each x that this arm may have.
+        others_below = np.prod(np.delete(cdf, i, axis=0), axis=0)
+        chances.append(float(w @ (posterior.pdf(x) * others_below)))
+    # The quadrature leaves a trifle; chances are to sum to 1.
     total = sum(chances)
-    return [c / total for c in chances]
+    return [chance / total for chance in chances]
 
 
 def _beta(arm: tuple[int, int], prior: tuple[float, float]) -> Any:
@@ -73,6 +75,7 @@ def _beta(arm: tuple[int, int], prior: tuple[float, float]) -> Any:
 
 
 def _between(posteriors: Sequence[Any]) -> tuple[Floats, Floats]:
+    # Where no posterior has mass, nothing is to be integrated.
     low = min(float(p.ppf(1e-16)) for p in posteriors)
     high = max(float(p.isf(1e-16)) for p in posteriors)
     edges = np.linspace(low, high, _PANELS + 1)

@@ -80,8 +80,7 @@ def estimate_pair(
 ) -> Pair:
     """The estimates of two arms, each given by stratum (one stratum when there are none)."""
     t, c = _total(treated), _total(control)
-    n = t.n if t else 0
-    n_control = c.n if c else 0
+    n, n_control = _units(t), _units(c)
     reason = _reason(terms, t, c)
     if t is None or c is None or reason:
         # One arm may still have a value to show although there is nothing to compare it with.
@@ -91,12 +90,20 @@ def estimate_pair(
         one, other = _adjusted_pair(terms, t, c, adjust)
     else:
         one, other = _stratified(terms, strata, adjust)
-    saved = None
-    if terms.covariate is not None:
-        unadjusted = _unadjusted_variance(terms, t) + _unadjusted_variance(terms, c)
-        if unadjusted > 0.0:
-            saved = 1.0 - (one.variance + other.variance) / unadjusted
+    saved = _saved(terms, t, c, one.variance + other.variance)
     return Pair(one, other, reason, n, n_control, saved)
+
+
+def _saved(
+    terms: MetricTerms, treated: ArmMoments, control: ArmMoments, variance: float
+) -> float | None:
+    """The share of the difference's variance that the covariate took away."""
+    if terms.covariate is None:
+        return None
+    unadjusted = 0.0
+    for arm in (treated, control):
+        unadjusted += _estimate(terms, terms.statistic(arm.moments), arm, None).variance
+    return 1.0 - variance / unadjusted if unadjusted > 0.0 else None
 
 
 def _adjusted_pair(
@@ -115,13 +122,11 @@ def _adjusted_pair(
     # θ is of both arms together: one slope, so that the difference stays unbiased.
     merged = treated.moments + control.moments
     theta = cuped_theta(merged, terms.statistic, terms.covariate)
-    one, other = (
-        _estimate(
-            terms, cuped(arm.moments, merged, terms.statistic, terms.covariate, theta), arm, None
-        )
-        for arm in (treated, control)
-    )
-    return one, other
+    estimates = []
+    for arm in (treated, control):
+        linear = cuped(arm.moments, merged, terms.statistic, terms.covariate, theta)
+        estimates.append(_estimate(terms, linear, arm, None))
+    return estimates[0], estimates[1]
 
 
 def _usable(terms: MetricTerms, arm: ArmMoments | None) -> ArmEstimate | None:
@@ -132,10 +137,6 @@ def _plain(terms: MetricTerms, arm: ArmMoments) -> ArmEstimate:
     # A proportion of units has variance p(1 − p)/n exactly: divisor n, not n − 1.
     divisor = arm.moments.n if terms.binomial else None
     return _estimate(terms, terms.statistic(arm.moments), arm, divisor)
-
-
-def _unadjusted_variance(terms: MetricTerms, arm: ArmMoments) -> float:
-    return _estimate(terms, terms.statistic(arm.moments), arm, None).variance
 
 
 def _estimate(
@@ -153,6 +154,10 @@ def _total(by_stratum: Mapping[Any, ArmMoments]) -> ArmMoments | None:
     for arm in by_stratum.values():
         total = _sum(total, arm)
     return total
+
+
+def _units(arm: ArmMoments | None) -> int:
+    return 0 if arm is None else arm.n
 
 
 def _sum(one: ArmMoments | None, other: ArmMoments | None) -> ArmMoments | None:
@@ -194,25 +199,25 @@ def _paired_strata(treated: Mapping[Any, ArmMoments], control: Mapping[Any, ArmM
     strata: Strata = []
     rest_t: ArmMoments | None = None
     rest_c: ArmMoments | None = None
-    for key in {*treated, *control}:
+    # In one order, not a set's: sums in another order have other last bits.
+    for key in dict.fromkeys([*treated, *control]):
         t, c = treated.get(key), control.get(key)
-        if t and c and min(t.n, c.n) >= 2:
+        if t and c and _enough(t, c):
             strata.append((t, c))
         else:
             rest_t, rest_c = _sum(rest_t, t), _sum(rest_c, c)
-    if rest_t is None and rest_c is None:
-        return strata
-    if rest_t and rest_c and min(rest_t.n, rest_c.n) >= 2:
-        return [*strata, (rest_t, rest_c)]
-    if not strata:
-        return []
-    strata.sort(key=lambda pair: pair[0].n + pair[1].n)
-    largest_t, largest_c = strata.pop()
-    if rest_t:
-        largest_t = largest_t + rest_t
-    if rest_c:
-        largest_c = largest_c + rest_c
-    return [*strata, (largest_t, largest_c)]
+    if rest_t and rest_c and _enough(rest_t, rest_c):
+        strata.append((rest_t, rest_c))
+    elif strata:
+        # Alone it would have no variance; left out, its units would be missing from the estimate.
+        strata.sort(key=lambda pair: pair[0].n + pair[1].n)
+        largest_t, largest_c = strata.pop()
+        strata.append((_sum(largest_t, rest_t) or largest_t, _sum(largest_c, rest_c) or largest_c))
+    return strata
+
+
+def _enough(treated: ArmMoments, control: ArmMoments) -> bool:
+    return treated.n >= 2 and control.n >= 2
 
 
 def _stratified(
@@ -223,17 +228,22 @@ def _stratified(
     """
     weights = np.array([_weight(terms, t + c) for t, c in strata])
     weights = weights / weights.sum()
-    pairs = [_adjusted_pair(terms, t, c, adjust) for t, c in strata]
-    one = _weighted([pair[0] for pair in pairs], weights, sum(t.n for t, _ in strata))
-    other = _weighted([pair[1] for pair in pairs], weights, sum(c.n for _, c in strata))
-    return one, other
+    ones, others = [], []
+    for t, c in strata:
+        one, other = _adjusted_pair(terms, t, c, adjust)
+        ones.append(one)
+        others.append(other)
+    return _weighted(ones, weights), _weighted(others, weights)
 
 
-def _weighted(estimates: Sequence[ArmEstimate], weights: Any, n: int) -> ArmEstimate:
+def _weighted(estimates: Sequence[ArmEstimate], weights: Any) -> ArmEstimate:
+    """Σ w·value with variance Σ w²·variance: strata are independent of each other."""
     value = variance = 0.0
+    n = 0
     for weight, estimate in zip(weights, estimates, strict=True):
         value += float(weight * estimate.value)
         variance += float(weight * weight * estimate.variance)
+        n += estimate.n
     return ArmEstimate(value, variance, n)
 
 
@@ -300,11 +310,7 @@ def checked_rule(
         )
     if not tuning > 0.0:
         raise BadRequest("tuning", f"got {tuning!r}; expected a positive number of units")
-    times = tuple(float(t) for t in looks)
-    if not _are_fractions(times):
-        raise BadRequest(
-            "looks", f"got {times}; expected information fractions that increase within (0, 1]"
-        )
+    times = _fractions(looks)
     if spending not in sequential.SPENDING:
         raise BadRequest(
             "spending", f"got {spending!r}; expected one of {', '.join(sequential.SPENDING)}"
@@ -317,10 +323,14 @@ def checked_rule(
     return Rule(method, alpha, tuning, times, spending, prior)
 
 
-def _are_fractions(times: tuple[float, ...]) -> bool:
-    if not times or times[0] <= 0.0 or times[-1] > 1.0:
-        return False
-    return all(earlier < later for earlier, later in pairwise(times))
+def _fractions(looks: Sequence[float]) -> tuple[float, ...]:
+    times = tuple(float(t) for t in looks)
+    within = bool(times) and times[0] > 0.0 and times[-1] <= 1.0
+    if not within or any(later <= earlier for earlier, later in pairwise(times)):
+        raise BadRequest(
+            "looks", f"got {times}; expected information fractions that increase within (0, 1]"
+        )
+    return times
 
 
 def adjusted(
@@ -431,22 +441,27 @@ def effect_of(metric: str, variant: object, pair: Pair, rule: Rule, mixed: int =
     which an effect without another reason says.
     """
     t, c = pair.treated, pair.control
-    if pair.reason or t is None or c is None:
-        result = Effect(
-            metric=metric,
-            variant=variant,
-            value=t.value if t else None,
-            control_value=c.value if c else None,
-            difference=t.value - c.value if t and c else None,
-            n=pair.n,
-            n_control=pair.n_control,
-            reason=pair.reason,
-        )
-    else:
+    if t is not None and c is not None and not pair.reason:
         result = effect(metric, variant, t, c, rule)
+    else:
+        result = _without_interval(metric, variant, pair)
     if mixed and not result.reason:
         result = msgspec.structs.replace(result, reason=reasons.CROSSOVER_UNITS)
     return result
+
+
+def _without_interval(metric: str, variant: object, pair: Pair) -> Effect:
+    t, c = pair.treated, pair.control
+    return Effect(
+        metric=metric,
+        variant=variant,
+        value=t.value if t else None,
+        control_value=c.value if c else None,
+        difference=t.value - c.value if t and c else None,
+        n=pair.n,
+        n_control=pair.n_control,
+        reason=pair.reason,
+    )
 
 
 def effect(
@@ -456,6 +471,7 @@ def effect(
     nothing varies.
     """
     difference = treated.value - control.value
+    # Arms are independent, as units were randomised: variances add up.
     se = sqrt(treated.variance + control.variance)
     bare = Effect(metric=metric, variant=variant, n=treated.n, n_control=control.n)
     if not (isfinite(difference) and isfinite(se)):
@@ -526,7 +542,11 @@ def _with_posterior(
 
 def welch_df(treated: ArmEstimate, control: ArmEstimate) -> float:
     """Welch–Satterthwaite degrees of freedom of a difference."""
-    below = sum(e.variance**2 / (e.n - 1) for e in (treated, control) if e.n > 1)
+    below = 0.0
+    for e in (treated, control):
+        # An arm of one unit has no variance of its own to be unsure of.
+        if e.n > 1:
+            below += e.variance**2 / (e.n - 1)
     return (treated.variance + control.variance) ** 2 / below if below > 0.0 else inf
 
 
@@ -557,6 +577,7 @@ def log_ratio(
     """Interval of the relative lift on the log scale; None unless both values are positive."""
     if treated.value <= 0.0 or control.value <= 0.0:
         return None
+    # Var ln X ≈ Var X / X²: the delta method.
     half = reach * sqrt(treated.variance / treated.value**2 + control.variance / control.value**2)
     middle = log(treated.value / control.value)
     return exp(middle - half) - 1.0, exp(middle + half) - 1.0
@@ -564,8 +585,9 @@ def log_ratio(
 
 def log_ratio_df(treated: ArmEstimate, control: ArmEstimate) -> float:
     """Welch's degrees of freedom on the log scale."""
-    scaled = [ArmEstimate(0.0, e.variance / e.value**2, e.n) for e in (treated, control)]
-    return welch_df(scaled[0], scaled[1])
+    one = ArmEstimate(0.0, treated.variance / treated.value**2, treated.n)
+    other = ArmEstimate(0.0, control.variance / control.value**2, control.n)
+    return welch_df(one, other)
 
 
 def relative_se(treated: ArmEstimate, control: ArmEstimate) -> float:

@@ -50,10 +50,11 @@ def quantiles(rows: UnitRows, metric: Quantile) -> dict[Any, ArmEstimate]:
         values[variant] = (float(value), int(n))
         errors[variant] = ratio("a", "b")(moments).variance(moments) ** 0.5
     widths = _widths(rows, source, metric.q, errors)
-    return {
-        variant: ArmEstimate(value, (widths[variant] / (2.0 * _Z)) ** 2, n)
-        for variant, (value, n) in values.items()
-    }
+    estimates = {}
+    for variant, (value, n) in values.items():
+        se = widths[variant] / (2.0 * _Z)
+        estimates[variant] = ArmEstimate(value, se**2, n)
+    return estimates
 
 
 def _source(rows: UnitRows, metric: Quantile) -> str:

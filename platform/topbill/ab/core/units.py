@@ -7,7 +7,7 @@ the only one in `ab` that speaks SQL about rows (`quantile` asks through it).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
 from typing import Any, NamedTuple
@@ -246,25 +246,34 @@ def read(
     """
     relation = relation_of(data)
     numeric = list(dict.fromkeys(numeric))
-    types = {name: str(kind) for name, kind in zip(relation.columns, relation.types, strict=True)}
-    required = [variant, *labels, *numeric]
-    for name in required if unit is None else [unit, *required]:
-        if name not in types:
-            raise BadRequest(f"data.{name}", f"no such column; the data has {', '.join(types)}")
+    types = dict(zip(relation.columns, map(str, relation.types), strict=True))
+    if unit is not None:
+        check_columns(types, [unit])
+    check_columns(types, [variant, *labels, *numeric])
     numbers = [name for name in numeric if _is_numeric(types[name])]
     whole = unit is not None and types[unit] in _INTEGERS
     count, one_row_a_unit, columns = _describe(relation, unit, whole, numbers)
     for name in dict.fromkeys(binary):
         if name in columns:
             _check_binary(relation, name, columns[name])
-    for name in set(numeric) - set(numbers):
-        # A column without any value has whatever type its container gives to nothing.
-        if _ask_one(relation, f"count({identifier(name)})")[0]:
-            raise BadData(
-                f"data.{name}", f"got a column of {types[name]}; expected numbers or booleans"
-            )
-        columns[name] = ColumnSummary(count, 0, 0.0, 0.0, 0.0)
+    for name in numeric:
+        if name not in columns:
+            _check_empty(relation, name, types[name])
+            columns[name] = ColumnSummary(count, 0, 0.0, 0.0, 0.0)
     return UnitRows(relation, unit, variant, count, one_row_a_unit, columns)
+
+
+def check_columns(present: Collection[str], names: Iterable[str]) -> None:
+    """Raises BadRequest for the first of `names` that is no column of the data."""
+    for name in names:
+        if name not in present:
+            raise BadRequest(f"data.{name}", f"no such column; the data has {', '.join(present)}")
+
+
+def _check_empty(relation: Any, name: str, kind: str) -> None:
+    # A column without any value has whatever type its container gives to nothing.
+    if _ask_one(relation, f"count({identifier(name)})")[0]:
+        raise BadData(f"data.{name}", f"got a column of {kind}; expected numbers or booleans")
 
 
 def _is_numeric(kind: str) -> bool:
@@ -291,14 +300,7 @@ def _describe(
     """
     # Counts, least and greatest values only: files answer these from their statistics, without
     # being read.
-    picked = ["count(*)"]
-    if unit is None:
-        picked += ["count(*)", "NULL", "NULL"]
-    elif whole:
-        name = identifier(unit)
-        picked += [f"count({name})", f"min({name})", f"max({name})"]
-    else:
-        picked += [f"count({identifier(unit)})", "NULL", "NULL"]
+    picked = ["count(*)", *_unit_aggregates(unit, whole)]
     for name in numeric:
         x = _as_double(name)
         picked += [f"count({x})", f"min({x})", f"max({x})"]
@@ -310,14 +312,31 @@ def _describe(
         )
     columns = {}
     for i, name in enumerate(numeric):
-        filled, low, high = numbers[3 * i : 3 * i + 3]
+        present, low, high = numbers[3 * i : 3 * i + 3]
         # NaN sorts above everything in DuckDB, so one look at the ends finds it.
-        if filled and not (isfinite(low) and isfinite(high)):
+        if present and not (isfinite(low) and isfinite(high)):
             columns[name] = _describe_finite(relation, name, count)
         else:
-            columns[name] = ColumnSummary(count - filled, 0, low or 0.0, high or 0.0, low or 0.0)
+            columns[name] = _summary(count - present, 0, low, high)
     unique = unit is None or _all_differ(relation, unit, count, least, most)
     return count, unique, columns
+
+
+def _summary(missing: int, infinite: int, low: float | None, high: float | None) -> ColumnSummary:
+    """`low` and `high` are None where the column has no value."""
+    # The least value serves as the shift: sums of squares of minutes since 1970 would keep no digit
+    # of their variance.
+    return ColumnSummary(missing, infinite, low or 0.0, high or 0.0, low or 0.0)
+
+
+def _unit_aggregates(unit: str | None, whole: bool) -> list[str]:
+    """SQL of how many rows have a unit, and of the least and greatest where units are numbers."""
+    if unit is None:
+        return ["count(*)", "NULL", "NULL"]
+    name = identifier(unit)
+    if whole:
+        return [f"count({name})", f"min({name})", f"max({name})"]
+    return [f"count({name})", "NULL", "NULL"]
 
 
 def _describe_finite(relation: Any, name: str, count: int) -> ColumnSummary:
@@ -326,7 +345,7 @@ def _describe_finite(relation: Any, name: str, count: int) -> ColumnSummary:
     infinite_values = f"count(*) FILTER (WHERE isinf({x}))"
     picked = f"count(*) {finite}, {infinite_values}, min({x}) {finite}, max({x}) {finite}"
     usable, infinite, low, high = _ask_one(relation, picked)
-    return ColumnSummary(count - usable - infinite, infinite, low or 0.0, high or 0.0, low or 0.0)
+    return _summary(count - usable - infinite, infinite, low, high)
 
 
 def _check_binary(relation: Any, name: str, summary: ColumnSummary) -> None:
@@ -365,6 +384,7 @@ def _hashes_differ(relation: Any, unit: str) -> bool:
     always right.
     """
     query = f"SELECT hash({identifier(unit)}) AS h FROM unit_rows"  # noqa: S608  (identifiers are quoted)
+    # Sorted in NumPy, which for whole numbers is faster than counting distinct ones in SQL.
     hashes = np.sort(np.asarray(relation.query("unit_rows", query).fetchnumpy()["h"]))
     return bool(np.all(hashes[1:] != hashes[:-1]))
 
@@ -391,7 +411,8 @@ class MetricTerms:
     @property
     def names(self) -> tuple[str, ...]:
         """The columns of its moments, in order."""
-        return (*(term.name for term in self.terms), *(name for name, _ in self.derived))
+        own = [term.name for term in self.terms]
+        return (*own, *dict(self.derived))
 
     @property
     def binomial(self) -> bool:
@@ -461,6 +482,7 @@ def terms_of(
     """
     empty = any(rows.columns[column].missing == rows.count for column in columns_of(metric))
     a, b, x = f"{name}_a", f"{name}_b", f"{name}_x"
+    # A shift takes the column near zero before it is squared; `MetricTerms.shift` gives it back.
     shift = 0.0
     if isinstance(metric, Ratio):
         terms = [_total(a, rows.value(metric.numerator)), _total(b, rows.value(metric.denominator))]
@@ -475,10 +497,13 @@ def terms_of(
     statistic = ratio(a, b) if len(terms) == 2 else mean(a)
     if covariate is None:
         return MetricTerms(metric, tuple(terms), statistic, shift, empty=empty)
+    # Centred on its mean, so that a unit without a value is given 0 and counts as average.
     column, centre = covariate
     from_centre = f"{rows.value(column)} - {number(centre)}"
     terms.append(Term(x, _or0(from_centre), _or0(f"avg({from_centre})")))
-    derived = tuple((product, product) for product in product_columns(a, x)) if products else ()
+    # HC2's columns are named by the SQL that makes them: products of the two.
+    names = product_columns(a, x) if products else ()
+    derived = tuple((name, name) for name in names)
     return MetricTerms(metric, tuple(terms), statistic, shift, x, derived, empty)
 
 
@@ -561,7 +586,7 @@ def _moments_query(
         picked.append(_units_with_value(metric_terms))
         infinite_term = infinite[name]
         picked.append("0" if infinite_term is None else f"sum({infinite_term.name})")
-    unit_terms += [term for term in infinite.values() if term is not None]
+    unit_terms += filter(None, infinite.values())
     source = rows.by_unit(unit_terms, segments)
     if derived:
         source = f"SELECT *, {', '.join(derived)} FROM ({source})"  # noqa: S608  (identifiers are quoted)
@@ -586,6 +611,7 @@ def _infinite_term(rows: UnitRows, name: str, metric: Metric) -> Term | None:
     ]
     if not tests:
         return None
+    # Counted apart, as they are NULL in the metric itself: an arm with one has no mean.
     return _total(name, f"CAST(({' OR '.join(tests)}) AS INTEGER)")
 
 

@@ -47,6 +47,7 @@ def units_needed(
             f"got sd {sd}, power {power}, shares {shares}; expected positive numbers, and a power "
             "below 1",
         )
+    # Of N units in all, an arm with share s has N·s: Var = σ²/N · (1/s₀ + 1/s₁).
     total = sum(shares)
     spread = sd * sqrt(total / shares[0] + total / shares[1])
     return _least_units(abs(effect), spread, rule, float(stats.norm.isf(1.0 - power)))
@@ -87,6 +88,7 @@ def detectable_effect(
         return None
     total = sum(shares)
     se = sd * sqrt((total / shares[0] + total / shares[1]) / units)
+    # The interval must leave zero out although the estimate falls short by z of the power.
     return (rule.reach(units, inf) - float(stats.norm.isf(power))) * se
 
 

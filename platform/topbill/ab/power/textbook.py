@@ -137,6 +137,7 @@ def yates_interval(
             "rate",
             f"got {k0} and {k1} successes; expected some in both variants for a relative lift",
         )
+    # On the log scale half a success is half a success of the control's rate.
     half = z * sqrt((1.0 - pooled) / pooled * inverse) + inverse / 2.0 / (k0 / n0)
     ratio = k1 / n1 / (k0 / n0)
     return ratio * exp(-half) - 1.0, ratio * exp(half) - 1.0
