@@ -9,6 +9,7 @@ from pathlib import Path
 import streamlit as st
 
 from board import data, frame, gate, words
+from board.pages import PAGES
 from topbill.domain.errors import TopbillError
 from topbill.reporting.queries import database
 
@@ -18,66 +19,28 @@ st.set_page_config(
 gate.pass_or_stop()
 st.html(Path(__file__).parent / "board" / "page.css")
 
-PAGES = {
-    "": [
-        st.Page("views/home.py", title="Home", icon=":material/home:", default=True),
-        st.Page(
-            "views/experiment.py",
-            title="Experiment",
-            icon=":material/science:",
-            url_path="experiment",
-        ),
-        st.Page("views/bandit.py", title="Bandit", icon=":material/casino:", url_path="bandit"),
-        st.Page(
-            "views/artwork.py",
-            title="Artwork and rows",
-            icon=":material/imagesmode:",
-            url_path="artwork",
-        ),
-        st.Page("views/page.py", title="Whole page", icon=":material/web:", url_path="page"),
-    ],
-    "Ask": [
-        st.Page(
-            "views/what_if.py",
-            title="What if",
-            icon=":material/psychology_alt:",
-            url_path="what-if",
-        ),
-        st.Page("views/preview.py", title="Preview", icon=":material/live_tv:", url_path="preview"),
-        st.Page(
-            "views/decisions.py",
-            title="Decisions",
-            icon=":material/manage_search:",
-            url_path="decisions",
-        ),
-        st.Page(
-            "views/health.py", title="Health", icon=":material/monitor_heart:", url_path="health"
-        ),
-    ],
-}
+
+def navigation() -> dict[str, list[st.Page]]:
+    """The app's pages by their section, in the order of `board.pages`."""
+    sections: dict[str, list[st.Page]] = {}
+    for entry in PAGES:
+        page = st.Page(
+            entry.view,
+            title=entry.title,
+            icon=f":material/{entry.icon}:",
+            url_path=entry.path,
+            default=entry is PAGES[0],
+        )
+        sections.setdefault(entry.section, []).append(page)
+    return sections
 
 
 def sidebar() -> list[str]:
     """Which experiment, and how often to look again; the experiments' keys."""
     with st.sidebar:
-        try:
-            lines = data.experiments()
-        except TopbillError:
-            lines = []
-        keys = [line.key for line in lines]
+        keys = experiment_keys()
         if keys:
-            # A link within the app changes the address but not what the session holds: the address
-            # is right.
-            wanted = st.query_params.get("experiment")
-            if wanted in keys and st.session_state.get("experiment", wanted) != wanted:
-                st.session_state["experiment"] = wanted
-            st.selectbox(
-                "Experiment",
-                keys,
-                key="experiment",
-                bind="query-params",
-                help="Every page but Home speaks of this experiment. The address holds your choice: share it.",
-            )
+            choose_experiment(keys)
         st.segmented_control(
             "Refresh",
             list(frame.REFRESH),
@@ -95,8 +58,36 @@ def sidebar() -> list[str]:
     return keys
 
 
-page = st.navigation(PAGES)
-known = sidebar()
+def experiment_keys() -> list[str]:
+    """The keys of the experiments in the record; none where it cannot be read, which the page then
+    says itself.
+    """
+    try:
+        return [experiment.key for experiment in data.experiments()]
+    except TopbillError:
+        return []
+
+
+def choose_experiment(keys: list[str]) -> None:
+    """The choice that every page but Home follows."""
+    # A link within the app changes the address but not what the session holds: the address is
+    # right.
+    wanted = st.query_params.get("experiment")
+    if wanted in keys and st.session_state.get("experiment", wanted) != wanted:
+        st.session_state["experiment"] = wanted
+    st.selectbox(
+        "Experiment",
+        keys,
+        key="experiment",
+        bind="query-params",
+        help="Every page but Home speaks of this experiment. The address holds your choice: "
+        "share it.",
+    )
+
+
+page = st.navigation(navigation())
+experiments = sidebar()
 page.run()
-if known:
-    data.get_ready(str(data.folder()), known[0])
+# Behind the first page that anybody looks at, so that Preview opens quickly later.
+if experiments:
+    data.get_ready(str(data.folder()), experiments[0])

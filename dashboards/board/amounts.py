@@ -56,7 +56,7 @@ def heat(
     return cells + written
 
 
-def worths(frame: pd.DataFrame, title: str) -> alt.LayerChart:
+def action_values(frame: pd.DataFrame, title: str) -> alt.LayerChart:
     """Value with interval, a row for each action. Columns: action, value, low, high, plain,
     shown.
     """

@@ -3,6 +3,7 @@ one name.
 """
 
 from board.amounts import (
+    action_values,
     bars,
     by_position,
     calibration,
@@ -10,7 +11,6 @@ from board.amounts import (
     estimates,
     heat,
     segments,
-    worths,
 )
 from board.arms import gaps, trade
 from board.effects import events, funnel, lifts, lines, spark, stacked
@@ -18,6 +18,7 @@ from board.style import GREY, colours, draw
 
 __all__ = [
     "GREY",
+    "action_values",
     "bars",
     "by_position",
     "calibration",
@@ -35,5 +36,4 @@ __all__ = [
     "spark",
     "stacked",
     "trade",
-    "worths",
 ]

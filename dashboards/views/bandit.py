@@ -4,6 +4,8 @@ worth.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pandas as pd
 import streamlit as st
 
@@ -12,8 +14,6 @@ from board.terms import TERMS
 from topbill.reporting import Report
 from topbill.reporting.experiment.regret import regret
 from topbill.reporting.queries import action_values, exposure, series
-from topbill.reporting.queries.action_values import REASONS
-from topbill.reporting.queries.exposure import effective_actions
 
 LATEST = 20  # so many policy versions are listed
 
@@ -21,83 +21,109 @@ LATEST = 20  # so many policy versions are listed
 def headline(key: str, variant: str, policy: str) -> None:
     positions = data.ask(exposure.positions, key, variant)
     first = positions[positions["position"] == 1].set_index("action")["share"]
-    versions = data.ask(exposure.policy_versions, key)
-    explored = data.ask(exposure.explored_by_position, key)
-    mine = explored[(explored["variant"] == variant) & (explored["position"] == 1)]["explored"]
-    explored_first = float(mine.iloc[0]) if len(mine) else None
-    worths = data.ask(action_values.action_values, key, variant)
-    frame.answer(answers.bandit(variant, policy, first, explored_first, worths), TERMS["share"])
-    shown = []
+    explored = explored_first(key, variant)
+    values = data.ask(action_values.action_values, key, variant)
+    frame.answer(answers.bandit(variant, policy, first, explored, values), TERMS["share"])
+    numbers = []
     if len(first):
-        effective = f"{effective_actions(first):.1f} of {len(first)}"
-        shown = [
+        effective = f"{exposure.effective_actions(first):.1f} of {len(first)}"
+        numbers = [
             ("Shown first most", str(first.idxmax()), TERMS["first"]),
             ("Its share", words.share(float(first.max()), digits=0), TERMS["share"]),
             ("Effective actions", effective, TERMS["effective"]),
         ]
-    if explored_first is not None:
-        shown.append(("Exploration", words.share(explored_first), TERMS["explored"]))
-    pieces.metrics(*shown)
+    if explored is not None:
+        numbers.append(("Exploration", words.share(explored), TERMS["explored"]))
+    pieces.metrics(*numbers)
+    versions = data.ask(exposure.policy_versions, key)
     if len(versions):
         newest = versions.iloc[0]
-        st.caption(
-            f"Policy version {newest.policy_version} decides since {words.moment(newest.first_at)}."
-        )
+        since = words.moment(newest["first_at"])
+        st.caption(f"Policy version {newest['policy_version']} decides since {since}.")
+
+
+def explored_first(key: str, variant: str) -> float | None:
+    """The chance at the first position that another than the favourite was shown."""
+    explored = data.ask(exposure.explored_by_position, key)
+    own = explored[(explored["variant"] == variant) & (explored["position"] == 1)]
+    return float(own["explored"].iloc[0]) if len(own) else None
 
 
 def shares(key: str, variant: str) -> list[str]:
+    """What was shown first, over time; the actions, most shown first."""
     pieces.section("What was shown first, over time", TERMS["share"])
-    found = data.ask(exposure.shares_over_time, key, variant).rename(columns={"action": "name"})
-    totals = found.groupby("name")["shown"].sum().sort_values(ascending=False)
-    names = [n for n in totals.index if n != "(others)"] + [
-        n for n in totals.index if n == "(others)"
-    ]
-    pieces.chart(charts.stacked(found, names), found, f"{key}-{variant}-shares", 360)
-    return names
+    over_time = data.ask(exposure.shares_over_time, key, variant).rename(columns={"action": "name"})
+    totals = over_time.groupby("name")["shown"].sum().sort_values(ascending=False)
+    # The rest always comes last, however large it is together.
+    actions = [name for name in totals.index if name != exposure.OTHERS]
+    if exposure.OTHERS in totals.index:
+        actions.append(exposure.OTHERS)
+    pieces.chart(charts.stacked(over_time, actions), over_time, f"{key}-{variant}-shares", 360)
+    return actions
 
 
-def who_sees_what(key: str, variant: str, names: list[str]) -> None:
+def viewers(key: str, variant: str, actions: Sequence[str]) -> None:
+    """Who sees what."""
     pieces.section("Who sees what", TERMS["who"])
     by = choose.segment(key)
     if by is None:
         st.caption("No context feature makes groups.")
         return
-    found = data.ask(exposure.by_segment, key, variant, by)
-    order = [g for g in data.ask(action_values.groups, key)[by] if g in set(found["segment"])]
-    if by == "hour":
-        order = sorted(order, key=lambda g: float(g.split("–")[0]) if g[0].isdigit() else 99)
-    present = found.groupby("action")["shown"].sum().sort_values(ascending=False).index.tolist()
-    ranked = [n for n in names if n in present] + [n for n in present if n not in names]
-    chart = charts.heat(
-        found, "segment", "action", "share", x_title=words.label(by), y_order=ranked, x_order=order
+    counts = data.ask(exposure.by_segment, key, variant, by)
+    totals = counts.groupby("action")["shown"].sum().sort_values(ascending=False)
+    present = totals.index.tolist()
+    ranked = [name for name in actions if name in present]
+    ranked += [name for name in present if name not in actions]
+    drawing = charts.heat(
+        counts,
+        "segment",
+        "action",
+        "share",
+        x_title=words.label(by),
+        y_order=ranked,
+        x_order=group_order(key, by, set(counts["segment"])),
     )
     st.caption("Columns add up to 100%. A policy that personalises has columns that differ.")
-    pieces.chart(chart, found, f"{key}-{variant}-{by}", 30 * len(ranked) + 40)
+    pieces.chart(drawing, counts, f"{key}-{variant}-{by}", 30 * len(ranked) + 40)
 
 
-def worth(key: str, variant: str) -> None:
+def group_order(key: str, by: str, present: set[str]) -> list[str]:
+    """The groups from left to right: hours in their order, others by how common they are."""
+    groups = [group for group in data.ask(action_values.groups, key)[by] if group in present]
+    return sorted(groups, key=_hour) if by == "hour" else groups
+
+
+def _hour(group: str) -> float:
+    """`6–12` → 6; what is no hour comes last."""
+    return float(group.split("–")[0]) if group[0].isdigit() else 99.0
+
+
+def values(key: str, variant: str) -> None:
+    """What each action is worth."""
     pieces.section("What each action is worth", TERMS["adaptive"])
-    found = data.ask(action_values.action_values, key, variant)
-    if found.empty:
+    table = data.ask(action_values.action_values, key, variant)
+    if table.empty:
         st.caption("No mature decision with logged probabilities yet.")
         return
-    known = found[found["value"].notna()]
-    if len(known):
+    certain = table[table["value"].notna()]
+    if len(certain):
         st.caption(
             "Blue: what a decision would earn if this always stood first, with its 95% interval. "
-            "Orange tick: mean of the decisions where it did; a policy that personalises picks whom it suits."
+            "Orange tick: mean of the decisions where it did; a policy that personalises picks "
+            "whom it suits."
         )
-        drawn = charts.worths(known, "objective per decision")
-        pieces.chart(drawn, found, f"{key}-{variant}-worth", 30 * len(known) + 50)
-    missing = found[found["value"].isna()]
+        drawing = charts.action_values(certain, "objective per decision")
+        pieces.chart(drawing, table, f"{key}-{variant}-worth", 30 * len(certain) + 50)
+    missing = table[table["value"].isna()]
     if len(missing):
-        reasons = zip(missing["action"], missing["reason"], strict=True)
-        why = "; ".join(f"{action}: {REASONS[reason]}" for action, reason in reasons)
+        reasons = []
+        for action, code in zip(missing["action"], missing["reason"], strict=True):
+            reasons.append(f"{action}: {action_values.REASONS[code]}")
         with st.expander(f"{len(missing)} action(s) without a number"):
-            st.caption(words.plain(why))
+            st.caption(words.plain("; ".join(reasons)))
 
 
-def exploring(key: str, variant: str, found: Report) -> None:
+def exploring(key: str, variant: str, report: Report) -> None:
     left, right = st.columns(2)
     with left:
         pieces.section("How open the draw is", TERMS["effective"])
@@ -105,92 +131,96 @@ def exploring(key: str, variant: str, found: Report) -> None:
         if over_time.empty:
             st.caption("Probabilities were not kept: the slates are too large.")
         else:
-            drawn = charts.lines(
-                over_time, [variant], None, "effective", "effective actions", ".1f"
-            )
-            pieces.chart(drawn, over_time, f"{key}-{variant}-effective", 240)
+            title = "effective actions"
+            drawing = charts.lines(over_time, [variant], None, "effective", title, ".1f")
+            pieces.chart(drawing, over_time, f"{key}-{variant}-effective", 240)
     with right:
         pieces.section("Exploration by position", TERMS["explored"])
-        by_position = data.ask(exposure.explored_by_position, key).rename(
-            columns={"variant": "name"}
-        )
-        if len(set(by_position["position"])) == 1:
-            one = by_position.rename(columns={"explored": "value"})
-            pieces.chart(charts.bars(one, variant), one, f"{key}-explored", 40 * len(one) + 10)
+        positions = data.ask(exposure.explored_by_position, key)
+        positions = positions.rename(columns={"variant": "name"})
+        if set(positions["position"]) == {1}:
+            bars = positions.rename(columns={"explored": "value"})
+            pieces.chart(charts.bars(bars, variant), bars, f"{key}-explored", 40 * len(bars) + 10)
         else:
-            shown = charts.by_position(
-                by_position, [v.variant for v in found.variants], _control(found)
-            )
-            pieces.chart(shown, by_position, f"{key}-explored", 240)
+            by_position = charts.by_position(positions, names(report), control(report))
+            pieces.chart(by_position, positions, f"{key}-explored", 240)
 
 
-def _control(found: Report) -> str | None:
-    return next((v.variant for v in found.variants if v.control), None)
+def names(report: Report) -> list[str]:
+    return [line.variant for line in report.variants]
 
 
-def learning(key: str, found: Report) -> None:
-    pieces.section("Reward over time", TERMS["reward"] + " Bands: 95% for each point alone.")
+def control(report: Report) -> str | None:
+    return next((line.variant for line in report.variants if line.control), None)
+
+
+def learning(key: str, report: Report) -> None:
+    pieces.section("Reward over time", f"{TERMS['reward']} Bands: 95% for each point alone.")
     progress = data.ask(series.progress, key).rename(columns={"variant": "name"})
-    names = [v.variant for v in found.variants]
-    drawn = charts.lines(progress, names, _control(found), "value", "objective per decision", ".3f")
-    pieces.chart(drawn, progress, f"{key}-reward", 280)
+    title = "objective per decision"
+    drawing = charts.lines(progress, names(report), control(report), "value", title, ".3f")
+    pieces.chart(drawing, progress, f"{key}-reward", 280)
 
 
-def regrets(key: str, found: Report) -> None:
+def regrets(key: str, report: Report) -> None:
     pieces.section("Estimated regret", TERMS["regret"])
-    table = regret(found)
+    table = regret(report)
     if table.empty:
         st.caption("Needs two variants with rewards.")
         return
-    shown = pd.DataFrame(
-        {
-            "variant": table["variant"],
-            "mature decisions": [words.count(n) for n in table["decisions"]],
-            "lost per decision": [words.value(x) for x in table["per_decision"]],
-            "lost so far": [words.value(x) for x in table["regret"]],
-            "95% interval": [
-                words.interval(a, b) if b > 0 else "the best so far"
-                for a, b in zip(table["low"], table["high"], strict=True)
-            ],
-        }
-    )
+    lines = []
+    for row in table.to_dict("records"):
+        interval = "the best so far"
+        if row["high"] > 0:
+            interval = words.interval(row["low"], row["high"])
+        lines.append(
+            {
+                "variant": row["variant"],
+                "mature decisions": words.count(row["decisions"]),
+                "lost per decision": words.value(row["per_decision"]),
+                "lost so far": words.value(row["regret"]),
+                "95% interval": interval,
+            }
+        )
     st.caption(
-        "In units of the objective: 1 is a decision that earned all one could wish for. The best has lost nothing."
+        "In units of the objective: 1 is a decision that earned all one could wish for. The best "
+        "has lost nothing."
     )
-    pieces.table(shown, f"{key}-regret")
+    pieces.table(pd.DataFrame(lines), f"{key}-regret")
 
 
 def versions(key: str) -> None:
     with st.expander("Policy versions", icon=":material/history:"):
-        found = data.ask(exposure.policy_versions, key)
-        shown = pd.DataFrame(
+        table = data.ask(exposure.policy_versions, key)
+        if len(table) > LATEST:
+            st.caption(f"The latest {LATEST} of {words.count(len(table))}.")
+        lines = pd.DataFrame(
             {
-                "version": found["policy_version"],
-                "decisions": [words.count(n) for n in found["decisions"]],
-                "since": [words.moment(at) for at in found["first_at"]],
-                "until": [words.moment(at) for at in found["last_at"]],
+                "version": table["policy_version"],
+                "decisions": table["decisions"].map(words.count),
+                "since": table["first_at"].map(words.moment),
+                "until": table["last_at"].map(words.moment),
             }
         )
-        if len(shown) > LATEST:
-            st.caption(f"The latest {LATEST} of {words.count(len(shown))}.")
-        pieces.table(shown.head(LATEST), f"{key}-versions")
+        pieces.table(lines.head(LATEST), f"{key}-versions")
 
 
 def body() -> None:
     key = frame.chosen()
-    found = data.report(key)
+    report = data.report(key)
     frame.header("Bandit", key)
-    if not found.decisions:
+    if not report.decisions:
         frame.no_decisions(key)
         return
     variant = choose.variant(key)
-    headline(key, variant, next((v.policy for v in found.variants if v.variant == variant), ""))
-    names = shares(key, variant)
-    who_sees_what(key, variant, names)
-    worth(key, variant)
-    exploring(key, variant, found)
-    learning(key, found)
-    regrets(key, found)
+    policies = {line.variant: line.policy for line in report.variants}
+    headline(key, variant, policies.get(variant, ""))
+    actions = shares(key, variant)
+    viewers(key, variant, actions)
+    values(key, variant)
+    exploring(key, variant, report)
+    learning(key, report)
+    regrets(key, report)
     versions(key)
 
 

@@ -14,51 +14,58 @@ from board import answers, charts, data, frame, pieces, words
 from board.terms import COLUMNS, TERMS
 from topbill.reporting.queries import decisions
 
+POSITIONS, CANDIDATES = 10, 12
+"""So many positions of a slate are drawn, each with so many of its likeliest candidates."""
+
 
 def one(decision_id: str) -> None:
-    found = data.ask(decisions.find, decision_id)
-    if found is None:
+    """Everything about one decision."""
+    details = data.ask(decisions.find, decision_id)
+    if details is None:
         frame.answer(answers.missing(f"decision {decision_id}"), TERMS["decisions"])
         return
-    d = found.decision
-    frame.answer(answers.decision(found), TERMS["propensity"])
+    row = details.decision
+    frame.answer(answers.decision(details), TERMS["propensity"])
     pieces.metrics(
-        ("Chance of this", words.share(d["propensity"], digits=2), TERMS["propensity"]),
-        ("Policy", f"{d['policy']} v{d['policy_version']}", TERMS["version"]),
-        ("Engine time", words.milliseconds(d["latency_us"] / 1e3), TERMS["p99"]),
-        ("Reward events", str(len(found.rewards)), TERMS["events"]),
+        ("Chance of this", words.share(row["propensity"], digits=2), TERMS["propensity"]),
+        ("Policy", f"{row['policy']} v{row['policy_version']}", TERMS["version"]),
+        ("Engine time", words.milliseconds(row["latency_us"] / 1e3), TERMS["p99"]),
+        ("Reward events", str(len(details.rewards)), TERMS["events"]),
     )
     left, right = st.columns(2)
     with left:
         pieces.section("Candidates and their chances", TERMS["candidates"])
-        chances(found.probabilities, d)
-        pieces.download(found.probabilities, "chances")
+        chances(details.probabilities, row)
+        pieces.download(details.probabilities, "chances")
     with right:
         pieces.section("What came of it", TERMS["timeline"])
-        timeline(found.rewards)
+        timeline(details.rewards)
         pieces.section("What was known", TERMS["context"])
-        st.json(found.context, expanded=2)
+        st.json(details.context, expanded=2)
         st.caption(
-            f"Decision `{d['decision_id']}`, revision `{d['revision']}`, log position {d['seq']}."
+            f"Decision `{row['decision_id']}`, revision `{row['revision']}`, "
+            f"log position {row['seq']}."
         )
 
 
 def chances(matrix: pd.DataFrame, decision: dict[str, Any]) -> None:
+    """The probabilities of the candidates, position by position."""
     if matrix.empty:
         st.caption("The matrix was too large to keep; the policy version reproduces it.")
-        slate = zip(decision["slate"], decision["propensities"], strict=True)
-        shown = [(action, words.share(p, digits=2)) for action, p in slate]
-        pieces.table(pd.DataFrame(shown, columns=["shown", "chance"]), "slate")
+        lines = []
+        for action, p in zip(decision["slate"], decision["propensities"], strict=True):
+            lines.append({"shown": action, "chance": words.share(p, digits=2)})
+        pieces.table(pd.DataFrame(lines), "slate")
         return
-    for position, here in list(matrix.groupby("position"))[:10]:
-        drawn = here[here["shown"]]["action"].iloc[0]
-        many = len(decision["slate"]) > 1
-        if many:
-            st.caption(f"Position {position}: {words.plain(str(drawn))} was drawn")
-        left = here[here["probability"] > 0].sort_values("probability", ascending=False).head(12)
-        left = left.rename(columns={"action": "name", "probability": "value"})
-        charts.draw(charts.bars(left, str(drawn)), 26 * len(left) + 10)
-        if many and position == 1:
+    is_slate = len(decision["slate"]) > 1
+    for position, here in list(matrix.groupby("position"))[:POSITIONS]:
+        action = str(here[here["shown"]]["action"].iloc[0])
+        if is_slate:
+            st.caption(f"Position {position}: {words.plain(action)} was drawn")
+        likeliest = here[here["probability"] > 0].sort_values("probability", ascending=False)
+        bars = likeliest.head(CANDIDATES).rename(columns={"action": "name", "probability": "value"})
+        charts.draw(charts.bars(bars, action), 26 * len(bars) + 10)
+        if is_slate and position == 1:
             st.caption("Orange was drawn. What is placed above is out of the draw below.")
 
 
@@ -66,40 +73,43 @@ def timeline(rewards: pd.DataFrame) -> None:
     if rewards.empty:
         st.caption("No reward event has come.")
         return
-    shown = pd.DataFrame(
-        {
-            "after": [words.duration(max(0.0, s)) for s in rewards["seconds_after"]],
-            "event": [words.label(e) for e in rewards["event"]],
-            "value": [words.value(v) for v in rewards["value"]],
-            "item": rewards["item"].fillna("–"),
-        }
-    )
-    charts.draw(charts.events(rewards.assign(name=rewards["event"].map(words.label))), 90)
-    pieces.table(shown, "rewards")
+    lines = []
+    for row in rewards.to_dict("records"):
+        lines.append(
+            {
+                # A caller's clock may be a little behind, so that an event seems to come before.
+                "after": words.duration(max(0.0, row["seconds_after"])),
+                "event": words.label(row["event"]),
+                "value": words.value(row["value"]),
+                "item": "–" if pd.isna(row["item"]) else row["item"],
+            }
+        )
+    named = rewards.assign(name=rewards["event"].map(words.label))
+    charts.draw(charts.events(named), 90)
+    pieces.table(pd.DataFrame(lines), "rewards")
 
 
-def several(found: pd.DataFrame, whose: str, name: str) -> None:
+def several(rows: pd.DataFrame, whose: str, name: str) -> None:
     """A line for each, which leads to everything about it."""
-    frame.answer(answers.listed(found, whose), TERMS["decisions"])
+    frame.answer(answers.latest_decisions(rows, whose), TERMS["decisions"])
     pieces.section("The latest decisions", TERMS["decisions"])
-    shown = pd.DataFrame(
-        {
-            "at": found["decided_at"].dt.strftime("%d %b %H:%M:%S"),
-            "slate": [answers.listing(slate.split(", ")) for slate in found["slate"]],
-            "events": found["events"],
-            "variant": found["variant"].fillna("none"),
-            "chance": [words.share(p, digits=2) for p in found["propensity"]],
-            "unit": found["unit"],
-            "experiment": found["experiment"],
-            "reason": [words.label(reason) for reason in found["reason"]],
-        }
-    )
-    ids = zip(found["decision_id"], found["experiment"], strict=True)
-    pieces.table(
-        shown,
-        name,
-        links=[f"decisions?{urlencode({'id': i, 'experiment': key})}" for i, key in ids],
-    )
+    lines, links = [], []
+    for row in rows.to_dict("records"):
+        lines.append(
+            {
+                "at": row["decided_at"].strftime("%d %b %H:%M:%S"),
+                "slate": words.listing(row["slate"].split(", ")),
+                "events": row["events"],
+                "variant": row["variant"] or "none",
+                "chance": words.share(row["propensity"], digits=2),
+                "unit": row["unit"],
+                "experiment": row["experiment"],
+                "reason": words.label(row["reason"]),
+            }
+        )
+        query = {"id": row["decision_id"], "experiment": row["experiment"]}
+        links.append(f"decisions?{urlencode(query)}")
+    pieces.table(pd.DataFrame(lines), name, links=links)
 
 
 def body() -> None:
@@ -123,17 +133,25 @@ def body() -> None:
     if decision_id:
         one(decision_id.strip())
     elif unit:
-        found = data.ask(decisions.of_unit, unit.strip())
-        if found.empty:
-            frame.answer(answers.missing(f"decision for unit {unit}"), TERMS["decisions"])
-        else:
-            several(found, unit.strip(), "unit")
+        of_unit(unit.strip())
     else:
-        found = data.ask(decisions.latest, key)
-        if found.empty:
-            frame.no_decisions(key)
-        else:
-            several(found, key, "latest")
+        latest(key)
+
+
+def of_unit(unit: str) -> None:
+    rows = data.ask(decisions.of_unit, unit)
+    if rows.empty:
+        frame.answer(answers.missing(f"decision for unit {unit}"), TERMS["decisions"])
+    else:
+        several(rows, unit, "unit")
+
+
+def latest(key: str) -> None:
+    rows = data.ask(decisions.latest, key)
+    if rows.empty:
+        frame.no_decisions(key)
+    else:
+        several(rows, key, "latest")
 
 
 frame.show(body)

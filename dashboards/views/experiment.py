@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 
 import pandas as pd
 import streamlit as st
@@ -13,25 +14,23 @@ from board.terms import TERMS
 from topbill.ab import REASONS as AB_REASONS
 from topbill.ab import Analysis, Comparison
 from topbill.reporting import REASONS, Report
-from topbill.reporting.experiment.wording import standing
+from topbill.reporting.experiment.wording import CALLS, GUARDRAILS, standing
 from topbill.reporting.queries import database, series
 
-CALLS = {"better": "✔ better", "worse": "✖ worse", "no_call": "… no call yet"}
-KEPT = {
-    "not_worse": "✔ kept",
-    "worse": "✖ broken",
-    "undecided": "… undecided",
-    "unknown": "? unknown",
-}
+SIGNS = {"better": "✔", "worse": "✖", "no_call": "…"}
+GUARDRAIL_SIGNS = {"not_worse": "✔", "worse": "✖", "undecided": "…", "unknown": "?"}
+"""A sign beside the word, so that no colour speaks alone."""
 
 
-def headline(found: Report) -> None:
-    line = data.listed(found.experiment)
+def headline(report: Report) -> None:
+    experiment = data.listed(report.experiment)
+    running = words.span(experiment.first_at, experiment.last_at)
+    mature = words.share(report.health.mature_share, digits=0)
     pieces.metrics(
-        ("Running for", words.span(line.first_at, line.last_at), TERMS["running"]),
-        ("Units", words.count(found.units), TERMS["units"]),
-        ("Decisions", words.count(found.decisions), TERMS["decisions"]),
-        ("Mature", words.share(found.health.mature_share, digits=0), TERMS["mature"]),
+        ("Running for", running, TERMS["running"]),
+        ("Units", words.count(report.units), TERMS["units"]),
+        ("Decisions", words.count(report.decisions), TERMS["decisions"]),
+        ("Mature", mature, TERMS["mature"]),
     )
 
 
@@ -41,32 +40,45 @@ def lifts(analysis: Analysis) -> None:
     """
     primary = [c for c in analysis.comparisons if c.metric == analysis.primary]
     label = words.label(analysis.primary)
-    pieces.section(f"Lift of {label}", TERMS["lift"] + " " + TERMS["interval"])
-    unsaid: dict[str, list[str]] = {
-        AB_REASONS.get(c.reason, c.reason): [] for c in primary if c.relative is None
-    }
-    for c in primary:
-        if c.relative is None:
-            unsaid[AB_REASONS.get(c.reason, c.reason)].append(words.label(str(c.variant)))
-    for reason, who in unsaid.items():
-        st.caption(f"{words.plain(', '.join(who))}: {reason}.")
-    relative = not unsaid
-    lines = [
-        (str(c.variant), c.relative, c.relative_low, c.relative_high, text(c))
-        if relative
-        else (str(c.variant), c.difference, c.difference_low, c.difference_high, text(c))
-        for c in primary
-        if c.difference_low is not None
-    ]
-    if not lines:
+    pieces.section(f"Lift of {label}", f"{TERMS['lift']} {TERMS['interval']}")
+    is_lift = all(c.relative is not None for c in primary)
+    if not is_lift:
+        say_why_no_lift(primary)
+    numbers = lift_numbers(primary, is_lift)
+    if numbers.empty:
         return
-    shown = pd.DataFrame(lines, columns=["name", "relative", "low", "high", "text"])
-    title = "lift over the control" if relative else f"{label}: difference from the control"
-    drawn = charts.lifts(shown, names(analysis), analysis.control, title, lift=relative)
+    control = words.plain(analysis.control)
     st.caption(
-        f"Dashed line: no difference from {words.plain(analysis.control)}. Thick bar: 95% interval, valid at any look."
+        f"Dashed line: no difference from {control}. Thick bar: 95% interval, valid at any look."
     )
-    pieces.chart(drawn, shown, f"{analysis.experiment}-lifts", 46 * len(lines) + 46)
+    title = "lift over the control" if is_lift else f"{label}: difference from the control"
+    drawing = charts.lifts(numbers, names(analysis), analysis.control, title, lift=is_lift)
+    pieces.chart(drawing, numbers, f"{analysis.experiment}-lifts", 46 * len(numbers) + 46)
+
+
+def say_why_no_lift(comparisons: Sequence[Comparison]) -> None:
+    variants: dict[str, list[str]] = {}
+    for c in comparisons:
+        if c.relative is None:
+            reason = AB_REASONS.get(c.reason, c.reason)
+            variants.setdefault(reason, []).append(words.label(str(c.variant)))
+    for reason, labels in variants.items():
+        st.caption(f"{words.plain(', '.join(labels))}: {reason}.")
+
+
+def lift_numbers(comparisons: Sequence[Comparison], is_lift: bool) -> pd.DataFrame:
+    """Columns name, relative, low, high, text; of differences where no lift can be said."""
+    lines = []
+    for c in comparisons:
+        if c.difference_low is None:
+            continue
+        text = "{} ({})".format(*change(c))
+        if is_lift:
+            line = (str(c.variant), c.relative, c.relative_low, c.relative_high, text)
+        else:
+            line = (str(c.variant), c.difference, c.difference_low, c.difference_high, text)
+        lines.append(line)
+    return pd.DataFrame(lines, columns=["name", "relative", "low", "high", "text"])
 
 
 def names(analysis: Analysis) -> list[str]:
@@ -74,10 +86,6 @@ def names(analysis: Analysis) -> list[str]:
     chart.
     """
     return list(analysis.units)
-
-
-def text(c: Comparison) -> str:
-    return f"{change(c)[0]} ({change(c)[1]})"
 
 
 def change(c: Comparison) -> tuple[str, str]:
@@ -89,137 +97,142 @@ def change(c: Comparison) -> tuple[str, str]:
 
 def over_time(key: str, analysis: Analysis) -> None:
     progress = data.ask(series.progress, key).rename(columns={"variant": "name"})
-    left, right = st.columns(2)
     funnel = progress.dropna(subset=["relative", "relative_low", "relative_high"])
+    left, right = st.columns(2)
     with left:
         pieces.section("The lift as it became certain", TERMS["interval"])
         if funnel.empty:
             st.caption("Not enough rewards yet to tell a lift from chance.")
         else:
-            others = [n for n in names(analysis) if n != analysis.control]
-            pieces.chart(
-                charts.funnel(funnel, others, analysis.control),
-                funnel,
-                f"{key}-lift-over-time",
-                280,
-            )
+            others = [name for name in names(analysis) if name != analysis.control]
+            drawing = charts.funnel(funnel, others, analysis.control)
+            pieces.chart(drawing, funnel, f"{key}-lift-over-time", 280)
     with right:
         pieces.section("Units so far", TERMS["units"])
         units = data.ask(series.units_over_time, key).rename(columns={"variant": "name"})
-        drawn = charts.lines(units, names(analysis), analysis.control, "units", "units")
-        pieces.chart(drawn, units, f"{key}-units", 280)
+        drawing_of_units = charts.lines(units, names(analysis), analysis.control, "units", "units")
+        pieces.chart(drawing_of_units, units, f"{key}-units", 280)
 
 
-def table(found: Report, analysis: Analysis) -> None:
+def metrics(report: Report, analysis: Analysis) -> None:
+    """Each metric of each variant beside the control."""
     pieces.section(
         "Every metric", "Each variant beside the control; intervals of 95%, valid at any look."
     )
-    lines = [
-        {
-            "metric": words.label(c.metric),
-            "variant": str(c.variant),
-            "value": words.value(c.value),
-            "control": words.value(c.control_value),
-            "lift": change(c)[0],
-            "95% interval": change(c)[1],
-            "chance better": words.chance(c.chance_to_win),
-            "reading": CALLS[c.call]
-            if c.difference_low is not None
-            else AB_REASONS.get(c.reason, c.reason),
-        }
-        for c in analysis.comparisons
-    ]
-    shown = pd.DataFrame(lines)
-    pieces.table(shown, f"{found.experiment}-metrics")
+    lines = []
+    for c in analysis.comparisons:
+        reading = AB_REASONS.get(c.reason, c.reason)
+        if c.difference_low is not None:
+            reading = f"{SIGNS[c.call]} {CALLS[c.call]}"
+        lift, interval = change(c)
+        lines.append(
+            {
+                "metric": words.label(c.metric),
+                "variant": str(c.variant),
+                "value": words.value(c.value),
+                "control": words.value(c.control_value),
+                "lift": lift,
+                "95% interval": interval,
+                "chance better": words.chance(c.chance_to_win),
+                "reading": reading,
+            }
+        )
+    pieces.table(pd.DataFrame(lines), f"{report.experiment}-metrics")
 
 
-def uncompared(found: Report) -> None:
+def uncompared(report: Report) -> None:
     """What one variant earned, there being nothing to compare it with."""
     pieces.section("Every metric", TERMS["uncompared"])
-    lines = [
-        (
-            words.label(line.metric),
-            words.label(line.variant),
-            words.value(line.estimate.value),
-            words.interval(line.estimate.low, line.estimate.high),
-            REASONS.get(line.estimate.reason, line.estimate.reason) if line.estimate.reason else "",
+    lines = []
+    for line in report.metrics:
+        mean = line.estimate
+        lines.append(
+            {
+                "metric": words.label(line.metric),
+                "variant": words.label(line.variant),
+                "value": words.value(mean.value),
+                "95% of this look": words.interval(mean.low, mean.high),
+                "reading": REASONS[mean.reason] if mean.reason else "",
+            }
         )
-        for line in found.metrics
-    ]
-    shown = pd.DataFrame(
-        lines, columns=["metric", "variant", "value", "95% of this look", "reading"]
-    )
-    pieces.table(shown, f"{found.experiment}-metrics")
+    pieces.table(pd.DataFrame(lines), f"{report.experiment}-metrics")
 
 
 def guardrails(analysis: Analysis) -> None:
     if not analysis.guardrails:
         return
     pieces.section("Guardrails", TERMS["guardrail"])
-    shown = pd.DataFrame(
-        [
+    lines = []
+    for guardrail in analysis.guardrails:
+        bounds = (guardrail.worse_by_low, guardrail.worse_by_high)
+        lines.append(
             {
-                "metric": words.label(g.metric),
-                "variant": g.variant,
-                "may worsen by": words.share(g.margin),
-                "worse by": words.lift(g.worse_by),
-                "95% interval": words.lift_interval(g.worse_by_low, g.worse_by_high),
-                "reading": KEPT[g.status],
+                "metric": words.label(guardrail.metric),
+                "variant": guardrail.variant,
+                "may worsen by": words.share(guardrail.margin),
+                "worse by": words.lift(guardrail.worse_by),
+                "95% interval": words.lift_interval(*bounds),
+                "reading": f"{GUARDRAIL_SIGNS[guardrail.status]} {GUARDRAILS[guardrail.status]}",
             }
-            for g in analysis.guardrails
-        ]
-    )
-    pieces.table(shown, f"{analysis.experiment}-guardrails")
-    if any(g.status == "undecided" for g in analysis.guardrails):
+        )
+    pieces.table(pd.DataFrame(lines), f"{analysis.experiment}-guardrails")
+    if any(guardrail.status == "undecided" for guardrail in analysis.guardrails):
         st.caption(
-            "Undecided: the interval still holds values beyond the margin. More units make it narrower."
+            "Undecided: the interval still holds values beyond the margin. More units make it "
+            "narrower."
         )
 
 
 def segments(analysis: Analysis) -> None:
     """Where the effect differs."""
-    lines = [
-        (f"{h.segment}: {e.value}", e.variant, e.shrunken, e.shrunken_low, e.shrunken_high, e.n)
-        for h in analysis.heterogeneity
-        for e in h.effects
-        if e.shrunken is not None
-    ]
-    if not lines:
+    numbers = segment_numbers(analysis)
+    if numbers.empty:
         return
-    pieces.section("Does it work for everybody?", TERMS["segment"] + " " + TERMS["shrunken"])
-    differing = [
-        h for h in analysis.heterogeneity if h.p_adjusted is not None and h.p_adjusted < 0.05
-    ]
+    pieces.section("Does it work for everybody?", f"{TERMS['segment']} {TERMS['shrunken']}")
+    differing = set()
+    for h in analysis.heterogeneity:
+        if h.p_adjusted is not None and h.p_adjusted < analysis.alpha:
+            differing.add(f"{h.variant} by {h.segment}")
     if differing:
-        which = ", ".join(sorted({f"{h.variant} by {h.segment}" for h in differing}))
-        st.markdown(f"The effect **differs** between groups: {words.plain(which)}.")
+        listing = words.plain(", ".join(sorted(differing)))
+        st.markdown(f"The effect **differs** between groups: {listing}.")
     else:
         st.markdown("No sign that the effect differs between these groups.")
-    columns = ["segment", "name", "value", "low", "high", "n"]
-    found = pd.DataFrame(lines, columns=columns)
-    rows = found["segment"].nunique() * found["name"].nunique()
-    drawn = charts.segments(found, names(analysis), analysis.control)
-    pieces.chart(drawn, found, f"{analysis.experiment}-segments", 20 * rows + 90)
+    rows = numbers["segment"].nunique() * numbers["name"].nunique()
+    drawing = charts.segments(numbers, names(analysis), analysis.control)
+    pieces.chart(drawing, numbers, f"{analysis.experiment}-segments", 20 * rows + 90)
+
+
+def segment_numbers(analysis: Analysis) -> pd.DataFrame:
+    """Columns segment, name, value, low, high, n."""
+    lines = []
+    for h in analysis.heterogeneity:
+        for e in h.effects:
+            if e.shrunken is not None:
+                group = f"{h.segment}: {e.value}"
+                bounds = (e.shrunken, e.shrunken_low, e.shrunken_high)
+                lines.append((group, e.variant, *bounds, e.n))
+    return pd.DataFrame(lines, columns=["segment", "name", "value", "low", "high", "n"])
 
 
 def split(analysis: Analysis) -> None:
+    """Whether the numbers of units are as the file asks for."""
     ratio = analysis.sample_ratio
     total, weight = max(sum(ratio.counts.values()), 1), sum(ratio.shares.values())
     with st.expander(
         "Were units split as intended?", icon=":material/call_split:", expanded=ratio.alarm
     ):
-        shown = pd.DataFrame(
-            [
+        lines = []
+        for name, units in ratio.counts.items():
+            lines.append(
                 {
                     "variant": name,
-                    "units": words.count(n),
-                    "share": words.share(n / total),
+                    "units": words.count(units),
+                    "share": words.share(units / total),
                     "intended": words.share(ratio.shares[name] / weight),
                 }
-                for name, n in ratio.counts.items()
-            ]
-        )
-        pieces.table(shown, f"{analysis.experiment}-split")
+            )
+        pieces.table(pd.DataFrame(lines), f"{analysis.experiment}-split")
         p = ratio.p_value if ratio.p_sequential is None else ratio.p_sequential
         verdict = "**No.** The alarm is on." if ratio.alarm else "Yes, as far as can be told."
         st.markdown(
@@ -227,44 +240,41 @@ def split(analysis: Analysis) -> None:
         )
 
 
-def about(found: Report) -> None:
+def file(report: Report) -> None:
+    """The experiment file as it is in force, and its audit."""
     with st.expander("The experiment file, and what changed when", icon=":material/description:"):
-        audit = data.ask(database.revisions, found.experiment)
+        audit = data.ask(database.revisions, report.experiment)
         for row in audit.to_dict("records"):
             since, who = words.moment(row["revised_at"]), words.plain(row["who"])
             st.caption(f"Revision `{row['revision']}` since {since}, by {who}")
         if len(audit):
-            st.code(
-                yaml.safe_dump(
-                    json.loads(audit["spec"].iloc[0]), sort_keys=False, allow_unicode=True
-                ),
-                "yaml",
-            )
+            newest = json.loads(audit["spec"].iloc[0])
+            st.code(yaml.safe_dump(newest, sort_keys=False, allow_unicode=True), "yaml")
 
 
 def body() -> None:
     key = frame.chosen()
-    found = data.report(key)
-    frame.header("Experiment", key, f"revision {found.revision}")
-    if found.hypothesis:
-        st.markdown(f"*{words.plain(found.hypothesis)}*")
-    if not found.decisions:
+    report = data.report(key)
+    frame.header("Experiment", key, f"revision {report.revision}")
+    if report.hypothesis:
+        st.markdown(f"*{words.plain(report.hypothesis)}*")
+    if not report.decisions:
         frame.no_decisions(key)
-        about(found)
+        file(report)
         return
-    frame.answer(standing(found))
-    frame.warn(found)
-    headline(found)
-    if found.ab is not None and len(found.ab.units) > 1:
-        lifts(found.ab)
-        over_time(key, found.ab)
-        table(found, found.ab)
-        guardrails(found.ab)
-        segments(found.ab)
-        split(found.ab)
+    frame.answer(standing(report))
+    frame.warn(report)
+    headline(report)
+    if report.ab is not None and len(report.ab.units) > 1:
+        lifts(report.ab)
+        over_time(key, report.ab)
+        metrics(report, report.ab)
+        guardrails(report.ab)
+        segments(report.ab)
+        split(report.ab)
     else:
-        uncompared(found)
-    about(found)
+        uncompared(report)
+    file(report)
 
 
 frame.show(body)

@@ -4,6 +4,8 @@ sentence.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import streamlit as st
 
 from board import answers, charts, data, frame, words
@@ -14,38 +16,48 @@ from topbill.reporting.queries import series
 from topbill.reporting.queries.database import ListedExperiment
 
 
-def card(line: ListedExperiment, found: Report) -> None:
+def card(experiment: ListedExperiment, report: Report) -> None:
     """One experiment: where it stands, since when, on how many, and how the lift went."""
-    where = standing(found)
-    with st.container(border=True, key=f"card-{line.key}"):
+    where = standing(report)
+    with st.container(border=True, key=f"card-{experiment.key}"):
         top = st.container(
             horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"
         )
         with top:
-            st.markdown(f"**{words.plain(line.title or line.key)}**")
+            st.markdown(f"**{words.plain(experiment.title or experiment.key)}**")
             frame.badge(where)
-        st.caption(
-            f"{line.surface} · {line.status} · {words.span(line.first_at, line.last_at)} · "
-            f"{words.count(found.units)} {words.units(line.unit)}"
-            + (f" · {words.count(line.decisions)} decisions" if line.unit else "")
-        )
+        st.caption(summary(experiment, report))
         st.markdown(words.plain(where.sentence))
-        if found.ab is not None and line.decisions:
-            spark(line.key, spoken_of(found.ab))
-        for alarm in alarms(found):
+        if report.ab is not None and experiment.decisions:
+            spark(experiment.key, named_first(report.ab))
+        for alarm in alarms(report):
             st.markdown(f":orange[:material/warning: **{words.plain(alarm.sentence)}**]")
         st.page_link(
             "views/experiment.py",
             label="Open",
             icon=":material/arrow_forward:",
-            query_params={"experiment": line.key},
+            query_params={"experiment": experiment.key},
         )
 
 
-def spoken_of(analysis: Analysis) -> str | None:
+def summary(experiment: ListedExperiment, report: Report) -> str:
+    parts = [
+        experiment.surface,
+        experiment.status,
+        words.span(experiment.first_at, experiment.last_at),
+        f"{words.count(report.units)} {words.units(experiment.unit)}",
+    ]
+    # Without a unit each decision is one, and was counted just now.
+    if experiment.unit:
+        parts.append(f"{words.count(experiment.decisions)} decisions")
+    return " · ".join(parts)
+
+
+def named_first(analysis: Analysis) -> str | None:
     """The variant that the verdict names first."""
-    others = [v for v in analysis.units if v != analysis.control and v in analysis.verdict.sentence]
-    return min(others, key=analysis.verdict.sentence.index, default=None)
+    sentence = analysis.verdict.sentence
+    others = [name for name in analysis.units if name != analysis.control and name in sentence]
+    return min(others, key=sentence.index, default=None)
 
 
 def spark(key: str, variant: str | None) -> None:
@@ -55,22 +67,16 @@ def spark(key: str, variant: str | None) -> None:
         return
     last = progress.groupby("variant").tail(1).sort_values("relative")
     name = variant or str(last["variant"].iloc[-1])
-    one = progress[progress["variant"] == name]
-    if len(one) < 2:
+    own = progress[progress["variant"] == name]
+    if len(own) < 2:
         return
-    low, high = one["relative_low"].iloc[-1], one["relative_high"].iloc[-1]
-    st.caption(f"Lift of **{words.plain(name)}** over time, now {words.lift_interval(low, high)}")
-    charts.draw(charts.spark(one), 90)
+    interval = words.lift_interval(own["relative_low"].iloc[-1], own["relative_high"].iloc[-1])
+    st.caption(f"Lift of **{words.plain(name)}** over time, now {interval}")
+    charts.draw(charts.spark(own), 90)
 
 
-def body() -> None:
-    lines = data.experiments()
-    frame.header("Experiments")
-    frame.problems()
-    if not lines:
-        frame.chosen()
-    reports = {line.key: data.report(line.key) for line in lines}
-    frame.answer(answers.morning([(line.title or line.key, reports[line.key]) for line in lines]))
+def search(experiments: Sequence[ListedExperiment]) -> list[ListedExperiment]:
+    """Those that match what is typed and chosen; all where nothing is."""
     left, right = st.columns([3, 2], vertical_alignment="bottom")
     with left:
         text = st.text_input(
@@ -81,23 +87,38 @@ def body() -> None:
             icon=":material/search:",
         )
     with right:
-        statuses = sorted({line.status for line in lines})
-        wanted = st.pills(
-            "Status", statuses, key="status", bind="query-params", selection_mode="multi"
+        statuses = st.pills(
+            "Status",
+            sorted({experiment.status for experiment in experiments}),
+            key="status",
+            bind="query-params",
+            selection_mode="multi",
         )
     needle = (text or "").lower()
-    shown = [
-        line
-        for line in lines
-        if needle in f"{line.key} {line.title} {line.owner}".lower()
-        and (not wanted or line.status in wanted)
-    ]
-    if not shown:
+    matches = []
+    for experiment in experiments:
+        haystack = f"{experiment.key} {experiment.title} {experiment.owner}".lower()
+        if needle in haystack and (not statuses or experiment.status in statuses):
+            matches.append(experiment)
+    return matches
+
+
+def body() -> None:
+    experiments = data.experiments()
+    frame.header("Experiments")
+    frame.problems()
+    if not experiments:
+        frame.chosen()  # says that there is none, and what to do
+    reports = {experiment.key: data.report(experiment.key) for experiment in experiments}
+    titled = [(e.title or e.key, reports[e.key]) for e in experiments]
+    frame.answer(answers.all_experiments(titled))
+    matches = search(experiments)
+    if not matches:
         st.info("No experiment matches; clear the search.", icon=":material/search_off:")
-    columns = st.columns(2 if len(shown) > 1 else 1)
-    for i, line in enumerate(shown):
+    columns = st.columns(2 if len(matches) > 1 else 1)
+    for i, experiment in enumerate(matches):
         with columns[i % len(columns)]:
-            card(line, reports[line.key])
+            card(experiment, reports[experiment.key])
 
 
 frame.show(body)

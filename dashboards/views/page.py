@@ -4,92 +4,103 @@ whole page earned.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pandas as pd
 import streamlit as st
 
 from board import answers, charts, data, frame, pieces, words
 from board.terms import TERMS
-from topbill.reporting import answer_cache
+from topbill.reporting import LayerVariant, PageMean, PageReport
+from topbill.reporting.answer_cache import page_report
 from topbill.reporting.experiment.wording import Standing
-from topbill.reporting.page import OBJECTIVE, LayerVariant, PageReport
+from topbill.reporting.page import OBJECTIVE
 from topbill.reporting.queries import coverage
 
 REASONS = {"too_few_units": "too few viewers yet"}
+NONE = Standing(
+    word="No pages",
+    tone="neutral",
+    sentence="No whole page has been served yet, so there is nothing to tell of its layers.",
+    next="Ask the service for one: POST /v1/page with a page of experiments/pages.",
+)
 
 
-def headline(found: PageReport) -> None:
+def headline(report: PageReport) -> None:
     pieces.metrics(
-        ("Pages", words.count(found.pages), TERMS["pages"]),
-        ("Viewers", words.count(found.units), TERMS["units"]),
-        ("Mature", words.share(found.mature / found.pages, digits=0), TERMS["mature"]),
-        ("Served again", words.count(found.again), TERMS["again"]),
-        ("Fallbacks", words.count(sum(found.fallbacks.values())), TERMS["fallback"]),
-        *recall(found),
+        ("Pages", words.count(report.pages), TERMS["pages"]),
+        ("Viewers", words.count(report.units), TERMS["units"]),
+        ("Mature", words.share(report.mature / report.pages, digits=0), TERMS["mature"]),
+        ("Served again", words.count(report.again), TERMS["again"]),
+        ("Fallbacks", words.count(sum(report.fallbacks.values())), TERMS["fallback"]),
+        *recall(report),
     )
-    weighed = ", ".join(
-        f"{words.label(name)} × {weight:g}" for name, weight in found.weights.items()
-    )
+    weights = [f"{words.label(name)} × {weight:g}" for name, weight in report.weights.items()]
     st.caption(
-        f"Objective: {words.plain(weighed)}; its weights are those of the titles' experiment."
+        f"Objective: {words.plain(', '.join(weights))}; its weights are those of the titles' "
+        "experiment."
     )
 
 
-def recall(found: PageReport) -> list[tuple[str, str, str]]:
+def recall(report: PageReport) -> list[tuple[str, str, str]]:
     """What candidates find of plays that were held out, beside the most popular titles."""
-    r = found.recall
-    if r is None or not r.asked:
+    measured = report.recall
+    if measured is None or not measured.asked:
         return []
+    found, popular = measured.found / measured.asked, measured.popular / measured.asked
     return [
-        (f"Found in {r.most}", words.share(r.found / r.asked), TERMS["recall"]),
-        (f"Popular {r.most}", words.share(r.popular / r.asked), TERMS["recall"]),
+        (f"Found in {measured.most}", words.share(found), TERMS["recall"]),
+        (f"Popular {measured.most}", words.share(popular), TERMS["recall"]),
     ]
 
 
-def against(found: PageReport) -> None:
+def against_control(report: PageReport) -> None:
     """Each variant beside its layer's control, on the page's objective."""
     pieces.section("Each layer against its control", TERMS["against"])
-    lines = [
-        (
-            f"{arm.layer}: {words.label(arm.variant)}",
-            arm.layer,
-            gap.mean,
-            gap.low,
-            gap.high,
-            _reading(gap.low, gap.high),
-        )
-        for arm in found.arms
-        if (gap := arm.against_control.get(OBJECTIVE)) is not None
-    ]
-    few = [
-        f"{arm.layer}: {words.label(arm.variant)}" for arm in found.arms if arm.reason is not None
-    ]
-    if few:
-        st.caption(
-            f"Not compared, as there are too few viewers yet: {words.plain(answers.listing(few, 8))}."
-        )
+    lines, too_few = [], []
+    for arm in report.arms:
+        name = f"{arm.layer}: {words.label(arm.variant)}"
+        if arm.reason is not None:
+            too_few.append(name)
+        gap = arm.against_control.get(OBJECTIVE)
+        if gap is not None:
+            numbers = (gap.mean, gap.low, gap.high)
+            lines.append((name, arm.layer, *numbers, reading(gap)))
+    if too_few:
+        listing = words.plain(words.listing(too_few, 8))
+        st.caption(f"Not compared, as there are too few viewers yet: {listing}.")
     if not lines:
         return
-    shown = pd.DataFrame(lines, columns=["name", "layer", "value", "low", "high", "reading"])
+    gaps = pd.DataFrame(lines, columns=["name", "layer", "value", "low", "high", "reading"])
     st.caption(
-        "The page's objective beyond that with the layer's control (dashed). Thick bar: 95% interval, for one look."
+        "The page's objective beyond that with the layer's control (dashed). Thick bar: 95% "
+        "interval, for one look."
     )
-    pieces.chart(charts.gaps(shown), shown, f"{found.page}-layers", 34 * len(shown) + 90)
+    pieces.chart(charts.gaps(gaps), gaps, f"{report.page}-layers", 34 * len(gaps) + 90)
 
 
-def _reading(low: float, high: float) -> str:
-    return "more" if low > 0 else "less" if high < 0 else "unclear"
+def reading(gap: PageMean) -> str:
+    if gap.low > 0:
+        return "more"
+    return "less" if gap.high < 0 else "unclear"
 
 
 def standing(arm: LayerVariant) -> str:
     """How a variant stands among those of its layer, on all goals at once, with a sign."""
-    sign = "?" if arm.reason else "✖" if arm.beaten_by else "…" if arm.behind else "✔"
+    sign = "✔"
+    if arm.reason:
+        sign = "?"
+    elif arm.beaten_by:
+        sign = "✖"
+    elif arm.behind:
+        sign = "…"
     return f"{sign} {REASONS.get(arm.standing, words.label(arm.standing))}"
 
 
-def goals(found: PageReport) -> None:
+def goals(report: PageReport) -> None:
     """Which variants trade one goal for another, layer by layer."""
     pieces.section("Do they trade one goal for another?", TERMS["pareto"])
-    layers = list(dict.fromkeys(arm.layer for arm in found.arms))
+    layers = list(dict.fromkeys(arm.layer for arm in report.arms))
     layer = st.segmented_control(
         "Layer",
         layers,
@@ -99,122 +110,130 @@ def goals(found: PageReport) -> None:
         bind="query-params",
         help=TERMS["layer"],
     )
-    arms = [arm for arm in found.arms if arm.layer == layer]
-    metrics = [
-        name for name in dict.fromkeys(m for arm in arms for m in arm.metrics) if name != OBJECTIVE
-    ]
-    weighed = sorted(
-        (m for m in metrics if found.weights.get(m)), key=lambda m: -abs(found.weights[m])
-    )
-    known = [arm for arm in arms if set(weighed[:2]) <= arm.metrics.keys()]
-    if len(weighed) > 1 and known:
-        trade(found, known, weighed[0], weighed[1])
-    table(found.page, arms, metrics)
+    arms = [arm for arm in report.arms if arm.layer == layer]
+    metrics = metric_names(arms)
+    weighed = [name for name in metrics if report.weights.get(name)]
+    weighed.sort(key=lambda name: -abs(report.weights[name]))
+    if len(weighed) > 1:
+        trade(report, arms, weighed[0], weighed[1])
+    table(report.page, arms, metrics)
 
 
-def trade(found: PageReport, arms: list[LayerVariant], x: str, y: str) -> None:
-    lines = [
-        (arm.variant, a.mean, a.low, a.high, b.mean, b.low, b.high)
-        for arm in arms
-        for a, b in [(arm.metrics[x], arm.metrics[y])]
-    ]
-    shown = pd.DataFrame(lines, columns=["name", "x", "x_low", "x_high", "y", "y_low", "y_high"])
-    control = next((arm.variant for arm in arms if arm.control), None)
-    names = [arm.variant for arm in arms]
-    drawn = charts.trade(shown, names, control, words.label(x), words.label(y))
-    right, up = found.weights[x] > 0, found.weights[y] > 0
-    st.caption(
-        f"Better is further {'right' if right else 'left'} and further {'up' if up else 'down'}; "
-        "a cross is both 95% intervals."
-    )
-    pieces.chart(drawn, shown, f"{found.page}-{arms[0].layer}-goals", 340)
+def metric_names(arms: Sequence[LayerVariant]) -> list[str]:
+    """What was measured, but for the objective, which has its own column."""
+    names = dict.fromkeys(name for arm in arms for name in arm.metrics)
+    return [name for name in names if name != OBJECTIVE]
 
 
-def table(page: str, arms: list[LayerVariant], metrics: list[str]) -> None:
+def trade(report: PageReport, arms: Sequence[LayerVariant], x: str, y: str) -> None:
+    """The two goals that weigh most, one against the other."""
     lines = []
     for arm in arms:
-        gap = arm.against_control.get(OBJECTIVE)
+        if x in arm.metrics and y in arm.metrics:
+            one, other = arm.metrics[x], arm.metrics[y]
+            across, up = (one.mean, one.low, one.high), (other.mean, other.low, other.high)
+            lines.append((arm.variant, *across, *up))
+    if not lines:
+        return
+    crosses = pd.DataFrame(lines, columns=["name", "x", "x_low", "x_high", "y", "y_low", "y_high"])
+    control = next((arm.variant for arm in arms if arm.control), None)
+    names = [arm.variant for arm in arms]
+    drawing = charts.trade(crosses, names, control, words.label(x), words.label(y))
+    right = "right" if report.weights[x] > 0 else "left"
+    top = "up" if report.weights[y] > 0 else "down"
+    st.caption(f"Better is further {right} and further {top}; a cross is both 95% intervals.")
+    pieces.chart(drawing, crosses, f"{report.page}-{arms[0].layer}-goals", 340)
+
+
+def table(page: str, arms: Sequence[LayerVariant], metrics: Sequence[str]) -> None:
+    lines = []
+    for arm in arms:
         line = {
             "variant": words.label(arm.variant) + (" (control)" if arm.control else ""),
             "pages": words.count(arm.pages),
-            "more than the control": "–"
-            if gap is None
-            else f"{words.signed(gap.mean)} ({words.interval(gap.low, gap.high)})",
+            "more than the control": gap_cell(arm.against_control.get(OBJECTIVE)),
             "standing": standing(arm),
         }
         for name in metrics:
-            m = arm.metrics.get(name)
-            line[words.label(name)] = (
-                "–" if m is None else f"{words.value(m.mean)} ± {words.value(m.high - m.mean)}"
-            )
+            line[words.label(name)] = mean_cell(arm.metrics.get(name))
         lines.append(line)
-    shown = pd.DataFrame(lines)
     pieces.table(
-        shown,
+        pd.DataFrame(lines),
         f"{page}-{arms[0].layer}",
         "Per page, all of it, with half the width of its 95% interval.",
     )
 
 
+def gap_cell(gap: PageMean | None) -> str:
+    if gap is None:
+        return "–"
+    return f"{words.signed(gap.mean)} ({words.interval(gap.low, gap.high)})"
+
+
+def mean_cell(mean: PageMean | None) -> str:
+    if mean is None:
+        return "–"
+    return f"{words.value(mean.mean)} ± {words.value(mean.high - mean.mean)}"
+
+
 def covered(page: str) -> None:
-    found = data.ask(coverage.coverage, page)
-    if found.empty:
+    spread = data.ask(coverage.coverage, page)
+    if spread.empty:
         return
     pieces.section("How much of the catalogue is seen", TERMS["coverage"])
-    shown = pd.DataFrame(
-        {
-            "variant": [words.label(v) for v in found["variant"]],
-            "places": [words.count(n) for n in found["places"]],
-            "titles": [f"{n:,}" for n in found["titles"]],
-            "ten most shown": [words.share(x, digits=0) for x in found["top"]],
-        }
-    )
-    pieces.table(shown, f"{page}-coverage")
+    lines = []
+    for row in spread.to_dict("records"):
+        lines.append(
+            {
+                "variant": words.label(row["variant"]),
+                "places": words.count(row["places"]),
+                "titles": f"{row['titles']:,}",
+                "ten most shown": words.share(row["top"], digits=0),
+            }
+        )
+    pieces.table(pd.DataFrame(lines), f"{page}-coverage")
 
 
-def fell_back(found: PageReport) -> None:
+def fallbacks(report: PageReport) -> None:
     pieces.section("Where something else stepped in", TERMS["fallback"])
-    if not found.fallbacks:
+    if not report.fallbacks:
         st.caption("Nowhere: every page was composed by its own policies.")
         return
-    lines = [
-        (words.label(stage), words.count(n), words.share(n / found.pages))
-        for stage, n in found.fallbacks.items()
-    ]
-    pieces.table(
-        pd.DataFrame(lines, columns=["stage", "pages", "share"]), f"{found.page}-fallbacks"
-    )
+    lines = []
+    for stage, pages in report.fallbacks.items():
+        lines.append(
+            {
+                "stage": words.label(stage),
+                "pages": words.count(pages),
+                "share": words.share(pages / report.pages),
+            }
+        )
+    pieces.table(pd.DataFrame(lines), f"{report.page}-fallbacks")
+
+
+def choose_page(pages: Sequence[str]) -> str:
+    if len(pages) == 1:
+        return pages[0]
+    return str(st.selectbox("Page", pages, key="page", bind="query-params", help=TERMS["pages"]))
 
 
 def body() -> None:
-    known = data.ask(coverage.pages)
+    pages = data.ask(coverage.pages)
     st.title("Whole page", anchor=False)
-    if not known:
-        data.experiments()
+    if not pages:
+        data.experiments()  # says so where there is no record at all
         frame.answer(NONE, TERMS["pages"])
         return
-    page = known[0]
-    if len(known) > 1:
-        page = str(
-            st.selectbox("Page", known, key="page", bind="query-params", help=TERMS["pages"])
-        )
-    found: PageReport = data.ask(answer_cache.page_report, page)
-    st.caption(
-        f"page `{page}` · its layers: {', '.join(dict.fromkeys(arm.layer for arm in found.arms))}"
-    )
-    frame.answer(answers.whole(found), TERMS["against"])
-    headline(found)
-    against(found)
-    goals(found)
+    page = choose_page(pages)
+    report = data.ask(page_report, page)
+    layers = dict.fromkeys(arm.layer for arm in report.arms)
+    st.caption(f"page `{page}` · its layers: {', '.join(layers)}")
+    frame.answer(answers.whole_page(report), TERMS["against"])
+    headline(report)
+    against_control(report)
+    goals(report)
     covered(page)
-    fell_back(found)
+    fallbacks(report)
 
-
-NONE = Standing(
-    word="No pages",
-    tone="neutral",
-    sentence="No whole page has been served yet, so there is nothing to tell of its layers.",
-    next="Ask the service for one: POST /v1/page with a page of experiments/pages.",
-)
 
 frame.show(body)

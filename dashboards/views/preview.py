@@ -5,7 +5,6 @@ probabilities and why.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from html import escape
 from typing import Any
 
@@ -13,164 +12,185 @@ import pandas as pd
 import streamlit as st
 
 from board import answers, charts, data, frame, pictures, pieces, words
+from board.pictures import Payloads
 from board.terms import TERMS
 from topbill.domain.errors import BadRequest
 from topbill.domain.features import Feature
-from topbill.reporting.queries.preview import Shown, preview
+from topbill.reporting.queries.preview import Preview, PreviewedVariant, preview
 
 EXAMPLE = '{"device": "tv", "hour": 21}'
+LIKELIEST, REASONS = 6, 7
+"""So many actions and reasons are drawn, those that count most."""
 
 
-def known(features: tuple[Feature, ...]) -> dict[str, Any]:
-    """The context: as typed, where something was typed, else as picked. Raises BadRequest where
-    that is no object.
+def choose_context(features: tuple[Feature, ...]) -> dict[str, Any]:
+    """The context: as typed, where something was typed, else as picked.
+
+    Raises:
+        BadRequest: what was typed is no JSON object.
     """
     above = st.container()
-    typed = (
-        st.text_area(
-            "Or type it",
-            key="context",
-            bind="query-params",
-            placeholder=EXAMPLE,
-            help="A JSON object, as the service would send it. While something stands here, nothing is picked above; "
-            "clear it to pick again.",
-        )
-        or ""
-    ).strip()
-    if not typed:
-        with above:
-            return context(features)
+    text = st.text_area(
+        "Or type it",
+        key="context",
+        bind="query-params",
+        placeholder=EXAMPLE,
+        help="A JSON object, as the service would send it. While something stands here, nothing is "
+        "picked above; clear it to pick again.",
+    )
+    typed = (text or "").strip()
+    if typed:
+        return read_context(typed)
+    with above:
+        return {feature.name: widget(feature) for feature in features}
+
+
+def read_context(text: str) -> dict[str, Any]:
     try:
-        given = json.loads(typed)
+        context = json.loads(text)
     except ValueError as error:
         raise BadRequest(
             "context", f"no JSON: {error}; expected an object such as {EXAMPLE}"
         ) from error
-    if not isinstance(given, dict):
-        raise BadRequest("context", f"got {typed[:60]}; expected an object such as {EXAMPLE}")
-    return given
+    if not isinstance(context, dict):
+        raise BadRequest("context", f"got {text[:60]}; expected an object such as {EXAMPLE}")
+    return context
 
 
-def context(features: tuple[Feature, ...]) -> dict[str, Any]:
-    """A context, from a widget for each feature of the schema."""
-    found: dict[str, Any] = {}
-    for feature in features:
-        key = f"c_{feature.name}"
-        label = words.label(feature.name)
-        if feature.kind == "category":
-            found[feature.name] = st.selectbox(label, feature.values, key=key, bind="query-params")
-        elif feature.kind == "flag":
-            found[feature.name] = st.toggle(label, key=key, bind="query-params")
-        elif feature.kind == "cycle":
-            last = feature.period - (1.0 if feature.period > 1 else 0.01)
-            step = 1.0 if feature.period > 1 else 0.01
-            found[feature.name] = st.slider(
-                label,
-                0.0,
-                last,
-                float(round(0.85 * last)),
-                step,
-                key=key,
-                bind="query-params",
-                format="%g",
-            )
-        elif feature.kind == "number":
-            low, high = (
-                (feature.low, feature.high)
-                if feature.low is not None and feature.high is not None
-                else (-10.0, 10.0)
-            )
-            found[feature.name] = st.slider(
-                label, low, high, (low + high) / 2, key=key, bind="query-params", format="%g"
-            )
-        else:
-            st.caption(label)
-            found[feature.name] = {
-                name: st.slider(
-                    name, 0.0, 1.0, 0.2, 0.05, key=f"{key}_{name}", bind="query-params", format="%g"
-                )
-                for name in feature.keys
-            }
-    return found
+def widget(feature: Feature) -> Any:
+    """A feature's value, picked as its kind allows."""
+    key = f"c_{feature.name}"
+    label = words.label(feature.name)
+    if feature.kind == "category":
+        return st.selectbox(label, feature.values, key=key, bind="query-params")
+    if feature.kind == "flag":
+        return st.toggle(label, key=key, bind="query-params")
+    if feature.kind == "cycle":
+        # A cycle's end is its beginning, so it cannot be picked.
+        step = 1.0 if feature.period > 1 else 0.01
+        last = feature.period - step
+        return slider(label, key, 0.0, last, float(round(0.85 * last)), step)
+    if feature.kind == "number":
+        low, high = -10.0, 10.0
+        if feature.low is not None and feature.high is not None:
+            low, high = feature.low, feature.high
+        return slider(label, key, low, high, (low + high) / 2)
+    st.caption(label)
+    return {name: slider(name, f"{key}_{name}", 0.0, 1.0, 0.2, 0.05) for name in feature.keys}
 
 
-def variant(shown: Shown, key: str, surface: str) -> None:
+def slider(
+    label: str, key: str, low: float, high: float, value: float, step: float | None = None
+) -> float:
+    return st.slider(label, low, high, value, step, key=key, bind="query-params", format="%g")
+
+
+def variant_card(variant: PreviewedVariant, payloads: Payloads, surface: str) -> None:
     """One variant's answer."""
-    payloads = pictures.payloads(key)
+    first = pictures.name(variant.slate[0], payloads)
     with st.container(border=True):
-        kind = [] if shown.policy == shown.variant else [shown.policy]
-        tail = " · ".join([*kind, *(["control"] if shown.control else [])])
-        st.markdown(f"**{words.plain(words.label(shown.variant))}** {'· ' if tail else ''}{tail}")
-        ranked = sorted(shown.probabilities.items(), key=lambda item: -item[1])
+        about = [] if variant.policy == variant.variant else [variant.policy]
+        if variant.control:
+            about.append("control")
+        heading = f"**{words.plain(words.label(variant.variant))}**"
+        st.markdown(" · ".join([heading, *about]))
         if surface == "rows":
-            homepage(shown, payloads)
-        elif len(shown.slate) == 1:
-            svg = pictures.picture(payloads.get(shown.slate[0], {}))
-            if svg:
-                st.image(svg, width="stretch", alt=shown.slate[0])
-            st.markdown(
-                f"shows **{words.plain(pictures.name(shown.slate[0], payloads.get(shown.slate[0], {})))}**, "
-                f"drawn with {words.share(shown.propensities[0])}"
-            )
+            homepage(variant, payloads)
+        elif len(variant.slate) == 1:
+            picture(variant, payloads)
         else:
-            lines = [
-                f"{place}. **{words.plain(pictures.name(action, payloads.get(action, {})))}** · {words.share(p)}"
-                for place, (action, p) in enumerate(
-                    zip(shown.slate, shown.propensities, strict=True), 1
-                )
-            ]
-            st.markdown("\n".join(lines))
-        likely = [
-            (a, p)
-            for i, (a, p) in enumerate(ranked)
-            if a == shown.slate[0] or (i < 6 and p >= 5e-4)
-        ]
-        few = pd.DataFrame(
-            [(pictures.name(a, payloads.get(a, {})), p) for a, p in likely],
-            columns=["name", "value"],
-        )
+            ranking(variant, payloads)
+        bars = likeliest(variant, payloads)
         st.caption("Chance of standing first")
-        drawn = pictures.name(shown.slate[0], payloads.get(shown.slate[0], {}))
-        charts.draw(charts.bars(few, drawn), 26 * len(few) + 10)
-        reasons(shown, drawn)
+        charts.draw(charts.bars(bars, first), 26 * len(bars) + 10)
+        reasons(variant, first)
 
 
-def homepage(shown: Shown, payloads: Mapping[str, Mapping[str, Any]]) -> None:
+def homepage(variant: PreviewedVariant, payloads: Payloads) -> None:
     """The rows as they would stand on the page, each with the chance that it was drawn with."""
     tiles = "<i></i>" * 7
-    rows = "".join(
-        f"<div><b>{escape(pictures.name(action, payloads.get(action, {})))}</b>"
-        f"<small>{words.share(p)}</small><p>{tiles}</p></div>"
-        for action, p in zip(shown.slate, shown.propensities, strict=True)
-    )
-    st.html(f'<div class="tb-page">{rows}</div>')
+    rows = []
+    for action, p in zip(variant.slate, variant.propensities, strict=True):
+        name = escape(pictures.name(action, payloads))
+        rows.append(f"<div><b>{name}</b><small>{words.share(p)}</small><p>{tiles}</p></div>")
+    st.html(f'<div class="tb-page">{"".join(rows)}</div>')
 
 
-def reasons(shown: Shown, name: str) -> None:
-    why = shown.why.get(shown.slate[0])
-    if not why:
+def picture(variant: PreviewedVariant, payloads: Payloads) -> None:
+    action = variant.slate[0]
+    svg = pictures.picture(payloads.get(action, {}))
+    if svg:
+        st.image(svg, width="stretch", alt=action)
+    name = words.plain(pictures.name(action, payloads))
+    st.markdown(f"shows **{name}**, drawn with {words.share(variant.propensities[0])}")
+
+
+def ranking(variant: PreviewedVariant, payloads: Payloads) -> None:
+    lines = []
+    slate = zip(variant.slate, variant.propensities, strict=True)
+    for position, (action, p) in enumerate(slate, 1):
+        name = words.plain(pictures.name(action, payloads))
+        lines.append(f"{position}. **{name}** · {words.share(p)}")
+    st.markdown("\n".join(lines))
+
+
+def likeliest(variant: PreviewedVariant, payloads: Payloads) -> pd.DataFrame:
+    """Columns name, value: the actions that stand first most probably, and the one that was
+    drawn.
+    """
+    lines = []
+    ranked = sorted(variant.probabilities.items(), key=lambda item: -item[1])
+    for i, (action, p) in enumerate(ranked):
+        is_likely = i < LIKELIEST and p >= 5e-4
+        if is_likely or action == variant.slate[0]:
+            lines.append((pictures.name(action, payloads), p))
+    return pd.DataFrame(lines, columns=["name", "value"])
+
+
+def reasons(variant: PreviewedVariant, name: str) -> None:
+    """Which features raise and lower the score of what stands first."""
+    parts = variant.why.get(variant.slate[0])
+    if not parts:
         st.caption("This policy weighs no features.")
         return
-    parts = sorted(why.items(), key=lambda item: -abs(item[1]))
-    few = pd.DataFrame(
-        [(feature, v) for feature, v in parts[:7] if abs(v) > 1e-9], columns=["name", "value"]
-    )
+    ranked = sorted(parts.items(), key=lambda part: -abs(part[1]))
+    largest = [(feature, value) for feature, value in ranked[:REASONS] if abs(value) > 1e-9]
+    bars = pd.DataFrame(largest, columns=["name", "value"])
     with st.expander(f"Why {words.plain(name)}?", icon=":material/help:"):
-        rest = sum(v for _, v in parts[7:])
-        if len(few):
-            charts.draw(charts.contributions(few), 26 * len(few) + 50)
+        rest = sum(value for _, value in ranked[REASONS:])
+        if len(bars):
+            charts.draw(charts.contributions(bars), 26 * len(bars) + 50)
         st.caption(
-            f"Features that raise (blue) or lower (orange) its score; all others together {words.value(rest)}."
+            "Features that raise (blue) or lower (orange) its score; all others together "
+            f"{words.value(rest)}."
         )
+
+
+def chances(answer: Preview) -> pd.DataFrame:
+    """Every variant's probabilities, to be taken home."""
+    lines = []
+    for variant in answer.variants:
+        for action, p in variant.probabilities.items():
+            lines.append(
+                {
+                    "variant": variant.variant,
+                    "action": action,
+                    "probability": p,
+                    "drawn": action in variant.slate,
+                }
+            )
+    return pd.DataFrame(lines)
 
 
 def body() -> None:
     key = frame.chosen()
     frame.header("Preview", key, "nothing here is logged")
-    live = data.policies(key)
-    if not live.experiment.actions:
+    compiled = data.policies(key)
+    experiment = compiled.experiment
+    if not experiment.actions:
         st.info(
-            "The actions of this experiment come with each request, so there is nothing to preview.",
+            "The actions of this experiment come with each request, so there is nothing to "
+            "preview.",
             icon=":material/info:",
         )
         return
@@ -178,39 +198,31 @@ def body() -> None:
     left, right = st.columns([1, 3])
     with left:
         pieces.section("The viewer", TERMS["context"])
-        given = known(live.experiment.context)
-        throw = int(
-            st.number_input(
-                "Throw of the dice",
-                1,
-                10_000,
-                key="draw",
-                bind="query-params",
-                help="Policies draw: another throw may show something else with the same chances.",
-            )
+        context = choose_context(experiment.context)
+        throw = st.number_input(
+            "Throw of the dice",
+            1,
+            10_000,
+            key="draw",
+            bind="query-params",
+            help="Policies draw: another throw may show something else with the same chances.",
         )
-    answer = preview(live, given, f"preview-{throw}")
-    names = {a: pictures.name(a, p) for a, p in pictures.payloads(key).items()}
+    answer = preview(compiled, context, f"preview-{int(throw)}")
+    payloads = pictures.payloads(key)
     with above:
-        frame.answer(answers.previewed(answer.shown, names), TERMS["preview"])
+        labels = {action: pictures.name(action, payloads) for action in payloads}
+        frame.answer(answers.previewed(answer.variants, labels), TERMS["preview"])
     with right:
         pieces.section("What each variant would show", TERMS["preview"])
-        learned = (
-            f"Policies of version {answer.version}."
-            if answer.version
-            else "Nothing has been learned yet."
-        )
+        learned = "Nothing has been learned yet."
+        if answer.version:
+            learned = f"Policies of version {answer.version}."
         st.caption(f"{learned} The orange one was drawn.")
         columns = st.columns(2)
-        for i, shown in enumerate(answer.shown):
+        for i, variant in enumerate(answer.variants):
             with columns[i % 2]:
-                variant(shown, key, live.experiment.surface)
-        chances = [
-            {"variant": s.variant, "action": a, "probability": p, "drawn": a in s.slate}
-            for s in answer.shown
-            for a, p in s.probabilities.items()
-        ]
-        pieces.download(pd.DataFrame(chances), f"{key}-preview")
+                variant_card(variant, payloads, experiment.surface)
+        pieces.download(chances(answer), f"{key}-preview")
 
 
 frame.show(body, refresh=False)

@@ -17,6 +17,7 @@ from topbill import spec
 from topbill.spec import Experiment
 
 sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parents[3] / "dashboards"))
 from browsed import browse, layers
 from browsing import CHROMIUM, FLAGS
 from filled import EXPERIMENTS, fill

@@ -44,16 +44,16 @@ def test_the_morning_asks_for_the_urgent_first(answers: Any, demo: Path, uneven:
     lost = replace(calm.ab.verdict, codes=["worse_than_control"])
     loser = replace(calm, ab=replace(calm.ab, verdict=lost))
     quiet = replace(calm, decisions=0)
-    found = answers.morning([("Calm", calm), ("Quiet", quiet)])
+    found = answers.all_experiments([("Calm", calm), ("Quiet", quiet)])
     assert (found.word, found.sentence) == (
         "Nothing to decide",
         "2 experiments: 1 undecided and 1 without traffic.",
     )
-    found = answers.morning([("Calm", calm), ("Won", winner)])
+    found = answers.all_experiments([("Calm", calm), ("Won", winner)])
     assert found.tone == "good"
     assert found.next.startswith("Won: Ship linucb")
-    assert answers.morning([("Won", winner), ("Lost", loser)]).next.startswith("Lost: Stop it")
-    found = answers.morning([("Won", winner), ("Lost", loser), ("Split", alarming)])
+    assert answers.all_experiments([("Won", winner), ("Lost", loser)]).next.startswith("Lost: Stop it")
+    found = answers.all_experiments([("Won", winner), ("Lost", loser), ("Split", alarming)])
     assert found.word == "Look into it"
     assert "1 raises an alarm" in found.sentence
     assert found.next.startswith("Split: Units were not split")
@@ -99,7 +99,7 @@ def test_what_is_shown_most_is_praised_only_where_it_is_surely_worth_most(answer
 
 def test_a_whole_page_names_who_helps_and_who_hurts(answers: Any, demo: Path) -> None:
     found = page.load_page_report("home", demo)
-    assert answers.whole(found).word == "Ahead"
+    assert answers.whole_page(found).word == "Ahead"
     worse = [
         page.LayerVariant(
             **{**vars(arm), "against_control": {page.OBJECTIVE: page.PageMean(-0.2, -0.3, -0.1)}}
@@ -108,12 +108,12 @@ def test_a_whole_page_names_who_helps_and_who_hurts(answers: Any, demo: Path) ->
         else arm
         for arm in found.arms
     ]
-    told = answers.whole(page.PageReport(**{**vars(found), "arms": tuple(worse)}))
+    told = answers.whole_page(page.PageReport(**{**vars(found), "arms": tuple(worse)}))
     assert told.tone == "bad"
     assert "rows' any hurts" in told.sentence
     assert "titles' any and artwork's any help" in told.sentence
     few = [page.LayerVariant(**{**vars(arm), "against_control": {}}) for arm in found.arms]
-    assert answers.whole(page.PageReport(**{**vars(found), "arms": tuple(few)})).word == "Too early"
+    assert answers.whole_page(page.PageReport(**{**vars(found), "arms": tuple(few)})).word == "Too early"
 
 
 def test_a_record_that_stands_still_is_not_called_well(

@@ -12,19 +12,10 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from board.pages import PAGES as ENTRIES
 from browsing import RAN, opened, served
 
-PAGES = {
-    "": "Lift of",
-    "experiment": "What next?",
-    "bandit": "Estimated regret",
-    "artwork": "In numbers",
-    "page": "How much of the catalogue is seen",
-    "what-if": "Evaluate",
-    "preview": "What each variant would show",
-    "decisions": "The latest decisions",
-    "health": "Have viewers changed?",
-}
+PAGES = {page.path: page.landmark for page in ENTRIES}
 """Each page's path, and words that stand there once it is drawn."""
 WORDS = {
     "empty": "Nothing to see yet",

@@ -12,23 +12,14 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import streamlit as st
+from board.pages import PAGES as ENTRIES
 from filled import EXPERIMENTS
 from streamlit.testing.v1 import AppTest
 
 from topbill import spec
 from topbill.lake import Lake, Problem
 
-PAGES = (
-    "home",
-    "experiment",
-    "bandit",
-    "artwork",
-    "page",
-    "what_if",
-    "preview",
-    "decisions",
-    "health",
-)
+PAGES = [page.name for page in ENTRIES]
 OWN = {
     "Search",
     "device",
@@ -321,3 +312,16 @@ def test_with_a_provider_in_the_secrets_nothing_is_shown_before_signing_in(
     assert not app.exception
     assert "Artwork" not in said(app)
     assert [button.label for button in app.button] == ["Sign in"]
+
+
+def test_the_guide_has_a_line_for_each_page_in_the_order_of_the_app() -> None:
+    guide = (Path(__file__).parents[3] / "docs" / "dashboard.md").read_text()
+    lines = re.findall(r"^\| \*\*(.+?)\*\* \| (.+) \|$", guide, re.MULTILINE)
+    assert [title for title, _ in lines] == [entry.title for entry in ENTRIES]
+    for entry, (_, answers) in zip(ENTRIES, lines, strict=True):
+        assert answers.startswith(entry.question)
+
+
+def test_every_view_is_a_page_of_the_app() -> None:
+    views = Path(__file__).parents[3] / "dashboards" / "views"
+    assert sorted(view.stem for view in views.glob("*.py")) == sorted(PAGES)

@@ -15,6 +15,7 @@ from topbill.domain.errors import BadRequest, NotFound
 from topbill.domain.records import Decision, Placement, RewardEvent
 from topbill.lake import Lake
 from topbill.lake.tables import Origin, decision_rows, reward_rows
+from topbill.ope import Evaluation
 from topbill.reporting.experiment.regret import regret
 from topbill.reporting.experiment.wording import alarms, standing
 from topbill.reporting.queries import (
@@ -234,12 +235,12 @@ def test_preview_asks_the_newest_policies_and_logs_nothing(demo: Path) -> None:
     context = {"device": "tv", "hour": 20.0, "taste": {"crime": 1.0}}
     first, again = preview.preview(live, context), preview.preview(live, context)
     assert first == again
-    assert [s.variant for s in first.shown] == ["editorial", "thompson", "linucb", "uniform"]
-    for answer in first.shown:
+    assert [s.variant for s in first.variants] == ["editorial", "thompson", "linucb", "uniform"]
+    for answer in first.variants:
         assert sum(answer.probabilities.values()) == pytest.approx(1.0)
         assert answer.slate[0] in answer.probabilities
-    assert first.shown[0].slate == ["close-up"]
-    assert first.shown[1].why
+    assert first.variants[0].slate == ["close-up"]
+    assert first.variants[1].why
     with pytest.raises(BadRequest, match="device"):
         preview.preview(live, {"device": 3})
 
@@ -251,10 +252,13 @@ def test_parameters_of_a_candidate_are_read_as_in_the_file() -> None:
 
 
 def test_a_sample_of_units_is_evaluated_whole_and_told(drawn: Path) -> None:
-    whole = what_if.run(drawn, KEY, what_if.UNIFORM, most=1_000)
-    part = what_if.run(drawn, KEY, what_if.UNIFORM, most=500)
+    def evaluated(most: int) -> Evaluation:
+        candidate = what_if.Candidate(what_if.UNIFORM, most=most)
+        return what_if.evaluate_candidate(drawn, KEY, candidate)
+
+    whole, part = evaluated(1_000), evaluated(500)
     assert (whole.sampled, part.sampled) == (1.0, 0.5)
-    assert part == what_if.run(drawn, KEY, what_if.UNIFORM, most=500)
+    assert part == evaluated(500)
     seen = part.decisions + sum(part.left_out.values())
     assert 380 < seen < 620  # 500 are expected of 1,000 in some 800 units: six standard deviations
     assert part.units < whole.units

@@ -9,16 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import numpy as np
 
 from topbill.domain.chance import hash64, uniform
+from topbill.domain.records import Floats
 from topbill.domain.slate import distribution, rank
 from topbill.engine import CompiledExperiment
 from topbill.log import LOG_FILE, open_log
 from topbill.reporting.queries.database import load_experiment
+from topbill.spec import Variant
 
 
-class Shown(msgspec.Struct, frozen=True, kw_only=True):
+class PreviewedVariant(msgspec.Struct, frozen=True, kw_only=True):
     """One variant's answer: `slate` as drawn for this preview, `probabilities` of every action at
     the first position.
 
@@ -42,7 +43,7 @@ class Preview(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     version: int
-    shown: list[Shown]
+    variants: list[PreviewedVariant]
 
 
 def load_policies(data: Path | str, key: str) -> CompiledExperiment:
@@ -50,9 +51,12 @@ def load_policies(data: Path | str, key: str) -> CompiledExperiment:
     blob is the log's.
 
     Without a log beside the lake, or with a snapshot of other features, policies are as before any
-    learning. Raises NotFound for an unknown experiment.
+    learning.
+
+    Raises:
+        NotFound: there is no such experiment.
     """
-    live = CompiledExperiment(load_experiment(data, key))
+    compiled = CompiledExperiment(load_experiment(data, key))
     path = Path(data) / LOG_FILE
     if path.exists():
         log = open_log(path)
@@ -61,43 +65,55 @@ def load_policies(data: Path | str, key: str) -> CompiledExperiment:
         finally:
             log.close()
         if snapshot is not None:
-            live.adopt(snapshot)
-    return live
+            compiled.adopt(snapshot)
+    return compiled
 
 
-def preview(live: CompiledExperiment, context: dict[str, Any], draw: str = "preview-1") -> Preview:
-    """What every variant shows in this context. `draw` names the throw of the dice: another one
-    draws anew.
+def preview(
+    compiled: CompiledExperiment, context: dict[str, Any], draw: str = "preview-1"
+) -> Preview:
+    """What every variant shows in this context.
 
-    Raises BadRequest when the context does not fit the experiment's schema.
+    Args:
+        compiled: the experiment with its policies, as `load_policies` gives it.
+        context: what is known of the viewer and the moment.
+        draw: names the throw of the dice: another one draws anew.
+
+    Raises:
+        BadRequest: the context does not fit the experiment's schema.
     """
-    x = live.encoder.encode(json.loads(json.dumps(context)))
-    names = (live.encoder.names, live.action_encoder.names)
-    ids = live.actions.ids
-    found = []
-    for variant in live.experiment.variants:
-        policy = live.policies[variant.name]
-        scored = policy.score(x, live.actions, hash64(draw))
-        first = distribution(scored, live.rows, variant.min_probability)
-        slate = rank(
-            scored,
-            live.rows,
-            live.experiment.slots,
-            variant.min_probability,
-            lambda k: uniform("draw", draw, str(k)),
-        )
-        why = policy.explain(x, live.actions, names)
-        scores = np.array([]) if scored.mean is None else scored.mean
-        found.append(
-            Shown(
-                variant=variant.name,
-                policy=variant.policy,
-                control=variant.control,
-                slate=[ids[row] for row in slate.rows],
-                propensities=list(slate.propensities),
-                probabilities={a: float(p) for a, p in zip(ids, first, strict=True)},
-                scores={a: float(s) for a, s in zip(ids, scores, strict=False)},
-                why={a: dict(w) for a, w in zip(ids, why, strict=True) if w},
-            )
-        )
-    return Preview(version=live.version, shown=found)
+    # Through JSON, because that is what the encoder takes from a service.
+    features = compiled.encoder.encode(json.loads(json.dumps(context)))
+    variants = [
+        _previewed(compiled, variant, features, draw) for variant in compiled.experiment.variants
+    ]
+    return Preview(version=compiled.version, variants=variants)
+
+
+def _previewed(
+    compiled: CompiledExperiment, variant: Variant, features: Floats, draw: str
+) -> PreviewedVariant:
+    policy, ids = compiled.policies[variant.name], compiled.actions.ids
+    scored = policy.score(features, compiled.actions, hash64(draw))
+    first = distribution(scored, compiled.rows, variant.min_probability)
+    slate = rank(
+        scored,
+        compiled.rows,
+        compiled.experiment.slots,
+        variant.min_probability,
+        lambda k: uniform("draw", draw, str(k)),
+    )
+    names = (compiled.encoder.names, compiled.action_encoder.names)
+    reasons = zip(ids, policy.explain(features, compiled.actions, names), strict=True)
+    # A policy that only ranks gives no scores.
+    scores = [] if scored.mean is None else scored.mean.tolist()
+    return PreviewedVariant(
+        variant=variant.name,
+        policy=variant.policy,
+        control=variant.control,
+        slate=[ids[row] for row in slate.rows],
+        propensities=list(slate.propensities),
+        probabilities=dict(zip(ids, map(float, first), strict=True)),
+        scores=dict(zip(ids, scores, strict=False)),
+        why={action: dict(parts) for action, parts in reasons if parts},
+    )

@@ -4,8 +4,8 @@ published log.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,86 +22,110 @@ from topbill.spec import Experiment, Variant
 PUBLISHED, UNIFORM, ALWAYS = "the published policies, as they are", "pure chance", "always the same"
 
 
+@dataclass(frozen=True)
+class Candidate:
+    """A policy to be evaluated, and how.
+
+    Attributes:
+        policy: one of `candidates()`.
+        parameters: of a kind of policy that learns, as YAML: `alpha: 0.3, model: shared`.
+        action: what "always the same" shows.
+        min_probability: the least probability of any action.
+        estimators: by which the log is weighed; none are the usual ones.
+        most: about how many decisions are read at most (of a sample of units); None for all.
+    """
+
+    policy: str
+    parameters: str = ""
+    action: str = ""
+    min_probability: float = 0.0
+    estimators: tuple[str, ...] = ()
+    most: int | None = None
+
+
 def candidates() -> list[str]:
     """What may be evaluated: any kind of policy, learning from the log as it goes, and three that
     don't learn.
     """
-    return [
-        *(kind for kind in KINDS if kind not in ("uniform", "fixed")),
-        PUBLISHED,
-        UNIFORM,
-        ALWAYS,
-    ]
+    learning = [kind for kind in KINDS if kind not in ("uniform", "fixed")]
+    return [*learning, PUBLISHED, UNIFORM, ALWAYS]
 
 
 def estimators(experiment: Experiment) -> dict[str, str]:
     """The estimators that can evaluate this experiment, each with what it is; those of the default
     first.
     """
-    known: Mapping[str, Any] = SLATE_ESTIMATORS if experiment.slots > 1 else ESTIMATORS
+    registry: Mapping[str, Any] = SLATE_ESTIMATORS if experiment.slots > 1 else ESTIMATORS
     usual = RANKING if experiment.slots > 1 else SINGLE
-    return {
-        name: known[name].title
-        for name in [*usual, *(n for n in known if n not in usual)]
-        if name in known
-    }
+    # A dictionary keeps the first place of a name that comes twice.
+    names = [name for name in dict.fromkeys([*usual, *registry]) if name in registry]
+    return {name: registry[name].title for name in names}
 
 
 def parameters(kind: str, text: str) -> msgspec.Struct:
-    """A policy's parameters from YAML text such as `alpha: 0.3, model: shared`. Raises
-    BadRequest.
+    """A policy's parameters from YAML text such as `alpha: 0.3, model: shared`.
+
+    Raises:
+        BadRequest: the text is no such list, or the policy has no such parameter.
     """
     try:
-        given = yaml.safe_load("{" + text.strip().strip("{}") + "}") or {}
-        found: msgspec.Struct = msgspec.convert(given, KINDS[kind].Params)
+        values = yaml.safe_load("{" + text.strip().strip("{}") + "}") or {}
+        struct: msgspec.Struct = msgspec.convert(values, KINDS[kind].Params)
     except (yaml.YAMLError, msgspec.ValidationError, TypeError) as error:
         names = ", ".join(KINDS[kind].Params.__struct_fields__) or "none"
         raise BadRequest(
             "parameters", f"{error}; expected some of: {names}; write `name: value, name: value`"
         ) from error
-    return found
+    return struct
 
 
-def run(
+def evaluate_candidate(
     data: Path | str,
     key: str,
-    candidate: str,
-    *,
-    text: str = "",
-    action: str = "",
-    min_probability: float = 0.0,
-    chosen: Sequence[str] = (),
-    most: int | None = None,
+    candidate: Candidate,
     progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
-    """Evaluate a candidate of `candidates()` on the log of experiment `key`.
+    """Evaluate a candidate on the log of an experiment.
 
-    `text` gives a kind's parameters, `action` what "always the same" shows, `min_probability` the least
-    probability of any action, `chosen` the estimators (default: the usual ones), `most` about how
-    many decisions are read at most (of a sample of units). Raises BadRequest, BadData, NotFound.
+    Args:
+        data: the data folder.
+        key: the experiment's key.
+        candidate: which policy, and how.
+        progress: is told how many decisions were read, of how many.
+
+    Raises:
+        BadRequest: parameters that the policy does not have.
+        BadData: the log cannot be evaluated.
+        NotFound: there is no such experiment.
     """
-    policy: Any = {PUBLISHED: "snapshot", UNIFORM: "uniform", ALWAYS: f"always {action}"}.get(
-        candidate
-    )
-    if policy is None:
-        policy = _learning(
-            load_experiment(data, key), candidate, parameters(candidate, text), min_probability
-        )
+    fixed = {
+        PUBLISHED: "snapshot",
+        UNIFORM: "uniform",
+        ALWAYS: f"always {candidate.action}",
+    }
+    policy: str | Experiment
+    if candidate.policy in fixed:
+        policy = fixed[candidate.policy]
+    else:
+        policy = _learning(load_experiment(data, key), candidate)
     return evaluate(
-        key, policy, data, estimators=tuple(chosen) or None, progress=progress, most=most
+        key,
+        policy,
+        data,
+        estimators=candidate.estimators or None,
+        progress=progress,
+        most=candidate.most,
     )
 
 
-def _learning(
-    experiment: Experiment, kind: str, params: msgspec.Struct, min_probability: float
-) -> Experiment:
+def _learning(experiment: Experiment, candidate: Candidate) -> Experiment:
     """The experiment with one variant: the candidate."""
     only = Variant(
-        name=kind,
-        policy=kind,
-        params=params,
+        name=candidate.policy,
+        policy=candidate.policy,
+        params=parameters(candidate.policy, candidate.parameters),
         share=1.0,
         control=True,
-        min_probability=min_probability,
+        min_probability=candidate.min_probability,
     )
     return replace(experiment, variants=(only,), source="")
