@@ -52,7 +52,9 @@ def test_the_morning_asks_for_the_urgent_first(answers: Any, demo: Path, uneven:
     found = answers.all_experiments([("Calm", calm), ("Won", winner)])
     assert found.tone == "good"
     assert found.next.startswith("Won: Ship linucb")
-    assert answers.all_experiments([("Won", winner), ("Lost", loser)]).next.startswith("Lost: Stop it")
+    assert answers.all_experiments([("Won", winner), ("Lost", loser)]).next.startswith(
+        "Lost: Stop it"
+    )
     found = answers.all_experiments([("Won", winner), ("Lost", loser), ("Split", alarming)])
     assert found.word == "Look into it"
     assert "1 raises an alarm" in found.sentence
@@ -113,7 +115,10 @@ def test_a_whole_page_names_who_helps_and_who_hurts(answers: Any, demo: Path) ->
     assert "rows' any hurts" in told.sentence
     assert "titles' any and artwork's any help" in told.sentence
     few = [page.LayerVariant(**{**vars(arm), "against_control": {}}) for arm in found.arms]
-    assert answers.whole_page(page.PageReport(**{**vars(found), "arms": tuple(few)})).word == "Too early"
+    assert (
+        answers.whole_page(page.PageReport(**{**vars(found), "arms": tuple(few)})).word
+        == "Too early"
+    )
 
 
 def test_a_record_that_stands_still_is_not_called_well(
