@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from rich.box import SIMPLE
 from rich.table import Table
 
 from topbill.cli.shell import DATA, Data, Json, app, out, print_json, progress
+
+if TYPE_CHECKING:
+    from topbill.reporting import PageReport, Report
 
 _MOST_ROWS = 200
 
@@ -42,7 +45,7 @@ def report(
             planned looks (group-sequential), at one (fixed), or credible (bayes).
         looks: With group-sequential: at which shares of the planned units was looked, this one
             last; several times.
-        html: Of an experiment: write it to this file instead, self-contained, with charts.
+        html: Write it to this file instead, self-contained, with charts.
         weights: Of a page: METRIC=WEIGHT, several times, weighs the objective anew over all of
             history.
         instead: Of a page: LAYER=POLICY, once a layer: what pages would have earned with it, as in
@@ -52,18 +55,26 @@ def report(
 
     if not reporting.is_page(key, data):
         _refuse(key, "an experiment", {"weights": bool(weights), "instead": bool(instead)})
-        _experiment_report(key, data, method, looks, html, json_)
+        shares = tuple(_fraction(share) for share in looks)
+        _show(reporting.load_experiment_report(key, data, method=method, looks=shares), html, json_)
         return
-    others = {
-        "method": method != "sequential",
-        "looks": looks != WHOLE,
-        "html": html is not None,
-    }
-    _refuse(key, "a page", others)
+    _refuse(key, "a page", {"method": method != "sequential", "looks": looks != WHOLE})
     if instead:
         _page_with_other_policies(key, data, instead, json_)
     else:
-        _page_report(key, data, weights, json_)
+        _show(reporting.load_page_report(key, data, weights=_weights(weights) or None), html, json_)
+
+
+def _show(result: Report | PageReport, html: Path | None, json_: bool) -> None:
+    from topbill import reporting
+
+    if html is not None:
+        html.write_text(reporting.to_html(result))
+        out.print(f"{html}: written", highlight=False)
+    elif json_:
+        print(reporting.to_json(result))
+    else:
+        reporting.render_text(result, out)
 
 
 def _refuse(key: str, kind: str, options: Mapping[str, bool]) -> None:
@@ -75,32 +86,6 @@ def _refuse(key: str, kind: str, options: Mapping[str, bool]) -> None:
             raise BadRequest(
                 name, f"{key} is {kind}, of which there is no --{name}; leave the option out"
             )
-
-
-def _experiment_report(
-    key: str, data: Path, method: Method, looks: tuple[str, ...], html: Path | None, json_: bool
-) -> None:
-    from topbill import reporting
-
-    shares = tuple(_fraction(share) for share in looks)
-    result = reporting.load_experiment_report(key, data, method=method, looks=shares)
-    if html is not None:
-        html.write_text(reporting.to_html(result))
-        out.print(f"{html}: written", highlight=False)
-    elif json_:
-        print(reporting.to_json(result))
-    else:
-        reporting.render_text(result, out)
-
-
-def _page_report(key: str, data: Path, weights: tuple[str, ...], json_: bool) -> None:
-    from topbill import reporting
-
-    result = reporting.load_page_report(key, data, weights=_weights(weights) or None)
-    if json_:
-        print(reporting.to_json(result))
-    else:
-        reporting.render_text(result, out)
 
 
 def _weights(options: Iterable[str]) -> dict[str, float]:

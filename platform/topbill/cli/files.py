@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,14 +36,14 @@ def validate(*paths: Path) -> None:
     lines: list[tuple[Path, Experiment | PageFile | SpecError]] = [*verdicts]
     for folder in folders:
         lines += pages.validate(folder, valid)
+    by_key = {experiment.key: experiment for experiment in valid}
     for file, verdict in lines:
         if isinstance(verdict, SpecError):
             _say_invalid(file, verdict)
+        elif isinstance(verdict, pages.PageFile):
+            _say_valid(file, _page(verdict), _notes_of_page(verdict, by_key))
         else:
-            description = (
-                _page(verdict) if isinstance(verdict, pages.PageFile) else _experiment(verdict)
-            )
-            out.print(f"[green]valid[/]   {file}: {description}", highlight=False, soft_wrap=True)
+            _say_valid(file, _experiment(verdict), _notes(verdict, len(verdict.actions)))
     if any(isinstance(verdict, SpecError) for _, verdict in lines):
         sys.exit(1)
 
@@ -53,6 +54,12 @@ def _say_invalid(file: Path, error: SpecError) -> None:
         out.print(f"  {problem}", style="red", markup=False, highlight=False, soft_wrap=True)
 
 
+def _say_valid(file: Path, description: str, notes: Iterable[str]) -> None:
+    out.print(f"[green]valid[/]   {file}: {description}", highlight=False, soft_wrap=True)
+    for note in notes:
+        out.print(f"  note: {note}", style="yellow", markup=False, highlight=False, soft_wrap=True)
+
+
 def _experiment(experiment: Experiment) -> str:
     variants = ", ".join(f"{v.name} ({v.policy}, {v.share:.0%})" for v in experiment.variants)
     return f"{experiment.key}, {experiment.surface}, {variants}"
@@ -60,6 +67,27 @@ def _experiment(experiment: Experiment) -> str:
 
 def _page(page: PageFile) -> str:
     return f"{page.key}, page of {', '.join(page.layers.values())}"
+
+
+def _notes(experiment: Experiment, candidates: int, slots: int | None = None) -> Iterator[str]:
+    """What is no mistake but worth knowing: variants whose `min_probability` leaves little to the
+    policy. `candidates` is 0 where nobody knows yet how many there will be.
+    """
+    from topbill.spec.exploration import little_is_left
+
+    for variant in experiment.variants:
+        sentence = little_is_left(
+            variant.name, variant.min_probability, candidates, slots or experiment.slots
+        )
+        if sentence is not None:
+            yield sentence
+
+
+def _notes_of_page(page: PageFile, experiments: Mapping[str, Experiment]) -> Iterator[str]:
+    """Of the layer whose candidates the page brings, and in what number it says: the titles."""
+    titles = experiments[page.layers["titles"]]
+    for sentence in _notes(titles, page.candidates, page.titles):
+        yield f"{titles.key}, {sentence}"
 
 
 @app.command

@@ -26,8 +26,8 @@ REASONS = MappingProxyType(
         "too_few_units": "fewer than two independent units: no uncertainty can be computed",
         "too_few_draws": "too few draws for a test or an estimate",
         "too_few_rewards": "too few of its draws earned anything",
-        "no_values": "no unit of an arm has a value of the metric",
-        "all_zero": "the metric is zero for every unit of both arms",
+        "no_values": "no unit of a variant has a value of the metric",
+        "all_zero": "the metric is zero for every unit of both variants",
         "constant_metric": "the metric does not vary, so its uncertainty is unknown",
         "tied_quantile": "too many equal values around the quantile to tell its uncertainty",
         "control_near_zero": (

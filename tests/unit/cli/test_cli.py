@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import sqlite3
@@ -77,6 +78,25 @@ def test_a_page_file_is_checked_beside_its_experiments() -> None:
     for path in (EXAMPLES / "pages" / "home.yaml", EXAMPLES / "pages"):
         done = topbill("validate", path)
         assert (done.returncode, done.stdout) == (0, whole.stdout)
+
+
+def test_a_page_whose_titles_leave_little_to_the_policy_is_valid_with_a_note(
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "experiments"
+    shutil.copytree(EXAMPLES / "pages", folder / "pages")
+    shutil.copy(EXAMPLES / "catalogue.csv", folder)
+    titles = folder / "pages" / "home" / "titles.yaml"
+    text = titles.read_text()
+    assert "min_probability: 0.1%" in text
+    assert "note" not in topbill("validate", folder).stdout
+    titles.write_text(text.replace("min_probability: 0.1%", "min_probability: 1%"))
+    done = topbill("validate", folder)
+    assert done.returncode == 0
+    assert (
+        "page-titles, linucb: min_probability 1% for each of 60 candidates takes 60% of the draws "
+        "at position 1 and leaves its policy 40% (51% at position 12)"
+    ) in done.stdout
 
 
 def test_up_says_once_what_is_wrong_with_the_files(folder: Path, tmp_path: Path) -> None:

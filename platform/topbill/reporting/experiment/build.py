@@ -13,10 +13,12 @@ from topbill.reporting.experiment.analysis_rows import (
     ExperimentTables,
     VariantCounts,
 )
+from topbill.reporting.experiment.exploration import explorations
 from topbill.reporting.experiment.health import health
 from topbill.reporting.experiment.model import (
     MeanEstimate,
     MetricLine,
+    Note,
     Report,
     ShareLine,
     VariantLine,
@@ -67,7 +69,18 @@ def _report(
     looks: Sequence[float],
 ) -> Report:
     counts, means = rows.means()
-    variants = _variant_lines(tables, counts, means)
+    explored = explorations(database, tables)
+    variants = [
+        replace(line, policy_shares=explored[line.variant].policy_shares)
+        if line.variant in explored
+        else line
+        for line in _variant_lines(tables, counts, means)
+    ]
+    little = [
+        Note(code="little_left_to_policy", sentence=f"{variant.sentence}.")
+        for variant in explored.values()
+        if variant.sentence
+    ]
     windows = _longest_windows(tables)
     window = tables.objective().window
     checked = health(database, tables.key, windows, window, tables.published_us)
@@ -96,7 +109,7 @@ def _report(
         metrics=_metric_lines(tables, variants, means),
         shares=_share_lines(database, tables.key),
         health=checked,
-        notes=notes(variants, checked, window, windows),
+        notes=[*notes(variants, checked, window, windows), *little],
     )
 
 

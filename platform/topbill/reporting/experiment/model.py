@@ -56,6 +56,10 @@ class VariantLine(msgspec.Struct, frozen=True, kw_only=True):
     units: int = 0
     decisions: int = 0
     reward: MeanEstimate = MeanEstimate()
+    policy_shares: tuple[float, ...] = ()
+    """Share of the draws that `min_probability` leaves to the policy, position by position; empty
+    where the file asks for no least probability.
+    """
 
 
 class MetricLine(msgspec.Struct, frozen=True, kw_only=True):

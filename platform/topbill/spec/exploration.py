@@ -1,0 +1,49 @@
+"""How much of a draw `min_probability` leaves to the policy.
+
+At each position every candidate keeps its least probability, and the policy divides what is left:
+with K candidates and least probability f it decides a share 1 − K·f of the draws, and the rest is
+spread over all candidates evenly (`domain.chance.with_floor`). Positions below have fewer
+candidates, so a little more is left there.
+"""
+
+from __future__ import annotations
+
+from topbill.spec.fields import percent
+
+LITTLE = 0.5
+"""Below this share of the draws a policy hardly shows what it learned: that is told."""
+
+
+def policy_shares(min_probability: float, candidates: int, slots: int) -> tuple[float, ...]:
+    """The share of the draws that the policy decides at each position.
+
+    Args:
+        min_probability: The least probability of each candidate at each position.
+        candidates: How many may stand at the first position.
+        slots: How many positions are filled.
+    """
+    shares = []
+    for position in range(min(slots, candidates)):
+        remaining = candidates - position
+        # More than an even split can't be kept: then all candidates are equally probable.
+        shares.append(max(0.0, 1.0 - remaining * min_probability))
+    return tuple(shares)
+
+
+def little_is_left(variant: str, min_probability: float, candidates: int, slots: int) -> str | None:
+    """A sentence where a policy decides less than LITTLE of the draws at the first position; None
+    where it decides more. Arguments are those of `policy_shares`.
+    """
+    shares = policy_shares(min_probability, candidates, slots)
+    if not shares or shares[0] >= LITTLE:
+        return None
+    least = percent(min_probability)
+    cost = percent(min(1.0, candidates * min_probability))
+    sentence = (
+        f"{variant}: min_probability {least} for each of {candidates} candidates takes {cost} of "
+        f"the draws at position 1 and leaves its policy {percent(shares[0])}"
+    )
+    last = len(shares)
+    if last > 1:
+        sentence += f" ({percent(shares[-1])} at position {last})"
+    return f"{sentence}; lower it to leave more to what was learned"
