@@ -10,8 +10,9 @@ from pathlib import Path
 from benchmarks.lake import CHUNK, fill
 
 from topbill import spec
-from topbill.lake import DATABASE, Lake, connect, views
-from topbill.lake.tables import SCHEMAS
+from topbill.domain.decision import DECISION_COLUMNS, sql_types
+from topbill.lake import DATABASE, Lake, connect
+from topbill.lake.tables import schemas
 
 LAYERS = ("rows", "titles", "artwork")
 PAGES = 40
@@ -103,14 +104,14 @@ def _browse(lake: Lake, first: int, pages: int) -> None:
     for start in range(0, pages, _CHUNK):
         stop = min(start + _CHUNK, pages)
         query = _DECISIONS.format(
-            first=first, start=start, stop=stop, masks=views.DECISIONS["masks"]
+            first=first, start=start, stop=stop, masks=sql_types(DECISION_COLUMNS)["masks"]
         )
-        rows = maker.sql(query).to_arrow_table().cast(SCHEMAS["decisions"])
+        rows = maker.sql(query).to_arrow_table().cast(schemas()["decisions"])
         lake.append("decisions", rows, first + stop * 4)
         maker.register("made", rows)
         lake.append(
             "rewards",
-            maker.sql(_REWARDS).to_arrow_table().cast(SCHEMAS["rewards"]),
+            maker.sql(_REWARDS).to_arrow_table().cast(schemas()["rewards"]),
             first + stop * 4,
         )
         maker.unregister("made")

@@ -25,9 +25,10 @@ import pyarrow as pa
 from deltalake import write_deltalake
 
 from topbill import reporting
+from topbill.domain.decision import DECISION_COLUMNS, sql_types
 from topbill.domain.records import Action, Decision, Placement, RewardEvent
-from topbill.lake import DATABASE, Connection, Lake, connect, views
-from topbill.lake.tables import SCHEMAS
+from topbill.lake import DATABASE, Connection, Lake, connect
+from topbill.lake.tables import schemas
 from topbill.log import open_log
 from topbill.spec import Experiment, Metric, Variant
 from topbill.worker.publisher import Publisher
@@ -140,12 +141,16 @@ def fill(folder: Path, decisions: int) -> Lake:
     """
     lake, maker = Lake(folder), connect()
     for start in range(0, decisions, CHUNK):
-        query = _DECISIONS.format(start=start, stop=start + CHUNK, masks=views.DECISIONS["masks"])
-        rows = maker.sql(query).to_arrow_table().cast(SCHEMAS["decisions"])
+        query = _DECISIONS.format(
+            start=start, stop=start + CHUNK, masks=sql_types(DECISION_COLUMNS)["masks"]
+        )
+        rows = maker.sql(query).to_arrow_table().cast(schemas()["decisions"])
         lake.append("decisions", rows, start + CHUNK)
         maker.register("made", rows)
         lake.append(
-            "rewards", maker.sql(_REWARDS).to_arrow_table().cast(SCHEMAS["rewards"]), start + CHUNK
+            "rewards",
+            maker.sql(_REWARDS).to_arrow_table().cast(schemas()["rewards"]),
+            start + CHUNK,
         )
         maker.unregister("made")
     return lake

@@ -16,6 +16,7 @@ ORDER = [
     "spec",
     "log",
     "lake",
+    "migration",
     "testing",
     "catalog",
     "rules",

@@ -70,3 +70,25 @@ def export(
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
     out.print(f"{target}: {decisions:,} decisions written", highlight=False, soft_wrap=True)
+
+
+@app.command
+def migrate(*, data: Data = DATA, down: bool = False) -> None:
+    """Bring a data folder to this version's names, or back to what 0.1.0 reads.
+
+    Service and worker do it by themselves when they start on an older folder. What is changed is
+    copied beside it before.
+
+    Args:
+        down: Back to what 0.1.0 reads; rows that came since are kept.
+    """
+    from topbill import migration
+    from topbill.domain.errors import NotFound
+
+    if not data.is_dir():
+        raise NotFound(f"{data}: no such folder; expected a data folder")
+    done = migration.migrate_down(data) if down else migration.migrate(data)
+    for sentence in done:
+        out.print(sentence, highlight=False, soft_wrap=True, markup=False)
+    if not done:
+        out.print(f"{data}: nothing to do", highlight=False, soft_wrap=True, markup=False)

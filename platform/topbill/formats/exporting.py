@@ -11,8 +11,15 @@ from typing import Any
 import msgspec
 
 from topbill import lake
+from topbill.domain.decision import (
+    DECISION_COLUMNS,
+    REWARD_COLUMNS,
+    decision_of,
+    event_of,
+    read_sql,
+)
 from topbill.domain.errors import NotFound
-from topbill.domain.records import NULL, Decision, Placement, RewardEvent
+from topbill.domain.records import RewardEvent
 from topbill.formats import ccb, dsjson, eppo, obp, obp_slates, sources
 from topbill.formats.destinations import Arrays, Delta, Lines, Note, Parts, Survey, Target
 from topbill.formats.obp_columns import Layout, survey
@@ -29,18 +36,18 @@ _UPTO = """
 SELECT max(seq), epoch_us(min(decided_at)), epoch_us(max(decided_at))
 FROM (SELECT seq, decided_at FROM decisions WHERE experiment = $key AND seq > $after AND seq <= $end ORDER BY seq LIMIT $rows)
 """
-_DECISIONS = """
-SELECT seq, epoch_us(decided_at) AS decided_at, decision_id, experiment, revision, variant, unit, context, actions, eligible, slate,
-    propensities, propensity, probabilities, policy, policy_version, reason, latency_us
+_DECISIONS = f"""
+SELECT {read_sql(DECISION_COLUMNS)}
 FROM decisions WHERE experiment = $key AND seq > $after AND seq <= $upto ORDER BY seq
-"""
-_REWARDS = """
-SELECT decision_id, event_id, event, value, action, position, epoch_us(occurred_at) AS occurred_at,
-    epoch_us(received_at) AS received_at
-FROM rewards WHERE experiment = $key AND decided_at BETWEEN make_timestamp($first) AND make_timestamp($last)
-    AND decision_id IN (SELECT decision_id FROM decisions WHERE experiment = $key AND seq > $after AND seq <= $upto)
+"""  # noqa: S608  (our own text)
+_REWARDS = f"""
+SELECT {read_sql(REWARD_COLUMNS)}
+FROM rewards
+WHERE experiment = $key AND decided_at BETWEEN make_timestamp($first) AND make_timestamp($last)
+    AND decision_id IN (
+        SELECT decision_id FROM decisions WHERE experiment = $key AND seq > $after AND seq <= $upto)
 ORDER BY seq
-"""
+"""  # noqa: S608  (our own text)
 
 
 def export_log(
@@ -108,18 +115,14 @@ def _batches(
         if upto is None:
             return
         events: dict[str, list[RewardEvent]] = {}
-        for row in _named(
-            connection.execute(_REWARDS, {**asked, "upto": upto, "first": first, "last": last})
-        ):
-            happened, received = row.pop("occurred_at"), row.pop("received_at")
-            event = RewardEvent(
-                **row, occurred_at=None if happened == received else happened, received_at=received
-            )
+        window = {**asked, "upto": upto, "first": first, "last": last}
+        for row in _named(connection.execute(_REWARDS, window)):
+            event = event_of(row)
             events.setdefault(event.decision_id, []).append(event)
         decisions = _named(connection.execute(_DECISIONS, {**asked, "upto": upto}))
         while batch := list(islice(decisions, BATCH)):
             yield [
-                (row.pop("seq"), (_decision(row), events.get(row["decision_id"], [])))
+                (row["seq"], (decision_of(row), events.get(row["decision_id"], [])))
                 for row in batch
             ]
         after = upto
@@ -129,19 +132,6 @@ def _named(cursor: lake.Connection) -> Iterator[dict[str, Any]]:
     names = [column[0] for column in cursor.description or ()]
     while rows := cursor.fetchmany(1_000):
         yield from (dict(zip(names, row, strict=True)) for row in rows)
-
-
-def _decision(row: dict[str, Any]) -> Decision:
-    slate = zip(row["slate"], row.pop("propensities"), strict=True)
-    actions, probabilities = row["actions"], row["probabilities"]
-    row |= {
-        "slate": tuple(Placement(k, action, p) for k, (action, p) in enumerate(slate)),
-        "eligible": tuple(row["eligible"]),
-        "probabilities": None if probabilities is None else tuple(map(tuple, probabilities)),
-        "context": msgspec.Raw(row["context"].encode()),
-        "actions": NULL if actions is None else msgspec.Raw(actions.encode()),
-    }
-    return Decision(**row)
 
 
 def _target(chosen: Format, path: Path, features: Features, survey: Callable[[], Survey]) -> Target:

@@ -11,12 +11,13 @@ import msgspec
 import pyarrow as pa
 
 from topbill import lake
+from topbill.domain.decision import Origin, decision_rows, reward_rows
 from topbill.domain.errors import LogError, NotFound, TopbillError
 from topbill.domain.records import Decision, RewardEvent
 from topbill.formats import sources
 from topbill.formats.registry import Format, Progress, format_of, quiet
 from topbill.formats.sources import Row
-from topbill.lake.tables import SCHEMAS, Origin, Table, decision_rows, reward_rows
+from topbill.lake.tables import Table, schemas
 from topbill.log import LOG_FILE, Revision, now_micros
 from topbill.spec import Experiment
 
@@ -160,7 +161,7 @@ class _Waiting:
         self._path = folder / f"importing.{name}.arrow"
         try:
             options = pa.ipc.IpcWriteOptions(compression="lz4")
-            self._writer = pa.ipc.new_stream(str(self._path), SCHEMAS[name], options=options)
+            self._writer = pa.ipc.new_stream(str(self._path), schemas()[name], options=options)
         except OSError as error:
             raise self._failed(error) from error
 

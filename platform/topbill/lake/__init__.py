@@ -1,13 +1,14 @@
-"""The analytical record: Delta tables that the worker appends to, and `topbill.duckdb`, the face
-that all read.
+"""The analytical record: Delta tables that the worker appends to, and `topbill.duckdb`, the
+analytics database that all read.
 
 Nothing else in Topbill imports `duckdb` or `deltalake`.
 """
 
 from topbill.domain.sql import identifier, quoted
+from topbill.lake.analytics import Problem
 from topbill.lake.database import DATABASE, Connection, Error, connect, sql
 from topbill.lake.tables import Lake
-from topbill.lake.views import Problem, metric_of, objective_of
+from topbill.lake.views import metric_of, objective_of
 
 __all__ = [
     "DATABASE",

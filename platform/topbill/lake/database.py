@@ -1,4 +1,5 @@
-"""Opening DuckDB: in memory for computing, or read-only on the face for reading the record."""
+"""Opening DuckDB: in memory for computing, or read-only on the analytics database for reading the
+record."""
 
 from __future__ import annotations
 
@@ -9,14 +10,15 @@ import duckdb
 import pyarrow as pa
 
 from topbill.domain.errors import BadRequest, LogError, NotFound
+from topbill.domain.schema_version import SCHEMA_VERSION
 from topbill.domain.sql import identifier, quoted
 
 DATABASE = "topbill.duckdb"
-"""The face's file name inside a data folder."""
+"""The analytics database's file name inside a data folder."""
 Connection: TypeAlias = duckdb.DuckDBPyConnection
 Error: TypeAlias = duckdb.Error
-_SAYS_WHERE = """SELECT 1 FROM duckdb_columns()
-WHERE database_name = 'lake' AND table_name = 'published' AND column_name = 'files'"""
+_VERSION = """SELECT count(*) FILTER (column_name = 'schema_version') FROM duckdb_columns()
+WHERE database_name = 'lake' AND schema_name = 'main' AND table_name = 'published'"""
 _TABLES = "SELECT table_name FROM duckdb_tables() WHERE database_name = 'lake'"
 _VIEWS = """SELECT sql FROM duckdb_views() WHERE database_name = 'lake' AND NOT internal
 ORDER BY view_name = 'feedback' AND schema_name = 'main', schema_name <> 'main', view_name"""
@@ -28,13 +30,13 @@ others.
 def connect(
     path: Path | str | None = None, *, memory_limit: str = "4GB", threads: int | None = None
 ) -> Connection:
-    """A DuckDB connection: in memory, or read-only on the face at `path`. Times are UTC.
+    """A DuckDB connection: in memory, or read-only on the analytics database at `path`. Times are UTC.
 
     A data folder that was moved or copied since is read where it is now. Any number of processes
     may hold the file open. The worker replaces it rather than changing it, so a connection keeps
     showing the state of the moment it was opened at: connect anew for a newer one. `cursor()`
-    starts outside the face; use another `connect` per thread. Raises NotFound when nothing was
-    published yet, LogError when the file cannot be read.
+    starts outside the database; use another `connect` per thread. Raises NotFound when nothing was
+    published yet, LogError when the file cannot be read or is of another schema version.
     """
     config: dict[str, str | bool | int | float | list[str]] = {
         "memory_limit": memory_limit,
@@ -49,14 +51,19 @@ def connect(
     if not Path(path).exists():
         connection.close()
         raise NotFound(
-            f"{path}: no such file; expected the analytics database that `topbill worker` writes; start the worker first"
+            f"{path}: no such file; expected the analytics database that `topbill worker` writes; "
+            "start the worker first"
         )
     try:
         # Attached, not opened: DuckDB shares one instance per path and process, which would show a
         # replaced file's old content for as long as anybody in the process still holds it.
         connection.execute(f"ATTACH {quoted(str(path))} AS lake (READ_ONLY)")
         connection.execute("USE lake")
+        check_version(connection, Path(path))
         _follow_moved(connection, files_of(Path(path)))
+    except LogError:
+        connection.close()
+        raise
     except duckdb.Error as error:
         connection.close()
         raise LogError(
@@ -65,31 +72,50 @@ def connect(
     return connection
 
 
-def files_of(face: Path) -> str:
-    """The folder in which the files lie that a face's views read."""
-    return str((face.parent / "lake").resolve())
+def check_version(connection: Connection, path: Path) -> None:
+    """Raises LogError where the database attached as `lake` is of another schema version."""
+    ((has_version,),) = connection.execute(_VERSION).fetchall()
+    version = 1  # 0.1.0 had none
+    if has_version:
+        ((version,),) = connection.execute("SELECT schema_version FROM lake.published").fetchall()
+    if version < SCHEMA_VERSION:
+        raise LogError(
+            f"{path}: is of schema version {version}, as Topbill 0.1.0 wrote it; expected "
+            f"{SCHEMA_VERSION}: start `topbill worker`, or run `topbill migrate --data {path.parent}`"
+        )
+    if version > SCHEMA_VERSION:
+        raise LogError(
+            f"{path}: is of schema version {version}; expected at most {SCHEMA_VERSION}: "
+            "a newer Topbill wrote it, install that one"
+        )
+
+
+def files_of(database: Path) -> str:
+    """The folder in which the files lie that a database's views read."""
+    return str((database.parent / "lake").resolve())
 
 
 def _follow_moved(connection: Connection, files: str) -> None:
     """The views name their files by full paths. Where those are of another place, read through
     copies of the views that name `files`."""
-    if not connection.execute(_SAYS_WHERE).fetchone():
-        return  # a face of an earlier version
-    (before,) = connection.execute("SELECT files FROM published").fetchall()[0]
+    ((before,),) = connection.execute("SELECT files FROM published").fetchall()
     if before == files:
         return
-    tables, views = connection.execute(_TABLES).fetchall(), connection.execute(_VIEWS).fetchall()
+    tables = connection.execute(_TABLES).fetchall()
+    views = connection.execute(_VIEWS).fetchall()
     connection.execute("USE memory")
     connection.execute("CREATE SCHEMA metrics")
     for (table,) in tables:
         connection.execute(f"CREATE VIEW {identifier(table)} AS FROM lake.{identifier(table)}")
+    # Without the closing quote: each file's path begins with the folder's.
+    old_start, new_start = quoted(f"{before}/")[:-1], quoted(f"{files}/")[:-1]
     for (view,) in views:
-        connection.execute(view.replace(quoted(f"{before}/")[:-1], quoted(f"{files}/")[:-1]))
+        connection.execute(view.replace(old_start, new_start))
 
 
 def sql(path: Path | str, query: str, *, memory_limit: str = "4GB") -> pa.Table:
-    """The result of one reading statement (SELECT, EXPLAIN, SHOW, DESCRIBE, SUMMARIZE) on the face
-    at `path`.
+    """The result of one reading statement (SELECT, EXPLAIN, SHOW, DESCRIBE, SUMMARIZE) on the
+    analytics database at `path`.
 
     The statement sees the record and nothing else: no other file, no network, no setting.
     Raises BadRequest with DuckDB's words when the statement is wrong or would do more than read.
@@ -121,7 +147,7 @@ def sql(path: Path | str, query: str, *, memory_limit: str = "4GB") -> pa.Table:
 
 
 def _confine(connection: Connection, path: Path) -> None:
-    """Let the connection read the lake beside the face and nothing else, and lock that."""
+    """Let the connection read the lake beside the database and nothing else, and lock that."""
     connection.execute(f"SET allowed_directories = [{quoted(files_of(path) + '/')}]")
     connection.execute("SET enable_external_access = false")
     connection.execute("SET lock_configuration = true")

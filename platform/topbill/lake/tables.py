@@ -1,12 +1,12 @@
 """The Delta tables of the lake: append each batch exactly once, compact, and show them through the
-face.
+analytics database.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import pyarrow as pa
 from deltalake import (
@@ -18,209 +18,79 @@ from deltalake import (
     write_deltalake,
 )
 from deltalake.exceptions import DeltaError
-from msgspec.structs import asdict
 
+from topbill.domain.decision import DECISION_COLUMNS, REWARD_COLUMNS, schema
 from topbill.domain.errors import LogError
-from topbill.domain.records import NULL, Decision, RewardEvent
-from topbill.lake import views
+from topbill.domain.schema_version import SCHEMA_VERSION
+from topbill.lake import analytics
 from topbill.lake.database import DATABASE
 from topbill.lake.delta import files_of
+from topbill.lake.views import PinnedTable
 from topbill.spec import Experiment
 
 Table = Literal["decisions", "rewards"]
-
-_TIME = pa.timestamp("us", tz="UTC")
-_WORDS = pa.list_(pa.string())
-_NUMBERS = pa.list_(pa.float64())
-_MASK = pa.struct(
-    {
-        "rule": pa.string(),
-        "start": pa.int64(),
-        "stop": pa.int64(),
-        "rows": pa.list_(pa.int64()),
-        "only": pa.bool_(),
-    }
-)
-SCHEMAS: dict[str, pa.Schema] = {
-    "decisions": pa.schema(
-        {
-            "seq": pa.int64(),
-            "decision_id": pa.string(),
-            "decided_at": _TIME,
-            "experiment": pa.string(),
-            "revision": pa.string(),
-            "variant": pa.string(),
-            "unit": pa.string(),
-            "context": pa.string(),
-            "actions": pa.string(),
-            "eligible": _WORDS,
-            "slate": _WORDS,
-            "propensities": _NUMBERS,
-            "propensity": pa.float64(),
-            "probabilities": pa.list_(_NUMBERS),
-            "policy": pa.string(),
-            "policy_version": pa.int64(),
-            "reason": pa.string(),
-            "latency_us": pa.int64(),
-            "page": pa.string(),
-            "layer": pa.string(),
-            "place": pa.string(),
-            "masks": pa.list_(_MASK),
-        }
-    ),
-    # A reward carries what is asked of its decision most: so metrics by variant and unit need no
-    # join of millions.
-    "rewards": pa.schema(
-        {
-            "seq": pa.int64(),
-            "decision_id": pa.string(),
-            "event_id": pa.string(),
-            "event": pa.string(),
-            "value": pa.float64(),
-            "action": pa.string(),
-            "position": pa.int64(),
-            "occurred_at": _TIME,
-            "received_at": _TIME,
-            "experiment": pa.string(),
-            "variant": pa.string(),
-            "unit": pa.string(),
-            "decided_at": _TIME,
-            "item": pa.string(),
-        }
-    ),
-}
-_APP = "topbill.log"
+POSITION = "topbill.log"
 """Delta's application id: its transaction version is the last `seq` of the log that the table
 holds.
 """
-_WIDENED = "topbill.widened"
-"""Property of a table whose older files lack columns: only then need DuckDB look into each file for
-its columns.
+WIDENED = "topbill.widened"
+"""Property of a table, `true` where older files lack columns: only then need DuckDB look into each
+file for its columns.
 """
+VERSION = "topbill.schema_version"
+"""Property of a table: the version of the columns' names. 0.1.0 set none."""
 _SETTINGS: dict[str, str | None] = {
     "delta.checkpointInterval": "100",
     "delta.logRetentionDuration": "interval 1 days",
     "delta.enableExpiredLogCleanup": "true",
 }
-_WRITER = WriterProperties(compression="ZSTD", max_row_group_size=250_000)
+WRITER = WriterProperties(compression="ZSTD", max_row_group_size=250_000)
 _TIERS = (8 << 20, 128 << 20)
 """Compaction targets in bytes: small files often, large files rarely, so that no row is rewritten
 every minute.
 """
 
 
-class Origin(NamedTuple):
-    """What a reward's row says of its decision. `decided_at` in µs since the epoch."""
-
-    decided_at: int
-    experiment: str | None = None
-    variant: str | None = None
-    unit: str | None = None
-    slate: tuple[str, ...] = ()
-
-    @classmethod
-    def of(cls, decision: Decision) -> Origin:
-        shown = tuple(placed.action for placed in decision.slate)
-        return cls(decision.decided_at, decision.experiment, decision.variant, decision.unit, shown)
-
-    def item(self, event: RewardEvent) -> str | None:
-        """The action that the event speaks of: the one it names, or the one at its position, or the
-        only one.
-        """
-        if event.action is not None:
-            return event.action
-        if event.position is not None:
-            return self.slate[event.position] if 0 <= event.position < len(self.slate) else None
-        return self.slate[0] if len(self.slate) == 1 else None
-
-
-def decision_rows(rows: Sequence[tuple[int, Decision]]) -> pa.Table:
-    """Decisions with their `seq` as the columns of the lake's `decisions`."""
-    seqs = [seq for seq, _ in rows]
-    items = [decision for _, decision in rows]
-    columns = {
-        "seq": seqs,
-        "decision_id": [d.decision_id for d in items],
-        "decided_at": [d.decided_at for d in items],
-        "experiment": [d.experiment for d in items],
-        "revision": [d.revision for d in items],
-        "variant": [d.variant for d in items],
-        "unit": [d.unit for d in items],
-        "context": [bytes(d.context) for d in items],
-        "actions": [None if d.actions == NULL else bytes(d.actions) for d in items],
-        "eligible": [d.eligible for d in items],
-        "slate": [[placed.action for placed in d.slate] for d in items],
-        "propensities": [[placed.propensity for placed in d.slate] for d in items],
-        "propensity": [d.propensity for d in items],
-        "probabilities": [d.probabilities for d in items],
-        "policy": [d.policy for d in items],
-        "policy_version": [d.policy_version for d in items],
-        "reason": [d.reason for d in items],
-        "latency_us": [d.latency_us for d in items],
-        "page": [d.page or None for d in items],
-        "layer": [d.layer or None for d in items],
-        "place": [d.place or None for d in items],
-        "masks": [[asdict(mask) for mask in d.masks] for d in items],
-    }
-    return pa.table(columns, schema=SCHEMAS["decisions"])
-
-
-def reward_rows(rows: Sequence[tuple[int, RewardEvent, Origin]]) -> pa.Table:
-    """Reward events with their `seq` and their decision's origin as the columns of the lake's
-    `rewards`.
-
-    `occurred_at` is when it happened: the caller's time where given, else the time of receipt.
-    """
-    columns = {
-        "seq": [seq for seq, _, _ in rows],
-        "decision_id": [e.decision_id for _, e, _ in rows],
-        "event_id": [e.event_id for _, e, _ in rows],
-        "event": [e.event for _, e, _ in rows],
-        "value": [e.value for _, e, _ in rows],
-        "action": [e.action for _, e, _ in rows],
-        "position": [e.position for _, e, _ in rows],
-        "occurred_at": [
-            e.received_at if e.occurred_at is None else e.occurred_at for _, e, _ in rows
-        ],
-        "received_at": [e.received_at for _, e, _ in rows],
-        "experiment": [o.experiment for _, _, o in rows],
-        "variant": [o.variant for _, _, o in rows],
-        "unit": [o.unit for _, _, o in rows],
-        "decided_at": [o.decided_at for _, _, o in rows],
-        "item": [o.item(e) for _, e, o in rows],
-    }
-    return pa.table(columns, schema=SCHEMAS["rewards"])
+def schemas() -> dict[Table, pa.Schema]:
+    """The Arrow schema of each table, as the columns are registered now."""
+    return {"decisions": schema(DECISION_COLUMNS), "rewards": schema(REWARD_COLUMNS)}
 
 
 class Lake:
-    """The lake in a data folder: `DIR/lake/decisions`, `DIR/lake/rewards` and the face
-    `DIR/topbill.duckdb`.
+    """The lake in a data folder: `DIR/lake/decisions`, `DIR/lake/rewards` and the analytics
+    database `DIR/topbill.duckdb`.
 
     For one writer at a time; a second one that appends what was appended already is refused by
     Delta itself. `keep_hours`: how long files that compaction replaced stay for readers that opened
-    the face before. Raises LogError where tables cannot be read or written.
+    the database before. Raises LogError where tables cannot be read or written, or are of another
+    schema version (see `topbill.migration`).
     """
 
     def __init__(self, folder: Path, *, keep_hours: int = 24) -> None:
         self.folder = folder
         self.database_path = folder / DATABASE
         self._keep_hours = keep_hours
-        self._folders = {name: (folder / "lake" / name).resolve() for name in SCHEMAS}
-        self._tables = {
-            name: self._open(where, SCHEMAS[name]) for name, where in self._folders.items()
-        }
+        self._folders: dict[str, Path] = {}
+        self._tables: dict[str, DeltaTable] = {}
+        for name, columns in schemas().items():
+            self._folders[name] = (folder / "lake" / name).resolve()
+            self._tables[name] = self._open(self._folders[name], columns)
 
-    def _open(self, where: Path, schema: pa.Schema) -> DeltaTable:
+    def _open(self, where: Path, columns: pa.Schema) -> DeltaTable:
         try:
             where.mkdir(parents=True, exist_ok=True)
             table = DeltaTable.create(
                 str(where),
-                schema=schema,
+                schema=columns,
                 mode="ignore",
                 partition_by=["experiment"],
                 configuration=_SETTINGS,
             )
-            _widen(table, schema)
+            check_version(table, where)
+            if VERSION not in table.metadata().configuration:
+                # Delta takes no properties of others when it creates a table, only afterwards.
+                stamp(table, SCHEMA_VERSION)
+            _widen(table, columns)
             return table
         except (OSError, DeltaError) as error:
             raise LogError(
@@ -233,25 +103,30 @@ class Lake:
         """
         table = self._tables[name]
         try:
-            return table.transaction_version(_APP) or 0
+            return table.transaction_version(POSITION) or 0
         except (OSError, DeltaError) as error:
             raise LogError(f"{table.table_uri}: cannot be read: {error}") from error
 
     def append(self, name: Table, rows: pa.Table, through: int) -> bool:
         """Append the log's rows up to `seq` `through`; False when the table holds them already.
 
-        Rows and position are one Delta commit: whatever dies, each row is there once.
+        Rows and position are one Delta commit: whatever dies, each row is there once. A writer that
+        was killed before the commit left files that no version of the table names; one that was
+        killed after it finds the position when it comes back, and appends nothing again.
         """
         table = self._tables[name]
         try:
+            # The position of a moment ago is not enough: another writer may have been faster. Where
+            # it is faster still, between this look and the commit, Delta refuses the commit, since
+            # both mean to set the same application's version.
             table.update_incremental()
             if through <= self.position(name):
                 return False
             mark = CommitProperties(
-                app_transactions=[Transaction(_APP, through)], max_commit_retries=3
+                app_transactions=[Transaction(POSITION, through)], max_commit_retries=3
             )
             write_deltalake(
-                table, rows, mode="append", commit_properties=mark, writer_properties=_WRITER
+                table, rows, mode="append", commit_properties=mark, writer_properties=WRITER
             )
         except (OSError, DeltaError) as error:
             raise LogError(
@@ -264,16 +139,21 @@ class Lake:
         ago.
 
         Returns how many files were merged. May run in a thread beside appends: Delta lets both
-        commit.
+        commit, since an append takes no file away and a merge changes no row.
         """
         merged = 0
         for where in self._folders.values():
             try:
-                own = DeltaTable(str(where))
-                done = own.optimize.compact(target_size=_TIERS[thorough], writer_properties=_WRITER)
+                # A handle of its own: that of `append` belongs to the publishing thread.
+                table = DeltaTable(str(where))
+                done = table.optimize.compact(
+                    target_size=_TIERS[thorough], writer_properties=WRITER
+                )
                 merged += int(done["numFilesRemoved"])
                 if thorough:
-                    own.vacuum(self._keep_hours, dry_run=False, enforce_retention_duration=False)
+                    # Not at once: a reader's database names the files of its version, and reads
+                    # them for as long as it is open.
+                    table.vacuum(self._keep_hours, dry_run=False, enforce_retention_duration=False)
             except (OSError, DeltaError) as error:
                 raise LogError(f"{where}: cannot be compacted: {error}") from error
         return merged
@@ -298,36 +178,66 @@ class Lake:
         self,
         experiments: Iterable[Experiment],
         at: int,
-        revisions: Iterable[views.Revision] = (),
-        problems: Iterable[views.Problem] = (),
+        revisions: Iterable[analytics.AuditLine] = (),
+        problems: Iterable[analytics.Problem] = (),
         removed: Collection[str] = (),
     ) -> None:
-        """Write a new face pinned to the tables as they are now, and rename it into place.
+        """Write a new analytics database pinned to the tables as they are now, and rename it into
+        place.
 
         `at` (µs since the epoch): every log row stamped up to then is in the tables; what is mature
         is judged by it. `removed`: keys of those `experiments` that have no file any more.
         """
-        tables = {
-            name: views.Table(
-                self.files(name), table.version(), _WIDENED in table.metadata().configuration
-            )
-            for name, table in self._tables.items()
-        }
-        views.write(
-            self.database_path,
-            tables,
-            list(experiments),
-            at,
-            list(revisions),
-            list(problems),
-            removed,
+        tables = {}
+        for name, table in self._tables.items():
+            files = self.files(name)
+            is_widened = table.metadata().configuration.get(WIDENED) == "true"
+            tables[name] = PinnedTable(files, table.version(), is_widened)
+        publication = analytics.Publication(
+            tables, list(experiments), at, list(revisions), list(problems), removed
+        )
+        analytics.write(self.database_path, publication)
+
+
+def version_of(table: DeltaTable) -> int:
+    """The schema version of a table, as its property says; 1 for a table of 0.1.0.
+
+    Its columns have the last word: a migration that was killed may have renamed them and not yet
+    set the property.
+    """
+    names = {field.name for field in table.schema().fields}
+    if "at" in names:
+        return 1
+    return int(table.metadata().configuration.get(VERSION) or SCHEMA_VERSION)
+
+
+def stamp(table: DeltaTable, version: int, **properties: str) -> None:
+    """Set the schema version of a table, and more of our properties."""
+    table.alter.set_table_properties(
+        {VERSION: str(version), **properties}, raise_if_not_exists=False
+    )
+
+
+def check_version(table: DeltaTable, where: Path) -> None:
+    """Raises LogError for a table of another schema version than this code writes."""
+    version = version_of(table)
+    if version > SCHEMA_VERSION:
+        raise LogError(
+            f"{where}: is of schema version {version}; expected at most {SCHEMA_VERSION}: "
+            "a newer Topbill wrote it, install that one"
+        )
+    if version < SCHEMA_VERSION:
+        data = where.parent.parent
+        raise LogError(
+            f"{where}: is of schema version {version}, as Topbill 0.1.0 wrote it; expected "
+            f"{SCHEMA_VERSION}: run `topbill migrate --data {data}`"
         )
 
 
-def _widen(table: DeltaTable, schema: pa.Schema) -> None:
+def _widen(table: DeltaTable, columns: pa.Schema) -> None:
     """Give a table of an earlier version the columns that it lacks; its rows have nothing there."""
-    held = {field.name for field in table.schema().fields}
-    missing = [field for field in Schema.from_arrow(schema).fields if field.name not in held]
+    present = {field.name for field in table.schema().fields}
+    missing = [field for field in Schema.from_arrow(columns).fields if field.name not in present]
     if missing:
         table.alter.add_columns(missing)
-        table.alter.set_table_properties({_WIDENED: "true"}, raise_if_not_exists=False)
+        table.alter.set_table_properties({WIDENED: "true"}, raise_if_not_exists=False)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from topbill.domain.errors import LogError
+from topbill.log import schema_stamp
 
 # AUTOINCREMENT, not a plain rowid: a plain one would give the `seq` of a forgotten row once more,
 # and a reader who remembers how far it has read would miss the new row.
@@ -86,6 +87,9 @@ class Database:
             raise self._cannot_open(error) from error
         try:
             self._prepare()
+        except LogError:
+            self._connection.close()
+            raise
         except sqlite3.Error as error:
             self._connection.close()
             raise self._cannot_open(error) from error
@@ -98,6 +102,7 @@ class Database:
         # A checkpoint of SQLite's own would run inside of a commit, with the journal locked against
         # all writers. `checkpoint` is called where nobody waits for it.
         self._connection.execute("PRAGMA wal_autocheckpoint=0")
+        schema_stamp.check_or_stamp(self._connection, self.path)
         self._connection.executescript(_SCHEMA)
 
     def _cannot_open(self, error: Exception) -> LogError:

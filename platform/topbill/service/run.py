@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import socket
@@ -10,9 +11,12 @@ from pathlib import Path
 import uvicorn
 
 from topbill.domain.errors import TopbillError
+from topbill.migration import migrate
 from topbill.service.app import create_app
 from topbill.service.buffered import BufferedProtocol
 from topbill.service.settings import Settings
+
+_logger = logging.getLogger("topbill")
 
 
 def serve(
@@ -21,6 +25,9 @@ def serve(
     """Serve until stopped. Raises SpecError, LogError and TopbillError before it listens, where it
     could not decide, store or listen."""
     settings = Settings(experiments, data, keys)
+    # Before anything opens the folder: the rest of the service knows one schema version.
+    for sentence in migrate(data):
+        _logger.warning("%s", sentence)
     # Whatever is wrong with the files, the log or the address is said once, before any process
     # starts and says it in a loop.
     app = create_app(settings)

@@ -8,34 +8,32 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from topbill import lake
+from topbill.domain.decision import (
+    DECISION_COLUMNS,
+    decision_of,
+    event_of,
+    events_sql,
+    read_sql,
+)
 from topbill.domain.errors import NotFound
-from topbill.domain.records import NULL, Decision, Mask, Placement, RewardEvent
 from topbill.log import Matured
 
 BATCH = 5_000
-_QUERY = """
+_QUERY = f"""
 WITH part AS (
     SELECT * FROM decisions d
     WHERE experiment = $key AND seq > $after AND seq <= $through
         AND epoch_us(d.decided_at) <= $reached - $age
     ORDER BY seq LIMIT $batch),
 came AS (
-    SELECT decision_id, list({
-            'event_id': r.event_id, 'event': r.event, 'value': r.value, 'action': r.action,
-            'position': r.position, 'occurred_at': epoch_us(r.occurred_at),
-            'received_at': epoch_us(r.received_at)}
-        ORDER BY r.seq) events
-    FROM rewards r JOIN part d USING (decision_id)
+    SELECT r.decision_id, {events_sql("r")} AS events
+    FROM rewards r JOIN part d ON d.decision_id = r.decision_id
     WHERE r.experiment = $key AND epoch_us(r.received_at) <= epoch_us(d.decided_at) + $age
-    GROUP BY ALL)
-SELECT seq, decision_id, experiment, revision, variant, unit, context, actions, eligible, slate,
-    propensities, propensity, policy, policy_version, reason, page, layer, place, masks,
-    epoch_us(part.decided_at) AS decided_at, events
-FROM part LEFT JOIN came USING (decision_id) ORDER BY seq
-"""
+    GROUP BY r.decision_id)
+SELECT {read_sql(DECISION_COLUMNS, "part")}, came.events
+FROM part LEFT JOIN came ON came.decision_id = part.decision_id ORDER BY part.seq
+"""  # noqa: S608  (our own text)
 # The conditions are those of the log's own `matured`, word for word: by the time of receipt, not of
 # the event, so that a decision comes back with the very events that the worker learned from.
 
@@ -48,12 +46,12 @@ def reader(data: Path) -> Callable[[str, int, int, int, int], list[Matured]]:
     """
 
     def read(key: str, after: int, through: int, age: int, reached: int) -> list[Matured]:
-        face = data / lake.DATABASE
-        if not face.exists():
+        database = data / lake.DATABASE
+        if not database.exists():
             raise NotFound(
-                f"{face}: the log has let decisions go and there is no lake to read them from"
+                f"{database}: the log has let decisions go and there is no lake to read them from"
             )
-        connection = lake.connect(face)
+        connection = lake.connect(database)
         try:
             values = {
                 "key": key,
@@ -72,24 +70,5 @@ def reader(data: Path) -> Callable[[str, int, int, int, int], list[Matured]]:
 
 
 def _matured(row: dict[str, Any]) -> Matured:
-    seq, events = row.pop("seq"), row.pop("events") or []
-    decision_id, actions = row["decision_id"], row.pop("actions")
-    masks = tuple(Mask(**{**mask, "rows": tuple(mask["rows"])}) for mask in row.pop("masks") or ())
-    optional = {name: row.pop(name) or "" for name in ("page", "layer", "place")}
-    shown = zip(row.pop("slate"), row.pop("propensities"), strict=True)
-    decision = Decision(
-        **{
-            **row,
-            **optional,
-            "masks": masks,
-            "context": msgspec.Raw(row["context"].encode()),
-            "actions": NULL if actions is None else msgspec.Raw(actions.encode()),
-            "eligible": tuple(row["eligible"]),
-            "slate": tuple(Placement(k, action, p) for k, (action, p) in enumerate(shown)),
-        }
-    )
-    return Matured(
-        seq,
-        decision,
-        [RewardEvent(decision_id=decision_id, **event) for event in events],
-    )
+    events = [event_of(event) for event in row["events"] or ()]
+    return Matured(row["seq"], decision_of(row), events)

@@ -17,6 +17,7 @@ from topbill import pages, spec
 from topbill.domain.errors import FileProblem, SpecError, TopbillError
 from topbill.lake import Lake, Problem
 from topbill.log import LOG_FILE, open_log
+from topbill.migration import migrate
 from topbill.worker import candidate_signals
 from topbill.worker.learner import Learner
 from topbill.worker.policy_fold import BATCH
@@ -136,6 +137,8 @@ def run_worker(experiments: Path, data: Path) -> None:
 
     signal.signal(signal.SIGINT, on_signal)
     signal.signal(signal.SIGTERM, on_signal)
+    for sentence in migrate(data):
+        _logger.warning("%s", sentence)
     with only_worker(data):
         worker = Worker(experiments, data)
         last_message = ""

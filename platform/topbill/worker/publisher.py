@@ -8,11 +8,11 @@ import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
+from topbill.domain.decision import Origin, decision_rows, reward_rows
 from topbill.domain.errors import SpecError
 from topbill.domain.metric import longest_window, microseconds
 from topbill.domain.records import Decision, RewardEvent
 from topbill.lake import Lake, Problem
-from topbill.lake.tables import Origin, decision_rows, reward_rows
 from topbill.log import Log, Revision
 from topbill.spec import Experiment, from_audit
 

@@ -10,8 +10,8 @@ import msgspec
 import numpy as np
 
 from topbill import spec
+from topbill.domain.decision import Origin
 from topbill.domain.records import Decision, Placement, RewardEvent
-from topbill.lake.tables import Origin
 from topbill.spec import Experiment
 
 START, STEP = 1_790_000_000_000_000, 100_000  # µs

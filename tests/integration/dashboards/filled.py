@@ -10,10 +10,10 @@ from pathlib import Path
 
 import msgspec
 
+from topbill.domain.decision import Origin, decision_rows, reward_rows
 from topbill.domain.records import Decision, Example, RewardEvent, Snapshot
 from topbill.engine import DecideRequest, Engine, examples
 from topbill.lake import Lake
-from topbill.lake.tables import Origin, decision_rows, reward_rows
 from topbill.log import Log, Revision, open_log
 from topbill.simulation.environment import Environment
 from topbill.spec import Experiment

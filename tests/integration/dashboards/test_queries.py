@@ -11,10 +11,10 @@ import pandas as pd
 import pytest
 
 from topbill import reporting, spec
+from topbill.domain.decision import Origin, decision_rows, reward_rows
 from topbill.domain.errors import BadRequest, NotFound
 from topbill.domain.records import Decision, Placement, RewardEvent
 from topbill.lake import Lake
-from topbill.lake.tables import Origin, decision_rows, reward_rows
 from topbill.ope import Evaluation
 from topbill.reporting.experiment.regret import regret
 from topbill.reporting.experiment.wording import alarms, standing

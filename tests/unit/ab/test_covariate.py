@@ -17,10 +17,10 @@ from rich.console import Console
 
 from topbill import reporting, spec
 from topbill.ab import Mean, Proportion, compare
+from topbill.domain.decision import Origin, decision_rows, reward_rows
 from topbill.domain.errors import SpecError
 from topbill.domain.records import Decision, Placement, RewardEvent
 from topbill.lake import Lake
-from topbill.lake.tables import Origin, decision_rows, reward_rows
 from topbill.reporting.experiment import plan
 
 NOW, HOUR = 1_700_000_000_000_000, 3_600_000_000

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from topbill import cli
+from topbill.domain.decision import Origin, decision_rows, reward_rows
 from topbill.domain.errors import BadRequest, NotFound
 from topbill.domain.records import Decision, Placement, RewardEvent
 from topbill.lake import Lake
-from topbill.lake.tables import Origin, decision_rows, reward_rows
 from topbill.spec import Experiment
 
 NOW = 1_700_000_000_000_000

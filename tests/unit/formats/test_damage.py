@@ -16,10 +16,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from topbill import formats
+from topbill.domain.decision import decision_rows
 from topbill.domain.errors import BadData, TopbillError
 from topbill.formats import arrow, ccb, dsjson, eppo, obp, sources
 from topbill.formats.obp_columns import Row, survey
-from topbill.lake.tables import decision_rows
 
 from .decisions import FEATURES, logged
 

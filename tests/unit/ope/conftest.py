@@ -13,10 +13,10 @@ import msgspec
 import numpy as np
 import pytest
 
+from topbill.domain.decision import Origin, decision_rows, reward_rows
 from topbill.domain.records import Decision, RewardEvent
 from topbill.engine import DecideRequest, Engine
 from topbill.lake import Lake
-from topbill.lake.tables import Origin, decision_rows, reward_rows
 from topbill.spec import Experiment, load
 
 START = 1_790_000_000_000_000

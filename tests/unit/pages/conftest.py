@@ -12,9 +12,9 @@ from starlette.testclient import TestClient
 
 from topbill import lake, pages, spec
 from topbill.catalog import Catalog
+from topbill.domain.decision import Origin, decision_rows, reward_rows
 from topbill.domain.records import Decision, RewardEvent
 from topbill.engine import Engine
-from topbill.lake.tables import Origin, decision_rows, reward_rows
 from topbill.pages import CompiledPage, ComposedPage, PageFile, PageRequest, compose
 from topbill.service.app import create_app
 from topbill.service.settings import Settings

@@ -20,10 +20,10 @@ from rich.console import Console
 from scipy import stats
 
 from topbill import reporting
+from topbill.domain.decision import Origin, decision_rows, reward_rows
 from topbill.domain.errors import LogError, NotFound
 from topbill.domain.records import Action, Decision, Placement, RewardEvent
 from topbill.lake import DATABASE, Lake
-from topbill.lake.tables import Origin, decision_rows, reward_rows
 from topbill.policies.uniform import FixedParams, UniformParams
 from topbill.reporting.experiment.analysis_rows import ExperimentTables
 from topbill.reporting.experiment.wording import alarms

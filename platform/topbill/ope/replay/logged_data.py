@@ -8,26 +8,26 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import msgspec
-
 from topbill import lake
+from topbill.domain.decision import (
+    DECISION_COLUMNS,
+    decision_of,
+    event_of,
+    events_sql,
+    read_sql,
+)
 from topbill.domain.errors import NotFound
-from topbill.domain.records import NULL, Decision, Mask, Placement, RewardEvent
+from topbill.domain.records import Decision, RewardEvent
 from topbill.spec import from_audit
 
 _MINE = "experiment = $key AND hash(unit) < $below"
 _LOG = f"""
-SELECT d.seq, epoch_us(d.decided_at), d.decision_id, d.revision, d.variant, d.unit, d.context,
-    d.actions, d.eligible, d.slate, d.propensities, d.propensity, d.probabilities, d.policy,
-    d.policy_version, d.reason, d.masks, r.events
+SELECT {read_sql(DECISION_COLUMNS, "d")}, r.events
 FROM decisions d LEFT JOIN (
-    SELECT decision_id, list({{
-        'event_id': event_id, 'event': event, 'value': value, 'position': position,
-        'occurred_at': epoch_us(occurred_at), 'received_at': epoch_us(received_at)
-    }} ORDER BY seq) AS events
-    FROM rewards
-    WHERE decision_id IN (SELECT decision_id FROM decisions WHERE {_MINE})
-    GROUP BY decision_id
+    SELECT w.decision_id, {events_sql("w")} AS events
+    FROM rewards w
+    WHERE w.decision_id IN (SELECT decision_id FROM decisions WHERE {_MINE})
+    GROUP BY w.decision_id
 ) r ON r.decision_id = d.decision_id
 WHERE {_MINE} ORDER BY d.seq
 """  # noqa: S608  (our own text; values are parameters)
@@ -93,55 +93,13 @@ class LoggedData:
     def __iter__(self) -> Iterator[LoggedDecision]:
         """Every decision in the order of the log, read in batches."""
         cursor = self._connection.execute(_LOG, self._parameters)
+        names = [column[0] for column in cursor.description or ()]
         while rows := cursor.fetchmany(2_000):
             for row in rows:
-                yield _logged(self.key, *row)
+                values = dict(zip(names, row, strict=True))
+                events = [event_of(event) for event in values["events"] or ()]
+                yield LoggedDecision(values["seq"], decision_of(values), events)
 
     def close(self) -> None:
         """Let go of the lake."""
         self._connection.close()
-
-
-def _logged(
-    key: str,
-    seq: int,
-    decided_at: int,
-    decision_id: str,
-    revision: str,
-    variant: str | None,
-    unit: str,
-    context: str,
-    actions: str | None,
-    eligible: list[str],
-    slate: list[str],
-    propensities: list[float],
-    propensity: float,
-    probabilities: list[list[float]] | None,
-    policy: str,
-    policy_version: int,
-    reason: str,
-    masks: list[dict[str, Any]] | None,
-    events: list[dict[str, Any]] | None,
-) -> LoggedDecision:
-    decision = Decision(
-        decision_id=decision_id,
-        experiment=key,
-        revision=revision,
-        variant=variant,
-        unit=unit,
-        context=msgspec.Raw(context.encode()),
-        actions=NULL if actions is None else msgspec.Raw(actions.encode()),
-        eligible=tuple(eligible),
-        slate=tuple(
-            Placement(k, a, p) for k, (a, p) in enumerate(zip(slate, propensities, strict=True))
-        ),
-        propensity=propensity,
-        probabilities=None if probabilities is None else tuple(map(tuple, probabilities)),
-        policy=policy,
-        policy_version=policy_version,
-        reason=reason,  # type: ignore[arg-type]
-        decided_at=decided_at,
-        masks=tuple(Mask(**{**mask, "rows": tuple(mask["rows"])}) for mask in masks or ()),
-    )
-    own_events = [RewardEvent(decision_id=decision_id, **event) for event in events or []]
-    return LoggedDecision(seq, decision, own_events)

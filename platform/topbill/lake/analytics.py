@@ -1,0 +1,287 @@
+"""Writing the analytics database: a tiny DuckDB file whose views are pinned to the lake's files of
+one version.
+
+It is written under another name and renamed into place, so that a reader sees one consistent state
+or the next. A reader that holds the file open keeps the state that it opened.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, Protocol
+
+import duckdb
+import msgspec
+
+from topbill.domain.errors import LogError
+from topbill.domain.schema_version import SCHEMA_VERSION
+from topbill.lake import views
+from topbill.lake.database import files_of
+from topbill.lake.views import PinnedTable
+from topbill.spec import Experiment
+
+_TABLES = """
+CREATE TABLE experiments (
+    key VARCHAR, revision VARCHAR, title VARCHAR, owner VARCHAR, hypothesis VARCHAR,
+    surface VARCHAR, status VARCHAR, unit VARCHAR, slots BIGINT, traffic DOUBLE, holdout DOUBLE,
+    revised_at TIMESTAMP, spec JSON);
+CREATE TABLE variants (
+    experiment VARCHAR, variant VARCHAR, policy VARCHAR, share DOUBLE, control BOOLEAN,
+    min_probability DOUBLE, evaluable BOOLEAN, training VARCHAR);
+CREATE TABLE metrics (
+    experiment VARCHAR, metric VARCHAR, event VARCHAR, kind VARCHAR, window_seconds DOUBLE,
+    cap DOUBLE, weight DOUBLE, better VARCHAR, margin DOUBLE, "default" DOUBLE,
+    covariate_seconds DOUBLE, covariate_feature VARCHAR);
+CREATE TABLE revisions (
+    experiment VARCHAR, revision VARCHAR, revised_at TIMESTAMP, who VARCHAR, spec JSON);
+CREATE TABLE published (
+    published_at TIMESTAMP, decisions_version BIGINT, rewards_version BIGINT, files VARCHAR,
+    schema_version BIGINT);
+CREATE TABLE problems (kind VARCHAR, subject VARCHAR, path VARCHAR, message VARCHAR);
+CREATE SCHEMA metrics;
+"""
+_CONFIG: dict[str, str | bool | int | float | list[str]] = {"default_block_size": "16384"}
+"""The smallest block: the file holds views and a few rows, and is written every two seconds."""
+_UNFIT = (LookupError, ValueError)
+"""What a metric kind raises whose SQL names something that there is not."""
+
+
+class Problem(NamedTuple):
+    """What is wrong while this is published: a `file` that was not taken over, an experiment whose
+    `learning` is stuck, or one whose `metrics` cannot be computed. `subject` is the file's name or
+    the experiment's key, `path` the place in the file."""
+
+    kind: Literal["file", "learning", "metrics"]
+    subject: str
+    path: str
+    message: str
+
+
+class AuditLine(Protocol):
+    """A line of the log's audit: from `at` (µs since the epoch) on, `experiment` was what `spec`
+    (JSON) says.
+    """
+
+    @property
+    def experiment(self) -> str: ...
+    @property
+    def revision(self) -> str: ...
+    @property
+    def at(self) -> int: ...
+    @property
+    def who(self) -> str: ...
+    @property
+    def spec(self) -> str: ...
+
+
+@dataclass(frozen=True)
+class Publication:
+    """What one analytics database shows.
+
+    Attributes:
+        tables: `decisions` and `rewards` at their versions.
+        experiments: Those that have metrics, also such as have no file any more.
+        at: µs since the epoch: every row of the log stamped up to then is in the tables.
+        revisions: The audit, oldest first.
+        problems: What is wrong at that time.
+        removed: Keys of those experiments that have no file any more.
+    """
+
+    tables: Mapping[str, PinnedTable]
+    experiments: Sequence[Experiment]
+    at: int
+    revisions: Sequence[AuditLine] = ()
+    problems: Sequence[Problem] = ()
+    removed: Collection[str] = ()
+
+
+def write(path: Path, publication: Publication) -> None:
+    """Write the analytics database, replacing the one before.
+
+    An experiment whose metrics cannot be computed is told among the problems and has none; it
+    keeps no other from being published. Raises LogError where the file can't be written; the one
+    before is then still there.
+    """
+    try:
+        _write(path, publication, publication.experiments, publication.problems)
+    except (OSError, duckdb.Error, *_UNFIT) as error:
+        # Which experiment it was is looked for only now: as a rule there is none, and this file is
+        # written every two seconds.
+        unfit = _without_metrics(publication.experiments)
+        if not unfit:
+            raise LogError(f"{path}: cannot be written: {error}") from error
+        keys = {problem.subject for problem in unfit}
+        computed = [e for e in publication.experiments if e.key not in keys]
+        try:
+            _write(path, publication, computed, [*publication.problems, *unfit])
+        except (OSError, duckdb.Error) as other:
+            raise LogError(f"{path}: cannot be written: {other}") from other
+
+
+def _without_metrics(experiments: Sequence[Experiment]) -> list[Problem]:
+    """A problem for each experiment whose metrics DuckDB cannot compute, and why."""
+    problems = []
+    with duckdb.connect() as connection:
+        connection.execute(views.base_view("rewards", views.EMPTY))
+        connection.execute("CREATE SCHEMA metrics")
+        for experiment in experiments:
+            try:
+                connection.execute(views.metrics_view(experiment))
+            except (duckdb.Error, *_UNFIT) as error:
+                problems.append(Problem("metrics", experiment.key, "metrics", str(error)))
+    return problems
+
+
+def _write(
+    path: Path,
+    publication: Publication,
+    computed: Sequence[Experiment],
+    problems: Sequence[Problem],
+) -> None:
+    """Write the file; only the `computed` experiments get metrics."""
+    fresh = path.with_name(f"{path.name}.tmp")
+    # What a killed writer left would be taken for the beginning of this one, its write-ahead log
+    # above all.
+    for leftover in (fresh, fresh.with_name(f"{fresh.name}.wal")):
+        leftover.unlink(missing_ok=True)
+    with duckdb.connect(str(fresh), config=_CONFIG) as connection:
+        connection.execute("SET TimeZone = 'UTC'")
+        # One transaction: each of its own would be synced to the disk by itself.
+        connection.execute("BEGIN")
+        connection.execute(_TABLES)
+        _create_views(connection, publication, computed)
+        _fill(connection, publication)
+        _insert(connection, "problems", problems)
+        _insert(connection, "published", [_published(path, publication)])
+        connection.execute("COMMIT")
+    # Closed, so the write-ahead log is merged into the file. The rename is atomic: whoever opens
+    # the path gets the whole file before or the whole file after, never a part.
+    os.replace(fresh, path)
+
+
+def _create_views(
+    connection: duckdb.DuckDBPyConnection,
+    publication: Publication,
+    computed: Sequence[Experiment],
+) -> None:
+    # Each after those that it reads.
+    for name, table in publication.tables.items():
+        connection.execute(views.base_view(name, table))
+    connection.execute(views.PLACEMENTS)
+    connection.execute(views.UNITS)
+    for experiment in computed:
+        connection.execute(views.metrics_view(experiment))
+    connection.execute(views.feedback_view(computed, publication.at))
+
+
+def _published(path: Path, publication: Publication) -> tuple[Any, ...]:
+    versions = [publication.tables[name].version for name in ("decisions", "rewards")]
+    return (_moment(publication.at), *versions, files_of(path), SCHEMA_VERSION)
+
+
+def _fill(connection: duckdb.DuckDBPyConnection, publication: Publication) -> None:
+    """The small tables: what the experiment files say, and the audit."""
+    # Backwards, so that a revision that came back counts from its first time.
+    since = {}
+    for line in reversed(publication.revisions):
+        since[line.experiment, line.revision] = line.at
+
+    experiments, variants, metrics = [], [], []
+    for experiment in publication.experiments:
+        is_removed = experiment.key in publication.removed
+        revised_at = since.get((experiment.key, experiment.fingerprint))
+        experiments.append(_experiment_row(experiment, is_removed, revised_at))
+        variants += _variant_rows(experiment)
+        metrics += _metric_rows(experiment)
+    revisions = []
+    for line in publication.revisions:
+        revisions.append((line.experiment, line.revision, _moment(line.at), line.who, line.spec))
+    _insert(connection, "experiments", experiments)
+    _insert(connection, "variants", variants)
+    _insert(connection, "metrics", metrics)
+    _insert(connection, "revisions", revisions)
+
+
+def _experiment_row(
+    experiment: Experiment, is_removed: bool, revised_at: int | None
+) -> tuple[Any, ...]:
+    return (
+        experiment.key,
+        experiment.fingerprint,
+        experiment.title,
+        experiment.owner,
+        experiment.hypothesis,
+        experiment.surface,
+        "removed" if is_removed else experiment.status,
+        experiment.unit,
+        experiment.slots,
+        experiment.traffic,
+        experiment.holdout,
+        _moment(revised_at),
+        msgspec.json.encode(experiment.raw).decode(),
+    )
+
+
+def _variant_rows(experiment: Experiment) -> list[tuple[Any, ...]]:
+    rows = []
+    for variant in experiment.variants:
+        rows.append(
+            (
+                experiment.key,
+                variant.name,
+                variant.policy,
+                variant.share,
+                variant.control,
+                variant.min_probability,
+                variant.evaluable,
+                variant.training,
+            )
+        )
+    return rows
+
+
+def _metric_rows(experiment: Experiment) -> list[tuple[Any, ...]]:
+    margins = {guardrail.metric: guardrail.margin for guardrail in experiment.guardrails}
+    rows = []
+    for metric in experiment.metrics:
+        covariate = metric.covariate
+        rows.append(
+            (
+                experiment.key,
+                metric.name,
+                metric.event,
+                metric.kind,
+                metric.window,
+                metric.cap,
+                experiment.objective.get(metric.name),
+                metric.better,
+                margins.get(metric.name),
+                metric.default,
+                covariate if isinstance(covariate, float) else None,
+                covariate if isinstance(covariate, str) else None,
+            )
+        )
+    return rows
+
+
+def _insert(
+    connection: duckdb.DuckDBPyConnection, table: str, rows: Iterable[tuple[Any, ...]]
+) -> None:
+    """All rows in one statement: each statement costs DuckDB 2 ms."""
+    values: list[Any] = []
+    places: list[str] = []
+    for row in rows:
+        values += row
+        places.append(f"({', '.join('?' * len(row))})")
+    if places:
+        connection.execute(f"INSERT INTO {table} VALUES {', '.join(places)}", values)  # noqa: S608
+
+
+def _moment(microseconds: int | None) -> datetime | None:
+    if microseconds is None:
+        return None
+    return datetime(1970, 1, 1) + timedelta(microseconds=microseconds)

@@ -1,0 +1,119 @@
+"""Brings a data folder to the schema version of this code, or back to that of 0.1.0.
+
+Whoever opens a folder for writing calls `migrate` first. What it changes is copied beside it
+before, and every step is whole or not there at all: a folder whose migration was killed opens, and
+the next `migrate` goes on where that one stopped.
+"""
+
+from __future__ import annotations
+
+import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+from topbill.domain.errors import LogError, TopbillError
+from topbill.domain.schema_version import SCHEMA_VERSION
+from topbill.lake import schema_change
+from topbill.log import LOG_FILE, schema_stamp
+
+_WORKER_LOCK = "keeper.lock"
+"""Called so by 0.1.0: whoever holds it publishes into the folder."""
+
+
+def migrate(data: Path) -> list[str]:
+    """Bring the folder to this code's schema version; what was done, in sentences (none where it
+    was there already).
+
+    The folder need not be there yet. A worker calls this before it takes the folder's lock.
+
+    Raises:
+        LogError: The folder is of a newer version than this code knows, or cannot be changed.
+        TopbillError: A worker is at work on it, which would write what is being renamed.
+    """
+    if not data.is_dir():
+        return []
+    check(data)
+    if not _is_old(data):
+        return []
+    with _alone(data):
+        # Another process may have done it while this one waited.
+        if not _is_old(data):
+            return []
+        done = [_backed_up(data)]
+        done += schema_change.upgrade(data)
+        # The log's stamp comes last: until then the folder counts as not migrated.
+        if schema_stamp.version(data / LOG_FILE) is not None:
+            schema_stamp.stamp(data / LOG_FILE, SCHEMA_VERSION)
+        done.append(f"{data}: is of schema version {SCHEMA_VERSION} now")
+    return done
+
+
+def migrate_down(data: Path) -> list[str]:
+    """Bring the folder back to what 0.1.0 reads; what was done, in sentences.
+
+    Rows that came since are kept. The analytics database is removed: 0.1.0's keeper writes its own
+    within seconds. Raises as `migrate` does.
+    """
+    check(data)
+    with _alone(data):
+        done = [_backed_up(data)]
+        if schema_stamp.version(data / LOG_FILE) is not None:
+            schema_stamp.stamp(data / LOG_FILE, 0)
+        done += schema_change.downgrade(data)
+        done.append(
+            f"{data}: is as Topbill 0.1.0 reads it; start its keeper to have a lake to read"
+        )
+    return done
+
+
+def check(data: Path) -> None:
+    """Raises LogError, naming what is too new, where this code doesn't know the folder's version."""
+    newest = max(schema_stamp.version(data / LOG_FILE) or 0, schema_change.version(data) or 0)
+    if newest > SCHEMA_VERSION:
+        raise LogError(
+            f"{data}: is of schema version {newest}; expected at most {SCHEMA_VERSION}: "
+            "a newer Topbill wrote it, install that one"
+        )
+
+
+def _is_old(data: Path) -> bool:
+    log = schema_stamp.version(data / LOG_FILE)
+    lake = schema_change.version(data)
+    # A folder of 0.1.0 has at least one of them, and no stamp on it.
+    return (log is not None and log < SCHEMA_VERSION) or (
+        lake is not None and lake < SCHEMA_VERSION
+    )
+
+
+def _backed_up(data: Path) -> str:
+    now = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%f")
+    copy = data / f"backup-{now}"
+    schema_change.back_up(data, copy)
+    return (
+        f"{copy}: is a copy of the lake as it was (links to its files: no space is taken twice); "
+        "delete it when you don't need it"
+    )
+
+
+@contextmanager
+def _alone(data: Path) -> Iterator[None]:
+    """One migration at a time, and no worker beside it."""
+    try:
+        with (data / "migration.lock").open("w") as lock:
+            # Waits: service and worker start together, and the second goes on when all is done.
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            with (data / _WORKER_LOCK).open("a") as worker:
+                try:
+                    fcntl.flock(worker, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except OSError as error:
+                    raise TopbillError(
+                        f"{data}: a worker is at work on this folder, which is of an older schema "
+                        "version; stop it first"
+                    ) from error
+                yield
+    except OSError as error:
+        raise LogError(
+            f"{data}: cannot be migrated: {error}; expected a folder to write to"
+        ) from error
