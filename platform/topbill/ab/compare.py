@@ -20,6 +20,7 @@ from topbill.ab.core.effect import (
     checked_rule,
     effect_of,
     estimate_pair,
+    units_of,
 )
 from topbill.ab.core.quantile import quantiles
 from topbill.ab.core.units import MomentsByArm, UnitRows, gather, read_rows
@@ -201,7 +202,7 @@ def _quantile_effects(
         reason = _quantile_reason(t, c, units.get(str(variant), 0), units_c)
         if infinite:
             reason = reasons.INFINITE_VALUES
-        pair = Pair(t, c, reason, t.n if t else 0, c.n if c else 0)
+        pair = Pair(t, c, reason, units_of(t), units_of(c))
         result = effect_of(name, variant, pair, rule, moments.mixed)
         # A quantile that does not vary is one that ties hide: the metric itself does vary.
         if result.reason == reasons.CONSTANT_METRIC:

@@ -177,9 +177,13 @@ def _with_runs(
                     variant=variant,
                     days=day,
                     units=units,
-                    relative=None if least is None else least / abs(baseline),
+                    relative=_relative(least, baseline),
                 )
             )
     return msgspec.structs.replace(
         plan, baseline=baseline, sd=sd, runtimes=runs, detectable=detectable
     )
+
+
+def _relative(difference: float | None, baseline: float) -> float | None:
+    return None if difference is None else difference / abs(baseline)

@@ -257,19 +257,22 @@ def _undecided(
 
 
 def _numbers(c: Comparison) -> str:
-    label = _label(c.metric)
     if c.relative is None or c.relative_low is None or c.relative_high is None:
-        # Readable comparisons always have a difference with its interval.
-        numbers = (c.difference, c.difference_low, c.difference_high)
-        difference, low, high = (signed(x or 0.0) for x in numbers)
-        return f"{difference} {label}, between {low} and {high}"
-    lift = f"{percent(c.relative)} {label}"
+        return _difference(c)
+    lift = f"{percent(c.relative)} {_label(c.metric)}"
     low, high = percent(c.relative_low), percent(c.relative_high)
     if c.relative_high <= HUGE:
         return f"{lift}, between {low} and {high}"
     if c.relative_low > 0.0:
         return f"{lift}, at least {low}"
     return f"{lift}, {low} or more"
+
+
+def _difference(c: Comparison) -> str:
+    # Readable comparisons always have a difference with its interval.
+    numbers = (c.difference, c.difference_low, c.difference_high)
+    difference, low, high = (signed(x or 0.0) for x in numbers)
+    return f"{difference} {_label(c.metric)}, between {low} and {high}"
 
 
 def percent(x: float, *, sign: str = "+") -> str:

@@ -42,6 +42,7 @@ class Gates:
     the former better, and adaptive-dr, betting intervals and sequences bear the latter.
     """
 
+    # From some thirty rows on a mean is about normal, which the intervals take for granted.
     effective_sample: float = 30.0
     largest_share: float = 0.10
     mean_weight_z: float = 4.0

@@ -158,6 +158,7 @@ def evaluate(
         scored.run(progress)
     finally:
         data.close()
+    # What was found on the way decides: only the log knows whether its slates have several items.
     names = estimators or (RANKING if scored.ranking else SINGLE)
     options = _Options(alpha, interval, gates)
     if scored.decisions:
@@ -244,6 +245,7 @@ def _single(
     lam: Any,
     options: _Options,
 ) -> Estimates:
+    # One slot: a row a decision, so that the placements' columns are the decisions'.
     log = scored.log
     return estimate(
         totals,

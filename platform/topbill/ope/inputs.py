@@ -19,6 +19,7 @@ PROPENSITY: tuple[Check, str] = (
     lambda x: (x > 0) & (x <= 1),
     "a probability in (0, 1], as the action was drawn with",
 )
+# A target's probability may be a sum of several, which rounding takes past 1.
 PROBABILITY: tuple[Check, str] = (lambda x: (x >= 0) & (x <= 1 + 1e-9), "a probability in [0, 1]")
 FINITE: tuple[Check, str] = (np.isfinite, "a finite number")
 POSITIVE: tuple[Check, str] = (lambda x: (x > 0) & np.isfinite(x), "a positive number")
@@ -79,6 +80,7 @@ def unit_codes(units: Any, rows: int) -> Indices | None:
             f"got {codes.size} rows; expected {rows}, as many as rewards; give one unit per "
             "decision",
         )
+    # pandas gives −1 to what is missing: as one unit they would be taken for one viewer.
     missing = np.flatnonzero(codes < 0)
     if missing.size:
         raise BadData(

@@ -59,6 +59,7 @@ class Summary:
 
     def evaluate(self, formula: Formula) -> tuple[float, float]:
         """Value and linearised standard error of a formula."""
+        # A denominator of 0 gives what is no number, which `assess` refuses as unstable.
         with np.errstate(divide="ignore", invalid="ignore"):
             linear = formula.linear(self.moments)
             return linear.value, sqrt(linear.variance(self.moments))
@@ -78,6 +79,7 @@ class Summary:
         """Diagnostics of the weights w; `facts` adds what only the caller knows about the log."""
         total, squares = self.moments.total(x.w.sql), self.moments.total((x.w * x.w).sql)
         value, se = self.evaluate(mean(x.w))
+        # Of the weights as they are, whatever an estimator makes of them: gates are about the log.
         d = Diagnostics(
             rows=self.rows,
             units=self.moments.n,
@@ -103,6 +105,7 @@ def plan(
     missing: dict[str, str] = {}
     for estimator in estimators:
         lacking = sorted(estimator.needs() - {*available})
+        # One thing at a time: who gives the model is told of the next.
         if lacking:
             missing[estimator.name] = _NEEDS[lacking[0]]
             continue
@@ -114,6 +117,7 @@ def plan(
 def _formulas(estimator: Estimator, rule: Lam, x: Symbols) -> dict[float, Formula]:
     if not estimator.lambdas:
         return {0.0: estimator.formula(x, 0.0)}
+    # To choose among them, all are summed in the one pass.
     if rule is None or rule in ("slope", "mse"):
         return {value: estimator.formula(x, value) for value in estimator.lambdas}
     top = max(estimator.lambdas)

@@ -37,6 +37,7 @@ class Estimate:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain types only; an infinite λ becomes the string "inf", as JSON has no such number."""
+        # Diagnostics become a dict too.
         plain = asdict(self)
         if plain["lam"] == float("inf"):
             plain["lam"] = "inf"

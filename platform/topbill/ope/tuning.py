@@ -52,6 +52,7 @@ def mse_bound(
     The bias is |value(λ) − value(unbiased)| plus Bernstein's radius at δ = 0.1, `square` the mean
     of w² and `largest` the largest w; the first of equals wins.
     """
+    # Bernstein: the unbiased estimate has noise, so the observed gap may be short by as much.
     n = unbiased.units
     radius = sqrt(2 * square * log(2 / DELTA) / n) + 2 * largest * log(2 / DELTA) / (3 * n)
 

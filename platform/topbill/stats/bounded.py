@@ -37,6 +37,7 @@ def bernstein_lower(x: Floats, alpha: float = 0.05) -> Floats:
     below, and 1 minus that of w·(1 − r) from above (Waudby-Smith et al. 2024, "Anytime-valid
     off-policy inference", §3).
     """
+    # ψ(λ) = −log(1 − λ) − λ of each bet is what the squared surprises cost.
     bets = np.minimum(0.5, plug_in_bets(x, alpha, anytime=True, top=1.0))
     before = np.concatenate([[0.0], _running_mean(x)[:-1]])
     spent = np.square(x - before) * (-np.log1p(-bets) - bets)
@@ -76,6 +77,7 @@ def gamma_exponential_bound(v: float, *, alpha: float, v_opt: float) -> float:
         inside = gammaln(v + rho) + log(gammainc(v + rho, at)) - (v + rho) * log(at)
         return float(start + inside + s + v + log(alpha))
 
+    # The boundary grows slower than v for large v: doubling soon passes it.
     top = max(v, 1.0)
     while short(top) < 0.0:
         top *= 2.0
@@ -109,19 +111,19 @@ def rate_sequence(
     alpha.
     """
     tiny = 1e-12
-    weight, seen = (
-        rate_concentration(tuning, alpha / 2.0),
-        min(max(wins / max(n, 1), tiny), 1.0 - tiny),
-    )
+    weight = rate_concentration(tuning, alpha / 2.0)
+    # The e-value is small at the observed rate and grows to both sides, with a root on each.
+    observed = min(max(wins / max(n, 1), tiny), 1.0 - tiny)
 
-    def short(rate: float) -> float:
+    def excess(rate: float) -> float:
         return float(rate_log_e(wins, n, rate, weight)) + log(alpha)
 
-    low = brentq(short, tiny, seen, xtol=1e-13) if wins > 0 and short(tiny) > 0.0 else 0.0
-    high = (
-        brentq(short, seen, 1.0 - tiny, xtol=1e-13) if wins < n and short(1.0 - tiny) > 0.0 else 1.0
-    )
-    return float(low), float(high)
+    low, high = 0.0, 1.0
+    if wins > 0 and excess(tiny) > 0.0:
+        low = float(brentq(excess, tiny, observed, xtol=1e-13))
+    if wins < n and excess(1.0 - tiny) > 0.0:
+        high = float(brentq(excess, observed, 1.0 - tiny, xtol=1e-13))
+    return low, high
 
 
 def _running_mean(x: Floats) -> Floats:
@@ -138,6 +140,7 @@ def _hoeffding_lower(x: Floats, alpha: float) -> Floats:
 
 
 def _mixture_lower(x: Floats, alpha: float, v_opt: float) -> Floats:
+    # Deviations are from what was predicted, the mean so far; ½ before anything was seen.
     before = np.concatenate([[0.5], _running_mean(x)[:-1]])
     time = np.cumsum(np.square(x - before))
     reach = np.array([gamma_exponential_bound(float(v), alpha=alpha, v_opt=v_opt) for v in time])

@@ -39,6 +39,7 @@ def by_unit(columns: Floats, units: Indices | None) -> Floats:
 
 def by_bucket(unit_sums: Floats, seed: int = 0) -> Floats:
     """(4096 × k) unit sums (k × m) added up in fixed pseudo-random buckets of units."""
+    # By the chunk's number and size alone: the same log gives the same buckets, always.
     count = unit_sums.shape[1]
     bucket = np.random.default_rng([seed, count]).integers(0, BUCKETS, size=count)
     return np.stack(
@@ -55,6 +56,7 @@ def chunks(units: Indices | None, rows: int) -> Iterator[tuple[Indices | slice, 
         for start in range(0, rows, _CHUNK):
             yield slice(start, min(start + _CHUNK, rows)), None
         return
+    # By unit, so that each is whole in one chunk.
     order = np.argsort(units, kind="stable")
     ordered = units[order]
     start = 0
@@ -123,6 +125,7 @@ def betting_lower(
     prefix at once. With `running` what any prefix refuted stays refuted, which Ville's inequality
     allows for either kind of bet. Finite-sample; nothing is approximated.
     """
+    # Without a gain there is nothing to bet on, and any m ≥ 0 stands.
     n = gains.size
     if n == 0 or not gains.any():
         return 0.0
@@ -131,6 +134,7 @@ def betting_lower(
     goal = -np.log(alpha)
 
     def surplus(m: float) -> float:
+        # Cut so that no loss takes more than `cut` of the capital: it stays above 0.
         stake = np.minimum(bets, cut / (m * largest)) if m > 0 else bets
         growth = np.log1p(stake * (gains - m * counts))
         return float((growth.cumsum().max() if running else growth.sum()) - goal)
@@ -174,6 +178,8 @@ def betting_upper(
 def plug_in_bets(x: Floats, alpha: float, anytime: bool, top: float = np.inf) -> Floats:
     """(n,) bets that use only what came before: √(2 log(1/α) / (horizon · σ̂²_{t−1})), σ̂² shrunk
     towards ¼, around running means of at most `top`."""
+    # Half a success and a quarter of variance before the first value: bets must not look ahead, and
+    # so the variance is that of the values before each.
     t = np.arange(1, x.size + 1, dtype=np.float64)
     mean = np.minimum(top, (0.5 + np.cumsum(x)) / (t + 1))
     variance = (0.25 + np.cumsum((x - mean) ** 2)) / (t + 1)

@@ -61,6 +61,8 @@ class Moments:
         n = self.n + other.n
         if n == 0:
             return self
+        # Two sets about their own means, and what lies between the means: no sum of squares, whose
+        # digits would cancel.
         shift = other.mean - self.mean
         between = np.outer(shift, shift) * (self.n * other.n / n)
         return Moments(
@@ -99,6 +101,7 @@ class LinearEstimate:
         """Var(value) ≈ gᵀ S g / n, S the covariance by unit (divisor n − 1 unless told)."""
         if moments.n < 2:
             return 0.0
+        # Rounding may leave a form that is 0 a trifle below it.
         squares = float(self.gradient @ moments.scatter @ self.gradient)
         return max(squares, 0.0) / (divisor or moments.n - 1) / moments.n
 
@@ -134,6 +137,7 @@ def ratio(numerator: str, denominator: str) -> Statistic:
     """
 
     def of(moments: Moments) -> LinearEstimate:
+        # d(A/B) = (dA − (A/B)·dB)/B: the gradient of the ratio at the means.
         a, b = moments.unit(numerator), moments.unit(denominator)
         below = float(b @ moments.mean)
         if below == 0.0:
@@ -191,9 +195,9 @@ def lin(treated: Moments, control: Moments, y: str, x: str) -> Adjusted:
     are HC2's.
     """
     centre = (treated + control).mean[treated.columns.index(x)]
-    (value_t, var_t), (value_c, var_c) = (
-        _regression(arm, y, x, float(centre)) for arm in (treated, control)
-    )
+    # With the interaction the regression falls apart into one for each arm.
+    value_t, var_t = _regression(treated, y, x, float(centre))
+    value_c, var_c = _regression(control, y, x, float(centre))
     return Adjusted(value_t, value_c, var_t, var_c)
 
 
@@ -233,6 +237,7 @@ def _hc2(arm: Moments, y: str, x: str, theta: float, lever: float, sxx: float) -
     and needs only Σe²dʲ for j ≤ 4: quadratic forms of columns, since e, e·d and e·d² are linear in
     y, x and their products.
     """
+    # Of two units a line with a slope leaves no residual.
     n = arm.n
     if n < 3:
         return 0.0

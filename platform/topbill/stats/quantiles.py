@@ -85,6 +85,7 @@ def equal_quantiles_p(
     alpha are a confidence sequence.
     """
     weight = rate_concentration(tuning, alpha)
+    # Counts change at values only, so the least is at one of them.
     points = np.unique(np.concatenate([one.values - shift, other.values]))
     total = np.zeros(points.size)
     for arm, at in ((one, points + shift), (other, points)):
@@ -94,6 +95,8 @@ def equal_quantiles_p(
             method="bounded",
             options={"xatol": 1e-12},
         ).x
+        # At a value that several units have, any count from those below to those at it will do: the
+        # one nearest to the e-value's least.
         total += rate_log_e(
             np.clip(best * arm.n, arm.less_than(at), arm.up_to(at)), arm.n, q, weight
         )

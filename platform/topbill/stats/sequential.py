@@ -38,6 +38,7 @@ def multiplier(n: ArrayLike, alpha: float = 0.05, tuning: float = TUNING) -> Flo
     √(2 (nρ² + 1)/(nρ²) · ln(√(nρ² + 1)/α)): the asymptotic confidence sequence of Waudby-Smith et
     al. (2024, eq. 14). The intervals of all n hold at once with probability 1 − α.
     """
+    # In units of the standard error: √n of the paper's σ/√n has cancelled.
     nr = np.asarray(n, dtype=np.float64) * mixture_scale(alpha, tuning) ** 2
     return np.asarray(
         np.sqrt(2.0 * (nr + 1.0) / nr * (0.5 * np.log1p(nr) - log(alpha))), dtype=np.float64
@@ -168,6 +169,8 @@ def boundaries(
         raise ValueError(f"information fractions {list(fractions)} must increase within (0, 1]")
     spent = np.array([SPENDING[spending](float(min(t, 1.0)), alpha) for t in times])
     critical = [float(norm.isf(spent[0] / 2.0))]
+    # Scores √t·z have independent increments: the density of those that go on is carried from look
+    # to look, and what leaves at each is its share of α.
     scores, density = _grid(critical[0] * np.sqrt(times[0]))
     mass = density * norm.pdf(scores / np.sqrt(times[0])) / np.sqrt(times[0])
     for k in range(1, times.size):
@@ -214,6 +217,7 @@ def repeated_p(
     def short(logit: float) -> float:
         return float(boundaries(fractions, float(np.exp(logit)), spending)[-1]) - abs(z)
 
+    # On the log scale, where p-values differ by orders of magnitude.
     low, high = log(1e-12), log(0.999)
     if short(low) <= 0.0:
         return 1e-12

@@ -201,10 +201,12 @@ def test_stabilised_weights_cover_on_a_log_that_a_bandit_wrote() -> None:
         plain_errors.append(mine.mean() - mean)
     bias, plain_bias = float(np.mean(errors)), float(np.mean(plain_errors))
     print(
-        f"\nstabilised: covers {stabilised / simulations:.3f}, bias {bias:+.4f} of sd {np.std(errors):.4f}"
+        f"\nstabilised: covers {stabilised / simulations:.3f}, "
+        f"bias {bias:+.4f} of sd {np.std(errors):.4f}"
     )
     print(
-        f"plain mean: covers {plain / simulations:.3f}, bias {plain_bias:+.4f} of sd {np.std(plain_errors):.4f}"
+        f"plain mean: covers {plain / simulations:.3f}, "
+        f"bias {plain_bias:+.4f} of sd {np.std(plain_errors):.4f}"
     )
     assert abs(stabilised / simulations - 0.95) <= 0.015
     assert plain / simulations <= 0.93

@@ -116,7 +116,8 @@ def test_a_small_memory_limit_is_kept_to_and_spills(tmp_path: Path) -> None:
     path = tmp_path / "log.parquet"
     duckdb.execute(
         f"""COPY (SELECT (hash(i) % 20 = 0)::INT AS reward, 0.5 AS propensity,
-            CASE WHEN hash(i + 7) % 2 = 0 THEN 0.7 ELSE 0.3 END AS target_propensity, hash(i * 3) % 500000 AS unit
+            CASE WHEN hash(i + 7) % 2 = 0 THEN 0.7 ELSE 0.3 END AS target_propensity,
+            hash(i * 3) % 500000 AS unit
             FROM range(2000000) t(i)) TO '{path}'"""  # noqa: S608
     )
     few = estimate_table(path, unit="unit", estimators=("ips", "snips"), memory_limit="300MB")

@@ -81,9 +81,7 @@ def test_one_sided_mixture_boundaries_are_below_two_sided_ones() -> None:
 
 
 @pytest.mark.slow
-def test_group_sequential_looks_call_a_difference_in_a_walk_without_drift_as_often_as_they_may() -> (
-    None
-):
+def test_group_sequential_looks_call_a_difference_without_drift_as_often_as_they_may() -> None:
     fractions = np.array([0.2, 0.4, 0.6, 0.8, 1.0])
     steps = np.random.default_rng(0).normal(0.0, np.sqrt(0.2), (200_000, 5))
     z = steps.cumsum(axis=1) / np.sqrt(fractions)

@@ -80,7 +80,7 @@ def estimate_pair(
 ) -> Pair:
     """The estimates of two arms, each given by stratum (one stratum when there are none)."""
     t, c = _total(treated), _total(control)
-    n, n_control = _units(t), _units(c)
+    n, n_control = units_of(t), units_of(c)
     reason = _reason(terms, t, c)
     if t is None or c is None or reason:
         # One arm may still have a value to show although there is nothing to compare it with.
@@ -156,7 +156,8 @@ def _total(by_stratum: Mapping[Any, ArmMoments]) -> ArmMoments | None:
     return total
 
 
-def _units(arm: ArmMoments | None) -> int:
+def units_of(arm: ArmMoments | ArmEstimate | None) -> int:
+    """How many units an arm has; 0 where there is none."""
     return 0 if arm is None else arm.n
 
 

@@ -313,11 +313,10 @@ def _describe(
     columns = {}
     for i, name in enumerate(numeric):
         present, low, high = numbers[3 * i : 3 * i + 3]
+        columns[name] = _summary(count - present, 0, low, high)
         # NaN sorts above everything in DuckDB, so one look at the ends finds it.
-        if present and not (isfinite(low) and isfinite(high)):
+        if not (isfinite(columns[name].low) and isfinite(columns[name].high)):
             columns[name] = _describe_finite(relation, name, count)
-        else:
-            columns[name] = _summary(count - present, 0, low, high)
     unique = unit is None or _all_differ(relation, unit, count, least, most)
     return count, unique, columns
 
@@ -384,7 +383,7 @@ def _hashes_differ(relation: Any, unit: str) -> bool:
     always right.
     """
     query = f"SELECT hash({identifier(unit)}) AS h FROM unit_rows"  # noqa: S608  (identifiers are quoted)
-    # Sorted in NumPy, which for whole numbers is faster than counting distinct ones in SQL.
+    # Sorted, so that equal ones are neighbours.
     hashes = np.sort(np.asarray(relation.query("unit_rows", query).fetchnumpy()["h"]))
     return bool(np.all(hashes[1:] != hashes[:-1]))
 

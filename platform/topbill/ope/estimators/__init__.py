@@ -20,6 +20,7 @@ def chosen(names: str | Iterable[str]) -> list[Estimator]:
     """The estimators of those names, in that order. Raises BadRequest for a name that is not
     registered.
     """
+    # One name may come as a string, whose letters are no names.
     wanted = (names,) if isinstance(names, str) else tuple(dict.fromkeys(names))
     unknown = [name for name in wanted if name not in ESTIMATORS]
     if unknown:

@@ -14,6 +14,7 @@ from topbill.ope.estimators.formula import Formula, Symbols, ratio
 
 
 def _stabilised(x: Symbols, _: float) -> Formula:
+    # h is known before the row's action is drawn, so that the weighted sum stays a martingale.
     return ratio(x.h * (x.dm + x.w * (x.r - x.q)), x.h)
 
 

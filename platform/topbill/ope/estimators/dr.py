@@ -29,14 +29,17 @@ def _dr(x: Symbols, _: float) -> Formula:
 
 
 def _sndr(x: Symbols, _: float) -> Formula:
+    # Only the correction is normalised: the model's own part has no weights to normalise.
     return mean(x.dm) + ratio(x.w * (x.r - x.q), x.w)
 
 
 def _switch(x: Symbols, lam: float) -> Formula:
+    # A weight above λ is dropped, not cut: there the model is believed alone.
     return _corrected(x, x.w if isinf(lam) else x.w * x.w.at_most(lam))
 
 
 def _optimistic_shrinkage(x: Symbols, lam: float) -> Formula:
+    # Small weights stay, large ones fall like λ/w: what minimises a bound of the squared error.
     return _corrected(x, x.w if isinf(lam) else x.w * lam / (x.w * x.w + lam))
 
 

@@ -30,4 +30,5 @@ class Estimator:
 
     def needs(self) -> frozenset[str]:
         """Names of the log's columns that the formula uses."""
+        # Every λ needs the same columns, so one of them tells.
         return self.formula(Symbols(), self.lambdas[0] if self.lambdas else 0.0).leaves - {"one"}

@@ -24,6 +24,7 @@ Number = float | int
 class Column:
     """A scalar per logged decision. Two columns with the same `sql` are the same column."""
 
+    # The text is what makes a column: two that were built apart but read alike are summed once.
     sql: str
     leaves: frozenset[str]
     compute: Callable[[Env], Floats] = field(compare=False, repr=False)
@@ -54,6 +55,7 @@ class Column:
 
     def at_most(self, other: Number) -> Column:
         """1 where the column is ≤ other, else 0."""
+        # A number on both machines, for what follows multiplies by it.
         return _combine("CAST({} <= {} AS DOUBLE)", np.less_equal, self, other)
 
     def clipped(self, other: Number) -> Column:
@@ -64,6 +66,8 @@ class Column:
 def _combine(
     template: str, op: Callable[[Floats, Floats], object], left: Column, right: Column | Number
 ) -> Column:
+    # SQL and NumPy side by side, operation by operation: in one order both round alike, so that a
+    # table's estimate is that of its arrays.
     other = right if isinstance(right, Column) else constant(right)
     return Column(
         template.format(left.sql, other.sql),
@@ -79,6 +83,7 @@ def named(name: str) -> Column:
 
 def constant(value: Number) -> Column:
     """The same number on every row."""
+    # No array of n: NumPy spreads it. The cast keeps DuckDB from taking 0.1 for a DECIMAL.
     number = np.asarray(float(value))
     return Column(f"{float(value)!r}::DOUBLE", frozenset(), lambda _: number)
 
@@ -177,4 +182,5 @@ def distinct(columns: Iterable[Column]) -> tuple[Column, ...]:
 
 def stack(columns: Sequence[Column], env: Env, rows: int) -> Floats:
     """(k × rows) the columns over `env`."""
+    # A column of constants alone has no rows of its own yet.
     return np.stack([np.broadcast_to(column.values(env), rows) for column in columns])

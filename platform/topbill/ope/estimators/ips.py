@@ -19,6 +19,7 @@ def _snips(x: Symbols, _: float) -> Formula:
 
 
 def _clipped(x: Symbols, lam: float) -> Formula:
+    # At λ = ∞ the very column of ips, which is then summed only once.
     return mean((x.w if isinf(lam) else x.w.clipped(lam)) * x.r)
 
 
@@ -28,6 +29,7 @@ def _sub_gaussian(x: Symbols, lam: float) -> Formula:
 
 def shrunk_sub_gaussian(w: Column, lam: float) -> Column:
     """w / (1 − λ + λw): between w (λ = 0) and 1 (λ = 1)."""
+    # The weighted harmonic mean of w and 1: for λ > 0 never above 1/λ, so tails are sub-Gaussian.
     return w / (w * lam + (1.0 - lam)) if lam > 0 else w
 
 

@@ -11,6 +11,7 @@ from topbill.ope.estimators.formula import Formula, Symbols, mean
 
 
 def _mips(x: Symbols, _: float) -> Formula:
+    # The weight of all actions that look alike together: never larger than the largest of theirs.
     return mean(x.we * x.r)
 
 

@@ -29,6 +29,8 @@ class SlateEstimator:
 
     def at(self, positions: int) -> Estimator:
         """The estimator for slates of at most that many positions."""
+        # Positions are known only with the data, λ there is none: the formula no longer depends on
+        # either.
         formula = self.formula(positions)
         return Estimator(self.name, self.title, self.paper, self.assumes, lambda _x, _lam: formula)
 
@@ -77,6 +79,7 @@ def _normalised(level: str) -> Callable[[int], Formula]:
 
 def _pseudo_inverse(positions: int) -> Formula:
     """R · (1 + Σ_k (w_k − 1)), the sum over those positions that the slate has."""
+    # Of a shorter slate both are 0 below its end, so that nothing is taken off there.
     excess = _w("item", 0) - named("shown0")
     for k in range(1, positions):
         excess = excess + (_w("item", k) - named(f"shown{k}"))
@@ -87,6 +90,7 @@ def _cascade_dr(positions: int) -> Formula:
     """Σ_k w_{1:k}(r_k − q̂_k) + w_{1:k−1} Σ_a π(a|x, above) q̂_k(a), with w_{1:0} = 1."""
 
     def term(k: int) -> Formula:
+        # What comes next is judged where the items above are what the target would have shown.
         model = named(f"dm{k}")
         if k > 0:
             model = _w("cascade", k - 1) * model

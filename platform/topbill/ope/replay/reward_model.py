@@ -38,11 +38,13 @@ class RewardModel:
     ) -> None:
         self.link = link
         self.examples = 0
+        # The precision is a square of the number of weights, so that is what is kept small.
         wide = 2 + context_size
         own = wide if len(ids) * wide <= _OWN_LIMIT else int(len(ids) <= _OWN_LIMIT)
         self._place = {name: i for i, name in enumerate(ids)} if own else {}
         self._shared, self._own = (1 + action_size, wide), (len(self._place) + 1, own)
         size = self._shared[0] * wide + self._own[0] * own
+        # The prior is N(0, 1) of each weight, around the base rate: ridge with λ = 1.
         self._weights = np.zeros(size)
         self._precision = np.eye(size)
         self._rewarded = np.zeros(size)
@@ -54,8 +56,10 @@ class RewardModel:
         """(K × positions) expected rewards in [0, 1] of the actions in context x; 0 before anything
         was learned.
         """
+        # A model that knows nothing says 0, which leaves dr the plain ips.
         if self.examples == 0:
             return np.zeros((len(actions), positions))
+        # (1, z) W (1, x, k)ᵀ for all actions and positions at once, without forming the products.
         z, rows = self._codes(actions)
         contexts = np.stack([_context(x, k) for k in range(positions)], axis=1)
         split = self._shared[0] * self._shared[1]
@@ -76,12 +80,13 @@ class RewardModel:
         """(1, z) of each action, and its row among the own weights; the last row is of those
         without.
         """
-        held = self._coded.get(actions)
-        if held is None:
+        # Remembered as long as the actions live: most decisions of a log offer the same ones.
+        codes = self._coded.get(actions)
+        if codes is None:
             z = np.concatenate([np.ones((len(actions), 1)), actions.features], axis=1)
             rows = [self._place.get(name, len(self._place)) for name in actions.ids]
-            held = self._coded[actions] = (z, np.array(rows, dtype=np.intp))
-        return held
+            codes = self._coded[actions] = (z, np.array(rows, dtype=np.intp))
+        return codes
 
     def learn(self, features: Floats, rewards: Floats) -> None:
         """Fold a batch: features (n × size) and rewards (n,) in [0, 1]."""
@@ -92,6 +97,8 @@ class RewardModel:
         if self.link == "logistic":
             self._laplace(features, rewards)
             return
+        # Sums only, so that batches of any size give the same weights. The base moves as rewards
+        # come in, which is why the features' own sum is kept: it is taken off when solving.
         self._precision += features.T @ features
         self._rewarded += features.T @ rewards
         self._sum += features.sum(axis=0)
@@ -101,6 +108,7 @@ class RewardModel:
 
     def _base(self) -> float:
         """The mean reward (its logit), to which weights shrink."""
+        # Half an example of each kind (Jeffreys), so that the logit of none is a number.
         mean = (self._earned + 0.5) / (self.examples + 1.0)
         return mean if self.link == "linear" else float(np.log(mean / (1.0 - mean)))
 
@@ -110,6 +118,7 @@ class RewardModel:
         """
         prior, start, base = self._precision, self._weights, self._base()
         w = start
+        # The likelihood is concave, so Newton from the last mode needs a step or two.
         for _ in range(_NEWTON_STEPS):
             p = _sigmoid(features @ w + base)
             curved = prior + (features * (p * (1.0 - p))[:, None]).T @ features
