@@ -7,10 +7,10 @@ from __future__ import annotations
 import os
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
-from typing import NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from topbill.domain.errors import TopbillError
 from topbill.service.auth import is_loopback
@@ -18,7 +18,10 @@ from topbill.shipped import shipped
 
 PASSWORD = "TOPBILL_DASHBOARD_PASSWORD"  # noqa: S105  (the name of the variable)
 _SHORTEST = 12
+"""Characters of a password."""
 _LEAST_SECRET = 32
+"""Characters of the secret that signs cookies."""
+# Streamlit's names: what all providers of [auth] share, and what each has.
 _SHARED = ("redirect_uri", "cookie_secret")
 _PROVIDER = ("client_id", "client_secret", "server_metadata_url")
 
@@ -39,17 +42,8 @@ def launch(experiments: Path, data: Path, *, host: str = "127.0.0.1", port: int 
     """
     app = shipped("dashboards") / "app.py"
     secrets = _secrets(app)
-    password = os.environ.get(PASSWORD) or ("password" in secrets and secrets["password"].value)
     if not is_loopback(host) and "auth" not in secrets:
-        if not password:
-            raise TopbillError(
-                f"host {host} can be reached from other machines and nobody would have to sign in; set {PASSWORD}, "
-                f"or password or [auth] in {app.parent / '.streamlit' / 'secrets.toml'}, or listen on 127.0.0.1"
-            )
-        if len(str(password)) < _SHORTEST:
-            raise TopbillError(
-                f"the dashboards' password is shorter than {_SHORTEST} characters; choose a longer one"
-            )
+        _check_password(host, app, secrets)
     if "auth" in secrets:
         _check_sign_in(*secrets["auth"])
     where = {"TOPBILL_EXPERIMENTS": str(experiments.resolve()), "TOPBILL_DATA": str(data.resolve())}
@@ -68,54 +62,89 @@ def may_look(email: object, allowed: object) -> bool:
     addresses, and domains as `@example.com`; None lets in everybody whom the provider signs in."""
     if allowed is None:
         return True
-    known = [str(entry).lower() for entry in allowed] if isinstance(allowed, list | tuple) else []
+    entries = allowed if isinstance(allowed, list | tuple) else []
     address = str(email or "").lower()
-    return any(
-        address == entry or (entry.startswith("@") and address.endswith(entry)) for entry in known
-    )
+    for entry in entries:
+        entry = str(entry).lower()
+        # A domain with its @, so that example.com lets in nobody of notexample.com.
+        if address == entry or (entry.startswith("@") and address.endswith(entry)):
+            return True
+    return False
+
+
+def _check_password(host: str, app: Path, secrets: Mapping[str, _Secret]) -> None:
+    """Raises TopbillError where `host` can be reached from elsewhere and no password keeps people
+    out.
+    """
+    password = os.environ.get(PASSWORD)
+    if not password and "password" in secrets:
+        password = str(secrets["password"].value or "")
+    if not password:
+        secrets_file = app.parent / ".streamlit" / "secrets.toml"
+        raise TopbillError(
+            f"host {host} can be reached from other machines and nobody would have to sign in; "
+            f"set {PASSWORD}, or password or [auth] in {secrets_file}, or listen on 127.0.0.1"
+        )
+    if len(password) < _SHORTEST:
+        raise TopbillError(
+            f"the dashboards' password is shorter than {_SHORTEST} characters; choose a longer one"
+        )
 
 
 def _check_sign_in(auth: object, where: Path) -> None:
     """Raises TopbillError for an `[auth]` with which nobody, or the wrong people, could sign in."""
     if find_spec("authlib") is None:
         raise TopbillError(
-            "secrets have [auth], but signing in needs authlib, which is not here; pip install authlib"
+            "secrets have [auth], but signing in needs authlib, which is not here; "
+            "pip install authlib"
         )
     if not isinstance(auth, dict):
         raise TopbillError(
             f"{where}: auth is no section; expected [auth] with {', '.join((*_SHARED, *_PROVIDER))}"
         )
-    providers = {
-        name: held
-        for name, held in auth.items()
-        if isinstance(held, dict) and name != "client_kwargs"
-    }
-    missing = [f"auth.{name}" for name in _SHARED if not auth.get(name)]
-    for prefix, held in {f"auth.{name}": held for name, held in providers.items()}.items() or [
-        ("auth", auth)
-    ]:
-        missing += [f"{prefix}.{name}" for name in _PROVIDER if not held.get(name)]
+    missing = _missing_settings(auth)
     if missing:
         raise TopbillError(
             f"{where}: {', '.join(missing)} missing; without it nobody could sign in; fill it in"
         )
+    # Streamlit listens for the provider's answer at this one path.
     if not str(auth["redirect_uri"]).endswith("/oauth2callback"):
         raise TopbillError(
-            f"{where}: auth.redirect_uri is {auth['redirect_uri']}; expected the dashboards' address "
-            "followed by /oauth2callback"
+            f"{where}: auth.redirect_uri is {auth['redirect_uri']}; expected the dashboards' "
+            "address followed by /oauth2callback"
         )
     if len(str(auth["cookie_secret"])) < _LEAST_SECRET:
         raise TopbillError(
-            f"{where}: auth.cookie_secret is shorter than {_LEAST_SECRET} characters: sign-ins could be forged; "
+            f"{where}: auth.cookie_secret is shorter than {_LEAST_SECRET} characters: sign-ins "
+            "could be forged; "
             "python -c 'import secrets; print(secrets.token_urlsafe(32))' makes one"
         )
-    allowed = auth.get("allowed")
-    if "allowed" in auth and not (
-        isinstance(allowed, list) and allowed and all("@" in str(one) for one in allowed)
-    ):
+    if "allowed" in auth and not _is_list_of_addresses(auth["allowed"]):
         raise TopbillError(
-            f'{where}: auth.allowed is {allowed}; expected a list of addresses or domains, such as ["@example.com"]'
+            f"{where}: auth.allowed is {auth['allowed']}; expected a list of addresses or domains, "
+            'such as ["@example.com"]'
         )
+
+
+def _missing_settings(auth: Mapping[str, Any]) -> list[str]:
+    """The settings of `[auth]` that are not there, or empty. Streamlit takes one provider in
+    `[auth]` itself, or several in `[auth.NAME]`.
+    """
+    missing = [f"auth.{name}" for name in _SHARED if not auth.get(name)]
+    providers: dict[str, Mapping[str, Any]] = {}
+    for name, section in auth.items():
+        if isinstance(section, dict) and name != "client_kwargs":
+            providers[f"auth.{name}"] = section
+    for prefix, section in (providers or {"auth": auth}).items():
+        missing += [f"{prefix}.{name}" for name in _PROVIDER if not section.get(name)]
+    return missing
+
+
+def _is_list_of_addresses(allowed: object) -> bool:
+    """An empty list would lock everybody out, and a word without @ match nobody."""
+    if not isinstance(allowed, list) or not allowed:
+        return False
+    return all("@" in str(entry) for entry in allowed)
 
 
 class _Secret(NamedTuple):
@@ -127,19 +156,19 @@ def _secrets(app: Path) -> dict[str, _Secret]:
     """Streamlit's secrets, from the files that it will read; of two by one name the later
     file's.
     """
-    found: dict[str, _Secret] = {}
+    secrets: dict[str, _Secret] = {}
     for file in _secret_files(app):
         try:
-            found |= {
-                name: _Secret(value, file)
-                for name, value in tomllib.loads(file.read_text()).items()
-            }
+            content = tomllib.loads(file.read_text())
         except (OSError, tomllib.TOMLDecodeError) as error:
             raise TopbillError(f"{file}: cannot be read: {error}; expected TOML") from error
-    return found
+        for name, value in content.items():
+            secrets[name] = _Secret(value, file)
+    return secrets
 
 
 def _secret_files(app: Path) -> Iterator[Path]:
+    """Where Streamlit looks, in its order."""
     for folder in (Path.home(), Path.cwd(), app.parent):
         file = folder / ".streamlit" / "secrets.toml"
         if file.is_file():

@@ -35,15 +35,17 @@ class ServiceOptions:
     experiments: Experiments = EXPERIMENTS
     data: Data = DATA
     host: Annotated[
-        str, Parameter(help="Where the service listens; other than loopback needs keys")
+        str, Parameter(help="Where the service listens; other than loopback needs keys.")
     ] = "127.0.0.1"
     port: Annotated[
-        Port, Parameter(help="The service's; with `up`, the dashboard takes the next one")
+        Port, Parameter(help="The service's; with `up`, the dashboard takes the next one.")
     ] = 8600
-    processes: Annotated[Count, Parameter(help="How many processes share the port and the log")] = 1
+    processes: Annotated[
+        Count, Parameter(help="How many processes share the port and the log.")
+    ] = 1
     keys: Annotated[
         Path | None,
-        Parameter(help="File with one API key a line (or TOPBILL_KEYS, separated by commas)"),
+        Parameter(help="File with one API key a line (or TOPBILL_KEYS, separated by commas)."),
     ] = None
 
 

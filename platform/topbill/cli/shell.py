@@ -26,9 +26,9 @@ app = cyclopts.App(
 out = Console()
 err = Console(stderr=True)
 
-Experiments = Annotated[Path, Parameter(help="Folder of experiment files")]
-Data = Annotated[Path, Parameter(help="Folder of the log and the lake")]
-Json = Annotated[bool, Parameter(name="--json", negative="", help="Print JSON")]
+Experiments = Annotated[Path, Parameter(help="Folder of experiment files.")]
+Data = Annotated[Path, Parameter(help="Folder of the log and the lake.")]
+Json = Annotated[bool, Parameter(name="--json", negative="", help="Print JSON.")]
 EXPERIMENTS = Path("experiments")
 DATA = Path("data")
 

@@ -24,7 +24,9 @@ from topbill.domain.errors import TopbillError
 
 _logger = logging.getLogger("topbill")
 _GRACE = 15.0
+"""Seconds that processes have to end by themselves before they are killed."""
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 60.0
+"""Seconds until what ended is started again: doubled each time, up to the longest."""
 _STEADY = 60.0
 """Seconds that a process must have run for its next pause to be the first again."""
 _GUARD = f"""
@@ -64,12 +66,14 @@ class Processes:
         return self
 
     def __exit__(self, *_problem: object) -> None:
+        # All are asked first and then waited for together, so that slow ones don't add up.
         for child in self._children:
             child.process.terminate()
         deadline = time.monotonic() + _GRACE
         for child in self._children:
             with suppress(subprocess.TimeoutExpired):
                 child.process.wait(max(0.1, deadline - time.monotonic()))
+        # What is left of the group, and its guard.
         with suppress(ProcessLookupError):
             os.killpg(self._guard.pid, signal.SIGKILL)
         for child in self._children:
@@ -127,12 +131,9 @@ class Processes:
             if child.process.poll() is None:
                 continue
             if child.due is None:
-                if now - child.started >= _STEADY:
-                    child.pause = _FIRST_PAUSE
-                ending = _ending(child.process.returncode)
-                _logger.warning("%s %s; starting it again in %g s", child.name, ending, child.pause)
-                child.due, child.pause = now + child.pause, min(2.0 * child.pause, _LONGEST_PAUSE)
+                _plan_restart(child, now)
             elif now >= child.due:
+                # A guard that is gone could not end the new process if this one is killed.
                 if self._guard.poll() is not None:
                     self._guard = _start_guard()
                 child.process = self._run(child.arguments, child.environment, child.quiet)
@@ -151,6 +152,16 @@ class Processes:
             except (URLError, OSError):
                 time.sleep(0.1)
         raise TopbillError(f"{url} does not answer after {seconds:.0f} s")
+
+
+def _plan_restart(child: _Child, now: float) -> None:
+    """Note when a process that has ended is to be started again, and say so."""
+    if now - child.started >= _STEADY:
+        child.pause = _FIRST_PAUSE
+    ending = _ending(child.process.returncode)
+    _logger.warning("%s %s; starting it again in %g s", child.name, ending, child.pause)
+    child.due = now + child.pause
+    child.pause = min(2.0 * child.pause, _LONGEST_PAUSE)
 
 
 def _start_guard() -> subprocess.Popen[bytes]:
@@ -178,9 +189,9 @@ def stoppable() -> Iterator[None]:
     def on_signal(_number: int, _frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
-    before = {
-        number: signal.signal(number, on_signal) for number in (signal.SIGTERM, signal.SIGINT)
-    }
+    before = {}
+    for number in (signal.SIGTERM, signal.SIGINT):
+        before[number] = signal.signal(number, on_signal)
     try:
         yield
     finally:
@@ -191,6 +202,7 @@ def stoppable() -> Iterator[None]:
 def free_port(host: str, wanted: int) -> int:
     """`wanted`, or a port that is free where something listens on it already."""
     with socket.socket() as probe:
+        # As servers do, so that a port whose last server has just ended counts as free.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, wanted))

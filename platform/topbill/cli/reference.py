@@ -1,0 +1,101 @@
+"""docs/cli.md, made of the application itself: `python -m topbill.cli.reference > docs/cli.md`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from inspect import Parameter, cleandoc
+from typing import Any
+
+import cyclopts
+
+from topbill.cli import app
+
+_OPENING = """# The command line
+
+Every command with every option, as `topbill COMMAND --help` says them. This page is made by
+`python -m topbill.cli.reference`.
+
+Exit status: 0 where all went well; 1 where something is wrong, which is said in one message on
+standard error, or where what was asked for does not hold (`validate`, `verify`); 2 where a command
+or option is called otherwise today.
+"""
+
+
+def commands(
+    application: cyclopts.App, prefix: str = "topbill"
+) -> Iterator[tuple[str, cyclopts.App]]:
+    """Every command that does something and is shown, by what is typed for it."""
+    for name in sorted(application):
+        if name.startswith("-") or not application[name].show:
+            continue
+        command = application[name]
+        if any(not inner.startswith("-") for inner in command):
+            yield from commands(command, f"{prefix} {name}")
+        else:
+            yield f"{prefix} {name}", command
+
+
+def reference() -> str:
+    """The page."""
+    lines = [_OPENING]
+    for typed, command in commands(app):
+        arguments = [
+            a for a in command.assemble_argument_collection(parse_docstring=True) if a.show
+        ]
+        positional = [a for a in arguments if _is_positional(a)]
+        options = [a for a in arguments if not _is_positional(a)]
+        synopsis = " ".join([typed, *(_placeholder(a) for a in positional)])
+        for option in options:
+            if option.required:
+                synopsis += f" {option.name} {_placeholder(option)}"
+        if any(not option.required for option in options):
+            synopsis += " [OPTIONS]"
+        lines += [f"## {typed}\n", f"```sh\n{synopsis}\n```\n", f"{_paragraphs(command.help)}\n"]
+        if arguments:
+            lines += ["| option | default | |", "|---|---|---|"]
+            lines += [_row(argument) for argument in arguments]
+            lines.append("")
+    return "\n".join(lines)
+
+
+def _is_positional(argument: Any) -> bool:
+    kinds = (Parameter.POSITIONAL_OR_KEYWORD, Parameter.VAR_POSITIONAL)
+    return argument.field_info.kind in kinds
+
+
+def _placeholder(argument: Any) -> str:
+    """KEY for `--key`, in brackets where it may be left out."""
+    name = argument.name.strip("-").upper()
+    if argument.field_info.kind is Parameter.VAR_POSITIONAL:
+        return f"[{name}...]"
+    return str(name)
+
+
+def _row(argument: Any) -> str:
+    name = _placeholder(argument) if _is_positional(argument) else argument.name
+    help_text = " ".join((argument.parameter.help or "").split())
+    choices = argument.get_choices()
+    if choices:
+        help_text += f" One of {', '.join(f'`{choice}`' for choice in choices)}."
+    return f"| `{name}` | {_default(argument)} | {help_text} |"
+
+
+def _default(argument: Any) -> str:
+    if argument.required:
+        return "required"
+    value = argument.field_info.default
+    if value is Parameter.empty or value is None or value is False or value == ():
+        return ""
+    if isinstance(value, tuple):
+        return " ".join(f"`{item}`" for item in value)
+    return f"`{value}`"
+
+
+def _paragraphs(help_text: str) -> str:
+    """The description without its list of arguments, a paragraph a line."""
+    description = cleandoc(help_text).partition("\nArgs:")[0].strip()
+    return "\n\n".join(" ".join(part.split()) for part in description.split("\n\n"))
+
+
+if __name__ == "__main__":
+    print(reference(), end="")
