@@ -17,6 +17,7 @@ from topbill.domain.slate import Allowed
 
 Id = Annotated[str, msgspec.Meta(min_length=1, max_length=128, description="1 to 128 characters")]
 MOST_ACTIONS = 5_000
+"""Most actions that one request may offer."""
 _EMPTY = msgspec.Raw(b"{}")
 
 
@@ -46,12 +47,12 @@ class DecideRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=
         """A digest of the request's content, equal for bodies that differ only in the order of keys
         or in spaces.
         """
-        parts = {name: getattr(self, name) for name in self.__struct_fields__}
+        parts = msgspec.structs.asdict(self)
+        # JSON text is compared by what it says: callers' libraries order keys as they like.
         for name in ("context", "actions"):
             parts[name] = decode(parts[name], f"$.{name}")
-        return blake2b(
-            msgspec.json.encode(parts, order="deterministic"), digest_size=12
-        ).hexdigest()
+        canonical = msgspec.json.encode(parts, order="deterministic")
+        return blake2b(canonical, digest_size=12).hexdigest()
 
 
 class AnswerItem(msgspec.Struct, frozen=True, gc=False):
@@ -64,9 +65,17 @@ class AnswerItem(msgspec.Struct, frozen=True, gc=False):
 
 
 class DecisionInput(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """A request as it is decided: encoded. `rules` makes the rules for one attempt at the slate;
-    without them all of `eligible` may stand anywhere. `page`, `layer` and `place` are of a page's
-    decisions."""
+    """A request as it is decided: encoded.
+
+    Attributes:
+        unit: Who is assigned to a variant.
+        x: (d,) the encoded context.
+        actions: The K encoded actions, of which `eligible` are the rows that may be shown.
+        start: When the request came, in seconds of the engine's clock; its budget begins there.
+        rules: Makes the rules for one attempt at the slate; without them all of `eligible` may
+            stand anywhere.
+        page, layer, place: Of a page's decisions: its id, which layer, and which row of it.
+    """
 
     decision_id: str
     unit: str
@@ -83,6 +92,10 @@ class DecisionInput(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     layer: str = ""
     place: str = ""
 
+    def new_attempt(self) -> Allowed | None:
+        """Fresh rules for one attempt at the slate; None where there are none."""
+        return None if self.rules is None else self.rules()
+
 
 class Answer(msgspec.Struct, frozen=True, gc=False):
     """What a caller gets for a decision."""
@@ -97,6 +110,7 @@ class Answer(msgspec.Struct, frozen=True, gc=False):
 
 
 _digits: list[str] = []
+# Parent and child would otherwise give the same ids.
 os.register_at_fork(after_in_child=_digits.clear)
 
 
@@ -108,6 +122,7 @@ def new_id() -> str:
     """
     if not _digits:
         chance = os.urandom(10_000).hex()
+        # 20 digits are 80 bits: two ids of one millisecond are equal once in 10^24.
         _digits.extend(chance[start : start + 20] for start in range(0, len(chance), 20))
     return f"{time.time_ns() // 1_000_000:012x}{_digits.pop()}"
 
@@ -121,27 +136,32 @@ def at_path(error: msgspec.ValidationError, root: str = "$") -> BadRequest:
 def decode_context(raw: msgspec.Raw) -> Any:
     """A context as it came. Raises BadRequest where a key is there twice: policies would read the
     last one, and DuckDB, in the record, the first."""
-    found = decode(raw, "$.context")
-    if type(found) is dict:
-        text, names = bytes(raw), len(found)
-        for value in found.values():
+    context = decode(raw, "$.context")
+    if type(context) is dict:
+        # The decoder drops doubles without a word, and a parser that tells of them is ten times as
+        # slow. But a name takes a colon: with as many colons as names, no name was dropped.
+        names = len(context)
+        for value in context.values():
             if type(value) is dict:
                 names += len(value)
-        if text.count(b":") != names:  # a name too many, or a colon within a text: look closely
-            json.loads(text, object_pairs_hook=_once)
-    return found
+        text = bytes(raw)
+        if text.count(b":") != names:
+            # A name too many, a colon within a text, or a deeper object: look closely.
+            json.loads(text, object_pairs_hook=_each_name_once)
+    return context
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        double = next(name for name in found if names.count(name) > 1)
-        raise BadRequest("$.context", f"{double[:64]!r} is there twice; expected each name once")
-    return found
+def _each_name_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in members:
+            raise BadRequest("$.context", f"{name[:64]!r} is there twice; expected each name once")
+        members[name] = value
+    return members
 
 
 def decode(raw: msgspec.Raw, path: str) -> Any:
+    """JSON text decoded. Raises BadRequest, naming `path`, for what is none."""
     try:
         return msgspec.json.decode(raw)
     except msgspec.DecodeError as error:

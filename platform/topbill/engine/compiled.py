@@ -25,20 +25,33 @@ offers = msgspec.json.Decoder(
 
 def build_policies(experiment: Experiment) -> dict[str, Policy]:
     """Each variant's policy as it is before it has learned anything: version 0."""
-    return {
-        variant.name: KINDS[variant.policy](
+    policies: dict[str, Policy] = {}
+    for variant in experiment.variants:
+        # The seed follows from names alone: a worker, a service and a later check of the log build
+        # the same policy, bit by bit.
+        policies[variant.name] = KINDS[variant.policy](
             variant.params,
             context_size=experiment.context_encoder.size,
             action_size=experiment.action_encoder.size,
             seed=hash64(experiment.key, variant.name),
         )
-        for variant in experiment.variants
-    }
+    return policies
 
 
 class CompiledExperiment:
     """An experiment compiled for deciding: encoders, encoded actions, assignment bounds, policies
     of one version.
+
+    Attributes:
+        revision: Fingerprint of the file; decisions carry it.
+        actions: The experiment's own actions, encoded: one object for the life of the revision, so
+            that policies can keep what they derive from it.
+        rows: The rows of all of them.
+        payloads: JSON text of each action's payload, by id.
+        bounds: Running sums of the variants' shares.
+        events: The names of the reward events that some metric reads.
+        version: Of the policies; 0 before anything was learned.
+        failures: Each variant's last failure, as text.
     """
 
     def __init__(self, experiment: Experiment) -> None:
@@ -48,26 +61,29 @@ class CompiledExperiment:
         self.action_encoder = experiment.action_encoder
         self.actions = experiment.encoded_actions
         self.rows: Indices = np.arange(len(self.actions))
-        self.payloads = {
-            a.id: msgspec.Raw(msgspec.json.encode(a.payload)) for a in experiment.actions
-        }
-        self.bounds = list(accumulate(v.share for v in experiment.variants))
+        self.payloads: dict[str, msgspec.Raw] = {}
+        for action in experiment.actions:
+            self.payloads[action.id] = msgspec.Raw(msgspec.json.encode(action.payload))
+        self.bounds = list(accumulate(variant.share for variant in experiment.variants))
         self.events = frozenset(metric.event for metric in experiment.metrics)
-        """The names of the reward events that some metric reads."""
         self.version = 0
         self.policies = build_policies(experiment)
-        order = getattr(experiment.control.params, "order", [])
-        self._place = {action: i for i, action in enumerate(order)}
         self.failures: dict[str, str] = {}
+        # Where the control has each action; actions that it doesn't name come after all of those.
+        self._control_rank: dict[str, int] = {}
+        for rank, action_id in enumerate(getattr(experiment.control.params, "order", [])):
+            self._control_rank[action_id] = rank
 
     def adopt(self, snapshot: Snapshot) -> bool:
         """Serve from `snapshot` from now on; False when it belongs to other features, metrics or
         policies.
         """
-        if snapshot.fingerprint != self.experiment.learning_fingerprint or set(
-            snapshot.states
-        ) != set(self.policies):
+        if snapshot.fingerprint != self.experiment.learning_fingerprint:
             return False
+        if snapshot.states.keys() != self.policies.keys():
+            return False
+        # Loaded into new objects, and swapped in one statement: a decision under way in another
+        # thread goes on with the policies that it began with.
         policies = build_policies(self.experiment)
         for name, policy in policies.items():
             policy.load(snapshot.states[name])
@@ -81,16 +97,19 @@ class CompiledExperiment:
         experiment = self.experiment
         if experiment.status != "running":
             return None, "not_in_experiment"
+        # Three throws under three names, so that they are independent: who is held out of a layer
+        # says nothing about which experiment or variant the others get.
         if experiment.holdout and uniform("holdout", experiment.layer, unit) < experiment.holdout:
             return None, "holdout"
         if experiment.traffic < 1.0 or experiment.layer_start:
-            spot = uniform("layer", experiment.layer, unit) - experiment.layer_start
-            if not 0.0 <= spot < experiment.traffic:
+            # Experiments of one layer take stretches of the same throw that don't overlap.
+            place = uniform("layer", experiment.layer, unit) - experiment.layer_start
+            if not 0.0 <= place < experiment.traffic:
                 return None, "not_in_experiment"
-        spot = uniform("variant", experiment.key, unit) * self.bounds[-1]
-        return experiment.variants[
-            min(bisect_right(self.bounds, spot), len(self.bounds) - 1)
-        ], "policy"
+        place = uniform("variant", experiment.key, unit) * self.bounds[-1]
+        # Rounding can make the product equal to the last bound, past which there is no variant.
+        index = min(bisect_right(self.bounds, place), len(self.bounds) - 1)
+        return experiment.variants[index], "policy"
 
     def control_order(
         self, actions: Actions, eligible: Indices, slots: int, allowed: Allowed | None = None
@@ -98,33 +117,47 @@ class CompiledExperiment:
         """The control's own order (or the order given), which needs no policy and has propensity
         1.
         """
-        last = len(self._place)
-        order = sorted(eligible.tolist(), key=lambda row: self._place.get(actions.ids[row], last))
+        last = len(self._control_rank)
+        candidates = eligible.tolist()
+
+        def rank(row: int) -> int:
+            return self._control_rank.get(actions.ids[row], last)
+
+        # Sorting is stable: actions that the control doesn't name keep the order they came in.
+        order = sorted(candidates, key=rank)
         if allowed is not None:
             return in_order(order, allowed, slots)
         rows = order[:slots]
         matrix = None
-        if len(rows) * len(eligible) <= LARGEST_MATRIX:
-            spots = eligible.tolist()
-            matrix = tuple(tuple(float(row == placed) for row in spots) for placed in rows)
+        if len(rows) * len(candidates) <= LARGEST_MATRIX:
+            matrix = tuple(_certain(row, candidates) for row in rows)
         return Slate(tuple(rows), (1.0,) * len(rows), matrix, 1.0)
 
 
-def offered(live: CompiledExperiment, raw: msgspec.Raw) -> Actions:
+def _certain(placed: int, rows: Sequence[int]) -> tuple[float, ...]:
+    """Probabilities of `rows` where `placed` is drawn for sure."""
+    return tuple([float(row == placed) for row in rows])
+
+
+def offered(compiled: CompiledExperiment, raw: msgspec.Raw) -> Actions:
     """The encoded actions that a request offers, or the experiment's own."""
     if raw == NULL:
-        return live.actions
+        return compiled.actions
     try:
         actions = offers.decode(raw)
     except msgspec.ValidationError as error:
         raise at_path(error, "$.actions") from error
-    encoded = live.action_encoder.encode_actions(actions)
+    encoded = compiled.action_encoder.encode_actions(actions)
     if len(set(encoded.ids)) != len(encoded.ids):
-        twice = next(i for i in encoded.ids if encoded.ids.count(i) > 1)
-        raise BadRequest("$.actions", f"id {twice!r} is there twice; expected each id once")
+        double = next(i for i in encoded.ids if encoded.ids.count(i) > 1)
+        raise BadRequest("$.actions", f"id {double!r} is there twice; expected each id once")
     return encoded
 
 
 def payloads_of(actions: Sequence[dict[str, Any]]) -> dict[str, msgspec.Raw]:
     """The payloads of the actions in an audited revision's spec."""
-    return {str(a["id"]): msgspec.Raw(msgspec.json.encode(a.get("payload"))) for a in actions}
+    payloads: dict[str, msgspec.Raw] = {}
+    for action in actions:
+        payload = msgspec.json.encode(action.get("payload"))
+        payloads[str(action["id"])] = msgspec.Raw(payload)
+    return payloads

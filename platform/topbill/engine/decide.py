@@ -16,7 +16,16 @@ import numpy as np
 
 from topbill.domain.chance import hash64, uniforms
 from topbill.domain.errors import BadRequest, NotFound
-from topbill.domain.records import NULL, Actions, Decision, Indices, Placement, Snapshot
+from topbill.domain.records import (
+    NULL,
+    Actions,
+    Decision,
+    Floats,
+    Indices,
+    Placement,
+    Policy,
+    Snapshot,
+)
 from topbill.domain.slate import Allowed, Slate, rank
 from topbill.engine.api import (
     Answer,
@@ -47,122 +56,143 @@ class Engine:
 
     def reload(self, experiments: Iterable[Experiment]) -> None:
         """Take over changed experiments; those whose file did not change keep their policies."""
-        fresh: dict[str, CompiledExperiment] = {}
+        reloaded: dict[str, CompiledExperiment] = {}
         for experiment in experiments:
-            held = self.experiments.get(experiment.key)
-            same = held is not None and held.experiment == experiment
-            fresh[experiment.key] = (
-                held if held is not None and same else CompiledExperiment(experiment)
-            )
-        self.experiments = fresh
+            compiled = self.experiments.get(experiment.key)
+            if compiled is None or compiled.experiment != experiment:
+                compiled = CompiledExperiment(experiment)
+            reloaded[experiment.key] = compiled
+        self.experiments = reloaded
 
     def find(self, key: str) -> CompiledExperiment:
         """The compiled experiment. Raises NotFound with the keys that there are."""
-        live = self.experiments.get(key)
-        if live is None:
-            raise NotFound(
-                f"experiment {key!r} is not there; expected one of {', '.join(self.experiments) or '(none)'}"
-            )
-        return live
+        compiled = self.experiments.get(key)
+        if compiled is None:
+            keys = ", ".join(self.experiments) or "(none)"
+            raise NotFound(f"experiment {key!r} is not there; expected one of {keys}")
+        return compiled
+
+    def now(self) -> float:
+        """Seconds of the engine's clock, for `DecisionInput.start` and deadlines."""
+        return self._clock()
+
+    # ------------------------------------------------------------------ deciding
 
     def decide(self, request: DecideRequest) -> Decision:
         """The decision for a request, not yet logged. Raises NotFound and BadRequest for what the
         caller got wrong; a policy that fails or overruns its budget is answered with the control's
         order, flagged `fallback`."""
         start = self._clock()
-        live = self.find(request.experiment)
-        x = live.encoder.encode(decode_context(request.context))
-        actions, eligible = _candidates(live, request)
+        compiled = self.find(request.experiment)
+        x = compiled.encoder.encode(decode_context(request.context))
+        actions, eligible = _candidates(compiled, request)
         decision_id = request.decision_id or new_id()
         return self.choose(
-            live,
+            compiled,
             DecisionInput(
                 decision_id=decision_id,
+                # Without a unit every decision is its own: nobody is promised the same variant.
                 unit=request.unit or decision_id,
                 x=x,
                 actions=actions,
                 eligible=eligible,
-                slots=request.slots or live.experiment.slots,
+                slots=request.slots or compiled.experiment.slots,
                 context=request.context,
                 offered=request.actions,
+                # Only a caller's id can come again, and then has to be of the same request.
                 request_hash=request.fingerprint if request.decision_id else "",
                 start=start,
             ),
         )
 
     def choose(
-        self, live: CompiledExperiment, asked: DecisionInput, deadline: float | None = None
+        self, compiled: CompiledExperiment, inputs: DecisionInput, deadline: float | None = None
     ) -> Decision:
-        """The decision for an encoded question, not yet logged. Past `deadline` (seconds of the
+        """The decision for an encoded request, not yet logged. Past `deadline` (seconds of the
         engine's clock) no policy is asked: the control's order steps in as it does for one that
         fails."""
-        experiment = live.experiment
-        actions, eligible, rules = asked.actions, asked.eligible, asked.rules
-        variant, reason = live.assign(asked.unit)
-        slate, policy = None, "fixed"
-        allowed = None if rules is None else rules()
+        variant, reason = compiled.assign(inputs.unit)
+        allowed = inputs.new_attempt()
+        slate = None
         if variant is not None:
-            policy = variant.policy
-            if deadline is None or self._clock() < deadline:
-                slate = _rank(live, variant, asked, allowed)
-            if slate is None or self._clock() - asked.start > experiment.budget_ms / 1e3:
-                slate, reason = None, "fallback"
-                allowed = None if rules is None else rules()
+            slate = self._by_policy(compiled, variant, inputs, allowed, deadline)
+            if slate is None:
+                reason = "fallback"
+                # Rules remember what was placed, and an attempt that failed may have placed
+                # something: the control begins with fresh ones.
+                allowed = inputs.new_attempt()
         if slate is None:
-            slate = live.control_order(actions, eligible, asked.slots, allowed)
-        ids = actions.ids
+            slate = compiled.control_order(inputs.actions, inputs.eligible, inputs.slots, allowed)
+        ids = inputs.actions.ids
         return Decision(
-            decision_id=asked.decision_id,
-            experiment=experiment.key,
-            revision=live.revision,
+            decision_id=inputs.decision_id,
+            experiment=compiled.experiment.key,
+            revision=compiled.revision,
             variant=None if variant is None else variant.name,
-            unit=asked.unit,
-            context=asked.context,
-            actions=asked.offered,
-            eligible=ids if len(eligible) == len(ids) else tuple(ids[row] for row in eligible),
-            slate=tuple(
-                Placement(k, ids[row], p)
-                for k, (row, p) in enumerate(zip(slate.rows, slate.propensities, strict=True))
-            ),
+            unit=inputs.unit,
+            context=inputs.context,
+            actions=inputs.offered,
+            eligible=_ids_at(ids, inputs.eligible),
+            slate=_placements(ids, slate),
             propensity=slate.propensity,
             probabilities=slate.probabilities,
-            policy=policy,
-            policy_version=live.version,
+            policy="fixed" if variant is None else variant.policy,
+            policy_version=compiled.version,
             reason=reason,
-            request_hash=asked.request_hash,
-            latency_us=int((self._clock() - asked.start) * 1e6),
-            page=asked.page,
-            layer=asked.layer,
-            place=asked.place,
+            request_hash=inputs.request_hash,
+            latency_us=int((self._clock() - inputs.start) * 1e6),
+            page=inputs.page,
+            layer=inputs.layer,
+            place=inputs.place,
             masks=() if allowed is None else allowed.masks,
         )
 
-    def now(self) -> float:
-        """Seconds of the engine's clock, for `DecisionInput.start` and deadlines."""
-        return self._clock()
+    def _by_policy(
+        self,
+        compiled: CompiledExperiment,
+        variant: Variant,
+        inputs: DecisionInput,
+        allowed: Allowed | None,
+        deadline: float | None,
+    ) -> Slate | None:
+        """The policy's slate; None where it failed or came too late."""
+        if deadline is not None and self._clock() >= deadline:
+            return None
+        slate = _rank(compiled, variant, inputs, allowed)
+        # A slate that took too long is thrown away though it is there: were it used, the slow
+        # moments of a policy would go unnoticed, in latency and in what is logged.
+        if self._clock() - inputs.start > compiled.experiment.budget_ms / 1e3:
+            return None
+        return slate
+
+    # ------------------------------------------------------------------ answering
 
     def answer(self, decision: Decision, payloads: dict[str, msgspec.Raw] | None = None) -> Answer:
         """What the caller gets for a decision. `payloads` are those of an earlier revision, where
         it is one.
         """
         if payloads is None:
-            if decision.actions == NULL:
-                payloads = self.find(decision.experiment).payloads
-            else:
-                payloads = {a.id: a.payload for a in offers.decode(decision.actions)}
-        placed = decision.slate
+            payloads = self._payloads(decision)
+        items = []
+        for placement in decision.slate:
+            payload = payloads.get(placement.action, NULL)
+            items.append(
+                AnswerItem(placement.position, placement.action, payload, placement.propensity)
+            )
         return Answer(
             decision.decision_id,
             decision.variant,
-            tuple(
-                AnswerItem(p.position, p.action, payloads.get(p.action, NULL), p.propensity)
-                for p in placed
-            ),
+            tuple(items),
             decision.propensity,
             decision.policy,
             decision.policy_version,
             decision.reason,
         )
+
+    def _payloads(self, decision: Decision) -> dict[str, msgspec.Raw]:
+        if decision.actions == NULL:
+            return self.find(decision.experiment).payloads
+        return {action.id: action.payload for action in offers.decode(decision.actions)}
 
     def explain(self, decision: Decision, snapshot: Snapshot | None) -> dict[str, Any] | None:
         """Scores, widths and each feature's contribution as the policy saw them, from the very
@@ -171,63 +201,95 @@ class Engine:
         None where they can't be had again: no policy decided, the experiment's revision has changed
         since, or the snapshot of that version is gone.
         """
-        live = self.experiments.get(decision.experiment)
-        if live is None or decision.variant is None or live.revision != decision.revision:
+        current = self.experiments.get(decision.experiment)
+        if current is None or decision.variant is None or current.revision != decision.revision:
             return None
-        seen = CompiledExperiment(live.experiment)
-        if decision.policy_version and (snapshot is None or not seen.adopt(snapshot)):
+        # Compiled anew, for the version that decides now must go on deciding.
+        compiled = CompiledExperiment(current.experiment)
+        if decision.policy_version and (snapshot is None or not compiled.adopt(snapshot)):
             return None
-        policy = seen.policies[decision.variant]
-        x = seen.encoder.encode(decode(decision.context, "$.context"))
-        actions = offered(seen, decision.actions)
-        rows = [actions.ids.index(action) for action in decision.eligible]
-        actions = actions.take(rows)
-        scored = policy.score(x, actions, hash64(decision.decision_id))
-        why = policy.explain(x, actions, (seen.encoder.names, seen.action_encoder.names))
-        mean = [None] * len(rows) if scored.mean is None else [float(v) for v in scored.mean]
-        width = [None] * len(rows) if scored.width is None else [float(v) for v in scored.width]
-        return {
-            action: {"score": mean[i], "width": width[i], "contributions": why[i]}
-            for i, action in enumerate(decision.eligible)
+        return _explain(compiled, compiled.policies[decision.variant], decision)
+
+
+def _explain(
+    compiled: CompiledExperiment, policy: Policy, decision: Decision
+) -> dict[str, dict[str, Any]]:
+    """What the policy makes of a decision's actions, by action."""
+    x = compiled.encoder.encode(decode(decision.context, "$.context"))
+    actions = offered(compiled, decision.actions)
+    actions = actions.take([actions.ids.index(action) for action in decision.eligible])
+    # The same seed as when it was decided: a policy that samples gives the same sample.
+    scored = policy.score(x, actions, hash64(decision.decision_id))
+    names = (compiled.encoder.names, compiled.action_encoder.names)
+    contributions = policy.explain(x, actions, names)
+    explanations: dict[str, dict[str, Any]] = {}
+    for row, action in enumerate(decision.eligible):
+        explanations[action] = {
+            "score": _value(scored.mean, row),
+            "width": _value(scored.width, row),
+            "contributions": contributions[row],
         }
+    return explanations
 
 
-def _candidates(live: CompiledExperiment, request: DecideRequest) -> tuple[Actions, Indices]:
-    actions = offered(live, request.actions)
+def _value(values: Floats | None, row: int) -> float | None:
+    return None if values is None else float(values[row])
+
+
+def _ids_at(ids: tuple[str, ...], rows: Indices) -> tuple[str, ...]:
+    """The ids of some rows; the same object where it is all of them, as it nearly always is."""
+    if len(rows) == len(ids):
+        return ids
+    return tuple([ids[row] for row in rows])
+
+
+def _placements(ids: tuple[str, ...], slate: Slate) -> tuple[Placement, ...]:
+    placements: list[Placement] = []
+    for row, propensity in zip(slate.rows, slate.propensities, strict=True):
+        placements.append(Placement(len(placements), ids[row], propensity))
+    return tuple(placements)
+
+
+def _candidates(compiled: CompiledExperiment, request: DecideRequest) -> tuple[Actions, Indices]:
+    """The actions of a request, and the rows of those that it does not exclude."""
+    actions = offered(compiled, request.actions)
     if request.actions == NULL and not request.exclude:
-        return actions, live.rows
+        return actions, compiled.rows
     excluded = set(request.exclude)
-    eligible = np.array(
-        [i for i, action in enumerate(actions.ids) if action not in excluded], dtype=np.intp
-    )
-    if not eligible.size:
+    rows = [row for row, action in enumerate(actions.ids) if action not in excluded]
+    if not rows:
         raise BadRequest(
             "$.exclude",
             f"leaves none of the {len(actions)} actions; expected at least one to remain",
         )
-    return actions, eligible
+    return actions, np.array(rows, dtype=np.intp)
 
 
 def _rank(
-    live: CompiledExperiment, variant: Variant, asked: DecisionInput, allowed: Allowed | None
+    compiled: CompiledExperiment, variant: Variant, inputs: DecisionInput, allowed: Allowed | None
 ) -> Slate | None:
     """The policy's slate, or None when the policy fails: in whatever way it does, a viewer still
     gets a page.
     """
-    decision_id = asked.decision_id
+    decision_id = inputs.decision_id
     try:
-        scored = live.policies[variant.name].score(asked.x, asked.actions, hash64(decision_id))
+        # Chance follows from the decision's id: whoever has id, version and inputs can draw again,
+        # and gets the same slate with the same propensities.
+        policy = compiled.policies[variant.name]
+        scored = policy.score(inputs.x, inputs.actions, hash64(decision_id))
         return rank(
             scored,
-            asked.eligible,
-            asked.slots,
+            inputs.eligible,
+            inputs.slots,
             variant.min_probability,
             uniforms("draw", decision_id),
             allowed,
         )
     except Exception as error:
-        if live.failures.get(variant.name) != repr(error):
-            live.failures[variant.name] = repr(error)
-            where = f"{live.experiment.key}: policy of variant {variant.name} v{live.version}"
+        # Logged when it changes: one that fails for every viewer would fill the disk.
+        if compiled.failures.get(variant.name) != repr(error):
+            compiled.failures[variant.name] = repr(error)
+            key, version = compiled.experiment.key, compiled.version
+            where = f"{key}: policy of variant {variant.name} v{version}"
             _logger.exception("%s failed; its viewers get the control's order", where)
         return None

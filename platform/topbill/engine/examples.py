@@ -14,7 +14,7 @@ from topbill.engine.compiled import CompiledExperiment, offered
 
 
 def examples(
-    live: CompiledExperiment, decision: Decision, events: Iterable[RewardEvent]
+    compiled: CompiledExperiment, decision: Decision, events: Iterable[RewardEvent]
 ) -> Iterator[Example]:
     """What one matured decision teaches: an example for each shown item that the viewer can have
     judged.
@@ -24,8 +24,8 @@ def examples(
     take what stood above for refused.
     """
     try:
-        x = live.encoder.encode(msgspec.json.decode(decision.context))
-        actions = offered(live, decision.actions)
+        x = compiled.encoder.encode(msgspec.json.decode(decision.context))
+        actions = offered(compiled, decision.actions)
         row_of = {action: row for row, action in enumerate(actions.ids)}
         eligible = [row_of[action] for action in decision.eligible]
     except (BadRequest, KeyError):
@@ -33,7 +33,7 @@ def examples(
         # that this policy could use.
         return
 
-    rewards = item_rewards(live.experiment, decision, list(events))
+    rewards = item_rewards(compiled.experiment, decision, list(events))
     everything = len(eligible) == len(actions) and not decision.masks
     remaining, above = list(eligible), list[int]()
     for placement, reward in zip(decision.slate, rewards, strict=True):
@@ -61,27 +61,31 @@ def examples(
 
 
 def teach(
-    live: CompiledExperiment, decisions: Iterable[tuple[Decision, Sequence[RewardEvent]]]
+    compiled: CompiledExperiment, decisions: Iterable[tuple[Decision, Sequence[RewardEvent]]]
 ) -> int:
     """Update the policies with what these matured decisions teach, in their order.
 
     A decision teaches the variant that made it, and every variant with `training: shared`. Returns
     the number of examples, each counted once for each policy that learned it.
     """
-    batches: dict[str, list[Example]] = {name: [] for name in live.policies}
-    shared = {v.name for v in live.experiment.variants if v.training == "shared"}
+    batches: dict[str, list[Example]] = {name: [] for name in compiled.policies}
+    shared = {v.name for v in compiled.experiment.variants if v.training == "shared"}
     for decision, events in decisions:
         # A fallback, or a variant that is gone, was drawn from no policy of this experiment: its
         # propensities would teach it something false.
         if decision.reason != "policy" or decision.variant not in batches:
             continue
-        lessons = list(examples(live, decision, events))
+        lessons = list(examples(compiled, decision, events))
         for name in {decision.variant} | shared:
             batches[name].extend(lessons)
+    return _update(compiled, batches)
 
+
+def _update(compiled: CompiledExperiment, batches: dict[str, list[Example]]) -> int:
+    """Let each policy learn its batch; returns how many examples that were."""
     count = 0
     for name, batch in batches.items():
         if batch:
-            live.policies[name].update(batch)
+            compiled.policies[name].update(batch)
             count += len(batch)
     return count

@@ -63,9 +63,11 @@ def keyed_ids(entries: Sequence[Entry]) -> tuple[set[str], set[EventKey]]:
     """All ids of a group that may have been used before: what has to be looked up for it."""
     decision_ids: set[str] = set()
     event_keys: set[EventKey] = set()
-    for entry in entries:
-        decision_ids |= entry.keyed_decisions
-        event_keys |= entry.keyed_events
+    for _, _, keyed_decisions, keyed_events, _ in entries:
+        if keyed_decisions:
+            decision_ids |= keyed_decisions
+        if keyed_events:
+            event_keys |= keyed_events
     return decision_ids, event_keys
 
 
@@ -88,11 +90,10 @@ def admit(
         stored_events: At least the stored events among the entry's keyed ones.
         rows: What the group is going to write.
     """
-    before = {
-        decision_id: stored_decisions[decision_id]
-        for decision_id in entry.keyed_decisions
-        if decision_id in stored_decisions
-    }
+    before: dict[str, Decision] = {}
+    for decision_id in entry.keyed_decisions:
+        if decision_id in stored_decisions:
+            before[decision_id] = stored_decisions[decision_id]
     if before:
         # All conflicts come before the first row: an entry is stored whole or not at all.
         for decision in entry.decisions:
@@ -111,12 +112,21 @@ def admit(
             msgspec.structs.force_setattr(decision, "decided_at", at)
             stored_decisions[decision_id] = decision
 
+    if not entry.events:
+        return Receipt(before, ())
+    return Receipt(before, _admit_events(entry.events, stored_events, rows))
+
+
+def _admit_events(
+    events: Sequence[RewardEvent], stored: set[EventKey], rows: Rows
+) -> tuple[bool, ...]:
+    """Add the events that are new; of each, whether it is a duplicate."""
     duplicates = []
-    for event in entry.events:
+    for event in events:
         key = (event.decision_id, event.event_id)
-        duplicate = key in stored_events
+        duplicate = key in stored
         duplicates.append(duplicate)
         if not duplicate:
             rows.events.append((*key, _encode(event)))
-            stored_events.add(key)
-    return Receipt(before, tuple(duplicates))
+            stored.add(key)
+    return tuple(duplicates)

@@ -41,6 +41,15 @@ class _Store:
         self.snapshots: dict[str, dict[int, Snapshot]] = {}
         self.revisions: list[Revision] = []
 
+    def remove(self, oldest: set[str]) -> None:
+        """Let go of the oldest decisions, with their events."""
+        del self.decisions[: len(oldest)]
+        self.events = [row for row in self.events if row[1].decision_id not in oldest]
+        self.event_keys = {key for key in self.event_keys if key[0] not in oldest}
+        for decision_id in oldest:
+            del self.by_id[decision_id]
+            self.by_decision.pop(decision_id, None)
+
 
 _STORES: dict[str, _Store] = {}
 _STORES_LOCK = threading.Lock()
@@ -91,6 +100,10 @@ class MemoryLog(Log):
         """Raises LogError where the handle was closed, as a file would."""
         if self._closed:
             raise LogError(f"{self.name} was closed; open it again")
+
+    def tend(self, *, thorough: bool = False) -> None:  # noqa: ARG002 (the contract's)
+        """There is nothing to do: what was committed can be read."""
+        self.check()
 
     # ------------------------------------------------------------------ intake
 
@@ -219,21 +232,16 @@ class MemoryLog(Log):
         self.check()
         store = self._store
         with store.lock:
-            forgotten = 0
+            forgotten: set[str] = set()
             for seq, decision in store.decisions[:limit]:
-                events = store.by_decision.get(decision.decision_id, [])
-                safe = seq <= decisions_through and (not events or events[-1][0] <= events_through)
-                if not safe or decision.decided_at >= older_than:
+                if seq > decisions_through or decision.decided_at >= older_than:
                     break
-                forgotten += 1
-            gone = {decision.decision_id for _, decision in store.decisions[:forgotten]}
-            del store.decisions[:forgotten]
-            store.events = [row for row in store.events if row[1].decision_id not in gone]
-            store.event_keys = {key for key in store.event_keys if key[0] not in gone}
-            for decision_id in gone:
-                del store.by_id[decision_id]
-                store.by_decision.pop(decision_id, None)
-        return forgotten
+                events = store.by_decision.get(decision.decision_id, [])
+                if events and events[-1][0] > events_through:
+                    break
+                forgotten.add(decision.decision_id)
+            store.remove(forgotten)
+        return len(forgotten)
 
     # ------------------------------------------------------------------ snapshots
 

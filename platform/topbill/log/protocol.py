@@ -238,21 +238,21 @@ class Log(Protocol):
 
     # ------------------------------------------------------------------ upkeep
 
+    @abstractmethod
     def check(self) -> None:
         """Raises LogError where what this handle writes to is no longer what its name leads to."""
-        return None
 
     def probe(self) -> None:
         """Write what every commit writes, without any row. Raises LogError where that fails."""
         self.commit([Entry()])
 
+    @abstractmethod
     def tend(self, *, thorough: bool = False) -> None:
         """Upkeep that some process must see to several times a second; cheap when nothing is due.
 
         Args:
             thorough: Also what may take a moment: for the worker, not for a process that answers.
         """
-        return None
 
     @abstractmethod
     def close(self) -> None:

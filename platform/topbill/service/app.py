@@ -50,7 +50,8 @@ def create_app(settings: Settings) -> FastPath:
         swagger_ui_parameters={"validatorUrl": None},
         title="Topbill",
         version=__version__,
-        summary="Decides what a viewer sees on a streaming homepage, and logs with which probability.",
+        summary="Decides what a viewer sees on a streaming homepage, "
+        "and logs with which probability.",
         lifespan=lambda app: _lifespan(app, backend, page_service),
     )
     personalizer = Personalizer(backend)

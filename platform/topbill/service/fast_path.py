@@ -186,9 +186,7 @@ def _used_before(decision_id: str) -> Conflict:
 
 
 def _refusal(error: TopbillError) -> tuple[int, bytes]:
-    for kind, status, code in _STATUS:
-        if isinstance(error, kind):
-            break
+    status, code = next((s, c) for kind, s, c in _STATUS if isinstance(error, kind))
     if isinstance(error, BadRequest):
         return status, problem(code, error.message, error.path)
     return status, problem(code, str(error))

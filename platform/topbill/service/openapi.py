@@ -41,11 +41,11 @@ _REFUSALS = {
 
 def extend(document: dict[str, Any]) -> dict[str, Any]:
     """Add the fast path's operations and schemas to FastAPI's document."""
-    kinds = [kind for route in _ROUTES for kind in route[2:]] + [
-        bodies.ProblemAnswer,
-        OfferedAction,
-    ]
+    kinds: list[type] = [bodies.ProblemAnswer, OfferedAction]
+    for _, _, body, answer in _ROUTES:
+        kinds += [body, answer]
     _, schemas = msgspec.json.schema_components(kinds, ref_template=_TEMPLATE)
+    # To msgspec both are text that is decoded later; what callers may put there is said by hand.
     request = schemas["DecideRequest"]["properties"]
     request["context"] = {
         "type": "object",
@@ -86,31 +86,29 @@ def _plain_refusals(path: str) -> dict[str, Any]:
         }
     if path in auth.OPEN_PATHS:
         return {}
-    told = {"401": _REFUSALS[401], "503": "The log can't be read now"}
+    refusals = {"401": _REFUSALS[401], "503": "The log can't be read now"}
     if "{" in path:
-        told |= {"404": "Nothing of that name", "422": _REFUSALS[422]}
-    return {
-        status: {"description": text, "content": _content(bodies.ProblemAnswer)}
-        for status, text in told.items()
-    }
+        refusals |= {"404": "Nothing of that name", "422": _REFUSALS[422]}
+    return _responses(refusals)
 
 
 def _operation(path: str, summary: str, body: type, answer: type) -> dict[str, Any]:
-    refusals = {
-        str(status): {"description": text, "content": _content(bodies.ProblemAnswer)}
-        for status, text in _REFUSALS.items()
-    }
+    success = {"description": answer.__doc__, "content": _content(answer)}
+    refusals = {str(status): text for status, text in _REFUSALS.items()}
     return {
         "tags": ["decide and reward"],
         "summary": summary,
         "description": body.__doc__,
         "operationId": path.removeprefix("/v1/").replace("/", "_"),
         "requestBody": {"required": True, "content": _content(body)},
-        "responses": {
-            "200": {"description": answer.__doc__, "content": _content(answer)},
-            **refusals,
-        },
+        "responses": {"200": success, **_responses(refusals)},
     }
+
+
+def _responses(refusals: dict[str, str]) -> dict[str, Any]:
+    """Each refusal with the one body that all of them have."""
+    content = _content(bodies.ProblemAnswer)
+    return {status: {"description": text, "content": content} for status, text in refusals.items()}
 
 
 def _content(kind: type) -> dict[str, Any]:

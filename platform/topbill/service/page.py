@@ -53,8 +53,8 @@ _NO_KEYS: frozenset[str] = frozenset()
 class PageService:
     """Composes pages over a backend. One for each API process.
 
-    Two threads use it: the event loop composes pages, and the follower puts new objects in the place
-    of those that changed. Neither waits for the other.
+    Two threads use it: the event loop composes pages, and the follower puts new objects in the
+    place of those that changed. Neither waits for the other.
     """
 
     def __init__(self, backend: Backend) -> None:

@@ -5,8 +5,8 @@ written in one go.
               ▲           │ a turn of the loop that brings nothing more, or enough callers wait
               └───────────┘
 
-One sync of the disk costs the same for one entry as for 256, so waiting for a turn of the loop, some
-ten microseconds, is what makes thousands of durable decisions a second possible.
+One sync of the disk costs the same for one entry as for 256, so waiting for a turn of the loop,
+some ten microseconds, is what makes thousands of durable decisions a second possible.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from topbill.log import Entry, Log, Receipt
 _logger = logging.getLogger("topbill")
 _LARGEST_GROUP = 256
 _LONGEST_QUEUE = 20_000
-"""Entries that may wait; whoever comes then is refused at once. At 10,000 a second it is two seconds
-of a disk that stands still: callers have their own deadlines, and answers that come after them are
-work for nobody.
+"""Entries that may wait; whoever comes then is refused at once. At 10,000 a second it is two
+seconds of a disk that stands still: callers have their own deadlines, and answers that come after
+them are work for nobody.
 """
 _QUICK = 1e-3
 """Seconds for a group, on average over the last few, up to which the loop itself writes."""

@@ -169,7 +169,8 @@ def test_the_node_client_ranks_rewards_and_sees_improvement(
     node, modules = shutil.which("node"), os.environ.get("TOPBILL_NODE_MODULES")
     if node is None or modules is None:
         pytest.skip(
-            "needs node, and TOPBILL_NODE_MODULES naming the folder that @azure-rest/ai-personalizer is in"
+            "needs node, and TOPBILL_NODE_MODULES naming the folder "
+            "that @azure-rest/ai-personalizer is in"
         )
     simulation = simulated(rounds, seed=2)
     (tmp_path / "rounds.json").write_text(json.dumps(simulation))

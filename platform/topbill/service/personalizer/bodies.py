@@ -16,9 +16,15 @@ MOST = 50
 Text = Annotated[str, msgspec.Meta(min_length=1, max_length=256, pattern=r"^[^\x00-\x1f]*$")]
 Features = list[dict[str, Any]]
 Code = Literal[
-    "BadRequest", "InvalidRankRequest", "InvalidRewardRequest", "InvalidEventIdToActivate", "PayloadSizeExceeded",
-    "ResourceNotFound", "InternalServerError", "OperationNotAllowed",
-]  # fmt: skip
+    "BadRequest",
+    "InvalidRankRequest",
+    "InvalidRewardRequest",
+    "InvalidEventIdToActivate",
+    "PayloadSizeExceeded",
+    "ResourceNotFound",
+    "InternalServerError",
+    "OperationNotAllowed",
+]
 
 
 class RankableAction(msgspec.Struct, frozen=True):

@@ -39,8 +39,8 @@ _EVENTS = ".events"
 
 
 class StoredEvent(msgspec.Struct, frozen=True):
-    """An event as it is stored: its decisions by slot ("" for the one of a single-slot rank), active
-    or not yet.
+    """An event as it is stored: its decisions by slot ("" for the one of a single-slot rank),
+    active or not yet.
     """
 
     decisions: dict[str, Decision]

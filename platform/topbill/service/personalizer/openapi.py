@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -17,31 +17,48 @@ _EVENT = {
 }
 _V1, _PREVIEW = "/personalizer/v1.0", "/personalizer/v1.1-preview.3"
 _SLOTS = f"{_PREVIEW}/multislot"
-_ROUTES: tuple[tuple[str, str, type | None, type | None], ...] = tuple(
-    (base + path, summary, body, answer)
-    for base, path, summary, body, answer in (
-        *(
-            (base, path, summary, body, answer)
-            for base in (_V1, _PREVIEW)
-            for path, summary, body, answer in (
-                ("/rank", "Rank actions", bodies.RankRequest, bodies.RankResponse),
-                ("/events/{eventId}/reward", "Reward an event", bodies.RewardRequest, None),
-                ("/events/{eventId}/activate", "Activate a deferred event", None, None),
-            )
-        ),
-        (
-            _SLOTS,
-            "/rank",
-            "Place actions in slots",
-            bodies.MultiSlotRankRequest,
-            bodies.MultiSlotRankResponse,
-        ),
-        (_SLOTS, "/events/{eventId}/reward", "Reward slots", bodies.MultiSlotRewardRequest, None),
-        (_SLOTS, "/events/{eventId}/activate", "Activate a deferred event with slots", None, None),
-    )
-)
+
+
+class _Route(NamedTuple):
+    path: str
+    summary: str
+    body: type | None
+    answer: type | None
+
+
+def _single_slot(base: str) -> list[_Route]:
+    return [
+        _Route(f"{base}/rank", "Rank actions", bodies.RankRequest, bodies.RankResponse),
+        _Route(f"{base}/events/{{eventId}}/reward", "Reward an event", bodies.RewardRequest, None),
+        _Route(f"{base}/events/{{eventId}}/activate", "Activate a deferred event", None, None),
+    ]
+
+
+_ROUTES = [
+    *_single_slot(_V1),
+    *_single_slot(_PREVIEW),
+    _Route(
+        f"{_SLOTS}/rank",
+        "Place actions in slots",
+        bodies.MultiSlotRankRequest,
+        bodies.MultiSlotRankResponse,
+    ),
+    _Route(
+        f"{_SLOTS}/events/{{eventId}}/reward",
+        "Reward slots",
+        bodies.MultiSlotRewardRequest,
+        None,
+    ),
+    _Route(
+        f"{_SLOTS}/events/{{eventId}}/activate",
+        "Activate a deferred event with slots",
+        None,
+        None,
+    ),
+]
 _REFUSALS = {
-    400: "The request has the wrong form, `error.target` names the culprit; or it is larger than 1 MB",
+    400: "The request has the wrong form, `error.target` names the culprit; "
+    "or it is larger than 1 MB",
     404: "No such event, or no experiment that says `personalizer: true`",
     503: "The log can't be written now; nothing was stored",
 }
@@ -50,15 +67,15 @@ _UNAUTHORIZED = {"application/json": {"schema": {"$ref": "#/components/schemas/P
 
 def extend(document: dict[str, Any]) -> dict[str, Any]:
     """Add Personalizer's operations and schemas to the document."""
-    kinds = [kind for route in _ROUTES for kind in route[2:] if kind is not None] + [
-        bodies.ErrorResponse
-    ]
+    kinds: list[type] = [bodies.ErrorResponse]
+    for route in _ROUTES:
+        kinds += [kind for kind in (route.body, route.answer) if kind is not None]
     _, schemas = msgspec.json.schema_components(kinds, ref_template=_TEMPLATE)
-    document["components"]["schemas"].update(
-        {f"Personalizer{name}": schema for name, schema in schemas.items()}
-    )
-    for path, summary, body, answer in _ROUTES:
-        document["paths"][path] = {"post": _operation(path, summary, body, answer)}
+    # Under a name of their own: the fast path has a RewardRequest too, and another one.
+    for name, schema in schemas.items():
+        document["components"]["schemas"][f"Personalizer{name}"] = schema
+    for route in _ROUTES:
+        document["paths"][route.path] = {"post": _operation(route)}
     _open_objects(document)
     return document
 
@@ -68,10 +85,8 @@ def _open_objects(schema: Any) -> None:
     ask for it.
     """
     if isinstance(schema, dict):
-        if schema.get("type") == "object" and not schema.keys() & {
-            "properties",
-            "additionalProperties",
-        }:
+        declared = schema.keys() & {"properties", "additionalProperties"}
+        if schema.get("type") == "object" and not declared:
             schema["additionalProperties"] = True
         for part in schema.values():
             _open_objects(part)
@@ -80,27 +95,26 @@ def _open_objects(schema: Any) -> None:
             _open_objects(part)
 
 
-def _operation(path: str, summary: str, body: type | None, answer: type | None) -> dict[str, Any]:
+def _operation(route: _Route) -> dict[str, Any]:
+    operation_id = route.path.strip("/").replace("/events/{eventId}", "")
+    responses: dict[str, Any] = {
+        "401": {"description": "No valid key", "content": _UNAUTHORIZED},
+    }
+    if route.answer is None:
+        responses["204"] = {"description": "Stored"}
+    else:
+        responses["201"] = {"description": "Stored", "content": _content(route.answer)}
+    for status, text in _REFUSALS.items():
+        responses[str(status)] = {"description": text, "content": _content(bodies.ErrorResponse)}
     entry: dict[str, Any] = {
         "tags": ["Azure Personalizer"],
-        "summary": summary,
-        "operationId": path.strip("/")
-        .replace("/events/{eventId}", "")
-        .replace("/", "_")
-        .replace(".", "_"),
-        "responses": {
-            "204" if answer is None else "201": {"description": "Stored"}
-            | ({} if answer is None else {"content": _content(answer)}),
-            "401": {"description": "No valid key", "content": _UNAUTHORIZED},
-            **{
-                str(s): {"description": text, "content": _content(bodies.ErrorResponse)}
-                for s, text in _REFUSALS.items()
-            },
-        },
+        "summary": route.summary,
+        "operationId": operation_id.replace("/", "_").replace(".", "_"),
+        "responses": responses,
     }
-    if body is not None:
-        entry["requestBody"] = {"required": True, "content": _content(body)}
-    if "{eventId}" in path:
+    if route.body is not None:
+        entry["requestBody"] = {"required": True, "content": _content(route.body)}
+    if "{eventId}" in route.path:
         entry["parameters"] = [_EVENT]
     return entry
 
