@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from topbill.cli.shell import DATA, EXPERIMENTS, Data, Experiments, app, out, progress
-from topbill.formats.registry import Format
+from topbill.formats.registry import FormatName
 
 
 @app.command(name="import")
@@ -13,7 +13,7 @@ def import_(
     file: Path,
     *,
     data: Data,
-    format: Format | None = None,  # noqa: A002 (what it is called on the command line)
+    format: FormatName | None = None,  # noqa: A002 (what it is called on the command line)
     key: str = "imported",
     experiments: Experiments = EXPERIMENTS,
 ) -> None:
@@ -49,7 +49,7 @@ def export(
     target: Path,
     *,
     data: Data = DATA,
-    format: Format | None = None,  # noqa: A002
+    format: FormatName | None = None,  # noqa: A002
 ) -> None:
     """Write an experiment's decisions with their rewards for other tools; interrupted, it goes on.
 

@@ -8,19 +8,47 @@ beside (or in) what it writes.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from topbill.formats.registry import Format, format_of
+from topbill.formats.registry import FORMATS, Format, FormatName, find, format_of
+from topbill.formats.rows import Progress, Row, quiet
+
+__all__ = [
+    "FORMATS",
+    "Format",
+    "FormatName",
+    "export_log",
+    "format_of",
+    "import_log",
+    "read",
+]
 
 if TYPE_CHECKING:
-    from topbill.formats.exporting import export_log
-    from topbill.formats.importing import import_log
-    from topbill.formats.sources import read
+    from topbill.formats.lake_export import export_log
+    from topbill.formats.lake_import import import_log
 
-__all__ = ["Format", "export_log", "format_of", "import_log", "read"]
+_MODULES = {"export_log": "lake_export", "import_log": "lake_import"}
 
-_MODULES = {"export_log": "exporting", "import_log": "importing", "read": "sources"}
+
+def read(
+    source: Path, format_name: str, key: str, *, skip: int = 0, progress: Progress = quiet
+) -> Iterator[Row]:
+    """The rows of a file or folder after the first `skip`.
+
+    Args:
+        source: The file or folder.
+        format_name: One of FORMATS.
+        key: The experiment of rows that name none.
+        skip: Rows to pass over.
+        progress: Called with how much is read.
+
+    Raises:
+        BadData: Naming the line or row that is wrong.
+    """
+    return find(format_name).read(source, key, skip, progress)
 
 
 def __getattr__(name: str) -> Any:

@@ -10,74 +10,55 @@ crashes on others).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime, timedelta
+import math
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
 
 from topbill.domain.errors import BadData
 from topbill.domain.records import Decision, Placement, RewardEvent
-from topbill.formats.dsjson import micros, name_of, shared_of
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-
-
-class _Kept(msgspec.Struct):
-    decision: Decision
-    events: list[RewardEvent]
-
-
-class _Ours(msgspec.Struct):
-    topbill: _Kept | None = None
+from topbill.formats.dsjson import features_of, name_of, shared_of
+from topbill.formats.rows import (
+    ActionFeatures,
+    Row,
+    WholeRow,
+    eligible_features,
+    microseconds,
+    timestamp,
+)
 
 
-def dump_line(
-    decision: Decision, events: Iterable[RewardEvent], features: Mapping[str, Mapping[str, Any]]
-) -> bytes:
-    """One slate as a line without its end. `features` maps action ids to their raw features (for
-    actions that the decision does not bring along). An event of no position counts at every one, as
-    policies see it.
+class _OwnLine(msgspec.Struct):
+    topbill: WholeRow | None = None
 
-    Raises BadData for an action without features.
+
+class _Slot(msgspec.Struct, frozen=True):
+    """What a line says of a position: the shown action's number, its probability, the cost."""
+
+    action: int
+    probability: float
+    cost: float
+
+
+def dump_line(decision: Decision, events: Iterable[RewardEvent], features: ActionFeatures) -> bytes:
+    """One slate as a line without its end. An event of no position counts at every one, as policies
+    see it.
+
+    Args:
+        decision: With any number of placements.
+        events: What it got.
+        features: Of actions that the decision does not bring along.
+
+    Raises:
+        BadData: An action without features.
     """
-    held = list(events)
-    sent = msgspec.json.decode(decision.actions) or []
-    own = {action["id"]: action.get("features", {}) for action in sent}
-    missing = [name for name in decision.eligible if name not in own and name not in features]
-    if missing:
-        raise BadData(
-            decision.decision_id,
-            f"got action {missing[0]!r} without features; expected all, from the experiment's file",
-        )
-    multi = [
-        {"_tag": name, "action": own.get(name, features.get(name))} for name in decision.eligible
-    ]
-    row = {name: i for i, name in enumerate(decision.eligible)}
-    outcomes = []
-    for k, placed in enumerate(decision.slate):
-        gone = {row[above.action] for above in decision.slate[:k]}
-        first = row[placed.action]
-        p = decision.probabilities[k] if decision.probabilities else None
-        order = (
-            [first, *(i for i in range(len(multi)) if i != first and i not in gone)]
-            if p
-            else [first]
-        )
-        worth = sum(e.value for e in held if e.position in (None, placed.position))
-        outcomes.append(
-            {
-                "_id": str(placed.position),
-                "_label_cost": -worth + 0.0,
-                "_a": order,
-                "_p": [p[i] for i in order] if p else [placed.propensity],
-                "_o": [],
-            }
-        )
+    row = WholeRow(decision, list(events))
+    multi: list[dict[str, Any]] = []
+    for name, own in zip(decision.eligible, eligible_features(decision, features), strict=True):
+        multi.append({"_tag": name, "action": own})
     line = {
-        "Timestamp": (_EPOCH + timedelta(microseconds=decision.decided_at)).strftime(
-            "%Y-%m-%dT%H:%M:%S.%fZ"
-        ),
+        "Timestamp": timestamp(decision.decided_at),
         "Version": "1",
         "EventId": decision.decision_id,
         "c": {
@@ -85,66 +66,120 @@ def dump_line(
             "_multi": multi,
             "_slots": [{"_id": str(placed.position)} for placed in decision.slate],
         },
-        "_outcomes": outcomes,
+        "_outcomes": _dump_outcomes(row),
         "VWState": {"m": f"{decision.policy}/{decision.policy_version}"},
-        "topbill": _Kept(decision, held),
+        "topbill": row,
     }
     return msgspec.json.encode(line)
 
 
-def parse_line(
-    line: bytes, *, experiment: str = "imported", number: int = 0
-) -> tuple[Decision, list[RewardEvent]]:
-    """The slate and events of a line; `number` is named in errors. Raises BadData for what is no
-    CCB line.
+def _dump_outcomes(row: WholeRow) -> list[dict[str, Any]]:
+    """An outcome for each position."""
+    decision = row.decision
+    number_of = {name: number for number, name in enumerate(decision.eligible)}
+    outcomes: list[dict[str, Any]] = []
+    gone: set[int] = set()  # what positions above show: it can't stand here
+    for k, placed in enumerate(decision.slate):
+        shown = number_of[placed.action]
+        actions, probabilities = [shown], [placed.propensity]
+        if decision.probabilities:
+            remaining = (i for i in range(len(number_of)) if i != shown and i not in gone)
+            actions = [shown, *remaining]
+            probabilities = [decision.probabilities[k][i] for i in actions]
+        reward = sum(
+            event.value for event in row.events if event.position in (None, placed.position)
+        )
+        outcomes.append(
+            {
+                "_id": str(placed.position),
+                "_label_cost": -reward + 0.0,  # 0.0, and not -0.0, for no reward
+                "_a": actions,
+                "_p": probabilities,
+                "_o": [],
+            }
+        )
+        gone.add(shown)
+    return outcomes
+
+
+def parse_line(line: bytes, *, experiment: str = "imported", number: int = 0) -> Row:
+    """The slate and events of a line.
 
     A foreign line's actions are called by their `_tag` or `id`, else by their place (`a1`, `a2`,
     …); the cost of a position becomes an event `reward` of the opposite sign.
+
+    Args:
+        line: JSON.
+        experiment: The key of a line that says none.
+        number: The line's, for errors.
+
+    Raises:
+        BadData: The line is none of a conditional contextual bandit.
     """
     where = f"line {number}"
     try:
-        kept = msgspec.json.decode(line, type=_Ours).topbill
-        if kept is not None:
-            return kept.decision, kept.events
-        found = msgspec.json.decode(line)
-        multi = msgspec.convert(found["c"]["_multi"], list[dict[str, Any]])
-        outcomes = found["_outcomes"]
-        chosen = [_listed(outcome["_a"])[0] for outcome in outcomes]
-        p = [float(_listed(outcome["_p"])[0]) for outcome in outcomes]
-        costs = [float(outcome.get("_label_cost") or 0.0) for outcome in outcomes]
+        own = msgspec.json.decode(line, type=_OwnLine).topbill
+        if own is not None:
+            return own.decision, own.events
+        parsed = msgspec.json.decode(line)
+        multi = msgspec.convert(parsed["c"]["_multi"], list[dict[str, Any]])
+        slots = [_parse_slot(outcome) for outcome in parsed["_outcomes"]]
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
         raise BadData(
             where,
-            f"got no dsjson of a conditional contextual bandit ({error}); expected c with _multi, and _outcomes",
+            f"got no dsjson of a conditional contextual bandit ({error}); "
+            "expected c with _multi, and _outcomes",
         ) from None
-    if not all(type(i) is int and 0 <= i < len(multi) for i in chosen) or len(set(chosen)) < len(
-        chosen
-    ):
+    actions = [slot.action for slot in slots]
+    known = all(type(action) is int and 0 <= action < len(multi) for action in actions)
+    if not known or len(set(actions)) < len(actions):
         raise BadData(
-            where, f"got actions {chosen} of {len(multi)}; expected different ones, from 0"
+            where, f"got actions {actions} of {len(multi)}; expected different ones, from 0"
         )
-    if not all(0.0 < q <= 1.0 for q in p):
-        raise BadData(where, f"got probabilities {p}; expected each in (0, 1]")
-    return _foreign(found, experiment, number, chosen, p, costs)
+    probabilities = [slot.probability for slot in slots]
+    if not all(0.0 < p <= 1.0 for p in probabilities):
+        raise BadData(where, f"got probabilities {probabilities}; expected each in (0, 1]")
+    return _foreign_row(parsed, slots, experiment, number)
 
 
-def _foreign(
-    found: Mapping[str, Any],
-    experiment: str,
-    number: int,
-    chosen: list[int],
-    p: list[float],
-    costs: list[float],
-) -> tuple[Decision, list[RewardEvent]]:
-    multi = found["c"]["_multi"]
-    ids = tuple(name_of(action, i) for i, action in enumerate(multi, 1))
-    key = str(found.get("EventId") or f"{experiment}-{number}")
-    at = micros(found.get("Timestamp"), f"line {number}")
-    bare = [{k: v for k, v in action.items() if k not in ("_tag", "id")} for action in multi]
-    shared = {name: value for name, value in found["c"].items() if name != "_slots"}
-    joint = 1.0
-    for q in p:
-        joint *= q
+def _parse_slot(outcome: Any) -> _Slot:
+    """The shown action stands first; a lone one may stand there without a list."""
+    actions, probabilities = outcome["_a"], outcome["_p"]
+    return _Slot(
+        action=actions[0] if isinstance(actions, list) else actions,
+        probability=float(probabilities[0] if isinstance(probabilities, list) else probabilities),
+        cost=float(outcome.get("_label_cost") or 0.0),
+    )
+
+
+def _foreign_row(parsed: dict[str, Any], slots: list[_Slot], experiment: str, number: int) -> Row:
+    """The row of a line of another maker."""
+    multi = parsed["c"]["_multi"]
+    ids = tuple(name_of(action, place) for place, action in enumerate(multi, 1))
+    key = str(parsed.get("EventId") or f"{experiment}-{number}")
+    decided_at = microseconds(parsed.get("Timestamp"), f"line {number}")
+    offered = [
+        {"id": name, "features": features_of(action)}
+        for name, action in zip(ids, multi, strict=True)
+    ]
+    shared = {name: value for name, value in parsed["c"].items() if name != "_slots"}
+    slate: list[Placement] = []
+    events: list[RewardEvent] = []
+    for position, slot in enumerate(slots):
+        name = ids[slot.action]
+        slate.append(Placement(position, name, slot.probability))
+        if slot.cost:
+            events.append(
+                RewardEvent(
+                    decision_id=key,
+                    event_id=f"reward-{position}",
+                    event="reward",
+                    value=-slot.cost,
+                    action=name,
+                    position=position,
+                    received_at=decided_at,
+                )
+            )
     decision = Decision(
         decision_id=key,
         experiment=experiment,
@@ -152,33 +187,12 @@ def _foreign(
         variant="imported",
         unit=key,
         context=msgspec.Raw(msgspec.json.encode(shared_of(shared))),
-        actions=msgspec.Raw(
-            msgspec.json.encode([{"id": i, "features": f} for i, f in zip(ids, bare, strict=True)])
-        ),
+        actions=msgspec.Raw(msgspec.json.encode(offered)),
         eligible=ids,
-        slate=tuple(
-            Placement(k, ids[i], q) for k, (i, q) in enumerate(zip(chosen, p, strict=True))
-        ),
-        propensity=joint,
+        slate=tuple(slate),
+        propensity=math.prod((slot.probability for slot in slots), start=1.0),
         policy="imported",
         reason="policy",
-        decided_at=at,
+        decided_at=decided_at,
     )
-    events = [
-        RewardEvent(
-            decision_id=key,
-            event_id=f"reward-{k}",
-            event="reward",
-            value=-cost,
-            action=ids[i],
-            position=k,
-            received_at=at,
-        )
-        for k, (i, cost) in enumerate(zip(chosen, costs, strict=True))
-        if cost
-    ]
     return decision, events
-
-
-def _listed(value: Any) -> Any:
-    return value if isinstance(value, list) else [value]

@@ -10,7 +10,6 @@ lines of other makers lack it and get defaults.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any
 
@@ -18,12 +17,20 @@ import msgspec
 
 from topbill.domain.errors import BadData
 from topbill.domain.records import NULL, Decision, Mask, Placement, Reason, RewardEvent
+from topbill.formats.rows import (
+    ActionFeatures,
+    Row,
+    eligible_features,
+    microseconds,
+    only_placement,
+    timestamp,
+)
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
-
-class _Own(msgspec.Struct, rename={"decided_at": "at", "latency_us": "micros"}):
-    """What our own lines keep under `topbill`; the defaults are what a foreign line means."""
+class _OwnDecision(msgspec.Struct, rename={"decided_at": "at", "latency_us": "micros"}):
+    """What our own lines keep under `topbill`; the defaults are what a foreign line means. Names in
+    a line are those of 0.1.0, so that its files can be read.
+    """
 
     experiment: str = ""
     revision: str = ""
@@ -41,6 +48,7 @@ class _Own(msgspec.Struct, rename={"decided_at": "at", "latency_us": "micros"}):
     masks: tuple[Mask, ...] = ()
     actions: msgspec.Raw = NULL
     whole: bool | None = None
+    """Whether the line has all probabilities, or the chosen action's alone."""
 
 
 class _OwnEvent(msgspec.Struct, rename={"received_at": "at"}):
@@ -65,175 +73,208 @@ class _Line(msgspec.Struct):
     timestamp: str | None = msgspec.field(name="Timestamp", default=None)
     cost: float | None = msgspec.field(name="_label_cost", default=None)
     o: list[_Outcome] | None = None
-    topbill: _Own | None = None
+    topbill: _OwnDecision | None = None
 
 
-_OWN = tuple(name for name in _Own.__struct_fields__ if name not in ("actions", "whole"))
-_EVENT = _OwnEvent.__struct_fields__
+class _Actions(msgspec.Struct, frozen=True):
+    """The actions of a line: their names, and the JSON in which a caller would have sent them."""
+
+    ids: tuple[str, ...]
+    offered: msgspec.Raw
+
+
+# Field → its name in a line.
 _WRITTEN = {
     field.name: field.encode_name
-    for kind in (_Own, _OwnEvent)
+    for kind in (_OwnDecision, _OwnEvent)
     for field in msgspec.structs.fields(kind)
 }
-"""Field → its name in a line, which is that of 0.1.0."""
+_DECISION_FIELDS = tuple(
+    name for name in _OwnDecision.__struct_fields__ if name not in ("actions", "whole")
+)
+_EVENT_FIELDS = _OwnEvent.__struct_fields__
+# These the line itself may say, where `topbill` does not.
+_LINE_FIELDS = ("experiment", "unit", "decided_at")
 _decode = msgspec.json.Decoder(_Line).decode
 
 
 def dump_line(
     decision: Decision,
     events: Iterable[RewardEvent],
-    features: Mapping[str, Mapping[str, Any]],
+    features: ActionFeatures,
     reward: float | None = None,
 ) -> bytes:
-    """One decision as a line without its end. `features` maps action ids to their raw features (for
-    actions that the decision does not bring along); `reward` is what VW is to learn from, by
-    default the sum of the events' values.
+    """One decision as a line without its end.
 
-    Raises BadData for a slate of several, or an action without features.
+    Args:
+        decision: With one placement.
+        events: What it got.
+        features: Of actions that the decision does not bring along.
+        reward: What VW is to learn from; by default the sum of the events' values.
+
+    Raises:
+        BadData: A slate of several, or an action without features.
     """
-    if len(decision.slate) != 1:
-        raise BadData(
-            decision.decision_id,
-            f"got a slate of {len(decision.slate)}; dsjson for CB holds one placement",
-        )
-    held = list(events)
-    placed = decision.slate[0]
-    sent = msgspec.json.decode(decision.actions) or []
-    own = {action["id"]: action.get("features", {}) for action in sent}
-    try:
-        multi = [
-            {"_tag": name, "action": own[name] if name in own else features[name]}
-            for name in decision.eligible
-        ]
-    except KeyError as error:
-        raise BadData(
-            decision.decision_id,
-            f"got action {error} without features; expected all, from the experiment's file",
-        ) from None
+    placed = only_placement(decision, "dsjson for CB holds one placement")
+    events = list(events)
+    multi: list[dict[str, Any]] = []
+    for name, own in zip(decision.eligible, eligible_features(decision, features), strict=True):
+        multi.append({"_tag": name, "action": own})
     index = decision.eligible.index(placed.action)
-    order = [index, *(i for i in range(len(multi)) if i != index)]
-    p = decision.probabilities[0] if decision.probabilities else None
-    cost = -(sum(event.value for event in held) if reward is None else reward)
+    a, p = [index + 1], [placed.propensity]
+    if decision.probabilities:
+        # VW wants the chosen action first; the others follow in their order.
+        order = [index, *(i for i in range(len(multi)) if i != index)]
+        a = [i + 1 for i in order]
+        p = [decision.probabilities[0][i] for i in order]
+    if reward is None:
+        reward = sum(event.value for event in events)
     line = {
-        "_label_cost": cost + 0.0,
+        "_label_cost": -reward + 0.0,  # 0.0, and not -0.0, for no reward
         "_label_probability": placed.propensity,
         "_label_Action": index + 1,
         "_labelIndex": index,
-        "o": [{"EventId": e.event_id, "v": e.value, "topbill": _event(e)} for e in held],
-        "Timestamp": (_EPOCH + timedelta(microseconds=decision.decided_at)).strftime(
-            "%Y-%m-%dT%H:%M:%S.%fZ"
-        ),
+        "o": [_dump_event(event) for event in events],
+        "Timestamp": timestamp(decision.decided_at),
         "Version": "1",
         "EventId": decision.decision_id,
-        "a": [i + 1 for i in order] if p else [index + 1],
+        "a": a,
         "c": {"shared": msgspec.json.decode(decision.context), "_multi": multi},
-        "p": [p[i] for i in order] if p else [placed.propensity],
+        "p": p,
         "VWState": {"m": f"{decision.policy}/{decision.policy_version}"},
-        "topbill": {_WRITTEN[name]: getattr(decision, name) for name in _OWN}
-        | {"actions": decision.actions, "whole": p is not None},
+        "topbill": _dump_decision(decision),
     }
     return msgspec.json.encode(line)
 
 
-def dump(
-    rows: Iterable[tuple[Decision, list[RewardEvent]]], features: Mapping[str, Mapping[str, Any]]
-) -> Iterator[bytes]:
+def dump(rows: Iterable[Row], features: ActionFeatures) -> Iterator[bytes]:
     """A line, ended, for each decision."""
     for decision, events in rows:
         yield dump_line(decision, events, features) + b"\n"
 
 
-def parse_line(
-    line: bytes, *, experiment: str = "imported", number: int = 0
-) -> tuple[Decision, list[RewardEvent]]:
-    """The decision and events of a line; `number` is named in errors. Raises BadData for what is no
-    CB line.
+def _dump_decision(decision: Decision) -> dict[str, Any]:
+    own = {_WRITTEN[name]: getattr(decision, name) for name in _DECISION_FIELDS}
+    return own | {"actions": decision.actions, "whole": bool(decision.probabilities)}
+
+
+def _dump_event(event: RewardEvent) -> dict[str, Any]:
+    own = {_WRITTEN[name]: getattr(event, name) for name in _EVENT_FIELDS}
+    return {"EventId": event.event_id, "v": event.value, "topbill": own}
+
+
+def parse_line(line: bytes, *, experiment: str = "imported", number: int = 0) -> Row:
+    """The decision and events of a line.
 
     A foreign line's actions are called by their `_tag` or `id`, else by their place (`a1`, `a2`,
     …); its cost becomes an event `reward` of the opposite sign.
+
+    Args:
+        line: JSON.
+        experiment: The key of a line that says none.
+        number: The line's, for errors.
+
+    Raises:
+        BadData: The line is none of a contextual bandit.
     """
     where = f"line {number}"
     try:
-        found = _decode(line)
-        a, p = found.a, found.p
-        ids, offered = _multi(bytes(found.c["_multi"]))
+        parsed = _decode(line)
+        actions = _parse_actions(bytes(parsed.c["_multi"]))
     except (KeyError, ValueError) as error:
         raise BadData(
             where,
             f"got no dsjson of a contextual bandit ({error}); expected c with _multi, a and p",
         ) from None
-    if len(a) != len(p) or not a or not 1 <= min(a) <= max(a) <= len(ids) or len(set(a)) < len(a):
-        raise BadData(
-            where, f"got a={a} and p={p} for {len(ids)} actions; expected as many of each, from 1"
-        )
-    if not 0 < p[0] <= 1:
-        raise BadData(where, f"got probability {p[0]}; expected one in (0, 1]")
-    ours = found.topbill or _Own()
-    row = [0.0] * len(ids)
-    for i, q in zip(a, p, strict=True):
-        row[i - 1] = q
+    _check_numbers(parsed, len(actions.ids), where)
+    own = parsed.topbill or _OwnDecision()
+    fields = {name: getattr(own, name) for name in _DECISION_FIELDS if name not in _LINE_FIELDS}
+    decided_at = own.decided_at
+    if decided_at is None:
+        decided_at = microseconds(parsed.timestamp, where)
+    event_id = parsed.event_id
     decision = Decision(
-        **{
-            name: getattr(ours, name)
-            for name in _OWN
-            if name not in ("experiment", "unit", "decided_at")
-        },
-        experiment=ours.experiment or experiment,
-        unit=ours.unit or str(number if found.event_id is None else found.event_id),
-        decided_at=micros(found.timestamp, where) if ours.decided_at is None else ours.decided_at,
-        decision_id=f"{experiment}-{number}" if found.event_id is None else str(found.event_id),
-        context=msgspec.Raw(msgspec.json.encode(shared_of(found.c))),
-        actions=ours.actions if found.topbill else offered,
-        eligible=ids,
-        slate=(Placement(0, ids[a[0] - 1], p[0]),),
-        propensity=p[0],
-        probabilities=(tuple(row),)
-        if (len(a) == len(ids) if ours.whole is None else ours.whole)
-        else None,
+        **fields,
+        experiment=own.experiment or experiment,
+        unit=own.unit or str(number if event_id is None else event_id),
+        decided_at=decided_at,
+        decision_id=f"{experiment}-{number}" if event_id is None else str(event_id),
+        context=msgspec.Raw(msgspec.json.encode(shared_of(parsed.c))),
+        actions=own.actions if parsed.topbill else actions.offered,
+        eligible=actions.ids,
+        slate=(Placement(0, actions.ids[parsed.a[0] - 1], parsed.p[0]),),
+        propensity=parsed.p[0],
+        probabilities=_probabilities(parsed, own, len(actions.ids)),
     )
-    return decision, _events(found, decision, where)
+    return decision, _parse_events(parsed, decision, where)
 
 
-def load(
-    lines: Iterable[bytes], *, experiment: str = "imported"
-) -> Iterator[tuple[Decision, list[RewardEvent]]]:
+def load(lines: Iterable[bytes], *, experiment: str = "imported") -> Iterator[Row]:
     """The decisions of a dsjson file's lines, one at a time; blank lines are passed over."""
     for number, line in enumerate(lines, 1):
         if line.strip():
             yield parse_line(line, experiment=experiment, number=number)
 
 
-def _event(e: RewardEvent) -> dict[str, Any]:
-    return {_WRITTEN[name]: getattr(e, name) for name in _EVENT}
+def _check_numbers(line: _Line, actions: int, where: str) -> None:
+    """Raises BadData for numbers of actions that there are not, or twice, and for a probability
+    that is none.
+    """
+    a, p = line.a, line.p
+    in_range = bool(a) and 1 <= min(a) <= max(a) <= actions
+    if len(a) != len(p) or not in_range or len(set(a)) < len(a):
+        raise BadData(
+            where, f"got a={a} and p={p} for {actions} actions; expected as many of each, from 1"
+        )
+    if not 0 < p[0] <= 1:
+        raise BadData(where, f"got probability {p[0]}; expected one in (0, 1]")
 
 
-def _events(found: _Line, decision: Decision, where: str) -> list[RewardEvent]:
-    key = decision.decision_id
-    known = [(o, o.topbill) for o in found.o or () if o.topbill is not None]
-    if known or found.topbill is not None:
+def _probabilities(
+    line: _Line, own: _OwnDecision, actions: int
+) -> tuple[tuple[float, ...], ...] | None:
+    """The probabilities of all actions, in their order; None where the line has not all of them.
+    Our own lines say so, since one of a single action looks alike either way.
+    """
+    whole = len(line.a) == actions if own.whole is None else own.whole
+    if not whole:
+        return None
+    row = [0.0] * actions
+    for number, probability in zip(line.a, line.p, strict=True):
+        row[number - 1] = probability
+    return (tuple(row),)
+
+
+def _parse_events(line: _Line, decision: Decision, where: str) -> list[RewardEvent]:
+    """The line's events. A foreign line's outcomes are no events of ours: it has its cost alone."""
+    own = [outcome for outcome in line.o or () if outcome.topbill is not None]
+    if not own and line.topbill is None:
+        return _events_of_cost(line.cost or 0.0, decision)
+    events: list[RewardEvent] = []
+    for outcome in own:
+        fields = {name: getattr(outcome.topbill, name) for name in _EVENT_FIELDS}
         try:
-            return [
-                RewardEvent(
-                    decision_id=key,
-                    event_id=msgspec.convert(o.event_id, str),
-                    value=msgspec.convert(o.v, float),
-                    **{name: getattr(ours, name) for name in _EVENT},
-                )
-                for o, ours in known
-            ]
+            event_id = msgspec.convert(outcome.event_id, str)
+            value = msgspec.convert(outcome.v, float)
         except msgspec.ValidationError as error:
             raise BadData(
                 where, f"got an event of the wrong form ({error}); expected EventId and v"
             ) from None
-    reward = -(found.cost or 0.0)
-    if not reward:
+        events.append(
+            RewardEvent(decision_id=decision.decision_id, event_id=event_id, value=value, **fields)
+        )
+    return events
+
+
+def _events_of_cost(cost: float, decision: Decision) -> list[RewardEvent]:
+    if not cost:
         return []
     return [
         RewardEvent(
-            decision_id=key,
+            decision_id=decision.decision_id,
             event_id="reward",
             event="reward",
-            value=reward,
+            value=-cost,
             received_at=decision.decided_at,
         )
     ]
@@ -244,6 +285,11 @@ def name_of(action: Mapping[str, Any], place: int) -> str:
     return str(action.get("_tag") or action.get("id") or f"a{place}")
 
 
+def features_of(action: Mapping[str, Any]) -> dict[str, Any]:
+    """An action of a foreign line without its names."""
+    return {name: value for name, value in action.items() if name not in ("_tag", "id")}
+
+
 def shared_of(context: Mapping[str, Any]) -> Any:
     """The context without its actions; what stands under `shared`, where that is all."""
     rest = {name: value for name, value in context.items() if name != "_multi"}
@@ -251,25 +297,12 @@ def shared_of(context: Mapping[str, Any]) -> Any:
 
 
 @lru_cache(maxsize=256)
-def _multi(raw: bytes) -> tuple[tuple[str, ...], msgspec.Raw]:
-    """The actions' names, and the actions as a caller would have sent them. The same ones recur
-    from line to line.
-    """
-    multi = msgspec.json.decode(raw, type=list[dict[str, Any]])
-    ids = tuple(name_of(action, i) for i, action in enumerate(multi, 1))
-    bare = [{k: v for k, v in action.items() if k not in ("_tag", "id")} for action in multi]
-    offered = [{"id": i, "features": f} for i, f in zip(ids, bare, strict=True)]
-    return ids, msgspec.Raw(msgspec.json.encode(offered))
-
-
-def micros(timestamp: Any, where: str) -> int:
-    """ISO 8601 as µs since the epoch; UTC where no zone is said. Raises BadData, naming `where`."""
-    if timestamp is None:
-        return 0
-    try:
-        at = datetime.fromisoformat(timestamp)
-    except (TypeError, ValueError):
-        raise BadData(
-            where, f"got Timestamp {timestamp!r}; expected ISO 8601, as 2026-01-31T12:00:00Z"
-        ) from None
-    return ((at if at.tzinfo else at.replace(tzinfo=UTC)) - _EPOCH) // timedelta(microseconds=1)
+def _parse_actions(multi: bytes) -> _Actions:
+    """The actions of a line's `_multi`. The same ones recur from line to line, so they are kept."""
+    actions = msgspec.json.decode(multi, type=list[dict[str, Any]])
+    ids = tuple(name_of(action, place) for place, action in enumerate(actions, 1))
+    offered = [
+        {"id": name, "features": features_of(action)}
+        for name, action in zip(ids, actions, strict=True)
+    ]
+    return _Actions(ids, msgspec.Raw(msgspec.json.encode(offered)))

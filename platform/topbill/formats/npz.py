@@ -20,14 +20,14 @@ Arrays = dict[str, NDArray[Any]]
 _TORN = (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error, NotImplementedError)
 
 
-class Kind(NamedTuple):
+class ArrayKind(NamedTuple):
     """What an array holds: NumPy's name of its type, and the shape of a row."""
 
     dtype: str
     row: tuple[int, ...]
 
 
-class _Head(NamedTuple):
+class _Header(NamedTuple):
     shape: tuple[int, ...]
     fortran: bool
     dtype: np.dtype[Any]
@@ -95,7 +95,7 @@ class Npz:
         each = head.dtype.itemsize * math.prod(head.shape[1:])
         try:
             with self._zip.open(f"{name}.npy") as file:
-                _read_head(file)
+                _read_header(file)
                 for start in range(0, total, rows):
                     count = min(rows, total - start)
                     raw = file.read(count * each)
@@ -112,9 +112,9 @@ class Npz:
         except _TORN as error:
             raise self._torn(error) from None
 
-    def _head(self, member: str) -> _Head:
+    def _head(self, member: str) -> _Header:
         with self._zip.open(member) as file:
-            return _read_head(file)
+            return _read_header(file)
 
     def _torn(self, error: Exception) -> BadData:
         return BadData(
@@ -133,14 +133,14 @@ class Npz:
         self._zip.close()
 
 
-def _read_head(file: IO[bytes]) -> _Head:
+def _read_header(file: IO[bytes]) -> _Header:
     version = npy.read_magic(file)
     read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-    return _Head(*read(file))
+    return _Header(*read(file))
 
 
 def pack(
-    target: Path, columns: Mapping[str, tuple[Path, Kind]], numbers: Mapping[str, int]
+    target: Path, columns: Mapping[str, tuple[Path, ArrayKind]], numbers: Mapping[str, int]
 ) -> None:
     """Put files of raw rows together as one .npz, with single numbers beside them."""
     with zipfile.ZipFile(target, "w", allowZip64=True) as out:

@@ -6,11 +6,8 @@ A row is one shown item: the decision's slate of one, its position a context fea
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +21,20 @@ from numpy.typing import NDArray
 
 from topbill.domain.errors import BadData
 from topbill.domain.records import Decision, Floats, Indices, Placement, RewardEvent
-from topbill.formats.obp_columns import POSITION, Layout, Row, described, place_of, survey
+from topbill.formats.obp_columns import (
+    POSITION,
+    ObpColumns,
+    context_features,
+    survey,
+    take_position,
+)
+from topbill.formats.rows import Row
+from topbill.formats.rows import only_placement as _only_placement
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_OPEN_BANDIT = ("timestamp", "item_id", "position", "click", "propensity_score")
+OPEN_BANDIT_COLUMNS = ("timestamp", "item_id", "position", "click", "propensity_score")
+"""The columns that every Open Bandit file has."""
+USER_FEATURE = "user_feature"
+"""What the names of its other columns begin with."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,21 +63,19 @@ class BanditFeedback:
             column = getattr(self, name)
             if column is not None and len(column) != n:
                 raise BadData(name, f"got {len(column)} rows; expected {n}, as many as action")
-        self._each("pscore", (self.pscore > 0) & (self.pscore <= 1), "a probability in (0, 1]")
-        self._each("reward", np.isfinite(self.reward), "a finite number")
-        self._each(
-            "action",
-            (self.action >= 0) & (self.action < self.n_actions),
-            f"0 to {self.n_actions - 1}",
-        )
+        is_probability = (self.pscore > 0) & (self.pscore <= 1)
+        is_action = (self.action >= 0) & (self.action < self.n_actions)
+        self._check_each("pscore", is_probability, "a probability in (0, 1]")
+        self._check_each("reward", np.isfinite(self.reward), "a finite number")
+        self._check_each("action", is_action, f"0 to {self.n_actions - 1}")
 
-    def _each(self, name: str, good: NDArray[np.bool_], expected: str) -> None:
-        if (bad := np.flatnonzero(~good)).size:
-            values = ", ".join(f"{v:g}" for v in getattr(self, name)[bad[:5]])
-            raise BadData(
-                name,
-                f"rows {', '.join(map(str, self.first + bad[:5]))}: got {values}; expected {expected}",
-            )
+    def _check_each(self, name: str, good: NDArray[np.bool_], expected: str) -> None:
+        """Raises BadData for the first five rows whose value is not good."""
+        bad = np.flatnonzero(~good)[:5]
+        if bad.size:
+            rows = ", ".join(map(str, self.first + bad))
+            values = ", ".join(f"{value:g}" for value in getattr(self, name)[bad])
+            raise BadData(name, f"rows {rows}: got {values}; expected {expected}")
 
     def __len__(self) -> int:
         return len(self.action)
@@ -82,30 +87,22 @@ class BanditFeedback:
         """From the dictionary that obp's datasets give. Raises BadData for a key that is
         missing.
         """
-        missing = [
-            name
-            for name in ("n_actions", "action", "reward", "pscore")
-            if feedback.get(name) is None
-        ]
-        if missing:
-            raise BadData(
-                missing[0],
-                "got nothing; expected obp's bandit_feedback with action, reward and pscore",
-            )
+        for name in ("n_actions", "action", "reward", "pscore"):
+            if feedback.get(name) is None:
+                raise BadData(
+                    name,
+                    "got nothing; expected obp's bandit_feedback with action, reward and pscore",
+                )
         action = np.asarray(feedback["action"], dtype=np.intp)
-        context, places, z = (
-            feedback.get(name) for name in ("context", "position", "action_context")
-        )
+        context = feedback.get("context")
         return cls(
             n_actions=int(feedback["n_actions"]),
             action=action,
             reward=np.asarray(feedback["reward"], dtype=np.float64),
             pscore=np.asarray(feedback["pscore"], dtype=np.float64),
-            context=np.zeros((len(action), 0))
-            if context is None
-            else np.asarray(context, dtype=np.float64),
-            position=None if places is None else np.asarray(places, dtype=np.intp),
-            action_context=None if z is None else np.asarray(z, dtype=np.float64),
+            context=_floats(np.zeros((len(action), 0)) if context is None else context),
+            position=_optional(feedback.get("position"), np.intp),
+            action_context=_optional(feedback.get("action_context"), np.float64),
             at=at,
             first=first,
         )
@@ -121,27 +118,21 @@ def read_open_bandit(path: Path) -> BanditFeedback:
     rows by time, positions from 0, user features as dummies without their first value, in the order
     of columns and of sorted values."""
     table = _table(path)
-    if missing := [name for name in _OPEN_BANDIT if name not in table.column_names]:
-        raise BadData(
-            f"{path.name}.{missing[0]}", f"no such column; expected {', '.join(_OPEN_BANDIT)}"
-        )
-    table = table.append_column(
-        "at_", pa.compute.cast(table["timestamp"], pa.timestamp("us", tz="UTC"))
-    )
-    table = table.sort_by([("at_", "ascending")])
+    for name in OPEN_BANDIT_COLUMNS:
+        if name not in table.column_names:
+            raise BadData(
+                f"{path.name}.{name}", f"no such column; expected {', '.join(OPEN_BANDIT_COLUMNS)}"
+            )
+    times = pyarrow.compute.cast(table["timestamp"], pa.timestamp("us", tz="UTC"))
+    table = table.append_column("at_", times).sort_by([("at_", "ascending")])
     item = table["item_id"].to_numpy().astype(np.intp)
-    users = [
-        table[name].to_numpy() for name in table.column_names if name.startswith("user_feature")
-    ]
-    dummies = [values == level for values in users for level in np.unique(values)[1:]]
+    context = _dummies(table)
     return BanditFeedback(
         n_actions=int(item.max()) + 1 if item.size else 0,
         action=item,
         reward=table["click"].to_numpy().astype(np.float64),
         pscore=table["propensity_score"].to_numpy().astype(np.float64),
-        context=np.stack(dummies, axis=1).astype(np.float64)
-        if dummies
-        else np.zeros((item.size, 0)),
+        context=context,
         position=np.unique(table["position"].to_numpy(), return_inverse=True)[1].astype(np.intp),
         at=table["at_"].to_numpy().astype("datetime64[us]").astype(np.int64),
     )
@@ -187,78 +178,74 @@ def to_log(feedback: BanditFeedback, experiment: str) -> Iterator[Row]:
 
 
 def from_log(
-    rows: Iterable[Row], *, actions: tuple[str, ...] | None = None, layout: Layout | None = None
+    rows: Iterable[Row],
+    *,
+    actions: tuple[str, ...] | None = None,
+    columns: ObpColumns | None = None,
 ) -> BanditFeedback:
     """Decisions with one placement and their events as feedback; the reward is the sum of the
     events' values.
 
-    `layout` numbers actions and names the context's columns (default: as they are first met,
-    actions as given by `actions`). Raises BadData for a slate of several, or an action that is not
-    numbered.
+    Args:
+        rows: Decisions with their events.
+        actions: Numbers the actions, where there are no `columns`.
+        columns: Numbers actions and names the context's columns; by default as they are first met.
+
+    Raises:
+        BadData: A slate of several, or an action that is not numbered.
     """
-    if layout is None:
+    if columns is None:
         rows = list(rows)
-        layout = survey(rows, actions)
-    action, reward, pscore, at, contexts, places = [], [], [], [], [], []
+        columns = survey(rows, actions)
+    action: list[int] = []
+    reward: list[float] = []
+    pscore: list[float] = []
+    at: list[int] = []
+    contexts: list[dict[str, Any]] = []
+    positions: list[int | None] = []
     for decision, events in rows:
         placed = only_placement(decision)
-        context = described(decision)
-        places.append(place_of(decision, context))
-        action.append(layout.number(decision, placed.action))
+        context = context_features(decision)
+        positions.append(take_position(decision, context))
+        action.append(columns.number(decision, placed.action))
         reward.append(sum(event.value for event in events))
         pscore.append(placed.propensity)
         at.append(decision.decided_at)
         contexts.append(context)
     return BanditFeedback(
-        n_actions=len(layout.actions),
+        n_actions=len(columns.actions),
         action=np.array(action, dtype=np.intp),
         reward=np.array(reward, dtype=np.float64),
         pscore=np.array(pscore, dtype=np.float64),
-        context=layout.matrix(contexts),
-        position=np.array(places, dtype=np.intp) if layout.placed else None,
+        context=columns.matrix(contexts),
+        position=np.array(positions, dtype=np.intp) if columns.placed else None,
         at=np.array(at, dtype=np.int64),
     )
 
 
 def only_placement(decision: Decision) -> Placement:
     """The placement of a slate of one. Raises BadData for a slate of several."""
-    if len(decision.slate) != 1:
-        raise BadData(
-            decision.decision_id,
-            f"got a slate of {len(decision.slate)}; expected one placement (obp-slate takes more)",
-        )
-    return decision.slate[0]
+    return _only_placement(decision, "expected one placement (obp-slate takes more)")
 
 
-def csv_line(row: Row | None, layout: Layout) -> bytes:
-    """A decision with one placement as a line of an Open Bandit CSV, or its header; ends included.
+def _dummies(table: pa.Table) -> Floats:
+    """(n × d) a column for each value of each user feature but its first, as obp makes them."""
+    columns: list[NDArray[np.bool_]] = []
+    for name in table.column_names:
+        if name.startswith(USER_FEATURE):
+            values = table[name].to_numpy()
+            columns += [values == level for level in np.unique(values)[1:]]
+    if not columns:
+        return np.zeros((table.num_rows, 0))
+    return np.stack(columns, axis=1).astype(np.float64)
 
-    An item is its number in the layout, positions count from 1, the context's features are columns
-    `user_feature_…`.
-    """
-    out = io.StringIO()
-    if row is None:
-        names = [n if n.startswith("user_feature") else f"user_feature_{n}" for n in layout.names]
-        csv.writer(out, lineterminator="\n").writerow([*_OPEN_BANDIT, *names])
-        return out.getvalue().encode()
-    decision, events = row
-    placed = only_placement(decision)
-    context = described(decision)
-    place = place_of(decision, context) or 0
-    at = (_EPOCH + timedelta(microseconds=decision.decided_at)).strftime(
-        "%Y-%m-%d %H:%M:%S.%f+00:00"
-    )
-    click = sum(event.value for event in events)
-    known = [
-        layout.number(decision, placed.action),
-        place + 1,
-        f"{click:.17g}",
-        f"{placed.propensity:.17g}",
-    ]
-    csv.writer(out, lineterminator="\n").writerow(
-        [at, *known, *(context.get(name, "") for name in layout.names)]
-    )
-    return out.getvalue().encode()
+
+def _floats(values: Any) -> Floats:
+    return np.asarray(values, dtype=np.float64)
+
+
+def _optional(values: Any, dtype: Any) -> NDArray[Any] | None:
+    return None if values is None else np.asarray(values, dtype=dtype)
 
 
 def _table(path: Path) -> pa.Table:
@@ -289,7 +276,7 @@ def write_open_bandit(feedback: BanditFeedback, path: Path) -> None:
         "propensity_score": feedback.pscore,
     }
     columns |= {
-        f"user_feature_{j}": feedback.context[:, j] for j in range(feedback.context.shape[1])
+        f"{USER_FEATURE}_{j}": feedback.context[:, j] for j in range(feedback.context.shape[1])
     }
     table = pa.table(columns)
     if path.suffix == ".csv":

@@ -1,5 +1,6 @@
 """How decisions become the numbered actions and numeric columns of obp's arrays: found in one pass
-over a log, then fixed, so that the log can be turned into arrays a batch at a time."""
+over a log, then fixed, so that the log can be turned into arrays a batch at a time.
+"""
 
 from __future__ import annotations
 
@@ -10,19 +11,27 @@ import msgspec
 import numpy as np
 
 from topbill.domain.errors import BadData
-from topbill.domain.records import Decision, Floats, RewardEvent
+from topbill.domain.records import Decision, Floats
+from topbill.formats.rows import Row
 
-Row = tuple[Decision, list[RewardEvent]]
 POSITION = "position"
-"""The context feature that holds the place of a decision of one placement, as text; 0 is the
+"""The context feature that holds the position of a decision of one placement, as text; 0 is the
 first.
 """
+_LARGEST = 1 << 1000
+"""A whole number above which none fits a float."""
 
 
-class Layout(msgspec.Struct, frozen=True):
-    """`actions` in the order of their numbers, `names` of the context's features, and the `columns`
-    that they become: numbers and flags themselves, a text of the feature `device` the column
-    `device=tv`. `placed` says whether every decision has a position."""
+class ObpColumns(msgspec.Struct, frozen=True):
+    """What the arrays of one log hold.
+
+    Attributes:
+        actions: In the order of their numbers.
+        names: The context's features.
+        columns: What they become: numbers and flags themselves, a text of the feature `device` the
+            column `device=tv`.
+        placed: Whether every decision has a position.
+    """
 
     actions: tuple[str, ...] = ()
     names: tuple[str, ...] = ()
@@ -31,14 +40,13 @@ class Layout(msgspec.Struct, frozen=True):
 
     def matrix(self, contexts: Sequence[Mapping[str, Any]]) -> Floats:
         """(n × columns): numbers as they are, 1 for a text that is there, 0 for what is absent."""
-        place = {name: j for j, name in enumerate(self.columns)}
-        found = np.zeros((len(contexts), len(place)))
+        column_of = {name: j for j, name in enumerate(self.columns)}
+        matrix = np.zeros((len(contexts), len(self.columns)))
         for i, context in enumerate(contexts):
             for name, value in context.items():
-                found[i, place[_column(name, value)]] = (
-                    1.0 if isinstance(value, str) else float(value or 0)
-                )
-        return found
+                number = 1.0 if isinstance(value, str) else float(value or 0)
+                matrix[i, column_of[_column(name, value)]] = number
+        return matrix
 
     def number(self, decision: Decision, action: str) -> int:
         """The number of an action. Raises BadData where it has none."""
@@ -51,46 +59,54 @@ class Layout(msgspec.Struct, frozen=True):
             ) from None
 
 
-def survey(rows: Iterable[Row], actions: Sequence[str] | None = None) -> Layout:
-    """The layout of a log: everything numbered as it is first met, or `actions` as given."""
-    known: dict[str, None] = dict.fromkeys(actions or ())
+def survey(rows: Iterable[Row], actions: Sequence[str] | None = None) -> ObpColumns:
+    """The columns of a log: everything numbered as it is first met, or `actions` as given."""
+    # Dictionaries as sets that keep the order.
+    numbered: dict[str, None] = dict.fromkeys(actions or ())
     names: dict[str, None] = {}
     columns: dict[str, None] = {}
-    placed = some = True
+    decisions = positions = 0
     for decision, _ in rows:
-        some = False
+        decisions += 1
         if actions is None:
-            known.update(dict.fromkeys(decision.eligible))
-            known.update(dict.fromkeys(p.action for p in decision.slate))
-        context = described(decision)
-        placed = place_of(decision, context) is not None and placed
-        names.update(dict.fromkeys(context))
-        columns.update(dict.fromkeys(_column(name, value) for name, value in context.items()))
-    return Layout(tuple(known), tuple(names), tuple(columns), placed and not some)
+            numbered.update(dict.fromkeys(decision.eligible))
+            for placed in decision.slate:
+                numbered.setdefault(placed.action)
+        context = context_features(decision)
+        if take_position(decision, context) is not None:
+            positions += 1
+        for name, value in context.items():
+            names.setdefault(name)
+            columns.setdefault(_column(name, value))
+    # A log in which some have a position and some have none is one without: obp knows no gaps.
+    all_placed = 0 < positions == decisions
+    return ObpColumns(tuple(numbered), tuple(names), tuple(columns), all_placed)
 
 
-def described(decision: Decision) -> dict[str, Any]:
-    """The context's features, what is nested called `outer:inner` or `outer:0`. Raises BadData
-    where one is no text, number or flag."""
+def context_features(decision: Decision) -> dict[str, Any]:
+    """The context's features, what is nested called `outer:inner` or `outer:0`.
+
+    Raises BadData where one is no text, number or flag.
+    """
     context = msgspec.json.decode(decision.context)
     if not isinstance(context, dict):
         raise BadData(
             decision.decision_id,
             f"got context {bytes(decision.context)[:40]!r}; expected an object",
         )
-    found = dict(_flat(context))
-    for name, value in found.items():
-        if isinstance(value, int) and abs(value) > 1 << 1000:
+    features = dict(_flat(context))
+    for name, value in features.items():
+        if isinstance(value, int) and abs(value) > _LARGEST:
             raise BadData(
                 decision.decision_id,
                 f"got {name} beyond any number that arrays hold; expected a float",
             )
-    return found
+    return features
 
 
-def place_of(decision: Decision, context: dict[str, Any]) -> int | None:
+def take_position(decision: Decision, context: dict[str, Any]) -> int | None:
     """Take the position out of the context of a decision of one placement; None where it has
-    none.
+    none. In a slate of several, `position` is a feature like any other.
     """
     if len(decision.slate) != 1 or POSITION not in context:
         return None
@@ -103,7 +119,8 @@ def place_of(decision: Decision, context: dict[str, Any]) -> int | None:
 
 
 def _flat(value: Mapping[str, Any] | Sequence[Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, part in value.items() if isinstance(value, Mapping) else enumerate(value):
+    parts = value.items() if isinstance(value, Mapping) else enumerate(value)
+    for name, part in parts:
         if isinstance(part, Mapping | list):
             yield from _flat(part, f"{prefix}{name}:")
         else:

@@ -15,123 +15,158 @@ import msgspec
 import numpy as np
 
 from topbill.domain.errors import BadData
-from topbill.domain.records import Decision, Placement, RewardEvent
-from topbill.formats.obp_columns import Layout, Row, described, place_of, survey
+from topbill.domain.records import Decision, Floats, Indices, Placement, RewardEvent
+from topbill.formats.obp_columns import ObpColumns, context_features, survey, take_position
+from topbill.formats.rows import Row
+
+_REQUIRED = ("slate_id", "action", "position", "reward", "pscore_cascade")
+_INTEGERS = ("slate_id", "action", "position")
+_SLACK = 1e-9
+"""How much above its neighbour a probability may be, relatively: sums of logarithms round."""
 
 
 def from_slate_feedback(feedback: Mapping[str, Any], experiment: str) -> Iterator[Row]:
     """Each slate as a decision of `experiment`; action a is called `str(a)`, the context is {"x0":
-    …}; a reward of 0 has no event. Raises BadData, naming the slate, for rows out of order or
-    impossible probabilities."""
-    for name in ("slate_id", "action", "position", "reward", "pscore_cascade"):
+    …}; a reward of 0 has no event.
+
+    Raises:
+        BadData: Naming the slate, for rows out of order or impossible probabilities.
+    """
+    for name in _REQUIRED:
         if feedback.get(name) is None:
             raise BadData(
                 name, "got nothing; expected obp's slate bandit_feedback with pscore_cascade"
             )
     slate_id = np.asarray(feedback["slate_id"])
-    columns = {
-        name: np.asarray(feedback[name])
-        for name in ("action", "position", "reward", "pscore_cascade")
-    }
-    context = (
-        np.asarray(feedback["context"])
-        if feedback.get("context") is not None
-        else np.zeros((len(slate_id), 0))
-    )
-    eligible = tuple(
-        str(a) for a in range(int(feedback.get("n_unique_action") or columns["action"].max() + 1))
-    )
+    action, position, reward, cascade = (np.asarray(feedback[name]) for name in _REQUIRED[1:])
+    context = feedback.get("context")
+    contexts = np.zeros((len(slate_id), 0)) if context is None else np.asarray(context)
+    n_actions = int(feedback.get("n_unique_action") or action.max() + 1)
+    eligible = tuple(str(number) for number in range(n_actions))
+    # A slate is a run of rows with one id.
     edges = np.flatnonzero(np.diff(slate_id)) + 1
     for rows in np.split(np.arange(len(slate_id)), edges):
-        name = f"slate {slate_id[rows[0]]}"
-        action, position, reward, cascade = (columns[c][rows] for c in columns)
-        if position.tolist() != list(range(len(rows))):
-            raise BadData(
-                name, f"got positions {position.tolist()}; expected 0 to {len(rows) - 1} in order"
-            )
-        before = np.concatenate([[1.0], cascade[:-1]])
-        if not (np.all(cascade > 0) and np.all(cascade <= before * (1 + 1e-9))):
-            raise BadData(
-                name,
-                f"got pscore_cascade {cascade.tolist()}; expected falling probabilities in (0, 1]",
-            )
-        key = f"{experiment}-{slate_id[rows[0]]}"
-        x = context[rows[0] if len(context) == len(slate_id) else int(slate_id[rows[0]])]
-        decision = Decision(
-            decision_id=key,
-            experiment=experiment,
-            revision="",
-            variant="logged",
-            unit=key,
-            context=msgspec.Raw(msgspec.json.encode({f"x{j}": float(v) for j, v in enumerate(x)})),
-            eligible=eligible,
-            slate=tuple(
-                Placement(k, str(a), min(1.0, float(p)))
-                for k, (a, p) in enumerate(zip(action, cascade / before, strict=True))
-            ),
-            propensity=float(cascade[-1]),
-            policy="imported",
-            reason="policy",
+        number = slate_id[rows[0]]
+        _check_slate(f"slate {number}", position[rows], cascade[rows])
+        # obp has a context for each slate, or one for each row.
+        own = contexts[rows[0] if len(contexts) == len(slate_id) else int(number)]
+        yield _slate(
+            f"{experiment}-{number}", experiment, eligible, own, action[rows], reward[rows],
+            cascade[rows],
+        )  # fmt: skip
+
+
+def _check_slate(where: str, position: Indices, cascade: Floats) -> None:
+    """Raises BadData for positions out of order and for probabilities that rise."""
+    size = len(position)
+    if position.tolist() != list(range(size)):
+        raise BadData(
+            where, f"got positions {position.tolist()}; expected 0 to {size - 1} in order"
         )
-        yield (
-            decision,
-            [
+    above = np.concatenate([[1.0], cascade[:-1]])
+    if not (np.all(cascade > 0) and np.all(cascade <= above * (1 + _SLACK))):
+        raise BadData(
+            where,
+            f"got pscore_cascade {cascade.tolist()}; expected falling probabilities in (0, 1]",
+        )
+
+
+def _slate(
+    key: str,
+    experiment: str,
+    eligible: tuple[str, ...],
+    context: Floats,
+    action: Indices,
+    reward: Floats,
+    cascade: Floats,
+) -> Row:
+    """One slate's rows as a decision with its events."""
+    propensities = cascade / np.concatenate([[1.0], cascade[:-1]])
+    slate: list[Placement] = []
+    events: list[RewardEvent] = []
+    for position, name in enumerate(map(str, action)):
+        # Rounding may have left a little more than 1.
+        propensity = min(1.0, float(propensities[position]))
+        slate.append(Placement(position, name, propensity))
+        if reward[position]:
+            events.append(
                 RewardEvent(
                     decision_id=key,
-                    event_id=f"reward-{k}",
+                    event_id=f"reward-{position}",
                     event="reward",
-                    value=float(r),
-                    action=str(a),
-                    position=k,
+                    value=float(reward[position]),
+                    action=name,
+                    position=position,
                 )
-                for k, (a, r) in enumerate(zip(action, reward, strict=True))
-                if r
-            ],
-        )
+            )
+    features = {f"x{j}": float(value) for j, value in enumerate(context)}
+    decision = Decision(
+        decision_id=key,
+        experiment=experiment,
+        revision="",
+        variant="logged",
+        unit=key,
+        context=msgspec.Raw(msgspec.json.encode(features)),
+        eligible=eligible,
+        slate=tuple(slate),
+        propensity=float(cascade[-1]),
+        policy="imported",
+        reason="policy",
+    )
+    return decision, events
 
 
 def to_slate_feedback(
     rows: Iterable[Row],
     *,
     actions: tuple[str, ...] | None = None,
-    layout: Layout | None = None,
+    columns: ObpColumns | None = None,
     first: int = 0,
 ) -> dict[str, Any]:
-    """Slates as the dictionary that obp's slate estimators take, numbered from `first`; `layout`
-    numbers actions and names the context's columns (default: as they are first met, actions as
-    given by `actions`). Raises BadData for an action that is not numbered."""
-    if layout is None:
+    """Slates as the dictionary that obp's slate estimators take.
+
+    Args:
+        rows: Decisions with their events.
+        actions: Numbers the actions, where there are no `columns`.
+        columns: Numbers actions and names the context's columns; by default as they are first met.
+        first: The number of the first slate.
+
+    Raises:
+        BadData: An action is not numbered.
+    """
+    if columns is None:
         rows = list(rows)
-        layout = survey(rows, actions)
-    out: dict[str, list[Any]] = {
-        name: []
-        for name in ("slate_id", "action", "position", "reward", "pscore_cascade", "pscore")
-    }
+        columns = survey(rows, actions)
+    arrays: dict[str, list[Any]] = {name: [] for name in (*_REQUIRED, "pscore")}
     contexts: list[dict[str, Any]] = []
-    number = first - 1
-    for number, (decision, events) in enumerate(rows, first):
-        context = described(decision)
-        place_of(decision, context)
+    slates = 0
+    for slate_id, (decision, events) in enumerate(rows, first):
+        slates += 1
+        context = context_features(decision)
+        take_position(decision, context)
         cascade = 1.0
         for placed in decision.slate:
             cascade *= placed.propensity
-            out["slate_id"].append(number)
-            out["action"].append(layout.number(decision, placed.action))
-            out["position"].append(placed.position)
-            out["reward"].append(
-                sum(e.value for e in events if _at(e, decision) == placed.position)
-            )
-            out["pscore_cascade"].append(cascade)
+            at_position = (e.value for e in events if _position(e, decision) == placed.position)
+            arrays["slate_id"].append(slate_id)
+            arrays["action"].append(columns.number(decision, placed.action))
+            arrays["position"].append(placed.position)
+            arrays["reward"].append(sum(at_position))
+            arrays["pscore_cascade"].append(cascade)
             contexts.append(context)
-        out["pscore"] += [cascade] * len(decision.slate)
-    integers = ("slate_id", "action", "position")
-    arrays = {
-        n: np.array(v, dtype=np.intp if n in integers else np.float64) for n, v in out.items()
+        arrays["pscore"] += [cascade] * len(decision.slate)
+    feedback: dict[str, Any] = {
+        "n_rounds": slates,
+        "n_unique_action": len(columns.actions),
+        "context": columns.matrix(contexts),
     }
-    counts = {"n_rounds": number + 1 - first, "n_unique_action": len(layout.actions)}
-    return {**counts, "context": layout.matrix(contexts), **arrays}
+    for name, values in arrays.items():
+        feedback[name] = np.array(values, dtype=np.intp if name in _INTEGERS else np.float64)
+    return feedback
 
 
-def _at(event: RewardEvent, decision: Decision) -> int | None:
+def _position(event: RewardEvent, decision: Decision) -> int | None:
     """The position that an event speaks of; an event of a slate of one speaks of that one."""
-    return 0 if event.position is None and len(decision.slate) == 1 else event.position
+    if event.position is None and len(decision.slate) == 1:
+        return 0
+    return event.position

@@ -10,63 +10,72 @@ from typing import Any
 import msgspec
 
 from topbill.domain.errors import BadData
-from topbill.domain.records import Decision
-from topbill.formats.obp_columns import Row
+from topbill.domain.records import Decision, RewardEvent
+from topbill.formats.rows import Row
 
-_MOST_EVENTS = 1 << 16
-_LAST = 253_402_300_800_000_000
-"""The end of the year 9999, in µs."""
+MOST_EVENTS = 1 << 16
+"""Events of a decision, at most one fewer: a row's events are numbered from its own number on
+(`lake_import`), and must not run into the next row's."""
+_END_OF_TIME = 253_402_300_800_000_000
+"""The end of the year 9999, in µs: what databases hold."""
 
 
-class _Offered(msgspec.Struct):
+class _OfferedAction(msgspec.Struct):
     id: str
     features: dict[str, Any] = {}
 
 
 _context = msgspec.json.Decoder(dict[str, msgspec.Raw])
-_actions = msgspec.json.Decoder(list[_Offered] | None)
+_actions = msgspec.json.Decoder(list[_OfferedAction] | None)
 
 
-def sound(row: Row, where: str) -> Row:
-    """The row itself. Raises BadData, naming `where`, for propensities that are none, actions that
-    could not have been shown, times and values that nothing can hold, and a context or actions that
-    are not what callers send."""
+def validate_row(row: Row, where: str) -> Row:
+    """The row itself.
+
+    Raises:
+        BadData: Naming `where`, for propensities that are none, actions that could not have been
+            shown, times and values that nothing can hold, and a context or actions that are not
+            what callers send.
+    """
     decision, events = row
-    _check(decision, where)
+    _check_json(decision, where)
+    _check_slate(decision, where)
+    _check_probabilities(decision, where)
+    _check_fields(decision, where)
     for event in events:
-        if not math.isfinite(event.value):
-            raise BadData(where, f"got an event of value {event.value}; expected a finite number")
-        if event.position is not None and not 0 <= event.position < max(1, len(decision.slate)):
-            raise BadData(
-                where, f"got an event at position {event.position}; expected one of the slate's"
-            )
-        _time(event.received_at, where)
-        _time(event.occurred_at or 0, where)
-    if len(events) >= _MOST_EVENTS:
+        _check_event(event, len(decision.slate), where)
+    if len(events) >= MOST_EVENTS:
         raise BadData(
             where,
-            f"got {len(events):,} events; expected fewer than {_MOST_EVENTS:,} for a decision",
+            f"got {len(events):,} events; expected fewer than {MOST_EVENTS:,} for a decision",
         )
     return row
 
 
-def _check(decision: Decision, where: str) -> None:
+def _check_json(decision: Decision, where: str) -> None:
     try:
         _context.decode(decision.context)
         _actions.decode(decision.actions)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BadData(where, f"got a context or actions of the wrong form: {error}") from None
-    shown = [placed.action for placed in decision.slate]
-    if len(set(shown)) < len(shown) or not set(shown) <= set(decision.eligible):
+
+
+def _check_slate(decision: Decision, where: str) -> None:
+    actions = [placed.action for placed in decision.slate]
+    if len(set(actions)) < len(actions) or not set(actions) <= set(decision.eligible):
         raise BadData(
-            where, f"got the slate {shown}; expected different ones of the eligible actions"
+            where, f"got the slate {actions}; expected different ones of the eligible actions"
         )
-    for k, placed in enumerate(decision.slate):
-        if not 0.0 < placed.propensity <= 1.0 or placed.position != k:
+    for position, placed in enumerate(decision.slate):
+        if not 0.0 < placed.propensity <= 1.0 or placed.position != position:
             raise BadData(
                 where,
-                f"got {placed.propensity} at position {k}; expected a propensity in (0, 1], in order",
+                f"got {placed.propensity} at position {position}; "
+                "expected a propensity in (0, 1], in order",
             )
+
+
+def _check_probabilities(decision: Decision, where: str) -> None:
     if not 0.0 < decision.propensity <= 1.0:
         raise BadData(where, f"got propensity {decision.propensity}; expected one in (0, 1]")
     for row in decision.probabilities or ():
@@ -75,14 +84,29 @@ def _check(decision: Decision, where: str) -> None:
                 where,
                 "got probabilities that are none; expected one in [0, 1] for each eligible action",
             )
+
+
+def _check_fields(decision: Decision, where: str) -> None:
     if not decision.decision_id or not decision.experiment:
         raise BadData(where, "got a decision without an id or an experiment; expected both")
     for number in (decision.policy_version, decision.latency_us):
         if not 0 <= number < 1 << 62:
             raise BadData(where, f"got {number} as a version or duration; expected a number from 0")
-    _time(decision.decided_at, where)
+    _check_time(decision.decided_at, where)
 
 
-def _time(at: int, where: str) -> None:
-    if not 0 <= at < _LAST:
-        raise BadData(where, f"got {at} µs as a time; expected one from 1970 to 9999")
+def _check_event(event: RewardEvent, positions: int, where: str) -> None:
+    if not math.isfinite(event.value):
+        raise BadData(where, f"got an event of value {event.value}; expected a finite number")
+    # A decision that showed nothing may have events at position 0.
+    if event.position is not None and not 0 <= event.position < max(1, positions):
+        raise BadData(
+            where, f"got an event at position {event.position}; expected one of the slate's"
+        )
+    _check_time(event.received_at, where)
+    _check_time(event.occurred_at or 0, where)
+
+
+def _check_time(microseconds: int, where: str) -> None:
+    if not 0 <= microseconds < _END_OF_TIME:
+        raise BadData(where, f"got {microseconds} µs as a time; expected one from 1970 to 9999")

@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import httpx
 import pytest
@@ -122,7 +122,7 @@ def test_the_page_on_logs_runs_as_it_stands(
     names = "|".join(
         re.findall(r"^\|[^|]*\| (`[^|]*`) \|", (DOCS / "in-and-out.md").read_text(), re.MULTILINE)
     )
-    assert set(re.findall("`([a-z-]+)`", names)) == set(get_args(registry.Format))
+    assert set(re.findall("`([a-z-]+)`", names)) == set(registry.FORMATS)
 
 
 def test_the_experiment_files_of_the_pages_are_valid(tmp_path: Path) -> None:

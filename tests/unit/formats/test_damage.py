@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 from topbill import formats
 from topbill.domain.decision import decision_rows
 from topbill.domain.errors import BadData, TopbillError
-from topbill.formats import arrow, ccb, dsjson, eppo, obp, sources
-from topbill.formats.obp_columns import Row, survey
+from topbill.formats import arrow_rows, ccb, dsjson, eppo, obp, open_bandit, parts
+from topbill.formats.obp_columns import survey
+from topbill.formats.rows import Row
 
 from .decisions import FEATURES, logged
 
@@ -120,18 +121,23 @@ def test_a_line_with_anything_anywhere_is_read_or_refused(
 
 def files(folder: Path, rows: list[Row]) -> dict[str, tuple[Path, str]]:
     """The same decisions in every format that is a file."""
-    table = arrow.to_table(rows)
-    sources.write_parquet(table, folder / "parquet")
-    sources.write_arrow(table, folder / "arrow")
+    table = arrow_rows.to_table(rows)
+    parts.write_parquet_file(table, folder / "parquet")
+    parts.write_arrow_file(table, folder / "arrow")
     (folder / "dsjson").write_bytes(b"\n".join(dsjson.dump_line(*row, FEATURES) for row in rows))
-    layout = survey(rows)
+    columns = survey(rows)
     feedback = {
-        k: v for k, v in obp.from_log(rows, layout=layout).to_dict().items() if v is not None
+        k: v for k, v in obp.from_log(rows, columns=columns).to_dict().items() if v is not None
     }
     np.savez(folder / "stored.npz", **feedback)
     np.savez_compressed(folder / "deflated.npz", **feedback)
     (folder / "csv").write_bytes(
-        b"".join([obp.csv_line(None, layout), *(obp.csv_line(row, layout) for row in rows)])
+        b"".join(
+            [
+                open_bandit.csv_line(None, columns),
+                *(open_bandit.csv_line(row, columns) for row in rows),
+            ]
+        )
     )
     kinds = {"stored.npz": "obp", "deflated.npz": "obp", "csv": "open-bandit"}
     return {path.name: (path, kinds.get(path.name, path.name)) for path in folder.iterdir()}
@@ -157,7 +163,7 @@ def test_a_file_with_damaged_bytes_is_read_or_refused(
 
 def test_what_is_of_another_kind_altogether_is_refused(tmp_path: Path) -> None:
     (tmp_path / "text").write_text("nonsense")
-    for chosen in ("dsjson", "eppo", "parquet", "arrow", "delta", "open-bandit", "obp"):
+    for chosen in formats.FORMATS:
         for path in (tmp_path / "text", tmp_path):
             with pytest.raises(TopbillError):
                 list(formats.read(path, chosen, "key"))
@@ -219,10 +225,12 @@ def test_a_row_that_nobody_could_have_logged_is_named(
         "context": "{}",
         "eligible": [],
     }
-    table = arrow.SCHEMA.empty_table().from_pylist(
+    table = arrow_rows.SCHEMA.empty_table().from_pylist(
         [{**row, "slate": [], "events": [], column: value}]
     )
-    table = pyarrow.concat_tables([arrow.SCHEMA.empty_table(), table], promote_options="permissive")
-    pyarrow.parquet.write_table(table.cast(arrow.SCHEMA), tmp_path / "log.parquet")
+    table = pyarrow.concat_tables(
+        [arrow_rows.SCHEMA.empty_table(), table], promote_options="permissive"
+    )
+    pyarrow.parquet.write_table(table.cast(arrow_rows.SCHEMA), tmp_path / "log.parquet")
     with pytest.raises(BadData, match="row 0"):
         list(formats.read(tmp_path / "log.parquet", "parquet", "key"))

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from topbill.domain.errors import BadData
 from topbill.domain.records import Decision, Placement, RewardEvent
-from topbill.formats import arrow, ccb, eppo, obp_slates
+from topbill.formats import arrow_rows, ccb, eppo, obp_slates
 
 from .decisions import FEATURES, IDS, logged
 
@@ -39,7 +39,7 @@ def test_a_decision_survives_eppos_format(row: Row) -> None:
 @settings(deadline=None)
 @given(st.lists(logged(slots=4), max_size=6))
 def test_any_log_survives_arrow_columns(rows: list[Row]) -> None:
-    assert list(arrow.from_table(arrow.to_table(rows))) == rows
+    assert list(arrow_rows.from_table(arrow_rows.to_table(rows))) == rows
 
 
 @settings(deadline=None)
@@ -222,7 +222,7 @@ def test_a_slate_with_rising_probabilities_is_refused() -> None:
 
 def test_columns_that_are_missing_are_named() -> None:
     with pytest.raises(BadData, match="column slate"):
-        list(arrow.from_table(arrow.to_table([]).drop_columns(["slate"])))
+        list(arrow_rows.from_table(arrow_rows.to_table([]).drop_columns(["slate"])))
     row = Decision(
         decision_id="d",
         experiment="x",
@@ -233,8 +233,8 @@ def test_columns_that_are_missing_are_named() -> None:
         reason="policy",
         decided_at=1,
     )
-    table = arrow.to_table([(row, [])])
+    table = arrow_rows.to_table([(row, [])])
     broken = table.set_column(table.schema.get_field_index("reason"), "reason", [["nonsense"]])
     with pytest.raises(BadData, match="row 40"):
-        list(arrow.from_table(broken, first=40))
+        list(arrow_rows.from_table(broken, first=40))
     assert msgspec.structs.asdict(row)

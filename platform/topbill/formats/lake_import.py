@@ -14,9 +14,9 @@ from topbill import lake
 from topbill.domain.decision import Origin, decision_rows, reward_rows
 from topbill.domain.errors import LogError, NotFound, TopbillError
 from topbill.domain.records import Decision, RewardEvent
-from topbill.formats import sources
-from topbill.formats.registry import Format, Progress, format_of, quiet
-from topbill.formats.sources import Row
+from topbill.formats.registry import FormatName, find, format_of
+from topbill.formats.rows import Progress, Row, quiet
+from topbill.formats.validate_row import MOST_EVENTS
 from topbill.lake.tables import Table, schemas
 from topbill.log import LOG_FILE, Revision, now_micros
 from topbill.spec import Experiment
@@ -27,10 +27,11 @@ BATCHES = 20
 """Batches of a commit. Each commit costs a file, and memory for its mention in the table, so there
 are few of them.
 """
-_EVENTS_EACH = 1 << 16
+MARK_FILE = "imported.json"
+"""What an imported data folder holds beside its lake."""
 
 
-class Mark(msgspec.Struct, frozen=True):
+class ImportMark(msgspec.Struct, frozen=True):
     """What a data folder was imported from: it holds that and nothing else."""
 
     source: str
@@ -44,54 +45,65 @@ def import_log(
     source: Path,
     data: Path,
     *,
-    format: Format | None = None,  # noqa: A002 (what it is called on the command line)
+    format: FormatName | None = None,  # noqa: A002 (what it is called on the command line)
     key: str = "imported",
     experiments: Sequence[Experiment] = (),
     progress: Progress = quiet,
 ) -> int:
-    """Put the decisions and rewards of a file into the lake of the folder `data`; returns how many
-    decisions it holds.
+    """Put the decisions and rewards of a file into the lake of the folder `data`.
 
-    `key` is the experiment of lines that name none; `experiments` give decisions their metrics, so
-    that what was imported can be evaluated. Done again after an interruption it goes on, done again
-    after the end it does nothing. Raises BadData naming the line or row that cannot be read,
-    TopbillError where the folder holds other data.
+    Done again after an interruption it goes on, done again after the end it does nothing.
+
+    Args:
+        source: The file or folder to read.
+        data: A data folder of its own.
+        format: One of FORMATS, where the source's name does not tell.
+        key: The experiment of lines that name none.
+        experiments: Give decisions their metrics, so that what was imported can be evaluated.
+        progress: Called with how much is read, and of how much.
+
+    Returns:
+        How many decisions the folder holds.
+
+    Raises:
+        BadData: Naming the line or row that cannot be read.
+        TopbillError: The folder holds other data.
     """
-    chosen = format or format_of(source)
+    chosen = find(format or format_of(source))
     if not source.exists():
         raise NotFound(f"{source}: no such file")
-    into, mark = _folder(source, data, chosen, key)
+    into, mark = _open_folder(source, data, chosen.name, key)
+    # A commit writes decisions, then rewards; dying between them leaves decisions ahead. Those
+    # that are there already are not in a commit with new ones.
     start = into.position("rewards")
     ahead = max(0, into.position("decisions") - start)
     revisions = {experiment.key: experiment.fingerprint for experiment in experiments}
-    rows = sources.read(source, chosen, key, skip=start, progress=progress)
+    rows = chosen.read(source, key, start, progress)
     done = start
-    for part in (
-        islice(rows, ahead),
-        rows,
-    ):  # decisions that are there already are not in a commit with new ones
+    for part in (islice(rows, ahead), rows):
         while number := _commit(into, done, part, revisions):
             done += number
     done = max(done, into.position("decisions"))
-    spec = [
-        Revision(e.key, e.fingerprint, 0, "import", msgspec.json.encode(e.raw).decode())
-        for e in experiments
-    ]
-    into.write_database(experiments, now_micros(), spec)
+    audit: list[Revision] = []
+    for experiment in experiments:
+        content = msgspec.json.encode(experiment.raw).decode()
+        audit.append(Revision(experiment.key, experiment.fingerprint, 0, "import", content))
+    into.write_database(experiments, now_micros(), audit)
     _write_mark(data, msgspec.structs.replace(mark, done=True))
     return done
 
 
-def _folder(source: Path, data: Path, chosen: str, key: str) -> tuple[lake.Lake, Mark]:
+def _open_folder(source: Path, data: Path, chosen: str, key: str) -> tuple[lake.Lake, ImportMark]:
     """The lake to import into, and the note of what it is imported from."""
     size = source.stat().st_size if source.is_file() else 0
-    mark = Mark(str(source.resolve()), size, chosen, key)
-    note = data / "imported.json"
+    mark = ImportMark(str(source.resolve()), size, chosen, key)
+    note = data / MARK_FILE
     if note.exists():
-        held = msgspec.json.decode(note.read_bytes(), type=Mark)
-        if msgspec.structs.replace(held, done=False) != mark:
+        earlier = msgspec.json.decode(note.read_bytes(), type=ImportMark)
+        if msgspec.structs.replace(earlier, done=False) != mark:
             raise TopbillError(
-                f"{data}: holds what was imported from {held.source}; expected a folder of its own"
+                f"{data}: holds what was imported from {earlier.source}; "
+                "expected a folder of its own"
             )
     into = lake.Lake(data)
     if not note.exists():
@@ -103,22 +115,20 @@ def _folder(source: Path, data: Path, chosen: str, key: str) -> tuple[lake.Lake,
     return into, mark
 
 
-def _write_mark(data: Path, mark: Mark) -> None:
-    fresh = data / "imported.json.tmp"
-    fresh.write_bytes(msgspec.json.encode(mark))
-    fresh.replace(data / "imported.json")
+def _write_mark(data: Path, mark: ImportMark) -> None:
+    draft = data / f"{MARK_FILE}.tmp"
+    draft.write_bytes(msgspec.json.encode(mark))
+    draft.replace(data / MARK_FILE)
 
 
 def _commit(into: lake.Lake, before: int, rows: Iterator[Row], revisions: Mapping[str, str]) -> int:
     """Append the next rows, and return how many they are. Until all are read they wait on disk, a
     batch in memory.
-
-    Decisions first: whoever sees a reward in the lake finds its decision.
     """
     done = before
     with (
-        _Waiting(into.folder, "decisions") as decisions,
-        _Waiting(into.folder, "rewards") as rewards,
+        _WaitingRows(into.folder, "decisions") as decisions,
+        _WaitingRows(into.folder, "rewards") as rewards,
     ):
         for _ in range(BATCHES):
             batch = list(islice(rows, BATCH))
@@ -126,6 +136,7 @@ def _commit(into: lake.Lake, before: int, rows: Iterator[Row], revisions: Mappin
             rewards.add(reward_rows(_events(batch, done)))
             done += len(batch)
         if done > before:
+            # Decisions first: whoever sees a reward in the lake finds its decision.
             into.append("decisions", decisions.read(), done)
             into.append("rewards", rewards.read(), done)
     return done - before
@@ -134,27 +145,29 @@ def _commit(into: lake.Lake, before: int, rows: Iterator[Row], revisions: Mappin
 def _numbered(
     batch: Sequence[Row], before: int, revisions: Mapping[str, str]
 ) -> list[tuple[int, Decision]]:
-    """A row's number is its `seq`."""
-    return [
-        (
-            seq,
-            d
-            if d.revision
-            else msgspec.structs.replace(d, revision=revisions.get(d.experiment, "")),
-        )
-        for seq, (d, _) in enumerate(batch, before + 1)
-    ]
+    """Each decision with its `seq`, which is its row's number in the file. One that says no
+    revision of its experiment gets today's.
+    """
+    decisions: list[tuple[int, Decision]] = []
+    for seq, (decision, _) in enumerate(batch, before + 1):
+        if not decision.revision:
+            revision = revisions.get(decision.experiment, "")
+            decision = msgspec.structs.replace(decision, revision=revision)
+        decisions.append((seq, decision))
+    return decisions
 
 
 def _events(batch: Sequence[Row], before: int) -> list[tuple[int, RewardEvent, Origin]]:
-    return [
-        (seq * _EVENTS_EACH + k, event, Origin.of(decision))
-        for seq, (decision, events) in enumerate(batch, before + 1)
-        for k, event in enumerate(events)
-    ]
+    """Each event with a `seq` from its row's number, the same whenever the row is read."""
+    numbered: list[tuple[int, RewardEvent, Origin]] = []
+    for seq, (decision, events) in enumerate(batch, before + 1):
+        origin = Origin.of(decision)
+        for k, event in enumerate(events):
+            numbered.append((seq * MOST_EVENTS + k, event, origin))
+    return numbered
 
 
-class _Waiting:
+class _WaitingRows:
     """Rows of a table that wait on disk for their commit, as an Arrow stream in the data folder."""
 
     def __init__(self, folder: Path, name: Table) -> None:
@@ -182,10 +195,11 @@ class _Waiting:
 
     def _failed(self, error: OSError) -> LogError:
         return LogError(
-            f"{self._path}: cannot be written: {error}; what was committed is kept, import again to go on"
+            f"{self._path}: cannot be written: {error}; "
+            "what was committed is kept, import again to go on"
         )
 
-    def __enter__(self) -> _Waiting:
+    def __enter__(self) -> _WaitingRows:
         return self
 
     def __exit__(

@@ -15,8 +15,8 @@ import pyarrow as pa
 
 from topbill.domain.errors import BadData
 from topbill.domain.records import NULL, Decision, Placement, RewardEvent
+from topbill.formats.rows import Row
 
-Row = tuple[Decision, list[RewardEvent]]
 _PLACEMENT = pa.struct({"position": pa.int64(), "action": pa.string(), "propensity": pa.float64()})
 _EVENT = pa.struct(
     {
@@ -53,47 +53,59 @@ SCHEMA = pa.schema(
         "more": pa.string(),
     }
 )
-_MORE = [f.name for f in msgspec.structs.fields(Decision) if f.name not in SCHEMA.names]
+# Fields of a decision without a column, with their defaults: `more` holds what differs from them.
+_MORE = {
+    field.name: field.default
+    for field in msgspec.structs.fields(Decision)
+    if field.name not in SCHEMA.names
+}
+# Field → the name under which `msgspec.convert` looks for it.
 _STORED = {
     field.name: field.encode_name
     for kind in (RewardEvent, Decision)
     for field in msgspec.structs.fields(kind)
 }
-"""Field → the name under which `msgspec.convert` looks for it."""
-_DEFAULTS = {f.name: f.default for f in msgspec.structs.fields(Decision)}
 
 
 def to_table(rows: Sequence[Row]) -> pa.Table:
     """The rows as a table of SCHEMA."""
-    decisions = [decision for decision, _ in rows]
-    columns: dict[str, list[Any]] = {name: [getattr(d, name) for d in decisions] for name in _PLAIN}
-    columns["context"] = [bytes(d.context) for d in decisions]
-    columns["actions"] = [None if d.actions == NULL else bytes(d.actions) for d in decisions]
-    columns["eligible"] = [d.eligible for d in decisions]
-    columns["slate"] = [[msgspec.structs.asdict(placed) for placed in d.slate] for d in decisions]
-    columns["probabilities"] = [d.probabilities for d in decisions]
-    columns["events"] = [[msgspec.structs.asdict(event) for event in events] for _, events in rows]
-    columns["more"] = [_more(d) for d in decisions]
+    columns: dict[str, list[Any]] = {name: [] for name in SCHEMA.names}
+    for decision, events in rows:
+        for name in _PLAIN:
+            columns[name].append(getattr(decision, name))
+        actions = decision.actions
+        columns["context"].append(bytes(decision.context))
+        columns["actions"].append(None if actions == NULL else bytes(actions))
+        columns["eligible"].append(decision.eligible)
+        columns["slate"].append([msgspec.structs.asdict(placed) for placed in decision.slate])
+        columns["probabilities"].append(decision.probabilities)
+        columns["events"].append([msgspec.structs.asdict(event) for event in events])
+        columns["more"].append(_more(decision))
     return pa.table(columns, schema=SCHEMA)
 
 
 def from_table(table: pa.Table | pa.RecordBatch, first: int = 0) -> Iterator[Row]:
-    """The rows of a table. Raises BadData, naming the row counted from `first`, for what is no
-    export of ours.
+    """The rows of a table.
+
+    Args:
+        table: With the columns of SCHEMA, in any order.
+        first: The number of its first row, for errors.
+
+    Raises:
+        BadData: Naming the row, for what is no export of ours.
     """
     if "at" in table.schema.names:
         # Exports of 0.1.0 call it so; in their events and in `more` it is the stored name anyway.
         names = ["decided_at" if name == "at" else name for name in table.schema.names]
         table = table.rename_columns(names)
-    missing = [name for name in SCHEMA.names if name not in table.schema.names]
-    if missing:
-        raise BadData(
-            f"column {missing[0]}", f"not there; expected the columns {', '.join(SCHEMA.names)}"
-        )
+    for name in SCHEMA.names:
+        if name not in table.schema.names:
+            raise BadData(
+                f"column {name}", f"not there; expected the columns {', '.join(SCHEMA.names)}"
+            )
     try:
-        table.validate(
-            full=True
-        )  # what Arrow itself does not look at is not to be trusted: damaged offsets crash it
+        # What Arrow itself does not look at is not to be trusted: damaged offsets crash it.
+        table.validate(full=True)
         rows = table.select(SCHEMA.names).to_pylist()
     except (pa.ArrowException, UnicodeDecodeError) as error:
         raise BadData(
@@ -109,28 +121,24 @@ def from_table(table: pa.Table | pa.RecordBatch, first: int = 0) -> Iterator[Row
 
 
 def _row(row: dict[str, Any]) -> Row:
-    plain = {name: row[name] for name in _PLAIN}
-    more = msgspec.json.decode(row["more"] or "{}")
+    """The decision and its events; msgspec checks every type."""
+    fields = {name: row[name] for name in _PLAIN}
+    fields |= msgspec.json.decode(row["more"] or "{}")
+    fields["eligible"] = row["eligible"]
+    fields["slate"] = [Placement(**placed) for placed in row["slate"]]
+    fields["probabilities"] = row["probabilities"]
+    decision = msgspec.convert(_stored(fields), Decision)
+    # JSON texts go around the conversion: it takes no bytes for them.
     actions = row["actions"]
-    decision = msgspec.convert(
-        _stored(plain)
-        | _stored(more)
-        | {
-            "eligible": row["eligible"],
-            "slate": [Placement(**placed) for placed in row["slate"]],
-            "probabilities": row["probabilities"],
-        },
-        Decision,
-    )
     decision = msgspec.structs.replace(
         decision,
         context=msgspec.Raw(row["context"].encode()),
         actions=NULL if actions is None else msgspec.Raw(actions.encode()),
     )
-    events = [
-        msgspec.convert({**_stored(event), "decision_id": row["decision_id"]}, RewardEvent)
-        for event in row["events"]
-    ]
+    events: list[RewardEvent] = []
+    for event in row["events"]:
+        own = {**_stored(event), "decision_id": row["decision_id"]}
+        events.append(msgspec.convert(own, RewardEvent))
     return decision, events
 
 
@@ -140,6 +148,9 @@ def _stored(fields: dict[str, Any]) -> dict[str, Any]:
 
 def _more(decision: Decision) -> str | None:
     """The fields that have no column and are not what they are by default, as JSON."""
-    held = {name: getattr(decision, name) for name in _MORE}
-    held = {name: value for name, value in held.items() if value != _DEFAULTS[name]}
-    return msgspec.json.encode(held).decode() if held else None
+    more: dict[str, Any] = {}
+    for name, default in _MORE.items():
+        value = getattr(decision, name)
+        if value != default:
+            more[name] = value
+    return msgspec.json.encode(more).decode() if more else None

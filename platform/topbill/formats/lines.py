@@ -1,0 +1,76 @@
+"""Files of lines: JSON of one format or another, a decision a line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from topbill.domain.errors import BadData
+from topbill.formats import ccb, dsjson, eppo
+from topbill.formats.rows import Progress, Row
+from topbill.formats.validate_row import validate_row
+from topbill.formats.writers import Export, ExportNote, LinesWriter
+
+_REPORT_EVERY = 2_000
+_LONGEST_LINE = 64_000_000
+"""Bytes of a line after which it is cut: a file without line ends must not fill the memory."""
+
+
+def read_dsjson(source: Path, key: str, skip: int, progress: Progress) -> Iterator[Row]:
+    """VW's dsjson, lines of one action and of slates in any order."""
+    return read_lines(source, _parse_dsjson, key, skip, progress)
+
+
+def write_dsjson(export: Export) -> LinesWriter:
+    """VW's dsjson, a decision of one action as CB and one of several as CCB."""
+
+    def dump(row: Row) -> bytes:
+        decision, events = row
+        dump_line = dsjson.dump_line if len(decision.slate) == 1 else ccb.dump_line
+        return dump_line(decision, events, export.features) + b"\n"
+
+    return LinesWriter(export.target, ExportNote(export.target), dump)
+
+
+def read_eppo(source: Path, key: str, skip: int, progress: Progress) -> Iterator[Row]:
+    """Eppo's bandit events."""
+    return read_lines(source, eppo.parse_line, key, skip, progress)
+
+
+def write_eppo(export: Export) -> LinesWriter:
+    """Eppo's bandit events."""
+
+    def dump(row: Row) -> bytes:
+        return eppo.dump_line(*row, export.features) + b"\n"
+
+    return LinesWriter(export.target, ExportNote(export.target), dump)
+
+
+def read_lines(
+    source: Path, parse: Callable[..., Row], key: str, skip: int, progress: Progress
+) -> Iterator[Row]:
+    """A row a line; blank lines, and the first `skip` others, are passed over."""
+    if source.is_dir():
+        raise BadData(str(source), "is a folder; expected a file of lines")
+    total = source.stat().st_size
+    bytes_read = rows = number = 0
+    with source.open("rb", buffering=1 << 20) as file:
+        while line := file.readline(_LONGEST_LINE):
+            number += 1
+            bytes_read += len(line)
+            if not line.strip():
+                continue
+            rows += 1
+            if rows % _REPORT_EVERY == 0:
+                progress(bytes_read, total)
+            if rows > skip:
+                row = parse(line, experiment=key, number=number)
+                yield validate_row(row, f"line {number}")
+    progress(total, total)
+
+
+def _parse_dsjson(line: bytes, *, experiment: str, number: int) -> Row:
+    # Only slates have outcomes by position. The name may stand in a text of another line too: then
+    # that line is refused, which is better than a slow look at every one.
+    parse_line = ccb.parse_line if b'"_outcomes"' in line else dsjson.parse_line
+    return parse_line(line, experiment=experiment, number=number)
