@@ -24,6 +24,7 @@ def main() -> None:
     """Run the command line; what went wrong is one message on standard error and exit status 1. A
     verb or option of an older version is answered with its name of today, and exit status 2.
     """
+    # Before anything is parsed: the parser would only say that it knows no such command.
     if (sentence := todays_name(sys.argv[1:])) is not None:
         _say(sentence)
         sys.exit(2)

@@ -108,6 +108,7 @@ def _page_with_other_policies(key: str, data: Path, instead: tuple[str, ...], js
     from topbill.domain.errors import BadRequest
     from topbill.ope import evaluate_page, text
 
+    # A layer that is named twice, or without a policy, would be lost in silence.
     layers = dict(option.partition("=")[::2] for option in instead)
     if len(layers) < len(instead) or not all(layers.values()):
         raise BadRequest(
@@ -200,6 +201,7 @@ def evaluate(
     from topbill.ope import evaluate as evaluate_policy
     from topbill.ope import text
 
+    # Both spellings may be mixed: --estimators ips,dr --estimators snips.
     names = [name.strip() for option in estimators for name in option.split(",")]
     with progress() as bar:
         task = bar.add_task(key, total=None)
@@ -232,6 +234,7 @@ def sql(query: str, *, data: Data = DATA, json_: Json = False) -> None:
     if json_:
         print(json.dumps(rows.to_pylist(), default=str, indent=2))
         return
+    # A terminal shows some rows; whoever wants all of them wants JSON.
     table = Table(box=SIMPLE)
     for name in rows.column_names:
         table.add_column(name)

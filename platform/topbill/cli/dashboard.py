@@ -42,6 +42,7 @@ def launch(experiments: Path, data: Path, *, host: str = "127.0.0.1", port: int 
     """
     app = shipped("dashboards") / "app.py"
     secrets = _secrets(app)
+    # On loopback whoever can look can read the data folder as well.
     if not is_loopback(host) and "auth" not in secrets:
         _check_password(host, app, secrets)
     if "auth" in secrets:
@@ -54,6 +55,7 @@ def launch(experiments: Path, data: Path, *, host: str = "127.0.0.1", port: int 
 def run(experiments: Path, data: Path, *, host: str = "127.0.0.1", port: int = 8601) -> NoReturn:
     """Become the dashboards' process. Raises as `launch` does."""
     arguments, environment = launch(experiments, data, host=host, port=port)
+    # In place of this process, so that whatever watches over it sees Streamlit's own exit.
     os.execve(sys.executable, [sys.executable, *arguments], environment)  # noqa: S606  (our own arguments)
 
 
@@ -93,6 +95,7 @@ def _check_password(host: str, app: Path, secrets: Mapping[str, _Secret]) -> Non
 
 def _check_sign_in(auth: object, where: Path) -> None:
     """Raises TopbillError for an `[auth]` with which nobody, or the wrong people, could sign in."""
+    # Streamlit would say so only to the first who tries to sign in.
     if find_spec("authlib") is None:
         raise TopbillError(
             "secrets have [auth], but signing in needs authlib, which is not here; "

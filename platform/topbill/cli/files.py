@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from topbill.pages import PageFile
     from topbill.spec import Experiment
 
+    Line = tuple[Path, Experiment | PageFile | SpecError]
+
 
 @app.command
 def validate(*paths: Path) -> None:
@@ -25,27 +27,37 @@ def validate(*paths: Path) -> None:
     """
     from topbill import pages, spec
 
-    given = paths or (EXPERIMENTS,)
-    folders = list(dict.fromkeys(pages.folder_of(path) for path in given))
-    verdicts = spec.validate(
-        [file for folder in folders for file in pages.experiment_folders(folder)]
-    )
+    places = paths or (EXPERIMENTS,)
+    # A page file can only be checked beside the experiments that it names: its folder is.
+    folders = list(dict.fromkeys(pages.folder_of(path) for path in places))
+    files = []
+    for folder in folders:
+        files += pages.experiment_folders(folder)
+    verdicts = spec.validate(files)
     if not verdicts:
-        raise NotFound(f"{', '.join(map(str, given))}: no *.yaml file there")
+        raise NotFound(f"{', '.join(map(str, places))}: no *.yaml file there")
     valid = [verdict for _, verdict in verdicts if not isinstance(verdict, SpecError)]
-    lines: list[tuple[Path, Experiment | PageFile | SpecError]] = [*verdicts]
+    lines: list[Line] = [*verdicts]
     for folder in folders:
         lines += pages.validate(folder, valid)
     by_key = {experiment.key: experiment for experiment in valid}
     for file, verdict in lines:
-        if isinstance(verdict, SpecError):
-            _say_invalid(file, verdict)
-        elif isinstance(verdict, pages.PageFile):
-            _say_valid(file, _page(verdict), _notes_of_page(verdict, by_key))
-        else:
-            _say_valid(file, _experiment(verdict), _notes(verdict, len(verdict.actions)))
+        _say(file, verdict, by_key)
     if any(isinstance(verdict, SpecError) for _, verdict in lines):
         sys.exit(1)
+
+
+def _say(
+    file: Path, verdict: Experiment | PageFile | SpecError, experiments: Mapping[str, Experiment]
+) -> None:
+    from topbill.pages import PageFile
+
+    if isinstance(verdict, SpecError):
+        _say_invalid(file, verdict)
+    elif isinstance(verdict, PageFile):
+        _say_valid(file, _page(verdict), _notes_of_page(verdict, experiments))
+    else:
+        _say_valid(file, _experiment(verdict), _notes(verdict, len(verdict.actions)))
 
 
 def _say_invalid(file: Path, error: SpecError) -> None:

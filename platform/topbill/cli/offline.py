@@ -126,6 +126,7 @@ def _from_audit(key: str, log: Log, data: Path) -> Experiment:
 def _from_files(key: str, experiments: Path) -> Experiment:
     from topbill import pages, spec
 
+    # All of the folder: a file beside others may be refused for what only they show.
     by_key = {
         experiment.key: experiment
         for experiment in spec.load_all(pages.experiment_folders(experiments))
@@ -136,5 +137,5 @@ def _from_files(key: str, experiments: Path) -> Experiment:
 
 
 def _unknown(where: Path, key: str, keys: Iterable[str]) -> str:
-    known = ", ".join(sorted(keys)) or "(none)"
-    return f"{where}: no experiment {key!r}; expected one of {known}"
+    names = ", ".join(sorted(keys)) or "(none)"
+    return f"{where}: no experiment {key!r}; expected one of {names}"

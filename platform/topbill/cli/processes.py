@@ -78,8 +78,10 @@ def _answering(data: Path) -> Iterator[None]:
     """Beside the block, `topbill answers` in a process of its own, which the end of this one
     ends.
     """
+    # A session of its own: the terminal's Ctrl-C reaches the worker alone, which ends this in turn.
     answering = subprocess.Popen(  # noqa: S603
         [sys.executable, "-m", "topbill", "answers", "--data", str(data)],
+        # Closed by the system when the worker ends, however it ends: that is how the other knows.
         stdin=subprocess.PIPE,
         start_new_session=True,
     )
@@ -139,6 +141,7 @@ def up(*, service: ServiceOptions = ServiceOptions()) -> None:
                 address, board, f"{service.data}  (topbill report KEY --data {service.data})"
             )
             out.print("Ctrl-C ends it.")
+            # Until Ctrl-C or SIGTERM, which `stoppable` turns into KeyboardInterrupt.
             while True:
                 processes.tend()
                 time.sleep(0.5)
@@ -218,6 +221,7 @@ def demo(
 
     experiments = own_or_examples(experiments)
     loaded = spec.load_all([experiments])
+    # A demo must start on any machine, so it moves aside; `up` has an address that callers know.
     port = free_port("127.0.0.1", port)
     address = f"http://127.0.0.1:{port}"
     with stoppable(), Processes() as processes:
@@ -228,6 +232,7 @@ def demo(
         driver = run_demo(
             address, loaded, out, seconds=None if forever else seconds, pages=experiments
         )
+    # Out of the block, all processes have ended: what is read now is complete.
     out.rule("What you have seen")
     visited = [e for e in loaded if e.key in driver.scoreboard.experiments]
     sentences = [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from inspect import Parameter, cleandoc
 from typing import Any
 
@@ -39,23 +39,30 @@ def reference() -> str:
     """The page."""
     lines = [_OPENING]
     for typed, command in commands(app):
+        # What is not shown is a group of options, which stand there one by one as well.
         arguments = [
             a for a in command.assemble_argument_collection(parse_docstring=True) if a.show
         ]
-        positional = [a for a in arguments if _is_positional(a)]
-        options = [a for a in arguments if not _is_positional(a)]
-        synopsis = " ".join([typed, *(_placeholder(a) for a in positional)])
-        for option in options:
-            if option.required:
-                synopsis += f" {option.name} {_placeholder(option)}"
-        if any(not option.required for option in options):
-            synopsis += " [OPTIONS]"
+        synopsis = _synopsis(typed, arguments)
         lines += [f"## {typed}\n", f"```sh\n{synopsis}\n```\n", f"{_paragraphs(command.help)}\n"]
         if arguments:
             lines += ["| option | default | |", "|---|---|---|"]
             lines += [_row(argument) for argument in arguments]
             lines.append("")
     return "\n".join(lines)
+
+
+def _synopsis(typed: str, arguments: Sequence[Any]) -> str:
+    """What is typed: what must be, and whether there is more."""
+    words = [typed]
+    words += [_placeholder(argument) for argument in arguments if _is_positional(argument)]
+    options = [argument for argument in arguments if not _is_positional(argument)]
+    for option in options:
+        if option.required:
+            words += [option.name, _placeholder(option)]
+    if any(not option.required for option in options):
+        words.append("[OPTIONS]")
+    return " ".join(words)
 
 
 def _is_positional(argument: Any) -> bool:
@@ -84,6 +91,7 @@ def _default(argument: Any) -> str:
     if argument.required:
         return "required"
     value = argument.field_info.default
+    # A flag is off and a list empty unless said otherwise: nobody needs to read that.
     if value is Parameter.empty or value is None or value is False or value == ():
         return ""
     if isinstance(value, tuple):

@@ -97,6 +97,7 @@ class Processes:
     def _run(
         self, arguments: Sequence[str], environment: Mapping[str, str] | None, quiet: bool
     ) -> subprocess.Popen[bytes]:
+        # In the guard's group, so that it ends with it; without keys to wait for.
         return subprocess.Popen(  # noqa: S603
             [sys.executable, *arguments],
             process_group=self._guard.pid,
@@ -107,6 +108,7 @@ class Processes:
 
     def start_dashboard(self, experiments: Path, data: Path, port: int) -> None:
         """Start the dashboards on loopback."""
+        # Streamlit greets on standard output and logs what it does; `up` says where it is.
         arguments, environment = launch(experiments, data, port=port)
         self.start(
             "dashboard", *arguments, "--logger.level", "error", environment=environment, quiet=True

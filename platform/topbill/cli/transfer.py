@@ -29,7 +29,8 @@ def import_(
     from topbill import spec
     from topbill.formats import import_log
 
-    known = spec.load_all([experiments]) if experiments.exists() else []
+    # With their files, imported experiments have metrics and objective; without, decisions alone.
+    declared = spec.load_all([experiments]) if experiments.exists() else []
     with progress() as bar:
         task = bar.add_task(file.name, total=None)
         decisions = import_log(
@@ -37,7 +38,7 @@ def import_(
             data,
             format=format,
             key=key,
-            experiments=known,
+            experiments=declared,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
     out.print(f"{data}: holds {decisions:,} decisions from {file}", highlight=False, soft_wrap=True)

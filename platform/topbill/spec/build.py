@@ -50,6 +50,7 @@ def build(content: Content, raw: dict[str, Any], at: Location) -> Experiment | N
     variants = _variants(content, raw, at.key("variants"))
     _check_slots(content, at)
     _check_personalizer(content, at)
+    # Only now: each check tells what it finds, so that a file is mended in one go.
     if at.problems:
         return None
     objective: dict[str, float] = content["objective"]
@@ -91,20 +92,25 @@ def _features(content: Content, at: Location) -> tuple[Feature, ...]:
 def _actions(
     content: Sequence[Content], features: tuple[Feature, ...], at: Location
 ) -> tuple[Action, ...]:
-    first: dict[str, int] = {}
-    for index, parts in enumerate(content):
-        if "id" not in parts:
-            continue
-        earlier = first.setdefault(parts["id"], index)
-        if earlier != index:
-            expected = f"an id of its own: actions[{earlier}] has this one already"
-            at.item(index).key("id").wrong(parts["id"], expected)
+    _check_ids(content, at)
     # Where the features themselves are wrong, every action would be said to be wrong as well.
     if not any(problem.path.startswith("action_features") for problem in at.problems):
         encoder = Encoder(features)
         for index, parts in enumerate(content):
             _check_features(parts.get("features", {}), features, encoder, at.item(index))
     return tuple(Action(**parts) for parts in content if "id" in parts)
+
+
+def _check_ids(actions: Sequence[Content], at: Location) -> None:
+    """Every id once."""
+    first: dict[str, int] = {}
+    for index, parts in enumerate(actions):
+        if "id" not in parts:
+            continue
+        earlier = first.setdefault(parts["id"], index)
+        if earlier != index:
+            expected = f"an id of its own: actions[{earlier}] has this one already"
+            at.item(index).key("id").wrong(parts["id"], expected)
 
 
 def _check_features(
@@ -116,20 +122,20 @@ def _check_features(
     for fault in encoder.faults(values):
         at.key(f"features{fault.path}").wrong(Verbatim(fault.got), fault.expected, fault.hint)
     for feature in features:
-        value = values.get(feature.name)
-        where = at.key("features").key(feature.name)
-        is_word = feature.kind == "category" and isinstance(value, str)
-        if is_word and value not in feature.values:
-            expected = "one of " + listed(feature.values)
-            where.wrong(value, expected, nearest(str(value), feature.values))
-        if feature.kind == "vector" and isinstance(value, dict):
-            for key in value:
-                if key not in feature.keys:
-                    where.key(key[:64]).wrong(
-                        Verbatim("an unknown key"),
-                        "one of " + listed(feature.keys),
-                        nearest(key, feature.keys),
-                    )
+        _check_words(values.get(feature.name), feature, at.key("features").key(feature.name))
+
+
+def _check_words(value: Any, feature: Feature, at: Location) -> None:
+    """A category's value, or a vector's keys, are among those that the feature lists."""
+    is_word = feature.kind == "category" and isinstance(value, str)
+    if is_word and value not in feature.values:
+        at.wrong(value, "one of " + listed(feature.values), nearest(str(value), feature.values))
+    if feature.kind != "vector" or not isinstance(value, dict):
+        return
+    for key in value:
+        if key not in feature.keys:
+            expected = "one of " + listed(feature.keys)
+            at.key(key[:64]).wrong(Verbatim("an unknown key"), expected, nearest(key, feature.keys))
 
 
 def _metrics(content: Content, at: Location) -> tuple[Metric, ...]:
@@ -150,6 +156,7 @@ def _metrics(content: Content, at: Location) -> tuple[Metric, ...]:
         covariate = parts.get("covariate")
         if isinstance(covariate, str):
             _check_covariate(covariate, content.get("context", {}), where.key("covariate"))
+        # What is guarded but not wanted is nearly always a harm, such as leaving at once.
         better = "lower" if name in guarded and name not in objective else "higher"
         if {"event", "kind", "window"} <= parts.keys():
             metrics.append(Metric(name, **{"better": better} | parts))
@@ -160,6 +167,7 @@ def _check_kind(parts: Content, in_objective: bool, at: Location) -> None:
     """A metric's `cap` and `default` fit what its kind computes."""
     name = parts["kind"]
     kind = METRIC_KINDS[name]
+    # The objective needs values in [0, 1]: a sum or count has to be told what counts as 1.
     if kind.cap == "required" and in_objective and "cap" not in parts:
         expected = f"the value that counts as 1, since a {name} has no upper end"
         at.key("cap").wrong(Verbatim("nothing"), expected, "for example cap: 10")
@@ -187,6 +195,7 @@ def _check_objective(content: Content, at: Location) -> None:
     metrics = content.get("metrics", {})
     objective = content.get("objective", {})
     for name in objective:
+        # Without any readable metric every name would be unknown, which says nothing.
         if metrics and name not in metrics:
             at.key("objective").key(name).wrong(
                 Verbatim("an unknown metric"), _one_of_metrics(metrics), nearest(name, metrics)
@@ -226,26 +235,33 @@ def _check_personalizer(content: Content, at: Location) -> None:
     """
     if not content.get("personalizer"):
         return
+    since = "since personalizer: true"
     for section in ("context", "action_features"):
         declared = {name: parts.get("type") for name, parts in content.get(section, {}).items()}
         if declared != {"features": "hashed"}:
-            at.key(section).wrong(
-                Verbatim("other features"),
-                "features: {type: hashed, size: 32} and nothing else, since personalizer: true",
-                "its requests declare no features",
-            )
+            expected = f"features: {{type: hashed, size: 32}} and nothing else, {since}"
+            hint = "its requests declare no features"
+            at.key(section).wrong(Verbatim("other features"), expected, hint)
     if content.get("actions"):
-        expected = "[], since personalizer: true"
-        at.key("actions").wrong(Verbatim("actions"), expected, "its requests bring their own")
+        hint = "its requests bring their own"
+        at.key("actions").wrong(Verbatim("actions"), f"[], {since}", hint)
     slots = content.get("slots", 1)
     if slots != 1:
-        hint = "multi-slot requests say their own slots"
-        at.key("slots").wrong(slots, "1, since personalizer: true", hint)
-    objective = content.get("objective", {})
-    weighted = [parts for name, parts in content.get("metrics", {}).items() if name in objective]
-    if weighted and not any(parts.get("event") == "reward" for parts in weighted):
-        expected = "a metric of event reward, since personalizer: true"
+        at.key("slots").wrong(slots, f"1, {since}", "multi-slot requests say their own slots")
+    events = _objective_events(content)
+    if events and "reward" not in events:
+        expected = f"a metric of event reward, {since}"
         at.key("objective").wrong(Verbatim("no metric of it"), expected)
+
+
+def _objective_events(content: Content) -> set[str | None]:
+    """The events that the metrics of the objective are computed of."""
+    objective = content.get("objective", {})
+    events = set()
+    for name, parts in content.get("metrics", {}).items():
+        if name in objective:
+            events.add(parts.get("event"))
+    return events
 
 
 def _variants(content: Content, raw: Content, at: Location) -> tuple[Variant, ...]:
@@ -259,12 +275,13 @@ def _variants(content: Content, raw: Content, at: Location) -> tuple[Variant, ..
     # Of a variant that could not be read, nobody knows the share or whether it is the control.
     if sections and len(sections) == len(raw["variants"]):
         _check_control(sections, raw["variants"], at)
+        _check_shares_of_controls(sections, at)
         _check_shares(sections, at)
     return tuple(variants)
 
 
 def _check_control(variants: Content, raw: Content, at: Location) -> None:
-    """One control, which some units see; silent where a `control` was unreadable: that was told."""
+    """One control; silent where a `control` was unreadable: that was told."""
     controls = [name for name, parts in variants.items() if parts.get("control")]
     readable = all(
         "control" in parts or "control" not in raw[name] for name, parts in variants.items()
@@ -273,8 +290,12 @@ def _check_control(variants: Content, raw: Content, at: Location) -> None:
         got = f"{' and '.join(controls)} as controls" if controls else "no control"
         expected = "exactly one variant with control: true"
         at.wrong(Verbatim(got), expected, "the others are compared with it")
-    for name in controls:
-        if variants[name].get("share") == 0.0:
+
+
+def _check_shares_of_controls(variants: Content, at: Location) -> None:
+    """Some units see the control, or nothing can be compared with it."""
+    for name, parts in variants.items():
+        if parts.get("control") and parts.get("share") == 0.0:
             expected = "a share above 0%, since this is the control"
             at.key(name).key("share").wrong(Verbatim("0%"), expected)
 
@@ -291,6 +312,7 @@ def _check_shares(variants: Content, at: Location) -> None:
 
 
 def _variant(name: str, parts: Content, ids: Sequence[str], at: Location) -> Variant | None:
+    # The name may stand for any policy; what its parameters mean only that policy knows.
     kind = parts.get("policy", DEFAULT_POLICY)
     min_probability = _min_probability(parts, kind, ids, at)
     _check_order(parts.get("order", ()), ids, at.key("order"))
@@ -315,30 +337,35 @@ def _min_probability(parts: Content, kind: str, ids: Sequence[str], at: Location
     evaluable = parts.get("evaluable", True)
     default = AUTO_EXPLORES / max(len(ids), 1) if kind == "auto" and evaluable else 0.0
     least: float = parts.get("min_probability", default)
-    where = at.key("min_probability")
+    _check_min_probability(least, kind, evaluable, at)
+    # At exactly 1 ÷ K all actions are equally probable; above, no probabilities would sum to 1.
+    if ids and least * len(ids) > 1.0:
+        most = percent(1 / len(ids))
+        expected = f"at most {most}: one of {len(ids)} actions"
+        at.key("min_probability").wrong(Verbatim(percent(least)), expected)
+    return least
+
+
+def _check_min_probability(least: float, kind: str, evaluable: bool, at: Location) -> None:
+    """A deterministic policy explores only by it."""
     # The control's fixed order is what others are compared with; nobody evaluates from its log.
-    explores_only_so = KINDS[kind].deterministic and kind != "fixed" and evaluable
+    needs_it = KINDS[kind].deterministic and kind != "fixed" and evaluable
     unreadable = at.has_problem("min_probability") or at.has_problem("floor")
-    if explores_only_so and least == 0.0 and not unreadable:
-        where.wrong(
+    if needs_it and least == 0.0 and not unreadable:
+        at.key("min_probability").wrong(
             Verbatim("nothing"),
             f"a min_probability above 0%, since {kind} is deterministic "
             "and its log could not be evaluated",
             "write min_probability: 2%, or evaluable: false to go without",
         )
-    if ids and least * len(ids) > 1.0:
-        most = percent(1 / len(ids))
-        where.wrong(Verbatim(percent(least)), f"at most {most}: one of {len(ids)} actions")
-    return least
 
 
 def _check_order(order: Sequence[str], ids: Sequence[str], at: Location) -> None:
     """A fixed order names actions of the file, where the file has any."""
-    known = set(ids)
-    if not known:
+    actions = set(ids)
+    # Without actions of its own the file can't tell: requests bring them.
+    if not actions:
         return
-    told = 0
-    for index, action in enumerate(order):
-        if action not in known and told < _MOST_TOLD:
-            at.item(index).wrong(action, "the id of one of the actions", nearest(action, ids))
-            told += 1
+    unknown = [(index, action) for index, action in enumerate(order) if action not in actions]
+    for index, action in unknown[:_MOST_TOLD]:
+        at.item(index).wrong(action, "the id of one of the actions", nearest(action, ids))

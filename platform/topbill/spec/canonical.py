@@ -69,11 +69,15 @@ def learning_fingerprint(experiment: Any) -> str:
     """12 hex digits that change only with what learning depends on: features, objective, metrics,
     policies and their parameters.
     """
+    # Metrics outside the objective teach nothing, and neither do `better` and `covariate`, which
+    # are for reading the report.
     metrics = [
         (m.name, m.event, m.kind, m.window, m.cap, m.default)
         for m in experiment.metrics
         if m.name in experiment.objective
     ]
+    # Shares and `min_probability` are left out: a policy learns from decisions however they came
+    # about, so turning traffic up must not make it forget.
     variants = [
         (v.name, v.policy, _object(v.params, v.policy), v.training) for v in experiment.variants
     ]
@@ -105,6 +109,7 @@ def _form(value: Any) -> Any:
 
 def _part(value: Any) -> str | None:
     """Which part of an experiment it is; its class may extend the one that `FIELDS` names."""
+    # By name, since this module comes before those that declare the classes.
     for ancestor in type(value).__mro__:
         if ancestor.__name__ in FIELDS:
             return ancestor.__name__
@@ -124,6 +129,7 @@ def _items(part: Any, name: str) -> Iterable[tuple[str, Any]]:
     """Canonical name and form of each field that is part of the form."""
     defaults = _defaults(part)
     always = FIELDS.get(name, ())
+    # Code may put a variant together by hand, with parameters that are none of its policy's.
     names = [field for field in always if field in defaults]
     for field, default in defaults.items():
         later = field not in always and field not in APART
@@ -138,6 +144,7 @@ def _items(part: Any, name: str) -> Iterable[tuple[str, Any]]:
 
 def _defaults(part: Any) -> dict[str, Any]:
     """The default of each field of a dataclass or struct."""
+    # Policies' parameters and actions are structs, everything else is a dataclass.
     if isinstance(part, msgspec.Struct):
         nothing: Any = msgspec.NODEFAULT
         fields: Iterable[Any] = msgspec.structs.fields(part)
@@ -156,4 +163,5 @@ def _defaults(part: Any) -> dict[str, Any]:
 
 
 def _digest(content: Any) -> str:
+    # Deterministic: the keys of mappings are sorted, so that the order in a file doesn't matter.
     return blake2b(msgspec.json.encode(content, order="deterministic"), digest_size=6).hexdigest()

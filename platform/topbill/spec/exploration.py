@@ -34,6 +34,7 @@ def little_is_left(variant: str, min_probability: float, candidates: int, slots:
     """A sentence where a policy decides less than LITTLE of the draws at the first position; None
     where it decides more. Arguments are those of `policy_shares`.
     """
+    # The first position has the most candidates, so the least is left there.
     shares = policy_shares(min_probability, candidates, slots)
     if not shares or shares[0] >= LITTLE:
         return None

@@ -65,6 +65,7 @@ class Location:
         Raises SpecError when there are MAX_PROBLEMS: nobody reads more, and a hostile file could
         hold very many.
         """
+        # What is shown of a value is cut short: it may be a megabyte.
         words = str(got) if isinstance(got, Verbatim) else show(got)
         self.problems.append(FileProblem(self.file, self.path or "file", words, expected, hint))
         if len(self.problems) >= MAX_PROBLEMS:
@@ -79,6 +80,7 @@ class Verbatim(str):
 class Field(Protocol):
     """What may stand at a key."""
 
+    # Nothing raises for a bad value: it is noted, and what is beside it is read on.
     def read(self, value: Any, at: Location) -> Any:
         """The value in its final type, or INVALID after noting what is wrong."""
         ...
@@ -149,6 +151,7 @@ class Text:
             is_scalar = isinstance(value, bool | int | float)
             hint = f"put it in quotes: '{show(value)}'" if is_scalar else ""
             return at.wrong(value, self.means, hint)
+        # Length first, so that no pattern runs over very long text.
         if len(value) > self.longest:
             return at.wrong(value, f"{self.means} of at most {self.longest} characters")
         if self.pattern and not re.fullmatch(self.pattern, value):
@@ -288,6 +291,7 @@ class Json:
     """Anything that JSON can hold, of at most 16 kB."""
 
     def read(self, value: Any, at: Location) -> Any:
+        # Every decision carries the payloads of what it shows to the caller.
         size = len(msgspec.json.encode(value))
         if size <= 16_000:
             return value
@@ -353,6 +357,7 @@ class MapOf:
             return at.wrong(value, f"a mapping of {self.least:,} to {self.most:,} names")
         items = {}
         for key, part in value.items():
+            # Below a name that can't be one, paths of further problems would mean nothing.
             if self.name.read(key, at.key(key)) is INVALID:
                 continue
             item = self.field.read(part, at.key(key))
@@ -432,15 +437,16 @@ class Section:
         """Note every key that is unknown, then every required one that is missing. A missing key
         that an unknown one was surely meant to be is told once, with the unknown one.
         """
-        meant = set()
+        intended = set()
         for name in value:
             if name in self.keys:
                 continue
             hint = nearest(name, self.keys)
-            meant.add(hint.removeprefix("did you mean ").removesuffix("?"))
+            # Only of a sure guess: `nearest` words it so.
+            intended.add(hint.removeprefix("did you mean ").removesuffix("?"))
             at.key(name[:64]).wrong(Verbatim("an unknown key"), "one of " + listed(self.keys), hint)
         for name, key in self.keys.items():
-            if key.required and name not in value and name not in meant:
+            if key.required and name not in value and name not in intended:
                 at.key(name).wrong(Verbatim("nothing"), "this key, which is required", key.about)
 
     def schema(self) -> JsonSchema:
@@ -480,8 +486,9 @@ class Tagged:
         if words.read(word, at.key(self.tag)) is INVALID:
             return INVALID
         section = self.sections[word]
-        known = Section({self.tag: Key(words, self.about), **section.keys}, section.renamed)
-        return known.read({self.tag: word} | value, at)
+        # The tag is one of the section's keys, so that unknown keys are compared with it as well.
+        whole = Section({self.tag: Key(words, self.about), **section.keys}, section.renamed)
+        return whole.read({self.tag: word} | value, at)
 
     def _misspelt_tag(self, value: Mapping[str, Any]) -> str | None:
         """The key that was meant to be the tag: it is spelt alike, and no section has it."""

@@ -27,6 +27,7 @@ def load(path: Path) -> Experiment:
     """The experiment in a file. Raises SpecError with every problem found in it."""
     try:
         with path.open("rb") as file:
+            # One byte more than is allowed: enough to see that it is too long, however long it is.
             data = file.read(MAX_BYTES + 1)
     except OSError as error:
         raise SpecError(
@@ -43,6 +44,7 @@ def from_raw(raw: Any, name: str, problems: Sequence[FileProblem] = ()) -> Exper
     Raises SpecError with every problem, after those already found.
     """
     at = Location(name, problems=list(problems))
+    # What could not be read doesn't stop the rest from being checked: all problems in one go.
     content = EXPERIMENT.read(raw, at)
     experiment = None if content is INVALID else build(content, raw, at)
     if experiment is None:
@@ -118,6 +120,7 @@ def marks(folder: Path) -> dict[Path, tuple[int, int]]:
     another state.
     """
     state = {}
+    # Time and size, not content: service and worker ask this again and again.
     for place in (folder, folder / "pages", *folder.glob("pages/*/")):
         for path in yaml_in(place):
             with suppress(OSError):  # gone since it was listed, or a link to nothing
@@ -143,8 +146,10 @@ def _together(verdicts: list[Verdict]) -> list[Verdict]:
             expected = f"a key of its own: {owner.name} has this one already"
             result[path] = _refusal(path, "experiment", repr(experiment.key), expected)
             continue
+        # A paused one holds its place, so that its units find themselves in it again afterwards.
         if experiment.status not in ("running", "paused"):
             continue
+        # Its HTTP API has no place for an experiment's key.
         if experiment.personalizer and personalizer is not None:
             expected = (
                 f"one experiment with personalizer: true: {personalizer.name} says it already"
@@ -178,11 +183,11 @@ class _Layers:
         if end <= 1.0:
             self._taken[layer] = end
             return replace(experiment, layer_start=start)
-        left = percent(1.0 - start)
+        free = percent(1.0 - start)
         return _refusal(
             path,
             "traffic",
-            f"{percent(experiment.traffic)} where {left} of layer {layer} is left",
+            f"{percent(experiment.traffic)} where {free} of layer {layer} is left",
             "at most 100% in a layer",
             "lower the traffic, stop another experiment of this layer, or choose another layer",
         )

@@ -28,7 +28,7 @@ class Guardrail:
 
 @dataclass(frozen=True)
 class Variant:
-    """An arm of the A/B test: a policy (kind and its frozen params) and a share of units."""
+    """One side of the A/B test: a policy (kind and its frozen params) and a share of units."""
 
     name: str
     policy: str
@@ -59,6 +59,7 @@ class Experiment:
     status: Status = "running"
     traffic: float = 1.0
     layer: str = ""
+    # Where its slice of the layer begins: not of the file, but of all files together.
     layer_start: float = 0.0
     holdout: float = 0.0
     slots: int = 1
@@ -71,6 +72,7 @@ class Experiment:
     refit: Literal["never", "daily"] = "never"
     personalizer: bool = False
     budget_ms: float = 50.0
+    # Not part of what the experiment is: two files with the same content are equal.
     source: str = ""
     raw: dict[str, Any] = field(default_factory=dict, compare=False, hash=False)
 
@@ -79,6 +81,7 @@ class Experiment:
         """The variant the others are compared with, and whose order is served when a policy
         fails.
         """
+        # There is exactly one: the loader refuses files with none or several.
         return next(v for v in self.variants if v.control)
 
     @cached_property

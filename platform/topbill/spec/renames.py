@@ -11,6 +11,7 @@ from typing import Any
 EXPERIMENT = {"learn_after": "reward_delay"}
 METRIC = {"before": "covariate"}
 GUARDRAIL = {"worse_by_at_most": "margin"}
+# A variant's keys and the parameters of its policy stand side by side in a file.
 VARIANT = {"floor": "min_probability", "curves": "fourier_features"}
 PAGE = {
     "made_of": "sources",
@@ -24,6 +25,7 @@ def modern(raw: Any) -> Any:
     """An experiment file's content with today's keys, where 0.1 wrote it: what an audit holds was
     valid when it was written, and nobody can edit it.
     """
+    # Whatever isn't shaped like a file is left to the loader, which says what is wrong with it.
     if not isinstance(raw, dict):
         return raw
     content = rename(raw, EXPERIMENT)

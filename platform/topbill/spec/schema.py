@@ -80,6 +80,7 @@ class Param:
             value = shorthand.read(value, at)
             if value is INVALID:
                 return INVALID
+        # The policy's own type decides, with its bounds: nothing about parameters is said twice.
         try:
             return msgspec.convert(value, self.type)
         except msgspec.ValidationError as error:
@@ -145,12 +146,14 @@ def _params(policy: str) -> dict[str, Key]:
     keys = {}
     for field in msgspec.structs.fields(KINDS[policy].Params):
         name = field.encode_name
+        # A key of every variant would hide a parameter of the same name.
         if name not in _VARIANT:
             about = f"Parameter of {policy}: {_description(field.type)}."
             keys[name] = Key(Param(name, field.type), about, required=field.required)
     return keys
 
 
+# What every variant may say, whatever its policy; the policy's own parameters stand beside it.
 _VARIANT: dict[str, Key] = {
     "share": Key(
         Percent(), "Share of the experiment's units; all shares sum to 100%.", required=True
@@ -171,6 +174,7 @@ _VARIANT: dict[str, Key] = {
     ),
 }
 
+# The same bounds as for numbers in requests: their squares must still add up exactly enough.
 _BOUND = Number(-LARGEST, LARGEST)
 FEATURE = Tagged(
     "type",
@@ -207,6 +211,7 @@ FEATURE = Tagged(
     },
     "What kind of feature it is.",
 )
+# `kind` comes from the table of metric kinds, so a kind that is added there can be written here.
 METRIC = Section(
     {
         "event": Key(
@@ -248,6 +253,7 @@ GUARDRAIL = Section(
     },
     renames.GUARDRAIL,
 )
+# One section a policy: a parameter of another policy is an unknown key, told with the nearest one.
 VARIANT = Tagged(
     "policy",
     {kind: Section(_VARIANT | _params(kind), renames.VARIANT) for kind in KINDS},
@@ -304,7 +310,11 @@ EXPERIMENT = Section(
             True,
         ),
         "guardrails": Key(ListOf(GUARDRAIL, 50), "Metrics that must not get worse."),
-        "variants": Key(MapOf(VARIANT, 20, 1), "The arms of the A/B test.", True),
+        "variants": Key(
+            MapOf(VARIANT, 20, 1),
+            "The variants of the A/B test: policies, and the share of units of each.",
+            True,
+        ),
         "feedback": Key(
             Choice(("item", "slate")),
             "Whether rewards belong to a shown item (default) or to the slate.",

@@ -47,6 +47,7 @@ def parse(data: bytes, file: str) -> tuple[Any, list[FileProblem]]:
         where = f"byte {error.start}"
         problem = FileProblem(file, where, "bytes that are not UTF-8", "UTF-8 text")
     except yaml.MarkedYAMLError as error:
+        # The context is where the construct began; the problem is where it could not go on.
         mark = error.problem_mark or error.context_mark
         where = f"line {mark.line + 1}, column {mark.column + 1}" if mark else "file"
         got = f"broken YAML ({error.problem or error.context})"
@@ -94,8 +95,10 @@ class _Reader:
         raise SpecError([*self.problems, FileProblem(self.file, where, got, expected, hint)])
 
     def value(self, event: Any, path: str, depth: int) -> Any:
+        # A few lines of aliases of aliases expand to billions of values.
         if isinstance(event, yaml.AliasEvent):
             self.stop(event, f"an alias (*{event.anchor})", "plain values", "write the value out")
+        # Tags make PyYAML build objects; `!` and `!!str` only say that a scalar is text.
         if getattr(event, "tag", None) not in (None, "!", "tag:yaml.org,2002:str"):
             self.stop(event, f"a tag ({event.tag})", "plain values")
         if depth > MAX_DEPTH:
@@ -127,6 +130,7 @@ class _Reader:
                 self.problems.append(
                     FileProblem(self.file, inner, got, "every key once", "remove one of the two")
                 )
+            # The first line, so that a third one is told beside it too.
             lines.setdefault(key, line)
             items[key] = self.value(next(self.events), inner, depth + 1)
         return items
@@ -137,6 +141,7 @@ def _scalar(text: str) -> Any:
         return _CONSTANTS[text]
     if _INT.fullmatch(text):
         return int(text)
+    # 1e999 would be infinite, which JSON can't hold: it stays text, and is refused as a number.
     if _FLOAT.fullmatch(text) and math.isfinite(number := float(text)):
         return number
     return text

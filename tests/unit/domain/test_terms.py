@@ -25,8 +25,8 @@ ALLOWED = {
     ("platform/topbill/spec/renames.py", None): "names what keys were called in 0.1",
 }
 """(file, word or every word) → why it may stand there."""
-ERRORS = {"wrong", "FileProblem", "Problem"}
-"""Functions whose text becomes a message, besides what is raised."""
+TELLING = {"wrong", "FileProblem", "Problem", "Key", "Meta"}
+"""Functions whose text people read, besides what is raised: problems, and what keys are for."""
 
 
 def forbidden() -> dict[str, str]:
@@ -68,7 +68,7 @@ def messages(tree: ast.Module) -> Iterator[str]:
             yield from strings(node)
         if isinstance(node, ast.Call):
             name = getattr(node.func, "attr", getattr(node.func, "id", ""))
-            if name in ERRORS:
+            if name in TELLING:
                 yield from strings(node)
 
 
