@@ -17,26 +17,34 @@ SOON = 40.0
 
 
 class Arrivals:
-    """The order in which a page's viewers open it. Ask for every number in turn, and tell what came
-    of each page before the next."""
+    """The order in which a page's viewers open it. Ask for every number in turn, and report what
+    came of each page before the next."""
 
     def __init__(self, viewers: PageViewers) -> None:
         self._viewers = viewers
-        self._back: list[tuple[int, int, int]] = []
-        self._came: dict[int, int] = {}
+        # (page before which nobody returns, page that was left, viewer), the earliest first. The
+        # page that was left breaks ties, so that the order does not hang on a heap's internals.
+        self._returning: list[tuple[int, int, int]] = []
+        self._viewer_of: dict[int, int] = {}
 
     def who(self, number: int) -> int:
         """The viewer who opens page `number`: at most every other page is that of one who comes
         back, so that there is room for others."""
-        if number not in self._came:
-            due = number % 2 == 1 and bool(self._back) and self._back[0][0] <= number
-            self._came[number] = heapq.heappop(self._back)[2] if due else self._viewers.who(number)
-        return self._came[number]
+        if number not in self._viewer_of:
+            returns = number % 2 == 1 and bool(self._returning) and self._returning[0][0] <= number
+            if returns:
+                _, _, viewer = heapq.heappop(self._returning)
+            else:
+                viewer = self._viewers.who(number)
+            # Noted, since a page is asked for more than once and a return happens only once.
+            self._viewer_of[number] = viewer
+        return self._viewer_of[number]
 
-    def left(self, number: int, share: float) -> None:
+    def watched(self, number: int, share: float) -> None:
         """The viewer of page `number` watched that share of what it led to (0.0 for no play)."""
+        # A generator for each page, not one for all: what other pages lead to must not change
+        # whether this viewer returns, or two policies could not be compared on the same viewers.
         rng = np.random.default_rng(hash64(str(self._viewers.seed), "back", str(number)))
         if rng.random() < ANYWAY + FOR_MORE * share:
-            heapq.heappush(
-                self._back, (number + 1 + int(rng.exponential(SOON)), number, self.who(number))
-            )
+            earliest = number + 1 + int(rng.exponential(SOON))
+            heapq.heappush(self._returning, (earliest, number, self.who(number)))

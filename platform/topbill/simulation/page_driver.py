@@ -10,7 +10,7 @@ of the demo's own, under the same rules.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from scipy.special import expit
 
 from topbill import pages, spec
 from topbill.catalog import Catalog
+from topbill.domain.metric import Metric
 from topbill.domain.records import Floats
 from topbill.engine import Engine
 from topbill.pages import CompiledPage, PageAnswer, PageRequest, compose
@@ -33,7 +34,7 @@ from topbill.simulation.scoreboard import ExpectedReward, Scoreboard, reward
 RECENT = 60.0
 """Judged pages that count as recent, or so: a quarter of what a demo's minute has."""
 JUDGED = 4
-"""Every so manieth page is judged: that takes five more pages, and the demo shares the machine with
+"""One page in so many is judged: that takes five more pages, and the demo shares the machine with
 the service.
 """
 BACK = "session_start"
@@ -48,18 +49,21 @@ class PageDriver:
     """
 
     def __init__(self, compiled_page: CompiledPage, name: str, seed: int = 0) -> None:
+        file = compiled_page.file
         self._compiled_page, self._name = compiled_page, name
-        self.viewers = PageViewers(compiled_page.catalog, seed, sources=compiled_page.file.sources)
-        self._lives = {
-            layer: compiled_page.engine.find(key)
-            for layer, key in compiled_page.file.layers.items()
-        }
-        self.scoreboard = Scoreboard([live.experiment for live in self._lives.values()], RECENT)
-        self._returned = any(
-            m.event == BACK for live in self._lives.values() for m in live.experiment.metrics
-        )
-        self._declared = {f.name for live in self._lives.values() for f in live.experiment.context}
-        self._coming = Arrivals(self.viewers)
+        self.viewers = PageViewers(compiled_page.catalog, seed, sources=file.sources)
+        self._live = {layer: compiled_page.engine.find(key) for layer, key in file.layers.items()}
+        experiments = [live.experiment for live in self._live.values()]
+        self.scoreboard = Scoreboard(experiments, RECENT)
+        self._declared: set[str] = set()
+        metrics: list[Metric] = []
+        for experiment in experiments:
+            self._declared |= {feature.name for feature in experiment.context}
+            metrics += experiment.metrics
+        # Sent only where some layer reads it: the service refuses events that no metric names.
+        self._reports_returns = any(metric.event == BACK for metric in metrics)
+        self._play_window = min(metric.window for metric in metrics if metric.event == "play")
+        self._arrivals = Arrivals(self.viewers)
         self._watched: dict[int, list[str]] = {}
         self._last: dict[int, str] = {}
 
@@ -70,157 +74,160 @@ class PageDriver:
 
     def request(self, number: int) -> dict[str, Any]:
         """What the service is asked for visit `number`."""
-        viewer = self._coming.who(number)
+        viewer = self._arrivals.who(number)
+        context = self.viewers.context(viewer)
         return {
             "page": self.key,
             "page_id": f"{self._name}-{number}",
             "profile": f"viewer-{viewer}",
             "region": self._compiled_page.file.region,
             "watched": self._watched.get(viewer, [])[-10:],
-            "context": {
-                k: v for k, v in self.viewers.context(viewer).items() if k in self._declared
-            },
+            "context": {name: context[name] for name in context if name in self._declared},
         }
 
     def react(self, number: int, answer: PageAnswer) -> list[tuple[float, dict[str, Any]]]:
         """What the viewer does with a page: (seconds until it arrives, reward event). Who was there
         before has come back, and that page before gets the credit. Counts the page, too."""
-        viewer = self._coming.who(number)
+        viewer = self._arrivals.who(number)
         title, share = self.viewers.react(viewer, answer)
-        self._coming.left(number, share)
-        before = self._last.get(viewer) if self._returned else None
+        self._arrivals.watched(number, share)
+        before = self._last.get(viewer) if self._reports_returns else None
         self._last[viewer] = answer.page_id
+
         responses: list[tuple[str, float]] = []
         if title is not None:
             self._watched.setdefault(viewer, []).append(title)
             responses = [("play", 1.0), ("watch_fraction", round(share, 3))]
         if number % JUDGED == 0:
             self._judge(viewer, number, answer, responses)
-        window = min(
-            m.window
-            for live in self._lives.values()
-            for m in live.experiment.metrics
-            if m.event == "play"
-        )
-        events = [
-            (part * window, _event(answer.page_id, name, value) | {"action": title})
-            for part, (name, value) in zip(_PARTS, responses, strict=False)
-        ]
-        return events if before is None else [(0.0, _event(before, BACK, 1.0)), *events]
+
+        events: list[tuple[float, dict[str, Any]]] = []
+        if before is not None:
+            events.append((0.0, _event(before, BACK, 1.0)))
+        for part, (name, value) in zip(_PARTS, responses, strict=False):
+            event = _event(answer.page_id, name, value)
+            event["action"] = title
+            events.append((part * self._play_window, event))
+        return events
 
     def _judge(
         self, viewer: int, number: int, answer: PageAnswer, responses: Sequence[tuple[str, float]]
     ) -> None:
-        worths = self._worths(viewer, number, answer)
-        shown = {
-            "rows": [row.row for row in answer.rows],
-            "titles": [tile.title for row in answer.rows for tile in row.titles],
-            "artwork": [
-                (tile.picture or "/").rpartition("/")[2]
-                for row in answer.rows
-                for tile in row.titles
-            ],
-        }
+        """Count each layer's choice on this page."""
+        expected = self._expected(viewer, number, answer)
+        actions = _actions(answer)
+        # Everything arrives at once here: what a page earned doesn't depend on how late it is said.
+        events = [Response(name, value, 0.0) for name, value in responses]
         for layer in answer.layers:
             if layer.variant is not None:
-                experiment = self._lives[layer.layer].experiment
-                earned = reward(
-                    experiment, [Response(name, value, 0.0) for name, value in responses]
-                )
-                unit = f"viewer-{viewer}"
                 self.scoreboard.count(
                     layer.experiment,
                     layer.variant,
-                    unit,
-                    worths[layer.layer],
-                    earned,
-                    shown[layer.layer],
+                    f"viewer-{viewer}",
+                    expected[layer.layer],
+                    reward(self._live[layer.layer].experiment, events),
+                    actions[layer.layer],
                 )
 
-    def _worths(self, viewer: int, number: int, answer: PageAnswer) -> dict[str, ExpectedReward]:
+    def _expected(self, viewer: int, number: int, answer: PageAnswer) -> dict[str, ExpectedReward]:
         """Each layer's choice beside the best known and a uniform one."""
-        asked = self.request(number)
-        context = msgspec.Raw(msgspec.json.encode(asked.pop("context")))
-        request = msgspec.structs.replace(msgspec.convert(asked, PageRequest), context=context)
         as_served = FixedOrder([row.row for row in answer.rows])
-        found: dict[str, ExpectedReward] = {}
-
-        def made(choice: Choice) -> PageAnswer:
-            now, page_id = time.time(), answer.page_id
-            for one in choice.values():
-                if isinstance(one, Oracle):
-                    one.compiled_page, one.viewer, one.now = self._compiled_page, viewer, now
-            with decided_by(self._compiled_page, choice):
-                return compose(
-                    self._compiled_page,
-                    request,
-                    self._compiled_page.viewer(request, page_id),
-                    page_id,
-                    now,
-                ).answer
-
         even = Uniform(UniformParams())
-        plain = {name: live.experiment.control.name for name, live in self._lives.items()}
-        rows = [{**plain, "rows": who} for who in (as_served, Oracle("rows", self.viewers), even)]
-        found["rows"] = ExpectedReward(
-            *(self._plain("rows", viewer, made(choice)) for choice in rows)
-        )
-        titles = [
-            {**plain, "rows": as_served, "titles": who}
-            for who in (Oracle("titles", self.viewers), even)
-        ]
-        others = [answer, *(made(choice) for choice in titles)]
-        found["titles"] = ExpectedReward(*(self._plain("titles", viewer, page) for page in others))
-        if "artwork" in self._lives:
-            found["artwork"] = self._artwork(viewer, answer)
-        return found
+        # The controls stand for what is not under judgement, so that a layer's number doesn't move
+        # with what another layer has learned.
+        controls: Choice = {name: live.experiment.control.name for name, live in self._live.items()}
+        compose_page = self._composer(viewer, number, answer.page_id)
 
-    def _each(self, layer: str, done: Floats) -> Floats:
+        rows = []
+        for decider in (as_served, Oracle("rows", self.viewers), even):
+            page = compose_page({**controls, "rows": decider})
+            rows.append(self._any_picture("rows", viewer, page))
+        # The titles as they were served were chosen for the rows as they were served.
+        titles = [self._any_picture("titles", viewer, answer)]
+        for decider in (Oracle("titles", self.viewers), even):
+            page = compose_page({**controls, "rows": as_served, "titles": decider})
+            titles.append(self._any_picture("titles", viewer, page))
+
+        expected = {"rows": ExpectedReward(*rows), "titles": ExpectedReward(*titles)}
+        if "artwork" in self._live:
+            expected["artwork"] = self._artwork(viewer, answer)
+        return expected
+
+    def _composer(self, viewer: int, number: int, page_id: str) -> Callable[[Choice], PageAnswer]:
+        """A function that composes the page of this visit as others would have decided it. The page
+        keeps its id, and with it its luck: what differs is the choice alone."""
+        body = self.request(number)
+        context = msgspec.Raw(msgspec.json.encode(body.pop("context")))
+        request = msgspec.structs.replace(msgspec.convert(body, PageRequest), context=context)
+        page = self._compiled_page
+
+        def compose_page(choice: Choice) -> PageAnswer:
+            now = time.time()
+            for decider in choice.values():
+                if isinstance(decider, Oracle):
+                    decider.compiled_page, decider.viewer, decider.now = page, viewer, now
+            with decided_by(page, choice):
+                return compose(page, request, page.viewer(request, page_id), page_id, now).answer
+
+        return compose_page
+
+    def _of_play(self, layer: str, completed: Floats) -> Floats:
         """(cells,) the layer's expected objective of a title that is played, by the probability
         that it is completed: 70% to all of it watched, or 2 to 60%."""
-        experiment = self._lives[layer].experiment
+        experiment = self._live[layer].experiment
+        # The means of the two ranges: exact for an objective that is linear in between, and near
+        # enough for one with a cap.
         full, part = (
             reward(experiment, [Response("play", 1.0, 0.0), Response("watch_fraction", share, 0.0)])
             for share in (0.85, 0.31)
         )
-        return part + (full - part) * done
+        return part + (full - part) * completed
 
-    def _plain(self, layer: str, viewer: int, page: PageAnswer) -> float:
+    def _any_picture(self, layer: str, viewer: int, page: PageAnswer) -> float:
         """What a page is worth if of each title any picture is shown."""
-        chances, done = self._pictures(viewer, page)
-        return along(np.array([own.mean() for own in chances]), self._each(layer, done))
+        chances, completed = self._picture_chances(viewer, page)
+        play = np.array([of_cell.mean() for of_cell in chances])
+        return along(play, self._of_play(layer, completed))
 
     def _artwork(self, viewer: int, page: PageAnswer) -> ExpectedReward:
         """The pictures as they are, the best of all, and any. A better picture is always worth
         showing but where a title holds less than what is left below it; so the best are chosen from
         the last place to the first."""
-        chances, done = self._pictures(viewer, page)
-        worth = self._each("artwork", done)
+        chances, completed = self._picture_chances(viewer, page)
+        worth = self._of_play("artwork", completed)
         best = 0.0
-        for own, each in zip(reversed(chances), worth[::-1].tolist(), strict=True):
-            best = max(float(p) * each + (1.0 - float(p)) * best for p in own)
-        play, _, _ = self.viewers.cells(viewer, page)
-        return ExpectedReward(
-            along(play, worth), best, along(np.array([own.mean() for own in chances]), worth)
-        )
+        for of_cell, of_play in zip(reversed(chances), worth[::-1].tolist(), strict=True):
+            # `best` is what everything below this cell is worth, if nobody plays here.
+            best = max(float(p) * of_play + (1.0 - float(p)) * best for p in of_cell)
+        as_served, _, _ = self.viewers.cells(viewer, page)
+        any_picture = np.array([of_cell.mean() for of_cell in chances])
+        return ExpectedReward(along(as_served, worth), best, along(any_picture, worth))
 
-    def _pictures(self, viewer: int, page: PageAnswer) -> tuple[list[Floats], Floats]:
+    def _picture_chances(self, viewer: int, page: PageAnswer) -> tuple[list[Floats], Floats]:
         """Each cell's chances of a play with each of its title's pictures, and (cells,) of being
         completed.
         """
         catalog = self.viewers.catalog
         rows = [catalog.index[tile.title] for row in page.rows for tile in row.titles]
-        logit, done = self.viewers.wish(viewer, rows)
+        logit, completed = self.viewers.wish(viewer, rows)
         looks = self.viewers.looks(viewer, page)
-        chances = [
-            looks[i]
-            * expit(
-                logit[i]
-                + np.array([self.viewers.appeal(viewer, p.id) for p in catalog.pictures[row]])
-            )
-            for i, row in enumerate(rows)
-        ]
-        return chances, done
+        chances: list[Floats] = []
+        for cell, row in enumerate(rows):
+            appeal = [self.viewers.appeal(viewer, picture.id) for picture in catalog.pictures[row]]
+            chances.append(looks[cell] * expit(logit[cell] + np.array(appeal)))
+        return chances, completed
+
+
+def _actions(answer: PageAnswer) -> dict[str, list[str]]:
+    """What each layer put on the page; of pictures, their name within their title, which is what
+    titles have in common."""
+    actions: dict[str, list[str]] = {"rows": [], "titles": [], "artwork": []}
+    for row in answer.rows:
+        actions["rows"].append(row.row)
+        for tile in row.titles:
+            actions["titles"].append(tile.title)
+            actions["artwork"].append((tile.picture or "/").rpartition("/")[2])
+    return actions
 
 
 def _event(page_id: str, name: str, value: float) -> dict[str, Any]:
@@ -229,14 +236,13 @@ def _event(page_id: str, name: str, value: float) -> dict[str, Any]:
 
 def page_drivers(experiments: Path, name: str, seed: int = 0) -> list[PageDriver]:
     """Viewers for each page of an experiments' folder all of whose experiments are running."""
-    known = spec.load_all(pages.experiment_folders(experiments))
-    running = {experiment.key for experiment in known if experiment.status == "running"}
-    return [
-        PageDriver(
-            CompiledPage(file, Engine(known), Catalog.read(file.catalogue, file.table)),
-            f"{name}-{file.key}",
-            seed,
-        )
-        for file in pages.load_all(experiments, known)
-        if running.issuperset(file.layers.values())
-    ]
+    specs = spec.load_all(pages.experiment_folders(experiments))
+    running = {experiment.key for experiment in specs if experiment.status == "running"}
+    drivers = []
+    for file in pages.load_all(experiments, specs):
+        if running.issuperset(file.layers.values()):
+            # An engine and a catalogue for each: what one page's viewers teach stays with it.
+            catalog = Catalog.read(file.catalogue, file.table)
+            compiled_page = CompiledPage(file, Engine(specs), catalog)
+            drivers.append(PageDriver(compiled_page, f"{name}-{file.key}", seed))
+    return drivers

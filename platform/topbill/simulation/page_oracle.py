@@ -32,7 +32,7 @@ Choice = Mapping[str, "str | Scorer"]
 """Layer → the variant that is to decide it for everybody, or who else."""
 
 
-class _Ranked:
+class _Ranking:
     """The highest value that remains, surely."""
 
     width: Floats | None = None
@@ -50,12 +50,14 @@ class FixedOrder:
     """Decides for the actions named in `order`, in that order."""
 
     def __init__(self, order: Sequence[str]) -> None:
-        self._place = {action: i for i, action in enumerate(order)}
+        self._position = {action: position for position, action in enumerate(order)}
 
-    def score(self, x: Floats, actions: Actions, seed: int) -> _Ranked:  # noqa: ARG002
+    def score(self, x: Floats, actions: Actions, seed: int) -> _Ranking:  # noqa: ARG002
         """The earlier, the higher."""
-        last = len(self._place)
-        return _Ranked(np.array([-float(self._place.get(action, last)) for action in actions.ids]))
+        # Actions that the order does not name come last, in the order in which they are offered.
+        last = len(self._position)
+        positions = [self._position.get(action, last) for action in actions.ids]
+        return _Ranking(-np.array(positions, dtype=np.float64))
 
 
 class Oracle:
@@ -71,54 +73,65 @@ class Oracle:
         self._viewers = viewers
         self._worth = {"rows": self._rows, "titles": self._titles, "artwork": self._pictures}[layer]
 
-    def score(self, x: Floats, actions: Actions, seed: int) -> _Ranked:  # noqa: ARG002
+    def score(self, x: Floats, actions: Actions, seed: int) -> _Ranking:  # noqa: ARG002
         """The worth of each action to the viewer."""
-        return _Ranked(self._worth(actions.ids))
+        return _Ranking(self._worth(actions.ids))
 
     def _pictures(self, ids: Sequence[str]) -> Floats:
         return np.array([self._viewers.appeal(self.viewer, picture) for picture in ids])
 
     def _titles(self, ids: Sequence[str]) -> Floats:
         index = self._viewers.catalog.index
-        return self._of([index[title] for title in ids])
+        return self._completed([index[title] for title in ids])
 
-    def _of(self, rows: Sequence[int]) -> Floats:
+    def _completed(self, titles: Sequence[int]) -> Floats:
         """(K,) the chance of a completed play of each title, with its middling picture."""
-        logit, done = self._viewers.wish(self.viewer, rows)
-        return np.asarray(expit(logit + self._viewers.middling(self.viewer)[list(rows)]) * done)
+        logit, completed = self._viewers.wish(self.viewer, titles)
+        appeal = self._viewers.mean_appeal(self.viewer)[list(titles)]
+        return np.asarray(expit(logit + appeal) * completed)
 
     def _rows(self, ids: Sequence[str]) -> Floats:
         """What the best titles of each row are worth, looked at as far as this viewer looks."""
         compiled_page, file = self.compiled_page, self.compiled_page.file
-        lets = compiled_page.rules.allowed_by_rule(file.region, 99, self.now, ())
-        sight = compiled_page.candidate_model.candidates_for(
-            file.region, (), np.logical_and.reduce(list(lets.values())), self.now, ""
+        # The same rules and the same candidates as every policy's choice has: the best row is the
+        # best that this page could have shown, not the best in the catalogue.
+        allowed_by_rule = compiled_page.rules.allowed_by_rule(file.region, 99, self.now, ())
+        allowed = np.logical_and.reduce(list(allowed_by_rule.values()))
+        candidates = compiled_page.candidate_model.candidates_for(
+            file.region, (), allowed, self.now, ""
         )
-        looks = self._viewers.ways.glance ** np.arange(file.titles)
+        looks = self._viewers.browsing.glance ** np.arange(file.titles)
         worth = np.zeros(len(ids))
-        for j, row in enumerate(ids):
-            best = np.sort(self._of(sight.members(file.sources[row])[: file.candidates].tolist()))[
-                ::-1
-            ][: file.titles]
-            worth[j] = self._viewers.interest(self.viewer, row) * (best @ looks[: len(best)])
+        for position, row in enumerate(ids):
+            members = candidates.members(file.sources[row])[: file.candidates]
+            best_first = np.sort(self._completed(members.tolist()))[::-1]
+            best = best_first[: file.titles]
+            # A row of few titles has fewer places to look at.
+            worth[position] = self._viewers.interest(self.viewer, row) * (best @ looks[: len(best)])
         return worth
 
 
 @contextmanager
 def decided_by(compiled_page: CompiledPage, choice: Choice) -> Iterator[None]:
-    """Let these decide for everybody while it lasts; what they have learned stays theirs."""
-    held = {}
+    """Let these decide for everybody while it lasts; what they have learned stays theirs.
+
+    The experiments themselves are changed for the time, not copied: a page is composed from them,
+    and a copy would not hold what their policies have learned.
+    """
+    before = []
     try:
-        for layer, what in choice.items():
+        for layer, decider in choice.items():
             live = compiled_page.engine.find(compiled_page.file.layers[layer])
-            held[layer] = (live, live.bounds, live.policies)
+            before.append((live, live.bounds, live.policies))
             control = live.experiment.control.name
-            name = what if isinstance(what, str) else control
-            at = [variant.name for variant in live.experiment.variants].index(name)
-            live.bounds = [float(j >= at) for j in range(len(live.bounds))]
-            if not isinstance(what, str):
-                live.policies = {**live.policies, control: what}  # type: ignore[dict-item]
+            name = decider if isinstance(decider, str) else control
+            names = [variant.name for variant in live.experiment.variants]
+            # Everybody's spot in [0, 1) falls to that variant: the bounds below it are 0, those
+            # from it on are 1.
+            live.bounds = [float(j >= names.index(name)) for j in range(len(names))]
+            if not isinstance(decider, str):
+                live.policies = {**live.policies, control: decider}  # type: ignore[dict-item]
         yield
     finally:
-        for live, bounds, policies in held.values():
+        for live, bounds, policies in before:
             live.bounds, live.policies = bounds, policies

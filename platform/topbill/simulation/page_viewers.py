@@ -48,105 +48,98 @@ class Browsing:
 
 class PageViewers:
     """Simulated viewers of one catalogue and of rows that are made of `sources`; a row that isn't
-    there interests all alike. Everything follows from the catalogue, the rows, the ways and the
-    seed."""
+    there interests all alike. Everything follows from the catalogue, the rows, how they browse and
+    the seed."""
 
     def __init__(
         self,
         catalog: Catalog,
         seed: int = 0,
-        ways: Browsing | None = None,
+        browsing: Browsing | None = None,
         sources: Mapping[str, RowSource] | None = None,
     ) -> None:
-        self.catalog, self.seed, self.ways = catalog, seed, ways or Browsing()
+        self.catalog = catalog
+        self.seed = seed
+        self.browsing = browsing or Browsing()
+        viewers = self.browsing.viewers
+        # The order of these draws is part of what a seed means: a new one goes to the end.
         rng = np.random.default_rng(hash64(str(seed), "browsers"))
-        self.taste: Floats = rng.dirichlet(np.full(len(GENRES), 0.35), self.ways.viewers).round(3)
-        columns = [catalog.genre_names.index(g) if g in catalog.genre_names else -1 for g in GENRES]
-        has = np.array(
-            [
-                catalog.genres[:, j] if j >= 0 else np.zeros(len(catalog), dtype=bool)
-                for j in columns
-            ]
-        ).T
-        self._genres: Floats = has / np.maximum(has.sum(axis=1, keepdims=True), 1.0)
-        self.quality: Floats = rng.normal(0.0, 0.5, len(catalog)) + 0.8 * (
-            catalog.popularity - 0.25
-        )
+        # Few genres a viewer: with a concentration well below 1, most of a taste lies in one or two.
+        self.taste: Floats = rng.dirichlet(np.full(len(GENRES), 0.35), viewers).round(3)
+        self._genres = _genre_shares(catalog)
+        # What is popular tends to be good, but far from always.
+        noise = rng.normal(0.0, 0.5, len(catalog))
+        self.quality: Floats = noise + 0.8 * (catalog.popularity - 0.25)
+        # Who likes a genre likes certain pictures, which is what makes artwork personal.
         self._tone: Floats = rng.normal(0.0, 1.0, (len(GENRES), len(_TONES)))
         self._faces: Floats = rng.normal(0.0, 0.5, len(GENRES))
-        self._arrivals = np.cumsum(rng.dirichlet(np.full(self.ways.viewers, 0.8)))
-        self._pictures = {p.id: p.features for own in catalog.pictures for p in own}
-        tones = [
-            [_TONES.index(p.features["tone"]) for p in own if "tone" in p.features]
-            for own in catalog.pictures
-        ]
-        self._mean_tone: Floats = np.array(
-            [np.bincount(own, minlength=len(_TONES)) / max(len(own), 1) for own in tones]
-        )
-        self._mean_faces: Floats = np.array(
-            [
-                sum(float(p.features.get("faces", 0)) - 1.0 for p in own) / max(len(own), 1)
-                for own in catalog.pictures
-            ]
-        )
-        self._interest = {row: self._interested(row, own) for row, own in (sources or {}).items()}
-        self._base = self._solved()
+        self._arrivals = np.cumsum(rng.dirichlet(np.full(viewers, 0.8)))
 
-    def _interested(self, row: str, definition: RowSource) -> Floats:
+        self._pictures: dict[str, dict[str, Any]] = {}
+        for of_title in catalog.pictures:
+            self._pictures.update((picture.id, picture.features) for picture in of_title)
+        self._mean_tone, self._mean_faces = _mean_pictures(catalog)
+        self._interest: dict[str, Floats] = {}
+        for row, source in (sources or {}).items():
+            self._interest[row] = self._draw_interest(row, source)
+        self._intercept = self._solve_intercept()
+
+    def _draw_interest(self, row: str, source: RowSource) -> Floats:
         """(viewers,) the probability that each looks along this row on reaching it. Rows differ
         little for viewers as a whole, so that no order which is the same for all is bad by chance,
         and much from viewer to viewer."""
         rng = np.random.default_rng(hash64(str(self.seed), "row", row))
-        liked = self.taste[:, [g in definition.genres for g in GENRES]].sum(axis=1)
+        in_row = [genre in source.genres for genre in GENRES]
+        liking = self.taste[:, in_row].sum(axis=1)
         kind = self.taste @ rng.normal(0.0, 1.5, len(GENRES))
-        themed = 4.0 * (liked - 0.3) if definition.genres else kind - kind.mean()
-        own, habit = rng.normal(0.0, 0.3), rng.normal(0.0, 0.5, self.ways.viewers)
-        return np.asarray(expit(0.3 + own + themed + habit))
+        # A row without genres of its own is liked for what kind of row it is; taken off is what all
+        # viewers have in common.
+        theme = 4.0 * (liking - 0.3) if source.genres else kind - kind.mean()
+        own = rng.normal(0.0, 0.3)
+        habit = rng.normal(0.0, 0.5, self.browsing.viewers)
+        return np.asarray(expit(0.3 + own + theme + habit))
 
     def interest(self, viewer: int, row: str) -> float:
         """The probability that the viewer looks along a row on reaching it."""
-        found = self._interest.get(row)
-        return 0.5 if found is None else float(found[viewer])
+        of_row = self._interest.get(row)
+        return 0.5 if of_row is None else float(of_row[viewer])
 
-    def _solved(self) -> float:
-        """The b with which environments of all seeds have the same base rate."""
+    def _solve_intercept(self) -> float:
+        """The b with which viewers of all seeds have the same base rate."""
+        # The popular titles, for those are the ones that pages are full of.
         match = self.taste[:500] @ self._genres[:200].T
-        eta = (
-            2.5 * match
-            + self.quality[:200]
-            + np.array([self.middling(v)[:200] for v in range(len(match))])
-        )
-        return float(brentq(lambda b: expit(b + eta).mean() - self.ways.base_rate, -30.0, 30.0))
+        appeal = np.array([self.mean_appeal(viewer)[:200] for viewer in range(len(match))])
+        eta = 2.5 * match + self.quality[:200] + appeal
+        rate = self.browsing.base_rate
+        return float(brentq(lambda b: expit(b + eta).mean() - rate, -30.0, 30.0))
 
     def who(self, number: int) -> int:
         """The viewer who opens page `number`."""
         u = np.random.default_rng(hash64(str(self.seed), "who", str(number))).random()
-        return min(int(np.searchsorted(self._arrivals, u)), self.ways.viewers - 1)
+        # Rounding may leave the last sum a little below 1, and u above it.
+        return min(int(np.searchsorted(self._arrivals, u)), self.browsing.viewers - 1)
 
     def context(self, viewer: int) -> dict[str, Any]:
         """What the service is told of a viewer."""
-        return {
-            "taste": dict(zip(GENRES, self.taste[viewer].tolist(), strict=True)),
-            "device": "tv",
-        }
+        taste = dict(zip(GENRES, self.taste[viewer].tolist(), strict=True))
+        return {"taste": taste, "device": "tv"}
 
     def appeal(self, viewer: int, picture: str | None) -> float:
         """What a picture adds to the wish to play, on the logit scale."""
         features = self._pictures.get(picture or "", {})
+        taste = self.taste[viewer]
         tone = features.get("tone")
-        added = float(self.taste[viewer] @ self._tone[:, _TONES.index(tone)]) if tone else 0.0
-        return added + float(self.taste[viewer] @ self._faces) * (
-            float(features.get("faces", 0)) - 1.0
-        )
+        of_tone = float(taste @ self._tone[:, _TONES.index(tone)]) if tone else 0.0
+        # One face is the middle: a picture without any counts as far below as one with two above.
+        faces = float(features.get("faces", 0)) - 1.0
+        return of_tone + float(taste @ self._faces) * faces
 
     def best_picture(self, viewer: int, title: str) -> str:
         """The picture of a title that appeals most."""
-        return max(
-            (p.id for p in self.catalog.pictures[self.catalog.index[title]]),
-            key=lambda p: self.appeal(viewer, p),
-        )
+        pictures = self.catalog.pictures[self.catalog.index[title]]
+        return max((p.id for p in pictures), key=lambda picture: self.appeal(viewer, picture))
 
-    def middling(self, viewer: int) -> Floats:
+    def mean_appeal(self, viewer: int) -> Floats:
         """(T,) the mean appeal of each title's pictures."""
         taste = self.taste[viewer]
         return np.asarray(
@@ -157,8 +150,10 @@ class PageViewers:
         """(K,) each: the logit of a play without a picture's appeal, and the probability that a
         play is completed.
         """
-        match = self._genres[list(titles)] @ self.taste[viewer]
-        return self._base + 2.5 * match + self.quality[list(titles)], expit(-0.6 + 2.0 * match)
+        rows = list(titles)
+        match = self._genres[rows] @ self.taste[viewer]
+        logit = self._intercept + 2.5 * match + self.quality[rows]
+        return logit, expit(-0.6 + 2.0 * match)
 
     def choose(self, viewer: int, plays: int, luck: np.random.Generator) -> list[int]:
         """What a viewer plays who looks for titles instead of being shown any, all different: of
@@ -176,40 +171,72 @@ class PageViewers:
         """(cells,) in reading order: probability of a play if nothing above was played, of
         completing it; titles.
         """
-        titles = [tile.title for row in page.rows for tile in row.titles]
-        logit, done = self.wish(viewer, [self.catalog.index[title] for title in titles])
-        appeal = [self.appeal(viewer, tile.picture) for row in page.rows for tile in row.titles]
-        return self.looks(viewer, page) * expit(logit + np.array(appeal)), done, titles
+        titles: list[str] = []
+        appeal: list[float] = []
+        for row in page.rows:
+            for tile in row.titles:
+                titles.append(tile.title)
+                appeal.append(self.appeal(viewer, tile.picture))
+        logit, completed = self.wish(viewer, [self.catalog.index[title] for title in titles])
+        play = self.looks(viewer, page) * expit(logit + np.array(appeal))
+        return play, completed, titles
 
     def looks(self, viewer: int, page: PageAnswer) -> Floats:
         """(cells,) in reading order: the most that a title there can be played if nothing above
         was.
         """
-        ways = self.ways
-        reach = [ways.scroll**r * self.interest(viewer, row.row) for r, row in enumerate(page.rows)]
-        looks = [
-            reach[r] * ways.glance**k
-            for r, row in enumerate(page.rows)
-            for k in range(len(row.titles))
-        ]
-        return ways.ceiling * np.array(looks)
+        browsing = self.browsing
+        looks: list[float] = []
+        for r, row in enumerate(page.rows):
+            reach = browsing.scroll**r * self.interest(viewer, row.row)
+            looks.extend(reach * browsing.glance**k for k in range(len(row.titles)))
+        return browsing.ceiling * np.array(looks)
 
     def expected(self, viewer: int, page: PageAnswer) -> float:
         """The expected completed plays of a page: at most one."""
-        play, done, _ = self.cells(viewer, page)
-        return along(play, done)
+        play, completed, _ = self.cells(viewer, page)
+        return along(play, completed)
 
     def react(self, viewer: int, page: PageAnswer) -> tuple[str | None, float]:
         """The title that the viewer plays, and the share of it watched; (None, 0.0) for nothing."""
-        play, done, titles = self.cells(viewer, page)
+        play, completed, titles = self.cells(viewer, page)
+        # By the page's id: the same page shown again meets the same luck.
         rng = np.random.default_rng(hash64(str(self.seed), "luck", page.page_id))
-        hit = np.flatnonzero(rng.random(len(play)) < play)
-        if not hit.size:
+        plays = np.flatnonzero(rng.random(len(play)) < play)
+        if not plays.size:
             return None, 0.0
-        first = int(hit[0])
-        return titles[first], float(
-            rng.uniform(0.7, 1.0) if rng.random() < done[first] else rng.uniform(0.02, 0.6)
-        )
+        first = int(plays[0])
+        if rng.random() < completed[first]:
+            share = rng.uniform(0.7, 1.0)
+        else:
+            share = rng.uniform(0.02, 0.6)
+        return titles[first], float(share)
+
+
+def _genre_shares(catalog: Catalog) -> Floats:
+    """(T × genres) the part that each of `GENRES` has in a title: even among those it has."""
+    has = np.zeros((len(catalog), len(GENRES)), dtype=bool)
+    for column, genre in enumerate(GENRES):
+        if genre in catalog.genre_names:
+            has[:, column] = catalog.genres[:, catalog.genre_names.index(genre)]
+    # A title without any of them matches nobody in particular.
+    shares: Floats = has / np.maximum(has.sum(axis=1, keepdims=True), 1.0)
+    return shares
+
+
+def _mean_pictures(catalog: Catalog) -> tuple[Floats, Floats]:
+    """(T × tones) the share of each tone among a title's pictures, and (T,) their mean number of
+    faces, less one."""
+    tones = np.zeros((len(catalog), len(_TONES)))
+    faces = np.zeros(len(catalog))
+    for row, pictures in enumerate(catalog.pictures):
+        with_tone = [p.features["tone"] for p in pictures if "tone" in p.features]
+        for tone in with_tone:
+            tones[row, _TONES.index(tone)] += 1.0
+        tones[row] /= max(len(with_tone), 1)
+        more_than_one = sum(float(p.features.get("faces", 0)) - 1.0 for p in pictures)
+        faces[row] = more_than_one / max(len(pictures), 1)
+    return tones, faces
 
 
 def along(play: Floats, worth: Floats) -> float:

@@ -3,6 +3,7 @@ would; and what the same viewers would have made of other pages at the same mome
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,8 +13,8 @@ import msgspec
 from topbill.candidates import Play, learn
 from topbill.catalog import Catalog
 from topbill.domain.records import Example, RewardEvent
-from topbill.engine import examples
-from topbill.pages import CompiledPage, PageAnswer, PageRequest, compose
+from topbill.engine import CompiledExperiment, examples
+from topbill.pages import CompiledPage, ComposedPage, PageAnswer, PageRequest, compose
 from topbill.pages.credit import cells_of, spread
 from topbill.simulation.arrivals import Arrivals
 from topbill.simulation.page_oracle import Choice, Oracle, decided_by
@@ -66,140 +67,154 @@ class PageRun:
 
 
 def browse(
-    compiled_page: CompiledPage, viewers: PageViewers, pages: int, course: PageRun | None = None
+    compiled_page: CompiledPage, viewers: PageViewers, pages: int, settings: PageRun | None = None
 ) -> list[PageVisit]:
-    """Serve `pages` pages to the viewers, learn from what they do as the worker would, and tell
-    what was seen.
+    """Serve `pages` pages to the viewers, learn from what they do as the worker would, and report
+    each visit.
 
     What is learned changes the compiled_page, its engine and its signals: give a fresh one.
     """
-    course = course or PageRun()
-    run = _Run(compiled_page, viewers, course)
-    return [run.visit(number) for number in range(pages)]
+    session = _Session(compiled_page, viewers, settings or PageRun())
+    return [session.visit(number) for number in range(pages)]
 
 
-class _Run:
+class _Session:
     """One simulation under way."""
 
-    def __init__(self, compiled_page: CompiledPage, viewers: PageViewers, course: PageRun) -> None:
-        self.compiled_page, self.viewers, self.course = compiled_page, viewers, course
-        self.lives = {
-            layer: compiled_page.engine.find(key)
-            for layer, key in compiled_page.file.layers.items()
-        }
-        self.declared = {
-            feature.name for live in self.lives.values() for feature in live.experiment.context
-        }
-        self.coming = Arrivals(viewers)
+    def __init__(
+        self, compiled_page: CompiledPage, viewers: PageViewers, settings: PageRun
+    ) -> None:
+        self.compiled_page, self.viewers, self.settings = compiled_page, viewers, settings
+        self.live: dict[str, CompiledExperiment] = {}
+        self.declared: set[str] = set()
+        for layer, key in compiled_page.file.layers.items():
+            live = compiled_page.engine.find(key)
+            self.live[layer] = live
+            self.declared |= {feature.name for feature in live.experiment.context}
+        self.arrivals = Arrivals(viewers)
         self.plays: list[Play] = []
         self.watched: dict[int, list[str]] = {}
-        self.batch: dict[tuple[str, str], list[Example]] = {}
+        # (layer, variant) → what it has to learn at the next lesson.
+        self.lessons: dict[tuple[str, str], list[Example]] = {}
 
     def visit(self, number: int) -> PageVisit:
         """Serve one page, and learn when it is time."""
-        compiled_page, course, ways = self.compiled_page, self.course, self.viewers.ways
-        now = ways.start + number / ways.pages_a_day * _DAY
-        if number in course.catalogues:
-            catalog = course.catalogues[number]
-            compiled_page = CompiledPage(
-                compiled_page.file, compiled_page.engine, catalog, learn(self.plays, catalog, now)
-            )
-            self.compiled_page = compiled_page
-        viewer = self.coming.who(number)
-        first, before = viewer not in self.watched, tuple(self.watched.get(viewer, ())[-10:])
-        request, page_id = self._request(viewer, before), f"page-{self.viewers.seed}-{number}"
-        made = compose(compiled_page, request, compiled_page.viewer(request, page_id), page_id, now)
-        title, share = self.viewers.react(viewer, made.answer)
-        self.coming.left(number, share)
-        arms = self._arms(viewer, request, page_id, now) if course.judged(number, first) else {}
+        browsing = self.viewers.browsing
+        now = browsing.start + number / browsing.pages_a_day * _DAY
+        if number in self.settings.catalogues:
+            self._replace_catalog(self.settings.catalogues[number], now)
+        viewer = self.arrivals.who(number)
+        first = viewer not in self.watched
+        watched_before = tuple(self.watched.get(viewer, ())[-10:])
+        request = self._request(viewer, watched_before)
+        page_id = f"page-{self.viewers.seed}-{number}"
+
+        page = self._compose(request, page_id, now)
+        title, share = self.viewers.react(viewer, page.answer)
+        self.arrivals.watched(number, share)
+        # Before anything is learned from this page: the others decide at the same moment.
+        arms: dict[str, JudgedPage] = {}
+        if self.settings.judged(number, first):
+            arms = self._arms(viewer, request, page_id, now)
+
         self.watched.setdefault(viewer, [])
         if title is not None:
             self.watched[viewer].append(title)
-            self.plays.append(Play(f"viewer-{viewer}", title, now, compiled_page.file.region))
-        events = _events(made.answer, title, share, now)
-        for decision in made.decisions[1:]:
-            if decision.variant is not None and decision.reason == "policy":
-                told = examples(
-                    self.lives[decision.layer],
-                    msgspec.structs.replace(decision, decided_at=int(now * 1e6)),
-                    events.get(decision.decision_id, []),
-                )
-                self.batch.setdefault((decision.layer, decision.variant), []).extend(told)
+            region = self.compiled_page.file.region
+            self.plays.append(Play(f"viewer-{viewer}", title, now, region))
+        self._note_lessons(page, _events(page.answer, title, share, now), now)
         self._learn(number, now)
-        variants: dict[str, str | None] = {
-            layer.layer: layer.variant for layer in made.answer.layers
-        }
         return PageVisit(
-            number,
-            now,
-            viewer,
-            first,
-            before,
-            variants,
-            self._seen(viewer, made.answer),
-            title,
-            share,
-            arms,
+            number=number,
+            at=now,
+            viewer=viewer,
+            first=first,
+            watched=watched_before,
+            variants={layer.layer: layer.variant for layer in page.answer.layers},
+            seen=self._judged(viewer, page.answer),
+            played=title,
+            share=share,
+            arms=arms,
         )
 
+    def _replace_catalog(self, catalog: Catalog, now: float) -> None:
+        """Go on with another catalogue and the same engine: what policies have learned stays."""
+        page, signals = self.compiled_page, learn(self.plays, catalog, now)
+        self.compiled_page = CompiledPage(page.file, page.engine, catalog, signals)
+
     def _request(self, viewer: int, watched: Sequence[str]) -> PageRequest:
-        context = {
-            name: v for name, v in self.viewers.context(viewer).items() if name in self.declared
-        }
-        asked = {
+        body = {
             "page": self.compiled_page.file.key,
             "profile": f"viewer-{viewer}",
             "region": self.compiled_page.file.region,
+            "watched": list(watched),
+            **self.settings.request,
         }
-        request = msgspec.convert(
-            {**asked, "watched": list(watched), **self.course.request}, PageRequest
-        )
-        return msgspec.structs.replace(request, context=msgspec.Raw(msgspec.json.encode(context)))
+        context = self.viewers.context(viewer)
+        declared = {name: context[name] for name in context if name in self.declared}
+        request = msgspec.convert(body, PageRequest)
+        return msgspec.structs.replace(request, context=msgspec.Raw(msgspec.json.encode(declared)))
+
+    def _compose(self, request: PageRequest, page_id: str, now: float) -> ComposedPage:
+        page = self.compiled_page
+        return compose(page, request, page.viewer(request, page_id), page_id, now)
 
     def _arms(
         self, viewer: int, request: PageRequest, page_id: str, now: float
     ) -> dict[str, JudgedPage]:
         """What others would have made of the page, all with the same luck."""
-        found = {}
-        for name, choice in self.course.arms.items():
-            for what in choice.values():
-                if isinstance(what, Oracle):
-                    what.compiled_page, what.viewer, what.now = self.compiled_page, viewer, now
+        arms: dict[str, JudgedPage] = {}
+        for name, choice in self.settings.arms.items():
+            for decider in choice.values():
+                if isinstance(decider, Oracle):
+                    decider.compiled_page = self.compiled_page
+                    decider.viewer = viewer
+                    decider.now = now
             with decided_by(self.compiled_page, choice):
-                made = compose(
-                    self.compiled_page,
-                    request,
-                    self.compiled_page.viewer(request, page_id),
-                    page_id,
-                    now,
-                )
-            found[name] = self._seen(viewer, made.answer)
-        return found
+                page = self._compose(request, page_id, now)
+            arms[name] = self._judged(viewer, page.answer)
+        return arms
 
-    def _seen(self, viewer: int, answer: PageAnswer) -> JudgedPage:
+    def _judged(self, viewer: int, answer: PageAnswer) -> JudgedPage:
         tiles = [tile for row in answer.rows for tile in row.titles]
-        pictures = tuple(tile.picture for tile in tiles)
         return JudgedPage(
-            self.viewers.expected(viewer, answer), tuple(tile.title for tile in tiles), pictures
+            expected=self.viewers.expected(viewer, answer),
+            titles=tuple(tile.title for tile in tiles),
+            pictures=tuple(tile.picture for tile in tiles),
         )
 
+    def _note_lessons(
+        self, page: ComposedPage, events: Mapping[str, list[RewardEvent]], now: float
+    ) -> None:
+        """Put aside what the page's decisions teach; the first one is the page's own, which no
+        policy made."""
+        for decision in page.decisions[1:]:
+            if decision.variant is None or decision.reason != "policy":
+                continue
+            # The log would have stamped it.
+            stamped = msgspec.structs.replace(decision, decided_at=int(now * 1e6))
+            own = events.get(decision.decision_id, [])
+            lessons = self.lessons.setdefault((decision.layer, decision.variant), [])
+            lessons.extend(examples(self.live[decision.layer], stamped, own))
+
     def _learn(self, number: int, now: float) -> None:
-        course = self.course
-        if number % course.learn_every == course.learn_every - 1:
-            for (layer, variant), found in self.batch.items():
-                self.lives[layer].policies[variant].update(found)
-            self.batch = {}
-        if number % course.signals_every == course.signals_every - 1 and self.plays:
+        settings = self.settings
+        if number % settings.learn_every == settings.learn_every - 1:
+            for (layer, variant), lessons in self.lessons.items():
+                self.live[layer].policies[variant].update(lessons)
+            self.lessons = {}
+        if number % settings.signals_every == settings.signals_every - 1 and self.plays:
             self.compiled_page.renew(learn(self.plays, self.compiled_page.catalog, now))
 
 
 def _events(
     answer: PageAnswer, title: str | None, share: float, now: float
 ) -> dict[str, list[RewardEvent]]:
-    """What every decision of the page is told, by its id."""
-    found: dict[str, list[RewardEvent]] = {}
+    """The events of each decision of the page, by its id: a play is credited to every layer that
+    had a part in it, as the service does."""
+    by_decision: dict[str, list[RewardEvent]] = {}
     if title is None:
-        return found
+        return by_decision
     for name, value in (("play", 1.0), ("watch_fraction", share)):
         event = RewardEvent(
             decision_id=answer.page_id,
@@ -209,16 +224,13 @@ def _events(
             action=title,
             received_at=int(now * 1e6),
         )
-        for one in spread(event, answer, cells_of(answer)):
-            found.setdefault(one.decision_id, []).append(one)
-    return found
+        for credited in spread(event, answer, cells_of(answer)):
+            by_decision.setdefault(credited.decision_id, []).append(credited)
+    return by_decision
 
 
 def concentration(pages: Sequence[JudgedPage]) -> tuple[int, float]:
     """(titles shown at all, share of all placements that the ten most shown titles have)."""
-    shown: dict[str, int] = {}
-    for page in pages:
-        for title in page.titles:
-            shown[title] = shown.get(title, 0) + 1
-    most = sorted(shown.values(), reverse=True)
-    return len(most), sum(most[:10]) / max(sum(most), 1)
+    placements = Counter(title for page in pages for title in page.titles)
+    top_ten = sum(count for _, count in placements.most_common(10))
+    return len(placements), top_ten / max(placements.total(), 1)

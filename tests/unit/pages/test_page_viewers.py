@@ -26,7 +26,7 @@ def viewers(home: Any) -> PageViewers:
     return PageViewers(
         home.catalog(),
         seed=1,
-        ways=Browsing(viewers=50, start=home.now),
+        browsing=Browsing(viewers=50, start=home.now),
         sources=home.file().sources,
     )
 
@@ -76,12 +76,12 @@ def test_viewers_come_back_the_likelier_the_more_they_watched(home: Any) -> None
     """Over many pages: who watched all of it comes again soon more often than who played
     nothing.
     """
-    viewers = PageViewers(home.catalog(), ways=Browsing(viewers=2_000))
+    viewers = PageViewers(home.catalog(), browsing=Browsing(viewers=2_000))
     coming, content = Arrivals(viewers), np.random.default_rng(0).random(4_000) < 0.5
     came = []
     for number, happy in enumerate(content.tolist()):
         came.append(coming.who(number))
-        coming.left(number, float(happy))
+        coming.watched(number, float(happy))
     again = np.array([came[n] in came[n + 1 : n + 200] for n in range(3_800)])
     nothing, all_of_it = again[~content[:3_800]], again[content[:3_800]]
     error = (nothing.var() / nothing.size + all_of_it.var() / all_of_it.size) ** 0.5
@@ -90,7 +90,9 @@ def test_viewers_come_back_the_likelier_the_more_they_watched(home: Any) -> None
 
 
 def test_rows_interest_who_has_a_taste_for_them(home: Any) -> None:
-    viewers = PageViewers(home.catalog(), ways=Browsing(viewers=400), sources=home.file().sources)
+    viewers = PageViewers(
+        home.catalog(), browsing=Browsing(viewers=400), sources=home.file().sources
+    )
     comedy = viewers.taste[:, GENRES.index("comedy")]
     fun = np.array([viewers.interest(viewer, "fun") for viewer in range(400)])
     assert fun[comedy > 0.5].mean() > fun[comedy < 0.1].mean() + 0.2
@@ -123,7 +125,7 @@ def test_who_knows_the_viewers_makes_better_pages_in_every_layer(
         for own in catalog.pictures
     )
     compiled_page = CompiledPage(home.file(), home.compiled_page().engine, catalog)
-    viewers = PageViewers(catalog, seed=1, ways=viewers.ways, sources=home.file().sources)
+    viewers = PageViewers(catalog, seed=1, browsing=viewers.browsing, sources=home.file().sources)
     plain = {"rows": "only", "titles": "only", "artwork": "only"}
     knowing = {layer: Oracle(layer, viewers) for layer in plain}
     arms = {
