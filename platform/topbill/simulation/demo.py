@@ -43,8 +43,8 @@ def run_demo(
     """Send simulated viewers to the service at `base_url` for that many seconds (None: until
     Ctrl-C), also to the whole pages of the experiments' folder `pages`.
 
-    Shows a live table and returns the driver with its scoreboard, up to where it got. Raises Unavailable
-    when the service fails, NotFound when no experiment is running.
+    Shows a live table and returns the driver with its scoreboard, up to where it got. Raises
+    Unavailable when the service fails, NotFound when no experiment is running.
     """
 
     async def go() -> None:
@@ -61,6 +61,7 @@ def run_demo(
         raise NotFound(
             "no running experiment that lists its actions; expected at least one to send viewers to"
         )
+    # Another name for each run: a second demo on the same data must not send ids that the log has.
     name = uuid.uuid4().hex[:8]
     driver = Driver(running, name, [] if pages is None else page_drivers(pages, name, seed))
     try:
@@ -71,76 +72,81 @@ def run_demo(
 
 
 def environments(experiments: Iterable[Experiment], seed: int = 0) -> dict[str, Environment]:
-    """A world for each running experiment with actions of its own, all with the same viewers.
+    """An environment for each running experiment with actions of its own, all with the same
+    viewers.
 
     Its last action comes `LAUNCH` seconds after the start, where three others and enough to fill
     the slate are there.
     """
-
-    def habits(e: Experiment) -> Habits:
-        return Habits(
-            launches={e.actions[-1].id: LAUNCH} if len(e.actions) > max(3, e.slots) else {}
-        )
-
-    return {
-        e.key: Environment(e, seed, habits(e))
-        for e in experiments
-        if e.status == "running" and e.actions
-    }
+    by_key = {}
+    for experiment in experiments:
+        if experiment.status != "running" or not experiment.actions:
+            continue
+        launches = {}
+        if len(experiment.actions) > max(3, experiment.slots):
+            launches[experiment.actions[-1].id] = LAUNCH
+        by_key[experiment.key] = Environment(experiment, seed, Habits(launches=launches))
+    return by_key
 
 
 async def _watch(running: asyncio.Task[None], driver: Driver, console: Console) -> None:
     """Show the driver's table until it ends: live on a terminal, every ten seconds elsewhere."""
     try:
         if console.is_terminal:
-            with Live(board(driver), console=console, auto_refresh=False) as live:
+            with Live(live_table(driver), console=console, auto_refresh=False) as live:
                 while not running.done():
                     await asyncio.wait([running], timeout=REFRESH)
-                    live.update(board(driver), refresh=True)
+                    live.update(live_table(driver), refresh=True)
         else:
             while not running.done():
                 await asyncio.wait([running], timeout=PLAIN_EVERY)
-                console.print(board(driver))
+                console.print(live_table(driver))
     finally:
+        # Also where drawing the table failed: nobody else would stop the visitors.
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
     running.result()
 
 
-def board(driver: Driver) -> Group:
-    """The live table under a line of what was sent."""
-    pace = driver.scoreboard.decisions / driver.elapsed if driver.elapsed else 0.0
+def live_table(driver: Driver) -> Group:
+    """The scoreboards so far, under a line of what was sent."""
     head = (
-        f"{driver.elapsed:3.0f} s · {driver.pages:,} homepages · [bold]{pace:,.0f} decisions/s[/bold] · "
+        f"{driver.elapsed:3.0f} s · {driver.pages:,} homepages · "
+        f"[bold]{_pace(driver):,.0f} decisions/s[/bold] · "
         f"{driver.scoreboard.decisions:,} decisions · {driver.rewards:,} reward events"
     )
-    lines = [line for scoreboard in _scoreboards(driver) for line in scoreboard.lines()]
-    more = (
-        f"{driver.whole_pages:,} whole pages, each layer of them judged by itself"
-        if driver.page_drivers
-        else ""
-    )
-    return Group(head, table(lines), *([more] if more else []))
+    lines: list[ScoreLine] = []
+    for scoreboard in _scoreboards(driver):
+        lines += scoreboard.lines()
+    if not driver.page_drivers:
+        return Group(head, table(lines))
+    pages = f"{driver.whole_pages:,} whole pages, each layer of them judged by itself"
+    return Group(head, table(lines), pages)
+
+
+def _pace(driver: Driver) -> float:
+    return driver.scoreboard.decisions / driver.elapsed if driver.elapsed else 0.0
 
 
 def _scoreboards(driver: Driver) -> list[Scoreboard]:
-    return [driver.scoreboard, *(pager.scoreboard for pager in driver.page_drivers)]
+    return [driver.scoreboard, *(page_driver.scoreboard for page_driver in driver.page_drivers)]
 
 
 def summary(driver: Driver, *, data: str, dashboard: str | None = None) -> list[str]:
     """What the demo showed, in sentences, and what to do next. `data` is the data folder,
     `dashboard` an address.
     """
-    pace = driver.scoreboard.decisions / driver.elapsed if driver.elapsed else 0.0
     sentences = [
-        f"{driver.pages:,} simulated homepages took {driver.scoreboard.decisions:,} decisions ({pace:,.0f}/s over HTTP) and "
-        f"sent {driver.rewards:,} reward events; {driver.retries} requests had to be sent again."
+        f"{driver.pages:,} simulated homepages took {driver.scoreboard.decisions:,} decisions "
+        f"({_pace(driver):,.0f}/s over HTTP) and sent {driver.rewards:,} reward events; "
+        f"{driver.retries} requests had to be sent again."
     ]
     for scoreboard in _scoreboards(driver):
-        sentences += _told(scoreboard)
+        sentences += _results(scoreboard)
     example = next(iter(driver.scoreboard.experiments), "KEY")
     sentences.append(
-        f"Next: `topbill report {example} --data {data}` reads the same experiment from its own log,"
+        f"Next: `topbill report {example} --data {data}` reads the same experiment "
+        "from its own log,"
     )
     sentences.append(
         f'`topbill sql "from feedback limit 9" --data {data}` asks the record anything else.'
@@ -150,43 +156,47 @@ def summary(driver: Driver, *, data: str, dashboard: str | None = None) -> list[
     return sentences
 
 
-def _told(scoreboard: Scoreboard) -> list[str]:
+def _results(scoreboard: Scoreboard) -> list[str]:
     """A sentence for each experiment that has a control and another."""
     lines, sentences = scoreboard.lines(), []
     for key, experiment in scoreboard.experiments.items():
-        own = [line for line in lines if line.experiment == key]
-        control = next((line for line in own if line.variant == experiment.control.name), None)
-        others = [line for line in own if line is not control]
-        if control is None or not others:
-            continue
-        ahead = max(others, key=_lately)
-        early = _lately(ahead) <= _lately(control)
-        sentences.append(
-            f"{key}: {ahead.variant} earns {_worth(ahead)} a decision, "
-            f"the control {control.variant} {_worth(control)}; of the way from a uniform choice to the known best, "
-            f"{ahead.variant} has lately come {_share(ahead)} and {control.variant} {_share(control)}."
-            + (
-                f" Too early: {ahead.decisions:,} judged decisions have not taken it past the control."
-                if early
-                else ""
-            )
-        )
+        by_variant = {line.variant: line for line in lines if line.experiment == key}
+        control = by_variant.pop(experiment.control.name, None)
+        if control is not None and by_variant:
+            ahead = max(by_variant.values(), key=_lately)
+            sentences.append(_result(key, ahead, control))
     return sentences
+
+
+def _result(key: str, ahead: ScoreLine, control: ScoreLine) -> str:
+    """What the variant that is ahead and the control came to. Judged by what they chose lately, for
+    the beginning, when nothing was learned yet, says nothing of either."""
+    sentence = (
+        f"{key}: {ahead.variant} earns {_reward(ahead)} a decision, "
+        f"the control {control.variant} {_reward(control)}; "
+        "of the way from a uniform choice to the known best, "
+        f"{ahead.variant} has lately come {_share(ahead)} "
+        f"and {control.variant} {_share(control)}."
+    )
+    if _lately(ahead) > _lately(control):
+        return sentence
+    return (
+        f"{sentence} Too early: {ahead.decisions:,} judged decisions "
+        "have not taken it past the control."
+    )
 
 
 def _lately(line: ScoreLine) -> float:
     return line.gap_closed_recently or 0.0
 
 
-def _worth(line: ScoreLine) -> str:
+def _reward(line: ScoreLine) -> str:
     if line.interval is None:
         return f"{line.reward:.4f}"
     return f"{line.reward:.4f} ({line.interval[0]:.4f} to {line.interval[1]:.4f})"
 
 
 def _share(line: ScoreLine) -> str:
-    return (
-        "no measurable part"
-        if line.gap_closed_recently is None
-        else f"{line.gap_closed_recently:.0%}"
-    )
+    if line.gap_closed_recently is None:
+        return "no measurable part"
+    return f"{line.gap_closed_recently:.0%}"

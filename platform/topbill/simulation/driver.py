@@ -28,7 +28,8 @@ from topbill.simulation.viewers import Visit
 PAGES_PER_SECOND = 200.0
 WHOLE_PAGES_PER_SECOND = 12.0
 """Of each page file: some 150 choices each."""
-WORKERS = 8
+VISITORS = 8
+"""Homepages that are open at once."""
 REWARDS_PER_REQUEST = 500
 DELIVER_EVERY = 0.05
 TRIES = 6
@@ -40,8 +41,9 @@ _page = msgspec.json.Decoder(PageAnswer).decode
 
 
 class Driver:
-    """Sends viewers to a service and keeps the scoreboard. `name` is what the decision ids of this run
-    begin with; `page_drivers` are the viewers of whole pages and keep tallies of their own."""
+    """Sends viewers to a service and keeps the scoreboard. `name` is what the decision ids of this
+    run begin with; `page_drivers` are the viewers of whole pages and keep scoreboards of their own.
+    """
 
     def __init__(
         self,
@@ -58,6 +60,8 @@ class Driver:
         self._environments = environments
         self._name = name
         self._start = self._deliver_at = 0.0
+        # Rewards on their way: (when they are due, a number that breaks ties, the event). Without
+        # the number, the heap would compare dictionaries.
         self._waiting: list[tuple[float, int, dict[str, Any]]] = []
         self._sequence = count()
 
@@ -70,14 +74,12 @@ class Driver:
         Raises Unavailable when the service does not take what it is sent.
         """
         self._start = time.monotonic()
+        stop = self._start + seconds
+        # Shared: each visit is made once, by whichever visitor is free.
         numbers = count()
-        pause = WORKERS / pages_per_second
-        visitors = [
-            self._visitor(client, self._start + seconds, pause, numbers) for _ in range(WORKERS)
-        ]
-        page_visitors = [
-            self._browser(client, self._start + seconds, pager) for pager in self.page_drivers
-        ]
+        pause = VISITORS / pages_per_second
+        visitors = [self._visitor(client, stop, pause, numbers) for _ in range(VISITORS)]
+        page_visitors = [self._page_visitor(client, stop, driver) for driver in self.page_drivers]
         await asyncio.gather(*visitors, *page_visitors)
         await self._deliver(client, math.inf)
 
@@ -91,6 +93,8 @@ class Driver:
         while (now := time.monotonic()) < stop:
             if due > now:
                 await asyncio.sleep(due - now)
+            # From when it was due, not from now: so the pace holds on average. What was missed
+            # because the service was slow is not made up for.
             due = max(due + pause, now)
             await self._page(client, next(numbers))
             if (now := time.monotonic()) >= self._deliver_at:
@@ -100,15 +104,20 @@ class Driver:
     async def _page(self, client: httpx.AsyncClient, number: int) -> None:
         """One visit: decide for every experiment, and put what the viewer will do on its way."""
         at = time.monotonic() - self._start
-        visits = {key: environment.visit(number) for key, environment in self._environments.items()}
-        body = {"decisions": [self._request(key, visit, at) for key, visit in visits.items()]}
-        answer = await self._post(client, "/v1/decide/batch", body)
+        visits: dict[str, Visit] = {}
+        requests: list[dict[str, Any]] = []
+        for key, environment in self._environments.items():
+            visits[key] = environment.visit(number)
+            requests.append(self._request(key, visits[key], at))
+        answer = await self._post(client, "/v1/decide/batch", {"decisions": requests})
         self.pages += 1
         self.elapsed = time.monotonic() - self._start
-        for (key, visit), decided in zip(visits.items(), answer["decisions"], strict=True):
-            self._react(self._environments[key], visit, at, decided)
+        for (key, visit), decision in zip(visits.items(), answer["decisions"], strict=True):
+            self._react(self._environments[key], visit, at, decision)
 
-    async def _browser(self, client: httpx.AsyncClient, stop: float, pager: PageDriver) -> None:
+    async def _page_visitor(
+        self, client: httpx.AsyncClient, stop: float, driver: PageDriver
+    ) -> None:
         """One whole page after the other."""
         for number in count():
             due = self._start + number / WHOLE_PAGES_PER_SECOND
@@ -116,12 +125,10 @@ class Driver:
                 await asyncio.sleep(due - now)
             if max(due, now) >= stop:
                 return
-            answer = await self._post(client, "/v1/page", pager.request(number), _page)
+            answer = await self._post(client, "/v1/page", driver.request(number), _page)
             self.whole_pages += 1
-            for delay, event in pager.react(number, answer):
-                heapq.heappush(
-                    self._waiting, (time.monotonic() + delay, next(self._sequence), event)
-                )
+            for delay, event in driver.react(number, answer):
+                self._send_later(delay, event)
 
     def _request(self, key: str, visit: Visit, at: float) -> dict[str, Any]:
         environment = self._environments[key]
@@ -137,37 +144,38 @@ class Driver:
         return request
 
     def _react(
-        self, environment: Environment, visit: Visit, at: float, decided: Mapping[str, Any]
+        self, environment: Environment, visit: Visit, at: float, decision: Mapping[str, Any]
     ) -> None:
-        slate = [item["action"] for item in decided["slate"]]
+        slate = [item["action"] for item in decision["slate"]]
         truth = environment.truth(visit, at)
         responses = environment.respond(visit, truth, slate)
         key = environment.experiment.key
         self.scoreboard.add(
-            key, decided["variant"], visit.unit, environment.rows(slate), truth, responses
+            key, decision["variant"], visit.unit, environment.rows(slate), truth, responses
         )
         for response in responses:
             reward = {
-                "decision_id": decided["decision_id"],
+                "decision_id": decision["decision_id"],
                 "event": response.event,
                 "value": response.value,
                 "event_id": response.event,
             }
             if response.position is not None:
                 reward["position"] = response.position
-            heapq.heappush(
-                self._waiting, (time.monotonic() + response.delay, next(self._sequence), reward)
-            )
+            self._send_later(response.delay, reward)
+
+    def _send_later(self, delay: float, event: dict[str, Any]) -> None:
+        heapq.heappush(self._waiting, (time.monotonic() + delay, next(self._sequence), event))
 
     async def _deliver(self, client: httpx.AsyncClient, until: float) -> None:
         """Send the rewards that are due by then."""
         while self._waiting and self._waiting[0][0] <= until:
+            # Taken off before they are sent: another visitor delivers while this one waits for the
+            # answer.
             rewards: list[dict[str, Any]] = []
-            while (
-                self._waiting
-                and self._waiting[0][0] <= until
-                and len(rewards) < REWARDS_PER_REQUEST
-            ):
+            while self._waiting and self._waiting[0][0] <= until:
+                if len(rewards) == REWARDS_PER_REQUEST:
+                    break
                 rewards.append(heapq.heappop(self._waiting)[2])
             await self._post(client, "/v1/reward/batch", {"rewards": rewards})
             self.rewards += len(rewards)

@@ -1,5 +1,5 @@
-"""A world with known truth for any experiment: what viewers would do with each action, and what
-they then do.
+"""An environment with known truth for any experiment: what viewers would do with each action,
+and what they then do.
 
 Because the truth is known, so are the best slate and the uniform one, and regret against them is
 exact.
@@ -18,7 +18,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from scipy.optimize import brentq
@@ -26,6 +26,7 @@ from scipy.special import expit
 
 from topbill.domain.chance import hash64
 from topbill.domain.errors import BadRequest, NotFound
+from topbill.domain.metric import Metric
 from topbill.domain.records import Floats
 from topbill.simulation.viewers import Audience, Visit
 from topbill.spec import Experiment
@@ -141,6 +142,9 @@ class Environment:
         self._row = {action: row for row, action in enumerate(self.ids)}
         self._encoder = experiment.context_encoder
         self._events = _events(experiment, self.habits.delay)
+        # Two numbers for the visit (which item is played, how long it is watched), three for each
+        # event (whether it happens, is lost, and how late it comes): `respond` reads them in this
+        # order.
         self.audience = Audience(
             experiment.context, self.habits.viewers, seed, luck=2 + 3 * len(self._events)
         )
@@ -164,10 +168,10 @@ class Environment:
         x = self._encoder.encode(visit.context)
         personal: Floats = (x - self._mean) @ self._personal(at).T
         play = self._ceiling * expit(self._intercept + x @ self._main + self._own + personal)
-        base, played, held = self._worth
         hold: Floats = expit(self._hold + 0.5 * personal)
-        worth = play * (played + held * hold)
-        return Truth(play, hold, worth, base, self._launch <= at, self._attention)
+        # Patience is not in it: nobody can know it of a visit, and its mean is 1.
+        worth = play * (self._worth.played + self._worth.watched * hold)
+        return Truth(play, hold, worth, self._worth.base, self._launch <= at, self._attention)
 
     def rows(self, slate: Sequence[str]) -> list[int]:
         """The rows of these actions in the truth's arrays. Raises NotFound for one that the file
@@ -195,49 +199,59 @@ class Environment:
         """
         rows = self.rows(slate)
         luck = visit.luck.tolist()
+        # One number chooses among all positions and "nothing": at most one item is played.
         reach = np.cumsum(truth.attention[: len(rows)] * truth.play[rows] * visit.patience)
         position = int(np.searchsorted(reach, luck[0], side="right"))
-        played = position < len(rows)
+        is_played = position < len(rows)
         responses = []
         for n, event in enumerate(self._events):
             happens, lost, wait = luck[2 + 3 * n : 5 + 3 * n]
-            if (
-                happens >= (event.played if played else event.unplayed)
-                or lost < self.habits.missing
-            ):
+            rate = event.played if is_played else event.unplayed
+            if happens >= rate or lost < self.habits.missing:
                 continue
             value = event.scale
             if event.role == "after":
+                # Evenly around the share that is expected, never outside of [0, 1]: the mean of
+                # what is watched is then exactly the truth's.
                 hold = float(truth.hold[rows[position]])
                 value *= hold + (2.0 * luck[1] - 1.0) * 0.8 * min(hold, 1.0 - hold)
             delay = -event.mean_delay * math.log1p(-wait)
-            responses.append(
-                Response(event.name, value, delay, position if event.role in _ITEM else None)
-            )
+            of_item = position if event.role in _ITEM else None
+            responses.append(Response(event.name, value, delay, of_item))
         return responses
 
     def _set_tastes(self) -> None:
         """Draw W, own and h, scale them to the declared spread, and solve for the intercept."""
         rng, habits = self._rng, self.habits
         Z = self.experiment.encoded_actions.features
-        weight = np.array(
-            [2.0 if f.kind == "vector" else 0.5 for f in self.experiment.context for _ in f.columns]
-        )
+        # Tastes weigh more than devices and hours: a policy that learned from those alone would
+        # otherwise get most of what there is.
+        weights: list[float] = []
+        for feature in self.experiment.context:
+            weights += [2.0 if feature.kind == "vector" else 0.5] * len(feature.columns)
+        weight = np.array(weights)
         X = np.array([self._encoder.encode(self.visit(n).context) for n in range(4096)])
         self._mean = X.mean(axis=0)
         centred = X - self._mean
         likeness = _likeness(self._encoder.names, self.experiment.action_encoder.names)
+
+        # Two matrices, so that drifting tastes have something to turn to. They are drawn also
+        # without drift: it must not change what else follows from the seed.
+        personal = math.sqrt(habits.personal) * habits.spread
         turns = []
         for _ in range(2):
             B = rng.standard_normal((X.shape[1], Z.shape[1])) + 2.0 * likeness
             W = ((B @ Z.T).T + rng.standard_normal((len(self.ids), X.shape[1]))) * weight
-            turns.append(W * _to_spread(centred @ W.T, math.sqrt(habits.personal) * habits.spread))
+            turns.append(W * _to_spread(centred @ W.T, personal))
         self._turns: tuple[Floats, Floats] = turns[0], turns[1]
         own = rng.standard_normal(len(self.ids))
         self._own = own * _to_spread(own[None, :], math.sqrt(1.0 - habits.personal) * habits.spread)
         self._hold = rng.uniform(-1.2, 1.2, len(self.ids))
         self._main = rng.normal(0.0, 0.3, X.shape[1])
+
         eta = (X @ self._main)[:, None] + self._own + centred @ turns[0].T
+        # A play at the top can't be likelier than the ceiling; a third of it leaves room for
+        # differences between actions.
         rate = min(habits.base_rate, self._ceiling / 3.0)
         self._intercept = float(
             brentq(lambda b: self._ceiling * float(expit(b + eta).mean()) - rate, -40.0, 40.0)
@@ -247,63 +261,86 @@ class Environment:
         """(K × d) W at a time: tastes turn from one matrix towards another."""
         if not self.habits.drift:
             return self._turns[0]
+        # A rotation keeps the spread what it is: what changes is who likes what, not how much.
         angle = self.habits.drift * at / 3600.0
         turned: Floats = math.cos(angle) * self._turns[0] + math.sin(angle) * self._turns[1]
         return turned
 
-    def _objective(self) -> tuple[float, float, float]:
-        """The objective's expectation as base + played·P(play) + held·P(play)·share watched."""
+    def _objective(self) -> _Worth:
+        """The objective's expectation as a function of what is played and watched."""
         events = {event.name: event for event in self._events}
-        base = played = held = 0.0
+        base = played = watched = 0.0
         goal = self.experiment.goal
         for metric in goal.metrics:
-            weight = goal.weights[metric.name]
             event = events[metric.event]
             in_time = -math.expm1(-metric.window / event.mean_delay) if event.mean_delay else 1.0
-            heard = weight * in_time * (1.0 - self.habits.missing)
-            # An event name happens at most once a visit, so that whatever the kind of the metric,
-            # it is a function of one value.
+            heard = goal.weights[metric.name] * in_time * (1.0 - self.habits.missing)
+            # An event name happens at most once a visit, so that a metric of any kind is a function
+            # of one value.
             size = event.scale if metric.definition.takes_value else 1.0
             size = min(size, metric.cap) / metric.cap
             # What there is without an event is earned always; an event that is heard replaces it.
             default = min(max(metric.default, 0.0), metric.cap) / metric.cap
-            base += weight * default + heard * (size - default) * event.unplayed
+            base += goal.weights[metric.name] * default
+            base += heard * (size - default) * event.unplayed
             more_often = event.played - event.unplayed
             if event.role == "after" and metric.definition.takes_value:
-                held += heard * size * more_often
+                watched += heard * size * more_often
                 played -= heard * default * more_often
             else:
                 played += heard * (size - default) * more_often
         total = goal.score.positive
-        return base / total, played / total, held / total
+        return _Worth(base / total, played / total, watched / total)
+
+
+class _Worth(NamedTuple):
+    """The expected objective: `base` + P(play) · (`played` + share watched · `watched`)."""
+
+    base: float
+    played: float
+    watched: float
 
 
 def _events(experiment: Experiment, delay: float) -> tuple[_Event, ...]:
-    """A role for each event name. `play` is the first binary metric of the objective; metrics with
-    values follow a play; what is better low happens when nothing is played; anything else is a
-    return, likelier after a play."""
-    weighted = [m for m in experiment.metrics if m.name in experiment.objective]
-    binary = [m.event for m in weighted if m.definition.is_proportion and m.better == "higher"]
-    play = binary[0] if binary else weighted[0].event
-    guarded = {g.metric for g in experiment.guardrails} - set(experiment.objective)
+    """Each event name of the experiment, with its role, in the order of the metrics."""
+    play = _play_event(experiment)
     events = []
-    for name in dict.fromkeys(metric.event for metric in experiment.metrics):
-        metrics = [m for m in experiment.metrics if m.event == name]
-        role: Role
-        if name == play:
-            role = "play"
-        elif any(m.better == "lower" or m.name in guarded for m in metrics):
-            role = "leave"
-        elif any(m.definition.takes_value for m in metrics):
-            role = "after"
-        else:
-            role = "return"
+    by_event: dict[str, list[Metric]] = {}
+    for metric in experiment.metrics:
+        by_event.setdefault(metric.event, []).append(metric)
+    for name, metrics in by_event.items():
+        role: Role = "play" if name == play else _role(experiment, metrics)
         played, unplayed = _RATES[role]
+        # Large enough for every metric that reads the value, so that each can reach its cap.
         scale = max((m.cap for m in metrics if m.definition.takes_value), default=1.0)
-        events.append(
-            _Event(name, role, scale, played, unplayed, delay * min(m.window for m in metrics))
-        )
+        # Short enough for every metric that reads it, too.
+        mean_delay = delay * min(metric.window for metric in metrics)
+        events.append(_Event(name, role, scale, played, unplayed, mean_delay))
     return tuple(events)
+
+
+def _play_event(experiment: Experiment) -> str:
+    """The event of the first binary metric of the objective, or of its first metric."""
+    weighted = experiment.goal.metrics
+    for metric in weighted:
+        if metric.definition.is_proportion and metric.better == "higher":
+            return metric.event
+    return weighted[0].event
+
+
+def _role(experiment: Experiment, metrics: Sequence[Metric]) -> Role:
+    """Of an event that is no play, by the metrics that read it: what is better low happens when
+    nothing is played; metrics with values follow a play; anything else is a return, likelier after
+    a play."""
+    guarded = {guardrail.metric for guardrail in experiment.guardrails}
+    guarded -= set(experiment.objective)
+    role: Role = "return"
+    for metric in metrics:
+        if metric.better == "lower" or metric.name in guarded:
+            return "leave"
+        if metric.definition.takes_value:
+            role = "after"
+    return role
 
 
 _ITEM: tuple[Role, ...] = ("play", "after")
@@ -329,10 +366,13 @@ def _likeness(context: Sequence[str], features: Sequence[str]) -> Floats:
     """(d × da) 1 where a taste and an action's feature speak of the same thing: `taste:comedy`,
     `genre=comedy`.
     """
+    likeness = np.zeros((len(context), len(features)))
+    for row, taste in enumerate(context):
+        for column, feature in enumerate(features):
+            likeness[row, column] = float(_subject(taste) == _subject(feature))
+    return likeness
 
-    def key(name: str) -> str:
-        return name.replace("=", ":").rpartition(":")[2]
 
-    return np.array([[float(key(a) == key(b)) for b in features] for a in context]).reshape(
-        len(context), len(features)
-    )
+def _subject(column: str) -> str:
+    """What a column speaks of: `comedy` of both `taste:comedy` and `genre=comedy`."""
+    return column.replace("=", ":").rpartition(":")[2]

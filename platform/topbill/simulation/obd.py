@@ -55,43 +55,53 @@ def read_obd(path: Path) -> ObdLog:
     """
     table = _table(path)
     for name, (fits, expected) in _COLUMNS.items():
-        if name not in table.column_names:
-            raise BadData(
-                f"{path.name}.{name}",
-                f"no such column; expected {', '.join(_COLUMNS)}, each of {expected}",
-            )
-        column = table[name]
-        if not fits(column.type) or column.null_count:
-            nulls = f" with {column.null_count} nulls" if column.null_count else ""
-            raise BadData(f"{path.name}.{name}", f"got {column.type}{nulls}; expected {expected}")
+        _check_column(path.name, table, name, fits, expected)
     if "timestamp" in table.column_names:
+        # A policy learns as it goes: what it has seen must be what was there to see by then.
         table = table.sort_by("timestamp")
     if not table.num_rows:
         raise BadData(path.name, "got no rows; expected at least one")
     click = table["click"].to_numpy()
-    if odd := np.flatnonzero((click != 0) & (click != 1)).tolist():
+    odd = np.flatnonzero((click != 0) & (click != 1)).tolist()
+    if odd:
         raise BadData(f"{path.name}.click", f"got {click[odd[0]]} in row {odd[0]}; expected 0 or 1")
     item_id = table["item_id"].to_numpy()
     ids = _uniform_items(path.name, item_id, table["propensity_score"].to_numpy())
-    seen = {"position": [str(p) for p in table["position"].to_pylist()]}
-    seen |= {
-        name: [str(v) for v in table[name].to_pylist()]
-        for name in _USER
-        if name in table.column_names
-    }
+
+    # Position and user features are hashed or coded in the file: categories, whatever they look
+    # like.
+    features: dict[str, list[str]] = {}
+    for name in ("position", *_USER):
+        if name in table.column_names:
+            features[name] = [str(value) for value in table[name].to_pylist()]
+    rows = zip(*features.values(), strict=True)
+    context = [msgspec.json.encode(dict(zip(features, row, strict=True))) for row in rows]
     return ObdLog(
         name=path.name,
         actions=tuple(Action(str(item)) for item in ids),
         item=np.searchsorted(ids, item_id).tolist(),
         clicked=(click == 1).tolist(),
-        context=[
-            msgspec.json.encode(dict(zip(seen, row, strict=True)))
-            for row in zip(*seen.values(), strict=True)
-        ],
+        context=context,
         features=tuple(
-            Feature(name, "category", values=tuple(sorted(set(v)))) for name, v in seen.items()
+            Feature(name, "category", values=tuple(sorted(set(values))))
+            for name, values in features.items()
         ),
     )
+
+
+def _check_column(
+    file: str, table: pa.Table, name: str, fits: Callable[[Any], bool], expected: str
+) -> None:
+    """Raises BadData unless the column is there, of that type, without nulls."""
+    if name not in table.column_names:
+        raise BadData(
+            f"{file}.{name}",
+            f"no such column; expected {', '.join(_COLUMNS)}, each of {expected}",
+        )
+    column = table[name]
+    if not fits(column.type) or column.null_count:
+        nulls = f" with {column.null_count} nulls" if column.null_count else ""
+        raise BadData(f"{file}.{name}", f"got {column.type}{nulls}; expected {expected}")
 
 
 def _table(path: Path) -> pa.Table:
@@ -118,11 +128,14 @@ def _uniform_items(name: str, item_id: np.ndarray, propensity: np.ndarray) -> np
         raise BadData(
             path, f"got values from {low:g} to {high:g}; expected probabilities in (0, 1]"
         )
+    # The number of items follows from the propensity, not from the items seen: in a small log some
+    # may never have been drawn, and a policy that chooses one of them must still find it.
     count = round(1.0 / low)
     if high - low > 1e-6 * low or abs(count * low - 1.0) > 1e-3:
         raise BadData(
             path,
-            f"got values from {low:g} to {high:g}; expected the same 1 / (number of items) in every row: "
+            f"got values from {low:g} to {high:g}; "
+            "expected the same 1 / (number of items) in every row: "
             "rejection replay needs a log drawn uniformly, use one logged by the random policy",
         )
     if not 2 <= count <= LARGEST_MATRIX:
@@ -135,11 +148,13 @@ def _uniform_items(name: str, item_id: np.ndarray, propensity: np.ndarray) -> np
             f"{name}.item_id",
             f"got {ids.size} different items; expected {count}, as the propensities say",
         )
-    shown = np.bincount(np.searchsorted(ids, item_id), minlength=count)
-    if (p := float(stats.chisquare(shown).pvalue)) < 1e-6:
+    # A column of equal propensities is easily written over a log that was drawn otherwise.
+    draws = np.bincount(np.searchsorted(ids, item_id), minlength=count)
+    p = float(stats.chisquare(draws).pvalue)
+    if p < 1e-6:
         raise BadData(
             f"{name}.item_id",
-            f"got items shown {shown.min()} to {shown.max()} times, which has probability {p:.1g} if drawn uniformly; "
-            "expected a log drawn uniformly",
+            f"got items shown {draws.min()} to {draws.max()} times, "
+            f"which has probability {p:.1g} if drawn uniformly; expected a log drawn uniformly",
         )
     return ids

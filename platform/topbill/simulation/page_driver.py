@@ -30,6 +30,7 @@ from topbill.simulation.environment import Response
 from topbill.simulation.page_oracle import Choice, FixedOrder, Oracle, decided_by
 from topbill.simulation.page_viewers import PageViewers, along
 from topbill.simulation.scoreboard import ExpectedReward, Scoreboard, reward
+from topbill.spec import Experiment
 
 RECENT = 60.0
 """Judged pages that count as recent, or so: a quarter of what a demo's minute has."""
@@ -52,14 +53,17 @@ class PageDriver:
         file = compiled_page.file
         self._compiled_page, self._name = compiled_page, name
         self.viewers = PageViewers(compiled_page.catalog, seed, sources=file.sources)
-        self._live = {layer: compiled_page.engine.find(key) for layer, key in file.layers.items()}
-        experiments = [live.experiment for live in self._live.values()]
-        self.scoreboard = Scoreboard(experiments, RECENT)
+        self._experiments: dict[str, Experiment] = {}
+        self._controls: dict[str, str] = {}
         self._declared: set[str] = set()
         metrics: list[Metric] = []
-        for experiment in experiments:
+        for layer, key in file.layers.items():
+            experiment = compiled_page.engine.find(key).experiment
+            self._experiments[layer] = experiment
+            self._controls[layer] = experiment.control.name
             self._declared |= {feature.name for feature in experiment.context}
             metrics += experiment.metrics
+        self.scoreboard = Scoreboard(self._experiments.values(), RECENT)
         # Sent only where some layer reads it: the service refuses events that no metric names.
         self._reports_returns = any(metric.event == BACK for metric in metrics)
         self._play_window = min(metric.window for metric in metrics if metric.event == "play")
@@ -125,7 +129,7 @@ class PageDriver:
                     layer.variant,
                     f"viewer-{viewer}",
                     expected[layer.layer],
-                    reward(self._live[layer.layer].experiment, events),
+                    reward(self._experiments[layer.layer], events),
                     actions[layer.layer],
                 )
 
@@ -135,7 +139,7 @@ class PageDriver:
         even = Uniform(UniformParams())
         # The controls stand for what is not under judgement, so that a layer's number doesn't move
         # with what another layer has learned.
-        controls: Choice = {name: live.experiment.control.name for name, live in self._live.items()}
+        controls = self._controls
         compose_page = self._composer(viewer, number, answer.page_id)
 
         rows = []
@@ -149,7 +153,7 @@ class PageDriver:
             titles.append(self._any_picture("titles", viewer, page))
 
         expected = {"rows": ExpectedReward(*rows), "titles": ExpectedReward(*titles)}
-        if "artwork" in self._live:
+        if "artwork" in self._experiments:
             expected["artwork"] = self._artwork(viewer, answer)
         return expected
 
@@ -174,7 +178,7 @@ class PageDriver:
     def _of_play(self, layer: str, completed: Floats) -> Floats:
         """(cells,) the layer's expected objective of a title that is played, by the probability
         that it is completed: 70% to all of it watched, or 2 to 60%."""
-        experiment = self._live[layer].experiment
+        experiment = self._experiments[layer]
         # The means of the two ranges: exact for an objective that is linear in between, and near
         # enough for one with a cap.
         full, part = (
@@ -186,8 +190,7 @@ class PageDriver:
     def _any_picture(self, layer: str, viewer: int, page: PageAnswer) -> float:
         """What a page is worth if of each title any picture is shown."""
         chances, completed = self._picture_chances(viewer, page)
-        play = np.array([of_cell.mean() for of_cell in chances])
-        return along(play, self._of_play(layer, completed))
+        return along(_means(chances), self._of_play(layer, completed))
 
     def _artwork(self, viewer: int, page: PageAnswer) -> ExpectedReward:
         """The pictures as they are, the best of all, and any. A better picture is always worth
@@ -200,15 +203,14 @@ class PageDriver:
             # `best` is what everything below this cell is worth, if nobody plays here.
             best = max(float(p) * of_play + (1.0 - float(p)) * best for p in of_cell)
         as_served, _, _ = self.viewers.cells(viewer, page)
-        any_picture = np.array([of_cell.mean() for of_cell in chances])
-        return ExpectedReward(along(as_served, worth), best, along(any_picture, worth))
+        return ExpectedReward(along(as_served, worth), best, along(_means(chances), worth))
 
     def _picture_chances(self, viewer: int, page: PageAnswer) -> tuple[list[Floats], Floats]:
         """Each cell's chances of a play with each of its title's pictures, and (cells,) of being
         completed.
         """
         catalog = self.viewers.catalog
-        rows = [catalog.index[tile.title] for row in page.rows for tile in row.titles]
+        rows = self.viewers.catalog_rows(page)
         logit, completed = self.viewers.wish(viewer, rows)
         looks = self.viewers.looks(viewer, page)
         chances: list[Floats] = []
@@ -216,6 +218,11 @@ class PageDriver:
             appeal = [self.viewers.appeal(viewer, picture.id) for picture in catalog.pictures[row]]
             chances.append(looks[cell] * expit(logit[cell] + np.array(appeal)))
         return chances, completed
+
+
+def _means(chances: Sequence[Floats]) -> Floats:
+    """(cells,) the chance of a play of each cell if any of its pictures is shown."""
+    return np.array([of_cell.mean() for of_cell in chances])
 
 
 def _actions(answer: PageAnswer) -> dict[str, list[str]]:

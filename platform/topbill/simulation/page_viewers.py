@@ -25,7 +25,7 @@ from topbill.candidates import RowSource
 from topbill.catalog import Catalog
 from topbill.domain.chance import hash64
 from topbill.domain.records import Floats
-from topbill.pages import PageAnswer
+from topbill.pages import PageAnswer, Tile
 
 GENRES = ("action", "comedy", "crime", "drama", "horror", "romance", "science-fiction", "thriller")
 """What viewers have a taste for; as the example page's experiments declare it."""
@@ -64,7 +64,7 @@ class PageViewers:
         viewers = self.browsing.viewers
         # The order of these draws is part of what a seed means: a new one goes to the end.
         rng = np.random.default_rng(hash64(str(seed), "browsers"))
-        # Few genres a viewer: with a concentration well below 1, most of a taste lies in one or two.
+        # Few genres a viewer: with a concentration well below 1, a taste lies in one or two.
         self.taste: Floats = rng.dirichlet(np.full(len(GENRES), 0.35), viewers).round(3)
         self._genres = _genre_shares(catalog)
         # What is popular tends to be good, but far from always.
@@ -77,7 +77,8 @@ class PageViewers:
 
         self._pictures: dict[str, dict[str, Any]] = {}
         for of_title in catalog.pictures:
-            self._pictures.update((picture.id, picture.features) for picture in of_title)
+            for picture in of_title:
+                self._pictures[picture.id] = picture.features
         self._mean_tone, self._mean_faces = _mean_pictures(catalog)
         self._interest: dict[str, Floats] = {}
         for row, source in (sources or {}).items():
@@ -171,15 +172,15 @@ class PageViewers:
         """(cells,) in reading order: probability of a play if nothing above was played, of
         completing it; titles.
         """
-        titles: list[str] = []
-        appeal: list[float] = []
-        for row in page.rows:
-            for tile in row.titles:
-                titles.append(tile.title)
-                appeal.append(self.appeal(viewer, tile.picture))
-        logit, completed = self.wish(viewer, [self.catalog.index[title] for title in titles])
+        tiles = tiles_of(page)
+        appeal = [self.appeal(viewer, tile.picture) for tile in tiles]
+        logit, completed = self.wish(viewer, self.catalog_rows(page))
         play = self.looks(viewer, page) * expit(logit + np.array(appeal))
-        return play, completed, titles
+        return play, completed, [tile.title for tile in tiles]
+
+    def catalog_rows(self, page: PageAnswer) -> list[int]:
+        """(cells,) in reading order: the row that each title has in the catalogue."""
+        return [self.catalog.index[tile.title] for tile in tiles_of(page)]
 
     def looks(self, viewer: int, page: PageAnswer) -> Floats:
         """(cells,) in reading order: the most that a title there can be played if nothing above
@@ -189,7 +190,8 @@ class PageViewers:
         looks: list[float] = []
         for r, row in enumerate(page.rows):
             reach = browsing.scroll**r * self.interest(viewer, row.row)
-            looks.extend(reach * browsing.glance**k for k in range(len(row.titles)))
+            # Along the row as down the page, attention falls by one share from each to the next.
+            looks += [reach * browsing.glance**k for k in range(len(row.titles))]
         return browsing.ceiling * np.array(looks)
 
     def expected(self, viewer: int, page: PageAnswer) -> float:
@@ -206,11 +208,8 @@ class PageViewers:
         if not plays.size:
             return None, 0.0
         first = int(plays[0])
-        if rng.random() < completed[first]:
-            share = rng.uniform(0.7, 1.0)
-        else:
-            share = rng.uniform(0.02, 0.6)
-        return titles[first], float(share)
+        low, high = (0.7, 1.0) if rng.random() < completed[first] else (0.02, 0.6)
+        return titles[first], float(rng.uniform(low, high))
 
 
 def _genre_shares(catalog: Catalog) -> Floats:
@@ -230,13 +229,18 @@ def _mean_pictures(catalog: Catalog) -> tuple[Floats, Floats]:
     tones = np.zeros((len(catalog), len(_TONES)))
     faces = np.zeros(len(catalog))
     for row, pictures in enumerate(catalog.pictures):
-        with_tone = [p.features["tone"] for p in pictures if "tone" in p.features]
-        for tone in with_tone:
-            tones[row, _TONES.index(tone)] += 1.0
-        tones[row] /= max(len(with_tone), 1)
-        more_than_one = sum(float(p.features.get("faces", 0)) - 1.0 for p in pictures)
-        faces[row] = more_than_one / max(len(pictures), 1)
+        for picture in pictures:
+            if "tone" in picture.features:
+                tones[row, _TONES.index(picture.features["tone"])] += 1.0
+            faces[row] += float(picture.features.get("faces", 0)) - 1.0
+        tones[row] /= max(tones[row].sum(), 1.0)
+        faces[row] /= max(len(pictures), 1)
     return tones, faces
+
+
+def tiles_of(page: PageAnswer) -> list[Tile]:
+    """The tiles of a page in reading order."""
+    return [tile for row in page.rows for tile in row.titles]
 
 
 def along(play: Floats, worth: Floats) -> float:

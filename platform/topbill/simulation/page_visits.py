@@ -18,7 +18,7 @@ from topbill.pages import CompiledPage, ComposedPage, PageAnswer, PageRequest, c
 from topbill.pages.credit import cells_of, spread
 from topbill.simulation.arrivals import Arrivals
 from topbill.simulation.page_oracle import Choice, Oracle, decided_by
-from topbill.simulation.page_viewers import PageViewers
+from topbill.simulation.page_viewers import PageViewers, tiles_of
 
 _DAY = 86_400.0
 
@@ -176,7 +176,7 @@ class _Session:
         return arms
 
     def _judged(self, viewer: int, answer: PageAnswer) -> JudgedPage:
-        tiles = [tile for row in answer.rows for tile in row.titles]
+        tiles = tiles_of(answer)
         return JudgedPage(
             expected=self.viewers.expected(viewer, answer),
             titles=tuple(tile.title for tile in tiles),

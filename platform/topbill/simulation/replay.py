@@ -24,7 +24,7 @@ from rich.table import Table
 from scipy import stats
 
 from topbill.domain.errors import BadRequest, PolicyError
-from topbill.domain.records import RewardEvent
+from topbill.domain.records import Decision, RewardEvent
 from topbill.engine import DecideRequest, Engine
 from topbill.log import Log, open_log
 from topbill.policies import KINDS
@@ -56,7 +56,7 @@ class PolicyReplay(msgspec.Struct, frozen=True):
     versions: int
 
 
-class Report(msgspec.Struct, frozen=True):
+class ReplayReport(msgspec.Struct, frozen=True):
     """The log's own click rate, and each policy's replay on it."""
 
     file: str
@@ -70,21 +70,23 @@ def replay_obd(
     kinds: Sequence[str] = DEFAULT_KINDS,
     *,
     progress: Callable[[str, int, int], None] = lambda *_: None,
-) -> Report:
+) -> ReplayReport:
     """Replay each kind of policy, with its default parameters, on the log in `path` (Parquet or
     CSV).
 
     `progress` is called with the policy, the rows done and all rows.
     Raises BadData for a file that cannot be replayed and BadRequest for an unknown kind.
     """
-    unknown = [kind for kind in kinds if kind not in KINDS]
-    if unknown:
-        raise BadRequest("--policy", f"got {unknown[0]!r}; expected one of {', '.join(KINDS)}")
+    for kind in kinds:
+        if kind not in KINDS:
+            raise BadRequest("--policy", f"got {kind!r}; expected one of {', '.join(KINDS)}")
     log = read_obd(path)
-    replayed = [
-        replay(log, variant(kind), partial(_report, progress, kind, len(log))) for kind in kinds
-    ]
-    return Report(path.name, len(log.actions), rate(len(log), sum(log.clicked)), replayed)
+    policies = []
+    for kind in kinds:
+        report = partial(_report, progress, kind, len(log))
+        policies.append(replay(log, variant(kind), report))
+    own = click_rate(len(log), sum(log.clicked))
+    return ReplayReport(path.name, len(log.actions), own, policies)
 
 
 def _report(progress: Callable[[str, int, int], None], kind: str, rows: int, done: int) -> None:
@@ -106,6 +108,8 @@ def replay(
     engine, fold = Engine([experiment], clock=lambda: 0.0), PolicyFold(experiment)
     matched = clicks = 0
     weights = np.empty(len(log))
+    # Through a log on disk, not a list: what is measured is the engine and the learner as they
+    # serve, rows, versions and all.
     with (
         tempfile.TemporaryDirectory(prefix="topbill-replay-") as folder,
         closing(open_log(Path(folder, "log"))) as store,
@@ -113,14 +117,12 @@ def replay(
         for row, (item, clicked) in enumerate(zip(log.item, log.clicked, strict=True)):
             if row % 100 == 0:
                 progress(row)
-            context = msgspec.Raw(log.context[row])
-            request = DecideRequest(
-                experiment=experiment.key, context=context, decision_id=f"{experiment.key}-{row}"
-            )
-            decision = engine.decide(request)
-            if decision.reason != "policy" or decision.probabilities is None:
+            decision = _decide(engine, experiment.key, row, log)
+            if decision.probabilities is None:
                 raise PolicyError(f"{variant.policy} could not decide row {row} of {log.name}")
+            # 1 / (1/n) is what the logged item's own probability is divided by.
             weights[row] = len(log.actions) * decision.probabilities[0][item]
+            # Rejection: a row counts, and teaches, only where the policy chose what was shown.
             if decision.slate[0].action == log.actions[item].id:
                 matched += 1
                 clicks += clicked
@@ -130,11 +132,27 @@ def replay(
                 store.append([decision], [click] if clicked else [])
                 _learn(engine, fold, store)
     progress(len(log))
+
+    # Σw² / (Σw)² rows of weight 1 would have the same variance (Kish 1965).
     effective = float(weights.sum() ** 2 / (weights**2).sum()) if weights.any() else 0.0
     mean = float(weights @ np.array(log.clicked) / weights.sum()) if effective else 0.0
     return PolicyReplay(
-        variant.policy, rate(matched, clicks), rate(effective, mean * effective), fold.version
+        policy=variant.policy,
+        matched=click_rate(matched, clicks),
+        weighted=click_rate(effective, mean * effective),
+        versions=fold.version,
     )
+
+
+def _decide(engine: Engine, key: str, row: int, log: ObdLog) -> Decision:
+    """What the policy would have shown in that row; without probabilities where it failed."""
+    request = DecideRequest(
+        experiment=key, context=msgspec.Raw(log.context[row]), decision_id=f"{key}-{row}"
+    )
+    decision = engine.decide(request)
+    if decision.reason != "policy":
+        return msgspec.structs.replace(decision, probabilities=None)
+    return decision
 
 
 def _experiment(log: ObdLog, variant: Variant) -> Experiment:
@@ -159,46 +177,48 @@ def _learn(engine: Engine, fold: PolicyFold, store: Log) -> None:
         pass
     fold.publish(store)
     live = engine.find(fold.live.experiment.key)
-    if (snapshot := store.snapshot(live.experiment.key)) is None or not live.adopt(snapshot):
+    snapshot = store.snapshot(live.experiment.key)
+    if snapshot is None or not live.adopt(snapshot):
         raise PolicyError(f"{live.experiment.key}: the version just published could not be adopted")
 
 
-def rate(rows: float, clicks: float) -> ClickRate:
+def click_rate(rows: float, clicks: float) -> ClickRate:
     """The click rate with its interval. Weighted rows count with their effective number (Kish
     1965).
     """
     low, high = stats.beta.interval(0.95, clicks + 0.5, rows - clicks + 0.5)
-    interval = (0.0 if clicks == 0 else float(low), 1.0 if clicks == rows else float(high))
-    return ClickRate(rows, clicks, clicks / rows if rows else None, interval)
+    # At the ends the interval is closed, or it would exclude the very rate that was seen.
+    if clicks == 0:
+        low = 0.0
+    if clicks == rows:
+        high = 1.0
+    return ClickRate(rows, clicks, clicks / rows if rows else None, (float(low), float(high)))
 
 
-def table(report: Report) -> Table:
+def table(report: ReplayReport) -> Table:
     """The report as a table, the log's own click rate first: clicks among the matched rows and
     their rate, and the rate of all rows weighted by the policy's own probabilities, with the number
     of rows that they are worth."""
     title = f"{report.file}: {report.log.rows:,.0f} rows of {report.items} items"
-    shown = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
-    shown.padding = (0, 1, 0, 0)
-    shown.add_column("policy", no_wrap=True)
+    rows = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
+    rows.padding = (0, 1, 0, 0)
+    rows.add_column("policy", no_wrap=True)
     for heading in ("clicks", "click rate (95%)", "effective", "weighted (95%)"):
-        shown.add_column(heading, justify="right", no_wrap=True)
-    shown.add_row(
-        "the log itself",
-        f"{report.log.clicks:.0f} of {report.log.rows:,.0f}",
-        _rate(report.log),
-        "",
-        "",
-    )
+        rows.add_column(heading, justify="right", no_wrap=True)
+    rows.add_row("the log itself", _clicks(report.log), _rate(report.log), "", "")
     for line in report.policies:
-        matched = f"{line.matched.clicks:.0f} of {line.matched.rows:,.0f}"
-        shown.add_row(
+        rows.add_row(
             line.policy,
-            matched,
+            _clicks(line.matched),
             _rate(line.matched),
             f"{line.weighted.rows:,.0f}",
             _rate(line.weighted),
         )
-    return shown
+    return rows
+
+
+def _clicks(rate: ClickRate) -> str:
+    return f"{rate.clicks:.0f} of {rate.rows:,.0f}"
 
 
 def _rate(rate: ClickRate) -> str:
@@ -206,16 +226,21 @@ def _rate(rate: ClickRate) -> str:
     return "-" if rate.rate is None else f"{rate.rate:.2%} ({100 * low:.2f}–{100 * high:.2f})"
 
 
-def reading(report: Report) -> str:
+def reading(report: ReplayReport) -> str:
     """What the table can and cannot say, in a sentence or two."""
     low, high = report.log.interval
-    apart = [
-        line.policy
-        for line in report.policies
-        if max(line.matched.interval[0], line.weighted.interval[0]) > high
-        or min(line.matched.interval[1], line.weighted.interval[1]) < low
-    ]
+    apart = []
+    for line in report.policies:
+        lows, highs = zip(line.matched.interval, line.weighted.interval, strict=True)
+        if max(lows) > high or min(highs) < low:
+            apart.append(line.policy)
     share = f"One row in {report.items} matches a policy's choice"
     if apart:
-        return f"{share}. Set apart from the log's own rate, interval from interval: {', '.join(apart)}."
-    return f"{share}: too few here to tell a policy from the log's own rate, for every interval overlaps that one."
+        return (
+            f"{share}. Set apart from the log's own rate, interval from interval: "
+            f"{', '.join(apart)}."
+        )
+    return (
+        f"{share}: too few here to tell a policy from the log's own rate, "
+        "for every interval overlaps that one."
+    )

@@ -39,11 +39,13 @@ def run(
     A decision is learned when it is `reward_delay` old, from the events that had come by then.
     `progress` is called with the rounds done so far.
     """
+    # Everybody takes part: what is asked is how it would go, not how much traffic it has.
     running = replace(experiment, status="running", traffic=1.0, layer_start=0.0, holdout=0.0)
     environment = Environment(running, seed, habits)
     scoreboard = Scoreboard([running])
     engine = Engine([running], clock=lambda: 0.0)
     live = engine.find(running.key)
+    # In the order of the decisions, which is that of their maturing: all wait equally long.
     due: deque[tuple[float, Decision, list[RewardEvent]]] = deque()
     for number in range(rounds):
         at = number * days * DAY / rounds
@@ -65,12 +67,10 @@ def run(
         scoreboard.add(
             running.key, decision.variant, decision.unit, environment.rows(slate), truth, responses
         )
-        came = [
-            _event(decision, response)
-            for response in responses
-            if response.delay <= running.reward_delay
-        ]
-        due.append((at + running.reward_delay, decision, came))
+        # Later events exist (the scoreboard counts them), but a decision is learned without them.
+        in_time = [response for response in responses if response.delay <= running.reward_delay]
+        events = [_event(decision, response) for response in in_time]
+        due.append((at + running.reward_delay, decision, events))
     progress(rounds)
     return scoreboard.lines()
 

@@ -16,6 +16,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
+from topbill.domain.errors import NotFound
 from topbill.domain.metric import TimedValue
 from topbill.simulation.environment import Response, Truth
 from topbill.spec import Experiment
@@ -72,9 +73,11 @@ class _Sums:
     value: float = 0.0
     best: float = 0.0
     uniform: float = 0.0
-    gained: float = 0.0
-    gap: float = 0.0
-    shown: Counter[str] = field(default_factory=Counter)
+    recent_gain: float = 0.0
+    recent_gap: float = 0.0
+    actions: Counter[str] = field(default_factory=Counter)
+    # By unit, its decisions and what they earned: intervals must be clustered by whoever was
+    # randomised, for the visits of one viewer are alike.
     units: dict[str, list[float]] = field(default_factory=lambda: defaultdict(lambda: [0.0, 0.0]))
 
 
@@ -107,58 +110,64 @@ class Scoreboard:
         if variant is None:
             return
         spec = self.experiments[experiment]
-        worth = ExpectedReward(truth.value(slate), truth.best(), truth.uniform())
-        self.count(
-            experiment,
-            variant,
-            unit,
-            worth,
-            reward(spec, responses),
-            [spec.actions[row].id for row in slate],
-        )
+        expected = ExpectedReward(truth.value(slate), truth.best(), truth.uniform())
+        actions = [spec.actions[row].id for row in slate]
+        self.count(experiment, variant, unit, expected, reward(spec, responses), actions)
 
     def count(
         self,
         experiment: str,
         variant: str,
         unit: str,
-        worth: ExpectedReward,
+        expected: ExpectedReward,
         earned: float,
-        shown: Iterable[str],
+        actions: Iterable[str],
     ) -> None:
-        """Count a decision that showed these actions, is worth that much, and earned what it
-        did.
+        """Count a decision that showed these actions, with what was expected of it and what it
+        earned.
         """
         sums = self._sums.get((experiment, variant))
         if sums is None:
-            policy = next(
-                v.policy for v in self.experiments[experiment].variants if v.name == variant
-            )
-            sums = self._sums[experiment, variant] = _Sums(policy)
+            sums = self._sums[experiment, variant] = _Sums(self._policy(experiment, variant))
         sums.decisions += 1
-        sums.value += worth.value
-        sums.best += worth.best
-        sums.uniform += worth.uniform
-        sums.gained += (worth.value - worth.uniform - sums.gained) * self._recent
-        sums.gap += (worth.best - worth.uniform - sums.gap) * self._recent
-        sums.shown.update(shown)
+        sums.value += expected.value
+        sums.best += expected.best
+        sums.uniform += expected.uniform
+        # Exponential averages of both parts, not of their ratio: where a choice hardly matters the
+        # ratio is noise, and would drown what counts.
+        gain, gap = expected.value - expected.uniform, expected.best - expected.uniform
+        sums.recent_gain += (gain - sums.recent_gain) * self._recent
+        sums.recent_gap += (gap - sums.recent_gap) * self._recent
+        sums.actions.update(actions)
         unit_sums = sums.units[unit]
         unit_sums[0] += 1.0
         unit_sums[1] += earned
 
+    def _policy(self, experiment: str, variant: str) -> str:
+        for declared in self.experiments[experiment].variants:
+            if declared.name == variant:
+                return declared.policy
+        raise NotFound(
+            f"{experiment}: no variant {variant!r} when the simulation began; "
+            "start it again after a change"
+        )
+
     def lines(self) -> list[ScoreLine]:
         """A line for each variant that has decided, in the order of the experiments' files."""
-        order = [
-            (key, variant.name) for key, e in self.experiments.items() for variant in e.variants
-        ]
-        return [self._line(*name) for name in order if name in self._sums]
+        lines = []
+        for key, experiment in self.experiments.items():
+            names = [v.name for v in experiment.variants if (key, v.name) in self._sums]
+            lines += [self._line(key, name) for name in names]
+        return lines
 
     def _line(self, experiment: str, variant: str) -> ScoreLine:
         sums = self._sums[experiment, variant]
         n = sums.decisions
         mean, interval = _clustered(sums.units.values())
-        shown = sums.shown.total()
+        placements = sums.actions.total()
         gap = sums.best - sums.uniform
+        # Without a gap every choice is equally good, and none of them can close it.
+        recently = sums.recent_gain / sums.recent_gap if sums.recent_gap > 0.0 else None
         return ScoreLine(
             experiment=experiment,
             variant=variant,
@@ -170,8 +179,8 @@ class Scoreboard:
             uniform=sums.uniform / n,
             best=sums.best / n,
             gap_closed=(sums.value - sums.uniform) / gap if gap > 0.0 else None,
-            gap_closed_recently=sums.gained / sums.gap if sums.gap > 0.0 else None,
-            shares={action: count / shown for action, count in sums.shown.most_common()},
+            gap_closed_recently=recently,
+            shares={action: k / placements for action, k in sums.actions.most_common()},
         )
 
 
@@ -186,47 +195,48 @@ def reward(experiment: Experiment, responses: Iterable[Response]) -> float:
 def table(lines: Iterable[ScoreLine], title: str = "") -> Table:
     """The lines as a table, 80 columns or wider: reward with its interval, regret against the known
     best, and the share of each action, the most shown first, as far as the width goes."""
-    shown = Table(
+    rows = Table(
         title=title or None,
         title_justify="left",
         caption=LEGEND,
         caption_justify="left",
         box=SIMPLE_HEAD,
     )
-    shown.padding = (0, 1, 0, 0)
-    shown.add_column("variant", no_wrap=True, min_width=18)
-    for heading, width in {
-        "decisions": 9,
-        "reward ± 95%": 15,
-        "regret": 6,
-        "closed": 6,
-        "lately": 6,
-    }.items():
-        shown.add_column(heading, justify="right", no_wrap=True, min_width=width)
-    shown.add_column("shown")  # the one column that gives way on a narrow terminal
-    last = ""
+    rows.padding = (0, 1, 0, 0)
+    rows.add_column("variant", no_wrap=True, min_width=18)
+    for heading, width in _NUMBERS.items():
+        rows.add_column(heading, justify="right", no_wrap=True, min_width=width)
+    rows.add_column("shown")  # the one column that gives way on a narrow terminal
+    experiment = ""
     for line in lines:
-        if line.experiment != last:
-            shown.add_row(f"[bold]{line.experiment}[/]")
-            last = line.experiment
-        name = line.variant if line.policy == line.variant else f"{line.variant} ({line.policy})"
-        half = (
-            "" if line.interval is None else f" ± {(line.interval[1] - line.interval[0]) / 2.0:.4f}"
-        )
-        shown.add_row(
-            f" {name}",
-            f"{line.decisions:,}",
-            f"{line.reward:.4f}{half}",
-            f"{line.regret:.4f}",
-            _percent(line.gap_closed),
-            _percent(line.gap_closed_recently),
-            Text(
-                ", ".join(f"{a} {share:.0%}" for a, share in line.shares.items()),
-                no_wrap=True,
-                overflow="ellipsis",
-            ),
-        )
-    return shown
+        if line.experiment != experiment:
+            rows.add_row(f"[bold]{line.experiment}[/]")
+            experiment = line.experiment
+        rows.add_row(*_cells(line))
+    return rows
+
+
+_NUMBERS = {"decisions": 9, "reward ± 95%": 15, "regret": 6, "closed": 6, "lately": 6}
+"""Headings of the table's columns of numbers, and how wide each is at least."""
+
+
+def _cells(line: ScoreLine) -> tuple[str | Text, ...]:
+    """A line's cells of the table."""
+    name = line.variant if line.policy == line.variant else f"{line.variant} ({line.policy})"
+    half = ""
+    if line.interval is not None:
+        low, high = line.interval
+        half = f" ± {(high - low) / 2.0:.4f}"
+    shares = ", ".join(f"{action} {share:.0%}" for action, share in line.shares.items())
+    return (
+        f" {name}",
+        f"{line.decisions:,}",
+        f"{line.reward:.4f}{half}",
+        f"{line.regret:.4f}",
+        _percent(line.gap_closed),
+        _percent(line.gap_closed_recently),
+        Text(shares, no_wrap=True, overflow="ellipsis"),
+    )
 
 
 def _percent(share: float | None) -> str:

@@ -50,15 +50,18 @@ class Audience:
         self.size = size
         self._luck = luck
         self._seed = seed
-        self._observers = {
-            f.name: _OBSERVERS[f.kind](f, _generator(seed, "lasting", repr(f)), size)
-            for f in context
-        }
+        # By the feature's own declaration: another experiment that declares the same taste meets
+        # the same viewers with the same taste.
+        self._observers: dict[str, _Observe] = {}
+        for feature in context:
+            rng = _generator(seed, "lasting", repr(feature))
+            self._observers[feature.name] = _OBSERVERS[feature.kind](feature, rng, size)
         rng = _generator(seed, "habits", str(size))
         activity = rng.gamma(0.8, size=size) + 0.05
         activity /= activity.sum()
         self._arrivals = np.cumsum(activity)
         self._patience = rng.uniform(0.5, 1.5, size)
+        # Mean 1 over visits, not over viewers: who comes often counts as often.
         self._patience /= self._patience @ activity
         self._block = lru_cache(maxsize=4)(self._generate)
 
@@ -68,24 +71,25 @@ class Audience:
 
     def _generate(self, block: int) -> list[Visit]:
         rng = _generator(self._seed, "visits", str(block))
-        who = np.minimum(
-            np.searchsorted(self._arrivals, rng.random(BLOCK), side="right"), self.size - 1
-        )
+        spots = rng.random(BLOCK)
+        # Rounding may leave the last sum a little below 1, and a spot above it.
+        who = np.minimum(np.searchsorted(self._arrivals, spots, side="right"), self.size - 1)
         luck = rng.random((BLOCK, self._luck))
-        seen = {
-            name: observe(_generator(self._seed, "visits", name, str(block)), who)
-            for name, observe in self._observers.items()
-        }
-        return [
-            Visit(
+        # A generator for each feature: one more in an experiment doesn't change what others show.
+        columns: dict[str, list[Any]] = {}
+        for name, observe in self._observers.items():
+            columns[name] = observe(_generator(self._seed, "visits", name, str(block)), who)
+        visits = []
+        for i, viewer in enumerate(who):
+            visit = Visit(
                 number=block * BLOCK + i,
                 unit=f"viewer-{viewer:05d}",
-                context={name: column[i] for name, column in seen.items()},
+                context={name: column[i] for name, column in columns.items()},
                 patience=float(self._patience[viewer]),
                 luck=luck[i],
             )
-            for i, viewer in enumerate(who)
-        ]
+            visits.append(visit)
+        return visits
 
 
 def _generator(seed: int, *parts: str) -> np.random.Generator:
@@ -95,6 +99,7 @@ def _generator(seed: int, *parts: str) -> np.random.Generator:
 def _category(feature: Feature, rng: np.random.Generator, size: int) -> _Observe:
     """A favourite value, met four times in five; earlier values are more usual."""
     values = list(feature.values)
+    # Zipf's law, as devices and regions have it.
     usual = 1.0 / np.arange(1, len(values) + 1)
     usual /= usual.sum()
     favourite = rng.choice(len(values), size=size, p=usual)
@@ -112,6 +117,7 @@ def _cycle(feature: Feature, rng: np.random.Generator, size: int) -> _Observe:
     habit = rng.normal(5 / 6, 0.12, size)
 
     def observe(rng: np.random.Generator, who: np.ndarray) -> list[Any]:
+        # Around the clock: shortly after midnight is shortly before, too.
         phase = (habit[who] + rng.normal(0.0, 0.06, who.size)) % 1.0
         return list((np.floor(phase * feature.period * 10.0) / 10.0).tolist())
 
@@ -136,10 +142,10 @@ def _number(feature: Feature, rng: np.random.Generator, size: int) -> _Observe:
     level = rng.random(size) if bounded else rng.standard_normal(size)
 
     def observe(rng: np.random.Generator, who: np.ndarray) -> list[Any]:
-        seen = level[who] + rng.normal(0.0, 0.05, who.size)
+        now = level[who] + rng.normal(0.0, 0.05, who.size)
         if low is None or high is None:
-            return list(seen.round(3).tolist())
-        return list((low + (high - low) * np.clip(seen, 0.0, 1.0)).round(3).tolist())
+            return list(now.round(3).tolist())
+        return list((low + (high - low) * np.clip(now, 0.0, 1.0)).round(3).tolist())
 
     return observe
 

@@ -17,7 +17,7 @@ from rich.console import Console
 
 from topbill.domain.errors import NotFound, Unavailable
 from topbill.simulation import driver as driving
-from topbill.simulation.demo import LAUNCH, board, environments, run_demo, summary
+from topbill.simulation.demo import LAUNCH, environments, live_table, run_demo, summary
 from topbill.simulation.scoreboard import ExpectedReward
 from topbill.spec import Experiment
 
@@ -222,5 +222,5 @@ def test_before_the_first_answer_the_board_is_empty_but_there(
     experiments: list[Experiment],
 ) -> None:
     console = Console(file=StringIO(), width=100)
-    console.print(board(driving.Driver(environments(experiments), "x")))
+    console.print(live_table(driving.Driver(environments(experiments), "x")))
     assert "0 homepages" in console.file.getvalue()  # type: ignore[attr-defined]

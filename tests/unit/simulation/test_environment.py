@@ -16,10 +16,11 @@ import pytest
 from scipy import stats
 
 from topbill.domain.errors import BadRequest, NotFound
+from topbill.domain.metric import METRIC_KINDS
 from topbill.domain.records import Action
 from topbill.simulation.environment import Environment, Habits, Response, Truth
 from topbill.simulation.scoreboard import reward
-from topbill.spec import Experiment, load_all
+from topbill.spec import Experiment, Metric, load_all
 
 EXAMPLES = Path(__file__).parents[3] / "experiments"
 
@@ -262,3 +263,39 @@ def test_an_experiment_without_actions_of_its_own_is_refused(
 def test_an_action_that_the_world_does_not_know_is_named(experiment: Experiment) -> None:
     with pytest.raises(NotFound, match="home-artwork: no action 'a99' when the simulation began"):
         Environment(experiment).rows(["a1", "a99"])
+
+
+@pytest.mark.parametrize("default", [0.0, 0.4])
+@pytest.mark.parametrize("kind", METRIC_KINDS)
+def test_a_metric_of_any_kind_and_its_default_are_part_of_the_truth(
+    make: Callable[..., Experiment], kind: str, default: float
+) -> None:
+    """Whatever kind a metric has, visits earn on average what the environment expects of them; only
+    those with values can have a default."""
+    takes_value = METRIC_KINDS[kind].takes_value
+    experiment = make(
+        metrics=(
+            Metric("play", "play", "binary", window=1_800.0),
+            Metric(
+                "watched",
+                "watch_fraction",
+                kind,
+                window=21_600.0,
+                cap=1.0,
+                default=default if takes_value else 0.0,
+            ),
+        ),
+        objective={"play": 0.2, "watched": 1.0},
+    )
+    environment = Environment(experiment, seed=2)
+    expected_role = "after" if takes_value else "return"
+    assert [event.role for event in environment._events] == ["play", expected_role]
+    error: dict[str, float] = {}
+    for n in range(6_000):
+        visit = environment.visit(n)
+        truth = environment.truth(visit)
+        slate = [environment.ids[n % 8]]
+        earned = reward(experiment, environment.respond(visit, truth, slate))
+        error[visit.unit] = error.get(visit.unit, 0.0) + earned - truth.value([n % 8])
+    sums = np.array(list(error.values()))
+    assert abs(sums.sum()) < 4.5 * math.sqrt((sums**2).sum())

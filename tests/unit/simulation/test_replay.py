@@ -17,7 +17,7 @@ from scipy import stats
 from topbill.domain.errors import BadData, BadRequest
 from topbill.policies import KINDS
 from topbill.simulation.obd import read_obd
-from topbill.simulation.replay import DEFAULT_KINDS, rate, reading, replay, replay_obd, table
+from topbill.simulation.replay import DEFAULT_KINDS, click_rate, reading, replay, replay_obd, table
 from topbill.spec import Variant
 
 ROWS = 1_000
@@ -175,11 +175,11 @@ def test_unknown_kinds_are_refused_before_any_work(tmp_path: Path) -> None:
 
 def test_intervals_hold_for_few_clicks_and_for_none() -> None:
     """Jeffreys' intervals as Brown, Cai and DasGupta (2001) print them in table 5."""
-    assert rate(10, 0).interval == pytest.approx((0.0, 0.217), abs=5e-4)
-    assert rate(10, 1).interval == pytest.approx((0.011, 0.381), abs=5e-4)
-    assert rate(100, 0).interval[0] == 0.0
-    assert 0.0 < rate(100, 0).interval[1] < 0.03
-    assert rate(0, 0).rate is None
+    assert click_rate(10, 0).interval == pytest.approx((0.0, 0.217), abs=5e-4)
+    assert click_rate(10, 1).interval == pytest.approx((0.011, 0.381), abs=5e-4)
+    assert click_rate(100, 0).interval[0] == 0.0
+    assert 0.0 < click_rate(100, 0).interval[1] < 0.03
+    assert click_rate(0, 0).rate is None
 
 
 def test_the_table_names_every_policy_and_the_log() -> None:

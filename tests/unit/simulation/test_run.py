@@ -1,4 +1,6 @@
-"""An experiment simulated in process: it learns what the environment hides, and counts what it did."""
+"""An experiment simulated in process: it learns what the environment hides, and counts what it
+did.
+"""
 
 from __future__ import annotations
 
