@@ -105,7 +105,7 @@ def timed(
 
 def told(name: str, found: Recall) -> str:
     """Recall in a line."""
-    return f"  {name:44} {found.found / found.asked:.1%}"
+    return f"  {name:44} {found.found / found.held_out:.1%}"
 
 
 def least_squares(plays: Sequence[Play], signals: Signals) -> Signals:
@@ -200,8 +200,8 @@ def main() -> None:
     print(
         f"{len(catalog):,} titles, {len(plays):,} plays of {options.viewers:,} viewers, "
         f"{'clubs' if options.clubs else 'genres'}; signals learned in {took:.1f} s\n"
-        f"recall@{MOST} of {found.asked:,} held-out plays (± "
-        f"{196 * (0.25 / found.asked) ** 0.5:.1f} points at most):"
+        f"recall@{MOST} of {found.held_out:,} held-out plays (± "
+        f"{196 * (0.25 / found.held_out) ** 0.5:.1f} points at most):"
     )
     worth = ", ".join(
         f"{kind} {weight:.2f}" for kind, weight in zip(EVIDENCE, model.weights, strict=True)

@@ -32,8 +32,8 @@ from benchmarks import arena_adapter
 from topbill.domain.records import Actions, Example
 from topbill.policies import KINDS
 from topbill.policies.auto import Auto, AutoParams
-from topbill.policies.linear.gaussian import Stack
-from topbill.policies.linear.policy import Linear, LinearParams
+from topbill.policies.linear.gaussian import GaussianStack
+from topbill.policies.linear.policy import LinearParams, LinearPolicy
 
 NAN = float("nan")
 PEERS = ("VW", "MABWiser", "contextual-bandits", "obp", "numpy")
@@ -229,9 +229,9 @@ def endurance(updates: int) -> None:
         Example(contexts[t], actions, t % 4, 0.25, float(rng.random() < 0.05)) for t in range(512)
     ]
     for given in ({"link": "linear"}, {"link": "logistic"}, {"link": "logistic", "half_life": 1e5}):
-        model = Linear(LinearParams(model="disjoint", **given), context_size=4, action_size=0)
+        model = LinearPolicy(LinearParams(model="disjoint", **given), context_size=4, action_size=0)
         took = lasting(updates, told, model.learn)
-        print(f"{given}: {health(model.experts.own, 0)}, {took}", flush=True)
+        print(f"{given}: {health(model.models.own, 0)}, {took}", flush=True)
     auto = Auto(AutoParams(), context_size=4, action_size=0)
     took = lasting(updates, told, lambda example: auto.update([example]))
     for experts in (auto.straight, auto.curved):
@@ -255,7 +255,7 @@ def lasting(updates: int, told: list[Example], learn: Callable[[Example], None])
     )
 
 
-def health(stack: Stack, e: int) -> str:
+def health(stack: GaussianStack, e: int) -> str:
     """Whether learned rows of expert `e` are finite, and their least eigenvalue; symmetric they are
     to the last bit.
     """

@@ -45,9 +45,9 @@ def headline(report: PageReport) -> None:
 def recall(report: PageReport) -> list[tuple[str, str, str]]:
     """What candidates find of plays that were held out, beside the most popular titles."""
     measured = report.recall
-    if measured is None or not measured.asked:
+    if measured is None or not measured.held_out:
         return []
-    found, popular = measured.found / measured.asked, measured.popular / measured.asked
+    found, popular = measured.hits / measured.held_out, measured.popular / measured.held_out
     return [
         (f"Found in {measured.most}", words.share(found), TERMS["recall"]),
         (f"Popular {measured.most}", words.share(popular), TERMS["recall"]),

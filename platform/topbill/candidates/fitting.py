@@ -160,14 +160,14 @@ def recall(
 
     What a viewer watched before counts in neither.
     """
-    by_score = by_popularity = asked_for = 0
+    by_score = by_popularity = plays = 0
     for play in held_out:
         evidence = model.evidence(play.region, now)
         score = model.score(evidence, model.likeness(play.watched))
         by_score += _ahead(score, play) < most
         by_popularity += _ahead(evidence[EVIDENCE.index("popular")], play) < most
-        asked_for += 1
-    return Recall(found=by_score, popular=by_popularity, asked=asked_for, most=most)
+        plays += 1
+    return Recall(hits=by_score, popular=by_popularity, held_out=plays, most=most)
 
 
 def _ahead(scores: Matrix, play: HeldOutPlay) -> int:

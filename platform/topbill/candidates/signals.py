@@ -46,13 +46,13 @@ class Play(NamedTuple):
 class Recall:
     """How well the candidates find plays that were held out.
 
-    Of `asked` held-out plays, `found` were among the first `most` candidates, and `popular` among
-    the `most` most popular titles.
+    Of `held_out` plays, `hits` were among the first `most` candidates, and `popular` among the
+    `most` most popular titles.
     """
 
-    found: int
+    hits: int
     popular: int
-    asked: int
+    held_out: int
     most: int
 
 

@@ -13,6 +13,9 @@ import numpy as np
 from topbill.domain.errors import PolicyError
 from topbill.domain.records import Floats
 
+REBUILD = "rebuild it from the log"
+"""What helps against a state that can't be loaded."""
+
 
 class _Array(msgspec.Struct, frozen=True, array_like=True):
     dtype: str
@@ -28,7 +31,7 @@ class _Blob(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     raw: bytes = b""
 
 
-class State(msgspec.Struct, frozen=True):
+class PolicyState(msgspec.Struct, frozen=True):
     """What a policy has learned: action ids, named float64 arrays, named numbers, and bytes of a
     foreign library.
     """
@@ -52,91 +55,95 @@ def dump(
     raw: bytes = b"",
 ) -> bytes:
     """The state of a policy of `kind`; equal states give equal bytes."""
-    packed = {name: _Array(a.dtype.str, a.shape, a.tobytes()) for name, a in (arrays or {}).items()}
+    packed = {}
+    for name, array in (arrays or {}).items():
+        packed[name] = _Array(array.dtype.str, array.shape, array.tobytes())
     return _encode(_Blob(kind, list(ids), packed, dict(numbers or {}), raw))
 
 
 def load(
     kind: str, blob: bytes, *, arrays: Mapping[str, tuple[int | None, ...]], numbers: Sequence[str]
-) -> State:
-    """The state in `blob`, writable; raises PolicyError unless it is a finite state of `kind`.
+) -> PolicyState:
+    """The state in `blob`, its arrays writable. Nothing else may be there, nothing may be missing.
 
-    `arrays` gives the expected shapes, with None for the sizes that the state itself decides;
-    `numbers` the expected names. Nothing else may be there, nothing may be missing.
+    Args:
+        kind: The policy's.
+        blob: What `dump` gave, or whatever lies in its place.
+        arrays: Expected shapes by name, with None for the sizes that the state itself decides.
+        numbers: Expected names.
+
+    Raises:
+        PolicyError: It is no finite state of `kind`.
     """
     try:
         parsed = _decode(blob)
-    except (
-        msgspec.DecodeError,
-        ValueError,
-        TypeError,
-    ) as error:  # ValueError: ids that are not UTF-8
-        raise PolicyError(
-            f"state of {kind} is not readable ({error}); rebuild it from the log"
-        ) from error
+    # ValueError: ids that are not UTF-8.
+    except (msgspec.DecodeError, ValueError, TypeError) as error:
+        raise PolicyError(f"state of {kind} is not readable ({error}); {REBUILD}") from error
     if parsed.kind != kind:
-        raise PolicyError(
-            f"state of {kind} expected, got one of {parsed.kind[:40]!r}; rebuild it from the log"
-        )
+        raise PolicyError(f"state of {kind} expected, got one of {parsed.kind[:40]!r}; {REBUILD}")
     if set(parsed.arrays) != set(arrays) or set(parsed.numbers) != set(numbers):
-        wanted, got = sorted({*arrays, *numbers}), sorted({*parsed.arrays, *parsed.numbers})
-        raise PolicyError(f"state of {kind} must hold {wanted}, got {got}; rebuild it from the log")
-    if (
-        len(set(parsed.ids)) != len(parsed.ids)
-        or not np.isfinite([0.0, *parsed.numbers.values()]).all()
-    ):
+        wanted = sorted({*arrays, *numbers})
+        got = sorted({*parsed.arrays, *parsed.numbers})
+        raise PolicyError(f"state of {kind} must hold {wanted}, got {got}; {REBUILD}")
+    # An id that is there twice would give two actions the same weights.
+    unique = len(set(parsed.ids)) == len(parsed.ids)
+    if not unique or not np.isfinite([0.0, *parsed.numbers.values()]).all():
         raise PolicyError(
-            f"state of {kind} holds repeated ids or numbers that are not finite; rebuild it from the log"
+            f"state of {kind} holds repeated ids or numbers that are not finite; {REBUILD}"
         )
-    found = {name: _array(kind, name, parsed.arrays[name], shape) for name, shape in arrays.items()}
-    return State(parsed.ids, found, parsed.numbers, parsed.raw)
+    checked = {}
+    for name, shape in arrays.items():
+        checked[name] = _array(kind, name, parsed.arrays[name], shape)
+    return PolicyState(parsed.ids, checked, parsed.numbers, parsed.raw)
 
 
 def _array(kind: str, name: str, packed: _Array, expected: tuple[int | None, ...]) -> Floats:
-    fits = len(packed.shape) == len(expected) and all(
-        want is None or want == got for want, got in zip(expected, packed.shape, strict=True)
-    )
-    size = 8
-    for n in packed.shape:
-        size *= n
-    if (
-        not fits
-        or packed.dtype != "<f8"
-        or min(packed.shape, default=0) < 0
-        or size != len(packed.data)
-    ):
+    if not _fits(packed, expected):
         raise PolicyError(
-            f"state of {kind}: array {name} is {packed.dtype}{list(packed.shape)} in {len(packed.data)} bytes; "
-            f"expected <f8{list(expected)}; rebuild it from the log"
+            f"state of {kind}: array {name} is {packed.dtype}{list(packed.shape)} in "
+            f"{len(packed.data)} bytes; expected <f8{list(expected)}; {REBUILD}"
         )
+    # A copy, for what lies in the blob can't be written to.
     array = np.frombuffer(packed.data, dtype="<f8").reshape(packed.shape).copy()
     if not np.isfinite(array).all():
-        raise PolicyError(
-            f"state of {kind}: array {name} holds NaN or infinity; rebuild it from the log"
-        )
+        raise PolicyError(f"state of {kind}: array {name} holds NaN or infinity; {REBUILD}")
     return array
 
 
-def number(state: State, name: str, *, low: float = 0.0) -> float:
+def _fits(packed: _Array, expected: tuple[int | None, ...]) -> bool:
+    """Whether an array has the expected shape, and the bytes that this shape needs."""
+    if packed.dtype != "<f8" or len(packed.shape) != len(expected):
+        return False
+    # Python's integers: a shape that was made up must not wrap around.
+    size = 8
+    for got, want in zip(packed.shape, expected, strict=True):
+        if got < 0 or want not in (None, got):
+            return False
+        size *= got
+    return size == len(packed.data)
+
+
+def number(state: PolicyState, name: str, *, low: float = 0.0) -> float:
     """The number `name` of a state, at least `low`; PolicyError otherwise."""
     value: Any = state.numbers[name]
     if not value >= low:
-        raise PolicyError(
-            f"state: {name} is {value}, expected at least {low}; rebuild it from the log"
-        )
+        raise PolicyError(f"state: {name} is {value}, expected at least {low}; {REBUILD}")
     return float(value)
 
 
-def check_rows(state: State, kind: str) -> None:
+def check_rows(state: PolicyState, kind: str) -> None:
     """PolicyError unless every `…own…` array has one row for the prior and one per id, and
     variances are positive.
     """
+    rows = len(state.ids) + 1
     for name, array in state.arrays.items():
-        if "own_" in name and len(array) != len(state.ids) + 1:
+        if "own_" in name and len(array) != rows:
             raise PolicyError(
-                f"state of {kind}: {len(state.ids)} ids need {len(state.ids) + 1} rows in {name}; rebuild it"
+                f"state of {kind}: {len(state.ids)} ids need {rows} rows in {name}, "
+                f"got {len(array)}; {REBUILD}"
             )
         if name.endswith("_cov") and np.einsum("...pp->...p", array).min(initial=1.0) <= 0.0:
             raise PolicyError(
-                f"state of {kind}: {name} holds variances that are not positive; rebuild it from the log"
+                f"state of {kind}: {name} holds variances that are not positive; {REBUILD}"
             )

@@ -10,15 +10,22 @@ import msgspec
 
 from topbill.domain.chance import greedy
 from topbill.domain.records import Actions, Floats, Indices
+from topbill.policies.linear.models import Prediction
 from topbill.policies.linear.policy import LinearParams, LinearPolicy, LinearScored, Positive
 
 
 class _Scored(LinearScored):
     __slots__ = ("epsilon",)
-    epsilon: float
+
+    def __init__(
+        self, prediction: Prediction, noise: float, logistic: bool, *, epsilon: float
+    ) -> None:
+        super().__init__(prediction, noise, logistic)
+        self.epsilon = epsilon
 
     def probabilities(self, remaining: Indices) -> Floats:
-        return (1.0 - self.epsilon) * greedy(self.eta[remaining]) + self.epsilon / len(remaining)
+        best = greedy(self.eta[remaining])
+        return (1.0 - self.epsilon) * best + self.epsilon / len(remaining)
 
 
 class EpsilonGreedyParams(LinearParams, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -43,9 +50,7 @@ class EpsilonGreedy(LinearPolicy):
     params: EpsilonGreedyParams
 
     def score(self, x: Floats, actions: Actions, seed: int) -> _Scored:  # noqa: ARG002
-        scored = _Scored(self.model.predict(x, actions), self.model.noise, self._logistic)
-        decay = self.params.decay
-        scored.epsilon = self.params.epsilon / (
-            1.0 if decay is None else 1.0 + self.model.learned / decay
-        )
-        return scored
+        epsilon = self.params.epsilon
+        if self.params.decay is not None:
+            epsilon /= 1.0 + self.learned / self.params.decay
+        return _Scored(self.predict(x, actions), self.noise, self.logistic, epsilon=epsilon)

@@ -8,16 +8,24 @@ import msgspec
 
 from topbill.domain.chance import greedy
 from topbill.domain.records import Actions, Floats, Indices
+from topbill.policies.linear.models import Prediction
 from topbill.policies.linear.policy import LinearParams, LinearPolicy, LinearScored
 
 
 class _Scored(LinearScored):
     __slots__ = ("_bound", "alpha")
-    alpha: float
+
+    def __init__(
+        self, prediction: Prediction, noise: float, logistic: bool, *, alpha: float
+    ) -> None:
+        super().__init__(prediction, noise, logistic)
+        self.alpha = alpha
+        self._bound: Floats | None = None
 
     def probabilities(self, remaining: Indices) -> Floats:
-        if not hasattr(self, "_bound"):
-            self._bound: Floats = self.eta + self.alpha * self.sd
+        # One bound for all positions of a slate: they differ in what remains alone.
+        if self._bound is None:
+            self._bound = self.eta + self.alpha * self.sd
         return greedy(self._bound[remaining])
 
 
@@ -46,6 +54,5 @@ class LinUCB(LinearPolicy):
     params: LinUCBParams
 
     def score(self, x: Floats, actions: Actions, seed: int) -> _Scored:  # noqa: ARG002
-        scored = _Scored(self.model.predict(x, actions), self.model.noise, self._logistic)
-        scored.alpha = self.params.alpha
-        return scored
+        prediction = self.predict(x, actions)
+        return _Scored(prediction, self.noise, self.logistic, alpha=self.params.alpha)

@@ -10,18 +10,25 @@ import msgspec
 import numpy as np
 
 from topbill.domain.records import Actions, Floats, Indices
+from topbill.policies.linear.models import Prediction
 from topbill.policies.linear.policy import LinearParams, LinearPolicy, LinearScored
 
 
 class _Scored(LinearScored):
     __slots__ = ("gamma",)
-    gamma: float
+
+    def __init__(
+        self, prediction: Prediction, noise: float, logistic: bool, *, gamma: float
+    ) -> None:
+        super().__init__(prediction, noise, logistic)
+        self.gamma = gamma
 
     def probabilities(self, remaining: Indices) -> Floats:
         mean = self.mean[remaining]
         gap = mean.max() - mean
         best = gap == 0.0
         p = 1.0 / (len(mean) + self.gamma * gap)
+        # The best takes what the others leave: set to 0 first, so that the sum is theirs alone.
         p[best] = 0.0
         p[best] = (1.0 - p.sum()) / np.count_nonzero(best)
         return np.asarray(p)
@@ -51,7 +58,6 @@ class SquareCB(LinearPolicy):
     params: SquareCBParams
 
     def score(self, x: Floats, actions: Actions, seed: int) -> _Scored:  # noqa: ARG002
-        noise = self.model.noise
-        scored = _Scored(self.model.predict(x, actions), noise, self._logistic)
-        scored.gamma = self.params.gamma_scale * (self.model.learned / self.model.spread) ** 0.5
-        return scored
+        root_of_evidence = (self.learned / self.base_rate_variance) ** 0.5
+        gamma = self.params.gamma_scale * root_of_evidence
+        return _Scored(self.predict(x, actions), self.noise, self.logistic, gamma=gamma)

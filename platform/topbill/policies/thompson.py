@@ -11,6 +11,7 @@ import msgspec
 import numpy as np
 
 from topbill.domain.records import Actions, Floats, Indices
+from topbill.policies.linear.models import Prediction
 from topbill.policies.linear.policy import LinearParams, LinearPolicy, LinearScored
 
 _TABLES, _LARGEST_TABLES = 64, 4_000_000
@@ -21,34 +22,54 @@ errors."""
 
 class _Scored(LinearScored):
     __slots__ = ("_draws", "independent", "params", "scale", "seed")
-    independent: bool
-    params: ThompsonParams
-    scale: float
-    seed: int
+
+    def __init__(
+        self,
+        prediction: Prediction,
+        noise: float,
+        logistic: bool,
+        *,
+        params: ThompsonParams,
+        seed: int,
+        independent: bool,
+    ) -> None:
+        super().__init__(prediction, noise, logistic)
+        self.params = params
+        self.seed = seed
+        self.independent = independent
+        # What is sampled is in units of the noise.
+        self.scale = noise**0.5 * params.exploration
+        self._draws: Floats | None = None
 
     def probabilities(self, remaining: Indices) -> Floats:
         from topbill.policies.linear import sampling
 
         if self.independent:
+            # The least variance keeps the quadrature from dividing by nothing.
             sd = np.sqrt(np.maximum(self.prediction.own, 1e-300))
-            return sampling.wins(
-                self.eta[remaining], sd[remaining] * (self.scale * self.params.exploration)
-            )
-        if not hasattr(self, "_draws"):
-            # The same samples at every position of a slate.
-            told, half = self.prediction, self.params.samples // 2
-            tables = _normals(half, sum(told.at.Z.shape))
-            scale = self.scale * self.params.exploration
-            self._draws = sampling.sample(
-                told.mean,
-                told.own,
-                told.common,
-                told.at.Z,
-                tables[self.seed % len(tables)],
-                told.at.rank,
-                scale,
-            )
+            return sampling.wins(self.eta[remaining], sd[remaining] * self.scale)
+        # The same samples at every position of a slate.
+        if self._draws is None:
+            self._draws = self._sampled()
         return sampling.shares(self._draws, remaining)
+
+    def _sampled(self) -> Floats:
+        """(K × samples) joint draws of all scores."""
+        from topbill.policies.linear import sampling
+
+        prediction = self.prediction
+        index = prediction.index
+        tables = _normals(self.params.samples // 2, sum(index.Z.shape))
+        normals = tables[self.seed % len(tables)]
+        return sampling.sample(
+            prediction.mean,
+            prediction.own,
+            prediction.common,
+            index.Z,
+            normals,
+            index.rank,
+            self.scale,
+        )
 
 
 def _normals(half: int, rows: int) -> Floats:
@@ -95,13 +116,17 @@ class Thompson(LinearPolicy):
     def __init__(
         self, params: ThompsonParams, *, context_size: int, action_size: int, seed: int = 0
     ) -> None:
-        from topbill.policies.linear import sampling  # noqa: F401  # compiled before the first decision, not during it
+        # Compiled before the first decision, and not during it.
+        from topbill.policies.linear import sampling  # noqa: F401
 
         super().__init__(params, context_size=context_size, action_size=action_size, seed=seed)
 
     def score(self, x: Floats, actions: Actions, seed: int) -> _Scored:
-        noise = self.model.noise
-        scored = _Scored(self.model.predict(x, actions), noise, self._logistic)
-        scored.params, scored.scale, scored.seed = self.params, noise**0.5, seed
-        scored.independent = self.model.independent
-        return scored
+        return _Scored(
+            self.predict(x, actions),
+            self.noise,
+            self.logistic,
+            params=self.params,
+            seed=seed,
+            independent=self.independent,
+        )

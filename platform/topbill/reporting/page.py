@@ -465,8 +465,8 @@ def _recall_sentence(recall: Recall | None) -> str:
             "Candidates: too few viewers with two plays, or none yet learned from, to tell what "
             "they find."
         )
-    found, popular = recall.found / recall.asked, recall.popular / recall.asked
+    found, popular = recall.hits / recall.held_out, recall.popular / recall.held_out
     return (
-        f"Candidates: the first {recall.most} hold {found:.1%} of {recall.asked:,} plays that were "
+        f"Candidates: the first {recall.most} hold {found:.1%} of {recall.held_out:,} plays that were "
         f"held out, the {recall.most} most popular titles {popular:.1%}."
     )

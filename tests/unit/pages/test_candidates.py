@@ -58,14 +58,14 @@ def test_what_was_watched_together_is_recalled(films: Catalog) -> None:
     held = [HeldOutPlay(history[:-1], history[-1]) for history in histories]
     signals = learn(plays, films, NOW)
     found = recall(CandidateModel(films, signals), held, NOW)
-    assert found.asked == 500
+    assert found.held_out == 500
     assert found.found / 500 > 0.9  # a club has 25 titles; all of them fit among 200 candidates
     assert found.popular / 500 < 0.35
-    assert recall(CandidateModel(films), held, NOW).found / 500 < 0.35
+    assert recall(CandidateModel(films), held, NOW).hits / 500 < 0.35
     # What learning measured on plays that it held out itself tells the same.
     assert signals.recall is not None
-    assert signals.recall.found / signals.recall.asked > 0.9
-    assert signals.recall.popular / signals.recall.asked < 0.35
+    assert signals.recall.hits / signals.recall.held_out > 0.9
+    assert signals.recall.popular / signals.recall.held_out < 0.35
 
 
 def test_the_weights_say_which_evidence_tells(films: Catalog) -> None:

@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 
 from topbill.domain.records import Actions, Example
-from topbill.policies.auto import DESIGNS, Auto, AutoParams
-from topbill.policies.linear.models import Experts
+from topbill.policies.auto import EXPERTS, Auto, AutoParams
+from topbill.policies.linear.models import LinearModels
 
 
-def expert(keep: float) -> Experts:
-    made = Experts(np.array([[0.5, 1.0, 1.0, 1.0]]), np.array([[10.0, 0.05]]), np.array([keep]))
+def expert(keep: float) -> LinearModels:
+    made = LinearModels(
+        np.array([[0.5, 1.0, 1.0, 1.0]]), np.array([[10.0, 0.05]]), np.array([keep])
+    )
     made.own.add()
     return made
 
@@ -49,8 +51,8 @@ def test_the_prior_of_a_whole_context_does_not_depend_on_how_many_features_it_ha
     for size in (1, 10, 100):
         auto = Auto(AutoParams(), context_size=size, action_size=0)
         basis = np.array([0.0, *np.ones(size), 0.0])
-        for design, cov in zip(auto.designs, auto.straight.own.cov[0], strict=False):
-            assert basis @ cov @ basis == pytest.approx(design.signal)
+        for expert, cov in zip(auto.experts, auto.straight.own.cov[0], strict=False):
+            assert basis @ cov @ basis == pytest.approx(expert.signal)
 
 
 def noisy_auto() -> tuple[Auto, Actions, np.random.Generator]:
@@ -77,18 +79,18 @@ def test_mixed_widths_are_those_of_the_blended_variance():
     auto, actions, _ = noisy_auto()
     x = np.array([0.5, -1.0])
     linear, _ = auto._bases(x, 0)
-    rows = auto._at(actions).rows
+    rows = auto.action_index(actions).rows
     straight = range(len(auto.straight))
     covs = [auto.straight.own.cov[rows, e] for e in straight] + [auto.curved.own.cov[rows, 0]]
-    bases = [linear for _ in straight] + [auto._waves(linear)]
+    bases = [linear for _ in straight] + [auto._curved_basis(linear)]
     blended = sum(w * (cov @ b @ b) for w, cov, b in zip(auto.weights, covs, bases, strict=True))
     np.testing.assert_allclose(auto.score(x, actions, 0).sd ** 2, blended)
-    assert len(DESIGNS) == len(auto.weights)
+    assert len(EXPERTS) == len(auto.weights)
 
 
-def test_who_expects_nothing_is_trusted_where_there_is_nothing_and_who_was_silenced_is_heard_again():
+def test_who_expects_nothing_is_trusted_where_there_is_nothing_and_the_silenced_are_heard_again():
     auto, actions, rng = noisy_auto()
-    little = [design.signal < 1.0 for design in auto.designs]
+    little = [expert.signal < 1.0 for expert in auto.experts]
     assert auto.weights[little].sum() > 0.5
     for _ in range(400):
         x, index = rng.normal(size=2), int(rng.integers(3))

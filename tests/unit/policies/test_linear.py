@@ -13,7 +13,7 @@ from topbill.domain.errors import PolicyError
 from topbill.domain.records import Actions, Example
 from topbill.policies.epsilon_greedy import EpsilonGreedy
 from topbill.policies.linear.kernels import newton, sigmoid
-from topbill.policies.linear.policy import Linear, LinearParams
+from topbill.policies.linear.policy import LinearParams, LinearPolicy
 from topbill.policies.linear.sampling import wins as win_probabilities
 from topbill.policies.linucb import LinUCB
 from topbill.policies.thompson import Thompson
@@ -61,15 +61,17 @@ def test_disjoint_linucb_is_ridge_regression_per_action():
         theta, inverse = ridge(phi, np.array([e.reward for e in mine]), np.full(D + 2, 0.49))
         assert scored.mean[k] == pytest.approx(theta @ xt, rel=1e-9)
         assert scored.width[k] == pytest.approx(
-            np.sqrt(policy.model.noise * (xt @ inverse @ xt)), rel=1e-9
+            np.sqrt(policy.noise * (xt @ inverse @ xt)), rel=1e-9
         )
     upper = scored.mean + 0.8 * scored.width
     assert np.array_equal(scored.probabilities(np.arange(K)), upper == upper.max())
 
 
 def test_shared_model_is_ridge_regression_on_the_products():
-    model = Linear(LinearParams(model="shared", link="linear"), context_size=D, action_size=DA)
-    prior = model.experts.shared.prior[0]
+    model = LinearPolicy(
+        LinearParams(model="shared", link="linear"), context_size=D, action_size=DA
+    )
+    prior = model.models.shared.prior[0]
     data = told(150)
     for example in data:
         model.learn(example)
@@ -81,7 +83,7 @@ def test_shared_model_is_ridge_regression_on_the_products():
     rows = np.array([design(x, k) for k in range(K)])
     np.testing.assert_allclose(prediction.mean, rows @ theta, rtol=1e-8)
     np.testing.assert_allclose(prediction.variance, np.diag(rows @ inverse @ rows.T), rtol=1e-8)
-    Z = prediction.at.Z
+    Z = prediction.index.Z
     np.testing.assert_allclose(
         Z @ prediction.common @ Z.T, rows @ inverse @ rows.T, rtol=1e-7, atol=1e-12
     )
@@ -89,7 +91,7 @@ def test_shared_model_is_ridge_regression_on_the_products():
 
 def test_noise_is_estimated():
     rng = np.random.default_rng(4)
-    model = Linear(
+    model = LinearPolicy(
         LinearParams(model="disjoint", link="linear", prior_scale=1.0),
         context_size=1,
         action_size=0,
@@ -98,7 +100,7 @@ def test_noise_is_estimated():
     for _ in range(4000):
         model.learn(Example(np.zeros(1), alone, 0, 1.0, float(rng.random() < 0.05)))
     assert model.noise == pytest.approx(0.05 * 0.95, rel=0.15)
-    assert model.spread == pytest.approx(0.05 * 0.95, rel=0.15)
+    assert model.base_rate_variance == pytest.approx(0.05 * 0.95, rel=0.15)
 
 
 def test_position_bias_stays_out_of_action_scores():
@@ -106,7 +108,7 @@ def test_position_bias_stays_out_of_action_scores():
     for it.
     """
     rng = np.random.default_rng(2)
-    model = Linear(
+    model = LinearPolicy(
         LinearParams(model="disjoint", link="linear", prior_scale=1.0),
         context_size=1,
         action_size=0,
@@ -142,7 +144,7 @@ def test_logistic_step_finds_the_mode():
 
 def test_logistic_model_recovers_its_weights():
     rng = np.random.default_rng(8)
-    model = Linear(
+    model = LinearPolicy(
         LinearParams(model="disjoint", link="logistic", prior_scale=1.0),
         context_size=2,
         action_size=0,
@@ -153,7 +155,7 @@ def test_logistic_model_recovers_its_weights():
         model.learn(
             Example(x, alone, 0, 1.0, float(rng.random() < sigmoid(-2.0 + x[0] - 0.5 * x[1])))
         )
-    own = model.experts.own
+    own = model.models.own
     sd = np.sqrt(np.diag(own.cov[1, 0])[:3])
     assert (np.abs(own.mean[1, 0, :3] - [-2.0, 1.0, -0.5]) < 4 * sd).all()
     assert sd.max() < 0.05
@@ -185,12 +187,12 @@ def test_curves_need_weights_of_actions_own():
 @pytest.mark.parametrize("timed", [False, True])
 def test_forgetting_follows_a_change_and_stays_within_the_prior(timed):
     given = {"half_life_seconds": 200.0} if timed else {"half_life": 200.0}
-    model = Linear(
+    model = LinearPolicy(
         LinearParams(model="disjoint", link="linear", prior_scale=1.0, **given),
         context_size=1,
         action_size=0,
     )
-    still = Linear(
+    still = LinearPolicy(
         LinearParams(model="disjoint", link="linear", prior_scale=1.0),
         context_size=1,
         action_size=0,
@@ -203,7 +205,7 @@ def test_forgetting_follows_a_change_and_stays_within_the_prior(timed):
     x = np.ones(1)
     assert model.predict(x, alone).mean[0] < 0.02
     assert still.predict(x, alone).mean[0] == pytest.approx(0.5, abs=0.01)
-    own = model.experts.own
+    own = model.models.own
     assert (np.linalg.eigvalsh(own.cov[1, 0]) > 0).all()
     assert (np.linalg.eigvalsh(np.diag(own.prior[0]) - own.cov[1, 0]) > -1e-9).all()
 
@@ -279,9 +281,9 @@ def test_thompson_with_correlated_scores_matches_its_posterior():
     policy.update(told(30))
     x = RNG.normal(size=D)
     p = policy.score(x, ACTIONS, seed=5).probabilities(np.arange(K))
-    prediction = policy.model.predict(x, ACTIONS)
-    Z = prediction.at.Z
-    cov = (np.diag(prediction.own) + Z @ prediction.common @ Z.T) * policy.model.noise
+    prediction = policy.predict(x, ACTIONS)
+    Z = prediction.index.Z
+    cov = (np.diag(prediction.own) + Z @ prediction.common @ Z.T) * policy.noise
     n = 400_000
     draws = np.random.default_rng(1).multivariate_normal(prediction.mean, cov, size=n)
     wins = np.bincount(draws.argmax(axis=1), minlength=K) / n
@@ -290,7 +292,7 @@ def test_thompson_with_correlated_scores_matches_its_posterior():
 
 def test_a_million_updates_keep_covariances_positive_definite():
     rng = np.random.default_rng(3)
-    model = Linear(
+    model = LinearPolicy(
         LinearParams(model="disjoint", link="linear", prior_scale=1.0),
         context_size=3,
         action_size=0,
@@ -301,6 +303,6 @@ def test_a_million_updates_keep_covariances_positive_definite():
     for _ in range(15_625):
         for example in batch:
             model.learn(example)
-    cov = model.experts.own.cov[1, 0]
+    cov = model.models.own.cov[1, 0]
     assert (np.linalg.eigvalsh(cov) > 0).all()
     assert np.array_equal(cov, cov.T)

@@ -16,33 +16,57 @@ import numpy as np
 
 from topbill.domain.errors import PolicyError
 from topbill.domain.records import Actions, Floats, Indices
-from topbill.policies.codec import State
-from topbill.policies.linear.gaussian import Stack
+from topbill.policies.codec import PolicyState
+from topbill.policies.linear.gaussian import GaussianStack
 
 
 def extended(x: Floats, size: int, position: int) -> Floats:
-    """(1, x, how far down) of a context x (`size`): the last is 0 at the first position, which all
-    decisions are scored for. Raises PolicyError on another shape."""
+    """A context with its intercept, and with how far down it was shown.
+
+    Args:
+        x: (size,) the context.
+        size: How long it must be.
+        position: From 0, the first.
+
+    Returns:
+        (size + 2,) 1, x and position/(1 + position): the last is 0 at the first position, which all
+        decisions are scored for.
+
+    Raises:
+        PolicyError: x has another shape.
+    """
     if x.shape != (size,):
         raise PolicyError(f"context has shape {x.shape}, expected ({size},)")
     out = np.empty(size + 2)
-    out[0], out[1:-1], out[-1] = 1.0, x, position / (1.0 + position)
+    out[0] = 1.0
+    out[1:-1] = x
+    out[-1] = position / (1.0 + position)
     return out
 
 
-class Layout:
-    """Where an Actions object's rows are, valid while `known` ids are known; Z (K × (1 + da)) is
-    (1, features).
+class ActionIndex:
+    """Where the rows of an Actions object (K) are.
+
+    `rows` (K,) are those of the actions' own weights, 0 for an action that nobody has seen: the
+    prior. `Z` (K × (1 + da)) is (1, features). Valid for these `actions` while `size` actions have
+    rows: one more may be one of these.
     """
 
-    __slots__ = ("Z", "_rank", "actions", "known", "rows")
+    __slots__ = ("Z", "_rank", "actions", "rows", "size")
 
-    def __init__(self, actions: Actions, index: dict[str, int]) -> None:
-        self.actions, self.known = actions, len(index)
-        self.rows: Indices = np.array([index.get(name, 0) for name in actions.ids], dtype=np.intp)
+    def __init__(self, actions: Actions, row_of: dict[str, int]) -> None:
+        self.actions = actions
+        self.size = len(row_of)
+        self.rows: Indices = np.array([row_of.get(name, 0) for name in actions.ids], dtype=np.intp)
         self.Z = np.empty((len(actions), 1 + actions.features.shape[1]))
-        self.Z[:, 0], self.Z[:, 1:] = 1.0, actions.features
+        self.Z[:, 0] = 1.0
+        self.Z[:, 1:] = actions.features
         self._rank: Indices | None = None
+
+    def is_for(self, actions: Actions, row_of: dict[str, int]) -> bool:
+        """Whether it still says where these are."""
+        # The very object: comparing ids and features would cost more than it saves.
+        return self.actions is actions and self.size == len(row_of)
 
     @property
     def rank(self) -> Indices:
@@ -50,30 +74,36 @@ class Layout:
         it stands.
         """
         if self._rank is None:
+            by_id = sorted(range(len(self.rows)), key=self.actions.ids.__getitem__)
             self._rank = np.empty(len(self.rows), dtype=np.intp)
-            self._rank[sorted(range(len(self.rows)), key=self.actions.ids.__getitem__)] = np.arange(
-                len(self.rows)
-            )
+            self._rank[by_id] = np.arange(len(self.rows))
         return self._rank
+
+
+def check_features(actions: Actions, size: int) -> None:
+    """PolicyError unless every action has `size` features."""
+    expected = (len(actions), size)
+    if actions.features.shape != expected:
+        raise PolicyError(f"actions.features is {actions.features.shape}, expected {expected}")
 
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
     """Scores of K actions on the link scale in units of the noise: mean (K,), and how they vary.
 
-    Cov(scores) = diag(own) + Z·common·Zᵀ, with Z of the layout (K × q) and common (q × q).
+    Cov(scores) = diag(own) + Z·common·Zᵀ, with Z of the index (K × q) and common (q × q).
     """
 
-    at: Layout
+    index: ActionIndex
     mean: Floats
     own: Floats
     common: Floats
 
     @classmethod
-    def empty(cls, at: Layout) -> Prediction:
-        """Nothing yet: experts add to it."""
-        K, q = at.Z.shape
-        return cls(at, np.zeros(K), np.zeros(K), np.zeros((q, q)))
+    def empty(cls, index: ActionIndex) -> Prediction:
+        """Nothing yet: models add to it."""
+        K, q = index.Z.shape
+        return cls(index, np.zeros(K), np.zeros(K), np.zeros((q, q)))
 
     @property
     def variance(self) -> Floats:
@@ -82,15 +112,18 @@ class Prediction:
         """
         from topbill.policies.linear import kernels
 
-        return kernels.variances(self.own, self.common, self.at.Z)
+        return kernels.variances(self.own, self.common, self.index.Z)
 
 
-class Experts:
+class LinearModels:
     """E models over one basis (p) that differ in priors and memory.
 
-    `own` (E × p) and `shared` (E × m) are prior variances; either may be without columns, where a
-    model has no such weights. `keep` (E,) is the share of older evidence that an update leaves in
-    the directions it informs.
+    Args:
+        own: (E × p) prior variances of an action's own weights.
+        shared: (E × m) those of shared weights. Either may be without columns, where a model has no
+            such weights.
+        keep: (E,) the share of older evidence that an update leaves in the directions it informs.
+        logistic: Whether the link is logistic; else it is linear.
     """
 
     __slots__ = ("_keep", "_kernels", "_logistic", "own", "shared")
@@ -100,37 +133,49 @@ class Experts:
         from topbill.policies.linear import kernels
 
         self._kernels = kernels
-        self.own, self.shared = Stack(own), Stack(shared)
-        self._keep, self._logistic = keep, logistic
+        self.own = GaussianStack(own)
+        self.shared = GaussianStack(shared)
+        self._keep = keep
+        self._logistic = logistic
 
     def __len__(self) -> int:
         return len(self._keep)
 
     def predict(self, weights: Floats, basis: Floats, context: Floats, into: Prediction) -> None:
-        """Add what the experts expect, each with its weight (E,), to `into`. O(K·E·p²) and
+        """Add what the models expect, each with its weight (E,), to `into`. O(K·E·p²) and
         O(E·m²).
         """
-        own, shared, at = self.own, self.shared, into.at
+        own, shared, index = self.own, self.shared, into.index
         self._kernels.predict(
             own.mean, own.cov, shared.mean[0], shared.cov[0],
-            weights, at.rows, basis, context, at.Z, into.mean, into.own, into.common,
+            weights, index.rows, basis, context, index.Z, into.mean, into.own, into.common,
         )  # fmt: skip
 
     def learn(self, row: int, basis: Floats, product: Floats, reward: float) -> Floats:
-        """Fold in a reward in [0, 1] of the action at `row`. (E,) what was predicted for it before:
-        probabilities; with the linear link, squared errors in units of the predictive variance."""
+        """Fold in a reward in [0, 1] of the action at `row`.
+
+        Args:
+            row: The action's own weights.
+            basis: (p,) what those are over.
+            product: (m,) what the shared weights are over.
+            reward: In [0, 1].
+
+        Returns:
+            (E,) what was predicted before: probabilities; with the linear link, squared errors in
+            units of the predictive variance.
+        """
         own, shared = self.own, self.shared
-        told = np.empty(len(self._keep))
+        predicted = np.empty(len(self._keep))
         self._kernels.learn(
             own.mean, own.cov, own.prior, shared.mean[0], shared.cov[0], shared.prior,
-            self._keep, row, basis, product, reward, self._logistic, told,
+            self._keep, row, basis, product, reward, self._logistic, predicted,
         )  # fmt: skip
-        return told
+        return predicted
 
     def forget(self, keep: float) -> None:
         """Keep that share of all evidence, and let the prior take the rest."""
-        for stack in (self.own, self.shared):
-            stack.forget(keep)
+        self.own.forget(keep)
+        self.shared.forget(keep)
 
     def arrays(self, prefix: str = "") -> dict[str, Floats]:
         """All learned numbers, by name."""
@@ -150,10 +195,11 @@ class Experts:
         out: dict[str, tuple[int | None, ...]] = {}
         for name, stack, rows in (("own", self.own, None), ("shared", self.shared, 1)):
             E, p = stack.prior.shape
-            out |= {f"{prefix}{name}_mean": (rows, E, p), f"{prefix}{name}_cov": (rows, E, p, p)}
+            out[f"{prefix}{name}_mean"] = (rows, E, p)
+            out[f"{prefix}{name}_cov"] = (rows, E, p, p)
         return out
 
-    def restore(self, state: State, prefix: str = "") -> None:
+    def restore(self, state: PolicyState, prefix: str = "") -> None:
         """Take over what `arrays` gave, its shapes checked."""
         for name, stack in (("own", self.own), ("shared", self.shared)):
             stack.restore(state.arrays[f"{prefix}{name}_mean"], state.arrays[f"{prefix}{name}_cov"])

@@ -94,7 +94,7 @@ def predict(
 
 def variances(own: Floats, common: Floats, Z: Floats) -> Floats:
     """(K,) own + zᵀ·common·z of each action."""
-    return np.maximum(own + ((Z @ common) * Z).sum(axis=1), 1e-300)
+    return np.asarray(np.maximum(own + ((Z @ common) * Z).sum(axis=1), 1e-300))
 
 
 def root(common: Floats) -> Floats:
@@ -135,7 +135,7 @@ def shares(draws: Floats, remaining: Indices) -> Floats:
     size, n = len(remaining), draws.shape[1]
     # The first of equals wins, as in the compiled loop.
     winners = draws[remaining].argmax(axis=0)
-    return (np.bincount(winners, minlength=size) + 1.0 / size) / (1.0 + n)
+    return np.asarray((np.bincount(winners, minlength=size) + 1.0 / size) / (1.0 + n))
 
 
 def wins(mean: Floats, sd: Floats) -> Floats:
