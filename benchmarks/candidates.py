@@ -105,7 +105,7 @@ def timed(
 
 def told(name: str, found: Recall) -> str:
     """Recall in a line."""
-    return f"  {name:44} {found.found / found.held_out:.1%}"
+    return f"  {name:44} {found.hits / found.held_out:.1%}"
 
 
 def least_squares(plays: Sequence[Play], signals: Signals) -> Signals:
@@ -206,7 +206,7 @@ def main() -> None:
     worth = ", ".join(
         f"{kind} {weight:.2f}" for kind, weight in zip(EVIDENCE, model.weights, strict=True)
     )
-    print(told(f"the {MOST} most popular", replace(found, found=found.popular)))
+    print(told(f"the {MOST} most popular", replace(found, hits=found.popular)))
     print(told(f"the first {MOST} candidates", found) + f"   ({worth})")
     print(f"  {f'the most that any {MOST} titles could reach':44} {np.mean(possible):.1%}")
     if signals.recall is not None:

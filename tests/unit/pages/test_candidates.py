@@ -59,7 +59,7 @@ def test_what_was_watched_together_is_recalled(films: Catalog) -> None:
     signals = learn(plays, films, NOW)
     found = recall(CandidateModel(films, signals), held, NOW)
     assert found.held_out == 500
-    assert found.found / 500 > 0.9  # a club has 25 titles; all of them fit among 200 candidates
+    assert found.hits / 500 > 0.9  # a club has 25 titles; all of them fit among 200 candidates
     assert found.popular / 500 < 0.35
     assert recall(CandidateModel(films), held, NOW).hits / 500 < 0.35
     # What learning measured on plays that it held out itself tells the same.
