@@ -62,9 +62,7 @@ def migrate_down(data: Path) -> list[str]:
         if schema_stamp.version(data / LOG_FILE) is not None:
             schema_stamp.stamp(data / LOG_FILE, 0)
         done += schema_change.downgrade(data)
-        done.append(
-            f"{data}: is as Topbill 0.1.0 reads it; start its keeper to have a lake to read"
-        )
+        done.append(f"{data}: is as 0.1.0 reads it; start its keeper to have it published")
     return done
 
 

@@ -101,7 +101,7 @@ LoggedReward = tuple[RewardEvent, Origin]
 
 
 def _actions_text(decision: Decision) -> bytes | None:
-    # NULL is JSON's null: a table has a value for "nothing" of its own, which joins and counts know.
+    # NULL is JSON's null. A table has a "nothing" of its own, which counts and conditions know.
     return None if decision.actions == NULL else bytes(decision.actions)
 
 

@@ -30,7 +30,8 @@ others.
 def connect(
     path: Path | str | None = None, *, memory_limit: str = "4GB", threads: int | None = None
 ) -> Connection:
-    """A DuckDB connection: in memory, or read-only on the analytics database at `path`. Times are UTC.
+    """A DuckDB connection: in memory, or read-only on the analytics database at `path`.
+    Times are UTC.
 
     A data folder that was moved or copied since is read where it is now. Any number of processes
     may hold the file open. The worker replaces it rather than changing it, so a connection keeps
@@ -81,7 +82,8 @@ def check_version(connection: Connection, path: Path) -> None:
     if version < SCHEMA_VERSION:
         raise LogError(
             f"{path}: is of schema version {version}, as Topbill 0.1.0 wrote it; expected "
-            f"{SCHEMA_VERSION}: start `topbill worker`, or run `topbill migrate --data {path.parent}`"
+            f"{SCHEMA_VERSION}: start `topbill worker`, or run "
+            f"`topbill migrate --data {path.parent}`"
         )
     if version > SCHEMA_VERSION:
         raise LogError(

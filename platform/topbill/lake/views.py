@@ -69,14 +69,14 @@ def base_view(name: str, table: PinnedTable) -> str:
     """
     columns = []
     for column, kind in sql_types(_COLUMNS[name]).items():
-        shown = identifier(column)
+        sql = identifier(column)
         if not table.files:
-            columns.append(f"NULL::{kind} AS {shown}")
+            columns.append(f"NULL::{kind} AS {sql}")
         elif kind == "TIMESTAMP":
             # Files hold times with a zone, which DuckDB shows in that of the reader's session.
-            columns.append(f"make_timestamp(epoch_us({shown})) AS {shown}")
+            columns.append(f"make_timestamp(epoch_us({sql})) AS {sql}")
         else:
-            columns.append(shown)
+            columns.append(sql)
     selected = f"CREATE VIEW {name} AS SELECT {', '.join(columns)}"
     if not table.files:
         return f"{selected} WHERE false"

@@ -11,7 +11,7 @@ from topbill.domain.schema_version import SCHEMA_VERSION
 
 
 def version(path: Path) -> int | None:
-    """The stamp of a log; None where there is no log yet. Raises LogError where it can't be read."""
+    """The stamp of a log; None where there is no log. Raises LogError where it can't be read."""
     if not path.exists():
         return None
     try:
@@ -23,7 +23,7 @@ def version(path: Path) -> int | None:
 
 
 def stamp(path: Path, number: int) -> None:
-    """Set the stamp. One page is written, in one transaction; readers and writers may be at work."""
+    """Set the stamp: one page, in one transaction. Readers and writers may be at work."""
     try:
         with closing(sqlite3.connect(path, timeout=30.0)) as connection:
             connection.execute(f"PRAGMA user_version = {int(number)}")

@@ -20,7 +20,13 @@ from topbill.domain.errors import NotFound
 from topbill.log import Matured
 
 BATCH = 5_000
-_QUERY = f"""
+
+
+def _query() -> str:
+    """What is read of the lake, as the columns are registered now."""
+    # The conditions are those of the log's own `matured`, word for word: by the time of receipt, not
+    # of the event, so that a decision comes back with the very events that were learned from.
+    return f"""
 WITH part AS (
     SELECT * FROM decisions d
     WHERE experiment = $key AND seq > $after AND seq <= $through
@@ -34,8 +40,6 @@ came AS (
 SELECT {read_sql(DECISION_COLUMNS, "part")}, came.events
 FROM part LEFT JOIN came ON came.decision_id = part.decision_id ORDER BY part.seq
 """  # noqa: S608  (our own text)
-# The conditions are those of the log's own `matured`, word for word: by the time of receipt, not of
-# the event, so that a decision comes back with the very events that the worker learned from.
 
 
 def reader(data: Path) -> Callable[[str, int, int, int, int], list[Matured]]:
@@ -61,7 +65,7 @@ def reader(data: Path) -> Callable[[str, int, int, int, int], list[Matured]]:
                 "reached": reached,
                 "batch": BATCH,
             }
-            rows = connection.sql(_QUERY, params=values).to_arrow_table().to_pylist()
+            rows = connection.sql(_query(), params=values).to_arrow_table().to_pylist()
         finally:
             connection.close()
         return [_matured(row) for row in rows]

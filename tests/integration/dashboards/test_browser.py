@@ -12,8 +12,9 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from board.pages import PAGES as ENTRIES
 from browsing import RAN, opened, served
+
+from board.pages import PAGES as ENTRIES
 
 PAGES = {page.path: page.landmark for page in ENTRIES}
 """Each page's path, and words that stand there once it is drawn."""

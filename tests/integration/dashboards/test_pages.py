@@ -12,10 +12,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import streamlit as st
-from board.pages import PAGES as ENTRIES
 from filled import EXPERIMENTS
 from streamlit.testing.v1 import AppTest
 
+from board.pages import PAGES as ENTRIES
 from topbill import spec
 from topbill.lake import Lake, Problem
 

@@ -21,7 +21,13 @@ from topbill.domain.records import Decision, RewardEvent
 from topbill.spec import from_audit
 
 _MINE = "experiment = $key AND hash(unit) < $below"
-_LOG = f"""
+_HASHES = 2**64
+"""DuckDB's `hash` gives whole numbers below this one, evenly."""
+
+
+def _query() -> str:
+    """What is read of the log, as the columns are registered now."""
+    return f"""
 SELECT {read_sql(DECISION_COLUMNS, "d")}, r.events
 FROM decisions d LEFT JOIN (
     SELECT w.decision_id, {events_sql("w")} AS events
@@ -31,8 +37,6 @@ FROM decisions d LEFT JOIN (
 ) r ON r.decision_id = d.decision_id
 WHERE {_MINE} ORDER BY d.seq
 """  # noqa: S608  (our own text; values are parameters)
-_HASHES = 2**64
-"""DuckDB's `hash` gives whole numbers below this one, evenly."""
 
 
 class LoggedDecision(NamedTuple):
@@ -92,7 +96,7 @@ class LoggedData:
 
     def __iter__(self) -> Iterator[LoggedDecision]:
         """Every decision in the order of the log, read in batches."""
-        cursor = self._connection.execute(_LOG, self._parameters)
+        cursor = self._connection.execute(_query(), self._parameters)
         names = [column[0] for column in cursor.description or ()]
         while rows := cursor.fetchmany(2_000):
             for row in rows:
