@@ -87,11 +87,27 @@ def plan(
     alpha: float = 0.05,
     power: float = 0.8,
 ) -> Plan:
-    """Runtimes to find each `relative` effect on `metric` (the primary one unless named) with that
-    `power`, and the least effects that show in `days` from now.
+    """How long an experiment must run, from what its traffic says so far.
 
-    With a covariate the control's standard deviation is the adjusted one. Raises BadRequest for an
-    unknown metric and for numbers that cannot be meant.
+    Args:
+        data: rows as for `analyse`.
+        design: the experiment, or what is needed of it.
+        unit, variant, day: columns, as for `analyse`.
+        metric: the one to plan for; None takes the primary one.
+        relative: effects to find, as fractions of the control's value.
+        days: days from now at which to say what will show.
+        covariates: a pre-period column by metric; the control's standard deviation is then the
+            adjusted one.
+        method, alpha: how intervals will be made, as in `compare`.
+        power: the chance to find an effect that is there.
+
+    Returns:
+        Runtimes to find each `relative` effect with that `power`, and the least effects that show
+        in `days` from now.
+
+    Raises:
+        BadRequest: for an unknown metric and for numbers that cannot be meant.
+        BadData: for columns that cannot be used.
     """
     rule = checked_rule(method, alpha)
     _check(relative, days, power)

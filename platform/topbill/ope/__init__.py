@@ -12,7 +12,7 @@ from topbill.ope.estimators.estimator import Estimator
 from topbill.ope.estimators.slate import SLATE_ESTIMATORS, SlateEstimator
 from topbill.ope.evaluate import Evaluation, evaluate
 from topbill.ope.evaluate_page import evaluate_page
-from topbill.ope.result import Estimate
+from topbill.ope.result import Estimate, Estimates
 
 __all__ = [
     "DEFAULT",
@@ -22,6 +22,7 @@ __all__ = [
     "SLATE_ESTIMATORS",
     "Diagnostics",
     "Estimate",
+    "Estimates",
     "Estimator",
     "Evaluation",
     "Gates",

@@ -42,13 +42,25 @@ def delta_ope(
     replicates: int = 1000,
     gates: Gates | None = None,
 ) -> Estimates:
-    """Value of the target minus value of the baseline, per decision; columns as in `estimate` (n
-    each).
+    """Value of the target minus value of the baseline, per decision.
 
-    `baseline_propensities` and `q_baseline` are the baseline's own. Either policy's failing gate
-    refuses the difference; the diagnostics shown are those of the policy with the smaller effective
-    sample. A λ to be chosen is chosen for each policy by itself. `interval`: "normal", "bootstrap"
-    or "sequence".
+    Args:
+        rewards, propensities, target_propensities, q_logged, q_target, units: columns as in
+            `estimate` (n each).
+        baseline_propensities: the baseline's probability of the logged action.
+        q_baseline: Σ_a π′(a|x) q̂(x, a) of the baseline.
+        estimators, alpha, replicates, gates: as in `estimate`. Either policy's failing gate refuses
+            the difference.
+        lam: as in `estimate`; a λ to be chosen is chosen for each policy by itself.
+        interval: "normal", "bootstrap" or "sequence".
+
+    Returns:
+        A difference by estimator. The diagnostics shown are those of the policy with the smaller
+        effective sample.
+
+    Raises:
+        BadData: naming the rows of a column that cannot be used.
+        BadRequest: for an unknown name or option.
     """
     check_options(alpha, interval)
     if interval == "betting":

@@ -79,6 +79,7 @@ class Moments:
         return gradient
 
     def total(self, column: str) -> float:
+        """The sum of a column over all units."""
         return float(self.n * self.mean[self.columns.index(column)])
 
     def covariance(self, g: Floats, h: Floats) -> float:

@@ -48,14 +48,13 @@ def ranks(n: int, q: float, alpha: float = 0.05, tuning: float = TUNING) -> tupl
     """
     weight, middle = rate_concentration(tuning, alpha), round(n * q)
 
-    def kept(count: int) -> bool:
+    def stands(count: int) -> bool:
         return float(rate_log_e(float(count), n, q, weight)) <= -log(alpha)
 
-    # The e-value falls towards the middle and rises beyond it.
-    least = bisect_left(range(middle), True, key=kept)
-    return least, middle - 1 + bisect_left(
-        range(middle, n + 1), True, key=lambda count: not kept(count)
-    )
+    # The e-value falls towards the middle and rises beyond it, so each side is searched by halves.
+    least = bisect_left(range(middle), True, key=stands)
+    beyond = bisect_left(range(middle, n + 1), True, key=lambda count: not stands(count))
+    return least, middle + beyond - 1
 
 
 def quantile_sequence(

@@ -1,1 +1,1 @@
-"""May an analysis be believed: the split, the guardrails, the segments."""
+"""May an analysis be believed: the split of units, and segments whose effects differ."""
