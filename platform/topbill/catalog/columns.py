@@ -7,7 +7,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -20,9 +20,11 @@ import pyarrow.parquet as pa_parquet
 
 from topbill.catalog import made_up
 from topbill.catalog.made_up import Picture
-from topbill.domain.errors import BadData, LogError, NotFound
+from topbill.domain.errors import BadData, NotFound
 from topbill.domain.records import Floats
 
+REQUIRED = ("title", "year", "genres")
+"""Columns that every catalogue has."""
 OPTIONAL = (
     "franchise",
     "maturity",
@@ -35,13 +37,16 @@ OPTIONAL = (
 )
 """Columns that are made up where the file has none."""
 _LISTS = ("genres", "regions", "pictures")
+# Characters of ids, as the API takes them.
 _LONGEST_ID = 128
 _LONGEST_PICTURE = 256
 
 
 def slug(text: str) -> str:
     """Text as part of an id: lower case, letters and digits with single dashes."""
+    # Letters lose their accents: é is e and an accent of its own, which ASCII leaves out.
     plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode().lower()
+    # A text of no Latin letter at all still needs a name.
     return re.sub(r"[^a-z0-9]+", "-", plain).strip("-") or "x"
 
 
@@ -62,27 +67,35 @@ def read(path: Path, table: str | None = None) -> pa.Table:
 
 def _read(path: Path, table: str | None) -> pa.Table:
     if table is not None:
-        from topbill import (
-            lake,  # here, so that a service which reads files only does not load DuckDB
-        )
-
-        try:
-            connection = lake.connect(path)
-        except LogError as error:
-            raise BadData(path.name, f"{error}; expected a DuckDB file") from error
-        try:
-            return connection.sql(f"SELECT * FROM {lake.identifier(table)}").to_arrow_table()  # noqa: S608 (quoted)
-        except lake.Error as error:
-            raise BadData(path.name, f"{error}; expected a table {table}") from error
-        finally:
-            connection.close()
+        return _read_database(path, table)
     if path.suffix == ".parquet":
         return pa_parquet.read_table(path)
-    as_text = {name: pa.string() for name in ("id", "title", *_LISTS, "franchise")}
-    return pa_csv.read_csv(path, convert_options=pa_csv.ConvertOptions(column_types=as_text))
+    # What looks like a number is text all the same: "007", "1984" and "2001|2010" are names.
+    texts = ("id", "title", *_LISTS, "franchise")
+    types = {name: pa.string() for name in texts}
+    return pa_csv.read_csv(path, convert_options=pa_csv.ConvertOptions(column_types=types))
 
 
-class Columns:
+def _read_database(path: Path, table: str) -> pa.Table:
+    # Imported here, so that a service which reads files only does not load DuckDB.
+    from topbill import lake
+
+    connection = lake.connect()
+    expected = "a DuckDB file"
+    try:
+        # Somebody's own database, and not ours: so it is attached here, without a look at whose
+        # version it is. Names of files and tables can't be parameters; they are quoted.
+        connection.execute(f"ATTACH {lake.quoted(str(path))} AS catalogue (READ_ONLY)")
+        expected = f"a table {table}"
+        query = f"SELECT * FROM catalogue.{lake.identifier(table)}"  # noqa: S608
+        return connection.sql(query).to_arrow_table()
+    except lake.Error as error:
+        raise BadData(path.name, f"{error}; expected {expected}") from error
+    finally:
+        connection.close()
+
+
+class CatalogColumns:
     """The columns of a table that is to become a catalogue; each reader says which row is wrong."""
 
     def __init__(self, table: pa.Table, source: str) -> None:
@@ -96,43 +109,49 @@ class Columns:
             raise BadData(source, f"{error}; expected texts, numbers and dates") from error
         if not self._size:
             raise BadData(source, "no title; expected at least one row")
-        if missing := [name for name in ("title", "year", "genres") if name not in self._columns]:
-            optional = ", ".join(OPTIONAL)
+        missing = [name for name in REQUIRED if name not in self._columns]
+        if missing:
             raise BadData(
                 source,
-                f"no column {', '.join(missing)}; expected title, year, genres and, if any, {optional}",
+                f"no column {', '.join(missing)}; "
+                f"expected title, year, genres and, if any, {', '.join(OPTIONAL)}",
             )
         self.titles = self.text("title")
         self.years = self.numbers("year", 1800, 2200)
         self.ids = self._ids()
-        self.genres = [tuple(dict.fromkeys(map(slug, words))) for words in self._words("genres")]
+        self.genres: list[tuple[str, ...]] = []
+        for words in self._words("genres"):
+            # "Sci-Fi" and "sci fi" are one genre: what differs in spelling only is merged.
+            self.genres.append(_once(slug(word) for word in words))
 
     def __contains__(self, name: str) -> bool:
         return name in self._columns
 
     def _wrong(self, name: str, row: int, expected: str) -> BadData:
+        """What is wrong at a row, counted from 1 as people count lines of data."""
         got = repr(self._columns[name][row])[:80] if name in self._columns else "nothing"
         return BadData(f"{self._source}: row {row + 1}: {name}", f"got {got}; expected {expected}")
 
     def _ids(self) -> list[str]:
+        """Each title's id: the file's, or made of its name and year."""
         if "id" in self._columns:
             ids = self.text("id")
         else:
-            ids = [
-                f"{slug(t)[:100]}-{int(y)}" for t, y in zip(self.titles, self.years, strict=True)
-            ]
+            ids = []
+            for title, year in zip(self.titles, self.years, strict=True):
+                ids.append(f"{slug(title)[:100]}-{int(year)}")
         for row, name in enumerate(ids):
             if not 1 <= len(name) <= _LONGEST_ID:
                 raise self._wrong("id", row, f"1 to {_LONGEST_ID} characters")
-        seen = Counter(ids)
-        if len(seen) < len(ids):
-            twice = next(i for i in ids if seen[i] > 1)
-            raise BadData(
-                self._source, f"id {twice!r} is there {seen[twice]} times; expected each id once"
-            )
+        for name, times in Counter(ids).items():
+            if times > 1:
+                raise BadData(
+                    self._source, f"id {name!r} is there {times} times; expected each id once"
+                )
         return ids
 
     def text(self, name: str) -> list[str]:
+        """Texts; an empty cell is the empty text."""
         return ["" if value is None else str(value) for value in self._columns[name]]
 
     def numbers(
@@ -142,68 +161,96 @@ class Columns:
         column.
         """
         if name not in self._columns and otherwise is not None:
-            return np.array([otherwise(i) for i in range(self._size)], dtype=np.float64)
-        found = np.empty(self._size)
+            return self._made_up(otherwise)
+        numbers = np.empty(self._size)
         for row, value in enumerate(self._columns[name]):
+            # NaN compares as false, so it is refused too.
             if not isinstance(value, int | float | Decimal) or not least <= value <= most:
                 raise self._wrong(name, row, f"a number from {least:g} to {most:g}")
-            found[row] = value
-        return found
+            numbers[row] = value
+        return numbers
 
     def words(
         self, name: str, otherwise: Callable[[int], tuple[str, ...]]
     ) -> list[tuple[str, ...]]:
         """Lists of words; those of `otherwise` where the file has no such column."""
         if name not in self._columns:
-            return [otherwise(i) for i in range(self._size)]
+            return [otherwise(row) for row in range(self._size)]
         return self._words(name)
 
     def _words(self, name: str) -> list[tuple[str, ...]]:
         """Texts separated by bars, or a column of lists, each word once."""
-        found = []
+        rows: list[tuple[str, ...]] = []
         for value in self._columns[name]:
-            words = (
-                value if isinstance(value, list) else [] if value is None else str(value).split("|")
-            )
-            found.append(tuple(dict.fromkeys(str(word) for word in words if word)))
-        return found
+            if isinstance(value, list):
+                words = value
+            elif value is None:
+                words = []
+            else:
+                words = str(value).split("|")
+            # Two bars in a row, or an empty text, hold no word.
+            rows.append(_once(str(word) for word in words if word))
+        return rows
 
     def times(self, name: str, otherwise: Callable[[int], float]) -> Floats:
-        """Seconds since the epoch of dates or timestamps; an empty `available_until` is never."""
+        """Seconds since the epoch of dates or timestamps; an empty `available_until` is never, any
+        other empty time is always.
+        """
         if name not in self._columns:
-            return np.array([otherwise(i) for i in range(self._size)], dtype=np.float64)
-        found = np.empty(self._size)
+            return self._made_up(otherwise)
+        unknown = np.inf if name == "available_until" else 0.0
+        times = np.empty(self._size)
         for row, value in enumerate(self._columns[name]):
             if value is None:
-                found[row] = np.inf if name == "available_until" else 0.0
-            elif isinstance(value, datetime):
-                found[row] = value.replace(tzinfo=value.tzinfo or UTC).timestamp()
-            elif isinstance(value, date):
-                found[row] = datetime(value.year, value.month, value.day, tzinfo=UTC).timestamp()
-            else:
+                times[row] = unknown
+                continue
+            seconds = _seconds(value)
+            if seconds is None:
                 raise self._wrong(name, row, "a date such as 2026-05-01")
-        return found
+            times[row] = seconds
+        return times
+
+    def _made_up(self, otherwise: Callable[[int], float]) -> Floats:
+        return np.array([otherwise(row) for row in range(self._size)], dtype=np.float64)
 
     def pictures(self) -> list[tuple[Picture, ...]]:
         """Each title's: the artworks named in its row, or made-up ones where the file names
         none.
         """
+        rows: list[tuple[Picture, ...]] = []
         if "pictures" not in self._columns:
-            return [
-                made_up.pictures(title, genres)
-                for title, genres in zip(self.ids, self.genres, strict=True)
-            ]
-        found = [
-            tuple(Picture(f"{title}/{name}", {}, {"image": name}) for name in names)
-            for title, names in zip(self.ids, self._words("pictures"), strict=True)
-        ]
+            for title, genres in zip(self.ids, self.genres, strict=True):
+                rows.append(made_up.pictures(title, genres))
+            return rows
+        # An id is the title's and the artwork's name together, and two of them can be alike: title
+        # "a" with "b/c" and title "a/b" with "c". Rewards could not tell whose was played.
         owner: dict[str, int] = {}
-        for row, pictures in enumerate(found):
-            for picture in pictures:
-                if len(picture.id) > _LONGEST_PICTURE or owner.setdefault(picture.id, row) != row:
-                    raise self._wrong(
-                        "pictures",
-                        row,
-                        f"names with which {picture.id[:80]!r} is short and its own",
-                    )
-        return found
+        names_of_rows = self._words("pictures")
+        for row, title in enumerate(self.ids):
+            pictures: list[Picture] = []
+            for name in names_of_rows[row]:
+                picture = Picture(f"{title}/{name}", {}, {"image": name})
+                is_own = owner.setdefault(picture.id, row) == row
+                if len(picture.id) > _LONGEST_PICTURE or not is_own:
+                    expected = f"names with which {picture.id[:80]!r} is short and its own"
+                    raise self._wrong("pictures", row, expected)
+                pictures.append(picture)
+            rows.append(tuple(pictures))
+        return rows
+
+
+def _once(words: Iterable[str]) -> tuple[str, ...]:
+    """Each word once, in the order in which they were met."""
+    return tuple(dict.fromkeys(words))
+
+
+def _seconds(value: Any) -> float | None:
+    """Seconds since the epoch of a date or a timestamp, in UTC where no zone is said; None for
+    anything else.
+    """
+    # A timestamp is a date too, as Python sees it: so it is asked for first.
+    if isinstance(value, datetime):
+        return value.replace(tzinfo=value.tzinfo or UTC).timestamp()
+    if isinstance(value, date):
+        return datetime(value.year, value.month, value.day, tzinfo=UTC).timestamp()
+    return None
