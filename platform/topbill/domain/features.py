@@ -71,7 +71,7 @@ class Feature:
         return (self.name,)
 
 
-class Fault(ValueError):
+class FeatureProblem(ValueError):
     """One value that does not fit the schema: where below the mapping, what was got, what was
     expected.
     """
@@ -112,8 +112,8 @@ class Encoder:
         """
         try:
             return np.array(self._row(mapping), dtype=np.float64)
-        except Fault as fault:
-            raise BadRequest(path + fault.path, str(fault)) from None
+        except FeatureProblem as problem:
+            raise BadRequest(path + problem.path, str(problem)) from None
 
     def encode_actions(self, actions: Sequence[Action], path: str = "$.actions") -> Actions:
         """The actions' ids and their (K × size) feature matrix. Raises BadRequest like `encode`."""
@@ -121,20 +121,20 @@ class Encoder:
         for index, action in enumerate(actions):
             try:
                 rows.append(self._row(action.features))
-            except Fault as fault:
-                raise BadRequest(f"{path}[{index}].features{fault.path}", str(fault)) from None
+            except FeatureProblem as problem:
+                raise BadRequest(f"{path}[{index}].features{problem.path}", str(problem)) from None
         return Actions(
             [action.id for action in actions],
             np.array(rows, dtype=np.float64).reshape(len(rows), self.size),
         )
 
-    def faults(self, mapping: Mapping[str, Any]) -> Iterator[Fault]:
+    def problems(self, mapping: Mapping[str, Any]) -> Iterator[FeatureProblem]:
         """Everything wrong with a mapping, where `encode` stops at the first."""
         for name, value in mapping.items():
             try:
                 self._row({name: value})
-            except Fault as fault:
-                yield fault
+            except FeatureProblem as problem:
+                yield problem
 
     def _row(self, mapping: Mapping[str, Any]) -> list[float]:
         row = self._zeros.copy()
@@ -147,17 +147,19 @@ class Encoder:
         except KeyError:
             raise self._unknown(name) from None
         except AttributeError:
-            raise Fault("", _show(mapping), "a mapping from feature name to value") from None
+            raise FeatureProblem(
+                "", _show(mapping), "a mapping from feature name to value"
+            ) from None
         return row
 
-    def _unknown(self, name: Any) -> Fault:
+    def _unknown(self, name: Any) -> FeatureProblem:
         path = f".{str(name)[:64]}"
         if not self._fills:
-            return Fault(
+            return FeatureProblem(
                 path, "an undeclared feature", "none: the experiment declares no features here"
             )
         (nearest,) = get_close_matches(str(name)[:64], self._fills, n=1, cutoff=0.0)
-        return Fault(
+        return FeatureProblem(
             path,
             "an undeclared feature",
             f"one of {', '.join(self._fills)}",
@@ -188,20 +190,20 @@ def _number(value: Any, path: str) -> float:
         and type(value) is not int
         and (isinstance(value, bool) or not isinstance(value, Real))
     ):
-        raise Fault(path, _show(value), "a number")
+        raise FeatureProblem(path, _show(value), "a number")
     try:
         number = float(value)
     except OverflowError:
         number = math.inf
     if not -math.inf < number < math.inf:
-        raise Fault(path, _show(value), "a finite number")
+        raise FeatureProblem(path, _show(value), "a finite number")
     return number
 
 
 def _bounded(value: Any, path: str) -> float:
     number = _number(value, path)
     if not -LARGEST <= number <= LARGEST:
-        raise Fault(path, _show(value), f"a number within ±{LARGEST:,.0f}")
+        raise FeatureProblem(path, _show(value), f"a number within ±{LARGEST:,.0f}")
     return number
 
 
@@ -211,7 +213,7 @@ def _category(feature: Feature, start: int) -> _Fill:
 
     def fill(row: list[float], value: Any) -> None:
         if not isinstance(value, str):
-            raise Fault(path, _show(value), "text")
+            raise FeatureProblem(path, _show(value), "text")
         column = columns.get(value)
         if column is not None:
             row[column] = 1.0
@@ -253,7 +255,7 @@ def _vector(feature: Feature, start: int) -> _Fill:
 
     def fill(row: list[float], value: Any) -> None:
         if not isinstance(value, Mapping):
-            raise Fault(path, _show(value), "a mapping from key to number")
+            raise FeatureProblem(path, _show(value), "a mapping from key to number")
         for key, part in value.items():
             column = columns.get(key)
             if column is not None and part is not None:
@@ -270,7 +272,7 @@ def _flag(feature: Feature, start: int) -> _Fill:
 
     def fill(row: list[float], value: Any) -> None:
         if not isinstance(value, bool):
-            raise Fault(path, _show(value), "true or false")
+            raise FeatureProblem(path, _show(value), "true or false")
         row[start] = float(value)
 
     return fill
@@ -281,7 +283,7 @@ def _hashed(feature: Feature, start: int) -> _Fill:
 
     def fill(row: list[float], value: Any) -> None:
         if not isinstance(value, Mapping | list):
-            raise Fault(path, _show(value), "a mapping, or a list of mappings")
+            raise FeatureProblem(path, _show(value), "a mapping, or a list of mappings")
         for name, number in hashed_numbers(value, path):
             column, sign = _spot(name, size)
             row[start + column] += sign * number
@@ -305,11 +307,11 @@ def hashed_numbers(
     Text becomes `path=text` with 1, true its path with 1, a number its path with asinh(number):
     nobody declares bounds here, and no number may drown the others. Numbers in a list count by
     their place, everything else in a list as if it stood there alone. False, null and names with a
-    leading underscore add nothing, as in Personalizer and Vowpal Wabbit. Raises Fault for what is
+    leading underscore add nothing, as in Personalizer and Vowpal Wabbit. Raises FeatureProblem for what is
     nested deeper than DEEPEST, or is no finite number.
     """
     if depth > DEEPEST:
-        raise Fault(path, "deeper nesting", f"at most {DEEPEST} levels")
+        raise FeatureProblem(path, "deeper nesting", f"at most {DEEPEST} levels")
     if isinstance(value, str):
         yield f"{name}={value}", 1.0
     elif isinstance(value, bool) or value is None:

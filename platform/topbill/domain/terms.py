@@ -13,7 +13,7 @@ PLACES = ("dashboards", "cli", "docs")
 _FILE = Path(__file__).with_name("terms.yaml")
 
 
-class Term(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class GlossaryEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A word with its meaning: `never` are words that would mean the same and are not to be said
     instead, `shown` the places (of PLACES) where people meet it.
     """
@@ -24,12 +24,12 @@ class Term(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     shown: tuple[str, ...]
 
 
-class Terms(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Glossary(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """All of `terms.yaml`: terms by the short name that code knows them by, what the columns of
     tables hold, and how decisions came about.
     """
 
-    terms: dict[str, Term]
+    terms: dict[str, GlossaryEntry]
     columns: dict[str, str]
     reasons: dict[str, str]
 
@@ -39,18 +39,18 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 @cache
-def load_terms() -> Terms:
+def load_terms() -> Glossary:
     """The terms, with columns that say what a term says (`=lift …`) spelt out."""
     # Only dashboards and the glossary need them, and YAML takes time to import.
     import yaml
 
     content: Any = yaml.safe_load(_FILE.read_text(encoding="utf-8"))
-    terms = msgspec.convert(content, Terms)
+    terms = msgspec.convert(content, Glossary)
     columns = {name: _spelt_out(text, terms.terms) for name, text in terms.columns.items()}
     return msgspec.structs.replace(terms, columns=columns)
 
 
-def _spelt_out(text: str, terms: Mapping[str, Term]) -> str:
+def _spelt_out(text: str, terms: Mapping[str, GlossaryEntry]) -> str:
     """`=lift And more.` → the meaning of lift, and more."""
     if not text.startswith("="):
         return text

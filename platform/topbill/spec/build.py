@@ -119,8 +119,9 @@ def _check_features(
     """Stricter than for requests: in the file, a value or key that its feature doesn't list is a
     slip of the pen.
     """
-    for fault in encoder.faults(values):
-        at.key(f"features{fault.path}").wrong(Verbatim(fault.got), fault.expected, fault.hint)
+    for problem in encoder.problems(values):
+        where = at.key(f"features{problem.path}")
+        where.wrong(Verbatim(problem.got), problem.expected, problem.hint)
     for feature in features:
         _check_words(values.get(feature.name), feature, at.key("features").key(feature.name))
 

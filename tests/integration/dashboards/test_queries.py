@@ -249,6 +249,8 @@ def test_parameters_of_a_candidate_are_read_as_in_the_file() -> None:
     assert what_if.parameters("linucb", "alpha: 0.7, model: shared").alpha == 0.7  # type: ignore[attr-defined]
     with pytest.raises(BadRequest, match=r"expected some of: .*alpha"):
         what_if.parameters("linucb", "alfa: 1")
+    with pytest.raises(BadRequest, match="write fourier_features instead of curves"):
+        what_if.parameters("linucb", "curves: 4")
 
 
 def test_a_sample_of_units_is_evaluated_whole_and_told(drawn: Path) -> None:

@@ -112,8 +112,8 @@ def test_what_does_not_fit_is_named_with_its_path(context: Any, message: str) ->
 
 
 def test_faults_lists_everything_where_encode_stops_at_the_first() -> None:
-    faults = ENCODER.faults({"hour": "late", "age": 5, "kids": "no", "devise": "tv"})
-    assert [fault.path for fault in faults] == [".hour", ".kids", ".devise"]
+    problems = ENCODER.problems({"hour": "late", "age": 5, "kids": "no", "devise": "tv"})
+    assert [problem.path for problem in problems] == [".hour", ".kids", ".devise"]
 
 
 def test_an_experiment_without_features_takes_none() -> None:
@@ -157,7 +157,7 @@ def test_any_mapping_gives_finite_numbers_or_a_bad_request(context: dict[str, An
         encoded = ENCODER.encode(context)
     except BadRequest:
         encoded = None
-    assert (encoded is None) is bool(list(ENCODER.faults(context)))
+    assert (encoded is None) is bool(list(ENCODER.problems(context)))
     if encoded is not None:
         assert encoded.shape == (ENCODER.size,)
         assert np.isfinite(encoded).all()

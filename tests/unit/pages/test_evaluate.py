@@ -4,6 +4,7 @@ made.
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
@@ -232,7 +233,7 @@ def test_the_command_tells_value_interval_and_refusals(home: Any, tmp_path: Path
         sys.executable,
         "-m",
         "topbill",
-        "page",
+        "report",
         "home",
         "--data",
         str(tmp_path / "data"),
@@ -249,6 +250,14 @@ def test_the_command_tells_value_interval_and_refusals(home: Any, tmp_path: Path
     assert wrong.returncode != 0
     assert "expected LAYER=POLICY" in wrong.stderr
     assert "Traceback" not in wrong.stderr
+    whole = subprocess.run([*command[:-1], "--json"], capture_output=True, text=True, timeout=120)
+    assert whole.returncode == 0, whole.stderr
+    assert json.loads(whole.stdout)["page"] == "home"
+    other = subprocess.run(
+        [*command[:-1], "--method", "bayes"], capture_output=True, text=True, timeout=120
+    )
+    assert other.returncode == 1
+    assert "home is a page, of which there is no --method" in other.stderr
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ from topbill.reporting.experiment.analysis_rows import (
     ExperimentTables,
     VariantCounts,
 )
-from topbill.reporting.experiment.exploration import explorations
+from topbill.reporting.experiment.exploration import policy_shares_by_variant
 from topbill.reporting.experiment.health import health
 from topbill.reporting.experiment.model import (
     MeanEstimate,
@@ -69,9 +69,9 @@ def _report(
     looks: Sequence[float],
 ) -> Report:
     counts, means = rows.means()
-    explored = explorations(database, tables)
+    explored = policy_shares_by_variant(database, tables)
     variants = [
-        replace(line, policy_shares=explored[line.variant].policy_shares)
+        replace(line, policy_shares=explored[line.variant].shares)
         if line.variant in explored
         else line
         for line in _variant_lines(tables, counts, means)

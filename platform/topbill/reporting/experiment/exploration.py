@@ -16,16 +16,18 @@ a median, where all of a long record would be much to read.
 """
 
 
-class Exploration(NamedTuple):
+class PolicyShares(NamedTuple):
     """Of one variant: the policy's share of the draws at each position, and a sentence where that
     is little.
     """
 
-    policy_shares: tuple[float, ...] = ()
+    shares: tuple[float, ...] = ()
     sentence: str | None = None
 
 
-def explorations(database: Database, tables: ExperimentTables) -> dict[str, Exploration]:
+def policy_shares_by_variant(
+    database: Database, tables: ExperimentTables
+) -> dict[str, PolicyShares]:
     """By variant, for those whose file asks for a least probability and that have decided."""
     result = {}
     actions = msgspec.json.decode(tables.experiment["spec"]).get("actions") or []
@@ -45,7 +47,7 @@ def explorations(database: Database, tables: ExperimentTables) -> dict[str, Expl
             continue
         candidates = len(actions) or round(size["candidates"])
         slots = round(size["slots"])
-        result[name] = Exploration(
+        result[name] = PolicyShares(
             policy_shares(least, candidates, slots),
             little_is_left(name, least, candidates, slots),
         )

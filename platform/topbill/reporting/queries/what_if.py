@@ -4,6 +4,7 @@ published log.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from topbill.ope import ESTIMATORS, SLATE_ESTIMATORS, Evaluation, evaluate
 from topbill.ope.evaluate import RANKING, SINGLE
 from topbill.policies import KINDS
 from topbill.reporting.queries.database import load_experiment
-from topbill.spec import Experiment, Variant
+from topbill.spec import Experiment, Variant, renames
 
 PUBLISHED, UNIFORM, ALWAYS = "the published policies, as they are", "pure chance", "always the same"
 
@@ -73,9 +74,11 @@ def parameters(kind: str, text: str) -> msgspec.Struct:
         struct: msgspec.Struct = msgspec.convert(values, KINDS[kind].Params)
     except (yaml.YAMLError, msgspec.ValidationError, TypeError) as error:
         names = ", ".join(KINDS[kind].Params.__struct_fields__) or "none"
-        raise BadRequest(
-            "parameters", f"{error}; expected some of: {names}; write `name: value, name: value`"
-        ) from error
+        hint = "write `name: value, name: value`"
+        for old, name in renames.VARIANT.items():
+            if re.search(rf"\b{old}:", text):
+                hint = f"write {name} instead of {old}"
+        raise BadRequest("parameters", f"{error}; expected some of: {names}; {hint}") from error
     return struct
 
 
