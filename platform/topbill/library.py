@@ -69,8 +69,8 @@ def report(
         >>> import tempfile, topbill
         >>> from topbill.testing import example_data
         >>> data = example_data(tempfile.mkdtemp(), visits=300)
-        >>> found = topbill.report("home-artwork", data)
-        >>> found.decisions
+        >>> report = topbill.report("home-artwork", data)
+        >>> report.decisions
         300
     """
     return reporting.load_experiment_report(
@@ -97,8 +97,11 @@ def sql(query: str, data: Path | str = "data") -> pd.DataFrame:
         >>> import tempfile, topbill
         >>> from topbill.testing import example_data
         >>> data = example_data(tempfile.mkdtemp(), visits=300)
-        >>> int(topbill.sql("SELECT count(*) AS n FROM decisions", data)["n"].sum())
-        300
+        >>> topbill.sql("SELECT experiment, count(*) AS n FROM decisions GROUP BY 1 ORDER BY 1", data)
+             experiment    n
+        0  home-artwork  300
+        1     home-rows  300
+        2   home-titles  300
     """
     frame: pd.DataFrame = lake.sql(Path(data) / lake.DATABASE, query).to_pandas()
     return frame
@@ -134,7 +137,7 @@ def simulate(
         >>> file = shipped("experiments") / "home-artwork.yaml"
         >>> lines = topbill.simulate(file, rounds=200)
         >>> sorted(lines["variant"])
-        ['editorial', 'linucb', 'thompson']
+        ['editorial', 'linucb', 'thompson', 'uniform']
     """
     import pandas as pd
 

@@ -52,6 +52,7 @@ __all__ = [
     "MemoryLog",
     "a_decision",
     "an_experiment",
+    "example_data",
     "memory_log",
     "publish",
     "temporary_lake",
@@ -160,3 +161,33 @@ def temporary_lake(
         data = Path(folder)
         publish(data, experiments, decisions, rewards, at=at)
         yield data
+
+
+def example_data(folder: Path | str, visits: int = 2_000, *, seed: int = 5) -> Path:
+    """A data folder with the record of Topbill's own examples: simulated viewers, decisions as the
+    engine makes them, rewards and what the policies learned.
+
+    Args:
+        folder: The data folder to make. What stands there already is added to.
+        visits: Homepages for each experiment; 1,000 take about a second.
+        seed: Chooses the viewers.
+
+    Returns:
+        The folder, for `topbill.report`, `topbill.sql` and `topbill.evaluate`.
+
+    Examples:
+        >>> import tempfile
+        >>> from topbill.testing import example_data
+        >>> data = example_data(tempfile.mkdtemp(), visits=10)
+        >>> (data / "topbill.duckdb").exists()
+        True
+    """
+    # Here, as a test that wants a log in memory must not load the engine and its compiler.
+    from topbill import spec
+    from topbill.shipped import shipped
+    from topbill.simulation.recording import record_visits
+
+    # Those without actions of their own wait for a caller's; no simulated viewer offers any.
+    every = spec.load_all([shipped("experiments")])
+    experiments = [experiment for experiment in every if experiment.actions]
+    return record_visits(Path(folder), experiments, visits, seed=seed)

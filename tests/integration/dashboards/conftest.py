@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parents[3] / "dashboards"))
 from browsed import browse, layers
 from browsing import CHROMIUM, FLAGS
-from filled import EXPERIMENTS, fill
+from filled import EXPERIMENTS, record_visits
 
 APP = Path(__file__).parents[3] / "dashboards" / "app.py"
 Open = Callable[..., AppTest]
@@ -40,22 +40,27 @@ def demo(tmp_path_factory: pytest.TempPathFactory, examples: dict[str, Experimen
     chosen = [examples["home-artwork"], examples["home-rows"]]
     quiet = spec.load_all([_written(tmp_path_factory.mktemp("quiet"), QUIET)])
     homepage = layers(tmp_path_factory.mktemp("layers"))
-    return fill(
-        tmp_path_factory.mktemp("demo"), [*chosen, *quiet, *homepage], 1_200, more=browse(600)
+    browsed, events = browse(600)
+    return record_visits(
+        tmp_path_factory.mktemp("demo"),
+        [*chosen, *quiet, *homepage],
+        1_200,
+        more_decisions=browsed,
+        more_rewards=events,
     )
 
 
 @pytest.fixture(scope="session")
 def empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A lake without experiments."""
-    return fill(tmp_path_factory.mktemp("empty"), [], 0)
+    return record_visits(tmp_path_factory.mktemp("empty"), [], 0)
 
 
 @pytest.fixture(scope="session")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An experiment with one variant."""
     folder = tmp_path_factory.mktemp("alone")
-    return fill(folder / "data", spec.load_all([_written(folder, ALONE)]), 400)
+    return record_visits(folder / "data", spec.load_all([_written(folder, ALONE)]), 400)
 
 
 @pytest.fixture(scope="session")
@@ -68,7 +73,9 @@ def uneven(tmp_path_factory: pytest.TempPathFactory, examples: dict[str, Experim
             or hash(getattr(decision, "decided_at", 0)) % 300_000 == 0
         )
 
-    return fill(tmp_path_factory.mktemp("uneven"), [examples["home-artwork"]], 1_500, keep=keep)
+    return record_visits(
+        tmp_path_factory.mktemp("uneven"), [examples["home-artwork"]], 1_500, is_recorded=keep
+    )
 
 
 @pytest.fixture(scope="session")
@@ -79,13 +86,13 @@ def drawn(tmp_path_factory: pytest.TempPathFactory, examples: dict[str, Experime
         "uniform": {"policy": "uniform", "share": "80%"},
     }
     experiment = spec.from_raw({**examples["home-artwork"].raw, "variants": variants}, "by chance")
-    return fill(tmp_path_factory.mktemp("drawn"), [experiment], 1_000)
+    return record_visits(tmp_path_factory.mktemp("drawn"), [experiment], 1_000)
 
 
 @pytest.fixture(scope="session")
 def hushed(tmp_path_factory: pytest.TempPathFactory, examples: dict[str, Experiment]) -> Path:
     """A log too short to speak for another policy."""
-    return fill(tmp_path_factory.mktemp("hushed"), [examples["home-artwork"]], 40)
+    return record_visits(tmp_path_factory.mktemp("hushed"), [examples["home-artwork"]], 40)
 
 
 @pytest.fixture
