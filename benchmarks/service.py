@@ -23,7 +23,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -269,7 +269,7 @@ def measure(policy: str, folder: Path, seconds: float, rounds: int) -> None:
 def _stored(data: Path) -> int:
     import sqlite3
 
-    with sqlite3.connect(data / "log.sqlite") as log:
+    with closing(sqlite3.connect(data / "log.sqlite")) as log:
         return int(log.execute("SELECT count(*) FROM decisions").fetchone()[0])
 
 
