@@ -85,10 +85,9 @@ def predict(
     mean += (own_mean[rows] @ basis) @ weights
     # Actions that nobody has seen share row 0: each row is evaluated once, not once an action.
     unique, positions = np.unique(rows, return_inverse=True)
-    variance = np.empty(len(unique))
-    for i, row in enumerate(unique):
-        blended = np.tensordot(weights, own_cov[row], axes=1)
-        variance[i] = basis @ blended @ basis
+    # The quadratic form of each model at each row; one call multiplies them all.
+    forms = (own_cov[unique] @ basis) @ basis
+    variance = forms @ weights
     own += variance[positions]
 
 
