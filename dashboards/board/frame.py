@@ -1,10 +1,11 @@
-"""The frame around every page: which experiment, refreshing, empty and error states, the answer
-that it opens with.
+"""The frame around a page: which experiment, what the page comes down to, what went wrong, and how
+often to look again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
 import streamlit as st
 
@@ -16,7 +17,8 @@ from topbill.reporting import Report
 from topbill.reporting.experiment.wording import Standing, Tone, alarms
 from topbill.reporting.queries import database
 
-TONES: dict[Tone, tuple[str, str]] = {
+Colour = Literal["green", "blue", "gray", "orange", "red"]
+TONES: dict[Tone, tuple[Colour, str]] = {
     "good": ("green", ":material/check_circle:"),
     "promising": ("blue", ":material/trending_up:"),
     "neutral": ("gray", ":material/hourglass_top:"),
@@ -24,7 +26,17 @@ TONES: dict[Tone, tuple[str, str]] = {
     "bad": ("red", ":material/cancel:"),
 }
 """How a tone looks: a colour and a sign, never the colour alone."""
+PROBLEMS = {
+    "file": (
+        "The last edit of {place} was refused; what was there before is in force.",
+        ":material/edit_off:",
+    ),
+    "learning": ("{place} learns nothing for now.", ":material/sync_problem:"),
+    "metrics": ("The metrics of {place} can't be computed.", ":material/calculate:"),
+}
+"""What each kind of problem is called, and its sign."""
 REFRESH = {"Off": None, "10 s": 10, "1 min": 60}
+"""Seconds after which a page is drawn anew, by the sidebar's choice."""
 
 
 def show(body: Callable[[], None], *, refresh: bool = True) -> None:
@@ -33,8 +45,9 @@ def show(body: Callable[[], None], *, refresh: bool = True) -> None:
     """
     every = REFRESH[str(st.session_state.get("refresh", "10 s"))] if refresh else None
 
+    # A fragment is drawn anew without the sidebar, so that nothing flickers and no choice is lost.
     @st.fragment(run_every=every)
-    def drawn() -> None:
+    def page() -> None:
         try:
             body()
         except NotFound as error:
@@ -49,7 +62,7 @@ def show(body: Callable[[], None], *, refresh: bool = True) -> None:
         except TopbillError as error:
             st.error(str(error), icon=":material/error:")
 
-    drawn()
+    page()
 
 
 def empty(error: Exception) -> None:
@@ -57,11 +70,12 @@ def empty(error: Exception) -> None:
     with st.container(border=True):
         st.subheader("Nothing to see yet")
         st.write(
-            "The dashboard reads the record that the worker publishes, and there is none in this data folder yet. "
-            "Start the service and the worker, or let simulated viewers fill it:"
+            "The dashboard reads the record that the worker publishes, and there is none in this "
+            "data folder yet. Start the service and the worker, or let simulated viewers fill it:"
         )
         st.code(
-            "topbill demo        # a minute of simulated viewers\ntopbill up          # service, worker and dashboard"
+            "topbill demo        # a minute of simulated viewers\n"
+            "topbill up          # service, worker and dashboard"
         )
         st.caption(str(error))
 
@@ -71,21 +85,28 @@ def no_decisions(key: str) -> None:
     with st.container(border=True):
         st.subheader("No decisions yet")
         st.write(
-            f"`{key}` is in the record, but no decision has been made in it. Ask the service for one:"
+            f"`{key}` is in the record, but no decision has been made in it. Ask the service for "
+            "one:"
         )
         st.code(
-            f'curl -X POST http://127.0.0.1:8600/v1/decide -d \'{{"experiment": "{key}", "unit": "viewer-1"}}\''
+            "curl -X POST http://127.0.0.1:8600/v1/decide \\\n"
+            f'  -d \'{{"experiment": "{key}", "unit": "viewer-1"}}\''
         )
 
 
 def chosen() -> str:
-    """The experiment chosen in the sidebar. Raises NotFound where the record knows none."""
-    keys = [line.key for line in data.experiments()]
+    """The key of the experiment that the sidebar chooses.
+
+    Raises:
+        NotFound: the record knows no experiment.
+    """
+    keys = [experiment.key for experiment in data.experiments()]
     if not keys:
         raise NotFound(
             "the record knows no experiment; expected at least one file in the experiments folder"
         )
     key = str(st.session_state.get("experiment") or keys[0])
+    # The session may remember one that was removed since.
     return key if key in keys else keys[0]
 
 
@@ -93,57 +114,43 @@ def header(title: str, key: str | None = None, lead: str = "") -> None:
     """The page's title, and of which experiment."""
     if key is None:
         st.title(title, anchor=False)
-    else:
-        line = data.listed(key)
-        st.title(line.title or key, anchor=False)
-        moment = data.as_of(key) if line.decisions else None
-        parts = [
-            title,
-            f"`{key}`",
-            line.surface,
-            line.status,
-            lead,
-            f"numbers as of {words.moment(moment)}" if moment else "",
-        ]
-        st.caption(" · ".join(part for part in parts if part))
+        return
+    experiment = data.listed(key)
+    st.title(experiment.title or key, anchor=False)
+    parts = [title, f"`{key}`", experiment.surface, experiment.status, lead]
+    moment = data.as_of(key) if experiment.decisions else None
+    if moment is not None:
+        parts.append(f"numbers as of {words.moment(moment)}")
+    st.caption(" · ".join(part for part in parts if part))
 
 
 def problems() -> None:
     """What is wrong with the experiment files, and which experiments can't learn or be measured."""
     for problem in data.ask(database.problems):
-        place = f"`{problem.subject}`" + (f" at `{problem.path}`" if problem.path else "")
-        sentence, icon = _PROBLEMS[problem.kind]
-        headline = sentence.format(place=place)
-        st.warning(f"**{headline}** {plain(problem.message)}", icon=f":material/{icon}:")
+        place = f"`{problem.subject}`"
+        if problem.path:
+            place += f" at `{problem.path}`"
+        sentence, icon = PROBLEMS[problem.kind]
+        st.warning(f"**{sentence.format(place=place)}** {plain(problem.message)}", icon=icon)
 
 
-_PROBLEMS = {
-    "file": (
-        "The last edit of {place} was refused; what was there before is in force.",
-        "edit_off",
-    ),
-    "learning": ("{place} learns nothing for now.", "sync_problem"),
-    "metrics": ("The metrics of {place} can't be computed.", "calculate"),
-}
-
-
-def answer(found: Standing, help_: str = TERMS["verdict"]) -> None:
+def answer(where: Standing, help_: str = TERMS["verdict"]) -> None:
     """What the page comes down to: a word in its colour and with its sign, a sentence, and what to
     do next.
     """
     with st.container(border=True, key="answer"):
-        badge(found)
-        st.markdown(f"##### {plain(found.sentence)}", help=help_)
-        st.markdown(f"**What next?** {plain(found.next)}")
+        badge(where)
+        st.markdown(f"##### {plain(where.sentence)}", help=help_)
+        st.markdown(f"**What next?** {plain(where.next)}")
 
 
-def badge(found: Standing) -> None:
+def badge(where: Standing) -> None:
     """The word for where something stands, in its colour and with its sign."""
-    colour, icon = TONES[found.tone]
-    st.badge(found.word, icon=icon, color=colour)  # type: ignore[arg-type]
+    colour, icon = TONES[where.tone]
+    st.badge(where.word, icon=icon, color=colour)
 
 
-def warn(found: Report) -> None:
+def warn(report: Report) -> None:
     """What must be repaired before the experiment's numbers are believed."""
-    for alarm in alarms(found):
+    for alarm in alarms(report):
         st.warning(plain(alarm.sentence), icon=":material/warning:")

@@ -32,11 +32,12 @@ def pass_or_stop() -> None:
     if password is None or st.session_state.get("known"):
         return
     st.title("Topbill")
-    given = st.text_input("Password", type="password")
-    if given and hmac.compare_digest(given.encode(), str(password).encode()):
+    text = st.text_input("Password", type="password")
+    # Compared in constant time: how long a wrong one takes tells nothing about the right one.
+    if text and hmac.compare_digest(text.encode(), str(password).encode()):
         st.session_state["known"] = True
         st.rerun()
-    if given:
+    if text:
         st.error("That is not the password.", icon=":material/lock:")
     st.stop()
 
@@ -46,30 +47,47 @@ def _signed_in_or_stop(auth: Mapping[str, object]) -> None:
     is such a list.
     """
     if not st.user.is_logged_in:
-        st.title("Topbill")
-        providers = [
-            n for n, held in auth.items() if isinstance(held, Mapping) and n != "client_kwargs"
-        ]
-        for name in providers or [""]:
-            label = f"Sign in with {name}" if name else "Sign in"
-            st.button(
-                label,
-                on_click=st.login,
-                args=(name or None,),
-                type="primary",
-                icon=":material/login:",
-            )
+        _offer_sign_in(auth)
         st.stop()
-    email = st.user.get("email") if st.user.get("email_verified", True) else None
-    if not may_look(email, auth.get("allowed")):
-        st.title("Topbill")
-        st.warning(
-            f"You are signed in as {email or 'somebody without a verified address'}, who may not look here. "
-            "Ask the one who runs these dashboards, or sign in as somebody else.",
-            icon=":material/lock:",
+    email = _verified_email()
+    if may_look(email, auth.get("allowed")):
+        return
+    st.title("Topbill")
+    st.warning(
+        f"You are signed in as {email or 'somebody without a verified address'}, who may not look "
+        "here. Ask the one who runs these dashboards, or sign in as somebody else.",
+        icon=":material/lock:",
+    )
+    st.button("Sign out", on_click=st.logout, icon=":material/logout:")
+    st.stop()
+
+
+def _offer_sign_in(auth: Mapping[str, object]) -> None:
+    """A button for each provider; one without a name where there is only `[auth]` itself."""
+    st.title("Topbill")
+    providers = []
+    for name, section in auth.items():
+        if isinstance(section, Mapping) and name != "client_kwargs":
+            providers.append(name)
+    for name in providers or [""]:
+        label = f"Sign in with {name}" if name else "Sign in"
+        st.button(
+            label,
+            on_click=st.login,
+            args=(name or None,),
+            type="primary",
+            icon=":material/login:",
         )
-        st.button("Sign out", on_click=st.logout, icon=":material/logout:")
-        st.stop()
+
+
+def _verified_email() -> str | None:
+    """The viewer's address; None where the provider has not verified it, since anybody may claim
+    any address.
+    """
+    if not st.user.get("email_verified", True):
+        return None
+    email = st.user.get("email")
+    return None if email is None else str(email)
 
 
 def way_out() -> None:

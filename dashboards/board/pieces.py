@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from html import escape
+from itertools import zip_longest
 
 import altair as alt
 import pandas as pd
@@ -22,61 +23,72 @@ def section(title: str, help_: str) -> None:
     st.subheader(title, anchor=False, help=help_)
 
 
-def metrics(*shown: tuple[str, str, str]) -> None:
+def metrics(*numbers: tuple[str, str, str]) -> None:
     """Numbers side by side, as many in a row as there is room for: label, value, help."""
     with st.container(horizontal=True):
-        for label, value, help_ in shown:
+        for label, value, help_ in numbers:
             st.metric(label, value, help=help_, width=168)
 
 
-def chart(drawn: Chart, frame: pd.DataFrame, name: str, height: int | None = None) -> None:
+def chart(drawing: Chart, numbers: pd.DataFrame, name: str, height: int | None = None) -> None:
     """A chart and, below it, the numbers that it was drawn from. It saves itself as PNG from its
     corner.
     """
-    charts.draw(drawn, height, words.label(name))
-    download(frame, name)
+    charts.draw(drawing, height, words.label(name))
+    download(numbers, name)
 
 
-def table(frame: pd.DataFrame, name: str, names: str = "", links: Sequence[str] = ()) -> None:
-    """A table of words, one line for each row of `frame`; on a phone each row is a card. `names`
-    tells more of columns that the experiment named, `links` are where the rows' first cells
-    lead."""
-    head = "".join(f"<th>{_headed(str(column), names)}</th>" for column in frame.columns)
-    rows = [[escape(str(cell)) for cell in row] for row in frame.itertuples(index=False)]
-    for row, link in zip(rows, links, strict=False):
-        row[0] = f'<a href="{escape(link)}">{row[0]}</a>'
-    columns = [escape(str(column)) for column in frame.columns]
-    body = "".join(
-        "<tr>"
-        + "".join(
-            f'<td data-column="{c}"><span>{cell}</span></td>'
-            for c, cell in zip(columns, row, strict=True)
-        )
-        + "</tr>"
-        for row in rows
+def table(lines: pd.DataFrame, name: str, names: str = "", links: Sequence[str] = ()) -> None:
+    """A table of words; on a phone each line is a card.
+
+    Args:
+        lines: a line for each row.
+        name: of the CSV file.
+        names: tells more of columns that the experiment named.
+        links: where the lines' first cells lead.
+    """
+    columns = [str(column) for column in lines.columns]
+    heads = "".join(f"<th>{_head(column, names)}</th>" for column in columns)
+    rows = []
+    for cells, link in zip_longest(lines.itertuples(index=False), links[: len(lines)]):
+        rows.append(_row(columns, cells, link))
+    st.html(
+        f'<table class="tb-table"><thead><tr>{heads}</tr></thead>'
+        f"<tbody>{''.join(rows)}</tbody></table>"
     )
-    st.html(f'<table class="tb-table"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>')
-    download(frame, name)
+    download(lines, name)
 
 
-def _headed(column: str, names: str) -> str:
-    told = COLUMNS.get(column, names)
-    if not told:
+def _row(columns: Sequence[str], cells: Sequence[object], link: str | None) -> str:
+    """A line of a table. Each cell names its column, which a phone shows beside it."""
+    parts = []
+    for i, (column, cell) in enumerate(zip(columns, cells, strict=True)):
+        text = escape(str(cell))
+        if link is not None and i == 0:
+            text = f'<a href="{escape(link)}">{text}</a>'
+        parts.append(f'<td data-column="{escape(column)}"><span>{text}</span></td>')
+    return f"<tr>{''.join(parts)}</tr>"
+
+
+def _head(column: str, names: str) -> str:
+    explanation = COLUMNS.get(column, names)
+    if not explanation:
         raise KeyError(f"column {column!r} has no explanation; expected a line in board/terms.py")
-    help_ = f'<span class="tb-help" role="tooltip">{escape(told)}</span>'
+    help_ = f'<span class="tb-help" role="tooltip">{escape(explanation)}</span>'
     return f'<span class="tb-term" tabindex="0">{escape(column)}{help_}</span>'
 
 
-def download(frame: pd.DataFrame, name: str) -> None:
+def download(numbers: pd.DataFrame, name: str) -> None:
     """A small button that saves the numbers as CSV."""
     st.download_button(
         "CSV",
-        frame.to_csv(index=False).encode(),
+        numbers.to_csv(index=False).encode(),
         f"{name}.csv",
         "text/csv",
         key=f"csv-{name}",
         icon=":material/download:",
         type="tertiary",
         on_click="ignore",
-        help="Save these numbers as a CSV file. Charts are saved as PNG by a button in their corner.",
+        help="Save these numbers as a CSV file. Charts are saved as PNG by a button in their "
+        "corner.",
     )

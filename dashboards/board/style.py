@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import cycle
 from typing import Any
 
 import altair as alt
@@ -60,7 +61,8 @@ def heat_scale(most: float) -> alt.Scale:
 
 def text_on(column: str, most: float) -> Any:
     """The colour of what is written on such a cell."""
-    few, many = _WRITTEN if not dark() else _WRITTEN[::-1]
+    few, many = reversed(_WRITTEN) if dark() else _WRITTEN
+    # Beyond a little more than half of the scale the cell is nearer to its far end.
     return alt.condition(f"datum.{column} > {0.55 * most!r}", alt.value(many), alt.value(few))
 
 
@@ -68,9 +70,11 @@ def colours(
     names: Sequence[str], control: str | None = None, *, title: str | None = None
 ) -> alt.Color:
     """A colour for each name, in the given order; the control and `(others)` are grey."""
-    rest = iter(palette() * (len(names) // len(PALETTE) + 1))
-    chosen = [GREY if name in (control, "(others)", "(none)") else next(rest) for name in names]
-    scale = alt.Scale(domain=list(names), range=chosen)
+    # By the place in the list, so that a name has one colour on all charts of a page.
+    rest = cycle(palette())
+    grey = (control, "(others)", "(none)")
+    scale_colours = [GREY if name in grey else next(rest) for name in names]
+    scale = alt.Scale(domain=list(names), range=scale_colours)
     return alt.Color(
         "name:N",
         scale=scale,
@@ -85,6 +89,7 @@ def draw(
     alt_text: str = "",
 ) -> None:
     """Show a chart at the width of its place."""
+    # Without a height the chart has Altair's own, or that of its rows.
     sized = chart if height is None else chart.properties(height=height)
     st.altair_chart(
         sized.properties(padding=_PADDING).configure_view(strokeWidth=0),
@@ -95,8 +100,10 @@ def draw(
 
 def time_axis(grid: bool = False) -> alt.X:
     """Time on the horizontal axis."""
+    # Midnight is told as a day, a whole minute without its seconds.
     moments = (
-        "timeFormat(datum.value, hours(datum.value) + minutes(datum.value) + seconds(datum.value) == 0 ? '%d %b' : "
+        "timeFormat(datum.value, "
+        "hours(datum.value) + minutes(datum.value) + seconds(datum.value) == 0 ? '%d %b' : "
         "seconds(datum.value) == 0 ? '%H:%M' : '%H:%M:%S')"
     )
     return alt.X(

@@ -60,8 +60,8 @@ def choose(experiment: Experiment) -> Candidate:
             required=True,
             key="most",
             bind="query-params",
-            help="Of a longer log a sample of units is read, each with all its decisions. Intervals "
-            "are wider then, and a policy that learns has less to learn from.",
+            help="Of a longer log a sample of units is read, each with all its decisions. "
+            "Intervals are wider then, and a policy that learns has less to learn from.",
         )
     return Candidate(
         policy=policy,
