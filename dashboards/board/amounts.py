@@ -133,13 +133,13 @@ def segments(frame: pd.DataFrame, names: Sequence[str], control: str) -> alt.Lay
         alt.Tooltip("high:Q", format="+.4f", title="to"),
         alt.Tooltip("n:Q", format=",", title="units"),
     ]
-    shown = [n for n in names if n != control]
+    variants = [name for name in names if name != control]
     base = alt.Chart(frame).encode(
         y=alt.Y(
             "segment:N", title=None, axis=alt.Axis(labelLimit=150, labelFontSize=12, grid=True)
         ),
-        yOffset=alt.YOffset("name:N", sort=shown),
-        color=colours(shown, control),
+        yOffset=alt.YOffset("name:N", sort=variants),
+        color=colours(variants, control),
         tooltip=tips,
     )
     zero = (

@@ -116,10 +116,10 @@ def body() -> None:
     if not experiment.decisions:
         frame.no_decisions(key)
         return
-    left, right = st.columns([3, 2], vertical_alignment="bottom")
-    with left:
+    left_column, right_column = st.columns([3, 2], vertical_alignment="bottom")
+    with left_column:
         variant = choose.variant(key)
-    with right:
+    with right_column:
         group = choose_group(key)
     values = (
         data.ask(action_values.action_values, key, variant)

@@ -124,8 +124,8 @@ def values(key: str, variant: str) -> None:
 
 
 def exploring(key: str, variant: str, report: Report) -> None:
-    left, right = st.columns(2)
-    with left:
+    left_column, right_column = st.columns(2)
+    with left_column:
         pieces.section("How open the draw is", TERMS["effective"])
         over_time = data.ask(exposure.exploration, key, variant).assign(name=variant)
         if over_time.empty:
@@ -134,7 +134,7 @@ def exploring(key: str, variant: str, report: Report) -> None:
             title = "effective actions"
             drawing = charts.lines(over_time, [variant], None, "effective", title, ".1f")
             pieces.chart(drawing, over_time, f"{key}-{variant}-effective", 240)
-    with right:
+    with right_column:
         pieces.section("Exploration by position", TERMS["explored"])
         positions = data.ask(exposure.explored_by_position, key)
         positions = positions.rename(columns={"variant": "name"})

@@ -32,12 +32,12 @@ def one(decision_id: str) -> None:
         ("Engine time", words.milliseconds(row["latency_us"] / 1e3), TERMS["p99"]),
         ("Reward events", str(len(details.rewards)), TERMS["events"]),
     )
-    left, right = st.columns(2)
-    with left:
+    left_column, right_column = st.columns(2)
+    with left_column:
         pieces.section("Candidates and their chances", TERMS["candidates"])
         chances(details.probabilities, row)
         pieces.download(details.probabilities, "chances")
-    with right:
+    with right_column:
         pieces.section("What came of it", TERMS["timeline"])
         timeline(details.rewards)
         pieces.section("What was known", TERMS["context"])
@@ -115,15 +115,15 @@ def several(rows: pd.DataFrame, whose: str, name: str) -> None:
 def body() -> None:
     key = frame.chosen()
     frame.header("Decisions", key)
-    left, right = st.columns(2)
-    decision_id = left.text_input(
+    left_column, right_column = st.columns(2)
+    decision_id = left_column.text_input(
         "Decision id",
         key="id",
         bind="query-params",
         placeholder="as the service answered it",
         help=COLUMNS["decision_id"],
     )
-    unit = right.text_input(
+    unit = right_column.text_input(
         "or unit",
         key="unit",
         bind="query-params",

@@ -98,8 +98,8 @@ def change(c: Comparison) -> tuple[str, str]:
 def over_time(key: str, analysis: Analysis) -> None:
     progress = data.ask(series.progress, key).rename(columns={"variant": "name"})
     funnel = progress.dropna(subset=["relative", "relative_low", "relative_high"])
-    left, right = st.columns(2)
-    with left:
+    left_column, right_column = st.columns(2)
+    with left_column:
         pieces.section("The lift as it became certain", TERMS["interval"])
         if funnel.empty:
             st.caption("Not enough rewards yet to tell a lift from chance.")
@@ -107,7 +107,7 @@ def over_time(key: str, analysis: Analysis) -> None:
             others = [name for name in names(analysis) if name != analysis.control]
             drawing = charts.funnel(funnel, others, analysis.control)
             pieces.chart(drawing, funnel, f"{key}-lift-over-time", 280)
-    with right:
+    with right_column:
         pieces.section("Units so far", TERMS["units"])
         units = data.ask(series.units_over_time, key).rename(columns={"variant": "name"})
         drawing_of_units = charts.lines(units, names(analysis), analysis.control, "units", "units")

@@ -58,8 +58,8 @@ def service(key: str, traffic: pd.DataFrame, report: Report) -> None:
     """How fast decisions come, and how long they take."""
     variants = [line.variant for line in report.variants]
     control = next((line.variant for line in report.variants if line.control), None)
-    left, right = st.columns(2)
-    with left:
+    left_column, right_column = st.columns(2)
+    with left_column:
         pieces.section("Decisions per second", TERMS["decisions"])
         rates = traffic["decisions"] / traffic["seconds"]
         rate = traffic.assign(name=traffic["variant"], rate=rates)
@@ -67,7 +67,7 @@ def service(key: str, traffic: pd.DataFrame, report: Report) -> None:
         names = [*variants, *sorted(set(rate["name"]) - set(variants))]
         drawing = charts.lines(rate, names, control, "rate", "decisions/s", "~s")
         pieces.chart(drawing, traffic, f"{key}-traffic", 240)
-    with right:
+    with right_column:
         pieces.section(
             "Engine time",
             "Time that a decision took inside the engine: the middle one, and the 99th of 100.",
@@ -82,14 +82,14 @@ def service(key: str, traffic: pd.DataFrame, report: Report) -> None:
 
 def errors(key: str, traffic: pd.DataFrame, report: Report) -> None:
     """What the policies did not decide, and when."""
-    left, right = st.columns(2)
-    with left:
+    left_column, right_column = st.columns(2)
+    with left_column:
         pieces.section("Errors over time", TERMS["errors"])
         sums = traffic.groupby("till", as_index=False)[["fallbacks", "decisions"]].sum()
         failed = sums.assign(name="fallbacks", share=sums["fallbacks"] / sums["decisions"])
         drawing = charts.lines(failed, ["fallbacks"], None, "share", "share of decisions", ".1%")
         pieces.chart(drawing, failed, f"{key}-errors", 240)
-    with right:
+    with right_column:
         pieces.section("Who decided", TERMS["fallback"])
         total = sum(report.health.reasons.values())
         lines = []
@@ -106,9 +106,9 @@ def errors(key: str, traffic: pd.DataFrame, report: Report) -> None:
 
 def rewards(key: str, report: Report) -> None:
     """Which events come, and how late."""
-    left, right = st.columns(2)
+    left_column, right_column = st.columns(2)
     delays = data.ask(decisions.delays, key)
-    with left:
+    with left_column:
         pieces.section(
             "Reward events over time",
             f"An alarm is raised when of no event {JOINED:.0%} come within their window.",
@@ -121,7 +121,7 @@ def rewards(key: str, report: Report) -> None:
         events = [words.label(event) for event in delays["event"]]
         drawing = charts.lines(joins, events, None, "events", "events", "~s")
         pieces.chart(drawing, joins, f"{key}-events", 240)
-    with right:
+    with right_column:
         pieces.section("How late rewards come", TERMS["delay"])
         lines = []
         for row in delays.to_dict("records"):

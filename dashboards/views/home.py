@@ -77,8 +77,8 @@ def spark(key: str, variant: str | None) -> None:
 
 def search(experiments: Sequence[ListedExperiment]) -> list[ListedExperiment]:
     """Those that match what is typed and chosen; all where nothing is."""
-    left, right = st.columns([3, 2], vertical_alignment="bottom")
-    with left:
+    left_column, right_column = st.columns([3, 2], vertical_alignment="bottom")
+    with left_column:
         text = st.text_input(
             "Search",
             key="search",
@@ -86,7 +86,7 @@ def search(experiments: Sequence[ListedExperiment]) -> list[ListedExperiment]:
             placeholder="title, key or owner",
             icon=":material/search:",
         )
-    with right:
+    with right_column:
         statuses = st.pills(
             "Status",
             sorted({experiment.status for experiment in experiments}),

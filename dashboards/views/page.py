@@ -47,9 +47,9 @@ def recall(report: PageReport) -> list[tuple[str, str, str]]:
     measured = report.recall
     if measured is None or not measured.held_out:
         return []
-    found, popular = measured.hits / measured.held_out, measured.popular / measured.held_out
+    hits, popular = measured.hits / measured.held_out, measured.popular / measured.held_out
     return [
-        (f"Found in {measured.most}", words.share(found), TERMS["recall"]),
+        (f"Found in {measured.most}", words.share(hits), TERMS["recall"]),
         (f"Popular {measured.most}", words.share(popular), TERMS["recall"]),
     ]
 

@@ -195,8 +195,8 @@ def body() -> None:
         )
         return
     above = st.container()
-    left, right = st.columns([1, 3])
-    with left:
+    left_column, right_column = st.columns([1, 3])
+    with left_column:
         pieces.section("The viewer", TERMS["context"])
         context = choose_context(experiment.context)
         throw = st.number_input(
@@ -212,7 +212,7 @@ def body() -> None:
     with above:
         labels = {action: pictures.name(action, payloads) for action in payloads}
         frame.answer(answers.previewed(answer.variants, labels), TERMS["preview"])
-    with right:
+    with right_column:
         pieces.section("What each variant would show", TERMS["preview"])
         learned = "Nothing has been learned yet."
         if answer.version:

@@ -34,8 +34,8 @@ NOT_ASKED = Standing(
 
 def choose(experiment: Experiment) -> Candidate:
     """Which policy, with which parameters, by which estimators."""
-    left, right = st.columns(2)
-    with left:
+    left_column, right_column = st.columns(2)
+    with left_column:
         policy = str(
             st.selectbox(
                 "What if we had used …",
@@ -51,7 +51,7 @@ def choose(experiment: Experiment) -> Candidate:
             action = choose_action(experiment)
         elif policy not in (what_if.UNIFORM, what_if.PUBLISHED):
             parameters, min_probability = choose_parameters()
-    with right:
+    with right_column:
         estimators = choose_estimators(experiment)
         most = st.segmented_control(
             "How much of the log",

@@ -169,11 +169,14 @@ def find(
     if name not in QUERIES or not arguments or named:
         return None
     question = Question(name, tuple(str(argument) for argument in arguments))
+    # A file may be missing, be written by another version, or be cut by a full disk: in each case
+    # the question is asked anew.
     try:
         file = msgspec.msgpack.decode(_path(data, question).read_bytes(), type=_AnswerFile)
         answer = _unpacked(file)
     except (OSError, msgspec.DecodeError, pa.ArrowException):
         return None
+    # The experiment may have been edited since, so that other metrics would be answered.
     state = _record_state(data, question.key)
     if state is None or file.question != question or file.revision != state.revision:
         return None
@@ -194,6 +197,7 @@ def refresh(data: Path | str) -> float:
     """
     started = monotonic()
     experiments = database.experiments(data)
+    # Smaller records answer within a blink, and nothing on disk can then be stale.
     if sum(line.decisions for line in experiments) >= LARGE:
         for line in experiments:
             if line.decisions:
@@ -212,6 +216,7 @@ def run(data: Path, until: Callable[[float], bool]) -> None:
         data: the data folder.
         until: waits so many seconds, and says whether to end.
     """
+    # Answering must never be in the way of deciding, learning or publishing.
     os.nice(19)
     took = 0.0
     while not until(min(max(_PAUSE, 5.0 * took), _LONGEST_PAUSE)):
@@ -233,6 +238,8 @@ def questions(data: Path | str, key: str) -> Iterator[Question]:
     """What the pages ask about an experiment as they open, and with every variant and group that
     they offer.
     """
+    # Positional arguments alone, exactly as the pages ask: another spelling would be another
+    # question.
     for name in _names("experiment"):
         yield Question(name, (key,))
     experiment = database.load_experiment(data, key)
@@ -263,6 +270,7 @@ def _work_out(data: Path | str, question: Question) -> None:
         # The worker may have published since the state was read: the report says of what it speaks.
         published_at = datetime.fromisoformat(answer.published_at).replace(tzinfo=None)
     file = _AnswerFile(question, published_at, state.revision, _packed(answer))
+    # Renamed into place, so that a page reads the old answer or the new one, never half of it.
     temporary = path.with_suffix(f".{os.getpid()}")
     try:
         path.parent.mkdir(exist_ok=True)

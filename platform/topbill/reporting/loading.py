@@ -72,6 +72,7 @@ def is_page(key: str, data: Path | str) -> bool:
 
 def render_text(report: Report | PageReport, console: Console) -> None:
     """Print a report on a terminal."""
+    # Two kinds of report, two ways to print one; nobody else tells them apart.
     if isinstance(report, PageReport):
         render_page_report(report, console)
     else:

@@ -9,10 +9,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
+import pandas as pd
 from rich.console import Console, Group
 from rich.table import Table
 
@@ -30,9 +30,6 @@ from topbill.reporting.queries.database import Database, open_database, publishe
 from topbill.stats.frames import frame_of, html_of
 from topbill.stats.intervals import normal
 from topbill.stats.moments import Moments, ratio
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 OBJECTIVE = "objective"
 LEAST_UNITS = 30
@@ -149,6 +146,7 @@ def load_page_report(
         BadRequest: a weight of an unknown metric.
         LogError: the lake cannot be read.
     """
+    # What candidates find is measured by the worker and lies beside the lake.
     with open_database(data) as database:
         report = _report(database, page, weights)
     return replace(report, recall=_recall(Path(data), page))
@@ -186,6 +184,7 @@ def _report(database: Database, page: str, weights: Mapping[str, float] | None) 
     window, now = longest_window(metrics.values()), published_us(database)
     mature = np.array([window_over(at, window, now) for at in pages.decided_at], dtype=bool)
     values = page_values(database, page, list(metrics.values()), goals)
+    # Each layer is randomised by itself, so that each is compared as if the others were chance.
     arms: list[LayerVariant] = []
     for layer, key in pages.experiments.items():
         layer_variants = _Layer(layer, key, pages.variants[layer], mature, pages.units, values)
@@ -216,22 +215,31 @@ def _pages(database: Database, page: str) -> _Pages:
     )
     if not rows:
         raise NotFound(f"no page {page!r} in the lake; expected one that was served and published")
-    layers: list[dict[str, dict[str, str | None]]] = []
     fallbacks: dict[str, int] = {}
+    variants: list[dict[str, str]] = []
+    experiments: dict[str, str] = {}
     for row in rows:
-        decided = msgspec.json.decode(row["layers"])
-        layers.append({str(layer["layer"]): layer for layer in decided})
         for stage in msgspec.json.decode(row["fallbacks"]):
             fallbacks[stage] = fallbacks.get(stage, 0) + 1
-    experiments = {name: str(layer["experiment"]) for name, layer in layers[-1].items()}
-    variants = {}
-    for name in experiments:
-        variants[name] = np.array(
-            [of_page.get(name, {}).get("variant") or "" for of_page in layers]
-        )
-    _, units = np.unique(np.array([row["unit"] for row in rows]), return_inverse=True)
-    decided_at = np.array([row["decided_at"] for row in rows])
-    return _Pages(variants, experiments, units, decided_at, fallbacks)
+        # The latest page says which layers there are now, and of which experiments.
+        experiments = {}
+        variant_by_layer = {}
+        for layer in msgspec.json.decode(row["layers"]):
+            name = str(layer["layer"])
+            experiments[name] = str(layer["experiment"])
+            variant_by_layer[name] = layer["variant"] or ""
+        variants.append(variant_by_layer)
+    pages = pd.DataFrame(rows)
+    # A layer that came later has decided nothing on the pages before.
+    by_layer = pd.DataFrame(variants).fillna("")
+    units, _ = pd.factorize(pages["unit"], use_na_sentinel=False)
+    return _Pages(
+        variants={name: by_layer[name].to_numpy() for name in experiments},
+        experiments=experiments,
+        units=units,
+        decided_at=pages["decided_at"].to_numpy(),
+        fallbacks=fallbacks,
+    )
 
 
 @dataclass(frozen=True)
@@ -250,31 +258,23 @@ class _Layer:
         rows = database.rows(
             "SELECT variant, control FROM variants WHERE experiment = $key", key=self.experiment
         )
-        sums = {row["variant"]: self._sums(row["variant"]) for row in rows}
-        measured = {}
+        measured: dict[str, LayerVariant] = {}
+        sums: dict[str, dict[str, Moments]] = {}
         for row in rows:
             name = row["variant"]
+            sums[name] = self._sums(name)
             measured[name] = self._measured(name, row["control"], sums[name])
         # Only variants with enough viewers are compared with anything.
-        enough = [name for name, arm in measured.items() if arm.reason is None]
+        sums_of_enough = {n: sums[n] for n, arm in measured.items() if arm.reason is None}
         weighted = {metric: weight for metric, weight in goals.items() if weight}
-        ahead = dominated({name: sums[name] for name in enough}, weighted)
-        control = next((name for name in enough if measured[name].control), None)
+        ahead = dominated(sums_of_enough, weighted)
+        control = next((name for name in sums_of_enough if measured[name].control), None)
         arms = []
         for name, arm in measured.items():
             gaps: dict[str, PageMean] = {}
-            if control is not None and name in enough and name != control:
-                for metric, moments in sums[name].items():
-                    gaps[metric] = _difference(moments, sums[control][metric])
-            better = ahead.get(name, {})
-            arms.append(
-                replace(
-                    arm,
-                    against_control=gaps,
-                    beaten_by=tuple(other for other, sure in better.items() if sure),
-                    behind=tuple(other for other, sure in better.items() if not sure),
-                )
-            )
+            if control is not None and name in sums_of_enough and name != control:
+                gaps = _differences(sums[name], sums[control])
+            arms.append(_placed(arm, gaps, ahead.get(name, {})))
         return arms
 
     def _pages_of(self, variant: str) -> np.ndarray:
@@ -306,11 +306,25 @@ class _Layer:
         )
 
 
+def _placed(
+    arm: LayerVariant, gaps: dict[str, PageMean], better: Mapping[str, bool]
+) -> LayerVariant:
+    """The variant beside the control, and among those that are better; `better` says how surely."""
+    surely, perhaps = [], []
+    for other, is_sure in better.items():
+        if is_sure:
+            surely.append(other)
+        else:
+            perhaps.append(other)
+    return replace(arm, against_control=gaps, beaten_by=tuple(surely), behind=tuple(perhaps))
+
+
 def _metrics(database: Database, experiments: Mapping[str, str]) -> dict[str, Metric]:
     """The layers' metrics by name; where two layers mean different things by a name, the titles'
     counts.
     """
     keys = [experiments[layer] for layer in ("artwork", "rows", "titles") if layer in experiments]
+    # Titles last, so that theirs replace what other layers mean by the name.
     metrics: dict[str, Metric] = {}
     for key in keys:
         for row in database.rows("SELECT * FROM metrics WHERE experiment = $key", key=key):
@@ -335,6 +349,7 @@ def _weights(
             key=experiments.get("titles", ""),
         )
         return {row["metric"]: row["weight"] for row in rows}
+    # A typing error would otherwise weigh nothing, silently.
     names = list(metrics)
     for name in weights:
         if name not in names:
@@ -352,6 +367,7 @@ def page_values(
     """(pages,) each metric of each page, scaled to [0, 1] by its cap, and the objective of these
     weights, the pages in the order of the log.
     """
+    # Every kind, cap and default is the domain's SQL: the page is measured as the learner is.
     shares = {OBJECTIVE: Objective.of(metrics, weights).sql(_page_column)}
     for metric in metrics:
         alone = WeightedSum.of([WeightedMetric(metric.name, 1.0, metric.cap)])
@@ -381,6 +397,7 @@ def _page_column(metric: str) -> str:
 
 def _moments(units: np.ndarray, values: Floats) -> Moments:
     """Sums by viewer: their value and their pages."""
+    # `bincount` of nothing has no length that the moments could take.
     if not len(units):
         return Moments.of(("value", "pages"), np.zeros((0, 2)))
     _, viewer = np.unique(units, return_inverse=True)
@@ -393,9 +410,16 @@ def _mean(moments: Moments) -> PageMean:
     return PageMean(mean.value, *normal(mean.value, mean.variance(moments) ** 0.5, _ALPHA))
 
 
+def _differences(
+    treated: Mapping[str, Moments], control: Mapping[str, Moments]
+) -> dict[str, PageMean]:
+    return {metric: _difference(treated[metric], control[metric]) for metric in treated}
+
+
 def _difference(treated: Moments, control: Moments) -> PageMean:
     one, other = ratio("value", "pages")(treated), ratio("value", "pages")(control)
     gap = one.value - other.value
+    # The arms are independent: a viewer is in one variant of a layer.
     sd = (one.variance(treated) + other.variance(control)) ** 0.5
     return PageMean(gap, *normal(gap, sd, _ALPHA))
 
@@ -465,8 +489,8 @@ def _recall_sentence(recall: Recall | None) -> str:
             "Candidates: too few viewers with two plays, or none yet learned from, to tell what "
             "they find."
         )
-    found, popular = recall.hits / recall.held_out, recall.popular / recall.held_out
+    hits, popular = recall.hits / recall.held_out, recall.popular / recall.held_out
     return (
-        f"Candidates: the first {recall.most} hold {found:.1%} of {recall.held_out:,} plays that were "
+        f"Candidates: the first {recall.most} hold {hits:.1%} of {recall.held_out:,} plays that were "
         f"held out, the {recall.most} most popular titles {popular:.1%}."
     )

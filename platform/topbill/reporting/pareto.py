@@ -29,6 +29,7 @@ def dominated(
         goals: metric → weight, below 0 where less is better.
     """
     pairs = list(combinations(sums, 2))
+    # Each of so many comparisons may err with this chance, so that all hold together with 95%.
     alpha = _ALPHA / max(1, len(pairs) * len(goals))
     better_than: dict[str, dict[str, bool]] = {name: {} for name in sums}
     for one, other in pairs:

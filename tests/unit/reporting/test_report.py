@@ -6,10 +6,12 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from html.parser import HTMLParser
 from io import StringIO
 from pathlib import Path
+from types import FrameType
 from typing import Any
 from xml.etree import ElementTree
 
@@ -407,7 +409,7 @@ def test_health_counts_fallbacks_latency_and_joins(tmp_path: Path) -> None:
 
 
 def test_an_unknown_experiment_is_named_beside_those_that_are_there(tmp_path: Path) -> None:
-    with pytest.raises(NotFound, match="start the keeper"):
+    with pytest.raises(NotFound, match="start the worker"):
         reporting.load("home", tmp_path)
     made(tmp_path, [])
     with pytest.raises(NotFound, match="'hom' in the lake; expected one of: home"):
@@ -597,3 +599,43 @@ def test_an_empty_report_has_a_frame_too(tmp_path: Path) -> None:
     frame = made(tmp_path, []).to_frame()
     assert frame["value"].isna().all()
     assert set(frame["reason"]) == {"no_decisions"}
+
+
+def modules_that_run(work: Callable[[], Any]) -> set[str]:
+    """The topbill modules of which any function runs, however deep, while `work` does."""
+    names: set[str] = set()
+
+    def profile(frame: FrameType, event: str, _: object) -> None:
+        if event == "call":
+            names.add(frame.f_globals.get("__name__", ""))
+
+    before = sys.getprofile()
+    sys.setprofile(profile)
+    try:
+        work()
+    finally:
+        sys.setprofile(before)
+    return {name for name in names if name.startswith("topbill.")}
+
+
+def test_the_way_from_load_to_the_sentence_is_short(tmp_path: Path) -> None:
+    """Counted are modules whose functions run from `load` until the report stands in the terminal,
+    its verdict on top: those of the rooms that make it. What they all look up, the definitions in
+    `domain` and the connection and rows of `lake`, is counted beside them."""
+    made(tmp_path, **trial(0.2))
+    modules = modules_that_run(lambda: text(reporting.load("home", tmp_path)))
+    rooms: dict[str, list[str]] = {}
+    for name in sorted(modules):
+        rooms.setdefault(name.split(".")[1], []).append(name)
+    making = [*rooms["reporting"], *rooms["ab"], *rooms["stats"]]
+    assert len(making) <= 18, making
+    assert len(modules) - len(making) <= 6, sorted(modules - set(making))
+
+
+def test_one_load_knows_pages_and_experiments_apart(tmp_path: Path) -> None:
+    made(tmp_path, [decision(1), decision(2, experiment="front", layer="page", variant=None)])
+    assert not reporting.is_page("home", tmp_path)
+    assert reporting.is_page("front", tmp_path)
+    assert isinstance(reporting.load("home", tmp_path), reporting.Report)
+    with pytest.raises(NotFound, match=r"no experiment or page 'hom'.*home, front"):
+        reporting.load("hom", tmp_path)

@@ -73,13 +73,13 @@ class ExperimentTables(NamedTuple):
             )
             for m in self.metrics
         ]
-        margins = {m["metric"]: m["margin"] for m in self.metrics}
+        guardrails = {m["metric"]: m["margin"] for m in self.metrics if m["margin"] is not None}
         return ab.Design(
             key=self.key,
             control=control,
             shares={v["variant"]: v["share"] for v in self.variants},
             metrics=tuple(metrics),
-            guardrails={name: margin for name, margin in margins.items() if margin is not None},
+            guardrails=guardrails,
         )
 
     def category_features(self) -> list[str]:
@@ -87,6 +87,7 @@ class ExperimentTables(NamedTuple):
         metric are left out: a table has each name once.
         """
         context = msgspec.json.decode(self.experiment["spec"]).get("context") or {}
+        # From the file as it was published: the schema is no column of the tables.
         reserved = {OBJECTIVE, *(m["metric"] for m in self.metrics)}
         names = []
         for name, feature in context.items():
@@ -133,10 +134,12 @@ class AnalysisRows:
         columns += [
             self._mature(metric_column(metric.name), metric, metric.name) for metric in metrics
         ]
-        columns += [f"c.{identifier(name)}" for name in self._covariates.values()]
+        for name in self._covariates.values():
+            columns.append(f"c.{identifier(name)}")
         for i, segment in enumerate(self._segments):
             columns.append(f"d.context->>$segment_{i} AS {identifier(segment)}")
             parameters[f"segment_{i}"] = json_path(segment)
+        # Joined by the hash of the unit, as the covariates' table has it.
         covariates = ""
         if self._covariates:
             unit = identifier(UNIT)
@@ -169,6 +172,7 @@ class AnalysisRows:
         """
         names = [OBJECTIVE, *(m["metric"] for m in self._tables.metrics)]
         sums, moments = [], []
+        # All metrics in one pass. Units without a mature decision count for nothing: n is 0 there.
         for i, name in enumerate(map(identifier, names)):
             sums.append(f"coalesce(sum({name}), 0.0) AS x{i}, count({name}) AS n{i}")
             moments.append(
@@ -235,12 +239,14 @@ class AnalysisRows:
 def _mean(units: int, x: float, n: float, xx: float, xn: float, nn: float) -> MeanEstimate:
     """From units with a mature decision, Σx, Σn, Σx², Σxn, Σn² over units."""
     decisions = int(n or 0)
+    # From here on a reason stands for each number that the data cannot bear, weakest data first.
     if decisions == 0:
         return MeanEstimate(reason="immature")
     if not all(map(isfinite, (x * x, xx, xn))):
         return MeanEstimate(reason="infinite_values", units=units, decisions=decisions)
     moments = Moments.from_sums(("x", "n"), units, np.array([x, n]), np.array([[xx, xn], [xn, nn]]))
     mean = ratio("x", "n")(moments)
+    # The mean itself can be said whenever there is a decision; its uncertainty not always.
     estimate = MeanEstimate(value=mean.value, units=units, decisions=decisions)
     if units < 2:
         return replace(estimate, reason="too_few_units")
@@ -250,5 +256,6 @@ def _mean(units: int, x: float, n: float, xx: float, xn: float, nn: float) -> Me
     # Rounding alone leaves a standard error of this size where every unit has the same value.
     if se < 1e-12 * max(abs(mean.value), 1e-12):
         return replace(estimate, reason="constant_metric")
+    # Student's t, since the spread was estimated from these units too.
     half = float(stats.t.isf(0.025, units - 1)) * se
     return replace(estimate, low=mean.value - half, high=mean.value + half, se=se)

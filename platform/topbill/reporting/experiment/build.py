@@ -68,6 +68,7 @@ def _report(
     method: Method,
     looks: Sequence[float],
 ) -> Report:
+    # Means and analysis read the same temporary table, so that they speak of the same decisions.
     counts, means = rows.means()
     explored = policy_shares_by_variant(database, tables)
     variants = [
@@ -84,6 +85,7 @@ def _report(
     windows = _longest_windows(tables)
     window = tables.objective().window
     checked = health(database, tables.key, windows, window, tables.published_us)
+    # As ISO 8601, because the report is read by other programs too.
     times = database.row(
         """SELECT count(*) AS decisions,
             replace(min(decided_at)::VARCHAR, ' ', 'T') || 'Z' AS first_at,
@@ -115,6 +117,7 @@ def _report(
 
 def _longest_windows(tables: ExperimentTables) -> dict[str, float]:
     """Seconds of the longest window of each event that a metric reads."""
+    # An event may be read by several metrics; it is late only where it is so for all of them.
     windows: dict[str, float] = {}
     for metric in tables.metrics:
         event, window = metric["event"], metric["window_seconds"]
@@ -128,21 +131,22 @@ def _variant_lines(
     """Those of the file, in its order, and those that only the record knows (an earlier revision
     had them).
     """
-    lines = [
-        VariantLine(
+    lines: dict[str, VariantLine] = {}
+    for row in tables.variants:
+        lines[row["variant"]] = VariantLine(
             variant=row["variant"],
             policy=row["policy"],
             control=row["control"],
             share=row["share"],
         )
-        for row in tables.variants
-    ]
-    declared = {line.variant for line in lines}
-    lines += [VariantLine(variant=name) for name in sorted(counts.keys() - declared)]
-    return [_counted(line, counts, means) for line in lines]
+    # Their units saw something, so that leaving them out would make decisions disappear.
+    for name in sorted(counts.keys() - lines.keys()):
+        lines[name] = VariantLine(variant=name)
+    return [_counted(line, counts, means) for line in lines.values()]
 
 
 def _counted(line: VariantLine, counts: Mapping[str, VariantCounts], means: Means) -> VariantLine:
+    # A variant of the file may have decided nothing yet.
     own = counts.get(line.variant, VariantCounts())
     return replace(
         line,

@@ -46,21 +46,26 @@ def make_covariates(database: Database, key: str, metrics: Sequence[MetricRow]) 
     Returns:
         The covariate's column by metric; empty, and there is no table, where no metric has one.
     """
-    adjusted = [m for m in metrics if _looks_back(m) or m["covariate_feature"] is not None]
-    if not adjusted:
-        return {}
-    values = []
+    adjusted, values, columns = [], [], {}
     parameters: dict[str, object] = {"key": key}
-    for number, metric in enumerate(adjusted):
+    events: set[str] = set()
+    longest = 0
+    for number, metric in enumerate(metrics):
+        if not _looks_back(metric) and metric["covariate_feature"] is None:
+            continue
+        adjusted.append(metric)
+        columns[metric["metric"]] = column(metric["metric"])
         value, own_parameters = _value(metric, number)
         values.append(f"{value} AS {identifier(column(metric['metric']))}")
         parameters.update(own_parameters)
-    events = ""
-    looking_back = [m for m in adjusted if _looks_back(m)]
-    if looking_back:
-        events = _EVENTS
-        parameters["events"] = sorted({m["event"] for m in looking_back})
-        parameters["longest"] = max(_reach(m) for m in looking_back)
+        if _looks_back(metric):
+            events.add(metric["event"])
+            longest = max(longest, _reach(metric))
+    if not adjusted:
+        return {}
+    # The record's events are read only where some metric looks back for them.
+    if events:
+        parameters |= {"events": sorted(events), "longest": longest}
     database.execute(
         f"""CREATE OR REPLACE TEMP TABLE {COVARIATES} AS
         SELECT *, {_objective(adjusted)} AS {identifier(column(OBJECTIVE))}
@@ -70,12 +75,11 @@ def make_covariates(database: Database, key: str, metrics: Sequence[MetricRow]) 
                 SELECT unit, epoch_us(min(decided_at)) AS since, arg_min(context, seq) AS context
                 FROM decisions
                 WHERE experiment = $key AND variant IS NOT NULL GROUP BY unit
-            ) f {events}
+            ) f {_EVENTS if events else ""}
             GROUP BY f.unit
         )""",  # noqa: S608  (names of columns, through `identifier`)
         **parameters,
     )
-    columns = {m["metric"]: column(m["metric"]) for m in adjusted}
     weighted = [m for m in metrics if m["weight"]]
     # An objective of one metric is that metric to the analysis, with its covariate.
     if len(weighted) > 1 and any(m["weight"] for m in adjusted):

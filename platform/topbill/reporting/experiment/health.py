@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from msgspec.structs import replace
@@ -28,6 +28,8 @@ the latest.
 """
 ALPHA = 0.01
 """The chance that an honest log raises the alarm about any variant's choices."""
+_UNREAD = 20
+"""Most events without a metric that are named."""
 _ENOUGH = 10.0
 """Draws (and non-draws) to be expected before a normal approximation is believed."""
 _SKEW = 0.3
@@ -54,6 +56,7 @@ def health(
     decisions = sum(reasons.values())
     if decisions == 0:
         return Health()
+    # The same moment for every number of the report: what came since is in the next one.
     is_mature = window_over_sql("decided_at", objective_window, published_us)
     mature, latency = _maturity_and_latency(database, key, is_mature)
     events = _events(database, key, windows)
@@ -63,27 +66,31 @@ def health(
         WHERE experiment = $key AND {was_mature}""",  # noqa: S608  (a condition of domain.metric)
         key=key,
     )["decisions"]
-    read = {row["event"]: row for row in events if row["event"] in windows}
-    read_events = sum(row["n"] for row in read.values())
-    joined_events = sum(row["joined"] for row in read.values())
+    counted = _count_events(events, windows)
     lines, sampled = propensity_lines(database, key, decisions)
-    actions = max(Counter(line.variant for line in lines).values(), default=1)
+    # What was decided at all: decisions outside the experiment are neither good nor bad.
     served = reasons.get("policy", 0) + reasons.get("fallback", 0)
     return Health(
         propensity=lines,
         propensity_ok=_all_ok(lines),
         propensity_sampled=sampled,
-        choices=choice_ratios(database, key, decisions, actions),
+        choices=choice_ratios(database, key, decisions, _most_actions(lines)),
         reasons=reasons,
         fallback_share=_share(reasons.get("fallback", 0), served),
         mature_share=mature / decisions,
-        reward_join_rate=_share(joined_events, read_events),
-        joined={event: row["joined"] / row["n"] for event, row in read.items()},
+        reward_join_rate=_share(counted.joined, counted.read),
+        joined=counted.join_rates,
         rewarded_share=_share(rewarded, mature),
-        reward_events=sum(row["n"] for row in events),
-        unread_events=_unread(events, windows),
+        reward_events=counted.events,
+        unread_events=counted.unread,
         latency_ms=latency,
     )
+
+
+def _most_actions(lines: Sequence[PropensityLine]) -> int:
+    """The most actions that a variant has."""
+    by_variant = Counter([line.variant for line in lines])
+    return max(by_variant.values(), default=1)
 
 
 def _share(part: int, whole: int) -> float | None:
@@ -115,8 +122,11 @@ def _maturity_and_latency(
         FROM decisions WHERE experiment = $key""",  # noqa: S608  (a condition of domain.metric)
         key=key,
     )
-    quantiles = zip(("p50", "p90", "p99", "max"), row["latency_us"] or (), strict=False)
-    return row["mature"], {name: micros / 1000.0 for name, micros in quantiles}
+    latency_ms = {}
+    # No quantile at all where nothing was served.
+    for name, micros in zip(("p50", "p90", "p99", "max"), row["latency_us"] or (), strict=False):
+        latency_ms[name] = micros / 1000.0
+    return row["mature"], latency_ms
 
 
 def _events(database: Database, key: str, windows: Mapping[str, float]) -> list[dict[str, Any]]:
@@ -130,11 +140,30 @@ def _events(database: Database, key: str, windows: Mapping[str, float]) -> list[
     )
 
 
-def _unread(events: Sequence[Mapping[str, Any]], windows: Mapping[str, float]) -> dict[str, int]:
-    """The twenty most frequent events that no metric reads."""
-    unread = [row for row in events if row["event"] not in windows]
-    unread.sort(key=lambda row: (-row["n"], row["event"]))
-    return {row["event"]: row["n"] for row in unread[:20]}
+class _EventCounts(NamedTuple):
+    """How many reward events came, how many some metric reads, how many of those in its window."""
+
+    events: int
+    read: int
+    joined: int
+    join_rates: dict[str, float]
+    unread: dict[str, int]
+
+
+def _count_events(rows: Sequence[Mapping[str, Any]], windows: Mapping[str, float]) -> _EventCounts:
+    events = read = joined = 0
+    join_rates: dict[str, float] = {}
+    unread: dict[str, int] = {}
+    # The most frequent first, so that of many misspelt names those are told that matter.
+    for row in sorted(rows, key=lambda row: (-row["n"], row["event"])):
+        events += row["n"]
+        if row["event"] in windows:
+            read += row["n"]
+            joined += row["joined"]
+            join_rates[row["event"]] = row["joined"] / row["n"]
+        elif len(unread) < _UNREAD:
+            unread[row["event"]] = row["n"]
+    return _EventCounts(events, read, joined, join_rates, unread)
 
 
 def propensity_lines(
@@ -194,12 +223,15 @@ def _propensity_line(row: Mapping[str, Any], z: float) -> PropensityLine:
         expected=expected,
         mean_weight=mean_weight,
     )
-    if row["variance"] < 1e-9:  # every p was 0 or 1
+    # Every p was 0 or 1, but for rounding: nothing was drawn, and nothing may differ.
+    if row["variance"] < 1e-9:
         return replace(line, ok=abs(drawn - expected) < 1e-6, reason="certain")
+    # Both tests are of normal sums: too few draws, or too few others, are not near one.
     fewest = min(expected, decisions - expected, 2.0 * row["variance"])
     if fewest < _ENOUGH:
         return replace(line, ok=None, reason="too_few_draws")
     ok = abs(drawn - expected) <= z * float(np.sqrt(row["variance"]))
+    # Third moments against the spread: a few rare draws would carry the mean of the weights.
     if row["cubes"] > _SKEW * row["excess"] ** 1.5:
         return replace(line, ok=ok, reason="skewed_weights")
     half = z * float(np.sqrt(max(row["excess"], 0.0))) / decisions
@@ -241,6 +273,7 @@ def choice_ratios(database: Database, key: str, decisions: int, actions: int) ->
         key=key,
         after=_before_latest(database, key, min(1.0, PAIRS / max(1, decisions * actions**2))),
     )
+    # A variant's matrix of actions comes as rows, because actions may come and go in the log.
     pairs: dict[str, list[dict[str, Any]]] = {}
     for row in rows:
         pairs.setdefault(str(row["variant"]), []).append(row)
@@ -249,28 +282,35 @@ def choice_ratios(database: Database, key: str, decisions: int, actions: int) ->
 
 def _choice_ratio(variant: str, pairs: Sequence[Mapping[str, Any]], alpha: float) -> ChoiceRatio:
     """The test of one variant, from its rows for each pair of actions (a, b)."""
+    # The pairs of an action with itself hold its draws and Σp; all pairs hold Σ p pᵀ.
     own = [row for row in pairs if row["a"] == row["b"]]
-    index = {row["a"]: i for i, row in enumerate(own)}
+    actions = [row["a"] for row in own]
     expected = np.array([row["expected"] or 0.0 for row in own], dtype=np.float64)
     drawn = np.array([row["drawn"] for row in own], dtype=np.float64)
     covariance = np.diag(expected)
     for row in pairs:
-        covariance[index[row["a"]], index[row["b"]]] -= row["together"]
+        covariance[actions.index(row["a"]), actions.index(row["b"])] -= row["together"]
     decisions = round(float(expected.sum()))
     # Draws of probability 0 were not counted above, so they are what is missing to all decisions.
     impossible = decisions - int(drawn.sum())
+    # A draw that could not happen proves by itself that the log lies.
     p_value = p_sequential = 0.0
     if not impossible:
         pool = _pooling(expected)
         pooled_covariance = pool @ covariance @ pool.T
         p_value = srm_of_sums(pool @ drawn, pool @ expected, pooled_covariance)
         p_sequential = sequential_srm_of_sums(drawn, expected, covariance)
-    possible = [row for row in own if row["expected"]]
+    drawn_by_action, expected_by_action = {}, {}
+    for row in own:
+        # An action that never had a probability is no degree of freedom, so it is not told.
+        if row["expected"]:
+            drawn_by_action[row["a"]] = row["drawn"]
+            expected_by_action[row["a"]] = row["expected"]
     return ChoiceRatio(
         variant=variant,
         decisions=decisions,
-        drawn={row["a"]: row["drawn"] for row in possible},
-        expected={row["a"]: row["expected"] for row in possible},
+        drawn=drawn_by_action,
+        expected=expected_by_action,
         p_value=p_value,
         p_sequential=p_sequential,
         impossible=impossible,

@@ -47,6 +47,7 @@ svg .grid { stroke: var(--line); } svg .zero { stroke: var(--ink); }
 def to_html(report: Report) -> str:
     """The report as a page of HTML: no script, no font, no image from elsewhere."""
     title = report.title or report.experiment
+    # The verdict first, then what makes it doubtful, then the numbers it was made from.
     body = [_head(report, title)]
     if report.ab is not None:
         body.append(_verdict(report))
@@ -99,6 +100,7 @@ def _effects(analysis: Analysis) -> str:
     if not analysis.comparisons:
         return ""
     bars, rows = [], []
+    # The chart has lifts alone, on one axis; the table has everything.
     for c in analysis.comparisons:
         if c.relative is not None and c.relative_low is not None and c.relative_high is not None:
             label = f"{c.metric} · {c.variant}"
@@ -125,11 +127,11 @@ def _effects(analysis: Analysis) -> str:
 def _guardrails(analysis: Analysis) -> str:
     heads = ("guardrail", "variant", "verdict", "worse by", "interval", "allowed")
     rows = [_guardrail(guardrail) for guardrail in analysis.guardrails]
-    shown = table(heads, rows, 2) if rows else ""
+    guardrails = table(heads, rows, 2) if rows else ""
     split = escape(wording.split_sentence(analysis))
     if analysis.sample_ratio.alarm:
         split = f"<strong>{split}</strong>"
-    return f"<h2>Guardrails and split</h2>{shown}<p>Units are split {split}.</p>"
+    return f"<h2>Guardrails and split</h2>{guardrails}<p>Units are split {split}.</p>"
 
 
 def _guardrail(guardrail: GuardrailResult) -> tuple[str, ...]:
@@ -212,6 +214,7 @@ def _shares(lines: Sequence[ShareLine]) -> str:
 
 def _health(health: Health) -> str:
     checks = table(("check", "result"), wording.health_cells(health), 2)
+    # Nothing was left to chance: there is no line to show.
     if not health.propensity:
         return f"<h2>Health</h2>{checks}"
     heads = (
@@ -244,7 +247,7 @@ def table(
     """A table in HTML. The first `labels` columns are text, the rest numbers; a first cell like the
     one above it stays empty.
     """
-    sides = [" class=l" if i < labels else "" for i in range(len(heads))]
+    sides = [" class=l"] * labels + [""] * (len(heads) - labels)
     lines = [list(row) for row in rows]
     # From below, so that each first cell is compared with the one above before that is emptied.
     for above, row in reversed(list(pairwise(lines))):

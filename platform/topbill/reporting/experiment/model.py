@@ -195,6 +195,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
             p_value, p_adjusted, chance_to_win, call: against the control, missing for the control
             itself.
         """
+        # The control, and variants that left the file, have no comparison.
         comparisons = {}
         if self.ab is not None:
             for comparison in self.ab.comparisons:

@@ -55,6 +55,7 @@ def plan(
     """
     with open_database(data) as database:
         tables = ExperimentTables.read(database, key)
+        # A plan is for a difference; one variant has none.
         if len(tables.variants) < 2:
             raise NotFound(f"experiment {key!r} has one variant only; expected two to compare")
         return AnalysisRows(database, tables).plan(
@@ -92,6 +93,7 @@ def render_plan(plan: ab.Plan, console: Console) -> None:
 def _needs(runtimes: Sequence[ab.PlannedRun]) -> Table:
     table = _table("What a lift needs", ("variant", "lift", "units", "days"))
     for variant, runs in groupby(runtimes, key=lambda run: run.variant):
+        # A variant's name stands once, above its lifts.
         for i, run in enumerate(runs):
             units = "too many" if run.units is None else f"{run.units:,}"
             lift = f"{100 * run.relative:+.4g}%"

@@ -24,10 +24,12 @@ def regret(report: Report) -> pd.DataFrame:
     for variant in variants:
         reward = variant.reward
         gap = (best.value or 0.0) - (reward.value or 0.0)
+        # The best one's own gap is 0 for certain; of others both means are uncertain.
         half = 0.0
         if reward is not best:
             half = 1.96 * float(((best.se or 0.0) ** 2 + (reward.se or 0.0) ** 2) ** 0.5)
         n = reward.decisions
+        # Nobody can have lost less than nothing against the best.
         low, high = max(0.0, gap - half), gap + half
         lines.append((variant.variant, n, gap, n * gap, n * low, n * high))
     return pd.DataFrame(lines, columns=columns)

@@ -30,12 +30,13 @@ def groupings(experiment: Experiment) -> dict[str, Grouping]:
     A category is itself, a flag yes or no, a vector its largest key, a cycle its quarter, a number
     its third between the declared bounds. Features without natural groups are left out.
     """
-    found = {}
+    # Parameters are numbered, because a feature's name need not be an SQL name.
+    by_feature = {}
     for number, feature in enumerate(experiment.context):
         grouping = _grouping(feature, f"labels{number}")
         if grouping is not None:
-            found[feature.name] = grouping
-    return found
+            by_feature[feature.name] = grouping
+    return by_feature
 
 
 def context_struct(experiment: Experiment) -> str:
@@ -67,6 +68,7 @@ def _grouping(feature: Feature, labels: str) -> Grouping | None:
 
 def _largest(field: str, keys: tuple[str, ...], labels: str) -> Grouping:
     """The key with the largest value; of equal ones the first."""
+    # Services may leave out keys that are 0.
     values = ", ".join(f"coalesce({field}.{identifier(key)}, 0.0)" for key in keys)
     largest = f"list_position([{values}], greatest({values}))"
     expression = f"CASE WHEN greatest({values}) = 0.0 THEN '(none)' ELSE (${labels})[{largest}] END"
@@ -75,6 +77,7 @@ def _largest(field: str, keys: tuple[str, ...], labels: str) -> Grouping:
 
 def _bins(field: str, low: float, high: float, bins: int, labels: str) -> Grouping:
     """Equal parts between two bounds; what lies beyond them belongs to the outermost."""
+    # The bounds are the file's, not the data's: groups stay the same as the record grows.
     edges = [low + (high - low) * i / bins for i in range(bins + 1)]
     names = [f"{start:g}–{end:g}" for start, end in pairwise(edges)]
     # The number of inner edges at or below the value is the bin; lists in SQL begin at 1.

@@ -38,6 +38,7 @@ def forest(bars: Sequence[Bar]) -> str:
     if not bars:
         return ""
     widest = max(max(abs(bar.low), abs(bar.high)) for bar in bars)
+    # A little room beyond the widest, and never nothing, which could not be divided by.
     reach = min(1.0, widest * 1.08) or 0.01
     height = _ROW * len(bars) + 34
     parts = [_open(height, "Lift with interval for each metric and variant")]
@@ -61,6 +62,7 @@ def shares(rows: Sequence[tuple[str, Sequence[tuple[str, float]]]]) -> str:
     for _, cuts in rows:
         for name, share in cuts:
             totals[name] = totals.get(name, 0.0) + share
+    # One colour less than there are: the last is for all the others together.
     largest = sorted(totals, key=lambda name: (-totals[name], name))[: len(PALETTE) - 1]
     colours = dict(zip(largest, PALETTE, strict=False))
     legend = dict(colours)
@@ -108,12 +110,14 @@ def _interval(bar: Bar, y: float, reach: float) -> str:
         f'<line x1="{low:.1f}" x2="{high:.1f}" y1="{y}" y2="{y}" stroke="{colour}" '
         'stroke-width="2"/>',
     ]
+    # An end that was cut has no stroke across it, which says that it goes on.
     for x, end in ((low, bar.low), (high, bar.high)):
         if abs(end) <= reach:
             parts.append(
                 f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{y - 5}" y2="{y + 5}" '
                 f'stroke="{colour}" stroke-width="2"/>'
             )
+    # Last, so that it lies above the line.
     parts.append(f'<circle cx="{value:.1f}" cy="{y}" r="4.5" fill="{colour}"/></g>')
     return "".join(parts)
 
@@ -128,6 +132,7 @@ def _x(value: float, reach: float) -> float:
 
 def _ticks(reach: float) -> list[float]:
     """Round numbers between ±reach, five to nine of them, zero among them."""
+    # The step of 1, 2 or 5 times a power of ten that is next above a rough one.
     rough = reach / 3.5
     power = 10.0 ** floor(log10(rough))
     step = next(s * power for s in (1, 2, 5, 10) if s * power >= rough)

@@ -70,6 +70,7 @@ def _print_effects(analysis: Analysis, console: Console) -> None:
     if analysis.sample_ratio.alarm:
         split = f"[red]{split}[/]"
     console.print(f"split of units: {split}", highlight=False)
+    # Segments are many: only those that differ are told here.
     for h in analysis.heterogeneity:
         if h.p_adjusted is not None and h.p_adjusted <= analysis.alpha:
             console.print(
@@ -85,14 +86,16 @@ def _effects(analysis: Analysis, console: Console) -> Table:
         looks = "valid however often one looks"
     table = _titled(f"Against {analysis.control}, {1 - analysis.alpha:.0%} intervals ({looks})")
     headings = ("value", "control", "lift", "interval", "chance", "adjusted p", "call")
+    # What can be had from the rest is left out of a narrow terminal, rather than cut.
     hidden = () if console.width >= _WIDE else ("value", "control", "adjusted p")
-    shown = [heading for heading in headings if heading not in hidden]
-    _add_columns(table, ("metric", "variant", *shown), left=("metric", "variant", "call"))
+    columns = [heading for heading in headings if heading not in hidden]
+    _add_columns(table, ("metric", "variant", *columns), left=("metric", "variant", "call"))
     for metric, group in groupby(analysis.comparisons, key=lambda c: c.metric):
+        # A metric's name stands once, above its variants.
         for i, comparison in enumerate(group):
             cells = dict(zip(headings, _effect(comparison), strict=True))
             first = "" if i else escape(metric)
-            table.add_row(first, escape(str(comparison.variant)), *(cells[h] for h in shown))
+            table.add_row(first, escape(str(comparison.variant)), *(cells[h] for h in columns))
         table.add_section()
     return table
 
@@ -101,6 +104,7 @@ def _effect(c: Comparison) -> tuple[str, ...]:
     *numbers, call = wording.comparison_cells(c)
     chance = formatting.MISSING if c.chance_to_win is None else f"{c.chance_to_win:.0%}"
     p = formatting.MISSING if c.p_adjusted is None else f"{c.p_adjusted:.3g}"
+    # Rich ends a colour with the cell.
     colour = {"better": "[green]", "worse": "[red]"}.get(call, "")
     return *numbers, chance, p, colour + call
 
@@ -112,8 +116,8 @@ def _variants(lines: Sequence[VariantLine], console: Console) -> Table:
         *("decisions", "mature", "reward", "interval"),
     )
     hidden = () if console.width >= _WIDE else ("policy", "planned")
-    shown = [heading for heading in headings if heading not in hidden]
-    _add_columns(table, shown, left=("variant", "policy"))
+    columns = [heading for heading in headings if heading not in hidden]
+    _add_columns(table, columns, left=("variant", "policy"))
     for line in lines:
         label = escape(line.variant)
         cells = (
@@ -126,7 +130,7 @@ def _variants(lines: Sequence[VariantLine], console: Console) -> Table:
             *wording.mean_cells(line.reward),
         )
         by_heading = dict(zip(headings, cells, strict=True))
-        table.add_row(*(by_heading[heading] for heading in shown))
+        table.add_row(*(by_heading[heading] for heading in columns))
     return table
 
 
@@ -158,9 +162,11 @@ def _shares(share_lines: Sequence[ShareLine]) -> Table:
             table.add_row(first, escape(line.action), f"{line.shown:,}", f"{line.share:.1%}")
         rest = lines[_SHOWN_ACTIONS:]
         if rest:
-            shown = sum(line.shown for line in rest)
-            share = sum(line.share for line in rest)
-            table.add_row("", f"{len(rest)} others", f"{shown:,}", f"{share:.1%}")
+            times, share = 0, 0.0
+            for line in rest:
+                times += line.shown
+                share += line.share
+            table.add_row("", f"{len(rest)} others", f"{times:,}", f"{share:.1%}")
         table.add_section()
     return table
 
@@ -168,6 +174,7 @@ def _shares(share_lines: Sequence[ShareLine]) -> Table:
 def _health(health: Health) -> Table:
     table = _titled("Health")
     _add_columns(table, ("check", "result"), left=("check", "result"))
+    # The first check is explained, line by line, where it fails.
     cells = wording.health_cells(health)
     (drawn, verdict), rest = cells[0], cells[1:]
     off = wording.off_lines(health)

@@ -118,6 +118,8 @@ def standing(report: Report) -> Standing:
     if len(report.ab.units) < 2:
         return _ONE_VARIANT
     verdict = report.ab.verdict
+    # The one word that no code stands for: what is safe has beaten the control and kept all
+    # guardrails.
     if verdict.safe_to_ship:
         return Standing(
             word="Winner",
@@ -125,8 +127,11 @@ def standing(report: Report) -> Standing:
             sentence=verdict.sentence,
             next=f"Ship {verdict.winner}: give it all traffic, keep a small holdout.",
         )
-    codes = [code for code in _BY_CODE if code in verdict.codes]
-    word, tone, step = _BY_CODE[codes[0]] if codes else _TOO_EARLY
+    word, tone, step = _TOO_EARLY
+    for code, meaning in _BY_CODE.items():
+        if code in verdict.codes:
+            word, tone, step = meaning
+            break
     return Standing(word=word, tone=tone, sentence=verdict.sentence, next=step)
 
 
@@ -144,43 +149,45 @@ def notes(
         objective_window: seconds until a decision's objective is whole.
         known_events: the events that some metric reads.
     """
+    # Without decisions nothing else can be said, and every other note would only repeat that.
     if not any(v.decisions for v in variants):
         sentence = "No decision has been published yet; is the service being asked?"
         return [Note(code="no_traffic", sentence=sentence)]
-    found = []
+    noted = []
+    # Not an error: the windows must pass before any number is final.
     if all(v.reward.reason in ("immature", "no_decisions") for v in variants):
         longest = formatting.window(objective_window)
         sentence = (
             f"No decision is older than the objective's longest window ({longest}) yet. The first "
             "rewards per variant appear then."
         )
-        found.append(Note(code="immature", sentence=sentence))
-    found += _log_notes(health)
+        noted.append(Note(code="immature", sentence=sentence))
+    noted += _log_notes(health)
     if health.fallback_share is not None and health.fallback_share > FELL_BACK:
         sentence = (
             f"{health.fallback_share:.1%} of decisions fell back to the control's order; look at "
             "the service's log."
         )
-        found.append(Note(code="many_fallbacks", sentence=sentence))
+        noted.append(Note(code="many_fallbacks", sentence=sentence))
     if health.reward_events == 0:
         sentence = "No reward event has come yet; are rewards being sent?"
-        found.append(Note(code="no_rewards", sentence=sentence))
+        noted.append(Note(code="no_rewards", sentence=sentence))
     if health.unread_events:
         sentence = _unread_events(health.unread_events, known_events)
-        found.append(Note(code="unread_events", sentence=sentence))
-    return found
+        noted.append(Note(code="unread_events", sentence=sentence))
+    return noted
 
 
 def _log_notes(health: Health) -> list[Note]:
     """Whether the logged probabilities are those that were drawn with."""
-    found = []
+    mismatches = []
     if health.propensity_ok is False:
         off = sum(line.ok is False for line in health.propensity)
         sentence = (
             f"{off} action(s) were not drawn as often as the logged probabilities say; don't "
             "evaluate from this log."
         )
-        found.append(Note(code="propensity_mismatch", sentence=sentence))
+        mismatches.append(Note(code="propensity_mismatch", sentence=sentence))
     for ratio in health.choices:
         if ratio.alarm:
             why = f"p = {ratio.p_sequential:.2g}"
@@ -190,55 +197,57 @@ def _log_notes(health: Health) -> list[Note]:
                 f"The choices of {ratio.variant} do not match its summed logged probabilities "
                 f"({why}); don't evaluate from this log."
             )
-            found.append(Note(code="choice_mismatch", sentence=sentence))
-    return found
+            mismatches.append(Note(code="choice_mismatch", sentence=sentence))
+    return mismatches
 
 
 def _unread_events(events: Mapping[str, int], known: Iterable[str]) -> str:
     """Which events came for nothing so far, and which names may have been meant."""
+    # The metric's event may only be spelt otherwise than what the service sends.
     names = []
     for event, times in events.items():
         hint = nearest(event, known)
         names.append(f"{times:,} {event} ({hint})" if hint else f"{times:,} {event}")
-    shown = ", ".join(names[:5])
+    listing = ", ".join(names[:5])
     if len(names) > 5:
-        shown += f" and {len(names) - 5} more names"
+        listing += f" and {len(names) - 5} more names"
     return (
-        f"No metric reads these reward events: {shown}; they are kept, and count as soon as a "
+        f"No metric reads these reward events: {listing}; they are kept, and count as soon as a "
         "metric reads them."
     )
 
 
 def alarms(report: Report) -> list[Note]:
     """What must be repaired before numbers are believed, worst first; empty when all is well."""
+    # What a reader was told already is alarming in the same words.
     by_code: dict[str, list[Note]] = {}
     for note in report.notes:
         by_code.setdefault(note.code, []).append(note)
-    found = []
+    raised = []
     if report.ab is not None and report.ab.sample_ratio.alarm:
         sentence = "Units were not split between variants as intended."
-        found.append(Note(code="sample_ratio_mismatch", sentence=sentence))
-    found += by_code.get("propensity_mismatch", []) + by_code.get("choice_mismatch", [])
+        raised.append(Note(code="sample_ratio_mismatch", sentence=sentence))
+    raised += by_code.get("propensity_mismatch", []) + by_code.get("choice_mismatch", [])
     if report.ab is not None:
-        found += _broken_guardrails(report.ab)
-    found += by_code.get("no_rewards", [])
+        raised += _broken_guardrails(report.ab)
+    raised += by_code.get("no_rewards", [])
     # Events that no metric reads are alarming only where no other comes.
     if report.health.reward_join_rate is None:
-        found += by_code.get("unread_events", [])
-    found += _late_rewards(report.health) + by_code.get("many_fallbacks", [])
-    return found
+        raised += by_code.get("unread_events", [])
+    raised += _late_rewards(report.health) + by_code.get("many_fallbacks", [])
+    return raised
 
 
 def _broken_guardrails(analysis: Analysis) -> list[Note]:
-    found = []
+    broken = []
     for guardrail in analysis.guardrails:
         if guardrail.status == "worse":
             sentence = (
                 f"{guardrail.variant} makes {guardrail.metric} worse by more than the "
                 f"{guardrail.margin:.1%} allowed."
             )
-            found.append(Note(code="guardrail_worse", sentence=sentence))
-    return found
+            broken.append(Note(code="guardrail_worse", sentence=sentence))
+    return broken
 
 
 def _late_rewards(health: Health) -> list[Note]:
@@ -247,6 +256,7 @@ def _late_rewards(health: Health) -> list[Note]:
     """
     if not health.joined:
         return []
+    # The event that does best: where even that one is late, the messages are.
     event, most = max(health.joined.items(), key=lambda item: item[1])
     if most >= JOINED:
         return []
@@ -262,6 +272,7 @@ def comparison_cells(c: Comparison) -> tuple[str, str, str, str, str]:
     where nothing can.
     """
     values = formatting.fixed(c.value), formatting.fixed(c.control_value)
+    # A lift says more than a difference, but needs a control that can be told from zero.
     relative = relative_interval(c.relative_low, c.relative_high)
     if relative:
         return *values, formatting.percent(c.relative, signed=True), relative, CALLS[c.call]
@@ -305,6 +316,7 @@ def fixed_interval(low: float, high: float, digits: int = 4) -> str:
 def split_sentence(analysis: Analysis) -> str:
     """Whether units are split as intended, with their numbers and the p-value."""
     ratio = analysis.sample_ratio
+    # The one that stays valid while one looks each day, where days are known.
     p = ratio.p_value if ratio.p_sequential is None else ratio.p_sequential
     counts = ", ".join(f"{variant} {units:,}" for variant, units in ratio.counts.items())
     verdict = "not as intended" if ratio.alarm else "as intended"
@@ -313,12 +325,12 @@ def split_sentence(analysis: Analysis) -> str:
 
 def health_cells(health: Health) -> list[tuple[str, str]]:
     """Each check of a report's health with its result."""
-    reasons = ", ".join(f"{reason} {n:,}" for reason, n in health.reasons.items())
-    latency = ", ".join(f"{name} {ms:.2f}" for name, ms in health.latency_ms.items())
+    reasons = [f"{reason} {n:,}" for reason, n in health.reasons.items()]
+    latency = [f"{name} {ms:.2f}" for name, ms in health.latency_ms.items()]
     return [
         ("actions drawn as often as logged", _propensities(health)),
         ("choices against summed probabilities", _choices(health)),
-        ("decisions by reason", reasons or "none"),
+        ("decisions by reason", ", ".join(reasons) or "none"),
         ("fallbacks", formatting.percent(health.fallback_share, digits=2)),
         ("mature decisions", formatting.percent(health.mature_share, digits=2)),
         (
@@ -329,7 +341,7 @@ def health_cells(health: Health) -> list[tuple[str, str]]:
             "mature decisions with a reward event",
             formatting.percent(health.rewarded_share, digits=2),
         ),
-        ("engine time, ms", latency or "none"),
+        ("engine time, ms", ", ".join(latency) or "none"),
     ]
 
 

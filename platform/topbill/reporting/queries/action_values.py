@@ -62,13 +62,14 @@ def action_values(
         _make_cells(database, key, variant, segment, group)
         rows = database.rows(
             """SELECT action, v AS stage, sum(n)::DOUBLE AS decisions, sum(draws)::DOUBLE AS draws,
-                sum(inverse)::DOUBLE AS inverse, sum(shown)::DOUBLE AS shown,
+                sum(inverse)::DOUBLE AS inverse, sum(shown)::DOUBLE AS first_places,
                 sum(paid)::DOUBLE AS paid, sum(hits)::DOUBLE AS rewarded, sum(s0)::DOUBLE AS s0,
                 sum(s1)::DOUBLE AS s1, max(largest) AS largest
             FROM cells GROUP BY action, v ORDER BY action, any_value(version), v"""
         )
         if not rows:
             return pd.DataFrame(columns=COLUMNS)
+        # Stages come in their order, which the weighing below depends on.
         by_action: dict[str, list[_Stage]] = {}
         for row in rows:
             by_action.setdefault(row.pop("action"), []).append(_Stage(**row))
@@ -86,8 +87,10 @@ class _Stage:
     draws: float
     inverse: float
     """Σ 1/p over decisions."""
-    shown: float
+    first_places: float
+    """How often the variant itself drew it."""
     paid: float
+    """What those earned."""
     rewarded: float
     s0: float
     """Σ 1/p over draws."""
@@ -156,6 +159,9 @@ def _make_cells(
         WHERE experiment = $key""",
         key=key,
     )
+    # With one slot, what an action earns does not depend on what stands below it: every variant's
+    # draws speak for it.
+    whose = "variant = $variant" if experiment.slots > 1 else "variant IS NOT NULL"
     parameters: dict[str, object] = {}
     context, inside = "", ""
     if segment is not None and group is not None:
@@ -172,7 +178,7 @@ def _make_cells(
             context=context,
             inside=inside,
             mature=experiment.goal.mature_sql("decided_at", published_us(database)),
-            whose="variant = $variant" if experiment.slots > 1 else "variant IS NOT NULL",
+            whose=whose,
             experiment=identifier(key),
         ),
         **parameters,
@@ -190,6 +196,7 @@ def _score(stages: list[_Stage]) -> _Score:
     """The estimate of one action, from its stages in order, each of which gets its weight and
     plug-in mean.
     """
+    # Named as in the paper; s0 and s1 are Σ 1/p and Σ r/p over the draws of earlier stages.
     s0 = s1 = numerator = total = 0.0
     for stage in stages:
         # From earlier stages alone: a plug-in mean that knew its own draws would bias the average.
@@ -241,18 +248,19 @@ def _weight_row(action: str, score: _Score, stage: _Stage) -> dict[str, object]:
 def _table(
     by_action: dict[str, list[_Stage]], scores: dict[str, _Score], squares: dict[str, float]
 ) -> pd.DataFrame:
-    everything = sum(stage.shown for stages in by_action.values() for stage in stages)
     lines = []
     for action, stages in by_action.items():
-        shown = int(sum(stage.shown for stage in stages))
-        paid = sum(stage.paid for stage in stages)
+        times = paid = 0.0
+        for stage in stages:
+            times += stage.first_places
+            paid += stage.paid
         line: dict[str, Any] = {
             "action": action,
-            "shown": shown,
-            "share": shown / everything if everything else 0.0,
-            "plain": paid / shown if shown else None,
+            "shown": int(times),
+            "plain": paid / times if times else None,
             "reason": _reason(stages),
         }
+        # Values are shares of the objective, which lies between 0 and 1; so do their bounds.
         if not line["reason"]:
             score = scores[action]
             half = 1.96 * sqrt(squares[action]) / score.total
@@ -263,17 +271,23 @@ def _table(
     table = pd.DataFrame(lines, columns=COLUMNS)
     # A column without any number would otherwise have no numeric type.
     table = table.astype(dict.fromkeys(("plain", "value", "low", "high"), float))
+    # Of 1 at least, so that shares of nothing are 0.
+    table["share"] = table["shown"] / max(1, int(table["shown"].sum()))
     return table.sort_values(["shown", "action"], ascending=[False, True], ignore_index=True)
 
 
 def _reason(stages: list[_Stage]) -> str:
     """Why an action has no interval; empty where it has one."""
-    if sum(stage.draws for stage in stages) < DRAWS:
+    draws = rewarded = largest = whole = 0.0
+    for stage in stages:
+        draws += stage.draws
+        rewarded += stage.rewarded
+        largest = max(largest, stage.weight * stage.largest)
+        whole += stage.weight * stage.s0
+    if draws < DRAWS:
         return "too_few_draws"
-    if sum(stage.rewarded for stage in stages) < REWARDED:
+    if rewarded < REWARDED:
         return "too_few_rewards"
-    largest = max(stage.weight * stage.largest for stage in stages)
-    whole = sum(stage.weight * stage.s0 for stage in stages)
     return "one_weight_dominates" if largest > LARGEST * whole else ""
 
 

@@ -29,6 +29,7 @@ def coverage(data: Path | str, page: str) -> pd.DataFrame:
         Columns variant, places (titles placed, counting each time), titles (different ones), top
         (the share of places that its ten most shown titles took, 0 to 1).
     """
+    # Titles are decided for each row of a page, so a title counts as often as it was placed.
     query = """
         WITH placed AS (
             SELECT variant, title, count(*) AS times

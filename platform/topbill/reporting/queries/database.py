@@ -68,6 +68,8 @@ def open_database(data: Path | str) -> Iterator[Database]:
         LogError: a query fails, such as when files that it reads were compacted meanwhile.
     """
     path = Path(data) / DATABASE
+    # Opened anew for each question: the worker replaces the file, and whoever keeps it open would
+    # see the old one.
     connection = connect(path)
     try:
         yield Database(connection)
@@ -113,6 +115,7 @@ def version(data: Path | str, every: float = 10.0) -> str:
             """SELECT epoch_us(published_at) AS published_us, decisions_version, rewards_version
             FROM published"""
         )
+    # By the clock while the record grows, so that answers are kept for a while at least.
     if every > 0:
         return f"{int(published['published_us'] / 1e6 / every)}"
     return f"{published['decisions_version']}.{published['rewards_version']}"
@@ -203,6 +206,7 @@ def sampled_one_in(database: Database, key: str, most: int = SAMPLE) -> int:
     A query keeps them by `hash(seq) % $one_in = 0`, which is even over time and the same sample
     each time it is asked.
     """
+    # Counting is cheap: files answer it from their statistics.
     counted = database.row(
         "SELECT count(*) AS decisions FROM decisions WHERE experiment = $key", key=key
     )

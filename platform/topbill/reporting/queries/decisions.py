@@ -42,8 +42,8 @@ def find(data: Path | str, decision_id: str) -> DecisionDetails | None:
         decision = rows[0]
         # The experiment is named too, because files of the record are apart by experiment.
         rewards = database.frame(
-            """SELECT occurred_at, epoch(occurred_at) - epoch(decided_at) AS seconds_after, event, value, item,
-                position, received_at
+            """SELECT occurred_at, epoch(occurred_at) - epoch(decided_at) AS seconds_after, event,
+                value, item, position, received_at
             FROM rewards WHERE decision_id = $decision_id AND experiment = $experiment
             ORDER BY occurred_at, seq""",
             decision_id=decision_id,
@@ -61,10 +61,10 @@ def _probabilities(decision: dict[str, Any]) -> pd.DataFrame:
     """The decision's matrix as a table: a line for each position and eligible action."""
     lines = []
     # The matrix may have more positions than were shown, where fewer actions than slots were left.
-    for k, shown in enumerate(decision["slate"][: len(decision["probabilities"] or [])]):
+    for k, placed in enumerate(decision["slate"][: len(decision["probabilities"] or [])]):
         chances = zip(decision["eligible"], decision["probabilities"][k], strict=True)
         for action, probability in chances:
-            lines.append((k + 1, action, probability, action == shown))
+            lines.append((k + 1, action, probability, action == placed))
     return pd.DataFrame(lines, columns=["position", "action", "probability", "shown"])
 
 
@@ -83,8 +83,8 @@ def of_unit(data: Path | str, unit: str, limit: int = 200) -> pd.DataFrame:
     """A unit's latest decisions in all experiments.
 
     Returns:
-        Columns decision_id, decided_at, experiment, variant, unit, slate (actions joined by commas),
-        propensity, reason, policy_version, events (how many rewards); the latest first.
+        Columns decision_id, decided_at, experiment, variant, unit, slate (actions joined by
+        commas), propensity, reason, policy_version, events (how many rewards); the latest first.
     """
     return _latest(data, "unit = $value", unit, limit)
 

@@ -42,6 +42,8 @@ def drift(data: Path | str, key: str) -> pd.DataFrame:
         )
         if span["first"] is None or not groups:
             return pd.DataFrame(columns=COLUMNS)
+        # By log position rather than time, so that both parts have decisions however uneven traffic
+        # was.
         length = span["last"] - span["first"]
         counts = database.frame(
             _counts_query(groups),
@@ -53,6 +55,7 @@ def drift(data: Path | str, key: str) -> pd.DataFrame:
             one_in=sampled_one_in(database, key),
         )
     lines = []
+    # In the file's order, also for features of which nothing moved.
     for i, feature in enumerate(groups):
         shares = _shares(counts[counts["feature"] == f"g{i}"])
         psi = _stability(shares["before"].to_numpy(), shares["lately"].to_numpy())

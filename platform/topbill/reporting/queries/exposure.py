@@ -79,6 +79,7 @@ def by_segment(
     of the group.
     """
     with open_database(data) as database:
+        # Groups follow from the file's schema, and are named in SQL: contexts are never loaded.
         experiment = published_experiment(database, key)
         grouping = groupings(experiment)[segment]
         counts = database.frame(
@@ -148,7 +149,8 @@ def policy_versions(data: Path | str, key: str) -> pd.DataFrame:
     at most 1,000.
     """
     query = """
-        SELECT policy_version, min(decided_at) AS first_at, max(decided_at) AS last_at, count(*) AS decisions
+        SELECT policy_version, min(decided_at) AS first_at, max(decided_at) AS last_at,
+            count(*) AS decisions
         FROM decisions WHERE experiment = $key AND variant IS NOT NULL
         GROUP BY policy_version ORDER BY policy_version DESC LIMIT 1000"""
     with open_database(data) as database:
@@ -160,6 +162,7 @@ def effective_actions(shares: pd.Series) -> float:
     evenly.
     """
     p = shares.to_numpy(dtype=np.float64)
+    # p·ln p goes to 0 with p, where NumPy has no number.
     p = p[p > 0.0]
     return float(np.exp(-(p * np.log(p)).sum())) if p.size else 0.0
 
@@ -167,6 +170,7 @@ def effective_actions(shares: pd.Series) -> float:
 def _rarest_together(counts: pd.DataFrame, most: int) -> pd.DataFrame:
     """All but the `most` - 1 most shown actions as one, where there are more than `most`."""
     totals = counts.groupby("action")["shown"].sum().sort_values(ascending=False)
+    # With as many as may be told apart nothing is gained by taking two together.
     if len(totals) <= most:
         return counts
     frequent = counts["action"].isin(totals.index[: most - 1])

@@ -58,6 +58,7 @@ def load_policies(data: Path | str, key: str) -> CompiledExperiment:
     """
     compiled = CompiledExperiment(load_experiment(data, key))
     path = Path(data) / LOG_FILE
+    # A copied data folder may have the lake alone.
     if path.exists():
         log = open_log(path)
         try:
@@ -94,6 +95,8 @@ def _previewed(
     compiled: CompiledExperiment, variant: Variant, features: Floats, draw: str
 ) -> PreviewedVariant:
     policy, ids = compiled.policies[variant.name], compiled.actions.ids
+    # The draw's name seeds what a policy itself leaves to chance, so that asking again answers the
+    # same.
     scored = policy.score(features, compiled.actions, hash64(draw))
     first = distribution(scored, compiled.rows, variant.min_probability)
     slate = rank(

@@ -48,6 +48,7 @@ def bucket_seconds(database: Database, key: str, points: int = 36) -> int:
     )["seconds"]
     if span is None:
         return 1
+    # The narrowest that does: a short experiment is looked at by the second, an old one by the day.
     for width in _WIDTHS:
         if span / width <= points:
             return width
@@ -65,7 +66,8 @@ def traffic(data: Path | str, key: str, points: int = 60) -> pd.DataFrame:
         SELECT time_bucket(to_seconds($seconds), decided_at) + to_seconds($seconds) AS till,
             coalesce(variant, '(none)') AS variant, $seconds AS seconds, count(*) AS decisions,
             count(*) FILTER (reason = 'fallback') AS fallbacks,
-            approx_quantile(latency_us, 0.5) / 1e3 AS p50, approx_quantile(latency_us, 0.99) / 1e3 AS p99
+            approx_quantile(latency_us, 0.5) / 1e3 AS p50,
+            approx_quantile(latency_us, 0.99) / 1e3 AS p99
         FROM decisions WHERE experiment = $key
         GROUP BY 1, 2 ORDER BY 1, 2"""
     with open_database(data) as database:
@@ -170,25 +172,22 @@ def _moments_query(key: str, metric: Metric | Objective, buckets: int, published
     by unit is enough, however many buckets there are. Every decision earns the default first, and
     one with events what it earned beyond that.
     """
-    every = range(buckets)
     default = number(metric.default)
     column = "objective" if isinstance(metric, Objective) else metric_column(metric.name)
-    decided = ", ".join(
-        f"count(*) FILTER (b = {t})::DOUBLE AS n{t}, {default} * count(*) FILTER (b = {t}) AS x{t}"
-        for t in every
-    )
-    earned = ", ".join(
-        f"0.0::DOUBLE AS n{t}, coalesce(sum(x - {default}) FILTER (b = {t}), 0.0) AS x{t}"
-        for t in every
-    )
-    joined = ", ".join(f"sum(n{t}) AS n{t}, sum(x{t}) AS x{t}" for t in every)
-    so_far = ", ".join(f"{_up_to('n', t)} AS nn{t}, {_up_to('x', t)} AS xx{t}" for t in every)
-    moments = ", ".join(
-        f"[{_moments(f'n{t}', f'x{t}')}, {_moments(f'nn{t}', f'xx{t}')}] AS t{t}" for t in every
-    )
+    decided, earned, joined, so_far, moments = [], [], [], [], []
+    for t in range(buckets):
+        # Of decisions: how many, and what they earn without any event.
+        decided.append(f"count(*) FILTER (b = {t})::DOUBLE AS n{t}")
+        decided.append(f"{default} * count(*) FILTER (b = {t}) AS x{t}")
+        # Of those with events: no decision more, and what they earned beyond that.
+        earned.append(f"0.0::DOUBLE AS n{t}")
+        earned.append(f"coalesce(sum(x - {default}) FILTER (b = {t}), 0.0) AS x{t}")
+        joined.append(f"sum(n{t}) AS n{t}, sum(x{t}) AS x{t}")
+        so_far.append(f"{_up_to('n', t)} AS nn{t}, {_up_to('x', t)} AS xx{t}")
+        moments.append(f"[{_moments(f'n{t}', f'x{t}')}, {_moments(f'nn{t}', f'xx{t}')}] AS t{t}")
     return f"""
         WITH seen AS (
-            SELECT variant, u, {decided}
+            SELECT variant, u, {", ".join(decided)}
             FROM (
                 SELECT variant, hash(unit) AS u, (epoch_us(decided_at) - $start) // $width AS b
                 FROM decisions
@@ -196,7 +195,7 @@ def _moments_query(key: str, metric: Metric | Objective, buckets: int, published
                     AND {metric.mature_sql("decided_at", published)}
             ) GROUP BY variant, u
         ), paid AS (
-            SELECT variant, u, {earned}
+            SELECT variant, u, {", ".join(earned)}
             FROM (
                 SELECT variant, hash(unit) AS u, {column} AS x,
                     (epoch_us(decided_at) - $start) // $width AS b
@@ -204,10 +203,11 @@ def _moments_query(key: str, metric: Metric | Objective, buckets: int, published
                 WHERE variant IS NOT NULL AND {metric.mature_sql("decided_at", published)}
             ) GROUP BY variant, u
         ), units AS (
-            SELECT variant, {joined} FROM (FROM seen UNION ALL FROM paid) GROUP BY variant, u
+            SELECT variant, {", ".join(joined)}
+            FROM (FROM seen UNION ALL FROM paid) GROUP BY variant, u
         )
-        SELECT variant, {moments}
-        FROM (SELECT *, {so_far} FROM units) GROUP BY variant ORDER BY variant"""  # noqa: S608  (columns t0, t1 …; names through `identifier`)
+        SELECT variant, {", ".join(moments)}
+        FROM (SELECT *, {", ".join(so_far)} FROM units) GROUP BY variant ORDER BY variant"""  # noqa: S608  (columns t0, t1 …; names through `identifier`)
 
 
 def _up_to(column: str, t: int) -> str:
@@ -225,40 +225,43 @@ def _moments(n: str, x: str) -> str:
 def _progress(
     rows: list[dict[str, Any]], ends: list[datetime], control: str, metric: str
 ) -> pd.DataFrame:
+    # The second half of each list: what had come by the bucket's end, for the lift.
     so_far = {}
     for row in rows:
         so_far[row["variant"]] = [_estimate(*row[f"t{t}"][6:]) for t in range(len(ends))]
+    # Without any decision of the control there is no lift, but there are rewards.
     control_so_far = so_far.get(control, [None] * len(ends))
     lines = []
     for row in rows:
         variant = row["variant"]
         for t, till in enumerate(ends):
             sums = row[f"t{t}"][:6]
-            here, total, reference = _estimate(*sums), so_far[variant][t], control_so_far[t]
-            if here is None:
+            here, total = _estimate(*sums), so_far[variant][t]
+            if here is None or total is None:
                 continue
-            line: dict[str, Any] = {
-                "till": till,
-                "variant": variant,
-                "decisions": int(sums[1]),
-                "units": total.n if total else 0,
-                "value": here.value,
-            }
+            line: dict[str, Any] = {"till": till, "variant": variant, "decisions": int(sums[1])}
+            line |= {"units": total.n, "value": here.value}
+            # A single unit tells nothing of how units differ.
             if here.n > 1:
                 half = 1.96 * float(np.sqrt(here.variance))
-                line["low"], line["high"] = max(0.0, here.value - half), here.value + half
-            if total is None or reference is None or variant == control:
-                lines.append(line)
-                continue
-            if min(total.n, reference.n) > 1:
-                lift = effect(metric, variant, total, reference, Rule())
-                for part in _LIFT:
-                    line[part] = getattr(lift, part)
+                line |= {"low": max(0.0, here.value - half), "high": here.value + half}
+            if variant != control:
+                line |= _lift(metric, variant, total, control_so_far[t])
             lines.append(line)
     table = pd.DataFrame(lines, columns=_PROGRESS)
     # A column without any number would otherwise have no numeric type.
     numeric = ["value", "low", "high", *_LIFT]
     return table.astype(dict.fromkeys(numeric, float))
+
+
+def _lift(
+    metric: str, variant: str, treated: ArmEstimate, control: ArmEstimate | None
+) -> dict[str, float | None]:
+    """The lift with its bounds; empty where it cannot be said."""
+    if control is None or min(treated.n, control.n) < 2:
+        return {}
+    lift = effect(metric, variant, treated, control, Rule())
+    return {part: getattr(lift, part) for part in _LIFT}
 
 
 def _estimate(

@@ -69,6 +69,7 @@ def parameters(kind: str, text: str) -> msgspec.Struct:
     Raises:
         BadRequest: the text is no such list, or the policy has no such parameter.
     """
+    # Braces make a mapping of `name: value, name: value`, however it was typed.
     try:
         values = yaml.safe_load("{" + text.strip().strip("{}") + "}") or {}
         struct: msgspec.Struct = msgspec.convert(values, KINDS[kind].Params)
@@ -123,6 +124,7 @@ def evaluate_candidate(
 
 def _learning(experiment: Experiment, candidate: Candidate) -> Experiment:
     """The experiment with one variant: the candidate."""
+    # Alone in the experiment, with its schema, actions and objective.
     only = Variant(
         name=candidate.policy,
         policy=candidate.policy,
