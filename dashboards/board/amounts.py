@@ -45,6 +45,7 @@ def heat(
             alt.Tooltip("share:Q", format=".1%"),
         ],
     )
+    # The strongest colour is the largest share here, so that small differences show too.
     most = float(frame["share"].max() or 1.0)
     scale = heat_scale(most)
     cells = base.mark_rect(cornerRadius=3, strokeWidth=0).encode(
@@ -60,6 +61,7 @@ def action_values(frame: pd.DataFrame, title: str) -> alt.LayerChart:
     """Value with interval, a row for each action. Columns: action, value, low, high, plain,
     shown.
     """
+    # The best on top, whatever was shown most.
     order = frame.sort_values("value", ascending=False, na_position="last")["action"].tolist()
     tips = [
         alt.Tooltip("action:N"),
@@ -95,6 +97,7 @@ def bars(frame: pd.DataFrame, highlight: str | None = None) -> alt.LayerChart:
     colour = alt.condition(
         f"datum.name === {highlight!r}", alt.value(palette()[1]), alt.value(palette()[0])
     )
+    # Room at the right for the number of the longest bar.
     most = max(float(frame["value"].max()), 1e-9)
     x = alt.X("value:Q", scale=alt.Scale(domain=[0, most * 1.25]), axis=None)
     shapes = base.mark_bar(cornerRadiusEnd=3).encode(x=x, color=colour)
@@ -178,6 +181,7 @@ def calibration(frame: pd.DataFrame) -> alt.LayerChart:
     """Draws beside what was to be expected of them, on logarithmic axes. Columns: name, drawn,
     expected, verdict.
     """
+    # Logarithmic, because rare actions matter as much as common ones; one axis for both numbers.
     top = float(max(frame["drawn"].max(), frame["expected"].max(), 1))
     low = float(max(1.0, min(frame["drawn"].min(), frame["expected"].min())))
     scale = alt.Scale(type="log", domain=[low * 0.8, top * 1.25], nice=False)
@@ -238,6 +242,7 @@ def estimates(frame: pd.DataFrame, reference: str) -> alt.LayerChart:
         color=colour,
         tooltip=tips,
     )
+    # The reference's interval runs through all rows, so that overlaps are seen at a glance.
     band = alt.Chart(frame[frame["name"] == reference]).mark_rect(opacity=0.13, color=GREY)
     bars_ = base.mark_rule(strokeWidth=5, opacity=0.45).encode(
         x=alt.X(

@@ -34,6 +34,7 @@ def all_experiments(reports: Sequence[tuple[str, Report]]) -> Standing:
     """All experiments at a glance: title and report of each. What cannot wait comes first."""
     standings = [(title, standing(report)) for title, report in reports]
     sentence = _counted([where.word for _, where in standings])
+    # A number that cannot be believed is worse news than a bad one, so alarms come before verdicts.
     alarmed = [(title, alarms(report)) for title, report in reports if alarms(report)]
     if alarmed:
         title, worst = alarmed[0][0], alarmed[0][1][0]
@@ -44,6 +45,7 @@ def all_experiments(reports: Sequence[tuple[str, Report]]) -> Standing:
             sentence=f"{sentence} {raising} an alarm.",
             next=f"{title}: {worst.sentence} Believe none of its numbers before that is explained.",
         )
+    # By urgency first and only then in the list's order: one harm counts more than ten winners.
     for word in _URGENT:
         for title, where in standings:
             if where.word == word:
@@ -63,6 +65,7 @@ def all_experiments(reports: Sequence[tuple[str, Report]]) -> Standing:
 
 def _counted(standing_words: Sequence[str]) -> str:
     """`3 experiments: 2 undecided and 1 with a winner.`"""
+    # The most common first, as one would say it.
     counts = Counter(_SPOKEN.get(word, word.lower()) for word in standing_words)
     parts = [f"{number} {word}" for word, number in counts.most_common()]
     return f"{words.several(len(standing_words), 'experiment')}: {words.listing(parts, 8)}."
@@ -90,6 +93,7 @@ def bandit(
     favourite = str(first.idxmax())
     share = words.share(float(first.max()), digits=0)
     sentence = f"{variant} shows {favourite} first most, in {share} of its decisions"
+    # These two learn nothing, so there is no choice of theirs to be judged.
     if policy == "fixed":
         return Standing(
             word="Fixed",
@@ -107,6 +111,7 @@ def bandit(
         )
     judged = _favourite_against_values(favourite, values)
     step = judged.next
+    # Large slates keep no probabilities, and nothing is known of how they were drawn.
     if explored is not None:
         sentence += f", and explores in {words.share(explored)}"
         if explored < _FEW:
@@ -130,6 +135,7 @@ def _openness(first: pd.Series, explored: float | None) -> str:
 
 def _favourite_against_values(favourite: str, values: pd.DataFrame) -> Standing:
     """Is what is shown most also worth most? The word is that of artwork's page."""
+    # Without an interval an action has too few draws to be the best for certain, or ruled out.
     certain = values.dropna(subset=["value"]).sort_values("value", ascending=False)
     if certain.empty:
         return Standing(
@@ -173,6 +179,7 @@ def pictures(names: Mapping[str, str], values: pd.DataFrame) -> Standing:
     """Which picture, title or row is shown most, and which is worth most. `names` are what people
     call them.
     """
+    # By name from here on: sentences are read by people who never saw an id.
     named = values.assign(action=[names.get(action, action) for action in values["action"]])
     favourite = named.sort_values("share", ascending=False).iloc[0]
     judged = _favourite_against_values(str(favourite["action"]), named)
@@ -209,6 +216,7 @@ def evaluation(
 
 
 def _refused(name: str, estimates: Mapping[str, Estimate]) -> Standing:
+    # Estimators often refuse for one and the same reason: it is told once.
     codes = dict.fromkeys(e.reason for e in estimates.values() if e.reason)
     reasons = [_continued(REASONS.get(code, code)) for code in codes]
     return Standing(
@@ -226,6 +234,7 @@ def _continued(sentence: str) -> str:
 
 def _compared(estimate: Estimate, logged: Estimate) -> tuple[str, Tone, str]:
     """Word, tone and next step of two intervals."""
+    # Only intervals that do not touch are told apart; a difference of points is not enough.
     bounds = (estimate.low, estimate.high, logged.low, logged.high)
     if None in bounds:
         return "Estimated", "neutral", "Collect more decisions."
@@ -242,6 +251,7 @@ def _compared(estimate: Estimate, logged: Estimate) -> tuple[str, Tone, str]:
 def previewed(variants: Sequence[PreviewedVariant], names: Mapping[str, str]) -> Standing:
     """What the variants would show to one viewer. `names` are what people call the actions."""
     variants_by_first: dict[str, list[str]] = {}
+    # Variants that agree are named together.
     for variant in variants:
         variants_by_first.setdefault(variant.slate[0], []).append(words.label(variant.variant))
     parts = []
@@ -309,6 +319,7 @@ def healthy(report: Report, age: float) -> Standing:
             next="Explain this before any number of the experiment is believed; the charts below "
             "tell since when.",
         )
+    # Old numbers are not wrong, but whoever looks must know that they do not move.
     if age > STILL:
         return Standing(
             word="Standing still",
@@ -330,6 +341,7 @@ def whole_page(report: PageReport) -> Standing:
     """What the layers' variants do to the whole page."""
     helping, hurting, compared = [], [], 0
     for arm in report.arms:
+        # The control is what others are compared with: its own gap is nothing.
         gap = None if arm.control else arm.against_control.get(OBJECTIVE)
         if gap is None:
             continue
@@ -352,6 +364,7 @@ def whole_page(report: PageReport) -> Standing:
 def _page_verdict(
     helping: Sequence[LayerVariant], hurting: Sequence[LayerVariant]
 ) -> tuple[str, Tone, str]:
+    # Harm first: what helps can wait a day.
     if hurting:
         step = (
             f"Look at {_possessive(hurting[0])} first: the layers are drawn apart, so it is to "

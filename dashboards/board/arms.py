@@ -24,6 +24,7 @@ def gaps(frame: pd.DataFrame) -> alt.LayerChart:
         alt.Tooltip("low:Q", format="+.4f", title="from"),
         alt.Tooltip("high:Q", format="+.4f", title="to"),
     ]
+    # Green and orange are told apart by colour-blind readers too; what is unclear is grey.
     scale = alt.Scale(domain=["more", "less", "unclear"], range=[palette()[2], palette()[5], GREY])
     base = alt.Chart(frame).encode(
         y=alt.Y("name:N", sort=None, title=None, axis=alt.Axis(labelLimit=170, labelFontSize=12)),
@@ -53,6 +54,7 @@ def trade(
     base = alt.Chart(frame).encode(
         color=colours(names, control), tooltip=[alt.Tooltip("name:N"), "x:Q", "y:Q"]
     )
+    # Not from zero: it is the difference of variants that is looked at.
     across = alt.X(
         "x_low:Q", title=f"{x} per page", scale=alt.Scale(zero=False), axis=alt.Axis(tickCount=5)
     )

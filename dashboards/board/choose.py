@@ -15,6 +15,7 @@ def variant(key: str) -> str:
     """One of the experiment's variants; the first that learns unless another is chosen."""
     variants = data.experiment(key).variants
     names = [v.name for v in variants]
+    # Whoever comes here wants to see what is learned, not the order that never changes.
     first = next((i for i, v in enumerate(variants) if v.policy not in LEARNERS_LAST), 0)
     chosen = st.segmented_control(
         "Variant",
@@ -42,4 +43,5 @@ def segment(key: str) -> str | None:
         bind="query-params",
         help=TERMS["segment"],
     )
+    # The address may name a feature that this experiment does not have.
     return str(chosen) if chosen in names else names[0]

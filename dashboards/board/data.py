@@ -53,6 +53,7 @@ def ask(query: Callable[Concatenate[str, P], T], *arguments: P.args, **named: P.
         named: likewise.
     """
     where = str(folder().resolve())
+    # Streamlit hashes this instead of the function, which is another one when code is reloaded.
     key = (answer_cache.query_name(query), arguments, tuple(sorted(named.items())))
     return cast(T, _latest(where, key, query))
 
@@ -65,6 +66,7 @@ Key = tuple[str, tuple[Any, ...], tuple[tuple[str, Any], ...]]
     ttl=EVERY, refresh_mode="background", max_entries=512, show_spinner="Reading the record …"
 )
 def _latest(where: str, key: Key, _query: Callable[..., Any]) -> Any:
+    # Until then the old version is asked for again, which Streamlit answers from its cache.
     version, ask_again_at = _asked.get((where, key), ("", 0.0))
     if time.monotonic() >= ask_again_at:
         version = database.version(where, EVERY)
@@ -74,6 +76,7 @@ def _latest(where: str, key: Key, _query: Callable[..., Any]) -> Any:
 @st.cache_data(max_entries=512, show_spinner=False)
 def _of_version(where: str, key: Key, version: str, _query: Callable[..., Any]) -> Any:
     _, arguments, named = key
+    # On a large record the worker has answered already, beside its publishing.
     started = time.monotonic()
     cached = answer_cache.find(where, _query, *arguments, **dict(named))
     answer = _query(where, *arguments, **dict(named)) if cached is None else cached.answer
@@ -139,4 +142,5 @@ def get_ready(where: str, key: str) -> None:
         with suppress(TopbillError):
             preview.load_policies(where, key)
 
+    # A daemon: it must not keep the server from ending.
     Thread(target=load, daemon=True).start()

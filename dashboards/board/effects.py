@@ -44,6 +44,8 @@ def funnel(
     """Lift over time with its narrowing interval. Columns: till, name, relative, relative_low,
     relative_high.
     """
+    # Scaled to the intervals as they are now: the first ones are so wide that nothing else would be
+    # seen.
     last = frame.groupby("name").tail(1)
     reach = float(last[["relative_low", "relative_high"]].abs().max().max())
     top = max(0.02, 1.6 * reach)
@@ -61,6 +63,7 @@ def funnel(
         alt.Tooltip("relative_low:Q", format="+.1%", title="from"),
         alt.Tooltip("relative_high:Q", format="+.1%", title="to"),
     ]
+    # A click on the legend shows one variant alone.
     pick = alt.selection_point(fields=["name"], bind="legend")
     base = alt.Chart(frame).encode(x=time_axis(), color=colours(names, control), tooltip=tips)
     band = base.mark_area(clip=True).encode(
@@ -110,6 +113,7 @@ def lines(
     base = alt.Chart(frame).encode(x=time_axis(), color=colours(names, control), tooltip=tips)
     y = alt.Y(f"{column}:Q", title=title, axis=alt.Axis(format=form, tickCount=5))
     layers = [base.mark_line(strokeWidth=2.2, interpolate="monotone").encode(y=y)]
+    # The band lies below its line.
     if {"low", "high"} <= set(frame.columns):
         low = alt.Y("low:Q", title=title)
         layers.insert(
@@ -126,6 +130,7 @@ def stacked(frame: pd.DataFrame, names: Sequence[str]) -> alt.Chart:
         alt.Tooltip("share:Q", format=".1%"),
         alt.Tooltip("shown:Q", format=","),
     ]
+    # Altair would stack by the alphabet; the most shown belongs at the bottom of the stack.
     order = {name: i for i, name in enumerate(names)}
     return (
         alt.Chart(frame.assign(order=frame["name"].map(order)))

@@ -25,6 +25,7 @@ def section(title: str, help_: str) -> None:
 
 def metrics(*numbers: tuple[str, str, str]) -> None:
     """Numbers side by side, as many in a row as there is room for: label, value, help."""
+    # A fixed width each, so that numbers stand below each other where they wrap.
     with st.container(horizontal=True):
         for label, value, help_ in numbers:
             st.metric(label, value, help=help_, width=168)
@@ -47,6 +48,7 @@ def table(lines: pd.DataFrame, name: str, names: str = "", links: Sequence[str] 
         names: tells more of columns that the experiment named.
         links: where the lines' first cells lead.
     """
+    # As HTML of our own: Streamlit's table explains no heading and scrolls sideways on a phone.
     columns = [str(column) for column in lines.columns]
     heads = "".join(f"<th>{_head(column, names)}</th>" for column in columns)
     rows = []
@@ -63,6 +65,7 @@ def _row(columns: Sequence[str], cells: Sequence[object], link: str | None) -> s
     """A line of a table. Each cell names its column, which a phone shows beside it."""
     parts = []
     for i, (column, cell) in enumerate(zip(columns, cells, strict=True)):
+        # Names come from files and requests: none may be taken for HTML.
         text = escape(str(cell))
         if link is not None and i == 0:
             text = f'<a href="{escape(link)}">{text}</a>'
@@ -71,6 +74,7 @@ def _row(columns: Sequence[str], cells: Sequence[object], link: str | None) -> s
 
 
 def _head(column: str, names: str) -> str:
+    # A heading without an explanation is an error of ours, found by the tests of every page.
     explanation = COLUMNS.get(column, names)
     if not explanation:
         raise KeyError(f"column {column!r} has no explanation; expected a line in board/terms.py")

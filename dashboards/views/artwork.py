@@ -21,6 +21,7 @@ COLUMNS = 4
 
 def choose_group(key: str) -> tuple[str, str] | None:
     """A context feature and one of its groups; None for all viewers."""
+    # The text of the choice is also what the address holds.
     options: dict[str, tuple[str, str] | None] = {EVERYBODY: None}
     for feature, groups in data.ask(action_values.groups, key).items():
         for group in groups:
@@ -34,6 +35,7 @@ def choose_group(key: str) -> tuple[str, str] | None:
 def gallery(payloads: Payloads, values: pd.DataFrame) -> None:
     """Every action as its picture, most shown first."""
     rows = {row["action"]: row for row in values.to_dict("records")}
+    # Those that were never shown first come last, so that nothing of the file is missing.
     order = [*rows, *(action for action in payloads if action not in rows)]
     for start in range(0, len(order), COLUMNS):
         actions = order[start : start + COLUMNS]
@@ -121,6 +123,7 @@ def body() -> None:
         variant = choose.variant(key)
     with right_column:
         group = choose_group(key)
+    # Without a group the question is one that is answered in advance on large records.
     values = (
         data.ask(action_values.action_values, key, variant)
         if group is None

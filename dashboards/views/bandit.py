@@ -72,6 +72,7 @@ def viewers(key: str, variant: str, actions: Sequence[str]) -> None:
     counts = data.ask(exposure.by_segment, key, variant, by)
     totals = counts.groupby("action")["shown"].sum().sort_values(ascending=False)
     present = totals.index.tolist()
+    # In the order of the chart above, so that one finds an action again.
     ranked = [name for name in actions if name in present]
     ranked += [name for name in present if name not in actions]
     drawing = charts.heat(
@@ -137,6 +138,7 @@ def exploring(key: str, variant: str, report: Report) -> None:
     with right_column:
         pieces.section("Exploration by position", TERMS["explored"])
         positions = data.ask(exposure.explored_by_position, key)
+        # With one slot there is one bar a variant; a line needs several positions.
         positions = positions.rename(columns={"variant": "name"})
         if set(positions["position"]) == {1}:
             bars = positions.rename(columns={"explored": "value"})
@@ -170,6 +172,7 @@ def regrets(key: str, report: Report) -> None:
         return
     lines = []
     for row in table.to_dict("records"):
+        # Against itself there is nothing to lose, and no interval.
         interval = "the best so far"
         if row["high"] > 0:
             interval = words.interval(row["low"], row["high"])

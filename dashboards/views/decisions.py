@@ -50,6 +50,7 @@ def one(decision_id: str) -> None:
 
 def chances(matrix: pd.DataFrame, decision: dict[str, Any]) -> None:
     """The probabilities of the candidates, position by position."""
+    # Of very large slates the log keeps the drawn probabilities alone.
     if matrix.empty:
         st.caption("The matrix was too large to keep; the policy version reproduces it.")
         lines = []
@@ -57,6 +58,7 @@ def chances(matrix: pd.DataFrame, decision: dict[str, Any]) -> None:
             lines.append({"shown": action, "chance": words.share(p, digits=2)})
         pieces.table(pd.DataFrame(lines), "slate")
         return
+    # A slate is drawn position by position, each from what is left: so the bars are apart.
     is_slate = len(decision["slate"]) > 1
     for position, here in list(matrix.groupby("position"))[:POSITIONS]:
         action = str(here[here["shown"]]["action"].iloc[0])
@@ -130,6 +132,7 @@ def body() -> None:
         placeholder="such as a viewer's or profile's id",
         help=TERMS["units"],
     )
+    # An id says more than a unit, if both were typed.
     if decision_id:
         one(decision_id.strip())
     elif unit:

@@ -41,6 +41,7 @@ def lifts(analysis: Analysis) -> None:
     primary = [c for c in analysis.comparisons if c.metric == analysis.primary]
     label = words.label(analysis.primary)
     pieces.section(f"Lift of {label}", f"{TERMS['lift']} {TERMS['interval']}")
+    # One axis for all: differences where a single lift cannot be said.
     is_lift = all(c.relative is not None for c in primary)
     if not is_lift:
         say_why_no_lift(primary)
@@ -58,6 +59,7 @@ def lifts(analysis: Analysis) -> None:
 
 def say_why_no_lift(comparisons: Sequence[Comparison]) -> None:
     variants: dict[str, list[str]] = {}
+    # Variants often share the reason, which is then told once.
     for c in comparisons:
         if c.relative is None:
             reason = AB_REASONS.get(c.reason, c.reason)
@@ -70,6 +72,7 @@ def lift_numbers(comparisons: Sequence[Comparison], is_lift: bool) -> pd.DataFra
     """Columns name, relative, low, high, text; of differences where no lift can be said."""
     lines = []
     for c in comparisons:
+        # Nothing to draw; the caption above says why.
         if c.difference_low is None:
             continue
         text = "{} ({})".format(*change(c))
@@ -97,6 +100,7 @@ def change(c: Comparison) -> tuple[str, str]:
 
 def over_time(key: str, analysis: Analysis) -> None:
     progress = data.ask(series.progress, key).rename(columns={"variant": "name"})
+    # Early buckets have no lift yet, and the control never has one.
     funnel = progress.dropna(subset=["relative", "relative_low", "relative_high"])
     left_column, right_column = st.columns(2)
     with left_column:
@@ -189,6 +193,7 @@ def segments(analysis: Analysis) -> None:
     if numbers.empty:
         return
     pieces.section("Does it work for everybody?", f"{TERMS['segment']} {TERMS['shrunken']}")
+    # After adjustment over all segments: one of twenty would differ by luck.
     differing = set()
     for h in analysis.heterogeneity:
         if h.p_adjusted is not None and h.p_adjusted < analysis.alpha:
@@ -233,6 +238,7 @@ def split(analysis: Analysis) -> None:
                 }
             )
         pieces.table(pd.DataFrame(lines), f"{analysis.experiment}-split")
+        # The sequential test's where days are known, since people look every day.
         p = ratio.p_value if ratio.p_sequential is None else ratio.p_sequential
         verdict = "**No.** The alarm is on." if ratio.alarm else "Yes, as far as can be told."
         st.markdown(
@@ -248,6 +254,7 @@ def file(report: Report) -> None:
             since, who = words.moment(row["revised_at"]), words.plain(row["who"])
             st.caption(f"Revision `{row['revision']}` since {since}, by {who}")
         if len(audit):
+            # As YAML, which is what people edit; the record holds JSON.
             newest = json.loads(audit["spec"].iloc[0])
             st.code(yaml.safe_dump(newest, sort_keys=False, allow_unicode=True), "yaml")
 
@@ -258,6 +265,7 @@ def body() -> None:
     frame.header("Experiment", key, f"revision {report.revision}")
     if report.hypothesis:
         st.markdown(f"*{words.plain(report.hypothesis)}*")
+    # The file can be looked at before anybody was asked.
     if not report.decisions:
         frame.no_decisions(key)
         file(report)

@@ -21,6 +21,7 @@ DRIFT_SIGNS = {"stable": "✔ stable", "shifting": "… shifting", "changed": "�
 
 def age() -> float:
     """Seconds since the worker last published."""
+    # The record's times are UTC without saying so.
     now = datetime.now(UTC).replace(tzinfo=None)
     return float((now - data.ask(database.published_at)).total_seconds())
 
@@ -72,6 +73,8 @@ def service(key: str, traffic: pd.DataFrame, report: Report) -> None:
             "Engine time",
             "Time that a decision took inside the engine: the middle one, and the 99th of 100.",
         )
+        # Over variants the middle of medians, and the worst of tails: nobody's slowness is averaged
+        # away.
         quantiles = traffic.groupby("till", as_index=False).agg(
             p50=("p50", "median"), p99=("p99", "max")
         )
@@ -125,6 +128,7 @@ def rewards(key: str, report: Report) -> None:
         pieces.section("How late rewards come", TERMS["delay"])
         lines = []
         for row in delays.to_dict("records"):
+            # Missing where no metric reads the event.
             joined = report.health.joined.get(row["event"])
             lines.append(
                 {

@@ -65,9 +65,11 @@ def spark(key: str, variant: str | None) -> None:
     progress = data.ask(series.progress, key).dropna(subset=["relative", "relative_low"])
     if progress.empty:
         return
+    # Without a variant that the verdict names, the one that leads is worth looking at.
     last = progress.groupby("variant").tail(1).sort_values("relative")
     name = variant or str(last["variant"].iloc[-1])
     own = progress[progress["variant"] == name]
+    # A single point is no line.
     if len(own) < 2:
         return
     interval = words.lift_interval(own["relative_low"].iloc[-1], own["relative_high"].iloc[-1])
@@ -94,6 +96,7 @@ def search(experiments: Sequence[ListedExperiment]) -> list[ListedExperiment]:
             bind="query-params",
             selection_mode="multi",
         )
+    # Anywhere in the three, as nobody remembers how a title begins.
     needle = (text or "").lower()
     matches = []
     for experiment in experiments:
@@ -115,6 +118,7 @@ def body() -> None:
     matches = search(experiments)
     if not matches:
         st.info("No experiment matches; clear the search.", icon=":material/search_off:")
+    # A card alone takes the whole width.
     columns = st.columns(2 if len(matches) > 1 else 1)
     for i, experiment in enumerate(matches):
         with columns[i % len(columns)]:

@@ -44,6 +44,7 @@ def headline(report: PageReport) -> None:
 
 def recall(report: PageReport) -> list[tuple[str, str, str]]:
     """What candidates find of plays that were held out, beside the most popular titles."""
+    # Nobody has played twice yet, or nothing was held out.
     measured = report.recall
     if measured is None or not measured.held_out:
         return []
@@ -113,6 +114,7 @@ def goals(report: PageReport) -> None:
     arms = [arm for arm in report.arms if arm.layer == layer]
     metrics = metric_names(arms)
     weighed = [name for name in metrics if report.weights.get(name)]
+    # The two that matter most; a third axis could not be read.
     weighed.sort(key=lambda name: -abs(report.weights[name]))
     if len(weighed) > 1:
         trade(report, arms, weighed[0], weighed[1])
@@ -129,6 +131,7 @@ def trade(report: PageReport, arms: Sequence[LayerVariant], x: str, y: str) -> N
     """The two goals that weigh most, one against the other."""
     lines = []
     for arm in arms:
+        # A variant without a mature page has no metric yet.
         if x in arm.metrics and y in arm.metrics:
             one, other = arm.metrics[x], arm.metrics[y]
             across, up = (one.mean, one.low, one.high), (other.mean, other.low, other.high)
@@ -139,6 +142,7 @@ def trade(report: PageReport, arms: Sequence[LayerVariant], x: str, y: str) -> N
     control = next((arm.variant for arm in arms if arm.control), None)
     names = [arm.variant for arm in arms]
     drawing = charts.trade(crosses, names, control, words.label(x), words.label(y))
+    # Of a penalty less is better, so its axis is read the other way.
     right = "right" if report.weights[x] > 0 else "left"
     top = "up" if report.weights[y] > 0 else "down"
     st.caption(f"Better is further {right} and further {top}; a cross is both 95% intervals.")

@@ -29,6 +29,7 @@ def choose_context(features: tuple[Feature, ...]) -> dict[str, Any]:
     Raises:
         BadRequest: what was typed is no JSON object.
     """
+    # What is picked stands above what is typed, but depends on it.
     above = st.container()
     text = st.text_area(
         "Or type it",
@@ -71,6 +72,7 @@ def widget(feature: Feature) -> Any:
         last = feature.period - step
         return slider(label, key, 0.0, last, float(round(0.85 * last)), step)
     if feature.kind == "number":
+        # Without bounds in the file there is no telling; these are wide enough to see what happens.
         low, high = -10.0, 10.0
         if feature.low is not None and feature.high is not None:
             low, high = feature.low, feature.high
@@ -154,6 +156,7 @@ def reasons(variant: PreviewedVariant, name: str) -> None:
         st.caption("This policy weighs no features.")
         return
     ranked = sorted(parts.items(), key=lambda part: -abs(part[1]))
+    # Features that add nothing would only hide those that do.
     largest = [(feature, value) for feature, value in ranked[:REASONS] if abs(value) > 1e-9]
     bars = pd.DataFrame(largest, columns=["name", "value"])
     with st.expander(f"Why {words.plain(name)}?", icon=":material/help:"):
@@ -207,6 +210,7 @@ def body() -> None:
             bind="query-params",
             help="Policies draw: another throw may show something else with the same chances.",
         )
+    # The same throw draws the same, so that a change is the viewer's doing and not luck.
     answer = preview(compiled, context, f"preview-{int(throw)}")
     payloads = pictures.payloads(key)
     with above:

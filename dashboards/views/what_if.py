@@ -127,12 +127,14 @@ def evaluate(key: str, candidate: Candidate) -> Evaluation:
 
     try:
         return what_if.evaluate_candidate(data.folder(), key, candidate, progress)
+    # Also where the log cannot be evaluated: the page then says why.
     finally:
         bar.empty()
 
 
 def preferred(estimates: Mapping[str, Estimate]) -> Estimate | None:
     """The estimate that the sentence speaks of; None where every estimator refused."""
+    # Those that hold although a learner chose come first; any is better than none.
     for name in (*PREFERRED, *estimates):
         if name in estimates and estimates[name].value is not None:
             return estimates[name]
@@ -145,6 +147,7 @@ def chart(name: str, estimates: Mapping[str, Estimate], logged: Estimate) -> Non
     for estimate in estimates.values():
         if estimate.value is not None:
             lines.append((estimate.estimator, estimate.value, estimate.low, estimate.high))
+    # What was shown alone is nothing to compare.
     if len(lines) < 2:
         return
     numbers = pd.DataFrame(lines, columns=["name", "value", "low", "high"])
