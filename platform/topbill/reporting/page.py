@@ -491,6 +491,6 @@ def _recall_sentence(recall: Recall | None) -> str:
         )
     hits, popular = recall.hits / recall.held_out, recall.popular / recall.held_out
     return (
-        f"Candidates: the first {recall.most} hold {hits:.1%} of {recall.held_out:,} plays that were "
-        f"held out, the {recall.most} most popular titles {popular:.1%}."
+        f"Candidates: the first {recall.most} hold {hits:.1%} of {recall.held_out:,} plays that "
+        f"were held out, the {recall.most} most popular titles {popular:.1%}."
     )
