@@ -101,14 +101,16 @@ def verify(key: str, *, experiments: Path | None = None, data: Data = DATA) -> N
     verdict = "[green]equals[/]" if verification.same else "[red]differs from[/]"
     out.print(
         f"{key}: the state folded again to watermark {stored.watermark} {verdict} "
-        f"the stored version {stored.version}"
+        f"the stored version {stored.version}",
+        soft_wrap=True,
     )
     for variant, comparison in verification.comparisons.items():
         if comparison.note:
-            out.print(f"  {variant}: {comparison.note}", highlight=False)
+            out.print(f"  {variant}: {comparison.note}", highlight=False, soft_wrap=True)
         before, now = stored.engines.get(variant), verification.engines.get(variant)
         if before is not None and before != now:
-            out.print(f"  {variant}: learned by {before}, folded again by {now}", highlight=False)
+            sentence = f"  {variant}: learned by {before}, folded again by {now}"
+            out.print(sentence, highlight=False, soft_wrap=True)
     if not verification.same:
         sys.exit(1)
 

@@ -208,7 +208,8 @@ MISTAKES: list[tuple[str, str, str, list[str]]] = [
         "share: 20%",
         "shair: 20%",
         [
-            "variants.editorial.shair: got an unknown key; expected one of policy, share, control, min_probability, evaluable, "
+            "variants.editorial.shair: got an unknown key; expected one of policy, share, "
+            "control, min_probability, evaluable, "
             "training, order; did you mean share?"
         ],
     ),
@@ -238,7 +239,8 @@ MISTAKES: list[tuple[str, str, str, list[str]]] = [
         ", control: true",
         "",
         [
-            "variants: got no control; expected exactly one variant with control: true; the others are compared with it"
+            "variants: got no control; expected exactly one variant with control: true; the "
+            "others are compared with it"
         ],
     ),
     (
@@ -246,7 +248,8 @@ MISTAKES: list[tuple[str, str, str, list[str]]] = [
         "share: 40%}",
         "share: 40%, control: true}",
         [
-            "variants: got editorial and thompson as controls; expected exactly one variant with control: true; "
+            "variants: got editorial and thompson as controls; expected exactly one variant with "
+            "control: true; "
             "the others are compared with it"
         ],
     ),
@@ -255,7 +258,8 @@ MISTAKES: list[tuple[str, str, str, list[str]]] = [
         "{policy: thompson",
         "{policy: thomson",
         [
-            f"variants.thompson.policy: got 'thomson'; expected one of {', '.join(KINDS)}; did you mean thompson?"
+            f"variants.thompson.policy: got 'thomson'; expected one of {', '.join(KINDS)}; did "
+            f"you mean thompson?"
         ],
     ),
     (
@@ -275,7 +279,8 @@ MISTAKES: list[tuple[str, str, str, list[str]]] = [
         ", min_probability: 2%",
         "",
         [
-            "variants.linucb.min_probability: got nothing; expected a min_probability above 0%, since linucb is deterministic and its log "
+            "variants.linucb.min_probability: got nothing; expected a min_probability above 0%, "
+            "since linucb is deterministic and its log "
             "could not be evaluated; write min_probability: 2%, or evaluable: false to go without"
         ],
     ),
@@ -290,7 +295,8 @@ MISTAKES: list[tuple[str, str, str, list[str]]] = [
         "watched: 1.0",
         "wached: 1.0",
         [
-            "objective.wached: got an unknown metric; expected one of the metrics play, watched, returned, abandon; "
+            "objective.wached: got an unknown metric; expected one of the metrics play, watched, "
+            "returned, abandon; "
             "did you mean watched?"
         ],
     ),
@@ -299,7 +305,8 @@ MISTAKES: list[tuple[str, str, str, list[str]]] = [
         "metric: abandon",
         "metric: abandoned",
         [
-            "guardrails[0].metric: got 'abandoned'; expected one of the metrics play, watched, returned, abandon; "
+            "guardrails[0].metric: got 'abandoned'; expected one of the metrics play, watched, "
+            "returned, abandon; "
             "did you mean abandon?"
         ],
     ),
@@ -308,7 +315,8 @@ MISTAKES: list[tuple[str, str, str, list[str]]] = [
         "kind: max",
         "kind: sum",
         [
-            "metrics.watched.cap: got nothing; expected the value that counts as 1, since a sum has no upper end; "
+            "metrics.watched.cap: got nothing; expected the value that counts as 1, since a sum "
+            "has no upper end; "
             "for example cap: 10"
         ],
     ),
@@ -323,7 +331,8 @@ MISTAKES: list[tuple[str, str, str, list[str]]] = [
         "order: [close-up, chase]",
         "order: [closeup, chase]",
         [
-            "variants.editorial.order[0]: got 'closeup'; expected the id of one of the actions; did you mean close-up?"
+            "variants.editorial.order[0]: got 'closeup'; expected the id of one of the actions; "
+            "did you mean close-up?"
         ],
     ),
     (
@@ -331,8 +340,10 @@ MISTAKES: list[tuple[str, str, str, list[str]]] = [
         "id: chase",
         "id: close-up",
         [
-            "actions[1].id: got 'close-up'; expected an id of its own: actions[0] has this one already",
-            "variants.editorial.order[1]: got 'chase'; expected the id of one of the actions; nearest is close-up",
+            "actions[1].id: got 'close-up'; expected an id of its own: actions[0] has this one "
+            "already",
+            "variants.editorial.order[1]: got 'chase'; expected the id of one of the actions; "
+            "nearest is close-up",
         ],
     ),
     (
@@ -340,7 +351,8 @@ MISTAKES: list[tuple[str, str, str, list[str]]] = [
         "tone: warm",
         "tone: wram",
         [
-            "actions[0].features.tone: got 'wram'; expected one of warm, cold, dark; did you mean warm?"
+            "actions[0].features.tone: got 'wram'; expected one of warm, cold, dark; did you "
+            "mean warm?"
         ],
     ),
     (
@@ -363,7 +375,8 @@ MISTAKES: list[tuple[str, str, str, list[str]]] = [
         "owner: discovery",
         "owner: discovery\nowner: homepage",
         [
-            "owner: got the key twice, in lines 3 and 4; expected every key once; remove one of the two"
+            "owner: got the key twice, in lines 3 and 4; expected every key once; remove one of "
+            "the two"
         ],
     ),
     (
@@ -371,7 +384,8 @@ MISTAKES: list[tuple[str, str, str, list[str]]] = [
         "title: Artwork",
         "title: Artwork: pictures",
         [
-            "line 2, column 15: got broken YAML (mapping values are not allowed in this context); expected valid YAML; "
+            "line 2, column 15: got broken YAML (mapping values are not allowed in this "
+            "context); expected valid YAML; "
             "put text that holds a colon in quotes"
         ],
     ),
@@ -380,7 +394,8 @@ MISTAKES: list[tuple[str, str, str, list[str]]] = [
         "context:\n  device",
         "context:\n\tdevice",
         [
-            "line 12, column 1: got broken YAML (found character that cannot start any token); expected valid YAML; "
+            "line 12, column 1: got broken YAML (found character that cannot start any token); "
+            "expected valid YAML; "
             "indent with spaces, not tabs; put text with special characters in quotes"
         ],
     ),
@@ -645,7 +660,8 @@ def test_a_layer_that_is_full_takes_no_more(directory: Callable[..., Path]) -> N
     with pytest.raises(SpecError) as caught:
         load_all([path])
     assert str(caught.value) == (
-        "b.yaml: traffic: got 40% where 30% of layer home is left; expected at most 100% in a layer; "
+        "b.yaml: traffic: got 40% where 30% of layer home is left; expected at most 100% in a "
+        "layer; "
         "lower the traffic, stop another experiment of this layer, or choose another layer"
     )
 
@@ -872,7 +888,8 @@ OLD_KEYS = {
 
 def test_every_old_key_is_told_by_its_name_of_today_beside_all_other_problems(file: File) -> None:
     told = [
-        f"{path}: got a key that has another name today; expected {name}; write {name} instead of {old}"
+        f"{path}: got a key that has another name today; expected {name}; write {name} instead "
+        f"of {old}"
         for path, (old, name) in OLD_KEYS.items()
     ]
     assert sorted(problems(file(OLD_FILE))) == sorted(told)
@@ -894,7 +911,8 @@ def test_the_file_is_valid_once_they_are_renamed(file: File, path: str) -> None:
             text = text.replace(f"{old}:", f"{name}:")
     old, name = OLD_KEYS[path]
     assert problems(file(text)) == [
-        f"{path}: got a key that has another name today; expected {name}; write {name} instead of {old}"
+        f"{path}: got a key that has another name today; expected {name}; write {name} instead "
+        f"of {old}"
     ]
     assert load(file(text.replace(f"{old}:", f"{name}:")))
 
