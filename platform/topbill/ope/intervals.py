@@ -18,7 +18,7 @@ from topbill.ope.diagnostics import Diagnostics, Gates, effective_sample, refusa
 from topbill.ope.estimators.estimator import Estimator
 from topbill.ope.estimators.formula import ONE, Column, Formula, Symbols, distinct, mean
 from topbill.ope.result import Estimate, Estimates, refused
-from topbill.ope.tuning import Candidate, mse_bound, slope
+from topbill.ope.tuning import LambdaEstimate, mse_bound, slope
 from topbill.stats import intervals
 from topbill.stats.moments import Moments
 
@@ -230,7 +230,7 @@ def _choose(each: Planned, summary: Summary, d: Diagnostics) -> float:
     candidates = []
     for lam, formula in each.formulas.items():
         value, se = summary.evaluate(formula)
-        candidates.append(Candidate(lam, value, se, d.units))
+        candidates.append(LambdaEstimate(lam, value, se, d.units))
     if each.rule == "mse":
         unbiased = next(c for c in candidates if c.lam == each.estimator.unbounded)
         # Kish's n_eff = (Σw)²/Σw², solved for the mean of w².

@@ -14,7 +14,7 @@ DELTA = 0.1
 _WIDEN = sqrt(6) - 1
 
 
-class Candidate(NamedTuple):
+class LambdaEstimate(NamedTuple):
     """An estimate at one λ."""
 
     lam: float
@@ -23,7 +23,7 @@ class Candidate(NamedTuple):
     units: int
 
 
-def slope(candidates: Sequence[Candidate]) -> float:
+def slope(candidates: Sequence[LambdaEstimate]) -> float:
     """SLOPE of Su, Srinath & Krishnamurthy 2020, with the wider constant √6 − 1 of Tucker & Lee
     2021 (SLOPE++).
 
@@ -44,7 +44,7 @@ def slope(candidates: Sequence[Candidate]) -> float:
 
 
 def mse_bound(
-    candidates: Sequence[Candidate], unbiased: Candidate, square: float, largest: float
+    candidates: Sequence[LambdaEstimate], unbiased: LambdaEstimate, square: float, largest: float
 ) -> float:
     """Su et al. 2020, "Doubly robust off-policy evaluation with shrinkage", section 5: the
      λ of least variance + squared upper bound of the bias.
@@ -56,7 +56,7 @@ def mse_bound(
     n = unbiased.units
     radius = sqrt(2 * square * log(2 / DELTA) / n) + 2 * largest * log(2 / DELTA) / (3 * n)
 
-    def bound(c: Candidate) -> float:
+    def bound(c: LambdaEstimate) -> float:
         variance = c.se**2 * (c.units - 1) / c.units
         return variance + (abs(c.value - unbiased.value) + radius) ** 2
 

@@ -10,7 +10,7 @@ import numpy as np
 from scipy import stats
 
 from topbill.ab.core.effect import ArmEstimate
-from topbill.ab.core.units import Term, UnitRows
+from topbill.ab.core.units import UnitRows, UnitTerm
 from topbill.ab.metrics import Quantile
 from topbill.domain.sql import identifier, number, quoted
 from topbill.stats.moments import Moments, ratio
@@ -61,7 +61,7 @@ def _source(rows: UnitRows, metric: Quantile) -> str:
     """SQL of `variant, unit, v`, a row per event or per unit, without missing values."""
     value = rows.value(metric.column)
     if metric.per == "unit" or rows.one_row_a_unit:
-        inner = rows.by_unit([Term("v", value, f"avg({value})")])
+        inner = rows.by_unit([UnitTerm("v", value, f"avg({value})")])
         return (
             f"SELECT variant, row_number() OVER () AS unit, v FROM ({inner}) "  # noqa: S608  (our own query)
             "WHERE NOT mixed AND v IS NOT NULL"

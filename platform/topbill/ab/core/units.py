@@ -61,7 +61,7 @@ class ColumnSummary:
     shift: float
 
 
-class Term(NamedTuple):
+class UnitTerm(NamedTuple):
     """A number per unit, in SQL: over the row where each unit has one, over the group elsewhere."""
 
     name: str
@@ -98,7 +98,7 @@ class UnitRows:
         answer: list[tuple[Any, ...]] = self.relation.query("unit_rows", sql).fetchall()
         return answer
 
-    def by_unit(self, terms: Iterable[Term], segments: Sequence[str] = ()) -> str:
+    def by_unit(self, terms: Iterable[UnitTerm], segments: Sequence[str] = ()) -> str:
         """SQL of a query with a row per unit: `variant`, `mixed` (seen in several variants), the
         segments as s0, s1…, and each term under its name."""
         variant = identifier(self.variant)
@@ -400,7 +400,7 @@ class MetricTerms:
     """
 
     metric: Metric
-    terms: tuple[Term, ...]
+    terms: tuple[UnitTerm, ...]
     statistic: Statistic
     shift: float = 0.0
     covariate: str | None = None
@@ -489,7 +489,7 @@ def terms_of(
         value = rows.value(metric.column)
         # A shift of totals is the same for all units only where each has one row.
         shift = rows.columns[metric.column].low if rows.one_row_a_unit else 0.0
-        terms = [Term(a, f"{_or0(value)} - {number(shift)}", _or0(f"sum({value})"))]
+        terms = [UnitTerm(a, f"{_or0(value)} - {number(shift)}", _or0(f"sum({value})"))]
     else:
         shift = rows.columns[metric.column].shift
         terms = _mean_terms(metric, rows, a, b, shift)
@@ -499,20 +499,20 @@ def terms_of(
     # Centred on its mean, so that a unit without a value is given 0 and counts as average.
     column, centre = covariate
     from_centre = f"{rows.value(column)} - {number(centre)}"
-    terms.append(Term(x, _or0(from_centre), _or0(f"avg({from_centre})")))
+    terms.append(UnitTerm(x, _or0(from_centre), _or0(f"avg({from_centre})")))
     # HC2's columns are named by the SQL that makes them: products of the two.
     names = product_columns(a, x) if products else ()
     derived = tuple((name, name) for name in names)
     return MetricTerms(metric, tuple(terms), statistic, shift, x, derived, empty)
 
 
-def _total(name: str, value: str) -> Term:
-    return Term(name, _or0(value), _or0(f"sum({value})"))
+def _total(name: str, value: str) -> UnitTerm:
+    return UnitTerm(name, _or0(value), _or0(f"sum({value})"))
 
 
 def _mean_terms(
     metric: Mean | Proportion | Quantile, rows: UnitRows, a: str, b: str, shift: float
-) -> list[Term]:
+) -> list[UnitTerm]:
     """Terms of a mean: the sum `a`, and the count `b` unless each unit has exactly one value."""
     value = rows.value(metric.column)
     summary = rows.columns[metric.column]
@@ -521,13 +521,13 @@ def _mean_terms(
     complete = not (summary.missing or summary.infinite)
     of_row = shifted if complete else _or0(shifted)
     if metric.per == "row":
-        sums = Term(a, of_row, _or0(f"sum({shifted})"))
-        counts = Term(b, present, f"CAST(count({value}) AS DOUBLE)")
+        sums = UnitTerm(a, of_row, _or0(f"sum({shifted})"))
+        counts = UnitTerm(b, present, f"CAST(count({value}) AS DOUBLE)")
         one_value_a_unit = complete and rows.one_row_a_unit
     else:
         aggregate = "max" if isinstance(metric, Proportion) else "avg"
-        sums = Term(a, of_row, _or0(f"{aggregate}({shifted})"))
-        counts = Term(b, present, f"CAST(count({value}) > 0 AS DOUBLE)")
+        sums = UnitTerm(a, of_row, _or0(f"{aggregate}({shifted})"))
+        counts = UnitTerm(b, present, f"CAST(count({value}) > 0 AS DOUBLE)")
         one_value_a_unit = complete
     return [sums] if one_value_a_unit else [sums, counts]
 
@@ -552,7 +552,7 @@ def gather(
     covariates = covariates or {}
     centres = _means(rows, covariates.values())
     terms: dict[str, MetricTerms] = {}
-    infinite: dict[str, Term | None] = {}
+    infinite: dict[str, UnitTerm | None] = {}
     for i, (name, metric) in enumerate(metrics.items()):
         column = covariates.get(name)
         covariate = None if column is None else (column, centres[column])
@@ -568,14 +568,14 @@ def gather(
 def _moments_query(
     rows: UnitRows,
     terms: Mapping[str, MetricTerms],
-    infinite: Mapping[str, Term | None],
+    infinite: Mapping[str, UnitTerm | None],
     segments: Sequence[str],
     keys: Sequence[str],
 ) -> str:
     """SQL with a row per arm: mixed, the keys, the count of units, and for each metric its sums,
     products, units with a value and infinite values. `_collect` reads them in that order.
     """
-    unit_terms: list[Term] = []
+    unit_terms: list[UnitTerm] = []
     derived: list[str] = []
     picked = ["count(*)"]
     for name, metric_terms in terms.items():
@@ -601,7 +601,7 @@ def _units_with_value(terms: MetricTerms) -> str:
     return "count(*)"
 
 
-def _infinite_term(rows: UnitRows, name: str, metric: Metric) -> Term | None:
+def _infinite_term(rows: UnitRows, name: str, metric: Metric) -> UnitTerm | None:
     """How many values of a metric are infinite, None where its columns have none."""
     tests = [
         f"isinf({_as_double(column)})"
