@@ -6,7 +6,7 @@ One vocabulary for the whole project: what a word means is said here once.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Protocol, TypeAlias
 
@@ -233,11 +233,3 @@ class Policy(Protocol):
         score on the link scale; the values sum to it. Empty dicts where a policy has no such
         notion."""
         ...
-
-
-class Log(Protocol):
-    """The transactional intake. An append returns only when its rows are durable."""
-
-    def append(
-        self, decisions: Sequence[Decision], events: Sequence[RewardEvent]
-    ) -> Mapping[str, Any]: ...

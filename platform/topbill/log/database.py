@@ -65,7 +65,7 @@ INSERT OR IGNORE INTO journal VALUES (0, random() & 0xfffffffffffff);
 """
 
 
-class Database:
+class LogDatabase:
     """One connection to the file. Not for several threads at once: a thread opens its own.
 
     Raises LogError where the file cannot be opened, read or written.

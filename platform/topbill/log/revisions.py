@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from topbill.log.database import Database
+from topbill.log.database import LogDatabase
 from topbill.log.protocol import Clock, Revision
 
 
 class RevisionTable:
     """The table `revisions` of a database. Its methods are those of `Log`."""
 
-    def __init__(self, database: Database, clock: Clock) -> None:
+    def __init__(self, database: LogDatabase, clock: Clock) -> None:
         self._database = database
         self._clock = clock
 

@@ -10,7 +10,7 @@ import msgspec
 
 from topbill.domain.errors import Conflict, LogError
 from topbill.domain.records import Snapshot
-from topbill.log.database import Database
+from topbill.log.database import LogDatabase
 from topbill.log.protocol import Clock
 
 _ENGINES = "SELECT variant, engine FROM policy_engines WHERE experiment = ? AND version = ?"
@@ -21,7 +21,7 @@ class SnapshotTable:
     those of `Log`.
     """
 
-    def __init__(self, database: Database, clock: Clock) -> None:
+    def __init__(self, database: LogDatabase, clock: Clock) -> None:
         self._database = database
         self._clock = clock
 

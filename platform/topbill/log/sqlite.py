@@ -18,7 +18,7 @@ import msgspec
 
 from topbill.domain.errors import LogError
 from topbill.domain.records import Decision, RewardEvent, Snapshot
-from topbill.log.database import Database
+from topbill.log.database import LogDatabase
 from topbill.log.entries import Entry, EventKey, Receipt, Rows, admit, keyed_ids
 from topbill.log.file_guard import FileGuard
 from topbill.log.journal import Journal
@@ -46,7 +46,7 @@ _decode_event = msgspec.json.Decoder(RewardEvent).decode
 class SqliteLog(Log):
     """One handle on the embedded log. Not for several threads at once: a thread opens its own.
 
-    Made of parts, each with one job: the `Database` (connection, transactions, errors), the
+    Made of parts, each with one job: the `LogDatabase` (connection, transactions, errors), the
     `Journal` in front of it, the index of what lies in the journal (`RecentIds`), and the two
     tables beside the rows (`SnapshotTable`, `RevisionTable`). What they are together is here:
     commits, draining and the feed.
@@ -58,7 +58,7 @@ class SqliteLog(Log):
         self.path = path
         self.name = str(path)
         self._clock = clock
-        self._database = Database(path)
+        self._database = LogDatabase(path)
         try:
             self._journal = Journal(path.with_suffix(".journal"), self._generation)
         except OSError as error:

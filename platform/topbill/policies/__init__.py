@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from topbill.domain.records import Policy
 from topbill.policies.auto import Auto
-from topbill.policies.comparison import Comparison, compare_states, engine_of
+from topbill.policies.comparison import StateComparison, compare_states, engine_of
 from topbill.policies.epsilon_greedy import EpsilonGreedy
 from topbill.policies.linucb import LinUCB
 from topbill.policies.squarecb import SquareCB
@@ -17,4 +17,4 @@ KINDS: dict[str, type[Policy]] = {
     for policy in (Auto, Uniform, Fixed, EpsilonGreedy, Thompson, LinUCB, SquareCB, VW)
 }
 
-__all__ = ["KINDS", "Comparison", "compare_states", "engine_of"]
+__all__ = ["KINDS", "StateComparison", "compare_states", "engine_of"]

@@ -10,14 +10,16 @@ from topbill.domain.records import Actions, Policy
 from topbill.policies.vw import VW
 
 
-class Comparison(NamedTuple):
+class StateComparison(NamedTuple):
     """`same` is None where it can't be told; `note` says what differs, or why not."""
 
     same: bool | None
     note: str = ""
 
 
-def compare_states(policy: Policy, stored: bytes, rebuilt: bytes, actions: Actions) -> Comparison:
+def compare_states(
+    policy: Policy, stored: bytes, rebuilt: bytes, actions: Actions
+) -> StateComparison:
     """Whether a stored state is the one that the log leads to.
 
     Args:
@@ -30,22 +32,24 @@ def compare_states(policy: Policy, stored: bytes, rebuilt: bytes, actions: Actio
         PolicyError: One of the two is no state of this policy.
     """
     if stored == rebuilt:
-        return Comparison(same=True)
+        return StateComparison(same=True)
     if not isinstance(policy, VW):
-        return Comparison(
+        return StateComparison(
             same=False, note=f"{len(rebuilt):,} bytes folded again, {len(stored):,} stored"
         )
     difference = policy.difference(stored, rebuilt, actions)
     if not difference:
-        return Comparison(same=True, note="VW's own counters differ; it predicts and weighs alike")
+        return StateComparison(
+            same=True, note="VW's own counters differ; it predicts and weighs alike"
+        )
     if not policy.reproducible:
         exploration = policy.params.exploration
-        return Comparison(
+        return StateComparison(
             same=None,
             note=f"{difference}: VW draws random numbers for {exploration} while it learns, and "
             "doesn't store how far they got; after a restart nobody can tell",
         )
-    return Comparison(same=False, note=difference)
+    return StateComparison(same=False, note=difference)
 
 
 def engine_of(policy: Policy) -> str | None:

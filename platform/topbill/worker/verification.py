@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from topbill.domain.errors import NotFound
 from topbill.domain.records import Snapshot
 from topbill.log import Log, Matured
-from topbill.policies import Comparison, compare_states
+from topbill.policies import StateComparison, compare_states
 from topbill.spec import Experiment
 from topbill.worker.policy_fold import PolicyFold
 
@@ -26,7 +26,7 @@ class Verification:
     """
 
     snapshot: Snapshot
-    comparisons: dict[str, Comparison]
+    comparisons: dict[str, StateComparison]
     engines: dict[str, str]
 
     @property
@@ -49,17 +49,19 @@ def verify(log: Log, experiment: Experiment, archive: Archive) -> Verification:
     """
     snapshot, states = fold_again(log, experiment, archive)
     fold = PolicyFold(experiment)
-    comparisons: dict[str, Comparison] = {}
+    comparisons: dict[str, StateComparison] = {}
     for variant, policy in fold.live.policies.items():
         stored = snapshot.states.get(variant)
         if stored is None:
-            comparisons[variant] = Comparison(same=False, note="nothing is stored of it")
+            comparisons[variant] = StateComparison(same=False, note="nothing is stored of it")
             continue
         comparisons[variant] = compare_states(
             policy, stored, states[variant], experiment.encoded_actions
         )
     for variant in snapshot.states.keys() - comparisons.keys():
-        comparisons[variant] = Comparison(same=False, note="the experiment has no such variant")
+        comparisons[variant] = StateComparison(
+            same=False, note="the experiment has no such variant"
+        )
     return Verification(snapshot, comparisons, fold.engines())
 
 

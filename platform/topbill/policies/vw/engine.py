@@ -67,7 +67,7 @@ def read_weights(text: str) -> dict[int, list[float]]:
     return weights
 
 
-class Engine(Protocol):
+class VwEngine(Protocol):
     """A build of VW."""
 
     name: str
@@ -83,7 +83,7 @@ class Engine(Protocol):
 
 
 @lru_cache
-def engine(package: str | None = None) -> Engine:
+def engine(package: str | None = None) -> VwEngine:
     """The engine of a package, by default the first that is installed.
 
     Raises:
@@ -91,7 +91,7 @@ def engine(package: str | None = None) -> Engine:
     """
     for name, (module, adapter) in MODULES.items():
         if package in (None, name) and util.find_spec(module) is not None:
-            chosen: Engine = import_module(adapter).ENGINE
+            chosen: VwEngine = import_module(adapter).ENGINE
             return chosen
     wanted = package or " or ".join(MODULES)
     raise PolicyError(f"vw: {wanted} is not installed here; pip install vowpalwabbit")

@@ -8,7 +8,7 @@ from typing import Annotated, Literal, NamedTuple
 import msgspec
 
 
-class Exploration(NamedTuple):
+class VwExploration(NamedTuple):
     """What an exploration needs to learn rewards in [0, 1] seen as costs in [-1, 0].
 
     `uniform_share` is mixed in where VW itself would give actions probability zero. `reproducible`
@@ -22,17 +22,17 @@ class Exploration(NamedTuple):
 
 
 _REGRET_BOUND = "--cb_type mtr --cb_min_cost -1 --cb_max_cost 0"
-EXPLORATIONS: dict[str, Exploration] = {
-    "epsilon": Exploration("--cb_type mtr --clip_p 0.2", 0.05),
-    "softmax": Exploration("--softmax --lambda 20 --cb_type mtr --clip_p 0.2", 0.0),
-    "bag": Exploration("--bag 5 --cb_type mtr --clip_p 0.2", 0.02, reproducible=False),
-    "cover": Exploration("--cover 5 --cb_type mtr --clip_p 0.2", 0.02, reproducible=False),
-    "first": Exploration("--first 500 --cb_type mtr --clip_p 0.2", 0.02),
-    "squarecb": Exploration(f"--squarecb --gamma_scale 100 {_REGRET_BOUND}", 0.0),
-    "regcb": Exploration(f"--regcb --mellowness 0.01 {_REGRET_BOUND}", 0.02),
-    "regcbopt": Exploration(f"--regcbopt --mellowness 0.01 {_REGRET_BOUND}", 0.02),
-    "rnd": Exploration("--rnd 3 --cb_type mtr --clip_p 0.2", 0.02, reproducible=False),
-    "synthcover": Exploration("--synthcover --cb_type mtr --clip_p 0.2", 0.02),
+EXPLORATIONS: dict[str, VwExploration] = {
+    "epsilon": VwExploration("--cb_type mtr --clip_p 0.2", 0.05),
+    "softmax": VwExploration("--softmax --lambda 20 --cb_type mtr --clip_p 0.2", 0.0),
+    "bag": VwExploration("--bag 5 --cb_type mtr --clip_p 0.2", 0.02, reproducible=False),
+    "cover": VwExploration("--cover 5 --cb_type mtr --clip_p 0.2", 0.02, reproducible=False),
+    "first": VwExploration("--first 500 --cb_type mtr --clip_p 0.2", 0.02),
+    "squarecb": VwExploration(f"--squarecb --gamma_scale 100 {_REGRET_BOUND}", 0.0),
+    "regcb": VwExploration(f"--regcb --mellowness 0.01 {_REGRET_BOUND}", 0.02),
+    "regcbopt": VwExploration(f"--regcbopt --mellowness 0.01 {_REGRET_BOUND}", 0.02),
+    "rnd": VwExploration("--rnd 3 --cb_type mtr --clip_p 0.2", 0.02, reproducible=False),
+    "synthcover": VwExploration("--synthcover --cb_type mtr --clip_p 0.2", 0.02),
 }
 """The explorations of --cb_explore_adf by name."""
 

@@ -18,7 +18,7 @@ from topbill.domain.chance import hash64
 from topbill.domain.errors import PolicyError
 from topbill.domain.records import Actions, Example, Floats, Indices
 from topbill.policies import codec
-from topbill.policies.vw.engine import Engine, Features, Hashes, Values, engine
+from topbill.policies.vw.engine import Features, Hashes, Values, VwEngine, engine
 from topbill.policies.vw.options import EXPLORATIONS, VWParams
 
 _CONTEXT, _ACTION, _FEATURES, _POSITION = (ord(c) for c in "safp")
@@ -69,7 +69,7 @@ class VW:
         context_size: int,
         action_size: int,
         seed: int = 0,
-        build: Engine | None = None,
+        build: VwEngine | None = None,
     ) -> None:
         self.params = params
         self.d, self.da = context_size, action_size
