@@ -1,4 +1,4 @@
-"""Chance in one place: the salted hash, the probability floor, shared ties, and the one draw."""
+"""Chance in one place: the salted hash, the least probability, shared ties, and the one draw."""
 
 from __future__ import annotations
 
@@ -20,6 +20,8 @@ def hash64(*parts: str) -> int:
     """64 bits from the parts, unambiguous in their boundaries (`"a","bc"` differs from
     `"ab","c"`).
     """
+    # Any hash would do that mixes well; this one is the standard library's fastest, and another one
+    # now would send every unit to another variant.
     digest = blake2b("\x1f".join(parts).encode(), digest_size=8)
     return int.from_bytes(digest.digest(), "little")
 
@@ -28,6 +30,8 @@ def uniform(*parts: str) -> float:
     """A number in [0, 1) that only the parts decide: for assignment (salt, unit) and draws
     (decision id, position).
     """
+    # The upper 53 bits: as many as a float's fraction holds, so that every value is equally likely
+    # and 1 itself cannot come out.
     return (hash64(*parts) >> 11) * _SCALE
 
 
@@ -43,15 +47,15 @@ def uniforms(*parts: str) -> Callable[[int], float]:
     return at
 
 
-def with_floor(p: Floats, floor: float) -> Floats:
-    """Mix p (K, a simplex) with uniform so that no action falls below `floor`, at most 1/K.
+def with_min_probability(p: Floats, least: float) -> Floats:
+    """Mix p (K, a simplex) with uniform so that no action falls below `least`, at most 1/K.
 
-    p' = (1 − K·f)·p + f with f = min(floor, 1/K); p' is again a simplex, and the order of actions
+    p' = (1 − K·f)·p + f with f = min(least, 1/K); p' is again a simplex, and the order of actions
     is kept.
     """
-    if floor <= 0.0:
+    if least <= 0.0:
         return p
-    f = min(floor, 1.0 / p.size)
+    f = min(least, 1.0 / p.size)
     return (1.0 - p.size * f) * p + f
 
 
@@ -78,5 +82,7 @@ def draw(p: Floats, u: float) -> int:
 def invert(p: list[float], u: float) -> int:
     """`draw` for a list."""
     cumulative = list(accumulate(p))
+    # Times the last sum, which is 1 but for rounding: no u can fall beyond it. `right`, because an
+    # action of probability 0 ends where it begins and must not be met there.
     index = bisect_right(cumulative, u * cumulative[-1])
     return index if index < len(p) else max(i for i, q in enumerate(p) if q)

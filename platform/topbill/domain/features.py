@@ -31,7 +31,7 @@ enough.
 DEEPEST = 16
 """Levels of nesting that a hashed feature may have."""
 
-_Fill: TypeAlias = Callable[[list[float], Any], None]
+_Writer: TypeAlias = Callable[[list[float], Any], None]
 
 
 @dataclass(frozen=True)
@@ -84,12 +84,13 @@ class FeatureProblem(ValueError):
 class Encoder:
     """Encodes mappings of raw feature values into vectors of `size` numbers, called `names`.
 
-    >>> encoder = Encoder((Feature("device", "category", values=("tv", "web")), Feature("kids", "flag")))
+    >>> device = Feature("device", "category", values=("tv", "web"))
+    >>> encoder = Encoder((device, Feature("kids", "flag")))
     >>> encoder.names, encoder.encode({"device": "web", "kids": True}).tolist()
     (('device=tv', 'device=web', 'kids'), [0.0, 1.0, 1.0])
     """
 
-    __slots__ = ("_fills", "_zeros", "names", "size")
+    __slots__ = ("_writers", "_zeros", "names", "size")
 
     def __init__(self, features: tuple[Feature, ...]) -> None:
         self.names: tuple[str, ...] = tuple(
@@ -97,10 +98,10 @@ class Encoder:
         )
         self.size = len(self.names)
         self._zeros = [0.0] * self.size
-        self._fills: dict[str, _Fill] = {}
+        self._writers: dict[str, _Writer] = {}
         start = 0
         for feature in features:
-            self._fills[feature.name] = _COMPILERS[feature.kind](feature, start)
+            self._writers[feature.name] = _COMPILERS[feature.kind](feature, start)
             start += len(feature.columns)
 
     def encode(self, mapping: Mapping[str, Any], path: str = "$.context") -> Floats:
@@ -122,7 +123,8 @@ class Encoder:
             try:
                 rows.append(self._row(action.features))
             except FeatureProblem as problem:
-                raise BadRequest(f"{path}[{index}].features{problem.path}", str(problem)) from None
+                where = f"{path}[{index}].features{problem.path}"
+                raise BadRequest(where, str(problem)) from None
         return Actions(
             [action.id for action in actions],
             np.array(rows, dtype=np.float64).reshape(len(rows), self.size),
@@ -137,32 +139,33 @@ class Encoder:
                 yield problem
 
     def _row(self, mapping: Mapping[str, Any]) -> list[float]:
+        # One list, filled in place by closures that know their columns: no vector is made for each
+        # feature and joined to the others, which would take longer than all else here.
         row = self._zeros.copy()
-        fills = self._fills
+        writers = self._writers
         try:
             for name, value in mapping.items():
-                fill = fills[name]
+                write = writers[name]
                 if value is not None:
-                    fill(row, value)
+                    write(row, value)
         except KeyError:
             raise self._unknown(name) from None
         except AttributeError:
-            raise FeatureProblem(
-                "", _show(mapping), "a mapping from feature name to value"
-            ) from None
+            expected = "a mapping from feature name to value"
+            raise FeatureProblem("", _show(mapping), expected) from None
         return row
 
     def _unknown(self, name: Any) -> FeatureProblem:
         path = f".{str(name)[:64]}"
-        if not self._fills:
+        if not self._writers:
             return FeatureProblem(
                 path, "an undeclared feature", "none: the experiment declares no features here"
             )
-        (nearest,) = get_close_matches(str(name)[:64], self._fills, n=1, cutoff=0.0)
+        (nearest,) = get_close_matches(str(name)[:64], self._writers, n=1, cutoff=0.0)
         return FeatureProblem(
             path,
             "an undeclared feature",
-            f"one of {', '.join(self._fills)}",
+            f"one of {', '.join(self._writers)}",
             f"nearest is {nearest}",
         )
 
@@ -207,93 +210,100 @@ def _bounded(value: Any, path: str) -> float:
     return number
 
 
-def _category(feature: Feature, start: int) -> _Fill:
+def _category(feature: Feature, start: int) -> _Writer:
     path = f".{feature.name}"
     columns = {value: start + i for i, value in enumerate(feature.values)}
 
-    def fill(row: list[float], value: Any) -> None:
+    def write(row: list[float], value: Any) -> None:
         if not isinstance(value, str):
             raise FeatureProblem(path, _show(value), "text")
+        # An unknown value adds nothing: a new device must not be refused until a file is edited.
         column = columns.get(value)
         if column is not None:
             row[column] = 1.0
 
-    return fill
+    return write
 
 
-def _scalar(feature: Feature, start: int) -> _Fill:
+def _scalar(feature: Feature, start: int) -> _Writer:
     path, low, high = f".{feature.name}", feature.low, feature.high
     if low is None or high is None:
 
-        def fill(row: list[float], value: Any) -> None:
+        def write(row: list[float], value: Any) -> None:
             row[start] = _bounded(value, path)
 
-        return fill
+        return write
     scale, middle = 2.0 / (high - low), (high + low) / 2.0
 
-    def fill_scaled(row: list[float], value: Any) -> None:
+    # Clipped: beyond its bounds a number is as at them, rather than ever more.
+    def write_scaled(row: list[float], value: Any) -> None:
         row[start] = min(1.0, max(-1.0, (_number(value, path) - middle) * scale))
 
-    return fill_scaled
+    return write_scaled
 
 
-def _cycle(feature: Feature, start: int) -> _Fill:
+def _cycle(feature: Feature, start: int) -> _Writer:
     path, period = f".{feature.name}", feature.period
     radians, sin, cos = 2.0 * math.pi / period, math.sin, math.cos
 
-    def fill(row: list[float], value: Any) -> None:
+    def write(row: list[float], value: Any) -> None:
+        # Sine and cosine: 23 and 0 o'clock are neighbours, and every hour is as far from its
+        # neighbours as any other.
         angle = (_number(value, path) % period) * radians
         row[start] = sin(angle)
         row[start + 1] = cos(angle)
 
-    return fill
+    return write
 
 
-def _vector(feature: Feature, start: int) -> _Fill:
+def _vector(feature: Feature, start: int) -> _Writer:
     path = f".{feature.name}"
     columns = {key: start + i for i, key in enumerate(feature.keys)}
 
-    def fill(row: list[float], value: Any) -> None:
+    def write(row: list[float], value: Any) -> None:
         if not isinstance(value, Mapping):
             raise FeatureProblem(path, _show(value), "a mapping from key to number")
         for key, part in value.items():
             column = columns.get(key)
             if column is not None and part is not None:
+                # The usual case first; NaN and infinity fail the comparison.
                 if type(part) is float and -LARGEST <= part <= LARGEST:
                     row[column] = part
                 else:
                     row[column] = _bounded(part, f"{path}.{key}")
 
-    return fill
+    return write
 
 
-def _flag(feature: Feature, start: int) -> _Fill:
+def _flag(feature: Feature, start: int) -> _Writer:
     path = f".{feature.name}"
 
-    def fill(row: list[float], value: Any) -> None:
+    def write(row: list[float], value: Any) -> None:
         if not isinstance(value, bool):
             raise FeatureProblem(path, _show(value), "true or false")
         row[start] = float(value)
 
-    return fill
+    return write
 
 
-def _hashed(feature: Feature, start: int) -> _Fill:
+def _hashed(feature: Feature, start: int) -> _Writer:
     path, size = f".{feature.name}", feature.size
 
-    def fill(row: list[float], value: Any) -> None:
+    def write(row: list[float], value: Any) -> None:
         if not isinstance(value, Mapping | list):
             raise FeatureProblem(path, _show(value), "a mapping, or a list of mappings")
         for name, number in hashed_numbers(value, path):
             column, sign = _spot(name, size)
             row[start + column] += sign * number
 
-    return fill
+    return write
 
 
 @lru_cache(maxsize=65_536)
 def _spot(name: str, size: int) -> tuple[int, float]:
     """Where a name goes and with which sign, from different bits of one hash."""
+    # The sign makes collisions cancel in the mean: without it, names that share a column would only
+    # ever add up.
     bits = hash64("hashed", name)
     return (bits >> 1) % size, 1.0 if bits & 1 else -1.0
 
@@ -307,8 +317,8 @@ def hashed_numbers(
     Text becomes `path=text` with 1, true its path with 1, a number its path with asinh(number):
     nobody declares bounds here, and no number may drown the others. Numbers in a list count by
     their place, everything else in a list as if it stood there alone. False, null and names with a
-    leading underscore add nothing, as in Personalizer and Vowpal Wabbit. Raises FeatureProblem for what is
-    nested deeper than DEEPEST, or is no finite number.
+    leading underscore add nothing, as in Personalizer and Vowpal Wabbit. Raises FeatureProblem for
+    what is nested deeper than DEEPEST, or is no finite number.
     """
     if depth > DEEPEST:
         raise FeatureProblem(path, "deeper nesting", f"at most {DEEPEST} levels")
@@ -329,7 +339,7 @@ def hashed_numbers(
         yield name, math.asinh(_number(value, path))
 
 
-_COMPILERS: dict[FeatureKind, Callable[[Feature, int], _Fill]] = {
+_COMPILERS: dict[FeatureKind, Callable[[Feature, int], _Writer]] = {
     "category": _category,
     "number": _scalar,
     "cycle": _cycle,

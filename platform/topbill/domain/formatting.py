@@ -168,9 +168,9 @@ def several(number: int, one: str, more: str = "") -> str:
 
 def listing(names: list[str], most: int = 4) -> str:
     """`a, b and c`; the rest beyond `most` as a number."""
-    shown = list(names[:most])
+    parts = list(names[:most])
     if len(names) > most:
-        shown.append(f"{len(names) - most} more")
-    if len(shown) < 2:
-        return "".join(shown)
-    return f"{', '.join(shown[:-1])} and {shown[-1]}"
+        parts.append(f"{len(names) - most} more")
+    if len(parts) < 2:
+        return "".join(parts)
+    return f"{', '.join(parts[:-1])} and {parts[-1]}"

@@ -166,10 +166,10 @@ class Metric:
     decision).
 
     `kind` is one of `METRIC_KINDS`. `cap` scales it to [0, 1] in the objective, `default` is its
-    value without an event. `better` says which direction is good, for reading the report; `covariate`
-    what of a unit's past takes noise out of it: so many seconds of its own events before the
-    unit's first decision, or a number of the context as it came with that decision. Raises
-    BadRequest for an unknown kind.
+    value without an event. `better` says which direction is good, for reading the report;
+    `covariate` what of a unit's past takes noise out of it: so many seconds of its own events
+    before the unit's first decision, or a number of the context as it came with that decision.
+    Raises BadRequest for an unknown kind.
     """
 
     name: str
@@ -220,7 +220,8 @@ class Metric:
 
 
 def metric_column(name: str) -> str:
-    """A metric's column in `values_sql` and in the lake's views `metrics."KEY"`, as an SQL identifier.
+    """A metric's column in `values_sql` and in the lake's views `metrics."KEY"`, as an SQL
+    identifier.
 
     It is called as the metric is. A metric that bears the name of one of the view's own columns
     gets an underscore at its end, one more than those that it ends with already.

@@ -89,9 +89,9 @@ class Decision(
     above); None when the matrix would be large: it is then reproducible from `policy_version`.
     `context` and `actions` are the JSON text as the caller sent it; `actions` is NULL where the
     experiment's own were offered. `decided_at` (microseconds since the epoch, UTC) is stamped by
-    the log inside the committing transaction; `latency_us` is the engine's own time. A decision of a page names the `page` (the id of its page
-    decision), its `layer` there, the row in which it has its `place`, and the `masks` that rules
-    put on its positions.
+    the log inside the committing transaction; `latency_us` is the engine's own time. A decision of
+    a page names the `page` (the id of its page decision), its `layer` there, the row in which it
+    has its `place`, and the `masks` that rules put on its positions.
     """
 
     decision_id: str
@@ -127,8 +127,8 @@ class RewardEvent(
 ):
     """One reward event as it came. It belongs to a decision, or to one item of its slate.
 
-    `occurred_at` is the caller's time, `received_at` the log's stamp (both microseconds since the epoch,
-    UTC).
+    `occurred_at` is the caller's time, `received_at` the log's stamp (both microseconds since the
+    epoch, UTC).
     """
 
     decision_id: str
@@ -210,7 +210,8 @@ class Policy(Protocol):
     kind: ClassVar[str]
     Params: ClassVar[type[msgspec.Struct]]
     deterministic: ClassVar[bool]
-    """Whether it may give an action probability 0, so that only min_probability makes its log evaluable."""
+    """Whether it may give an action probability 0, so that only min_probability makes its log
+    evaluable."""
 
     def __init__(self, params: Any, *, context_size: int, action_size: int, seed: int) -> None: ...
 

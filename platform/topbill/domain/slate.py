@@ -10,7 +10,7 @@ from typing import Protocol
 import msgspec
 import numpy as np
 
-from topbill.domain.chance import FEW, draw, invert, with_floor
+from topbill.domain.chance import FEW, draw, invert, with_min_probability
 from topbill.domain.errors import PolicyError
 from topbill.domain.records import Floats, Indices, Mask, Scored
 
@@ -54,32 +54,33 @@ def rank(
     scored: Scored,
     eligible: Indices,
     slots: int,
-    floor: float,
+    least: float,
     uniforms: Callable[[int], float] | Sequence[float],
     allowed: Allowed | None = None,
 ) -> Slate:
     """Draw min(slots, len(eligible)) of the rows in `eligible`, each position from what remains.
 
     At each position the policy's probabilities are taken anew over the remaining rows, lifted to
-    `floor`, and drawn from with the position's own uniform in [0, 1). Under rules, `allowed` says
+    `least`, and drawn from with the position's own uniform in [0, 1). Under rules, `allowed` says
     in place of `eligible` what may be drawn at each position; such a slate carries no matrix and
     may end early. Raises PolicyError when the policy's vector is no simplex.
     """
     uniform = uniforms if callable(uniforms) else uniforms.__getitem__
     if allowed is not None:
-        return _rank_allowed(scored, allowed, slots, floor, uniform)
+        return _rank_allowed(scored, allowed, slots, least, uniform)
     size = len(eligible)
+    # Most decisions are of one slot: without the loop below, they take half the time.
     if slots == 1 and size:
-        p = distribution(scored, eligible, floor)
+        p = distribution(scored, eligible, least)
         j = draw(p, uniform(0))
         drawn = float(p[j])
         matrix = (tuple(p.tolist()),) if size <= LARGEST_MATRIX else None
         return Slate((int(eligible[j]),), (drawn,), matrix, drawn)
-    return _rank_many(scored, eligible, min(slots, size), floor, uniform)
+    return _rank_many(scored, eligible, min(slots, size), least, uniform)
 
 
 def _rank_many(
-    scored: Scored, eligible: Indices, slots: int, floor: float, uniform: Callable[[int], float]
+    scored: Scored, eligible: Indices, slots: int, least: float, uniform: Callable[[int], float]
 ) -> Slate:
     remaining = np.arange(len(eligible))
     rows: list[int] = []
@@ -87,12 +88,14 @@ def _rank_many(
     matrix: list[tuple[float, ...]] | None = [] if slots * len(eligible) <= LARGEST_MATRIX else None
     joint = 1.0
     for position in range(slots):
-        p = distribution(scored, eligible[remaining], floor)
+        p = distribution(scored, eligible[remaining], least)
         j = draw(p, uniform(position))
         rows.append(int(eligible[remaining[j]]))
         propensities.append(float(p[j]))
         joint *= propensities[-1]
         if matrix is not None:
+            # In places of the eligible, not of what remained: every position's line has the same
+            # columns, with 0 for what was placed above.
             full = np.zeros(len(eligible))
             full[remaining] = p
             matrix.append(tuple(full.tolist()))
@@ -101,7 +104,7 @@ def _rank_many(
 
 
 def _rank_allowed(
-    scored: Scored, allowed: Allowed, slots: int, floor: float, uniform: Callable[[int], float]
+    scored: Scored, allowed: Allowed, slots: int, least: float, uniform: Callable[[int], float]
 ) -> Slate:
     rows: list[int] = []
     propensities: list[float] = []
@@ -110,27 +113,27 @@ def _rank_allowed(
         may = allowed.rows(position, rows)
         if not len(may):
             break
-        j, drawn = _take(scored, may, floor, uniform(position))
+        j, drawn = _take(scored, may, least, uniform(position))
         rows.append(int(may[j]))
         propensities.append(drawn)
         joint *= drawn
     return Slate(tuple(rows), tuple(propensities), None, joint)
 
 
-def _take(scored: Scored, may: Indices, floor: float, u: float) -> tuple[int, float]:
+def _take(scored: Scored, may: Indices, least: float, u: float) -> tuple[int, float]:
     """Which of `may` is drawn, and its probability: what `distribution` and `draw` say, bit for
     bit. A page draws some 400 times from few actions each, where plain Python is several times
     faster than NumPy."""
     size = len(may)
     if size > FEW:
-        p = distribution(scored, may, floor)
+        p = distribution(scored, may, least)
         j = draw(p, u)
         return j, float(p[j])
     values = scored.probabilities(may).tolist()
     if len(values) != size or not (min(values) >= 0.0 and abs(sum(values) - 1.0) <= 1e-6):
-        distribution(scored, may, floor)  # says what is wrong
-    if floor > 0.0:
-        f = min(floor, 1.0 / size)
+        distribution(scored, may, least)  # raises, and says what is wrong
+    if least > 0.0:
+        f = min(least, 1.0 / size)
         keep = 1.0 - size * f
         values = [keep * p + f for p in values]
     j = invert(values, u)
@@ -142,10 +145,10 @@ def in_order(order: Sequence[int], allowed: Allowed, slots: int) -> Slate:
     rows: list[int] = []
     for position in range(slots):
         may = set(allowed.rows(position, rows).tolist())
-        found = next((row for row in order if row in may), None)
-        if found is None:
-            break
-        rows.append(found)
+        first = next((row for row in order if row in may), None)
+        if first is None:
+            break  # the slate ends here: nothing that is left fits
+        rows.append(first)
     return Slate(tuple(rows), (1.0,) * len(rows), None, 1.0)
 
 
@@ -158,16 +161,17 @@ def choices(masks: Sequence[Mask], size: int, position: int, above: Sequence[int
         if mask.start <= position < mask.stop:
             rows = np.array(mask.rows, dtype=np.intp)
             if mask.only:
-                kept = np.zeros(size, dtype=bool)
-                kept[rows] = True
-                may &= kept
+                # Several rules may narrow one position: what is left is what all of them allow.
+                among = np.zeros(size, dtype=bool)
+                among[rows] = True
+                may &= among
             else:
                 may[rows] = False
     return np.flatnonzero(may)
 
 
 def propensities(
-    scored: Scored, eligible: Indices, slate_rows: Sequence[int] | Indices, floor: float
+    scored: Scored, eligible: Indices, slate_rows: Sequence[int] | Indices, least: float
 ) -> Floats:
     """(len(slate_rows),) the probability of each placed row given those above it, had this policy
     decided.
@@ -181,26 +185,28 @@ def propensities(
         at = np.flatnonzero(remaining == row)
         if at.size != 1:
             raise PolicyError(
-                f"slate position {position} holds row {row}, which is not among the eligible that remain"
+                f"slate position {position} holds row {row}, "
+                "which is not among the eligible that remain"
             )
-        out[position] = distribution(scored, remaining, floor)[at[0]]
+        out[position] = distribution(scored, remaining, least)[at[0]]
         remaining = np.delete(remaining, at[0])
     return out
 
 
-def distribution(scored: Scored, remaining: Indices, floor: float) -> Floats:
+def distribution(scored: Scored, remaining: Indices, least: float) -> Floats:
     """(len(remaining),) the policy's probabilities over `remaining`, checked to be a simplex,
-    lifted to `floor`.
+    lifted to `least`.
     """
     p = scored.probabilities(remaining)
     if p.shape != (len(remaining),):
         raise PolicyError(
             f"policy returned probabilities of shape {p.shape} for {len(remaining)} actions"
         )
-    total, least = float(np.add.reduce(p)), float(np.minimum.reduce(p))
-    # NaN fails both comparisons.
-    if not (least >= 0.0 and abs(total - 1.0) <= 1e-6):
+    total, lowest = float(np.add.reduce(p)), float(np.minimum.reduce(p))
+    # NaN fails both comparisons, which is why they are not turned round.
+    if not (lowest >= 0.0 and abs(total - 1.0) <= 1e-6):
         raise PolicyError(
-            f"policy returned no probability simplex: sum {total}, least {least}; expected sum 1 within 1e-6, least ≥ 0"
+            f"policy returned no probability simplex: sum {total}, least {lowest}; "
+            "expected sum 1 within 1e-6, least ≥ 0"
         )
-    return with_floor(p, floor)
+    return with_min_probability(p, least)

@@ -2,7 +2,7 @@
 
 At each position every candidate keeps its least probability, and the policy divides what is left:
 with K candidates and least probability f it decides a share 1 − K·f of the draws, and the rest is
-spread over all candidates evenly (`domain.chance.with_floor`). Positions below have fewer
+spread over all candidates evenly (`domain.chance.with_min_probability`). Positions below have fewer
 candidates, so a little more is left there.
 """
 

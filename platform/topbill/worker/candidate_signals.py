@@ -41,22 +41,24 @@ def plays(data: Path, page: str, now: float) -> list[Play]:
 
 
 def refresh(
-    experiments: Path, data: Path, known: Sequence[Experiment], now: float
+    experiments: Path, data: Path, running: Sequence[Experiment], now: float
 ) -> dict[str, Signals]:
     """Learn and leave the signals of every page that has plays; what goes wrong with one is
     logged.
     """
-    found = {}
+    signals: dict[str, Signals] = {}
     try:
-        files = pages.load_all(experiments, known)
+        files = pages.load_all(experiments, running)
     except SpecError:
-        return {}  # said when the files were read
+        return {}  # what is wrong was said when the files were read
     for file in files:
         try:
-            seen = plays(data, file.key, now)
-            if seen:
-                found[file.key] = learn(seen, Catalog.read(file.catalogue, file.table), now)
-                found[file.key].save(signals_path(data, file.key))
+            recent = plays(data, file.key, now)
+            if recent:
+                # The catalogue is read anew: titles come and go while the worker runs.
+                catalog = Catalog.read(file.catalogue, file.table)
+                signals[file.key] = learn(recent, catalog, now)
+                signals[file.key].save(signals_path(data, file.key))
         except (TopbillError, lake.Error, OSError) as error:
             _logger.warning("signals of page %s stay as they were: %s", file.key, error)
-    return found
+    return signals

@@ -59,7 +59,7 @@ class Publisher:
         self._compactor = ThreadPoolExecutor(1, "compactor")
         self._compaction: Future[int] | None = None
         self._recent: dict[str, Decision | None] = {}
-        self._once: dict[Revision, Experiment | None] = {}
+        self._removed_once: dict[Revision, Experiment | None] = {}
 
     def step(self) -> int:
         """Publish all that is committed, show it, and tidy up; returns how many rows went to the
@@ -68,6 +68,8 @@ class Publisher:
         Raises LogError where log or lake fail; the next step then goes on from where the lake
         stands.
         """
+        # Taken before anything is read: the database says of itself that it is as of this time, and
+        # what is committed later may or may not be in it.
         barrier = self._log.barrier()
         published = self._publish()
         self._compact()
@@ -84,25 +86,27 @@ class Publisher:
         self._forget(experiments, barrier)
         return published
 
-    def _removed(self, known: set[str], revisions: Sequence[Revision]) -> list[Experiment]:
+    def _removed(self, with_file: set[str], revisions: Sequence[Revision]) -> list[Experiment]:
         """Experiments without a file that decided something once, as their last file said: they are
         still reported.
         """
-        newest = {
-            revision.experiment: revision
-            for revision in revisions
-            if revision.experiment not in known
-        }
+        newest: dict[str, Revision] = {}
+        for revision in revisions:
+            if revision.experiment not in with_file:
+                newest[revision.experiment] = revision
         if not newest:
-            return []
-        found = []
+            return []  # without asking the lake, which costs a look at its files
+        removed = []
         for key in sorted(newest.keys() & self._lake.experiments()):
             revision = newest[key]
-            if revision not in self._once:
-                self._once[revision] = _as_it_was(revision)
-            if (experiment := self._once[revision]) is not None:
-                found.append(experiment)
-        return found
+            # Read once, not every two seconds: what the audit says doesn't change, and what is
+            # wrong with it is said once too.
+            if revision not in self._removed_once:
+                self._removed_once[revision] = _as_it_was(revision)
+            experiment = self._removed_once[revision]
+            if experiment is not None:
+                removed.append(experiment)
+        return removed
 
     def _compact(self) -> None:
         """Start a compaction when one is due, in a thread: publishing and learning go on
@@ -110,8 +114,9 @@ class Publisher:
         """
         self._steps += 1
         if self._compaction is not None and self._compaction.done():
-            finished, self._compaction = self._compaction, None
-            finished.result()
+            # Taken off first: where it failed, its error is raised once and the next one starts.
+            compaction, self._compaction = self._compaction, None
+            compaction.result()
         if self._compaction is None and self._steps % MINOR == 0:
             self._compaction = self._compactor.submit(
                 self._lake.compact, thorough=self._steps % MAJOR == 0
@@ -119,7 +124,12 @@ class Publisher:
 
     def _publish(self) -> int:
         """Events are read before the decisions that they belong to, and appended after them: so
-        whoever sees a reward in the lake finds its decision there."""
+        whoever sees a reward in the lake finds its decision there.
+
+        Each append writes rows and position in one Delta commit, and the position is read back
+        from the lake before the next: a publisher that dies between any two lines leaves each row
+        in the lake exactly once.
+        """
         published = 0
         while True:
             events = self._log.read_events(self._lake.position("rewards"), BATCH)
@@ -128,6 +138,8 @@ class Publisher:
                 rows = reward_rows([(seq, event, self._origin(event)) for seq, event in events])
                 self._lake.append("rewards", rows, events[-1][0])
                 published += len(events)
+            # Only what this round read: most events follow soon on their decision, and a cache that
+            # grew would be a second log in memory.
             self._recent.clear()
             if len(events) < BATCH:
                 return published
@@ -147,14 +159,19 @@ class Publisher:
         if event.decision_id not in self._recent:
             self._recent[event.decision_id] = self._log.decision(event.decision_id)
         decision = self._recent[event.decision_id]
+        # A reward for a decision that nobody knows is kept all the same: under no experiment, at
+        # its own time.
         return Origin(decided_at=event.received_at) if decision is None else Origin.of(decision)
 
     def _forget(self, experiments: Sequence[Experiment], barrier: int) -> None:
         """Delete in small transactions, so that no request waits long for the write lock."""
         keep = self._keep_log
         if keep is None:
+            # As long as a reward may come that counts, and an hour: until then its decision must be
+            # found by its id.
             windows = [max(e.reward_delay, longest_window(e.metrics)) for e in experiments]
             keep = max(windows, default=0.0) + 3_600.0
+        # Of what is old enough, only what the lake has and no learner needs.
         through = self._lake.position("decisions")
         if self._learned is not None:
             through = min(through, self._learned())

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from topbill.domain.chance import draw, greedy, hash64, uniform, uniforms, with_floor
+from topbill.domain.chance import draw, greedy, hash64, uniform, uniforms, with_min_probability
 
 weights = st.lists(st.floats(0.0, 1.0), min_size=1, max_size=150).filter(lambda w: sum(w) > 1e-3)
 
@@ -40,7 +40,7 @@ def test_hashes_are_even_and_salts_independent():
 @given(weights, st.floats(0.0, 1.0))
 def test_floors_keep_simplex_and_order(w, floor):
     p = np.array(w) / sum(w)
-    lifted = with_floor(p, floor)
+    lifted = with_min_probability(p, floor)
     assert lifted.sum() == pytest.approx(1.0)
     assert lifted.min() >= min(floor, 1 / p.size) - 1e-12
     order = np.argsort(p, kind="stable")

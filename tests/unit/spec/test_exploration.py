@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from topbill.domain.chance import with_floor
+from topbill.domain.chance import with_min_probability
 from topbill.spec.exploration import little_is_left, policy_shares
 
 
@@ -33,7 +33,7 @@ def test_it_is_what_a_sure_policy_keeps_of_its_favourite(least: float, candidate
     """A policy that is sure of one candidate gives it all that it decides, beside the least."""
     sure = np.zeros(candidates)
     sure[0] = 1.0
-    drawn = with_floor(sure, least)
+    drawn = with_min_probability(sure, least)
     (left,) = policy_shares(least, candidates, 1)
     assert drawn[0] - min(least, 1 / candidates) == pytest.approx(left, abs=1e-12)
 

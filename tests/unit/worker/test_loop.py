@@ -17,7 +17,7 @@ from topbill.engine import DecideRequest, Engine
 from topbill.lake import DATABASE, Problem, sql
 from topbill.log import open_log
 from topbill.reporting import load
-from topbill.reporting.queries.database import listed, problems
+from topbill.reporting.queries.database import experiments, problems
 from topbill.spec import load_all
 from topbill.worker.loop import Worker, run_worker
 
@@ -54,11 +54,11 @@ def test_a_refused_edit_is_published_until_it_is_mended(
     assert (found.kind, found.subject, found.path) == ("file", "art.yaml", "slotz")
     assert "did you mean slots?" in found.message
     assert caplog.text.count("slotz") == 1  # said once
-    assert [line.slots for line in listed(data)] == [1]
+    assert [line.slots for line in experiments(data)] == [1]
     file.write_text(text + "slots: 2\n")
     worker.step()
     assert problems(data) == []
-    assert [line.slots for line in listed(data)] == [2]
+    assert [line.slots for line in experiments(data)] == [2]
 
 
 def test_a_page_file_that_is_wrong_is_published_too(
@@ -147,7 +147,7 @@ def test_an_experiment_whose_file_was_removed_is_still_reported(
     file.unlink()
     (folder / "unseen.yaml").unlink()
     worker.step()
-    assert [(line.key, line.status) for line in listed(data)] == [
+    assert [(line.key, line.status) for line in experiments(data)] == [
         ("other", "running"),
         ("art", "removed"),
     ]
@@ -161,7 +161,7 @@ def test_an_experiment_whose_file_was_removed_is_still_reported(
     assert (row["n"], row["o"] > 0.0) == (50, True)
     file.write_text(text)
     worker.step()
-    assert {line.key: line.status for line in listed(data)} == {
+    assert {line.key: line.status for line in experiments(data)} == {
         "art": "running",
         "other": "running",
     }
