@@ -18,7 +18,7 @@ import msgspec
 
 from topbill.domain.errors import BadData
 from topbill.domain.records import Decision, Placement, RewardEvent
-from topbill.formats.dsjson import features_of, name_of, shared_of
+from topbill.formats.dsjson import foreign_actions, shared_of
 from topbill.formats.rows import (
     ActionFeatures,
     Row,
@@ -80,11 +80,11 @@ def _dump_outcomes(row: WholeRow) -> list[dict[str, Any]]:
     outcomes: list[dict[str, Any]] = []
     gone: set[int] = set()  # what positions above show: it can't stand here
     for k, placed in enumerate(decision.slate):
-        shown = number_of[placed.action]
-        actions, probabilities = [shown], [placed.propensity]
+        number = number_of[placed.action]
+        actions, probabilities = [number], [placed.propensity]
         if decision.probabilities:
-            remaining = (i for i in range(len(number_of)) if i != shown and i not in gone)
-            actions = [shown, *remaining]
+            remaining = (i for i in range(len(number_of)) if i != number and i not in gone)
+            actions = [number, *remaining]
             probabilities = [decision.probabilities[k][i] for i in actions]
         reward = sum(
             event.value for event in row.events if event.position in (None, placed.position)
@@ -98,7 +98,7 @@ def _dump_outcomes(row: WholeRow) -> list[dict[str, Any]]:
                 "_o": [],
             }
         )
-        gone.add(shown)
+        gone.add(number)
     return outcomes
 
 
@@ -118,6 +118,7 @@ def parse_line(line: bytes, *, experiment: str = "imported", number: int = 0) ->
     """
     where = f"line {number}"
     try:
+        # A line of our own says all that it was; what VW reads of it need not be looked at.
         own = msgspec.json.decode(line, type=_OwnLine).topbill
         if own is not None:
             return own.decision, own.events
@@ -131,8 +132,9 @@ def parse_line(line: bytes, *, experiment: str = "imported", number: int = 0) ->
             "expected c with _multi, and _outcomes",
         ) from None
     actions = [slot.action for slot in slots]
-    known = all(type(action) is int and 0 <= action < len(multi) for action in actions)
-    if not known or len(set(actions)) < len(actions):
+    # A bool is an int, as Python sees it, and no number of an action.
+    are_numbers = all(type(action) is int and 0 <= action < len(multi) for action in actions)
+    if not are_numbers or len(set(actions)) < len(actions):
         raise BadData(
             where, f"got actions {actions} of {len(multi)}; expected different ones, from 0"
         )
@@ -154,20 +156,16 @@ def _parse_slot(outcome: Any) -> _Slot:
 
 def _foreign_row(parsed: dict[str, Any], slots: list[_Slot], experiment: str, number: int) -> Row:
     """The row of a line of another maker."""
-    multi = parsed["c"]["_multi"]
-    ids = tuple(name_of(action, place) for place, action in enumerate(multi, 1))
+    line_actions = foreign_actions(parsed["c"]["_multi"])
     key = str(parsed.get("EventId") or f"{experiment}-{number}")
     decided_at = microseconds(parsed.get("Timestamp"), f"line {number}")
-    offered = [
-        {"id": name, "features": features_of(action)}
-        for name, action in zip(ids, multi, strict=True)
-    ]
     shared = {name: value for name, value in parsed["c"].items() if name != "_slots"}
     slate: list[Placement] = []
     events: list[RewardEvent] = []
     for position, slot in enumerate(slots):
-        name = ids[slot.action]
+        name = line_actions.ids[slot.action]
         slate.append(Placement(position, name, slot.probability))
+        # A cost of 0 is what VW writes where nobody rewarded: no event came.
         if slot.cost:
             events.append(
                 RewardEvent(
@@ -187,8 +185,8 @@ def _foreign_row(parsed: dict[str, Any], slots: list[_Slot], experiment: str, nu
         variant="imported",
         unit=key,
         context=msgspec.Raw(msgspec.json.encode(shared_of(shared))),
-        actions=msgspec.Raw(msgspec.json.encode(offered)),
-        eligible=ids,
+        actions=line_actions.offered,
+        eligible=line_actions.ids,
         slate=tuple(slate),
         propensity=math.prod((slot.probability for slot in slots), start=1.0),
         policy="imported",

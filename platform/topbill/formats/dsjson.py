@@ -76,7 +76,7 @@ class _Line(msgspec.Struct):
     topbill: _OwnDecision | None = None
 
 
-class _Actions(msgspec.Struct, frozen=True):
+class LineActions(msgspec.Struct, frozen=True):
     """The actions of a line: their names, and the JSON in which a caller would have sent them."""
 
     ids: tuple[str, ...]
@@ -93,8 +93,10 @@ _DECISION_FIELDS = tuple(
     name for name in _OwnDecision.__struct_fields__ if name not in ("actions", "whole")
 )
 _EVENT_FIELDS = _OwnEvent.__struct_fields__
-# These the line itself may say, where `topbill` does not.
-_LINE_FIELDS = ("experiment", "unit", "decided_at")
+# All but those that the line itself may say, where `topbill` does not.
+_OWN_FIELDS = tuple(
+    name for name in _DECISION_FIELDS if name not in ("experiment", "unit", "decided_at")
+)
 _decode = msgspec.json.Decoder(_Line).decode
 
 
@@ -121,6 +123,7 @@ def dump_line(
     for name, own in zip(decision.eligible, eligible_features(decision, features), strict=True):
         multi.append({"_tag": name, "action": own})
     index = decision.eligible.index(placed.action)
+    # Without all probabilities only the chosen action's is said: VW learns from that alone.
     a, p = [index + 1], [placed.propensity]
     if decision.probabilities:
         # VW wants the chosen action first; the others follow in their order.
@@ -154,13 +157,23 @@ def dump(rows: Iterable[Row], features: ActionFeatures) -> Iterator[bytes]:
 
 
 def _dump_decision(decision: Decision) -> dict[str, Any]:
-    own = {_WRITTEN[name]: getattr(decision, name) for name in _DECISION_FIELDS}
+    own = _written(decision, _DECISION_FIELDS)
     return own | {"actions": decision.actions, "whole": bool(decision.probabilities)}
 
 
 def _dump_event(event: RewardEvent) -> dict[str, Any]:
-    own = {_WRITTEN[name]: getattr(event, name) for name in _EVENT_FIELDS}
+    own = _written(event, _EVENT_FIELDS)
     return {"EventId": event.event_id, "v": event.value, "topbill": own}
+
+
+def _written(record: Decision | RewardEvent, names: Iterable[str]) -> dict[str, Any]:
+    """These fields of a record, by their names in a line."""
+    return {_WRITTEN[name]: getattr(record, name) for name in names}
+
+
+def _read(record: _OwnDecision | _OwnEvent, names: Iterable[str]) -> dict[str, Any]:
+    """These fields of what a line keeps, by their names in a record."""
+    return {name: getattr(record, name) for name in names}
 
 
 def parse_line(line: bytes, *, experiment: str = "imported", number: int = 0) -> Row:
@@ -178,6 +191,7 @@ def parse_line(line: bytes, *, experiment: str = "imported", number: int = 0) ->
         BadData: The line is none of a contextual bandit.
     """
     where = f"line {number}"
+    # msgspec's errors are ValueErrors, of text that is no JSON as of values of the wrong type.
     try:
         parsed = _decode(line)
         actions = _parse_actions(bytes(parsed.c["_multi"]))
@@ -188,7 +202,7 @@ def parse_line(line: bytes, *, experiment: str = "imported", number: int = 0) ->
         ) from None
     _check_numbers(parsed, len(actions.ids), where)
     own = parsed.topbill or _OwnDecision()
-    fields = {name: getattr(own, name) for name in _DECISION_FIELDS if name not in _LINE_FIELDS}
+    fields = _read(own, _OWN_FIELDS)
     decided_at = own.decided_at
     if decided_at is None:
         decided_at = microseconds(parsed.timestamp, where)
@@ -239,6 +253,7 @@ def _probabilities(
     whole = len(line.a) == actions if own.whole is None else own.whole
     if not whole:
         return None
+    # `p` is in the order of `a`; a decision's matrix is in that of its actions.
     row = [0.0] * actions
     for number, probability in zip(line.a, line.p, strict=True):
         row[number - 1] = probability
@@ -247,12 +262,15 @@ def _probabilities(
 
 def _parse_events(line: _Line, decision: Decision, where: str) -> list[RewardEvent]:
     """The line's events. A foreign line's outcomes are no events of ours: it has its cost alone."""
-    own = [outcome for outcome in line.o or () if outcome.topbill is not None]
-    if not own and line.topbill is None:
+    has_own = any(outcome.topbill is not None for outcome in line.o or ())
+    if not has_own and line.topbill is None:
         return _events_of_cost(line.cost or 0.0, decision)
     events: list[RewardEvent] = []
-    for outcome in own:
-        fields = {name: getattr(outcome.topbill, name) for name in _EVENT_FIELDS}
+    for outcome in line.o or ():
+        # Somebody may have added outcomes of their own to a line of ours.
+        if outcome.topbill is None:
+            continue
+        fields = _read(outcome.topbill, _EVENT_FIELDS)
         try:
             event_id = msgspec.convert(outcome.event_id, str)
             value = msgspec.convert(outcome.v, float)
@@ -267,6 +285,7 @@ def _parse_events(line: _Line, decision: Decision, where: str) -> list[RewardEve
 
 
 def _events_of_cost(cost: float, decision: Decision) -> list[RewardEvent]:
+    # A cost of 0 is what VW writes where nobody rewarded: no event came.
     if not cost:
         return []
     return [
@@ -280,14 +299,18 @@ def _events_of_cost(cost: float, decision: Decision) -> list[RewardEvent]:
     ]
 
 
-def name_of(action: Mapping[str, Any], place: int) -> str:
-    """What an action of a foreign line is called: its `_tag`, its `id`, or its place."""
-    return str(action.get("_tag") or action.get("id") or f"a{place}")
-
-
-def features_of(action: Mapping[str, Any]) -> dict[str, Any]:
-    """An action of a foreign line without its names."""
-    return {name: value for name, value in action.items() if name not in ("_tag", "id")}
+def foreign_actions(multi: Iterable[Mapping[str, Any]]) -> LineActions:
+    """The actions of a line: called by `_tag`, by `id`, or by their place; all else of them is
+    features.
+    """
+    ids: list[str] = []
+    offered: list[dict[str, Any]] = []
+    for place, action in enumerate(multi, 1):
+        name = str(action.get("_tag") or action.get("id") or f"a{place}")
+        features = {key: value for key, value in action.items() if key not in ("_tag", "id")}
+        ids.append(name)
+        offered.append({"id": name, "features": features})
+    return LineActions(tuple(ids), msgspec.Raw(msgspec.json.encode(offered)))
 
 
 def shared_of(context: Mapping[str, Any]) -> Any:
@@ -297,12 +320,6 @@ def shared_of(context: Mapping[str, Any]) -> Any:
 
 
 @lru_cache(maxsize=256)
-def _parse_actions(multi: bytes) -> _Actions:
+def _parse_actions(multi: bytes) -> LineActions:
     """The actions of a line's `_multi`. The same ones recur from line to line, so they are kept."""
-    actions = msgspec.json.decode(multi, type=list[dict[str, Any]])
-    ids = tuple(name_of(action, place) for place, action in enumerate(actions, 1))
-    offered = [
-        {"id": name, "features": features_of(action)}
-        for name, action in zip(ids, actions, strict=True)
-    ]
-    return _Actions(ids, msgspec.Raw(msgspec.json.encode(offered)))
+    return foreign_actions(msgspec.json.decode(multi, type=list[dict[str, Any]]))

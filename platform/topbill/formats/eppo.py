@@ -74,6 +74,7 @@ def parse_line(line: bytes, *, experiment: str = "imported", number: int = 0) ->
         if own is not None:
             whole_row = msgspec.json.decode(own, type=WholeRow)
             return whole_row.decision, whole_row.events
+        # Names and numbers of other makers may be of another type: they are taken as texts.
         action, probability = str(event["action"]), float(event["actionProbability"])
         context = _attributes(event, "subject")
         features = _attributes(event, "action")
@@ -113,6 +114,7 @@ def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """A mapping without mappings in it: what was nested is called `outer.inner`."""
     attributes: dict[str, Any] = {}
     for name, part in value.items():
+        # Lists stay: they become text, since Eppo has no place for them.
         if isinstance(part, Mapping):
             attributes |= _flat(part, f"{prefix}{name}.")
         else:

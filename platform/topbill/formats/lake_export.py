@@ -31,8 +31,9 @@ WINDOW = 50_000
 """Decisions asked of the lake at once: its files hold many thousands a row group, and are read anew
 for each window.
 """
+# What DuckDB may use.
 _MEMORY = "512MB"
-"""What DuckDB may use."""
+
 _SPEC = "SELECT spec FROM experiments WHERE key = $key"
 _COUNT = "SELECT count(*) FROM decisions WHERE experiment = $key AND seq > $after"
 _LAST = "SELECT max(seq) FROM decisions WHERE experiment = $key"
@@ -104,6 +105,7 @@ def export_log(
         export = Export(target, features, lambda: _survey(connection, key))
         writer = chosen.open_writer(export)
         stack.callback(writer.close)
+        # What an earlier run has written counts as done, though it is not written now.
         before = total - _count(connection, key, after=writer.after)
         written = 0
         for batch in _batches(connection, key, writer.after, writer.upto):

@@ -99,6 +99,7 @@ def _open_folder(source: Path, data: Path, chosen: str, key: str) -> tuple[lake.
     mark = ImportMark(str(source.resolve()), size, chosen, key)
     note = data / MARK_FILE
     if note.exists():
+        # The same source may be imported again, to go on; another one may not be mixed with it.
         earlier = msgspec.json.decode(note.read_bytes(), type=ImportMark)
         if msgspec.structs.replace(earlier, done=False) != mark:
             raise TopbillError(
@@ -107,6 +108,7 @@ def _open_folder(source: Path, data: Path, chosen: str, key: str) -> tuple[lake.
             )
     into = lake.Lake(data)
     if not note.exists():
+        # An import numbers its rows from 1: in a service's folder these are taken.
         if (data / LOG_FILE).exists() or into.position("decisions"):
             raise TopbillError(
                 f"{data}: is a service's data folder; expected another one, for imported data only"
@@ -173,6 +175,7 @@ class _WaitingRows:
     def __init__(self, folder: Path, name: Table) -> None:
         self._path = folder / f"importing.{name}.arrow"
         try:
+            # They may be gigabytes; this costs little and keeps them at a fraction.
             options = pa.ipc.IpcWriteOptions(compression="lz4")
             self._writer = pa.ipc.new_stream(str(self._path), schemas()[name], options=options)
         except OSError as error:

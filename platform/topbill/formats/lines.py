@@ -12,8 +12,8 @@ from topbill.formats.validate_row import validate_row
 from topbill.formats.writers import Export, ExportNote, LinesWriter
 
 _REPORT_EVERY = 2_000
+# Bytes of a line after which it is cut: a file without line ends must not fill the memory.
 _LONGEST_LINE = 64_000_000
-"""Bytes of a line after which it is cut: a file without line ends must not fill the memory."""
 
 
 def read_dsjson(source: Path, key: str, skip: int, progress: Progress) -> Iterator[Row]:

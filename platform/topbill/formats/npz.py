@@ -42,18 +42,16 @@ class Npz:
         self._path = path
         try:
             self._zip = zipfile.ZipFile(path)
-            names = [name for name in self._zip.namelist() if name.endswith(".npy")]
-            heads = {name.removesuffix(".npy"): self._head(name) for name in names}
+            self.headers = self._read_headers()
         except _TORN as error:
             raise self._torn(error) from None
-        self.heads = {name: head for name, head in heads.items() if head.dtype.kind in "biuf"}
 
     def __contains__(self, name: str) -> bool:
-        return name in self.heads
+        return name in self.headers
 
     def length(self, name: str) -> int:
         """The rows of an array. Raises BadData where it is not there or has none."""
-        head = self.heads.get(name)
+        head = self.headers.get(name)
         if head is None or not head.shape:
             raise BadData(
                 f"{self._path.name}.{name}",
@@ -63,18 +61,18 @@ class Npz:
 
     def number(self, name: str) -> int | None:
         """A single whole number; None where it is not there."""
-        if name not in self.heads or math.prod(self.heads[name].shape) != 1:
+        if name not in self.headers or math.prod(self.headers[name].shape) != 1:
             return None
-        found = float(self._whole(name).reshape(()))
-        if not found.is_integer():
-            raise BadData(f"{self._path.name}.{name}", f"got {found:g}; expected a whole number")
-        return int(found)
+        number = float(self._whole(name).reshape(()))
+        if not number.is_integer():
+            raise BadData(f"{self._path.name}.{name}", f"got {number:g}; expected a whole number")
+        return int(number)
 
     def batches(self, names: Sequence[str], rows: int) -> Iterator[Arrays]:
         """At most `rows` rows of the arrays at a time; they must be of one length."""
-        lengths = {name: self.length(name) for name in names}
-        total = max(lengths.values())
-        for name, length in lengths.items():
+        total = max(map(self.length, names))
+        for name in names:
+            length = self.length(name)
             if length != total:
                 raise BadData(
                     f"{self._path.name}.{name}",
@@ -86,12 +84,14 @@ class Npz:
 
     def _rows(self, name: str, rows: int) -> Iterator[NDArray[Any]]:
         """An array's rows in parts; one that is kept column by column has to be read whole."""
-        head = self.heads[name]
+        head = self.headers[name]
         total = head.shape[0]
         if head.fortran and len(head.shape) > 1:
             whole = self._whole(name)
-            yield from (whole[start : start + rows] for start in range(0, total, rows))
+            for start in range(0, total, rows):
+                yield whole[start : start + rows]
             return
+        # Read as a stream: a compressed member can't be entered in its middle.
         each = head.dtype.itemsize * math.prod(head.shape[1:])
         try:
             with self._zip.open(f"{name}.npy") as file:
@@ -112,9 +112,19 @@ class Npz:
         except _TORN as error:
             raise self._torn(error) from None
 
-    def _head(self, member: str) -> _Header:
-        with self._zip.open(member) as file:
-            return _read_header(file)
+    def _read_headers(self) -> dict[str, _Header]:
+        """Array → its header, of arrays of flags and numbers. Objects would have to be unpickled,
+        which may run anything: they are never read.
+        """
+        headers: dict[str, _Header] = {}
+        for member in self._zip.namelist():
+            if not member.endswith(".npy"):
+                continue
+            with self._zip.open(member) as file:
+                header = _read_header(file)
+            if header.dtype.kind in "biuf":
+                headers[member.removesuffix(".npy")] = header
+        return headers
 
     def _torn(self, error: Exception) -> BadData:
         return BadData(
@@ -149,7 +159,9 @@ def pack(
                 npy.write_array(file, np.array(number), allow_pickle=False)
         for name, (path, (dtype, row)) in columns.items():
             each = np.dtype(dtype).itemsize * math.prod(row)
+            # A context of no columns has no bytes: it has as many rows as there are rounds.
             rows = path.stat().st_size // each if each else numbers["n_rounds"]
+            # A member's size must be foreseen: above 4 GB the zip format needs 64 bits for it.
             with out.open(f"{name}.npy", "w", force_zip64=True) as file, path.open("rb") as raw:
                 npy.write_array_header_2_0(
                     file, {"descr": dtype, "fortran_order": False, "shape": (rows, *row)}

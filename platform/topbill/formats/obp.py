@@ -25,6 +25,8 @@ from topbill.formats.obp_columns import (
     POSITION,
     ObpColumns,
     context_features,
+    context_of,
+    names_of,
     survey,
     take_position,
 )
@@ -125,6 +127,8 @@ def read_open_bandit(path: Path) -> BanditFeedback:
             )
     times = pyarrow.compute.cast(table["timestamp"], pa.timestamp("us", tz="UTC"))
     table = table.append_column("at_", times).sort_by([("at_", "ascending")])
+    # Positions of the dataset are 1 to 3, of other files any: obp numbers those that there are.
+    positions = np.unique(table["position"].to_numpy(), return_inverse=True)[1]
     item = table["item_id"].to_numpy().astype(np.intp)
     context = _dummies(table)
     return BanditFeedback(
@@ -133,7 +137,7 @@ def read_open_bandit(path: Path) -> BanditFeedback:
         reward=table["click"].to_numpy().astype(np.float64),
         pscore=table["propensity_score"].to_numpy().astype(np.float64),
         context=context,
-        position=np.unique(table["position"].to_numpy(), return_inverse=True)[1].astype(np.intp),
+        position=positions.astype(np.intp),
         at=table["at_"].to_numpy().astype("datetime64[us]").astype(np.int64),
     )
 
@@ -144,10 +148,10 @@ def to_log(feedback: BanditFeedback, experiment: str) -> Iterator[Row]:
     Action a is called `str(a)`; the context is {"x0": …, "position": "1"}; the row's own number is
     decision and unit.
     """
-    eligible = tuple(str(a) for a in range(feedback.n_actions))
+    eligible = names_of(feedback.n_actions)
     for i in range(len(feedback)):
         action, p = str(feedback.action[i]), float(feedback.pscore[i])
-        context: dict[str, Any] = {f"x{j}": float(v) for j, v in enumerate(feedback.context[i])}
+        context = context_of(feedback.context[i])
         if feedback.position is not None:
             context[POSITION] = str(feedback.position[i])
         at = 0 if feedback.at is None else int(feedback.at[i])
@@ -266,6 +270,7 @@ def write_open_bandit(feedback: BanditFeedback, path: Path) -> None:
     context as columns `user_feature_j`. Reading it again gives the same actions, rewards,
     propensities and positions."""
     n = len(feedback)
+    # Rows without a time are a microsecond apart: readers sort by time, and must find their order.
     at = np.arange(n, dtype=np.int64) if feedback.at is None else feedback.at
     place = np.zeros(n, dtype=np.intp) if feedback.position is None else feedback.position
     columns: dict[str, Any] = {

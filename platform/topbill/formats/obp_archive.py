@@ -17,11 +17,12 @@ from topbill.formats.npz import Arrays, Npz
 from topbill.formats.rows import Progress, Row
 from topbill.formats.writers import ArchiveWriter, Export, ExportNote
 
+# Rows read at once.
 _AT_ONCE = 2_000
-"""Rows read at once."""
+
 _MOST_ACTIONS = 10_000
+# Floats hold every whole number below it.
 _LARGEST_WHOLE = 1 << 53
-"""Floats hold every whole number below it."""
 
 
 def read_rows(source: Path, key: str, skip: int, progress: Progress) -> Iterator[Row]:
@@ -59,8 +60,7 @@ def write_slates(export: Export) -> ArchiveWriter:
 def _read_decisions(file: Npz, key: str, skip: int, progress: Progress) -> Iterator[Row]:
     total = file.length("action")
     n_actions = _number_of_actions(file, "n_actions")
-    optional = ("action", "reward", "pscore", "context", "position", "at")
-    names = [name for name in optional if name in file]
+    names = _present(file, "action", "reward", "pscore", "context", "position", "at")
     done = 0
     for batch in file.batches(names, _AT_ONCE):
         size = len(batch["action"])
@@ -80,8 +80,8 @@ def _read_slates(file: Npz, key: str, skip: int, progress: Progress) -> Iterator
     """
     total = file.length("slate_id")
     n_actions = _number_of_actions(file, "n_unique_action")
-    optional = ("action", "position", "reward", "pscore_cascade")
-    names = ["slate_id", *(name for name in optional if name in file)]
+    names = _present(file, "slate_id", "action", "position", "reward", "pscore_cascade")
+    # obp has a context for each slate, or one for each row: as long as the other arrays or not.
     contexts: Iterator[Any] | None = None
     if "context" in file:
         if file.length("context") == total:
@@ -102,9 +102,15 @@ def _read_slates(file: Npz, key: str, skip: int, progress: Progress) -> Iterator
                 {"n_unique_action": n_actions, **_checked(whole, 0)}, key
             )
             yield from islice(rows, min(skip, len(whole["slate_id"])), None)
+            # An id changes between two slates, so there is one more of them than changes.
             slates = len(np.flatnonzero(np.diff(whole["slate_id"]))) + 1
             skip = max(0, skip - slates)
         progress(done, total)
+
+
+def _present(file: Npz, *names: str) -> list[str]:
+    """Those that the file has; what is missing is noted by whoever needs it."""
+    return [name for name in names if name in file]
 
 
 def _one_by_one(file: Npz, name: str) -> Iterator[Any]:

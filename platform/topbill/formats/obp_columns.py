@@ -18,8 +18,8 @@ POSITION = "position"
 """The context feature that holds the position of a decision of one placement, as text; 0 is the
 first.
 """
+# A whole number above which none fits a float.
 _LARGEST = 1 << 1000
-"""A whole number above which none fits a float."""
 
 
 class ObpColumns(msgspec.Struct, frozen=True):
@@ -102,6 +102,16 @@ def context_features(decision: Decision) -> dict[str, Any]:
                 f"got {name} beyond any number that arrays hold; expected a float",
             )
     return features
+
+
+def names_of(n_actions: int) -> tuple[str, ...]:
+    """What actions are called that have numbers only: action a is `str(a)`."""
+    return tuple(map(str, range(n_actions)))
+
+
+def context_of(numbers: Iterable[float]) -> dict[str, Any]:
+    """A context of numbers only: {"x0": …, "x1": …}."""
+    return {f"x{j}": float(number) for j, number in enumerate(numbers)}
 
 
 def take_position(decision: Decision, context: dict[str, Any]) -> int | None:

@@ -16,13 +16,20 @@ import numpy as np
 
 from topbill.domain.errors import BadData
 from topbill.domain.records import Decision, Floats, Indices, Placement, RewardEvent
-from topbill.formats.obp_columns import ObpColumns, context_features, survey, take_position
+from topbill.formats.obp_columns import (
+    ObpColumns,
+    context_features,
+    context_of,
+    names_of,
+    survey,
+    take_position,
+)
 from topbill.formats.rows import Row
 
 _REQUIRED = ("slate_id", "action", "position", "reward", "pscore_cascade")
 _INTEGERS = ("slate_id", "action", "position")
+# How much above its neighbour a probability may be, relatively: sums of logarithms round.
 _SLACK = 1e-9
-"""How much above its neighbour a probability may be, relatively: sums of logarithms round."""
 
 
 def from_slate_feedback(feedback: Mapping[str, Any], experiment: str) -> Iterator[Row]:
@@ -42,7 +49,7 @@ def from_slate_feedback(feedback: Mapping[str, Any], experiment: str) -> Iterato
     context = feedback.get("context")
     contexts = np.zeros((len(slate_id), 0)) if context is None else np.asarray(context)
     n_actions = int(feedback.get("n_unique_action") or action.max() + 1)
-    eligible = tuple(str(number) for number in range(n_actions))
+    eligible = names_of(n_actions)
     # A slate is a run of rows with one id.
     edges = np.flatnonzero(np.diff(slate_id)) + 1
     for rows in np.split(np.arange(len(slate_id)), edges):
@@ -99,14 +106,13 @@ def _slate(
                     position=position,
                 )
             )
-    features = {f"x{j}": float(value) for j, value in enumerate(context)}
     decision = Decision(
         decision_id=key,
         experiment=experiment,
         revision="",
         variant="logged",
         unit=key,
-        context=msgspec.Raw(msgspec.json.encode(features)),
+        context=msgspec.Raw(msgspec.json.encode(context_of(context))),
         eligible=eligible,
         slate=tuple(slate),
         propensity=float(cascade[-1]),
@@ -147,6 +153,7 @@ def to_slate_feedback(
         cascade = 1.0
         for placed in decision.slate:
             cascade *= placed.propensity
+            # What belongs to no position of a slate of several is in no row's reward.
             at_position = (e.value for e in events if _position(e, decision) == placed.position)
             arrays["slate_id"].append(slate_id)
             arrays["action"].append(columns.number(decision, placed.action))

@@ -16,8 +16,8 @@ from topbill.formats.validate_row import validate_row
 from topbill.formats.writers import DeltaWriter, Export, PartsWriter
 from topbill.lake.exchange import read_delta as delta_batches
 
+# Rows read at once.
 _AT_ONCE = 2_000
-"""Rows read at once."""
 
 
 def read_parquet(source: Path, key: str, skip: int, progress: Progress) -> Iterator[Row]:  # noqa: ARG001 (rows name their experiment)

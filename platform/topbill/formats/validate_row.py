@@ -16,8 +16,8 @@ from topbill.formats.rows import Row
 MOST_EVENTS = 1 << 16
 """Events of a decision, at most one fewer: a row's events are numbered from its own number on
 (`lake_import`), and must not run into the next row's."""
+# The end of the year 9999, in µs: what databases hold.
 _END_OF_TIME = 253_402_300_800_000_000
-"""The end of the year 9999, in µs: what databases hold."""
 
 
 class _OfferedAction(msgspec.Struct):
@@ -78,6 +78,7 @@ def _check_slate(decision: Decision, where: str) -> None:
 def _check_probabilities(decision: Decision, where: str) -> None:
     if not 0.0 < decision.propensity <= 1.0:
         raise BadData(where, f"got propensity {decision.propensity}; expected one in (0, 1]")
+    # NaN fails every comparison, so what is no number is refused too.
     for row in decision.probabilities or ():
         if len(row) != len(decision.eligible) or not all(0.0 <= p <= 1.0 for p in row):
             raise BadData(
@@ -89,6 +90,7 @@ def _check_probabilities(decision: Decision, where: str) -> None:
 def _check_fields(decision: Decision, where: str) -> None:
     if not decision.decision_id or not decision.experiment:
         raise BadData(where, "got a decision without an id or an experiment; expected both")
+    # The lake holds them in 64 bits with a sign.
     for number in (decision.policy_version, decision.latency_us):
         if not 0 <= number < 1 << 62:
             raise BadData(where, f"got {number} as a version or duration; expected a number from 0")

@@ -15,26 +15,31 @@ from topbill.spec import Experiment
 
 EVERY = 30.0
 """Seconds between two refreshes."""
-DAYS = 90
+RECENT = 90 * 86_400.0
+"""Seconds back from now that plays are read for."""
 MOST = 1_000_000
-"""The most recent plays that are read, and from how far back."""
-_PLAYS = f"""
+"""Plays that are read, the most recent ones."""
+# The viewer's region stands in the context of the page's own decision; a reward carries the rest.
+_PLAYS = """
 SELECT r.unit, r.item, epoch(r.occurred_at), coalesce(d.context::JSON ->> '$.region', '')
 FROM rewards r JOIN decisions d USING (decision_id)
 WHERE r.experiment = $page AND r.event = 'play' AND r.item IS NOT NULL
-    AND r.occurred_at > to_timestamp($now)::TIMESTAMP - INTERVAL {DAYS} DAYS
-ORDER BY r.seq DESC LIMIT {MOST}
-"""  # noqa: S608 (constants only)
+    AND r.occurred_at > to_timestamp($since)::TIMESTAMP
+ORDER BY r.seq DESC LIMIT $most
+"""
 _logger = logging.getLogger("topbill")
 
 
 def plays(data: Path, page: str, now: float) -> list[Play]:
-    """A page's plays of the last 90 days, newest first. Raises NotFound when nothing was published
-    yet.
+    """A page's plays of the last 90 days, newest first; `now` in seconds since the epoch.
+
+    Raises:
+        NotFound: Nothing was published yet.
     """
     connection = lake.connect(data / lake.DATABASE)
+    parameters = {"page": page, "since": now - RECENT, "most": MOST}
     try:
-        rows = connection.execute(_PLAYS, {"page": page, "now": now}).fetchall()
+        rows = connection.execute(_PLAYS, parameters).fetchall()
     finally:
         connection.close()
     return [Play(unit, title, at, region) for unit, title, at, region in rows]

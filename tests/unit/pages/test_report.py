@@ -1,4 +1,4 @@
-"""From served pages to what is known of them: the record, the candidate_signals, the layers' own
+"""From served pages to what is known of them: the record, the signals, the layers' own
 effects, and slate OPE.
 """
 
