@@ -67,7 +67,7 @@ def migrate_down(data: Path) -> list[str]:
 
 
 def check(data: Path) -> None:
-    """Raises LogError, naming what is too new, where this code doesn't know the folder's version."""
+    """Raises LogError where the folder is of a version that this code doesn't know."""
     newest = max(schema_stamp.version(data / LOG_FILE) or 0, schema_change.version(data) or 0)
     if newest > SCHEMA_VERSION:
         raise LogError(

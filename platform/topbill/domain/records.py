@@ -92,6 +92,9 @@ class Decision(
     the log inside the committing transaction; `latency_us` is the engine's own time. A decision of
     a page names the `page` (the id of its page decision), its `layer` there, the row in which it
     has its `place`, and the `masks` that rules put on its positions.
+
+    Encoded it has the names of 0.1.0 (`at`, `micros`), so that the rows of a log are the same
+    whichever version wrote them; `msgspec.convert` takes those too.
     """
 
     decision_id: str
@@ -128,7 +131,7 @@ class RewardEvent(
     """One reward event as it came. It belongs to a decision, or to one item of its slate.
 
     `occurred_at` is the caller's time, `received_at` the log's stamp (both microseconds since the
-    epoch, UTC).
+    epoch, UTC); encoded the latter is called `at`, as in 0.1.0.
     """
 
     decision_id: str
@@ -210,7 +213,7 @@ class Policy(Protocol):
     kind: ClassVar[str]
     Params: ClassVar[type[msgspec.Struct]]
     deterministic: ClassVar[bool]
-    """Whether it may give an action probability 0, so that only min_probability makes its log
+    """Whether it may give an action probability 0, so that only `min_probability` makes its log
     evaluable."""
 
     def __init__(self, params: Any, *, context_size: int, action_size: int, seed: int) -> None: ...

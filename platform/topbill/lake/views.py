@@ -94,7 +94,7 @@ def metrics_view(experiment: Experiment) -> str:
     """
     rewards = f"r.experiment = {quoted(experiment.key)}"
     return (
-        f"CREATE VIEW metrics.{identifier(experiment.key)} AS "
+        f"CREATE VIEW metrics.{identifier(experiment.key)} AS "  # noqa: S608  (quoted)
         f"SELECT *, {experiment.goal.sql(metric_column)} AS objective "
         f"FROM ({values_sql(experiment.metrics, rewards)})"
     )
@@ -108,7 +108,7 @@ def feedback_view(experiments: Sequence[Experiment], at: int) -> str:
     # A branch for each experiment, with its key as a constant: a condition on `experiment` then
     # reads the files of that one alone.
     others = (
-        f"SELECT d.experiment, {_shown('d')}, "
+        f"SELECT d.experiment, {_shown('d')}, "  # noqa: S608  (quoted)
         "NULL::MAP(VARCHAR, DOUBLE), NULL::DOUBLE, NULL::BOOLEAN FROM decisions d"
     )
     if experiments:
@@ -131,7 +131,7 @@ def _feedback_of(experiment: Experiment, at: int) -> str:
         value = f"coalesce(e.{metric_column(metric.name)}, {number(metric.default)})"
         pairs.append(f"{quoted(metric.name)}: {value}")
     return (
-        f"SELECT {quoted(key)}, {_shown('d')}, MAP {{{', '.join(pairs)}}}, "
+        f"SELECT {quoted(key)}, {_shown('d')}, MAP {{{', '.join(pairs)}}}, "  # noqa: S608  (quoted)
         f"coalesce(e.objective, {number(goal.default)}), {goal.mature_sql('d.decided_at', at)} "
         f"FROM decisions d LEFT JOIN metrics.{identifier(key)} e ON d.decision_id = e.decision_id "
         f"WHERE d.experiment = {quoted(key)}"

@@ -24,8 +24,8 @@ BATCH = 5_000
 
 def _query() -> str:
     """What is read of the lake, as the columns are registered now."""
-    # The conditions are those of the log's own `matured`, word for word: by the time of receipt, not
-    # of the event, so that a decision comes back with the very events that were learned from.
+    # The conditions are those of the log's own `matured`, word for word: by the time of receipt,
+    # not of the event, so that a decision comes back with the very events that were learned from.
     return f"""
 WITH part AS (
     SELECT * FROM decisions d
