@@ -14,7 +14,7 @@ from board.terms import TERMS
 from topbill.ope import REASONS, Estimate, Evaluation
 from topbill.reporting.experiment.wording import Standing
 from topbill.reporting.queries import what_if
-from topbill.reporting.queries.what_if import Candidate
+from topbill.reporting.queries.what_if import CandidatePolicy
 from topbill.spec import Experiment
 
 # Whose number the sentence speaks of: the first that gave one.
@@ -32,7 +32,7 @@ NOT_ASKED = Standing(
 )
 
 
-def choose(experiment: Experiment) -> Candidate:
+def choose(experiment: Experiment) -> CandidatePolicy:
     """Which policy, with which parameters, by which estimators."""
     left_column, right_column = st.columns(2)
     with left_column:
@@ -63,7 +63,7 @@ def choose(experiment: Experiment) -> Candidate:
             help="Of a longer log a sample of units is read, each with all its decisions. "
             "Intervals are wider then, and a policy that learns has less to learn from.",
         )
-    return Candidate(
+    return CandidatePolicy(
         policy=policy,
         parameters=parameters,
         action=action,
@@ -117,7 +117,7 @@ def choose_estimators(experiment: Experiment) -> tuple[str, ...]:
     return tuple(chosen)
 
 
-def evaluate(key: str, candidate: Candidate) -> Evaluation:
+def evaluate(key: str, candidate: CandidatePolicy) -> Evaluation:
     """The evaluation, with a bar while the log is read."""
     bar = st.progress(0.0, "Reading the log …")
 

@@ -20,6 +20,7 @@ from topbill.ab.results import (
     SampleRatio,
     Verdict,
 )
+from topbill.domain.formatting import change, label, listing, significant
 
 SAMPLE_RATIO_MISMATCH = "sample_ratio_mismatch"
 BEATS_CONTROL = "beats_control"
@@ -219,9 +220,9 @@ def _guardrail_clauses(
 
 
 def _worse_clause(g: GuardrailResult) -> str:
-    by = "" if g.worse_by is None else f" by {percent(g.worse_by, sign='')}"
+    by = "" if g.worse_by is None else f" by {change(g.worse_by, signed=False)}"
     allowed = f"{g.margin:.1%} allowed" if g.margin else "none allowed"
-    return f"but {_label(g.metric)} is worse{by} ({allowed})"
+    return f"but {label(g.metric)} is worse{by} ({allowed})"
 
 
 def _undecided(
@@ -259,8 +260,8 @@ def _undecided(
 def _numbers(c: Comparison) -> str:
     if c.relative is None or c.relative_low is None or c.relative_high is None:
         return _difference(c)
-    lift = f"{percent(c.relative)} {_label(c.metric)}"
-    low, high = percent(c.relative_low), percent(c.relative_high)
+    lift = f"{change(c.relative)} {label(c.metric)}"
+    low, high = change(c.relative_low), change(c.relative_high)
     if c.relative_high <= HUGE:
         return f"{lift}, between {low} and {high}"
     if c.relative_low > 0.0:
@@ -271,27 +272,10 @@ def _numbers(c: Comparison) -> str:
 def _difference(c: Comparison) -> str:
     # Readable comparisons always have a difference with its interval.
     numbers = (c.difference, c.difference_low, c.difference_high)
-    difference, low, high = (signed(x or 0.0) for x in numbers)
-    return f"{difference} {_label(c.metric)}, between {low} and {high}"
-
-
-def percent(x: float, *, sign: str = "+") -> str:
-    """+6.2%, −0.31%, +1,234.5%; without the plus where `sign` is empty."""
-    decimals = 2 if abs(x) < 0.01 else 1
-    return f"{x:{sign},.{decimals}%}".replace("-", "−")
-
-
-def signed(x: float) -> str:
-    """A difference that is no percentage."""
-    return f"{x:+,.3g}".replace("-", "−")
-
-
-def _label(metric: str) -> str:
-    return metric.replace("_", " ")
+    difference, low, high = (significant(x or 0.0) for x in numbers)
+    return f"{difference} {label(c.metric)}, between {low} and {high}"
 
 
 def _labels(guardrails: Sequence[GuardrailResult]) -> str:
-    names = [_label(g.metric) for g in guardrails]
-    if len(names) == 1:
-        return names[0]
-    return ", ".join(names[:-1]) + " and " + names[-1]
+    labels = [label(g.metric) for g in guardrails]
+    return listing(labels, len(labels))

@@ -22,11 +22,11 @@ from topbill.domain.errors import BadData, BadRequest, NotFound
 from topbill.domain.metric import Metric, longest_window, metric_column, values_sql, window_over
 from topbill.domain.objective import Objective, WeightedMetric, WeightedSum
 from topbill.domain.records import Floats
-from topbill.domain.sql import identifier, number, quoted
+from topbill.domain.sql import identifier, number
 from topbill.lake import metric_of
 from topbill.reporting.experiment import html
 from topbill.reporting.pareto import dominated
-from topbill.reporting.queries.database import Database, open_database, published_us
+from topbill.reporting.queries.database import AnalyticsDatabase, open_database, published_us
 from topbill.stats.frames import frame_of, html_of
 from topbill.stats.intervals import normal
 from topbill.stats.moments import Moments, ratio
@@ -176,7 +176,9 @@ class _Pages:
     """How many pages something else stepped in on, by stage."""
 
 
-def _report(database: Database, page: str, weights: Mapping[str, float] | None) -> PageReport:
+def _report(
+    database: AnalyticsDatabase, page: str, weights: Mapping[str, float] | None
+) -> PageReport:
     pages = _pages(database, page)
     metrics = _metrics(database, pages.experiments)
     goals = _weights(database, metrics, pages.experiments, weights)
@@ -187,7 +189,9 @@ def _report(database: Database, page: str, weights: Mapping[str, float] | None) 
     # Each layer is randomised by itself, so that each is compared as if the others were chance.
     arms: list[LayerVariant] = []
     for layer, key in pages.experiments.items():
-        layer_variants = _Layer(layer, key, pages.variants[layer], mature, pages.units, values)
+        layer_variants = _ServedLayer(
+            layer, key, pages.variants[layer], mature, pages.units, values
+        )
         arms += layer_variants.compared(database, goals)
     again = database.row(
         """SELECT count(*) AS n FROM rewards
@@ -206,7 +210,7 @@ def _report(database: Database, page: str, weights: Mapping[str, float] | None) 
     )
 
 
-def _pages(database: Database, page: str) -> _Pages:
+def _pages(database: AnalyticsDatabase, page: str) -> _Pages:
     rows = database.rows(
         """SELECT unit, epoch_us(decided_at) AS decided_at, actions->>'$.layers' AS layers,
             actions->>'$.fallbacks' AS fallbacks
@@ -243,7 +247,7 @@ def _pages(database: Database, page: str) -> _Pages:
 
 
 @dataclass(frozen=True)
-class _Layer:
+class _ServedLayer:
     """A layer's variants on the pages that were served, an element of each array for a page."""
 
     name: str
@@ -253,7 +257,9 @@ class _Layer:
     units: np.ndarray
     values: Mapping[str, Floats]
 
-    def compared(self, database: Database, goals: Mapping[str, float]) -> list[LayerVariant]:
+    def compared(
+        self, database: AnalyticsDatabase, goals: Mapping[str, float]
+    ) -> list[LayerVariant]:
         """Each declared variant with its means, and beside the layer's control."""
         rows = database.rows(
             "SELECT variant, control FROM variants WHERE experiment = $key", key=self.experiment
@@ -319,7 +325,7 @@ def _placed(
     return replace(arm, against_control=gaps, beaten_by=tuple(surely), behind=tuple(perhaps))
 
 
-def _metrics(database: Database, experiments: Mapping[str, str]) -> dict[str, Metric]:
+def _metrics(database: AnalyticsDatabase, experiments: Mapping[str, str]) -> dict[str, Metric]:
     """The layers' metrics by name; where two layers mean different things by a name, the titles'
     counts.
     """
@@ -337,7 +343,7 @@ def _metrics(database: Database, experiments: Mapping[str, str]) -> dict[str, Me
 
 
 def _weights(
-    database: Database,
+    database: AnalyticsDatabase,
     metrics: Iterable[str],
     experiments: Mapping[str, str],
     weights: Mapping[str, float] | None,
@@ -362,7 +368,7 @@ def _weights(
 
 
 def page_values(
-    database: Database, page: str, metrics: list[Metric], weights: Mapping[str, float]
+    database: AnalyticsDatabase, page: str, metrics: list[Metric], weights: Mapping[str, float]
 ) -> dict[str, Floats]:
     """(pages,) each metric of each page, scaled to [0, 1] by its cap, and the objective of these
     weights, the pages in the order of the log.
@@ -382,10 +388,11 @@ def page_values(
         FROM (
             SELECT d.seq AS page_seq, {", ".join(earned)}
             FROM decisions d
-                LEFT JOIN ({values_sql(metrics, f"r.experiment = {quoted(page)}")}) e
+                LEFT JOIN ({values_sql(metrics, "r.experiment = $page")}) e
                     ON d.decision_id = e.decision_id
-            WHERE d.experiment = {quoted(page)}
-        ) ORDER BY page_seq"""  # noqa: S608  (SQL of domain.metric and domain.objective)
+            WHERE d.experiment = $page
+        ) ORDER BY page_seq""",  # noqa: S608  (SQL of domain.metric and domain.objective)
+        params={"page": page},
     ).fetchnumpy()
     return {name: np.asarray(table[f"s{i}"], dtype=np.float64) for i, name in enumerate(shares)}
 

@@ -255,7 +255,7 @@ def test_parameters_of_a_candidate_are_read_as_in_the_file() -> None:
 
 def test_a_sample_of_units_is_evaluated_whole_and_told(drawn: Path) -> None:
     def evaluated(most: int) -> Evaluation:
-        candidate = what_if.Candidate(what_if.UNIFORM, most=most)
+        candidate = what_if.CandidatePolicy(what_if.UNIFORM, most=most)
         return what_if.evaluate_candidate(drawn, KEY, candidate)
 
     whole, part = evaluated(1_000), evaluated(500)

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from topbill.ab import Comparison, GuardrailResult, SampleRatio, Verdict
-from topbill.ab.verdict import called, percent, verdict
+from topbill.ab.verdict import called, verdict
+from topbill.domain.formatting import change
 
 SPLIT = SampleRatio(counts={}, shares={}, p_value=1.0, p_sequential=None, alpha=0.01, alarm=False)
 
@@ -64,7 +65,7 @@ def test_a_lift_that_cannot_be_said_is_a_difference_with_a_real_minus() -> None:
 def test_percentages_have_a_sign_a_real_minus_and_separated_thousands(
     share: float, text: str
 ) -> None:
-    assert percent(share) == text
+    assert change(share) == text
 
 
 def test_what_is_lost_to_there_being_several_is_no_call_in_table_and_sentence() -> None:

@@ -20,7 +20,7 @@ from topbill.domain.metric import METRIC_KINDS, Metric, longest_window, values_s
 from topbill.domain.objective import Objective
 from topbill.domain.sql import identifier, quoted
 from topbill.reporting.page import page_values
-from topbill.reporting.queries.database import Database
+from topbill.reporting.queries.database import AnalyticsDatabase
 
 KEY = "it's"
 START = dt.datetime(2026, 1, 1)
@@ -103,7 +103,7 @@ def test_python_sql_and_the_report_of_a_page_agree_on_every_kind(
         f"({values_sql(metrics, f'r.experiment = {quoted(KEY)}')})"
     ).fetchall()
     by_decision = {row[0]: row[1:] for row in got}
-    pages = page_values(Database(connection), KEY, metrics, objective.weights)
+    pages = page_values(AnalyticsDatabase(connection), KEY, metrics, objective.weights)
     for n in range(4):
         expected = [of_decision(metric, n, events) for metric in metrics]
         total = objective.value(dict(zip([m.name for m in metrics], expected, strict=True)))
@@ -127,7 +127,10 @@ def test_the_report_of_a_page_computes_each_kind_as_the_learner_does(kind: str) 
     values = [(2.0, 1.0), (9.0, 2.0), (4.0, 3.0)]
     connection = recorded(2, [(0, "e", value, int(s * SECOND)) for value, s in values])
     expected = [min(1.0, metric.value(values) / 10.0), metric.value([]) / 10.0]
-    assert page_values(Database(connection), KEY, [metric], {"m": 1.0})["m"].tolist() == expected
+    assert (
+        page_values(AnalyticsDatabase(connection), KEY, [metric], {"m": 1.0})["m"].tolist()
+        == expected
+    )
 
 
 def test_the_guide_lists_every_kind_with_what_it_computes() -> None:

@@ -26,7 +26,7 @@ from topbill.reporting.experiment.covariates import (
     make_covariates,
 )
 from topbill.reporting.experiment.model import MeanEstimate
-from topbill.reporting.queries.database import Database, experiment_row, published_us
+from topbill.reporting.queries.database import AnalyticsDatabase, experiment_row, published_us
 from topbill.stats.moments import Moments, ratio
 
 VARIANT, DAY = "@variant", "@day"
@@ -46,7 +46,7 @@ class ExperimentTables(NamedTuple):
     published_us: int
 
     @classmethod
-    def read(cls, database: Database, key: str) -> ExperimentTables:
+    def read(cls, database: AnalyticsDatabase, key: str) -> ExperimentTables:
         """Raises NotFound where there is no such experiment."""
         return cls(
             key,
@@ -113,7 +113,7 @@ class AnalysisRows:
     """
 
     def __init__(
-        self, database: Database, tables: ExperimentTables, segments: Sequence[str] = ()
+        self, database: AnalyticsDatabase, tables: ExperimentTables, segments: Sequence[str] = ()
     ) -> None:
         self._database = database
         self._tables = tables

@@ -24,7 +24,7 @@ from topbill.reporting.experiment.model import (
     VariantLine,
 )
 from topbill.reporting.experiment.wording import notes
-from topbill.reporting.queries.database import Database, open_database
+from topbill.reporting.queries.database import AnalyticsDatabase, open_database
 
 Means = Mapping[tuple[str, str], MeanEstimate]
 """By metric (or `objective`) and variant."""
@@ -62,7 +62,7 @@ def load_experiment_report(
 
 
 def _report(
-    database: Database,
+    database: AnalyticsDatabase,
     tables: ExperimentTables,
     rows: AnalysisRows,
     method: Method,
@@ -177,7 +177,7 @@ def _metric_lines(
     return lines
 
 
-def _share_lines(database: Database, key: str) -> list[ShareLine]:
+def _share_lines(database: AnalyticsDatabase, key: str) -> list[ShareLine]:
     rows = database.rows(
         """SELECT variant, action, count(*) AS shown,
             count(*) / sum(count(*)) OVER (PARTITION BY variant) AS share

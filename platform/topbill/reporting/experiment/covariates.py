@@ -11,7 +11,7 @@ from topbill.ab import OBJECTIVE
 from topbill.domain.metric import METRIC_KINDS, microseconds
 from topbill.domain.objective import WeightedMetric, WeightedSum
 from topbill.domain.sql import identifier
-from topbill.reporting.queries.database import Database
+from topbill.reporting.queries.database import AnalyticsDatabase
 
 MetricRow = Mapping[str, Any]
 """A row of the database's table `metrics`."""
@@ -29,7 +29,9 @@ def json_path(feature: str) -> str:
     return '$."' + feature.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
-def make_covariates(database: Database, key: str, metrics: Sequence[MetricRow]) -> dict[str, str]:
+def make_covariates(
+    database: AnalyticsDatabase, key: str, metrics: Sequence[MetricRow]
+) -> dict[str, str]:
     """Make temporary table `report_covariates`, a row per unit by its hash in column `@unit`.
 
     A metric's covariate is the number in context that its `covariate` names, as it came with the

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import msgspec
 
 from topbill.reporting.experiment.analysis_rows import ExperimentTables
-from topbill.reporting.queries.database import Database
+from topbill.reporting.queries.database import AnalyticsDatabase
 from topbill.spec.exploration import little_is_left, policy_shares
 
 _SAMPLE = 1_000
@@ -26,7 +26,7 @@ class PolicyShares(NamedTuple):
 
 
 def policy_shares_by_variant(
-    database: Database, tables: ExperimentTables
+    database: AnalyticsDatabase, tables: ExperimentTables
 ) -> dict[str, PolicyShares]:
     """By variant, for those whose file asks for a least probability and that have decided."""
     result = {}

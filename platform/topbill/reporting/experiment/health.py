@@ -16,7 +16,7 @@ from topbill.ab import sequential_srm_of_sums, srm_of_sums
 from topbill.domain.metric import event_inside_sql, window_over_sql
 from topbill.domain.records import Floats
 from topbill.reporting.experiment.model import ChoiceRatio, Health, PropensityLine
-from topbill.reporting.queries.database import Database
+from topbill.reporting.queries.database import AnalyticsDatabase
 
 SAMPLE = 500_000
 """Where there are more decisions than this, the propensity check looks at about so many of the
@@ -37,7 +37,7 @@ _SKEW = 0.3
 
 
 def health(
-    database: Database,
+    database: AnalyticsDatabase,
     key: str,
     windows: Mapping[str, float],
     objective_window: float,
@@ -102,7 +102,7 @@ def _all_ok(lines: Sequence[PropensityLine]) -> bool | None:
     return all(verdicts) if verdicts else None
 
 
-def _reasons(database: Database, key: str) -> dict[str, int]:
+def _reasons(database: AnalyticsDatabase, key: str) -> dict[str, int]:
     rows = database.rows(
         """SELECT reason, count(*) AS n FROM decisions
         WHERE experiment = $key GROUP BY reason ORDER BY n DESC""",
@@ -112,7 +112,7 @@ def _reasons(database: Database, key: str) -> dict[str, int]:
 
 
 def _maturity_and_latency(
-    database: Database, key: str, is_mature: str
+    database: AnalyticsDatabase, key: str, is_mature: str
 ) -> tuple[int, dict[str, float]]:
     """How many decisions are mature, and quantiles of the engine's time in ms."""
     row = database.row(
@@ -129,7 +129,9 @@ def _maturity_and_latency(
     return row["mature"], latency_ms
 
 
-def _events(database: Database, key: str, windows: Mapping[str, float]) -> list[dict[str, Any]]:
+def _events(
+    database: AnalyticsDatabase, key: str, windows: Mapping[str, float]
+) -> list[dict[str, Any]]:
     """Of each event how many came (`n`), and how many of them in its window (`joined`)."""
     inside = [f"({event_inside_sql(event, window)})" for event, window in windows.items()]
     return database.rows(
@@ -167,7 +169,7 @@ def _count_events(rows: Sequence[Mapping[str, Any]], windows: Mapping[str, float
 
 
 def propensity_lines(
-    database: Database, key: str, decisions: int
+    database: AnalyticsDatabase, key: str, decisions: int
 ) -> tuple[list[PropensityLine], float]:
     """A line for each variant and action, and the share of decisions looked at.
 
@@ -198,7 +200,7 @@ def propensity_lines(
     return [_propensity_line(row, z) for row in rows], share
 
 
-def _before_latest(database: Database, key: str, share: float) -> int:
+def _before_latest(database: AnalyticsDatabase, key: str, share: float) -> int:
     """The log position after which about that share of an experiment's decisions lies, the latest
     ones; -1 for all. By `seq`, whose range DuckDB knows for each part of a file: the rest is never
     read.
@@ -239,7 +241,9 @@ def _propensity_line(row: Mapping[str, Any], z: float) -> PropensityLine:
     return replace(line, ok=ok and low <= 1.0 <= high, low=low, high=high)
 
 
-def choice_ratios(database: Database, key: str, decisions: int, actions: int) -> list[ChoiceRatio]:
+def choice_ratios(
+    database: AnalyticsDatabase, key: str, decisions: int, actions: int
+) -> list[ChoiceRatio]:
     """Sample-ratio mismatch inside a bandit: its choices against the sums of the probabilities that
     it logged; a line for each variant that left something to chance, at the first position.
 

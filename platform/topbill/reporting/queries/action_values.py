@@ -15,7 +15,7 @@ from topbill.domain.reasons import reasons
 from topbill.domain.sql import identifier
 from topbill.reporting.experiment.segments import context_struct, groupings
 from topbill.reporting.queries.database import (
-    Database,
+    AnalyticsDatabase,
     open_database,
     published_experiment,
     published_us,
@@ -148,7 +148,7 @@ _CELLS = """
 
 
 def _make_cells(
-    database: Database, key: str, variant: str, segment: str | None, group: str | None
+    database: AnalyticsDatabase, key: str, variant: str, segment: str | None, group: str | None
 ) -> None:
     """Make table `cells`: sums per unit u, stage v of a variant's log, and action that had a chance
     p.
@@ -210,7 +210,7 @@ def _score(stages: list[_Stage]) -> _Score:
 
 
 def _squared_deviations(
-    database: Database, by_action: dict[str, list[_Stage]], scores: dict[str, _Score]
+    database: AnalyticsDatabase, by_action: dict[str, list[_Stage]], scores: dict[str, _Score]
 ) -> dict[str, float]:
     """Per action the sum over units of (Σ h(Γ − q))², by units because their decisions depend on
     each other.

@@ -23,7 +23,7 @@ about so many.
 """
 
 
-class Database:
+class AnalyticsDatabase:
     """The analytics database, open for a few questions that all see the same moment.
 
     Values enter a query as parameters (`$key`), never as text. Names of columns, which SQL has no
@@ -57,7 +57,7 @@ class Database:
 
 
 @contextmanager
-def open_database(data: Path | str) -> Iterator[Database]:
+def open_database(data: Path | str) -> Iterator[AnalyticsDatabase]:
     """The analytics database of a data folder.
 
     Args:
@@ -72,7 +72,7 @@ def open_database(data: Path | str) -> Iterator[Database]:
     # see the old one.
     connection = connect(path)
     try:
-        yield Database(connection)
+        yield AnalyticsDatabase(connection)
     except Error as error:
         raise LogError(
             f"{path}: {error}; try again: the files may have been compacted meanwhile"
@@ -150,7 +150,7 @@ def experiments(data: Path | str) -> list[ListedExperiment]:
         return [ListedExperiment(**row) for row in database.rows(query)]
 
 
-def experiment_row(database: Database, key: str) -> dict[str, Any]:
+def experiment_row(database: AnalyticsDatabase, key: str) -> dict[str, Any]:
     """The experiment's row of table `experiments`.
 
     Raises:
@@ -166,7 +166,7 @@ def experiment_row(database: Database, key: str) -> dict[str, Any]:
     )
 
 
-def published_experiment(database: Database, key: str) -> Experiment:
+def published_experiment(database: AnalyticsDatabase, key: str) -> Experiment:
     """The experiment as it was published.
 
     Raises:
@@ -193,14 +193,14 @@ def revisions(data: Path | str, key: str) -> pd.DataFrame:
         )
 
 
-def published_us(database: Database) -> int:
+def published_us(database: AnalyticsDatabase) -> int:
     """When the worker last published, in µs since the epoch."""
     return int(
         database.row("SELECT epoch_us(published_at) AS published_us FROM published")["published_us"]
     )
 
 
-def sampled_one_in(database: Database, key: str, most: int = SAMPLE) -> int:
+def sampled_one_in(database: AnalyticsDatabase, key: str, most: int = SAMPLE) -> int:
     """Read one of so many of an experiment's decisions, so that about `most` are read.
 
     A query keeps them by `hash(seq) % $one_in = 0`, which is even over time and the same sample

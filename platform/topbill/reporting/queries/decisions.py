@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import pandas as pd
 
-from topbill.reporting.queries.database import Database, open_database
+from topbill.reporting.queries.database import AnalyticsDatabase, open_database
 from topbill.reporting.queries.series import bucket_seconds
 
 LATEST_EVENTS = 500_000
@@ -129,7 +129,7 @@ def delays(data: Path | str, key: str) -> pd.DataFrame:
         return database.frame(query, key=key, after=_before_latest_events(database, key))
 
 
-def _before_latest_events(database: Database, key: str) -> int:
+def _before_latest_events(database: AnalyticsDatabase, key: str) -> int:
     """The log position after which about `LATEST_EVENTS` reward events lie; -1 for all of them."""
     span = database.row(
         """SELECT min(seq) AS first, max(seq) AS last, count(*) AS events FROM rewards

@@ -16,7 +16,7 @@ from topbill.domain.metric import Metric, metric_column
 from topbill.domain.objective import Objective
 from topbill.domain.sql import identifier, number
 from topbill.reporting.queries.database import (
-    Database,
+    AnalyticsDatabase,
     open_database,
     published_experiment,
     published_us,
@@ -37,7 +37,7 @@ _LIFT = ("relative", "relative_low", "relative_high")
 _PROGRESS = ["till", "variant", "decisions", "units", "value", "low", "high", *_LIFT]
 
 
-def bucket_seconds(database: Database, key: str, points: int = 36) -> int:
+def bucket_seconds(database: AnalyticsDatabase, key: str, points: int = 36) -> int:
     """Seconds of a round bucket that cuts the experiment's time into at most `points`; 1 when
     nothing was decided.
     """
@@ -148,7 +148,7 @@ def _measured(experiment: Experiment, name: str) -> Metric | Objective:
     return experiment.goal
 
 
-def _buckets(database: Database, key: str, points: int) -> _Buckets | None:
+def _buckets(database: AnalyticsDatabase, key: str, points: int) -> _Buckets | None:
     """None where nothing was decided."""
     seconds = bucket_seconds(database, key, points)
     span = database.row(

@@ -24,7 +24,7 @@ PUBLISHED, UNIFORM, ALWAYS = "the published policies, as they are", "pure chance
 
 
 @dataclass(frozen=True)
-class Candidate:
+class CandidatePolicy:
     """A policy to be evaluated, and how.
 
     Attributes:
@@ -86,7 +86,7 @@ def parameters(kind: str, text: str) -> msgspec.Struct:
 def evaluate_candidate(
     data: Path | str,
     key: str,
-    candidate: Candidate,
+    candidate: CandidatePolicy,
     progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
     """Evaluate a candidate on the log of an experiment.
@@ -122,7 +122,7 @@ def evaluate_candidate(
     )
 
 
-def _learning(experiment: Experiment, candidate: Candidate) -> Experiment:
+def _learning(experiment: Experiment, candidate: CandidatePolicy) -> Experiment:
     """The experiment with one variant: the candidate."""
     # Alone in the experiment, with its schema, actions and objective.
     only = Variant(
