@@ -59,15 +59,14 @@ def record_visits(
     experiments = list(experiments)
     decisions, rewards = list(more_decisions), list(more_rewards)
     given = {decision.experiment for decision in decisions}
-    log = open_log(folder / LOG_FILE)
-    for experiment in experiments:
-        if not visits or experiment.key in given or experiment.status != "running":
-            continue
-        own, events = _visit(experiment, visits, seed, log)
-        recorded = {decision.decision_id for decision in own if is_recorded(decision)}
-        decisions += [decision for decision in own if decision.decision_id in recorded]
-        rewards += [pair for pair in events if pair[0].decision_id in recorded]
-    log.close()
+    with open_log(folder / LOG_FILE) as log:
+        for experiment in experiments:
+            if not visits or experiment.key in given or experiment.status != "running":
+                continue
+            own, events = _visit(experiment, visits, seed, log)
+            recorded = {decision.decision_id for decision in own if is_recorded(decision)}
+            decisions += [decision for decision in own if decision.decision_id in recorded]
+            rewards += [pair for pair in events if pair[0].decision_id in recorded]
     _publish(folder, experiments, decisions, rewards, START + visits * STEP + _MATURE_AFTER)
     return folder
 

@@ -56,10 +56,11 @@ class Worker:
 
     def __init__(self, experiments: Path, data: Path) -> None:
         self._folder, self._data = experiments, data
-        self._log = open_log(data / LOG_FILE)
         self._marks = spec.marks(experiments)
         self._experiments = spec.load_all(pages.experiment_folders(experiments))
         self._refused = self._wrong_pages()
+        # Opened when the files are known to be good: nobody would close it otherwise.
+        self._log = open_log(data / LOG_FILE)
         self.learner = Learner(self._log, self._experiments)
         self.publisher = Publisher(
             self._log,
@@ -90,9 +91,11 @@ class Worker:
 
     def finish(self) -> None:
         """Publish what is committed, then close."""
-        self._log.check()
-        self.publisher.step()
-        self._log.close()
+        try:
+            self._log.check()
+            self.publisher.step()
+        finally:
+            self._log.close()
 
     def problems(self) -> list[Problem]:
         """What is wrong now: files that were not taken over, experiments that can't learn."""

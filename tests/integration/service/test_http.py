@@ -9,8 +9,8 @@ import re
 import shutil
 import sqlite3
 import time
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,12 @@ import pytest
 from starlette.testclient import TestClient
 
 from topbill.domain.errors import LogError, TopbillError
+from topbill.engine import Engine
 from topbill.log import Log, open_log
 from topbill.log.sqlite import SqliteLog
 from topbill.service import auth, fast_path
 from topbill.service.app import create_app
+from topbill.service.follower import Follower
 from topbill.service.settings import Settings
 
 
@@ -403,13 +405,21 @@ def test_a_host_that_others_reach_needs_keys(
     assert len(auth.load_keys("example.org", None)) == 2
 
 
-def test_a_changed_file_is_taken_over_and_noted_and_a_broken_one_is_not(
-    client: TestClient, log: Log, settings: Settings, folder: Path
-) -> None:
-    from topbill.service.follower import Follower
+NewFollower = Callable[[Engine], Follower]
 
+
+@pytest.fixture
+def new_follower(settings: Settings) -> Iterator[NewFollower]:
+    """Makes followers that are closed at the end."""
+    with ExitStack() as stack:
+        yield lambda engine: stack.enter_context(closing(Follower(settings, engine)))
+
+
+def test_a_changed_file_is_taken_over_and_noted_and_a_broken_one_is_not(
+    client: TestClient, log: Log, settings: Settings, folder: Path, new_follower: NewFollower
+) -> None:
     app = create_app(settings)
-    follower = Follower(settings, app.engine)
+    follower = new_follower(app.engine)
     follower.step()
     file = folder / "art.yaml"
     text = file.read_text()
@@ -461,11 +471,11 @@ def test_a_refused_edit_is_told_until_it_is_mended(client: TestClient, folder: P
     until(lambda: not client.get("/v1/experiments").json()["problems"])
 
 
-def test_what_editors_leave_beside_a_file_changes_nothing(settings: Settings, folder: Path) -> None:
-    from topbill.service.follower import Follower
-
+def test_what_editors_leave_beside_a_file_changes_nothing(
+    settings: Settings, folder: Path, new_follower: NewFollower
+) -> None:
     app = create_app(settings)
-    follower = Follower(settings, app.engine)
+    follower = new_follower(app.engine)
     follower.step()
     (folder / ".#art.yaml").symlink_to(
         "somebody@host.1"
@@ -476,12 +486,12 @@ def test_what_editors_leave_beside_a_file_changes_nothing(settings: Settings, fo
     assert app.engine.find("art").experiment.slots == 2
 
 
-def test_a_file_with_the_shorter_ending_is_followed_too(settings: Settings, folder: Path) -> None:
-    from topbill.service.follower import Follower
-
+def test_a_file_with_the_shorter_ending_is_followed_too(
+    settings: Settings, folder: Path, new_follower: NewFollower
+) -> None:
     file = (folder / "art.yaml").rename(folder / "art.yml")
     app = create_app(settings)
-    follower = Follower(settings, app.engine)
+    follower = new_follower(app.engine)
     follower.step()
     file.write_text(file.read_text() + "slots: 2\n")
     follower.step()
@@ -489,20 +499,19 @@ def test_a_file_with_the_shorter_ending_is_followed_too(settings: Settings, fold
 
 
 def test_a_revision_that_the_log_could_not_take_is_noted_later(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, new_follower: NewFollower
 ) -> None:
-    from topbill.service.follower import Follower
-
     def full(*_: object) -> bool:
         raise LogError("the disk is full")
 
-    follower = Follower(settings, create_app(settings).engine)
+    follower = new_follower(create_app(settings).engine)
     with monkeypatch.context() as broken:
         broken.setattr(SqliteLog, "revise", full)
         with pytest.raises(LogError):
             follower.step()
     follower.step()
-    assert len(open_log(settings.log_path).revisions("art")) == 1
+    with open_log(settings.log_path) as log:
+        assert len(log.revisions("art")) == 1
 
 
 def test_a_log_that_cannot_be_read_is_503(client: TestClient, settings: Settings) -> None:

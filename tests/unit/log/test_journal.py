@@ -8,7 +8,8 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,16 @@ def ids(journal: Journal) -> list[list[str]]:
     ]
 
 
+NewLog = Callable[[], SqliteLog]
+
+
+@pytest.fixture
+def new_log(tmp_path: Path) -> Iterator[NewLog]:
+    """Makes handles on one log, which are closed at the end."""
+    with ExitStack() as stack:
+        yield lambda: stack.enter_context(SqliteLog(tmp_path / "log.sqlite"))
+
+
 @pytest.fixture
 def journal(tmp_path: Path) -> Iterator[Journal]:
     journal = Journal(tmp_path / "log.journal", lambda: 7)
@@ -48,7 +59,8 @@ def test_who_opens_it_next_finds_what_was_written_even_without_the_state_file(
     write(journal, "a", "b")
     write(journal, "c")
     (tmp_path / "log.state").write_bytes(b"")
-    assert ids(Journal(tmp_path / "log.journal", lambda: 7)) == [["a", "b"], ["c"]]
+    with closing(Journal(tmp_path / "log.journal", lambda: 7)) as opened:
+        assert ids(opened) == [["a", "b"], ["c"]]
 
 
 def test_a_frame_that_was_cut_off_is_none_and_the_next_takes_its_place(
@@ -61,10 +73,10 @@ def test_a_frame_that_was_cut_off_is_none_and_the_next_takes_its_place(
     with (tmp_path / "log.journal").open("r+b") as file:
         file.seek(after - 3)
         file.write(b"\x00\x00\x00")
-    opened = Journal(tmp_path / "log.journal", lambda: 7)
-    assert opened.position == (7, end)
-    write(opened, "b")
-    assert ids(opened) == [["a"], ["b"]]
+    with closing(Journal(tmp_path / "log.journal", lambda: 7)) as opened:
+        assert opened.position == (7, end)
+        write(opened, "b")
+        assert ids(opened) == [["a"], ["b"]]
 
 
 def test_what_an_earlier_generation_left_there_is_not_read(
@@ -75,7 +87,8 @@ def test_what_an_earlier_generation_left_there_is_not_read(
     with journal.locked():
         journal.restart(8)
     write(journal, "d")
-    assert ids(Journal(tmp_path / "log.journal", lambda: 8)) == [["d"]]
+    with closing(Journal(tmp_path / "log.journal", lambda: 8)) as opened:
+        assert ids(opened) == [["d"]]
 
 
 def test_a_drainer_that_died_at_its_commit_leaves_the_answer_to_the_tables(tmp_path: Path) -> None:
@@ -93,6 +106,7 @@ def test_a_drainer_that_died_at_its_commit_leaves_the_answer_to_the_tables(tmp_p
     generation = 8
     write(journal, "c")
     assert ids(journal) == [["c"]], "the commit happened"
+    journal.close()
 
 
 def test_damage_is_named_with_its_place(tmp_path: Path, journal: Journal) -> None:
@@ -107,16 +121,16 @@ def test_damage_is_named_with_its_place(tmp_path: Path, journal: Journal) -> Non
 
 
 def test_it_is_full_before_the_disk_is_and_free_again_when_it_was_drained(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    new_log: NewLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("topbill.log.journal._LARGEST", 2_000)
-    log = SqliteLog(tmp_path / "log.sqlite")
+    log = new_log()
     with pytest.raises(LogError, match="wait to be moved"):
         fill(log)
     log.drain()
     log.append([decision("after")])
-    held = [d.decision_id for _, d in log.read_decisions(0, 100)]
-    assert held == [f"d{i}" for i in range(len(held) - 1)] + ["after"]
+    names = [d.decision_id for _, d in log.read_decisions(0, 100)]
+    assert names == [f"d{i}" for i in range(len(names) - 1)] + ["after"]
 
 
 def fill(log: SqliteLog) -> None:
@@ -124,8 +138,8 @@ def fill(log: SqliteLog) -> None:
         log.append([decision(f"d{i}")])
 
 
-def test_processes_see_each_others_ids_before_anybody_drained(tmp_path: Path) -> None:
-    one, other = SqliteLog(tmp_path / "log.sqlite"), SqliteLog(tmp_path / "log.sqlite")
+def test_processes_see_each_others_ids_before_anybody_drained(new_log: NewLog) -> None:
+    one, other = new_log(), new_log()
     one.append([decision("a", "first")])
     held = other.decision("a")
     assert held is not None
@@ -140,7 +154,7 @@ def test_processes_see_each_others_ids_before_anybody_drained(tmp_path: Path) ->
     assert len(one.read_decisions(0, 10)) == 2
 
 
-def test_writers_and_drainers_at_once_store_every_row_once(tmp_path: Path) -> None:
+def test_writers_and_drainers_at_once_store_every_row_once(tmp_path: Path, new_log: NewLog) -> None:
     path = tmp_path / "log.sqlite"
     SqliteLog(path).close()
 
@@ -169,7 +183,7 @@ def test_writers_and_drainers_at_once_store_every_row_once(tmp_path: Path) -> No
     stop.set()
     for thread in drainers:
         thread.join()
-    log = SqliteLog(path)
+    log = new_log()
     held = [d for _, d in log.read_decisions(0, 10_000)]
     assert sorted(d.decision_id for d in held) == sorted(
         [f"{name}-{i}-{k}" for name in "xyz" for i in range(200) for k in range(3)]
@@ -199,12 +213,12 @@ log.drain()
 
 @pytest.mark.parametrize("stage", ["before", "after"])
 def test_a_process_killed_while_draining_neither_loses_nor_doubles(
-    tmp_path: Path, stage: str
+    tmp_path: Path, new_log: NewLog, stage: str
 ) -> None:
     path = tmp_path / "log.sqlite"
     done = subprocess.run([sys.executable, "-c", KILLED, str(path), stage], env=os.environ)
     assert done.returncode == 9
-    log = SqliteLog(path)
+    log = new_log()
     log.append([decision("b")])
     assert [d.decision_id for _, d in log.read_decisions(0, 10)] == ["a", "b"]
 

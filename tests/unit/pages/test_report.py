@@ -16,7 +16,7 @@ import pytest
 from rich.console import Console
 from starlette.testclient import TestClient
 
-from topbill import lake
+from topbill import lake, pages, spec
 from topbill.candidates import Play, Signals, learn, signals_path
 from topbill.domain.errors import BadRequest, NotFound
 from topbill.domain.records import RewardEvent
@@ -130,7 +130,7 @@ def test_the_worker_leaves_what_was_played_where_the_service_finds_it(
     served: tuple[Path, Path, int],
 ) -> None:
     folder, data, plays = served
-    experiments = Worker(folder, data)._experiments
+    experiments = spec.load_all(pages.experiment_folders(folder))
     found = candidate_signals.refresh(folder, data, experiments, time.time())["home"]
     held = Signals.load(signals_path(data, "home"))
     assert held.plays == found.plays == plays

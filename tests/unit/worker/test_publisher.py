@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -62,8 +62,9 @@ def publisher(folder: Path, log: Log, **options: Any) -> Publisher:
 
 
 @pytest.fixture
-def log(tmp_path: Path) -> Log:
-    return open_log(tmp_path / "log.sqlite")
+def log(tmp_path: Path) -> Iterator[Log]:
+    with open_log(tmp_path / "log.sqlite") as log:
+        yield log
 
 
 def count(folder: Path, what: str) -> int:
