@@ -5,7 +5,6 @@ into the pools.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -193,9 +192,7 @@ def test_a_pool_keeps_each_candidate_s_sources_and_has_room_for_what_is_new(film
     assert not np.array_equal(pool, other)
 
 
-def test_signals_survive_the_file_and_a_changed_catalogue(
-    films: Catalog, home: Any, tmp_path: Path
-) -> None:
+def test_signals_survive_the_file_and_a_changed_catalogue(films: Catalog, tmp_path: Path) -> None:
     plays = [Play(f"u{i % 7}", films.ids[i % 40], NOW, "us") for i in range(200)]
     signals = learn(
         [*plays, *(Play(f"v{i}", films.ids[i + j], NOW) for i in range(80) for j in (0, 1))],
@@ -209,9 +206,9 @@ def test_signals_survive_the_file_and_a_changed_catalogue(
     assert held.recall == signals.recall
     assert held.recall is not None
     assert np.array_equal(held.factors, signals.factors)
-    assert (
-        CandidateModel(home.catalog(), held).trending.max() == 0.0
-    )  # none of these titles is there
+    others = tmp_path / "others.csv"
+    others.write_text("title,year,genres\nNobody Knows This,1990,Drama\n")
+    assert CandidateModel(Catalog.read(others), held).trending.max() == 0.0
     (tmp_path / "broken.npz").write_bytes(b"no")
     with pytest.raises(BadData, match="delete the file"):
         Signals.load(tmp_path / "broken.npz")
