@@ -47,6 +47,7 @@ def dominated(
 
 def _dominates(gaps: list[Gap]) -> bool:
     values = [value for value, _ in gaps]
+    # No worse anywhere, and better somewhere: who is alike in all does not dominate.
     return max(values, default=0.0) > 0.0 and min(values) >= 0.0
 
 

@@ -130,10 +130,9 @@ class AnalysisRows:
             f"d.decided_at::DATE AS {identifier(DAY)}",
             self._mature("objective", tables.objective(), OBJECTIVE),
         ]
-        metrics = [metric_of(row) for row in tables.metrics]
-        columns += [
-            self._mature(metric_column(metric.name), metric, metric.name) for metric in metrics
-        ]
+        for row in tables.metrics:
+            metric = metric_of(row)
+            columns.append(self._mature(metric_column(metric.name), metric, metric.name))
         for name in self._covariates.values():
             columns.append(f"c.{identifier(name)}")
         for i, segment in enumerate(self._segments):

@@ -1,4 +1,4 @@
-"""`load`: the report of an experiment or a page, as of the last publication."""
+"""The report of an experiment, as of the last publication."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from topbill.reporting.experiment.analysis_rows import (
     ExperimentTables,
     VariantCounts,
 )
-from topbill.reporting.experiment.exploration import policy_shares_by_variant
+from topbill.reporting.experiment.exploration import PolicyShares, policy_shares_by_variant
 from topbill.reporting.experiment.health import health
 from topbill.reporting.experiment.model import (
     MeanEstimate,
@@ -71,17 +71,7 @@ def _report(
     # Means and analysis read the same temporary table, so that they speak of the same decisions.
     counts, means = rows.means()
     explored = policy_shares_by_variant(database, tables)
-    variants = [
-        replace(line, policy_shares=explored[line.variant].shares)
-        if line.variant in explored
-        else line
-        for line in _variant_lines(tables, counts, means)
-    ]
-    little = [
-        Note(code="little_left_to_policy", sentence=f"{variant.sentence}.")
-        for variant in explored.values()
-        if variant.sentence
-    ]
+    variants = _variant_lines(tables, counts, means, explored)
     windows = _longest_windows(tables)
     window = tables.objective().window
     checked = health(database, tables.key, windows, window, tables.published_us)
@@ -111,7 +101,7 @@ def _report(
         metrics=_metric_lines(tables, variants, means),
         shares=_share_lines(database, tables.key),
         health=checked,
-        notes=[*notes(variants, checked, window, windows), *little],
+        notes=[*notes(variants, checked, window, windows), *_little_left(explored)],
     )
 
 
@@ -126,7 +116,10 @@ def _longest_windows(tables: ExperimentTables) -> dict[str, float]:
 
 
 def _variant_lines(
-    tables: ExperimentTables, counts: Mapping[str, VariantCounts], means: Means
+    tables: ExperimentTables,
+    counts: Mapping[str, VariantCounts],
+    means: Means,
+    explored: Mapping[str, PolicyShares],
 ) -> list[VariantLine]:
     """Those of the file, in its order, and those that only the record knows (an earlier revision
     had them).
@@ -142,18 +135,25 @@ def _variant_lines(
     # Their units saw something, so that leaving them out would make decisions disappear.
     for name in sorted(counts.keys() - lines.keys()):
         lines[name] = VariantLine(variant=name)
-    return [_counted(line, counts, means) for line in lines.values()]
+    return [
+        replace(
+            line,
+            units=counts.get(name, VariantCounts()).units,
+            decisions=counts.get(name, VariantCounts()).decisions,
+            reward=means.get((OBJECTIVE, name), MeanEstimate(reason="no_decisions")),
+            policy_shares=explored.get(name, PolicyShares()).shares,
+        )
+        for name, line in lines.items()
+    ]
 
 
-def _counted(line: VariantLine, counts: Mapping[str, VariantCounts], means: Means) -> VariantLine:
-    # A variant of the file may have decided nothing yet.
-    own = counts.get(line.variant, VariantCounts())
-    return replace(
-        line,
-        units=own.units,
-        decisions=own.decisions,
-        reward=means.get((OBJECTIVE, line.variant), MeanEstimate(reason="no_decisions")),
-    )
+def _little_left(explored: Mapping[str, PolicyShares]) -> list[Note]:
+    """A note for each variant whose `min_probability` leaves little to its policy."""
+    noted = []
+    for variant in explored.values():
+        if variant.sentence:
+            noted.append(Note(code="little_left_to_policy", sentence=f"{variant.sentence}."))
+    return noted
 
 
 def _metric_lines(

@@ -82,9 +82,9 @@ def make_covariates(
         )""",  # noqa: S608  (names of columns, through `identifier`)
         **parameters,
     )
-    weighted = [m for m in metrics if m["weight"]]
+    weighted = [m["metric"] for m in metrics if m["weight"]]
     # An objective of one metric is that metric to the analysis, with its covariate.
-    if len(weighted) > 1 and any(m["weight"] for m in adjusted):
+    if len(weighted) > 1 and not columns.keys().isdisjoint(weighted):
         columns[OBJECTIVE] = column(OBJECTIVE)
     return columns
 

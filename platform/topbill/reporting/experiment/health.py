@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 from msgspec.structs import replace
 from scipy import stats
 
@@ -288,9 +289,10 @@ def _choice_ratio(variant: str, pairs: Sequence[Mapping[str, Any]], alpha: float
     """The test of one variant, from its rows for each pair of actions (a, b)."""
     # The pairs of an action with itself hold its draws and Σp; all pairs hold Σ p pᵀ.
     own = [row for row in pairs if row["a"] == row["b"]]
-    actions = [row["a"] for row in own]
-    expected = np.array([row["expected"] or 0.0 for row in own], dtype=np.float64)
-    drawn = np.array([row["drawn"] for row in own], dtype=np.float64)
+    table = pd.DataFrame(own)
+    actions = table["a"].tolist()
+    expected = table["expected"].astype(float).fillna(0.0).to_numpy(dtype=np.float64)
+    drawn = table["drawn"].to_numpy(dtype=np.float64)
     covariance = np.diag(expected)
     for row in pairs:
         covariance[actions.index(row["a"]), actions.index(row["b"])] -= row["together"]

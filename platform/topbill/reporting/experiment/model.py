@@ -200,9 +200,12 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         if self.ab is not None:
             for comparison in self.ab.comparisons:
                 comparisons[comparison.metric, comparison.variant] = comparison
-        means = [(OBJECTIVE, line.variant, line.reward) for line in self.variants]
+        means, controls = [], []
+        for line in self.variants:
+            means.append((OBJECTIVE, line.variant, line.reward))
+            if line.control:
+                controls.append(line.variant)
         means += [(line.metric, line.variant, line.estimate) for line in self.metrics]
-        controls = {line.variant for line in self.variants if line.control}
         rows = []
         for metric, variant, mean in means:
             against_control = comparisons.get((metric, variant))
