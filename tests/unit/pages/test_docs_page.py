@@ -13,7 +13,9 @@ import yaml
 from topbill.candidates import SOURCES
 from topbill.pages import PageRequest
 from topbill.pages.features import PICTURE_FEATURES, TITLE_FEATURES
+from topbill.pages.files import PAGE as PAGE_FILE
 from topbill.rules import RULE
+from topbill.spec.fields import Section
 
 ROOT = Path(__file__).parents[3]
 PAGE = (ROOT / "docs" / "pages.md").read_text()
@@ -39,3 +41,12 @@ def test_every_name_is_there() -> None:
         *PageRequest.__struct_fields__,
     ]
     assert [name for name in names if name != "page" and f"`{name}`" not in PAGE] == []
+
+
+def test_every_key_of_a_page_file_is_named() -> None:
+    keys = [*PAGE_FILE.keys]
+    for part in ("rows", "titles", "artwork"):
+        section = PAGE_FILE.keys[part].field
+        assert isinstance(section, Section)
+        keys += section.keys
+    assert [key for key in keys if f"`{key}" not in PAGE and f"{key}:" not in PAGE] == []
