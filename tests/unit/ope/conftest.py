@@ -19,6 +19,10 @@ from topbill.engine import DecideRequest, Engine
 from topbill.lake import Lake
 from topbill.spec import Experiment, load
 
+from ...small_page import home
+
+__all__ = ["home"]
+
 START = 1_790_000_000_000_000
 SECOND = 1_000_000
 CLICKS = {

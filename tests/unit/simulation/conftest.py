@@ -13,6 +13,10 @@ from topbill.domain.records import Action
 from topbill.policies import KINDS
 from topbill.spec import Experiment, Feature, Metric, Variant
 
+from ...small_page import home
+
+__all__ = ["home"]
+
 GENRES = ("action", "comedy", "crime", "drama", "romance", "scifi")
 
 

@@ -64,7 +64,10 @@ TASTES: list[Any] = [
     {"scifi": 10**400},
     {"scifi": 1e300},
 ]
-LINE = b'{"page": "home", "profile": "7", "context": {"taste": {"drama": 0.5, "scifi": 1}}, "watched": ["t01", "t02"]}'
+LINE = (
+    b'{"page": "home", "profile": "7", "context": {"taste": {"drama": 0.5, "scifi": 1}}, '
+    b'"watched": ["t01", "t02"]}'
+)
 
 
 @pytest.mark.parametrize("taste", TASTES, ids=lambda taste: json.dumps(taste)[:30])

@@ -27,7 +27,7 @@ from topbill.service.settings import Settings
 from topbill.worker import candidate_signals
 from topbill.worker.loop import Worker
 
-from .conftest import lay
+from ...small_page import lay
 
 VIEWERS = 160
 
@@ -43,7 +43,10 @@ def served(tmp_path_factory: pytest.TempPathFactory, home_class: Any) -> tuple[P
     )
     home_class(folder)
     artwork = folder / "pages" / "home" / "artwork.yaml"
-    halves = "  first: {policy: fixed, share: 50%, control: true}\n  any: {policy: uniform, share: 50%}\n"
+    halves = (
+        "  first: {policy: fixed, share: 50%, control: true}\n"
+        "  any: {policy: uniform, share: 50%}\n"
+    )
     artwork.write_text(artwork.read_text().split("  only:")[0] + halves)
     plays = 0
     with TestClient(create_app(Settings(folder, data))) as client:
@@ -173,8 +176,10 @@ def test_pages_can_be_evaluated_as_slates(served: tuple[Path, Path, int]) -> Non
     _, data, plays = served
     cells = lake.sql(
         data / lake.DATABASE,
-        """SELECT p.decision_id AS page, p.position, p.propensity, (r.event IS NOT NULL)::DOUBLE AS played
-           FROM placements p LEFT JOIN rewards r ON r.decision_id = p.decision_id AND r.position = p.position
+        """SELECT p.decision_id AS page, p.position, p.propensity,
+               (r.event IS NOT NULL)::DOUBLE AS played
+           FROM placements p
+           LEFT JOIN rewards r ON r.decision_id = p.decision_id AND r.position = p.position
            WHERE p.experiment = 'home' ORDER BY p.decision_id, p.position""",
     ).to_pandas()
     cascade = cells.groupby("page").propensity.cumprod().to_numpy()

@@ -20,7 +20,7 @@ from topbill.domain.errors import TopbillError
 from topbill.domain.records import Decision, RewardEvent
 from topbill.ope import evaluate, evaluate_page
 
-from .conftest import lay
+from ...small_page import lay
 
 SECOND = 1_000_000
 PAGES = 250

@@ -159,7 +159,8 @@ CONTRADICTIONS = {
     ),
     "a cap below a row of two genres": (
         ["{rule: at_most, count: 2, of: genre, except: [fun]}"],
-        "at most 2 of action or drama in row tension, which has 6 titles of that only; expected 3 or more",
+        "at most 2 of action or drama in row tension, which has 6 titles of that only; "
+        "expected 3 or more",
     ),
     "two caps on the same": (
         [
@@ -243,7 +244,8 @@ PAGE_CONTRADICTIONS = {
     "a listed title that is pinned elsewhere": (
         "{source: new}",
         "{source: titles, titles: [t02, t07]}",
-        "home.yaml: sources.fresh.titles[1]: got 't07'; expected a title of this row alone: it is pinned in row best",
+        "home.yaml: sources.fresh.titles[1]: got 't07'; "
+        "expected a title of this row alone: it is pinned in row best",
     ),
     "a row called like the layer": (
         "  fun:",
@@ -372,6 +374,7 @@ def test_rules_that_validate_never_stand_in_each_other_s_way(home: Any, rules: l
 def test_all_that_is_wrong_is_said_at_once(home: Any) -> None:
     told = wrong(
         home,
-        "rules:\n  - {rule: pin, title: t01, row: worst, position: 9}\n  - {rule: block, titles: [t01]}\n",
+        "rules:\n  - {rule: pin, title: t01, row: worst, position: 9}\n"
+        "  - {rule: block, titles: [t01]}\n",
     )
     assert len(told.splitlines()) == 3
