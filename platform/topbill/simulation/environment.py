@@ -204,7 +204,7 @@ class Environment:
         position = int(np.searchsorted(reach, luck[0], side="right"))
         is_played = position < len(rows)
         responses = []
-        for n, event in enumerate(self._events):
+        for n, event in enumerate(self._events.values()):
             happens, lost, wait = luck[2 + 3 * n : 5 + 3 * n]
             rate = event.played if is_played else event.unplayed
             if happens >= rate or lost < self.habits.missing:
@@ -268,11 +268,10 @@ class Environment:
 
     def _objective(self) -> _Worth:
         """The objective's expectation as a function of what is played and watched."""
-        events = {event.name: event for event in self._events}
         base = played = watched = 0.0
         goal = self.experiment.goal
         for metric in goal.metrics:
-            event = events[metric.event]
+            event = self._events[metric.event]
             in_time = -math.expm1(-metric.window / event.mean_delay) if event.mean_delay else 1.0
             heard = goal.weights[metric.name] * in_time * (1.0 - self.habits.missing)
             # An event name happens at most once a visit, so that a metric of any kind is a function
@@ -301,22 +300,26 @@ class _Worth(NamedTuple):
     watched: float
 
 
-def _events(experiment: Experiment, delay: float) -> tuple[_Event, ...]:
-    """Each event name of the experiment, with its role, in the order of the metrics."""
+def _events(experiment: Experiment, delay: float) -> dict[str, _Event]:
+    """Each event of the experiment by its name, with its role, in the order of the metrics."""
     play = _play_event(experiment)
-    events = []
+    events: dict[str, _Event] = {}
     by_event: dict[str, list[Metric]] = {}
     for metric in experiment.metrics:
         by_event.setdefault(metric.event, []).append(metric)
     for name, metrics in by_event.items():
         role: Role = "play" if name == play else _role(experiment, metrics)
         played, unplayed = _RATES[role]
-        # Large enough for every metric that reads the value, so that each can reach its cap.
-        scale = max((m.cap for m in metrics if m.definition.takes_value), default=1.0)
-        # Short enough for every metric that reads it, too.
-        mean_delay = delay * min(metric.window for metric in metrics)
-        events.append(_Event(name, role, scale, played, unplayed, mean_delay))
-    return tuple(events)
+        # A value large enough and a delay short enough for every metric that reads the event: each
+        # can reach its cap within its window.
+        largest, shortest = 0.0, math.inf
+        for metric in metrics:
+            shortest = min(shortest, metric.window)
+            if metric.definition.takes_value:
+                largest = max(largest, metric.cap)
+        scale, mean_delay = largest or 1.0, delay * shortest
+        events[name] = _Event(name, role, scale, played, unplayed, mean_delay)
+    return events
 
 
 def _play_event(experiment: Experiment) -> str:

@@ -9,6 +9,7 @@ of the demo's own, under the same rules.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -20,7 +21,6 @@ from scipy.special import expit
 
 from topbill import pages, spec
 from topbill.catalog import Catalog
-from topbill.domain.metric import Metric
 from topbill.domain.records import Floats
 from topbill.engine import Engine
 from topbill.pages import CompiledPage, PageAnswer, PageRequest, compose
@@ -56,17 +56,20 @@ class PageDriver:
         self._experiments: dict[str, Experiment] = {}
         self._controls: dict[str, str] = {}
         self._declared: set[str] = set()
-        metrics: list[Metric] = []
+        # Sent only where some layer reads it: the service refuses events that no metric names.
+        self._reports_returns = False
+        self._play_window = math.inf
         for layer, key in file.layers.items():
             experiment = compiled_page.engine.find(key).experiment
             self._experiments[layer] = experiment
             self._controls[layer] = experiment.control.name
             self._declared |= {feature.name for feature in experiment.context}
-            metrics += experiment.metrics
+            for metric in experiment.metrics:
+                if metric.event == BACK:
+                    self._reports_returns = True
+                if metric.event == "play":
+                    self._play_window = min(self._play_window, metric.window)
         self.scoreboard = Scoreboard(self._experiments.values(), RECENT)
-        # Sent only where some layer reads it: the service refuses events that no metric names.
-        self._reports_returns = any(metric.event == BACK for metric in metrics)
-        self._play_window = min(metric.window for metric in metrics if metric.event == "play")
         self._arrivals = Arrivals(self.viewers)
         self._watched: dict[int, list[str]] = {}
         self._last: dict[int, str] = {}
@@ -135,7 +138,7 @@ class PageDriver:
 
     def _expected(self, viewer: int, number: int, answer: PageAnswer) -> dict[str, ExpectedReward]:
         """Each layer's choice beside the best known and a uniform one."""
-        as_served = FixedOrder([row.row for row in answer.rows])
+        as_served = FixedOrder(_actions(answer)["rows"])
         even = Uniform(UniformParams())
         # The controls stand for what is not under judgement, so that a layer's number doesn't move
         # with what another layer has learned.

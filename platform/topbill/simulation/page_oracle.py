@@ -125,13 +125,17 @@ def decided_by(compiled_page: CompiledPage, choice: Choice) -> Iterator[None]:
             before.append((live, live.bounds, live.policies))
             control = live.experiment.control.name
             name = decider if isinstance(decider, str) else control
-            names = [variant.name for variant in live.experiment.variants]
             # Everybody's spot in [0, 1) falls to that variant: the bounds below it are 0, those
             # from it on are 1.
-            live.bounds = [float(j >= names.index(name)) for j in range(len(names))]
+            bounds, bound = [], 0.0
+            for variant in live.experiment.variants:
+                if variant.name == name:
+                    bound = 1.0
+                bounds.append(bound)
+            live.bounds = bounds
             if not isinstance(decider, str):
                 live.policies = {**live.policies, control: decider}  # type: ignore[dict-item]
         yield
     finally:
-        for live, bounds, policies in before:
-            live.bounds, live.policies = bounds, policies
+        for live, own_bounds, own_policies in before:
+            live.bounds, live.policies = own_bounds, own_policies

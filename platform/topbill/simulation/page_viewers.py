@@ -90,7 +90,7 @@ class PageViewers:
         little for viewers as a whole, so that no order which is the same for all is bad by chance,
         and much from viewer to viewer."""
         rng = np.random.default_rng(hash64(str(self.seed), "row", row))
-        in_row = [genre in source.genres for genre in GENRES]
+        in_row = np.isin(GENRES, list(source.genres))
         liking = self.taste[:, in_row].sum(axis=1)
         kind = self.taste @ rng.normal(0.0, 1.5, len(GENRES))
         # A row without genres of its own is liked for what kind of row it is; taken off is what all

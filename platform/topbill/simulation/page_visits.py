@@ -86,6 +86,7 @@ class _Session:
     ) -> None:
         self.compiled_page, self.viewers, self.settings = compiled_page, viewers, settings
         self.live: dict[str, CompiledExperiment] = {}
+        # The service refuses features that no layer declares.
         self.declared: set[str] = set()
         for layer, key in compiled_page.file.layers.items():
             live = compiled_page.engine.find(key)
@@ -231,6 +232,8 @@ def _events(
 
 def concentration(pages: Sequence[JudgedPage]) -> tuple[int, float]:
     """(titles shown at all, share of all placements that the ten most shown titles have)."""
-    placements = Counter(title for page in pages for title in page.titles)
+    placements: Counter[str] = Counter()
+    for page in pages:
+        placements.update(page.titles)
     top_ten = sum(count for _, count in placements.most_common(10))
     return len(placements), top_ten / max(placements.total(), 1)

@@ -4,7 +4,6 @@ seconds.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -12,8 +11,8 @@ from pathlib import Path
 import msgspec
 
 from topbill.domain.decision import Origin, decision_rows, reward_rows
-from topbill.domain.records import Decision, Example, RewardEvent, Snapshot
-from topbill.engine import CompiledExperiment, DecideRequest, Engine, examples
+from topbill.domain.records import Decision, RewardEvent, Snapshot
+from topbill.engine import CompiledExperiment, DecideRequest, Engine, teach
 from topbill.lake import Lake
 from topbill.log import LOG_FILE, Log, Revision, open_log
 from topbill.simulation.environment import Environment
@@ -58,15 +57,19 @@ def record_visits(
     """
     experiments = list(experiments)
     decisions, rewards = list(more_decisions), list(more_rewards)
-    given = {decision.experiment for decision in decisions}
+    recorded_before = {decision.experiment for decision in decisions}
     with open_log(folder / LOG_FILE) as log:
         for experiment in experiments:
-            if not visits or experiment.key in given or experiment.status != "running":
+            if not visits or experiment.key in recorded_before or experiment.status != "running":
                 continue
-            own, events = _visit(experiment, visits, seed, log)
-            recorded = {decision.decision_id for decision in own if is_recorded(decision)}
-            decisions += [decision for decision in own if decision.decision_id in recorded]
-            rewards += [pair for pair in events if pair[0].decision_id in recorded]
+            own, own_rewards = _visit(experiment, visits, seed, log)
+            recorded: set[str] = set()
+            for decision in own:
+                if is_recorded(decision):
+                    recorded.add(decision.decision_id)
+                    decisions.append(decision)
+            # A reward without its decision is no use to a test that loses decisions.
+            rewards += [pair for pair in own_rewards if pair[0].decision_id in recorded]
     _publish(folder, experiments, decisions, rewards, START + visits * STEP + _MATURE_AFTER)
     return folder
 
@@ -145,12 +148,7 @@ def _learn(
     watermark: int,
     log: Log,
 ) -> None:
-    batches: dict[str, list[Example]] = defaultdict(list)
-    for decision, events in unlearned:
-        if decision.variant is not None and decision.reason == "policy":
-            batches[decision.variant] += examples(compiled, decision, events)
-    for name, batch in batches.items():
-        compiled.policies[name].update(batch)
+    teach(compiled, unlearned)
     compiled.version += 1
     log.write_snapshot(
         Snapshot(

@@ -68,8 +68,11 @@ def run(
             running.key, decision.variant, decision.unit, environment.rows(slate), truth, responses
         )
         # Later events exist (the scoreboard counts them), but a decision is learned without them.
-        in_time = [response for response in responses if response.delay <= running.reward_delay]
-        events = [_event(decision, response) for response in in_time]
+        events = [
+            _event(decision, response)
+            for response in responses
+            if response.delay <= running.reward_delay
+        ]
         due.append((at + running.reward_delay, decision, events))
     progress(rounds)
     return scoreboard.lines()

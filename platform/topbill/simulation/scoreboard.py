@@ -16,10 +16,9 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from topbill.domain.errors import NotFound
 from topbill.domain.metric import TimedValue
 from topbill.simulation.environment import Response, Truth
-from topbill.spec import Experiment
+from topbill.spec import Experiment, Variant
 from topbill.stats.moments import Moments, ratio
 
 RECENT = 2000.0
@@ -68,7 +67,6 @@ class ScoreLine(msgspec.Struct, frozen=True):
 
 @dataclass
 class _Sums:
-    policy: str
     decisions: int = 0
     value: float = 0.0
     best: float = 0.0
@@ -128,7 +126,7 @@ class Scoreboard:
         """
         sums = self._sums.get((experiment, variant))
         if sums is None:
-            sums = self._sums[experiment, variant] = _Sums(self._policy(experiment, variant))
+            sums = self._sums[experiment, variant] = _Sums()
         sums.decisions += 1
         sums.value += expected.value
         sums.best += expected.best
@@ -143,45 +141,38 @@ class Scoreboard:
         unit_sums[0] += 1.0
         unit_sums[1] += earned
 
-    def _policy(self, experiment: str, variant: str) -> str:
-        for declared in self.experiments[experiment].variants:
-            if declared.name == variant:
-                return declared.policy
-        raise NotFound(
-            f"{experiment}: no variant {variant!r} when the simulation began; "
-            "start it again after a change"
-        )
-
     def lines(self) -> list[ScoreLine]:
         """A line for each variant that has decided, in the order of the experiments' files."""
         lines = []
         for key, experiment in self.experiments.items():
-            names = [v.name for v in experiment.variants if (key, v.name) in self._sums]
-            lines += [self._line(key, name) for name in names]
+            for variant in experiment.variants:
+                sums = self._sums.get((key, variant.name))
+                if sums is not None:
+                    lines.append(_line(key, variant, sums))
         return lines
 
-    def _line(self, experiment: str, variant: str) -> ScoreLine:
-        sums = self._sums[experiment, variant]
-        n = sums.decisions
-        mean, interval = _clustered(sums.units.values())
-        placements = sums.actions.total()
-        gap = sums.best - sums.uniform
-        # Without a gap every choice is equally good, and none of them can close it.
-        recently = sums.recent_gain / sums.recent_gap if sums.recent_gap > 0.0 else None
-        return ScoreLine(
-            experiment=experiment,
-            variant=variant,
-            policy=sums.policy,
-            decisions=n,
-            reward=mean,
-            interval=interval,
-            regret=(sums.best - sums.value) / n,
-            uniform=sums.uniform / n,
-            best=sums.best / n,
-            gap_closed=(sums.value - sums.uniform) / gap if gap > 0.0 else None,
-            gap_closed_recently=recently,
-            shares={action: k / placements for action, k in sums.actions.most_common()},
-        )
+
+def _line(experiment: str, variant: Variant, sums: _Sums) -> ScoreLine:
+    n = sums.decisions
+    mean, interval = _clustered(sums.units.values())
+    placements = sums.actions.total()
+    gap = sums.best - sums.uniform
+    # Without a gap every choice is equally good, and none of them can close it.
+    recently = sums.recent_gain / sums.recent_gap if sums.recent_gap > 0.0 else None
+    return ScoreLine(
+        experiment=experiment,
+        variant=variant.name,
+        policy=variant.policy,
+        decisions=n,
+        reward=mean,
+        interval=interval,
+        regret=(sums.best - sums.value) / n,
+        uniform=sums.uniform / n,
+        best=sums.best / n,
+        gap_closed=(sums.value - sums.uniform) / gap if gap > 0.0 else None,
+        gap_closed_recently=recently,
+        shares={action: k / placements for action, k in sums.actions.most_common()},
+    )
 
 
 def reward(experiment: Experiment, responses: Iterable[Response]) -> float:

@@ -289,7 +289,7 @@ def test_a_metric_of_any_kind_and_its_default_are_part_of_the_truth(
     )
     environment = Environment(experiment, seed=2)
     expected_role = "after" if takes_value else "return"
-    assert [event.role for event in environment._events] == ["play", expected_role]
+    assert [event.role for event in environment._events.values()] == ["play", expected_role]
     error: dict[str, float] = {}
     for n in range(6_000):
         visit = environment.visit(n)
