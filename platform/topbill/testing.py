@@ -42,6 +42,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from topbill.domain.decision import Origin, decision_rows, reward_rows
+from topbill.domain.metric import longest_window, microseconds
 from topbill.domain.records import Decision, Placement, RewardEvent
 from topbill.lake import Lake
 from topbill.log import Clock, now_micros
@@ -143,8 +144,8 @@ def publish(
 def _all_over(experiments: Sequence[Experiment], decisions: Sequence[Decision]) -> int:
     """A time at which the window of every metric of every decision is over."""
     newest = max((decision.decided_at for decision in decisions), default=0)
-    windows = [metric.window for experiment in experiments for metric in experiment.metrics]
-    return newest + round(max(windows, default=0.0) * 1e6) + 1
+    longest = max((longest_window(e.metrics) for e in experiments), default=0.0)
+    return newest + microseconds(longest) + 1
 
 
 @contextmanager

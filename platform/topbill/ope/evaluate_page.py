@@ -27,6 +27,7 @@ import numpy as np
 
 from topbill import lake
 from topbill.domain.errors import BadData, BadRequest, NotFound
+from topbill.domain.metric import microseconds
 from topbill.domain.records import Floats, Indices
 from topbill.domain.rewards import item_rewards
 from topbill.ope.diagnostics import Gates
@@ -174,7 +175,7 @@ def _read(data: Path, last: _Served, instead: Mapping[str, Policy], link: Link) 
         titles.close()
     layers = {layer: _Layer(data, keys[layer], policy, link) for layer, policy in instead.items()}
     window = max(titles.window, *(layer.window for layer in layers.values()))
-    return _PageLog(layers, rewards, titles.published - round(window * 1e6))
+    return _PageLog(layers, rewards, titles.published - microseconds(window))
 
 
 def _served(data: Path, page: str) -> list[_Served]:
