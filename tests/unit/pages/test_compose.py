@@ -296,27 +296,3 @@ def test_past_its_budget_a_page_is_served_in_the_editors_order(home: Any) -> Non
 def test_the_same_page_id_draws_the_same_page(home: Any) -> None:
     first, second = home.compose(home.compiled_page(), 7), home.compose(home.compiled_page(), 7)
     assert first.answer == second.answer
-
-
-@pytest.mark.slow
-def test_no_ineligible_title_in_a_million_placements(home: Any) -> None:
-    """Conservation: region, age, dates, blocks, caps and no title twice, over a million placed
-    titles and pictures.
-    """
-    home.write(policy="policy: uniform")
-    compiled_page = home.compiled_page()
-    catalog, placed, number = compiled_page.catalog, 0, 0
-    limits = {
-        kids: compiled_page.rules.allowed_by_rule("us", 7 if kids else 99, home.now, ())
-        for kids in (True, False)
-    }
-    open_ = {kids: np.logical_and.reduce(list(lets.values())) for kids, lets in limits.items()}
-    while placed < 1_000_000:
-        kids = number % 2 == 0
-        page = home.compose(compiled_page, number, kids=kids, region="us").answer
-        rows = [catalog.index[tile.title] for row in page.rows for tile in row.titles]
-        assert open_[kids][rows].all()
-        assert len(set(rows)) == len(rows)
-        assert np.bincount(catalog.franchise[rows], minlength=1).max() <= 2
-        placed += 2 * len(rows)
-        number += 1
