@@ -23,9 +23,11 @@ def read_delta(path: Path, rows: int) -> Iterator[pa.RecordBatch]:
     Raises LogError where it cannot be read.
     """
     try:
-        table = DeltaTable(str(path))
-        files = list(table.to_pyarrow_dataset().get_fragments())
-        files.sort(key=lambda file: file.head(1, columns=["decided_at"])["decided_at"].to_pylist())
+        dataset = DeltaTable(str(path)).to_pyarrow_dataset()
+        # Exports of 0.1.0 called it `at`.
+        time = "decided_at" if "decided_at" in dataset.schema.names else "at"
+        files = list(dataset.get_fragments())
+        files.sort(key=lambda file: file.head(1, columns=[time])[time].to_pylist())
         for file in files:
             yield from file.to_batches(batch_size=rows)
     except (OSError, DeltaError, pa.ArrowException) as error:

@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -21,6 +22,20 @@ from topbill.formats import arrow_rows, ccb, eppo, obp_slates
 from .decisions import FEATURES, IDS, logged
 
 Row = tuple[Decision, list[RewardEvent]]
+OLD_EVENTS = pa.list_(
+    pa.struct(
+        {
+            "event_id": pa.string(),
+            "event": pa.string(),
+            "value": pa.float64(),
+            "action": pa.string(),
+            "position": pa.int64(),
+            "occurred_at": pa.int64(),
+            "at": pa.int64(),
+        }
+    )
+)
+"""The events of an export of 0.1.0."""
 
 
 @settings(deadline=None)
@@ -39,6 +54,24 @@ def test_a_decision_survives_eppos_format(row: Row) -> None:
 @given(st.lists(logged(slots=4), max_size=6))
 def test_any_log_survives_arrow_columns(rows: list[Row]) -> None:
     assert list(arrow_rows.from_table(arrow_rows.to_table(rows))) == rows
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.lists(logged(slots=2), min_size=1, max_size=3), st.booleans())
+def test_columns_that_0_1_0_exported_are_read_under_the_names_of_today(
+    rows: list[Row], batches: bool
+) -> None:
+    table = arrow_rows.to_table(rows)
+    events = []
+    for of_decision in table["events"].to_pylist():
+        events.append([{**event, "at": event.pop("received_at")} for event in of_decision])
+    more = [text and text.replace('"latency_us"', '"micros"') for text in table["more"].to_pylist()]
+    names = ["at" if name == "decided_at" else name for name in table.schema.names]
+    old = table.rename_columns(names)
+    old = old.set_column(names.index("events"), "events", pa.array(events, OLD_EVENTS))
+    old = old.set_column(names.index("more"), "more", pa.array(more, pa.string()))
+    parts = old.to_batches() if batches else [old]
+    assert [row for part in parts for row in arrow_rows.from_table(part)] == rows
 
 
 @settings(deadline=None)

@@ -255,7 +255,7 @@ def test_a_reader_keeps_its_state_while_the_lake_moves_on(tmp_path: Path) -> Non
     assert late.sql("SELECT count(*) FROM decisions").fetchall() == [(2,)]
 
 
-def test_whoever_opens_the_face_at_any_moment_sees_decisions_and_rewards_of_one_version(
+def test_whoever_opens_the_database_at_any_moment_sees_decisions_and_rewards_of_one_version(
     tmp_path: Path,
 ) -> None:
     lake = Lake(tmp_path)

@@ -182,7 +182,7 @@ def test_what_duckdb_cannot_read_is_told(tmp_path: Path) -> None:
 
 
 def test_the_published_record_is_a_table_too(published: Callable[..., World]) -> None:
-    """`always d` needs no model and no walk: the face's own views hold all that ips needs."""
+    """`always d` needs no model and no walk: the database's own views hold all that ips needs."""
     world = published(n=2000)
     query = """(SELECT f.objective AS reward, d.propensities[1] AS propensity, d.unit,
         (d.slate[1] = 'd')::DOUBLE AS target_propensity
