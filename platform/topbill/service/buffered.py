@@ -22,6 +22,8 @@ class BufferedTransport:
 
     def write(self, data: bytes) -> None:
         """Send soon, together with what else this turn of the loop writes."""
+        # The loop calls back when what it is running now is done: head and body, which uvicorn
+        # writes one after the other, are both there then.
         if not self._parts:
             self._loop.call_soon(self._flush)
         self._parts.append(data)

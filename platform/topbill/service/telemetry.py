@@ -26,6 +26,7 @@ SECONDS = Histogram(
     ["route"],
     buckets=(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0),
 )
+# Of several processes the oldest version is shown: that one is what an alarm is about.
 POLICY_VERSION = Gauge(
     "topbill_policy_version",
     "Version that decisions are made from",
@@ -34,6 +35,8 @@ POLICY_VERSION = Gauge(
 )
 
 
+# `labels` checks and hashes its arguments at each call; for a label set that comes thousands of
+# times a second it is asked once.
 @cache
 def decided(experiment: str, variant: str | None, reason: str) -> Counter:
     """The counter of these labels, looked up once."""
@@ -47,7 +50,7 @@ def seconds(route: str) -> Histogram:
 
 
 def exposition(multiprocess: bool) -> bytes:
-    """The metrics page: of this process, or of all workers when they share a folder
+    """The metrics page: of this process, or of all processes when they share a folder
     (PROMETHEUS_MULTIPROC_DIR).
     """
     if not multiprocess:

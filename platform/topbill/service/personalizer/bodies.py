@@ -157,6 +157,7 @@ def ranking(decision: Decision, ids: list[str]) -> RankResponse:
     """
     chosen = decision.slate[0].action
     matrix = decision.probabilities or ((),)
+    # Of a slate of one, the first position is all there is.
     p = dict(zip(decision.eligible, matrix[0], strict=True))
     rest: Iterator[str] = iter(sorted(p, key=lambda action: (action != chosen, -p[action])))
     order = [next(rest) if action in p else action for action in ids]

@@ -17,31 +17,33 @@ def unsafe(allowed: Sequence[Sequence[str]]) -> set[str]:
         return set()
     owner: dict[str, int] = {}
     for slot in range(1, len(allowed)):
+        # The later slots alone can't all be filled: then no choice for this one is better.
         if not _serve(slot, allowed, owner, set()):
             return set(allowed[0])
-    lost = set()
+    wrong = set()
     for action in allowed[0]:
+        # An action that the matching leaves free can be taken without asking anybody.
         if action in owner:
             others = {a: slot for a, slot in owner.items() if a != action}
             if not _serve(owner[action], allowed, others, {action}):
-                lost.add(action)
-    return lost
+                wrong.add(action)
+    return wrong
 
 
 def _serve(
-    slot: int, allowed: Sequence[Sequence[str]], owner: dict[str, int], seen: set[str]
+    slot: int, allowed: Sequence[Sequence[str]], owner: dict[str, int], visited: set[str]
 ) -> bool:
-    """Give `slot` an action outside `seen`, moving others on where needed; changes `owner` when it
-    can.
+    """Give `slot` an action outside `visited`, moving others on where needed; changes `owner` when
+    it can.
     """
     for action in allowed[slot]:
-        if action not in seen and action not in owner:
+        if action not in visited and action not in owner:
             owner[action] = slot
             return True
     for action in allowed[slot]:
-        if action not in seen:
-            seen.add(action)
-            if _serve(owner[action], allowed, owner, seen):
+        if action not in visited:
+            visited.add(action)
+            if _serve(owner[action], allowed, owner, visited):
                 owner[action] = slot
                 return True
     return False
