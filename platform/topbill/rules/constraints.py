@@ -67,7 +67,7 @@ class RowConstraints:
                 self._masks.append(Mask("pin", 0, position, (place,)))
         self._left: list[int] = cap_left.tolist()
         # What rows above, or the pins, have used up already takes nothing from the start.
-        for group in np.flatnonzero(cap_left <= 0).tolist():
+        for group in (cap_left <= 0).nonzero()[0].tolist():
             self._close(group, 0)
 
     @property
@@ -85,8 +85,9 @@ class RowConstraints:
             # A choice of one: the engine draws it with probability 1, and logs that.
             self._masks.append(Mask("pin", position, position + 1, (pin,), only=True))
             return np.array([pin], dtype=np.intp)
-        candidates = np.flatnonzero(self._open)
-        if self._must_be_new(position):
+        # Asked some hundred times a page: `nonzero` does without the checks of `flatnonzero`.
+        candidates = self._open.nonzero()[0]
+        if self._quota > 0 and self._must_be_new(position):
             new = candidates[self._is_new[candidates]]
             # Where no new title is left, the row has as many as there were.
             if new.size:
@@ -99,8 +100,6 @@ class RowConstraints:
         """Whether the quota needs every position that is left, this one included. Positions of pins
         are none: what is pinned was counted at the start.
         """
-        if self._quota <= 0:
-            return False
         pinned_below = sum(pinned > position for pinned in self._pins)
         return self._quota >= self._slots - position - pinned_below
 
