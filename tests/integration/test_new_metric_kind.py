@@ -21,7 +21,7 @@ from topbill import lake, ope, reporting, spec
 from topbill.domain import metric
 from topbill.domain.metric import MetricKind, TimedValue
 from topbill.ope.diagnostics import OPEN
-from topbill.reporting import page as page_report
+from topbill.reporting.page import load_page_report, render_page_report
 from topbill.reporting.queries.database import problems
 from topbill.reporting.queries.series import progress
 from topbill.service.app import create_app
@@ -127,11 +127,11 @@ def test_a_kind_that_is_in_the_table_works_everywhere(folder: Path, tmp_path: Pa
     assert (series["value"] * series["decisions"]).sum() / VIEWERS == pytest.approx(expected)
 
     # The report of the whole page: its titles' `watched` is capped at 0.7.
-    page = page_report.load("home", data)
+    page = load_page_report("home", data)
     arms = [arm for arm in page.arms if arm.layer == "artwork" and arm.pages]
     watched = sum(arm.metrics["watched"].mean * arm.pages for arm in arms) / page.pages
     assert watched == pytest.approx(expected / 0.7)
-    page_report.render(page, Console(file=StringIO()))
+    render_page_report(page, Console(file=StringIO()))
 
     # Evaluation reads the objective from the log, decision by decision.
     evaluated = ope.evaluate("home-artwork", "uniform", data, log_variants=["uniform"], gates=OPEN)

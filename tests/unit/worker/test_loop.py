@@ -111,13 +111,25 @@ def test_a_worker_does_not_touch_a_data_folder_that_was_put_in_the_place_of_its_
     data = tmp_path / "data"
     aside = data.rename(tmp_path / "aside")
     data.mkdir()
-    for act in (worker.step, worker.finish):
-        with pytest.raises(LogError, match="deleted, moved or replaced"):
-            act()
+    with pytest.raises(LogError, match="deleted, moved or replaced"):
+        worker.step()
     assert list(data.iterdir()) == []
     data.rmdir()
     aside.rename(data)
     worker.step()
+
+
+def test_a_worker_that_ends_leaves_such_a_folder_alone_too_and_lets_go_of_its_log(
+    folder: Path, tmp_path: Path
+) -> None:
+    data = tmp_path / "data"
+    worker = Worker(folder, data)
+    worker.step()
+    data.rename(tmp_path / "aside")
+    data.mkdir()
+    with pytest.raises(LogError, match="deleted, moved or replaced"):
+        worker.finish()
+    assert list(data.iterdir()) == []
 
 
 def test_an_experiment_whose_file_was_removed_is_still_reported(

@@ -211,7 +211,8 @@ from topbill.lake import Lake
 from topbill.log import open_log
 publisher.BATCH, publisher.MINOR, publisher.MAJOR = 7, 2, 4
 folder = Path(sys.argv[1])
-worker = publisher.Publisher(open_log(folder / "log.sqlite"), Lake(folder), lambda: [], keep_log=0.0)
+log = open_log(folder / "log.sqlite")
+worker = publisher.Publisher(log, Lake(folder), lambda: [], keep_log=0.0)
 while True:
     worker.step()
     print("step", flush=True)
