@@ -15,10 +15,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from topbill.ab.compare import compare
+    from topbill.ab.comparison import compare
     from topbill.library import load_experiments, report, simulate, sql
-    from topbill.ope.estimate import estimate
-    from topbill.ope.evaluate import evaluate
+    from topbill.ope.estimation import estimate
+    from topbill.ope.evaluation import evaluate
     from topbill_client import AsyncClient, Client
 
 __version__ = "0.2.0"

@@ -2,7 +2,7 @@
 and a verdict.
 """
 
-from topbill.ab.analyse import OBJECTIVE, Design, MetricDesign, analyse
+from topbill.ab.analysis import OBJECTIVE, Design, MetricDesign, analyse
 from topbill.ab.checks.srm import (
     sequential_srm,
     sequential_srm_of_sums,
@@ -10,10 +10,10 @@ from topbill.ab.checks.srm import (
     srm_of_choices,
     srm_of_sums,
 )
-from topbill.ab.compare import compare
+from topbill.ab.comparison import compare
 from topbill.ab.core.effect import METHODS, ArmEstimate, Effect, Method, Rule, effect
 from topbill.ab.metrics import Mean, Metric, Proportion, Quantile, Ratio, Sum
-from topbill.ab.plan import DAYS, LIFTS, Detectable, Plan, PlannedRun, plan
+from topbill.ab.planning import DAYS, LIFTS, Detectable, Plan, PlannedRun, plan
 from topbill.ab.power.runtime import Runtime, runtime
 from topbill.ab.reasons import REASONS
 from topbill.ab.results import (

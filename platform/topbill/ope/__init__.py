@@ -2,17 +2,17 @@
 when not to say.
 """
 
-from topbill.ope.delta_ope import delta_ope
 from topbill.ope.diagnostics import OPEN, REASONS, Diagnostics, Gates
-from topbill.ope.estimate import estimate
-from topbill.ope.estimate_slate import estimate_slate
-from topbill.ope.estimate_table import estimate_table
+from topbill.ope.estimation import estimate
 from topbill.ope.estimators import DEFAULT, ESTIMATORS
 from topbill.ope.estimators.estimator import Estimator
 from topbill.ope.estimators.slate import SLATE_ESTIMATORS, SlateEstimator
-from topbill.ope.evaluate import Evaluation, evaluate
-from topbill.ope.evaluate_page import evaluate_page
+from topbill.ope.evaluation import Evaluation, evaluate
+from topbill.ope.page_evaluation import evaluate_page
+from topbill.ope.paired_estimation import delta_ope
 from topbill.ope.result import Estimate, Estimates
+from topbill.ope.slate_estimation import estimate_slate
+from topbill.ope.table_estimation import estimate_table
 
 __all__ = [
     "DEFAULT",

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from topbill.ope.diagnostics import REASONS
-from topbill.ope.evaluate import Evaluation
+from topbill.ope.evaluation import Evaluation
 from topbill.ope.result import Estimate, Estimates
 
 

@@ -15,7 +15,7 @@ import yaml
 
 from topbill.domain.errors import BadRequest
 from topbill.ope import ESTIMATORS, SLATE_ESTIMATORS, Evaluation, evaluate
-from topbill.ope.evaluate import RANKING, SINGLE
+from topbill.ope.evaluation import RANKING, SINGLE
 from topbill.policies import KINDS
 from topbill.reporting.queries.database import load_experiment
 from topbill.spec import Experiment, Variant, renames

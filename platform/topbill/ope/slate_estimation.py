@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from topbill.domain.errors import BadData, BadRequest
 from topbill.domain.records import Floats, Indices
 from topbill.ope.diagnostics import Diagnostics, Gates, refusal
-from topbill.ope.estimate import summarise
+from topbill.ope.estimation import summarise
 from topbill.ope.estimators.formula import Env, Symbols
 from topbill.ope.estimators.slate import SLATE_ESTIMATORS, SlateEstimator
 from topbill.ope.inputs import (

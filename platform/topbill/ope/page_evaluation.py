@@ -31,15 +31,15 @@ from topbill.domain.metric import microseconds
 from topbill.domain.records import Floats, Indices
 from topbill.domain.rewards import item_rewards
 from topbill.ope.diagnostics import Gates
-from topbill.ope.estimate import estimate
-from topbill.ope.estimate_slate import estimate_slate
-from topbill.ope.evaluate import Evaluation, explorers, stored_snapshot
+from topbill.ope.estimation import estimate
+from topbill.ope.evaluation import Evaluation, explorers, stored_snapshot
 from topbill.ope.intervals import Interval
 from topbill.ope.replay.logged_data import LoggedData
 from topbill.ope.replay.progressive import ProgressivePass
 from topbill.ope.replay.reward_model import Link
 from topbill.ope.replay.targets import Policy, resolve
 from topbill.ope.result import Estimate, Estimates
+from topbill.ope.slate_estimation import estimate_slate
 from topbill.pages.answers import PageAnswer
 
 PAGE = ("iips", "sniips", "rips", "snrips", "sips", "snsips")

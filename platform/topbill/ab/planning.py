@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 
 from topbill.ab import reasons
-from topbill.ab.analyse import Design, Prepared, prepare
+from topbill.ab.analysis import Design, Prepared, prepare
 from topbill.ab.checks.srm import sample_ratio
 from topbill.ab.core.effect import ArmEstimate, Method, Pair, Rule, checked_rule, estimate_pair
 from topbill.ab.core.units import gather

@@ -20,8 +20,7 @@ from topbill.domain.errors import BadData, BadRequest, NotFound
 from topbill.domain.records import Floats, Indices, Snapshot
 from topbill.log import LOG_FILE, open_log
 from topbill.ope.diagnostics import Diagnostics, Gates
-from topbill.ope.estimate import estimate
-from topbill.ope.estimate_slate import estimate_slate
+from topbill.ope.estimation import estimate
 from topbill.ope.estimators import DEFAULT
 from topbill.ope.intervals import Interval, Lam
 from topbill.ope.replay.logged_data import LoggedData
@@ -29,6 +28,7 @@ from topbill.ope.replay.progressive import Progress, ProgressivePass, TargetColu
 from topbill.ope.replay.reward_model import Link
 from topbill.ope.replay.targets import Policy, resolve
 from topbill.ope.result import TEXT, Estimate, Estimates, refused, row_of
+from topbill.ope.slate_estimation import estimate_slate
 from topbill.policies import KINDS
 from topbill.spec import Experiment
 from topbill.stats.frames import frame_of, html_of

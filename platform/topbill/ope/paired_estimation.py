@@ -14,7 +14,7 @@ from typing import Any
 from topbill.domain.errors import BadRequest
 from topbill.domain.records import Indices
 from topbill.ope.diagnostics import OPEN, Gates
-from topbill.ope.estimate import checked, from_columns, summarise
+from topbill.ope.estimation import checked, from_columns, summarise
 from topbill.ope.estimators import chosen
 from topbill.ope.estimators.estimator import Estimator
 from topbill.ope.estimators.formula import Env, Formula, Symbols, named
