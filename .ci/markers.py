@@ -1,4 +1,4 @@
-"""Lines of a lock file that hold for a Python version and a processor under Linux, without their markers.
+"""Lines of a lock file that hold for a Python and a processor under Linux, without their markers.
 
 python .ci/markers.py 3.13 aarch64 <requirements.lock
 """

@@ -2,5 +2,6 @@
 
 `models` is the maths of models side by side, `policy` what one of them needs to be a policy for
 years; `gaussian` holds their weights, `fourier` their non-linear features. `kernels` and `sampling`
-are what runs per decision and per example, `compiled` says how.
+are what runs per decision and per example, `compiled` says how, and `numpy_kernels` stands in where
+there is no compiler.
 """

@@ -112,12 +112,12 @@ def learn(
     product: Vector,
     reward: float,
     logistic: bool,
-    told: Vector,
+    predicted: Vector,
 ) -> None:
     """Fold a reward in [0, 1] of the action at `row` into E experts, in place.
 
     An action's own weights (rows × E × p) are over `basis` (p), the shared ones (E × m) over
-    `product` (m); either may be empty. `told` (E,) gets the probability that each expert gave
+    `product` (m); either may be empty. `predicted` (E,) gets the probability that each expert gave
     before (logistic link), or its squared error in units of the predictive variance (linear link).
     """
     g, common = np.empty(basis.size), np.empty(product.size)
@@ -135,11 +135,11 @@ def learn(
             slope, curvature = newton(
                 mean, own_variance * grown + shared_variance * shared_grown, reward
             )
-            told[e] = sigmoid(mean)
+            predicted[e] = sigmoid(mean)
         else:
             total = 1.0 + own_variance * grown + shared_variance * shared_grown
             slope, curvature = (reward - mean) / total, 1.0 / total
-            told[e] = (reward - mean) * slope
+            predicted[e] = (reward - mean) * slope
         absorb(
             own_mean[row, e],
             own_cov[row, e],

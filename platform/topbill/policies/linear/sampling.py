@@ -21,9 +21,9 @@ def root(common: Matrix) -> Matrix:
     q = common.shape[0]
     L = np.zeros((q, q))
     for j in range(q):
-        left = common[j, j] - dot(L[j], L[j])
-        if left > 1e-14 * common[j, j]:
-            L[j, j] = math.sqrt(left)
+        remaining = common[j, j] - dot(L[j], L[j])
+        if remaining > 1e-14 * common[j, j]:
+            L[j, j] = math.sqrt(remaining)
             for i in range(j + 1, q):
                 L[i, j] = (common[i, j] - dot(L[i], L[j])) / L[j, j]
     return L
