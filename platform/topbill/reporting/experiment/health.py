@@ -291,7 +291,7 @@ def _choice_ratio(variant: str, pairs: Sequence[Mapping[str, Any]], alpha: float
     own = [row for row in pairs if row["a"] == row["b"]]
     table = pd.DataFrame(own)
     actions = table["a"].tolist()
-    expected = table["expected"].astype(float).fillna(0.0).to_numpy(dtype=np.float64)
+    expected = np.asarray(table["expected"].astype(float).fillna(0.0), dtype=np.float64)
     drawn = table["drawn"].to_numpy(dtype=np.float64)
     covariance = np.diag(expected)
     for row in pairs:
