@@ -33,8 +33,8 @@ def address(browser: Any, demo: Path) -> Iterator[str]:
         yield url
 
 
-BRIGHTNESS = """() => getComputedStyle(document.querySelector('[data-testid=stApp]')).backgroundColor
-    .match(/\\d+/g).slice(0, 3).reduce((sum, part) => sum + Number(part) / 3, 0)"""
+BRIGHTNESS = """() => getComputedStyle(document.querySelector('[data-testid=stApp]'))
+    .backgroundColor.match(/\\d+/g).slice(0, 3).reduce((sum, part) => sum + Number(part) / 3, 0)"""
 """The mean of the background's red, green and blue, 0 to 255."""
 
 

@@ -25,7 +25,8 @@ WATCH = """() => {
         for (const element of document.querySelectorAll('[data-testid="stElementContainer"]'))
             seen.faded += Number(getComputedStyle(element).opacity) < 0.99;
         seen.skeletons += document.querySelectorAll('[data-testid="stSkeleton"]').length;
-        seen.closed += document.querySelectorAll('[data-testid="stExpander"] details[open]').length === 0;
+        const open = '[data-testid="stExpander"] details[open]';
+        seen.closed += document.querySelectorAll(open).length === 0;
     }, 20);
 }"""
 """Looks fifty times a second at what would flicker."""
