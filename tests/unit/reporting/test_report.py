@@ -384,8 +384,7 @@ def test_rewards_are_called_late_where_all_are_and_not_for_one_that_is_so_by_nat
     )
     (sentence,) = [alarm.sentence for alarm in alarms(late) if alarm.code == "late_rewards"]
     assert sentence == (
-        "Rewards come late: within its metric's window only 10% of play, and no event does "
-        "better."
+        "Rewards come late: within its metric's window only 10% of play, and no event does better."
     )
 
 
