@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from topbill.domain.metric import Metric, TimedValue, longest_window, window_over, window_over_sql
 from topbill.domain.sql import identifier, number
+from topbill.domain.sums import plain_sum
 
 
 class WeightedMetric(NamedTuple):
@@ -36,7 +37,7 @@ class WeightedSum:
     @classmethod
     def of(cls, metrics: Sequence[WeightedMetric]) -> WeightedSum:
         """The sum of these metrics."""
-        return cls(tuple(metrics), sum(m.weight for m in metrics if m.weight > 0.0))
+        return cls(tuple(metrics), plain_sum(m.weight for m in metrics if m.weight > 0.0))
 
     def value(self, metric_values: Mapping[str, float]) -> float:
         """The sum for these values. A metric without a value counts as 0."""
@@ -96,7 +97,7 @@ class Objective:
         shares = tuple(WeightedMetric(m.name, self.weights[m.name], m.cap) for m in self.metrics)
         # Added in the order of the weights, not of the metrics: policies were learned from rewards
         # with these last bits, and are verified against them.
-        return WeightedSum(shares, sum(weight for weight in self.weights.values() if weight > 0.0))
+        return WeightedSum(shares, plain_sum(w for w in self.weights.values() if w > 0.0))
 
     def value(self, metric_values: Mapping[str, float]) -> float:
         """The objective in [0, 1] of a decision with these metrics; see `WeightedSum`."""

@@ -14,6 +14,7 @@ import numpy as np
 
 from topbill.domain.chance import greedy
 from topbill.domain.records import Actions, Example, Floats, Indices
+from topbill.domain.sums import plain_sum
 from topbill.policies import codec
 from topbill.policies.linear.fourier import Fourier
 from topbill.policies.linear.models import (
@@ -330,9 +331,9 @@ def _weights(log_scores: Floats, experts: Sequence[Expert]) -> Floats:
     # Less the best one, so that no exponential overflows and one is at least 1.
     best = max(scores)
     weights = [math.exp(score - best) for score in scores]
-    least = LEAST_WEIGHT * sum(weights)
+    least = LEAST_WEIGHT * plain_sum(weights)
     weights = [weight if weight >= least else 0.0 for weight in weights]
-    total = sum(weights)
+    total = plain_sum(weights)
     return np.array([weight / total for weight in weights])
 
 
