@@ -72,7 +72,7 @@ def _read(path: Path, table: str | None) -> pa.Table:
         return pa_parquet.read_table(path)
     # What looks like a number is text all the same: "007", "1984" and "2001|2010" are names.
     texts = ("id", "title", *_LISTS, "franchise")
-    types = {name: pa.string() for name in texts}
+    types = dict.fromkeys(texts, pa.string())
     return pa_csv.read_csv(path, convert_options=pa_csv.ConvertOptions(column_types=types))
 
 
@@ -175,7 +175,7 @@ class CatalogColumns:
     ) -> list[tuple[str, ...]]:
         """Lists of words; those of `otherwise` where the file has no such column."""
         if name not in self._columns:
-            return [otherwise(row) for row in range(self._size)]
+            return list(map(otherwise, range(self._size)))
         return self._words(name)
 
     def _words(self, name: str) -> list[tuple[str, ...]]:
@@ -211,7 +211,7 @@ class CatalogColumns:
         return times
 
     def _made_up(self, otherwise: Callable[[int], float]) -> Floats:
-        return np.array([otherwise(row) for row in range(self._size)], dtype=np.float64)
+        return np.array(list(map(otherwise, range(self._size))), dtype=np.float64)
 
     def pictures(self) -> list[tuple[Picture, ...]]:
         """Each title's: the artworks named in its row, or made-up ones where the file names

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -22,6 +22,7 @@ from topbill.domain.features import Encoder, Feature
 from topbill.domain.records import Floats, Indices
 
 Bools = NDArray[np.bool_]
+_T = TypeVar("_T")
 _LARGEST_AGE = 99
 
 
@@ -52,19 +53,18 @@ class Catalog:
         # the file's, so that every process has the same.
         order = np.argsort(-popularity, kind="stable")
         rows = order.tolist()
-        self.ids: tuple[str, ...] = tuple(ids[i] for i in rows)
+        self.ids: tuple[str, ...] = _reordered(ids, rows)
         self.index = {title: row for row, title in enumerate(self.ids)}
         self.popularity = popularity[order]
-        self.names: tuple[str, ...] = tuple(columns.titles[i] for i in rows)
+        self.names: tuple[str, ...] = _reordered(columns.titles, rows)
         self.years = columns.years[order].astype(np.int64)
-        self.genre_names, self.genres = _flags([genres[i] for i in rows])
+        self.genre_names, self.genres = _flags(_reordered(genres, rows))
         self._taste = Encoder((Feature("taste", "vector", keys=self.genre_names),))
         # A title of three genres matches each a third: many genres are no advantage.
         self._share: Floats = self.genres / np.maximum(self.genres.sum(axis=1, keepdims=True), 1)
         self._read_rights(columns, order)
         self.franchise_names, self.franchise = _franchises(columns, rows)
-        pictures = columns.pictures()
-        self.pictures: tuple[tuple[Picture, ...], ...] = tuple(pictures[i] for i in rows)
+        self.pictures: tuple[tuple[Picture, ...], ...] = _reordered(columns.pictures(), rows)
         self.version = f"{source}:{len(ids)}"
 
     def _read_rights(self, columns: CatalogColumns, order: Indices) -> None:
@@ -75,7 +75,7 @@ class Catalog:
         )
         self.maturity = ages[order].astype(np.int64)
         regions = columns.words("regions", lambda i: made_up.regions(ids[i]))
-        self.region_names, self.regions = _flags([regions[i] for i in order.tolist()])
+        self.region_names, self.regions = _flags(_reordered(regions, order.tolist()))
         self.added = columns.times("added", lambda i: made_up.added(ids[i]))[order]
         # A title without dates is there from the day on which it was added.
         available_from = columns.times("available_from", lambda i: made_up.added(ids[i]))
@@ -144,6 +144,11 @@ class Catalog:
         return {"title": self.names[row], "year": int(self.years[row])}
 
 
+def _reordered(values: Sequence[_T], rows: Sequence[int]) -> tuple[_T, ...]:
+    """The file's values in the order of the catalogue."""
+    return tuple(values[row] for row in rows)
+
+
 def _flags(words_of_rows: Sequence[Sequence[str]]) -> tuple[tuple[str, ...], Bools]:
     """The words that there are, in order, and (rows × words) which row has which."""
     words: set[str] = set()
@@ -168,5 +173,5 @@ def _franchises(
     counts = Counter(names)
     shared = tuple(sorted(name for name in counts if name and counts[name] > 1))
     number_of = {name: number for number, name in enumerate(shared)}
-    numbers = [number_of.get(names[i], -1) for i in rows]
+    numbers = [number_of.get(name, -1) for name in _reordered(names, rows)]
     return shared, np.array(numbers, dtype=np.int64)
