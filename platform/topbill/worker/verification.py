@@ -11,7 +11,7 @@ from topbill.domain.records import Snapshot
 from topbill.log import Log, Matured
 from topbill.policies import StateComparison, compare_states
 from topbill.spec import Experiment
-from topbill.worker.policy_fold import PolicyFold
+from topbill.worker.policy_fold import BATCH, PolicyFold
 
 Archive = Callable[[str, int, int, int, int], list[Matured]]
 """Gives what the log has let go: (experiment, after seq, through seq, age in µs, reached by µs) →
@@ -88,18 +88,32 @@ def fold_again(
         )
 
     fold = PolicyFold(experiment, snapshot.start, snapshot.refit_at)
-    barrier = log.barrier()
-    first = log.first_seq()
-    # The log lets go from its beginning, so that what is missing is one range of `seq` before what
-    # it still holds: first the lake, then the log, in the order in which the worker learned.
-    in_lake_only = snapshot.watermark if first is None else min(first - 1, snapshot.watermark)
-    for age, reached in fold.ages(barrier):
-        while fold.watermark < in_lake_only:
-            rows = archive(experiment.key, fold.watermark, in_lake_only, age, reached)
-            if not rows:
-                break
+    # The parts of a refit follow each other in the log: the older one is over before the other.
+    for age, reached in fold.ages(log.barrier()):
+        while rows := _next_rows(log, archive, fold, age, reached, snapshot.watermark):
             fold.learn(rows)
-    while fold.watermark < snapshot.watermark:
-        if not fold.step(log, barrier, through=snapshot.watermark):
-            break
     return snapshot, fold.states()
+
+
+def _next_rows(
+    log: Log, archive: Archive, fold: PolicyFold, age: int, reached: int, through: int
+) -> list[Matured]:
+    """What the fold learns next, up to the `seq` called `through`; empty where there is no more.
+
+    The log lets go from its beginning, so that what is missing there is one range of `seq` before
+    what it still holds, and the lake has that range.
+    """
+    key = fold.live.experiment.key
+    while fold.watermark < through:
+        first = log.first_seq()
+        gone = through if first is None else min(first - 1, through)
+        if fold.watermark < gone:
+            rows = archive(key, fold.watermark, gone, age, reached)
+            if rows:
+                return rows
+        rows = log.matured(key, fold.watermark, age, reached, BATCH)
+        # A worker beside this one may let go of decisions between the two questions. They would be
+        # missing from `rows` without a trace, so both are put again.
+        if log.first_seq() == first:
+            return [row for row in rows if row.seq <= through]
+    return []

@@ -286,6 +286,31 @@ def test_a_rebuild_reads_from_the_lake_what_the_log_has_let_go(
     assert states == held.states
 
 
+def test_what_a_worker_lets_go_while_the_log_is_folded_again_is_read_from_the_lake(
+    log: Log, clock: Clock, art: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    live_through(log, clock, art, 150)
+    clock.now += 10 * SECOND
+    learner = Learner(log, [art])
+    run(learner)
+    publisher = Publisher(
+        log, Lake(tmp_path), lambda: [art], learned=learner.needed_after, keep_log=5.0
+    )
+    first_seq, answers = log.first_seq, []
+
+    def first_seq_before_the_worker_publishes() -> int | None:
+        answers.append(first_seq())
+        if len(answers) == 1:
+            publisher.step()
+        return answers[-1]
+
+    monkeypatch.setattr(log, "first_seq", first_seq_before_the_worker_publishes)
+    snapshot, states = fold_again(log, art, archive.reader(tmp_path))
+    assert answers[0] == 1
+    assert (answers[1] or 10_000) > 50
+    assert states == snapshot.states
+
+
 # ---------------------------------------------------------------------- items of a slate
 
 
