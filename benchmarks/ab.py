@@ -52,7 +52,8 @@ for _ in range(repeats):
     seconds.append(perf_counter() - start)
     work.append(process_time() - cpu)
 names = ("tea-tasting", "ibis-framework", "duckdb")
-print(json.dumps({"seconds": seconds, "work": work, "numbers": numbers, "versions": {n: version(n) for n in names}}))
+versions = {n: version(n) for n in names}
+print(json.dumps({"seconds": seconds, "work": work, "numbers": numbers, "versions": versions}))
 """
 
 

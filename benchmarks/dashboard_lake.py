@@ -54,23 +54,34 @@ variants:
   any: {{policy: uniform, share: 50%}}
 """
 _DECISIONS = """
-SELECT {first} + p * 4 + k AS seq, 'page-' || p || ['', ':rows', ':titles', ':artwork'][k + 1] AS decision_id,
+SELECT {first} + p * 4 + k AS seq, 'page-' || p || ['', ':rows', ':titles',
+  ':artwork'][k + 1] AS decision_id,
   make_timestamp_ms(1790000000000 + p * 4000)::TIMESTAMPTZ AS decided_at,
   ['front', 'front-rows', 'front-titles', 'front-artwork'][k + 1] AS experiment, 'r1' AS revision,
-  CASE WHEN k > 0 THEN drawn[k] END AS variant, 'profile-' || hash(p) % 100000 AS unit, '{{"device":"tv"}}' AS context,
-  CASE WHEN k = 0 THEN '{{"layers":[' || list_aggregate(list_transform([1, 2, 3], lambda i: '{{"layer":"' ||
-    ['rows', 'titles', 'artwork'][i] || '","experiment":"front-' || ['rows', 'titles', 'artwork'][i] ||
-    '","variant":"' || drawn[i] || '"}}'), 'string_agg', ',') || '],"fallbacks":[]}}' END AS actions,
-  []::VARCHAR[] AS eligible, list_transform(range(12), lambda i: 't' || hash(p * 13 + i) % 2000) AS slate,
-  list_transform(range(12), lambda i: 0.1) AS propensities, 1e-12 AS propensity, NULL::DOUBLE[][] AS probabilities,
-  CASE WHEN k = 0 THEN 'page' ELSE 'uniform' END AS policy, 1 AS policy_version, 'policy' AS reason, 900 AS latency_us,
-  'page-' || p AS page, ['page', 'rows', 'titles', 'artwork'][k + 1] AS layer, NULL::VARCHAR AS place,
+  CASE WHEN k > 0 THEN drawn[k] END AS variant, 'profile-' || hash(p) % 100000 AS unit,
+    '{{"device":"tv"}}' AS context,
+  CASE WHEN k = 0 THEN '{{"layers":[' || list_aggregate(list_transform([1, 2, 3],
+    lambda i: '{{"layer":"' ||
+    ['rows', 'titles', 'artwork'][i] || '","experiment":"front-' || ['rows', 'titles',
+      'artwork'][i] ||
+    '","variant":"' || drawn[i] || '"}}'), 'string_agg', ',') ||
+      '],"fallbacks":[]}}' END AS actions,
+  []::VARCHAR[] AS eligible, list_transform(range(12), lambda i: 't' || hash(p * 13 + i) % 2000)
+    AS slate,
+  list_transform(range(12), lambda i: 0.1) AS propensities, 1e-12 AS propensity,
+    NULL::DOUBLE[][] AS probabilities,
+  CASE WHEN k = 0 THEN 'page' ELSE 'uniform' END AS policy, 1 AS policy_version,
+    'policy' AS reason, 900 AS latency_us,
+  'page-' || p AS page, ['page', 'rows', 'titles', 'artwork'][k + 1] AS layer,
+    NULL::VARCHAR AS place,
   []::{masks} AS masks
-FROM (SELECT range AS p, list_transform([1, 2, 3], lambda i: if(hash(range * 3 + i) % 2 = 0, 'first', 'any')) AS drawn
+FROM (SELECT range AS p, list_transform([1, 2, 3], lambda i: if(hash(range * 3 + i) % 2 = 0,
+  'first', 'any')) AS drawn
   FROM range({start}, {stop})) CROSS JOIN (VALUES (0), (1), (2), (3)) r(k)"""
 _REWARDS = """
 SELECT seq, decision_id, e.event || seq AS event_id, e.event, e.value, NULL::VARCHAR AS "action",
-  NULL::BIGINT AS "position", decided_at + to_seconds(60) AS occurred_at, decided_at + to_seconds(61) AS received_at, experiment, variant,
+  NULL::BIGINT AS "position", decided_at + to_seconds(60) AS occurred_at,
+    decided_at + to_seconds(61) AS received_at, experiment, variant,
   unit, decided_at, slate[1] AS item
 FROM made CROSS JOIN (VALUES ('play', 1.0), ('watch_fraction', 0.5)) e(event, value)
 WHERE hash(page || e.event) % 100 < 20"""

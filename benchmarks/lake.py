@@ -157,24 +157,34 @@ def fill(folder: Path, decisions: int) -> Lake:
 
 
 _DECISIONS = """
-SELECT range AS seq, 'd' || range AS decision_id, make_timestamp_ms(1790000000000 + range * 100)::TIMESTAMPTZ AS decided_at,
+SELECT range AS seq, 'd' || range AS decision_id,
+  make_timestamp_ms(1790000000000 + range * 100)::TIMESTAMPTZ AS decided_at,
   CASE WHEN hash(range + 1) % 10 = 0 THEN 'other' ELSE 'home' END AS experiment, 'r1' AS revision,
-  ['editorial', 'thompson', 'thompson', 'linucb', 'linucb'][1 + (u % 5)::INT] AS variant, 'profile-' || u AS unit,
-  '{{"device":"' || ['tv', 'mobile', 'web'][1 + (u % 3)::INT] || '","hour":' || (range % 24) || '}}' AS context,
-  NULL::VARCHAR AS actions, list_transform(range(12), lambda x: 'a' || x) AS eligible, ['a' || a] AS slate,
-  [1 / 12] AS propensities, 1 / 12 AS propensity, [list_transform(range(12), lambda x: 1 / 12)] AS probabilities,
-  'thompson' AS policy, range // 1000 AS policy_version, 'policy' AS reason, 40 + (range % 50) AS latency_us,
+  ['editorial', 'thompson', 'thompson', 'linucb', 'linucb'][1 + (u % 5)::INT] AS variant,
+    'profile-' || u AS unit,
+  '{{"device":"' || ['tv', 'mobile', 'web'][1 + (u % 3)::INT] || '","hour":' || (range % 24) ||
+    '}}' AS context,
+  NULL::VARCHAR AS actions, list_transform(range(12), lambda x: 'a' || x) AS eligible, ['a' ||
+    a] AS slate,
+  [1 / 12] AS propensities, 1 / 12 AS propensity, [list_transform(range(12),
+    lambda x: 1 / 12)] AS probabilities,
+  'thompson' AS policy, range // 1000 AS policy_version, 'policy' AS reason, 40 + (range % 50)
+    AS latency_us,
   NULL::VARCHAR AS page, NULL::VARCHAR AS layer, NULL::VARCHAR AS place, []::{masks} AS masks
-FROM (SELECT range, hash(range) % 500000 AS u, hash(range + 7) % 12 AS a FROM range({start}, {stop}))"""
+FROM (SELECT range, hash(range) % 500000 AS u, hash(range + 7) % 12 AS a FROM range({start},
+  {stop}))"""
 _REWARDS = """
 SELECT seq, decision_id, e.event || seq AS event_id, e.event, e.value, NULL::VARCHAR AS "action",
-  NULL::BIGINT AS "position", decided_at + to_seconds(60) AS occurred_at, decided_at + to_seconds(61) AS received_at, experiment, variant,
+  NULL::BIGINT AS "position", decided_at + to_seconds(60) AS occurred_at,
+    decided_at + to_seconds(61) AS received_at, experiment, variant,
   unit, decided_at, slate[1] AS item
-FROM made CROSS JOIN (VALUES ('play', 1.0, 50), ('watch_fraction', 0.5, 40), ('session_start', 1.0, 30),
+FROM made CROSS JOIN (VALUES ('play', 1.0, 50), ('watch_fraction', 0.5, 40), ('session_start',
+  1.0, 30),
   ('abandon', 1.0, 20)) e(event, value, per_mille)
 WHERE hash(decision_id || e.event) % 1000 < e.per_mille"""
 _BY_HAND = """
-SELECT d.variant, avg(coalesce(r.play, 0)) FROM read_parquet([{decisions}], hive_partitioning = true) d
+SELECT d.variant, avg(coalesce(r.play, 0)) FROM read_parquet([{decisions}],
+  hive_partitioning = true) d
 LEFT JOIN (SELECT decision_id, 1 AS play FROM read_parquet([{rewards}], hive_partitioning = true)
   WHERE event = 'play' AND experiment = 'home' GROUP BY decision_id) r USING (decision_id)
 WHERE d.experiment = 'home' GROUP BY d.variant"""
@@ -183,7 +193,8 @@ _FEEDBACK = (
     "GROUP BY variant"
 )
 _LATEST = """SELECT count(*), max(context) FROM decisions
-WHERE experiment = 'home' AND decided_at > (SELECT max(decided_at) - INTERVAL 1 HOUR FROM decisions)"""
+WHERE experiment = 'home' AND decided_at > (SELECT max(decided_at)
+  - INTERVAL 1 HOUR FROM decisions)"""
 
 
 def answering(folder: Path, decisions: int) -> None:

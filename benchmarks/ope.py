@@ -74,7 +74,8 @@ def run_obp(rows: int, actions: int, out: Path) -> dict:
         q_target=np.einsum("na,na->n", target, modelled),
     )
     feedback = {
-        "n_rounds": rows, "n_actions": actions, "action": action, "reward": reward, "pscore": pscore,
+        "n_rounds": rows, "n_actions": actions, "action": action,
+        "reward": reward, "pscore": pscore,
         "position": None, "context": None, "action_context": None,
     }  # fmt: skip
     estimators = [
@@ -96,7 +97,8 @@ def run_obp(rows: int, actions: int, out: Path) -> dict:
     seconds = time.perf_counter() - start
     return {
         "seconds": seconds, "values": {k: float(v) for k, v in values.items()},
-        "peak_mb": peak_mb(), "import_mb": before,
+        "peak_mb": peak_mb(),
+        "import_mb": before,
         "version": f"obp {obp.__version__}, numpy {np.__version__}, Python "
                    f"{platform.python_version()}",
     }  # fmt: skip
@@ -118,7 +120,8 @@ def run_topbill(source: str, unit: str | None, interval: str) -> dict:
     seconds = time.perf_counter() - start
     return {
         "seconds": seconds, "values": {name: e.value for name, e in found.items()},
-        "reasons": sorted({e.reason for e in found.values() if e.reason}), "peak_mb": peak_mb(), "import_mb": before,
+        "reasons": sorted({e.reason for e in found.values() if e.reason}), "peak_mb": peak_mb(),
+        "import_mb": before,
         "version": f"duckdb {duckdb.__version__}, numpy {np.__version__}, Python "
                    f"{platform.python_version()}",
     }  # fmt: skip
@@ -133,7 +136,8 @@ def synthetic(rows: int) -> str:
         return f"((hash(i * 8 + {k}) % 1000003) / 1000003.0)"
 
     return (
-        f"(SELECT CAST({u(0)} < 0.05 AS DOUBLE) AS reward, CASE WHEN a THEN p ELSE 1 - p END AS propensity, "  # noqa: S608
+        f"(SELECT CAST({u(0)} < 0.05 AS DOUBLE) AS reward, "  # noqa: S608
+        f"CASE WHEN a THEN p ELSE 1 - p END AS propensity, "
         f"CASE WHEN a THEN t ELSE 1 - t END AS target_propensity, 0.05 + 0.01 * {u(1)} AS "
         f"q_logged, "
         f"0.05 + 0.01 * {u(2)} AS q_target, hash(i * 8 + 3) % {max(rows // 20, 1)} AS unit FROM "

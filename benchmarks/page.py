@@ -1,7 +1,8 @@
 """A whole page over HTTP, durable: 10 rows × 20 titles with artwork, chosen from 10,000 titles,
 rules on.
 
-    python -m benchmarks.page [--pages 400] [--policy "thompson, model: shared, min_probability: 0.1%"]
+    python -m benchmarks.page [--pages 400] \\
+        [--policy "thompson, model: shared, min_probability: 0.1%"]
 
 Beside it, in the same run, the same service's single durable decision, and an empty request: what
 of the page's time is the page's own. One client, one call after the other: latency, not throughput.

@@ -47,7 +47,8 @@ def write(path: Path, rows: int) -> None:
                 "_label_probability": p[0],
                 "_label_Action": chosen + 1,
                 "_labelIndex": chosen,
-                "Timestamp": f"2026-01-{1 + i * 28 // rows:02d}T12:{i // 60 % 60:02d}:{i % 60:02d}.0000000Z",
+                "Timestamp": f"2026-01-{1 + i * 28 // rows:02d}T12:"
+                f"{i // 60 % 60:02d}:{i % 60:02d}.0000000Z",
                 "Version": "1",
                 "EventId": f"event-{i}",
                 "a": [k + 1 for k in order],

@@ -97,7 +97,8 @@ def sql(query: str, data: Path | str = "data") -> pd.DataFrame:
         >>> import tempfile, topbill
         >>> from topbill.testing import example_data
         >>> data = example_data(tempfile.mkdtemp(), visits=300)
-        >>> topbill.sql("SELECT experiment, count(*) AS n FROM decisions GROUP BY 1 ORDER BY 1", data)
+        >>> query = "SELECT experiment, count(*) AS n FROM decisions GROUP BY 1 ORDER BY 1"
+        >>> topbill.sql(query, data)
              experiment    n
         0  home-artwork  300
         1     home-rows  300

@@ -1,4 +1,4 @@
-"""What a wheel holds is enough: examples and dashboards come with it, and the client comes alone."""
+"""What a wheel holds is enough: examples and dashboards come with it; the client comes alone."""
 
 from __future__ import annotations
 
