@@ -28,6 +28,9 @@ check: $(READY)-dev  ## lint, formatting, types, and who may import whom
 	cd dashboards && ../$(BIN)/mypy .
 	$(BIN)/python -m pytest -q -p no:xdist tests/unit/test_ranks.py
 
+docs: $(READY)-dev  ## the documentation and its reference as a site, in site/
+	$(BIN)/mkdocs build --strict --quiet
+
 bench: $(READY)  ## a durable decision over HTTP beside an empty FastAPI echo
 	$(BIN)/python -m benchmarks.service
 
@@ -63,4 +66,4 @@ $(READY)-dev: requirements-dev.lock $(READY)
 	$(INSTALL) --no-compile --require-hashes -r requirements-dev.lock
 	@touch $@
 
-.PHONY: help demo up test test-all check bench bench-learning bench-regret lock
+.PHONY: help demo up test test-all check docs bench bench-learning bench-regret lock
