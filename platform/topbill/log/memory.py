@@ -128,7 +128,9 @@ class MemoryLog(Log):
             receipts = [
                 admit(entry, at, stored_decisions, stored_events, rows) for entry in entries
             ]
-            store.newest_stamp = at
+            if rows.decisions or rows.events:
+                # A group that stores nothing has no time, as it leaves no trace in a file either.
+                store.newest_stamp = at
             self._add(rows, at)
         return receipts
 

@@ -380,6 +380,9 @@ class SqliteLog(Log):
             for table in ("decisions", "reward_events"):
                 delete = f"DELETE FROM {table} WHERE decision_id = ?"  # noqa: S608 (own names)
                 self._database.execute_many(delete, forgotten)
+        # A look-up since the last drain may have left a decision in memory that is gone now.
+        with self._journal.locked():
+            self._recent.restart(self._journal.position[0])
         return len(forgotten)
 
     def _has_event_after(self, decision_id: str, seq: int) -> bool:
