@@ -19,6 +19,7 @@ from topbill.catalog import Bools
 from topbill.domain.chance import hash64
 from topbill.domain.errors import BadRequest
 from topbill.domain.records import NULL, Decision, Indices, Placement
+from topbill.domain.sums import plain_sum
 from topbill.engine import DecisionInput, decode_context
 from topbill.pages.answers import LayerAnswer, PageAnswer, PageRequest, RowAnswer, Tile
 from topbill.pages.compiled import CompiledPage, Viewer
@@ -429,7 +430,7 @@ class PageBuilder:
         """The page's own decision: a cell for each title, and the joint propensity of all
         layers.
         """
-        log_joint = sum(layer.log_propensity for layer in self.layers.values())
+        log_joint = plain_sum(layer.log_propensity for layer in self.layers.values())
         return Decision(
             decision_id=self.id,
             experiment=self.file.key,

@@ -11,6 +11,7 @@ import numpy as np
 
 from topbill.domain.errors import BadRequest
 from topbill.domain.records import Decision, Indices, Mask
+from topbill.domain.sums import plain_sum
 from topbill.engine import CompiledExperiment
 from topbill.rules import Counts, RowConstraints
 
@@ -44,7 +45,7 @@ class Layer:
 
     def note(self, decision: Decision) -> Decision:
         """Add what was chosen to the layer's account."""
-        self.log_propensity += sum(math.log(placed.propensity) for placed in decision.slate)
+        self.log_propensity += plain_sum(math.log(placed.propensity) for placed in decision.slate)
         self.variant = decision.variant
         self.failed |= decision.reason == "fallback"
         return decision
