@@ -30,8 +30,14 @@ def main() -> None:
         sys.exit(2)
     try:
         app()
+        sys.stdout.flush()
     except TopbillError as error:
         _say(str(error))
+        sys.exit(1)
+    except BrokenPipeError:
+        # Whoever reads the pipe has enough (`| head`), which is no mistake. Python would write what
+        # is left when it ends, and fail once more: it goes nowhere instead.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
 
 

@@ -201,6 +201,18 @@ def test_the_schema_is_json(tmp_path: Path) -> None:
     assert "variants" in json.loads(topbill("schema").stdout)["properties"]
 
 
+def test_a_reader_that_has_enough_gets_no_traceback() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    # As `topbill schema | head -0` ends: what is printed has nobody to go to.
+    command = [sys.executable, "-m", "topbill", "schema"]
+    try:
+        done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, check=False)
+    finally:
+        os.close(writing)
+    assert (done.returncode, done.stderr) == (1, b"")
+
+
 def test_the_record_answers_sql(data: Path) -> None:
     query = "select count(*) n, count(distinct unit) units from feedback"
     assert json.loads(topbill("sql", query, "--data", data, "--json").stdout) == [
