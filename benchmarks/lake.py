@@ -1,4 +1,4 @@
-"""What the lake costs and how fast it answers: publishing, the views, and a whole reporting, beside
+"""What the lake costs and how fast it answers: publishing, the views, and a whole report, beside
 plain Delta and DuckDB.
 
     python -m benchmarks.lake [--decisions 10_000_000]
@@ -217,8 +217,8 @@ def answering(folder: Path, decisions: int) -> None:
     questions: dict[str, Callable[[], Any]] = {
         "reward per variant from feedback": lambda: ask(reader, _FEEDBACK),
         "the latest hour of decisions": lambda: ask(reader, _LATEST),
-        "a whole reporting, no segment": lambda: reporting.load("home", folder, segments=[]),
-        "a whole reporting, one segment": lambda: reporting.load("home", folder),
+        "a whole report, no segment": lambda: reporting.load("home", folder, segments=[]),
+        "a whole report, one segment": lambda: reporting.load("home", folder),
     }
     for name, question in questions.items():
         took = timed(question, repeats=2)
