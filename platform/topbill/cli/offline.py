@@ -99,9 +99,11 @@ def verify(key: str, *, experiments: Path | None = None, data: Data = DATA) -> N
             verification = fold_and_compare(log, experiment, archive.reader(data))
     stored = verification.snapshot
     verdict = "[green]equals[/]" if verification.same else "[red]differs from[/]"
+    undecided = any(comparison.same is None for comparison in verification.comparisons.values())
+    reserve = ", as far as can be told" if verification.same and undecided else ""
     out.print(
         f"{key}: the state folded again to watermark {stored.watermark} {verdict} "
-        f"the stored version {stored.version}",
+        f"the stored version {stored.version}{reserve}",
         soft_wrap=True,
     )
     for variant, comparison in verification.comparisons.items():

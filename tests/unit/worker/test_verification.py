@@ -168,3 +168,50 @@ def test_another_build_goes_on_from_the_state(
     verification = verify(log, art, nothing_gone)
     assert verification.snapshot.engines == verification.engines == {"vw": mainline.name}
     assert verification.same
+
+
+@pytest.mark.skipif(
+    not all(util.find_spec(module) for module, _ in MODULES.values()),
+    reason="one of the builds has no wheel for this Python and processor",
+)
+@pytest.mark.parametrize("engine_is_stored", [True, False])
+def test_what_another_build_learned_can_not_be_told_to_differ(
+    log: Log,
+    clock: Clock,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    engine_is_stored: bool,
+) -> None:
+    path = tmp_path / "art.yaml"
+    # All values of a category but one are 0: there the builds learn otherwise.
+    hours = [str(hour) for hour in range(24)]
+    category = f"{{hour: {{type: category, values: {json.dumps(hours)}}}}}"
+    text = FILE.replace("{hour: {type: cycle, period: 24}}", category)
+    path.write_text(text.replace("EXPLORATION", "squarecb"))
+    art = spec.load(path)
+    deciding = Engine([art])
+    for i in range(240):
+        body = {"experiment": "art", "unit": f"u{i}", "decision_id": f"d{i}"}
+        request = json.dumps({**body, "context": {"hour": str(i % 24)}})
+        log.append([deciding.decide(msgspec.json.decode(request, type=DecideRequest))])
+        clock.now += SECOND // 10
+        if i % 3 == 0:
+            log.append([], [RewardEvent(decision_id=f"d{i}", event_id="e", event="play")])
+    clock.now += 10 * SECOND
+    run(log, art)
+    assert verify(log, art, nothing_gone).same
+    snapshot = log.snapshot("art")
+    assert snapshot is not None
+    if not engine_is_stored:
+        # As 0.1.0 left it.
+        stored = msgspec.structs.replace(snapshot, version=2, engines={})
+        log.write_snapshot(stored)
+    mainline = vw_engine.engine("vowpalwabbit")
+    monkeypatch.setattr("topbill.policies.vw.policy.engine", lambda: mainline)
+    verification = verify(log, art, nothing_gone)
+    comparison = verification.comparisons["vw"]
+    assert comparison.same is None
+    assert "vowpal-wabbit-next" in comparison.note
+    assert mainline.name in comparison.note
+    assert verification.comparisons["ours"].same
+    assert verification.same
