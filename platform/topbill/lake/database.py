@@ -3,6 +3,7 @@ record."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TypeAlias
 
@@ -115,6 +116,26 @@ def _follow_moved(connection: Connection, files: str) -> None:
         connection.execute(view.replace(old_start, new_start))
 
 
+_RENAMED = {
+    "at": "decided_at (decisions, placements, feedback), occurred_at (rewards), revised_at "
+    "(experiments, revisions) or published_at (published)",
+    "micros": "latency_us",
+    "unrewarded": '"default"',
+    "worse_by_at_most": "margin",
+    "before_seconds": "covariate_seconds",
+    "before_feature": "covariate_feature",
+    "floor": "min_probability",
+    "earned": "metrics",
+    "troubles": "problems",
+}
+"""Columns, views and a schema that 0.1 called otherwise."""
+_UNKNOWN_NAME = re.compile(
+    r'column "(\w+)" not found|column named "(\w+)"|'
+    r'Table with name (\w+) does not exist!|schema "(\w+)" does not exist'
+)
+"""How DuckDB says that it does not know a name."""
+
+
 def sql(path: Path | str, query: str, *, memory_limit: str = "4GB") -> pa.Table:
     """The result of one reading statement (SELECT, EXPLAIN, SHOW, DESCRIBE, SUMMARIZE) on the
     analytics database at `path`.
@@ -143,9 +164,18 @@ def sql(path: Path | str, query: str, *, memory_limit: str = "4GB") -> pa.Table:
                 f"{path}: {error}; run the query again: the files may have been compacted"
             ) from error
         except duckdb.Error as error:
-            raise BadRequest("sql", str(error)) from error
+            raise BadRequest("sql", _with_name_of_today(str(error))) from error
     finally:
         connection.close()
+
+
+def _with_name_of_today(message: str) -> str:
+    """DuckDB's message, and what the name that it does not know is called since 0.2, if it is."""
+    unknown = _UNKNOWN_NAME.search(message)
+    name = next(filter(None, unknown.groups())) if unknown else ""
+    if name not in _RENAMED:
+        return message
+    return f"{message}\n{name} is called {_RENAMED[name]} today; write that instead"
 
 
 def _confine(connection: Connection, path: Path) -> None:

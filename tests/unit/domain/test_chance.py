@@ -1,5 +1,5 @@
-"""Chance: hashes are salted and unambiguous, floors keep simplexes, the draw inverts the
-distribution.
+"""Chance: hashes are salted and unambiguous, least probabilities keep simplexes, the draw inverts
+the distribution.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def test_hashes_are_even_and_salts_independent():
 
 
 @given(weights, st.floats(0.0, 1.0))
-def test_floors_keep_simplex_and_order(w, floor):
+def test_least_probabilities_keep_simplex_and_order(w, floor):
     p = np.array(w) / sum(w)
     lifted = with_min_probability(p, floor)
     assert lifted.sum() == pytest.approx(1.0)

@@ -330,7 +330,7 @@ def test_what_a_killed_writer_left_behind_does_no_harm(tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.iterdir()} == {DATABASE, "lake"}
 
 
-def test_a_face_that_cannot_be_written_leaves_the_old_one(tmp_path: Path) -> None:
+def test_an_analytics_database_that_cannot_be_written_leaves_the_old_one(tmp_path: Path) -> None:
     lake = Lake(tmp_path)
     lake.write_database([experiment()], NOW)
     (tmp_path / f"{DATABASE}.tmp").mkdir()
@@ -548,7 +548,28 @@ def test_sql_may_look_around(tmp_path: Path, query: str) -> None:
     assert sql(tmp_path / DATABASE, query).num_rows > 0
 
 
-def test_a_face_that_is_not_there_or_not_a_face_is_a_named_error(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("query", "name"),
+    [
+        ('SELECT max("at") FROM decisions', "decided_at (decisions"),
+        ("SELECT avg(d.micros) FROM decisions d", "latency_us"),
+        ("SELECT unrewarded FROM metrics", '"default"'),
+        ("SELECT floor FROM variants", "min_probability"),
+        ('SELECT play FROM earned."home"', "metrics"),
+        ("FROM troubles", "problems"),
+    ],
+)
+def test_sql_with_a_name_of_older_versions_is_answered_with_its_name_of_today(
+    tmp_path: Path, query: str, name: str
+) -> None:
+    Lake(tmp_path).write_database([experiment()], NOW)
+    with pytest.raises(BadRequest, match=f"is called {re.escape(name)}"):
+        sql(tmp_path / DATABASE, query)
+
+
+def test_an_analytics_database_that_is_not_there_or_is_none_is_a_named_error(
+    tmp_path: Path,
+) -> None:
     with pytest.raises(NotFound, match="start the worker"):
         connect(tmp_path / DATABASE)
     (tmp_path / DATABASE).write_text("not a database, but long enough to be read as one" * 1000)
