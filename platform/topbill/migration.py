@@ -37,15 +37,17 @@ def migrate(data: Path) -> list[str]:
     check(data)
     if not _is_old(data):
         return []
-    with _alone(data):
-        # Another process may have done it while this one waited.
+    with _one_at_a_time(data):
+        # Another process may have done it while this one waited. Seen before a worker is looked
+        # for: the worker that did it is at work by now.
         if not _is_old(data):
             return []
-        done = [_backed_up(data)]
-        done += schema_change.upgrade(data)
-        # The log's stamp comes last: until then the folder counts as not migrated.
-        if schema_stamp.version(data / LOG_FILE) is not None:
-            schema_stamp.stamp(data / LOG_FILE, SCHEMA_VERSION)
+        with _no_worker(data):
+            done = [_backed_up(data)]
+            done += schema_change.upgrade(data)
+            # The log's stamp comes last: until then the folder counts as not migrated.
+            if schema_stamp.version(data / LOG_FILE) is not None:
+                schema_stamp.stamp(data / LOG_FILE, SCHEMA_VERSION)
         done.append(f"{data}: is of schema version {SCHEMA_VERSION} now")
     return done
 
@@ -57,7 +59,7 @@ def migrate_down(data: Path) -> list[str]:
     within seconds. Raises as `migrate` does.
     """
     check(data)
-    with _alone(data):
+    with _one_at_a_time(data), _no_worker(data):
         done = [_backed_up(data)]
         if schema_stamp.version(data / LOG_FILE) is not None:
             schema_stamp.stamp(data / LOG_FILE, 0)
@@ -96,22 +98,28 @@ def _backed_up(data: Path) -> str:
 
 
 @contextmanager
-def _alone(data: Path) -> Iterator[None]:
-    """One migration at a time, and no worker beside it."""
+def _one_at_a_time(data: Path) -> Iterator[None]:
+    """Hold the lock of migrations."""
     try:
         with (data / "migration.lock").open("w") as lock:
             # Waits: service and worker start together, and the second goes on when all is done.
             fcntl.flock(lock, fcntl.LOCK_EX)
-            with (data / _WORKER_LOCK).open("a") as worker:
-                try:
-                    fcntl.flock(worker, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except OSError as error:
-                    raise TopbillError(
-                        f"{data}: a worker is at work on this folder, which is of an older schema "
-                        "version; stop it first"
-                    ) from error
-                yield
+            yield
     except OSError as error:
         raise LogError(
             f"{data}: cannot be migrated: {error}; expected a folder to write to"
         ) from error
+
+
+@contextmanager
+def _no_worker(data: Path) -> Iterator[None]:
+    """Keep workers from the folder; those of 0.1.0 too."""
+    with (data / _WORKER_LOCK).open("a") as worker:
+        try:
+            fcntl.flock(worker, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise TopbillError(
+                f"{data}: a worker is at work on this folder, which is of an older schema "
+                "version; stop it first"
+            ) from error
+        yield

@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import tarfile
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
@@ -152,6 +153,21 @@ def test_a_worker_at_work_is_not_pushed_aside(data: Path) -> None:
         with pytest.raises(TopbillError, match="a worker is at work"):
             migrate(data)
     assert "at" in columns(data, "decisions")
+
+
+def test_what_waited_for_a_worker_to_migrate_goes_on_beside_it(data: Path) -> None:
+    """As `topbill up` starts both: the service waits while the worker migrates, and finds it at
+    work when its own turn comes."""
+    with ThreadPoolExecutor(1) as service, (data / "keeper.lock").open("w") as worker:
+        with (data / "migration.lock").open("w") as migrating:
+            fcntl.flock(migrating, fcntl.LOCK_EX)
+            waiting = service.submit(migrate, data)
+            with pytest.raises(TimeoutError):
+                waiting.result(timeout=0.5)
+            schema_change.upgrade(data)
+            schema_stamp.stamp(data / LOG_FILE, SCHEMA_VERSION)
+            fcntl.flock(worker, fcntl.LOCK_EX)
+        assert waiting.result(timeout=10) == []
 
 
 DEATHS = [
