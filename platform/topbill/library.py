@@ -1,4 +1,8 @@
-"""What `import topbill` gives for work in notebooks, over rooms that say it in their own terms."""
+"""What `import topbill` gives for work in notebooks, over rooms that say it in their own terms.
+
+Each function imports what it needs when it is called: to read experiment files takes neither the
+lake nor the statistics, which load for seconds.
+"""
 
 from __future__ import annotations
 
@@ -8,15 +12,15 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from topbill import lake, reporting, spec
-from topbill.ab import Method
+from topbill import spec
 from topbill.domain.errors import NotFound
-from topbill.reporting import Report
-from topbill.simulation.run import run
 from topbill.spec import Experiment
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from topbill.ab import Method
+    from topbill.reporting import Report
 
 
 def load_experiments(path: Path | str = "experiments") -> list[Experiment]:
@@ -73,6 +77,8 @@ def report(
         >>> report.decisions
         300
     """
+    from topbill import reporting
+
     return reporting.load_experiment_report(
         key, data, segments=segments, method=method, looks=looks
     )
@@ -104,6 +110,8 @@ def sql(query: str, data: Path | str = "data") -> pd.DataFrame:
         1     home-rows  300
         2   home-titles  300
     """
+    from topbill import lake
+
     frame: pd.DataFrame = lake.sql(Path(data) / lake.DATABASE, query).to_pandas()
     return frame
 
@@ -141,6 +149,8 @@ def simulate(
         ['editorial', 'linucb', 'thompson', 'uniform']
     """
     import pandas as pd
+
+    from topbill.simulation.run import run
 
     if not isinstance(experiment, Experiment):
         if not Path(experiment).is_file():
