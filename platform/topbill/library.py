@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from topbill.ab import Method
-    from topbill.reporting import Report
+    from topbill.reporting import PageReport, Report
 
 
 def load_experiments(path: Path | str = "experiments") -> list[Experiment]:
@@ -51,22 +51,25 @@ def report(
     segments: Sequence[str] | None = None,
     method: Method = "sequential",
     looks: Sequence[float] = (1.0,),
-) -> Report:
-    """An experiment's report: what each variant earned, by how much they differ, whether that may
-    be read, and the verdict in a sentence.
+) -> Report | PageReport:
+    """The report of an experiment or a page: what each variant earned, by how much they differ,
+    whether that may be read, and the verdict in a sentence.
 
     Args:
-        key: The experiment.
+        key: The experiment or the page.
         data: The data folder of the service and its worker.
-        segments: Features of the context to look into; None for all of type category.
-        method: How intervals of differences are made, as in `compare`.
-        looks: When was looked, as fractions of the plan, with "group-sequential".
+        segments: Of an experiment: features of the context to look into; None for all of type
+            category.
+        method: Of an experiment: how intervals of differences are made, as in `compare`.
+        looks: Of an experiment: when was looked, as fractions of the plan, with
+            "group-sequential".
 
     Returns:
-        A `Report`. It shows itself in a notebook; `to_frame()` has one column a number.
+        A `Report` or a `PageReport`. It shows itself in a notebook; `to_frame()` has one column a
+        number.
 
     Raises:
-        NotFound: There is no record in `data`, or no such experiment in it.
+        NotFound: There is no record in `data`, or nothing of that key in it.
         LogError: The record cannot be read.
 
     Examples:
@@ -79,9 +82,7 @@ def report(
     """
     from topbill import reporting
 
-    return reporting.load_experiment_report(
-        key, data, segments=segments, method=method, looks=looks
-    )
+    return reporting.load(key, data, segments=segments, method=method, looks=looks)
 
 
 def sql(query: str, data: Path | str = "data") -> pd.DataFrame:

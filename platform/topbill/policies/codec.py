@@ -13,7 +13,7 @@ import numpy as np
 from topbill.domain.errors import PolicyError
 from topbill.domain.records import Floats
 
-REBUILD = "rebuild it from the log"
+LEARN_ANEW = "remove it and let the worker learn from the log anew"
 """What helps against a state that can't be loaded."""
 
 
@@ -79,18 +79,18 @@ def load(
         parsed = _decode(blob)
     # ValueError: ids that are not UTF-8.
     except (msgspec.DecodeError, ValueError, TypeError) as error:
-        raise PolicyError(f"state of {kind} is not readable ({error}); {REBUILD}") from error
+        raise PolicyError(f"state of {kind} is not readable ({error}); {LEARN_ANEW}") from error
     if parsed.kind != kind:
-        raise PolicyError(f"state of {kind} expected, got one of {parsed.kind[:40]!r}; {REBUILD}")
+        raise PolicyError(f"state of {kind} expected, got one of {parsed.kind[:40]!r}; {LEARN_ANEW}")
     if set(parsed.arrays) != set(arrays) or set(parsed.numbers) != set(numbers):
         wanted = sorted({*arrays, *numbers})
         got = sorted({*parsed.arrays, *parsed.numbers})
-        raise PolicyError(f"state of {kind} must hold {wanted}, got {got}; {REBUILD}")
+        raise PolicyError(f"state of {kind} must hold {wanted}, got {got}; {LEARN_ANEW}")
     # An id that is there twice would give two actions the same weights.
     unique = len(set(parsed.ids)) == len(parsed.ids)
     if not unique or not np.isfinite([0.0, *parsed.numbers.values()]).all():
         raise PolicyError(
-            f"state of {kind} holds repeated ids or numbers that are not finite; {REBUILD}"
+            f"state of {kind} holds repeated ids or numbers that are not finite; {LEARN_ANEW}"
         )
     checked = {}
     for name, shape in arrays.items():
@@ -102,12 +102,12 @@ def _array(kind: str, name: str, packed: _Array, expected: tuple[int | None, ...
     if not _fits(packed, expected):
         raise PolicyError(
             f"state of {kind}: array {name} is {packed.dtype}{list(packed.shape)} in "
-            f"{len(packed.data)} bytes; expected <f8{list(expected)}; {REBUILD}"
+            f"{len(packed.data)} bytes; expected <f8{list(expected)}; {LEARN_ANEW}"
         )
     # A copy, for what lies in the blob can't be written to.
     array = np.frombuffer(packed.data, dtype="<f8").reshape(packed.shape).copy()
     if not np.isfinite(array).all():
-        raise PolicyError(f"state of {kind}: array {name} holds NaN or infinity; {REBUILD}")
+        raise PolicyError(f"state of {kind}: array {name} holds NaN or infinity; {LEARN_ANEW}")
     return array
 
 
@@ -128,7 +128,7 @@ def number(state: PolicyState, name: str, *, low: float = 0.0) -> float:
     """The number `name` of a state, at least `low`; PolicyError otherwise."""
     value: Any = state.numbers[name]
     if not value >= low:
-        raise PolicyError(f"state: {name} is {value}, expected at least {low}; {REBUILD}")
+        raise PolicyError(f"state: {name} is {value}, expected at least {low}; {LEARN_ANEW}")
     return float(value)
 
 
@@ -141,9 +141,9 @@ def check_rows(state: PolicyState, kind: str) -> None:
         if "own_" in name and len(array) != rows:
             raise PolicyError(
                 f"state of {kind}: {len(state.ids)} ids need {rows} rows in {name}, "
-                f"got {len(array)}; {REBUILD}"
+                f"got {len(array)}; {LEARN_ANEW}"
             )
         if name.endswith("_cov") and np.einsum("...pp->...p", array).min(initial=1.0) <= 0.0:
             raise PolicyError(
-                f"state of {kind}: {name} holds variances that are not positive; {REBUILD}"
+                f"state of {kind}: {name} holds variances that are not positive; {LEARN_ANEW}"
             )

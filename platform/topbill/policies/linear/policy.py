@@ -326,7 +326,7 @@ class LinearPolicy:
         codec.check_rows(state, self.kind)
         count = state.arrays["residuals"][0]
         if count <= 0.0:
-            raise PolicyError(f"state of {self.kind}: residuals count {count}; {codec.REBUILD}")
+            raise PolicyError(f"state of {self.kind}: residuals count {count}; {codec.LEARN_ANEW}")
         # Everything is checked: from here on nothing fails, so that no half of a state is taken.
         self.models.restore(state)
         self.index = {name: i + 1 for i, name in enumerate(state.ids)}
