@@ -48,6 +48,7 @@ from topbill.ab.power import runtime
 from topbill.ab.results import Analysis, Comparison, Heterogeneity, SampleRatio
 from topbill.ab.verdict import called, guardrail, verdict
 from topbill.domain.errors import BadRequest
+from topbill.domain.formatting import label, listing
 from topbill.domain.objective import WeightedMetric, WeightedSum
 from topbill.domain.sql import identifier
 from topbill.spec import Experiment
@@ -167,6 +168,9 @@ def analyse(
         for name, pair in pairs[metric].items():
             guardrails.append(guardrail(metric, name, pair, rule, margin=margin, better=better))
     primary = [c for c in comparisons if c.metric == prepared.primary]
+    uncovered = _uncovered(pairs)
+    # A covariate that tells the variants apart does so within each segment too.
+    usable = {m: column for m, column in (covariates or {}).items() if m not in uncovered}
     notes = [reasons.REASONS[reasons.CROSSOVER_UNITS]] if moments.mixed else []
     return Analysis(
         experiment=design.key,
@@ -178,9 +182,9 @@ def analyse(
         comparisons=comparisons,
         guardrails=guardrails,
         sample_ratio=ratio,
-        heterogeneity=_by_segment(prepared, covariates, segments, rule, adjust),
+        heterogeneity=_by_segment(prepared, usable, segments, rule, adjust),
         verdict=verdict(primary, guardrails, ratio, design.control),
-        notes=[*notes, *_savings(comparisons)],
+        notes=[*notes, *uncovered.values(), *_savings(comparisons)],
     )
 
 
@@ -327,6 +331,19 @@ def _comparison(
         ),
         variance_saved=pair.saved,
     )
+
+
+def _uncovered(pairs: Mapping[str, Mapping[str, Pair]]) -> dict[str, str]:
+    """By metric whose covariate is not there for its variants alike, a sentence that says so."""
+    sentences: dict[str, str] = {}
+    for metric, by_variant in pairs.items():
+        names = [n for n, pair in by_variant.items() if pair.remark == reasons.COVARIATE_MISSING]
+        if names:
+            sentences[metric] = (
+                f"{label(metric)}, {listing(names, len(names))}: "
+                f"{reasons.REASONS[reasons.COVARIATE_MISSING]}"
+            )
+    return sentences
 
 
 def _savings(comparisons: Sequence[Comparison]) -> list[str]:

@@ -143,7 +143,13 @@ def _control_pair(prepared: Prepared, metric: str, covariate: str | None) -> Pai
     covariates = {} if covariate is None else {metric: covariate}
     moments = gather(prepared.rows, {metric: prepared.metrics[metric]}, covariates)
     arms = moments.of_variant(metric, prepared.design.control)
-    return estimate_pair(moments.terms[metric], arms, arms)
+    terms = moments.terms[metric]
+    for variant in prepared.design.treatments:
+        # The comparison will adjust by nothing where the covariate is not there for all alike.
+        pair = estimate_pair(terms, moments.of_variant(metric, variant), arms)
+        if pair.remark:
+            return estimate_pair(terms.unadjusted(), arms, arms)
+    return estimate_pair(terms, arms, arms)
 
 
 def _check(relative: Sequence[float], days: Sequence[int], power: float) -> None:

@@ -5,6 +5,7 @@ several.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -42,6 +43,10 @@ Correction = Literal[
 ]
 
 
+COVERAGE_ALPHA = 0.01
+"""The level at which a covariate's coverage is said to differ between two variants."""
+
+
 # --- An arm's estimate
 
 
@@ -59,7 +64,7 @@ class Pair:
     """A variant and the control on one metric; where `reason` is not empty they cannot be compared.
 
     `saved` is the share of the difference's variance that the covariate took away; None without
-    one."""
+    one. `remark` is a reason that leaves the numbers standing."""
 
     treated: ArmEstimate | None
     control: ArmEstimate | None
@@ -67,6 +72,7 @@ class Pair:
     n: int
     n_control: int
     saved: float | None = None
+    remark: str = reasons.OK
 
 
 Strata = list[tuple[ArmMoments, ArmMoments]]
@@ -85,6 +91,10 @@ def estimate_pair(
     if t is None or c is None or reason:
         # One arm may still have a value to show although there is nothing to compare it with.
         return Pair(_usable(terms, t), _usable(terms, c), reason, n, n_control)
+    if terms.covariate is not None and coverage_differs(t, c):
+        # Where the covariate is there tells the variants apart, so it is no covariate.
+        pair = estimate_pair(terms.unadjusted(), treated, control)
+        return dataclasses.replace(pair, remark=reasons.COVARIATE_MISSING)
     strata = _paired_strata(treated, control)
     if len(strata) < 2:
         one, other = _adjusted_pair(terms, t, c, adjust)
@@ -92,6 +102,22 @@ def estimate_pair(
         one, other = _stratified(terms, strata, adjust)
     saved = _saved(terms, t, c, one.variance + other.variance)
     return Pair(one, other, reason, n, n_control, saved)
+
+
+def coverage_differs(treated: ArmMoments, control: ArmMoments) -> bool:
+    """Whether the covariate is there for another share of the one variant's units than of the
+    other's: Pearson's chi-square at `COVERAGE_ALPHA`.
+
+    At one look's level however often one looks: taken for a difference by chance, it costs some
+    precision; overlooked, it would make an effect of nothing.
+    """
+    covered = np.array([treated.covered, control.covered], dtype=np.float64)
+    units = np.array([treated.moments.n, control.moments.n], dtype=np.float64)
+    table = np.stack([covered, units - covered])
+    if not np.all(table.sum(axis=1) > 0.0):
+        return False  # all units have it, or none
+    p_value = stats.chi2_contingency(table, correction=False).pvalue
+    return bool(p_value <= COVERAGE_ALPHA)
 
 
 def _saved(
@@ -446,8 +472,9 @@ def effect_of(metric: str, variant: object, pair: Pair, rule: Rule, mixed: int =
         result = effect(metric, variant, t, c, rule)
     else:
         result = _without_interval(metric, variant, pair)
-    if mixed and not result.reason:
-        result = msgspec.structs.replace(result, reason=reasons.CROSSOVER_UNITS)
+    remark = pair.remark or (reasons.CROSSOVER_UNITS if mixed else reasons.OK)
+    if remark and not result.reason:
+        result = msgspec.structs.replace(result, reason=remark)
     return result
 
 

@@ -8,7 +8,7 @@ the only one in `ab` that speaks SQL about rows (`quantile` asks through it).
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isfinite
 from typing import Any, NamedTuple
 
@@ -407,6 +407,11 @@ class MetricTerms:
     derived: tuple[tuple[str, str], ...] = ()
     empty: bool = False
 
+    def unadjusted(self) -> MetricTerms:
+        """The same metric, read without its covariate."""
+        own = tuple(term for term in self.terms if term.name != self.covariate)
+        return replace(self, covariate=None, terms=own)
+
     @property
     def names(self) -> tuple[str, ...]:
         """The columns of its moments, in order."""
@@ -429,15 +434,19 @@ class MetricTerms:
 @dataclass(frozen=True, slots=True)
 class ArmMoments:
     """One variant's (or one segment of a variant's) moments of one metric; `n` units have a value,
-    `infinite` of their values are not finite."""
+    `infinite` of their values are not finite, `covered` units have the covariate."""
 
     moments: Moments
     n: int
     infinite: int
+    covered: int
 
     def __add__(self, other: ArmMoments) -> ArmMoments:
         return ArmMoments(
-            self.moments + other.moments, self.n + other.n, self.infinite + other.infinite
+            self.moments + other.moments,
+            self.n + other.n,
+            self.infinite + other.infinite,
+            self.covered + other.covered,
         )
 
 
@@ -552,14 +561,16 @@ def gather(
     covariates = covariates or {}
     centres = _means(rows, covariates.values())
     terms: dict[str, MetricTerms] = {}
-    infinite: dict[str, UnitTerm | None] = {}
+    counts: dict[str, ExtraCounts] = {}
     for i, (name, metric) in enumerate(metrics.items()):
         column = covariates.get(name)
         covariate = None if column is None else (column, centres[column])
         terms[name] = terms_of(f"m{i}", metric, rows, covariate, products=products)
-        infinite[name] = _infinite_term(rows, f"i{i}", metric)
+        counts[name] = ExtraCounts(
+            _infinite_term(rows, f"i{i}", metric), _covered_term(rows, f"c{i}", column)
+        )
     keys = ["variant", *(f"s{i}" for i in range(len(segments)))]
-    answer = rows.ask(_moments_query(rows, terms, infinite, segments, keys))
+    answer = rows.ask(_moments_query(rows, terms, counts, segments, keys))
     # Sums are added up in one order, so that the same rows give the same bits, always.
     answer.sort(key=lambda row: [str(value) for value in row[: 1 + len(keys)]])
     return _collect(answer, terms, len(keys))
@@ -568,12 +579,13 @@ def gather(
 def _moments_query(
     rows: UnitRows,
     terms: Mapping[str, MetricTerms],
-    infinite: Mapping[str, UnitTerm | None],
+    counts: Mapping[str, ExtraCounts],
     segments: Sequence[str],
     keys: Sequence[str],
 ) -> str:
     """SQL with a row per arm: mixed, the keys, the count of units, and for each metric its sums,
-    products, units with a value and infinite values. `_collect` reads them in that order.
+    products, units with a value, infinite values and units with the covariate. `_collect` reads
+    them in that order.
     """
     unit_terms: list[UnitTerm] = []
     derived: list[str] = []
@@ -583,9 +595,11 @@ def _moments_query(
         derived += [f"{sql} AS {identifier(product)}" for product, sql in metric_terms.derived]
         picked += _sums_and_products(metric_terms)
         picked.append(_units_with_value(metric_terms))
-        infinite_term = infinite[name]
-        picked.append("0" if infinite_term is None else f"sum({infinite_term.name})")
-    unit_terms += filter(None, infinite.values())
+        infinite, covered = counts[name]
+        picked.append("0" if infinite is None else f"sum({infinite.name})")
+        # Where every unit has the covariate, or there is none, all units are covered.
+        picked.append("count(*)" if covered is None else f"sum({covered.name})")
+        unit_terms += [term for term in (infinite, covered) if term is not None]
     source = rows.by_unit(unit_terms, segments)
     if derived:
         source = f"SELECT *, {', '.join(derived)} FROM ({source})"  # noqa: S608  (identifiers are quoted)
@@ -599,6 +613,26 @@ def _units_with_value(terms: MetricTerms) -> str:
     if isinstance(terms.metric, Mean | Proportion) and terms.divisor is not None:
         return f"count(*) FILTER (WHERE {terms.divisor} <> 0)"
     return "count(*)"
+
+
+class ExtraCounts(NamedTuple):
+    """What is counted beside a metric's moments; None where nothing has to be counted."""
+
+    infinite: UnitTerm | None
+    covered: UnitTerm | None
+
+
+def _covered_term(rows: UnitRows, name: str, column: str | None) -> UnitTerm | None:
+    """Whether a unit has a value of its covariate; None where all have, or there is none."""
+    if column is None:
+        return None
+    summary = rows.columns[column]
+    if not (summary.missing or summary.infinite):
+        return None
+    value = rows.value(column)
+    return UnitTerm(
+        name, f"CAST({value} IS NOT NULL AS INTEGER)", f"CAST(count({value}) > 0 AS INTEGER)"
+    )
 
 
 def _infinite_term(rows: UnitRows, name: str, metric: Metric) -> UnitTerm | None:
@@ -645,16 +679,24 @@ def _collect(
             products = upper + np.triu(upper, 1).T
             moments = Moments.from_sums(metric_terms.names, n, sums, products)
             with_value = 0 if metric_terms.empty else int(row[end])
-            arms[name][key] = ArmMoments(moments, with_value, int(row[end + 1]))
-            start = end + 2
+            arms[name][key] = ArmMoments(moments, with_value, int(row[end + 1]), int(row[end + 2]))
+            start = end + 3
     return MomentsByArm(terms, arms, units, mixed)
 
 
 def _means(rows: UnitRows, columns: Iterable[str]) -> dict[str, float]:
-    """The mean of each covariate over all rows; 0 where it has no value."""
+    """The mean of each covariate over the units that have it; 0 where none has.
+
+    Over units, never over rows: it stands in for the covariate of units without one, and those who
+    come often, of whom there are more rows, are not like the rest.
+    """
     names = list(dict.fromkeys(columns))
     if not names:
         return {}
-    picked = ", ".join(f"avg({rows.value(name)})" for name in names)
-    (means,) = rows.ask(f"SELECT {picked} FROM unit_rows")  # noqa: S608  (identifiers are quoted)
+    terms = []
+    for i, name in enumerate(names):
+        value = rows.value(name)
+        terms.append(UnitTerm(f"x{i}", value, f"avg({value})"))
+    picked = ", ".join(f"avg({term.name})" for term in terms)
+    (means,) = rows.ask(f"SELECT {picked} FROM ({rows.by_unit(terms)}) WHERE NOT mixed")  # noqa: S608  (our own query)
     return {name: float(value or 0.0) for name, value in zip(names, means, strict=True)}
