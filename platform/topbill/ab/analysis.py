@@ -7,8 +7,8 @@ A report calls it so, with rows from wherever it reads them (the analytics datab
     result = ab.analyse(rows, design, unit="unit", variant="variant", segments=["device"])
     result.verdict.sentence, result.comparisons, msgspec.json.encode(result)
 
-`rows` has a row per decision of a unit in the experiment: its unit, its variant, the day (any type
-that sorts), a column per segment, and one per metric, NULL where the metric's window is not over
+`rows` has a row per decision of a unit in the experiment: its unit, its variant, the moment or the day (any
+type that sorts), a column per segment, and one per metric, NULL where the metric's window is not over
 yet. Decisions outside the experiment (no variant) may be there and are left out. A column
 `objective` is used if there, else computed.
 """
@@ -136,8 +136,10 @@ def analyse(
         design: the experiment, or what is needed of it.
         unit: the unit's column; None makes each decision a unit.
         variant: the variant's column.
-        day: the day's column; None leaves out what needs days.
-        segments: columns to look into for effects that differ.
+        day: the column of the moment (or only the day) of a row; None leaves out what needs days. Of
+            moments the days are UTC's.
+        segments: columns to look into for effects that differ. A unit belongs to the segment of its
+            first row: by `day`, and of one day's rows the one that stands first.
         covariates: a pre-period column by metric (or "objective").
         method, alpha, adjust, looks: those of `compare`.
 
@@ -152,7 +154,8 @@ def analyse(
         design,
         unit=unit,
         variant=variant,
-        labels=[*([day] if day else []), *segments],
+        day=day,
+        labels=segments,
         covariates=covariates,
         adjust=adjust,
     )
@@ -161,7 +164,8 @@ def analyse(
     ratio = sample_ratio(prepared.rows, design.shares, day=day, segments=segments)
     # One table for all that follows, so that guardrails and comparisons speak of the same numbers.
     pairs = {metric: _pairs(moments, metric, design, adjust) for metric in prepared.metrics}
-    comparisons = _comparisons(pairs, design, rule, moments.mixed, ratio)
+    rate = units_a_day(prepared.rows, ratio)
+    comparisons = _comparisons(pairs, design, rule, moments.mixed, rate)
     guardrails = []
     for metric, margin in design.guardrails.items():
         better = design.better(metric)
@@ -207,8 +211,9 @@ def prepare(
     *,
     unit: str | None,
     variant: str,
-    labels: Sequence[str],
+    day: str | None,
     covariates: Mapping[str, str] | None,
+    labels: Sequence[str] = (),
     adjust: str = "cuped",
 ) -> Prepared:
     """Check `data` against the design.
@@ -227,6 +232,7 @@ def prepare(
         covariates=covariates,
         adjust=adjust,
         labels=labels,
+        time=day,
     )
     return Prepared(design, primary, metrics, rows)
 
@@ -256,6 +262,13 @@ def _metrics(design: Design, primary: str) -> dict[str, Metric]:
     return metrics
 
 
+def units_a_day(rows: UnitRows, ratio: SampleRatio) -> float | None:
+    """New units a day so far; None before the first whole day is over, when it is too early to
+    say."""
+    elapsed = rows.elapsed_days()
+    return sum(ratio.counts.values()) / elapsed if elapsed > 0.0 else None
+
+
 # --- The comparisons
 
 
@@ -276,9 +289,9 @@ def _comparisons(
     design: Design,
     rule: Rule,
     mixed: int,
-    ratio: SampleRatio,
+    units_a_day: float | None,
 ) -> list[Comparison]:
-    units_a_day = sum(ratio.counts.values()) / len(ratio.days) if ratio.days else 0.0
+    """A comparison of each metric and variant; without `units_a_day` none says how long to wait."""
     total_share = sum(design.shares.values())
     comparisons: list[Comparison] = []
     for metric, by_variant in pairs.items():
@@ -287,7 +300,7 @@ def _comparisons(
         for variant, pair in by_variant.items():
             # Only the units of these two variants bring this decision nearer.
             share = design.shares[variant] + design.shares[design.control]
-            rate = units_a_day * (share / total_share) if total_share > 0.0 else 0.0
+            rate = (units_a_day or 0.0) * share / total_share if total_share > 0.0 else 0.0
             of_metric.append(_comparison(metric, variant, pair, rule, mixed, better, rate))
         comparisons += called(of_metric, rule.alpha)
     # Over all metrics and variants: that is what a reader of the table looks at.

@@ -57,6 +57,7 @@ def compare(
     alpha: float = 0.05,
     adjust: Adjustment = "cuped",
     strata: str | None = None,
+    time: str | None = None,
     variants: Sequence[object] | None = None,
     tuning: float = sequential.TUNING,
     looks: Sequence[float] = (1.0,),
@@ -84,7 +85,9 @@ def compare(
             the relative effect, None for a flat one.
         alpha: the intervals hold with probability 1 − alpha.
         adjust: what covariates are used for, see there.
-        strata: a column to post-stratify by.
+        strata: a column to post-stratify by. A unit belongs to the stratum of its first row.
+        time: the column that says which of a unit's rows is the first; None takes them as they
+            stand.
         variants: arms that should be there even if no row has them.
         tuning, looks, spending, prior: see `method`.
 
@@ -121,6 +124,7 @@ def compare(
         covariates=covariates,
         adjust=adjust,
         strata=strata,
+        time=time,
     )
     effects = effects_of(
         rows,

@@ -108,4 +108,102 @@ def test_the_analysis_says_that_a_covariate_is_missing_and_segments_do_not_adjus
     result = ab.analyse(rows, of_y, covariates={"y": "past"}, **parts)
     assert any(REASONS["covariate_missing"] in note for note in result.notes)
     assert result.comparisons[0].variance_saved is None
-    assert result.heterogeneity[0].effects == plain.heterogeneity[0].effects
+    effect, expected = (r.heterogeneity[0].effects[0] for r in (result, plain))
+    assert effect.difference == pytest.approx(expected.difference, rel=1e-9)
+    assert effect.p_value == pytest.approx(expected.p_value, rel=1e-9)
+
+
+# --- The first of a unit's rows
+
+
+def come_back(seed: int, on_day: Any = 2) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """All are first seen on tv; in t the heavy half comes back on mobile."""
+    g = np.random.default_rng(seed)
+    n = 6_000
+    arm = g.choice(["c", "t"], n)
+    heavy = g.random(n) < 0.5
+    play = (g.random(n) < np.where(heavy, 0.6, 0.2)).astype(int)
+    first = pd.DataFrame(
+        {"unit": np.arange(n), "variant": arm, "device": "tv", "day": 1, "play": play}
+    )
+    again = first[(arm == "t") & heavy].assign(device="mobile", day=on_day)
+    return first, again
+
+
+PLAY = ab.MetricDesign(name="play", binary=True, weight=1.0)
+
+
+@pytest.mark.parametrize("order", ["as they came", "the other way round", "one day"])
+def test_a_unit_belongs_to_the_segment_of_its_first_row(order: str) -> None:
+    first, again = come_back(3, on_day=1 if order == "one day" else 2)
+    rows = pd.concat([first, again])
+    # By day, whatever the order; within a day, as the rows stand.
+    if order == "the other way round":
+        rows = rows.iloc[::-1]
+    result = ab.analyse(rows, design(PLAY), segments=["device"])
+    assert {s.value: sum(s.counts.values()) for s in result.sample_ratio.segments} == {"tv": 6_000}
+    assert [e.value for h in result.heterogeneity for e in h.effects] == ["tv"]
+
+
+def test_a_unit_belongs_to_the_stratum_of_its_first_row_even_where_that_is_nothing() -> None:
+    first, again = come_back(4)
+    rows = pd.concat([first.assign(device=None), again])
+    parts: dict[str, Any] = {
+        "unit": "unit",
+        "variant": "variant",
+        "control": "c",
+        "metrics": {"play": Mean("play", per="unit")},
+        "method": "fixed",
+    }
+    plain = compare(rows, **parts)
+    for frame, time in ((rows, None), (rows.iloc[::-1], "day")):
+        # All units are in one stratum, so nothing is to be stratified by.
+        pd.testing.assert_frame_equal(plain, compare(frame, strata="device", time=time, **parts))
+
+
+# --- Days
+
+
+def arrivals(times: Any) -> pd.DataFrame:
+    """A row a unit, in turn in c and t, at those times; half of them play."""
+    n = len(times)
+    g = np.random.default_rng(0)
+    variants = np.where(np.arange(n) % 2 == 0, "c", "t")
+    return pd.DataFrame(
+        {"unit": np.arange(n), "variant": variants, "day": times, "play": g.integers(0, 2, n)}
+    )
+
+
+def test_a_day_is_one_that_passed_not_a_date_seen() -> None:
+    # 2,400 units in two days and a half, over three dates (or four): 960 a day.
+    for start in ("2026-03-01T00:00", "2026-03-01T18:00"):
+        times = pd.date_range(start, periods=2_400, freq="90s")
+        plan = ab.plan(arrivals(times), design(PLAY))
+        assert plan.units_a_day == pytest.approx(960.0, rel=1e-3)
+        run = plan.runtimes[0]
+        assert run.days == pytest.approx((run.units or 0) / 960.0, rel=1e-3)
+
+
+def test_dates_without_a_row_are_days_all_the_same() -> None:
+    for days in (pd.to_datetime(["2026-03-01", "2026-03-10"]).date, [1, 10]):
+        plan = ab.plan(arrivals(np.repeat(np.asarray(days, dtype=object), 500)), design(PLAY))
+        assert plan.units_a_day == pytest.approx(100.0)
+
+
+def test_on_the_first_day_it_is_too_early_to_say_how_long_to_wait() -> None:
+    for times in (pd.date_range("2026-03-01T23:59:50", periods=800, freq="50ms"), [1] * 800):
+        rows = arrivals(times)
+        plan = ab.plan(rows, design(PLAY))
+        assert plan.units_a_day is None
+        assert all(run.units and run.days is None for run in plan.runtimes)
+        assert [least.days for least in plan.detectable] == [0]
+        result = ab.analyse(rows, design(PLAY))
+        assert result.comparisons[0].days_to_decision is None
+        assert "day" not in result.verdict.sentence
+
+
+def test_moments_with_a_time_zone_are_counted_by_the_days_of_utc() -> None:
+    times = pd.date_range("2026-03-01T00:30", periods=48, freq="h", tz="Europe/Berlin")
+    days = ab.analyse(arrivals(times), design(PLAY)).sample_ratio.days
+    counts = {split.value: sum(split.counts.values()) for split in days}
+    assert counts == {"2026-02-28": 1, "2026-03-01": 24, "2026-03-02": 23}

@@ -77,14 +77,14 @@ def _p_sequential(
 def _counts(rows: UnitRows, names: Sequence[str], by: str | None) -> dict[str, dict[str, int]]:
     """Units per variant by a column's (first) value, in its order; under "" without a column."""
     units = rows.by_unit([], [by] if by else [])
-    key = "CAST(s0 AS VARCHAR)" if by else "''"
-    order = "min(s0)" if by else "1"
+    key = rows.label(by, "s0") if by else "''"
+    order = "min(s0), k" if by else "k"
     answer = rows.ask(
-        f"SELECT {key} AS k, CAST(variant AS VARCHAR) AS v, count(*), {order} AS o FROM ({units}) "  # noqa: S608  (our own query)
-        "WHERE NOT mixed GROUP BY k, v ORDER BY o, k"
+        f"SELECT {key} AS k, CAST(variant AS VARCHAR) AS v, count(*) FROM ({units}) "  # noqa: S608  (our own query)
+        f"WHERE NOT mixed GROUP BY k, v ORDER BY {order}"
     )
     table: dict[str, dict[str, int]] = {}
-    for value, variant, n, _ in answer:
+    for value, variant, n in answer:
         if variant not in names:
             continue
         row = "(none)" if value is None else value

@@ -39,6 +39,8 @@ _NUMERIC = (
     "BIGNUM",
 )
 _INTEGERS = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT")
+_PLACE = '"@place"'
+"""A row's place in the data, a column that nobody's data has."""
 _SORTABLE = 50_000_000
 """Above this many rows the check for one row a unit would take more memory than grouping does."""
 _SAMPLE = 200_000
@@ -71,8 +73,9 @@ class UnitTerm(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class UnitRows:
-    """A checked relation: which column is the unit and the variant, and what every numeric column
-    holds.
+    """A checked relation: which column is the unit and the variant, what every numeric column
+    holds, and by which column rows come one after the other (None: as they stand), which
+    `is_moment` where it says more than the day.
     """
 
     relation: Any
@@ -81,6 +84,8 @@ class UnitRows:
     count: int
     one_row_a_unit: bool
     columns: dict[str, ColumnSummary]
+    time: str | None = None
+    is_moment: bool = False
 
     def value(self, column: str) -> str:
         """SQL for the column as a double, NULL where it is missing, not a number or infinite."""
@@ -102,6 +107,7 @@ class UnitRows:
         """SQL of a query with a row per unit: `variant`, `mixed` (seen in several variants), the
         segments as s0, s1…, and each term under its name."""
         variant = identifier(self.variant)
+        source = "unit_rows"
         if self.one_row_a_unit:
             # No GROUP BY: proving that units are unique is far cheaper than grouping by them.
             picked = [f"{variant} AS variant", "FALSE AS mixed"]
@@ -110,12 +116,62 @@ class UnitRows:
             grouping = ""
         else:
             picked = [f"min({variant}) AS variant", f"min({variant}) <> max({variant}) AS mixed"]
-            # A unit belongs to one segment only, the least of its values, so that segments add up.
-            picked += [f"min({identifier(s)}) AS s{i}" for i, s in enumerate(segments)]
+            # A unit belongs to one segment only, so that segments add up: that of its first row, as
+            # later ones may be the variant's doing.
+            picked += [f"{self._first(s)} AS s{i}" for i, s in enumerate(segments)]
+            if any(s != self.time for s in segments):
+                source = f"(SELECT *, row_number() OVER () AS {_PLACE} FROM unit_rows)"  # noqa: S608  (our own name)
             picked += [f"{term.of_unit} AS {term.name}" for term in terms]
             grouping = f" GROUP BY {identifier(str(self.unit))}"
         columns = ", ".join(picked)
-        return f"SELECT {columns} FROM unit_rows WHERE {variant} IS NOT NULL{grouping}"  # noqa: S608  (identifiers are quoted)
+        return f"SELECT {columns} FROM {source} WHERE {variant} IS NOT NULL{grouping}"  # noqa: S608  (identifiers are quoted)
+
+    def _first(self, column: str) -> str:
+        """SQL for a column's value, NULL too, in a unit's first row."""
+        if column == self.time:
+            return f"min({identifier(column)})"
+        # Where times are equal, as those of one day are, the first is the one that stands first.
+        place = _PLACE
+        if self.time is not None:
+            place = f"{{'time': {identifier(self.time)}, 'place': {_PLACE}}}"
+        return f"arg_min_null({identifier(column)}, {place})"
+
+    def label(self, column: str, value: str) -> str:
+        """SQL for what a column's value is called: of a moment, its day in UTC."""
+        if column == self.time and self.is_moment:
+            # By microseconds, which needs no time zone's rules.
+            return f"CAST(CAST(make_timestamp(epoch_us({value})) AS DATE) AS VARCHAR)"
+        return f"CAST({value} AS VARCHAR)"
+
+    def elapsed_days(self) -> float:
+        """How many days passed from the first row to the last; 0 where less than a whole one did,
+        or nothing says when rows were.
+
+        Of days without a time, the first and the last count as whole, unless they are one.
+        """
+        if self.time is None:
+            return 0.0
+        time, variant = identifier(self.time), identifier(self.variant)
+        day = f"epoch_us({time}) / 86400e6" if self.is_moment else self._day_number()
+        days = (
+            f"SELECT {day} AS day FROM unit_rows WHERE {variant} IS NOT NULL AND {time} IS NOT NULL"  # noqa: S608  (identifiers are quoted)
+        )
+        query = f"SELECT max(day) - min(day) FROM ({days})"  # noqa: S608  (our own query)
+        passed = float(self.ask(query)[0][0] or 0.0)
+        if passed < 1.0:
+            return 0.0
+        return passed if self.is_moment else passed + 1.0
+
+    def _day_number(self) -> str:
+        """SQL for the number of a row's day, which days that nobody came on count in."""
+        time = identifier(str(self.time))
+        kind = str(self.relation.types[self.relation.columns.index(self.time)])
+        if kind == "DATE":
+            return f"({time} - DATE '1970-01-01')"
+        if _is_numeric(kind):
+            return time
+        # Names of days can only be counted; days without a row are missing from them.
+        return f"dense_rank() OVER (ORDER BY {time})"
 
     def mixed_units(self) -> int:
         """How many units were seen in more than one variant."""
@@ -133,7 +189,8 @@ class UnitRows:
 
 
 def relation_of(data: Any) -> Any:
-    """`data` (pandas DataFrame, Arrow table, DuckDB relation) as a DuckDB relation. Copies nothing.
+    """`data` (pandas DataFrame, Arrow table, DuckDB relation) as a DuckDB relation. Copies nothing
+    but frames that were turned round.
 
     Raises:
         BadRequest: for anything else.
@@ -141,7 +198,7 @@ def relation_of(data: Any) -> Any:
     if hasattr(data, "sql_query") and hasattr(data, "query"):
         return data
     if isinstance(data, pd.DataFrame):
-        return lake.connect().from_df(data)
+        return lake.connect().from_df(_in_order(data))
     if isinstance(data, pa.Table):
         return lake.connect().from_arrow(data)
     raise BadRequest(
@@ -149,6 +206,16 @@ def relation_of(data: Any) -> Any:
         f"got {type(data).__name__}; expected a pandas DataFrame, an Arrow table or a DuckDB "
         "relation",
     )
+
+
+def _in_order(frame: pd.DataFrame) -> pd.DataFrame:
+    """The frame; a copy where a column is read backwards, as after `frame[::-1]`, which DuckDB
+    cannot."""
+    for i in range(frame.shape[1]):
+        strides = getattr(frame.iloc[:, i].values, "strides", ())
+        if any(step < 0 for step in strides):
+            return frame.copy()
+    return frame
 
 
 def read_rows(
@@ -161,6 +228,7 @@ def read_rows(
     adjust: str,
     strata: str | None = None,
     labels: Sequence[str] = (),
+    time: str | None = None,
 ) -> UnitRows:
     """The data, with the columns that metrics, covariates, strata and labels read, checked.
 
@@ -176,7 +244,15 @@ def read_rows(
     numeric += (covariates or {}).values()
     binary = [m.column for m in metrics.values() if isinstance(m, Proportion)]
     labels = [strata, *labels] if strata else labels
-    return read(data, unit=unit, variant=variant, numeric=numeric, binary=binary, labels=labels)
+    return read(
+        data,
+        unit=unit,
+        variant=variant,
+        numeric=numeric,
+        binary=binary,
+        labels=labels,
+        time=time,
+    )
 
 
 def _check_metrics(
@@ -234,10 +310,12 @@ def read(
     numeric: Iterable[str],
     binary: Iterable[str] = (),
     labels: Iterable[str] = (),
+    time: str | None = None,
 ) -> UnitRows:
     """Check that the columns are there and of the right kind, and look at them once.
 
-    `unit=None` makes each row its own unit.
+    `unit=None` makes each row its own unit. `time` is the column by which a unit's rows come one
+    after the other; without it, as they stand.
 
     Raises:
         BadRequest: for columns that are missing.
@@ -249,7 +327,8 @@ def read(
     types = dict(zip(relation.columns, map(str, relation.types), strict=True))
     if unit is not None:
         check_columns(types, [unit])
-    check_columns(types, [variant, *labels, *numeric])
+    ordering = [] if time is None else [time]
+    check_columns(types, [variant, *labels, *ordering, *numeric])
     numbers = [name for name in numeric if _is_numeric(types[name])]
     whole = unit is not None and types[unit] in _INTEGERS
     count, one_row_a_unit, columns = _describe(relation, unit, whole, numbers)
@@ -260,7 +339,8 @@ def read(
         if name not in columns:
             _check_empty(relation, name, types[name])
             columns[name] = ColumnSummary(count, 0, 0.0, 0.0, 0.0)
-    return UnitRows(relation, unit, variant, count, one_row_a_unit, columns)
+    is_moment = time is not None and types[time].startswith("TIMESTAMP")
+    return UnitRows(relation, unit, variant, count, one_row_a_unit, columns, time, is_moment)
 
 
 def check_columns(present: Collection[str], names: Iterable[str]) -> None:
