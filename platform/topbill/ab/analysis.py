@@ -7,10 +7,10 @@ A report calls it so, with rows from wherever it reads them (the analytics datab
     result = ab.analyse(rows, design, unit="unit", variant="variant", segments=["device"])
     result.verdict.sentence, result.comparisons, msgspec.json.encode(result)
 
-`rows` has a row per decision of a unit in the experiment: its unit, its variant, the moment or the day (any
-type that sorts), a column per segment, and one per metric, NULL where the metric's window is not over
-yet. Decisions outside the experiment (no variant) may be there and are left out. A column
-`objective` is used if there, else computed.
+`rows` has a row per decision of a unit in the experiment: its unit, its variant, the moment or the
+day (any type that sorts), a column per segment, and one per metric, NULL where the metric's window
+is not over yet. Decisions outside the experiment (no variant) may be there and are left out. A
+column `objective` is used if there, else computed.
 """
 
 from __future__ import annotations
@@ -60,18 +60,31 @@ Direction = Literal["higher", "lower"]
 class MetricDesign(msgspec.Struct, frozen=True, kw_only=True):
     """A metric as the analysis needs it: 0/1 or a number, the good direction, its weight and cap in
     the objective.
+
+    `better` is None where the weight says it: higher, or lower of a weight below 0.
     """
 
     name: str
     binary: bool = False
-    better: Direction = "higher"
+    better: Direction | None = None
     weight: float = 0.0
     cap: float = 1.0
+
+    @property
+    def direction(self) -> Direction:
+        """Which direction is good."""
+        if self.better is not None:
+            return self.better
+        return "lower" if self.weight < 0.0 else "higher"
 
 
 class Design(msgspec.Struct, frozen=True, kw_only=True):
     """What the analysis needs to know of an experiment; `shares` by variant, `guardrails` margins
     by metric.
+
+    Raises:
+        BadRequest: for a metric that only a guardrail watches and that does not say which direction
+            is good.
     """
 
     key: str
@@ -79,6 +92,15 @@ class Design(msgspec.Struct, frozen=True, kw_only=True):
     shares: dict[str, float]
     metrics: tuple[MetricDesign, ...]
     guardrails: dict[str, float] = {}
+
+    def __post_init__(self) -> None:
+        for m in self.metrics:
+            if m.name in self.guardrails and m.better is None and not m.weight:
+                raise BadRequest(
+                    f"design.metrics.{m.name}.better",
+                    "got nothing; expected 'higher' or 'lower', since only a guardrail watches "
+                    "it and no weight says which direction is good",
+                )
 
     @classmethod
     def of(cls, experiment: Experiment) -> Design:
@@ -105,7 +127,7 @@ class Design(msgspec.Struct, frozen=True, kw_only=True):
         """Which direction of a metric (or the objective) is good."""
         for m in self.metrics:
             if m.name == metric:
-                return m.better
+                return m.direction
         return "higher"
 
     @property
@@ -136,8 +158,8 @@ def analyse(
         design: the experiment, or what is needed of it.
         unit: the unit's column; None makes each decision a unit.
         variant: the variant's column.
-        day: the column of the moment (or only the day) of a row; None leaves out what needs days. Of
-            moments the days are UTC's.
+        day: the column of the moment (or only the day) of a row; None leaves out what needs days.
+            Of moments the days are UTC's.
         segments: columns to look into for effects that differ. A unit belongs to the segment of its
             first row: by `day`, and of one day's rows the one that stands first.
         covariates: a pre-period column by metric (or "objective").

@@ -12,6 +12,7 @@ import pytest
 
 from topbill import ab
 from topbill.ab import REASONS, Mean, compare
+from topbill.domain.errors import BadRequest
 
 
 def design(*metrics: ab.MetricDesign, **parts: Any) -> ab.Design:
@@ -207,3 +208,44 @@ def test_moments_with_a_time_zone_are_counted_by_the_days_of_utc() -> None:
     days = ab.analyse(arrivals(times), design(PLAY)).sample_ratio.days
     counts = {split.value: sum(split.counts.values()) for split in days}
     assert counts == {"2026-02-28": 1, "2026-03-01": 24, "2026-03-02": 23}
+
+
+# --- Which direction is good
+
+
+def halved_purchases() -> pd.DataFrame:
+    """t clicks more and buys half as often."""
+    g = np.random.default_rng(0)
+    n = 20_000
+    is_t = np.arange(n) % 2 == 1
+    return pd.DataFrame(
+        {
+            "unit": np.arange(n),
+            "variant": np.where(is_t, "t", "c"),
+            "day": np.arange(n) // 2_000,
+            "click": (g.random(n) < np.where(is_t, 0.4, 0.3)).astype(int),
+            "buy": (g.random(n) < np.where(is_t, 0.05, 0.1)).astype(int),
+        }
+    )
+
+
+CLICK = ab.MetricDesign(name="click", binary=True, weight=1.0)
+
+
+def test_a_guardrail_says_which_direction_is_good() -> None:
+    with pytest.raises(BadRequest, match=r"design\.metrics\.buy\.better.*'higher' or 'lower'"):
+        design(CLICK, ab.MetricDesign(name="buy", binary=True), guardrails={"buy": 0.02})
+    of_buy = ab.MetricDesign(name="buy", binary=True, better="higher")
+    result = ab.analyse(halved_purchases(), design(CLICK, of_buy, guardrails={"buy": 0.02}))
+    assert result.guardrails[0].status == "worse"
+    assert not result.verdict.safe_to_ship
+    assert result.verdict.sentence.endswith("do not ship.")
+
+
+@pytest.mark.parametrize(("weight", "status"), [(0.5, "worse"), (-0.5, "not_worse")])
+def test_the_weight_says_which_direction_is_good(weight: float, status: str) -> None:
+    of_buy = ab.MetricDesign(name="buy", binary=True, weight=weight)
+    result = ab.analyse(halved_purchases(), design(CLICK, of_buy, guardrails={"buy": 0.02}))
+    assert result.guardrails[0].status == status
+    of_buy_row = next(c for c in result.comparisons if c.metric == "buy")
+    assert of_buy_row.call == ("worse" if weight > 0.0 else "better")

@@ -212,8 +212,11 @@ def _in_order(frame: pd.DataFrame) -> pd.DataFrame:
     """The frame; a copy where a column is read backwards, as after `frame[::-1]`, which DuckDB
     cannot."""
     for i in range(frame.shape[1]):
-        strides = getattr(frame.iloc[:, i].values, "strides", ())
-        if any(step < 0 for step in strides):
+        column = frame.iloc[:, i]
+        # Of the columns that are no NumPy arrays, only moments are read as they lie in memory.
+        is_array = isinstance(column.dtype, np.dtype)
+        values = column.values if is_array else getattr(column.array, "asi8", None)
+        if any(step < 0 for step in getattr(values, "strides", ())):
             return frame.copy()
     return frame
 
