@@ -197,7 +197,7 @@ def analyse(
     uncovered = _uncovered(pairs)
     # A covariate that tells the variants apart does so within each segment too.
     usable = {m: column for m, column in (covariates or {}).items() if m not in uncovered}
-    notes = [reasons.REASONS[reasons.CROSSOVER_UNITS]] if moments.mixed else []
+    notes = _crossovers(moments)
     return Analysis(
         experiment=design.key,
         control=design.control,
@@ -366,6 +366,17 @@ def _comparison(
         ),
         variance_saved=pair.saved,
     )
+
+
+def _crossovers(moments: MomentsByArm) -> list[str]:
+    """How many units were left out for having been seen in several variants, if any."""
+    if not moments.mixed:
+        return []
+    every = moments.mixed + sum(moments.units.values())
+    return [
+        f"{moments.mixed:,} of {every:,} units ({moments.mixed / every:.1%}) were seen in more "
+        "than one variant; they were left out"
+    ]
 
 
 def _uncovered(pairs: Mapping[str, Mapping[str, Pair]]) -> dict[str, str]:

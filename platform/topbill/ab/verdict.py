@@ -134,22 +134,47 @@ def verdict(
 
     Its calls are those of the comparisons (see `called`), so that sentence and table never differ.
     A guardrail that is worse, undecided or unknown keeps the winner from being safe to ship. A
-    sample-ratio mismatch withholds the verdict altogether.
+    sample-ratio mismatch withholds the verdict; but a variant that breaks a guardrail is named
+    first, whatever else can be said: to stop it costs little, to go on may cost much.
     """
-    # Before all else: where units went astray, no difference between them means anything.
+    broken = [g for g in guardrails if g.status == "worse"]
+    # Where units went astray, no difference between them means anything.
     if sample_ratio.alarm:
-        return _withheld(sample_ratio)
-    by_call: dict[Call, list[Comparison]] = {"better": [], "worse": [], "no_call": []}
+        return _with_harm(_withheld(sample_ratio), broken)
+    best = _best(primary)
+    if best is None:
+        return _with_harm(_without_winner(primary, control), broken)
+    own = [g for g in guardrails if g.variant == best.variant]
+    others = [g for g in broken if g.variant != best.variant]
+    return _with_harm(_winner(best, own, control), others)
+
+
+def _best(primary: Sequence[Comparison]) -> Comparison | None:
+    """The variant that beats the control by most; None where none does."""
+    winners = [c for c in primary if c.call == "better" and c.se is not None]
+    return max(winners, key=lambda c: abs(c.difference or 0.0), default=None)
+
+
+def _with_harm(result: Verdict, broken: Sequence[GuardrailResult]) -> Verdict:
+    """The verdict after what must be stopped."""
+    if not broken:
+        return result
+    clauses: dict[str, list[str]] = {}
+    for g in broken:
+        clauses.setdefault(g.variant, []).append(_worse(g))
+    stops = [f"Stop {variant}: {' and '.join(harms)}." for variant, harms in clauses.items()]
+    codes = [GUARDRAIL_WORSE, *(code for code in result.codes if code != GUARDRAIL_WORSE)]
+    return replace(result, sentence=" ".join([*stops, result.sentence]), codes=codes)
+
+
+def _without_winner(primary: Sequence[Comparison], control: str) -> Verdict:
+    """The verdict where no variant beats the control."""
     readable = [c for c in primary if c.se is not None]
-    for c in readable:
-        by_call[c.call].append(c)
     if not readable:
         return _unreadable(primary)
-    if by_call["better"]:
-        best = max(by_call["better"], key=lambda c: abs(c.difference or 0.0))
-        return _winner(best, [g for g in guardrails if g.variant == best.variant], control)
-    if by_call["no_call"]:
-        return _undecided(by_call["no_call"], by_call["worse"], control)
+    undecided = [c for c in readable if c.call == "no_call"]
+    if undecided:
+        return _undecided(undecided, [c for c in readable if c.call == "worse"], control)
     clauses = [f"{c.variant} is worse than {control}: {_numbers(c)}" for c in readable]
     return Verdict(sentence=f"{'; '.join(clauses)}; do not ship.", codes=[WORSE_THAN_CONTROL])
 
@@ -162,16 +187,26 @@ def _unreadable(primary: Sequence[Comparison]) -> Verdict:
 
 
 def _withheld(ratio: SampleRatio) -> Verdict:
-    total, weight = sum(ratio.counts.values()), sum(ratio.shares.values())
+    when, counts = _astray(ratio)
+    total, weight = sum(counts.values()), sum(ratio.shares.values())
     observed, intended = [], []
     for variant, share in ratio.shares.items():
-        observed.append(f"{variant} {ratio.counts.get(variant, 0) / max(total, 1):.1%}")
+        observed.append(f"{variant} {counts.get(variant, 0) / max(total, 1):.1%}")
         intended.append(f"{variant} {share / weight:.1%}")
     sentence = (
-        f"Verdict withheld: units were not split as intended (got {', '.join(observed)}; "
+        f"Verdict withheld: units were not split as intended{when} (got {', '.join(observed)}; "
         f"meant {', '.join(intended)}); find out why before reading any difference."
     )
     return Verdict(sentence=sentence, codes=[SAMPLE_RATIO_MISMATCH])
+
+
+def _astray(ratio: SampleRatio) -> tuple[str, dict[str, int]]:
+    """When units were split otherwise than intended, and their counts then: over all, or where that
+    looks as intended by now, on the day that is furthest from it."""
+    if ratio.p_value <= ratio.alpha or not ratio.days:
+        return "", ratio.counts
+    day = min(ratio.days, key=lambda split: split.p_value)
+    return f" on {day.value}", day.counts
 
 
 def _winner(best: Comparison, guardrails: Sequence[GuardrailResult], control: str) -> Verdict:
@@ -220,9 +255,13 @@ def _guardrail_clauses(
 
 
 def _worse_clause(g: GuardrailResult) -> str:
+    return f"but {_worse(g)}"
+
+
+def _worse(g: GuardrailResult) -> str:
     by = "" if g.worse_by is None else f" by {change(g.worse_by, signed=False)}"
     allowed = f"{g.margin:.1%} allowed" if g.margin else "none allowed"
-    return f"but {label(g.metric)} is worse{by} ({allowed})"
+    return f"{label(g.metric)} is worse{by} ({allowed})"
 
 
 def _undecided(

@@ -249,3 +249,15 @@ def test_the_weight_says_which_direction_is_good(weight: float, status: str) -> 
     assert result.guardrails[0].status == status
     of_buy_row = next(c for c in result.comparisons if c.metric == "buy")
     assert of_buy_row.call == ("worse" if weight > 0.0 else "better")
+
+
+# --- Units in several variants
+
+
+def test_units_left_out_are_counted() -> None:
+    rows = arrivals([1] * 1_000)
+    again = rows[:310].assign(variant=np.where(rows.variant[:310] == "c", "t", "c"))
+    result = ab.analyse(pd.concat([rows, again]), design(PLAY))
+    assert result.notes == [
+        "310 of 1,000 units (31.0%) were seen in more than one variant; they were left out"
+    ]
