@@ -11,7 +11,16 @@ from typing import Literal
 from msgspec.structs import replace
 
 from topbill.ab import reasons
-from topbill.ab.core.effect import ArmEstimate, Pair, Rule, adjusted, effect_of, welch_df
+from topbill.ab.core.effect import (
+    ArmEstimate,
+    Pair,
+    Rule,
+    adjusted,
+    effect_of,
+    rate_pair,
+    welch_df,
+)
+from topbill.ab.core.rates import RatePair
 from topbill.ab.results import (
     Call,
     Comparison,
@@ -91,7 +100,11 @@ def guardrail(
     result = GuardrailResult(metric=metric, variant=variant, margin=margin, status="unknown")
     if effect.se is None or t is None or c is None:
         return replace(result, reason=effect.reason)
-    status, p_value = _status(t, c, rule, margin, better)
+    rates = rate_pair(pair, rule)
+    if rates is None:
+        status, p_value = _status(t, c, rule, margin, better)
+    else:
+        status, p_value = _status_of_rates(rates, rule, margin, better)
     result = replace(result, status=status, p_value=p_value)
     if effect.relative is None or effect.relative_low is None or effect.relative_high is None:
         # The status stands, as it divides by nothing; only by how much cannot be said.
@@ -119,6 +132,20 @@ def _status(
     elif room < -reach * se:
         status = "worse"
     return status, rule.p_value(room / se, n, df)
+
+
+def _status_of_rates(
+    rates: RatePair, rule: Rule, margin: float, better: str
+) -> tuple[GuardrailStatus, float | None]:
+    """The same of rates that are too few for the normal distribution."""
+    direction = 1.0 if better == "higher" else -1.0
+    limit = 1.0 - direction * margin
+    room = direction * (rates.treated.value - limit * rates.control.value)
+    evidence = rates.against_ratio(limit)
+    status: GuardrailStatus = "undecided"
+    if evidence > rule.evidence_limit:
+        status = "not_worse" if room > 0.0 else "worse"
+    return status, rule.p_of_evidence(evidence)
 
 
 # --- The verdict

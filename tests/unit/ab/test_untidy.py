@@ -9,9 +9,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
 
 from topbill import ab
-from topbill.ab import REASONS, Mean, compare
+from topbill.ab import REASONS, Mean, Proportion, compare
+from topbill.ab.core.rates import Rate, RatePair, tail_evidence
 from topbill.domain.errors import BadRequest
 
 
@@ -261,3 +265,98 @@ def test_units_left_out_are_counted() -> None:
     assert result.notes == [
         "310 of 1,000 units (31.0%) were seen in more than one variant; they were left out"
     ]
+
+
+# --- One statistic for one row, and rates where the normal distribution fails
+
+
+def test_difference_and_lift_of_five_units_agree() -> None:
+    values = [10.9, 11.1, 12.8, 6.4, 13.5], [14.5, 13.1, 16.8, 12.4, 13.6]
+    rows = pd.DataFrame({"v": ["c"] * 5 + ["t"] * 5, "y": [*values[0], *values[1]]})
+    metrics = {"y": Mean("y")}
+    e = compare(rows, unit=None, variant="v", control="c", metrics=metrics, method="fixed").iloc[0]
+    welch = stats.ttest_ind(values[1], values[0], equal_var=False)
+    interval = welch.confidence_interval(0.95)
+    assert e.p_value == pytest.approx(welch.pvalue)
+    assert [e.difference_low, e.difference_high] == pytest.approx([interval.low, interval.high])
+    assert e.difference_low < 0.0 and e.relative_low < 0.0
+
+
+@given(
+    st.lists(st.floats(5.0, 15.0), min_size=2, max_size=8),
+    st.lists(st.floats(5.0, 15.0), min_size=2, max_size=8),
+)
+@settings(deadline=None, max_examples=60)
+def test_the_lift_leaves_zero_out_exactly_where_the_difference_does(
+    control: list[float], treated: list[float]
+) -> None:
+    arms = ["c"] * len(control) + ["t"] * len(treated)
+    rows = pd.DataFrame({"v": arms, "y": [*control, *treated]})
+    metrics = {"y": Mean("y")}
+    e = compare(rows, unit=None, variant="v", control="c", metrics=metrics, method="fixed").iloc[0]
+    if e.relative_low is None or min(map(abs, (e.difference_low, e.difference_high))) < 1e-9:
+        return
+    assert np.sign([e.difference_low, e.difference_high]).tolist() == (
+        np.sign([e.relative_low, e.relative_high]).tolist()
+    )
+
+
+def rates(
+    control: tuple[int, int], treated: tuple[int, int], method: str = "fixed", rows_a_unit: int = 1
+) -> Any:
+    """The effect of two rates, each successes out of so many units."""
+    table = []
+    for arm, (successes, n) in (("c", control), ("t", treated)):
+        for i in range(n):
+            table += [(f"{arm}{i}", arm, int(i < successes))] * rows_a_unit
+    rows = pd.DataFrame(table, columns=["u", "v", "y"])
+    parts: dict[str, Any] = {"metrics": {"y": Proportion("y")}, "method": method}
+    return compare(rows, unit="u", variant="v", control="c", **parts).iloc[0]
+
+
+@pytest.mark.parametrize("rows_a_unit", [1, 3])
+def test_none_against_all_has_an_interval_and_a_p_value(rows_a_unit: int) -> None:
+    e = rates((0, 50), (50, 50), rows_a_unit=rows_a_unit)
+    assert e.difference == 1.0
+    # Fisher's exact p is 2e-29. Each true rate is beyond its exact bound with a chance of 5%.
+    assert 1e-29 < e.p_value < 1e-28
+    assert 0.85 < e.difference_low < 0.93
+    assert e.difference_high == 1.0
+    for method in ("sequential", "group-sequential"):
+        other = rates((0, 50), (50, 50), method, rows_a_unit)
+        assert other.p_value < 0.05
+        assert 0.0 < other.difference_low < other.difference_high == 1.0
+    assert rates((0, 50), (50, 50), "bayes").chance_to_win > 0.99
+
+
+@pytest.mark.parametrize("counts", [(0, 4), (1, 4), (0, 6), (2, 7), (20, 16), (1, 8)])
+def test_few_successes_are_judged_like_fishers_exact_test(counts: tuple[int, int]) -> None:
+    one, other = counts
+    e = rates((one, 20), (other, 20))
+    exact = stats.fisher_exact([[one, 20 - one], [other, 20 - other]]).pvalue
+    assert e.p_value == pytest.approx(exact, rel=0.5)
+    assert (e.p_value <= 0.05) == (e.difference_low > 0.0 or e.difference_high < 0.0)
+    if e.relative is not None:
+        assert (e.difference_low > 0.0) == (e.relative_low > 0.0)
+
+
+@pytest.mark.parametrize("n", [(5, 5), (8, 12)])
+def test_exact_rates_call_no_more_than_five_in_a_hundred(n: tuple[int, int]) -> None:
+    p = np.zeros((n[0] + 1, n[1] + 1))
+    for c, t in np.ndindex(p.shape):
+        pair = RatePair(Rate(t, n[1]), Rate(c, n[0]), tail_evidence)
+        p[c, t] = stats.chi2.sf(pair.against_difference(0.0), 1)
+    for rate in np.linspace(0.02, 0.98, 49):
+        chances = [stats.binom.pmf(np.arange(m + 1), m, rate) for m in n]
+        assert np.outer(*chances)[p <= 0.05].sum() <= 0.05
+
+
+def test_a_guardrail_of_few_events_is_judged_by_its_counts() -> None:
+    rows = arrivals([1] * 400)
+    rows["abandon"] = (rows.variant == "t").astype(int)
+    of_abandon = ab.MetricDesign(name="abandon", binary=True, better="lower")
+    of_play = design(PLAY, of_abandon, guardrails={"abandon": 0.02})
+    for method in ("fixed", "sequential"):
+        result = ab.analyse(rows, of_play, method=method)
+        assert result.guardrails[0].status == "worse"
+        assert result.guardrails[0].p_value < 1e-4
