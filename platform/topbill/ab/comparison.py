@@ -22,6 +22,7 @@ from topbill.ab.core.effect import (
     estimate_pair,
     units_of,
 )
+from topbill.ab.core.labels import resolve
 from topbill.ab.core.quantile import quantiles
 from topbill.ab.core.units import MomentsByArm, UnitRows, gather, read_rows
 from topbill.ab.metrics import Metric, Quantile
@@ -158,6 +159,7 @@ def effects_of(
     moments = gather(
         rows, plain, covariates, segments=[strata] if strata else [], products=adjust == "lin"
     )
+    control = resolve(control, moments.variants)
     arms = _arms(moments, control, variants)
     effects: list[Effect] = []
     for name, metric in metrics.items():
@@ -178,11 +180,10 @@ def _arms(
     """The variants to compare with control: those with units and those that are expected, control
     left out. `[None]` where there is none, so that the table still says why.
     """
-    names = {str(key[0]): key[0] for key in moments.units}
-    for expected in variants or ():
-        names.setdefault(str(expected), expected)
-    names.pop(str(control), None)
-    return [names[name] for name in sorted(names)] or [None]
+    present = moments.variants
+    arms = dict.fromkeys([*present, *(resolve(label, present) for label in variants or ())])
+    arms.pop(control, None)
+    return sorted(arms, key=str) or [None]
 
 
 def _quantile_effects(
@@ -197,13 +198,13 @@ def _quantile_effects(
     units = moments.units_of_variants()
     infinite = rows.columns[metric.column].infinite > 0
     # An infinite value has a rank but no distance, so a quantile of them has no standard error.
-    estimates = {} if infinite else {str(v): e for v, e in quantiles(rows, metric).items()}
-    c = estimates.get(str(control))
+    estimates = {} if infinite else quantiles(rows, metric)
+    c = estimates.get(control)
     effects = []
-    units_c = units.get(str(control), 0)
+    units_c = units.get(control, 0)
     for variant in variants:
-        t = estimates.get(str(variant))
-        reason = _quantile_reason(t, c, units.get(str(variant), 0), units_c)
+        t = estimates.get(variant)
+        reason = _quantile_reason(t, c, units.get(variant, 0), units_c)
         if infinite:
             reason = reasons.INFINITE_VALUES
         pair = Pair(t, c, reason, units_of(t), units_of(c))

@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from topbill import ab
-from topbill.ab import REASONS, Mean, Proportion, compare
+from topbill.ab import REASONS, Mean, Proportion, Quantile, compare
+from topbill.ab.core.labels import resolve
 from topbill.ab.core.rates import Rate, RatePair, tail_evidence
-from topbill.domain.errors import BadRequest
+from topbill.domain.errors import BadData, BadRequest
 
 
 def design(*metrics: ab.MetricDesign, **parts: Any) -> ab.Design:
@@ -360,3 +361,82 @@ def test_a_guardrail_of_few_events_is_judged_by_its_counts() -> None:
         result = ab.analyse(rows, of_play, method=method)
         assert result.guardrails[0].status == "worse"
         assert result.guardrails[0].p_value < 1e-4
+
+
+# --- Labels and columns as people have them
+
+LABELS: dict[str, tuple[Any, tuple[object, ...]]] = {
+    "bool": (np.array([False, True]), (False, 0, 0.0, "False", "false", np.False_)),
+    "int": (np.array([0, 1]), (0, 0.0, False, "0", np.int8(0), "0.0")),
+    "float": (np.array([0.0, 1.0]), (0.0, 0, False, "0", "0.0")),
+    "float32": (np.array([0.5, 1.5], dtype=np.float32), (0.5, "0.5")),
+    "text": (np.array(["0", "1"], dtype=object), (0, 0.0, "0")),
+    "words": (np.array(["control", "new"], dtype=object), ("control",)),
+    "category": (pd.Categorical(["control", "new"]), ("control",)),
+    "category of numbers": (pd.Categorical([0, 1]), (0, 0.0, False, "0")),
+    "nullable": (pd.array([0, 1], dtype="Int64"), (0, 0.0, False, "0")),
+    "nullable boolean": (pd.array([False, True], dtype="boolean"), (False, 0, "False")),
+    "string": (pd.array(["control", "new"], dtype="string"), ("control",)),
+}
+
+
+@pytest.mark.parametrize("kind", LABELS)
+def test_labels_compare_by_value_whatever_type_they_have(kind: str) -> None:
+    values, controls = LABELS[kind]
+    g = np.random.default_rng(0)
+    rows = pd.DataFrame({"u": np.arange(400), "v": pd.Series(values).take(np.arange(400) % 2)})
+    rows = rows.reset_index(drop=True).assign(u=np.arange(400), y=g.normal(5.0, 1.0, 400))
+    of_y = (rows.y[1::2].mean() - rows.y[::2].mean(), np.median(rows.y[1::2]))
+    metrics = {"y": Mean("y"), "p50": Quantile("y")}
+    for control in controls:
+        table = compare(rows, unit="u", variant="v", control=control, metrics=metrics)
+        assert table.reason.tolist() == ["", ""], control
+        assert table.difference[0] == pytest.approx(of_y[0])
+        assert table.value[1] == pytest.approx(of_y[1])
+    other = [value for value in pd.Series(values).tolist() if value != pd.Series(values)[0]][0]
+    shares = {controls[0]: 0.5, other: 0.5}
+    named = ab.Design(
+        key="k",
+        control=controls[0],  # type: ignore[arg-type]
+        shares=shares,  # type: ignore[arg-type]
+        metrics=(ab.MetricDesign(name="y", weight=1.0),),
+    )
+    result = ab.analyse(rows, named, unit="u", variant="v", day=None)
+    assert list(result.sample_ratio.counts.values()) == [200, 200]
+    assert result.comparisons[0].reason == ""
+
+
+def test_labels_that_differ_stay_apart() -> None:
+    assert resolve("1", ["1", "1.0"]) == "1"
+    assert resolve(1, ["1.0", "1"]) == "1"
+    assert resolve("true", ["True", "true"]) == "true"
+    assert resolve("a", ["b"]) == "a"
+    assert resolve(None, [None, "None"]) == "None"
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "message"),
+    [
+        ("v", [["a"], ["b"]], r"data\.v: got a column of VARCHAR\[\]; expected one value a row"),
+        ("u", [[1], [2]], r"data\.u: got a column of INTEGER\[\]"),
+        ("y", [[1.0], [2.0]], r"data\.y: got a column of DOUBLE\[\]; expected numbers"),
+        ("y", [1 + 2j, 3j], r"data\.y: got a column of complex128; expected numbers"),
+        ("day", [["a"], ["b"]], r"data\.day: got a column of VARCHAR\[\]"),
+        ("v", [{"a": 1}, {"a": 2}], r"data\.v: got a column of STRUCT"),
+    ],
+)
+def test_a_column_that_cannot_be_used_is_named(
+    column: str, values: list[object], message: str
+) -> None:
+    rows = pd.DataFrame({"u": [1, 2], "v": ["c", "t"], "y": [1.0, 2.0], "day": [1, 2]})
+    rows[column] = pd.Series(values)
+    parts: dict[str, Any] = {"control": "c", "metrics": {"y": Mean("y")}, "time": "day"}
+    with pytest.raises(BadData, match=message):
+        compare(rows, unit="u", variant="v", **parts)
+
+
+def test_moments_that_are_written_out_are_moments() -> None:
+    times = pd.date_range("2026-03-01", periods=2_400, freq="90s").strftime("%Y-%m-%dT%H:%M:%S")
+    assert ab.plan(arrivals(times), design(PLAY)).units_a_day == pytest.approx(960.0, rel=1e-3)
+    days = pd.date_range("2026-03-01", periods=2_400, freq="90s").strftime("%Y-%m-%d")
+    assert ab.plan(arrivals(days), design(PLAY)).units_a_day == pytest.approx(800.0)

@@ -12,6 +12,7 @@ from scipy import stats
 from scipy.special import gammaln
 
 from topbill.ab.core.effect import adjusted
+from topbill.ab.core.labels import resolve
 from topbill.ab.core.units import UnitRows
 from topbill.ab.results import SampleRatio, Split
 from topbill.domain.errors import BadRequest
@@ -80,16 +81,18 @@ def _counts(rows: UnitRows, names: Sequence[str], by: str | None) -> dict[str, d
     key = rows.label(by, "s0") if by else "''"
     order = "min(s0), k" if by else "k"
     answer = rows.ask(
-        f"SELECT {key} AS k, CAST(variant AS VARCHAR) AS v, count(*) FROM ({units}) "  # noqa: S608  (our own query)
-        f"WHERE NOT mixed GROUP BY k, v ORDER BY {order}"
+        f"SELECT {key} AS k, variant, count(*) FROM ({units}) "  # noqa: S608  (our own query)
+        f"WHERE NOT mixed GROUP BY k, variant ORDER BY {order}"
     )
+    present = dict.fromkeys(variant for _, variant, _ in answer)
+    label_of = {resolve(name, present): name for name in names}
     table: dict[str, dict[str, int]] = {}
     for value, variant, n in answer:
-        if variant not in names:
+        if variant not in label_of:
             continue
         row = "(none)" if value is None else value
         # Every variant in every row: one that got nobody is what the test is to see.
-        table.setdefault(row, dict.fromkeys(names, 0))[variant] = int(n)
+        table.setdefault(row, dict.fromkeys(names, 0))[label_of[variant]] = int(n)
     return table
 
 

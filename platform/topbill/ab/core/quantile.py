@@ -12,7 +12,7 @@ from scipy import stats
 from topbill.ab.core.effect import ArmEstimate
 from topbill.ab.core.units import UnitRows, UnitTerm
 from topbill.ab.metrics import Quantile
-from topbill.domain.sql import identifier, number, quoted
+from topbill.domain.sql import identifier, number
 from topbill.stats.moments import Moments, ratio
 
 _Z = float(stats.norm.isf(0.025))
@@ -79,9 +79,11 @@ def _widths(rows: UnitRows, source: str, q: float, errors: dict[Any, float]) -> 
     if not errors:
         return {}
     picked = []
-    for variant, s in errors.items():
+    for i, s in enumerate(errors.values(), 1):
         low, high = max(0.0, q - _Z * s), min(1.0, q + _Z * s)
-        own = f"FILTER (WHERE CAST(variant AS VARCHAR) = {quoted(str(variant))})"
+        # By place in their order, as what a label is written like depends on its type.
+        own = f"FILTER (WHERE place = {i})"
         picked.append(f"quantile_cont(v, [{number(low)}, {number(high)}]) {own}")
-    (answer,) = rows.ask(f"SELECT {', '.join(picked)} FROM ({source})")  # noqa: S608  (strings are quoted)
+    placed = f"SELECT v, dense_rank() OVER (ORDER BY variant) AS place FROM ({source})"  # noqa: S608  (our own query)
+    (answer,) = rows.ask(f"SELECT {', '.join(picked)} FROM ({placed})")  # noqa: S608  (our own query and numbers)
     return {variant: float(high - low) for variant, (low, high) in zip(errors, answer, strict=True)}

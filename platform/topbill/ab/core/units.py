@@ -17,6 +17,7 @@ import pandas as pd
 import pyarrow as pa
 
 from topbill import lake
+from topbill.ab.core.labels import resolve
 from topbill.ab.metrics import Mean, Metric, Proportion, Quantile, Ratio, Sum
 from topbill.domain.errors import BadData, BadRequest
 from topbill.domain.sql import identifier, number
@@ -198,7 +199,7 @@ def relation_of(data: Any) -> Any:
     if hasattr(data, "sql_query") and hasattr(data, "query"):
         return data
     if isinstance(data, pd.DataFrame):
-        return lake.connect().from_df(_in_order(data))
+        return _relation_of_frame(data)
     if isinstance(data, pa.Table):
         return lake.connect().from_arrow(data)
     raise BadRequest(
@@ -206,6 +207,35 @@ def relation_of(data: Any) -> Any:
         f"got {type(data).__name__}; expected a pandas DataFrame, an Arrow table or a DuckDB "
         "relation",
     )
+
+
+def _relation_of_frame(frame: pd.DataFrame) -> Any:
+    """The frame as a relation.
+
+    Raises:
+        BadData: naming the first column that DuckDB cannot read.
+    """
+    try:
+        return _bound(_in_order(frame))
+    except lake.Error:
+        for i in range(frame.shape[1]):
+            column = frame.iloc[:, [i]]
+            try:
+                _bound(_in_order(column))
+            except lake.Error as error:
+                raise BadData(
+                    f"data.{column.columns[0]}",
+                    f"got a column of {column.dtypes.iloc[0]}; expected numbers, booleans, text, "
+                    "dates or times",
+                ) from error
+        raise
+
+
+def _bound(frame: pd.DataFrame) -> Any:
+    """The frame as a relation whose types DuckDB has seen, which older ones put off."""
+    relation = lake.connect().from_df(frame)
+    relation.query("unit_rows", "SELECT * FROM unit_rows LIMIT 0").fetchall()
+    return relation
 
 
 def _in_order(frame: pd.DataFrame) -> pd.DataFrame:
@@ -312,7 +342,7 @@ def read(
     variant: str,
     numeric: Iterable[str],
     binary: Iterable[str] = (),
-    labels: Iterable[str] = (),
+    labels: Sequence[str] = (),
     time: str | None = None,
 ) -> UnitRows:
     """Check that the columns are there and of the right kind, and look at them once.
@@ -325,13 +355,15 @@ def read(
         BadData: for columns that are not numeric, rows without a unit, and other values than 0 and
             1 in `binary` columns.
     """
-    relation = relation_of(data)
+    relation = _with_read_times(relation_of(data), time)
     numeric = list(dict.fromkeys(numeric))
     types = dict(zip(relation.columns, map(str, relation.types), strict=True))
     if unit is not None:
         check_columns(types, [unit])
     ordering = [] if time is None else [time]
     check_columns(types, [variant, *labels, *ordering, *numeric])
+    for name in [*([] if unit is None else [unit]), variant, *labels, *ordering]:
+        _check_plain(name, types[name])
     numbers = [name for name in numeric if _is_numeric(types[name])]
     whole = unit is not None and types[unit] in _INTEGERS
     count, one_row_a_unit, columns = _describe(relation, unit, whole, numbers)
@@ -346,11 +378,34 @@ def read(
     return UnitRows(relation, unit, variant, count, one_row_a_unit, columns, time, is_moment)
 
 
+def _with_read_times(relation: Any, time: str | None) -> Any:
+    """The relation, with times that are written out as dates or moments, if all of them are."""
+    if time is None or time not in relation.columns:
+        return relation
+    if str(relation.types[relation.columns.index(time)]) != "VARCHAR":
+        return relation
+    name = identifier(time)
+    longest, readable = _ask_one(
+        relation, f"max(length({name})), count(TRY_CAST({name} AS TIMESTAMP)) = count({name})"
+    )
+    if longest is None or not readable:
+        return relation
+    kind = "DATE" if longest <= len("2026-03-01") else "TIMESTAMP"
+    query = f"SELECT * REPLACE (CAST({name} AS {kind}) AS {name}) FROM unit_rows"  # noqa: S608  (identifiers are quoted)
+    return relation.query("unit_rows", query)
+
+
 def check_columns(present: Collection[str], names: Iterable[str]) -> None:
     """Raises BadRequest for the first of `names` that is no column of the data."""
     for name in names:
         if name not in present:
             raise BadRequest(f"data.{name}", f"no such column; the data has {', '.join(present)}")
+
+
+def _check_plain(name: str, kind: str) -> None:
+    """Raises BadData for a column whose values hold several values each."""
+    if "[" in kind or kind.startswith(("STRUCT", "MAP", "UNION")):
+        raise BadData(f"data.{name}", f"got a column of {kind}; expected one value a row")
 
 
 def _check_empty(relation: Any, name: str, kind: str) -> None:
@@ -360,7 +415,7 @@ def _check_empty(relation: Any, name: str, kind: str) -> None:
 
 
 def _is_numeric(kind: str) -> bool:
-    return kind.startswith(_NUMERIC) and not kind.startswith("UUID")
+    return kind.startswith(_NUMERIC) and not kind.startswith(("UUID", "UNION")) and "[" not in kind
 
 
 def _as_double(column: str) -> str:
@@ -545,16 +600,20 @@ class MomentsByArm:
     mixed: int
 
     def of_variant(self, metric: str, variant: object) -> dict[Key, ArmMoments]:
-        """A variant's arms on a metric by the values of segments; variants compare by name."""
-        return {
-            key[1:]: arm for key, arm in self.arms[metric].items() if str(key[0]) == str(variant)
-        }
+        """A variant's arms on a metric by the values of segments; labels compare by value."""
+        own = resolve(variant, self.variants)
+        return {key[1:]: arm for key, arm in self.arms[metric].items() if key[0] == own}
 
-    def units_of_variants(self) -> dict[str, int]:
-        """Units by variant's name, segments added up."""
-        units: dict[str, int] = {}
+    @property
+    def variants(self) -> list[object]:
+        """The variants that have units, as the data calls them."""
+        return list(dict.fromkeys(key[0] for key in self.units))
+
+    def units_of_variants(self) -> dict[object, int]:
+        """Units by variant, segments added up."""
+        units: dict[object, int] = {}
         for key, n in self.units.items():
-            units[str(key[0])] = units.get(str(key[0]), 0) + n
+            units[key[0]] = units.get(key[0], 0) + n
         return units
 
 
