@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -23,7 +24,7 @@ from topbill.ab.core.effect import (
     units_of,
 )
 from topbill.ab.core.labels import resolve
-from topbill.ab.core.quantile import quantiles
+from topbill.ab.core.quantile import quantiles, variance_of_ties
 from topbill.ab.core.units import MomentsByArm, UnitRows, gather, read_rows
 from topbill.ab.metrics import Metric, Quantile
 from topbill.stats import sequential
@@ -199,11 +200,12 @@ def _quantile_effects(
     infinite = rows.columns[metric.column].infinite > 0
     # An infinite value has a rank but no distance, so a quantile of them has no standard error.
     estimates = {} if infinite else quantiles(rows, metric)
-    c = estimates.get(control)
+    steps = variance_of_ties(rows, metric, estimates, control) if estimates else {}
+    reference = estimates.get(control)
     effects = []
     units_c = units.get(control, 0)
     for variant in variants:
-        t = estimates.get(variant)
+        t, c = _with_steps(estimates.get(variant), reference, steps.get(variant, 0.0))
         reason = _quantile_reason(t, c, units.get(variant, 0), units_c)
         if infinite:
             reason = reasons.INFINITE_VALUES
@@ -214,6 +216,16 @@ def _quantile_effects(
             result = msgspec.structs.replace(result, reason=reasons.TIED_QUANTILE)
         effects.append(result)
     return effects
+
+
+def _with_steps(
+    t: ArmEstimate | None, c: ArmEstimate | None, least: float
+) -> tuple[ArmEstimate | None, ArmEstimate | None]:
+    """Both estimates, their variances raised so that the difference has the least it must have."""
+    if t is None or c is None or t.variance + c.variance >= least:
+        return t, c
+    more = (least - t.variance - c.variance) / 2.0
+    return replace(t, variance=t.variance + more), replace(c, variance=c.variance + more)
 
 
 def _quantile_reason(

@@ -15,6 +15,8 @@ from topbill.ab.metrics import Quantile
 from topbill.domain.sql import identifier, number
 from topbill.stats.moments import Moments, ratio
 
+_TIED = 0.5
+"""Where fewer than this share of the values differ from all others, quantiles move in steps."""
 _Z = float(stats.norm.isf(0.025))
 
 
@@ -55,6 +57,74 @@ def quantiles(rows: UnitRows, metric: Quantile) -> dict[Any, ArmEstimate]:
         se = widths[variant] / (2.0 * _Z)
         estimates[variant] = ArmEstimate(value, se**2, n)
     return estimates
+
+
+def variance_of_ties(
+    rows: UnitRows, metric: Quantile, estimates: dict[Any, ArmEstimate], control: object
+) -> dict[Any, float]:
+    """By variant, the least variance that its quantile's difference from the control's must have
+    where many values are equal; nothing where few are.
+
+    Between steps a quantile does not move and its width says nothing. The share of values up to the
+    pooled quantile is smooth there: with z its standardised difference (clustered by unit), a
+    difference d of quantiles has no smaller standard error than |d / z|, so that it is called no
+    more often than the shares are.
+    """
+    source = _source(rows, metric)
+    counts: dict[Any, dict[float, int]] = {}
+    (distinct, total) = rows.ask(f"SELECT count(DISTINCT v), count(*) FROM ({source})")[0]  # noqa: S608  (our own query)
+    if control not in estimates or distinct > _TIED * total:
+        return {}
+    for variant, v, n in rows.ask(
+        f"SELECT variant, v, count(*) FROM ({source}) GROUP BY variant, v"  # noqa: S608  (our own query)
+    ):
+        counts.setdefault(variant, {})[float(v)] = int(n)
+    thresholds = {
+        variant: _threshold(counts[variant], counts[control], metric.q)
+        for variant in estimates
+        if variant != control
+    }
+    shares = _shares(rows, source, sorted(set(thresholds.values())))
+    least = {}
+    for variant, x in thresholds.items():
+        (one, own), (other, others) = shares[variant, x], shares[control, x]
+        difference = estimates[variant].value - estimates[control].value
+        # Alike in their shares, the quantiles' difference is a step that chance took.
+        gap = max(abs(one - other), 1e-9)
+        least[variant] = difference**2 * (own + others) / gap**2
+    return least
+
+
+def _threshold(one: dict[float, int], other: dict[float, int], q: float) -> float:
+    """The value up to which the share of both arms' values is nearest to q."""
+    both = dict(one)
+    for v, n in other.items():
+        both[v] = both.get(v, 0) + n
+    values = np.array(sorted(both))
+    shares = np.cumsum([both[v] for v in values]) / sum(both.values())
+    return float(values[np.argmin(np.abs(shares - q))])
+
+
+def _shares(
+    rows: UnitRows, source: str, thresholds: list[float]
+) -> dict[tuple[Any, float], tuple[float, float]]:
+    """The share of values up to each threshold, and its variance by unit, by variant and
+    threshold."""
+    shares = {}
+    for x in thresholds:
+        for variant, n, a, b, aa, ab, bb in rows.ask(
+            f"""SELECT variant, count(*), sum(a), sum(b), sum(a * a), sum(a * b), sum(b * b)
+            FROM (
+                SELECT variant, count(*) AS b, count(*) FILTER (v <= {number(x)}) AS a
+                FROM ({source}) GROUP BY variant, unit
+            ) GROUP BY variant"""  # noqa: S608  (our own query and a number)
+        ):
+            sums = np.array([a, b], dtype=np.float64)
+            products = np.array([[aa, ab], [ab, bb]], dtype=np.float64)
+            moments = Moments.from_sums(("a", "b"), int(n), sums, products)
+            estimate = ratio("a", "b")(moments)
+            shares[variant, x] = (estimate.value, estimate.variance(moments))
+    return shares
 
 
 def _source(rows: UnitRows, metric: Quantile) -> str:
