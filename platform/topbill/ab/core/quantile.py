@@ -4,6 +4,7 @@ error.
 
 from __future__ import annotations
 
+from math import inf
 from typing import Any
 
 import numpy as np
@@ -72,7 +73,9 @@ def variance_of_ties(
     """
     source = _source(rows, metric)
     counts: dict[Any, dict[float, int]] = {}
-    (distinct, total) = rows.ask(f"SELECT count(DISTINCT v), count(*) FROM ({source})")[0]  # noqa: S608  (our own query)
+    # A unit that shows the same value again says nothing of steps.
+    values = f"SELECT DISTINCT variant, unit, v FROM ({source})"  # noqa: S608  (our own query)
+    (distinct, total) = rows.ask(f"SELECT count(DISTINCT v), count(*) FROM ({values})")[0]  # noqa: S608  (our own query)
     if control not in estimates or distinct > _TIED * total:
         return {}
     for variant, v, n in rows.ask(
@@ -89,9 +92,10 @@ def variance_of_ties(
     for variant, x in thresholds.items():
         (one, own), (other, others) = shares[variant, x], shares[control, x]
         difference = estimates[variant].value - estimates[control].value
-        # Alike in their shares, the quantiles' difference is a step that chance took.
-        gap = max(abs(one - other), 1e-9)
-        least[variant] = difference**2 * (own + others) / gap**2
+        # At less than one standard error the difference is a step that chance took: then its own
+        # size is error enough, and the interval stays one that can be read.
+        z_squared = (one - other) ** 2 / (own + others) if own + others > 0.0 else inf
+        least[variant] = difference**2 / max(z_squared, 1.0)
     return least
 
 

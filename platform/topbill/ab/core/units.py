@@ -233,7 +233,7 @@ def _relation_of_frame(frame: pd.DataFrame) -> Any:
 
 def _bound(frame: pd.DataFrame) -> Any:
     """The frame as a relation whose types DuckDB has seen, which older ones put off."""
-    relation = lake.connect().from_df(frame)
+    relation: Any = lake.connect().from_df(frame)
     relation.query("unit_rows", "SELECT * FROM unit_rows LIMIT 0").fetchall()
     return relation
 
