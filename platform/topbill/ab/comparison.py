@@ -23,9 +23,8 @@ from topbill.ab.core.effect import (
     estimate_pair,
     units_of,
 )
-from topbill.ab.core.labels import resolve
 from topbill.ab.core.quantile import quantiles, variance_of_ties
-from topbill.ab.core.units import MomentsByArm, UnitRows, gather, read_rows
+from topbill.ab.core.units import MomentsByArm, UnitRows, gather, read_rows, resolve
 from topbill.ab.metrics import Metric, Quantile
 from topbill.stats import sequential
 

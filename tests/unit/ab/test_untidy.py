@@ -15,8 +15,8 @@ from scipy import stats
 
 from topbill import ab
 from topbill.ab import REASONS, Mean, Proportion, Quantile, compare
-from topbill.ab.core.labels import resolve
-from topbill.ab.core.rates import Rate, RatePair, tail_evidence
+from topbill.ab.core.rates import RatePair, tail_evidence
+from topbill.ab.core.units import Rate, resolve
 from topbill.domain.errors import BadData, BadRequest
 
 

@@ -12,8 +12,7 @@ from scipy import stats
 from scipy.special import gammaln
 
 from topbill.ab.core.effect import adjusted
-from topbill.ab.core.labels import resolve
-from topbill.ab.core.units import UnitRows
+from topbill.ab.core.units import UnitRows, resolve
 from topbill.ab.results import SampleRatio, Split
 from topbill.domain.errors import BadRequest
 from topbill.domain.records import Floats

@@ -19,8 +19,8 @@ from scipy.special import ndtr, ndtri
 from statsmodels.stats.multitest import multipletests
 
 from topbill.ab import reasons
-from topbill.ab.core.rates import Rate, RatePair, are_few, sequential_evidence, tail_evidence
-from topbill.ab.core.units import ArmMoments, MetricTerms
+from topbill.ab.core.rates import RatePair, sequential_evidence, tail_evidence
+from topbill.ab.core.units import ArmMoments, MetricTerms, Rate, are_few
 from topbill.ab.metrics import Proportion
 from topbill.domain.errors import BadRequest
 from topbill.stats import sequential

@@ -14,39 +14,11 @@ from scipy.optimize import brentq, minimize_scalar
 from scipy.special import ndtri_exp
 from scipy.stats import binom
 
+from topbill.ab.core.units import Rate
 from topbill.stats.bounded import rate_concentration, rate_log_e
-
-FEW = 5.0
-"""The normal distribution is trusted where as many successes and failures are expected (Cochran
-1954)."""
-
-
-@dataclass(frozen=True, slots=True)
-class Rate:
-    """Successes out of n independent units."""
-
-    successes: int
-    n: int
-
-    @property
-    def value(self) -> float:
-        """The share of successes."""
-        return self.successes / self.n
-
-    @property
-    def is_constant(self) -> bool:
-        """Whether all units are alike, which leaves Wald's variance at 0."""
-        return self.successes in (0, self.n)
-
 
 Evidence = Callable[[Rate, float], float]
 """How much a rate's counts speak against a true value: 0 or below at the observed one."""
-
-
-def are_few(one: Rate, other: Rate) -> bool:
-    """Whether a count of the 2 × 2 table is expected to be below `FEW` were the rates equal."""
-    share = (one.successes + other.successes) / (one.n + other.n)
-    return min(share, 1.0 - share) * min(one.n, other.n) < FEW
 
 
 def tail_evidence(rate: Rate, value: float) -> float:

@@ -7,7 +7,7 @@ the only one in `ab` that speaks SQL about rows (`quantile` asks through it).
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import isfinite
 from typing import Any, NamedTuple
@@ -17,7 +17,6 @@ import pandas as pd
 import pyarrow as pa
 
 from topbill import lake
-from topbill.ab.core.labels import resolve
 from topbill.ab.metrics import Mean, Metric, Proportion, Quantile, Ratio, Sum
 from topbill.domain.errors import BadData, BadRequest
 from topbill.domain.sql import identifier, number
@@ -842,3 +841,90 @@ def _means(rows: UnitRows, columns: Iterable[str]) -> dict[str, float]:
     picked = ", ".join(f"avg({term.name})" for term in terms)
     (means,) = rows.ask(f"SELECT {picked} FROM ({rows.by_unit(terms)}) WHERE NOT mixed")  # noqa: S608  (our own query)
     return {name: float(value or 0.0) for name, value in zip(names, means, strict=True)}
+
+
+# --- Rates: counts of independent units
+
+FEW = 5.0
+"""The normal distribution is trusted where as many successes and failures are expected (Cochran
+1954)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """Successes out of n independent units."""
+
+    successes: int
+    n: int
+
+    @property
+    def value(self) -> float:
+        """The share of successes."""
+        return self.successes / self.n
+
+    @property
+    def is_constant(self) -> bool:
+        """Whether all units are alike, which leaves Wald's variance at 0."""
+        return self.successes in (0, self.n)
+
+
+def are_few(one: Rate, other: Rate) -> bool:
+    """Whether a count of the 2 × 2 table is expected to be below `FEW` were the rates equal."""
+    share = (one.successes + other.successes) / (one.n + other.n)
+    return min(share, 1.0 - share) * min(one.n, other.n) < FEW
+
+
+# --- Labels: which of a column's values one means, whatever type it was written in
+
+Test = Callable[[object, object], bool]
+
+
+def resolve(label: object, values: Iterable[object]) -> object:
+    """The one of a column's `values` that is meant by `label`; the label itself if none is.
+
+    The strictest sense in which some value is meant counts, so that values that differ in any way
+    stay apart.
+    """
+    present = list(values)
+    for test in _TESTS:
+        for value in present:
+            if value is not None and test(value, label):
+                return value
+    return label
+
+
+def _same_value(value: object, label: object) -> bool:
+    # Arrays and the like compare with more than a truth value; they are nobody's label.
+    return (value == label) is True or bool(_number(value) == _number(label) is not None)
+
+
+def _same_text(value: object, label: object) -> bool:
+    return str(value) == str(label)
+
+
+def _same_word(value: object, label: object) -> bool:
+    """True and "true", False and "FALSE"."""
+    if not isinstance(value, bool) and not isinstance(label, bool):
+        return False
+    return str(value).casefold() == str(label).casefold()
+
+
+def _same_number_written(value: object, label: object) -> bool:
+    """1.0 and "1"."""
+    one, other = _number(value, written=True), _number(label, written=True)
+    return one is not None and one == other
+
+
+_TESTS: tuple[Test, ...] = (_same_value, _same_text, _same_word, _same_number_written)
+"""From strict to lenient."""
+
+
+def _number(value: object, *, written: bool = False) -> float | None:
+    """The value as a number, also where it is one's text if `written`; None if it is none."""
+    if isinstance(value, str) and not written:
+        return None
+    try:
+        number = float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return None
+    return number if isfinite(number) else None
