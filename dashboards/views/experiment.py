@@ -14,7 +14,7 @@ from board.terms import TERMS
 from topbill.ab import REASONS as AB_REASONS
 from topbill.ab import Analysis, Comparison
 from topbill.reporting import REASONS, Report
-from topbill.reporting.experiment.wording import CALLS, GUARDRAILS, standing
+from topbill.reporting.experiment.wording import CALLS, GUARDRAILS, standing, worsening
 from topbill.reporting.queries import database, series
 
 SIGNS = {"better": "✔", "worse": "✖", "no_call": "…"}
@@ -168,14 +168,14 @@ def guardrails(analysis: Analysis) -> None:
     pieces.section("Guardrails", TERMS["guardrail"])
     lines = []
     for guardrail in analysis.guardrails:
-        bounds = (guardrail.worse_by_low, guardrail.worse_by_high)
+        change, bounds = worsening(guardrail)
         lines.append(
             {
                 "metric": words.label(guardrail.metric),
                 "variant": guardrail.variant,
                 "may worsen by": words.share(guardrail.margin),
-                "worse by": words.lift(guardrail.worse_by),
-                "95% interval": words.lift_interval(*bounds),
+                "change": change,
+                "95% interval": bounds or "–",
                 "reading": f"{GUARDRAIL_SIGNS[guardrail.status]} {GUARDRAILS[guardrail.status]}",
             }
         )

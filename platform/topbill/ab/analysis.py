@@ -7,10 +7,10 @@ A report calls it so, with rows from wherever it reads them (the analytics datab
     result = ab.analyse(rows, design, unit="unit", variant="variant", segments=["device"])
     result.verdict.sentence, result.comparisons, msgspec.json.encode(result)
 
-`rows` has a row per decision of a unit in the experiment: its unit, its variant, the day (any type
-that sorts), a column per segment, and one per metric, NULL where the metric's window is not over
-yet. Decisions outside the experiment (no variant) may be there and are left out. A column
-`objective` is used if there, else computed.
+`rows` has a row per decision of a unit in the experiment: its unit, its variant, the moment or the
+day (any type that sorts), a column per segment, and one per metric, NULL where the metric's window
+is not over yet. Decisions outside the experiment (no variant) may be there and are left out. A
+column `objective` is used if there, else computed.
 """
 
 from __future__ import annotations
@@ -48,6 +48,7 @@ from topbill.ab.power import runtime
 from topbill.ab.results import Analysis, Comparison, Heterogeneity, SampleRatio
 from topbill.ab.verdict import called, guardrail, verdict
 from topbill.domain.errors import BadRequest
+from topbill.domain.formatting import label, listing
 from topbill.domain.objective import WeightedMetric, WeightedSum
 from topbill.domain.sql import identifier
 from topbill.spec import Experiment
@@ -59,18 +60,31 @@ Direction = Literal["higher", "lower"]
 class MetricDesign(msgspec.Struct, frozen=True, kw_only=True):
     """A metric as the analysis needs it: 0/1 or a number, the good direction, its weight and cap in
     the objective.
+
+    `better` is None where the weight says it: higher, or lower of a weight below 0.
     """
 
     name: str
     binary: bool = False
-    better: Direction = "higher"
+    better: Direction | None = None
     weight: float = 0.0
     cap: float = 1.0
+
+    @property
+    def direction(self) -> Direction:
+        """Which direction is good."""
+        if self.better is not None:
+            return self.better
+        return "lower" if self.weight < 0.0 else "higher"
 
 
 class Design(msgspec.Struct, frozen=True, kw_only=True):
     """What the analysis needs to know of an experiment; `shares` by variant, `guardrails` margins
     by metric.
+
+    Raises:
+        BadRequest: for a metric that only a guardrail watches and that does not say which direction
+            is good.
     """
 
     key: str
@@ -78,6 +92,15 @@ class Design(msgspec.Struct, frozen=True, kw_only=True):
     shares: dict[str, float]
     metrics: tuple[MetricDesign, ...]
     guardrails: dict[str, float] = {}
+
+    def __post_init__(self) -> None:
+        for m in self.metrics:
+            if m.name in self.guardrails and m.better is None and not m.weight:
+                raise BadRequest(
+                    f"design.metrics.{m.name}.better",
+                    "got nothing; expected 'higher' or 'lower', since only a guardrail watches "
+                    "it and no weight says which direction is good",
+                )
 
     @classmethod
     def of(cls, experiment: Experiment) -> Design:
@@ -104,7 +127,7 @@ class Design(msgspec.Struct, frozen=True, kw_only=True):
         """Which direction of a metric (or the objective) is good."""
         for m in self.metrics:
             if m.name == metric:
-                return m.better
+                return m.direction
         return "higher"
 
     @property
@@ -135,8 +158,10 @@ def analyse(
         design: the experiment, or what is needed of it.
         unit: the unit's column; None makes each decision a unit.
         variant: the variant's column.
-        day: the day's column; None leaves out what needs days.
-        segments: columns to look into for effects that differ.
+        day: the column of the moment (or only the day) of a row; None leaves out what needs days.
+            Of moments the days are UTC's.
+        segments: columns to look into for effects that differ. A unit belongs to the segment of its
+            first row: by `day`, and of one day's rows the one that stands first.
         covariates: a pre-period column by metric (or "objective").
         method, alpha, adjust, looks: those of `compare`.
 
@@ -151,7 +176,8 @@ def analyse(
         design,
         unit=unit,
         variant=variant,
-        labels=[*([day] if day else []), *segments],
+        day=day,
+        labels=segments,
         covariates=covariates,
         adjust=adjust,
     )
@@ -160,14 +186,18 @@ def analyse(
     ratio = sample_ratio(prepared.rows, design.shares, day=day, segments=segments)
     # One table for all that follows, so that guardrails and comparisons speak of the same numbers.
     pairs = {metric: _pairs(moments, metric, design, adjust) for metric in prepared.metrics}
-    comparisons = _comparisons(pairs, design, rule, moments.mixed, ratio)
+    rate = units_a_day(prepared.rows, ratio)
+    comparisons = _comparisons(pairs, design, rule, moments.mixed, rate)
     guardrails = []
     for metric, margin in design.guardrails.items():
         better = design.better(metric)
         for name, pair in pairs[metric].items():
             guardrails.append(guardrail(metric, name, pair, rule, margin=margin, better=better))
     primary = [c for c in comparisons if c.metric == prepared.primary]
-    notes = [reasons.REASONS[reasons.CROSSOVER_UNITS]] if moments.mixed else []
+    uncovered = _uncovered(pairs)
+    # A covariate that tells the variants apart does so within each segment too.
+    usable = {m: column for m, column in (covariates or {}).items() if m not in uncovered}
+    notes = _crossovers(moments)
     return Analysis(
         experiment=design.key,
         control=design.control,
@@ -178,9 +208,9 @@ def analyse(
         comparisons=comparisons,
         guardrails=guardrails,
         sample_ratio=ratio,
-        heterogeneity=_by_segment(prepared, covariates, segments, rule, adjust),
+        heterogeneity=_by_segment(prepared, usable, segments, rule, adjust),
         verdict=verdict(primary, guardrails, ratio, design.control),
-        notes=[*notes, *_savings(comparisons)],
+        notes=[*notes, *uncovered.values(), *_savings(comparisons)],
     )
 
 
@@ -203,8 +233,9 @@ def prepare(
     *,
     unit: str | None,
     variant: str,
-    labels: Sequence[str],
+    day: str | None,
     covariates: Mapping[str, str] | None,
+    labels: Sequence[str] = (),
     adjust: str = "cuped",
 ) -> Prepared:
     """Check `data` against the design.
@@ -223,6 +254,7 @@ def prepare(
         covariates=covariates,
         adjust=adjust,
         labels=labels,
+        time=day,
     )
     return Prepared(design, primary, metrics, rows)
 
@@ -252,6 +284,13 @@ def _metrics(design: Design, primary: str) -> dict[str, Metric]:
     return metrics
 
 
+def units_a_day(rows: UnitRows, ratio: SampleRatio) -> float | None:
+    """New units a day so far; None before the first whole day is over, when it is too early to
+    say."""
+    elapsed = rows.elapsed_days()
+    return sum(ratio.counts.values()) / elapsed if elapsed > 0.0 else None
+
+
 # --- The comparisons
 
 
@@ -272,9 +311,9 @@ def _comparisons(
     design: Design,
     rule: Rule,
     mixed: int,
-    ratio: SampleRatio,
+    units_a_day: float | None,
 ) -> list[Comparison]:
-    units_a_day = sum(ratio.counts.values()) / len(ratio.days) if ratio.days else 0.0
+    """A comparison of each metric and variant; without `units_a_day` none says how long to wait."""
     total_share = sum(design.shares.values())
     comparisons: list[Comparison] = []
     for metric, by_variant in pairs.items():
@@ -283,7 +322,7 @@ def _comparisons(
         for variant, pair in by_variant.items():
             # Only the units of these two variants bring this decision nearer.
             share = design.shares[variant] + design.shares[design.control]
-            rate = units_a_day * (share / total_share) if total_share > 0.0 else 0.0
+            rate = (units_a_day or 0.0) * share / total_share if total_share > 0.0 else 0.0
             of_metric.append(_comparison(metric, variant, pair, rule, mixed, better, rate))
         comparisons += called(of_metric, rule.alpha)
     # Over all metrics and variants: that is what a reader of the table looks at.
@@ -327,6 +366,30 @@ def _comparison(
         ),
         variance_saved=pair.saved,
     )
+
+
+def _crossovers(moments: MomentsByArm) -> list[str]:
+    """How many units were left out for having been seen in several variants, if any."""
+    if not moments.mixed:
+        return []
+    every = moments.mixed + sum(moments.units.values())
+    return [
+        f"{moments.mixed:,} of {every:,} units ({moments.mixed / every:.1%}) were seen in more "
+        "than one variant; they were left out"
+    ]
+
+
+def _uncovered(pairs: Mapping[str, Mapping[str, Pair]]) -> dict[str, str]:
+    """By metric whose covariate is not there for its variants alike, a sentence that says so."""
+    sentences: dict[str, str] = {}
+    for metric, by_variant in pairs.items():
+        names = [n for n, pair in by_variant.items() if pair.remark == reasons.COVARIATE_MISSING]
+        if names:
+            sentences[metric] = (
+                f"{label(metric)}, {listing(names, len(names))}: "
+                f"{reasons.REASONS[reasons.COVARIATE_MISSING]}"
+            )
+    return sentences
 
 
 def _savings(comparisons: Sequence[Comparison]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -22,8 +23,8 @@ from topbill.ab.core.effect import (
     estimate_pair,
     units_of,
 )
-from topbill.ab.core.quantile import quantiles
-from topbill.ab.core.units import MomentsByArm, UnitRows, gather, read_rows
+from topbill.ab.core.quantile import quantiles, variance_of_ties
+from topbill.ab.core.units import MomentsByArm, UnitRows, gather, read_rows, resolve
 from topbill.ab.metrics import Metric, Quantile
 from topbill.stats import sequential
 
@@ -57,6 +58,7 @@ def compare(
     alpha: float = 0.05,
     adjust: Adjustment = "cuped",
     strata: str | None = None,
+    time: str | None = None,
     variants: Sequence[object] | None = None,
     tuning: float = sequential.TUNING,
     looks: Sequence[float] = (1.0,),
@@ -84,7 +86,9 @@ def compare(
             the relative effect, None for a flat one.
         alpha: the intervals hold with probability 1 − alpha.
         adjust: what covariates are used for, see there.
-        strata: a column to post-stratify by.
+        strata: a column to post-stratify by. A unit belongs to the stratum of its first row.
+        time: the column that says which of a unit's rows is the first; None takes them as they
+            stand.
         variants: arms that should be there even if no row has them.
         tuning, looks, spending, prior: see `method`.
 
@@ -121,6 +125,7 @@ def compare(
         covariates=covariates,
         adjust=adjust,
         strata=strata,
+        time=time,
     )
     effects = effects_of(
         rows,
@@ -154,6 +159,7 @@ def effects_of(
     moments = gather(
         rows, plain, covariates, segments=[strata] if strata else [], products=adjust == "lin"
     )
+    control = resolve(control, moments.variants)
     arms = _arms(moments, control, variants)
     effects: list[Effect] = []
     for name, metric in metrics.items():
@@ -174,11 +180,10 @@ def _arms(
     """The variants to compare with control: those with units and those that are expected, control
     left out. `[None]` where there is none, so that the table still says why.
     """
-    names = {str(key[0]): key[0] for key in moments.units}
-    for expected in variants or ():
-        names.setdefault(str(expected), expected)
-    names.pop(str(control), None)
-    return [names[name] for name in sorted(names)] or [None]
+    present = moments.variants
+    arms = dict.fromkeys([*present, *(resolve(label, present) for label in variants or ())])
+    arms.pop(control, None)
+    return sorted(arms, key=str) or [None]
 
 
 def _quantile_effects(
@@ -193,13 +198,14 @@ def _quantile_effects(
     units = moments.units_of_variants()
     infinite = rows.columns[metric.column].infinite > 0
     # An infinite value has a rank but no distance, so a quantile of them has no standard error.
-    estimates = {} if infinite else {str(v): e for v, e in quantiles(rows, metric).items()}
-    c = estimates.get(str(control))
+    estimates = {} if infinite else quantiles(rows, metric)
+    steps = variance_of_ties(rows, metric, estimates, control) if estimates else {}
+    reference = estimates.get(control)
     effects = []
-    units_c = units.get(str(control), 0)
+    units_c = units.get(control, 0)
     for variant in variants:
-        t = estimates.get(str(variant))
-        reason = _quantile_reason(t, c, units.get(str(variant), 0), units_c)
+        t, c = _with_steps(estimates.get(variant), reference, steps.get(variant, 0.0))
+        reason = _quantile_reason(t, c, units.get(variant, 0), units_c)
         if infinite:
             reason = reasons.INFINITE_VALUES
         pair = Pair(t, c, reason, units_of(t), units_of(c))
@@ -209,6 +215,16 @@ def _quantile_effects(
             result = msgspec.structs.replace(result, reason=reasons.TIED_QUANTILE)
         effects.append(result)
     return effects
+
+
+def _with_steps(
+    t: ArmEstimate | None, c: ArmEstimate | None, least: float
+) -> tuple[ArmEstimate | None, ArmEstimate | None]:
+    """Both estimates, their variances raised so that the difference has the least it must have."""
+    if t is None or c is None or t.variance + c.variance >= least:
+        return t, c
+    more = (least - t.variance - c.variance) / 2.0
+    return replace(t, variance=t.variance + more), replace(c, variance=c.variance + more)
 
 
 def _quantile_reason(

@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 
 from topbill.ab import reasons
-from topbill.ab.analysis import Design, Prepared, prepare
+from topbill.ab.analysis import Design, Prepared, prepare, units_a_day
 from topbill.ab.checks.srm import sample_ratio
 from topbill.ab.core.effect import ArmEstimate, Method, Pair, Rule, checked_rule, estimate_pair
 from topbill.ab.core.units import gather
@@ -55,7 +55,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """What an experiment's traffic so far says about how long it must run.
 
     `baseline` and `sd` (by unit) are the control's on `metric`; `units` and `units_a_day` count all
-    variants. A day's traffic is the mean so far. `reason` says why there are no runs.
+    variants. A day's traffic is the mean over the time that passed; None before a whole day has,
+    when it is too early to say. `reason` says why there are no runs.
     """
 
     experiment: str
@@ -64,7 +65,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     alpha: float
     power: float
     units: int
-    units_a_day: float
+    units_a_day: float | None
     baseline: float | None = None
     sd: float | None = None
     runtimes: list[PlannedRun] = []
@@ -111,9 +112,7 @@ def plan(
     """
     rule = checked_rule(method, alpha)
     _check(relative, days, power)
-    prepared = prepare(
-        data, design, unit=unit, variant=variant, labels=[day] if day else [], covariates=covariates
-    )
+    prepared = prepare(data, design, unit=unit, variant=variant, day=day, covariates=covariates)
     design = prepared.design
     name = metric or prepared.primary
     if name not in prepared.metrics:
@@ -127,7 +126,7 @@ def plan(
         alpha=alpha,
         power=power,
         units=units,
-        units_a_day=units / len(ratio.days) if ratio.days else 0.0,
+        units_a_day=units_a_day(prepared.rows, ratio),
     )
     pair = _control_pair(prepared, name, (covariates or {}).get(name))
     control = pair.control
@@ -143,7 +142,13 @@ def _control_pair(prepared: Prepared, metric: str, covariate: str | None) -> Pai
     covariates = {} if covariate is None else {metric: covariate}
     moments = gather(prepared.rows, {metric: prepared.metrics[metric]}, covariates)
     arms = moments.of_variant(metric, prepared.design.control)
-    return estimate_pair(moments.terms[metric], arms, arms)
+    terms = moments.terms[metric]
+    for variant in prepared.design.treatments:
+        # The comparison will adjust by nothing where the covariate is not there for all alike.
+        pair = estimate_pair(terms, moments.of_variant(metric, variant), arms)
+        if pair.remark:
+            return estimate_pair(terms.unadjusted(), arms, arms)
+    return estimate_pair(terms, arms, arms)
 
 
 def _check(relative: Sequence[float], days: Sequence[int], power: float) -> None:
@@ -175,7 +180,7 @@ def _with_runs(
         shares = (design.shares[design.control], design.shares[variant])
         if min(shares) <= 0.0:
             continue
-        rate = plan.units_a_day * sum(shares) / total_share
+        rate = (plan.units_a_day or 0.0) * sum(shares) / total_share
         for lift in relative:
             run = runtime(
                 baseline, sd, lift, rule, units_a_day=rate, shares=shares, power=plan.power

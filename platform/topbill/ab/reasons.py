@@ -17,6 +17,7 @@ CONSTANT_METRIC = "constant_metric"
 TIED_QUANTILE = "tied_quantile"
 CONTROL_NEAR_ZERO = "control_near_zero"
 CROSSOVER_UNITS = "crossover_units"
+COVARIATE_MISSING = "covariate_missing"
 
 REASONS: dict[str, str] = reasons(
     OK,
@@ -30,5 +31,6 @@ REASONS: dict[str, str] = reasons(
     TIED_QUANTILE,
     CONTROL_NEAR_ZERO,
     CROSSOVER_UNITS,
+    COVARIATE_MISSING,
 )
 """The codes of A/B results, each with the sentence that a person reads."""

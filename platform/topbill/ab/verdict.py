@@ -11,7 +11,16 @@ from typing import Literal
 from msgspec.structs import replace
 
 from topbill.ab import reasons
-from topbill.ab.core.effect import ArmEstimate, Pair, Rule, adjusted, effect_of, welch_df
+from topbill.ab.core.effect import (
+    ArmEstimate,
+    Pair,
+    Rule,
+    adjusted,
+    effect_of,
+    rate_pair,
+    welch_df,
+)
+from topbill.ab.core.rates import RatePair
 from topbill.ab.results import (
     Call,
     Comparison,
@@ -91,7 +100,11 @@ def guardrail(
     result = GuardrailResult(metric=metric, variant=variant, margin=margin, status="unknown")
     if effect.se is None or t is None or c is None:
         return replace(result, reason=effect.reason)
-    status, p_value = _status(t, c, rule, margin, better)
+    rates = rate_pair(pair, rule)
+    if rates is None:
+        status, p_value = _status(t, c, rule, margin, better)
+    else:
+        status, p_value = _status_of_rates(rates, rule, margin, better)
     result = replace(result, status=status, p_value=p_value)
     if effect.relative is None or effect.relative_low is None or effect.relative_high is None:
         # The status stands, as it divides by nothing; only by how much cannot be said.
@@ -121,6 +134,20 @@ def _status(
     return status, rule.p_value(room / se, n, df)
 
 
+def _status_of_rates(
+    rates: RatePair, rule: Rule, margin: float, better: str
+) -> tuple[GuardrailStatus, float | None]:
+    """The same of rates that are too few for the normal distribution."""
+    direction = 1.0 if better == "higher" else -1.0
+    limit = 1.0 - direction * margin
+    room = direction * (rates.treated.value - limit * rates.control.value)
+    evidence = rates.against_ratio(limit)
+    status: GuardrailStatus = "undecided"
+    if evidence > rule.evidence_limit:
+        status = "not_worse" if room > 0.0 else "worse"
+    return status, rule.p_of_evidence(evidence)
+
+
 # --- The verdict
 
 
@@ -134,22 +161,47 @@ def verdict(
 
     Its calls are those of the comparisons (see `called`), so that sentence and table never differ.
     A guardrail that is worse, undecided or unknown keeps the winner from being safe to ship. A
-    sample-ratio mismatch withholds the verdict altogether.
+    sample-ratio mismatch withholds the verdict; but a variant that breaks a guardrail is named
+    first, whatever else can be said: to stop it costs little, to go on may cost much.
     """
-    # Before all else: where units went astray, no difference between them means anything.
+    broken = [g for g in guardrails if g.status == "worse"]
+    # Where units went astray, no difference between them means anything.
     if sample_ratio.alarm:
-        return _withheld(sample_ratio)
-    by_call: dict[Call, list[Comparison]] = {"better": [], "worse": [], "no_call": []}
+        return _with_harm(_withheld(sample_ratio), broken)
+    best = _best(primary)
+    if best is None:
+        return _with_harm(_without_winner(primary, control), broken)
+    own = [g for g in guardrails if g.variant == best.variant]
+    others = [g for g in broken if g.variant != best.variant]
+    return _with_harm(_winner(best, own, control), others)
+
+
+def _best(primary: Sequence[Comparison]) -> Comparison | None:
+    """The variant that beats the control by most; None where none does."""
+    winners = [c for c in primary if c.call == "better" and c.se is not None]
+    return max(winners, key=lambda c: abs(c.difference or 0.0), default=None)
+
+
+def _with_harm(result: Verdict, broken: Sequence[GuardrailResult]) -> Verdict:
+    """The verdict after what must be stopped."""
+    if not broken:
+        return result
+    clauses: dict[str, list[str]] = {}
+    for g in broken:
+        clauses.setdefault(g.variant, []).append(_worse(g))
+    stops = [f"Stop {variant}: {' and '.join(harms)}." for variant, harms in clauses.items()]
+    codes = [GUARDRAIL_WORSE, *(code for code in result.codes if code != GUARDRAIL_WORSE)]
+    return replace(result, sentence=" ".join([*stops, result.sentence]), codes=codes)
+
+
+def _without_winner(primary: Sequence[Comparison], control: str) -> Verdict:
+    """The verdict where no variant beats the control."""
     readable = [c for c in primary if c.se is not None]
-    for c in readable:
-        by_call[c.call].append(c)
     if not readable:
         return _unreadable(primary)
-    if by_call["better"]:
-        best = max(by_call["better"], key=lambda c: abs(c.difference or 0.0))
-        return _winner(best, [g for g in guardrails if g.variant == best.variant], control)
-    if by_call["no_call"]:
-        return _undecided(by_call["no_call"], by_call["worse"], control)
+    undecided = [c for c in readable if c.call == "no_call"]
+    if undecided:
+        return _undecided(undecided, [c for c in readable if c.call == "worse"], control)
     clauses = [f"{c.variant} is worse than {control}: {_numbers(c)}" for c in readable]
     return Verdict(sentence=f"{'; '.join(clauses)}; do not ship.", codes=[WORSE_THAN_CONTROL])
 
@@ -162,16 +214,26 @@ def _unreadable(primary: Sequence[Comparison]) -> Verdict:
 
 
 def _withheld(ratio: SampleRatio) -> Verdict:
-    total, weight = sum(ratio.counts.values()), sum(ratio.shares.values())
+    when, counts = _astray(ratio)
+    total, weight = sum(counts.values()), sum(ratio.shares.values())
     observed, intended = [], []
     for variant, share in ratio.shares.items():
-        observed.append(f"{variant} {ratio.counts.get(variant, 0) / max(total, 1):.1%}")
+        observed.append(f"{variant} {counts.get(variant, 0) / max(total, 1):.1%}")
         intended.append(f"{variant} {share / weight:.1%}")
     sentence = (
-        f"Verdict withheld: units were not split as intended (got {', '.join(observed)}; "
+        f"Verdict withheld: units were not split as intended{when} (got {', '.join(observed)}; "
         f"meant {', '.join(intended)}); find out why before reading any difference."
     )
     return Verdict(sentence=sentence, codes=[SAMPLE_RATIO_MISMATCH])
+
+
+def _astray(ratio: SampleRatio) -> tuple[str, dict[str, int]]:
+    """When units were split otherwise than intended, and their counts then: over all, or where that
+    looks as intended by now, on the day that is furthest from it."""
+    if ratio.p_value <= ratio.alpha or not ratio.days:
+        return "", ratio.counts
+    day = min(ratio.days, key=lambda split: split.p_value)
+    return f" on {day.value}", day.counts
 
 
 def _winner(best: Comparison, guardrails: Sequence[GuardrailResult], control: str) -> Verdict:
@@ -220,9 +282,13 @@ def _guardrail_clauses(
 
 
 def _worse_clause(g: GuardrailResult) -> str:
+    return f"but {_worse(g)}"
+
+
+def _worse(g: GuardrailResult) -> str:
     by = "" if g.worse_by is None else f" by {change(g.worse_by, signed=False)}"
     allowed = f"{g.margin:.1%} allowed" if g.margin else "none allowed"
-    return f"but {label(g.metric)} is worse{by} ({allowed})"
+    return f"{label(g.metric)} is worse{by} ({allowed})"
 
 
 def _undecided(

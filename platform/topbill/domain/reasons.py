@@ -36,6 +36,10 @@ REASONS = MappingProxyType(
         # Values or units that do not belong.
         "infinite_values": "the metric has values that are infinite, or too large to square",
         "crossover_units": "some units were seen in more than one variant; they were left out",
+        "covariate_missing": (
+            "the covariate is there for another share of one variant's units than of the other's; "
+            "nothing was adjusted by it"
+        ),
         # Weights and propensities of a log.
         "no_overlap": "the policy never chooses what the log shows: every weight is zero",
         "no_support": (

@@ -157,8 +157,15 @@ def _metrics(content: Content, at: Location) -> tuple[Metric, ...]:
         covariate = parts.get("covariate")
         if isinstance(covariate, str):
             _check_covariate(covariate, content.get("context", {}), where.key("covariate"))
-        # What is guarded but not wanted is nearly always a harm, such as leaving at once.
-        better = "lower" if name in guarded and name not in objective else "higher"
+        if name in guarded and name not in objective and "better" not in parts:
+            # A direction that is guessed wrong would let the harm ship that the guardrail is for.
+            where.key("better").wrong(
+                Verbatim("nothing"),
+                "higher or lower, since only a guardrail watches it: no weight says which is good",
+                "for example better: lower",
+            )
+        # The objective says which way is good: who weighs a metric below 0 wants less of it.
+        better = "lower" if objective.get(name, 0.0) < 0.0 else "higher"
         if {"event", "kind", "window"} <= parts.keys():
             metrics.append(Metric(name, **{"better": better} | parts))
     return tuple(metrics)

@@ -36,7 +36,22 @@ def modern(raw: Any) -> Any:
             }
     if isinstance(content.get("guardrails"), list):
         content["guardrails"] = [rename(parts, GUARDRAIL) for parts in content["guardrails"]]
+        _write_directions(content)
     return content
+
+
+def _write_directions(content: dict[str, Any]) -> None:
+    """Write what went without saying when the audit was written: what was only a guardrail was
+    better when lower.
+    """
+    metrics, objective = content.get("metrics"), content.get("objective")
+    if not isinstance(metrics, dict) or not isinstance(objective, dict):
+        return
+    for guardrail in content["guardrails"]:
+        name = guardrail.get("metric") if isinstance(guardrail, dict) else None
+        parts = metrics.get(name)
+        if isinstance(parts, dict) and name not in objective:
+            metrics[name] = {"better": "lower", **parts}
 
 
 def rename(parts: Any, names: Mapping[str, str]) -> Any:

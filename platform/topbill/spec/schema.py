@@ -227,7 +227,8 @@ METRIC = Section(
         "default": Key(Number(-1e12, 1e12), "Its value where no event came (default 0)."),
         "better": Key(
             Choice(("higher", "lower")),
-            "Which direction is good; lower by default if only a guardrail.",
+            "Which direction is good: by default its weight's in the objective, else higher. What "
+            "only a guardrail watches must say it.",
         ),
         "covariate": Key(
             Covariate(),

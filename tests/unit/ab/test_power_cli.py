@@ -41,7 +41,8 @@ def decision(number: int, art: Experiment) -> Decision:
 
 @pytest.fixture
 def data(tmp_path: Path, art: Experiment) -> Path:
-    """A lake with a decision each of 600 units, on four days; a third of them led to a play."""
+    """A lake with a decision each of 600 units, at four moments over three days. A third of them
+    led to a play."""
     decisions = [decision(i, art) for i in range(UNITS)]
     plays = np.flatnonzero(np.random.default_rng(0).random(UNITS) < 1 / 3)
     lake, by_id = Lake(tmp_path / "data"), {d.decision_id: Origin.of(d) for d in decisions}
@@ -81,7 +82,7 @@ def test_the_text_fits_80_columns_and_says_what_a_lift_needs_and_what_shows_when
     said = topbill("power", "art", "--data", data)
     assert max(map(len, said.splitlines())) <= 80
     for told in (
-        "600 units so far, 150 a day",
+        "600 units so far, 200 a day",
         "play of the control",
         "thompson",
         "uniform",
@@ -95,14 +96,14 @@ def test_the_json_carries_sample_size_days_and_detectable_effect(
     data: Path, topbill: Callable[..., str]
 ) -> None:
     found = json.loads(topbill("power", "art", "--data", data, "--metric", "play", "--json"))
-    assert (found["metric"], found["units"], found["units_a_day"]) == ("play", UNITS, 150.0)
+    assert (found["metric"], found["units"], found["units_a_day"]) == ("play", UNITS, 200.0)
     run = next(r for r in found["runtimes"] if (r["variant"], r["relative"]) == ("thompson", 0.1))
     assert run["days"] == pytest.approx(
-        run["units"] / (150.0 * 0.8)
+        run["units"] / (200.0 * 0.8)
     )  # editorial's 20% and thompson's 60%
     now, *later = [d for d in found["detectable"] if d["variant"] == "thompson"]
     assert (now["days"], now["units"]) == (0, 480)
-    assert [d["units"] for d in later] == [480 + 120 * d["days"] for d in later]
+    assert [d["units"] for d in later] == [480 + 160 * d["days"] for d in later]
     assert now["relative"] > later[0]["relative"] > later[-1]["relative"] > 0.0
 
 

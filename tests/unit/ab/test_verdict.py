@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from topbill.ab import Comparison, GuardrailResult, SampleRatio, Verdict
+from topbill.ab import Comparison, GuardrailResult, SampleRatio, Split, Verdict
 from topbill.ab.verdict import called, verdict
 from topbill.domain.formatting import change
 
@@ -91,3 +91,58 @@ def test_lower_is_called_better_where_it_is() -> None:
         c.call for m in ("lower", "higher") for c in called([comparison(better=m, **less)], 0.05)
     ]
     assert calls == ["better", "worse"]
+
+
+def harm(variant: str = "linucb") -> GuardrailResult:
+    return GuardrailResult(
+        metric="abandon", variant=variant, margin=0.02, status="worse", worse_by=0.437
+    )
+
+
+ASTRAY = SampleRatio(
+    counts={"editorial": 600, "linucb": 400},
+    shares={"editorial": 0.5, "linucb": 0.5},
+    p_value=1e-9,
+    p_sequential=1e-8,
+    alpha=0.01,
+    alarm=True,
+)
+
+
+def test_a_broken_guardrail_comes_before_a_verdict_that_is_withheld() -> None:
+    found = verdict([], [harm()], ASTRAY, "editorial")
+    assert found.sentence == (
+        "Stop linucb: abandon is worse by 43.7% (2.0% allowed). Verdict withheld: units were not "
+        "split as intended (got editorial 60.0%, linucb 40.0%; meant editorial 50.0%, linucb "
+        "50.0%); find out why before reading any difference."
+    )
+    assert found.codes == ["guardrail_worse", "sample_ratio_mismatch"]
+
+
+def test_whoever_breaks_a_guardrail_is_named_whatever_the_verdict_is() -> None:
+    unsure = comparison("linucb", difference_low=-0.1, p_value=0.4)
+    for primary in ([], [unsure], [comparison(), unsure]):
+        found = verdict(called(primary, 0.05), [harm()], SPLIT, "editorial")
+        assert found.sentence.startswith("Stop linucb: abandon is worse by 43.7% (2.0% allowed). ")
+    # The winner's own harm is told with it, once.
+    found = verdict(called([comparison()], 0.05), [harm("thompson")], SPLIT, "editorial")
+    assert found.sentence.count("43.7%") == 1
+    assert found.sentence.startswith("thompson beats editorial")
+
+
+def test_a_split_that_went_wrong_on_a_day_names_the_day() -> None:
+    days = []
+    for day, (one, other), p in (("2026-03-01", (500, 0), 1e-99), ("2026-03-02", (0, 500), 1e-98)):
+        counts = {"editorial": one, "linucb": other}
+        days.append(Split(by="day", value=day, counts=counts, p_value=p, p_adjusted=p))
+    ratio = SampleRatio(
+        counts={"editorial": 500, "linucb": 500},
+        shares={"editorial": 0.5, "linucb": 0.5},
+        p_value=1.0,
+        p_sequential=1e-90,
+        alpha=0.01,
+        alarm=True,
+        days=days,
+    )
+    found = verdict([], [], ratio, "editorial")
+    assert "intended on 2026-03-01 (got editorial 100.0%, linucb 0.0%; meant" in found.sentence

@@ -311,6 +311,16 @@ MISTAKES: list[tuple[str, str, str, list[str]]] = [
         ],
     ),
     (
+        "a guardrail without a direction",
+        ", better: lower",
+        "",
+        [
+            "metrics.abandon.better: got nothing; expected higher or lower, since only a "
+            "guardrail watches it: no weight says which is good; "
+            "for example better: lower"
+        ],
+    ),
+    (
         "a sum without its cap",
         "kind: max",
         "kind: sum",
@@ -870,7 +880,7 @@ context: {minutes: {type: number}}
 actions: [{id: a}, {id: b}]
 metrics:
   play: {event: play, kind: binary, window: 1h, before: minutes}
-  abandon: {event: abandon, kind: binary, window: 1h}
+  abandon: {event: abandon, kind: binary, window: 1h, better: lower}
 objective: {play: 1.0}
 guardrails: [{metric: abandon, worse_by_at_most: 2%}]
 variants:
@@ -931,3 +941,16 @@ def test_an_audit_of_an_older_version_is_read_with_the_keys_that_it_had(file: Fi
     audit = from_audit(json.dumps(yaml.safe_load(OLD_FILE)), "old (audit)")
     assert audit == replace(load(file(new)), source="old (audit)")
     assert audit.raw == yaml.safe_load(new)
+
+
+def test_in_an_audit_a_guardrail_without_a_direction_was_better_when_lower(file: File) -> None:
+    silent = OLD_FILE.replace(", better: lower", "")
+    audits = [from_audit(json.dumps(yaml.safe_load(text)), "old") for text in (OLD_FILE, silent)]
+    assert audits[0] == audits[1]
+
+
+@pytest.mark.parametrize(("weight", "better"), [("0.5", "higher"), ("-0.5", "lower")])
+def test_a_weight_says_which_direction_is_good(file: File, weight: str, better: str) -> None:
+    tree = {**TREE, "objective": {"play": 1.0, "watched": float(weight)}}
+    experiment = load(file(json.dumps(tree)))
+    assert {m.name: m.better for m in experiment.metrics}["watched"] == better

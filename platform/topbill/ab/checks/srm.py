@@ -12,7 +12,7 @@ from scipy import stats
 from scipy.special import gammaln
 
 from topbill.ab.core.effect import adjusted
-from topbill.ab.core.units import UnitRows
+from topbill.ab.core.units import UnitRows, resolve
 from topbill.ab.results import SampleRatio, Split
 from topbill.domain.errors import BadRequest
 from topbill.domain.records import Floats
@@ -77,19 +77,21 @@ def _p_sequential(
 def _counts(rows: UnitRows, names: Sequence[str], by: str | None) -> dict[str, dict[str, int]]:
     """Units per variant by a column's (first) value, in its order; under "" without a column."""
     units = rows.by_unit([], [by] if by else [])
-    key = "CAST(s0 AS VARCHAR)" if by else "''"
-    order = "min(s0)" if by else "1"
+    key = rows.label(by, "s0") if by else "''"
+    order = "min(s0), k" if by else "k"
     answer = rows.ask(
-        f"SELECT {key} AS k, CAST(variant AS VARCHAR) AS v, count(*), {order} AS o FROM ({units}) "  # noqa: S608  (our own query)
-        "WHERE NOT mixed GROUP BY k, v ORDER BY o, k"
+        f"SELECT {key} AS k, variant, count(*) FROM ({units}) "  # noqa: S608  (our own query)
+        f"WHERE NOT mixed GROUP BY k, variant ORDER BY {order}"
     )
+    present = dict.fromkeys(variant for _, variant, _ in answer)
+    label_of = {resolve(name, present): name for name in names}
     table: dict[str, dict[str, int]] = {}
-    for value, variant, n, _ in answer:
-        if variant not in names:
+    for value, variant, n in answer:
+        if variant not in label_of:
             continue
         row = "(none)" if value is None else value
         # Every variant in every row: one that got nobody is what the test is to see.
-        table.setdefault(row, dict.fromkeys(names, 0))[variant] = int(n)
+        table.setdefault(row, dict.fromkeys(names, 0))[label_of[variant]] = int(n)
     return table
 
 

@@ -5,6 +5,7 @@ several.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -18,7 +19,9 @@ from scipy.special import ndtr, ndtri
 from statsmodels.stats.multitest import multipletests
 
 from topbill.ab import reasons
-from topbill.ab.core.units import ArmMoments, MetricTerms
+from topbill.ab.core.rates import RatePair, sequential_evidence, tail_evidence
+from topbill.ab.core.units import ArmMoments, MetricTerms, Rate, are_few
+from topbill.ab.metrics import Proportion
 from topbill.domain.errors import BadRequest
 from topbill.stats import sequential
 from topbill.stats.moments import LinearEstimate, cuped, cuped_theta, lin
@@ -42,6 +45,10 @@ Correction = Literal[
 ]
 
 
+COVERAGE_ALPHA = 0.01
+"""The level at which a covariate's coverage is said to differ between two variants."""
+
+
 # --- An arm's estimate
 
 
@@ -59,7 +66,8 @@ class Pair:
     """A variant and the control on one metric; where `reason` is not empty they cannot be compared.
 
     `saved` is the share of the difference's variance that the covariate took away; None without
-    one."""
+    one. `remark` is a reason that leaves the numbers standing. `rates` are the counts (variant,
+    control) where both values are shares of independent units, unadjusted."""
 
     treated: ArmEstimate | None
     control: ArmEstimate | None
@@ -67,6 +75,8 @@ class Pair:
     n: int
     n_control: int
     saved: float | None = None
+    remark: str = reasons.OK
+    rates: tuple[Rate, Rate] | None = None
 
 
 Strata = list[tuple[ArmMoments, ArmMoments]]
@@ -85,13 +95,53 @@ def estimate_pair(
     if t is None or c is None or reason:
         # One arm may still have a value to show although there is nothing to compare it with.
         return Pair(_usable(terms, t), _usable(terms, c), reason, n, n_control)
+    if terms.covariate is not None and coverage_differs(t, c):
+        # Where the covariate is there tells the variants apart, so it is no covariate.
+        pair = estimate_pair(terms.unadjusted(), treated, control)
+        return dataclasses.replace(pair, remark=reasons.COVARIATE_MISSING)
     strata = _paired_strata(treated, control)
     if len(strata) < 2:
         one, other = _adjusted_pair(terms, t, c, adjust)
     else:
         one, other = _stratified(terms, strata, adjust)
+    rates = None
+    # What was adjusted is a share no more, but where nothing varies there was nothing to adjust.
+    if (terms.covariate is None and len(strata) < 2) or one.variance + other.variance == 0.0:
+        rates = _rates(terms, t, c)
     saved = _saved(terms, t, c, one.variance + other.variance)
-    return Pair(one, other, reason, n, n_control, saved)
+    return Pair(one, other, reason, n, n_control, saved, rates=rates)
+
+
+def _rates(
+    terms: MetricTerms, treated: ArmMoments, control: ArmMoments
+) -> tuple[Rate, Rate] | None:
+    """The counts of a proportion; None where its rows are not independent of each other."""
+    if not isinstance(terms.metric, Proportion):
+        return None
+    rates = []
+    for arm in (treated, control):
+        share = _plain(terms, arm).value
+        # Units whose rows are all alike count once, however many rows they have.
+        if terms.divisor is not None and terms.metric.per == "row" and share not in (0.0, 1.0):
+            return None
+        rates.append(Rate(round(share * arm.n), arm.n))
+    return rates[0], rates[1]
+
+
+def coverage_differs(treated: ArmMoments, control: ArmMoments) -> bool:
+    """Whether the covariate is there for another share of the one variant's units than of the
+    other's: Pearson's chi-square at `COVERAGE_ALPHA`.
+
+    At one look's level however often one looks: taken for a difference by chance, it costs some
+    precision; overlooked, it would make an effect of nothing.
+    """
+    covered = np.array([treated.covered, control.covered], dtype=np.float64)
+    units = np.array([treated.moments.n, control.moments.n], dtype=np.float64)
+    table = np.stack([covered, units - covered])
+    if not np.all(table.sum(axis=1) > 0.0):
+        return False  # all units have it, or none
+    p_value = stats.chi2_contingency(table, correction=False).pvalue
+    return bool(p_value <= COVERAGE_ALPHA)
 
 
 def _saved(
@@ -279,6 +329,20 @@ class Rule:
         """The normal quantile of a two-sided interval."""
         return float(stats.norm.isf(self.alpha / 2.0))
 
+    @property
+    def evidence_limit(self) -> float:
+        """How much evidence (`rates`) an interval leaves standing: of one look squared normal
+        deviates, of looking always the logarithm of an e-value."""
+        if self.method == "sequential":
+            return log(1.0 / self.alpha)
+        return self.reach(0, inf) ** 2
+
+    def p_of_evidence(self, evidence: float) -> float | None:
+        """The p-value of the evidence against there being no difference."""
+        if self.method == "sequential":
+            return exp(-max(0.0, evidence))
+        return self.p_value(sqrt(evidence), 0, inf)
+
     def p_value(self, z: float, n: int, df: float) -> float | None:
         """The p-value of a standardised difference; None with method "bayes", which has none."""
         if self.method == "sequential":
@@ -443,12 +507,76 @@ def effect_of(metric: str, variant: object, pair: Pair, rule: Rule, mixed: int =
     """
     t, c = pair.treated, pair.control
     if t is not None and c is not None and not pair.reason:
-        result = effect(metric, variant, t, c, rule)
+        pair_of_rates = rate_pair(pair, rule)
+        if pair_of_rates is None:
+            result = effect(metric, variant, t, c, rule)
+        else:
+            result = _effect_of_rates(metric, variant, t, c, rule, pair_of_rates)
     else:
         result = _without_interval(metric, variant, pair)
-    if mixed and not result.reason:
-        result = msgspec.structs.replace(result, reason=reasons.CROSSOVER_UNITS)
+    remark = pair.remark or (reasons.CROSSOVER_UNITS if mixed else reasons.OK)
+    if remark and not result.reason:
+        result = msgspec.structs.replace(result, reason=remark)
     return result
+
+
+def rate_pair(pair: Pair, rule: Rule) -> RatePair | None:
+    """The pair's counts with the evidence that the rule asks for, where its rates are too few for
+    the normal distribution; else None."""
+    if pair.rates is None:
+        return None
+    treated, control = pair.rates
+    # All of nothing has no interval that anything would show to be wrong.
+    if treated.value == control.value and treated.is_constant:
+        return None
+    looks_once = rule.method in ("fixed", "group-sequential")
+    is_constant = treated.is_constant or control.is_constant
+    if not is_constant and not (looks_once and are_few(treated, control)):
+        return None
+    if rule.method == "sequential":
+        return RatePair(treated, control, sequential_evidence(rule.alpha, rule.tuning))
+    return RatePair(treated, control, tail_evidence)
+
+
+def _effect_of_rates(
+    metric: str,
+    variant: object,
+    treated: ArmEstimate,
+    control: ArmEstimate,
+    rule: Rule,
+    rates: RatePair,
+) -> Effect:
+    """The effect of two rates from their counts; its standard error is the interval's where the
+    arms' own variances are nothing."""
+    limit, difference = rule.evidence_limit, treated.value - control.value
+    low, high = rates.difference_interval(limit)
+    reach = rule.reach(treated.n + control.n, inf)
+    se = sqrt(treated.variance + control.variance) or (high - low) / (2.0 * reach)
+    posterior = gaussian(difference, se)
+    result = Effect(
+        metric=metric,
+        variant=variant,
+        n=treated.n,
+        n_control=control.n,
+        value=treated.value,
+        control_value=control.value,
+        difference=difference,
+        difference_low=low,
+        difference_high=high,
+        se=se,
+        p_value=rule.p_of_evidence(rates.against_difference(0.0)),
+        chance_to_win=posterior.chance_to_win,
+        expected_loss=posterior.loss_of_treatment,
+    )
+    ratios = rates.ratio_interval(limit)
+    if ratios is None:
+        return msgspec.structs.replace(result, reason=reasons.CONTROL_NEAR_ZERO)
+    return msgspec.structs.replace(
+        result,
+        relative=treated.value / control.value - 1.0,
+        relative_low=ratios[0] - 1.0,
+        relative_high=ratios[1] - 1.0,
+    )
 
 
 def _without_interval(metric: str, variant: object, pair: Pair) -> Effect:
@@ -499,10 +627,9 @@ def effect(
         chance_to_win=flat_posterior.chance_to_win,
         expected_loss=flat_posterior.loss_of_treatment,
     )
-    # Fieller's statistic t − ρc has other degrees of freedom at each ρ, so a fixed horizon takes
-    # the normal's.
-    z = rule.normal_reach if rule.method == "fixed" else reach
-    return _with_relative(result, treated, control, z)
+    # By the difference's own reach, so that the lift leaves 0 out exactly where the difference does
+    # (at that ratio Fieller's statistic t − ρc is the difference).
+    return _with_relative(result, treated, control, reach)
 
 
 def _with_relative(result: Effect, treated: ArmEstimate, control: ArmEstimate, z: float) -> Effect:

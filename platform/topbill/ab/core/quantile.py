@@ -4,6 +4,7 @@ error.
 
 from __future__ import annotations
 
+from math import inf
 from typing import Any
 
 import numpy as np
@@ -12,9 +13,11 @@ from scipy import stats
 from topbill.ab.core.effect import ArmEstimate
 from topbill.ab.core.units import UnitRows, UnitTerm
 from topbill.ab.metrics import Quantile
-from topbill.domain.sql import identifier, number, quoted
+from topbill.domain.sql import identifier, number
 from topbill.stats.moments import Moments, ratio
 
+_TIED = 0.5
+"""Where fewer than this share of the values differ from all others, quantiles move in steps."""
 _Z = float(stats.norm.isf(0.025))
 
 
@@ -57,6 +60,77 @@ def quantiles(rows: UnitRows, metric: Quantile) -> dict[Any, ArmEstimate]:
     return estimates
 
 
+def variance_of_ties(
+    rows: UnitRows, metric: Quantile, estimates: dict[Any, ArmEstimate], control: object
+) -> dict[Any, float]:
+    """By variant, the least variance that its quantile's difference from the control's must have
+    where many values are equal; nothing where few are.
+
+    Between steps a quantile does not move and its width says nothing. The share of values up to the
+    pooled quantile is smooth there: with z its standardised difference (clustered by unit), a
+    difference d of quantiles has no smaller standard error than |d / z|, so that it is called no
+    more often than the shares are.
+    """
+    source = _source(rows, metric)
+    counts: dict[Any, dict[float, int]] = {}
+    # A unit that shows the same value again says nothing of steps.
+    values = f"SELECT DISTINCT variant, unit, v FROM ({source})"  # noqa: S608  (our own query)
+    (distinct, total) = rows.ask(f"SELECT count(DISTINCT v), count(*) FROM ({values})")[0]  # noqa: S608  (our own query)
+    if control not in estimates or distinct > _TIED * total:
+        return {}
+    for variant, v, n in rows.ask(
+        f"SELECT variant, v, count(*) FROM ({source}) GROUP BY variant, v"  # noqa: S608  (our own query)
+    ):
+        counts.setdefault(variant, {})[float(v)] = int(n)
+    thresholds = {
+        variant: _threshold(counts[variant], counts[control], metric.q)
+        for variant in estimates
+        if variant != control
+    }
+    shares = _shares(rows, source, sorted(set(thresholds.values())))
+    least = {}
+    for variant, x in thresholds.items():
+        (one, own), (other, others) = shares[variant, x], shares[control, x]
+        difference = estimates[variant].value - estimates[control].value
+        # At less than one standard error the difference is a step that chance took: then its own
+        # size is error enough, and the interval stays one that can be read.
+        z_squared = (one - other) ** 2 / (own + others) if own + others > 0.0 else inf
+        least[variant] = difference**2 / max(z_squared, 1.0)
+    return least
+
+
+def _threshold(one: dict[float, int], other: dict[float, int], q: float) -> float:
+    """The value up to which the share of both arms' values is nearest to q."""
+    both = dict(one)
+    for v, n in other.items():
+        both[v] = both.get(v, 0) + n
+    values = np.array(sorted(both))
+    shares = np.cumsum([both[v] for v in values]) / sum(both.values())
+    return float(values[np.argmin(np.abs(shares - q))])
+
+
+def _shares(
+    rows: UnitRows, source: str, thresholds: list[float]
+) -> dict[tuple[Any, float], tuple[float, float]]:
+    """The share of values up to each threshold, and its variance by unit, by variant and
+    threshold."""
+    shares = {}
+    for x in thresholds:
+        for variant, n, a, b, aa, ab, bb in rows.ask(
+            f"""SELECT variant, count(*), sum(a), sum(b), sum(a * a), sum(a * b), sum(b * b)
+            FROM (
+                SELECT variant, count(*) AS b, count(*) FILTER (v <= {number(x)}) AS a
+                FROM ({source}) GROUP BY variant, unit
+            ) GROUP BY variant"""  # noqa: S608  (our own query and a number)
+        ):
+            sums = np.array([a, b], dtype=np.float64)
+            products = np.array([[aa, ab], [ab, bb]], dtype=np.float64)
+            moments = Moments.from_sums(("a", "b"), int(n), sums, products)
+            estimate = ratio("a", "b")(moments)
+            shares[variant, x] = (estimate.value, estimate.variance(moments))
+    return shares
+
+
 def _source(rows: UnitRows, metric: Quantile) -> str:
     """SQL of `variant, unit, v`, a row per event or per unit, without missing values."""
     value = rows.value(metric.column)
@@ -79,9 +153,11 @@ def _widths(rows: UnitRows, source: str, q: float, errors: dict[Any, float]) -> 
     if not errors:
         return {}
     picked = []
-    for variant, s in errors.items():
+    for i, s in enumerate(errors.values(), 1):
         low, high = max(0.0, q - _Z * s), min(1.0, q + _Z * s)
-        own = f"FILTER (WHERE CAST(variant AS VARCHAR) = {quoted(str(variant))})"
+        # By place in their order, as what a label is written like depends on its type.
+        own = f"FILTER (WHERE place = {i})"
         picked.append(f"quantile_cont(v, [{number(low)}, {number(high)}]) {own}")
-    (answer,) = rows.ask(f"SELECT {', '.join(picked)} FROM ({source})")  # noqa: S608  (strings are quoted)
+    placed = f"SELECT v, dense_rank() OVER (ORDER BY variant) AS place FROM ({source})"  # noqa: S608  (our own query)
+    (answer,) = rows.ask(f"SELECT {', '.join(picked)} FROM ({placed})")  # noqa: S608  (our own query and numbers)
     return {variant: float(high - low) for variant, (low, high) in zip(errors, answer, strict=True)}

@@ -7,8 +7,8 @@ the only one in `ab` that speaks SQL about rows (`quantile` asks through it).
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from math import isfinite
 from typing import Any, NamedTuple
 
@@ -39,6 +39,8 @@ _NUMERIC = (
     "BIGNUM",
 )
 _INTEGERS = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT")
+_PLACE = '"@place"'
+"""A row's place in the data, a column that nobody's data has."""
 _SORTABLE = 50_000_000
 """Above this many rows the check for one row a unit would take more memory than grouping does."""
 _SAMPLE = 200_000
@@ -71,8 +73,9 @@ class UnitTerm(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class UnitRows:
-    """A checked relation: which column is the unit and the variant, and what every numeric column
-    holds.
+    """A checked relation: which column is the unit and the variant, what every numeric column
+    holds, and by which column rows come one after the other (None: as they stand), which
+    `is_moment` where it says more than the day.
     """
 
     relation: Any
@@ -81,6 +84,8 @@ class UnitRows:
     count: int
     one_row_a_unit: bool
     columns: dict[str, ColumnSummary]
+    time: str | None = None
+    is_moment: bool = False
 
     def value(self, column: str) -> str:
         """SQL for the column as a double, NULL where it is missing, not a number or infinite."""
@@ -102,6 +107,7 @@ class UnitRows:
         """SQL of a query with a row per unit: `variant`, `mixed` (seen in several variants), the
         segments as s0, s1…, and each term under its name."""
         variant = identifier(self.variant)
+        source = "unit_rows"
         if self.one_row_a_unit:
             # No GROUP BY: proving that units are unique is far cheaper than grouping by them.
             picked = [f"{variant} AS variant", "FALSE AS mixed"]
@@ -110,12 +116,62 @@ class UnitRows:
             grouping = ""
         else:
             picked = [f"min({variant}) AS variant", f"min({variant}) <> max({variant}) AS mixed"]
-            # A unit belongs to one segment only, the least of its values, so that segments add up.
-            picked += [f"min({identifier(s)}) AS s{i}" for i, s in enumerate(segments)]
+            # A unit belongs to one segment only, so that segments add up: that of its first row, as
+            # later ones may be the variant's doing.
+            picked += [f"{self._first(s)} AS s{i}" for i, s in enumerate(segments)]
+            if any(s != self.time for s in segments):
+                source = f"(SELECT *, row_number() OVER () AS {_PLACE} FROM unit_rows)"  # noqa: S608  (our own name)
             picked += [f"{term.of_unit} AS {term.name}" for term in terms]
             grouping = f" GROUP BY {identifier(str(self.unit))}"
         columns = ", ".join(picked)
-        return f"SELECT {columns} FROM unit_rows WHERE {variant} IS NOT NULL{grouping}"  # noqa: S608  (identifiers are quoted)
+        return f"SELECT {columns} FROM {source} WHERE {variant} IS NOT NULL{grouping}"  # noqa: S608  (identifiers are quoted)
+
+    def _first(self, column: str) -> str:
+        """SQL for a column's value, NULL too, in a unit's first row."""
+        if column == self.time:
+            return f"min({identifier(column)})"
+        # Where times are equal, as those of one day are, the first is the one that stands first.
+        place = _PLACE
+        if self.time is not None:
+            place = f"{{'time': {identifier(self.time)}, 'place': {_PLACE}}}"
+        return f"arg_min_null({identifier(column)}, {place})"
+
+    def label(self, column: str, value: str) -> str:
+        """SQL for what a column's value is called: of a moment, its day in UTC."""
+        if column == self.time and self.is_moment:
+            # By microseconds, which needs no time zone's rules.
+            return f"CAST(CAST(make_timestamp(epoch_us({value})) AS DATE) AS VARCHAR)"
+        return f"CAST({value} AS VARCHAR)"
+
+    def elapsed_days(self) -> float:
+        """How many days passed from the first row to the last; 0 where less than a whole one did,
+        or nothing says when rows were.
+
+        Of days without a time, the first and the last count as whole, unless they are one.
+        """
+        if self.time is None:
+            return 0.0
+        time, variant = identifier(self.time), identifier(self.variant)
+        day = f"epoch_us({time}) / 86400e6" if self.is_moment else self._day_number()
+        days = (
+            f"SELECT {day} AS day FROM unit_rows WHERE {variant} IS NOT NULL AND {time} IS NOT NULL"  # noqa: S608  (identifiers are quoted)
+        )
+        query = f"SELECT max(day) - min(day) FROM ({days})"  # noqa: S608  (our own query)
+        passed = float(self.ask(query)[0][0] or 0.0)
+        if passed < 1.0:
+            return 0.0
+        return passed if self.is_moment else passed + 1.0
+
+    def _day_number(self) -> str:
+        """SQL for the number of a row's day, which days that nobody came on count in."""
+        time = identifier(str(self.time))
+        kind = str(self.relation.types[self.relation.columns.index(self.time)])
+        if kind == "DATE":
+            return f"({time} - DATE '1970-01-01')"
+        if _is_numeric(kind):
+            return time
+        # Names of days can only be counted; days without a row are missing from them.
+        return f"dense_rank() OVER (ORDER BY {time})"
 
     def mixed_units(self) -> int:
         """How many units were seen in more than one variant."""
@@ -133,7 +189,8 @@ class UnitRows:
 
 
 def relation_of(data: Any) -> Any:
-    """`data` (pandas DataFrame, Arrow table, DuckDB relation) as a DuckDB relation. Copies nothing.
+    """`data` (pandas DataFrame, Arrow table, DuckDB relation) as a DuckDB relation. Copies nothing
+    but frames that were turned round.
 
     Raises:
         BadRequest: for anything else.
@@ -141,7 +198,7 @@ def relation_of(data: Any) -> Any:
     if hasattr(data, "sql_query") and hasattr(data, "query"):
         return data
     if isinstance(data, pd.DataFrame):
-        return lake.connect().from_df(data)
+        return _relation_of_frame(data)
     if isinstance(data, pa.Table):
         return lake.connect().from_arrow(data)
     raise BadRequest(
@@ -149,6 +206,48 @@ def relation_of(data: Any) -> Any:
         f"got {type(data).__name__}; expected a pandas DataFrame, an Arrow table or a DuckDB "
         "relation",
     )
+
+
+def _relation_of_frame(frame: pd.DataFrame) -> Any:
+    """The frame as a relation.
+
+    Raises:
+        BadData: naming the first column that DuckDB cannot read.
+    """
+    try:
+        return _bound(_in_order(frame))
+    except lake.Error:
+        for i in range(frame.shape[1]):
+            column = frame.iloc[:, [i]]
+            try:
+                _bound(_in_order(column))
+            except lake.Error as error:
+                raise BadData(
+                    f"data.{column.columns[0]}",
+                    f"got a column of {column.dtypes.iloc[0]}; expected numbers, booleans, text, "
+                    "dates or times",
+                ) from error
+        raise
+
+
+def _bound(frame: pd.DataFrame) -> Any:
+    """The frame as a relation whose types DuckDB has seen, which older ones put off."""
+    relation: Any = lake.connect().from_df(frame)
+    relation.query("unit_rows", "SELECT * FROM unit_rows LIMIT 0").fetchall()
+    return relation
+
+
+def _in_order(frame: pd.DataFrame) -> pd.DataFrame:
+    """The frame; a copy where a column is read backwards, as after `frame[::-1]`, which DuckDB
+    cannot."""
+    for i in range(frame.shape[1]):
+        column = frame.iloc[:, i]
+        # Of the columns that are no NumPy arrays, only moments are read as they lie in memory.
+        is_array = isinstance(column.dtype, np.dtype)
+        values = column.values if is_array else getattr(column.array, "asi8", None)
+        if any(step < 0 for step in getattr(values, "strides", ())):
+            return frame.copy()
+    return frame
 
 
 def read_rows(
@@ -161,6 +260,7 @@ def read_rows(
     adjust: str,
     strata: str | None = None,
     labels: Sequence[str] = (),
+    time: str | None = None,
 ) -> UnitRows:
     """The data, with the columns that metrics, covariates, strata and labels read, checked.
 
@@ -176,7 +276,15 @@ def read_rows(
     numeric += (covariates or {}).values()
     binary = [m.column for m in metrics.values() if isinstance(m, Proportion)]
     labels = [strata, *labels] if strata else labels
-    return read(data, unit=unit, variant=variant, numeric=numeric, binary=binary, labels=labels)
+    return read(
+        data,
+        unit=unit,
+        variant=variant,
+        numeric=numeric,
+        binary=binary,
+        labels=labels,
+        time=time,
+    )
 
 
 def _check_metrics(
@@ -233,23 +341,28 @@ def read(
     variant: str,
     numeric: Iterable[str],
     binary: Iterable[str] = (),
-    labels: Iterable[str] = (),
+    labels: Sequence[str] = (),
+    time: str | None = None,
 ) -> UnitRows:
     """Check that the columns are there and of the right kind, and look at them once.
 
-    `unit=None` makes each row its own unit.
+    `unit=None` makes each row its own unit. `time` is the column by which a unit's rows come one
+    after the other; without it, as they stand.
 
     Raises:
         BadRequest: for columns that are missing.
         BadData: for columns that are not numeric, rows without a unit, and other values than 0 and
             1 in `binary` columns.
     """
-    relation = relation_of(data)
+    relation = _with_read_times(relation_of(data), time)
     numeric = list(dict.fromkeys(numeric))
     types = dict(zip(relation.columns, map(str, relation.types), strict=True))
     if unit is not None:
         check_columns(types, [unit])
-    check_columns(types, [variant, *labels, *numeric])
+    ordering = [] if time is None else [time]
+    check_columns(types, [variant, *labels, *ordering, *numeric])
+    for name in [*([] if unit is None else [unit]), variant, *labels, *ordering]:
+        _check_plain(name, types[name])
     numbers = [name for name in numeric if _is_numeric(types[name])]
     whole = unit is not None and types[unit] in _INTEGERS
     count, one_row_a_unit, columns = _describe(relation, unit, whole, numbers)
@@ -260,7 +373,25 @@ def read(
         if name not in columns:
             _check_empty(relation, name, types[name])
             columns[name] = ColumnSummary(count, 0, 0.0, 0.0, 0.0)
-    return UnitRows(relation, unit, variant, count, one_row_a_unit, columns)
+    is_moment = time is not None and types[time].startswith("TIMESTAMP")
+    return UnitRows(relation, unit, variant, count, one_row_a_unit, columns, time, is_moment)
+
+
+def _with_read_times(relation: Any, time: str | None) -> Any:
+    """The relation, with times that are written out as dates or moments, if all of them are."""
+    if time is None or time not in relation.columns:
+        return relation
+    if str(relation.types[relation.columns.index(time)]) != "VARCHAR":
+        return relation
+    name = identifier(time)
+    longest, readable = _ask_one(
+        relation, f"max(length({name})), count(TRY_CAST({name} AS TIMESTAMP)) = count({name})"
+    )
+    if longest is None or not readable:
+        return relation
+    kind = "DATE" if longest <= len("2026-03-01") else "TIMESTAMP"
+    query = f"SELECT * REPLACE (CAST({name} AS {kind}) AS {name}) FROM unit_rows"  # noqa: S608  (identifiers are quoted)
+    return relation.query("unit_rows", query)
 
 
 def check_columns(present: Collection[str], names: Iterable[str]) -> None:
@@ -270,6 +401,12 @@ def check_columns(present: Collection[str], names: Iterable[str]) -> None:
             raise BadRequest(f"data.{name}", f"no such column; the data has {', '.join(present)}")
 
 
+def _check_plain(name: str, kind: str) -> None:
+    """Raises BadData for a column whose values hold several values each."""
+    if "[" in kind or kind.startswith(("STRUCT", "MAP", "UNION")):
+        raise BadData(f"data.{name}", f"got a column of {kind}; expected one value a row")
+
+
 def _check_empty(relation: Any, name: str, kind: str) -> None:
     # A column without any value has whatever type its container gives to nothing.
     if _ask_one(relation, f"count({identifier(name)})")[0]:
@@ -277,7 +414,7 @@ def _check_empty(relation: Any, name: str, kind: str) -> None:
 
 
 def _is_numeric(kind: str) -> bool:
-    return kind.startswith(_NUMERIC) and not kind.startswith("UUID")
+    return kind.startswith(_NUMERIC) and not kind.startswith(("UUID", "UNION")) and "[" not in kind
 
 
 def _as_double(column: str) -> str:
@@ -407,6 +544,11 @@ class MetricTerms:
     derived: tuple[tuple[str, str], ...] = ()
     empty: bool = False
 
+    def unadjusted(self) -> MetricTerms:
+        """The same metric, read without its covariate."""
+        own = tuple(term for term in self.terms if term.name != self.covariate)
+        return replace(self, covariate=None, terms=own)
+
     @property
     def names(self) -> tuple[str, ...]:
         """The columns of its moments, in order."""
@@ -429,15 +571,19 @@ class MetricTerms:
 @dataclass(frozen=True, slots=True)
 class ArmMoments:
     """One variant's (or one segment of a variant's) moments of one metric; `n` units have a value,
-    `infinite` of their values are not finite."""
+    `infinite` of their values are not finite, `covered` units have the covariate."""
 
     moments: Moments
     n: int
     infinite: int
+    covered: int
 
     def __add__(self, other: ArmMoments) -> ArmMoments:
         return ArmMoments(
-            self.moments + other.moments, self.n + other.n, self.infinite + other.infinite
+            self.moments + other.moments,
+            self.n + other.n,
+            self.infinite + other.infinite,
+            self.covered + other.covered,
         )
 
 
@@ -453,16 +599,20 @@ class MomentsByArm:
     mixed: int
 
     def of_variant(self, metric: str, variant: object) -> dict[Key, ArmMoments]:
-        """A variant's arms on a metric by the values of segments; variants compare by name."""
-        return {
-            key[1:]: arm for key, arm in self.arms[metric].items() if str(key[0]) == str(variant)
-        }
+        """A variant's arms on a metric by the values of segments; labels compare by value."""
+        own = resolve(variant, self.variants)
+        return {key[1:]: arm for key, arm in self.arms[metric].items() if key[0] == own}
 
-    def units_of_variants(self) -> dict[str, int]:
-        """Units by variant's name, segments added up."""
-        units: dict[str, int] = {}
+    @property
+    def variants(self) -> list[object]:
+        """The variants that have units, as the data calls them."""
+        return list(dict.fromkeys(key[0] for key in self.units))
+
+    def units_of_variants(self) -> dict[object, int]:
+        """Units by variant, segments added up."""
+        units: dict[object, int] = {}
         for key, n in self.units.items():
-            units[str(key[0])] = units.get(str(key[0]), 0) + n
+            units[key[0]] = units.get(key[0], 0) + n
         return units
 
 
@@ -552,14 +702,16 @@ def gather(
     covariates = covariates or {}
     centres = _means(rows, covariates.values())
     terms: dict[str, MetricTerms] = {}
-    infinite: dict[str, UnitTerm | None] = {}
+    counts: dict[str, ExtraCounts] = {}
     for i, (name, metric) in enumerate(metrics.items()):
         column = covariates.get(name)
         covariate = None if column is None else (column, centres[column])
         terms[name] = terms_of(f"m{i}", metric, rows, covariate, products=products)
-        infinite[name] = _infinite_term(rows, f"i{i}", metric)
+        counts[name] = ExtraCounts(
+            _infinite_term(rows, f"i{i}", metric), _covered_term(rows, f"c{i}", column)
+        )
     keys = ["variant", *(f"s{i}" for i in range(len(segments)))]
-    answer = rows.ask(_moments_query(rows, terms, infinite, segments, keys))
+    answer = rows.ask(_moments_query(rows, terms, counts, segments, keys))
     # Sums are added up in one order, so that the same rows give the same bits, always.
     answer.sort(key=lambda row: [str(value) for value in row[: 1 + len(keys)]])
     return _collect(answer, terms, len(keys))
@@ -568,12 +720,13 @@ def gather(
 def _moments_query(
     rows: UnitRows,
     terms: Mapping[str, MetricTerms],
-    infinite: Mapping[str, UnitTerm | None],
+    counts: Mapping[str, ExtraCounts],
     segments: Sequence[str],
     keys: Sequence[str],
 ) -> str:
     """SQL with a row per arm: mixed, the keys, the count of units, and for each metric its sums,
-    products, units with a value and infinite values. `_collect` reads them in that order.
+    products, units with a value, infinite values and units with the covariate. `_collect` reads
+    them in that order.
     """
     unit_terms: list[UnitTerm] = []
     derived: list[str] = []
@@ -583,9 +736,11 @@ def _moments_query(
         derived += [f"{sql} AS {identifier(product)}" for product, sql in metric_terms.derived]
         picked += _sums_and_products(metric_terms)
         picked.append(_units_with_value(metric_terms))
-        infinite_term = infinite[name]
-        picked.append("0" if infinite_term is None else f"sum({infinite_term.name})")
-    unit_terms += filter(None, infinite.values())
+        infinite, covered = counts[name]
+        picked.append("0" if infinite is None else f"sum({infinite.name})")
+        # Where every unit has the covariate, or there is none, all units are covered.
+        picked.append("count(*)" if covered is None else f"sum({covered.name})")
+        unit_terms += [term for term in (infinite, covered) if term is not None]
     source = rows.by_unit(unit_terms, segments)
     if derived:
         source = f"SELECT *, {', '.join(derived)} FROM ({source})"  # noqa: S608  (identifiers are quoted)
@@ -599,6 +754,26 @@ def _units_with_value(terms: MetricTerms) -> str:
     if isinstance(terms.metric, Mean | Proportion) and terms.divisor is not None:
         return f"count(*) FILTER (WHERE {terms.divisor} <> 0)"
     return "count(*)"
+
+
+class ExtraCounts(NamedTuple):
+    """What is counted beside a metric's moments; None where nothing has to be counted."""
+
+    infinite: UnitTerm | None
+    covered: UnitTerm | None
+
+
+def _covered_term(rows: UnitRows, name: str, column: str | None) -> UnitTerm | None:
+    """Whether a unit has a value of its covariate; None where all have, or there is none."""
+    if column is None:
+        return None
+    summary = rows.columns[column]
+    if not (summary.missing or summary.infinite):
+        return None
+    value = rows.value(column)
+    return UnitTerm(
+        name, f"CAST({value} IS NOT NULL AS INTEGER)", f"CAST(count({value}) > 0 AS INTEGER)"
+    )
 
 
 def _infinite_term(rows: UnitRows, name: str, metric: Metric) -> UnitTerm | None:
@@ -645,16 +820,111 @@ def _collect(
             products = upper + np.triu(upper, 1).T
             moments = Moments.from_sums(metric_terms.names, n, sums, products)
             with_value = 0 if metric_terms.empty else int(row[end])
-            arms[name][key] = ArmMoments(moments, with_value, int(row[end + 1]))
-            start = end + 2
+            arms[name][key] = ArmMoments(moments, with_value, int(row[end + 1]), int(row[end + 2]))
+            start = end + 3
     return MomentsByArm(terms, arms, units, mixed)
 
 
 def _means(rows: UnitRows, columns: Iterable[str]) -> dict[str, float]:
-    """The mean of each covariate over all rows; 0 where it has no value."""
+    """The mean of each covariate over the units that have it; 0 where none has.
+
+    Over units, never over rows: it stands in for the covariate of units without one, and those who
+    come often, of whom there are more rows, are not like the rest.
+    """
     names = list(dict.fromkeys(columns))
     if not names:
         return {}
-    picked = ", ".join(f"avg({rows.value(name)})" for name in names)
-    (means,) = rows.ask(f"SELECT {picked} FROM unit_rows")  # noqa: S608  (identifiers are quoted)
+    terms = []
+    for i, name in enumerate(names):
+        value = rows.value(name)
+        terms.append(UnitTerm(f"x{i}", value, f"avg({value})"))
+    picked = ", ".join(f"avg({term.name})" for term in terms)
+    (means,) = rows.ask(f"SELECT {picked} FROM ({rows.by_unit(terms)}) WHERE NOT mixed")  # noqa: S608  (our own query)
     return {name: float(value or 0.0) for name, value in zip(names, means, strict=True)}
+
+
+# --- Rates: counts of independent units
+
+FEW = 5.0
+"""The normal distribution is trusted where as many successes and failures are expected (Cochran
+1954)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """Successes out of n independent units."""
+
+    successes: int
+    n: int
+
+    @property
+    def value(self) -> float:
+        """The share of successes."""
+        return self.successes / self.n
+
+    @property
+    def is_constant(self) -> bool:
+        """Whether all units are alike, which leaves Wald's variance at 0."""
+        return self.successes in (0, self.n)
+
+
+def are_few(one: Rate, other: Rate) -> bool:
+    """Whether a count of the 2 × 2 table is expected to be below `FEW` were the rates equal."""
+    share = (one.successes + other.successes) / (one.n + other.n)
+    return min(share, 1.0 - share) * min(one.n, other.n) < FEW
+
+
+# --- Labels: which of a column's values one means, whatever type it was written in
+
+Test = Callable[[object, object], bool]
+
+
+def resolve(label: object, values: Iterable[object]) -> object:
+    """The one of a column's `values` that is meant by `label`; the label itself if none is.
+
+    The strictest sense in which some value is meant counts, so that values that differ in any way
+    stay apart.
+    """
+    present = list(values)
+    for test in _TESTS:
+        for value in present:
+            if value is not None and test(value, label):
+                return value
+    return label
+
+
+def _same_value(value: object, label: object) -> bool:
+    # Arrays and the like compare with more than a truth value; they are nobody's label.
+    return (value == label) is True or bool(_number(value) == _number(label) is not None)
+
+
+def _same_text(value: object, label: object) -> bool:
+    return str(value) == str(label)
+
+
+def _same_word(value: object, label: object) -> bool:
+    """True and "true", False and "FALSE"."""
+    if not isinstance(value, bool) and not isinstance(label, bool):
+        return False
+    return str(value).casefold() == str(label).casefold()
+
+
+def _same_number_written(value: object, label: object) -> bool:
+    """1.0 and "1"."""
+    one, other = _number(value, written=True), _number(label, written=True)
+    return one is not None and one == other
+
+
+_TESTS: tuple[Test, ...] = (_same_value, _same_text, _same_word, _same_number_written)
+"""From strict to lenient."""
+
+
+def _number(value: object, *, written: bool = False) -> float | None:
+    """The value as a number, also where it is one's text if `written`; None if it is none."""
+    if isinstance(value, str) and not written:
+        return None
+    try:
+        number = float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return None
+    return number if isfinite(number) else None

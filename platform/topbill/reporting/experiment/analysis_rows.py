@@ -29,7 +29,7 @@ from topbill.reporting.experiment.model import MeanEstimate
 from topbill.reporting.queries.database import AnalyticsDatabase, experiment_row, published_us
 from topbill.stats.moments import Moments, ratio
 
-VARIANT, DAY = "@variant", "@day"
+VARIANT, MOMENT = "@variant", "@moment"
 """Column names that no metric and no feature can have."""
 _TABLE = "report_rows"
 
@@ -127,7 +127,7 @@ class AnalysisRows:
         columns = [
             f"hash(d.unit) AS {identifier(UNIT)}",
             f"d.variant AS {identifier(VARIANT)}",
-            f"d.decided_at::DATE AS {identifier(DAY)}",
+            f"d.decided_at AS {identifier(MOMENT)}",
             self._mature("objective", tables.objective(), OBJECTIVE),
         ]
         for row in tables.metrics:
@@ -201,7 +201,7 @@ class AnalysisRows:
             self._tables.design(),
             unit=UNIT,
             variant=VARIANT,
-            day=DAY,
+            day=MOMENT,
             segments=self._segments,
             covariates=self._covariates,
             method=method,
@@ -224,7 +224,7 @@ class AnalysisRows:
             self._tables.design(),
             unit=UNIT,
             variant=VARIANT,
-            day=DAY,
+            day=MOMENT,
             metric=metric,
             relative=lifts,
             days=days,

@@ -125,7 +125,7 @@ def _effects(analysis: Analysis) -> str:
 
 
 def _guardrails(analysis: Analysis) -> str:
-    heads = ("guardrail", "variant", "verdict", "worse by", "interval", "allowed")
+    heads = ("guardrail", "variant", "verdict", "change", "interval", "allowed")
     rows = [_guardrail(guardrail) for guardrail in analysis.guardrails]
     guardrails = table(heads, rows, 2) if rows else ""
     split = escape(wording.split_sentence(analysis))
@@ -139,8 +139,7 @@ def _guardrail(guardrail: GuardrailResult) -> tuple[str, ...]:
         guardrail.metric,
         guardrail.variant,
         wording.GUARDRAILS[guardrail.status],
-        formatting.percent(guardrail.worse_by, signed=True),
-        wording.relative_interval(guardrail.worse_by_low, guardrail.worse_by_high),
+        *wording.worsening(guardrail),
         f"{guardrail.margin:.1%}",
     )
 

@@ -68,7 +68,10 @@ def render_plan(plan: ab.Plan, console: Console) -> None:
     units show.
     """
     console.print(f"[bold]{escape(plan.experiment)}[/]: how long must it run?")
-    traffic = f"{plan.units:,} units so far, {plan.units_a_day:,.0f} a day"
+    a_day = "too early to say how many a day"
+    if plan.units_a_day is not None:
+        a_day = f"{plan.units_a_day:,.0f} a day"
+    traffic = f"{plan.units:,} units so far, {a_day}"
     if plan.reason or plan.baseline is None or plan.sd is None:
         reason = ab.REASONS.get(plan.reason, plan.reason)
         console.print(f"{traffic}\nNothing can be planned yet: {reason}.")

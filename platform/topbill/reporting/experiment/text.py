@@ -56,11 +56,8 @@ def _print_effects(analysis: Analysis, console: Console) -> None:
         verdict = wording.GUARDRAILS[guardrail.status]
         if guardrail.status == "worse":
             verdict = f"[red]{verdict}[/]"
-        bounds = wording.relative_interval(guardrail.worse_by_low, guardrail.worse_by_high)
-        change = ""
-        if bounds:
-            worse_by = formatting.percent(guardrail.worse_by, signed=True)
-            change = f"; worse by {worse_by}, interval {bounds}"
+        change, bounds = wording.worsening(guardrail)
+        change = f"; {change}, interval {bounds}" if bounds else ""
         console.print(
             f"guardrail {escape(guardrail.metric)}, {escape(guardrail.variant)}: {verdict}{change}"
             f"; {guardrail.margin:.1%} allowed",

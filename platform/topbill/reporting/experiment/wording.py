@@ -9,7 +9,8 @@ from typing import Literal
 
 import msgspec
 
-from topbill.ab import HUGE, Analysis, Comparison
+from topbill import ab
+from topbill.ab import HUGE, Analysis, Comparison, GuardrailResult
 from topbill.ab import REASONS as AB_REASONS
 from topbill.domain import formatting
 from topbill.reporting.experiment.model import (
@@ -82,7 +83,7 @@ _BY_CODE: dict[str, tuple[str, Tone, str]] = {
     "guardrail_worse": (
         "Harm",
         "bad",
-        "Don't ship: it wins the objective at a guardrail's cost. Change the policy.",
+        "Don't ship what breaks a guardrail, whatever it wins. Change the policy.",
     ),
     "beats_control": (
         "Ahead",
@@ -102,6 +103,13 @@ _BY_CODE: dict[str, tuple[str, Tone, str]] = {
     ),
 }
 """Word, tone and next step by the verdict's code; of several codes the first here counts."""
+_HARM_IN_DOUBT: tuple[str, Tone, str] = (
+    "Harm",
+    "bad",
+    "Stop the variant that breaks its guardrail. Then find out why units were not split as "
+    "intended: bots, redirects, lost logs.",
+)
+"""Beside a split that went wrong nothing is won, but the harm may be real."""
 _TOO_EARLY: tuple[str, Tone, str] = (
     "Too early",
     "neutral",
@@ -127,12 +135,18 @@ def standing(report: Report) -> Standing:
             sentence=verdict.sentence,
             next=f"Ship {verdict.winner}: give it all traffic, keep a small holdout.",
         )
-    word, tone, step = _TOO_EARLY
-    for code, meaning in _BY_CODE.items():
-        if code in verdict.codes:
-            word, tone, step = meaning
-            break
+    word, tone, step = _meaning(verdict.codes)
     return Standing(word=word, tone=tone, sentence=verdict.sentence, next=step)
+
+
+def _meaning(codes: Sequence[str]) -> tuple[str, Tone, str]:
+    """Word, tone and next step of a verdict that says nothing is safe to ship."""
+    if {ab.GUARDRAIL_WORSE, ab.SAMPLE_RATIO_MISMATCH} <= set(codes):
+        return _HARM_IN_DOUBT
+    for code, meaning in _BY_CODE.items():
+        if code in codes:
+            return meaning
+    return _TOO_EARLY
 
 
 def notes(
@@ -217,6 +231,23 @@ def _unread_events(events: Mapping[str, int], known: Iterable[str]) -> str:
     )
 
 
+def worsening(guardrail: GuardrailResult) -> tuple[str, str]:
+    """How a guardrail's metric changed, and between what: "improved by 11.6%", "3.0% to 20.3%".
+
+    Percentages are in the direction that the words say, so that no sign has to be turned round.
+    """
+    by, low, high = guardrail.worse_by, guardrail.worse_by_low, guardrail.worse_by_high
+    if by is None or low is None or high is None:
+        return formatting.MISSING, ""
+    verb = "worsened"
+    if by < 0.0:
+        verb, by, low, high = "improved", -by, -high, -low
+    return (
+        f"{verb} by {formatting.percent(by)}",
+        f"{formatting.percent(low)} to {formatting.percent(high)}",
+    )
+
+
 def alarms(report: Report) -> list[Note]:
     """What must be repaired before numbers are believed, worst first; empty when all is well."""
     # What a reader was told already is alarming in the same words.
@@ -224,12 +255,12 @@ def alarms(report: Report) -> list[Note]:
     for note in report.notes:
         by_code.setdefault(note.code, []).append(note)
     raised = []
+    broken = [] if report.ab is None else _broken_guardrails(report.ab)
+    raised += broken
     if report.ab is not None and report.ab.sample_ratio.alarm:
         sentence = "Units were not split between variants as intended."
         raised.append(Note(code="sample_ratio_mismatch", sentence=sentence))
     raised += by_code.get("propensity_mismatch", []) + by_code.get("choice_mismatch", [])
-    if report.ab is not None:
-        raised += _broken_guardrails(report.ab)
     raised += by_code.get("no_rewards", [])
     # Events that no metric reads are alarming only where no other comes.
     if report.health.reward_join_rate is None:

@@ -1,0 +1,32 @@
+"""How a guardrail's change is told: in the direction that the words say."""
+
+from __future__ import annotations
+
+import pytest
+
+from topbill.ab import GuardrailResult
+from topbill.reporting.experiment.wording import worsening
+
+
+@pytest.mark.parametrize(
+    ("numbers", "expected"),
+    [
+        ((-0.116, -0.203, -0.03), ("improved by 11.6%", "3.0% to 20.3%")),
+        ((0.031, -0.01, 0.07), ("worsened by 3.1%", "−1.0% to 7.0%")),
+        ((None, None, None), ("–", "")),
+    ],
+)
+def test_a_change_for_the_better_is_called_so(
+    numbers: tuple[float | None, float | None, float | None], expected: tuple[str, str]
+) -> None:
+    by, low, high = numbers
+    guardrail = GuardrailResult(
+        metric="abandon",
+        variant="t",
+        margin=0.02,
+        status="undecided",
+        worse_by=by,
+        worse_by_low=low,
+        worse_by_high=high,
+    )
+    assert worsening(guardrail) == expected
