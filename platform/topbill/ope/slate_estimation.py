@@ -1,7 +1,7 @@
 """`estimate_slate`: policies over rankings, from a log with a row per slate and position.
 
 Rows are spread to one per slate, so that values, standard errors, intervals and refusals are those
-of single choices. A slate shorter than the longest has reward 0 and weight 0 below its end.
+of single choices. What a slate shorter than the longest has below its end, `estimators.slate` says.
 """
 
 from __future__ import annotations
@@ -62,7 +62,8 @@ def estimate_slate(
     Args:
         rewards: of the item, finite.
         slate_id: groups rows into slates.
-        position: 0 for the first; each pair of slate and position occurs once.
+        position: 0, 1, … or 1, 2, … from the top; each pair of slate and position occurs once.
+            Slates may be of different lengths, and lack positions.
         propensities: (0, 1], of the whole slate, the same on its rows.
         item_propensities: (0, 1], of this item at this position, whatever stands above.
         cascade_propensities: (0, 1], of the items down to this one.
@@ -140,14 +141,21 @@ class _SlateTable:
         _refuse_rows(
             "position",
             (place < 0) | (place % 1 != 0),
-            "got no position; expected 0, 1, 2, …; the first is 0",
+            "got no position; expected 0, 1, 2, … or 1, 2, 3, … from the top",
+        )
+        _refuse_rows(
+            "position",
+            (place == place.min()) & (place.min() > 1),
+            f"got {place.min():g} as the first of all; expected 0 or 1; number them from the top",
         )
         codes, self.slates = grouped(slate_id)
         if codes.size != rows:
             raise BadData("slate_id", f"got {codes.size} rows; expected {rows}, as many as rewards")
         _refuse_rows("slate_id", codes < 0, "got no slate; expected an id on each row")
-        self.slate, self.position = codes, place.astype(np.intp)
-        self.positions = int(place.max()) + 1
+        # By rank, so that they may be counted from 1, and one that no slate has costs nothing.
+        taken, ranks = np.unique(place, return_inverse=True)
+        self.slate, self.position = codes, ranks.astype(np.intp)
+        self.positions = taken.size
         cell = self.slate * self.positions + self.position
         _refuse_rows(
             "position",
@@ -175,8 +183,10 @@ class _SlateTable:
         """The columns that the formulas speak of, one row per slate."""
         blocks = {"r": self.spread(r), "shown": self.spread(np.ones(r.size))}
         for level, weight in weights.items():
-            if level != "slate":
+            if level == "item":
                 blocks[level] = self.spread(weight)
+            elif level == "cascade":
+                blocks[level] = _carried(self.spread(weight), blocks["shown"])
         if q_logged is not None and q_target is not None:
             blocks["q"] = self.spread(column("q_logged", q_logged, FINITE, r.size))
             blocks["dm"] = self.spread(column("q_target", q_target, FINITE, r.size))
@@ -198,6 +208,14 @@ class _SlateTable:
             "got another weight than the slate's other rows; expected one",
         )
         return whole
+
+
+def _carried(weights: Floats, shown: Floats) -> Floats:
+    """(K × S) the weights; where nothing was shown that of the position above, 1 at the top."""
+    above = np.ones(weights.shape[1])
+    for k, present in enumerate(shown > 0):
+        above = weights[k] = np.where(present, weights[k], above)
+    return weights
 
 
 def _refuse_rows(name: str, bad: NDArray[np.bool_], message: str) -> None:
@@ -262,13 +280,14 @@ def _diagnose(
     """
     candidates = []
     for k, name in enumerate(names):
-        # Slates that are too short for a position have no weight there; they are not in its sample.
-        reached = np.ones(env["r"].size, dtype=bool)
-        if name != "slate":
-            reached = env[f"shown{k}"] > 0
-        part = {"r": env["r"][reached], "w": env[name][reached]}
-        codes = None if units is None else grouped(units[reached])[0]
-        summary = summarise(part, codes, columns_of([], Symbols()), bootstrap=False)
+        w = env[name]
+        if name.startswith("item"):
+            # A slate that ends above weighs as it was drawn: so a position counts by how many reach
+            # it, and one that hardly any do cannot speak against all.
+            w = np.where(env[f"shown{k}"] > 0, w, 1.0)
+        summary = summarise(
+            {"r": env["r"], "w": w}, units, columns_of([], Symbols()), bootstrap=False
+        )
         candidates.append(summary.diagnose(Symbols(), facts))
     if not candidates:
         n = env["r"].size
