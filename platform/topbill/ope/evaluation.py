@@ -26,7 +26,13 @@ from topbill.ope.intervals import Interval, Lam
 from topbill.ope.replay.logged_data import LoggedData
 from topbill.ope.replay.progressive import Progress, ProgressivePass, TargetColumns
 from topbill.ope.replay.reward_model import Link
-from topbill.ope.replay.targets import Policy, resolve
+from topbill.ope.replay.targets import (
+    FunctionPolicy,
+    Policy,
+    TargetPolicy,
+    VariantPolicy,
+    resolve,
+)
 from topbill.ope.result import TEXT, Estimate, Estimates, refused, row_of
 from topbill.ope.slate_estimation import estimate_slate
 from topbill.policies import KINDS
@@ -152,7 +158,7 @@ def evaluate(
                 f"decisions 0 to {data.decisions - 1} of {key}: got no reward event; send rewards",
             )
         snapshot = partial(stored_snapshot, folder, key)
-        targets = resolve(policy, variant=variant, logged=data.experiment, snapshot=snapshot)
+        targets = resolve(policy, variant=variant, data=data, snapshot=snapshot)
         used = explorers(data.experiment) if log_variants is None else tuple(log_variants)
         scored = ProgressivePass(data, targets, used, link)
         scored.run(progress)
@@ -198,9 +204,10 @@ def _estimates(
     by_target = {}
     for target, columns in zip(scored.targets, scored.of_target, strict=True):
         if scored.ranking:
-            by_target[target.name] = _ranking(scored, columns, units, names, options)
+            estimates = _ranking(scored, columns, units, names, options)
         else:
-            by_target[target.name] = _single(scored, columns, totals, units, names, lam, options)
+            estimates = _single(scored, columns, totals, units, names, lam, options)
+        by_target[target.name] = estimates.noted(*notes_of(target))
     # The log's own mean is the estimate of the policy that chose it: every weight is one.
     certain = np.ones(totals.size)
     logged = estimate(
@@ -213,6 +220,11 @@ def _estimates(
         **options._asdict(),
     )
     return logged["ips"], by_target
+
+
+def notes_of(target: TargetPolicy) -> tuple[str, ...]:
+    """What must be known of a target beside its numbers; a caller's own says nothing."""
+    return target.notes if isinstance(target, FunctionPolicy | VariantPolicy) else ()
 
 
 def _immature(

@@ -32,7 +32,7 @@ from topbill.domain.records import Floats, Indices
 from topbill.domain.rewards import item_rewards
 from topbill.ope.diagnostics import Gates
 from topbill.ope.estimation import estimate
-from topbill.ope.evaluation import Evaluation, explorers, stored_snapshot
+from topbill.ope.evaluation import Evaluation, explorers, notes_of, stored_snapshot
 from topbill.ope.intervals import Interval
 from topbill.ope.replay.logged_data import LoggedData
 from topbill.ope.replay.progressive import ProgressivePass
@@ -129,6 +129,11 @@ def evaluate_page(
     variants: set[str] = set()
     for replaced in log.layers.values():
         variants |= set(replaced.used)
+    notes: list[str] = []
+    for layer, replaced in log.layers.items():
+        notes += [f"{layer}: {note}" for note in replaced.notes]
+    # One layer that shows what the log never did is enough for the page to be another one.
+    facts = {"unsupported": max(replaced.unsupported for replaced in log.layers.values())}
     # A page has many cells, each with a chance to fail a gate by luck alone.
     options = {
         "alpha": alpha,
@@ -144,7 +149,7 @@ def evaluate_page(
         last_at=served[-1].decided_at,
         left_out=dict(left_out),
         logged=replace(cells.logged(options), estimator="mean"),
-        targets={name: cells.estimates(estimators, options)},
+        targets={name: cells.estimates(estimators, options, facts).noted(*notes)},
     )
 
 
@@ -214,9 +219,7 @@ class _Layer:
         log = LoggedData(data, key)
         try:
             snapshot = partial(stored_snapshot, data, key)
-            targets = resolve(
-                policy, variant=variant or None, logged=log.experiment, snapshot=snapshot
-            )
+            targets = resolve(policy, variant=variant or None, data=log, snapshot=snapshot)
             if len(targets) > 1:
                 names = ", ".join(target.name.rpartition("/")[2] for target in targets)
                 raise BadRequest(
@@ -229,6 +232,9 @@ class _Layer:
         finally:
             log.close()
         self.name, self.window = targets[0].name, log.window
+        self.notes = notes_of(targets[0])
+        unsupported = scored.of_target[0].unsupported.values
+        self.unsupported = float(unsupported.mean()) if unsupported.size else 0.0
         self.ratios = _log_ratios(scored) if scored.decisions else {}
 
 
@@ -317,7 +323,9 @@ class _Cells:
         estimates = estimate(totals, certain, certain, units=units, estimators=("ips",), **options)
         return estimates["ips"]
 
-    def estimates(self, estimators: Sequence[str], options: dict[str, Any]) -> Estimates:
+    def estimates(
+        self, estimators: Sequence[str], options: dict[str, Any], facts: dict[str, Any]
+    ) -> Estimates:
         """What each estimator says of the policies instead."""
         slate = np.array(self._slate, dtype=np.intp)
         joint = np.array(self._joint)
@@ -343,6 +351,7 @@ class _Cells:
             position=np.concatenate([self._position, ends]),
             units=np.array(self.units, dtype=object)[slate],
             estimators=estimators,
+            facts=facts,
             **columns,
             **options,
         )

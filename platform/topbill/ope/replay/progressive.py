@@ -395,10 +395,12 @@ def _overlap(
     """The target's probability on what the log could not have shown, and Σ_a π²/p (w² where p is
     not known).
     """
+    # What it lacks to 1 the target gives to actions that were not offered at all.
+    unsupported = 1.0 - float(pi.sum())
     if logged is None:
-        return 0.0, weight * weight
+        return min(max(unsupported, 0.0), 1.0), weight * weight
     possible = logged > 0
     # What stands above could not be drawn again, and a target that knows it has none of it either.
-    unsupported = float(pi[~possible].sum() - pi[above].sum())
+    unsupported += float(pi[~possible].sum() - pi[above].sum())
     moment = float((pi[possible] ** 2 / logged[possible]).sum())
     return min(max(unsupported, 0.0), 1.0), moment
