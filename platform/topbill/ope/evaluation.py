@@ -9,7 +9,7 @@ model that has seen it.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -56,7 +56,8 @@ class Evaluation:
     decision.
 
     `decisions` that were scored, `left_out` how many others and why; `variants` whose decisions
-    were used; `sampled`, the share of all units that were looked at.
+    were used; `sampled`, the share of all units that were looked at; `clipped`, how many of the
+    scored decisions had a metric outside [0, cap], which counts as that end.
     """
 
     experiment: str
@@ -69,6 +70,7 @@ class Evaluation:
     logged: Estimate
     targets: dict[str, Estimates]
     sampled: float = 1.0
+    clipped: dict[str, int] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain types only, for JSON."""
@@ -173,6 +175,7 @@ def evaluate(
         logged, by_target = _immature(scored, names, alpha)
     else:
         raise _nothing_to_score(scored, used)
+    warnings = clipped_notes(scored.clipped, scored.decisions)
     return Evaluation(
         experiment=key,
         variants=used,
@@ -182,8 +185,9 @@ def evaluate(
         last_at=scored.last_at,
         left_out=dict(scored.left_out),
         logged=replace(logged, estimator="mean"),
-        targets=by_target,
+        targets={name: each.noted(*warnings) for name, each in by_target.items()},
         sampled=data.sampled,
+        clipped=dict(scored.clipped),
     )
 
 
@@ -220,6 +224,18 @@ def _estimates(
         **options._asdict(),
     )
     return logged["ips"], by_target
+
+
+def clipped_notes(clipped: Mapping[str, int], decisions: int) -> list[str]:
+    """A sentence for each end of the objective that some decisions were beyond."""
+    notes = []
+    for side, count in sorted(clipped.items()):
+        remedy = "shift its values to 0 and above" if side.endswith("below 0") else "raise the cap"
+        notes.append(
+            f"{count:,} of {decisions:,} decisions have {side} and count as that end, which may "
+            f"turn a ranking round: {remedy}"
+        )
+    return notes
 
 
 def notes_of(target: TargetPolicy) -> tuple[str, ...]:

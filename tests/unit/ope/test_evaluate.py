@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 
 from topbill.domain.errors import BadData, BadRequest, NotFound
-from topbill.domain.records import Decision, Placement, Snapshot
+from topbill.domain.records import Decision, Placement, RewardEvent, Snapshot
 from topbill.log import open_log
 from topbill.ope import Evaluation, Gates, evaluate
 
-from .conftest import CANDIDATE, CLICKS, ONE_SLOT, World
+from .conftest import CANDIDATE, CLICKS, ONE_SLOT, SECOND, START, World, lay
 
 Make = Callable[..., World]
 VALUE = {action: (CLICKS["tv"][action] + CLICKS["web"][action]) / 2 for action in "abcd"}
@@ -458,3 +458,37 @@ def test_a_typo_in_always_is_refused_with_the_nearest_name(published: Make) -> N
         r"offered in none of 200 decisions; did you mean 'lima'\?",
     ):
         evaluate("home", "always limaa", world.data)
+
+
+# What the objective cuts off
+# ----------------------------------------------------------------------------------------------
+
+
+def test_rewards_beyond_the_ends_of_the_objective_are_counted_and_warned_of(
+    published: Make,
+) -> None:
+    """Ten decisions earned 1.5 of a cap of 1, five −1, which count as 1 and 0."""
+    world = published(n=400, spec=ONE_SLOT.replace("kind: binary", "kind: sum, cap: 1"))
+    scored = [d for d in world.decisions if d.variant == "chance"]
+    events = []
+    for number, decision in enumerate(scored):
+        value = 1.5 if number < 10 else -1.0 if number < 15 else float(number % 2)
+        events.append(
+            RewardEvent(
+                decision_id=decision.decision_id,
+                event_id="e",
+                event="play",
+                value=value,
+                received_at=decision.decided_at + 1,
+            )
+        )
+    again = world.data.parent / "clipped"
+    lay(again, world.experiment, world.decisions, events, START + 10_000 * SECOND)
+    found = evaluate("home", "uniform", again, estimators=("ips",))
+    assert found.clipped == {"play above its cap of 1": 10, "play below 0": 5}
+    assert found.as_dict()["clipped"] == found.clipped
+    above, below = found.targets["uniform"]["ips"].diagnostics.warnings[:2]
+    assert above.startswith(f"10 of {len(scored)} decisions have play above its cap of 1 and count")
+    assert below.startswith(f"5 of {len(scored)} decisions have play below 0 and count as that end")
+    clean = evaluate("home", "uniform", published(n=400).data, estimators=("ips",))
+    assert clean.clipped == {}

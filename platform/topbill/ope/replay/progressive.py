@@ -19,7 +19,7 @@ import numpy as np
 
 from topbill.domain.errors import BadData, BadRequest, PolicyError
 from topbill.domain.records import Actions, Decision, Floats, Indices
-from topbill.domain.rewards import item_rewards
+from topbill.domain.rewards import clipped_metrics, item_rewards
 from topbill.engine import CompiledExperiment, offered
 from topbill.ope.replay.logged_data import LoggedData, LoggedDecision
 from topbill.ope.replay.reward_model import Link, RewardModel
@@ -111,7 +111,8 @@ class _Learner:
 
 class ProgressivePass:
     """The pass and what it keeps: `log` and, in the order of `targets`, `of_target`; `units` and
-    `ids` per scored decision; `left_out` counts the others by cause.
+    `ids` per scored decision; `left_out` counts the others by cause, `clipped` the scored ones with
+    a metric beyond the objective's ends.
     """
 
     def __init__(
@@ -127,6 +128,7 @@ class ProgressivePass:
         self.units: list[str] = []
         self.ids: list[str] = []
         self.left_out: Counter[str] = Counter()
+        self.clipped: Counter[str] = Counter()
         self.first_at = self.last_at = 0
         self.ranking = False
         self._data, self._variants = data, set(variants)
@@ -295,6 +297,7 @@ class ProgressivePass:
             self._displayed[k] += 1
             self._explored[k] += p < 1
         self.ranking = self.ranking or len(decision.slate) > 1
+        self.clipped.update(clipped_metrics(self._data.experiment, decision, logged.events))
         self.units.append(decision.unit)
         self.ids.append(decision.decision_id)
         self._versions.add(decision.policy_version)
