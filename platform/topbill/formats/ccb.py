@@ -16,6 +16,7 @@ from typing import Any
 
 import msgspec
 
+from topbill.domain.chance import at_most_one
 from topbill.domain.errors import BadData
 from topbill.domain.records import Decision, Placement, RewardEvent
 from topbill.formats.dsjson import foreign_actions, shared_of
@@ -147,9 +148,10 @@ def parse_line(line: bytes, *, experiment: str = "imported", number: int = 0) ->
 def _parse_slot(outcome: Any) -> _Slot:
     """The shown action stands first; a lone one may stand there without a list."""
     actions, probabilities = outcome["_a"], outcome["_p"]
+    probability = float(probabilities[0] if isinstance(probabilities, list) else probabilities)
     return _Slot(
         action=actions[0] if isinstance(actions, list) else actions,
-        probability=float(probabilities[0] if isinstance(probabilities, list) else probabilities),
+        probability=at_most_one(probability),
         cost=float(outcome.get("_label_cost") or 0.0),
     )
 

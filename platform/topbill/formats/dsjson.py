@@ -15,6 +15,7 @@ from typing import Any
 
 import msgspec
 
+from topbill.domain.chance import at_most_one
 from topbill.domain.errors import BadData
 from topbill.domain.records import NULL, Decision, Mask, Placement, Reason, RewardEvent
 from topbill.formats.rows import (
@@ -200,6 +201,7 @@ def parse_line(line: bytes, *, experiment: str = "imported", number: int = 0) ->
             where,
             f"got no dsjson of a contextual bandit ({error}); expected c with _multi, a and p",
         ) from None
+    parsed.p = [at_most_one(p) for p in parsed.p]
     _check_numbers(parsed, len(actions.ids), where)
     own = parsed.topbill or _OwnDecision()
     fields = _read(own, _OWN_FIELDS)

@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from topbill.domain.chance import at_most_one
 from topbill.domain.errors import BadData
 from topbill.domain.records import Decision, Placement, RewardEvent
 from topbill.formats.rows import (
@@ -75,7 +76,8 @@ def parse_line(line: bytes, *, experiment: str = "imported", number: int = 0) ->
             whole_row = msgspec.json.decode(own, type=WholeRow)
             return whole_row.decision, whole_row.events
         # Names and numbers of other makers may be of another type: they are taken as texts.
-        action, probability = str(event["action"]), float(event["actionProbability"])
+        action = str(event["action"])
+        probability = at_most_one(float(event["actionProbability"]))
         context = _attributes(event, "subject")
         features = _attributes(event, "action")
         unit = str(event.get("subject") or event["subjectKey"])

@@ -14,6 +14,7 @@ import numpy as np
 from topbill.domain.errors import BadData
 from topbill.formats import obp, obp_slates
 from topbill.formats.npz import Arrays, Npz
+from topbill.formats.obp_columns import vector
 from topbill.formats.rows import Progress, Row
 from topbill.formats.writers import ArchiveWriter, Export, ExportNote
 
@@ -62,7 +63,7 @@ def _read_decisions(file: Npz, key: str, skip: int, progress: Progress) -> Itera
     n_actions = _number_of_actions(file, "n_actions")
     names = _present(file, "action", "reward", "pscore", "context", "position", "at")
     done = 0
-    for batch in file.batches(names, _AT_ONCE):
+    for batch in map(_vectors, file.batches(names, _AT_ONCE)):
         size = len(batch["action"])
         if done + size > skip:
             at = batch.pop("at").astype(np.int64) if "at" in batch else None
@@ -90,7 +91,7 @@ def _read_slates(file: Npz, key: str, skip: int, progress: Progress) -> Iterator
             contexts = _one_by_one(file, "context")
     waiting: Arrays = {}
     done = 0
-    for batch in file.batches(names, _AT_ONCE):
+    for batch in map(_vectors, file.batches(names, _AT_ONCE)):
         done += len(batch["slate_id"])
         if waiting:
             batch = {name: np.concatenate([waiting[name], batch[name]]) for name in batch}
@@ -123,7 +124,7 @@ def _number_of_actions(file: Npz, name: str) -> int:
     number = file.number(name)
     if number is None:
         largest = -1
-        for batch in file.batches(["action"], _AT_ONCE):
+        for batch in map(_vectors, file.batches(["action"], _AT_ONCE)):
             largest = max(largest, int(_checked(batch, 0)["action"].max()))
         number = largest + 1
     if not 0 <= number <= _MOST_ACTIONS:
@@ -133,6 +134,14 @@ def _number_of_actions(file: Npz, name: str) -> int:
             "each decision names them all",
         )
     return number
+
+
+def _vectors(batch: Arrays) -> Arrays:
+    """The batch, all but its context in one dimension."""
+    vectors: Arrays = {}
+    for name, array in batch.items():
+        vectors[name] = array if name == "context" else vector(name, array)
+    return vectors
 
 
 def _cut(rows: Arrays, more: bool) -> tuple[Arrays, Arrays]:

@@ -17,6 +17,7 @@ import msgspec
 import pyarrow as pa
 import pyarrow.csv
 
+from topbill.domain.chance import at_most_one
 from topbill.domain.errors import BadData
 from topbill.domain.records import Decision, Placement, RewardEvent
 from topbill.formats.obp import OPEN_BANDIT_COLUMNS, USER_FEATURE, only_placement
@@ -145,6 +146,7 @@ def _row(
     """One row of the file, `number` counted from 1."""
     where = f"row {number}"
     propensity, click, position = fields["propensity_score"], fields["click"], fields["position"]
+    propensity = None if propensity is None else at_most_one(propensity)
     if propensity is None or not 0.0 < propensity <= 1.0:
         raise BadData(where, f"got propensity_score {propensity}; expected one in (0, 1]")
     if click is None or not math.isfinite(click) or decided_at is None:

@@ -22,6 +22,8 @@ from topbill.ope.inputs import (
     PROBABILITY,
     PROPENSITY,
     column,
+    probabilities,
+    refuse_misaligned,
     rewards_column,
     unit_codes,
 )
@@ -74,7 +76,8 @@ def estimate(
     """What the target policy would have earned per decision, by each estimator, from one log of n
     decisions.
 
-    All columns are one-dimensional of n rows, in the order of the log.
+    All columns are of n rows, in the order of the log, of shape (n,) or (n, 1). Those of pandas
+    must have one index.
 
     Args:
         rewards: finite numbers.
@@ -121,11 +124,26 @@ def estimate(
         >>> estimates.to_frame().columns.tolist()[:5]
         ['estimator', 'value', 'se', 'low', 'high']
     """
+    refuse_misaligned(
+        rewards=rewards,
+        propensities=propensities,
+        target_propensities=target_propensities,
+        q_logged=q_logged,
+        q_target=q_target,
+        units=units,
+        eligible=eligible,
+        unsupported=unsupported,
+        embedding_propensities=embedding_propensities,
+        target_embedding_propensities=target_embedding_propensities,
+        weight_moments=weight_moments,
+    )
     env = checked(rewards, propensities, target_propensities, q_logged, q_target)
     n = env["r"].size
     if embedding_propensities is not None:
-        logged_share = column("embedding_propensities", embedding_propensities, PROPENSITY, n)
-        target_share = column(
+        logged_share = probabilities(
+            "embedding_propensities", embedding_propensities, PROPENSITY, n
+        )
+        target_share = probabilities(
             "target_embedding_propensities", target_embedding_propensities, PROBABILITY, n
         )
         env["we"] = target_share / logged_share
@@ -133,11 +151,13 @@ def estimate(
         env["h"] = 1.0 / np.sqrt(column("weight_moments", weight_moments, POSITIVE, n))
     facts = dict(facts or {})
     if unsupported is not None:
-        facts["unsupported"] = float(column("unsupported", unsupported, PROBABILITY, n).mean())
+        facts["unsupported"] = float(
+            probabilities("unsupported", unsupported, PROBABILITY, n).mean()
+        )
     codes = unit_codes(units, n)
     if eligible is not None:
         facts |= _calibration(
-            column("propensities", propensities, PROPENSITY),
+            probabilities("propensities", propensities, PROPENSITY),
             column("eligible", eligible, POSITIVE, n),
             codes,
         )
@@ -213,8 +233,8 @@ def checked(rewards: Any, propensities: Any, target: Any, q_logged: Any, q_targe
     """The columns r, w and, where a model is given, q and dm. Raises BadData naming the rows."""
     r = rewards_column(rewards)
     env = {"r": r}
-    p = column("propensities", propensities, PROPENSITY, r.size)
-    env["w"] = column("target_propensities", target, PROBABILITY, r.size) / p
+    p = probabilities("propensities", propensities, PROPENSITY, r.size)
+    env["w"] = probabilities("target_propensities", target, PROBABILITY, r.size) / p
     if (q_logged is None) != (q_target is None):
         name = "q_logged" if q_logged is None else "q_target"
         raise BadData(

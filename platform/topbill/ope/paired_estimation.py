@@ -18,7 +18,7 @@ from topbill.ope.estimation import checked, from_columns, summarise
 from topbill.ope.estimators import chosen
 from topbill.ope.estimators.estimator import Estimator
 from topbill.ope.estimators.formula import Env, Formula, Symbols, named
-from topbill.ope.inputs import unit_codes
+from topbill.ope.inputs import refuse_misaligned, unit_codes
 from topbill.ope.intervals import Interval, Lam, Planned, assess, check_options, columns_of
 from topbill.ope.result import Estimate, Estimates
 
@@ -68,6 +68,16 @@ def delta_ope(
             "interval",
             "got 'betting'; expected 'normal', 'bootstrap' or 'sequence' for a difference",
         )
+    refuse_misaligned(
+        rewards=rewards,
+        propensities=propensities,
+        target_propensities=target_propensities,
+        baseline_propensities=baseline_propensities,
+        q_logged=q_logged,
+        q_target=q_target,
+        q_baseline=q_baseline,
+        units=units,
+    )
     target = checked(rewards, propensities, target_propensities, q_logged, q_target)
     baseline = checked(rewards, propensities, baseline_propensities, q_logged, q_baseline)
     codes = unit_codes(units, target["r"].size)

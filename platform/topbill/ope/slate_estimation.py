@@ -24,9 +24,12 @@ from topbill.ope.inputs import (
     PROPENSITY,
     column,
     grouped,
+    probabilities,
+    refuse_misaligned,
     rewards_column,
     rows_text,
     unit_codes,
+    vector,
 )
 from topbill.ope.intervals import Interval, Planned, assess, check_options, columns_of
 from topbill.ope.result import Estimate, Estimates, refused
@@ -57,7 +60,8 @@ def estimate_slate(
 ) -> Estimates:
     """What the target policy would have earned per slate.
 
-    One-dimensional columns of n rows, a row per shown item.
+    Columns of n rows, of shape (n,) or (n, 1), a row per shown item. Those of pandas must have one
+    index.
 
     Args:
         rewards: of the item, finite.
@@ -92,6 +96,20 @@ def estimate_slate(
             "estimators",
             f"got {', '.join(map(repr, unknown))}; expected some of {', '.join(SLATE_ESTIMATORS)}",
         )
+    refuse_misaligned(
+        rewards=rewards,
+        slate_id=slate_id,
+        position=position,
+        propensities=propensities,
+        target_propensities=target_propensities,
+        item_propensities=item_propensities,
+        target_item_propensities=target_item_propensities,
+        cascade_propensities=cascade_propensities,
+        target_cascade_propensities=target_cascade_propensities,
+        q_logged=q_logged,
+        q_target=q_target,
+        units=units,
+    )
     r = rewards_column(rewards)
     table = _SlateTable(slate_id, position, r.size)
     weights: dict[str, Floats] = {}
@@ -127,8 +145,8 @@ def _weight(name: str, logged: Any, target: Any, rows: int) -> Floats:
             raise BadData(
                 half, "got nothing; expected it with its other half; give both, or neither"
             )
-    p = column(name, logged, PROPENSITY, rows)
-    return column(f"target_{name}", target, PROBABILITY, rows) / p
+    p = probabilities(name, logged, PROPENSITY, rows)
+    return probabilities(f"target_{name}", target, PROBABILITY, rows) / p
 
 
 class _SlateTable:
@@ -148,7 +166,7 @@ class _SlateTable:
             (place == place.min()) & (place.min() > 1),
             f"got {place.min():g} as the first of all; expected 0 or 1; number them from the top",
         )
-        codes, self.slates = grouped(slate_id)
+        codes, self.slates = grouped("slate_id", slate_id)
         if codes.size != rows:
             raise BadData("slate_id", f"got {codes.size} rows; expected {rows}, as many as rewards")
         _refuse_rows("slate_id", codes < 0, "got no slate; expected an id on each row")
@@ -172,7 +190,7 @@ class _SlateTable:
     def units(self, units: Any) -> Indices | None:
         """Unit codes by slate: the unit of a slate's first row."""
         first = np.flatnonzero(~_repeated(self.slate))
-        data = np.asarray(units)
+        data = vector("units", np.asarray(units))
         if data.size != self.slate.size:
             raise BadData(
                 "units", f"got {data.size} rows; expected {self.slate.size}, as many as rewards"

@@ -193,3 +193,11 @@ def test_vws_own_parser_reads_the_export() -> None:
     for examples in read:
         workspace.learn_one(examples)
         assert sum(p for _, p in workspace.predict_one(examples)) == pytest.approx(1.0)
+
+
+def test_probabilities_that_rounding_took_past_one_are_one() -> None:
+    decision, _ = parse_line(foreign(p=[1.0000001192092896, 0.0]))
+    assert decision.propensity == 1.0
+    assert decision.probabilities == ((0.0, 1.0),)
+    with pytest.raises(BadData, match=r"got probability 1\.00001"):
+        parse_line(foreign(p=[1.00001, 0.0]))

@@ -9,6 +9,7 @@ import re
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -355,3 +356,58 @@ def test_columns_of_other_lengths_halves_and_unknown_names_are_errors() -> None:
         run(data, alpha=95)
     with pytest.raises(BadRequest, match="interval: got 'exact'"):
         run(data, interval="exact")
+
+
+# Untidy columns
+# ----------------------------------------------------------------------------------------------
+
+
+def test_columns_of_one_value_a_row_are_vectors_and_others_are_refused() -> None:
+    data = made(200)
+    plain = run(data, ("ips", "snips", "dr"), units=np.arange(200))
+    tall = {name: column.reshape(-1, 1) for name, column in data.items()}
+    assert run(tall, ("ips", "snips", "dr"), units=np.arange(200).reshape(-1, 1)) == plain
+    for name in data:
+        with pytest.raises(BadData, match=rf"{name}: got an array of shape \(1, 200\)"):
+            run({**data, name: data[name].reshape(1, -1)})
+    with pytest.raises(BadData, match=r"units: got an array of shape \(100, 2\)"):
+        run(data, units=np.arange(200).reshape(-1, 2))
+    with pytest.raises(BadData, match=r"units: got labels that cannot be compared"):
+        run(take(data, [0, 1]), units=pd.Series([{}, {}]))
+
+
+def test_pandas_columns_of_other_indexes_are_refused() -> None:
+    """Each alone sorts the rows anew; read by their places, the numbers would look sound."""
+    data = made(200)
+    series = {name: pd.Series(column) for name, column in data.items()}
+    plain = run(data, ("ips", "dr"))
+    assert run(series, ("ips", "dr")) == plain
+    renamed = {name: column.set_axis(range(7, 207)) for name, column in series.items()}
+    assert run(renamed, ("ips", "dr")) == plain, "one index for all, whatever it is"
+    for name in series:
+        if name == "rewards":
+            continue
+        turned = {**series, name: series[name].iloc[::-1]}
+        with pytest.raises(BadData, match=rf"{name}: rows 0, 1, .* another index than .* rewards"):
+            run(turned)
+    with pytest.raises(BadData, match="units: rows 0, 1"):
+        run(series, units=pd.Series(np.arange(200)).iloc[::-1])
+    frame = pd.DataFrame(data)
+    assert run({name: frame[[name]] for name in data}, ("ips", "dr")) == plain
+
+
+def test_a_difference_wants_one_index_too() -> None:
+    data = made(200)
+    columns = [pd.Series(data[name]) for name in ("rewards", "propensities")]
+    target = pd.Series(data["target_propensities"])
+    with pytest.raises(BadData, match="baseline_propensities: rows 0, 1"):
+        delta_ope(*columns, target, target.iloc[::-1])
+
+
+def test_what_float32_takes_past_one_is_one() -> None:
+    rewards, sure = np.array([1.0, 0.0] * 50), np.ones(100)
+    hair = np.full(100, np.float32(1.0) + np.float32(1.2e-7))
+    exact = estimate(rewards, sure, sure, estimators=("ips", "snips"))
+    assert estimate(rewards, hair, hair, estimators=("ips", "snips")) == exact
+    with pytest.raises(BadData, match=r"propensities: row 1: got 1\.00001; expected a probability"):
+        estimate([1, 0], [1.0, 1.00001], [1.0, 1.0])

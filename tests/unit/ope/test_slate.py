@@ -7,6 +7,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -235,3 +236,17 @@ def test_bad_rows_are_named() -> None:
         estimate_slate(**(data | {"target_item_propensities": None}))
     with pytest.raises(BadRequest, match="got 'ips'; expected some of sips"):
         estimate_slate(**data, estimators=("ips",))
+
+
+def test_pandas_columns_of_other_indexes_and_other_shapes_are_refused() -> None:
+    data = made(50)
+    plain = estimate_slate(**data)
+    series = {name: pd.Series(column) for name, column in data.items()}
+    assert estimate_slate(**series) == plain
+    assert estimate_slate(**{name: c.reshape(-1, 1) for name, c in data.items()}) == plain
+    for name in series:
+        if name != "rewards":
+            with pytest.raises(BadData, match=f"{name}: rows 0, 1, .* another index than .*"):
+                estimate_slate(**(series | {name: series[name].iloc[::-1]}))
+    with pytest.raises(BadData, match=r"slate_id: got an array of shape \(50, 3\)"):
+        estimate_slate(**(data | {"slate_id": data["slate_id"].reshape(50, 3)}))

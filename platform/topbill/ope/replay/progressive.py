@@ -17,6 +17,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from topbill.domain.chance import at_most_one
 from topbill.domain.errors import BadData, BadRequest, PolicyError
 from topbill.domain.records import Actions, Decision, Floats, Indices
 from topbill.domain.rewards import clipped_metrics, item_rewards
@@ -274,7 +275,7 @@ class ProgressivePass:
         probabilities = [target.probabilities(decision) for target in self.targets]
         choices = [len(candidates) for candidates in remaining(decision)]
         for k, placement in enumerate(decision.slate):
-            p = placement.propensity
+            p = at_most_one(placement.propensity)
             if not 0 < p <= 1:
                 raise BadData(
                     "propensities", f"position {k}: got {p}; expected a probability in (0, 1]"
