@@ -15,7 +15,7 @@ from topbill.domain.errors import BadData
 from topbill.formats import obp, obp_slates
 from topbill.formats.npz import Arrays, Npz
 from topbill.formats.obp_columns import vector
-from topbill.formats.rows import Progress, Row
+from topbill.formats.rows import Progress, ReadNotes, Row
 from topbill.formats.writers import ArchiveWriter, Export, ExportNote
 
 # Rows read at once.
@@ -26,7 +26,13 @@ _MOST_ACTIONS = 10_000
 _LARGEST_WHOLE = 1 << 53
 
 
-def read_rows(source: Path, key: str, skip: int, progress: Progress) -> Iterator[Row]:
+def read_rows(
+    source: Path,
+    key: str,
+    skip: int,
+    progress: Progress,
+    notes: ReadNotes,  # noqa: ARG001 (every row is one)
+) -> Iterator[Row]:
     """The decisions after the first `skip`, of either kind: what is in the file tells which.
 
     Raises BadData naming the array and row that is wrong.

@@ -258,9 +258,11 @@ def _immature(
 
 def _nothing_to_score(scored: ProgressivePass, used: tuple[str, ...]) -> BadData:
     causes = ", ".join(f"{count} {cause}" for cause, count in scored.left_out.items()) or "nothing"
+    misfit = f"; the first of another schema is {scored.first_misfit}" * bool(scored.first_misfit)
     return BadData(
         "decisions",
-        f"got none of {scored.key} to score; left out: {causes}; expected some by {used}",
+        f"got none of {scored.key} to score; left out: {causes}; expected some by "
+        f"{', '.join(used)}{misfit}",
     )
 
 

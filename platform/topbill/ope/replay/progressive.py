@@ -130,6 +130,8 @@ class ProgressivePass:
         self.ids: list[str] = []
         self.left_out: Counter[str] = Counter()
         self.clipped: Counter[str] = Counter()
+        self.first_misfit = ""
+        """The first decision of another schema, and what of it the experiment does not know."""
         self.first_at = self.last_at = 0
         self.ranking = False
         self._data, self._variants = data, set(variants)
@@ -267,8 +269,9 @@ class ProgressivePass:
         rows = _rows(decision)
         try:
             x, actions = self._encoded(decision)
-        except BadRequest:
+        except BadRequest as error:
             self.left_out["of another schema"] += 1
+            self.first_misfit = self.first_misfit or f"{decision.decision_id}: {error}"
             return
         modelled = self._model.predict(x, actions, len(decision.slate)).T
         # All before the first append, so that a target that fails leaves no row half written.
