@@ -55,6 +55,12 @@ def probabilities(name: str, data: Any, rule: tuple[Check, str], rows: int | Non
     return np.minimum(column(name, data, rule, rows), 1.0)
 
 
+def row_weights(data: Any, rows: int) -> Floats:
+    """(n,) how many decisions each row stands for, scaled to mean 1: only ratios matter."""
+    weights = column("weights", data, POSITIVE, rows)
+    return np.asarray(weights / weights.mean(), dtype=np.float64)
+
+
 def refuse_misaligned(**columns: Any) -> None:
     """Raises BadData where two pandas objects of as many rows have different indexes.
 

@@ -20,6 +20,7 @@ from topbill.ope.estimators.formula import Env, Symbols
 from topbill.ope.estimators.slate import SLATE_ESTIMATORS, SlateEstimator
 from topbill.ope.inputs import (
     FINITE,
+    POSITIVE,
     PROBABILITY,
     PROPENSITY,
     column,
@@ -27,6 +28,7 @@ from topbill.ope.inputs import (
     probabilities,
     refuse_misaligned,
     rewards_column,
+    row_weights,
     rows_text,
     unit_codes,
     vector,
@@ -51,6 +53,7 @@ def estimate_slate(
     q_logged: Any = None,
     q_target: Any = None,
     units: Any = None,
+    weights: Any = None,
     estimators: Sequence[str] = SLATE_DEFAULT,
     alpha: float = 0.05,
     interval: Interval = "normal",
@@ -76,6 +79,7 @@ def estimate_slate(
         q_logged: q̂_k of the shown item (cascade-dr).
         q_target: Σ_a π(a|x, items above) q̂_k(a) (cascade-dr).
         units: whatever is independent, n rows; None takes the slates.
+        weights: how many slates each row's slate stands for, the same on its rows; see `estimate`.
         estimators: names from `SLATE_ESTIMATORS`.
         alpha, replicates, facts, gates: as in `estimate`.
         interval: "normal", "bootstrap" or "sequence".
@@ -109,18 +113,22 @@ def estimate_slate(
         q_logged=q_logged,
         q_target=q_target,
         units=units,
+        weights=weights,
     )
     r = rewards_column(rewards)
     table = _SlateTable(slate_id, position, r.size)
-    weights: dict[str, Floats] = {}
+    ratios: dict[str, Floats] = {}
     for level, prefix, logged, target in (
         ("slate", "", propensities, target_propensities),
         ("item", "item_", item_propensities, target_item_propensities),
         ("cascade", "cascade_", cascade_propensities, target_cascade_propensities),
     ):
         if logged is not None or target is not None:
-            weights[level] = _weight(f"{prefix}propensities", logged, target, r.size)
-    env = table.columns(r, weights, q_logged, q_target)
+            ratios[level] = _weight(f"{prefix}propensities", logged, target, r.size)
+    env = table.columns(r, ratios, q_logged, q_target)
+    if weights is not None:
+        own = column("weights", weights, POSITIVE, r.size)
+        env["weight"] = row_weights(table.of_slate("weights", own), table.slates)
     codes = None if units is None else table.units(units)
     estimates = Estimates()
     for name in estimators:
@@ -214,14 +222,15 @@ class _SlateTable:
                 env[f"{name}{k}"] = block[k]
         env["r"] = env["reward"] = blocks["r"].sum(axis=0)
         if "slate" in weights:
-            env["slate"] = self._of_slate(weights["slate"])
+            env["slate"] = self.of_slate("propensities", weights["slate"])
         return env
 
-    def _of_slate(self, weight: Floats) -> Floats:
+    def of_slate(self, name: str, weight: Floats) -> Floats:
+        """(S,) what is the same on all rows of a slate. Raises BadData where it is not."""
         whole = np.zeros(self.slates)
         whole[self.slate] = weight
         _refuse_rows(
-            "propensities",
+            name,
             ~np.isclose(whole[self.slate], weight, rtol=1e-9, atol=0.0),
             "got another weight than the slate's other rows; expected one",
         )
@@ -303,9 +312,10 @@ def _diagnose(
             # A slate that ends above weighs as it was drawn: so a position counts by how many reach
             # it, and one that hardly any do cannot speak against all.
             w = np.where(env[f"shown{k}"] > 0, w, 1.0)
-        summary = summarise(
-            {"r": env["r"], "w": w}, units, columns_of([], Symbols()), bootstrap=False
-        )
+        part = {"r": env["r"], "w": w}
+        if "weight" in env:
+            part["weight"] = env["weight"]
+        summary = summarise(part, units, columns_of([], Symbols()), bootstrap=False)
         candidates.append(summary.diagnose(Symbols(), facts))
     if not candidates:
         n = env["r"].size

@@ -411,3 +411,64 @@ def test_what_float32_takes_past_one_is_one() -> None:
     assert estimate(rewards, hair, hair, estimators=("ips", "snips")) == exact
     with pytest.raises(BadData, match=r"propensities: row 1: got 1\.00001; expected a probability"):
         estimate([1, 0], [1.0, 1.00001], [1.0, 1.0])
+
+
+# Rows that stand for several
+# ----------------------------------------------------------------------------------------------
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.lists(st.integers(1, 9), min_size=300, max_size=300))
+def test_a_row_that_stands_for_several_is_as_those_of_one_unit(counts: list[int]) -> None:
+    data = made(300)
+    rows = np.repeat(np.arange(300), counts)
+    weighted = run(data, weights=np.array(counts) * 0.1, gates=OPEN)
+    repeated = run(take(data, rows), units=rows, gates=OPEN)
+    for name, each in weighted.items():
+        other = repeated[name]
+        assert each.value == pytest.approx(other.value, rel=1e-9), name
+        assert each.se == pytest.approx(other.se, rel=1e-6), name
+        assert each.diagnostics.mean_weight == pytest.approx(other.diagnostics.mean_weight)
+        assert each.diagnostics.rows == 300
+
+
+def test_the_effective_sample_counts_rows_and_not_what_they_stand_for() -> None:
+    data = made(400)
+    w = data["target_propensities"] / data["propensities"]
+    v = np.where(np.arange(400) < 200, 10.0, 1.0)
+    got = run(data, ("ips",), weights=v, gates=OPEN)["ips"].diagnostics
+    assert got.ess == pytest.approx((v * w).sum() ** 2 / ((v * w) ** 2).sum())
+    assert got.largest_share == pytest.approx((v * w).max() / (v * w).sum())
+    same = run(data, ("ips", "snips", "dr"), weights=np.full(400, 3.0))
+    for name, plain in run(data, ("ips", "snips", "dr")).items():
+        assert same[name].value == pytest.approx(plain.value)
+        assert (same[name].low, same[name].high) == pytest.approx((plain.low, plain.high))
+
+
+def test_the_log_that_was_thinned_out_has_its_own_mean_again() -> None:
+    """Nine of ten later decisions were dropped: 600 at .8 and 6,000 at .2 earn .2545 together."""
+    rewards = np.concatenate([np.arange(600) % 10 < 8, np.arange(600) % 10 < 2]).astype(float)
+    weights = np.repeat([1.0, 1.0 / (1.0 - 0.9)], 600)
+    sure = np.ones(1200)
+    for each in estimate(
+        rewards, sure, sure, weights=weights, estimators=("ips", "snips")
+    ).values():
+        assert each.value == pytest.approx((600 * 0.8 + 6000 * 0.2) / 6600)
+    for each in delta_ope(
+        rewards, sure, sure, sure, weights=weights, estimators=("ips", "snips")
+    ).values():
+        assert each.value == 0.0
+
+
+def test_weights_that_are_none_are_refused_and_bets_want_none() -> None:
+    data = made(100)
+    for bad in (0.0, -1.0, np.nan, np.inf):
+        with pytest.raises(BadData, match="weights: row 3: got"):
+            run(data, weights=np.where(np.arange(100) == 3, bad, 1.0))
+    with pytest.raises(BadData, match="weights: got 3 rows; expected 100"):
+        run(data, weights=[1, 2, 3])
+    options: dict[str, Any] = {"gates": OPEN, "weights": np.arange(1, 101)}
+    assert run(data, ("ips",), interval="betting", **options)["ips"].reason == (
+        "no_finite_sample_interval"
+    )
+    assert "asymptotic" in run(data, ("ips",), interval="sequence", **options)["ips"].method

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from topbill.domain.errors import BadData, BadRequest
-from topbill.ope import SLATE_ESTIMATORS, estimate, estimate_slate
+from topbill.ope import OPEN, SLATE_ESTIMATORS, estimate, estimate_slate
 
 K = 3
 
@@ -250,3 +250,18 @@ def test_pandas_columns_of_other_indexes_and_other_shapes_are_refused() -> None:
                 estimate_slate(**(series | {name: series[name].iloc[::-1]}))
     with pytest.raises(BadData, match=r"slate_id: got an array of shape \(50, 3\)"):
         estimate_slate(**(data | {"slate_id": data["slate_id"].reshape(50, 3)}))
+
+
+def test_slates_that_stand_for_several_are_as_those_of_one_unit() -> None:
+    data = made(120)
+    counts = 1 + np.arange(120) % 5
+    slates = np.repeat(np.arange(120), counts)
+    rows = (slates[:, None] * K + np.arange(K)).ravel()
+    repeated = {name: column[rows] for name, column in data.items()}
+    repeated["slate_id"] = np.repeat(np.arange(slates.size), K)
+    got = estimate_slate(**data, weights=np.repeat(counts, K), gates=OPEN)
+    for name, other in estimate_slate(**repeated, units=data["slate_id"][rows], gates=OPEN).items():
+        assert got[name].value == pytest.approx(other.value)
+        assert got[name].se == pytest.approx(other.se)
+    with pytest.raises(BadData, match=r"weights: rows .* got another weight than the slate"):
+        estimate_slate(**data, weights=np.arange(1, 361))
