@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 from topbill.cli.shell import DATA, EXPERIMENTS, Data, Experiments, app, out, progress
@@ -22,7 +23,7 @@ def import_(
 
     Args:
         file: dsjson (CB, CCB), Eppo's bandit events, Parquet, Arrow, Delta, Open Bandit CSV, obp's
-            feedback (.npz).
+            feedback (.npz). Lines may be compressed (.gz).
         format: Where the name does not tell.
         key: The experiment of lines that name none.
     """
@@ -31,6 +32,7 @@ def import_(
 
     # With their files, imported experiments have metrics and objective; without, decisions alone.
     declared = spec.load_all([experiments]) if experiments.exists() else []
+    left_out: Counter[str] = Counter()
     with progress() as bar:
         task = bar.add_task(file.name, total=None)
         decisions = import_log(
@@ -40,8 +42,12 @@ def import_(
             key=key,
             experiments=declared,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
+            left_out=left_out,
         )
     out.print(f"{data}: holds {decisions:,} decisions from {file}", highlight=False, soft_wrap=True)
+    if left_out:
+        causes = ", ".join(f"{count:,} {reason}" for reason, count in sorted(left_out.items()))
+        out.print(f"left out: {causes}", highlight=False, soft_wrap=True)
 
 
 @app.command

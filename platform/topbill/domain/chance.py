@@ -12,8 +12,15 @@ import numpy as np
 from topbill.domain.records import Floats
 
 _SCALE = 2.0**-53
+ROUNDING = 1e-6
+"""How far past 1 rounding takes a probability: one of float32 by 1e-7, a sum of several by more."""
 FEW = 64
 """Up to so many actions plain Python draws faster than NumPy."""
+
+
+def at_most_one(p: float) -> float:
+    """The probability; 1 where only rounding took it past that."""
+    return 1.0 if 1.0 < p <= 1.0 + ROUNDING else p
 
 
 def hash64(*parts: str) -> int:

@@ -111,6 +111,21 @@ class Objective:
             values[metric.name] = metric.value(events.get(metric.event, ()))
         return self.value(values)
 
+    def clipped(self, events: Mapping[str, Sequence[TimedValue]]) -> set[str]:
+        """Which metrics of such a decision the objective takes for an end of [0, cap]: as `NAME
+        below 0` or `NAME above its cap of 1`."""
+        sides: set[str] = set()
+        for metric in self.metrics:
+            value = metric.value(events.get(metric.event, ()))
+            # Without a weight it counts for nothing, whatever its value.
+            if not self.weights[metric.name]:
+                continue
+            if value < 0.0:
+                sides.add(f"{metric.name} below 0")
+            elif value > metric.cap:
+                sides.add(f"{metric.name} above its cap of {metric.cap:g}")
+        return sides
+
     @cached_property
     def default(self) -> float:
         """The objective of a decision without an event: not 0 where a metric has a default."""

@@ -59,15 +59,7 @@ def item_rewards(
     An event without a position belongs to all of the slate. With `feedback: slate` every event
     does.
     """
-    slots = len(decision.slate)
-    by_position: list[list[RewardEvent]] = [[] for _ in range(slots)]
-    for event in events:
-        if event.position is None or experiment.feedback == "slate":
-            for of_position in by_position:
-                of_position.append(event)
-        elif event.position < slots:
-            by_position[event.position].append(event)
-
+    by_position = _by_position(experiment, decision, events)
     examined = CLICK_MODELS[experiment.click_model]([bool(own) for own in by_position])
     rewards: list[float | None] = []
     for position, own in enumerate(by_position):
@@ -76,10 +68,44 @@ def item_rewards(
     return rewards
 
 
+def _by_position(
+    experiment: RewardRules, decision: Decision, events: Sequence[RewardEvent]
+) -> list[list[RewardEvent]]:
+    """The events of each shown item."""
+    slots = len(decision.slate)
+    by_position: list[list[RewardEvent]] = [[] for _ in range(slots)]
+    for event in events:
+        if event.position is None or experiment.feedback == "slate":
+            for of_position in by_position:
+                of_position.append(event)
+        elif event.position < slots:
+            by_position[event.position].append(event)
+    return by_position
+
+
+def clipped_metrics(
+    experiment: RewardRules, decision: Decision, events: Sequence[RewardEvent]
+) -> frozenset[str]:
+    """Which metrics of the objective some shown item has outside [0, cap], so that they count as an
+    end: as `NAME below 0` or `NAME above its cap of 1`."""
+    # Most decisions have no event, and then nothing but the defaults, which the file's check knows.
+    if not events:
+        return frozenset()
+    sides: set[str] = set()
+    for own in _by_position(experiment, decision, events):
+        sides |= experiment.goal.clipped(_timed(decision, own))
+    return frozenset(sides)
+
+
 def decision_reward(
     objective: Objective, decision: Decision, events: Sequence[RewardEvent]
 ) -> float:
     """The objective in [0, 1] of a decision with these events, in the order of the log."""
+    return objective.of_events(_timed(decision, events))
+
+
+def _timed(decision: Decision, events: Sequence[RewardEvent]) -> dict[str, list[TimedValue]]:
+    """Values by event name, each with its seconds after the decision."""
     by_name: dict[str, list[TimedValue]] = {}
     for event in events:
         # The caller's time, where there is one: an event that was long on its way (a phone without
@@ -87,4 +113,4 @@ def decision_reward(
         happened = event.occurred_at if event.occurred_at is not None else event.received_at
         seconds = (happened - decision.decided_at) / 1e6
         by_name.setdefault(event.event, []).append((event.value, seconds))
-    return objective.of_events(by_name)
+    return by_name

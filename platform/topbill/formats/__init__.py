@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from topbill.formats.registry import FORMATS, Format, FormatName, find, format_of
-from topbill.formats.rows import Progress, Row, quiet
+from topbill.formats.rows import Progress, ReadNotes, Row, quiet
 
 __all__ = [
     "FORMATS",
@@ -48,7 +48,7 @@ def read(
     Raises:
         BadData: Naming the line or row that is wrong.
     """
-    return find(format_name).read(source, key, skip, progress)
+    return find(format_name).read(source, key, skip, progress, ReadNotes())
 
 
 def __getattr__(name: str) -> Any:

@@ -16,6 +16,7 @@ from typing import Any
 
 import msgspec
 
+from topbill.domain.chance import at_most_one
 from topbill.domain.errors import BadData
 from topbill.domain.records import Decision, Placement, RewardEvent
 from topbill.formats.dsjson import foreign_actions, shared_of
@@ -25,6 +26,7 @@ from topbill.formats.rows import (
     WholeRow,
     eligible_features,
     microseconds,
+    name_of,
     timestamp,
 )
 
@@ -124,6 +126,7 @@ def parse_line(line: bytes, *, experiment: str = "imported", number: int = 0) ->
             return own.decision, own.events
         parsed = msgspec.json.decode(line)
         multi = msgspec.convert(parsed["c"]["_multi"], list[dict[str, Any]])
+        _check_no_slates(parsed)
         slots = [_parse_slot(outcome) for outcome in parsed["_outcomes"]]
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
         raise BadData(
@@ -144,12 +147,23 @@ def parse_line(line: bytes, *, experiment: str = "imported", number: int = 0) ->
     return _foreign_row(parsed, slots, experiment, number)
 
 
+def _check_no_slates(line: dict[str, Any]) -> None:
+    """Raises ValueError for VW's slates, whose lines look alike: each action belongs to one slot
+    and one cost to them all, so that read as CCB all rewards would be lost.
+    """
+    of_slots = any("_slot_id" in action for action in line["c"]["_multi"])
+    costs = [outcome for outcome in line["_outcomes"] if "_label_cost" in outcome]
+    if of_slots or ("_label_cost" in line and not costs):
+        raise ValueError("it is of VW's slates, one cost for all slots, which are not read")
+
+
 def _parse_slot(outcome: Any) -> _Slot:
     """The shown action stands first; a lone one may stand there without a list."""
     actions, probabilities = outcome["_a"], outcome["_p"]
+    probability = float(probabilities[0] if isinstance(probabilities, list) else probabilities)
     return _Slot(
         action=actions[0] if isinstance(actions, list) else actions,
-        probability=float(probabilities[0] if isinstance(probabilities, list) else probabilities),
+        probability=at_most_one(probability),
         cost=float(outcome.get("_label_cost") or 0.0),
     )
 
@@ -157,7 +171,7 @@ def _parse_slot(outcome: Any) -> _Slot:
 def _foreign_row(parsed: dict[str, Any], slots: list[_Slot], experiment: str, number: int) -> Row:
     """The row of a line of another maker."""
     line_actions = foreign_actions(parsed["c"]["_multi"])
-    key = str(parsed.get("EventId") or f"{experiment}-{number}")
+    key = name_of(parsed.get("EventId"), default=f"{experiment}-{number}")
     decided_at = microseconds(parsed.get("Timestamp"), f"line {number}")
     shared = {name: value for name, value in parsed["c"].items() if name != "_slots"}
     slate: list[Placement] = []
@@ -184,7 +198,7 @@ def _foreign_row(parsed: dict[str, Any], slots: list[_Slot], experiment: str, nu
         revision="",
         variant="imported",
         unit=key,
-        context=msgspec.Raw(msgspec.json.encode(shared_of(shared))),
+        context=msgspec.Raw(msgspec.json.encode(shared_of(shared, own=False))),
         actions=line_actions.offered,
         eligible=line_actions.ids,
         slate=tuple(slate),

@@ -15,6 +15,7 @@ from typing import Any
 
 import msgspec
 
+from topbill.domain.chance import at_most_one
 from topbill.domain.errors import BadData
 from topbill.domain.records import NULL, Decision, Mask, Placement, Reason, RewardEvent
 from topbill.formats.rows import (
@@ -22,6 +23,7 @@ from topbill.formats.rows import (
     Row,
     eligible_features,
     microseconds,
+    name_of,
     only_placement,
     timestamp,
 )
@@ -35,7 +37,7 @@ class _OwnDecision(msgspec.Struct, rename={"decided_at": "at", "latency_us": "mi
     experiment: str = ""
     revision: str = ""
     variant: str | None = "imported"
-    unit: str = ""
+    unit: str | None = None
     policy: str = "imported"
     policy_version: int = 0
     reason: Reason = "policy"
@@ -67,13 +69,28 @@ class _Outcome(msgspec.Struct):
 
 class _Line(msgspec.Struct):
     c: dict[str, msgspec.Raw]
-    a: list[int]
-    p: list[float]
-    event_id: str | int | None = msgspec.field(name="EventId", default=None)
+    a: list[int] | None = None
+    p: list[float] | None = None
+    other_a: list[int] | None = msgspec.field(name="_a", default=None)
+    other_p: list[float] | None = msgspec.field(name="_p", default=None)
+    index: int | None = msgspec.field(name="_labelIndex", default=None)
+    event_id: Any = msgspec.field(name="EventId", default=None)
     timestamp: str | None = msgspec.field(name="Timestamp", default=None)
     cost: float | None = msgspec.field(name="_label_cost", default=None)
     o: list[_Outcome] | None = None
     topbill: _OwnDecision | None = None
+
+
+class _Flags(msgspec.Struct):
+    """What tells whether a line is a decision to count."""
+
+    c: msgspec.Raw = msgspec.Raw()
+    skip_learn: Any = msgspec.field(name="_skipLearn", default=None)
+    deferred: Any = msgspec.field(name="_deferred", default=None)
+    deferred_action: Any = msgspec.field(name="DeferredAction", default=None)
+    reward_value: msgspec.Raw = msgspec.field(name="RewardValue", default=msgspec.Raw())
+    o: list[Any] | None = None
+    outcomes: list[Any] | None = msgspec.field(name="_outcomes", default=None)
 
 
 class LineActions(msgspec.Struct, frozen=True):
@@ -98,6 +115,8 @@ _OWN_FIELDS = tuple(
     name for name in _DECISION_FIELDS if name not in ("experiment", "unit", "decided_at")
 )
 _decode = msgspec.json.Decoder(_Line).decode
+_decode_flags = msgspec.json.Decoder(_Flags).decode
+_TELLTALES = (b'"_skipLearn"', b'"_deferred"', b'"DeferredAction"', b'"RewardValue"')
 
 
 def dump_line(
@@ -200,62 +219,118 @@ def parse_line(line: bytes, *, experiment: str = "imported", number: int = 0) ->
             where,
             f"got no dsjson of a contextual bandit ({error}); expected c with _multi, a and p",
         ) from None
-    _check_numbers(parsed, len(actions.ids), where)
+    a, p = _numbers_of(parsed, len(actions.ids), where)
     own = parsed.topbill or _OwnDecision()
     fields = _read(own, _OWN_FIELDS)
     decided_at = own.decided_at
     if decided_at is None:
         decided_at = microseconds(parsed.timestamp, where)
-    event_id = parsed.event_id
     decision = Decision(
         **fields,
         experiment=own.experiment or experiment,
-        unit=own.unit or str(number if event_id is None else event_id),
+        unit=name_of(own.unit, parsed.event_id, default=str(number)),
         decided_at=decided_at,
-        decision_id=f"{experiment}-{number}" if event_id is None else str(event_id),
-        context=msgspec.Raw(msgspec.json.encode(shared_of(parsed.c))),
+        decision_id=name_of(parsed.event_id, default=f"{experiment}-{number}"),
+        context=msgspec.Raw(
+            msgspec.json.encode(shared_of(parsed.c, own=parsed.topbill is not None))
+        ),
         actions=own.actions if parsed.topbill else actions.offered,
         eligible=actions.ids,
-        slate=(Placement(0, actions.ids[parsed.a[0] - 1], parsed.p[0]),),
-        propensity=parsed.p[0],
-        probabilities=_probabilities(parsed, own, len(actions.ids)),
+        slate=(Placement(0, actions.ids[a[0] - 1], p[0]),),
+        propensity=p[0],
+        probabilities=_probabilities(a, p, own, len(actions.ids)),
     )
     return decision, _parse_events(parsed, decision, where)
 
 
+def reason_to_skip(line: bytes) -> str | None:
+    """Why a joined log's line is no decision to count; None for one that is, or that is wrong.
+
+    A deferred decision was made and not used: nobody saw it, so that its cost of 0 is no reward of
+    0. Joiners also write marks of their own, and rewards whose decision came too late.
+    """
+    if line.lstrip().startswith(b"[CHECKPOINT"):
+        return "checkpoint lines"
+    # Few lines have one of these words, and only those are looked at twice.
+    if not any(word in line for word in _TELLTALES):
+        return None
+    try:
+        flags = _decode_flags(line)
+    except ValueError:
+        return None
+    if not bytes(flags.c) and bytes(flags.reward_value):
+        return "rewards without a decision"
+    if flags.skip_learn is True:
+        return "deferred decisions"
+    is_deferred = flags.deferred is True or flags.deferred_action is True
+    return "deferred decisions" if is_deferred and not _activated(flags) else None
+
+
+def _activated(flags: _Flags) -> bool:
+    """Whether an observation says that the action was taken after all."""
+    observations = list(flags.o or ())
+    for outcome in flags.outcomes or ():
+        if isinstance(outcome, dict):
+            observations += outcome.get("_o") or ()
+    return any(isinstance(one, dict) and one.get("ActionTaken") is True for one in observations)
+
+
 def load(lines: Iterable[bytes], *, experiment: str = "imported") -> Iterator[Row]:
-    """The decisions of a dsjson file's lines, one at a time; blank lines are passed over."""
+    """The decisions of a dsjson file's lines, one at a time; blank lines and those with a
+    `reason_to_skip` are passed over.
+    """
     for number, line in enumerate(lines, 1):
-        if line.strip():
+        if line.strip() and reason_to_skip(line) is None:
             yield parse_line(line, experiment=experiment, number=number)
 
 
-def _check_numbers(line: _Line, actions: int, where: str) -> None:
-    """Raises BadData for numbers of actions that there are not, or twice, and for a probability
-    that is none.
+def _numbers_of(line: _Line, actions: int, where: str) -> tuple[list[int], list[float]]:
+    """The actions' numbers, from 1, and their probabilities, the chosen one's first. Some makers
+    call them `_a` and `_p`, some count from 0.
+
+    Raises BadData for numbers of actions that there are not, or twice, and for a probability that
+    is none.
     """
-    a, p = line.a, line.p
-    in_range = bool(a) and 1 <= min(a) <= max(a) <= actions
+    a = line.other_a if line.a is None else line.a
+    p = line.other_p if line.p is None else line.p
+    if a is None or p is None:
+        raise BadData(
+            where, "got no dsjson of a contextual bandit; expected c with _multi, a and p"
+        )
+    first = 0 if _from_zero(a, actions, line.index) else 1
+    in_range = bool(a) and first <= min(a) <= max(a) < actions + first
     if len(a) != len(p) or not in_range or len(set(a)) < len(a):
         raise BadData(
             where, f"got a={a} and p={p} for {actions} actions; expected as many of each, from 1"
         )
+    p = [at_most_one(probability) for probability in p]
     if not 0 < p[0] <= 1:
         raise BadData(where, f"got probability {p[0]}; expected one in (0, 1]")
+    return [number + 1 - first for number in a], p
+
+
+def _from_zero(a: list[int], actions: int, index: int | None) -> bool:
+    """Whether a line counts its actions from 0. `index` is the place of the one that was labelled,
+    which stands first in `a`.
+    """
+    if 0 in a:
+        return True
+    # A list of them all tells by its largest; one of a few by the label's place alone.
+    return bool(a) and actions not in a and index == a[0]
 
 
 def _probabilities(
-    line: _Line, own: _OwnDecision, actions: int
+    a: list[int], p: list[float], own: _OwnDecision, actions: int
 ) -> tuple[tuple[float, ...], ...] | None:
     """The probabilities of all actions, in their order; None where the line has not all of them.
     Our own lines say so, since one of a single action looks alike either way.
     """
-    whole = len(line.a) == actions if own.whole is None else own.whole
+    whole = len(a) == actions if own.whole is None else own.whole
     if not whole:
         return None
     # `p` is in the order of `a`; a decision's matrix is in that of its actions.
     row = [0.0] * actions
-    for number, probability in zip(line.a, line.p, strict=True):
+    for number, probability in zip(a, p, strict=True):
         row[number - 1] = probability
     return (tuple(row),)
 
@@ -306,17 +381,34 @@ def foreign_actions(multi: Iterable[Mapping[str, Any]]) -> LineActions:
     ids: list[str] = []
     offered: list[dict[str, Any]] = []
     for place, action in enumerate(multi, 1):
-        name = str(action.get("_tag") or action.get("id") or f"a{place}")
+        if "_slot_id" in action:
+            raise ValueError(
+                "its actions have a _slot_id: these are VW's slates, which are not read"
+            )
+        name = name_of(action.get("_tag"), action.get("id"), default=f"a{place}")
         features = {key: value for key, value in action.items() if key not in ("_tag", "id")}
         ids.append(name)
         offered.append({"id": name, "features": features})
     return LineActions(tuple(ids), msgspec.Raw(msgspec.json.encode(offered)))
 
 
-def shared_of(context: Mapping[str, Any]) -> Any:
-    """The context without its actions; what stands under `shared`, where that is all."""
-    rest = {name: value for name, value in context.items() if name != "_multi"}
-    return rest["shared"] if rest.keys() == {"shared"} else rest
+def shared_of(context: Mapping[str, Any], *, own: bool) -> Any:
+    """The context without its actions; what stands under `shared`, where that is all.
+
+    Names with a leading underscore are the maker's own notes (`_synthetic`), as VW takes them; a
+    line of ours (`own`) has none, and whatever callers sent.
+    """
+    rest = {name: value for name, value in context.items() if not name.startswith("_")}
+    if rest.keys() != {"shared"}:
+        return rest
+    shared = rest["shared"]
+    if own:
+        return shared
+    if isinstance(shared, msgspec.Raw):
+        shared = msgspec.json.decode(shared)
+    if not isinstance(shared, dict):
+        return shared
+    return {name: value for name, value in shared.items() if not name.startswith("_")}
 
 
 @lru_cache(maxsize=256)

@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from topbill.domain.chance import at_most_one
 from topbill.domain.errors import BadData
 from topbill.domain.records import Decision, Placement, RewardEvent
 from topbill.formats.rows import (
@@ -21,8 +22,10 @@ from topbill.formats.rows import (
     Row,
     WholeRow,
     microseconds,
+    name_of,
     only_placement,
     own_features,
+    text_of,
     timestamp,
 )
 
@@ -75,10 +78,11 @@ def parse_line(line: bytes, *, experiment: str = "imported", number: int = 0) ->
             whole_row = msgspec.json.decode(own, type=WholeRow)
             return whole_row.decision, whole_row.events
         # Names and numbers of other makers may be of another type: they are taken as texts.
-        action, probability = str(event["action"]), float(event["actionProbability"])
+        action = _required(event, "action")
+        probability = at_most_one(float(event["actionProbability"]))
         context = _attributes(event, "subject")
         features = _attributes(event, "action")
-        unit = str(event.get("subject") or event["subjectKey"])
+        unit = _required(event, "subject", "subjectKey")
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise BadData(
             where, f"got no bandit event ({error}); expected action, actionProbability and subject"
@@ -87,20 +91,28 @@ def parse_line(line: bytes, *, experiment: str = "imported", number: int = 0) ->
         raise BadData(where, f"got actionProbability {probability}; expected one in (0, 1]")
     decision = Decision(
         decision_id=f"{experiment}-{number}",
-        experiment=str(event.get("featureFlag") or event.get("flagKey") or experiment),
+        experiment=name_of(event.get("featureFlag"), event.get("flagKey"), default=experiment),
         revision="",
-        variant=str(event.get("bandit") or event.get("banditKey") or "imported"),
+        variant=name_of(event.get("bandit"), event.get("banditKey"), default="imported"),
         unit=unit,
         context=msgspec.Raw(msgspec.json.encode(context)),
         actions=msgspec.Raw(msgspec.json.encode([{"id": action, "features": features}])),
         eligible=(action,),
         slate=(Placement(0, action, probability),),
         propensity=probability,
-        policy=str(event.get("modelVersion") or "imported"),
+        policy=name_of(event.get("modelVersion"), default="imported"),
         reason="policy",
         decided_at=microseconds(event.get("timestamp"), where),
     )
     return decision, []
+
+
+def _required(event: Mapping[str, Any], *keys: str) -> str:
+    """The id under the first of these keys that has one. Raises KeyError where none has."""
+    for key in keys:
+        if event.get(key) is not None:
+            return text_of(event[key])
+    raise KeyError(keys[-1])
 
 
 def _attributes(event: Mapping[str, Any], whose: str) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
@@ -15,7 +16,8 @@ from topbill.domain.decision import Origin, decision_rows, reward_rows
 from topbill.domain.errors import LogError, NotFound, TopbillError
 from topbill.domain.records import Decision, RewardEvent
 from topbill.formats.registry import FormatName, find, format_of
-from topbill.formats.rows import Progress, Row, quiet
+from topbill.formats.repeats import Repeats
+from topbill.formats.rows import Progress, ReadNotes, Row, quiet
 from topbill.formats.validate_row import MOST_EVENTS
 from topbill.lake.tables import Table, schemas
 from topbill.log import LOG_FILE, Revision, now_micros
@@ -39,6 +41,8 @@ class ImportMark(msgspec.Struct, frozen=True):
     format: str
     key: str
     done: bool = False
+    left_out: dict[str, int] = {}
+    """How many of its lines gave no decision, by reason."""
 
 
 def import_log(
@@ -49,10 +53,13 @@ def import_log(
     key: str = "imported",
     experiments: Sequence[Experiment] = (),
     progress: Progress = quiet,
+    left_out: Counter[str] | None = None,
 ) -> int:
     """Put the decisions and rewards of a file into the lake of the folder `data`.
 
-    Done again after an interruption it goes on, done again after the end it does nothing.
+    Done again after an interruption it goes on, done again after the end it does nothing. Each
+    decision is there once, whatever its log says twice; what gave no decision is counted in
+    `imported.json`.
 
     Args:
         source: The file or folder to read.
@@ -61,12 +68,14 @@ def import_log(
         key: The experiment of lines that name none.
         experiments: Give decisions their metrics, so that what was imported can be evaluated.
         progress: Called with how much is read, and of how much.
+        left_out: Takes how many lines gave no decision, by reason.
 
     Returns:
         How many decisions the folder holds.
 
     Raises:
-        BadData: Naming the line or row that cannot be read.
+        BadData: Naming the line or row that cannot be read, or both of two different decisions of
+            one id.
         TopbillError: The folder holds other data.
     """
     chosen = find(format or format_of(source))
@@ -78,11 +87,18 @@ def import_log(
     start = into.position("rewards")
     ahead = max(0, into.position("decisions") - start)
     revisions = {experiment.key: experiment.fingerprint for experiment in experiments}
-    rows = chosen.read(source, key, start, progress)
-    done = start
-    for part in (islice(rows, ahead), rows):
-        while number := _commit(into, done, part, revisions):
-            done += number
+    done, notes = start, ReadNotes()
+    if not mark.done:
+        with Repeats(data, notes) as repeats:
+            # From the beginning, as only the whole file tells what is in it twice.
+            rows = repeats.once(chosen.read(source, key, 0, progress, notes))
+            deque(islice(rows, start), maxlen=0)
+            for part in (islice(rows, ahead), rows):
+                while number := _commit(into, done, part, revisions):
+                    done += number
+        mark = msgspec.structs.replace(mark, left_out=dict(notes.left_out))
+    if left_out is not None:
+        left_out.update(mark.left_out)
     done = max(done, into.position("decisions"))
     audit: list[Revision] = []
     for experiment in experiments:
@@ -101,11 +117,12 @@ def _open_folder(source: Path, data: Path, chosen: str, key: str) -> tuple[lake.
     if note.exists():
         # The same source may be imported again, to go on; another one may not be mixed with it.
         earlier = msgspec.json.decode(note.read_bytes(), type=ImportMark)
-        if msgspec.structs.replace(earlier, done=False) != mark:
+        if msgspec.structs.replace(earlier, done=False, left_out={}) != mark:
             raise TopbillError(
                 f"{data}: holds what was imported from {earlier.source}; "
                 "expected a folder of its own"
             )
+        mark = earlier
     into = lake.Lake(data)
     if not note.exists():
         # An import numbers its rows from 1: in a service's folder these are taken.

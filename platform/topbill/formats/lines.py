@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import gzip
+import zlib
+from codecs import BOM_UTF8
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from topbill.domain.errors import BadData
 from topbill.formats import ccb, dsjson, eppo
-from topbill.formats.rows import Progress, Row
+from topbill.formats.compressed import is_compressed, open_bytes
+from topbill.formats.rows import Progress, ReadNotes, Row
 from topbill.formats.validate_row import validate_row
 from topbill.formats.writers import Export, ExportNote, LinesWriter
 
@@ -16,9 +20,11 @@ _REPORT_EVERY = 2_000
 _LONGEST_LINE = 64_000_000
 
 
-def read_dsjson(source: Path, key: str, skip: int, progress: Progress) -> Iterator[Row]:
+def read_dsjson(
+    source: Path, key: str, skip: int, progress: Progress, notes: ReadNotes
+) -> Iterator[Row]:
     """VW's dsjson, lines of one action and of slates in any order."""
-    return read_lines(source, _parse_dsjson, key, skip, progress)
+    return read_lines(source, _parse_dsjson, key, skip, progress, notes, dsjson.reason_to_skip)
 
 
 def write_dsjson(export: Export) -> LinesWriter:
@@ -32,9 +38,11 @@ def write_dsjson(export: Export) -> LinesWriter:
     return LinesWriter(export.target, ExportNote(export.target), dump)
 
 
-def read_eppo(source: Path, key: str, skip: int, progress: Progress) -> Iterator[Row]:
+def read_eppo(
+    source: Path, key: str, skip: int, progress: Progress, notes: ReadNotes
+) -> Iterator[Row]:
     """Eppo's bandit events."""
-    return read_lines(source, eppo.parse_line, key, skip, progress)
+    return read_lines(source, eppo.parse_line, key, skip, progress, notes)
 
 
 def write_eppo(export: Export) -> LinesWriter:
@@ -47,26 +55,50 @@ def write_eppo(export: Export) -> LinesWriter:
 
 
 def read_lines(
-    source: Path, parse: Callable[..., Row], key: str, skip: int, progress: Progress
+    source: Path,
+    parse: Callable[..., Row],
+    key: str,
+    skip: int,
+    progress: Progress,
+    notes: ReadNotes,
+    reason_to_skip: Callable[[bytes], str | None] = lambda _line: None,
 ) -> Iterator[Row]:
-    """A row a line; blank lines, and the first `skip` others, are passed over."""
+    """A row a line. Blank lines are passed over, and so are the first `skip` others; those with a
+    `reason_to_skip` are counted in the notes.
+    """
     if source.is_dir():
         raise BadData(str(source), "is a folder; expected a file of lines")
-    total = source.stat().st_size
-    bytes_read = rows = number = 0
-    with source.open("rb", buffering=1 << 20) as file:
-        while line := file.readline(_LONGEST_LINE):
-            number += 1
-            bytes_read += len(line)
-            if not line.strip():
-                continue
-            rows += 1
-            if rows % _REPORT_EVERY == 0:
-                progress(bytes_read, total)
-            if rows > skip:
-                row = parse(line, experiment=key, number=number)
-                yield validate_row(row, f"line {number}")
-    progress(total, total)
+    # How far it is in a compressed file is known only when it is read.
+    total = None if is_compressed(source) else source.stat().st_size
+    bytes_read = rows = 0
+    for number, line in enumerate(_lines(source), 1):
+        bytes_read += len(line)
+        if not line.strip():
+            continue
+        reason = reason_to_skip(line)
+        if reason is not None:
+            notes.left_out[reason] += 1
+            continue
+        rows += 1
+        if rows % _REPORT_EVERY == 0:
+            progress(bytes_read, total)
+        if rows > skip:
+            notes.line = number
+            row = parse(line, experiment=key, number=number)
+            yield validate_row(row, f"line {number}")
+    progress(bytes_read, bytes_read)
+
+
+def _lines(source: Path) -> Iterator[bytes]:
+    """The lines of a file, compressed or not, without the mark that some editors put first."""
+    try:
+        with open_bytes(source) as file:
+            line = file.readline(_LONGEST_LINE).removeprefix(BOM_UTF8)
+            while line:
+                yield line
+                line = file.readline(_LONGEST_LINE)
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise BadData(str(source), f"cannot be read ({error}); expected a whole .gz") from None
 
 
 def _parse_dsjson(line: bytes, *, experiment: str, number: int) -> Row:

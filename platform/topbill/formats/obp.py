@@ -19,6 +19,7 @@ import pyarrow.csv
 import pyarrow.parquet
 from numpy.typing import NDArray
 
+from topbill.domain.chance import ROUNDING
 from topbill.domain.errors import BadData
 from topbill.domain.records import Decision, Floats, Indices, Placement, RewardEvent
 from topbill.formats.obp_columns import (
@@ -29,6 +30,7 @@ from topbill.formats.obp_columns import (
     names_of,
     survey,
     take_position,
+    vector,
 )
 from topbill.formats.rows import Row
 from topbill.formats.rows import only_placement as _only_placement
@@ -95,15 +97,19 @@ class BanditFeedback:
                     name,
                     "got nothing; expected obp's bandit_feedback with action, reward and pscore",
                 )
-        action = np.asarray(feedback["action"], dtype=np.intp)
+        action = vector("action", feedback["action"], np.intp)
+        pscore = vector("pscore", feedback["pscore"], np.float64)
+        # Of float32, or a product: what rounding took past 1 is 1.
+        rounded = (pscore > 1.0) & (pscore <= 1.0 + ROUNDING)
+        position = feedback.get("position")
         context = feedback.get("context")
         return cls(
             n_actions=int(feedback["n_actions"]),
             action=action,
-            reward=np.asarray(feedback["reward"], dtype=np.float64),
-            pscore=np.asarray(feedback["pscore"], dtype=np.float64),
+            reward=vector("reward", feedback["reward"], np.float64),
+            pscore=np.where(rounded, 1.0, pscore),
             context=_floats(np.zeros((len(action), 0)) if context is None else context),
-            position=_optional(feedback.get("position"), np.intp),
+            position=None if position is None else vector("position", position, np.intp),
             action_context=_optional(feedback.get("action_context"), np.float64),
             at=at,
             first=first,

@@ -14,7 +14,8 @@ import numpy as np
 from topbill.domain.errors import BadData
 from topbill.formats import obp, obp_slates
 from topbill.formats.npz import Arrays, Npz
-from topbill.formats.rows import Progress, Row
+from topbill.formats.obp_columns import vector
+from topbill.formats.rows import Progress, ReadNotes, Row
 from topbill.formats.writers import ArchiveWriter, Export, ExportNote
 
 # Rows read at once.
@@ -25,7 +26,13 @@ _MOST_ACTIONS = 10_000
 _LARGEST_WHOLE = 1 << 53
 
 
-def read_rows(source: Path, key: str, skip: int, progress: Progress) -> Iterator[Row]:
+def read_rows(
+    source: Path,
+    key: str,
+    skip: int,
+    progress: Progress,
+    notes: ReadNotes,  # noqa: ARG001 (every row is one)
+) -> Iterator[Row]:
     """The decisions after the first `skip`, of either kind: what is in the file tells which.
 
     Raises BadData naming the array and row that is wrong.
@@ -62,7 +69,7 @@ def _read_decisions(file: Npz, key: str, skip: int, progress: Progress) -> Itera
     n_actions = _number_of_actions(file, "n_actions")
     names = _present(file, "action", "reward", "pscore", "context", "position", "at")
     done = 0
-    for batch in file.batches(names, _AT_ONCE):
+    for batch in map(_vectors, file.batches(names, _AT_ONCE)):
         size = len(batch["action"])
         if done + size > skip:
             at = batch.pop("at").astype(np.int64) if "at" in batch else None
@@ -90,7 +97,7 @@ def _read_slates(file: Npz, key: str, skip: int, progress: Progress) -> Iterator
             contexts = _one_by_one(file, "context")
     waiting: Arrays = {}
     done = 0
-    for batch in file.batches(names, _AT_ONCE):
+    for batch in map(_vectors, file.batches(names, _AT_ONCE)):
         done += len(batch["slate_id"])
         if waiting:
             batch = {name: np.concatenate([waiting[name], batch[name]]) for name in batch}
@@ -123,7 +130,7 @@ def _number_of_actions(file: Npz, name: str) -> int:
     number = file.number(name)
     if number is None:
         largest = -1
-        for batch in file.batches(["action"], _AT_ONCE):
+        for batch in map(_vectors, file.batches(["action"], _AT_ONCE)):
             largest = max(largest, int(_checked(batch, 0)["action"].max()))
         number = largest + 1
     if not 0 <= number <= _MOST_ACTIONS:
@@ -133,6 +140,14 @@ def _number_of_actions(file: Npz, name: str) -> int:
             "each decision names them all",
         )
     return number
+
+
+def _vectors(batch: Arrays) -> Arrays:
+    """The batch, all but its context in one dimension."""
+    vectors: Arrays = {}
+    for name, array in batch.items():
+        vectors[name] = array if name == "context" else vector(name, array)
+    return vectors
 
 
 def _cut(rows: Arrays, more: bool) -> tuple[Arrays, Arrays]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from topbill.domain.errors import BadData
 from topbill.domain.records import Decision, Floats
@@ -20,6 +21,24 @@ first.
 """
 # A whole number above which none fits a float.
 _LARGEST = 1 << 1000
+
+
+def vector(name: str, values: Any, dtype: Any = None) -> NDArray[Any]:
+    """(n,) values as an array; obp has some as columns of shape (n, 1).
+
+    Raises BadData for any other shape, and for what is no number where a number is wanted.
+    """
+    try:
+        array = np.asarray(values, dtype=dtype)
+    except (TypeError, ValueError) as error:
+        raise BadData(name, f"got no numbers ({error}); expected one per row") from None
+    if array.ndim == 2 and array.shape[1] == 1:
+        return array[:, 0]
+    if array.ndim != 1:
+        raise BadData(
+            name, f"got an array of shape {array.shape}; expected one dimension, a number per row"
+        )
+    return array
 
 
 class ObpColumns(msgspec.Struct, frozen=True):

@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from topbill.domain.chance import ROUNDING
 from topbill.domain.errors import BadData
 from topbill.domain.records import Decision, Floats, Indices, Placement, RewardEvent
 from topbill.formats.obp_columns import (
@@ -23,13 +24,14 @@ from topbill.formats.obp_columns import (
     names_of,
     survey,
     take_position,
+    vector,
 )
 from topbill.formats.rows import Row
 
 _REQUIRED = ("slate_id", "action", "position", "reward", "pscore_cascade")
 _INTEGERS = ("slate_id", "action", "position")
 # How much above its neighbour a probability may be, relatively: sums of logarithms round.
-_SLACK = 1e-9
+_SLACK = ROUNDING
 
 
 def from_slate_feedback(feedback: Mapping[str, Any], experiment: str) -> Iterator[Row]:
@@ -44,8 +46,9 @@ def from_slate_feedback(feedback: Mapping[str, Any], experiment: str) -> Iterato
             raise BadData(
                 name, "got nothing; expected obp's slate bandit_feedback with pscore_cascade"
             )
-    slate_id = np.asarray(feedback["slate_id"])
-    action, position, reward, cascade = (np.asarray(feedback[name]) for name in _REQUIRED[1:])
+    slate_id, action, position, reward, cascade = (
+        vector(name, feedback[name]) for name in _REQUIRED
+    )
     context = feedback.get("context")
     contexts = np.zeros((len(slate_id), 0)) if context is None else np.asarray(context)
     n_actions = int(feedback.get("n_unique_action") or action.max() + 1)
@@ -115,7 +118,7 @@ def _slate(
         context=msgspec.Raw(msgspec.json.encode(context_of(context))),
         eligible=eligible,
         slate=tuple(slate),
-        propensity=float(cascade[-1]),
+        propensity=min(1.0, float(cascade[-1])),
         policy="imported",
         reason="policy",
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,15 +18,23 @@ import msgspec
 import pyarrow as pa
 import pyarrow.csv
 
+from topbill.domain.chance import at_most_one
 from topbill.domain.errors import BadData
 from topbill.domain.records import Decision, Placement, RewardEvent
+from topbill.formats.compressed import open_bytes
 from topbill.formats.obp import OPEN_BANDIT_COLUMNS, USER_FEATURE, only_placement
 from topbill.formats.obp_columns import POSITION, ObpColumns, context_features, take_position
-from topbill.formats.rows import Progress, Row, timestamp
+from topbill.formats.rows import Progress, ReadNotes, Row, timestamp
 from topbill.formats.writers import Export, ExportNote, LinesWriter
 
 
-def read_rows(source: Path, key: str, skip: int, progress: Progress) -> Iterator[Row]:
+def read_rows(
+    source: Path,
+    key: str,
+    skip: int,
+    progress: Progress,
+    notes: ReadNotes,  # noqa: ARG001 (every row is one)
+) -> Iterator[Row]:
     """The rows of a file after the first `skip`, in two passes: the first finds which items there
     are. Positions count from 0 here, and from 1 in the file.
     """
@@ -109,7 +118,9 @@ def _times(batch: pa.RecordBatch, source: Path) -> list[int | None]:
 def _batches(source: Path, columns: list[str] | None) -> Iterator[pa.RecordBatch]:
     """The file's batches: these columns, or all."""
     try:
-        with source.open(encoding="utf-8", newline="") as file:
+        with open_bytes(source) as raw:
+            # Spreadsheets put a mark of byte order before the first name.
+            file = io.TextIOWrapper(raw, encoding="utf-8-sig", newline="")
             header = next(csv.reader(file), [])
         for name in columns or OPEN_BANDIT_COLUMNS:
             if name not in header:
@@ -122,13 +133,25 @@ def _batches(source: Path, columns: list[str] | None) -> Iterator[pa.RecordBatch
         for name in header:
             if name in ("item_id", "position") or name.startswith(USER_FEATURE):
                 types[name] = pa.string()
-        with pyarrow.csv.open_csv(
-            source,
-            pyarrow.csv.ReadOptions(block_size=1 << 20, use_threads=False),
-            convert_options=pyarrow.csv.ConvertOptions(include_columns=columns, column_types=types),
-        ) as reader:
+        with (
+            open_bytes(source) as content,
+            pyarrow.csv.open_csv(
+                content,
+                pyarrow.csv.ReadOptions(block_size=1 << 20, use_threads=False),
+                convert_options=pyarrow.csv.ConvertOptions(
+                    include_columns=columns, column_types=types
+                ),
+            ) as reader,
+        ):
             yield from reader
-    except (OSError, UnicodeDecodeError, csv.Error, pa.ArrowException) as error:
+    except (
+        OSError,
+        EOFError,
+        zlib.error,
+        UnicodeDecodeError,
+        csv.Error,
+        pa.ArrowException,
+    ) as error:
         raise BadData(
             str(source), f"cannot be read ({error}); expected an Open Bandit CSV"
         ) from None
@@ -145,6 +168,7 @@ def _row(
     """One row of the file, `number` counted from 1."""
     where = f"row {number}"
     propensity, click, position = fields["propensity_score"], fields["click"], fields["position"]
+    propensity = None if propensity is None else at_most_one(propensity)
     if propensity is None or not 0.0 < propensity <= 1.0:
         raise BadData(where, f"got propensity_score {propensity}; expected one in (0, 1]")
     if click is None or not math.isfinite(click) or decided_at is None:

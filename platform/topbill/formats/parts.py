@@ -11,7 +11,7 @@ import pyarrow.parquet
 
 from topbill.domain.errors import BadData
 from topbill.formats import arrow_rows
-from topbill.formats.rows import Progress, Row
+from topbill.formats.rows import Progress, ReadNotes, Row
 from topbill.formats.validate_row import validate_row
 from topbill.formats.writers import DeltaWriter, Export, PartsWriter
 from topbill.lake.exchange import read_delta as delta_batches
@@ -20,19 +20,37 @@ from topbill.lake.exchange import read_delta as delta_batches
 _AT_ONCE = 2_000
 
 
-def read_parquet(source: Path, key: str, skip: int, progress: Progress) -> Iterator[Row]:  # noqa: ARG001 (rows name their experiment)
+def read_parquet(
+    source: Path,
+    key: str,  # noqa: ARG001 (rows name their experiment)
+    skip: int,
+    progress: Progress,
+    notes: ReadNotes,  # noqa: ARG001 (every row is one)
+) -> Iterator[Row]:
     """A Parquet file, or a folder of them."""
     batches, total = _parts(source, "parquet")
     return _rows(batches, total, source, "parquet", skip, progress)
 
 
-def read_arrow(source: Path, key: str, skip: int, progress: Progress) -> Iterator[Row]:  # noqa: ARG001
+def read_arrow(
+    source: Path,
+    key: str,  # noqa: ARG001
+    skip: int,
+    progress: Progress,
+    notes: ReadNotes,  # noqa: ARG001
+) -> Iterator[Row]:
     """An Arrow file, or a folder of them."""
     batches, total = _parts(source, "arrow")
     return _rows(batches, total, source, "arrow", skip, progress)
 
 
-def read_delta(source: Path, key: str, skip: int, progress: Progress) -> Iterator[Row]:  # noqa: ARG001
+def read_delta(
+    source: Path,
+    key: str,  # noqa: ARG001
+    skip: int,
+    progress: Progress,
+    notes: ReadNotes,  # noqa: ARG001
+) -> Iterator[Row]:
     """A Delta table."""
     return _rows(delta_batches(source, _AT_ONCE), None, source, "delta", skip, progress)
 

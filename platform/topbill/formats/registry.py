@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from topbill.domain.errors import BadRequest
 
 if TYPE_CHECKING:
-    from topbill.formats.rows import Progress, Row
+    from topbill.formats.rows import Progress, ReadNotes, Row
     from topbill.formats.writers import Export, Writer
 
 
@@ -27,8 +27,8 @@ class Format:
 
     Attributes:
         name: What people call it, after `--format` too.
-        reader: (source, key, skip, progress) → rows; `key` is the experiment of rows that name
-            none, the first `skip` rows are passed over.
+        reader: (source, key, skip, progress, notes) → rows; `key` is the experiment of rows that
+            name none, the first `skip` rows are passed over, `notes` take what gave no row.
         writer: (export) → `writers.Writer`.
         suffixes: Endings of a file's name that tell the format.
         is_whole: Whether a decision comes back with all that it was; else its numbers do.
@@ -42,9 +42,11 @@ class Format:
     is_whole: bool = True
     slates: bool = True
 
-    def read(self, source: Path, key: str, skip: int, progress: Progress) -> Iterator[Row]:
+    def read(
+        self, source: Path, key: str, skip: int, progress: Progress, notes: ReadNotes
+    ) -> Iterator[Row]:
         """The rows of a file or folder. Raises BadData naming the line or row that is wrong."""
-        rows: Iterator[Row] = _resolve(self.reader)(source, key, skip, progress)
+        rows: Iterator[Row] = _resolve(self.reader)(source, key, skip, progress, notes)
         return rows
 
     def open_writer(self, export: Export) -> Writer:
@@ -98,6 +100,8 @@ def format_of(path: Path) -> str:
     """The name of the format that a file's or folder's name speaks of. Raises BadRequest where it
     speaks of none.
     """
+    if path.suffix == ".gz":
+        path = path.with_suffix("")
     # Folders are told by what is in them: a Delta table holds Parquet files too, so it comes first.
     if (path / "_delta_log").is_dir():
         return "delta"

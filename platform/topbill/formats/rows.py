@@ -4,6 +4,7 @@ writing one down.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeAlias
@@ -23,6 +24,19 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
 
+class ReadNotes:
+    """What a reader tells beside its rows.
+
+    Attributes:
+        left_out: How many lines gave no row, by reason.
+        line: The number of the last row's line, 0 where a format has no lines.
+    """
+
+    def __init__(self) -> None:
+        self.left_out: Counter[str] = Counter()
+        self.line = 0
+
+
 class WholeRow(msgspec.Struct):
     """A row with all its fields: what our own lines keep beside what their format has a place for.
     Readers of other makers ignore it.
@@ -34,6 +48,24 @@ class WholeRow(msgspec.Struct):
 
 def quiet(done: int, total: int | None) -> None:
     """Progress that nobody watches."""
+
+
+def name_of(*ids: Any, default: str) -> str:
+    """The first id that is there, as text; `default` where none is.
+
+    An id is absent only where it is missing or null: 0, false and an empty text are ids.
+    """
+    for name in ids:
+        if name is not None:
+            return text_of(name)
+    return default
+
+
+def text_of(name: Any) -> str:
+    """An id as text. A float column's 7.0 is the 7 that it was before some row had none."""
+    if isinstance(name, float) and name.is_integer():
+        return str(int(name))
+    return str(name)
 
 
 def only_placement(decision: Decision, expected: str) -> Placement:

@@ -9,8 +9,9 @@ from typing import Any
 
 import msgspec
 
+from topbill.domain.chance import at_most_one
 from topbill.domain.errors import BadData
-from topbill.domain.records import Decision, RewardEvent
+from topbill.domain.records import Decision, Placement, RewardEvent
 from topbill.formats.rows import Row
 
 MOST_EVENTS = 1 << 16
@@ -30,7 +31,7 @@ _actions = msgspec.json.Decoder(list[_OfferedAction] | None)
 
 
 def validate_row(row: Row, where: str) -> Row:
-    """The row itself.
+    """The row itself, its probabilities 1 where rounding took them past it.
 
     Raises:
         BadData: Naming `where`, for propensities that are none, actions that could not have been
@@ -38,6 +39,7 @@ def validate_row(row: Row, where: str) -> Row:
             what callers send.
     """
     decision, events = row
+    decision = _without_rounding(decision)
     _check_json(decision, where)
     _check_slate(decision, where)
     _check_probabilities(decision, where)
@@ -49,7 +51,28 @@ def validate_row(row: Row, where: str) -> Row:
             where,
             f"got {len(events):,} events; expected fewer than {MOST_EVENTS:,} for a decision",
         )
-    return row
+    return decision, events
+
+
+def _without_rounding(decision: Decision) -> Decision:
+    """The decision; another one only where some probability is a hair past 1."""
+    numbers = [placed.propensity for placed in decision.slate]
+    for row in decision.probabilities or ():
+        numbers += row
+    if max(numbers, default=0.0) <= 1.0 and decision.propensity <= 1.0:
+        return decision
+    slate = []
+    for placed in decision.slate:
+        slate.append(Placement(placed.position, placed.action, at_most_one(placed.propensity)))
+    matrix = None
+    if decision.probabilities is not None:
+        matrix = tuple(tuple(map(at_most_one, row)) for row in decision.probabilities)
+    return msgspec.structs.replace(
+        decision,
+        slate=tuple(slate),
+        propensity=at_most_one(decision.propensity),
+        probabilities=matrix,
+    )
 
 
 def _check_json(decision: Decision, where: str) -> None:

@@ -22,7 +22,10 @@ from topbill.ope.inputs import (
     PROBABILITY,
     PROPENSITY,
     column,
+    probabilities,
+    refuse_misaligned,
     rewards_column,
+    row_weights,
     unit_codes,
 )
 from topbill.ope.intervals import (
@@ -68,13 +71,15 @@ def estimate(
     embedding_propensities: Any = None,
     target_embedding_propensities: Any = None,
     weight_moments: Any = None,
+    weights: Any = None,
     facts: Mapping[str, Any] | None = None,
     gates: Gates | None = None,
 ) -> Estimates:
     """What the target policy would have earned per decision, by each estimator, from one log of n
     decisions.
 
-    All columns are one-dimensional of n rows, in the order of the log.
+    All columns are of n rows, in the order of the log, of shape (n,) or (n, 1). Those of pandas
+    must have one index.
 
     Args:
         rewards: finite numbers.
@@ -97,6 +102,8 @@ def estimate(
         unsupported: the target's probability on actions with propensity 0.
         embedding_propensities, target_embedding_propensities: of the action's embedding (mips).
         weight_moments: Σ_a π(a)²/p(a) known before the row's own context and action (adaptive-dr).
+        weights: how many decisions each row stands for, positive (1/(1 − pdrop) of a log that was
+            thinned out); only their ratios matter. There is no betting interval with them.
         facts: fields of `Diagnostics` that only the caller knows (`mature_share`,
             `policy_versions`, …).
         gates: thresholds below which a refusal with a reason code replaces the number.
@@ -121,25 +128,45 @@ def estimate(
         >>> estimates.to_frame().columns.tolist()[:5]
         ['estimator', 'value', 'se', 'low', 'high']
     """
+    refuse_misaligned(
+        rewards=rewards,
+        propensities=propensities,
+        target_propensities=target_propensities,
+        q_logged=q_logged,
+        q_target=q_target,
+        units=units,
+        eligible=eligible,
+        unsupported=unsupported,
+        embedding_propensities=embedding_propensities,
+        target_embedding_propensities=target_embedding_propensities,
+        weight_moments=weight_moments,
+        weights=weights,
+    )
     env = checked(rewards, propensities, target_propensities, q_logged, q_target)
     n = env["r"].size
     if embedding_propensities is not None:
-        logged_share = column("embedding_propensities", embedding_propensities, PROPENSITY, n)
-        target_share = column(
+        logged_share = probabilities(
+            "embedding_propensities", embedding_propensities, PROPENSITY, n
+        )
+        target_share = probabilities(
             "target_embedding_propensities", target_embedding_propensities, PROBABILITY, n
         )
         env["we"] = target_share / logged_share
     if weight_moments is not None:
         env["h"] = 1.0 / np.sqrt(column("weight_moments", weight_moments, POSITIVE, n))
+    if weights is not None:
+        env["weight"] = row_weights(weights, n)
     facts = dict(facts or {})
     if unsupported is not None:
-        facts["unsupported"] = float(column("unsupported", unsupported, PROBABILITY, n).mean())
+        mass = probabilities("unsupported", unsupported, PROBABILITY, n)
+        facts["unsupported"] = float(np.average(mass, weights=env.get("weight")))
     codes = unit_codes(units, n)
     if eligible is not None:
         facts |= _calibration(
-            column("propensities", propensities, PROPENSITY),
+            probabilities("propensities", propensities, PROPENSITY),
             column("eligible", eligible, POSITIVE, n),
             codes,
+            env.get("weight"),
         )
     return from_columns(
         env,
@@ -168,7 +195,7 @@ def from_columns(
     replicates: int = 1000,
     gates: Gates | None = None,
 ) -> Estimates:
-    """`estimate` on columns already checked: w, r and optionally q, dm, we, h (n each)."""
+    """`estimate` on columns already checked: w, r and optionally q, dm, we, h, weight (n each)."""
     check_options(alpha, interval)
     x = Symbols()
     selected = chosen(estimators)
@@ -191,7 +218,10 @@ def from_columns(
 def summarise(
     env: Env, units: Indices | None, columns: Sequence[Column], *, bootstrap: bool
 ) -> Summary:
-    """Totals of the columns over the arrays of `env`, chunk by chunk so that memory stays small."""
+    """Totals of the columns over the arrays of `env`, chunk by chunk so that memory stays small.
+
+    Where it has a `weight`, each row counts so often: in every sum, that of ONE included.
+    """
     names = tuple(column.sql for column in columns)
     moments = Moments.of(names, np.zeros((0, len(names))))
     buckets = np.zeros((BUCKETS, len(names))) if bootstrap else None
@@ -199,22 +229,30 @@ def summarise(
         # Chunks hold whole units only, so that sums by unit never have to be joined again.
         part = {name: values[rows] for name, values in env.items()}
         part["one"] = np.ones(part["r"].size)
-        sums = by_unit(stack(columns, part, part["r"].size), codes)
+        by_row = stack(columns, part, part["r"].size)
+        if "weight" in part:
+            by_row = by_row * part["weight"]
+        sums = by_unit(by_row, codes)
         of_chunk = Moments.of(names, sums.T)
         moments = of_chunk if number == 0 else moments + of_chunk
         if buckets is not None:
             buckets += by_bucket(sums, seed=number)
     w = env["w"]
     hits = int(np.count_nonzero((env["r"] != 0) & (w > 0)))
-    return Summary(moments, w.size, float(w.max()), hits, buckets)
+    squares = None
+    if "weight" in env:
+        # A row that stands for ten is not ten rows: in the effective sample its weight is squared.
+        w = w * env["weight"]
+        squares = float(w @ w)
+    return Summary(moments, w.size, float(w.max()), hits, buckets, squares)
 
 
 def checked(rewards: Any, propensities: Any, target: Any, q_logged: Any, q_target: Any) -> Env:
     """The columns r, w and, where a model is given, q and dm. Raises BadData naming the rows."""
     r = rewards_column(rewards)
     env = {"r": r}
-    p = column("propensities", propensities, PROPENSITY, r.size)
-    env["w"] = column("target_propensities", target, PROBABILITY, r.size) / p
+    p = probabilities("propensities", propensities, PROPENSITY, r.size)
+    env["w"] = probabilities("target_propensities", target, PROBABILITY, r.size) / p
     if (q_logged is None) != (q_target is None):
         name = "q_logged" if q_logged is None else "q_target"
         raise BadData(
@@ -228,11 +266,15 @@ def checked(rewards: Any, propensities: Any, target: Any, q_logged: Any, q_targe
     return env
 
 
-def _calibration(propensities: Floats, eligible: Floats, units: Indices | None) -> dict[str, float]:
+def _calibration(
+    propensities: Floats, eligible: Floats, units: Indices | None, weights: Floats | None
+) -> dict[str, float]:
     """Mean of 1/(p·K) and its standard error: E[1/p] is the number of actions that could be
     drawn.
     """
     columns = np.stack([1.0 / (propensities * eligible), np.ones(propensities.size)])
+    if weights is not None:
+        columns = columns * weights
     moments = Moments.of(("inverse", "count"), by_unit(columns, units).T)
     mean = ratio("inverse", "count")(moments)
     return {"calibration": mean.value, "calibration_se": sqrt(mean.variance(moments))}
@@ -245,7 +287,8 @@ def _bettor(
     r, one = env["r"], np.ones(env["r"].size)
 
     def bounds(estimator: Estimator, formula: Formula) -> Bounds | str:
-        if not estimator.betting or r.min() < 0 or r.max() > 1:
+        # Bets are on rows, each of which must stand for itself.
+        if not estimator.betting or r.min() < 0 or r.max() > 1 or "weight" in env:
             return "no_finite_sample_interval"
         summand = formula.ratios[0].numerator
         columns = [

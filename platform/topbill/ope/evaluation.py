@@ -9,7 +9,7 @@ model that has seen it.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -26,7 +26,13 @@ from topbill.ope.intervals import Interval, Lam
 from topbill.ope.replay.logged_data import LoggedData
 from topbill.ope.replay.progressive import Progress, ProgressivePass, TargetColumns
 from topbill.ope.replay.reward_model import Link
-from topbill.ope.replay.targets import Policy, resolve
+from topbill.ope.replay.targets import (
+    FunctionPolicy,
+    Policy,
+    TargetPolicy,
+    VariantPolicy,
+    resolve,
+)
 from topbill.ope.result import TEXT, Estimate, Estimates, refused, row_of
 from topbill.ope.slate_estimation import estimate_slate
 from topbill.policies import KINDS
@@ -50,7 +56,8 @@ class Evaluation:
     decision.
 
     `decisions` that were scored, `left_out` how many others and why; `variants` whose decisions
-    were used; `sampled`, the share of all units that were looked at.
+    were used; `sampled`, the share of all units that were looked at; `clipped`, how many of the
+    scored decisions had a metric outside [0, cap], which counts as that end.
     """
 
     experiment: str
@@ -63,6 +70,7 @@ class Evaluation:
     logged: Estimate
     targets: dict[str, Estimates]
     sampled: float = 1.0
+    clipped: dict[str, int] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain types only, for JSON."""
@@ -152,7 +160,7 @@ def evaluate(
                 f"decisions 0 to {data.decisions - 1} of {key}: got no reward event; send rewards",
             )
         snapshot = partial(stored_snapshot, folder, key)
-        targets = resolve(policy, variant=variant, logged=data.experiment, snapshot=snapshot)
+        targets = resolve(policy, variant=variant, data=data, snapshot=snapshot)
         used = explorers(data.experiment) if log_variants is None else tuple(log_variants)
         scored = ProgressivePass(data, targets, used, link)
         scored.run(progress)
@@ -167,6 +175,7 @@ def evaluate(
         logged, by_target = _immature(scored, names, alpha)
     else:
         raise _nothing_to_score(scored, used)
+    warnings = clipped_notes(scored.clipped, scored.decisions)
     return Evaluation(
         experiment=key,
         variants=used,
@@ -176,8 +185,9 @@ def evaluate(
         last_at=scored.last_at,
         left_out=dict(scored.left_out),
         logged=replace(logged, estimator="mean"),
-        targets=by_target,
+        targets={name: each.noted(*warnings) for name, each in by_target.items()},
         sampled=data.sampled,
+        clipped=dict(scored.clipped),
     )
 
 
@@ -198,9 +208,10 @@ def _estimates(
     by_target = {}
     for target, columns in zip(scored.targets, scored.of_target, strict=True):
         if scored.ranking:
-            by_target[target.name] = _ranking(scored, columns, units, names, options)
+            estimates = _ranking(scored, columns, units, names, options)
         else:
-            by_target[target.name] = _single(scored, columns, totals, units, names, lam, options)
+            estimates = _single(scored, columns, totals, units, names, lam, options)
+        by_target[target.name] = estimates.noted(*notes_of(target))
     # The log's own mean is the estimate of the policy that chose it: every weight is one.
     certain = np.ones(totals.size)
     logged = estimate(
@@ -213,6 +224,23 @@ def _estimates(
         **options._asdict(),
     )
     return logged["ips"], by_target
+
+
+def clipped_notes(clipped: Mapping[str, int], decisions: int) -> list[str]:
+    """A sentence for each end of the objective that some decisions were beyond."""
+    notes = []
+    for side, count in sorted(clipped.items()):
+        remedy = "shift its values to 0 and above" if side.endswith("below 0") else "raise the cap"
+        notes.append(
+            f"{count:,} of {decisions:,} decisions have {side} and count as that end, which may "
+            f"turn a ranking round: {remedy}"
+        )
+    return notes
+
+
+def notes_of(target: TargetPolicy) -> tuple[str, ...]:
+    """What must be known of a target beside its numbers; a caller's own says nothing."""
+    return target.notes if isinstance(target, FunctionPolicy | VariantPolicy) else ()
 
 
 def _immature(
@@ -230,9 +258,11 @@ def _immature(
 
 def _nothing_to_score(scored: ProgressivePass, used: tuple[str, ...]) -> BadData:
     causes = ", ".join(f"{count} {cause}" for cause, count in scored.left_out.items()) or "nothing"
+    misfit = f"; the first of another schema is {scored.first_misfit}" * bool(scored.first_misfit)
     return BadData(
         "decisions",
-        f"got none of {scored.key} to score; left out: {causes}; expected some by {used}",
+        f"got none of {scored.key} to score; left out: {causes}; expected some by "
+        f"{', '.join(used)}{misfit}",
     )
 
 

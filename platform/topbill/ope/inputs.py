@@ -10,17 +10,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from topbill.domain.chance import ROUNDING
 from topbill.domain.errors import BadData
 from topbill.domain.records import Floats, Indices
 
 Check = Callable[[Floats], NDArray[np.bool_]]
 
 PROPENSITY: tuple[Check, str] = (
-    lambda x: (x > 0) & (x <= 1),
+    lambda x: (x > 0) & (x <= 1 + ROUNDING),
     "a probability in (0, 1], as the action was drawn with",
 )
-# A target's probability may be a sum of several, which rounding takes past 1.
-PROBABILITY: tuple[Check, str] = (lambda x: (x >= 0) & (x <= 1 + 1e-9), "a probability in [0, 1]")
+PROBABILITY: tuple[Check, str] = (
+    lambda x: (x >= 0) & (x <= 1 + ROUNDING),
+    "a probability in [0, 1]",
+)
 FINITE: tuple[Check, str] = (np.isfinite, "a finite number")
 POSITIVE: tuple[Check, str] = (lambda x: (x > 0) & np.isfinite(x), "a positive number")
 
@@ -45,6 +48,39 @@ def column(name: str, data: Any, rule: tuple[Check, str], rows: int | None = Non
             "drop them",
         )
     return values
+
+
+def probabilities(name: str, data: Any, rule: tuple[Check, str], rows: int | None = None) -> Floats:
+    """A `column` of probabilities: what rounding took past 1 is 1."""
+    return np.minimum(column(name, data, rule, rows), 1.0)
+
+
+def row_weights(data: Any, rows: int) -> Floats:
+    """(n,) how many decisions each row stands for, scaled to mean 1: only ratios matter."""
+    weights = column("weights", data, POSITIVE, rows)
+    return np.asarray(weights / weights.mean(), dtype=np.float64)
+
+
+def refuse_misaligned(**columns: Any) -> None:
+    """Raises BadData where two pandas objects of as many rows have different indexes.
+
+    Rows are taken by their place: a column that was sorted, or joined from another frame, would be
+    read against the rewards of other decisions, and no weight would show it.
+    """
+    first: tuple[str, Any] | None = None
+    for name, data in columns.items():
+        if not (hasattr(data, "iloc") and hasattr(data, "index")):
+            continue
+        if first is None:
+            first = name, data.index
+        elif len(data) == len(first[1]) and not data.index.equals(first[1]):
+            rows = np.flatnonzero(np.asarray(data.index != first[1]))
+            raise BadData(
+                name,
+                f"{rows_text(rows)}: got another index than that of {first[0]}; expected the same, "
+                f"in the same order; use .reindex({first[0]}.index), or .to_numpy() on all where "
+                "rows belong together by their place",
+            )
 
 
 def rewards_column(data: Any) -> Floats:
@@ -73,7 +109,7 @@ def unit_codes(units: Any, rows: int) -> Indices | None:
     """
     if units is None:
         return None
-    codes, _ = grouped(units)
+    codes, _ = grouped("units", units)
     if codes.size != rows:
         raise BadData(
             "units",
@@ -90,15 +126,31 @@ def unit_codes(units: Any, rows: int) -> Indices | None:
     return codes
 
 
-def grouped(labels: Any) -> tuple[Indices, int]:
+def grouped(name: str, labels: Any) -> tuple[Indices, int]:
     """(n,) codes of the labels in order of first appearance, −1 where one is missing, and how many
-    there are.
+    there are. Raises BadData for what is no list of labels.
     """
     # Here, as importing it takes more memory than a pass over a file, which does without.
     import pandas as pd
 
-    codes, distinct = pd.factorize(np.asarray(labels))
+    try:
+        codes, distinct = pd.factorize(vector(name, np.asarray(labels)))
+    except (TypeError, ValueError) as error:
+        raise BadData(
+            name, f"got labels that cannot be compared ({error}); expected a text or number per row"
+        ) from error
     return codes, len(distinct)
+
+
+def vector(name: str, array: NDArray[Any]) -> NDArray[Any]:
+    """(n,) the array, which may be a column of shape (n, 1). Raises BadData for any other shape."""
+    if array.ndim == 2 and array.shape[1] == 1:
+        return array[:, 0]
+    if array.ndim != 1:
+        raise BadData(
+            name, f"got an array of shape {array.shape}; expected one dimension, a value per row"
+        )
+    return array
 
 
 def rows_text(rows: NDArray[np.intp]) -> str:
@@ -111,7 +163,7 @@ def rows_text(rows: NDArray[np.intp]) -> str:
 
 def values_text(values: Floats) -> str:
     """The first five values, as an error shows them."""
-    text = ", ".join("missing" if np.isnan(v) else f"{v:g}" for v in values[:5])
+    text = ", ".join("missing" if np.isnan(v) else f"{v:.9g}" for v in values[:5])
     return text + ", …" if values.size > 5 else text
 
 
@@ -127,11 +179,7 @@ def _floats(name: str, data: Any) -> Floats:
                 name, f"got values that are no numbers ({error}); expected one number per row"
             ) from error
         values = nullable
-    if values.ndim != 1:
-        raise BadData(
-            name, f"got an array of shape {values.shape}; expected one dimension, a number per row"
-        )
-    return values
+    return np.asarray(vector(name, values), dtype=np.float64)
 
 
 def _nullable(data: Any) -> Floats | None:

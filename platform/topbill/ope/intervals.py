@@ -49,13 +49,14 @@ class Planned(NamedTuple):
 class Summary:
     """All that the estimates need of a log: moments by unit of the planned columns (named by their
     SQL), what the diagnostics show, and for the bootstrap their sums by bucket of units (4096 ×
-    k)."""
+    k). `squares` is Σ(row weight · w)² where rows have weights of their own."""
 
     moments: Moments
     rows: int
     largest_weight: float
     hits: int
     buckets: Floats | None = None
+    squares: float | None = None
 
     def evaluate(self, formula: Formula) -> tuple[float, float]:
         """Value and linearised standard error of a formula."""
@@ -78,6 +79,8 @@ class Summary:
     def diagnose(self, x: Symbols, facts: Mapping[str, Any]) -> Diagnostics:
         """Diagnostics of the weights w; `facts` adds what only the caller knows about the log."""
         total, squares = self.moments.total(x.w.sql), self.moments.total((x.w * x.w).sql)
+        if self.squares is not None:
+            squares = self.squares
         value, se = self.evaluate(mean(x.w))
         # Of the weights as they are, whatever an estimator makes of them: gates are about the log.
         d = Diagnostics(

@@ -29,10 +29,10 @@ from topbill import lake
 from topbill.domain.errors import BadData, BadRequest, NotFound
 from topbill.domain.metric import microseconds
 from topbill.domain.records import Floats, Indices
-from topbill.domain.rewards import item_rewards
+from topbill.domain.rewards import clipped_metrics, item_rewards
 from topbill.ope.diagnostics import Gates
 from topbill.ope.estimation import estimate
-from topbill.ope.evaluation import Evaluation, explorers, stored_snapshot
+from topbill.ope.evaluation import Evaluation, clipped_notes, explorers, notes_of, stored_snapshot
 from topbill.ope.intervals import Interval
 from topbill.ope.replay.logged_data import LoggedData
 from topbill.ope.replay.progressive import ProgressivePass
@@ -113,13 +113,17 @@ def evaluate_page(
     """
     served = _served(Path(data_dir), page)
     log = _read(Path(data_dir), served[-1], instead, link)
-    cells, left_out = _Cells(), Counter[str]()
+    cells, left_out, clipped = _Cells(), Counter[str](), Counter[str]()
     for one in served:
         cause = _unfit(one, log)
         if cause is not None:
             left_out[cause] += 1
         else:
             cells.add(one, log)
+            sides: set[str] = set()
+            for decision in one.decisions("titles"):
+                sides |= log.clipped.get(decision, frozenset())
+            clipped.update(sides)
     if not cells.units:
         causes = ", ".join(f"{count} {cause}" for cause, count in left_out.items()) or "nothing"
         raise BadData(
@@ -129,6 +133,11 @@ def evaluate_page(
     variants: set[str] = set()
     for replaced in log.layers.values():
         variants |= set(replaced.used)
+    notes = clipped_notes(clipped, len(cells.units))
+    for layer, replaced in log.layers.items():
+        notes += [f"{layer}: {note}" for note in replaced.notes]
+    # One layer that shows what the log never did is enough for the page to be another one.
+    facts = {"unsupported": max(replaced.unsupported for replaced in log.layers.values())}
     # A page has many cells, each with a chance to fail a gate by luck alone.
     options = {
         "alpha": alpha,
@@ -144,7 +153,8 @@ def evaluate_page(
         last_at=served[-1].decided_at,
         left_out=dict(left_out),
         logged=replace(cells.logged(options), estimator="mean"),
-        targets={name: cells.estimates(estimators, options)},
+        targets={name: cells.estimates(estimators, options, facts).noted(*notes)},
+        clipped=dict(clipped),
     )
 
 
@@ -155,6 +165,8 @@ class _PageLog(NamedTuple):
     layers: dict[str, _Layer]
     rewards: dict[str, list[float]]
     mature: int
+    clipped: dict[str, frozenset[str]]
+    """By decision, what of its rewards was clipped; only where something was."""
 
 
 def _read(data: Path, last: _Served, instead: Mapping[str, Policy], link: Link) -> _PageLog:
@@ -166,16 +178,20 @@ def _read(data: Path, last: _Served, instead: Mapping[str, Policy], link: Link) 
         raise BadRequest("instead", "got no layer; expected LAYER=POLICY, as artwork=uniform")
     titles = LoggedData(data, keys["titles"])
     rewards: dict[str, list[float]] = {}
+    clipped: dict[str, frozenset[str]] = {}
     try:
         for _, decision, events in titles:
             earned = item_rewards(titles.experiment, decision, events)
             # A title that nobody looked at earned nothing for the page.
             rewards[decision.decision_id] = [reward or 0.0 for reward in earned]
+            sides = clipped_metrics(titles.experiment, decision, events)
+            if sides:
+                clipped[decision.decision_id] = sides
     finally:
         titles.close()
     layers = {layer: _Layer(data, keys[layer], policy, link) for layer, policy in instead.items()}
     window = max(titles.window, *(layer.window for layer in layers.values()))
-    return _PageLog(layers, rewards, titles.published - microseconds(window))
+    return _PageLog(layers, rewards, titles.published - microseconds(window), clipped)
 
 
 def _served(data: Path, page: str) -> list[_Served]:
@@ -214,9 +230,7 @@ class _Layer:
         log = LoggedData(data, key)
         try:
             snapshot = partial(stored_snapshot, data, key)
-            targets = resolve(
-                policy, variant=variant or None, logged=log.experiment, snapshot=snapshot
-            )
+            targets = resolve(policy, variant=variant or None, data=log, snapshot=snapshot)
             if len(targets) > 1:
                 names = ", ".join(target.name.rpartition("/")[2] for target in targets)
                 raise BadRequest(
@@ -229,6 +243,9 @@ class _Layer:
         finally:
             log.close()
         self.name, self.window = targets[0].name, log.window
+        self.notes = notes_of(targets[0])
+        unsupported = scored.of_target[0].unsupported.values
+        self.unsupported = float(unsupported.mean()) if unsupported.size else 0.0
         self.ratios = _log_ratios(scored) if scored.decisions else {}
 
 
@@ -317,7 +334,9 @@ class _Cells:
         estimates = estimate(totals, certain, certain, units=units, estimators=("ips",), **options)
         return estimates["ips"]
 
-    def estimates(self, estimators: Sequence[str], options: dict[str, Any]) -> Estimates:
+    def estimates(
+        self, estimators: Sequence[str], options: dict[str, Any], facts: dict[str, Any]
+    ) -> Estimates:
         """What each estimator says of the policies instead."""
         slate = np.array(self._slate, dtype=np.intp)
         joint = np.array(self._joint)
@@ -343,6 +362,7 @@ class _Cells:
             position=np.concatenate([self._position, ends]),
             units=np.array(self.units, dtype=object)[slate],
             estimators=estimators,
+            facts=facts,
             **columns,
             **options,
         )

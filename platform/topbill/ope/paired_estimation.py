@@ -18,7 +18,7 @@ from topbill.ope.estimation import checked, from_columns, summarise
 from topbill.ope.estimators import chosen
 from topbill.ope.estimators.estimator import Estimator
 from topbill.ope.estimators.formula import Env, Formula, Symbols, named
-from topbill.ope.inputs import unit_codes
+from topbill.ope.inputs import refuse_misaligned, row_weights, unit_codes
 from topbill.ope.intervals import Interval, Lam, Planned, assess, check_options, columns_of
 from topbill.ope.result import Estimate, Estimates
 
@@ -35,6 +35,7 @@ def delta_ope(
     q_target: Any = None,
     q_baseline: Any = None,
     units: Any = None,
+    weights: Any = None,
     estimators: Sequence[str] = ("ips", "snips", "dr"),
     lam: Lam | Mapping[str, Lam] = None,
     alpha: float = 0.05,
@@ -45,8 +46,8 @@ def delta_ope(
     """Value of the target minus value of the baseline, per decision.
 
     Args:
-        rewards, propensities, target_propensities, q_logged, q_target, units: columns as in
-            `estimate` (n each).
+        rewards, propensities, target_propensities, q_logged, q_target, units, weights: columns as
+            in `estimate` (n each).
         baseline_propensities: the baseline's probability of the logged action.
         q_baseline: Σ_a π′(a|x) q̂(x, a) of the baseline.
         estimators, alpha, replicates, gates: as in `estimate`. Either policy's failing gate refuses
@@ -68,8 +69,21 @@ def delta_ope(
             "interval",
             "got 'betting'; expected 'normal', 'bootstrap' or 'sequence' for a difference",
         )
+    refuse_misaligned(
+        rewards=rewards,
+        propensities=propensities,
+        target_propensities=target_propensities,
+        baseline_propensities=baseline_propensities,
+        q_logged=q_logged,
+        q_target=q_target,
+        q_baseline=q_baseline,
+        units=units,
+        weights=weights,
+    )
     target = checked(rewards, propensities, target_propensities, q_logged, q_target)
     baseline = checked(rewards, propensities, baseline_propensities, q_logged, q_baseline)
+    if weights is not None:
+        target["weight"] = baseline["weight"] = row_weights(weights, target["r"].size)
     codes = unit_codes(units, target["r"].size)
     options: dict[str, Any] = {"estimators": estimators, "lam": lam, "alpha": alpha, "gates": gates}
     # Each policy alone first: its λ, and whether the log can speak for it at all.

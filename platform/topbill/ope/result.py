@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from topbill.ope.diagnostics import REASONS, Diagnostics
@@ -57,6 +57,18 @@ class Estimates(dict[str, Estimate]):
     def as_dict(self) -> dict[str, Any]:
         """Plain types only, for JSON."""
         return {name: each.as_dict() for name, each in self.items()}
+
+    def noted(self, *notes: str) -> Estimates:
+        """The same estimates, with sentences among the warnings of their diagnostics."""
+        if not notes:
+            return self
+        estimates = Estimates()
+        for name, each in self.items():
+            warnings = (*notes, *each.diagnostics.warnings)
+            estimates[name] = replace(
+                each, diagnostics=replace(each.diagnostics, warnings=warnings)
+            )
+        return estimates
 
     def to_frame(self) -> pd.DataFrame:
         """A row per estimator, one column a number: estimator, value, se, low, high, lam, alpha,

@@ -1,7 +1,7 @@
 """`estimate_slate`: policies over rankings, from a log with a row per slate and position.
 
 Rows are spread to one per slate, so that values, standard errors, intervals and refusals are those
-of single choices. A slate shorter than the longest has reward 0 and weight 0 below its end.
+of single choices. What a slate shorter than the longest has below its end, `estimators.slate` says.
 """
 
 from __future__ import annotations
@@ -20,13 +20,18 @@ from topbill.ope.estimators.formula import Env, Symbols
 from topbill.ope.estimators.slate import SLATE_ESTIMATORS, SlateEstimator
 from topbill.ope.inputs import (
     FINITE,
+    POSITIVE,
     PROBABILITY,
     PROPENSITY,
     column,
     grouped,
+    probabilities,
+    refuse_misaligned,
     rewards_column,
+    row_weights,
     rows_text,
     unit_codes,
+    vector,
 )
 from topbill.ope.intervals import Interval, Planned, assess, check_options, columns_of
 from topbill.ope.result import Estimate, Estimates, refused
@@ -48,6 +53,7 @@ def estimate_slate(
     q_logged: Any = None,
     q_target: Any = None,
     units: Any = None,
+    weights: Any = None,
     estimators: Sequence[str] = SLATE_DEFAULT,
     alpha: float = 0.05,
     interval: Interval = "normal",
@@ -57,12 +63,14 @@ def estimate_slate(
 ) -> Estimates:
     """What the target policy would have earned per slate.
 
-    One-dimensional columns of n rows, a row per shown item.
+    Columns of n rows, of shape (n,) or (n, 1), a row per shown item. Those of pandas must have one
+    index.
 
     Args:
         rewards: of the item, finite.
         slate_id: groups rows into slates.
-        position: 0 for the first; each pair of slate and position occurs once.
+        position: 0, 1, … or 1, 2, … from the top; each pair of slate and position occurs once.
+            Slates may be of different lengths, and lack positions.
         propensities: (0, 1], of the whole slate, the same on its rows.
         item_propensities: (0, 1], of this item at this position, whatever stands above.
         cascade_propensities: (0, 1], of the items down to this one.
@@ -71,6 +79,7 @@ def estimate_slate(
         q_logged: q̂_k of the shown item (cascade-dr).
         q_target: Σ_a π(a|x, items above) q̂_k(a) (cascade-dr).
         units: whatever is independent, n rows; None takes the slates.
+        weights: how many slates each row's slate stands for, the same on its rows; see `estimate`.
         estimators: names from `SLATE_ESTIMATORS`.
         alpha, replicates, facts, gates: as in `estimate`.
         interval: "normal", "bootstrap" or "sequence".
@@ -91,17 +100,35 @@ def estimate_slate(
             "estimators",
             f"got {', '.join(map(repr, unknown))}; expected some of {', '.join(SLATE_ESTIMATORS)}",
         )
+    refuse_misaligned(
+        rewards=rewards,
+        slate_id=slate_id,
+        position=position,
+        propensities=propensities,
+        target_propensities=target_propensities,
+        item_propensities=item_propensities,
+        target_item_propensities=target_item_propensities,
+        cascade_propensities=cascade_propensities,
+        target_cascade_propensities=target_cascade_propensities,
+        q_logged=q_logged,
+        q_target=q_target,
+        units=units,
+        weights=weights,
+    )
     r = rewards_column(rewards)
     table = _SlateTable(slate_id, position, r.size)
-    weights: dict[str, Floats] = {}
+    ratios: dict[str, Floats] = {}
     for level, prefix, logged, target in (
         ("slate", "", propensities, target_propensities),
         ("item", "item_", item_propensities, target_item_propensities),
         ("cascade", "cascade_", cascade_propensities, target_cascade_propensities),
     ):
         if logged is not None or target is not None:
-            weights[level] = _weight(f"{prefix}propensities", logged, target, r.size)
-    env = table.columns(r, weights, q_logged, q_target)
+            ratios[level] = _weight(f"{prefix}propensities", logged, target, r.size)
+    env = table.columns(r, ratios, q_logged, q_target)
+    if weights is not None:
+        own = column("weights", weights, POSITIVE, r.size)
+        env["weight"] = row_weights(table.of_slate("weights", own), table.slates)
     codes = None if units is None else table.units(units)
     estimates = Estimates()
     for name in estimators:
@@ -126,8 +153,8 @@ def _weight(name: str, logged: Any, target: Any, rows: int) -> Floats:
             raise BadData(
                 half, "got nothing; expected it with its other half; give both, or neither"
             )
-    p = column(name, logged, PROPENSITY, rows)
-    return column(f"target_{name}", target, PROBABILITY, rows) / p
+    p = probabilities(name, logged, PROPENSITY, rows)
+    return probabilities(f"target_{name}", target, PROBABILITY, rows) / p
 
 
 class _SlateTable:
@@ -140,14 +167,21 @@ class _SlateTable:
         _refuse_rows(
             "position",
             (place < 0) | (place % 1 != 0),
-            "got no position; expected 0, 1, 2, …; the first is 0",
+            "got no position; expected 0, 1, 2, … or 1, 2, 3, … from the top",
         )
-        codes, self.slates = grouped(slate_id)
+        _refuse_rows(
+            "position",
+            (place == place.min()) & (place.min() > 1),
+            f"got {place.min():g} as the first of all; expected 0 or 1; number them from the top",
+        )
+        codes, self.slates = grouped("slate_id", slate_id)
         if codes.size != rows:
             raise BadData("slate_id", f"got {codes.size} rows; expected {rows}, as many as rewards")
         _refuse_rows("slate_id", codes < 0, "got no slate; expected an id on each row")
-        self.slate, self.position = codes, place.astype(np.intp)
-        self.positions = int(place.max()) + 1
+        # By rank, so that they may be counted from 1, and one that no slate has costs nothing.
+        taken, ranks = np.unique(place, return_inverse=True)
+        self.slate, self.position = codes, ranks.astype(np.intp)
+        self.positions = taken.size
         cell = self.slate * self.positions + self.position
         _refuse_rows(
             "position",
@@ -164,7 +198,7 @@ class _SlateTable:
     def units(self, units: Any) -> Indices | None:
         """Unit codes by slate: the unit of a slate's first row."""
         first = np.flatnonzero(~_repeated(self.slate))
-        data = np.asarray(units)
+        data = vector("units", np.asarray(units))
         if data.size != self.slate.size:
             raise BadData(
                 "units", f"got {data.size} rows; expected {self.slate.size}, as many as rewards"
@@ -175,8 +209,10 @@ class _SlateTable:
         """The columns that the formulas speak of, one row per slate."""
         blocks = {"r": self.spread(r), "shown": self.spread(np.ones(r.size))}
         for level, weight in weights.items():
-            if level != "slate":
+            if level == "item":
                 blocks[level] = self.spread(weight)
+            elif level == "cascade":
+                blocks[level] = _carried(self.spread(weight), blocks["shown"])
         if q_logged is not None and q_target is not None:
             blocks["q"] = self.spread(column("q_logged", q_logged, FINITE, r.size))
             blocks["dm"] = self.spread(column("q_target", q_target, FINITE, r.size))
@@ -186,18 +222,27 @@ class _SlateTable:
                 env[f"{name}{k}"] = block[k]
         env["r"] = env["reward"] = blocks["r"].sum(axis=0)
         if "slate" in weights:
-            env["slate"] = self._of_slate(weights["slate"])
+            env["slate"] = self.of_slate("propensities", weights["slate"])
         return env
 
-    def _of_slate(self, weight: Floats) -> Floats:
+    def of_slate(self, name: str, weight: Floats) -> Floats:
+        """(S,) what is the same on all rows of a slate. Raises BadData where it is not."""
         whole = np.zeros(self.slates)
         whole[self.slate] = weight
         _refuse_rows(
-            "propensities",
+            name,
             ~np.isclose(whole[self.slate], weight, rtol=1e-9, atol=0.0),
             "got another weight than the slate's other rows; expected one",
         )
         return whole
+
+
+def _carried(weights: Floats, shown: Floats) -> Floats:
+    """(K × S) the weights; where nothing was shown that of the position above, 1 at the top."""
+    above = np.ones(weights.shape[1])
+    for k, present in enumerate(shown > 0):
+        above = weights[k] = np.where(present, weights[k], above)
+    return weights
 
 
 def _refuse_rows(name: str, bad: NDArray[np.bool_], message: str) -> None:
@@ -262,13 +307,15 @@ def _diagnose(
     """
     candidates = []
     for k, name in enumerate(names):
-        # Slates that are too short for a position have no weight there; they are not in its sample.
-        reached = np.ones(env["r"].size, dtype=bool)
-        if name != "slate":
-            reached = env[f"shown{k}"] > 0
-        part = {"r": env["r"][reached], "w": env[name][reached]}
-        codes = None if units is None else grouped(units[reached])[0]
-        summary = summarise(part, codes, columns_of([], Symbols()), bootstrap=False)
+        w = env[name]
+        if name.startswith("item"):
+            # A slate that ends above weighs as it was drawn: so a position counts by how many reach
+            # it, and one that hardly any do cannot speak against all.
+            w = np.where(env[f"shown{k}"] > 0, w, 1.0)
+        part = {"r": env["r"], "w": w}
+        if "weight" in env:
+            part["weight"] = env["weight"]
+        summary = summarise(part, units, columns_of([], Symbols()), bootstrap=False)
         candidates.append(summary.diagnose(Symbols(), facts))
     if not candidates:
         n = env["r"].size

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from topbill import lake
+from topbill.domain.chance import ROUNDING
 from topbill.domain.errors import BadData, BadRequest
 from topbill.domain.records import Floats
 from topbill.domain.sql import quoted
@@ -44,10 +45,13 @@ from topbill.stats.moments import Moments
 _RULES = {
     "reward": ("isfinite({0})", "a finite number"),
     "propensity": (
-        "isfinite({0}) AND {0} > 0 AND {0} <= 1",
+        f"isfinite({{0}}) AND {{0}} > 0 AND {{0}} <= {1 + ROUNDING!r}",
         "a probability in (0, 1], as the action was drawn with",
     ),
-    "target": ("isfinite({0}) AND {0} >= 0 AND {0} <= 1.000000001", "a probability in [0, 1]"),
+    "target": (
+        f"isfinite({{0}}) AND {{0}} >= 0 AND {{0}} <= {1 + ROUNDING!r}",
+        "a probability in [0, 1]",
+    ),
     "q_logged": ("isfinite({0})", "a finite number"),
     "q_target": ("isfinite({0})", "a finite number"),
 }
@@ -240,7 +244,9 @@ def _scalars_sql(task: _Pass, *, bootstrap: bool) -> str:
     if task.unit:
         unit = f"({task.unit})"
     sound = " AND ".join(f"({_RULES[name][0].format(name)})" for name in task.scalars)
-    weight = f"CASE WHEN {sound} THEN target / propensity ELSE error('{_BROKEN}') END"
+    # What rounding took past 1 is 1, as in arrays.
+    quotient = "least(target, 1.0::DOUBLE) / least(propensity, 1.0::DOUBLE)"
+    weight = f"CASE WHEN {sound} THEN {quotient} ELSE error('{_BROKEN}') END"
     picked = [f"{weight} AS w", "reward AS r", "1.0::DOUBLE AS one", "unit"]
     if "q_logged" in task.scalars:
         picked += ["q_logged AS q", "q_target AS dm"]

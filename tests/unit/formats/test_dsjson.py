@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from topbill.domain.errors import BadData
 from topbill.domain.records import Decision, Placement, RewardEvent
-from topbill.formats.dsjson import dump, dump_line, load, parse_line
+from topbill.formats import ccb
+from topbill.formats.dsjson import dump, dump_line, load, parse_line, reason_to_skip
 
 IDS = ("close-up", "chase", "road")
 FEATURES: dict[str, dict[str, Any]] = {
@@ -193,3 +194,104 @@ def test_vws_own_parser_reads_the_export() -> None:
     for examples in read:
         workspace.learn_one(examples)
         assert sum(p for _, p in workspace.predict_one(examples)) == pytest.approx(1.0)
+
+
+def test_probabilities_that_rounding_took_past_one_are_one() -> None:
+    decision, _ = parse_line(foreign(p=[1.0000001192092896, 0.0]))
+    assert decision.propensity == 1.0
+    assert decision.probabilities == ((0.0, 1.0),)
+    with pytest.raises(BadData, match=r"got probability 1\.00001"):
+        parse_line(foreign(p=[1.00001, 0.0]))
+
+
+# Logs as joiners and other makers write them
+# ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        (foreign(_skipLearn=True), "deferred decisions"),
+        (foreign(_skipLearn=False), None),
+        (foreign(_deferred=True), "deferred decisions"),
+        (foreign(DeferredAction=True), "deferred decisions"),
+        (foreign(DeferredAction=True, o=[{"v": 1.0, "ActionTaken": True}]), None),
+        (foreign(c={"_multi": [{"_skipLearn": True}, {}]}), None),
+        (b"[CHECKPOINT INFO LINE]\n", "checkpoint lines"),
+        (b'{"RewardValue":1.0,"EventId":"zz"}', "rewards without a decision"),
+        (b'{"RewardValue', None),
+    ],
+)
+def test_what_is_no_decision_to_count_has_a_reason(line: bytes, reason: str | None) -> None:
+    assert reason_to_skip(line) == reason
+
+
+def test_a_slate_that_was_deferred_is_no_decision_to_count() -> None:
+    assert reason_to_skip(slate(_skipLearn=True)) == "deferred decisions"
+    taken = [{"_a": [0], "_p": [1.0], "_o": [{"ActionTaken": True}], "_label_cost": 0.0}]
+    assert reason_to_skip(slate(DeferredAction=True, _outcomes=taken)) is None
+
+
+@pytest.mark.parametrize("absent", [{}, {"_tag": None}])
+@pytest.mark.parametrize(
+    ("name", "text_"),
+    [(0, "0"), (False, "False"), ("", ""), (7.0, "7"), (7.5, "7.5"), ("7.0", "7.0")],
+)
+def test_an_id_that_is_false_to_python_is_an_id(name: Any, text_: str, absent: Any) -> None:
+    """Its identity may not change with its place."""
+    multi = [{"_tag": name}, {**absent, "id": name}, absent]
+    for order in ([0, 2], [2, 0], [2, 1]):
+        decision, _ = parse_line(foreign(c={"_multi": [multi[i] for i in order]}))
+        assert decision.eligible[order.index(2)] == f"a{order.index(2) + 1}"
+        assert decision.eligible[1 - order.index(2)] == text_
+    ccb_row = ccb.parse_line(slate(c={"_multi": [{"_tag": name}, {"id": "x"}]}, EventId=name or 0))
+    assert ccb_row[0].eligible == (text_, "x")
+    assert ccb_row[0].decision_id == (text_ if name else "0")
+
+
+def test_the_words_of_newer_and_older_makers_are_read() -> None:
+    plain = parse_line(foreign())[0]
+    line = msgspec.json.decode(foreign())
+    line["_p"], line["_a"] = line.pop("p"), line.pop("a")
+    assert parse_line(msgspec.json.encode(line))[0] == plain
+    assert parse_line(foreign(a=[1, 0]))[0] == plain, "counted from 0"
+    few = foreign(a=[1], p=[0.7], _labelIndex=1)
+    assert parse_line(few)[0].slate == plain.slate, "the label's place tells where a starts"
+    assert parse_line(foreign(a=[1], p=[0.7], _labelIndex=0))[0].slate[0].action == "a1"
+
+
+def test_names_with_a_leading_underscore_are_the_maker_s_own() -> None:
+    multi = [{"_tag": "a"}, {"_tag": "b"}]
+    context = {"_synthetic": False, "device": "tv", "_multi": multi}
+    assert bytes(parse_line(foreign(c=context))[0].context) == b'{"device":"tv"}'
+    shared = {"_synthetic": False, "shared": {"device": "tv", "_note": 1}, "_multi": multi}
+    assert bytes(parse_line(foreign(c=shared))[0].context) == b'{"device":"tv"}'
+
+
+def slate(**changes: Any) -> bytes:
+    line: dict[str, Any] = {
+        "Timestamp": "2021-02-04T16:31:29Z",
+        "EventId": "s1",
+        "c": {"_multi": [{"_tag": "a"}, {"_tag": "b"}], "_slots": [{}, {}]},
+        "_outcomes": [
+            {"_label_cost": -1.0, "_a": [1, 0], "_p": [0.7, 0.3]},
+            {"_label_cost": 0.0, "_a": [0], "_p": [1.0]},
+        ],
+    }
+    return msgspec.json.encode(line | changes)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"c": {"_multi": [{"_slot_id": 0}, {"_slot_id": 1}], "_slots": [{}, {}]}},
+        {
+            "_label_cost": -1.0,
+            "_outcomes": [{"_a": [0], "_p": [1.0]}, {"_a": [1], "_p": [1.0]}],
+        },
+    ],
+)
+def test_vws_slates_are_refused_by_name(changes: dict[str, Any]) -> None:
+    assert [event.value for event in ccb.parse_line(slate())[1]] == [1.0]
+    with pytest.raises(BadData, match="VW's slates"):
+        ccb.parse_line(slate(**changes), number=3)

@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
+from topbill import formats
 from topbill.domain.errors import BadData
 from topbill.formats.obp import (
     BanditFeedback,
@@ -132,3 +133,23 @@ def test_bad_files_and_rows_are_named(tmp_path: Path) -> None:
     (tmp_path / "torn.parquet").write_bytes(b"PAR1")
     with pytest.raises(BadData, match="cannot be read"):
         read_open_bandit(tmp_path / "torn.parquet")
+
+
+@pytest.mark.parametrize("name", ["action", "reward", "pscore", "position", "at"])
+def test_arrays_of_one_column_are_vectors_and_others_are_named(tmp_path: Path, name: str) -> None:
+    rng = np.random.default_rng(0)
+    log = {
+        "action": rng.integers(0, 3, 50),
+        "reward": rng.random(50),
+        "pscore": np.full(50, np.float32(1.0) + np.float32(1.2e-7)),
+        "position": rng.integers(0, 2, 50),
+        "at": np.arange(50),
+    }
+    np.savez(tmp_path / "plain.npz", **log)
+    np.savez(tmp_path / "tall.npz", **(log | {name: log[name].reshape(50, 1)}))
+    rows = list(formats.read(tmp_path / "plain.npz", "obp", "key"))
+    assert list(formats.read(tmp_path / "tall.npz", "obp", "key")) == rows
+    assert {decision.propensity for decision, _ in rows} == {1.0}
+    np.savez(tmp_path / "wide.npz", **(log | {name: np.stack([log[name]] * 2, axis=1)}))
+    with pytest.raises(BadData, match=rf"{name}: got an array of shape \(50, 2\)"):
+        list(formats.read(tmp_path / "wide.npz", "obp", "key"))

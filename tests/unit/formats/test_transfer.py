@@ -4,9 +4,11 @@ is refused.
 
 from __future__ import annotations
 
+import gzip
 import json
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -20,7 +22,17 @@ from topbill import cli, formats, lake, spec
 from topbill.cli import transfer
 from topbill.domain.errors import BadData, BadRequest, LogError, NotFound, TopbillError
 from topbill.domain.records import Decision, Placement, RewardEvent
-from topbill.formats import ccb, dsjson, export_log, import_log, lake_export, lake_import, registry
+from topbill.formats import (
+    arrow_rows,
+    ccb,
+    dsjson,
+    export_log,
+    import_log,
+    lake_export,
+    lake_import,
+    registry,
+)
+from topbill.formats.parts import write_parquet_file
 from topbill.ope import evaluate
 
 Row = tuple[Decision, list[RewardEvent]]
@@ -309,13 +321,138 @@ def test_named_actions_and_features_become_numbers_and_columns(
     assert first[1].endswith(",0,1,0,0.33333333333333331,web")
 
 
+# ---------------------------------------------------------------------- untidy logs
+
+
+@pytest.mark.parametrize("chosen", ["dsjson", "parquet"])
+def test_a_decision_that_is_there_twice_is_counted_once(tmp_path: Path, chosen: str) -> None:
+    """As at-least-once joins write it; the second may be far away from the first."""
+    rows = [logged(i) for i in range(300)]
+    source = write_as(tmp_path, chosen, [*rows, rows[0], *rows[100:150], rows[0]])
+    left_out: Counter[str] = Counter()
+    assert import_log(source, tmp_path / "data", format=chosen, left_out=left_out) == 300
+    assert left_out == {"repeated decisions": 52}
+    assert stored(tmp_path / "data") == (300, sum(len(events) for _, events in rows))
+    again: Counter[str] = Counter()
+    assert import_log(source, tmp_path / "data", format=chosen, left_out=again) == 300
+    assert again == left_out, "it is kept with what was imported"
+
+
+@pytest.mark.parametrize(
+    ("chosen", "first", "second"),
+    [("dsjson", "line 10", "line 13"), ("parquet", "row 7", "row 10")],
+)
+@pytest.mark.parametrize("changed", ["slate", "reward"])
+def test_two_decisions_of_one_id_are_refused_and_both_named(
+    tmp_path: Path, chosen: str, first: str, second: str, changed: str
+) -> None:
+    rows = [logged(i) for i in range(10)]
+    decision, events = rows[7]
+    if changed == "slate":
+        decision = msgspec.structs.replace(decision, slate=(Placement(0, "c", 1 / 3),))
+    else:
+        events = [RewardEvent(decision_id="d7", event_id="e", event="play", value=9.0)]
+    source = write_as(tmp_path, chosen, [*rows, (decision, events)])
+    if chosen == "dsjson":
+        # Blank lines and marks count as lines, as an editor shows them.
+        content = source.read_bytes()
+        source.write_bytes(content.replace(b"\n", b"\n\n[CHECKPOINT INFO LINE]\n", 1))
+    with pytest.raises(BadData, match=f"{second}: got decision 'd7' again, unlike that of {first}"):
+        import_log(source, tmp_path / "data", format=chosen)
+
+
+def test_an_event_that_is_there_twice_is_counted_once_and_another_one_refused(
+    tmp_path: Path,
+) -> None:
+    rows = [logged(i) for i in range(20)]
+    decision, (event, *_) = next(row for row in rows if row[1])
+    source = write_as(tmp_path, "parquet", [(decision, [event, event])])
+    left_out: Counter[str] = Counter()
+    assert import_log(source, tmp_path / "data", format="parquet", left_out=left_out) == 1
+    assert left_out == {"repeated events": 1}
+    assert stored(tmp_path / "data") == (1, 1)
+    other = msgspec.structs.replace(event, value=event.value + 1)
+    (tmp_path / "b").mkdir()
+    source = write_as(tmp_path / "b", "parquet", [(decision, [event, other])])
+    with pytest.raises(BadData, match=r"row 0: got event 'e' of decision 'd\d+' twice, and not"):
+        import_log(source, tmp_path / "b" / "data", format="parquet")
+
+
+def write_as(folder: Path, chosen: str, rows: list[Row]) -> Path:
+    """The rows as a file, in their order."""
+    path = folder / f"log.{chosen}"
+    if chosen == "parquet":
+        write_parquet_file(arrow_rows.to_table(rows), path)
+        return path
+    return write(path, rows)
+
+
+@pytest.mark.parametrize("name", ["log.dsjson", "log.dsjson.gz"])
+def test_a_log_as_a_joiner_writes_it_is_read(tmp_path: Path, name: str) -> None:
+    """A mark of byte order, deferred and repeated decisions, marks and rewards without one;
+    whatever dies between, each is counted once."""
+    rows = [logged(i) for i in range(300)]
+    lines = write(tmp_path / "plain.dsjson", rows).read_bytes().splitlines(keepends=True)
+    deferred = json.loads(lines[0]) | {"_skipLearn": True, "EventId": "later"}
+    untidy = [
+        *lines[:100],
+        b"[CHECKPOINT INFO LINE]\n",
+        json.dumps(deferred).encode() + b"\n",
+        b'{"RewardValue":1.0,"EnqueuedTimeUtc":"2024-03-01T00:00:00Z","EventId":"zz"}\n',
+        lines[5],
+        *lines[100:],
+    ]
+    content = b"\xef\xbb\xbf" + b"".join(untidy)
+    source = tmp_path / name
+    source.write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+    left_out: Counter[str] = Counter()
+    assert import_log(source, tmp_path / "data", left_out=left_out) == 300
+    assert stored(tmp_path / "data") == (300, sum(len(events) for _, events in rows))
+    assert left_out == {
+        "checkpoint lines": 1,
+        "deferred decisions": 1,
+        "rewards without a decision": 1,
+        "repeated decisions": 1,
+    }
+    assert list(formats.read(source, "dsjson", "home"))[:100] == rows[:100]
+
+
+def test_a_torn_gz_is_named(tmp_path: Path) -> None:
+    plain = write(tmp_path / "plain.dsjson", [logged(i) for i in range(300)]).read_bytes()
+    (tmp_path / "log.dsjson.gz").write_bytes(gzip.compress(plain)[:-100])
+    with pytest.raises(BadData, match=r"log\.dsjson\.gz: cannot be read .*; expected a whole \.gz"):
+        import_log(tmp_path / "log.dsjson.gz", tmp_path / "data")
+
+
+@pytest.mark.parametrize("name", ["log.csv", "log.csv.gz"])
+def test_a_csv_may_be_compressed_and_begin_with_a_mark(tmp_path: Path, name: str) -> None:
+    text = "timestamp,item_id,position,click,propensity_score\n"
+    text += "2019-11-24 00:00:01+00:00,7,1,1,0.25\n" * 3
+    content = b"\xef\xbb\xbf" + text.encode()
+    source = tmp_path / name
+    source.write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+    rows = list(formats.read(source, formats.format_of(source), "obd"))
+    assert [decision.slate[0].action for decision, _ in rows] == ["7"] * 3
+
+
+def test_the_command_says_what_was_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [logged(i) for i in range(5)]
+    source = write(tmp_path / "log.dsjson", [*rows, rows[0]])
+    with suppress(SystemExit):
+        cli.app(["import", str(source), "--data", str(tmp_path / "data")])
+    assert "left out: 1 repeated decisions" in capsys.readouterr().out
+
+
 # ---------------------------------------------------------------------- interruptions
 
 
 def test_an_import_that_died_goes_on_and_stores_every_row_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    source = write(tmp_path / "log.dsjson", [logged(i) for i in range(450)])
+    rows = [logged(i) for i in range(450)]
+    source = write(tmp_path / "log.dsjson", [*rows[:300], *rows[:150], *rows[300:], rows[7]])
     append, calls = lake.Lake.append, 0
 
     def dying(self: lake.Lake, name: Any, rows: Any, through: int) -> bool:

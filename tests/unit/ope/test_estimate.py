@@ -9,6 +9,7 @@ import re
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -355,3 +356,119 @@ def test_columns_of_other_lengths_halves_and_unknown_names_are_errors() -> None:
         run(data, alpha=95)
     with pytest.raises(BadRequest, match="interval: got 'exact'"):
         run(data, interval="exact")
+
+
+# Untidy columns
+# ----------------------------------------------------------------------------------------------
+
+
+def test_columns_of_one_value_a_row_are_vectors_and_others_are_refused() -> None:
+    data = made(200)
+    plain = run(data, ("ips", "snips", "dr"), units=np.arange(200))
+    tall = {name: column.reshape(-1, 1) for name, column in data.items()}
+    assert run(tall, ("ips", "snips", "dr"), units=np.arange(200).reshape(-1, 1)) == plain
+    for name in data:
+        with pytest.raises(BadData, match=rf"{name}: got an array of shape \(1, 200\)"):
+            run({**data, name: data[name].reshape(1, -1)})
+    with pytest.raises(BadData, match=r"units: got an array of shape \(100, 2\)"):
+        run(data, units=np.arange(200).reshape(-1, 2))
+    with pytest.raises(BadData, match=r"units: got labels that cannot be compared"):
+        run(take(data, [0, 1]), units=pd.Series([{}, {}]))
+
+
+def test_pandas_columns_of_other_indexes_are_refused() -> None:
+    """Each alone sorts the rows anew; read by their places, the numbers would look sound."""
+    data = made(200)
+    series = {name: pd.Series(column) for name, column in data.items()}
+    plain = run(data, ("ips", "dr"))
+    assert run(series, ("ips", "dr")) == plain
+    renamed = {name: column.set_axis(range(7, 207)) for name, column in series.items()}
+    assert run(renamed, ("ips", "dr")) == plain, "one index for all, whatever it is"
+    for name in series:
+        if name == "rewards":
+            continue
+        turned = {**series, name: series[name].iloc[::-1]}
+        with pytest.raises(BadData, match=rf"{name}: rows 0, 1, .* another index than .* rewards"):
+            run(turned)
+    with pytest.raises(BadData, match="units: rows 0, 1"):
+        run(series, units=pd.Series(np.arange(200)).iloc[::-1])
+    frame = pd.DataFrame(data)
+    assert run({name: frame[[name]] for name in data}, ("ips", "dr")) == plain
+
+
+def test_a_difference_wants_one_index_too() -> None:
+    data = made(200)
+    columns = [pd.Series(data[name]) for name in ("rewards", "propensities")]
+    target = pd.Series(data["target_propensities"])
+    with pytest.raises(BadData, match="baseline_propensities: rows 0, 1"):
+        delta_ope(*columns, target, target.iloc[::-1])
+
+
+def test_what_float32_takes_past_one_is_one() -> None:
+    rewards, sure = np.array([1.0, 0.0] * 50), np.ones(100)
+    hair = np.full(100, np.float32(1.0) + np.float32(1.2e-7))
+    exact = estimate(rewards, sure, sure, estimators=("ips", "snips"))
+    assert estimate(rewards, hair, hair, estimators=("ips", "snips")) == exact
+    with pytest.raises(BadData, match=r"propensities: row 1: got 1\.00001; expected a probability"):
+        estimate([1, 0], [1.0, 1.00001], [1.0, 1.0])
+
+
+# Rows that stand for several
+# ----------------------------------------------------------------------------------------------
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.lists(st.integers(1, 9), min_size=300, max_size=300))
+def test_a_row_that_stands_for_several_is_as_those_of_one_unit(counts: list[int]) -> None:
+    data = made(300)
+    rows = np.repeat(np.arange(300), counts)
+    weighted = run(data, weights=np.array(counts) * 0.1, gates=OPEN)
+    repeated = run(take(data, rows), units=rows, gates=OPEN)
+    for name, each in weighted.items():
+        other = repeated[name]
+        assert each.value == pytest.approx(other.value, rel=1e-9), name
+        assert each.se == pytest.approx(other.se, rel=1e-6), name
+        assert each.diagnostics.mean_weight == pytest.approx(other.diagnostics.mean_weight)
+        assert each.diagnostics.rows == 300
+
+
+def test_the_effective_sample_counts_rows_and_not_what_they_stand_for() -> None:
+    data = made(400)
+    w = data["target_propensities"] / data["propensities"]
+    v = np.where(np.arange(400) < 200, 10.0, 1.0)
+    got = run(data, ("ips",), weights=v, gates=OPEN)["ips"].diagnostics
+    assert got.ess == pytest.approx((v * w).sum() ** 2 / ((v * w) ** 2).sum())
+    assert got.largest_share == pytest.approx((v * w).max() / (v * w).sum())
+    same = run(data, ("ips", "snips", "dr"), weights=np.full(400, 3.0))
+    for name, plain in run(data, ("ips", "snips", "dr")).items():
+        assert same[name].value == pytest.approx(plain.value)
+        assert (same[name].low, same[name].high) == pytest.approx((plain.low, plain.high))
+
+
+def test_the_log_that_was_thinned_out_has_its_own_mean_again() -> None:
+    """Nine of ten later decisions were dropped: 600 at .8 and 6,000 at .2 earn .2545 together."""
+    rewards = np.concatenate([np.arange(600) % 10 < 8, np.arange(600) % 10 < 2]).astype(float)
+    weights = np.repeat([1.0, 1.0 / (1.0 - 0.9)], 600)
+    sure = np.ones(1200)
+    for each in estimate(
+        rewards, sure, sure, weights=weights, estimators=("ips", "snips")
+    ).values():
+        assert each.value == pytest.approx((600 * 0.8 + 6000 * 0.2) / 6600)
+    for each in delta_ope(
+        rewards, sure, sure, sure, weights=weights, estimators=("ips", "snips")
+    ).values():
+        assert each.value == 0.0
+
+
+def test_weights_that_are_none_are_refused_and_bets_want_none() -> None:
+    data = made(100)
+    for bad in (0.0, -1.0, np.nan, np.inf):
+        with pytest.raises(BadData, match="weights: row 3: got"):
+            run(data, weights=np.where(np.arange(100) == 3, bad, 1.0))
+    with pytest.raises(BadData, match="weights: got 3 rows; expected 100"):
+        run(data, weights=[1, 2, 3])
+    options: dict[str, Any] = {"gates": OPEN, "weights": np.arange(1, 101)}
+    assert run(data, ("ips",), interval="betting", **options)["ips"].reason == (
+        "no_finite_sample_interval"
+    )
+    assert "asymptotic" in run(data, ("ips",), interval="sequence", **options)["ips"].method

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 
 from topbill.domain.errors import BadData, BadRequest, NotFound
-from topbill.domain.records import Decision, Placement, Snapshot
+from topbill.domain.records import Decision, Placement, RewardEvent, Snapshot
 from topbill.log import open_log
 from topbill.ope import Evaluation, Gates, evaluate
 
-from .conftest import CANDIDATE, CLICKS, ONE_SLOT, World
+from .conftest import CANDIDATE, CLICKS, ONE_SLOT, SECOND, START, World, lay
 
 Make = Callable[..., World]
 VALUE = {action: (CLICKS["tv"][action] + CLICKS["web"][action]) / 2 for action in "abcd"}
@@ -350,3 +350,145 @@ def test_a_logged_propensity_that_is_none_is_an_error(published: Make, p: float)
         BadData, match=r"decisions d7 of home: .*expected a probability in \(0, 1\]"
     ):
         evaluate("home", "uniform", world.data)
+
+
+# Actions that the log never offered
+# ----------------------------------------------------------------------------------------------
+
+MORE = CANDIDATE.replace("{id: d}]", "{id: d}, {id: new}]")
+
+
+@pytest.mark.parametrize("brought", [False, True])
+@pytest.mark.parametrize(
+    ("variant", "mass"),
+    [
+        ("greedy: {policy: epsilon_greedy, epsilon: 1.0, share: 50%, control: true}", 0.2),
+        ("greedy: {policy: uniform, share: 50%, control: true}", 0.2),
+        ("greedy: {policy: fixed, order: [new, d], share: 50%, control: true}", 1.0),
+        (
+            "greedy: {policy: fixed, order: [new], min_probability: 10%, share: 50%, "
+            "control: true}",
+            0.6,
+        ),
+    ],
+)
+def test_what_the_log_never_offered_is_unsupported_for_every_kind_of_policy(
+    published: Make, variant: str, mass: float, brought: bool
+) -> None:
+    """Whether decisions chose among the file's actions or brought their own."""
+    own = msgspec.Raw(msgspec.json.encode([{"id": name} for name in "abcd"]))
+    world = published(
+        n=600, change=lambda d: msgspec.structs.replace(d, actions=own) if brought else d
+    )
+    text = MORE.replace(
+        "greedy: {policy: epsilon_greedy, epsilon: 0.05, share: 50%, control: true}", variant
+    )
+    found = evaluate("home", world.file(text), world.data, variant="greedy")
+    for each in found.targets["candidate/greedy"].values():
+        assert each.diagnostics.unsupported == pytest.approx(mass)
+        assert "the log never offered new" in each.diagnostics.warnings
+        assert each.reason == ("no_overlap" if mass == 1.0 else "no_support")
+
+
+def test_what_rules_or_callers_keep_away_from_everybody_is_supported(published: Make) -> None:
+    """d is in both files and in no decision: neither could have shown it."""
+
+    def without_d(decision: Decision) -> Decision:
+        if "d" in [placed.action for placed in decision.slate]:
+            placed = (Placement(0, "a", 1 / 3),)
+        else:
+            placed = (Placement(0, decision.slate[0].action, 1 / 3),)
+        return msgspec.structs.replace(
+            decision, eligible=("a", "b", "c"), slate=placed, probabilities=None
+        )
+
+    text = CANDIDATE.replace("policy: epsilon_greedy, epsilon: 0.05", "policy: uniform")
+    world = published(n=600, change=without_d)
+    found = evaluate("home", world.file(text), world.data, variant="greedy", estimators=("snips",))
+    each = found.targets["candidate/greedy"]["snips"]
+    assert each.diagnostics.unsupported == pytest.approx(0.0)
+    assert each.reason is None
+
+
+def test_a_slate_may_want_the_unseen_at_each_position(published: Make) -> None:
+    world = published(n=600, spec=ONE_SLOT.replace("slots: 1", "slots: 2"))
+    text = MORE.replace("policy: epsilon_greedy, epsilon: 0.05", "policy: uniform").replace(
+        "surface: artwork", "surface: artwork\nslots: 2"
+    )
+    found = evaluate("home", world.file(text), world.data, variant="greedy")
+    for each in found.targets["candidate/greedy"].values():
+        assert each.diagnostics.unsupported == pytest.approx((1 / 5 + 1 / 4) / 2)
+        assert each.reason == "no_support"
+
+
+def test_always_an_action_says_how_often_it_was_offered(published: Make) -> None:
+    def now_and_then(decision: Decision) -> Decision:
+        if int(decision.decision_id[1:]) % 2:
+            return decision
+        return msgspec.structs.replace(
+            decision,
+            eligible=("a", "b", "c"),
+            slate=(Placement(0, "abc"[len(decision.unit) % 3], 1 / 3),),
+            probabilities=None,
+        )
+
+    world = published(n=1000, change=now_and_then)
+    found = evaluate("home", "always d", world.data, estimators=("ips",)).targets["always d"]
+    assert any(
+        warning.startswith("d was offered in 500 of 1,000 decisions")
+        for warning in found["ips"].diagnostics.warnings
+    )
+
+
+def test_a_typo_in_always_is_refused_with_the_nearest_name(published: Make) -> None:
+    names = {"a": "rome", "b": "oslo", "c": "lima", "d": "cairo"}
+
+    def brought(decision: Decision) -> Decision:
+        return msgspec.structs.replace(
+            decision,
+            actions=msgspec.Raw(msgspec.json.encode([{"id": n} for n in names.values()])),
+            eligible=tuple(names.values()),
+            slate=(Placement(0, names[decision.slate[0].action], decision.slate[0].propensity),),
+        )
+
+    world = published(n=200, change=brought, click=lambda *_: 0.5)
+    with pytest.raises(
+        BadData,
+        match=r"got unknown action 'limaa'; expected one of cairo, lima, oslo, rome; it was "
+        r"offered in none of 200 decisions; did you mean 'lima'\?",
+    ):
+        evaluate("home", "always limaa", world.data)
+
+
+# What the objective cuts off
+# ----------------------------------------------------------------------------------------------
+
+
+def test_rewards_beyond_the_ends_of_the_objective_are_counted_and_warned_of(
+    published: Make,
+) -> None:
+    """Ten decisions earned 1.5 of a cap of 1, five −1, which count as 1 and 0."""
+    world = published(n=400, spec=ONE_SLOT.replace("kind: binary", "kind: sum, cap: 1"))
+    scored = [d for d in world.decisions if d.variant == "chance"]
+    events = []
+    for number, decision in enumerate(scored):
+        value = 1.5 if number < 10 else -1.0 if number < 15 else float(number % 2)
+        events.append(
+            RewardEvent(
+                decision_id=decision.decision_id,
+                event_id="e",
+                event="play",
+                value=value,
+                received_at=decision.decided_at + 1,
+            )
+        )
+    again = world.data.parent / "clipped"
+    lay(again, world.experiment, world.decisions, events, START + 10_000 * SECOND)
+    found = evaluate("home", "uniform", again, estimators=("ips",))
+    assert found.clipped == {"play above its cap of 1": 10, "play below 0": 5}
+    assert found.as_dict()["clipped"] == found.clipped
+    above, below = found.targets["uniform"]["ips"].diagnostics.warnings[:2]
+    assert above.startswith(f"10 of {len(scored)} decisions have play above its cap of 1 and count")
+    assert below.startswith(f"5 of {len(scored)} decisions have play below 0 and count as that end")
+    clean = evaluate("home", "uniform", published(n=400).data, estimators=("ips",))
+    assert clean.clipped == {}

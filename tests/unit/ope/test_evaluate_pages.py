@@ -240,10 +240,10 @@ def test_the_command_tells_value_interval_and_refusals(home: Any, tmp_path: Path
         "--instead",
     ]
     done = subprocess.run(
-        [*command, "artwork=always t00/dark"], capture_output=True, text=True, timeout=120
+        [*command, "artwork=always t02/dark"], capture_output=True, text=True, timeout=120
     )
     assert done.returncode == 0, done.stderr
-    assert "artwork: always t00/dark" in done.stdout
+    assert "artwork: always t02/dark" in done.stdout
     assert "iips" in done.stdout
     assert "effective sample" in done.stdout
     wrong = subprocess.run([*command, "artwork"], capture_output=True, text=True, timeout=120)

@@ -105,11 +105,15 @@ class Symbols(NamedTuple):
 
 
 class SumRatio(NamedTuple):
-    """sign · Σ numerator / Σ denominator."""
+    """sign · Σ numerator / Σ denominator · Σ share / Σ ONE.
+
+    `share` says which rows the ratio speaks for, where that is not all of them.
+    """
 
     sign: float
     numerator: Column
     denominator: Column
+    share: Column = ONE
 
 
 @dataclass(frozen=True)
@@ -133,6 +137,8 @@ class Formula:
         columns: list[Column] = []
         for ratio in self.ratios:
             columns += (ratio.numerator, ratio.denominator)
+            if ratio.share is not ONE:
+                columns += (ratio.share, ONE)
         return distinct(columns)
 
     @property
@@ -143,8 +149,11 @@ class Formula:
     def value(self, sums: Floats, at: Mapping[Column, int]) -> Floats:
         """(…) the formula at `sums` (… × k), `at` giving the place of each column."""
         parts = []
-        for sign, top, bottom in self.ratios:
-            parts.append(sign * sums[..., at[top]] / sums[..., at[bottom]])
+        for sign, top, bottom, share in self.ratios:
+            part = sign * sums[..., at[top]] / sums[..., at[bottom]]
+            if share is not ONE:
+                part = part * (sums[..., at[share]] / sums[..., at[ONE]])
+            parts.append(part)
         return np.asarray(np.sum(parts, axis=0), dtype=np.float64)
 
     def linear(self, moments: Moments) -> LinearEstimate:
@@ -156,9 +165,16 @@ class Formula:
         at = {column: moments.columns.index(column.sql) for column in self.columns}
         means, slope = moments.mean, np.zeros_like(moments.mean)
         # d(Σa/Σb) = da/b − a·db/b²; columns that ratios share add their parts up.
-        for sign, top, bottom in self.ratios:
-            slope[at[top]] += sign / means[at[bottom]]
-            slope[at[bottom]] -= sign * means[at[top]] / means[at[bottom]] ** 2
+        for sign, top, bottom, share in self.ratios:
+            of_all = 1.0
+            if share is not ONE:
+                # d(a/b · s/n) = s/n · d(a/b) + a/b · (ds/n − s·dn/n²).
+                of_all = means[at[share]] / means[at[ONE]]
+                value = sign * means[at[top]] / means[at[bottom]]
+                slope[at[share]] += value / means[at[ONE]]
+                slope[at[ONE]] -= value * of_all / means[at[ONE]]
+            slope[at[top]] += of_all * sign / means[at[bottom]]
+            slope[at[bottom]] -= of_all * sign * means[at[top]] / means[at[bottom]] ** 2
         return LinearEstimate(float(self.value(means, at)), slope)
 
 
@@ -170,6 +186,13 @@ def mean(column: Column) -> Formula:
 def ratio(numerator: Column, denominator: Column) -> Formula:
     """Σ numerator / Σ denominator."""
     return Formula((SumRatio(1.0, numerator, denominator),))
+
+
+def ratio_within(numerator: Column, denominator: Column, share: Column) -> Formula:
+    """Σ numerator / Σ denominator, over the rows where `share` is 1, times how many of all they
+    are.
+    """
+    return Formula((SumRatio(1.0, numerator, denominator, share),))
 
 
 def distinct(columns: Iterable[Column]) -> tuple[Column, ...]:

@@ -2,6 +2,9 @@
 `r0`, `item0`, `cascade0`, `q0`, `dm0`, `shown0`, … and `slate`, `reward` for the whole.
 
 They differ in how a viewer is assumed to browse: the more is assumed, the less variance.
+
+Slates may be of different lengths. Where one has no position k, its reward there is 0, its item's
+weight 0, and its cascade weight that of what stands above: the slate was drawn with it to its end.
 """
 
 from __future__ import annotations
@@ -10,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from topbill.ope.estimators.estimator import Estimator
-from topbill.ope.estimators.formula import Column, Formula, mean, named, ratio
+from topbill.ope.estimators.formula import Column, Formula, mean, named, ratio, ratio_within
 
 
 @dataclass(frozen=True)
@@ -68,13 +71,24 @@ def _by_position(level: str) -> Callable[[int], Formula]:
     return formula
 
 
-def _normalised(level: str) -> Callable[[int], Formula]:
-    """Σ_k Σ w_k r_k / Σ w_k: each position by its own weights."""
+def _normalised_items(positions: int) -> Formula:
+    """Σ_k (Σ w_k r_k / Σ w_k) · (share of slates with a position k).
 
-    def formula(positions: int) -> Formula:
-        return _over(positions, lambda k: ratio(_w(level, k) * _r(k), _w(level, k)))
+    An item's weight says nothing of slates that end above it, so that they are no part of its mean.
+    """
 
-    return formula
+    def term(k: int) -> Formula:
+        weight = _w("item", k)
+        return ratio_within(weight * _r(k), weight, named(f"shown{k}"))
+
+    return _over(positions, term)
+
+
+def _normalised_cascades(positions: int) -> Formula:
+    """Σ_k (Σ w_{1:k} r_k / Σ w_{1:k}): each position by its own weights."""
+    # Over all slates, as the items above may decide how long a slate is: a target that shows other
+    # items has other lengths, which a share of the log's would not tell.
+    return _over(positions, lambda k: ratio(_w("cascade", k) * _r(k), _w("cascade", k)))
 
 
 def _pseudo_inverse(positions: int) -> Formula:
@@ -135,9 +149,9 @@ _FAMILY = (
     SlateEstimator(
         name="sniips",
         title="Self-normalised IIPS",
-        paper="McInerney et al. 2020: Σ_k (Σ w_k r_k / Σ w_k)",
-        assumes="as iips",
-        formula=_normalised("item"),
+        paper="McInerney et al. 2020: Σ_k (Σ w_k r_k / Σ w_k), by the share of slates with a k",
+        assumes="as iips; how long a slate is does not depend on its items",
+        formula=_normalised_items,
         level="item",
     ),
     SlateEstimator(
@@ -145,7 +159,7 @@ _FAMILY = (
         title="Self-normalised RIPS",
         paper="McInerney et al. 2020: Σ_k (Σ w_{1:k} r_k / Σ w_{1:k})",
         assumes="as rips",
-        formula=_normalised("cascade"),
+        formula=_normalised_cascades,
         level="cascade",
     ),
     SlateEstimator(

@@ -5,6 +5,7 @@ spec it ran under.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +22,14 @@ from topbill.domain.records import Decision, RewardEvent
 from topbill.spec import from_audit
 
 _MINE = "experiment = $key AND hash(unit) < $below"
+_POLICY = "FROM decisions WHERE experiment = $key AND reason = 'policy'"
+# Decisions offer the same few lists again and again: lists are counted first, then their actions.
+_OFFERS = f"""
+SELECT action, sum(n) FROM (
+    SELECT unnest(eligible) AS action, n
+    FROM (SELECT eligible, count(*) AS n {_POLICY} GROUP BY eligible)
+) GROUP BY action ORDER BY action
+"""  # noqa: S608  (our own text; values are parameters)
 _HASHES = 2**64
 """DuckDB's `hash` gives whole numbers below this one, evenly."""
 
@@ -45,6 +54,22 @@ class LoggedDecision(NamedTuple):
     seq: int
     decision: Decision
     events: list[RewardEvent]
+
+
+class Offers(NamedTuple):
+    """What could be shown in a log: by action, in how many of its `decisions` it was offered.
+
+    `own` are the actions of the published file, where decisions chose among them. One of these that
+    was never offered was kept away by rules or callers, as it would be from any other policy.
+    """
+
+    counts: dict[str, int]
+    decisions: int
+    own: frozenset[str]
+
+    def has(self, action: str) -> bool:
+        """Whether the action was offered, or kept away from everybody."""
+        return action in self.counts or action in self.own
 
 
 class LoggedData:
@@ -88,6 +113,22 @@ class LoggedData:
 
     def _number(self, query: str, parameters: dict[str, Any] | None = None) -> int:
         return int(self._connection.execute(query, parameters or {}).fetchall()[0][0])
+
+    @cached_property
+    def offers(self) -> Offers:
+        """Which actions could be shown, over all decisions of the experiment but fallbacks."""
+        own = {"key": self.key, "revision": self.experiment.fingerprint}
+        counts = {str(action): int(n) for action, n in self._rows(_OFFERS, {"key": self.key})}
+        decisions = self._number(f"SELECT count(*) {_POLICY}", {"key": self.key})
+        # Only a decision that brings no actions along chooses among the file's.
+        chose = self._number(
+            f"SELECT count(*) {_POLICY} AND revision = $revision AND actions IS NULL", own
+        )
+        names = frozenset(action.id for action in self.experiment.actions)
+        return Offers(counts, decisions, names if chose else frozenset())
+
+    def _rows(self, query: str, parameters: dict[str, Any]) -> list[tuple[Any, ...]]:
+        return list(self._connection.execute(query, parameters).fetchall())
 
     @property
     def window(self) -> float:

@@ -17,9 +17,10 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from topbill.domain.chance import at_most_one
 from topbill.domain.errors import BadData, BadRequest, PolicyError
 from topbill.domain.records import Actions, Decision, Floats, Indices
-from topbill.domain.rewards import item_rewards
+from topbill.domain.rewards import clipped_metrics, item_rewards
 from topbill.engine import CompiledExperiment, offered
 from topbill.ope.replay.logged_data import LoggedData, LoggedDecision
 from topbill.ope.replay.reward_model import Link, RewardModel
@@ -111,7 +112,8 @@ class _Learner:
 
 class ProgressivePass:
     """The pass and what it keeps: `log` and, in the order of `targets`, `of_target`; `units` and
-    `ids` per scored decision; `left_out` counts the others by cause.
+    `ids` per scored decision; `left_out` counts the others by cause, `clipped` the scored ones with
+    a metric beyond the objective's ends.
     """
 
     def __init__(
@@ -127,6 +129,9 @@ class ProgressivePass:
         self.units: list[str] = []
         self.ids: list[str] = []
         self.left_out: Counter[str] = Counter()
+        self.clipped: Counter[str] = Counter()
+        self.first_misfit = ""
+        """The first decision of another schema, and what of it the experiment does not know."""
         self.first_at = self.last_at = 0
         self.ranking = False
         self._data, self._variants = data, set(variants)
@@ -264,15 +269,16 @@ class ProgressivePass:
         rows = _rows(decision)
         try:
             x, actions = self._encoded(decision)
-        except BadRequest:
+        except BadRequest as error:
             self.left_out["of another schema"] += 1
+            self.first_misfit = self.first_misfit or f"{decision.decision_id}: {error}"
             return
         modelled = self._model.predict(x, actions, len(decision.slate)).T
         # All before the first append, so that a target that fails leaves no row half written.
         probabilities = [target.probabilities(decision) for target in self.targets]
         choices = [len(candidates) for candidates in remaining(decision)]
         for k, placement in enumerate(decision.slate):
-            p = placement.propensity
+            p = at_most_one(placement.propensity)
             if not 0 < p <= 1:
                 raise BadData(
                     "propensities", f"position {k}: got {p}; expected a probability in (0, 1]"
@@ -295,6 +301,7 @@ class ProgressivePass:
             self._displayed[k] += 1
             self._explored[k] += p < 1
         self.ranking = self.ranking or len(decision.slate) > 1
+        self.clipped.update(clipped_metrics(self._data.experiment, decision, logged.events))
         self.units.append(decision.unit)
         self.ids.append(decision.decision_id)
         self._versions.add(decision.policy_version)
@@ -395,10 +402,12 @@ def _overlap(
     """The target's probability on what the log could not have shown, and Σ_a π²/p (w² where p is
     not known).
     """
+    # What it lacks to 1 the target gives to actions that were not offered at all.
+    unsupported = 1.0 - float(pi.sum())
     if logged is None:
-        return 0.0, weight * weight
+        return min(max(unsupported, 0.0), 1.0), weight * weight
     possible = logged > 0
     # What stands above could not be drawn again, and a target that knows it has none of it either.
-    unsupported = float(pi[~possible].sum() - pi[above].sum())
+    unsupported += float(pi[~possible].sum() - pi[above].sum())
     moment = float((pi[possible] ** 2 / logged[possible]).sum())
     return min(max(unsupported, 0.0), 1.0), moment

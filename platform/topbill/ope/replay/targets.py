@@ -5,6 +5,7 @@ Python callable.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
@@ -13,9 +14,10 @@ import numpy as np
 
 from topbill.domain.chance import hash64
 from topbill.domain.errors import BadData, BadRequest, NotFound
-from topbill.domain.records import Decision, Floats, Indices, RewardEvent, Snapshot
+from topbill.domain.records import Actions, Decision, Floats, Indices, RewardEvent, Snapshot
 from topbill.domain.slate import choices, distribution
 from topbill.engine import CompiledExperiment, examples, offered
+from topbill.ope.replay.logged_data import LoggedData, Offers
 from topbill.spec import Experiment, load
 
 Chooser: TypeAlias = Callable[[Mapping[str, Any], Sequence[str]], Any]
@@ -36,8 +38,9 @@ class TargetPolicy(Protocol):
 
     def probabilities(self, decision: Decision) -> list[Floats]:
         """For each position of the logged slate, the probabilities (len(eligible)) that this policy
-        would have given, given the logged items above; 0 for those. Raises BadData or BadRequest
-        for what it cannot decide about."""
+        would have given, given the logged items above; 0 for those. What they lack to 1 goes to
+        actions that nobody could be shown. Raises BadData or BadRequest for what it cannot decide
+        about."""
         ...
 
     def learn(self, decision: Decision, events: Sequence[RewardEvent]) -> None:
@@ -57,8 +60,8 @@ class FunctionPolicy:
     reward_delay: float | None = None
     since = 0
 
-    def __init__(self, name: str, choose: Chooser) -> None:
-        self.name, self._choose = name, choose
+    def __init__(self, name: str, choose: Chooser, *notes: str) -> None:
+        self.name, self._choose, self.notes = name, choose, notes
 
     def probabilities(self, decision: Decision) -> list[Floats]:
         context = msgspec.json.decode(decision.context)
@@ -88,12 +91,25 @@ def _checked(p: Floats, actions: int) -> Floats:
 
 
 class VariantPolicy:
-    """A variant's policy: learning from the log as it goes, or frozen as a snapshot has it."""
+    """A variant's policy: learning from the log as it goes, or frozen as a snapshot has it.
+
+    Its file's actions that the log had not (see `Offers`) are offered to it beside those of each
+    decision: what it would show of them is not the answer of the next one.
+    """
 
     def __init__(
-        self, experiment: Experiment, variant: str, snapshot: Snapshot | None = None
+        self,
+        experiment: Experiment,
+        variant: str,
+        offers: Offers,
+        snapshot: Snapshot | None = None,
     ) -> None:
         self._compiled = CompiledExperiment(experiment)
+        unseen = [row for row, a in enumerate(self._compiled.actions.ids) if not offers.has(a)]
+        self._unseen = self._compiled.actions.take(unseen)
+        self.notes: tuple[str, ...] = ()
+        if unseen:
+            self.notes = (f"the log never offered {_some(self._unseen.ids)}",)
         by_name = {v.name: v for v in experiment.variants}
         if variant not in by_name:
             raise NotFound(
@@ -118,7 +134,7 @@ class VariantPolicy:
     def probabilities(self, decision: Decision) -> list[Floats]:
         compiled, variant = self._compiled, self._variant
         x = compiled.encoder.encode(msgspec.json.decode(decision.context))
-        actions = offered(compiled, decision.actions)
+        actions = self._offered(decision)
         row_of = {action: row for row, action in enumerate(actions.ids)}
         unknown = [action for action in decision.eligible if action not in row_of]
         if unknown:
@@ -127,17 +143,39 @@ class VariantPolicy:
                 f"got unknown action {unknown[0]!r}; expected one of {', '.join(actions.ids[:8])}",
             )
         rows = np.array([row_of[action] for action in decision.eligible], dtype=np.intp)
+        unseen = np.array([row_of[action] for action in self._unseen.ids], dtype=np.intp)
         # Sampled once per decision, as when serving: positions share one draw of the parameters.
         scored = compiled.policies[variant.name].score(x, actions, hash64(decision.decision_id))
+        none = unseen[:0]
+        positions = []
+        for k, candidates in enumerate(remaining(decision)):
+            # Where rules let only some actions stand, another one could not.
+            others = none if _narrowed(decision, k) else unseen
+            together = np.concatenate([rows[candidates], others])
+            p = distribution(scored, together, variant.min_probability)
+            probabilities = np.zeros(len(decision.eligible))
+            probabilities[candidates] = p[: candidates.size]
+            positions.append(probabilities)
+        return positions
 
-        def over(candidates: Indices) -> Floats:
-            return distribution(scored, rows[candidates], variant.min_probability)
-
-        return _by_position(decision, over)
+    def _offered(self, decision: Decision) -> Actions:
+        """What the decision offered, and the file's own that the log had not."""
+        actions = offered(self._compiled, decision.actions)
+        if actions is self._compiled.actions or not self._unseen.ids:
+            return actions
+        return Actions(
+            (*actions.ids, *self._unseen.ids),
+            np.concatenate([actions.features, self._unseen.features]),
+        )
 
     def learn(self, decision: Decision, events: Sequence[RewardEvent]) -> None:
         policy = self._compiled.policies[self._variant.name]
         policy.update(list(examples(self._compiled, decision, events)))
+
+
+def _narrowed(decision: Decision, position: int) -> bool:
+    """Whether a rule says which actions alone may stand there, as a pin does."""
+    return any(mask.only and mask.start <= position < mask.stop for mask in decision.masks)
 
 
 def _by_position(decision: Decision, over: Callable[[Indices], Floats]) -> list[Floats]:
@@ -168,22 +206,50 @@ def uniform() -> TargetPolicy:
     return FunctionPolicy("uniform", lambda _context, names: np.full(len(names), 1.0 / len(names)))
 
 
-def always(action: str) -> TargetPolicy:
-    """`action` wherever it may be shown, else (and below it) every other one with equal chance."""
+def always(action: str, offers: Offers) -> TargetPolicy:
+    """`action` wherever it may be shown, else (and below it) every other one with equal chance.
+
+    Raises BadData where the log never offered it: the answer would be that of chance.
+    """
+    count = offers.counts.get(action, 0)
+    if not count:
+        raise _never_offered(action, offers)
 
     def choose(_context: Mapping[str, Any], names: Sequence[str]) -> Floats:
         if action in names:
             return np.array([float(name == action) for name in names])
         return np.full(len(names), 1.0 / len(names))
 
-    return FunctionPolicy(f"always {action}", choose)
+    notes = []
+    if count < offers.decisions:
+        notes.append(
+            f"{action} was offered in {count:,} of {offers.decisions:,} decisions; in the others "
+            "each action has the same chance"
+        )
+    return FunctionPolicy(f"always {action}", choose, *notes)
+
+
+def _never_offered(action: str, offers: Offers) -> BadData:
+    names = list(offers.counts)
+    nearest = get_close_matches(action, names, n=1)
+    hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
+    return BadData(
+        "policy",
+        f"got unknown action {action!r}; expected one of {_some(names)}; "
+        f"it was offered in none of {offers.decisions:,} decisions{hint}",
+    )
+
+
+def _some(names: Sequence[str]) -> str:
+    """The first eight names."""
+    return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
 
 
 def resolve(
     policy: Policy,
     *,
     variant: str | None,
-    logged: Experiment,
+    data: LoggedData,
     snapshot: Callable[[int | None], Snapshot | None],
 ) -> list[TargetPolicy]:
     """The targets that `policy` names.
@@ -195,21 +261,21 @@ def resolve(
     Args:
         policy: what to resolve.
         variant: the only variant to take; None takes all.
-        logged: the experiment whose log is evaluated.
+        data: the log that is evaluated.
         snapshot: gives the stored state of a version, or the latest for None.
 
     Raises:
         NotFound: for a file, variant or snapshot that is not there.
-        BadData: for an action that the experiment does not have.
+        BadData: for an action that the log did not offer.
         BadRequest: for what names no policy.
         SpecError: for a file that is no experiment.
     """
     if isinstance(policy, str) and policy:
-        return _named(policy, variant, logged, snapshot)
+        return _named(policy, variant, data, snapshot)
     if isinstance(policy, Path):
-        return _of_file(policy, variant)
+        return _of_file(policy, variant, data)
     if isinstance(policy, Experiment):
-        return _of_experiment(policy, variant)
+        return _of_experiment(policy, variant, data)
     # A target may be callable too, so what it can do is asked before what it is.
     if isinstance(policy, TargetPolicy):
         return [policy]
@@ -224,31 +290,24 @@ def resolve(
 def _named(
     text: str,
     variant: str | None,
-    logged: Experiment,
+    data: LoggedData,
     snapshot: Callable[[int | None], Snapshot | None],
 ) -> list[TargetPolicy]:
     if text == "uniform":
         return [uniform()]
     if text.startswith(("always ", "always:")):
-        action = text[len("always ") :].strip()
-        names = [a.id for a in logged.actions]
-        # Without a list in the file actions come with each request, and any may.
-        if names and action not in names:
-            raise BadData(
-                "policy", f"got unknown action {action!r}; expected one of {', '.join(names)}"
-            )
-        return [always(action)]
+        return [always(text[len("always ") :].strip(), data.offers)]
     word, _, version = text.partition(":")
     if word == "snapshot":
-        return _of_snapshot(text, version, variant, logged, snapshot)
-    return _of_file(Path(text), variant)
+        return _of_snapshot(text, version, variant, data, snapshot)
+    return _of_file(Path(text), variant, data)
 
 
 def _of_snapshot(
     text: str,
     version: str,
     variant: str | None,
-    logged: Experiment,
+    data: LoggedData,
     snapshot: Callable[[int | None], Snapshot | None],
 ) -> list[TargetPolicy]:
     if version and not version.isdigit():
@@ -256,20 +315,22 @@ def _of_snapshot(
     stored = snapshot(int(version) if version else None)
     if stored is None:
         which = f"no policy version {version}" if version else "no policy version in the log yet"
-        raise NotFound(f"{logged.key}: {which}; start `topbill worker` and send rewards")
+        raise NotFound(f"{data.key}: {which}; start `topbill worker` and send rewards")
     names = [variant] if variant else list(stored.states)
-    return [VariantPolicy(logged, name, stored) for name in names]
+    return [VariantPolicy(data.experiment, name, data.offers, stored) for name in names]
 
 
-def _of_file(path: Path, variant: str | None) -> list[TargetPolicy]:
+def _of_file(path: Path, variant: str | None, data: LoggedData) -> list[TargetPolicy]:
     if not path.exists():
         raise NotFound(
             f"{path}: no such file; expected an experiment file, uniform, 'always ACTION' or "
             "snapshot"
         )
-    return _of_experiment(load(path), variant)
+    return _of_experiment(load(path), variant, data)
 
 
-def _of_experiment(experiment: Experiment, variant: str | None) -> list[TargetPolicy]:
+def _of_experiment(
+    experiment: Experiment, variant: str | None, data: LoggedData
+) -> list[TargetPolicy]:
     names = [variant] if variant else [v.name for v in experiment.variants]
-    return [VariantPolicy(experiment, name) for name in names]
+    return [VariantPolicy(experiment, name, data.offers) for name in names]
