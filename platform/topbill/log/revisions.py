@@ -33,8 +33,8 @@ class RevisionTable:
         """The lines of one experiment, or of all, oldest first."""
         rows = self._database.rows(
             """SELECT experiment, revision, at, who, spec FROM revisions
-               WHERE ?1 IS NULL OR experiment = ?1 ORDER BY seq""",
-            (experiment,),
+               WHERE ? IS NULL OR experiment = ? ORDER BY seq""",
+            (experiment, experiment),
         )
         return [Revision(*row) for row in rows]
 

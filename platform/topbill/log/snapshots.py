@@ -40,9 +40,9 @@ class SnapshotTable:
         rows = self._database.rows(
             """SELECT version, watermark, fingerprint, blob, at, start, refit_at
                FROM policy_snapshots
-               WHERE experiment = ?1 AND version = coalesce(?2,
-                   (SELECT max(version) FROM policy_snapshots WHERE experiment = ?1))""",
-            (experiment, version),
+               WHERE experiment = ? AND version = coalesce(?,
+                   (SELECT max(version) FROM policy_snapshots WHERE experiment = ?))""",
+            (experiment, version, experiment),
         )
         if not rows:
             return None

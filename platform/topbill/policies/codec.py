@@ -81,7 +81,9 @@ def load(
     except (msgspec.DecodeError, ValueError, TypeError) as error:
         raise PolicyError(f"state of {kind} is not readable ({error}); {LEARN_ANEW}") from error
     if parsed.kind != kind:
-        raise PolicyError(f"state of {kind} expected, got one of {parsed.kind[:40]!r}; {LEARN_ANEW}")
+        raise PolicyError(
+            f"state of {kind} expected, got one of {parsed.kind[:40]!r}; {LEARN_ANEW}"
+        )
     if set(parsed.arrays) != set(arrays) or set(parsed.numbers) != set(numbers):
         wanted = sorted({*arrays, *numbers})
         got = sorted({*parsed.arrays, *parsed.numbers})

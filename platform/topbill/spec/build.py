@@ -66,7 +66,7 @@ def build(content: Content, raw: dict[str, Any], at: Location) -> Experiment | N
         actions=actions,
         metrics=metrics,
         objective=objective,
-        guardrails=tuple(Guardrail(**guardrail) for guardrail in content.get("guardrails", ())),
+        guardrails=_guardrails(content),
         variants=variants,
         reward_delay=content.get("reward_delay", shortest),
         **{name: content[name] for name in _AS_READ if name in content},
@@ -141,7 +141,10 @@ def _check_words(value: Any, feature: Feature, at: Location) -> None:
 
 def _metrics(content: Content, at: Location) -> tuple[Metric, ...]:
     objective = content.get("objective", {})
-    guarded = {guardrail.get("metric") for guardrail in content.get("guardrails", ())}
+    # A guardrail may say which direction is good; the direction is the metric's all the same.
+    guarded: dict[Any, Any] = {}
+    for guardrail in content.get("guardrails", ()):
+        guarded.setdefault(guardrail.get("metric"), guardrail.get("better"))
     metrics = []
     # DuckDB's columns, one a metric, don't tell capitals from small letters.
     first: dict[str, str] = {}
@@ -157,7 +160,8 @@ def _metrics(content: Content, at: Location) -> tuple[Metric, ...]:
         covariate = parts.get("covariate")
         if isinstance(covariate, str):
             _check_covariate(covariate, content.get("context", {}), where.key("covariate"))
-        if name in guarded and name not in objective and "better" not in parts:
+        own_better, guardrail_better = parts.get("better"), guarded.get(name)
+        if name in guarded and name not in objective and not (own_better or guardrail_better):
             # A direction that is guessed wrong would let the harm ship that the guardrail is for.
             where.key("better").wrong(
                 Verbatim("nothing"),
@@ -166,6 +170,7 @@ def _metrics(content: Content, at: Location) -> tuple[Metric, ...]:
             )
         # The objective says which way is good: who weighs a metric below 0 wants less of it.
         better = "lower" if objective.get(name, 0.0) < 0.0 else "higher"
+        better = guardrail_better or better
         if {"event", "kind", "window"} <= parts.keys():
             metrics.append(Metric(name, **{"better": better} | parts))
     return tuple(metrics)
@@ -212,6 +217,14 @@ def _check_objective(content: Content, at: Location) -> None:
         at.key("objective").wrong(Verbatim("no weight above 0"), "at least one metric to raise")
 
 
+def _guardrails(content: Content) -> tuple[Guardrail, ...]:
+    # `better` has gone to the metric: the direction is kept in one place.
+    return tuple(
+        Guardrail(guardrail["metric"], guardrail["margin"])
+        for guardrail in content.get("guardrails", ())
+    )
+
+
 def _check_guardrails(content: Content, at: Location) -> None:
     """Guardrails name metrics, each another one."""
     metrics = content.get("metrics", {})
@@ -224,6 +237,16 @@ def _check_guardrails(content: Content, at: Location) -> None:
         elif name in earlier:
             where.wrong(name, "one guardrail a metric")
         earlier.add(name)
+        _check_direction(guardrail, metrics.get(name), at.key("guardrails").item(index))
+
+
+def _check_direction(guardrail: Content, metric: Content | None, at: Location) -> None:
+    """A guardrail that says which direction is good says what its metric says."""
+    better = (metric or {}).get("better")
+    if better and guardrail.get("better", better) != better:
+        at.key("better").wrong(
+            guardrail["better"], f"{better}, as the metric says", "say it in one of the two places"
+        )
 
 
 def _one_of_metrics(metrics: Content) -> str:

@@ -62,7 +62,21 @@ _REQUIRED = object()
 
 def fingerprint(experiment: Any) -> str:
     """12 hex digits that change with anything that the experiment says."""
-    return _digest(dict(_items(experiment, "Experiment")))
+    return _digest(dict(_items(_with_directions_as_said(experiment), "Experiment")))
+
+
+def _with_directions_as_said(experiment: Any) -> Any:
+    """The experiment with `better: higher` where a weight below 0 says otherwise and the file says
+    nothing: 0.1 did not read directions off weights, and no file changes by their being read now.
+    """
+    in_file = experiment.raw.get("metrics", {})
+    metrics = []
+    for metric in experiment.metrics:
+        by_weight = experiment.objective.get(metric.name, 0.0) < 0.0
+        if by_weight and "better" not in in_file.get(metric.name, {}):
+            metric = dataclasses.replace(metric, better="higher")
+        metrics.append(metric)
+    return dataclasses.replace(experiment, metrics=tuple(metrics))
 
 
 def learning_fingerprint(experiment: Any) -> str:

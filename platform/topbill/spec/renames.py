@@ -51,7 +51,7 @@ def _write_directions(content: dict[str, Any]) -> None:
         name = guardrail.get("metric") if isinstance(guardrail, dict) else None
         parts = metrics.get(name)
         if isinstance(parts, dict) and name not in objective:
-            metrics[name] = {"better": "lower", **parts}
+            metrics[name] = {"better": guardrail.get("better", "lower"), **parts}
 
 
 def rename(parts: Any, names: Mapping[str, str]) -> Any:

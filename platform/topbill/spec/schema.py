@@ -251,6 +251,10 @@ GUARDRAIL = Section(
         "margin": Key(
             Percent(), "By how much, relative to the control, is still acceptable.", True
         ),
+        "better": Key(
+            Choice(("higher", "lower")),
+            "Which direction of the metric is good, where the metric does not say it itself.",
+        ),
     },
     renames.GUARDRAIL,
 )

@@ -954,3 +954,19 @@ def test_a_weight_says_which_direction_is_good(file: File, weight: str, better: 
     tree = {**TREE, "objective": {"play": 1.0, "watched": float(weight)}}
     experiment = load(file(json.dumps(tree)))
     assert {m.name: m.better for m in experiment.metrics}["watched"] == better
+
+
+@pytest.mark.parametrize("better", ["higher", "lower"])
+def test_a_guardrail_may_say_which_direction_of_its_metric_is_good(file: File, better: str) -> None:
+    metrics = {**TREE["metrics"], "calls": {"event": "call", "kind": "binary", "window": "1h"}}
+    guardrails = [{"metric": "calls", "better": better, "margin": "10%"}]
+    tree = {**TREE, "metrics": metrics, "guardrails": guardrails}
+    experiment = load(file(json.dumps(tree)))
+    assert {m.name: m.better for m in experiment.metrics}["calls"] == better
+    metrics["calls"]["better"] = better
+    del guardrails[0]["better"]
+    assert load(file(json.dumps(tree))).fingerprint == experiment.fingerprint
+    guardrails[0]["better"] = "lower" if better == "higher" else "higher"
+    (problem,) = problems(file(json.dumps(tree)))
+    assert problem.startswith("guardrails[0].better: got ")
+    assert f"expected {better}, as the metric says" in problem
