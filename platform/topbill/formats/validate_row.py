@@ -77,6 +77,10 @@ def _without_rounding(decision: Decision) -> Decision:
 
 def _check_json(decision: Decision, where: str) -> None:
     try:
+        # Decoding leaves what is inside another value as bytes, so those are looked at here: a
+        # table holds only text.
+        for raw in (decision.context, decision.actions):
+            bytes(raw).decode()
         _context.decode(decision.context)
         _actions.decode(decision.actions)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

@@ -234,3 +234,11 @@ def test_a_row_that_nobody_could_have_logged_is_named(
     pyarrow.parquet.write_table(table.cast(arrow_rows.SCHEMA), tmp_path / "log.parquet")
     with pytest.raises(BadData, match="row 0"):
         list(formats.read(tmp_path / "log.parquet", "parquet", "key"))
+
+
+def test_a_context_that_is_no_text_deep_inside_is_refused(tmp_path: Path) -> None:
+    line = {**FOREIGN["cb"], "c": {**FOREIGN["cb"]["c"], "u": {"x": {"deep": {"er": "MARK"}}}}}
+    path = tmp_path / "log.dsjson"
+    path.write_bytes(json.dumps(line).encode().replace(b"MARK", b"\xf0\x80"))
+    with pytest.raises(BadData, match=r"log\.dsjson"):
+        list(formats.read(path, "dsjson", "home"))
