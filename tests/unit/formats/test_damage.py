@@ -240,5 +240,5 @@ def test_a_context_that_is_no_text_deep_inside_is_refused(tmp_path: Path) -> Non
     line = {**FOREIGN["cb"], "c": {**FOREIGN["cb"]["c"], "u": {"x": {"deep": {"er": "MARK"}}}}}
     path = tmp_path / "log.dsjson"
     path.write_bytes(json.dumps(line).encode().replace(b"MARK", b"\xf0\x80"))
-    with pytest.raises(BadData, match=r"log\.dsjson"):
+    with pytest.raises(BadData, match="line 1: got a context or actions of the wrong form"):
         list(formats.read(path, "dsjson", "home"))
