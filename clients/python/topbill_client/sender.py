@@ -253,6 +253,6 @@ def _culprit(error: BadRequest) -> int | None:
 
 
 def _at_exit(sender: weakref.ref[Sender]) -> None:
-    found = sender()
-    if found is not None:
-        found.close(5.0)
+    living = sender()
+    if living is not None:
+        living.close(5.0)

@@ -240,15 +240,15 @@ class Call(Generic[Answer]):
 def refusal(response: httpx.Response) -> TopbillError:
     """A response that is not 200 as the error that it stands for."""
     try:
-        found = msgspec.json.decode(response.content)["error"]
-        path, message = str(found.get("path") or "$"), str(found["message"])
+        detail = msgspec.json.decode(response.content)["error"]
+        path, message = str(detail.get("path") or "$"), str(detail["message"])
     except (msgspec.DecodeError, KeyError, TypeError, AttributeError):
         path, message = "$", response.text[:200]
-    told = f"{response.request.url}: {response.status_code}: {message}"
+    description = f"{response.request.url}: {response.status_code}: {message}"
     if response.status_code in (400, 413, 422):
         return BadRequest(path, message)
     kinds = {404: NotFound, 409: Conflict}
-    return kinds.get(response.status_code, Unavailable)(told)
+    return kinds.get(response.status_code, Unavailable)(description)
 
 
 def backoff(attempt: int) -> float:
