@@ -41,7 +41,6 @@ from topbill.ab.core.units import (
     check_columns,
     gather,
     read_rows,
-    relation_of,
 )
 from topbill.ab.metrics import Mean, Metric, Proportion
 from topbill.ab.power import runtime
@@ -51,6 +50,7 @@ from topbill.domain.errors import BadRequest
 from topbill.domain.formatting import label, listing
 from topbill.domain.objective import WeightedMetric, WeightedSum
 from topbill.domain.sql import identifier
+from topbill.lake.frames import relation_of
 from topbill.spec import Experiment
 
 OBJECTIVE = "objective"
@@ -153,8 +153,8 @@ def analyse(
     """The A/B analysis of one experiment from rows of decisions.
 
     Args:
-        data: a pandas DataFrame, an Arrow table or a DuckDB relation; see the module's docstring
-            for its columns.
+        data: a frame, Arrow data, a dict of columns or a DuckDB relation, as in `compare`; see the
+            module's docstring for its columns.
         design: the experiment, or what is needed of it.
         unit: the unit's column; None makes each decision a unit.
         variant: the variant's column.

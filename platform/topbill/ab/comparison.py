@@ -68,7 +68,8 @@ def compare(
     """Each variant against `control` on each metric, a row per metric and variant.
 
     Args:
-        data: a pandas DataFrame, an Arrow table or a DuckDB relation of rows.
+        data: rows as a pandas or polars frame, an Arrow table, batch or stream (whatever has
+            `__arrow_c_stream__`), a dict of columns, or a DuckDB relation.
         unit: the column of what was randomised; many rows of one unit are aggregated first. None
             makes each row a unit.
         variant: the column that names the variant.

@@ -57,6 +57,8 @@ _RULES = {
 }
 
 _BROKEN = "a row breaks a rule"
+_ROWS = "rows_in_memory"
+"""What rows in memory are called in SQL."""
 
 
 class _Pass(NamedTuple):
@@ -69,10 +71,12 @@ class _Pass(NamedTuple):
     columns: tuple[Column, ...]
     pairs: tuple[tuple[int, int], ...]
     unit: str | None
+    rows: Any = None
+    """An Arrow table that the relation's name stands for; None where it is a file or SQL."""
 
 
 def estimate_table(
-    source: str | Path,
+    source: str | Path | Any,
     *,
     reward: str = "reward",
     propensity: str = "propensity",
@@ -95,8 +99,8 @@ def estimate_table(
     Numbers are those of `estimate` on the same rows.
 
     Args:
-        source: a Parquet file or glob, a Delta table's folder (a Path), or any SQL relation (a
-            table's name, or a query in parentheses).
+        source: a Parquet file or glob, a Delta table's folder (a Path), any SQL relation (a table's
+            name, or a query in parentheses), or rows in memory: whatever `ab.compare` takes.
         reward, propensity, target, q_logged, q_target, unit: columns of it, or SQL expressions of
             them.
         estimators, lam, alpha, replicates, gates: as in `estimate`.
@@ -130,7 +134,8 @@ def estimate_table(
     formulas: list[Formula] = []
     for each in planned:
         formulas += each.formulas.values()
-    task = _Pass(_relation(source), scalars, columns, _pairs(formulas, columns), unit)
+    pairs = _pairs(formulas, columns)
+    task = _Pass(_relation(source), scalars, columns, pairs, unit, _rows_in_memory(source))
     summary = _run(task, database, memory_limit, threads, bootstrap=interval == "bootstrap")
     diagnostics = summary.diagnose(x, {})
     results = assess(
@@ -145,7 +150,18 @@ def estimate_table(
     return in_order(selected, results, missing, diagnostics, alpha)
 
 
-def _relation(source: str | Path) -> str:
+def _rows_in_memory(source: str | Path | Any) -> Any:
+    if isinstance(source, str | Path):
+        return None
+    # Here, as frames take more memory than an estimate over files, which does without.
+    from topbill.lake.frames import relation_of
+
+    return relation_of(source).to_arrow_table()
+
+
+def _relation(source: str | Path | Any) -> str:
+    if not isinstance(source, str | Path):
+        return _ROWS
     if isinstance(source, Path) and delta.is_table(source):
         return delta.relation(source)
     text = str(source)
@@ -177,6 +193,8 @@ def _run(
             # Rows may come in any order: sums do not mind, and memory stays small.
             connection.execute("SET preserve_insertion_order = false")
             connection.execute("SET enable_progress_bar = false")
+            if task.rows is not None:
+                connection.register(_ROWS, task.rows)
             query = _sql(task, bootstrap=bootstrap)
             result: dict[str, Any] = connection.execute(query).fetchnumpy()
         except lake.Error as error:

@@ -338,7 +338,7 @@ def test_wrong_arguments_are_named(arguments: dict[str, Any], path: str) -> None
 def test_no_metrics_and_other_containers_are_refused() -> None:
     with pytest.raises(BadRequest, match="expected a dict"):
         compare(rows(), unit="unit", variant="arm", control="old", metrics={})
-    with pytest.raises(BadRequest, match="expected a pandas"):
+    with pytest.raises(BadRequest, match="got list; expected a pandas or polars frame"):
         run([1, 2, 3])
     with pytest.raises(BadRequest, match="between 0 and 1"):
         Quantile("y", 1.0)

@@ -13,13 +13,11 @@ from math import isfinite
 from typing import Any, NamedTuple
 
 import numpy as np
-import pandas as pd
-import pyarrow as pa
 
-from topbill import lake
 from topbill.ab.metrics import Mean, Metric, Proportion, Quantile, Ratio, Sum
 from topbill.domain.errors import BadData, BadRequest
 from topbill.domain.sql import identifier, number
+from topbill.lake.frames import relation_of
 from topbill.stats.moments import Moments, Statistic, mean, product_columns, ratio
 
 Key = tuple[Any, ...]
@@ -186,68 +184,6 @@ class UnitRows:
             f"SELECT {unit} FROM unit_rows GROUP BY {unit} "  # noqa: S608  (identifiers are quoted)
             f"HAVING min({variant}) <> max({variant})"
         )
-
-
-def relation_of(data: Any) -> Any:
-    """`data` (pandas DataFrame, Arrow table, DuckDB relation) as a DuckDB relation. Copies nothing
-    but frames that were turned round.
-
-    Raises:
-        BadRequest: for anything else.
-    """
-    if hasattr(data, "sql_query") and hasattr(data, "query"):
-        return data
-    if isinstance(data, pd.DataFrame):
-        return _relation_of_frame(data)
-    if isinstance(data, pa.Table):
-        return lake.connect().from_arrow(data)
-    raise BadRequest(
-        "data",
-        f"got {type(data).__name__}; expected a pandas DataFrame, an Arrow table or a DuckDB "
-        "relation",
-    )
-
-
-def _relation_of_frame(frame: pd.DataFrame) -> Any:
-    """The frame as a relation.
-
-    Raises:
-        BadData: naming the first column that DuckDB cannot read.
-    """
-    try:
-        return _bound(_in_order(frame))
-    except lake.Error:
-        for i in range(frame.shape[1]):
-            column = frame.iloc[:, [i]]
-            try:
-                _bound(_in_order(column))
-            except lake.Error as error:
-                raise BadData(
-                    f"data.{column.columns[0]}",
-                    f"got a column of {column.dtypes.iloc[0]}; expected numbers, booleans, text, "
-                    "dates or times",
-                ) from error
-        raise
-
-
-def _bound(frame: pd.DataFrame) -> Any:
-    """The frame as a relation whose types DuckDB has seen, which older ones put off."""
-    relation: Any = lake.connect().from_df(frame)
-    relation.query("unit_rows", "SELECT * FROM unit_rows LIMIT 0").fetchall()
-    return relation
-
-
-def _in_order(frame: pd.DataFrame) -> pd.DataFrame:
-    """The frame; a copy where a column is read backwards, as after `frame[::-1]`, which DuckDB
-    cannot."""
-    for i in range(frame.shape[1]):
-        column = frame.iloc[:, i]
-        # Of the columns that are no NumPy arrays, only moments are read as they lie in memory.
-        is_array = isinstance(column.dtype, np.dtype)
-        values = column.values if is_array else getattr(column.array, "asi8", None)
-        if any(step < 0 for step in getattr(values, "strides", ())):
-            return frame.copy()
-    return frame
 
 
 def read_rows(
