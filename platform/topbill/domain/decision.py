@@ -198,6 +198,8 @@ DECISION_COLUMNS: list[RecordColumn[Decision]] = [
     _optional("layer"),
     _optional("place"),
     RecordColumn("masks", pa.list_(_MASK), _mask_rows, field="masks", restore=_masks),
+    # Null is 1: whoever averages takes coalesce(row_weight, 1).
+    _plain("row_weight", pa.float64()),
 ]
 """What the lake has of a decision, in the order of view `decisions`; its `seq` comes last."""
 

@@ -92,6 +92,8 @@ class Decision(
     the log inside the committing transaction; `latency_us` is the engine's own time. A decision of
     a page names the `page` (the id of its page decision), its `layer` there, the row in which it
     has its `place`, and the `masks` that rules put on its positions.
+    `row_weight`: how many decisions an imported one stands for, where its log was sub-sampled; None
+    is 1, as for all of our own.
 
     Encoded it has the names of 0.1.0 (`at`, `micros`), so that the rows of a log are the same
     whichever version wrote them; `msgspec.convert` takes those too.
@@ -118,6 +120,7 @@ class Decision(
     layer: str = ""
     place: str = ""
     masks: tuple[Mask, ...] = ()
+    row_weight: float | None = None
 
 
 class RewardEvent(

@@ -19,7 +19,7 @@ import msgspec
 from topbill.domain.chance import at_most_one
 from topbill.domain.errors import BadData
 from topbill.domain.records import Decision, Placement, RewardEvent
-from topbill.formats.dsjson import foreign_actions, shared_of
+from topbill.formats.dsjson import drop_field, foreign_actions, shared_of, weight_of_drop
 from topbill.formats.rows import (
     ActionFeatures,
     Row,
@@ -33,6 +33,7 @@ from topbill.formats.rows import (
 
 class _OwnLine(msgspec.Struct):
     topbill: WholeRow | None = None
+    pdrop: Any = None
 
 
 class _Slot(msgspec.Struct, frozen=True):
@@ -70,6 +71,7 @@ def dump_line(decision: Decision, events: Iterable[RewardEvent], features: Actio
         },
         "_outcomes": _dump_outcomes(row),
         "VWState": {"m": f"{decision.policy}/{decision.policy_version}"},
+        **drop_field(decision),
         "topbill": row,
     }
     return msgspec.json.encode(line)
@@ -121,9 +123,11 @@ def parse_line(line: bytes, *, experiment: str = "imported", number: int = 0) ->
     where = f"line {number}"
     try:
         # A line of our own says all that it was; what VW reads of it need not be looked at.
-        own = msgspec.json.decode(line, type=_OwnLine).topbill
+        own_line = msgspec.json.decode(line, type=_OwnLine)
+        own = own_line.topbill
         if own is not None:
-            return own.decision, own.events
+            weight = weight_of_drop(own_line.pdrop, own.decision.row_weight, where)
+            return msgspec.structs.replace(own.decision, row_weight=weight), own.events
         parsed = msgspec.json.decode(line)
         multi = msgspec.convert(parsed["c"]["_multi"], list[dict[str, Any]])
         _check_no_slates(parsed)
@@ -206,5 +210,6 @@ def _foreign_row(parsed: dict[str, Any], slots: list[_Slot], experiment: str, nu
         policy="imported",
         reason="policy",
         decided_at=decided_at,
+        row_weight=weight_of_drop(parsed.get("pdrop"), None, f"line {number}"),
     )
     return decision, events

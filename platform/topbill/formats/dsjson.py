@@ -9,6 +9,7 @@ lines of other makers lack it and get defaults.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any
@@ -51,6 +52,7 @@ class _OwnDecision(msgspec.Struct, rename={"decided_at": "at", "latency_us": "mi
     actions: msgspec.Raw = NULL
     whole: bool | None = None
     """Whether the line has all probabilities, or the chosen action's alone."""
+    row_weight: float | None = None
 
 
 class _OwnEvent(msgspec.Struct, rename={"received_at": "at"}):
@@ -77,6 +79,7 @@ class _Line(msgspec.Struct):
     event_id: Any = msgspec.field(name="EventId", default=None)
     timestamp: str | None = msgspec.field(name="Timestamp", default=None)
     cost: float | None = msgspec.field(name="_label_cost", default=None)
+    pdrop: Any = None
     o: list[_Outcome] | None = None
     topbill: _OwnDecision | None = None
 
@@ -107,7 +110,9 @@ _WRITTEN = {
     for field in msgspec.structs.fields(kind)
 }
 _DECISION_FIELDS = tuple(
-    name for name in _OwnDecision.__struct_fields__ if name not in ("actions", "whole")
+    name
+    for name in _OwnDecision.__struct_fields__
+    if name not in ("actions", "whole", "row_weight")
 )
 _EVENT_FIELDS = _OwnEvent.__struct_fields__
 # All but those that the line itself may say, where `topbill` does not.
@@ -164,6 +169,7 @@ def dump_line(
         "c": {"shared": msgspec.json.decode(decision.context), "_multi": multi},
         "p": p,
         "VWState": {"m": f"{decision.policy}/{decision.policy_version}"},
+        **drop_field(decision),
         "topbill": _dump_decision(decision),
     }
     return msgspec.json.encode(line)
@@ -175,8 +181,48 @@ def dump(rows: Iterable[Row], features: ActionFeatures) -> Iterator[bytes]:
         yield dump_line(decision, events, features) + b"\n"
 
 
+def drop_field(decision: Decision) -> dict[str, float]:
+    """VW's `pdrop` of a decision that stands for several; nothing for one that stands for itself.
+
+    VW knows no rows that count less than once, so that such a weight is kept under `topbill` alone.
+    """
+    weight = decision.row_weight
+    return {} if weight is None or weight <= 1.0 else {"pdrop": 1.0 - 1.0 / weight}
+
+
+def weight_of_drop(pdrop: Any, own: float | None, where: str) -> float | None:
+    """How many decisions a line stands for: 1/(1 − pdrop), where `pdrop` is the probability with
+    which lines of its kind were dropped; None for one that stands for itself.
+
+    Args:
+        pdrop: What the line says; None where it says nothing.
+        own: The weight that a line of ours keeps. Whoever sub-sampled our export has said another
+            `pdrop`, which counts; else this one has the last bits.
+        where: The line, for errors.
+
+    Raises:
+        BadData: `pdrop` is no number in [0, 1).
+    """
+    if pdrop is None:
+        return own
+    # A flag is a number to Python, and NaN fails every comparison.
+    is_number = isinstance(pdrop, int | float) and not isinstance(pdrop, bool)
+    if not (is_number and 0.0 <= pdrop < 1.0):
+        raise BadData(
+            where,
+            f"got pdrop {pdrop!r}; expected the probability in [0, 1) with which lines of its kind "
+            "were dropped",
+        )
+    weight = 1.0 / (1.0 - pdrop)
+    if own is not None and math.isclose(own, weight, rel_tol=1e-9):
+        return own
+    return weight if pdrop else None
+
+
 def _dump_decision(decision: Decision) -> dict[str, Any]:
     own = _written(decision, _DECISION_FIELDS)
+    if decision.row_weight is not None:
+        own["row_weight"] = decision.row_weight
     return own | {"actions": decision.actions, "whole": bool(decision.probabilities)}
 
 
@@ -239,6 +285,7 @@ def parse_line(line: bytes, *, experiment: str = "imported", number: int = 0) ->
         slate=(Placement(0, actions.ids[a[0] - 1], p[0]),),
         propensity=p[0],
         probabilities=_probabilities(a, p, own, len(actions.ids)),
+        row_weight=weight_of_drop(parsed.pdrop, own.row_weight, where),
     )
     return decision, _parse_events(parsed, decision, where)
 

@@ -18,10 +18,10 @@ from topbill.domain.decision import (
     event_of,
     read_sql,
 )
-from topbill.domain.errors import NotFound
+from topbill.domain.errors import BadRequest, NotFound
 from topbill.domain.records import RewardEvent
 from topbill.formats.obp_columns import survey
-from topbill.formats.registry import FormatName, find, format_of
+from topbill.formats.registry import FORMATS, FormatName, find, format_of
 from topbill.formats.rows import ActionFeatures, Progress, Row, quiet
 from topbill.formats.writers import Export, Survey
 
@@ -36,6 +36,9 @@ _MEMORY = "512MB"
 
 _SPEC = "SELECT spec FROM experiments WHERE key = $key"
 _COUNT = "SELECT count(*) FROM decisions WHERE experiment = $key AND seq > $after"
+_WEIGHTED = (
+    "SELECT count(*) FROM decisions WHERE experiment = $key AND coalesce(row_weight, 1) <> 1"
+)
 _LAST = "SELECT max(seq) FROM decisions WHERE experiment = $key"
 # The end of a window, and the times of its decisions: rewards lie by these.
 _UPTO = """
@@ -88,7 +91,8 @@ def export_log(
 
     Raises:
         NotFound: There is no such experiment.
-        BadRequest: The target is there already, or its format is not known.
+        BadRequest: The target is there already, its format is not known, or has no place for the
+            weights of a sub-sampled log.
     """
     chosen = find(format or format_of(target))
     with ExitStack() as stack:
@@ -101,6 +105,8 @@ def export_log(
                 f"experiment {key!r} has no decision in {data}; "
                 "expected one that was published there"
             )
+        if not chosen.is_whole:
+            _check_row_weights(connection, key, chosen.name)
         features = _features(connection, key)
         export = Export(target, features, lambda: _survey(connection, key))
         writer = chosen.open_writer(export)
@@ -120,6 +126,20 @@ def export_log(
 def _count(connection: lake.Connection, key: str, after: int) -> int:
     ((count,),) = connection.execute(_COUNT, {"key": key, "after": after}).fetchall()
     return int(count)
+
+
+def _check_row_weights(connection: lake.Connection, key: str, format_name: str) -> None:
+    """Raises BadRequest for decisions that stand for several, where a format would count each
+    once.
+    """
+    ((weighted,),) = connection.execute(_WEIGHTED, {"key": key}).fetchall()
+    if weighted:
+        able = ", ".join(entry.name for entry in FORMATS.values() if entry.is_whole)
+        raise BadRequest(
+            "format",
+            f"{key}: {weighted:,} decisions stand for several (row_weight), for which "
+            f"{format_name} has no place; expected one of {able}",
+        )
 
 
 def _features(connection: lake.Connection, key: str) -> ActionFeatures:

@@ -122,6 +122,9 @@ def _check_fields(decision: Decision, where: str) -> None:
         if not 0 <= number < 1 << 62:
             raise BadData(where, f"got {number} as a version or duration; expected a number from 0")
     _check_time(decision.decided_at, where)
+    weight = decision.row_weight
+    if weight is not None and not (0.0 < weight < math.inf):
+        raise BadData(where, f"got row_weight {weight}; expected a positive number")
 
 
 def _check_event(event: RewardEvent, positions: int, where: str) -> None:

@@ -62,6 +62,7 @@ def decisions(draw: st.DrawFn) -> Decision:
         layer=draw(TEXT),
         place=draw(TEXT),
         masks=draw(st.sampled_from([(), (Mask("pins", 0, 1, (0, 2), only=True),)])),
+        row_weight=draw(st.one_of(st.none(), st.floats(0.01, 1e6))),
     )
 
 

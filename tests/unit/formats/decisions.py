@@ -66,6 +66,7 @@ def logged(
         latency_us=draw(st.integers(0, 9)),
         page=draw(st.sampled_from(["", "page-1"])),
         masks=draw(st.sampled_from([(), (Mask("pins", 0, 1, (0, 2), only=True),)])),
+        row_weight=draw(st.one_of(st.none(), st.floats(0.01, 1e6))),
     )
     count = draw(st.integers(0, 3))
     events = [

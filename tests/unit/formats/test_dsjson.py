@@ -54,6 +54,7 @@ def decisions(draw: st.DrawFn) -> tuple[Decision, list[RewardEvent]]:
         policy_version=draw(st.integers(0, 9)),
         reason="policy",
         decided_at=at,
+        row_weight=draw(st.one_of(st.none(), st.floats(0.01, 1e6))),
     )
     names = draw(st.lists(text, max_size=3, unique=True))
     events = [
@@ -295,3 +296,42 @@ def test_vws_slates_are_refused_by_name(changes: dict[str, Any]) -> None:
     assert [event.value for event in ccb.parse_line(slate())[1]] == [1.0]
     with pytest.raises(BadData, match="VW's slates"):
         ccb.parse_line(slate(**changes), number=3)
+
+
+@pytest.mark.parametrize(("pdrop", "weight"), [(0.9, 10.0), (0.5, 2.0), (0, None), (None, None)])
+def test_a_line_stands_for_those_that_were_dropped(pdrop: Any, weight: float | None) -> None:
+    decision, _ = parse_line(foreign(pdrop=pdrop))
+    assert decision.row_weight == (None if weight is None else pytest.approx(weight))
+    written = msgspec.json.decode(dump_line(decision, [], {}))
+    assert written.get("pdrop") == (pytest.approx(pdrop) if pdrop else None)
+    # Whoever samples our export again says another number, which counts.
+    again, _ = parse_line(msgspec.json.encode(written | {"pdrop": 0.75}))
+    assert again.row_weight == 4.0
+
+
+@pytest.mark.parametrize("pdrop", [1.0, 1, -0.1, 2, "0.5", True, [0.5], {}])
+def test_a_pdrop_that_is_no_probability_is_refused_with_its_line(pdrop: Any) -> None:
+    with pytest.raises(BadData, match=r"line 1: got pdrop .*expected the probability in \[0, 1\)"):
+        list(load([foreign(pdrop=pdrop)]))
+    with pytest.raises(BadData, match="line 7: got pdrop"):
+        ccb.parse_line(slate_line(pdrop=pdrop), number=7)
+
+
+def test_a_slate_stands_for_those_that_were_dropped() -> None:
+    row = ccb.parse_line(slate_line(pdrop=0.75))
+    assert row[0].row_weight == 4.0
+    assert msgspec.json.decode(ccb.dump_line(*row, {}))["pdrop"] == 0.75
+    assert ccb.parse_line(ccb.dump_line(*row, {})) == row
+
+
+def slate_line(**changes: Any) -> bytes:
+    """A line of CCB by another maker."""
+    line: dict[str, Any] = {
+        "EventId": "e",
+        "c": {"_multi": [{"_tag": "a"}, {"_tag": "b"}], "_slots": [{}, {}]},
+        "_outcomes": [
+            {"_label_cost": -1.0, "_a": [1, 0], "_p": [0.75, 0.25]},
+            {"_label_cost": 0, "_a": [0], "_p": [1.0]},
+        ],
+    }
+    return msgspec.json.encode(line | changes)

@@ -153,15 +153,19 @@ def test_what_was_published_is_read_back_as_it_was(tmp_path: Path) -> None:
         "layer": None,
         "place": None,
         "masks": [{"rule": "pin", "start": 0, "stop": 1, "rows": [1], "only": True}],
+        "row_weight": None,
         "seq": 1,
     }
+
+
+_NEWER = ("masks", "page", "row_weight")
 
 
 def test_a_lake_of_an_earlier_version_gets_the_columns_that_it_lacks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = tables.schemas()
-    few = pa.schema([field for field in whole["decisions"] if field.name not in ("masks", "page")])
+    few = pa.schema([field for field in whole["decisions"] if field.name not in _NEWER])
     with monkeypatch.context() as earlier:
         earlier.setattr(tables, "schemas", lambda: {**whole, "decisions": few})
         Lake(tmp_path).append("decisions", decision_rows([(1, decision(1))]).select(few.names), 1)
@@ -169,8 +173,12 @@ def test_a_lake_of_an_earlier_version_gets_the_columns_that_it_lacks(
     publish(lake, [decision(2, page="p1")], after=1)
     for _ in range(2):
         lake.write_database([experiment()], NOW)
-        found = rows(tmp_path, "SELECT decision_id, page, len(masks) FROM decisions ORDER BY seq")
-        assert found == [("d1", None, None), ("d2", "p1", 0)]
+        found = rows(
+            tmp_path,
+            "SELECT decision_id, page, len(masks), coalesce(row_weight, 1) "
+            "FROM decisions ORDER BY seq",
+        )
+        assert found == [("d1", None, None, 1.0), ("d2", "p1", 0, 1.0)]
         lake.compact(thorough=True)
 
 

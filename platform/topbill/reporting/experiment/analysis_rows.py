@@ -29,7 +29,7 @@ from topbill.reporting.experiment.model import MeanEstimate
 from topbill.reporting.queries.database import AnalyticsDatabase, experiment_row, published_us
 from topbill.stats.moments import Moments, ratio
 
-VARIANT, MOMENT = "@variant", "@moment"
+VARIANT, MOMENT, ROW_WEIGHT = "@variant", "@moment", "@row_weight"
 """Column names that no metric and no feature can have."""
 _TABLE = "report_rows"
 
@@ -119,6 +119,8 @@ class AnalysisRows:
         self._tables = tables
         self._segments = segments
         self._covariates = make_covariates(database, tables.key, tables.metrics)
+        self.weighted = _weighted_decisions(database, tables.key)
+        """How many decisions stand for another number than one, in a sub-sampled log."""
         self._make()
 
     def _make(self) -> None:
@@ -130,6 +132,8 @@ class AnalysisRows:
             f"d.decided_at AS {identifier(MOMENT)}",
             self._mature("objective", tables.objective(), OBJECTIVE),
         ]
+        if self.weighted:
+            columns.append(f"coalesce(d.row_weight, 1.0) AS {identifier(ROW_WEIGHT)}")
         for row in tables.metrics:
             metric = metric_of(row)
             columns.append(self._mature(metric_column(metric.name), metric, metric.name))
@@ -164,7 +168,8 @@ class AnalysisRows:
 
         It is the sum over mature decisions ÷ their number, each summed by unit first: a ratio of
         unit totals with its delta-method variance (Deng, Knoblich & Lu 2018) and Student's t with
-        units − 1 degrees of freedom.
+        units − 1 degrees of freedom. A row of a sub-sampled log counts as often as what it stands
+        for.
 
         Returns:
             What each variant saw, at any age; and the mean by (metric or `objective`, variant).
@@ -173,7 +178,12 @@ class AnalysisRows:
         sums, moments = [], []
         # All metrics in one pass. Units without a mature decision count for nothing: n is 0 there.
         for i, name in enumerate(map(identifier, names)):
-            sums.append(f"coalesce(sum({name}), 0.0) AS x{i}, count({name}) AS n{i}")
+            total, rows = f"sum({name})", f"count({name})"
+            if self.weighted:
+                weight = identifier(ROW_WEIGHT)
+                total = f"sum({weight} * {name})"
+                rows = f"coalesce(sum({weight}) FILTER ({name} IS NOT NULL), 0.0)"
+            sums.append(f"coalesce({total}, 0.0) AS x{i}, {rows} AS n{i}")
             moments.append(
                 f"count(*) FILTER (n{i} > 0), sum(x{i}), sum(n{i})::DOUBLE, "
                 f"sum(x{i} * x{i}), sum(x{i} * n{i}), sum(n{i} * n{i})::DOUBLE"
@@ -233,6 +243,15 @@ class AnalysisRows:
             alpha=alpha,
             power=power,
         )
+
+
+def _weighted_decisions(database: AnalyticsDatabase, key: str) -> int:
+    row = database.row(
+        "SELECT count(*) AS n FROM decisions "
+        "WHERE experiment = $key AND coalesce(row_weight, 1) <> 1",
+        key=key,
+    )
+    return int(row["n"])
 
 
 def _mean(units: int, x: float, n: float, xx: float, xn: float, nn: float) -> MeanEstimate:

@@ -97,11 +97,16 @@ def _report(
         units=sum(v.units for v in variants),
         decisions=times["decisions"],
         variants=variants,
-        ab=rows.analysis(method, looks),
+        # Its tests take each row for one decision.
+        ab=None if rows.weighted else rows.analysis(method, looks),
         metrics=_metric_lines(tables, variants, means),
         shares=_share_lines(database, tables.key),
         health=checked,
-        notes=[*notes(variants, checked, window, windows), *_little_left(explored)],
+        notes=[
+            *notes(variants, checked, window, windows),
+            *_little_left(explored),
+            *_sub_sampled(rows.weighted),
+        ],
     )
 
 
@@ -154,6 +159,18 @@ def _little_left(explored: Mapping[str, PolicyShares]) -> list[Note]:
         if variant.sentence:
             noted.append(Note(code="little_left_to_policy", sentence=f"{variant.sentence}."))
     return noted
+
+
+def _sub_sampled(weighted: int) -> list[Note]:
+    """The note of a log some of whose decisions stand for several."""
+    if not weighted:
+        return []
+    sentence = (
+        f"This log was sub-sampled: {weighted:,} of its decisions stand for several (row_weight). "
+        "The means count them so; other counts are of rows, and variants are not compared: "
+        "topbill evaluate takes the weights into account."
+    )
+    return [Note(code="sub_sampled", sentence=sentence)]
 
 
 def _metric_lines(

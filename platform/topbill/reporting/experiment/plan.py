@@ -16,7 +16,7 @@ from rich.table import Table
 from topbill import ab
 from topbill.ab import DAYS, LIFTS, Method
 from topbill.domain import formatting
-from topbill.domain.errors import NotFound
+from topbill.domain.errors import BadData, NotFound
 from topbill.reporting.experiment.analysis_rows import AnalysisRows, ExperimentTables
 from topbill.reporting.queries.database import open_database
 
@@ -50,6 +50,7 @@ def plan(
     Raises:
         NotFound: there is no lake yet, no such experiment, or only one variant in it.
         BadRequest: an unknown metric, or numbers that cannot be meant.
+        BadData: a log that was sub-sampled: its traffic is not what it holds.
 
     Weak data never raises: there are no runtimes then, and `reason` says why.
     """
@@ -58,7 +59,14 @@ def plan(
         # A plan is for a difference; one variant has none.
         if len(tables.variants) < 2:
             raise NotFound(f"experiment {key!r} has one variant only; expected two to compare")
-        return AnalysisRows(database, tables).plan(
+        rows = AnalysisRows(database, tables)
+        if rows.weighted:
+            raise BadData(
+                "row_weight",
+                f"experiment {key!r} is a sub-sampled log ({rows.weighted:,} decisions stand for "
+                "several); expected whole traffic to plan from",
+            )
+        return rows.plan(
             metric=metric, lifts=lifts, days=days, method=method, alpha=alpha, power=power
         )
 

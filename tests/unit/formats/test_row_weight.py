@@ -1,0 +1,96 @@
+"""Sub-sampled logs: a row stands for 1/(1 − pdrop) decisions, from the line to the report."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from topbill import formats, lake, reporting, spec
+from topbill.domain.errors import BadData, BadRequest
+from topbill.formats import export_log, import_log, registry
+from topbill.reporting.experiment.plan import plan
+
+SPEC = """
+experiment: old
+title: A sub-sampled log
+surface: titles
+unit: event_id
+context: {}
+actions: []
+metrics:
+  reward: {event: reward, kind: sum, window: 1s, cap: 1}
+objective: {reward: 1.0}
+variants:
+  base: {policy: fixed, share: 1%, control: true}
+  imported: {policy: uniform, share: 99%}
+"""
+KEPT_ALL, KEPT_A_TENTH = 60, 60
+# A reward in 6 of 10 rows that stand for themselves, and in 1 of 10 that stand for ten each.
+RIGHT = (0.6 * KEPT_ALL + 0.1 * 10 * KEPT_A_TENTH) / (KEPT_ALL + 10 * KEPT_A_TENTH)
+
+
+def line(number: int, reward: bool, **changes: Any) -> bytes:
+    own = {
+        "EventId": f"e{number}",
+        "Timestamp": f"2024-03-01T00:{number // 60:02d}:{number % 60:02d}Z",
+        "_label_cost": -float(reward),
+        "a": [1, 2],
+        "p": [0.5, 0.5],
+        "c": {"_multi": [{"_tag": "rome"}, {"_tag": "oslo"}]},
+    }
+    return json.dumps(own | changes).encode() + b"\n"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A data folder with the log."""
+    lines = [line(i, i % 10 < 6) for i in range(KEPT_ALL)]
+    for i in range(KEPT_ALL, KEPT_ALL + KEPT_A_TENTH):
+        lines.append(line(i, i % 10 < 1, pdrop=0.9))
+    (tmp_path / "old.dsjson").write_bytes(b"".join(lines))
+    (tmp_path / "old.yaml").write_text(SPEC)
+    data = tmp_path / "data"
+    import_log(
+        tmp_path / "old.dsjson", data, key="old", experiments=[spec.load(tmp_path / "old.yaml")]
+    )
+    return data
+
+
+def test_the_lake_has_a_weight_where_a_row_stands_for_others(folder: Path) -> None:
+    counts = lake.sql(
+        folder / lake.DATABASE,
+        "SELECT row_weight, count(*) AS n FROM decisions GROUP BY ALL ORDER BY ALL NULLS FIRST",
+    ).to_pylist()
+    assert counts == [
+        {"row_weight": None, "n": KEPT_ALL},
+        {"row_weight": pytest.approx(10.0), "n": KEPT_A_TENTH},
+    ]
+
+
+@pytest.mark.parametrize("entry", registry.FORMATS.values(), ids=lambda entry: entry.name)
+def test_a_format_keeps_the_weights_or_refuses_them(
+    folder: Path, tmp_path: Path, entry: registry.Format
+) -> None:
+    target = tmp_path / "out"
+    if not entry.is_whole:
+        with pytest.raises(BadRequest, match=f"60 decisions stand for several .*{entry.name} has"):
+            export_log("old", folder, target, format=entry.name)
+        assert not target.exists()
+        return
+    export_log("old", folder, target, format=entry.name)
+    weights = [row[0].row_weight for row in formats.read(target, entry.name, "old")]
+    assert weights == [None] * KEPT_ALL + [pytest.approx(10.0)] * KEPT_A_TENTH
+
+
+def test_a_report_weighs_means_and_compares_nothing(folder: Path) -> None:
+    report = reporting.load_experiment_report("old", folder)
+    (imported,) = (v for v in report.variants if v.variant == "imported")
+    assert imported.reward.value == pytest.approx(RIGHT)
+    assert report.ab is None
+    (note,) = (note for note in report.notes if note.code == "sub_sampled")
+    assert "60 of its decisions stand for several" in note.sentence
+    with pytest.raises(BadData, match="'old' is a sub-sampled log"):
+        plan("old", folder)
