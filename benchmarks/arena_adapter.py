@@ -20,15 +20,22 @@ import numpy as np
 from topbill.domain.records import Actions, Example
 from topbill.domain.slate import rank
 from topbill.policies import KINDS
+from topbill.spec.exploration import default_min_probability
 
 
 class Player:
     """One policy in the arena."""
 
     def __init__(
-        self, kind: str, spec: Mapping[str, Any], seed: int, floor: float, params: dict[str, Any]
+        self,
+        kind: str,
+        spec: Mapping[str, Any],
+        seed: int,
+        floor: float | None,
+        params: dict[str, Any],
     ) -> None:
         policy = KINDS[kind]
+        self.kind = kind
         self.policy = policy(
             msgspec.convert(params, policy.Params),
             context_size=spec["d"],
@@ -53,7 +60,10 @@ class Player:
         """One decision: its row and the propensity it was drawn with."""
         ours, eligible = self._actions(actions)
         scored = self.policy.score(context, ours, int(self.random.integers(2**32)))
-        slate = rank(scored, eligible, 1, self.floor, (self.random.random(),))
+        floor = self.floor
+        if floor is None:
+            floor = default_min_probability(self.kind, len(ours))
+        slate = rank(scored, eligible, 1, floor, (self.random.random(),))
         self.last_pmf = None if slate.probabilities is None else slate.probabilities[0]
         return slate.rows[0], slate.propensity
 
@@ -63,9 +73,11 @@ class Player:
 
 
 def factory(
-    kind: str, floor: float = 0.0, **params: Any
+    kind: str, floor: float | None = None, **params: Any
 ) -> Callable[[Mapping[str, Any], int], Player]:
-    """A factory of `kind` with fixed parameters."""
+    """A factory of `kind` with fixed parameters, and with the least probability `floor`: None is
+    what a file that says none gets.
+    """
     return lambda spec, seed: Player(kind, spec, seed, floor, params)
 
 
@@ -76,24 +88,24 @@ def make(spec: Mapping[str, Any], seed: int) -> Player:
 
 def linucb(**params: Any) -> Callable[[Mapping[str, Any], int], Player]:
     """`linucb(alpha=1.0)` and the like; without arguments the defaults."""
-    return factory("linucb", **params)
+    return factory("linucb", **{"floor": 0.0} | params)
 
 
 def thompson(**params: Any) -> Callable[[Mapping[str, Any], int], Player]:
     """Thompson sampling."""
-    return factory("thompson", **params)
+    return factory("thompson", **{"floor": 0.0} | params)
 
 
 def epsilon_greedy(**params: Any) -> Callable[[Mapping[str, Any], int], Player]:
     """ε-greedy."""
-    return factory("epsilon_greedy", **params)
+    return factory("epsilon_greedy", **{"floor": 0.0} | params)
 
 
 def squarecb(**params: Any) -> Callable[[Mapping[str, Any], int], Player]:
     """Inverse gap weighting."""
-    return factory("squarecb", **params)
+    return factory("squarecb", **{"floor": 0.0} | params)
 
 
 def vw(**params: Any) -> Callable[[Mapping[str, Any], int], Player]:
     """Vowpal Wabbit."""
-    return factory("vw", **params)
+    return factory("vw", **{"floor": 0.0} | params)

@@ -186,7 +186,7 @@ def titles(seed: int, rounds: int = 15_000, base: float = 0.05) -> Stream:
 def play(kind: str, stream: Stream, seed: int) -> tuple[float, float, float]:
     """Score, and microseconds per decision and per update."""
     spec = {"d": stream.contexts.shape[1], "da": stream.features.shape[1]}
-    player = arena_adapter.factory(kind)(spec, seed)
+    player = arena_adapter.factory(kind, floor=0.0)(spec, seed)
     rounds = len(stream.contexts)
     everyone = np.arange(len(stream.ids))
     sets: dict[bytes, Actions] = {}

@@ -34,18 +34,22 @@ from topbill.policies import KINDS
 from topbill.simulation.run import run
 from topbill.simulation.scoreboard import ScoreLine
 from topbill.spec import Experiment, Variant, load
+from topbill.spec.exploration import default_min_probability
 
 GOAL = 0.60
-CASES = (("uniform", 0.0), ("epsilon_greedy", 0.0), ("thompson", 0.0), ("linucb", 0.005))
-"""Policies with their default parameters, and the floor under their probabilities."""
+CASES = (("uniform", 0.0), ("epsilon_greedy", 0.0), ("thompson", None), ("linucb", 0.005))
+"""Policies with their default parameters, and the floor under their probabilities; None: what a
+file has that says none."""
 SIX_HOURS = 21_600.0
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 
 
-def alone(experiment: Experiment, kind: str, floor: float) -> Experiment:
+def alone(experiment: Experiment, kind: str, floor: float | None) -> Experiment:
     """The experiment with this policy as its only variant, and with production's windows in place
     of the demo's.
     """
+    if floor is None:
+        floor = default_min_probability(kind, len(experiment.actions))
     variant = Variant(kind, kind, KINDS[kind].Params(), 1.0, control=True, min_probability=floor)
     windows = {"play": 1_800.0, "abandon": 1_800.0}
     metrics = tuple(replace(m, window=windows.get(m.event, SIX_HOURS)) for m in experiment.metrics)

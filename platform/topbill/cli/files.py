@@ -83,16 +83,21 @@ def _page(page: PageFile) -> str:
 
 def _notes(experiment: Experiment, candidates: int, slots: int | None = None) -> Iterator[str]:
     """What is no mistake but worth knowing: variants whose `min_probability` leaves little to the
-    policy. `candidates` is 0 where nobody knows yet how many there will be.
+    policy, or whose probabilities may vanish for want of one. `candidates` is 0 where nobody knows
+    yet how many there will be.
     """
-    from topbill.spec.exploration import little_is_left
+    from topbill.spec.exploration import little_is_left, may_vanish
 
     for variant in experiment.variants:
-        sentence = little_is_left(
-            variant.name, variant.min_probability, candidates, slots or experiment.slots
+        sentences = (
+            little_is_left(
+                variant.name, variant.min_probability, candidates, slots or experiment.slots
+            ),
+            may_vanish(variant, candidates),
         )
-        if sentence is not None:
-            yield sentence
+        for sentence in sentences:
+            if sentence is not None:
+                yield sentence
 
 
 def _notes_of_page(page: PageFile, experiments: Mapping[str, Experiment]) -> Iterator[str]:

@@ -218,6 +218,16 @@ class Policy(Protocol):
     deterministic: ClassVar[bool]
     """Whether it may give an action probability 0, so that only `min_probability` makes its log
     evaluable."""
+    default_spread: ClassVar[float]
+    """Share of the draws that a file which says no `min_probability` spreads evenly over all
+    actions: above 0 where a policy could otherwise settle on one for good."""
+
+    @staticmethod
+    def own_spread(params: Any) -> float:
+        """Share of the draws that the policy itself spreads evenly over all actions, whatever it
+        has learned, in [0, 1]; 0 where the probability of an action may fall to nothing.
+        """
+        ...
 
     def __init__(self, params: Any, *, context_size: int, action_size: int, seed: int) -> None: ...
 

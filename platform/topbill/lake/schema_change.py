@@ -213,7 +213,7 @@ def _write_database_anew(data: Path) -> None:
     """What the old database says, as this code writes it: readers need not wait for the worker."""
     with _attached(data / DATABASE) as connection:
         ((at,),) = connection.execute('SELECT epoch_us("at") FROM published').fetchall()
-        specs = connection.execute("SELECT key, status, spec FROM experiments").fetchall()
+        specs = connection.execute("SELECT key, status, spec, revision FROM experiments").fetchall()
         audit = connection.execute(
             'SELECT experiment, revision, epoch_us("at"), who, spec FROM revisions'
         ).fetchall()
@@ -221,9 +221,9 @@ def _write_database_anew(data: Path) -> None:
             "SELECT kind, subject, path, message FROM troubles"
         ).fetchall()
     experiments: list[Experiment] = []
-    for key, _, spec in specs:
+    for key, _, spec, revision in specs:
         try:
-            experiments.append(from_audit(spec, f"{key} (as published)"))
+            experiments.append(from_audit(spec, f"{key} (as published)", revision))
         except SpecError as error:
             _logger.warning("%s has no metrics until the worker publishes: %s", key, error)
     Lake(data).write_database(
@@ -231,7 +231,7 @@ def _write_database_anew(data: Path) -> None:
         at,
         [_AuditLine(*line) for line in audit],
         [Problem(*problem) for problem in problems],
-        {key for key, status, _ in specs if status == "removed"},
+        {key for key, status, *_ in specs if status == "removed"},
     )
 
 

@@ -149,6 +149,12 @@ class Auto:
     kind: ClassVar[str] = "auto"
     Params: ClassVar[type[msgspec.Struct]] = AutoParams
     deterministic: ClassVar[bool] = True
+    default_spread: ClassVar[float] = 0.02
+
+    @staticmethod
+    def own_spread(params: AutoParams) -> float:  # noqa: ARG004
+        """Nothing: it shows the highest bound."""
+        return 0.0
 
     def __init__(
         self,

@@ -45,6 +45,11 @@ class EpsilonGreedy(LinearPolicy):
     kind: ClassVar[str] = "epsilon_greedy"
     deterministic: ClassVar[bool] = False
 
+    @staticmethod
+    def own_spread(params: EpsilonGreedyParams) -> float:
+        """ε; nothing where it decays."""
+        return params.epsilon if params.decay is None else 0.0
+
     Params: ClassVar[type[msgspec.Struct]] = EpsilonGreedyParams
 
     params: EpsilonGreedyParams

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import msgspec
 import numpy as np
@@ -43,6 +43,12 @@ class _Stateless:
     """What policies without a state share."""
 
     kind: ClassVar[str]
+    default_spread: ClassVar[float] = 0.0
+
+    @staticmethod
+    def own_spread(params: Any) -> float:  # noqa: ARG004
+        """Nothing."""
+        return 0.0
 
     def update(self, examples: Sequence[Example]) -> None:
         """Learns nothing."""
@@ -76,6 +82,11 @@ class Uniform(_Stateless):
     deterministic: ClassVar[bool] = False
 
     Params: ClassVar[type[msgspec.Struct]] = UniformParams
+
+    @staticmethod
+    def own_spread(params: UniformParams) -> float:  # noqa: ARG004
+        """All of it."""
+        return 1.0
 
     def __init__(
         self,

@@ -13,14 +13,11 @@ from topbill.domain.features import Encoder, Feature
 from topbill.domain.metric import METRIC_KINDS, Metric
 from topbill.domain.records import Action
 from topbill.policies import KINDS
+from topbill.spec.exploration import default_min_probability
 from topbill.spec.fields import Location, Verbatim, listed, nearest, percent
 from topbill.spec.model import Experiment, Guardrail, Variant
 from topbill.spec.schema import DEFAULT_POLICY
 
-AUTO_EXPLORES = 0.02
-"""Share of decisions that `auto` spreads over all actions unless told otherwise, so that its log
-can be evaluated.
-"""
 _COMMON = ("policy", "share", "control", "min_probability", "evaluable", "training")
 """Keys that every variant may have; its others are parameters of its policy."""
 _AS_READ = (
@@ -366,7 +363,7 @@ def _min_probability(parts: Content, kind: str, ids: Sequence[str], at: Location
     its log can be evaluated.
     """
     evaluable = parts.get("evaluable", True)
-    default = AUTO_EXPLORES / max(len(ids), 1) if kind == "auto" and evaluable else 0.0
+    default = default_min_probability(kind, len(ids)) if evaluable else 0.0
     least: float = parts.get("min_probability", default)
     _check_min_probability(least, kind, evaluable, at)
     # At exactly 1 ÷ K all actions are equally probable; above, no probabilities would sum to 1.

@@ -8,10 +8,25 @@ candidates, so a little more is left there.
 
 from __future__ import annotations
 
+from topbill.policies import KINDS
 from topbill.spec.fields import percent
+from topbill.spec.model import Variant
 
 LITTLE = 0.5
 """Below this share of the draws a policy hardly shows what it learned: that is told."""
+VANISHING = 0.005
+"""Below this share of the draws spread over all actions, what a policy believes decides alone."""
+
+
+def default_min_probability(kind: str, candidates: int) -> float:
+    """The least probability of a variant that says none, of a kind of policy among so many actions
+    of its file; 0 candidates where requests bring them.
+    """
+    policy = KINDS[kind]
+    if candidates:
+        return policy.default_spread / candidates
+    # Nobody knows then how many will share it: only what explores by nothing else gets it each.
+    return policy.default_spread if policy.deterministic else 0.0
 
 
 def policy_shares(min_probability: float, candidates: int, slots: int) -> tuple[float, ...]:
@@ -48,3 +63,22 @@ def little_is_left(variant: str, min_probability: float, candidates: int, slots:
     if last > 1:
         sentence += f" ({percent(shares[-1])} at position {last})"
     return f"{sentence}; lower it to leave more to what was learned"
+
+
+def may_vanish(variant: Variant, candidates: int) -> str | None:
+    """A sentence where nothing keeps an action's probability from falling to nothing as the policy
+    learns, so that early luck may decide for good, and what is no longer shown no log can speak
+    for. None where something does, and for a fixed order, which is meant.
+    """
+    policy = KINDS[variant.policy]
+    spread = policy.own_spread(variant.params) + variant.min_probability * candidates
+    # Among nobody knows how many, any least probability may be enough.
+    trusted = not candidates and variant.min_probability > 0
+    if variant.policy == "fixed" or trusted or spread >= VANISHING:
+        return None
+    enough = percent(0.02 / candidates) if candidates else "1%"
+    return (
+        f"{variant.name}: {variant.policy} may stop showing an action for good, early luck "
+        f"included, and its log then cannot say what another policy would have earned; write "
+        f"min_probability: {enough} to keep a little chance"
+    )

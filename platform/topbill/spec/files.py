@@ -16,7 +16,7 @@ from topbill.domain.errors import FileProblem, SpecError
 from topbill.spec.build import build
 from topbill.spec.fields import INVALID, Location, percent
 from topbill.spec.model import Experiment
-from topbill.spec.renames import modern
+from topbill.spec.renames import modern, with_defaults_of_first_version
 from topbill.spec.schema import EXPERIMENT
 from topbill.spec.yaml import MAX_BYTES, parse
 
@@ -52,11 +52,19 @@ def from_raw(raw: Any, name: str, problems: Sequence[FileProblem] = ()) -> Exper
     return experiment
 
 
-def from_audit(spec: str, name: str) -> Experiment:
-    """The experiment of an audit's JSON, which an older version may have written: with the keys
-    that it had then. Raises SpecError as `from_raw` does.
+def from_audit(spec: str, name: str, revision: str | None = None) -> Experiment:
+    """The experiment of an audit's JSON, which an older version may have written: with the keys and
+    the defaults that it had then, where the `revision` (a fingerprint) that it was is told.
+
+    Raises SpecError as `from_raw` does.
     """
-    return from_raw(modern(msgspec.json.decode(spec)), name)
+    content = modern(msgspec.json.decode(spec))
+    experiment = from_raw(content, name)
+    if revision is None or experiment.fingerprint == revision:
+        return experiment
+    # Another fingerprint from the same words: they were read with other defaults.
+    before = from_raw(with_defaults_of_first_version(content), name)
+    return before if before.fingerprint == revision else experiment
 
 
 def validate(paths: Sequence[Path]) -> list[Verdict]:

@@ -1,6 +1,6 @@
-"""Keys that 0.1 called otherwise. One table for everything that must know of it: the error that
-names a key's name of today, the audits of older data folders, and the canonical form that
-fingerprints are made of.
+"""Keys that 0.1 called otherwise, and defaults that it had. One table for everything that must know
+of them: the error that names a key's name of today, the audits of older data folders, and the
+canonical form that fingerprints are made of.
 """
 
 from __future__ import annotations
@@ -52,6 +52,18 @@ def _write_directions(content: dict[str, Any]) -> None:
         parts = metrics.get(name)
         if isinstance(parts, dict) and name not in objective:
             metrics[name] = {"better": guardrail.get("better", "lower"), **parts}
+
+
+def with_defaults_of_first_version(content: dict[str, Any]) -> dict[str, Any]:
+    """The content with what 0.1 took where a file said nothing, and today's version does not:
+    `thompson` had no least probability.
+    """
+    variants = {}
+    for name, parts in content["variants"].items():
+        if parts.get("policy") == "thompson":
+            parts = {"min_probability": "0%", **parts}
+        variants[name] = parts
+    return {**content, "variants": variants}
 
 
 def rename(parts: Any, names: Mapping[str, str]) -> Any:

@@ -188,7 +188,7 @@ def _as_it_was(revision: Revision) -> Experiment | None:
     said.
     """
     try:
-        return from_audit(revision.spec, f"{revision.experiment} (removed)")
+        return from_audit(revision.spec, f"{revision.experiment} (removed)", revision.revision)
     except SpecError as error:
         _logger.warning("%s has no file and is no longer reported: %s", revision.experiment, error)
         return None

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from topbill.policies import KINDS
-from topbill.spec import Experiment, Metric, Variant, canonical, load
+from topbill.spec import Experiment, Metric, Variant, canonical, from_audit, load
 from topbill.spec.model import Guardrail
 from topbill.spec.schema import json_schema
 
@@ -32,13 +32,32 @@ PINNED = {
 }
 
 
+WITHOUT_MIN_PROBABILITY = {
+    "experiments/home-artwork.yaml",
+    "experiments/home-rows.yaml",
+    "experiments/home-titles.yaml",
+    "tests/data/experiments/midnight-run.yaml",
+    "tests/data/every-key.yaml",
+}
+"""Files with a `thompson` that says none: 0.1 gave it none, today it has a default."""
+
+
+def as_first_read(name: str) -> Experiment:
+    """The experiment of an audit that 0.1 wrote of the file."""
+    audit = msgspec.json.encode(load(ROOT / name).raw).decode()
+    return from_audit(audit, name, PINNED[name][0])
+
+
 def prints(experiment: Experiment) -> tuple[str, str]:
     return experiment.fingerprint, experiment.learning_fingerprint
 
 
 @pytest.mark.parametrize("name", PINNED)
 def test_fingerprints_are_those_of_the_first_version(name: str) -> None:
-    assert prints(load(ROOT / name)) == PINNED[name]
+    assert prints(as_first_read(name)) == PINNED[name]
+    experiment = load(ROOT / name)
+    assert (prints(experiment) == PINNED[name]) == (name not in WITHOUT_MIN_PROBABILITY)
+    assert experiment.learning_fingerprint == PINNED[name][1], "it goes on learning where it stood"
 
 
 def test_the_file_of_every_key_has_every_key_and_every_policy() -> None:
@@ -98,11 +117,11 @@ def later(experiment: Experiment) -> LaterExperiment:
 
 @pytest.mark.parametrize("name", PINNED)
 def test_a_new_optional_key_with_its_default_alters_no_fingerprint(name: str) -> None:
-    assert prints(later(load(ROOT / name))) == PINNED[name]
+    assert prints(later(as_first_read(name))) == PINNED[name]
 
 
 def test_a_new_key_with_another_value_is_something_that_the_file_says() -> None:
-    experiment = later(load(EVERY_KEY))
+    experiment = later(as_first_read("tests/data/every-key.yaml"))
     pinned = PINNED["tests/data/every-key.yaml"]
     first, *others = experiment.metrics
     changed = replace(experiment, metrics=(replace(first, decay=0.5), *others))  # type: ignore[call-arg]

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from topbill.domain.chance import with_min_probability
-from topbill.spec.exploration import little_is_left, policy_shares
+from topbill.policies import KINDS
+from topbill.spec import Variant
+from topbill.spec.exploration import (
+    default_min_probability,
+    little_is_left,
+    may_vanish,
+    policy_shares,
+)
 
 
 @pytest.mark.parametrize(
@@ -49,3 +58,46 @@ def test_little_is_told_with_its_figures_and_enough_is_not() -> None:
     )
     assert little_is_left("linucb", 0.001, 60, 12) is None
     assert little_is_left("linucb", 0.02, 0, 1) is None
+
+
+def variant(kind: str, least: float = 0.0, **params: Any) -> Variant:
+    return Variant(kind, kind, KINDS[kind].Params(**params), 1.0, min_probability=least)
+
+
+def test_auto_and_thompson_keep_a_little_chance_unless_a_file_says_otherwise() -> None:
+    assert default_min_probability("auto", 4) == default_min_probability("thompson", 4) == 0.005
+    assert default_min_probability("squarecb", 4) == 0.0
+    # Where requests bring the actions, 2% each may be all of it: only auto, which explores by
+    # nothing else, gets it.
+    assert default_min_probability("auto", 0) == 0.02
+    assert default_min_probability("thompson", 0) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("parts", "candidates", "told"),
+    [
+        (variant("thompson"), 4, True),
+        (variant("thompson", 0.005), 4, False),
+        (variant("thompson", 0.00001), 4, True),
+        (variant("thompson", 0.00001), 0, False),
+        (variant("squarecb", gamma_scale=1000.0), 4, True),
+        (variant("epsilon_greedy"), 4, False),
+        (variant("epsilon_greedy", epsilon=0.0), 4, True),
+        (variant("epsilon_greedy", decay=100.0), 4, True),
+        (variant("linucb"), 4, True),
+        (variant("linucb", 0.02), 4, False),
+        (variant("uniform"), 4, False),
+        (variant("fixed"), 4, False),
+        (variant("vw"), 4, True),
+        (variant("vw", exploration="bag"), 4, False),
+        (variant("vw", exploration="epsilon", epsilon=0.0), 4, True),
+    ],
+)
+def test_a_policy_whose_probabilities_may_vanish_is_told(
+    parts: Variant, candidates: int, told: bool
+) -> None:
+    sentence = may_vanish(parts, candidates)
+    assert (sentence is not None) == told
+    if sentence:
+        assert sentence.startswith(f"{parts.name}: {parts.policy} may stop showing an action")
+        assert "write min_probability: 0.5%" in sentence

@@ -84,7 +84,7 @@ def test_a_file_becomes_an_experiment(sample: str, file: File) -> None:
     assert e.guardrails[0].margin == 0.02
     assert [(v.name, v.policy, v.share, v.min_probability) for v in e.variants] == [
         ("editorial", "fixed", 0.2, 0.0),
-        ("thompson", "thompson", 0.4, 0.0),
+        ("thompson", "thompson", 0.4, 0.01),
         ("linucb", "linucb", 0.4, 0.02),
     ]
     assert e.control.name == "editorial"

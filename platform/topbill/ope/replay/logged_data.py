@@ -89,13 +89,16 @@ class LoggedData:
         # DuckDB's progress bar would stand amid the JSON that the command prints.
         self._connection.execute("SET enable_progress_bar = false")
         self.key = key
-        specs = dict(self._connection.execute("SELECT key, spec FROM experiments").fetchall())
+        specs = {
+            key: rest for key, *rest in self._rows("SELECT key, spec, revision FROM experiments")
+        }
         if key not in specs:
             raise NotFound(
                 f"experiment {key!r} is not in the lake; expected one of "
                 f"{', '.join(specs) or '(none)'}"
             )
-        self.experiment = from_audit(specs[key], f"{key} (as published)")
+        spec, revision = specs[key]
+        self.experiment = from_audit(spec, f"{key} (as published)", revision)
         self.published = self._number("SELECT epoch_us(published_at) FROM published")
         own = {"key": key}
         self.events = self._number("SELECT count(*) FROM rewards WHERE experiment = $key", own)
@@ -127,8 +130,8 @@ class LoggedData:
         names = frozenset(action.id for action in self.experiment.actions)
         return Offers(counts, decisions, names if chose else frozenset())
 
-    def _rows(self, query: str, parameters: dict[str, Any]) -> list[tuple[Any, ...]]:
-        return list(self._connection.execute(query, parameters).fetchall())
+    def _rows(self, query: str, parameters: dict[str, Any] | None = None) -> list[tuple[Any, ...]]:
+        return list(self._connection.execute(query, parameters or {}).fetchall())
 
     @property
     def window(self) -> float:

@@ -8,7 +8,7 @@ position: what a lower place costs is learned, and every decision is scored as i
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import msgspec
 import numpy as np
@@ -154,6 +154,12 @@ class LinearPolicy:
     """
 
     kind: ClassVar[str]
+    default_spread: ClassVar[float] = 0.0
+
+    @staticmethod
+    def own_spread(params: Any) -> float:  # noqa: ARG004
+        """Nothing, unless a subclass explores by chance alone."""
+        return 0.0
 
     def __init__(
         self,

@@ -61,6 +61,12 @@ class VW:
     kind: ClassVar[str] = "vw"
     Params: ClassVar[type[msgspec.Struct]] = VWParams
     deterministic: ClassVar[bool] = False
+    default_spread: ClassVar[float] = 0.0
+
+    @staticmethod
+    def own_spread(params: VWParams) -> float:
+        """The uniform share of its exploration."""
+        return params.uniform_share
 
     def __init__(
         self,

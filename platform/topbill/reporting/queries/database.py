@@ -174,7 +174,7 @@ def published_experiment(database: AnalyticsDatabase, key: str) -> Experiment:
         SpecError: this version of Topbill cannot read it.
     """
     row = experiment_row(database, key)
-    return from_audit(row["spec"], f"{key} (as published)")
+    return from_audit(row["spec"], f"{key} (as published)", row["revision"])
 
 
 def load_experiment(data: Path | str, key: str) -> Experiment:
