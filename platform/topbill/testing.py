@@ -41,9 +41,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from topbill.domain.decision import Origin, decision_rows, reward_rows
+from topbill.domain.decision import Origin, decision_rows, reward_rows, unit_event_rows
 from topbill.domain.metric import longest_window, microseconds
-from topbill.domain.records import Decision, Placement, RewardEvent
+from topbill.domain.records import Decision, Placement, RewardEvent, UnitEvent
 from topbill.lake import Lake
 from topbill.log import Clock, now_micros
 from topbill.log.memory import MemoryLog
@@ -110,6 +110,7 @@ def publish(
     decisions: Sequence[Decision],
     rewards: Iterable[RewardEvent] = (),
     *,
+    unit_events: Sequence[UnitEvent] = (),
     at: int | None = None,
 ) -> None:
     """Append decisions and their rewards to the lake in a data folder and publish it, as the worker
@@ -120,6 +121,7 @@ def publish(
         experiments: What the record says of them, all of them: as their files of now do.
         decisions: In their order; each id once.
         rewards: Of these decisions. One of another decision belongs to no experiment.
+        unit_events: Of whichever units.
         at: The publication's time in µs since the epoch, by which windows are over or not. By
             default all of them are.
 
@@ -138,6 +140,9 @@ def publish(
         rows.append((seq, event, origin))
     if rows:
         lake.append("rewards", reward_rows(rows), rows[-1][0])
+    if unit_events:
+        stamped = list(enumerate(unit_events, lake.position("events") + 1))
+        lake.append("events", unit_event_rows(stamped), stamped[-1][0])
     lake.write_database(experiments, _all_over(experiments, decisions) if at is None else at)
 
 
@@ -154,13 +159,14 @@ def temporary_lake(
     decisions: Sequence[Decision],
     rewards: Iterable[RewardEvent] = (),
     *,
+    unit_events: Sequence[UnitEvent] = (),
     at: int | None = None,
 ) -> Iterator[Path]:
     """A data folder with a published lake, gone when the block ends; the arguments are those of
     `publish`."""
     with TemporaryDirectory(prefix="topbill-") as folder:
         data = Path(folder)
-        publish(data, experiments, decisions, rewards, at=at)
+        publish(data, experiments, decisions, rewards, unit_events=unit_events, at=at)
         yield data
 
 

@@ -73,6 +73,7 @@ class Load(threading.Thread):
         self.service, self.label, self.stopped = service, name, stop
         self.decisions: dict[str, list[str]] = {}
         self.events: set[tuple[str, str]] = set()
+        self.unit_events: set[tuple[str, str]] = set()
 
     def run(self) -> None:
         number = 0
@@ -90,6 +91,12 @@ class Load(threading.Thread):
         self.decisions[decision_id] = [item["action"] for item in answer["slate"]]
         if number % 3 == 0:
             self.reward(decision_id)
+            self.event(f"u{number % 40}", decision_id)
+
+    def event(self, unit: str, event_id: str) -> None:
+        event = {"unit": unit, "event": "session_start", "event_id": event_id}
+        assert self.service.call("POST", "/v1/event", event)["status"] in ("stored", "duplicate")
+        self.unit_events.add((unit, event_id))
 
     def reward(self, decision_id: str, **more: str) -> None:
         event = {"decision_id": decision_id, "event": "play", "event_id": "e", **more}
@@ -166,6 +173,10 @@ def test_what_was_acknowledged_is_there_once_after_ten_kills(
     kept = [(event.decision_id, event.event_id) for _, event in log.read_events(0, 1_000_000)]
     assert len(set(kept)) == len(kept)
     assert events <= set(kept)
+    acknowledged = {key for load in loads for key in load.unit_events}
+    of_units = [(event.unit, event.event_id) for _, event in log.read_unit_events(0, 1_000_000)]
+    assert len(set(of_units)) == len(of_units)
+    assert acknowledged <= set(of_units)
     assert log.version("art") > 0
     log.close()
 
@@ -183,6 +194,11 @@ def test_what_was_acknowledged_is_there_once_after_ten_kills(
         tmp_path / "data" / lake.DATABASE, "SELECT decision_id, event_id FROM rewards"
     ).to_pylist()
     assert sorted((row["decision_id"], row["event_id"]) for row in joined) == sorted(kept)
+    view = lake.sql(
+        tmp_path / "data" / lake.DATABASE, "SELECT unit, unit_type, event_id FROM events"
+    ).to_pylist()
+    assert {row["unit_type"] for row in view} == {"profile_id"}
+    assert sorted((row["unit"], row["event_id"]) for row in view) == sorted(of_units)
 
 
 @pytest.fixture

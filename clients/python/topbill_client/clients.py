@@ -16,7 +16,7 @@ import httpx
 
 from topbill_client.choice import Choice, new_id
 from topbill_client.page import Page
-from topbill_client.sender import Delivered, Sender
+from topbill_client.sender import EVENTS, Delivered, Sender
 from topbill_client.wire import (
     TRANSIENT,
     Answer,
@@ -44,6 +44,7 @@ class _Common(Generic[Decided, Paged]):
     _breaker: Breaker
     _http: httpx.Client | httpx.AsyncClient
     _sender: Sender
+    _events: Sender
 
     def decide(
         self,
@@ -143,14 +144,61 @@ class _Common(Generic[Decided, Paged]):
         Returns the event's id at once. Raises nothing: what is lost in the end is counted in
         `delivered`.
         """
+        key = decision if isinstance(decision, str) else decision.decision_id
         return self._sender.put(
-            decision, event, value, action=action, position=position, at=at, event_id=event_id
+            key,
+            decision_id=key,
+            event=event,
+            value=value,
+            event_id=event_id,
+            action=action,
+            position=position,
+            at=at,
         )
+
+    def event(
+        self,
+        unit: str,
+        event: str,
+        value: float = 1.0,
+        *,
+        unit_type: str | None = None,
+        action: str | None = None,
+        at: datetime | None = None,
+        event_id: str | None = None,
+    ) -> str:
+        """Tell what a unit did that came of no decision: it started a session, answered a survey,
+        cancelled. `unit_type` is what experiments call their `unit` (`profile_id`); it may be left
+        out where all of the service have one. Queued, sent and kept as a reward is.
+
+        Returns the event's id at once. Raises nothing: what is lost in the end is counted in
+        `delivered`.
+        """
+        return self._events.put(
+            unit,
+            unit=unit,
+            unit_type=unit_type,
+            event=event,
+            value=value,
+            event_id=event_id,
+            action=action,
+            at=at,
+        )
+
+    def _flush(self, timeout: float) -> bool:
+        until = time.monotonic() + timeout
+        flushed = self._sender.flush(timeout)
+        return self._events.flush(max(0.0, until - time.monotonic())) and flushed
+
+    def _end(self, timeout: float) -> None:
+        until = time.monotonic() + timeout
+        self._sender.close(timeout)
+        self._events.close(max(0.0, until - time.monotonic()))
 
     @property
     def delivered(self) -> Delivered:
-        """What became of the rewards so far."""
-        return self._sender.delivered()
+        """What became of the rewards and events so far."""
+        return self._sender.delivered().plus(self._events.delivered())
 
     def _drive(self, asking: Coroutine[Any, Any, Any]) -> Any:
         raise NotImplementedError
@@ -163,14 +211,15 @@ class _Common(Generic[Decided, Paged]):
 
 
 class Client(_Common[Choice, Page]):
-    """Decides, pages and rewards over kept connections; safe to share between threads.
+    """Decides, pages, rewards and events over kept connections; safe to share between threads.
 
     `deadline` (seconds) is the longest a decide or page takes, retries included. Neither raises
     unless `strict`: where the service is down, slow or refuses, it returns the `default` given to
-    it, flagged `fallback`. `spool` names a folder in which rewards wait as well: what a process
-    could not send before it ended, however it ended, the next one with the same folder sends, under
-    the same event ids. Any number of processes may share it. `transport` replaces the network in
-    tests (`topbill_client.testing`). Raises BadRequest where the spool cannot be written.
+    it, flagged `fallback`. `spool` names a folder in which rewards and events wait as well: what a
+    process could not send before it ended, however it ended, the next one with the same folder
+    sends, under the same event ids. Any number of processes may share it. `transport` replaces the
+    network in tests (`topbill_client.testing`). Raises BadRequest where the spool cannot be
+    written.
     """
 
     def __init__(
@@ -190,6 +239,7 @@ class Client(_Common[Choice, Page]):
             base_url=address, headers=self.settings.headers(), transport=transport
         )
         self._sender = Sender(self.settings, transport, spool)
+        self._events = Sender(self.settings, transport, spool, EVENTS)
 
     def _drive(self, asking: Coroutine[Any, Any, Any]) -> Any:
         """Nothing in it ever suspends: `_send` and `_sleep` wait themselves, so one step is all
@@ -208,14 +258,14 @@ class Client(_Common[Choice, Page]):
         time.sleep(seconds)
 
     def flush(self, timeout: float = 5.0) -> bool:
-        """Wait until every reward has been dealt with; False where some still waited after
-        `timeout` seconds.
+        """Wait until every reward and event has been dealt with; False where some still waited
+        after `timeout` seconds.
         """
-        return self._sender.flush(timeout)
+        return self._flush(timeout)
 
     def close(self, timeout: float = 5.0) -> None:
         """Flush, then end. Also done when the process exits."""
-        self._sender.close(timeout)
+        self._end(timeout)
         self._sync.close()
 
     def __enter__(self) -> Client:
@@ -231,10 +281,12 @@ class Client(_Common[Choice, Page]):
 
 
 class AsyncClient(_Common[Deciding, Paging]):
-    """`Client` for asyncio: `decide` and `page` are awaited; `reward` is not, it only queues.
+    """`Client` for asyncio: `decide` and `page` are awaited; `reward` and `event` are not, they
+    only queue.
 
-    Rewards are sent by a thread, so that they get out even when the loop has ended. A `transport`
-    that is not for threads as well serves decides only; give the other one as `reward_transport`.
+    What is queued is sent by threads, so that it gets out even when the loop has ended. A
+    `transport` that is not for threads as well serves decides only; give the other one as
+    `reward_transport`.
     """
 
     def __init__(
@@ -257,6 +309,7 @@ class AsyncClient(_Common[Deciding, Paging]):
             base_url=address, headers=self.settings.headers(), transport=transport
         )
         self._sender = Sender(self.settings, reward_transport, spool)
+        self._events = Sender(self.settings, reward_transport, spool, EVENTS)
 
     def _drive(self, asking: Coroutine[Any, Any, Any]) -> Any:
         return asking
@@ -270,11 +323,11 @@ class AsyncClient(_Common[Deciding, Paging]):
 
     async def flush(self, timeout: float = 5.0) -> bool:
         """As `Client.flush`."""
-        return await asyncio.to_thread(self._sender.flush, timeout)
+        return await asyncio.to_thread(self._flush, timeout)
 
     async def close(self, timeout: float = 5.0) -> None:
         """As `Client.close`."""
-        await asyncio.to_thread(self._sender.close, timeout)
+        await asyncio.to_thread(self._end, timeout)
         await self._async.aclose()
 
     async def __aenter__(self) -> AsyncClient:

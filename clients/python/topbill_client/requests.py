@@ -65,6 +65,42 @@ class RewardRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     at: datetime | None = None
 
 
+class EventRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One event of `POST /v1/event/batch`."""
+
+    unit: Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
+    event: Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
+    unit_type: (
+        Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z]([A-Za-z0-9_-]{0,62}[A-Za-z0-9])?$")] | None
+    ) = None
+    value: Annotated[float, msgspec.Meta(ge=-1e12, le=1e12)] = 1.0
+    action: Id | None = None
+    event_id: Id | None = None
+    at: datetime | None = None
+
+
+class EventBatch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The body of `POST /v1/event/batch`."""
+
+    events: Annotated[list[EventRequest], msgspec.Meta(min_length=1, max_length=1_000)]
+
+
+class EventResult(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What became of one event of a unit."""
+
+    status: Literal["stored", "duplicate"]
+    unit: str
+    unit_type: str
+    event_id: str
+    warning: str | None = None
+
+
+class EventResults(msgspec.Struct, frozen=True):
+    """The answer of `POST /v1/event/batch`, in the order of the events."""
+
+    results: list[EventResult]
+
+
 class RewardBatch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The body of `POST /v1/reward/batch`."""
 

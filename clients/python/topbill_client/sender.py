@@ -1,5 +1,5 @@
-"""Rewards in the background: a thread that sends them in batches, again and again until the service
-has them.
+"""Rewards and events in the background: a thread for each that sends them in batches, again and
+again until the service has them.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Mapping
-from datetime import datetime
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -19,30 +19,34 @@ from typing import Any
 import httpx
 import msgspec
 
-from topbill_client.choice import Choice, new_id
+from topbill_client.choice import new_id
 from topbill_client.errors import BadRequest, Conflict, NotFound
-from topbill_client.page import Page
 from topbill_client.spool import Spool
 from topbill_client.wire import TRANSIENT, Settings, backoff, refusal
 
 LARGEST_BATCH = 500
 LONGEST_QUEUE = 50_000
 _GATHER = 0.05
-"""Seconds that rewards gather before a batch that isn't full goes out."""
+"""Seconds that they gather before a batch that isn't full goes out."""
 _LONGEST_TRY = 5.0
 _logger = logging.getLogger("topbill")
 
 
 class Delivered(msgspec.Struct, frozen=True):
-    """What became of rewards: `stored` (duplicates included), `unknown` where the service has no
-    such decision, `refused` for their form, `dropped` because too many waited, and `waiting`
-    still."""
+    """What became of rewards and events: `stored` (duplicates included), `unknown` where the
+    service has no such decision, `refused` for their form, `dropped` because too many waited, and
+    `waiting` still."""
 
     stored: int
     unknown: int
     refused: int
     dropped: int
     waiting: int
+
+    def plus(self, other: Delivered) -> Delivered:
+        """Of both together."""
+        sums = {name: getattr(self, name) + getattr(other, name) for name in self.__struct_fields__}
+        return Delivered(**sums)
 
 
 class _Result(msgspec.Struct):
@@ -54,8 +58,22 @@ class _Results(msgspec.Struct):
     results: list[_Result]
 
 
+@dataclass(frozen=True)
+class Route:
+    """Where a kind of event goes: the `kind` in the plural, as the body of its `path` has it, and
+    what a message calls `one`."""
+
+    kind: str
+    one: str
+    path: str
+
+
+REWARDS = Route("rewards", "a reward", "/v1/reward/batch")
+EVENTS = Route("events", "an event", "/v1/event/batch")
+
+
 class Sender:
-    """A queue and the thread that empties it. The thread starts with the first reward.
+    """A queue and the thread that empties it to a route. The thread starts with the first event.
 
     An event's id is chosen when it is queued, so that sending it twice stores it once. Events that
     are thrown out because the queue is full are the newest, and are counted. With a `spool` (a
@@ -68,8 +86,10 @@ class Sender:
         settings: Settings,
         transport: httpx.BaseTransport | None = None,
         spool: Path | str | None = None,
+        route: Route = REWARDS,
     ) -> None:
         self._settings = settings
+        self._route = route
         self._transport = transport
         self._queue: deque[msgspec.Raw] = deque()
         self._changed = threading.Condition()
@@ -78,38 +98,22 @@ class Sender:
         self._hurry = 0
         self._counts = dict.fromkeys(("stored", "unknown", "refused", "dropped"), 0)
         self._warned: set[str] = set()
-        self._spool = None if spool is None else Spool(Path(spool))
+        self._spool = None if spool is None else Spool(Path(spool), route.kind)
         if self._spool is not None:
             self._queue.extend(msgspec.Raw(line) for line in self._spool.take_over())
         if self._queue:
             self._start()
         atexit.register(_at_exit, weakref.ref(self))
 
-    def put(
-        self,
-        decision: Choice | Page | str,
-        event: str,
-        value: float,
-        *,
-        action: str | None,
-        position: int | None,
-        at: datetime | None,
-        event_id: str | None,
-    ) -> str:
-        """Queue an event; returns its id."""
-        key = decision if isinstance(decision, str) else decision.decision_id
-        body: dict[str, Any] = {
-            "decision_id": key,
-            "event": event,
-            "value": value,
-            "event_id": event_id or new_id(),
-        }
-        optional = {"action": action, "position": position, "at": at}
-        body |= {name: said for name, said in optional.items() if said is not None}
+    def put(self, owner: str, **fields: Any) -> str:
+        """Queue an event with these fields of its body, without those that are None; returns its
+        id. `owner` is whose it is, for messages."""
+        body = {name: value for name, value in fields.items() if value is not None}
+        body["event_id"] = body.get("event_id") or new_id()
         try:
             raw = msgspec.Raw(msgspec.json.encode(body))
         except (TypeError, ValueError) as error:
-            _logger.warning("a reward of %s was refused: %s", key, error)
+            _logger.warning("%s of %s was refused: %s", self._route.one, owner, error)
             raw = None
         with self._changed:
             if raw is None:
@@ -158,12 +162,17 @@ class Sender:
         if not flushed:
             then = "are lost" if spool is None else "wait in the spool for its next client"
             _logger.warning(
-                "%s: %d rewards could not be sent, and %s", self._settings.address, waiting, then
+                "%s: %d %s could not be sent, and %s",
+                self._settings.address,
+                waiting,
+                self._route.kind,
+                then,
             )
 
     def _start(self) -> None:
         if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="topbill-rewards", daemon=True)
+            name = f"topbill-{self._route.kind}"
+            self._thread = threading.Thread(target=self._run, name=name, daemon=True)
             self._thread.start()
 
     def _run(self) -> None:
@@ -185,8 +194,9 @@ class Sender:
                     failures += 1
                     if failures == 1:
                         _logger.warning(
-                            "%s: rewards wait: %s",
+                            "%s: %s wait: %s",
                             self._settings.address,
+                            self._route.kind,
                             error or type(error).__name__,
                         )
                     with self._changed:
@@ -209,7 +219,8 @@ class Sender:
             return list(islice(self._queue, LARGEST_BATCH))
 
     def _send(self, http: httpx.Client, batch: list[msgspec.Raw]) -> None:
-        response = http.post("/v1/reward/batch", content=msgspec.json.encode({"rewards": batch}))
+        body = msgspec.json.encode({self._route.kind: batch})
+        response = http.post(self._route.path, content=body)
         if response.status_code == 200:
             try:
                 results = msgspec.json.decode(response.content, type=_Results).results
@@ -226,8 +237,8 @@ class Sender:
         refused = refusal(response)
         if not isinstance(refused, BadRequest | NotFound | Conflict):
             raise httpx.TransportError(str(refused))
-        bad = _culprit(refused) if isinstance(refused, BadRequest) else None
-        _logger.warning("%s: a reward was refused: %s", self._settings.address, refused)
+        bad = _culprit(refused, self._route.kind) if isinstance(refused, BadRequest) else None
+        _logger.warning("%s: %s was refused: %s", self._settings.address, self._route.one, refused)
         if bad is None or bad >= len(batch):
             self._done(len(batch), {"refused": len(batch)})
         else:
@@ -246,9 +257,9 @@ class Sender:
             self._changed.notify_all()
 
 
-def _culprit(error: BadRequest) -> int | None:
-    """The place in its batch of the reward that a refusal is about: `$.rewards[3].position` → 3."""
-    place = error.path.removeprefix("$.rewards[").partition("]")[0]
+def _culprit(error: BadRequest, kind: str) -> int | None:
+    """The place in its batch of the event that a refusal is about: `$.rewards[3].position` → 3."""
+    place = error.path.removeprefix(f"$.{kind}[").partition("]")[0]
     return int(place) if place.isdigit() else None
 
 

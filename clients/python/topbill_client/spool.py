@@ -1,7 +1,7 @@
-"""Rewards on disk until the service has them: a file a sender, which the next sender takes over
-when its own has ended.
+"""Rewards and events on disk until the service has them: a file a sender, which the next sender of
+the same kind takes over when its own has ended.
 
-A line is the body of a reward with its event id, so that sending one twice stores it once. What was
+A line is the body of one with its event id, so that sending one twice stores it once. What was
 added survives the process, however it ends; it is not forced to the disk, so the machine must not
 lose its power.
 """
@@ -25,7 +25,6 @@ except (
 ):  # Windows has no file locks of this kind: the client works there, its spool doesn't
     fcntl = None  # type: ignore[assignment]
 
-_SUFFIX = ".rewards"
 _WORTH_SHRINKING = 1_000_000
 """Bytes of what was sent that a file may hold before it is written anew."""
 _logger = logging.getLogger("topbill")
@@ -33,17 +32,18 @@ _logger = logging.getLogger("topbill")
 
 class Spool:
     """One sender's file in a folder that senders share. A lock on the file says that its sender is
-    alive.
+    alive. `kind` is what its lines are, and the end of its name: `rewards` or `events`.
 
     Raises BadRequest where the folder cannot be written. Later failures of the disk are said in the
-    log once; rewards then wait in memory only.
+    log once; what is queued then waits in memory only.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, kind: str = "rewards") -> None:
         if fcntl is None:
             raise BadRequest("spool", "this system has no file locks; expected Linux or macOS")
         self._folder = folder
-        self._path = folder / f"{os.getpid()}-{os.urandom(6).hex()}{_SUFFIX}"
+        self._kind = kind
+        self._path = folder / f"{os.getpid()}-{os.urandom(6).hex()}.{kind}"
         self._sent = 0
         self._failed = False
         try:
@@ -53,9 +53,9 @@ class Spool:
             raise BadRequest("spool", f"{error}; expected a folder that can be written") from error
 
     def take_over(self) -> list[bytes]:
-        """The rewards that senders left behind; from now on they are this one's."""
+        """What senders left behind; from now on it is this one's."""
         found: list[bytes] = []
-        for path in sorted(self._folder.glob(f"*{_SUFFIX}")):
+        for path in sorted(self._folder.glob(f"*.{self._kind}")):
             if path != self._path:
                 found += self._take(path)
         return found
@@ -75,7 +75,7 @@ class Spool:
             return []
 
     def add(self, *lines: bytes) -> None:
-        """Keep rewards."""
+        """Keep what waits."""
         try:
             _write(self._file.fileno(), b"".join(line + b"\n" for line in lines))
         except OSError as error:
@@ -111,7 +111,8 @@ class Spool:
         """A locked file in place of this sender's. It gets its name once it is locked: others take
         what is not.
         """
-        unnamed = self._path.with_suffix(".tmp")
+        # Senders of both kinds share the folder, so the whole name stands before its new end.
+        unnamed = self._path.with_name(f"{self._path.name}.tmp")
         file = unnamed.open("ab", buffering=0)
         try:
             fcntl.flock(file, fcntl.LOCK_EX)
@@ -125,7 +126,7 @@ class Spool:
 
     def _give_up(self, error: OSError) -> None:
         if not self._failed:
-            _logger.warning("%s: %s; rewards wait in memory only", self._path, error)
+            _logger.warning("%s: %s; %s wait in memory only", self._path, error, self._kind)
         self._failed = True
 
 
@@ -135,7 +136,7 @@ def _write(file: int, content: bytes) -> None:
 
 
 def _whole(line: bytes) -> bool:
-    """Whether it is a reward: the last line of a file may be torn, where the disk was full."""
+    """Whether it is a body: the last line of a file may be torn, where the disk was full."""
     try:
         return isinstance(msgspec.json.decode(line), dict)
     except msgspec.DecodeError:

@@ -23,6 +23,10 @@ from topbill_client.errors import BadRequest
 from topbill_client.page import Page, Row, Tile
 from topbill_client.requests import (
     DecideRequest,
+    EventBatch,
+    EventRequest,
+    EventResult,
+    EventResults,
     OfferedAction,
     PageRequest,
     RewardBatch,
@@ -37,7 +41,8 @@ class FakeService(httpx.BaseTransport, httpx.AsyncBaseTransport):
     """A transport for `Client` and `AsyncClient`. `orders` maps experiments to the orders that they
     show, `pages` maps pages to their rows of titles.
 
-    `decisions`, `page_requests` and `rewards` hold what came, in the forms of `requests`.
+    `decisions`, `page_requests`, `rewards` and `events` hold what came, in the forms of `requests`.
+    `unit_type` is what an event's unit is where it does not say.
     Set `down` to refuse connections, `delay` (seconds) to be slow, `failures` to answer that many
     requests with 503 first.
     """
@@ -49,12 +54,15 @@ class FakeService(httpx.BaseTransport, httpx.AsyncBaseTransport):
         pages: Mapping[str, Mapping[str, Sequence[str]]] | None = None,
         down: bool = False,
         delay: float = 0.0,
+        unit_type: str = "profile_id",
     ) -> None:
         self.orders, self.pages = dict(orders or {}), dict(pages or {})
         self.down, self.delay, self.failures = down, delay, 0
         self.decisions: dict[str, DecideRequest] = {}
         self.page_requests: dict[str, PageRequest] = {}
         self.rewards: list[RewardRequest] = []
+        self.events: list[EventRequest] = []
+        self.unit_type = unit_type
         self.requests = 0
         self._actions_of: dict[str, list[str]] = {}
         self._answers: dict[str, Choice] = {}
@@ -93,6 +101,10 @@ class FakeService(httpx.BaseTransport, httpx.AsyncBaseTransport):
                 return self._page(msgspec.json.decode(request.content, type=PageRequest))
             if request.url.path == "/v1/reward/batch":
                 return self._store(msgspec.json.decode(request.content, type=RewardBatch).rewards)
+            if request.url.path == "/v1/event/batch":
+                return self._store_events(
+                    msgspec.json.decode(request.content, type=EventBatch).events
+                )
             return _refused(404, "not_found", request.url.path)
         except msgspec.ValidationError as error:
             message, _, path = str(error).partition(" - at `")
@@ -161,10 +173,26 @@ class FakeService(httpx.BaseTransport, httpx.AsyncBaseTransport):
                 self.rewards.append(reward)
         return _answered(RewardResults(results))
 
+    def _store_events(self, events: list[EventRequest]) -> httpx.Response:
+        stored = {(event.unit_type, event.unit, event.event_id) for event in self.events}
+        results = []
+        for event in events:
+            event_id = event.event_id or new_id()
+            unit_type = event.unit_type or self.unit_type
+            key = (unit_type, event.unit, event_id)
+            if key in stored:
+                results.append(EventResult("duplicate", event.unit, unit_type, event_id))
+                continue
+            stored.add(key)
+            whole = msgspec.structs.replace(event, unit_type=unit_type, event_id=event_id)
+            self.events.append(whole)
+            results.append(EventResult("stored", event.unit, unit_type, event_id))
+        return _answered(EventResults(results))
 
-def _answered(body: Choice | Page | RewardResults) -> httpx.Response:
+
+def _answered(body: Choice | Page | RewardResults | EventResults) -> httpx.Response:
     content = msgspec.to_builtins(body)
-    if not isinstance(body, RewardResults):
+    if not isinstance(body, RewardResults | EventResults):
         # These two say what a caller fell back on; no service sends them.
         del content["fallback"], content["problem"]
     return httpx.Response(200, content=msgspec.json.encode(content))

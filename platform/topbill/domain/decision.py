@@ -1,9 +1,9 @@
-"""The columns of a decision and of a reward, said once.
+"""The columns of a decision, of a reward and of a unit's event, said once.
 
-Tables, views, and what is read back from them into records are all derived from the two lists
-`DECISION_COLUMNS` and `REWARD_COLUMNS`: a column is added here and nowhere else. It then stands in
-the Delta table (older files read as null there), in the analytics database, and in the records
-that evaluation, the worker and exports read.
+Tables, views, and what is read back from them into records are all derived from the lists
+`DECISION_COLUMNS`, `REWARD_COLUMNS` and `EVENT_COLUMNS`: a column is added here and nowhere else.
+It then stands in the Delta table (older files read as null there), in the analytics database, and
+in the records that evaluation, the worker and exports read.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import msgspec
 import pyarrow as pa
 
-from topbill.domain.records import NULL, Decision, Mask, Placement, RewardEvent
+from topbill.domain.records import NULL, Decision, Mask, Placement, RewardEvent, UnitEvent
 
 Row = TypeVar("Row")
 _TIME = pa.timestamp("us", tz="UTC")
@@ -246,6 +246,29 @@ REWARD_COLUMNS: list[RecordColumn[LoggedReward]] = [
 """What the lake has of a reward, in the order of view `rewards`; its `seq` comes last."""
 
 
+def _of_unit(name: str, type_: pa.DataType) -> RecordColumn[UnitEvent]:
+    return RecordColumn(name, type_, attrgetter(name))
+
+
+EVENT_COLUMNS: list[RecordColumn[UnitEvent]] = [
+    _of_unit("unit", pa.string()),
+    _of_unit("unit_type", pa.string()),
+    _of_unit("event", pa.string()),
+    _of_unit("value", pa.float64()),
+    _of_unit("action", pa.string()),
+    # As of a reward: the caller's time where given, else the time of receipt.
+    RecordColumn(
+        "occurred_at",
+        _TIME,
+        lambda event: event.received_at if event.occurred_at is None else event.occurred_at,
+    ),
+    _of_unit("received_at", _TIME),
+    _of_unit("event_id", pa.string()),
+]
+"""What the lake has of an event of a unit, in the order of view `events`. The table has its `seq`
+too; the view has not, so that it says the same in whatever order events came."""
+
+
 # ------------------------------------------------------------------ what is derived
 
 
@@ -298,6 +321,11 @@ def reward_rows(rows: Sequence[tuple[int, RewardEvent, Origin]]) -> pa.Table:
     `rewards`."""
     events = [(event, origin) for _, event, origin in rows]
     return _table([seq for seq, _, _ in rows], events, REWARD_COLUMNS)
+
+
+def unit_event_rows(rows: Sequence[tuple[int, UnitEvent]]) -> pa.Table:
+    """Events of units with their `seq` as the columns of the lake's `events`."""
+    return _table([seq for seq, _ in rows], [event for _, event in rows], EVENT_COLUMNS)
 
 
 def _table(

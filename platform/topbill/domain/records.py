@@ -147,6 +147,37 @@ class RewardEvent(
     received_at: int = 0
 
 
+class UnitEvent(
+    msgspec.Struct,
+    frozen=True,
+    kw_only=True,
+    omit_defaults=True,
+    gc=False,
+    rename={"received_at": "at"},
+):
+    """Something that a unit did, which belongs to no decision: it came back, answered a survey,
+    cancelled.
+
+    `unit_type` is what experiments call their `unit` (profile_id), so that profile 7 and account 7
+    stay apart. `occurred_at` is the caller's time, `received_at` the log's stamp, both as in
+    `RewardEvent`.
+    """
+
+    unit: str
+    unit_type: str
+    event_id: str
+    event: str
+    value: float = 1.0
+    action: str | None = None
+    occurred_at: int | None = None
+    received_at: int = 0
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """What makes it the same event when it comes again: its id, under its unit."""
+        return self.unit_type, self.unit, self.event_id
+
+
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     """The learned state of all policies of an experiment, and the log position that it includes.
 

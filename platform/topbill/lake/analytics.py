@@ -39,8 +39,8 @@ CREATE TABLE metrics (
 CREATE TABLE revisions (
     experiment VARCHAR, revision VARCHAR, revised_at TIMESTAMP, who VARCHAR, spec JSON);
 CREATE TABLE published (
-    published_at TIMESTAMP, decisions_version BIGINT, rewards_version BIGINT, files VARCHAR,
-    schema_version BIGINT);
+    published_at TIMESTAMP, decisions_version BIGINT, rewards_version BIGINT,
+    events_version BIGINT, files VARCHAR, schema_version BIGINT);
 CREATE TABLE problems (kind VARCHAR, subject VARCHAR, path VARCHAR, message VARCHAR);
 CREATE SCHEMA metrics;
 """
@@ -83,7 +83,7 @@ class Publication:
     """What one analytics database shows.
 
     Attributes:
-        tables: `decisions` and `rewards` at their versions.
+        tables: `decisions`, `rewards` and `events` at their versions.
         experiments: Those that have metrics, also such as have no file any more.
         at: µs since the epoch: every row of the log stamped up to then is in the tables.
         revisions: The audit, oldest first.
@@ -179,7 +179,7 @@ def _create_views(
 
 
 def _published(path: Path, publication: Publication) -> tuple[Any, ...]:
-    versions = [publication.tables[name].version for name in ("decisions", "rewards")]
+    versions = [publication.tables[name].version for name in ("decisions", "rewards", "events")]
     return (_moment(publication.at), *versions, files_of(path), SCHEMA_VERSION)
 
 

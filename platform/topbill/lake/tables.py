@@ -19,7 +19,7 @@ from deltalake import (
 )
 from deltalake.exceptions import DeltaError
 
-from topbill.domain.decision import DECISION_COLUMNS, REWARD_COLUMNS, schema
+from topbill.domain.decision import DECISION_COLUMNS, EVENT_COLUMNS, REWARD_COLUMNS, schema
 from topbill.domain.errors import LogError
 from topbill.domain.schema_version import SCHEMA_VERSION
 from topbill.lake import analytics
@@ -28,7 +28,7 @@ from topbill.lake.delta import files_of
 from topbill.lake.views import PinnedTable
 from topbill.spec import Experiment
 
-Table = Literal["decisions", "rewards"]
+Table = Literal["decisions", "rewards", "events"]
 POSITION = "topbill.log"
 """Delta's application id: its transaction version is the last `seq` of the log that the table
 holds.
@@ -53,12 +53,16 @@ every minute.
 
 def schemas() -> dict[Table, pa.Schema]:
     """The Arrow schema of each table, as the columns are registered now."""
-    return {"decisions": schema(DECISION_COLUMNS), "rewards": schema(REWARD_COLUMNS)}
+    return {
+        "decisions": schema(DECISION_COLUMNS),
+        "rewards": schema(REWARD_COLUMNS),
+        "events": schema(EVENT_COLUMNS),
+    }
 
 
 class Lake:
-    """The lake in a data folder: `DIR/lake/decisions`, `DIR/lake/rewards` and the analytics
-    database `DIR/topbill.duckdb`.
+    """The lake in a data folder: `DIR/lake/decisions`, `DIR/lake/rewards`, `DIR/lake/events` and
+    the analytics database `DIR/topbill.duckdb`.
 
     For one writer at a time; a second one that appends what was appended already is refused by
     Delta itself. `keep_hours`: how long files that compaction replaced stay for readers that opened
@@ -83,7 +87,8 @@ class Lake:
                 str(where),
                 schema=columns,
                 mode="ignore",
-                partition_by=["experiment"],
+                # An event of a unit belongs to no experiment: those of tomorrow read it as well.
+                partition_by=["experiment"] if "experiment" in columns.names else None,
                 configuration=_SETTINGS,
             )
             check_version(table, where)

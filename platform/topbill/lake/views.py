@@ -1,4 +1,4 @@
-"""The views of the analytics database, as SQL: the two tables of the lake, and what is computed of
+"""The views of the analytics database, as SQL: the tables of the lake, and what is computed of
 them when somebody reads.
 
 A view's definition cannot have parameters: DuckDB stores its text. So names and values stand in it,
@@ -10,7 +10,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from topbill.domain.decision import DECISION_COLUMNS, REWARD_COLUMNS, RecordColumn, sql_types
+from topbill.domain.decision import (
+    DECISION_COLUMNS,
+    EVENT_COLUMNS,
+    REWARD_COLUMNS,
+    SEQ,
+    RecordColumn,
+    sql_types,
+)
 from topbill.domain.metric import Metric, metric_column, values_sql
 from topbill.domain.objective import Objective
 from topbill.domain.sql import identifier, number, quoted
@@ -19,6 +26,7 @@ from topbill.spec import Experiment
 _COLUMNS: Mapping[str, Sequence[RecordColumn[Any]]] = {
     "decisions": DECISION_COLUMNS,
     "rewards": REWARD_COLUMNS,
+    "events": EVENT_COLUMNS,
 }
 _OF_DECISION = (
     "decision_id",
@@ -61,14 +69,17 @@ EMPTY = PinnedTable((), 0, widened=False)
 
 
 def base_view(name: str, table: PinnedTable) -> str:
-    """View `decisions` or `rewards`: a Delta table's files. An empty lake has the same columns and
-    no row.
+    """View `decisions`, `rewards` or `events`: a Delta table's files. An empty lake has the same
+    columns and no row.
 
     The files are named one by one. So the view goes on showing the very rows of its version while
     newer ones are appended or files are merged beside it, and readers need no Delta extension.
     """
+    types = sql_types(_COLUMNS[name])
+    if name == "events":
+        del types[SEQ]
     columns = []
-    for column, kind in sql_types(_COLUMNS[name]).items():
+    for column, kind in types.items():
         sql = identifier(column)
         if not table.files:
             columns.append(f"NULL::{kind} AS {sql}")
@@ -80,12 +91,14 @@ def base_view(name: str, table: PinnedTable) -> str:
     selected = f"CREATE VIEW {name} AS SELECT {', '.join(columns)}"
     if not table.files:
         return f"{selected} WHERE false"
-    options = "hive_partitioning = true, hive_types = {'experiment': VARCHAR}"
+    options = ["hive_partitioning = false"]
+    if "experiment" in types:
+        options = ["hive_partitioning = true", "hive_types = {'experiment': VARCHAR}"]
     if table.widened:
         # Older files lack columns that newer ones have. Looking into each costs time: only then.
-        options += ", union_by_name = true"
+        options.append("union_by_name = true")
     files = ", ".join(map(quoted, table.files))
-    return f"{selected} FROM read_parquet([{files}], {options})"
+    return f"{selected} FROM read_parquet([{files}], {', '.join(options)})"
 
 
 def metrics_view(experiment: Experiment) -> str:

@@ -32,6 +32,14 @@ CREATE TABLE IF NOT EXISTS reward_events (
     at INTEGER NOT NULL,
     body BLOB NOT NULL,
     UNIQUE (decision_id, event_id));
+CREATE TABLE IF NOT EXISTS unit_events (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT,
+    unit_type TEXT NOT NULL,
+    unit TEXT NOT NULL,
+    event_id TEXT NOT NULL,
+    at INTEGER NOT NULL,
+    body BLOB NOT NULL,
+    UNIQUE (unit_type, unit, event_id));
 CREATE TABLE IF NOT EXISTS policy_snapshots (
     experiment TEXT NOT NULL,
     version INTEGER NOT NULL,

@@ -6,33 +6,46 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import msgspec
 
-from topbill.domain.records import Decision, RewardEvent
+from topbill.domain.records import Decision, RewardEvent, UnitEvent
 
 _encode = msgspec.json.Encoder().encode
 
 EventKey = tuple[str, str]
 """(decision_id, event_id): an event id need only be unique under its decision."""
+UnitEventKey = tuple[str, str, str]
+"""(unit_type, unit, event_id): one of a unit's need only be unique under it."""
 
 
 class Rows(NamedTuple):
     """What is to be stored: decisions as (decision_id, experiment, body), events as (decision_id,
-    event_id, body). A body is the record's JSON.
+    event_id, body), events of units as (unit_type, unit, event_id, body). A body is the record's
+    JSON.
     """
 
     decisions: list[tuple[str, str, bytes]]
     events: list[tuple[str, str, bytes]]
+    # Has a default, since frames of earlier versions end before it.
+    unit_events: list[tuple[str, str, str, bytes]] = []  # noqa: RUF012 (a field; see `none`)
+
+    @classmethod
+    def none(cls) -> Rows:
+        """No row yet, in lists of its own."""
+        return cls([], [], [])
+
+    def __bool__(self) -> bool:
+        return any(self)
 
 
 class Entry(NamedTuple):
     """Rows that are stored together or not at all.
 
-    `keyed_decisions` and `keyed_events` say which ids the callers chose: only those can have been
-    used before. Of an entry that is `whole`, nothing is stored where one of its keyed decisions was
-    before.
+    `keyed_decisions`, `keyed_events` and `keyed_unit_events` say which ids the callers chose: only
+    those can have been used before. Of an entry that is `whole`, nothing is stored where one of its
+    keyed decisions was before.
     """
 
     decisions: Sequence[Decision] = ()
@@ -40,56 +53,83 @@ class Entry(NamedTuple):
     keyed_decisions: frozenset[str] = frozenset()
     keyed_events: frozenset[EventKey] = frozenset()
     whole: bool = False
+    unit_events: Sequence[UnitEvent] = ()
+    keyed_unit_events: frozenset[UnitEventKey] = frozenset()
 
 
 class Receipt(NamedTuple):
     """What the log says of an entry: the decisions that were stored before it, by id; of each
-    event, whether it is a duplicate; or the id that was used before with another content (then
-    nothing of the entry was stored)."""
+    event, and of each event of a unit, whether it is a duplicate; or the id that was used before
+    with another content (then nothing of the entry was stored)."""
 
     stored: Mapping[str, Decision]
     duplicates: tuple[bool, ...]
     conflict: str | None = None
+    unit_duplicates: tuple[bool, ...] = ()
 
 
-def all_keyed(decisions: Sequence[Decision], events: Sequence[RewardEvent]) -> Entry:
+def all_keyed(
+    decisions: Sequence[Decision],
+    events: Sequence[RewardEvent],
+    unit_events: Sequence[UnitEvent] = (),
+) -> Entry:
     """An entry of which every id is the caller's."""
-    decision_ids = frozenset(decision.decision_id for decision in decisions)
-    event_keys = frozenset((event.decision_id, event.event_id) for event in events)
-    return Entry(decisions, events, decision_ids, event_keys)
+    return Entry(
+        decisions,
+        events,
+        frozenset(decision.decision_id for decision in decisions),
+        frozenset((event.decision_id, event.event_id) for event in events),
+        unit_events=unit_events,
+        keyed_unit_events=frozenset(event.key for event in unit_events),
+    )
 
 
-def keyed_ids(entries: Sequence[Entry]) -> tuple[set[str], set[EventKey]]:
-    """All ids of a group that may have been used before: what has to be looked up for it."""
-    decision_ids: set[str] = set()
-    event_keys: set[EventKey] = set()
-    for _, _, keyed_decisions, keyed_events, _ in entries:
-        if keyed_decisions:
-            decision_ids |= keyed_decisions
-        if keyed_events:
-            event_keys |= keyed_events
-    return decision_ids, event_keys
+class KeyedIds(NamedTuple):
+    """Ids that may have been used before: what has to be looked up for a group."""
+
+    decisions: set[str]
+    events: set[EventKey]
+    unit_events: set[UnitEventKey]
+
+    @classmethod
+    def of(cls, entries: Sequence[Entry]) -> KeyedIds:
+        """All such ids of a group."""
+        ids = cls(set(), set(), set())
+        for entry in entries:
+            if entry.keyed_decisions:
+                ids.decisions.update(entry.keyed_decisions)
+            if entry.keyed_events:
+                ids.events.update(entry.keyed_events)
+            if entry.keyed_unit_events:
+                ids.unit_events.update(entry.keyed_unit_events)
+        return ids
+
+    def __bool__(self) -> bool:
+        return any(self)
 
 
-def admit(
-    entry: Entry,
-    at: int,
-    stored_decisions: dict[str, Decision],
-    stored_events: set[EventKey],
-    rows: Rows,
-) -> Receipt:
+class Stored(Protocol):
+    """What is known to be stored: at least what is of a group's keyed ids."""
+
+    decisions: dict[str, Decision]
+    """By id."""
+    events: set[EventKey]
+    unit_events: set[UnitEventKey]
+
+
+def admit(entry: Entry, at: int, stored: Stored, rows: Rows) -> Receipt:
     """Decide what of an entry is new, and what its caller is told.
 
-    New rows, stamped `at`, are added to `rows`, and their ids to the two collections of what is
+    New rows, stamped `at`, are added to `rows`, and their ids to the collections of what is
     stored, so that a later entry of the same group meets them. On a conflict nothing is added.
 
     Args:
         entry: What a caller handed in.
         at: The stamp of the group, µs.
-        stored_decisions: At least the stored decisions among the entry's keyed ones, by id.
-        stored_events: At least the stored events among the entry's keyed ones.
+        stored: At least what is stored of the entry's keyed ids.
         rows: What the group is going to write.
     """
+    stored_decisions = stored.decisions
     before: dict[str, Decision] = {}
     for decision_id in entry.keyed_decisions:
         if decision_id in stored_decisions:
@@ -112,21 +152,28 @@ def admit(
             msgspec.structs.force_setattr(decision, "decided_at", at)
             stored_decisions[decision_id] = decision
 
-    if not entry.events:
+    if not (entry.events or entry.unit_events):
         return Receipt(before, ())
-    return Receipt(before, _admit_events(entry.events, stored_events, rows))
+    duplicates = []
+    for event in entry.events:
+        key = (event.decision_id, event.event_id)
+        duplicates.append(key in stored.events)
+        if key not in stored.events:
+            rows.events.append((*key, _encode(event)))
+            stored.events.add(key)
+    unit_duplicates = _admit_unit_events(entry.unit_events, stored.unit_events, rows)
+    return Receipt(before, tuple(duplicates), unit_duplicates=unit_duplicates)
 
 
-def _admit_events(
-    events: Sequence[RewardEvent], stored: set[EventKey], rows: Rows
+def _admit_unit_events(
+    events: Sequence[UnitEvent], stored: set[UnitEventKey], rows: Rows
 ) -> tuple[bool, ...]:
-    """Add the events that are new; of each, whether it is a duplicate."""
+    """Add the events of units that are new; of each, whether it is a duplicate."""
     duplicates = []
     for event in events:
-        key = (event.decision_id, event.event_id)
-        duplicate = key in stored
-        duplicates.append(duplicate)
-        if not duplicate:
-            rows.events.append((*key, _encode(event)))
+        key = event.key
+        duplicates.append(key in stored)
+        if key not in stored:
+            rows.unit_events.append((*key, _encode(event)))
             stored.add(key)
     return tuple(duplicates)

@@ -14,14 +14,15 @@ from typing import TypeVar
 import msgspec
 
 from topbill.domain.errors import LogError
-from topbill.domain.records import Decision, RewardEvent, Snapshot
-from topbill.log.entries import Entry, EventKey, Receipt, Rows, admit, keyed_ids
+from topbill.domain.records import Decision, RewardEvent, Snapshot, UnitEvent
+from topbill.log.entries import Entry, EventKey, KeyedIds, Receipt, Rows, UnitEventKey, admit
 from topbill.log.protocol import Clock, Log, Matured, Revision, now_micros
 from topbill.log.snapshots import not_the_successor
 
 _R = TypeVar("_R")
 _decode_decision = msgspec.json.Decoder(Decision).decode
 _decode_event = msgspec.json.Decoder(RewardEvent).decode
+_decode_unit_event = msgspec.json.Decoder(UnitEvent).decode
 
 
 class _Store:
@@ -33,11 +34,14 @@ class _Store:
         """No row is stamped before it."""
         self.decisions: list[tuple[int, Decision]] = []
         self.events: list[tuple[int, RewardEvent]] = []
+        self.unit_events: list[tuple[int, UnitEvent]] = []
         self.next_decision = 1
         self.next_event = 1
+        self.next_unit_event = 1
         self.by_id: dict[str, tuple[int, Decision]] = {}
         self.by_decision: dict[str, list[tuple[int, RewardEvent]]] = {}
         self.event_keys: set[EventKey] = set()
+        self.unit_event_keys: set[UnitEventKey] = set()
         self.snapshots: dict[str, dict[int, Snapshot]] = {}
         self.revisions: list[Revision] = []
 
@@ -49,6 +53,17 @@ class _Store:
         for decision_id in oldest:
             del self.by_id[decision_id]
             self.by_decision.pop(decision_id, None)
+
+
+class _Stored:
+    """What a store has of a group's keyed ids, in collections of its own: `admit` adds to them."""
+
+    def __init__(self, store: _Store, ids: KeyedIds) -> None:
+        self.decisions: dict[str, Decision] = {}
+        for decision_id in ids.decisions & store.by_id.keys():
+            self.decisions[decision_id] = store.by_id[decision_id][1]
+        self.events = ids.events & store.event_keys
+        self.unit_events = ids.unit_events & store.unit_event_keys
 
 
 _STORES: dict[str, _Store] = {}
@@ -113,22 +128,15 @@ class MemoryLog(Log):
         if self._error is not None:
             raise self._error
         store = self._store
-        decision_ids, event_keys = keyed_ids(entries)
+        ids = KeyedIds.of(entries)
         with store.lock:
             at = max(self._clock(), store.newest_stamp)
             # `admit` notes here what the group adds. The store is changed only when all of the
             # group could be admitted.
-            stored_decisions = {
-                decision_id: store.by_id[decision_id][1]
-                for decision_id in decision_ids
-                if decision_id in store.by_id
-            }
-            stored_events = event_keys & store.event_keys
-            rows = Rows([], [])
-            receipts = [
-                admit(entry, at, stored_decisions, stored_events, rows) for entry in entries
-            ]
-            if rows.decisions or rows.events:
+            stored = _Stored(store, ids)
+            rows = Rows.none()
+            receipts = [admit(entry, at, stored, rows) for entry in entries]
+            if rows:
                 # A group that stores nothing has no time, as it leaves no trace in a file either.
                 store.newest_stamp = at
             self._add(rows, at)
@@ -152,6 +160,13 @@ class MemoryLog(Log):
             store.by_decision.setdefault(decision_id, []).append((store.next_event, event))
             store.events.append((store.next_event, event))
             store.next_event += 1
+        for *_, body in rows.unit_events:
+            unit_event = msgspec.structs.replace(_decode_unit_event(body), received_at=at)
+            if unit_event.key in store.unit_event_keys:
+                continue
+            store.unit_event_keys.add(unit_event.key)
+            store.unit_events.append((store.next_unit_event, unit_event))
+            store.next_unit_event += 1
 
     # ------------------------------------------------------------------ look-ups
 
@@ -190,6 +205,12 @@ class MemoryLog(Log):
         self.check()
         with self._store.lock:
             return _after(self._store.events, after_seq, limit)
+
+    def read_unit_events(self, after_seq: int, limit: int) -> list[tuple[int, UnitEvent]]:
+        """Events of units with seq > `after_seq`, in order, at most `limit`."""
+        self.check()
+        with self._store.lock:
+            return _after(self._store.unit_events, after_seq, limit)
 
     def matured(
         self, experiment: str, after_seq: int, age: int, barrier: int, limit: int
@@ -244,6 +265,20 @@ class MemoryLog(Log):
                 forgotten.add(decision.decision_id)
             store.remove(forgotten)
         return len(forgotten)
+
+    def forget_unit_events(self, through: int, older_than: int, limit: int = 2_000) -> int:
+        """Delete the oldest events of units; see `Log.forget_unit_events`."""
+        self.check()
+        store = self._store
+        with store.lock:
+            forgotten = 0
+            for seq, event in store.unit_events[:limit]:
+                if seq > through or event.received_at >= older_than:
+                    break
+                store.unit_event_keys.remove(event.key)
+                forgotten += 1
+            del store.unit_events[:forgotten]
+        return forgotten
 
     # ------------------------------------------------------------------ snapshots
 

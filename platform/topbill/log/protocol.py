@@ -9,8 +9,9 @@ Three ideas carry it:
 
 - **Ids make writing idempotent.** A caller that got no answer sends the same ids again; the receipt
   then says what was stored before it, and nothing is stored twice.
-- **`seq` is a place that stays.** Each decision and each event has one, in a sequence of its own
-  that only grows and is never given twice, also not after forgetting. Along it stamps never fall.
+- **`seq` is a place that stays.** Each decision, each reward event and each event of a unit has
+  one, in a sequence of their own that only grows and is never given twice, also not after
+  forgetting. Along it stamps never fall.
 - **A barrier closes the past.** At or before it nothing can be added any more. Therefore a reader
   who remembers one number, the last `seq` that it has read, misses nothing and meets nothing twice.
 """
@@ -24,7 +25,7 @@ from types import TracebackType
 from typing import NamedTuple, Protocol, Self
 
 from topbill.domain.errors import Conflict
-from topbill.domain.records import Decision, RewardEvent, Snapshot
+from topbill.domain.records import Decision, RewardEvent, Snapshot, UnitEvent
 from topbill.log.entries import Entry, Receipt, all_keyed
 
 Clock = Callable[[], int]
@@ -77,7 +78,8 @@ class Log(Protocol):
         others must be new (`topbill.engine.new_id`).
 
         Args:
-            entries: Decisions and events that belong together, an entry each.
+            entries: Decisions, their events and events of units, an entry for what belongs
+                together.
 
         Returns:
             A receipt for each entry, in order.
@@ -87,7 +89,10 @@ class Log(Protocol):
         """
 
     def append(
-        self, decisions: Sequence[Decision] = (), events: Sequence[RewardEvent] = ()
+        self,
+        decisions: Sequence[Decision] = (),
+        events: Sequence[RewardEvent] = (),
+        unit_events: Sequence[UnitEvent] = (),
     ) -> Receipt:
         """Store one entry durably, every id of which counts as the caller's.
 
@@ -95,7 +100,7 @@ class Log(Protocol):
             Conflict: A decision id was used before with another request; nothing was stored.
             LogError: Nothing was stored.
         """
-        receipt = self.commit([all_keyed(decisions, events)])[0]
+        receipt = self.commit([all_keyed(decisions, events, unit_events)])[0]
         if receipt.conflict is not None:
             raise Conflict(
                 f"decision_id {receipt.conflict!r} was used before with another request; "
@@ -138,6 +143,10 @@ class Log(Protocol):
     @abstractmethod
     def read_events(self, after_seq: int, limit: int) -> list[tuple[int, RewardEvent]]:
         """Reward events with seq > `after_seq`, in order, at most `limit`; final likewise."""
+
+    @abstractmethod
+    def read_unit_events(self, after_seq: int, limit: int) -> list[tuple[int, UnitEvent]]:
+        """Events of units with seq > `after_seq`, in order, at most `limit`; final likewise."""
 
     @abstractmethod
     def matured(
@@ -184,6 +193,19 @@ class Log(Protocol):
 
         Returns:
             How many decisions went.
+        """
+
+    @abstractmethod
+    def forget_unit_events(self, through: int, older_than: int, limit: int = 2_000) -> int:
+        """Delete the oldest events of units. An id that was forgotten is new when it comes again.
+
+        Args:
+            through: Last event that is safe elsewhere; later ones stay.
+            older_than: Events stamped at or after this time stay.
+            limit: Most events to delete in one call.
+
+        Returns:
+            How many went.
         """
 
     # ------------------------------------------------------------------ snapshots

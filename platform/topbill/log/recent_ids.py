@@ -10,7 +10,7 @@ from __future__ import annotations
 import msgspec
 
 from topbill.domain.records import Decision
-from topbill.log.entries import EventKey
+from topbill.log.entries import EventKey, UnitEventKey
 from topbill.log.journal import Frame, Position
 
 _decode = msgspec.json.Decoder(Decision).decode
@@ -27,6 +27,7 @@ class RecentIds:
         self.decisions: dict[str, Decision] = {}
         """By id; `decision` also finds those that are still encoded."""
         self.events: set[EventKey] = set()
+        self.unit_events: set[UnitEventKey] = set()
         self.indexed_to: Position
         """Up to where in the journal the index is complete."""
         self._encoded: dict[str, tuple[int, bytes]] = {}
@@ -34,7 +35,7 @@ class RecentIds:
 
     def restart(self, generation: int) -> None:
         """Know nothing, as at the start of a generation."""
-        self.decisions, self.events = {}, set()
+        self.decisions, self.events, self.unit_events = {}, set(), set()
         self._encoded = {}
         self.indexed_to = (generation, 0)
 
@@ -46,6 +47,8 @@ class RecentIds:
             self._encoded[decision_id] = (frame.at, body)
         for decision_id, event_id, _ in frame.rows.events:
             self.events.add((decision_id, event_id))
+        for unit_type, unit, event_id, _ in frame.rows.unit_events:
+            self.unit_events.add((unit_type, unit, event_id))
 
     def decision(self, decision_id: str) -> Decision | None:
         """What is known of it without the tables."""

@@ -17,9 +17,9 @@ from typing import Any, TypeVar
 import msgspec
 
 from topbill.domain.errors import LogError
-from topbill.domain.records import Decision, RewardEvent, Snapshot
+from topbill.domain.records import Decision, RewardEvent, Snapshot, UnitEvent
 from topbill.log.database import LogDatabase
-from topbill.log.entries import Entry, EventKey, Receipt, Rows, admit, keyed_ids
+from topbill.log.entries import Entry, KeyedIds, Receipt, Rows, admit
 from topbill.log.file_guard import FileGuard
 from topbill.log.journal import Journal
 from topbill.log.protocol import Clock, Log, Matured, Revision, now_micros
@@ -29,9 +29,14 @@ from topbill.log.snapshots import SnapshotTable
 
 _NEWEST_STAMP = """SELECT max((SELECT at FROM clock),
     coalesce((SELECT at FROM decisions ORDER BY seq DESC LIMIT 1), 0),
-    coalesce((SELECT at FROM reward_events ORDER BY seq DESC LIMIT 1), 0))"""
-_INSERT_DECISIONS = "INSERT INTO decisions (decision_id, experiment, body, at)"
-_INSERT_EVENTS = "INSERT INTO reward_events (decision_id, event_id, body, at)"
+    coalesce((SELECT at FROM reward_events ORDER BY seq DESC LIMIT 1), 0),
+    coalesce((SELECT at FROM unit_events ORDER BY seq DESC LIMIT 1), 0))"""
+_COLUMNS = {
+    "decisions": ("decision_id", "experiment", "body", "at"),
+    "reward_events": ("decision_id", "event_id", "body", "at"),
+    "unit_events": ("unit_type", "unit", "event_id", "body", "at"),
+}
+"""What is inserted into each table: the columns of `Rows`, and the stamp."""
 _ROWS_PER_STATEMENT = 256
 """Rows of one INSERT: SQLite works on a statement without the interpreter's lock, so that decisions
 go on meanwhile, and takes at most 32,766 values.
@@ -41,6 +46,7 @@ _ROWS_PER_CHECKPOINT = 4_000
 _T = TypeVar("_T")
 _decode_decision = msgspec.json.Decoder(Decision).decode
 _decode_event = msgspec.json.Decoder(RewardEvent).decode
+_decode_unit_event = msgspec.json.Decoder(UnitEvent).decode
 
 
 class SqliteLog(Log):
@@ -94,21 +100,18 @@ class SqliteLog(Log):
         One lock, one write and one sync for the group, whatever its size: that is why the service
         gathers callers into groups.
         """
-        decision_ids, event_keys = keyed_ids(entries)
-        rows = Rows([], [])
+        ids = KeyedIds.of(entries)
+        rows = Rows.none()
         with self._journal.locked():
             # Stamped while holding the lock: the order of stamps is the order of the journal.
             at = self._clock()
             try:
                 # The commonest accident, a deleted data folder, costs one `stat` to notice here.
                 self._journal_guard.check()
-                self._follow(index=bool(decision_ids or event_keys))
-                self._look_up(decision_ids, event_keys)
-                receipts = [
-                    admit(entry, at, self._recent.decisions, self._recent.events, rows)
-                    for entry in entries
-                ]
-                if rows.decisions or rows.events:
+                self._follow(index=bool(ids))
+                self._look_up(ids)
+                receipts = [admit(entry, at, self._recent, rows) for entry in entries]
+                if rows:
                     self._write(rows, at)
             except BaseException:
                 # `admit` has noted ids of a group that wasn't written. Knowing nothing is always
@@ -131,7 +134,7 @@ class SqliteLog(Log):
         that fails.
         """
         with self._journal.locked():
-            self._journal.write(Rows([], []), self._clock())
+            self._journal.write(Rows.none(), self._clock())
         self.drain()
 
     def _follow(self, index: bool) -> None:
@@ -146,18 +149,29 @@ class SqliteLog(Log):
                 self._recent.add(frame)
             self._recent.indexed_to = (generation, end)
 
-    def _look_up(self, decision_ids: set[str], event_keys: set[EventKey]) -> None:
+    def _look_up(self, ids: KeyedIds) -> None:
         """Add to the index which of these the tables hold."""
-        unknown_ids = [i for i in decision_ids if self._recent.decision(i) is None]
+        unknown_ids = [i for i in ids.decisions if self._recent.decision(i) is None]
         for chunk in _chunks(sorted(unknown_ids)):
             for decision in self._drained_decisions(chunk):
                 self._recent.decisions[decision.decision_id] = decision
-        for pairs in _chunks(sorted(event_keys - self._recent.events)):
-            marks = ",".join(["(?,?)"] * len(pairs))
-            values = [part for key in pairs for part in key]
-            query = f"""SELECT decision_id, event_id FROM reward_events
-                        WHERE (decision_id, event_id) IN (VALUES {marks})"""  # noqa: S608 (marks only)
-            self._recent.events.update(self._database.rows(query, values))
+        events, unit_events = ids.events, ids.unit_events
+        self._recent.events.update(
+            self._drained_keys("reward_events", sorted(events - self._recent.events))
+        )
+        self._recent.unit_events.update(
+            self._drained_keys("unit_events", sorted(unit_events - self._recent.unit_events))
+        )
+
+    def _drained_keys(self, table: str, keys: Sequence[tuple[str, ...]]) -> Iterator[Any]:
+        """Those of the keys that a table of events holds."""
+        columns = _COLUMNS[table][:-2]
+        for chunk in _chunks(keys):
+            marks = ",".join([_marks(len(columns))] * len(chunk))
+            values = [part for key in chunk for part in key]
+            names = ", ".join(columns)
+            query = f"SELECT {names} FROM {table} WHERE ({names}) IN (VALUES {marks})"  # noqa: S608 (own names)
+            yield from self._database.rows(query, values)
 
     def _drained_decisions(self, decision_ids: Sequence[str]) -> Iterator[Decision]:
         """Those of the ids that the tables hold, for at most `_ROWS_PER_STATEMENT` ids."""
@@ -189,7 +203,7 @@ class SqliteLog(Log):
         """The stored decisions of these ids, by id; see `Log.decisions`."""
         with self._journal.locked():
             self._follow(index=True)
-            self._look_up(set(decision_ids), set())
+            self._look_up(KeyedIds(set(decision_ids), set(), set()))
         stored = self._recent.decisions
         return {i: stored[i] for i in decision_ids if i in stored}
 
@@ -260,27 +274,29 @@ class SqliteLog(Log):
         None of them is stamped before `newest`: a clock that went back must not break the promise
         that stamps never fall along `seq`.
         """
-        decisions: list[Any] = []
-        events: list[Any] = []
+        values: dict[str, list[Any]] = {table: [] for table in _COLUMNS}
         for frame in self._journal.read(start, end):
             newest = max(newest, frame.at)
-            for decision in frame.rows.decisions:
-                decisions += (*decision, newest)
-            for event in frame.rows.events:
-                events += (*event, newest)
-        self._insert(_INSERT_DECISIONS, decisions)
-        self._insert(_INSERT_EVENTS, events)
+            tables: Sequence[Sequence[tuple[str | bytes, ...]]] = frame.rows
+            # In the order of `_COLUMNS`.
+            for waiting, rows in zip(values.values(), tables, strict=True):
+                for row in rows:
+                    waiting += (*row, newest)
+        for table, waiting in values.items():
+            self._insert(table, waiting)
         return newest
 
-    def _insert(self, insert: str, values: Sequence[Any]) -> None:
-        """Insert rows of four values each, given one after the other.
+    def _insert(self, table: str, values: Sequence[Any]) -> None:
+        """Insert rows, whose values are given one after the other.
 
         A row that is there already is left alone: two unkeyed rows with one id are a caller's
         mistake that must not stop draining for everybody.
         """
-        self._rows_since_checkpoint += len(values) // 4
-        for chunk in _chunks(values, 4 * _ROWS_PER_STATEMENT):
-            marks = ",".join(["(?,?,?,?)"] * (len(chunk) // 4))
+        columns = _COLUMNS[table]
+        self._rows_since_checkpoint += len(values) // len(columns)
+        insert = f"INSERT INTO {table} ({', '.join(columns)})"
+        for chunk in _chunks(values, len(columns) * _ROWS_PER_STATEMENT):
+            marks = ",".join([_marks(len(columns))] * (len(chunk) // len(columns)))
             self._database.execute(f"{insert} VALUES {marks} ON CONFLICT DO NOTHING", chunk)
 
     def _generation(self) -> int:
@@ -317,6 +333,18 @@ class SqliteLog(Log):
             (after_seq, limit),
         )
         return [(seq, _stamped_event(at, body)) for seq, at, body in rows]
+
+    def read_unit_events(self, after_seq: int, limit: int) -> list[tuple[int, UnitEvent]]:
+        """Committed events of units with seq > `after_seq`, in order, at most `limit`."""
+        rows = self._feed(
+            "SELECT seq, at, body FROM unit_events WHERE seq > ? ORDER BY seq LIMIT ?",
+            (after_seq, limit),
+        )
+        events = []
+        for seq, at, body in rows:
+            event = msgspec.structs.replace(_decode_unit_event(body), received_at=at)
+            events.append((seq, event))
+        return events
 
     def matured(
         self, experiment: str, after_seq: int, age: int, barrier: int, limit: int
@@ -385,6 +413,21 @@ class SqliteLog(Log):
             self._recent.restart(self._journal.position[0])
         return len(forgotten)
 
+    def forget_unit_events(self, through: int, older_than: int, limit: int = 2_000) -> int:
+        """Delete the oldest events of units; see `Log.forget_unit_events`."""
+        self.drain()
+        with self._database.transaction():
+            # Stamps never fall along `seq`, so what is old enough is the beginning of the table.
+            deleted = self._database.execute(
+                """DELETE FROM unit_events WHERE seq IN (SELECT seq FROM unit_events
+                   WHERE seq <= ? AND at < ? ORDER BY seq LIMIT ?)""",
+                (through, older_than, limit),
+            )
+        # A look-up since the last drain may have left an id in memory that is gone now.
+        with self._journal.locked():
+            self._recent.restart(self._journal.position[0])
+        return deleted.rowcount
+
     def _has_event_after(self, decision_id: str, seq: int) -> bool:
         query = "SELECT 1 FROM reward_events WHERE decision_id = ? AND seq > ?"
         return self._database.execute(query, (decision_id, seq)).fetchone() is not None
@@ -423,6 +466,11 @@ class SqliteLog(Log):
 def _chunks(items: Sequence[_T], size: int = _ROWS_PER_STATEMENT) -> Iterator[Sequence[_T]]:
     for start in range(0, len(items), size):
         yield items[start : start + size]
+
+
+def _marks(count: int) -> str:
+    """Places for the values of one row."""
+    return f"({','.join('?' * count)})"
 
 
 def _stamped_decision(at: int, body: bytes) -> Decision:

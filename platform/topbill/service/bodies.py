@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Literal
 
 import msgspec
 
+from topbill.domain.errors import BadRequest
 from topbill.engine import Answer, DecideRequest, Id
+from topbill.spec.fields import NAME
 
 LARGEST_BATCH = 1_000
+_FIRST = datetime(1970, 1, 1, tzinfo=UTC)
+_LAST = datetime(9999, 12, 31, tzinfo=UTC)
+"""What the lake's readers can all hold: an offset may carry a time past the last year that they
+know.
+"""
 _encode = msgspec.json.Encoder().encode
 
 
@@ -69,6 +76,46 @@ class RewardBatchAnswer(msgspec.Struct, frozen=True):
     results: list[RewardAnswer]
 
 
+class EventRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=False):
+    """Something that a unit did, of whatever decision. `unit_type` is what experiments call their
+    `unit`; it may be left out where all have one. `at` is when it happened (RFC 3339), if not now.
+    """
+
+    unit: Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
+    event: Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
+    unit_type: Annotated[str, msgspec.Meta(pattern=NAME)] | None = None
+    value: Value = 1.0
+    action: Id | None = None
+    event_id: Id | None = None
+    at: datetime | None = None
+
+
+class EventBatch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Several events of units, all stored together or none."""
+
+    events: Annotated[list[EventRequest], msgspec.Meta(min_length=1, max_length=LARGEST_BATCH)]
+
+
+EventStatus = Literal["stored", "duplicate"]
+
+
+class EventAnswer(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """What became of an event of a unit: `stored`, or a `duplicate` of one that came under this id
+    of this unit before. `warning` is there where nothing reads it."""
+
+    status: EventStatus
+    unit: str
+    unit_type: str
+    event_id: str
+    warning: str | None = None
+
+
+class EventBatchAnswer(msgspec.Struct, frozen=True):
+    """What became of each event, in the order in which they were sent."""
+
+    results: list[EventAnswer]
+
+
 class ErrorDetail(msgspec.Struct, frozen=True):
     """What is wrong with a request: a stable code, the path of the culprit, and a sentence."""
 
@@ -81,6 +128,16 @@ class ProblemAnswer(msgspec.Struct, frozen=True):
     """The body of every answer that isn't 2xx."""
 
     error: ErrorDetail
+
+
+def micros(at: datetime, path: str) -> int:
+    """The caller's time in µs since the epoch; UTC where it names no offset. Raises BadRequest, at
+    `path`, for one that no reader of the record could hold."""
+    if at.tzinfo is None:
+        at = at.replace(tzinfo=UTC)
+    if not _FIRST <= at <= _LAST:
+        raise BadRequest(f"{path}.at", f"{at.isoformat()}; expected a time from 1970 to 9999, UTC")
+    return int(at.timestamp() * 1e6)
 
 
 def problem(code: str, message: str, path: str | None = None) -> bytes:

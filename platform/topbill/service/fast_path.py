@@ -1,5 +1,5 @@
-"""Decide and reward: an ASGI app in front of FastAPI's router, so that a request costs only its own
-work.
+"""Decide, reward and event: an ASGI app in front of FastAPI's router, so that a request costs only
+its own work.
 
 A body is decoded by msgspec into the structs that also make the OpenAPI entries; an answer goes out
 when the writer's commit is durable, and not before.
@@ -25,10 +25,13 @@ from topbill.service.backend import Backend
 from topbill.service.bodies import (
     DecideBatch,
     DecideBatchAnswer,
+    EventBatch,
+    EventRequest,
     RewardBatch,
     RewardRequest,
     problem,
 )
+from topbill.service.events import UnitEvents
 from topbill.service.page import PageService
 from topbill.service.rewards import Rewards
 
@@ -58,12 +61,15 @@ class FastPath:
         self._backend = backend
         self.engine = backend.engine
         self.rewards = Rewards(backend, pages.spread)
+        events = UnitEvents(backend)
         self._routes: dict[str, _Route] = {
             "/v1/decide": (msgspec.json.Decoder(DecideRequest), self.decide),
             "/v1/decide/batch": (msgspec.json.Decoder(DecideBatch), self.decide_batch),
             "/v1/page": (msgspec.json.Decoder(PageRequest), pages.page),
             "/v1/reward": (msgspec.json.Decoder(RewardRequest), self.rewards.one),
             "/v1/reward/batch": (msgspec.json.Decoder(RewardBatch), self.rewards.batch),
+            "/v1/event": (msgspec.json.Decoder(EventRequest), events.one),
+            "/v1/event/batch": (msgspec.json.Decoder(EventBatch), events.batch),
         }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -27,6 +27,13 @@ _ROUTES: tuple[tuple[str, str, type, type], ...] = (
         bodies.RewardBatch,
         bodies.RewardBatchAnswer,
     ),
+    ("/v1/event", "Tell what a unit did", bodies.EventRequest, bodies.EventAnswer),
+    (
+        "/v1/event/batch",
+        "Tell what several units did",
+        bodies.EventBatch,
+        bodies.EventBatchAnswer,
+    ),
 )
 _REFUSALS = {
     400: "The body is not JSON",

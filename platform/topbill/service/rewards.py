@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
-from datetime import UTC, datetime
 from functools import lru_cache
 
 from topbill.domain.errors import BadRequest
@@ -21,15 +20,11 @@ from topbill.service.bodies import (
     RewardBatchAnswer,
     RewardRequest,
     RewardStatus,
+    micros,
 )
 from topbill.spec.fields import listed, nearest
 
 _REMEMBERED = 50_000
-_FIRST = datetime(1970, 1, 1, tzinfo=UTC)
-_LAST = datetime(9999, 12, 31, tzinfo=UTC)
-"""What the lake's readers can all hold: an offset may carry a time past the last year that they
-know.
-"""
 
 _Slate = tuple[str, tuple[str, ...]]
 """A decision's experiment, and the actions that it showed, in order."""
@@ -112,7 +107,7 @@ class Rewards:
             value=request.value,
             action=action,
             position=position,
-            occurred_at=None if request.at is None else _micros(request.at, path),
+            occurred_at=None if request.at is None else micros(request.at, path),
         )
 
     def _warning_for(self, event: RewardEvent) -> str | None:
@@ -164,15 +159,6 @@ def _item(
             f"{path}.position", f"{position} showed {slate[position]!r}, not {action!r}"
         )
     return action, slate.index(action)
-
-
-def _micros(at: datetime, path: str) -> int:
-    """The caller's time in µs since the epoch; UTC where it names no offset."""
-    if at.tzinfo is None:
-        at = at.replace(tzinfo=UTC)
-    if not _FIRST <= at <= _LAST:
-        raise BadRequest(f"{path}.at", f"{at.isoformat()}; expected a time from 1970 to 9999, UTC")
-    return int(at.timestamp() * 1e6)
 
 
 @lru_cache(1_024)

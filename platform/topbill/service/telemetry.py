@@ -16,6 +16,8 @@ UNREAD = Counter(
     "Reward events that no metric of their experiment reads",
     ["experiment"],
 )
+EVENTS = Counter("topbill_events", "Events of units answered", ["status"])
+UNREAD_EVENTS = Counter("topbill_unread_events", "Events of units that no experiment reads")
 REFUSED = Counter("topbill_refused", "Requests refused or failed", ["status"])
 PAGE_FALLBACKS = Counter(
     "topbill_page_fallbacks", "Stages of pages that were not as planned", ["page", "stage"]

@@ -8,7 +8,7 @@ import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
-from topbill.domain.decision import Origin, decision_rows, reward_rows
+from topbill.domain.decision import Origin, decision_rows, reward_rows, unit_event_rows
 from topbill.domain.errors import SpecError
 from topbill.domain.metric import longest_window, microseconds
 from topbill.domain.records import Decision, RewardEvent
@@ -25,6 +25,11 @@ step.
 """
 CHUNKS = 20
 """Most transactions in which one step lets the log forget."""
+RETRIED_WITHIN = 7 * 86_400.0
+"""Seconds for which an event of a unit is known by its id. A reward is known by its decision: when
+that is gone, nothing is stored twice. Here nothing else tells a retry, so the log keeps events for
+as long as a client that could not send may reasonably come back.
+"""
 _ADOPTED_WITHIN = 600_000_000
 """µs within which every service has taken a new version over, or nobody decides from it."""
 
@@ -36,7 +41,7 @@ class Publisher:
     `experiments` gives the experiments as they are now, `problems` what is wrong now. `learned`
     gives the last `seq` of decisions that no learner needs any more; without it the log forgets by
     age alone. `keep_log` (seconds) is how long rows stay in the log; default: the longest metric
-    window and an hour.
+    window and an hour, and `RETRIED_WITHIN` at least for events of units.
     """
 
     def __init__(
@@ -130,7 +135,7 @@ class Publisher:
         from the lake before the next: a publisher that dies between any two lines leaves each row
         in the lake exactly once.
         """
-        published = 0
+        published = self._publish_unit_events()
         while True:
             events = self._log.read_events(self._lake.position("rewards"), BATCH)
             published += self._publish_decisions()
@@ -141,6 +146,17 @@ class Publisher:
             # Only what this round read: most events follow soon on their decision, and a cache that
             # grew would be a second log in memory.
             self._recent.clear()
+            if len(events) < BATCH:
+                return published
+
+    def _publish_unit_events(self) -> int:
+        """They belong to no decision, so they need not wait for one."""
+        published = 0
+        while True:
+            events = self._log.read_unit_events(self._lake.position("events"), BATCH)
+            if events:
+                self._lake.append("events", unit_event_rows(events), events[-1][0])
+                published += len(events)
             if len(events) < BATCH:
                 return published
 
@@ -180,7 +196,12 @@ class Publisher:
             self._log.forget_snapshots(older - _ADOPTED_WITHIN)
         for _ in range(CHUNKS):
             if self._log.forget(through, self._lake.position("rewards"), older) == 0:
-                return
+                break
+        if self._keep_log is None:
+            older = barrier - microseconds(max(keep, RETRIED_WITHIN))
+        for _ in range(CHUNKS):
+            if self._log.forget_unit_events(self._lake.position("events"), older) == 0:
+                break
 
 
 def _as_it_was(revision: Revision) -> Experiment | None:

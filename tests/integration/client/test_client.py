@@ -11,6 +11,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 
 import httpx
 import msgspec
@@ -67,6 +68,8 @@ def _form(struct: type[msgspec.Struct]) -> dict[str, object]:
         (requests.PageRequest, answers.PageRequest),
         (requests.RewardRequest, bodies.RewardRequest),
         (requests.RewardResult, bodies.RewardAnswer),
+        (requests.EventRequest, bodies.EventRequest),
+        (requests.EventResult, bodies.EventAnswer),
     ],
 )
 def test_the_stand_in_reads_what_the_service_reads(
@@ -392,6 +395,34 @@ def test_an_async_decide_can_be_cancelled(fake: FakeService) -> None:
 
 
 # ---------------------------------------------------------------------- against real sockets
+
+
+def test_events_of_units_are_queued_and_sent_as_rewards_are(fake: FakeService) -> None:
+    moment = datetime(2026, 1, 1, tzinfo=UTC)
+    with Client(transport=fake) as client:
+        first = client.event("7", "session_start", event_id="e", at=moment)
+        client.event("7", "session_start", 2.0, event_id="e")
+        client.event("7", "nps", 9.0, unit_type="account_id", action="a")
+        client.event("", "nps")
+        client.event("7", "nps", at="yesterday")  # type: ignore[arg-type]
+        assert client.flush()
+        assert first == "e"
+        assert client.delivered.stored == 3
+        assert client.delivered.refused == 2
+    assert [(e.unit, e.unit_type, e.event, e.value, e.at) for e in fake.events] == [
+        ("7", "profile_id", "session_start", 1.0, moment),
+        ("7", "account_id", "nps", 9.0, None),
+    ]
+
+
+def test_the_async_client_sends_events_of_units(fake: FakeService) -> None:
+    async def run() -> None:
+        async with AsyncClient(transport=fake) as client:
+            client.event("7", "session_start", unit_type="profile_id")
+            assert await client.flush()
+
+    asyncio.run(run())
+    assert [event.event for event in fake.events] == ["session_start"]
 
 
 def test_nothing_listening_is_answered_at_once() -> None:

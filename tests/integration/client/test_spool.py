@@ -154,3 +154,27 @@ def test_a_file_holds_what_waits_and_little_more(
     assert heir.take_over()[-len(waiting) or None :] == waiting
     heir.close(empty=True)
     assert not list(folder.iterdir())
+
+
+EVENTS = """
+    import os, signal, sys
+    from topbill_client import Client
+    client = Client("http://127.0.0.1:9", spool=sys.argv[1])
+    for i in range(20):
+        client.event("7", "session_start", event_id=f"e{i}")
+        client.reward("d", "play", event_id=f"r{i}")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_events_of_a_unit_wait_in_the_same_spool_and_are_sent_once(
+    tmp_path: Path, fake: FakeService
+) -> None:
+    program = [sys.executable, "-c", textwrap.dedent(EVENTS), str(tmp_path)]
+    assert subprocess.run(program, check=False).returncode == -signal.SIGKILL
+    for _ in range(2):
+        with Client(transport=fake, spool=tmp_path) as client:
+            assert client.flush()
+    assert [event.event_id for event in fake.events] == [f"e{i}" for i in range(20)]
+    assert [reward.event_id for reward in fake.rewards] == [f"r{i}" for i in range(20)]
+    assert list(tmp_path.iterdir()) == []

@@ -225,6 +225,87 @@ def test_a_batch_of_rewards_answers_each_and_stores_all_or_none(
     assert [e.event_id for e in log.events(decision_id)] == ["e"]
 
 
+# ---------------------------------------------------------------------- events of units
+
+
+def happened(client: TestClient, **body: Any) -> Any:
+    return client.post("/v1/event", json={"unit": "7", "event": "session_start", **body})
+
+
+def test_an_event_of_a_unit_is_stored_once_whatever_is_sent_again(
+    client: TestClient, log: Log
+) -> None:
+    before = meter(client, 'topbill_events_total{status="duplicate"}')
+    first = happened(client, event_id="e", value=3, action="a", at="2026-01-01T10:00:00Z")
+    again = happened(client, event_id="e", value=4)
+    assert (first.status_code, first.json()["status"]) == (200, "stored")
+    assert again.json() == {
+        "status": "duplicate",
+        "unit": "7",
+        "unit_type": "profile_id",
+        "event_id": "e",
+    }
+    assert meter(client, 'topbill_events_total{status="duplicate"}') == before + 1
+    (row,) = log.read_unit_events(0, 9)
+    event = row[1]
+    assert (event.unit_type, event.unit, event.event, event.value, event.action) == (
+        "profile_id",
+        "7",
+        "session_start",
+        3.0,
+        "a",
+    )
+    assert event.occurred_at == 1_767_261_600_000_000
+    assert event.received_at > event.occurred_at
+    own = happened(client).json()
+    assert own["status"] == "stored"
+    assert own["event_id"] != happened(client).json()["event_id"]
+
+
+def test_a_batch_of_events_answers_each_and_stores_all_or_none(
+    client: TestClient, log: Log
+) -> None:
+    event = {"unit": "7", "event": "back", "event_id": "e"}
+    other = {**event, "unit_type": "account_id"}
+    batch = client.post("/v1/event/batch", json={"events": [event, event, other]}).json()
+    assert [r["status"] for r in batch["results"]] == ["stored", "duplicate", "stored"]
+    assert "no experiment has 'account_id' as its unit" in batch["results"][2]["warning"]
+    bad = [{**event, "event_id": "f"}, {**event, "event_id": "g", "at": "0001-01-01T00:00:00Z"}]
+    refused = client.post("/v1/event/batch", json={"events": bad})
+    assert (refused.status_code, refused.json()["error"]["path"]) == (422, "$.events[1].at")
+    assert [e.unit_type for _, e in log.read_unit_events(0, 9)] == ["profile_id", "account_id"]
+
+
+@pytest.mark.parametrize(
+    ("units", "word"),
+    [(("profile_id", "account_id"), "account_id, profile_id"), ((None,), "no experiment says")],
+)
+def test_a_unit_whose_type_is_left_open_is_refused_by_name(
+    folder: Path, tmp_path: Path, units: tuple[str | None, ...], word: str
+) -> None:
+    text = next(folder.glob("*.yaml")).read_text()
+    for number, unit in enumerate(units):
+        line = f"unit: {unit}" if unit else ""
+        changed = text.replace("unit: profile_id", line)
+        changed = changed.replace("experiment: art", f"experiment: art{number}")
+        (folder / f"art{number}.yaml").write_text(changed)
+    (folder / "art.yaml").unlink()
+    app = create_app(Settings(folder, tmp_path / "several"))
+    with TestClient(app, raise_server_exceptions=False) as client:
+        refused = happened(client)
+        error = refused.json()["error"]
+        assert (refused.status_code, error["path"]) == (422, "$.unit_type")
+        assert word in error["message"]
+        assert happened(client, unit_type="account_id").status_code == 200
+
+
+def test_events_of_units_ask_for_the_key_too(settings: Settings) -> None:
+    keyed = Settings(settings.experiments, settings.data, (b"a-key-of-some-length",))
+    with TestClient(create_app(keyed)) as client:
+        assert happened(client).status_code == 401
+        assert client.post("/v1/event/batch", json={"events": []}).status_code == 401
+
+
 # ---------------------------------------------------------------------- bad input
 
 BAD: tuple[tuple[str, bytes, int, str | None], ...] = (
@@ -270,6 +351,15 @@ BAD: tuple[tuple[str, bytes, int, str | None], ...] = (
     ("/v1/reward", b'{"decision_id":"d","event":"play","at":"yesterday"}', 422, "$.at"),
     ("/v1/reward", b'{"decision_id":"d","event":""}', 422, "$.event"),
     ("/v1/reward/batch", b'{"rewards":[{"decision_id":"d"}]}', 422, "$.rewards[0]"),
+    ("/v1/event", b'{"event":"back"}', 422, "$"),
+    ("/v1/event", b'{"unit":7,"event":"back"}', 422, "$.unit"),
+    ("/v1/event", b'{"unit":"","event":"back"}', 422, "$.unit"),
+    ("/v1/event", b'{"unit":"7","event":""}', 422, "$.event"),
+    ("/v1/event", b'{"unit":"7","event":"back","unit_type":"a b"}', 422, "$.unit_type"),
+    ("/v1/event", b'{"unit":"7","event":"back","value":NaN}', 422, "$"),
+    ("/v1/event", b'{"unit":"7","event":"back","at":"tomorrow"}', 422, "$.at"),
+    ("/v1/event", b'{"unit":"7","event":"back","decision_id":"d"}', 422, "$"),
+    ("/v1/event/batch", b'{"events":[]}', 422, "$.events"),
 )
 
 
@@ -365,9 +455,9 @@ def test_it_says_that_it_is_alive_and_ready_and_counts_what_it_did(client: TestC
 
 def test_the_openapi_document_describes_the_fast_path(client: TestClient) -> None:
     document = client.get("/openapi.json").json()
-    assert {"/v1/decide", "/v1/decide/batch", "/v1/reward", "/v1/reward/batch", "/healthz"} <= set(
-        document["paths"]
-    )
+    paths = {"/v1/decide", "/v1/reward", "/v1/event", "/healthz"}
+    paths |= {f"{path}/batch" for path in paths - {"/healthz"}}
+    assert paths <= set(document["paths"])
     request = document["components"]["schemas"]["DecideRequest"]
     assert request["required"] == ["experiment"]
     text = json.dumps(document)

@@ -24,9 +24,10 @@ from topbill.domain.decision import (
     Origin,
     decision_rows,
     reward_rows,
+    unit_event_rows,
 )
 from topbill.domain.errors import BadRequest, LogError, NotFound
-from topbill.domain.records import Action, Decision, Mask, Placement, RewardEvent
+from topbill.domain.records import Action, Decision, Mask, Placement, RewardEvent, UnitEvent
 from topbill.lake import DATABASE, Lake, connect, sql, tables
 from topbill.policies.uniform import FixedParams, UniformParams
 from topbill.spec import Experiment, Metric, Variant
@@ -99,13 +100,16 @@ def test_an_empty_lake_has_every_view_with_its_columns_and_no_row(tmp_path: Path
     types = dict(rows(tmp_path, "SELECT column_name, column_type FROM (DESCRIBE feedback)"))
     assert types["metrics"] == "MAP(VARCHAR, DOUBLE)"
     assert types["decided_at"] == "TIMESTAMP"
-    for view in ("decisions", "rewards", "feedback", "units", "placements", 'metrics."home"'):
+    views = ("decisions", "rewards", "events", "feedback", "units", "placements", 'metrics."home"')
+    for view in views:
         assert rows(tmp_path, f"FROM {view}") == []
     empty = {
         view: rows(tmp_path, f"DESCRIBE {view}")
-        for view in ("decisions", "rewards", "feedback", "units")
+        for view in ("decisions", "rewards", "events", "feedback", "units")
     }
     lake = Lake(tmp_path)
+    back = UnitEvent(unit="7", unit_type="profile_id", event_id="e", event="back", received_at=NOW)
+    lake.append("events", unit_event_rows([(1, back)]), 1)
     publish(
         lake,
         [decision(1)],

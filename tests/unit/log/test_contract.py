@@ -20,7 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from topbill.domain.errors import Conflict, LogError, NotFound
-from topbill.domain.records import Decision, Placement, RewardEvent, Snapshot
+from topbill.domain.records import Decision, Placement, RewardEvent, Snapshot, UnitEvent
 from topbill.log import SCHEMES, Clock, Entry, Log, Matured, Receipt, open_log
 from topbill.log.memory import MemoryLog
 
@@ -80,6 +80,14 @@ def decision(
 
 def event(decision_id: str, event_id: str, value: float = 1.0) -> RewardEvent:
     return RewardEvent(decision_id=decision_id, event_id=event_id, event="play", value=value)
+
+
+def of_unit(
+    event_id: str, unit: str = "7", unit_type: str = "profile_id", value: float = 1.0
+) -> UnitEvent:
+    return UnitEvent(
+        unit=unit, unit_type=unit_type, event_id=event_id, event="session_start", value=value
+    )
 
 
 def snapshot(version: int, experiment: str = "home", states: bytes = b"\x00s") -> Snapshot:
@@ -215,7 +223,57 @@ def an_event_is_a_duplicate_only_under_the_same_decision(world: World) -> None:
     assert log.append([], [event("d2", "e")]).duplicates == (True,)
 
 
+@law
+def an_event_of_a_unit_is_a_duplicate_only_under_the_same_unit_of_its_type(world: World) -> None:
+    one, other = world.log(), world.log()
+    world.now = 5_000
+    first = one.append(
+        [decision("d1")],
+        [event("d1", "e")],
+        [of_unit("e"), of_unit("e", "8"), of_unit("e", unit_type="account_id"), of_unit("e")],
+    )
+    assert first.duplicates == (False,)
+    assert first.unit_duplicates == (False, False, False, True)
+    assert other.append([], [], [of_unit("e", value=9.0)]).unit_duplicates == (True,)
+    one.tend()
+    again = other.append([], [], [of_unit("f"), of_unit("e", "8")])
+    assert again.unit_duplicates == (False, True)
+    read = one.read_unit_events(0, 9)
+    assert [(e.unit_type, e.unit, e.event_id) for _, e in read] == [
+        ("profile_id", "7", "e"),
+        ("profile_id", "8", "e"),
+        ("account_id", "7", "e"),
+        ("profile_id", "7", "f"),
+    ]
+    assert [(e.value, e.received_at) for _, e in read] == [(1.0, 5_000)] * 4
+
+
 # ---------------------------------------------------------------------- feed
+
+
+@law
+def events_of_units_are_read_and_forgotten_in_their_order(world: World) -> None:
+    log = world.log()
+    for i, now in enumerate([3_000, 2_000, 4_000]):
+        world.now = now
+        log.append([], [], [of_unit(f"e{i}"), of_unit(f"f{i}")])
+    rows = log.read_unit_events(0, 4)
+    assert [e.event_id for _, e in rows] == ["e0", "f0", "e1", "f1"]
+    assert [e.received_at for _, e in rows] == [3_000] * 4
+    assert [e.event_id for _, e in log.read_unit_events(rows[-1][0], 9)] == ["e2", "f2"]
+    seqs = [seq for seq, _ in log.read_unit_events(0, 9)]
+    assert seqs == sorted(set(seqs))
+    assert log.forget_unit_events(seqs[-1], older_than=3_000) == 0
+    assert log.forget_unit_events(0, older_than=9_000) == 0
+    assert log.forget_unit_events(seqs[-1], older_than=4_000, limit=3) == 3
+    assert log.forget_unit_events(seqs[-1], older_than=4_000) == 1
+    assert [e.event_id for _, e in log.read_unit_events(0, 9)] == ["e2", "f2"]
+    assert log.append([], [], [of_unit("e0"), of_unit("e2")]).unit_duplicates == (False, True)
+    assert log.read_unit_events(0, 9)[-1][0] > seqs[-1]
+    barrier = log.barrier()
+    world.now = 10
+    log.append([], [], [of_unit("late")])
+    assert log.read_unit_events(0, 9)[-1][1].received_at > barrier
 
 
 @law
@@ -331,15 +389,17 @@ def a_seq_is_never_given_twice(world: World) -> None:
 @law
 def what_was_acknowledged_is_there_when_the_log_is_opened_again(world: World) -> None:
     log = world.log()
-    log.append([decision("d1")], [event("d1", "e1")])
+    log.append([decision("d1")], [event("d1", "e1")], [of_unit("u1")])
     log.tend()
-    log.append([decision("d2")])
+    log.append([decision("d2")], [], [of_unit("u2")])
     log.write_snapshot(snapshot(1))
     log.revise("home", "r1", "pm", "{}")
     world.close()
     log = world.log()
     assert ids(log.read_decisions(0, 9)) == ["d1", "d2"]
     assert event_ids(log.read_events(0, 9)) == [("d1", "e1")]
+    assert [e.event_id for _, e in log.read_unit_events(0, 9)] == ["u1", "u2"]
+    assert log.append([], [], [of_unit("u1"), of_unit("u2")]).unit_duplicates == (True, True)
     assert log.append([decision("d2", variant="again")]).stored["d2"].variant == "a"
     assert log.version("home") == 1
     assert len(log.revisions()) == 1
@@ -518,14 +578,17 @@ def test_the_law_holds(world: World, name: str) -> None:
 
 KILLED = """
 import os, sys
-from topbill.domain.records import Decision
+from topbill.domain.records import Decision, UnitEvent
 from topbill.log import open_log
 
 log = open_log(sys.argv[1])
 names = dict(experiment="e", revision="r", variant="v", unit="u", policy="p", reason="policy")
 log.append([Decision(decision_id="drained", **names)])
 log.tend()
-log.append([Decision(decision_id="acknowledged", **names)])
+log.append(
+    [Decision(decision_id="acknowledged", **names)],
+    unit_events=[UnitEvent(unit="7", unit_type="profile_id", event_id="e", event="back")],
+)
 os._exit(9)
 """
 
@@ -537,6 +600,7 @@ def test_what_was_acknowledged_outlives_the_process(scheme: str, tmp_path: Path)
     assert killed.returncode == 9
     with open_log(url, create=False) as log:
         assert ids(log.read_decisions(0, 9)) == ["drained", "acknowledged"]
+        assert [e.event_id for _, e in log.read_unit_events(0, 9)] == ["e"]
 
 
 # ---------------------------------------------------------------------- opening
@@ -579,9 +643,12 @@ class StoresAgain(MemoryLog):
     """Takes no id for a caller's."""
 
     def commit(self, entries: Sequence[Entry]) -> list[Receipt]:
-        return super().commit(
-            [e._replace(keyed_decisions=frozenset(), keyed_events=frozenset()) for e in entries]
-        )
+        nothing: dict[str, Any] = {
+            "keyed_decisions": frozenset(),
+            "keyed_events": frozenset(),
+            "keyed_unit_events": frozenset(),
+        }
+        return super().commit([entry._replace(**nothing) for entry in entries])
 
 
 class RoundsValues(MemoryLog):
@@ -622,6 +689,25 @@ class OneKeyForAllDecisions(MemoryLog):
             receipt._replace(duplicates=tuple(known.count(e.event_id) > 1 for e in entry.events))
             for entry, receipt in zip(entries, receipts, strict=True)
         ]
+
+
+class OneTypeOfUnit(MemoryLog):
+    """Takes profile 7 for account 7."""
+
+    def commit(self, entries: Sequence[Entry]) -> list[Receipt]:
+        alike = []
+        for entry in entries:
+            events = [
+                msgspec.structs.replace(event, unit_type="unit") for event in entry.unit_events
+            ]
+            keys = frozenset(event.key for event in events)
+            alike.append(entry._replace(unit_events=events, keyed_unit_events=keys))
+        return super().commit(alike)
+
+
+class ForgetsYoungEvents(MemoryLog):
+    def forget_unit_events(self, through: int, older_than: int, limit: int = 2_000) -> int:
+        return super().forget_unit_events(through, older_than + 1, limit)
 
 
 class ReversesGroups(MemoryLog):
@@ -734,6 +820,7 @@ BROKEN: dict[type[MemoryLog], set[str]] = {
     StoresAgain: {
         "the_same_id_again_returns_the_first_and_stores_nothing",
         "an_event_is_a_duplicate_only_under_the_same_decision",
+        "an_event_of_a_unit_is_a_duplicate_only_under_the_same_unit_of_its_type",
         "what_was_acknowledged_is_there_when_the_log_is_opened_again",
     },
     RoundsValues: {"what_was_committed_is_read_back_equal"},
@@ -742,6 +829,8 @@ BROKEN: dict[type[MemoryLog], set[str]] = {
     },
     ForgetsToBeWhole: {"of_a_whole_entry_nothing_is_stored_where_its_key_was_before"},
     OneKeyForAllDecisions: {"an_event_is_a_duplicate_only_under_the_same_decision"},
+    OneTypeOfUnit: {"an_event_of_a_unit_is_a_duplicate_only_under_the_same_unit_of_its_type"},
+    ForgetsYoungEvents: {"events_of_units_are_read_and_forgotten_in_their_order"},
     ReversesGroups: {"entries_of_a_group_take_effect_in_their_order"},
     LosesRows: {"writers_at_once_store_every_row_once_and_a_reader_skips_none"},
     ReadsWithoutLimit: {"a_reader_who_remembers_the_last_seq_meets_every_row_once_and_in_order"},
@@ -795,12 +884,14 @@ def test_every_law_catches_some_log() -> None:
 
 _ID = st.sampled_from("abcdef")
 _ENTRY = st.builds(
-    lambda decisions, events, whole: Entry(
+    lambda decisions, events, whole, unit_events: Entry(
         [decision(i, experiment, request) for i, experiment, request in decisions],
         [event(i, e) for i, e in events],
         frozenset(i for i, _, _ in decisions),
         frozenset(events),
         whole,
+        [of_unit(e, unit, unit_type) for unit_type, unit, e in unit_events],
+        frozenset(unit_events),
     ),
     st.lists(
         st.tuples(_ID, st.sampled_from(["home", "row"]), st.sampled_from(["h", "h", "other"])),
@@ -809,6 +900,7 @@ _ENTRY = st.builds(
     ),
     st.lists(st.tuples(_ID, st.sampled_from("xy")), max_size=3),
     st.booleans(),
+    st.lists(st.tuples(st.sampled_from("pa"), _ID, st.sampled_from("xy")), max_size=3),
 )
 _STEP = st.one_of(
     st.tuples(st.just("commit"), st.lists(_ENTRY, max_size=3)),
@@ -826,6 +918,7 @@ def answers(log: Log, world: World, steps: Sequence[tuple[str, Any]]) -> Iterato
         if step == "commit":
             for receipt in log.commit(value):
                 yield sorted(receipt.stored), receipt.duplicates, receipt.conflict
+                yield receipt.unit_duplicates
         elif step == "clock":
             world.now = max(0, world.now + value)
         elif step == "tend":
@@ -835,9 +928,11 @@ def answers(log: Log, world: World, steps: Sequence[tuple[str, Any]]) -> Iterato
             yield barrier
             if step == "forget":
                 yield log.forget(value, 2 * value, barrier)
+                yield log.forget_unit_events(value, barrier, 2)
         yield log.read_decisions(0, 100), log.read_events(1, 2), log.first_seq()
         yield log.matured("home", 0, 900, barrier, 3), log.next_seq("row", 2)
         yield [log.decision(name) for name in "abc"], log.events("a")
+        yield log.read_unit_events(1, 4)
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))

@@ -12,10 +12,12 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from topbill.domain.errors import LogError
 from topbill.domain.records import Decision, RewardEvent
+from topbill.log import journal as module
 from topbill.log.entries import Entry, Rows
 from topbill.log.journal import Journal
 from topbill.log.sqlite import SqliteLog
@@ -51,6 +53,20 @@ def journal(tmp_path: Path) -> Iterator[Journal]:
 def write(journal: Journal, *ids: str) -> None:
     with journal.locked():
         journal.write(rows(*ids), 1)
+
+
+def test_frames_of_a_version_without_events_of_units_are_read_and_written(
+    journal: Journal,
+) -> None:
+    """So a folder goes to the next version, and back as long as no such event came."""
+    with_none = rows("a")
+    assert msgspec.msgpack.encode(tuple(with_none[:2])) == module._pack(with_none[:2])
+    assert module._rows.decode(module._pack(with_none[:2])) == with_none
+    write(journal, "a")
+    with journal.locked():
+        journal.write(Rows([], [], [("profile_id", "7", "e", b"{}")]), 2)
+    frames = list(journal.read(0, journal.position[1]))
+    assert [frame.rows.unit_events for frame in frames] == [[], [("profile_id", "7", "e", b"{}")]]
 
 
 def test_who_opens_it_next_finds_what_was_written_even_without_the_state_file(

@@ -17,9 +17,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from topbill.domain.errors import LogError
-from topbill.domain.records import Action, Decision, Placement, RewardEvent, Snapshot
+from topbill.domain.records import (
+    Action,
+    Decision,
+    Placement,
+    RewardEvent,
+    Snapshot,
+    UnitEvent,
+)
 from topbill.lake import DATABASE, Lake, sql
 from topbill.log import Log, open_log
 from topbill.policies.uniform import FixedParams
@@ -55,6 +64,12 @@ def decision(number: int) -> Decision:
 
 def play(number: int, event_id: str = "e") -> RewardEvent:
     return RewardEvent(decision_id=f"d{number}", event_id=event_id, event="play")
+
+
+def back(number: int, event_id: str = "e") -> UnitEvent:
+    return UnitEvent(
+        unit=f"u{number}", unit_type="profile_id", event_id=event_id, event="session_start"
+    )
 
 
 def publisher(folder: Path, log: Log, **options: Any) -> Publisher:
@@ -95,9 +110,12 @@ def test_more_rows_than_a_batch_are_published_in_one_step(
     tmp_path: Path, log: Log, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "BATCH", 4)
-    log.append([decision(n) for n in range(10)], [play(n) for n in range(9)])
-    assert publisher(tmp_path, log).step() == 19
-    assert (count(tmp_path, "decisions"), count(tmp_path, "rewards")) == (10, 9)
+    log.append(
+        [decision(n) for n in range(10)], [play(n) for n in range(9)], [back(n) for n in range(13)]
+    )
+    assert publisher(tmp_path, log).step() == 32
+    counts = [count(tmp_path, view) for view in ("decisions", "rewards", "events")]
+    assert counts == [10, 9, 13]
 
 
 def test_a_late_reward_finds_its_decision(tmp_path: Path, log: Log) -> None:
@@ -233,15 +251,15 @@ def test_kill_9_at_any_moment_leaves_every_row_in_the_lake_once(tmp_path: Path, 
         deadline = time.monotonic() + 0.05 + 0.037 * round_
         while time.monotonic() < deadline:
             new = next(number)
-            log.append([decision(new)], [play(new)])
+            log.append([decision(new)], [play(new)], [back(new)])
         os.kill(victim.pid, signal.SIGKILL)
         victim.wait()
         victim.stdout.close()
     last = next(number) - 1
     publisher(tmp_path, log).step()
-    for view in ("decisions", "rewards"):
+    for view, key in (("decisions", "decision_id"), ("rewards", "decision_id"), ("events", "unit")):
         assert count(tmp_path, view) == last
-        assert count(tmp_path, f"(SELECT DISTINCT decision_id FROM {view})") == last  # noqa: S608
+        assert count(tmp_path, f"(SELECT DISTINCT {key} FROM {view})") == last  # noqa: S608
 
 
 def test_the_log_forgets_what_is_published_and_past_every_window(tmp_path: Path, log: Log) -> None:
@@ -252,6 +270,60 @@ def test_the_log_forgets_what_is_published_and_past_every_window(tmp_path: Path,
     assert log.decision("d1") is None
     assert log.events("d1") == []
     assert (count(tmp_path, "decisions"), count(tmp_path, "rewards")) == (1, 1)
+
+
+def test_an_event_of_a_unit_is_known_by_its_id_for_a_week(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No decision tells a retry from a new event, so the log keeps it beyond every window."""
+    now = [1_000_000]
+    with open_log("memory:", clock=lambda: now[0]) as log:
+        worker = Publisher(log, Lake(tmp_path), lambda: [experiment()])
+        log.append([decision(1)], [], [back(1)])
+        for day, is_known in ((0, True), (6, True), (8, False)):
+            now[0] = 1_000_000 + day * 86_400_000_000
+            worker.step()
+            assert (len(log.read_unit_events(0, 9)) == 1) is is_known
+        assert log.decision("d1") is None
+    assert count(tmp_path, "events") == 1
+
+
+_SENT = st.lists(
+    st.tuples(st.integers(1, 3), st.sampled_from("ef"), st.sampled_from(["profile_id", "account"])),
+    min_size=1,
+    max_size=8,
+)
+
+
+@settings(max_examples=15, deadline=None)
+@given(_SENT, st.randoms(use_true_random=False), st.integers(1, 4))
+def test_any_order_and_repeats_of_events_give_the_same_view(
+    tmp_path_factory: pytest.TempPathFactory,
+    sent: list[tuple[int, str, str]],
+    chance: Any,
+    parts: int,
+) -> None:
+    """With steps of the publisher and of upkeep between, and a log that is opened anew."""
+
+    def view(order: list[tuple[int, str, str]]) -> list[dict[str, Any]]:
+        folder = tmp_path_factory.mktemp("events")
+        name = folder / "log.sqlite"
+        for start in range(0, len(order), -(-len(order) // parts)):
+            with open_log(name, clock=lambda: 5_000_000) as log:
+                for number, event_id, unit_type in order[start : start + -(-len(order) // parts)]:
+                    event = UnitEvent(
+                        unit=str(number), unit_type=unit_type, event_id=event_id, event="back"
+                    )
+                    log.append([], [], [event])
+                publisher(folder, log).step()
+        query = "SELECT * FROM events ORDER BY ALL"
+        return sql(folder / DATABASE, query).to_pylist()
+
+    once = sorted(set(sent))
+    again = [*sent, *sent[: len(sent) // 2], *once]
+    chance.shuffle(again)
+    assert view(again) == view(once)
+    assert len(view(once)) == len(once)
 
 
 def test_the_log_keeps_what_a_learner_still_needs(tmp_path: Path, log: Log) -> None:

@@ -111,14 +111,13 @@ def version(data: Path | str, every: float = 10.0) -> str:
         NotFound: nothing was published yet.
     """
     with open_database(data) as database:
-        published = database.row(
-            """SELECT epoch_us(published_at) AS published_us, decisions_version, rewards_version
-            FROM published"""
-        )
+        published = database.row("SELECT epoch_us(published_at) AS published_us, * FROM published")
     # By the clock while the record grows, so that answers are kept for a while at least.
     if every > 0:
         return f"{int(published['published_us'] / 1e6 / every)}"
-    return f"{published['decisions_version']}.{published['rewards_version']}"
+    # A database of an earlier version has no events until the worker publishes.
+    events = published.get("events_version", 0)
+    return f"{published['decisions_version']}.{published['rewards_version']}.{events}"
 
 
 def published_at(data: Path | str) -> datetime:

@@ -1,0 +1,132 @@
+"""Events of units on the fast path: what a viewer did that came of no decision, durable before it
+is answered.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from topbill.domain.errors import BadRequest
+from topbill.domain.records import UnitEvent
+from topbill.engine import CompiledExperiment, new_id
+from topbill.log import Entry
+from topbill.service import telemetry
+from topbill.service.backend import Backend
+from topbill.service.bodies import (
+    EventAnswer,
+    EventBatch,
+    EventBatchAnswer,
+    EventRequest,
+    EventStatus,
+    micros,
+)
+from topbill.spec.fields import listed, nearest
+
+_MOST_NAMED = 10
+
+
+class UnitTypes:
+    """What the experiments of a service call their units."""
+
+    def __init__(self, experiments: dict[str, CompiledExperiment]) -> None:
+        self.experiments = experiments
+        names = {compiled.experiment.unit for compiled in experiments.values()}
+        self.names = sorted(name for name in names if name)
+
+
+class UnitEvents:
+    """Takes events of units, for a backend."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+        self._types = UnitTypes({})
+
+    async def one(self, request: EventRequest) -> EventAnswer:
+        """One event, durable where it was stored."""
+        answers = await self._store([request], ["$"])
+        return answers[0]
+
+    async def batch(self, batch: EventBatch) -> EventBatchAnswer:
+        """Events, durable together; one of the wrong form refuses the whole batch."""
+        paths = [f"$.events[{index}]" for index in range(len(batch.events))]
+        return EventBatchAnswer(await self._store(batch.events, paths))
+
+    async def _store(self, requests: list[EventRequest], paths: list[str]) -> list[EventAnswer]:
+        # Everything is checked before anything is stored: all of a batch or nothing.
+        types = self._current_types()
+        events = []
+        keyed = set()
+        for request, path in zip(requests, paths, strict=True):
+            event = _event(request, types, path)
+            events.append(event)
+            # An id of our own making is new: only a caller's has to be looked up by the log.
+            if request.event_id is not None:
+                keyed.add(event.key)
+        entry = Entry(unit_events=events, keyed_unit_events=frozenset(keyed))
+        receipt = await self._backend.writer.put(entry)
+        answers = []
+        for event, duplicate in zip(events, receipt.unit_duplicates, strict=True):
+            status: EventStatus = "duplicate" if duplicate else "stored"
+            telemetry.EVENTS.labels(status).inc()
+            warning = self._warning_for(event, types)
+            answers.append(
+                EventAnswer(status, event.unit, event.unit_type, event.event_id, warning)
+            )
+        return answers
+
+    def _current_types(self) -> UnitTypes:
+        """Worked out anew only where the files were: reloading makes another dict."""
+        experiments = self._backend.engine.experiments
+        if self._types.experiments is not experiments:
+            self._types = UnitTypes(experiments)
+        return self._types
+
+    def _warning_for(self, event: UnitEvent, types: UnitTypes) -> str | None:
+        """What to say of an event of a unit that no experiment has: it is kept all the same, since
+        files come and go, and events that were turned away are gone.
+        """
+        if event.unit_type in types.names:
+            return None
+        telemetry.UNREAD_EVENTS.inc()
+        return _unknown_type(event.unit_type, tuple(types.names))
+
+
+def _event(request: EventRequest, types: UnitTypes, path: str) -> UnitEvent:
+    """The event of a request. Raises BadRequest where it does not say of which type its unit is,
+    and the experiments leave it open."""
+    unit_type = request.unit_type
+    if unit_type is None:
+        if len(types.names) != 1:
+            raise _ambiguous(types.names, path)
+        unit_type = types.names[0]
+    return UnitEvent(
+        unit=request.unit,
+        unit_type=unit_type,
+        event_id=request.event_id or new_id(),
+        event=request.event,
+        value=request.value,
+        action=request.action,
+        occurred_at=None if request.at is None else micros(request.at, path),
+    )
+
+
+def _ambiguous(names: list[str], path: str) -> BadRequest:
+    """Profile 7 is not account 7: nobody guesses which was meant."""
+    if not names:
+        return BadRequest(
+            f"{path}.unit_type",
+            "nothing, and no experiment says its unit; expected what the unit is, such as "
+            "profile_id",
+        )
+    return BadRequest(
+        f"{path}.unit_type",
+        "nothing, and the experiments have units of several types; expected one of "
+        f"{listed(names, _MOST_NAMED)}",
+    )
+
+
+@lru_cache(1_024)
+def _unknown_type(unit_type: str, names: tuple[str, ...]) -> str:
+    message = f"stored, but no experiment has {unit_type!r} as its unit"
+    hint = nearest(unit_type, names)
+    return f"{message}; {hint}" if hint else message
