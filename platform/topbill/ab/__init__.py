@@ -12,6 +12,7 @@ from topbill.ab.checks.srm import (
 )
 from topbill.ab.comparison import compare
 from topbill.ab.core.effect import METHODS, ArmEstimate, Effect, Method, Rule, effect
+from topbill.ab.files import FileComparison, compare_file
 from topbill.ab.metrics import Mean, Metric, Proportion, Quantile, Ratio, Sum
 from topbill.ab.planning import DAYS, LIFTS, Detectable, Plan, PlannedRun, plan
 from topbill.ab.power.runtime import Runtime, runtime
@@ -44,6 +45,7 @@ __all__ = [
     "Design",
     "Detectable",
     "Effect",
+    "FileComparison",
     "GuardrailResult",
     "Heterogeneity",
     "Mean",
@@ -64,6 +66,7 @@ __all__ = [
     "Verdict",
     "analyse",
     "compare",
+    "compare_file",
     "effect",
     "plan",
     "runtime",

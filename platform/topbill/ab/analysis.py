@@ -61,7 +61,8 @@ class MetricDesign(msgspec.Struct, frozen=True, kw_only=True):
     """A metric as the analysis needs it: 0/1 or a number, the good direction, its weight and cap in
     the objective.
 
-    `better` is None where the weight says it: higher, or lower of a weight below 0.
+    `better` is None where the weight says it: higher, or lower of a weight below 0. `metric` is
+    what to compare where it is no column of the metric's name.
     """
 
     name: str
@@ -69,6 +70,7 @@ class MetricDesign(msgspec.Struct, frozen=True, kw_only=True):
     better: Direction | None = None
     weight: float = 0.0
     cap: float = 1.0
+    metric: Metric | None = None
 
     @property
     def direction(self) -> Direction:
@@ -280,7 +282,7 @@ def _metrics(design: Design, primary: str) -> dict[str, Metric]:
     """All metrics, the primary one first, then in the design's order."""
     metrics: dict[str, Metric] = {primary: Mean(OBJECTIVE)}
     for m in design.metrics:
-        metrics[m.name] = Proportion(m.name) if m.binary else Mean(m.name)
+        metrics[m.name] = m.metric or (Proportion(m.name) if m.binary else Mean(m.name))
     return metrics
 
 

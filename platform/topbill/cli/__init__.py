@@ -8,12 +8,22 @@ import os
 import sys
 
 # Imported for their commands.
-from topbill.cli import analysis, files, offline, processes, transfer
+from topbill.cli import analysis, comparison, files, offline, processes, transfer
 from topbill.cli.renamed import todays_name
 from topbill.cli.shell import app, err, out
 from topbill.domain.errors import TopbillError
 
-__all__ = ["analysis", "app", "files", "main", "offline", "out", "processes", "transfer"]
+__all__ = [
+    "analysis",
+    "app",
+    "comparison",
+    "files",
+    "main",
+    "offline",
+    "out",
+    "processes",
+    "transfer",
+]
 
 # Matrices here are small: a second BLAS thread only spins. NumPy reads this when a command first
 # imports it.

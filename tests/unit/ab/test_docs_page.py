@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-PAGE = (Path(__file__).parents[3] / "docs" / "reading-a-result.md").read_text()
+DOCS = Path(__file__).parents[3] / "docs"
+PAGE = (DOCS / "reading-a-result.md").read_text()
 
 
 def test_the_pages_code_runs_from_top_to_bottom() -> None:
@@ -14,3 +15,9 @@ def test_the_pages_code_runs_from_top_to_bottom() -> None:
     names: dict[str, object] = {}
     for block in blocks:
         exec(compile(block, "docs/reading-a-result.md", "exec"), names)  # noqa: S102
+
+
+def test_the_code_on_comparing_a_file_runs() -> None:
+    page = (DOCS / "compare-a-file.md").read_text()
+    for block in re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL):
+        exec(compile(block, "docs/compare-a-file.md", "exec"), {})  # noqa: S102

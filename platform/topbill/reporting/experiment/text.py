@@ -41,14 +41,15 @@ def render_report(report: Report, console: Console) -> None:
     for note in report.notes:
         console.print(f"[yellow]![/] {escape(note.sentence)}", highlight=False)
     if report.ab is not None and report.ab.comparisons:
-        _print_effects(report.ab, console)
+        render_analysis(report.ab, console)
     console.print(_variants(report.variants, console), _metrics(report.metrics))
     if report.shares:
         console.print(_shares(report.shares))
     console.print(_health(report.health))
 
 
-def _print_effects(analysis: Analysis, console: Console) -> None:
+def render_analysis(analysis: Analysis, console: Console) -> None:
+    """Print the effects, what is to be remarked, guardrails and the split."""
     console.print(_effects(analysis, console))
     for note in analysis.notes:
         console.print(escape(note), highlight=False)

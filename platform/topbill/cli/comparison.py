@@ -1,0 +1,208 @@
+"""An A/B table of somebody else's, from a file."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from rich.markup import escape
+
+from topbill.cli.analysis import WHOLE, Method
+from topbill.cli.shell import Json, app, out, print_json
+
+if TYPE_CHECKING:
+    from topbill.ab import FileComparison, Metric
+
+_KIND = re.compile(
+    r"(?P<kind>mean|proportion|sum|ratio|median|quantile(?:@|\()?(?P<q>\d*\.?\d*)\)?"
+    r"|p(?P<percent>\d{1,2}(?:\.\d+)?))(?P<per>-per-unit)?"
+)
+KINDS = (
+    *("mean", "proportion", "sum", "ratio", "median", "quantile@0.9", "p90"),
+    *("mean-per-unit", "proportion-per-unit", "quantile@0.9-per-unit"),
+)
+"""How kinds are written."""
+
+
+@app.command
+def compare(
+    file: Path,
+    *,
+    unit: str,
+    variant: str,
+    control: str,
+    metric: tuple[str, ...],
+    covariate: tuple[str, ...] = (),
+    segment: tuple[str, ...] = (),
+    time: str | None = None,
+    shares: tuple[str, ...] = (),
+    guardrail: tuple[str, ...] = (),
+    better: tuple[str, ...] = (),
+    method: Method = "sequential",
+    looks: tuple[str, ...] = WHOLE,
+    adjust: Literal["cuped", "lin"] = "cuped",
+    alpha: float = 0.05,
+    json_: Json = False,
+) -> None:
+    """An A/B table in a file, a row a unit or a row an event: verdict, metrics, split.
+
+    Args:
+        file: CSV or TSV (comma, semicolon, tab or bar; decimal point or comma), Parquet or Arrow,
+            compressed (.gz) or not.
+        unit: The column of what was randomised.
+        variant: The column that names the variant.
+        control: The variant to compare with.
+        metric: NAME=KIND:COLUMN, several times; the verdict is about the first. KIND is mean or
+            proportion (of rows, by unit), sum (each unit's total) or ratio (NAME=ratio:NUM/DEN);
+            mean-per-unit of each unit's mean, proportion-per-unit of units with any.
+        covariate: NAME=COLUMN, several times: what units did before, by metric.
+        segment: A column to look into for effects that differ; several times.
+        time: The column of each row's moment or day.
+        shares: VARIANT=50%, several times or with commas: how units were to be split (default: all
+            alike).
+        guardrail: NAME=2%, several times: a metric that may be worse by no more than that.
+        better: NAME=lower, several times: a metric of which less is better.
+        method: How intervals are made: valid at any look (sequential), at planned looks
+            (group-sequential), at one (fixed), or credible (bayes).
+        looks: With group-sequential: at which shares of the planned units was looked, this one
+            last; several times.
+        adjust: What covariates are used for: cuped, or Lin's regression (lin).
+        alpha: 1 − the intervals' level.
+    """
+    from topbill.ab import compare_file
+
+    result = compare_file(
+        file,
+        unit=unit,
+        variant=variant,
+        control=control,
+        metrics=_metrics(metric),
+        covariates=dict(_pairs("covariate", covariate, "NAME=COLUMN")) or None,
+        segments=segment,
+        time=time,
+        shares=_percentages("shares", shares) or None,
+        guardrails=_percentages("guardrail", guardrail),
+        better=_directions(better),
+        method=method,
+        alpha=alpha,
+        adjust=adjust,
+        looks=[_share("looks", look) for look in looks],
+    )
+    if json_:
+        print_json(result)
+    else:
+        _render(result)
+
+
+def _render(result: FileComparison) -> None:
+    from topbill.reporting.experiment.text import render_analysis
+
+    out.print(f"{result.file}: {result.sentence}", highlight=False, soft_wrap=True, markup=False)
+    for note in result.notes:
+        out.print(f"[yellow]![/] {escape(note)}", highlight=False, soft_wrap=True)
+    colour = "green" if result.ab.verdict.safe_to_ship else "yellow"
+    sentence = escape(result.ab.verdict.sentence)
+    out.print(f"[bold {colour}]{sentence}[/]", highlight=False, soft_wrap=True)
+    render_analysis(result.ab, out)
+
+
+# --- What options say
+
+
+def _metrics(options: Sequence[str]) -> dict[str, Metric]:
+    """NAME=KIND:COLUMN, by name in their order."""
+    from topbill.domain.errors import BadRequest
+
+    metrics: dict[str, Metric] = {}
+    for name, text in _pairs("metric", options, "NAME=KIND:COLUMN, as in plays=mean:plays"):
+        kind, colon, column = text.partition(":")
+        if name in metrics:
+            raise BadRequest("metric", f"got {name} twice; expected each name once")
+        if not colon or not column:
+            raise BadRequest(
+                "metric", f"got {name}={text}; expected NAME=KIND:COLUMN, as in plays=mean:plays"
+            )
+        metrics[name] = _metric(kind, column)
+    return metrics
+
+
+def _metric(kind: str, column: str) -> Metric:
+    from topbill.ab import Mean, Proportion, Quantile, Ratio, Sum
+    from topbill.domain.errors import BadRequest
+
+    written = _KIND.fullmatch(kind)
+    if written is None or (written["per"] and written["kind"] == "ratio"):
+        from topbill.spec.fields import nearest
+
+        raise BadRequest(
+            "metric",
+            f"got the kind {kind!r}; expected one of {', '.join(KINDS)}; {nearest(kind, KINDS)}",
+        )
+    per: Any = "unit" if written["per"] else "row"
+    if written["kind"] == "mean":
+        return Mean(column, per)
+    if written["kind"] == "proportion":
+        return Proportion(column, per)
+    if written["kind"] == "sum":
+        return Sum(column)
+    if written["kind"] == "ratio":
+        numerator, slash, denominator = column.partition("/")
+        if not slash or not denominator:
+            raise BadRequest(
+                "metric", f"got ratio:{column}; expected ratio:NUMERATOR/DENOMINATOR, two columns"
+            )
+        return Ratio(numerator, denominator)
+    q = float(written["q"] or 0.5)
+    if written["percent"]:
+        q = float(written["percent"]) / 100.0
+    return Quantile(column, q, per)
+
+
+def _pairs(option: str, texts: Iterable[str], expected: str) -> list[tuple[str, str]]:
+    """NAME=VALUE each, of shares also several with commas between them."""
+    from topbill.domain.errors import BadRequest
+
+    pairs = []
+    for text in texts:
+        for part in text.split(",") if option == "shares" else [text]:
+            name, sign, value = part.partition("=")
+            if not (sign and name.strip() and value.strip()):
+                raise BadRequest(option, f"got {part!r}; expected {expected}")
+            pairs.append((name.strip(), value.strip()))
+    return pairs
+
+
+def _share(option: str, text: str) -> float:
+    """5% → 0.05."""
+    from topbill.domain.errors import BadRequest
+
+    number, sign, rest = text.strip().partition("%")
+    try:
+        share = float(number) / 100.0
+    except ValueError:
+        share = -1.0
+    if not sign or rest or not share >= 0.0:
+        raise BadRequest(option, f"got {text!r}; expected a percentage, such as 50%")
+    return share
+
+
+def _percentages(option: str, texts: Iterable[str]) -> dict[str, float]:
+    """NAME=5%, by name."""
+    percentages = {}
+    for name, text in _pairs(option, texts, "NAME=5%"):
+        percentages[name] = _share(option, text)
+    return percentages
+
+
+def _directions(texts: Iterable[str]) -> dict[str, Any]:
+    """NAME=lower, by name."""
+    from topbill.domain.errors import BadRequest
+
+    directions = {}
+    for name, text in _pairs("better", texts, "NAME=lower"):
+        if text not in ("higher", "lower"):
+            raise BadRequest("better", f"got {text!r}; expected higher or lower")
+        directions[name] = text
+    return directions
