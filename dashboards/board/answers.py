@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pandas as pd
+from msgspec import structs
 
 from board import words
 from board.terms import ENDED
@@ -27,7 +29,27 @@ _FEW, _MANY = 0.005, 0.25
 """Exploring less than the first is hardly any; more than the second, and the policy is still
 looking.
 """
+_START_WORKER = "If it should be running, look at its messages, or start topbill worker."
 _WAIT = "Wait until the first decisions' reward windows have passed."
+
+
+def is_still(age: float) -> bool:
+    """Whether the record stands still; `age` in seconds since it was published."""
+    return age > STILL
+
+
+def stillness(age: float) -> str:
+    """That the record stands still, and since when."""
+    return f"The worker last published {words.duration(age)} ago: everything here is of then."
+
+
+def while_still(where: Standing, age: float) -> Standing:
+    """Where something stands, with what to do first when nothing newer comes: to keep running what
+    does not run is no advice.
+    """
+    if not is_still(age):
+        return where
+    return structs.replace(where, next=f"{stillness(age)} {_START_WORKER}")
 
 
 def all_experiments(reports: Sequence[tuple[str, Report]]) -> Standing:
@@ -175,9 +197,9 @@ def _favourite_against_values(favourite: str, values: pd.DataFrame) -> Standing:
     )
 
 
-def pictures(names: Mapping[str, str], values: pd.DataFrame) -> Standing:
+def pictures(names: Mapping[str, str], values: pd.DataFrame, whose: str) -> Standing:
     """Which picture, title or row is shown most, and which is worth most. `names` are what people
-    call them.
+    call them, `whose` says of which decisions: `thompson's`.
     """
     # By name from here on: sentences are read by people who never saw an id.
     named = values.assign(action=[names.get(action, action) for action in values["action"]])
@@ -187,10 +209,25 @@ def pictures(names: Mapping[str, str], values: pd.DataFrame) -> Standing:
     return Standing(
         word=judged.word,
         tone=judged.tone,
-        sentence=f"{favourite['action']} is shown first most, in {share} of decisions. "
+        sentence=f"{favourite['action']} is shown first most, in {share} of {whose} decisions. "
         f"{judged.sentence}",
         next=judged.next,
     )
+
+
+def rests_on(row: Mapping[Any, Any]) -> str:
+    """What an action's worth was worked out from: `model-based, 52 shows`.
+
+    Where the plain mean lies outside the interval, it is the draws of other variants and the
+    estimates of earlier stages that speak, which the number alone would not let anybody guess.
+    """
+    if row["reason"]:
+        return words.MISSING
+    shows = words.several(int(row["shown"]), "show")
+    plain = row["plain"]
+    if pd.isna(plain) or not row["low"] <= plain <= row["high"]:
+        return f"model-based, {shows}"
+    return shows
 
 
 def evaluation(
@@ -320,13 +357,9 @@ def healthy(report: Report, age: float) -> Standing:
             "tell since when.",
         )
     # Old numbers are not wrong, but whoever looks must know that they do not move.
-    if age > STILL:
+    if is_still(age):
         return Standing(
-            word="Standing still",
-            tone="warning",
-            sentence=f"The worker last published {words.duration(age)} ago: everything here is of "
-            "then.",
-            next="If it should be running, look at its messages, or start topbill worker.",
+            word="Standing still", tone="warning", sentence=stillness(age), next=_START_WORKER
         )
     return Standing(
         word="All well",

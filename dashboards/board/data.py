@@ -8,7 +8,7 @@ import os
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from threading import Thread
 from typing import Any, Concatenate, ParamSpec, TypeVar, cast
@@ -104,6 +104,13 @@ def as_of(key: str) -> datetime | None:
 def _cached_moment(where: str, key: str, version: str) -> datetime | None:  # noqa: ARG001  (a key of the cache)
     cached = answer_cache.find(where, answer_cache.experiment_report, key)
     return None if cached is None else cached.published_at
+
+
+def age() -> float:
+    """Seconds since the worker last published."""
+    # The record's times are UTC without saying so.
+    now = datetime.now(UTC).replace(tzinfo=None)
+    return (now - ask(database.published_at)).total_seconds()
 
 
 def experiments() -> list[database.ListedExperiment]:

@@ -80,10 +80,23 @@ def empty(error: Exception) -> None:
         st.caption(str(error))
 
 
+_NOT_RUNNING = {
+    "draft": "It is a draft. Set `status: running` in its file to launch it.",
+    "paused": "It is paused. Set `status: running` in its file to go on.",
+    "stopped": "It was stopped before any decision was made in it.",
+}
+"""What keeps an experiment without decisions from having any."""
+
+
 def no_decisions(key: str) -> None:
-    """An experiment that was never asked."""
+    """An experiment in which nothing was decided."""
+    status = data.listed(key).status
     with st.container(border=True):
         st.subheader("No decisions yet")
+        # The service answers the control's order then, so that asking it would change nothing.
+        if status in _NOT_RUNNING:
+            st.write(f"`{key}` is in the record. {_NOT_RUNNING[status]}")
+            return
         st.write(
             f"`{key}` is in the record, but no decision has been made in it. Ask the service for "
             "one:"

@@ -5,6 +5,7 @@ markdown.
 from __future__ import annotations
 
 from topbill.domain.formatting import (
+    MISSING,
     chance,
     count,
     duration,
@@ -23,6 +24,7 @@ from topbill.domain.formatting import (
 )
 
 __all__ = [
+    "MISSING",
     "chance",
     "count",
     "duration",

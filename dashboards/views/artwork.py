@@ -59,7 +59,10 @@ def numbers(name: str, row: Mapping[Any, Any] | None) -> None:
         st.caption(f"worth unknown: {action_values.REASONS[row['reason']]}")
     else:
         interval = words.interval(row["low"], row["high"])
-        st.caption(f"worth **{words.value(row['value'])}** ({interval})", help=TERMS["adaptive"])
+        st.caption(
+            f"worth **{words.value(row['value'])}** ({interval}); {answers.rests_on(row)}",
+            help=TERMS["adaptive"],
+        )
 
 
 def positions(key: str, variant: str, payloads: Payloads) -> None:
@@ -106,6 +109,7 @@ def table(values: pd.DataFrame, payloads: Payloads, name: str) -> None:
                 "mean when first": words.value(row["plain"]),
                 "worth": words.value(row["value"]),
                 "95% interval": interval,
+                "rests on": answers.rests_on(row),
             }
         )
     pieces.table(pd.DataFrame(lines), name)
@@ -137,7 +141,8 @@ def body() -> None:
         return
     payloads = pictures.payloads(key)
     labels = {action: pictures.name(action, payloads) for action in payloads}
-    frame.answer(answers.pictures(labels, values), TERMS["share"])
+    whose = f"{words.label(variant)}'s" + (f" {group[1]}" if group else "")
+    frame.answer(answers.pictures(labels, values, whose), TERMS["share"])
     if experiment.surface == "artwork":
         pieces.section("The pictures", TERMS["share"])
         gallery(payloads, values)

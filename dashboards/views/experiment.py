@@ -9,12 +9,12 @@ import pandas as pd
 import streamlit as st
 import yaml
 
-from board import charts, data, frame, pieces, words
+from board import answers, charts, data, frame, pieces, words
 from board.terms import TERMS
 from topbill.ab import REASONS as AB_REASONS
 from topbill.ab import Analysis, Comparison
 from topbill.reporting import REASONS, Report
-from topbill.reporting.experiment.wording import CALLS, GUARDRAILS, standing, worsening
+from topbill.reporting.experiment.wording import CALLS, GUARDRAILS, outside, standing, worsening
 from topbill.reporting.queries import database, series
 
 SIGNS = {"better": "✔", "worse": "✖", "no_call": "…"}
@@ -32,6 +32,9 @@ def headline(report: Report) -> None:
         ("Decisions", words.count(report.decisions), TERMS["decisions"]),
         ("Mature", mature, TERMS["mature"]),
     )
+    others = outside(report.health)
+    if others:
+        st.caption(f"Asked beside them: {others}; they count in no variant.")
 
 
 def lifts(analysis: Analysis) -> None:
@@ -270,7 +273,7 @@ def body() -> None:
         frame.no_decisions(key)
         file(report)
         return
-    frame.answer(standing(report))
+    frame.answer(answers.while_still(standing(report), data.age()))
     frame.warn(report)
     headline(report)
     if report.ab is not None and len(report.ab.units) > 1:

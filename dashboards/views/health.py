@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import UTC, datetime
 from typing import Any
 
 import pandas as pd
@@ -13,17 +12,10 @@ from board import answers, charts, data, frame, pieces, words
 from board.terms import ENDED, TERMS
 from topbill.reporting import PropensityLine, Report
 from topbill.reporting.experiment.wording import JOINED
-from topbill.reporting.queries import database, decisions, series
+from topbill.reporting.queries import decisions, series
 from topbill.reporting.queries.drift import drift
 
 DRIFT_SIGNS = {"stable": "✔ stable", "shifting": "… shifting", "changed": "✖ changed"}
-
-
-def age() -> float:
-    """Seconds since the worker last published."""
-    # The record's times are UTC without saying so.
-    now = datetime.now(UTC).replace(tzinfo=None)
-    return float((now - data.ask(database.published_at)).total_seconds())
 
 
 def tested_lines(report: Report) -> list[PropensityLine]:
@@ -38,8 +30,11 @@ def tested_lines(report: Report) -> list[PropensityLine]:
 def headline(report: Report, traffic: pd.DataFrame) -> None:
     health = report.health
     per_second = traffic.groupby("till")["decisions"].sum() / traffic["seconds"].iloc[0]
-    # The last bucket is still filling, so the one before it says how fast decisions come.
-    rate = per_second.iloc[-2] if len(per_second) > 1 else per_second.iloc[-1]
+    # The last bucket is still filling, so the one before it says how fast decisions come; of a
+    # record that stands still it says how fast they came once, which nobody asks.
+    rate = None
+    if not answers.is_still(data.age()):
+        rate = per_second.iloc[-2] if len(per_second) > 1 else per_second.iloc[-1]
     lines = tested_lines(report)
     good = sum(bool(line.ok) for line in lines)
     p99 = words.milliseconds(health.latency_ms.get("p99"))
@@ -47,7 +42,7 @@ def headline(report: Report, traffic: pd.DataFrame) -> None:
         ("Decisions/s", words.count(rate), TERMS["rate"]),
         ("Engine p99", p99, TERMS["p99"]),
         ("Fallbacks", words.share(health.fallback_share, digits=2), TERMS["fallback"]),
-        ("Record's age", words.duration(age()), TERMS["age"]),
+        ("Record's age", words.duration(data.age()), TERMS["age"]),
         ("Rewards joined", words.share(health.reward_join_rate), TERMS["join"]),
         ("Decisions rewarded", words.share(health.rewarded_share), TERMS["rewarded"]),
         ("Reward events", words.count(health.reward_events), TERMS["events"]),
@@ -204,7 +199,7 @@ def body() -> None:
         frame.no_decisions(key)
         return
     traffic = data.ask(series.traffic, key)
-    frame.answer(answers.healthy(report, age()))
+    frame.answer(answers.healthy(report, data.age()))
     headline(report, traffic)
     service(key, traffic, report)
     errors(key, traffic, report)

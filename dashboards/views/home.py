@@ -41,9 +41,10 @@ def card(experiment: ListedExperiment, report: Report) -> None:
 
 
 def summary(experiment: ListedExperiment, report: Report) -> str:
-    parts = [
-        experiment.surface,
-        experiment.status,
+    parts = [experiment.surface, experiment.status]
+    if answers.is_still(data.age()):
+        parts.append(f"no news for {words.duration(data.age())}")
+    parts += [
         words.span(experiment.first_at, experiment.last_at),
         f"{words.count(report.units)} {words.units(experiment.unit)}",
     ]
@@ -114,7 +115,7 @@ def body() -> None:
         frame.chosen()  # says that there is none, and what to do
     reports = {experiment.key: data.report(experiment.key) for experiment in experiments}
     titled = [(e.title or e.key, reports[e.key]) for e in experiments]
-    frame.answer(answers.all_experiments(titled))
+    frame.answer(answers.while_still(answers.all_experiments(titled), data.age()))
     matches = search(experiments)
     if not matches:
         st.info("No experiment matches; clear the search.", icon=":material/search_off:")

@@ -297,7 +297,11 @@ EXPERIMENT = Section(
         "layer": Key(
             Name, "Experiments of one layer never share a unit (default: a layer of its own)."
         ),
-        "holdout": Key(Percent(), "Share of its units that gets no decision at all (default 0%)."),
+        "holdout": Key(
+            Percent(),
+            "Share of units that is set aside: in no variant, they get the control's order, so "
+            "that the whole of the experiment can be judged (default 0%).",
+        ),
         "slots": Key(Number(1, 100, whole=True), "How many positions are filled (default 1)."),
         "context": Key(
             MapOf(FEATURE, 100), "Features of the viewer and the moment, sent with each request."

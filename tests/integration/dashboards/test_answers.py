@@ -13,6 +13,7 @@ from msgspec.structs import replace
 
 from topbill import reporting
 from topbill.reporting import page
+from topbill.reporting.experiment.wording import Standing
 from topbill.reporting.queries import action_values, exposure
 
 KEY, ROWS = "home-artwork", "home-rows"
@@ -83,7 +84,10 @@ def test_a_bandit_is_spoken_of_by_what_it_does(answers: Any, demo: Path) -> None
 
 def test_what_is_shown_most_is_praised_only_where_it_is_surely_worth_most(answers: Any) -> None:
     def lines(low: float) -> pd.DataFrame:
-        rows = [("a", 90, 0.9, 0.5, 0.5, low, 0.6, ""), ("b", 10, 0.1, 0.2, 0.2, 0.1, 0.3, "")]
+        rows = [
+            ("a", 90, 0.9, 0.5, 90, 0.5, low, 0.6, ""),
+            ("b", 10, 0.1, 0.2, 10, 0.2, 0.1, 0.3, ""),
+        ]
         return pd.DataFrame(rows, columns=action_values.COLUMNS)
 
     first = pd.Series({"a": 0.9, "b": 0.1})
@@ -94,8 +98,8 @@ def test_what_is_shown_most_is_praised_only_where_it_is_surely_worth_most(answer
         == "warning"
     )
     assert "hardly explores" in answers.bandit("v", "linucb", first, 0.0, lines(0.4)).next
-    assert answers.pictures({"a": "Picture A"}, lines(0.4)).sentence.startswith(
-        "Picture A is shown first most"
+    assert answers.pictures({"a": "Picture A"}, lines(0.4), "v's").sentence.startswith(
+        "Picture A is shown first most, in 90% of v's decisions"
     )
 
 
@@ -130,3 +134,22 @@ def test_a_record_that_stands_still_is_not_called_well(
     assert (
         answers.healthy(reporting.load_experiment_report(KEY, uneven), 5.0).word == "Look into it"
     )
+
+
+def test_a_record_that_stands_still_is_told_before_any_advice(answers: Any) -> None:
+    where = Standing(word="Undecided", tone="neutral", sentence="No.", next="Keep it running.")
+    assert answers.while_still(where, answers.STILL) is where
+    still = answers.while_still(where, 1_740.0)
+    assert (still.word, still.sentence) == ("Undecided", "No.")
+    assert "29 min ago" in still.next
+    assert "Keep it running" not in still.next
+
+
+def test_a_value_says_whether_it_rests_on_the_actions_own_shows(answers: Any) -> None:
+    def told(plain: float, reason: str = "") -> str:
+        row = {"shown": 52, "plain": plain, "low": 0.02, "high": 0.06, "reason": reason}
+        return str(answers.rests_on(row))
+
+    assert told(0.0) == told(float("nan")) == "model-based, 52 shows"
+    assert told(0.04) == "52 shows"
+    assert told(0.04, "too_few_draws") == "–"

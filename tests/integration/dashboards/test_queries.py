@@ -108,6 +108,14 @@ def test_worths_of_groups_speak_of_their_viewers_alone(demo: Path) -> None:
     assert sum(parts) == whole
 
 
+def test_a_share_of_decisions_has_one_denominator_on_every_page(demo: Path) -> None:
+    """All decisions of the variant, young ones and fallbacks too."""
+    positions = exposure.positions(demo, KEY, "thompson")
+    first = positions[positions["position"] == 1].set_index("action")["share"]
+    values = action_values.action_values(demo, KEY, "thompson").set_index("action")["share"]
+    assert values.to_dict() == pytest.approx(first.to_dict())
+
+
 TWO = """
 experiment: art-{}
 surface: artwork

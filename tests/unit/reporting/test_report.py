@@ -243,8 +243,22 @@ def test_a_variant_that_left_the_file_is_still_reported(tmp_path: Path) -> None:
         ("bandit", 0.5, 1),
         ("gone", None, 1),
     ]
-    assert found.decisions == 3
     assert found.health.reasons == {"policy": 2, "holdout": 1}
+    # Its own are those of units in a variant, as the units beside them are; others by reason.
+    assert (found.units, found.decisions) == (2, 2)
+    assert "2 units, 2 decisions (1 more in its holdout)" in text(found)
+    assert "2 decisions (1 more in its holdout)" in reporting.to_html(found)
+
+
+def test_maturity_is_of_the_experiments_own_decisions(tmp_path: Path) -> None:
+    young, old = NOW + 3_500 * SECOND, NOW
+    decisions = [decision(1, decided_at=old), decision(2, decided_at=young)]
+    decisions += [
+        decision(n, variant=None, reason="not_in_experiment", decided_at=old) for n in (3, 4, 5)
+    ]
+    found = made(tmp_path, decisions, [event(1, "play"), event(3, "play")])
+    assert (found.decisions, found.health.mature_share) == (2, 0.5)
+    assert found.health.rewarded_share == 1.0
 
 
 def test_shares_are_of_placements_within_a_variant(tmp_path: Path) -> None:

@@ -77,11 +77,10 @@ def _report(
     checked = health(database, tables.key, windows, window, tables.published_us)
     # As ISO 8601, because the report is read by other programs too.
     times = database.row(
-        """SELECT count(*) AS decisions,
-            replace(min(decided_at)::VARCHAR, ' ', 'T') || 'Z' AS first_at,
+        """SELECT replace(min(decided_at)::VARCHAR, ' ', 'T') || 'Z' AS first_at,
             replace(max(decided_at)::VARCHAR, ' ', 'T') || 'Z' AS last_at,
             (SELECT replace(published_at::VARCHAR, ' ', 'T') || 'Z' FROM published) AS published_at
-        FROM decisions WHERE experiment = $key""",
+        FROM decisions WHERE experiment = $key AND variant IS NOT NULL""",
         key=tables.key,
     )
     about = tables.experiment
@@ -95,7 +94,8 @@ def _report(
         first_at=times["first_at"],
         last_at=times["last_at"],
         units=sum(v.units for v in variants),
-        decisions=times["decisions"],
+        # Those of its own units: what it was asked for others is in `health.reasons`.
+        decisions=sum(v.decisions for v in variants),
         variants=variants,
         # Its tests take each row for one decision.
         ab=None if rows.weighted else rows.analysis(method, looks),

@@ -59,12 +59,12 @@ def health(
         return Health()
     # The same moment for every number of the report: what came since is in the next one.
     is_mature = window_over_sql("decided_at", objective_window, published_us)
-    mature, latency = _maturity_and_latency(database, key, is_mature)
+    own, mature, latency = _maturity_and_latency(database, key, is_mature)
     events = _events(database, key, windows)
     was_mature = window_over_sql("decided_at", objective_window, published_us)
     rewarded = database.row(
         f"""SELECT count(DISTINCT decision_id) AS decisions FROM rewards
-        WHERE experiment = $key AND {was_mature}""",  # noqa: S608  (a condition of domain.metric)
+        WHERE experiment = $key AND variant IS NOT NULL AND {was_mature}""",  # noqa: S608  (a condition of domain.metric)
         key=key,
     )["decisions"]
     counted = _count_events(events, windows)
@@ -78,7 +78,7 @@ def health(
         choices=choice_ratios(database, key, decisions, _most_actions(lines)),
         reasons=reasons,
         fallback_share=_share(reasons.get("fallback", 0), served),
-        mature_share=mature / decisions,
+        mature_share=_share(mature, own),
         reward_join_rate=_share(counted.joined, counted.read),
         joined=counted.join_rates,
         rewarded_share=_share(rewarded, mature),
@@ -114,10 +114,12 @@ def _reasons(database: AnalyticsDatabase, key: str) -> dict[str, int]:
 
 def _maturity_and_latency(
     database: AnalyticsDatabase, key: str, is_mature: str
-) -> tuple[int, dict[str, float]]:
-    """How many decisions are mature, and quantiles of the engine's time in ms."""
+) -> tuple[int, int, dict[str, float]]:
+    """How many decisions were made in a variant, how many of them are mature, and quantiles of the
+    engine's time in ms.
+    """
     row = database.row(
-        f"""SELECT count(*) FILTER ({is_mature}) AS mature,
+        f"""SELECT count(variant) AS own, count(variant) FILTER ({is_mature}) AS mature,
             quantile_disc(latency_us, [0.5, 0.9, 0.99, 1.0])
                 FILTER (reason IN ('policy', 'fallback')) AS latency_us
         FROM decisions WHERE experiment = $key""",  # noqa: S608  (a condition of domain.metric)
@@ -127,7 +129,7 @@ def _maturity_and_latency(
     # No quantile at all where nothing was served.
     for name, micros in zip(("p50", "p90", "p99", "max"), row["latency_us"] or (), strict=False):
         latency_ms[name] = micros / 1000.0
-    return row["mature"], latency_ms
+    return row["own"], row["mature"], latency_ms
 
 
 def _events(

@@ -75,11 +75,13 @@ def page(title: str, body: str) -> str:
 
 def _head(report: Report, title: str) -> str:
     span = f"{report.first_at} to {report.last_at}" if report.first_at else "no decisions yet"
+    others = wording.outside(report.health)
     parts = [
         f"<h1>{escape(title)}</h1>",
         f"<p class=dim>{escape(report.experiment)} · {escape(report.status)} · "
         f"revision {escape(report.revision)}<br>",
-        f"{report.units:,} units, {report.decisions:,} decisions, {span}; "
+        f"{report.units:,} units, {report.decisions:,} decisions"
+        f"{others and f' ({others})'}, {span}; "
         f"lake as of {report.published_at}</p>",
     ]
     if report.hypothesis:

@@ -137,13 +137,13 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
     reasons: dict[str, int] = {}
     fallback_share: float | None = None
     mature_share: float | None = None
-    """Share of decisions older than the longest window of the objective."""
+    """Share of the experiment's own decisions older than the longest window of the objective."""
     reward_join_rate: float | None = None
     """Of the reward events that some metric reads: the share that came within its window."""
     joined: dict[str, float] = {}
     """The same for each of those events."""
     rewarded_share: float | None = None
-    """Share of mature decisions with at least one reward event."""
+    """Share of its own mature decisions with at least one reward event."""
     reward_events: int = 0
     unread_events: dict[str, int] = {}
     """Reward events that no metric reads: name and number, the most frequent first, twenty at
@@ -176,7 +176,11 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     first_at: str | None = None
     last_at: str | None = None
     units: int = 0
+    """Units in a variant."""
     decisions: int = 0
+    """Decisions of these units; those outside the experiment or in its holdout are counted by
+    reason in `health.reasons`.
+    """
     ab: Analysis | None = None
     """Each variant against the control, and the verdict."""
     variants: list[VariantLine] = []

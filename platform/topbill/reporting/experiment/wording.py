@@ -231,6 +231,21 @@ def _unread_events(events: Mapping[str, int], known: Iterable[str]) -> str:
     )
 
 
+OUTSIDE = {"not_in_experiment": "outside the experiment", "holdout": "in its holdout"}
+"""Why a decision is in no variant, as it is said after their number."""
+
+
+def outside(health: Health) -> str:
+    """What the experiment was asked beside its own decisions, by reason; empty where nothing:
+    `6,986 more outside the experiment`.
+    """
+    parts = []
+    for reason, words in OUTSIDE.items():
+        if health.reasons.get(reason):
+            parts.append(f"{health.reasons[reason]:,} more {words}")
+    return formatting.listing(parts)
+
+
 def worsening(guardrail: GuardrailResult) -> tuple[str, str]:
     """How a guardrail's metric changed, and between what: "improved by 11.6%", "3.0% to 20.3%".
 

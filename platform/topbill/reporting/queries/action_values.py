@@ -29,7 +29,7 @@ second, or where a single draw carries more than this share of all weight."""
 STAGES = 50
 """The log is cut into so many parts of like size; within one, policy versions are taken as one."""
 REASONS = reasons("", "too_few_draws", "too_few_rewards", "one_weight_dominates")
-COLUMNS = ["action", "shown", "share", "plain", "value", "low", "high", "reason"]
+COLUMNS = ["action", "shown", "share", "plain", "draws", "value", "low", "high", "reason"]
 
 
 def action_values(
@@ -54,12 +54,14 @@ def action_values(
         group: one of the feature's groups.
 
     Returns:
-        Columns action, shown, share (0 to 1), plain (mean objective of the variant's decisions
-        where it stood first); value with low and high (95%, by unit) and reason (of `REASONS`).
-        Over mature decisions.
+        Columns action; shown and share (0 to 1), of all the variant's decisions, as
+        `exposure.positions` has them; over mature decisions plain (mean objective of the variant's
+        own where it stood first), draws (of all variants that speak for the value), value with low
+        and high (95%, by unit) and reason (of `REASONS`). No line where no decision is mature.
     """
     with open_database(data) as database:
         _make_cells(database, key, variant, segment, group)
+        shown = _shown_first(database, key, variant, segment, group)
         rows = database.rows(
             """SELECT action, v AS stage, sum(n)::DOUBLE AS decisions, sum(draws)::DOUBLE AS draws,
                 sum(inverse)::DOUBLE AS inverse, sum(shown)::DOUBLE AS first_places,
@@ -75,7 +77,40 @@ def action_values(
             by_action.setdefault(row.pop("action"), []).append(_Stage(**row))
         scores = {action: _score(stages) for action, stages in by_action.items()}
         squares = _squared_deviations(database, by_action, scores)
-    return _table(by_action, scores, squares)
+    return _table(shown, by_action, scores, squares)
+
+
+def _shown_first(
+    database: AnalyticsDatabase, key: str, variant: str, segment: str | None, group: str | None
+) -> dict[str, int]:
+    """How often each action stood first in the variant's decisions, mature or not, whoever decided.
+
+    The one denominator of "share of decisions" on every page: `exposure.positions` has the same.
+    """
+    parameters: dict[str, object] = {}
+    source, condition = "slate[1] AS action", ""
+    if segment is not None and group is not None:
+        experiment = published_experiment(database, key)
+        grouping = groupings(experiment)[segment]
+        source += ", from_json(context, $shape) AS c"
+        condition = f"WHERE {grouping.expression} = $group"
+        parameters = {
+            **grouping.parameters,
+            "shape": context_struct(experiment),
+            "group": group,
+        }
+    rows = database.rows(
+        f"""SELECT action, count(*) AS shown FROM (
+            SELECT {source} FROM decisions
+            WHERE experiment = $key AND variant = $variant AND len(slate) > 0
+                AND hash(seq) % $one_in = 0
+        ) {condition} GROUP BY action""",  # noqa: S608  (an expression of `groupings`)
+        **parameters,
+        key=key,
+        variant=variant,
+        one_in=sampled_one_in(database, key),
+    )
+    return {row["action"]: row["shown"] for row in rows}
 
 
 @dataclass
@@ -246,18 +281,25 @@ def _weight_row(action: str, score: _Score, stage: _Stage) -> dict[str, object]:
 
 
 def _table(
-    by_action: dict[str, list[_Stage]], scores: dict[str, _Score], squares: dict[str, float]
+    shown: dict[str, int],
+    by_action: dict[str, list[_Stage]],
+    scores: dict[str, _Score],
+    squares: dict[str, float],
 ) -> pd.DataFrame:
     lines = []
-    for action, stages in by_action.items():
-        times = paid = 0.0
+    # What only stood first in younger decisions, or as a fallback, has a share but no value.
+    for action in dict.fromkeys([*by_action, *shown]):
+        stages = by_action.get(action, [])
+        times = paid = draws = 0.0
         for stage in stages:
             times += stage.first_places
             paid += stage.paid
+            draws += stage.draws
         line: dict[str, Any] = {
             "action": action,
-            "shown": int(times),
+            "shown": shown.get(action, 0),
             "plain": paid / times if times else None,
+            "draws": int(draws),
             "reason": _reason(stages),
         }
         # Values are shares of the objective, which lies between 0 and 1; so do their bounds.

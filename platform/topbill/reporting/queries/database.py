@@ -82,7 +82,11 @@ def open_database(data: Path | str) -> Iterator[AnalyticsDatabase]:
 
 
 class ListedExperiment(msgspec.Struct, frozen=True, kw_only=True):
-    """One experiment of the record, as a list shows it. Times are UTC."""
+    """One experiment of the record, as a list shows it. Times are UTC.
+
+    `decisions`, `first_at` and `last_at` are of decisions in a variant: requests outside the
+    experiment, or of its holdout, say nothing of how long it has run or how busy it is.
+    """
 
     key: str
     title: str
@@ -142,7 +146,7 @@ def experiments(data: Path | str) -> list[ListedExperiment]:
         FROM experiments e LEFT JOIN (
             SELECT experiment, count(*) AS decisions,
                 min(decided_at) AS first_at, max(decided_at) AS last_at
-            FROM decisions GROUP BY experiment
+            FROM decisions WHERE variant IS NOT NULL GROUP BY experiment
         ) d ON d.experiment = e.key
         ORDER BY e.status <> 'running', e.key"""
     with open_database(data) as database:
