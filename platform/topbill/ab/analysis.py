@@ -58,8 +58,8 @@ Direction = Literal["higher", "lower"]
 
 
 class MetricDesign(msgspec.Struct, frozen=True, kw_only=True):
-    """A metric as the analysis needs it: 0/1 or a number, the good direction, its weight and cap in
-    the objective.
+    """A metric as the analysis needs it: 0/1 or a number, the good direction, its weight in the
+    objective, and the ends (`floor`, `cap`) that it counts between there.
 
     `better` is None where the weight says it: higher, or lower of a weight below 0. `metric` is
     what to compare where it is no column of the metric's name.
@@ -71,6 +71,7 @@ class MetricDesign(msgspec.Struct, frozen=True, kw_only=True):
     weight: float = 0.0
     cap: float = 1.0
     metric: Metric | None = None
+    floor: float = 0.0
 
     @property
     def direction(self) -> Direction:
@@ -114,6 +115,7 @@ class Design(msgspec.Struct, frozen=True, kw_only=True):
                 better=m.better,
                 weight=experiment.objective.get(m.name, 0.0),
                 cap=m.cap,
+                floor=m.floor,
             )
             for m in experiment.metrics
         )
@@ -269,7 +271,7 @@ def _with_objective(relation: Any, design: Design) -> tuple[Any, str]:
         return relation, weighted[0].name
     if OBJECTIVE in relation.columns:
         return relation, OBJECTIVE
-    objective = WeightedSum.of([WeightedMetric(m.name, m.weight, m.cap) for m in weighted])
+    objective = WeightedSum.of([WeightedMetric(m.name, m.weight, m.cap, m.floor) for m in weighted])
     if objective.positive <= 0.0:
         raise BadRequest("design.metrics", "no metric has a positive weight; expected an objective")
     check_columns(relation.columns, [m.name for m in weighted])

@@ -19,13 +19,15 @@ def import_(
     experiments: Experiments = EXPERIMENTS,
 ) -> None:
     """Put a foreign log into a data folder of its own, for reports and evaluation; interrupted, it
-    goes on.
+    goes on. An experiment of it that has no file gets one that fits.
 
     Args:
         file: dsjson (CB, CCB), Eppo's bandit events, Parquet, Arrow, Delta, Open Bandit CSV, obp's
             feedback (.npz). Lines may be compressed (.gz).
         format: Where the name does not tell.
         key: The experiment of lines that name none.
+        experiments: Folder of experiment files. Named, it also takes those that are written;
+            else they go into the data folder.
     """
     from topbill import spec
     from topbill.formats import import_log
@@ -33,6 +35,7 @@ def import_(
     # With their files, imported experiments have metrics and objective; without, decisions alone.
     declared = spec.load_all([experiments]) if experiments.exists() else []
     left_out: Counter[str] = Counter()
+    remarks: list[str] = []
     with progress() as bar:
         task = bar.add_task(file.name, total=None)
         decisions = import_log(
@@ -41,13 +44,17 @@ def import_(
             format=format,
             key=key,
             experiments=declared,
+            fitting_files=None if experiments == EXPERIMENTS else experiments,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
             left_out=left_out,
+            remarks=remarks,
         )
     out.print(f"{data}: holds {decisions:,} decisions from {file}", highlight=False, soft_wrap=True)
     if left_out:
         causes = ", ".join(f"{count:,} {reason}" for reason, count in sorted(left_out.items()))
         out.print(f"left out: {causes}", highlight=False, soft_wrap=True)
+    for remark in remarks:
+        out.print(remark, highlight=False, soft_wrap=True, markup=False)
 
 
 @app.command

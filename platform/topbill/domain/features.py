@@ -28,6 +28,8 @@ LARGEST = 1e6
 """Numbers without declared bounds must lie within ±LARGEST: their squares still add up exactly
 enough.
 """
+REST = "*"
+"""The name of a hashed feature that takes all that the others do not declare."""
 DEEPEST = 16
 """Levels of nesting that a hashed feature may have."""
 
@@ -90,7 +92,7 @@ class Encoder:
     (('device=tv', 'device=web', 'kids'), [0.0, 1.0, 1.0])
     """
 
-    __slots__ = ("_writers", "_zeros", "names", "size")
+    __slots__ = ("_rest", "_writers", "_zeros", "names", "size")
 
     def __init__(self, features: tuple[Feature, ...]) -> None:
         self.names: tuple[str, ...] = tuple(
@@ -99,9 +101,14 @@ class Encoder:
         self.size = len(self.names)
         self._zeros = [0.0] * self.size
         self._writers: dict[str, _Writer] = {}
+        self._rest: _Writer | None = None
         start = 0
         for feature in features:
-            self._writers[feature.name] = _COMPILERS[feature.kind](feature, start)
+            writer = _COMPILERS[feature.kind](feature, start)
+            if feature.name == REST:
+                self._rest = writer
+            else:
+                self._writers[feature.name] = writer
             start += len(feature.columns)
 
     def encode(self, mapping: Mapping[str, Any], path: str = "$.context") -> Floats:
@@ -149,10 +156,25 @@ class Encoder:
                 if value is not None:
                     write(row, value)
         except KeyError:
+            if self._rest is not None:
+                return self._row_with_rest(mapping, self._rest)
             raise self._unknown(name) from None
         except AttributeError:
             expected = "a mapping from feature name to value"
             raise FeatureProblem("", _show(mapping), expected) from None
+        return row
+
+    def _row_with_rest(self, mapping: Mapping[str, Any], write_rest: _Writer) -> list[float]:
+        """The row of a mapping some of whose names only the feature REST takes."""
+        row = self._zeros.copy()
+        rest: dict[str, Any] = {}
+        for name, value in mapping.items():
+            write = self._writers.get(name)
+            if write is None:
+                rest[name] = value
+            elif value is not None:
+                write(row, value)
+        write_rest(row, rest)
         return row
 
     def _unknown(self, name: Any) -> FeatureProblem:

@@ -165,10 +165,11 @@ class Metric:
     """What is computed of a decision's events of one name inside a window (seconds after the
     decision).
 
-    `kind` is one of `METRIC_KINDS`. `cap` scales it to [0, 1] in the objective, `default` is its
-    value without an event. `better` says which direction is good, for reading the report;
-    `covariate` what of a unit's past takes noise out of it: so many seconds of its own events
-    before the unit's first decision, or a number of the context as it came with that decision.
+    `kind` is one of `METRIC_KINDS`. The objective scales it from [`floor`, `cap`] to [0, 1];
+    `default` is its value without an event. `better` says which direction is good, for reading the
+    report; `covariate` what of a unit's past takes noise out of it: so many seconds of its own
+    events before the unit's first decision, or a number of the context as it came with that
+    decision.
     Raises BadRequest for an unknown kind.
     """
 
@@ -180,6 +181,7 @@ class Metric:
     better: Literal["higher", "lower"] = "higher"
     default: float = 0.0
     covariate: float | str | None = None
+    floor: float = 0.0
 
     def __post_init__(self) -> None:
         if self.kind not in METRIC_KINDS:

@@ -14,16 +14,23 @@ from topbill.domain.sums import plain_sum
 
 
 class WeightedMetric(NamedTuple):
-    """A metric's share in a weighted sum: its weight, and the value that counts as 1."""
+    """A metric's share in a weighted sum: its weight, and the values that count as 1 and as 0."""
 
     name: str
     weight: float
     cap: float
+    floor: float = 0.0
+
+    @property
+    def range(self) -> float:
+        """What lies between the two."""
+        return self.cap - self.floor
 
 
 @dataclass(frozen=True)
 class WeightedSum:
-    """Σ weight · clip(metric / cap, 0, 1) ÷ Σ positive weights, clipped to [0, 1].
+    """Σ weight · clip((metric − floor) / (cap − floor), 0, 1) ÷ Σ positive weights, clipped to
+    [0, 1]; without a floor it is 0.
 
     A negative weight is a penalty: it takes away from what positive ones earn, never below 0. So 1
     means that every wanted metric reached its cap and no penalty fell due. Without a positive
@@ -45,7 +52,7 @@ class WeightedSum:
             return 0.0
         total = 0.0
         for metric in self.metrics:
-            share = metric_values.get(metric.name, 0.0) / metric.cap
+            share = (metric_values.get(metric.name, 0.0) - metric.floor) / metric.range
             total += metric.weight * min(1.0, max(0.0, share))
         return min(1.0, max(0.0, total / self.positive))
 
@@ -57,16 +64,19 @@ class WeightedSum:
         # metrics, so that reports show what the learner was told.
         terms = []
         for metric in self.metrics:
-            share = f"{column(metric.name)} / {number(metric.cap)}"
+            value = column(metric.name)
+            if metric.floor:
+                value = f"({value} - {number(metric.floor)})"
+            share = f"{value} / {number(metric.range)}"
             terms.append(f"{number(metric.weight)} * {_clipped(share)}")
         return _clipped(f"({' + '.join(terms)}) / {number(self.positive)}")
 
     def unclipped_sql(self, column: Callable[[str], str] = identifier) -> str:
-        """SQL for Σ weight / cap · column: what runs parallel to the sum over any numbers, such as
-        covariates, whose scale is another and whose ends must not be cut."""
+        """SQL for Σ weight / (cap − floor) · column: what runs parallel to the sum over any
+        numbers, such as covariates, whose scale is another and whose ends must not be cut."""
         terms = []
         for metric in self.metrics:
-            terms.append(f"{number(metric.weight / metric.cap)} * {column(metric.name)}")
+            terms.append(f"{number(metric.weight / metric.range)} * {column(metric.name)}")
         return " + ".join(terms) or "NULL::DOUBLE"
 
 
@@ -94,7 +104,9 @@ class Objective:
     @cached_property
     def score(self) -> WeightedSum:
         """The objective as a function of its metrics."""
-        shares = tuple(WeightedMetric(m.name, self.weights[m.name], m.cap) for m in self.metrics)
+        shares = tuple(
+            WeightedMetric(m.name, self.weights[m.name], m.cap, m.floor) for m in self.metrics
+        )
         # Added in the order of the weights, not of the metrics: policies were learned from rewards
         # with these last bits, and are verified against them.
         return WeightedSum(shares, plain_sum(w for w in self.weights.values() if w > 0.0))
@@ -112,16 +124,17 @@ class Objective:
         return self.value(values)
 
     def clipped(self, events: Mapping[str, Sequence[TimedValue]]) -> set[str]:
-        """Which metrics of such a decision the objective takes for an end of [0, cap]: as `NAME
-        below 0` or `NAME above its cap of 1`."""
+        """Which metrics of such a decision the objective takes for an end of [floor, cap]: as `NAME
+        below 0`, `NAME below its floor of -1` or `NAME above its cap of 1`."""
         sides: set[str] = set()
         for metric in self.metrics:
             value = metric.value(events.get(metric.event, ()))
             # Without a weight it counts for nothing, whatever its value.
             if not self.weights[metric.name]:
                 continue
-            if value < 0.0:
-                sides.add(f"{metric.name} below 0")
+            if value < metric.floor:
+                end = f"its floor of {metric.floor:g}" if metric.floor else "0"
+                sides.add(f"{metric.name} below {end}")
             elif value > metric.cap:
                 sides.add(f"{metric.name} above its cap of {metric.cap:g}")
         return sides

@@ -86,8 +86,8 @@ def _by_position(
 def clipped_metrics(
     experiment: RewardRules, decision: Decision, events: Sequence[RewardEvent]
 ) -> frozenset[str]:
-    """Which metrics of the objective some shown item has outside [0, cap], so that they count as an
-    end: as `NAME below 0` or `NAME above its cap of 1`."""
+    """Which metrics of the objective some shown item has outside [floor, cap], so that they
+    count as an end: as `Objective.clipped` says it."""
     # Most decisions have no event, and then nothing but the defaults, which the file's check knows.
     if not events:
         return frozenset()

@@ -13,15 +13,17 @@ import pyarrow as pa
 
 from topbill import lake
 from topbill.domain.decision import Origin, decision_rows, reward_rows
-from topbill.domain.errors import LogError, NotFound, TopbillError
+from topbill.domain.errors import LogError, NotFound, SpecError, TopbillError
 from topbill.domain.records import Decision, RewardEvent
+from topbill.domain.rewards import clipped_metrics
+from topbill.formats.fitting_experiment import FittingExperiments, LogShape, yaml_of
 from topbill.formats.registry import FormatName, find, format_of
 from topbill.formats.repeats import Repeats
 from topbill.formats.rows import Progress, ReadNotes, Row, quiet
 from topbill.formats.validate_row import MOST_EVENTS
 from topbill.lake.tables import Table, schemas
 from topbill.log import LOG_FILE, Revision, now_micros
-from topbill.spec import Experiment
+from topbill.spec import Experiment, from_raw, load_all
 
 BATCH = 2_000
 """Decisions held in memory at once."""
@@ -31,6 +33,13 @@ are few of them.
 """
 MARK_FILE = "imported.json"
 """What an imported data folder holds beside its lake."""
+FILES = "experiments"
+"""The folder in it for the experiment files that an import writes."""
+_COMMENT = """\
+Written by `topbill import`: it fits what {source} holds, so that the log can be evaluated.
+It decides nothing (status: stopped), and its policies are not those that wrote the log.
+Change what you like (types, metrics, objective) and import again: the record then goes by it.
+"""
 
 
 class ImportMark(msgspec.Struct, frozen=True):
@@ -52,14 +61,19 @@ def import_log(
     format: FormatName | None = None,  # noqa: A002 (what it is called on the command line)
     key: str = "imported",
     experiments: Sequence[Experiment] = (),
+    fitting_files: Path | None = None,
     progress: Progress = quiet,
     left_out: Counter[str] | None = None,
+    remarks: list[str] | None = None,
 ) -> int:
     """Put the decisions and rewards of a file into the lake of the folder `data`.
 
-    Done again after an interruption it goes on, done again after the end it does nothing. Each
-    decision is there once, whatever its log says twice; what gave no decision is counted in
-    `imported.json`.
+    Done again after an interruption it goes on, done again after the end it only publishes the
+    experiments anew. Each decision is there once, whatever its log says twice; what gave no
+    decision is counted in `imported.json`.
+
+    An experiment of the log that has no file gets one, written to fit what was read (see
+    `fitting_experiment`); a file that is there already is taken as it is, and never overwritten.
 
     Args:
         source: The file or folder to read.
@@ -67,8 +81,11 @@ def import_log(
         format: One of FORMATS, where the source's name does not tell.
         key: The experiment of lines that name none.
         experiments: Give decisions their metrics, so that what was imported can be evaluated.
+        fitting_files: The folder for files that are written; by default `experiments` in `data`.
         progress: Called with how much is read, and of how much.
         left_out: Takes how many lines gave no decision, by reason.
+        remarks: Takes sentences: the files that were written, and rewards beyond an objective's
+            ends.
 
     Returns:
         How many decisions the folder holds.
@@ -77,6 +94,7 @@ def import_log(
         BadData: Naming the line or row that cannot be read, or both of two different decisions of
             one id.
         TopbillError: The folder holds other data.
+        SpecError: A file that an earlier import wrote, and somebody changed, is wrong.
     """
     chosen = find(format or format_of(source))
     if not source.exists():
@@ -86,12 +104,14 @@ def import_log(
     # that are there already are not in a commit with new ones.
     start = into.position("rewards")
     ahead = max(0, into.position("decisions") - start)
+    experiments = [*experiments, *_written_before(data / FILES, experiments)]
     revisions = {experiment.key: experiment.fingerprint for experiment in experiments}
+    watch = _Watch(experiments)
     done, notes = start, ReadNotes()
-    if not mark.done:
+    if not mark.done or into.experiments() - revisions.keys():
         with Repeats(data, notes) as repeats:
             # From the beginning, as only the whole file tells what is in it twice.
-            rows = repeats.once(chosen.read(source, key, 0, progress, notes))
+            rows = watch.rows(repeats.once(chosen.read(source, key, 0, progress, notes)))
             deque(islice(rows, start), maxlen=0)
             for part in (islice(rows, ahead), rows):
                 while number := _commit(into, done, part, revisions):
@@ -100,6 +120,14 @@ def import_log(
     if left_out is not None:
         left_out.update(mark.left_out)
     done = max(done, into.position("decisions"))
+    sentences = watch.clipped_rewards()
+    for experiment_key, shape in watch.fitting.logs.items():
+        path = (fitting_files or data / FILES) / f"{experiment_key}.yaml"
+        fitting, sentence = _write_fitting(path, experiment_key, shape, source)
+        experiments += fitting
+        sentences.append(sentence)
+    if remarks is not None:
+        remarks += sentences
     audit: list[Revision] = []
     for experiment in experiments:
         content = msgspec.json.encode(experiment.raw).decode()
@@ -107,6 +135,69 @@ def import_log(
     into.write_database(experiments, now_micros(), audit)
     _write_mark(data, msgspec.structs.replace(mark, done=True))
     return done
+
+
+def _written_before(folder: Path, declared: Sequence[Experiment]) -> list[Experiment]:
+    """The experiments of files that an earlier import wrote, but those that are declared
+    elsewhere. Raises SpecError.
+    """
+    keys = {experiment.key for experiment in declared}
+    files = sorted(folder.glob("*.yaml"))
+    return [experiment for experiment in load_all(files) if experiment.key not in keys]
+
+
+class _Watch:
+    """What is noticed of rows on their way: the shape of logs without a file, and rewards beyond
+    the ends of an objective.
+    """
+
+    def __init__(self, experiments: Sequence[Experiment]) -> None:
+        self._experiments = {experiment.key: experiment for experiment in experiments}
+        self._clipped: dict[str, Counter[str]] = {key: Counter() for key in self._experiments}
+        self._rewarded: Counter[str] = Counter()
+        self.fitting = FittingExperiments(self._experiments)
+
+    def rows(self, rows: Iterator[Row]) -> Iterator[Row]:
+        """The rows themselves."""
+        for decision, events in self.fitting.watch(rows):
+            experiment = self._experiments.get(decision.experiment)
+            if experiment is not None and events:
+                self._rewarded[experiment.key] += 1
+                sides = clipped_metrics(experiment, decision, events)
+                self._clipped[experiment.key].update(sides)
+            yield decision, events
+
+    def clipped_rewards(self) -> list[str]:
+        """A sentence for each end of an objective that some decisions were beyond."""
+        sentences = []
+        for key, sides in self._clipped.items():
+            for side, count in sorted(sides.items()):
+                sentences.append(
+                    f"{key}: {count:,} of {self._rewarded[key]:,} rewarded decisions have {side} "
+                    "and are clipped to that end: declare a floor or a higher cap in its file"
+                )
+        return sentences
+
+
+def _write_fitting(
+    path: Path, key: str, shape: LogShape, source: Path
+) -> tuple[list[Experiment], str]:
+    """The experiment of what was read of a log without a file, written to `path`, and what is to
+    be said of it; none where that cannot be.
+    """
+    content = shape.content(key, source.name)
+    try:
+        experiment = from_raw(content, path.name)
+    except SpecError as error:
+        return [], f"{key}: no experiment file can be made of this log: {error}; write one"
+    if path.exists():
+        return [], f"{key}: {path} is of another experiment and is not overwritten; rename it"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = yaml_of(content, _COMMENT.format(source=source.name))
+    draft = path.with_name(f"{path.name}.tmp")
+    draft.write_text(text, encoding="utf-8")
+    draft.replace(path)
+    return [experiment], f"{path}: written, to fit the log of {key}"
 
 
 def _open_folder(source: Path, data: Path, chosen: str, key: str) -> tuple[lake.Lake, ImportMark]:

@@ -34,7 +34,7 @@ CREATE TABLE variants (
     min_probability DOUBLE, evaluable BOOLEAN, training VARCHAR);
 CREATE TABLE metrics (
     experiment VARCHAR, metric VARCHAR, event VARCHAR, kind VARCHAR, window_seconds DOUBLE,
-    cap DOUBLE, weight DOUBLE, better VARCHAR, margin DOUBLE, "default" DOUBLE,
+    cap DOUBLE, floor DOUBLE, weight DOUBLE, better VARCHAR, margin DOUBLE, "default" DOUBLE,
     covariate_seconds DOUBLE, covariate_feature VARCHAR);
 CREATE TABLE revisions (
     experiment VARCHAR, revision VARCHAR, revised_at TIMESTAMP, who VARCHAR, spec JSON);
@@ -257,6 +257,7 @@ def _metric_rows(experiment: Experiment) -> list[tuple[Any, ...]]:
                 metric.kind,
                 metric.window,
                 metric.cap,
+                metric.floor,
                 experiment.objective.get(metric.name),
                 metric.better,
                 margins.get(metric.name),

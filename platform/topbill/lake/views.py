@@ -165,6 +165,8 @@ def metric_of(row: Mapping[str, Any]) -> Metric:
         cap=row["cap"],
         better=row["better"],
         default=row["default"],
+        # A database that an earlier version published has no floors, and no metric had one.
+        floor=row.get("floor") or 0.0,
     )
 
 

@@ -230,7 +230,7 @@ def clipped_notes(clipped: Mapping[str, int], decisions: int) -> list[str]:
     """A sentence for each end of the objective that some decisions were beyond."""
     notes = []
     for side, count in sorted(clipped.items()):
-        remedy = "shift its values to 0 and above" if side.endswith("below 0") else "raise the cap"
+        remedy = "declare a lower floor" if " below " in side else "raise the cap"
         notes.append(
             f"{count:,} of {decisions:,} decisions have {side} and count as that end, which may "
             f"turn a ranking round: {remedy}"

@@ -370,13 +370,13 @@ def _weights(
 def page_values(
     database: AnalyticsDatabase, page: str, metrics: list[Metric], weights: Mapping[str, float]
 ) -> dict[str, Floats]:
-    """(pages,) each metric of each page, scaled to [0, 1] by its cap, and the objective of these
-    weights, the pages in the order of the log.
+    """(pages,) each metric of each page, scaled from [floor, cap] to [0, 1], and the objective of
+    these weights, the pages in the order of the log.
     """
     # Every kind, cap and default is the domain's SQL: the page is measured as the learner is.
     shares = {OBJECTIVE: Objective.of(metrics, weights).sql(_page_column)}
     for metric in metrics:
-        alone = WeightedSum.of([WeightedMetric(metric.name, 1.0, metric.cap)])
+        alone = WeightedSum.of([WeightedMetric(metric.name, 1.0, metric.cap, metric.floor)])
         shares[metric.name] = alone.sql(_page_column)
     columns = ", ".join(f"{sql} AS s{i}" for i, sql in enumerate(shares.values()))
     earned = []

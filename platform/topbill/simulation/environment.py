@@ -277,9 +277,10 @@ class Environment:
             # An event name happens at most once a visit, so that a metric of any kind is a function
             # of one value.
             size = event.scale if metric.definition.takes_value else 1.0
-            size = min(size, metric.cap) / metric.cap
+            size = (min(size, metric.cap) - metric.floor) / (metric.cap - metric.floor)
             # What there is without an event is earned always; an event that is heard replaces it.
-            default = min(max(metric.default, 0.0), metric.cap) / metric.cap
+            default = min(max(metric.default, metric.floor), metric.cap) - metric.floor
+            default /= metric.cap - metric.floor
             base += goal.weights[metric.name] * default
             base += heard * (size - default) * event.unplayed
             more_often = event.played - event.unplayed

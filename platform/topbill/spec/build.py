@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from topbill.domain.features import Encoder, Feature
+from topbill.domain.features import REST, Encoder, Feature
 from topbill.domain.metric import METRIC_KINDS, Metric
 from topbill.domain.records import Action
 from topbill.policies import KINDS
@@ -80,6 +80,8 @@ def _features(content: Content, at: Location) -> tuple[Feature, ...]:
             )
         elif low is not None and low >= high:
             at.key(name).wrong(Verbatim(f"min {low:g} and max {high:g}"), "min below max")
+        elif name == REST and parts.get("type", "hashed") != "hashed":
+            at.key(name).key("type").wrong(parts["type"], "hashed, which any names fit")
         elif "type" in parts:
             rest = {key: parts[key] for key in ("values", "keys", "period", "size") if key in parts}
             features.append(Feature(name, parts["type"], low=low, high=high, **rest))
@@ -183,6 +185,11 @@ def _check_kind(parts: Content, in_objective: bool, at: Location) -> None:
         at.key("cap").wrong(Verbatim("nothing"), expected, "for example cap: 10")
     if kind.cap == "fixed" and parts.get("cap", 1.0) != 1.0:
         at.key("cap").wrong(parts["cap"], f"no cap: a {name} metric is 0 or 1 already")
+    if not kind.takes_value and "floor" in parts:
+        at.key("floor").wrong(parts["floor"], f"no floor: a {name} is never below 0")
+    floor, cap = parts.get("floor", 0.0), parts.get("cap", 1.0)
+    if floor >= cap:
+        at.key("cap").wrong(cap, f"a number above the floor of {floor:g}")
     if not kind.takes_value and "default" in parts:
         expected = f"no default: without an event a {name} is 0"
         at.key("default").wrong(parts["default"], expected)

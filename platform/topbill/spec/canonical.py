@@ -86,7 +86,8 @@ def learning_fingerprint(experiment: Any) -> str:
     # Metrics outside the objective teach nothing, and neither do `better` and `covariate`, which
     # are for reading the report.
     metrics = [
-        (m.name, m.event, m.kind, m.window, m.cap, m.default)
+        # A floor of 0 is what there was before floors: it makes no other policy.
+        (m.name, m.event, m.kind, m.window, m.cap, m.default, *([m.floor] if m.floor else []))
         for m in experiment.metrics
         if m.name in experiment.objective
     ]

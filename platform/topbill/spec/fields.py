@@ -166,6 +166,12 @@ class Text:
 
 
 Name = Text(64, NAME, "a name: a letter, then letters, digits, - or _, at most 64, not - or _ last")
+FeatureName = Text(
+    64,
+    # Either of the two, so that the second need not be escaped anew in the schema.
+    f"({NAME})|(^\\*$)",
+    f"{Name.means}; or * for all that is not declared",
+)
 Id = Text(
     128,
     r"^[^\s\x00-\x1f\x7f]([^\x00-\x1f\x7f]*[^\s\x00-\x1f\x7f])?$",

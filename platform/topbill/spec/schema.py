@@ -25,6 +25,7 @@ from topbill.spec.fields import (
     Choice,
     Covariate,
     Duration,
+    FeatureName,
     Flag,
     Id,
     Json,
@@ -222,7 +223,13 @@ METRIC = Section(
         "kind": Key(Choice(METRIC_KINDS), "How the events of a decision become one number.", True),
         "window": Key(Duration(), "How long after the decision an event still counts.", True),
         "cap": Key(
-            Number(0, 1e12, above=True), "The value that counts as 1 in the objective (default 1)."
+            Number(-1e12, 1e12),
+            "The value that counts as 1 in the objective (default 1); above the floor.",
+        ),
+        "floor": Key(
+            Number(-1e12, 1e12),
+            "The value that counts as 0 in the objective (default 0): -1 where rewards go from -1 "
+            "to 1.",
         ),
         "default": Key(Number(-1e12, 1e12), "Its value where no event came (default 0)."),
         "better": Key(
@@ -304,9 +311,10 @@ EXPERIMENT = Section(
         ),
         "slots": Key(Number(1, 100, whole=True), "How many positions are filled (default 1)."),
         "context": Key(
-            MapOf(FEATURE, 100), "Features of the viewer and the moment, sent with each request."
+            MapOf(FEATURE, 100, name=FeatureName),
+            "Features of the viewer and the moment, sent with each request.",
         ),
-        "action_features": Key(MapOf(FEATURE, 100), "Features of the actions."),
+        "action_features": Key(MapOf(FEATURE, 100, name=FeatureName), "Features of the actions."),
         "actions": Key(
             ListOf(ACTION, MAX_ACTIONS),
             "What may be shown; [] when every request brings its own.",

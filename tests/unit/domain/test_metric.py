@@ -74,6 +74,7 @@ PARTS = st.fixed_dictionaries(
         "window": st.sampled_from([0.1, 1.0, 5.5, 10.0]),
         "cap": st.sampled_from([0.7, 1.0, 3.0]),
         "default": st.sampled_from([0.0, 0.4, 2.0, -1.0]),
+        "floor": st.sampled_from([0.0, -1.0, 0.5, -2.5]),
     }
 )
 
@@ -114,7 +115,7 @@ def test_python_sql_and_the_report_of_a_page_agree_on_every_kind(
             assert total == objective.default
         assert pages["objective"][n] == pytest.approx(total, abs=1e-12)
         for metric, value in zip(metrics, expected, strict=True):
-            clipped = min(1.0, max(0.0, value / metric.cap))
+            clipped = min(1.0, max(0.0, (value - metric.floor) / (metric.cap - metric.floor)))
             assert pages[metric.name][n] == pytest.approx(clipped, abs=1e-12)
 
 

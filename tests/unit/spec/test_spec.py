@@ -17,6 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from topbill.domain.errors import SpecError
+from topbill.domain.objective import Objective
 from topbill.policies import KINDS
 from topbill.spec import Experiment, Metric, from_audit, json_schema, load, load_all, validate
 from topbill.spec.fields import ListOf, MapOf, Section, Tagged
@@ -181,6 +182,33 @@ def test_the_objective_weighs_capped_metrics(sample: str, file: File) -> None:
     assert e.goal.value(
         {"play": 1.0, "watched": 99.0, "returned": 1.0, "abandon": 1.0}
     ) == pytest.approx(1.0)
+
+
+def test_a_metric_counts_from_its_floor(sample: str, file: File) -> None:
+    at = "kind: sum, window: 6h, floor: -1, cap: 1.5"
+    e = load(file(sample.replace("kind: max, window: 6h", at)))
+    (watched,) = (m for m in e.goal.metrics if m.name == "watched")
+    alone = Objective((watched,), {"watched": 1.0})
+    assert [alone.value({"watched": x}) for x in (-2, -1, 0, 1.5, 9)] == [0, 0, 0.4, 1, 1]
+    assert alone.default == 0.4, "no event is 0, wherever that stands between the ends"
+    plain = load(file(sample.replace("kind: max, window: 6h", at.replace("floor: -1, ", ""))))
+    zero = load(file(sample.replace("kind: max, window: 6h", at.replace("-1", "0"))))
+    assert zero.fingerprint == plain.fingerprint != e.fingerprint
+    assert zero.learning_fingerprint == plain.learning_fingerprint != e.learning_fingerprint
+
+
+@pytest.mark.parametrize(
+    ("floor", "cap", "says"),
+    [(1, 1, "got 1.0; expected a number above the floor of 1"), (0, -5, "above the floor of 0")],
+)
+def test_a_floor_lies_below_the_cap(
+    sample: str, file: File, floor: float, cap: float, says: str
+) -> None:
+    at = f"kind: sum, window: 6h, floor: {floor}, cap: {cap}"
+    with pytest.raises(SpecError, match=f"metrics.watched.cap: .*{says}"):
+        load(file(sample.replace("kind: max, window: 6h", at)))
+    with pytest.raises(SpecError, match=r"metrics.play.floor: .*a binary is never below 0"):
+        load(file(sample.replace("kind: binary", "kind: binary, floor: -1", 1)))
 
 
 def test_a_penalty_takes_away_but_never_below_zero(sample: str, file: File) -> None:

@@ -70,6 +70,7 @@ class ExperimentTables(NamedTuple):
                 better=m["better"],
                 weight=m["weight"] or 0.0,
                 cap=m["cap"],
+                floor=m.get("floor") or 0.0,
             )
             for m in self.metrics
         ]

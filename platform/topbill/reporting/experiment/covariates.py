@@ -124,5 +124,9 @@ def _value(metric: MetricRow, number: int) -> tuple[str, dict[str, object]]:
 
 def _objective(metrics: Sequence[MetricRow]) -> str:
     """The weighted sum, not clipped: a covariate need not lie between 0 and 1."""
-    weighted = [WeightedMetric(m["metric"], m["weight"], m["cap"]) for m in metrics if m["weight"]]
+    weighted = []
+    for m in metrics:
+        if m["weight"]:
+            floor = m.get("floor") or 0.0
+            weighted.append(WeightedMetric(m["metric"], m["weight"], m["cap"], floor))
     return WeightedSum.of(weighted).unclipped_sql(lambda name: identifier(column(name)))

@@ -1,0 +1,306 @@
+"""Import and evaluate in two commands: a log without an experiment file gets one that fits."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from topbill import cli, lake, spec
+from topbill.domain.errors import BadRequest
+from topbill.domain.features import Encoder, Feature
+from topbill.domain.records import Decision, Placement, RewardEvent
+from topbill.engine import CompiledExperiment, offered
+from topbill.formats import import_log
+from topbill.formats.fitting_experiment import LogShape, yaml_of
+from topbill.ope import evaluate
+from topbill.spec.yaml import parse
+
+from .decisions import logged
+
+ROOT = Path(__file__).parents[3]
+OPEN_BANDIT = ROOT / "tests" / "data" / "reference" / "obd" / "men_bts_log.parquet"
+ROWS = 400
+
+
+def chosen(number: int) -> tuple[int, float]:
+    """Which of three actions a row shows, and its reward: .2, .5 and .8 in ten rows of each."""
+    action = number // 10 % 3
+    return action, float(number % 10 < (2, 5, 8)[action])
+
+
+def cb_line(number: int, **changes: Any) -> dict[str, Any]:
+    """A line of VW's contextual bandits, with namespaces as joiners write them."""
+    action, reward = chosen(number)
+    line: dict[str, Any] = {
+        "_label_cost": -reward,
+        "_label_probability": 1 / 3,
+        "_label_Action": action + 1,
+        "_labelIndex": action,
+        "o": [{"v": reward, "EventId": f"e{number}", "ActionTaken": False}],
+        "Timestamp": f"2024-03-01T00:{number // 60:02d}:{number % 60:02d}.1234567Z",
+        "Version": "1",
+        "EventId": f"e{number}",
+        "a": [action + 1, *(i + 1 for i in range(3) if i != action)],
+        "c": {
+            "_synthetic": False,
+            "FromUrl": [{"timeofday": ["Morning", "Evening"][number % 2], "_note": number}],
+            "User-Agent Family": "Edge",
+            "age": number % 50,
+            "_multi": [
+                {"_tag": city, "i": {"constant": 1, "id": city}, "_note": 1, "j": [{"warm": True}]}
+                for city in ("rome", "oslo", "lima")
+            ],
+        },
+        "p": [1 / 3] * 3,
+        "VWState": {"m": "N/A"},
+    }
+    return line | changes
+
+
+def ccb_line(number: int) -> dict[str, Any]:
+    """A line of VW's CCB: two of three actions, the first as in `cb_line`."""
+    action, reward = chosen(number)
+    others = [i for i in range(3) if i != action]
+    second = others[number % 2]
+    last = next(i for i in others if i != second)
+    cities = ("rome", "oslo", "lima")
+    return {
+        "Timestamp": f"2024-03-01T00:{number // 60:02d}:{number % 60:02d}Z",
+        "EventId": f"e{number}",
+        "c": {
+            "GUser": {"id": "a", "hobby": "hiking"},
+            "_multi": [{"_tag": city, "TAction": {"topic": city}} for city in cities],
+            "_slots": [{"_id": "s0"}, {"_id": "s1"}],
+        },
+        "_outcomes": [
+            {"_id": "s0", "_label_cost": -reward, "_a": [action, *others], "_p": [1 / 3] * 3},
+            {"_id": "s1", "_label_cost": 0.0, "_a": [second, last], "_p": [0.5, 0.5]},
+        ],
+    }
+
+
+def write_lines(path: Path, lines: list[Mapping[str, Any]]) -> Path:
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path
+
+
+def write_npz(path: Path) -> Path:
+    pairs = [chosen(number) for number in range(ROWS)]
+    np.savez(
+        path, n_rounds=ROWS, n_actions=3, action=[a for a, _ in pairs],
+        reward=[r for _, r in pairs], pscore=np.full(ROWS, 1 / 3),
+        context=np.arange(ROWS * 2).reshape(ROWS, 2) * 1e5,
+    )  # fmt: skip
+    return path
+
+
+def personalizer_line(number: int) -> dict[str, Any]:
+    """As Azure's Personalizer logged: nested contexts, rewards as costs."""
+    line = cb_line(number)
+    context = {"GUser": [{"profile": {"age": number % 7}}], "weather": [{"rain": number % 3 == 0}]}
+    return line | {"c": {"_synthetic": False, **context, "_multi": line["c"]["_multi"]}}
+
+
+LOGS = {
+    "cb.dsjson": lambda path: write_lines(path, [cb_line(i) for i in range(ROWS)]),
+    "personalizer.dsjson": lambda path: write_lines(
+        path, [personalizer_line(i) for i in range(ROWS)]
+    ),
+    "rewards.npz": write_npz,
+}
+
+
+@pytest.mark.parametrize("name", LOGS)
+def test_two_commands_evaluate_a_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    LOGS[name](tmp_path / name)
+    cli.app(["import", name, "--key", "old", "--data", "D"], result_action="return_value")
+    printed = capsys.readouterr().out
+    assert f"D: holds {ROWS:,} decisions" in printed
+    assert "D/experiments/old.yaml: written, to fit the log of old" in printed
+    lima = "2" if name.endswith("npz") else "lima"
+    for policy, right in (("uniform", 0.5), (f"always {lima}", 0.8)):
+        command = ["evaluate", "old", "--policy", policy, "--data", "D", "--json"]
+        cli.app([*command, "--estimators", "snips,dr"], result_action="return_value")
+        (target,) = json.loads(capsys.readouterr().out)["targets"].values()
+        assert target["snips"]["value"] == pytest.approx(right, abs=0.02), policy
+        assert target["dr"]["value"] == pytest.approx(right, abs=0.05), policy
+
+
+def test_slates_of_vw_are_evaluated_likewise(tmp_path: Path) -> None:
+    log = write_lines(tmp_path / "ccb.dsjson", [ccb_line(i) for i in range(ROWS)])
+    import_log(log, tmp_path / "D", key="old")
+    experiment = spec.load(tmp_path / "D" / "experiments" / "old.yaml")
+    assert (experiment.slots, experiment.status) == (2, "stopped")
+    target = evaluate("old", "always lima", tmp_path / "D", estimators=("sips",)).targets
+    assert target["always lima"]["sips"].value == pytest.approx(0.8, abs=0.03)
+
+
+def open_bandit_csv(path: Path) -> Path:
+    """The shop's men's log as its authors publish it (Saito et al. 2021, CC BY 4.0), an extract."""
+    log = pd.read_parquet(OPEN_BANDIT)
+    with path.open("w", newline="") as file:
+        out = csv.writer(file)
+        out.writerow(
+            ["timestamp", "item_id", "position", "click", "propensity_score", "user_feature_0"]
+        )
+        for number, row in enumerate(log.itertuples()):
+            time = f"2019-11-24 {number // 3600:02d}:{number // 60 % 60:02d}:{number % 60:02d}"
+            out.writerow(
+                [f"{time}.5+00:00", row.action, row.position + 1, row.reward, row.pscore, "cef"]
+            )
+    return path
+
+
+def test_open_bandit_is_evaluated_in_two_commands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """From Thompson sampling's log what the uniform policy earns: the shop's own uniform log says
+    0.0046 ± 0.0013.
+    """
+    monkeypatch.chdir(tmp_path)
+    open_bandit_csv(tmp_path / "men.csv")
+    cli.app(["import", "men.csv", "--key", "obd", "--data", "D"], result_action="return_value")
+    command = ["evaluate", "obd", "--policy", "uniform", "--data", "D", "--json"]
+    capsys.readouterr()
+    cli.app([*command, "--estimators", "ips"], result_action="return_value")
+    estimate = json.loads(capsys.readouterr().out)["targets"]["uniform"]["ips"]
+    assert estimate["value"] == pytest.approx(0.0030, abs=0.00005)
+    assert estimate["low"] == pytest.approx(0.0015, abs=0.00005)
+    assert estimate["high"] == pytest.approx(0.0045, abs=0.00005)
+
+
+def test_a_file_that_is_there_is_taken_and_never_overwritten(tmp_path: Path) -> None:
+    log = write_lines(tmp_path / "cb.dsjson", [cb_line(i) for i in range(60)])
+    remarks: list[str] = []
+    import_log(log, tmp_path / "D", key="old", remarks=remarks)
+    file = tmp_path / "D" / "experiments" / "old.yaml"
+    assert remarks == [f"{file}: written, to fit the log of old"]
+    changed = file.read_text().replace("Imported from cb.dsjson", "Cities")
+    file.write_text(changed)
+    import_log(log, tmp_path / "D", key="old", remarks=remarks)
+    assert (file.read_text(), len(remarks)) == (changed, 1)
+    assert titles(tmp_path / "D") == ["Cities"]
+    # A file of the caller's own comes before that of the import.
+    other = tmp_path / "own.yaml"
+    other.write_text(changed.replace("Cities", "Towns"))
+    import_log(log, tmp_path / "D", key="old", experiments=[spec.load(other)], remarks=remarks)
+    assert (titles(tmp_path / "D"), len(remarks)) == (["Towns"], 1)
+    # Without any it is found again from the log.
+    file.unlink()
+    import_log(log, tmp_path / "D", key="old")
+    assert titles(tmp_path / "D") == ["Imported from cb.dsjson"]
+
+
+def titles(data: Path) -> list[str]:
+    rows = lake.sql(data / lake.DATABASE, "SELECT title FROM experiments").to_pylist()
+    return [row["title"] for row in rows]
+
+
+def test_a_named_folder_takes_the_file_and_keeps_others(tmp_path: Path) -> None:
+    log = write_lines(tmp_path / "cb.dsjson", [cb_line(i) for i in range(60)])
+    (tmp_path / "files").mkdir()
+    (tmp_path / "files" / "old.yaml").write_text("experiment: another\n")
+    remarks: list[str] = []
+    import_log(log, tmp_path / "D", key="old", fitting_files=tmp_path / "files", remarks=remarks)
+    assert "is of another experiment and is not overwritten" in remarks[0]
+    assert (tmp_path / "files" / "old.yaml").read_text() == "experiment: another\n"
+    import_log(log, tmp_path / "E", key="new", fitting_files=tmp_path / "files")
+    assert spec.load(tmp_path / "files" / "new.yaml").key == "new"
+
+
+def test_rewards_beyond_the_objective_s_ends_are_counted(tmp_path: Path) -> None:
+    lines = [cb_line(i) for i in range(60)]
+    for i, line in enumerate(lines):
+        line["_label_cost"] = -1.5 if i < 5 else -1.0
+    log = write_lines(tmp_path / "cb.dsjson", lines)
+    import_log(log, tmp_path / "D", key="old")
+    file = tmp_path / "D" / "experiments" / "old.yaml"
+    assert spec.load(file).metrics[0].cap == 1.5
+    narrow = tmp_path / "old.yaml"
+    narrow.write_text(file.read_text().replace('"cap": 1.5', '"cap": 1'))
+    remarks: list[str] = []
+    import_log(log, tmp_path / "E", key="old", experiments=[spec.load(narrow)], remarks=remarks)
+    assert remarks == [
+        "old: 5 of 60 rewarded decisions have reward above its cap of 1 and are clipped to that "
+        "end: declare a floor or a higher cap in its file"
+    ]
+
+
+def test_variants_events_and_delays_are_those_of_the_log() -> None:
+    shape = LogShape()
+    for number in range(8):
+        decision = Decision(
+            decision_id=f"d{number}", experiment="home", revision="r",
+            variant="b" if number < 2 else "a-1", unit=f"u{number % 3}",
+            context=msgspec.json.encode({"n": number, "mixed": number if number % 2 else "x"}),
+            eligible=("x", "y"), slate=(Placement(0, "x", 0.5),), policy="p", reason="policy",
+            decided_at=1_000_000,
+        )  # fmt: skip
+        event = RewardEvent(
+            decision_id=f"d{number}", event_id="e", event="play.full", value=1.0,
+            occurred_at=91_500_000, received_at=5,
+        )  # fmt: skip
+        shape.add(decision, [event])
+    experiment = spec.from_raw(shape.content("home", "x"), "home.yaml")
+    assert {v.name: v.share for v in experiment.variants} == {"a-1": 0.75, "b": 0.25}
+    (metric,) = experiment.metrics
+    assert (metric.name, metric.event, metric.kind, metric.window) == (
+        "play-full", "play.full", "binary", 91.0,
+    )  # fmt: skip
+    assert experiment.context == (
+        Feature("n", "number", low=0.0, high=7.0), Feature("*", "hashed", size=24),
+    )  # fmt: skip
+    assert [action.id for action in experiment.actions] == ["x", "y"]
+
+
+def test_what_is_not_declared_is_an_error_unless_a_feature_takes_the_rest() -> None:
+    flag = Feature("kids", "flag")
+    with pytest.raises(BadRequest, match="an undeclared feature"):
+        Encoder((flag,)).encode({"kids": True, "ü 1": "x"})
+    both = Encoder((flag, Feature("*", "hashed", size=8)))
+    row = both.encode({"kids": True, "ü 1": "x", "_own": 3, "none": None})
+    assert row[0] == 1.0
+    assert np.abs(row[1:]).sum() == 1.0
+    with pytest.raises(BadRequest, match="a finite number"):
+        both.encode({"other": float("inf")})
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(logged(2), min_size=1, max_size=6))
+def test_the_file_of_any_log_can_be_read_and_takes_its_rows(rows: list[Any]) -> None:
+    shape = LogShape()
+    for decision, events in rows:
+        shape.add(decision, events)
+    content = shape.content("home", "log \u0085\ufeff é.csv")
+    experiment = spec.from_raw(content, "home.yaml")
+    raw, problems = parse(yaml_of(content, "a\nb").encode(), "home.yaml")
+    assert not problems
+    assert spec.from_raw(raw, "home.yaml").fingerprint == experiment.fingerprint
+    compiled = CompiledExperiment(experiment)
+    for decision, _ in rows:
+        compiled.encoder.encode(msgspec.json.decode(decision.context))
+        assert set(decision.eligible) <= set(offered(compiled, decision.actions).ids)
+
+
+def test_the_page_runs_as_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = (ROOT / "docs" / "bring-a-log.md").read_text()
+    ((code, shown),) = re.findall(r"```python\n(.*?)```\n\n```text\n(.*?)```", page, re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code, "bring-a-log.md", "exec"), {})  # noqa: S102  (our own page)
+    assert capsys.readouterr().out == shown
