@@ -3,6 +3,13 @@ and a verdict.
 """
 
 from topbill.ab.analysis import OBJECTIVE, Design, MetricDesign, analyse
+from topbill.ab.checks.archive import (
+    ArchiveSplits,
+    ArchiveTest,
+    BrokenSpan,
+    PeriodSplits,
+    srm_archive,
+)
 from topbill.ab.checks.srm import (
     sequential_srm,
     sequential_srm_of_sums,
@@ -40,7 +47,10 @@ __all__ = [
     "SAMPLE_RATIO_MISMATCH",
     "WORSE_THAN_CONTROL",
     "Analysis",
+    "ArchiveSplits",
+    "ArchiveTest",
     "ArmEstimate",
+    "BrokenSpan",
     "Comparison",
     "Design",
     "Detectable",
@@ -52,6 +62,7 @@ __all__ = [
     "Method",
     "Metric",
     "MetricDesign",
+    "PeriodSplits",
     "Plan",
     "PlannedRun",
     "Proportion",
@@ -73,6 +84,7 @@ __all__ = [
     "sequential_srm",
     "sequential_srm_of_sums",
     "srm",
+    "srm_archive",
     "srm_of_choices",
     "srm_of_sums",
 ]

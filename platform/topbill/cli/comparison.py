@@ -108,6 +108,49 @@ def _render(result: FileComparison) -> None:
     render_analysis(result.ab, out)
 
 
+@app.command
+def srm(
+    file: Path,
+    *,
+    test: str,
+    units: str,
+    period: str,
+    share: str | None = None,
+    alpha: float = 0.01,
+    json_: Json = False,
+) -> None:
+    """Which weeks of an archive of A/B tests have a broken split: a file with a row an arm of a
+    test.
+
+    Args:
+        file: CSV, TSV, Parquet or Arrow, as in compare.
+        test: The column that names the test.
+        units: The column of how many units the arm got.
+        period: The column of the week or day.
+        share: The column of the arm's intended share (default: all arms of a test alike).
+        alpha: The level at which a test fails, and at which a span of weeks is told.
+    """
+    from topbill.ab import srm_archive
+    from topbill.lake.plain_files import Kind, read_table
+
+    columns: dict[str, Kind] = {test: "label", period: "order", units: "number"}
+    if share is not None:
+        columns[share] = "number"
+    table = read_table(file, columns, required=(test, period))
+    result = srm_archive(
+        table.relation, test=test, units=units, period=period, share=share, alpha=alpha
+    )
+    if json_:
+        print_json(result)
+        return
+    tests = f"{result.failing:,} of {result.tests:,} tests fail"
+    out.print(f"{file}: {tests} at {alpha:.1%}", highlight=False, soft_wrap=True, markup=False)
+    colour = "red" if any(span.broken for span in result.spans) else "green"
+    out.print(f"[bold {colour}]{escape(result.sentence)}[/]", highlight=False, soft_wrap=True)
+    for reason, count in {**table.excluded, **result.excluded}.items():
+        out.print(f"left out: {count:,} with {escape(reason)}", highlight=False, soft_wrap=True)
+
+
 # --- What options say
 
 

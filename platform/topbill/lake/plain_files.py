@@ -28,9 +28,9 @@ from topbill.lake.database import Connection, connect
 from topbill.lake.frames import relation_of
 from topbill.spec.fields import nearest
 
-Kind = Literal["label", "number", "time"]
-"""What a column is read as: as it is written, as a number, or as a moment (a date, or a day's
-number)."""
+Kind = Literal["label", "order", "number", "time"]
+"""What a column is read as: as it is written; the same, but whole numbers by their size; as a
+number; or as a moment (a date, or a day's number)."""
 
 _DELIMITERS = ",;\t|"
 _HEAD = 1 << 18
@@ -358,6 +358,8 @@ class _Column:
             raise BadData(self._where, f"got a column of {self._kind}; expected one value a row")
         if kind == "label":
             return self._label()
+        if kind == "order":
+            return self._order()
         if kind == "time":
             return self._time()
         return self._number() if self._kind == "VARCHAR" else self._column
@@ -372,6 +374,14 @@ class _Column:
             # 3.0 is what becomes of an id 3 where others are missing.
             return finite if whole else f"CAST({finite} AS BIGINT)"
         return self._column
+
+    def _order(self) -> str:
+        label = self._label()
+        if self._kind != "VARCHAR":
+            return label
+        whole = f"regexp_full_match({label}, '-?\\d{{1,18}}')"
+        (others,) = _one(self._source, f"count(*) FILTER (WHERE NOT {whole})")
+        return label if others else f"CAST({label} AS BIGINT)"
 
     def _present(self) -> str:
         missing = ", ".join(map(quoted, _MISSING))

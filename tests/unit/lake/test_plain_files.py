@@ -108,6 +108,19 @@ def test_numbers_of_all_kinds(tmp_path: Path) -> None:
     assert [row[2] for row in rows] == [float("inf"), None, float("inf"), 7.0]
 
 
+@pytest.mark.parametrize(
+    ("written", "order"),
+    [(["10", "9", "201"], [9, 10, 201]), (["2.5", "10", "2"], ["10", "2", "2.5"])],
+)
+def test_whole_numbers_come_in_their_order(
+    written: list[str], order: list[object], tmp_path: Path
+) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("\n".join(["week", *written]))
+    rows = read_table(path, {"week": "order"}).relation.order("week").fetchall()
+    assert [week for (week,) in rows] == order
+
+
 def test_ids_that_missing_ones_made_floats_are_whole_again(tmp_path: Path) -> None:
     path = tmp_path / "t.parquet"
     pd.DataFrame({"id": [3.0, None, 4.0]}).to_parquet(path)
