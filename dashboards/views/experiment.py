@@ -14,7 +14,15 @@ from board.terms import TERMS
 from topbill.ab import REASONS as AB_REASONS
 from topbill.ab import Analysis, Comparison
 from topbill.reporting import REASONS, Report
-from topbill.reporting.experiment.wording import CALLS, GUARDRAILS, outside, standing, worsening
+from topbill.reporting.experiment.wording import (
+    CALLS,
+    GUARDRAILS,
+    metric_name,
+    outside,
+    rows_of,
+    standing,
+    worsening,
+)
 from topbill.reporting.queries import database, series
 
 SIGNS = {"better": "✔", "worse": "✖", "no_call": "…"}
@@ -42,6 +50,9 @@ def lifts(analysis: Analysis) -> None:
     can be said.
     """
     primary = [c for c in analysis.comparisons if c.metric == analysis.primary]
+    # Of a variant that moves what the metric divides by, the comparison of units stands for it.
+    once = {c.variant: c for c in analysis.per_unit if c.metric == analysis.primary}
+    primary = [once.get(c.variant, c) for c in primary]
     label = words.label(analysis.primary)
     pieces.section(f"Lift of {label}", f"{TERMS['lift']} {TERMS['interval']}")
     # One axis for all: differences where a single lift cannot be said.
@@ -127,14 +138,14 @@ def metrics(report: Report, analysis: Analysis) -> None:
         "Every metric", "Each variant beside the control; intervals of 95%, valid at any look."
     )
     lines = []
-    for c in analysis.comparisons:
+    for c in rows_of(analysis):
         reading = AB_REASONS.get(c.reason, c.reason)
         if c.difference_low is not None:
             reading = f"{SIGNS[c.call]} {CALLS[c.call]}"
         lift, interval = change(c)
         lines.append(
             {
-                "metric": words.label(c.metric),
+                "metric": metric_name(words.label(c.metric), c.per),
                 "variant": str(c.variant),
                 "value": words.value(c.value),
                 "control": words.value(c.control_value),
@@ -155,7 +166,7 @@ def uncompared(report: Report) -> None:
         mean = line.estimate
         lines.append(
             {
-                "metric": words.label(line.metric),
+                "metric": metric_name(words.label(line.metric), line.per),
                 "variant": words.label(line.variant),
                 "value": words.value(mean.value),
                 "95% of this look": words.interval(mean.low, mean.high),

@@ -2,7 +2,7 @@
 and a verdict.
 """
 
-from topbill.ab.analysis import OBJECTIVE, Design, MetricDesign, analyse
+from topbill.ab.analysis import OBJECTIVE, Design, analyse
 from topbill.ab.checks.archive import (
     ArchiveSplits,
     ArchiveTest,
@@ -20,6 +20,7 @@ from topbill.ab.checks.srm import (
 from topbill.ab.comparison import compare
 from topbill.ab.core.effect import METHODS, ArmEstimate, Effect, Method, Rule, effect
 from topbill.ab.files import FileComparison, compare_file
+from topbill.ab.judged import MetricDesign
 from topbill.ab.metrics import Mean, Metric, Proportion, Quantile, Ratio, Sum
 from topbill.ab.planning import DAYS, LIFTS, Detectable, Plan, PlannedRun, plan
 from topbill.ab.power.runtime import Runtime, runtime
@@ -27,6 +28,7 @@ from topbill.ab.reasons import REASONS
 from topbill.ab.results import (
     Analysis,
     Comparison,
+    DenominatorCheck,
     GuardrailResult,
     Heterogeneity,
     SampleRatio,
@@ -52,6 +54,7 @@ __all__ = [
     "ArmEstimate",
     "BrokenSpan",
     "Comparison",
+    "DenominatorCheck",
     "Design",
     "Detectable",
     "Effect",

@@ -16,17 +16,20 @@ column `objective` is used if there, else computed.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import sqrt
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 
 from topbill.ab import reasons
+from topbill.ab.checks.denominators import denominators, per_unit, withheld
+from topbill.ab.checks.denominators import sentence as moved_sentence
 from topbill.ab.checks.segments import heterogeneity, with_adjusted
 from topbill.ab.checks.srm import sample_ratio
 from topbill.ab.core.effect import (
     Adjustment,
+    Effect,
     Method,
     Pair,
     Rule,
@@ -35,6 +38,7 @@ from topbill.ab.core.effect import (
     effect_of,
     estimate_pair,
 )
+from topbill.ab.core.quantile import quantile_pairs
 from topbill.ab.core.units import (
     MomentsByArm,
     UnitRows,
@@ -42,9 +46,17 @@ from topbill.ab.core.units import (
     gather,
     read_rows,
 )
-from topbill.ab.metrics import Mean, Metric, Proportion
+from topbill.ab.judged import Direction, Limit, MetricDesign, judged
+from topbill.ab.judged import sentence as cut_sentence
+from topbill.ab.metrics import Mean, Metric, Quantile
 from topbill.ab.power import runtime
-from topbill.ab.results import Analysis, Comparison, Heterogeneity, SampleRatio
+from topbill.ab.results import (
+    Analysis,
+    Comparison,
+    DenominatorCheck,
+    Heterogeneity,
+    SampleRatio,
+)
 from topbill.ab.verdict import called, guardrail, verdict
 from topbill.domain.errors import BadRequest
 from topbill.domain.formatting import label, listing
@@ -54,31 +66,6 @@ from topbill.lake.frames import relation_of
 from topbill.spec import Experiment
 
 OBJECTIVE = "objective"
-Direction = Literal["higher", "lower"]
-
-
-class MetricDesign(msgspec.Struct, frozen=True, kw_only=True):
-    """A metric as the analysis needs it: 0/1 or a number, the good direction, its weight in the
-    objective, and the ends (`floor`, `cap`) that it counts between there.
-
-    `better` is None where the weight says it: higher, or lower of a weight below 0. `metric` is
-    what to compare where it is no column of the metric's name.
-    """
-
-    name: str
-    binary: bool = False
-    better: Direction | None = None
-    weight: float = 0.0
-    cap: float = 1.0
-    metric: Metric | None = None
-    floor: float = 0.0
-
-    @property
-    def direction(self) -> Direction:
-        """Which direction is good."""
-        if self.better is not None:
-            return self.better
-        return "lower" if self.weight < 0.0 else "higher"
 
 
 class Design(msgspec.Struct, frozen=True, kw_only=True):
@@ -114,8 +101,9 @@ class Design(msgspec.Struct, frozen=True, kw_only=True):
                 binary=m.definition.is_proportion,
                 better=m.better,
                 weight=experiment.objective.get(m.name, 0.0),
-                cap=m.cap,
+                cap=m.judged_cap,
                 floor=m.floor,
+                per=m.per,
             )
             for m in experiment.metrics
         )
@@ -186,22 +174,27 @@ def analyse(
         adjust=adjust,
     )
     design = prepared.design
-    moments = gather(prepared.rows, prepared.metrics, covariates, products=adjust == "lin")
     ratio = sample_ratio(prepared.rows, design.shares, day=day, segments=segments)
     # One table for all that follows, so that guardrails and comparisons speak of the same numbers.
-    pairs = {metric: _pairs(moments, metric, design, adjust) for metric in prepared.metrics}
+    table = _table(prepared, covariates, rule, adjust)
     rate = units_a_day(prepared.rows, ratio)
-    comparisons = _comparisons(pairs, design, rule, moments.mixed, rate)
+    comparisons, counted_once = _comparisons(table, design, rule, rate)
     guardrails = []
     for metric, margin in design.guardrails.items():
         better = design.better(metric)
-        for name, pair in pairs[metric].items():
-            guardrails.append(guardrail(metric, name, pair, rule, margin=margin, better=better))
-    primary = [c for c in comparisons if c.metric == prepared.primary]
-    uncovered = _uncovered(pairs)
+        for name in design.treatments:
+            pair, per = table.judged(metric, name)
+            result = guardrail(metric, name, pair, rule, margin=margin, better=better)
+            guardrails.append(msgspec.structs.replace(result, per=per))
+    uncovered = _uncovered(table.pairs)
     # A covariate that tells the variants apart does so within each segment too.
     usable = {m: column for m, column in (covariates or {}).items() if m not in uncovered}
-    notes = _crossovers(moments)
+    as_they_came = _as_they_came(prepared, table, rule)
+    primary = [c for c in comparisons if c.metric == prepared.primary]
+    # What is not called per decision is told by what each unit counts once in.
+    instead = {c.variant: c for c in counted_once if c.metric == prepared.primary}
+    primary = [instead.get(c.variant, c) for c in primary]
+    moved = [check for check in table.checks if check.alarm]
     return Analysis(
         experiment=design.key,
         control=design.control,
@@ -212,9 +205,20 @@ def analyse(
         comparisons=comparisons,
         guardrails=guardrails,
         sample_ratio=ratio,
-        heterogeneity=_by_segment(prepared, usable, segments, rule, adjust),
+        heterogeneity=_by_segment(
+            prepared, _called(prepared, table), usable, segments, rule, adjust
+        ),
         verdict=verdict(primary, guardrails, ratio, design.control),
-        notes=[*notes, *uncovered.values(), *_savings(comparisons)],
+        notes=[
+            *_crossovers(table.moments),
+            *(moved_sentence(check, design.control) for check in moved),
+            *_cut_off(prepared, as_they_came),
+            *uncovered.values(),
+            *_savings([*comparisons, *counted_once]),
+        ],
+        denominators=table.checks,
+        per_unit=counted_once,
+        as_they_came=as_they_came,
     )
 
 
@@ -223,12 +227,16 @@ def analyse(
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """Checked rows with the metrics to read from them, the primary one first."""
+    """Checked rows with the metrics to read from them, the primary one first; those that some value
+    was cut off of also as they came, and where."""
 
     design: Design
     primary: str
     metrics: dict[str, Metric]
     rows: UnitRows
+    per: dict[str, str]
+    as_they_came: dict[str, Metric]
+    limits: dict[str, Limit]
 
 
 def prepare(
@@ -249,18 +257,20 @@ def prepare(
     """
     design = design if isinstance(design, Design) else Design.of(design)
     relation, primary = _with_objective(relation_of(data), design)
-    metrics = _metrics(design, primary)
+    counted = judged(relation, design.metrics, unit=unit, variant=variant)
+    metrics: dict[str, Metric] = {primary: Mean(OBJECTIVE), **counted.metrics}
     rows = read_rows(
-        relation,
+        counted.relation,
         unit=unit,
         variant=variant,
-        metrics=metrics,
+        metrics=metrics | {f"{n} as it came": m for n, m in counted.as_they_came.items()},
         covariates=covariates,
         adjust=adjust,
         labels=labels,
         time=day,
     )
-    return Prepared(design, primary, metrics, rows)
+    per = {m.name: m.read_per for m in design.metrics}
+    return Prepared(design, primary, metrics, rows, per, counted.as_they_came, counted.limits)
 
 
 def _with_objective(relation: Any, design: Design) -> tuple[Any, str]:
@@ -271,21 +281,15 @@ def _with_objective(relation: Any, design: Design) -> tuple[Any, str]:
         return relation, weighted[0].name
     if OBJECTIVE in relation.columns:
         return relation, OBJECTIVE
-    objective = WeightedSum.of([WeightedMetric(m.name, m.weight, m.cap, m.floor) for m in weighted])
+    objective = WeightedSum.of(
+        [WeightedMetric(m.name, m.weight, m.scale, m.floor) for m in weighted]
+    )
     if objective.positive <= 0.0:
         raise BadRequest("design.metrics", "no metric has a positive weight; expected an objective")
     check_columns(relation.columns, [m.name for m in weighted])
     total = objective.sql(lambda name: f"CAST({identifier(name)} AS DOUBLE)")
     query = f"SELECT *, {total} AS {OBJECTIVE} FROM unit_rows"  # noqa: S608  (numbers and quoted identifiers)
     return relation.query("unit_rows", query), OBJECTIVE
-
-
-def _metrics(design: Design, primary: str) -> dict[str, Metric]:
-    """All metrics, the primary one first, then in the design's order."""
-    metrics: dict[str, Metric] = {primary: Mean(OBJECTIVE)}
-    for m in design.metrics:
-        metrics[m.name] = m.metric or (Proportion(m.name) if m.binary else Mean(m.name))
-    return metrics
 
 
 def units_a_day(rows: UnitRows, ratio: SampleRatio) -> float | None:
@@ -296,6 +300,66 @@ def units_a_day(rows: UnitRows, ratio: SampleRatio) -> float | None:
 
 
 # --- The comparisons
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Each variant beside the control on each metric; what variants' metrics divide by; and by
+    metric and variant what is called instead where that differs."""
+
+    moments: MomentsByArm
+    pairs: dict[str, dict[str, Pair]]
+    checks: list[DenominatorCheck]
+    instead: dict[tuple[str, str], Pair]
+    per: Mapping[str, str]
+
+    def judged(self, metric: str, variant: str) -> tuple[Pair, str]:
+        """The pair that calls are made of, and what it is a number of."""
+        if (metric, variant) in self.instead:
+            return self.instead[metric, variant], "unit"
+        return self.pairs[metric][variant], self.per.get(metric, "decision")
+
+
+def _table(
+    prepared: Prepared, covariates: Mapping[str, str] | None, rule: Rule, adjust: Adjustment
+) -> Table:
+    design, metrics = prepared.design, prepared.metrics
+    moments, pairs = _gathered(prepared, metrics, covariates, adjust)
+    of_decisions = [m.name for m in design.metrics if m.is_of_decisions]
+    if OBJECTIVE in metrics:
+        of_decisions.append(OBJECTIVE)
+    checks = denominators(
+        prepared.rows, moments, metrics, of_decisions, design.control, design.treatments, rule
+    )
+    instead: dict[tuple[str, str], Pair] = {}
+    for name in {check.metric: None for check in checks if check.alarm}:
+        variants = [str(c.variant) for c in checks if c.metric == name and c.alarm]
+        by_variant = _per_unit(prepared, name, variants, covariates, rule, adjust)
+        instead |= {(name, variant): pair for variant, pair in by_variant.items()}
+    return Table(moments, pairs, checks, instead, prepared.per)
+
+
+def _gathered(
+    prepared: Prepared,
+    metrics: Mapping[str, Metric],
+    covariates: Mapping[str, str] | None,
+    adjust: Adjustment,
+) -> tuple[MomentsByArm, dict[str, dict[str, Pair]]]:
+    """The moments of some metrics, and each variant beside the control on them."""
+    design, rows = prepared.design, prepared.rows
+    quantiles = {n: m for n, m in metrics.items() if isinstance(m, Quantile)}
+    plain = {n: m for n, m in metrics.items() if n not in quantiles}
+    covariates = {n: column for n, column in (covariates or {}).items() if n in plain}
+    moments = gather(rows, plain, covariates, products=adjust == "lin")
+    pairs = {}
+    for name in metrics:
+        if name in quantiles:
+            pairs[name] = quantile_pairs(
+                rows, quantiles[name], moments, design.control, design.treatments
+            )
+        else:
+            pairs[name] = _pairs(moments, name, design, adjust)
+    return moments, pairs
 
 
 def _pairs(
@@ -310,26 +374,67 @@ def _pairs(
     }
 
 
-def _comparisons(
-    pairs: Mapping[str, Mapping[str, Pair]],
-    design: Design,
+def _per_unit(
+    prepared: Prepared,
+    name: str,
+    variants: Sequence[str],
+    covariates: Mapping[str, str] | None,
     rule: Rule,
-    mixed: int,
-    units_a_day: float | None,
-) -> list[Comparison]:
-    """A comparison of each metric and variant; without `units_a_day` none says how long to wait."""
+    adjust: Adjustment,
+) -> dict[str, Pair]:
+    """What is called of a metric whose denominator these variants move, each unit counted once."""
+    control = prepared.design.control
+    pairs: dict[str, Pair] = {}
+    for metric in per_unit(prepared.metrics[name]):
+        metrics = {name: metric}
+        moments, by_metric = _gathered(prepared, metrics, covariates, adjust)
+        checks = denominators(prepared.rows, moments, metrics, [name], control, variants, rule)
+        moved = [check.variant for check in checks if check.alarm]
+        for variant in variants:
+            if variant not in pairs and variant not in moved:
+                pairs[variant] = by_metric[name][variant]
+        if len(pairs) == len(variants):
+            return pairs
+    # Whatever could be divided by, variants differ in it: nothing can be called.
+    for variant in variants:
+        if variant not in pairs:
+            pair = by_metric[name][variant]
+            pairs[variant] = replace(pair, reason=reasons.DENOMINATOR_MOVED)
+    return pairs
+
+
+def _comparisons(
+    table: Table, design: Design, rule: Rule, units_a_day: float | None
+) -> tuple[list[Comparison], list[Comparison]]:
+    """A comparison of each metric and variant, and those that are called instead where a variant
+    moves what the metric divides by; without `units_a_day` none says how long to wait."""
     total_share = sum(design.shares.values())
     comparisons: list[Comparison] = []
-    for metric, by_variant in pairs.items():
+    counted_once: list[Comparison] = []
+    for metric, by_variant in table.pairs.items():
         better = design.better(metric)
         of_metric = []
-        for variant, pair in by_variant.items():
+        for variant in by_variant:
             # Only the units of these two variants bring this decision nearer.
             share = design.shares[variant] + design.shares[design.control]
             rate = (units_a_day or 0.0) * share / total_share if total_share > 0.0 else 0.0
-            of_metric.append(_comparison(metric, variant, pair, rule, mixed, better, rate))
-        comparisons += called(of_metric, rule.alpha)
-    # Over all metrics and variants: that is what a reader of the table looks at.
+            pair, per = table.judged(metric, variant)
+            row = _comparison(metric, variant, pair, rule, table.moments.mixed, better, rate)
+            of_metric.append(msgspec.structs.replace(row, per=per))
+        for row in called(of_metric, rule.alpha):
+            variant = str(row.variant)
+            if (metric, variant) not in table.instead:
+                comparisons.append(row)
+                continue
+            effect = effect_of(metric, variant, by_variant[variant], rule, table.moments.mixed)
+            bare = withheld(effect)
+            comparisons.append(Comparison(**msgspec.structs.asdict(bare), better=better))
+            counted_once.append(row)
+    return _with_adjusted(comparisons), _with_adjusted(counted_once)
+
+
+def _with_adjusted(comparisons: Sequence[Comparison]) -> list[Comparison]:
+    """With p-values adjusted over all of them: that is what a reader of the table looks at."""
     p_adjusted = adjusted([c.p_value for c in comparisons], "fdr_bh")
     return [
         msgspec.structs.replace(c, p_adjusted=p)
@@ -370,6 +475,27 @@ def _comparison(
         ),
         variance_saved=pair.saved,
     )
+
+
+def _as_they_came(prepared: Prepared, table: Table, rule: Rule) -> list[Effect]:
+    """The effects on metrics of which some value was cut off, as if none had been."""
+    if not prepared.as_they_came:
+        return []
+    _, pairs = _gathered(prepared, prepared.as_they_came, None, "cuped")
+    return [
+        effect_of(metric, variant, pair, rule, table.moments.mixed)
+        for metric, by_variant in pairs.items()
+        for variant, pair in by_variant.items()
+    ]
+
+
+def _cut_off(prepared: Prepared, as_they_came: Sequence[Effect]) -> list[str]:
+    """For each metric of which values were cut off, a sentence with what it says without."""
+    sentences = []
+    for metric in prepared.as_they_came:
+        effects = [e for e in as_they_came if e.metric == metric]
+        sentences.append(cut_sentence(metric, prepared.limits[metric], effects))
+    return sentences
 
 
 def _crossovers(moments: MomentsByArm) -> list[str]:
@@ -415,15 +541,24 @@ def _savings(comparisons: Sequence[Comparison]) -> list[str]:
     return sentences
 
 
+def _called(prepared: Prepared, table: Table) -> Metric:
+    """The primary metric as it is called: with each unit counted once where some variant moves what
+    it divides by."""
+    metric = prepared.metrics[prepared.primary]
+    moved = any(name == prepared.primary for name, _ in table.instead)
+    return per_unit(metric)[0] if moved else metric
+
+
 def _by_segment(
     prepared: Prepared,
+    metric: Metric,
     covariates: Mapping[str, str] | None,
     segments: Sequence[str],
     rule: Rule,
     adjust: Adjustment,
 ) -> list[Heterogeneity]:
     primary = prepared.primary
-    metrics = {primary: prepared.metrics[primary]}
+    metrics = {primary: metric}
     covariate = {primary: covariates[primary]} if covariates and primary in covariates else {}
     # A pass a segment: all of them in one would have as many arms as there are combinations.
     results: list[Heterogeneity] = []

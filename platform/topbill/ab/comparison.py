@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import msgspec
 import numpy as np
 import pandas as pd
 
-from topbill.ab import reasons
+from topbill.ab.checks.denominators import denominators, withheld
 from topbill.ab.core.effect import (
     Adjustment,
-    ArmEstimate,
     Effect,
     Method,
     Pair,
@@ -21,11 +19,10 @@ from topbill.ab.core.effect import (
     checked_rule,
     effect_of,
     estimate_pair,
-    units_of,
 )
-from topbill.ab.core.quantile import quantiles, variance_of_ties
+from topbill.ab.core.quantile import quantile_pairs
 from topbill.ab.core.units import MomentsByArm, UnitRows, gather, read_rows, resolve
-from topbill.ab.metrics import Metric, Quantile
+from topbill.ab.metrics import Metric, Quantile, Sum
 from topbill.stats import sequential
 
 TABLE = (
@@ -64,6 +61,7 @@ def compare(
     looks: Sequence[float] = (1.0,),
     spending: sequential.Spending = "obrien-fleming",
     prior: float | None = None,
+    check_denominators: bool = True,
 ) -> pd.DataFrame:
     """Each variant against `control` on each metric, a row per metric and variant.
 
@@ -92,6 +90,9 @@ def compare(
             stand.
         variants: arms that should be there even if no row has them.
         tuning, looks, spending, prior: see `method`.
+        check_denominators: whether a metric that divides by rows (or a `Ratio`'s denominator) is
+            held back where the variant moves their number per unit: rates then differ by who comes
+            how often. `per="unit"` counts each unit once. False compares them all the same.
 
     Returns:
         A frame with the columns metric, variant, value, control_value, difference, difference_low,
@@ -137,6 +138,7 @@ def compare(
         adjust=adjust,
         strata=strata,
         variants=variants,
+        check_denominators=check_denominators,
     )
     return as_table(
         effects, (*TABLE, "chance_to_win", "expected_loss") if method == "bayes" else TABLE
@@ -153,6 +155,7 @@ def effects_of(
     adjust: Adjustment = "cuped",
     strata: str | None = None,
     variants: Sequence[object] | None = None,
+    check_denominators: bool = True,
 ) -> list[Effect]:
     """The effects of all metrics, in the order of `metrics` and then of variants."""
     plain = {name: m for name, m in metrics.items() if not isinstance(m, Quantile)}
@@ -162,17 +165,36 @@ def effects_of(
     )
     control = resolve(control, moments.variants)
     arms = _arms(moments, control, variants)
+    checks = []
+    if check_denominators:
+        of_rows = [name for name, m in metrics.items() if not isinstance(m, Sum)]
+        checks = denominators(rows, moments, metrics, of_rows, control, arms, rule)
     effects: list[Effect] = []
     for name, metric in metrics.items():
         if isinstance(metric, Quantile):
-            effects += _quantile_effects(name, metric, rows, moments, control, arms, rule)
-            continue
-        reference = moments.of_variant(name, control)
-        for variant in arms:
-            own = moments.of_variant(name, variant)
-            pair = estimate_pair(moments.terms[name], own, reference, adjust)
-            effects.append(effect_of(name, variant, pair, rule, moments.mixed))
+            pairs = quantile_pairs(rows, metric, moments, control, arms)
+        else:
+            pairs = _pairs(name, moments, control, arms, adjust)
+        moved = {check.variant for check in checks if check.metric == name and check.alarm}
+        for variant, pair in pairs.items():
+            result = effect_of(name, variant, pair, rule, moments.mixed)
+            effects.append(withheld(result) if variant in moved else result)
     return effects
+
+
+def _pairs(
+    name: str,
+    moments: MomentsByArm,
+    control: object,
+    variants: Sequence[object],
+    adjust: Adjustment,
+) -> dict[object, Pair]:
+    """Each variant beside the control on a metric of moments."""
+    reference, terms = moments.of_variant(name, control), moments.terms[name]
+    return {
+        variant: estimate_pair(terms, moments.of_variant(name, variant), reference, adjust)
+        for variant in variants
+    }
 
 
 def _arms(
@@ -185,64 +207,6 @@ def _arms(
     arms = dict.fromkeys([*present, *(resolve(label, present) for label in variants or ())])
     arms.pop(control, None)
     return sorted(arms, key=str) or [None]
-
-
-def _quantile_effects(
-    name: str,
-    metric: Quantile,
-    rows: UnitRows,
-    moments: MomentsByArm,
-    control: object,
-    variants: Sequence[object],
-    rule: Rule,
-) -> list[Effect]:
-    units = moments.units_of_variants()
-    infinite = rows.columns[metric.column].infinite > 0
-    # An infinite value has a rank but no distance, so a quantile of them has no standard error.
-    estimates = {} if infinite else quantiles(rows, metric)
-    steps = variance_of_ties(rows, metric, estimates, control) if estimates else {}
-    reference = estimates.get(control)
-    effects = []
-    units_c = units.get(control, 0)
-    for variant in variants:
-        t, c = _with_steps(estimates.get(variant), reference, steps.get(variant, 0.0))
-        reason = _quantile_reason(t, c, units.get(variant, 0), units_c)
-        if infinite:
-            reason = reasons.INFINITE_VALUES
-        pair = Pair(t, c, reason, units_of(t), units_of(c))
-        result = effect_of(name, variant, pair, rule, moments.mixed)
-        # A quantile that does not vary is one that ties hide: the metric itself does vary.
-        if result.reason == reasons.CONSTANT_METRIC:
-            result = msgspec.structs.replace(result, reason=reasons.TIED_QUANTILE)
-        effects.append(result)
-    return effects
-
-
-def _with_steps(
-    t: ArmEstimate | None, c: ArmEstimate | None, least: float
-) -> tuple[ArmEstimate | None, ArmEstimate | None]:
-    """Both estimates, their variances raised so that the difference has the least it must have."""
-    if t is None or c is None or t.variance + c.variance >= least:
-        return t, c
-    more = (least - t.variance - c.variance) / 2.0
-    return replace(t, variance=t.variance + more), replace(c, variance=c.variance + more)
-
-
-def _quantile_reason(
-    t: ArmEstimate | None, c: ArmEstimate | None, units_t: int, units_c: int
-) -> str:
-    """Why two quantiles cannot be compared; "" where they can."""
-    if t is None or c is None:
-        if not units_t:
-            return reasons.NO_TRAFFIC
-        # Units without any value of the metric have no quantile; no units have no control.
-        return reasons.NO_VALUES if units_c else reasons.MISSING_CONTROL
-    if min(t.n, c.n) < 2:
-        return reasons.TOO_FEW_UNITS
-    if t.variance > 0.0 and c.variance > 0.0:
-        return reasons.OK
-    # No width around the quantile: all values there are the same one.
-    return reasons.ALL_ZERO if t.value == c.value == 0.0 else reasons.TIED_QUANTILE
 
 
 def as_table(effects: Sequence[msgspec.Struct], columns: Sequence[str]) -> pd.DataFrame:

@@ -9,9 +9,10 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from topbill.ab.analysis import Design, Direction, MetricDesign, analyse
+from topbill.ab.analysis import Design, analyse
 from topbill.ab.core.effect import Adjustment, Method
 from topbill.ab.core.units import columns_of, resolve
+from topbill.ab.judged import Direction, MetricDesign
 from topbill.ab.metrics import Metric, Proportion, Quantile
 from topbill.ab.results import Analysis
 from topbill.domain.errors import BadData, BadRequest

@@ -32,9 +32,15 @@ class Proportion(msgspec.Struct, frozen=True):
 
 
 class Sum(msgspec.Struct, frozen=True):
-    """The mean over units of a column's total in the unit, such as plays per viewer."""
+    """The mean over units of a column's total in the unit, such as plays per viewer.
+
+    Missing values add nothing; with `known_only`, units that have no value at all are left out
+    rather than counted as 0. A total above `cap` counts as it.
+    """
 
     column: str
+    known_only: bool = False
+    cap: float | None = None
 
 
 class Ratio(msgspec.Struct, frozen=True):

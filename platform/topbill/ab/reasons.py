@@ -18,6 +18,7 @@ TIED_QUANTILE = "tied_quantile"
 CONTROL_NEAR_ZERO = "control_near_zero"
 CROSSOVER_UNITS = "crossover_units"
 COVARIATE_MISSING = "covariate_missing"
+DENOMINATOR_MOVED = "denominator_moved"
 
 REASONS: dict[str, str] = reasons(
     OK,
@@ -32,5 +33,6 @@ REASONS: dict[str, str] = reasons(
     CONTROL_NEAR_ZERO,
     CROSSOVER_UNITS,
     COVARIATE_MISSING,
+    DENOMINATOR_MOVED,
 )
 """The codes of A/B results, each with the sentence that a person reads."""

@@ -14,7 +14,10 @@ from topbill.stats.frames import frame_of, html_of
 if TYPE_CHECKING:
     import pandas as pd
 
-_TEXT = ("metric", "variant", "reason", "better", "call")
+_TEXT = ("metric", "variant", "reason", "better", "call", "per")
+
+Per = Literal["decision", "unit"]
+"""What a metric is a number of: each decision, or each unit that was randomised."""
 
 Call = Literal["better", "worse", "no_call"]
 GuardrailStatus = Literal["not_worse", "worse", "undecided", "unknown"]
@@ -36,6 +39,7 @@ class Comparison(Effect, frozen=True, kw_only=True):
     detectable: float | None = None
     days_to_decision: float | None = None
     variance_saved: float | None = None
+    per: str = "decision"
 
     def to_frame(self) -> pd.DataFrame:
         """A frame of one row, with a column for each field; NaN where a number is missing."""
@@ -61,6 +65,7 @@ class GuardrailResult(msgspec.Struct, frozen=True, kw_only=True):
     worse_by_high: float | None = None
     p_value: float | None = None
     reason: str = ""
+    per: str = "decision"
 
 
 class Split(msgspec.Struct, frozen=True, kw_only=True):
@@ -91,6 +96,22 @@ class SampleRatio(msgspec.Struct, frozen=True, kw_only=True):
     mixed: int = 0
     days: list[Split] = []
     segments: list[Split] = []
+
+
+class DenominatorCheck(msgspec.Struct, frozen=True, kw_only=True):
+    """Whether a variant has as many decisions per unit as the control, or as much of whatever else
+    a metric divides by.
+
+    `per_unit` and `per_unit_control` are the means over units. `alarm` keeps the metric from being
+    called for the variant: what counts each unit once is called instead, see `Analysis.per_unit`.
+    """
+
+    metric: str
+    variant: object
+    per_unit: float
+    per_unit_control: float
+    p_value: float
+    alarm: bool
 
 
 class SegmentEffect(msgspec.Struct, frozen=True, kw_only=True):
@@ -144,6 +165,10 @@ class Analysis(msgspec.Struct, frozen=True, kw_only=True):
 
     Variants are compared as policies over the units that were randomised to them. `primary` names
     the metric that the verdict is about; `comparisons` holds it first, then every metric.
+    `denominators` says whether variants have as many decisions per unit; where one has not, its
+    metrics per decision are not called, and `per_unit` compares them with each unit counted once.
+    `as_they_came` are the effects on metrics of which values were cut off at a cap or quantile, as
+    if none had been.
     """
 
     experiment: str
@@ -158,6 +183,9 @@ class Analysis(msgspec.Struct, frozen=True, kw_only=True):
     heterogeneity: list[Heterogeneity]
     verdict: Verdict
     notes: list[str] = []
+    denominators: list[DenominatorCheck] = []
+    per_unit: list[Comparison] = []
+    as_they_came: list[Effect] = []
 
     def to_frame(self) -> pd.DataFrame:
         """The comparisons, a row each in their order, with a column for each field of `Comparison`;

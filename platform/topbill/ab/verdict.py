@@ -326,7 +326,7 @@ def _undecided(
 def _numbers(c: Comparison) -> str:
     if c.relative is None or c.relative_low is None or c.relative_high is None:
         return _difference(c)
-    lift = f"{change(c.relative)} {label(c.metric)}"
+    lift = f"{change(c.relative)} {_name(c)}"
     low, high = change(c.relative_low), change(c.relative_high)
     if c.relative_high <= HUGE:
         return f"{lift}, between {low} and {high}"
@@ -339,7 +339,12 @@ def _difference(c: Comparison) -> str:
     # Readable comparisons always have a difference with its interval.
     numbers = (c.difference, c.difference_low, c.difference_high)
     difference, low, high = (significant(x or 0.0) for x in numbers)
-    return f"{difference} {label(c.metric)}, between {low} and {high}"
+    return f"{difference} {_name(c)}, between {low} and {high}"
+
+
+def _name(c: Comparison) -> str:
+    """The metric's name, with what it is a number of where that is not the decision."""
+    return f"{label(c.metric)} per unit" if c.per == "unit" else label(c.metric)
 
 
 def _labels(guardrails: Sequence[GuardrailResult]) -> str:

@@ -28,6 +28,8 @@ _DECIDED_AT = "r.decided_at"
 # Events of one moment keep the order of the log in both languages, so that `last` and `earliest`
 # name the same event whoever computes them.
 _IN_ORDER = f"({_OCCURRED_AT}, r.seq)"
+Per = Literal["decision", "unit"]
+"""What a metric is a number of."""
 _OWN_COLUMNS = ("decision_id", "variant", "unit", "decided_at", "objective")
 """What a view of metrics has beside the metrics themselves."""
 
@@ -54,6 +56,11 @@ class MetricKind:
     takes_value: bool
     cap: Literal["fixed", "optional", "required"]
     summary: str
+
+    @property
+    def adds_up(self) -> bool:
+        """Whether a unit's number is the sum of its decisions'."""
+        return self.cap == "required"
 
     @property
     def is_proportion(self) -> bool:
@@ -170,7 +177,9 @@ class Metric:
     report; `covariate` what of a unit's past takes noise out of it: so many seconds of its own
     events before the unit's first decision, or a number of the context as it came with that
     decision.
-    Raises BadRequest for an unknown kind.
+    `per` says whether the report reads it of each decision or of each unit, whose decisions' events
+    are then taken together; policies learn from decisions either way. `capped` says that the file
+    gives its cap or floor. Raises BadRequest for an unknown kind.
     """
 
     name: str
@@ -182,6 +191,8 @@ class Metric:
     default: float = 0.0
     covariate: float | str | None = None
     floor: float = 0.0
+    per: Per = "decision"
+    capped: bool = False
 
     def __post_init__(self) -> None:
         if self.kind not in METRIC_KINDS:
@@ -194,6 +205,19 @@ class Metric:
     def definition(self) -> MetricKind:
         """The entry of its kind."""
         return METRIC_KINDS[self.kind]
+
+    @property
+    def is_pooled(self) -> bool:
+        """Whether it is a number of a unit that cannot be had from its decisions' numbers, but only
+        from their events."""
+        kind = self.definition
+        return self.per == "unit" and not kind.adds_up and not kind.is_proportion
+
+    @property
+    def judged_cap(self) -> float | None:
+        """The value from which on it counts as that in the report too, since policies learn nothing
+        from what is beyond: its cap, where the file gives one, or a floor."""
+        return self.cap if self.capped and self.definition.cap != "fixed" else None
 
     def value(self, events: Iterable[TimedValue]) -> float:
         """The metric of a decision's events `(value, seconds after the decision)`, in the order of
@@ -211,10 +235,13 @@ class Metric:
 
     def sql(self) -> str:
         """SQL for `value` over the rows `r` of the lake's rewards that belong to one decision."""
-        aggregate = self.definition.sql.format(
-            value=_VALUE, order=_IN_ORDER, inside=f"FILTER ({self.inside_sql()})"
-        )
-        return f"coalesce({aggregate}, {number(self.default)})"
+        return f"coalesce({self.aggregate_sql()}, {number(self.default)})"
+
+    def aggregate_sql(self, condition: str = "true") -> str:
+        """SQL for what the rows `r` of the lake's rewards that count and meet a condition make
+        together; NULL where there is none."""
+        inside = f"FILTER ({self.inside_sql()} AND {condition})"
+        return self.definition.sql.format(value=_VALUE, order=_IN_ORDER, inside=inside)
 
     def mature_sql(self, decided_at: str, now: int) -> str:
         """SQL for whether the window of a decision is over at `now` (µs since the epoch)."""
@@ -248,6 +275,25 @@ def values_sql(metrics: Sequence[Metric], rewards: str) -> str:
         "SELECT r.decision_id AS decision_id, any_value(r.variant) AS variant, "  # noqa: S608
         f"any_value(r.unit) AS unit, any_value({_DECIDED_AT}) AS decided_at, {columns} "
         f"FROM rewards r WHERE {rewards} AND {_EVENT} IN ({events}) GROUP BY r.decision_id"
+    )
+
+
+def unit_values_sql(metrics: Sequence[Metric], rewards: str, now: int) -> str:
+    """A query over the lake's view `rewards`: a row per unit and variant with `unit`, `variant`,
+    and a column for each metric, called as `metric_column` says: the metric of the events of all
+    its decisions whose window is over at `now` (µs since the epoch), each event in the window of
+    its own decision; NULL where there is none.
+
+    `rewards` is the condition that its rows `r` must meet.
+    """
+    events = ", ".join(sorted({quoted(metric.event) for metric in metrics}))
+    columns = []
+    for metric in metrics:
+        value = metric.aggregate_sql(metric.mature_sql(_DECIDED_AT, now))
+        columns.append(f"{value} AS {metric_column(metric.name)}")
+    return (
+        f"SELECT r.unit AS unit, r.variant AS variant, {', '.join(columns)} "  # noqa: S608
+        f"FROM rewards r WHERE {rewards} AND {_EVENT} IN ({events}) GROUP BY r.unit, r.variant"
     )
 
 

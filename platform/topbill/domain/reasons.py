@@ -40,6 +40,10 @@ REASONS = MappingProxyType(
             "the covariate is there for another share of one variant's units than of the other's; "
             "nothing was adjusted by it"
         ),
+        "denominator_moved": (
+            "units of the two variants differ in how many decisions they have, so that who comes "
+            "how often moves a rate per decision; read it per unit"
+        ),
         # Weights and propensities of a log.
         "no_overlap": "the policy never chooses what the log shows: every weight is zero",
         "no_support": (

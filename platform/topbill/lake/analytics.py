@@ -35,7 +35,7 @@ CREATE TABLE variants (
 CREATE TABLE metrics (
     experiment VARCHAR, metric VARCHAR, event VARCHAR, kind VARCHAR, window_seconds DOUBLE,
     cap DOUBLE, floor DOUBLE, weight DOUBLE, better VARCHAR, margin DOUBLE, "default" DOUBLE,
-    covariate_seconds DOUBLE, covariate_feature VARCHAR);
+    covariate_seconds DOUBLE, covariate_feature VARCHAR, per VARCHAR, capped BOOLEAN);
 CREATE TABLE revisions (
     experiment VARCHAR, revision VARCHAR, revised_at TIMESTAMP, who VARCHAR, spec JSON);
 CREATE TABLE published (
@@ -264,6 +264,8 @@ def _metric_rows(experiment: Experiment) -> list[tuple[Any, ...]]:
                 metric.default,
                 covariate if isinstance(covariate, float) else None,
                 covariate if isinstance(covariate, str) else None,
+                metric.per,
+                metric.capped,
             )
         )
     return rows

@@ -165,8 +165,10 @@ def metric_of(row: Mapping[str, Any]) -> Metric:
         cap=row["cap"],
         better=row["better"],
         default=row["default"],
-        # A database that an earlier version published has no floors, and no metric had one.
+        # A database that an earlier version published has no such columns.
         floor=row.get("floor") or 0.0,
+        per=row.get("per") or "decision",
+        capped=bool(row.get("capped")),
     )
 
 

@@ -171,7 +171,11 @@ def _metrics(content: Content, at: Location) -> tuple[Metric, ...]:
         better = "lower" if objective.get(name, 0.0) < 0.0 else "higher"
         better = guardrail_better or better
         if {"event", "kind", "window"} <= parts.keys():
-            metrics.append(Metric(name, **{"better": better} | parts))
+            metrics.append(
+                Metric(
+                    name, **{"better": better} | parts, capped="cap" in parts or "floor" in parts
+                )
+            )
     return tuple(metrics)
 
 

@@ -224,12 +224,18 @@ METRIC = Section(
         "window": Key(Duration(), "How long after the decision an event still counts.", True),
         "cap": Key(
             Number(-1e12, 1e12),
-            "The value that counts as 1 in the objective (default 1); above the floor.",
+            "The value of a decision that counts as 1 in the objective (default 1), above the "
+            "floor; the report counts larger ones as it too.",
         ),
         "floor": Key(
             Number(-1e12, 1e12),
             "The value that counts as 0 in the objective (default 0): -1 where rewards go from -1 "
             "to 1.",
+        ),
+        "per": Key(
+            Choice(("decision", "unit")),
+            "What the report reads it of: each decision (default), or each unit, with the events "
+            "of all its decisions together.",
         ),
         "default": Key(Number(-1e12, 1e12), "Its value where no event came (default 0)."),
         "better": Key(

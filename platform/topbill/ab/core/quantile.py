@@ -4,14 +4,17 @@ error.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from math import inf
 from typing import Any
 
 import numpy as np
 from scipy import stats
 
-from topbill.ab.core.effect import ArmEstimate
-from topbill.ab.core.units import UnitRows, UnitTerm
+from topbill.ab import reasons
+from topbill.ab.core.effect import ArmEstimate, Pair, units_of
+from topbill.ab.core.units import MomentsByArm, UnitRows, UnitTerm, resolve
 from topbill.ab.metrics import Quantile
 from topbill.domain.sql import identifier, number
 from topbill.stats.moments import Moments, ratio
@@ -19,6 +22,31 @@ from topbill.stats.moments import Moments, ratio
 _TIED = 0.5
 """Where fewer than this share of the values differ from all others, quantiles move in steps."""
 _Z = float(stats.norm.isf(0.025))
+
+
+def quantile_pairs(
+    rows: UnitRows,
+    metric: Quantile,
+    moments: MomentsByArm,
+    control: object,
+    variants: Sequence[object],
+) -> dict[Any, Pair]:
+    """Each variant beside the control on a quantile; `moments` counts the units."""
+    units = moments.units_of_variants()
+    reference = resolve(control, units)
+    infinite = rows.columns[metric.column].infinite > 0
+    # An infinite value has a rank but no distance, so a quantile of them has no standard error.
+    estimates = {} if infinite else quantiles(rows, metric)
+    steps = variance_of_ties(rows, metric, estimates, reference) if estimates else {}
+    pairs = {}
+    for variant in variants:
+        own = resolve(variant, units)
+        t, c = _with_steps(estimates.get(own), estimates.get(reference), steps.get(own, 0.0))
+        reason = _quantile_reason(t, c, units.get(own, 0), units.get(reference, 0))
+        if infinite:
+            reason = reasons.INFINITE_VALUES
+        pairs[variant] = Pair(t, c, reason, units_of(t), units_of(c))
+    return pairs
 
 
 def quantiles(rows: UnitRows, metric: Quantile) -> dict[Any, ArmEstimate]:
@@ -161,3 +189,30 @@ def _widths(rows: UnitRows, source: str, q: float, errors: dict[Any, float]) -> 
     placed = f"SELECT v, dense_rank() OVER (ORDER BY variant) AS place FROM ({source})"  # noqa: S608  (our own query)
     (answer,) = rows.ask(f"SELECT {', '.join(picked)} FROM ({placed})")  # noqa: S608  (our own query and numbers)
     return {variant: float(high - low) for variant, (low, high) in zip(errors, answer, strict=True)}
+
+
+def _with_steps(
+    t: ArmEstimate | None, c: ArmEstimate | None, least: float
+) -> tuple[ArmEstimate | None, ArmEstimate | None]:
+    """Both estimates, their variances raised so that the difference has the least it must have."""
+    if t is None or c is None or t.variance + c.variance >= least:
+        return t, c
+    more = (least - t.variance - c.variance) / 2.0
+    return replace(t, variance=t.variance + more), replace(c, variance=c.variance + more)
+
+
+def _quantile_reason(
+    t: ArmEstimate | None, c: ArmEstimate | None, units_t: int, units_c: int
+) -> str:
+    """Why two quantiles cannot be compared; "" where they can."""
+    if t is None or c is None:
+        if not units_t:
+            return reasons.NO_TRAFFIC
+        # Units without any value of the metric have no quantile; no units have no control.
+        return reasons.NO_VALUES if units_c else reasons.MISSING_CONTROL
+    if min(t.n, c.n) < 2:
+        return reasons.TOO_FEW_UNITS
+    if t.variance > 0.0 and c.variance > 0.0:
+        return reasons.OK
+    # No width around the quantile: all values there are the same one.
+    return reasons.ALL_ZERO if t.value == c.value == 0.0 else reasons.TIED_QUANTILE

@@ -166,7 +166,7 @@ class UnitRows:
         kind = str(self.relation.types[self.relation.columns.index(self.time)])
         if kind == "DATE":
             return f"({time} - DATE '1970-01-01')"
-        if _is_numeric(kind):
+        if is_numeric(kind):
             return time
         # Names of days can only be counted; days without a row are missing from them.
         return f"dense_rank() OVER (ORDER BY {time})"
@@ -299,7 +299,7 @@ def read(
     check_columns(types, [variant, *labels, *ordering, *numeric])
     for name in [*([] if unit is None else [unit]), variant, *labels, *ordering]:
         _check_plain(name, types[name])
-    numbers = [name for name in numeric if _is_numeric(types[name])]
+    numbers = [name for name in numeric if is_numeric(types[name])]
     whole = unit is not None and types[unit] in _INTEGERS
     count, one_row_a_unit, columns = _describe(relation, unit, whole, numbers)
     for name in dict.fromkeys(binary):
@@ -349,7 +349,7 @@ def _check_empty(relation: Any, name: str, kind: str) -> None:
         raise BadData(f"data.{name}", f"got a column of {kind}; expected numbers or booleans")
 
 
-def _is_numeric(kind: str) -> bool:
+def is_numeric(kind: str) -> bool:
     return kind.startswith(_NUMERIC) and not kind.startswith(("UUID", "UNION")) and "[" not in kind
 
 
@@ -572,10 +572,9 @@ def terms_of(
     if isinstance(metric, Ratio):
         terms = [_total(a, rows.value(metric.numerator)), _total(b, rows.value(metric.denominator))]
     elif isinstance(metric, Sum):
-        value = rows.value(metric.column)
         # A shift of totals is the same for all units only where each has one row.
         shift = rows.columns[metric.column].low if rows.one_row_a_unit else 0.0
-        terms = [UnitTerm(a, f"{_or0(value)} - {number(shift)}", _or0(f"sum({value})"))]
+        terms = _sum_terms(metric, rows, a, b, shift)
     else:
         shift = rows.columns[metric.column].shift
         terms = _mean_terms(metric, rows, a, b, shift)
@@ -594,6 +593,30 @@ def terms_of(
 
 def _total(name: str, value: str) -> UnitTerm:
     return UnitTerm(name, _or0(value), _or0(f"sum({value})"))
+
+
+def _sum_terms(metric: Sum, rows: UnitRows, a: str, b: str, shift: float) -> list[UnitTerm]:
+    """Terms of a total per unit: the total `a`, and whether there is one `b` where units without a
+    value are left out."""
+    value = rows.value(metric.column)
+    of_row, of_unit = _at_most(value, metric.cap), _at_most(f"sum({value})", metric.cap)
+    totals = UnitTerm(a, f"{_or0(of_row)} - {number(shift)}", _or0(of_unit))
+    summary = rows.columns[metric.column]
+    if not metric.known_only or not (summary.missing or summary.infinite):
+        return [totals]
+    # A unit without a value must add nothing, also where others are shifted.
+    totals = totals._replace(of_row=_or0(f"{of_row} - {number(shift)}"))
+    present = UnitTerm(
+        b, f"CAST({value} IS NOT NULL AS DOUBLE)", f"CAST(count({value}) > 0 AS DOUBLE)"
+    )
+    return [totals, present]
+
+
+def _at_most(value: str, cap: float | None) -> str:
+    """SQL for a value, or the cap where it is larger; NULL stays NULL, which `least` would lose."""
+    if cap is None:
+        return value
+    return f"CASE WHEN {value} > {number(cap)} THEN {number(cap)} ELSE {value} END"
 
 
 def _mean_terms(
@@ -687,7 +710,7 @@ def _moments_query(
 
 
 def _units_with_value(terms: MetricTerms) -> str:
-    if isinstance(terms.metric, Mean | Proportion) and terms.divisor is not None:
+    if isinstance(terms.metric, Mean | Proportion | Sum) and terms.divisor is not None:
         return f"count(*) FILTER (WHERE {terms.divisor} <> 0)"
     return "count(*)"
 

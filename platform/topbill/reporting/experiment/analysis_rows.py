@@ -15,7 +15,8 @@ from scipy import stats
 
 from topbill import ab
 from topbill.ab import OBJECTIVE, Method
-from topbill.domain.metric import METRIC_KINDS, Metric, metric_column
+from topbill.ab.judged import judged
+from topbill.domain.metric import Metric, metric_column, unit_values_sql
 from topbill.domain.objective import Objective
 from topbill.domain.sql import identifier, number
 from topbill.lake import metric_of, objective_of
@@ -63,17 +64,20 @@ class ExperimentTables(NamedTuple):
     def design(self) -> ab.Design:
         """What an analysis needs to know of it."""
         control = next(str(v["variant"]) for v in self.variants if v["control"])
-        metrics = [
-            ab.MetricDesign(
-                name=m["metric"],
-                binary=METRIC_KINDS[m["kind"]].is_proportion,
-                better=m["better"],
-                weight=m["weight"] or 0.0,
-                cap=m["cap"],
-                floor=m.get("floor") or 0.0,
+        metrics = []
+        for row in self.metrics:
+            metric = metric_of(row)
+            metrics.append(
+                ab.MetricDesign(
+                    name=metric.name,
+                    binary=metric.definition.is_proportion,
+                    better=metric.better,
+                    weight=row["weight"] or 0.0,
+                    cap=metric.judged_cap,
+                    floor=metric.floor,
+                    per=metric.per,
+                )
             )
-            for m in self.metrics
-        ]
         guardrails = {m["metric"]: m["margin"] for m in self.metrics if m["margin"] is not None}
         return ab.Design(
             key=self.key,
@@ -119,6 +123,8 @@ class AnalysisRows:
         self._database = database
         self._tables = tables
         self._segments = segments
+        self._metrics = [metric_of(row) for row in tables.metrics]
+        self._pooled = [m for m in self._metrics if m.is_pooled]
         self._covariates = make_covariates(database, tables.key, tables.metrics)
         self.weighted = _weighted_decisions(database, tables.key)
         """How many decisions stand for another number than one, in a sub-sampled log."""
@@ -135,9 +141,11 @@ class AnalysisRows:
         ]
         if self.weighted:
             columns.append(f"coalesce(d.row_weight, 1.0) AS {identifier(ROW_WEIGHT)}")
-        for row in tables.metrics:
-            metric = metric_of(row)
-            columns.append(self._mature(metric_column(metric.name), metric, metric.name))
+        for metric in self._metrics:
+            if metric in self._pooled:
+                columns.append(self._of_unit(metric))
+            else:
+                columns.append(self._mature(metric_column(metric.name), metric, metric.name))
         for name in self._covariates.values():
             columns.append(f"c.{identifier(name)}")
         for i, segment in enumerate(self._segments):
@@ -148,12 +156,18 @@ class AnalysisRows:
         if self._covariates:
             unit = identifier(UNIT)
             covariates = f"LEFT JOIN {COVARIATES} c ON c.{unit} = hash(d.unit)"
+        of_units = ""
+        if self._pooled:
+            rewards = "r.experiment = $key AND r.variant IS NOT NULL"
+            values = unit_values_sql(self._pooled, rewards, tables.published_us)
+            of_units = f"LEFT JOIN ({values}) w ON w.unit = d.unit AND w.variant = d.variant"
         self._database.execute(
             f"""CREATE OR REPLACE TEMP TABLE {_TABLE} AS
             SELECT {", ".join(columns)}
             FROM decisions d
                 LEFT JOIN metrics.{identifier(tables.key)} e ON d.decision_id = e.decision_id
                 {covariates}
+                {of_units}
             WHERE d.experiment = $key AND d.variant IS NOT NULL""",  # noqa: S608  (names of columns, through `identifier`)
             **parameters,
         )
@@ -164,45 +178,61 @@ class AnalysisRows:
         earned = f"coalesce(e.{column}, {number(measured.default)})"
         return f"CASE WHEN {is_mature} THEN {earned} END AS {identifier(name)}"
 
-    def means(self) -> tuple[dict[str, VariantCounts], dict[tuple[str, str], MeanEstimate]]:
-        """The mean per mature decision of the objective and each metric, by variant.
+    def _of_unit(self, metric: Metric) -> str:
+        """A column of a metric per unit that is no sum over decisions: the unit's number in the
+        first of its decisions whose window is over, and nothing in the others."""
+        is_mature = metric.mature_sql("d.decided_at", self._tables.published_us)
+        place = f"row_number() OVER (PARTITION BY d.unit, d.variant, {is_mature} ORDER BY d.seq)"
+        value = f"coalesce(w.{metric_column(metric.name)}, {number(metric.default)})"
+        return (
+            f"CASE WHEN {is_mature} AND {place} = 1 THEN {value} END AS {identifier(metric.name)}"
+        )
 
-        It is the sum over mature decisions ÷ their number, each summed by unit first: a ratio of
-        unit totals with its delta-method variance (Deng, Knoblich & Lu 2018) and Student's t with
-        units − 1 degrees of freedom. A row of a sub-sampled log counts as often as what it stands
-        for.
+    def means(self) -> tuple[dict[str, VariantCounts], dict[tuple[str, str], MeanEstimate]]:
+        """The mean of the objective and of each metric by variant, as they are judged: per mature
+        decision or per unit with one, or a ratio of two.
+
+        It is the sum over units of what they earned ÷ the sum of what that is divided by: a ratio
+        of unit totals with its delta-method variance (Deng, Knoblich & Lu 2018) and Student's t
+        with units − 1 degrees of freedom. A row of a sub-sampled log counts as often as what it
+        stands for.
 
         Returns:
             What each variant saw, at any age; and the mean by (metric or `objective`, variant).
         """
-        names = [OBJECTIVE, *(m["metric"] for m in self._tables.metrics)]
+        counted = judged(
+            self._database.connection.table(_TABLE),
+            self._tables.design().metrics,
+            unit=UNIT,
+            variant=VARIANT,
+        )
+        metrics: dict[str, ab.Metric] = {OBJECTIVE: ab.Mean(OBJECTIVE), **counted.metrics}
+        names = list(metrics)
         sums, moments = [], []
         # All metrics in one pass. Units without a mature decision count for nothing: n is 0 there.
-        for i, name in enumerate(map(identifier, names)):
-            total, rows = f"sum({name})", f"count({name})"
-            if self.weighted:
-                weight = identifier(ROW_WEIGHT)
-                total = f"sum({weight} * {name})"
-                rows = f"coalesce(sum({weight}) FILTER ({name} IS NOT NULL), 0.0)"
-            sums.append(f"coalesce({total}, 0.0) AS x{i}, {rows} AS n{i}")
+        pooled = {m.name for m in self._pooled}
+        for i, (name, metric) in enumerate(metrics.items()):
+            x, n, decisions = _sums(metric, is_weighted=self.weighted > 0 and name not in pooled)
+            sums.append(f"{x} AS x{i}, {n} AS n{i}, {decisions} AS d{i}")
             moments.append(
-                f"count(*) FILTER (n{i} > 0), sum(x{i}), sum(n{i})::DOUBLE, "
-                f"sum(x{i} * x{i}), sum(x{i} * n{i}), sum(n{i} * n{i})::DOUBLE"
+                f"count(*) FILTER (d{i} > 0), sum(x{i}), sum(n{i})::DOUBLE, "
+                f"sum(x{i} * x{i}), sum(x{i} * n{i}), sum(n{i} * n{i})::DOUBLE, sum(d{i})"
             )
         variant, unit = identifier(VARIANT), identifier(UNIT)
-        relation = self._database.connection.sql(
+        relation = counted.relation.query(
+            "unit_rows",
             f"""SELECT variant, count(*), sum(decisions)::BIGINT, {", ".join(moments)}
             FROM (
                 SELECT {variant} AS variant, count(*) AS decisions, {", ".join(sums)}
-                FROM {_TABLE} GROUP BY {variant}, {unit}
-            ) GROUP BY variant"""  # noqa: S608  (names of columns, through `identifier`)
+                FROM unit_rows GROUP BY {variant}, {unit}
+            ) GROUP BY variant""",  # noqa: S608  (names of columns, through `identifier`)
         )
         counts: dict[str, VariantCounts] = {}
         estimates: dict[tuple[str, str], MeanEstimate] = {}
         for variant_name, units, decisions, *numbers in relation.fetchall():
             counts[variant_name] = VariantCounts(units, decisions)
             for i, name in enumerate(names):
-                estimates[name, variant_name] = _mean(*numbers[6 * i : 6 * i + 6])
+                estimates[name, variant_name] = _mean(*numbers[7 * i : 7 * i + 7])
         return counts, estimates
 
     def analysis(self, method: Method, looks: Sequence[float]) -> ab.Analysis:
@@ -255,14 +285,52 @@ def _weighted_decisions(database: AnalyticsDatabase, key: str) -> int:
     return int(row["n"])
 
 
-def _mean(units: int, x: float, n: float, xx: float, xn: float, nn: float) -> MeanEstimate:
-    """From units with a mature decision, Σx, Σn, Σx², Σxn, Σn² over units."""
-    decisions = int(n or 0)
+def _sums(metric: ab.Metric, *, is_weighted: bool) -> tuple[str, str, str]:
+    """SQL over a unit's rows for what it earned, what that is divided by, and how many of its
+    decisions count; each row as often as its weight says where it `is_weighted`."""
+    if isinstance(metric, ab.Ratio):
+        above, _ = _totals(metric.numerator, is_weighted=is_weighted)
+        below, decisions = _totals(metric.denominator, is_weighted=is_weighted)
+        return f"coalesce({above}, 0.0)", f"coalesce({below}, 0.0)", decisions
+    column = identifier(metric.column)
+    total, decisions = _totals(metric.column, is_weighted=is_weighted)
+    if isinstance(metric, ab.Sum) and metric.cap is not None:
+        total = (
+            f"CASE WHEN {total} > {number(metric.cap)} THEN {number(metric.cap)} ELSE {total} END"
+        )
+    if isinstance(metric, ab.Proportion) and metric.per == "unit":
+        total = f"max({column})::DOUBLE"
+    of_units = isinstance(metric, ab.Sum) or (
+        isinstance(metric, ab.Proportion) and metric.per == "unit"
+    )
+    below = f"({decisions} > 0)::BIGINT" if of_units else decisions
+    return f"coalesce({total}, 0.0)", below, decisions
+
+
+def _totals(column: str, *, is_weighted: bool) -> tuple[str, str]:
+    """SQL for the sum of a column over a unit's rows, and for how many have a value."""
+    name, weight = identifier(column), identifier(ROW_WEIGHT)
+    if not is_weighted:
+        return f"sum({name})", f"count({name})"
+    return (
+        f"sum({weight} * {name})",
+        f"coalesce(sum({weight}) FILTER ({name} IS NOT NULL), 0.0)",
+    )
+
+
+def _mean(
+    units: int, x: float, n: float, xx: float, xn: float, nn: float, count: float
+) -> MeanEstimate:
+    """From units with a mature decision, Σx, Σn, Σx², Σxn, Σn² over units, and their mature
+    decisions."""
+    decisions = int(count or 0)
     # From here on a reason stands for each number that the data cannot bear, weakest data first.
     if decisions == 0:
         return MeanEstimate(reason="immature")
     if not all(map(isfinite, (x * x, xx, xn))):
         return MeanEstimate(reason="infinite_values", units=units, decisions=decisions)
+    if n == 0.0:
+        return MeanEstimate(reason="no_values", units=units, decisions=decisions)
     moments = Moments.from_sums(("x", "n"), units, np.array([x, n]), np.array([[xx, xn], [xn, nn]]))
     mean = ratio("x", "n")(moments)
     # The mean itself can be said whenever there is a decision; its uncertainty not always.

@@ -189,6 +189,7 @@ def _metric_lines(
                     window_seconds=metric["window_seconds"],
                     guardrail=metric["margin"] is not None,
                     estimate=mean,
+                    per=metric.get("per") or "decision",
                 )
             )
     return lines

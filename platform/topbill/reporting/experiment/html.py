@@ -103,13 +103,14 @@ def _effects(analysis: Analysis) -> str:
         return ""
     bars, rows = [], []
     # The chart has lifts alone, on one axis; the table has everything.
-    for c in analysis.comparisons:
+    for c in wording.rows_of(analysis):
+        name = wording.metric_name(c.metric, c.per)
         if c.relative is not None and c.relative_low is not None and c.relative_high is not None:
-            label = f"{c.metric} · {c.variant}"
+            label = f"{name} · {c.variant}"
             bars.append(svg.Bar(label, c.relative, c.relative_low, c.relative_high, c.call))
         *values, call = wording.comparison_cells(c)
         chance = "" if c.chance_to_win is None else f"{c.chance_to_win:.0%}"
-        rows.append((c.metric, str(c.variant), *values, chance, call))
+        rows.append((name, str(c.variant), *values, chance, call))
     heads = (
         *("metric", "variant", "value", analysis.control),
         *("lift", "interval", "chance to win", "call"),
@@ -133,7 +134,10 @@ def _guardrails(analysis: Analysis) -> str:
     split = escape(wording.split_sentence(analysis))
     if analysis.sample_ratio.alarm:
         split = f"<strong>{split}</strong>"
-    return f"<h2>Guardrails and split</h2>{guardrails}<p>Units are split {split}.</p>"
+    denominators = wording.denominators_sentence(analysis)
+    if denominators:
+        denominators = f"<p>Decisions per unit: {escape(denominators)}.</p>"
+    return f"<h2>Guardrails and split</h2>{guardrails}<p>Units are split {split}.</p>{denominators}"
 
 
 def _guardrail(guardrail: GuardrailResult) -> tuple[str, ...]:
@@ -187,14 +191,15 @@ def _variant(line: VariantLine) -> tuple[str, ...]:
 
 
 def _metrics(lines: Sequence[MetricLine]) -> str:
-    heads = ("metric", "variant", "window", "mature", "value", "interval")
-    return f"<h2>Metrics per decision</h2>{table(heads, map(_metric, lines), 2)}"
+    heads = ("metric", "variant", "per", "window", "mature", "value", "interval")
+    return f"<h2>Metrics</h2>{table(heads, map(_metric, lines), 3)}"
 
 
 def _metric(line: MetricLine) -> tuple[str, ...]:
     return (
         line.metric + (" (guardrail)" if line.guardrail else ""),
         line.variant,
+        line.per,
         formatting.window(line.window_seconds),
         f"{line.estimate.decisions:,}",
         *wording.mean_cells(line.estimate),

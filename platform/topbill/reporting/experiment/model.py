@@ -23,6 +23,7 @@ REASONS = reasons(
     "constant_metric",
     "too_few_units",
     "infinite_values",
+    "no_values",
     "never_possible",
     "certain",
     "too_few_draws",
@@ -32,8 +33,8 @@ REASONS = reasons(
 
 
 class MeanEstimate(msgspec.Struct, frozen=True, kw_only=True):
-    """A mean per decision with its 95% interval, clustered by unit; `reason` says why a number is
-    missing.
+    """A mean with its 95% interval, clustered by unit; `reason` says why a number is missing.
+    `units` have `decisions` that count.
     """
 
     value: float | None = None
@@ -63,7 +64,9 @@ class VariantLine(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class MetricLine(msgspec.Struct, frozen=True, kw_only=True):
-    """One metric in one variant."""
+    """One metric in one variant; `per` is what it is a number of: each `decision`, each `unit`, or
+    of a ratio what it divides by.
+    """
 
     metric: str
     variant: str
@@ -71,6 +74,7 @@ class MetricLine(msgspec.Struct, frozen=True, kw_only=True):
     window_seconds: float
     guardrail: bool
     estimate: MeanEstimate
+    per: str = "decision"
 
 
 class ShareLine(msgspec.Struct, frozen=True, kw_only=True):
@@ -193,8 +197,9 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         """The numbers as a table, a row for each metric (the objective first) and variant.
 
         Returns:
-            Columns metric, variant, control (bool); units, decisions, value, low, high, se: the
-            mean per mature decision with its 95% interval, and the reason where that is missing;
+            Columns metric, variant, control (bool), per (what it is a number of: decision, unit,
+            or what a ratio divides by); units, decisions, value, low, high, se: the mean of mature
+            decisions with its 95% interval, and the reason where that is missing;
             control_value, difference, relative (each of the last two with _low and _high),
             p_value, p_adjusted, chance_to_win, call: against the control, missing for the control
             itself.
@@ -206,18 +211,19 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
                 comparisons[comparison.metric, comparison.variant] = comparison
         means, controls = [], []
         for line in self.variants:
-            means.append((OBJECTIVE, line.variant, line.reward))
+            means.append((OBJECTIVE, line.variant, "decision", line.reward))
             if line.control:
                 controls.append(line.variant)
-        means += [(line.metric, line.variant, line.estimate) for line in self.metrics]
+        means += [(line.metric, line.variant, line.per, line.estimate) for line in self.metrics]
         rows = []
-        for metric, variant, mean in means:
+        for metric, variant, per, mean in means:
             against_control = comparisons.get((metric, variant))
             rows.append(
                 {
                     "metric": metric,
                     "variant": variant,
                     "control": variant in controls,
+                    "per": per,
                     **{name: getattr(mean, name) for name in _MEAN},
                     **{name: getattr(against_control, name, None) for name in _COMPARISON},
                 }
@@ -237,4 +243,4 @@ _COMPARISON = (
     *("relative", "relative_low", "relative_high"),
     *("p_value", "p_adjusted", "chance_to_win", "call"),
 )
-_TEXT = ("metric", "variant", "reason", "call")
+_TEXT = ("metric", "variant", "per", "reason", "call")

@@ -69,6 +69,9 @@ def render_analysis(analysis: Analysis, console: Console) -> None:
     if analysis.sample_ratio.alarm:
         split = f"[red]{split}[/]"
     console.print(f"split of units: {split}", highlight=False)
+    denominators = wording.denominators_sentence(analysis)
+    if denominators:
+        console.print(f"decisions per unit: {escape(denominators)}", highlight=False)
     # Segments are many: only those that differ are told here.
     for h in analysis.heterogeneity:
         if h.p_adjusted is not None and h.p_adjusted <= analysis.alpha:
@@ -89,7 +92,8 @@ def _effects(analysis: Analysis, console: Console) -> Table:
     hidden = () if console.width >= _WIDE else ("value", "control", "adjusted p")
     columns = [heading for heading in headings if heading not in hidden]
     _add_columns(table, ("metric", "variant", *columns), left=("metric", "variant", "call"))
-    for metric, group in groupby(analysis.comparisons, key=lambda c: c.metric):
+    rows = wording.rows_of(analysis)
+    for metric, group in groupby(rows, key=lambda c: wording.metric_name(c.metric, c.per)):
         # A metric's name stands once, above its variants.
         for i, comparison in enumerate(group):
             cells = dict(zip(headings, _effect(comparison), strict=True))
@@ -134,15 +138,16 @@ def _variants(lines: Sequence[VariantLine], console: Console) -> Table:
 
 
 def _metrics(metric_lines: Sequence[MetricLine]) -> Table:
-    table = _titled("Metrics per decision, 95% interval by unit")
-    headings = ("metric", "variant", "window", "mature", "value", "interval")
-    _add_columns(table, headings, left=("metric", "variant"))
+    table = _titled("Metrics, 95% interval by unit")
+    headings = ("metric", "variant", "per", "window", "mature", "value", "interval")
+    _add_columns(table, headings, left=("metric", "variant", "per"))
     for metric, lines in groupby(metric_lines, key=lambda line: line.metric):
         for i, line in enumerate(lines):
             label = escape(metric) + (" (guardrail)" if line.guardrail else "")
             table.add_row(
                 "" if i else label,
                 escape(line.variant),
+                escape(line.per),
                 formatting.window(line.window_seconds),
                 f"{line.estimate.decisions:,}",
                 *wording.mean_cells(line.estimate),

@@ -5,6 +5,7 @@ stands, what is alarming, and the cells of its tables. All of it from its number
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import groupby
 from typing import Literal
 
 import msgspec
@@ -311,6 +312,35 @@ def _late_rewards(health: Health) -> list[Note]:
         "does better."
     )
     return [Note(code="late_rewards", sentence=sentence)]
+
+
+def metric_name(name: str, per: str) -> str:
+    """A metric's name, with what it is a number of where that is not the decision."""
+    return f"{name} per unit" if per == "unit" else name
+
+
+def rows_of(analysis: Analysis) -> list[Comparison]:
+    """The rows of the table of effects: each metric's, and after them those that count each unit
+    once because a variant moves what the metric divides by."""
+    rows: list[Comparison] = []
+    for metric, group in groupby(analysis.comparisons, key=lambda c: c.metric):
+        rows += group
+        rows += [c for c in analysis.per_unit if c.metric == metric]
+    return rows
+
+
+def denominators_sentence(analysis: Analysis) -> str:
+    """Whether variants have as many decisions per unit, with the p-value; empty where nothing is
+    divided by what could differ."""
+    checks = analysis.denominators
+    if not checks:
+        return ""
+    least = min(checks, key=lambda check: check.p_value)
+    numbers = (
+        f"{least.variant} {least.per_unit:.3g}, {analysis.control} {least.per_unit_control:.3g}"
+    )
+    verdict = "differ" if least.alarm else "as in the control"
+    return f"{verdict} ({formatting.label(least.metric)}: {numbers}; p = {least.p_value:.3g})"
 
 
 def comparison_cells(c: Comparison) -> tuple[str, str, str, str, str]:
