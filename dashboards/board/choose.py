@@ -29,6 +29,24 @@ def variant(key: str) -> str:
     return str(chosen) if chosen in names else names[first]
 
 
+def control(key: str) -> str | None:
+    """The variant that others are compared with; None for the file's control."""
+    experiment = data.experiment(key)
+    usual = experiment.control.name
+    # The control first, as what is usual.
+    names = [usual, *(v.name for v in experiment.variants if v.name != usual)]
+    if len(names) < 2:
+        return None
+    chosen = st.selectbox(
+        "Compare with",
+        names,
+        key="against",
+        bind="query-params",
+        help=f"{TERMS['control']} Another one answers which of two others is better.",
+    )
+    return str(chosen) if chosen in names[1:] else None
+
+
 def segment(key: str) -> str | None:
     """One of the context features that make groups; None where there is none."""
     names = list(data.ask(action_values.groups, key))

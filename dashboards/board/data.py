@@ -89,9 +89,12 @@ _asked: dict[tuple[str, Key], tuple[str, float]] = {}
 """Of which version the last answer was, and when a newer one may be asked for."""
 
 
-def report(key: str) -> reporting.Report:
-    """The experiment's report."""
-    return ask(answer_cache.experiment_report, key)
+def report(key: str, control: str | None = None) -> reporting.Report:
+    """The experiment's report, against its control or another variant."""
+    # Without the argument where it is the usual question, which is answered in advance.
+    if control is None:
+        return ask(answer_cache.experiment_report, key)
+    return ask(answer_cache.experiment_report, key, control)
 
 
 def as_of(key: str) -> datetime | None:

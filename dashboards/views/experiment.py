@@ -9,7 +9,7 @@ import pandas as pd
 import streamlit as st
 import yaml
 
-from board import answers, charts, data, frame, pieces, words
+from board import answers, charts, choose, data, frame, pieces, words
 from board.terms import TERMS
 from topbill.ab import REASONS as AB_REASONS
 from topbill.ab import Analysis, Comparison
@@ -17,9 +17,13 @@ from topbill.reporting import REASONS, Report
 from topbill.reporting.experiment.wording import (
     CALLS,
     GUARDRAILS,
+    against_holdout,
+    comparison_cells,
+    holdout_sentences,
     metric_name,
     outside,
     rows_of,
+    side,
     standing,
     worsening,
 )
@@ -66,8 +70,10 @@ def lifts(analysis: Analysis) -> None:
     st.caption(
         f"Dashed line: no difference from {control}. Thick bar: 95% interval, valid at any look."
     )
-    title = "lift over the control" if is_lift else f"{label}: difference from the control"
-    drawing = charts.lifts(numbers, names(analysis), analysis.control, title, lift=is_lift)
+    title = f"lift over {analysis.control}"
+    if not is_lift:
+        title = f"{label}: difference from {analysis.control}"
+    drawing = charts.lifts(numbers, names(analysis), grey(analysis), title, lift=is_lift)
     pieces.chart(drawing, numbers, f"{analysis.experiment}-lifts", 46 * len(numbers) + 46)
 
 
@@ -105,6 +111,11 @@ def names(analysis: Analysis) -> list[str]:
     return list(analysis.units)
 
 
+def grey(analysis: Analysis) -> str:
+    """The file's control, which is grey on every chart whoever is compared with."""
+    return data.experiment(analysis.experiment).control.name
+
+
 def change(c: Comparison) -> tuple[str, str]:
     """The lift and its interval, or the difference and its interval where no lift can be said."""
     if c.relative is not None:
@@ -113,7 +124,12 @@ def change(c: Comparison) -> tuple[str, str]:
 
 
 def over_time(key: str, analysis: Analysis) -> None:
-    progress = data.ask(series.progress, key).rename(columns={"variant": "name"})
+    # Without the argument where it is the usual question, which is answered in advance.
+    progress = (
+        data.ask(series.progress, key)
+        if analysis.control == grey(analysis)
+        else data.ask(series.progress, key, control=analysis.control)
+    ).rename(columns={"variant": "name"})
     # Early buckets have no lift yet, and the control never has one.
     funnel = progress.dropna(subset=["relative", "relative_low", "relative_high"])
     left_column, right_column = st.columns(2)
@@ -123,12 +139,12 @@ def over_time(key: str, analysis: Analysis) -> None:
             st.caption("Not enough rewards yet to tell a lift from chance.")
         else:
             others = [name for name in names(analysis) if name != analysis.control]
-            drawing = charts.funnel(funnel, others, analysis.control)
+            drawing = charts.funnel(funnel, others, grey(analysis))
             pieces.chart(drawing, funnel, f"{key}-lift-over-time", 280)
     with right_column:
         pieces.section("Units so far", TERMS["units"])
         units = data.ask(series.units_over_time, key).rename(columns={"variant": "name"})
-        drawing_of_units = charts.lines(units, names(analysis), analysis.control, "units", "units")
+        drawing_of_units = charts.lines(units, names(analysis), grey(analysis), "units", "units")
         pieces.chart(drawing_of_units, units, f"{key}-units", 280)
 
 
@@ -218,7 +234,7 @@ def segments(analysis: Analysis) -> None:
     else:
         st.markdown("No sign that the effect differs between these groups.")
     rows = numbers["segment"].nunique() * numbers["name"].nunique()
-    drawing = charts.segments(numbers, names(analysis), analysis.control)
+    drawing = charts.segments(numbers, names(analysis), grey(analysis))
     pieces.chart(drawing, numbers, f"{analysis.experiment}-segments", 20 * rows + 90)
 
 
@@ -232,6 +248,35 @@ def segment_numbers(analysis: Analysis) -> pd.DataFrame:
                 bounds = (e.shrunken, e.shrunken_low, e.shrunken_high)
                 lines.append((group, e.variant, *bounds, e.n))
     return pd.DataFrame(lines, columns=["segment", "name", "value", "low", "high", "n"])
+
+
+def holdout(report: Report) -> None:
+    """What all of the experiment is worth: its variants against the units held out."""
+    readout = report.holdout
+    if readout is None:
+        return
+    pieces.section("Against the holdout", TERMS["holdout"])
+    for sentence in holdout_sentences(readout):
+        st.markdown(words.plain(sentence))
+    lines = []
+    for c in against_holdout(readout):
+        value, held, lift, interval, call = comparison_cells(c)
+        lines.append(
+            {
+                "metric": words.label(c.metric),
+                "variant": side(c),
+                "value": value,
+                "holdout": held,
+                "lift": lift,
+                "95% interval": interval,
+                "reading": f"{SIGNS[c.call]} {call}" if call else words.MISSING,
+            }
+        )
+    pieces.table(pd.DataFrame(lines), f"{report.experiment}-holdout")
+    st.caption(
+        f"{words.count(readout.units)} units were held out, {words.share(readout.share)} intended; "
+        f"{words.count(readout.units_in_variants)} stand against them."
+    )
 
 
 def split(analysis: Analysis) -> None:
@@ -275,7 +320,8 @@ def file(report: Report) -> None:
 
 def body() -> None:
     key = frame.chosen()
-    report = data.report(key)
+    against = choose.control(key)
+    report = data.report(key, against)
     frame.header("Experiment", key, f"revision {report.revision}")
     if report.hypothesis:
         st.markdown(f"*{words.plain(report.hypothesis)}*")
@@ -285,6 +331,9 @@ def body() -> None:
         file(report)
         return
     frame.answer(answers.while_still(standing(report), data.age()))
+    for note in report.notes:
+        if note.code == "other_control":
+            st.info(words.plain(note.sentence), icon=":material/compare_arrows:")
     frame.warn(report)
     headline(report)
     if report.ab is not None and len(report.ab.units) > 1:
@@ -296,6 +345,7 @@ def body() -> None:
         split(report.ab)
     else:
         uncompared(report)
+    holdout(report)
     file(report)
 
 

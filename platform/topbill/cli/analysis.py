@@ -29,6 +29,7 @@ def report(
     data: Data = DATA,
     method: Method = "sequential",
     looks: tuple[str, ...] = WHOLE,
+    against: str | None = None,
     html: Path | None = None,
     weights: tuple[str, ...] = (),
     instead: tuple[str, ...] = (),
@@ -45,6 +46,7 @@ def report(
             planned looks (group-sequential), at one (fixed), or credible (bayes).
         looks: With group-sequential: at which shares of the planned units was looked, this one
             last; several times.
+        against: Of an experiment, the variant to compare with instead of the control.
         html: Write it to this file instead, self-contained, with charts.
         weights: Of a page: METRIC=WEIGHT, several times, weighs the objective anew over all of
             history.
@@ -56,9 +58,13 @@ def report(
     if not reporting.is_page(key, data):
         _refuse(key, "an experiment", {"weights": bool(weights), "instead": bool(instead)})
         shares = tuple(_fraction(share) for share in looks)
-        _show(reporting.load_experiment_report(key, data, method=method, looks=shares), html, json_)
+        result = reporting.load_experiment_report(
+            key, data, method=method, looks=shares, control=against
+        )
+        _show(result, html, json_)
         return
-    _refuse(key, "a page", {"method": method != "sequential", "looks": looks != WHOLE})
+    given = {"method": method != "sequential", "looks": looks != WHOLE, "against": bool(against)}
+    _refuse(key, "a page", given)
     if instead:
         _page_with_other_policies(key, data, instead, json_)
     else:

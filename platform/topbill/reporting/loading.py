@@ -27,6 +27,7 @@ def load(
     segments: Sequence[str] | None = None,
     method: Method = "sequential",
     looks: Sequence[float] = (1.0,),
+    control: str | None = None,
     weights: Mapping[str, float] | None = None,
 ) -> Report | PageReport:
     """The report of an experiment or a page; no page has the key of an experiment.
@@ -37,16 +38,20 @@ def load(
         segments: of an experiment: context features to look into; None takes all of type category.
         method: of an experiment: how intervals of differences are made (see `ab.compare`).
         looks: of an experiment: when was looked, with "group-sequential" (see `ab.compare`).
+        control: of an experiment: the variant that others are compared with; None takes the file's
+            control.
         weights: of a page: what each metric weighs; None takes those of the titles' experiment.
 
     Raises:
         NotFound: there is no lake yet, or nothing of that key in it.
-        BadRequest: a weight of an unknown metric.
+        BadRequest: a weight of an unknown metric, or a control that is no variant.
         LogError: the lake cannot be read.
     """
     if is_page(key, data):
         return load_page_report(key, data, weights=weights)
-    return load_experiment_report(key, data, segments=segments, method=method, looks=looks)
+    return load_experiment_report(
+        key, data, segments=segments, method=method, looks=looks, control=control
+    )
 
 
 def is_page(key: str, data: Path | str) -> bool:

@@ -125,7 +125,7 @@ class AnalysisRows:
         self._segments = segments
         self._metrics = [metric_of(row) for row in tables.metrics]
         self._pooled = [m for m in self._metrics if m.is_pooled]
-        self._covariates = make_covariates(database, tables.key, tables.metrics)
+        self.covariates = make_covariates(database, tables.key, tables.metrics)
         self.weighted = _weighted_decisions(database, tables.key)
         """How many decisions stand for another number than one, in a sub-sampled log."""
         self._make()
@@ -146,14 +146,14 @@ class AnalysisRows:
                 columns.append(self._of_unit(metric))
             else:
                 columns.append(self._mature(metric_column(metric.name), metric, metric.name))
-        for name in self._covariates.values():
+        for name in self.covariates.values():
             columns.append(f"c.{identifier(name)}")
         for i, segment in enumerate(self._segments):
             columns.append(f"d.context->>$segment_{i} AS {identifier(segment)}")
             parameters[f"segment_{i}"] = json_path(segment)
         # Joined by the hash of the unit, as the covariates' table has it.
         covariates = ""
-        if self._covariates:
+        if self.covariates:
             unit = identifier(UNIT)
             covariates = f"LEFT JOIN {COVARIATES} c ON c.{unit} = hash(d.unit)"
         of_units = ""
@@ -235,16 +235,23 @@ class AnalysisRows:
                 estimates[name, variant_name] = _mean(*numbers[7 * i : 7 * i + 7])
         return counts, estimates
 
-    def analysis(self, method: Method, looks: Sequence[float]) -> ab.Analysis:
-        """Each variant against the control, guardrails, split, segments and the verdict."""
+    def analysis(
+        self, method: Method, looks: Sequence[float], control: str | None = None
+    ) -> ab.Analysis:
+        """Each variant against the control (the file's, unless said), guardrails, split, segments
+        and the verdict.
+        """
+        design = self._tables.design()
+        if control is not None:
+            design = msgspec.structs.replace(design, control=control)
         return ab.analyse(
             self._database.connection.table(_TABLE),
-            self._tables.design(),
+            design,
             unit=UNIT,
             variant=VARIANT,
             day=MOMENT,
             segments=self._segments,
-            covariates=self._covariates,
+            covariates=self.covariates,
             method=method,
             looks=looks,
         )
@@ -269,7 +276,7 @@ class AnalysisRows:
             metric=metric,
             relative=lifts,
             days=days,
-            covariates=self._covariates,
+            covariates=self.covariates,
             method=method,
             alpha=alpha,
             power=power,

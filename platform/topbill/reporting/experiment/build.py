@@ -8,6 +8,7 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from topbill.ab import OBJECTIVE, Method
+from topbill.domain.errors import BadRequest
 from topbill.reporting.experiment.analysis_rows import (
     AnalysisRows,
     ExperimentTables,
@@ -15,6 +16,7 @@ from topbill.reporting.experiment.analysis_rows import (
 )
 from topbill.reporting.experiment.exploration import PolicyShares, policy_shares_by_variant
 from topbill.reporting.experiment.health import health
+from topbill.reporting.experiment.holdout import holdout_readout
 from topbill.reporting.experiment.model import (
     MeanEstimate,
     MetricLine,
@@ -25,6 +27,7 @@ from topbill.reporting.experiment.model import (
 )
 from topbill.reporting.experiment.wording import notes
 from topbill.reporting.queries.database import AnalyticsDatabase, open_database
+from topbill.spec.fields import nearest
 
 Means = Mapping[tuple[str, str], MeanEstimate]
 """By metric (or `objective`) and variant."""
@@ -37,6 +40,7 @@ def load_experiment_report(
     segments: Sequence[str] | None = None,
     method: Method = "sequential",
     looks: Sequence[float] = (1.0,),
+    control: str | None = None,
 ) -> Report:
     """The report of one experiment.
 
@@ -46,9 +50,11 @@ def load_experiment_report(
         segments: context features to look into; None takes all of type category.
         method: how intervals of differences are made (see `ab.compare`).
         looks: when was looked, with "group-sequential" (see `ab.compare`).
+        control: the variant that others are compared with; None takes the file's control.
 
     Raises:
         NotFound: there is no lake yet, or no such experiment in it.
+        BadRequest: `control` is no variant of the experiment.
         LogError: the lake cannot be read.
 
     Weak data never raises: numbers are missing then, and say why.
@@ -57,8 +63,33 @@ def load_experiment_report(
         tables = ExperimentTables.read(database, key)
         if segments is None:
             segments = tables.category_features()
+        reference = _checked_control(tables, control)
         rows = AnalysisRows(database, tables, segments)
-        return _report(database, tables, rows, method, looks)
+        report = _report(database, tables, rows, method, looks, reference)
+    if rows.weighted or not report.health.reasons.get("holdout"):
+        return report
+    # A connection of its own, in which decisions are those of the holdout's readout.
+    with open_database(data) as database:
+        return replace(report, holdout=holdout_readout(database, tables, method, looks))
+
+
+def _checked_control(tables: ExperimentTables, control: str | None) -> str | None:
+    """The variant to compare with where it is not the file's control.
+
+    Raises:
+        BadRequest: it is none of the experiment's.
+    """
+    names = [str(v["variant"]) for v in tables.variants]
+    if control is None:
+        return None
+    if control not in names:
+        hint = nearest(control, names)
+        raise BadRequest(
+            "control",
+            f"got {control!r}; expected a variant of {tables.key}: {', '.join(names)}"
+            f"{hint and f'; {hint}'}",
+        )
+    return control
 
 
 def _report(
@@ -67,6 +98,7 @@ def _report(
     rows: AnalysisRows,
     method: Method,
     looks: Sequence[float],
+    control: str | None,
 ) -> Report:
     # Means and analysis read the same temporary table, so that they speak of the same decisions.
     counts, means = rows.means()
@@ -98,11 +130,12 @@ def _report(
         decisions=sum(v.decisions for v in variants),
         variants=variants,
         # Its tests take each row for one decision.
-        ab=None if rows.weighted else rows.analysis(method, looks),
+        ab=None if rows.weighted else rows.analysis(method, looks, control),
         metrics=_metric_lines(tables, variants, means),
         shares=_share_lines(database, tables.key),
         health=checked,
         notes=[
+            *_other_control(tables, control),
             *notes(variants, checked, window, windows),
             *_little_left(explored),
             *_sub_sampled(rows.weighted),
@@ -150,6 +183,19 @@ def _variant_lines(
         )
         for name, line in lines.items()
     ]
+
+
+def _other_control(tables: ExperimentTables, control: str | None) -> list[Note]:
+    """A note where the table compares with another variant than the file's control."""
+    usual = tables.design().control
+    if control is None or control == usual:
+        return []
+    sentence = (
+        f"Compared with {control}, not with the control {usual}. Calls are corrected among these "
+        "comparisons alone (Holm): whoever tries several variants to compare with has as many more "
+        f"chances to be fooled. Whether to ship is told against {usual}."
+    )
+    return [Note(code="other_control", sentence=sentence)]
 
 
 def _little_left(explored: Mapping[str, PolicyShares]) -> list[Note]:

@@ -14,6 +14,7 @@ from topbill.reporting.experiment import svg, wording
 from topbill.reporting.experiment.model import (
     REASONS,
     Health,
+    HoldoutReadout,
     MetricLine,
     PropensityLine,
     Report,
@@ -54,6 +55,8 @@ def to_html(report: Report) -> str:
     body += [f"<p class=note>{escape(note.sentence)}</p>" for note in report.notes]
     if report.ab is not None:
         body += [_effects(report.ab), _guardrails(report.ab), _segments(report.ab)]
+    if report.holdout is not None:
+        body.append(_holdout(report.holdout))
     body += [
         _variants(report.variants),
         _metrics(report.metrics),
@@ -148,6 +151,19 @@ def _guardrail(guardrail: GuardrailResult) -> tuple[str, ...]:
         *wording.worsening(guardrail),
         f"{guardrail.margin:.1%}",
     )
+
+
+def _holdout(holdout: HoldoutReadout) -> str:
+    rows = []
+    for c in wording.against_holdout(holdout):
+        rows.append((c.metric, wording.side(c), *wording.comparison_cells(c)))
+    heads = ("metric", "variant", "value", "holdout", "lift", "interval", "call")
+    caption = (
+        f"{holdout.units:,} units were held out ({holdout.share:.1%} intended) and got the "
+        f"control's order; {1 - holdout.alpha:.0%} intervals by unit."
+    )
+    sentences = "".join(f"<p>{escape(s)}</p>" for s in wording.holdout_sentences(holdout))
+    return f"<h2>Against the holdout</h2>{sentences}{table(heads, rows, 2, caption)}"
 
 
 def _segments(analysis: Analysis) -> str:

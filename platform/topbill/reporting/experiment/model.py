@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from topbill.ab import OBJECTIVE, Analysis
+from topbill.ab import OBJECTIVE, Analysis, Comparison, Method, SampleRatio
 from topbill.domain.reasons import reasons
 from topbill.stats.frames import frame_of, html_of
 
@@ -157,6 +157,29 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
     """p50, p90, p99 and max of the engine's own time per decision."""
 
 
+class HoldoutReadout(msgspec.Struct, frozen=True, kw_only=True):
+    """The experiment's variants against the units that it holds out, which get the control's order.
+
+    `share` is the share held out of all units that the experiment takes in or holds out. `together`
+    compares all variants as one, `each` every variant by itself, on every metric (`primary` names
+    that of the verdict); calls within a metric are by Holm. `excluded` counts units by reason that
+    are on no side: they came before they could take part (`admitted_later`), before the share was
+    what it is (`earlier_shares`), or were on both (`crossover_units`).
+    """
+
+    share: float
+    units: int
+    units_in_variants: int
+    decisions: int
+    excluded: dict[str, int]
+    together: list[Comparison]
+    each: list[Comparison]
+    sample_ratio: SampleRatio
+    primary: str
+    method: Method
+    alpha: float
+
+
 class Note(msgspec.Struct, frozen=True, kw_only=True):
     """Something a reader must know: a stable code and a sentence."""
 
@@ -186,7 +209,9 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     reason in `health.reasons`.
     """
     ab: Analysis | None = None
-    """Each variant against the control, and the verdict."""
+    """Each variant against the control (or whom was asked for), and the verdict."""
+    holdout: HoldoutReadout | None = None
+    """The variants against the holdout; None where nothing was held out."""
     variants: list[VariantLine] = []
     metrics: list[MetricLine] = []
     shares: list[ShareLine] = []

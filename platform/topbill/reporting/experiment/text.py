@@ -13,7 +13,14 @@ from rich.table import Table
 from topbill.ab import Analysis, Comparison
 from topbill.domain import formatting
 from topbill.reporting.experiment import wording
-from topbill.reporting.experiment.model import Health, MetricLine, Report, ShareLine, VariantLine
+from topbill.reporting.experiment.model import (
+    Health,
+    HoldoutReadout,
+    MetricLine,
+    Report,
+    ShareLine,
+    VariantLine,
+)
 
 _SHOWN_ACTIONS = 12
 _WIDE = 105
@@ -43,6 +50,8 @@ def render_report(report: Report, console: Console) -> None:
         console.print(f"[yellow]![/] {escape(note.sentence)}", highlight=False)
     if report.ab is not None and report.ab.comparisons:
         render_analysis(report.ab, console)
+    if report.holdout is not None:
+        _print_holdout(report.holdout, console)
     console.print(_variants(report.variants, console), _metrics(report.metrics))
     if report.shares:
         console.print(_shares(report.shares))
@@ -101,6 +110,24 @@ def _effects(analysis: Analysis, console: Console) -> Table:
             table.add_row(first, escape(str(comparison.variant)), *(cells[h] for h in columns))
         table.add_section()
     return table
+
+
+def _print_holdout(holdout: HoldoutReadout, console: Console) -> None:
+    table = _titled(
+        f"Against the holdout: {holdout.units:,} units ({holdout.share:.1%} intended) that get the "
+        f"control's order, {1 - holdout.alpha:.0%} intervals"
+    )
+    headings = ("metric", "variant", "value", "holdout", "lift", "interval", "call")
+    _add_columns(table, headings, left=("metric", "variant", "call"))
+    for metric, group in groupby(wording.against_holdout(holdout), key=lambda c: c.metric):
+        for i, comparison in enumerate(group):
+            first = "" if i else escape(metric)
+            cells = wording.comparison_cells(comparison)
+            table.add_row(first, escape(wording.side(comparison)), *cells)
+        table.add_section()
+    console.print(table)
+    for sentence in wording.holdout_sentences(holdout):
+        console.print(escape(sentence), highlight=False)
 
 
 def _effect(c: Comparison) -> tuple[str, ...]:

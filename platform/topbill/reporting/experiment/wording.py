@@ -17,6 +17,7 @@ from topbill.domain import formatting
 from topbill.reporting.experiment.model import (
     REASONS,
     Health,
+    HoldoutReadout,
     MeanEstimate,
     Note,
     PropensityLine,
@@ -232,6 +233,8 @@ def _unread_events(events: Mapping[str, int], known: Iterable[str]) -> str:
     )
 
 
+IN_VARIANTS = "(variants)"
+"""What all variants together are called in a holdout's readout; no variant has such a name."""
 OUTSIDE = {"not_in_experiment": "outside the experiment", "holdout": "in its holdout"}
 """Why a decision is in no variant, as it is said after their number."""
 
@@ -245,6 +248,49 @@ def outside(health: Health) -> str:
         if health.reasons.get(reason):
             parts.append(f"{health.reasons[reason]:,} more {words}")
     return formatting.listing(parts)
+
+
+def side(c: Comparison) -> str:
+    """What is compared with the holdout, as a table names it."""
+    return "all variants" if c.variant == IN_VARIANTS else str(c.variant)
+
+
+def against_holdout(holdout: HoldoutReadout) -> list[Comparison]:
+    """The comparisons as a table has them: metric by metric, all variants first."""
+    metrics = [c.metric for c in holdout.together]
+    return sorted([*holdout.together, *holdout.each], key=lambda c: metrics.index(c.metric))
+
+
+HOLDOUT_REASONS = {
+    "admitted_later": "came before they could take part",
+    "earlier_shares": "came while another share was held out",
+    "crossover_units": "were in the holdout and in a variant at different times",
+}
+"""Why units are on neither side of a holdout's readout."""
+
+
+def holdout_sentences(holdout: HoldoutReadout) -> list[str]:
+    """What all variants together do against the holdout, and what must be known of it."""
+    (first,) = [c for c in holdout.together if c.metric == holdout.primary]
+    *_, lift, interval, call = comparison_cells(first)
+    name = formatting.label(first.metric)
+    sentence = f"All variants together against the holdout: {lift} {name}, {interval} ({call})."
+    if not call:
+        sentence = f"Nothing to say of the holdout yet: {interval}."
+    if holdout.sample_ratio.alarm:
+        sentence = (
+            "Held-out units are not as many as intended (got "
+            f"{_held(holdout):.2%} of those compared, meant {holdout.share:.2%}); find out why "
+            "before reading any difference."
+        )
+    sentences = [sentence]
+    for reason, units in holdout.excluded.items():
+        sentences.append(f"{units:,} units {HOLDOUT_REASONS[reason]}; they are on neither side.")
+    return sentences
+
+
+def _held(holdout: HoldoutReadout) -> float:
+    return holdout.units / max(1, holdout.units + holdout.units_in_variants)
 
 
 def worsening(guardrail: GuardrailResult) -> tuple[str, str]:

@@ -108,7 +108,13 @@ class _Buckets(NamedTuple):
         return round((self.start - datetime(1970, 1, 1)) / timedelta(microseconds=1))
 
 
-def progress(data: Path | str, key: str, metric: str = OBJECTIVE, points: int = 20) -> pd.DataFrame:
+def progress(
+    data: Path | str,
+    key: str,
+    metric: str = OBJECTIVE,
+    points: int = 20,
+    control: str | None = None,
+) -> pd.DataFrame:
     """A metric over time, and the lift over the control as it narrowed; of mature decisions alone.
 
     Args:
@@ -116,6 +122,7 @@ def progress(data: Path | str, key: str, metric: str = OBJECTIVE, points: int = 
         key: the experiment's key.
         metric: one of its metrics, or its objective.
         points: about how many buckets of time.
+        control: the variant that lifts are over; None takes the file's control.
 
     Returns:
         Columns till (the bucket's end, UTC), variant, decisions (in the bucket), units (so far),
@@ -125,7 +132,7 @@ def progress(data: Path | str, key: str, metric: str = OBJECTIVE, points: int = 
     """
     with open_database(data) as database:
         experiment = published_experiment(database, key)
-        control = experiment.control.name
+        control = control or experiment.control.name
         buckets = _buckets(database, key, points)
         if buckets is None:
             return pd.DataFrame(columns=_PROGRESS)
