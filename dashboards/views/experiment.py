@@ -13,6 +13,7 @@ from board import answers, charts, choose, data, frame, pieces, words
 from board.terms import TERMS
 from topbill.ab import REASONS as AB_REASONS
 from topbill.ab import Analysis, Comparison
+from topbill.domain.margin import amount
 from topbill.reporting import REASONS, Report
 from topbill.reporting.experiment.wording import (
     CALLS,
@@ -203,7 +204,7 @@ def guardrails(analysis: Analysis) -> None:
             {
                 "metric": words.label(guardrail.metric),
                 "variant": guardrail.variant,
-                "may worsen by": words.share(guardrail.margin),
+                "may worsen by": amount(guardrail.margin, guardrail.margin_unit),
                 "change": change,
                 "95% interval": bounds or "–",
                 "reading": f"{GUARDRAIL_SIGNS[guardrail.status]} {GUARDRAILS[guardrail.status]}",

@@ -22,7 +22,16 @@ from topbill.ab.core.effect import METHODS, ArmEstimate, Effect, Method, Rule, e
 from topbill.ab.files import FileComparison, compare_file
 from topbill.ab.judged import MetricDesign
 from topbill.ab.metrics import Mean, Metric, Proportion, Quantile, Ratio, Sum
-from topbill.ab.planning import DAYS, LIFTS, Detectable, Plan, PlannedRun, plan
+from topbill.ab.planning import (
+    DAYS,
+    LIFTS,
+    Detectable,
+    Plan,
+    PlannedGuardrail,
+    PlannedRun,
+    plan,
+    plan_ahead,
+)
 from topbill.ab.power.runtime import Runtime, runtime
 from topbill.ab.reasons import REASONS
 from topbill.ab.results import (
@@ -37,6 +46,7 @@ from topbill.ab.results import (
     Verdict,
 )
 from topbill.ab.verdict import GUARDRAIL_WORSE, HUGE, SAMPLE_RATIO_MISMATCH, WORSE_THAN_CONTROL
+from topbill.domain.margin import Margin
 
 __all__ = [
     "DAYS",
@@ -61,12 +71,14 @@ __all__ = [
     "FileComparison",
     "GuardrailResult",
     "Heterogeneity",
+    "Margin",
     "Mean",
     "Method",
     "Metric",
     "MetricDesign",
     "PeriodSplits",
     "Plan",
+    "PlannedGuardrail",
     "PlannedRun",
     "Proportion",
     "Quantile",
@@ -83,6 +95,7 @@ __all__ = [
     "compare_file",
     "effect",
     "plan",
+    "plan_ahead",
     "runtime",
     "sequential_srm",
     "sequential_srm_of_sums",

@@ -54,12 +54,14 @@ from topbill.ab.results import (
     Analysis,
     Comparison,
     DenominatorCheck,
+    GuardrailResult,
     Heterogeneity,
     SampleRatio,
 )
 from topbill.ab.verdict import called, guardrail, verdict
 from topbill.domain.errors import BadRequest
 from topbill.domain.formatting import label, listing
+from topbill.domain.margin import Margin
 from topbill.domain.objective import WeightedMetric, WeightedSum
 from topbill.domain.sql import identifier
 from topbill.lake.frames import relation_of
@@ -70,7 +72,7 @@ OBJECTIVE = "objective"
 
 class Design(msgspec.Struct, frozen=True, kw_only=True):
     """What the analysis needs to know of an experiment; `shares` by variant, `guardrails` margins
-    by metric.
+    by metric, a plain number being relative (0.1: 10% of the control's value).
 
     Raises:
         BadRequest: for a metric that only a guardrail watches and that does not say which direction
@@ -81,7 +83,7 @@ class Design(msgspec.Struct, frozen=True, kw_only=True):
     control: str
     shares: dict[str, float]
     metrics: tuple[MetricDesign, ...]
-    guardrails: dict[str, float] = {}
+    guardrails: dict[str, float | Margin] = {}
 
     def __post_init__(self) -> None:
         for m in self.metrics:
@@ -121,6 +123,14 @@ class Design(msgspec.Struct, frozen=True, kw_only=True):
             if m.name == metric:
                 return m.direction
         return "higher"
+
+    @property
+    def margins(self) -> dict[str, Margin]:
+        """The margin of each guardrail's metric."""
+        margins = {}
+        for metric, margin in self.guardrails.items():
+            margins[metric] = margin if isinstance(margin, Margin) else Margin(margin)
+        return margins
 
     @property
     def treatments(self) -> list[str]:
@@ -179,13 +189,7 @@ def analyse(
     table = _table(prepared, covariates, rule, adjust)
     rate = units_a_day(prepared.rows, ratio)
     comparisons, counted_once = _comparisons(table, design, rule, rate)
-    guardrails = []
-    for metric, margin in design.guardrails.items():
-        better = design.better(metric)
-        for name in design.treatments:
-            pair, per = table.judged(metric, name)
-            result = guardrail(metric, name, pair, rule, margin=margin, better=better)
-            guardrails.append(msgspec.structs.replace(result, per=per))
+    guardrails = _guardrails(table, design, rule, rate)
     uncovered = _uncovered(table.pairs)
     # A covariate that tells the variants apart does so within each segment too.
     usable = {m: column for m, column in (covariates or {}).items() if m not in uncovered}
@@ -408,20 +412,18 @@ def _comparisons(
 ) -> tuple[list[Comparison], list[Comparison]]:
     """A comparison of each metric and variant, and those that are called instead where a variant
     moves what the metric divides by; without `units_a_day` none says how long to wait."""
-    total_share = sum(design.shares.values())
     comparisons: list[Comparison] = []
     counted_once: list[Comparison] = []
     for metric, by_variant in table.pairs.items():
         better = design.better(metric)
         of_metric = []
-        for variant in by_variant:
-            # Only the units of these two variants bring this decision nearer.
-            share = design.shares[variant] + design.shares[design.control]
-            rate = (units_a_day or 0.0) * share / total_share if total_share > 0.0 else 0.0
-            pair, per = table.judged(metric, variant)
-            row = _comparison(metric, variant, pair, rule, table.moments.mixed, better, rate)
+        judged = {variant: table.judged(metric, variant) for variant in by_variant}
+        # Holm's first step is what a treatment has to pass beside others that change nothing.
+        tests = sum(not pair.reason for pair, _ in judged.values())
+        for variant, (pair, per) in judged.items():
+            row = _comparison(metric, variant, pair, rule, table.moments.mixed, better, tests)
             of_metric.append(msgspec.structs.replace(row, per=per))
-        for row in called(of_metric, rule.alpha):
+        for row in called(_with_days(of_metric, design, rule, units_a_day), rule.alpha):
             variant = str(row.variant)
             if (metric, variant) not in table.instead:
                 comparisons.append(row)
@@ -449,7 +451,7 @@ def _comparison(
     rule: Rule,
     mixed: int,
     better: Direction,
-    units_a_day: float,
+    tests: int,
 ) -> Comparison:
     effect = effect_of(metric, variant, pair, rule, mixed)
     result = Comparison(**msgspec.structs.asdict(effect), better=better)
@@ -461,7 +463,8 @@ def _comparison(
         chance, loss = 1.0 - chance, loss + effect.difference
     units = effect.n + effect.n_control
     # Of two equal arms whose difference has this standard error, a unit's standard deviation.
-    least = runtime.detectable_effect(effect.se * sqrt(units) / 2.0, units, rule)
+    sd = effect.se * sqrt(units) / 2.0
+    least = runtime.detectable_effect(sd, units, rule, tests=max(tests, 1))
     detectable = None
     if least is not None and effect.relative is not None:
         detectable = least / abs(pair.control.value)
@@ -470,11 +473,51 @@ def _comparison(
         chance_to_win=chance,
         expected_loss=loss,
         detectable=detectable,
-        days_to_decision=runtime.days_to_decision(
-            effect.difference, effect.se, units, units_a_day, rule
-        ),
         variance_saved=pair.saved,
     )
+
+
+def _with_days(
+    of_metric: Sequence[Comparison], design: Design, rule: Rule, units_a_day: float | None
+) -> list[Comparison]:
+    """One metric's comparisons with the days until Holm calls each if differences stay."""
+    readable, progress = [], []
+    for c in of_metric:
+        if c.difference is None or c.se is None:
+            continue
+        rate = _pair_rate(design, str(c.variant), units_a_day)
+        readable.append(c.variant)
+        progress.append(runtime.Progress(c.difference, c.se, c.n + c.n_control, rate))
+    days = dict(zip(readable, runtime.days_by_holm(progress, rule), strict=True))
+    return [msgspec.structs.replace(c, days_to_decision=days.get(c.variant)) for c in of_metric]
+
+
+def _guardrails(
+    table: Table, design: Design, rule: Rule, units_a_day: float | None
+) -> list[GuardrailResult]:
+    """Each variant on each guardrail, as each metric is judged."""
+    results = []
+    for metric, margin in design.margins.items():
+        for name in design.treatments:
+            pair, per = table.judged(metric, name)
+            result = guardrail(
+                metric,
+                name,
+                pair,
+                rule,
+                margin=margin,
+                better=design.better(metric),
+                units_a_day=_pair_rate(design, name, units_a_day),
+            )
+            results.append(msgspec.structs.replace(result, per=per))
+    return results
+
+
+def _pair_rate(design: Design, variant: str, units_a_day: float | None) -> float:
+    """New units a day of a variant and the control: no others bring their decision nearer."""
+    total = sum(design.shares.values())
+    share = design.shares[variant] + design.shares[design.control]
+    return (units_a_day or 0.0) * share / total if total > 0.0 else 0.0
 
 
 def _as_they_came(prepared: Prepared, table: Table, rule: Rule) -> list[Effect]:

@@ -1,43 +1,62 @@
-"""How long an experiment must run, from its own traffic: its control's metric, its units a day, its
-shares.
+"""How long an experiment must run: from its own traffic, or before it has any.
 
     plan = ab.plan(rows, design, unit="unit", variant="variant", day="day", method="sequential")
-    for run in plan.runtimes: run.variant, run.relative, run.units, run.days
+    for run in plan.runtimes: run.variant, run.relative, run.units, run.days, run.ship_days
     for least in plan.detectable: least.variant, least.days, least.units, least.relative
+    for guard in plan.guardrails: guard.variant, guard.metric, guard.units, guard.days
 
-`rows` are those of `ab.analyse`.
+    plan = ab.plan_ahead(0.12, units_a_day=40_000, variants=3)
+
+`rows` are those of `ab.analyse`. Both plan by the rule that calls: Holm over the treatments, the
+method's boundary, and a guardrail's margin.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from math import isfinite, sqrt
 from typing import Any
 
 import msgspec
+import numpy as np
 
 from topbill.ab import reasons
 from topbill.ab.analysis import Design, Prepared, prepare, units_a_day
 from topbill.ab.checks.srm import sample_ratio
-from topbill.ab.core.effect import ArmEstimate, Method, Pair, Rule, checked_rule, estimate_pair
-from topbill.ab.core.units import gather
-from topbill.ab.power.runtime import detectable_effect, runtime
+from topbill.ab.core.effect import Method, Pair, Rule, checked_rule, estimate_pair
+from topbill.ab.core.quantile import quantile_pairs
+from topbill.ab.core.units import MomentsByArm, gather, joint_moments
+from topbill.ab.metrics import Proportion, Quantile
+from topbill.ab.power.joint import units_for_all
+from topbill.ab.power.runtime import Aim, detectable_effect, units_for
 from topbill.domain.errors import BadRequest
+from topbill.domain.margin import Margin, MarginUnit
+from topbill.domain.records import Floats
 from topbill.spec import Experiment
+from topbill.stats.moments import cuped_theta
 
 LIFTS = (0.01, 0.02, 0.05, 0.10)
 DAYS = (0, 7, 14, 28)
 
 
 class PlannedRun(msgspec.Struct, frozen=True, kw_only=True):
-    """Units (the variant's and the control's) and days to find a `relative` effect; None where it
-    cannot be said.
+    """Units (the variant's and the control's) and days until a `relative` effect is called; None
+    where it cannot be said.
+
+    `all_units` are those of all variants by then. `ship_units` and `ship_days` are for the call and
+    every guardrail of the experiment, at one look, where guarded metrics do not change; without
+    guardrails they are `units` and `days`, and None where another metric than the primary one is
+    planned for.
     """
 
     variant: str
     relative: float
     units: int | None
     days: float | None
+    all_units: int | None = None
+    ship_units: int | None = None
+    ship_days: float | None = None
 
 
 class Detectable(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,12 +70,33 @@ class Detectable(msgspec.Struct, frozen=True, kw_only=True):
     relative: float | None
 
 
+class PlannedGuardrail(msgspec.Struct, frozen=True, kw_only=True):
+    """Units (the variant's and the control's) and days until a variant that does not change the
+    metric is known to keep its guardrail; None where it cannot be said, and `reason` says why.
+
+    `margin` is in `margin_unit`, see `Margin`; `reachable` is about the margin, in the same unit,
+    that is known to be kept by the time the least of the plan's lifts is called.
+    """
+
+    variant: str
+    metric: str
+    margin: float
+    margin_unit: MarginUnit = "relative"
+    units: int | None = None
+    days: float | None = None
+    all_units: int | None = None
+    reachable: float | None = None
+    reason: str = reasons.OK
+
+
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """What an experiment's traffic so far says about how long it must run.
+    """What an experiment's traffic, so far or as expected, says about how long it must run.
 
     `baseline` and `sd` (by unit) are the control's on `metric`; `units` and `units_a_day` count all
     variants. A day's traffic is the mean over the time that passed; None before a whole day has,
-    when it is too early to say. `reason` says why there are no runs.
+    when it is too early to say. `treatments` is how many variants are compared with the control:
+    Holm calls over them. `looks` are those of method "group-sequential". `reason` says why there
+    are no runs.
     """
 
     experiment: str
@@ -66,10 +106,57 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     power: float
     units: int
     units_a_day: float | None
+    treatments: int = 1
+    looks: tuple[float, ...] = (1.0,)
     baseline: float | None = None
     sd: float | None = None
     runtimes: list[PlannedRun] = []
     detectable: list[Detectable] = []
+    guardrails: list[PlannedGuardrail] = []
+    reason: str = reasons.OK
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """What is expected of a metric: the control's value, a unit's standard deviation, and whether
+    it is a rate, whose variance goes with its value."""
+
+    baseline: float
+    sd: float
+    is_rate: bool = False
+
+    def lift(self, relative: float, shares: tuple[float, float], tests: int) -> Aim | None:
+        """The aim to find a relative effect; None where a rate would leave 0 to 1."""
+        sd, value = self.sd, self.baseline * (1.0 + relative)
+        if self.is_rate:
+            if not 0.0 <= value <= 1.0:
+                return None
+            sd *= sqrt(value * (1.0 - value) / (self.baseline * (1.0 - self.baseline)))
+        return Aim(abs(relative * self.baseline), (self.sd, sd), shares, tests)
+
+    def harmless(self, margin: Margin, better: str, shares: tuple[float, float]) -> Aim:
+        """The aim to know that the metric, unchanged, is worse by less than the margin."""
+        if not margin.is_relative:
+            return Aim(margin.value, (self.sd, self.sd), shares)
+        # What is tested is t − k·c, k being what of the control's size must be left; see
+        # `verdict.guardrail`.
+        size = abs(self.baseline)
+        k = (
+            1.0 - margin.value
+            if (better == "higher") == (self.baseline > 0.0)
+            else 1.0 + margin.value
+        )
+        return Aim(margin.value * size, (k * self.sd, self.sd), shares)
+
+
+@dataclass(frozen=True, slots=True)
+class Guarded:
+    """A guardrail to plan for; `outlook` is None where `reason` says why nothing is expected."""
+
+    metric: str
+    margin: Margin
+    better: str
+    outlook: Outlook | None
     reason: str = reasons.OK
 
 
@@ -87,6 +174,7 @@ def plan(
     method: Method = "sequential",
     alpha: float = 0.05,
     power: float = 0.8,
+    looks: Sequence[float] = (1.0,),
 ) -> Plan:
     """How long an experiment must run, from what its traffic says so far.
 
@@ -101,16 +189,18 @@ def plan(
             adjusted one.
         method, alpha: how intervals will be made, as in `compare`.
         power: the chance to find an effect that is there.
+        looks: with "group-sequential": the fractions of the planned units at which will be looked.
 
     Returns:
-        Runtimes to find each `relative` effect with that `power`, and the least effects that show
-        in `days` from now.
+        Runtimes until each `relative` effect of one variant is called with that `power`, beside
+        treatments that change nothing; the least effects that show in `days` from now; and the
+        runtimes until guardrails are known to be kept.
 
     Raises:
         BadRequest: for an unknown metric and for numbers that cannot be meant.
         BadData: for columns that cannot be used.
     """
-    rule = checked_rule(method, alpha)
+    rule = checked_rule(method, alpha, looks=looks)
     _check(relative, days, power)
     prepared = prepare(data, design, unit=unit, variant=variant, day=day, covariates=covariates)
     design = prepared.design
@@ -118,37 +208,244 @@ def plan(
     if name not in prepared.metrics:
         raise BadRequest("metric", f"got {name!r}; expected one of {', '.join(prepared.metrics)}")
     ratio = sample_ratio(prepared.rows, design.shares, day=day)
-    units = sum(ratio.counts.values())
     result = Plan(
         experiment=design.key,
         metric=name,
         method=method,
         alpha=alpha,
         power=power,
-        units=units,
+        units=sum(ratio.counts.values()),
         units_a_day=units_a_day(prepared.rows, ratio),
+        treatments=len(_running(design.shares, design.control)),
+        looks=rule.looks,
     )
-    pair = _control_pair(prepared, name, (covariates or {}).get(name))
+    names = list(dict.fromkeys([name, *design.guardrails]))
+    plain = {m: prepared.metrics[m] for m in names if not isinstance(prepared.metrics[m], Quantile)}
+    own = {m: column for m, column in (covariates or {}).items() if m in plain}
+    moments = gather(prepared.rows, plain, own)
+    outlook, reason = _outlook(prepared, moments, name)
+    if outlook is None:
+        return msgspec.structs.replace(result, reason=reason)
+    guarded = []
+    for guardrail, margin in design.margins.items():
+        expected, why = _outlook(prepared, moments, guardrail)
+        guarded.append(Guarded(guardrail, margin, design.better(guardrail), expected, why))
+    correlation = np.eye(1)
+    if guarded:
+        correlation = _correlation(prepared, moments, [name, *(g.metric for g in guarded)])
+    return _with_runs(
+        result,
+        outlook,
+        guarded,
+        correlation,
+        shares=design.shares,
+        control=design.control,
+        rule=rule,
+        relative=relative,
+        days=days,
+        counts=ratio.counts,
+        is_primary=name == prepared.primary,
+    )
+
+
+def plan_ahead(
+    baseline: float,
+    *,
+    sd: float | None = None,
+    units_a_day: float | None = None,
+    variants: int = 2,
+    shares: Sequence[float] | None = None,
+    relative: Sequence[float] = LIFTS,
+    margins: Sequence[Margin] = (),
+    days: Sequence[int] = DAYS,
+    method: Method = "sequential",
+    alpha: float = 0.05,
+    power: float = 0.8,
+    looks: Sequence[float] = (1.0,),
+    decisions_per_unit: float = 1.0,
+    design_effect: float = 1.0,
+    variance_saved: float = 0.0,
+) -> Plan:
+    """How long an experiment must run, before it has any traffic.
+
+    Args:
+        baseline: the control's value: of a rate between 0 and 1, or with `sd` any number but 0.
+        sd: the standard deviation by unit of a numeric metric; None says that it is a rate.
+        units_a_day: new units a day of all variants together; None leaves out days.
+        variants: how many there are, the control counted, with equal shares.
+        shares: the control's share and then each treatment's, on any scale, instead of `variants`.
+        relative: effects to find, as fractions of the baseline.
+        margins: margins within which the metric, as a guardrail, is to be known harmless (lower
+            being better, the worst case).
+        days: days of running at which to say what shows.
+        method, alpha, power, looks: as for `plan`.
+        decisions_per_unit: how many decisions of a unit the metric's mean is over.
+        design_effect: how many times larger the variance is for decisions of one unit being alike:
+            1 + (decisions per unit − 1) · their correlation (Kish 1965).
+        variance_saved: the share of the variance that a covariate takes away (CUPED).
+
+    Raises:
+        BadRequest: for numbers that cannot be meant.
+    """
+    rule = checked_rule(method, alpha, looks=looks)
+    _check(relative, days, power)
+    outlook = _outlook_ahead(baseline, sd, decisions_per_unit, design_effect, variance_saved)
+    by_variant = _shares_ahead(variants, shares)
+    for lift in relative:
+        if outlook.lift(lift, (1.0, 1.0), 1) is None:
+            raise BadRequest(
+                "lift",
+                f"got {lift:+.4g} of a rate of {baseline:.4g}; expected one after which the rate "
+                "is between 0 and 1",
+            )
+    if units_a_day is not None and not (isfinite(units_a_day) and units_a_day > 0.0):
+        raise BadRequest("units_per_day", f"got {units_a_day!r}; expected a positive number")
+    _check_points(margins, outlook)
+    result = Plan(
+        experiment="",
+        metric="metric",
+        method=method,
+        alpha=alpha,
+        power=power,
+        units=0,
+        units_a_day=units_a_day,
+        treatments=len(by_variant) - 1,
+        looks=rule.looks,
+    )
+    guarded = [Guarded("metric", margin, "lower", outlook) for margin in margins]
+    result = _with_runs(
+        result,
+        outlook,
+        guarded,
+        None,
+        shares=by_variant,
+        control="control",
+        rule=rule,
+        relative=relative,
+        # At the start there is nothing to be seen yet.
+        days=[day for day in days if day > 0],
+        counts=dict.fromkeys(by_variant, 0),
+        is_primary=False,
+    )
+    return (
+        _of_each(result) if len(set(by_variant.values())) == 1 and len(by_variant) > 2 else result
+    )
+
+
+def _of_each(plan: Plan) -> Plan:
+    """The plan of treatments that are all alike: of one of them, called `each variant`."""
+    runs = [run for run in plan.runtimes if run.variant == "variant 1"]
+    detectable = [line for line in plan.detectable if line.variant == "variant 1"]
+    guardrails = [line for line in plan.guardrails if line.variant == "variant 1"]
+    return msgspec.structs.replace(
+        plan,
+        runtimes=[msgspec.structs.replace(run, variant="each variant") for run in runs],
+        detectable=[msgspec.structs.replace(line, variant="each variant") for line in detectable],
+        guardrails=[msgspec.structs.replace(line, variant="each variant") for line in guardrails],
+    )
+
+
+# --- What is expected
+
+
+def _outlook(prepared: Prepared, moments: MomentsByArm, metric: str) -> tuple[Outlook | None, str]:
+    """What the control says of a metric, or why it says nothing."""
+    kind, design = prepared.metrics[metric], prepared.design
+    if isinstance(kind, Quantile):
+        by_variant = quantile_pairs(prepared.rows, kind, moments, design.control, design.treatments)
+        pair = next(iter(by_variant.values()))
+    else:
+        pair = _control_pair(moments, metric, design)
     control = pair.control
     if pair.reason or control is None:
-        return msgspec.structs.replace(result, reason=pair.reason)
+        return None, pair.reason
     if control.variance == 0.0 or control.value == 0.0:
-        return msgspec.structs.replace(result, reason=reasons.CONSTANT_METRIC)
-    return _with_runs(result, design, ratio.counts, control, rule, relative, days)
+        return None, reasons.CONSTANT_METRIC
+    is_rate = isinstance(kind, Proportion)
+    return Outlook(control.value, sqrt(control.variance * control.n), is_rate), reasons.OK
 
 
-def _control_pair(prepared: Prepared, metric: str, covariate: str | None) -> Pair:
+def _control_pair(moments: MomentsByArm, metric: str, design: Design) -> Pair:
     """The control beside itself: only its own (adjusted) variance is wanted."""
-    covariates = {} if covariate is None else {metric: covariate}
-    moments = gather(prepared.rows, {metric: prepared.metrics[metric]}, covariates)
-    arms = moments.of_variant(metric, prepared.design.control)
+    arms = moments.of_variant(metric, design.control)
     terms = moments.terms[metric]
-    for variant in prepared.design.treatments:
+    for variant in design.treatments:
         # The comparison will adjust by nothing where the covariate is not there for all alike.
         pair = estimate_pair(terms, moments.of_variant(metric, variant), arms)
         if pair.remark:
             return estimate_pair(terms.unadjusted(), arms, arms)
     return estimate_pair(terms, arms, arms)
+
+
+def _correlation(prepared: Prepared, moments: MomentsByArm, names: Sequence[str]) -> Floats:
+    """How metrics go together within a unit of the control (k, k), adjusted as they are compared;
+    a quantile, and a metric that does not vary, is taken to go with none."""
+    terms = [moments.terms.get(name) for name in names]
+    plain = [one for one in terms if one is not None]
+    joint = joint_moments(prepared.rows, plain, prepared.design.control) if plain else None
+    correlation = np.eye(len(names))
+    if joint is None:
+        return correlation
+    gradients = []
+    for one in terms:
+        if one is None:
+            gradients.append(np.zeros(len(joint.columns)))
+            continue
+        gradient = one.statistic(joint).gradient
+        if one.covariate is not None:
+            theta = cuped_theta(joint, one.statistic, one.covariate)
+            gradient = gradient - theta * joint.unit(one.covariate)
+        gradients.append(gradient)
+    rows = np.stack(gradients)
+    covariance = rows @ joint.scatter @ rows.T
+    size = np.sqrt(covariance.diagonal())
+    scale = np.outer(size, size)
+    np.divide(covariance, scale, out=correlation, where=scale > 0.0)
+    np.fill_diagonal(correlation, 1.0)
+    return correlation
+
+
+def _outlook_ahead(
+    baseline: float, sd: float | None, decisions: float, design_effect: float, saved: float
+) -> Outlook:
+    if not (isfinite(decisions) and decisions >= 1.0):
+        raise BadRequest(
+            "decisions_per_unit", f"got {decisions!r}; expected a number of at least 1"
+        )
+    if not (isfinite(design_effect) and design_effect >= 1.0):
+        raise BadRequest("design_effect", f"got {design_effect!r}; expected a number of at least 1")
+    if not 0.0 <= saved < 1.0:
+        raise BadRequest("variance_saved", f"got {saved!r}; expected a share from 0 to below 1")
+    factor = sqrt(design_effect / decisions * (1.0 - saved))
+    if sd is not None:
+        if not (isfinite(baseline) and baseline != 0.0):
+            raise BadRequest("mean", f"got {baseline!r}; expected a number other than 0")
+        if not (isfinite(sd) and sd > 0.0):
+            raise BadRequest("sd", f"got {sd!r}; expected a positive standard deviation by unit")
+        return Outlook(baseline, sd * factor)
+    if not 0.0 < baseline < 1.0:
+        raise BadRequest(
+            "baseline", f"got {baseline!r}; expected a rate between 0 and 1, such as 0.12"
+        )
+    return Outlook(baseline, sqrt(baseline * (1.0 - baseline)) * factor, is_rate=True)
+
+
+def _shares_ahead(variants: int, shares: Sequence[float] | None) -> dict[str, float]:
+    """The control's and the treatments' shares by name."""
+    if shares is None:
+        if not 2 <= variants <= 100:
+            raise BadRequest(
+                "variants", f"got {variants!r}; expected from 2 to 100, the control counted"
+            )
+        shares = [1.0] * variants
+    if len(shares) < 2 or not all(isfinite(share) and share > 0.0 for share in shares):
+        raise BadRequest(
+            "shares",
+            f"got {', '.join(f'{share:g}' for share in shares)}; expected two positive shares at "
+            "least, the control's first",
+        )
+    names = ["control", *(f"variant {i}" for i in range(1, len(shares)))]
+    return dict(zip(names, map(float, shares), strict=True))
 
 
 def _check(relative: Sequence[float], days: Sequence[int], power: float) -> None:
@@ -164,47 +461,179 @@ def _check(relative: Sequence[float], days: Sequence[int], power: float) -> None
             raise BadRequest("days", f"got {day!r}; expected whole days from now, from 0 to 36,500")
 
 
+def _check_points(margins: Sequence[Margin], outlook: Outlook) -> None:
+    """Percentage points are of rates; a rate's own unit is better said in them."""
+    for margin in margins:
+        if margin.value <= 0.0:
+            raise BadRequest("margin", f"got {margin}; expected a margin above 0")
+        if outlook.is_rate and margin.unit == "absolute":
+            raise BadRequest(
+                "margin", f"got {margin}; expected a percentage (10%) or points (2pp) of a rate"
+            )
+        if not outlook.is_rate and margin.unit == "points":
+            raise BadRequest(
+                "margin",
+                f"got {margin}; expected a percentage (10%) or a number: points are of rates",
+            )
+
+
+# --- What it takes
+
+
+def _running(shares: Mapping[str, float], control: str) -> list[str]:
+    """The treatments that get units."""
+    return [name for name, share in shares.items() if name != control and share > 0.0]
+
+
 def _with_runs(
     plan: Plan,
-    design: Design,
-    counts: Mapping[str, int],
-    control: ArmEstimate,
+    outlook: Outlook,
+    guarded: Sequence[Guarded],
+    correlation: Floats | None,
+    *,
+    shares: Mapping[str, float],
+    control: str,
     rule: Rule,
     relative: Sequence[float],
     days: Sequence[int],
+    counts: Mapping[str, int],
+    is_primary: bool,
 ) -> Plan:
-    baseline, sd = control.value, sqrt(control.variance * control.n)
-    total_share = sum(design.shares.values())
-    runs, detectable = [], []
-    for variant in design.treatments:
-        shares = (design.shares[design.control], design.shares[variant])
-        if min(shares) <= 0.0:
-            continue
-        rate = (plan.units_a_day or 0.0) * sum(shares) / total_share
-        for lift in relative:
-            run = runtime(
-                baseline, sd, lift, rule, units_a_day=rate, shares=shares, power=plan.power
-            )
-            runs.append(PlannedRun(variant=variant, relative=lift, units=run.units, days=run.days))
-        now = counts[design.control] + counts[variant]
-        for day in days:
-            # Without traffic only today can be spoken of.
-            if day > 0 and rate <= 0.0:
-                continue
-            units = round(now + rate * day)
-            least = detectable_effect(sd, units, rule, shares=shares, power=plan.power)
-            detectable.append(
-                Detectable(
-                    variant=variant,
-                    days=day,
-                    units=units,
-                    relative=_relative(least, baseline),
-                )
-            )
+    runs: list[PlannedRun] = []
+    detectable: list[Detectable] = []
+    guardrails: list[PlannedGuardrail] = []
+    total = sum(shares.values())
+    for variant in _running(shares, control) if shares[control] > 0.0 else []:
+        pair = (shares[control], shares[variant])
+        rate = (plan.units_a_day or 0.0) * sum(pair) / total
+        reader = _Arms(variant, pair, rate, total / sum(pair), rule, plan.power, plan.treatments)
+        own = reader.runs(outlook, guarded if is_primary else None, correlation, relative)
+        runs += own
+        detectable += reader.detectable(outlook, counts[control] + counts[variant], days)
+        guardrails += reader.guardrails(guarded, own)
     return msgspec.structs.replace(
-        plan, baseline=baseline, sd=sd, runtimes=runs, detectable=detectable
+        plan,
+        baseline=outlook.baseline,
+        sd=outlook.sd,
+        runtimes=runs,
+        detectable=detectable,
+        guardrails=guardrails,
     )
 
 
-def _relative(difference: float | None, baseline: float) -> float | None:
-    return None if difference is None else difference / abs(baseline)
+@dataclass(frozen=True, slots=True)
+class _Arms:
+    """A variant beside the control: their shares and new units a day, how many times as many units
+    all variants have, and the rule by which they are called."""
+
+    variant: str
+    shares: tuple[float, float]
+    units_a_day: float
+    all_to_own: float
+    rule: Rule
+    power: float
+    tests: int
+
+    def days(self, units: int | None) -> float | None:
+        return None if units is None or self.units_a_day <= 0.0 else units / self.units_a_day
+
+    def all_units(self, units: int | None) -> int | None:
+        return None if units is None else round(units * self.all_to_own)
+
+    def runs(
+        self,
+        outlook: Outlook,
+        guarded: Sequence[Guarded] | None,
+        correlation: Floats | None,
+        relative: Sequence[float],
+    ) -> list[PlannedRun]:
+        """What each lift takes; `guarded` is None where a call alone ships nothing."""
+        runs = []
+        for lift in relative:
+            aim = outlook.lift(lift, self.shares, self.tests)
+            units = None if aim is None else units_for(aim, self.rule, self.power)
+            ship = units
+            if guarded is None or aim is None or units is None:
+                ship = None
+            elif guarded:
+                ship = self._ship(aim, lift, guarded, correlation)
+            runs.append(
+                PlannedRun(
+                    variant=self.variant,
+                    relative=lift,
+                    units=units,
+                    days=self.days(units),
+                    all_units=self.all_units(units),
+                    ship_units=ship,
+                    ship_days=self.days(ship),
+                )
+            )
+        return runs
+
+    def _ship(
+        self, aim: Aim, lift: float, guarded: Sequence[Guarded], correlation: Floats | None
+    ) -> int | None:
+        """Units until the call and all guardrails are there at one look; None where one of them
+        never is."""
+        aims, signs = [aim], [1.0 if lift > 0.0 else -1.0]
+        for g in guarded:
+            if g.outlook is None:
+                return None
+            aims.append(g.outlook.harmless(g.margin, g.better, self.shares))
+            signs.append(1.0 if g.better == "higher" else -1.0)
+        matrix = np.eye(len(aims)) if correlation is None else correlation
+        return units_for_all(aims, matrix * np.outer(signs, signs), self.rule, self.power)
+
+    def detectable(self, outlook: Outlook, now: int, days: Sequence[int]) -> list[Detectable]:
+        """The least lifts that will show."""
+        lines = []
+        for day in days:
+            # Without traffic only today can be spoken of.
+            if day > 0 and self.units_a_day <= 0.0:
+                continue
+            units = round(now + self.units_a_day * day)
+            least = detectable_effect(
+                outlook.sd, units, self.rule, shares=self.shares, power=self.power, tests=self.tests
+            )
+            relative = None if least is None else least / abs(outlook.baseline)
+            lines.append(Detectable(variant=self.variant, days=day, units=units, relative=relative))
+        return lines
+
+    def guardrails(
+        self, guarded: Sequence[Guarded], runs: Sequence[PlannedRun]
+    ) -> list[PlannedGuardrail]:
+        """What it takes to know that guardrails are kept, beside what the least of the lifts
+        takes."""
+        least = min(runs, key=lambda run: abs(run.relative), default=None)
+        by_then = None if least is None else least.units
+        lines = []
+        for g in guarded:
+            units, reachable = None, None
+            if g.outlook is not None:
+                aim = g.outlook.harmless(g.margin, g.better, self.shares)
+                units = units_for(aim, self.rule, self.power)
+                reachable = self._reachable(g.margin, g.outlook, by_then)
+            lines.append(
+                PlannedGuardrail(
+                    variant=self.variant,
+                    metric=g.metric,
+                    margin=g.margin.value,
+                    margin_unit=g.margin.unit,
+                    units=units,
+                    days=self.days(units),
+                    all_units=self.all_units(units),
+                    reachable=reachable,
+                    reason=g.reason,
+                )
+            )
+        return lines
+
+    def _reachable(self, margin: Margin, outlook: Outlook, units: int | None) -> float | None:
+        """About the margin that is known to be kept at so many units."""
+        if units is None:
+            return None
+        # As if the margin took nothing from the control's noise, of which it takes little.
+        room = detectable_effect(outlook.sd, units, self.rule, shares=self.shares, power=self.power)
+        if room is None or not margin.is_relative:
+            return room
+        return room / abs(outlook.baseline)

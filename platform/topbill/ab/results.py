@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 
 from topbill.ab.core.effect import Effect, Method
+from topbill.domain.margin import MarginUnit
 from topbill.stats.frames import frame_of, html_of
 
 if TYPE_CHECKING:
@@ -53,17 +54,21 @@ class GuardrailResult(msgspec.Struct, frozen=True, kw_only=True):
     """Whether a variant kept a guardrail: is it shown to be worse by less than the margin
     (non-inferiority)?
 
-    `worse_by` is the relative change in the bad direction (positive is worse) with its interval.
+    `worse_by` is the change in the bad direction (positive is worse) with its interval, in the
+    margin's unit: relative to the control, or of the metric itself. `days_to_decision` assumes that
+    the difference stays.
     """
 
     metric: str
     variant: str
     margin: float
     status: GuardrailStatus
+    margin_unit: MarginUnit = "relative"
     worse_by: float | None = None
     worse_by_low: float | None = None
     worse_by_high: float | None = None
     p_value: float | None = None
+    days_to_decision: float | None = None
     reason: str = ""
     per: str = "decision"
 

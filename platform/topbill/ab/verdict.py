@@ -21,6 +21,7 @@ from topbill.ab.core.effect import (
     welch_df,
 )
 from topbill.ab.core.rates import RatePair
+from topbill.ab.power.runtime import days_to_decision
 from topbill.ab.results import (
     Call,
     Comparison,
@@ -29,7 +30,8 @@ from topbill.ab.results import (
     SampleRatio,
     Verdict,
 )
-from topbill.domain.formatting import change, label, listing, significant
+from topbill.domain.formatting import change, label, listing, several, significant
+from topbill.domain.margin import Margin, amount
 
 SAMPLE_RATIO_MISMATCH = "sample_ratio_mismatch"
 BEATS_CONTROL = "beats_control"
@@ -85,45 +87,66 @@ def guardrail(
     pair: Pair,
     rule: Rule,
     *,
-    margin: float,
+    margin: Margin,
     better: Literal["higher", "lower"] = "higher",
+    units_a_day: float = 0.0,
 ) -> GuardrailResult:
     """Judge one variant on one guardrail: is it shown to be worse by no more than its margin?
 
-    With margin m the tested quantity is t − (1 − m)c (or (1 + m)c − t where lower is better), which
-    is positive when the variant is worse by less than m. No division, so the control's noise is in
-    and a control near zero is no problem. "not_worse" when its whole interval is positive, "worse"
-    when it is negative, else "undecided".
+    With a relative margin m the tested quantity is t − (1 − m)c (or (1 + m)c − t where lower is
+    better), with an absolute one t − c + m (or c + m − t): positive when the variant is worse by
+    less than m. No division, so the control's noise is in and a control near zero is no problem.
+    "not_worse" when its whole interval is positive, "worse" when it is negative, else "undecided".
+    `units_a_day` are the new units of both arms.
     """
     t, c = pair.treated, pair.control
     effect = effect_of(metric, variant, pair, rule)
-    result = GuardrailResult(metric=metric, variant=variant, margin=margin, status="unknown")
+    result = GuardrailResult(
+        metric=metric,
+        variant=variant,
+        margin=margin.value,
+        margin_unit=margin.unit,
+        status="unknown",
+    )
     if effect.se is None or t is None or c is None:
         return replace(result, reason=effect.reason)
     rates = rate_pair(pair, rule)
+    days: float | None = None
     if rates is None:
-        status, p_value = _status(t, c, rule, margin, better)
+        room, se = _room(t, c, margin, better)
+        status, p_value = _status(t, c, room, se, rule)
+        if status == "undecided":
+            days = days_to_decision(room, se, t.n + c.n, units_a_day, rule)
     else:
         status, p_value = _status_of_rates(rates, rule, margin, better)
-    result = replace(result, status=status, p_value=p_value)
-    if effect.relative is None or effect.relative_low is None or effect.relative_high is None:
+    result = replace(result, status=status, p_value=p_value, days_to_decision=days)
+    worse_by, low, high = effect.relative, effect.relative_low, effect.relative_high
+    if not margin.is_relative:
+        worse_by, low, high = effect.difference, effect.difference_low, effect.difference_high
+    if worse_by is None or low is None or high is None:
         # The status stands, as it divides by nothing; only by how much cannot be said.
         return replace(result, reason=reasons.CONTROL_NEAR_ZERO)
-    low, high, worse_by = effect.relative_low, effect.relative_high, effect.relative
     if better == "higher":
         low, high, worse_by = -high, -low, -worse_by
     return replace(result, worse_by=worse_by, worse_by_low=low, worse_by_high=high)
 
 
-def _status(
-    t: ArmEstimate, c: ArmEstimate, rule: Rule, margin: float, better: str
-) -> tuple[GuardrailStatus, float | None]:
+def _room(t: ArmEstimate, c: ArmEstimate, margin: Margin, better: str) -> tuple[float, float]:
+    """By how much the variant is better than the margin allows at worst, and the standard error."""
     direction = 1.0 if better == "higher" else -1.0
+    if not margin.is_relative:
+        return direction * (t.value - c.value) + margin.value, sqrt(t.variance + c.variance)
     # The margin is relative to the control's size, so that of a negative control it points outward.
-    k = 1.0 - direction * margin * copysign(1.0, c.value)
-    limit = ArmEstimate(k * c.value, k * k * c.variance, c.n)
-    room = direction * (t.value - limit.value)
-    se = sqrt(t.variance + limit.variance)
+    k = 1.0 - direction * margin.value * copysign(1.0, c.value)
+    return direction * (t.value - k * c.value), sqrt(t.variance + k * k * c.variance)
+
+
+def _status(
+    t: ArmEstimate, c: ArmEstimate, room: float, se: float, rule: Rule
+) -> tuple[GuardrailStatus, float | None]:
+    # Welch's degrees of freedom of what is tested: the variant's variance, and what of `se` is the
+    # control's.
+    limit = ArmEstimate(c.value, max(se * se - t.variance, 0.0), c.n)
     n, df = t.n + c.n, welch_df(t, limit)
     reach = rule.reach(n, df)
     status: GuardrailStatus = "undecided"
@@ -135,13 +158,19 @@ def _status(
 
 
 def _status_of_rates(
-    rates: RatePair, rule: Rule, margin: float, better: str
+    rates: RatePair, rule: Rule, margin: Margin, better: str
 ) -> tuple[GuardrailStatus, float | None]:
     """The same of rates that are too few for the normal distribution."""
     direction = 1.0 if better == "higher" else -1.0
-    limit = 1.0 - direction * margin
-    room = direction * (rates.treated.value - limit * rates.control.value)
-    evidence = rates.against_ratio(limit)
+    treated, control = rates.treated.value, rates.control.value
+    if margin.is_relative:
+        limit = 1.0 - direction * margin.value
+        room = direction * (treated - limit * control)
+        evidence = rates.against_ratio(limit)
+    else:
+        room = direction * (treated - control) + margin.value
+        # No two rates differ by more than 1.
+        evidence = rates.against_difference(max(-1.0, min(1.0, -direction * margin.value)))
     status: GuardrailStatus = "undecided"
     if evidence > rule.evidence_limit:
         status = "not_worse" if room > 0.0 else "worse"
@@ -275,10 +304,21 @@ def _guardrail_clauses(
         yield _worse_clause(g), GUARDRAIL_WORSE
     if by_status["undecided"]:
         labels = _labels(by_status["undecided"])
-        yield f"{labels} not yet known to be harmless", GUARDRAIL_UNDECIDED
+        wait = _wait(by_status["undecided"])
+        yield f"{labels} not yet known to be harmless{wait}", GUARDRAIL_UNDECIDED
     if by_status["unknown"]:
         why = by_status["unknown"][0].reason
         yield f"{_labels(by_status['unknown'])} cannot be judged ({why})", GUARDRAIL_UNKNOWN
+
+
+def _wait(undecided: Sequence[GuardrailResult]) -> str:
+    """How long until all of them are decided, where that can be said."""
+    longest = 0.0
+    for g in undecided:
+        if g.days_to_decision is None:
+            return ""
+        longest = max(longest, g.days_to_decision)
+    return f" (about {several(max(1, round(longest)), 'more day')} if it stays so)"
 
 
 def _worse_clause(g: GuardrailResult) -> str:
@@ -286,8 +326,8 @@ def _worse_clause(g: GuardrailResult) -> str:
 
 
 def _worse(g: GuardrailResult) -> str:
-    by = "" if g.worse_by is None else f" by {change(g.worse_by, signed=False)}"
-    allowed = f"{g.margin:.1%} allowed" if g.margin else "none allowed"
+    by = "" if g.worse_by is None else f" by {amount(g.worse_by, g.margin_unit)}"
+    allowed = f"{amount(g.margin, g.margin_unit)} allowed" if g.margin else "none allowed"
     return f"{label(g.metric)} is worse{by} ({allowed})"
 
 

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+from cyclopts import Parameter
 from rich.box import SIMPLE
 from rich.table import Table
 
 from topbill.cli.shell import DATA, Data, Json, app, out, print_json, progress
 
 if TYPE_CHECKING:
+    from topbill.ab import Plan
     from topbill.reporting import PageReport, Report
 
 _MOST_ROWS = 200
@@ -128,43 +131,142 @@ def _page_with_other_policies(key: str, data: Path, instead: tuple[str, ...], js
         text.render(result, out)
 
 
+LIFTS: tuple[str, ...] = ("1%", "2%", "5%", "10%")
+
+
+@Parameter(name="*", group="Before launch")
+@dataclass(frozen=True, kw_only=True)
+class Ahead:
+    """Of an experiment that has no traffic yet, instead of its key."""
+
+    baseline: str | None = None
+    """The control's rate, such as 12%."""
+    mean: float | None = None
+    """The control's mean, where the metric is a number; with --sd."""
+    sd: float | None = None
+    """The standard deviation of that number, by unit."""
+    units_per_day: float | None = None
+    """New units a day, all variants together."""
+    variants: int | None = None
+    """How many variants, the control counted (default 2)."""
+    shares: Annotated[tuple[str, ...], Parameter(show_default=False)] = ()
+    """Their shares instead, the control's first: 50%, 25%, 25%; several times, or with commas."""
+    margin: Annotated[tuple[str, ...], Parameter(show_default=False)] = ()
+    """A guardrail's margin, for which the units are told until the metric is known to be harmless:
+    10% of the baseline, 2pp (percentage points), or a number; several times for several."""
+    decisions_per_unit: float | None = None
+    """How many decisions of a unit the metric is the mean of (default 1)."""
+    design_effect: float | None = None
+    """How many times larger the variance is since a unit's decisions are alike (default 1)."""
+    variance_saved: str | None = None
+    """What a covariate takes away of the variance, such as 30%."""
+
+
 @app.command
 def power(
-    key: str,
+    key: str | None = None,
     *,
     data: Data = DATA,
     metric: str | None = None,
-    lift: tuple[str, ...] = ("1%", "2%", "5%", "10%"),
+    lift: tuple[str, ...] = LIFTS,
     days: tuple[int, ...] = (0, 7, 14, 28),
-    method: Literal["sequential", "fixed"] = "sequential",
+    method: Method = "sequential",
+    looks: tuple[str, ...] = WHOLE,
     alpha: float = 0.05,
     power: float = 0.8,
+    ahead: Ahead = Ahead(),
     json_: Json = False,
 ) -> None:
-    """How long an experiment must run, from its own traffic: units and days that a lift needs, and
-    what shows when.
+    """How long an experiment must run: units and days that a lift needs, and what shows when.
+
+    From an experiment's own traffic (KEY), or before launch from a baseline: topbill power
+    --baseline 12% --units-per-day 40000 --variants 3. It plans by the rule that the report calls
+    by: Holm over the treatments, the method's boundary, and the margins of guardrails.
 
     Args:
-        key: The experiment.
+        key: The experiment; left out before launch.
         metric: Which metric (default: what its verdict is about).
         lift: Relative changes to be found, such as 5% or -2.5%; several times for several.
         days: Days from now for which to say the least lift that shows then (0: now); several times
             for several.
-        method: sequential: one looks as often as one likes, as in the report. fixed: once, at the
-            planned end.
+        method: How the report will be read: sequential, as often as one likes; fixed, once, at the
+            planned end; group-sequential, at planned looks; bayes.
+        looks: With group-sequential: the shares of the planned units at which will be looked;
+            several times.
         alpha: The chance to call a difference where there is none.
         power: The chance to find a lift that is there.
     """
     from topbill.reporting.experiment import plan
 
+    settings: dict[str, Any] = {
+        "days": days,
+        "method": method,
+        "alpha": alpha,
+        "power": power,
+        "looks": tuple(_fraction(share) for share in looks),
+    }
     lifts = tuple(_fraction(change) for change in lift)
-    result = plan.plan(
-        key, data, metric=metric, lifts=lifts, days=days, method=method, alpha=alpha, power=power
-    )
+    if key is None:
+        result = _plan_ahead(ahead, metric, lifts, settings)
+    else:
+        _refuse(key, "an experiment", _options(ahead))
+        result = plan.plan(key, data, metric=metric, lifts=lifts, **settings)
     if json_:
         print_json(result)
     else:
         plan.render_plan(result, out)
+
+
+def _options(ahead: Ahead) -> dict[str, bool]:
+    """Which options of an experiment before launch were given."""
+    options = {}
+    for name, value in asdict(ahead).items():
+        options[name.replace("_", "-")] = value is not None and value != ()
+    return options
+
+
+def _plan_ahead(
+    ahead: Ahead, metric: str | None, lifts: tuple[float, ...], settings: Mapping[str, Any]
+) -> Plan:
+    """Raises BadRequest for options that do not go together."""
+    from topbill.ab import Margin, plan_ahead
+    from topbill.domain.errors import BadRequest
+
+    if metric is not None:
+        raise BadRequest("metric", "got a metric but no experiment; expected a KEY before it")
+    if (ahead.baseline is None) == (ahead.mean is None) or (ahead.mean is None) != (
+        ahead.sd is None
+    ):
+        raise BadRequest(
+            "baseline",
+            "expected the KEY of an experiment that has traffic, or before launch either "
+            "--baseline 12% (a rate) or --mean 5.2 --sd 8 (a number)",
+        )
+    if ahead.variants is not None and ahead.shares:
+        raise BadRequest("shares", "got --variants as well; expected one of the two")
+    shares = [share.strip() for option in ahead.shares for share in option.split(",")]
+    baseline = ahead.mean if ahead.mean is not None else _fraction(ahead.baseline or "")
+    return plan_ahead(
+        baseline,
+        sd=ahead.sd,
+        units_a_day=ahead.units_per_day,
+        variants=2 if ahead.variants is None else ahead.variants,
+        shares=[_fraction(share) for share in shares] or None,
+        relative=lifts,
+        margins=[Margin.parse(_as_number(margin)) for margin in ahead.margin],
+        decisions_per_unit=1.0 if ahead.decisions_per_unit is None else ahead.decisions_per_unit,
+        design_effect=1.0 if ahead.design_effect is None else ahead.design_effect,
+        variance_saved=_fraction(ahead.variance_saved) if ahead.variance_saved else 0.0,
+        **settings,
+    )
+
+
+def _as_number(text: str) -> float | str:
+    """A plain number as such; other text as it is."""
+    try:
+        return float(text)
+    except ValueError:
+        return text
 
 
 def _fraction(percentage: str) -> float:

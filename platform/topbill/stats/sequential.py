@@ -31,17 +31,21 @@ def mixture_scale(alpha: float, tuning: float = TUNING) -> float:
     return float(np.sqrt((bits + log(bits + 1.0)) / tuning))
 
 
-def multiplier(n: ArrayLike, alpha: float = 0.05, tuning: float = TUNING) -> Floats:
+def multiplier(
+    n: ArrayLike, alpha: float = 0.05, tuning: float = TUNING, *, tests: int = 1
+) -> Floats:
     """How many standard errors the confidence sequence reaches to either side at n units (all arms
     together).
 
     √(2 (nρ² + 1)/(nρ²) · ln(√(nρ² + 1)/α)): the asymptotic confidence sequence of Waudby-Smith et
-    al. (2024, eq. 14). The intervals of all n hold at once with probability 1 − α.
+    al. (2024, eq. 14). The intervals of all n hold at once with probability 1 − α. With `tests`,
+    where `always_valid_p` reaches α/tests, as Holm's first step asks; ρ stays that of α.
     """
     # In units of the standard error: √n of the paper's σ/√n has cancelled.
     nr = np.asarray(n, dtype=np.float64) * mixture_scale(alpha, tuning) ** 2
     return np.asarray(
-        np.sqrt(2.0 * (nr + 1.0) / nr * (0.5 * np.log1p(nr) - log(alpha))), dtype=np.float64
+        np.sqrt(2.0 * (nr + 1.0) / nr * (0.5 * np.log1p(nr) + log(tests / alpha))),
+        dtype=np.float64,
     )
 
 
@@ -182,6 +186,27 @@ def boundaries(
         kernel = norm.pdf((following[:, None] - scores[None, :]) / step) / step
         scores, mass = following, weights * (kernel @ mass)
     return np.array(critical)
+
+
+def crossing_probability(fractions: Sequence[float], critical: ArrayLike, drift: float) -> float:
+    """The chance that z passes its upper critical value (len(fractions),) at one of the looks at
+    least, where the last z has mean `drift`.
+
+    By the recursion of `boundaries` with the scores' drift in it (Jennison & Turnbull 2000, ch.
+    19). The lower boundary ends a path as well.
+    """
+    times = np.asarray(fractions, dtype=np.float64)
+    edges = np.asarray(critical, dtype=np.float64) * np.sqrt(times)
+    slope = drift / float(np.sqrt(times[-1]))
+    # Before the first look there is one score, 0, with all of the mass.
+    scores, mass, before, crossed = np.zeros(1), np.ones(1), 0.0, 0.0
+    for time, edge in zip(times, edges, strict=True):
+        step, moved = np.sqrt(time - before), slope * (time - before)
+        crossed += float(mass @ ndtr((scores + moved - edge) / step))
+        following, weights = _grid(float(edge))
+        kernel = norm.pdf((following[:, None] - scores[None, :] - moved) / step) / step
+        scores, mass, before = following, weights * (kernel @ mass), float(time)
+    return crossed
 
 
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(160)

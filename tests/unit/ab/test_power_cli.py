@@ -206,3 +206,58 @@ def test_the_report_is_read_by_the_method_that_was_asked_for(
     assert width() > once
     with pytest.raises(BadRequest, match="information fractions"):
         width("--method", "group-sequential", "--looks", "100%", "--looks", "50%")
+
+
+# --- Before launch
+
+
+def test_before_launch_a_baseline_stands_for_the_data(topbill: Callable[..., str]) -> None:
+    asked = ("power", "--baseline", "12%", "--units-per-day", "40000", "--variants", "3")
+    said = topbill(*asked, "--margin", "2pp", "--margin", "0.5%")
+    assert max(map(len, said.splitlines())) <= 80
+    for told in (
+        "Before launch: how long must it run?",
+        "3 variants, 40,000 units a day",
+        "0.05/2 (Holm)",
+        "each variant",
+        "2pp",
+        "in 14 days",
+        "To know that metric is not worse by 0.5% takes",
+    ):
+        assert told in said
+    found = json.loads(topbill(*asked, "--lift", "5%", "--json"))
+    assert [run["units"] for run in found["runtimes"]] == [242_455]
+    assert found["treatments"] == 2
+    number = ("power", "--mean", "5", "--sd", "8", "--shares", "50%,30%", "--shares", "20%")
+    found = json.loads(topbill(*number, "--margin", "0.1", "--json"))
+    assert {run["variant"] for run in found["runtimes"]} == {"variant 1", "variant 2"}
+    assert {guard["margin_unit"] for guard in found["guardrails"]} == {"absolute"}
+    assert all(run["days"] is None for run in found["runtimes"])
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ((), "expected the KEY of an experiment"),
+        (("--baseline", "12%", "--mean", "3", "--sd", "1"), "expected the KEY of an experiment"),
+        (("--mean", "3"), "expected the KEY of an experiment"),
+        (("--baseline", "0.12"), "expected a percentage, such as 5%"),
+        (("--baseline", "120%"), "expected a rate between 0 and 1"),
+        (("--baseline", "12%", "--metric", "play"), "expected a KEY before it"),
+        (("--baseline", "12%", "--variants", "3", "--shares", "50%,50%"), "one of the two"),
+        (("--baseline", "12%", "--margin", "wide"), "expected a margin of the control's value"),
+        (("--baseline", "12%", "--margin", "0.5"), "points \\(2pp\\) of a rate"),
+    ],
+)
+def test_options_before_launch_that_do_not_go_together_are_refused(
+    topbill: Callable[..., str], options: tuple[str, ...], expected: str
+) -> None:
+    with pytest.raises(BadRequest, match=expected):
+        topbill("power", *options)
+
+
+def test_an_experiment_with_traffic_takes_no_baseline(
+    data: Path, topbill: Callable[..., str]
+) -> None:
+    with pytest.raises(BadRequest, match="there is no --baseline"):
+        topbill("power", "art", "--data", data, "--baseline", "12%")

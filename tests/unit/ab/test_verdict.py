@@ -4,12 +4,16 @@ comparisons.
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from topbill.ab import Comparison, GuardrailResult, SampleRatio, Split, Verdict
-from topbill.ab.verdict import called, verdict
+from topbill.ab import ArmEstimate, Comparison, GuardrailResult, Margin, SampleRatio, Split, Verdict
+from topbill.ab.core.effect import Pair, Rule, effect_of
+from topbill.ab.core.units import Rate
+from topbill.ab.verdict import called, guardrail, verdict
 from topbill.domain.formatting import change
 
 SPLIT = SampleRatio(counts={}, shares={}, p_value=1.0, p_sequential=None, alpha=0.01, alarm=False)
@@ -146,3 +150,74 @@ def test_a_split_that_went_wrong_on_a_day_names_the_day() -> None:
     )
     found = verdict([], [], ratio, "editorial")
     assert "intended on 2026-03-01 (got editorial 100.0%, linucb 0.0%; meant" in found.sentence
+
+
+# --- Absolute margins
+
+
+def rates(control: int, treated: int, n: int) -> Pair:
+    estimates = [ArmEstimate(k / n, k / n * (1.0 - k / n) / n, n) for k in (treated, control)]
+    return Pair(*estimates, "", n, n)
+
+
+@pytest.mark.parametrize("rule", [Rule("fixed"), Rule("sequential")], ids=lambda r: r.method)
+@pytest.mark.parametrize(
+    ("treated", "status"), [(3_000, "not_worse"), (3_200, "undecided"), (3_600, "worse")]
+)
+def test_an_absolute_margin_is_one_of_the_difference(rule: Rule, treated: int, status: str) -> None:
+    pair = rates(3_000, treated, 10_000)
+    result = guardrail("abandon", "t", pair, rule, margin=Margin(0.025, "points"), better="lower")
+    assert result.status == status
+    assert (result.margin, result.margin_unit) == (0.025, "points")
+    # Told in the margin's unit: 2 points, not 6.7% of 30%.
+    assert result.worse_by == pytest.approx((treated - 3_000) / 10_000)
+    effect = effect_of("abandon", "t", pair, rule)
+    assert (result.worse_by_low, result.worse_by_high) == (
+        effect.difference_low,
+        effect.difference_high,
+    )
+
+
+def test_few_successes_are_judged_exactly_by_an_absolute_margin_too() -> None:
+    counted = replace(rates(0, 0, 200), rates=(Rate(0, 200), Rate(3, 200)))
+    counted = replace(
+        counted, treated=ArmEstimate(0.0, 0.0, 200), control=ArmEstimate(0.015, 7e-5, 200)
+    )
+    wide, narrow = (
+        guardrail("a", "t", counted, Rule("fixed"), margin=Margin(m, "points"), better="lower")
+        for m in (0.05, 0.001)
+    )
+    assert (wide.status, narrow.status) == ("not_worse", "undecided")
+
+
+def test_an_undecided_guardrail_says_how_long_it_takes() -> None:
+    pair = rates(3_000, 3_010, 10_000)
+    result = guardrail(
+        "abandon",
+        "thompson",
+        pair,
+        Rule("fixed"),
+        margin=Margin(0.01, "points"),
+        better="lower",
+        units_a_day=1_000.0,
+    )
+    assert result.status == "undecided"
+    # (z · σ/0.009)² units in all, less those that are there.
+    sigma = math.sqrt(pair.treated.variance + pair.control.variance)  # type: ignore[union-attr]
+    needed = 20_000 * (1.96 * sigma / 0.009) ** 2
+    assert result.days_to_decision == pytest.approx((needed - 20_000) / 1_000, rel=1e-3)
+    sentence = verdict(called([comparison()], 0.05), [result], SPLIT, "editorial").sentence
+    assert "abandon not yet known to be harmless (about 20 more days if it stays so)" in sentence
+
+
+def test_points_are_told_as_points() -> None:
+    worse = GuardrailResult(
+        metric="abandon",
+        variant="linucb",
+        margin=0.02,
+        margin_unit="points",
+        status="worse",
+        worse_by=0.031,
+    )
+    sentence = verdict(called([comparison()], 0.05), [worse], SPLIT, "editorial").sentence
+    assert "Stop linucb: abandon is worse by 3.1pp (2.0pp allowed)." in sentence

@@ -324,6 +324,14 @@ class Rule:
             return float(stats.t.isf(self.alpha / 2.0, df))
         return self.normal_reach
 
+    def call_reach(self, n: int, df: float, tests: int = 1) -> float:
+        """How many standard errors from zero an estimate is called: where its p-value, being one of
+        `tests` that Holm has still to reject, is at most α/tests. With 1 that is `reach`."""
+        if self.method == "sequential":
+            return float(sequential.multiplier(n, self.alpha, self.tuning, tests=tests))
+        # Elsewhere Holm asks for what an interval of level 1 − α/tests leaves out.
+        return dataclasses.replace(self, alpha=self.alpha / tests).reach(n, df)
+
     @property
     def normal_reach(self) -> float:
         """The normal quantile of a two-sided interval."""

@@ -676,6 +676,31 @@ def gather(
     return _collect(answer, terms, len(keys))
 
 
+def joint_moments(rows: UnitRows, terms: Sequence[MetricTerms], variant: object) -> Moments | None:
+    """The moments of several metrics' columns together, over a variant's units: how they go
+    together. None without units.
+    """
+    unit_terms = list(dict.fromkeys(term for one in terms for term in one.terms))
+    names = [term.name for term in unit_terms]
+    picked = [f"sum({name})" for name in names]
+    for i, left in enumerate(names):
+        picked += [f"sum({left} * {right})" for right in names[i:]]
+    source = rows.by_unit(unit_terms)
+    answer = rows.ask(
+        f"SELECT variant, count(*), {', '.join(picked)} FROM ({source}) WHERE NOT mixed "  # noqa: S608  (our own query)
+        "GROUP BY variant"
+    )
+    by_variant = {row[0]: row[1:] for row in answer}
+    row = by_variant.get(resolve(variant, by_variant))
+    if row is None:
+        return None
+    n, k = int(row[0]), len(names)
+    upper = np.zeros((k, k))
+    upper[np.triu_indices(k)] = row[1 + k :]
+    products = upper + np.triu(upper, 1).T
+    return Moments.from_sums(tuple(names), n, np.array(row[1 : 1 + k], dtype=np.float64), products)
+
+
 def _moments_query(
     rows: UnitRows,
     terms: Mapping[str, MetricTerms],

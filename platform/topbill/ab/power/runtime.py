@@ -1,17 +1,30 @@
-"""How long an experiment must run: units and days until its interval can be expected to leave zero
-out.
+"""How long an experiment must run: units and days until what is aimed at can be expected to be
+called, by the very rule that calls it.
+
+The rule is the report's: Holm over the treatments, the boundary of the method, and for a guardrail
+the same boundary around its margin.
 """
 
 from __future__ import annotations
 
-from math import ceil, inf, sqrt
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from math import ceil, inf, isfinite, sqrt
+from typing import NamedTuple
 
 import msgspec
 from scipy import stats
 from scipy.optimize import brentq
 
 from topbill.ab.core.effect import Rule
+from topbill.ab.power.textbook import power_of
 from topbill.domain.errors import BadRequest
+from topbill.stats import sequential
+
+_LARGE = 1_000.0
+"""Units of the smaller arm from which Student's t and the normal distribution ask for the same
+sample, to 0.2%."""
 
 
 class Runtime(msgspec.Struct, frozen=True, kw_only=True):
@@ -26,6 +39,114 @@ class Runtime(msgspec.Struct, frozen=True, kw_only=True):
     days: float | None
 
 
+@dataclass(frozen=True, slots=True)
+class Aim:
+    """What is to be shown of a variant and the control.
+
+    Attributes:
+        room: How far the true value is from what is tested: the effect, or what a guardrail's
+            margin leaves.
+        sds: A unit's standard deviation, the control's and the variant's, as they enter the
+            difference.
+        shares: The control's and the variant's, on any scale.
+        tests: One of how many that Holm has still to reject.
+    """
+
+    room: float
+    sds: tuple[float, float]
+    shares: tuple[float, float] = (0.5, 0.5)
+    tests: int = 1
+
+    def __post_init__(self) -> None:
+        if not (min(self.sds) >= 0.0 and min(self.shares) > 0.0):
+            raise BadRequest(
+                "power", f"got sd {self.sds}, shares {self.shares}; expected positive numbers"
+            )
+
+    @property
+    def spread(self) -> float:
+        """The difference's standard error at one unit in all; at N it is spread/√N."""
+        total = sum(self.shares)
+        # Of N units in all, an arm with share s has N·s/total.
+        variances = [
+            sd * sd * total / share for sd, share in zip(self.sds, self.shares, strict=True)
+        ]
+        return sqrt(sum(variances))
+
+    @property
+    def least_units(self) -> float:
+        """Two units in the smaller arm: below that no variance can be estimated."""
+        return 2.0 / self.smaller_share
+
+    @property
+    def smaller_share(self) -> float:
+        """The smaller arm's part of all units."""
+        return min(self.shares) / sum(self.shares)
+
+    def power(self, units: float, alpha: float) -> float:
+        """The chance that Welch's t calls it at one planned look, by the noncentral t distribution
+        (statsmodels)."""
+        total = sum(self.shares)
+        control, treated = (units * share / total for share in self.shares)
+        noise_c, noise_t = self.sds[0] ** 2 / control, self.sds[1] ** 2 / treated
+        # Welch's degrees of freedom, as `effect.welch_df` has them of estimates.
+        below = noise_c**2 / (control - 1.0) + noise_t**2 / (treated - 1.0)
+        df = (noise_c + noise_t) ** 2 / below
+        # The one standard deviation with which both arms would have this spread.
+        sd = self.spread / sqrt(total / self.shares[0] + total / self.shares[1])
+        power = power_of(self.room, sd, control, alpha=alpha, ratio=treated / control, df=df)
+        if isfinite(power):
+            return power
+        # So far out the noncentral t is not computed, nor is there anything left to chance.
+        drift = abs(self.room) * sqrt(units) / self.spread
+        return 1.0 if drift > float(stats.t.isf(alpha / 2.0, df)) else 0.0
+
+
+def units_for(aim: Aim, rule: Rule, power: float = 0.8) -> int | None:
+    """Units of both arms together until the aim is called with probability `power`; None where no
+    number would do.
+
+    At the planned look of method "fixed" this is the sample size of Welch's t (statsmodels). With
+    "group-sequential" a call at any of the rule's looks counts, the last being planned for. With
+    "sequential" it is the N whose look alone has that power, an upper bound: who looks earlier may
+    have called earlier.
+
+    Raises:
+        BadRequest: unless 0 < power < 1.
+    """
+    _check_power(power)
+    room = abs(aim.room)
+    if room == 0.0:
+        return None
+    if aim.spread == 0.0:
+        return ceil(aim.least_units)
+    if rule.method == "sequential":
+        z_power = float(stats.norm.isf(1.0 - power))
+        least = _least_units(room, aim.spread, rule, aim.tests, z_power)
+        return None if least is None else max(ceil(aim.least_units), least)
+    units = (_drift(rule, aim.tests, power) * aim.spread / room) ** 2
+    if units > 1e13:
+        return None
+    if rule.method == "fixed" and units * aim.smaller_share < _LARGE:
+        units = _welch_units(aim, rule.alpha / aim.tests, power, units)
+    # What a solver's tolerance added must not cost a whole unit.
+    return max(ceil(aim.least_units), ceil(units - 1e-6))
+
+
+def _welch_units(aim: Aim, alpha: float, power: float, about: float) -> float:
+    """Units with that power at one look of Welch's t; `about` is what the normal distribution says,
+    which is too few."""
+    least = max(aim.least_units, about)
+    if aim.power(least, alpha) >= power:
+        return least
+    # Student's t with one degree of freedom reaches far: the smaller arm's few units are doubled
+    # until they do.
+    most = 2.0 * least
+    while aim.power(most, alpha) < power:
+        most *= 2.0
+    return float(brentq(lambda n: aim.power(n, alpha) - power, least, most, xtol=1e-9))
+
+
 def units_needed(
     effect: float,
     sd: float,
@@ -33,24 +154,15 @@ def units_needed(
     *,
     shares: tuple[float, float] = (0.5, 0.5),
     power: float = 0.8,
+    tests: int = 1,
 ) -> int | None:
-    """Units of both arms together until the interval leaves zero out with probability `power` at a
-    true `effect`.
+    """Units of both arms together until a true `effect` is called with probability `power`, see
+    `units_for`.
 
-    `sd` is a unit's standard deviation, `shares` the control's and the variant's (any scale). At a
-    planned look of method "fixed" this is the normal sample size; with "sequential" it is the N
-    whose look alone has that power, an upper bound, for the sequence may decide earlier.
+    `sd` is a unit's standard deviation, `shares` the control's and the variant's (any scale),
+    `tests` the treatments that Holm calls over.
     """
-    if not (sd >= 0.0 and 0.0 < power < 1.0 and min(shares) > 0.0):
-        raise BadRequest(
-            "power",
-            f"got sd {sd}, power {power}, shares {shares}; expected positive numbers, and a power "
-            "below 1",
-        )
-    # Of N units in all, an arm with share s has N·s: Var = σ²/N · (1/s₀ + 1/s₁).
-    total = sum(shares)
-    spread = sd * sqrt(total / shares[0] + total / shares[1])
-    return _least_units(abs(effect), spread, rule, float(stats.norm.isf(1.0 - power)))
+    return units_for(Aim(effect, (sd, sd), shares, tests), rule, power)
 
 
 def runtime(
@@ -62,13 +174,15 @@ def runtime(
     units_a_day: float,
     shares: tuple[float, float] = (0.5, 0.5),
     power: float = 0.8,
+    tests: int = 1,
 ) -> Runtime:
     """Units and days to find a `relative` effect on a metric with that baseline and standard
     deviation by unit.
 
-    `units_a_day` are the new units of both arms together.
+    `units_a_day` are the new units of both arms together, `tests` the treatments that Holm calls
+    over.
     """
-    units = units_needed(relative * baseline, sd, rule, shares=shares, power=power)
+    units = units_needed(relative * baseline, sd, rule, shares=shares, power=power, tests=tests)
     days = None if units is None or units_a_day <= 0.0 else units / units_a_day
     return Runtime(relative=relative, units=units, days=days)
 
@@ -80,22 +194,39 @@ def detectable_effect(
     *,
     shares: tuple[float, float] = (0.5, 0.5),
     power: float = 0.8,
+    tests: int = 1,
 ) -> float | None:
     """The least true difference that `units` (both arms) show with probability `power`; None below
-    two units an arm.
+    two units in the smaller arm.
     """
-    if units < 4 or min(shares) <= 0.0:
+    if min(shares) <= 0.0:
         return None
-    total = sum(shares)
-    se = sd * sqrt((total / shares[0] + total / shares[1]) / units)
-    # The interval must leave zero out although the estimate falls short by z of the power.
-    return (rule.reach(units, inf) - float(stats.norm.isf(power))) * se
+    aim = Aim(0.0, (sd, sd), shares, tests)
+    if units < aim.least_units:
+        return None
+    if rule.method == "sequential":
+        # The interval must leave zero out although the estimate falls short by z of the power.
+        drift = rule.call_reach(units, inf, tests) - float(stats.norm.isf(power))
+    else:
+        drift = _drift(rule, tests, power)
+    effect = drift * aim.spread / sqrt(units)
+    if rule.method != "fixed" or units * aim.smaller_share >= _LARGE or effect == 0.0:
+        return effect
+
+    def short(log_factor: float) -> float:
+        larger = replace(aim, room=effect * 10.0**log_factor)
+        return larger.power(units, rule.alpha / tests) - power
+
+    # Of few units Student's t asks for more than the normal distribution, by orders of magnitude
+    # where a variance has one degree of freedom.
+    log_factor = float(brentq(short, -0.01, 6.0, xtol=1e-9))
+    return float(effect * 10.0**log_factor)
 
 
 def days_to_decision(
-    difference: float, se: float, units: int, units_a_day: float, rule: Rule
+    difference: float, se: float, units: int, units_a_day: float, rule: Rule, tests: int = 1
 ) -> float | None:
-    """Days until the interval leaves zero out if the difference stays as it is; 0 when it does
+    """Days until a difference is called if it stays as it is, being one of `tests`; 0 when it is
     already.
 
     None without traffic, or when ten years would not do. It extrapolates one noisy number: a plan,
@@ -103,19 +234,70 @@ def days_to_decision(
     """
     if units < 4 or se <= 0.0 or units_a_day <= 0.0:
         return None
-    needed = _least_units(abs(difference), se * sqrt(units), rule, 0.0)
+    needed = _least_units(abs(difference), se * sqrt(units), rule, tests, 0.0)
     if needed is None:
         return None
     days = max(0.0, (needed - units) / units_a_day)
     return days if days <= 3_650.0 else None
 
 
-def _least_units(effect: float, spread: float, rule: Rule, z_power: float) -> int | None:
+class Progress(NamedTuple):
+    """How far one treatment's comparison is: its difference, the standard error, the units of both
+    arms and their new units a day."""
+
+    difference: float
+    se: float
+    units: int
+    units_a_day: float
+
+
+def days_by_holm(treatments: Sequence[Progress], rule: Rule) -> list[float | None]:
+    """`days_to_decision` of each of one metric's treatments as Holm calls them: the surest first,
+    each other not before the surer ones."""
+    order = sorted(
+        range(len(treatments)),
+        key=lambda i: -abs(treatments[i].difference) / treatments[i].se if treatments[i].se else 0,
+    )
+    days: list[float | None] = [None] * len(treatments)
+    earliest: float | None = 0.0
+    for rank, i in enumerate(order):
+        own = days_to_decision(*treatments[i], rule, tests=len(order) - rank)
+        # Whoever waits for one that is never called is never called.
+        earliest = None if own is None or earliest is None else max(own, earliest)
+        days[i] = earliest
+    return days
+
+
+def _check_power(power: float) -> None:
+    if not 0.0 < power < 1.0:
+        raise BadRequest("power", f"got {power!r}; expected a number between 0 and 1, such as 0.8")
+
+
+@lru_cache(maxsize=256)
+def _drift(rule: Rule, tests: int, power: float) -> float:
+    """How many standard errors from what is tested the true value must be for a call with
+    probability `power` at a planned end, by the normal distribution."""
+    level = rule.alpha / tests
+    z_power = float(stats.norm.isf(1.0 - power))
+    if rule.method != "group-sequential" or len(rule.looks) < 2:
+        return rule.call_reach(0, inf, tests) + z_power
+    critical = sequential.boundaries(rule.looks, level, rule.spending)
+
+    def short(drift: float) -> float:
+        return sequential.crossing_probability(rule.looks, critical, drift) - power
+
+    # The last look alone has at most the power of all together.
+    return float(brentq(short, 0.0, float(critical[-1]) + max(z_power, 0.0) + 1e-6, xtol=1e-10))
+
+
+def _least_units(
+    effect: float, spread: float, rule: Rule, tests: int, z_power: float
+) -> int | None:
     """The least N with effect ≥ (reach(N) + z_power) · spread/√N."""
 
     def missing(log_n: float) -> float:
         n = 10.0**log_n
-        return (rule.reach(round(n), inf) + z_power) * spread / sqrt(n) - effect
+        return (rule.call_reach(round(n), inf, tests) + z_power) * spread / sqrt(n) - effect
 
     # The root is sought in log₁₀ N, over which the reach changes evenly: from 5 units to 10¹³.
     least, most = 0.7, 13.0

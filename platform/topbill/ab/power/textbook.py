@@ -48,12 +48,19 @@ def detectable(
 
 
 def power_of(
-    effect: float, sd: float, n: float, *, alpha: float = 0.05, ratio: float = 1.0
+    effect: float,
+    sd: float,
+    n: float,
+    *,
+    alpha: float = 0.05,
+    ratio: float = 1.0,
+    df: float | None = None,
 ) -> float:
-    """The chance that n control units (and ratio·n of the variant) show a true difference
-    `effect`.
+    """The chance that n control units (and ratio·n of the variant) show a true difference `effect`
+    at one planned look (two-sided t-test); `df` are the degrees of freedom where they are not those
+    of equal variances, as with Welch's t.
     """
-    return float(TTestIndPower().power(abs(effect) / sd, n, alpha, ratio=ratio))
+    return float(TTestIndPower().power(abs(effect) / sd, n, alpha, ratio=ratio, df=df))
 
 
 def sample_size_of_rates(

@@ -265,6 +265,7 @@ class AnalysisRows:
         method: Method,
         alpha: float,
         power: float,
+        looks: Sequence[float],
     ) -> ab.Plan:
         """How long the experiment must run, see `ab.plan`."""
         return ab.plan(
@@ -280,6 +281,7 @@ class AnalysisRows:
             method=method,
             alpha=alpha,
             power=power,
+            looks=looks,
         )
 
 

@@ -10,6 +10,7 @@ from itertools import groupby, pairwise
 
 from topbill.ab import Analysis, GuardrailResult
 from topbill.domain import formatting
+from topbill.domain.margin import amount
 from topbill.reporting.experiment import svg, wording
 from topbill.reporting.experiment.model import (
     REASONS,
@@ -149,7 +150,7 @@ def _guardrail(guardrail: GuardrailResult) -> tuple[str, ...]:
         guardrail.variant,
         wording.GUARDRAILS[guardrail.status],
         *wording.worsening(guardrail),
-        f"{guardrail.margin:.1%}",
+        amount(guardrail.margin, guardrail.margin_unit),
     )
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import groupby
+from math import ceil, floor, log10
 from pathlib import Path
 
 from rich.box import SIMPLE
@@ -17,10 +18,13 @@ from topbill import ab
 from topbill.ab import DAYS, LIFTS, Method
 from topbill.domain import formatting
 from topbill.domain.errors import BadData, NotFound
+from topbill.domain.margin import Margin, MarginUnit
 from topbill.reporting.experiment.analysis_rows import AnalysisRows, ExperimentTables
 from topbill.reporting.queries.database import open_database
 
 _TEN_YEARS = 3_650.0
+_FAR = 3.0
+"""A guardrail that takes as many times longer as the least lift is out of its reach."""
 
 
 def plan(
@@ -33,6 +37,7 @@ def plan(
     method: Method = "sequential",
     alpha: float = 0.05,
     power: float = 0.8,
+    looks: Sequence[float] = (1.0,),
 ) -> ab.Plan:
     """How many units and days an experiment needs to show a lift, and the least lifts that show in
     a time.
@@ -46,6 +51,7 @@ def plan(
         method: how the result will be read.
         alpha: intervals are read at level 1 − alpha.
         power: the chance to find a lift that is there.
+        looks: of method "group-sequential", the fractions of the planned units at which one looks.
 
     Raises:
         NotFound: there is no lake yet, no such experiment, or only one variant in it.
@@ -67,50 +73,136 @@ def plan(
                 "several); expected whole traffic to plan from",
             )
         return rows.plan(
-            metric=metric, lifts=lifts, days=days, method=method, alpha=alpha, power=power
+            metric=metric,
+            lifts=lifts,
+            days=days,
+            method=method,
+            alpha=alpha,
+            power=power,
+            looks=looks,
         )
 
 
 def render_plan(plan: ab.Plan, console: Console) -> None:
-    """Print a plan: what it was made from, the units and days that lifts need, and the lifts that
-    units show.
+    """Print a plan: what it was made from, the units and days that lifts and guardrails need, and
+    the lifts that units show.
     """
-    console.print(f"[bold]{escape(plan.experiment)}[/]: how long must it run?")
-    a_day = "too early to say how many a day"
-    if plan.units_a_day is not None:
-        a_day = f"{plan.units_a_day:,.0f} a day"
-    traffic = f"{plan.units:,} units so far, {a_day}"
+    is_ahead = not plan.experiment
+    subject = "Before launch" if is_ahead else f"[bold]{escape(plan.experiment)}[/]"
+    console.print(f"{subject}: how long must it run?")
+    traffic = _traffic(plan, is_ahead)
     if plan.reason or plan.baseline is None or plan.sd is None:
         reason = ab.REASONS.get(plan.reason, plan.reason)
         console.print(f"{traffic}\nNothing can be planned yet: {reason}.")
         return
-    looking = {"sequential": ", looking as often as one likes", "fixed": ", looking once"}
     console.print(
         f"{traffic}\n{escape(plan.metric)} of the control: {plan.baseline:.4f}, "
         f"standard deviation {plan.sd:.4f} by unit",
         highlight=False,
     )
+    looking = {"sequential": ", looking as often as one likes", "fixed": ", looking once"}
     console.print(
         f"to be found with {plan.power:.0%} power at {1 - plan.alpha:.0%}"
-        f"{looking.get(plan.method, '')}",
+        f"{looking.get(plan.method, '')}{_holm(plan)}",
         highlight=False,
     )
-    console.print(_needs(plan.runtimes), _shows(plan.detectable))
+    console.print(_needs(plan.runtimes))
+    if plan.guardrails:
+        console.print(_guards(plan.guardrails))
+    if plan.detectable:
+        console.print(_shows(plan.detectable))
     console.print(
         "Units are the variant's and the control's. Half the lift takes some four times more."
     )
+    for sentence in _out_of_reach(plan):
+        console.print(sentence)
+
+
+def _traffic(plan: ab.Plan, is_ahead: bool) -> str:
+    if is_ahead:
+        several = formatting.several(plan.treatments + 1, "variant")
+        a_day = "" if plan.units_a_day is None else f", {plan.units_a_day:,.0f} units a day"
+        return f"{several}{a_day}"
+    a_day = "too early to say how many a day"
+    if plan.units_a_day is not None:
+        a_day = f"{plan.units_a_day:,.0f} a day"
+    return f"{plan.units:,} units so far, {a_day}"
+
+
+def _holm(plan: ab.Plan) -> str:
+    """What several treatments cost."""
+    if plan.treatments < 2:
+        return ""
+    first = f"p ≤ {plan.alpha:g}/{plan.treatments}"
+    return f";\nthe first of {plan.treatments} treatments is called at {first} (Holm)"
 
 
 def _needs(runtimes: Sequence[ab.PlannedRun]) -> Table:
-    table = _table("What a lift needs", ("variant", "lift", "units", "days"))
+    # Where guardrails take longer than the call, both are told.
+    ships = any(run.ship_units != run.units for run in runtimes if run.ship_units is not None)
+    to_ship = ("to ship", "days") if ships else ()
+    table = _table("What a lift needs", ("variant", "lift", "units", "days", *to_ship))
     for variant, runs in groupby(runtimes, key=lambda run: run.variant):
         # A variant's name stands once, above its lifts.
         for i, run in enumerate(runs):
-            units = "too many" if run.units is None else f"{run.units:,}"
-            lift = f"{100 * run.relative:+.4g}%"
-            table.add_row("" if i else escape(variant), lift, units, _days(run.days))
+            row = [
+                "" if i else escape(variant),
+                f"{100 * run.relative:+.4g}%",
+                _units(run.units),
+                _days(run.days),
+            ]
+            if ships:
+                row += [_units(run.ship_units), _days(run.ship_days)]
+            table.add_row(*row)
         table.add_section()
     return table
+
+
+def _guards(guardrails: Sequence[ab.PlannedGuardrail]) -> Table:
+    table = _table(
+        "Until a guardrail is known to be kept", ("variant", "guardrail", "margin", "units", "days")
+    )
+    for variant, lines in groupby(guardrails, key=lambda line: line.variant):
+        for i, line in enumerate(lines):
+            table.add_row(
+                "" if i else escape(variant),
+                escape(line.metric),
+                str(Margin(line.margin, line.margin_unit)),
+                _units(line.units),
+                _days(line.days),
+            )
+        table.add_section()
+    return table
+
+
+def _out_of_reach(plan: ab.Plan) -> list[str]:
+    """A sentence for each guardrail that takes far longer than the lifts do: with its margin, no
+    winner would ever be safe to ship."""
+    longest: dict[str, int] = {}
+    for run in plan.runtimes:
+        longest[run.variant] = max(longest.get(run.variant, 0), run.units or 0)
+    sentences: dict[str, str] = {}
+    for line in plan.guardrails:
+        lifts = longest.get(line.variant, 0)
+        if line.units is None or not lifts or line.units <= _FAR * lifts:
+            continue
+        margin = Margin(line.margin, line.margin_unit)
+        wider = ""
+        if line.reachable is not None:
+            rounded = _rounded(line.reachable, line.margin_unit)
+            wider = f"; within {rounded} it is as soon as the least lift shows"
+        sentences.setdefault(
+            f"{line.metric} {margin}",
+            f"To know that {escape(line.metric)} is not worse by {margin} takes {line.units:,} "
+            f"units, far more than the lifts{wider}.",
+        )
+    return list(sentences.values())
+
+
+def _rounded(value: float, unit: MarginUnit) -> Margin:
+    """A margin in two digits, upward."""
+    scale = 10.0 ** (floor(log10(value)) - 1)
+    return Margin(ceil(value / scale) * scale, unit)
 
 
 def _shows(detectable: Sequence[ab.Detectable]) -> Table:
@@ -122,6 +214,10 @@ def _shows(detectable: Sequence[ab.Detectable]) -> Table:
             table.add_row("" if i else escape(variant), when, f"{line.units:,}", lift)
         table.add_section()
     return table
+
+
+def _units(units: int | None) -> str:
+    return "too many" if units is None else f"{units:,}"
 
 
 def _days(days: float | None) -> str:

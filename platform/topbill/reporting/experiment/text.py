@@ -12,6 +12,7 @@ from rich.table import Table
 
 from topbill.ab import Analysis, Comparison
 from topbill.domain import formatting
+from topbill.domain.margin import amount
 from topbill.reporting.experiment import wording
 from topbill.reporting.experiment.model import (
     Health,
@@ -71,7 +72,7 @@ def render_analysis(analysis: Analysis, console: Console) -> None:
         change = f"; {change}, interval {bounds}" if bounds else ""
         console.print(
             f"guardrail {escape(guardrail.metric)}, {escape(guardrail.variant)}: {verdict}{change}"
-            f"; {guardrail.margin:.1%} allowed",
+            f"; {amount(guardrail.margin, guardrail.margin_unit)} allowed",
             highlight=False,
         )
     split = escape(wording.split_sentence(analysis))

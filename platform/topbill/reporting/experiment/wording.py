@@ -14,6 +14,7 @@ from topbill import ab
 from topbill.ab import HUGE, Analysis, Comparison, GuardrailResult
 from topbill.ab import REASONS as AB_REASONS
 from topbill.domain import formatting
+from topbill.domain.margin import amount
 from topbill.reporting.experiment.model import (
     REASONS,
     Health,
@@ -304,10 +305,13 @@ def worsening(guardrail: GuardrailResult) -> tuple[str, str]:
     verb = "worsened"
     if by < 0.0:
         verb, by, low, high = "improved", -by, -high, -low
-    return (
-        f"{verb} by {formatting.percent(by)}",
-        f"{formatting.percent(low)} to {formatting.percent(high)}",
-    )
+    if guardrail.margin_unit == "relative":
+        return (
+            f"{verb} by {formatting.percent(by)}",
+            f"{formatting.percent(low)} to {formatting.percent(high)}",
+        )
+    unit = guardrail.margin_unit
+    return f"{verb} by {amount(by, unit)}", f"{amount(low, unit)} to {amount(high, unit)}"
 
 
 def alarms(report: Report) -> list[Note]:
@@ -337,7 +341,7 @@ def _broken_guardrails(analysis: Analysis) -> list[Note]:
         if guardrail.status == "worse":
             sentence = (
                 f"{guardrail.variant} makes {guardrail.metric} worse by more than the "
-                f"{guardrail.margin:.1%} allowed."
+                f"{amount(guardrail.margin, guardrail.margin_unit)} allowed."
             )
             broken.append(Note(code="guardrail_worse", sentence=sentence))
     return broken
