@@ -75,7 +75,8 @@ def _placeholder(argument: Any) -> str:
     name = argument.name.strip("-").upper()
     if argument.field_info.kind is Parameter.VAR_POSITIONAL:
         return f"[{name}...]"
-    return str(name)
+    may_be_left_out = _is_positional(argument) and not argument.required
+    return f"[{name}]" if may_be_left_out else str(name)
 
 
 def _row(argument: Any) -> str:

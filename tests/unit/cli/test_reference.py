@@ -28,5 +28,7 @@ def test_every_command_says_what_it_does_and_stands_on_the_page_with_its_options
         assert command.help.strip(), name
         for argument in command.assemble_argument_collection(parse_docstring=True):
             if argument.show and argument.name.startswith("--") and not argument.required:
-                assert f"`{argument.name}`" in section, (name, argument.name)
+                # What is positional too, and may be left out, stands in brackets.
+                places = (f"`{argument.name}`", f"`[{argument.name.strip('-').upper()}]`")
+                assert any(place in section for place in places), (name, argument.name)
                 assert argument.parameter.help, (name, argument.name)
