@@ -70,20 +70,24 @@ def export(
     Args:
         key: The experiment.
         target: A file, or a folder (parquet, arrow, delta) that takes what is not in it yet.
-        format: Where the name does not tell.
+        format: Where the name does not tell: .dsjson, .parquet, .arrow and .csv (a plain one, a
+            row a shown item) do.
     """
     from topbill.formats import export_log
+    from topbill.formats.registry import target_format
 
+    chosen = format or target_format(target)
     with progress() as bar:
         task = bar.add_task(key, total=None)
         decisions = export_log(
             key,
             data,
             target,
-            format=format,
+            format=chosen,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
-    out.print(f"{target}: {decisions:,} decisions written", highlight=False, soft_wrap=True)
+    sentence = f"{target}: {decisions:,} decisions written as {chosen}"
+    out.print(sentence, highlight=False, soft_wrap=True)
 
 
 @app.command

@@ -6,6 +6,8 @@ import gzip
 from pathlib import Path
 from typing import IO
 
+COMPRESSED = (".gz",)
+"""Endings of names of such files."""
 _MAGIC = b"\x1f\x8b"
 
 

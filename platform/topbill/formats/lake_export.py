@@ -20,8 +20,8 @@ from topbill.domain.decision import (
 )
 from topbill.domain.errors import BadRequest, NotFound
 from topbill.domain.records import RewardEvent
-from topbill.formats.obp_columns import survey
-from topbill.formats.registry import FORMATS, FormatName, find, format_of
+from topbill.formats.obp_columns import ObpColumns, context_features, survey
+from topbill.formats.registry import FORMATS, FormatName, find, target_format
 from topbill.formats.rows import ActionFeatures, Progress, Row, quiet
 from topbill.formats.writers import Export, Survey
 
@@ -94,7 +94,7 @@ def export_log(
         BadRequest: The target is there already, its format is not known, or has no place for the
             weights of a sub-sampled log.
     """
-    chosen = find(format or format_of(target))
+    chosen = find(format or target_format(target))
     with ExitStack() as stack:
         connection = stack.enter_context(
             closing(lake.connect(data / lake.DATABASE, memory_limit=_MEMORY))
@@ -105,10 +105,15 @@ def export_log(
                 f"experiment {key!r} has no decision in {data}; "
                 "expected one that was published there"
             )
-        if not chosen.is_whole:
+        if not chosen.weights:
             _check_row_weights(connection, key, chosen.name)
         features = _features(connection, key)
-        export = Export(target, features, lambda: _survey(connection, key))
+        export = Export(
+            target,
+            features,
+            lambda: _survey(connection, key),
+            lambda: _survey_names(connection, key),
+        )
         writer = chosen.open_writer(export)
         stack.callback(writer.close)
         # What an earlier run has written counts as done, though it is not written now.
@@ -134,7 +139,7 @@ def _check_row_weights(connection: lake.Connection, key: str, format_name: str) 
     """
     ((weighted,),) = connection.execute(_WEIGHTED, {"key": key}).fetchall()
     if weighted:
-        able = ", ".join(entry.name for entry in FORMATS.values() if entry.is_whole)
+        able = ", ".join(entry.name for entry in FORMATS.values() if entry.weights)
         raise BadRequest(
             "format",
             f"{key}: {weighted:,} decisions stand for several (row_weight), for which "
@@ -154,6 +159,18 @@ def _survey(connection: lake.Connection, key: str) -> Survey:
     ((last_seq,),) = connection.execute(_LAST, {"key": key}).fetchall()
     upto = int(last_seq)
     return Survey(survey(_rows(connection, key, upto)), upto)
+
+
+def _survey_names(connection: lake.Connection, key: str) -> Survey:
+    """The names in the whole log as it is now, in a pass of its own."""
+    ((last_seq,),) = connection.execute(_LAST, {"key": key}).fetchall()
+    upto = int(last_seq)
+    features: dict[str, None] = {}
+    events: dict[str, None] = {}
+    for decision, own in _rows(connection, key, upto):
+        features.update(dict.fromkeys(context_features(decision)))
+        events.update(dict.fromkeys(event.event for event in own))
+    return Survey(ObpColumns(), upto, tuple(features), tuple(events))
 
 
 def _rows(connection: lake.Connection, key: str, upto: int) -> Iterator[Row]:

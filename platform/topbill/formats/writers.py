@@ -25,22 +25,26 @@ _LAST_SEQ = (1 << 63) - 1
 
 class Survey(msgspec.Struct, frozen=True):
     """What a first pass over the log found, for formats whose columns must be known before the
-    first row; what came after the decision `upto` (a `seq`) is not in it.
+    first row; what came after the decision `upto` (a `seq`) is not in it. `features` and
+    `events` are names: of all that contexts hold, and of all events.
     """
 
     # In files it is called as 0.1.0 called it: an export that it began can be gone on with.
     columns: ObpColumns = msgspec.field(name="layout")
     upto: int
+    features: tuple[str, ...] = ()
+    events: tuple[str, ...] = ()
 
 
 class Export(NamedTuple):
     """What a writer needs to know: where to, the features of the experiment's actions, and how to
-    survey the log, for formats that have to.
+    survey the log, for formats that have to: its numbered columns, or its names alone.
     """
 
     target: Path
     features: ActionFeatures
     survey: Callable[[], Survey]
+    survey_names: Callable[[], Survey]
 
 
 class ExportProgress(msgspec.Struct, frozen=True):
@@ -114,6 +118,12 @@ class ExportNote:
         """What the survey found."""
         survey = self.progress.survey
         return ObpColumns() if survey is None else survey.columns
+
+    @property
+    def names(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """The names of the contexts' features, and of the events."""
+        survey = self.progress.survey
+        return ((), ()) if survey is None else (survey.features, survey.events)
 
     def drop(self) -> None:
         """The export is whole."""

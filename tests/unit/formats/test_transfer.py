@@ -4,6 +4,7 @@ is refused.
 
 from __future__ import annotations
 
+import csv
 import gzip
 import json
 import subprocess
@@ -133,6 +134,8 @@ def round_trips() -> list[tuple[str, int]]:
     """Every registered format, with decisions of one placement, and of two where it takes them."""
     trips = []
     for entry in registry.FORMATS.values():
+        if not entry.reader:
+            continue
         trips.append((entry.name, 1))
         if entry.slates:
             trips.append((entry.name, 2))
@@ -299,7 +302,7 @@ def test_an_open_bandit_csv_comes_back_as_it_went_in(tmp_path: Path) -> None:
     ]
     (tmp_path / "in.csv").write_text("\n".join(lines) + "\n")
     assert import_log(tmp_path / "in.csv", tmp_path / "data", key="obd") == 300
-    assert export_log("obd", tmp_path / "data", tmp_path / "out.csv") == 300
+    assert export_log("obd", tmp_path / "data", tmp_path / "out.csv", format="open-bandit") == 300
     assert (tmp_path / "out.csv").read_text() == (tmp_path / "in.csv").read_text()
 
 
@@ -308,14 +311,14 @@ def test_named_actions_and_features_become_numbers_and_columns(
 ) -> None:
     rows = [logged(i) for i in range(200)]
     import_log(write(tmp_path / "log.dsjson", rows), tmp_path / "data", experiments=experiments)
-    assert export_log("home", tmp_path / "data", tmp_path / "out.npz") == 200
+    assert export_log("home", tmp_path / "data", tmp_path / "out.npz", format="obp") == 200
     back = np.load(tmp_path / "out.npz")
     assert back["action"].tolist() == ["abc".index(d.slate[0].action) for d, _ in rows]
     assert back["context"].tolist() == [
         [1.0, 0.0] if i % 2 == 0 else [0.0, 1.0] for i in range(200)
     ]
     assert back["reward"].tolist() == [float(len(events)) for _, events in rows]
-    assert export_log("home", tmp_path / "data", tmp_path / "out.csv") == 200
+    assert export_log("home", tmp_path / "data", tmp_path / "out.csv", format="open-bandit") == 200
     first = (tmp_path / "out.csv").read_text().splitlines()[:2]
     assert first[0].endswith("propensity_score,user_feature_device")
     assert first[1].endswith(",0,1,0,0.33333333333333331,web")
@@ -596,10 +599,23 @@ def test_formats_are_told_by_name_or_must_be_said(tmp_path: Path) -> None:
     assert formats.format_of(Path("a.parquet")) == "parquet"
     assert formats.format_of(Path("a.csv")) == "open-bandit"
     for entry in registry.FORMATS.values():
-        for suffix in entry.suffixes:
-            assert formats.format_of(Path(f"a{suffix}")) == entry.name
+        for suffix in entry.written:
+            assert registry.target_format(Path(f"a{suffix}")) == entry.name
     with pytest.raises(BadRequest, match="--format"):
         formats.format_of(tmp_path / "a.txt")
+    # What two would write is asked for, by their names.
+    for name, able in (("a.npz", "obp, obp-slate"), ("a.jsonl", "dsjson, eppo")):
+        with pytest.raises(BadRequest, match=f"{name} does not tell .*one of {able}$"):
+            registry.target_format(Path(name))
+    for suffix in (".json", ".jsonl", ".json.gz"):
+        lines = b'{"flagKey": "f", "actionProbability": 0.5}'
+        lines = gzip.compress(lines) if suffix.endswith("gz") else lines
+        (tmp_path / f"eppo{suffix}").write_bytes(lines)
+        assert formats.format_of(tmp_path / f"eppo{suffix}") == "eppo"
+        assert formats.format_of(tmp_path / f"none{suffix}") == "dsjson"
+    assert formats.format_of(Path("a.npz")) == "obp"
+    with pytest.raises(BadRequest, match="got csv, which is only written; expected dsjson, eppo"):
+        formats.read(tmp_path / "a.csv", "csv", "home")
     with pytest.raises(BadRequest, match=r"got 'jsonl'; expected one of dsjson, eppo"):
         formats.read(tmp_path / "a.txt", "jsonl", "home")
     with pytest.raises(NotFound):
@@ -635,8 +651,9 @@ def test_the_command_line_imports_and_exports(tmp_path: Path) -> None:
     assert "120 decisions" in topbill(
         "export", "home", "parts", "--format", "parquet", "--data", "imported"
     )
-    for file in ("log.npz", "log.csv"):
-        assert "120 decisions" in topbill("export", "home", file, "--data", "imported")
+    for file, chosen in (("log.npz", "obp"), ("log.csv", "open-bandit")):
+        written = topbill("export", "home", file, "--format", chosen, "--data", "imported")
+        assert f"120 decisions written as {chosen}" in written
         assert "120 decisions" in topbill("import", file, "--data", f"from-{file}")
 
     assert len(list(formats.read(tmp_path / "parts", "parquet", "home"))) == 120
@@ -660,8 +677,65 @@ def test_half_an_export_is_not_taken_for_a_whole_one(tmp_path: Path) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        export_log("home", tmp_path / "data", tmp_path / "out.npz", progress=dying)
+        export_log("home", tmp_path / "data", tmp_path / "out.npz", format="obp", progress=dying)
     assert not (tmp_path / "out.npz").exists()
     (tmp_path / "out.npz.progress").write_text("torn")
     with pytest.raises(LogError, match="delete it"):
-        export_log("home", tmp_path / "data", tmp_path / "out.npz")
+        export_log("home", tmp_path / "data", tmp_path / "out.npz", format="obp")
+
+
+# ---------------------------------------------------------------------- a plain CSV
+
+
+def test_a_csv_for_spreadsheets_has_a_row_a_shown_item(
+    tmp_path: Path, experiments: list[spec.Experiment]
+) -> None:
+    """Also of slates, and where contexts differ: names are those of the whole log."""
+    slates = [logged(i, 2) for i in range(150)]
+    decision, events = slates[7]
+    context = {"device": "tv", "viewer": {"age": 7, "kids": True}, "position": "top", "no": None}
+    decision = msgspec.structs.replace(decision, context=msgspec.json.encode(context), row_weight=4)
+    click = RewardEvent(decision_id="d7", event_id="c", event="click", value=2.5, position=1)
+    slates[7] = (decision, [*events, click])
+    source = tmp_path / "in.parquet"
+    write_parquet_file(arrow_rows.to_table(slates), source)
+    import_log(source, tmp_path / "data", experiments=experiments)
+    assert export_log("home", tmp_path / "data", tmp_path / "out.csv") == 150
+    with (tmp_path / "out.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 300
+    of_seventh = [row for row in rows if row["decision_id"] == "d7"]
+    assert [row["position"] for row in of_seventh] == ["0", "1"]
+    assert [row["action"] for row in of_seventh] == [p.action for p in decision.slate]
+    assert [float(row["propensity"]) for row in of_seventh] == [1 / 3, 1 / 2]
+    assert [row["event.click"] for row in of_seventh] == ["", "2.5"]
+    first = of_seventh[0]
+    assert (first["context.viewer:age"], first["context.viewer:kids"]) == ("7", "true")
+    assert (first["context.position"], first["context.no"], first["row_weight"]) == (
+        "top",
+        "",
+        "4.0",
+    )
+    assert sum(float(row["event.play"] or 0) for row in rows) == sum(
+        event.value for _, own in slates for event in own if event.event == "play"
+    )
+
+
+def test_an_export_of_a_csv_that_died_goes_on(
+    tmp_path: Path, experiments: list[spec.Experiment]
+) -> None:
+    import_log(
+        write(tmp_path / "l.dsjson", [logged(i) for i in range(300)]),
+        tmp_path / "data",
+        experiments=experiments,
+    )
+
+    def dying(done: int, total: int | None) -> None:
+        if done >= 140:
+            raise KeyboardInterrupt
+
+    with suppress(KeyboardInterrupt):
+        export_log("home", tmp_path / "data", tmp_path / "out.csv", progress=dying)
+    export_log("home", tmp_path / "data", tmp_path / "out.csv")
+    export_log("home", tmp_path / "data", tmp_path / "whole.csv")
+    assert (tmp_path / "out.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
