@@ -18,11 +18,14 @@ from topbill.reporting import REASONS, Report
 from topbill.reporting.experiment.wording import (
     CALLS,
     GUARDRAILS,
+    PHASE_HEADINGS,
     against_holdout,
     comparison_cells,
+    excluded_sentence,
     holdout_sentences,
     metric_name,
     outside,
+    phase_cells,
     rows_of,
     side,
     standing,
@@ -306,6 +309,16 @@ def split(analysis: Analysis) -> None:
         )
 
 
+def phases(report: Report) -> None:
+    """The spans of one set of variants, shares and traffic, and what is not counted."""
+    if len(report.phases) > 1:
+        pieces.section("Phases", TERMS["phase"])
+        lines = [dict(zip(PHASE_HEADINGS, phase_cells(p), strict=True)) for p in report.phases]
+        pieces.table(pd.DataFrame(lines), f"{report.experiment}-phases")
+    if report.excluded:
+        st.caption(words.plain(excluded_sentence(report.excluded)))
+
+
 def file(report: Report) -> None:
     """The experiment file as it is in force, and its audit."""
     with st.expander("The experiment file, and what changed when", icon=":material/description:"):
@@ -344,9 +357,12 @@ def body() -> None:
         guardrails(report.ab)
         segments(report.ab)
         split(report.ab)
+        for remark in report.ab.notes:
+            st.caption(words.plain(f"{remark}."))
     else:
         uncompared(report)
     holdout(report)
+    phases(report)
     file(report)
 
 

@@ -17,6 +17,8 @@ from topbill.domain.errors import NotFound
 from topbill.spec import Experiment
 
 if TYPE_CHECKING:
+    from datetime import date
+
     import pandas as pd
 
     from topbill.ab import Method
@@ -51,6 +53,10 @@ def report(
     segments: Sequence[str] | None = None,
     method: Method = "sequential",
     looks: Sequence[float] = (1.0,),
+    since: str | date | None = None,
+    until: str | date | None = None,
+    revision: str | None = None,
+    first_exposure: bool = False,
 ) -> Report | PageReport:
     """The report of an experiment or a page: what each variant earned, by how much they differ,
     whether that may be read, and the verdict in a sentence.
@@ -63,6 +69,11 @@ def report(
         method: Of an experiment: how intervals of differences are made, as in `compare`.
         looks: Of an experiment: when was looked, as fractions of the plan, with
             "group-sequential".
+        since, until: Of an experiment: only decisions from then on, and before then (ISO 8601, UTC
+            where there is no zone).
+        revision: Of an experiment: only decisions of that revision of its file.
+        first_exposure: Of an experiment: units that were seen in several variants count for their
+            first, also where no change of shares explains it.
 
     Returns:
         A `Report` or a `PageReport`. It shows itself in a notebook; `to_frame()` has one column a
@@ -70,6 +81,7 @@ def report(
 
     Raises:
         NotFound: There is no record in `data`, or nothing of that key in it.
+        BadRequest: A time or a revision cannot be meant, or a page is asked for a part.
         LogError: The record cannot be read.
 
     Examples:
@@ -82,7 +94,17 @@ def report(
     """
     from topbill import reporting
 
-    return reporting.load(key, data, segments=segments, method=method, looks=looks)
+    return reporting.load(
+        key,
+        data,
+        segments=segments,
+        method=method,
+        looks=looks,
+        since=since,
+        until=until,
+        revision=revision,
+        first_exposure=first_exposure,
+    )
 
 
 def sql(query: str, data: Path | str = "data") -> pd.DataFrame:

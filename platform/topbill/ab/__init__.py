@@ -15,6 +15,7 @@ from topbill.ab.checks.srm import (
     sequential_srm_of_sums,
     srm,
     srm_of_choices,
+    srm_of_phases,
     srm_of_sums,
 )
 from topbill.ab.comparison import compare
@@ -22,6 +23,7 @@ from topbill.ab.core.effect import METHODS, ArmEstimate, Effect, Method, Rule, e
 from topbill.ab.files import FileComparison, compare_file
 from topbill.ab.judged import MetricDesign
 from topbill.ab.metrics import Mean, Metric, Proportion, Quantile, Ratio, Sum
+from topbill.ab.phases import Phase
 from topbill.ab.planning import (
     DAYS,
     LIFTS,
@@ -77,6 +79,7 @@ __all__ = [
     "Metric",
     "MetricDesign",
     "PeriodSplits",
+    "Phase",
     "Plan",
     "PlannedGuardrail",
     "PlannedRun",
@@ -102,5 +105,6 @@ __all__ = [
     "srm",
     "srm_archive",
     "srm_of_choices",
+    "srm_of_phases",
     "srm_of_sums",
 ]

@@ -16,7 +16,7 @@ column `objective` is used if there, else computed.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from math import sqrt
 from typing import Any
 
@@ -26,7 +26,7 @@ from topbill.ab import reasons
 from topbill.ab.checks.denominators import denominators, per_unit, withheld
 from topbill.ab.checks.denominators import sentence as moved_sentence
 from topbill.ab.checks.segments import heterogeneity, with_adjusted
-from topbill.ab.checks.srm import sample_ratio
+from topbill.ab.checks.srm import Intended, sample_ratio
 from topbill.ab.core.effect import (
     Adjustment,
     Effect,
@@ -36,19 +36,22 @@ from topbill.ab.core.effect import (
     adjusted,
     checked_rule,
     effect_of,
-    estimate_pair,
 )
-from topbill.ab.core.quantile import quantile_pairs
-from topbill.ab.core.units import (
-    MomentsByArm,
-    UnitRows,
-    check_columns,
-    gather,
-    read_rows,
-)
+from topbill.ab.core.units import UnitRows, check_columns, read_rows, with_read_times
 from topbill.ab.judged import Direction, Limit, MetricDesign, judged
 from topbill.ab.judged import sentence as cut_sentence
-from topbill.ab.metrics import Mean, Metric, Quantile
+from topbill.ab.metrics import Mean, Metric
+from topbill.ab.parts import (
+    Columns,
+    Part,
+    checked_phases,
+    intended_of,
+    parts_of,
+    units_of_one_variant,
+    with_units,
+    within_phases,
+)
+from topbill.ab.phases import Phase, Reading, with_changes
 from topbill.ab.power import runtime
 from topbill.ab.results import (
     Analysis,
@@ -57,8 +60,9 @@ from topbill.ab.results import (
     GuardrailResult,
     Heterogeneity,
     SampleRatio,
+    Split,
 )
-from topbill.ab.verdict import called, guardrail, verdict
+from topbill.ab.verdict import called, guardrail, phase_notes, verdict
 from topbill.domain.errors import BadRequest
 from topbill.domain.formatting import label, listing
 from topbill.domain.margin import Margin
@@ -72,7 +76,8 @@ OBJECTIVE = "objective"
 
 class Design(msgspec.Struct, frozen=True, kw_only=True):
     """What the analysis needs to know of an experiment; `shares` by variant, `guardrails` margins
-    by metric, a plain number being relative (0.1: 10% of the control's value).
+    by metric, a plain number being relative (0.1: 10% of the control's value); `phases` (the oldest
+    first) where variants or shares were changed on the way.
 
     Raises:
         BadRequest: for a metric that only a guardrail watches and that does not say which direction
@@ -84,6 +89,7 @@ class Design(msgspec.Struct, frozen=True, kw_only=True):
     shares: dict[str, float]
     metrics: tuple[MetricDesign, ...]
     guardrails: dict[str, float | Margin] = {}
+    phases: tuple[Phase, ...] = ()
 
     def __post_init__(self) -> None:
         for m in self.metrics:
@@ -146,6 +152,8 @@ def analyse(
     variant: str = "variant",
     day: str | None = "day",
     segments: Sequence[str] = (),
+    phase: str | None = None,
+    first_exposure: bool = False,
     covariates: Mapping[str, str] | None = None,
     method: Method = "sequential",
     alpha: float = 0.05,
@@ -164,6 +172,12 @@ def analyse(
             Of moments the days are UTC's.
         segments: columns to look into for effects that differ. A unit belongs to the segment of its
             first row: by `day`, and of one day's rows the one that stands first.
+        phase: the column with the number of each row's phase, from 0, among those of the design:
+            the split is tested by the shares in force when a unit came, and effects are taken
+            within strata of equal shares. Units that changed variant with the phase count for the
+            one that they were given first.
+        first_exposure: let every unit that was seen in several variants count for its first;
+            otherwise those that no phase explains are counted and left out.
         covariates: a pre-period column by metric (or "objective").
         method, alpha, adjust, looks: those of `compare`.
 
@@ -173,21 +187,17 @@ def analyse(
             with a reason, and the verdict says what is missing.
     """
     rule = checked_rule(method, alpha, looks=looks)
+    columns = Columns(unit, variant, day, phase, first_exposure)
     prepared = prepare(
-        data,
-        design,
-        unit=unit,
-        variant=variant,
-        day=day,
-        labels=segments,
-        covariates=covariates,
-        adjust=adjust,
+        data, design, columns=columns, labels=segments, covariates=covariates, adjust=adjust
     )
     design = prepared.design
-    ratio = sample_ratio(prepared.rows, design.shares, day=day, segments=segments)
+    ratio = sample_ratio(prepared.rows, prepared.intended, day=day, segments=segments)
+    ratio = msgspec.structs.replace(ratio, moved=prepared.moved, phases=prepared.splits)
     # One table for all that follows, so that guardrails and comparisons speak of the same numbers.
     table = _table(prepared, covariates, rule, adjust)
-    rate = units_a_day(prepared.rows, ratio)
+    # What is over will not be decided by waiting.
+    rate = None if prepared.ended is not None else units_a_day(prepared.rows, ratio)
     comparisons, counted_once = _comparisons(table, design, rule, rate)
     guardrails = _guardrails(table, design, rule, rate)
     uncovered = _uncovered(table.pairs)
@@ -212,9 +222,10 @@ def analyse(
         heterogeneity=_by_segment(
             prepared, _called(prepared, table), usable, segments, rule, adjust
         ),
-        verdict=verdict(primary, guardrails, ratio, design.control),
+        verdict=verdict(primary, guardrails, ratio, design.control, ended=prepared.ended),
         notes=[
-            *_crossovers(table.moments),
+            *_crossovers(ratio),
+            *phase_notes(prepared.phases, design.control, table.thin, prepared.alone),
             *(moved_sentence(check, design.control) for check in moved),
             *_cut_off(prepared, as_they_came),
             *uncovered.values(),
@@ -223,7 +234,28 @@ def analyse(
         denominators=table.checks,
         per_unit=counted_once,
         as_they_came=as_they_came,
+        phases=prepared.phases or [_only_phase(design, ratio)],
+        excluded=_excluded(ratio.mixed, table.thin, prepared.alone),
     )
+
+
+def _only_phase(design: Design, ratio: SampleRatio) -> Phase:
+    """All of it, where nothing says that anything was changed."""
+    only = (
+        design.phases[0] if design.phases else Phase(shares=design.shares, control=design.control)
+    )
+    p_value = ratio.p_value if only.shares else None
+    return msgspec.structs.replace(only, units=ratio.counts, srm_p=p_value)
+
+
+def _excluded(mixed: int, thin: int, alone: int) -> dict[str, int]:
+    """Units that were left out, by reason."""
+    counts = {
+        reasons.CROSSOVER_UNITS: mixed,
+        reasons.THIN_STRATA: thin,
+        reasons.ONE_VARIANT: alone,
+    }
+    return {reason: n for reason, n in counts.items() if n}
 
 
 # --- The rows
@@ -232,7 +264,24 @@ def analyse(
 @dataclass(frozen=True, slots=True)
 class Prepared:
     """Checked rows with the metrics to read from them, the primary one first; those that some value
-    was cut off of also as they came, and where."""
+    was cut off of also as they came, and where.
+
+    Attributes:
+        design: The experiment as it is read: with the variants and shares of the last phase that
+            had several.
+        primary: The name of the metric that the verdict is about.
+        metrics: All metrics.
+        rows: The rows of all phases that are read, units in their first variants.
+        per: What each metric is a number of.
+        as_they_came: Metrics that some value was cut off of, without that.
+        limits: Where it was cut off.
+        parts: The rows that variants are compared on.
+        intended: What units were to be split by.
+        phases: All phases with their units; `splits` are of those that are read.
+        moved: Units that changed variant and count for their first.
+        alone: Units that came only while there was one variant.
+        ended: When the last phase with several variants ended, if there was one after it.
+    """
 
     design: Design
     primary: str
@@ -241,15 +290,20 @@ class Prepared:
     per: dict[str, str]
     as_they_came: dict[str, Metric]
     limits: dict[str, Limit]
+    parts: tuple[Part, ...]
+    intended: Intended
+    moved: int = 0
+    phases: list[Phase] = field(default_factory=list)
+    splits: list[Split] = field(default_factory=list)
+    alone: int = 0
+    ended: str | None = None
 
 
 def prepare(
     data: Any,
     design: Design | Experiment,
     *,
-    unit: str | None,
-    variant: str,
-    day: str | None,
+    columns: Columns,
     covariates: Mapping[str, str] | None,
     labels: Sequence[str] = (),
     adjust: str = "cuped",
@@ -261,20 +315,69 @@ def prepare(
     """
     design = design if isinstance(design, Design) else Design.of(design)
     relation, primary = _with_objective(relation_of(data), design)
-    counted = judged(relation, design.metrics, unit=unit, variant=variant)
-    metrics: dict[str, Metric] = {primary: Mean(OBJECTIVE), **counted.metrics}
-    rows = read_rows(
-        counted.relation,
-        unit=unit,
-        variant=variant,
-        metrics=metrics | {f"{n} as it came": m for n, m in counted.as_they_came.items()},
-        covariates=covariates,
-        adjust=adjust,
-        labels=labels,
-        time=day,
+    # As times, not as text: by them a unit's first row is found.
+    relation = with_read_times(relation, columns.time)
+    check_columns(relation.columns, columns.named)
+    checked_phases(relation, columns, design.phases)
+    reading = Reading.of(design.phases) if design.phases else None
+    if reading is None or reading.last is None:
+        columns = replace(columns, phase=None)
+    else:
+        design = _as_read(design, reading.last)
+    by = judged(relation, design.metrics, unit=columns.unit, variant=columns.variant)
+    metrics: dict[str, Metric] = {primary: Mean(OBJECTIVE), **by.metrics}
+
+    def read(rows: Any) -> UnitRows:
+        return read_rows(
+            rows,
+            unit=columns.unit,
+            variant=columns.variant,
+            metrics=metrics | {f"{n} as it came": m for n, m in by.as_they_came.items()},
+            covariates=covariates,
+            adjust=adjust,
+            labels=[*labels, columns.phase] if columns.phase else labels,
+            time=columns.time,
+        )
+
+    inside = by.relation
+    if columns.phase is not None and reading is not None and not reading.is_all:
+        inside = within_phases(inside, columns.phase, reading.numbers)
+    exposures = columns.exposures(inside)
+    rows = read(exposures.relation)
+    prepared = Prepared(
+        design,
+        primary,
+        metrics,
+        rows,
+        {m.name: m.read_per for m in design.metrics},
+        by.as_they_came,
+        by.limits,
+        (Part(tuple(design.treatments), rows),),
+        Intended.always(design.shares),
+        exposures.moved,
     )
-    per = {m.name: m.read_per for m in design.metrics}
-    return Prepared(design, primary, metrics, rows, per, counted.as_they_came, counted.limits)
+    if reading is None or columns.phase is None:
+        phases = with_changes(design.phases) if len(design.phases) > 1 else []
+        return replace(prepared, phases=phases)
+    intended = intended_of(columns, reading)
+    phases, splits = with_units(by.relation, columns, reading, rows, intended)
+    variants = (design.control, *design.treatments)
+    return replace(
+        prepared,
+        parts=parts_of(by.relation, columns, reading, rows, variants, read),
+        intended=intended,
+        phases=phases,
+        splits=splits,
+        alone=units_of_one_variant(by.relation, columns, reading),
+        ended=reading.ended,
+    )
+
+
+def _as_read(design: Design, last: Phase) -> Design:
+    """The design with the variants of the last phase that had several."""
+    return msgspec.structs.replace(
+        design, control=last.control or design.control, shares=last.shares
+    )
 
 
 def _with_objective(relation: Any, design: Design) -> tuple[Any, str]:
@@ -309,13 +412,15 @@ def units_a_day(rows: UnitRows, ratio: SampleRatio) -> float | None:
 @dataclass(frozen=True, slots=True)
 class Table:
     """Each variant beside the control on each metric; what variants' metrics divide by; and by
-    metric and variant what is called instead where that differs."""
+    metric and variant what is called instead where that differs. `mixed` units were left out for
+    having been seen in several variants, `thin` for a phase with too few of one."""
 
-    moments: MomentsByArm
     pairs: dict[str, dict[str, Pair]]
     checks: list[DenominatorCheck]
     instead: dict[tuple[str, str], Pair]
     per: Mapping[str, str]
+    mixed: int
+    thin: int
 
     def judged(self, metric: str, variant: str) -> tuple[Pair, str]:
         """The pair that calls are made of, and what it is a number of."""
@@ -328,79 +433,55 @@ def _table(
     prepared: Prepared, covariates: Mapping[str, str] | None, rule: Rule, adjust: Adjustment
 ) -> Table:
     design, metrics = prepared.design, prepared.metrics
-    moments, pairs = _gathered(prepared, metrics, covariates, adjust)
     of_decisions = [m.name for m in design.metrics if m.is_of_decisions]
     if OBJECTIVE in metrics:
         of_decisions.append(OBJECTIVE)
-    checks = denominators(
-        prepared.rows, moments, metrics, of_decisions, design.control, design.treatments, rule
-    )
+    pairs: dict[str, dict[str, Pair]] = {name: {} for name in metrics}
+    checks: list[DenominatorCheck] = []
     instead: dict[tuple[str, str], Pair] = {}
-    for name in {check.metric: None for check in checks if check.alarm}:
-        variants = [str(c.variant) for c in checks if c.metric == name and c.alarm]
-        by_variant = _per_unit(prepared, name, variants, covariates, rule, adjust)
-        instead |= {(name, variant): pair for variant, pair in by_variant.items()}
-    return Table(moments, pairs, checks, instead, prepared.per)
-
-
-def _gathered(
-    prepared: Prepared,
-    metrics: Mapping[str, Metric],
-    covariates: Mapping[str, str] | None,
-    adjust: Adjustment,
-) -> tuple[MomentsByArm, dict[str, dict[str, Pair]]]:
-    """The moments of some metrics, and each variant beside the control on them."""
-    design, rows = prepared.design, prepared.rows
-    quantiles = {n: m for n, m in metrics.items() if isinstance(m, Quantile)}
-    plain = {n: m for n, m in metrics.items() if n not in quantiles}
-    covariates = {n: column for n, column in (covariates or {}).items() if n in plain}
-    moments = gather(rows, plain, covariates, products=adjust == "lin")
-    pairs = {}
-    for name in metrics:
-        if name in quantiles:
-            pairs[name] = quantile_pairs(
-                rows, quantiles[name], moments, design.control, design.treatments
-            )
-        else:
-            pairs[name] = _pairs(moments, name, design, adjust)
-    return moments, pairs
-
-
-def _pairs(
-    moments: MomentsByArm, metric: str, design: Design, adjust: Adjustment
-) -> dict[str, Pair]:
-    """Each variant beside the control on one metric."""
-    control = moments.of_variant(metric, design.control)
-    terms = moments.terms[metric]
-    return {
-        name: estimate_pair(terms, moments.of_variant(metric, name), control, adjust)
-        for name in design.treatments
-    }
+    mixed = thin = 0
+    for part in prepared.parts:
+        moments, of_part = part.gathered(metrics, covariates, design.control, adjust)
+        for name in metrics:
+            pairs[name] |= of_part[name]
+        own_checks = denominators(part, moments, metrics, of_decisions, design.control, rule)
+        checks += own_checks
+        for name in {check.metric: None for check in own_checks if check.alarm}:
+            variants = [str(c.variant) for c in own_checks if c.metric == name and c.alarm]
+            own = replace(part, variants=tuple(variants))
+            by_variant = _per_unit(prepared, own, name, covariates, rule, adjust)
+            instead |= {(name, variant): pair for variant, pair in by_variant.items()}
+        mixed = max(mixed, moments.mixed)
+        thin += part.thin_units(moments, prepared.primary, design.control)
+    for name, by_variant in pairs.items():
+        pairs[name] = {variant: by_variant[variant] for variant in design.treatments}
+    return Table(pairs, checks, instead, prepared.per, mixed, thin)
 
 
 def _per_unit(
     prepared: Prepared,
+    part: Part,
     name: str,
-    variants: Sequence[str],
     covariates: Mapping[str, str] | None,
     rule: Rule,
     adjust: Adjustment,
 ) -> dict[str, Pair]:
-    """What is called of a metric whose denominator these variants move, each unit counted once."""
+    """What is called of a metric whose denominator a part's variants move, each unit counted
+    once."""
     control = prepared.design.control
     pairs: dict[str, Pair] = {}
     for metric in per_unit(prepared.metrics[name]):
         metrics = {name: metric}
-        moments, by_metric = _gathered(prepared, metrics, covariates, adjust)
-        checks = denominators(prepared.rows, moments, metrics, [name], control, variants, rule)
+        moments, by_metric = part.gathered(metrics, covariates, control, adjust)
+        checks = denominators(part, moments, metrics, [name], control, rule)
         moved = [check.variant for check in checks if check.alarm]
-        for variant in variants:
+        for variant in part.variants:
             if variant not in pairs and variant not in moved:
                 pairs[variant] = by_metric[name][variant]
-        if len(pairs) == len(variants):
+        if len(pairs) == len(part.variants):
             return pairs
     # Whatever could be divided by, variants differ in it: nothing can be called.
-    for variant in variants:
+    for variant in part.variants:
         if variant not in pairs:
             pair = by_metric[name][variant]
             pairs[variant] = replace(pair, reason=reasons.DENOMINATOR_MOVED)
@@ -421,14 +502,14 @@ def _comparisons(
         # Holm's first step is what a treatment has to pass beside others that change nothing.
         tests = sum(not pair.reason for pair, _ in judged.values())
         for variant, (pair, per) in judged.items():
-            row = _comparison(metric, variant, pair, rule, table.moments.mixed, better, tests)
+            row = _comparison(metric, variant, pair, rule, table.mixed, better, tests)
             of_metric.append(msgspec.structs.replace(row, per=per))
         for row in called(_with_days(of_metric, design, rule, units_a_day), rule.alpha):
             variant = str(row.variant)
             if (metric, variant) not in table.instead:
                 comparisons.append(row)
                 continue
-            effect = effect_of(metric, variant, by_variant[variant], rule, table.moments.mixed)
+            effect = effect_of(metric, variant, by_variant[variant], rule, table.mixed)
             bare = withheld(effect)
             comparisons.append(Comparison(**msgspec.structs.asdict(bare), better=better))
             counted_once.append(row)
@@ -524,9 +605,13 @@ def _as_they_came(prepared: Prepared, table: Table, rule: Rule) -> list[Effect]:
     """The effects on metrics of which some value was cut off, as if none had been."""
     if not prepared.as_they_came:
         return []
-    _, pairs = _gathered(prepared, prepared.as_they_came, None, "cuped")
+    pairs: dict[str, dict[str, Pair]] = {name: {} for name in prepared.as_they_came}
+    for part in prepared.parts:
+        _, of_part = part.gathered(prepared.as_they_came, None, prepared.design.control, "cuped")
+        for name, by_variant in of_part.items():
+            pairs[name] |= by_variant
     return [
-        effect_of(metric, variant, pair, rule, table.moments.mixed)
+        effect_of(metric, variant, pair, rule, table.mixed)
         for metric, by_variant in pairs.items()
         for variant, pair in by_variant.items()
     ]
@@ -541,15 +626,22 @@ def _cut_off(prepared: Prepared, as_they_came: Sequence[Effect]) -> list[str]:
     return sentences
 
 
-def _crossovers(moments: MomentsByArm) -> list[str]:
-    """How many units were left out for having been seen in several variants, if any."""
-    if not moments.mixed:
-        return []
-    every = moments.mixed + sum(moments.units.values())
-    return [
-        f"{moments.mixed:,} of {every:,} units ({moments.mixed / every:.1%}) were seen in more "
-        "than one variant; they were left out"
-    ]
+def _crossovers(ratio: SampleRatio) -> list[str]:
+    """How many units were seen in several variants, and what was done with them."""
+    sentences = []
+    every = ratio.mixed + sum(ratio.counts.values())
+    if ratio.mixed:
+        sentences.append(
+            f"{ratio.mixed:,} of {every:,} units ({ratio.mixed / every:.1%}) were seen in more "
+            "than one variant; they were left out"
+        )
+    if ratio.moved:
+        sentences.append(
+            f"{ratio.moved:,} of {every:,} units ({ratio.moved / max(every, 1):.1%}) changed "
+            "variant; each counts for the one that it was given first, which may make differences "
+            "smaller, never larger"
+        )
+    return sentences
 
 
 def _uncovered(pairs: Mapping[str, Mapping[str, Pair]]) -> dict[str, str]:
@@ -606,16 +698,16 @@ def _by_segment(
     # A pass a segment: all of them in one would have as many arms as there are combinations.
     results: list[Heterogeneity] = []
     for segment in segments:
-        moments = gather(
-            prepared.rows, metrics, covariate, segments=[segment], products=adjust == "lin"
-        )
-        results += heterogeneity(
-            moments,
-            primary,
-            segment,
-            control=prepared.design.control,
-            variants=prepared.design.treatments,
-            rule=rule,
-            adjust=adjust,
-        )
+        for part in prepared.parts:
+            moments = part.gather(metrics, covariate, segments=[segment], products=adjust == "lin")
+            results += heterogeneity(
+                moments,
+                primary,
+                segment,
+                control=prepared.design.control,
+                variants=part.variants,
+                rule=rule,
+                adjust=adjust,
+                strata=part.strata,
+            )
     return with_adjusted(results)

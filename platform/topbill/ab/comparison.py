@@ -21,8 +21,18 @@ from topbill.ab.core.effect import (
     estimate_pair,
 )
 from topbill.ab.core.quantile import quantile_pairs
-from topbill.ab.core.units import MomentsByArm, UnitRows, gather, read_rows, resolve
+from topbill.ab.core.units import (
+    MomentsByArm,
+    UnitRows,
+    check_columns,
+    gather,
+    read_rows,
+    resolve,
+    with_read_times,
+)
 from topbill.ab.metrics import Metric, Quantile, Sum
+from topbill.ab.parts import Columns, Part
+from topbill.lake.frames import relation_of
 from topbill.stats import sequential
 
 TABLE = (
@@ -56,6 +66,7 @@ def compare(
     adjust: Adjustment = "cuped",
     strata: str | None = None,
     time: str | None = None,
+    first_exposure: bool = False,
     variants: Sequence[object] | None = None,
     tuning: float = sequential.TUNING,
     looks: Sequence[float] = (1.0,),
@@ -88,6 +99,9 @@ def compare(
         strata: a column to post-stratify by. A unit belongs to the stratum of its first row.
         time: the column that says which of a unit's rows is the first; None takes them as they
             stand.
+        first_exposure: let units that were seen in several variants count, with all their rows,
+            for the one that they were given first (intention to treat); otherwise they are left
+            out, and `reason` says so.
         variants: arms that should be there even if no row has them.
         tuning, looks, spending, prior: see `method`.
         check_denominators: whether a metric that divides by rows (or a `Ratio`'s denominator) is
@@ -119,8 +133,11 @@ def compare(
         True
     """
     rule = checked_rule(method, alpha, tuning, looks, spending, prior)
+    relation = with_read_times(relation_of(data), time)
+    columns = Columns(unit, variant, time, first_exposure=first_exposure)
+    check_columns(relation.columns, columns.named)
     rows = read_rows(
-        data,
+        columns.exposures(relation).relation,
         unit=unit,
         variant=variant,
         metrics=metrics,
@@ -168,7 +185,7 @@ def effects_of(
     checks = []
     if check_denominators:
         of_rows = [name for name, m in metrics.items() if not isinstance(m, Sum)]
-        checks = denominators(rows, moments, metrics, of_rows, control, arms, rule)
+        checks = denominators(Part(tuple(arms), rows), moments, metrics, of_rows, control, rule)
     effects: list[Effect] = []
     for name, metric in metrics.items():
         if isinstance(metric, Quantile):

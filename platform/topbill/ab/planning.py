@@ -28,6 +28,7 @@ from topbill.ab.core.effect import Method, Pair, Rule, checked_rule, estimate_pa
 from topbill.ab.core.quantile import quantile_pairs
 from topbill.ab.core.units import MomentsByArm, gather, joint_moments
 from topbill.ab.metrics import Proportion, Quantile
+from topbill.ab.parts import Columns
 from topbill.ab.power.joint import units_for_all
 from topbill.ab.power.runtime import Aim, detectable_effect, units_for
 from topbill.domain.errors import BadRequest
@@ -202,7 +203,8 @@ def plan(
     """
     rule = checked_rule(method, alpha, looks=looks)
     _check(relative, days, power)
-    prepared = prepare(data, design, unit=unit, variant=variant, day=day, covariates=covariates)
+    columns = Columns(unit, variant, day)
+    prepared = prepare(data, design, columns=columns, covariates=covariates)
     design = prepared.design
     name = metric or prepared.primary
     if name not in prepared.metrics:

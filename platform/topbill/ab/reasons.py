@@ -19,6 +19,8 @@ CONTROL_NEAR_ZERO = "control_near_zero"
 CROSSOVER_UNITS = "crossover_units"
 COVARIATE_MISSING = "covariate_missing"
 DENOMINATOR_MOVED = "denominator_moved"
+THIN_STRATA = "thin_strata"
+ONE_VARIANT = "one_variant"
 
 REASONS: dict[str, str] = reasons(
     OK,
@@ -34,5 +36,7 @@ REASONS: dict[str, str] = reasons(
     CROSSOVER_UNITS,
     COVARIATE_MISSING,
     DENOMINATOR_MOVED,
+    THIN_STRATA,
+    ONE_VARIANT,
 )
 """The codes of A/B results, each with the sentence that a person reads."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 
 from topbill.ab.core.effect import Effect, Method
+from topbill.ab.phases import Phase
 from topbill.domain.margin import MarginUnit
 from topbill.stats.frames import frame_of, html_of
 
@@ -76,20 +77,24 @@ class GuardrailResult(msgspec.Struct, frozen=True, kw_only=True):
 class Split(msgspec.Struct, frozen=True, kw_only=True):
     """Units per variant in one day or segment, and the chi-square p-value of the intended shares.
 
-    `p_adjusted` is over all days, or all values of the segment."""
+    `shares` are the intended ones of those units. `p_adjusted` is over all days, phases, or values
+    of the segment."""
 
     by: str
     value: str
     counts: dict[str, int]
     p_value: float
     p_adjusted: float
+    shares: dict[str, float] = {}
 
 
 class SampleRatio(msgspec.Struct, frozen=True, kw_only=True):
     """Whether units were split as intended. `alarm` withholds the verdict.
 
-    With days the alarm is the sequential test's, which stays valid while one looks each day;
-    without, the chi-square's. `mixed` units were seen in several variants and left out.
+    `shares` are those that the file asks for, or where they changed, those that units were to have
+    by the shares in force when each came. With days the alarm is the sequential test's, which stays
+    valid while one looks each day; without, the chi-square's. `mixed` units were seen in several
+    variants and left out; `moved` ones changed variant and count for their first.
     """
 
     counts: dict[str, int]
@@ -99,8 +104,10 @@ class SampleRatio(msgspec.Struct, frozen=True, kw_only=True):
     alpha: float
     alarm: bool
     mixed: int = 0
+    moved: int = 0
     days: list[Split] = []
     segments: list[Split] = []
+    phases: list[Split] = []
 
 
 class DenominatorCheck(msgspec.Struct, frozen=True, kw_only=True):
@@ -191,6 +198,10 @@ class Analysis(msgspec.Struct, frozen=True, kw_only=True):
     denominators: list[DenominatorCheck] = []
     per_unit: list[Comparison] = []
     as_they_came: list[Effect] = []
+    phases: list[Phase] = []
+    """The spans of one set of variants, shares and traffic, the oldest first."""
+    excluded: dict[str, int] = {}
+    """How many units were left out, by reason; reasons with none are not in it."""
 
     def to_frame(self) -> pd.DataFrame:
         """The comparisons, a row each in their order, with a column for each field of `Comparison`;

@@ -21,6 +21,7 @@ from topbill.ab.core.effect import (
     welch_df,
 )
 from topbill.ab.core.rates import RatePair
+from topbill.ab.phases import Phase, shares_changed
 from topbill.ab.power.runtime import days_to_decision
 from topbill.ab.results import (
     Call,
@@ -41,6 +42,7 @@ GUARDRAIL_WORSE = "guardrail_worse"
 GUARDRAIL_UNDECIDED = "guardrail_undecided"
 GUARDRAIL_UNKNOWN = "guardrail_unknown"
 GUARDRAILS_KEPT = "guardrails_kept"
+PAST_PHASE = "past_phase"
 ONE_OF_SEVERAL = "call_lost_to_multiplicity"
 
 HUGE = 10.0
@@ -185,14 +187,36 @@ def verdict(
     guardrails: Sequence[GuardrailResult],
     sample_ratio: SampleRatio,
     control: str,
+    *,
+    ended: str | None = None,
 ) -> Verdict:
     """The verdict on the primary metric's comparisons, one per variant.
+
+    Where only one variant is left, the verdict is on the last phase that had several, which `ended`
+    then, and says so.
 
     Its calls are those of the comparisons (see `called`), so that sentence and table never differ.
     A guardrail that is worse, undecided or unknown keeps the winner from being safe to ship. A
     sample-ratio mismatch withholds the verdict; but a variant that breaks a guardrail is named
     first, whatever else can be said: to stop it costs little, to go on may cost much.
     """
+    result = _verdict(primary, guardrails, sample_ratio, control)
+    if ended is None:
+        return result
+    when = f", until {_moment(ended)}" if ended else ""
+    return replace(
+        result,
+        sentence=f"In the last phase with several variants{when}: {result.sentence}",
+        codes=[*result.codes, PAST_PHASE],
+    )
+
+
+def _verdict(
+    primary: Sequence[Comparison],
+    guardrails: Sequence[GuardrailResult],
+    sample_ratio: SampleRatio,
+    control: str,
+) -> Verdict:
     broken = [g for g in guardrails if g.status == "worse"]
     # Where units went astray, no difference between them means anything.
     if sample_ratio.alarm:
@@ -243,10 +267,10 @@ def _unreadable(primary: Sequence[Comparison]) -> Verdict:
 
 
 def _withheld(ratio: SampleRatio) -> Verdict:
-    when, counts = _astray(ratio)
-    total, weight = sum(counts.values()), sum(ratio.shares.values())
+    when, counts, shares = _astray(ratio)
+    total, weight = sum(counts.values()), sum(shares.values())
     observed, intended = [], []
-    for variant, share in ratio.shares.items():
+    for variant, share in shares.items():
         observed.append(f"{variant} {counts.get(variant, 0) / max(total, 1):.1%}")
         intended.append(f"{variant} {share / weight:.1%}")
     sentence = (
@@ -256,13 +280,18 @@ def _withheld(ratio: SampleRatio) -> Verdict:
     return Verdict(sentence=sentence, codes=[SAMPLE_RATIO_MISMATCH])
 
 
-def _astray(ratio: SampleRatio) -> tuple[str, dict[str, int]]:
-    """When units were split otherwise than intended, and their counts then: over all, or where that
-    looks as intended by now, on the day that is furthest from it."""
+def _astray(ratio: SampleRatio) -> tuple[str, dict[str, int], dict[str, float]]:
+    """When units were split otherwise than intended, with their counts then and the shares that
+    they were to have: in the phase or, where each looks as intended, on the day that is furthest
+    from it, unless it is so over all."""
+    if len(ratio.phases) > 1:
+        phase = min(ratio.phases, key=lambda split: split.p_value)
+        if phase.p_value <= ratio.alpha:
+            return f" in the phase since {_moment(phase.value)}", phase.counts, phase.shares
     if ratio.p_value <= ratio.alpha or not ratio.days:
-        return "", ratio.counts
+        return "", ratio.counts, ratio.shares
     day = min(ratio.days, key=lambda split: split.p_value)
-    return f" on {day.value}", day.counts
+    return f" on {day.value}", day.counts, day.shares or ratio.shares
 
 
 def _winner(best: Comparison, guardrails: Sequence[GuardrailResult], control: str) -> Verdict:
@@ -358,6 +387,40 @@ def _undecided(
     if losers:
         codes.append(WORSE_THAN_CONTROL)
     return Verdict(sentence="; ".join(clauses) + ".", codes=codes)
+
+
+# --- Phases
+
+
+def phase_notes(phases: Sequence[Phase], control: str, thin: int, alone: int) -> list[str]:
+    """What a reader must know of the phases: when shares were changed, and what was left out."""
+    if len(phases) < 2:
+        return []
+    sentences = []
+    changes = shares_changed(phases)
+    for since, changed in changes:
+        sentences.append(f"shares were changed on {_moment(since)}: {', '.join(changed)}")
+    if changes:
+        sentences.append(
+            "the split is tested by the shares in force when a unit came, and effects are taken "
+            "within phases of equal shares"
+        )
+    if any(not phase.shares for phase in phases):
+        sentences.append("the record does not hold the shares of every phase; those are not tested")
+    if thin:
+        sentences.append(
+            f"{thin:,} units were left out, as their phase has too few of {control} or of the "
+            "variant"
+        )
+    if alone:
+        sentences.append(f"{alone:,} units were left out: {reasons.REASONS[reasons.ONE_VARIANT]}")
+    return sentences
+
+
+def _moment(iso: str) -> str:
+    """2026-03-02T10:00:00Z → 2026-03-02 10:00 UTC."""
+    day, _, time = iso.removesuffix("Z").partition("T")
+    return f"{day} {time[:5]} UTC" if time else day
 
 
 # --- Words

@@ -36,6 +36,10 @@ def report(
     html: Path | None = None,
     weights: tuple[str, ...] = (),
     instead: tuple[str, ...] = (),
+    since: str | None = None,
+    until: str | None = None,
+    revision: str | None = None,
+    first_exposure: bool = False,
     json_: Json = False,
 ) -> None:
     """What came of an experiment, or of a whole page, from the lake.
@@ -55,6 +59,12 @@ def report(
             history.
         instead: Of a page: LAYER=POLICY, once a layer: what pages would have earned with it, as in
             artwork=uniform or titles=other.yaml@greedy; policies as in evaluate.
+        since: Of an experiment: only decisions from then on: a date or a time, in UTC where it has
+            no zone, as 2026-03-02 or 2026-03-02T10:00+01:00.
+        until: Of an experiment: only decisions before then.
+        revision: Of an experiment: only decisions of that revision of its file.
+        first_exposure: Of an experiment: let units that were seen in several variants count for
+            their first, also where no change of shares explains it.
     """
     from topbill import reporting
 
@@ -62,11 +72,27 @@ def report(
         _refuse(key, "an experiment", {"weights": bool(weights), "instead": bool(instead)})
         shares = tuple(_fraction(share) for share in looks)
         result = reporting.load_experiment_report(
-            key, data, method=method, looks=shares, control=against
+            key,
+            data,
+            method=method,
+            looks=shares,
+            control=against,
+            since=since,
+            until=until,
+            revision=revision,
+            first_exposure=first_exposure,
         )
         _show(result, html, json_)
         return
-    given = {"method": method != "sequential", "looks": looks != WHOLE, "against": bool(against)}
+    given = {
+        "method": method != "sequential",
+        "looks": looks != WHOLE,
+        "against": bool(against),
+        "since": since is not None,
+        "until": until is not None,
+        "revision": revision is not None,
+        "first-exposure": first_exposure,
+    }
     _refuse(key, "a page", given)
     if instead:
         _page_with_other_policies(key, data, instead, json_)

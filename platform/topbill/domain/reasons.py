@@ -44,6 +44,10 @@ REASONS = MappingProxyType(
             "units of the two variants differ in how many decisions they have, so that who comes "
             "how often moves a rate per decision; read it per unit"
         ),
+        "thin_strata": (
+            "no phase of equal shares has ten units of both variants with a final value yet"
+        ),
+        "one_variant": "they came while there was only one variant to get",
         # Weights and propensities of a log.
         "no_overlap": "the policy never chooses what the log shows: every weight is zero",
         "no_support": (

@@ -5,13 +5,14 @@ it.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import date
 from pathlib import Path
 
 import msgspec
 from rich.console import Console
 
 from topbill.ab import Method
-from topbill.domain.errors import NotFound
+from topbill.domain.errors import BadRequest, NotFound
 from topbill.reporting.experiment import html, text
 from topbill.reporting.experiment.build import load_experiment_report
 from topbill.reporting.experiment.model import Report
@@ -29,6 +30,10 @@ def load(
     looks: Sequence[float] = (1.0,),
     control: str | None = None,
     weights: Mapping[str, float] | None = None,
+    since: str | date | None = None,
+    until: str | date | None = None,
+    revision: str | None = None,
+    first_exposure: bool = False,
 ) -> Report | PageReport:
     """The report of an experiment or a page; no page has the key of an experiment.
 
@@ -40,17 +45,32 @@ def load(
         looks: of an experiment: when was looked, with "group-sequential" (see `ab.compare`).
         control: of an experiment: the variant that others are compared with; None takes the file's
             control.
+        since, until, revision, first_exposure: of an experiment: which part of its record, and
+            whether all units count for their first variant (see `load_experiment_report`).
         weights: of a page: what each metric weighs; None takes those of the titles' experiment.
 
     Raises:
         NotFound: there is no lake yet, or nothing of that key in it.
-        BadRequest: a weight of an unknown metric, or a control that is no variant.
+        BadRequest: a weight of an unknown metric, a control that is no variant, or a part that
+            cannot be meant.
         LogError: the lake cannot be read.
     """
     if is_page(key, data):
+        for name, part in (("since", since), ("until", until), ("revision", revision)):
+            if part is not None:
+                raise BadRequest(name, f"{key} is a page, of which all is read; leave it out")
         return load_page_report(key, data, weights=weights)
     return load_experiment_report(
-        key, data, segments=segments, method=method, looks=looks, control=control
+        key,
+        data,
+        segments=segments,
+        method=method,
+        looks=looks,
+        control=control,
+        since=since,
+        until=until,
+        revision=revision,
+        first_exposure=first_exposure,
     )
 
 

@@ -13,9 +13,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from math import sqrt
 
-from topbill.ab.core.effect import ArmEstimate, Effect, Rule, estimate_pair, welch_df
-from topbill.ab.core.units import MetricTerms, MomentsByArm, UnitRows, gather
+from topbill.ab.core.effect import ArmEstimate, Effect, Rule, welch_df
+from topbill.ab.core.units import MetricTerms, MomentsByArm
 from topbill.ab.metrics import Mean, Metric, Proportion, Quantile, Ratio, Sum
+from topbill.ab.parts import Part
 from topbill.ab.reasons import DENOMINATOR_MOVED
 from topbill.ab.results import DenominatorCheck
 from topbill.domain.formatting import label
@@ -27,35 +28,34 @@ looks."""
 
 
 def denominators(
-    rows: UnitRows,
+    part: Part,
     moments: MomentsByArm,
     metrics: Mapping[str, Metric],
     names: Sequence[str],
     control: object,
-    variants: Sequence[object],
     rule: Rule,
     alpha: float = ALPHA,
 ) -> list[DenominatorCheck]:
-    """The check of each variant on those of `metrics` that `names` says, as far as they divide by
-    something else than the number of units; `moments` has all but the quantiles.
+    """The check of each variant of a part on those of `metrics` that `names` says, as far as they
+    divide by something else than the number of units; `moments` has all but the quantiles. Units
+    that came in earlier phases came oftener, so it is made within strata as effects are.
 
     By the rule's own method where that looks once, else by the sequential one; at `alpha` for all
     variants together (Bonferroni), since one is enough to be misled by.
     """
     test = rule if rule.method == "fixed" else replace(rule, method="sequential")
-    test = replace(test, alpha=alpha / max(1, len(variants)))
+    test = replace(test, alpha=alpha / max(1, len(part.variants)))
     checks = []
     for metric in names:
         own, own_moments = metrics[metric], moments
         if isinstance(own, Quantile):
             # Of quantiles there are no moments: a mean divides by what they are taken over.
-            own_moments = gather(rows, {metric: Mean(own.column, own.per)})
+            own_moments = part.gather({metric: Mean(own.column, own.per)}, None)
         terms = _of_divisor(own_moments.terms[metric])
         if terms is None:
             continue
-        reference = own_moments.of_variant(metric, control)
-        for variant in variants:
-            pair = estimate_pair(terms, own_moments.of_variant(metric, variant), reference)
+        for variant in part.variants:
+            pair = part.pair(own_moments, terms, metric, variant, control)
             if pair.reason or pair.treated is None or pair.control is None:
                 continue
             p_value = _p_value(pair.treated, pair.control, test)

@@ -4,15 +4,23 @@ empirical Bayes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import inf, sqrt
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
 from scipy import stats
 
-from topbill.ab.core.effect import Adjustment, Effect, Rule, adjusted, effect_of, estimate_pair
+from topbill.ab.core.effect import (
+    Adjustment,
+    Effect,
+    Rule,
+    adjusted,
+    by_stratum,
+    effect_of,
+    estimate_pair,
+)
 from topbill.ab.core.units import ArmMoments, Key, MomentsByArm
 from topbill.ab.results import Heterogeneity, SegmentEffect
 
@@ -39,13 +47,15 @@ def heterogeneity(
     variants: Sequence[str],
     rule: Rule,
     adjust: Adjustment = "cuped",
+    strata: Mapping[int, int] | None = None,
 ) -> list[Heterogeneity]:
     """The effects of each variant on `metric` by the values of one segment, from moments gathered
     by it.
 
     Between-segment variance τ² is DerSimonian & Laird's (1986); an effect d with standard error s
     becomes μ + B(d − μ), B = τ²/(τ² + s²), with variance B s² + (1 − B)² Var μ. p-values are left
-    unadjusted here: see `with_adjusted`.
+    unadjusted here: see `with_adjusted`. With `strata` by phase, moments were gathered by phase
+    too, and each value's effect is taken within them.
     """
     values = _values(moments)
     terms = moments.terms[metric]
@@ -55,7 +65,10 @@ def heterogeneity(
         own = moments.of_variant(metric, variant)
         effects: dict[str, Effect] = {}
         for value, members in values.items():
-            pair = estimate_pair(terms, _within(own, members), _within(reference, members), adjust)
+            t, c = _within(own, members), _within(reference, members)
+            if strata is not None:
+                t, c = by_stratum(t, strata), by_stratum(c, strata)
+            pair = estimate_pair(terms, t, c, adjust, phases=strata is not None)
             if pair.reason or pair.treated is None or pair.control is None:
                 # A value of one arm alone is not shown here: there is nothing to shrink.
                 effects[value] = Effect(
@@ -67,7 +80,7 @@ def heterogeneity(
     return results
 
 
-def _within(arms: dict[Key, ArmMoments], members: set[object]) -> dict[Key, ArmMoments]:
+def _within(arms: dict[Key, ArmMoments], members: set[object]) -> dict[Any, ArmMoments]:
     return {key: arm for key, arm in arms.items() if key[0] in members}
 
 

@@ -5,6 +5,7 @@ by, per day and segment, and per decision.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -25,80 +26,165 @@ mismatches.
 """
 
 
+ByPhase = dict[int, list[int]]
+"""Units by phase (or stratum), in the order of the variants' names."""
+
+
+@dataclass(frozen=True, slots=True)
+class Intended:
+    """The shares that units were to be split by: `shares` (in the order of `names`) by stratum, of
+    which there is one, 0, unless they changed; all 0 where nobody knows them.
+
+    `column` holds each row's phase and `stratum_of` says which stratum that belongs to; None where
+    there is one stratum.
+    """
+
+    names: tuple[str, ...]
+    shares: Mapping[int, Sequence[float]]
+    column: str | None = None
+    stratum_of: Mapping[int, int] = field(default_factory=dict)
+
+    @classmethod
+    def always(cls, shares: Mapping[str, float]) -> Intended:
+        """The same shares all the time."""
+        return cls(tuple(shares), {0: tuple(shares.values())})
+
+    def by_stratum(self, counts: ByPhase) -> ByPhase:
+        """Counts of phases (by number, each in the order of `names`) added up by stratum."""
+        totals: ByPhase = {}
+        for phase, row in counts.items():
+            stratum = self.stratum_of.get(phase, 0)
+            before = totals.get(stratum, [0] * len(row))
+            totals[stratum] = [n + more for n, more in zip(before, row, strict=True)]
+        return totals
+
+    def p_value(self, counts: ByPhase) -> float:
+        """That `counts` of phases were split so, strata of unknown shares left out."""
+        totals = self.by_stratum(counts)
+        testable = [s for s in totals if any(self.shares[s])]
+        return srm_of_phases([totals[s] for s in testable], [self.shares[s] for s in testable])
+
+    def expected(self, counts: ByPhase) -> dict[str, float]:
+        """The share of units that each variant was to have of all that came."""
+        totals = self.by_stratum(counts)
+        testable = [s for s, row in totals.items() if any(self.shares[s]) and any(row)]
+        if len(testable) < 2:
+            only = testable[0] if testable else max(self.shares)
+            return dict(zip(self.names, self.shares[only], strict=True))
+        parts = []
+        for s in testable:
+            shares = np.asarray(self.shares[s])
+            parts.append(sum(totals[s]) * shares / shares.sum())
+        expected = np.sum(parts, axis=0)
+        return dict(zip(self.names, (expected / expected.sum()).tolist(), strict=True))
+
+
 def sample_ratio(
     rows: UnitRows,
-    shares: Mapping[str, float],
+    shares: Mapping[str, float] | Intended,
     *,
     day: str | None,
     segments: Sequence[str] = (),
     alpha: float = ALPHA,
 ) -> SampleRatio:
-    """The split of units, each counted on its first day. `shares` are the intended ones by variant
-    name.
+    """The split of units, each counted on its first day, beside the `shares` in force when it came:
+    the same for all by variant name, or those of phases.
 
-    Units of variants that `shares` does not name are not counted.
+    Units of variants that the shares do not name are not counted.
     """
-    names, weights = list(shares), list(shares.values())
-    by_day = _counts(rows, names, day) if day else {}
-    counts = dict.fromkeys(names, 0)
+    intended = shares if isinstance(shares, Intended) else Intended.always(shares)
+    by_day = _counts(rows, intended, day) if day else {}
     # A unit counts on its first day only, so days add up to the units.
-    for split in (by_day or _counts(rows, names, None)).values():
-        for name, n in split.items():
-            counts[name] += n
-    p_value = srm(list(counts.values()), weights)
-    p_sequential = _p_sequential(by_day, weights)
+    total = _added(by_day or _counts(rows, intended, None))
+    p_value = intended.p_value(total)
+    p_sequential = _p_sequential(by_day, intended)
     # With days the report is read each day, so only the sequential test may raise the alarm.
     p_alarm = p_value if p_sequential is None else p_sequential
     splits: list[Split] = []
     for segment in segments:
-        splits += _splits(segment, _counts(rows, names, segment), weights)
+        splits += _splits(segment, _counts(rows, intended, segment), intended)
     return SampleRatio(
-        counts=counts,
-        shares=dict(shares),
+        counts=_by_name(total, intended),
+        shares=intended.expected(total),
         p_value=p_value,
         p_sequential=p_sequential,
         alpha=alpha,
         alarm=p_alarm <= alpha,
         mixed=rows.mixed_units(),
-        days=_splits("day", by_day, weights),
+        days=_splits("day", by_day, intended),
         segments=splits,
     )
 
 
-def _p_sequential(
-    by_day: Mapping[str, Mapping[str, int]], weights: Sequence[float]
-) -> float | None:
+def counts_by_phase(rows: UnitRows, intended: Intended) -> ByPhase:
+    """Units by the phase that they came in first."""
+    return _added(_counts(rows, intended, None))
+
+
+def _added(table: Mapping[str, ByPhase]) -> ByPhase:
+    totals: ByPhase = {}
+    for split in table.values():
+        for phase, row in split.items():
+            before = totals.get(phase, [0] * len(row))
+            totals[phase] = [n + more for n, more in zip(before, row, strict=True)]
+    return totals
+
+
+def _by_name(counts: ByPhase, intended: Intended) -> dict[str, int]:
+    by_name = dict.fromkeys(intended.names, 0)
+    for row in counts.values():
+        for name, n in zip(intended.names, row, strict=True):
+            by_name[name] += n
+    return by_name
+
+
+def _p_sequential(by_day: Mapping[str, ByPhase], intended: Intended) -> float | None:
+    """The p-value of the last day. Each stratum's Bayes factor is a martingale of its own units, so
+    that their product is one of all."""
     if not by_day:
         return None
-    table = [list(split.values()) for split in by_day.values()]
-    return float(sequential_srm(table, weights)[-1])
+    days = [intended.by_stratum(split) for split in by_day.values()]
+    evidence = np.zeros(len(days))
+    impossible = np.zeros(len(days), dtype=bool)
+    for stratum, shares in intended.shares.items():
+        if not any(shares):
+            continue
+        table = np.array([day.get(stratum, [0] * len(shares)) for day in days], dtype=np.float64)
+        # Once a unit was where none should be, that stays proved.
+        of_none = np.asarray(shares) == 0.0
+        impossible |= np.cumsum(table[:, of_none].sum(axis=1)) > 0.0
+        possible = np.asarray(shares)[~of_none]
+        evidence += log_bayes_factor(np.cumsum(table[:, ~of_none], axis=0), possible)
+    return float(np.where(impossible, 0.0, np.minimum(1.0, np.exp(-evidence))).min())
 
 
-def _counts(rows: UnitRows, names: Sequence[str], by: str | None) -> dict[str, dict[str, int]]:
-    """Units per variant by a column's (first) value, in its order; under "" without a column."""
-    units = rows.by_unit([], [by] if by else [])
+def _counts(rows: UnitRows, intended: Intended, by: str | None) -> dict[str, ByPhase]:
+    """Units by a column's (first) value, in its order, and by phase and variant; under "" without
+    a column."""
+    columns = [column for column in (by, intended.column) if column]
+    units = rows.by_unit([], columns)
     key = rows.label(by, "s0") if by else "''"
+    phase = f"s{len(columns) - 1}" if intended.column else "0"
     order = "min(s0), k" if by else "k"
     answer = rows.ask(
-        f"SELECT {key} AS k, variant, count(*) FROM ({units}) "  # noqa: S608  (our own query)
-        f"WHERE NOT mixed GROUP BY k, variant ORDER BY {order}"
+        f"SELECT {key} AS k, variant, {phase} AS p, count(*) FROM ({units}) "  # noqa: S608  (our own query)
+        f"WHERE NOT mixed GROUP BY k, variant, p ORDER BY {order}"
     )
-    present = dict.fromkeys(variant for _, variant, _ in answer)
-    label_of = {resolve(name, present): name for name in names}
-    table: dict[str, dict[str, int]] = {}
-    for value, variant, n in answer:
-        if variant not in label_of:
+    present = dict.fromkeys(variant for _, variant, _, _ in answer)
+    place_of = {resolve(name, present): i for i, name in enumerate(intended.names)}
+    table: dict[str, ByPhase] = {}
+    for value, variant, number, n in answer:
+        if variant not in place_of:
             continue
-        row = "(none)" if value is None else value
+        split = table.setdefault("(none)" if value is None else value, {})
         # Every variant in every row: one that got nobody is what the test is to see.
-        table.setdefault(row, dict.fromkeys(names, 0))[label_of[variant]] = int(n)
+        row = split.setdefault(int(number), [0] * len(intended.names))
+        row[place_of[variant]] += int(n)
     return table
 
 
-def _splits(
-    by: str, table: Mapping[str, Mapping[str, int]], weights: Sequence[float]
-) -> list[Split]:
-    p_values = [srm(list(split.values()), weights) for split in table.values()]
+def _splits(by: str, table: Mapping[str, ByPhase], intended: Intended) -> list[Split]:
+    p_values = [intended.p_value(split) for split in table.values()]
     splits = []
     for (value, counts), p, p_holm in zip(
         table.items(), p_values, adjusted(p_values, "holm"), strict=True
@@ -107,12 +193,43 @@ def _splits(
             Split(
                 by=by,
                 value=value,
-                counts=dict(counts),
+                counts=_by_name(counts, intended),
+                shares=intended.expected(counts),
                 p_value=p,
                 p_adjusted=1.0 if p_holm is None else p_holm,
             )
         )
     return splits
+
+
+def srm_of_phases(counts: ArrayLike, shares: ArrayLike) -> float:
+    """The chi-square p-value that units were split by the shares in force when each came.
+
+    `counts` and `shares` (phases × arms): the totals of the arms are compared with the expected
+    units Σ n_p q_p of phases p with n_p units and shares q_p, by their exact covariance
+    Σ n_p (diag q_p − q_p q_pᵀ). Of one phase it is `srm`. A unit in an arm with share 0 cannot
+    happen by chance, so then p is 0; without units it is 1. Raises BadRequest as `srm` does.
+    """
+    table, weights = np.asarray(counts, dtype=np.float64), np.asarray(shares, dtype=np.float64)
+    if table.size == 0:
+        return 1.0
+    if table.ndim != 2 or table.shape != weights.shape:
+        raise BadRequest(
+            "counts",
+            f"got shape {table.shape} and shares of shape {weights.shape}; expected a row per "
+            "phase and a column per variant of both",
+        )
+    if len(table) == 1:
+        return srm(table[0], weights[0])
+    for row, own in zip(table, weights, strict=True):
+        _aligned(row, own)
+    if np.any(table[weights == 0.0] > 0.0):
+        return 0.0
+    observed = table.sum(axis=0)
+    q = weights / weights.sum(axis=1, keepdims=True)
+    n = table.sum(axis=1)
+    covariance = np.diag(n @ q) - (q * n[:, None]).T @ q
+    return srm_of_sums(observed, n @ q, covariance)
 
 
 def srm(

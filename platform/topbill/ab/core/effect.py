@@ -23,6 +23,7 @@ from topbill.ab.core.rates import RatePair, sequential_evidence, tail_evidence
 from topbill.ab.core.units import ArmMoments, MetricTerms, Rate, are_few
 from topbill.ab.metrics import Proportion
 from topbill.domain.errors import BadRequest
+from topbill.domain.records import Floats
 from topbill.stats import sequential
 from topbill.stats.moments import LinearEstimate, cuped, cuped_theta, lin
 
@@ -47,6 +48,9 @@ Correction = Literal[
 
 COVERAGE_ALPHA = 0.01
 """The level at which a covariate's coverage is said to differ between two variants."""
+THIN = 10
+"""A phase counts where each of two variants has so many units in it: of fewer, the spread that
+their weight is to be judged by cannot be told."""
 
 
 # --- An arm's estimate
@@ -87,29 +91,82 @@ def estimate_pair(
     treated: Mapping[Any, ArmMoments],
     control: Mapping[Any, ArmMoments],
     adjust: Adjustment = "cuped",
+    *,
+    phases: bool = False,
 ) -> Pair:
-    """The estimates of two arms, each given by stratum (one stratum when there are none)."""
+    """The estimates of two arms, each given by stratum (one stratum when there are none).
+
+    Of `phases` the strata are those of shares: units came into them with different chances of
+    either arm. So strata that are too thin are left out rather than pooled, and the rest is weighed
+    by precision, see `_precisions`.
+    """
+    if phases:
+        every, every_control = units_of(_total(treated)), units_of(_total(control))
+        treated, control = without_thin(treated, control)
+        if every and every_control and not treated:
+            return Pair(None, None, reasons.THIN_STRATA, every, every_control)
     t, c = _total(treated), _total(control)
     n, n_control = units_of(t), units_of(c)
     reason = _reason(terms, t, c)
     if t is None or c is None or reason:
         # One arm may still have a value to show although there is nothing to compare it with.
         return Pair(_usable(terms, t), _usable(terms, c), reason, n, n_control)
-    if terms.covariate is not None and coverage_differs(t, c):
-        # Where the covariate is there tells the variants apart, so it is no covariate.
-        pair = estimate_pair(terms.unadjusted(), treated, control)
-        return dataclasses.replace(pair, remark=reasons.COVARIATE_MISSING)
     strata = _paired_strata(treated, control)
+    # Of other strata the arms have the same shares throughout, and can be looked at as one.
+    if terms.covariate is not None and coverage_differs(strata if phases else [(t, c)]):
+        # Where the covariate is there tells the variants apart, so it is no covariate.
+        pair = estimate_pair(terms.unadjusted(), treated, control, phases=phases)
+        return dataclasses.replace(pair, remark=reasons.COVARIATE_MISSING)
+    weights = _precisions(terms, strata) if phases else _post_strata(terms, strata)
     if len(strata) < 2:
         one, other = _adjusted_pair(terms, t, c, adjust)
     else:
-        one, other = _stratified(terms, strata, adjust)
+        one, other = _stratified(terms, strata, weights, adjust)
     rates = None
     # What was adjusted is a share no more, but where nothing varies there was nothing to adjust.
     if (terms.covariate is None and len(strata) < 2) or one.variance + other.variance == 0.0:
         rates = _rates(terms, t, c)
-    saved = _saved(terms, t, c, one.variance + other.variance)
+    saved = _saved(terms, strata or [(t, c)], weights, one.variance + other.variance)
     return Pair(one, other, reason, n, n_control, saved, rates=rates)
+
+
+def pooled_pair(pairs: Sequence[Pair]) -> Pair:
+    """The pairs of several strata as one, weighed by precision as `_precisions` does with units;
+    the first reason where none of them can be read."""
+    thick = [p for p in pairs if not p.reason and min(p.n, p.n_control) >= THIN]
+    ones, others, weights = [], [], []
+    for pair in thick:
+        if pair.treated is not None and pair.control is not None:
+            ones.append(pair.treated)
+            others.append(pair.control)
+            weights.append(pair.n * pair.n_control / (pair.n + pair.n_control))
+    if not weights:
+        unread = [p for p in pairs if p.reason]
+        return unread[0] if unread else Pair(None, None, reasons.THIN_STRATA, 0, 0)
+    shares = np.array(weights) / sum(weights)
+    one, other = _weighted(ones, shares), _weighted(others, shares)
+    return Pair(one, other, reasons.OK, one.n, other.n)
+
+
+def by_stratum(arms: Mapping[Any, ArmMoments], strata: Mapping[int, int]) -> dict[Any, ArmMoments]:
+    """Arms by phase (the last part of their keys), added up by the stratum of each phase."""
+    totals: dict[Any, ArmMoments] = {}
+    for key, arm in arms.items():
+        stratum = strata[key[-1]]
+        totals[stratum] = totals[stratum] + arm if stratum in totals else arm
+    return totals
+
+
+def without_thin(
+    treated: Mapping[Any, ArmMoments], control: Mapping[Any, ArmMoments]
+) -> tuple[dict[Any, ArmMoments], dict[Any, ArmMoments]]:
+    """The strata in which both arms have `THIN` units; all of them where there is one stratum, in
+    which nothing has to be weighed."""
+    keys = dict.fromkeys([*treated, *control])
+    if len(keys) < 2:
+        return dict(treated), dict(control)
+    thick = [k for k in keys if min(units_of(treated.get(k)), units_of(control.get(k))) >= THIN]
+    return {k: treated[k] for k in thick}, {k: control[k] for k in thick}
 
 
 def _rates(
@@ -128,31 +185,35 @@ def _rates(
     return rates[0], rates[1]
 
 
-def coverage_differs(treated: ArmMoments, control: ArmMoments) -> bool:
+def coverage_differs(strata: Strata) -> bool:
     """Whether the covariate is there for another share of the one variant's units than of the
-    other's: Pearson's chi-square at `COVERAGE_ALPHA`.
+    other's, within strata: Pearson's chi-square, added up over strata as Mantel & Haenszel (1959)
+    do, at `COVERAGE_ALPHA`.
 
     At one look's level however often one looks: taken for a difference by chance, it costs some
     precision; overlooked, it would make an effect of nothing.
     """
-    covered = np.array([treated.covered, control.covered], dtype=np.float64)
-    units = np.array([treated.moments.n, control.moments.n], dtype=np.float64)
-    table = np.stack([covered, units - covered])
-    if not np.all(table.sum(axis=1) > 0.0):
+    gap = variance = 0.0
+    for treated, control in strata:
+        n, n_control = treated.moments.n, control.moments.n
+        whole = n + n_control
+        covered = (treated.covered + control.covered) / whole
+        gap += treated.covered - n * covered
+        variance += n * n_control / whole * covered * (1.0 - covered)
+    if variance <= 0.0:
         return False  # all units have it, or none
-    p_value = stats.chi2_contingency(table, correction=False).pvalue
-    return bool(p_value <= COVERAGE_ALPHA)
+    return bool(stats.chi2.sf(gap**2 / variance, 1) <= COVERAGE_ALPHA)
 
 
-def _saved(
-    terms: MetricTerms, treated: ArmMoments, control: ArmMoments, variance: float
-) -> float | None:
+def _saved(terms: MetricTerms, strata: Strata, weights: Floats, variance: float) -> float | None:
     """The share of the difference's variance that the covariate took away."""
     if terms.covariate is None:
         return None
     unadjusted = 0.0
-    for arm in (treated, control):
-        unadjusted += _estimate(terms, terms.statistic(arm.moments), arm, None).variance
+    for weight, pair in zip(weights, strata, strict=True):
+        for arm in pair:
+            plain = _estimate(terms, terms.statistic(arm.moments), arm, None)
+            unadjusted += float(weight) ** 2 * plain.variance
     return 1.0 - variance / unadjusted if unadjusted > 0.0 else None
 
 
@@ -271,14 +332,33 @@ def _enough(treated: ArmMoments, control: ArmMoments) -> bool:
     return treated.n >= 2 and control.n >= 2
 
 
-def _stratified(
-    terms: MetricTerms, strata: Strata, adjust: Adjustment
-) -> tuple[ArmEstimate, ArmEstimate]:
-    """Σ W_s · estimate_s, W_s the stratum's share of both arms together (Miratrix, Sekhon & Yu
-    2013, eq. 3).
+def _post_strata(terms: MetricTerms, strata: Strata) -> Floats:
+    """W_s, the stratum's share of both arms together (Miratrix, Sekhon & Yu 2013, eq. 3)."""
+    weights = np.array([_weight(terms, t + c) for t, c in strata] or [1.0])
+    return np.asarray(weights / weights.sum(), dtype=np.float64)
+
+
+def _precisions(terms: MetricTerms, strata: Strata) -> Floats:
+    """W_s ∝ n_ts·n_cs / (n_ts + n_cs), with the units (or rows) of the two arms: what least squares
+    with a fixed effect for each stratum weighs it by (Cochran 1954; Angrist 1998).
+
+    The variance is the least where the effect is the same throughout, and a phase in which one arm
+    got 5% does not drown one in which both got half, as it would by its size.
     """
-    weights = np.array([_weight(terms, t + c) for t, c in strata])
-    weights = weights / weights.sum()
+    weights = []
+    for t, c in strata:
+        one, other = _weight(terms, t), _weight(terms, c)
+        weights.append(one * other / (one + other) if one + other > 0.0 else 0.0)
+    total = sum(weights)
+    if not total > 0.0:
+        return _post_strata(terms, strata)
+    return np.asarray(weights, dtype=np.float64) / total
+
+
+def _stratified(
+    terms: MetricTerms, strata: Strata, weights: Floats, adjust: Adjustment
+) -> tuple[ArmEstimate, ArmEstimate]:
+    """Σ W_s · estimate_s of each arm."""
     ones, others = [], []
     for t, c in strata:
         one, other = _adjusted_pair(terms, t, c, adjust)

@@ -124,6 +124,21 @@ class UnitRows:
         columns = ", ".join(picked)
         return f"SELECT {columns} FROM {source} WHERE {variant} IS NOT NULL{grouping}"  # noqa: S608  (identifiers are quoted)
 
+    def first_in(self, column: str, values: Sequence[int]) -> UnitRows:
+        """The rows of units whose first row has one of those numbers in `column`."""
+        unit, variant = identifier(str(self.unit)), identifier(self.variant)
+        listing = ", ".join(str(int(value)) for value in values)
+        if self.unit is None or self.one_row_a_unit:
+            inside = f"{identifier(column)} IN ({listing})"
+        else:
+            source = f"SELECT *, row_number() OVER () AS {_PLACE} FROM unit_rows"  # noqa: S608  (our own name)
+            inside = (
+                f"{unit} IN (SELECT {unit} FROM ({source}) WHERE {variant} IS NOT NULL "  # noqa: S608  (identifiers are quoted)
+                f"GROUP BY {unit} HAVING {self._first(column)} IN ({listing}))"
+            )
+        query = f"SELECT * FROM unit_rows WHERE {inside}"  # noqa: S608  (whole numbers)
+        return replace(self, relation=self.relation.query("unit_rows", query))
+
     def _first(self, column: str) -> str:
         """SQL for a column's value, NULL too, in a unit's first row."""
         if column == self.time:
@@ -290,7 +305,7 @@ def read(
         BadData: for columns that are not numeric, rows without a unit, and other values than 0 and
             1 in `binary` columns.
     """
-    relation = _with_read_times(relation_of(data), time)
+    relation = with_read_times(relation_of(data), time)
     numeric = list(dict.fromkeys(numeric))
     types = dict(zip(relation.columns, map(str, relation.types), strict=True))
     if unit is not None:
@@ -313,7 +328,7 @@ def read(
     return UnitRows(relation, unit, variant, count, one_row_a_unit, columns, time, is_moment)
 
 
-def _with_read_times(relation: Any, time: str | None) -> Any:
+def with_read_times(relation: Any, time: str | None) -> Any:
     """The relation, with times that are written out as dates or moments, if all of them are."""
     if time is None or time not in relation.columns:
         return relation

@@ -27,6 +27,14 @@ from topbill.reporting.experiment.covariates import (
     make_covariates,
 )
 from topbill.reporting.experiment.model import MeanEstimate
+from topbill.reporting.experiment.phases import (
+    EVERYTHING,
+    PHASE,
+    Excerpt,
+    Timeline,
+    excluded_decisions,
+    with_occurrences,
+)
 from topbill.reporting.queries.database import AnalyticsDatabase, experiment_row, published_us
 from topbill.stats.moments import Moments, ratio
 
@@ -118,14 +126,22 @@ class AnalysisRows:
     """
 
     def __init__(
-        self, database: AnalyticsDatabase, tables: ExperimentTables, segments: Sequence[str] = ()
+        self,
+        database: AnalyticsDatabase,
+        tables: ExperimentTables,
+        segments: Sequence[str] = (),
+        excerpt: Excerpt = EVERYTHING,
     ) -> None:
         self._database = database
         self._tables = tables
         self._segments = segments
         self._metrics = [metric_of(row) for row in tables.metrics]
         self._pooled = [m for m in self._metrics if m.is_pooled]
+        # Of the whole record: what a unit did before the part that is read, but after it came into
+        # the experiment, may be the variant's doing.
         self.covariates = make_covariates(database, tables.key, tables.metrics)
+        excerpt.apply(database, tables.key)
+        self.timeline = Timeline.read(database, tables.key, excerpt)
         self.weighted = _weighted_decisions(database, tables.key)
         """How many decisions stand for another number than one, in a sub-sampled log."""
         self._make()
@@ -133,6 +149,7 @@ class AnalysisRows:
     def _make(self) -> None:
         tables = self._tables
         parameters: dict[str, object] = {"key": tables.key}
+        decisions = "decisions d"
         columns = [
             f"hash(d.unit) AS {identifier(UNIT)}",
             f"d.variant AS {identifier(VARIANT)}",
@@ -141,6 +158,9 @@ class AnalysisRows:
         ]
         if self.weighted:
             columns.append(f"coalesce(d.row_weight, 1.0) AS {identifier(ROW_WEIGHT)}")
+        if self.timeline.is_several:
+            decisions = with_occurrences(decisions)
+            columns.append(f"{self.timeline.number_sql()} AS {identifier(PHASE)}")
         for metric in self._metrics:
             if metric in self._pooled:
                 columns.append(self._of_unit(metric))
@@ -164,7 +184,7 @@ class AnalysisRows:
         self._database.execute(
             f"""CREATE OR REPLACE TEMP TABLE {_TABLE} AS
             SELECT {", ".join(columns)}
-            FROM decisions d
+            FROM {decisions}
                 LEFT JOIN metrics.{identifier(tables.key)} e ON d.decision_id = e.decision_id
                 {covariates}
                 {of_units}
@@ -235,18 +255,35 @@ class AnalysisRows:
                 estimates[name, variant_name] = _mean(*numbers[7 * i : 7 * i + 7])
         return counts, estimates
 
+    def excluded(self) -> dict[str, int]:
+        """Decisions that no number is made of, by reason."""
+        return excluded_decisions(self._database, self._tables.key, _TABLE, OBJECTIVE)
+
     def analysis(
-        self, method: Method, looks: Sequence[float], control: str | None = None
+        self,
+        method: Method,
+        looks: Sequence[float],
+        control: str | None = None,
+        *,
+        first_exposure: bool = False,
     ) -> ab.Analysis:
-        """Each variant against the control (the file's, unless said), guardrails, split, segments
-        and the verdict.
+        """Each variant against the control (the file's, unless said), guardrails, split, segments,
+        phases and the verdict.
         """
+        timeline = self.timeline
+        phases = timeline.phases
         design = self._tables.design()
         if control is not None:
             design = msgspec.structs.replace(design, control=control)
+            phases = tuple(
+                msgspec.structs.replace(phase, control=control) if phase.shares else phase
+                for phase in phases
+            )
         return ab.analyse(
             self._database.connection.table(_TABLE),
-            design,
+            msgspec.structs.replace(design, phases=phases),
+            phase=PHASE if timeline.is_several else None,
+            first_exposure=first_exposure,
             unit=UNIT,
             variant=VARIANT,
             day=MOMENT,

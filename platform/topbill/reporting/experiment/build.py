@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import date
 from pathlib import Path
 
 from msgspec.structs import replace
 
-from topbill.ab import OBJECTIVE, Method
+from topbill.ab import OBJECTIVE, Analysis, Method
 from topbill.domain.errors import BadRequest
 from topbill.reporting.experiment.analysis_rows import (
     AnalysisRows,
@@ -25,6 +26,7 @@ from topbill.reporting.experiment.model import (
     ShareLine,
     VariantLine,
 )
+from topbill.reporting.experiment.phases import Excerpt
 from topbill.reporting.experiment.wording import notes
 from topbill.reporting.queries.database import AnalyticsDatabase, open_database
 from topbill.spec.fields import nearest
@@ -41,8 +43,12 @@ def load_experiment_report(
     method: Method = "sequential",
     looks: Sequence[float] = (1.0,),
     control: str | None = None,
+    since: str | date | None = None,
+    until: str | date | None = None,
+    revision: str | None = None,
+    first_exposure: bool = False,
 ) -> Report:
-    """The report of one experiment.
+    """The report of one experiment, or of a part of its record.
 
     Args:
         key: the experiment's key.
@@ -51,21 +57,36 @@ def load_experiment_report(
         method: how intervals of differences are made (see `ab.compare`).
         looks: when was looked, with "group-sequential" (see `ab.compare`).
         control: the variant that others are compared with; None takes the file's control.
+        since: only decisions from then on: a date or a time, ISO 8601, UTC where it has no zone.
+        until: only decisions before then.
+        revision: only decisions of that revision of the file (or the first digits of it).
+        first_exposure: units that were seen in several variants count for their first, also where
+            no change of shares explains it (see `ab.analyse`).
 
     Raises:
+        BadRequest: for a time that cannot be read, an empty span, or a revision that there never
+            was.
         NotFound: there is no lake yet, or no such experiment in it.
         BadRequest: `control` is no variant of the experiment.
         LogError: the lake cannot be read.
 
     Weak data never raises: numbers are missing then, and say why.
     """
+    excerpt = Excerpt.of(since, until, revision)
     with open_database(data) as database:
         tables = ExperimentTables.read(database, key)
         if segments is None:
             segments = tables.category_features()
-        reference = _checked_control(tables, control)
-        rows = AnalysisRows(database, tables, segments)
-        report = _report(database, tables, rows, method, looks, reference)
+        rows = AnalysisRows(database, tables, segments, excerpt)
+        reference = _checked_control(tables, rows, control)
+        analysis = None
+        # Its tests take each row for one decision.
+        if not rows.weighted:
+            analysis = rows.analysis(method, looks, reference, first_exposure=first_exposure)
+        report = _report(database, tables, rows, analysis, reference)
+    if not excerpt.is_whole:
+        sentence = f"This is a part of the record: {excerpt.described()}."
+        return replace(report, notes=[Note(code="part", sentence=sentence), *report.notes])
     if rows.weighted or not report.health.reasons.get("holdout"):
         return report
     # A connection of its own, in which decisions are those of the holdout's readout.
@@ -73,13 +94,17 @@ def load_experiment_report(
         return replace(report, holdout=holdout_readout(database, tables, method, looks))
 
 
-def _checked_control(tables: ExperimentTables, control: str | None) -> str | None:
+def _checked_control(
+    tables: ExperimentTables, rows: AnalysisRows, control: str | None
+) -> str | None:
     """The variant to compare with where it is not the file's control.
 
     Raises:
-        BadRequest: it is none of the experiment's.
+        BadRequest: it is none of the experiment's, now or before.
     """
-    names = [str(v["variant"]) for v in tables.variants]
+    names = dict.fromkeys(str(v["variant"]) for v in tables.variants)
+    for phase in rows.timeline.phases:
+        names.update(dict.fromkeys(phase.shares))
     if control is None:
         return None
     if control not in names:
@@ -96,8 +121,7 @@ def _report(
     database: AnalyticsDatabase,
     tables: ExperimentTables,
     rows: AnalysisRows,
-    method: Method,
-    looks: Sequence[float],
+    analysis: Analysis | None,
     control: str | None,
 ) -> Report:
     # Means and analysis read the same temporary table, so that they speak of the same decisions.
@@ -129,8 +153,7 @@ def _report(
         # Those of its own units: what it was asked for others is in `health.reasons`.
         decisions=sum(v.decisions for v in variants),
         variants=variants,
-        # Its tests take each row for one decision.
-        ab=None if rows.weighted else rows.analysis(method, looks, control),
+        ab=analysis,
         metrics=_metric_lines(tables, variants, means),
         shares=_share_lines(database, tables.key),
         health=checked,
@@ -140,6 +163,8 @@ def _report(
             *_little_left(explored),
             *_sub_sampled(rows.weighted),
         ],
+        phases=list(rows.timeline.phases) if analysis is None else analysis.phases,
+        excluded={**rows.excluded(), **({} if analysis is None else analysis.excluded)},
     )
 
 

@@ -59,6 +59,7 @@ def to_html(report: Report) -> str:
     if report.holdout is not None:
         body.append(_holdout(report.holdout))
     body += [
+        _phases(report),
         _variants(report.variants),
         _metrics(report.metrics),
         _shares(report.shares),
@@ -187,6 +188,17 @@ def _segments(analysis: Analysis) -> str:
         "<h2>Segments</h2><p class=dim>Differences are drawn towards the common effect by as much "
         f"as segments agree.</p>{''.join(parts)}"
     )
+
+
+def _phases(report: Report) -> str:
+    excluded = wording.excluded_sentence(report.excluded)
+    below = f"<p class=dim>{escape(excluded)}</p>" if excluded else ""
+    if len(report.phases) < 2:
+        return below
+    rows = [wording.phase_cells(phase) for phase in report.phases]
+    heads = wording.PHASE_HEADINGS
+    caption = "Times are UTC; units by the phase in which they came first."
+    return f"<h2>Phases</h2>{table(heads, rows, len(heads), caption)}{below}"
 
 
 def _variants(lines: Sequence[VariantLine]) -> str:

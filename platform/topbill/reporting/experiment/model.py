@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from topbill.ab import OBJECTIVE, Analysis, Comparison, Method, SampleRatio
+from topbill.ab import OBJECTIVE, Analysis, Comparison, Method, Phase, SampleRatio
 from topbill.domain.reasons import reasons
 from topbill.stats.frames import frame_of, html_of
 
@@ -217,6 +217,14 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     shares: list[ShareLine] = []
     health: Health = Health()
     notes: list[Note] = []
+    phases: list[Phase] = []
+    """The spans of one set of variants, shares and traffic, the oldest first."""
+    excluded: dict[str, int] = {}
+    """What no number is made of, by reason: decisions of no variant (`holdout`,
+    `not_in_experiment`) and those whose objective is not final (`immature`); units that were seen
+    in several variants (`crossover_units`), that came while there was only one (`one_variant`), or
+    in a phase with too few of one (`thin_strata`).
+    """
 
     def to_frame(self) -> pd.DataFrame:
         """The numbers as a table, a row for each metric (the objective first) and variant.

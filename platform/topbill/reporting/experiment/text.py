@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from topbill.ab import Analysis, Comparison
+from topbill.ab import Analysis, Comparison, Phase
 from topbill.domain import formatting
 from topbill.domain.margin import amount
 from topbill.reporting.experiment import wording
@@ -53,6 +53,10 @@ def render_report(report: Report, console: Console) -> None:
         render_analysis(report.ab, console)
     if report.holdout is not None:
         _print_holdout(report.holdout, console)
+    if len(report.phases) > 1:
+        console.print(_phases(report.phases))
+    if report.excluded:
+        console.print(wording.excluded_sentence(report.excluded), highlight=False)
     console.print(_variants(report.variants, console), _metrics(report.metrics))
     if report.shares:
         console.print(_shares(report.shares))
@@ -138,6 +142,14 @@ def _effect(c: Comparison) -> tuple[str, ...]:
     # Rich ends a colour with the cell.
     colour = {"better": "[green]", "worse": "[red]"}.get(call, "")
     return *numbers, chance, p, colour + call
+
+
+def _phases(phases: Sequence[Phase]) -> Table:
+    table = _titled("Phases (UTC), and the units that came first in each")
+    _add_columns(table, wording.PHASE_HEADINGS, left=wording.PHASE_HEADINGS)
+    for phase in phases:
+        table.add_row(*map(escape, wording.phase_cells(phase)))
+    return table
 
 
 def _variants(lines: Sequence[VariantLine], console: Console) -> Table:

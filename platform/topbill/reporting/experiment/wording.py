@@ -11,7 +11,7 @@ from typing import Literal
 import msgspec
 
 from topbill import ab
-from topbill.ab import HUGE, Analysis, Comparison, GuardrailResult
+from topbill.ab import HUGE, Analysis, Comparison, GuardrailResult, Phase
 from topbill.ab import REASONS as AB_REASONS
 from topbill.domain import formatting
 from topbill.domain.margin import amount
@@ -447,6 +447,48 @@ def split_sentence(analysis: Analysis) -> str:
     counts = ", ".join(f"{variant} {units:,}" for variant, units in ratio.counts.items())
     verdict = "not as intended" if ratio.alarm else "as intended"
     return f"{verdict} ({counts}; p = {p:.3g})"
+
+
+PHASE_HEADINGS = ("since", "until", "shares", "units", "split", "what changed")
+
+
+def phase_cells(phase: Phase) -> tuple[str, ...]:
+    """A phase's span, shares, units, whether those were split by them, and what changed."""
+    shares = [f"{name} {100.0 * share:.4g}%" for name, share in phase.shares.items()]
+    units = [f"{name} {n:,}" for name, n in phase.units.items()]
+    split = formatting.MISSING if phase.srm_p is None else f"p = {phase.srm_p:.3g}"
+    return (
+        _minute(phase.since),
+        _minute(phase.until),
+        ", ".join(shares) or "not on record",
+        ", ".join(units) or "none",
+        split,
+        ", ".join(phase.changed),
+    )
+
+
+def _minute(iso: str | None) -> str:
+    """2026-03-02T10:00:00Z → 2026-03-02 10:00"""
+    return formatting.MISSING if iso is None else iso.removesuffix("Z").replace("T", " ")[:16]
+
+
+EXCLUDED = {
+    "not_in_experiment": "decisions outside the experiment",
+    "holdout": "decisions of the holdout",
+    "immature": "decisions whose objective is not final yet",
+    "crossover_units": "units seen in several variants",
+    "one_variant": "units that came while there was one variant",
+    "thin_strata": "units in phases with too few of a variant",
+}
+"""What is left out, by reason."""
+
+
+def excluded_sentence(excluded: Mapping[str, int]) -> str:
+    """How much no number is made of, and why; empty where everything counts."""
+    parts = []
+    for reason, n in excluded.items():
+        parts.append(f"{n:,} {EXCLUDED.get(reason, formatting.label(reason))}")
+    return f"Not counted: {', '.join(parts)}." if parts else ""
 
 
 def health_cells(health: Health) -> list[tuple[str, str]]:

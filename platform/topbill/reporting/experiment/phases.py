@@ -1,0 +1,350 @@
+"""Phases of an experiment, from the audit of its file; and the part of the record that a report is
+of.
+
+Every decision carries the revision of the file that made it. A revision that came back counts from
+each of its times anew, so a decision belongs to the last time before it that its revision came in
+force. Revisions one after the other whose variants, shares and traffic are the same are one phase.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, date, datetime
+
+import msgspec
+
+from topbill.ab import Phase
+from topbill.ab.phases import differences
+from topbill.domain.errors import BadRequest, SpecError
+from topbill.domain.sql import identifier, quoted
+from topbill.reporting.queries.database import AnalyticsDatabase
+from topbill.spec import from_audit
+from topbill.spec.fields import nearest
+
+PHASE = "@phase"
+"""A column that no metric and no feature has."""
+_OCCURRENCES = "report_occurrences"
+_NUMBER = "coalesce(own.number, timely.number, 0)"
+"""SQL for the occurrence of a decision joined by `with_occurrences`. A revision that the audit does
+not know, as that of an imported log, is what was in force then."""
+
+
+class Excerpt(msgspec.Struct, frozen=True, kw_only=True):
+    """A part of an experiment's record: the decisions from `since` up to but not including `until`
+    (UTC), and those of one `revision`; all where nothing is said."""
+
+    since: datetime | None = None
+    until: datetime | None = None
+    revision: str | None = None
+
+    @classmethod
+    def of(
+        cls,
+        since: str | date | None = None,
+        until: str | date | None = None,
+        revision: str | None = None,
+    ) -> Excerpt:
+        """From ISO 8601 dates or times, those without a zone being UTC.
+
+        Raises:
+            BadRequest: naming the argument that cannot be read, or a span without any time in it.
+        """
+        first, last = _moment("since", since), _moment("until", until)
+        if first is not None and last is not None and first >= last:
+            raise BadRequest(
+                "until",
+                f"got {_iso(last)}, which is not after since, {_iso(first)}; expected a later time",
+            )
+        return cls(since=first, until=last, revision=revision)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it is all of the record."""
+        return self == Excerpt()
+
+    def described(self) -> str:
+        """since 2026-03-02T10:00:00Z, revision 0123456789ab"""
+        parts = []
+        if self.since is not None:
+            parts.append(f"since {_iso(self.since)}")
+        if self.until is not None:
+            parts.append(f"until {_iso(self.until)}")
+        if self.revision is not None:
+            parts.append(f"revision {self.revision}")
+        return ", ".join(parts)
+
+    def apply(self, database: AnalyticsDatabase, key: str) -> None:
+        """Let all questions that follow see this part of the experiment alone.
+
+        Raises:
+            BadRequest: for a revision that the experiment never had.
+        """
+        if self.is_whole:
+            return
+        conditions = []
+        if self.since is not None:
+            conditions.append(f"decided_at >= {_literal(self.since)}")
+        if self.until is not None:
+            conditions.append(f"decided_at < {_literal(self.until)}")
+        if self.revision is not None:
+            revision = _known_revision(database, key, self.revision)
+            conditions.append(f"revision = {quoted(revision)}")
+        other = f"experiment <> {quoted(key)}"
+        home = identifier(str(database.row("SELECT current_database() AS name")["name"]))
+        # Views of the connection's own hide those of the file: so whatever a report asks speaks of
+        # the same part. A view has no parameters, but every value is quoted.
+        database.execute(
+            f"CREATE TEMP VIEW decisions AS SELECT * FROM {home}.main.decisions "  # noqa: S608  (quoted)
+            f"WHERE {other} OR ({' AND '.join(conditions)})"
+        )
+        own = f"SELECT decision_id FROM decisions WHERE experiment = {quoted(key)}"  # noqa: S608  (quoted)
+        database.execute(
+            f"CREATE TEMP VIEW rewards AS SELECT * FROM {home}.main.rewards "  # noqa: S608  (quoted)
+            f"WHERE {other} OR decision_id IN ({own})"
+        )
+
+
+EVERYTHING = Excerpt()
+"""All of the record."""
+
+
+def _moment(name: str, given: str | date | None) -> datetime | None:
+    """A time without a zone, in UTC, as the record has them."""
+    if given is None:
+        return None
+    moment = given
+    if isinstance(moment, str):
+        try:
+            moment = datetime.fromisoformat(moment.strip())
+        except ValueError:
+            raise BadRequest(
+                name,
+                f"got {given!r}; expected a date or a time such as 2026-03-02 or 2026-03-02T10:00Z",
+            ) from None
+    if not isinstance(moment, datetime):
+        moment = datetime(moment.year, moment.month, moment.day)
+    if moment.tzinfo is None:
+        return moment
+    return moment.astimezone(UTC).replace(tzinfo=None)
+
+
+def _known_revision(database: AnalyticsDatabase, key: str, given: str) -> str:
+    """The revision that `given` is, or begins."""
+    rows = database.rows(
+        """SELECT DISTINCT revision FROM (
+            SELECT revision FROM revisions WHERE experiment = $key
+            UNION ALL SELECT DISTINCT revision FROM decisions WHERE experiment = $key
+        ) ORDER BY revision""",
+        key=key,
+    )
+    names = [str(row["revision"]) for row in rows]
+    matching = [name for name in names if given and name.startswith(given)]
+    if given in names:
+        return given
+    if len(matching) == 1:
+        return matching[0]
+    hint = nearest(given, names)
+    listing = ", ".join(names[-10:]) or "none, as nothing was decided yet"
+    raise BadRequest(
+        "revision", f"got {given!r}; expected one of {listing}" + (f"; {hint}" if hint else "")
+    )
+
+
+def _literal(moment: datetime) -> str:
+    return f"TIMESTAMP {quoted(moment.isoformat(sep=' '))}"
+
+
+def _iso(moment: datetime) -> str:
+    return f"{moment.isoformat()}Z"
+
+
+class Occurrence(msgspec.Struct, frozen=True, kw_only=True):
+    """A revision from one of the times on that it came in force, as a phase of its own."""
+
+    revision: str
+    since: datetime
+    phase: Phase
+
+
+class Timeline:
+    """The phases of an experiment that have decisions, and the newest; `phases` is empty where the
+    record holds no audit.
+
+    Attributes:
+        phases: The oldest first.
+    """
+
+    def __init__(self, occurrences: list[Occurrence], numbers: dict[int, int], end: str | None):
+        self._occurrences = occurrences
+        self._numbers = numbers
+        """The phase of each occurrence that has decisions."""
+        self.phases = _phases(occurrences, numbers, end)
+
+    @classmethod
+    def read(cls, database: AnalyticsDatabase, key: str, excerpt: Excerpt) -> Timeline:
+        """From the audit, and the revisions that decisions carry."""
+        occurrences = _occurrences(database, key)
+        if not occurrences:
+            return cls([], {}, None)
+        _make_table(database, occurrences)
+        rows = database.rows(
+            f"""SELECT o AS occurrence FROM (
+                SELECT {_NUMBER} AS o FROM {with_occurrences("decisions d")}
+                WHERE d.experiment = $key
+            ) GROUP BY o ORDER BY o""",  # noqa: S608  (our own query)
+            key=key,
+        )
+        present = [int(row["occurrence"]) for row in rows]
+        # What is in force is a phase although nobody came yet, unless only a part is read.
+        if excerpt.is_whole or not present:
+            present = sorted({*present, len(occurrences) - 1})
+        end = None
+        if present[-1] + 1 < len(occurrences):
+            end = _iso(occurrences[present[-1] + 1].since)
+        if excerpt.until is not None:
+            end = min(_iso(excerpt.until), end or _iso(excerpt.until))
+        return cls(occurrences, _numbers(occurrences, present), end).clipped(excerpt)
+
+    def clipped(self, excerpt: Excerpt) -> Timeline:
+        """The same, its first phase not beginning before the part that is read."""
+        if self.phases and excerpt.since is not None:
+            first = self.phases[0]
+            since = max(first.since or "", _iso(excerpt.since))
+            self.phases = (msgspec.structs.replace(first, since=since), *self.phases[1:])
+        return self
+
+    @property
+    def is_several(self) -> bool:
+        """Whether there is more than one phase."""
+        return len(self.phases) > 1
+
+    def number_sql(self) -> str:
+        """SQL for the number of a decision's phase, from a table joined by `with_occurrences`."""
+        by_occurrence = [self._numbers.get(i, 0) for i in range(len(self._occurrences))]
+        return f"list_extract({by_occurrence}, {_NUMBER} + 1)::INTEGER"
+
+
+def with_occurrences(decisions: str) -> str:
+    """SQL of a table of decisions (with its alias, `d`), joined to the revision in force."""
+    return (
+        f"{decisions} ASOF LEFT JOIN {_OCCURRENCES} own "
+        "ON d.revision = own.revision AND d.decided_at >= own.since "
+        f"ASOF LEFT JOIN {_OCCURRENCES}_by_time timely ON d.decided_at >= timely.since"
+    )
+
+
+def _occurrences(database: AnalyticsDatabase, key: str) -> list[Occurrence]:
+    rows = database.rows(
+        """SELECT revision, revised_at, spec FROM revisions WHERE experiment = $key
+        ORDER BY revised_at, rowid""",
+        key=key,
+    )
+    by_spec: dict[str, Phase] = {}
+    occurrences = []
+    for row in rows:
+        spec = str(row["spec"])
+        if spec not in by_spec:
+            by_spec[spec] = _phase(spec, key)
+        phase = msgspec.structs.replace(by_spec[spec], since=_iso(row["revised_at"]))
+        occurrences.append(
+            Occurrence(revision=row["revision"], since=row["revised_at"], phase=phase)
+        )
+    return occurrences
+
+
+def _phase(spec: str, key: str) -> Phase:
+    """What a revision's file says; without shares where this version cannot read it."""
+    try:
+        experiment = from_audit(spec, f"{key} (as it was)")
+    except (SpecError, ValueError, LookupError, TypeError, AttributeError):
+        return Phase()
+    return Phase(
+        shares={variant.name: variant.share for variant in experiment.variants},
+        control=experiment.control.name,
+        traffic=experiment.traffic,
+    )
+
+
+def _make_table(database: AnalyticsDatabase, occurrences: list[Occurrence]) -> None:
+    """Tables `report_occurrences` (revision, since, number), in which the first time of a revision
+    is before all times, as decisions may be a moment older than the audit's line; and the same by
+    time alone."""
+    names, times, first = [], [], set()
+    for occurrence in occurrences:
+        is_first = occurrence.revision not in first
+        first.add(occurrence.revision)
+        names.append(occurrence.revision)
+        times.append(datetime(1, 1, 1) if is_first else occurrence.since)
+    columns = "unnest($names::VARCHAR[]) AS revision, unnest($times::TIMESTAMP[]) AS since"
+    numbered = "unnest(range(len($names::VARCHAR[])))::INTEGER AS number"
+    database.execute(
+        f"CREATE OR REPLACE TEMP TABLE {_OCCURRENCES} AS SELECT {columns}, {numbered}",
+        names=names,
+        times=times,
+    )
+    since = [occurrence.since for occurrence in occurrences]
+    database.execute(
+        f"CREATE OR REPLACE TEMP TABLE {_OCCURRENCES}_by_time AS SELECT {columns}, {numbered}",
+        names=names,
+        times=since,
+    )
+
+
+def _numbers(occurrences: list[Occurrence], present: list[int]) -> dict[int, int]:
+    """The phase of each occurrence that is present: a new one where it differs from the one
+    before."""
+    numbers: dict[int, int] = {}
+    number = -1
+    before: Occurrence | None = None
+    for i in present:
+        occurrence = occurrences[i]
+        if before is None or not _same(before, occurrence):
+            number += 1
+        numbers[i] = number
+        before = occurrence
+    return numbers
+
+
+def _same(one: Occurrence, other: Occurrence) -> bool:
+    if not one.phase.shares or not other.phase.shares:
+        # Of files that cannot be read, only a file that is the same is the same.
+        return one.revision == other.revision
+    return not differences(one.phase, other.phase)
+
+
+def _phases(
+    occurrences: list[Occurrence], numbers: Mapping[int, int], end: str | None
+) -> tuple[Phase, ...]:
+    phases: list[Phase] = []
+    for i, number in numbers.items():
+        occurrence = occurrences[i]
+        if number == len(phases):
+            changed = differences(phases[-1], occurrence.phase) if phases else []
+            phases.append(msgspec.structs.replace(occurrence.phase, changed=changed))
+        revisions = [*phases[number].revisions]
+        if occurrence.revision not in revisions:
+            revisions.append(occurrence.revision)
+        phases[number] = msgspec.structs.replace(phases[number], revisions=revisions)
+    ends = [phase.since for phase in phases[1:]]
+    for number, until in enumerate([*ends, end][: len(phases)]):
+        phases[number] = msgspec.structs.replace(phases[number], until=until)
+    return tuple(phases)
+
+
+def excluded_decisions(
+    database: AnalyticsDatabase, key: str, table: str, objective: str
+) -> dict[str, int]:
+    """Decisions that no number is made of, by reason: those of no variant by their own reason, and
+    those whose objective is not final yet."""
+    rows = database.rows(
+        """SELECT reason, count(*) AS n FROM decisions
+        WHERE experiment = $key AND variant IS NULL GROUP BY reason ORDER BY n DESC, reason""",
+        key=key,
+    )
+    counts = {str(row["reason"]): int(row["n"]) for row in rows}
+    immature = database.row(
+        f"SELECT count(*) AS n FROM {table} WHERE {identifier(objective)} IS NULL"  # noqa: S608  (our own name)
+    )["n"]
+    if immature:
+        counts["immature"] = int(immature)
+    return counts

@@ -1,0 +1,394 @@
+"""Phases: a report whose file was changed on the way reads each decision under the shares in force
+when its unit came, and goes on saying what it can.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+import numpy as np
+import pytest
+
+from topbill import reporting
+from topbill.domain.decision import Origin, decision_rows, reward_rows
+from topbill.domain.errors import BadRequest
+from topbill.domain.records import Decision, Placement, RewardEvent
+from topbill.engine.compiled import CompiledExperiment
+from topbill.lake import Lake
+from topbill.spec import Experiment, from_audit
+
+DAY = 86_400_000_000
+START = 20_000 * DAY  # 2024-10-04
+ACTIONS: list[dict[str, Any]] = [{"id": "x"}, {"id": "y"}]
+
+
+class Line(NamedTuple):
+    """A line of the audit."""
+
+    experiment: str
+    revision: str
+    at: int
+    who: str
+    spec: str
+
+
+class Stage(NamedTuple):
+    """A day or more under one file: which units came, and at what rate they click."""
+
+    experiment: Experiment
+    units: Sequence[int]
+    rate: float = 0.3
+    days: int = 1
+
+
+def experiment(
+    shares: dict[str, int], *, control: str = "", traffic: int = 100, **more: Any
+) -> Experiment:
+    """An experiment with those shares (in per cent); the first variant is the control unless
+    another is."""
+    control = control or next(iter(shares))
+    variants = {}
+    for name, share in shares.items():
+        variants[name] = {"policy": "uniform", "share": f"{share}%"}
+        if name == control:
+            variants[name]["control"] = True
+    raw = {
+        "experiment": "home",
+        "surface": "artwork",
+        "unit": "profile",
+        "traffic": f"{traffic}%",
+        "actions": ACTIONS,
+        "metrics": {"click": {"event": "click", "kind": "binary", "window": "60s"}},
+        "objective": {"click": 1.0},
+        "variants": variants,
+        **more,
+    }
+    return from_audit(json.dumps(raw), "home.yaml")
+
+
+def record(
+    folder: Path,
+    stages: Sequence[Stage],
+    *,
+    lift: dict[str, float] | None = None,
+    seed: int = 0,
+    audited: bool = True,
+) -> None:
+    """A lake of those stages, one after the other: each unit of one decides once a stage, and is
+    assigned by the engine's own hash."""
+    rng = np.random.default_rng(seed)
+    decisions: list[Decision] = []
+    events: list[RewardEvent] = []
+    audit: list[Line] = []
+    day = 0
+    for stage in stages:
+        compiled = CompiledExperiment(stage.experiment)
+        begins, ends = START + day * DAY, START + (day + stage.days) * DAY
+        raw = msgspec.json.encode(stage.experiment.raw).decode()
+        if not audit or audit[-1].revision != compiled.revision:
+            audit.append(Line("home", compiled.revision, begins + 1_000_000, "me", raw))
+        times = np.sort(rng.integers(begins, ends - DAY // 100, len(stage.units)))
+        draws = rng.random(len(stage.units))
+        for number, at, draw in zip(stage.units, times, draws, strict=True):
+            variant, reason = compiled.assign(f"u{number}")
+            decision_id = f"d{len(decisions)}"
+            decisions.append(
+                Decision(
+                    decision_id=decision_id,
+                    experiment="home",
+                    revision=compiled.revision,
+                    variant=variant.name if variant else None,
+                    unit=f"u{number}",
+                    eligible=("x", "y"),
+                    slate=(Placement(0, "x", 0.5),),
+                    propensity=0.5,
+                    probabilities=((0.5, 0.5),),
+                    policy="uniform",
+                    reason=reason,
+                    latency_us=100,
+                    decided_at=int(at),
+                )
+            )
+            chance = stage.rate + (lift or {}).get(variant.name if variant else "", 0.0)
+            if draw < chance:
+                events.append(
+                    RewardEvent(
+                        decision_id=decision_id,
+                        event_id=f"e{decision_id}",
+                        event="click",
+                        value=1.0,
+                        received_at=int(at) + 1_000_000,
+                    )
+                )
+        day += stage.days
+    lake = Lake(folder)
+    lake.append("decisions", decision_rows(list(enumerate(decisions, 1))), len(decisions))
+    by_id = {d.decision_id: Origin.of(d) for d in decisions}
+    rows = [(seq, e, by_id[e.decision_id]) for seq, e in enumerate(events, 1)]
+    if rows:
+        lake.append("rewards", reward_rows(rows), len(rows))
+    at = START + (day + 1) * DAY
+    lake.write_database([stages[-1].experiment], at, audit if audited else ())
+
+
+THIRDS = {"old": 34, "fresh": 33, "learned": 33}
+MOST_FRESH = {"old": 20, "fresh": 60, "learned": 20}
+
+
+def test_shares_that_were_changed_and_put_back_withhold_nothing(tmp_path: Path) -> None:
+    before, after = experiment(THIRDS), experiment(MOST_FRESH)
+    stages = [
+        Stage(before, range(2_000), 0.2),
+        Stage(after, range(1_000, 4_000), 0.4),
+        Stage(before, range(3_500, 5_000), 0.1),
+    ]
+    record(tmp_path, stages)
+    report = reporting.load_experiment_report("home", tmp_path)
+    assert report.ab is not None
+    assert not report.ab.sample_ratio.alarm
+    assert "withheld" not in report.ab.verdict.sentence
+    assert [p.shares["fresh"] for p in report.phases] == [0.33, 0.6, 0.33]
+    assert [sum(p.units.values()) for p in report.phases] == [2_000, 2_000, 1_000]
+    assert all(p.srm_p is not None and p.srm_p > 1e-3 for p in report.phases)
+    assert report.phases[1].changed == ["old 34% → 20%", "fresh 33% → 60%", "learned 33% → 20%"]
+    assert report.phases[0].until == report.phases[1].since
+    assert report.phases[-1].until is None
+    # 14% and 13% of the hash change variant with the shares, of the 1,500 who came back.
+    assert 350 < report.ab.sample_ratio.moved < 460
+    assert report.ab.sample_ratio.mixed == 0
+    assert any("shares were changed on 2024-10-05" in note for note in report.ab.notes)
+    as_json = json.loads(reporting.to_json(report))
+    assert {"since", "until", "shares", "units", "srm_p"} <= as_json["phases"][0].keys()
+
+
+def test_the_pooled_counts_would_have_withheld_it(tmp_path: Path) -> None:
+    stages = [
+        Stage(experiment(THIRDS), range(2_000)),
+        Stage(experiment(MOST_FRESH), range(2_000, 5_000)),
+    ]
+    record(tmp_path, stages, audited=False)
+    report = reporting.load_experiment_report("home", tmp_path)
+    # Without an audit nothing tells that shares were others once.
+    assert len(report.phases) == 1
+    assert report.ab is not None
+    assert report.ab.sample_ratio.alarm
+
+
+def test_base_rates_that_drift_make_no_effect(tmp_path: Path) -> None:
+    # Simpson's: the variant's share grew while everything got better.
+    stages = [
+        Stage(experiment({"old": 90, "new": 10}), range(3_000), 0.1),
+        Stage(experiment({"old": 10, "new": 90}), range(3_000, 6_000), 0.5),
+    ]
+    record(tmp_path, stages)
+    report = reporting.load_experiment_report("home", tmp_path)
+    assert report.ab is not None
+    (click,) = report.ab.comparisons
+    assert click.call == "no_call"
+    assert click.difference is not None
+    assert abs(click.difference) < 0.06  # pooled it would be 0.3
+
+
+def test_the_winner_that_was_shipped_is_still_compared(tmp_path: Path) -> None:
+    stages = [
+        Stage(experiment({"old": 50, "new": 50}), range(4_000)),
+        Stage(experiment({"new": 100}), range(2_000, 8_000)),
+    ]
+    record(tmp_path, stages, lift={"new": 0.15})
+    report = reporting.load_experiment_report("home", tmp_path)
+    assert report.ab is not None
+    assert report.ab.verdict.sentence.startswith(
+        "In the last phase with several variants, until 2024-10-05 00:00 UTC: new beats old: "
+    )
+    assert report.ab.control == "old"
+    assert sum(report.ab.units.values()) == 4_000
+    assert report.excluded["one_variant"] == 4_000
+    assert report.phases[1].units == {"new": 6_000}
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ({"old": 50, "new": 50}, {"old": 100, "new": 0}),  # rolled back
+        ({"old": 95, "new": 5}, {"old": 50, "new": 50}),  # ramped up
+        ({"old": 50, "new": 50}, {"old": 34, "new": 33, "third": 33}),  # one joined
+        ({"old": 34, "new": 33, "third": 33}, {"old": 50, "new": 50}),  # one left
+    ],
+)
+def test_a_verdict_never_disappears(
+    tmp_path: Path, first: dict[str, int], second: dict[str, int]
+) -> None:
+    stages = [
+        Stage(experiment(first), range(4_000)),
+        Stage(experiment(second), range(3_000, 8_000)),
+    ]
+    record(tmp_path, stages, lift={"new": 0.15})
+    report = reporting.load_experiment_report("home", tmp_path)
+    assert report.ab is not None
+    assert "new beats old" in report.ab.verdict.sentence
+    assert not report.ab.sample_ratio.alarm
+
+
+def test_a_control_that_changed_is_compared_with_over_all(tmp_path: Path) -> None:
+    stages = [
+        Stage(experiment({"old": 50, "new": 50}), range(3_000)),
+        Stage(experiment({"old": 50, "new": 50}, control="new"), range(3_000, 6_000)),
+    ]
+    record(tmp_path, stages, lift={"new": 0.15})
+    report = reporting.load_experiment_report("home", tmp_path)
+    assert report.ab is not None
+    assert report.ab.verdict.sentence.startswith("old is worse than new")
+    assert report.phases[1].changed == ["control old → new"]
+    assert report.ab.comparisons[0].n > 2_500  # both phases, of equal shares
+
+
+def test_a_variant_that_joins_is_compared_on_what_came_since(tmp_path: Path) -> None:
+    # The old hands all came before it joined: they are its only viewers.
+    stages = [
+        Stage(experiment({"old": 50, "new": 50}), range(3_000), 0.1),
+        Stage(experiment({"old": 34, "new": 33, "third": 33}), range(3_000), 0.3),
+    ]
+    record(tmp_path, stages, lift={"third": 0.2})
+    report = reporting.load_experiment_report("home", tmp_path)
+    assert report.ab is not None
+    third = next(c for c in report.ab.comparisons if c.variant == "third")
+    assert third.call == "better"
+    assert third.n > 900
+
+
+def test_traffic_alone_makes_a_phase_and_no_stratum(tmp_path: Path) -> None:
+    halves = {"old": 50, "new": 50}
+    stages = [
+        Stage(experiment(halves, traffic=5), range(3_000)),
+        Stage(experiment(halves), range(3_000)),
+    ]
+    record(tmp_path, stages)
+    report = reporting.load_experiment_report("home", tmp_path)
+    assert report.ab is not None
+    assert [p.traffic for p in report.phases] == [0.05, 1.0]
+    assert report.phases[1].changed == ["traffic 5% → 100%"]
+    assert "thin_strata" not in report.excluded
+    assert sum(report.ab.units.values()) == 3_000
+    assert report.excluded["not_in_experiment"] > 2_500
+    assert not any("shares were changed" in note for note in report.ab.notes)
+
+
+def test_a_title_that_changes_is_no_phase(tmp_path: Path) -> None:
+    halves = {"old": 50, "new": 50}
+    stages = [
+        Stage(experiment(halves), range(1_000)),
+        Stage(experiment(halves, title="Another"), range(1_000, 2_000)),
+    ]
+    record(tmp_path, stages)
+    (phase,) = reporting.load_experiment_report("home", tmp_path).phases
+    assert len(phase.revisions) == 2
+    assert sum(phase.units.values()) == 2_000
+
+
+def test_a_thin_phase_is_left_out_and_counted(tmp_path: Path) -> None:
+    stages = [
+        Stage(experiment({"old": 50, "new": 50}), range(2_000)),
+        Stage(experiment({"old": 90, "new": 10}), range(2_000, 2_020)),
+    ]
+    record(tmp_path, stages)
+    report = reporting.load_experiment_report("home", tmp_path)
+    assert report.excluded["thin_strata"] == 20
+    assert report.ab is not None
+    assert report.ab.comparisons[0].n + report.ab.comparisons[0].n_control == 2_000
+
+
+def test_a_split_that_is_wrong_in_one_phase_is_found_there(tmp_path: Path) -> None:
+    first, second = experiment({"old": 50, "new": 50}), experiment({"old": 30, "new": 70})
+    # In the second phase the service went on by the first one's shares.
+    stages = [Stage(first, range(3_000)), Stage(first, range(3_000, 7_000))]
+    record(tmp_path / "wrong", stages)
+    lines = []
+    for at, e in ((START, first), (START + DAY, second)):
+        raw = msgspec.json.encode(e.raw).decode()
+        lines.append(Line("home", e.fingerprint, at, "me", raw))
+    lake = Lake(tmp_path / "wrong")
+    lines[1] = lines[1]._replace(revision=first.fingerprint)
+    lake.write_database([second], START + 3 * DAY, lines)
+    report = reporting.load_experiment_report("home", tmp_path / "wrong")
+    assert report.ab is not None
+    assert report.ab.verdict.sentence.startswith(
+        "Verdict withheld: units were not split as intended in the phase since 2024-10-05 00:00 "
+    )
+    assert "meant old 30.0%, new 70.0%" in report.ab.verdict.sentence
+
+
+def test_a_part_is_read_by_time_and_by_revision(tmp_path: Path) -> None:
+    before, after = experiment({"old": 50, "new": 50}), experiment({"old": 20, "new": 80})
+    record(tmp_path, [Stage(before, range(1_000)), Stage(after, range(500, 3_000))])
+    first = reporting.load_experiment_report("home", tmp_path, until="2024-10-05")
+    second = reporting.load_experiment_report("home", tmp_path, since="2024-10-05T00:00:00Z")
+    assert (first.decisions, second.decisions) == (1_000, 2_500)
+    assert [p.shares for p in first.phases] == [{"old": 0.5, "new": 0.5}]
+    assert [p.shares for p in second.phases] == [{"old": 0.2, "new": 0.8}]
+    assert second.ab is not None
+    # Within the part each unit counts as it came into it.
+    assert sum(second.ab.units.values()) == 2_500
+    assert second.ab.sample_ratio.moved == 0
+    for revision in (before.fingerprint, before.fingerprint[:6]):
+        part = reporting.load_experiment_report("home", tmp_path, revision=revision)
+        assert part.units == first.units
+        assert part.ab is not None
+        assert first.ab is not None
+        assert part.ab.comparisons == first.ab.comparisons
+    assert second.notes[0].sentence == "This is a part of the record: since 2024-10-05T00:00:00Z."
+
+
+@pytest.mark.parametrize(
+    ("part", "path"),
+    [
+        ({"since": "yesterday"}, "since"),
+        ({"since": "2024-10-05", "until": "2024-10-05"}, "until"),
+        ({"revision": "0000"}, "revision"),
+        ({"revision": ""}, "revision"),
+    ],
+)
+def test_a_part_that_cannot_be_meant_is_refused(
+    tmp_path: Path, part: dict[str, str], path: str
+) -> None:
+    record(tmp_path, [Stage(experiment({"old": 50, "new": 50}), range(50))])
+    with pytest.raises(BadRequest) as caught:
+        reporting.load_experiment_report("home", tmp_path, **part)
+    assert caught.value.path == path
+
+
+def test_an_audit_that_cannot_be_read_is_said(tmp_path: Path) -> None:
+    before, after = experiment({"old": 90, "new": 10}), experiment({"old": 50, "new": 50})
+    record(tmp_path, [Stage(before, range(1_000)), Stage(after, range(1_000, 3_000))])
+    raw = msgspec.json.encode(after.raw).decode()
+    lines = [
+        # Nobody came under it, so it is no phase.
+        Line("home", "aaaaaaaaaaaa", START - DAY, "me", "{}"),
+        Line("home", before.fingerprint, START, "me", '{"of": "another age"}'),
+        Line("home", after.fingerprint, START + DAY, "me", raw),
+    ]
+    Lake(tmp_path).write_database([after], START + 3 * DAY, lines)
+    report = reporting.load_experiment_report("home", tmp_path)
+    first, second = report.phases
+    assert (first.shares, first.srm_p) == ({}, None)
+    assert second.changed == ["shares not on record"]
+    assert second.srm_p is not None
+    assert report.ab is not None
+    assert not report.ab.sample_ratio.alarm
+    assert any("does not hold the shares" in note for note in report.ab.notes)
+    # Its units are compared with each other all the same.
+    assert report.ab.comparisons[0].n + report.ab.comparisons[0].n_control == 3_000
+
+
+def test_an_imported_log_with_another_revision_is_what_was_in_force(tmp_path: Path) -> None:
+    e = experiment({"old": 50, "new": 50})
+    record(tmp_path, [Stage(e, range(1_000))])
+    raw = msgspec.json.encode(e.raw).decode()
+    Lake(tmp_path).write_database(
+        [e], START + 3 * DAY, [Line("home", "bbbbbbbbbbbb", START + 2 * DAY, "me", raw)]
+    )
+    (phase,) = reporting.load_experiment_report("home", tmp_path).phases
+    assert sum(phase.units.values()) == 1_000
