@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+from cyclopts.validators import Number
 
 from topbill.cli.shell import DATA, EXPERIMENTS, Data, Experiments, app, out, progress
 from topbill.formats.registry import FormatName
@@ -17,17 +21,19 @@ def import_(
     format: FormatName | None = None,  # noqa: A002 (what it is called on the command line)
     key: str = "imported",
     experiments: Experiments = EXPERIMENTS,
+    skip_bad: Annotated[int, Parameter(validator=Number(gte=0))] = 0,
 ) -> None:
     """Put a foreign log into a data folder of its own, for reports and evaluation; interrupted, it
     goes on. An experiment of it that has no file gets one that fits.
 
     Args:
         file: dsjson (CB, CCB), Eppo's bandit events, Parquet, Arrow, Delta, Open Bandit CSV, obp's
-            feedback (.npz). Lines may be compressed (.gz).
+            feedback (.npz). Lines and CSV may be compressed (.gz, .zst, .bz2, .xz).
         format: Where the name does not tell.
         key: The experiment of lines that name none.
         experiments: Folder of experiment files. Named, it also takes those that are written;
             else they go into the data folder.
+        skip_bad: Leave out, and count, up to so many lines that cannot be read.
     """
     from topbill import spec
     from topbill.formats import import_log
@@ -48,6 +54,7 @@ def import_(
             progress=lambda done, total: bar.update(task, completed=done, total=total),
             left_out=left_out,
             remarks=remarks,
+            skip_bad=skip_bad,
         )
     out.print(f"{data}: holds {decisions:,} decisions from {file}", highlight=False, soft_wrap=True)
     if left_out:

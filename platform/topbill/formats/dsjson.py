@@ -88,10 +88,10 @@ class _Flags(msgspec.Struct):
     """What tells whether a line is a decision to count."""
 
     c: msgspec.Raw = msgspec.Raw()
+    event_id: Any = msgspec.field(name="EventId", default=None)
     skip_learn: Any = msgspec.field(name="_skipLearn", default=None)
     deferred: Any = msgspec.field(name="_deferred", default=None)
     deferred_action: Any = msgspec.field(name="DeferredAction", default=None)
-    reward_value: msgspec.Raw = msgspec.field(name="RewardValue", default=msgspec.Raw())
     o: list[Any] | None = None
     outcomes: list[Any] | None = msgspec.field(name="_outcomes", default=None)
 
@@ -121,7 +121,10 @@ _OWN_FIELDS = tuple(
 )
 _decode = msgspec.json.Decoder(_Line).decode
 _decode_flags = msgspec.json.Decoder(_Flags).decode
-_TELLTALES = (b'"_skipLearn"', b'"_deferred"', b'"DeferredAction"', b'"RewardValue"')
+_TELLTALES = (b'"_skipLearn"', b'"_deferred"', b'"DeferredAction"')
+_DANGLING = (b'"RewardValue"', b'"ActionTaken"', b'"Observations"', b'"v"')
+"""What stands in lines of joiners that have no decision: rewards and activations that found none.
+"""
 
 
 def dump_line(
@@ -256,6 +259,8 @@ def parse_line(line: bytes, *, experiment: str = "imported", number: int = 0) ->
         BadData: The line is none of a contextual bandit.
     """
     where = f"line {number}"
+    if b'"_label_ca"' in line or b'"pdf"' in line:
+        _check_no_continuous(line, where)
     # msgspec's errors are ValueErrors, of text that is no JSON as of values of the wrong type.
     try:
         parsed = _decode(line)
@@ -290,6 +295,19 @@ def parse_line(line: bytes, *, experiment: str = "imported", number: int = 0) ->
     return decision, _parse_events(parsed, decision, where)
 
 
+def _check_no_continuous(line: bytes, where: str) -> None:
+    """Raises BadData for a line of VW's continuous actions, which have densities and no list."""
+    try:
+        names = msgspec.json.decode(line, type=dict[str, msgspec.Raw]).keys()
+    except ValueError:
+        return
+    if "_label_ca" in names or ("pdf" in names and "a" not in names):
+        raise BadData(
+            where,
+            "got a continuous action (_label_ca, pdf), which is not read; expected one of a list",
+        )
+
+
 def reason_to_skip(line: bytes) -> str | None:
     """Why a joined log's line is no decision to count; None for one that is, or that is wrong.
 
@@ -298,19 +316,25 @@ def reason_to_skip(line: bytes) -> str | None:
     """
     if line.lstrip().startswith(b"[CHECKPOINT"):
         return "checkpoint lines"
-    # Few lines have one of these words, and only those are looked at twice.
-    if not any(word in line for word in _TELLTALES):
+    # Few lines have one of these words, or no context, and only those are looked at twice.
+    if b'"c"' in line and not any(word in line for word in _TELLTALES):
         return None
     try:
         flags = _decode_flags(line)
     except ValueError:
         return None
-    if not bytes(flags.c) and bytes(flags.reward_value):
-        return "rewards without a decision"
-    if flags.skip_learn is True:
+    if not bytes(flags.c):
+        is_joiners = flags.event_id is not None and any(word in line for word in _DANGLING)
+        return "rewards without a decision" if is_joiners else None
+    if _is_set(flags.skip_learn):
         return "deferred decisions"
-    is_deferred = flags.deferred is True or flags.deferred_action is True
+    is_deferred = _is_set(flags.deferred) or _is_set(flags.deferred_action)
     return "deferred decisions" if is_deferred and not _activated(flags) else None
+
+
+def _is_set(flag: Any) -> bool:
+    """Whether a flag is true, as some makers write it: true, 1 or "true"."""
+    return flag in (True, 1, "true", "True")
 
 
 def _activated(flags: _Flags) -> bool:
@@ -319,7 +343,7 @@ def _activated(flags: _Flags) -> bool:
     for outcome in flags.outcomes or ():
         if isinstance(outcome, dict):
             observations += outcome.get("_o") or ()
-    return any(isinstance(one, dict) and one.get("ActionTaken") is True for one in observations)
+    return any(isinstance(one, dict) and _is_set(one.get("ActionTaken")) for one in observations)
 
 
 def load(lines: Iterable[bytes], *, experiment: str = "imported") -> Iterator[Row]:
@@ -349,6 +373,11 @@ def _numbers_of(line: _Line, actions: int, where: str) -> tuple[list[int], list[
     if len(a) != len(p) or not in_range or len(set(a)) < len(a):
         raise BadData(
             where, f"got a={a} and p={p} for {actions} actions; expected as many of each, from 1"
+        )
+    if line.index is not None and line.index not in (a[0], a[0] - 1):
+        raise BadData(
+            where,
+            f"got _labelIndex {line.index} and a={a}; expected the labelled action first in a",
         )
     p = [at_most_one(probability) for probability in p]
     if not 0 < p[0] <= 1:
@@ -433,7 +462,10 @@ def foreign_actions(multi: Iterable[Mapping[str, Any]]) -> LineActions:
                 "its actions have a _slot_id: these are VW's slates, which are not read"
             )
         name = name_of(action.get("_tag"), action.get("id"), default=f"a{place}")
-        features = {key: value for key, value in action.items() if key not in ("_tag", "id")}
+        if "__aid" in action:
+            raise ValueError("its actions stand elsewhere (__aid): expected them in the line")
+        # Names with a leading underscore are the maker's own notes, as in the context.
+        features = {k: value for k, value in action.items() if k != "id" and k[:1] != "_"}
         ids.append(name)
         offered.append({"id": name, "features": features})
     return LineActions(tuple(ids), msgspec.Raw(msgspec.json.encode(offered)))

@@ -65,6 +65,7 @@ def import_log(
     progress: Progress = quiet,
     left_out: Counter[str] | None = None,
     remarks: list[str] | None = None,
+    skip_bad: int = 0,
 ) -> int:
     """Put the decisions and rewards of a file into the lake of the folder `data`.
 
@@ -86,6 +87,8 @@ def import_log(
         left_out: Takes how many lines gave no decision, by reason.
         remarks: Takes sentences: the files that were written, and rewards beyond an objective's
             ends.
+        skip_bad: How many lines that cannot be read are left out, and counted; the next one ends
+            the import. Of formats that have lines.
 
     Returns:
         How many decisions the folder holds.
@@ -107,7 +110,7 @@ def import_log(
     experiments = [*experiments, *_written_before(data / FILES, experiments)]
     revisions = {experiment.key: experiment.fingerprint for experiment in experiments}
     watch = _Watch(experiments)
-    done, notes = start, ReadNotes()
+    done, notes = start, ReadNotes(skip_bad)
     if not mark.done or into.experiments() - revisions.keys():
         with Repeats(data, notes) as repeats:
             # From the beginning, as only the whole file tells what is in it twice.

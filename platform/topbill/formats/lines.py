@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import gzip
-import zlib
 from codecs import BOM_UTF8
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from topbill.domain.errors import BadData
 from topbill.formats import ccb, dsjson, eppo
-from topbill.formats.compressed import is_compressed, open_bytes
+from topbill.formats.compressed import TORN, is_compressed, open_bytes
 from topbill.formats.rows import Progress, ReadNotes, Row
 from topbill.formats.validate_row import validate_row
 from topbill.formats.writers import Export, ExportNote, LinesWriter
 
 _REPORT_EVERY = 2_000
+_UNREADABLE = "unreadable lines"
 # Bytes of a line after which it is cut: a file without line ends must not fill the memory.
 _LONGEST_LINE = 64_000_000
 
@@ -64,7 +63,7 @@ def read_lines(
     reason_to_skip: Callable[[bytes], str | None] = lambda _line: None,
 ) -> Iterator[Row]:
     """A row a line. Blank lines are passed over, and so are the first `skip` others; those with a
-    `reason_to_skip` are counted in the notes.
+    `reason_to_skip`, and as many unreadable ones as the notes allow, are counted there.
     """
     if source.is_dir():
         raise BadData(str(source), "is a folder; expected a file of lines")
@@ -79,13 +78,19 @@ def read_lines(
         if reason is not None:
             notes.left_out[reason] += 1
             continue
-        rows += 1
         if rows % _REPORT_EVERY == 0:
             progress(bytes_read, total)
+        try:
+            row = validate_row(parse(line, experiment=key, number=number), f"line {number}")
+        except BadData:
+            if notes.left_out[_UNREADABLE] >= notes.skip_bad:
+                raise
+            notes.left_out[_UNREADABLE] += 1
+            continue
+        rows += 1
         if rows > skip:
             notes.line = number
-            row = parse(line, experiment=key, number=number)
-            yield validate_row(row, f"line {number}")
+            yield row
     progress(bytes_read, bytes_read)
 
 
@@ -97,8 +102,10 @@ def _lines(source: Path) -> Iterator[bytes]:
             while line:
                 yield line
                 line = file.readline(_LONGEST_LINE)
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise BadData(str(source), f"cannot be read ({error}); expected a whole .gz") from None
+    except TORN as error:
+        raise BadData(
+            str(source), f"cannot be read ({error}); expected whole text, or a whole archive"
+        ) from None
 
 
 def _parse_dsjson(line: bytes, *, experiment: str, number: int) -> Row:

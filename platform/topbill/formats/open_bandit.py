@@ -9,7 +9,6 @@ from __future__ import annotations
 import csv
 import io
 import math
-import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ import pyarrow.csv
 from topbill.domain.chance import at_most_one
 from topbill.domain.errors import BadData
 from topbill.domain.records import Decision, Placement, RewardEvent
-from topbill.formats.compressed import open_bytes
+from topbill.formats.compressed import TORN, open_bytes
 from topbill.formats.obp import OPEN_BANDIT_COLUMNS, USER_FEATURE, only_placement
 from topbill.formats.obp_columns import POSITION, ObpColumns, context_features, take_position
 from topbill.formats.rows import Progress, ReadNotes, Row, timestamp
@@ -144,14 +143,7 @@ def _batches(source: Path, columns: list[str] | None) -> Iterator[pa.RecordBatch
             ) as reader,
         ):
             yield from reader
-    except (
-        OSError,
-        EOFError,
-        zlib.error,
-        UnicodeDecodeError,
-        csv.Error,
-        pa.ArrowException,
-    ) as error:
+    except (*TORN, csv.Error, pa.ArrowException) as error:
         raise BadData(
             str(source), f"cannot be read ({error}); expected an Open Bandit CSV"
         ) from None

@@ -7,14 +7,13 @@ guide's table and the tests' round trips go over this list.
 from __future__ import annotations
 
 import pkgutil
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from topbill.domain.errors import BadRequest
-from topbill.formats.compressed import COMPRESSED, open_bytes
+from topbill.formats.compressed import COMPRESSED, TORN, open_bytes
 
 if TYPE_CHECKING:
     from topbill.formats.rows import Progress, ReadNotes, Row
@@ -190,7 +189,7 @@ def _first_bytes(path: Path) -> bytes:
     try:
         with open_bytes(path) as file:
             return file.read(_SNIFFED)
-    except (OSError, EOFError, zlib.error):
+    except TORN:
         return b""
 
 

@@ -30,9 +30,11 @@ class ReadNotes:
     Attributes:
         left_out: How many lines gave no row, by reason.
         line: The number of the last row's line, 0 where a format has no lines.
+        skip_bad: How many lines that cannot be read may be left out.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, skip_bad: int = 0) -> None:
+        self.skip_bad = skip_bad
         self.left_out: Counter[str] = Counter()
         self.line = 0
 
@@ -113,8 +115,8 @@ def microseconds(timestamp: Any, where: str) -> int:
     if timestamp is None:
         return 0
     try:
-        moment = datetime.fromisoformat(timestamp)
-    except (TypeError, ValueError):
+        moment = datetime.fromisoformat(timestamp.strip().upper())
+    except (AttributeError, TypeError, ValueError):
         raise BadData(
             where, f"got Timestamp {timestamp!r}; expected ISO 8601, as 2026-01-31T12:00:00Z"
         ) from None

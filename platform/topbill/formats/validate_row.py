@@ -88,6 +88,9 @@ def _check_json(decision: Decision, where: str) -> None:
 
 
 def _check_slate(decision: Decision, where: str) -> None:
+    if len(set(decision.eligible)) < len(decision.eligible):
+        twice = next(name for name in decision.eligible if decision.eligible.count(name) > 1)
+        raise BadData(where, f"got action {twice!r} twice; expected each of its actions once")
     actions = [placed.action for placed in decision.slate]
     if len(set(actions)) < len(actions) or not set(actions) <= set(decision.eligible):
         raise BadData(

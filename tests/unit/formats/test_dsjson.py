@@ -335,3 +335,52 @@ def slate_line(**changes: Any) -> bytes:
         ],
     }
     return msgspec.json.encode(line | changes)
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        (foreign(_skipLearn=1), "deferred decisions"),
+        (foreign(_skipLearn=0), None),
+        (foreign(_skipLearn="true"), "deferred decisions"),
+        (foreign(DeferredAction=1), "deferred decisions"),
+        (b'{"EventId": "e", "ActionTaken": true}', "rewards without a decision"),
+        (b'{"EventId": "e", "v": 1.0, "EnqueuedTimeUtc": "x"}', "rewards without a decision"),
+        (b'{"EventId": "e", "Observations": [{"v": 1}]}', "rewards without a decision"),
+        (b'{"EventId": "e"}', None),
+        (b'{"name": "Ada", "v": 1}', None),
+    ],
+)
+def test_flags_and_dangling_lines_come_in_several_forms(line: bytes, reason: str | None) -> None:
+    assert reason_to_skip(line) == reason
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        (foreign(_labelIndex=0), r"got _labelIndex 0 and a=\[2, 1\]; expected the labelled action"),
+        (b'{"_label_ca": {"cost": 1}, "c": {"x": 1}}', "got a continuous action .* is not read"),
+        (b'{"pdf": [{"left": 0, "right": 1, "pdf_value": 1}], "c": {"x": 1}}', "a continuous act"),
+        (foreign(c={"_multi": [{"__aid": 5}, {"__aid": 6}]}), r"stand elsewhere \(__aid\)"),
+        (foreign(_label_cost="-1"), "line 1: got no dsjson"),
+        (foreign().replace(b"0.7", b"NaN"), "line 1: got no dsjson"),
+    ],
+)
+def test_what_means_something_else_is_refused_by_name(line: bytes, says: str) -> None:
+    with pytest.raises(BadData, match=says):
+        list(load([line]))
+
+
+def test_notes_of_the_maker_are_no_features_of_actions() -> None:
+    multi = [{"_tag": "a", "_note": 1, "i": {"x": 1}}, {"_tag": "b"}]
+    decision, _ = parse_line(foreign(c={"_multi": multi}))
+    assert msgspec.json.decode(decision.actions) == [
+        {"id": "a", "features": {"i": {"x": 1}}},
+        {"id": "b", "features": {}},
+    ]
+
+
+@pytest.mark.parametrize("time", ["2021-02-04t16:31:29.246z", "2021-02-04 16:31:29.246+00:00"])
+def test_times_come_in_several_forms(time: str) -> None:
+    decision, _ = parse_line(foreign(Timestamp=time))
+    assert decision.decided_at == 1612456289246000

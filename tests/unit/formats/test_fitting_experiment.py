@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import bz2
 import csv
+import gzip
 import json
+import lzma
 import re
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,12 +16,13 @@ from typing import Any
 import msgspec
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from topbill import cli, lake, spec
-from topbill.domain.errors import BadRequest
+from topbill.domain.errors import BadData, BadRequest
 from topbill.domain.features import Encoder, Feature
 from topbill.domain.records import Decision, Placement, RewardEvent
 from topbill.engine import CompiledExperiment, offered
@@ -304,3 +309,58 @@ def test_the_page_runs_as_written(
     monkeypatch.chdir(tmp_path)
     exec(compile(code, "bring-a-log.md", "exec"), {})  # noqa: S102  (our own page)
     assert capsys.readouterr().out == shown
+
+
+def test_slates_that_showed_nothing_are_left_out_and_counted(tmp_path: Path) -> None:
+    lines = [ccb_line(i) for i in range(ROWS)]
+    for line in lines[::4]:
+        line["_outcomes"] = []
+    import_log(write_lines(tmp_path / "ccb.dsjson", lines), tmp_path / "D", key="old")
+    result = evaluate("old", "always lima", tmp_path / "D", estimators=("snsips",))
+    assert result.left_out == {"showed nothing": ROWS // 4}
+    assert result.targets["always lima"]["snsips"].value == pytest.approx(0.8, abs=0.1)
+
+
+def test_an_action_that_is_there_twice_is_refused(tmp_path: Path) -> None:
+    line = cb_line(0)
+    line["c"]["_multi"][1]["_tag"] = "rome"
+    with pytest.raises(BadData, match="line 1: got action 'rome' twice"):
+        import_log(write_lines(tmp_path / "x.dsjson", [line]), tmp_path / "D")
+
+
+COMPRESSIONS = {
+    "gz": gzip.compress,
+    "bz2": bz2.compress,
+    "xz": lzma.compress,
+    "zst": lambda content: pa.Codec("zstd").compress(content, asbytes=True),
+    "utf-16": lambda content: content.decode().encode("utf-16"),
+}
+
+
+@pytest.mark.parametrize("name", COMPRESSIONS)
+def test_text_may_be_compressed_in_members_or_of_another_encoding(
+    tmp_path: Path, name: str
+) -> None:
+    compress = COMPRESSIONS[name]
+    text = "".join(json.dumps(cb_line(i)) + "\n" for i in range(60)).encode()
+    # Joined files are members one after the other; a second mark of order would be a character.
+    parts = [text] if name == "utf-16" else [text[:5000], text[5000:]]
+    (tmp_path / f"log.dsjson.{name}").write_bytes(b"".join(map(compress, parts)))
+    source = tmp_path / f"log.dsjson.{name}"
+    assert import_log(source, tmp_path / "D", format="dsjson") == 60
+    table = "timestamp,item_id,position,click,propensity_score\n" + (
+        "2019-11-24 00:00:00+00:00,1,1,0,0.5\n2019-11-24 00:00:01+00:00,2,1,1,0.5\n"
+    )
+    (tmp_path / "log.csv").write_bytes(compress(table.encode()))
+    assert import_log(tmp_path / "log.csv", tmp_path / "C", key="obd") == 2
+
+
+def test_some_unreadable_lines_may_be_left_out(tmp_path: Path) -> None:
+    lines = [json.dumps(cb_line(i)) for i in range(60)]
+    lines[7], lines[9], lines[30] = lines[7][:-5], "nonsense", json.dumps(cb_line(30, p=[2, 0, 0]))
+    (tmp_path / "log.dsjson").write_text("\n".join(lines))
+    with pytest.raises(BadData, match="line 31: got"):
+        import_log(tmp_path / "log.dsjson", tmp_path / "A", skip_bad=2)
+    left_out: Counter[str] = Counter()
+    import_log(tmp_path / "log.dsjson", tmp_path / "B", skip_bad=3, left_out=left_out)
+    assert left_out == {"unreadable lines": 3}

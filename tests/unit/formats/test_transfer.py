@@ -423,7 +423,9 @@ def test_a_log_as_a_joiner_writes_it_is_read(tmp_path: Path, name: str) -> None:
 def test_a_torn_gz_is_named(tmp_path: Path) -> None:
     plain = write(tmp_path / "plain.dsjson", [logged(i) for i in range(300)]).read_bytes()
     (tmp_path / "log.dsjson.gz").write_bytes(gzip.compress(plain)[:-100])
-    with pytest.raises(BadData, match=r"log\.dsjson\.gz: cannot be read .*; expected a whole \.gz"):
+    with pytest.raises(
+        BadData, match=r"log\.dsjson\.gz: cannot be read .*; expected .* a whole archive"
+    ):
         import_log(tmp_path / "log.dsjson.gz", tmp_path / "data")
 
 

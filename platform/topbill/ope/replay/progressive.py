@@ -254,6 +254,8 @@ class ProgressivePass:
             return decision.reason
         if decision.variant not in self._variants:
             return "other variants"
+        if not decision.slate:
+            return "showed nothing"
         if logged.seq <= self._since:
             return "before the snapshot"
         if not self._data.experiment.goal.is_mature(decision.decided_at, self._data.published):
