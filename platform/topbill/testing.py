@@ -149,7 +149,8 @@ def publish(
 def _all_over(experiments: Sequence[Experiment], decisions: Sequence[Decision]) -> int:
     """A time at which the window of every metric of every decision is over."""
     newest = max((decision.decided_at for decision in decisions), default=0)
-    longest = max((longest_window(e.metrics) for e in experiments), default=0.0)
+    windows = [longest_window((*e.metrics, *e.unit_metrics)) for e in experiments]
+    longest = max(windows, default=0.0)
     return newest + microseconds(longest) + 1
 
 

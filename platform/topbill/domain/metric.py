@@ -30,6 +30,8 @@ _DECIDED_AT = "r.decided_at"
 _IN_ORDER = f"({_OCCURRED_AT}, r.seq)"
 Per = Literal["decision", "unit"]
 """What a metric is a number of."""
+Scope = Literal["decision", "unit"]
+"""What the events of a metric belong to: a decision (rewards), or a unit, whatever was decided."""
 _OWN_COLUMNS = ("decision_id", "variant", "unit", "decided_at", "objective")
 """What a view of metrics has beside the metrics themselves."""
 
@@ -179,7 +181,8 @@ class Metric:
     decision.
     `per` says whether the report reads it of each decision or of each unit, whose decisions' events
     are then taken together; policies learn from decisions either way. `capped` says that the file
-    gives its cap or floor. Raises BadRequest for an unknown kind.
+    gives its cap or floor. Of `scope` unit it is computed of what the unit did after its first
+    decision, which no policy learns from. Raises BadRequest for an unknown kind.
     """
 
     name: str
@@ -193,6 +196,7 @@ class Metric:
     floor: float = 0.0
     per: Per = "decision"
     capped: bool = False
+    scope: Scope = "decision"
 
     def __post_init__(self) -> None:
         if self.kind not in METRIC_KINDS:
@@ -294,6 +298,32 @@ def unit_values_sql(metrics: Sequence[Metric], rewards: str, now: int) -> str:
     return (
         f"SELECT r.unit AS unit, r.variant AS variant, {', '.join(columns)} "  # noqa: S608
         f"FROM rewards r WHERE {rewards} AND {_EVENT} IN ({events}) GROUP BY r.unit, r.variant"
+    )
+
+
+def unit_scope_sql(metrics: Sequence[Metric], first: str, unit_type: str) -> str:
+    """A query over the lake's view `events`: a row per unit and variant with `unit`, `variant`, and
+    a column for each metric of scope unit, called as `metric_column` says: of the events after the
+    unit's first decision in the variant and in the metric's window of it; NULL where there is none.
+
+    Args:
+        metrics: Those metrics, at least one.
+        first: A query for the first decisions: `unit`, `variant`, `decided_at`.
+        unit_type: What the experiment calls its unit.
+    """
+    names = ", ".join(sorted({quoted(metric.event) for metric in metrics}))
+    columns = []
+    for metric in metrics:
+        columns.append(f"{metric.aggregate_sql()} AS {metric_column(metric.name)}")
+    # Strictly after: what is dated as the decision itself is the visit that it was made in. Events
+    # of one moment go by their ids, since the view has no order of its own.
+    return (
+        f"SELECT r.unit AS unit, r.variant AS variant, {', '.join(columns)} FROM ("  # noqa: S608
+        "SELECT f.unit, f.variant, f.decided_at, "
+        "v.event, v.value, v.occurred_at, v.event_id AS seq "
+        f"FROM ({first}) f JOIN events v ON v.unit = f.unit "
+        f"WHERE v.unit_type = {quoted(unit_type)} AND v.event IN ({names}) "
+        "AND v.occurred_at > f.decided_at) r GROUP BY r.unit, r.variant"
     )
 
 

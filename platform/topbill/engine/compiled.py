@@ -50,6 +50,7 @@ class CompiledExperiment:
         payloads: JSON text of each action's payload, by id.
         bounds: Running sums of the variants' shares.
         events: The names of the reward events that some metric reads.
+        unit_events: The names of the events of units that some metric reads.
         version: Of the policies; 0 before anything was learned.
         failures: Each variant's last failure, as text.
     """
@@ -66,6 +67,7 @@ class CompiledExperiment:
             self.payloads[action.id] = msgspec.Raw(msgspec.json.encode(action.payload))
         self.bounds = list(accumulate(variant.share for variant in experiment.variants))
         self.events = frozenset(metric.event for metric in experiment.metrics)
+        self.unit_events = frozenset(metric.event for metric in experiment.unit_metrics)
         self.version = 0
         self.policies = build_policies(experiment)
         self.failures: dict[str, str] = {}

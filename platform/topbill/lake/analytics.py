@@ -35,7 +35,8 @@ CREATE TABLE variants (
 CREATE TABLE metrics (
     experiment VARCHAR, metric VARCHAR, event VARCHAR, kind VARCHAR, window_seconds DOUBLE,
     cap DOUBLE, floor DOUBLE, weight DOUBLE, better VARCHAR, margin DOUBLE, "default" DOUBLE,
-    covariate_seconds DOUBLE, covariate_feature VARCHAR, per VARCHAR, capped BOOLEAN);
+    covariate_seconds DOUBLE, covariate_feature VARCHAR, per VARCHAR, capped BOOLEAN,
+    scope VARCHAR);
 CREATE TABLE revisions (
     experiment VARCHAR, revision VARCHAR, revised_at TIMESTAMP, who VARCHAR, spec JSON);
 CREATE TABLE published (
@@ -247,7 +248,7 @@ def _variant_rows(experiment: Experiment) -> list[tuple[Any, ...]]:
 def _metric_rows(experiment: Experiment) -> list[tuple[Any, ...]]:
     margins = {guardrail.metric: guardrail.margin for guardrail in experiment.guardrails}
     rows = []
-    for metric in experiment.metrics:
+    for metric in (*experiment.metrics, *experiment.unit_metrics):
         covariate = metric.covariate
         rows.append(
             (
@@ -266,6 +267,7 @@ def _metric_rows(experiment: Experiment) -> list[tuple[Any, ...]]:
                 covariate if isinstance(covariate, str) else None,
                 metric.per,
                 metric.capped,
+                metric.scope,
             )
         )
     return rows

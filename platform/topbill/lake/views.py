@@ -169,6 +169,7 @@ def metric_of(row: Mapping[str, Any]) -> Metric:
         floor=row.get("floor") or 0.0,
         per=row.get("per") or "decision",
         capped=bool(row.get("capped")),
+        scope=row.get("scope") or "decision",
     )
 
 

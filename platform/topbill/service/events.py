@@ -26,12 +26,25 @@ _MOST_NAMED = 10
 
 
 class UnitTypes:
-    """What the experiments of a service call their units."""
+    """What the experiments of a service call their units, and which events of them metrics read."""
 
     def __init__(self, experiments: dict[str, CompiledExperiment]) -> None:
         self.experiments = experiments
-        names = {compiled.experiment.unit for compiled in experiments.values()}
-        self.names = sorted(name for name in names if name)
+        self.read: dict[str, frozenset[str]] = {}
+        for compiled in experiments.values():
+            unit_type = compiled.experiment.unit
+            if unit_type is not None:
+                others = self.read.get(unit_type, frozenset())
+                self.read[unit_type] = others | compiled.unit_events
+        self.names = sorted(self.read)
+
+    def warning_for(self, event: UnitEvent) -> str | None:
+        """What to say of an event that nothing reads: it is kept all the same, since files come
+        and go, and events that were turned away are gone."""
+        read = self.read.get(event.unit_type)
+        if read is None:
+            return _unknown_type(event.unit_type, tuple(self.names))
+        return None if event.event in read else _unread(event.unit_type, event.event, read)
 
 
 class UnitEvents:
@@ -68,7 +81,9 @@ class UnitEvents:
         for event, duplicate in zip(events, receipt.unit_duplicates, strict=True):
             status: EventStatus = "duplicate" if duplicate else "stored"
             telemetry.EVENTS.labels(status).inc()
-            warning = self._warning_for(event, types)
+            warning = types.warning_for(event)
+            if warning is not None:
+                telemetry.UNREAD_EVENTS.inc()
             answers.append(
                 EventAnswer(status, event.unit, event.unit_type, event.event_id, warning)
             )
@@ -80,15 +95,6 @@ class UnitEvents:
         if self._types.experiments is not experiments:
             self._types = UnitTypes(experiments)
         return self._types
-
-    def _warning_for(self, event: UnitEvent, types: UnitTypes) -> str | None:
-        """What to say of an event of a unit that no experiment has: it is kept all the same, since
-        files come and go, and events that were turned away are gone.
-        """
-        if event.unit_type in types.names:
-            return None
-        telemetry.UNREAD_EVENTS.inc()
-        return _unknown_type(event.unit_type, tuple(types.names))
 
 
 def _event(request: EventRequest, types: UnitTypes, path: str) -> UnitEvent:
@@ -123,6 +129,13 @@ def _ambiguous(names: list[str], path: str) -> BadRequest:
         "nothing, and the experiments have units of several types; expected one of "
         f"{listed(names, _MOST_NAMED)}",
     )
+
+
+@lru_cache(1_024)
+def _unread(unit_type: str, event: str, read: frozenset[str]) -> str:
+    message = f"stored, but no metric of scope: unit reads event {event!r} of a {unit_type}"
+    hint = nearest(event, read)
+    return f"{message}; {hint}" if hint else message
 
 
 @lru_cache(1_024)

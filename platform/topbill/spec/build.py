@@ -17,6 +17,7 @@ from topbill.spec.exploration import default_min_probability
 from topbill.spec.fields import Location, Verbatim, listed, nearest, percent
 from topbill.spec.model import Experiment, Guardrail, Variant
 from topbill.spec.schema import DEFAULT_POLICY
+from topbill.spec.unit_scope import check_unit_scope
 
 _COMMON = ("policy", "share", "control", "min_probability", "evaluable", "training")
 """Keys that every variant may have; its others are parameters of its policy."""
@@ -41,7 +42,8 @@ def build(content: Content, raw: dict[str, Any], at: Location) -> Experiment | N
     context = _features(content.get("context", {}), at.key("context"))
     action_features = _features(content.get("action_features", {}), at.key("action_features"))
     actions = _actions(content.get("actions", ()), action_features, at.key("actions"))
-    metrics = _metrics(content, at)
+    every_metric = _metrics(content, at)
+    metrics = tuple(metric for metric in every_metric if metric.scope == "decision")
     _check_objective(content, at)
     _check_guardrails(content, at)
     variants = _variants(content, raw, at.key("variants"))
@@ -62,6 +64,7 @@ def build(content: Content, raw: dict[str, Any], at: Location) -> Experiment | N
         action_features=action_features,
         actions=actions,
         metrics=metrics,
+        unit_metrics=tuple(metric for metric in every_metric if metric.scope == "unit"),
         objective=objective,
         guardrails=_guardrails(content),
         variants=variants,
@@ -170,6 +173,9 @@ def _metrics(content: Content, at: Location) -> tuple[Metric, ...]:
         # The objective says which way is good: who weighs a metric below 0 wants less of it.
         better = "lower" if objective.get(name, 0.0) < 0.0 else "higher"
         better = guardrail_better or better
+        if parts.get("scope") == "unit":
+            check_unit_scope(name, parts, content, at)
+            parts = {"per": "unit"} | parts
         if {"event", "kind", "window"} <= parts.keys():
             metrics.append(
                 Metric(

@@ -52,6 +52,9 @@ class Experiment:
     metrics: tuple[Metric, ...]
     objective: dict[str, float] = field(hash=False)
     variants: tuple[Variant, ...]
+    # Apart from `metrics`, which are those of decisions: whatever learns, simulates or evaluates
+    # reads those alone.
+    unit_metrics: tuple[Metric, ...] = ()
     title: str = ""
     owner: str = ""
     hypothesis: str = ""

@@ -237,6 +237,12 @@ METRIC = Section(
             "What the report reads it of: each decision (default), or each unit, with the events "
             "of all its decisions together.",
         ),
+        "scope": Key(
+            Choice(("decision", "unit")),
+            "What its events belong to: a decision (rewards, the default), or the unit, whatever "
+            "was decided (POST /v1/event): those after its first decision count. Policies learn "
+            "from decisions alone.",
+        ),
         "default": Key(Number(-1e12, 1e12), "Its value where no event came (default 0)."),
         "better": Key(
             Choice(("higher", "lower")),

@@ -16,7 +16,7 @@ from scipy import stats
 from topbill import ab
 from topbill.ab import OBJECTIVE, Method
 from topbill.ab.judged import judged
-from topbill.domain.metric import Metric, metric_column, unit_values_sql
+from topbill.domain.metric import Metric, metric_column, unit_scope_sql, unit_values_sql
 from topbill.domain.objective import Objective
 from topbill.domain.sql import identifier, number
 from topbill.lake import metric_of, objective_of
@@ -41,6 +41,9 @@ from topbill.stats.moments import Moments, ratio
 VARIANT, MOMENT, ROW_WEIGHT = "@variant", "@moment", "@row_weight"
 """Column names that no metric and no feature can have."""
 _TABLE = "report_rows"
+_FIRST = """SELECT unit, variant, arg_min(decided_at, seq) AS decided_at FROM decisions
+WHERE experiment = $key AND variant IS NOT NULL GROUP BY unit, variant"""
+"""A unit's first decision in each variant that it was in."""
 
 
 class ExperimentTables(NamedTuple):
@@ -136,7 +139,8 @@ class AnalysisRows:
         self._tables = tables
         self._segments = segments
         self._metrics = [metric_of(row) for row in tables.metrics]
-        self._pooled = [m for m in self._metrics if m.is_pooled]
+        self._of_events = [m for m in self._metrics if m.scope == "unit"]
+        self._pooled = [m for m in self._metrics if m.is_pooled and m not in self._of_events]
         # Of the whole record: what a unit did before the part that is read, but after it came into
         # the experiment, may be the variant's doing.
         self.covariates = make_covariates(database, tables.key, tables.metrics)
@@ -162,7 +166,9 @@ class AnalysisRows:
             decisions = with_occurrences(decisions)
             columns.append(f"{self.timeline.number_sql()} AS {identifier(PHASE)}")
         for metric in self._metrics:
-            if metric in self._pooled:
+            if metric in self._of_events:
+                columns.append(self._since_first(metric))
+            elif metric in self._pooled:
                 columns.append(self._of_unit(metric))
             else:
                 columns.append(self._mature(metric_column(metric.name), metric, metric.name))
@@ -181,6 +187,9 @@ class AnalysisRows:
             rewards = "r.experiment = $key AND r.variant IS NOT NULL"
             values = unit_values_sql(self._pooled, rewards, tables.published_us)
             of_units = f"LEFT JOIN ({values}) w ON w.unit = d.unit AND w.variant = d.variant"
+        if self._of_events:
+            values = unit_scope_sql(self._of_events, _FIRST, tables.experiment["unit"])
+            of_units += f" LEFT JOIN ({values}) v ON v.unit = d.unit AND v.variant = d.variant"
         self._database.execute(
             f"""CREATE OR REPLACE TEMP TABLE {_TABLE} AS
             SELECT {", ".join(columns)}
@@ -208,6 +217,16 @@ class AnalysisRows:
             f"CASE WHEN {is_mature} AND {place} = 1 THEN {value} END AS {identifier(metric.name)}"
         )
 
+    def _since_first(self, metric: Metric) -> str:
+        """A column of a metric of what the unit did: its number in the first of its decisions, once
+        the window after that is over, and nothing in the others."""
+        is_mature = metric.mature_sql("d.decided_at", self._tables.published_us)
+        place = "row_number() OVER (PARTITION BY d.unit, d.variant ORDER BY d.seq)"
+        value = f"coalesce(v.{metric_column(metric.name)}, {number(metric.default)})"
+        return (
+            f"CASE WHEN {is_mature} AND {place} = 1 THEN {value} END AS {identifier(metric.name)}"
+        )
+
     def means(self) -> tuple[dict[str, VariantCounts], dict[tuple[str, str], MeanEstimate]]:
         """The mean of the objective and of each metric by variant, as they are judged: per mature
         decision or per unit with one, or a ratio of two.
@@ -230,7 +249,7 @@ class AnalysisRows:
         names = list(metrics)
         sums, moments = [], []
         # All metrics in one pass. Units without a mature decision count for nothing: n is 0 there.
-        pooled = {m.name for m in self._pooled}
+        pooled = {m.name for m in (*self._pooled, *self._of_events)}
         for i, (name, metric) in enumerate(metrics.items()):
             x, n, decisions = _sums(metric, is_weighted=self.weighted > 0 and name not in pooled)
             sums.append(f"{x} AS x{i}, {n} AS n{i}, {decisions} AS d{i}")

@@ -173,6 +173,9 @@ def _longest_windows(tables: ExperimentTables) -> dict[str, float]:
     # An event may be read by several metrics; it is late only where it is so for all of them.
     windows: dict[str, float] = {}
     for metric in tables.metrics:
+        # What a unit did is no reward, and never late for a decision.
+        if metric.get("scope") == "unit":
+            continue
         event, window = metric["event"], metric["window_seconds"]
         windows[event] = max(windows.get(event, 0.0), window)
     return windows

@@ -51,6 +51,7 @@ def make_covariates(
     adjusted, values, columns = [], [], {}
     parameters: dict[str, object] = {"key": key}
     events: set[str] = set()
+    of_units: set[str] = set()
     longest = 0
     for number, metric in enumerate(metrics):
         if not _looks_back(metric) and metric["covariate_feature"] is None:
@@ -61,13 +62,20 @@ def make_covariates(
         values.append(f"{value} AS {identifier(column(metric['metric']))}")
         parameters.update(own_parameters)
         if _looks_back(metric):
-            events.add(metric["event"])
+            (of_units if _is_of_unit(metric) else events).add(metric["event"])
             longest = max(longest, _reach(metric))
     if not adjusted:
         return {}
     # The record's events are read only where some metric looks back for them.
+    sources = []
     if events:
-        parameters |= {"events": sorted(events), "longest": longest}
+        sources.append(_REWARDS)
+        parameters["events"] = sorted(events)
+    if of_units:
+        sources.append(_UNIT_EVENTS)
+        parameters["of_units"] = sorted(of_units)
+    if sources:
+        parameters["longest"] = longest
     database.execute(
         f"""CREATE OR REPLACE TEMP TABLE {COVARIATES} AS
         SELECT *, {_objective(adjusted)} AS {identifier(column(OBJECTIVE))}
@@ -77,7 +85,7 @@ def make_covariates(
                 SELECT unit, epoch_us(min(decided_at)) AS since, arg_min(context, seq) AS context
                 FROM decisions
                 WHERE experiment = $key AND variant IS NOT NULL GROUP BY unit
-            ) f {_EVENTS if events else ""}
+            ) f {_EVENTS.format(" UNION ALL ".join(sources)) if sources else ""}
             GROUP BY f.unit
         )""",  # noqa: S608  (names of columns, through `identifier`)
         **parameters,
@@ -90,15 +98,24 @@ def make_covariates(
 
 
 _EVENTS = """
-    LEFT JOIN (
-        SELECT unit, event, value, epoch_us(occurred_at) AS moment FROM rewards
-        WHERE unit IS NOT NULL AND list_contains($events, event)
-    ) r ON r.unit = f.unit AND r.moment < f.since AND r.moment >= f.since - $longest"""
+    LEFT JOIN ({}) r
+        ON r.unit = f.unit AND r.moment < f.since AND r.moment >= f.since - $longest"""
 """The events that some metric looks back for, joined to their unit."""
+_REWARDS = """
+        SELECT unit, event, value, epoch_us(occurred_at) AS moment, 'decision' AS scope FROM rewards
+        WHERE unit IS NOT NULL AND list_contains($events, event)"""
+_UNIT_EVENTS = """
+        SELECT unit, event, value, epoch_us(occurred_at) AS moment, 'unit' AS scope FROM events
+        WHERE list_contains($of_units, event)
+            AND unit_type = (SELECT unit FROM experiments WHERE key = $key)"""
 
 
 def _looks_back(metric: MetricRow) -> bool:
     return metric["covariate_seconds"] is not None
+
+
+def _is_of_unit(metric: MetricRow) -> bool:
+    return metric.get("scope") == "unit"
 
 
 def _reach(metric: MetricRow) -> int:
@@ -115,7 +132,10 @@ def _value(metric: MetricRow, number: int) -> tuple[str, dict[str, object]]:
         )
     takes_value = METRIC_KINDS[metric["kind"]].takes_value
     aggregate = "sum(r.value)" if takes_value else "count(*)"
-    inside = f"r.event = $event{number} AND r.moment >= f.since - $reach{number}"
+    scope = "unit" if _is_of_unit(metric) else "decision"
+    inside = (
+        f"r.event = $event{number} AND r.scope = '{scope}' AND r.moment >= f.since - $reach{number}"
+    )
     return (
         f"coalesce({aggregate} FILTER ({inside}), 0.0)::DOUBLE",
         {f"event{number}": metric["event"], f"reach{number}": _reach(metric)},

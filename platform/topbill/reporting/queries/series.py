@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from topbill.ab import ArmEstimate, Rule, effect
+from topbill.domain.errors import BadRequest
 from topbill.domain.metric import Metric, metric_column
 from topbill.domain.objective import Objective
 from topbill.domain.sql import identifier, number
@@ -148,10 +149,16 @@ def progress(
 
 
 def _measured(experiment: Experiment, name: str) -> Metric | Objective:
-    """The metric of that name, or the objective."""
+    """The metric of that name, or the objective. Raises BadRequest for one of what units did, which
+    has no course over decisions."""
     for metric in experiment.metrics:
         if metric.name == name:
             return metric
+    if any(metric.name == name for metric in experiment.unit_metrics):
+        expected = [OBJECTIVE, *(metric.name for metric in experiment.metrics)]
+        raise BadRequest(
+            "metric", f"{name!r} has scope: unit; expected one of {', '.join(expected)}"
+        )
     return experiment.goal
 
 
