@@ -244,6 +244,9 @@ def test_an_event_of_a_unit_is_stored_once_whatever_is_sent_again(
         "unit": "7",
         "unit_type": "profile_id",
         "event_id": "e",
+        "warning": (
+            "stored, but no metric of scope: unit reads event 'session_start' of a profile_id"
+        ),
     }
     assert meter(client, 'topbill_events_total{status="duplicate"}') == before + 1
     (row,) = log.read_unit_events(0, 9)
@@ -297,6 +300,26 @@ def test_a_unit_whose_type_is_left_open_is_refused_by_name(
         assert (refused.status_code, error["path"]) == (422, "$.unit_type")
         assert word in error["message"]
         assert happened(client, unit_type="account_id").status_code == 200
+
+
+def test_an_event_that_no_metric_of_its_units_reads_is_stored_and_told(
+    folder: Path, tmp_path: Path
+) -> None:
+    text = (folder / "art.yaml").read_text()
+    returned = "{event: session_start, kind: binary, scope: unit, window: 7d}"
+    changed = text.replace("metrics:\n", f"metrics:\n  returned: {returned}\n")
+    (folder / "art.yaml").write_text(changed)
+    with TestClient(create_app(Settings(folder, tmp_path / "other"))) as client:
+        assert "warning" not in happened(client).json()
+        before = meter(client, "topbill_unread_events_total")
+        answer = happened(client, event="session_starts").json()
+        assert (answer["status"], answer["warning"].partition("; ")[2]) == (
+            "stored",
+            "did you mean session_start?",
+        )
+        # What is a reward's name is no event of a unit.
+        assert "no metric of scope: unit" in happened(client, event="play").json()["warning"]
+        assert meter(client, "topbill_unread_events_total") == before + 2
 
 
 def test_events_of_units_ask_for_the_key_too(settings: Settings) -> None:
