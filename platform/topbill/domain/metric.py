@@ -51,6 +51,7 @@ class MetricKind:
             where it is 0 or 1, "optional" where the events' values have an end (1 unless said),
             "required" where it grows with the number of events.
         summary: What it is, in a few words, for the documentation.
+        of_a_day: Whether events count on one day, which the metric names, instead of in a window.
     """
 
     fold: Callable[[Sequence[TimedValue]], float]
@@ -58,6 +59,7 @@ class MetricKind:
     takes_value: bool
     cap: Literal["fixed", "optional", "required"]
     summary: str
+    of_a_day: bool = False
 
     @property
     def adds_up(self) -> bool:
@@ -164,6 +166,14 @@ _KINDS: dict[str, MetricKind] = {
         cap="optional",
         summary="the value of the event that happened first",
     ),
+    "retention": MetricKind(
+        fold=_binary,
+        sql="max(1.0::DOUBLE) {inside}",
+        takes_value=False,
+        cap="fixed",
+        summary="1 if any event came on the metric's `day` after the unit's first decision, else 0",
+        of_a_day=True,
+    ),
 }
 METRIC_KINDS: Mapping[str, MetricKind] = MappingProxyType(_KINDS)
 """Every kind of metric by the name that an experiment file gives it."""
@@ -182,7 +192,9 @@ class Metric:
     `per` says whether the report reads it of each decision or of each unit, whose decisions' events
     are then taken together; policies learn from decisions either way. `capped` says that the file
     gives its cap or floor. Of `scope` unit it is computed of what the unit did after its first
-    decision, which no policy learns from. Raises BadRequest for an unknown kind.
+    decision, which no policy learns from. With a `day` events count on that calendar day of
+    `time_zone` (an IANA name), where day 0 is that of the decision; `window` then is how long that
+    is at most. Raises BadRequest for an unknown kind.
     """
 
     name: str
@@ -197,6 +209,8 @@ class Metric:
     per: Per = "decision"
     capped: bool = False
     scope: Scope = "decision"
+    day: int | None = None
+    time_zone: str = "UTC"
 
     def __post_init__(self) -> None:
         if self.kind not in METRIC_KINDS:
@@ -235,6 +249,9 @@ class Metric:
 
     def inside_sql(self) -> str:
         """SQL for whether a row `r` of the lake's rewards counts: its event, and in the window."""
+        if self.day is not None:
+            on_that_day = f"{self._day(_OCCURRED_AT)} = {self._that_day(_DECIDED_AT)}"
+            return f"{_EVENT} = {quoted(self.event)} AND {on_that_day}"
         return event_inside_sql(self.event, self.window)
 
     def sql(self) -> str:
@@ -249,7 +266,19 @@ class Metric:
 
     def mature_sql(self, decided_at: str, now: int) -> str:
         """SQL for whether the window of a decision is over at `now` (µs since the epoch)."""
+        if self.day is not None:
+            return f"{self._that_day(decided_at)} < {self._day(f'make_timestamp({now})')}"
         return window_over_sql(decided_at, self.window, now)
+
+    def _day(self, moment: str) -> str:
+        """SQL for the calendar day of a moment, the SQL of a TIMESTAMP in UTC."""
+        if self.time_zone == "UTC":
+            return f"({moment})::DATE"
+        return f"timezone({quoted(self.time_zone)}, timezone('UTC', {moment}))::DATE"
+
+    def _that_day(self, decided_at: str) -> str:
+        """SQL for the calendar day on which events count."""
+        return f"({self._day(decided_at)} + {self.day})"
 
 
 def metric_column(name: str) -> str:

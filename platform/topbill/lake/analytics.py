@@ -36,7 +36,7 @@ CREATE TABLE metrics (
     experiment VARCHAR, metric VARCHAR, event VARCHAR, kind VARCHAR, window_seconds DOUBLE,
     cap DOUBLE, floor DOUBLE, weight DOUBLE, better VARCHAR, margin DOUBLE, "default" DOUBLE,
     covariate_seconds DOUBLE, covariate_feature VARCHAR, per VARCHAR, capped BOOLEAN,
-    scope VARCHAR);
+    scope VARCHAR, day BIGINT, time_zone VARCHAR);
 CREATE TABLE revisions (
     experiment VARCHAR, revision VARCHAR, revised_at TIMESTAMP, who VARCHAR, spec JSON);
 CREATE TABLE published (
@@ -268,6 +268,8 @@ def _metric_rows(experiment: Experiment) -> list[tuple[Any, ...]]:
                 metric.per,
                 metric.capped,
                 metric.scope,
+                metric.day,
+                metric.time_zone,
             )
         )
     return rows

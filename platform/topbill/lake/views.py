@@ -170,6 +170,8 @@ def metric_of(row: Mapping[str, Any]) -> Metric:
         per=row.get("per") or "decision",
         capped=bool(row.get("capped")),
         scope=row.get("scope") or "decision",
+        day=row.get("day"),
+        time_zone=row.get("time_zone") or "UTC",
     )
 
 

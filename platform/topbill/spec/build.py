@@ -17,12 +17,23 @@ from topbill.spec.exploration import default_min_probability
 from topbill.spec.fields import Location, Verbatim, listed, nearest, percent
 from topbill.spec.model import Experiment, Guardrail, Variant
 from topbill.spec.schema import DEFAULT_POLICY
-from topbill.spec.unit_scope import check_unit_scope
+from topbill.spec.unit_scope import is_of_units, read_unit_scope
 
 _COMMON = ("policy", "share", "control", "min_probability", "evaluable", "training")
 """Keys that every variant may have; its others are parameters of its policy."""
 _AS_READ = (
-    *("surface", "title", "owner", "hypothesis", "unit", "status", "traffic", "holdout", "slots"),
+    *(
+        "surface",
+        "title",
+        "owner",
+        "hypothesis",
+        "unit",
+        "time_zone",
+        "status",
+        "traffic",
+        "holdout",
+        "slots",
+    ),
     *("feedback", "click_model", "refit", "personalizer", "budget_ms"),
 )
 """Keys that become fields of the experiment without more ado."""
@@ -173,9 +184,8 @@ def _metrics(content: Content, at: Location) -> tuple[Metric, ...]:
         # The objective says which way is good: who weighs a metric below 0 wants less of it.
         better = "lower" if objective.get(name, 0.0) < 0.0 else "higher"
         better = guardrail_better or better
-        if parts.get("scope") == "unit":
-            check_unit_scope(name, parts, content, at)
-            parts = {"per": "unit"} | parts
+        if is_of_units(parts):
+            parts = read_unit_scope(name, parts, content, at)
         if {"event", "kind", "window"} <= parts.keys():
             metrics.append(
                 Metric(

@@ -7,11 +7,12 @@ Simple fields come first, then those made of others: lists, mappings, and sectio
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from difflib import SequenceMatcher, get_close_matches
 from typing import Any, Protocol
+from zoneinfo import available_timezones
 
 import msgspec
 
@@ -278,6 +279,23 @@ class Duration:
 
 
 @dataclass(frozen=True)
+class TimeZone:
+    """The name of a time zone, as the IANA's database has it."""
+
+    def read(self, value: Any, at: Location) -> Any:
+        # Compared with the list, not opened: a name is a path to a file.
+        names = available_timezones() if isinstance(value, str) else set()
+        if value in names:
+            return value
+        # Of 600 names those of the same city or region are the near ones.
+        hint = nearest(value, sorted(names)) if isinstance(value, str) else ""
+        return at.wrong(value, "the name of a time zone, such as Europe/Berlin", hint)
+
+    def schema(self) -> JsonSchema:
+        return {"type": "string", "examples": ["Europe/Berlin"]}
+
+
+@dataclass(frozen=True)
 class Covariate:
     """A duration, or a feature's name."""
 
@@ -388,6 +406,14 @@ class Key:
     field: Field
     about: str
     required: bool = False
+    unless: Callable[[Mapping[str, Any]], bool] | None = None
+    """Of a required key: whether what stands beside it makes it needless."""
+
+    def is_missing(self, name: str, value: Mapping[str, Any]) -> bool:
+        """Whether it has to be in a mapping, as `name`, and is not."""
+        if not self.required or name in value:
+            return False
+        return self.unless is None or not self.unless(value)
 
 
 @dataclass(frozen=True)
@@ -452,17 +478,20 @@ class Section:
             intended.add(hint.removeprefix("did you mean ").removesuffix("?"))
             at.key(name[:64]).wrong(Verbatim("an unknown key"), "one of " + listed(self.keys), hint)
         for name, key in self.keys.items():
-            if key.required and name not in value and name not in intended:
+            if key.is_missing(name, value) and name not in intended:
                 at.key(name).wrong(Verbatim("nothing"), "this key, which is required", key.about)
 
     def schema(self) -> JsonSchema:
-        properties = {}
+        properties, required = {}, []
         for name, key in self.keys.items():
             properties[name] = key.field.schema() | {"description": key.about}
+            # What depends on other keys is left to the loader.
+            if key.required and key.unless is None:
+                required.append(name)
         return {
             "type": "object",
             "properties": properties,
-            "required": [name for name, key in self.keys.items() if key.required],
+            "required": required,
             "additionalProperties": False,
         }
 

@@ -59,6 +59,7 @@ class Experiment:
     owner: str = ""
     hypothesis: str = ""
     unit: str | None = None
+    time_zone: str = "UTC"
     status: Status = "running"
     traffic: float = 1.0
     layer: str = ""

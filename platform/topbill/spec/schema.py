@@ -40,9 +40,11 @@ from topbill.spec.fields import (
     Section,
     Tagged,
     Text,
+    TimeZone,
     nearest,
 )
 from topbill.spec.model import Status, Surface
+from topbill.spec.unit_scope import has_day
 
 DEFAULT_POLICY = "auto" if "auto" in KINDS else "thompson"
 MAX_ACTIONS = 5000
@@ -221,7 +223,17 @@ METRIC = Section(
             True,
         ),
         "kind": Key(Choice(METRIC_KINDS), "How the events of a decision become one number.", True),
-        "window": Key(Duration(), "How long after the decision an event still counts.", True),
+        "window": Key(
+            Duration(),
+            "How long after the decision an event still counts.",
+            True,
+            unless=has_day,
+        ),
+        "day": Key(
+            Number(1, 399, whole=True),
+            "Of kind retention, in place of a window: on which day after the unit's first decision "
+            "an event counts.",
+        ),
         "cap": Key(
             Number(-1e12, 1e12),
             "The value of a decision that counts as 1 in the objective (default 1), above the "
@@ -302,6 +314,9 @@ EXPERIMENT = Section(
         "unit": Key(
             Name,
             "What is randomised, for people to read. Left out: every decision is its own unit.",
+        ),
+        "time_zone": Key(
+            TimeZone(), "In whose days retention is counted, such as Europe/Berlin (default UTC)."
         ),
         "status": Key(
             Choice(get_args(Status)),

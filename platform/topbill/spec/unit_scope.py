@@ -5,13 +5,24 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from topbill.spec.fields import Location, Verbatim
+from topbill.domain.metric import METRIC_KINDS
+from topbill.spec.fields import SECONDS, Location, Verbatim
+
+Content = Mapping[str, Any]
 
 
-def check_unit_scope(
-    name: str, parts: Mapping[str, Any], content: Mapping[str, Any], at: Location
-) -> None:
-    """Note what a metric of scope unit says that it cannot mean.
+def is_of_units(parts: Content) -> bool:
+    """Whether a metric is of what units did: it says so, or only that has days."""
+    return parts.get("scope") == "unit" or has_day(parts)
+
+
+def has_day(parts: Content) -> bool:
+    """Whether a metric, as a file has it, counts on a day instead of in a window."""
+    return "day" in parts or _is_of_a_day(parts)
+
+
+def read_unit_scope(name: str, parts: Content, content: Content, at: Location) -> dict[str, Any]:
+    """The fields of a metric of scope unit, after a problem for each key that it cannot mean.
 
     Args:
         name: The metric's.
@@ -20,6 +31,7 @@ def check_unit_scope(
         at: The file's place.
     """
     where = at.key("metrics").key(name)
+    _check_day(parts, where)
     if "unit" not in content and not at.has_problem("unit"):
         where.key("scope").wrong(
             "unit",
@@ -27,7 +39,7 @@ def check_unit_scope(
             "for example unit: profile_id",
         )
     if parts.get("per") == "decision":
-        where.key("per").wrong("decision", "unit or nothing, since scope: unit", "")
+        where.key("per").wrong("decision", "unit or nothing, since scope: unit")
     if name in content.get("objective", {}):
         # A decision's policy would be taught by what all decisions of the unit brought about.
         at.key("objective").key(name).wrong(
@@ -35,3 +47,36 @@ def check_unit_scope(
             "metrics of decisions, since policies learn from decisions",
             "leave it out here: the report compares it, and a guardrail may watch it",
         )
+    fields = {**parts, "scope": "unit", "per": "unit"}
+    if "day" in parts:
+        # The longest that it can take: a decision at the first moment of its day.
+        fields["window"] = float((parts["day"] + 1) * SECONDS["d"])
+        fields["time_zone"] = content.get("time_zone", "UTC")
+    return fields
+
+
+def _is_of_a_day(parts: Content) -> bool:
+    kind = parts.get("kind")
+    # Whatever stands there: this may be asked before it was read.
+    return isinstance(kind, str) and kind in METRIC_KINDS and METRIC_KINDS[kind].of_a_day
+
+
+def _check_day(parts: Content, where: Location) -> None:
+    """A day where the kind needs one, in place of a window; and no decision's."""
+    if not _is_of_a_day(parts):
+        if "day" in parts and "kind" in parts:
+            kinds = [name for name, kind in METRIC_KINDS.items() if kind.of_a_day]
+            expected = f"a window, since kind: {parts['kind']}"
+            where.key("day").wrong(parts["day"], expected, f"a day is for {', '.join(kinds)}")
+        return
+    kind = parts["kind"]
+    if "day" not in parts and not where.has_problem("day"):
+        where.key("day").wrong(
+            Verbatim("nothing"), f"the day after the first decision, since kind: {kind}", "day: 7"
+        )
+    if "window" in parts:
+        where.key("window").wrong(
+            Verbatim("a window"), f"none, since kind: {kind}", "its day says when events count"
+        )
+    if parts.get("scope") == "decision":
+        where.key("scope").wrong("decision", f"unit or nothing, since kind: {kind}")

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import msgspec
 import pytest
@@ -240,3 +242,111 @@ def test_policies_pages_and_fingerprints_do_not_see_it() -> None:
     assert [metric.per for metric in more.unit_metrics] == ["unit"]
     assert plain.learning_fingerprint == more.learning_fingerprint
     assert plain.fingerprint != more.fingerprint
+
+
+# ---------------------------------------------------------------------- retention
+
+
+def retained(day: int = 1, **more: Any) -> dict[str, Any]:
+    return {"event": "session_start", "kind": "retention", "day": day, **more}
+
+
+def retention(spec: Experiment, decisions: Any, events: Any, at: int) -> Any:
+    return lines(spec, decisions, events, at=at)["back", "a"]
+
+
+def of_days(day: int, time_zone: str | None = None) -> Experiment:
+    play = {"event": "play", "kind": "binary", "window": "60s"}
+    zone = {} if time_zone is None else {"time_zone": time_zone}
+    return an_experiment(unit="profile_id", metrics={"play": play, "back": retained(day)}, **zone)
+
+
+_ZONES = [None, "Europe/Berlin", "America/New_York", "Asia/Kolkata", "Pacific/Kiritimati"]
+_HOURS = st.floats(0.0, 24.0 * 5)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.sampled_from(_ZONES),
+    st.integers(1, 3),
+    st.sampled_from([datetime(2026, 3, 27), datetime(2026, 10, 23), datetime(2026, 6, 1)]),
+    st.lists(st.tuples(_HOURS, _HOURS), min_size=1, max_size=5),
+    _HOURS,
+)
+def test_retention_is_of_one_calendar_day_of_the_experiments_zone(
+    zone: str | None, day: int, start: datetime, visits: list[tuple[float, float]], now: float
+) -> None:
+    """Also where clocks are put forward or back; and nothing is known before that day is over."""
+    local = ZoneInfo(zone or "UTC")
+
+    def moment(hours: float) -> datetime:
+        return start.replace(tzinfo=UTC) + timedelta(microseconds=round(hours * HOUR))
+
+    def micros(hours: float) -> int:
+        return round(moment(hours).timestamp() * SECOND)
+
+    def days_between(first: datetime, second: datetime) -> int:
+        return (second.astimezone(local).date() - first.astimezone(local).date()).days
+
+    decisions, events, expected = [], [], []
+    for n, (first, wait) in enumerate(visits):
+        decisions.append(a_decision(f"d{n}", unit=f"u{n}", decided_at=micros(first)))
+        at = micros(first + wait)
+        events.append(
+            UnitEvent(
+                unit=f"u{n}",
+                unit_type="profile_id",
+                event_id="e",
+                event="session_start",
+                occurred_at=at,
+                received_at=at,
+            )
+        )
+        if days_between(moment(first), moment(now)) > day:
+            is_on_day = days_between(moment(first), moment(first + wait)) == day
+            expected.append(float(is_on_day))
+    estimate = retention(of_days(day, zone), decisions, events, micros(now))
+    assert estimate.decisions == len(expected)
+    if expected:
+        assert estimate.value == pytest.approx(sum(expected) / len(expected))
+
+
+def test_a_visit_past_midnight_is_the_next_days_though_minutes_later() -> None:
+    midnight = START - START % DAY
+    late = [a_decision("d", unit="u", decided_at=midnight + DAY - 60 * SECOND)]
+    after = midnight + DAY + 60 * SECOND
+    visit = [did("u", after - START)]
+    assert retention(of_days(1), late, visit, midnight + 2 * DAY).value == 1.0
+    assert retention(of_days(1), late, visit, midnight + 2 * DAY - 1).reason == "immature"
+    assert retention(of_days(1, "Europe/Berlin"), late, visit, midnight + 3 * DAY).value == 0.0
+
+
+@pytest.mark.parametrize(
+    ("metric", "path", "text"),
+    [
+        ({"day": None}, "day", "the day after the first decision"),
+        ({"window": "7d"}, "window", "its day says when"),
+        ({"scope": "decision"}, "scope", "since kind: retention"),
+        ({"kind": "binary"}, "day", "a window, since kind: binary"),
+        ({"day": 0}, "day", "a whole number from 1"),
+        ({"day": "7d"}, "day", "a whole number from 1"),
+        ({"kind": "binary", "day": None}, "window", "this key, which is required"),
+    ],
+)
+def test_retention_says_its_day_and_nothing_else_does(
+    metric: dict[str, Any], path: str, text: str
+) -> None:
+    whole = {key: value for key, value in (retained(7) | metric).items() if value is not None}
+    play = {"event": "play", "kind": "binary", "window": "60s"}
+    with pytest.raises(SpecError) as raised:
+        an_experiment(unit="profile_id", metrics={"play": play, "back": whole})
+    (problem,) = raised.value.problems
+    assert problem.path == f"metrics.back.{path}"
+    assert text in str(problem)
+
+
+def test_a_time_zone_is_one_that_there_is() -> None:
+    with pytest.raises(SpecError, match=r"time_zone.*Europe/Berlin"):
+        of_days(1, "Europe/Berlín")
+    assert of_days(1, "Europe/Berlin").time_zone == "Europe/Berlin"
+    assert of_days(1).fingerprint != of_days(1, "Europe/Berlin").fingerprint
