@@ -151,6 +151,7 @@ def test_what_each_kind_computes() -> None:
         "mean": 5.5,
         "last": 4.0,  # of two at the last moment, the one that the log has last
         "earliest": 2.0,  # of two at the first moment, the one that the log has first
+        "retention": 1.0,
     }
 
 
