@@ -12,8 +12,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-_PLACES = 9
-"""Shares that agree to so many decimal places are the same: files say percentages."""
+from topbill.domain.assignment import PLACES, assignment_changes, moves_units
 
 
 class Phase(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,7 +51,7 @@ class Phase(msgspec.Struct, frozen=True, kw_only=True):
         if not self.shares:
             return None
         whole = sum(self.shares.values())
-        return tuple(round(self.shares.get(name, 0.0) / whole, _PLACES) for name in sorted(names))
+        return tuple(round(self.shares.get(name, 0.0) / whole, PLACES) for name in sorted(names))
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,35 +133,9 @@ def with_changes(phases: Sequence[Phase]) -> list[Phase]:
     """The phases, each with what changed from the one before."""
     results: list[Phase] = []
     for number, phase in enumerate(phases):
-        changed = differences(phases[number - 1], phase) if number else []
+        changed = assignment_changes(phases[number - 1], phase) if number else []
         results.append(msgspec.structs.replace(phase, changed=phase.changed or changed))
     return results
-
-
-def differences(before: Phase, after: Phase) -> list[str]:
-    """What changed from one phase to the next, each in a few words; empty where nothing did."""
-    if not before.shares or not after.shares:
-        unknown = not before.shares or not after.shares
-        return ["shares not on record"] if unknown and before.shares != after.shares else []
-    changed = []
-    for name, share in after.shares.items():
-        if name not in before.shares:
-            changed.append(f"{name} joined with {_percent(share)}")
-        elif round(share - before.shares[name], _PLACES):
-            changed.append(f"{name} {_percent(before.shares[name])} → {_percent(share)}")
-    changed += [f"{name} left" for name in before.shares if name not in after.shares]
-    if before.control != after.control:
-        changed.append(f"control {before.control} → {after.control}")
-    if round(before.traffic - after.traffic, _PLACES):
-        changed.append(f"traffic {_percent(before.traffic)} → {_percent(after.traffic)}")
-    if not changed and list(before.shares) != list(after.shares):
-        # Units are given to variants by their places in the file, so those at the ends move.
-        changed.append("order of variants")
-    return changed
-
-
-def _percent(share: float) -> str:
-    return f"{100.0 * share:.4g}%"
 
 
 def shares_changed(phases: Sequence[Phase]) -> list[tuple[str, list[str]]]:
@@ -170,7 +143,7 @@ def shares_changed(phases: Sequence[Phase]) -> list[tuple[str, list[str]]]:
     traffic alone does not set apart."""
     changes = []
     for phase in phases:
-        changed = [c for c in phase.changed if not c.startswith("traffic ")]
+        changed = moves_units(phase.changed)
         if changed and phase.since:
             changes.append((phase.since, changed))
     return changes

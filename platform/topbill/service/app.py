@@ -30,7 +30,7 @@ from topbill.service.asgi import Receive, Scope, Send
 from topbill.service.backend import Backend
 from topbill.service.bodies import problem
 from topbill.service.fast_path import FastPath
-from topbill.service.follower import Follower, follow
+from topbill.service.follower import AssignmentChange, Follower, follow
 from topbill.service.page import PageService
 from topbill.service.personalizer import Personalizer
 from topbill.service.personalizer import openapi as personalizer_openapi
@@ -160,9 +160,13 @@ def _add_routes(app: FastAPI, backend: Backend, page_service: PageService) -> No
         summary="Every experiment, and what is wrong with the files",
     )
     async def experiments() -> dict[str, Any]:
-        problems = app.state.follower.problems
+        follower = app.state.follower
+        problems = follower.problems
         return {
-            "experiments": [_line(compiled) for compiled in engine.experiments.values()],
+            "experiments": [
+                _line(compiled) | _shares_changed(follower.changes.get(key))
+                for key, compiled in engine.experiments.items()
+            ],
             "problems": [
                 {"file": problem.file, "path": problem.path, "message": problem.message}
                 for problem in problems
@@ -232,6 +236,13 @@ def _line(compiled: CompiledExperiment) -> dict[str, Any]:
             for v in experiment.variants
         },
     }
+
+
+def _shares_changed(change: AssignmentChange | None) -> dict[str, Any]:
+    """A note where units were given other variants on the way."""
+    if change is None:
+        return {}
+    return {"shares_changed": {"at": change.when, "changed": change.changed}}
 
 
 def _explained(backend: Backend, decision: Decision) -> dict[str, Any]:

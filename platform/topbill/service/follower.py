@@ -5,19 +5,73 @@ from __future__ import annotations
 import asyncio
 import getpass
 import logging
+from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
 from topbill import pages, spec
+from topbill.domain.assignment import Assignment, assignment_changes, moves_units
 from topbill.domain.errors import FileProblem, SpecError, TopbillError
 from topbill.engine import CompiledExperiment, Engine
+from topbill.log.protocol import Revision
 from topbill.service import telemetry
 from topbill.service.page import PageService
 from topbill.service.settings import Settings
 
 _logger = logging.getLogger("topbill")
 _POLL_SECONDS = 0.3
+_LATEST = 20
+"""So many of an experiment's revisions are looked at for when its shares were changed."""
+
+
+class AssignmentChange(NamedTuple):
+    """When a revision came in force that gives units other variants, and in what it differs."""
+
+    revision: str
+    at: int
+    """µs since the epoch."""
+    changed: list[str]
+
+    @property
+    def when(self) -> str:
+        """ISO 8601, UTC."""
+        return f"{datetime.fromtimestamp(self.at // 1_000_000, UTC):%Y-%m-%dT%H:%M:%S}Z"
+
+    @property
+    def sentence(self) -> str:
+        """What changed, and what follows for the report."""
+        return (
+            f"shares were changed on {self.when}: {', '.join(self.changed)}. Units change variant; "
+            "the report takes what came since for a phase of its own"
+        )
+
+
+def last_change(revisions: Sequence[Revision]) -> AssignmentChange | None:
+    """The last of an experiment's revisions (oldest first) that gives units other variants; None
+    where none does, or none of the latest."""
+    after: Assignment | None = None
+    later: Revision | None = None
+    for revision in reversed(revisions[-_LATEST:]):
+        before = _assignment(revision.spec)
+        if before is not None and after is not None and later is not None:
+            changed = moves_units(assignment_changes(before, after))
+            if changed:
+                return AssignmentChange(later.revision, later.at, changed)
+        after, later = before, revision
+    return None
+
+
+def _assignment(text: str) -> Assignment | None:
+    """How a revision gives units to variants; None where this version cannot read it."""
+    try:
+        experiment = spec.from_audit(text, "as it was")
+    except (SpecError, ValueError, LookupError, TypeError, AttributeError):
+        return None
+    shares = {variant.name: variant.share for variant in experiment.variants}
+    return Assignment(shares, experiment.control.name, experiment.traffic)
 
 
 class Follower:
@@ -38,6 +92,8 @@ class Follower:
         self._tried: dict[str, tuple[CompiledExperiment, int]] = {}
         """Which version was last tried on which compiled experiment."""
         self._file_problems: tuple[FileProblem, ...] = ()
+        self.changes: dict[str, AssignmentChange | None] = {}
+        """When units were last given other variants, by experiment; None where never."""
 
     def close(self) -> None:
         """Let go of the log."""
@@ -73,7 +129,12 @@ class Follower:
             self._file_problems = _problems_of(error)
         for key, compiled in self._engine.experiments.items():
             text = msgspec.json.encode(compiled.experiment.raw).decode()
-            self._log.revise(key, compiled.revision, _user(), text)
+            is_new = self._log.revise(key, compiled.revision, _user(), text)
+            change = last_change(self._log.revisions(key))
+            self.changes[key] = change
+            # Of several processes only the one that noted the revision says so.
+            if change is not None and is_new and change.revision == compiled.revision:
+                _logger.warning("%s: %s", key, change.sentence)
         # Only now: where the log could not take a revision, the next step tries again.
         self._marks = marks
 

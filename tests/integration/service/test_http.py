@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from starlette.testclient import TestClient
 
 from topbill.domain.errors import LogError, TopbillError
@@ -543,6 +544,30 @@ def test_a_changed_file_is_taken_over_and_noted_and_a_broken_one_is_not(
     follower.step()
     assert app.engine.find("art").experiment.slots == 2
     assert len(log.revisions("art")) == 2
+
+
+def test_shares_that_change_are_told_in_the_log_and_in_the_list(
+    log: Log, settings: Settings, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = create_app(settings)
+    with TestClient(app) as client:
+        assert "shares_changed" not in client.get("/v1/experiments").json()["experiments"][0]
+        file = folder / "art.yaml"
+        raw = yaml.safe_load(file.read_text())
+        names = list(raw["variants"])
+        rest = 100 // len(names)
+        for name in names:
+            raw["variants"][name]["share"] = f"{rest}%"
+        raw["variants"][names[0]]["share"] = f"{100 - rest * (len(names) - 1) - 1}%"
+        raw["variants"][names[-1]]["share"] = f"{rest + 1}%"
+        file.write_text(yaml.safe_dump(raw, sort_keys=False))
+        until(lambda: len(log.revisions("art")) == 2)
+        until(lambda: "shares_changed" in client.get("/v1/experiments").json()["experiments"][0])
+        (line,) = [
+            e for e in client.get("/v1/experiments").json()["experiments"] if e["key"] == "art"
+        ]
+        assert any("→" in change for change in line["shares_changed"]["changed"])
+    assert "art: shares were changed on " in caplog.text
 
 
 def until(true: Callable[[], bool]) -> None:

@@ -21,3 +21,9 @@ def test_the_code_on_comparing_a_file_runs() -> None:
     page = (DOCS / "compare-a-file.md").read_text()
     for block in re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL):
         exec(compile(block, "docs/compare-a-file.md", "exec"), {})  # noqa: S102
+
+
+def test_the_code_on_phases_runs() -> None:
+    page = (DOCS / "phases.md").read_text()
+    for block in re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL):
+        exec(compile(block, "docs/phases.md", "exec"), {})  # noqa: S102

@@ -14,7 +14,7 @@ from datetime import UTC, date, datetime
 import msgspec
 
 from topbill.ab import Phase
-from topbill.ab.phases import differences
+from topbill.domain.assignment import assignment_changes
 from topbill.domain.errors import BadRequest, SpecError
 from topbill.domain.sql import identifier, quoted
 from topbill.reporting.queries.database import AnalyticsDatabase
@@ -309,7 +309,7 @@ def _same(one: Occurrence, other: Occurrence) -> bool:
     if not one.phase.shares or not other.phase.shares:
         # Of files that cannot be read, only a file that is the same is the same.
         return one.revision == other.revision
-    return not differences(one.phase, other.phase)
+    return not assignment_changes(one.phase, other.phase)
 
 
 def _phases(
@@ -319,7 +319,7 @@ def _phases(
     for i, number in numbers.items():
         occurrence = occurrences[i]
         if number == len(phases):
-            changed = differences(phases[-1], occurrence.phase) if phases else []
+            changed = assignment_changes(phases[-1], occurrence.phase) if phases else []
             phases.append(msgspec.structs.replace(occurrence.phase, changed=changed))
         revisions = [*phases[number].revisions]
         if occurrence.revision not in revisions:
