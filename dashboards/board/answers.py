@@ -11,7 +11,7 @@ from msgspec import structs
 
 from board import words
 from board.terms import ENDED
-from topbill.ope import REASONS, Estimate
+from topbill.ope import REASONS, REMEDIES, Estimate
 from topbill.reporting import LayerVariant, PageReport, Report
 from topbill.reporting.experiment.wording import FELL_BACK, Standing, Tone, alarms, standing
 from topbill.reporting.page import OBJECTIVE
@@ -231,7 +231,11 @@ def rests_on(row: Mapping[Any, Any]) -> str:
 
 
 def evaluation(
-    name: str, estimates: Mapping[str, Estimate], estimate: Estimate | None, logged: Estimate
+    name: str,
+    estimates: Mapping[str, Estimate],
+    estimate: Estimate | None,
+    logged: Estimate,
+    difference: Estimate | None,
 ) -> Standing:
     """What the log says of a policy.
 
@@ -240,6 +244,7 @@ def evaluation(
         estimates: by estimator.
         estimate: the one that is spoken of, None where every estimator refused.
         logged: what was shown has earned.
+        difference: of the estimate to it, on the same decisions.
     """
     if estimate is None:
         return _refused(name, estimates)
@@ -248,7 +253,10 @@ def evaluation(
         f"({words.interval(estimate.low, estimate.high)}); what was shown earned "
         f"{words.value(logged.value)} ({words.interval(logged.low, logged.high)})."
     )
-    word, tone, step = _compared(estimate, logged)
+    word, tone, step = _compared(difference)
+    if difference is not None and difference.value is not None:
+        bounds = words.interval(difference.low, difference.high)
+        sentence += f" On the same decisions it is {words.value(difference.value)} more ({bounds})."
     return Standing(word=word, tone=tone, sentence=sentence, next=step)
 
 
@@ -260,7 +268,7 @@ def _refused(name: str, estimates: Mapping[str, Estimate]) -> Standing:
         word="No verdict",
         tone="warning",
         sentence=f"The log cannot tell what {name} would have earned: {'; '.join(reasons)}.",
-        next="Let a variant explore more (min_probability, or uniform), or collect more decisions.",
+        next=" ".join(dict.fromkeys(REMEDIES[code] for code in codes)),
     )
 
 
@@ -269,17 +277,16 @@ def _continued(sentence: str) -> str:
     return sentence[:1].lower() + sentence[1:].rstrip(".")
 
 
-def _compared(estimate: Estimate, logged: Estimate) -> tuple[str, Tone, str]:
-    """Word, tone and next step of two intervals."""
-    # Only intervals that do not touch are told apart; a difference of points is not enough.
-    bounds = (estimate.low, estimate.high, logged.low, logged.high)
-    if None in bounds:
+def _compared(difference: Estimate | None) -> tuple[str, Tone, str]:
+    """Word, tone and next step of a paired difference to what was shown."""
+    # What both have in common cancels, so that this tells more than two intervals beside each
+    # other; a difference of points is not enough.
+    if difference is None or difference.low is None or difference.high is None:
         return "Estimated", "neutral", "Collect more decisions."
-    low, high, logged_low, logged_high = (float(bound or 0.0) for bound in bounds)
-    if low > logged_high:
+    if difference.low > 0.0:
         step = "Give it a variant: this says that it is worth an A/B test, and that is the proof."
         return "Better than what was shown", "good", step
-    if high < logged_low:
+    if difference.high < 0.0:
         return "Worse than what was shown", "bad", "Leave it out, or try other parameters."
     step = "Collect more decisions, or try a policy that differs more from what was shown."
     return "Cannot be told apart", "neutral", step

@@ -12,13 +12,12 @@ import streamlit as st
 from board import answers, charts, data, frame, pieces, words
 from board.terms import TERMS
 from topbill.ope import REASONS, Estimate, Evaluation
+from topbill.ope.comparison import THE_LOG
 from topbill.reporting.experiment.wording import Standing
 from topbill.reporting.queries import what_if
 from topbill.reporting.queries.what_if import CandidatePolicy
 from topbill.spec import Experiment
 
-# Whose number the sentence speaks of: the first that gave one.
-PREFERRED = ("adaptive-dr", "dr", "snips", "cascade-dr", "rips", "sips")
 # How much of the log is read at most: some 5 s, half a minute, and as long as it takes.
 MOST = {"20 k decisions": 20_000, "100 k": 100_000, "all of it": None}
 LOGGED = "what was shown"
@@ -108,7 +107,7 @@ def choose_estimators(experiment: Experiment) -> tuple[str, ...]:
     chosen = st.multiselect(
         "Estimators",
         list(titles),
-        default=list(titles)[: len(PREFERRED) + 3],
+        default=list(what_if.usual(experiment)),
         key="estimators",
         bind="query-params",
         format_func=lambda name: f"{name}: {titles[name]}",
@@ -132,15 +131,6 @@ def evaluate(key: str, candidate: CandidatePolicy) -> Evaluation:
         bar.empty()
 
 
-def preferred(estimates: Mapping[str, Estimate]) -> Estimate | None:
-    """The estimate that the sentence speaks of; None where every estimator refused."""
-    # Those that hold although a learner chose come first; any is better than none.
-    for name in (*PREFERRED, *estimates):
-        if name in estimates and estimates[name].value is not None:
-            return estimates[name]
-    return None
-
-
 def chart(name: str, estimates: Mapping[str, Estimate], logged: Estimate) -> None:
     """Every estimate beside what was shown."""
     lines = [(LOGGED, logged.value, logged.low, logged.high)]
@@ -157,7 +147,12 @@ def chart(name: str, estimates: Mapping[str, Estimate], logged: Estimate) -> Non
     pieces.chart(drawing, numbers, f"what-if-{name}-estimates", height)
 
 
-def table(name: str, estimates: Mapping[str, Estimate], titles: Mapping[str, str]) -> None:
+def table(
+    name: str,
+    estimates: Mapping[str, Estimate],
+    differences: Mapping[str, Estimate],
+    titles: Mapping[str, str],
+) -> None:
     lines = []
     for estimate in estimates.values():
         reading = titles.get(estimate.estimator, "")
@@ -168,10 +163,18 @@ def table(name: str, estimates: Mapping[str, Estimate], titles: Mapping[str, str
                 "estimator": estimate.estimator,
                 "value": words.value(estimate.value),
                 "95% interval": words.interval(estimate.low, estimate.high),
+                "more than what was shown": _more(differences.get(estimate.estimator)),
                 "reading": reading,
             }
         )
     pieces.table(pd.DataFrame(lines), f"what-if-{name}")
+
+
+def _more(difference: Estimate | None) -> str:
+    if difference is None or difference.value is None:
+        return ""
+    bounds = words.interval(difference.low, difference.high)
+    return f"{words.value(difference.value)} ({bounds})"
 
 
 def diagnostics(estimate: Estimate) -> None:
@@ -184,6 +187,14 @@ def diagnostics(estimate: Estimate) -> None:
     )
     for warning in numbers.warnings:
         st.caption(f"⚠ {words.plain(warning)}")
+
+
+def differences_of(evaluation: Evaluation, target: str) -> Mapping[str, Estimate]:
+    """How much more a target earns than what was shown; none where nothing could be scored."""
+    for pair in evaluation.differences:
+        if (pair.target, pair.baseline) == (target, THE_LOG):
+            return pair.estimates
+    return {}
 
 
 def footer(evaluation: Evaluation) -> None:
@@ -224,13 +235,15 @@ def body() -> None:
     titles = what_if.estimators(experiment)
     for number, (name, estimates) in enumerate(evaluation.targets.items()):
         short = name.split("/", 1)[-1]
-        estimate = preferred(estimates)
+        estimate = estimates.recommended
+        differences = differences_of(evaluation, name)
         # The first one's answer opens the page, above the choices.
         with st.container() if number else above:
-            answer = answers.evaluation(short, estimates, estimate, evaluation.logged)
+            paired = differences.get(estimate.estimator) if estimate else None
+            answer = answers.evaluation(short, estimates, estimate, evaluation.logged, paired)
             frame.answer(answer, TERMS["estimate"])
         chart(short, estimates, evaluation.logged)
-        table(short, estimates, titles)
+        table(short, estimates, differences, titles)
         diagnostics(estimate or next(iter(estimates.values())))
     footer(evaluation)
 

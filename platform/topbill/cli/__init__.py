@@ -8,7 +8,15 @@ import os
 import sys
 
 # Imported for their commands.
-from topbill.cli import analysis, comparison, files, offline, processes, transfer
+from topbill.cli import (
+    analysis,
+    comparison,
+    evaluation,
+    files,
+    offline,
+    processes,
+    transfer,
+)
 from topbill.cli.renamed import todays_name
 from topbill.cli.shell import app, err, out
 from topbill.domain.errors import TopbillError
@@ -17,6 +25,7 @@ __all__ = [
     "analysis",
     "app",
     "comparison",
+    "evaluation",
     "files",
     "main",
     "offline",

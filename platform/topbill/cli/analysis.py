@@ -12,7 +12,7 @@ from cyclopts import Parameter
 from rich.box import SIMPLE
 from rich.table import Table
 
-from topbill.cli.shell import DATA, Data, Json, app, out, print_json, progress
+from topbill.cli.shell import DATA, Data, Json, app, out, print_json
 
 if TYPE_CHECKING:
     from topbill.ab import Plan
@@ -308,51 +308,6 @@ def _fraction(percentage: str) -> float:
         raise BadRequest(
             "option", f"got {percentage!r}; expected a percentage, such as 5%"
         ) from None
-
-
-@app.command
-def evaluate(
-    key: str,
-    *,
-    policy: str,
-    variant: str | None = None,
-    estimators: tuple[str, ...] = (),
-    interval: Literal["normal", "bootstrap", "betting", "sequence"] = "normal",
-    alpha: float = 0.05,
-    data: Data = DATA,
-    json_: Json = False,
-) -> None:
-    """What another policy would have earned in an experiment, from its log alone.
-
-    Args:
-        key: The experiment whose log is used.
-        policy: An experiment file, snapshot, uniform, or "always ACTION".
-        variant: Only this variant of the file.
-        estimators: Names of estimators, separated by commas or given several times.
-        interval: How intervals are made.
-        alpha: 1 − the intervals' level.
-    """
-    from topbill.ope import evaluate as evaluate_policy
-    from topbill.ope import text
-
-    # Both spellings may be mixed: --estimators ips,dr --estimators snips.
-    names = [name.strip() for option in estimators for name in option.split(",")]
-    with progress() as bar:
-        task = bar.add_task(key, total=None)
-        result = evaluate_policy(
-            key,
-            policy,
-            data,
-            variant=variant,
-            estimators=tuple(names) or None,
-            interval=interval,
-            alpha=alpha,
-            progress=lambda done, total: bar.update(task, completed=done, total=total),
-        )
-    if json_:
-        print(json.dumps(result.as_dict(), indent=2))
-    else:
-        text.render(result, out)
 
 
 @app.command

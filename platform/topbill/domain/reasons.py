@@ -59,8 +59,16 @@ REASONS = MappingProxyType(
             "a few draws of tiny probability dominate the mean weight: judged by counts alone"
         ),
         "mean_weight_off": (
-            "the weights do not average 1: propensities are untrue, or the log hardly shows what "
-            "is chosen"
+            "the weights do not average 1, by more than chance: propensities are untrue, or the "
+            "log hardly shows what is chosen"
+        ),
+        "poor_overlap": (
+            "the log hardly ever shows what the policy would: the rare decisions of large weight "
+            "that would carry its value are missing, though the propensities may well be true"
+        ),
+        "value_drifts": (
+            "the policy's value moved while the log's probabilities did, so that an estimate "
+            "weighted over time is of some times more than of others"
         ),
         "propensities_miscalibrated": (
             "actions were shown more or less often than their logged propensities say"

@@ -2,12 +2,13 @@
 when not to say.
 """
 
-from topbill.ope.diagnostics import OPEN, REASONS, Diagnostics, Gates
+from topbill.ope.diagnostics import OPEN, REASONS, REMEDIES, Diagnostics, Gates
 from topbill.ope.estimation import estimate
 from topbill.ope.estimators import DEFAULT, ESTIMATORS
+from topbill.ope.estimators.assumptions import ASSUMPTIONS, Assumption
 from topbill.ope.estimators.estimator import Estimator
 from topbill.ope.estimators.slate import SLATE_ESTIMATORS, SlateEstimator
-from topbill.ope.evaluation import Evaluation, evaluate
+from topbill.ope.evaluation import Evaluation, PairedDifference, evaluate
 from topbill.ope.page_evaluation import evaluate_page
 from topbill.ope.paired_estimation import delta_ope
 from topbill.ope.result import Estimate, Estimates
@@ -15,17 +16,21 @@ from topbill.ope.slate_estimation import estimate_slate
 from topbill.ope.table_estimation import estimate_table
 
 __all__ = [
+    "ASSUMPTIONS",
     "DEFAULT",
     "ESTIMATORS",
     "OPEN",
     "REASONS",
+    "REMEDIES",
     "SLATE_ESTIMATORS",
+    "Assumption",
     "Diagnostics",
     "Estimate",
     "Estimates",
     "Estimator",
     "Evaluation",
     "Gates",
+    "PairedDifference",
     "SlateEstimator",
     "delta_ope",
     "estimate",

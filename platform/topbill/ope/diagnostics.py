@@ -8,7 +8,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from math import isfinite
 
+import numpy as np
+
 from topbill.domain.reasons import reasons
+from topbill.domain.records import Floats
 
 REASONS: dict[str, str] = reasons(
     "too_few_units",
@@ -17,6 +20,7 @@ REASONS: dict[str, str] = reasons(
     "no_support",
     "low_effective_sample",
     "one_weight_dominates",
+    "poor_overlap",
     "mean_weight_off",
     "propensities_miscalibrated",
     "no_exploration",
@@ -27,9 +31,55 @@ REASONS: dict[str, str] = reasons(
     "needs_weight_moment",
     "needs_propensity_level",
     "no_finite_sample_interval",
+    "value_drifts",
     "unstable",
 )
 """The codes of off-policy estimates, each with the sentence that a person reads."""
+
+REMEDIES: dict[str, str] = {
+    "too_few_units": "Wait for more units, or look at a longer span.",
+    "no_rewards": "Check that rewards arrive and that the objective names their event, or wait.",
+    "no_overlap": "Only exploring shows what it earns: let a variant show it now and then.",
+    "no_support": (
+        "Evaluate a policy over what the log offered, or offer the new actions in an experiment "
+        "first."
+    ),
+    "low_effective_sample": (
+        "Evaluate a policy nearer to the logged one, a longer log, or one with a larger "
+        "min_probability."
+    ),
+    "one_weight_dominates": (
+        "Evaluate a policy nearer to the logged one, a longer log, or one with a larger "
+        "min_probability."
+    ),
+    "poor_overlap": (
+        "This log cannot tell, however the estimator. Give the logging variants a min_probability "
+        "and log on, use the decisions of a uniform variant, or evaluate a policy nearer to theirs."
+    ),
+    "mean_weight_off": (
+        "Check that each row has the propensity of its own action as it was drawn, and that no "
+        "rows were dropped by what they earned."
+    ),
+    "propensities_miscalibrated": (
+        "Check that propensities are those of the draw, and that the eligible actions are all that "
+        "could be drawn."
+    ),
+    "no_exploration": "Give the variant a min_probability, and log on.",
+    "mixed_policy_versions": (
+        "Allow more versions (Gates(policy_versions=)), or look at a shorter span."
+    ),
+    "rewards_immature": "Wait until the metrics' windows have passed.",
+    "needs_reward_model": "Give q_logged and q_target, or ask for ips and snips.",
+    "needs_embedding_propensities": (
+        "Declare action features and log all probabilities, or ask for ips and snips."
+    ),
+    "needs_weight_moment": "Give weight_moments, or ask for dr.",
+    "needs_propensity_level": "Give the propensities of that level, or ask for the others.",
+    "no_finite_sample_interval": "Ask for ips or clipped-ips here, or for another interval.",
+    "value_drifts": "Read dr, which is right whatever drifts, or look at a shorter span.",
+    "unstable": "Look at the largest weights and rewards, or ask for another estimator.",
+}
+"""What to do where an estimate was refused, by its code."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +89,8 @@ class Gates:
     `mean_weight_z` and `mean_weight_off` must both be exceeded: far from 1 for the noise, and far
     enough to matter. `exploration` (least share of decisions that explored, at any position) and
     `policy_versions` (most that may have written the log) are off unless set: `unsupported` says
-    the former better, and adaptive-dr, betting intervals and sequences bear the latter.
+    the former better, and adaptive-dr, betting intervals and sequences bear the latter. `drift_z`
+    is how many standard errors adaptive-dr may be away from dr.
     """
 
     # From some thirty rows on a mean is about normal, which the intervals take for granted.
@@ -53,10 +104,11 @@ class Gates:
     mature_share: float = 0.5
     exploration: float = 0.0
     policy_versions: float = float("inf")
+    drift_z: float = 2.0
 
 
 _ANY = float("inf")
-OPEN = Gates(0.0, _ANY, _ANY, _ANY, _ANY, _ANY, _ANY, mature_share=0.0)
+OPEN = Gates(0.0, _ANY, _ANY, _ANY, _ANY, _ANY, _ANY, mature_share=0.0, drift_z=_ANY)
 """Gates that let everything pass that can be computed."""
 
 
@@ -69,6 +121,9 @@ class Diagnostics:
     weight, `unsupported` the policy's mean probability on actions that the log could not have
     shown, `calibration` the mean over decisions of 1/(p·K), 1 when propensities are true,
     `exploration` the share of decisions at each position whose propensity was below 1.
+    `foreseen_se` is the standard error of the mean weight that the logged probabilities themselves
+    foresee, of decisions drawn and not drawn: the seen one is too small where those of large weight
+    are rare.
     """
 
     rows: int
@@ -85,6 +140,7 @@ class Diagnostics:
     exploration: tuple[float, ...] | None = None
     mature_share: float | None = None
     policy_versions: int | None = None
+    foreseen_se: float | None = None
     warnings: tuple[str, ...] = ()
 
 
@@ -110,6 +166,13 @@ def _unexplored(d: Diagnostics, gates: Gates) -> bool:
 
 def _unsupported(d: Diagnostics, gates: Gates) -> bool:
     return d.unsupported is not None and d.unsupported > gates.unsupported
+
+
+def _poor_overlap(d: Diagnostics, gates: Gates) -> bool:
+    # What is missing by chance is below 1: too much weight must have another cause.
+    if d.foreseen_se is None or d.mean_weight > 1.0 or not _mean_weight_off(d, gates):
+        return False
+    return 1.0 - d.mean_weight <= gates.mean_weight_z * d.foreseen_se
 
 
 def _mean_weight_off(d: Diagnostics, gates: Gates) -> bool:
@@ -141,9 +204,16 @@ _GATES: dict[str, Callable[[Diagnostics, Gates], bool]] = {
     "no_support": _unsupported,
     "low_effective_sample": lambda d, gates: d.ess < gates.effective_sample,
     "one_weight_dominates": lambda d, gates: d.largest_share > gates.largest_share,
+    "poor_overlap": _poor_overlap,
     "mean_weight_off": _mean_weight_off,
     "propensities_miscalibrated": _miscalibrated,
 }
+
+
+def foreseen_se(variances: Floats, weights: Floats | None) -> float:
+    """The standard error of a mean weight whose rows (n,) have these variances."""
+    own = np.ones(variances.size) if weights is None else weights
+    return float(np.sqrt((own * own) @ variances) / own.sum())
 
 
 def effective_sample(total: float, squares: float) -> float:
@@ -161,8 +231,12 @@ def warn(d: Diagnostics) -> tuple[str, ...]:
         )
     if d.policy_versions is not None and d.policy_versions > 1:
         warnings.append(
-            f"{d.policy_versions} policy versions in the log: rows depend on each other; prefer "
-            "adaptive-dr"
+            f"{d.policy_versions} policy versions in the log: rows depend on each other"
+        )
+    if d.unsupported is not None and d.unsupported > 0.001:
+        warnings.append(
+            f"{d.unsupported:.1%} of the policy's choices the log could not show: their value is "
+            "counted as 0"
         )
     if d.mean_weight_se > 0 and abs(d.mean_weight - 1) > 2 * d.mean_weight_se:
         z = (d.mean_weight - 1) / d.mean_weight_se

@@ -128,6 +128,54 @@ def estimate(
         >>> estimates.to_frame().columns.tolist()[:5]
         ['estimator', 'value', 'se', 'low', 'high']
     """
+    env, codes, facts = columns_from(
+        rewards,
+        propensities,
+        target_propensities,
+        q_logged=q_logged,
+        q_target=q_target,
+        units=units,
+        eligible=eligible,
+        unsupported=unsupported,
+        embedding_propensities=embedding_propensities,
+        target_embedding_propensities=target_embedding_propensities,
+        weight_moments=weight_moments,
+        weights=weights,
+        facts=facts,
+    )
+    return from_columns(
+        env,
+        codes,
+        facts,
+        estimators=estimators,
+        lam=lam,
+        alpha=alpha,
+        interval=interval,
+        max_weight=max_weight,
+        replicates=replicates,
+        gates=gates,
+    )
+
+
+def columns_from(
+    rewards: Any,
+    propensities: Any,
+    target_propensities: Any,
+    *,
+    q_logged: Any = None,
+    q_target: Any = None,
+    units: Any = None,
+    eligible: Any = None,
+    unsupported: Any = None,
+    embedding_propensities: Any = None,
+    target_embedding_propensities: Any = None,
+    weight_moments: Any = None,
+    weights: Any = None,
+    facts: Mapping[str, Any] | None = None,
+) -> tuple[Env, Indices | None, dict[str, Any]]:
+    """What `from_columns` takes, from the arguments of `estimate`, checked: the columns, the codes
+    of the units, and what only the log can tell about itself.
+    """
     refuse_misaligned(
         rewards=rewards,
         propensities=propensities,
@@ -168,18 +216,10 @@ def estimate(
             codes,
             env.get("weight"),
         )
-    return from_columns(
-        env,
-        codes,
-        facts,
-        estimators=estimators,
-        lam=lam,
-        alpha=alpha,
-        interval=interval,
-        max_weight=max_weight,
-        replicates=replicates,
-        gates=gates,
-    )
+        # Where large 1/p are rare, those that were drawn show too little of their noise.
+        noise = facts.pop("calibration_foreseen", 0.0)
+        facts["calibration_se"] = max(facts["calibration_se"], noise)
+    return env, codes, facts
 
 
 def from_columns(

@@ -12,31 +12,24 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from topbill.domain.errors import BadData, BadRequest, NotFound
-from topbill.domain.records import Floats, Indices, Snapshot
+from topbill.domain.records import Snapshot
 from topbill.log import LOG_FILE, open_log
+from topbill.ope.comparison import THE_LOG, EvaluationOptions, PairOfNames, compare_targets
 from topbill.ope.diagnostics import Diagnostics, Gates
-from topbill.ope.estimation import estimate
 from topbill.ope.estimators import DEFAULT
 from topbill.ope.intervals import Interval, Lam
 from topbill.ope.replay.logged_data import LoggedData
-from topbill.ope.replay.progressive import Progress, ProgressivePass, TargetColumns
+from topbill.ope.replay.progressive import Progress, ProgressivePass
 from topbill.ope.replay.reward_model import Link
-from topbill.ope.replay.targets import (
-    FunctionPolicy,
-    Policy,
-    TargetPolicy,
-    VariantPolicy,
-    resolve,
-)
+from topbill.ope.replay.selection import Moment, Selection
+from topbill.ope.replay.targets import Policy, TargetPolicy, resolve
 from topbill.ope.result import TEXT, Estimate, Estimates, refused, row_of
-from topbill.ope.slate_estimation import estimate_slate
 from topbill.policies import KINDS
 from topbill.spec import Experiment
+from topbill.spec.fields import nearest
 from topbill.stats.frames import frame_of, html_of
 
 if TYPE_CHECKING:
@@ -51,13 +44,30 @@ feed.
 
 
 @dataclass(frozen=True)
+class PairedDifference:
+    """How much more one target earns than another (or the log), by estimator, on the same rows."""
+
+    target: str
+    baseline: str
+    estimates: Estimates
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain types only, for JSON."""
+        names = {"target": self.target, "baseline": self.baseline}
+        return {**names, "estimates": self.estimates.as_dict()}
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """Targets' estimates by name and estimator, beside what the log itself earned (`logged`), per
     decision.
 
     `decisions` that were scored, `left_out` how many others and why; `variants` whose decisions
     were used; `sampled`, the share of all units that were looked at; `clipped`, how many of the
-    scored decisions had a metric outside [0, cap], which counts as that end.
+    scored decisions had a metric outside [0, cap], which counts as that end. `differences` are
+    those of each target to the log and, where there are several, of each pair of them (with more
+    than eight, to the first). `selection` is what was asked for of the log, where not all:
+    `where`, `since`, `until`, and another `objective`.
     """
 
     experiment: str
@@ -71,37 +81,69 @@ class Evaluation:
     targets: dict[str, Estimates]
     sampled: float = 1.0
     clipped: dict[str, int] = field(default_factory=dict)
+    differences: tuple[PairedDifference, ...] = ()
+    selection: dict[str, Any] = field(default_factory=dict)
+
+    def against(self, target: str, baseline: str = THE_LOG) -> Estimates:
+        """The differences of a target to another, or to the log, by estimator. Raises NotFound for
+        a pair that is not there.
+        """
+        for pair in self.differences:
+            if (pair.target, pair.baseline) == (target, baseline):
+                return pair.estimates
+        pairs = ", ".join(f"{pair.target} to {pair.baseline}" for pair in self.differences)
+        raise NotFound(f"no difference of {target} to {baseline}; expected one of {pairs}")
 
     def as_dict(self) -> dict[str, Any]:
         """Plain types only, for JSON."""
-        fields = [name for name in self.__dataclass_fields__ if name not in ("logged", "targets")]
+        apart = ("logged", "targets", "differences")
+        fields = [name for name in self.__dataclass_fields__ if name not in apart]
         plain: dict[str, Any] = {name: getattr(self, name) for name in fields}
         plain["variants"] = list(self.variants)
         plain["logged"] = self.logged.as_dict()
         plain["targets"] = {name: each.as_dict() for name, each in self.targets.items()}
+        plain["differences"] = [pair.as_dict() for pair in self.differences]
         return plain
 
     def to_frame(self) -> pd.DataFrame:
         """A row per target and estimator, the log itself first as target "the log", with the
         columns of `Estimates.to_frame`.
         """
-        rows = [{"target": "the log", **row_of(self.logged)}]
+        rows = [{"target": THE_LOG, **row_of(self.logged)}]
         for target, estimates in self.targets.items():
             rows += [{"target": target, **row_of(each)} for each in estimates.values()]
         return frame_of(rows, text=("target", *TEXT))
 
+    def differences_frame(self) -> pd.DataFrame:
+        """A row per pair and estimator: target, baseline, and the columns of `Estimates.to_frame`,
+        the value being target − baseline.
+        """
+        rows = []
+        for pair in self.differences:
+            names = {"target": pair.target, "baseline": pair.baseline}
+            rows += [{**names, **row_of(each)} for each in pair.estimates.values()]
+        return frame_of(rows, text=("target", "baseline", *TEXT))
+
     def _repr_html_(self) -> str:
         summary = f"{self.experiment}: {self.decisions:,} decisions of {self.units:,} units"
-        return html_of(self.to_frame(), summary)
+        values = html_of(self.to_frame(), summary)
+        return values + html_of(
+            self.differences_frame(), "differences, paired on the same decisions"
+        )
 
 
 def evaluate(
     key: str,
-    policy: Policy,
+    policy: Policy | list[Policy] | tuple[Policy, ...] = (),
     data_dir: Path | str = "data",
     *,
+    policies: Sequence[Policy] = (),
     variant: str | None = None,
     log_variants: Sequence[str] | None = None,
+    where: str | Sequence[str] = (),
+    since: Moment = None,
+    until: Moment = None,
+    objective: str | Mapping[str, float] | None = None,
     estimators: Sequence[str] | None = None,
     lam: Lam | Mapping[str, Lam] = None,
     alpha: float = 0.05,
@@ -113,21 +155,30 @@ def evaluate(
     memory_limit: str = "4GB",
 ) -> Evaluation:
     """What `policy` would have earned per decision in experiment `key`, from the lake in
-    `data_dir`.
+    `data_dir`, how much more than the log did, and, of several policies, than each other.
 
     Rewards are the objective of the experiment as published, in [0, 1] per item; a slate's is their
     sum. Fallbacks, immature decisions and other revisions' undecodable contexts are left out and
-    counted.
+    counted. Decisions of a sub-sampled log count as often as their `row_weight` says.
 
     Args:
         key: the experiment's key.
         policy: an experiment file or Experiment (each of its variants, or `variant`), learning as
             it goes from the log's past only; "snapshot" or "snapshot:VERSION" (a stored state,
             scored on what came after it); "uniform"; "always ACTION"; or a callable from context
-            and remaining actions to their probabilities.
+            and remaining actions to their probabilities. A list holds several candidates.
+        policies: further candidates, compared with each other on the same decisions.
         data_dir: the data folder of `topbill serve`.
         variant: the only variant of `policy` to evaluate.
         log_variants: whose decisions to use; by default every variant that explores.
+        where: conditions on the decisions to score, all of which must hold: NAME=VALUE, or one of
+            != > >= < <=, where NAME is a context feature, variant, unit or revision; commas
+            separate values of which one suffices, as in `device=tv,web`. What has no value meets
+            none. Policies and model still learn from all decisions.
+        since, until: the first moment of those decisions, and the first after them; UTC where no
+            zone is said.
+        objective: judges by another one: weights by metric, or text such as "play=1,watched=0.5".
+            Policies learn by the objective of their own file.
         estimators: names of `ESTIMATORS` for one slot, of `SLATE_ESTIMATORS` for rankings.
         lam, alpha, interval, gates: as in `estimate`.
         link: the reward model's, "linear" or "logistic".
@@ -151,31 +202,39 @@ def evaluate(
         >>> list(result.targets), result.targets["uniform"]["ips"].estimator
         (['uniform'], 'ips')
     """
+    candidates = _candidates(policy, policies)
     folder = Path(data_dir)
-    data = LoggedData(folder, key, most=most, memory_limit=memory_limit)
+    data = LoggedData(folder, key, most=most, memory_limit=memory_limit, objective=objective)
     try:
         if data.events == 0:
             raise BadData(
                 "rewards",
                 f"decisions 0 to {data.decisions - 1} of {key}: got no reward event; send rewards",
             )
+        selection = Selection(data.experiment, where, since, until)
         snapshot = partial(stored_snapshot, folder, key)
-        targets = resolve(policy, variant=variant, data=data, snapshot=snapshot)
-        used = explorers(data.experiment) if log_variants is None else tuple(log_variants)
-        scored = ProgressivePass(data, targets, used, link)
+        targets: list[TargetPolicy] = []
+        for candidate in candidates:
+            targets += resolve(candidate, variant=variant, data=data, snapshot=snapshot)
+        used = _variants(data, log_variants)
+        scored = ProgressivePass(data, targets, used, link, selection)
         scored.run(progress)
     finally:
         data.close()
     # What was found on the way decides: only the log knows whether its slates have several items.
     names = estimators or (RANKING if scored.ranking else SINGLE)
-    options = _Options(alpha, interval, gates)
+    differences: dict[PairOfNames, Estimates] = {}
     if scored.decisions:
-        logged, by_target = _estimates(scored, names, lam, options)
+        options = EvaluationOptions(alpha, interval, gates, lam)
+        logged, by_target, differences = compare_targets(scored, names, options)
     elif scored.left_out["immature"]:
         logged, by_target = _immature(scored, names, alpha)
     else:
         raise _nothing_to_score(scored, used)
     warnings = clipped_notes(scored.clipped, scored.decisions)
+    asked_for = selection.says()
+    if objective is not None:
+        asked_for["objective"] = dict(data.judged.objective)
     return Evaluation(
         experiment=key,
         variants=used,
@@ -188,42 +247,25 @@ def evaluate(
         targets={name: each.noted(*warnings) for name, each in by_target.items()},
         sampled=data.sampled,
         clipped=dict(scored.clipped),
+        differences=tuple(PairedDifference(*pair, each) for pair, each in differences.items()),
+        selection=asked_for,
     )
 
 
-class _Options(NamedTuple):
-    """What every estimate of one evaluation is made with."""
-
-    alpha: float
-    interval: Interval
-    gates: Gates | None
-
-
-def _estimates(
-    scored: ProgressivePass, names: Sequence[str], lam: Any, options: _Options
-) -> tuple[Estimate, dict[str, Estimates]]:
-    """What the log itself earned per decision, and the estimates of each target."""
-    units = np.array(scored.units, dtype=object)
-    totals = np.bincount(scored.log.slate.whole, weights=scored.log.reward.values).astype(float)
-    by_target = {}
-    for target, columns in zip(scored.targets, scored.of_target, strict=True):
-        if scored.ranking:
-            estimates = _ranking(scored, columns, units, names, options)
-        else:
-            estimates = _single(scored, columns, totals, units, names, lam, options)
-        by_target[target.name] = estimates.noted(*notes_of(target))
-    # The log's own mean is the estimate of the policy that chose it: every weight is one.
-    certain = np.ones(totals.size)
-    logged = estimate(
-        totals,
-        certain,
-        certain,
-        units=units,
-        estimators=("ips",),
-        facts=scored.facts(),
-        **options._asdict(),
-    )
-    return logged["ips"], by_target
+def _candidates(
+    policy: Policy | list[Policy] | tuple[Policy, ...], policies: Sequence[Policy]
+) -> list[Policy]:
+    """All that is to be evaluated, in order."""
+    if isinstance(policies, str):
+        policies = (policies,)
+    first: list[Policy] = [*policy] if isinstance(policy, list | tuple) else [policy]
+    candidates = [*first, *policies]
+    if not candidates:
+        raise BadRequest(
+            "policy",
+            "got none; expected a file, an experiment, a callable, uniform or 'always ACTION'",
+        )
+    return candidates
 
 
 def clipped_notes(clipped: Mapping[str, int], decisions: int) -> list[str]:
@@ -238,9 +280,20 @@ def clipped_notes(clipped: Mapping[str, int], decisions: int) -> list[str]:
     return notes
 
 
-def notes_of(target: TargetPolicy) -> tuple[str, ...]:
-    """What must be known of a target beside its numbers; a caller's own says nothing."""
-    return target.notes if isinstance(target, FunctionPolicy | VariantPolicy) else ()
+def _variants(data: LoggedData, names: Sequence[str] | None) -> tuple[str, ...]:
+    """Whose decisions to use. Raises BadRequest for a name that neither file nor log has."""
+    if names is None:
+        return explorers(data.experiment)
+    wanted = (names,) if isinstance(names, str) else tuple(names)
+    for name in wanted:
+        if name not in data.variants:
+            hint = nearest(name, data.variants)
+            raise BadRequest(
+                "log_variants",
+                f"got {name!r}; expected some of {', '.join(sorted(data.variants))}"
+                + f"; {hint}" * bool(hint),
+            )
+    return wanted
 
 
 def _immature(
@@ -264,81 +317,6 @@ def _nothing_to_score(scored: ProgressivePass, used: tuple[str, ...]) -> BadData
         f"got none of {scored.key} to score; left out: {causes}; expected some by "
         f"{', '.join(used)}{misfit}",
     )
-
-
-def _single(
-    scored: ProgressivePass,
-    columns: TargetColumns,
-    totals: Floats,
-    units: Any,
-    names: Sequence[str],
-    lam: Any,
-    options: _Options,
-) -> Estimates:
-    # One slot: a row a decision, so that the placements' columns are the decisions'.
-    log = scored.log
-    return estimate(
-        totals,
-        log.propensity.values,
-        columns.propensity.values,
-        q_logged=log.modelled.values,
-        q_target=columns.modelled.values,
-        units=units,
-        estimators=names,
-        lam=lam,
-        eligible=log.choices.values,
-        unsupported=columns.unsupported.values,
-        weight_moments=scored.predictable_moments(columns.weight_moment.values),
-        embedding_propensities=scored.complete(log.feature_propensity),
-        target_embedding_propensities=scored.complete(columns.feature_propensity),
-        facts=scored.facts(),
-        **options._asdict(),
-    )
-
-
-def _ranking(
-    scored: ProgressivePass,
-    columns: TargetColumns,
-    units: Any,
-    names: Sequence[str],
-    options: _Options,
-) -> Estimates:
-    """The logged propensities are given the items above, so slate and cascade levels are their
-    products.
-    """
-    log = scored.log
-    slate, position = log.slate.whole, log.position.whole
-    logged = _cascade(log.propensity.values, position)
-    target = _cascade(columns.propensity.values, position)
-    # The product down to a slate's last position is the slate's own propensity.
-    last_rows = np.append(np.flatnonzero(position == 0)[1:], position.size) - 1
-    unsupported = float(columns.unsupported.values.mean())
-    return estimate_slate(
-        log.reward.values,
-        slate_id=slate,
-        position=position,
-        propensities=logged[last_rows][slate],
-        target_propensities=target[last_rows][slate],
-        cascade_propensities=logged,
-        target_cascade_propensities=target,
-        q_logged=log.modelled.values,
-        q_target=columns.modelled.values,
-        units=units[slate],
-        estimators=names,
-        facts=scored.facts() | {"unsupported": unsupported},
-        **options._asdict(),
-    )
-
-
-def _cascade(p: Floats, position: Indices) -> Floats:
-    """(n,) products of `p` from each slate's first position down; rows are in the order of slates
-    and positions.
-    """
-    products = p.copy()
-    for k in range(1, int(position.max()) + 1):
-        rows = np.flatnonzero(position == k)
-        products[rows] *= products[rows - 1]
-    return products
 
 
 def stored_snapshot(data: Path, key: str, version: int | None) -> Snapshot | None:

@@ -15,6 +15,7 @@ import numpy as np
 from topbill.domain.errors import BadRequest
 from topbill.domain.records import Floats
 from topbill.ope.diagnostics import Diagnostics, Gates, effective_sample, refusal, warn
+from topbill.ope.estimators.assumptions import ASSUMPTIONS
 from topbill.ope.estimators.estimator import Estimator
 from topbill.ope.estimators.formula import ONE, Column, Formula, Symbols, distinct, mean
 from topbill.ope.result import Estimate, Estimates, refused
@@ -24,6 +25,10 @@ from topbill.stats.moments import Moments
 
 Interval = Literal["normal", "bootstrap", "betting", "sequence"]
 Lam = float | Literal["slope", "mse"] | None
+BORNE = 0.25
+"""Up to so many of its own standard errors an estimate may be away from what it is checked by."""
+WARNS = 3.0
+"""Standard errors of the gap from which it is warned of, where no refusal is called for."""
 Bounds = tuple[float, float, str]
 """Low, high, and how they were made."""
 Bettor = Callable[[Estimator, Formula], Bounds | str]
@@ -38,11 +43,23 @@ _NEEDS = {
 
 
 class Planned(NamedTuple):
-    """An estimator, its formula at each λ in question, and how one of them is chosen."""
+    """An estimator, its formula at each λ in question, how one of them is chosen, and the formula
+    that it is checked against, where the log has its columns.
+    """
 
     estimator: Estimator
     formulas: dict[float, Formula]
     rule: Lam
+    check: Formula | None = None
+
+    @property
+    def all_formulas(self) -> list[Formula]:
+        """Those at each λ, and what they are checked by."""
+        formulas = list(self.formulas.values())
+        if self.check is not None:
+            # As one, since the check's noise is largely the estimate's own.
+            formulas.append(next(iter(self.formulas.values())) - self.check)
+        return formulas
 
 
 @dataclass(frozen=True)
@@ -113,7 +130,10 @@ def plan(
             missing[estimator.name] = _NEEDS[lacking[0]]
             continue
         rule = lam.get(estimator.name) if isinstance(lam, Mapping) else lam
-        planned.append(Planned(estimator, _formulas(estimator, rule, x), rule))
+        check = estimator.check(x) if estimator.check is not None else None
+        if check is not None and not check.leaves <= {"one", *available}:
+            check = None
+        planned.append(Planned(estimator, _formulas(estimator, rule, x), rule, check))
     return planned, missing
 
 
@@ -149,7 +169,7 @@ def columns_of(planned: Iterable[Planned], x: Symbols) -> tuple[Column, ...]:
     """The distinct columns to sum: those of the formulas and of the diagnostics."""
     columns = [ONE, x.w, x.w * x.w]
     for each in planned:
-        for formula in each.formulas.values():
+        for formula in each.all_formulas:
             columns += formula.columns
     return distinct(columns)
 
@@ -183,7 +203,10 @@ def assess(
         formula = each.formulas[lam]
         value, se = summary.evaluate(formula)
         bounds: Bounds | str = "unstable"
-        if isfinite(value) and isfinite(se):
+        broken, own = _checked(each, formula, summary, se, diagnostics, gates.drift_z)
+        if broken:
+            bounds = broken
+        elif isfinite(value) and isfinite(se):
             bounds = _bounds(
                 each.estimator, formula, summary, value, se, alpha, interval, betting, replicates
             )
@@ -198,12 +221,46 @@ def assess(
             low,
             high,
             None,
-            diagnostics,
+            own,
             method=method,
             lam=lam if each.estimator.lambdas else None,
             alpha=alpha,
         )
     return results
+
+
+def _checked(
+    each: Planned,
+    formula: Formula,
+    summary: Summary,
+    se: float,
+    diagnostics: Diagnostics,
+    drift_z: float,
+) -> tuple[str, Diagnostics]:
+    """A reason code where the log contradicts what the estimator assumes, and the diagnostics, with
+    a warning where it contradicts what is no reason to refuse.
+    """
+    if each.check is None:
+        return "", diagnostics
+    gap, noise = summary.evaluate(formula - each.check)
+    if not (isfinite(gap) and isfinite(noise)):
+        return "", diagnostics
+    estimator = each.estimator
+    if estimator.breach:
+        # Strictly, as what is let pass shifts the interval by as much: a gap is borne where it is
+        # small beside the interval, or likely by chance.
+        drifts = abs(gap) > max(drift_z * noise, BORNE * se)
+        return estimator.breach if drifts else "", diagnostics
+    if abs(gap) <= max(WARNS * noise, se):
+        return "", diagnostics
+    assumed = ASSUMPTIONS[estimator.assumptions[-1]].sentence
+    warning = (
+        f"{estimator.name} is {abs(gap):.3g} {'above' if gap > 0 else 'below'} "
+        f"{estimator.check_name}, {abs(gap) / noise if noise else float('inf'):.1f} standard "
+        f"errors: it assumes that {assumed}, which this log contradicts; prefer "
+        f"{estimator.check_name}"
+    )
+    return "", replace(diagnostics, warnings=(*diagnostics.warnings, warning))
 
 
 def in_order(

@@ -30,9 +30,10 @@ from topbill.domain.errors import BadData, BadRequest, NotFound
 from topbill.domain.metric import microseconds
 from topbill.domain.records import Floats, Indices
 from topbill.domain.rewards import clipped_metrics, item_rewards
+from topbill.ope.comparison import notes_of
 from topbill.ope.diagnostics import Gates
 from topbill.ope.estimation import estimate
-from topbill.ope.evaluation import Evaluation, clipped_notes, explorers, notes_of, stored_snapshot
+from topbill.ope.evaluation import Evaluation, clipped_notes, explorers, stored_snapshot
 from topbill.ope.intervals import Interval
 from topbill.ope.replay.logged_data import LoggedData
 from topbill.ope.replay.progressive import ProgressivePass

@@ -1,28 +1,20 @@
-"""Δ-OPE: how much better one policy is than another, estimated as one paired difference on one log.
-
-What both policies' weights share cancels row by row, so the difference is often known far better
-than either value. Paper: Jeunen & Ustimenko 2024, "Δ-OPE: Off-policy estimation with pairs of
-policies": mean((w_π − w_π′) r), and the same pairing of any two formulas here.
-"""
+"""Δ-OPE on arrays: how much better one policy is than another (see `differences`)."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from topbill.domain.errors import BadRequest
-from topbill.domain.records import Indices
-from topbill.ope.diagnostics import OPEN, Gates
-from topbill.ope.estimation import checked, from_columns, summarise
+from topbill.ope.diagnostics import Gates
+from topbill.ope.differences import Side, difference
+from topbill.ope.estimation import checked, from_columns
 from topbill.ope.estimators import chosen
 from topbill.ope.estimators.estimator import Estimator
-from topbill.ope.estimators.formula import Env, Formula, Symbols, named
+from topbill.ope.estimators.formula import Env, Symbols
 from topbill.ope.inputs import refuse_misaligned, row_weights, unit_codes
-from topbill.ope.intervals import Interval, Lam, Planned, assess, check_options, columns_of
+from topbill.ope.intervals import Interval, Lam, check_options
 from topbill.ope.result import Estimate, Estimates
-
-_BASELINE = Symbols(w=named("w_b"), dm=named("dm_b"))
 
 
 def delta_ope(
@@ -89,47 +81,20 @@ def delta_ope(
     # Each policy alone first: its λ, and whether the log can speak for it at all.
     ours = from_columns(target, codes, {}, **options)
     theirs = from_columns(baseline, codes, {}, **options)
-    paired = dict(target)
-    for name in ("w", "dm"):
-        if name in baseline:
-            paired[f"{name}_b"] = baseline[name]
     differences = Estimates()
     for each in chosen(estimators):
         name = each.name
-        differences[name] = _difference(
-            each, ours[name], theirs[name], paired, codes, alpha, interval, replicates
+        differences[name] = difference(
+            each,
+            _side(each, ours[name], target),
+            _side(each, theirs[name], baseline),
+            codes,
+            alpha=alpha,
+            interval=interval,
+            replicates=replicates,
         )
     return differences
 
 
-def _difference(
-    estimator: Estimator,
-    ours: Estimate,
-    theirs: Estimate,
-    env: Env,
-    codes: Indices | None,
-    alpha: float,
-    interval: Interval,
-    replicates: int,
-) -> Estimate:
-    weaker = min((ours, theirs), key=lambda e: (e.reason is None, e.diagnostics.ess))
-    if weaker.reason:
-        return weaker
-    # One formula over both policies' columns: what their weights share cancels in each row, which
-    # two estimates subtracted would not do.
-    own = estimator.formula(Symbols(), ours.lam or 0.0)
-    formula: Formula = own - estimator.formula(_BASELINE, theirs.lam or 0.0)
-    planned = [Planned(replace(estimator, lambdas=()), {0.0: formula}, None)]
-    summary = summarise(
-        env, codes, columns_of(planned, Symbols()), bootstrap=interval == "bootstrap"
-    )
-    results = assess(
-        planned,
-        summary,
-        weaker.diagnostics,
-        alpha=alpha,
-        interval=interval,
-        gates=OPEN,  # both policies passed the caller's gates above
-        replicates=replicates,
-    )
-    return results[estimator.name]
+def _side(estimator: Estimator, estimate: Estimate, env: Env) -> Side:
+    return Side(estimate, estimator.formula(Symbols(), estimate.lam or 0.0), env)

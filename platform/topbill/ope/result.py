@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from topbill.ope.diagnostics import REASONS, Diagnostics
+from topbill.ope.diagnostics import REASONS, REMEDIES, Diagnostics
 from topbill.stats.frames import frame_of, html_of
 
 if TYPE_CHECKING:
@@ -35,10 +35,16 @@ class Estimate:
     lam: float | None = None
     alpha: float = 0.05
 
+    @property
+    def remedy(self) -> str | None:
+        """What to do where the estimate was refused, else None."""
+        return REMEDIES[self.reason] if self.reason else None
+
     def as_dict(self) -> dict[str, Any]:
         """Plain types only; an infinite λ becomes the string "inf", as JSON has no such number."""
         # Diagnostics become a dict too.
         plain = asdict(self)
+        plain["remedy"] = self.remedy
         if plain["lam"] == float("inf"):
             plain["lam"] = "inf"
         return plain
@@ -51,12 +57,26 @@ class Estimate:
         return Estimates({self.estimator: self})._repr_html_()
 
 
+RECOMMENDED = ("dr", "snips", "ips", "cascade-dr", "snrips", "rips", "snsips", "sips")
+"""Estimators in the order in which they are believed; the others only where these refuse."""
+
+
 class Estimates(dict[str, Estimate]):
     """Estimates of one policy by the name of the estimator, in the order that was asked for."""
 
     def as_dict(self) -> dict[str, Any]:
         """Plain types only, for JSON."""
         return {name: each.as_dict() for name, each in self.items()}
+
+    @property
+    def recommended(self) -> Estimate | None:
+        """The estimate to speak of where one is wanted: of those that were given, the one that
+        assumes least, and is right however the log's probabilities moved; None where all refuse.
+        """
+        for name in (*RECOMMENDED, *self):
+            if name in self and self[name].value is not None:
+                return self[name]
+        return None
 
     def noted(self, *notes: str) -> Estimates:
         """The same estimates, with sentences among the warnings of their diagnostics."""
@@ -78,7 +98,8 @@ class Estimates(dict[str, Estimate]):
 
     def _repr_html_(self) -> str:
         codes = dict.fromkeys(each.reason for each in self.values() if each.reason)
-        return html_of(self.to_frame(), *(f"{code}: {REASONS[code]}" for code in codes))
+        notes = [f"{code}: {REASONS[code]}. {REMEDIES[code]}" for code in codes]
+        return html_of(self.to_frame(), *notes)
 
 
 def row_of(each: Estimate) -> dict[str, Any]:

@@ -6,17 +6,17 @@ of single choices. What a slate shorter than the longest has below its end, `est
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from topbill.domain.errors import BadData, BadRequest
 from topbill.domain.records import Floats, Indices
-from topbill.ope.diagnostics import Diagnostics, Gates, refusal
+from topbill.ope.diagnostics import Diagnostics, Gates, foreseen_se, refusal
 from topbill.ope.estimation import summarise
-from topbill.ope.estimators.formula import Env, Symbols
+from topbill.ope.estimators.formula import Env, Formula, Symbols
 from topbill.ope.estimators.slate import SLATE_ESTIMATORS, SlateEstimator
 from topbill.ope.inputs import (
     FINITE,
@@ -94,12 +94,83 @@ def estimate_slate(
             "interval",
             f"got {interval!r}; expected 'normal', 'bootstrap' or 'sequence' for rankings",
         )
-    unknown = [name for name in estimators if name not in SLATE_ESTIMATORS]
+    selected = chosen_slate(estimators)
+    columns = slate_columns(
+        rewards,
+        slate_id=slate_id,
+        position=position,
+        propensities=propensities,
+        target_propensities=target_propensities,
+        item_propensities=item_propensities,
+        target_item_propensities=target_item_propensities,
+        cascade_propensities=cascade_propensities,
+        target_cascade_propensities=target_cascade_propensities,
+        q_logged=q_logged,
+        q_target=q_target,
+        units=units,
+        weights=weights,
+    )
+    estimates = Estimates()
+    for each in selected:
+        estimates[each.name] = one_estimate(
+            each,
+            columns,
+            alpha,
+            interval,
+            gates or Gates(),
+            replicates,
+            facts or {},
+        )
+    return estimates
+
+
+def chosen_slate(names: str | Iterable[str]) -> list[SlateEstimator]:
+    """The estimators of those names, in that order. Raises BadRequest for one that rankings have
+    not.
+    """
+    wanted = (names,) if isinstance(names, str) else tuple(dict.fromkeys(names))
+    unknown = [name for name in wanted if name not in SLATE_ESTIMATORS]
     if unknown:
         raise BadRequest(
             "estimators",
-            f"got {', '.join(map(repr, unknown))}; expected some of {', '.join(SLATE_ESTIMATORS)}",
+            f"got {', '.join(map(repr, unknown))}; expected some of {', '.join(SLATE_ESTIMATORS)}, "
+            "which are those of rankings",
         )
+    return [SLATE_ESTIMATORS[name] for name in wanted]
+
+
+class SlateColumns(NamedTuple):
+    """What rankings are estimated from: columns with a row per slate, named as the formulas say,
+    how many positions there are, and the slates' units.
+    """
+
+    env: Env
+    positions: int
+    units: Indices | None
+
+
+def slate_columns(
+    rewards: Any,
+    *,
+    slate_id: Any,
+    position: Any,
+    propensities: Any = None,
+    target_propensities: Any = None,
+    item_propensities: Any = None,
+    target_item_propensities: Any = None,
+    cascade_propensities: Any = None,
+    target_cascade_propensities: Any = None,
+    q_logged: Any = None,
+    q_target: Any = None,
+    units: Any = None,
+    weights: Any = None,
+    weight_moments: Any = None,
+) -> SlateColumns:
+    """The columns of `estimate_slate`'s arguments, checked.
+
+    `weight_moments` (n,) is Σ_a π²/p at each position given the items above, where the log has all
+    probabilities: how far from 1 true propensities may leave the mean weight.
+    """
     refuse_misaligned(
         rewards=rewards,
         slate_id=slate_id,
@@ -129,21 +200,11 @@ def estimate_slate(
     if weights is not None:
         own = column("weights", weights, POSITIVE, r.size)
         env["weight"] = row_weights(table.of_slate("weights", own), table.slates)
+    if weight_moments is not None:
+        moments = column("weight_moments", weight_moments, FINITE, r.size)
+        env |= table.foreseen(moments, env)
     codes = None if units is None else table.units(units)
-    estimates = Estimates()
-    for name in estimators:
-        estimates[name] = _one(
-            SLATE_ESTIMATORS[name],
-            env,
-            table.positions,
-            codes,
-            alpha,
-            interval,
-            gates or Gates(),
-            replicates,
-            facts or {},
-        )
-    return estimates
+    return SlateColumns(env, table.positions, codes)
 
 
 def _weight(name: str, logged: Any, target: Any, rows: int) -> Floats:
@@ -225,6 +286,19 @@ class _SlateTable:
             env["slate"] = self.of_slate("propensities", weights["slate"])
         return env
 
+    def foreseen(self, moments: Floats, env: Env) -> Env:
+        """(S,) by position, the variance of the cascade's weight that was to be foreseen along each
+        slate: Σ_{j≤k} w_{1:j−1}² (Σ_a π²/p at j − 1).
+        """
+        at = self.spread(moments)
+        sums: Env = {}
+        total, above = np.zeros(self.slates), np.ones(self.slates)
+        for k in range(self.positions):
+            own = np.where(env[f"shown{k}"] > 0, np.maximum(at[k] - 1.0, 0.0), 0.0)
+            total = sums[f"foreseen{k}"] = total + above * above * own
+            above = env.get(f"cascade{k}", above)
+        return sums
+
     def of_slate(self, name: str, weight: Floats) -> Floats:
         """(S,) what is the same on all rows of a slate. Raises BadData where it is not."""
         whole = np.zeros(self.slates)
@@ -235,6 +309,11 @@ class _SlateTable:
             "got another weight than the slate's other rows; expected one",
         )
         return whole
+
+
+def _last(env: Env) -> int:
+    """The last position that any slate has."""
+    return sum(name.startswith("shown") for name in env) - 1
 
 
 def _carried(weights: Floats, shown: Floats) -> Floats:
@@ -258,20 +337,20 @@ def _repeated(codes: Indices) -> NDArray[np.bool_]:
     return repeated
 
 
-def _one(
+def one_estimate(
     estimator: SlateEstimator,
-    env: Env,
-    positions: int,
-    units: Indices | None,
+    columns: SlateColumns,
     alpha: float,
     interval: Interval,
     gates: Gates,
     replicates: int,
     facts: Mapping[str, Any],
 ) -> Estimate:
+    """What one estimator says, or why it says nothing."""
+    env, positions, units = columns
     # The weights that it uses, by the names of their columns, the lowest position last.
     if estimator.level == "slate":
-        names = ["slate"]
+        names = [_first_of("slate")]
     else:
         names = [f"{estimator.level}{k}" for k in range(positions)]
     reason = None
@@ -282,7 +361,9 @@ def _one(
     diagnostics = _diagnose(names, env, units, gates, facts)
     if reason:
         return refused(estimator.name, reason, diagnostics, alpha)
-    planned = [Planned(estimator.at(positions), {0.0: estimator.formula(positions)}, None)]
+    check = check_of(estimator, columns)
+    formula = estimator.formula(positions)
+    planned = [Planned(estimator.at(positions), {0.0: formula}, None, check)]
     scored = {**env, "w": env[names[-1]]}
     summary = summarise(
         scored, units, columns_of(planned, Symbols()), bootstrap=interval == "bootstrap"
@@ -297,6 +378,18 @@ def _one(
         replicates=replicates,
     )
     return results[estimator.name]
+
+
+def check_of(estimator: SlateEstimator, columns: SlateColumns) -> Formula | None:
+    """The formula that the estimator is checked against, where the log has its weights."""
+    if estimator.check is None or _first_of(estimator.check_level) not in columns.env:
+        return None
+    return estimator.check(columns.positions)
+
+
+def _first_of(level: str) -> str:
+    """The column of a level's weights that is there where any is."""
+    return "slate" if level == "slate" else f"{level}0"
 
 
 def _diagnose(
@@ -316,7 +409,11 @@ def _diagnose(
         if "weight" in env:
             part["weight"] = env["weight"]
         summary = summarise(part, units, columns_of([], Symbols()), bootstrap=False)
-        candidates.append(summary.diagnose(Symbols(), facts))
+        own = dict(facts)
+        foreseen = env.get(f"foreseen{k if name != 'slate' else _last(env)}")
+        if foreseen is not None and not name.startswith("item"):
+            own["foreseen_se"] = foreseen_se(foreseen, env.get("weight"))
+        candidates.append(summary.diagnose(Symbols(), own))
     if not candidates:
         n = env["r"].size
         hits = int(np.count_nonzero(env["r"]))

@@ -54,6 +54,7 @@ _RULES = {
     ),
     "q_logged": ("isfinite({0})", "a finite number"),
     "q_target": ("isfinite({0})", "a finite number"),
+    "weights": ("isfinite({0}) AND {0} > 0", "a positive number"),
 }
 
 _BROKEN = "a row breaks a rule"
@@ -84,6 +85,7 @@ def estimate_table(
     q_logged: str | None = None,
     q_target: str | None = None,
     unit: str | None = None,
+    weights: str | None = None,
     estimators: Sequence[str] = DEFAULT,
     lam: Lam | Mapping[str, Lam] = None,
     alpha: float = 0.05,
@@ -103,6 +105,7 @@ def estimate_table(
             name, or a query in parentheses), or rows in memory: whatever `ab.compare` takes.
         reward, propensity, target, q_logged, q_target, unit: columns of it, or SQL expressions of
             them.
+        weights: likewise, how many decisions each row stands for; see `estimate`.
         estimators, lam, alpha, replicates, gates: as in `estimate`.
         interval: "normal", "bootstrap" or "sequence".
         database: a DuckDB file (read-only) for the relation to live in, `topbill.duckdb` say.
@@ -128,12 +131,14 @@ def estimate_table(
     if q_logged is not None and q_target is not None:
         scalars |= {"q_logged": q_logged, "q_target": q_target}
         available |= {"q", "dm"}
+    if weights is not None:
+        scalars["weights"] = weights
     x, selected = Symbols(), chosen(estimators)
     planned, missing = plan(selected, lam, available, x)
     columns = columns_of(planned, x)
     formulas: list[Formula] = []
     for each in planned:
-        formulas += each.formulas.values()
+        formulas += each.all_formulas
     pairs = _pairs(formulas, columns)
     task = _Pass(_relation(source), scalars, columns, pairs, unit, _rows_in_memory(source))
     summary = _run(task, database, memory_limit, threads, bootstrap=interval == "bootstrap")
@@ -237,7 +242,7 @@ def _sql(task: _Pass, *, bootstrap: bool) -> str:
     """
     level = _columns_sql(task, _scalars_sql(task, bootstrap=bootstrap))
     sums = [f"c{i}" for i in range(len(task.columns))]
-    picked = [f"sum({name}) AS {name}" for name in [*sums, "hits"]]
+    picked = [f"sum({name}) AS {name}" for name in [*sums, "hits", "square", "row_count"]]
     picked.append("max(largest) AS largest")
     if task.unit:
         level = f"SELECT unit, {', '.join(picked)} FROM ({level}) GROUP BY unit"  # noqa: S608  (our own names)
@@ -268,14 +273,24 @@ def _scalars_sql(task: _Pass, *, bootstrap: bool) -> str:
     picked = [f"{weight} AS w", "reward AS r", "1.0::DOUBLE AS one", "unit"]
     if "q_logged" in task.scalars:
         picked += ["q_logged AS q", "q_target AS dm"]
+    if "weights" in task.scalars:
+        picked.append("weights AS weight")
     source = f"SELECT {casts}, {unit} AS unit FROM {task.relation}"  # noqa: S608  (SQL that the caller gives)
     return f"SELECT {', '.join(picked)} FROM ({source})"  # noqa: S608  (our own names)
 
 
 def _columns_sql(task: _Pass, rows: str) -> str:
     """SQL of the formulas' columns of each row, by numbers: c0, c1, …"""
-    picked = [f"{column.sql} AS c{i}" for i, column in enumerate(task.columns)]
-    picked += ["CAST(r <> 0 AND w > 0 AS DOUBLE) AS hits", "w AS largest", "unit"]
+    # Where rows have weights, each counts so often in every sum, that of ONE included.
+    times = "weight * " if "weights" in task.scalars else ""
+    picked = [f"{times}({column.sql}) AS c{i}" for i, column in enumerate(task.columns)]
+    picked += [
+        "CAST(r <> 0 AND w > 0 AS DOUBLE) AS hits",
+        f"{times}w AS largest",
+        f"{times}{times}w * w AS square" if times else "0.0 AS square",
+        "1 AS row_count",
+        "unit",
+    ]
     return f"SELECT {', '.join(picked)} FROM ({rows})"  # noqa: S608  (our own names)
 
 
@@ -291,9 +306,15 @@ def _summary(task: _Pass, sums: Mapping[str, Floats], *, bootstrap: bool) -> Sum
     if bootstrap:
         buckets = np.zeros((BUCKETS, k))
         buckets[sums["bucket"].astype(np.intp)] = by_bucket
-    # c0 is ONE, whose sum counts the rows.
-    rows, hits = int(sums["c0"].sum()), int(sums["hits"].sum())
-    return Summary(moments, rows, float(sums["largest"].max()), hits, buckets)
+    rows, hits = int(sums["row_count"].sum()), int(sums["hits"].sum())
+    largest, squares = float(sums["largest"].max()), None
+    if "weights" in task.scalars:
+        # As in arrays, where weights are scaled to mean 1; c0 is ONE, whose sum is the weights'.
+        scale = rows / float(sums["c0"].sum())
+        largest *= scale
+        squares = float(sums["square"].sum()) * scale * scale
+        moments = moments.scaled(scale)
+    return Summary(moments, rows, largest, hits, buckets, squares)
 
 
 def _name_bad_rows(connection: Any, task: _Pass) -> None:

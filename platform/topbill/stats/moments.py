@@ -72,6 +72,10 @@ class Moments:
             self.scatter + other.scatter + between,
         )
 
+    def scaled(self, factor: float) -> Moments:
+        """The moments of the same rows, all columns times `factor`."""
+        return Moments(self.columns, self.n, self.mean * factor, self.scatter * factor * factor)
+
     def unit(self, column: str) -> Floats:
         """The gradient (k,) of a column's mean."""
         gradient = np.zeros(len(self.columns))

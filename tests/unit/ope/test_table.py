@@ -11,12 +11,12 @@ from typing import Any
 import duckdb
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet
+import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable, write_deltalake
 
 from topbill.domain.errors import BadData, BadRequest
-from topbill.ope import ESTIMATORS, estimate, estimate_table, evaluate
+from topbill.ope import ESTIMATORS, OPEN, estimate, estimate_table, evaluate
 
 from .conftest import World
 
@@ -82,9 +82,9 @@ def test_the_bootstrap_agrees_with_the_linearised_error(unit: str | None) -> Non
 
 
 def test_several_files_and_any_relation_are_one_log(tmp_path: Path) -> None:
-    whole = pa.parquet.read_table(REFERENCE)
+    whole = pq.read_table(REFERENCE)
     for i in range(3):
-        pa.parquet.write_table(whole.slice(i * 4000, 4000), tmp_path / f"{i}.parquet")
+        pq.write_table(whole.slice(i * 4000, 4000), tmp_path / f"{i}.parquet")
     expected = estimate_table(REFERENCE, **COLUMNS)["dr"].value
     assert estimate_table(tmp_path / "*.parquet", **COLUMNS)["dr"].value == pytest.approx(
         expected, rel=1e-12
@@ -94,7 +94,7 @@ def test_several_files_and_any_relation_are_one_log(tmp_path: Path) -> None:
 
 
 def test_a_delta_table_is_read_as_it_is_now(tmp_path: Path) -> None:
-    whole = pa.parquet.read_table(REFERENCE)
+    whole = pq.read_table(REFERENCE)
     folder = tmp_path / "log"
     write_deltalake(folder, whole.slice(0, 5000).drop_columns("at"))
     write_deltalake(folder, whole.slice(5000).drop_columns("at"), mode="append")
@@ -148,7 +148,7 @@ def test_bad_values_are_named_with_their_rows(
     columns["target_propensity"] = [0.5] * 20
     columns[column][3] = columns[column][5] = value
     path = tmp_path / "log.parquet"
-    pa.parquet.write_table(pa.table(columns), path)
+    pq.write_table(pa.table(columns), path)
     with pytest.raises(BadData, match=says):
         estimate_table(path)
 
@@ -156,16 +156,16 @@ def test_bad_values_are_named_with_their_rows(
 def test_many_bad_rows_are_counted_and_no_rewards_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "log.parquet"
     log = {"reward": [0.0, 1.0] * 10, "propensity": [0.0] * 20, "target_propensity": [0.5] * 20}
-    pa.parquet.write_table(pa.table(log), path)
+    pq.write_table(pa.table(log), path)
     with pytest.raises(
         BadData, match=r"rows 0, 1, 2, 3, 4 and 15 more: got 0, 0, 0, 0, 0; expected"
     ):
         estimate_table(path)
     empty = pa.table(log | {"reward": pa.nulls(20, pa.float64()), "propensity": [0.5] * 20})
-    pa.parquet.write_table(empty, path)
+    pq.write_table(empty, path)
     with pytest.raises(BadData, match="rows 0 to 19: got no reward at all"):
         estimate_table(path)
-    pa.parquet.write_table(empty.slice(0, 0), path)
+    pq.write_table(empty.slice(0, 0), path)
     with pytest.raises(BadData, match="got no rows"):
         estimate_table(path)
     with pytest.raises(BadRequest, match="betting needs each row"):
@@ -200,3 +200,48 @@ def test_the_published_record_is_a_table_too(published: Callable[..., World]) ->
 def test_a_memory_limit_that_is_none_is_told() -> None:
     with pytest.raises(BadRequest, match="memory_limit: got 'much'; expected a size such as '4GB'"):
         estimate_table(REFERENCE, **COLUMNS, memory_limit="much")
+
+
+@pytest.mark.parametrize("unit", [None, "u"])
+@pytest.mark.parametrize("interval", ["normal", "bootstrap", "sequence"])
+def test_rows_that_stand_for_several_count_so_often(
+    tmp_path: Path, unit: str | None, interval: Any
+) -> None:
+    rng = np.random.default_rng(11)
+    n = 4000
+    columns = {
+        "reward": (rng.random(n) < 0.3).astype(float),
+        "propensity": rng.uniform(0.2, 0.8, n),
+        "target_propensity": rng.uniform(0.0, 1.0, n),
+        "u": rng.integers(0, 900, n),
+        "pdrop": rng.choice([0.0, 0.5, 0.9], n),
+    }
+    file = tmp_path / "log.parquet"
+    pq.write_table(pa.table(columns), file)
+    weights = 1 / (1 - columns["pdrop"])
+    found = estimate_table(
+        file,
+        unit=unit,
+        weights="1 / (1 - pdrop)",
+        estimators=("ips", "snips"),
+        interval=interval,
+        gates=OPEN,
+    )
+    right = estimate(
+        columns["reward"],
+        columns["propensity"],
+        columns["target_propensity"],
+        weights=weights,
+        units=None if unit is None else columns["u"],
+        estimators=("ips", "snips"),
+        gates=OPEN,
+        interval="normal" if interval == "bootstrap" else interval,
+    )
+    for name, e in right.items():
+        assert found[name].value == pytest.approx(e.value, rel=1e-9)
+        assert found[name].se == pytest.approx(e.se, rel=1e-9)
+        for part in ("rows", "ess", "mean_weight", "largest_weight", "largest_share", "hits"):
+            got, expected = getattr(found[name].diagnostics, part), getattr(e.diagnostics, part)
+            assert got == pytest.approx(expected, rel=1e-9), part
+    with pytest.raises(BadData, match=r"weights: row 3: got 0; expected a positive number"):
+        estimate_table(file, weights="CASE WHEN row_number() OVER () = 4 THEN 0 ELSE 1 END")

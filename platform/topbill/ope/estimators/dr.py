@@ -53,6 +53,9 @@ DM = Estimator(
     paper="Beygelzimer & Langford 2009: mean(Σ_a π(a|x) q̂(x, a))",
     assumes="the model is right; the interval ignores the model's own error",
     formula=_dm,
+    assumptions=("own_past", "model"),
+    check=lambda x: _dr(x, 0.0),
+    check_name="dr",
 )
 DR = Estimator(
     name="dr",
@@ -60,6 +63,7 @@ DR = Estimator(
     paper="Dudík, Langford & Li 2011: mean(dm + w(r − q̂))",
     assumes="true propensities and support; a good model narrows it",
     formula=_dr,
+    assumptions=("propensities", "positivity", "own_past"),
 )
 SNDR = Estimator(
     name="sndr",
@@ -67,6 +71,7 @@ SNDR = Estimator(
     paper="Thomas & Brunskill 2016 (WDR, one step): mean(dm) + Σ w(r − q̂) / Σ w",
     assumes="as dr; biased by O(1/n)",
     formula=_sndr,
+    assumptions=("propensities", "positivity", "own_past"),
 )
 SWITCH_DR = Estimator(
     name="switch-dr",
@@ -74,6 +79,7 @@ SWITCH_DR = Estimator(
     paper="Wang, Agarwal & Dudík 2017, with DR below λ: mean(dm + w·1[w ≤ λ](r − q̂))",
     assumes="as dr where w ≤ λ; as dm elsewhere",
     formula=_switch,
+    assumptions=("propensities", "positivity", "own_past", "light_tails"),
     lambdas=_LAMBDAS,
 )
 DROS = Estimator(
@@ -82,6 +88,7 @@ DROS = Estimator(
     paper="Su, Dimakopoulou, Krishnamurthy & Dudík 2020: mean(dm + λw/(w² + λ)·(r − q̂))",
     assumes="as dr; between dm (λ = 0) and dr (λ = ∞)",
     formula=_optimistic_shrinkage,
+    assumptions=("propensities", "positivity", "own_past", "light_tails"),
     lambdas=_LAMBDAS,
 )
 SG_DR = Estimator(
@@ -90,6 +97,7 @@ SG_DR = Estimator(
     paper="Metelli, Russo & Restelli 2021, around DR: mean(dm + w/(1 − λ + λw)·(r − q̂))",
     assumes="as dr; the weights shrink towards 1",
     formula=_sub_gaussian,
+    assumptions=("propensities", "positivity", "own_past", "light_tails"),
     lambdas=(0.0, 0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0),
     unbounded=0.0,
 )

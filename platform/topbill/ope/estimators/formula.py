@@ -62,6 +62,23 @@ class Column:
         """min(column, other)."""
         return _combine("least({}, {})", np.minimum, self, other)
 
+    def under(self, prefix: str) -> Column:
+        """The same of another policy, whose columns stand in the same arrays, named with a prefix.
+        Of arrays only: SQL has no such names.
+        """
+
+        def compute(env: Env) -> Floats:
+            own = {
+                name[len(prefix) :]: each
+                for name, each in env.items()
+                if name[: len(prefix)] == prefix
+            }
+            return self.values({**own, "one": env["one"]})
+
+        return Column(
+            f"{prefix}({self.sql})", frozenset(prefix + leaf for leaf in self.leaves), compute
+        )
+
 
 def _combine(
     template: str, op: Callable[[Floats, Floats], object], left: Column, right: Column | Number
@@ -130,6 +147,15 @@ class Formula:
     def __sub__(self, other: Formula) -> Formula:
         negated = tuple(ratio._replace(sign=-ratio.sign) for ratio in other.ratios)
         return Formula(self.ratios + negated)
+
+    def under(self, prefix: str) -> Formula:
+        """The same formula of another policy's columns: see `Column.under`."""
+        ratios = []
+        for ratio in self.ratios:
+            # A count is everybody's: over it stays the mean that it was.
+            columns = [c if c is ONE else c.under(prefix) for c in ratio[1:]]
+            ratios.append(SumRatio(ratio.sign, *columns))
+        return Formula(tuple(ratios))
 
     @property
     def columns(self) -> tuple[Column, ...]:

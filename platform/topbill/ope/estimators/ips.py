@@ -54,6 +54,7 @@ CLIPPED = Estimator(
     paper="Ionides 2008; Bottou et al. 2013: mean(min(w, λ) r)",
     assumes="as ips; biased downwards for rewards ≥ 0 where w > λ",
     formula=_clipped,
+    assumptions=("propensities", "positivity", "light_tails"),
     lambdas=(10.0, 50.0, 100.0, 500.0, 1000.0, 5000.0, 10000.0, float("inf")),
     betting=True,
 )
@@ -63,6 +64,7 @@ SG_IPS = Estimator(
     paper="Metelli, Russo & Restelli 2021 (s = −1): mean(w r / (1 − λ + λw))",
     assumes="as ips; the weights shrink towards 1",
     formula=_sub_gaussian,
+    assumptions=("propensities", "positivity", "light_tails"),
     lambdas=(0.0, 0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0),
     unbounded=0.0,
 )

@@ -21,5 +21,8 @@ MIPS = Estimator(
     paper="Saito & Joachims 2022: mean(p(e|x, π)/p(e|x, π₀) · r)",
     assumes="an action moves the reward only through its embedding (their assumption 3.2)",
     formula=_mips,
+    assumptions=("propensities", "positivity", "embedding"),
+    check=lambda x: mean(x.w * x.r),
+    check_name="ips",
 )
 FAMILY = (MIPS,)

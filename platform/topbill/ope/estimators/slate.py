@@ -19,7 +19,8 @@ from topbill.ope.estimators.formula import Column, Formula, mean, named, ratio, 
 @dataclass(frozen=True)
 class SlateEstimator:
     """A formula over K positions, from weights of one `level` (slate, item or cascade); `model`
-    says it needs q̂.
+    says it needs q̂. `assumptions` and `check` are as in `Estimator`; the check needs weights of
+    `check_level`.
     """
 
     name: str
@@ -29,13 +30,25 @@ class SlateEstimator:
     formula: Callable[[int], Formula]
     level: str
     model: bool = False
+    assumptions: tuple[str, ...] = ("propensities", "positivity")
+    check: Callable[[int], Formula] | None = None
+    check_name: str = ""
+    check_level: str = ""
 
     def at(self, positions: int) -> Estimator:
         """The estimator for slates of at most that many positions."""
         # Positions are known only with the data, λ there is none: the formula no longer depends on
         # either.
         formula = self.formula(positions)
-        return Estimator(self.name, self.title, self.paper, self.assumes, lambda _x, _lam: formula)
+        return Estimator(
+            self.name,
+            self.title,
+            self.paper,
+            self.assumes,
+            lambda _x, _lam: formula,
+            assumptions=self.assumptions,
+            check_name=self.check_name,
+        )
 
 
 def _over(positions: int, term: Callable[[int], Formula]) -> Formula:
@@ -129,6 +142,10 @@ _FAMILY = (
         assumes="a position's reward depends on its own item only",
         formula=_by_position("item"),
         level="item",
+        assumptions=("propensities", "positivity", "item_alone"),
+        check=_by_position("cascade"),
+        check_name="rips",
+        check_level="cascade",
     ),
     SlateEstimator(
         name="rips",
@@ -137,6 +154,10 @@ _FAMILY = (
         assumes="users go from top to bottom; a reward depends on items above and its own",
         formula=_by_position("cascade"),
         level="cascade",
+        assumptions=("propensities", "positivity", "top_down"),
+        check=_sips,
+        check_name="sips",
+        check_level="slate",
     ),
     SlateEstimator(
         name="snsips",
@@ -153,6 +174,10 @@ _FAMILY = (
         assumes="as iips; how long a slate is does not depend on its items",
         formula=_normalised_items,
         level="item",
+        assumptions=("propensities", "positivity", "any_length", "item_alone"),
+        check=_normalised_cascades,
+        check_name="snrips",
+        check_level="cascade",
     ),
     SlateEstimator(
         name="snrips",
@@ -161,6 +186,10 @@ _FAMILY = (
         assumes="as rips",
         formula=_normalised_cascades,
         level="cascade",
+        assumptions=("propensities", "positivity", "top_down"),
+        check=_snsips,
+        check_name="snsips",
+        check_level="slate",
     ),
     SlateEstimator(
         name="pseudo-inverse",
@@ -169,6 +198,10 @@ _FAMILY = (
         assumes="the slate's reward is a sum of per-position effects",
         formula=_pseudo_inverse,
         level="item",
+        assumptions=("propensities", "positivity", "additive"),
+        check=_sips,
+        check_name="sips",
+        check_level="slate",
     ),
     SlateEstimator(
         name="cascade-dr",
@@ -178,6 +211,10 @@ _FAMILY = (
         formula=_cascade_dr,
         level="cascade",
         model=True,
+        assumptions=("propensities", "positivity", "own_past", "top_down"),
+        check=_sips,
+        check_name="sips",
+        check_level="slate",
     ),
 )
 

@@ -4,8 +4,10 @@ spec it ran under.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from functools import cached_property
+from math import isfinite
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,9 +19,10 @@ from topbill.domain.decision import (
     events_sql,
     read_sql,
 )
-from topbill.domain.errors import NotFound
+from topbill.domain.errors import BadRequest, NotFound
 from topbill.domain.records import Decision, RewardEvent
-from topbill.spec import from_audit
+from topbill.spec import Experiment, from_audit
+from topbill.spec.fields import nearest
 
 _MINE = "experiment = $key AND hash(unit) < $below"
 _POLICY = "FROM decisions WHERE experiment = $key AND reason = 'policy'"
@@ -46,6 +49,48 @@ FROM decisions d LEFT JOIN (
 ) r ON r.decision_id = d.decision_id
 WHERE {_MINE} ORDER BY d.seq
 """  # noqa: S608  (our own text; values are parameters)
+
+
+def judged_by(experiment: Experiment, objective: str | Mapping[str, float]) -> Experiment:
+    """The experiment with another objective: weights by metric, as a mapping or as text
+    (`play=1,watched=0.5`; a name alone weighs 1).
+
+    Raises BadRequest for a metric that it has not, a weight that is no number, or nothing to earn.
+    """
+    weights = _weights(objective) if isinstance(objective, str) else dict(objective)
+    names = [metric.name for metric in experiment.metrics]
+    for name, weight in weights.items():
+        if name not in names:
+            hint = nearest(name, names)
+            raise BadRequest(
+                "objective",
+                f"got metric {name!r}; expected some of {', '.join(names)}"
+                + f"; {hint}" * bool(hint),
+            )
+        if not isfinite(weight):
+            raise BadRequest("objective", f"got {name}={weight}; expected a finite weight")
+    if not any(weight > 0 for weight in weights.values()):
+        raise BadRequest(
+            "objective", f"got {objective!r}; expected a weight above 0, or nothing can be earned"
+        )
+    return replace(experiment, objective=weights)
+
+
+def _weights(text: str) -> dict[str, float]:
+    weights: dict[str, float] = {}
+    for part in text.split(","):
+        name, sign, weight = (piece.strip() for piece in part.partition("="))
+        try:
+            number = float(weight) if sign else 1.0
+        except ValueError:
+            number = float("nan")
+        if not name or name in weights or number != number:
+            raise BadRequest(
+                "objective",
+                f"got {text!r}; expected METRIC=WEIGHT once each, as play=1,watched=0.5",
+            )
+        weights[name] = number
+    return weights
 
 
 class LoggedDecision(NamedTuple):
@@ -78,13 +123,22 @@ class LoggedData:
 
     `sampled` is the share of its units that are read: 1, or less where `most` decisions are wanted
     and there are more. A unit is in it with all its decisions or with none, so that what is
-    clustered by unit stays whole.
+    clustered by unit stays whole. `experiment` is as published; `judged` has the objective by which
+    decisions are judged, which another one may be (see `judged_by`).
     """
 
     def __init__(
-        self, data: Path, key: str, *, most: int | None = None, memory_limit: str = "4GB"
+        self,
+        data: Path,
+        key: str,
+        *,
+        most: int | None = None,
+        memory_limit: str = "4GB",
+        objective: str | Mapping[str, float] | None = None,
     ) -> None:
-        """Raises NotFound where the lake or the experiment is not there."""
+        """Raises NotFound where the lake or the experiment is not there, and BadRequest for an
+        objective that its metrics cannot make.
+        """
         self._connection = lake.connect(Path(data) / lake.DATABASE, memory_limit=memory_limit)
         # DuckDB's progress bar would stand amid the JSON that the command prints.
         self._connection.execute("SET enable_progress_bar = false")
@@ -99,6 +153,9 @@ class LoggedData:
             )
         spec, revision = specs[key]
         self.experiment = from_audit(spec, f"{key} (as published)", revision)
+        self.judged = (
+            self.experiment if objective is None else judged_by(self.experiment, objective)
+        )
         self.published = self._number("SELECT epoch_us(published_at) FROM published")
         own = {"key": key}
         self.events = self._number("SELECT count(*) FROM rewards WHERE experiment = $key", own)
@@ -130,13 +187,22 @@ class LoggedData:
         names = frozenset(action.id for action in self.experiment.actions)
         return Offers(counts, decisions, names if chose else frozenset())
 
+    @cached_property
+    def variants(self) -> frozenset[str]:
+        """Whose decisions there are, and whose there may be: an imported log has variants that no
+        file knows.
+        """
+        query = "SELECT DISTINCT variant FROM decisions WHERE experiment = $key"
+        logged = {str(name) for (name,) in self._rows(query, {"key": self.key}) if name is not None}
+        return frozenset(logged | {variant.name for variant in self.experiment.variants})
+
     def _rows(self, query: str, parameters: dict[str, Any] | None = None) -> list[tuple[Any, ...]]:
         return list(self._connection.execute(query, parameters or {}).fetchall())
 
     @property
     def window(self) -> float:
         """Seconds until a decision's objective is complete: the longest window of its metrics."""
-        return self.experiment.goal.window
+        return self.judged.goal.window
 
     def __iter__(self) -> Iterator[LoggedDecision]:
         """Every decision in the order of the log, read in batches."""

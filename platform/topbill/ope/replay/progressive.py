@@ -24,10 +24,14 @@ from topbill.domain.rewards import clipped_metrics, item_rewards
 from topbill.engine import CompiledExperiment, offered
 from topbill.ope.replay.logged_data import LoggedData, LoggedDecision
 from topbill.ope.replay.reward_model import Link, RewardModel
+from topbill.ope.replay.selection import Selection
 from topbill.ope.replay.targets import TargetPolicy, remaining
 
 _BATCHES, _SMALLEST, _LARGEST = 50, 100, 5_000
 """Some fifty batches, none smaller or larger than these: between batches only is learned."""
+
+LARGEST_MOMENT = 1e100
+"""No moment of a weight is larger: its sum is still a number."""
 
 Progress = Callable[[int, int], None]
 """Called with the decisions done and the decisions in all."""
@@ -63,7 +67,8 @@ class LogColumns:
     a decision from its first position down.
 
     `slate` numbers the scored decisions from 0. `choices` is how many actions could have been
-    drawn. `feature_propensity` is the probability of the shown action's features, which several
+    drawn, `inverse_variance` the variance of 1/(p·K) as all logged probabilities foresee it.
+    `feature_propensity` is the probability of the shown action's features, which several
     actions may share; it has fewer rows where some decisions did not log all probabilities.
     """
 
@@ -73,6 +78,7 @@ class LogColumns:
     position: Scalars = field(default_factory=Scalars)
     slate: Scalars = field(default_factory=Scalars)
     choices: Scalars = field(default_factory=Scalars)
+    inverse_variance: Scalars = field(default_factory=Scalars)
     variant: Scalars = field(default_factory=Scalars)
     batch: Scalars = field(default_factory=Scalars)
     feature_propensity: Scalars = field(default_factory=Scalars)
@@ -122,19 +128,22 @@ class ProgressivePass:
         targets: Sequence[TargetPolicy],
         variants: Sequence[str],
         link: Link,
+        selection: Selection | None = None,
     ) -> None:
         self.key, self.targets = data.key, targets
         self.log = LogColumns()
         self.of_target = [TargetColumns() for _ in targets]
         self.units: list[str] = []
         self.ids: list[str] = []
+        self.weights = Scalars()
+        """How many decisions each scored one stands for, as a sub-sampled log says."""
         self.left_out: Counter[str] = Counter()
         self.clipped: Counter[str] = Counter()
         self.first_misfit = ""
         """The first decision of another schema, and what of it the experiment does not know."""
         self.first_at = self.last_at = 0
         self.ranking = False
-        self._data, self._variants = data, set(variants)
+        self._data, self._variants, self._selection = data, set(variants), selection
         self._variant_code = {name: i for i, name in enumerate(sorted(self._variants))}
         # A stored policy may be scored only on what came after all that it learned from.
         self._since = max(target.since for target in targets)
@@ -184,6 +193,12 @@ class ProgressivePass:
             self._pass_batch(batch)
         if progress:
             progress(total, total)
+
+    @property
+    def row_weights(self) -> Floats | None:
+        """(decisions,) what `weights` say, None where every decision stands for itself alone."""
+        weights = self.weights.values
+        return weights if weights.size and (weights != weights[0]).any() else None
 
     def facts(self) -> dict[str, Any]:
         """What only the log can tell about itself, for the diagnostics."""
@@ -258,7 +273,10 @@ class ProgressivePass:
             return "showed nothing"
         if logged.seq <= self._since:
             return "before the snapshot"
-        if not self._data.experiment.goal.is_mature(decision.decided_at, self._data.published):
+        outside = None if self._selection is None else self._selection.cause(decision)
+        if outside is not None:
+            return outside
+        if not self._data.judged.goal.is_mature(decision.decided_at, self._data.published):
             return "immature"
         return None
 
@@ -290,6 +308,7 @@ class ProgressivePass:
                 logged_p = np.array(decision.probabilities[k])
                 choices[k] = int(np.count_nonzero(logged_p))
             self._append_log(decision, k, p, rewards[k], modelled[k][rows[k]], choices[k])
+            self.log.inverse_variance.append(_inverse_variance(p, choices[k], logged_p))
             pis = [positions[k] for positions in probabilities]
             for columns, pi in zip(self.of_target, pis, strict=True):
                 unsupported, moment = _overlap(pi, pi[rows[k]] / p, logged_p, rows[:k])
@@ -303,7 +322,8 @@ class ProgressivePass:
             self._displayed[k] += 1
             self._explored[k] += p < 1
         self.ranking = self.ranking or len(decision.slate) > 1
-        self.clipped.update(clipped_metrics(self._data.experiment, decision, logged.events))
+        self.clipped.update(clipped_metrics(self._data.judged, decision, logged.events))
+        self.weights.append(weight_of(decision))
         self.units.append(decision.unit)
         self.ids.append(decision.decision_id)
         self._versions.add(decision.policy_version)
@@ -336,7 +356,7 @@ class ProgressivePass:
         """The objective of each item, what nobody looked at earning nothing; a slate's own counts
         once, at its end.
         """
-        experiment = self._data.experiment
+        experiment = self._data.judged
         rewards = [r or 0.0 for r in item_rewards(experiment, logged.decision, logged.events)]
         if experiment.feedback == "slate":
             return [0.0] * (len(rewards) - 1) + rewards[-1:]
@@ -357,6 +377,7 @@ class ProgressivePass:
     def _teach_model(self, matured: list[LoggedDecision]) -> None:
         features: list[Floats] = []
         rewards: list[float] = []
+        weights: list[float] = []
         for logged in matured:
             decision = logged.decision
             try:
@@ -367,8 +388,25 @@ class ProgressivePass:
                 row = decision.eligible.index(decision.slate[k].action)
                 features.append(self._model.features(x, actions, row, k))
                 rewards.append(reward)
+                weights.append(weight_of(decision))
         if rewards:
-            self._model.learn(np.stack(features), np.array(rewards))
+            self._model.learn(np.stack(features), np.array(rewards), np.array(weights))
+
+
+def weight_of(decision: Decision) -> float:
+    """How many decisions it stands for: 1, but in a log that was sub-sampled."""
+    return 1.0 if decision.row_weight is None else decision.row_weight
+
+
+def _inverse_variance(p: float, choices: int, logged: Floats | None) -> float:
+    """Var 1/(p·K) of a draw from the logged probabilities, whose mean is 1; its square where they
+    are not known.
+    """
+    if logged is None:
+        return float((1.0 / (p * choices) - 1.0) ** 2)
+    with np.errstate(over="ignore"):
+        moment = float((1.0 / logged[logged > 0]).sum()) / choices**2
+    return min(max(moment - 1.0, 0.0), LARGEST_MOMENT)
 
 
 def _teacher(target: TargetPolicy) -> Callable[[list[LoggedDecision]], None]:
@@ -411,5 +449,6 @@ def _overlap(
     possible = logged > 0
     # What stands above could not be drawn again, and a target that knows it has none of it either.
     unsupported += float(pi[~possible].sum() - pi[above].sum())
-    moment = float((pi[possible] ** 2 / logged[possible]).sum())
-    return min(max(unsupported, 0.0), 1.0), moment
+    with np.errstate(over="ignore"):
+        moment = float((pi[possible] ** 2 / logged[possible]).sum())
+    return min(max(unsupported, 0.0), 1.0), min(moment, LARGEST_MOMENT)

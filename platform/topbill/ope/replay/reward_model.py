@@ -37,7 +37,7 @@ class RewardModel:
         self, context_size: int, action_size: int, ids: tuple[str, ...], *, link: Link = "linear"
     ) -> None:
         self.link = link
-        self.examples = 0
+        self.examples = 0.0
         # The precision is a square of the number of weights, so that is what is kept small.
         wide = 2 + context_size
         own = wide if len(ids) * wide <= _OWN_LIMIT else int(len(ids) <= _OWN_LIMIT)
@@ -88,20 +88,24 @@ class RewardModel:
             codes = self._coded[actions] = (z, np.array(rows, dtype=np.intp))
         return codes
 
-    def learn(self, features: Floats, rewards: Floats) -> None:
-        """Fold a batch: features (n × size) and rewards (n,) in [0, 1]."""
+    def learn(self, features: Floats, rewards: Floats, weights: Floats | None = None) -> None:
+        """Fold a batch: features (n × size), rewards (n,) in [0, 1], and how many examples each
+        stands for (n,), one if None.
+        """
         if not len(rewards):
             return
-        self.examples += len(rewards)
-        self._earned += float(rewards.sum())
+        counts = np.ones(len(rewards)) if weights is None else weights
+        self.examples += float(counts.sum())
+        self._earned += float(counts @ rewards)
         if self.link == "logistic":
-            self._laplace(features, rewards)
+            self._laplace(features, rewards, counts)
             return
         # Sums only, so that batches of any size give the same weights. The base moves as rewards
         # come in, which is why the features' own sum is kept: it is taken off when solving.
-        self._precision += features.T @ features
-        self._rewarded += features.T @ rewards
-        self._sum += features.sum(axis=0)
+        weighted = features if (counts == 1.0).all() else features * counts[:, None]
+        self._precision += features.T @ weighted
+        self._rewarded += weighted.T @ rewards
+        self._sum += weighted.sum(axis=0)
         self._weights = cho_solve(
             cho_factor(self._precision), self._rewarded - self._base() * self._sum
         )
@@ -112,7 +116,7 @@ class RewardModel:
         mean = (self._earned + 0.5) / (self.examples + 1.0)
         return mean if self.link == "linear" else float(np.log(mean / (1.0 - mean)))
 
-    def _laplace(self, features: Floats, rewards: Floats) -> None:
+    def _laplace(self, features: Floats, rewards: Floats, counts: Floats) -> None:
         """Newton's steps to the mode of prior × likelihood, whose curvature is the next prior's
         precision.
         """
@@ -121,8 +125,10 @@ class RewardModel:
         # The likelihood is concave, so Newton from the last mode needs a step or two.
         for _ in range(_NEWTON_STEPS):
             p = _sigmoid(features @ w + base)
-            curved = prior + (features * (p * (1.0 - p))[:, None]).T @ features
-            step = cho_solve(cho_factor(curved), features.T @ (rewards - p) - prior @ (w - start))
+            curved = prior + (features * (counts * p * (1.0 - p))[:, None]).T @ features
+            step = cho_solve(
+                cho_factor(curved), features.T @ (counts * (rewards - p)) - prior @ (w - start)
+            )
             w = w + step
             if np.abs(step).max() < 1e-8:
                 break

@@ -17,8 +17,10 @@ from topbill.domain.errors import BadData, BadRequest, NotFound
 from topbill.domain.records import Actions, Decision, Floats, Indices, RewardEvent, Snapshot
 from topbill.domain.slate import choices, distribution
 from topbill.engine import CompiledExperiment, examples, offered
+from topbill.ope.inputs import vector
 from topbill.ope.replay.logged_data import LoggedData, Offers
-from topbill.spec import Experiment, load
+from topbill.spec import Experiment, Variant, load
+from topbill.spec.fields import nearest
 
 Chooser: TypeAlias = Callable[[Mapping[str, Any], Sequence[str]], Any]
 """A policy as a function: from context and the actions that remain to their probabilities, in that
@@ -68,7 +70,7 @@ class FunctionPolicy:
 
         def over(candidates: Indices) -> Floats:
             names = [decision.eligible[i] for i in candidates]
-            return _checked(np.asarray(self._choose(context, names), dtype=np.float64), len(names))
+            return _checked(self._choose(context, names), names)
 
         return _by_position(decision, over)
 
@@ -76,8 +78,29 @@ class FunctionPolicy:
         """Nothing."""
 
 
-def _checked(p: Floats, actions: int) -> Floats:
-    """What a callable answered, if it is a distribution over that many actions."""
+def _checked(answer: Any, names: Sequence[str]) -> Floats:
+    """What a callable answered, as a distribution over the actions of these names: in their order,
+    or by name, as a mapping or a pandas object whose index are names.
+    """
+    if hasattr(answer, "iloc") and hasattr(answer, "to_dict") and set(answer.index) & {*names}:
+        answer = answer.to_dict()
+    if isinstance(answer, Mapping):
+        unknown = [str(name) for name in answer if name not in names]
+        if unknown:
+            hint = nearest(unknown[0], names)
+            raise BadData(
+                "policy",
+                f"got a probability for {unknown[0]!r}; expected some of {_some(names)}"
+                + f"; {hint}" * bool(hint),
+            )
+        answer = [answer.get(name, 0.0) for name in names]
+    try:
+        p = vector("policy", np.asarray(answer, dtype=np.float64))
+    except (TypeError, ValueError) as error:
+        raise BadData(
+            "policy", f"got {type(answer).__name__}; expected a probability for each action"
+        ) from error
+    actions = len(names)
     if p.shape != (actions,):
         raise BadData(
             "policy", f"got {p.shape} probabilities; expected {actions}, one for each action"
@@ -105,11 +128,6 @@ class VariantPolicy:
         snapshot: Snapshot | None = None,
     ) -> None:
         self._compiled = CompiledExperiment(experiment)
-        unseen = [row for row, a in enumerate(self._compiled.actions.ids) if not offers.has(a)]
-        self._unseen = self._compiled.actions.take(unseen)
-        self.notes: tuple[str, ...] = ()
-        if unseen:
-            self.notes = (f"the log never offered {_some(self._unseen.ids)}",)
         by_name = {v.name: v for v in experiment.variants}
         if variant not in by_name:
             raise NotFound(
@@ -117,6 +135,12 @@ class VariantPolicy:
                 f"{', '.join(by_name)}"
             )
         self._variant = by_name[variant]
+        self._unseen = _never_seen(self._compiled, self._variant, offers)
+        self.notes: tuple[str, ...] = ()
+        if self._unseen.ids:
+            hint = nearest(self._unseen.ids[0], offers.counts)
+            asks = f" ({hint})" if hint.startswith("did you mean") else ""
+            self.notes = (f"the log never offered {_some(self._unseen.ids)}{asks}",)
         self.name = f"{experiment.key}/{variant}"
         self.reward_delay: float | None = experiment.reward_delay
         self.since = 0
@@ -171,6 +195,17 @@ class VariantPolicy:
     def learn(self, decision: Decision, events: Sequence[RewardEvent]) -> None:
         policy = self._compiled.policies[self._variant.name]
         policy.update(list(examples(self._compiled, decision, events)))
+
+
+def _never_seen(compiled: CompiledExperiment, variant: Variant, offers: Offers) -> Actions:
+    """The actions that the candidate knows and the log never offered: of its file, or, where
+    requests bring the actions, of a fixed order.
+    """
+    known = compiled.actions
+    if not known.ids:
+        ordered = tuple(dict.fromkeys(getattr(variant.params, "order", ())))
+        known = Actions(ordered, np.zeros((len(ordered), compiled.action_encoder.size)))
+    return known.take([row for row, name in enumerate(known.ids) if not offers.has(name)])
 
 
 def _narrowed(decision: Decision, position: int) -> bool:
@@ -231,8 +266,8 @@ def always(action: str, offers: Offers) -> TargetPolicy:
 
 def _never_offered(action: str, offers: Offers) -> BadData:
     names = list(offers.counts)
-    nearest = get_close_matches(action, names, n=1)
-    hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
+    matches = get_close_matches(action, names, n=1)
+    hint = f"; did you mean {matches[0]!r}?" if matches else ""
     return BadData(
         "policy",
         f"got unknown action {action!r}; expected one of {_some(names)}; "
@@ -254,9 +289,9 @@ def resolve(
 ) -> list[TargetPolicy]:
     """The targets that `policy` names.
 
-    An experiment or its file gives one for each variant (or `variant`); "snapshot" (or
-    "snapshot:VERSION") the stored policies of the evaluated experiment; "uniform" and "always X"
-    what they say.
+    An experiment or its file gives one for each variant (or `variant`, or the one that stands
+    behind an @, as in `other.yaml@greedy`); "snapshot" (or "snapshot:VERSION") the stored policies
+    of the evaluated experiment; "uniform" and "always X" what they say.
 
     Args:
         policy: what to resolve.
@@ -297,6 +332,8 @@ def _named(
         return [uniform()]
     if text.startswith(("always ", "always:")):
         return [always(text[len("always ") :].strip(), data.offers)]
+    if "@" in text and not Path(text).exists():
+        text, _, variant = text.rpartition("@")
     word, _, version = text.partition(":")
     if word == "snapshot":
         return _of_snapshot(text, version, variant, data, snapshot)

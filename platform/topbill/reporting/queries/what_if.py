@@ -53,14 +53,23 @@ def candidates() -> list[str]:
 
 
 def estimators(experiment: Experiment) -> dict[str, str]:
-    """The estimators that can evaluate this experiment, each with what it is; those of the default
+    """The estimators that a log of this experiment can feed, each with what it is; the usual ones
     first.
     """
+    names = list(usual(experiment))
     registry: Mapping[str, Any] = SLATE_ESTIMATORS if experiment.slots > 1 else ESTIMATORS
-    usual = RANKING if experiment.slots > 1 else SINGLE
-    # A dictionary keeps the first place of a name that comes twice.
-    names = [name for name in dict.fromkeys([*usual, *registry]) if name in registry]
+    if experiment.slots == 1:
+        # What actions look like is needed to say which of them look alike.
+        more = [name for name in registry if name != "mips" or experiment.action_features]
+        names = list(dict.fromkeys([*names, *more]))
     return {name: registry[name].title for name in names}
+
+
+def usual(experiment: Experiment) -> tuple[str, ...]:
+    """The estimators of an evaluation that names none. Of rankings they are all that there are: the
+    log's propensities are given the items above, which the others cannot use.
+    """
+    return RANKING if experiment.slots > 1 else SINGLE
 
 
 def parameters(kind: str, text: str) -> msgspec.Struct:

@@ -1,0 +1,237 @@
+"""Which decisions of a log an evaluation speaks of: conditions on context and decision, and a span
+of time.
+
+Conditions are compared with decoded values, never put into SQL, so that any text is only text.
+"""
+
+from __future__ import annotations
+
+import operator
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from typing import Any, TypeAlias
+
+import msgspec
+
+from topbill.domain.errors import BadRequest
+from topbill.domain.features import Feature
+from topbill.domain.records import Decision
+from topbill.spec import Experiment
+from topbill.spec.fields import nearest
+
+Moment: TypeAlias = str | date | None
+"""A date or a time; what names no zone is UTC, and a date is its first moment."""
+
+_CONDITION = re.compile(r"\s*([^\s=!<>]+)\s*(>=|<=|!=|==|=|>|<)\s*(.*?)\s*", re.DOTALL)
+_ORDERS: Mapping[str, Callable[[float, float], bool]] = {
+    ">=": operator.ge,
+    "<=": operator.le,
+    ">": operator.gt,
+    "<": operator.lt,
+}
+_OF_DECISION = ("variant", "unit", "revision")
+"""Fields of a decision that conditions may name beside the context's features."""
+_FLAGS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+
+
+@dataclass(frozen=True)
+class Condition:
+    """One condition as it was written, and the test of a decision and its decoded context."""
+
+    text: str
+    holds: Callable[[Decision, Mapping[str, Any]], bool]
+
+
+class Selection:
+    """The decisions that meet all conditions `where` and were made from `since` on, before `until`.
+
+    Raises BadRequest for a condition that cannot be read, or names what the experiment has not.
+    """
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        where: str | Sequence[str] = (),
+        since: Moment = None,
+        until: Moment = None,
+    ) -> None:
+        texts = (where,) if isinstance(where, str) else tuple(where)
+        self.conditions = [_condition(text, experiment) for text in texts]
+        self._since, self._until = _moment("since", since), _moment("until", until)
+        if self._since is not None and self._until is not None and self._since >= self._until:
+            raise BadRequest("until", f"got {until}; expected a time after since, {since}")
+
+    def says(self) -> dict[str, Any]:
+        """What was selected, in plain types; empty where everything was."""
+        parts: dict[str, Any] = {}
+        if self.conditions:
+            parts["where"] = [condition.text for condition in self.conditions]
+        for name, at in (("since", self._since), ("until", self._until)):
+            if at is not None:
+                parts[name] = datetime.fromtimestamp(at / 1e6, UTC).isoformat()
+        return parts
+
+    def cause(self, decision: Decision) -> str | None:
+        """Why a decision is not among them; None where it is."""
+        if self._since is not None and decision.decided_at < self._since:
+            return "before since"
+        if self._until is not None and decision.decided_at >= self._until:
+            return "not before until"
+        if self.conditions:
+            context = msgspec.json.decode(decision.context)
+            for condition in self.conditions:
+                if not condition.holds(decision, context):
+                    return f"not {condition.text}"
+        return None
+
+
+def _moment(name: str, moment: Moment) -> int | None:
+    """µs since the epoch."""
+    if moment is None:
+        return None
+    if isinstance(moment, str):
+        try:
+            moment = datetime.fromisoformat(moment.strip())
+        except ValueError:
+            raise BadRequest(
+                name,
+                f"got {moment!r}; expected a date or time such as 2026-03-02 or 2026-03-02T10:00Z",
+            ) from None
+    elif not isinstance(moment, datetime):
+        moment = datetime(moment.year, moment.month, moment.day)
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    return round(moment.timestamp() * 1e6)
+
+
+def _condition(text: str, experiment: Experiment) -> Condition:
+    match = _CONDITION.fullmatch(text) if isinstance(text, str) else None
+    if match is None:
+        raise BadRequest(
+            "where",
+            f"got {text!r}; expected NAME=VALUE, or one of != > >= < <= in its place, as in "
+            "device=tv, device=tv,web or hour>=18",
+        )
+    name, sign, literal = match.groups()
+    literal = _unquoted(literal)
+    # A vector's or hashed feature's own names stand behind a colon: taste:drama>0.5.
+    top, *path = name.split(":")
+    features = {feature.name: feature for feature in experiment.context}
+    if top in features:
+        test = _test(features[top], path, sign, literal)
+
+        def holds(_decision: Decision, context: Mapping[str, Any]) -> bool:
+            value = _at(context, [top, *path])
+            # What is not there meets no condition, as in SQL.
+            return value is not None and test(value)
+
+        return Condition(text.strip(), holds)
+    if name in _OF_DECISION:
+        compare = _equality(name, sign, literal, ())
+        return Condition(text.strip(), lambda decision, _: compare(str(getattr(decision, name))))
+    names = [*features, *_OF_DECISION]
+    hint = nearest(name, names)
+    raise BadRequest(
+        "where",
+        f"got {name!r} in {text!r}; expected one of {', '.join(names)}" + f"; {hint}" * bool(hint),
+    )
+
+
+def _unquoted(literal: str) -> str:
+    if len(literal) > 1 and literal[0] == literal[-1] and literal[0] in "'\"":
+        return literal[1:-1]
+    return literal
+
+
+def _at(context: Any, path: Sequence[str]) -> Any:
+    value = context
+    for name in path:
+        value = value.get(name) if isinstance(value, Mapping) else None
+    return value
+
+
+def _test(feature: Feature, path: Sequence[str], sign: str, literal: str) -> Callable[[Any], bool]:
+    """The comparison of the feature's own type."""
+    if path and feature.kind not in ("vector", "hashed"):
+        raise BadRequest("where", f"got {feature.name}:{':'.join(path)}; expected {feature.name}")
+    if feature.kind == "flag":
+        return _flag(feature.name, sign, literal)
+    if feature.kind in ("number", "cycle", "vector"):
+        if feature.kind == "vector" and (len(path) != 1 or path[0] not in feature.keys):
+            keys = ", ".join(f"{feature.name}:{key}" for key in feature.keys[:8])
+            raise BadRequest("where", f"got {':'.join([feature.name, *path])}; expected {keys}")
+        return _number(feature.name, sign, literal)
+    if feature.kind == "hashed":
+        return _any(feature.name, sign, literal)
+    return _equality(feature.name, sign, literal, feature.values)
+
+
+def _flag(name: str, sign: str, literal: str) -> Callable[[Any], bool]:
+    wanted = _FLAGS.get(literal.lower())
+    if wanted is None or sign not in ("=", "==", "!="):
+        raise BadRequest(
+            "where", f"got {name}{sign}{literal}; expected {name}=true or {name}=false"
+        )
+    return lambda value: (value is wanted) == (sign != "!=")
+
+
+def _number(name: str, sign: str, literal: str) -> Callable[[Any], bool]:
+    try:
+        bounds = [float(part) for part in literal.split(",")]
+    except ValueError:
+        bounds = []
+    if not bounds or (sign in _ORDERS and len(bounds) > 1):
+        raise BadRequest(
+            "where", f"got {name}{sign}{literal}; expected a number, as {name} is one: {name}>=18"
+        )
+    if sign in _ORDERS:
+        order, bound = _ORDERS[sign], bounds[0]
+        return lambda value: _is_number(value) and order(value, bound)
+    return lambda value: _is_number(value) and (value in bounds) == (sign != "!=")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _equality(name: str, sign: str, literal: str, values: Sequence[str]) -> Callable[[Any], bool]:
+    """Whether a text is one of those between commas; `values` are all that there can be, where they
+    are known.
+    """
+    if sign in _ORDERS:
+        raise BadRequest(
+            "where", f"got {name}{sign}{literal}; expected = or !=, as {name} has no order"
+        )
+    # A value may hold a comma itself.
+    wanted = [literal] if literal in values else [part.strip() for part in literal.split(",")]
+    unknown = [part for part in wanted if values and part not in values]
+    if unknown:
+        hint = nearest(unknown[0], values)
+        raise BadRequest(
+            "where",
+            f"got {name}{sign}{unknown[0]}; expected one of {', '.join(values[:8])}"
+            + f"; {hint}" * bool(hint),
+        )
+    return lambda value: (str(value) in wanted) == (sign != "!=")
+
+
+def _any(name: str, sign: str, literal: str) -> Callable[[Any], bool]:
+    """Of JSON that nobody declared, each value is compared as what it is."""
+    as_text = None if sign in _ORDERS else _equality(name, sign, literal, ())
+    try:
+        as_number = _number(name, sign, literal)
+    except BadRequest:
+        if as_text is None:
+            raise
+        as_number = None
+
+    def test(value: Any) -> bool:
+        if isinstance(value, bool):
+            return as_text is not None and as_text(str(value).lower())
+        if _is_number(value):
+            return as_number is not None and as_number(value)
+        return as_text is not None and as_text(value)
+
+    return test
