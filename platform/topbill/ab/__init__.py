@@ -19,7 +19,7 @@ from topbill.ab.checks.srm import (
     srm_of_sums,
 )
 from topbill.ab.comparison import compare
-from topbill.ab.core.effect import METHODS, ArmEstimate, Effect, Method, Rule, effect
+from topbill.ab.core.effect import ArmEstimate, Effect, Rule, effect
 from topbill.ab.files import FileComparison, compare_file
 from topbill.ab.judged import MetricDesign
 from topbill.ab.metrics import Mean, Metric, Proportion, Quantile, Ratio, Sum
@@ -49,6 +49,7 @@ from topbill.ab.results import (
 )
 from topbill.ab.verdict import GUARDRAIL_WORSE, HUGE, SAMPLE_RATIO_MISMATCH, WORSE_THAN_CONTROL
 from topbill.domain.margin import Margin
+from topbill.domain.reading import METHODS, Method
 
 __all__ = [
     "DAYS",

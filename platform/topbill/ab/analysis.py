@@ -30,7 +30,6 @@ from topbill.ab.checks.srm import Intended, sample_ratio
 from topbill.ab.core.effect import (
     Adjustment,
     Effect,
-    Method,
     Pair,
     Rule,
     adjusted,
@@ -67,6 +66,7 @@ from topbill.domain.errors import BadRequest
 from topbill.domain.formatting import label, listing
 from topbill.domain.margin import Margin
 from topbill.domain.objective import WeightedMetric, WeightedSum
+from topbill.domain.reading import Method
 from topbill.domain.sql import identifier
 from topbill.lake.frames import relation_of
 from topbill.spec import Experiment
@@ -120,7 +120,7 @@ class Design(msgspec.Struct, frozen=True, kw_only=True):
             control=experiment.control.name,
             shares={v.name: v.share for v in experiment.variants},
             metrics=metrics,
-            guardrails={g.metric: g.margin for g in experiment.guardrails},
+            guardrails={g.metric: Margin(g.margin, g.margin_unit) for g in experiment.guardrails},
         )
 
     def better(self, metric: str) -> Direction:

@@ -13,7 +13,6 @@ from topbill.ab.checks.denominators import denominators, withheld
 from topbill.ab.core.effect import (
     Adjustment,
     Effect,
-    Method,
     Pair,
     Rule,
     checked_rule,
@@ -32,6 +31,7 @@ from topbill.ab.core.units import (
 )
 from topbill.ab.metrics import Metric, Quantile, Sum
 from topbill.ab.parts import Columns, Part
+from topbill.domain.reading import Method
 from topbill.lake.frames import relation_of
 from topbill.stats import sequential
 

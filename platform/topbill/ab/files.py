@@ -10,13 +10,14 @@ from typing import Any, NamedTuple
 import msgspec
 
 from topbill.ab.analysis import Design, analyse
-from topbill.ab.core.effect import Adjustment, Method
+from topbill.ab.core.effect import Adjustment
 from topbill.ab.core.units import columns_of, resolve
 from topbill.ab.judged import Direction, MetricDesign
 from topbill.ab.metrics import Metric, Proportion, Quantile
 from topbill.ab.results import Analysis
 from topbill.domain.errors import BadData, BadRequest
 from topbill.domain.formatting import listing, several
+from topbill.domain.reading import Method
 from topbill.domain.sql import identifier
 from topbill.lake.plain_files import Kind, PlainTable, read_table
 from topbill.spec.fields import nearest

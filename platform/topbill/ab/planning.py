@@ -24,7 +24,7 @@ import numpy as np
 from topbill.ab import reasons
 from topbill.ab.analysis import Design, Prepared, prepare, units_a_day
 from topbill.ab.checks.srm import sample_ratio
-from topbill.ab.core.effect import Method, Pair, Rule, checked_rule, estimate_pair
+from topbill.ab.core.effect import Pair, Rule, checked_rule, estimate_pair
 from topbill.ab.core.quantile import quantile_pairs
 from topbill.ab.core.units import MomentsByArm, gather, joint_moments
 from topbill.ab.metrics import Proportion, Quantile
@@ -33,6 +33,7 @@ from topbill.ab.power.joint import units_for_all
 from topbill.ab.power.runtime import Aim, detectable_effect, units_for
 from topbill.domain.errors import BadRequest
 from topbill.domain.margin import Margin, MarginUnit
+from topbill.domain.reading import Method
 from topbill.domain.records import Floats
 from topbill.spec import Experiment
 from topbill.stats.moments import cuped_theta

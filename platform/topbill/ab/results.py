@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
-from topbill.ab.core.effect import Effect, Method
+from topbill.ab.core.effect import Effect
 from topbill.ab.phases import Phase
 from topbill.domain.margin import MarginUnit
+from topbill.domain.reading import Method
 from topbill.stats.frames import frame_of, html_of
 
 if TYPE_CHECKING:

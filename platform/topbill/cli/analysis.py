@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from topbill.reporting import PageReport, Report
 
 _MOST_ROWS = 200
+WHOLE: tuple[str, ...] = ("100%",)
 
 
 Method = Literal["sequential", "fixed", "group-sequential", "bayes"]
-WHOLE: tuple[str, ...] = ("100%",)
 
 
 @app.command
@@ -30,8 +30,8 @@ def report(
     key: str,
     *,
     data: Data = DATA,
-    method: Method = "sequential",
-    looks: tuple[str, ...] = WHOLE,
+    method: Method | None = None,
+    looks: tuple[str, ...] = (),
     against: str | None = None,
     html: Path | None = None,
     weights: tuple[str, ...] = (),
@@ -50,9 +50,10 @@ def report(
     Args:
         key: The experiment, or the page; never are two called alike.
         method: Of an experiment, how intervals are made: valid at any look (sequential), at
-            planned looks (group-sequential), at one (fixed), or credible (bayes).
+            planned looks (group-sequential), at one (fixed), or credible (bayes). Default: the
+            file's; another one is marked as not planned.
         looks: With group-sequential: at which shares of the planned units was looked, this one
-            last; several times.
+            last; several times. Default: all of the file's.
         against: Of an experiment, the variant to compare with instead of the control.
         html: Write it to this file instead, self-contained, with charts.
         weights: Of a page: METRIC=WEIGHT, several times, weighs the objective anew over all of
@@ -75,7 +76,7 @@ def report(
             key,
             data,
             method=method,
-            looks=shares,
+            looks=shares or None,
             control=against,
             since=since,
             until=until,
@@ -85,8 +86,8 @@ def report(
         _show(result, html, json_)
         return
     given = {
-        "method": method != "sequential",
-        "looks": looks != WHOLE,
+        "method": bool(method),
+        "looks": bool(looks),
         "against": bool(against),
         "since": since is not None,
         "until": until is not None,
@@ -196,8 +197,8 @@ def power(
     metric: str | None = None,
     lift: tuple[str, ...] = LIFTS,
     days: tuple[int, ...] = (0, 7, 14, 28),
-    method: Method = "sequential",
-    looks: tuple[str, ...] = WHOLE,
+    method: Method | None = None,
+    looks: tuple[str, ...] = (),
     alpha: float = 0.05,
     power: float = 0.8,
     ahead: Ahead = Ahead(),
@@ -216,9 +217,10 @@ def power(
         days: Days from now for which to say the least lift that shows then (0: now); several times
             for several.
         method: How the report will be read: sequential, as often as one likes; fixed, once, at the
-            planned end; group-sequential, at planned looks; bayes.
+            planned end; group-sequential, at planned looks; bayes. Default: the file's, and
+            before launch sequential.
         looks: With group-sequential: the shares of the planned units at which will be looked;
-            several times.
+            several times. Default: the file's, and before launch 100%.
         alpha: The chance to call a difference where there is none.
         power: The chance to find a lift that is there.
     """
@@ -226,17 +228,19 @@ def power(
 
     settings: dict[str, Any] = {
         "days": days,
-        "method": method,
         "alpha": alpha,
         "power": power,
-        "looks": tuple(_fraction(share) for share in looks),
     }
+    shares = tuple(_fraction(share) for share in looks)
     lifts = tuple(_fraction(change) for change in lift)
     if key is None:
+        settings |= {"method": method or "sequential", "looks": shares or (1.0,)}
         result = _plan_ahead(ahead, metric, lifts, settings)
     else:
         _refuse(key, "an experiment", _options(ahead))
-        result = plan.plan(key, data, metric=metric, lifts=lifts, **settings)
+        result = plan.plan(
+            key, data, metric=metric, lifts=lifts, method=method, looks=shares or None, **settings
+        )
     if json_:
         print_json(result)
     else:

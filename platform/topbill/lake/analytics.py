@@ -36,7 +36,7 @@ CREATE TABLE metrics (
     experiment VARCHAR, metric VARCHAR, event VARCHAR, kind VARCHAR, window_seconds DOUBLE,
     cap DOUBLE, floor DOUBLE, weight DOUBLE, better VARCHAR, margin DOUBLE, "default" DOUBLE,
     covariate_seconds DOUBLE, covariate_feature VARCHAR, per VARCHAR, capped BOOLEAN,
-    scope VARCHAR, day BIGINT, time_zone VARCHAR);
+    scope VARCHAR, day BIGINT, time_zone VARCHAR, margin_unit VARCHAR);
 CREATE TABLE revisions (
     experiment VARCHAR, revision VARCHAR, revised_at TIMESTAMP, who VARCHAR, spec JSON);
 CREATE TABLE published (
@@ -246,10 +246,11 @@ def _variant_rows(experiment: Experiment) -> list[tuple[Any, ...]]:
 
 
 def _metric_rows(experiment: Experiment) -> list[tuple[Any, ...]]:
-    margins = {guardrail.metric: guardrail.margin for guardrail in experiment.guardrails}
+    guardrails = {guardrail.metric: guardrail for guardrail in experiment.guardrails}
     rows = []
     for metric in (*experiment.metrics, *experiment.unit_metrics):
         covariate = metric.covariate
+        guardrail = guardrails.get(metric.name)
         rows.append(
             (
                 experiment.key,
@@ -261,7 +262,7 @@ def _metric_rows(experiment: Experiment) -> list[tuple[Any, ...]]:
                 metric.floor,
                 experiment.objective.get(metric.name),
                 metric.better,
-                margins.get(metric.name),
+                None if guardrail is None else guardrail.margin,
                 metric.default,
                 covariate if isinstance(covariate, float) else None,
                 covariate if isinstance(covariate, str) else None,
@@ -270,6 +271,7 @@ def _metric_rows(experiment: Experiment) -> list[tuple[Any, ...]]:
                 metric.scope,
                 metric.day,
                 metric.time_zone,
+                None if guardrail is None else guardrail.margin_unit,
             )
         )
     return rows

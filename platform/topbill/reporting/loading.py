@@ -26,8 +26,8 @@ def load(
     data: Path | str,
     *,
     segments: Sequence[str] | None = None,
-    method: Method = "sequential",
-    looks: Sequence[float] = (1.0,),
+    method: Method | None = None,
+    looks: Sequence[float] | None = None,
     control: str | None = None,
     weights: Mapping[str, float] | None = None,
     since: str | date | None = None,
@@ -41,8 +41,10 @@ def load(
         key: the experiment's or the page's key.
         data: the data folder.
         segments: of an experiment: context features to look into; None takes all of type category.
-        method: of an experiment: how intervals of differences are made (see `ab.compare`).
-        looks: of an experiment: when was looked, with "group-sequential" (see `ab.compare`).
+        method: of an experiment: how intervals of differences are made (see `ab.compare`); None
+            takes the file's.
+        looks: of an experiment: when was looked, with "group-sequential" (see `ab.compare`); None
+            takes the file's.
         control: of an experiment: the variant that others are compared with; None takes the file's
             control.
         since, until, revision, first_exposure: of an experiment: which part of its record, and

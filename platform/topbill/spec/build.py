@@ -11,6 +11,7 @@ import msgspec
 
 from topbill.domain.features import REST, Encoder, Feature
 from topbill.domain.metric import METRIC_KINDS, Metric
+from topbill.domain.reading import ONE_LOOK, are_looks
 from topbill.domain.records import Action
 from topbill.policies import KINDS
 from topbill.spec.exploration import default_min_probability
@@ -34,7 +35,7 @@ _AS_READ = (
         "holdout",
         "slots",
     ),
-    *("feedback", "click_model", "refit", "personalizer", "budget_ms"),
+    *("feedback", "click_model", "refit", "personalizer", "budget_ms", "method"),
 )
 """Keys that become fields of the experiment without more ado."""
 _MOST_TOLD = 10
@@ -57,6 +58,7 @@ def build(content: Content, raw: dict[str, Any], at: Location) -> Experiment | N
     metrics = tuple(metric for metric in every_metric if metric.scope == "decision")
     _check_objective(content, at)
     _check_guardrails(content, at)
+    _check_looks(content, at)
     variants = _variants(content, raw, at.key("variants"))
     _check_slots(content, at)
     _check_personalizer(content, at)
@@ -78,6 +80,7 @@ def build(content: Content, raw: dict[str, Any], at: Location) -> Experiment | N
         unit_metrics=tuple(metric for metric in every_metric if metric.scope == "unit"),
         objective=objective,
         guardrails=_guardrails(content),
+        looks=tuple(content.get("looks", ONE_LOOK)),
         variants=variants,
         reward_delay=content.get("reward_delay", shortest),
         **{name: content[name] for name in _AS_READ if name in content},
@@ -244,7 +247,7 @@ def _check_objective(content: Content, at: Location) -> None:
 def _guardrails(content: Content) -> tuple[Guardrail, ...]:
     # `better` has gone to the metric: the direction is kept in one place.
     return tuple(
-        Guardrail(guardrail["metric"], guardrail["margin"])
+        Guardrail(guardrail["metric"], guardrail["margin"].value, guardrail["margin"].unit)
         for guardrail in content.get("guardrails", ())
     )
 
@@ -262,6 +265,35 @@ def _check_guardrails(content: Content, at: Location) -> None:
             where.wrong(name, "one guardrail a metric")
         earlier.add(name)
         _check_direction(guardrail, metrics.get(name), at.key("guardrails").item(index))
+        _check_margin(guardrail, metrics.get(name), at.key("guardrails").item(index))
+
+
+def _check_margin(guardrail: Content, metric: Content | None, at: Location) -> None:
+    """Percentage points are of rates, and a rate's own margin is told in them."""
+    margin, kind = guardrail.get("margin"), METRIC_KINDS.get((metric or {}).get("kind", ""))
+    if margin is None or kind is None:
+        return
+    if kind.is_proportion and margin.unit == "absolute":
+        expected = "a percentage of the control's value or points of the rate"
+        at.key("margin").wrong(Verbatim(str(margin)), expected, "for example 10% or 2pp")
+    if not kind.is_proportion and margin.unit == "points":
+        expected = "a percentage of the control's value or a number in the metric's unit"
+        at.key("margin").wrong(Verbatim(str(margin)), expected, "points are of rates")
+
+
+def _check_looks(content: Content, at: Location) -> None:
+    """Looks are planned by one method only, and end with the end."""
+    looks = content.get("looks")
+    is_planned = content.get("method") == "group-sequential"
+    if looks is None or at.has_problem("method"):
+        return
+    if not is_planned:
+        at.key("looks").wrong(
+            Verbatim("looks"), "method: group-sequential beside them", "no other method plans looks"
+        )
+    elif not are_looks(looks) or looks[-1] != 1.0:
+        shown = ", ".join(percent(look) for look in looks)
+        at.key("looks").wrong(Verbatim(shown), "percentages that grow and end with 100%")
 
 
 def _check_direction(guardrail: Content, metric: Content | None, at: Location) -> None:

@@ -16,7 +16,8 @@ from zoneinfo import available_timezones
 
 import msgspec
 
-from topbill.domain.errors import FileProblem, SpecError
+from topbill.domain.errors import BadRequest, FileProblem, SpecError
+from topbill.domain.margin import EXPECTED, Margin
 
 MAX_TEXT = 512
 MAX_PROBLEMS = 200
@@ -29,6 +30,7 @@ SECONDS = {
 }
 # Decimals, not floats: 0.1% must become the float nearest to 0.001, as a reader would compute it.
 PERCENT = r"^-?[0-9]{1,9}(\.[0-9]{1,4})?%$"
+MARGIN = r"^[0-9]{1,9}(\.[0-9]{1,4})?(%|pp)$"
 DURATION = r"^[0-9]{1,9}(\.[0-9]{1,3})?(ms|s|m|h|d)$"
 LONGEST_DURATION = 400 * 86_400
 NAME = r"^[A-Za-z]([A-Za-z0-9_-]{0,62}[A-Za-z0-9])?$"
@@ -257,6 +259,24 @@ class Percent:
 
     def schema(self) -> JsonSchema:
         return {"type": "string", "pattern": PERCENT, "examples": ["20%"]}
+
+
+@dataclass(frozen=True)
+class MarginField:
+    """`10%` of the control's value, `2pp` of a rate, or a number in the metric's own unit."""
+
+    def read(self, value: Any, at: Location) -> Any:
+        try:
+            margin = Margin.parse(value)
+        except BadRequest:
+            return at.wrong(value, EXPECTED)
+        if margin.unit != "absolute" and margin.value > 1.0:
+            return at.wrong(value, "a margin of at most 100%")
+        return margin
+
+    def schema(self) -> JsonSchema:
+        text: JsonSchema = {"type": "string", "pattern": MARGIN, "examples": ["10%", "2pp"]}
+        return {"anyOf": [text, {"type": "number", "minimum": 0, "maximum": 1e12}]}
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,10 @@ from typing import Any, Literal
 import msgspec
 
 from topbill.domain.features import Encoder, Feature
+from topbill.domain.margin import MarginUnit
 from topbill.domain.metric import Metric
 from topbill.domain.objective import Objective
+from topbill.domain.reading import Method
 from topbill.domain.records import Action, Actions
 from topbill.spec import canonical
 
@@ -20,10 +22,12 @@ Status = Literal["draft", "running", "paused", "stopped"]
 
 @dataclass(frozen=True)
 class Guardrail:
-    """A metric that must not get worse by more than `margin` (relative, 0.02 is 2%)."""
+    """A metric that must not get worse by more than `margin`: relative (0.02 is 2% of the control's
+    value), or in `margin_unit` (0.02 points are 2 percentage points)."""
 
     metric: str
     margin: float
+    margin_unit: MarginUnit = "relative"
 
 
 @dataclass(frozen=True)
@@ -74,6 +78,8 @@ class Experiment:
     click_model: Literal["independent", "cascade"] = "independent"
     reward_delay: float = 0.0
     refit: Literal["never", "daily"] = "never"
+    method: Method = "sequential"
+    looks: tuple[float, ...] = (1.0,)
     personalizer: bool = False
     budget_ms: float = 50.0
     # Not part of what the experiment is: two files with the same content are equal.

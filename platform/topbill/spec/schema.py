@@ -15,6 +15,7 @@ import msgspec
 
 from topbill.domain.features import LARGEST
 from topbill.domain.metric import METRIC_KINDS
+from topbill.domain.reading import METHODS
 from topbill.domain.rewards import CLICK_MODELS
 from topbill.policies import KINDS
 from topbill.spec import renames
@@ -34,6 +35,7 @@ from topbill.spec.fields import (
     ListOf,
     Location,
     MapOf,
+    MarginField,
     Name,
     Number,
     Percent,
@@ -280,7 +282,10 @@ GUARDRAIL = Section(
     {
         "metric": Key(Name, "A metric that must not get worse.", True),
         "margin": Key(
-            Percent(), "By how much, relative to the control, is still acceptable.", True
+            MarginField(),
+            "How much worse is still acceptable: 10% of the control's value, 2pp (percentage "
+            "points of a rate), or a number in the metric's own unit.",
+            True,
         ),
         "better": Key(
             Choice(("higher", "lower")),
@@ -354,6 +359,16 @@ EXPERIMENT = Section(
             True,
         ),
         "guardrails": Key(ListOf(GUARDRAIL, 50), "Metrics that must not get worse."),
+        "method": Key(
+            Choice(METHODS),
+            "How its result is read: at any look (sequential, the default), at one (fixed), at "
+            "planned looks (group-sequential), or by credible intervals (bayes).",
+        ),
+        "looks": Key(
+            ListOf(Percent(), 50, 1),
+            "With method: group-sequential, the shares of the planned units at which one looks, "
+            "the last being 100%.",
+        ),
         "variants": Key(
             MapOf(VARIANT, 20, 1),
             "The variants of the A/B test: policies, and the share of units of each.",

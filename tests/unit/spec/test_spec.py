@@ -998,3 +998,73 @@ def test_a_guardrail_may_say_which_direction_of_its_metric_is_good(file: File, b
     (problem,) = problems(file(json.dumps(tree)))
     assert problem.startswith("guardrails[0].better: got ")
     assert f"expected {better}, as the metric says" in problem
+
+
+# --- Margins, and how the result is read
+
+
+@pytest.mark.parametrize(
+    ("written", "margin", "unit"),
+    [("10%", 0.1, "relative"), ("2pp", 0.02, "points"), ("2.5pp", 0.025, "points")],
+)
+def test_a_margin_is_relative_or_in_points(
+    sample: str, file: File, written: str, margin: float, unit: str
+) -> None:
+    (guardrail,) = load(file(sample.replace("margin: 2%", f"margin: {written}"))).guardrails
+    assert (guardrail.margin, guardrail.margin_unit) == (margin, unit)
+
+
+def test_a_margin_of_a_number_may_be_in_its_own_unit(file: File) -> None:
+    metrics = {**TREE["metrics"], "minutes": {"event": "m", "kind": "max", "window": "1h"}}
+    guardrails = [{"metric": "minutes", "better": "higher", "margin": 0.5}]
+    tree = {**TREE, "metrics": metrics, "guardrails": guardrails}
+    (guardrail,) = load(file(yaml.safe_dump(tree))).guardrails
+    assert (guardrail.margin, guardrail.margin_unit) == (0.5, "absolute")
+    guardrails[0]["margin"] = "2pp"
+    (problem,) = problems(file(yaml.safe_dump(tree)))
+    assert "got 2pp; expected a percentage of the control's value or a number" in problem
+
+
+@pytest.mark.parametrize(
+    ("written", "expected"),
+    [
+        ("0.02", "got 0.02; expected a percentage of the control's value or points of the rate"),
+        ("-2%", "expected a margin of the control's value (10%)"),
+        ("200%", "expected a margin of at most 100%"),
+        ("wide", "expected a margin of the control's value (10%)"),
+    ],
+)
+def test_a_margin_that_cannot_be_meant_says_what_one_is(
+    sample: str, file: File, written: str, expected: str
+) -> None:
+    (problem,) = problems(file(sample.replace("margin: 2%", f"margin: {written}")))
+    assert problem.startswith("guardrails[0].margin")
+    assert expected in problem
+
+
+def test_method_and_looks_are_part_of_the_file(sample: str, file: File) -> None:
+    plain = load(file(sample))
+    assert (plain.method, plain.looks) == ("sequential", (1.0,))
+    written = load(file(sample + "\nmethod: group-sequential\nlooks: [25%, 50%, 100%]\n"))
+    assert (written.method, written.looks) == ("group-sequential", (0.25, 0.5, 1.0))
+    # They are for whoever reads the result: no policy learns anew, and the log shows a revision.
+    assert written.learning_fingerprint == plain.learning_fingerprint
+    assert written.fingerprint != plain.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("written", "path", "expected"),
+    [
+        ("method: peeking", "method", "expected one of sequential, fixed"),
+        ("looks: [50%, 100%]", "looks", "expected method: group-sequential beside them"),
+        ("method: group-sequential\nlooks: [50%, 25%, 100%]", "looks", "end with 100%"),
+        ("method: group-sequential\nlooks: [50%]", "looks", "end with 100%"),
+        ("method: group-sequential\nlooks: [0.5]", "looks[0]", "a percentage such as 20%"),
+    ],
+)
+def test_looks_that_cannot_be_meant_are_refused(
+    sample: str, file: File, written: str, path: str, expected: str
+) -> None:
+    (problem,) = problems(file(f"{sample}\n{written}\n"))
+    assert problem.startswith(f"{path}: ")
+    assert expected in problem

@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from math import copysign, exp, inf, isfinite, log, pi, sqrt
 from typing import Any, Literal
 
@@ -23,12 +22,10 @@ from topbill.ab.core.rates import RatePair, sequential_evidence, tail_evidence
 from topbill.ab.core.units import ArmMoments, MetricTerms, Rate, are_few
 from topbill.ab.metrics import Proportion
 from topbill.domain.errors import BadRequest
+from topbill.domain.reading import METHODS, Method, are_looks
 from topbill.domain.records import Floats
 from topbill.stats import sequential
 from topbill.stats.moments import LinearEstimate, cuped, cuped_theta, lin
-
-Method = Literal["sequential", "fixed", "group-sequential", "bayes"]
-METHODS: tuple[Method, ...] = ("sequential", "fixed", "group-sequential", "bayes")
 
 Adjustment = Literal["cuped", "lin"]
 
@@ -478,8 +475,7 @@ def checked_rule(
 
 def _fractions(looks: Sequence[float]) -> tuple[float, ...]:
     times = tuple(float(t) for t in looks)
-    within = bool(times) and times[0] > 0.0 and times[-1] <= 1.0
-    if not within or any(later <= earlier for earlier, later in pairwise(times)):
+    if not are_looks(times):
         raise BadRequest(
             "looks", f"got {times}; expected information fractions that increase within (0, 1]"
         )

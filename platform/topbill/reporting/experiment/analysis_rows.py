@@ -16,6 +16,7 @@ from scipy import stats
 from topbill import ab
 from topbill.ab import OBJECTIVE, Method
 from topbill.ab.judged import judged
+from topbill.domain.margin import MarginUnit
 from topbill.domain.metric import Metric, metric_column, unit_scope_sql, unit_values_sql
 from topbill.domain.objective import Objective
 from topbill.domain.sql import identifier, number
@@ -35,6 +36,7 @@ from topbill.reporting.experiment.phases import (
     excluded_decisions,
     with_occurrences,
 )
+from topbill.reporting.experiment.planned import Spec, spec_of
 from topbill.reporting.queries.database import AnalyticsDatabase, experiment_row, published_us
 from topbill.stats.moments import Moments, ratio
 
@@ -89,7 +91,12 @@ class ExperimentTables(NamedTuple):
                     per=metric.per,
                 )
             )
-        guardrails = {m["metric"]: m["margin"] for m in self.metrics if m["margin"] is not None}
+        guardrails: dict[str, float | ab.Margin] = {}
+        for row in self.metrics:
+            if row["margin"] is not None:
+                # Lakes that an earlier version published have relative margins only.
+                unit: MarginUnit = row.get("margin_unit") or "relative"
+                guardrails[row["metric"]] = ab.Margin(row["margin"], unit)
         return ab.Design(
             key=self.key,
             control=control,
@@ -97,6 +104,11 @@ class ExperimentTables(NamedTuple):
             metrics=tuple(metrics),
             guardrails=guardrails,
         )
+
+    @property
+    def spec(self) -> Spec:
+        """The file's content."""
+        return spec_of(self.experiment)
 
     def category_features(self) -> list[str]:
         """The context features whose values are few and named, for segments. Those named like a

@@ -27,6 +27,12 @@ from topbill.reporting.experiment.model import (
     VariantLine,
 )
 from topbill.reporting.experiment.phases import Excerpt
+from topbill.reporting.experiment.planned import (
+    Reading,
+    change_notes,
+    reading_asked,
+    spec_at_first_exposure,
+)
 from topbill.reporting.experiment.wording import notes
 from topbill.reporting.queries.database import AnalyticsDatabase, open_database
 from topbill.spec.fields import nearest
@@ -40,8 +46,8 @@ def load_experiment_report(
     data: Path | str,
     *,
     segments: Sequence[str] | None = None,
-    method: Method = "sequential",
-    looks: Sequence[float] = (1.0,),
+    method: Method | None = None,
+    looks: Sequence[float] | None = None,
     control: str | None = None,
     since: str | date | None = None,
     until: str | date | None = None,
@@ -54,8 +60,9 @@ def load_experiment_report(
         key: the experiment's key.
         data: the data folder.
         segments: context features to look into; None takes all of type category.
-        method: how intervals of differences are made (see `ab.compare`).
-        looks: when was looked, with "group-sequential" (see `ab.compare`).
+        method: how intervals of differences are made (see `ab.compare`); None takes the file's.
+        looks: when was looked, with "group-sequential" (see `ab.compare`); None takes the file's,
+            as at the last of them.
         control: the variant that others are compared with; None takes the file's control.
         since: only decisions from then on: a date or a time, ISO 8601, UTC where it has no zone.
         until: only decisions before then.
@@ -77,13 +84,14 @@ def load_experiment_report(
         tables = ExperimentTables.read(database, key)
         if segments is None:
             segments = tables.category_features()
+        method, looks = reading = reading_asked(tables.spec, method, looks)
         rows = AnalysisRows(database, tables, segments, excerpt)
         reference = _checked_control(tables, rows, control)
         analysis = None
         # Its tests take each row for one decision.
         if not rows.weighted:
             analysis = rows.analysis(method, looks, reference, first_exposure=first_exposure)
-        report = _report(database, tables, rows, analysis, reference)
+        report = _report(database, tables, rows, analysis, reference, reading)
     if not excerpt.is_whole:
         sentence = f"This is a part of the record: {excerpt.described()}."
         return replace(report, notes=[Note(code="part", sentence=sentence), *report.notes])
@@ -123,6 +131,7 @@ def _report(
     rows: AnalysisRows,
     analysis: Analysis | None,
     control: str | None,
+    reading: Reading,
 ) -> Report:
     # Means and analysis read the same temporary table, so that they speak of the same decisions.
     counts, means = rows.means()
@@ -158,6 +167,7 @@ def _report(
         shares=_share_lines(database, tables.key),
         health=checked,
         notes=[
+            *change_notes(spec_at_first_exposure(database, tables.key), tables.spec, *reading),
             *_other_control(tables, control),
             *notes(variants, checked, window, windows),
             *_little_left(explored),

@@ -20,6 +20,7 @@ from topbill.domain import formatting
 from topbill.domain.errors import BadData, NotFound
 from topbill.domain.margin import Margin, MarginUnit
 from topbill.reporting.experiment.analysis_rows import AnalysisRows, ExperimentTables
+from topbill.reporting.experiment.planned import reading_asked
 from topbill.reporting.queries.database import open_database
 
 _TEN_YEARS = 3_650.0
@@ -34,10 +35,10 @@ def plan(
     metric: str | None = None,
     lifts: Sequence[float] = LIFTS,
     days: Sequence[int] = DAYS,
-    method: Method = "sequential",
+    method: Method | None = None,
     alpha: float = 0.05,
     power: float = 0.8,
-    looks: Sequence[float] = (1.0,),
+    looks: Sequence[float] | None = None,
 ) -> ab.Plan:
     """How many units and days an experiment needs to show a lift, and the least lifts that show in
     a time.
@@ -48,10 +49,11 @@ def plan(
         metric: what is to be lifted; None is what the verdict is about.
         lifts: relative changes to plan for (0.05 is +5%).
         days: whole days from now for which the least lift is told.
-        method: how the result will be read.
+        method: how the result will be read; None takes the file's.
         alpha: intervals are read at level 1 − alpha.
         power: the chance to find a lift that is there.
-        looks: of method "group-sequential", the fractions of the planned units at which one looks.
+        looks: of method "group-sequential", the fractions of the planned units at which one looks;
+            None takes the file's.
 
     Raises:
         NotFound: there is no lake yet, no such experiment, or only one variant in it.
@@ -72,14 +74,15 @@ def plan(
                 f"experiment {key!r} is a sub-sampled log ({rows.weighted:,} decisions stand for "
                 "several); expected whole traffic to plan from",
             )
+        reading = reading_asked(tables.spec, method, looks)
         return rows.plan(
             metric=metric,
             lifts=lifts,
             days=days,
-            method=method,
+            method=reading.method,
             alpha=alpha,
             power=power,
-            looks=looks,
+            looks=reading.looks,
         )
 
 
