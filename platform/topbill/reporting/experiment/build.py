@@ -28,7 +28,7 @@ from topbill.reporting.experiment.model import (
 )
 from topbill.reporting.experiment.phases import Excerpt
 from topbill.reporting.experiment.planned import (
-    Reading,
+    ReadingPlan,
     change_notes,
     reading_asked,
     spec_at_first_exposure,
@@ -131,7 +131,7 @@ def _report(
     rows: AnalysisRows,
     analysis: Analysis | None,
     control: str | None,
-    reading: Reading,
+    reading: ReadingPlan,
 ) -> Report:
     # Means and analysis read the same temporary table, so that they speak of the same decisions.
     counts, means = rows.means()

@@ -20,7 +20,7 @@ Spec = Mapping[str, Any]
 """An experiment file's content, as the tables `experiments` and `revisions` have it."""
 
 
-class Reading(NamedTuple):
+class ReadingPlan(NamedTuple):
     """How a result is read."""
 
     method: Method = "sequential"
@@ -34,21 +34,21 @@ class Reading(NamedTuple):
         )
 
 
-def planned_reading(spec: Spec) -> Reading:
+def planned_reading(spec: Spec) -> ReadingPlan:
     """What the file says in `method` and `looks`; without them sequential."""
     # Published files are valid: percentages are the only way to write a look.
     looks = tuple(float(look.removesuffix("%")) / 100.0 for look in spec.get("looks", ()))
-    return Reading(spec.get("method", "sequential"), looks or ONE_LOOK)
+    return ReadingPlan(spec.get("method", "sequential"), looks or ONE_LOOK)
 
 
-def reading_asked(spec: Spec, method: Method | None, looks: Sequence[float] | None) -> Reading:
+def reading_asked(spec: Spec, method: Method | None, looks: Sequence[float] | None) -> ReadingPlan:
     """How a result is to be read: by the file, unless said otherwise."""
     planned = planned_reading(spec)
     if looks is not None:
-        return Reading(method or planned.method, tuple(looks))
+        return ReadingPlan(method or planned.method, tuple(looks))
     if method in (None, planned.method):
         return planned
-    return Reading(method or planned.method)
+    return ReadingPlan(method or planned.method)
 
 
 def spec_of(row: Mapping[str, Any]) -> Spec:
@@ -137,7 +137,7 @@ def change_notes(
             "answered by a new experiment."
         )
         noted.append(Note(code="changed_after_exposure", sentence=sentence))
-    planned, read = planned_reading(today), Reading(method, tuple(looks))
+    planned, read = planned_reading(today), ReadingPlan(method, tuple(looks))
     if not _as_planned(planned, read):
         sentence = (
             f"Not as planned: read by {read}, where the file plans {planned}. What only one of "
@@ -147,7 +147,7 @@ def change_notes(
     return noted
 
 
-def _as_planned(planned: Reading, read: Reading) -> bool:
+def _as_planned(planned: ReadingPlan, read: ReadingPlan) -> bool:
     """Whether it is the planned method, at one of its looks; looks mean nothing to the others."""
     if planned.method != read.method:
         return False
