@@ -84,6 +84,14 @@ def _clipped(expression: str) -> str:
     return f"least(1.0::DOUBLE, greatest(0.0::DOUBLE, {expression}))"
 
 
+class OwnUnits(NamedTuple):
+    """A metric's own value is `floor` + `range` · objective."""
+
+    metric: str
+    floor: float
+    range: float
+
+
 @dataclass(frozen=True)
 class Objective:
     """An experiment's objective: the metrics that it names, with their weights.
@@ -143,6 +151,18 @@ class Objective:
     def default(self) -> float:
         """The objective of a decision without an event: not 0 where a metric has a default."""
         return self.value({metric.name: metric.default for metric in self.metrics})
+
+    @cached_property
+    def own_units(self) -> OwnUnits | None:
+        """How the objective is turned back into its metric's units; None where it stays as it is.
+
+        Of a metric with a floor alone: there 0 is no reward of 0, so that ratios of the objective
+        would mean nothing. Several metrics have no unit in common.
+        """
+        weighed = [metric for metric in self.score.metrics if metric.weight]
+        if len(weighed) != 1 or not weighed[0].floor or weighed[0].weight < 0.0:
+            return None
+        return OwnUnits(weighed[0].name, weighed[0].floor, weighed[0].range)
 
     def sql(self, column: Callable[[str], str] = identifier) -> str:
         """SQL for `value`; `column` gives the SQL of a metric by its name."""

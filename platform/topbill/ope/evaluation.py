@@ -35,6 +35,8 @@ from topbill.stats.frames import frame_of, html_of
 if TYPE_CHECKING:
     import pandas as pd
 
+THE_OBJECTIVE = "the objective"
+"""What values are of, unless they are in a metric's own units."""
 SINGLE = (*DEFAULT, "adaptive-dr")
 """Estimators of an experiment with one slot, unless told."""
 RANKING = ("sips", "rips", "snsips", "snrips", "cascade-dr")
@@ -67,7 +69,9 @@ class Evaluation:
     scored decisions had a metric outside [0, cap], which counts as that end. `differences` are
     those of each target to the log and, where there are several, of each pair of them (with more
     than eight, to the first). `selection` is what was asked for of the log, where not all:
-    `where`, `since`, `until`, and another `objective`.
+    `where`, `since`, `until`, and another `objective`. Values are of the objective in [0, 1], or
+    in a metric's own units, of which `measured_in` tells the name: those of a metric with a `floor`
+    that is the whole objective.
     """
 
     experiment: str
@@ -83,6 +87,7 @@ class Evaluation:
     clipped: dict[str, int] = field(default_factory=dict)
     differences: tuple[PairedDifference, ...] = ()
     selection: dict[str, Any] = field(default_factory=dict)
+    measured_in: str = THE_OBJECTIVE
 
     def against(self, target: str, baseline: str = THE_LOG) -> Estimates:
         """The differences of a target to another, or to the log, by estimator. Raises NotFound for
@@ -157,9 +162,10 @@ def evaluate(
     """What `policy` would have earned per decision in experiment `key`, from the lake in
     `data_dir`, how much more than the log did, and, of several policies, than each other.
 
-    Rewards are the objective of the experiment as published, in [0, 1] per item; a slate's is their
-    sum. Fallbacks, immature decisions and other revisions' undecodable contexts are left out and
-    counted. Decisions of a sub-sampled log count as often as their `row_weight` says.
+    Rewards are the objective of the experiment as published, in [0, 1] per item (or a metric's own
+    units, see `Evaluation`); a slate's is their sum. Fallbacks, immature decisions and other
+    revisions' undecodable contexts are left out and counted. Decisions of a sub-sampled log count
+    as often as their `row_weight` says.
 
     Args:
         key: the experiment's key.
@@ -231,6 +237,11 @@ def evaluate(
         logged, by_target = _immature(scored, names, alpha)
     else:
         raise _nothing_to_score(scored, used)
+    shift, factor = 0.0, 1.0
+    own_units = data.judged.goal.own_units
+    if own_units is not None and scored.decisions:
+        # A slate's reward is the sum of its items': each adds a floor.
+        shift, factor = own_units.floor * scored.items_per_decision, own_units.range
     warnings = clipped_notes(scored.clipped, scored.decisions)
     asked_for = selection.says()
     if objective is not None:
@@ -243,12 +254,19 @@ def evaluate(
         first_at=scored.first_at,
         last_at=scored.last_at,
         left_out=dict(scored.left_out),
-        logged=replace(logged, estimator="mean"),
-        targets={name: each.noted(*warnings) for name, each in by_target.items()},
+        logged=replace(logged.rescaled(shift, factor), estimator="mean"),
+        targets={
+            name: each.rescaled(shift, factor).noted(*warnings) for name, each in by_target.items()
+        },
         sampled=data.sampled,
         clipped=dict(scored.clipped),
-        differences=tuple(PairedDifference(*pair, each) for pair, each in differences.items()),
+        # What is added to both sides is in no difference.
+        differences=tuple(
+            PairedDifference(*pair, each.rescaled(0.0, factor))
+            for pair, each in differences.items()
+        ),
         selection=asked_for,
+        measured_in=own_units.metric if own_units else THE_OBJECTIVE,
     )
 
 

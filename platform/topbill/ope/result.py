@@ -49,6 +49,18 @@ class Estimate:
             plain["lam"] = "inf"
         return plain
 
+    def rescaled(self, shift: float, factor: float) -> Estimate:
+        """The same estimate of shift + factor · reward; `factor` above 0."""
+        if self.value is None or self.se is None or self.low is None or self.high is None:
+            return self
+        return replace(
+            self,
+            value=shift + factor * self.value,
+            se=factor * self.se,
+            low=shift + factor * self.low,
+            high=shift + factor * self.high,
+        )
+
     def to_frame(self) -> pd.DataFrame:
         """A frame of one row: see `Estimates.to_frame`."""
         return Estimates({self.estimator: self}).to_frame()
@@ -89,6 +101,10 @@ class Estimates(dict[str, Estimate]):
                 each, diagnostics=replace(each.diagnostics, warnings=warnings)
             )
         return estimates
+
+    def rescaled(self, shift: float, factor: float) -> Estimates:
+        """The same estimates of shift + factor · reward."""
+        return Estimates({name: each.rescaled(shift, factor) for name, each in self.items()})
 
     def to_frame(self) -> pd.DataFrame:
         """A row per estimator, one column a number: estimator, value, se, low, high, lam, alpha,

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from topbill.ope.comparison import THE_LOG
 from topbill.ope.diagnostics import REASONS, REMEDIES
-from topbill.ope.evaluation import Evaluation
+from topbill.ope.evaluation import THE_OBJECTIVE, Evaluation
 from topbill.ope.result import Estimate, Estimates
 
 
@@ -41,6 +41,8 @@ def _headline(result: Evaluation) -> str:
             weights = ", ".join(f"{name}={weight:g}" for name, weight in objective.items())
             parts.append(f"judged by {weights}")
         headline += f"; only {', '.join(parts)}" if parts else ""
+    if result.measured_in != THE_OBJECTIVE:
+        headline += f"; values are of {result.measured_in}, in its own units"
     if result.left_out:
         causes = ", ".join(f"{count:,} {cause}" for cause, count in result.left_out.items())
         headline += f"; left out: {causes}"
@@ -132,7 +134,10 @@ def _difference(result: Evaluation, target: str, estimator: str) -> Estimate | N
 
 
 def _against(e: Estimate, logged: Estimate) -> str:
-    return f"{e.value / logged.value - 1:+.1%}" if e.value is not None and logged.value else ""
+    # A part of what is 0 or less says nothing.
+    if e.value is None or logged.value is None or logged.value <= 0.0:
+        return ""
+    return f"{e.value / logged.value - 1:+.1%}"
 
 
 def _explain(estimates: Estimates, console: Console) -> None:

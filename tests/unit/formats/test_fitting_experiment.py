@@ -364,3 +364,32 @@ def test_some_unreadable_lines_may_be_left_out(tmp_path: Path) -> None:
     left_out: Counter[str] = Counter()
     import_log(tmp_path / "log.dsjson", tmp_path / "B", skip_bad=3, left_out=left_out)
     assert left_out == {"unreadable lines": 3}
+
+
+@pytest.mark.parametrize("slots", [1, 2])
+def test_rewards_below_zero_rank_as_they_are_and_are_told_in_their_own_units(
+    tmp_path: Path, slots: int
+) -> None:
+    """Rome earns .5 always, oslo 1 or −1, .2 on average, lima 1.5 in half of its rows."""
+    values = ([0.5] * 10, [1, 1, 1, -1, -1] * 2, [1.5] * 5 + [0.0] * 5)
+    lines = []
+    for number in range(600):
+        action, _ = chosen(number)
+        cost = -values[action][number % 10]
+        line = cb_line(number, _label_cost=cost)
+        if slots == 2:
+            line = ccb_line(number)
+            line["_outcomes"][0]["_label_cost"] = cost
+        lines.append(line)
+    import_log(write_lines(tmp_path / "x.dsjson", lines), tmp_path / "D", key="old")
+    experiment = spec.load(tmp_path / "D" / "experiments" / "old.yaml")
+    (metric,) = experiment.metrics
+    assert (metric.floor, metric.cap) == (-1.0, 1.5)
+    name = "snips" if slots == 1 else "snsips"
+    for city, right in (("rome", 0.5), ("oslo", 0.2), ("lima", 0.75)):
+        result = evaluate("old", f"always {city}", tmp_path / "D", estimators=(name,))
+        estimate = result.targets[f"always {city}"][name]
+        assert result.measured_in == "reward"
+        assert estimate.value == pytest.approx(right, abs=1e-6 if slots == 1 else 0.05)
+        assert estimate.low < estimate.value < estimate.high or city == "rome"
+    assert result.logged.value == pytest.approx((0.5 + 0.2 + 0.75) / 3)

@@ -11,6 +11,7 @@ import pytest
 from topbill import formats, lake, reporting, spec
 from topbill.domain.errors import BadData, BadRequest
 from topbill.formats import export_log, import_log, registry
+from topbill.ope import evaluate
 from topbill.reporting.experiment.plan import plan
 
 SPEC = """
@@ -37,7 +38,7 @@ def line(number: int, reward: bool, **changes: Any) -> bytes:
         "EventId": f"e{number}",
         "Timestamp": f"2024-03-01T00:{number // 60:02d}:{number % 60:02d}Z",
         "_label_cost": -float(reward),
-        "a": [1, 2],
+        "a": [1 + number % 2, 2 - number % 2],
         "p": [0.5, 0.5],
         "c": {"_multi": [{"_tag": "rome"}, {"_tag": "oslo"}]},
     }
@@ -97,3 +98,12 @@ def test_a_report_weighs_means_and_compares_nothing(folder: Path) -> None:
     assert "60 of its decisions stand for several" in note.sentence
     with pytest.raises(BadData, match="'old' is a sub-sampled log"):
         plan("old", folder)
+
+
+def test_an_evaluation_counts_each_row_for_what_it_stands_for(folder: Path) -> None:
+    result = evaluate("old", "always rome", folder, estimators=("snips",))
+    assert result.logged.value == pytest.approx(RIGHT)
+    # Every other row drew rome: 6 of 10 that stand for themselves had a reward, 2 of 10 others.
+    half, tenfold = KEPT_ALL / 2, 10 * KEPT_A_TENTH / 2
+    right = (0.6 * half + 0.2 * tenfold) / (half + tenfold)
+    assert result.targets["always rome"]["snips"].value == pytest.approx(right)

@@ -200,6 +200,14 @@ class ProgressivePass:
         weights = self.weights.values
         return weights if weights.size and (weights != weights[0]).any() else None
 
+    @property
+    def items_per_decision(self) -> float:
+        """How many items of a scored decision earn a reward, on average; 1 where the slate does."""
+        if self._data.judged.feedback == "slate":
+            return 1.0
+        items = np.bincount(self.log.slate.whole)
+        return float(np.average(items, weights=self.row_weights))
+
     def facts(self) -> dict[str, Any]:
         """What only the log can tell about itself, for the diagnostics."""
         old_enough = self.decisions + self.left_out["immature"]
