@@ -36,7 +36,14 @@ from topbill.ab.core.effect import (
     checked_rule,
     effect_of,
 )
-from topbill.ab.core.units import UnitRows, check_columns, read_rows, with_read_times
+from topbill.ab.core.units import (
+    Covariates,
+    UnitRows,
+    check_columns,
+    covariates_of,
+    read_rows,
+    with_read_times,
+)
 from topbill.ab.judged import Direction, Limit, MetricDesign, judged
 from topbill.ab.judged import sentence as cut_sentence
 from topbill.ab.metrics import Mean, Metric
@@ -154,7 +161,7 @@ def analyse(
     segments: Sequence[str] = (),
     phase: str | None = None,
     first_exposure: bool = False,
-    covariates: Mapping[str, str] | None = None,
+    covariates: Covariates | None = None,
     method: Method = "sequential",
     alpha: float = 0.05,
     adjust: Adjustment = "cuped",
@@ -178,7 +185,7 @@ def analyse(
             one that they were given first.
         first_exposure: let every unit that was seen in several variants count for its first;
             otherwise those that no phase explains are counted and left out.
-        covariates: a pre-period column by metric (or "objective").
+        covariates: a pre-period column, or several, by metric (or "objective").
         method, alpha, adjust, looks: those of `compare`.
 
     Raises:
@@ -228,6 +235,7 @@ def analyse(
             *phase_notes(prepared.phases, design.control, table.thin, prepared.alone),
             *(moved_sentence(check, design.control) for check in moved),
             *_cut_off(prepared, as_they_came),
+            *_infinite_covariates(prepared.rows, covariates),
             *uncovered.values(),
             *_savings([*comparisons, *counted_once]),
         ],
@@ -304,7 +312,7 @@ def prepare(
     design: Design | Experiment,
     *,
     columns: Columns,
-    covariates: Mapping[str, str] | None,
+    covariates: Covariates | None,
     labels: Sequence[str] = (),
     adjust: str = "cuped",
 ) -> Prepared:
@@ -430,7 +438,7 @@ class Table:
 
 
 def _table(
-    prepared: Prepared, covariates: Mapping[str, str] | None, rule: Rule, adjust: Adjustment
+    prepared: Prepared, covariates: Covariates | None, rule: Rule, adjust: Adjustment
 ) -> Table:
     design, metrics = prepared.design, prepared.metrics
     of_decisions = [m.name for m in design.metrics if m.is_of_decisions]
@@ -447,7 +455,7 @@ def _table(
         own_checks = denominators(part, moments, metrics, of_decisions, design.control, rule)
         checks += own_checks
         for name in {check.metric: None for check in own_checks if check.alarm}:
-            variants = [str(c.variant) for c in own_checks if c.metric == name and c.alarm]
+            variants: list[Any] = [c.variant for c in own_checks if c.metric == name and c.alarm]
             own = replace(part, variants=tuple(variants))
             by_variant = _per_unit(prepared, own, name, covariates, rule, adjust)
             instead |= {(name, variant): pair for variant, pair in by_variant.items()}
@@ -462,7 +470,7 @@ def _per_unit(
     prepared: Prepared,
     part: Part,
     name: str,
-    covariates: Mapping[str, str] | None,
+    covariates: Covariates | None,
     rule: Rule,
     adjust: Adjustment,
 ) -> dict[str, Pair]:
@@ -505,11 +513,11 @@ def _comparisons(
             row = _comparison(metric, variant, pair, rule, table.mixed, better, tests)
             of_metric.append(msgspec.structs.replace(row, per=per))
         for row in called(_with_days(of_metric, design, rule, units_a_day), rule.alpha):
-            variant = str(row.variant)
-            if (metric, variant) not in table.instead:
+            name: Any = row.variant  # by value, as labels are: never its text
+            if (metric, name) not in table.instead:
                 comparisons.append(row)
                 continue
-            effect = effect_of(metric, variant, by_variant[variant], rule, table.mixed)
+            effect = effect_of(metric, name, by_variant[name], rule, table.mixed)
             bare = withheld(effect)
             comparisons.append(Comparison(**msgspec.structs.asdict(bare), better=better))
             counted_once.append(row)
@@ -566,7 +574,7 @@ def _with_days(
     for c in of_metric:
         if c.difference is None or c.se is None:
             continue
-        rate = _pair_rate(design, str(c.variant), units_a_day)
+        rate = _pair_rate(design, c.variant, units_a_day)
         readable.append(c.variant)
         progress.append(runtime.Progress(c.difference, c.se, c.n + c.n_control, rate))
     days = dict(zip(readable, runtime.days_by_holm(progress, rule), strict=True))
@@ -594,7 +602,7 @@ def _guardrails(
     return results
 
 
-def _pair_rate(design: Design, variant: str, units_a_day: float | None) -> float:
+def _pair_rate(design: Design, variant: Any, units_a_day: float | None) -> float:
     """New units a day of a variant and the control: no others bring their decision nearer."""
     total = sum(design.shares.values())
     share = design.shares[variant] + design.shares[design.control]
@@ -644,16 +652,32 @@ def _crossovers(ratio: SampleRatio) -> list[str]:
     return sentences
 
 
+def _infinite_covariates(rows: UnitRows, covariates: Covariates | None) -> list[str]:
+    """How many rows have an infinite value of a covariate, a sentence a column."""
+    columns: list[str] = []
+    for metric in covariates or {}:
+        columns += covariates_of(covariates, metric)
+    sentences = []
+    for column in dict.fromkeys(columns):
+        infinite = rows.columns[column].infinite
+        if infinite:
+            sentences.append(
+                f"{label(column)}: {infinite:,} of {rows.count:,} rows have an infinite value, "
+                "which counts as missing"
+            )
+    return sentences
+
+
 def _uncovered(pairs: Mapping[str, Mapping[str, Pair]]) -> dict[str, str]:
-    """By metric whose covariate is not there for its variants alike, a sentence that says so."""
+    """By metric that cannot be adjusted by its covariate, a sentence that says why."""
     sentences: dict[str, str] = {}
     for metric, by_variant in pairs.items():
-        names = [n for n, pair in by_variant.items() if pair.remark == reasons.COVARIATE_MISSING]
-        if names:
-            sentences[metric] = (
-                f"{label(metric)}, {listing(names, len(names))}: "
-                f"{reasons.REASONS[reasons.COVARIATE_MISSING]}"
-            )
+        for code in (reasons.COVARIATE_IS_METRIC, reasons.COVARIATE_MISSING):
+            names = [n for n, pair in by_variant.items() if pair.remark == code]
+            if names:
+                sentences[metric] = (
+                    f"{label(metric)}, {listing(names, len(names))}: {reasons.REASONS[code]}"
+                )
     return sentences
 
 
@@ -687,7 +711,7 @@ def _called(prepared: Prepared, table: Table) -> Metric:
 def _by_segment(
     prepared: Prepared,
     metric: Metric,
-    covariates: Mapping[str, str] | None,
+    covariates: Covariates | None,
     segments: Sequence[str],
     rule: Rule,
     adjust: Adjustment,

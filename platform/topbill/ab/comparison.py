@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import msgspec
 import numpy as np
 import pandas as pd
 
+from topbill.ab import reasons
 from topbill.ab.checks.denominators import denominators, withheld
 from topbill.ab.core.effect import (
     Adjustment,
@@ -21,9 +23,11 @@ from topbill.ab.core.effect import (
 )
 from topbill.ab.core.quantile import quantile_pairs
 from topbill.ab.core.units import (
+    Covariates,
     MomentsByArm,
     UnitRows,
     check_columns,
+    covariates_of,
     gather,
     read_rows,
     resolve,
@@ -60,7 +64,7 @@ def compare(
     variant: str,
     control: object,
     metrics: Mapping[str, Metric],
-    covariates: Mapping[str, str] | None = None,
+    covariates: Covariates | None = None,
     method: Method = "sequential",
     alpha: float = 0.05,
     adjust: Adjustment = "cuped",
@@ -84,9 +88,10 @@ def compare(
         variant: the column that names the variant.
         control: the variant to compare with.
         metrics: `Mean`, `Proportion`, `Sum`, `Ratio` or `Quantile` by the name to show.
-        covariates: a column measured before the experiment by metric: CUPED (`adjust="cuped"`,
-            means and ratios) or Lin's regression with HC2 (`adjust="lin"`, where every unit has one
-            value; elsewhere CUPED). Values are then those expected at the arms' common mean of the
+        covariates: a column measured before the experiment, or several, by metric: CUPED
+            (`adjust="cuped"`, means and ratios; several by least squares on all) or Lin's
+            regression with HC2 (`adjust="lin"`, where every unit has one value; elsewhere CUPED).
+            Values are then those expected at the arms' common mean of the
             covariate. A unit without a covariate counts as average.
         method: "sequential" (default): asymptotic confidence sequences, valid however often one
             looks; tightest near `tuning` units. "fixed": Welch's t at one planned look.
@@ -165,7 +170,7 @@ def compare(
 def effects_of(
     rows: UnitRows,
     metrics: Mapping[str, Metric],
-    covariates: Mapping[str, str] | None,
+    covariates: Covariates | None,
     *,
     control: object,
     rule: Rule,
@@ -192,11 +197,18 @@ def effects_of(
             pairs = quantile_pairs(rows, metric, moments, control, arms)
         else:
             pairs = _pairs(name, moments, control, arms, adjust)
+            if any(rows.columns[column].infinite for column in covariates_of(covariates, name)):
+                pairs = {arm: _with_infinite_covariate(pair) for arm, pair in pairs.items()}
         moved = {check.variant for check in checks if check.metric == name and check.alarm}
         for variant, pair in pairs.items():
             result = effect_of(name, variant, pair, rule, moments.mixed)
             effects.append(withheld(result) if variant in moved else result)
     return effects
+
+
+def _with_infinite_covariate(pair: Pair) -> Pair:
+    """The pair, which says so unless it has more to say."""
+    return replace(pair, remark=pair.remark or reasons.COVARIATE_INFINITE)
 
 
 def _pairs(

@@ -11,12 +11,13 @@ import msgspec
 
 from topbill.ab.analysis import Design, analyse
 from topbill.ab.core.effect import Adjustment
-from topbill.ab.core.units import columns_of, resolve
+from topbill.ab.core.units import Covariates, columns_of, covariates_of, resolve
 from topbill.ab.judged import Direction, MetricDesign
-from topbill.ab.metrics import Metric, Proportion, Quantile
+from topbill.ab.metrics import Metric, Proportion
 from topbill.ab.results import Analysis
 from topbill.domain.errors import BadData, BadRequest
 from topbill.domain.formatting import listing, several
+from topbill.domain.margin import Margin
 from topbill.domain.reading import Method
 from topbill.domain.sql import identifier
 from topbill.lake.plain_files import Kind, PlainTable, read_table
@@ -67,11 +68,11 @@ def compare_file(
     variant: str,
     control: str,
     metrics: Mapping[str, Metric],
-    covariates: Mapping[str, str] | None = None,
+    covariates: Covariates | None = None,
     segments: Sequence[str] = (),
     time: str | None = None,
     shares: Mapping[str, float] | None = None,
-    guardrails: Mapping[str, float] | None = None,
+    guardrails: Mapping[str, float | Margin] | None = None,
     better: Mapping[str, Direction] | None = None,
     method: Method = "sequential",
     alpha: float = 0.05,
@@ -87,15 +88,16 @@ def compare_file(
             found out.
         variant: the column that names the variant.
         control: the variant to compare with, by value: `0`, `false` and `old` as they are written.
-        metrics: `Mean`, `Proportion`, `Sum` or `Ratio` of columns, by the name to show.
+        metrics: `Mean`, `Proportion`, `Sum`, `Ratio` or `Quantile` of columns, by the name to show.
             The verdict is about the first.
-        covariates: a column from before the experiment by metric.
+        covariates: a column from before the experiment, or several, by metric.
         segments: columns to look into for effects that differ.
         time: the column of a row's moment or day, by which a unit's first row is known and the
             split is watched day by day.
         shares: the intended shares by variant, in any unit; None: all alike. Variants that it does
             not name are left out, and counted.
-        guardrails: by metric, by which fraction it may be worse.
+        guardrails: by metric, by how much it may be worse: a fraction of the control's value, or a
+            `Margin`.
         better: by metric, `lower` where less is better. A guardrail other than the first metric
             must be here.
         method, alpha, adjust, looks: those of `compare`.
@@ -170,7 +172,7 @@ def _columns(
     unit: str,
     variant: str,
     metrics: Mapping[str, Metric],
-    covariates: Mapping[str, str],
+    covariates: Covariates,
     segments: Iterable[str],
     time: str | None,
 ) -> dict[str, Kind]:
@@ -179,8 +181,10 @@ def _columns(
     columns |= dict.fromkeys(segments, "label")
     if time is not None:
         columns[time] = "time"
-    numbers = [name for metric in metrics.values() for name in columns_of(metric)]
-    for name in [*numbers, *covariates.values()]:
+    numbers = [name for each in metrics.values() for name in columns_of(each)]
+    for metric in covariates:
+        numbers += covariates_of(covariates, metric)
+    for name in numbers:
         if name in (unit, variant):
             raise BadRequest(
                 f"metrics.{name}", "got the column of units or variants; expected one of numbers"
@@ -242,14 +246,11 @@ def _shares(names: Mapping[object, str], shares: Mapping[str, float] | None) -> 
 
 
 def _check_names(
-    metrics: Mapping[str, Metric], guardrails: Mapping[str, float], better: Mapping[str, str]
+    metrics: Mapping[str, Metric], guardrails: Mapping[str, Any], better: Mapping[str, str]
 ) -> None:
     """Raises BadRequest where there is no metric, or one that nobody named is spoken of."""
     if not metrics:
         raise BadRequest("metrics", "got none; expected at least one")
-    for name, metric in metrics.items():
-        if isinstance(metric, Quantile):
-            raise BadRequest(f"metrics.{name}", "got a Quantile; expected another: use `compare`")
     for option, names in (("guardrails", guardrails), ("better", better)):
         for name in names:
             if name not in metrics:

@@ -29,7 +29,7 @@ from topbill.ab.core.effect import (
     without_thin,
 )
 from topbill.ab.core.quantile import quantile_pairs
-from topbill.ab.core.units import MetricTerms, MomentsByArm, UnitRows, gather
+from topbill.ab.core.units import Covariates, MetricTerms, MomentsByArm, UnitRows, gather
 from topbill.ab.metrics import Metric, Quantile
 from topbill.ab.phases import Phase, Reading, with_changes
 from topbill.ab.results import Split
@@ -157,7 +157,7 @@ class Part:
     def gather(
         self,
         metrics: Mapping[str, Metric],
-        covariates: Mapping[str, str] | None,
+        covariates: Covariates | None,
         *,
         segments: Sequence[str] = (),
         products: bool = False,
@@ -169,7 +169,7 @@ class Part:
     def gathered(
         self,
         metrics: Mapping[str, Metric],
-        covariates: Mapping[str, str] | None,
+        covariates: Covariates | None,
         control: str,
         adjust: Adjustment,
     ) -> tuple[MomentsByArm, dict[str, dict[str, Pair]]]:

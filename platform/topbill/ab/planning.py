@@ -26,7 +26,7 @@ from topbill.ab.analysis import Design, Prepared, prepare, units_a_day
 from topbill.ab.checks.srm import sample_ratio
 from topbill.ab.core.effect import Pair, Rule, checked_rule, estimate_pair
 from topbill.ab.core.quantile import quantile_pairs
-from topbill.ab.core.units import MomentsByArm, gather, joint_moments
+from topbill.ab.core.units import Covariates, MomentsByArm, gather, joint_moments
 from topbill.ab.metrics import Proportion, Quantile
 from topbill.ab.parts import Columns
 from topbill.ab.power.joint import units_for_all
@@ -36,7 +36,7 @@ from topbill.domain.margin import Margin, MarginUnit
 from topbill.domain.reading import Method
 from topbill.domain.records import Floats
 from topbill.spec import Experiment
-from topbill.stats.moments import cuped_theta
+from topbill.stats.moments import regression_slope
 
 LIFTS = (0.01, 0.02, 0.05, 0.10)
 DAYS = (0, 7, 14, 28)
@@ -172,7 +172,7 @@ def plan(
     metric: str | None = None,
     relative: Sequence[float] = LIFTS,
     days: Sequence[int] = DAYS,
-    covariates: Mapping[str, str] | None = None,
+    covariates: Covariates | None = None,
     method: Method = "sequential",
     alpha: float = 0.05,
     power: float = 0.8,
@@ -396,8 +396,7 @@ def _correlation(prepared: Prepared, moments: MomentsByArm, names: Sequence[str]
             continue
         gradient = one.statistic(joint).gradient
         if one.covariate is not None:
-            theta = cuped_theta(joint, one.statistic, one.covariate)
-            gradient = gradient - theta * joint.unit(one.covariate)
+            gradient = gradient - regression_slope(joint, one.statistic, one.covariate)
         gradients.append(gradient)
     rows = np.stack(gradients)
     covariance = rows @ joint.scatter @ rows.T

@@ -21,6 +21,8 @@ COVARIATE_MISSING = "covariate_missing"
 DENOMINATOR_MOVED = "denominator_moved"
 THIN_STRATA = "thin_strata"
 ONE_VARIANT = "one_variant"
+COVARIATE_IS_METRIC = "covariate_is_metric"
+COVARIATE_INFINITE = "covariate_infinite"
 
 REASONS: dict[str, str] = reasons(
     OK,
@@ -38,5 +40,7 @@ REASONS: dict[str, str] = reasons(
     DENOMINATOR_MOVED,
     THIN_STRATA,
     ONE_VARIANT,
+    COVARIATE_IS_METRIC,
+    COVARIATE_INFINITE,
 )
 """The codes of A/B results, each with the sentence that a person reads."""

@@ -55,14 +55,16 @@ def compare(
         variant: The column that names the variant.
         control: The variant to compare with.
         metric: NAME=KIND:COLUMN, several times; the verdict is about the first. KIND is mean or
-            proportion (of rows, by unit), sum (each unit's total) or ratio (NAME=ratio:NUM/DEN);
-            mean-per-unit of each unit's mean, proportion-per-unit of units with any.
-        covariate: NAME=COLUMN, several times: what units did before, by metric.
+            proportion (of rows, by unit), sum (each unit's total), ratio (NAME=ratio:NUM/DEN),
+            median, quantile@0.9 or p90; mean-per-unit and the like of each unit's mean,
+            proportion-per-unit of units with any.
+        covariate: NAME=COLUMN, several times, also for one metric: what units did before.
         segment: A column to look into for effects that differ; several times.
         time: The column of each row's moment or day.
         shares: VARIANT=50%, several times or with commas: how units were to be split (default: all
             alike).
-        guardrail: NAME=2%, several times: a metric that may be worse by no more than that.
+        guardrail: NAME=2%, several times: a metric that may be worse by no more than that, of the
+            control's value or in percentage points (NAME=2pp).
         better: NAME=lower, several times: a metric of which less is better.
         method: How intervals are made: valid at any look (sequential), at planned looks
             (group-sequential), at one (fixed), or credible (bayes).
@@ -72,6 +74,7 @@ def compare(
         alpha: 1 − the intervals' level.
     """
     from topbill.ab import compare_file
+    from topbill.domain.margin import Margin
 
     result = compare_file(
         file,
@@ -79,11 +82,11 @@ def compare(
         variant=variant,
         control=control,
         metrics=_metrics(metric),
-        covariates=dict(_pairs("covariate", covariate, "NAME=COLUMN")) or None,
+        covariates=_covariates(covariate),
         segments=segment,
         time=time,
         shares=_percentages("shares", shares) or None,
-        guardrails=_percentages("guardrail", guardrail),
+        guardrails={n: Margin.parse(m) for n, m in _pairs("guardrail", guardrail, "NAME=2%")},
         better=_directions(better),
         method=method,
         alpha=alpha,
@@ -169,6 +172,14 @@ def _metrics(options: Sequence[str]) -> dict[str, Metric]:
             )
         metrics[name] = _metric(kind, column)
     return metrics
+
+
+def _covariates(options: Sequence[str]) -> dict[str, list[str]]:
+    """The columns by metric."""
+    columns: dict[str, list[str]] = {}
+    for name, column in _pairs("covariate", options, "NAME=COLUMN"):
+        columns.setdefault(name, []).append(column)
+    return columns
 
 
 def _metric(kind: str, column: str) -> Metric:

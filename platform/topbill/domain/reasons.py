@@ -48,6 +48,13 @@ REASONS = MappingProxyType(
             "no phase of equal shares has ten units of both variants with a final value yet"
         ),
         "one_variant": "they came while there was only one variant to get",
+        "covariate_is_metric": (
+            "the covariate tells all of the metric, as it would if it were the metric itself; "
+            "nothing was adjusted by it"
+        ),
+        "covariate_infinite": (
+            "the covariate has infinite values; their units count as if they had none"
+        ),
         # Weights and propensities of a log.
         "no_overlap": "the policy never chooses what the log shows: every weight is zero",
         "no_support": (

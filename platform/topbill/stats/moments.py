@@ -170,11 +170,41 @@ def cuped(
 
     Works on means and ratios alike, for it corrects the linearised statistic.
     """
-    x = arm.unit(covariate)
+    return regressed(arm, merged, statistic, theta * arm.unit(covariate))
+
+
+def regressed(arm: Moments, merged: Moments, statistic: Statistic, slope: Floats) -> LinearEstimate:
+    """CUPED with any number of covariates: `slope` (k,) is Σ θ_j x_j, a combination of columns."""
     plain = statistic(arm)
     return LinearEstimate(
-        plain.value - theta * float(x @ (arm.mean - merged.mean)), plain.gradient - theta * x
+        plain.value - float(slope @ (arm.mean - merged.mean)), plain.gradient - slope
     )
+
+
+def regression_slope(merged: Moments, statistic: Statistic, covariates: Sequence[str]) -> Floats:
+    """Σ θ_j x_j (k,) with θ = Var(x)⁻¹ Cov(x, statistic) over `merged` arms: least squares of the
+    linearised statistic on all covariates at once (Deng et al. 2013, section 3.3).
+
+    Covariates that say the same as others, or that do not vary, share what they say or get 0.
+    """
+    if len(covariates) == 1:
+        (covariate,) = covariates
+        return cuped_theta(merged, statistic, covariate) * merged.unit(covariate)
+    gradient = statistic(merged).gradient
+    return _slope(merged, gradient, covariates)
+
+
+def _slope(moments: Moments, outcome: Floats, covariates: Sequence[str]) -> Floats:
+    places = [moments.columns.index(name) for name in covariates]
+    sizes = np.sqrt(moments.scatter.diagonal()[places])
+    sizes = np.where(sizes > 0.0, sizes, 1.0)
+    # Of correlations, so that what each is measured in does not matter to what counts as 0.
+    correlations = moments.scatter[np.ix_(places, places)] / np.outer(sizes, sizes)
+    covariances = (moments.scatter @ outcome)[places] / sizes
+    theta = np.linalg.pinv(correlations, rcond=1e-9, hermitian=True) @ covariances / sizes
+    slope = np.zeros(len(moments.columns))
+    slope[places] = theta
+    return slope
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,6 +234,37 @@ def lin(treated: Moments, control: Moments, y: str, x: str) -> Adjusted:
     value_t, var_t = _regression(treated, y, x, float(centre))
     value_c, var_c = _regression(control, y, x, float(centre))
     return Adjusted(value_t, value_c, var_t, var_c)
+
+
+def lin_of_several(
+    treated: Moments, control: Moments, y: str, covariates: Sequence[str]
+) -> Adjusted:
+    """Lin's adjustment with several covariates: each arm's own slopes, predicted at the common
+    means.
+
+    The variance of an arm's prediction at distance d from its covariates' means is
+    s² (1/n + dᵀ Sxx⁻¹ d), s² the residuals' with divisor n − 1 − k: HC2's needs fourth moments of
+    all pairs, from which it differs by order n⁻¹.
+    """
+    centre = (treated + control).mean
+    value_t, var_t = _plane(treated, y, covariates, centre)
+    value_c, var_c = _plane(control, y, covariates, centre)
+    return Adjusted(value_t, value_c, var_t, var_c)
+
+
+def _plane(arm: Moments, y: str, covariates: Sequence[str], centre: Floats) -> tuple[float, float]:
+    outcome = arm.unit(y)
+    slope = _slope(arm, outcome, covariates)
+    away = centre - arm.mean
+    value = float(outcome @ arm.mean + slope @ away)
+    free = arm.n - 1 - len(covariates)
+    if free < 1:
+        return value, 0.0
+    residual = outcome - slope
+    s2 = max(float(residual @ arm.scatter @ residual), 0.0) / free
+    places = [arm.columns.index(name) for name in covariates]
+    inverse = np.linalg.pinv(arm.scatter[np.ix_(places, places)], hermitian=True)
+    return value, s2 * (1.0 / arm.n + float(away[places] @ inverse @ away[places]))
 
 
 def ancova(treated: Moments, control: Moments, y: str, x: str) -> Adjusted:

@@ -53,7 +53,9 @@ METRICS: dict[str, ab.Metric] = {
     "mean of units": ab.Mean("minutes", "unit"),
     "ever clicked": ab.Proportion("clicked", "unit"),
     "total": ab.Sum("minutes"),
-    "rate": ab.Ratio("clicked", "minutes"),
+    "rate": ab.Ratio("clicked", "past"),
+    "p90": ab.Quantile("minutes", 0.9),
+    "median of units": ab.Quantile("minutes", per="unit"),
 }
 
 
@@ -231,7 +233,8 @@ def test_the_command_prints_verdict_metrics_and_split(
         capsys,
         *base(path),
         *("--metric", "clicked=proportion:clicked", "--metric", "minutes=mean:minutes"),
-        *("--covariate", "minutes=past", "--shares", "old=50%,new=50%"),
+        *("--covariate", "minutes=past", "--covariate", "minutes=clicked"),
+        *("--shares", "old=50%,new=50%"),
     )
     assert f"{path}: 2,000 rows, each a unit of its own" in text
     assert "new beats old" in text
@@ -244,7 +247,7 @@ def test_the_commands_json_holds_the_analysis(
 ) -> None:
     path = tmp_path / "t.csv"
     units.to_csv(path, index=False)
-    kinds = ("mean:minutes", "mean-per-unit:minutes", "sum:minutes", "ratio:clicked/minutes")
+    kinds = ("mean:minutes", "mean-per-unit:minutes", "sum:minutes", "p90:minutes")
     options: list[object] = []
     for i, kind in enumerate(kinds):
         options += ["--metric", f"m{i}={kind}"]

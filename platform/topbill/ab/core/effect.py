@@ -25,7 +25,15 @@ from topbill.domain.errors import BadRequest
 from topbill.domain.reading import METHODS, Method, are_looks
 from topbill.domain.records import Floats
 from topbill.stats import sequential
-from topbill.stats.moments import LinearEstimate, cuped, cuped_theta, lin
+from topbill.stats.moments import (
+    Adjusted,
+    LinearEstimate,
+    Moments,
+    lin,
+    lin_of_several,
+    regressed,
+    regression_slope,
+)
 
 Adjustment = Literal["cuped", "lin"]
 
@@ -43,6 +51,8 @@ Correction = Literal[
 ]
 
 
+_NOTHING_LEFT = 1e-9
+"""The share of the variance below which a covariate leaves nothing of the metric."""
 COVERAGE_ALPHA = 0.01
 """The level at which a covariate's coverage is said to differ between two variants."""
 THIN = 10
@@ -124,6 +134,10 @@ def estimate_pair(
     if (terms.covariate is None and len(strata) < 2) or one.variance + other.variance == 0.0:
         rates = _rates(terms, t, c)
     saved = _saved(terms, strata or [(t, c)], weights, one.variance + other.variance)
+    if saved is not None and saved > 1.0 - _NOTHING_LEFT:
+        # The metric itself, or made of it: what is left is rounding, not a difference.
+        pair = estimate_pair(terms.unadjusted(), treated, control, phases=phases)
+        return dataclasses.replace(pair, remark=reasons.COVARIATE_IS_METRIC)
     return Pair(one, other, reason, n, n_control, saved, rates=rates)
 
 
@@ -183,19 +197,24 @@ def _rates(
 
 
 def coverage_differs(strata: Strata) -> bool:
-    """Whether the covariate is there for another share of the one variant's units than of the
+    """Whether a covariate is there for another share of the one variant's units than of the
     other's, within strata: Pearson's chi-square, added up over strata as Mantel & Haenszel (1959)
-    do, at `COVERAGE_ALPHA`.
+    do, at `COVERAGE_ALPHA`, for each covariate.
 
     At one look's level however often one looks: taken for a difference by chance, it costs some
     precision; overlooked, it would make an effect of nothing.
     """
+    covariates = len(strata[0][0].covered) if strata else 0
+    return any(_coverage_differs(strata, i) for i in range(covariates))
+
+
+def _coverage_differs(strata: Strata, i: int) -> bool:
     gap = variance = 0.0
     for treated, control in strata:
         n, n_control = treated.moments.n, control.moments.n
         whole = n + n_control
-        covered = (treated.covered + control.covered) / whole
-        gap += treated.covered - n * covered
+        covered = (treated.covered[i] + control.covered[i]) / whole
+        gap += treated.covered[i] - n * covered
         variance += n * n_control / whole * covered * (1.0 - covered)
     if variance <= 0.0:
         return False  # all units have it, or none
@@ -222,19 +241,32 @@ def _adjusted_pair(
         return _plain(terms, treated), _plain(terms, control)
     # Lin's regression is of one value a unit: where something is divided by, CUPED it is.
     if adjust == "lin" and terms.divisor is None:
-        a = lin(treated.moments, control.moments, terms.terms[0].name, terms.covariate)
+        a = _lin(terms, treated.moments, control.moments)
         return (
             ArmEstimate(a.treated + terms.shift, a.treated_variance, treated.n),
             ArmEstimate(a.control + terms.shift, a.control_variance, control.n),
         )
     # θ is of both arms together: one slope, so that the difference stays unbiased.
     merged = treated.moments + control.moments
-    theta = cuped_theta(merged, terms.statistic, terms.covariate)
+    slope = regression_slope(merged, terms.statistic, terms.covariate)
+    # Each covariate after the first costs a degree of freedom, which few units would miss.
+    spent = (merged.n - 2) / max(merged.n - 1 - len(terms.covariate), 1)
     estimates = []
     for arm in (treated, control):
-        linear = cuped(arm.moments, merged, terms.statistic, terms.covariate, theta)
-        estimates.append(_estimate(terms, linear, arm, None))
+        linear = regressed(arm.moments, merged, terms.statistic, slope)
+        estimate = _estimate(terms, linear, arm, None)
+        if len(terms.covariate) > 1:
+            estimate = dataclasses.replace(estimate, variance=estimate.variance * spent)
+        estimates.append(estimate)
     return estimates[0], estimates[1]
+
+
+def _lin(terms: MetricTerms, treated: Moments, control: Moments) -> Adjusted:
+    """Lin's regression on the metric's covariates."""
+    y, covariates = terms.terms[0].name, terms.covariate or ()
+    if len(covariates) == 1:
+        return lin(treated, control, y, covariates[0])
+    return lin_of_several(treated, control, y, covariates)
 
 
 def _usable(terms: MetricTerms, arm: ArmMoments | None) -> ArmEstimate | None:

@@ -20,6 +20,8 @@ from topbill.domain.sql import identifier, number
 from topbill.lake.frames import relation_of
 from topbill.stats.moments import Moments, Statistic, mean, product_columns, ratio
 
+Covariates = Mapping[str, "str | Sequence[str]"]
+"""A column measured before the experiment, or several, by metric."""
 Key = tuple[Any, ...]
 """(variant, segment values…)"""
 
@@ -207,7 +209,7 @@ def read_rows(
     unit: str | None,
     variant: str,
     metrics: Mapping[str, Metric],
-    covariates: Mapping[str, str] | None,
+    covariates: Covariates | None,
     adjust: str,
     strata: str | None = None,
     labels: Sequence[str] = (),
@@ -224,7 +226,8 @@ def read_rows(
     numeric: list[str] = []
     for metric in metrics.values():
         numeric += columns_of(metric)
-    numeric += (covariates or {}).values()
+    for name in covariates or {}:
+        numeric += covariates_of(covariates, name)
     binary = [m.column for m in metrics.values() if isinstance(m, Proportion)]
     labels = [strata, *labels] if strata else labels
     return read(
@@ -240,7 +243,7 @@ def read_rows(
 
 def _check_metrics(
     metrics: Mapping[str, Metric],
-    covariates: Mapping[str, str] | None,
+    covariates: Covariates | None,
     adjust: str,
     strata: str | None,
 ) -> None:
@@ -265,6 +268,17 @@ def _check_metrics(
         raise BadRequest("adjust", f"got {adjust!r}; expected cuped or lin")
     for name in covariates or {}:
         _check_covariate(name, metrics, adjust)
+        own = covariates_of(covariates, name)
+        if len(set(own)) < len(own) or not own:
+            raise BadRequest(
+                f"covariates.{name}", f"got {', '.join(own) or 'none'}; expected columns, each once"
+            )
+
+
+def covariates_of(covariates: Covariates | None, metric: str) -> tuple[str, ...]:
+    """The covariates of a metric."""
+    own = (covariates or {}).get(metric, ())
+    return (own,) if isinstance(own, str) else tuple(own)
 
 
 def _check_covariate(name: str, metrics: Mapping[str, Metric], adjust: str) -> None:
@@ -491,13 +505,13 @@ class MetricTerms:
     terms: tuple[UnitTerm, ...]
     statistic: Statistic
     shift: float = 0.0
-    covariate: str | None = None
+    covariate: tuple[str, ...] | None = None
     derived: tuple[tuple[str, str], ...] = ()
     empty: bool = False
 
     def unadjusted(self) -> MetricTerms:
-        """The same metric, read without its covariate."""
-        own = tuple(term for term in self.terms if term.name != self.covariate)
+        """The same metric, read without its covariates."""
+        own = tuple(term for term in self.terms if term.name not in (self.covariate or ()))
         return replace(self, covariate=None, terms=own)
 
     @property
@@ -514,7 +528,7 @@ class MetricTerms:
     @property
     def divisor(self) -> str | None:
         """The term that the statistic divides by; None where it divides by the number of units."""
-        if len(self.terms) > 1 and self.terms[1].name != self.covariate:
+        if len(self.terms) > 1 and self.terms[1].name not in (self.covariate or ()):
             return self.terms[1].name
         return None
 
@@ -522,19 +536,19 @@ class MetricTerms:
 @dataclass(frozen=True, slots=True)
 class ArmMoments:
     """One variant's (or one segment of a variant's) moments of one metric; `n` units have a value,
-    `infinite` of their values are not finite, `covered` units have the covariate."""
+    `infinite` of their values are not finite, `covered` units have each of the covariates."""
 
     moments: Moments
     n: int
     infinite: int
-    covered: int
+    covered: tuple[int, ...]
 
     def __add__(self, other: ArmMoments) -> ArmMoments:
         return ArmMoments(
             self.moments + other.moments,
             self.n + other.n,
             self.infinite + other.infinite,
-            self.covered + other.covered,
+            tuple(n + more for n, more in zip(self.covered, other.covered, strict=True)),
         )
 
 
@@ -571,39 +585,65 @@ def terms_of(
     name: str,
     metric: Metric,
     rows: UnitRows,
-    covariate: tuple[str, float] | None,
+    covariates: Sequence[tuple[str, float]],
     *,
     products: bool = False,
 ) -> MetricTerms:
     """The unit-level columns that `metric` needs, `name` being an SQL prefix of its own.
 
-    `covariate` is (column, its mean); units without a value of it count as having the mean.
-    `products` adds the columns that HC2 needs.
+    `covariates` are (column, its mean); units without a value of it count as having the mean.
+    `products` adds the columns that HC2 needs, of one covariate.
     """
     empty = any(rows.columns[column].missing == rows.count for column in columns_of(metric))
-    a, b, x = f"{name}_a", f"{name}_b", f"{name}_x"
+    a, b = f"{name}_a", f"{name}_b"
     # A shift takes the column near zero before it is squared; `MetricTerms.shift` gives it back.
     shift = 0.0
     if isinstance(metric, Ratio):
-        terms = [_total(a, rows.value(metric.numerator)), _total(b, rows.value(metric.denominator))]
+        terms, shift = _ratio_terms(metric, rows, a, b)
     elif isinstance(metric, Sum):
-        # A shift of totals is the same for all units only where each has one row.
-        shift = rows.columns[metric.column].low if rows.one_row_a_unit else 0.0
+        shift = _near_total(rows, metric.column)
         terms = _sum_terms(metric, rows, a, b, shift)
     else:
         shift = rows.columns[metric.column].shift
         terms = _mean_terms(metric, rows, a, b, shift)
     statistic = ratio(a, b) if len(terms) == 2 else mean(a)
-    if covariate is None:
+    if not covariates:
         return MetricTerms(metric, tuple(terms), statistic, shift, empty=empty)
-    # Centred on its mean, so that a unit without a value is given 0 and counts as average.
-    column, centre = covariate
-    from_centre = f"{rows.value(column)} - {number(centre)}"
-    terms.append(UnitTerm(x, _or0(from_centre), _or0(f"avg({from_centre})")))
+    names = []
+    for i, (column, centre) in enumerate(covariates):
+        names.append(f"{name}_x{i}")
+        # Centred on its mean, so that a unit without a value is given 0 and counts as average.
+        from_centre = f"{rows.value(column)} - {number(centre)}"
+        terms.append(UnitTerm(names[-1], _or0(from_centre), _or0(f"avg({from_centre})")))
     # HC2's columns are named by the SQL that makes them: products of the two.
-    names = product_columns(a, x) if products else ()
-    derived = tuple((name, name) for name in names)
-    return MetricTerms(metric, tuple(terms), statistic, shift, x, derived, empty)
+    of_two = product_columns(a, names[0]) if products and len(names) == 1 else ()
+    derived = tuple((product, product) for product in of_two)
+    return MetricTerms(metric, tuple(terms), statistic, shift, tuple(names), derived, empty)
+
+
+def _ratio_terms(metric: Ratio, rows: UnitRows, a: str, b: str) -> tuple[list[UnitTerm], float]:
+    """Numerator and denominator of a ratio, and its shift R₀: Σ(a − R₀ b) / Σ b is the ratio less
+    R₀, and near zero however large a and b are."""
+    above, below = _or0(rows.value(metric.numerator)), _or0(rows.value(metric.denominator))
+    query = f"SELECT sum({above}) / nullif(sum({below}), 0) FROM unit_rows"  # noqa: S608  (identifiers are quoted)
+    (overall,) = rows.ask(query)[0]
+    shift = float(overall) if overall is not None and isfinite(overall) else 0.0
+    rest = f"{above} - {number(shift)} * {below}"
+    return [
+        UnitTerm(a, rest, _or0(f"sum({rest})")),
+        _total(b, rows.value(metric.denominator)),
+    ], shift
+
+
+def _near_total(rows: UnitRows, column: str) -> float:
+    """A value near units' totals of a column, where they are near each other: one unit's own."""
+    if rows.one_row_a_unit:
+        return rows.columns[column].low
+    unit, value = identifier(str(rows.unit)), rows.value(column)
+    one = f"(SELECT min({unit}) FROM unit_rows)"  # noqa: S608  (identifiers are quoted)
+    query = f"SELECT sum({value}) FROM unit_rows WHERE {unit} = {one}"  # noqa: S608  (identifiers are quoted)
+    (total,) = rows.ask(query)[0]
+    return float(total) if total is not None and isfinite(total) else 0.0
 
 
 def _total(name: str, value: str) -> UnitTerm:
@@ -615,12 +655,13 @@ def _sum_terms(metric: Sum, rows: UnitRows, a: str, b: str, shift: float) -> lis
     value are left out."""
     value = rows.value(metric.column)
     of_row, of_unit = _at_most(value, metric.cap), _at_most(f"sum({value})", metric.cap)
-    totals = UnitTerm(a, f"{_or0(of_row)} - {number(shift)}", _or0(of_unit))
+    less = f" - {number(shift)}" if shift else ""
+    totals = UnitTerm(a, f"{_or0(of_row)}{less}", f"{_or0(of_unit)}{less}")
     summary = rows.columns[metric.column]
     if not metric.known_only or not (summary.missing or summary.infinite):
         return [totals]
     # A unit without a value must add nothing, also where others are shifted.
-    totals = totals._replace(of_row=_or0(f"{of_row} - {number(shift)}"))
+    totals = totals._replace(of_row=_or0(f"{of_row}{less}"), of_unit=_or0(f"{of_unit}{less}"))
     present = UnitTerm(
         b, f"CAST({value} IS NOT NULL AS DOUBLE)", f"CAST(count({value}) > 0 AS DOUBLE)"
     )
@@ -663,7 +704,7 @@ def _or0(sql: str) -> str:
 def gather(
     rows: UnitRows,
     metrics: Mapping[str, Metric],
-    covariates: Mapping[str, str] | None = None,
+    covariates: Covariates | None = None,
     *,
     segments: Sequence[str] = (),
     products: bool = False,
@@ -673,17 +714,15 @@ def gather(
     `products` adds the columns that HC2 needs. Units seen in more than one variant are counted and
     left out.
     """
-    covariates = covariates or {}
-    centres = _means(rows, covariates.values())
+    columns = {name: covariates_of(covariates, name) for name in metrics}
+    centres = _means(rows, [column for own in columns.values() for column in own])
     terms: dict[str, MetricTerms] = {}
     counts: dict[str, ExtraCounts] = {}
     for i, (name, metric) in enumerate(metrics.items()):
-        column = covariates.get(name)
-        covariate = None if column is None else (column, centres[column])
-        terms[name] = terms_of(f"m{i}", metric, rows, covariate, products=products)
-        counts[name] = ExtraCounts(
-            _infinite_term(rows, f"i{i}", metric), _covered_term(rows, f"c{i}", column)
-        )
+        centred = [(column, centres[column]) for column in columns[name]]
+        terms[name] = terms_of(f"m{i}", metric, rows, centred, products=products)
+        covered = [_covered_term(rows, f"c{i}_{j}", c) for j, c in enumerate(columns[name])]
+        counts[name] = ExtraCounts(_infinite_term(rows, f"i{i}", metric), tuple(covered))
     keys = ["variant", *(f"s{i}" for i in range(len(segments)))]
     answer = rows.ask(_moments_query(rows, terms, counts, segments, keys))
     # Sums are added up in one order, so that the same rows give the same bits, always.
@@ -724,7 +763,7 @@ def _moments_query(
     keys: Sequence[str],
 ) -> str:
     """SQL with a row per arm: mixed, the keys, the count of units, and for each metric its sums,
-    products, units with a value, infinite values and units with the covariate. `_collect` reads
+    products, units with a value, infinite values and units with each covariate. `_collect` reads
     them in that order.
     """
     unit_terms: list[UnitTerm] = []
@@ -737,9 +776,9 @@ def _moments_query(
         picked.append(_units_with_value(metric_terms))
         infinite, covered = counts[name]
         picked.append("0" if infinite is None else f"sum({infinite.name})")
-        # Where every unit has the covariate, or there is none, all units are covered.
-        picked.append("count(*)" if covered is None else f"sum({covered.name})")
-        unit_terms += [term for term in (infinite, covered) if term is not None]
+        # Where every unit has the covariate, all units are covered.
+        picked += ["count(*)" if term is None else f"sum({term.name})" for term in covered]
+        unit_terms += [term for term in (infinite, *covered) if term is not None]
     source = rows.by_unit(unit_terms, segments)
     if derived:
         source = f"SELECT *, {', '.join(derived)} FROM ({source})"  # noqa: S608  (identifiers are quoted)
@@ -759,13 +798,11 @@ class ExtraCounts(NamedTuple):
     """What is counted beside a metric's moments; None where nothing has to be counted."""
 
     infinite: UnitTerm | None
-    covered: UnitTerm | None
+    covered: tuple[UnitTerm | None, ...]
 
 
-def _covered_term(rows: UnitRows, name: str, column: str | None) -> UnitTerm | None:
-    """Whether a unit has a value of its covariate; None where all have, or there is none."""
-    if column is None:
-        return None
+def _covered_term(rows: UnitRows, name: str, column: str) -> UnitTerm | None:
+    """Whether a unit has a value of a covariate; None where all have."""
     summary = rows.columns[column]
     if not (summary.missing or summary.infinite):
         return None
@@ -819,8 +856,9 @@ def _collect(
             products = upper + np.triu(upper, 1).T
             moments = Moments.from_sums(metric_terms.names, n, sums, products)
             with_value = 0 if metric_terms.empty else int(row[end])
-            arms[name][key] = ArmMoments(moments, with_value, int(row[end + 1]), int(row[end + 2]))
-            start = end + 3
+            start = end + 2 + len(metric_terms.covariate or ())
+            covered = tuple(int(n) for n in row[end + 2 : start])
+            arms[name][key] = ArmMoments(moments, with_value, int(row[end + 1]), covered)
     return MomentsByArm(terms, arms, units, mixed)
 
 
