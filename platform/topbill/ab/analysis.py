@@ -46,7 +46,7 @@ from topbill.ab.core.units import (
 )
 from topbill.ab.judged import Direction, Limit, MetricDesign, judged
 from topbill.ab.judged import sentence as cut_sentence
-from topbill.ab.metrics import Mean, Metric
+from topbill.ab.metrics import Mean, Metric, Quantile
 from topbill.ab.parts import (
     Columns,
     Part,
@@ -119,6 +119,10 @@ class Design(msgspec.Struct, frozen=True, kw_only=True):
                 cap=m.judged_cap,
                 floor=m.floor,
                 per=m.per,
+                winsorise=m.winsorise,
+                q=m.q,
+                numerator=m.numerator,
+                denominator=m.denominator,
             )
             for m in experiment.metrics
         )
@@ -721,6 +725,9 @@ def _by_segment(
     covariate = {primary: covariates[primary]} if covariates and primary in covariates else {}
     # A pass a segment: all of them in one would have as many arms as there are combinations.
     results: list[Heterogeneity] = []
+    # Of quantiles there are no moments to look into segments by.
+    if isinstance(metric, Quantile):
+        return results
     for segment in segments:
         for part in prepared.parts:
             moments = part.gather(metrics, covariate, segments=[segment], products=adjust == "lin")

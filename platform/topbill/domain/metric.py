@@ -25,6 +25,7 @@ _EVENT = "r.event"
 _VALUE = "r.value"
 _OCCURRED_AT = "r.occurred_at"
 _DECIDED_AT = "r.decided_at"
+_ITEM = "r.item"
 # Events of one moment keep the order of the log in both languages, so that `last` and `earliest`
 # name the same event whoever computes them.
 _IN_ORDER = f"({_OCCURRED_AT}, r.seq)"
@@ -52,6 +53,10 @@ class MetricKind:
             "required" where it grows with the number of events.
         summary: What it is, in a few words, for the documentation.
         of_a_day: Whether events count on one day, which the metric names, instead of in a window.
+        is_learned: Whether the objective may weigh it: whether it is a number of each decision that
+            an item of it can have earned.
+        made_of: The keys by which a kind names the other metrics that it is made of; empty where it
+            is made of events.
     """
 
     fold: Callable[[Sequence[TimedValue]], float]
@@ -60,16 +65,18 @@ class MetricKind:
     cap: Literal["fixed", "optional", "required"]
     summary: str
     of_a_day: bool = False
+    is_learned: bool = True
+    made_of: tuple[str, ...] = ()
 
     @property
     def adds_up(self) -> bool:
         """Whether a unit's number is the sum of its decisions'."""
-        return self.cap == "required"
+        return self.cap == "required" and self.is_learned
 
     @property
     def is_proportion(self) -> bool:
         """Whether the number is 0 or 1, so that its mean is a share of decisions."""
-        return self.cap == "fixed"
+        return self.cap == "fixed" and not self.made_of
 
 
 def _binary(_events: Sequence[TimedValue]) -> float:
@@ -113,6 +120,16 @@ def _earliest(events: Sequence[TimedValue]) -> float:
     # `min` answers with the first of equals: of events of the same moment, the log's first.
     value, _ = min(events, key=lambda event: event[1])
     return value
+
+
+def _distinct(events: Sequence[TimedValue]) -> float:
+    # Behind value and time stands the item that the event speaks of, where somebody asks.
+    items = {event[2:] for event in events}
+    return float(len(items - {(), (None,)}))
+
+
+def _of_metrics(_events: Sequence[TimedValue]) -> float:
+    raise BadRequest("metrics", "a metric of other metrics is no number of one decision's events")
 
 
 _KINDS: dict[str, MetricKind] = {
@@ -174,9 +191,43 @@ _KINDS: dict[str, MetricKind] = {
         summary="1 if any event came on the metric's `day` after the unit's first decision, else 0",
         of_a_day=True,
     ),
+    "distinct": MetricKind(
+        fold=_distinct,
+        sql=(
+            f"CASE WHEN count(*) {{inside}} > 0 "
+            f"THEN (count(DISTINCT {_ITEM}) {{inside}})::DOUBLE END"
+        ),
+        takes_value=False,
+        cap="required",
+        summary="how many different items the events speak of",
+        is_learned=False,
+    ),
+    "ratio": MetricKind(
+        fold=_of_metrics,
+        sql="",
+        takes_value=False,
+        cap="fixed",
+        summary="the total of one metric ÷ the total of another",
+        is_learned=False,
+        made_of=("numerator", "denominator"),
+    ),
+    "quantile": MetricKind(
+        fold=_of_metrics,
+        sql="",
+        takes_value=True,
+        cap="fixed",
+        summary="the q-quantile of a metric, over those with such an event",
+        is_learned=False,
+        made_of=("of",),
+    ),
 }
 METRIC_KINDS: Mapping[str, MetricKind] = MappingProxyType(_KINDS)
 """Every kind of metric by the name that an experiment file gives it."""
+
+
+def event_kinds() -> list[str]:
+    """The names of the kinds that are made of events, not of other metrics."""
+    return [name for name, kind in METRIC_KINDS.items() if not kind.made_of]
 
 
 @dataclass(frozen=True)
@@ -194,7 +245,11 @@ class Metric:
     gives its cap or floor. Of `scope` unit it is computed of what the unit did after its first
     decision, which no policy learns from. With a `day` events count on that calendar day of
     `time_zone` (an IANA name), where day 0 is that of the decision; `window` then is how long that
-    is at most. Raises BadRequest for an unknown kind.
+    is at most.
+    `winsorise` is the quantile above which the report counts values as it.
+    A ratio names its `numerator` and `denominator`; a quantile the metric that it is `of`, whose
+    kind is `of_kind`, and its `q`. Both have event and window from there. Raises BadRequest for an
+    unknown kind.
     """
 
     name: str
@@ -211,6 +266,12 @@ class Metric:
     scope: Scope = "decision"
     day: int | None = None
     time_zone: str = "UTC"
+    winsorise: float | None = None
+    numerator: str | None = None
+    denominator: str | None = None
+    of: str | None = None
+    of_kind: str | None = None
+    q: float | None = None
 
     def __post_init__(self) -> None:
         if self.kind not in METRIC_KINDS:
@@ -225,11 +286,23 @@ class Metric:
         return METRIC_KINDS[self.kind]
 
     @property
+    def is_of_decisions(self) -> bool:
+        """Whether each decision has a number of it."""
+        return not self.definition.made_of
+
+    @property
+    def read_per(self) -> str:
+        """What the report reads it of: the decision, the unit, or what a ratio divides by."""
+        return self.denominator or self.per
+
+    @property
     def is_pooled(self) -> bool:
         """Whether it is a number of a unit that cannot be had from its decisions' numbers, but only
         from their events."""
         kind = self.definition
-        return self.per == "unit" and not kind.adds_up and not kind.is_proportion
+        if self.per == "decision" or self.denominator is not None:
+            return False
+        return not kind.adds_up and not kind.is_proportion
 
     @property
     def judged_cap(self) -> float | None:
@@ -256,13 +329,19 @@ class Metric:
 
     def sql(self) -> str:
         """SQL for `value` over the rows `r` of the lake's rewards that belong to one decision."""
-        return f"coalesce({self.aggregate_sql()}, {number(self.default)})"
+        return self.or_default_sql(self.aggregate_sql())
+
+    def or_default_sql(self, value: str) -> str:
+        """SQL for a value of it, or for what it is without an event; a quantile is only of those
+        that have one."""
+        return value if self.of is not None else f"coalesce({value}, {number(self.default)})"
 
     def aggregate_sql(self, condition: str = "true") -> str:
         """SQL for what the rows `r` of the lake's rewards that count and meet a condition make
         together; NULL where there is none."""
         inside = f"FILTER ({self.inside_sql()} AND {condition})"
-        return self.definition.sql.format(value=_VALUE, order=_IN_ORDER, inside=inside)
+        kind = METRIC_KINDS[self.of_kind or self.kind]
+        return kind.sql.format(value=_VALUE, order=_IN_ORDER, inside=inside)
 
     def mature_sql(self, decided_at: str, now: int) -> str:
         """SQL for whether the window of a decision is over at `now` (µs since the epoch)."""
@@ -298,8 +377,10 @@ def values_sql(metrics: Sequence[Metric], rewards: str) -> str:
     column for each metric, called as `metric_column` says.
 
     `rewards` is the condition that its rows `r` must meet. A decision without an event has no row:
-    whoever joins this puts `Metric.default` there.
+    whoever joins this puts `Metric.default` there. A ratio is no number of a decision, and has no
+    column.
     """
+    metrics = [metric for metric in metrics if metric.denominator is None]
     events = ", ".join(sorted({quoted(metric.event) for metric in metrics}))
     columns = ", ".join(f"{metric.sql()} AS {metric_column(metric.name)}" for metric in metrics)
     # One pass over the events computes all metrics: each has its own FILTER, and the condition on
@@ -349,7 +430,7 @@ def unit_scope_sql(metrics: Sequence[Metric], first: str, unit_type: str) -> str
     return (
         f"SELECT r.unit AS unit, r.variant AS variant, {', '.join(columns)} FROM ("  # noqa: S608
         "SELECT f.unit, f.variant, f.decided_at, "
-        "v.event, v.value, v.occurred_at, v.event_id AS seq "
+        "v.event, v.value, v.action AS item, v.occurred_at, v.event_id AS seq "
         f"FROM ({first}) f JOIN events v ON v.unit = f.unit "
         f"WHERE v.unit_type = {quoted(unit_type)} AND v.event IN ({names}) "
         "AND v.occurred_at > f.decided_at) r GROUP BY r.unit, r.variant"

@@ -36,7 +36,9 @@ CREATE TABLE metrics (
     experiment VARCHAR, metric VARCHAR, event VARCHAR, kind VARCHAR, window_seconds DOUBLE,
     cap DOUBLE, floor DOUBLE, weight DOUBLE, better VARCHAR, margin DOUBLE, "default" DOUBLE,
     covariate_seconds DOUBLE, covariate_feature VARCHAR, per VARCHAR, capped BOOLEAN,
-    scope VARCHAR, day BIGINT, time_zone VARCHAR, margin_unit VARCHAR);
+    scope VARCHAR, day BIGINT, time_zone VARCHAR, margin_unit VARCHAR,
+    winsorise DOUBLE, numerator VARCHAR, denominator VARCHAR, quantile_of VARCHAR,
+    quantile_of_kind VARCHAR, q DOUBLE);
 CREATE TABLE revisions (
     experiment VARCHAR, revision VARCHAR, revised_at TIMESTAMP, who VARCHAR, spec JSON);
 CREATE TABLE published (
@@ -272,6 +274,12 @@ def _metric_rows(experiment: Experiment) -> list[tuple[Any, ...]]:
                 metric.day,
                 metric.time_zone,
                 None if guardrail is None else guardrail.margin_unit,
+                metric.winsorise,
+                metric.numerator,
+                metric.denominator,
+                metric.of,
+                metric.of_kind,
+                metric.q,
             )
         )
     return rows

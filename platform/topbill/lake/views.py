@@ -141,6 +141,8 @@ def _feedback_of(experiment: Experiment, at: int) -> str:
     key, goal = experiment.key, experiment.goal
     pairs = []
     for metric in experiment.metrics:
+        if not metric.is_of_decisions:
+            continue
         value = f"coalesce(e.{metric_column(metric.name)}, {number(metric.default)})"
         pairs.append(f"{quoted(metric.name)}: {value}")
     return (
@@ -172,6 +174,12 @@ def metric_of(row: Mapping[str, Any]) -> Metric:
         scope=row.get("scope") or "decision",
         day=row.get("day"),
         time_zone=row.get("time_zone") or "UTC",
+        winsorise=row.get("winsorise"),
+        numerator=row.get("numerator"),
+        denominator=row.get("denominator"),
+        of=row.get("quantile_of"),
+        of_kind=row.get("quantile_of_kind"),
+        q=row.get("q"),
     )
 
 

@@ -334,9 +334,10 @@ def _metrics(database: AnalyticsDatabase, experiments: Mapping[str, str]) -> dic
     metrics: dict[str, Metric] = {}
     for key in keys:
         for row in database.rows("SELECT * FROM metrics WHERE experiment = $key", key=key):
+            metric = metric_of(row)
             # A page's report is of decisions, as policies learn from them.
-            if row.get("scope") != "unit":
-                metrics[row["metric"]] = metric_of(row)
+            if metric.is_of_decisions and metric.scope != "unit":
+                metrics[row["metric"]] = metric
     if not metrics:
         raise NotFound(
             f"experiments {', '.join(keys)} are not in the lake; expected the page's layers"

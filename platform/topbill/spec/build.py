@@ -173,6 +173,8 @@ def _metrics(content: Content, at: Location) -> tuple[Metric, ...]:
             )
         if "kind" in parts:
             _check_kind(parts, name in objective, where)
+            _check_winsorise(parts, name in objective, where)
+            _check_made_of(parts, content["metrics"], where)
         covariate = parts.get("covariate")
         if isinstance(covariate, str):
             _check_covariate(covariate, content.get("context", {}), where.key("covariate"))
@@ -189,13 +191,72 @@ def _metrics(content: Content, at: Location) -> tuple[Metric, ...]:
         better = guardrail_better or better
         if is_of_units(parts):
             parts = read_unit_scope(name, parts, content, at)
-        if {"event", "kind", "window"} <= parts.keys():
-            metrics.append(
-                Metric(
-                    name, **{"better": better} | parts, capped="cap" in parts or "floor" in parts
-                )
-            )
+        metric = _metric(name, {"better": better} | parts, content["metrics"])
+        if metric is not None:
+            metrics.append(metric)
     return tuple(metrics)
+
+
+def _metric(name: str, parts: Content, metrics: Content) -> Metric | None:
+    """The metric that its parts say, or None where some could not be read."""
+    sources = [metrics.get(source, {}) for source in _made_of(parts)]
+    if any(not {"event", "kind", "window"} <= source.keys() for source in (sources or [parts])):
+        return None
+    if not sources:
+        return Metric(name, **parts, capped=not {"cap", "floor"}.isdisjoint(parts))
+    # It is read when the last of its metrics is, of what they are read of.
+    return Metric(
+        name,
+        event=sources[0]["event"],
+        window=max(source["window"] for source in sources),
+        per=sources[0].get("per", "decision"),
+        of_kind=sources[0]["kind"] if "of" in parts else None,
+        **parts,
+    )
+
+
+def _made_of(parts: Content) -> list[str]:
+    """The names of the metrics that a metric is made of."""
+    kind = METRIC_KINDS[parts["kind"]] if "kind" in parts else None
+    return [parts[key] for key in kind.made_of if key in parts] if kind else []
+
+
+def _check_made_of(parts: Content, metrics: Content, at: Location) -> None:
+    """A metric of other metrics names such as have events, and two that go together."""
+    sources = []
+    for key in METRIC_KINDS[parts["kind"]].made_of:
+        source = parts.get(key)
+        if source is None:
+            continue
+        own = {n: m for n, m in metrics.items() if not (_made_of(m) or is_of_units(m))}
+        if source not in own:
+            expected = f"a metric of decisions' events in this file ({listed(own)})"
+            at.key(key).wrong(source, expected, nearest(source, own))
+            continue
+        sources.append((key, own[source]))
+    pers = [source.get("per", "decision") for _, source in sources]
+    if len(set(pers)) > 1:
+        expected = f"two metrics per {pers[0]}, or two per {pers[1]}"
+        at.key(sources[1][0]).wrong(Verbatim(f"one per {pers[1]}"), expected)
+    for key, source in sources:
+        if "winsorise" in source and source.get("per") == "unit":
+            expected = "one whose units are not winsorised"
+            at.key(key).wrong(parts[key], expected, "winsorise it per decision, or not at all")
+
+
+def _check_winsorise(parts: Content, in_objective: bool, at: Location) -> None:
+    """A metric is cut off at one place, and where policies learn from it at their own."""
+    if "winsorise" not in parts:
+        return
+    reason = ""
+    if METRIC_KINDS[parts["kind"]].is_proportion:
+        reason = f"a {parts['kind']} metric is 0 or 1 already"
+    elif in_objective:
+        reason = "policies learn from values up to the cap, so the report judges by those"
+    elif "cap" in parts:
+        reason = "the cap says already where values are cut off"
+    if reason:
+        at.key("winsorise").wrong(Verbatim("one"), f"no winsorise: {reason}")
 
 
 def _check_kind(parts: Content, in_objective: bool, at: Location) -> None:
@@ -203,7 +264,7 @@ def _check_kind(parts: Content, in_objective: bool, at: Location) -> None:
     name = parts["kind"]
     kind = METRIC_KINDS[name]
     # The objective needs values in [0, 1]: a sum or count has to be told what counts as 1.
-    if kind.cap == "required" and in_objective and "cap" not in parts:
+    if kind.cap == "required" and kind.is_learned and in_objective and "cap" not in parts:
         expected = f"the value that counts as 1, since a {name} has no upper end"
         at.key("cap").wrong(Verbatim("nothing"), expected, "for example cap: 10")
     if kind.cap == "fixed" and parts.get("cap", 1.0) != 1.0:
@@ -240,6 +301,11 @@ def _check_objective(content: Content, at: Location) -> None:
             at.key("objective").key(name).wrong(
                 Verbatim("an unknown metric"), _one_of_metrics(metrics), nearest(name, metrics)
             )
+        kind = metrics.get(name, {}).get("kind")
+        if kind is not None and not METRIC_KINDS[kind].is_learned:
+            expected = "a metric that each decision has a number of, since policies learn from it"
+            hint = "let a guardrail watch it, or only the report"
+            at.key("objective").key(name).wrong(Verbatim(f"a {kind}"), expected, hint)
     if objective and not any(weight > 0 for weight in objective.values()):
         at.key("objective").wrong(Verbatim("no weight above 0"), "at least one metric to raise")
 

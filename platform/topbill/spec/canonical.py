@@ -52,9 +52,10 @@ FIELDS: dict[str, tuple[str, ...]] = {
 """The fields that are always part of the form, in its order: of the parts of an experiment, and the
 parameters of a policy by its kind. They are those of 0.1; nothing is ever added here.
 """
-APART = ("source", "raw", "layer_start", "capped")
+APART = ("source", "raw", "layer_start", "capped", "of_kind")
 """Fields that no fingerprint reads: where the experiment came from, what follows from its
-neighbours in the layer, and that a metric's cap was written although it is the default.
+neighbours in the layer or a metric's in the file, and that a cap was written although it is the
+default.
 """
 _REQUIRED = object()
 """The default of a field that has none; it equals no value."""

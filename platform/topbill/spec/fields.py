@@ -280,6 +280,23 @@ class MarginField:
 
 
 @dataclass(frozen=True)
+class Level:
+    """A quantile's level, `99%` or `0.99` → 0.99, above 0 and below 1."""
+
+    def read(self, value: Any, at: Location) -> Any:
+        level = value
+        if isinstance(value, str) and re.fullmatch(PERCENT, value):
+            level = float(Decimal(value[:-1]) / 100)
+        if _is_number(level) and 0 < level < 1:
+            return float(level)
+        return at.wrong(value, "a quantile between 0% and 100%, such as 99% or 0.99")
+
+    def schema(self) -> JsonSchema:
+        number = {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1}
+        return {"anyOf": [Percent().schema(), number]}
+
+
+@dataclass(frozen=True)
 class Duration:
     """`30m` → 1800 seconds; units ms, s, m, h, d; above zero and at most 400 days."""
 

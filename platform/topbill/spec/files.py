@@ -13,8 +13,10 @@ from typing import Any
 import msgspec
 
 from topbill.domain.errors import FileProblem, SpecError
+from topbill.spec import library
 from topbill.spec.build import build
 from topbill.spec.fields import INVALID, Location, percent
+from topbill.spec.library import MetricLibrary, uses_library
 from topbill.spec.model import Experiment
 from topbill.spec.renames import modern, with_defaults_of_first_version
 from topbill.spec.schema import EXPERIMENT
@@ -34,21 +36,29 @@ def load(path: Path) -> Experiment:
             [FileProblem(path.name, "file", error.strerror or "an error", "a readable YAML file")]
         ) from None
     raw, problems = parse(data, path.name)
-    return from_raw(raw, path.name, problems)
+    metrics = library.read(path.parent) if uses_library(raw) else MetricLibrary()
+    return from_raw(raw, path.name, problems, metrics)
 
 
-def from_raw(raw: Any, name: str, problems: Sequence[FileProblem] = ()) -> Experiment:
+def from_raw(
+    raw: Any,
+    name: str,
+    problems: Sequence[FileProblem] = (),
+    metrics: MetricLibrary | None = None,
+) -> Experiment:
     """The experiment that parsed YAML (or the audit's JSON) says; `name` is what its problems are
-    said of.
+    said of, `metrics` the library that it may refer to.
 
     Raises SpecError with every problem, after those already found.
     """
     at = Location(name, problems=list(problems))
+    metrics = metrics or MetricLibrary()
+    raw, names = library.expanded(raw, metrics, at)
     # What could not be read doesn't stop the rest from being checked: all problems in one go.
     content = EXPERIMENT.read(raw, at)
     experiment = None if content is INVALID else build(content, raw, at)
     if experiment is None:
-        raise SpecError(at.problems)
+        raise SpecError(library.relocated(at.problems, names, metrics, name))
     return experiment
 
 
@@ -76,6 +86,10 @@ def validate(paths: Sequence[Path]) -> list[Verdict]:
     verdicts: list[Verdict] = []
     for file in _files(paths):
         try:
+            if file.name in library.NAMES:
+                # Given by itself: it is no experiment, and all that can be told of it is wrong.
+                problem = FileProblem(file.name, "file", "a metric library", "an experiment file")
+                raise SpecError(library.read(file.parent).problems or [problem])
             if file.is_dir():
                 problem = FileProblem(
                     str(file), "directory", "no *.yaml", "at least one experiment file"
@@ -111,6 +125,9 @@ def _files(paths: Iterable[Path]) -> list[Path]:
     files: dict[Path, None] = {}
     for path in paths:
         inside = yaml_in(path) if path.is_dir() else []
+        is_broken = path.is_dir() and library.read(path).problems
+        # A library is no experiment; it is looked at by itself to tell what is wrong with it.
+        inside = [file for file in inside if is_broken or file.name not in library.NAMES]
         files.update(dict.fromkeys(inside or [path]))
     return list(files)
 

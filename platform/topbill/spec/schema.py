@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 import msgspec
 
 from topbill.domain.features import LARGEST
-from topbill.domain.metric import METRIC_KINDS
+from topbill.domain.metric import METRIC_KINDS, event_kinds
 from topbill.domain.reading import METHODS
 from topbill.domain.rewards import CLICK_MODELS
 from topbill.policies import KINDS
@@ -32,6 +32,7 @@ from topbill.spec.fields import (
     Json,
     JsonSchema,
     Key,
+    Level,
     ListOf,
     Location,
     MapOf,
@@ -43,6 +44,7 @@ from topbill.spec.fields import (
     Tagged,
     Text,
     TimeZone,
+    listed,
     nearest,
 )
 from topbill.spec.model import Status, Surface
@@ -216,8 +218,13 @@ FEATURE = Tagged(
     },
     "What kind of feature it is.",
 )
+_BETTER = Key(
+    Choice(("higher", "lower")),
+    "Which direction is good: by default its weight's in the objective, else higher. What "
+    "only a guardrail watches must say it.",
+)
 # `kind` comes from the table of metric kinds, so a kind that is added there can be written here.
-METRIC = Section(
+_OF_EVENTS = Section(
     {
         "event": Key(
             Text(64, r"^[A-Za-z][A-Za-z0-9_.:-]*$", "an event name"),
@@ -258,11 +265,12 @@ METRIC = Section(
             "from decisions alone.",
         ),
         "default": Key(Number(-1e12, 1e12), "Its value where no event came (default 0)."),
-        "better": Key(
-            Choice(("higher", "lower")),
-            "Which direction is good: by default its weight's in the objective, else higher. What "
-            "only a guardrail watches must say it.",
+        "winsorise": Key(
+            Level(),
+            "The quantile of all variants' values together above which the report counts values as "
+            "it.",
         ),
+        "better": _BETTER,
         "covariate": Key(
             Covariate(),
             "What a unit did before its first decision, to take noise out of comparisons (CUPED): "
@@ -271,6 +279,59 @@ METRIC = Section(
     },
     renames.METRIC,
 )
+_OF_METRICS = {
+    "ratio": Section(
+        {
+            "kind": Key(Choice(METRIC_KINDS), "A ratio of two other metrics' totals.", True),
+            "numerator": Key(Name, "The metric of this file whose total is divided.", True),
+            "denominator": Key(Name, "The metric of this file that it is divided by.", True),
+            "better": _BETTER,
+        }
+    ),
+    "quantile": Section(
+        {
+            "kind": Key(Choice(METRIC_KINDS), "A quantile of another metric.", True),
+            "of": Key(
+                Name,
+                "The metric of this file whose values it is taken of, where there was an event.",
+                True,
+            ),
+            "q": Key(Level(), "Which quantile: 90% has 90% of the values below it.", True),
+            "better": _BETTER,
+        }
+    ),
+}
+LIBRARY = "library"
+"""What stands for a metric that the library of the folder defines."""
+
+
+class MetricField:
+    """A metric: of events, or of other metrics of the file."""
+
+    def read(self, value: Any, at: Location) -> Any:
+        if isinstance(value, str):
+            hint = f"did you mean {LIBRARY}?" if value.casefold() in LIBRARY else ""
+            return at.wrong(value, f"a mapping with {listed(_OF_EVENTS.keys)}, or {LIBRARY}", hint)
+        kind = value.get("kind") if isinstance(value, dict) else None
+        section = _OF_METRICS.get(kind, _OF_EVENTS) if isinstance(kind, str) else _OF_EVENTS
+        return section.read(value, at)
+
+    def schema(self) -> JsonSchema:
+        sections = []
+        for kinds, section in (
+            (event_kinds(), _OF_EVENTS),
+            *(([kind], section) for kind, section in _OF_METRICS.items()),
+        ):
+            schema = section.schema()
+            schema["properties"]["kind"]["enum"] = kinds
+            sections.append(schema)
+        about = "As metrics.yaml in this folder defines it."
+        return {"anyOf": [*sections, {"const": LIBRARY, "description": about}]}
+
+
+METRIC = MetricField()
+
+
 ACTION = Section(
     {
         "id": Key(Id, "Its id, unique in the file.", True),
@@ -352,7 +413,11 @@ EXPERIMENT = Section(
             "What may be shown; [] when every request brings its own.",
             True,
         ),
-        "metrics": Key(MapOf(METRIC, 50, 1), "What is computed of the reward events.", True),
+        "metrics": Key(
+            MapOf(METRIC, 50, 1),
+            "What is computed of the reward events; `NAME: library` takes it from metrics.yaml.",
+            True,
+        ),
         "objective": Key(
             MapOf(Number(-1000, 1000), 50, 1),
             "Weight per metric: what policies learn to raise.",
@@ -397,6 +462,10 @@ EXPERIMENT = Section(
     },
     renames.EXPERIMENT,
 )
+
+
+METRIC_LIBRARY = Section({"metrics": Key(MapOf(METRIC, 500, 1), "Metrics by name.", True)})
+"""What metrics.yaml, the library of a folder of experiments, may say."""
 
 
 def json_schema() -> JsonSchema:

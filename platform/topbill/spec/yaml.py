@@ -57,6 +57,13 @@ def parse(data: bytes, file: str) -> tuple[Any, list[FileProblem]]:
     raise SpecError([problem])
 
 
+def lines(data: bytes, file: str) -> dict[str, int]:
+    """The line of each key of plain YAML that `parse` has read, by its path (`metrics.play`)."""
+    reader = _Reader(file)
+    reader.read(data.decode("utf-8-sig"))
+    return reader.lines
+
+
 def _syntax_hint(error: yaml.MarkedYAMLError) -> str:
     problem = error.problem or ""
     if "cannot start any token" in problem:
@@ -74,6 +81,7 @@ class _Reader:
     def __init__(self, file: str) -> None:
         self.file = file
         self.problems: list[FileProblem] = []
+        self.lines: dict[str, int] = {}
 
     def read(self, text: str) -> tuple[Any, list[FileProblem]]:
         self.events: Iterator[Any] = yaml.parse(text, Loader=_Loader)
@@ -132,6 +140,7 @@ class _Reader:
                 )
             # The first line, so that a third one is told beside it too.
             lines.setdefault(key, line)
+            self.lines.setdefault(inner, line)
             items[key] = self.value(next(self.events), inner, depth + 1)
         return items
 

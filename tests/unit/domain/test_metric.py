@@ -16,19 +16,34 @@ from hypothesis import strategies as st
 
 from topbill import domain, lake
 from topbill.domain.errors import BadRequest
-from topbill.domain.metric import METRIC_KINDS, Metric, longest_window, values_sql, window_over
+from topbill.domain.metric import (
+    METRIC_KINDS,
+    Metric,
+    event_kinds,
+    longest_window,
+    unit_values_sql,
+    values_sql,
+    window_over,
+)
 from topbill.domain.objective import Objective
 from topbill.domain.sql import identifier, quoted
 from topbill.reporting.page import page_values
 from topbill.reporting.queries.database import AnalyticsDatabase
 
 KEY = "it's"
+KINDS = event_kinds()
+LEARNED = [kind for kind in KINDS if METRIC_KINDS[kind].is_learned]
 START = dt.datetime(2026, 1, 1)
 SECOND = 1_000_000
 LAGS = [-SECOND, 0, 99_999, 100_000, 100_001, SECOND, SECOND, 5_500_000, 5_500_001, 10 * SECOND]
 """µs after the decision; some of them twice as likely, so that events of one moment are common."""
 Event = tuple[int, str, float, int]
 """Which decision it belongs to, its name, its value, and its lag in µs."""
+
+
+def item_of(value: float) -> str | None:
+    """Which of a few items an event speaks of; some of none."""
+    return None if value < -4 else f"i{int(value) % 3}"
 
 
 def recorded(decisions: int, events: list[Event]) -> lake.Connection:
@@ -42,20 +57,24 @@ def recorded(decisions: int, events: list[Event]) -> lake.Connection:
     connection.execute(
         "CREATE TABLE rewards (decision_id VARCHAR, experiment VARCHAR, variant VARCHAR, "
         "unit VARCHAR, event VARCHAR, value DOUBLE, occurred_at TIMESTAMP, decided_at TIMESTAMP, "
-        "seq BIGINT)"
+        "seq BIGINT, item VARCHAR)"
     )
     rows: list[list[object]] = []
     for seq, (n, name, value, lag) in enumerate(events):
         happened = START + dt.timedelta(microseconds=lag)
-        rows.append([f"d{n}", KEY, "a", "u", name, value, happened, START, seq])
+        rows.append([f"d{n}", KEY, "a", "u", name, value, happened, START, seq, item_of(value)])
     if rows:
-        connection.executemany("INSERT INTO rewards VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
+        connection.executemany("INSERT INTO rewards VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
     return connection
 
 
 def of_decision(metric: Metric, n: int, events: list[Event]) -> float:
     """What Python makes of the events of one decision."""
-    own = [(value, lag / 1e6) for m, name, value, lag in events if m == n and name == metric.event]
+    own: list[Any] = []
+    for m, name, value, lag in events:
+        if m == n and name == metric.event:
+            item = (item_of(value),) if metric.kind == "distinct" else ()
+            own.append((value, lag / 1e6, *item))
     return metric.value(own)
 
 
@@ -82,19 +101,18 @@ PARTS = st.fixed_dictionaries(
 @settings(max_examples=25, deadline=None)
 @given(
     events=EVENTS,
-    parts=st.lists(PARTS, min_size=len(METRIC_KINDS), max_size=len(METRIC_KINDS)),
+    parts=st.lists(PARTS, min_size=len(KINDS), max_size=len(KINDS)),
     weights=st.lists(
         st.sampled_from([-0.5, 0.0, 0.25, 1.0, 2.0]),
-        min_size=len(METRIC_KINDS),
-        max_size=len(METRIC_KINDS),
+        min_size=len(KINDS),
+        max_size=len(KINDS),
     ),
 )
 def test_python_sql_and_the_report_of_a_page_agree_on_every_kind(
     events: list[Event], parts: list[dict[str, Any]], weights: list[float]
 ) -> None:
     metrics = [
-        Metric(f'odd "{kind}"', kind=kind, **own)
-        for kind, own in zip(METRIC_KINDS, parts, strict=True)
+        Metric(f'odd "{kind}"', kind=kind, **own) for kind, own in zip(KINDS, parts, strict=True)
     ]
     objective = Objective.of(metrics, {m.name: w for m, w in zip(metrics, weights, strict=True)})
     connection = recorded(4, events)
@@ -119,7 +137,7 @@ def test_python_sql_and_the_report_of_a_page_agree_on_every_kind(
             assert pages[metric.name][n] == pytest.approx(clipped, abs=1e-12)
 
 
-@pytest.mark.parametrize("kind", METRIC_KINDS)
+@pytest.mark.parametrize("kind", LEARNED)
 def test_the_report_of_a_page_computes_each_kind_as_the_learner_does(kind: str) -> None:
     """Once it took the largest value for what it didn't know, a count for "it happened", and
     nothing for a default."""
@@ -142,7 +160,7 @@ def test_the_guide_lists_every_kind_with_what_it_computes() -> None:
 
 def test_what_each_kind_computes() -> None:
     events = [(2.0, 1.0), (9.0, 3.0), (4.0, 3.0), (7.0, 1.0), (100.0, 61.0)]
-    got = {kind: Metric("m", "e", kind, 60.0).value(events) for kind in METRIC_KINDS}
+    got = {kind: Metric("m", "e", kind, 60.0).value(events) for kind in KINDS}
     assert got == {
         "binary": 1.0,
         "max": 9.0,
@@ -152,7 +170,49 @@ def test_what_each_kind_computes() -> None:
         "last": 4.0,  # of two at the last moment, the one that the log has last
         "earliest": 2.0,  # of two at the first moment, the one that the log has first
         "retention": 1.0,
+        "distinct": 0.0,  # none of these events speaks of an item
     }
+    spoken: list[Any] = [(1.0, 1.0, "a"), (1.0, 2.0, "b"), (1.0, 3.0, "a"), (1.0, 4.0, None)]
+    assert Metric("m", "e", "distinct", 60.0).value(spoken) == 2.0
+
+
+@pytest.mark.parametrize("kind", [kind for kind in METRIC_KINDS if kind not in KINDS])
+def test_a_metric_of_other_metrics_is_no_number_of_a_decisions_events(kind: str) -> None:
+    metric = Metric("m", "e", kind, 60.0)
+    assert not metric.is_of_decisions
+    with pytest.raises(BadRequest, match="a metric of other metrics"):
+        metric.value([(1.0, 1.0)])
+
+
+@settings(max_examples=25, deadline=None)
+@given(events=EVENTS, window=st.sampled_from([0.1, 1.0, 5.5]), now=st.integers(0, 12))
+def test_a_unit_has_the_metric_of_all_its_mature_decisions_events_together(
+    events: list[Event], window: float, now: int
+) -> None:
+    """Decisions 0 and 1 are of one unit, 2 and 3 of another; each of them was decided 3 s after the
+    one before."""
+    connection = recorded(4, events)
+    connection.execute("UPDATE rewards SET unit = (decision_id[2:]::INT // 2)::VARCHAR")
+    later = "to_seconds(3 * decision_id[2:]::INT)"
+    connection.execute(
+        f"UPDATE rewards SET decided_at = decided_at + {later}, occurred_at = occurred_at + {later}"  # noqa: S608
+    )
+    metrics = [Metric(kind, "a", kind, window, per="unit") for kind in KINDS]
+    start = round((START - dt.datetime(1970, 1, 1)).total_seconds()) * SECOND
+    at = start + now * SECOND
+    query = unit_values_sql(metrics, f"r.experiment = {quoted(KEY)}", at)
+    got = {row[0]: row[2:] for row in connection.sql(query).fetchall()}
+    for unit in ("0", "1"):
+        own: list[Any] = []
+        for n, name, value, lag in events:
+            decided = start + 3 * n * SECOND
+            over = window_over(decided, window, at)
+            if n // 2 == int(unit) and name == "a" and over and lag / 1e6 <= window:
+                own.append((value, (decided + lag) / 1e6, item_of(value)))
+        for metric, value in zip(metrics, got.get(unit, [None] * len(metrics)), strict=True):
+            pairs = own if metric.kind == "distinct" else [event[:2] for event in own]
+            expected = metric.definition.fold(pairs) if own else None
+            assert value == (None if expected is None else pytest.approx(expected, abs=1e-12))
 
 
 @pytest.mark.parametrize("sign", [1.0, -1.0])

@@ -12,13 +12,13 @@ import pytest
 
 from topbill import reporting
 from topbill.domain.decision import Origin, decision_rows, reward_rows
-from topbill.domain.metric import METRIC_KINDS, Metric
+from topbill.domain.metric import Metric, event_kinds
 from topbill.domain.records import Decision, RewardEvent
 from topbill.lake import Lake
 
 from .test_report import NOW, SECOND, SPEC, decision, text
 
-KINDS = list(METRIC_KINDS)
+KINDS = event_kinds()
 
 
 def world(seed: int) -> tuple[list[Decision], list[RewardEvent], pd.DataFrame, pd.DataFrame]:
@@ -40,14 +40,15 @@ def world(seed: int) -> tuple[list[Decision], list[RewardEvent], pd.DataFrame, p
                     event_id=f"e{n}-{i}",
                     event="watch",
                     value=value,
+                    action="xy"[int(value) % 2],
                     occurred_at=occurred,
                     received_at=occurred,
                 )
             )
     rows = pd.DataFrame([(d.decision_id, d.unit, d.variant, d.decided_at) for d in decisions])
     rows.columns = ["decision_id", "unit", "variant", "at"]
-    came = pd.DataFrame([(e.decision_id, e.value, e.occurred_at) for e in events])
-    came.columns = ["decision_id", "value", "occurred"]
+    came = pd.DataFrame([(e.decision_id, e.value, e.occurred_at, e.action) for e in events])
+    came.columns = ["decision_id", "value", "occurred", "item"]
     return decisions, events, rows, came
 
 
@@ -88,6 +89,7 @@ def test_every_kind_is_what_pandas_makes_of_the_events(tmp_path: Path, per: Any)
         "mean": groups.mean(),
         "last": groups.last(),
         "earliest": groups.first(),
+        "distinct": inside.groupby(key).item.nunique(),
     }
     assert found.ab is not None
     for metric in metrics:
@@ -102,6 +104,65 @@ def test_every_kind_is_what_pandas_makes_of_the_events(tmp_path: Path, per: Any)
         assert c.per == per
     assert ("count per unit" in text(found)) == (per == "unit")
     assert ("count per unit" in reporting.to_html(found)) == (per == "unit")
+
+
+@pytest.mark.parametrize("per", ["decision", "unit"])
+def test_ratios_quantiles_and_winsorised_metrics_are_what_pandas_makes(
+    tmp_path: Path, per: Any
+) -> None:
+    metrics = (
+        Metric("minutes", "watch", "sum", 600.0, per=per),
+        Metric("count", "watch", "count", 300.0, per=per),
+        Metric("cut", "watch", "sum", 600.0, per=per, winsorise=0.95),
+        Metric("rate", "watch", "ratio", 600.0, per=per, numerator="minutes", denominator="count"),
+        Metric("p80", "watch", "quantile", 600.0, per=per, of="minutes", of_kind="sum", q=0.8),
+    )
+    found, rows, came = report(tmp_path, metrics, 5)
+    mature = rows[rows["at"] + 600 * SECOND < NOW + 3600 * SECOND]
+    inside = came.merge(mature, on="decision_id")
+    lag = inside.occurred - inside["at"]
+    minutes = inside[lag <= 600 * SECOND].groupby("decision_id").value.sum()
+    counts = inside[lag <= 300 * SECOND].groupby("decision_id").size()
+    wide = mature.set_index("decision_id").assign(minutes=minutes, count=counts)
+    wide["had"] = wide.minutes.notna()
+    wide = wide.fillna(0.0)
+    key = "unit" if per == "unit" else "decision_id"
+    numbers = wide.groupby(key).agg(
+        {"variant": "first", "minutes": "sum", "count": "sum", "had": "any"}
+    )
+    cut = numbers.minutes.clip(upper=numbers.minutes.quantile(0.95))
+    by_variant = numbers.groupby("variant")
+    expected = {
+        "cut": cut.groupby(numbers.variant).mean(),
+        "rate": by_variant.minutes.sum() / by_variant["count"].sum(),
+        "p80": numbers[numbers.had].groupby("variant").minutes.quantile(0.8),
+    }
+    assert found.ab is not None
+    for name, values in expected.items():
+        for line in found.metrics:
+            if line.metric == name:
+                assert line.estimate.value == pytest.approx(values[line.variant]), name
+                assert line.estimate.low is not None
+        (c,) = [c for c in found.ab.comparisons if c.metric == name]
+        assert (c.value, c.control_value) == pytest.approx((values.bandit, values.editorial))
+        assert c.per == ("count" if name == "rate" else per)
+    assert reporting.to_html(found)
+    assert "cut: values above" in text(found)
+
+
+def test_a_ratio_of_nothing_has_a_reason(tmp_path: Path) -> None:
+    metrics = (
+        Metric("minutes", "watch", "sum", 600.0),
+        Metric("never", "none", "count", 600.0),
+        Metric("rate", "watch", "ratio", 600.0, numerator="minutes", denominator="never"),
+        Metric("p50", "none", "quantile", 600.0, of="never", of_kind="count", q=0.5),
+    )
+    found, _, _ = report(tmp_path, metrics, 6)
+    assert found.ab is not None
+    reasons = {c.metric: c.reason for c in found.ab.comparisons}
+    assert (reasons["rate"], reasons["p50"]) == ("no_values", "no_values")
+    assert {m.estimate.reason for m in found.metrics if m.metric == "rate"} == {"no_values"}
+    assert text(found)
 
 
 def test_a_cap_of_the_file_is_the_reports_too(tmp_path: Path) -> None:

@@ -15,6 +15,8 @@ from scipy import stats
 
 from topbill import ab
 from topbill.ab import OBJECTIVE, Method
+from topbill.ab.core.quantile import quantiles
+from topbill.ab.core.units import read_rows
 from topbill.ab.judged import judged
 from topbill.domain.margin import MarginUnit
 from topbill.domain.metric import Metric, metric_column, unit_scope_sql, unit_values_sql
@@ -89,6 +91,10 @@ class ExperimentTables(NamedTuple):
                     cap=metric.judged_cap,
                     floor=metric.floor,
                     per=metric.per,
+                    winsorise=metric.winsorise,
+                    q=metric.q,
+                    numerator=metric.numerator,
+                    denominator=metric.denominator,
                 )
             )
         guardrails: dict[str, float | ab.Margin] = {}
@@ -182,7 +188,7 @@ class AnalysisRows:
                 columns.append(self._since_first(metric))
             elif metric in self._pooled:
                 columns.append(self._of_unit(metric))
-            else:
+            elif metric.denominator is None:
                 columns.append(self._mature(metric_column(metric.name), metric, metric.name))
         for name in self.covariates.values():
             columns.append(f"c.{identifier(name)}")
@@ -216,7 +222,10 @@ class AnalysisRows:
     def _mature(self, column: str, measured: Metric | Objective, name: str) -> str:
         """A column where the window is over: what was earned, or the default without an event."""
         is_mature = measured.mature_sql("d.decided_at", self._tables.published_us)
-        earned = f"coalesce(e.{column}, {number(measured.default)})"
+        earned = f"e.{column}"
+        # A quantile is of decisions with an event; of all others something is known without one.
+        if not isinstance(measured, Metric) or measured.of is None:
+            earned = f"coalesce({earned}, {number(measured.default)})"
         return f"CASE WHEN {is_mature} THEN {earned} END AS {identifier(name)}"
 
     def _of_unit(self, metric: Metric) -> str:
@@ -224,7 +233,7 @@ class AnalysisRows:
         first of its decisions whose window is over, and nothing in the others."""
         is_mature = metric.mature_sql("d.decided_at", self._tables.published_us)
         place = f"row_number() OVER (PARTITION BY d.unit, d.variant, {is_mature} ORDER BY d.seq)"
-        value = f"coalesce(w.{metric_column(metric.name)}, {number(metric.default)})"
+        value = metric.or_default_sql(f"w.{metric_column(metric.name)}")
         return (
             f"CASE WHEN {is_mature} AND {place} = 1 THEN {value} END AS {identifier(metric.name)}"
         )
@@ -258,6 +267,9 @@ class AnalysisRows:
             variant=VARIANT,
         )
         metrics: dict[str, ab.Metric] = {OBJECTIVE: ab.Mean(OBJECTIVE), **counted.metrics}
+        of_ranks = {n: m for n, m in metrics.items() if isinstance(m, ab.Quantile)}
+        for name in of_ranks:
+            del metrics[name]
         names = list(metrics)
         sums, moments = [], []
         # All metrics in one pass. Units without a mature decision count for nothing: n is 0 there.
@@ -284,6 +296,9 @@ class AnalysisRows:
             counts[variant_name] = VariantCounts(units, decisions)
             for i, name in enumerate(names):
                 estimates[name, variant_name] = _mean(*numbers[7 * i : 7 * i + 7])
+        for name, quantile in of_ranks.items():
+            for variant_name, estimate in _quantiles(counted.relation, quantile).items():
+                estimates[name, variant_name] = estimate
         return counts, estimates
 
     def excluded(self) -> dict[str, int]:
@@ -360,6 +375,32 @@ def _weighted_decisions(database: AnalyticsDatabase, key: str) -> int:
         key=key,
     )
     return int(row["n"])
+
+
+def _quantiles(relation: Any, metric: ab.Quantile) -> dict[str, MeanEstimate]:
+    """The quantile of each variant that has a value."""
+    rows = read_rows(
+        relation,
+        unit=UNIT,
+        variant=VARIANT,
+        metrics={"q": metric},
+        covariates=None,
+        adjust="cuped",
+    )
+    estimates = {}
+    for variant, arm in quantiles(rows, metric).items():
+        estimate = MeanEstimate(value=arm.value, units=arm.n, decisions=arm.n)
+        if arm.n < 2:
+            estimate = replace(estimate, reason="too_few_units")
+        elif arm.variance == 0.0:
+            estimate = replace(estimate, reason="constant_metric")
+        else:
+            se = float(np.sqrt(arm.variance))
+            half = float(stats.norm.isf(0.025)) * se
+            low, high = arm.value - half, arm.value + half
+            estimate = replace(estimate, low=low, high=high, se=se)
+        estimates[str(variant)] = estimate
+    return estimates
 
 
 def _sums(metric: ab.Metric, *, is_weighted: bool) -> tuple[str, str, str]:

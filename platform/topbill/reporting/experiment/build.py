@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from topbill.ab import OBJECTIVE, Analysis, Method
 from topbill.domain.errors import BadRequest
+from topbill.lake import metric_of
 from topbill.reporting.experiment.analysis_rows import (
     AnalysisRows,
     ExperimentTables,
@@ -273,7 +274,7 @@ def _metric_lines(
                     window_seconds=metric["window_seconds"],
                     guardrail=metric["margin"] is not None,
                     estimate=mean,
-                    per=metric.get("per") or "decision",
+                    per=metric_of(metric).read_per,
                 )
             )
     return lines

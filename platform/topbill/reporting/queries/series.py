@@ -152,6 +152,8 @@ def _measured(experiment: Experiment, name: str) -> Metric | Objective:
     """The metric of that name, or the objective. Raises BadRequest for one of what units did, which
     has no course over decisions."""
     for metric in experiment.metrics:
+        if metric.name == name and not metric.is_of_decisions:
+            raise BadRequest("metric", f"{name} is a {metric.kind}, no number of each decision")
         if metric.name == name:
             return metric
     if any(metric.name == name for metric in experiment.unit_metrics):
