@@ -70,8 +70,8 @@ def test_a_ratio_and_a_quantile_have_event_and_window_of_their_metrics() -> None
         ("r: {kind: ratio, numerator: play}", "metrics.r.denominator: got nothing; expected this"),
         (
             "r: {kind: ratio, numerator: play, denominator: plai}",
-            "metrics.r.denominator: got 'plai'; expected a metric of decisions' events in this file (play); "
-            "did you mean play?",
+            "metrics.r.denominator: got 'plai'; expected a metric of decisions' events in this "
+            "file (play); did you mean play?",
         ),
         ("r: {kind: ratio, numerator: play, denominator: r}", "metrics.r.denominator: got 'r'"),
         ("q: {kind: quantile, of: play, q: 90}", "metrics.q.q: got 90; expected a quantile"),
