@@ -12,13 +12,13 @@ import pytest
 
 from topbill import reporting
 from topbill.domain.decision import Origin, decision_rows, reward_rows
-from topbill.domain.metric import Metric, event_kinds
+from topbill.domain.metric import METRIC_KINDS, Metric, event_kinds
 from topbill.domain.records import Decision, RewardEvent
 from topbill.lake import Lake
 
 from .test_report import NOW, SECOND, SPEC, decision, text
 
-KINDS = event_kinds()
+KINDS = [kind for kind in event_kinds() if not METRIC_KINDS[kind].of_a_day]
 
 
 def world(seed: int) -> tuple[list[Decision], list[RewardEvent], pd.DataFrame, pd.DataFrame]:
