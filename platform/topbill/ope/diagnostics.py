@@ -58,7 +58,8 @@ REMEDIES: dict[str, str] = {
     ),
     "mean_weight_off": (
         "Check that each row has the propensity of its own action as it was drawn, and that no "
-        "rows were dropped by what they earned."
+        "rows were dropped by what they earned. Where the mean is below 1, the log may also hardly "
+        "show what the policy would: then another log is needed."
     ),
     "propensities_miscalibrated": (
         "Check that propensities are those of the draw, and that the eligible actions are all that "
