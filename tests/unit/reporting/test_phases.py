@@ -19,6 +19,7 @@ from topbill.domain.errors import BadRequest
 from topbill.domain.records import Decision, Placement, RewardEvent
 from topbill.engine.compiled import CompiledExperiment
 from topbill.lake import Lake
+from topbill.reporting.queries import action_values
 from topbill.spec import Experiment, from_audit
 
 DAY = 86_400_000_000
@@ -392,3 +393,52 @@ def test_an_imported_log_with_another_revision_is_what_was_in_force(tmp_path: Pa
     )
     (phase,) = reporting.load_experiment_report("home", tmp_path).phases
     assert sum(phase.units.values()) == 1_000
+
+
+# --- Actions
+
+
+def test_an_action_whose_content_changed_is_another_one(tmp_path: Path) -> None:
+    halves = {"old": 50, "new": 50}
+    before = experiment(halves, actions=[{"id": "x", "payload": {"image": "a.jpg"}}, {"id": "y"}])
+    after = experiment(halves, actions=[{"id": "x", "payload": {"image": "b.jpg"}}, {"id": "y"}])
+    record(tmp_path, [Stage(before, range(400), 0.9), Stage(after, range(400, 800), 0.1)])
+    report = reporting.load_experiment_report("home", tmp_path)
+    shown = {(line.variant, line.action) for line in report.shares}
+    assert ("new", "x") in shown
+    assert ("new", "x (until 2024-10-05 00:00)") in shown
+    (note,) = [note for note in report.notes if note.code == "action_changed"]
+    assert note.sentence.startswith(
+        "x is another action since 2024-10-05 00:00 UTC: its payload changed."
+    )
+    # No phase, as nobody gets another variant by it.
+    assert len(report.phases) == 1
+    values = action_values.action_values(tmp_path, "home", "new").set_index("action")
+    assert values.loc["x (until 2024-10-05 00:00)", "value"] > 0.7
+    assert values.loc["x", "value"] < 0.3
+
+
+def test_an_action_that_is_written_otherwise_is_the_same(tmp_path: Path) -> None:
+    halves = {"old": 50, "new": 50}
+    a = {"id": "x", "payload": {"image": "a.jpg", "alt": "A"}}
+    b = {"payload": {"alt": "A", "image": "a.jpg"}, "id": "x"}
+    stages = [
+        Stage(experiment(halves, actions=[a, {"id": "y"}]), range(200)),
+        Stage(experiment(halves, actions=[b, {"id": "y"}], title="Another"), range(200, 400)),
+    ]
+    record(tmp_path, stages)
+    report = reporting.load_experiment_report("home", tmp_path)
+    assert {line.action for line in report.shares} == {"x"}
+    assert not any(note.code == "action_changed" for note in report.notes)
+
+
+def test_a_content_that_came_back_is_the_same_action(tmp_path: Path) -> None:
+    halves = {"old": 50, "new": 50}
+    a = experiment(halves, actions=[{"id": "x", "payload": "a"}, {"id": "y"}])
+    b = experiment(halves, actions=[{"id": "x", "payload": "b"}, {"id": "y"}])
+    record(tmp_path, [Stage(a, range(200)), Stage(b, range(200, 400)), Stage(a, range(400, 600))])
+    report = reporting.load_experiment_report("home", tmp_path)
+    shown: dict[str, int] = {}
+    for line in report.shares:
+        shown[line.action] = shown.get(line.action, 0) + line.shown
+    assert shown == {"x": 400, "x (until 2024-10-06 00:00)": 200}

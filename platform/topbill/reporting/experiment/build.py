@@ -35,6 +35,7 @@ from topbill.reporting.experiment.planned import (
     spec_at_first_exposure,
 )
 from topbill.reporting.experiment.wording import notes
+from topbill.reporting.queries.action_versions import LABELS, make_action_labels
 from topbill.reporting.queries.database import AnalyticsDatabase, open_database
 from topbill.spec.fields import nearest
 
@@ -141,6 +142,7 @@ def _report(
     windows = _longest_windows(tables)
     window = tables.objective().window
     checked = health(database, tables.key, windows, window, tables.published_us)
+    shares, changed_actions = _share_lines(database, tables.key)
     # As ISO 8601, because the report is read by other programs too.
     times = database.row(
         """SELECT replace(min(decided_at)::VARCHAR, ' ', 'T') || 'Z' AS first_at,
@@ -165,13 +167,14 @@ def _report(
         variants=variants,
         ab=analysis,
         metrics=_metric_lines(tables, variants, means),
-        shares=_share_lines(database, tables.key),
+        shares=shares,
         health=checked,
         notes=[
             *change_notes(spec_at_first_exposure(database, tables.key), tables.spec, *reading),
             *_other_control(tables, control),
             *notes(variants, checked, window, windows),
             *_little_left(explored),
+            *changed_actions,
             *_sub_sampled(rows.weighted),
         ],
         phases=list(rows.timeline.phases) if analysis is None else analysis.phases,
@@ -280,14 +283,24 @@ def _metric_lines(
     return lines
 
 
-def _share_lines(database: AnalyticsDatabase, key: str) -> list[ShareLine]:
+def _share_lines(database: AnalyticsDatabase, key: str) -> tuple[list[ShareLine], list[Note]]:
+    """What was shown, and a note for each action that stands for something else than it did."""
+    changes = make_action_labels(database, key)
+    placed = """SELECT variant, revision, unnest(slate) AS action FROM decisions
+        WHERE experiment = $key AND variant IS NOT NULL"""
+    if changes:
+        # Only then, as a join of all placements takes its time.
+        placed = f"""SELECT variant, coalesce(label, p.action) AS action FROM ({placed}) p
+            LEFT JOIN {LABELS} l ON p.revision = l.revision AND p.action = l.action"""  # noqa: S608  (our own name)
     rows = database.rows(
-        """SELECT variant, action, count(*) AS shown,
+        f"""SELECT variant, action, count(*)::BIGINT AS shown,
             count(*) / sum(count(*)) OVER (PARTITION BY variant) AS share
-        FROM (
-            SELECT variant, unnest(slate) AS action FROM decisions
-            WHERE experiment = $key AND variant IS NOT NULL
-        ) GROUP BY variant, action ORDER BY variant, shown DESC, action""",
+        FROM ({placed}) GROUP BY variant, action ORDER BY variant, shown DESC, action""",  # noqa: S608  (our own query)
         key=key,
     )
-    return [ShareLine(**row) for row in rows]
+    noted = []
+    for change in changes:
+        # What nobody saw before it changed is nothing that a number could mix.
+        if any(str(row["action"]).startswith(f"{change.action} (until ") for row in rows):
+            noted.append(Note(code="action_changed", sentence=change.sentence))
+    return [ShareLine(**row) for row in rows], noted

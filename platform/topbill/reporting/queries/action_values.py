@@ -14,6 +14,7 @@ import pandas as pd
 from topbill.domain.reasons import reasons
 from topbill.domain.sql import identifier
 from topbill.reporting.experiment.segments import context_struct, groupings
+from topbill.reporting.queries.action_versions import LABELS, make_action_labels
 from topbill.reporting.queries.database import (
     AnalyticsDatabase,
     open_database,
@@ -45,6 +46,9 @@ def action_values(
     log, are averaged with weights h = mean(1/p)^(−½) of their stage, which steadies their variance,
     so that the average is normal again although p learned from the rewards (Hadad et al. 2021, eq.
     16; Zhan et al. 2021: not contextual).
+
+    An id whose payload or features changed is several actions: `chase (until 2026-03-02 12:30)` is
+    what it was before.
 
     Args:
         data: the data folder.
@@ -151,8 +155,8 @@ _CELLS = """
     CREATE TEMP TABLE cells AS
     WITH chosen AS (
         SELECT * FROM (
-            SELECT decision_id, hash(unit) AS u, (seq - $first) * $stages // $length AS version,
-                variant = $variant AS own, slate[1] AS first, eligible,
+            SELECT decision_id, revision, hash(unit) AS u,
+                (seq - $first) * $stages // $length AS version, variant = $variant AS own, slate[1] AS first, eligible,
                 variant || '/' || ((seq - $first) * $stages // $length) AS v,
                 probabilities[1] AS chances {context}
             FROM decisions
@@ -161,14 +165,15 @@ _CELLS = """
                 AND {mature}
         ) {inside}
     ), each AS (
-        SELECT u, v, version, own, action, p, action = first AS drawn,
-            coalesce(e.objective, $default) AS r
+        SELECT u, v, version, own, coalesce(l.label, o.action) AS action, p,
+            o.action = first AS drawn, coalesce(e.objective, $default) AS r
         FROM (
-            SELECT decision_id, u, v, version, own, first, unnest(eligible) AS action,
+            SELECT decision_id, revision, u, v, version, own, first, unnest(eligible) AS action,
                 unnest(chances) AS p
             FROM chosen
         ) o LEFT JOIN (SELECT decision_id, objective FROM metrics.{experiment}) e
             ON o.decision_id = e.decision_id
+            LEFT JOIN {labels} l ON o.revision = l.revision AND o.action = l.action
         WHERE p > 0
     )
     SELECT u, v, action, any_value(version) AS version, count(*) AS n, sum(1 / p) AS inverse,
@@ -189,6 +194,8 @@ def _make_cells(
     p.
     """
     experiment = published_experiment(database, key)
+    # An id that stands for something else now is another action.
+    make_action_labels(database, key)
     span = database.row(
         """SELECT coalesce(min(seq), 0) AS first, coalesce(max(seq), 0) AS last FROM decisions
         WHERE experiment = $key""",
@@ -215,6 +222,7 @@ def _make_cells(
             mature=experiment.goal.mature_sql("decided_at", published_us(database)),
             whose=whose,
             experiment=identifier(key),
+            labels=LABELS,
         ),
         **parameters,
         key=key,
