@@ -303,11 +303,11 @@ def parts_of(
 
 def intended_of(columns: Columns, reading: Reading) -> Intended:
     """What units were to be split by in the phases that are read."""
-    strata = reading.strata()
+    splits = reading.splits()
     shares = reading.shares()
-    by_stratum_of_shares = {strata[number]: shares[number] for number in reading.numbers}
+    by_split = {splits[number]: shares[number] for number in reading.numbers}
     column = columns.phase if len(reading.phases) > 1 else None
-    return Intended(reading.names, by_stratum_of_shares, column, strata)
+    return Intended(reading.names, by_split, column, splits)
 
 
 def with_units(

@@ -101,14 +101,27 @@ class Reading:
             return None
         return self.phases[self.numbers[-1]].until or ""
 
-    def strata(self, numbers: Sequence[int] | None = None) -> dict[int, int]:
-        """The stratum of each phase (of those read): phases of equal shares are one, as it does not
-        matter to the split when a unit came; each of unknown shares is one by itself."""
+    def splits(self) -> dict[int, int]:
+        """Which of the phases read are one to the split: those of equal shares, as it does not
+        matter to it when a unit came; each of unknown shares is one by itself."""
         order: dict[object, int] = {}
-        strata = {}
-        for i in self.numbers if numbers is None else numbers:
+        splits = {}
+        for i in self.numbers:
             key = self.phases[i].stratum(self.names)
-            strata[i] = order.setdefault(("unknown", i) if key is None else key, len(order))
+            splits[i] = order.setdefault(("unknown", i) if key is None else key, len(order))
+        return splits
+
+    def strata(self, numbers: Sequence[int]) -> dict[int, int]:
+        """The stratum of each of some phases: those that follow each other with equal shares are
+        one. Equal shares that come back are a stratum of their own, since base rates have moved
+        meanwhile, which would only be noise within one."""
+        strata: dict[int, int] = {}
+        before: object = None
+        for i in numbers:
+            key = self.phases[i].stratum(self.names)
+            is_new = not strata or key is None or key != before
+            strata[i] = max(strata.values(), default=-1) + 1 if is_new else max(strata.values())
+            before = key
         return strata
 
     def shares(self) -> dict[int, list[float]]:

@@ -156,7 +156,8 @@ _CELLS = """
     WITH chosen AS (
         SELECT * FROM (
             SELECT decision_id, revision, hash(unit) AS u,
-                (seq - $first) * $stages // $length AS version, variant = $variant AS own, slate[1] AS first, eligible,
+                (seq - $first) * $stages // $length AS version,
+                variant = $variant AS own, slate[1] AS first, eligible,
                 variant || '/' || ((seq - $first) * $stages // $length) AS v,
                 probabilities[1] AS chances {context}
             FROM decisions
