@@ -24,10 +24,13 @@ from topbill.reporting.experiment.wording import (
     excluded_sentence,
     holdout_sentences,
     metric_name,
+    novelty_sentence,
     outside,
     phase_cells,
     rows_of,
     side,
+    span_cells,
+    span_of_days,
     standing,
     worsening,
 )
@@ -254,6 +257,28 @@ def segment_numbers(analysis: Analysis) -> pd.DataFrame:
     return pd.DataFrame(lines, columns=["segment", "name", "value", "low", "high", "n"])
 
 
+def novelty(report: Report) -> None:
+    """Whether the effect changes as units get used to it."""
+    if not report.novelty:
+        return
+    pieces.section("Does it wear off?", TERMS["novelty"])
+    lines = []
+    for found in report.novelty:
+        st.markdown(words.plain(novelty_sentence(found)))
+        for span in found.spans:
+            lift, interval = span_cells(span)
+            lines.append(
+                {
+                    "variant": found.variant,
+                    "since first exposure": span_of_days(span),
+                    "units": words.count(span.n),
+                    "lift": lift,
+                    "95% interval": interval,
+                }
+            )
+    pieces.table(pd.DataFrame(lines), f"{report.experiment}-novelty")
+
+
 def holdout(report: Report) -> None:
     """What all of the experiment is worth: its variants against the units held out."""
     readout = report.holdout
@@ -356,6 +381,7 @@ def body() -> None:
         metrics(report, report.ab)
         guardrails(report.ab)
         segments(report.ab)
+        novelty(report)
         split(report.ab)
         for remark in report.ab.notes:
             st.caption(words.plain(f"{remark}."))

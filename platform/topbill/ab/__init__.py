@@ -23,6 +23,7 @@ from topbill.ab.core.effect import ArmEstimate, Effect, Rule, effect
 from topbill.ab.files import FileComparison, compare_file
 from topbill.ab.judged import MetricDesign
 from topbill.ab.metrics import Mean, Metric, Proportion, Quantile, Ratio, Sum
+from topbill.ab.novelty import ExposureSpan, Novelty, novelty
 from topbill.ab.phases import Phase
 from topbill.ab.planning import (
     DAYS,
@@ -71,6 +72,7 @@ __all__ = [
     "Design",
     "Detectable",
     "Effect",
+    "ExposureSpan",
     "FileComparison",
     "GuardrailResult",
     "Heterogeneity",
@@ -79,6 +81,7 @@ __all__ = [
     "Method",
     "Metric",
     "MetricDesign",
+    "Novelty",
     "PeriodSplits",
     "Phase",
     "Plan",
@@ -98,6 +101,7 @@ __all__ = [
     "compare",
     "compare_file",
     "effect",
+    "novelty",
     "plan",
     "plan_ahead",
     "runtime",

@@ -75,6 +75,7 @@ from topbill.domain.margin import Margin
 from topbill.domain.objective import WeightedMetric, WeightedSum
 from topbill.domain.reading import Method
 from topbill.domain.sql import identifier
+from topbill.domain.zones import UTC, checked_zone
 from topbill.lake.frames import relation_of
 from topbill.spec import Experiment
 
@@ -170,6 +171,7 @@ def analyse(
     alpha: float = 0.05,
     adjust: Adjustment = "cuped",
     looks: Sequence[float] = (1.0,),
+    time_zone: str = UTC,
 ) -> Analysis:
     """The A/B analysis of one experiment from rows of decisions.
 
@@ -180,7 +182,7 @@ def analyse(
         unit: the unit's column; None makes each decision a unit.
         variant: the variant's column.
         day: the column of the moment (or only the day) of a row; None leaves out what needs days.
-            Of moments the days are UTC's.
+            Of moments (without a zone: in UTC) the days are those of `time_zone`.
         segments: columns to look into for effects that differ. A unit belongs to the segment of its
             first row: by `day`, and of one day's rows the one that stands first.
         phase: the column with the number of each row's phase, from 0, among those of the design:
@@ -191,6 +193,7 @@ def analyse(
             otherwise those that no phase explains are counted and left out.
         covariates: a pre-period column, or several, by metric (or "objective").
         method, alpha, adjust, looks: those of `compare`.
+        time_zone: whose days are counted, such as `Europe/Oslo`.
 
     Raises:
         BadRequest: for missing columns and arguments that cannot be meant.
@@ -203,7 +206,8 @@ def analyse(
         data, design, columns=columns, labels=segments, covariates=covariates, adjust=adjust
     )
     design = prepared.design
-    ratio = sample_ratio(prepared.rows, prepared.intended, day=day, segments=segments)
+    dated = replace(prepared.rows, zone=checked_zone(time_zone))
+    ratio = sample_ratio(dated, prepared.intended, day=day, segments=segments)
     ratio = msgspec.structs.replace(ratio, moved=prepared.moved, phases=prepared.splits)
     # One table for all that follows, so that guardrails and comparisons speak of the same numbers.
     table = _table(prepared, covariates, rule, adjust)

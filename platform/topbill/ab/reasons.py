@@ -18,6 +18,7 @@ TIED_QUANTILE = "tied_quantile"
 CONTROL_NEAR_ZERO = "control_near_zero"
 CROSSOVER_UNITS = "crossover_units"
 COVARIATE_MISSING = "covariate_missing"
+TOO_EARLY = "too_early"
 DENOMINATOR_MOVED = "denominator_moved"
 THIN_STRATA = "thin_strata"
 ONE_VARIANT = "one_variant"
@@ -37,6 +38,7 @@ REASONS: dict[str, str] = reasons(
     CONTROL_NEAR_ZERO,
     CROSSOVER_UNITS,
     COVARIATE_MISSING,
+    TOO_EARLY,
     DENOMINATOR_MOVED,
     THIN_STRATA,
     ONE_VARIANT,

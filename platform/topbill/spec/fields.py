@@ -12,12 +12,12 @@ from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from difflib import SequenceMatcher, get_close_matches
 from typing import Any, Protocol
-from zoneinfo import available_timezones
 
 import msgspec
 
 from topbill.domain.errors import BadRequest, FileProblem, SpecError
 from topbill.domain.margin import EXPECTED, Margin
+from topbill.domain.zones import is_zone, nearest_zone
 
 MAX_TEXT = 512
 MAX_PROBLEMS = 200
@@ -320,12 +320,9 @@ class TimeZone:
     """The name of a time zone, as the IANA's database has it."""
 
     def read(self, value: Any, at: Location) -> Any:
-        # Compared with the list, not opened: a name is a path to a file.
-        names = available_timezones() if isinstance(value, str) else set()
-        if value in names:
+        if isinstance(value, str) and is_zone(value):
             return value
-        # Of 600 names those of the same city or region are the near ones.
-        hint = nearest(value, sorted(names)) if isinstance(value, str) else ""
+        hint = nearest_zone(value) if isinstance(value, str) else ""
         return at.wrong(value, "the name of a time zone, such as Europe/Berlin", hint)
 
     def schema(self) -> JsonSchema:

@@ -382,7 +382,8 @@ EXPERIMENT = Section(
             "What is randomised, for people to read. Left out: every decision is its own unit.",
         ),
         "time_zone": Key(
-            TimeZone(), "In whose days retention is counted, such as Europe/Berlin (default UTC)."
+            TimeZone(),
+            "In whose days reports and retention are counted, such as Europe/Berlin (default UTC).",
         ),
         "status": Key(
             Choice(get_args(Status)),

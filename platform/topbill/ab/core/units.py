@@ -17,6 +17,7 @@ import numpy as np
 from topbill.ab.metrics import Mean, Metric, Proportion, Quantile, Ratio, Sum
 from topbill.domain.errors import BadData, BadRequest
 from topbill.domain.sql import identifier, number
+from topbill.domain.zones import UTC, local_sql
 from topbill.lake.frames import relation_of
 from topbill.stats.moments import Moments, Statistic, mean, product_columns, ratio
 
@@ -86,6 +87,8 @@ class UnitRows:
     columns: dict[str, ColumnSummary]
     time: str | None = None
     is_moment: bool = False
+    zone: str = UTC
+    """Whose days are counted where rows have moments."""
 
     def value(self, column: str) -> str:
         """SQL for the column as a double, NULL where it is missing, not a number or infinite."""
@@ -152,10 +155,9 @@ class UnitRows:
         return f"arg_min_null({identifier(column)}, {place})"
 
     def label(self, column: str, value: str) -> str:
-        """SQL for what a column's value is called: of a moment, its day in UTC."""
+        """SQL for what a column's value is called: of a moment, its day in the zone."""
         if column == self.time and self.is_moment:
-            # By microseconds, which needs no time zone's rules.
-            return f"CAST(CAST(make_timestamp(epoch_us({value})) AS DATE) AS VARCHAR)"
+            return f"CAST(CAST({local_sql(value, self.zone)} AS DATE) AS VARCHAR)"
         return f"CAST({value} AS VARCHAR)"
 
     def elapsed_days(self) -> float:

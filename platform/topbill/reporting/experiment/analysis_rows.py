@@ -18,6 +18,7 @@ from topbill.ab import OBJECTIVE, Method
 from topbill.ab.core.quantile import quantiles
 from topbill.ab.core.units import read_rows
 from topbill.ab.judged import judged
+from topbill.ab.phases import Reading
 from topbill.domain.margin import MarginUnit
 from topbill.domain.metric import Metric, metric_column, unit_scope_sql, unit_values_sql
 from topbill.domain.objective import Objective
@@ -39,7 +40,12 @@ from topbill.reporting.experiment.phases import (
     with_occurrences,
 )
 from topbill.reporting.experiment.planned import Spec, spec_of
-from topbill.reporting.queries.database import AnalyticsDatabase, experiment_row, published_us
+from topbill.reporting.queries.database import (
+    AnalyticsDatabase,
+    experiment_row,
+    published_us,
+    zone_of,
+)
 from topbill.stats.moments import Moments, ratio
 
 VARIANT, MOMENT, ROW_WEIGHT = "@variant", "@moment", "@row_weight"
@@ -337,6 +343,48 @@ class AnalysisRows:
             covariates=self.covariates,
             method=method,
             looks=looks,
+            time_zone=zone_of(self._database, self._tables.key),
+        )
+
+    def novelty(self, analysis: ab.Analysis, looks: Sequence[float]) -> list[ab.Novelty]:
+        """The effects on the analysis' primary metric by days since the first exposure."""
+        of_units = {m.name for m in self._metrics if m.per == "unit" or m in self._pooled}
+        if analysis.primary in of_units:
+            return []
+        found = ab.novelty(
+            self._of_equal_shares(),
+            unit=UNIT,
+            variant=VARIANT,
+            control=analysis.control,
+            value=analysis.primary,
+            time=MOMENT,
+            time_zone=zone_of(self._database, self._tables.key),
+            method=analysis.method,
+            alpha=analysis.alpha,
+            looks=looks,
+        )
+        # Only of variants that are compared, and where some day after the first is over.
+        compared = {str(c.variant) for c in analysis.comparisons}
+        return [n for n in found if n.variant in compared and len(n.spans) > 1]
+
+    def _of_equal_shares(self) -> Any:
+        """The rows of units that came under the shares in force, or the last that compared.
+
+        Where shares were changed, variants have other cohorts, whose base rates differ in more than
+        chance.
+        """
+        reading = Reading.of(self.timeline.phases)
+        if not self.timeline.is_several or not reading.numbers:
+            return self._database.connection.table(_TABLE)
+        strata = reading.strata()
+        last = strata[reading.numbers[-1]]
+        same = ", ".join(str(number) for number, stratum in strata.items() if stratum == last)
+        unit, phase = identifier(UNIT), identifier(PHASE)
+        return self._database.connection.sql(
+            f"""SELECT * FROM {_TABLE} WHERE {phase} IN ({same}) AND {unit} IN (
+                SELECT {unit} FROM {_TABLE} GROUP BY {unit}
+                HAVING arg_min({phase}, {identifier(MOMENT)}) IN ({same})
+            )"""  # noqa: S608  (whole numbers)
         )
 
     def plan(

@@ -94,6 +94,8 @@ def load_experiment_report(
         if not rows.weighted:
             analysis = rows.analysis(method, looks, reference, first_exposure=first_exposure)
         report = _report(database, tables, rows, analysis, reference, reading)
+        if analysis is not None:
+            report = replace(report, novelty=rows.novelty(analysis, looks))
     if not excerpt.is_whole:
         sentence = f"This is a part of the record: {excerpt.described()}."
         return replace(report, notes=[Note(code="part", sentence=sentence), *report.notes])

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from itertools import groupby, pairwise
 
-from topbill.ab import Analysis, GuardrailResult
+from topbill.ab import Analysis, GuardrailResult, Novelty
 from topbill.domain import formatting
 from topbill.domain.margin import amount
 from topbill.reporting.experiment import svg, wording
@@ -56,6 +56,7 @@ def to_html(report: Report) -> str:
     body += [f"<p class=note>{escape(note.sentence)}</p>" for note in report.notes]
     if report.ab is not None:
         body += [_effects(report.ab), _guardrails(report.ab), _segments(report.ab)]
+    body.append(_novelty(report.novelty))
     if report.holdout is not None:
         body.append(_holdout(report.holdout))
     body += [
@@ -153,6 +154,20 @@ def _guardrail(guardrail: GuardrailResult) -> tuple[str, ...]:
         *wording.worsening(guardrail),
         amount(guardrail.margin, guardrail.margin_unit),
     )
+
+
+def _novelty(readouts: Sequence[Novelty]) -> str:
+    """The effect by days since the first exposure."""
+    rows, sentences = [], []
+    for found in readouts:
+        sentences.append(f"<p>{escape(wording.novelty_sentence(found))}</p>")
+        for span in found.spans:
+            lift, interval = wording.span_cells(span)
+            rows.append((found.variant, wording.span_of_days(span), f"{span.n:,}", lift, interval))
+    if not rows:
+        return ""
+    heads = ("variant", "since first exposure", "units", "lift", "interval")
+    return f"<h2>Does it wear off?</h2>{''.join(sentences)}{table(heads, rows, 2)}"
 
 
 def _holdout(holdout: HoldoutReadout) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from topbill.ab import OBJECTIVE, Analysis, Comparison, Method, Phase, SampleRatio
+from topbill.ab import OBJECTIVE, Analysis, Comparison, Method, Novelty, Phase, SampleRatio
 from topbill.domain.reasons import reasons
 from topbill.stats.frames import frame_of, html_of
 
@@ -212,6 +212,10 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     """Each variant against the control (or whom was asked for), and the verdict."""
     holdout: HoldoutReadout | None = None
     """The variants against the holdout; None where nothing was held out."""
+    novelty: list[Novelty] = []
+    """The effect on the verdict's metric by days since a unit's first exposure, by variant; empty
+    before the third day is over, and where the metric is none of single decisions.
+    """
     variants: list[VariantLine] = []
     metrics: list[MetricLine] = []
     shares: list[ShareLine] = []

@@ -51,6 +51,7 @@ def render_report(report: Report, console: Console) -> None:
         console.print(f"[yellow]![/] {escape(note.sentence)}", highlight=False)
     if report.ab is not None and report.ab.comparisons:
         render_analysis(report.ab, console)
+    _print_changes(report, console)
     if report.holdout is not None:
         _print_holdout(report.holdout, console)
     if len(report.phases) > 1:
@@ -115,6 +116,14 @@ def _effects(analysis: Analysis, console: Console) -> Table:
             table.add_row(first, escape(str(comparison.variant)), *(cells[h] for h in columns))
         table.add_section()
     return table
+
+
+def _print_changes(report: Report, console: Console) -> None:
+    """Effects that change with the days since the first exposure; those that do not are in JSON."""
+    for found in report.novelty:
+        if report.ab is not None and wording.changes(found, report.ab.alpha):
+            sentence = wording.novelty_sentence(found)
+            console.print(f"[yellow]![/] {escape(sentence)}", highlight=False)
 
 
 def _print_holdout(holdout: HoldoutReadout, console: Console) -> None:

@@ -11,7 +11,15 @@ from typing import Literal
 import msgspec
 
 from topbill import ab
-from topbill.ab import HUGE, Analysis, Comparison, GuardrailResult, Phase
+from topbill.ab import (
+    HUGE,
+    Analysis,
+    Comparison,
+    ExposureSpan,
+    GuardrailResult,
+    Novelty,
+    Phase,
+)
 from topbill.ab import REASONS as AB_REASONS
 from topbill.domain import formatting
 from topbill.domain.margin import amount
@@ -260,6 +268,52 @@ def against_holdout(holdout: HoldoutReadout) -> list[Comparison]:
     """The comparisons as a table has them: metric by metric, all variants first."""
     metrics = [c.metric for c in holdout.together]
     return sorted([*holdout.together, *holdout.each], key=lambda c: metrics.index(c.metric))
+
+
+def span_of_days(span: ExposureSpan) -> str:
+    """`day 0`, `days 7 to 13`."""
+    if span.since == span.until:
+        return f"day {span.since}"
+    return f"days {span.since} to {span.until}"
+
+
+def span_cells(span: ExposureSpan) -> tuple[str, str]:
+    """The lift on a span and its interval; the difference, or the reason, where that cannot be
+    said.
+    """
+    interval = relative_interval(span.relative_low, span.relative_high)
+    if interval:
+        return formatting.percent(span.relative, signed=True), interval
+    if span.difference is None or span.difference_low is None or span.difference_high is None:
+        return formatting.MISSING, AB_REASONS.get(span.reason, span.reason)
+    bounds = f"{_difference(span.difference_low)} to {_difference(span.difference_high)}"
+    return _difference(span.difference), bounds
+
+
+def changes(found: Novelty, alpha: float) -> bool:
+    """Whether the effect changes with the days since the first exposure."""
+    return found.p_adjusted is not None and found.p_adjusted <= alpha
+
+
+def novelty_sentence(found: Novelty) -> str:
+    """How the effect goes with the days since the first exposure, from the first to the last that
+    could be told.
+    """
+    told = [span for span in found.spans if not span.reason]
+    if found.p_adjusted is None or not told:
+        why = AB_REASONS[found.reason]
+        return f"{found.variant}: no trend can be tested yet ({why})."
+    first, last = told[0], told[-1]
+    parts = []
+    for span in (first, last):
+        size = _difference(span.difference or 0.0)
+        if span.relative is not None:
+            size = formatting.percent(span.relative, signed=True)
+        parts.append(f"{size} on {span_of_days(span)}")
+    return (
+        f"The effect of {found.variant} on {formatting.label(found.metric)} by days since a unit's "
+        f"first exposure: {', '.join(parts)} (trend: p = {found.p_adjusted:.3g})."
+    )
 
 
 HOLDOUT_REASONS = {

@@ -14,6 +14,7 @@ import msgspec
 import pandas as pd
 
 from topbill.domain.errors import LogError, NotFound
+from topbill.domain.zones import UTC
 from topbill.lake import DATABASE, Connection, Error, Problem, connect
 from topbill.spec import Experiment, from_audit
 
@@ -167,6 +168,12 @@ def experiment_row(database: AnalyticsDatabase, key: str) -> dict[str, Any]:
         f"no experiment {key!r} in the lake; expected one of: "
         f"{', '.join(keys) or 'none was published yet'}"
     )
+
+
+def zone_of(database: AnalyticsDatabase, key: str) -> str:
+    """The time zone whose days the experiment counts; UTC unless its file says otherwise."""
+    content = msgspec.json.decode(experiment_row(database, key)["spec"])
+    return str(content.get("time_zone", UTC))
 
 
 def published_experiment(database: AnalyticsDatabase, key: str) -> Experiment:

@@ -11,8 +11,8 @@ from typing import Any
 import msgspec
 import pandas as pd
 
-from topbill.reporting.queries.database import AnalyticsDatabase, open_database
-from topbill.reporting.queries.series import bucket_seconds
+from topbill.reporting.queries.database import AnalyticsDatabase, open_database, zone_of
+from topbill.reporting.queries.series import bucket_seconds, bucket_sql
 
 LATEST_EVENTS = 500_000
 """Where there are more reward events than this, delays are those of about so many of the latest."""
@@ -144,9 +144,11 @@ def _before_latest_events(database: AnalyticsDatabase, key: str) -> int:
 
 def joins(data: Path | str, key: str, points: int = 48) -> pd.DataFrame:
     """Reward events over time: till (the bucket's end, UTC), event, events."""
-    query = """
-        SELECT time_bucket(to_seconds($seconds), received_at) + to_seconds($seconds) AS till,
-            event, count(*) AS events
-        FROM rewards WHERE experiment = $key GROUP BY ALL ORDER BY ALL"""
     with open_database(data) as database:
-        return database.frame(query, key=key, seconds=bucket_seconds(database, key, points))
+        seconds = bucket_seconds(database, key, points)
+        till = bucket_sql("received_at", seconds, zone_of(database, key))
+        return database.frame(
+            f"""SELECT {till} AS till, event, count(*) AS events
+            FROM rewards WHERE experiment = $key GROUP BY ALL ORDER BY ALL""",  # noqa: S608  (of `bucket_sql`)
+            key=key,
+        )

@@ -11,11 +11,13 @@ import pandas as pd
 
 from topbill.reporting.experiment.segments import context_struct, groupings
 from topbill.reporting.queries.database import (
+    AnalyticsDatabase,
     open_database,
     published_experiment,
     sampled_one_in,
+    zone_of,
 )
-from topbill.reporting.queries.series import bucket_seconds
+from topbill.reporting.queries.series import bucket_seconds, bucket_sql
 
 OTHERS = "(others)"
 _POINTS = 48
@@ -37,7 +39,7 @@ def shares_over_time(
         Columns till (the bucket's end, UTC), action, shown, share (0 to 1, of the bucket).
     """
     query = """
-        SELECT time_bucket(to_seconds($seconds), decided_at) + to_seconds($seconds) AS till,
+        SELECT {till} AS till,
             slate[$position + 1] AS action, count(*) AS shown
         FROM decisions
         WHERE experiment = $key AND variant = $variant AND len(slate) > $position
@@ -45,14 +47,18 @@ def shares_over_time(
         GROUP BY ALL ORDER BY ALL"""
     with open_database(data) as database:
         counts = database.frame(
-            query,
+            query.format(till=_till(database, key)),
             key=key,
             variant=variant,
             position=position,
-            seconds=bucket_seconds(database, key, _POINTS),
             one_in=sampled_one_in(database, key),
         )
     return _with_shares(_rarest_together(counts, most), "till")
+
+
+def _till(database: AnalyticsDatabase, key: str) -> str:
+    """SQL for the end of a decision's bucket of time."""
+    return bucket_sql("decided_at", bucket_seconds(database, key, _POINTS), zone_of(database, key))
 
 
 def positions(data: Path | str, key: str, variant: str) -> pd.DataFrame:
@@ -107,7 +113,7 @@ def exploration(data: Path | str, key: str, variant: str) -> pd.DataFrame:
         another than the likeliest action was shown).
     """
     query = """
-        SELECT time_bucket(to_seconds($seconds), decided_at) + to_seconds($seconds) AS till,
+        SELECT {till} AS till,
             exp(avg(list_sum(
                 list_transform(list_filter(p, lambda q: q > 0), lambda q: -q * ln(q))
             ))) AS effective,
@@ -119,10 +125,9 @@ def exploration(data: Path | str, key: str, variant: str) -> pd.DataFrame:
         ) GROUP BY ALL ORDER BY till"""
     with open_database(data) as database:
         return database.frame(
-            query,
+            query.format(till=_till(database, key)),
             key=key,
             variant=variant,
-            seconds=bucket_seconds(database, key, _POINTS),
             one_in=sampled_one_in(database, key),
         )
 

@@ -4,9 +4,11 @@ as it narrows.
 
 from __future__ import annotations
 
+from datetime import UTC as UNIVERSAL
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
+from zoneinfo import ZoneInfo
 
 import numpy as np
 import pandas as pd
@@ -16,11 +18,13 @@ from topbill.domain.errors import BadRequest
 from topbill.domain.metric import Metric, metric_column
 from topbill.domain.objective import Objective
 from topbill.domain.sql import identifier, number
+from topbill.domain.zones import UTC, local_sql, utc_sql
 from topbill.reporting.queries.database import (
     AnalyticsDatabase,
     open_database,
     published_experiment,
     published_us,
+    zone_of,
 )
 from topbill.spec import Experiment
 from topbill.stats.moments import Moments, ratio
@@ -36,6 +40,16 @@ _WIDTHS = (
 """Widths of buckets in seconds that people find round; beyond a day they are whole weeks."""
 _LIFT = ("relative", "relative_low", "relative_high")
 _PROGRESS = ["till", "variant", "decisions", "units", "value", "low", "high", *_LIFT]
+
+
+def bucket_sql(moment: str, seconds: int, zone: str) -> str:
+    """SQL for the end, in UTC, of the bucket of so many seconds that a moment lies in. Buckets of
+    whole days begin at the zone's midnights, whatever its clocks are turned by.
+    """
+    width = f"to_seconds({seconds})"
+    whose = zone if seconds >= _DAY else UTC
+    local = f"time_bucket({width}, {local_sql(moment, whose)}) + {width}"
+    return utc_sql(f"({local})", whose)
 
 
 def bucket_seconds(database: AnalyticsDatabase, key: str, points: int = 36) -> int:
@@ -63,46 +77,63 @@ def traffic(data: Path | str, key: str, points: int = 60) -> pd.DataFrame:
         Columns till (the bucket's end, UTC), variant (`(none)` for decisions of none), seconds
         (the bucket's width), decisions, fallbacks, and the engine's p50 and p99 in ms.
     """
-    query = """
-        SELECT time_bucket(to_seconds($seconds), decided_at) + to_seconds($seconds) AS till,
-            coalesce(variant, '(none)') AS variant, $seconds AS seconds, count(*) AS decisions,
-            count(*) FILTER (reason = 'fallback') AS fallbacks,
-            approx_quantile(latency_us, 0.5) / 1e3 AS p50,
-            approx_quantile(latency_us, 0.99) / 1e3 AS p99
-        FROM decisions WHERE experiment = $key
-        GROUP BY 1, 2 ORDER BY 1, 2"""
     with open_database(data) as database:
-        return database.frame(query, key=key, seconds=bucket_seconds(database, key, points))
+        seconds = bucket_seconds(database, key, points)
+        till = bucket_sql("decided_at", seconds, zone_of(database, key))
+        return database.frame(
+            f"""SELECT {till} AS till,
+                coalesce(variant, '(none)') AS variant, $seconds AS seconds, count(*) AS decisions,
+                count(*) FILTER (reason = 'fallback') AS fallbacks,
+                approx_quantile(latency_us, 0.5) / 1e3 AS p50,
+                approx_quantile(latency_us, 0.99) / 1e3 AS p99
+            FROM decisions WHERE experiment = $key
+            GROUP BY 1, 2 ORDER BY 1, 2""",  # noqa: S608  (of `bucket_sql`)
+            key=key,
+            seconds=seconds,
+        )
 
 
 def units_over_time(data: Path | str, key: str, points: int = 36) -> pd.DataFrame:
     """Per bucket (`till` its end, UTC) and variant: the units seen so far."""
-    query = """
-        SELECT till, variant,
-            sum(fresh) OVER (PARTITION BY variant ORDER BY till)::BIGINT AS units
-        FROM (
-            SELECT time_bucket(to_seconds($seconds), first_at) + to_seconds($seconds) AS till,
-                variant, count(*) AS fresh
-            FROM (
-                SELECT variant, unit, min(decided_at) AS first_at FROM decisions
-                WHERE experiment = $key AND variant IS NOT NULL GROUP BY variant, unit
-            ) GROUP BY ALL
-        ) ORDER BY till, variant"""
     with open_database(data) as database:
-        return database.frame(query, key=key, seconds=bucket_seconds(database, key, points))
+        seconds = bucket_seconds(database, key, points)
+        till = bucket_sql("first_at", seconds, zone_of(database, key))
+        return database.frame(
+            f"""SELECT till, variant,
+                sum(fresh) OVER (PARTITION BY variant ORDER BY till)::BIGINT AS units
+            FROM (
+                SELECT {till} AS till, variant, count(*) AS fresh
+                FROM (
+                    SELECT variant, unit, min(decided_at) AS first_at FROM decisions
+                    WHERE experiment = $key AND variant IS NOT NULL GROUP BY variant, unit
+                ) GROUP BY ALL
+            ) ORDER BY till, variant""",  # noqa: S608  (of `bucket_sql`)
+            key=key,
+        )
 
 
 class _Buckets(NamedTuple):
-    """Equal parts of an experiment's time."""
+    """Parts of an experiment's time, equal on the clocks of `zone`, by which `start` is told."""
 
     start: datetime
     seconds: int
     number: int
+    zone: str
 
     @property
     def ends(self) -> list[datetime]:
-        width = timedelta(seconds=self.seconds)
-        return [self.start + width * (t + 1) for t in range(self.number)]
+        """In UTC."""
+        width, zone = timedelta(seconds=self.seconds), ZoneInfo(self.zone)
+        ends = []
+        for t in range(self.number):
+            local = (self.start + width * (t + 1)).replace(tzinfo=zone)
+            ends.append(local.astimezone(UNIVERSAL).replace(tzinfo=None))
+        return ends
+
+    @property
+    def clock(self) -> str:
+        """SQL for the µs since the epoch that the zone's clocks show when a decision is made."""
+        return f"epoch_us({local_sql('decided_at', self.zone)})"
 
     @property
     def start_us(self) -> int:
@@ -138,9 +169,7 @@ def progress(
         if buckets is None:
             return pd.DataFrame(columns=_PROGRESS)
         rows = database.rows(
-            _moments_query(
-                key, _measured(experiment, metric), buckets.number, published_us(database)
-            ),
+            _moments_query(key, _measured(experiment, metric), buckets, published_us(database)),
             key=key,
             start=buckets.start_us,
             width=buckets.seconds * 1_000_000,
@@ -167,20 +196,22 @@ def _measured(experiment: Experiment, name: str) -> Metric | Objective:
 def _buckets(database: AnalyticsDatabase, key: str, points: int) -> _Buckets | None:
     """None where nothing was decided."""
     seconds = bucket_seconds(database, key, points)
+    zone = zone_of(database, key) if seconds >= _DAY else UTC
+    local = local_sql("decided_at", zone)
     span = database.row(
-        """SELECT min(time_bucket(to_seconds($seconds), decided_at)) AS first,
-            max(time_bucket(to_seconds($seconds), decided_at)) AS last
-        FROM decisions WHERE experiment = $key""",
+        f"""SELECT min(time_bucket(to_seconds($seconds), {local})) AS first,
+            max(time_bucket(to_seconds($seconds), {local})) AS last
+        FROM decisions WHERE experiment = $key""",  # noqa: S608  (of `local_sql`)
         key=key,
         seconds=seconds,
     )
     if span["first"] is None:
         return None
     count = (span["last"] - span["first"]) // timedelta(seconds=seconds) + 1
-    return _Buckets(span["first"], seconds, count)
+    return _Buckets(span["first"], seconds, count, zone)
 
 
-def _moments_query(key: str, metric: Metric | Objective, buckets: int, published: int) -> str:
+def _moments_query(key: str, metric: Metric | Objective, buckets: _Buckets, published: int) -> str:
     """SQL for a row per variant with a list t0, t1 … for each bucket: sums within it, and sums over
     units of what they had by its end.
 
@@ -191,7 +222,7 @@ def _moments_query(key: str, metric: Metric | Objective, buckets: int, published
     default = number(metric.default)
     column = "objective" if isinstance(metric, Objective) else metric_column(metric.name)
     decided, earned, joined, so_far, moments = [], [], [], [], []
-    for t in range(buckets):
+    for t in range(buckets.number):
         # Of decisions: how many, and what they earn without any event.
         decided.append(f"count(*) FILTER (b = {t})::DOUBLE AS n{t}")
         decided.append(f"{default} * count(*) FILTER (b = {t}) AS x{t}")
@@ -205,7 +236,7 @@ def _moments_query(key: str, metric: Metric | Objective, buckets: int, published
         WITH seen AS (
             SELECT variant, u, {", ".join(decided)}
             FROM (
-                SELECT variant, hash(unit) AS u, (epoch_us(decided_at) - $start) // $width AS b
+                SELECT variant, hash(unit) AS u, ({buckets.clock} - $start) // $width AS b
                 FROM decisions
                 WHERE experiment = $key AND variant IS NOT NULL
                     AND {metric.mature_sql("decided_at", published)}
@@ -214,7 +245,7 @@ def _moments_query(key: str, metric: Metric | Objective, buckets: int, published
             SELECT variant, u, {", ".join(earned)}
             FROM (
                 SELECT variant, hash(unit) AS u, {column} AS x,
-                    (epoch_us(decided_at) - $start) // $width AS b
+                    ({buckets.clock} - $start) // $width AS b
                 FROM metrics.{identifier(key)}
                 WHERE variant IS NOT NULL AND {metric.mature_sql("decided_at", published)}
             ) GROUP BY variant, u

@@ -1,0 +1,293 @@
+"""Does an effect wear off, or grow, as units get used to it? Effects by days since a unit's first
+exposure, and a test of their trend.
+
+By days since the first exposure, not by calendar days: each calendar day mixes newcomers with old
+hands. A unit counts on a day after its first only where that whole day is over and mature, so that
+both variants have the same cohorts on each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import inf, sqrt
+from typing import Any, NamedTuple
+
+import msgspec
+import numpy as np
+
+from topbill.ab import reasons
+from topbill.ab.core.effect import ArmEstimate, Rule, adjusted, checked_rule, effect
+from topbill.ab.core.units import check_columns, resolve
+from topbill.domain.errors import BadData
+from topbill.domain.reading import Method
+from topbill.domain.records import Floats
+from topbill.domain.sql import identifier
+from topbill.domain.zones import checked_zone, day_sql
+from topbill.lake.frames import relation_of
+
+SPANS: tuple[tuple[int, int], ...] = (
+    *((day, day) for day in range(7)),
+    *((7, 13), (14, 20), (21, 27)),
+)
+"""Days since the first exposure that are told apart: one by one in the first week, then by week."""
+LEAST_UNITS = 100
+"""Units that each of two variants must have on a span for its effect to be told."""
+LEAST_SPANS = 3
+"""Spans without which there is no trend."""
+_DAYS = ("TIMESTAMP", "DATE", "TINYINT", "SMALLINT", "INTEGER", "BIGINT")
+"""Types of columns that tell a day."""
+
+
+class ExposureSpan(msgspec.Struct, frozen=True, kw_only=True):
+    """A variant's effect on the days from `since` to `until` after a unit's first exposure (0 is
+    the day of it). `n` and `n_control` are the units that had a row then.
+    """
+
+    since: int
+    until: int
+    n: int = 0
+    n_control: int = 0
+    value: float | None = None
+    control_value: float | None = None
+    difference: float | None = None
+    difference_low: float | None = None
+    difference_high: float | None = None
+    relative: float | None = None
+    relative_low: float | None = None
+    relative_high: float | None = None
+    reason: str = ""
+
+
+class Novelty(msgspec.Struct, frozen=True, kw_only=True):
+    """A variant's effect by days since the first exposure, and whether it changes.
+
+    `slope` is the change of the difference from one span to the next (weighted least squares, by
+    units). `p_value` is the larger of the p-values of a trend in the difference and in the lift:
+    where base rates move, one of the two has a trend although nobody gets used to anything.
+    `p_adjusted` (Holm) is over variants. `reason` says why there is no trend.
+    """
+
+    variant: str
+    metric: str
+    spans: list[ExposureSpan]
+    slope: float | None = None
+    p_value: float | None = None
+    p_adjusted: float | None = None
+    reason: str = ""
+
+
+class _Curve(NamedTuple):
+    """A variant's mean on each span, their covariance by unit, and how many units had a row."""
+
+    values: Floats
+    covariance: Floats
+    units: Floats
+
+
+def novelty(
+    data: Any,
+    *,
+    unit: str,
+    variant: str,
+    control: object,
+    value: str,
+    time: str,
+    time_zone: str = "UTC",
+    metric: str = "",
+    method: Method = "sequential",
+    alpha: float = 0.05,
+    looks: Sequence[float] = (1.0,),
+) -> list[Novelty]:
+    """Each variant's effect on the mean of `value` by days since a unit's first row.
+
+    Args:
+        data: what `compare` takes: a row per decision.
+        unit: the column of what was randomised. Units seen in several variants are left out.
+        variant: the column that names the variant; rows without one do not count.
+        control: the variant to compare with.
+        value: the column of the metric, NULL where it is not known yet: days from the first such
+            row on, and the last day of all, are not over and do not count.
+        time: the column of the moment (without a zone: UTC), or of the date.
+        time_zone: whose days are counted, such as `Europe/Oslo`.
+        metric: what to call the metric; the column's name unless said.
+        method, alpha, looks: those of `compare`.
+
+    Returns:
+        One a variant, by name. Weak data never raises: numbers are None then, with a reason.
+
+    Raises:
+        BadRequest: for columns that are missing, an unknown time zone, and wrong arguments.
+        BadData: for a column of times that tells no day.
+    """
+    rule = checked_rule(method, alpha, looks=looks)
+    relation = relation_of(data)
+    check_columns(relation.columns, [unit, variant, value, time])
+    kind = str(relation.types[relation.columns.index(time)])
+    if not kind.startswith(_DAYS):
+        raise BadData(f"data.{time}", f"got a column of {kind}; expected moments, dates or days")
+    day = day_sql(time, kind, checked_zone(time_zone))
+    curves = _curves(relation, unit, variant, value, day)
+    reference = curves.pop(resolve(control, curves), None)
+    results = []
+    for name in sorted(curves, key=str):
+        results.append(_novelty(str(name), metric or value, curves[name], reference, rule))
+    p_adjusted = adjusted([result.p_value for result in results], "holm")
+    return [
+        msgspec.structs.replace(result, p_adjusted=p)
+        for result, p in zip(results, p_adjusted, strict=True)
+    ]
+
+
+# --- The rows
+
+
+def _curves(relation: Any, unit: str, variant: str, value: str, day: str) -> dict[object, _Curve]:
+    """The curve of each variant."""
+    u, v, x = identifier(unit), identifier(variant), identifier(value)
+    columns, picked = [], []
+    for k, (since, until) in enumerate(SPANS):
+        # The whole span must be over for a unit to count on any of its days.
+        inside = f"day - first BETWEEN {since} AND {until} AND first + {until} <= last"
+        columns.append(f"coalesce(sum(x) FILTER ({inside}), 0.0) AS x{k}")
+        columns.append(f"count(x) FILTER ({inside})::DOUBLE AS n{k}")
+    names = [f"{letter}{k}" for k in range(len(SPANS)) for letter in "xn"]
+    picked += [f"sum({name})" for name in names]
+    picked += [f"count(*) FILTER (n{k} > 0)" for k in range(len(SPANS))]
+    for i, name in enumerate(names):
+        picked += [f"sum({name} * {other})" for other in names[i:]]
+    rows = relation.query(
+        "unit_rows",
+        f"""WITH dated AS (
+            SELECT {u} AS u, {v} AS v, CAST({x} AS DOUBLE) AS x, {day} AS day
+            FROM unit_rows WHERE {v} IS NOT NULL
+        ), units AS (
+            SELECT min(v) AS v, {", ".join(columns)}
+            FROM dated JOIN (SELECT u, min(day) AS first FROM dated GROUP BY u) USING (u),
+                (SELECT least(min(day) FILTER (x IS NULL), max(day)) - 1 AS last FROM dated)
+            GROUP BY u HAVING min(v) = max(v)
+        )
+        SELECT v, count(*), {", ".join(picked)} FROM units GROUP BY v""",  # noqa: S608  (identifiers are quoted)
+    ).fetchall()
+    return {row[0]: _curve(int(row[1]), np.array(row[2:], dtype=np.float64)) for row in rows}
+
+
+def _curve(units: int, numbers: Floats) -> _Curve:
+    """From sums and products over units: ratios Σx/Σn, and their covariance by the delta method."""
+    k = len(SPANS)
+    sums, present = numbers[: 2 * k], numbers[2 * k : 3 * k]
+    products = np.zeros((2 * k, 2 * k))
+    products[np.triu_indices(2 * k)] = numbers[3 * k :]
+    products = products + np.triu(products, 1).T
+    means = sums / units
+    scatter = products / units - np.outer(means, means)
+    x, n = means[0::2], means[1::2]
+    # Spans that nobody reached have no value; their rows of the covariance are never read.
+    safe = np.where(n > 0.0, n, 1.0)
+    values = np.where(n > 0.0, x / safe, np.nan)
+    gradient = np.zeros((k, 2 * k))
+    places = np.arange(k)
+    gradient[places, 2 * places] = 1.0 / safe
+    gradient[places, 2 * places + 1] = -np.nan_to_num(values) / safe
+    covariance = gradient @ scatter @ gradient.T / max(1, units - 1)
+    # What rounding alone left of a metric that does not vary is no variance.
+    size = np.nan_to_num(np.outer(values, values))
+    covariance[np.abs(covariance) <= 1e-20 * np.abs(size)] = 0.0
+    return _Curve(values, covariance, present)
+
+
+# --- The effects
+
+
+def _novelty(
+    variant: str, metric: str, treated: _Curve, control: _Curve | None, rule: Rule
+) -> Novelty:
+    if control is None:
+        return Novelty(variant=variant, metric=metric, spans=[], reason=reasons.MISSING_CONTROL)
+    spans, usable = [], []
+    for k, (since, until) in enumerate(SPANS):
+        n, n_control = int(treated.units[k]), int(control.units[k])
+        span = ExposureSpan(since=since, until=until, n=n, n_control=n_control)
+        if min(n, n_control) < LEAST_UNITS:
+            spans.append(msgspec.structs.replace(span, reason=reasons.TOO_FEW_UNITS))
+            continue
+        usable.append(k)
+        spans.append(_span(span, metric, variant, treated, control, k, rule))
+    # What nobody reached yet is not worth a line.
+    while spans and not spans[-1].n and not spans[-1].n_control:
+        spans.pop()
+    result = Novelty(variant=variant, metric=metric, spans=spans)
+    if len(usable) < LEAST_SPANS:
+        return msgspec.structs.replace(result, reason=reasons.TOO_EARLY)
+    return _with_trend(result, treated, control, np.array(usable), rule)
+
+
+def _span(
+    span: ExposureSpan,
+    metric: str,
+    variant: str,
+    treated: _Curve,
+    control: _Curve,
+    k: int,
+    rule: Rule,
+) -> ExposureSpan:
+    t = ArmEstimate(float(treated.values[k]), float(treated.covariance[k, k]), span.n)
+    c = ArmEstimate(float(control.values[k]), float(control.covariance[k, k]), span.n_control)
+    found = effect(metric, variant, t, c, rule)
+    shared = ("difference", "relative")
+    bounds = {f"{name}{end}": getattr(found, f"{name}{end}") for name in shared for end in _ENDS}
+    return msgspec.structs.replace(
+        span, value=t.value, control_value=c.value, reason=found.reason, **bounds
+    )
+
+
+_ENDS = ("", "_low", "_high")
+
+
+def _with_trend(
+    result: Novelty, treated: _Curve, control: _Curve, usable: Any, rule: Rule
+) -> Novelty:
+    """The slope of the difference over the spans, and the p-value of a trend on both scales."""
+    t, c = treated.values[usable], control.values[usable]
+    inside = np.ix_(usable, usable)
+    vt, vc = treated.covariance[inside], control.covariance[inside]
+    weights = np.minimum(treated.units[usable], control.units[usable])
+    slope, p_difference = _trend(t - c, vt + vc, weights, usable, treated, control, rule)
+    if slope is None:
+        return msgspec.structs.replace(result, reason=reasons.CONSTANT_METRIC)
+    p_value = p_difference
+    if np.all(c > 0.0):
+        by_t, by_c = np.diag(1.0 / c), np.diag(t / c**2)
+        variance = by_t @ vt @ by_t + by_c @ vc @ by_c
+        _, p_lift = _trend(t / c - 1.0, variance, weights, usable, treated, control, rule)
+        if p_lift is not None and p_difference is not None:
+            p_value = max(p_difference, p_lift)
+    return msgspec.structs.replace(result, slope=slope, p_value=p_value)
+
+
+def _trend(
+    effects: Floats,
+    covariance: Floats,
+    weights: Floats,
+    usable: Any,
+    treated: _Curve,
+    control: _Curve,
+    rule: Rule,
+) -> tuple[float | None, float | None]:
+    """The slope over the spans' places and its p-value; units stand in several spans, which the
+    covariance knows.
+    """
+    places = usable.astype(np.float64)
+    w = weights / weights.sum()
+    centred = places - w @ places
+    # A linear function of the effects: its variance follows from theirs.
+    coefficients = w * centred / (w @ centred**2)
+    slope = float(coefficients @ effects)
+    variance = float(coefficients @ covariance @ coefficients)
+    if not variance > 0.0:
+        return None, None
+    units = int(treated.units.max() + control.units.max())
+    p_value = rule.p_value(slope / sqrt(variance), units, inf)
+    if p_value is None:
+        # Credible intervals have no p-value; a trend is tested all the same.
+        p_value = Rule("fixed", rule.alpha).p_value(slope / sqrt(variance), units, inf)
+    return slope, p_value
