@@ -34,7 +34,15 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     propensity: float = 1.0
     policy: str = ""
     policy_version: int = 0
-    reason: Literal["policy", "fallback", "not_in_experiment", "holdout", ""] = ""
+    reason: Literal[
+        "policy",
+        "fallback",
+        "not_in_experiment",
+        "holdout",
+        "excluded_unit",
+        "excluded_context",
+        "",
+    ] = ""
     fallback: bool = False
     problem: str | None = None
 

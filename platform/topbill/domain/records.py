@@ -20,7 +20,9 @@ NULL = msgspec.Raw(b"null")
 """JSON text that says nothing. (msgspec decodes no union with Raw, so an optional Raw is NULL, not
 None.)
 """
-Reason = Literal["policy", "fallback", "not_in_experiment", "holdout"]
+Reason = Literal[
+    "policy", "fallback", "not_in_experiment", "holdout", "excluded_unit", "excluded_context"
+]
 
 
 class Action(msgspec.Struct, frozen=True):

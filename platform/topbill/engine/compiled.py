@@ -92,6 +92,15 @@ class CompiledExperiment:
         self.policies, self.version = policies, snapshot.version
         return True
 
+    def admit(self, unit: str, context: msgspec.Raw) -> tuple[Variant | None, Reason]:
+        """The unit's variant, unless the experiment leaves out units like this one."""
+        exclude = self.experiment.exclude
+        if exclude and self.experiment.status == "running":
+            reason = exclude.reason(unit, msgspec.json.decode(context))
+            if reason is not None:
+                return None, reason
+        return self.assign(unit)
+
     def assign(self, unit: str) -> tuple[Variant | None, Reason]:
         """The unit's variant: the same for the same unit as long as layer, traffic and shares stay
         as they are.

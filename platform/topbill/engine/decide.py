@@ -111,7 +111,7 @@ class Engine:
         """The decision for an encoded request, not yet logged. Past `deadline` (seconds of the
         engine's clock) no policy is asked: the control's order steps in as it does for one that
         fails."""
-        variant, reason = compiled.assign(inputs.unit)
+        variant, reason = compiled.admit(inputs.unit, inputs.context)
         allowed = inputs.new_attempt()
         slate = None
         if variant is not None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from topbill.domain.exclusion import Exclusion
 from topbill.domain.features import REST, Encoder, Feature
 from topbill.domain.metric import METRIC_KINDS, Metric
 from topbill.domain.reading import ONE_LOOK, are_looks
@@ -59,6 +60,7 @@ def build(content: Content, raw: dict[str, Any], at: Location) -> Experiment | N
     _check_objective(content, at)
     _check_guardrails(content, at)
     _check_looks(content, at)
+    _check_exclude(content, at)
     variants = _variants(content, raw, at.key("variants"))
     _check_slots(content, at)
     _check_personalizer(content, at)
@@ -82,6 +84,7 @@ def build(content: Content, raw: dict[str, Any], at: Location) -> Experiment | N
         guardrails=_guardrails(content),
         looks=tuple(content.get("looks", ONE_LOOK)),
         variants=variants,
+        exclude=Exclusion.of(content.get("exclude", {})),
         reward_delay=content.get("reward_delay", shortest),
         **{name: content[name] for name in _AS_READ if name in content},
     )
@@ -369,6 +372,22 @@ def _check_direction(guardrail: Content, metric: Content | None, at: Location) -
         at.key("better").wrong(
             guardrail["better"], f"{better}, as the metric says", "say it in one of the two places"
         )
+
+
+def _check_exclude(content: Content, at: Location) -> None:
+    """Whoever is left out by context is so by a feature that requests may send."""
+    declared = content.get("context", {})
+    # A feature of this name takes whatever no other one is declared for.
+    if REST in declared or at.has_problem("context"):
+        return
+    for name in content.get("exclude", {}).get("context", {}):
+        if name not in declared:
+            where = at.key("exclude").key("context").key(name)
+            where.wrong(
+                Verbatim("an undeclared feature"),
+                f"one of context: {listed(declared)}" if declared else "a feature of context:",
+                nearest(name, declared) or f"declare it there: {name}: {{type: flag}}",
+            )
 
 
 def _one_of_metrics(metrics: Content) -> str:

@@ -345,6 +345,27 @@ class Covariate:
 
 
 @dataclass(frozen=True)
+class Values:
+    """A value of a context, or a list of them → tuple of booleans, numbers and texts."""
+
+    most: int = 1_000
+
+    def read(self, value: Any, at: Location) -> Any:
+        items = value if isinstance(value, list) else [value]
+        if not 1 <= len(items) <= self.most:
+            return at.wrong(value, f"a value, or a list of 1 to {self.most:,}")
+        for item in items:
+            if not isinstance(item, bool | str) and not _is_number(item):
+                return at.wrong(item, "true or false, a number or a text, or a list of those")
+        return tuple(items)
+
+    def schema(self) -> JsonSchema:
+        one: JsonSchema = {"type": ["boolean", "number", "string"]}
+        several = {"type": "array", "items": one, "minItems": 1, "maxItems": self.most}
+        return {"anyOf": [one, several]}
+
+
+@dataclass(frozen=True)
 class Json:
     """Anything that JSON can hold, of at most 16 kB."""
 

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from topbill.domain.exclusion import NOBODY, Exclusion
 from topbill.domain.features import Encoder, Feature
 from topbill.domain.margin import MarginUnit
 from topbill.domain.metric import Metric
@@ -70,6 +71,7 @@ class Experiment:
     # Where its slice of the layer begins: not of the file, but of all files together.
     layer_start: float = 0.0
     holdout: float = 0.0
+    exclude: Exclusion = NOBODY
     slots: int = 1
     context: tuple[Feature, ...] = ()
     action_features: tuple[Feature, ...] = ()

@@ -44,6 +44,7 @@ from topbill.spec.fields import (
     Tagged,
     Text,
     TimeZone,
+    Values,
     listed,
     nearest,
 )
@@ -362,6 +363,15 @@ VARIANT = Tagged(
     "The policy that decides.",
     default=DEFAULT_POLICY,
 )
+EXCLUDE = Section(
+    {
+        "context": Key(
+            MapOf(Values(), 100, name=FeatureName),
+            "Feature of the context to the value, or the values, of those who are left out.",
+        ),
+        "units": Key(ListOf(Text(256), 10_000, unique=True), "Units that are left out, by id."),
+    }
+)
 EXPERIMENT = Section(
     {
         "experiment": Key(
@@ -402,6 +412,10 @@ EXPERIMENT = Section(
             Percent(),
             "Share of units that is set aside: in no variant, they get the control's order, so "
             "that the whole of the experiment can be judged (default 0%).",
+        ),
+        "exclude": Key(
+            EXCLUDE,
+            "Who is not counted: bots, staff, test devices. They get the control's order.",
         ),
         "slots": Key(Number(1, 100, whole=True), "How many positions are filled (default 1)."),
         "context": Key(

@@ -16,6 +16,7 @@ from topbill.reporting.experiment.analysis_rows import (
     ExperimentTables,
     VariantCounts,
 )
+from topbill.reporting.experiment.exclusion import counted_decisions
 from topbill.reporting.experiment.exploration import PolicyShares, policy_shares_by_variant
 from topbill.reporting.experiment.health import health
 from topbill.reporting.experiment.holdout import holdout_readout
@@ -87,7 +88,8 @@ def load_experiment_report(
         if segments is None:
             segments = tables.category_features()
         method, looks = reading = reading_asked(tables.spec, method, looks)
-        rows = AnalysisRows(database, tables, segments, excerpt)
+        counted = counted_decisions(database, key, tables.experiment["spec"])
+        rows = AnalysisRows(database, tables, segments, excerpt, counted)
         reference = _checked_control(tables, rows, control)
         analysis = None
         # Its tests take each row for one decision.

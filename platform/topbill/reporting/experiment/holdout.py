@@ -15,6 +15,7 @@ import msgspec
 
 from topbill import ab
 from topbill.ab import Method
+from topbill.domain.exclusion import Exclusion
 from topbill.domain.sql import identifier, quoted
 from topbill.reporting.experiment.analysis_rows import (
     MOMENT,
@@ -23,6 +24,7 @@ from topbill.reporting.experiment.analysis_rows import (
     ExperimentTables,
 )
 from topbill.reporting.experiment.covariates import UNIT
+from topbill.reporting.experiment.exclusion import exclusion_of
 from topbill.reporting.experiment.model import HoldoutReadout
 from topbill.reporting.experiment.wording import IN_VARIANTS
 from topbill.reporting.queries.database import AnalyticsDatabase
@@ -68,7 +70,8 @@ def holdout_readout(
     assignments = _assignments(database, tables)
     if not any(a.holdout > 0.0 for a in assignments.values()):
         return None
-    excluded, counts = _make_units(database, tables.key, assignments)
+    exclusion = exclusion_of(tables.experiment["spec"])
+    excluded, counts = _make_units(database, tables.key, assignments, exclusion)
     if not counts.get(HELD_OUT):
         return None
     _hide(database, tables.key, assignments)
@@ -155,7 +158,10 @@ def _last(assignments: Mapping[str, _Assignment]) -> _Assignment:
 
 
 def _make_units(
-    database: AnalyticsDatabase, key: str, assignments: Mapping[str, _Assignment]
+    database: AnalyticsDatabase,
+    key: str,
+    assignments: Mapping[str, _Assignment],
+    exclusion: Exclusion,
 ) -> tuple[dict[str, int], dict[str, int]]:
     """Make table `holdout_units`: the units to compare, with the side that each is on.
 
@@ -165,23 +171,27 @@ def _make_units(
     Returns:
         The units left out, by reason; and those on either side.
     """
+    # Of both sides alike, held out or not: by what a unit was before.
+    why = exclusion.reason_sql("unit", "context")
     database.execute(
         f"""CREATE OR REPLACE TEMP TABLE {_UNITS}_all AS
         SELECT unit, CASE
+            WHEN left_out IS NOT NULL THEN left_out
             WHEN was_held AND was_in THEN 'crossover_units'
             WHEN first_held OR first_in THEN
                 CASE WHEN is_last THEN NULL ELSE 'earlier_shares' END
             ELSE 'admitted_later' END AS excluded,
             CASE WHEN was_held THEN {quoted(HELD_OUT)} ELSE {quoted(IN_VARIANTS)} END AS side
         FROM (
-            SELECT unit, bool_or(reason = 'holdout') AS was_held,
+            SELECT *, {why} AS left_out FROM (
+            SELECT unit, arg_min(context, seq) AS context, bool_or(reason = 'holdout') AS was_held,
                 bool_or(variant IS NOT NULL) AS was_in,
                 arg_min(reason = 'holdout', seq) AS first_held,
                 arg_min(variant IS NOT NULL, seq) AS first_in,
                 arg_min(revision IN {_listing(_latest(assignments))}, seq) AS is_last
             FROM decisions
             WHERE experiment = $key AND revision IN {_listing(_holding(assignments))}
-            GROUP BY unit
+            GROUP BY unit)
         ) WHERE was_held OR was_in""",  # noqa: S608  (quoted)
         key=key,
     )

@@ -225,9 +225,9 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     """The spans of one set of variants, shares and traffic, the oldest first."""
     excluded: dict[str, int] = {}
     """What no number is made of, by reason: decisions of no variant (`holdout`,
-    `not_in_experiment`) and those whose objective is not final (`immature`); units that were seen
-    in several variants (`crossover_units`), that came while there was only one (`one_variant`), or
-    in a phase with too few of one (`thin_strata`).
+    `not_in_experiment`, `excluded_unit`, `excluded_context`) and those whose objective is not final
+    (`immature`); units that were seen in several variants (`crossover_units`), that came while
+    there was only one (`one_variant`), or in a phase with too few of one (`thin_strata`).
     """
 
     def to_frame(self) -> pd.DataFrame:

@@ -73,13 +73,16 @@ class Excerpt(msgspec.Struct, frozen=True, kw_only=True):
             parts.append(f"revision {self.revision}")
         return ", ".join(parts)
 
-    def apply(self, database: AnalyticsDatabase, key: str) -> None:
-        """Let all questions that follow see this part of the experiment alone.
+    def apply(self, database: AnalyticsDatabase, key: str, source: str | None = None) -> None:
+        """Let all questions that follow see this part of the experiment alone; of the decisions of
+        `source`, SQL, where it is not the record's.
 
         Raises:
             BadRequest: for a revision that the experiment never had.
         """
         if self.is_whole:
+            if source is not None:
+                database.execute(f"CREATE TEMP VIEW decisions AS {source}")
             return
         conditions = []
         if self.since is not None:
@@ -91,10 +94,11 @@ class Excerpt(msgspec.Struct, frozen=True, kw_only=True):
             conditions.append(f"revision = {quoted(revision)}")
         other = f"experiment <> {quoted(key)}"
         home = identifier(str(database.row("SELECT current_database() AS name")["name"]))
+        whole = f"{home}.main.decisions" if source is None else f"({source})"
         # Views of the connection's own hide those of the file: so whatever a report asks speaks of
         # the same part. A view has no parameters, but every value is quoted.
         database.execute(
-            f"CREATE TEMP VIEW decisions AS SELECT * FROM {home}.main.decisions "  # noqa: S608  (quoted)
+            f"CREATE TEMP VIEW decisions AS SELECT * FROM {whole} "  # noqa: S608  (quoted)
             f"WHERE {other} OR ({' AND '.join(conditions)})"
         )
         own = f"SELECT decision_id FROM decisions WHERE experiment = {quoted(key)}"  # noqa: S608  (quoted)

@@ -20,6 +20,7 @@ from topbill.domain import formatting
 from topbill.domain.errors import BadData, NotFound
 from topbill.domain.margin import Margin, MarginUnit
 from topbill.reporting.experiment.analysis_rows import AnalysisRows, ExperimentTables
+from topbill.reporting.experiment.exclusion import counted_decisions
 from topbill.reporting.experiment.planned import reading_asked
 from topbill.reporting.queries.database import open_database
 
@@ -67,7 +68,8 @@ def plan(
         # A plan is for a difference; one variant has none.
         if len(tables.variants) < 2:
             raise NotFound(f"experiment {key!r} has one variant only; expected two to compare")
-        rows = AnalysisRows(database, tables)
+        counted = counted_decisions(database, key, tables.experiment["spec"])
+        rows = AnalysisRows(database, tables, counted=counted)
         if rows.weighted:
             raise BadData(
                 "row_weight",

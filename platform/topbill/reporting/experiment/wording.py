@@ -244,7 +244,12 @@ def _unread_events(events: Mapping[str, int], known: Iterable[str]) -> str:
 
 IN_VARIANTS = "(variants)"
 """What all variants together are called in a holdout's readout; no variant has such a name."""
-OUTSIDE = {"not_in_experiment": "outside the experiment", "holdout": "in its holdout"}
+OUTSIDE = {
+    "not_in_experiment": "outside the experiment",
+    "holdout": "in its holdout",
+    "excluded_unit": "of units left out",
+    "excluded_context": "of units left out",
+}
 """Why a decision is in no variant, as it is said after their number."""
 
 
@@ -319,6 +324,8 @@ def novelty_sentence(found: Novelty) -> str:
 HOLDOUT_REASONS = {
     "admitted_later": "came before they could take part",
     "earlier_shares": "came while another share was held out",
+    "excluded_unit": "are on the list of those left out",
+    "excluded_context": "are left out by their context",
     "crossover_units": "were in the holdout and in a variant at different times",
 }
 """Why units are on neither side of a holdout's readout."""
@@ -529,6 +536,8 @@ def _minute(iso: str | None) -> str:
 EXCLUDED = {
     "not_in_experiment": "decisions outside the experiment",
     "holdout": "decisions of the holdout",
+    "excluded_unit": "decisions of units on the list of those left out",
+    "excluded_context": "decisions of units left out by their context",
     "immature": "decisions whose objective is not final yet",
     "crossover_units": "units seen in several variants",
     "one_variant": "units that came while there was one variant",

@@ -1,0 +1,50 @@
+"""Who does not count, seen from today's file: units that `exclude:` leaves out, also those that
+were assigned to a variant before it was written.
+
+What a unit is (a bot, staff) it was before the experiment touched it. So it is judged by its first
+exposure, and left out with all its decisions: nothing of that can be an effect of a variant.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from topbill.domain.exclusion import Exclusion
+from topbill.domain.sql import identifier, quoted
+from topbill.reporting.queries.database import AnalyticsDatabase
+
+_EXCLUDED = "report_excluded"
+
+
+def exclusion_of(spec: str) -> Exclusion:
+    """What a file, as JSON text of the record, says under `exclude`."""
+    return Exclusion.of(msgspec.json.decode(spec).get("exclude") or {})
+
+
+def counted_decisions(database: AnalyticsDatabase, key: str, spec: str) -> str | None:
+    """SQL for the record's decisions, in which those of units that the file (`spec`, JSON text)
+    leaves out have no variant, and say why; None where it leaves out nobody.
+
+    Makes temporary table `report_excluded`, a row per unit with its `why`.
+    """
+    exclusion = exclusion_of(spec)
+    if not exclusion:
+        return None
+    why = exclusion.reason_sql("unit", "context")
+    database.execute(
+        f"""CREATE OR REPLACE TEMP TABLE {_EXCLUDED} AS
+        SELECT unit, why FROM (
+            SELECT unit, {why} AS why FROM (
+                SELECT unit, arg_min(context, seq) AS context FROM decisions
+                WHERE experiment = $key AND variant IS NOT NULL GROUP BY unit
+            )
+        ) WHERE why IS NOT NULL""",  # noqa: S608  (values through `quoted` and `number`)
+        key=key,
+    )
+    home = identifier(str(database.row("SELECT current_database() AS name")["name"]))
+    return f"""SELECT d.* REPLACE (
+            CASE WHEN x.why IS NULL THEN d.variant END AS variant,
+            CASE WHEN d.variant IS NULL THEN d.reason ELSE coalesce(x.why, d.reason) END AS reason
+        )
+        FROM {home}.main.decisions d
+            LEFT JOIN {_EXCLUDED} x ON d.experiment = {quoted(key)} AND x.unit = d.unit"""  # noqa: S608  (quoted)
