@@ -36,8 +36,6 @@ REASONS = MappingProxyType(
         ),
         # Values or units that do not belong.
         "infinite_values": "the metric has values that are infinite, or too large to square",
-        "excluded_unit": "the unit is on the list of those that the experiment leaves out",
-        "excluded_context": "the context is one that the experiment leaves out, such as a bot's",
         "crossover_units": "some units were seen in more than one variant; they were left out",
         "covariate_missing": (
             "the covariate is there for another share of one variant's units than of the other's; "

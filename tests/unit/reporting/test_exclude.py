@@ -98,7 +98,7 @@ def test_the_record_of_before_is_read_without_them(tmp_path: Path) -> None:
     assert some.ab.comparisons[0].n_control == 100
     # Who is left out is missing on one side here, and the split is tested without them.
     assert some.ab.sample_ratio.p_value < 1e-4
-    part = reporting.load_experiment_report("home", tmp_path / "some", until="2026-09-21T13:40:00Z")
+    part = reporting.load_experiment_report("home", tmp_path / "some", until="2026-09-21T14:15:00Z")
     assert part.excluded["excluded_context"] < 100
     assert plan("home", tmp_path / "some").metric is not None
 
