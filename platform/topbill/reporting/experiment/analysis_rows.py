@@ -378,7 +378,7 @@ class AnalysisRows:
         reading = Reading.of(self.timeline.phases)
         if not self.timeline.is_several or not reading.numbers:
             return self._database.connection.table(_TABLE)
-        strata = reading.strata()
+        strata = reading.strata(reading.numbers)
         last = strata[reading.numbers[-1]]
         same = ", ".join(str(number) for number, stratum in strata.items() if stratum == last)
         unit, phase = identifier(UNIT), identifier(PHASE)
