@@ -21,6 +21,7 @@ from topbill.ab.checks.srm import (
 from topbill.ab.comparison import compare
 from topbill.ab.core.effect import ArmEstimate, Effect, Rule, effect
 from topbill.ab.files import FileComparison, compare_file
+from topbill.ab.interaction import EffectWithin, Interaction, InteractionTerm, interaction
 from topbill.ab.judged import MetricDesign
 from topbill.ab.metrics import Mean, Metric, Proportion, Quantile, Ratio, Sum
 from topbill.ab.novelty import ExposureSpan, Novelty, novelty
@@ -72,10 +73,13 @@ __all__ = [
     "Design",
     "Detectable",
     "Effect",
+    "EffectWithin",
     "ExposureSpan",
     "FileComparison",
     "GuardrailResult",
     "Heterogeneity",
+    "Interaction",
+    "InteractionTerm",
     "Margin",
     "Mean",
     "Method",
@@ -101,6 +105,7 @@ __all__ = [
     "compare",
     "compare_file",
     "effect",
+    "interaction",
     "novelty",
     "plan",
     "plan_ahead",

@@ -33,6 +33,7 @@ def report(
     method: Method | None = None,
     looks: tuple[str, ...] = (),
     against: str | None = None,
+    with_: Annotated[str | None, Parameter(name="--with")] = None,
     html: Path | None = None,
     weights: tuple[str, ...] = (),
     instead: tuple[str, ...] = (),
@@ -55,6 +56,7 @@ def report(
         looks: With group-sequential: at which shares of the planned units was looked, this one
             last; several times. Default: all of the file's.
         against: Of an experiment, the variant to compare with instead of the control.
+        with_: Of an experiment, another one: the effect by the other's variant, for units in both.
         html: Write it to this file instead, self-contained, with charts.
         weights: Of a page: METRIC=WEIGHT, several times, weighs the objective anew over all of
             history.
@@ -72,6 +74,16 @@ def report(
     if not reporting.is_page(key, data):
         _refuse(key, "an experiment", {"weights": bool(weights), "instead": bool(instead)})
         shares = tuple(_fraction(share) for share in looks)
+        if with_ is not None:
+            unused = {
+                "html": html is not None,
+                "against": bool(against),
+                "revision": bool(revision),
+            }
+            unused |= {"since": since is not None, "until": until is not None}
+            _refuse(key, "read with another experiment", unused)
+            _interaction(key, with_, data, method or "sequential", shares or (1.0,), json_)
+            return
         result = reporting.load_experiment_report(
             key,
             data,
@@ -89,6 +101,7 @@ def report(
         "method": bool(method),
         "looks": bool(looks),
         "against": bool(against),
+        "with": with_ is not None,
         "since": since is not None,
         "until": until is not None,
         "revision": revision is not None,
@@ -99,6 +112,19 @@ def report(
         _page_with_other_policies(key, data, instead, json_)
     else:
         _show(reporting.load_page_report(key, data, weights=_weights(weights) or None), html, json_)
+
+
+def _interaction(
+    key: str, other: str, data: Path, method: Method, looks: tuple[float, ...], json_: bool
+) -> None:
+    """Print what two experiments do to each other."""
+    from topbill.reporting.experiment import interactions
+
+    found = interactions.interaction(key, other, data, method=method, looks=looks)
+    if json_:
+        print_json(found)
+    else:
+        interactions.render_interaction(found, key, other, out)
 
 
 def _show(result: Report | PageReport, html: Path | None, json_: bool) -> None:

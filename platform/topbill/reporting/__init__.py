@@ -6,6 +6,7 @@ either. In a notebook both show themselves, and `to_frame()` makes a pandas fram
 """
 
 from topbill.reporting.experiment.build import load_experiment_report
+from topbill.reporting.experiment.interactions import interaction
 from topbill.reporting.experiment.model import (
     REASONS,
     ChoiceRatio,
@@ -37,6 +38,7 @@ __all__ = [
     "Report",
     "ShareLine",
     "VariantLine",
+    "interaction",
     "is_page",
     "load",
     "load_experiment_report",

@@ -282,8 +282,8 @@ def span_of_days(span: ExposureSpan) -> str:
     return f"days {span.since} to {span.until}"
 
 
-def span_cells(span: ExposureSpan) -> tuple[str, str]:
-    """The lift on a span and its interval; the difference, or the reason, where that cannot be
+def span_cells(span: ExposureSpan | ab.EffectWithin) -> tuple[str, str]:
+    """The lift of a part of the units and its interval; the difference, or the reason, where that cannot be
     said.
     """
     interval = relative_interval(span.relative_low, span.relative_high)
