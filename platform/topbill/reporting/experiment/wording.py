@@ -283,8 +283,8 @@ def span_of_days(span: ExposureSpan) -> str:
 
 
 def span_cells(span: ExposureSpan | ab.EffectWithin) -> tuple[str, str]:
-    """The lift of a part of the units and its interval; the difference, or the reason, where that cannot be
-    said.
+    """The lift of a part of the units and its interval; the difference, or the reason, where that
+    cannot be said.
     """
     interval = relative_interval(span.relative_low, span.relative_high)
     if interval:
