@@ -28,11 +28,11 @@ from topbill.ab.checks.denominators import sentence as moved_sentence
 from topbill.ab.checks.segments import heterogeneity, with_adjusted
 from topbill.ab.checks.srm import Intended, sample_ratio
 from topbill.ab.core.effect import (
+    RATE,
     Adjustment,
     Effect,
     Pair,
     Rule,
-    adjusted,
     checked_rule,
     effect_of,
 )
@@ -471,6 +471,11 @@ def _table(
         thin += part.thin_units(moments, prepared.primary, design.control)
     for name, by_variant in pairs.items():
         pairs[name] = {variant: by_variant[variant] for variant in design.treatments}
+    summary = prepared.rows.columns.get(OBJECTIVE)
+    # A column of one's own may be anything; what is computed is a number between 0 and 1.
+    if OBJECTIVE in pairs and summary and summary.low >= 0.0 and summary.high <= 1.0:
+        for variant, pair in pairs[OBJECTIVE].items():
+            pairs[OBJECTIVE][variant] = replace(pair, bounds=RATE)
     return Table(pairs, checks, instead, prepared.per, mixed, thin)
 
 
@@ -529,16 +534,7 @@ def _comparisons(
             bare = withheld(effect)
             comparisons.append(Comparison(**msgspec.structs.asdict(bare), better=better))
             counted_once.append(row)
-    return _with_adjusted(comparisons), _with_adjusted(counted_once)
-
-
-def _with_adjusted(comparisons: Sequence[Comparison]) -> list[Comparison]:
-    """With p-values adjusted over all of them: that is what a reader of the table looks at."""
-    p_adjusted = adjusted([c.p_value for c in comparisons], "fdr_bh")
-    return [
-        msgspec.structs.replace(c, p_adjusted=p)
-        for c, p in zip(comparisons, p_adjusted, strict=True)
-    ]
+    return comparisons, counted_once
 
 
 def _comparison(

@@ -30,7 +30,7 @@ class Comparison(Effect, frozen=True, kw_only=True):
     """An effect, and what it means given which direction is good.
 
     `call` is by the interval, and by Holm over the metric's variants where there are several;
-    `p_adjusted` (Benjamini-Hochberg) is over all metrics and variants of the experiment.
+    `p_adjusted`, the p-value that decides the call, is Holm's over the metric's variants.
     `chance_to_win` is the chance that the variant is the better one. `detectable` is the least
     relative effect that this many units show with 80% power. `days_to_decision` assumes the
     difference stays. `variance_saved` is the share of the variance that a covariate took away.

@@ -57,12 +57,14 @@ least" then.
 def called(comparisons: Sequence[Comparison], alpha: float) -> list[Comparison]:
     """The comparisons of one metric, one per variant, with their calls: better or worse where the
     interval is on one side of zero and, there being several variants, the p-value adjusted by Holm
-    is at most alpha too (without p-values, as in bayes, twice the smaller chance stands for it)."""
+    is at most alpha too (without p-values, as in bayes, twice the smaller chance stands for it).
+    `p_adjusted` is the p-value that decided."""
     p_values = [_two_sided(c) for c in comparisons]
     results = []
     for c, p in zip(comparisons, adjusted(p_values, "holm"), strict=True):
         sure = p is not None and p <= alpha
-        results.append(replace(c, call=_call_alone(c) if sure else "no_call"))
+        call = _call_alone(c) if sure else "no_call"
+        results.append(replace(c, call=call, p_adjusted=None if c.p_value is None else p))
     return results
 
 

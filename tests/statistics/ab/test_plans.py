@@ -8,7 +8,8 @@ calls.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import gc
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +21,7 @@ from topbill.ab.analysis import prepare
 from topbill.ab.core.effect import Pair, Rule, checked_rule, effect_of, estimate_pair
 from topbill.ab.core.units import ArmMoments, MetricTerms, gather
 from topbill.ab.metrics import Mean, Proportion
+from topbill.ab.parts import Columns
 from topbill.ab.results import Comparison, SampleRatio
 from topbill.ab.verdict import called, guardrail, verdict
 from topbill.domain.records import Floats
@@ -27,9 +29,19 @@ from topbill.stats.moments import Moments
 
 RUNS = 2_000
 LIFT = 0.05
+COLUMNS = Columns("unit", "variant", None)
 ALL_IS_WELL = SampleRatio(
     counts={}, shares={}, p_value=1.0, p_sequential=None, alpha=0.001, alarm=False
 )
+
+
+@pytest.fixture(autouse=True, scope="module")
+def nothing_to_collect() -> Iterator[None]:
+    """statsmodels' `multipletests` collects garbage at each call, a hundred times the rule's own
+    time where a test process holds many objects."""
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 @dataclass(frozen=True)
@@ -62,9 +74,7 @@ def terms_of_one(covariate: bool = False) -> MetricTerms:
     frame["x"] = frame.y + [0.0, 1.0] * 4
     chosen = design(1)
     covariates = {"y": "x"} if covariate else {}
-    prepared = prepare(
-        frame, chosen, unit="unit", variant="variant", day=None, covariates=covariates
-    )
+    prepared = prepare(frame, chosen, columns=COLUMNS, covariates=covariates)
     return gather(prepared.rows, prepared.metrics, covariates).terms["y"]
 
 
@@ -155,7 +165,7 @@ def rate_terms() -> tuple[MetricTerms, MetricTerms]:
     frame = pd.DataFrame({"unit": range(8), "variant": ["c", "t"] * 4, "y": [0, 1] * 4})
     frame["leave"] = [1, 0, 0, 1] * 2
     chosen = design(1, ab.Margin(0.1))
-    prepared = prepare(frame, chosen, unit="unit", variant="variant", day=None, covariates={})
+    prepared = prepare(frame, chosen, columns=COLUMNS, covariates={})
     terms = gather(prepared.rows, prepared.metrics).terms
     return terms["y"], terms["leave"]
 

@@ -221,3 +221,32 @@ def test_points_are_told_as_points() -> None:
     )
     sentence = verdict(called([comparison()], 0.05), [worse], SPLIT, "editorial").sentence
     assert "Stop linucb: abandon is worse by 3.1pp (2.0pp allowed)." in sentence
+
+
+# --- What decides, and what can be
+
+
+def test_the_adjusted_p_value_is_the_one_that_decides() -> None:
+    first, second = called(
+        [comparison("a", p_value=0.03), comparison("b", p_value=0.04)], alpha=0.05
+    )
+    # Holm: the smaller of two is doubled, and no later one is below it.
+    assert (first.p_adjusted, second.p_adjusted) == pytest.approx((0.06, 0.06))
+    assert (first.call, second.call) == ("no_call", "no_call")
+    (alone,) = called([comparison("a", p_value=0.03)], alpha=0.05)
+    assert (alone.p_adjusted, alone.call) == (0.03, "better")
+    (bayes,) = called([comparison("a", p_value=None, chance_to_win=0.999)], alpha=0.05)
+    assert (bayes.p_adjusted, bayes.call) == (None, "better")
+
+
+@pytest.mark.parametrize("rule", [Rule("fixed"), Rule("sequential"), Rule("bayes")])
+def test_intervals_of_rates_stay_in_their_range(rule: Rule) -> None:
+    few = replace(rates(2, 3, 4), bounds=(0.0, 1.0))
+    bounded, free = (effect_of("y", "t", pair, rule) for pair in (few, replace(few, bounds=None)))
+    assert free.difference_low is not None
+    assert free.difference_low < -1.0 or rule.method != "sequential"
+    assert bounded.difference_low == max(free.difference_low, -1.0)
+    assert bounded.difference_high == min(free.difference_high or 0.0, 1.0)
+    if bounded.relative_low is not None:
+        assert bounded.relative_low >= -1.0
+    assert bounded.p_value == free.p_value

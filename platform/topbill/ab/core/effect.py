@@ -60,6 +60,10 @@ THIN = 10
 their weight is to be judged by cannot be told."""
 
 
+RATE = (0.0, 1.0)
+"""The bounds of a rate."""
+
+
 # --- An arm's estimate
 
 
@@ -78,7 +82,8 @@ class Pair:
 
     `saved` is the share of the difference's variance that the covariate took away; None without
     one. `remark` is a reason that leaves the numbers standing. `rates` are the counts (variant,
-    control) where both values are shares of independent units, unadjusted."""
+    control) where both values are shares of independent units, unadjusted. `bounds` are the least
+    and the largest value that there can be, None where nothing bounds them."""
 
     treated: ArmEstimate | None
     control: ArmEstimate | None
@@ -88,6 +93,7 @@ class Pair:
     saved: float | None = None
     remark: str = reasons.OK
     rates: tuple[Rate, Rate] | None = None
+    bounds: tuple[float, float] | None = None
 
 
 Strata = list[tuple[ArmMoments, ArmMoments]]
@@ -138,7 +144,8 @@ def estimate_pair(
         # The metric itself, or made of it: what is left is rounding, not a difference.
         pair = estimate_pair(terms.unadjusted(), treated, control, phases=phases)
         return dataclasses.replace(pair, remark=reasons.COVARIATE_IS_METRIC)
-    return Pair(one, other, reason, n, n_control, saved, rates=rates)
+    bounds = RATE if isinstance(terms.metric, Proportion) else None
+    return Pair(one, other, reason, n, n_control, saved, rates=rates, bounds=bounds)
 
 
 def pooled_pair(pairs: Sequence[Pair]) -> Pair:
@@ -521,7 +528,8 @@ def adjusted(
     (Benjamini & Hochberg) the share of false calls, below α when called at α. None stays None and
     counts for nothing."""
     present = [p for p in p_values if p is not None]
-    if not present:
+    # One alone is adjusted for nothing; statsmodels would collect garbage for it, for some 50 ms.
+    if len(present) < 2:
         return list(p_values)
     with np.errstate(divide="ignore"):  # Šidák's logarithm of 1 − p where p is 1
         corrected = iter(multipletests(present, method=correction)[1])
@@ -630,10 +638,25 @@ def effect_of(metric: str, variant: object, pair: Pair, rule: Rule, mixed: int =
             result = _effect_of_rates(metric, variant, t, c, rule, pair_of_rates)
     else:
         result = _without_interval(metric, variant, pair)
+    if pair.bounds is not None:
+        result = _within(result, *pair.bounds)
     remark = pair.remark or (reasons.CROSSOVER_UNITS if mixed else reasons.OK)
     if remark and not result.reason:
         result = msgspec.structs.replace(result, reason=remark)
     return result
+
+
+def _within(effect: Effect, low: float, high: float) -> Effect:
+    """The effect with its intervals cut to what can be: two values between `low` and `high` differ
+    by no more than these do, and what cannot be below 0 loses no more than all of it."""
+    reach = high - low
+    changes: dict[str, float] = {}
+    if effect.difference_low is not None and effect.difference_high is not None:
+        changes["difference_low"] = max(effect.difference_low, -reach)
+        changes["difference_high"] = min(effect.difference_high, reach)
+    if low >= 0.0 and effect.relative_low is not None:
+        changes["relative_low"] = max(effect.relative_low, -1.0)
+    return msgspec.structs.replace(effect, **changes)
 
 
 def rate_pair(pair: Pair, rule: Rule) -> RatePair | None:

@@ -303,7 +303,10 @@ class AnalysisRows:
         for variant_name, units, decisions, *numbers in relation.fetchall():
             counts[variant_name] = VariantCounts(units, decisions)
             for i, name in enumerate(names):
-                estimates[name, variant_name] = _mean(*numbers[7 * i : 7 * i + 7])
+                mean = _mean(*numbers[7 * i : 7 * i + 7])
+                if name == OBJECTIVE or isinstance(metrics[name], ab.Proportion):
+                    mean = _as_rate(mean)
+                estimates[name, variant_name] = mean
         for name, quantile in of_ranks.items():
             for variant_name, estimate in _quantiles(counted.relation, quantile).items():
                 estimates[name, variant_name] = estimate
@@ -514,3 +517,10 @@ def _mean(
     # Student's t, since the spread was estimated from these units too.
     half = float(stats.t.isf(0.025, units - 1)) * se
     return replace(estimate, low=mean.value - half, high=mean.value + half, se=se)
+
+
+def _as_rate(mean: MeanEstimate) -> MeanEstimate:
+    """The mean of what is between 0 and 1: so is its interval."""
+    if mean.low is None or mean.high is None:
+        return mean
+    return replace(mean, low=max(mean.low, 0.0), high=min(mean.high, 1.0))
