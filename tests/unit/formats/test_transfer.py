@@ -193,7 +193,7 @@ def test_what_was_imported_can_be_evaluated(
     text = json.dumps(found)
     assert '"ips"' in text
     truth = sum(bool(e) for d, e in rows if d.slate[0].action == "a") / 200
-    (estimate,) = [e for e in _estimates(found) if e["estimator"] == "ips"]
+    (estimate,) = [e for e in _estimates(found["targets"]) if e["estimator"] == "ips"]
     assert estimate["value"] == pytest.approx(truth, abs=0.02)
 
 
