@@ -251,7 +251,7 @@ class _Values:
         low, high = max(self._low, -LARGEST), min(self._high, LARGEST)
         if low < high:
             return {"min": low, "max": high}
-        if self._low == self._high == low:
+        if low == high:
             return {}
         # All beyond what a number without bounds may be: with them it is clipped.
         return {"min": -LARGEST, "max": LARGEST}

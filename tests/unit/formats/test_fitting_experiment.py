@@ -393,3 +393,21 @@ def test_rewards_below_zero_rank_as_they_are_and_are_told_in_their_own_units(
         assert estimate.value == pytest.approx(right, abs=1e-6 if slots == 1 else 0.05)
         assert estimate.low < estimate.value < estimate.high or city == "rome"
     assert result.logged.value == pytest.approx((0.5 + 0.2 + 0.75) / 3)
+
+
+@pytest.mark.parametrize("values", [[1e9], [5e6, 1e9], [-1e9, 3], [7], [1, 2.5]])
+def test_numbers_of_any_size_are_taken(values: list[float]) -> None:
+    shape = LogShape()
+    decisions = []
+    for number, value in enumerate(values):
+        decision = Decision(
+            decision_id=f"d{number}", experiment="home", revision="", variant="v", unit="u",
+            context=msgspec.json.encode({"n": value}), eligible=("x",),
+            slate=(Placement(0, "x", 1.0),), policy="p", reason="policy",
+        )  # fmt: skip
+        decisions.append(decision)
+        shape.add(decision, [])
+    experiment = spec.from_raw(shape.content("home", "x"), "home.yaml")
+    assert [feature.name for feature in experiment.context] == ["n"]
+    for decision in decisions:
+        experiment.context_encoder.encode(msgspec.json.decode(decision.context))
