@@ -9,6 +9,7 @@ force. Revisions one after the other whose variants, shares and traffic are the 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, date, datetime
 
 import msgspec
@@ -29,7 +30,8 @@ _NUMBER = "coalesce(own.number, timely.number, 0)"
 not know, as that of an imported log, is what was in force then."""
 
 
-class Excerpt(msgspec.Struct, frozen=True, kw_only=True):
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Excerpt:
     """A part of an experiment's record: the decisions from `since` up to but not including `until`
     (UTC), and those of one `revision`; all where nothing is said."""
 
@@ -162,7 +164,8 @@ def _iso(moment: datetime) -> str:
     return f"{moment.isoformat()}Z"
 
 
-class Occurrence(msgspec.Struct, frozen=True, kw_only=True):
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Occurrence:
     """A revision from one of the times on that it came in force, as a phase of its own."""
 
     revision: str
