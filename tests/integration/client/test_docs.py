@@ -74,6 +74,9 @@ def test_the_python_of_a_page_runs(
         exec(compile(block.replace(ADDRESS, service), f"docs/{page}.md", "exec"), {})  # noqa: S102
     if page == "from-an-ab-tool":
         told = shell(blocks(page, "sh")[0], tmp_path)
+        assert "140 rows, each a unit of its own" in told
+        assert "Against control" in told
+        told = shell(blocks(page, "sh")[1], tmp_path)
         assert "140 decisions" in told
         assert "control" in told
         assert "treatment" in told
