@@ -641,7 +641,7 @@ def test_the_way_from_load_to_the_sentence_is_short(tmp_path: Path) -> None:
     for name in sorted(modules):
         rooms.setdefault(name.split(".")[1], []).append(name)
     making = [*rooms["reporting"], *rooms["ab"], *rooms["stats"]]
-    assert len(making) <= 24, making
+    assert len(making) <= 27, making
     assert len(modules) - len(making) <= 11, sorted(modules - set(making))
 
 
