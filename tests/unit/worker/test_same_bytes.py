@@ -47,7 +47,7 @@ objective: {play: 0.2, watched: 1.0, seconds: 0.3, rating: 0.1, finish: 0.1, lea
 variants:
   first: {policy: fixed, order: [a, b], share: 10%, control: true}
   linucb: {policy: linucb, share: 30%, min_probability: 2%}
-  thompson: {policy: thompson, share: 30%, training: shared}
+  thompson: {policy: thompson, share: 30%, training: shared, min_probability: 0%}
   epsilon: {policy: epsilon_greedy, share: 30%, epsilon: 0.1}
 """
 STATES = {
