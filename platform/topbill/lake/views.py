@@ -98,7 +98,15 @@ def base_view(name: str, table: PinnedTable) -> str:
         # Older files lack columns that newer ones have. Looking into each costs time: only then.
         options.append("union_by_name = true")
     files = ", ".join(map(quoted, table.files))
-    return f"{selected} FROM read_parquet([{files}], {', '.join(options)})"
+    source = f"read_parquet([{files}], {', '.join(options)})"
+    if table.widened:
+        # Until the next rows are written no file at all may have a new column.
+        lacking = []
+        for column, kind in types.items():
+            if kind != "TIMESTAMP":
+                lacking.append(f"NULL::{kind} AS {identifier(column)}")
+        source = f"(FROM {source} UNION ALL BY NAME SELECT {', '.join(lacking)} WHERE false)"
+    return f"{selected} FROM {source}"
 
 
 def metrics_view(experiment: Experiment) -> str:
