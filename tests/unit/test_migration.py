@@ -60,7 +60,8 @@ def test_the_lake_has_the_same_rows_under_the_names_of_today(data: Path) -> None
     before = {name: old_rows(data, name) for name in ("decisions", "rewards")}
     migrate(data)
     for name, names in schema_change.RENAMED_SINCE_1.items():
-        renamed = [{names.get(k, k): v for k, v in row.items()} for row in before[name]]
+        added = dict.fromkeys(schema_change.ADDED_SINCE_1[name])
+        renamed = [{names.get(k, k): v for k, v in row.items()} | added for row in before[name]]
         assert old_rows(data, name) == renamed
     assert len(before["decisions"]) == IN_LAKE
     assert columns(data, "decisions") == set(tables.schemas()["decisions"].names)

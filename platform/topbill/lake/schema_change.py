@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -49,6 +49,10 @@ def version(data: Path) -> int | None:
     if not versions:
         return None
     return max(versions) if max(versions) > SCHEMA_VERSION else min(versions)
+
+
+ADDED_SINCE_1: dict[str, tuple[str, ...]] = {"decisions": ("row_weight",), "rewards": ()}
+"""Columns that 0.1.0 does not know, by table."""
 
 
 def back_up(data: Path, copy: Path) -> None:
@@ -90,7 +94,7 @@ def downgrade(data: Path) -> list[str]:
         if table is None or version_of(table) == 1:
             continue
         names = {new: old for old, new in RENAMED_SINCE_1[name].items()}
-        rows = _rewrite(table, where, names)
+        rows = _rewrite(table, where, names, ADDED_SINCE_1[name])
         done.append(f"{where}: {rows:,} rows written under {_pairs(names)}")
         _stamp(where, 1)
     database = data / DATABASE
@@ -115,18 +119,25 @@ def _opened(where: Path) -> DeltaTable | None:
         raise LogError(f"{where}: cannot be read: {error}; expected a Delta table") from error
 
 
-def _rewrite(table: DeltaTable, where: Path, names: Mapping[str, str]) -> int:
-    """Write all rows of a table again with its columns renamed, in one commit; how many there are.
+def _rewrite(
+    table: DeltaTable, where: Path, names: Mapping[str, str], without: Sequence[str] = ()
+) -> int:
+    """Write all rows of a table again with its columns renamed, in one commit, and without some;
+    how many rows there are.
 
     The position in the log stays: it belongs to the table, not to its files.
     """
     try:
         dataset = _dataset(table, where)
-        fields = [field.with_name(names.get(field.name, field.name)) for field in dataset.schema]
+        columns, fields = [], []
+        for field in dataset.schema:
+            if field.name not in without:
+                columns.append(field.name)
+                fields.append(field.with_name(names.get(field.name, field.name)))
         renamed = pa.schema(fields)
         write_deltalake(
             table,
-            pa.RecordBatchReader.from_batches(renamed, _batches(dataset, renamed)),
+            pa.RecordBatchReader.from_batches(renamed, _batches(dataset, columns, renamed)),
             mode="overwrite",
             schema_mode="overwrite",
             partition_by=["experiment"],
@@ -148,7 +159,9 @@ def _dataset(table: DeltaTable, where: Path) -> ds.FileSystemDataset:
     )
 
 
-def _batches(dataset: ds.FileSystemDataset, renamed: pa.Schema) -> Iterator[pa.RecordBatch]:
+def _batches(
+    dataset: ds.FileSystemDataset, columns: list[str], renamed: pa.Schema
+) -> Iterator[pa.RecordBatch]:
     """The rows, each file's as they are, in the order of the files' first rows: so that what was
     written together stays together, and a condition on `seq` or time still leaves files out."""
     fragments = list(dataset.get_fragments())
@@ -157,7 +170,7 @@ def _batches(dataset: ds.FileSystemDataset, renamed: pa.Schema) -> Iterator[pa.R
         fragments, dataset.schema, dataset.format, filesystem=dataset.filesystem
     )
     # One thread, in order: what is held in memory is some batches, however large the table is.
-    for batch in ordered.to_batches(batch_size=_BATCH, use_threads=False):
+    for batch in ordered.to_batches(columns=columns, batch_size=_BATCH, use_threads=False):
         yield pa.RecordBatch.from_arrays(batch.columns, schema=renamed)
 
 
