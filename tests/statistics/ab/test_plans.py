@@ -65,7 +65,8 @@ class Normal:
             lower[1, 0] = rng.normal()
         scatter = root @ lower @ lower.T @ root.T
         centre = mean + root @ rng.normal(size=mean.size) / np.sqrt(n)
-        return ArmMoments(Moments(self.terms.names, n, centre, scatter), n, 0, n)
+        covered = (n,) * (mean.size - 1)
+        return ArmMoments(Moments(self.terms.names, n, centre, scatter), n, 0, covered)
 
 
 def terms_of_one(covariate: bool = False) -> MetricTerms:
@@ -158,7 +159,7 @@ def counts(rng: np.random.Generator, n: int, play: float, leave: float) -> Float
 def of_rates(terms: MetricTerms, successes: float, n: int) -> ArmMoments:
     mean = successes / n
     scatter = np.array([[n * mean * (1.0 - mean)]])
-    return ArmMoments(Moments(terms.names, n, np.array([mean]), scatter), n, 0, n)
+    return ArmMoments(Moments(terms.names, n, np.array([mean]), scatter), n, 0, ())
 
 
 def rate_terms() -> tuple[MetricTerms, MetricTerms]:
