@@ -122,8 +122,8 @@ def _design(tables: ExperimentTables, shares: dict[str, float]) -> ab.Design:
 
 
 def _assignments(database: AnalyticsDatabase, tables: ExperimentTables) -> dict[str, _Assignment]:
-    """How each running revision of the audit set units aside, oldest first; of a record without an
-    audit the file in force.
+    """How each revision of the audit set units aside, oldest first (those that did not run held out
+    nobody); of a record without an audit the file in force.
     """
     rows = database.rows(
         "SELECT revision, spec FROM revisions WHERE experiment = $key ORDER BY revised_at",
@@ -132,13 +132,14 @@ def _assignments(database: AnalyticsDatabase, tables: ExperimentTables) -> dict[
     assignments: dict[str, _Assignment] = {}
     for row in rows:
         content = msgspec.json.decode(row["spec"])
+        # A revision that came back is the newest again.
+        assignments.pop(row["revision"], None)
+        assignments[row["revision"]] = _Assignment(
+            _share(content.get("holdout", 0.0)), _share(content.get("traffic", 1.0))
+        )
         # What was asked of a draft, or in a pause, was in nobody's reach.
-        if content.get("status", _RUNNING) == _RUNNING:
-            # A revision that came back is the newest again.
-            assignments.pop(row["revision"], None)
-            assignments[row["revision"]] = _Assignment(
-                _share(content.get("holdout", 0.0)), _share(content.get("traffic", 1.0))
-            )
+        if content.get("status", _RUNNING) != _RUNNING:
+            assignments[row["revision"]] = _Assignment(0.0, 1.0)
     current = tables.experiment
     if not rows:
         assignments[current["revision"]] = _Assignment(current["holdout"], current["traffic"])
@@ -188,9 +189,9 @@ def _make_units(
                 bool_or(variant IS NOT NULL) AS was_in,
                 arg_min(reason = 'holdout', seq) AS first_held,
                 arg_min(variant IS NOT NULL, seq) AS first_in,
-                arg_min(revision IN {_listing(_latest(assignments))}, seq) AS is_last
+                arg_min(revision NOT IN {_listing(_earlier(assignments))}, seq) AS is_last
             FROM decisions
-            WHERE experiment = $key AND revision IN {_listing(_holding(assignments))}
+            WHERE experiment = $key AND revision NOT IN {_listing(_without(assignments))}
             GROUP BY unit)
         ) WHERE was_held OR was_in""",  # noqa: S608  (quoted)
         key=key,
@@ -212,22 +213,24 @@ def _make_units(
     return excluded, counts
 
 
-def _holding(assignments: Mapping[str, _Assignment]) -> list[str]:
-    """The revisions that held units out."""
-    return [revision for revision, a in assignments.items() if a.holdout > 0.0]
+def _without(assignments: Mapping[str, _Assignment]) -> list[str]:
+    """The revisions that held nobody out. Those that the audit does not know, as of a log from
+    elsewhere, are taken for the newest.
+    """
+    return [revision for revision, a in assignments.items() if a.holdout <= 0.0]
 
 
-def _latest(assignments: Mapping[str, _Assignment]) -> list[str]:
-    """Those that did it as the newest of them: over others the share held out is another one, and
-    who came when differs in more than chance.
+def _earlier(assignments: Mapping[str, _Assignment]) -> list[str]:
+    """Those that did it otherwise than the newest: over others the share held out is another one,
+    and who came when differs in more than chance.
     """
     last = _last(assignments)
-    return [revision for revision, a in assignments.items() if a == last]
+    return [revision for revision, a in assignments.items() if a != last]
 
 
 def _listing(revisions: Sequence[str]) -> str:
-    """An SQL list of texts, never empty here."""
-    return f"({', '.join(map(quoted, revisions))})"
+    """An SQL list of texts, with one that is no revision's, as no list may be empty."""
+    return f"({', '.join(map(quoted, ['(none)', *revisions]))})"
 
 
 def _hide(database: AnalyticsDatabase, key: str, assignments: Mapping[str, _Assignment]) -> None:
@@ -236,7 +239,7 @@ def _hide(database: AnalyticsDatabase, key: str, assignments: Mapping[str, _Assi
     """
     home = identifier(str(database.row("SELECT current_database() AS name")["name"]))
     inside = f"x.experiment = {quoted(key)} AND x.unit IN (SELECT unit FROM {_UNITS})"  # noqa: S608  (quoted)
-    revisions = _listing(_holding(assignments))
+    revisions = _listing(_without(assignments))
     # Views of the connection's own hide those of the file. They have no parameters, but every value
     # is quoted.
     database.execute(
@@ -244,7 +247,7 @@ def _hide(database: AnalyticsDatabase, key: str, assignments: Mapping[str, _Assi
         SELECT x.* REPLACE (
             CASE WHEN x.reason = 'holdout' THEN {quoted(HELD_OUT)} ELSE x.variant END AS variant
         ) FROM {home}.main.decisions x
-        WHERE {inside} AND x.revision IN {revisions}
+        WHERE {inside} AND x.revision NOT IN {revisions}
             AND (x.variant IS NOT NULL OR x.reason = 'holdout')"""  # noqa: S608  (quoted)
     )
     database.execute(
