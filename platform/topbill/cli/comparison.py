@@ -122,15 +122,15 @@ def srm(
     alpha: float = 0.01,
     json_: Json = False,
 ) -> None:
-    """Which weeks of an archive of A/B tests have a broken split: a file with a row an arm of a
-    test.
+    """Which weeks of an archive of A/B tests have a broken split: a file with a row a variant
+    of a test.
 
     Args:
         file: CSV, TSV, Parquet or Arrow, as in compare.
         test: The column that names the test.
-        units: The column of how many units the arm got.
+        units: The column of how many units the variant got.
         period: The column of the week or day.
-        share: The column of the arm's intended share (default: all arms of a test alike).
+        share: The column of the variant's intended share (default: all of a test alike).
         alpha: The level at which a test fails, and at which a span of weeks is told.
     """
     from topbill.ab import srm_archive

@@ -104,6 +104,83 @@ REASONS = MappingProxyType(
 )
 """Code → sentence, of every part of Topbill; a package's own `REASONS` is a selection of it."""
 
+REMEDIES = MappingProxyType(
+    {
+        "too_few_units": "Wait for more units, or look at a longer span.",
+        "no_rewards": (
+            "Check that rewards arrive and that the objective names their event, or wait."
+        ),
+        "no_overlap": "Only exploring shows what it earns: let a variant show it now and then.",
+        "no_support": (
+            "Evaluate a policy over what the log offered, or offer the new actions in an "
+            "experiment first."
+        ),
+        "low_effective_sample": (
+            "Evaluate a policy nearer to the logged one, a longer log, or one with a larger "
+            "min_probability."
+        ),
+        "one_weight_dominates": (
+            "Evaluate a policy nearer to the logged one, a longer log, or one with a larger "
+            "min_probability."
+        ),
+        "poor_overlap": (
+            "This log cannot tell, however the estimator. Give the logging variants a "
+            "min_probability and log on, use the decisions of a uniform variant, or evaluate a "
+            "policy nearer to theirs."
+        ),
+        "mean_weight_off": (
+            "Check that each row has the propensity of its own action as it was drawn, and that no "
+            "rows were dropped by what they earned. Where the mean is below 1, the log may also "
+            "hardly show what the policy would: then another log is needed."
+        ),
+        "propensities_miscalibrated": (
+            "Check that propensities are those of the draw, and that the eligible actions are all "
+            "that could be drawn."
+        ),
+        "no_exploration": "Give the variant a min_probability, and log on.",
+        "mixed_policy_versions": (
+            "Allow more versions (Gates(policy_versions=)), or look at a shorter span."
+        ),
+        "rewards_immature": "Wait until the metrics' windows have passed.",
+        "needs_reward_model": "Give q_logged and q_target, or ask for ips and snips.",
+        "needs_embedding_propensities": (
+            "Declare action features and log all probabilities, or ask for ips and snips."
+        ),
+        "needs_weight_moment": "Give weight_moments, or ask for dr.",
+        "needs_propensity_level": "Give the propensities of that level, or ask for the others.",
+        "no_finite_sample_interval": "Ask for ips or clipped-ips here, or for another interval.",
+        "value_drifts": "Read dr, which is right whatever drifts, or look at a shorter span.",
+        "unstable": "Look at the largest weights and rewards, or ask for another estimator.",
+    }
+)
+"""Code → what to do where an estimate was refused for it, in whole sentences."""
+
+EXCLUDED = MappingProxyType(
+    {
+        "not_in_experiment": "decisions outside the experiment",
+        "holdout": "decisions of the holdout",
+        "excluded_unit": "decisions of units on the list of those left out",
+        "excluded_context": "decisions of units left out by their context",
+        "immature": "decisions whose objective is not final yet",
+        "crossover_units": "units seen in several variants",
+        "one_variant": "units that came while there was one variant",
+        "thin_strata": "units in phases with too few of a variant",
+    }
+)
+"""Code → what is not counted for it, read after a number: 3 units seen in several variants."""
+
+HOLDOUT_EXCLUDED = MappingProxyType(
+    {
+        "admitted_later": "came before they could take part",
+        "earlier_shares": "came while another share was held out",
+        "excluded_unit": "are on the list of those left out",
+        "excluded_context": "are left out by their context",
+        "crossover_units": "were in the holdout and in a variant at different times",
+    }
+)
+"""Code → why units are on neither side of a holdout's readout, read after "3 units".
+"""
+
 
 def reasons(*codes: str) -> dict[str, str]:
     """The table of some codes, in that order: what a package says of its own results.

@@ -2,7 +2,8 @@
 when not to say.
 """
 
-from topbill.ope.diagnostics import OPEN, REASONS, REMEDIES, Diagnostics, Gates
+from topbill.domain.reasons import REMEDIES
+from topbill.ope.diagnostics import OPEN, REASONS, Diagnostics, Gates
 from topbill.ope.estimation import estimate
 from topbill.ope.estimators import DEFAULT, ESTIMATORS
 from topbill.ope.estimators.assumptions import ASSUMPTIONS, Assumption

@@ -36,52 +36,6 @@ REASONS: dict[str, str] = reasons(
 )
 """The codes of off-policy estimates, each with the sentence that a person reads."""
 
-REMEDIES: dict[str, str] = {
-    "too_few_units": "Wait for more units, or look at a longer span.",
-    "no_rewards": "Check that rewards arrive and that the objective names their event, or wait.",
-    "no_overlap": "Only exploring shows what it earns: let a variant show it now and then.",
-    "no_support": (
-        "Evaluate a policy over what the log offered, or offer the new actions in an experiment "
-        "first."
-    ),
-    "low_effective_sample": (
-        "Evaluate a policy nearer to the logged one, a longer log, or one with a larger "
-        "min_probability."
-    ),
-    "one_weight_dominates": (
-        "Evaluate a policy nearer to the logged one, a longer log, or one with a larger "
-        "min_probability."
-    ),
-    "poor_overlap": (
-        "This log cannot tell, however the estimator. Give the logging variants a min_probability "
-        "and log on, use the decisions of a uniform variant, or evaluate a policy nearer to theirs."
-    ),
-    "mean_weight_off": (
-        "Check that each row has the propensity of its own action as it was drawn, and that no "
-        "rows were dropped by what they earned. Where the mean is below 1, the log may also hardly "
-        "show what the policy would: then another log is needed."
-    ),
-    "propensities_miscalibrated": (
-        "Check that propensities are those of the draw, and that the eligible actions are all that "
-        "could be drawn."
-    ),
-    "no_exploration": "Give the variant a min_probability, and log on.",
-    "mixed_policy_versions": (
-        "Allow more versions (Gates(policy_versions=)), or look at a shorter span."
-    ),
-    "rewards_immature": "Wait until the metrics' windows have passed.",
-    "needs_reward_model": "Give q_logged and q_target, or ask for ips and snips.",
-    "needs_embedding_propensities": (
-        "Declare action features and log all probabilities, or ask for ips and snips."
-    ),
-    "needs_weight_moment": "Give weight_moments, or ask for dr.",
-    "needs_propensity_level": "Give the propensities of that level, or ask for the others.",
-    "no_finite_sample_interval": "Ask for ips or clipped-ips here, or for another interval.",
-    "value_drifts": "Read dr, which is right whatever drifts, or look at a shorter span.",
-    "unstable": "Look at the largest weights and rewards, or ask for another estimator.",
-}
-"""What to do where an estimate was refused, by its code."""
-
 
 @dataclass(frozen=True)
 class Gates:

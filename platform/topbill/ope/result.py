@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from topbill.ope.diagnostics import REASONS, REMEDIES, Diagnostics
+from topbill.domain.reasons import REMEDIES
+from topbill.ope.diagnostics import REASONS, Diagnostics
 from topbill.stats.frames import frame_of, html_of
 
 if TYPE_CHECKING:

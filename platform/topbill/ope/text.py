@@ -7,8 +7,9 @@ from __future__ import annotations
 from rich.console import Console
 from rich.table import Table
 
+from topbill.domain.reasons import REMEDIES
 from topbill.ope.comparison import THE_LOG
-from topbill.ope.diagnostics import REASONS, REMEDIES
+from topbill.ope.diagnostics import REASONS
 from topbill.ope.evaluation import THE_OBJECTIVE, Evaluation
 from topbill.ope.result import Estimate, Estimates
 

@@ -23,6 +23,7 @@ from topbill.ab import (
 from topbill.ab import REASONS as AB_REASONS
 from topbill.domain import formatting
 from topbill.domain.margin import amount
+from topbill.domain.reasons import EXCLUDED, HOLDOUT_EXCLUDED
 from topbill.reporting.experiment.model import (
     REASONS,
     Health,
@@ -321,16 +322,6 @@ def novelty_sentence(found: Novelty) -> str:
     )
 
 
-HOLDOUT_REASONS = {
-    "admitted_later": "came before they could take part",
-    "earlier_shares": "came while another share was held out",
-    "excluded_unit": "are on the list of those left out",
-    "excluded_context": "are left out by their context",
-    "crossover_units": "were in the holdout and in a variant at different times",
-}
-"""Why units are on neither side of a holdout's readout."""
-
-
 def holdout_sentences(holdout: HoldoutReadout) -> list[str]:
     """What all variants together do against the holdout, and what must be known of it."""
     (first,) = [c for c in holdout.together if c.metric == holdout.primary]
@@ -347,7 +338,7 @@ def holdout_sentences(holdout: HoldoutReadout) -> list[str]:
         )
     sentences = [sentence]
     for reason, units in holdout.excluded.items():
-        sentences.append(f"{units:,} units {HOLDOUT_REASONS[reason]}; they are on neither side.")
+        sentences.append(f"{units:,} units {HOLDOUT_EXCLUDED[reason]}; they are on neither side.")
     return sentences
 
 
@@ -531,19 +522,6 @@ def phase_cells(phase: Phase) -> tuple[str, ...]:
 def _minute(iso: str | None) -> str:
     """2026-03-02T10:00:00Z → 2026-03-02 10:00"""
     return formatting.MISSING if iso is None else iso.removesuffix("Z").replace("T", " ")[:16]
-
-
-EXCLUDED = {
-    "not_in_experiment": "decisions outside the experiment",
-    "holdout": "decisions of the holdout",
-    "excluded_unit": "decisions of units on the list of those left out",
-    "excluded_context": "decisions of units left out by their context",
-    "immature": "decisions whose objective is not final yet",
-    "crossover_units": "units seen in several variants",
-    "one_variant": "units that came while there was one variant",
-    "thin_strata": "units in phases with too few of a variant",
-}
-"""What is left out, by reason."""
 
 
 def excluded_sentence(excluded: Mapping[str, int]) -> str:
