@@ -172,6 +172,7 @@ def analyse(
     adjust: Adjustment = "cuped",
     looks: Sequence[float] = (1.0,),
     time_zone: str = UTC,
+    decides: bool = True,
 ) -> Analysis:
     """The A/B analysis of one experiment from rows of decisions.
 
@@ -194,6 +195,8 @@ def analyse(
         covariates: a pre-period column, or several, by metric (or "objective").
         method, alpha, adjust, looks: those of `compare`.
         time_zone: whose days are counted, such as `Europe/Oslo`.
+        decides: whether the verdict may advise to ship; False where the design's control is another
+            variant than the one in use.
 
     Raises:
         BadRequest: for missing columns and arguments that cannot be meant.
@@ -237,7 +240,14 @@ def analyse(
         heterogeneity=_by_segment(
             prepared, _called(prepared, table), usable, segments, rule, adjust
         ),
-        verdict=verdict(primary, guardrails, ratio, design.control, ended=prepared.ended),
+        verdict=verdict(
+            primary,
+            guardrails,
+            ratio,
+            design.control,
+            ended=prepared.ended,
+            decides=decides,
+        ),
         notes=[
             *_crossovers(ratio),
             *phase_notes(prepared.phases, design.control, table.thin, prepared.alone),
@@ -471,12 +481,18 @@ def _table(
         thin += part.thin_units(moments, prepared.primary, design.control)
     for name, by_variant in pairs.items():
         pairs[name] = {variant: by_variant[variant] for variant in design.treatments}
-    summary = prepared.rows.columns.get(OBJECTIVE)
-    # A column of one's own may be anything; what is computed is a number between 0 and 1.
-    if OBJECTIVE in pairs and summary and summary.low >= 0.0 and summary.high <= 1.0:
-        for variant, pair in pairs[OBJECTIVE].items():
-            pairs[OBJECTIVE][variant] = replace(pair, bounds=RATE)
+    if OBJECTIVE in pairs:
+        pairs[OBJECTIVE] = _bounded(pairs[OBJECTIVE], prepared.rows)
     return Table(pairs, checks, instead, prepared.per, mixed, thin)
+
+
+def _bounded(by_variant: dict[str, Pair], rows: UnitRows) -> dict[str, Pair]:
+    """The objective's pairs, as a rate where it is one."""
+    summary = rows.columns.get(OBJECTIVE)
+    # A column of one's own may be anything; what is computed is a number between 0 and 1.
+    if summary is None or summary.low < 0.0 or summary.high > 1.0:
+        return by_variant
+    return {variant: replace(pair, bounds=RATE) for variant, pair in by_variant.items()}
 
 
 def _per_unit(

@@ -43,6 +43,7 @@ GUARDRAIL_UNDECIDED = "guardrail_undecided"
 GUARDRAIL_UNKNOWN = "guardrail_unknown"
 GUARDRAILS_KEPT = "guardrails_kept"
 PAST_PHASE = "past_phase"
+OTHER_CONTROL = "other_control"
 ONE_OF_SEVERAL = "call_lost_to_multiplicity"
 
 HUGE = 10.0
@@ -191,18 +192,24 @@ def verdict(
     control: str,
     *,
     ended: str | None = None,
+    decides: bool = True,
 ) -> Verdict:
     """The verdict on the primary metric's comparisons, one per variant.
 
     Where only one variant is left, the verdict is on the last phase that had several, which `ended`
     then, and says so.
 
+    Where `control` is another variant than the one in use, `decides` is False: variants are told
+    apart, but nothing is advised, as what beats one of them may still lose to what is in use.
+
     Its calls are those of the comparisons (see `called`), so that sentence and table never differ.
     A guardrail that is worse, undecided or unknown keeps the winner from being safe to ship. A
     sample-ratio mismatch withholds the verdict; but a variant that breaks a guardrail is named
     first, whatever else can be said: to stop it costs little, to go on may cost much.
     """
-    result = _verdict(primary, guardrails, sample_ratio, control)
+    result = _verdict(primary, guardrails, sample_ratio, control, decides)
+    if not decides:
+        result = replace(result, codes=[*result.codes, OTHER_CONTROL])
     if ended is None:
         return result
     when = f", until {_moment(ended)}" if ended else ""
@@ -218,17 +225,19 @@ def _verdict(
     guardrails: Sequence[GuardrailResult],
     sample_ratio: SampleRatio,
     control: str,
+    decides: bool,
 ) -> Verdict:
-    broken = [g for g in guardrails if g.status == "worse"]
+    # To be worse than another treatment is no harm to those who would get the control.
+    broken = [g for g in guardrails if g.status == "worse" and decides]
     # Where units went astray, no difference between them means anything.
     if sample_ratio.alarm:
         return _with_harm(_withheld(sample_ratio), broken)
     best = _best(primary)
     if best is None:
-        return _with_harm(_without_winner(primary, control), broken)
+        return _with_harm(_without_winner(primary, control, decides), broken)
     own = [g for g in guardrails if g.variant == best.variant]
     others = [g for g in broken if g.variant != best.variant]
-    return _with_harm(_winner(best, own, control), others)
+    return _with_harm(_winner(best, own, control, decides), others)
 
 
 def _best(primary: Sequence[Comparison]) -> Comparison | None:
@@ -249,7 +258,7 @@ def _with_harm(result: Verdict, broken: Sequence[GuardrailResult]) -> Verdict:
     return replace(result, sentence=" ".join([*stops, result.sentence]), codes=codes)
 
 
-def _without_winner(primary: Sequence[Comparison], control: str) -> Verdict:
+def _without_winner(primary: Sequence[Comparison], control: str, decides: bool) -> Verdict:
     """The verdict where no variant beats the control."""
     readable = [c for c in primary if c.se is not None]
     if not readable:
@@ -258,7 +267,8 @@ def _without_winner(primary: Sequence[Comparison], control: str) -> Verdict:
     if undecided:
         return _undecided(undecided, [c for c in readable if c.call == "worse"], control)
     clauses = [f"{c.variant} is worse than {control}: {_numbers(c)}" for c in readable]
-    return Verdict(sentence=f"{'; '.join(clauses)}; do not ship.", codes=[WORSE_THAN_CONTROL])
+    clauses += ["do not ship"] if decides else []
+    return Verdict(sentence=f"{'; '.join(clauses)}.", codes=[WORSE_THAN_CONTROL])
 
 
 def _unreadable(primary: Sequence[Comparison]) -> Verdict:
@@ -296,7 +306,9 @@ def _astray(ratio: SampleRatio) -> tuple[str, dict[str, int], dict[str, float]]:
     return f" on {day.value}", day.counts, day.shares or ratio.shares
 
 
-def _winner(best: Comparison, guardrails: Sequence[GuardrailResult], control: str) -> Verdict:
+def _winner(
+    best: Comparison, guardrails: Sequence[GuardrailResult], control: str, decides: bool
+) -> Verdict:
     clauses = [f"{best.variant} beats {control}: {_numbers(best)}"]
     codes = [BEATS_CONTROL]
     by_status: dict[GuardrailStatus, list[GuardrailResult]] = {
@@ -317,6 +329,8 @@ def _winner(best: Comparison, guardrails: Sequence[GuardrailResult], control: st
         advice = "do not ship" if by_status["worse"] else "keep it running"
     elif guardrails:
         codes.append(GUARDRAILS_KEPT)
+    if not decides:
+        return Verdict(sentence="; ".join(clauses) + ".", codes=codes)
     return Verdict(
         sentence="; ".join([*clauses, advice]) + ".",
         codes=codes,

@@ -8,6 +8,7 @@ import math
 from dataclasses import replace
 from typing import Any
 
+import msgspec
 import pytest
 
 from topbill.ab import ArmEstimate, Comparison, GuardrailResult, Margin, SampleRatio, Split, Verdict
@@ -43,6 +44,22 @@ def test_the_sentence_of_a_winner() -> None:
         "thompson beats editorial: +6.2% completed plays, between +3.1% and +9.4%; "
         "abandon not worse; safe to ship."
     )
+
+
+def test_against_another_variant_nothing_is_advised() -> None:
+    harmless = GuardrailResult(
+        metric="abandon", variant="thompson", margin=0.02, status="not_worse"
+    )
+    broken = msgspec.structs.replace(harmless, status="worse", worse_by=0.1)
+    for rail in (harmless, broken):
+        for c in (comparison(), comparison(difference_low=-0.15, difference_high=-0.05)):
+            result = verdict(called([c], 0.05), [rail], SPLIT, "bandit", decides=False)
+            assert not result.safe_to_ship
+            assert result.winner is None
+            assert "ship" not in result.sentence
+            assert "Stop" not in result.sentence
+            assert "bandit" in result.sentence
+            assert result.codes[-1] == "other_control"
 
 
 def test_an_upper_bound_that_says_nothing_is_not_said() -> None:

@@ -257,6 +257,8 @@ def test_any_variant_may_be_compared_with(plain: Path) -> None:
     codes = {note.code: note.sentence for note in other.notes}
     assert "as many more chances to be fooled" in codes["other_control"]
     assert "other_control" not in {note.code for note in usual.notes}
+    assert "other_control" in other.ab.verdict.codes
+    assert "ship" not in other.ab.verdict.sentence
     same = reporting.load_experiment_report("home", plain, control="editorial")
     assert reporting.to_json(same) == reporting.to_json(usual)
     with pytest.raises(BadRequest, match="did you mean bandit"):

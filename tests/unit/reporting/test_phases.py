@@ -19,6 +19,7 @@ from topbill.domain.errors import BadRequest
 from topbill.domain.records import Decision, Placement, RewardEvent
 from topbill.engine.compiled import CompiledExperiment
 from topbill.lake import Lake
+from topbill.reporting.experiment.wording import standing
 from topbill.reporting.queries import action_values
 from topbill.spec import Experiment, from_audit
 
@@ -162,6 +163,13 @@ def test_shares_that_were_changed_and_put_back_withhold_nothing(tmp_path: Path) 
     assert 350 < report.ab.sample_ratio.moved < 460
     assert report.ab.sample_ratio.mixed == 0
     assert any("shares were changed on 2024-10-05" in note for note in report.ab.notes)
+    off = msgspec.structs.replace(report.ab.verdict, codes=["sample_ratio_mismatch"])
+    withheld = msgspec.structs.replace(report, ab=msgspec.structs.replace(report.ab, verdict=off))
+    # What the record itself tells of is no guess at bots.
+    step = standing(withheld).next
+    assert step.startswith("Shares were changed on 2024-10-05 and 2024-10-06, and units were not")
+    assert step.endswith("Read no lift before.")
+    assert "bots" not in step
     as_json = json.loads(reporting.to_json(report))
     assert {"since", "until", "shares", "units", "srm_p"} <= as_json["phases"][0].keys()
 

@@ -330,6 +330,7 @@ class AnalysisRows:
         timeline = self.timeline
         phases = timeline.phases
         design = self._tables.design()
+        decides = control in (None, design.control)
         if control is not None:
             design = msgspec.structs.replace(design, control=control)
             phases = tuple(
@@ -349,6 +350,7 @@ class AnalysisRows:
             method=method,
             looks=looks,
             time_zone=zone_of(self._database, self._tables.key),
+            decides=decides,
         )
 
     def novelty(self, analysis: ab.Analysis, looks: Sequence[float]) -> list[ab.Novelty]:

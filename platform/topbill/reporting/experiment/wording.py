@@ -21,6 +21,7 @@ from topbill.ab import (
     Phase,
 )
 from topbill.ab import REASONS as AB_REASONS
+from topbill.ab.phases import shares_changed
 from topbill.domain import formatting
 from topbill.domain.margin import amount
 from topbill.domain.reasons import EXCLUDED, HOLDOUT_EXCLUDED
@@ -85,12 +86,14 @@ _ONE_VARIANT = msgspec.structs.replace(
     _NO_CONTROL, sentence="There is one variant, and nothing to compare it with."
 )
 _WAIT = "Keep it running; looking early costs nothing here."
+_WITHHELD = "sample_ratio_mismatch"
+_FIND_OUT = "Find out why units were not split as intended: bots, redirects, lost logs."
 _BY_CODE: dict[str, tuple[str, Tone, str]] = {
-    "sample_ratio_mismatch": (
-        "Withheld",
-        "warning",
-        "Find out why units were not split as intended: bots, redirects, lost logs. Read no lift "
-        "before.",
+    _WITHHELD: ("Withheld", "warning", f"{_FIND_OUT} Read no lift before."),
+    "other_control": (
+        "Compared",
+        "neutral",
+        "Read the report against the control before anything is shipped.",
     ),
     "guardrail_worse": (
         "Harm",
@@ -118,8 +121,7 @@ _BY_CODE: dict[str, tuple[str, Tone, str]] = {
 _HARM_IN_DOUBT: tuple[str, Tone, str] = (
     "Harm",
     "bad",
-    "Stop the variant that breaks its guardrail. Then find out why units were not split as "
-    "intended: bots, redirects, lost logs.",
+    f"Stop the variant that breaks its guardrail. {_FIND_OUT}",
 )
 """Beside a split that went wrong nothing is won, but the harm may be real."""
 _TOO_EARLY: tuple[str, Tone, str] = (
@@ -148,6 +150,10 @@ def standing(report: Report) -> Standing:
             next=f"Ship {verdict.winner}: give it all traffic, keep a small holdout.",
         )
     word, tone, step = _meaning(verdict.codes)
+    changes = shares_changed(report.ab.phases)
+    if changes and _WITHHELD in verdict.codes:
+        # A cause on record is looked at before those that can only be guessed.
+        step = step.replace(_FIND_OUT, _after_changes(changes))
     return Standing(word=word, tone=tone, sentence=verdict.sentence, next=step)
 
 
@@ -159,6 +165,17 @@ def _meaning(codes: Sequence[str]) -> tuple[str, Tone, str]:
         if code in codes:
             return meaning
     return _TOO_EARLY
+
+
+def _after_changes(changes: Sequence[tuple[str, list[str]]]) -> str:
+    """What to look at where shares were changed and units still are not split by those in force."""
+    # Each change by its day; some are made on the same one.
+    days = list(dict.fromkeys(since[:10] for since, _ in changes))
+    return (
+        f"Shares were changed on {formatting.listing(days)}, and units were not split as intended "
+        "even by the shares in force when they came. Look at the phase that is off: did all "
+        "services take up the change at once? Or read another phase alone."
+    )
 
 
 def notes(
