@@ -5,6 +5,7 @@ when its unit came, and goes on saying what it can.
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -240,6 +241,20 @@ def test_a_verdict_never_disappears(
     assert report.ab is not None
     assert "new beats old" in report.ab.verdict.sentence
     assert not report.ab.sample_ratio.alarm
+
+
+def test_a_copied_folder_has_the_same_report(tmp_path: Path) -> None:
+    stages = [
+        Stage(experiment({"old": 80, "new": 20}), range(300)),
+        Stage(experiment({"old": 50, "new": 50}), range(200, 600)),
+    ]
+    record(tmp_path / "here", stages)
+    shutil.copytree(tmp_path / "here", tmp_path / "there")
+    here, there = (
+        reporting.load_experiment_report("home", tmp_path / at) for at in ("here", "there")
+    )
+    assert len(there.phases) == 2
+    assert reporting.to_json(there) == reporting.to_json(here)
 
 
 def test_a_control_that_changed_is_compared_with_over_all(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from topbill.ab import Phase
 from topbill.domain.assignment import assignment_changes
 from topbill.domain.errors import BadRequest, SpecError
 from topbill.domain.sql import identifier, quoted
+from topbill.reporting.queries.action_versions import revisions_of
 from topbill.reporting.queries.database import AnalyticsDatabase
 from topbill.spec import from_audit
 from topbill.spec.fields import nearest
@@ -241,11 +242,7 @@ def with_occurrences(decisions: str) -> str:
 
 
 def _occurrences(database: AnalyticsDatabase, key: str) -> list[Occurrence]:
-    rows = database.rows(
-        """SELECT revision, revised_at, spec FROM revisions WHERE experiment = $key
-        ORDER BY revised_at, rowid""",
-        key=key,
-    )
+    rows = revisions_of(database, key)
     by_spec: dict[str, Phase] = {}
     occurrences = []
     for row in rows:

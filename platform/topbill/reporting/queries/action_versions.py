@@ -79,13 +79,21 @@ def make_action_labels(database: AnalyticsDatabase, key: str) -> list[ActionChan
     return changes
 
 
-def _contents(database: AnalyticsDatabase, key: str) -> dict[str, list[_Content]]:
-    """What each id stood for, in the order of time; of revisions that served it alone."""
-    rows = database.rows(
-        """SELECT revision, revised_at, spec FROM revisions WHERE experiment = $key
-        ORDER BY revised_at, rowid""",
+def revisions_of(database: AnalyticsDatabase, key: str) -> list[dict[str, Any]]:
+    """An experiment's lines of the audit (`revision`, `revised_at`, `spec`), oldest first; of one
+    moment those that were written first."""
+    # Not by rowid: where a folder was moved or copied, the audit is read through a view.
+    return database.rows(
+        """SELECT revision, revised_at, spec
+        FROM (SELECT *, row_number() OVER () AS place FROM revisions)
+        WHERE experiment = $key ORDER BY revised_at, place""",
         key=key,
     )
+
+
+def _contents(database: AnalyticsDatabase, key: str) -> dict[str, list[_Content]]:
+    """What each id stood for, in the order of time; of revisions that served it alone."""
+    rows = revisions_of(database, key)
     contents: dict[str, list[_Content]] = {}
     for number, row in enumerate(rows):
         until = rows[number + 1]["revised_at"] if number + 1 < len(rows) else None
