@@ -21,7 +21,7 @@ from topbill.domain.records import Decision, Placement, RewardEvent
 from topbill.engine.compiled import CompiledExperiment
 from topbill.lake import Lake
 from topbill.reporting.experiment.wording import standing
-from topbill.reporting.queries import action_values
+from topbill.reporting.queries import action_values, series
 from topbill.spec import Experiment, from_audit
 
 DAY = 86_400_000_000
@@ -465,3 +465,32 @@ def test_a_content_that_came_back_is_the_same_action(tmp_path: Path) -> None:
     for line in report.shares:
         shown[line.action] = shown.get(line.action, 0) + line.shown
     assert shown == {"x": 400, "x (until 2024-10-06 00:00)": 200}
+
+
+def test_the_curve_of_the_lift_ends_where_the_report_stands_although_shares_changed(
+    tmp_path: Path,
+) -> None:
+    # Nothing works, but most of those who came in the better times got "fresh": pooled over both
+    # phases it would look far better.
+    stages = [
+        Stage(experiment(THIRDS), range(3_000), 0.1),
+        Stage(experiment(MOST_FRESH), range(3_000, 7_000), 0.5),
+    ]
+    record(tmp_path, stages)
+    report = reporting.load_experiment_report("home", tmp_path)
+    assert report.ab is not None
+    curve = series.progress(tmp_path, "home", points=10)
+    last = curve.groupby("variant").tail(1).set_index("variant")
+    for c in report.ab.comparisons:
+        if c.metric != report.ab.primary:
+            continue
+        row = last.loc[str(c.variant)]
+        expected = [c.relative, c.relative_low, c.relative_high]
+        # Estimates are pooled here and moments there, which weighs variances a trifle differently.
+        got = [row.relative, row.relative_low, row.relative_high]
+        assert got == pytest.approx(expected, abs=1e-3)
+        assert row.relative_low < 0.0 < row.relative_high
+    assert last.decisions.notna().all()
+    assert np.isnan(last.loc["old", "relative"])
+    # What each variant earned is of all its decisions, as it was.
+    assert curve.decisions.sum() == 7_000

@@ -14,11 +14,14 @@ import numpy as np
 import pandas as pd
 
 from topbill.ab import ArmEstimate, Rule, effect
+from topbill.ab.core.effect import Pair, pooled_pair
+from topbill.ab.phases import Reading
 from topbill.domain.errors import BadRequest
 from topbill.domain.metric import Metric, metric_column
 from topbill.domain.objective import Objective
 from topbill.domain.sql import identifier, number
 from topbill.domain.zones import UTC, local_sql, utc_sql
+from topbill.reporting.experiment.phases import EVERYTHING, Timeline, with_occurrences
 from topbill.reporting.queries.database import (
     AnalyticsDatabase,
     open_database,
@@ -39,6 +42,7 @@ _WIDTHS = (
 )
 """Widths of buckets in seconds that people find round; beyond a day they are whole weeks."""
 _LIFT = ("relative", "relative_low", "relative_high")
+_BY_STRATUM = "series_strata"
 _PROGRESS = ["till", "variant", "decisions", "units", "value", "low", "high", *_LIFT]
 
 
@@ -160,7 +164,8 @@ def progress(
         Columns till (the bucket's end, UTC), variant, decisions (in the bucket), units (so far),
         value with low and high (95%, clustered by unit, of this bucket alone); relative with
         relative_low and relative_high: the confidence sequence of the lift of all decisions up to
-        then (Waudby-Smith et al. 2024), missing for the control and where it can't be said.
+        then (Waudby-Smith et al. 2024), missing for the control and where it can't be said. Where
+        shares changed it is of units by their first exposure, within phases of equal shares.
     """
     with open_database(data) as database:
         experiment = published_experiment(database, key)
@@ -168,13 +173,52 @@ def progress(
         buckets = _buckets(database, key, points)
         if buckets is None:
             return pd.DataFrame(columns=_PROGRESS)
-        rows = database.rows(
-            _moments_query(key, _measured(experiment, metric), buckets, published_us(database)),
-            key=key,
-            start=buckets.start_us,
-            width=buckets.seconds * 1_000_000,
+        measured, published = _measured(experiment, metric), published_us(database)
+        times = {"start": buckets.start_us, "width": buckets.seconds * 1_000_000}
+        rows = database.rows(_moments_query(key, measured, buckets, published), key=key, **times)
+        strata = [rows]
+        number = _table_of_strata(database, key)
+        if number > 1:
+            strata = []
+            for stratum in range(number):
+                chosen = f"SELECT decision_id FROM {_BY_STRATUM} WHERE stratum = {stratum}"  # noqa: S608  (a whole number)
+                query = _moments_query(
+                    key, measured, buckets, published, f"decision_id IN ({chosen})"
+                )
+                strata.append(database.rows(query, key=key, **times))
+    return _progress(rows, strata, buckets.ends, control, metric)
+
+
+def _table_of_strata(database: AnalyticsDatabase, key: str) -> int:
+    """How many strata of equal shares the experiment has. Of several, a table holds the decisions
+    that count for the lift: those in the variant that their unit had first, by the stratum in
+    which it came, as units of several phases were split by different shares."""
+    timeline = Timeline.read(database, key, EVERYTHING)
+    reading = Reading.of(timeline.phases)
+    strata = reading.strata(reading.numbers)
+    number = len(set(strata.values()))
+    if number < 2:
+        return number
+    # Phases of one variant tell no variant from another, so they are in no stratum.
+    of_phase = [strata.get(i) for i in range(len(timeline.phases))]
+    listing = ", ".join("NULL" if stratum is None else str(stratum) for stratum in of_phase)
+    database.execute(
+        f"""CREATE OR REPLACE TEMP TABLE {_BY_STRATUM} AS
+        WITH of_phases AS (
+            SELECT d.decision_id, d.unit, d.variant, d.decided_at,
+                list_extract([{listing}], {timeline.number_sql()} + 1) AS stratum
+            FROM {with_occurrences("decisions d")}
+            WHERE d.experiment = $key AND d.variant IS NOT NULL
+        ), firsts AS (
+            SELECT unit, arg_min(variant, decided_at) AS variant,
+                arg_min(stratum, decided_at) AS stratum
+            FROM of_phases WHERE stratum IS NOT NULL GROUP BY unit
         )
-    return _progress(rows, buckets.ends, control, metric)
+        SELECT decision_id, firsts.stratum FROM of_phases JOIN firsts USING (unit, variant)
+        WHERE of_phases.stratum IS NOT NULL""",  # noqa: S608  (whole numbers, our own SQL)
+        key=key,
+    )
+    return number
 
 
 def _measured(experiment: Experiment, name: str) -> Metric | Objective:
@@ -211,7 +255,13 @@ def _buckets(database: AnalyticsDatabase, key: str, points: int) -> _Buckets | N
     return _Buckets(span["first"], seconds, count, zone)
 
 
-def _moments_query(key: str, metric: Metric | Objective, buckets: _Buckets, published: int) -> str:
+def _moments_query(
+    key: str,
+    metric: Metric | Objective,
+    buckets: _Buckets,
+    published: int,
+    condition: str = "true",
+) -> str:
     """SQL for a row per variant with a list t0, t1 … for each bucket: sums within it, and sums over
     units of what they had by its end.
 
@@ -238,7 +288,7 @@ def _moments_query(key: str, metric: Metric | Objective, buckets: _Buckets, publ
             FROM (
                 SELECT variant, hash(unit) AS u, ({buckets.clock} - $start) // $width AS b
                 FROM decisions
-                WHERE experiment = $key AND variant IS NOT NULL
+                WHERE experiment = $key AND variant IS NOT NULL AND {condition}
                     AND {metric.mature_sql("decided_at", published)}
             ) GROUP BY variant, u
         ), paid AS (
@@ -247,7 +297,8 @@ def _moments_query(key: str, metric: Metric | Objective, buckets: _Buckets, publ
                 SELECT variant, hash(unit) AS u, {column} AS x,
                     ({buckets.clock} - $start) // $width AS b
                 FROM metrics.{identifier(key)}
-                WHERE variant IS NOT NULL AND {metric.mature_sql("decided_at", published)}
+                WHERE variant IS NOT NULL AND {condition}
+                    AND {metric.mature_sql("decided_at", published)}
             ) GROUP BY variant, u
         ), units AS (
             SELECT variant, {", ".join(joined)}
@@ -270,14 +321,14 @@ def _moments(n: str, x: str) -> str:
 
 
 def _progress(
-    rows: list[dict[str, Any]], ends: list[datetime], control: str, metric: str
+    rows: list[dict[str, Any]],
+    strata: list[list[dict[str, Any]]],
+    ends: list[datetime],
+    control: str,
+    metric: str,
 ) -> pd.DataFrame:
-    # The second half of each list: what had come by the bucket's end, for the lift.
-    so_far = {}
-    for row in rows:
-        so_far[row["variant"]] = [_estimate(*row[f"t{t}"][6:]) for t in range(len(ends))]
-    # Without any decision of the control there is no lift, but there are rewards.
-    control_so_far = so_far.get(control, [None] * len(ends))
+    so_far = _so_far(rows, len(ends))
+    by_stratum = [_so_far(stratum, len(ends)) for stratum in strata]
     lines = []
     for row in rows:
         variant = row["variant"]
@@ -293,7 +344,7 @@ def _progress(
                 half = 1.96 * float(np.sqrt(here.variance))
                 line |= {"low": max(0.0, here.value - half), "high": here.value + half}
             if variant != control:
-                line |= _lift(metric, variant, total, control_so_far[t])
+                line |= _lift(metric, variant, _pair(by_stratum, variant, control, t))
             lines.append(line)
     table = pd.DataFrame(lines, columns=_PROGRESS)
     # A column without any number would otherwise have no numeric type.
@@ -301,13 +352,35 @@ def _progress(
     return table.astype(dict.fromkeys(numeric, float))
 
 
-def _lift(
-    metric: str, variant: str, treated: ArmEstimate, control: ArmEstimate | None
-) -> dict[str, float | None]:
+_SoFar = dict[str, list[ArmEstimate | None]]
+"""By variant: the estimate of all that had come by the end of each bucket."""
+
+
+def _so_far(rows: list[dict[str, Any]], buckets: int) -> _SoFar:
+    so_far: _SoFar = {}
+    for row in rows:
+        # The second half of each list is what had come by the bucket's end.
+        so_far[row["variant"]] = [_estimate(*row[f"t{t}"][6:]) for t in range(buckets)]
+    return so_far
+
+
+def _pair(strata: list[_SoFar], variant: str, control: str, t: int) -> Pair:
+    """A variant beside the control by the end of bucket t, within strata where there are
+    several."""
+    pairs = []
+    for stratum in strata:
+        # A stratum may be without one of them, and any may be without decisions as yet.
+        one, other = (stratum[name][t] if name in stratum else None for name in (variant, control))
+        n, n_control = (0 if arm is None else arm.n for arm in (one, other))
+        pairs.append(Pair(one, other, "", n, n_control))
+    return pairs[0] if len(pairs) == 1 else pooled_pair(pairs)
+
+
+def _lift(metric: str, variant: str, pair: Pair) -> dict[str, float | None]:
     """The lift with its bounds; empty where it cannot be said."""
-    if control is None or min(treated.n, control.n) < 2:
+    if pair.treated is None or pair.control is None or min(pair.n, pair.n_control) < 2:
         return {}
-    lift = effect(metric, variant, treated, control, Rule())
+    lift = effect(metric, variant, pair.treated, pair.control, Rule())
     return {part: getattr(lift, part) for part in _LIFT}
 
 
