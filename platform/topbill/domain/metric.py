@@ -16,6 +16,7 @@ from typing import Literal, TypeAlias
 
 from topbill.domain.errors import BadRequest
 from topbill.domain.sql import identifier, number, quoted
+from topbill.domain.table_source import TableSource
 
 TimedValue: TypeAlias = tuple[float, float]
 """An event as a metric sees it: its value, and how many seconds after the decision it happened."""
@@ -248,7 +249,8 @@ class Metric:
     is at most.
     `winsorise` is the quantile above which the report counts values as it.
     A ratio names its `numerator` and `denominator`; a quantile the metric that it is `of`, whose
-    kind is `of_kind`, and its `q`. Both have event and window from there. Raises BadRequest for an
+    kind is `of_kind`, and its `q`. Both have event and window from there. Of a `table` it is
+    computed of that table's rows, as if they were the unit's events. Raises BadRequest for an
     unknown kind.
     """
 
@@ -272,6 +274,7 @@ class Metric:
     of: str | None = None
     of_kind: str | None = None
     q: float | None = None
+    table: TableSource | None = None
 
     def __post_init__(self) -> None:
         if self.kind not in METRIC_KINDS:
@@ -411,7 +414,9 @@ def unit_values_sql(metrics: Sequence[Metric], rewards: str, now: int) -> str:
     )
 
 
-def unit_scope_sql(metrics: Sequence[Metric], first: str, unit_type: str) -> str:
+def unit_scope_sql(
+    metrics: Sequence[Metric], first: str, unit_type: str, events: str = "events"
+) -> str:
     """A query over the lake's view `events`: a row per unit and variant with `unit`, `variant`, and
     a column for each metric of scope unit, called as `metric_column` says: of the events after the
     unit's first decision in the variant and in the metric's window of it; NULL where there is none.
@@ -420,6 +425,8 @@ def unit_scope_sql(metrics: Sequence[Metric], first: str, unit_type: str) -> str
         metrics: Those metrics, at least one.
         first: A query for the first decisions: `unit`, `variant`, `decided_at`.
         unit_type: What the experiment calls its unit.
+        events: The view, or a query in brackets with its columns; what has no `occurred_at` there
+            counts whenever it was.
     """
     names = ", ".join(sorted({quoted(metric.event) for metric in metrics}))
     columns = []
@@ -430,10 +437,11 @@ def unit_scope_sql(metrics: Sequence[Metric], first: str, unit_type: str) -> str
     return (
         f"SELECT r.unit AS unit, r.variant AS variant, {', '.join(columns)} FROM ("  # noqa: S608
         "SELECT f.unit, f.variant, f.decided_at, "
-        "v.event, v.value, v.action AS item, v.occurred_at, v.event_id AS seq "
-        f"FROM ({first}) f JOIN events v ON v.unit = f.unit "
+        "v.event, v.value, v.action AS item, "
+        "coalesce(v.occurred_at, f.decided_at) AS occurred_at, v.event_id AS seq "
+        f"FROM ({first}) f JOIN {events} v ON v.unit = f.unit "
         f"WHERE v.unit_type = {quoted(unit_type)} AND v.event IN ({names}) "
-        "AND v.occurred_at > f.decided_at) r GROUP BY r.unit, r.variant"
+        "AND (v.occurred_at > f.decided_at OR v.occurred_at IS NULL)) r GROUP BY r.unit, r.variant"
     )
 
 

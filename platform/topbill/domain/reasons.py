@@ -27,6 +27,7 @@ REASONS = MappingProxyType(
         "too_early": "too few whole days have passed since units' first exposure",
         "too_few_draws": "too few draws for a test or an estimate",
         "too_few_rewards": "too few of its draws earned anything",
+        "unreadable_table": "the table that it is read of cannot be read; a note says why",
         "no_values": "no unit of a variant has a value of the metric",
         "all_zero": "the metric is zero for every unit of both variants",
         "constant_metric": "the metric does not vary, so its uncertainty is unknown",

@@ -67,7 +67,9 @@ class CompiledExperiment:
             self.payloads[action.id] = msgspec.Raw(msgspec.json.encode(action.payload))
         self.bounds = list(accumulate(variant.share for variant in experiment.variants))
         self.events = frozenset(metric.event for metric in experiment.metrics)
-        self.unit_events = frozenset(metric.event for metric in experiment.unit_metrics)
+        self.unit_events = frozenset(
+            metric.event for metric in experiment.unit_metrics if metric.table is None
+        )
         self.version = 0
         self.policies = build_policies(experiment)
         self.failures: dict[str, str] = {}

@@ -38,7 +38,7 @@ CREATE TABLE metrics (
     covariate_seconds DOUBLE, covariate_feature VARCHAR, per VARCHAR, capped BOOLEAN,
     scope VARCHAR, day BIGINT, time_zone VARCHAR, margin_unit VARCHAR,
     winsorise DOUBLE, numerator VARCHAR, denominator VARCHAR, quantile_of VARCHAR,
-    quantile_of_kind VARCHAR, q DOUBLE);
+    quantile_of_kind VARCHAR, q DOUBLE, from_table JSON);
 CREATE TABLE revisions (
     experiment VARCHAR, revision VARCHAR, revised_at TIMESTAMP, who VARCHAR, spec JSON);
 CREATE TABLE published (
@@ -280,6 +280,7 @@ def _metric_rows(experiment: Experiment) -> list[tuple[Any, ...]]:
                 metric.of,
                 metric.of_kind,
                 metric.q,
+                None if metric.table is None else msgspec.json.encode(metric.table).decode(),
             )
         )
     return rows

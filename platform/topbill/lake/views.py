@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import msgspec
+
 from topbill.domain.decision import (
     DECISION_COLUMNS,
     EVENT_COLUMNS,
@@ -21,6 +23,7 @@ from topbill.domain.decision import (
 from topbill.domain.metric import Metric, metric_column, values_sql
 from topbill.domain.objective import Objective
 from topbill.domain.sql import identifier, number, quoted
+from topbill.domain.table_source import TableSource
 from topbill.spec import Experiment
 
 _COLUMNS: Mapping[str, Sequence[RecordColumn[Any]]] = {
@@ -188,7 +191,12 @@ def metric_of(row: Mapping[str, Any]) -> Metric:
         of=row.get("quantile_of"),
         of_kind=row.get("quantile_of_kind"),
         q=row.get("q"),
+        table=_table_of(row.get("from_table")),
     )
+
+
+def _table_of(source: str | None) -> TableSource | None:
+    return None if source is None else msgspec.json.decode(source, type=TableSource)
 
 
 def objective_of(rows: Sequence[Mapping[str, Any]]) -> Objective:

@@ -280,6 +280,38 @@ _OF_EVENTS = Section(
     },
     renames.METRIC,
 )
+_COLUMN = Text(200)
+TABLE_SOURCE = Section(
+    {
+        "file": Key(
+            Text(
+                200,
+                r"[A-Za-z0-9][A-Za-z0-9_.-]*(/[A-Za-z0-9][A-Za-z0-9_.-]*)*\.(parquet|csv|duckdb)",
+                "a file in folder tables of the data folder: NAME.parquet, .csv or .duckdb",
+            ),
+            "A Parquet, CSV or DuckDB file in folder tables of the data folder.",
+            True,
+        ),
+        "table": Key(
+            Text(130, r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)?", "the name of a table, or SCHEMA.TABLE"),
+            "Of a DuckDB file: the table or view in it.",
+        ),
+        "unit": Key(_COLUMN, "The column of the units' ids, as services send them.", True),
+        "value": Key(_COLUMN, "The column of numbers; left out where rows are counted."),
+        "at": Key(
+            _COLUMN,
+            "The column of times or days: rows count after the unit's first decision. Left out: "
+            "every row of a unit counts.",
+        ),
+    }
+)
+_OF_TABLE = Section(
+    {
+        "from": Key(TABLE_SOURCE, "The table of a warehouse that it is computed of.", True),
+        **{name: key for name, key in _OF_EVENTS.keys.items() if name != "event"},
+    },
+    renames.METRIC,
+)
 _OF_METRICS = {
     "ratio": Section(
         {
@@ -315,12 +347,15 @@ class MetricField:
             return at.wrong(value, f"a mapping with {listed(_OF_EVENTS.keys)}, or {LIBRARY}", hint)
         kind = value.get("kind") if isinstance(value, dict) else None
         section = _OF_METRICS.get(kind, _OF_EVENTS) if isinstance(kind, str) else _OF_EVENTS
+        if section is _OF_EVENTS and isinstance(value, dict) and "from" in value:
+            section = _OF_TABLE
         return section.read(value, at)
 
     def schema(self) -> JsonSchema:
         sections = []
         for kinds, section in (
             (event_kinds(), _OF_EVENTS),
+            (event_kinds(), _OF_TABLE),
             *(([kind], section) for kind, section in _OF_METRICS.items()),
         ):
             schema = section.schema()

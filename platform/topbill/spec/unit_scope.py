@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from topbill.domain.metric import METRIC_KINDS
+from topbill.domain.table_source import DATABASES, TableSource, table_event
 from topbill.spec.fields import SECONDS, Location, Verbatim
 
 Content = Mapping[str, Any]
@@ -13,7 +14,7 @@ Content = Mapping[str, Any]
 
 def is_of_units(parts: Content) -> bool:
     """Whether a metric is of what units did: it says so, or only that has days."""
-    return parts.get("scope") == "unit" or has_day(parts)
+    return parts.get("scope") == "unit" or "from" in parts or has_day(parts)
 
 
 def has_day(parts: Content) -> bool:
@@ -32,10 +33,12 @@ def read_unit_scope(name: str, parts: Content, content: Content, at: Location) -
     """
     where = at.key("metrics").key(name)
     _check_day(parts, where)
+    if "from" in parts:
+        _check_table(parts, where)
     if "unit" not in content and not at.has_problem("unit"):
-        where.key("scope").wrong(
-            "unit",
-            "a unit: in this file, by whose name events say whose they are",
+        where.key("from" if "from" in parts else "scope").wrong(
+            Verbatim("a table joined by unit") if "from" in parts else "unit",
+            "a unit: in this file, by whose name events and tables say whose they are",
             "for example unit: profile_id",
         )
     if parts.get("per") == "decision":
@@ -48,6 +51,12 @@ def read_unit_scope(name: str, parts: Content, content: Content, at: Location) -
             "leave it out here: the report compares it, and a guardrail may watch it",
         )
     fields = {**parts, "scope": "unit", "per": "unit"}
+    source = fields.pop("from", None)
+    if source is not None:
+        fields["event"] = table_event(name)
+        # What could not be read of it was told, and then there is no experiment.
+        if {"file", "unit"} <= source.keys():
+            fields["table"] = TableSource(**source)
     if "day" in parts:
         # The longest that it can take: a decision at the first moment of its day.
         fields["window"] = float((parts["day"] + 1) * SECONDS["d"])
@@ -80,3 +89,38 @@ def _check_day(parts: Content, where: Location) -> None:
         )
     if parts.get("scope") == "decision":
         where.key("scope").wrong("decision", f"unit or nothing, since kind: {kind}")
+
+
+def _check_table(parts: Content, where: Location) -> None:
+    """A metric of a table: its columns are those that the kind needs, and it is no decision's."""
+    source, at = parts["from"], where.key("from")
+    if parts.get("scope") == "decision":
+        where.key("scope").wrong("decision", "unit or nothing, since a table is joined by unit")
+    if isinstance(parts.get("covariate"), float):
+        where.key("covariate").wrong(
+            Verbatim("a time to look back"),
+            "a number in context: a table is not read before the first decision",
+        )
+    if "kind" in parts:
+        _check_columns(parts["kind"], source, at)
+    if "file" not in source:
+        return
+    is_database = source["file"].endswith(DATABASES)
+    if is_database and "table" not in source and not at.has_problem("table"):
+        at.key("table").wrong(Verbatim("nothing"), "the table of the database", "table: orders")
+    if not is_database and "table" in source:
+        at.key("table").wrong(source["table"], f"no table, since {source['file']} is one itself")
+
+
+def _check_columns(kind: str, source: Content, at: Location) -> None:
+    takes_value = METRIC_KINDS[kind].takes_value
+    if kind == "distinct":
+        at.wrong(Verbatim("a table"), "no kind: distinct, since its rows speak of no items")
+    elif takes_value and "value" not in source and not at.has_problem("value"):
+        at.key("value").wrong(Verbatim("nothing"), f"the column of numbers, since kind: {kind}")
+    elif not takes_value and "value" in source:
+        at.key("value").wrong(source["value"], f"no value, since a {kind} counts rows")
+    # Without a time no row is the first, the last, or of a day.
+    is_ordered = kind in ("last", "earliest") or METRIC_KINDS[kind].of_a_day
+    if is_ordered and "at" not in source and not at.has_problem("at"):
+        at.key("at").wrong(Verbatim("nothing"), f"the column of times, since kind: {kind}")

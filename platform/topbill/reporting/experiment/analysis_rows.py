@@ -40,6 +40,7 @@ from topbill.reporting.experiment.phases import (
     with_occurrences,
 )
 from topbill.reporting.experiment.planned import Spec, spec_of
+from topbill.reporting.experiment.table_metrics import read_tables
 from topbill.reporting.queries.database import (
     AnalyticsDatabase,
     experiment_row,
@@ -171,6 +172,14 @@ class AnalysisRows:
         # the experiment, may be the variant's doing.
         self.covariates = make_covariates(database, tables.key, tables.metrics)
         excerpt.apply(database, tables.key, counted)
+        self.outside = read_tables(
+            database,
+            tables.key,
+            self._of_events,
+            str(tables.experiment["unit"]),
+            zone_of(database, tables.key),
+        )
+        """What was read of the tables of a warehouse."""
         self.timeline = Timeline.read(database, tables.key, excerpt)
         self.weighted = _weighted_decisions(database, tables.key)
         """How many decisions stand for another number than one, in a sub-sampled log."""
@@ -214,7 +223,9 @@ class AnalysisRows:
             values = unit_values_sql(self._pooled, rewards, tables.published_us)
             of_units = f"LEFT JOIN ({values}) w ON w.unit = d.unit AND w.variant = d.variant"
         if self._of_events:
-            values = unit_scope_sql(self._of_events, _FIRST, tables.experiment["unit"])
+            values = unit_scope_sql(
+                self._of_events, _FIRST, tables.experiment["unit"], self.outside.events
+            )
             of_units += f" LEFT JOIN ({values}) v ON v.unit = d.unit AND v.variant = d.variant"
         self._database.execute(
             f"""CREATE OR REPLACE TEMP TABLE {_TABLE} AS
@@ -249,6 +260,9 @@ class AnalysisRows:
     def _since_first(self, metric: Metric) -> str:
         """A column of a metric of what the unit did: its number in the first of its decisions, once
         the window after that is over, and nothing in the others."""
+        # 0 would say that nobody did anything, and a guardrail would find no harm in that.
+        if metric.name in self.outside.unreadable:
+            return f"NULL::DOUBLE AS {identifier(metric.name)}"
         is_mature = metric.mature_sql("d.decided_at", self._tables.published_us)
         place = "row_number() OVER (PARTITION BY d.unit, d.variant ORDER BY d.seq)"
         value = f"coalesce(v.{metric_column(metric.name)}, {number(metric.default)})"
@@ -306,6 +320,8 @@ class AnalysisRows:
                 mean = _mean(*numbers[7 * i : 7 * i + 7])
                 if name == OBJECTIVE or isinstance(metrics[name], ab.Proportion):
                     mean = _as_rate(mean)
+                if name in self.outside.unreadable:
+                    mean = MeanEstimate(reason="unreadable_table")
                 estimates[name, variant_name] = mean
         for name, quantile in of_ranks.items():
             for variant_name, estimate in _quantiles(counted.relation, quantile).items():

@@ -180,6 +180,7 @@ def _report(
             *_little_left(explored),
             *changed_actions,
             *_sub_sampled(rows.weighted),
+            *rows.outside.notes,
         ],
         phases=list(rows.timeline.phases) if analysis is None else analysis.phases,
         excluded={**rows.excluded(), **({} if analysis is None else analysis.excluded)},

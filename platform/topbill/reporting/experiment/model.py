@@ -24,6 +24,7 @@ REASONS = reasons(
     "too_few_units",
     "infinite_values",
     "no_values",
+    "unreadable_table",
     "never_possible",
     "certain",
     "too_few_draws",

@@ -31,8 +31,10 @@ class AnalyticsDatabase:
     parameters for, go through `topbill.lake.identifier`.
     """
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, folder: Path | None = None) -> None:
         self.connection = connection
+        self.folder = folder
+        """The data folder, where it is one's."""
 
     def rows(self, query: str, /, **parameters: object) -> list[dict[str, Any]]:
         """The answer, a dictionary for each row."""
@@ -73,7 +75,7 @@ def open_database(data: Path | str) -> Iterator[AnalyticsDatabase]:
     # see the old one.
     connection = connect(path)
     try:
-        yield AnalyticsDatabase(connection)
+        yield AnalyticsDatabase(connection, Path(data))
     except Error as error:
         raise LogError(
             f"{path}: {error}; try again: the files may have been compacted meanwhile"
