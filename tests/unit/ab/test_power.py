@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from scipy import stats
+from statsmodels.stats.multitest import multipletests
 
 from topbill import ab
 from topbill.ab import Margin
@@ -93,6 +94,13 @@ def test_plans_that_cannot_be_meant_are_refused() -> None:
 def test_p_values_that_are_missing_do_not_count_as_tests() -> None:
     assert adjusted([0.02, None, 0.04], "bonferroni") == [0.04, None, 0.08]
     assert adjusted([None], "holm") == [None]
+
+
+@pytest.mark.parametrize("n", [2, 3, 8, 40])
+def test_holm_is_statsmodels(n: int) -> None:
+    p_values = np.random.default_rng(n).random(n) ** 3
+    p_values[0] = p_values[-1]
+    assert adjusted(list(p_values)) == list(multipletests(p_values, method="holm")[1])
 
 
 # --- Several treatments: Holm

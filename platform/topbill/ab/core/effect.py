@@ -528,12 +528,27 @@ def adjusted(
     (Benjamini & Hochberg) the share of false calls, below α when called at α. None stays None and
     counts for nothing."""
     present = [p for p in p_values if p is not None]
-    # One alone is adjusted for nothing; statsmodels would collect garbage for it, for some 50 ms.
+    # One alone is adjusted for nothing.
     if len(present) < 2:
         return list(p_values)
-    with np.errstate(divide="ignore"):  # Šidák's logarithm of 1 − p where p is 1
-        corrected = iter(multipletests(present, method=correction)[1])
+    if correction == "holm":
+        corrected = iter(_holm(np.array(present)))
+    else:
+        with np.errstate(divide="ignore"):  # Šidák's logarithm of 1 − p where p is 1
+            corrected = iter(multipletests(present, method=correction)[1])
     return [None if p is None else float(min(1.0, next(corrected))) for p in p_values]
+
+
+def _holm(p_values: Floats) -> Floats:
+    """Holm (1979): the i-th smallest of n times n − i + 1, never less than the one before.
+
+    The same as statsmodels', which collects all garbage at each call: that made half of a report.
+    """
+    order = np.argsort(p_values)
+    stepped = np.sort(p_values) * np.arange(len(p_values), 0, -1)
+    results = np.empty_like(stepped)
+    results[order] = np.maximum.accumulate(stepped)
+    return results
 
 
 # --- The posterior of a difference
