@@ -641,8 +641,8 @@ def test_the_way_from_load_to_the_sentence_is_short(tmp_path: Path) -> None:
     for name in sorted(modules):
         rooms.setdefault(name.split(".")[1], []).append(name)
     making = [*rooms["reporting"], *rooms["ab"], *rooms["stats"]]
-    assert len(making) <= 27, making
-    assert len(modules) - len(making) <= 13, sorted(modules - set(making))
+    assert len(making) <= 28, making
+    assert len(modules) - len(making) <= 14, sorted(modules - set(making))
 
 
 def test_one_load_knows_pages_and_experiments_apart(tmp_path: Path) -> None:
