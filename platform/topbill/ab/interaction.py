@@ -215,8 +215,8 @@ def _within(
     )
     if t is None or c is None:
         return msgspec.structs.replace(result, reason=reasons.TOO_FEW_UNITS)
-    found = effect(metric, variant, t, c, rule)
-    numbers = {name: getattr(found, name) for name in _SHARED}
+    measured = effect(metric, variant, t, c, rule)
+    numbers = {name: getattr(measured, name) for name in _SHARED}
     return msgspec.structs.replace(result, value=t.value, control_value=c.value, **numbers)
 
 

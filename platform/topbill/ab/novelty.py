@@ -232,11 +232,11 @@ def _span(
 ) -> ExposureSpan:
     t = ArmEstimate(float(treated.values[k]), float(treated.covariance[k, k]), span.n)
     c = ArmEstimate(float(control.values[k]), float(control.covariance[k, k]), span.n_control)
-    found = effect(metric, variant, t, c, rule)
+    measured = effect(metric, variant, t, c, rule)
     shared = ("difference", "relative")
-    bounds = {f"{name}{end}": getattr(found, f"{name}{end}") for name in shared for end in _ENDS}
+    bounds = {f"{name}{end}": getattr(measured, f"{name}{end}") for name in shared for end in _ENDS}
     return msgspec.structs.replace(
-        span, value=t.value, control_value=c.value, reason=found.reason, **bounds
+        span, value=t.value, control_value=c.value, reason=measured.reason, **bounds
     )
 
 

@@ -17,6 +17,7 @@ import msgspec
 
 from topbill.domain.errors import BadRequest
 from topbill.domain.features import Feature
+from topbill.domain.instants import instant
 from topbill.domain.records import Decision
 from topbill.spec import Experiment
 from topbill.spec.fields import nearest
@@ -89,21 +90,7 @@ class Selection:
 
 def _moment(name: str, moment: Moment) -> int | None:
     """µs since the epoch."""
-    if moment is None:
-        return None
-    if isinstance(moment, str):
-        try:
-            moment = datetime.fromisoformat(moment.strip())
-        except ValueError:
-            raise BadRequest(
-                name,
-                f"got {moment!r}; expected a date or time such as 2026-03-02 or 2026-03-02T10:00Z",
-            ) from None
-    elif not isinstance(moment, datetime):
-        moment = datetime(moment.year, moment.month, moment.day)
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=UTC)
-    return round(moment.timestamp() * 1e6)
+    return None if moment is None else round(instant(name, moment).timestamp() * 1e6)
 
 
 def _condition(text: str, experiment: Experiment) -> Condition:

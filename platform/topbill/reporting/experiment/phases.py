@@ -17,6 +17,7 @@ import msgspec
 from topbill.ab import Phase
 from topbill.domain.assignment import assignment_changes
 from topbill.domain.errors import BadRequest, SpecError
+from topbill.domain.instants import instant
 from topbill.domain.sql import identifier, quoted
 from topbill.reporting.queries.action_versions import revisions_of
 from topbill.reporting.queries.database import AnalyticsDatabase
@@ -119,20 +120,7 @@ def _moment(name: str, given: str | date | None) -> datetime | None:
     """A time without a zone, in UTC, as the record has them."""
     if given is None:
         return None
-    moment = given
-    if isinstance(moment, str):
-        try:
-            moment = datetime.fromisoformat(moment.strip())
-        except ValueError:
-            raise BadRequest(
-                name,
-                f"got {given!r}; expected a date or a time such as 2026-03-02 or 2026-03-02T10:00Z",
-            ) from None
-    if not isinstance(moment, datetime):
-        moment = datetime(moment.year, moment.month, moment.day)
-    if moment.tzinfo is None:
-        return moment
-    return moment.astimezone(UTC).replace(tzinfo=None)
+    return instant(name, given).astimezone(UTC).replace(tzinfo=None)
 
 
 def _known_revision(database: AnalyticsDatabase, key: str, given: str) -> str:
