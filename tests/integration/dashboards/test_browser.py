@@ -38,6 +38,10 @@ BRIGHTNESS = """() => getComputedStyle(document.querySelector('[data-testid=stAp
 """The mean of the background's red, green and blue, 0 to 255."""
 
 
+DRAWN = """() => [...document.querySelectorAll('[data-testid=stVegaLiteChart]')]
+    .every(chart => chart.querySelector('canvas, svg'))"""
+
+
 def brightness(page: Any) -> float:
     return float(page.evaluate(BRIGHTNESS))
 
@@ -49,8 +53,7 @@ def looked_at(page: Any, width: int) -> None:
     assert page.locator('[data-testid="stException"]').count() == 0
     assert page.locator('[data-testid="stAlertContentError"]').count() == 0
     assert page.evaluate("document.documentElement.scrollWidth") <= width
-    charts = page.locator('[data-testid="stVegaLiteChart"]')
-    assert all(charts.nth(i).locator("canvas, svg").count() for i in range(charts.count()))
+    page.wait_for_function(DRAWN, timeout=60_000)  # charts are drawn after the script has run
     tables = page.locator(".tb-table")
     assert all(
         tables.nth(i).evaluate("t => t.getBoundingClientRect().right") <= width
