@@ -20,6 +20,8 @@ def import_(
     data: Data,
     format: FormatName | None = None,  # noqa: A002 (what it is called on the command line)
     key: str = "imported",
+    variant: str | None = None,
+    unit: str | None = None,
     experiments: Experiments = EXPERIMENTS,
     skip_bad: Annotated[int, Parameter(validator=Number(gte=0))] = 0,
 ) -> None:
@@ -31,15 +33,21 @@ def import_(
             feedback (.npz). Lines and CSV may be compressed (.gz, .zst, .bz2, .xz).
         format: Where the name does not tell.
         key: The experiment of lines that name none.
+        variant: The field of a line, or of its context, that says the variant: of an A/B test that
+            ran elsewhere. `action`: what was shown does.
+        unit: The field that says whose line it is; a unit may have several.
         experiments: Folder of experiment files. Named, it also takes those that are written;
             else they go into the data folder.
-        skip_bad: Leave out, and count, up to so many lines that cannot be read.
+        skip_bad: Leave out, and count, up to so many lines that cannot be read, or say no variant
+            or unit.
     """
     from topbill import spec
     from topbill.formats import import_log
 
     # With their files, imported experiments have metrics and objective; without, decisions alone.
-    declared = spec.load_all([experiments]) if experiments.exists() else []
+    # A folder may be new, or empty, and take what is written.
+    is_there = experiments.is_file() or bool(spec.yaml_in(experiments))
+    declared = spec.load_all([experiments]) if is_there else []
     left_out: Counter[str] = Counter()
     remarks: list[str] = []
     with progress() as bar:
@@ -49,6 +57,8 @@ def import_(
             data,
             format=format,
             key=key,
+            variant=variant,
+            unit=unit,
             experiments=declared,
             fitting_files=None if experiments == EXPERIMENTS else experiments,
             progress=lambda done, total: bar.update(task, completed=done, total=total),

@@ -18,6 +18,7 @@ import msgspec
 
 from topbill.domain.features import LARGEST, REST
 from topbill.domain.records import NULL, Decision, RewardEvent
+from topbill.formats.assignment_fields import MOST_VARIANTS
 from topbill.formats.rows import Row
 from topbill.spec.fields import LONGEST_DURATION, MAX_TEXT, NAME
 
@@ -29,9 +30,10 @@ _ACTION_COLUMNS, _ACTION_REST = 8, 8
 _MOST_VALUES = max(_CONTEXT_COLUMNS, _ACTION_COLUMNS)
 # Names beyond these are ids rather than features; they would fill the memory.
 _MOST_NAMES = 1_000
-_MOST_VARIANTS = 20
 _MOST_METRICS = 50
 _REWARD = "reward"
+# What people call the variant that others are compared with; else the most frequent is taken.
+_CONTROLS = ("control", "baseline", "off")
 _EVENT = re.compile(r"[A-Za-z][A-Za-z0-9_.:-]{0,63}")
 # What YAML does not take as it stands, though JSON does.
 _UNPRINTABLE = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
@@ -99,12 +101,16 @@ class LogShape:
                 self._action_features.add(action.get("features") or {})
             self._last_offered = bytes(decision.actions)
 
-    def content(self, key: str, source: str) -> dict[str, Any]:
+    def content(
+        self, key: str, source: str, units: Mapping[str, int] | None = None
+    ) -> dict[str, Any]:
         """The experiment file's content.
 
         Args:
             key: The experiment's.
             source: What the log is called, for the title.
+            units: How many units each variant has, which is what shares are of; by default those
+                are of decisions, as where each is a unit.
         """
         metrics = self._metrics()
         content: dict[str, Any] = {
@@ -119,7 +125,7 @@ class LogShape:
             "actions": [{"id": name} for name in self._own_actions],
             "metrics": metrics,
             "objective": {self._goal(metrics): 1.0},
-            "variants": self._declared_variants(),
+            "variants": self._declared_variants(units or self._variants),
         }
         if self._has_units:
             content["unit"] = "unit"
@@ -141,17 +147,20 @@ class LogShape:
         """
         return _REWARD if _REWARD in metrics else next(iter(metrics))
 
-    def _declared_variants(self) -> dict[str, Any]:
+    def _declared_variants(self, units: Mapping[str, int]) -> dict[str, Any]:
         counts: dict[str, int] = {}
-        for name, count in self._variants.most_common():
-            if re.fullmatch(NAME, name) and len(counts) < _MOST_VARIANTS:
-                counts[name] = count
+        for name, _ in self._variants.most_common():
+            if re.fullmatch(NAME, name) and len(counts) < MOST_VARIANTS:
+                counts[name] = units.get(name, 1)
         counts = counts or {"imported": 1}
         variants: dict[str, Any] = {}
         for name, share in zip(counts, _shares(list(counts.values())), strict=True):
             # Whatever decided there, it drew by chance: that is what evaluation has to know.
             variants[name] = {"policy": "uniform", "share": share}
-        next(iter(variants.values()))["control"] = True
+        control = next(
+            (name for name in variants if name.lower() in _CONTROLS), next(iter(variants))
+        )
+        variants[control]["control"] = True
         return variants
 
 

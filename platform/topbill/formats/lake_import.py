@@ -16,6 +16,7 @@ from topbill.domain.decision import Origin, decision_rows, reward_rows
 from topbill.domain.errors import LogError, NotFound, SpecError, TopbillError
 from topbill.domain.records import Decision, RewardEvent
 from topbill.domain.rewards import clipped_metrics
+from topbill.formats.assignment_fields import AssignmentFields
 from topbill.formats.fitting_experiment import FittingExperiments, LogShape, yaml_of
 from topbill.formats.registry import FormatName, find, format_of
 from topbill.formats.repeats import Repeats
@@ -52,6 +53,9 @@ class ImportMark(msgspec.Struct, frozen=True):
     done: bool = False
     left_out: dict[str, int] = {}
     """How many of its lines gave no decision, by reason."""
+    variant: str | None = None
+    unit: str | None = None
+    """The fields that said them, where a caller named any."""
 
 
 def import_log(
@@ -60,6 +64,8 @@ def import_log(
     *,
     format: FormatName | None = None,  # noqa: A002 (what it is called on the command line)
     key: str = "imported",
+    variant: str | None = None,
+    unit: str | None = None,
     experiments: Sequence[Experiment] = (),
     fitting_files: Path | None = None,
     progress: Progress = quiet,
@@ -81,14 +87,17 @@ def import_log(
         data: A data folder of its own.
         format: One of FORMATS, where the source's name does not tell.
         key: The experiment of lines that name none.
+        variant: The field of a row, or of its context, that says its variant: of an A/B test that
+            ran elsewhere. `action`: what was shown does.
+        unit: The field that says whose row it is.
         experiments: Give decisions their metrics, so that what was imported can be evaluated.
         fitting_files: The folder for files that are written; by default `experiments` in `data`.
         progress: Called with how much is read, and of how much.
         left_out: Takes how many lines gave no decision, by reason.
         remarks: Takes sentences: the files that were written, and rewards beyond an objective's
             ends.
-        skip_bad: How many lines that cannot be read are left out, and counted; the next one ends
-            the import. Of formats that have lines.
+        skip_bad: How many lines that cannot be read, and rows without variant or unit, are left
+            out, and counted; the next one ends the import.
 
     Returns:
         How many decisions the folder holds.
@@ -102,7 +111,9 @@ def import_log(
     chosen = find(format or format_of(source))
     if not source.exists():
         raise NotFound(f"{source}: no such file")
-    into, mark = _open_folder(source, data, chosen.name, key)
+    size = source.stat().st_size if source.is_file() else 0
+    mark = ImportMark(str(source.resolve()), size, chosen.name, key, variant=variant, unit=unit)
+    into, mark = _open_folder(data, mark)
     # A commit writes decisions, then rewards; dying between them leaves decisions ahead. Those
     # that are there already are not in a commit with new ones.
     start = into.position("rewards")
@@ -110,11 +121,13 @@ def import_log(
     experiments = [*experiments, *_written_before(data / FILES, experiments)]
     revisions = {experiment.key: experiment.fingerprint for experiment in experiments}
     watch = _Watch(experiments)
+    fields = AssignmentFields(variant, unit, experiments)
     done, notes = start, ReadNotes(skip_bad)
     if not mark.done or into.experiments() - revisions.keys():
         with Repeats(data, notes) as repeats:
             # From the beginning, as only the whole file tells what is in it twice.
-            rows = watch.rows(repeats.once(chosen.read(source, key, 0, progress, notes)))
+            read = fields.read(chosen.read(source, key, 0, progress, notes), notes)
+            rows = watch.rows(repeats.once(read))
             deque(islice(rows, start), maxlen=0)
             for part in (islice(rows, ahead), rows):
                 while number := _commit(into, done, part, revisions):
@@ -123,10 +136,11 @@ def import_log(
     if left_out is not None:
         left_out.update(mark.left_out)
     done = max(done, into.position("decisions"))
-    sentences = watch.clipped_rewards()
+    sentences = [*watch.clipped_rewards(), *fields.remarks()]
     for experiment_key, shape in watch.fitting.logs.items():
         path = (fitting_files or data / FILES) / f"{experiment_key}.yaml"
-        fitting, sentence = _write_fitting(path, experiment_key, shape, source)
+        units = into.units(experiment_key)
+        fitting, sentence = _write_fitting(path, experiment_key, shape, units, source)
         experiments += fitting
         sentences.append(sentence)
     if remarks is not None:
@@ -183,12 +197,12 @@ class _Watch:
 
 
 def _write_fitting(
-    path: Path, key: str, shape: LogShape, source: Path
+    path: Path, key: str, shape: LogShape, units: Mapping[str, int], source: Path
 ) -> tuple[list[Experiment], str]:
     """The experiment of what was read of a log without a file, written to `path`, and what is to
-    be said of it; none where that cannot be.
+    be said of it; none where that cannot be. `units`: how many each variant has.
     """
-    content = shape.content(key, source.name)
+    content = shape.content(key, source.name, units)
     try:
         experiment = from_raw(content, path.name)
     except SpecError as error:
@@ -200,20 +214,26 @@ def _write_fitting(
     draft = path.with_name(f"{path.name}.tmp")
     draft.write_text(text, encoding="utf-8")
     draft.replace(path)
-    return [experiment], f"{path}: written, to fit the log of {key}"
+    sentence = f"{path}: written, to fit the log of {key}"
+    if len(content["variants"]) > 1:
+        sentence += (
+            ". Its shares are those that were found, which no split can fail: write those that "
+            "were meant, say which variant is the control, and import again"
+        )
+    return [experiment], sentence
 
 
-def _open_folder(source: Path, data: Path, chosen: str, key: str) -> tuple[lake.Lake, ImportMark]:
-    """The lake to import into, and the note of what it is imported from."""
-    size = source.stat().st_size if source.is_file() else 0
-    mark = ImportMark(str(source.resolve()), size, chosen, key)
+def _open_folder(data: Path, mark: ImportMark) -> tuple[lake.Lake, ImportMark]:
+    """The lake to import into, and the note of what it is imported from, to which `mark` must
+    agree.
+    """
     note = data / MARK_FILE
     if note.exists():
         # The same source may be imported again, to go on; another one may not be mixed with it.
         earlier = msgspec.json.decode(note.read_bytes(), type=ImportMark)
         if msgspec.structs.replace(earlier, done=False, left_out={}) != mark:
             raise TopbillError(
-                f"{data}: holds what was imported from {earlier.source}; "
+                f"{data}: holds what was imported from {earlier.source}{_described(earlier)}; "
                 "expected a folder of its own"
             )
         mark = earlier
@@ -226,6 +246,13 @@ def _open_folder(source: Path, data: Path, chosen: str, key: str) -> tuple[lake.
             )
         _write_mark(data, mark)
     return into, mark
+
+
+def _described(mark: ImportMark) -> str:
+    """By which fields it was imported, as options."""
+    named = {"--variant": mark.variant, "--unit": mark.unit}
+    options = [f"{option} {name}" for option, name in named.items() if name is not None]
+    return f" with {' '.join(options)}" if options else ""
 
 
 def _write_mark(data: Path, mark: ImportMark) -> None:

@@ -82,14 +82,12 @@ def read_lines(
             progress(bytes_read, total)
         try:
             row = validate_row(parse(line, experiment=key, number=number), f"line {number}")
-        except BadData:
-            if notes.left_out[_UNREADABLE] >= notes.skip_bad:
-                raise
-            notes.left_out[_UNREADABLE] += 1
+        except BadData as error:
+            notes.leave_out(_UNREADABLE, error)
             continue
         rows += 1
         if rows > skip:
-            notes.line = number
+            notes.line, notes.content = number, line
             yield row
     progress(bytes_read, bytes_read)
 

@@ -15,6 +15,7 @@ from topbill.domain.records import RewardEvent
 from topbill.formats.rows import ReadNotes, Row
 
 _TABLE = "CREATE TABLE seen (id INTEGER PRIMARY KEY, content INTEGER, number INTEGER)"
+_HINT = "; where the id is a viewer's, who came again, import with --unit EventId"
 _INSERT = "INSERT OR IGNORE INTO seen VALUES (?, ?, ?)"
 
 
@@ -55,11 +56,12 @@ class Repeats:
             query = "SELECT content, number FROM seen WHERE id = ?"
             earlier, first = self._seen.execute(query, (key,)).fetchone()
             if earlier != content:
+                hint = _HINT if decision.unit == decision.decision_id else ""
                 raise BadData(
                     f"{unit} {number}",
                     f"got decision {decision.decision_id!r} again, unlike that of {unit} {first}; "
                     "expected each id once, or the same again; join rewards to one, or give the "
-                    "other an id of its own",
+                    f"other an id of its own{hint}",
                 )
             self._notes.left_out["repeated decisions"] += 1
 

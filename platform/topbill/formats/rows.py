@@ -30,13 +30,22 @@ class ReadNotes:
     Attributes:
         left_out: How many lines gave no row, by reason.
         line: The number of the last row's line, 0 where a format has no lines.
-        skip_bad: How many lines that cannot be read may be left out.
+        content: That line, empty where a format has no lines.
     """
 
     def __init__(self, skip_bad: int = 0) -> None:
-        self.skip_bad = skip_bad
+        """`skip_bad`: how many rows that cannot be read may be left out."""
         self.left_out: Counter[str] = Counter()
         self.line = 0
+        self.content = b""
+        self._may_skip = skip_bad
+
+    def leave_out(self, reason: str, error: BadData) -> None:
+        """Count a row that cannot be read. Raises `error` where no more of them may be left out."""
+        if not self._may_skip:
+            raise error
+        self._may_skip -= 1
+        self.left_out[reason] += 1
 
 
 class WholeRow(msgspec.Struct):

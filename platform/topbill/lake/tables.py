@@ -23,8 +23,8 @@ from topbill.domain.decision import DECISION_COLUMNS, EVENT_COLUMNS, REWARD_COLU
 from topbill.domain.errors import LogError
 from topbill.domain.schema_version import SCHEMA_VERSION
 from topbill.lake import analytics
-from topbill.lake.database import DATABASE
-from topbill.lake.delta import files_of
+from topbill.lake.database import DATABASE, connect
+from topbill.lake.delta import files_of, relation
 from topbill.lake.views import PinnedTable
 from topbill.spec import Experiment
 
@@ -169,6 +169,17 @@ class Lake:
             return {part["experiment"] for part in self._tables["decisions"].partitions()}
         except (OSError, DeltaError) as error:
             raise LogError(f"{self._folders['decisions']}: cannot be read: {error}") from error
+
+    def units(self, key: str) -> dict[str, int]:
+        """How many units of an experiment's decisions each variant has; those that saw several are
+        counted in each.
+        """
+        if key not in self.experiments():
+            return {}
+        query = f"""SELECT variant, count(DISTINCT unit) FROM {relation(self._folders["decisions"])}
+            WHERE experiment = $key AND variant IS NOT NULL GROUP BY variant"""  # noqa: S608
+        with connect() as connection:
+            return dict(connection.execute(query, {"key": key}).fetchall())
 
     def files(self, name: str) -> list[str]:
         """The absolute paths of the Parquet files that make up the table now."""
