@@ -3,6 +3,7 @@
     TopbillError
     ├── SpecError            an experiment file that cannot be used; carries every problem found
     ├── BadRequest           an input that has the wrong form; carries the path of the culprit
+    │   ├── Malformed        a body that is no JSON at all
     │   └── BadData          the same for columns and logs handed to evaluation and analysis
     ├── NotFound             an experiment, variant, decision or snapshot that is not there
     ├── Conflict             an id that was used before with another content
@@ -28,6 +29,7 @@ __all__ = [
     "Conflict",
     "FileProblem",
     "LogError",
+    "Malformed",
     "NotFound",
     "PolicyError",
     "SpecError",
@@ -62,6 +64,10 @@ class SpecError(TopbillError):
     def __init__(self, problems: Sequence[FileProblem]) -> None:
         self.problems = tuple(problems)
         super().__init__("\n".join(str(problem) for problem in self.problems))
+
+
+class Malformed(BadRequest):
+    """A body that is no JSON text: no bytes of it could be read."""
 
 
 class BadData(BadRequest):

@@ -10,7 +10,7 @@ from topbill.engine.api import (
     Id,
     OfferedAction,
     at_path,
-    decode_context,
+    decode,
     new_id,
 )
 from topbill.engine.compiled import CompiledExperiment, offered, payloads_of
@@ -27,7 +27,7 @@ __all__ = [
     "Id",
     "OfferedAction",
     "at_path",
-    "decode_context",
+    "decode",
     "examples",
     "new_id",
     "offered",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Callable
@@ -133,36 +132,9 @@ def at_path(error: msgspec.ValidationError, root: str = "$") -> BadRequest:
     return BadRequest(root + path.rstrip("`").removeprefix("$"), message)
 
 
-def decode_context(raw: msgspec.Raw) -> Any:
-    """A context as it came. Raises BadRequest where a key is there twice: policies would read the
-    last one, and DuckDB, in the record, the first."""
-    context = decode(raw, "$.context")
-    if type(context) is dict:
-        # The decoder drops doubles without a word, and a parser that tells of them is ten times as
-        # slow. But a name takes a colon: with as many colons as names, no name was dropped.
-        names = len(context)
-        for value in context.values():
-            if type(value) is dict:
-                names += len(value)
-        text = bytes(raw)
-        if text.count(b":") != names:
-            # A name too many, a colon within a text, or a deeper object: look closely.
-            json.loads(text, object_pairs_hook=_each_name_once)
-    return context
-
-
-def _each_name_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    members: dict[str, Any] = {}
-    for name, value in pairs:
-        if name in members:
-            raise BadRequest("$.context", f"{name[:64]!r} is there twice; expected each name once")
-        members[name] = value
-    return members
-
-
 def decode(raw: msgspec.Raw, path: str) -> Any:
     """JSON text decoded. Raises BadRequest, naming `path`, for what is none."""
     try:
         return msgspec.json.decode(raw)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         raise BadRequest(path, f"{error}; expected JSON") from error

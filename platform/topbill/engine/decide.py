@@ -33,7 +33,6 @@ from topbill.engine.api import (
     DecideRequest,
     DecisionInput,
     decode,
-    decode_context,
     new_id,
 )
 from topbill.engine.compiled import CompiledExperiment, offered, offers
@@ -84,7 +83,7 @@ class Engine:
         order, flagged `fallback`."""
         start = self._clock()
         compiled = self.find(request.experiment)
-        x = compiled.encoder.encode(decode_context(request.context))
+        x = compiled.encoder.encode(decode(request.context, "$.context"))
         actions, eligible = _candidates(compiled, request)
         decision_id = request.decision_id or new_id()
         return self.choose(

@@ -10,7 +10,8 @@ from typing import Any
 import msgspec
 
 from topbill.domain.chance import at_most_one
-from topbill.domain.errors import BadData
+from topbill.domain.errors import BadData, BadRequest
+from topbill.domain.json_text import check_json
 from topbill.domain.records import Decision, Placement, RewardEvent
 from topbill.formats.rows import Row
 
@@ -77,13 +78,12 @@ def _without_rounding(decision: Decision) -> Decision:
 
 def _check_json(decision: Decision, where: str) -> None:
     try:
-        # Decoding leaves what is inside another value as bytes, so those are looked at here: a
-        # table holds only text.
-        for raw in (decision.context, decision.actions):
-            bytes(raw).decode()
+        # What stays text in the lake must be what the service takes too.
+        check_json(bytes(decision.context), "context")
+        check_json(bytes(decision.actions), "actions")
         _context.decode(decision.context)
         _actions.decode(decision.actions)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, BadRequest) as error:
         raise BadData(where, f"got a context or actions of the wrong form: {error}") from None
 
 

@@ -20,7 +20,7 @@ from topbill.domain.chance import hash64
 from topbill.domain.errors import BadRequest
 from topbill.domain.records import NULL, Decision, Indices, Placement
 from topbill.domain.sums import plain_sum
-from topbill.engine import DecisionInput, decode_context
+from topbill.engine import DecisionInput, decode
 from topbill.pages.answers import LayerAnswer, PageAnswer, PageRequest, RowAnswer, Tile
 from topbill.pages.compiled import CompiledPage, Viewer
 from topbill.pages.features import TitlesOnPage
@@ -77,7 +77,7 @@ def compose(
     Raises:
         BadRequest: The context has a feature that no layer declares, or a value that is none.
     """
-    context = decode_context(request.context)
+    context = decode(request.context, "$.context")
     if not isinstance(context, dict):
         raise BadRequest("$.context", "expected a mapping from feature name to value")
     try:

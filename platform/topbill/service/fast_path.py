@@ -14,7 +14,15 @@ from typing import Any
 
 import msgspec
 
-from topbill.domain.errors import BadRequest, Conflict, LogError, NotFound, TopbillError
+from topbill.domain.errors import (
+    BadRequest,
+    Conflict,
+    LogError,
+    Malformed,
+    NotFound,
+    TopbillError,
+)
+from topbill.domain.json_text import check_json
 from topbill.domain.records import NULL, Decision
 from topbill.engine import Answer, DecideRequest, at_path, payloads_of
 from topbill.log import Entry, Receipt
@@ -36,6 +44,7 @@ from topbill.service.page import PageService
 from topbill.service.rewards import Rewards
 
 _STATUS: tuple[tuple[type[Exception], int, str], ...] = (
+    (Malformed, 400, "malformed"),
     (BadRequest, 422, "invalid"),
     (NotFound, 404, "not_found"),
     (Conflict, 409, "conflict"),
@@ -105,12 +114,13 @@ class FastPath:
         """
         decoder, handler = route
         try:
+            # Before anything of it is decided or stored: parts of the body go into the log as the
+            # text that came, which nobody looks at again until the worker reads it.
+            check_json(raw)
             return 200, _encode(await handler(decoder.decode(raw)))
         except msgspec.ValidationError as error:
             wrong = at_path(error)
             status, answer = 422, problem("invalid", wrong.message, wrong.path)
-        except (msgspec.DecodeError, RecursionError, UnicodeError) as error:
-            status, answer = _malformed(raw, error)
         except TopbillError as error:
             status, answer = _refusal(error)
         telemetry.REFUSED.labels(str(status)).inc()
@@ -196,16 +206,3 @@ def _refusal(error: TopbillError) -> tuple[int, bytes]:
     if isinstance(error, BadRequest):
         return status, problem(code, error.message, error.path)
     return status, problem(code, str(error))
-
-
-def _malformed(raw: bytes, error: Exception) -> tuple[int, bytes]:
-    """400, or 422 where only NaN or an infinity keeps the body from being JSON."""
-    not_finite: list[str] = []
-    try:
-        json.loads(raw, parse_constant=not_finite.append)
-    except (ValueError, RecursionError):
-        not_finite.clear()  # something else is wrong with it as well
-    if not_finite:
-        message = f"{not_finite[0]} is no JSON number; expected a finite number"
-        return 422, problem("invalid", message, "$")
-    return 400, problem("malformed", f"{error}; expected a JSON object")

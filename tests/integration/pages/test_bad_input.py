@@ -126,5 +126,5 @@ def test_damaged_bodies_are_refused(client: TestClient) -> None:
         assert answer.status_code < 500, (bytes(body), answer.text)
         assert "rows" in answer.json() or answer.json()["error"]["message"]
     deep = b'{"page": "home", "context": ' + b"[" * 100_000 + b"]" * 100_000 + b"}"
-    assert client.post("/v1/page", content=deep).status_code == 400
+    assert client.post("/v1/page", content=deep).status_code == 422
     assert client.get("/v1/page").status_code == 405

@@ -12,6 +12,7 @@ from urllib.parse import unquote
 import msgspec
 
 from topbill.domain.errors import BadRequest, LogError, NotFound, TopbillError
+from topbill.domain.json_text import check_json
 from topbill.engine import at_path
 from topbill.service import telemetry
 from topbill.service.asgi import JSON, LARGEST_BODY, Receive, Scope, Send, read_body
@@ -77,6 +78,8 @@ class Personalizer:
 
     async def _handle(self, verb: str, quoted_event: str | None, slots: bool, raw: bytes) -> Any:
         """What a request is answered with; None where its status says it all."""
+        if verb != "activate":
+            check_json(raw)
         if quoted_event is None:
             if slots:
                 return await self._events.rank_slots(_rank_slots.decode(raw))
