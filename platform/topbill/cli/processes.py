@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -25,6 +26,12 @@ Port = Annotated[int, Parameter(validator=Number(gte=1, lte=65_535))]
 Count = Annotated[int, Parameter(validator=Number(gte=1, lte=256))]
 _FIRST_ANSWERS = 20.0
 """Seconds before answers are worked out in advance: a worker that lives shortly needs none."""
+_LONGEST_DRAIN = timedelta(minutes=10)
+
+
+def _check_drain(_type: object, drain: timedelta) -> None:
+    if not timedelta(0) <= drain <= _LONGEST_DRAIN:
+        raise ValueError(f"{drain}; expected 0s to 10m, such as 5s")
 
 
 @Parameter(name="*")
@@ -50,8 +57,19 @@ class ServiceOptions:
 
 
 @app.command
-def serve(*, service: ServiceOptions = ServiceOptions()) -> None:
-    """Answer decide and reward over HTTP."""
+def serve(
+    *,
+    service: ServiceOptions = ServiceOptions(),
+    drain: Annotated[
+        timedelta, Parameter(env_var="TOPBILL_DRAIN", validator=_check_drain, show_default=False)
+    ] = timedelta(0),
+) -> None:
+    """Answer decide and reward over HTTP.
+
+    Args:
+        drain: On SIGTERM, how long to go on answering with `/readyz` at 503, so that load balancers
+            send elsewhere before it stops; such as 5s.
+    """
     from topbill.service import auth, run
 
     run.serve(
@@ -61,6 +79,7 @@ def serve(*, service: ServiceOptions = ServiceOptions()) -> None:
         port=service.port,
         processes=service.processes,
         keys=auth.load_keys(service.host, service.keys),
+        drain=drain.total_seconds(),
     )
 
 

@@ -29,6 +29,7 @@ from topbill.service import openapi, telemetry
 from topbill.service.asgi import Receive, Scope, Send
 from topbill.service.backend import Backend
 from topbill.service.bodies import problem
+from topbill.service.drain import Drain
 from topbill.service.fast_path import FastPath
 from topbill.service.follower import AssignmentChange, Follower, follow
 from topbill.service.page import PageService
@@ -94,7 +95,10 @@ def _end_with(parent: BaseProcess) -> None:
 async def _lifespan(
     app: FastAPI, backend: Backend, page_service: PageService
 ) -> AsyncIterator[None]:
-    backend.open(asyncio.get_running_loop())
+    loop = asyncio.get_running_loop()
+    backend.open(loop)
+    app.state.drain = Drain.from_environment()
+    app.state.drain.install(loop)
     # Closed in the other order: nobody may step a follower, or wait for a writer, that is closed.
     with (
         closing(backend),
@@ -126,6 +130,9 @@ def _add_routes(app: FastAPI, backend: Backend, page_service: PageService) -> No
 
     @app.get("/readyz", tags=["operations"], summary="It can decide and store")
     async def readyz(response: Response) -> dict[str, Any]:
+        if app.state.drain.begun:
+            response.status_code = 503
+            return {"status": "draining"}
         try:
             await _check_log(backend)
         except Exception as error:

@@ -87,7 +87,7 @@ def _plain_refusals(path: str) -> dict[str, Any]:
         }
         return {
             "503": {
-                "description": "The log can't be read",
+                "description": "The log can't be read, or the service is about to stop",
                 "content": {"application/json": unready},
             }
         }

@@ -14,16 +14,27 @@ from topbill.domain.errors import TopbillError
 from topbill.migration import migrate
 from topbill.service.app import create_app
 from topbill.service.buffered import BufferedProtocol
+from topbill.service.drain import VARIABLE as DRAIN
 from topbill.service.settings import Settings
 
 _logger = logging.getLogger("topbill")
 
 
 def serve(
-    experiments: Path, data: Path, *, host: str, port: int, processes: int, keys: tuple[bytes, ...]
+    experiments: Path,
+    data: Path,
+    *,
+    host: str,
+    port: int,
+    processes: int,
+    keys: tuple[bytes, ...],
+    drain: float = 0.0,
 ) -> None:
-    """Serve until stopped. Raises SpecError, LogError and TopbillError before it listens, where it
-    could not decide, store or listen."""
+    """Serve until stopped, and then for `drain` seconds more, in which it is not ready.
+
+    Raises SpecError, LogError and TopbillError before it listens, where it could not decide, store
+    or listen.
+    """
     settings = Settings(experiments, data, keys)
     # Before anything opens the folder: the rest of the service knows one schema version.
     for sentence in migrate(data):
@@ -33,6 +44,7 @@ def serve(
     app = create_app(settings)
     settings.open_log().close()
     _check_address(host, port)
+    os.environ[DRAIN] = str(drain)
     common = {
         "host": host,
         "port": port,
