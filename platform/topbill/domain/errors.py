@@ -9,6 +9,7 @@
     ├── Conflict             an id that was used before with another content
     ├── PolicyError          a policy that could not score, learn, or be restored
     ├── LogError             the log or the lake could not be read or written
+    │   └── DamagedSnapshot  one experiment's stored state could not be read
     └── Unavailable          a service that was called did not answer as it should
 
 A message says where, what was got, what was expected, and what to do.
@@ -27,6 +28,7 @@ __all__ = [
     "BadData",
     "BadRequest",
     "Conflict",
+    "DamagedSnapshot",
     "FileProblem",
     "LogError",
     "Malformed",
@@ -80,3 +82,7 @@ class PolicyError(TopbillError):
 
 class LogError(TopbillError):
     """The log or the lake could not be read or written."""
+
+
+class DamagedSnapshot(LogError):
+    """One stored state of one experiment's policies could not be read; the log itself can."""

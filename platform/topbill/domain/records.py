@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Protocol, TypeAlias
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol, TypeAlias
 
 import msgspec
 import numpy as np
@@ -198,6 +198,42 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     refit_at: int = 0
     at: int = 0
     engines: dict[str, str] = {}
+
+
+class SnapshotHead(NamedTuple):
+    """What stands beside the state of a snapshot, which can be read also where the state cannot;
+    the fields are those of `Snapshot`.
+    """
+
+    version: int
+    watermark: int
+    fingerprint: str
+    start: int
+    refit_at: int
+
+
+RowKind = Literal["decision", "reward", "event"]
+QuarantineStage = Literal["read", "publish", "learn"]
+
+
+class QuarantinedRow(NamedTuple):
+    """A row of the log that was set aside, so that the others could go on.
+
+    `stage` says what could not be done with it: `read` it from the log, `publish` it to the lake,
+    or `learn` from it. `id` is its decision_id or event_id, `belongs_to` what that is unique under:
+    the decision of a reward, the unit of an event, nothing for a decision. `body` is the row's JSON
+    where it would be lost otherwise. `quarantined_at` (µs since the epoch) is stamped by the log.
+    """
+
+    kind: RowKind
+    stage: QuarantineStage
+    experiment: str
+    id: str
+    belongs_to: str
+    seq: int
+    reason: str
+    body: bytes = b""
+    quarantined_at: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,13 +6,14 @@
 
 from topbill.log.entries import Entry, Receipt
 from topbill.log.opening import LOG_FILE, SCHEMES, open_log
-from topbill.log.protocol import Clock, Log, Matured, Revision, now_micros
+from topbill.log.protocol import Clock, Heartbeat, Log, Matured, Revision, now_micros
 
 __all__ = [
     "LOG_FILE",
     "SCHEMES",
     "Clock",
     "Entry",
+    "Heartbeat",
     "Log",
     "Matured",
     "Receipt",

@@ -64,6 +64,23 @@ CREATE TABLE IF NOT EXISTS revisions (
     at INTEGER NOT NULL,
     who TEXT NOT NULL,
     spec TEXT NOT NULL);
+-- As above: a table of its own costs a file of an earlier version nothing.
+CREATE TABLE IF NOT EXISTS quarantine (
+    place INTEGER PRIMARY KEY AUTOINCREMENT,
+    kind TEXT NOT NULL,
+    stage TEXT NOT NULL,
+    experiment TEXT NOT NULL,
+    id TEXT NOT NULL,
+    belongs_to TEXT NOT NULL,
+    seq INTEGER NOT NULL,
+    reason TEXT NOT NULL,
+    body BLOB NOT NULL,
+    at INTEGER NOT NULL,
+    UNIQUE (kind, stage, seq));
+CREATE TABLE IF NOT EXISTS heartbeat (
+    id INTEGER PRIMARY KEY CHECK (id = 0),
+    at INTEGER NOT NULL,
+    published_at INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS clock (id INTEGER PRIMARY KEY CHECK (id = 0), at INTEGER NOT NULL);
 INSERT OR IGNORE INTO clock VALUES (0, 0);
 CREATE TABLE IF NOT EXISTS journal (

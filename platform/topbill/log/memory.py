@@ -14,9 +14,19 @@ from typing import TypeVar
 import msgspec
 
 from topbill.domain.errors import LogError
-from topbill.domain.records import Decision, RewardEvent, Snapshot, UnitEvent
+from topbill.domain.records import (
+    Decision,
+    QuarantinedRow,
+    QuarantineStage,
+    RewardEvent,
+    RowKind,
+    Snapshot,
+    SnapshotHead,
+    UnitEvent,
+)
 from topbill.log.entries import Entry, EventKey, KeyedIds, Receipt, Rows, UnitEventKey, admit
-from topbill.log.protocol import Clock, Log, Matured, Revision, now_micros
+from topbill.log.protocol import Clock, Heartbeat, Log, Matured, Revision, now_micros
+from topbill.log.quarantine import short_reason
 from topbill.log.snapshots import not_the_successor
 
 _R = TypeVar("_R")
@@ -44,6 +54,8 @@ class _Store:
         self.unit_event_keys: set[UnitEventKey] = set()
         self.snapshots: dict[str, dict[int, Snapshot]] = {}
         self.revisions: list[Revision] = []
+        self.quarantine: dict[tuple[RowKind, QuarantineStage, int], QuarantinedRow] = {}
+        self.heartbeat: Heartbeat | None = None
 
     def remove(self, oldest: set[str]) -> None:
         """Let go of the oldest decisions, with their events."""
@@ -297,6 +309,13 @@ class MemoryLog(Log):
                 version = max(versions, default=0)
             return versions.get(version)
 
+    def snapshot_heads(self, experiment: str) -> list[SnapshotHead]:
+        """What is known of an experiment's snapshots, newest first."""
+        self.check()
+        with self._store.lock:
+            snapshots = self._store.snapshots.get(experiment, {})
+            return [_head(snapshots[version]) for version in sorted(snapshots, reverse=True)]
+
     def write_snapshot(self, snapshot: Snapshot) -> None:
         """Store the successor of the newest version; see `Log.write_snapshot`."""
         self.check()
@@ -322,6 +341,46 @@ class MemoryLog(Log):
                     del versions[version]
                     forgotten += 1
         return forgotten
+
+    # ------------------------------------------------------------------ quarantine, heartbeat
+
+    def set_aside(self, rows: Sequence[QuarantinedRow]) -> int:
+        """Note rows, each once for each stage; returns how many are new."""
+        self.check()
+        with self._store.lock:
+            before = len(self._store.quarantine)
+            for row in rows:
+                noted = row._replace(
+                    reason=short_reason(row.reason), body=b"", quarantined_at=self._clock()
+                )
+                self._store.quarantine.setdefault((row.kind, row.stage, row.seq), noted)
+            return len(self._store.quarantine) - before
+
+    def quarantine(
+        self, experiment: str | None = None, limit: int = 1_000_000
+    ) -> list[QuarantinedRow]:
+        """The last rows of one experiment, or of all, oldest first."""
+        self.check()
+        with self._store.lock:
+            rows = list(self._store.quarantine.values())
+        return [row for row in rows if experiment in (None, row.experiment)][-limit:]
+
+    def quarantine_counts(self) -> dict[tuple[RowKind, QuarantineStage], int]:
+        """How many there are, by kind and stage."""
+        counts: dict[tuple[RowKind, QuarantineStage], int] = {}
+        for row in self.quarantine():
+            counts[row.kind, row.stage] = counts.get((row.kind, row.stage), 0) + 1
+        return counts
+
+    def beat(self, published_at: int) -> None:
+        """Note that the worker is at work now."""
+        self.check()
+        self._store.heartbeat = Heartbeat(self._clock(), published_at)
+
+    def heartbeat(self) -> Heartbeat | None:
+        """The worker's last sign of life."""
+        self.check()
+        return self._store.heartbeat
 
     # ------------------------------------------------------------------ audit
 
@@ -350,3 +409,13 @@ def _seq(row: tuple[int, object]) -> int:
 def _after(rows: list[tuple[int, _R]], seq: int, limit: int) -> list[tuple[int, _R]]:
     start = bisect_right(rows, seq, key=_seq)
     return rows[start : start + limit]
+
+
+def _head(snapshot: Snapshot) -> SnapshotHead:
+    return SnapshotHead(
+        snapshot.version,
+        snapshot.watermark,
+        snapshot.fingerprint,
+        snapshot.start,
+        snapshot.refit_at,
+    )

@@ -25,7 +25,16 @@ from types import TracebackType
 from typing import NamedTuple, Protocol, Self
 
 from topbill.domain.errors import Conflict
-from topbill.domain.records import Decision, RewardEvent, Snapshot, UnitEvent
+from topbill.domain.records import (
+    Decision,
+    QuarantinedRow,
+    QuarantineStage,
+    RewardEvent,
+    RowKind,
+    Snapshot,
+    SnapshotHead,
+    UnitEvent,
+)
 from topbill.log.entries import Entry, Receipt, all_keyed
 
 Clock = Callable[[], int]
@@ -53,6 +62,15 @@ class Revision(NamedTuple):
     at: int
     who: str
     spec: str
+
+
+class Heartbeat(NamedTuple):
+    """The worker's last sign of life: it was at work at `at`, and every row stamped up to
+    `published_at` is in the lake (both µs since the epoch; the latter 0 where nothing is).
+    """
+
+    at: int
+    published_at: int
 
 
 class Log(Protocol):
@@ -220,7 +238,14 @@ class Log(Protocol):
 
     @abstractmethod
     def snapshot(self, experiment: str, version: int | None = None) -> Snapshot | None:
-        """The newest snapshot of an experiment, or that of `version`; None when there is none."""
+        """The newest snapshot of an experiment, or that of `version`; None when there is none.
+
+        Raises DamagedSnapshot where its state cannot be read.
+        """
+
+    @abstractmethod
+    def snapshot_heads(self, experiment: str) -> list[SnapshotHead]:
+        """What is known of an experiment's snapshots without reading their states, newest first."""
 
     @abstractmethod
     def write_snapshot(self, snapshot: Snapshot) -> None:
@@ -243,6 +268,38 @@ class Log(Protocol):
         Returns:
             How many went.
         """
+
+    # ------------------------------------------------------------------ quarantine
+
+    @abstractmethod
+    def set_aside(self, rows: Sequence[QuarantinedRow]) -> int:
+        """Note rows that could not be read, published or learned; each once for each stage.
+
+        Returns:
+            How many were not noted before.
+        """
+
+    @abstractmethod
+    def quarantine(
+        self, experiment: str | None = None, limit: int = 1_000_000
+    ) -> list[QuarantinedRow]:
+        """The last `limit` rows that were set aside, of one experiment or of all, oldest first; the
+        bodies are left out.
+        """
+
+    @abstractmethod
+    def quarantine_counts(self) -> dict[tuple[RowKind, QuarantineStage], int]:
+        """How many rows were set aside, by kind and stage."""
+
+    # ------------------------------------------------------------------ the worker's sign of life
+
+    @abstractmethod
+    def beat(self, published_at: int) -> None:
+        """Note that the worker is at work now, and up to when (µs) everything is in the lake."""
+
+    @abstractmethod
+    def heartbeat(self) -> Heartbeat | None:
+        """What was noted last; None where no worker has been at work yet."""
 
     # ------------------------------------------------------------------ audit
 

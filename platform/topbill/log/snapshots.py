@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import msgspec
 
-from topbill.domain.errors import Conflict, LogError
-from topbill.domain.records import Snapshot
+from topbill.domain.errors import Conflict, DamagedSnapshot
+from topbill.domain.records import Snapshot, SnapshotHead
 from topbill.log.database import LogDatabase
 from topbill.log.protocol import Clock
 
@@ -49,10 +49,10 @@ class SnapshotTable:
         version, watermark, fingerprint, blob, at, start, refit_at = rows[0]
         try:
             states = msgspec.msgpack.decode(blob, type=dict[str, bytes])
-        except msgspec.DecodeError as error:
-            raise LogError(
-                f"{self._database.path}: snapshot {experiment} v{version} is damaged: {error}; "
-                "run topbill verify"
+        except (msgspec.DecodeError, ValueError, TypeError) as error:
+            raise DamagedSnapshot(
+                f"{self._database.path}: snapshot {experiment} v{version} cannot be read: {error}; "
+                f"write it again: topbill verify {experiment} --repair"
             ) from error
         return Snapshot(
             experiment=experiment,
@@ -65,6 +65,15 @@ class SnapshotTable:
             at=at,
             engines=dict(self._database.rows(_ENGINES, (experiment, version))),
         )
+
+    def heads(self, experiment: str) -> list[SnapshotHead]:
+        """What stands beside the states of an experiment's snapshots, newest first."""
+        rows = self._database.rows(
+            """SELECT version, watermark, fingerprint, start, refit_at FROM policy_snapshots
+               WHERE experiment = ? ORDER BY version DESC""",
+            (experiment,),
+        )
+        return [SnapshotHead(*row) for row in rows]
 
     def write(self, snapshot: Snapshot) -> None:
         """Add the successor of the newest version; raises Conflict for any other."""

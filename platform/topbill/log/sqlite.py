@@ -9,7 +9,7 @@ stamp can still appear.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,12 +17,22 @@ from typing import Any, TypeVar
 import msgspec
 
 from topbill.domain.errors import LogError
-from topbill.domain.records import Decision, RewardEvent, Snapshot, UnitEvent
+from topbill.domain.records import (
+    Decision,
+    QuarantinedRow,
+    QuarantineStage,
+    RewardEvent,
+    RowKind,
+    Snapshot,
+    SnapshotHead,
+    UnitEvent,
+)
 from topbill.log.database import LogDatabase
 from topbill.log.entries import Entry, KeyedIds, Receipt, Rows, admit
 from topbill.log.file_guard import FileGuard
 from topbill.log.journal import Journal
-from topbill.log.protocol import Clock, Log, Matured, Revision, now_micros
+from topbill.log.protocol import Clock, Heartbeat, Log, Matured, Revision, now_micros
+from topbill.log.quarantine import HeartbeatTable, QuarantineTable
 from topbill.log.recent_ids import RecentIds
 from topbill.log.revisions import RevisionTable
 from topbill.log.snapshots import SnapshotTable
@@ -43,6 +53,13 @@ go on meanwhile, and takes at most 32,766 values.
 """
 _ROWS_PER_CHECKPOINT = 4_000
 
+# A row's `seq`, stamp and body, and by what it is known where the body cannot be read.
+_DECISIONS = "SELECT seq, at, body, experiment, decision_id, '' FROM decisions"
+_EVENTS = "SELECT e.seq, e.at, e.body, '', e.event_id, e.decision_id FROM reward_events"
+_UNIT_EVENTS = "SELECT seq, at, body, '', event_id, unit FROM unit_events"
+_UNREADABLE = (msgspec.DecodeError, ValueError, TypeError, RecursionError)
+"""What decoding a body raises that is no record."""
+
 _T = TypeVar("_T")
 _decode_decision = msgspec.json.Decoder(Decision).decode
 _decode_event = msgspec.json.Decoder(RewardEvent).decode
@@ -53,9 +70,9 @@ class SqliteLog(Log):
     """One handle on the embedded log. Not for several threads at once: a thread opens its own.
 
     Made of parts, each with one job: the `LogDatabase` (connection, transactions, errors), the
-    `Journal` in front of it, the index of what lies in the journal (`RecentIds`), and the two
-    tables beside the rows (`SnapshotTable`, `RevisionTable`). What they are together is here:
-    commits, draining and the feed.
+    `Journal` in front of it, the index of what lies in the journal (`RecentIds`), and the tables
+    beside the rows (`SnapshotTable`, `RevisionTable`, `QuarantineTable`, `HeartbeatTable`). What
+    they are together is here: commits, draining and the feed.
 
     Raises LogError where the file cannot be opened, read or written.
     """
@@ -78,6 +95,10 @@ class SqliteLog(Log):
             raise
         self._snapshots = SnapshotTable(self._database, clock)
         self._revisions = RevisionTable(self._database, clock)
+        self._quarantine = QuarantineTable(self._database, clock)
+        self._heartbeat = HeartbeatTable(self._database, clock)
+        self._set_aside: set[tuple[RowKind, int]] = set()
+        """Rows that this handle could not read, and has noted."""
         self._recent = RecentIds()
         self._files_guard = FileGuard(path, *self._journal.paths)
         self._journal_guard = FileGuard(self._journal.path)
@@ -208,7 +229,10 @@ class SqliteLog(Log):
         return {i: stored[i] for i in decision_ids if i in stored}
 
     def _drained_decision(self, decision_id: str) -> Decision | None:
-        return next(self._drained_decisions((decision_id,)), None)
+        try:
+            return next(self._drained_decisions((decision_id,)), None)
+        except _UNREADABLE:
+            return None  # whoever reads the feed sets it aside and says so
 
     # ------------------------------------------------------------------ draining
 
@@ -311,66 +335,90 @@ class SqliteLog(Log):
 
     def events(self, decision_id: str) -> list[RewardEvent]:
         """All reward events of a decision, in the order in which they came."""
-        rows = self._feed(
-            "SELECT at, body FROM reward_events WHERE decision_id = ? ORDER BY seq", (decision_id,)
-        )
-        return [_stamped_event(at, body) for at, body in rows]
+        rows = self._feed(f"{_EVENTS} e WHERE e.decision_id = ? ORDER BY seq", (decision_id,))
+        return [event for _, event in self._decoded("reward", rows, _stamped_event)]
 
     def read_decisions(self, after_seq: int, limit: int) -> list[tuple[int, Decision]]:
         """Committed decisions of all experiments with seq > `after_seq`, in order, at most
         `limit`.
         """
-        rows = self._feed(
-            "SELECT seq, at, body FROM decisions WHERE seq > ? ORDER BY seq LIMIT ?",
-            (after_seq, limit),
-        )
-        return [(seq, _stamped_decision(at, body)) for seq, at, body in rows]
+        return self._read("decision", _DECISIONS, _stamped_decision, after_seq, limit)
 
     def read_events(self, after_seq: int, limit: int) -> list[tuple[int, RewardEvent]]:
         """Committed reward events with seq > `after_seq`, in order, at most `limit`."""
-        rows = self._feed(
-            "SELECT seq, at, body FROM reward_events WHERE seq > ? ORDER BY seq LIMIT ?",
-            (after_seq, limit),
-        )
-        return [(seq, _stamped_event(at, body)) for seq, at, body in rows]
+        return self._read("reward", f"{_EVENTS} e", _stamped_event, after_seq, limit)
 
     def read_unit_events(self, after_seq: int, limit: int) -> list[tuple[int, UnitEvent]]:
         """Committed events of units with seq > `after_seq`, in order, at most `limit`."""
-        rows = self._feed(
-            "SELECT seq, at, body FROM unit_events WHERE seq > ? ORDER BY seq LIMIT ?",
-            (after_seq, limit),
-        )
-        events = []
-        for seq, at, body in rows:
-            event = msgspec.structs.replace(_decode_unit_event(body), received_at=at)
-            events.append((seq, event))
-        return events
+        return self._read("event", _UNIT_EVENTS, _stamped_unit_event, after_seq, limit)
+
+    def _read(
+        self,
+        kind: RowKind,
+        select: str,
+        decode: Callable[[int, bytes], _T],
+        after_seq: int,
+        limit: int,
+    ) -> list[tuple[int, _T]]:
+        """The next rows of a table that can be read."""
+        while True:
+            rows = self._feed(f"{select} WHERE seq > ? ORDER BY seq LIMIT ?", (after_seq, limit))
+            records = self._decoded(kind, rows, decode)
+            if records or not rows:
+                return records
+            # None of them could be read: behind them may be others.
+            after_seq = rows[-1][0]
+
+    def _decoded(
+        self, kind: RowKind, rows: Sequence[Any], decode: Callable[[int, bytes], _T]
+    ) -> list[tuple[int, _T]]:
+        """The records of rows with their `seq`. A row that cannot be read is set aside: the others
+        must not wait for it.
+        """
+        records = []
+        unreadable = []
+        for seq, at, body, experiment, row_id, belongs_to in rows:
+            try:
+                records.append((seq, decode(at, body)))
+            except _UNREADABLE as error:
+                if (kind, seq) not in self._set_aside:
+                    reason = f"{type(error).__name__}: {error}"
+                    unreadable.append(
+                        QuarantinedRow(
+                            kind, "read", experiment, row_id, belongs_to, seq, reason, body
+                        )
+                    )
+        if unreadable:
+            self.set_aside(unreadable)
+            self._set_aside.update((row.kind, row.seq) for row in unreadable)
+        return records
 
     def matured(
         self, experiment: str, after_seq: int, age: int, barrier: int, limit: int
     ) -> list[Matured]:
         """The next decisions that reached an age, each with its events; see `Log.matured`."""
-        rows = self._feed(
-            """SELECT seq, at, body FROM decisions
-               WHERE experiment = ? AND seq > ? AND at <= ? ORDER BY seq LIMIT ?""",
-            (experiment, after_seq, barrier - age, limit),
-        )
-        if not rows:
+        while True:
+            rows = self._feed(
+                f"{_DECISIONS} WHERE experiment = ? AND seq > ? AND at <= ? ORDER BY seq LIMIT ?",
+                (experiment, after_seq, barrier - age, limit),
+            )
+            decisions = self._decoded("decision", rows, _stamped_decision)
+            if decisions or not rows:
+                break
+            after_seq = rows[-1][0]
+        if not decisions:
             return []
-        first, last = rows[0][0], rows[-1][0]
         events: dict[str, list[RewardEvent]] = {}
         event_rows = self._database.rows(
-            """SELECT e.at, e.body FROM decisions d JOIN reward_events e USING (decision_id)
-               WHERE d.experiment = ? AND d.seq BETWEEN ? AND ? AND e.at <= d.at + ?
-               ORDER BY e.seq""",
-            (experiment, first, last, age),
+            f"""{_EVENTS} e JOIN decisions d USING (decision_id)
+                WHERE d.experiment = ? AND d.seq BETWEEN ? AND ? AND e.at <= d.at + ?
+                ORDER BY e.seq""",
+            (experiment, rows[0][0], rows[-1][0], age),
         )
-        for at, body in event_rows:
-            event = _stamped_event(at, body)
+        for _, event in self._decoded("reward", event_rows, _stamped_event):
             events.setdefault(event.decision_id, []).append(event)
         matured = []
-        for seq, at, body in rows:
-            decision = _stamped_decision(at, body)
+        for seq, decision in decisions:
             matured.append(Matured(seq, decision, events.get(decision.decision_id, [])))
         return matured
 
@@ -446,6 +494,10 @@ class SqliteLog(Log):
         """The newest snapshot of an experiment, or that of `version`; None when there is none."""
         return self._snapshots.read(experiment, version)
 
+    def snapshot_heads(self, experiment: str) -> list[SnapshotHead]:
+        """What is known of an experiment's snapshots, newest first."""
+        return self._snapshots.heads(experiment)
+
     def write_snapshot(self, snapshot: Snapshot) -> None:
         """Store the successor of the newest version; see `Log.write_snapshot`."""
         self._snapshots.write(snapshot)
@@ -453,6 +505,28 @@ class SqliteLog(Log):
     def forget_snapshots(self, before: int) -> int:
         """Delete the snapshots that had a successor by `before` µs; returns how many went."""
         return self._snapshots.forget(before)
+
+    def set_aside(self, rows: Sequence[QuarantinedRow]) -> int:
+        """Note rows, each once for each stage; returns how many are new."""
+        return self._quarantine.add(rows)
+
+    def quarantine(
+        self, experiment: str | None = None, limit: int = 1_000_000
+    ) -> list[QuarantinedRow]:
+        """The last rows that were set aside; see `Log.quarantine`."""
+        return self._quarantine.read(experiment, limit)
+
+    def quarantine_counts(self) -> dict[tuple[RowKind, QuarantineStage], int]:
+        """How many there are, by kind and stage."""
+        return self._quarantine.counts()
+
+    def beat(self, published_at: int) -> None:
+        """Note that the worker is at work now."""
+        self._heartbeat.beat(published_at)
+
+    def heartbeat(self) -> Heartbeat | None:
+        """The worker's last sign of life."""
+        return self._heartbeat.read()
 
     def revise(self, experiment: str, revision: str, who: str, spec: str) -> bool:
         """Note in the audit what an experiment is now; False when it was so already."""
@@ -480,3 +554,7 @@ def _stamped_decision(at: int, body: bytes) -> Decision:
 
 def _stamped_event(at: int, body: bytes) -> RewardEvent:
     return msgspec.structs.replace(_decode_event(body), received_at=at)
+
+
+def _stamped_unit_event(at: int, body: bytes) -> UnitEvent:
+    return msgspec.structs.replace(_decode_unit_event(body), received_at=at)

@@ -20,8 +20,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from topbill.domain.errors import Conflict, LogError, NotFound
-from topbill.domain.records import Decision, Placement, RewardEvent, Snapshot, UnitEvent
-from topbill.log import SCHEMES, Clock, Entry, Log, Matured, Receipt, open_log
+from topbill.domain.records import (
+    Decision,
+    Placement,
+    QuarantinedRow,
+    RewardEvent,
+    Snapshot,
+    SnapshotHead,
+    UnitEvent,
+)
+from topbill.log import SCHEMES, Clock, Entry, Heartbeat, Log, Matured, Receipt, open_log
 from topbill.log.memory import MemoryLog
 
 FRESH: dict[str, Callable[[Path], str]] = {
@@ -535,6 +543,58 @@ def snapshots_that_nothing_was_decided_from_are_forgotten(world: World) -> None:
 
 
 @law
+def heads_of_snapshots_are_there_newest_first(world: World) -> None:
+    one, other = world.log(), world.log()
+    assert one.snapshot_heads("home") == []
+    for version in (1, 2, 3):
+        one.write_snapshot(snapshot(version))
+    one.write_snapshot(snapshot(1, "row"))
+    heads = other.snapshot_heads("home")
+    assert [head.version for head in heads] == [3, 2, 1]
+    newest = snapshot(3)
+    assert heads[0] == SnapshotHead(
+        3, newest.watermark, newest.fingerprint, newest.start, newest.refit_at
+    )
+
+
+@law
+def a_row_is_set_aside_once_for_each_stage(world: World) -> None:
+    one, other = world.log(), world.log()
+    world.now = 70
+    first = QuarantinedRow("decision", "publish", "home", "d1", "", 4, "because", b"{}")
+    reward = QuarantinedRow("reward", "read", "", "e1", "d1", 4, "half a pair: \ud800", b"\xff")
+    assert one.set_aside([first, reward]) == 2
+    world.now = 90
+    again = first._replace(stage="learn", reason="again")
+    assert other.set_aside([first._replace(reason="other"), again]) == 1
+    rows = other.quarantine()
+    assert [(row.kind, row.stage, row.id, row.belongs_to) for row in rows] == [
+        ("decision", "publish", "d1", ""),
+        ("reward", "read", "e1", "d1"),
+        ("decision", "learn", "d1", ""),
+    ]
+    assert [row.quarantined_at for row in rows] == [70, 70, 90]
+    assert [row.reason for row in rows] == ["because", "half a pair: \\ud800", "again"]
+    assert one.quarantine("home", limit=1) == [rows[2]]
+    assert one.quarantine_counts() == {
+        ("decision", "publish"): 1,
+        ("reward", "read"): 1,
+        ("decision", "learn"): 1,
+    }
+    assert one.set_aside([]) == 0
+
+
+@law
+def the_last_sign_of_life_is_known_to_all(world: World) -> None:
+    one, other = world.log(), world.log()
+    assert other.heartbeat() is None
+    for now, published_at in ((50, 0), (80, 60)):
+        world.now = now
+        one.beat(published_at)
+        assert other.heartbeat() == Heartbeat(now, published_at)
+
+
+@law
 def the_audit_notes_a_revision_only_when_it_changed(world: World) -> None:
     one, other = world.log(), world.log()
     noted = []
@@ -810,6 +870,23 @@ class ForgetsTheOneInUse(MemoryLog):
         return super().forget_snapshots(before + 100)
 
 
+class HidesVersions(MemoryLog):
+    def snapshot_heads(self, experiment: str) -> list[SnapshotHead]:
+        return super().snapshot_heads(experiment)[:1]
+
+
+class SetsAsideAgain(MemoryLog):
+    def set_aside(self, rows: Sequence[QuarantinedRow]) -> int:
+        for row in rows:
+            self._store.quarantine.pop((row.kind, row.stage, row.seq), None)
+        return super().set_aside(rows)
+
+
+class SeemsAlive(MemoryLog):
+    def heartbeat(self) -> Heartbeat | None:
+        return Heartbeat(self._clock(), 0)
+
+
 class NotesEverything(MemoryLog):
     def revise(self, experiment: str, revision: str, who: str, spec: str) -> bool:
         super().revise(experiment, f"{revision}?", who, spec)
@@ -851,6 +928,9 @@ BROKEN: dict[type[MemoryLog], set[str]] = {
         "of_learners_that_write_one_version_at_once_a_single_one_succeeds",
     },
     ForgetsTheOneInUse: {"snapshots_that_nothing_was_decided_from_are_forgotten"},
+    HidesVersions: {"heads_of_snapshots_are_there_newest_first"},
+    SetsAsideAgain: {"a_row_is_set_aside_once_for_each_stage"},
+    SeemsAlive: {"the_last_sign_of_life_is_known_to_all"},
     NotesEverything: {"the_audit_notes_a_revision_only_when_it_changed"},
 }
 

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from topbill.domain.errors import LogError
-from topbill.domain.records import Decision, Placement, RewardEvent
+from topbill.domain.records import Decision, Placement, RewardEvent, UnitEvent
+from topbill.log import open_log
 from topbill.log.sqlite import SqliteLog
 
 
@@ -40,6 +41,10 @@ def decision(
 
 def event(decision_id: str, event_id: str, value: float = 1.0) -> RewardEvent:
     return RewardEvent(decision_id=decision_id, event_id=event_id, event="play", value=value)
+
+
+def back(unit: str) -> UnitEvent:
+    return UnitEvent(unit=unit, unit_type="profile_id", event_id="e", event="back")
 
 
 def test_a_group_larger_than_one_statement_is_stored_whole_and_in_order(log: SqliteLog) -> None:
@@ -100,3 +105,32 @@ def test_draining_that_fails_keeps_everything(log: SqliteLog) -> None:
         log.append([decision("d2")])
         blocker.execute("ROLLBACK")
     assert [d.decision_id for _, d in log.read_decisions(0, 10)] == ["d1", "d2"]
+
+
+def test_rows_that_cannot_be_read_are_set_aside_and_the_others_go_on(tmp_path: Path) -> None:
+    """A body that is no record, whatever made it so, stops no reader: not one among others, nor
+    more of them than a reader asks for at once.
+    """
+    now = 1_000_000
+    with open_log(tmp_path / "log.sqlite", clock=lambda: now) as log:
+        log.append([decision(f"d{n}") for n in range(8)], [event(f"d{n}", "e") for n in range(8)])
+        log.append(unit_events=[back(f"u{n}") for n in range(3)])
+        log.tend()
+        with closing(sqlite3.connect(tmp_path / "log.sqlite")) as connection, connection:
+            connection.execute("UPDATE decisions SET body = x'c1' WHERE seq IN (2, 3, 4, 8)")
+            connection.execute("UPDATE reward_events SET body = '{\"event\":1}' WHERE seq = 5")
+            connection.execute("UPDATE unit_events SET body = x'ff' WHERE seq = 1")
+        barrier = 10_000_000
+        assert [seq for seq, _ in log.read_decisions(0, 100)] == [1, 5, 6, 7]
+        assert [seq for seq, _ in log.read_decisions(1, 2)] == [5]
+        assert log.read_decisions(7, 2) == []
+        assert [seq for seq, _ in log.read_events(0, 100)] == [1, 2, 3, 4, 6, 7, 8]
+        assert [seq for seq, _ in log.read_unit_events(0, 100)] == [2, 3]
+        matured = [log.matured("home", 1, 10, barrier, limit) for limit in (2, 100)]
+        assert [[row.seq for row in rows] for rows in matured] == [[5], [5, 6, 7]]
+        assert matured[0][0].events == []
+        assert log.decision("d1") is None
+        assert log.decision("d0") is not None
+        counts = log.quarantine_counts()
+        assert counts == {("decision", "read"): 4, ("reward", "read"): 1, ("event", "read"): 1}
+        assert {row.id for row in log.quarantine("home")} == {"d1", "d2", "d3", "d7"}
