@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import select
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from topbill.cli.shell import DATA, EXPERIMENTS, Data, Experiments, app, out, own_or_examples
+from topbill.cli.shell import DATA, EXPERIMENTS, Data, Experiments, app, err, out, own_or_examples
 
 if TYPE_CHECKING:
     from topbill.cli.supervise import Processes
@@ -52,7 +53,11 @@ class ServiceOptions:
     ] = 1
     keys: Annotated[
         Path | None,
-        Parameter(help="File with one API key a line (or TOPBILL_KEYS, separated by commas)."),
+        Parameter(help="File of API keys, see `topbill key` (or TOPBILL_KEYS, with commas)."),
+    ] = None
+    audit: Annotated[
+        Path | None,
+        Parameter(help="File of the audit log; standard error where none is given."),
     ] = None
 
 
@@ -80,7 +85,33 @@ def serve(
         processes=service.processes,
         keys=auth.load_keys(service.host, service.keys),
         drain=drain.total_seconds(),
+        audit_file=service.audit,
     )
+
+
+@app.command
+def key(
+    name: str,
+    *,
+    scopes: str,
+    expires: str | None = None,
+    rate: str | None = None,
+) -> None:
+    """Make an API key. It is shown once, on standard error; standard output has the entry for the
+    file of keys, with the key's hash.
+
+    Args:
+        name: Who will call with it: in metrics and in the audit log.
+        scopes: What it may do, separated by commas: decide, reward, read, or admin for all.
+        expires: The last day on which it works (UTC), such as 2027-06-30, or a time.
+        rate: How often it may call, such as 1000/s, 600/m or 100/h, in each process of a service.
+    """
+    from topbill.service import keys
+
+    words = [word.strip() for word in scopes.split(",")]
+    secret, entry = keys.new_key(name, words, expires, rate)
+    err.print(f"The key, shown this once: {secret}", highlight=False, soft_wrap=True)
+    print(entry, end="")
 
 
 @app.command
@@ -142,8 +173,9 @@ def up(*, service: ServiceOptions = ServiceOptions()) -> None:
     address = f"http://{service.host}:{service.port}"
     board = free_port("127.0.0.1", service.port + 1)
     more = ["--processes", str(service.processes)]
-    if service.keys is not None:
-        more += ["--keys", str(service.keys)]
+    for option, file in (("--keys", service.keys), ("--audit", service.audit)):
+        if file is not None:
+            more += [option, str(file)]
     with stoppable(), Processes() as processes:
         _start(
             processes,
@@ -182,9 +214,12 @@ def _start(
     """
     from topbill.cli.supervise import commands
 
+    # Only the service needs keys: no other process has them in its environment.
+    own = dict(os.environ)
+    os.environ.pop("TOPBILL_KEYS", None)
     lines = commands(str(experiments), str(data), host, port, more)
     for name, command in lines.items():
-        processes.start(name, *command)
+        processes.start(name, *command, environment=own if name == "service" else None)
     processes.start_dashboard(experiments, data, board)
 
 
@@ -242,6 +277,7 @@ def demo(
     loaded = spec.load_all([experiments])
     # A demo must start on any machine, so it moves aside; `up` has an address that callers know.
     port = free_port("127.0.0.1", port)
+    os.environ.pop("TOPBILL_KEYS", None)  # its viewers have none
     address = f"http://127.0.0.1:{port}"
     with stoppable(), Processes() as processes:
         board = free_port("127.0.0.1", port + 1)

@@ -11,7 +11,6 @@ import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
 from multiprocessing.process import BaseProcess
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -25,7 +24,8 @@ from topbill import __version__, pages, spec
 from topbill.domain.errors import LogError, NotFound
 from topbill.domain.records import Decision
 from topbill.engine import CompiledExperiment, Engine
-from topbill.service import openapi, telemetry
+from topbill.service import audit, openapi, telemetry
+from topbill.service.admission import Admission
 from topbill.service.asgi import Receive, Scope, Send
 from topbill.service.backend import Backend
 from topbill.service.bodies import problem
@@ -65,7 +65,7 @@ def create_app(settings: Settings) -> FastPath:
     _add_error_handlers(app)
     plain = app.openapi
     app.openapi = lambda: app.openapi_schema or _documented(plain())  # type: ignore[method-assign]
-    return FastPath(rest, backend, page_service, settings.keys)
+    return FastPath(rest, backend, page_service, Admission(settings.keys))
 
 
 def from_environment() -> FastPath:
@@ -75,13 +75,8 @@ def from_environment() -> FastPath:
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-    keys = os.environ.get("TOPBILL_PROCESS_KEYS", "").split("\n")
-    settings = Settings(
-        experiments=Path(os.environ["TOPBILL_EXPERIMENTS"]),
-        data=Path(os.environ["TOPBILL_DATA"]),
-        keys=tuple(key.encode() for key in keys if key),
-        log=os.environ.get("TOPBILL_LOG", ""),
-    )
+    settings = Settings.from_environment()
+    audit.write_to(settings.audit)
     return create_app(settings)
 
 

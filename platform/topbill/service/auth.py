@@ -1,18 +1,28 @@
-"""Who may call: nobody needs a key on loopback, everybody needs one elsewhere."""
+"""Which key a request carries, and what it must allow. Nobody needs a key on loopback, everybody
+needs one elsewhere."""
 
 from __future__ import annotations
 
 import ipaddress
-import os
-from collections.abc import Iterable
-from hmac import compare_digest
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from topbill.domain.errors import TopbillError
+from topbill.service.keys import Keys, keys_of_environment, read_keys
 
-_SHORTEST_KEY = 16
 # Load balancers and orchestrators ask these, and seldom can send a key.
 OPEN_PATHS = frozenset({"/healthz", "/readyz"})
+_SCOPES = {
+    "/v1/decide": "decide",
+    "/v1/decide/batch": "decide",
+    "/v1/page": "decide",
+    "/v1/reward": "reward",
+    "/v1/reward/batch": "reward",
+    "/v1/event": "reward",
+    "/v1/event/batch": "reward",
+}
+_PEOPLE = ("/v1/decisions/", "/v1/pages/")
+"""Below these stands what single viewers were shown and did."""
 
 
 def is_loopback(host: str) -> bool:
@@ -25,22 +35,16 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def load_keys(host: str, file: Path | None) -> tuple[bytes, ...]:
-    """The accepted keys: lines of `file`, or TOPBILL_KEYS separated by commas.
+def load_keys(host: str, file: Path | None) -> Keys:
+    """The accepted keys: those of `file`, or of TOPBILL_KEYS, which is taken out of the
+    environment.
 
-    Raises TopbillError where a key is too short to be one, or there is none and `host` is not
-    loopback.
+    Raises TopbillError where the file can't be used, a key is too short to be one, or there is none
+    and `host` is not loopback.
     """
-    try:
-        text = file.read_text() if file else os.environ.get("TOPBILL_KEYS", "").replace(",", "\n")
-    except OSError as error:
-        raise TopbillError(f"{file}: cannot read the keys: {error}") from error
-    keys = tuple(line.strip().encode() for line in text.splitlines() if line.strip())
-    if any(len(key) < _SHORTEST_KEY for key in keys):
-        raise TopbillError(
-            f"a key is shorter than {_SHORTEST_KEY} characters; make one with: openssl rand -hex 24"
-        )
-    if not keys and not is_loopback(host):
+    of_environment = keys_of_environment()
+    keys = of_environment if file is None else read_keys(file)
+    if not keys.entries and not is_loopback(host):
         raise TopbillError(
             f"host {host} can be reached from other machines and no keys are set; "
             "give --keys FILE or TOPBILL_KEYS, or listen on 127.0.0.1"
@@ -48,15 +52,27 @@ def load_keys(host: str, file: Path | None) -> tuple[bytes, ...]:
     return keys
 
 
-def allowed(headers: Iterable[tuple[bytes, bytes]], keys: tuple[bytes, ...]) -> bool:
-    """Whether the headers carry one of `keys`, as `Authorization: Bearer KEY`, `X-Api-Key: KEY` or,
-    as Azure's clients do, `Ocp-Apim-Subscription-Key: KEY`."""
+def scope_of(method: str, path: str) -> str:
+    """The scope that a request needs. A route that nothing is said of here and that does more than
+    read needs `admin`: one that is added later is never open by mistake."""
+    scope = _SCOPES.get(path)
+    if scope is not None:
+        return scope
+    if path.startswith("/personalizer/"):
+        return "reward" if path.endswith("/reward") else "decide"
+    return "read" if method in ("GET", "HEAD") else "admin"
+
+
+def is_about_people(path: str) -> bool:
+    """Whether what is answered there is of a single viewer."""
+    return path.startswith(_PEOPLE)
+
+
+def presented(headers: Iterable[tuple[bytes, bytes]]) -> Iterator[bytes]:
+    """The keys that the headers carry, as `Authorization: Bearer KEY`, `X-Api-Key: KEY` or, as
+    Azure's clients do, `Ocp-Apim-Subscription-Key: KEY`."""
     for name, value in headers:
         if name == b"authorization" and value[:7].lower() == b"bearer ":
-            value = value[7:]
-        elif name not in (b"x-api-key", b"ocp-apim-subscription-key"):
-            continue
-        # A list, so that all are compared: the time of the answer must not tell which came near.
-        if any([compare_digest(value, key) for key in keys]):  # noqa: C419
-            return True
-    return False
+            yield value[7:]
+        elif name in (b"x-api-key", b"ocp-apim-subscription-key"):
+            yield value

@@ -27,7 +27,8 @@ from topbill.domain.records import NULL, Decision
 from topbill.engine import Answer, DecideRequest, at_path, payloads_of
 from topbill.log import Entry, Receipt
 from topbill.pages import PageRequest
-from topbill.service import auth, telemetry
+from topbill.service import telemetry
+from topbill.service.admission import Admission
 from topbill.service.asgi import LARGEST_BODY, App, Receive, Scope, Send, read_body, respond
 from topbill.service.backend import Backend
 from topbill.service.bodies import (
@@ -63,10 +64,10 @@ class FastPath:
     """The routes that viewers wait for, over a backend; every other path goes to `rest`."""
 
     def __init__(
-        self, rest: App, backend: Backend, pages: PageService, keys: tuple[bytes, ...] = ()
+        self, rest: App, backend: Backend, pages: PageService, admission: Admission
     ) -> None:
         self._rest = rest
-        self._keys = keys
+        self._admission = admission
         self._backend = backend
         self.engine = backend.engine
         self.rewards = Rewards(backend, pages.spread)
@@ -85,12 +86,11 @@ class FastPath:
         if scope["type"] != "http":
             return await self._rest(scope, receive, send)
         path = scope["path"]
-        # Keys are asked for here, for all routes at once: a route that is added later, in whatever
-        # router, is never open by mistake.
-        protected = self._keys and path not in auth.OPEN_PATHS
-        if protected and not auth.allowed(scope["headers"], self._keys):
-            body = problem("unauthorized", "no valid key; send Authorization: Bearer KEY")
-            return await respond(send, 401, body, (b"www-authenticate", b"Bearer"))
+        refusal = self._admission.refusal(scope)
+        if refusal is not None:
+            telemetry.REFUSED.labels(str(refusal.status)).inc()
+            body = problem(refusal.code, refusal.message)
+            return await respond(send, refusal.status, body, *refusal.headers)
         route = self._routes.get(path)
         if route is None:
             return await self._rest(scope, receive, send)

@@ -37,11 +37,13 @@ _ROUTES: tuple[tuple[str, str, type, type], ...] = (
 )
 _REFUSALS = {
     400: "The body is not JSON",
-    401: "No valid key",
+    401: "No valid key, or one that has expired",
+    403: "The key's scopes do not cover this",
     404: "No such experiment",
     409: "The id was used before with another request",
     413: "The body is larger than 1 MB",
     422: "The body has the wrong form; `error.path` names the culprit",
+    429: "The key is over its rate; `Retry-After` says when to come again",
     503: "The log can't be written now; nothing was stored",
 }
 
@@ -93,7 +95,8 @@ def _plain_refusals(path: str) -> dict[str, Any]:
         }
     if path in auth.OPEN_PATHS:
         return {}
-    refusals = {"401": _REFUSALS[401], "503": "The log can't be read now"}
+    refusals = {str(status): _REFUSALS[status] for status in (401, 403, 429)}
+    refusals["503"] = "The log can't be read now"
     if "{" in path:
         refusals |= {"404": "Nothing of that name", "422": _REFUSALS[422]}
     return _responses(refusals)

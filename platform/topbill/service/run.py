@@ -12,9 +12,11 @@ import uvicorn
 
 from topbill.domain.errors import TopbillError
 from topbill.migration import migrate
+from topbill.service import audit
 from topbill.service.app import create_app
 from topbill.service.buffered import BufferedProtocol
 from topbill.service.drain import VARIABLE as DRAIN
+from topbill.service.keys import Keys
 from topbill.service.settings import Settings
 
 _logger = logging.getLogger("topbill")
@@ -27,15 +29,17 @@ def serve(
     host: str,
     port: int,
     processes: int,
-    keys: tuple[bytes, ...],
+    keys: Keys,
     drain: float = 0.0,
+    audit_file: Path | None = None,
 ) -> None:
     """Serve until stopped, and then for `drain` seconds more, in which it is not ready.
 
     Raises SpecError, LogError and TopbillError before it listens, where it could not decide, store
     or listen.
     """
-    settings = Settings(experiments, data, keys)
+    settings = Settings(experiments, data, keys, audit=audit_file)
+    audit.write_to(settings.audit)
     # Before anything opens the folder: the rest of the service knows one schema version.
     for sentence in migrate(data):
         _logger.warning("%s", sentence)
@@ -63,12 +67,8 @@ def serve(
     shared = data / "metrics"
     shutil.rmtree(shared, ignore_errors=True)
     shared.mkdir(parents=True)
-    os.environ |= {
-        "TOPBILL_EXPERIMENTS": str(experiments),
-        "TOPBILL_DATA": str(data),
-        "TOPBILL_PROCESS_KEYS": b"\n".join(keys).decode(),
-        "PROMETHEUS_MULTIPROC_DIR": str(shared),
-    }
+    os.environ |= settings.to_environment()
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(shared)
     uvicorn.run("topbill.service.app:from_environment", factory=True, workers=processes, **common)  # type: ignore[arg-type]
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import os
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from topbill.log import LOG_FILE, Log, open_log
+from topbill.service.keys import Keys
 
 
 @dataclass(frozen=True)
@@ -15,14 +17,42 @@ class Settings:
     Attributes:
         experiments: Folder of the experiment and page files.
         data: Folder of the log and the lake.
-        keys: The keys that callers may use; none needed where it is empty.
+        keys: The keys that callers may use; none needed where there are none.
         log: URL of the log; empty for the embedded one in the data folder.
+        audit: File of the audit log; None for standard error.
     """
 
     experiments: Path
     data: Path
-    keys: tuple[bytes, ...] = ()
+    keys: Keys = field(default_factory=Keys)
     log: str = ""
+    audit: Path | None = None
+
+    def to_environment(self) -> dict[str, str]:
+        """Variables from which another process makes the same settings. No key is among them, only
+        hashes."""
+        return {
+            "TOPBILL_EXPERIMENTS": str(self.experiments),
+            "TOPBILL_DATA": str(self.data),
+            "TOPBILL_LOG": self.log,
+            "TOPBILL_AUDIT": str(self.audit or ""),
+            "TOPBILL_KEY_FILE": str(self.keys.file or ""),
+            "TOPBILL_KEY_ENTRIES": self.keys.to_json(),
+        }
+
+    @classmethod
+    def from_environment(cls) -> Settings:
+        """The settings that `to_environment` made."""
+        key_file = _path(os.environ["TOPBILL_KEY_FILE"])
+        return cls(
+            experiments=Path(os.environ["TOPBILL_EXPERIMENTS"]),
+            data=Path(os.environ["TOPBILL_DATA"]),
+            # As they were when the service started, so that it can start again whatever the file
+            # is like by now; the first request looks at the file.
+            keys=Keys.from_json(os.environ["TOPBILL_KEY_ENTRIES"], key_file),
+            log=os.environ["TOPBILL_LOG"],
+            audit=_path(os.environ["TOPBILL_AUDIT"]),
+        )
 
     @property
     def log_path(self) -> Path:
@@ -32,3 +62,7 @@ class Settings:
     def open_log(self) -> Log:
         """A handle of the caller's own on the log. Raises LogError where it can't be opened."""
         return open_log(self.log or self.log_path)
+
+
+def _path(text: str) -> Path | None:
+    return Path(text) if text else None

@@ -18,6 +18,9 @@ UNREAD = Counter(
 )
 EVENTS = Counter("topbill_events", "Events of units answered", ["status"])
 UNREAD_EVENTS = Counter("topbill_unread_events", "Events of units that no experiment reads")
+REQUESTS = Counter(
+    "topbill_requests", "Requests by the key that they carried; empty where none is needed", ["key"]
+)
 REFUSED = Counter("topbill_refused", "Requests refused or failed", ["status"])
 PAGE_FALLBACKS = Counter(
     "topbill_page_fallbacks", "Stages of pages that were not as planned", ["page", "stage"]
@@ -43,6 +46,12 @@ POLICY_VERSION = Gauge(
 def decided(experiment: str, variant: str | None, reason: str) -> Counter:
     """The counter of these labels, looked up once."""
     return DECISIONS.labels(experiment, variant or "", reason)
+
+
+@cache
+def requests(key: str) -> Counter:
+    """The counter of a key's requests, looked up once."""
+    return REQUESTS.labels(key)
 
 
 @cache

@@ -5,12 +5,14 @@ name, never a 500.
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ from topbill.log.sqlite import SqliteLog
 from topbill.service import auth, fast_path
 from topbill.service.app import create_app
 from topbill.service.follower import Follower
+from topbill.service.keys import Keys
 from topbill.service.settings import Settings
 
 
@@ -324,7 +327,7 @@ def test_an_event_that_no_metric_of_its_units_reads_is_stored_and_told(
 
 
 def test_events_of_units_ask_for_the_key_too(settings: Settings) -> None:
-    keyed = Settings(settings.experiments, settings.data, (b"a-key-of-some-length",))
+    keyed = replace(settings, keys=Keys.plain(["a-key-of-some-length"]))
     with TestClient(create_app(keyed)) as client:
         assert happened(client).status_code == 401
         assert client.post("/v1/event/batch", json={"events": []}).status_code == 401
@@ -491,7 +494,7 @@ def test_the_openapi_document_describes_the_fast_path(client: TestClient) -> Non
 
 def test_keys_are_asked_for_where_they_are_set(settings: Settings) -> None:
     key = "a-key-of-some-length"
-    keyed = Settings(settings.experiments, settings.data, (key.encode(),))
+    keyed = replace(settings, keys=Keys.plain([key]))
     with TestClient(create_app(keyed)) as client:
         assert decide(client).status_code == 401
         assert client.get("/v1/experiments").status_code == 401
@@ -508,15 +511,17 @@ def test_a_host_that_others_reach_needs_keys(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("TOPBILL_KEYS", raising=False)
-    assert auth.load_keys("127.0.0.1", None) == ()
+    assert auth.load_keys("127.0.0.1", None) == Keys()
     with pytest.raises(TopbillError, match=r"0\.0\.0\.0 can be reached"):
         auth.load_keys("0.0.0.0", None)  # noqa: S104
     file = tmp_path / "keys"
     file.write_text("short\n")
+    file.chmod(0o600)
     with pytest.raises(TopbillError, match="shorter than 16"):
         auth.load_keys("0.0.0.0", file)  # noqa: S104
     monkeypatch.setenv("TOPBILL_KEYS", "a-key-of-some-length,another-key-of-length")
-    assert len(auth.load_keys("example.org", None)) == 2
+    assert len(auth.load_keys("example.org", None).entries) == 2
+    assert "TOPBILL_KEYS" not in os.environ
 
 
 NewFollower = Callable[[Engine], Follower]

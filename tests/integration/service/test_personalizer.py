@@ -5,6 +5,7 @@ rewards.
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from starlette.testclient import TestClient
 from topbill import lake, spec
 from topbill.log import Log
 from topbill.service.app import create_app
+from topbill.service.keys import Keys
 from topbill.service.personalizer.matching import unsafe
 from topbill.service.settings import Settings
 from topbill.worker.loop import Worker
@@ -364,7 +366,7 @@ def test_slots_must_differ_and_have_their_own_baselines(client: TestClient) -> N
 
 
 def test_the_subscription_key_is_a_key_like_any_other(settings: Settings) -> None:
-    keyed = Settings(settings.experiments, settings.data, (b"0123456789abcdef",))
+    keyed = replace(settings, keys=Keys.plain(["0123456789abcdef"]))
     body = {"actions": ACTIONS}
     with TestClient(create_app(keyed)) as client:
         refused = client.post(f"{V1}/rank", json=body)
