@@ -80,7 +80,7 @@ def test_whole_policies_decide_the_same():
 
 def test_what_the_compiled_functions_promise_holds_without_a_compiler():
     files = [str(HERE / "test_kernels.py"), str(HERE / "test_linear.py")]
-    chosen = "not slow and not million and not forgetting_follows and not recovers_its_weights"
+    chosen = "not slow and not many_updates and not forgetting_follows and not recovers_its_weights"
     arguments = ["-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-k", chosen, *files]
     program = f"{BLOCKED}import pytest; sys.exit(pytest.main({arguments}))"
     done = subprocess.run(

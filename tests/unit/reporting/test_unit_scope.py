@@ -265,7 +265,7 @@ _ZONES = [None, "Europe/Berlin", "America/New_York", "Asia/Kolkata", "Pacific/Ki
 _HOURS = st.floats(0.0, 24.0 * 5)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(
     st.sampled_from(_ZONES),
     st.integers(1, 3),
