@@ -36,6 +36,7 @@ def validate(*paths: Path) -> None:
     verdicts = spec.validate(files)
     if not verdicts:
         raise NotFound(f"{', '.join(map(str, places))}: no *.yaml file there")
+    verdicts = [(file, _with_sql_checked(file, verdict)) for file, verdict in verdicts]
     valid = [verdict for _, verdict in verdicts if not isinstance(verdict, SpecError)]
     lines: list[Line] = [*verdicts]
     for folder in folders:
@@ -45,6 +46,25 @@ def validate(*paths: Path) -> None:
         _say(file, verdict, by_key)
     if any(isinstance(verdict, SpecError) for _, verdict in lines):
         sys.exit(1)
+
+
+def _with_sql_checked(file: Path, verdict: Experiment | SpecError) -> Experiment | SpecError:
+    """The verdict on a file once the SQL of its metrics was bound to the lake's views."""
+    if isinstance(verdict, SpecError):
+        return verdict
+    if not any(metric.table and metric.table.sql for metric in verdict.unit_metrics):
+        return verdict
+    # DuckDB is waited for only where it is needed.
+    from topbill import spec
+    from topbill.reporting.experiment.table_metrics import sql_problems
+
+    # Its SQL may read the views of the other experiments of the folder.
+    beside = {verdict.key: verdict}
+    for _, other in spec.validate([file.parent]):
+        if not isinstance(other, SpecError):
+            beside.setdefault(other.key, other)
+    problems = sql_problems(verdict, list(beside.values()))
+    return SpecError(problems) if problems else verdict
 
 
 def _say(

@@ -5,8 +5,8 @@ Nothing else in Topbill imports `duckdb` or `deltalake`.
 """
 
 from topbill.domain.sql import identifier, quoted
-from topbill.lake.analytics import Problem
-from topbill.lake.database import DATABASE, Connection, Error, connect, sql
+from topbill.lake.analytics import Problem, empty
+from topbill.lake.database import DATABASE, Connection, Error, connect, read, sql
 from topbill.lake.tables import Lake
 from topbill.lake.views import metric_of, objective_of
 
@@ -17,9 +17,11 @@ __all__ = [
     "Lake",
     "Problem",
     "connect",
+    "empty",
     "identifier",
     "metric_of",
     "objective_of",
     "quoted",
+    "read",
     "sql",
 ]

@@ -20,7 +20,7 @@ import msgspec
 from topbill.domain.errors import LogError
 from topbill.domain.schema_version import SCHEMA_VERSION
 from topbill.lake import views
-from topbill.lake.database import files_of
+from topbill.lake.database import Connection, confine, connect, files_of
 from topbill.lake.views import PinnedTable
 from topbill.spec import Experiment
 
@@ -137,6 +137,20 @@ def _without_metrics(experiments: Sequence[Experiment]) -> list[Problem]:
             except (duckdb.Error, *_UNFIT) as error:
                 problems.append(Problem("metrics", experiment.key, "metrics", str(error)))
     return problems
+
+
+def empty(experiments: Sequence[Experiment]) -> Connection:
+    """An analytics database in memory as one without a decision is, for checking SQL; it can read
+    no file.
+    """
+    connection = connect()
+    unfit = {problem.subject for problem in _without_metrics(experiments)}
+    computed = [experiment for experiment in experiments if experiment.key not in unfit]
+    tables = dict.fromkeys(("decisions", "rewards", "events"), views.EMPTY)
+    connection.execute(_TABLES)
+    _create_views(connection, Publication(tables, experiments, 0), computed)
+    confine(connection)
+    return connection
 
 
 def _write(

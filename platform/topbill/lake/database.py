@@ -4,6 +4,7 @@ record."""
 from __future__ import annotations
 
 import re
+import threading
 from pathlib import Path
 from typing import TypeAlias
 
@@ -136,37 +137,113 @@ _UNKNOWN_NAME = re.compile(
 """How DuckDB says that it does not know a name."""
 
 
-def sql(path: Path | str, query: str, *, memory_limit: str = "4GB") -> pa.Table:
+_EXPLAIN = re.compile(r"\s*EXPLAIN\s+(ANALY[SZ]E\s+)?(.*)", re.IGNORECASE | re.DOTALL)
+_RUNS_OTHERS = re.compile(r'"name"\s*:\s*"[^"]*(COPY|JSON_EXECUTE|EXTERNAL_RESOURCE)')
+"""Operators of a plan that write, or that run what no plan shows."""
+_LINE = re.compile(r"^LINE (\d+):", re.MULTILINE)
+"""How DuckDB says where in a statement something is wrong."""
+
+
+def sql(
+    path: Path | str, query: str, *, memory_limit: str = "4GB", seconds: float | None = None
+) -> pa.Table:
     """The result of one reading statement (SELECT, EXPLAIN, SHOW, DESCRIBE, SUMMARIZE) on the
     analytics database at `path`.
 
     The statement sees the record and nothing else: no other file, no network, no setting.
-    Raises BadRequest with DuckDB's words when the statement is wrong or would do more than read.
+    Raises BadRequest with DuckDB's words when the statement is wrong, would do more than read, or
+    takes longer than `seconds`.
     """
     connection = connect(path, memory_limit=memory_limit)
     try:
-        _confine(connection, Path(path))
-        try:
-            statements = connection.extract_statements(query)
-        except duckdb.Error as error:
-            raise BadRequest("sql", str(error)) from error
-        if len(statements) != 1:
-            raise BadRequest("sql", f"got {len(statements)} statements; expected one SELECT")
-        kind = statements[0].type
-        if kind not in (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN):
-            raise BadRequest(
-                "sql", f"got {kind.name}; expected a statement that only reads, such as SELECT"
-            )
-        try:
-            return connection.sql(statements[0]).to_arrow_table()
-        except duckdb.IOException as error:
-            raise LogError(
-                f"{path}: {error}; run the query again: the files may have been compacted"
-            ) from error
-        except duckdb.Error as error:
-            raise BadRequest("sql", _with_name_of_today(str(error))) from error
+        confine(connection, Path(path))
+        return read(connection, query, seconds=seconds)
+    except duckdb.IOException as error:
+        raise LogError(
+            f"{path}: {error}; run the query again: the files may have been compacted"
+        ) from error
     finally:
         connection.close()
+
+
+def read(connection: Connection, query: str, *, seconds: float | None = None) -> pa.Table:
+    """The result of one reading statement on a connection that is confined, as `sql` says.
+
+    Raises BadRequest, and DuckDB's own error where a file cannot be read.
+    """
+    timer = threading.Timer(seconds or 0.0, connection.interrupt)
+    if seconds is not None:
+        timer.start()
+    try:
+        return connection.sql(_reading(connection, query)).to_arrow_table()
+    except duckdb.IOException:
+        raise
+    except duckdb.InterruptException as error:
+        raise BadRequest("sql", f"took longer than {seconds:g} s; expected less") from error
+    except duckdb.Error as error:
+        raise BadRequest("sql", _with_name_of_today(str(error))) from error
+    finally:
+        timer.cancel()
+
+
+def _reading(connection: Connection, query: str) -> str:
+    """The text of a statement that reads and nothing else, without what ends it.
+
+    Raises BadRequest for any other, and DuckDB's own error for one that is wrong.
+    """
+    kind, text = _single(connection, query)
+    explain = _EXPLAIN.fullmatch(text)
+    if kind == duckdb.StatementType.EXPLAIN:
+        if explain is None or explain[2].startswith("("):
+            raise BadRequest(
+                "sql", "got EXPLAIN with options or a comment; expected EXPLAIN or EXPLAIN ANALYZE"
+            )
+        # EXPLAIN ANALYZE does what it explains, so that has to be a SELECT as well.
+        analyze, inner = explain.groups()
+        kind, text = _single(connection, inner)
+        _check_select(connection, kind, text)
+        return f"EXPLAIN {'ANALYZE ' if analyze else ''}{text}"
+    _check_select(connection, kind, text)
+    return text
+
+
+def _single(connection: Connection, query: str) -> tuple[duckdb.StatementType, str]:
+    """The kind and the text of the one statement of a query."""
+    statements = connection.extract_statements(query)
+    if len(statements) != 1:
+        raise BadRequest("sql", f"got {len(statements)} statements; expected one SELECT")
+    # Bytes, as DuckDB counts them.
+    text = query.encode()
+    for offset, kind in duckdb.tokenize(query):
+        if kind == duckdb.token_type.operator and text[offset : offset + 1] == b";":
+            text = text[:offset]
+            break
+    return statements[0].type, text.decode()
+
+
+def _check_select(connection: Connection, kind: duckdb.StatementType, text: str) -> None:
+    """Raises BadRequest for a statement that does more than read, and DuckDB's own error for one
+    that is wrong; nothing is executed.
+    """
+    expected = "expected a statement that only reads, such as SELECT"
+    if kind != duckdb.StatementType.SELECT:
+        raise BadRequest("sql", f"got {kind.name}; {expected}")
+    # What is wrong with names and types is told here, in words of the statement itself.
+    try:
+        ((_, plan),) = connection.execute(f"EXPLAIN (FORMAT json)\n{text}").fetchall()
+    except duckdb.IOException:
+        raise
+    except duckdb.Error as error:
+        message = _LINE.sub(lambda line: f"LINE {int(line[1]) - 1}:", str(error))
+        raise BadRequest("sql", _with_name_of_today(message)) from error
+    if _RUNS_OTHERS.search(plan):
+        raise BadRequest("sql", f"got a SELECT that would write or run other SQL; {expected}")
+    try:
+        # A SELECT may hold a COPY or an INSERT, in a WITH, and only at its top: inside another it
+        # cannot be bound.
+        connection.sql(f"FROM (\n{text}\n) LIMIT 0")
+    except duckdb.Error as error:
+        raise BadRequest("sql", f"{error}; {expected}") from error
 
 
 def _with_name_of_today(message: str) -> str:
@@ -178,8 +255,11 @@ def _with_name_of_today(message: str) -> str:
     return f"{message}\n{name} is called {_RENAMED[name]} today; write that instead"
 
 
-def _confine(connection: Connection, path: Path) -> None:
-    """Let the connection read the lake beside the database and nothing else, and lock that."""
-    connection.execute(f"SET allowed_directories = [{quoted(files_of(path) + '/')}]")
+def confine(connection: Connection, path: Path | None = None) -> None:
+    """Let the connection read the lake beside the database and nothing else, and lock that. Without
+    a `path` it may read no file.
+    """
+    if path is not None:
+        connection.execute(f"SET allowed_directories = [{quoted(files_of(path) + '/')}]")
     connection.execute("SET enable_external_access = false")
     connection.execute("SET lock_configuration = true")

@@ -7,6 +7,7 @@ their own parameters from their `Params`.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -281,6 +282,12 @@ _OF_EVENTS = Section(
     renames.METRIC,
 )
 _COLUMN = Text(200)
+
+
+def _has_sql(source: Mapping[str, Any]) -> bool:
+    return "sql" in source
+
+
 TABLE_SOURCE = Section(
     {
         "file": Key(
@@ -291,13 +298,28 @@ TABLE_SOURCE = Section(
             ),
             "A Parquet, CSV or DuckDB file in folder tables of the data folder.",
             True,
+            unless=_has_sql,
+        ),
+        "sql": Key(
+            Text(20_000, r"[\s\S]*\S[\s\S]*", "one SELECT over the lake's views"),
+            "In place of a file: one SELECT over the lake's views (decisions, rewards, events, "
+            "units …).",
         ),
         "table": Key(
             Text(130, r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)?", "the name of a table, or SCHEMA.TABLE"),
             "Of a DuckDB file: the table or view in it.",
         ),
-        "unit": Key(_COLUMN, "The column of the units' ids, as services send them.", True),
-        "value": Key(_COLUMN, "The column of numbers; left out where rows are counted."),
+        "unit": Key(
+            _COLUMN,
+            "The column of the units' ids, as services send them; of SQL unit, unless it says so.",
+            True,
+            unless=_has_sql,
+        ),
+        "value": Key(
+            _COLUMN,
+            "The column of numbers; left out where rows are counted; of SQL value, unless it says "
+            "so.",
+        ),
         "at": Key(
             _COLUMN,
             "The column of times or days: rows count after the unit's first decision. Left out: "
@@ -307,7 +329,9 @@ TABLE_SOURCE = Section(
 )
 _OF_TABLE = Section(
     {
-        "from": Key(TABLE_SOURCE, "The table of a warehouse that it is computed of.", True),
+        "from": Key(
+            TABLE_SOURCE, "The table of a warehouse, or the SQL, that it is computed of.", True
+        ),
         **{name: key for name, key in _OF_EVENTS.keys.items() if name != "event"},
     },
     renames.METRIC,

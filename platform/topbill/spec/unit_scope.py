@@ -54,8 +54,9 @@ def read_unit_scope(name: str, parts: Content, content: Content, at: Location) -
     source = fields.pop("from", None)
     if source is not None:
         fields["event"] = table_event(name)
+        source = _with_columns(source, parts.get("kind"))
         # What could not be read of it was told, and then there is no experiment.
-        if {"file", "unit"} <= source.keys():
+        if "unit" in source:
             fields["table"] = TableSource(**source)
     if "day" in parts:
         # The longest that it can take: a decision at the first moment of its day.
@@ -91,6 +92,16 @@ def _check_day(parts: Content, where: Location) -> None:
         where.key("scope").wrong("decision", f"unit or nothing, since kind: {kind}")
 
 
+def _with_columns(source: Content, kind: Any) -> Content:
+    """What a table says of its columns. SQL can call them as they are called here."""
+    if "sql" not in source:
+        return source
+    usual = {"unit": "unit"}
+    if kind in METRIC_KINDS and METRIC_KINDS[kind].takes_value:
+        usual["value"] = "value"
+    return {**usual, **source}
+
+
 def _check_table(parts: Content, where: Location) -> None:
     """A metric of a table: its columns are those that the kind needs, and it is no decision's."""
     source, at = parts["from"], where.key("from")
@@ -102,7 +113,11 @@ def _check_table(parts: Content, where: Location) -> None:
             "a number in context: a table is not read before the first decision",
         )
     if "kind" in parts:
-        _check_columns(parts["kind"], source, at)
+        _check_columns(parts["kind"], _with_columns(source, parts["kind"]), at)
+    for name in ("file", "table"):
+        if "sql" in source and name in source:
+            at.key("sql").wrong(source["sql"], f"no sql beside a {name}", "leave out one of them")
+            return
     if "file" not in source:
         return
     is_database = source["file"].endswith(DATABASES)

@@ -539,6 +539,26 @@ def test_placements_have_a_row_for_each_item_shown(tmp_path: Path) -> None:
         "SELEC 1",
         "SELECT nothing FROM decisions",
         "",
+        # What is explained with ANALYZE is done.
+        "EXPLAIN ANALYZE COPY (SELECT 1) TO '{folder}/lake/stolen.csv'",
+        "explain analyse COPY (SELECT 1) TO '{folder}/lake/stolen.csv'",
+        "EXPLAIN (ANALYZE) COPY (SELECT 1) TO '{folder}/lake/stolen.csv'",
+        "EXPLAIN /**/ ANALYZE COPY (SELECT 1) TO '{folder}/lake/stolen.csv'",
+        "/* */ EXPLAIN ANALYZE COPY (SELECT 1) TO '{folder}/lake/stolen.csv'",
+        "EXPLAIN ANALYZE CREATE TABLE t (a INTEGER)",
+        "EXPLAIN ANALYZE DROP VIEW decisions",
+        # A SELECT may hold statements that write, as they are or as text.
+        "WITH x AS (COPY (SELECT 1) TO '{folder}/lake/stolen.csv') SELECT 1",
+        "EXPLAIN ANALYZE WITH x AS (COPY (SELECT 1) TO '{folder}/lake/stolen.csv') SELECT 1",
+        "FROM query('WITH x AS (COPY (SELECT 1) TO ''{folder}/lake/a.csv'') SELECT 1')",
+        "FROM json_execute_serialized_sql(json_serialize_sql("
+        "'WITH x AS (COPY (SELECT 1) TO ''{folder}/lake/stolen.csv'') SELECT 1'))",
+        "FROM destroy_external_resource('json_execute_serialized_sql', json_serialize_sql("
+        "'WITH x AS (COPY (SELECT 1) TO ''{folder}/lake/stolen.csv'') SELECT 1'))",
+        "FROM enable_logging('QueryLog', storage = 'file', storage_path = '{folder}/lake/log')",
+        "WITH x AS (INSERT INTO experiments SELECT * FROM experiments) SELECT 1",
+        "CALL checkpoint()",
+        "PRAGMA database_list",
     ],
 )
 def test_sql_only_reads_the_lake(tmp_path: Path, query: str) -> None:
@@ -553,11 +573,34 @@ def test_sql_only_reads_the_lake(tmp_path: Path, query: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "query", ["SHOW TABLES", "DESCRIBE decisions", "SUMMARIZE decisions", "EXPLAIN SELECT 1"]
+    "query",
+    [
+        "SHOW TABLES",
+        "DESCRIBE decisions",
+        "SUMMARIZE decisions",
+        "EXPLAIN SELECT 1",
+        "EXPLAIN ANALYZE SELECT count(*) FROM decisions;",
+        "SELECT ';' AS \"é;\" -- one statement; not two",
+        "VALUES (1)",
+        "FROM experiments ORDER BY key",
+        "WITH x AS (SELECT 1) FROM x",
+    ],
 )
 def test_sql_may_look_around(tmp_path: Path, query: str) -> None:
     Lake(tmp_path).write_database([experiment()], NOW)
     assert sql(tmp_path / DATABASE, query).num_rows > 0
+
+
+def test_sql_that_takes_too_long_is_ended_and_says_which_line_is_wrong(tmp_path: Path) -> None:
+    Lake(tmp_path).write_database([experiment()], NOW)
+    with pytest.raises(BadRequest, match=r"took longer than 0\.1 s"):
+        sql(
+            tmp_path / DATABASE,
+            "SELECT count(*) FROM range(1000000000) a, range(1000000000)",
+            seconds=0.1,
+        )
+    with pytest.raises(BadRequest, match="LINE 2: WHERE nothing"):
+        sql(tmp_path / DATABASE, "SELECT * FROM decisions\nWHERE nothing = 1")
 
 
 @pytest.mark.parametrize(

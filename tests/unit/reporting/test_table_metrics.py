@@ -12,11 +12,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from topbill import reporting
+from topbill import cli, reporting
 from topbill.domain.errors import SpecError
 from topbill.domain.records import UnitEvent
 from topbill.engine.compiled import CompiledExperiment
+from topbill.reporting.experiment import table_metrics
 from topbill.reporting.experiment.model import Report
+from topbill.reporting.experiment.table_metrics import sql_problems
 from topbill.spec import Experiment
 from topbill.testing import a_decision, an_experiment, publish
 
@@ -243,7 +245,12 @@ def test_a_database_says_which_tables_are_missing(data: Path) -> None:
         (revenue({"file": "a.csv", "unit": "u"}), "from.value", "the column of numbers"),
         (revenue(kind="count"), "from.value", "a count counts rows"),
         (revenue({"file": "a.csv", "value": "v"}), "from.unit", ""),
-        (revenue(SOURCE | {"sql": "SELECT 1"}), "from.sql", ""),
+        (revenue(SOURCE | {"sql": "SELECT 1"}), "from.sql", "no sql beside a file"),
+        (revenue({"sql": "SELECT 1", "table": "t"}), "from.sql", "no sql beside a table"),
+        (revenue({"sql": " "}), "from.sql", "one SELECT"),
+        (revenue({"unit": "u", "value": "v"}), "from.file", ""),
+        (revenue({"sql": "SELECT 1"}, kind="last"), "from.at", "the column of times"),
+        (revenue({"sql": "SELECT 1", "value": "v"}, kind="count"), "from.value", "counts rows"),
         (revenue(kind="distinct"), "from", "speak of no items"),
         (
             revenue({"file": "a.csv", "unit": "u", "value": "v"}, kind="last"),
@@ -262,6 +269,160 @@ def test_what_a_file_may_not_say(metric: dict[str, Any], path: str, words: str) 
         experiment(metrics={"revenue": metric})
     problems = {problem.path: problem.expected for problem in raised.value.problems}
     assert words in problems[f"metrics.revenue.{path}"]
+
+
+ORDERS = """
+SELECT unit, value, occurred_at AS at
+FROM events
+WHERE event = 'order'
+"""
+
+
+def orders(*rows: tuple[str, float, float]) -> list[UnitEvent]:
+    """(unit, value, days after the decisions) as events."""
+    return [
+        UnitEvent(
+            unit=unit,
+            unit_type="profile_id",
+            event_id=f"e{number}",
+            event="order",
+            value=value,
+            occurred_at=START + int(days * DAY),
+            received_at=START + int(days * DAY),
+        )
+        for number, (unit, value, days) in enumerate(rows)
+    ]
+
+
+def of_sql(query: str, **keys: Any) -> Experiment:
+    source = {"sql": query, **keys.pop("columns", {})}
+    return experiment(metrics={"revenue": revenue(source, better="higher", **keys)})
+
+
+def test_sql_over_the_record_says_what_events_say(data: Path) -> None:
+    rows = [("u1", 5.0, 1.0), ("u1", 2.0, 6.9), ("u1", 100.0, 7.1), ("u2", 4.0, 1.0)]
+    rows += [("u2", 50.0, -1.0), ("stranger", 9.0, 1.0)]
+    plain = {"event": "order", "kind": "sum", "scope": "unit", "window": "7d"}
+    timed = revenue({"sql": ORDERS, "at": "at"})
+    metrics = {"plain": plain, "timed": timed, "n": revenue({"sql": ORDERS}, kind="count")}
+    shown = report(data, experiment(metrics=metrics), ["u1", "u2", "u3"], orders(*rows))
+    for variant, right in (("a", 3.5), ("b", 4.0)):
+        assert value(shown, "plain", variant).value == right
+        assert value(shown, "timed", variant).value == right
+    # Without a time every row of a unit counts.
+    assert value(shown, "n", "a").value == 1.5
+    sentences = [n.sentence for n in shown.notes if n.code == "table"]
+    assert "timed is of its SQL: 5 of 6 rows count, of 2 units" in sentences[0]
+    assert "1 of units that are not in this report" in sentences[0]
+
+
+def test_a_row_a_unit_is_that_units_number(data: Path) -> None:
+    # Sums of integers are wider than any of them.
+    query = "SELECT unit AS who, sum(10 * value::BIGINT) AS total FROM events GROUP BY unit"
+    spec = of_sql(query, columns={"unit": "who", "value": "total"})
+    shown = report(data, spec, ["u1", "u2"], orders(("u1", 5.0, 1.0), ("u1", 2.0, 2.0)))
+    assert (value(shown, "revenue", "a").value, value(shown, "revenue", "b").value) == (70.0, 0.0)
+    assert shown.ab is not None
+    (effect,) = [c for c in shown.ab.comparisons if c.metric == "revenue"]
+    assert effect.difference == -70.0
+
+
+def test_rows_of_sql_that_do_not_count_are_counted_by_reason(data: Path) -> None:
+    query = """SELECT * FROM (VALUES ('u1', 1.0), ('u1', 1.0), (NULL, 1.0), ('', 1.0), ('u1', NULL),
+        ('u1', 'nan'::DOUBLE), ('u1', 'inf'::DOUBLE), ('who', 1.0)) t(unit, value)"""
+    shown = report(data, of_sql(query), ["u1"])
+    assert value(shown, "revenue").value == 2.0
+    sentence = note(shown, "table")
+    for words in ("2 of 8 rows count", "2 without a unit", "1 of units", "3 whose value"):
+        assert words in sentence
+
+
+BAD_SQL = [
+    ("SELEC unit FROM events", "sql", 'syntax error at or near "SELEC" (LINE 1: SELEC unit'),
+    ("SELECT unit,\n  amount AS value\nFROM events", "sql", "(LINE 2:   amount AS value)"),
+    ("SELECT unit, value FROM nowhere", "sql", "nowhere does not exist"),
+    ("SELECT unit, value FROM events; SELECT 1", "sql", "got 2 statements"),
+    ("SELECT who, value FROM (SELECT unit AS who, value FROM events)", "unit", "no column 'unit'"),
+    ("SELECT unit, 1 AS valu FROM events", "value", "did you mean valu?"),
+    ("SELECT unit, event_id IS NULL AS b, [1] AS value FROM events", "value", "expected numbers"),
+    ("SELECT 1.5::DOUBLE AS unit, value FROM events", "unit", "expected text, integers or UUIDs"),
+    ("CREATE TABLE t AS SELECT 1", "sql", "got CREATE"),
+    ("COPY (SELECT 1) TO 'x.csv'", "sql", "got COPY"),
+    ("EXPLAIN ANALYZE COPY (SELECT 1) TO 'x.csv'", "sql", "got COPY"),
+    ("WITH x AS (COPY (SELECT 1) TO 'x.csv') SELECT 1 AS unit, 1 AS value", "sql", "x.csv"),
+    ("ATTACH 'x.duckdb'", "sql", "got ATTACH"),
+    ("SET threads = 1", "sql", "got SET"),
+    ("SELECT unit, value FROM read_csv('/etc/passwd')", "sql", "disabled"),
+    ("SELECT unit, $x AS value FROM events", "sql", "parameters"),
+    ("DESCRIBE events", "unit", "no column 'unit'"),
+    ("EXPLAIN SELECT unit, value FROM events", "unit", "no column 'unit'"),
+]
+
+
+@pytest.mark.parametrize(("query", "key", "words"), BAD_SQL)
+def test_bad_sql_is_told_before_the_launch_and_takes_no_other_metric_with_it(
+    data: Path, monkeypatch: pytest.MonkeyPatch, query: str, key: str, words: str
+) -> None:
+    spec = of_sql(query)
+    (problem,) = sql_problems(spec, [spec])
+    assert problem.path == f"metrics.revenue.from.{key}"
+    assert words in problem.got
+    monkeypatch.chdir(data)
+    shown = report(data, spec, ["u", "v"])
+    assert value(shown, "revenue").reason == "unreadable_table"
+    assert value(shown, "play").value == 0.0
+    sentence = note(shown, "table_unreadable")
+    assert sentence.startswith(f"revenue has no numbers: metrics.revenue.from.{key}: ")
+    if key != "sql" or "/etc" not in query:
+        assert words in sentence
+    assert not (data / "x.csv").exists()
+
+
+def test_sql_that_never_ends_keeps_the_report_from_nothing_else(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(table_metrics, "_SECONDS", 0.1)
+    spec = of_sql("SELECT 'u' AS unit, count(*) AS value FROM range(1000000000), range(1000000000)")
+    shown = report(data, spec, ["u"])
+    assert "took longer than 0.1 s" in note(shown, "table_unreadable")
+    assert value(shown, "play").value == 0.0
+
+
+def test_validate_checks_sql_beside_the_other_experiments(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = """
+experiment: {key}
+surface: artwork
+unit: profile_id
+actions: [{{id: x}}, {{id: y}}]
+metrics:
+  play: {{event: play, kind: binary, window: 60s}}
+  spent:
+    kind: sum
+    window: 7d
+    from:
+      sql: |
+        SELECT d.unit, sum(m.objective) AS value
+        FROM decisions d JOIN metrics."other" m USING (decision_id)
+        GROUP BY d.{unit}
+objective: {{play: 1}}
+variants:
+  a: {{policy: fixed, order: [x], share: 50%, control: true}}
+  b: {{policy: fixed, order: [y], share: 50%}}
+"""
+    (tmp_path / "home.yaml").write_text(text.format(key="home", unit="unit"))
+    (tmp_path / "other.yaml").write_text(text.format(key="other", unit="unit"))
+    cli.app(["validate", str(tmp_path / "home.yaml")], result_action="return_value")
+    assert "valid" in capsys.readouterr().out
+    (tmp_path / "home.yaml").write_text(text.format(key="home", unit="unti"))
+    with pytest.raises(SystemExit):
+        cli.app(["validate", str(tmp_path)], result_action="return_value")
+    said = capsys.readouterr().out
+    assert "invalid" in said
+    assert "home.yaml: metrics.spent.from.sql: got " in said
+    assert "(LINE 3: GROUP BY d.unti)" in said
+    assert "valid   " in said  # the other one
 
 
 def test_policies_learn_nothing_of_a_table() -> None:

@@ -1,5 +1,5 @@
-"""Numbers of a warehouse: tables joined by unit, read when a report is made, as if their rows were
-events of the units.
+"""Numbers of a warehouse, and of SQL over the record: tables joined by unit, read when a report is
+made, as if their rows were events of the units.
 """
 
 from __future__ import annotations
@@ -9,17 +9,22 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from topbill.domain.errors import BadData
+from topbill import lake
+from topbill.domain.errors import BadData, BadRequest, FileProblem, LogError
 from topbill.domain.metric import Metric
 from topbill.domain.sql import identifier, quoted
 from topbill.domain.table_source import DATABASES, TABLES, TableSource
-from topbill.lake import Error
 from topbill.reporting.experiment.model import Note
 from topbill.reporting.queries.database import AnalyticsDatabase
+from topbill.spec import Experiment
 from topbill.spec.fields import listed, nearest
 
 _ROWS, _STAGED = "report_table_rows", "report_table_staged"
+_ANSWER = "report_table_answer"
 _DATABASE = "report_warehouse"
+_SECONDS = 60.0
+"""How long the SQL of a metric may take: one that never ends must not keep a report from all else.
+"""
 _TEXT = "VARCHAR"
 _INTEGERS = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", *("UTINYINT", "USMALLINT"))
 _UNITS = (_TEXT, "UUID", *_INTEGERS, "UINTEGER", "UBIGINT", "UHUGEINT")
@@ -73,7 +78,7 @@ def read_tables(
         try:
             sentence = _read(database, key, metric, source, zone)
             code = "table"
-        except (BadData, Error, OSError) as error:
+        except (BadData, LogError, lake.Error, OSError) as error:
             # What DuckDB adds below its first line shows where in our own query it was.
             reason = str(error).strip().splitlines()[0]
             sentence, code = f"{metric.name} has no numbers: {reason}", "table_unreadable"
@@ -93,11 +98,51 @@ def _read(
     """Adds the rows of one metric's table; says what was read."""
     if database.folder is None:
         raise BadData(_place(metric), "no data folder to read it from")
-    path = database.folder / TABLES / source.file
+    stage = _stage_sql if source.sql else _stage_file
+    written = stage(database, database.folder, key, metric, source, zone)
+    counted = database.row(_COUNTS)
+    database.execute(
+        f"""INSERT INTO {_ROWS} SELECT unit, $event, value, occurred_at, event_id
+        FROM {_STAGED} WHERE reason IS NULL""",  # noqa: S608  (our own names)
+        event=metric.event,
+    )
+    return _sentence(metric.name, source, written, counted)
+
+
+def _stage_sql(
+    database: AnalyticsDatabase,
+    folder: Path,
+    key: str,
+    metric: Metric,
+    source: TableSource,
+    zone: str,
+) -> None:
+    """The answer of a metric's SQL, which sees no more than `topbill sql` does."""
+    try:
+        answer = lake.sql(folder / lake.DATABASE, source.sql, seconds=_SECONDS)
+    except BadRequest as error:
+        raise BadData(_place(metric, "sql"), _in_one_line(error)) from error
+    database.connection.register(_ANSWER, answer)
+    try:
+        _stage(database, key, metric, source, _ANSWER, zone)
+    finally:
+        database.connection.unregister(_ANSWER)
+
+
+def _stage_file(
+    database: AnalyticsDatabase,
+    folder: Path,
+    key: str,
+    metric: Metric,
+    source: TableSource,
+    zone: str,
+) -> datetime:
+    """The rows of a metric's file; when that was written."""
+    path = folder / TABLES / source.file
     if not path.is_file():
         raise BadData(
             _place(metric, "file"),
-            f"got no file {source.described}; expected one in {database.folder}",
+            f"got no file {source.described}; expected one in {folder}",
         )
     attached = source.file.endswith(DATABASES)
     if attached:
@@ -107,13 +152,44 @@ def _read(
     finally:
         if attached:
             database.execute(f"DETACH {_DATABASE}")
-    counted = database.row(_COUNTS)
-    database.execute(
-        f"""INSERT INTO {_ROWS} SELECT unit, $event, value, occurred_at, event_id
-        FROM {_STAGED} WHERE reason IS NULL""",  # noqa: S608  (our own names)
-        event=metric.event,
-    )
-    return _sentence(metric.name, source, path, counted)
+    return datetime.fromtimestamp(path.stat().st_mtime, UTC)
+
+
+def sql_problems(experiment: Experiment, beside: Sequence[Experiment]) -> list[FileProblem]:
+    """What is wrong with the SQL of an experiment's metrics, as far as that shows without data: its
+    grammar, the views and columns that it names, and the columns that it gives.
+
+    Args:
+        experiment: The one whose metrics are looked at.
+        beside: It and the other experiments of its folder, whose views it may read.
+    """
+    problems = []
+    for metric in experiment.unit_metrics:
+        source = metric.table
+        if source is None or not source.sql:
+            continue
+        with lake.empty(beside) as connection:
+            try:
+                answer = lake.read(connection, source.sql, seconds=_SECONDS)
+                connection.register(_ANSWER, answer)
+                _check_columns(metric, source, _types(AnalyticsDatabase(connection), _ANSWER))
+            except BadRequest as error:
+                # A BadData says at which key it is; all else is of the SQL.
+                path = error.path if isinstance(error, BadData) else _place(metric, "sql")
+                message = _in_one_line(error)
+                expected = "one SELECT over the lake's views, with the columns that it is to have"
+                problem = FileProblem(experiment.source, path, message, expected)
+                problems.append(problem)
+    return problems
+
+
+def _in_one_line(error: BadRequest) -> str:
+    """What DuckDB says, and of which line, without the drawing below it."""
+    # A reason, its candidates, an empty line, then the line of the statement with a caret below.
+    lines = str(error).removeprefix(f"{error.path}: ").strip().splitlines()
+    said = lines[: lines.index("")] if "" in lines else lines
+    place = [f"({line.strip()})" for line in lines if line.startswith("LINE ")]
+    return " ".join([*map(str.strip, said), *place[:1]])
 
 
 def _relation(path: Path, source: TableSource) -> str:
@@ -135,16 +211,12 @@ def _stage(
     zone: str,
 ) -> None:
     """One pass over the table: all that is counted and used is then of one state of it."""
-    columns = database.rows(f"DESCRIBE SELECT * FROM {relation}")  # noqa: S608  (quoted)
-    types = {row["column_name"]: row["column_type"] for row in columns}
-    _check_column(metric, source, "unit", types, _UNITS, "text, integers or UUIDs")
+    types = _types(database, relation)
+    _check_columns(metric, source, types)
     value, at = "1.0", "NULL::TIMESTAMP"
     if source.value is not None:
-        _check_column(metric, source, "value", types, _NUMBERS, "numbers")
         value = f"TRY_CAST({identifier(source.value)} AS DOUBLE)"
     if source.at is not None:
-        expected = "times (UTC unless they say otherwise) or days"
-        _check_column(metric, source, "at", types, (*_TIMES, _TIMES_OF_A_ZONE), expected)
         at = _moment(identifier(source.at), types[source.at], zone)
     untimed = "NOT coalesce(isfinite(occurred_at), false)" if source.at is not None else "false"
     # A row that is nobody's is counted as that alone, whatever else it lacks.
@@ -170,6 +242,21 @@ _COUNTS = f"""SELECT count(*)::BIGINT AS rows,
     count(DISTINCT unit) FILTER (reason IS NULL)::BIGINT AS units,
     {", ".join(f"count(*) FILTER (reason = '{name}')::BIGINT AS {name}" for name in _REASONS)}
 FROM {_STAGED}"""  # noqa: S608  (our own names)
+
+
+def _types(database: AnalyticsDatabase, relation: str) -> dict[str, str]:
+    """Column → its type."""
+    columns = database.rows(f"DESCRIBE SELECT * FROM {relation}")  # noqa: S608  (quoted)
+    return {row["column_name"]: row["column_type"] for row in columns}
+
+
+def _check_columns(metric: Metric, source: TableSource, types: Mapping[str, str]) -> None:
+    _check_column(metric, source, "unit", types, _UNITS, "text, integers or UUIDs")
+    if source.value is not None:
+        _check_column(metric, source, "value", types, _NUMBERS, "numbers")
+    if source.at is not None:
+        expected = "times (UTC unless they say otherwise) or days"
+        _check_column(metric, source, "at", types, (*_TIMES, _TIMES_OF_A_ZONE), expected)
 
 
 def _check_column(
@@ -215,10 +302,12 @@ def _moment(column: str, kind: str, zone: str) -> str:
     )
 
 
-def _sentence(name: str, source: TableSource, path: Path, counted: Mapping[str, Any]) -> str:
-    written = datetime.fromtimestamp(path.stat().st_mtime, UTC)
+def _sentence(
+    name: str, source: TableSource, written: datetime | None, counted: Mapping[str, Any]
+) -> str:
+    at = "" if written is None else f", written {written:%Y-%m-%d %H:%M} UTC"
     sentence = (
-        f"{name} is of {source.described}, written {written:%Y-%m-%d %H:%M} UTC: "
+        f"{name} is of {source.described}{at}: "
         f"{counted['counted']:,} of {counted['rows']:,} rows count, of {counted['units']:,} units"
     )
     excluded = [f"{counted[code]:,} {words}" for code, words in _REASONS.items() if counted[code]]
