@@ -128,7 +128,8 @@ def running(command: list[str], port: int, **environment: str) -> Iterator[None]
 
 def post(port: int, path: str, body: Any) -> Any:
     """One JSON request."""
-    request = Request(f"http://127.0.0.1:{port}{path}", json.dumps(body).encode(), method="POST")
+    json_body = {"content-type": "application/json"}
+    request = Request(f"http://127.0.0.1:{port}{path}", json.dumps(body).encode(), json_body)
     return json.loads(urlopen(request, timeout=10).read())  # noqa: S310
 
 

@@ -102,7 +102,7 @@ def no_decisions(key: str) -> None:
             "one:"
         )
         st.code(
-            "curl -X POST http://127.0.0.1:8600/v1/decide \\\n"
+            "curl http://127.0.0.1:8600/v1/decide -H 'content-type: application/json' \\\n"
             f'  -d \'{{"experiment": "{key}", "unit": "viewer-1"}}\''
         )
 

@@ -15,7 +15,6 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
-from starlette.testclient import TestClient
 
 from topbill import lake, ope, reporting, spec
 from topbill.domain import metric
@@ -29,6 +28,8 @@ from topbill.service.settings import Settings
 from topbill.simulation.environment import Habits
 from topbill.simulation.run import run
 from topbill.worker.loop import Worker
+
+from ..local_client import LocalClient
 
 ROOT = Path(__file__).parents[2]
 VIEWERS = 120
@@ -66,7 +67,7 @@ def serve(folder: Path, data: Path) -> int:
     """Pages for so many viewers; every second one reports three shares of the first title. Returns
     how many did."""
     reported = 0
-    with TestClient(create_app(Settings(folder, data))) as client:
+    with LocalClient(create_app(Settings(folder, data))) as client:
         for viewer in range(VIEWERS):
             page = client.post(
                 "/v1/page", json={"page": "home", "profile": f"u{viewer}", "region": "us"}

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 from topbill.domain.errors import TopbillError
-from topbill.service.auth import is_loopback
+from topbill.service.browsers import is_loopback
 from topbill.shipped import shipped
 
 PASSWORD = "TOPBILL_DASHBOARD_PASSWORD"  # noqa: S105  (the name of the variable)

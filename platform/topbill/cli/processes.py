@@ -55,6 +55,10 @@ class ServiceOptions:
         Path | None,
         Parameter(help="File of API keys, see `topbill key` (or TOPBILL_KEYS, with commas)."),
     ] = None
+    host_names: Annotated[
+        str,
+        Parameter(help="Names by which it is called without keys, beside localhost; with commas."),
+    ] = ""
     audit: Annotated[
         Path | None,
         Parameter(help="File of the audit log; standard error where none is given."),
@@ -85,8 +89,13 @@ def serve(
         processes=service.processes,
         keys=auth.load_keys(service.host, service.keys),
         drain=drain.total_seconds(),
+        host_names=_names(service.host_names),
         audit_file=service.audit,
     )
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple([name.strip() for name in text.split(",") if name.strip()])
 
 
 @app.command
@@ -176,6 +185,8 @@ def up(*, service: ServiceOptions = ServiceOptions()) -> None:
     for option, file in (("--keys", service.keys), ("--audit", service.audit)):
         if file is not None:
             more += [option, str(file)]
+    if service.host_names:
+        more += ["--host-names", service.host_names]
     with stoppable(), Processes() as processes:
         _start(
             processes,

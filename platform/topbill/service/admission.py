@@ -1,5 +1,5 @@
 """Whether a request comes in at all, before its body is read: whose key it carries, what that may
-do, how often it comes."""
+do, how often it comes; without keys, whether a web page may have sent it."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from topbill.domain.errors import TopbillError
 from topbill.service import auth, telemetry
 from topbill.service.asgi import Header, Scope
 from topbill.service.audit import Audit
+from topbill.service.browsers import ForeignRequests
 from topbill.service.keys import ApiKey, Keys, day, read_keys
 
 _logger = logging.getLogger("topbill")
@@ -130,10 +131,13 @@ class Admission:
     def __init__(
         self,
         keys: Keys,
+        host_names: Iterable[str] = (),
+        *,
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._keys = KeyRing(keys, monotonic) if keys.entries else None
+        self._foreign_requests = ForeignRequests(host_names)
         self._clock = clock
         self._audit = Audit(clock)
 
@@ -142,8 +146,7 @@ class Admission:
         if scope["path"] in auth.OPEN_PATHS:
             return None
         if self._keys is None:
-            telemetry.requests("").inc()
-            return None
+            return self._foreign(scope)
         key = self._keys.find(auth.presented(scope["headers"]))
         refusal = self._without_right(self._keys, key, scope)
         name = None if key is None else key.name
@@ -153,6 +156,16 @@ class Admission:
             self._audit.refused(scope, name, refusal.status, refusal.code)
         elif name is not None and auth.is_about_people(scope["path"]):
             self._audit.read(scope, name)
+        return refusal
+
+    def _foreign(self, scope: Scope) -> Refusal | None:
+        """Without keys: why a request is not let in that a web page may have sent."""
+        telemetry.requests("").inc()
+        why = self._foreign_requests.why(scope)
+        if why is None:
+            return None
+        refusal = Refusal(*why)
+        self._audit.refused(scope, None, refusal.status, refusal.code)
         return refusal
 
     def _without_right(self, ring: KeyRing, key: ApiKey | None, scope: Scope) -> Refusal | None:

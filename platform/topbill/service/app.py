@@ -65,7 +65,7 @@ def create_app(settings: Settings) -> FastPath:
     _add_error_handlers(app)
     plain = app.openapi
     app.openapi = lambda: app.openapi_schema or _documented(plain())  # type: ignore[method-assign]
-    return FastPath(rest, backend, page_service, Admission(settings.keys))
+    return FastPath(rest, backend, page_service, Admission(settings.keys, settings.host_names))
 
 
 def from_environment() -> FastPath:

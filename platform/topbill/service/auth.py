@@ -3,11 +3,11 @@ needs one elsewhere."""
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from topbill.domain.errors import TopbillError
+from topbill.service.browsers import is_loopback
 from topbill.service.keys import Keys, keys_of_environment, read_keys
 
 # Load balancers and orchestrators ask these, and seldom can send a key.
@@ -23,16 +23,6 @@ _SCOPES = {
 }
 _PEOPLE = ("/v1/decisions/", "/v1/pages/")
 """Below these stands what single viewers were shown and did."""
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach `host`."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def load_keys(host: str, file: Path | None) -> Keys:

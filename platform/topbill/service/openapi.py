@@ -38,10 +38,12 @@ _ROUTES: tuple[tuple[str, str, type, type], ...] = (
 _REFUSALS = {
     400: "The body is not JSON",
     401: "No valid key, or one that has expired",
-    403: "The key's scopes do not cover this",
+    403: "The key's scopes do not cover this; or a web page sent it to a service without keys",
     404: "No such experiment",
     409: "The id was used before with another request",
     413: "The body is larger than 1 MB",
+    415: "The body's content-type is not application/json",
+    421: "Called by a name that is not the service's (`--host-names`)",
     422: "The body has the wrong form; `error.path` names the culprit",
     429: "The key is over its rate; `Retry-After` says when to come again",
     503: "The log can't be written now; nothing was stored",
@@ -95,7 +97,7 @@ def _plain_refusals(path: str) -> dict[str, Any]:
         }
     if path in auth.OPEN_PATHS:
         return {}
-    refusals = {str(status): _REFUSALS[status] for status in (401, 403, 429)}
+    refusals = {str(status): _REFUSALS[status] for status in (401, 403, 421, 429)}
     refusals["503"] = "The log can't be read now"
     if "{" in path:
         refusals |= {"404": "Nothing of that name", "422": _REFUSALS[422]}

@@ -31,6 +31,7 @@ def serve(
     processes: int,
     keys: Keys,
     drain: float = 0.0,
+    host_names: tuple[str, ...] = (),
     audit_file: Path | None = None,
 ) -> None:
     """Serve until stopped, and then for `drain` seconds more, in which it is not ready.
@@ -38,7 +39,7 @@ def serve(
     Raises SpecError, LogError and TopbillError before it listens, where it could not decide, store
     or listen.
     """
-    settings = Settings(experiments, data, keys, audit=audit_file)
+    settings = Settings(experiments, data, keys, host_names=host_names, audit=audit_file)
     audit.write_to(settings.audit)
     # Before anything opens the folder: the rest of the service knows one schema version.
     for sentence in migrate(data):

@@ -19,6 +19,8 @@ class Settings:
         data: Folder of the log and the lake.
         keys: The keys that callers may use; none needed where there are none.
         log: URL of the log; empty for the embedded one in the data folder.
+        host_names: Names under which it is called, beside those of loopback, where it asks for no
+            keys.
         audit: File of the audit log; None for standard error.
     """
 
@@ -26,6 +28,7 @@ class Settings:
     data: Path
     keys: Keys = field(default_factory=Keys)
     log: str = ""
+    host_names: tuple[str, ...] = ()
     audit: Path | None = None
 
     def to_environment(self) -> dict[str, str]:
@@ -35,6 +38,7 @@ class Settings:
             "TOPBILL_EXPERIMENTS": str(self.experiments),
             "TOPBILL_DATA": str(self.data),
             "TOPBILL_LOG": self.log,
+            "TOPBILL_HOST_NAMES": " ".join(self.host_names),
             "TOPBILL_AUDIT": str(self.audit or ""),
             "TOPBILL_KEY_FILE": str(self.keys.file or ""),
             "TOPBILL_KEY_ENTRIES": self.keys.to_json(),
@@ -51,6 +55,7 @@ class Settings:
             # is like by now; the first request looks at the file.
             keys=Keys.from_json(os.environ["TOPBILL_KEY_ENTRIES"], key_file),
             log=os.environ["TOPBILL_LOG"],
+            host_names=tuple(os.environ["TOPBILL_HOST_NAMES"].split()),
             audit=_path(os.environ["TOPBILL_AUDIT"]),
         )
 

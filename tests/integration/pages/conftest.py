@@ -11,6 +11,7 @@ from starlette.testclient import TestClient
 from topbill.service.app import create_app
 from topbill.service.settings import Settings
 
+from ...local_client import LocalClient
 from ...small_page import Home, home, home_class
 
 __all__ = ["home", "home_class"]
@@ -25,5 +26,5 @@ def settings(home: Home, tmp_path: Path) -> Settings:
 @pytest.fixture
 def client(settings: Settings) -> Iterator[TestClient]:
     """The service over HTTP."""
-    with TestClient(create_app(settings), raise_server_exceptions=False) as client:
+    with LocalClient(create_app(settings), raise_server_exceptions=False) as client:
         yield client

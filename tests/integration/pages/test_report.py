@@ -14,7 +14,6 @@ import msgspec
 import numpy as np
 import pytest
 from rich.console import Console
-from starlette.testclient import TestClient
 
 from topbill import lake, pages, spec
 from topbill.candidates import Play, Signals, learn, signals_path
@@ -27,6 +26,7 @@ from topbill.service.settings import Settings
 from topbill.worker import candidate_signals
 from topbill.worker.loop import Worker
 
+from ...local_client import LocalClient
 from ...small_page import lay
 
 VIEWERS = 160
@@ -49,7 +49,7 @@ def served(tmp_path_factory: pytest.TempPathFactory, home_class: Any) -> tuple[P
     )
     artwork.write_text(artwork.read_text().split("  only:")[0] + halves)
     plays = 0
-    with TestClient(create_app(Settings(folder, data))) as client:
+    with LocalClient(create_app(Settings(folder, data))) as client:
         for viewer in range(VIEWERS):
             page = client.post(
                 "/v1/page", json={"page": "home", "profile": f"u{viewer}", "region": "de"}

@@ -20,6 +20,8 @@ from topbill.service.page import AGAIN
 from topbill.service.settings import Settings
 from topbill.worker.loop import Worker
 
+from ...local_client import LocalClient
+
 
 @pytest.fixture
 def log(settings: Settings, client: TestClient) -> Iterator[Log]:
@@ -49,7 +51,7 @@ def test_a_session_keeps_its_page_and_the_log_says_so_once_a_call(
     home: Any, settings: Settings
 ) -> None:
     home.write(page=PAGE_STICKY)
-    with TestClient(create_app(settings)) as client:
+    with LocalClient(create_app(settings)) as client:
         first = ask(client, profile="7", session="s").json()
         again = ask(client, profile="7", session="s", context={"taste": {"action": 1}}).json()
         other = ask(client, profile="7", session="another").json()
@@ -79,7 +81,7 @@ def test_calls_of_one_session_at_once_get_one_page_and_leave_no_other_in_the_log
         )
     )
     tastes = [{"taste": {"drama": n / 24, "comedy": 1 - n / 24}} for n in range(24)]
-    with TestClient(create_app(settings)) as client, ThreadPoolExecutor(24) as crowd:
+    with LocalClient(create_app(settings)) as client, ThreadPoolExecutor(24) as crowd:
         answers = list(
             crowd.map(lambda c: ask(client, profile="7", session="s", context=c).json(), tastes)
         )
@@ -179,7 +181,7 @@ def test_rewards_of_a_page_are_credited_after_a_restart_too(
 ) -> None:
     answer = ask(client, profile="7").json()
     title = answer["rows"][0]["titles"][0]["title"]
-    with TestClient(create_app(settings)) as later:
+    with LocalClient(create_app(settings)) as later:
         body = {"decision_id": answer["page_id"], "event": "play", "action": title}
         assert later.post("/v1/reward", json=body).json()["status"] == "stored"
     log = open_log(settings.log_path)
@@ -241,7 +243,7 @@ def test_a_kids_profile_and_a_guest_have_their_age_limit(client: TestClient, hom
 def test_shown_often_without_a_play_a_title_rests(home: Any, settings: Settings) -> None:
     home.write(rules="rules:\n  - {rule: fatigue, shown: 2, rest: 7d}\n", policy="policy: fixed")
     shown: Counter[str] = Counter()
-    with TestClient(create_app(settings)) as client:
+    with LocalClient(create_app(settings)) as client:
         for _ in range(5):
             answer = ask(client, profile="7").json()
             shown.update(tile["title"] for row in answer["rows"] for tile in row["titles"])
@@ -255,7 +257,7 @@ def test_what_rests_goes_on_resting_after_a_restart_though_the_log_has_forgotten
     """The lake has kept it. Four pages after the restart are too few for anything to tire anew."""
     home.write(rules="rules:\n  - {rule: fatigue, shown: 5, rest: 7d}\n", policy="policy: fixed")
     shown: Counter[str] = Counter()
-    with TestClient(create_app(settings)) as client:
+    with LocalClient(create_app(settings)) as client:
         for _ in range(5):
             answer = ask(client, profile="7").json()
             shown.update(tile["title"] for row in answer["rows"] for tile in row["titles"])
@@ -273,7 +275,7 @@ def test_what_rests_goes_on_resting_after_a_restart_though_the_log_has_forgotten
         pass
     assert log.read_decisions(0, 9) == []
     log.close()
-    with TestClient(create_app(settings)) as later:
+    with LocalClient(create_app(settings)) as later:
         for _ in range(4):
             time.sleep(1.0)  # the memory begins and follows in the background
             answer = ask(later, profile="7").json()

@@ -14,6 +14,8 @@ from topbill.domain.errors import BadData
 from topbill.service.app import create_app
 from topbill.service.settings import Settings
 
+from ...local_client import LocalClient
+
 
 def ask(client: TestClient, **body: Any) -> Any:
     return client.post("/v1/page", json={"page": "home", **body})
@@ -77,7 +79,7 @@ def test_a_damaged_catalogue_never_stops_pages_and_is_told(
     assert (
         'topbill_page_fallbacks_total{page="home",stage="catalogue"}' in client.get("/metrics").text
     )
-    with TestClient(
+    with LocalClient(
         create_app(settings)
     ) as later:  # a restart finds the damaged file and goes on all the same
         assert flagged(later)

@@ -14,6 +14,8 @@ from topbill.log import Log, open_log
 from topbill.service.app import create_app
 from topbill.service.settings import Settings
 
+from ...local_client import LocalClient
+
 
 @pytest.fixture
 def settings(folder: Path, tmp_path: Path) -> Settings:
@@ -24,7 +26,7 @@ def settings(folder: Path, tmp_path: Path) -> Settings:
 @pytest.fixture
 def client(settings: Settings) -> Iterator[TestClient]:
     """Who calls it."""
-    with TestClient(create_app(settings), raise_server_exceptions=False) as client:
+    with LocalClient(create_app(settings), raise_server_exceptions=False) as client:
         yield client
 
 

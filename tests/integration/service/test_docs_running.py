@@ -15,12 +15,14 @@ from topbill.service.app import create_app
 from topbill.service.settings import Settings
 from topbill.worker.loop import Worker
 
+from ...local_client import LocalClient
+
 PAGE = (Path(__file__).parents[3] / "docs" / "running.md").read_text()
 
 
 @pytest.fixture
 def client(folder: Path, tmp_path: Path) -> Iterator[TestClient]:
-    with TestClient(create_app(Settings(folder, tmp_path / "data"))) as client:
+    with LocalClient(create_app(Settings(folder, tmp_path / "data"))) as client:
         yield client
 
 

@@ -30,6 +30,8 @@ from topbill.service.follower import Follower
 from topbill.service.keys import Keys
 from topbill.service.settings import Settings
 
+from ...local_client import LocalClient
+
 
 def decide(client: TestClient, **body: Any) -> Any:
     return client.post("/v1/decide", json={"experiment": "art", **body})
@@ -104,7 +106,7 @@ def test_a_repeated_decide_is_the_same_after_the_file_has_changed(
     first = decide(client, unit="u", decision_id="once").json()
     file = folder / "art.yaml"
     file.write_text(file.read_text().replace(".svg", ".png"))
-    with TestClient(create_app(settings)) as later:
+    with LocalClient(create_app(settings)) as later:
         assert decide(later, unit="u", decision_id="once").json() == first
         assert ".png" in decide(later, unit="u").text
 
@@ -298,7 +300,7 @@ def test_a_unit_whose_type_is_left_open_is_refused_by_name(
         (folder / f"art{number}.yaml").write_text(changed)
     (folder / "art.yaml").unlink()
     app = create_app(Settings(folder, tmp_path / "several"))
-    with TestClient(app, raise_server_exceptions=False) as client:
+    with LocalClient(app, raise_server_exceptions=False) as client:
         refused = happened(client)
         error = refused.json()["error"]
         assert (refused.status_code, error["path"]) == (422, "$.unit_type")
@@ -313,7 +315,7 @@ def test_an_event_that_no_metric_of_its_units_reads_is_stored_and_told(
     returned = "{event: session_start, kind: binary, scope: unit, window: 7d}"
     changed = text.replace("metrics:\n", f"metrics:\n  returned: {returned}\n")
     (folder / "art.yaml").write_text(changed)
-    with TestClient(create_app(Settings(folder, tmp_path / "other"))) as client:
+    with LocalClient(create_app(Settings(folder, tmp_path / "other"))) as client:
         assert "warning" not in happened(client).json()
         before = meter(client, "topbill_unread_events_total")
         answer = happened(client, event="session_starts").json()
@@ -328,7 +330,7 @@ def test_an_event_that_no_metric_of_its_units_reads_is_stored_and_told(
 
 def test_events_of_units_ask_for_the_key_too(settings: Settings) -> None:
     keyed = replace(settings, keys=Keys.plain(["a-key-of-some-length"]))
-    with TestClient(create_app(keyed)) as client:
+    with LocalClient(create_app(keyed)) as client:
         assert happened(client).status_code == 401
         assert client.post("/v1/event/batch", json={"events": []}).status_code == 401
 
@@ -495,7 +497,7 @@ def test_the_openapi_document_describes_the_fast_path(client: TestClient) -> Non
 def test_keys_are_asked_for_where_they_are_set(settings: Settings) -> None:
     key = "a-key-of-some-length"
     keyed = replace(settings, keys=Keys.plain([key]))
-    with TestClient(create_app(keyed)) as client:
+    with LocalClient(create_app(keyed)) as client:
         assert decide(client).status_code == 401
         assert client.get("/v1/experiments").status_code == 401
         assert client.get("/healthz").status_code == 200
@@ -555,7 +557,7 @@ def test_shares_that_change_are_told_in_the_log_and_in_the_list(
     log: Log, settings: Settings, folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     app = create_app(settings)
-    with TestClient(app) as client:
+    with LocalClient(app) as client:
         assert "shares_changed" not in client.get("/v1/experiments").json()["experiments"][0]
         file = folder / "art.yaml"
         raw = yaml.safe_load(file.read_text())

@@ -23,6 +23,8 @@ from topbill.service.audit import Audit
 from topbill.service.keys import SCOPES, Keys, new_key, read_keys
 from topbill.service.settings import Settings
 
+from ...local_client import LocalClient
+
 Scope = dict[str, object]
 
 
@@ -48,7 +50,7 @@ def request(method: str, path: str, key: str | None = None) -> Scope:
 
 @contextmanager
 def service(settings: Settings, keys: Keys) -> Iterator[TestClient]:
-    with TestClient(create_app(replace(settings, keys=keys))) as client:
+    with LocalClient(create_app(replace(settings, keys=keys))) as client:
         yield client
 
 
@@ -117,7 +119,7 @@ def test_a_key_works_to_the_end_of_its_day() -> None:
     clock = Clock()
     secret, entry = new_key("caller", ["read"], "2027-06-30", None)
     (key,) = read_text(entry).entries
-    admission = Admission(Keys((key,)), clock)
+    admission = Admission(Keys((key,)), clock=clock)
     last = 1_814_399_999.0  # 2027-06-30T23:59:59Z
     for now, status in ((last, None), (last + 1, 401)):
         clock.now = now
@@ -221,7 +223,9 @@ def test_other_processes_get_the_same_settings(
     for given in (
         settings,
         replace(settings, keys=Keys.plain(["a-key-of-some-length"])),
-        replace(settings, keys=read_keys(file), audit=tmp_path / "audit.jsonl"),
+        replace(
+            settings, keys=read_keys(file), host_names=("a", "b.c"), audit=tmp_path / "audit.jsonl"
+        ),
     ):
         for name, value in given.to_environment().items():
             monkeypatch.setenv(name, value)

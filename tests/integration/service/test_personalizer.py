@@ -23,6 +23,8 @@ from topbill.service.settings import Settings
 from topbill.worker.loop import Worker
 from topbill.worker.policy_fold import PolicyFold
 
+from ...local_client import LocalClient
+
 SHIPPED = Path(__file__).parents[3] / "experiments" / "personalizer.yaml"
 V1, PREVIEW = "/personalizer/v1.0", "/personalizer/v1.1-preview.3"
 ACTIONS = [
@@ -368,7 +370,7 @@ def test_slots_must_differ_and_have_their_own_baselines(client: TestClient) -> N
 def test_the_subscription_key_is_a_key_like_any_other(settings: Settings) -> None:
     keyed = replace(settings, keys=Keys.plain(["0123456789abcdef"]))
     body = {"actions": ACTIONS}
-    with TestClient(create_app(keyed)) as client:
+    with LocalClient(create_app(keyed)) as client:
         refused = client.post(f"{V1}/rank", json=body)
         assert refused.status_code == 401
         assert refused.json()["error"]["message"]
@@ -379,7 +381,7 @@ def test_the_subscription_key_is_a_key_like_any_other(settings: Settings) -> Non
 def test_without_a_personalizer_experiment_there_is_nothing_to_rank_with(
     folder: Path, tmp_path: Path
 ) -> None:
-    with TestClient(create_app(Settings(folder, tmp_path / "data"))) as client:
+    with LocalClient(create_app(Settings(folder, tmp_path / "data"))) as client:
         answer = rank(client)
         assert (answer.status_code, answer.json()["error"]["code"]) == (404, "ResourceNotFound")
         assert "personalizer: true" in answer.json()["error"]["message"]
