@@ -1,0 +1,133 @@
+"""The image and the compose file: without rights, without secrets, and with commands that exist."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+import topbill
+
+from .programs import DEPLOY, ROOT, assert_command, run
+
+DOCKERFILE = re.sub(r"\\\n\s*", "", (DEPLOY / "Dockerfile").read_text())
+LINES = [line for line in DOCKERFILE.splitlines() if line and not line.startswith("#")]
+COMPOSE = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
+VERBS = {"service": "serve", "worker": "worker", "dashboard": "dashboard"}
+
+
+def instructions(name: str) -> list[str]:
+    """What stands behind an instruction of the image that is shipped: the last stage."""
+    last = max(number for number, line in enumerate(LINES) if line.startswith("FROM "))
+    return [line.split(" ", 1)[1] for line in LINES[last:] if line.startswith(f"{name} ")]
+
+
+def test_the_image_runs_as_a_user_without_rights() -> None:
+    users = instructions("USER")
+    assert len(users) == 1
+    assert re.fullmatch(r"[1-9]\d{3,}:[1-9]\d{3,}", users[0])
+    last = LINES.index(f"USER {users[0]}")
+    assert not [line for line in LINES[last:] if line.startswith(("RUN", "COPY", "ADD"))]
+
+
+def test_the_image_is_built_from_the_lock_by_hash() -> None:
+    installs = [line for line in LINES if "pip install" in line]
+    assert "--require-hashes" in installs[0]
+    assert "-r requirements.lock" in installs[0]
+    assert all("--no-deps" in line for line in installs[1:])
+    assert sum(line.startswith("FROM ") for line in LINES) == 2
+    assert instructions("COPY") == ["--from=build /opt/topbill /opt/topbill"]
+
+
+def test_the_image_asks_for_its_health_and_starts_the_service() -> None:
+    assert "/healthz" in instructions("HEALTHCHECK")[0]
+    assert json.loads(instructions("ENTRYPOINT")[0]) == ["topbill"]
+    assert_command(json.loads(instructions("CMD")[0]), "serve")
+
+
+def test_no_secret_is_in_the_image_or_in_the_environment() -> None:
+    text = DOCKERFILE + json.dumps(COMPOSE)
+    for name in ("TOPBILL_KEYS", "TOPBILL_DASHBOARD_PASSWORD", "PASSWORD=", "ARG KEY"):
+        assert not re.search(rf"{name}\b(?!_)", text), name
+
+
+def is_of(path: str, pattern: str) -> bool:
+    """Whether a pattern of .dockerignore fits the path or a folder above it."""
+    if pattern.startswith("**/"):
+        return any(fnmatch(part, pattern.removeprefix("**/")) for part in path.split("/"))
+    return pattern == "*" or path == pattern or path.startswith(f"{pattern}/")
+
+
+def context() -> list[str]:
+    """What of the repository gets into the build: the patterns of .dockerignore in their order, the
+    last that fits decides."""
+    patterns = (ROOT / ".dockerignore").read_text().split("\n")
+    patterns = [line for line in patterns if line and not line.startswith("#")]
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
+    if tracked.returncode != 0:
+        pytest.skip("this is no git repository")
+    sent = []
+    for path in tracked.stdout.split():
+        ignored = False
+        for pattern in patterns:
+            if is_of(path, pattern.removeprefix("!")):
+                ignored = not pattern.startswith("!")
+        if not ignored:
+            sent.append(path)
+    return sent
+
+
+def test_what_is_sent_to_the_builder_is_what_a_wheel_is_built_of() -> None:
+    sent = context()
+    top = {path.split("/")[0] for path in sent}
+    files = {"LICENSE", "MANIFEST.in", "README.md", "pyproject.toml", "requirements.lock"}
+    folders = {"clients", "dashboards", "experiments", "platform"}
+    assert top == files | folders | {"setup.py"}
+    assert any(path.startswith("clients/python/topbill_client/") for path in sent)
+
+
+@pytest.mark.parametrize("name", VERBS)
+def test_each_container_is_closed_and_starts_what_there_is(name: str) -> None:
+    container = COMPOSE["services"][name]
+    assert_command(container["command"], VERBS[name])
+    assert container["read_only"] is True
+    assert container["cap_drop"] == ["ALL"]
+    assert container["security_opt"] == ["no-new-privileges:true"]
+    assert "data:/var/lib/topbill" in container["volumes"]
+    assert "environment" not in container
+
+
+def test_what_can_be_reached_listens_on_loopback_unless_told_otherwise() -> None:
+    for container in COMPOSE["services"].values():
+        for port in container.get("ports", ()):
+            assert re.match(r"\$\{\w+:-127\.0\.0\.1:\d+\}:\d+$", port)
+
+
+def test_a_container_is_given_the_time_that_it_takes_to_stop() -> None:
+    service: Any = COMPOSE["services"]["service"]
+    drain = assert_command(service["command"], "serve")["drain"]
+    # What is under way may take five seconds more.
+    assert int(service["stop_grace_period"].removesuffix("s")) >= drain.total_seconds() + 10  # type: ignore[attr-defined]
+
+
+def test_secrets_are_files() -> None:
+    assert COMPOSE["secrets"].keys() == {"topbill_keys", "topbill_dashboard"}
+    assert all(set(secret) == {"file"} for secret in COMPOSE["secrets"].values())
+
+
+def test_the_version_is_todays() -> None:
+    assert f"topbill:{topbill.__version__}" in COMPOSE["services"]["service"]["image"]
+
+
+def test_compose_takes_the_file(tmp_path: Path) -> None:
+    if shutil.which("docker") is None or run("docker", "compose", "version").returncode != 0:
+        pytest.skip("docker compose is not here")
+    taken = run("docker", "compose", "--file", DEPLOY / "compose.yaml", "config", "--quiet")
+    assert taken.returncode == 0, taken.stderr
