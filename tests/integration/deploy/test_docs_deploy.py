@@ -7,13 +7,15 @@ import re
 
 import yaml
 
-from .programs import DEPLOY, ROOT
+import topbill
+
+from .programs import DEPLOY, ROOT, assert_command
 
 PAGE = (ROOT / "docs" / "deploy.md").read_text()
 
 
 def test_every_file_that_it_names_is_there() -> None:
-    own = {"deploy/keys", "deploy/secrets.toml"}  # the reader's own, which the commands make
+    own = {"deploy/keys.yaml", "deploy/secrets.toml"}  # the reader's own, which the commands make
     named = set(re.findall(r"\bdeploy/[\w./*-]*\w", PAGE)) - own
     assert len(named) > 4
     assert [path for path in named if not list(ROOT.glob(path))] == []
@@ -40,3 +42,12 @@ def test_every_value_that_it_names_is_the_charts() -> None:
     assert len(named) > 5
     for section, name in named:
         assert name in values["properties"][section]["properties"], f"{section}.{name}"
+
+
+def test_every_command_of_the_image_is_there() -> None:
+    commands = re.findall(r"docker run --rm topbill:(\S+) ([^>\n]+)", PAGE)
+    assert commands
+    for version, command in commands:
+        assert version == topbill.__version__
+        words = command.split()
+        assert_command(words, words[0])
