@@ -32,6 +32,8 @@ PROBLEMS = {
         ":material/edit_off:",
     ),
     "learning": ("{place} learns nothing for now.", ":material/sync_problem:"),
+    "snapshot": ("What {place} learned last can't be read.", ":material/broken_image:"),
+    "quarantine": ("Rows were set aside: {place}.", ":material/inventory_2:"),
     "metrics": ("The metrics of {place} can't be computed.", ":material/calculate:"),
 }
 """What each kind of problem is called, and its sign."""
@@ -138,7 +140,9 @@ def header(title: str, key: str | None = None, lead: str = "") -> None:
 
 
 def problems() -> None:
-    """What is wrong with the experiment files, and which experiments can't learn or be measured."""
+    """What is wrong with the experiment files, which experiments can't learn or be measured, and
+    what was set aside.
+    """
     for problem in data.ask(database.problems):
         place = f"`{problem.subject}`"
         if problem.path:

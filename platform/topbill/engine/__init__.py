@@ -2,6 +2,7 @@
 log.
 """
 
+from topbill.engine.adoption import Adoption, adopt_newest
 from topbill.engine.api import (
     Answer,
     AnswerItem,
@@ -18,6 +19,7 @@ from topbill.engine.decide import Engine
 from topbill.engine.examples import examples, teach
 
 __all__ = [
+    "Adoption",
     "Answer",
     "AnswerItem",
     "CompiledExperiment",
@@ -26,6 +28,7 @@ __all__ = [
     "Engine",
     "Id",
     "OfferedAction",
+    "adopt_newest",
     "at_path",
     "decode",
     "examples",

@@ -18,6 +18,7 @@ import duckdb
 import msgspec
 
 from topbill.domain.errors import LogError
+from topbill.domain.records import QuarantinedRow
 from topbill.domain.schema_version import SCHEMA_VERSION
 from topbill.lake import views
 from topbill.lake.database import Connection, confine, connect, files_of
@@ -45,6 +46,9 @@ CREATE TABLE published (
     published_at TIMESTAMP, decisions_version BIGINT, rewards_version BIGINT,
     events_version BIGINT, files VARCHAR, schema_version BIGINT);
 CREATE TABLE problems (kind VARCHAR, subject VARCHAR, path VARCHAR, message VARCHAR);
+CREATE TABLE quarantine (
+    kind VARCHAR, stage VARCHAR, experiment VARCHAR, id VARCHAR, belongs_to VARCHAR, seq BIGINT,
+    reason VARCHAR, quarantined_at TIMESTAMP);
 CREATE SCHEMA metrics;
 """
 _CONFIG: dict[str, str | bool | int | float | list[str]] = {"default_block_size": "16384"}
@@ -55,10 +59,11 @@ _UNFIT = (LookupError, ValueError)
 
 class Problem(NamedTuple):
     """What is wrong while this is published: a `file` that was not taken over, an experiment whose
-    `learning` is stuck, or one whose `metrics` cannot be computed. `subject` is the file's name or
-    the experiment's key, `path` the place in the file."""
+    `learning` is stuck, whose newest `snapshot` cannot be read, or whose `metrics` cannot be
+    computed; or rows in `quarantine`. `subject` is the file's name, the experiment's key, or the
+    kind of row; `path` the place in the file, or the stage at which rows were set aside."""
 
-    kind: Literal["file", "learning", "metrics"]
+    kind: Literal["file", "learning", "snapshot", "metrics", "quarantine"]
     subject: str
     path: str
     message: str
@@ -92,6 +97,7 @@ class Publication:
         revisions: The audit, oldest first.
         problems: What is wrong at that time.
         removed: Keys of those experiments that have no file any more.
+        quarantine: Rows of the log that were set aside, oldest first.
     """
 
     tables: Mapping[str, PinnedTable]
@@ -100,6 +106,7 @@ class Publication:
     revisions: Sequence[AuditLine] = ()
     problems: Sequence[Problem] = ()
     removed: Collection[str] = ()
+    quarantine: Sequence[QuarantinedRow] = ()
 
 
 def write(path: Path, publication: Publication) -> None:
@@ -201,7 +208,7 @@ def _published(path: Path, publication: Publication) -> tuple[Any, ...]:
 
 
 def _fill(connection: duckdb.DuckDBPyConnection, publication: Publication) -> None:
-    """The small tables: what the experiment files say, and the audit."""
+    """The small tables: what the experiment files say, the audit, and the quarantine."""
     # Backwards, so that a revision that came back counts from its first time.
     since = {}
     for line in reversed(publication.revisions):
@@ -220,7 +227,13 @@ def _fill(connection: duckdb.DuckDBPyConnection, publication: Publication) -> No
     _insert(connection, "experiments", experiments)
     _insert(connection, "variants", variants)
     _insert(connection, "metrics", metrics)
+    quarantine = []
+    for row in publication.quarantine:
+        at = _moment(row.quarantined_at)
+        # All but the body, which is whatever was wrong with it.
+        quarantine.append((*row[:7], at))
     _insert(connection, "revisions", revisions)
+    _insert(connection, "quarantine", quarantine)
 
 
 def _experiment_row(

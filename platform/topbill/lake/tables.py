@@ -4,7 +4,7 @@ analytics database.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -21,6 +21,7 @@ from deltalake.exceptions import DeltaError
 
 from topbill.domain.decision import DECISION_COLUMNS, EVENT_COLUMNS, REWARD_COLUMNS, schema
 from topbill.domain.errors import LogError
+from topbill.domain.records import QuarantinedRow
 from topbill.domain.schema_version import SCHEMA_VERSION
 from topbill.lake import analytics
 from topbill.lake.database import DATABASE, connect
@@ -197,12 +198,14 @@ class Lake:
         revisions: Iterable[analytics.AuditLine] = (),
         problems: Iterable[analytics.Problem] = (),
         removed: Collection[str] = (),
+        quarantine: Sequence[QuarantinedRow] = (),
     ) -> None:
         """Write a new analytics database pinned to the tables as they are now, and rename it into
         place.
 
         `at` (µs since the epoch): every log row stamped up to then is in the tables; what is mature
         is judged by it. `removed`: keys of those `experiments` that have no file any more.
+        `quarantine`: rows that were set aside.
         """
         tables = {}
         for name, table in self._tables.items():
@@ -210,7 +213,7 @@ class Lake:
             is_widened = table.metadata().configuration.get(WIDENED) == "true"
             tables[name] = PinnedTable(files, table.version(), is_widened)
         publication = analytics.Publication(
-            tables, list(experiments), at, list(revisions), list(problems), removed
+            tables, list(experiments), at, list(revisions), list(problems), removed, quarantine
         )
         analytics.write(self.database_path, publication)
 

@@ -1,12 +1,12 @@
-"""What the log has let go, read back from the lake as it was, so that a fold can begin at the
-beginning.
+"""Matured decisions from the beginning on: from the log, and what it has let go from the lake, read
+back as it was, so that a fold can begin at the beginning.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from topbill import lake
 from topbill.domain.decision import (
@@ -17,9 +17,12 @@ from topbill.domain.decision import (
     read_sql,
 )
 from topbill.domain.errors import NotFound
-from topbill.log import Matured
+from topbill.log import Log, Matured
 
 BATCH = 5_000
+Archive = Callable[[str, int, int, int, int], list[Matured]]
+"""Gives what the log has let go: (experiment, after seq, through seq, age in µs, reached by µs) →
+the next matured decisions."""
 
 
 def _query() -> str:
@@ -42,12 +45,41 @@ FROM part LEFT JOIN came ON came.decision_id = part.decision_id ORDER BY part.se
 """  # noqa: S608  (our own text)
 
 
-def reader(data: Path) -> Callable[[str, int, int, int, int], list[Matured]]:
-    """A function (experiment, after seq, through seq, age µs, reached by µs) → the next matured
-    decisions of the lake.
+class Span(NamedTuple):
+    """What is read: an experiment's decisions with `after` < seq ≤ `through` that had reached an
+    `age` (µs) by a time `reached` (µs since the epoch)."""
 
-    Raises NotFound when there is no lake.
+    experiment: str
+    after: int
+    through: int
+    age: int
+    reached: int
+
+
+def next_rows(log: Log, archive: Archive, span: Span, limit: int) -> list[Matured]:
+    """The next rows of a span, some `limit` at most; empty where there are no more.
+
+    The log lets go from its beginning, so that what is missing there is one range of `seq` before
+    what it still holds, and the lake has that range.
     """
+    key, after, through, age, reached = span
+    while after < through:
+        first = log.first_seq()
+        gone = through if first is None else min(first - 1, through)
+        if after < gone:
+            rows = archive(key, after, gone, age, reached)
+            if rows:
+                return rows
+        rows = log.matured(key, after, age, reached, limit)
+        # A worker beside this one may let go of decisions between the two questions. They would be
+        # missing from `rows` without a trace, so both are put again.
+        if log.first_seq() == first:
+            return [row for row in rows if row.seq <= through]
+    return []
+
+
+def reader(data: Path) -> Archive:
+    """Reads the lake of a data folder. Raises NotFound when there is none."""
 
     def read(key: str, after: int, through: int, age: int, reached: int) -> list[Matured]:
         database = data / lake.DATABASE

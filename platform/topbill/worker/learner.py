@@ -9,8 +9,10 @@ from collections.abc import Iterable
 from topbill.domain.errors import Conflict, LogError
 from topbill.log import Log
 from topbill.spec import Experiment
+from topbill.worker.archive import Archive
 from topbill.worker.policy_fold import BATCH, PolicyFold, full_age
 from topbill.worker.retry import RetryTracker
+from topbill.worker.setting_aside import set_aside_decisions
 
 DAY = 86_400_000_000
 """Microseconds between two refits."""
@@ -20,11 +22,19 @@ class Learner:
     """Brings every experiment's policies up to the log, publishes versions, and refits those that
     ask for it.
 
-    `failures` says which experiments can't learn for now, and why.
+    `failures` says which experiments can't learn for now, and why. `archive` gives what the log has
+    let go, for an experiment that has to learn some of it again.
     """
 
-    def __init__(self, log: Log, experiments: Iterable[Experiment]) -> None:
+    def __init__(
+        self, log: Log, experiments: Iterable[Experiment], archive: Archive | None = None
+    ) -> None:
         self._log = log
+        self._archive = archive
+        # Experiments that failed to learn a batch, which then learn a decision at a time until they
+        # are past it.
+        self._careful: set[str] = set()
+        self._set_aside = 0
         self._experiments: dict[str, Experiment] = {}
         self._folds: dict[str, PolicyFold] = {}
         self._refits: dict[str, PolicyFold] = {}
@@ -76,11 +86,25 @@ class Learner:
         # One barrier for all, taken before anything is read: what is committed while this step runs
         # is left to the next.
         barrier = self._log.barrier()
+        self._take_over_quarantine()
         read = 0
         for key in self._experiments:
             if not self.failures.is_waiting(key):
                 read += self._attempt(key, barrier)
         return read
+
+    def unreadable(self) -> list[tuple[str, str]]:
+        """(experiment, what is wrong) where the newest version can't be read."""
+        return [(key, fold.problem) for key, fold in self._folds.items() if fold.problem]
+
+    def _take_over_quarantine(self) -> None:
+        """What was set aside since, nobody learns any more."""
+        count = sum(self._log.quarantine_counts().values())
+        if count != self._set_aside:
+            self._set_aside = count
+            for folds in (self._folds, self._refits):
+                for key, fold in folds.items():
+                    fold.set_aside = set_aside_decisions(self._log, key)
 
     def _attempt(self, key: str, barrier: int) -> int:
         """One experiment's step; 0 where it failed, which is noted."""
@@ -99,6 +123,7 @@ class Learner:
             # Half of a batch may be in the fold now. It stays for what the log must still hold, and
             # isn't used again.
             self._refits.pop(key, None)
+            self._careful.add(key)
             self.failures.failed(key, error)
             return 0
         self.failures.succeeded(key)
@@ -106,7 +131,8 @@ class Learner:
 
     def _begin(self, key: str) -> PolicyFold:
         fold = PolicyFold(self._experiments[key])
-        fold.resume(self._log)
+        fold.resume(self._log, self._archive)
+        fold.careful = key in self._careful
         return fold
 
     def _advance(self, key: str, fold: PolicyFold, barrier: int) -> int:
@@ -116,6 +142,9 @@ class Learner:
         # state.
         if read < BATCH and fold.should_publish:
             fold.publish(self._log)
+            # Past what it failed at, and that is behind it for good.
+            self._careful.discard(key)
+            fold.careful = False
         return max(read, self._advance_refit(key, fold, barrier))
 
     def _advance_refit(self, key: str, fold: PolicyFold, barrier: int) -> int:
@@ -127,9 +156,9 @@ class Learner:
             if self._refit_is_due(fold, barrier):
                 # It begins after what the log has let go: that part of the past is lost to it.
                 first = self._log.first_seq() or 1
-                self._refits[key] = PolicyFold(
-                    fold.live.experiment, start=first - 1, refit_at=barrier
-                )
+                refit = PolicyFold(fold.live.experiment, start=first - 1, refit_at=barrier)
+                refit.set_aside, refit.careful = set(fold.set_aside), key in self._careful
+                self._refits[key] = refit
             return 0
         # Never beyond the fold that decides: both then hold the same decisions, and the change is
         # of rewards only.

@@ -18,7 +18,7 @@ from topbill.domain.errors import FileProblem, SpecError, TopbillError
 from topbill.lake import Lake, Problem
 from topbill.log import LOG_FILE, open_log
 from topbill.migration import migrate
-from topbill.worker import candidate_signals
+from topbill.worker import archive, candidate_signals
 from topbill.worker.learner import Learner
 from topbill.worker.policy_fold import BATCH
 from topbill.worker.publisher import Publisher
@@ -61,7 +61,7 @@ class Worker:
         self._refused = self._wrong_pages()
         # Opened when the files are known to be good: nobody would close it otherwise.
         self._log = open_log(data / LOG_FILE)
-        self.learner = Learner(self._log, self._experiments)
+        self.learner = Learner(self._log, self._experiments, archive.reader(data))
         self.publisher = Publisher(
             self._log,
             Lake(data),
@@ -98,10 +98,13 @@ class Worker:
             self._log.close()
 
     def problems(self) -> list[Problem]:
-        """What is wrong now: files that were not taken over, experiments that can't learn."""
+        """What is wrong now: files that were not taken over, experiments that can't learn, and
+        versions that can't be read.
+        """
         files = [Problem("file", p.file, p.path, p.message) for p in self._refused]
         stuck = [Problem("learning", key, "", message) for key, message in self.learner.failures]
-        return files + stuck
+        damaged = [Problem("snapshot", key, "", text) for key, text in self.learner.unreadable()]
+        return files + stuck + damaged
 
     def _reload(self) -> None:
         """Take over edited files. Where one of them is wrong, all stay as they were: half of an

@@ -20,12 +20,25 @@ import logging
 import time
 from collections.abc import Sequence
 
+import msgspec
+
+from topbill.domain.errors import LogError, NotFound, PolicyError
 from topbill.domain.metric import microseconds
-from topbill.domain.records import Policy, Snapshot
-from topbill.engine import CompiledExperiment, teach
+from topbill.domain.records import (
+    NULL,
+    Decision,
+    Placement,
+    Policy,
+    QuarantinedRow,
+    RewardEvent,
+    Snapshot,
+)
+from topbill.engine import CompiledExperiment, adopt_newest, teach
 from topbill.log import Log, Matured
 from topbill.policies import engine_of
 from topbill.spec import Experiment
+from topbill.worker.archive import Archive, Span, next_rows
+from topbill.worker.setting_aside import quarantined, set_aside, set_aside_decisions
 
 _logger = logging.getLogger("topbill")
 BATCH = 2_000
@@ -51,6 +64,10 @@ class PolicyFold:
             of the objective by then are learned from all their rewards, later ones from those that
             came within `reward_delay`. 0 for a fold that is no refit.
         learned: How many examples this process has folded in.
+        set_aside: The `seq` of decisions that nobody learns from.
+        careful: Whether decisions are learned one at a time, so that one that a policy cannot learn
+            is set aside: for an experiment that failed to learn a batch.
+        problem: Why the newest version could not be read; "" once there is a newer one.
     """
 
     def __init__(self, experiment: Experiment, start: int = 0, refit_at: int = 0) -> None:
@@ -61,33 +78,53 @@ class PolicyFold:
         self.published_through = start
         self.refit_at = refit_at
         self.learned = 0
+        self.set_aside: set[int] = set()
+        self.careful = False
+        self.problem = ""
+        # Up to here it reads from the lake what the log has let go: where a version that held it
+        # can't be read.
+        self._recovers_through = 0
+        self._archive: Archive | None = None
         self._learned_when_published = 0
         self._published_at = 0.0
 
-    def resume(self, log: Log) -> None:
+    def resume(self, log: Log, archive: Archive | None = None) -> None:
         """Continue where the newest snapshot says; from the start of the log if it is of another
-        fingerprint.
+        fingerprint. Where it can't be read, from the newest one that can, or from where it began;
+        what the log has let go since then is learned from the `archive`.
         """
-        snapshot = log.snapshot(self.live.experiment.key)
-        if snapshot is None:
+        self.set_aside = set_aside_decisions(log, self.live.experiment.key)
+        adoption = adopt_newest(log, self.live)
+        newest, snapshot = adoption.newest, adoption.snapshot
+        if newest is None:
             return
-        if self.live.adopt(snapshot):
-            self.watermark = snapshot.watermark
-            self.published_through = snapshot.watermark
-            self.start = snapshot.start
-            self.refit_at = snapshot.refit_at
-            for variant, engine in self.engines().items():
-                before = snapshot.engines.get(variant, engine)
-                if before != engine:
-                    _logger.info(
-                        "%s: %s goes on with %s from what %s learned",
-                        snapshot.experiment,
-                        variant,
-                        engine,
-                        before,
-                    )
+        if snapshot is not None:
+            self._begin_at(snapshot.watermark, snapshot.start, snapshot.refit_at)
+            self._note_engines(snapshot)
+        if adoption.problem and newest.fingerprint == self.live.experiment.learning_fingerprint:
+            if snapshot is None:
+                self._begin_at(newest.start, newest.start, newest.refit_at)
+            self.problem = adoption.problem
+            self._recovers_through, self._archive = newest.watermark, archive
         # Versions count on, also over a snapshot that can't be used: readers take the highest.
-        self.version = snapshot.version
+        self.version = newest.version
+
+    def _begin_at(self, watermark: int, start: int, refit_at: int) -> None:
+        self.watermark = self.published_through = watermark
+        self.start, self.refit_at = start, refit_at
+
+    def _note_engines(self, snapshot: Snapshot) -> None:
+        """Say where another build of a foreign library goes on with what one has learned."""
+        for variant, engine in self.engines().items():
+            before = snapshot.engines.get(variant, engine)
+            if before != engine:
+                _logger.info(
+                    "%s: %s goes on with %s from what %s learned",
+                    snapshot.experiment,
+                    variant,
+                    engine,
+                    before,
+                )
 
     def ages(self, barrier: int) -> list[tuple[int, int]]:
         """(age at which decisions are learned, time at which they must have reached it), in µs,
@@ -110,16 +147,40 @@ class PolicyFold:
         old enough by then has all of its events in the log.
         """
         for age, reached in self.ages(barrier):
-            rows = log.matured(self.live.experiment.key, self.watermark, age, reached, limit)
+            rows = self._next_rows(log, age, reached, limit)
             rows = [row for row in rows if row[0] <= through]
-            if rows:
+            if rows and self.careful:
+                self._learn_carefully(log, rows)
+            elif rows:
                 self.learn(rows)
+            if rows:
                 return len(rows)
         return 0
 
+    def _next_rows(self, log: Log, age: int, reached: int, limit: int) -> list[Matured]:
+        key = self.live.experiment.key
+        if self.watermark < self._recovers_through and self._archive is not None:
+            span = Span(key, self.watermark, self._recovers_through, age, reached)
+            try:
+                rows = next_rows(log, self._archive, span, limit)[:limit]
+            except NotFound as error:
+                self._archive = None
+                _logger.warning("%s: %s; it learns what the log holds", key, error)
+                rows = []
+            except LogError as error:
+                # The lake's, as a rule: no other experiment needs it, and the log says its own.
+                raise PolicyError(f"what the log has let go is not there yet: {error}") from error
+            if rows:
+                return rows
+        return log.matured(key, self.watermark, age, reached, limit)
+
     def learn(self, rows: Sequence[Matured]) -> None:
         """Learn from matured decisions, the next ones in the order of the log."""
-        self.learned += teach(self.live, [(decision, events) for _, decision, events in rows])
+        lessons = []
+        for seq, decision, events in rows:
+            if seq not in self.set_aside:
+                lessons.append((decision, events))
+        self.learned += teach(self.live, lessons)
         # Last: an error above leaves the watermark where it was. Half of a batch may then be in the
         # policies, so whoever catches it must throw this fold away.
         self.watermark = rows[-1][0]
@@ -127,6 +188,34 @@ class PolicyFold:
             # Nothing was learned since: there is no version to wait for, and an experiment whose
             # decisions teach nothing (paused, or fallbacks only) doesn't keep them in the log.
             self.published_through = self.watermark
+
+    def _learn_carefully(self, log: Log, rows: Sequence[Matured]) -> None:
+        """Learn decisions one at a time. One that a policy cannot learn leaves no trace in any, and
+        is set aside.
+
+        Raises whatever the first one raises where the experiment can learn nothing at all: that is
+        no decision's fault, and none is set aside.
+        """
+        refused: list[QuarantinedRow] = []
+        before, learned_since = self.snapshot(), list[Matured]()
+        for row in rows:
+            learned = self.learned
+            learned_since.append(row)
+            try:
+                self.learn([row])
+            except MemoryError:
+                raise
+            except Exception as error:
+                if not refused and not can_learn(self.live.experiment, before):
+                    raise
+                refused.append(quarantined(row.seq, row.decision, "learn", error))
+                self.set_aside.add(row.seq)
+                # Half of what it teaches may be in the policies: back to before, and again without.
+                self.live.adopt(before)
+                self.learn(learned_since)
+                self.learned = learned
+                before, learned_since = self.snapshot(), []
+        set_aside(log, refused)
 
     def states(self) -> dict[str, bytes]:
         """Each variant's policy as bytes."""
@@ -148,16 +237,16 @@ class PolicyFold:
     def should_publish(self) -> bool:
         """Whether enough was learned since the last version, or long enough ago."""
         before = self._learned_when_published
+        if self.problem and self.watermark >= self._recovers_through:
+            return True  # a version that can be read takes the place of one that can't
         if self.learned == before:
             return False
         grown = self.learned >= before * (1.0 + GROWTH)
         return grown or time.monotonic() - self._published_at >= LONGEST_WAIT
 
-    def publish(self, log: Log) -> None:
-        """Write state, watermark and version at once. Raises Conflict when another worker was
-        faster.
-        """
-        snapshot = Snapshot(
+    def snapshot(self) -> Snapshot:
+        """What it has learned, as the version after the newest."""
+        return Snapshot(
             experiment=self.live.experiment.key,
             version=self.version + 1,
             watermark=self.watermark,
@@ -167,11 +256,48 @@ class PolicyFold:
             start=self.start,
             refit_at=self.refit_at,
         )
+
+    def publish(self, log: Log) -> None:
+        """Write state, watermark and version at once. Raises Conflict when another worker was
+        faster.
+        """
+        snapshot = self.snapshot()
         log.write_snapshot(snapshot)
         self.version = snapshot.version
         self.published_through = self.watermark
+        self.problem = ""
         self._learned_when_published = self.learned
         self._published_at = time.monotonic()
+
+
+def can_learn(experiment: Experiment, snapshot: Snapshot) -> bool:
+    """Whether each variant can learn the plainest decision that there is: nothing of it is kept."""
+    live = CompiledExperiment(experiment)
+    if not live.adopt(snapshot):
+        return False
+    offered = NULL if experiment.actions else msgspec.Raw(b'[{"id":"probe"}]')
+    ids = live.actions.ids or ("probe",)
+    events = []
+    for name in live.events:
+        events.append(RewardEvent(decision_id="probe", event_id=name, event=name, position=0))
+    for variant in experiment.variants:
+        decision = Decision(
+            decision_id="probe",
+            experiment=experiment.key,
+            revision=live.revision,
+            variant=variant.name,
+            unit="probe",
+            actions=offered,
+            eligible=ids,
+            slate=(Placement(0, ids[0], 1.0 / len(ids)),),
+            policy=variant.policy,
+            reason="policy",
+        )
+        try:
+            teach(live, [(decision, events)])
+        except Exception:
+            return False
+    return True
 
 
 def full_age(experiment: Experiment) -> int:

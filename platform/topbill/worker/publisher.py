@@ -8,13 +8,18 @@ import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
+import pyarrow as pa
+
 from topbill.domain.decision import Origin, decision_rows, reward_rows, unit_event_rows
 from topbill.domain.errors import SpecError
 from topbill.domain.metric import longest_window, microseconds
-from topbill.domain.records import Decision, RewardEvent
+from topbill.domain.records import Decision, QuarantinedRow, RewardEvent
 from topbill.lake import Lake, Problem
+from topbill.lake.tables import Table
 from topbill.log import Log, Revision
 from topbill.spec import Experiment, from_audit
+from topbill.worker import setting_aside
+from topbill.worker.setting_aside import convertible, quarantined, set_aside
 
 _logger = logging.getLogger("topbill")
 BATCH = 20_000
@@ -30,6 +35,8 @@ RETRIED_WITHIN = 7 * 86_400.0
 that is gone, nothing is stored twice. Here nothing else tells a retry, so the log keeps events for
 as long as a client that could not send may reasonably come back.
 """
+MOST_QUARANTINED = 1_000
+"""Rows of the quarantine, the last ones, that the analytics database shows. All are counted."""
 _ADOPTED_WITHIN = 600_000_000
 """µs within which every service has taken a new version over, or nobody decides from it."""
 
@@ -64,6 +71,9 @@ class Publisher:
         self._compactor = ThreadPoolExecutor(1, "compactor")
         self._compaction: Future[int] | None = None
         self._recent: dict[str, Decision | None] = {}
+        self.published_at = 0
+        """µs since the epoch: what was stamped up to then is in the lake; 0 before the first
+        step."""
         self._removed_once: dict[Revision, Experiment | None] = {}
 
     def step(self) -> int:
@@ -81,13 +91,16 @@ class Publisher:
         experiments = self._experiments()
         revisions = self._log.revisions()
         removed = self._removed({e.key for e in experiments}, revisions)
+        quarantine = self._log.quarantine(limit=MOST_QUARANTINED)
         self._lake.write_database(
             [*experiments, *removed],
             barrier,
             revisions,
-            self._problems(),
+            [*self._problems(), *setting_aside.problems(self._log, quarantine)],
             {experiment.key for experiment in removed},
+            quarantine,
         )
+        self.published_at = barrier
         self._forget(experiments, barrier)
         return published
 
@@ -140,14 +153,31 @@ class Publisher:
             events = self._log.read_events(self._lake.position("rewards"), BATCH)
             published += self._publish_decisions()
             if events:
-                rows = reward_rows([(seq, event, self._origin(event)) for seq, event in events])
-                self._lake.append("rewards", rows, events[-1][0])
-                published += len(events)
+                published += self._publish_rewards(events)
             # Only what this round read: most events follow soon on their decision, and a cache that
             # grew would be a second log in memory.
             self._recent.clear()
             if len(events) < BATCH:
                 return published
+
+    def _publish_rewards(self, events: Sequence[tuple[int, RewardEvent]]) -> int:
+        rows = [(seq, event, self._origin(event)) for seq, event in events]
+        table, refused = convertible(rows, reward_rows)
+        aside = []
+        for (seq, event, origin), error in refused:
+            experiment = origin.experiment or ""
+            aside.append(quarantined(seq, event, "publish", error, experiment))
+        return self._append("rewards", table, aside, events[-1][0])
+
+    def _append(
+        self, name: Table, table: pa.Table, aside: Sequence[QuarantinedRow], through: int
+    ) -> int:
+        """Append what could be converted, the rest being set aside first: the lake's position then
+        says that all rows through it are in one of the two.
+        """
+        set_aside(self._log, aside)
+        self._lake.append(name, table, through)
+        return len(table)
 
     def _publish_unit_events(self) -> int:
         """They belong to no decision, so they need not wait for one."""
@@ -155,8 +185,9 @@ class Publisher:
         while True:
             events = self._log.read_unit_events(self._lake.position("events"), BATCH)
             if events:
-                self._lake.append("events", unit_event_rows(events), events[-1][0])
-                published += len(events)
+                table, refused = convertible(events, unit_event_rows)
+                aside = [quarantined(*row, "publish", error) for row, error in refused]
+                published += self._append("events", table, aside, events[-1][0])
             if len(events) < BATCH:
                 return published
 
@@ -165,9 +196,10 @@ class Publisher:
         while True:
             decisions = self._log.read_decisions(self._lake.position("decisions"), BATCH)
             if decisions:
-                self._lake.append("decisions", decision_rows(decisions), decisions[-1][0])
+                table, refused = convertible(decisions, decision_rows)
+                aside = [quarantined(*row, "publish", error) for row, error in refused]
+                published += self._append("decisions", table, aside, decisions[-1][0])
                 self._recent.update((decision.decision_id, decision) for _, decision in decisions)
-                published += len(decisions)
             if len(decisions) < BATCH:
                 return published
 

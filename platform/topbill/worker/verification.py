@@ -3,19 +3,18 @@ it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
-from topbill.domain.errors import NotFound
+import msgspec
+
+from topbill.domain.errors import DamagedSnapshot, NotFound, PolicyError
 from topbill.domain.records import Snapshot
-from topbill.log import Log, Matured
+from topbill.log import Log
 from topbill.policies import StateComparison, compare_states
 from topbill.spec import Experiment
+from topbill.worker.archive import Archive, Span, next_rows
 from topbill.worker.policy_fold import BATCH, PolicyFold
-
-Archive = Callable[[str, int, int, int, int], list[Matured]]
-"""Gives what the log has let go: (experiment, after seq, through seq, age in µs, reached by µs) →
-the next matured decisions."""
+from topbill.worker.setting_aside import set_aside_decisions
 
 _ENGINE_OF_0_1 = "vowpal-wabbit-next"
 """What learned the states of Vowpal Wabbit that no engine is stored beside."""
@@ -23,12 +22,13 @@ _ENGINE_OF_0_1 = "vowpal-wabbit-next"
 
 @dataclass(frozen=True)
 class Verification:
-    """The stored snapshot, and by variant how it compares with what the log leads to.
+    """The stored snapshot, the states that the log leads to, and by variant how the two compare.
 
     `engines` names by variant the foreign library that folded the log again, where there is one.
     """
 
     snapshot: Snapshot
+    states: dict[str, bytes]
     comparisons: dict[str, StateComparison]
     engines: dict[str, str]
 
@@ -57,9 +57,14 @@ def verify(log: Log, experiment: Experiment, archive: Archive) -> Verification:
     for variant, policy in fold.live.policies.items():
         stored = snapshot.states.get(variant)
         if stored is None:
-            comparisons[variant] = StateComparison(same=False, note="nothing is stored of it")
+            comparisons[variant] = StateComparison(
+                same=False, note="nothing that can be read is stored of it"
+            )
             continue
-        comparison = compare_states(policy, stored, states[variant], experiment.encoded_actions)
+        try:
+            comparison = compare_states(policy, stored, states[variant], experiment.encoded_actions)
+        except PolicyError as error:
+            comparison = StateComparison(same=False, note=f"what is stored of it: {error}")
         engine = engines.get(variant)
         if engine is not None and comparison.same is False:
             before = snapshot.engines.get(variant, _ENGINE_OF_0_1)
@@ -69,7 +74,7 @@ def verify(log: Log, experiment: Experiment, archive: Archive) -> Verification:
         comparisons[variant] = StateComparison(
             same=False, note="the experiment has no such variant"
         )
-    return Verification(snapshot, comparisons, engines)
+    return Verification(snapshot, states, comparisons, engines)
 
 
 def _between_engines(comparison: StateComparison, before: str, now: str) -> StateComparison:
@@ -90,18 +95,13 @@ def _between_engines(comparison: StateComparison, before: str, now: str) -> Stat
 def fold_again(
     log: Log, experiment: Experiment, archive: Archive
 ) -> tuple[Snapshot, dict[str, bytes]]:
-    """The newest snapshot, and the states reached by folding everything from its start up to the
-    same watermark.
+    """The newest snapshot (without states where those can't be read), and the states reached by
+    folding everything from its start up to the same watermark.
 
     Raises NotFound where nothing was learned yet, or where the experiment learns otherwise than the
     snapshot did.
     """
-    snapshot = log.snapshot(experiment.key)
-    if snapshot is None:
-        raise NotFound(
-            f"{experiment.key}: no policy version in the log yet; "
-            "start `topbill worker` and send rewards"
-        )
+    snapshot = _newest(log, experiment.key)
     if snapshot.fingerprint != experiment.learning_fingerprint:
         raise NotFound(
             f"{experiment.key}: version {snapshot.version} was learned under other features, "
@@ -110,32 +110,44 @@ def fold_again(
         )
 
     fold = PolicyFold(experiment, snapshot.start, snapshot.refit_at)
+    fold.set_aside = set_aside_decisions(log, experiment.key)
     # The parts of a refit follow each other in the log: the older one is over before the other.
     for age, reached in fold.ages(log.barrier()):
-        while rows := _next_rows(log, archive, fold, age, reached, snapshot.watermark):
+        while True:
+            span = Span(experiment.key, fold.watermark, snapshot.watermark, age, reached)
+            rows = next_rows(log, archive, span, BATCH)
+            if not rows:
+                break
             fold.learn(rows)
     return snapshot, fold.states()
 
 
-def _next_rows(
-    log: Log, archive: Archive, fold: PolicyFold, age: int, reached: int, through: int
-) -> list[Matured]:
-    """What the fold learns next, up to the `seq` called `through`; empty where there is no more.
+def _newest(log: Log, key: str) -> Snapshot:
+    heads = log.snapshot_heads(key)
+    if not heads:
+        raise NotFound(
+            f"{key}: no policy version in the log yet; start `topbill worker` and send rewards"
+        )
+    head = heads[0]
+    try:
+        snapshot = log.snapshot(key, head.version)
+    except DamagedSnapshot:
+        snapshot = None
+    return snapshot or Snapshot(experiment=key, states={}, **head._asdict())
 
-    The log lets go from its beginning, so that what is missing there is one range of `seq` before
-    what it still holds, and the lake has that range.
+
+def repair(log: Log, verification: Verification) -> Snapshot:
+    """Write what the fold says as the experiment's next version; services and worker go on from it.
+
+    Raises:
+        Conflict: A worker wrote a version meanwhile; verify again.
+        LogError: Nothing was stored.
     """
-    key = fold.live.experiment.key
-    while fold.watermark < through:
-        first = log.first_seq()
-        gone = through if first is None else min(first - 1, through)
-        if fold.watermark < gone:
-            rows = archive(key, fold.watermark, gone, age, reached)
-            if rows:
-                return rows
-        rows = log.matured(key, fold.watermark, age, reached, BATCH)
-        # A worker beside this one may let go of decisions between the two questions. They would be
-        # missing from `rows` without a trace, so both are put again.
-        if log.first_seq() == first:
-            return [row for row in rows if row.seq <= through]
-    return []
+    repaired = msgspec.structs.replace(
+        verification.snapshot,
+        version=verification.snapshot.version + 1,
+        states=verification.states,
+        engines=verification.engines,
+    )
+    log.write_snapshot(repaired)
+    return repaired
