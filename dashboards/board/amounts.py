@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import altair as alt
 import pandas as pd
 
-from board.style import GREY, RULE, colours, heat_scale, palette, text_on
+from board.style import GREY, NUMBER, RULE, colours, heat_scale, palette, text_on
 
 
 def heat(
@@ -124,16 +124,16 @@ def contributions(frame: pd.DataFrame) -> alt.Chart:
     )
 
 
-def segments(frame: pd.DataFrame, names: Sequence[str], control: str) -> alt.LayerChart:
-    """Effects in groups, variants beside each other. Columns: segment, name, value, low, high,
-    n.
+def segments(
+    frame: pd.DataFrame, names: Sequence[str], control: str, form: str = NUMBER
+) -> alt.LayerChart:
+    """Effects in groups, variants beside each other; `form` labels the axis. Columns: segment,
+    name, value, low, high, n, text.
     """
     tips = [
         alt.Tooltip("segment:N"),
         alt.Tooltip("name:N"),
-        alt.Tooltip("value:Q", format="+.4f", title="effect"),
-        alt.Tooltip("low:Q", format="+.4f", title="from"),
-        alt.Tooltip("high:Q", format="+.4f", title="to"),
+        alt.Tooltip("text:N", title="effect"),
         alt.Tooltip("n:Q", format=",", title="units"),
     ]
     variants = [name for name in names if name != control]
@@ -153,8 +153,8 @@ def segments(frame: pd.DataFrame, names: Sequence[str], control: str) -> alt.Lay
     rules = base.mark_rule(strokeWidth=4, opacity=0.45).encode(
         x=alt.X(
             "low:Q",
-            title="difference from the control, in the metric's unit",
-            axis=alt.Axis(tickCount=6),
+            title="difference from the control",
+            axis=alt.Axis(labelExpr=form, tickCount=6),
         ),
         x2="high:Q",
     )

@@ -52,8 +52,10 @@ def while_still(where: Standing, age: float) -> Standing:
     return structs.replace(where, next=f"{stillness(age)} {_START_WORKER}")
 
 
-def all_experiments(reports: Sequence[tuple[str, Report]]) -> Standing:
-    """All experiments at a glance: title and report of each. What cannot wait comes first."""
+def all_experiments(reports: Sequence[tuple[str, Report]], age: float = 0.0) -> Standing:
+    """All experiments at a glance: title and report of each. What cannot wait comes first. `age`
+    is that of the record in seconds.
+    """
     standings = [(title, standing(report)) for title, report in reports]
     sentence = _counted([where.word for _, where in standings])
     # A number that cannot be believed is worse news than a bad one, so alarms come before verdicts.
@@ -71,8 +73,10 @@ def all_experiments(reports: Sequence[tuple[str, Report]]) -> Standing:
     for word in _URGENT:
         for title, where in standings:
             if where.word == word:
+                # Of a record that stands still nothing is to be decided today.
+                is_due = where.tone in ("good", "bad") and not is_still(age)
                 return Standing(
-                    word="Decide today" if where.tone in ("good", "bad") else where.word,
+                    word="Decide today" if is_due else where.word,
                     tone=where.tone,
                     sentence=sentence,
                     next=f"{title}: {where.next}",

@@ -14,10 +14,13 @@ from board.amounts import (
 )
 from board.arms import gaps, trade
 from board.effects import events, funnel, lifts, lines, spark, stacked
-from board.style import GREY, colours, draw
+from board.style import GREY, LIFT, NUMBER, POINTS, colours, draw
 
 __all__ = [
     "GREY",
+    "LIFT",
+    "NUMBER",
+    "POINTS",
     "action_values",
     "bars",
     "by_position",

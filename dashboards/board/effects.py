@@ -13,12 +13,12 @@ from board.style import GREY, LIFT, RULE, colours, palette, time_axis
 
 
 def lifts(
-    frame: pd.DataFrame, names: Sequence[str], control: str, title: str, *, lift: bool = True
+    frame: pd.DataFrame, names: Sequence[str], control: str, title: str, form: str = LIFT
 ) -> alt.LayerChart:
-    """Lift (or plain difference) with interval, a row for each name. Columns: name, relative, low,
-    high, text.
+    """Lift (or plain difference) with interval, a row for each name; `form` labels the axis.
+    Columns: name, relative, low, high, text.
     """
-    axis = alt.Axis(labelExpr=LIFT, tickCount=6) if lift else alt.Axis(format="+.3~f", tickCount=6)
+    axis = alt.Axis(labelExpr=form, tickCount=6)
     y = alt.Y("name:N", title=None, sort=None, axis=alt.Axis(labelLimit=150, labelFontSize=13))
     base = alt.Chart(frame).encode(y=y, color=colours(names, control).legend(None))
     zero = (
@@ -26,7 +26,7 @@ def lifts(
         .mark_rule(strokeDash=[4, 4])
         .encode(x="x:Q", color=RULE)
     )
-    tips = [alt.Tooltip("name:N"), alt.Tooltip("text:N", title="lift")]
+    tips = [alt.Tooltip("name:N"), alt.Tooltip("text:N", title="effect")]
     bars = base.mark_rule(strokeWidth=5, opacity=0.45, clip=True).encode(
         x=alt.X("low:Q", title=title, axis=axis),
         x2="high:Q",

@@ -19,8 +19,11 @@ from topbill.reporting.experiment.wording import (
     CALLS,
     GUARDRAILS,
     PHASE_HEADINGS,
+    EffectCells,
     against_holdout,
-    comparison_cells,
+    call_of,
+    effect_cells,
+    effect_in_words,
     excluded_sentence,
     holdout_sentences,
     metric_name,
@@ -29,9 +32,9 @@ from topbill.reporting.experiment.wording import (
     phase_cells,
     rows_of,
     side,
-    span_cells,
     span_of_days,
     standing,
+    value_cells,
     worsening,
 )
 from topbill.reporting.queries import database, series
@@ -80,7 +83,10 @@ def lifts(analysis: Analysis) -> None:
     title = f"lift over {analysis.control}"
     if not is_lift:
         title = f"{label}: difference from {analysis.control}"
-    drawing = charts.lifts(numbers, names(analysis), grey(analysis), title, lift=is_lift)
+    form = charts.LIFT
+    if not is_lift:
+        form = charts.POINTS if primary[0].is_proportion else charts.NUMBER
+    drawing = charts.lifts(numbers, names(analysis), grey(analysis), title, form)
     pieces.chart(drawing, numbers, f"{analysis.experiment}-lifts", 46 * len(numbers) + 46)
 
 
@@ -102,7 +108,7 @@ def lift_numbers(comparisons: Sequence[Comparison], is_lift: bool) -> pd.DataFra
         # Nothing to draw; the caption above says why.
         if c.difference_low is None:
             continue
-        text = "{} ({})".format(*change(c))
+        text = "{} ({})".format(*effect_in_words(c, c.is_proportion))
         if is_lift:
             line = (str(c.variant), c.relative, c.relative_low, c.relative_high, text)
         else:
@@ -123,11 +129,12 @@ def grey(analysis: Analysis) -> str:
     return data.experiment(analysis.experiment).control.name
 
 
-def change(c: Comparison) -> tuple[str, str]:
-    """The lift and its interval, or the difference and its interval where no lift can be said."""
-    if c.relative is not None:
-        return words.lift(c.relative), words.lift_interval(c.relative_low, c.relative_high)
-    return words.signed(c.difference), words.interval(c.difference_low, c.difference_high)
+def effect_columns(cells: EffectCells) -> dict[str, str]:
+    """An effect in a table: the difference and the lift beside each other, each with its
+    interval.
+    """
+    headings = ("difference", "95% interval", "lift", "95% of the lift")
+    return dict(zip(headings, cells, strict=True))
 
 
 def over_time(key: str, analysis: Analysis) -> None:
@@ -162,18 +169,21 @@ def metrics(report: Report, analysis: Analysis) -> None:
     )
     lines = []
     for c in rows_of(analysis):
+        # The reason why nothing can be said is the reading, in a column that is made for words.
         reading = AB_REASONS.get(c.reason, c.reason)
-        if c.difference_low is not None:
+        cells = effect_cells(c, c.is_proportion)
+        if c.difference_low is None:
+            cells = cells._replace(interval=words.MISSING)
+        else:
             reading = f"{SIGNS[c.call]} {CALLS[c.call]}"
-        lift, interval = change(c)
+        value, control = value_cells(c)
         lines.append(
             {
                 "metric": metric_name(words.label(c.metric), c.per),
                 "variant": str(c.variant),
-                "value": words.value(c.value),
-                "control": words.value(c.control_value),
-                "lift": lift,
-                "95% interval": interval,
+                "value": value,
+                "control": control,
+                **effect_columns(cells),
                 "chance better": words.chance(c.chance_to_win),
                 "reading": reading,
             }
@@ -191,8 +201,8 @@ def uncompared(report: Report) -> None:
             {
                 "metric": metric_name(words.label(line.metric), line.per),
                 "variant": words.label(line.variant),
-                "value": words.value(mean.value),
-                "95% of this look": words.interval(mean.low, mean.high),
+                "value": words.metric_value(mean.value, line.is_proportion),
+                "95% of this look": words.metric_interval(mean.low, mean.high, line.is_proportion),
                 "reading": REASONS[mean.reason] if mean.reason else "",
             }
         )
@@ -241,20 +251,25 @@ def segments(analysis: Analysis) -> None:
     else:
         st.markdown("No sign that the effect differs between these groups.")
     rows = numbers["segment"].nunique() * numbers["name"].nunique()
-    drawing = charts.segments(numbers, names(analysis), grey(analysis))
+    form = charts.POINTS if analysis.heterogeneity[0].is_proportion else charts.NUMBER
+    drawing = charts.segments(numbers, names(analysis), grey(analysis), form)
     pieces.chart(drawing, numbers, f"{analysis.experiment}-segments", 20 * rows + 90)
 
 
 def segment_numbers(analysis: Analysis) -> pd.DataFrame:
-    """Columns segment, name, value, low, high, n."""
+    """Columns segment, name, value, low, high, n, text."""
     lines = []
     for h in analysis.heterogeneity:
         for e in h.effects:
             if e.shrunken is not None:
                 group = f"{h.segment}: {e.value}"
-                bounds = (e.shrunken, e.shrunken_low, e.shrunken_high)
-                lines.append((group, e.variant, *bounds, e.n))
-    return pd.DataFrame(lines, columns=["segment", "name", "value", "low", "high", "n"])
+                bounds = (e.shrunken_low, e.shrunken_high)
+                difference = words.metric_difference(e.shrunken, h.is_proportion)
+                interval = words.metric_difference_interval(*bounds, h.is_proportion)
+                text = f"{difference} ({interval})"
+                lines.append((group, e.variant, e.shrunken, *bounds, e.n, text))
+    columns = ["segment", "name", "value", "low", "high", "n", "text"]
+    return pd.DataFrame(lines, columns=columns)
 
 
 def novelty(report: Report) -> None:
@@ -266,14 +281,13 @@ def novelty(report: Report) -> None:
     for found in report.novelty:
         st.markdown(words.plain(novelty_sentence(found)))
         for span in found.spans:
-            lift, interval = span_cells(span)
+            cells = effect_cells(span, found.is_proportion)
             lines.append(
                 {
                     "variant": found.variant,
                     "since first exposure": span_of_days(span),
                     "units": words.count(span.n),
-                    "lift": lift,
-                    "95% interval": interval,
+                    **effect_columns(cells),
                 }
             )
     pieces.table(pd.DataFrame(lines), f"{report.experiment}-novelty")
@@ -289,15 +303,15 @@ def holdout(report: Report) -> None:
         st.markdown(words.plain(sentence))
     lines = []
     for c in against_holdout(readout):
-        value, held, lift, interval, call = comparison_cells(c)
+        value, held = value_cells(c)
+        call = call_of(c)
         lines.append(
             {
                 "metric": words.label(c.metric),
                 "variant": side(c),
                 "value": value,
                 "holdout": held,
-                "lift": lift,
-                "95% interval": interval,
+                **effect_columns(effect_cells(c, c.is_proportion)),
                 "reading": f"{SIGNS[c.call]} {call}" if call else words.MISSING,
             }
         )

@@ -115,7 +115,8 @@ def body() -> None:
         frame.chosen()  # says that there is none, and what to do
     reports = {experiment.key: data.report(experiment.key) for experiment in experiments}
     titled = [(e.title or e.key, reports[e.key]) for e in experiments]
-    frame.answer(answers.while_still(answers.all_experiments(titled), data.age()))
+    where = answers.all_experiments(titled, data.age())
+    frame.answer(answers.while_still(where, data.age()))
     matches = search(experiments)
     if not matches:
         st.info("No experiment matches; clear the search.", icon=":material/search_off:")

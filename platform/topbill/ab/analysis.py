@@ -35,6 +35,7 @@ from topbill.ab.core.effect import (
     Rule,
     checked_rule,
     effect_of,
+    is_share,
 )
 from topbill.ab.core.units import (
     Covariates,
@@ -509,12 +510,13 @@ def _per_unit(
     pairs: dict[str, Pair] = {}
     for metric in per_unit(prepared.metrics[name]):
         metrics = {name: metric}
+        is_proportion = is_share(metric, prepared.metrics[name])
         moments, by_metric = part.gathered(metrics, covariates, control, adjust)
         checks = denominators(part, moments, metrics, [name], control, rule)
         moved = [check.variant for check in checks if check.alarm]
         for variant in part.variants:
             if variant not in pairs and variant not in moved:
-                pairs[variant] = by_metric[name][variant]
+                pairs[variant] = replace(by_metric[name][variant], is_proportion=is_proportion)
         if len(pairs) == len(part.variants):
             return pairs
     # Whatever could be divided by, variants differ in it: nothing can be called.
@@ -757,4 +759,8 @@ def _by_segment(
                 adjust=adjust,
                 strata=part.strata,
             )
-    return with_adjusted(results)
+    is_proportion = is_share(metric, prepared.metrics[primary])
+    return [
+        msgspec.structs.replace(result, is_proportion=is_proportion)
+        for result in with_adjusted(results)
+    ]

@@ -66,7 +66,7 @@ class InteractionTerm(msgspec.Struct, frozen=True, kw_only=True):
 class Interaction(msgspec.Struct, frozen=True, kw_only=True):
     """Two experiments on the units that are in both. `srm_p` is the chi-square p-value that these
     were split by the shares of both at once: where it is small, one experiment changes who comes to
-    the other, and effects within tell of other viewers.
+    the other, and effects within tell of other viewers. `is_proportion` as in `Effect`.
     """
 
     metric: str
@@ -79,6 +79,7 @@ class Interaction(msgspec.Struct, frozen=True, kw_only=True):
     method: Method = "sequential"
     alpha: float = 0.05
     sentence: str = ""
+    is_proportion: bool = False
 
 
 class _Cell(NamedTuple):

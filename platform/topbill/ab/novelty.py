@@ -64,7 +64,8 @@ class Novelty(msgspec.Struct, frozen=True, kw_only=True):
     `slope` is the change of the difference from one span to the next (weighted least squares, by
     units). `p_value` is the larger of the p-values of a trend in the difference and in the lift:
     where base rates move, one of the two has a trend although nobody gets used to anything.
-    `p_adjusted` (Holm) is over variants. `reason` says why there is no trend.
+    `p_adjusted` (Holm) is over variants. `reason` says why there is no trend. `is_proportion` as in
+    `Effect`.
     """
 
     variant: str
@@ -74,6 +75,7 @@ class Novelty(msgspec.Struct, frozen=True, kw_only=True):
     p_value: float | None = None
     p_adjusted: float | None = None
     reason: str = ""
+    is_proportion: bool = False
 
 
 class _Curve(NamedTuple):

@@ -151,7 +151,7 @@ class SegmentEffect(msgspec.Struct, frozen=True, kw_only=True):
 
 class Heterogeneity(msgspec.Struct, frozen=True, kw_only=True):
     """Whether the effect differs between the values of a segment: Cochran's Q, adjusted over
-    segments and variants.
+    segments and variants. `is_proportion` as in `Effect`.
     """
 
     segment: str
@@ -160,6 +160,7 @@ class Heterogeneity(msgspec.Struct, frozen=True, kw_only=True):
     p_adjusted: float | None
     between_sd: float | None
     effects: list[SegmentEffect]
+    is_proportion: bool = False
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):

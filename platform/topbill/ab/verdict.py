@@ -31,7 +31,13 @@ from topbill.ab.results import (
     SampleRatio,
     Verdict,
 )
-from topbill.domain.formatting import change, label, listing, several, significant
+from topbill.domain.formatting import (
+    change,
+    label,
+    listing,
+    metric_difference,
+    several,
+)
 from topbill.domain.margin import Margin, amount
 
 SAMPLE_RATIO_MISMATCH = "sample_ratio_mismatch"
@@ -457,7 +463,7 @@ def _numbers(c: Comparison) -> str:
 def _difference(c: Comparison) -> str:
     # Readable comparisons always have a difference with its interval.
     numbers = (c.difference, c.difference_low, c.difference_high)
-    difference, low, high = (significant(x or 0.0) for x in numbers)
+    difference, low, high = (metric_difference(x, c.is_proportion) for x in numbers)
     return f"{difference} {_name(c)}, between {low} and {high}"
 
 

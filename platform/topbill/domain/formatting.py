@@ -20,6 +20,10 @@ def with_minus(text: str) -> str:
     return text.replace("-", "−")
 
 
+NOTHING = 1e-12
+"""What is smaller is what rounding left of 0."""
+
+
 def percent(x: float | None, *, signed: bool = False, digits: int = 1) -> str:
     """A fraction: 0.062 → `6.2%`, or `+6.2%` where it is `signed`."""
     if x is None or math.isnan(x):
@@ -32,9 +36,56 @@ def change(x: float, *, signed: bool = True) -> str:
     return percent(x, signed=signed, digits=2 if abs(x) < 0.01 else 1)
 
 
-def significant(x: float) -> str:
-    """A difference that is no percentage, in three digits: +0.0124."""
-    return with_minus(f"{x:+,.3g}")
+def _hundredths(x: float) -> str:
+    """A fraction as a percentage without its sign: 12.34, 0.57, 0.040. Two decimals, or more where
+    it takes them for two digits; never 0 for what is not 0, nor 100 for what is not 1.
+    """
+    size = 100.0 * abs(x)
+    if abs(x) < NOTHING:
+        return "0"
+    if abs(abs(x) - 1.0) < NOTHING:
+        return "100"
+    if size < 1e-5:
+        return f"{size:.1e}"
+    # Near 1 what is missing to 1 is what tells something: 99.997%.
+    smallest = min(size, abs(100.0 - size)) if size <= 100.0 else size
+    decimals = max(2, 1 - math.floor(math.log10(smallest)))
+    return f"{size:,.{decimals}f}"
+
+
+def rate(x: float | None) -> str:
+    """A share of decisions or units: 0.1234 → `12.34%`, 0.0004 → `0.040%`, 0 → `0%`, 1 → `100%`."""
+    if x is None or math.isnan(x):
+        return MISSING
+    return with_minus(f"{'-' if x <= -NOTHING else ''}{_hundredths(x)}%")
+
+
+def rate_interval(low: float | None, high: float | None) -> str:
+    """`3.12% to 4.40%`"""
+    if _is_missing(low) or _is_missing(high):
+        return MISSING
+    return f"{rate(low)} to {rate(high)}"
+
+
+def _points(x: float, *, signed: bool) -> str:
+    if abs(x) < NOTHING:
+        return "0"
+    plus = "+" if signed else ""
+    return with_minus(f"{'-' if x < 0.0 else plus}{_hundredths(x)}")
+
+
+def points(x: float | None, *, signed: bool = True) -> str:
+    """A difference of two rates: 0.012 → `+1.20 pp`, percentage points."""
+    if x is None or math.isnan(x):
+        return MISSING
+    return f"{_points(x, signed=signed)} pp"
+
+
+def points_interval(low: float | None, high: float | None, *, signed: bool = True) -> str:
+    """`+0.31 to +4.40 pp`"""
+    if low is None or high is None or math.isnan(low) or math.isnan(high):
+        return MISSING
+    return f"{_points(low, signed=signed)} to {_points(high, signed=signed)} pp"
 
 
 def lift(x: float | None) -> str:
@@ -81,8 +132,10 @@ def value(x: float | None) -> str:
     """A reward or metric with as many digits as tell something: 0.0568, 0.312, 12.30, 1,240."""
     if x is None or math.isnan(x):
         return MISSING
-    if abs(x) < 1e-12:
+    if abs(x) < NOTHING:
         return "0"
+    if abs(x) < 1e-5:
+        return with_minus(f"{x:.2g}")
     for below, digits in ((0.001, 6), (0.1, 4), (1.0, 3), (100.0, 2)):
         if abs(x) < below:
             return with_minus(f"{x:,.{digits}f}")
@@ -91,7 +144,7 @@ def value(x: float | None) -> str:
 
 def signed(x: float | None) -> str:
     """A difference: +0.0127."""
-    if x is None or math.isnan(x) or x <= 0:
+    if x is None or math.isnan(x) or x < NOTHING:
         return value(x)
     return f"+{value(x)}"
 
@@ -106,6 +159,42 @@ def interval(low: float | None, high: float | None) -> str:
     if _is_missing(low) or _is_missing(high):
         return MISSING
     return f"{value(low)} to {value(high)}"
+
+
+def significant(x: float | None) -> str:
+    """A difference that is no percentage, in three digits: +0.0124, −0.1, +1,240."""
+    if x is None or math.isnan(x):
+        return MISSING
+    if abs(x) < NOTHING:
+        return "0"
+    return with_minus(f"{x:+,.0f}" if abs(x) >= 1000.0 else f"{x:+.3g}")
+
+
+def significant_interval(low: float | None, high: float | None) -> str:
+    """`−0.0031 to +0.044`"""
+    if _is_missing(low) or _is_missing(high):
+        return MISSING
+    return f"{significant(low)} to {significant(high)}"
+
+
+def metric_value(x: float | None, is_proportion: bool) -> str:
+    """A metric's value: a percentage where it is a share of decisions or units, else a number."""
+    return rate(x) if is_proportion else value(x)
+
+
+def metric_interval(low: float | None, high: float | None, is_proportion: bool) -> str:
+    """The interval of a metric's value."""
+    return rate_interval(low, high) if is_proportion else interval(low, high)
+
+
+def metric_difference(x: float | None, is_proportion: bool) -> str:
+    """How far apart two values of a metric are: in percentage points where they are shares."""
+    return points(x) if is_proportion else significant(x)
+
+
+def metric_difference_interval(low: float | None, high: float | None, is_proportion: bool) -> str:
+    """The interval of such a difference."""
+    return points_interval(low, high) if is_proportion else significant_interval(low, high)
 
 
 def lift_interval(low: float | None, high: float | None) -> str:

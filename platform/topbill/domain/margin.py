@@ -62,9 +62,9 @@ class Margin(msgspec.Struct, frozen=True):
 
 
 def amount(x: float, unit: MarginUnit) -> str:
-    """A change in a margin's unit as people read it: 2.0%, 0.31%, 1.5pp, 0.312."""
+    """A change in a margin's unit as people read it: 2.0%, 0.31%, 1.50 pp, 0.312."""
     if unit == "relative":
         return formatting.change(x, signed=False)
     if unit == "points":
-        return formatting.with_minus(f"{100.0 * x:.{2 if abs(x) < 0.01 else 1}f}pp")
+        return formatting.points(x, signed=False)
     return formatting.value(x)

@@ -237,7 +237,7 @@ def test_points_are_told_as_points() -> None:
         worse_by=0.031,
     )
     sentence = verdict(called([comparison()], 0.05), [worse], SPLIT, "editorial").sentence
-    assert "Stop linucb: abandon is worse by 3.1pp (2.0pp allowed)." in sentence
+    assert "Stop linucb: abandon is worse by 3.10 pp (2.00 pp allowed)." in sentence
 
 
 # --- What decides, and what can be

@@ -41,7 +41,7 @@ def test_what_is_no_margin_is_refused_with_what_is_one(text: object) -> None:
 def test_amounts_are_told_in_the_margin_s_unit() -> None:
     assert [amount(0.0312, unit) for unit in ("relative", "points", "absolute")] == [
         "3.1%",
-        "3.1pp",
+        "3.12 pp",
         "0.0312",
     ]
-    assert amount(-0.004, "points") == "−0.40pp"
+    assert amount(-0.004, "points") == "−0.40 pp"

@@ -118,6 +118,7 @@ def withheld(effect: Effect) -> Effect:
         n=effect.n,
         n_control=effect.n_control,
         reason=DENOMINATOR_MOVED,
+        is_proportion=effect.is_proportion,
     )
 
 

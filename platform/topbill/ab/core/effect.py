@@ -20,7 +20,7 @@ from statsmodels.stats.multitest import multipletests
 from topbill.ab import reasons
 from topbill.ab.core.rates import RatePair, sequential_evidence, tail_evidence
 from topbill.ab.core.units import ArmMoments, MetricTerms, Rate, are_few
-from topbill.ab.metrics import Proportion
+from topbill.ab.metrics import Metric, Proportion, Sum
 from topbill.domain.errors import BadRequest
 from topbill.domain.reading import METHODS, Method, are_looks
 from topbill.domain.records import Floats
@@ -64,6 +64,14 @@ RATE = (0.0, 1.0)
 """The bounds of a rate."""
 
 
+def is_share(metric: Metric, of: Metric) -> bool:
+    """Whether `metric`, which is compared of or instead of the metric `of`, is a share of rows or
+    units: what people read as a percentage.
+    """
+    # Of 0s and 1s the mean of units' own shares is one still, but not what units have in total.
+    return isinstance(of, Proportion) and not isinstance(metric, Sum)
+
+
 # --- An arm's estimate
 
 
@@ -83,7 +91,8 @@ class Pair:
     `saved` is the share of the difference's variance that the covariate took away; None without
     one. `remark` is a reason that leaves the numbers standing. `rates` are the counts (variant,
     control) where both values are shares of independent units, unadjusted. `bounds` are the least
-    and the largest value that there can be, None where nothing bounds them."""
+    and the largest value that there can be, None where nothing bounds them. `is_proportion` says
+    that the values are shares of rows or units."""
 
     treated: ArmEstimate | None
     control: ArmEstimate | None
@@ -94,6 +103,7 @@ class Pair:
     remark: str = reasons.OK
     rates: tuple[Rate, Rate] | None = None
     bounds: tuple[float, float] | None = None
+    is_proportion: bool = False
 
 
 Strata = list[tuple[ArmMoments, ArmMoments]]
@@ -118,12 +128,14 @@ def estimate_pair(
         treated, control = without_thin(treated, control)
         if every and every_control and not treated:
             return Pair(None, None, reasons.THIN_STRATA, every, every_control)
+    is_proportion = is_share(terms.metric, terms.metric)
     t, c = _total(treated), _total(control)
     n, n_control = units_of(t), units_of(c)
     reason = _reason(terms, t, c)
     if t is None or c is None or reason:
         # One arm may still have a value to show although there is nothing to compare it with.
-        return Pair(_usable(terms, t), _usable(terms, c), reason, n, n_control)
+        one, other = _usable(terms, t), _usable(terms, c)
+        return Pair(one, other, reason, n, n_control, is_proportion=is_proportion)
     strata = _paired_strata(treated, control)
     # Of other strata the arms have the same shares throughout, and can be looked at as one.
     if terms.covariate is not None and coverage_differs(strata if phases else [(t, c)]):
@@ -144,8 +156,17 @@ def estimate_pair(
         # The metric itself, or made of it: what is left is rounding, not a difference.
         pair = estimate_pair(terms.unadjusted(), treated, control, phases=phases)
         return dataclasses.replace(pair, remark=reasons.COVARIATE_IS_METRIC)
-    bounds = RATE if isinstance(terms.metric, Proportion) else None
-    return Pair(one, other, reason, n, n_control, saved, rates=rates, bounds=bounds)
+    return Pair(
+        one,
+        other,
+        reason,
+        n,
+        n_control,
+        saved,
+        rates=rates,
+        bounds=RATE if is_proportion else None,
+        is_proportion=is_proportion,
+    )
 
 
 def pooled_pair(pairs: Sequence[Pair]) -> Pair:
@@ -618,7 +639,8 @@ class Effect(msgspec.Struct, frozen=True, kw_only=True):
     A number that the data cannot bear is None and `reason` says why (see `reasons.REASONS`).
     `chance_to_win` is P(difference > 0) and `expected_loss` what choosing the variant loses in
     expectation, in the metric's own unit: of the Gaussian posterior, whose prior is flat unless
-    method "bayes" was given one.
+    method "bayes" was given one. Where `is_proportion`, values are shares of rows or units, and
+    people read them as percentages and their difference in percentage points.
     """
 
     metric: str
@@ -638,6 +660,7 @@ class Effect(msgspec.Struct, frozen=True, kw_only=True):
     n_control: int = 0
     chance_to_win: float | None = None
     expected_loss: float | None = None
+    is_proportion: bool = False
 
 
 def effect_of(metric: str, variant: object, pair: Pair, rule: Rule, mixed: int = 0) -> Effect:
@@ -658,7 +681,7 @@ def effect_of(metric: str, variant: object, pair: Pair, rule: Rule, mixed: int =
     remark = pair.remark or (reasons.CROSSOVER_UNITS if mixed else reasons.OK)
     if remark and not result.reason:
         result = msgspec.structs.replace(result, reason=remark)
-    return result
+    return msgspec.structs.replace(result, is_proportion=pair.is_proportion)
 
 
 def _within(effect: Effect, low: float, high: float) -> Effect:

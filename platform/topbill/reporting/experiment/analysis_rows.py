@@ -388,7 +388,12 @@ class AnalysisRows:
         )
         # Only of variants that are compared, and where some day after the first is over.
         compared = {str(c.variant) for c in analysis.comparisons}
-        return [n for n in found if n.variant in compared and len(n.spans) > 1]
+        shares = [m.name for m in self._metrics if m.definition.is_proportion]
+        return [
+            replace(n, is_proportion=analysis.primary in shares)
+            for n in found
+            if n.variant in compared and len(n.spans) > 1
+        ]
 
     def _of_equal_shares(self) -> Any:
         """The rows of units that came under the shares in force, or the last that compared.

@@ -271,6 +271,7 @@ def _metric_lines(
 ) -> list[MetricLine]:
     lines = []
     for metric in tables.metrics:
+        definition = metric_of(metric)
         for line in variants:
             name = metric["metric"]
             mean = means.get((name, line.variant), MeanEstimate(reason="no_decisions"))
@@ -282,7 +283,8 @@ def _metric_lines(
                     window_seconds=metric["window_seconds"],
                     guardrail=metric["margin"] is not None,
                     estimate=mean,
-                    per=metric_of(metric).read_per,
+                    per=definition.read_per,
+                    is_proportion=definition.definition.is_proportion,
                 )
             )
     return lines

@@ -114,12 +114,13 @@ def _effects(analysis: Analysis) -> str:
         if c.relative is not None and c.relative_low is not None and c.relative_high is not None:
             label = f"{name} · {c.variant}"
             bars.append(svg.Bar(label, c.relative, c.relative_low, c.relative_high, c.call))
-        *values, call = wording.comparison_cells(c)
-        chance = "" if c.chance_to_win is None else f"{c.chance_to_win:.0%}"
-        rows.append((name, str(c.variant), *values, chance, call))
+        chance = formatting.chance(c.chance_to_win)
+        cells = (*wording.value_cells(c), *wording.effect_cells(c, c.is_proportion))
+        rows.append((name, str(c.variant), *cells, chance, wording.call_of(c)))
     heads = (
         *("metric", "variant", "value", analysis.control),
-        *("lift", "interval", "chance to win", "call"),
+        *wording.EFFECT_HEADINGS,
+        *("chance to win", "call"),
     )
     caption = (
         f"{1 - analysis.alpha:.0%} intervals by unit, as policies over the units assigned to them."
@@ -162,19 +163,20 @@ def _novelty(readouts: Sequence[Novelty]) -> str:
     for found in readouts:
         sentences.append(f"<p>{escape(wording.novelty_sentence(found))}</p>")
         for span in found.spans:
-            lift, interval = wording.span_cells(span)
-            rows.append((found.variant, wording.span_of_days(span), f"{span.n:,}", lift, interval))
+            cells = wording.effect_cells(span, found.is_proportion)
+            rows.append((found.variant, wording.span_of_days(span), f"{span.n:,}", *cells))
     if not rows:
         return ""
-    heads = ("variant", "since first exposure", "units", "lift", "interval")
+    heads = ("variant", "since first exposure", "units", *wording.EFFECT_HEADINGS)
     return f"<h2>Does it wear off?</h2>{''.join(sentences)}{table(heads, rows, 2)}"
 
 
 def _holdout(holdout: HoldoutReadout) -> str:
     rows = []
     for c in wording.against_holdout(holdout):
-        rows.append((c.metric, wording.side(c), *wording.comparison_cells(c)))
-    heads = ("metric", "variant", "value", "holdout", "lift", "interval", "call")
+        cells = (*wording.value_cells(c), *wording.effect_cells(c, c.is_proportion))
+        rows.append((c.metric, wording.side(c), *cells, wording.call_of(c)))
+    heads = ("metric", "variant", "value", "holdout", *wording.EFFECT_HEADINGS, "call")
     caption = (
         f"{holdout.units:,} units were held out ({holdout.share:.1%} intended) and got the "
         f"control's order; {1 - holdout.alpha:.0%} intervals by unit."
@@ -188,10 +190,10 @@ def _segments(analysis: Analysis) -> str:
     for h in analysis.heterogeneity:
         rows = []
         for effect in h.effects:
-            interval = ""
-            if effect.shrunken_low is not None and effect.shrunken_high is not None:
-                interval = wording.fixed_interval(effect.shrunken_low, effect.shrunken_high)
-            difference = formatting.fixed(effect.shrunken)
+            difference = formatting.metric_difference(effect.shrunken, h.is_proportion)
+            interval = formatting.metric_difference_interval(
+                effect.shrunken_low, effect.shrunken_high, h.is_proportion
+            )
             rows.append((effect.value, f"{effect.n:,}", difference, interval))
         p = "" if h.p_adjusted is None else f" (does it differ? adjusted p = {h.p_adjusted:.3g})"
         heads = (h.segment, "units", "difference", "interval")
@@ -246,7 +248,7 @@ def _metric(line: MetricLine) -> tuple[str, ...]:
         line.per,
         formatting.window(line.window_seconds),
         f"{line.estimate.decisions:,}",
-        *wording.mean_cells(line.estimate),
+        *wording.metric_cells(line),
     )
 
 

@@ -89,6 +89,8 @@ def interaction(
             method=method,
             looks=looks,
         )
+    shares = [m.name for m in design.metrics if m.binary]
+    found = msgspec.structs.replace(found, is_proportion=value in shares)
     return msgspec.structs.replace(found, sentence=interaction_sentence(found, key, other))
 
 
@@ -152,8 +154,8 @@ def interaction_sentence(found: Interaction, key: str, other: str) -> str:
     return (
         f"The effect of {worst.variant} on {formatting.label(found.metric)} depends on the variant "
         f"of {other}: with {worst.within} it is "
-        f"{formatting.significant(worst.difference or 0.0)} from what it is with "
-        f"{found.other_control} (p = {p:.3g})."
+        f"{formatting.metric_difference(worst.difference, found.is_proportion)} from what it is "
+        f"with {found.other_control} (p = {p:.3g})."
     )
 
 
@@ -162,17 +164,19 @@ def render_interaction(found: Interaction, key: str, other: str, console: Consol
     console.print(f"[bold]{escape(key)}[/] by the variant of [bold]{escape(other)}[/]")
     console.print(escape(found.sentence), highlight=False)
     table = Table(box=SIMPLE, header_style="dim")
-    for heading in ("variant", f"with {other}'s", "units", "lift", "interval"):
+    for heading in ("variant", f"with {other}'s", "units", *wording.EFFECT_HEADINGS):
         table.add_column(heading)
     for e in found.effects:
-        table.add_row(escape(e.variant), escape(e.within), f"{e.n:,}", *wording.span_cells(e))
+        cells = wording.effect_cells(e, found.is_proportion)
+        table.add_row(escape(e.variant), escape(e.within), f"{e.n:,}", *cells)
     console.print(table)
     for term in found.terms:
         if term.low is None or term.high is None or term.difference is None:
             continue
-        low, high = formatting.significant(term.low), formatting.significant(term.high)
+        numbers = (term.difference, term.low, term.high)
+        shown = [formatting.metric_difference(x, found.is_proportion) for x in numbers]
         console.print(
             f"{escape(term.variant)} × {escape(term.within)}: difference of differences "
-            f"{formatting.significant(term.difference)}, between {low} and {high}",
+            f"{shown[0]}, between {shown[1]} and {shown[2]}",
             highlight=False,
         )

@@ -66,7 +66,7 @@ class VariantLine(msgspec.Struct, frozen=True, kw_only=True):
 
 class MetricLine(msgspec.Struct, frozen=True, kw_only=True):
     """One metric in one variant; `per` is what it is a number of: each `decision`, each `unit`, or
-    of a ratio what it divides by.
+    of a ratio what it divides by. `is_proportion` says that it is a share of these.
     """
 
     metric: str
@@ -76,6 +76,7 @@ class MetricLine(msgspec.Struct, frozen=True, kw_only=True):
     guardrail: bool
     estimate: MeanEstimate
     per: str = "decision"
+    is_proportion: bool = False
 
 
 class ShareLine(msgspec.Struct, frozen=True, kw_only=True):

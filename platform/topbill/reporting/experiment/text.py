@@ -26,6 +26,8 @@ from topbill.reporting.experiment.model import (
 _SHOWN_ACTIONS = 12
 _WIDE = 105
 """Columns of a terminal from which on every number has its place."""
+_WIDEST = 125
+"""From where on those of the effects have it, whose intervals would be broken before."""
 
 
 def render_report(report: Report, console: Console) -> None:
@@ -102,9 +104,13 @@ def _effects(analysis: Analysis, console: Console) -> Table:
     if analysis.method == "sequential":
         looks = "valid however often one looks"
     table = _titled(f"Against {analysis.control}, {1 - analysis.alpha:.0%} intervals ({looks})")
-    headings = ("value", "control", "lift", "interval", "chance", "adjusted p", "call")
+    headings = ("value", "control", "difference", "lift", "chance", "adjusted p", "call")
     # What can be had from the rest is left out of a narrow terminal, rather than cut.
-    hidden = () if console.width >= _WIDE else ("value", "control", "adjusted p")
+    hidden: list[str] = []
+    if console.width < _WIDEST:
+        hidden.append("adjusted p")
+    if console.width < _WIDE:
+        hidden += ("value", "control")
     columns = [heading for heading in headings if heading not in hidden]
     _add_columns(table, ("metric", "variant", *columns), left=("metric", "variant", "call"))
     rows = wording.rows_of(analysis)
@@ -131,13 +137,18 @@ def _print_holdout(holdout: HoldoutReadout, console: Console) -> None:
         f"Against the holdout: {holdout.units:,} units ({holdout.share:.1%} intended) that get the "
         f"control's order, {1 - holdout.alpha:.0%} intervals"
     )
-    headings = ("metric", "variant", "value", "holdout", "lift", "interval", "call")
-    _add_columns(table, headings, left=("metric", "variant", "call"))
+    headings = ("value", "holdout", "difference", "lift", "call")
+    hidden = () if console.width >= _WIDE else ("value", "holdout")
+    columns = [heading for heading in headings if heading not in hidden]
+    _add_columns(table, ("metric", "variant", *columns), left=("metric", "variant", "call"))
     for metric, group in groupby(wording.against_holdout(holdout), key=lambda c: c.metric):
         for i, comparison in enumerate(group):
             first = "" if i else escape(metric)
-            cells = wording.comparison_cells(comparison)
-            table.add_row(first, escape(wording.side(comparison)), *cells)
+            values, effect = wording.value_cells(comparison), _effect_lines(comparison)
+            texts = (*values, *effect, wording.call_of(comparison))
+            cells = dict(zip(headings, texts, strict=True))
+            side = escape(wording.side(comparison))
+            table.add_row(first, side, *(cells[h] for h in columns))
         table.add_section()
     console.print(table)
     for sentence in wording.holdout_sentences(holdout):
@@ -145,12 +156,23 @@ def _print_holdout(holdout: HoldoutReadout, console: Console) -> None:
 
 
 def _effect(c: Comparison) -> tuple[str, ...]:
-    *numbers, call = wording.comparison_cells(c)
-    chance = formatting.MISSING if c.chance_to_win is None else f"{c.chance_to_win:.0%}"
+    call = wording.call_of(c)
+    chance = formatting.chance(c.chance_to_win)
     p = formatting.MISSING if c.p_adjusted is None else f"{c.p_adjusted:.3g}"
     # Rich ends a colour with the cell.
     colour = {"better": "[green]", "worse": "[red]"}.get(call, "")
-    return *numbers, chance, p, colour + call
+    return *wording.value_cells(c), *_effect_lines(c), chance, p, colour + call
+
+
+def _effect_lines(c: Comparison) -> tuple[str, str]:
+    """The difference and the lift, each above its interval."""
+    cells = wording.effect_cells(c, c.is_proportion)
+    lift = f"{cells.lift}\n{cells.lift_interval}"
+    # Where no lift can be said, one dash is enough.
+    if cells.lift == cells.lift_interval:
+        lift = cells.lift
+    # The interval is in the unit of the difference above it.
+    return f"{cells.difference}\n{cells.interval.removesuffix(' pp')}", lift
 
 
 def _phases(phases: Sequence[Phase]) -> Table:
@@ -199,7 +221,7 @@ def _metrics(metric_lines: Sequence[MetricLine]) -> Table:
                 escape(line.per),
                 formatting.window(line.window_seconds),
                 f"{line.estimate.decisions:,}",
-                *wording.mean_cells(line.estimate),
+                *wording.metric_cells(line),
             )
         table.add_section()
     return table

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import msgspec
 
@@ -30,6 +30,7 @@ from topbill.reporting.experiment.model import (
     Health,
     HoldoutReadout,
     MeanEstimate,
+    MetricLine,
     Note,
     PropensityLine,
     Report,
@@ -300,17 +301,40 @@ def span_of_days(span: ExposureSpan) -> str:
     return f"days {span.since} to {span.until}"
 
 
-def span_cells(span: ExposureSpan | ab.EffectWithin) -> tuple[str, str]:
-    """The lift of a part of the units and its interval; the difference, or the reason, where that
-    cannot be said.
-    """
-    interval = relative_interval(span.relative_low, span.relative_high)
-    if interval:
-        return formatting.percent(span.relative, signed=True), interval
-    if span.difference is None or span.difference_low is None or span.difference_high is None:
-        return formatting.MISSING, AB_REASONS.get(span.reason, span.reason)
-    bounds = f"{_difference(span.difference_low)} to {_difference(span.difference_high)}"
-    return _difference(span.difference), bounds
+EFFECT_HEADINGS = ("difference", "interval", "lift", "interval of lift")
+"""What the columns of `effect_cells` are called."""
+
+
+class EffectCells(NamedTuple):
+    """An effect as a table has it: the difference and the lift, each with its interval."""
+
+    difference: str
+    interval: str
+    lift: str
+    lift_interval: str
+
+
+def effect_cells(
+    effect: Comparison | ExposureSpan | ab.EffectWithin, is_proportion: bool
+) -> EffectCells:
+    """The effect's cells; in place of an interval the reason where there is none."""
+    difference = formatting.metric_difference(effect.difference, is_proportion)
+    low, high = effect.difference_low, effect.difference_high
+    interval = formatting.metric_difference_interval(low, high, is_proportion)
+    if low is None or high is None:
+        interval = AB_REASONS.get(effect.reason, effect.reason)
+    # A lift needs a control that can be told from zero; a difference does not.
+    lift = formatting.percent(effect.relative, signed=True)
+    bounds = relative_interval(effect.relative_low, effect.relative_high)
+    return EffectCells(difference, interval, lift, bounds or formatting.MISSING)
+
+
+def effect_in_words(effect: Comparison | ExposureSpan, is_proportion: bool) -> tuple[str, str]:
+    """The lift and its interval, or the difference where no lift can be said."""
+    cells = effect_cells(effect, is_proportion)
+    if effect.relative_low is None:
+        return cells.difference, cells.interval
+    return cells.lift, cells.lift_interval
 
 
 def changes(found: Novelty, alpha: float) -> bool:
@@ -329,9 +353,7 @@ def novelty_sentence(found: Novelty) -> str:
     first, last = told[0], told[-1]
     parts = []
     for span in (first, last):
-        size = _difference(span.difference or 0.0)
-        if span.relative is not None:
-            size = formatting.percent(span.relative, signed=True)
+        size, _ = effect_in_words(span, found.is_proportion)
         parts.append(f"{size} on {span_of_days(span)}")
     return (
         f"The effect of {found.variant} on {formatting.label(found.metric)} by days since a unit's "
@@ -342,9 +364,9 @@ def novelty_sentence(found: Novelty) -> str:
 def holdout_sentences(holdout: HoldoutReadout) -> list[str]:
     """What all variants together do against the holdout, and what must be known of it."""
     (first,) = [c for c in holdout.together if c.metric == holdout.primary]
-    *_, lift, interval, call = comparison_cells(first)
-    name = formatting.label(first.metric)
-    sentence = f"All variants together against the holdout: {lift} {name}, {interval} ({call})."
+    size, interval = effect_in_words(first, first.is_proportion)
+    name, call = formatting.label(first.metric), call_of(first)
+    sentence = f"All variants together against the holdout: {size} {name}, {interval} ({call})."
     if not call:
         sentence = f"Nothing to say of the holdout yet: {interval}."
     if holdout.sample_ratio.alarm:
@@ -462,24 +484,15 @@ def denominators_sentence(analysis: Analysis) -> str:
     return f"{verdict} ({formatting.label(least.metric)}: {numbers}; p = {least.p_value:.3g})"
 
 
-def comparison_cells(c: Comparison) -> tuple[str, str, str, str, str]:
-    """Value, control's value, lift, interval, call: relative where that can be said, the reason
-    where nothing can.
-    """
-    values = formatting.fixed(c.value), formatting.fixed(c.control_value)
-    # A lift says more than a difference, but needs a control that can be told from zero.
-    relative = relative_interval(c.relative_low, c.relative_high)
-    if relative:
-        return *values, formatting.percent(c.relative, signed=True), relative, CALLS[c.call]
-    if c.difference is None or c.difference_low is None or c.difference_high is None:
-        difference = formatting.MISSING if c.difference is None else _difference(c.difference)
-        return *values, difference, AB_REASONS.get(c.reason, c.reason), ""
-    interval = f"{_difference(c.difference_low)} to {_difference(c.difference_high)}"
-    return *values, _difference(c.difference), interval, CALLS[c.call]
+def value_cells(c: Comparison) -> tuple[str, str]:
+    """The variant's value and the control's."""
+    value = formatting.metric_value(c.value, c.is_proportion)
+    return value, formatting.metric_value(c.control_value, c.is_proportion)
 
 
-def _difference(x: float) -> str:
-    return formatting.with_minus(f"{x:+.4g}")
+def call_of(c: Comparison) -> str:
+    """What the comparison says; empty where it has no interval to say it by."""
+    return "" if c.difference_low is None else CALLS[c.call]
 
 
 def relative_interval(low: float | None, high: float | None) -> str:
@@ -501,6 +514,15 @@ def mean_cells(mean: MeanEstimate) -> tuple[str, str]:
     if mean.low is None or mean.high is None:
         return formatting.fixed(mean.value), REASONS[mean.reason]
     return formatting.fixed(mean.value), fixed_interval(mean.low, mean.high)
+
+
+def metric_cells(line: MetricLine) -> tuple[str, str]:
+    """The same of a metric."""
+    mean = line.estimate
+    value = formatting.metric_value(mean.value, line.is_proportion)
+    if mean.low is None or mean.high is None:
+        return value, REASONS[mean.reason]
+    return value, formatting.metric_interval(mean.low, mean.high, line.is_proportion)
 
 
 def fixed_interval(low: float, high: float, digits: int = 4) -> str:
