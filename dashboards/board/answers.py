@@ -23,8 +23,8 @@ STILL = 300.0
 """Seconds without a publication after which the worker is missed."""
 _SPOKEN = {"No traffic": "without traffic", "Winner": "with a winner", "Harm": "harmful"}
 """How a standing's word goes on after a number of experiments, where not as it is."""
-_URGENT = ("Harm", "Worse", "Withheld", "Winner", "Ahead")
-"""What the morning asks for first."""
+_URGENT = ("Worse", "Withheld", "Winner", "Ahead")
+"""What the morning asks for first, where nothing does harm."""
 _FEW, _MANY = 0.005, 0.25
 """Exploring less than the first is hardly any; more than the second, and the policy is still
 looking.
@@ -58,6 +58,12 @@ def all_experiments(reports: Sequence[tuple[str, Report]], age: float = 0.0) -> 
     """
     standings = [(title, standing(report)) for title, report in reports]
     sentence = _counted([where.word for _, where in standings])
+    # What is shown to do harm is stopped first, whatever else cannot be believed.
+    for title, where in standings:
+        if where.word == "Harm":
+            word = where.word if is_still(age) else "Decide today"
+            step = f"{title}: {where.next}"
+            return structs.replace(where, word=word, sentence=sentence, next=step)
     # A number that cannot be believed is worse news than a bad one, so alarms come before verdicts.
     alarmed = [(title, alarms(report)) for title, report in reports if alarms(report)]
     if alarmed:

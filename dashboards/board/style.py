@@ -40,9 +40,11 @@ RULE = alt.value(GREY)
 _PADDING = {"left": 0, "top": 4, "right": 8, "bottom": 0}
 LIFT = "datum.value === 0 ? '0%' : replace(format(datum.value, '+,.0%'), '-', '−')"
 """How an axis of lifts is labelled."""
-POINTS = "replace(format(100 * datum.value, '+,.3~f'), '-', '−') + ' pp'"
+POINTS = (
+    "(datum.value === 0 ? '0' : replace(format(100 * datum.value, '+,.3~f'), '-', '−')) + ' pp'"
+)
 """How an axis of differences of rates is."""
-NUMBER = "replace(format(datum.value, '+,.3~f'), '-', '−')"
+NUMBER = "datum.value === 0 ? '0' : replace(format(datum.value, '+,.3~f'), '-', '−')"
 """How one of other differences is."""
 
 

@@ -12,16 +12,14 @@ import yaml
 from board import answers, charts, choose, data, frame, pieces, words
 from board.terms import TERMS
 from topbill.ab import REASONS as AB_REASONS
-from topbill.ab import Analysis, Comparison
+from topbill.ab import Analysis, Comparison, ExposureSpan
 from topbill.domain.margin import amount
 from topbill.reporting import REASONS, Report
 from topbill.reporting.experiment.wording import (
     CALLS,
     GUARDRAILS,
     PHASE_HEADINGS,
-    EffectCells,
     against_holdout,
-    call_of,
     effect_cells,
     effect_in_words,
     excluded_sentence,
@@ -129,12 +127,17 @@ def grey(analysis: Analysis) -> str:
     return data.experiment(analysis.experiment).control.name
 
 
-def effect_columns(cells: EffectCells) -> dict[str, str]:
-    """An effect in a table: the difference and the lift beside each other, each with its
-    interval.
+def effect_columns(
+    effect: Comparison | ExposureSpan, is_proportion: bool
+) -> tuple[dict[str, str], str]:
+    """An effect in a table: the difference and the lift beside each other, each with its interval;
+    and why there is none, which is read in a column of words.
     """
     headings = ("difference", "95% interval", "lift", "95% of the lift")
-    return dict(zip(headings, cells, strict=True))
+    cells, why = effect_cells(effect, is_proportion), ""
+    if effect.difference_low is None:
+        cells, why = cells._replace(interval=words.MISSING), cells.interval
+    return dict(zip(headings, cells, strict=True)), why
 
 
 def over_time(key: str, analysis: Analysis) -> None:
@@ -169,13 +172,7 @@ def metrics(report: Report, analysis: Analysis) -> None:
     )
     lines = []
     for c in rows_of(analysis):
-        # The reason why nothing can be said is the reading, in a column that is made for words.
-        reading = AB_REASONS.get(c.reason, c.reason)
-        cells = effect_cells(c, c.is_proportion)
-        if c.difference_low is None:
-            cells = cells._replace(interval=words.MISSING)
-        else:
-            reading = f"{SIGNS[c.call]} {CALLS[c.call]}"
+        effect, why = effect_columns(c, c.is_proportion)
         value, control = value_cells(c)
         lines.append(
             {
@@ -183,9 +180,9 @@ def metrics(report: Report, analysis: Analysis) -> None:
                 "variant": str(c.variant),
                 "value": value,
                 "control": control,
-                **effect_columns(cells),
+                **effect,
                 "chance better": words.chance(c.chance_to_win),
-                "reading": reading,
+                "reading": why or f"{SIGNS[c.call]} {CALLS[c.call]}",
             }
         )
     pieces.table(pd.DataFrame(lines), f"{report.experiment}-metrics")
@@ -281,13 +278,14 @@ def novelty(report: Report) -> None:
     for found in report.novelty:
         st.markdown(words.plain(novelty_sentence(found)))
         for span in found.spans:
-            cells = effect_cells(span, found.is_proportion)
+            effect, why = effect_columns(span, found.is_proportion)
             lines.append(
                 {
                     "variant": found.variant,
                     "since first exposure": span_of_days(span),
                     "units": words.count(span.n),
-                    **effect_columns(cells),
+                    **effect,
+                    "reading": why,
                 }
             )
     pieces.table(pd.DataFrame(lines), f"{report.experiment}-novelty")
@@ -304,15 +302,15 @@ def holdout(report: Report) -> None:
     lines = []
     for c in against_holdout(readout):
         value, held = value_cells(c)
-        call = call_of(c)
+        effect, why = effect_columns(c, c.is_proportion)
         lines.append(
             {
                 "metric": words.label(c.metric),
                 "variant": side(c),
                 "value": value,
                 "holdout": held,
-                **effect_columns(effect_cells(c, c.is_proportion)),
-                "reading": f"{SIGNS[c.call]} {call}" if call else words.MISSING,
+                **effect,
+                "reading": why or f"{SIGNS[c.call]} {CALLS[c.call]}",
             }
         )
     pieces.table(pd.DataFrame(lines), f"{report.experiment}-holdout")

@@ -210,7 +210,7 @@ def _novelty(
         n, n_control = int(treated.units[k]), int(control.units[k])
         span = ExposureSpan(since=since, until=until, n=n, n_control=n_control)
         if min(n, n_control) < LEAST_UNITS:
-            spans.append(msgspec.structs.replace(span, reason=reasons.TOO_FEW_UNITS))
+            spans.append(msgspec.structs.replace(span, reason=reasons.THIN_SPAN))
             continue
         usable.append(k)
         spans.append(_span(span, metric, variant, treated, control, k, rule))

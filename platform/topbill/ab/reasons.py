@@ -10,6 +10,7 @@ OK = ""
 NO_TRAFFIC = "no_traffic"
 MISSING_CONTROL = "missing_control"
 TOO_FEW_UNITS = "too_few_units"
+THIN_SPAN = "thin_span"
 NO_VALUES = "no_values"
 INFINITE_VALUES = "infinite_values"
 ALL_ZERO = "all_zero"
@@ -30,6 +31,7 @@ REASONS: dict[str, str] = reasons(
     NO_TRAFFIC,
     MISSING_CONTROL,
     TOO_FEW_UNITS,
+    THIN_SPAN,
     NO_VALUES,
     INFINITE_VALUES,
     ALL_ZERO,

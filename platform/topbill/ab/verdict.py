@@ -358,7 +358,8 @@ def _guardrail_clauses(
         wait = _wait(by_status["undecided"])
         yield f"{labels} not yet known to be harmless{wait}", GUARDRAIL_UNDECIDED
     if by_status["unknown"]:
-        why = by_status["unknown"][0].reason
+        code = by_status["unknown"][0].reason
+        why = reasons.REASONS.get(code, code)
         yield f"{_labels(by_status['unknown'])} cannot be judged ({why})", GUARDRAIL_UNKNOWN
 
 

@@ -24,6 +24,7 @@ REASONS = MappingProxyType(
         # Too little of it, or nothing that varies.
         "missing_control": "the control has no units, so there is nothing to compare with",
         "too_few_units": "fewer than two independent units: no uncertainty can be computed",
+        "thin_span": "fewer than 100 units of one of the two variants came on these days",
         "too_early": "too few whole days have passed since units' first exposure",
         "too_few_draws": "too few draws for a test or an estimate",
         "too_few_rewards": "too few of its draws earned anything",

@@ -21,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).parents[3] / "dashboards"))
 from browsed import browse, layers
 from browsing import CHROMIUM, FLAGS
 from filled import EXPERIMENTS, record_visits
+from phased import record_phases
 
 APP = Path(__file__).parents[3] / "dashboards" / "app.py"
 Open = Callable[..., AppTest]
@@ -93,6 +94,12 @@ def drawn(tmp_path_factory: pytest.TempPathFactory, examples: dict[str, Experime
 def hushed(tmp_path_factory: pytest.TempPathFactory, examples: dict[str, Experiment]) -> Path:
     """A log too short to speak for another policy."""
     return record_visits(tmp_path_factory.mktemp("hushed"), [examples["home-artwork"]], 40)
+
+
+@pytest.fixture(scope="session")
+def phased(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Shares changed on the way, units held out and left out."""
+    return record_phases(tmp_path_factory.mktemp("phased"))
 
 
 @pytest.fixture

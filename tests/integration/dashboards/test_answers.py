@@ -12,6 +12,7 @@ import pytest
 from msgspec.structs import replace
 
 from topbill import reporting
+from topbill.ab import GuardrailResult
 from topbill.reporting import page
 from topbill.reporting.experiment.wording import Standing
 from topbill.reporting.queries import action_values, exposure
@@ -56,10 +57,19 @@ def test_the_morning_asks_for_the_urgent_first(answers: Any, demo: Path, uneven:
     assert answers.all_experiments([("Won", winner), ("Lost", loser)]).next.startswith(
         "Lost: Stop it"
     )
+    # What stands still for hours has nothing to be decided today.
+    old = answers.all_experiments([("Won", winner)], answers.STILL + 1.0)
+    assert (found.word, old.word, old.tone) == ("Decide today", "Winner", "good")
     found = answers.all_experiments([("Won", winner), ("Lost", loser), ("Split", alarming)])
     assert found.word == "Look into it"
     assert "1 raises an alarm" in found.sentence
     assert found.next.startswith("Split: Units were not split")
+    broken = GuardrailResult(metric="abandon", variant="linucb", margin=0.02, status="worse")
+    harm = replace(calm.ab.verdict, codes=["guardrail_worse"])
+    harmful = replace(calm, ab=replace(calm.ab, verdict=harm, guardrails=[broken]))
+    found = answers.all_experiments([("Split", alarming), ("Broken", harmful)])
+    assert (found.word, found.tone) == ("Decide today", "bad")
+    assert found.next.startswith("Broken: Don't ship what breaks a guardrail")
 
 
 def test_a_bandit_is_spoken_of_by_what_it_does(answers: Any, demo: Path) -> None:

@@ -33,7 +33,7 @@ OWN = {
     "always",
 }
 """Labels that need no explanation: an experiment's own names."""
-FOLDERS = ("demo", "empty", "alone", "uneven", "hushed")
+FOLDERS = ("demo", "empty", "alone", "uneven", "hushed", "phased")
 
 
 def said(app: AppTest) -> str:
@@ -181,6 +181,41 @@ def test_the_experiment_page_gives_verdict_lift_interval_and_next_step(
     assert {"metric", "variant", "lift", "95% interval"} <= set(metrics.columns)
     assert set(metrics["variant"]) == {"thompson", "linucb", "uniform"}
     assert metrics["lift"].str.fullmatch(r"[+−]?\d[\d.,]*[%×]?|–").all()
+
+
+def test_rates_are_percentages_with_differences_in_points_and_lifts_beside_them(
+    open_app, phased: Path
+) -> None:
+    app = open_app(phased, "experiment")
+    assert not app.exception
+    metrics = next(table for table in tables(app) if "chance better" in table)
+    by_metric = metrics.set_index("metric")
+    percent, points = r"\d[\d.]*%", r"[+−]?\d[\d.]* pp"
+    for rate in ("play", "abandon", "shared"):
+        row = by_metric.loc[rate]
+        assert re.fullmatch(percent, row["value"]), rate
+        assert re.fullmatch(percent, row["control"]), rate
+        assert re.fullmatch(points, row["difference"]), rate
+        assert re.fullmatch(r"[+−]\d[\d.]* to [+−]\d[\d.]* pp", row["95% interval"]), rate
+    assert re.fullmatch(r"[+−][\d.]+% to [+−][\d.]+%", by_metric.loc["play", "95% of the lift"])
+    # Of next to nothing there is no lift, and a difference all the same.
+    shared = by_metric.loc["shared"]
+    assert (shared["lift"], shared["95% of the lift"]) == ("–", "–")
+    minutes = by_metric.loc["minutes per unit"]
+    assert not re.search("%|pp", " ".join(minutes[["value", "control", "difference"]]))
+    held_out = next(table for table in tables(app) if "holdout" in table)
+    assert re.fullmatch(percent, held_out["holdout"][0])
+    assert re.fullmatch(points, held_out["difference"][0])
+
+
+def test_phases_and_what_is_not_counted_are_shown(open_app, phased: Path) -> None:
+    app = open_app(phased, "experiment")
+    phases = next(table for table in tables(app) if "what changed" in table)
+    assert list(phases["what changed"]) == ["", "editorial 80% → 50%, thompson 20% → 50%"]
+    text = said(app)
+    assert "Not counted:" in text
+    assert "units left out by their context" in text
+    assert "changed variant; each counts for the one that it was given first" in text
 
 
 def test_a_sample_ratio_mismatch_withholds_the_verdict(open_app, uneven: Path) -> None:

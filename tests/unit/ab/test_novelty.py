@@ -4,8 +4,10 @@ and a trend only where there is one.
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
+import msgspec
 import numpy as np
 import pandas as pd
 import pytest
@@ -13,6 +15,7 @@ import pytest
 from topbill.ab import Novelty, novelty
 from topbill.ab.novelty import SPANS
 from topbill.domain.errors import BadData, BadRequest
+from topbill.reporting.experiment.wording import novelty_sentence
 
 COLUMNS: dict[str, Any] = {"unit": "unit", "variant": "variant", "control": "old", "value": "play"}
 
@@ -123,11 +126,21 @@ def test_weak_data_says_why_there_is_no_trend() -> None:
     found = only(novelty(rows, **COLUMNS, time="moment"))
     assert found.reason == "too_early"
     assert found.p_value is None
-    assert {span.reason for span in found.spans} <= {"", "too_few_units"}
+    assert {span.reason for span in found.spans} <= {"", "thin_span"}
     nobody = rows[rows.variant == "new"]
     assert only(novelty(nobody, **COLUMNS, time="moment")).reason == "missing_control"
     same = world(np.random.default_rng(11), 0.0).assign(play=1.0)
     assert only(novelty(same, **COLUMNS, time="moment")).p_value is None
+
+
+def test_without_any_lift_the_trend_is_told_in_differences() -> None:
+    """Where nobody in the control ever does it, a lift divides by nothing."""
+    rows = world(np.random.default_rng(17), 0.0)
+    rows.loc[rows.variant == "old", "play"] = 0.0
+    found = only(novelty(rows, **COLUMNS, time="moment"))
+    sentence = novelty_sentence(msgspec.structs.replace(found, is_proportion=True))
+    assert found.p_adjusted is not None
+    assert re.search(r"\+[\d.]+ pp on day 0, \+[\d.]+ pp on day", sentence)
 
 
 def test_what_cannot_be_meant_is_refused_by_name() -> None:

@@ -80,6 +80,21 @@ def test_a_lift_that_cannot_be_said_is_a_difference_with_a_real_minus() -> None:
     assert "−0.1 completed plays, between −0.15 and +0.05" in found.sentence
 
 
+def test_a_difference_of_rates_is_told_in_percentage_points() -> None:
+    bounds = {"difference": 0.0304, "difference_low": 0.0099, "difference_high": 0.0509}
+    found = told(comparison(relative=None, is_proportion=True, **bounds))
+    assert "+3.04 pp completed plays, between +0.99 pp and +5.09 pp" in found.sentence
+
+
+def test_why_a_guardrail_cannot_be_judged_is_told_in_words() -> None:
+    unknown = GuardrailResult(
+        metric="abandon", variant="thompson", margin=0.02, status="unknown", reason="all_zero"
+    )
+    found = verdict(called([comparison()], 0.05), [unknown], SPLIT, "editorial")
+    why = "the metric is zero for every unit of both variants"
+    assert f"abandon cannot be judged ({why})" in found.sentence
+
+
 @pytest.mark.parametrize(
     ("share", "text"), [(0.062, "+6.2%"), (-0.0031, "−0.31%"), (12.345, "+1,234.5%")]
 )

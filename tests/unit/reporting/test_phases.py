@@ -163,6 +163,9 @@ def test_shares_that_were_changed_and_put_back_withhold_nothing(tmp_path: Path) 
     # 14% and 13% of the hash change variant with the shares, of the 1,500 who came back.
     assert 350 < report.ab.sample_ratio.moved < 460
     assert report.ab.sample_ratio.mixed == 0
+    # Each once, also who stands in two variants' lines.
+    assert report.units == 5_000
+    assert sum(line.units for line in report.variants) > 5_000
     assert any("shares were changed on 2024-10-05" in note for note in report.ab.notes)
     off = msgspec.structs.replace(report.ab.verdict, codes=["sample_ratio_mismatch"])
     withheld = msgspec.structs.replace(report, ab=msgspec.structs.replace(report.ab, verdict=off))

@@ -4,6 +4,7 @@ is missing.
 
 from __future__ import annotations
 
+import json
 import math
 import re
 import sys
@@ -22,6 +23,7 @@ from rich.console import Console
 from scipy import stats
 
 from topbill import reporting
+from topbill.domain import formatting
 from topbill.domain.decision import Origin, decision_rows, reward_rows
 from topbill.domain.errors import LogError, NotFound
 from topbill.domain.records import Action, Decision, Placement, RewardEvent
@@ -129,6 +131,34 @@ def text(found: reporting.Report, width: int = 160) -> str:
     console = Console(width=width, file=StringIO())
     reporting.render_text(found, console)
     return console.file.getvalue()
+
+
+def test_rates_are_read_in_per_cent_beside_the_lift_and_are_fractions_in_json(
+    tmp_path: Path,
+) -> None:
+    found = made(tmp_path, **trial(0.2))
+    assert found.ab is not None
+    play = next(c for c in found.ab.comparisons if c.metric == "play")
+    assert play.is_proportion
+    assert play.value is not None
+    assert 0.0 < play.value < 1.0
+    value, points = formatting.rate(play.value), formatting.points(play.difference)
+    interval = formatting.points_interval(play.difference_low, play.difference_high)
+    lift = formatting.percent(play.relative, signed=True)
+    page, terminal = reporting.to_html(found), text(found)
+    assert all(number in page for number in (value, points, interval, lift))
+    assert all(number in terminal for number in (value, points, lift))
+    row = next(line for line in terminal.splitlines() if points in line)
+    assert row.index(points) < row.index(lift)
+    # A number that is no share has no sign of one.
+    watched = next(c for c in found.ab.comparisons if c.metric == "watched")
+    assert not watched.is_proportion
+    assert f"<td>{formatting.value(watched.value)}</td>" in page
+    (line, *_) = [line for line in found.metrics if line.metric == "play"]
+    assert formatting.rate(line.estimate.value) in terminal
+    as_json = json.loads(reporting.to_json(found))
+    (entry, *_) = [c for c in as_json["ab"]["comparisons"] if c["metric"] == "play"]
+    assert entry["value"] == play.value
 
 
 def test_the_mean_and_its_interval_are_those_of_unit_totals(tmp_path: Path) -> None:

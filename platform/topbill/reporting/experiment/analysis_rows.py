@@ -328,6 +328,11 @@ class AnalysisRows:
                 estimates[name, variant_name] = estimate
         return counts, estimates
 
+    def units(self) -> int:
+        """How many units were in a variant, each once however many it was in."""
+        query = f"SELECT count(DISTINCT {identifier(UNIT)}) AS n FROM {_TABLE}"  # noqa: S608  (our own names)
+        return int(self._database.row(query)["n"])
+
     def excluded(self) -> dict[str, int]:
         """Decisions that no number is made of, by reason."""
         return excluded_decisions(self._database, self._tables.key, _TABLE, OBJECTIVE)

@@ -165,7 +165,8 @@ def _report(
         published_at=times["published_at"],
         first_at=times["first_at"],
         last_at=times["last_at"],
-        units=sum(v.units for v in variants),
+        # Not their sum: who changed variant stands in two lines.
+        units=rows.units(),
         # Those of its own units: what it was asked for others is in `health.reasons`.
         decisions=sum(v.decisions for v in variants),
         variants=variants,

@@ -346,7 +346,8 @@ def novelty_sentence(found: Novelty) -> str:
     """How the effect goes with the days since the first exposure, from the first to the last that
     could be told.
     """
-    told = [span for span in found.spans if not span.reason]
+    # Without a lift there is a difference still, where the control cannot be told from zero.
+    told = [span for span in found.spans if span.difference_low is not None]
     if found.p_adjusted is None or not told:
         why = AB_REASONS[found.reason]
         return f"{found.variant}: no trend can be tested yet ({why})."
