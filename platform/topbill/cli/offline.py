@@ -6,12 +6,13 @@ import sys
 from collections.abc import Iterable
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import cyclopts
+from cyclopts import Parameter
 
 from topbill.cli.shell import DATA, Data, Json, app, err, out, print_json, progress
-from topbill.domain.errors import NotFound
+from topbill.domain.errors import BadRequest, NotFound
 
 if TYPE_CHECKING:
     from topbill.log import Log
@@ -76,21 +77,37 @@ def obd(file: Path, *, policy: tuple[str, ...] = (), json_: Json = False) -> Non
 
 
 @app.command
-def verify(key: str, *, experiments: Path | None = None, data: Data = DATA) -> None:
+def verify(
+    key: str | None = None,
+    *,
+    files: Annotated[bool, Parameter(negative="")] = False,
+    repair: Annotated[bool, Parameter(negative="")] = False,
+    experiments: Path | None = None,
+    data: Data = DATA,
+) -> None:
     """Fold an experiment's log again from the start; exit 0 when it reaches the stored state, bit
-    by bit. Vowpal Wabbit's is compared by what it predicts and weighs.
+    by bit. Vowpal Wabbit's is compared by what it predicts and weighs. With --files, look for
+    damage of the files instead.
 
     Args:
-        key: The experiment.
+        key: The experiment; left out with --files.
+        files: Read the log's files and say what is damaged; exit 0 where nothing is.
+        repair: With --files: keep what is damaged aside, and go on with what can be read of it.
+            Nothing else may be at work on the folder.
         experiments: Folder of its file; left out, its newest revision in the log's audit is taken.
     """
-    from topbill.log import LOG_FILE, open_log
+    if files == (key is not None):
+        raise BadRequest("verify", "expected an experiment's key, or --files")
+    if key is None:
+        _verify_files(data, repair=repair)
+        return
+    if repair:
+        raise BadRequest("verify --repair", "expected --files with it")
+    from topbill.log import open_log
     from topbill.worker import archive
     from topbill.worker.verification import verify as fold_and_compare
 
-    if not (data / LOG_FILE).exists():
-        raise NotFound(f"{data}: no log there; expected the data folder of `topbill up`")
-    with closing(open_log(data / LOG_FILE)) as log:
+    with closing(open_log(_log_of(data))) as log:
         if experiments is None:
             experiment = _from_audit(key, log, data)
         else:
@@ -115,6 +132,37 @@ def verify(key: str, *, experiments: Path | None = None, data: Data = DATA) -> N
             out.print(sentence, highlight=False, soft_wrap=True)
     if not verification.same:
         sys.exit(1)
+
+
+def _verify_files(data: Path, *, repair: bool) -> None:
+    from topbill.log.mending import log_damage, mend_journal
+    from topbill.worker.loop import only_worker
+
+    path = _log_of(data)
+    if repair:
+        with only_worker(data):
+            mended = mend_journal(path)
+        if mended is not None:
+            out.print(
+                f"{mended.damage}\ntaken over: {mended.rows:,} rows in {mended.groups:,} groups; "
+                f"the damaged file is kept as {mended.kept}",
+                highlight=False,
+                soft_wrap=True,
+            )
+    damage = log_damage(path)
+    for sentence in damage:
+        out.print(sentence, highlight=False, soft_wrap=True, markup=False)
+    if damage:
+        sys.exit(1)
+    out.print(f"{data}: no file of the log is damaged", highlight=False, soft_wrap=True)
+
+
+def _log_of(data: Path) -> Path:
+    from topbill.log import LOG_FILE
+
+    if not (data / LOG_FILE).exists():
+        raise NotFound(f"{data}: no log there; expected the data folder of `topbill up`")
+    return data / LOG_FILE
 
 
 def _from_audit(key: str, log: Log, data: Path) -> Experiment:

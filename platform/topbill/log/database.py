@@ -176,6 +176,15 @@ class LogDatabase:
         except sqlite3.Error as error:
             raise LogError(f"{self.path}: cannot read: {error}") from error
 
+    def damage(self) -> list[str]:
+        """What SQLite finds wrong with the file's pages and indexes, at most ten things."""
+        found = [str(row[0]) for row in self.rows("PRAGMA integrity_check(10)")]
+        return [f"{self.path}: damaged: {each}" for each in found if each != "ok"]
+
+    def generation(self) -> int:
+        """That of the journal's frames which the tables do not hold yet."""
+        return int(self.rows("SELECT generation FROM journal")[0][0])
+
     def checkpoint(self) -> None:
         """Move the WAL into the file as far as readers allow, so that no API process has to."""
         try:

@@ -8,8 +8,7 @@ next generation.
 
     log.journal   ┌ frame ┬ frame ┬ frame ┬──── what an earlier generation left, or zeros ────┐
                   0                       end
-    frame         length | checksum | generation | stamp | payload
-    log.state     generation | end        (memory-mapped: 16 bytes that all processes share)
+    log.state     generation | end | damage   (memory-mapped: 24 bytes that all processes share)
 
 The state file is a hint that lives in the page cache. What counts is what the tables say was
 drained and what a frame's checksum proves, so that a power cut at any moment loses nothing
@@ -20,6 +19,12 @@ acknowledged:
   misses, since its caller sends the same ids again;
 - while draining: the rows and the next generation are one transaction of the tables. If it did not
   happen, the frames are still of the current generation; if it did, they are of an older one.
+
+A frame that was made durable and cannot be read any more is damage, and damage is an error for
+everybody until it is mended: what is written behind it would look safe and be found by nobody. It
+shows in three ways: frames of this generation lie behind the place (each was written when all
+before it were durable); the state, of this generation, knows of a later end; or the first frame is
+neither of this generation nor of the one before, so that the file belongs to other tables.
 """
 
 from __future__ import annotations
@@ -28,23 +33,20 @@ import fcntl
 import mmap
 import os
 import struct
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple, TypeAlias
-
-import msgspec
+from typing import TypeAlias
 
 from topbill.domain.errors import LogError
+from topbill.log import frames
 from topbill.log.entries import Rows
 
-_HEAD = struct.Struct("<IIQQ")
-"""Payload's length, checksum, generation, stamp (µs)."""
-_CHECKED = struct.Struct("<QQQ")
-"""What the checksum covers beside the payload: generation, start, stamp."""
 _STATE = struct.Struct("<QQ")
 """Generation, end."""
+_DAMAGE = struct.Struct("<Q")
+"""Behind the state: 0, or one more than the byte from which frames cannot be read."""
+_SHARED = _STATE.size + _DAMAGE.size
 _UNSURE = 2**64 - 1
 """The end that says: ask the tables which generation they hold."""
 _STEP = 1 << 20
@@ -56,18 +58,6 @@ them.
 
 Position: TypeAlias = tuple[int, int]
 """A generation, and a byte of its frames."""
-
-
-class Frame(NamedTuple):
-    """Rows that were made durable together at `at` (µs), and where in the file their frame ends."""
-
-    end: int
-    at: int
-    rows: Rows
-
-
-_pack = msgspec.msgpack.Encoder().encode
-_rows = msgspec.msgpack.Decoder(Rows)
 
 
 class Journal:
@@ -98,9 +88,9 @@ class Journal:
         """Map the state and find the end, alone among all processes."""
         fcntl.flock(self._lock, fcntl.LOCK_EX)
         try:
-            if os.fstat(self._lock).st_size < _STATE.size:
-                os.ftruncate(self._lock, _STATE.size)
-            self._state = mmap.mmap(self._lock, _STATE.size)
+            if os.fstat(self._lock).st_size < _SHARED:
+                os.ftruncate(self._lock, _SHARED)
+            self._state = mmap.mmap(self._lock, _SHARED)
             self._size = os.fstat(self._file).st_size
             # Whatever the state says: it may be of before a power cut, or of another folder.
             self._recover()
@@ -129,6 +119,12 @@ class Journal:
         """Whether the tables hold all there is. Without the lock, of a moment ago."""
         return self.position[1] == 0
 
+    def check(self) -> None:
+        """Raises LogError where somebody found it damaged."""
+        (damaged,) = _DAMAGE.unpack_from(self._state, _STATE.size)
+        if damaged:
+            raise self._damage(damaged - 1)
+
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Alone among all processes; with the end of the file known, whatever the last holder died
@@ -142,6 +138,7 @@ class Journal:
                 f"{self.path}: cannot lock: {error}; expected a file system that can"
             ) from error
         try:
+            self.check()
             if not self.certain:
                 self._recover()
             yield
@@ -151,11 +148,7 @@ class Journal:
     def write(self, rows: Rows, at: int) -> None:
         """Make rows durable. Raises LogError, then nothing of them is stored."""
         generation, start = self.position
-        # Without its last field where that is empty: so an earlier version, which knows no events
-        # of units, reads what a later one wrote as long as none came.
-        payload = _pack(rows if rows.unit_events else rows[:2])
-        checksum = _checksum(generation, start, at, payload)
-        frame = _HEAD.pack(len(payload), checksum, generation, at) + payload
+        frame = frames.pack(generation, start, at, frames.payload_of(rows))
         end = start + len(frame)
         # Back-pressure: a journal that grows means that nobody drains. One frame is always taken,
         # so that a group larger than the limit is not refused for ever.
@@ -178,19 +171,17 @@ class Journal:
         # Last, for other processes read up to here without the lock.
         _STATE.pack_into(self._state, 0, generation, end)
 
-    def read(self, start: int, end: int) -> Iterator[Frame]:
+    def read(self, start: int, end: int) -> Iterator[frames.Frame]:
         """The frames of this generation from `start` to `end`. Raises LogError where one is
-        damaged.
+        damaged, and from then on nobody writes.
         """
         generation = self.position[0]
         reached = start
-        for frame in self._frames(generation, start, end):
+        for frame in frames.frames(self._file, generation, start, end):
             reached = frame.end
             yield frame
         if reached != end:
-            raise LogError(
-                f"{self.path}: damaged at byte {reached:,} of {end:,}; the rows before it were read"
-            )
+            raise self._damage(reached)
 
     def doubt(self) -> None:
         """Until `restart`, only the tables know which generation they hold: who takes the lock next
@@ -203,27 +194,37 @@ class Journal:
         _STATE.pack_into(self._state, 0, generation, 0)
 
     def _recover(self) -> None:
-        """Find the end: past the last frame of what the tables don't hold yet."""
+        """Find the end: past the last frame of what the tables don't hold yet. Raises LogError
+        where there is damage.
+        """
         generation, end = self._drained(), 0
-        for frame in self._frames(generation, 0, os.fstat(self._file).st_size):
+        size = os.fstat(self._file).st_size
+        for frame in frames.frames(self._file, generation, 0, size):
             end = frame.end
+        noted, noted_end = self.position
+        is_cut = noted == generation and noted_end != _UNSURE and noted_end > end
+        if is_cut or next(frames.frames_behind(self._file, generation, end), None) is not None:
+            raise self._damage(end)
+        first = frames.frame_at(self._file, 0, size)
+        # None of this generation is there yet: then the first is what was drained last.
+        if end == 0 and first is not None and first.generation != generation - 1:
+            raise LogError(
+                f"{self.path}: belongs to another log: it holds rows that "
+                f"{self.path.with_suffix('.sqlite').name} does not know of; put the two files that "
+                "belong together back, or take what it holds over with `topbill verify --files "
+                "--repair`"
+            )
+        _DAMAGE.pack_into(self._state, _STATE.size, 0)
         _STATE.pack_into(self._state, 0, generation, end)
 
-    def _frames(self, generation: int, start: int, end: int) -> Iterator[Frame]:
-        """Frame after frame, up to the first that is none."""
-        while start + _HEAD.size <= end:
-            head = os.pread(self._file, _HEAD.size, start)
-            length, checksum, frame_generation, at = _HEAD.unpack(head)
-            frame_end = start + _HEAD.size + length
-            # The length is not proven yet: an older generation's bytes, or torn ones, may say
-            # anything, and must not make us read gigabytes.
-            if frame_generation != generation or frame_end > end:
-                return
-            payload = os.pread(self._file, length, start + _HEAD.size)
-            if _checksum(generation, start, at, payload) != checksum:
-                return
-            yield Frame(frame_end, at, _rows.decode(payload))
-            start = frame_end
+    def _damage(self, byte: int) -> LogError:
+        """Note for all processes that frames cannot be read from `byte` on."""
+        _DAMAGE.pack_into(self._state, _STATE.size, byte + 1)
+        return LogError(
+            f"{self.path}: damaged at byte {byte:,}; what was stored before that is sure, and "
+            "nothing more is stored; take over what can still be read with `topbill verify "
+            "--files --repair`"
+        )
 
     def _grow(self, needed: int) -> None:
         """More of the file, written with zeros: a write into what is there already changes no
@@ -236,8 +237,8 @@ class Journal:
         self._size = size
 
 
-def _checksum(generation: int, start: int, at: int, payload: bytes) -> int:
-    """Of the payload at that very place in that very generation: what an older one left there
-    doesn't pass.
+def reset_state(file: int, generation: int) -> None:
+    """Let who takes the lock next look for the end, in the file that lies there then. `file` is the
+    state's descriptor, locked.
     """
-    return zlib.crc32(payload, zlib.crc32(_CHECKED.pack(generation, start, at)))
+    os.pwrite(file, _STATE.pack(generation, _UNSURE) + bytes(_DAMAGE.size), 0)

@@ -11,7 +11,8 @@ import msgspec
 
 from topbill.domain.records import Decision
 from topbill.log.entries import EventKey, UnitEventKey
-from topbill.log.journal import Frame, Position
+from topbill.log.frames import Frame
+from topbill.log.journal import Position
 
 _decode = msgspec.json.Decoder(Decision).decode
 

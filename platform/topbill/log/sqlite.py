@@ -83,7 +83,7 @@ class SqliteLog(Log):
         self._clock = clock
         self._database = LogDatabase(path)
         try:
-            self._journal = Journal(path.with_suffix(".journal"), self._generation)
+            self._journal = Journal(path.with_suffix(".journal"), self._database.generation)
         except OSError as error:
             self._database.close()
             raise LogError(
@@ -110,8 +110,11 @@ class SqliteLog(Log):
         self._database.close()
 
     def check(self) -> None:
-        """Raises LogError where its files are no longer those that lie at its path."""
+        """Raises LogError where its files are no longer those that lie at its path, or its journal
+        is damaged.
+        """
         self._files_guard.check()
+        self._journal.check()
 
     # ------------------------------------------------------------------ intake
 
@@ -276,7 +279,7 @@ class SqliteLog(Log):
         with ExitStack() as journal_lock:
             with self._database.transaction():
                 newest = int(self._database.execute(_NEWEST_STAMP).fetchone()[0])
-                generation = self._generation()
+                generation = self._database.generation()
                 # In doubt, read nothing before the lock has settled where the journal ends.
                 moved = self._journal.position[1] if self._journal.certain else 0
                 newest = self._move(0, moved, newest)
@@ -322,9 +325,6 @@ class SqliteLog(Log):
         for chunk in _chunks(values, len(columns) * _ROWS_PER_STATEMENT):
             marks = ",".join([_marks(len(columns))] * (len(chunk) // len(columns)))
             self._database.execute(f"{insert} VALUES {marks} ON CONFLICT DO NOTHING", chunk)
-
-    def _generation(self) -> int:
-        return int(self._database.rows("SELECT generation FROM journal")[0][0])
 
     # ------------------------------------------------------------------ feed
 

@@ -241,6 +241,30 @@ def test_verify_exits_0_when_it_reaches_the_stored_state_and_1_when_not(
     assert (done.returncode, "differs" in done.stdout) == (1, True)
 
 
+def test_verify_files_names_what_is_damaged_and_takes_over_what_can_be_read(
+    folder: Path, tmp_path: Path
+) -> None:
+    data = tmp_path / "data"
+    with open_log(data / "log.sqlite") as log:
+        for name in ("a", "b", "c"):
+            event = RewardEvent(decision_id=name, event_id="e", event="play", value=1.0)
+            log.append([], [event])
+    files = ("verify", "--files", "--data", data)
+    assert topbill(*files).returncode == 0
+    with (data / "log.journal").open("r+b") as file:
+        file.seek(50)
+        file.write(b"\xff")
+    done = topbill(*files)
+    assert (done.returncode, "log.journal: damaged at byte 0" in done.stdout) == (1, True)
+    done = topbill(*files, "--repair")
+    assert (done.returncode, "2 rows in 2 groups" in done.stdout) == (0, True), done.stdout
+    assert topbill(*files).returncode == 0
+    for wrong in (("verify",), ("verify", "art", "--files"), ("verify", "art", "--repair")):
+        done = topbill(*wrong, "--data", data)
+        assert done.returncode != 0
+        assert "Traceback" not in done.stderr
+
+
 def test_a_simulation_prints_a_line_a_variant(folder: Path) -> None:
     lines = json.loads(topbill("simulate", folder / "art.yaml", "--rounds", "300", "--json").stdout)
     assert {line["variant"] for line in lines} == {"editorial", "thompson", "uniform"}
