@@ -40,12 +40,14 @@ _REFUSALS = {
     401: "No valid key, or one that has expired",
     403: "The key's scopes do not cover this; or a web page sent it to a service without keys",
     404: "No such experiment",
+    408: "The head or the body took too long to come",
     409: "The id was used before with another request",
     413: "The body is larger than 1 MB",
     415: "The body's content-type is not application/json",
     421: "Called by a name that is not the service's (`--host-names`)",
     422: "The body has the wrong form; `error.path` names the culprit",
     429: "The key is over its rate; `Retry-After` says when to come again",
+    431: "The address and the headers are too large",
     503: "The log can't be written now; nothing was stored",
 }
 

@@ -14,7 +14,7 @@ from topbill.domain.errors import TopbillError
 from topbill.migration import migrate
 from topbill.service import audit
 from topbill.service.app import create_app
-from topbill.service.buffered import BufferedProtocol
+from topbill.service.connections import BoundedProtocol, raise_file_limit, room
 from topbill.service.drain import VARIABLE as DRAIN
 from topbill.service.keys import Keys
 from topbill.service.settings import Settings
@@ -50,11 +50,15 @@ def serve(
     settings.open_log().close()
     _check_address(host, port)
     os.environ[DRAIN] = str(drain)
+    raise_file_limit()
+    _, backlog = room()
     common = {
         "host": host,
         "port": port,
         "loop": "uvloop",
-        "http": BufferedProtocol,
+        "http": BoundedProtocol,
+        "ws": "none",
+        "backlog": backlog,
         "access_log": False,
         "log_level": "warning",
         "server_header": False,

@@ -14,7 +14,7 @@ from topbill.service.browsers import ForeignRequests
 from topbill.service.keys import Keys
 from topbill.service.settings import Settings
 
-DECIDE = b'{"experiment": "art"}'
+DECIDE = b'{"experiment": "art", "decision_id": "of-a-page"}'
 JSON = {"content-type": "application/json"}
 # What a page can send without asking first (the Fetch standard's "simple" requests).
 SIMPLE = (
@@ -41,8 +41,7 @@ def test_a_form_of_a_page_stores_nothing(bare: TestClient, kind: str) -> None:
             assert answer.status_code == 415
             assert answer.json()["error"]["code"] == "unsupported_media_type"
             assert "application/json" in answer.json()["error"]["message"]
-        page = client.get("/metrics").text
-        assert 'topbill_decisions_total{experiment="art"' not in page or "art" not in page
+        assert client.get("/v1/decisions/of-a-page").status_code == 404
 
 
 @pytest.mark.parametrize(

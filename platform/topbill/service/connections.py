@@ -1,0 +1,269 @@
+"""Connections are bounded: in how many there are, how long each may take for a request's head and
+body, and how large a head may be. So none that is half open, slow or silent keeps others out.
+
+uvicorn has a time-out for idle connections only, and would take as many as there are file
+descriptors: then nobody could connect, and the log could not be opened either.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import resource
+from enum import Enum, auto
+from http import HTTPStatus
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from uvicorn.server import ServerState
+
+from topbill.service import telemetry
+from topbill.service.bodies import problem
+from topbill.service.buffered import BufferedProtocol
+
+LARGEST_HEAD = 32_768
+"""Bytes of the address and the headers of a request."""
+MOST_HEADERS = 100
+_MOST_FILES = 65_536
+_MOST_CONNECTIONS = 10_000
+_LONGEST_BACKLOG = 2_048
+_OWN_FILES = 128
+"""Files that the log, snapshots and the like may have open in a process."""
+_SWEEP_SECONDS = 1.0
+
+
+class Waiting(Enum):
+    """What a connection waits for."""
+
+    HEAD = auto()
+    """The rest of a request's head, or its first byte on a new connection."""
+    BODY = auto()
+    ANSWER = auto()
+    """The answer, until all of it is sent."""
+    IDLE = auto()
+    """The next request; or that the last bytes are taken, on a connection that is closing."""
+
+
+SECONDS = {Waiting.HEAD: 10.0, Waiting.BODY: 30.0, Waiting.ANSWER: 60.0, Waiting.IDLE: 15.0}
+"""How long each may take at most. uvicorn itself closes an idle connection after 5."""
+_DROPPED_FIRST = (Waiting.HEAD, Waiting.IDLE, Waiting.BODY)
+"""Whose oldest connection makes room for a new one, in this order. One that waits for its answer is
+never dropped."""
+
+
+def raise_file_limit() -> None:
+    """Allow this process, and those that it starts, as many open files as it may allow itself."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, _MOST_FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def room() -> tuple[int, int]:
+    """How many connections a process may have under its limit of open files, and how many may wait
+    to be accepted: those come in one go, so there must be files for them beside the others."""
+    files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    if files == resource.RLIM_INFINITY:
+        files = _MOST_FILES
+    kept = min(_OWN_FILES + _LONGEST_BACKLOG, files // 2)
+    return min(files - kept, _MOST_CONNECTIONS), max(16, kept - _OWN_FILES)
+
+
+class Connections:
+    """All connections of a process, by what they wait for, those that have waited longest first."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, most: int) -> None:
+        self._loop = loop
+        self._most = most
+        # All of a phase have the same time, so the order of entering is that of the deadlines.
+        self._deadlines: dict[Waiting, dict[BoundedProtocol, float]] = {
+            phase: {} for phase in Waiting
+        }
+        self._sweeping = False
+
+    def __len__(self) -> int:
+        return sum(len(deadlines) for deadlines in self._deadlines.values())
+
+    def make_room(self) -> bool:
+        """Drop a connection where there are too many; whether there is room for a new one."""
+        if len(self) < self._most:
+            return True
+        for phase in _DROPPED_FIRST:
+            oldest = next(iter(self._deadlines[phase]), None)
+            if oldest is not None:
+                self.leave(oldest, phase)
+                oldest.transport.abort()
+                return True
+        return False
+
+    def enter(self, connection: BoundedProtocol, phase: Waiting) -> None:
+        """The connection waits for something else from now on."""
+        self._deadlines[phase][connection] = self._loop.time() + SECONDS[phase]
+        if not self._sweeping:
+            self._sweeping = True
+            self._loop.call_later(_SWEEP_SECONDS, self._sweep)
+
+    def leave(self, connection: BoundedProtocol, phase: Waiting) -> None:
+        """The connection does not wait for this any more."""
+        self._deadlines[phase].pop(connection, None)
+
+    def _sweep(self) -> None:
+        """End what has waited too long."""
+        now = self._loop.time()
+        for phase, deadlines in self._deadlines.items():
+            late = []
+            for connection, deadline in deadlines.items():
+                if deadline > now:
+                    break
+                late.append(connection)
+            for connection in late:
+                connection.expire(phase)
+        self._sweeping = len(self) > 0
+        if self._sweeping:
+            self._loop.call_later(_SWEEP_SECONDS, self._sweep)
+
+
+_connections: WeakKeyDictionary[ServerState, Connections] = WeakKeyDictionary()
+
+
+class BoundedProtocol(BufferedProtocol):
+    """uvicorn's HTTP protocol, bounded."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        connections = _connections.get(self.server_state)
+        if connections is None:
+            connections = Connections(self.loop, room()[0])
+            _connections[self.server_state] = connections
+        self._all = connections
+        self._phase = Waiting.HEAD
+        self._request = 0
+        """Which request of the connection, and below, which one the phase belongs to."""
+        self._phase_request = 0
+        self._in_head = self._in_body = False
+        self._received = 0
+        """Bytes since the last request whose head was complete."""
+        self._too_large = ""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Start a connection; refuse it where there are too many that wait for answers."""
+        has_room = self._all.make_room()
+        super().connection_made(transport)
+        self._all.enter(self, self._phase)
+        if not has_room:
+            self._refuse(503, "too_many_connections", "all connections are busy; try again", 1)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End a connection."""
+        self._all.leave(self, self._phase)
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Take what came. A head that is too large is refused when it is, not when it ends."""
+        if self.transport.is_closing():
+            return
+        self._received += len(data)
+        super().data_received(data)
+        if self._in_head and self._received > LARGEST_HEAD:
+            self._refuse_head(f"over {LARGEST_HEAD:,} bytes")
+        self._note_phase()
+
+    def on_message_begin(self) -> None:
+        """A request begins."""
+        self._request += 1
+        self._in_head = True
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        """A request's head is there, and its work can begin."""
+        self._in_head, self._in_body = False, True
+        # Only where much came is it worth adding up.
+        if self._received > LARGEST_HEAD:
+            size = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
+            if size > LARGEST_HEAD:
+                self._too_large = f"over {LARGEST_HEAD:,} bytes"
+        if len(self.headers) > MOST_HEADERS:
+            self._too_large = f"over {MOST_HEADERS} headers"
+        if self._too_large:
+            # The parser hands it on as an error of its own, which ends in `send_400_response`.
+            raise ValueError(self._too_large)
+        self._received = 0
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """A request is there as a whole."""
+        self._in_body = False
+        super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """An answer was handed to the socket."""
+        super().on_response_complete()
+        self._note_phase()
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what is no HTTP."""
+        if self._too_large:
+            self._refuse_head(self._too_large)
+        else:
+            self._refuse(400, "malformed", msg)
+
+    def expire(self, phase: Waiting) -> None:
+        """End the connection, which has waited too long; tell whoever still sends."""
+        waits = phase in (Waiting.HEAD, Waiting.BODY)
+        if not waits or self._request == 0 or self.transport.is_closing():
+            self._all.leave(self, phase)
+            self.transport.abort()
+            return
+        what = "head" if phase is Waiting.HEAD else "body"
+        self._refuse(408, "timeout", f"the {what} took over {SECONDS[phase]:.0f} s; send it faster")
+        self._note_phase()
+
+    def _note_phase(self) -> None:
+        phase = self._phase_now()
+        if phase is self._phase and self._request == self._phase_request:
+            return
+        self._all.leave(self, self._phase)
+        self._phase, self._phase_request = phase, self._request
+        # One that is lost already has left for good.
+        if self.parser is not None:
+            self._all.enter(self, phase)
+
+    def _phase_now(self) -> Waiting:
+        if self.transport.is_closing():
+            return Waiting.IDLE
+        if self._in_head:
+            return Waiting.HEAD
+        if self._in_body:
+            return Waiting.BODY
+        if self.cycle is not None and not self.cycle.response_complete:
+            return Waiting.ANSWER
+        return Waiting.IDLE
+
+    def _refuse_head(self, message: str) -> None:
+        self._refuse(431, "head_too_large", f"{message} of address and headers; send less")
+
+    def _refuse(self, status: int, code: str, message: str, after: int | None = None) -> None:
+        """Answer by hand, since no request has come as far as the application, and close."""
+        telemetry.REFUSED.labels(str(status)).inc()
+        if self.transport.is_closing():
+            return
+        body = problem(code, message)
+        lines = [
+            f"HTTP/1.1 {status} {HTTPStatus(status).phrase}",
+            "content-type: application/json",
+            f"content-length: {len(body)}",
+            "connection: close",
+        ]
+        if after is not None:
+            lines.append(f"retry-after: {after}")
+        if self._may_answer():
+            self.transport.write("\r\n".join([*lines, "", ""]).encode() + body)
+        self.transport.close()
+
+    def _may_answer(self) -> bool:
+        """Whether the next answer that the caller waits for is that of the request which has come
+        last. An answer of an earlier one would be taken for it."""
+        if self.cycle is None:
+            return True
+        if self._in_body and not self._too_large:
+            return not self.pipeline and not self.cycle.response_started
+        return bool(self.cycle.response_complete)
