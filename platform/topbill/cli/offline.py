@@ -17,6 +17,7 @@ from topbill.domain.errors import BadRequest, NotFound
 if TYPE_CHECKING:
     from topbill.log import Log
     from topbill.spec import Experiment
+    from topbill.worker.verification import Verification
 
 
 @app.command
@@ -92,8 +93,10 @@ def verify(
     Args:
         key: The experiment; left out with --files.
         files: Read the log's files and say what is damaged; exit 0 where nothing is.
-        repair: With --files: keep what is damaged aside, and go on with what can be read of it.
-            Nothing else may be at work on the folder.
+        repair: Write what the log leads to as the next version, where the stored state differs or
+            cannot be read; service and worker may be at work, and go on from it. With --files: keep
+            what is damaged aside, and go on with what can be read of it; nothing else may be at
+            work on the folder.
         experiments: Folder of its file; left out, its newest revision in the log's audit is taken.
     """
     if files == (key is not None):
@@ -101,10 +104,9 @@ def verify(
     if key is None:
         _verify_files(data, repair=repair)
         return
-    if repair:
-        raise BadRequest("verify --repair", "expected --files with it")
     from topbill.log import open_log
     from topbill.worker import archive
+    from topbill.worker.verification import repair as write_again
     from topbill.worker.verification import verify as fold_and_compare
 
     with closing(open_log(_log_of(data))) as log:
@@ -114,6 +116,20 @@ def verify(
             experiment = _from_files(key, experiments)
         with err.status(f"folding the log of {key}"):
             verification = fold_and_compare(log, experiment, archive.reader(data))
+        repaired = None
+        if repair and not verification.same:
+            repaired = write_again(log, verification)
+    _print_verification(key, verification)
+    if repaired is not None:
+        out.print(
+            f"{key}: written again as version {repaired.version}; services go on from it",
+            soft_wrap=True,
+        )
+    elif not verification.same:
+        sys.exit(1)
+
+
+def _print_verification(key: str, verification: Verification) -> None:
     stored = verification.snapshot
     verdict = "[green]equals[/]" if verification.same else "[red]differs from[/]"
     undecided = any(comparison.same is None for comparison in verification.comparisons.values())
@@ -130,8 +146,6 @@ def verify(
         if before is not None and before != now:
             sentence = f"  {variant}: learned by {before}, folded again by {now}"
             out.print(sentence, highlight=False, soft_wrap=True)
-    if not verification.same:
-        sys.exit(1)
 
 
 def _verify_files(data: Path, *, repair: bool) -> None:

@@ -42,27 +42,25 @@ def adopt_newest(log: Log, compiled: CompiledExperiment, after: int = 0) -> Adop
         try:
             snapshot = log.snapshot(key, head.version)
             if snapshot is not None:
-                fits = compiled.adopt(snapshot)
-                return Adoption(
-                    snapshot if fits else None, newest, _problem(key, heads, wrong, head)
-                )
-        except LogError as error:
-            if not isinstance(error, DamagedSnapshot):
-                raise
-            wrong = wrong or str(error)
+                adopted = snapshot if compiled.adopt(snapshot) else None
+                return Adoption(adopted, newest, _problem(compiled, newest, wrong))
         except Exception as error:
-            # The policy's own bytes, which it may refuse in whatever way its library does.
-            wrong = wrong or f"{type(error).__name__}: {error}"
-    return Adoption(None, newest, _problem(key, heads, wrong, None))
+            # A policy refuses bytes in whatever way its library does.
+            if isinstance(error, LogError) and not isinstance(error, DamagedSnapshot):
+                raise
+            # Without its remedy, which stands once at the end.
+            wrong = wrong or str(error).partition("; write it again")[0] or type(error).__name__
+    return Adoption(None, newest, _problem(compiled, newest, wrong))
 
 
-def _problem(key: str, heads: list[SnapshotHead], wrong: str, used: SnapshotHead | None) -> str:
-    if not wrong:
+def _problem(compiled: CompiledExperiment, newest: SnapshotHead | None, wrong: str) -> str:
+    """What to say of a newest version that could not be read."""
+    if not wrong or newest is None:
         return ""
-    instead = "the experiment begins as it was before it learned"
-    if used is not None:
-        instead = f"version {used.version} is used"
+    version = compiled.version
+    instead = f"version {version} is used" if version else "it begins as before it learned"
     return (
-        f"version {heads[0].version} cannot be read ({wrong}); {instead} until the worker has "
-        f"learned what is missing from the log, or you run `topbill verify {key} --repair`"
+        f"version {newest.version} cannot be read ({wrong}); {instead} until the worker has "
+        "learned what is missing from the log; or write it again: "
+        f"topbill verify {compiled.experiment.key} --repair"
     )

@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 
 from topbill.domain.chance import hash64, uniforms
-from topbill.domain.errors import BadRequest, NotFound
+from topbill.domain.errors import BadRequest, NotFound, PolicyError
 from topbill.domain.records import (
     NULL,
     Actions,
@@ -205,9 +205,16 @@ class Engine:
             return None
         # Compiled anew, for the version that decides now must go on deciding.
         compiled = CompiledExperiment(current.experiment)
-        if decision.policy_version and (snapshot is None or not compiled.adopt(snapshot)):
+        if decision.policy_version and not _adopts(compiled, snapshot):
             return None
         return _explain(compiled, compiled.policies[decision.variant], decision)
+
+
+def _adopts(compiled: CompiledExperiment, snapshot: Snapshot | None) -> bool:
+    try:
+        return snapshot is not None and compiled.adopt(snapshot)
+    except PolicyError:
+        return False  # it can't be read any more
 
 
 def _explain(

@@ -13,7 +13,7 @@ import numpy as np
 from topbill.domain.errors import PolicyError
 from topbill.domain.records import Floats
 
-LEARN_ANEW = "remove it and let the worker learn from the log anew"
+LEARN_ANEW = "write it again: topbill verify KEY --repair"
 """What helps against a state that can't be loaded."""
 
 

@@ -21,10 +21,10 @@ from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
 
 from topbill import __version__, pages, spec
-from topbill.domain.errors import LogError, NotFound
+from topbill.domain.errors import DamagedSnapshot, LogError, NotFound
 from topbill.domain.records import Decision
 from topbill.engine import CompiledExperiment, Engine
-from topbill.service import audit, openapi, telemetry
+from topbill.service import audit, openapi, telemetry, worker_health
 from topbill.service.admission import Admission
 from topbill.service.asgi import Receive, Scope, Send
 from topbill.service.backend import Backend
@@ -130,9 +130,14 @@ def _add_routes(app: FastAPI, backend: Backend, page_service: PageService) -> No
             return {"status": "draining"}
         try:
             await _check_log(backend)
+            worker = worker_health.worker_health(backend.log)
         except Exception as error:
             response.status_code = 503
             return {"status": "unavailable", "log": str(error)}
+        troubles = worker_health.troubles(worker)
+        for key in sorted(app.state.follower.unreadable):
+            message = f"the newest version of {key} cannot be read; an earlier one is used"
+            troubles.append(worker_health.Trouble("snapshot_unreadable", message))
         # Anybody may ask, without a key: which files, but not what stands in them.
         files = sorted({problem.file for problem in app.state.follower.problems})
         return {
@@ -144,6 +149,8 @@ def _add_routes(app: FastAPI, backend: Backend, page_service: PageService) -> No
                 for key, compiled in engine.experiments.items()
                 if compiled.failures
             },
+            "worker": msgspec.structs.asdict(worker),
+            "troubles": [msgspec.structs.asdict(trouble) for trouble in troubles],
         }
 
     @app.get(
@@ -251,7 +258,10 @@ def _explained(backend: Backend, decision: Decision) -> dict[str, Any]:
     """A decision with the scores that it was drawn from and the rewards that came of it."""
     version = decision.policy_version
     with backend.settings.open_log() as log:
-        snapshot = log.snapshot(decision.experiment, version) if version else None
+        try:
+            snapshot = log.snapshot(decision.experiment, version) if version else None
+        except DamagedSnapshot:
+            snapshot = None
         rewards = log.events(decision.decision_id)
     return {
         **msgspec.structs.asdict(decision),

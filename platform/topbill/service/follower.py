@@ -15,9 +15,9 @@ import msgspec
 from topbill import pages, spec
 from topbill.domain.assignment import Assignment, assignment_changes, moves_units
 from topbill.domain.errors import FileProblem, SpecError, TopbillError
-from topbill.engine import CompiledExperiment, Engine
+from topbill.engine import CompiledExperiment, Engine, adopt_newest
 from topbill.log.protocol import Revision
-from topbill.service import telemetry
+from topbill.service import telemetry, worker_health
 from topbill.service.page import PageService
 from topbill.service.settings import Settings
 
@@ -92,6 +92,8 @@ class Follower:
         self._tried: dict[str, tuple[CompiledExperiment, int]] = {}
         """Which version was last tried on which compiled experiment."""
         self._file_problems: tuple[FileProblem, ...] = ()
+        self.unreadable: dict[str, str] = {}
+        """Why the newest version of an experiment can't be read, by experiment."""
         self.changes: dict[str, AssignmentChange | None] = {}
         """When units were last given other variants, by experiment; None where never."""
 
@@ -114,6 +116,7 @@ class Follower:
         self._log.tend()
         self._take_over_files()
         self._adopt_snapshots()
+        worker_health.count(worker_health.worker_health(self._log))
         if self._page_service is not None:
             self._page_service.follow(self._log)
 
@@ -155,10 +158,17 @@ class Follower:
             # changes: then the experiment is another object.
             if newest > compiled.version and self._tried.get(key) != (compiled, newest):
                 self._tried[key] = (compiled, newest)
-                snapshot = self._log.snapshot(key, newest)
-                if snapshot is not None:
-                    compiled.adopt(snapshot)
+                adoption = adopt_newest(self._log, compiled, after=compiled.version)
+                self._note_unreadable(key, adoption.problem)
             telemetry.POLICY_VERSION.labels(key).set(compiled.version)
+
+    def _note_unreadable(self, key: str, problem: str) -> None:
+        """One experiment's damaged version is its own trouble: the others adopt theirs."""
+        if problem:
+            _logger.warning("%s: %s", key, problem)
+            self.unreadable[key] = problem
+        else:
+            self.unreadable.pop(key, None)
 
 
 async def follow(follower: Follower, stopped: asyncio.Event) -> None:

@@ -39,6 +39,23 @@ POLICY_VERSION = Gauge(
     multiprocess_mode="min",
 )
 
+# What the log says of the worker: of several processes any says the same, so the last one counts.
+QUARANTINED = Gauge(
+    "topbill_quarantined_total",
+    "Rows of the log that were set aside, since there is the log",
+    multiprocess_mode="mostrecent",
+)
+WORKER_ALIVE = Gauge(
+    "topbill_worker_alive",
+    "1 while the worker gives signs of life",
+    multiprocess_mode="mostrecent",
+)
+WORKER_LAG = Gauge(
+    "topbill_worker_lag_seconds",
+    "How old the record in the lake is",
+    multiprocess_mode="mostrecent",
+)
+
 
 # `labels` checks and hashes its arguments at each call; for a label set that comes thousands of
 # times a second it is asked once.

@@ -27,6 +27,8 @@ _logger = logging.getLogger("topbill")
 _PAUSE = 0.2
 PUBLISH_EVERY = 2.0
 """Seconds between two publications: how old the lake is at most while the worker keeps up."""
+BEAT_EVERY = 1.0
+"""Seconds between two signs of life that it leaves in the log for services to see."""
 
 
 @contextmanager
@@ -68,14 +70,21 @@ class Worker:
             lambda: self._experiments,
             learned=self.learner.needed_after,
             problems=self.problems,
+            progressed=self._beat,
         )
         self._published_at = 0.0
         self._signals_at = 0.0
+        self._beat_at = 0.0
+        before = self._log.heartbeat()
+        if before is not None:
+            # How old the record is doesn't begin anew with the worker.
+            self.publisher.published_at = before.published_at
 
     def step(self) -> bool:
         """Whether there is more to do at once."""
         # First of all: where the log's files were replaced under it, nothing below may be written.
         self._log.check()
+        self._beat()
         self._reload()
         # Learning before publishing: the log lets go of what the learner has behind it, and what
         # was learned in this step is behind it already.
@@ -105,6 +114,12 @@ class Worker:
         stuck = [Problem("learning", key, "", message) for key, message in self.learner.failures]
         damaged = [Problem("snapshot", key, "", text) for key, text in self.learner.unreadable()]
         return files + stuck + damaged
+
+    def _beat(self) -> None:
+        """Leave a sign of life, once a second at most."""
+        if time.monotonic() - self._beat_at >= BEAT_EVERY:
+            self._log.beat(self.publisher.published_at)
+            self._beat_at = time.monotonic()
 
     def _reload(self) -> None:
         """Take over edited files. Where one of them is wrong, all stay as they were: half of an

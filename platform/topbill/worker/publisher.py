@@ -48,7 +48,8 @@ class Publisher:
     `experiments` gives the experiments as they are now, `problems` what is wrong now. `learned`
     gives the last `seq` of decisions that no learner needs any more; without it the log forgets by
     age alone. `keep_log` (seconds) is how long rows stay in the log; default: the longest metric
-    window and an hour, and `RETRIED_WITHIN` at least for events of units.
+    window and an hour, and `RETRIED_WITHIN` at least for events of units. `progressed` is called
+    after each part of a step that may take long.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class Publisher:
         learned: Callable[[], int] | None = None,
         problems: Callable[[], Sequence[Problem]] = tuple,
         keep_log: float | None = None,
+        progressed: Callable[[], None] = lambda: None,
     ) -> None:
         self._log = log
         self._lake = lake
@@ -67,6 +69,7 @@ class Publisher:
         self._learned = learned
         self._problems = problems
         self._keep_log = keep_log
+        self._progressed = progressed
         self._steps = 0
         self._compactor = ThreadPoolExecutor(1, "compactor")
         self._compaction: Future[int] | None = None
@@ -177,6 +180,7 @@ class Publisher:
         """
         set_aside(self._log, aside)
         self._lake.append(name, table, through)
+        self._progressed()
         return len(table)
 
     def _publish_unit_events(self) -> int:

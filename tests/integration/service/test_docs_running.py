@@ -50,7 +50,7 @@ def test_the_queries_run(client: TestClient, folder: Path, tmp_path: Path) -> No
         double or single
         for double, single in re.findall(r"topbill sql (?:\"([^\"]+)\"|'([^']+)')", PAGE)
     ]
-    assert len(queries) == 2
+    assert len(queries) == 3
     for query in queries:
         command = [sys.executable, "-m", "topbill", "sql", query, "--data", str(tmp_path / "data")]
         assert subprocess.run(command, capture_output=True, check=False).returncode == 0, query

@@ -203,8 +203,7 @@ class VW:
         # VW may crash on a damaged model, so it never sees one.
         if state.ids != [" ".join(self._command)] or digest != _digest(model):
             raise PolicyError(
-                "state of vw: damaged, or made with other options; `topbill verify` tells which "
-                "states the log leads to"
+                f"state of vw: damaged, or made with other options; {codec.LEARN_ANEW}"
             )
         return model
 
