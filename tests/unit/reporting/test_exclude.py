@@ -16,6 +16,7 @@ from topbill.domain.errors import SpecError
 from topbill.domain.records import Decision, RewardEvent
 from topbill.engine import DecideRequest, Engine
 from topbill.reporting.experiment.plan import plan
+from topbill.reporting.queries import exposure, series
 from topbill.spec import Experiment
 from topbill.testing import a_decision, an_experiment, publish
 
@@ -101,6 +102,16 @@ def test_the_record_of_before_is_read_without_them(tmp_path: Path) -> None:
     part = reporting.load_experiment_report("home", tmp_path / "some", until="2026-09-21T14:15:00Z")
     assert part.excluded["excluded_context"] < 100
     assert plan("home", tmp_path / "some").metric is not None
+    # What else pages show of them is of the same units: the curve of the lift, and what was shown.
+    folder = tmp_path / "some"
+    curve = series.progress(folder, "home")
+    last = curve[curve.variant == "b"].iloc[-1]
+    found = some.ab.comparisons[0]
+    got = [last.units, last.relative, last.relative_low, last.relative_high]
+    assert got == pytest.approx([50, found.relative, found.relative_low, found.relative_high])
+    assert series.units_over_time(folder, "home").groupby("variant").units.max()["b"] == 50
+    shown = exposure.positions(folder, "home", "b").shown.sum()
+    assert shown == next(v.decisions for v in some.variants if v.variant == "b") == 100
 
 
 def play(number: int) -> RewardEvent:

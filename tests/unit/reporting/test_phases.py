@@ -497,3 +497,21 @@ def test_the_curve_of_the_lift_ends_where_the_report_stands_although_shares_chan
     assert np.isnan(last.loc["old", "relative"])
     # What each variant earned is of all its decisions, as it was.
     assert curve.decisions.sum() == 7_000
+
+
+def test_who_changed_variant_counts_for_the_first_on_the_curve_too(tmp_path: Path) -> None:
+    """With all that they did since, as in the report: else the curve would promise more."""
+    stages = [
+        Stage(experiment(THIRDS), range(3_000), 0.2),
+        Stage(experiment(MOST_FRESH), range(6_000), 0.2, days=2),
+    ]
+    record(tmp_path, stages, lift={"fresh": 0.3})
+    report = reporting.load_experiment_report("home", tmp_path)
+    assert report.ab is not None
+    assert report.ab.sample_ratio.moved > 300
+    (fresh,) = [c for c in report.ab.comparisons if c.variant == "fresh"]
+    curve = series.progress(tmp_path, "home", points=10)
+    last = curve[curve.variant == "fresh"].iloc[-1]
+    expected = [fresh.relative, fresh.relative_low, fresh.relative_high]
+    got = [last.relative, last.relative_low, last.relative_high]
+    assert got == pytest.approx(expected, rel=5e-3)

@@ -169,16 +169,18 @@ def estimate_pair(
     )
 
 
-def pooled_pair(pairs: Sequence[Pair]) -> Pair:
-    """The pairs of several strata as one, weighed by precision as `_precisions` does with units;
-    the first reason where none of them can be read."""
-    thick = [p for p in pairs if not p.reason and min(p.n, p.n_control) >= THIN]
+def pooled_pair(pairs: Sequence[Pair], sizes: Sequence[tuple[float, float]] | None = None) -> Pair:
+    """The pairs of several strata as one, weighed by precision as `_precisions` does with units, or
+    with `sizes`, those of each pair's arms in what the values are means over; the first reason
+    where none of them can be read."""
     ones, others, weights = [], [], []
-    for pair in thick:
+    for pair, (n, m) in zip(pairs, sizes or [(p.n, p.n_control) for p in pairs], strict=True):
+        if pair.reason or min(pair.n, pair.n_control) < THIN:
+            continue
         if pair.treated is not None and pair.control is not None:
             ones.append(pair.treated)
             others.append(pair.control)
-            weights.append(pair.n * pair.n_control / (pair.n + pair.n_control))
+            weights.append(n * m / (n + m))
     if not weights:
         unread = [p for p in pairs if p.reason]
         return unread[0] if unread else Pair(None, None, reasons.THIN_STRATA, 0, 0)

@@ -7,11 +7,19 @@ exposure, and left out with all its decisions: nothing of that can be an effect 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
 import msgspec
 
 from topbill.domain.exclusion import Exclusion
 from topbill.domain.sql import identifier, quoted
-from topbill.reporting.queries.database import AnalyticsDatabase
+from topbill.reporting.queries.database import (
+    AnalyticsDatabase,
+    experiment_row,
+    open_database,
+)
 
 _EXCLUDED = "report_excluded"
 
@@ -48,3 +56,19 @@ def counted_decisions(database: AnalyticsDatabase, key: str, spec: str) -> str |
         )
         FROM {home}.main.decisions d
             LEFT JOIN {_EXCLUDED} x ON d.experiment = {quoted(key)} AND x.unit = d.unit"""  # noqa: S608  (quoted)
+
+
+@contextmanager
+def open_counted(data: Path | str, key: str) -> Iterator[AnalyticsDatabase]:
+    """The analytics database, whose view `decisions` says of units that the experiment's file
+    leaves out now that they are in no variant: what pages show is of the report's units.
+
+    Raises:
+        NotFound: nothing was published yet, or there is no such experiment.
+        LogError: a query fails.
+    """
+    with open_database(data) as database:
+        counted = counted_decisions(database, key, experiment_row(database, key)["spec"])
+        if counted is not None:
+            database.execute(f"CREATE TEMP VIEW decisions AS {counted}")
+        yield database

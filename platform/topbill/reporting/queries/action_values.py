@@ -13,11 +13,11 @@ import pandas as pd
 
 from topbill.domain.reasons import reasons
 from topbill.domain.sql import identifier
+from topbill.reporting.experiment.exclusion import open_counted
 from topbill.reporting.experiment.segments import context_struct, groupings
 from topbill.reporting.queries.action_versions import LABELS, make_action_labels
 from topbill.reporting.queries.database import (
     AnalyticsDatabase,
-    open_database,
     published_experiment,
     published_us,
     sampled_one_in,
@@ -63,7 +63,7 @@ def action_values(
         own where it stood first), draws (of all variants that speak for the value), value with low
         and high (95%, by unit) and reason (of `REASONS`). No line where no decision is mature.
     """
-    with open_database(data) as database:
+    with open_counted(data, key) as database:
         _make_cells(database, key, variant, segment, group)
         shown = _shown_first(database, key, variant, segment, group)
         rows = database.rows(
@@ -344,7 +344,7 @@ def _reason(stages: list[_Stage]) -> str:
 
 def groups(data: Path | str, key: str) -> dict[str, list[str]]:
     """The context features that make groups of viewers, and the groups seen, most common first."""
-    with open_database(data) as database:
+    with open_counted(data, key) as database:
         experiment = published_experiment(database, key)
         one_in = sampled_one_in(database, key, 50_000)
         names: dict[str, list[str]] = {}

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from topbill.reporting.experiment.exclusion import open_counted
 from topbill.reporting.experiment.segments import context_struct, groupings
 from topbill.reporting.queries.database import (
     AnalyticsDatabase,
-    open_database,
     published_experiment,
     sampled_one_in,
     zone_of,
@@ -45,7 +45,7 @@ def shares_over_time(
         WHERE experiment = $key AND variant = $variant AND len(slate) > $position
             AND hash(seq) % $one_in = 0
         GROUP BY ALL ORDER BY ALL"""
-    with open_database(data) as database:
+    with open_counted(data, key) as database:
         counts = database.frame(
             query.format(till=_till(database, key)),
             key=key,
@@ -71,7 +71,7 @@ def positions(data: Path | str, key: str, variant: str) -> pd.DataFrame:
             SELECT unnest(slate) AS action, unnest(range(len(slate))) AS position FROM decisions
             WHERE experiment = $key AND variant = $variant AND hash(seq) % $one_in = 0
         ) GROUP BY ALL ORDER BY ALL"""
-    with open_database(data) as database:
+    with open_counted(data, key) as database:
         counts = database.frame(
             query, key=key, variant=variant, one_in=sampled_one_in(database, key)
         )
@@ -84,7 +84,7 @@ def by_segment(
     """Per group of viewers and action, at the first position: segment, action, shown, and its share
     of the group.
     """
-    with open_database(data) as database:
+    with open_counted(data, key) as database:
         # Groups follow from the file's schema, and are named in SQL: contexts are never loaded.
         experiment = published_experiment(database, key)
         grouping = groupings(experiment)[segment]
@@ -123,7 +123,7 @@ def exploration(data: Path | str, key: str, variant: str) -> pd.DataFrame:
             WHERE experiment = $key AND variant = $variant AND len(probabilities) > 0
                 AND hash(seq) % $one_in = 0
         ) GROUP BY ALL ORDER BY till"""
-    with open_database(data) as database:
+    with open_counted(data, key) as database:
         return database.frame(
             query.format(till=_till(database, key)),
             key=key,
@@ -145,7 +145,7 @@ def explored_by_position(data: Path | str, key: str) -> pd.DataFrame:
             WHERE experiment = $key AND variant IS NOT NULL AND len(probabilities) > 0
                 AND hash(seq) % $one_in = 0
         ) GROUP BY ALL ORDER BY ALL"""
-    with open_database(data) as database:
+    with open_counted(data, key) as database:
         return database.frame(query, key=key, one_in=sampled_one_in(database, key))
 
 
@@ -158,7 +158,7 @@ def policy_versions(data: Path | str, key: str) -> pd.DataFrame:
             count(*) AS decisions
         FROM decisions WHERE experiment = $key AND variant IS NOT NULL
         GROUP BY policy_version ORDER BY policy_version DESC LIMIT 1000"""
-    with open_database(data) as database:
+    with open_counted(data, key) as database:
         return database.frame(query, key=key)
 
 

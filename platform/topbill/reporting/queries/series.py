@@ -21,10 +21,11 @@ from topbill.domain.metric import Metric, metric_column
 from topbill.domain.objective import Objective
 from topbill.domain.sql import identifier, number
 from topbill.domain.zones import UTC, local_sql, utc_sql
+from topbill.reporting.experiment.exclusion import exclusion_of, open_counted
 from topbill.reporting.experiment.phases import EVERYTHING, Timeline, with_occurrences
 from topbill.reporting.queries.database import (
     AnalyticsDatabase,
-    open_database,
+    experiment_row,
     published_experiment,
     published_us,
     zone_of,
@@ -81,7 +82,7 @@ def traffic(data: Path | str, key: str, points: int = 60) -> pd.DataFrame:
         Columns till (the bucket's end, UTC), variant (`(none)` for decisions of none), seconds
         (the bucket's width), decisions, fallbacks, and the engine's p50 and p99 in ms.
     """
-    with open_database(data) as database:
+    with open_counted(data, key) as database:
         seconds = bucket_seconds(database, key, points)
         till = bucket_sql("decided_at", seconds, zone_of(database, key))
         return database.frame(
@@ -99,7 +100,7 @@ def traffic(data: Path | str, key: str, points: int = 60) -> pd.DataFrame:
 
 def units_over_time(data: Path | str, key: str, points: int = 36) -> pd.DataFrame:
     """Per bucket (`till` its end, UTC) and variant: the units seen so far."""
-    with open_database(data) as database:
+    with open_counted(data, key) as database:
         seconds = bucket_seconds(database, key, points)
         till = bucket_sql("first_at", seconds, zone_of(database, key))
         return database.frame(
@@ -167,7 +168,7 @@ def progress(
         then (Waudby-Smith et al. 2024), missing for the control and where it can't be said. Where
         shares changed it is of units by their first exposure, within phases of equal shares.
     """
-    with open_database(data) as database:
+    with open_counted(data, key) as database:
         experiment = published_experiment(database, key)
         control = control or experiment.control.name
         buckets = _buckets(database, key, points)
@@ -175,24 +176,54 @@ def progress(
             return pd.DataFrame(columns=_PROGRESS)
         measured, published = _measured(experiment, metric), published_us(database)
         times = {"start": buckets.start_us, "width": buckets.seconds * 1_000_000}
-        rows = database.rows(_moments_query(key, measured, buckets, published), key=key, **times)
+        source = _counted(database, key)
+        query = _moments_query(source, measured, buckets, published)
+        rows = database.rows(query, key=key, **times)
         strata = [rows]
         number = _table_of_strata(database, key)
         if number > 1:
             strata = []
             for stratum in range(number):
-                chosen = f"SELECT decision_id FROM {_BY_STRATUM} WHERE stratum = {stratum}"  # noqa: S608  (a whole number)
-                query = _moments_query(
-                    key, measured, buckets, published, f"decision_id IN ({chosen})"
-                )
+                query = _moments_query(_within(source, stratum), measured, buckets, published)
                 strata.append(database.rows(query, key=key, **times))
     return _progress(rows, strata, buckets.ends, control, metric)
 
 
+class _Source(NamedTuple):
+    """SQL for what is read: the experiment's decisions, and the metrics of those with an event."""
+
+    decisions: str
+    metrics: str
+
+
+def _counted(database: AnalyticsDatabase, key: str) -> _Source:
+    """The decisions of a variant."""
+    decisions = "(SELECT * FROM decisions WHERE experiment = $key AND variant IS NOT NULL)"
+    metrics = f"(SELECT * FROM metrics.{identifier(key)} WHERE variant IS NOT NULL)"  # noqa: S608  (through `identifier`)
+    if exclusion_of(experiment_row(database, key)["spec"]):
+        # The view of metrics is of the record as it is: of units that are left out too.
+        metrics = f"""(SELECT m.* FROM {metrics} m
+            SEMI JOIN {decisions} d ON d.decision_id = m.decision_id)"""  # noqa: S608  (our own SQL)
+    return _Source(decisions, metrics)
+
+
+def _within(source: _Source, stratum: int) -> _Source:
+    """What is of units that came in a stratum, each in the variant that it was given first."""
+    parts = []
+    for part in source:
+        parts.append(
+            f"""(SELECT v.* REPLACE (s.variant AS variant) FROM {part} v
+            JOIN {_BY_STRATUM} s ON s.decision_id = v.decision_id
+            WHERE s.stratum = {stratum})"""  # noqa: S608  (our own SQL, a whole number)
+        )
+    return _Source(*parts)
+
+
 def _table_of_strata(database: AnalyticsDatabase, key: str) -> int:
     """How many strata of equal shares the experiment has. Of several, a table holds the decisions
-    that count for the lift: those in the variant that their unit had first, by the stratum in
-    which it came, as units of several phases were split by different shares."""
+    that count for the lift, with the variant and the stratum of their unit's first: units of
+    several phases were split by different shares, and who changed variant with them counts for the
+    first, as in the report."""
     timeline = Timeline.read(database, key, EVERYTHING)
     reading = Reading.of(timeline.phases)
     strata = reading.strata(reading.numbers)
@@ -214,7 +245,7 @@ def _table_of_strata(database: AnalyticsDatabase, key: str) -> int:
                 arg_min(stratum, decided_at) AS stratum
             FROM of_phases WHERE stratum IS NOT NULL GROUP BY unit
         )
-        SELECT decision_id, firsts.stratum FROM of_phases JOIN firsts USING (unit, variant)
+        SELECT decision_id, firsts.variant, firsts.stratum FROM of_phases JOIN firsts USING (unit)
         WHERE of_phases.stratum IS NOT NULL""",  # noqa: S608  (whole numbers, our own SQL)
         key=key,
     )
@@ -256,11 +287,10 @@ def _buckets(database: AnalyticsDatabase, key: str, points: int) -> _Buckets | N
 
 
 def _moments_query(
-    key: str,
+    source: _Source,
     metric: Metric | Objective,
     buckets: _Buckets,
     published: int,
-    condition: str = "true",
 ) -> str:
     """SQL for a row per variant with a list t0, t1 … for each bucket: sums within it, and sums over
     units of what they had by its end.
@@ -287,18 +317,16 @@ def _moments_query(
             SELECT variant, u, {", ".join(decided)}
             FROM (
                 SELECT variant, hash(unit) AS u, ({buckets.clock} - $start) // $width AS b
-                FROM decisions
-                WHERE experiment = $key AND variant IS NOT NULL AND {condition}
-                    AND {metric.mature_sql("decided_at", published)}
+                FROM {source.decisions}
+                WHERE {metric.mature_sql("decided_at", published)}
             ) GROUP BY variant, u
         ), paid AS (
             SELECT variant, u, {", ".join(earned)}
             FROM (
                 SELECT variant, hash(unit) AS u, {column} AS x,
                     ({buckets.clock} - $start) // $width AS b
-                FROM metrics.{identifier(key)}
-                WHERE variant IS NOT NULL AND {condition}
-                    AND {metric.mature_sql("decided_at", published)}
+                FROM {source.metrics}
+                WHERE {metric.mature_sql("decided_at", published)}
             ) GROUP BY variant, u
         ), units AS (
             SELECT variant, {", ".join(joined)}
@@ -338,7 +366,7 @@ def _progress(
             if here is None or total is None:
                 continue
             line: dict[str, Any] = {"till": till, "variant": variant, "decisions": int(sums[1])}
-            line |= {"units": total.n, "value": here.value}
+            line |= {"units": total.estimate.n, "value": here.value}
             # A single unit tells nothing of how units differ.
             if here.n > 1:
                 half = 1.96 * float(np.sqrt(here.variance))
@@ -352,28 +380,44 @@ def _progress(
     return table.astype(dict.fromkeys(numeric, float))
 
 
-_SoFar = dict[str, list[ArmEstimate | None]]
-"""By variant: the estimate of all that had come by the end of each bucket."""
+class _Arm(NamedTuple):
+    """An estimate, and how many decisions it is the mean of."""
+
+    estimate: ArmEstimate
+    decisions: float
+
+
+_SoFar = dict[str, list[_Arm | None]]
+"""By variant: what had come by the end of each bucket."""
 
 
 def _so_far(rows: list[dict[str, Any]], buckets: int) -> _SoFar:
     so_far: _SoFar = {}
     for row in rows:
         # The second half of each list is what had come by the bucket's end.
-        so_far[row["variant"]] = [_estimate(*row[f"t{t}"][6:]) for t in range(buckets)]
+        arms: list[_Arm | None] = []
+        for t in range(buckets):
+            sums = row[f"t{t}"][6:]
+            estimate = _estimate(*sums)
+            arms.append(None if estimate is None else _Arm(estimate, sums[1]))
+        so_far[row["variant"]] = arms
     return so_far
 
 
 def _pair(strata: list[_SoFar], variant: str, control: str, t: int) -> Pair:
     """A variant beside the control by the end of bucket t, within strata where there are
     several."""
-    pairs = []
+    pairs, decisions = [], []
     for stratum in strata:
         # A stratum may be without one of them, and any may be without decisions as yet.
         one, other = (stratum[name][t] if name in stratum else None for name in (variant, control))
-        n, n_control = (0 if arm is None else arm.n for arm in (one, other))
-        pairs.append(Pair(one, other, "", n, n_control))
-    return pairs[0] if len(pairs) == 1 else pooled_pair(pairs)
+        if one is not None and other is not None:
+            t_own, c_own = one.estimate, other.estimate
+            pairs.append(Pair(t_own, c_own, "", t_own.n, c_own.n))
+            decisions.append((one.decisions, other.decisions))
+    if len(strata) == 1 and pairs:
+        return pairs[0]
+    return pooled_pair(pairs, decisions)
 
 
 def _lift(metric: str, variant: str, pair: Pair) -> dict[str, float | None]:
