@@ -7,6 +7,7 @@
     │   └── BadData          the same for columns and logs handed to evaluation and analysis
     ├── NotFound             an experiment, variant, decision or snapshot that is not there
     ├── Conflict             an id that was used before with another content
+    │   └── AlreadyDecided   one that was used before, and whose answer can't be given again
     ├── PolicyError          a policy that could not score, learn, or be restored
     ├── LogError             the log or the lake could not be read or written
     │   └── DamagedSnapshot  one experiment's stored state could not be read
@@ -25,6 +26,7 @@ from dataclasses import dataclass
 from topbill_client.errors import BadRequest, Conflict, NotFound, TopbillError, Unavailable
 
 __all__ = [
+    "AlreadyDecided",
     "BadData",
     "BadRequest",
     "Conflict",
@@ -74,6 +76,18 @@ class Malformed(BadRequest):
 
 class BadData(BadRequest):
     """A column or log that evaluation or analysis cannot use; the message names the rows."""
+
+
+class AlreadyDecided(Conflict):
+    """An id that was used before, so long ago that its answer can't be given again."""
+
+    @classmethod
+    def under(cls, name: str, used_id: str) -> AlreadyDecided:
+        """The error for an id whose row the log has let go; `name` is the field that it came in."""
+        return cls(
+            f"{name} {used_id!r} was decided before, and the log has let the answer go; "
+            "it is in the lake and counts once: use a new id for a new decision"
+        )
 
 
 class PolicyError(TopbillError):

@@ -81,6 +81,12 @@ CREATE TABLE IF NOT EXISTS heartbeat (
     id INTEGER PRIMARY KEY CHECK (id = 0),
     at INTEGER NOT NULL,
     published_at INTEGER NOT NULL);
+-- Likewise. `place` is the order in which ids were let go, `seq` that of a decision.
+CREATE TABLE IF NOT EXISTS remembered_ids (
+    place INTEGER PRIMARY KEY,
+    key BLOB NOT NULL UNIQUE,
+    seq INTEGER NOT NULL,
+    at INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS clock (id INTEGER PRIMARY KEY CHECK (id = 0), at INTEGER NOT NULL);
 INSERT OR IGNORE INTO clock VALUES (0, 0);
 CREATE TABLE IF NOT EXISTS journal (

@@ -66,6 +66,9 @@ class Receipt(NamedTuple):
     duplicates: tuple[bool, ...]
     conflict: str | None = None
     unit_duplicates: tuple[bool, ...] = ()
+    let_go: str | None = None
+    """The id of a decision that was stored before and that the log holds no more: it only remembers
+    the id. Nothing of the entry was stored."""
 
 
 def all_keyed(
@@ -115,6 +118,8 @@ class Stored(Protocol):
     """By id."""
     events: set[EventKey]
     unit_events: set[UnitEventKey]
+    let_go: set[str]
+    """Ids of decisions that were stored before and are only remembered."""
 
 
 def admit(entry: Entry, at: int, stored: Stored, rows: Rows) -> Receipt:
@@ -129,6 +134,11 @@ def admit(entry: Entry, at: int, stored: Stored, rows: Rows) -> Receipt:
         stored: At least what is stored of the entry's keyed ids.
         rows: What the group is going to write.
     """
+    if stored.let_go and entry.keyed_decisions:
+        for decision in entry.decisions:
+            decision_id = decision.decision_id
+            if decision_id in entry.keyed_decisions and decision_id in stored.let_go:
+                return Receipt({}, (), let_go=decision_id)
     stored_decisions = stored.decisions
     before: dict[str, Decision] = {}
     for decision_id in entry.keyed_decisions:

@@ -57,14 +57,30 @@ class _Store:
         self.quarantine: dict[tuple[RowKind, QuarantineStage, int], QuarantinedRow] = {}
         self.heartbeat: Heartbeat | None = None
 
+        self.remembered: dict[tuple[str, ...], tuple[int, int]] = {}
+        """(seq, at) of decisions let go by (decision_id,), and of their events by both ids."""
+
     def remove(self, oldest: set[str]) -> None:
-        """Let go of the oldest decisions, with their events."""
+        """Let go of the oldest decisions."""
+        for seq, decision in self.decisions[: len(oldest)]:
+            self.remembered.setdefault((decision.decision_id,), (seq, decision.decided_at))
+            del self.by_id[decision.decision_id]
         del self.decisions[: len(oldest)]
-        self.events = [row for row in self.events if row[1].decision_id not in oldest]
-        self.event_keys = {key for key in self.event_keys if key[0] not in oldest}
-        for decision_id in oldest:
-            del self.by_id[decision_id]
-            self.by_decision.pop(decision_id, None)
+
+    def remove_events(self, events: list[RewardEvent]) -> None:
+        """Let go of events."""
+        for event in events:
+            key = (event.decision_id, event.event_id)
+            self.remembered.setdefault(key, (0, event.received_at))
+            self.event_keys.remove(key)
+        self.events = [row for row in self.events if self._holds(row[1])]
+        for decision_id in {event.decision_id for event in events}:
+            rows = [row for row in self.by_decision.pop(decision_id) if self._holds(row[1])]
+            if rows:
+                self.by_decision[decision_id] = rows
+
+    def _holds(self, event: RewardEvent) -> bool:
+        return (event.decision_id, event.event_id) in self.event_keys
 
 
 class _Stored:
@@ -74,7 +90,9 @@ class _Stored:
         self.decisions: dict[str, Decision] = {}
         for decision_id in ids.decisions & store.by_id.keys():
             self.decisions[decision_id] = store.by_id[decision_id][1]
-        self.events = ids.events & store.event_keys
+        remembered = store.remembered
+        self.let_go = {i for i in ids.decisions - self.decisions.keys() if (i,) in remembered}
+        self.events = ids.events & (store.event_keys | remembered.keys())
         self.unit_events = ids.unit_events & store.unit_event_keys
 
 
@@ -195,6 +213,13 @@ class MemoryLog(Log):
         with self._store.lock:
             return [event for _, event in self._store.by_decision.get(decision_id, [])]
 
+    def places(self, decision_ids: Collection[str]) -> dict[str, int]:
+        """The `seq` of decisions that are only remembered."""
+        self.check()
+        store = self._store
+        with store.lock:
+            return {i: store.remembered[i,][0] for i in decision_ids if (i,) in store.remembered}
+
     # ------------------------------------------------------------------ feed
 
     def barrier(self) -> int:
@@ -268,6 +293,7 @@ class MemoryLog(Log):
         store = self._store
         with store.lock:
             forgotten: set[str] = set()
+            gone: list[RewardEvent] = []
             for seq, decision in store.decisions[:limit]:
                 if seq > decisions_through or decision.decided_at >= older_than:
                     break
@@ -275,7 +301,29 @@ class MemoryLog(Log):
                 if events and events[-1][0] > events_through:
                     break
                 forgotten.add(decision.decision_id)
+                gone += [event for _, event in events]
             store.remove(forgotten)
+            store.remove_events(gone)
+            old = [
+                event
+                for seq, event in store.events[:limit]
+                if seq <= events_through and event.received_at < older_than
+            ]
+            store.remove_events([event for event in old if event.decision_id not in store.by_id])
+        return len(forgotten)
+
+    def forget_ids(self, older_than: int, limit: int = 20_000) -> int:
+        """Forget remembered ids; see `Log.forget_ids`."""
+        self.check()
+        remembered = self._store.remembered
+        with self._store.lock:
+            forgotten = []
+            for key, (_, at) in remembered.items():
+                if at >= older_than or len(forgotten) == limit:
+                    break
+                forgotten.append(key)
+            for key in forgotten:
+                del remembered[key]
         return len(forgotten)
 
     def forget_unit_events(self, through: int, older_than: int, limit: int = 2_000) -> int:

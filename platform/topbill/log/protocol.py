@@ -24,7 +24,7 @@ from collections.abc import Callable, Collection, Sequence
 from types import TracebackType
 from typing import NamedTuple, Protocol, Self
 
-from topbill.domain.errors import Conflict
+from topbill.domain.errors import AlreadyDecided, Conflict
 from topbill.domain.records import (
     Decision,
     QuarantinedRow,
@@ -116,9 +116,13 @@ class Log(Protocol):
 
         Raises:
             Conflict: A decision id was used before with another request; nothing was stored.
+            AlreadyDecided: A decision id was used before and is only remembered; nothing was
+                stored.
             LogError: Nothing was stored.
         """
         receipt = self.commit([all_keyed(decisions, events, unit_events)])[0]
+        if receipt.let_go is not None:
+            raise AlreadyDecided.under("decision_id", receipt.let_go)
         if receipt.conflict is not None:
             raise Conflict(
                 f"decision_id {receipt.conflict!r} was used before with another request; "
@@ -138,6 +142,12 @@ class Log(Protocol):
     def decision(self, decision_id: str) -> Decision | None:
         """The stored decision of that id, or None."""
         return self.decisions((decision_id,)).get(decision_id)
+
+    @abstractmethod
+    def places(self, decision_ids: Collection[str]) -> dict[str, int]:
+        """The `seq` that decisions had which `forget` has let go, by id; ids that are not remembered
+        are left out, and so are decisions that are still here.
+        """
 
     @abstractmethod
     def events(self, decision_id: str) -> list[RewardEvent]:
@@ -198,7 +208,10 @@ class Log(Protocol):
     def forget(
         self, decisions_through: int, events_through: int, older_than: int, limit: int = 2_000
     ) -> int:
-        """Delete the oldest decisions with all their events, as far as nobody needs them.
+        """Delete the oldest decisions with all their events, as far as nobody needs them. Their ids
+        are remembered, until `forget_ids`: a decision or an event that comes again is not stored.
+
+        Events that came when their decision was gone already go as soon as they are as old.
 
         Goes from the oldest on and stops at the first decision that must stay: so what remains is
         the whole end of the log, without gaps.
@@ -211,6 +224,18 @@ class Log(Protocol):
 
         Returns:
             How many decisions went.
+        """
+
+    @abstractmethod
+    def forget_ids(self, older_than: int, limit: int = 20_000) -> int:
+        """Forget ids that `forget` remembered: a decision that comes again afterwards is new.
+
+        Args:
+            older_than: Ids of rows stamped at or after this time stay.
+            limit: Most ids to forget in one call.
+
+        Returns:
+            How many went.
         """
 
     @abstractmethod

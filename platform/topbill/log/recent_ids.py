@@ -29,6 +29,8 @@ class RecentIds:
         """By id; `decision` also finds those that are still encoded."""
         self.events: set[EventKey] = set()
         self.unit_events: set[UnitEventKey] = set()
+        self.let_go: set[str] = set()
+        """Decisions that the tables hold no more, and whose ids they remember."""
         self.indexed_to: Position
         """Up to where in the journal the index is complete."""
         self._encoded: dict[str, tuple[int, bytes]] = {}
@@ -37,7 +39,7 @@ class RecentIds:
     def restart(self, generation: int) -> None:
         """Know nothing, as at the start of a generation."""
         self.decisions, self.events, self.unit_events = {}, set(), set()
-        self._encoded = {}
+        self.let_go, self._encoded = set(), {}
         self.indexed_to = (generation, 0)
 
     def add(self, frame: Frame) -> None:

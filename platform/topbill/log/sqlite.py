@@ -34,6 +34,7 @@ from topbill.log.journal import Journal
 from topbill.log.protocol import Clock, Heartbeat, Log, Matured, Revision, now_micros
 from topbill.log.quarantine import HeartbeatTable, QuarantineTable
 from topbill.log.recent_ids import RecentIds
+from topbill.log.remembered_ids import RememberedIds
 from topbill.log.revisions import RevisionTable
 from topbill.log.snapshots import SnapshotTable
 
@@ -99,6 +100,7 @@ class SqliteLog(Log):
         self._heartbeat = HeartbeatTable(self._database, clock)
         self._set_aside: set[tuple[RowKind, int]] = set()
         """Rows that this handle could not read, and has noted."""
+        self._remembered = RememberedIds(self._database)
         self._recent = RecentIds()
         self._files_guard = FileGuard(path, *self._journal.paths)
         self._journal_guard = FileGuard(self._journal.path)
@@ -179,10 +181,13 @@ class SqliteLog(Log):
         for chunk in _chunks(sorted(unknown_ids)):
             for decision in self._drained_decisions(chunk):
                 self._recent.decisions[decision.decision_id] = decision
+        unknown_ids = [i for i in unknown_ids if i not in self._recent.decisions]
+        self._recent.let_go.update(self._remembered.places(unknown_ids))
         events, unit_events = ids.events, ids.unit_events
         self._recent.events.update(
             self._drained_keys("reward_events", sorted(events - self._recent.events))
         )
+        self._recent.events.update(self._remembered.events(events - self._recent.events))
         self._recent.unit_events.update(
             self._drained_keys("unit_events", sorted(unit_events - self._recent.unit_events))
         )
@@ -236,6 +241,10 @@ class SqliteLog(Log):
             return next(self._drained_decisions((decision_id,)), None)
         except _UNREADABLE:
             return None  # whoever reads the feed sets it aside and says so
+
+    def places(self, decision_ids: Collection[str]) -> dict[str, int]:
+        """The `seq` of decisions that are only remembered; see `Log.places`."""
+        return self._remembered.places(decision_ids)
 
     # ------------------------------------------------------------------ draining
 
@@ -443,19 +452,33 @@ class SqliteLog(Log):
         self.drain()
         with self._database.transaction():
             oldest = self._database.execute(
-                "SELECT decision_id FROM decisions WHERE seq <= ? AND at < ? ORDER BY seq LIMIT ?",
+                """SELECT decision_id, seq, at FROM decisions
+                   WHERE seq <= ? AND at < ? ORDER BY seq LIMIT ?""",
                 (decisions_through, older_than, limit),
             )
-            forgotten: list[tuple[str]] = []
-            for (decision_id,) in oldest.fetchall():
+            forgotten: list[tuple[str, int, int]] = []
+            events: list[tuple[str, str, int]] = []
+            for decision_id, seq, at in oldest.fetchall():
+                own = self._database.execute(
+                    "SELECT decision_id, event_id, at, seq FROM reward_events "
+                    "WHERE decision_id = ?",
+                    (decision_id,),
+                ).fetchall()
                 # The first one with an event that is not safe elsewhere ends it, so that what
                 # remains has no gap.
-                if self._has_event_after(decision_id, events_through):
+                if any(event_seq > events_through for *_, event_seq in own):
                     break
-                forgotten.append((decision_id,))
-            for table in ("decisions", "reward_events"):
-                delete = f"DELETE FROM {table} WHERE decision_id = ?"  # noqa: S608 (own names)
-                self._database.execute_many(delete, forgotten)
+                forgotten.append((decision_id, seq, at))
+                events += [row[:3] for row in own]
+            self._database.execute_many(
+                "DELETE FROM decisions WHERE decision_id = ?", [row[:1] for row in forgotten]
+            )
+            events += self._events_alone(events_through, older_than, limit)
+            self._database.execute_many(
+                "DELETE FROM reward_events WHERE decision_id = ? AND event_id = ?",
+                [row[:2] for row in events],
+            )
+            self._remembered.add(forgotten, events)
         # A look-up since the last drain may have left a decision in memory that is gone now.
         with self._journal.locked():
             self._recent.restart(self._journal.position[0])
@@ -476,9 +499,21 @@ class SqliteLog(Log):
             self._recent.restart(self._journal.position[0])
         return deleted.rowcount
 
-    def _has_event_after(self, decision_id: str, seq: int) -> bool:
-        query = "SELECT 1 FROM reward_events WHERE decision_id = ? AND seq > ?"
-        return self._database.execute(query, (decision_id, seq)).fetchone() is not None
+    def _events_alone(self, through: int, older_than: int, limit: int) -> list[Any]:
+        """Those of the oldest events whose decision is gone, as (decision_id, event_id, at)."""
+        query = """SELECT decision_id, event_id, at
+            FROM (SELECT * FROM reward_events WHERE seq <= ? AND at < ? ORDER BY seq LIMIT ?) e
+            WHERE NOT EXISTS (SELECT 1 FROM decisions d WHERE d.decision_id = e.decision_id)"""
+        return self._database.execute(query, (through, older_than, limit)).fetchall()
+
+    def forget_ids(self, older_than: int, limit: int = 20_000) -> int:
+        """Forget remembered ids; see `Log.forget_ids`."""
+        with self._database.transaction():
+            forgotten = self._remembered.forget(older_than, limit)
+        if forgotten:
+            with self._journal.locked():
+                self._recent.restart(self._journal.position[0])
+        return forgotten
 
     # ------------------------------------------------------------------ snapshots and audit
 

@@ -19,7 +19,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from topbill.domain.errors import Conflict, LogError, NotFound
+from topbill.domain.errors import AlreadyDecided, Conflict, LogError, NotFound
 from topbill.domain.records import (
     Decision,
     Placement,
@@ -378,6 +378,67 @@ def forgetting_takes_only_what_is_old_and_safe_elsewhere_with_its_events(world: 
     assert event_ids(log.read_events(0, 9)) == [("b", "e")]
     assert log.decision("a") is None
     assert log.events("a") == []
+
+
+@law
+def what_was_let_go_is_remembered_and_is_not_stored_again(world: World) -> None:
+    one, other = world.log(), world.log()
+    world.now = 1_000
+    one.append([decision("a"), decision("b")], [event("a", "e")])
+    other.append([], [event("a", "f")])
+    seqs = [seq for seq, _ in one.read_decisions(0, 9)]
+    assert one.places(["a", "b"]) == {}
+    assert one.forget(seqs[0], 2**62, older_than=1_001) == 1
+    for log in (one, other):
+        assert log.places(["a", "b", "c"]) == {"a": seqs[0]}
+        with pytest.raises(AlreadyDecided, match="a"):
+            log.append([decision("new"), decision("a")])
+        with pytest.raises(AlreadyDecided, match="a"):
+            log.append([decision("a", request_hash="other")])
+        again = log.append([], [event("a", "e"), event("b", "e"), event("a", "f")])
+        assert again.duplicates == (True, log is other, True)
+    assert ids(other.read_decisions(0, 9)) == ["b"]
+    assert event_ids(other.read_events(0, 9)) == [("b", "e")]
+
+
+@law
+def an_event_that_came_after_its_decision_was_let_go_is_let_go_and_remembered_too(
+    world: World,
+) -> None:
+    log = world.log()
+    world.now = 1_000
+    log.append([decision("a"), decision("b")], [event("a", "e")])
+    assert log.forget(1, 2**62, older_than=1_001) == 1
+    world.now = 2_000
+    assert log.append([], [event("a", "late"), event("b", "own")]).duplicates == (False, False)
+    assert log.forget(1, 2**62, older_than=2_000) == 0
+    assert event_ids(log.read_events(0, 9)) == [("a", "late"), ("b", "own")]
+    assert log.forget(1, 1, older_than=2_001) == 0
+    assert event_ids(log.read_events(0, 9)) == [("a", "late"), ("b", "own")]
+    assert log.forget(1, 2**62, older_than=2_001) == 0
+    assert event_ids(log.read_events(0, 9)) == [("b", "own")]
+    assert log.append([], [event("a", "late"), event("b", "own")]).duplicates == (True, True)
+
+
+@law
+def ids_are_remembered_until_they_are_old_and_new_afterwards(world: World) -> None:
+    one, other = world.log(), world.log()
+    for i in range(3):
+        world.now = 1_000 * (i + 1)
+        one.append([decision(f"d{i}")], [event(f"d{i}", "e")])
+    assert one.forget(2**62, 2**62, older_than=9_000) == 3
+    assert other.append([], [event("d0", "e")]).duplicates == (True,)
+    assert one.forget_ids(older_than=1_000) == 0
+    assert one.forget_ids(older_than=9_000, limit=1) == 1
+    assert sorted(one.places(["d0", "d1", "d2"])) == ["d1", "d2"]
+    # All three were let go at once, decisions first: events are kept as long, or a little longer.
+    assert one.forget_ids(older_than=3_000) == 1
+    assert other.append([decision("d0"), decision("d1")]).stored == {}
+    with pytest.raises(AlreadyDecided):
+        other.append([decision("d2")])
+    assert other.append([], [event("d0", "e")]).duplicates == (True,)
+    assert one.forget_ids(older_than=9_000) == 4
+    assert one.append([], [event("d0", "e")]).duplicates == (False,)
 
 
 @law
@@ -833,6 +894,22 @@ class ForgetsTooMuch(MemoryLog):
         return super().forget(decisions_through, events_through + 1, older_than, limit)
 
 
+class RemembersNothing(MemoryLog):
+    """Takes what it has let go for new."""
+
+    def forget(
+        self, decisions_through: int, events_through: int, older_than: int, limit: int = 2_000
+    ) -> int:
+        forgotten = super().forget(decisions_through, events_through, older_than, limit)
+        self._store.remembered.clear()
+        return forgotten
+
+
+class RemembersForEver(MemoryLog):
+    def forget_ids(self, older_than: int, limit: int = 20_000) -> int:  # noqa: ARG002 (the contract's)
+        return 0
+
+
 class GivesSeqsTwice(MemoryLog):
     def forget(
         self, decisions_through: int, events_through: int, older_than: int, limit: int = 2_000
@@ -920,6 +997,11 @@ BROKEN: dict[type[MemoryLog], set[str]] = {
     CommitsOutOfOrder: {"writers_at_once_store_every_row_once_and_a_reader_skips_none"},
     CountsLateEvents: {"matured_gives_each_decision_the_events_that_had_come_at_that_age"},
     ForgetsTooMuch: {"forgetting_takes_only_what_is_old_and_safe_elsewhere_with_its_events"},
+    RemembersNothing: {
+        "what_was_let_go_is_remembered_and_is_not_stored_again",
+        "an_event_that_came_after_its_decision_was_let_go_is_let_go_and_remembered_too",
+    },
+    RemembersForEver: {"ids_are_remembered_until_they_are_old_and_new_afterwards"},
     GivesSeqsTwice: {"a_seq_is_never_given_twice"},
     IsNewEachTime: {"what_was_acknowledged_is_there_when_the_log_is_opened_again"},
     ProbesWithARow: {"upkeep_changes_nothing_that_can_be_read"},
@@ -988,6 +1070,7 @@ _STEP = st.one_of(
     st.tuples(st.just("tend"), st.booleans()),
     st.tuples(st.just("barrier"), st.just(0)),
     st.tuples(st.just("forget"), st.integers(0, 6)),
+    st.tuples(st.just("forget ids"), st.integers(0, 3)),
 )
 
 
@@ -998,11 +1081,13 @@ def answers(log: Log, world: World, steps: Sequence[tuple[str, Any]]) -> Iterato
         if step == "commit":
             for receipt in log.commit(value):
                 yield sorted(receipt.stored), receipt.duplicates, receipt.conflict
-                yield receipt.unit_duplicates
+                yield receipt.unit_duplicates, receipt.let_go
         elif step == "clock":
             world.now = max(0, world.now + value)
         elif step == "tend":
             log.tend(thorough=value)
+        elif step == "forget ids":
+            yield log.forget_ids(barrier - 1_000 * value, 2)
         else:
             barrier = log.barrier()
             yield barrier
@@ -1012,7 +1097,7 @@ def answers(log: Log, world: World, steps: Sequence[tuple[str, Any]]) -> Iterato
         yield log.read_decisions(0, 100), log.read_events(1, 2), log.first_seq()
         yield log.matured("home", 0, 900, barrier, 3), log.next_seq("row", 2)
         yield [log.decision(name) for name in "abc"], log.events("a")
-        yield log.read_unit_events(1, 4)
+        yield log.read_unit_events(1, 4), log.places("abcdef")
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))

@@ -1,0 +1,80 @@
+"""The ids of rows that the log has let go: what was stored once is not stored again, for as long as
+the horizon says, though the row itself is in the lake alone.
+
+Of an id a digest is kept, not the text: an entry is as small for a long id as for a short one, and
+says nothing of whoever it belonged to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from hashlib import blake2b
+
+import msgspec
+
+from topbill.log.database import LogDatabase
+from topbill.log.entries import EventKey
+
+_pack = msgspec.msgpack.Encoder().encode
+_CHUNK = 256
+"""Keys of one statement."""
+
+
+class RememberedIds:
+    """The table of ids let go, in the order in which they were."""
+
+    def __init__(self, database: LogDatabase) -> None:
+        self._database = database
+
+    def add(
+        self, decisions: Iterable[tuple[str, int, int]], events: Iterable[tuple[str, str, int]]
+    ) -> None:
+        """Remember decisions as (decision_id, seq, at) and reward events as (decision_id, event_id,
+        at), inside of the transaction that deletes them."""
+        rows = [(digest(decision_id), seq, at) for decision_id, seq, at in decisions]
+        rows += [(digest(*key), 0, at) for *key, at in events]
+        self._database.execute_many(
+            "INSERT OR IGNORE INTO remembered_ids (key, seq, at) VALUES (?, ?, ?)", rows
+        )
+
+    def places(self, decision_ids: Collection[str]) -> dict[str, int]:
+        """The `seq` that those of the decisions had which are remembered, by id."""
+        by_key = {digest(decision_id): decision_id for decision_id in decision_ids}
+        return {by_key[key]: seq for key, seq in self._rows(list(by_key))}
+
+    def events(self, keys: Collection[EventKey]) -> list[EventKey]:
+        """Those of the events that are remembered."""
+        by_key = {digest(*key): key for key in keys}
+        return [by_key[key] for key, _ in self._rows(list(by_key))]
+
+    def forget(self, older_than: int, limit: int) -> int:
+        """Forget the first ones, up to one that is stamped at or after `older_than`; returns how
+        many went. Call it inside of a transaction."""
+        oldest = self._database.execute(
+            "SELECT place, at FROM remembered_ids ORDER BY place LIMIT ?", (limit,)
+        )
+        through = 0
+        for place, at in oldest.fetchall():
+            # They stand nearly in the order of their stamps: what comes first is kept a little
+            # longer than it must be, never shorter.
+            if at >= older_than:
+                break
+            through = place
+        deleted = self._database.execute(
+            "DELETE FROM remembered_ids WHERE place <= ?", (through,)
+        )
+        return deleted.rowcount
+
+    def _rows(self, keys: Sequence[bytes]) -> list[tuple[bytes, int]]:
+        rows: list[tuple[bytes, int]] = []
+        for start in range(0, len(keys), _CHUNK):
+            chunk = keys[start : start + _CHUNK]
+            marks = ",".join("?" * len(chunk))
+            query = f"SELECT key, seq FROM remembered_ids WHERE key IN ({marks})"  # noqa: S608 (marks only)
+            rows += self._database.rows(query, chunk)
+        return rows
+
+
+def digest(*parts: str) -> bytes:
+    """12 bytes that stand for an id: among a billion ids two are alike once in 10^11."""
+    return blake2b(_pack(parts), digest_size=12).digest()
