@@ -25,6 +25,24 @@ if TYPE_CHECKING:
 
 Port = Annotated[int, Parameter(validator=Number(gte=1, lte=65_535))]
 Count = Annotated[int, Parameter(validator=Number(gte=1, lte=256))]
+LONGEST_REMEMBERED = timedelta(days=400)
+
+
+def _is_horizon(_type: type, remember: timedelta) -> None:
+    """Raises ValueError for what is no time to remember ids for."""
+    if not timedelta(0) < remember <= LONGEST_REMEMBERED:
+        raise ValueError(f"got {remember}; expected more than 0s, and 400d at most")
+
+
+Remember = Annotated[
+    timedelta,
+    Parameter(
+        validator=_is_horizon,
+        help="For how long an id counts as used, whatever the log has let go: 30m, 48h, 7d.",
+        show_default=lambda _: "48h",
+    ),
+]
+REMEMBER = timedelta(hours=48)
 _FIRST_ANSWERS = 20.0
 """Seconds before answers are worked out in advance: a worker that lives shortly needs none."""
 _LONGEST_DRAIN = timedelta(minutes=10)
@@ -63,6 +81,7 @@ class ServiceOptions:
         Path | None,
         Parameter(help="File of the audit log; standard error where none is given."),
     ] = None
+    remember: Remember = REMEMBER
 
 
 @app.command
@@ -91,6 +110,7 @@ def serve(
         drain=drain.total_seconds(),
         host_names=_names(service.host_names),
         audit_file=service.audit,
+        remember=service.remember.total_seconds(),
     )
 
 
@@ -124,12 +144,14 @@ def key(
 
 
 @app.command
-def worker(*, experiments: Experiments = EXPERIMENTS, data: Data = DATA) -> None:
+def worker(
+    *, experiments: Experiments = EXPERIMENTS, data: Data = DATA, remember: Remember = REMEMBER
+) -> None:
     """Fold the log into policies and publish it to the lake, until stopped."""
     from topbill.worker import loop
 
     with _answering(data):
-        loop.run_worker(experiments, data)
+        loop.run_worker(experiments, data, remember=remember.total_seconds())
 
 
 @contextmanager
@@ -196,6 +218,7 @@ def up(*, service: ServiceOptions = ServiceOptions()) -> None:
             service.port,
             board,
             more,
+            service.remember,
         )
         try:
             processes.wait_until(f"{address}/healthz")
@@ -219,16 +242,18 @@ def _start(
     port: int,
     board: int,
     more: Sequence[str] = (),
+    remember: timedelta = REMEMBER,
 ) -> None:
     """Start service and worker, and the dashboard on port `board`; `more` are options of the
-    service.
+    service, `remember` is one of both.
     """
     from topbill.cli.supervise import commands
 
     # Only the service needs keys: no other process has them in its environment.
     own = dict(os.environ)
     os.environ.pop("TOPBILL_KEYS", None)
-    lines = commands(str(experiments), str(data), host, port, more)
+    both = ["--remember", f"{remember.total_seconds():g}s"]
+    lines = commands(str(experiments), str(data), host, port, more, both)
     for name, command in lines.items():
         processes.start(name, *command, environment=own if name == "service" else None)
     processes.start_dashboard(experiments, data, board)

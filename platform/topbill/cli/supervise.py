@@ -214,12 +214,17 @@ def free_port(host: str, wanted: int) -> int:
 
 
 def commands(
-    experiments: str, data: str, host: str, port: int, more: Sequence[str] = ()
+    experiments: str,
+    data: str,
+    host: str,
+    port: int,
+    more: Sequence[str] = (),
+    both: Sequence[str] = (),
 ) -> dict[str, list[str]]:
     """The command lines of the service and of the worker over one data folder; `more` are options
-    of the service.
+    of the service, `both` of either.
     """
-    where = ["--experiments", experiments, "--data", data]
+    where = ["--experiments", experiments, "--data", data, *both]
     return {
         "service": ["-m", "topbill", "serve", *where, "--host", host, "--port", str(port), *more],
         "worker": ["-m", "topbill", "worker", *where],

@@ -7,6 +7,7 @@ Nothing else in Topbill imports `duckdb` or `deltalake`.
 from topbill.domain.sql import identifier, quoted
 from topbill.lake.analytics import Problem, empty
 from topbill.lake.database import DATABASE, Connection, Error, connect, read, sql
+from topbill.lake.lookup import find_decisions
 from topbill.lake.tables import Lake
 from topbill.lake.views import metric_of, objective_of
 
@@ -18,6 +19,7 @@ __all__ = [
     "Problem",
     "connect",
     "empty",
+    "find_decisions",
     "identifier",
     "metric_of",
     "objective_of",

@@ -18,11 +18,11 @@ def find_decisions(data: Path, places: Mapping[str, int]) -> dict[str, Decision]
     One that is not there is left out, and so is a place where another decision stands.
 
     Files with other rows are left out by their statistics of `seq`, so that it takes milliseconds
-    however large the lake is. Raises NotFound where nothing was published yet, and LogError.
+    however large the lake is. Raises LogError where it can't be read.
     """
-    if not places:
-        return {}
     path = data / DATABASE
+    if not places or not path.exists():
+        return {}
     # Numbers of our own, written out: so DuckDB knows them before it opens a file.
     seqs = ", ".join(str(int(seq)) for seq in places.values())
     query = f"SELECT {read_sql(DECISION_COLUMNS)} FROM decisions WHERE seq IN ({seqs})"  # noqa: S608

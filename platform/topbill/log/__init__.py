@@ -6,10 +6,19 @@
 
 from topbill.log.entries import Entry, Receipt
 from topbill.log.opening import LOG_FILE, SCHEMES, open_log
-from topbill.log.protocol import Clock, Heartbeat, Log, Matured, Revision, now_micros
+from topbill.log.protocol import (
+    REMEMBERED_FOR,
+    Clock,
+    Heartbeat,
+    Log,
+    Matured,
+    Revision,
+    now_micros,
+)
 
 __all__ = [
     "LOG_FILE",
+    "REMEMBERED_FOR",
     "SCHEMES",
     "Clock",
     "Entry",

@@ -317,7 +317,7 @@ class MemoryLog(Log):
         self.check()
         remembered = self._store.remembered
         with self._store.lock:
-            forgotten = []
+            forgotten: list[tuple[str, ...]] = []
             for key, (_, at) in remembered.items():
                 if at >= older_than or len(forgotten) == limit:
                     break

@@ -37,6 +37,10 @@ from topbill.domain.records import (
 )
 from topbill.log.entries import Entry, Receipt, all_keyed
 
+REMEMBERED_FOR = 48 * 3_600.0
+"""Seconds, counted from when a row was stored, for which its id is known in any case: the horizon
+of idempotence.
+"""
 Clock = Callable[[], int]
 """Gives the time in microseconds since the epoch, UTC."""
 
@@ -145,7 +149,7 @@ class Log(Protocol):
 
     @abstractmethod
     def places(self, decision_ids: Collection[str]) -> dict[str, int]:
-        """The `seq` that decisions had which `forget` has let go, by id; ids that are not remembered
+        """The `seq` that decisions had which `forget` has let go, by id. Ids that nobody remembers
         are left out, and so are decisions that are still here.
         """
 

@@ -60,9 +60,7 @@ class RememberedIds:
             if at >= older_than:
                 break
             through = place
-        deleted = self._database.execute(
-            "DELETE FROM remembered_ids WHERE place <= ?", (through,)
-        )
+        deleted = self._database.execute("DELETE FROM remembered_ids WHERE place <= ?", (through,))
         return deleted.rowcount
 
     def _rows(self, keys: Sequence[bytes]) -> list[tuple[bytes, int]]:

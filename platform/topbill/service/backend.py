@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import OrderedDict
+from collections.abc import Collection
 
 from topbill.domain.errors import LogError
+from topbill.domain.metric import microseconds
+from topbill.domain.records import Decision
 from topbill.engine import Engine
-from topbill.log import Log
+from topbill.lake import find_decisions
+from topbill.log import Log, now_micros
 from topbill.service.settings import Settings
 from topbill.service.writer import GroupWriter
 
 _logger = logging.getLogger("topbill")
+_RECALLED = 1_000
+"""Decisions of the lake that are kept at hand: those of the largest batch."""
 
 
 class Backend:
@@ -27,6 +34,8 @@ class Backend:
         self.engine = engine
         self.log: Log
         self.writer: GroupWriter
+        self._recalled: OrderedDict[str, Decision] = OrderedDict()
+        self._horizon = microseconds(settings.remember)
 
     def open(self, loop: asyncio.AbstractEventLoop) -> None:
         """Open the log twice: the writer's handle is at work in another thread while the loop looks
@@ -38,6 +47,35 @@ class Backend:
         except LogError:
             self.log.close()
             raise
+
+    def decision(self, decision_id: str) -> Decision | None:
+        """The stored decision: of the log, or one that was recalled a moment ago."""
+        decision = self.log.decision(decision_id)
+        if decision is not None:
+            return decision
+        recalled = self._recalled.get(decision_id)
+        # What is known here and forgotten there must not be rewarded a second time.
+        if recalled is None or not self.is_remembered(recalled.decided_at):
+            return None
+        return recalled
+
+    def is_remembered(self, decided_at: int) -> bool:
+        """Whether the log knows the ids of a decision and of its rewards for certain."""
+        return decided_at >= now_micros() - self._horizon
+
+    async def recall(self, decision_ids: Collection[str]) -> dict[str, Decision]:
+        """Those of the decisions that the log has let go and remembers, read from the lake; they
+        are at hand in `decision` then. Raises LogError where the lake can't be read.
+        """
+        places = self.log.places(decision_ids)
+        if not places:
+            return {}
+        found = await asyncio.to_thread(find_decisions, self.settings.data, places)
+        found = {i: d for i, d in found.items() if self.is_remembered(d.decided_at)}
+        self._recalled |= found
+        while len(self._recalled) > _RECALLED:
+            self._recalled.popitem(last=False)
+        return found
 
     def close(self) -> None:
         """Write what is waiting, tidy up, and let go of the log."""

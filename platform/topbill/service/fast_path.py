@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from topbill.domain.errors import (
+    AlreadyDecided,
     BadRequest,
     Conflict,
     LogError,
@@ -48,6 +49,7 @@ _STATUS: tuple[tuple[type[Exception], int, str], ...] = (
     (Malformed, 400, "malformed"),
     (BadRequest, 422, "invalid"),
     (NotFound, 404, "not_found"),
+    (AlreadyDecided, 409, "already_decided"),
     (Conflict, 409, "conflict"),
     (LogError, 503, "log_unavailable"),
     (TopbillError, 500, "internal"),
@@ -174,6 +176,8 @@ class FastPath:
         Between the look-up in `_decide` and the commit another request may have used the id: the
         log's receipt has the last word, and both get the same answer.
         """
+        if receipt.let_go is not None:
+            raise AlreadyDecided.under("decision_id", receipt.let_go)
         if receipt.conflict is not None:
             raise _used_before(receipt.conflict)
         stored = receipt.stored.get(decision.decision_id)

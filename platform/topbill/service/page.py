@@ -14,10 +14,10 @@ from typing import Any
 import msgspec
 
 from topbill.candidates import Signals, signals_path
-from topbill.domain.errors import Conflict, FileProblem, NotFound, TopbillError
+from topbill.domain.errors import AlreadyDecided, Conflict, FileProblem, NotFound, TopbillError
 from topbill.domain.records import Decision, RewardEvent
 from topbill.engine import new_id
-from topbill.log import Entry, Log, now_micros
+from topbill.log import Entry, Log, Receipt, now_micros
 from topbill.pages import credit
 from topbill.pages.answers import PageAnswer, PageRequest, RowAnswer
 from topbill.pages.compiled import CompiledPage
@@ -158,14 +158,14 @@ class PageService:
         )
         composed = compose(compiled_page, request, viewer, page_id, now, request_hash)
         # All decisions of a page are one entry, and whole: of two calls of one session at once,
-        # the slower one leaves none of its rows.
-        keyed = frozenset((page_id,)) if request_hash else _NO_KEYS
+        # the slower one leaves none of its rows. All of its ids are keyed: where a decision of
+        # another request has one of them, there is no half of a page.
+        ids = [decision.decision_id for decision in composed.decisions]
+        keyed = frozenset(ids) if request_hash else _NO_KEYS
         receipt = await self._backend.writer.put(
             Entry(composed.decisions, keyed_decisions=keyed, whole=True)
         )
-        if receipt.conflict is not None:
-            raise _used_before(receipt.conflict)
-        earlier = receipt.stored.get(page_id)
+        earlier = await self._earlier(page_id, request_hash, receipt)
         if earlier is not None:
             return await self._serve_again(compiled_page, request, earlier, now)
 
@@ -175,6 +175,27 @@ class PageService:
             telemetry.PAGE_FALLBACKS.labels(request.page, stage).inc()
         self._remember(page_id, composed.answer)
         return composed.answer
+
+    async def _earlier(self, page_id: str, request_hash: str, receipt: Receipt) -> Decision | None:
+        """The page that was stored before under that id; None where the receipt's is stored now.
+        Raises Conflict where one of its ids was used before for something else, AlreadyDecided
+        where the page can't be given again.
+        """
+        if receipt.let_go is not None:
+            # Whoever's session it is gets the session's page; of other requests nobody knows any
+            # more what they were.
+            page = None
+            if request_hash == _OF_A_SESSION:
+                page = (await self._backend.recall([page_id])).get(page_id)
+            if page is None:
+                raise AlreadyDecided.under("page_id", receipt.let_go)
+            return page
+        if receipt.conflict is not None:
+            raise _used_before(receipt.conflict)
+        page = receipt.stored.get(page_id)
+        if page is None and receipt.stored:
+            raise _used_before(min(receipt.stored))
+        return page
 
     def _fatigued(
         self, compiled_page: CompiledPage, unit: str, now: float
@@ -277,7 +298,7 @@ class PageService:
             return None
         page = self._cells.get(decision_id)
         if page is None:
-            decision = self._backend.log.decision(decision_id)
+            decision = self._backend.decision(decision_id)
             if decision is None or decision.layer != "page":
                 return None
             page = self._remember(decision_id, _answers.decode(decision.actions))
@@ -308,4 +329,7 @@ def _fingerprint(request: PageRequest) -> str:
 
 
 def _used_before(page_id: str) -> Conflict:
-    return Conflict(f"page_id {page_id!r} was used before with another request; use a new id")
+    return Conflict(
+        f"page_id: {page_id!r} was used before with another request; nothing of this page was "
+        "stored: use a new id"
+    )

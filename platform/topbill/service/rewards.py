@@ -26,8 +26,8 @@ from topbill.spec.fields import listed, nearest
 
 _REMEMBERED = 50_000
 
-_Slate = tuple[str, tuple[str, ...]]
-"""A decision's experiment, and the actions that it showed, in order."""
+_Slate = tuple[str, tuple[str, ...], int]
+"""A decision's experiment, the actions that it showed, in order, and when it was made (µs)."""
 Spread = Callable[[RewardEvent], list[RewardEvent]]
 """Gives the events that one event stands for, itself first."""
 
@@ -55,6 +55,7 @@ class Rewards:
 
     async def _store(self, requests: list[RewardRequest], paths: list[str]) -> list[RewardAnswer]:
         """Store requests in one entry, and answer each. `paths` lead to them, for messages."""
+        await self._recall(requests)
         # Everything is checked before anything is stored: all of a batch or nothing.
         spread: list[list[RewardEvent]] = []
         keyed: set[tuple[str, str]] = set()
@@ -82,6 +83,12 @@ class Rewards:
             telemetry.REWARDS.labels(answer.status).inc()
             answers.append(answer)
         return answers
+
+    async def _recall(self, requests: list[RewardRequest]) -> None:
+        """Know the slates of decisions that the log has let go: a reward may come late."""
+        unknown = {r.decision_id for r in requests if self._slate(r.decision_id) is None}
+        if unknown:
+            await self._backend.recall(unknown)
 
     def _answer(
         self, request: RewardRequest, events: list[RewardEvent], duplicate: bool
@@ -124,15 +131,16 @@ class Rewards:
 
     def _slate(self, decision_id: str) -> _Slate | None:
         slate = self._slates.get(decision_id)
-        if slate is None:
-            decision = self._backend.log.decision(decision_id)
-            if decision is not None:
-                slate = self.remember(decision)
-        return slate
+        # As of a recalled decision: what is forgotten there must not be known here.
+        if slate is not None and self._backend.is_remembered(slate[2]):
+            return slate
+        decision = self._backend.decision(decision_id)
+        return None if decision is None else self.remember(decision)
 
     def remember(self, decision: Decision) -> _Slate:
         """Know what a decision showed without asking the log."""
-        slate = decision.experiment, tuple([p.action for p in decision.slate])
+        shown = tuple([p.action for p in decision.slate])
+        slate = decision.experiment, shown, decision.decided_at
         self._slates[decision.decision_id] = slate
         if len(self._slates) > _REMEMBERED:
             self._slates.popitem(last=False)

@@ -11,6 +11,7 @@ from pathlib import Path
 import uvicorn
 
 from topbill.domain.errors import TopbillError
+from topbill.log import REMEMBERED_FOR
 from topbill.migration import migrate
 from topbill.service import audit
 from topbill.service.app import create_app
@@ -33,13 +34,16 @@ def serve(
     drain: float = 0.0,
     host_names: tuple[str, ...] = (),
     audit_file: Path | None = None,
+    remember: float = REMEMBERED_FOR,
 ) -> None:
     """Serve until stopped, and then for `drain` seconds more, in which it is not ready.
 
     Raises SpecError, LogError and TopbillError before it listens, where it could not decide, store
     or listen.
     """
-    settings = Settings(experiments, data, keys, host_names=host_names, audit=audit_file)
+    settings = Settings(
+        experiments, data, keys, host_names=host_names, audit=audit_file, remember=remember
+    )
     audit.write_to(settings.audit)
     # Before anything opens the folder: the rest of the service knows one schema version.
     for sentence in migrate(data):

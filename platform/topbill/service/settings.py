@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from topbill.log import LOG_FILE, Log, open_log
+from topbill.log import LOG_FILE, REMEMBERED_FOR, Log, open_log
 from topbill.service.keys import Keys
 
 
@@ -18,6 +18,7 @@ class Settings:
         experiments: Folder of the experiment and page files.
         data: Folder of the log and the lake.
         keys: The keys that callers may use; none needed where there are none.
+        remember: Seconds for which ids are known; the worker's is the same.
         log: URL of the log; empty for the embedded one in the data folder.
         host_names: Names under which it is called, beside those of loopback, where it asks for no
             keys.
@@ -30,6 +31,7 @@ class Settings:
     log: str = ""
     host_names: tuple[str, ...] = ()
     audit: Path | None = None
+    remember: float = REMEMBERED_FOR
 
     def to_environment(self) -> dict[str, str]:
         """Variables from which another process makes the same settings. No key is among them, only
@@ -40,6 +42,7 @@ class Settings:
             "TOPBILL_LOG": self.log,
             "TOPBILL_HOST_NAMES": " ".join(self.host_names),
             "TOPBILL_AUDIT": str(self.audit or ""),
+            "TOPBILL_REMEMBER": str(self.remember),
             "TOPBILL_KEY_FILE": str(self.keys.file or ""),
             "TOPBILL_KEY_ENTRIES": self.keys.to_json(),
         }
@@ -57,6 +60,7 @@ class Settings:
             log=os.environ["TOPBILL_LOG"],
             host_names=tuple(os.environ["TOPBILL_HOST_NAMES"].split()),
             audit=_path(os.environ["TOPBILL_AUDIT"]),
+            remember=float(os.environ["TOPBILL_REMEMBER"]),
         )
 
     @property

@@ -16,7 +16,7 @@ from types import FrameType
 from topbill import pages, spec
 from topbill.domain.errors import FileProblem, SpecError, TopbillError
 from topbill.lake import Lake, Problem
-from topbill.log import LOG_FILE, open_log
+from topbill.log import LOG_FILE, REMEMBERED_FOR, open_log
 from topbill.migration import migrate
 from topbill.worker import archive, candidate_signals
 from topbill.worker.learner import Learner
@@ -56,7 +56,7 @@ def only_worker(data: Path) -> Iterator[None]:
 class Worker:
     """Learner and publisher over one log; `step` does what is due."""
 
-    def __init__(self, experiments: Path, data: Path) -> None:
+    def __init__(self, experiments: Path, data: Path, *, remember: float = REMEMBERED_FOR) -> None:
         self._folder, self._data = experiments, data
         self._marks = spec.marks(experiments)
         self._experiments = spec.load_all(pages.experiment_folders(experiments))
@@ -71,6 +71,7 @@ class Worker:
             learned=self.learner.needed_after,
             problems=self.problems,
             progressed=self._beat,
+            remember=remember,
         )
         self._published_at = 0.0
         self._signals_at = 0.0
@@ -148,8 +149,11 @@ class Worker:
         return ()
 
 
-def run_worker(experiments: Path, data: Path) -> None:
-    """Run until SIGINT or SIGTERM; what a signal finds under way is finished or not done at all."""
+def run_worker(experiments: Path, data: Path, *, remember: float = REMEMBERED_FOR) -> None:
+    """Run until SIGINT or SIGTERM; what a signal finds under way is finished or not done at all.
+
+    `remember`: seconds for which ids are known, see `Publisher`.
+    """
     stop = False
 
     def on_signal(_number: int, _frame: FrameType | None) -> None:
@@ -161,7 +165,7 @@ def run_worker(experiments: Path, data: Path) -> None:
     for sentence in migrate(data):
         _logger.warning("%s", sentence)
     with only_worker(data):
-        worker = Worker(experiments, data)
+        worker = Worker(experiments, data, remember=remember)
         last_message = ""
         while not stop:
             busy = False

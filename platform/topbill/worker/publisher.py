@@ -11,12 +11,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import pyarrow as pa
 
 from topbill.domain.decision import Origin, decision_rows, reward_rows, unit_event_rows
-from topbill.domain.errors import SpecError
+from topbill.domain.errors import LogError, SpecError
 from topbill.domain.metric import longest_window, microseconds
 from topbill.domain.records import Decision, QuarantinedRow, RewardEvent
-from topbill.lake import Lake, Problem
+from topbill.lake import Lake, Problem, find_decisions
 from topbill.lake.tables import Table
-from topbill.log import Log, Revision
+from topbill.log import REMEMBERED_FOR, Log, Revision
 from topbill.spec import Experiment, from_audit
 from topbill.worker import setting_aside
 from topbill.worker.setting_aside import convertible, quarantined, set_aside
@@ -32,8 +32,9 @@ CHUNKS = 20
 """Most transactions in which one step lets the log forget."""
 RETRIED_WITHIN = 7 * 86_400.0
 """Seconds for which an event of a unit is known by its id. A reward is known by its decision: when
-that is gone, nothing is stored twice. Here nothing else tells a retry, so the log keeps events for
-as long as a client that could not send may reasonably come back.
+that is forgotten, nothing is stored twice. Here nothing else tells a retry, so the log keeps the
+events themselves, which are small, for as long as a client that could not send may reasonably come
+back.
 """
 MOST_QUARANTINED = 1_000
 """Rows of the quarantine, the last ones, that the analytics database shows. All are counted."""
@@ -48,8 +49,9 @@ class Publisher:
     `experiments` gives the experiments as they are now, `problems` what is wrong now. `learned`
     gives the last `seq` of decisions that no learner needs any more; without it the log forgets by
     age alone. `keep_log` (seconds) is how long rows stay in the log; default: the longest metric
-    window and an hour, and `RETRIED_WITHIN` at least for events of units. `progressed` is called
-    after each part of a step that may take long.
+    window and an hour, and `RETRIED_WITHIN` at least for events of units. `remember` (seconds) is
+    how long the ids of decisions and rewards are known, whether their rows are still there or not.
+    `progressed` is called after each part of a step that may take long.
     """
 
     def __init__(
@@ -62,6 +64,7 @@ class Publisher:
         problems: Callable[[], Sequence[Problem]] = tuple,
         keep_log: float | None = None,
         progressed: Callable[[], None] = lambda: None,
+        remember: float = REMEMBERED_FOR,
     ) -> None:
         self._log = log
         self._lake = lake
@@ -70,10 +73,11 @@ class Publisher:
         self._problems = problems
         self._keep_log = keep_log
         self._progressed = progressed
+        self._remember = remember
         self._steps = 0
         self._compactor = ThreadPoolExecutor(1, "compactor")
         self._compaction: Future[int] | None = None
-        self._recent: dict[str, Decision | None] = {}
+        self._recent: dict[str, Decision] = {}
         self.published_at = 0
         """µs since the epoch: what was stamped up to then is in the lake; 0 before the first
         step."""
@@ -164,6 +168,7 @@ class Publisher:
                 return published
 
     def _publish_rewards(self, events: Sequence[tuple[int, RewardEvent]]) -> int:
+        self._look_up([event.decision_id for _, event in events])
         rows = [(seq, event, self._origin(event)) for seq, event in events]
         table, refused = convertible(rows, reward_rows)
         aside = []
@@ -207,10 +212,28 @@ class Publisher:
             if len(decisions) < BATCH:
                 return published
 
+    def _look_up(self, decision_ids: Sequence[str]) -> None:
+        """Have the decisions of these ids in `_recent`: from the log, or from the lake where the
+        log has let them go before their reward came.
+        """
+        unknown = {i for i in decision_ids if i not in self._recent}
+        for decision_id in unknown:
+            decision = self._log.decision(decision_id)
+            if decision is not None:
+                self._recent[decision_id] = decision
+        places = self._log.places(unknown - self._recent.keys())
+        if not places:
+            return
+        try:
+            self._recent.update(find_decisions(self._lake.folder, places))
+        except LogError as error:
+            # A damaged file of the past must not keep what comes today from being published.
+            _logger.warning(
+                "%s; %d late rewards are published without their experiment", error, len(places)
+            )
+
     def _origin(self, event: RewardEvent) -> Origin:
-        if event.decision_id not in self._recent:
-            self._recent[event.decision_id] = self._log.decision(event.decision_id)
-        decision = self._recent[event.decision_id]
+        decision = self._recent.get(event.decision_id)
         # A reward for a decision that nobody knows is kept all the same: under no experiment, at
         # its own time.
         return Origin(decided_at=event.received_at) if decision is None else Origin.of(decision)
@@ -233,8 +256,13 @@ class Publisher:
         for _ in range(CHUNKS):
             if self._log.forget(through, self._lake.position("rewards"), older) == 0:
                 break
+        known = barrier - microseconds(max(keep, self._remember))
+        for _ in range(CHUNKS):
+            if self._log.forget_ids(known) == 0:
+                break
+        older = min(older, known)
         if self._keep_log is None:
-            older = barrier - microseconds(max(keep, RETRIED_WITHIN))
+            older = min(older, barrier - microseconds(RETRIED_WITHIN))
         for _ in range(CHUNKS):
             if self._log.forget_unit_events(self._lake.position("events"), older) == 0:
                 break

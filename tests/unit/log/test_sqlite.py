@@ -13,6 +13,8 @@ import pytest
 from topbill.domain.errors import LogError
 from topbill.domain.records import Decision, Placement, RewardEvent, UnitEvent
 from topbill.log import open_log
+from topbill.log.database import LogDatabase
+from topbill.log.remembered_ids import RememberedIds
 from topbill.log.sqlite import SqliteLog
 
 
@@ -134,3 +136,24 @@ def test_rows_that_cannot_be_read_are_set_aside_and_the_others_go_on(tmp_path: P
         counts = log.quarantine_counts()
         assert counts == {("decision", "read"): 4, ("reward", "read"): 1, ("event", "read"): 1}
         assert {row.id for row in log.quarantine("home")} == {"d1", "d2", "d3", "d7"}
+
+
+def test_an_id_that_is_remembered_takes_at_most_64_bytes(tmp_path: Path) -> None:
+    """However long it is. docs/data.md says how much."""
+    count = 20_000
+    database = LogDatabase(tmp_path / "log.sqlite")
+    try:
+        database.checkpoint()
+        before = (tmp_path / "log.sqlite").stat().st_size
+        remembered = RememberedIds(database)
+        for start in range(0, count, 2_000):
+            rows = [
+                (f"{place:0200d}", 10**9 + place, 1_790_000_000_000_000 + place)
+                for place in range(start, start + 2_000)
+            ]
+            with database.transaction():
+                remembered.add(rows, [])
+        database.checkpoint()
+    finally:
+        database.close()
+    assert 30 < ((tmp_path / "log.sqlite").stat().st_size - before) / count <= 64

@@ -87,8 +87,8 @@ class PersonalizerEvents:
         """Make it durable; returns what stands under its id, maybe by an earlier request."""
         ids = frozenset((decision.decision_id,)) if keyed else frozenset[str]()
         receipt = await self._backend.writer.put(Entry((decision,), keyed_decisions=ids))
-        if receipt.conflict is not None:
-            raise _used_before(receipt.conflict)
+        if receipt.conflict is not None or receipt.let_go is not None:
+            raise _used_before(decision.decision_id)
         stored = receipt.stored.get(decision.decision_id, decision)
         _count([stored])
         return stored
@@ -203,7 +203,8 @@ class PersonalizerEvents:
         decisions = list(event.decisions.values())
         ids = frozenset(decision.decision_id for decision in decisions)
         receipt = await self._backend.writer.put(Entry(decisions, keyed_decisions=ids))
-        _count([d for d in decisions if d.decision_id not in receipt.stored])
+        if receipt.let_go is None:
+            _count([d for d in decisions if d.decision_id not in receipt.stored])
 
     async def _store_rewards(self, rewards: list[tuple[str, float]]) -> None:
         """Store (decision id, value) pairs. Their API has no ids of rewards: each one is new."""
@@ -236,7 +237,7 @@ class PersonalizerEvents:
         rows = [row, *decisions]
         ids = frozenset(decision.decision_id for decision in rows)
         receipt = await self._backend.writer.put(Entry(rows, keyed_decisions=ids))
-        if receipt.conflict is not None:
+        if receipt.conflict is not None or receipt.let_go is not None:
             raise _used_before(event_id)
         stored = receipt.stored.get(row.decision_id)
         if stored is not None:
