@@ -35,6 +35,7 @@ from topbill.ab.core.units import (
 )
 from topbill.ab.metrics import Metric, Quantile, Sum
 from topbill.ab.parts import Columns, Part
+from topbill.domain.errors import BadRequest
 from topbill.domain.reading import Method
 from topbill.lake.frames import relation_of
 from topbill.stats import sequential
@@ -141,6 +142,8 @@ def compare(
     relation = with_read_times(relation_of(data), time)
     columns = Columns(unit, variant, time, first_exposure=first_exposure)
     check_columns(relation.columns, columns.named)
+    if isinstance(control, list | dict | set):
+        raise BadRequest("control", f"got {control!r}; expected one label of {variant}")
     rows = read_rows(
         columns.exposures(relation).relation,
         unit=unit,

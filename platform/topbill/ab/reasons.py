@@ -23,6 +23,7 @@ TOO_EARLY = "too_early"
 DENOMINATOR_MOVED = "denominator_moved"
 THIN_STRATA = "thin_strata"
 ONE_VARIANT = "one_variant"
+STRATA_DIFFER = "strata_differ"
 COVARIATE_IS_METRIC = "covariate_is_metric"
 COVARIATE_INFINITE = "covariate_infinite"
 
@@ -44,6 +45,7 @@ REASONS: dict[str, str] = reasons(
     DENOMINATOR_MOVED,
     THIN_STRATA,
     ONE_VARIANT,
+    STRATA_DIFFER,
     COVARIATE_IS_METRIC,
     COVARIATE_INFINITE,
 )

@@ -47,6 +47,10 @@ REASONS = MappingProxyType(
             "units of the two variants differ in how many decisions they have, so that who comes "
             "how often moves a rate per decision; read it per unit"
         ),
+        "strata_differ": (
+            "the one variant's units are in other strata than the other's, as by what it does; "
+            "nothing was adjusted by them"
+        ),
         "thin_strata": (
             "no phase of equal shares has ten units of both variants with a final value yet"
         ),

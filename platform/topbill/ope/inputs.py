@@ -170,6 +170,9 @@ def values_text(values: Floats) -> str:
 def _floats(name: str, data: Any) -> Floats:
     if isinstance(data, np.ma.MaskedArray):
         data = np.ma.filled(data, np.nan)
+    # As floats they would lose a part of what they are.
+    if getattr(getattr(data, "dtype", None), "kind", "") in ("c", "M", "m"):
+        raise BadData(name, f"got values of {data.dtype}; expected one number per row")
     try:
         values = np.asarray(data, dtype=np.float64)  # None becomes NaN
     except (TypeError, ValueError) as error:

@@ -326,6 +326,12 @@ def test_units_of_two_variants_are_left_out_and_told() -> None:
         ({"looks": (0.5, 0.2)}, "looks"),
         ({"prior": -1.0, "method": "bayes"}, "prior"),
         ({"strata": "country"}, "data.country"),
+        ({"strata": ["arm"]}, "data.['arm']"),
+        ({"unit": ["u"]}, "data.['u']"),
+        ({"metrics": ["y"]}, "metrics"),
+        ({"covariates": {"m": 5}}, "covariates.m"),
+        ({"covariates": ["d"]}, "covariates"),
+        ({"control": ["old"]}, "control"),
         ({"adjust": "lin", "covariates": {"m": "d"}, "metrics": {"m": Ratio("y", "d")}}, "adjust"),
     ],
 )

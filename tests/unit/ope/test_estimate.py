@@ -376,6 +376,13 @@ def test_columns_of_one_value_a_row_are_vectors_and_others_are_refused() -> None
         run(take(data, [0, 1]), units=pd.Series([{}, {}]))
 
 
+def test_what_would_lose_a_part_of_itself_as_a_number_is_refused() -> None:
+    data = made(200)
+    for kind in ("complex128", "datetime64[us]", "timedelta64[s]"):
+        with pytest.raises(BadData, match=r"rewards: got values of .*; expected one number"):
+            run({**data, "rewards": data["rewards"].astype("int64").astype(kind)})
+
+
 def test_pandas_columns_of_other_indexes_are_refused() -> None:
     """Each alone sorts the rows anew; read by their places, the numbers would look sound."""
     data = made(200)

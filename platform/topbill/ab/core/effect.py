@@ -136,6 +136,10 @@ def estimate_pair(
         # One arm may still have a value to show although there is nothing to compare it with.
         one, other = _usable(terms, t), _usable(terms, c)
         return Pair(one, other, reason, n, n_control, is_proportion=is_proportion)
+    if not phases and strata_differ(treated, control):
+        # Which stratum a unit is in tells the variants apart, so it is none of before.
+        pair = estimate_pair(terms, {None: t}, {None: c}, adjust)
+        return dataclasses.replace(pair, remark=pair.remark or reasons.STRATA_DIFFER)
     strata = _paired_strata(treated, control)
     # Of other strata the arms have the same shares throughout, and can be looked at as one.
     if terms.covariate is not None and coverage_differs(strata if phases else [(t, c)]):
@@ -249,6 +253,25 @@ def _coverage_differs(strata: Strata, i: int) -> bool:
     if variance <= 0.0:
         return False  # all units have it, or none
     return bool(stats.chi2.sf(gap**2 / variance, 1) <= COVERAGE_ALPHA)
+
+
+def strata_differ(treated: Mapping[Any, ArmMoments], control: Mapping[Any, ArmMoments]) -> bool:
+    """Whether the one variant's units are in other strata than the other's: Pearson's chi-square at
+    `COVERAGE_ALPHA`. What was so before the split is alike in both, nothing known included.
+    """
+    counts = [
+        (units_of(treated.get(key)), units_of(control.get(key)))
+        for key in dict.fromkeys([*treated, *control])
+    ]
+    n, n_control = sum(t for t, _ in counts), sum(c for _, c in counts)
+    smaller = min(n, n_control) / (n + n_control)
+    # Where less than five are expected of a cell, its square is no chi-square's: those are one.
+    thick = [(t, c) for t, c in counts if (t + c) * smaller >= 5.0]
+    thin = [(t, c) for t, c in counts if (t + c) * smaller < 5.0]
+    cells = [*thick, (sum(t for t, _ in thin), sum(c for _, c in thin))] if thin else thick
+    if len(cells) < 2:
+        return False
+    return bool(stats.chi2_contingency(np.array(cells), correction=False).pvalue <= COVERAGE_ALPHA)
 
 
 def _saved(terms: MetricTerms, strata: Strata, weights: Floats, variance: float) -> float | None:

@@ -250,10 +250,11 @@ def _check_metrics(
     strata: str | None,
 ) -> None:
     """Raises BadRequest naming the argument that does not go with the others."""
-    if not metrics:
+    if not metrics or not isinstance(metrics, Mapping):
         raise BadRequest(
             "metrics",
-            "got none; expected a dict of name to Mean, Proportion, Sum, Ratio or Quantile",
+            f"got {metrics or 'none'}; "
+            "expected a dict of name to Mean, Proportion, Sum, Ratio or Quantile",
         )
     for name, metric in metrics.items():
         if not isinstance(metric, Metric):
@@ -268,6 +269,8 @@ def _check_metrics(
             )
     if adjust not in ("cuped", "lin"):
         raise BadRequest("adjust", f"got {adjust!r}; expected cuped or lin")
+    if not isinstance(covariates or {}, Mapping):
+        raise BadRequest("covariates", f"got {covariates!r}; expected a dict of metric to columns")
     for name in covariates or {}:
         _check_covariate(name, metrics, adjust)
         own = covariates_of(covariates, name)
@@ -280,6 +283,8 @@ def _check_metrics(
 def covariates_of(covariates: Covariates | None, metric: str) -> tuple[str, ...]:
     """The covariates of a metric."""
     own = (covariates or {}).get(metric, ())
+    if not isinstance(own, str | list | tuple):
+        raise BadRequest(f"covariates.{metric}", f"got {own!r}; expected a column, or several")
     return (own,) if isinstance(own, str) else tuple(own)
 
 
@@ -364,7 +369,8 @@ def with_read_times(relation: Any, time: str | None) -> Any:
 def check_columns(present: Collection[str], names: Iterable[str]) -> None:
     """Raises BadRequest for the first of `names` that is no column of the data."""
     for name in names:
-        if name not in present:
+        # A list of names, say, where one is expected.
+        if not isinstance(name, str) or name not in present:
             raise BadRequest(f"data.{name}", f"no such column; the data has {', '.join(present)}")
 
 
