@@ -12,6 +12,7 @@ PACKAGE = Path(__file__).parents[2] / "platform" / "topbill"
 ORDER = [
     "domain",
     "shipped",
+    "process_log",
     "policies",
     "spec",
     "log",

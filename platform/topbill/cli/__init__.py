@@ -4,8 +4,11 @@ file.
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
+
+from topbill import process_log
 
 # Imported for their commands.
 from topbill.cli import (
@@ -51,7 +54,11 @@ def main() -> None:
         app()
         sys.stdout.flush()
     except TopbillError as error:
-        _say(str(error))
+        if process_log.is_json():
+            process_log.configure("json")
+            logging.getLogger("topbill").error("%s", error)
+        else:
+            _say(str(error))
         sys.exit(1)
     except BrokenPipeError:
         # Whoever reads the pipe has enough (`| head`), which is no mistake. Python would write what

@@ -17,7 +17,18 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from topbill.cli.shell import DATA, EXPERIMENTS, Data, Experiments, app, err, out, own_or_examples
+from topbill import process_log
+from topbill.cli.shell import (
+    DATA,
+    EXPERIMENTS,
+    Data,
+    Experiments,
+    LogFormatOption,
+    app,
+    err,
+    out,
+    own_or_examples,
+)
 
 if TYPE_CHECKING:
     from topbill.cli.supervise import Processes
@@ -82,6 +93,7 @@ class ServiceOptions:
         Parameter(help="File of the audit log; standard error where none is given."),
     ] = None
     remember: Remember = REMEMBER
+    log_format: LogFormatOption = "text"
 
 
 @app.command
@@ -100,6 +112,7 @@ def serve(
     """
     from topbill.service import auth, run
 
+    process_log.configure(service.log_format)
     run.serve(
         service.experiments,
         service.data,
@@ -145,11 +158,16 @@ def key(
 
 @app.command
 def worker(
-    *, experiments: Experiments = EXPERIMENTS, data: Data = DATA, remember: Remember = REMEMBER
+    *,
+    experiments: Experiments = EXPERIMENTS,
+    data: Data = DATA,
+    remember: Remember = REMEMBER,
+    log_format: LogFormatOption = "text",
 ) -> None:
     """Fold the log into policies and publish it to the lake, until stopped."""
     from topbill.worker import loop
 
+    process_log.configure(log_format)
     with _answering(data):
         loop.run_worker(experiments, data, remember=remember.total_seconds())
 
@@ -183,6 +201,7 @@ def answers(*, data: Data = DATA) -> None:
         # Nothing is ever written there: the pipe is readable once its writer is gone.
         return bool(select.select([sys.stdin], [], [], seconds)[0])
 
+    process_log.configure_from_environment()
     if not ended(_FIRST_ANSWERS):
         from topbill.reporting import answer_cache
 
@@ -198,6 +217,8 @@ def up(*, service: ServiceOptions = ServiceOptions()) -> None:
     from topbill import pages, spec
     from topbill.cli.supervise import Processes, free_port, stoppable
 
+    # Those that are started say it as this process does: they find it in their environment.
+    process_log.configure(service.log_format)
     experiments = own_or_examples(service.experiments)
     # What is wrong with the files is said once, before anything starts.
     spec.load_all(pages.experiment_folders(experiments))

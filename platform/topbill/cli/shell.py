@@ -13,7 +13,8 @@ from cyclopts import Parameter
 from rich.console import Console
 from rich.progress import Progress
 
-from topbill import __version__
+from topbill import __version__, process_log
+from topbill.process_log import LogFormat
 from topbill.shipped import shipped
 
 app = cyclopts.App(
@@ -28,6 +29,14 @@ err = Console(stderr=True)
 
 Experiments = Annotated[Path, Parameter(help="Folder of experiment files.")]
 Data = Annotated[Path, Parameter(help="Folder of the log and the lake.")]
+LogFormatOption = Annotated[
+    LogFormat,
+    Parameter(
+        name="--log-format",
+        env_var=process_log.VARIABLE,
+        help="Of what is said on standard error: text, or json with request ids.",
+    ),
+]
 Json = Annotated[bool, Parameter(name="--json", negative="", help="Print JSON.")]
 EXPERIMENTS = Path("experiments")
 DATA = Path("data")

@@ -20,7 +20,7 @@ from fastapi.responses import PlainTextResponse
 from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
 
-from topbill import __version__, pages, spec
+from topbill import __version__, pages, process_log, spec
 from topbill.domain.errors import DamagedSnapshot, LogError, NotFound
 from topbill.domain.records import Decision
 from topbill.engine import CompiledExperiment, Engine
@@ -75,6 +75,7 @@ def from_environment() -> FastPath:
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    process_log.configure_from_environment()
     settings = Settings.from_environment()
     audit.write_to(settings.audit)
     return create_app(settings)

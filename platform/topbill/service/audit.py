@@ -13,12 +13,11 @@ from pathlib import Path
 import msgspec
 
 from topbill.domain.errors import TopbillError
+from topbill.process_log import REQUEST_ID
 from topbill.service.asgi import Scope
+from topbill.service.few_a_second import FewASecond
 
 _logger = logging.getLogger("topbill.audit")
-_MOST_REFUSALS = 20
-"""Refused requests a second that are written: whoever sends a million must not fill the disk. The
-metric counts all of them."""
 
 
 class AuditEntry(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -33,6 +32,7 @@ class AuditEntry(msgspec.Struct, frozen=True, omit_defaults=True):
     status: int
     code: str
     left_out: int = 0
+    request_id: str | None = None
 
 
 def write_to(file: Path | None) -> None:
@@ -58,21 +58,13 @@ class Audit:
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
-        self._second = 0
-        self._written = 0
-        self._left_out = 0
+        self._refused = FewASecond(clock)
 
     def refused(self, scope: Scope, key: str | None, status: int, code: str) -> None:
         """Note a request that was refused; of very many in one second only the first ones."""
-        second = int(self._clock())
-        if second != self._second:
-            self._second, self._written = second, 0
-        if self._written >= _MOST_REFUSALS:
-            self._left_out += 1
-            return
-        self._written += 1
-        left_out, self._left_out = self._left_out, 0
-        self._write(scope, key, status, code, left_out)
+        left_out = self._refused.ask()
+        if left_out is not None:
+            self._write(scope, key, status, code, left_out)
 
     def read(self, scope: Scope, key: str) -> None:
         """Note that the caller named `key` looks at what a viewer was shown."""
@@ -92,5 +84,7 @@ class Audit:
             status,
             code,
             left_out,
+            REQUEST_ID.get(),
         )
-        _logger.warning("%s", msgspec.json.encode(line).decode())
+        fields = {"audit": msgspec.to_builtins(line)}
+        _logger.warning("%s", msgspec.json.encode(line).decode(), extra={"fields": fields})

@@ -9,6 +9,7 @@ import msgspec
 
 from topbill.domain.errors import BadRequest
 from topbill.engine import Answer, DecideRequest, Id
+from topbill.process_log import REQUEST_ID
 from topbill.spec.fields import NAME
 
 LARGEST_BATCH = 1_000
@@ -122,6 +123,7 @@ class ErrorDetail(msgspec.Struct, frozen=True):
     code: str
     message: str
     path: str | None = None
+    request_id: str | None = None
 
 
 class ProblemAnswer(msgspec.Struct, frozen=True):
@@ -142,4 +144,4 @@ def micros(at: datetime, path: str) -> int:
 
 def problem(code: str, message: str, path: str | None = None) -> bytes:
     """The body of a refusal."""
-    return _encode(ProblemAnswer(ErrorDetail(code, message, path)))
+    return _encode(ProblemAnswer(ErrorDetail(code, message, path, REQUEST_ID.get())))

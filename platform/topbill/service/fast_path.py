@@ -8,6 +8,7 @@ when the writer's commit is durable, and not before.
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -42,7 +43,9 @@ from topbill.service.bodies import (
     problem,
 )
 from topbill.service.events import UnitEvents
+from topbill.service.few_a_second import FewASecond
 from topbill.service.page import PageService
+from topbill.service.request_id import identified
 from topbill.service.rewards import Rewards
 
 _STATUS: tuple[tuple[type[Exception], int, str], ...] = (
@@ -55,6 +58,7 @@ _STATUS: tuple[tuple[type[Exception], int, str], ...] = (
     (TopbillError, 500, "internal"),
 )
 """Status and code of each error; the first that fits, so subclasses stand before their bases."""
+_logger = logging.getLogger("topbill")
 _NO_KEYS: frozenset[str] = frozenset()
 _Route = tuple[msgspec.json.Decoder[Any], Callable[[Any], Awaitable[Any]]]
 """How a body is decoded, and what answers it."""
@@ -72,6 +76,7 @@ class FastPath:
         self._admission = admission
         self._backend = backend
         self.engine = backend.engine
+        self._refusals = FewASecond(time.time)
         self.rewards = Rewards(backend, pages.spread)
         events = UnitEvents(backend)
         self._routes: dict[str, _Route] = {
@@ -87,6 +92,7 @@ class FastPath:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self._rest(scope, receive, send)
+        send = identified(scope["headers"], send)
         path = scope["path"]
         refusal = self._admission.refusal(scope)
         if refusal is not None:
@@ -107,8 +113,22 @@ class FastPath:
         start = time.perf_counter()
         status, answer = await self._handle(route, raw)
         await respond(send, status, answer)
-        telemetry.seconds(path).observe(time.perf_counter() - start)
+        seconds = time.perf_counter() - start
+        telemetry.seconds(path).observe(seconds)
+        if status != 200:
+            self._note_refusal(path, status, seconds)
         return None
+
+    def _note_refusal(self, path: str, status: int, seconds: float) -> None:
+        """A line by which a caller's request id is found. Nothing of the body is in it: it may hold
+        ids of viewers.
+        """
+        left_out = self._refusals.ask()
+        if left_out is not None:
+            fields = {"path": path, "status": status, "milliseconds": round(seconds * 1e3, 3)}
+            if left_out:
+                fields["left_out"] = left_out
+            _logger.info("%s refused with %d", path, status, extra={"fields": fields})
 
     async def _handle(self, route: _Route, raw: bytes) -> tuple[int, bytes]:
         """Status and body of the answer. Nothing of a request is held back: what is not written

@@ -9,7 +9,9 @@ import socket
 from pathlib import Path
 
 import uvicorn
+from uvicorn.config import LOGGING_CONFIG
 
+from topbill import process_log
 from topbill.domain.errors import TopbillError
 from topbill.log import REMEMBERED_FOR
 from topbill.migration import migrate
@@ -65,6 +67,8 @@ def serve(
         "backlog": backlog,
         "access_log": False,
         "log_level": "warning",
+        # With its own configuration its lines would not be of the form asked for.
+        "log_config": None if process_log.is_json() else LOGGING_CONFIG,
         "server_header": False,
         "proxy_headers": False,
         "timeout_graceful_shutdown": 5,

@@ -1,0 +1,39 @@
+"""Each request has an id, the caller's own where it sends one, by which answer, error and log lines
+are found again."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Iterable, MutableMapping
+from typing import Any
+
+from topbill.engine import new_id
+from topbill.process_log import REQUEST_ID
+from topbill.service.asgi import Header, Send
+
+_HEADER = b"x-request-id"
+_is_sane = re.compile(rb"[A-Za-z0-9][A-Za-z0-9._:/+=@-]{0,127}").fullmatch
+"""No spaces, quotes or line ends: an id goes into headers and log lines as it came."""
+
+
+def identified(headers: Iterable[Header], send: Send) -> Send:
+    """Give the request that is being answered its id; returns `send` with the id in the answer's
+    headers."""
+    request_id = _presented(headers) or new_id()
+    REQUEST_ID.set(request_id)
+    header = (_HEADER, request_id.encode())
+
+    def send_identified(message: MutableMapping[str, Any]) -> Awaitable[None]:
+        if message["type"] == "http.response.start":
+            message["headers"] = [*message["headers"], header]
+        return send(message)
+
+    return send_identified
+
+
+def _presented(headers: Iterable[Header]) -> str | None:
+    """The caller's id; None where there is none, or one that could be mistaken for more."""
+    for name, value in headers:
+        if name == _HEADER:
+            return value.decode() if _is_sane(value) else None
+    return None
