@@ -94,6 +94,10 @@ class PolicyError(TopbillError):
     """A policy could not score, learn, or be restored."""
 
 
+class OverBudget(PolicyError):
+    """A policy took longer than its decision may."""
+
+
 class LogError(TopbillError):
     """The log or the lake could not be read or written."""
 

@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 
 from topbill.domain.chance import FEW, draw, invert, with_min_probability
-from topbill.domain.errors import PolicyError
+from topbill.domain.errors import OverBudget, PolicyError
 from topbill.domain.records import Floats, Indices, Mask, Scored
 
 LARGEST_MATRIX = 1024
@@ -57,17 +57,19 @@ def rank(
     least: float,
     uniforms: Callable[[int], float] | Sequence[float],
     allowed: Allowed | None = None,
+    late: Callable[[], bool] | None = None,
 ) -> Slate:
     """Draw min(slots, len(eligible)) of the rows in `eligible`, each position from what remains.
 
     At each position the policy's probabilities are taken anew over the remaining rows, lifted to
     `least`, and drawn from with the position's own uniform in [0, 1). Under rules, `allowed` says
     in place of `eligible` what may be drawn at each position; such a slate carries no matrix and
-    may end early. Raises PolicyError when the policy's vector is no simplex.
+    may end early. Raises PolicyError when the policy's vector is no simplex, and OverBudget once
+    `late`, asked before every position after the first, says so.
     """
     uniform = uniforms if callable(uniforms) else uniforms.__getitem__
     if allowed is not None:
-        return _rank_allowed(scored, allowed, slots, least, uniform)
+        return _rank_allowed(scored, allowed, slots, least, uniform, late)
     size = len(eligible)
     # Most decisions are of one slot: without the loop below, they take half the time.
     if slots == 1 and size:
@@ -76,11 +78,16 @@ def rank(
         drawn = float(p[j])
         matrix = (tuple(p.tolist()),) if size <= LARGEST_MATRIX else None
         return Slate((int(eligible[j]),), (drawn,), matrix, drawn)
-    return _rank_many(scored, eligible, min(slots, size), least, uniform)
+    return _rank_many(scored, eligible, min(slots, size), least, uniform, late)
 
 
 def _rank_many(
-    scored: Scored, eligible: Indices, slots: int, least: float, uniform: Callable[[int], float]
+    scored: Scored,
+    eligible: Indices,
+    slots: int,
+    least: float,
+    uniform: Callable[[int], float],
+    late: Callable[[], bool] | None,
 ) -> Slate:
     remaining = np.arange(len(eligible))
     rows: list[int] = []
@@ -88,6 +95,8 @@ def _rank_many(
     matrix: list[tuple[float, ...]] | None = [] if slots * len(eligible) <= LARGEST_MATRIX else None
     joint = 1.0
     for position in range(slots):
+        if position and late is not None and late():
+            raise OverBudget(f"{position} of {slots} positions were drawn when time was up")
         p = distribution(scored, eligible[remaining], least)
         j = draw(p, uniform(position))
         rows.append(int(eligible[remaining[j]]))
@@ -104,12 +113,19 @@ def _rank_many(
 
 
 def _rank_allowed(
-    scored: Scored, allowed: Allowed, slots: int, least: float, uniform: Callable[[int], float]
+    scored: Scored,
+    allowed: Allowed,
+    slots: int,
+    least: float,
+    uniform: Callable[[int], float],
+    late: Callable[[], bool] | None,
 ) -> Slate:
     rows: list[int] = []
     propensities: list[float] = []
     joint = 1.0
     for position in range(slots):
+        if position and late is not None and late():
+            raise OverBudget(f"{position} of {slots} positions were drawn when time was up")
         may = allowed.rows(position, rows)
         if not len(may):
             break

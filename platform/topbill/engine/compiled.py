@@ -162,7 +162,11 @@ def offered(compiled: CompiledExperiment, raw: msgspec.Raw) -> Actions:
         raise at_path(error, "$.actions") from error
     encoded = compiled.action_encoder.encode_actions(actions)
     if len(set(encoded.ids)) != len(encoded.ids):
-        double = next(i for i in encoded.ids if encoded.ids.count(i) > 1)
+        seen: set[str] = set()
+        for double in encoded.ids:
+            if double in seen:
+                break
+            seen.add(double)
         raise BadRequest("$.actions", f"id {double!r} is there twice; expected each id once")
     return encoded
 

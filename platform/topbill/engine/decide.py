@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 
 from topbill.domain.chance import hash64, uniforms
-from topbill.domain.errors import BadRequest, NotFound, PolicyError
+from topbill.domain.errors import BadRequest, NotFound, OverBudget, PolicyError
 from topbill.domain.records import (
     NULL,
     Actions,
@@ -157,12 +157,15 @@ class Engine:
         """The policy's slate; None where it failed or came too late."""
         if deadline is not None and self._clock() >= deadline:
             return None
-        slate = _rank(compiled, variant, inputs, allowed)
+        end = inputs.start + compiled.experiment.budget_ms / 1e3
+
+        def late() -> bool:
+            return self._clock() > end
+
+        slate = _rank(compiled, variant, inputs, allowed, late)
         # A slate that took too long is thrown away though it is there: were it used, the slow
         # moments of a policy would go unnoticed, in latency and in what is logged.
-        if self._clock() - inputs.start > compiled.experiment.budget_ms / 1e3:
-            return None
-        return slate
+        return None if late() else slate
 
     # ------------------------------------------------------------------ answering
 
@@ -272,10 +275,14 @@ def _candidates(compiled: CompiledExperiment, request: DecideRequest) -> tuple[A
 
 
 def _rank(
-    compiled: CompiledExperiment, variant: Variant, inputs: DecisionInput, allowed: Allowed | None
+    compiled: CompiledExperiment,
+    variant: Variant,
+    inputs: DecisionInput,
+    allowed: Allowed | None,
+    late: Callable[[], bool],
 ) -> Slate | None:
-    """The policy's slate, or None when the policy fails: in whatever way it does, a viewer still
-    gets a page.
+    """The policy's slate, or None when the policy fails or is late: in whatever way it does, a
+    viewer still gets a page.
     """
     decision_id = inputs.decision_id
     try:
@@ -290,7 +297,10 @@ def _rank(
             variant.min_probability,
             uniforms("draw", decision_id),
             allowed,
+            late,
         )
+    except OverBudget:
+        return None
     except Exception as error:
         # Logged when it changes: one that fails for every viewer would fill the disk.
         if compiled.failures.get(variant.name) != repr(error):

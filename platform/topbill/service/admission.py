@@ -1,5 +1,6 @@
-"""Whether a request comes in at all, before its body is read: whose key it carries, what that may
-do, how often it comes; without keys, whether a web page may have sent it."""
+"""Whether a request comes in at all, before its body is read: whether it has waited too long, whose
+key it carries, what that may do, how often it comes; without keys, whether a web page may have sent
+it."""
 
 from __future__ import annotations
 
@@ -17,6 +18,7 @@ from topbill.service.asgi import Header, Scope
 from topbill.service.audit import Audit
 from topbill.service.browsers import ForeignRequests
 from topbill.service.keys import ApiKey, Keys, day, read_keys
+from topbill.service.queue_age import LONGEST, QueueAge
 
 _logger = logging.getLogger("topbill")
 _LOOK_SECONDS = 1.0
@@ -140,11 +142,15 @@ class Admission:
         self._foreign_requests = ForeignRequests(host_names)
         self._clock = clock
         self._audit = Audit(clock)
+        self.queue = QueueAge(monotonic)
 
     def refusal(self, scope: Scope) -> Refusal | None:
         """Why a request is not let in; None where it is, which is counted for its key."""
         if scope["path"] in auth.OPEN_PATHS:
             return None
+        if self.queue.seconds > LONGEST:
+            message = f"requests wait for over {LONGEST:g} s; nothing was stored, try again later"
+            return Refusal(503, "overloaded", message)
         if self._keys is None:
             return self._foreign(scope)
         key = self._keys.find(auth.presented(scope["headers"]))

@@ -47,13 +47,14 @@ def create_app(settings: Settings) -> FastPath:
     page_service = PageService(backend)
     page_service.reload(pages.load_all(settings.experiments, experiments))
 
+    admission = Admission(settings.keys, settings.host_names)
     app = FastAPIOffline(  # its page at /docs needs nothing from elsewhere
         swagger_ui_parameters={"validatorUrl": None},
         title="Topbill",
         version=__version__,
         summary="Decides what a viewer sees on a streaming homepage, "
         "and logs with which probability.",
-        lifespan=lambda app: _lifespan(app, backend, page_service),
+        lifespan=lambda app: _lifespan(app, backend, page_service, admission),
     )
     personalizer = Personalizer(backend)
 
@@ -65,7 +66,7 @@ def create_app(settings: Settings) -> FastPath:
     _add_error_handlers(app)
     plain = app.openapi
     app.openapi = lambda: app.openapi_schema or _documented(plain())  # type: ignore[method-assign]
-    return FastPath(rest, backend, page_service, Admission(settings.keys, settings.host_names))
+    return FastPath(rest, backend, page_service, admission)
 
 
 def from_environment() -> FastPath:
@@ -89,7 +90,7 @@ def _end_with(parent: BaseProcess) -> None:
 
 @asynccontextmanager
 async def _lifespan(
-    app: FastAPI, backend: Backend, page_service: PageService
+    app: FastAPI, backend: Backend, page_service: PageService, admission: Admission
 ) -> AsyncIterator[None]:
     loop = asyncio.get_running_loop()
     backend.open(loop)
@@ -110,6 +111,7 @@ async def _lifespan(
         gc.set_threshold(20_000, 50, 50)
         stopped = asyncio.Event()
         following = asyncio.create_task(follow(follower, stopped))
+        admission.queue.start(asyncio.get_running_loop())
         try:
             yield
         finally:

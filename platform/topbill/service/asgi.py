@@ -14,6 +14,7 @@ Header = tuple[bytes, bytes]
 LARGEST_BODY = 1_000_000
 """Bytes of the largest body that is read."""
 JSON: Header = (b"content-type", b"application/json")
+_SOON: Header = (b"retry-after", b"1")
 
 
 async def read_body(receive: Receive) -> bytes | None:
@@ -31,6 +32,8 @@ async def read_body(receive: Receive) -> bytes | None:
 
 async def respond(send: Send, status: int, body: bytes, *headers: Header) -> None:
     """Send a whole JSON response."""
+    if status == 503:
+        headers = (*headers, _SOON)  # what is over now may be gone in a second
     length = (b"content-length", str(len(body)).encode())
     await send(
         {"type": "http.response.start", "status": status, "headers": [JSON, length, *headers]}

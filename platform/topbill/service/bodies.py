@@ -13,6 +13,9 @@ from topbill.process_log import REQUEST_ID
 from topbill.spec.fields import NAME
 
 LARGEST_BATCH = 1_000
+LARGEST_WORK = 1_000_000
+"""Most actions × slots that all decisions of a batch may have together: as many as the largest
+single decision has."""
 _FIRST = datetime(1970, 1, 1, tzinfo=UTC)
 _LAST = datetime(9999, 12, 31, tzinfo=UTC)
 """What the lake's readers can all hold: an offset may carry a time past the last year that they

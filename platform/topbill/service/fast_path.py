@@ -7,6 +7,7 @@ when the writer's commit is durable, and not before.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import time
@@ -34,6 +35,7 @@ from topbill.service.admission import Admission
 from topbill.service.asgi import LARGEST_BODY, App, Receive, Scope, Send, read_body, respond
 from topbill.service.backend import Backend
 from topbill.service.bodies import (
+    LARGEST_WORK,
     DecideBatch,
     DecideBatchAnswer,
     EventBatch,
@@ -60,6 +62,9 @@ _STATUS: tuple[tuple[type[Exception], int, str], ...] = (
 """Status and code of each error; the first that fits, so subclasses stand before their bases."""
 _logger = logging.getLogger("topbill")
 _NO_KEYS: frozenset[str] = frozenset()
+_LONG_BODY = 100_000
+_LONGEST_TURN = 2e-3
+"""Seconds for which a batch holds the event loop before others have their turn."""
 _Route = tuple[msgspec.json.Decoder[Any], Callable[[Any], Awaitable[Any]]]
 """How a body is decoded, and what answers it."""
 
@@ -139,6 +144,8 @@ class FastPath:
             # Before anything of it is decided or stored: parts of the body go into the log as the
             # text that came, which nobody looks at again until the worker reads it.
             check_json(raw)
+            if len(raw) > _LONG_BODY:
+                await asyncio.sleep(0)  # to look through it took long enough for one turn
             return 200, _encode(await handler(decoder.decode(raw)))
         except msgspec.ValidationError as error:
             wrong = at_path(error)
@@ -164,7 +171,10 @@ class FastPath:
         """Decisions, durable together; a request that can't be decided refuses the whole batch."""
         decisions: list[Decision] = []
         keyed: set[str] = set()
+        work = 0
+        turn = _Turn()
         for index, request in enumerate(batch.decisions):
+            await turn.end_if_long()
             try:
                 if request.decision_id in keyed:
                     raise BadRequest(
@@ -172,13 +182,24 @@ class FastPath:
                         f"{request.decision_id!r} is there twice; expected each id once",
                     )
                 decisions.append(self._decide(request))
+                work += len(decisions[-1].eligible) * len(decisions[-1].slate)
+                if work > LARGEST_WORK:
+                    raise BadRequest(
+                        "$",
+                        f"actions × slots are {work:,} up to here; expected at most "
+                        f"{LARGEST_WORK:,} in a batch: send less at once",
+                    )
             except BadRequest as error:
                 path = f"$.decisions[{index}]{error.path.removeprefix('$')}"
                 raise BadRequest(path, error.message) from error
             if request.decision_id:
                 keyed.add(request.decision_id)
         receipt = await self._backend.writer.put(Entry(decisions, keyed_decisions=frozenset(keyed)))
-        return DecideBatchAnswer([self._settle(decision, receipt) for decision in decisions])
+        answers: list[Answer] = []
+        for decision in decisions:
+            await turn.end_if_long()
+            answers.append(self._settle(decision, receipt))
+        return DecideBatchAnswer(answers)
 
     def _decide(self, request: DecideRequest) -> Decision:
         """Decided now; or as stored, so that a retry is not decided by a newer policy."""
@@ -217,6 +238,19 @@ class FastPath:
             if revision.revision == decision.revision:
                 return payloads_of(json.loads(revision.spec)["actions"])
         return {}
+
+
+class _Turn:
+    """The event loop's turns in the work of one request: others are served between them."""
+
+    def __init__(self) -> None:
+        self._began = time.perf_counter()
+
+    async def end_if_long(self) -> None:
+        """Let others have their turn where this one has taken long."""
+        if time.perf_counter() - self._began > _LONGEST_TURN:
+            await asyncio.sleep(0)
+            self._began = time.perf_counter()
 
 
 def _used_before(decision_id: str) -> Conflict:

@@ -27,6 +27,8 @@ _LONGEST_QUEUE = 20_000
 seconds of a disk that stands still: callers have their own deadlines, and answers that come after
 them are work for nobody.
 """
+_LONGEST_WRITE = 2.0
+"""Seconds that a group may be under way before whoever comes is refused at once."""
 _QUICK = 1e-3
 """Seconds for a group, on average over the last few, up to which the loop itself writes."""
 _SMOOTHING = 8
@@ -60,6 +62,8 @@ class GroupWriter:
         """How many waited in the last turn of the loop: no more now means that all have come."""
         self._enough = _LARGEST_GROUP
         """How many are not made to wait for another turn of the loop."""
+        self._busy_since = 0.0
+        """When the group that is being gathered or written was begun."""
         self._seconds = 0.0
         """Seconds that a group takes to write, averaged."""
         self._groups: SimpleQueue[list[_Waiting] | None] = SimpleQueue()
@@ -70,8 +74,13 @@ class GroupWriter:
         """A future that is done when `entry` is durable.
 
         Raises:
-            LogError: Too many are waiting already.
+            LogError: Too many are waiting already, or for too long.
         """
+        if self._busy and time.monotonic() - self._busy_since > _LONGEST_WRITE:
+            raise LogError(
+                f"{self._log.name}: the disk has not taken a write for {_LONGEST_WRITE:g} s; "
+                "try later"
+            )
         if len(self._waiting) >= _LONGEST_QUEUE:
             raise LogError(
                 f"{self._log.name}: {_LONGEST_QUEUE} writes are waiting; "
@@ -81,6 +90,7 @@ class GroupWriter:
         self._waiting.append((entry, future))
         if not self._busy:
             self._busy = True
+            self._busy_since = time.monotonic()
             self._loop.call_soon(self._gather)
         return future
 
@@ -146,6 +156,7 @@ class GroupWriter:
             callers = len(group) + len(self._waiting)
             self._enough = min(_LARGEST_GROUP, (callers + 1) // 2)
         self._busy = bool(self._waiting)
+        self._busy_since = time.monotonic()
         if self._waiting:
             self._loop.call_soon(self._gather)
         self.failing = isinstance(receipts, LogError)

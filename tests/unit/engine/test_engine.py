@@ -13,7 +13,7 @@ import pytest
 from scipy import stats
 
 from topbill.domain.errors import BadRequest, NotFound
-from topbill.domain.records import Decision, Example, Snapshot
+from topbill.domain.records import Decision, Example, Floats, Indices, Snapshot
 from topbill.engine import DecideRequest, Engine
 from topbill.spec import Experiment
 
@@ -282,3 +282,30 @@ def test_equal_requests_have_equal_fingerprints_however_they_are_written() -> No
 def test_a_decision_survives_the_log_unchanged(art: Experiment) -> None:
     decision = Engine([art]).decide(request(unit="u", context={"device": "tv"}, decision_id="d"))
     assert msgspec.json.decode(msgspec.json.encode(decision), type=Decision) == decision
+
+
+class SlowScored:
+    """What a policy says, each look at its probabilities taking more than half of the budget."""
+
+    mean = width = None
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def probabilities(self, remaining: Indices) -> Floats:
+        self.asked += 1
+        return np.full(len(remaining), 1.0 / len(remaining))
+
+
+def test_a_budget_that_is_used_up_ends_the_work_in_the_middle(
+    art: Experiment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scored = SlowScored()
+    engine = Engine([art], clock=lambda: scored.asked * 0.6 * art.budget_ms / 1e3)
+    unit = unit_of(engine, "thompson")
+    live = engine.find("art")
+    monkeypatch.setattr(live.policies["thompson"], "score", lambda *_: scored)
+    decision = engine.decide(request(unit=unit, slots=3))
+    assert (decision.reason, decision.variant, decision.propensity) == ("fallback", "thompson", 1.0)
+    assert scored.asked == 2  # of three positions: the third would have come too late
+    assert live.failures == {}
