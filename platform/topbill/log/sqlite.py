@@ -203,11 +203,17 @@ class SqliteLog(Log):
             yield from self._database.rows(query, values)
 
     def _drained_decisions(self, decision_ids: Sequence[str]) -> Iterator[Decision]:
-        """Those of the ids that the tables hold, for at most `_ROWS_PER_STATEMENT` ids."""
+        """Those of the ids that the tables hold, for at most `_ROWS_PER_STATEMENT` ids. One that
+        cannot be read is as one that was let go: its id is used, and what for can't be said.
+        """
         marks = ",".join("?" * len(decision_ids))
-        query = f"SELECT at, body FROM decisions WHERE decision_id IN ({marks})"  # noqa: S608 (marks only)
-        for at, body in self._database.rows(query, decision_ids):
-            yield _stamped_decision(at, body)
+        query = f"SELECT decision_id, at, body FROM decisions WHERE decision_id IN ({marks})"  # noqa: S608 (marks only)
+        for decision_id, at, body in self._database.rows(query, decision_ids):
+            try:
+                yield _stamped_decision(at, body)
+            except _UNREADABLE:
+                # Whoever reads the feed sets it aside and says so.
+                self._recent.let_go.add(decision_id)
 
     # ------------------------------------------------------------------ look-ups
 
@@ -237,10 +243,7 @@ class SqliteLog(Log):
         return {i: stored[i] for i in decision_ids if i in stored}
 
     def _drained_decision(self, decision_id: str) -> Decision | None:
-        try:
-            return next(self._drained_decisions((decision_id,)), None)
-        except _UNREADABLE:
-            return None  # whoever reads the feed sets it aside and says so
+        return next(self._drained_decisions((decision_id,)), None)
 
     def places(self, decision_ids: Collection[str]) -> dict[str, int]:
         """The `seq` of decisions that are only remembered; see `Log.places`."""

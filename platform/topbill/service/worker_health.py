@@ -74,7 +74,7 @@ def troubles(health: WorkerHealth) -> list[Trouble]:
         lines.append(
             Trouble(
                 "rows_quarantined",
-                f"{health.quarantined:,} rows were set aside; see `topbill sql 'from quarantine'`",
+                f"rows set aside: {health.quarantined:,}; see `topbill sql 'from quarantine'`",
             )
         )
     return lines

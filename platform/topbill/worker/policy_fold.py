@@ -105,6 +105,7 @@ class PolicyFold:
             if snapshot is None:
                 self._begin_at(newest.start, newest.start, newest.refit_at)
             self.problem = adoption.problem
+            _logger.warning("%s: %s", self.live.experiment.key, adoption.problem)
             self._recovers_through, self._archive = newest.watermark, archive
         # Versions count on, also over a snapshot that can't be used: readers take the highest.
         self.version = newest.version

@@ -24,13 +24,14 @@ from starlette.testclient import TestClient
 from topbill import lake
 from topbill.domain.records import QuarantinedRow
 from topbill.engine import Engine
-from topbill.log import Log, open_log
+from topbill.log import Log, now_micros, open_log
 from topbill.pages import experiment_folders
 from topbill.service import worker_health
 from topbill.service.app import create_app
 from topbill.service.follower import Follower
 from topbill.service.settings import Settings
 from topbill.spec import load_all
+from topbill.worker.learner import Learner
 from topbill.worker.loop import Worker
 from topbill.worker.policy_fold import PolicyFold
 
@@ -151,6 +152,16 @@ def _send(client: TestClient, counts: Counter[int], requests: list[tuple[str, by
         counts[answer.status_code // 100] += 1
 
 
+def learn_all(settings: Settings) -> None:
+    """Learn everything in the log, as if it were old enough."""
+    later = now_micros() + 3_600_000_000
+    with open_log(settings.log_path, clock=lambda: later) as log:
+        learner = Learner(log, load_all(experiment_folders(settings.experiments)))
+        while learner.step():
+            pass
+        assert not list(learner.failures)
+
+
 def test_whatever_was_stored_is_published_and_nothing_stops_the_rest(
     client: TestClient, log: Log, settings: Settings
 ) -> None:
@@ -178,6 +189,8 @@ def test_whatever_was_stored_is_published_and_nothing_stops_the_rest(
         "wrong": 0,
     }
     assert stored > 50
+    learn_all(settings)
+    assert log.quarantine() == []
 
 
 def test_poison_of_an_earlier_version_stops_nobody(

@@ -14,6 +14,7 @@ from topbill.domain.errors import LogError
 from topbill.domain.records import Decision, Placement, RewardEvent, UnitEvent
 from topbill.log import open_log
 from topbill.log.database import LogDatabase
+from topbill.log.entries import all_keyed
 from topbill.log.remembered_ids import RememberedIds
 from topbill.log.sqlite import SqliteLog
 
@@ -133,6 +134,11 @@ def test_rows_that_cannot_be_read_are_set_aside_and_the_others_go_on(tmp_path: P
         assert matured[0][0].events == []
         assert log.decision("d1") is None
         assert log.decision("d0") is not None
+        # Its id is used all the same; who comes with another is stored beside it.
+        group = [all_keyed([decision(name)], []) for name in ("d1", "fresh")]
+        refused, stored = log.commit(group)
+        assert (refused.let_go, stored.let_go, stored.conflict) == ("d1", None, None)
+        assert log.decision("fresh") is not None
         counts = log.quarantine_counts()
         assert counts == {("decision", "read"): 4, ("reward", "read"): 1, ("event", "read"): 1}
         assert {row.id for row in log.quarantine("home")} == {"d1", "d2", "d3", "d7"}
