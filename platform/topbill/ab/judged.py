@@ -119,11 +119,20 @@ class MetricDesign(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Limit(NamedTuple):
-    """From which value on a metric's values count as it, and how many of how many were above."""
+    """From which value on a metric's values count as it, and up to which; how many of how many were
+    above, and below.
+    """
 
     value: float
+    floor: float
     above: int
+    below: int
     values: int
+
+    @property
+    def outside(self) -> int:
+        """How many values were cut off."""
+        return self.above + self.below
 
 
 class Judged(NamedTuple):
@@ -163,7 +172,7 @@ def judged(
     derived: dict[str, str] = {}
     for design in designs:
         metrics[design.name] = _metric(design, values, derived, limits.get(design.name))
-        if design.name in limits and limits[design.name].above:
+        if design.name in limits and limits[design.name].outside:
             as_they_came[design.name] = _plain(design, design.name)
     if derived:
         picked = ", ".join(f"{sql} AS {identifier(name)}" for name, sql in derived.items())
@@ -209,7 +218,9 @@ def _value(design: MetricDesign, limit: Limit | None) -> str:
     """SQL for a row's value as it counts."""
     column = identifier(design.name)
     # A unit's total is cut off as a whole, not by its rows.
-    if limit is None or not limit.above or (design.winsorise is not None and design.per == "unit"):
+    if limit is None or not limit.outside:
+        return column
+    if design.winsorise is not None and design.per == "unit":
         return column
     x, top = _as_double(design), number(limit.value)
     cut = f"CASE WHEN {x} > {top} THEN {top}"
@@ -231,16 +242,18 @@ def _limit(relation: Any, design: MetricDesign, unit: str | None, variant: str) 
     top = f"quantile_cont(x, {number(design.winsorise or 1.0)})"
     if design.cap is not None:
         top = f"CASE WHEN count(*) > 0 THEN {number(design.cap)} END"
-    outside = f"x > top OR x < {number(design.floor)}" if design.weight else "x > top"
+    below = f"x < {number(design.floor)}" if design.weight else "false"
     query = f"""WITH finite AS (
             SELECT x FROM (
                 SELECT {x} AS x FROM unit_rows WHERE {identifier(variant)} IS NOT NULL {grouping}
             ) WHERE isfinite(x)
         )
-        SELECT any_value(top), count(*) FILTER ({outside}), count(*)
+        SELECT any_value(top), count(*) FILTER (x > top), count(*) FILTER ({below}), count(*)
         FROM finite, (SELECT {top} AS top FROM finite)"""  # noqa: S608  (numbers and quoted identifiers)
-    ((value, above, count),) = relation.query("unit_rows", query).fetchall()
-    return None if value is None else Limit(float(value), int(above), int(count))
+    ((top, above, below, count),) = relation.query("unit_rows", query).fetchall()
+    if top is None:
+        return None
+    return Limit(float(top), design.floor, int(above), int(below), int(count))
 
 
 def _as_double(design: MetricDesign) -> str:
@@ -259,7 +272,13 @@ def sentence(name: str, limit: Limit, effects: Iterable[Effect]) -> str:
             low, high = significant(effect.difference_low), significant(effect.difference_high)
             clause += f" (between {low} and {high})"
         clauses.append(clause)
-    return (
-        f"{label(name)}: values above {limit.value:,.6g} count as {limit.value:,.6g} "
-        f"({limit.above:,} of {limit.values:,}); as they came, {', '.join(clauses)}"
-    )
+    ends = []
+    for side, end, count in (
+        ("above", limit.value, limit.above),
+        ("below", limit.floor, limit.below),
+    ):
+        if count:
+            ends.append(
+                f"values {side} {end:,.6g} count as {end:,.6g} ({count:,} of {limit.values:,})"
+            )
+    return f"{label(name)}: {', '.join(ends)}; as they came, {', '.join(clauses)}"

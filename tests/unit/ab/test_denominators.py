@@ -184,6 +184,21 @@ def test_a_capped_metric_is_judged_by_what_is_learned_with_the_raw_one_beside_it
     assert any("values above 100 count as 100 (" in note for note in result.notes)
 
 
+def test_values_below_the_floor_are_said_to_be_below_it() -> None:
+    g = np.random.default_rng(8)
+    n = 1200
+    rows = pd.DataFrame({"unit": range(n), "variant": g.choice(["c", "t"], n)})
+    rows["pay"] = g.choice([-5.0, 1.0, 2.0], n, p=[0.1, 0.6, 0.3])
+    refunds = int((rows.pay < 0).sum())
+    pay = ab.MetricDesign(name="pay", weight=1.0, cap=2.0)
+    (note,) = ab.analyse(rows, design(pay), day=None).notes
+    assert f"pay: values below 0 count as 0 ({refunds:,} of 1,200); as they came" in note
+    rows.loc[:2, "pay"] = 7.0
+    refunds = int((rows.pay < 0).sum())
+    (note,) = ab.analyse(rows, design(pay), day=None).notes
+    assert "pay: values above 2 count as 2 (3 of 1,200), values below 0 count as 0 (" in note
+
+
 @pytest.mark.parametrize("per", ["decision", "unit"])
 def test_winsorised_values_are_cut_off_at_the_pooled_quantile(per: Per) -> None:
     rows = visits(9)
