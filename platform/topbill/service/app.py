@@ -6,11 +6,13 @@ import asyncio
 import gc
 import multiprocessing
 import os
+import re
 import signal
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -24,6 +26,7 @@ from topbill import __version__, pages, process_log, spec
 from topbill.domain.errors import DamagedSnapshot, LogError, NotFound
 from topbill.domain.records import Decision
 from topbill.engine import CompiledExperiment, Engine
+from topbill.log import Log
 from topbill.service import audit, openapi, telemetry, worker_health
 from topbill.service.admission import Admission
 from topbill.service.asgi import Receive, Scope, Send
@@ -36,6 +39,9 @@ from topbill.service.page import PageService
 from topbill.service.personalizer import Personalizer
 from topbill.service.personalizer import openapi as personalizer_openapi
 from topbill.service.settings import Settings
+
+_PATH = re.compile(r"(?<![\w/])/[\w.~-]+/[^\s:;,'\")]+")
+"""An absolute path of at least two steps."""
 
 
 def create_app(settings: Settings) -> FastPath:
@@ -120,7 +126,7 @@ async def _lifespan(
 
 
 def _add_routes(app: FastAPI, backend: Backend, page_service: PageService) -> None:
-    engine = backend.engine
+    engine, data = backend.engine, backend.settings.data
 
     @app.get("/healthz", tags=["operations"], summary="The process answers")
     async def healthz() -> dict[str, str]:
@@ -136,7 +142,8 @@ def _add_routes(app: FastAPI, backend: Backend, page_service: PageService) -> No
             worker = worker_health.worker_health(backend.log)
         except Exception as error:
             response.status_code = 503
-            return {"status": "unavailable", "log": str(error)}
+            # Anybody may ask, without a key: why, but not where.
+            return {"status": "unavailable", "log": _without_paths(str(error), data)}
         troubles = worker_health.troubles(worker)
         for key in sorted(app.state.follower.unreadable):
             message = f"the newest version of {key} cannot be read; an earlier one is used"
@@ -148,7 +155,7 @@ def _add_routes(app: FastAPI, backend: Backend, page_service: PageService) -> No
             "experiments": len(engine.experiments),
             "problems": [{"file": file} for file in files],
             "policy_failures": {
-                key: compiled.failures
+                key: {name: _without_paths(why, data) for name, why in compiled.failures.items()}
                 for key, compiled in engine.experiments.items()
                 if compiled.failures
             },
@@ -209,8 +216,16 @@ def _add_routes(app: FastAPI, backend: Backend, page_service: PageService) -> No
         stored = backend.log.decision(decision_id)
         if stored is None:
             raise NotFound(f"decision {decision_id!r} is not in the log")
-        explained = await asyncio.to_thread(_explained, backend, stored)
+        engine = backend.engine
+        explained = await backend.read(lambda log: _explained(log, engine, stored))
         return Response(msgspec.json.encode(explained), media_type="application/json")
+
+
+def _without_paths(sentence: str, data: Path) -> str:
+    """The sentence without where things lie on this machine."""
+    for folder in (str(data.resolve()), str(data)):
+        sentence = sentence.replace(folder, "data")
+    return _PATH.sub("…", sentence)
 
 
 async def _check_log(backend: Backend) -> None:
@@ -257,19 +272,18 @@ def _shares_changed(change: AssignmentChange | None) -> dict[str, Any]:
     return {"shares_changed": {"at": change.when, "changed": change.changed}}
 
 
-def _explained(backend: Backend, decision: Decision) -> dict[str, Any]:
+def _explained(log: Log, engine: Engine, decision: Decision) -> dict[str, Any]:
     """A decision with the scores that it was drawn from and the rewards that came of it."""
     version = decision.policy_version
-    with backend.settings.open_log() as log:
-        try:
-            snapshot = log.snapshot(decision.experiment, version) if version else None
-        except DamagedSnapshot:
-            snapshot = None
-        rewards = log.events(decision.decision_id)
+    try:
+        snapshot = log.snapshot(decision.experiment, version) if version else None
+    except DamagedSnapshot:
+        snapshot = None
+    rewards = log.events(decision.decision_id)
     return {
         **msgspec.structs.asdict(decision),
         "slate": [msgspec.structs.asdict(placement) for placement in decision.slate],
-        "scores": backend.engine.explain(decision, snapshot),
+        "scores": engine.explain(decision, snapshot),
         "rewards": [msgspec.structs.asdict(event) for event in rewards],
     }
 

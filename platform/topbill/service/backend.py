@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from contextlib import ExitStack, closing
+from typing import TypeVar
 
 from topbill.domain.errors import LogError
 from topbill.domain.metric import microseconds
@@ -19,14 +21,15 @@ from topbill.service.writer import GroupWriter
 _logger = logging.getLogger("topbill")
 _RECALLED = 1_000
 """Decisions of the lake that are kept at hand: those of the largest batch."""
+_Read = TypeVar("_Read")
 
 
 class Backend:
     """The engine that decides, a log to look things up in, and the writer that makes them durable.
 
     The engine is there from the start, so that whatever is wrong with the files is said before
-    anything is served. `log` and `writer` exist between `open` and `close`: the writer belongs to
-    an event loop.
+    anything is served. `log`, `writer` and `read` exist between `open` and `close`: the writer
+    belongs to an event loop.
     """
 
     def __init__(self, settings: Settings, engine: Engine) -> None:
@@ -34,19 +37,26 @@ class Backend:
         self.engine = engine
         self.log: Log
         self.writer: GroupWriter
+        self._reader: Log
+        self._one_reader = asyncio.Lock()
         self._recalled: OrderedDict[str, Decision] = OrderedDict()
         self._horizon = microseconds(settings.remember)
 
     def open(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Open the log twice: the writer's handle is at work in another thread while the loop looks
-        things up in the other one. Raises LogError.
+        """Open the log three times: the writer's handle is at work in another thread while the loop
+        looks things up in one, and other threads in the third. Raises LogError.
         """
-        self.log = self.settings.open_log()
-        try:
+        with ExitStack() as opened:
+            self.log = opened.enter_context(closing(self.settings.open_log()))
+            self._reader = opened.enter_context(closing(self.settings.open_log()))
             self.writer = GroupWriter(self.settings.open_log(), loop)
-        except LogError:
-            self.log.close()
-            raise
+            opened.pop_all()  # all of them stay open, or none
+
+    async def read(self, reading: Callable[[Log], _Read]) -> _Read:
+        """What `reading` reads from the log, in another thread: for what may take long. One at a
+        time, on a handle that is open already: to open one takes longer than to read."""
+        async with self._one_reader:
+            return await asyncio.to_thread(reading, self._reader)
 
     def decision(self, decision_id: str) -> Decision | None:
         """The stored decision: of the log, or one that was recalled a moment ago."""
@@ -86,4 +96,5 @@ class Backend:
             _logger.warning(
                 "%s; the journal keeps what waits, and the next to open the log moves it", error
             )
+        self._reader.close()
         self.log.close()

@@ -49,6 +49,7 @@ from topbill.service.few_a_second import FewASecond
 from topbill.service.page import PageService
 from topbill.service.request_id import identified
 from topbill.service.rewards import Rewards
+from topbill.service.turns import Turn
 
 _STATUS: tuple[tuple[type[Exception], int, str], ...] = (
     (Malformed, 400, "malformed"),
@@ -63,8 +64,6 @@ _STATUS: tuple[tuple[type[Exception], int, str], ...] = (
 _logger = logging.getLogger("topbill")
 _NO_KEYS: frozenset[str] = frozenset()
 _LONG_BODY = 100_000
-_LONGEST_TURN = 2e-3
-"""Seconds for which a batch holds the event loop before others have their turn."""
 _Route = tuple[msgspec.json.Decoder[Any], Callable[[Any], Awaitable[Any]]]
 """How a body is decoded, and what answers it."""
 
@@ -172,7 +171,7 @@ class FastPath:
         decisions: list[Decision] = []
         keyed: set[str] = set()
         work = 0
-        turn = _Turn()
+        turn = Turn()
         for index, request in enumerate(batch.decisions):
             await turn.end_if_long()
             try:
@@ -238,19 +237,6 @@ class FastPath:
             if revision.revision == decision.revision:
                 return payloads_of(json.loads(revision.spec)["actions"])
         return {}
-
-
-class _Turn:
-    """The event loop's turns in the work of one request: others are served between them."""
-
-    def __init__(self) -> None:
-        self._began = time.perf_counter()
-
-    async def end_if_long(self) -> None:
-        """Let others have their turn where this one has taken long."""
-        if time.perf_counter() - self._began > _LONGEST_TURN:
-            await asyncio.sleep(0)
-            self._began = time.perf_counter()
 
 
 def _used_before(decision_id: str) -> Conflict:

@@ -29,12 +29,14 @@ from topbill.pages.last_good_catalogs import LastGoodCatalogs, problem
 from topbill.pages.viewing_history import ViewingHistory
 from topbill.service import telemetry
 from topbill.service.backend import Backend
+from topbill.service.page_memory import PageMemory
 
 AGAIN = "page_again"
 """The event that marks a page which a session got once more."""
 PREFIX = "page-"
 """What the ids of pages begin with: so a reward on anything else costs no look-up."""
-_REMEMBERED = 20_000
+_AT_HAND = 64
+"""Pages that are kept as objects: a page's rewards come together."""
 _HISTORY = 7 * 86_400.0
 """Seconds for which a starting service reads what viewers saw and played before; longer where
 fatigue rests longer.
@@ -65,7 +67,8 @@ class PageService:
         self._histories: dict[str, ViewingHistory] = {}
         self._started = False
         self._marks: dict[Path, _Mark] = {}
-        self._cells: OrderedDict[str, _PageCells] = OrderedDict()
+        self._memory = PageMemory()
+        self._at_hand: OrderedDict[str, _PageCells] = OrderedDict()
 
     def reload(self, files: Sequence[PageFile]) -> None:
         """Take over page files, with their catalogues or the last good ones. Raises TopbillError
@@ -173,7 +176,9 @@ class PageService:
             telemetry.decided(decision.experiment, decision.variant, decision.reason).inc()
         for stage in composed.answer.fallbacks:
             telemetry.PAGE_FALLBACKS.labels(request.page, stage).inc()
-        self._remember(page_id, composed.answer)
+        # The page's own decision holds its answer, as the log keeps it.
+        page = next(d for d in composed.decisions if d.decision_id == page_id)
+        self._memory.add(page_id, bytes(page.actions))
         return composed.answer
 
     async def _earlier(self, page_id: str, request_hash: str, receipt: Receipt) -> Decision | None:
@@ -292,24 +297,25 @@ class PageService:
         answer, cells = page
         return credit.spread(event, answer, cells)
 
-    def _page_cells(self, decision_id: str) -> _PageCells | None:
+    def _page_cells(self, page_id: str) -> _PageCells | None:
         """The page of that id, None for any other decision."""
-        if not decision_id.startswith(PREFIX) or ":" in decision_id:
+        if not page_id.startswith(PREFIX) or ":" in page_id:
             return None
-        page = self._cells.get(decision_id)
-        if page is None:
-            decision = self._backend.decision(decision_id)
+        cells = self._at_hand.get(page_id)
+        if cells is not None:
+            return cells
+        answer = self._memory.get(page_id)
+        if answer is None:
+            decision = self._backend.decision(page_id)
             if decision is None or decision.layer != "page":
                 return None
-            page = self._remember(decision_id, _answers.decode(decision.actions))
-        return page
-
-    def _remember(self, page_id: str, answer: PageAnswer) -> _PageCells:
-        page = (answer, credit.cells_of(answer))
-        self._cells[page_id] = page
-        if len(self._cells) > _REMEMBERED:
-            self._cells.popitem(last=False)
-        return page
+            answer = bytes(decision.actions)
+            self._memory.add(page_id, answer)
+        page = _answers.decode(answer)
+        cells = self._at_hand[page_id] = (page, credit.cells_of(page))
+        if len(self._at_hand) > _AT_HAND:
+            self._at_hand.popitem(last=False)
+        return cells
 
 
 def _without_barred(row: RowAnswer, allowed: Callable[[str], bool]) -> RowAnswer:

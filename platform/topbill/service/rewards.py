@@ -22,9 +22,12 @@ from topbill.service.bodies import (
     RewardStatus,
     micros,
 )
+from topbill.service.turns import Turn
 from topbill.spec.fields import listed, nearest
 
 _REMEMBERED = 50_000
+_MOST_ITEMS = 500_000
+"""Of all remembered slates together: some 50 MB where each item has an id of its own."""
 
 _Slate = tuple[str, tuple[str, ...], int]
 """A decision's experiment, the actions that it showed, in order, and when it was made (µs)."""
@@ -42,6 +45,7 @@ class Rewards:
         self._spread = spread
         # Most rewards are of decisions that this process made a moment ago: those cost no look-up.
         self._slates: OrderedDict[str, _Slate] = OrderedDict()
+        self._items = 0
 
     async def one(self, request: RewardRequest) -> RewardAnswer:
         """One reward event, durable where it was stored."""
@@ -59,7 +63,9 @@ class Rewards:
         # Everything is checked before anything is stored: all of a batch or nothing.
         spread: list[list[RewardEvent]] = []
         keyed: set[tuple[str, str]] = set()
+        turn = Turn()
         for request, path in zip(requests, paths, strict=True):
+            await turn.end_if_long()
             event = self._event(request, path)
             events = [] if event is None else self._spread(event)
             if request.event_id is not None:
@@ -86,7 +92,12 @@ class Rewards:
 
     async def _recall(self, requests: list[RewardRequest]) -> None:
         """Know the slates of decisions that the log has let go: a reward may come late."""
-        unknown = {r.decision_id for r in requests if self._slate(r.decision_id) is None}
+        unknown = set()
+        turn = Turn()
+        for request in requests:
+            await turn.end_if_long()
+            if self._slate(request.decision_id) is None:
+                unknown.add(request.decision_id)
         if unknown:
             await self._backend.recall(unknown)
 
@@ -141,9 +152,11 @@ class Rewards:
         """Know what a decision showed without asking the log."""
         shown = tuple([p.action for p in decision.slate])
         slate = decision.experiment, shown, decision.decided_at
+        before = self._slates.pop(decision.decision_id, None)
         self._slates[decision.decision_id] = slate
-        if len(self._slates) > _REMEMBERED:
-            self._slates.popitem(last=False)
+        self._items += len(shown) - (0 if before is None else len(before[1]))
+        while len(self._slates) > _REMEMBERED or self._items > _MOST_ITEMS:
+            self._items -= len(self._slates.popitem(last=False)[1][1])
         return slate
 
 
