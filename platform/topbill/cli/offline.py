@@ -149,26 +149,18 @@ def _print_verification(key: str, verification: Verification) -> None:
 
 
 def _verify_files(data: Path, *, repair: bool) -> None:
-    from topbill.log.mending import log_damage, mend_journal
-    from topbill.worker.loop import only_worker
+    from topbill.worker.damage import damage
+    from topbill.worker.damage import repair as repair_files
 
-    path = _log_of(data)
-    if repair:
-        with only_worker(data):
-            mended = mend_journal(path)
-        if mended is not None:
-            out.print(
-                f"{mended.damage}\ntaken over: {mended.rows:,} rows in {mended.groups:,} groups; "
-                f"the damaged file is kept as {mended.kept}",
-                highlight=False,
-                soft_wrap=True,
-            )
-    damage = log_damage(path)
-    for sentence in damage:
+    _log_of(data)
+    for sentence in repair_files(data) if repair else []:
         out.print(sentence, highlight=False, soft_wrap=True, markup=False)
-    if damage:
+    found = damage(data)
+    for sentence in found:
+        out.print(sentence, highlight=False, soft_wrap=True, markup=False)
+    if found:
         sys.exit(1)
-    out.print(f"{data}: no file of the log is damaged", highlight=False, soft_wrap=True)
+    out.print(f"{data}: no file of log or lake is damaged", highlight=False, soft_wrap=True)
 
 
 def _log_of(data: Path) -> Path:

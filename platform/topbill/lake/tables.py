@@ -23,9 +23,10 @@ from topbill.domain.decision import DECISION_COLUMNS, EVENT_COLUMNS, REWARD_COLU
 from topbill.domain.errors import LogError
 from topbill.domain.records import QuarantinedRow
 from topbill.domain.schema_version import SCHEMA_VERSION
-from topbill.lake import analytics
+from topbill.lake import analytics, healing
 from topbill.lake.database import DATABASE, connect
 from topbill.lake.delta import files_of, relation
+from topbill.lake.seals import Seals
 from topbill.lake.views import PinnedTable
 from topbill.spec import Experiment
 
@@ -80,6 +81,66 @@ class Lake:
         for name, columns in schemas().items():
             self._folders[name] = (folder / "lake" / name).resolve()
             self._tables[name] = self._open(self._folders[name], columns)
+        self._seals = Seals((folder / "lake").resolve())
+
+    def seal(self) -> dict[Table, int]:
+        """Sync what lies in the lake, and note its hashes; returns the position of each table up to
+        which that holds.
+        """
+        positions = {name: self.position(name) for name in schemas()}
+        self._seals.seal()
+        return positions
+
+    def damaged(self) -> list[Path]:
+        """The sealed files that are not as they were written. Reads all files."""
+        return [path for path, _ in self._seals.damage()]
+
+    def damage(self) -> list[str]:
+        """A sentence for each file that is not as it was written, or that a table names and that is
+        gone. Reads all files.
+        """
+        found = dict(self._seals.damage())
+        for name in schemas():
+            for file in self.broken(name):
+                what = "cut" if file.path.exists() else "missing"
+                found.setdefault(file.path, f"{what}, with {file.rows:,} rows of {name}")
+        return [f"{path}: {what}" for path, what in found.items()]
+
+    def broken(self, name: Table, damaged: Collection[Path] = ()) -> list[healing.BrokenFile]:
+        """The table's files that are missing or not as long as they were, and those of
+        `damaged`.
+        """
+        try:
+            return healing.broken_files(self._tables[name], self._folders[name], damaged)
+        except (OSError, DeltaError) as error:
+            raise LogError(f"{self._folders[name]}: cannot be read: {error}") from error
+
+    def heal(self, name: Table, broken: Sequence[healing.BrokenFile], rows: pa.Table) -> int:
+        """Replace broken files by their rows, which are among the log's `rows` of their spans;
+        returns how many were written anew.
+
+        Raises LogError where the log does not have all of them any more; then nothing is changed.
+        """
+        table = self._tables[name]
+        try:
+            left = [file for file in broken if not healing.is_healed(table, file)]
+            lost = rows.slice(0, 0)
+            if left:
+                names = {str(file.path) for file in broken}
+                sound = [path for path in self.files(name) if path not in names]
+                lost = healing.lost_rows(rows, left, sound)
+                expected = sum(file.rows for file in left)
+                if len(lost) != expected:
+                    raise LogError(
+                        f"{left[0].path}: missing or damaged, and the log has let go of "
+                        f"{expected - len(lost):,} of its {expected:,} rows; put it back from a "
+                        "backup"
+                    )
+                healing.write_anew(table, lost, left)
+            healing.remove(table, broken)
+        except (OSError, DeltaError) as error:
+            raise LogError(f"{self._folders[name]}: cannot be healed: {error}") from error
+        return len(lost)
 
     def _open(self, where: Path, columns: pa.Schema) -> DeltaTable:
         try:

@@ -5,8 +5,10 @@ safe there.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
@@ -15,7 +17,7 @@ from topbill.domain.errors import LogError, SpecError
 from topbill.domain.metric import longest_window, microseconds
 from topbill.domain.records import Decision, QuarantinedRow, RewardEvent
 from topbill.lake import Lake, Problem, find_decisions
-from topbill.lake.tables import Table
+from topbill.lake.tables import Table, schemas
 from topbill.log import REMEMBERED_FOR, Log, Revision
 from topbill.spec import Experiment, from_audit
 from topbill.worker import setting_aside
@@ -75,6 +77,8 @@ class Publisher:
         self._progressed = progressed
         self._remember = remember
         self._steps = 0
+        self._sealed: dict[Table, int] = dict.fromkeys(schemas(), 0)
+        """Up to which `seq` each table is on the disk; see `Lake.seal`."""
         self._compactor = ThreadPoolExecutor(1, "compactor")
         self._compaction: Future[int] | None = None
         self._recent: dict[str, Decision] = {}
@@ -93,6 +97,8 @@ class Publisher:
         # Taken before anything is read: the database says of itself that it is as of this time, and
         # what is committed later may or may not be in it.
         barrier = self._log.barrier()
+        if self._steps % MINOR == 0:
+            self.heal()
         published = self._publish()
         self._compact()
         experiments = self._experiments()
@@ -110,6 +116,49 @@ class Publisher:
         self.published_at = barrier
         self._forget(experiments, barrier)
         return published
+
+    def heal(self, damaged: Collection[Path] = ()) -> int:
+        """Write again, from the log, the rows of files of the lake that are missing or cut, and of
+        those that are said to be damaged; returns how many rows that were.
+
+        Raises LogError where the log does not have them any more.
+        """
+        healed = 0
+        for name in schemas():
+            broken = self._lake.broken(name, damaged)
+            if broken:
+                first, last = min(file.first for file in broken), max(file.last for file in broken)
+                rows = self._lake.heal(name, broken, self._rows_between(name, first, last))
+                _logger.warning(
+                    "%s: %d files were missing or damaged; %d rows were written anew from the log",
+                    name,
+                    len(broken),
+                    rows,
+                )
+                healed += rows
+        return healed
+
+    def _rows_between(self, name: Table, first: int, last: int) -> pa.Table:
+        """The log's rows of a span of `seq`, as those of a table of the lake."""
+        reads: dict[Table, Callable[[int, int], Sequence[tuple[int, Any]]]] = {
+            "decisions": self._log.read_decisions,
+            "rewards": self._log.read_events,
+            "events": self._log.read_unit_events,
+        }
+        read = reads[name]
+        records: list[tuple[int, Any]] = []
+        after = first - 1
+        while after < last and (batch := read(after, BATCH)):
+            records += [(seq, record) for seq, record in batch if seq <= last]
+            after = batch[-1][0]
+        # What cannot be converted was set aside when it came, and is in no file.
+        if name == "decisions":
+            return convertible(records, decision_rows)[0]
+        if name == "events":
+            return convertible(records, unit_event_rows)[0]
+        self._look_up([event.decision_id for _, event in records])
+        rows = [(seq, event, self._origin(event)) for seq, event in records]
+        return convertible(rows, reward_rows)[0]
 
     def _removed(self, with_file: set[str], revisions: Sequence[Revision]) -> list[Experiment]:
         """Experiments without a file that decided something once, as their last file said: they are
@@ -246,15 +295,17 @@ class Publisher:
             # found by its id.
             windows = [max(e.reward_delay, longest_window(e.metrics)) for e in experiments]
             keep = max(windows, default=0.0) + 3_600.0
-        # Of what is old enough, only what the lake has and no learner needs.
-        through = self._lake.position("decisions")
+        # Of what is old enough, only what the lake has on the disk and no learner needs.
+        older = barrier - microseconds(keep)
+        if self._steps % MINOR == 0 or self._is_due(older):
+            self._sealed = self._lake.seal()
+        through = self._sealed["decisions"]
         if self._learned is not None:
             through = min(through, self._learned())
-        older = barrier - microseconds(keep)
         if self._steps % MINOR == 0:
             self._log.forget_snapshots(older - _ADOPTED_WITHIN)
         for _ in range(CHUNKS):
-            if self._log.forget(through, self._lake.position("rewards"), older) == 0:
+            if self._log.forget(through, self._sealed["rewards"], older) == 0:
                 break
         known = barrier - microseconds(max(keep, self._remember))
         for _ in range(CHUNKS):
@@ -264,8 +315,19 @@ class Publisher:
         if self._keep_log is None:
             older = min(older, barrier - microseconds(RETRIED_WITHIN))
         for _ in range(CHUNKS):
-            if self._log.forget_unit_events(self._lake.position("events"), older) == 0:
+            if self._log.forget_unit_events(self._sealed["events"], older) == 0:
                 break
+
+    def _is_due(self, older: int) -> bool:
+        """Whether something is old enough to be forgotten that is not sealed yet."""
+        decisions = self._log.read_decisions(self._sealed["decisions"], 1)
+        events = self._log.read_events(self._sealed["rewards"], 1)
+        unit_events = self._log.read_unit_events(self._sealed["events"], 1)
+        return (
+            any(decision.decided_at < older for _, decision in decisions)
+            or any(event.received_at < older for _, event in events)
+            or any(event.received_at < older for _, event in unit_events)
+        )
 
 
 def _as_it_was(revision: Revision) -> Experiment | None:

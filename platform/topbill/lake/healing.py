@@ -1,0 +1,106 @@
+"""Files of a table that are missing, cut or damaged: found, and replaced by their rows, written
+anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import unquote
+
+import pyarrow as pa
+from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
+
+from topbill.domain.sql import quoted
+from topbill.lake.database import connect
+
+_HEALED = "topbill.healed:"
+"""Before a file's path, Delta's application id that says: its rows were written anew. In the same
+commit as the rows, so that whoever dies between that and the removal heals nothing twice.
+"""
+
+
+class BrokenFile(NamedTuple):
+    """A file that a table names and that cannot be read whole."""
+
+    path: Path
+    name: str
+    """As the table calls it."""
+    experiment: str | None
+    rows: int
+    first: int
+    last: int
+    """The smallest and the largest `seq` of its rows."""
+
+
+def broken_files(
+    table: DeltaTable, folder: Path, damaged: Collection[Path] = ()
+) -> list[BrokenFile]:
+    """The files of the table's newest version that are missing or of another size than was written,
+    and those of `damaged`.
+    """
+    table.update_incremental()
+    broken = []
+    for action in pa.table(table.get_add_actions(flatten=True)).to_pylist():
+        path = folder / unquote(action["path"])
+        if path in damaged or not path.exists() or path.stat().st_size != action["size_bytes"]:
+            broken.append(
+                BrokenFile(
+                    path,
+                    action["path"],
+                    action.get("partition.experiment"),
+                    action["num_records"] or 0,
+                    action["min.seq"] or 0,
+                    action["max.seq"] or 0,
+                )
+            )
+    return broken
+
+
+def is_healed(table: DeltaTable, file: BrokenFile) -> bool:
+    """Whether the file's rows were written anew, so that it only has to go."""
+    return table.transaction_version(_HEALED + file.name) is not None
+
+
+def lost_rows(rows: pa.Table, broken: Collection[BrokenFile], sound: Collection[str]) -> pa.Table:
+    """Those of the log's rows that only the broken files held.
+
+    Args:
+        rows: What the log has of the spans of the broken files, as the table's rows.
+        broken: The broken files of one table.
+        sound: The paths of the other files of the table.
+    """
+    here = " OR ".join(
+        f"(r.seq BETWEEN {file.first} AND {file.last}"
+        + (f" AND r.experiment = {quoted(file.experiment)})" if file.experiment else ")")
+        for file in broken
+    )
+    there = ", ".join(map(quoted, sound))
+    known = f"SELECT seq FROM read_parquet([{there}])" if sound else "SELECT 0 AS seq"  # noqa: S608
+    with connect() as connection:
+        connection.register("r", rows)
+        query = f"SELECT * FROM r WHERE ({here}) AND r.seq NOT IN ({known}) ORDER BY seq"  # noqa: S608
+        found: pa.Table = connection.sql(query).to_arrow_table()
+    return found.cast(rows.schema)
+
+
+def write_anew(table: DeltaTable, rows: pa.Table, broken: Collection[BrokenFile]) -> None:
+    """Append the rows of broken files, and note with them that they are healed."""
+    notes = [Transaction(_HEALED + file.name, 1) for file in broken]
+    write_deltalake(
+        table,
+        rows,
+        mode="append",
+        commit_properties=CommitProperties(app_transactions=notes, max_commit_retries=3),
+    )
+
+
+def remove(table: DeltaTable, broken: Collection[BrokenFile]) -> None:
+    """Take broken files, whose rows lie elsewhere, out of the table; what there is of them is kept
+    beside it.
+    """
+    for file in broken:
+        if file.path.exists():
+            file.path.replace(file.path.with_name(f"{file.path.name}.damaged"))
+    table.repair()

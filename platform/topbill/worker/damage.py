@@ -1,0 +1,56 @@
+"""Damage of a data folder's files: told file by file, and repaired as far as another one has the
+rows.
+"""
+
+from __future__ import annotations
+
+from contextlib import closing
+from pathlib import Path
+
+from topbill.domain.errors import LogError
+from topbill.lake import Lake
+from topbill.log import LOG_FILE, open_log
+from topbill.log.mending import journal_damage, log_damage, mend_journal
+from topbill.worker.loop import only_worker
+from topbill.worker.publisher import Publisher
+
+
+def damage(data: Path) -> list[str]:
+    """What is damaged of the log and the lake in a data folder, a sentence a file. Reads all of
+    both.
+    """
+    try:
+        found = log_damage(data / LOG_FILE)
+    except LogError as error:
+        found = [str(error)]
+    if (data / "lake").exists():
+        try:
+            found += Lake(data).damage()
+        except LogError as error:
+            found.append(str(error))
+    return found
+
+
+def repair(data: Path) -> list[str]:
+    """Take over what can be read of a damaged journal, and write files of the lake anew from the
+    log; returns what was done, sentence by sentence.
+
+    Nothing else may be at work on the folder. Raises LogError where the log has let go of rows that
+    a damaged file held, and where a worker is at work.
+    """
+    done = []
+    path = data / LOG_FILE
+    with only_worker(data):
+        mended = mend_journal(path)
+        if mended is not None:
+            done += [
+                mended.damage,
+                f"taken over: {mended.rows:,} rows in {mended.groups:,} groups; the damaged file "
+                f"is kept as {mended.kept}",
+            ]
+        if not journal_damage(path) and (data / "lake").exists():
+            with closing(open_log(path)) as log:
+                healed = Publisher(log, lake := Lake(data), tuple).heal(lake.damaged())
+            if healed:
+                done.append(f"{data / 'lake'}: {healed:,} rows were written anew from the log")
+    return done
