@@ -17,13 +17,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from math import sqrt
 from typing import Any
 
 import msgspec
 
 from topbill.ab import reasons
-from topbill.ab.checks.denominators import denominators, per_unit, withheld
+from topbill.ab.checks.denominators import (
+    Doubts,
+    denominators,
+    doubts,
+    per_unit,
+    shows_something,
+    withheld,
+)
 from topbill.ab.checks.denominators import sentence as moved_sentence
 from topbill.ab.checks.segments import heterogeneity, with_adjusted
 from topbill.ab.checks.srm import Intended, sample_ratio
@@ -439,12 +447,14 @@ def units_a_day(rows: UnitRows, ratio: SampleRatio) -> float | None:
 @dataclass(frozen=True, slots=True)
 class Table:
     """Each variant beside the control on each metric; what variants' metrics divide by; and by
-    metric and variant what is called instead where that differs. `mixed` units were left out for
+    metric and variant what is called instead where that differs, and what has to bear out a call
+    where it may. `mixed` units were left out for
     having been seen in several variants, `thin` for a phase with too few of one."""
 
     pairs: dict[str, dict[str, Pair]]
     checks: list[DenominatorCheck]
     instead: dict[tuple[str, str], Pair]
+    doubts: Doubts
     per: Mapping[str, str]
     mixed: int
     thin: int
@@ -466,6 +476,7 @@ def _table(
     pairs: dict[str, dict[str, Pair]] = {name: {} for name in metrics}
     checks: list[DenominatorCheck] = []
     instead: dict[tuple[str, str], Pair] = {}
+    in_doubt: Doubts = {}
     mixed = thin = 0
     for part in prepared.parts:
         moments, of_part = part.gathered(metrics, covariates, design.control, adjust)
@@ -478,13 +489,21 @@ def _table(
             own = replace(part, variants=tuple(variants))
             by_variant = _per_unit(prepared, own, name, covariates, rule, adjust)
             instead |= {(name, variant): pair for variant, pair in by_variant.items()}
+        # To group by unit once more costs as much as all before, so only where it may matter.
+        decided = [c for c in own_checks if _decided(design, c.metric, of_part[c.metric], rule)]
+        in_doubt |= doubts(part, metrics, of_part, decided, covariates, design.control, adjust)
         mixed = max(mixed, moments.mixed)
         thin += part.thin_units(moments, prepared.primary, design.control)
     for name, by_variant in pairs.items():
         pairs[name] = {variant: by_variant[variant] for variant in design.treatments}
     if OBJECTIVE in pairs:
         pairs[OBJECTIVE] = _bounded(pairs[OBJECTIVE], prepared.rows)
-    return Table(pairs, checks, instead, prepared.per, mixed, thin)
+    return Table(pairs, checks, instead, in_doubt, prepared.per, mixed, thin)
+
+
+def _decided(design: Design, metric: str, by_variant: Mapping[Any, Pair], rule: Rule) -> bool:
+    """Whether anything may be said of a metric that the denominator may have made."""
+    return metric in design.guardrails or shows_something(by_variant, rule)
 
 
 def _bounded(by_variant: dict[str, Pair], rows: UnitRows) -> dict[str, Pair]:
@@ -543,7 +562,12 @@ def _comparisons(
         for variant, (pair, per) in judged.items():
             row = _comparison(metric, variant, pair, rule, table.mixed, better, tests)
             of_metric.append(msgspec.structs.replace(row, per=per))
-        for row in called(_with_days(of_metric, design, rule, units_a_day), rule.alpha):
+        in_doubt: dict[object, list[Effect]] = {}
+        for variant in by_variant:
+            others = table.doubts.get((metric, variant), ())
+            in_doubt[variant] = [effect_of(metric, variant, pair, rule) for pair in others]
+        with_days = _with_days(of_metric, design, rule, units_a_day)
+        for row in called(with_days, rule.alpha, in_doubt):
             name: Any = row.variant  # by value, as labels are: never its text
             if (metric, name) not in table.instead:
                 comparisons.append(row)
@@ -611,15 +635,21 @@ def _guardrails(
     for metric, margin in design.margins.items():
         for name in design.treatments:
             pair, per = table.judged(metric, name)
-            result = guardrail(
+            judge = partial(
+                guardrail,
                 metric,
                 name,
-                pair,
-                rule,
+                rule=rule,
                 margin=margin,
                 better=design.better(metric),
                 units_a_day=_pair_rate(design, name, units_a_day),
             )
+            result = judge(pair)
+            others = [judge(other) for other in table.doubts.get((metric, name), ())]
+            if others and all(other.status != result.status for other in others):
+                result = msgspec.structs.replace(
+                    result, status="undecided", reason=reasons.DENOMINATOR_DOUBTFUL
+                )
             results.append(msgspec.structs.replace(result, per=per))
     return results
 

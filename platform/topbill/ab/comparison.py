@@ -11,7 +11,14 @@ import numpy as np
 import pandas as pd
 
 from topbill.ab import reasons
-from topbill.ab.checks.denominators import denominators, withheld
+from topbill.ab.checks.denominators import (
+    Doubts,
+    denominators,
+    doubts,
+    is_doubtful,
+    shows_something,
+    withheld,
+)
 from topbill.ab.core.effect import (
     Adjustment,
     Effect,
@@ -112,7 +119,8 @@ def compare(
         tuning, looks, spending, prior: see `method`.
         check_denominators: whether a metric that divides by rows (or a `Ratio`'s denominator) is
             held back where the variant moves their number per unit: rates then differ by who comes
-            how often. `per="unit"` counts each unit once. False compares them all the same.
+            how often. `per="unit"` counts each unit once. False compares them all the same. Where
+            it may move them, and units counted once do not show the difference, `reason` says so.
 
     Returns:
         A frame with the columns metric, variant, value, control_value, difference, difference_low,
@@ -190,22 +198,33 @@ def effects_of(
     )
     control = resolve(control, moments.variants)
     arms = _arms(moments, control, variants)
-    checks = []
-    if check_denominators:
-        of_rows = [name for name, m in metrics.items() if not isinstance(m, Sum)]
-        checks = denominators(Part(tuple(arms), rows), moments, metrics, of_rows, control, rule)
-    effects: list[Effect] = []
+    pairs: dict[str, dict[object, Pair]] = {}
     for name, metric in metrics.items():
         if isinstance(metric, Quantile):
-            pairs = quantile_pairs(rows, metric, moments, control, arms)
-        else:
-            pairs = _pairs(name, moments, control, arms, adjust)
-            if any(rows.columns[column].infinite for column in covariates_of(covariates, name)):
-                pairs = {arm: _with_infinite_covariate(pair) for arm, pair in pairs.items()}
-        moved = {check.variant for check in checks if check.metric == name and check.alarm}
-        for variant, pair in pairs.items():
+            pairs[name] = quantile_pairs(rows, metric, moments, control, arms)
+            continue
+        pairs[name] = _pairs(name, moments, control, arms, adjust)
+        if any(rows.columns[column].infinite for column in covariates_of(covariates, name)):
+            pairs[name] = {arm: _with_infinite_covariate(p) for arm, p in pairs[name].items()}
+    moved: set[tuple[str, object]] = set()
+    in_doubt: Doubts = {}
+    if check_denominators:
+        of_rows = [name for name, m in metrics.items() if not isinstance(m, Sum)]
+        part = Part(tuple(arms), rows)
+        checks = denominators(part, moments, metrics, of_rows, control, rule)
+        moved = {(check.metric, check.variant) for check in checks if check.alarm}
+        shown = [check for check in checks if shows_something(pairs[check.metric], rule)]
+        in_doubt = doubts(part, metrics, pairs, shown, covariates, control, adjust)
+    effects: list[Effect] = []
+    for name, by_variant in pairs.items():
+        for variant, pair in by_variant.items():
             result = effect_of(name, variant, pair, rule, moments.mixed)
-            effects.append(withheld(result) if variant in moved else result)
+            others = [effect_of(name, variant, p, rule) for p in in_doubt.get((name, variant), ())]
+            if (name, variant) in moved:
+                result = withheld(result)
+            elif is_doubtful(result, others):
+                result = msgspec.structs.replace(result, reason=reasons.DENOMINATOR_DOUBTFUL)
+            effects.append(result)
     return effects
 
 

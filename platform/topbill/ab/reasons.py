@@ -21,6 +21,7 @@ CROSSOVER_UNITS = "crossover_units"
 COVARIATE_MISSING = "covariate_missing"
 TOO_EARLY = "too_early"
 DENOMINATOR_MOVED = "denominator_moved"
+DENOMINATOR_DOUBTFUL = "denominator_doubtful"
 THIN_STRATA = "thin_strata"
 ONE_VARIANT = "one_variant"
 STRATA_DIFFER = "strata_differ"
@@ -43,6 +44,7 @@ REASONS: dict[str, str] = reasons(
     COVARIATE_MISSING,
     TOO_EARLY,
     DENOMINATOR_MOVED,
+    DENOMINATOR_DOUBTFUL,
     THIN_STRATA,
     ONE_VARIANT,
     STRATA_DIFFER,

@@ -115,7 +115,8 @@ class DenominatorCheck(msgspec.Struct, frozen=True, kw_only=True):
     """Whether a variant has as many decisions per unit as the control, or as much of whatever else
     a metric divides by.
 
-    `per_unit` and `per_unit_control` are the means over units. `alarm` keeps the metric from being
+    `per_unit` and `per_unit_control` are the means over units, `se` is the standard error of their
+    difference. `alarm` keeps the metric from being
     called for the variant: what counts each unit once is called instead, see `Analysis.per_unit`.
     """
 
@@ -123,8 +124,15 @@ class DenominatorCheck(msgspec.Struct, frozen=True, kw_only=True):
     variant: object
     per_unit: float
     per_unit_control: float
+    se: float
     p_value: float
     alarm: bool
+
+    @property
+    def z(self) -> float:
+        """The difference in standard errors; 0 where nothing varies."""
+        difference = self.per_unit - self.per_unit_control
+        return difference / self.se if self.se > 0.0 else 0.0
 
 
 class SegmentEffect(msgspec.Struct, frozen=True, kw_only=True):

@@ -4,7 +4,7 @@ that a product manager understands, made only from them, with the codes it was m
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from math import copysign, sqrt
 from typing import Literal
 
@@ -13,6 +13,7 @@ from msgspec.structs import replace
 from topbill.ab import reasons
 from topbill.ab.core.effect import (
     ArmEstimate,
+    Effect,
     Pair,
     Rule,
     adjusted,
@@ -61,12 +62,45 @@ least" then.
 # --- Calls and guardrails
 
 
-def called(comparisons: Sequence[Comparison], alpha: float) -> list[Comparison]:
+def called(
+    comparisons: Sequence[Comparison],
+    alpha: float,
+    doubts: Mapping[object, Sequence[Effect]] | None = None,
+) -> list[Comparison]:
     """The comparisons of one metric, one per variant, with their calls: better or worse where the
     interval is on one side of zero and, there being several variants, the p-value adjusted by Holm
     is at most alpha too (without p-values, as in bayes, twice the smaller chance stands for it).
-    `p_adjusted` is the p-value that decided."""
+    `p_adjusted` is the p-value that decided.
+
+    Of the effects that `doubts` has of a variant, one must show the difference too; where a call is
+    lost to that, `reason` says so."""
     p_values = [_two_sided(c) for c in comparisons]
+    results = _by_holm(comparisons, p_values, alpha)
+    if not doubts:
+        return results
+    doubted = [_doubted(c, doubts.get(c.variant, ())) for c in comparisons]
+    final = _by_holm(comparisons, doubted, alpha)
+    for i, (before, after) in enumerate(zip(results, final, strict=True)):
+        if before.call != after.call and p_values[i] != doubted[i]:
+            final[i] = replace(after, reason=reasons.DENOMINATOR_DOUBTFUL)
+    return final
+
+
+def _doubted(c: Comparison, others: Sequence[Effect]) -> float | None:
+    """The p-value of a comparison, or the least of the others' that agree with it, if larger."""
+    p, least = _two_sided(c), 1.0
+    if p is None or not others:
+        return p
+    for other in others:
+        if (other.difference or 0.0) * (c.difference or 0.0) > 0.0:
+            own = _two_sided(other)
+            least = least if own is None else min(least, own)
+    return max(p, least)
+
+
+def _by_holm(
+    comparisons: Sequence[Comparison], p_values: Sequence[float | None], alpha: float
+) -> list[Comparison]:
     results = []
     for c, p in zip(comparisons, adjusted(p_values, "holm"), strict=True):
         sure = p is not None and p <= alpha
@@ -85,7 +119,7 @@ def _call_alone(c: Comparison) -> Call:
     return "better" if above == (c.better == "higher") else "worse"
 
 
-def _two_sided(c: Comparison) -> float | None:
+def _two_sided(c: Effect) -> float | None:
     if c.p_value is not None or c.chance_to_win is None:
         return c.p_value
     # With a flat prior this is the two-sided p-value of the same normal.
@@ -395,6 +429,12 @@ def _undecided(
     if alone == "no_call":
         clauses = [
             f"No difference shown yet between {first.variant} and {control}: {_numbers(first)}"
+        ]
+    elif first.reason == reasons.DENOMINATOR_DOUBTFUL:
+        codes.append(first.reason)
+        clauses = [
+            f"Not yet sure that {first.variant} is {alone} than {control}: {_numbers(first)}, "
+            "which units counted once do not show, and decisions per unit may differ"
         ]
     else:
         codes.append(ONE_OF_SEVERAL)

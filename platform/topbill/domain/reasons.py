@@ -51,6 +51,11 @@ REASONS = MappingProxyType(
             "the one variant's units are in other strata than the other's, as by what it does; "
             "nothing was adjusted by them"
         ),
+        "denominator_doubtful": (
+            "units of the two variants may differ in how many decisions they have, which moves a "
+            "rate per decision, and units counted once do not show the difference; wait, or read "
+            "it per unit"
+        ),
         "thin_strata": (
             "no phase of equal shares has ten units of both variants with a final value yet"
         ),

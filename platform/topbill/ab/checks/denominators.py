@@ -4,17 +4,27 @@ denominator?
 Units were randomised, not decisions. Where a variant brings some of them back more often, a mean
 per decision is one of other people than the control's, and differs by that mix although nobody does
 anything differently. So what is divided by is compared as any metric is, beside the split of units;
-where it differs, the metric is not called, and what counts each unit once is called instead.
+where it differs, the metric is not called, and what counts each unit once is called instead. Where
+it may differ (`doubts`), a call must stand without what that could have done to it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from math import sqrt
+from math import copysign, sqrt
+from typing import Any
 
-from topbill.ab.core.effect import ArmEstimate, Effect, Rule, welch_df
-from topbill.ab.core.units import MetricTerms, MomentsByArm
+from topbill.ab.core.effect import (
+    Adjustment,
+    ArmEstimate,
+    Effect,
+    Pair,
+    Rule,
+    effect_of,
+    welch_df,
+)
+from topbill.ab.core.units import Covariates, MetricTerms, MomentsByArm
 from topbill.ab.metrics import Mean, Metric, Proportion, Quantile, Ratio, Sum
 from topbill.ab.parts import Part
 from topbill.ab.reasons import DENOMINATOR_MOVED
@@ -65,6 +75,7 @@ def denominators(
                     variant=variant,
                     per_unit=pair.treated.value,
                     per_unit_control=pair.control.value,
+                    se=sqrt(pair.treated.variance + pair.control.variance),
                     p_value=p_value,
                     alarm=p_value <= test.alpha,
                 )
@@ -105,6 +116,83 @@ def per_unit(metric: Metric) -> list[Metric]:
     if isinstance(metric, Mean | Proportion) and metric.per == "row":
         return [Mean(metric.column, per="unit"), Sum(metric.column)]
     return [Sum(metric.column)]
+
+
+# --- What moved too little for an alarm
+
+Doubts = dict[tuple[str, Any], tuple[Pair, Pair]]
+"""By metric and variant, what bears out a call: either of two pairs."""
+
+
+def doubts(
+    part: Part,
+    metrics: Mapping[str, Metric],
+    pairs: Mapping[str, Mapping[Any, Pair]],
+    checks: Sequence[DenominatorCheck],
+    covariates: Covariates | None,
+    control: Any,
+    adjust: Adjustment,
+) -> Doubts:
+    """What else has to show a difference of `pairs` where `checks` raised no alarm, for means and
+    shares per row: its own difference less what the denominator may have done to it, or the
+    difference of units counted once.
+
+    A check that raises no alarm proves nothing: what moves visits by two standard errors may move
+    a rate by two of its own, and who tests the one first and then the other calls far more than
+    alpha of such rates (Guggenberger 2010, on pretests). To count each unit once is right whatever
+    moved, but where nothing did, it may have half the power.
+    """
+    quiet, own = [], {}
+    for check in checks:
+        metric = metrics[check.metric]
+        if isinstance(metric, Mean | Proportion) and metric.per == "row" and not check.alarm:
+            quiet.append(check)
+            own[check.metric] = per_unit(metric)[0]
+    if not quiet:
+        return {}
+    _, once = part.gathered(own, covariates, control, adjust)
+    result: Doubts = {}
+    for check in quiet:
+        name: Any = check.variant  # by value, as labels are
+        pair, counted_once = pairs[check.metric][name], once[check.metric][name]
+        # What is judged by counts of units already counts each once.
+        if pair.rates is None and not pair.reason and not counted_once.reason:
+            result[check.metric, name] = (drawn(pair, counted_once, check), counted_once)
+    return result
+
+
+def drawn(pair: Pair, once: Pair, check: DenominatorCheck) -> Pair:
+    """The pair with its difference drawn towards that of units counted once, by at most as many of
+    its standard errors as the denominator differs by of its own."""
+    t, c = pair.treated, pair.control
+    if t is None or c is None or once.treated is None or once.control is None:
+        return pair
+    difference = t.value - c.value
+    too_far = difference - (once.treated.value - once.control.value)
+    if too_far * difference <= 0.0:
+        return pair
+    most = abs(check.z) * sqrt(t.variance + c.variance)
+    less = copysign(min(abs(too_far), most), difference)
+    return replace(pair, treated=replace(t, value=t.value - less))
+
+
+def shows_something(by_variant: Mapping[Any, Pair], rule: Rule) -> bool:
+    """Whether the interval of some variant's difference leaves zero out."""
+    return any(_side(effect_of("", name, pair, rule)) for name, pair in by_variant.items())
+
+
+def is_doubtful(effect: Effect, others: Sequence[Effect]) -> bool:
+    """Whether an effect shows a difference that none of the others (if any) bears out."""
+    side = _side(effect)
+    return side != 0 and bool(others) and all(_side(other) != side for other in others)
+
+
+def _side(effect: Effect) -> int:
+    """On which side of zero the interval of the difference is; 0 where it has zero in it."""
+    low, high = effect.difference_low, effect.difference_high
+    if low is None or high is None:
+        return 0
+    return (low > 0.0) - (high < 0.0)
 
 
 def withheld(effect: Effect) -> Effect:
