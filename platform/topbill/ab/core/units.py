@@ -396,9 +396,9 @@ def _as_double(column: str) -> str:
 
 def _ask_one(relation: Any, picked: str) -> tuple[Any, ...]:
     """The one row of aggregates over all rows."""
-    query = f"SELECT {picked} FROM unit_rows"  # noqa: S608  (identifiers are quoted)
-    # All of them fetched, for DuckDB keeps an answer open until its end.
-    rows: list[tuple[Any, ...]] = relation.query("unit_rows", query).fetchall()
+    # Not as a query over a view of the rows, which takes DuckDB three times as long to plan. All of
+    # them fetched, for DuckDB keeps an answer open until its end.
+    rows: list[tuple[Any, ...]] = relation.aggregate(picked).fetchall()
     return rows[0]
 
 
