@@ -10,11 +10,14 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
+from scipy.optimize import brentq
 
 from topbill import ab
 from topbill.ab.analysis import prepare
@@ -25,6 +28,7 @@ from topbill.ab.parts import Columns
 from topbill.ab.results import Comparison, SampleRatio
 from topbill.ab.verdict import called, guardrail, verdict
 from topbill.domain.records import Floats
+from topbill.stats import sequential
 from topbill.stats.moments import Moments
 
 RUNS = 2_000
@@ -69,6 +73,36 @@ class Normal:
         return ArmMoments(Moments(self.terms.names, n, centre, scatter), n, 0, covered)
 
 
+@dataclass(frozen=True)
+class Capped:
+    """Units with log-normal values, of which those above `cap` count as it; a lift is one of what
+    counts."""
+
+    terms: MetricTerms
+    cap: float = 3.0
+
+    def values(self, rng: np.random.Generator, n: int, lift: float) -> Floats:
+        return np.minimum(np.exp(rng.normal(size=n)) * factor_for(self.cap, lift), self.cap)
+
+    def arm(self, rng: np.random.Generator, n: int, lift: float) -> ArmMoments:
+        y = self.values(rng, n, lift)
+        scatter = np.array([[n * y.var()]])
+        return ArmMoments(Moments(self.terms.names, n, np.array([y.mean()]), scatter), n, 0, ())
+
+
+def mean_of_capped(factor: float, cap: float) -> float:
+    """The mean of a factor times standard log-normal values that count as `cap` at most."""
+    end = np.log(cap / factor)
+    return float(factor * np.exp(0.5) * stats.norm.cdf(end - 1.0) + cap * stats.norm.sf(end))
+
+
+@lru_cache
+def factor_for(cap: float, lift: float) -> float:
+    """By what values must be larger for their capped mean to be larger by `lift`."""
+    aim = (1.0 + lift) * mean_of_capped(1.0, cap)
+    return float(brentq(lambda factor: mean_of_capped(factor, cap) - aim, 0.9, 2.0))
+
+
 def terms_of_one(covariate: bool = False) -> MetricTerms:
     """The columns that the rule reads of a metric with one value a unit."""
     frame = pd.DataFrame({"unit": range(8), "variant": ["c", "t"] * 4, "y": np.arange(8.0) % 5})
@@ -79,9 +113,11 @@ def terms_of_one(covariate: bool = False) -> MetricTerms:
     return gather(prepared.rows, prepared.metrics, covariates).terms["y"]
 
 
-def design(treatments: int, guardrail: ab.Margin | None = None) -> ab.Design:
+def design(
+    treatments: int, guardrail: ab.Margin | None = None, cap: float | None = None
+) -> ab.Design:
     names = ["c", *(f"t{i}" for i in range(1, treatments + 1))] if treatments > 1 else ["c", "t"]
-    metrics = [ab.MetricDesign(name="y", weight=1.0, binary=guardrail is not None)]
+    metrics = [ab.MetricDesign(name="y", weight=1.0, binary=guardrail is not None, cap=cap)]
     if guardrail is not None:
         metrics.append(ab.MetricDesign(name="leave", binary=True, better="lower"))
     return ab.Design(
@@ -104,18 +140,85 @@ def is_called(pairs: Sequence[Pair], rule: Rule) -> list[Comparison]:
     return called(comparisons, rule.alpha)
 
 
-def power_of_calls(world: Normal, rule: Rule, n: int, treatments: int) -> float:
-    """How often the one treatment that has the lift is called better, n units an arm."""
+def power_of_calls(world: Normal | Capped, rule: Rule, n: int, treatments: int) -> float:
+    """How often the one treatment that has the lift is called better at any of the rule's looks, n
+    units an arm by the last."""
     rng = np.random.default_rng(treatments)
-    wins = 0
-    for _ in range(RUNS):
-        control = {(): world.arm(rng, n, 0.0)}
-        pairs = []
-        for i in range(treatments):
-            treated = {(): world.arm(rng, n, 0.0 if i else LIFT)}
-            pairs.append(estimate_pair(world.terms, treated, control))
-        wins += is_called(pairs, rule)[0].call == "better"
-    return wins / RUNS
+    return sum(is_found(rng, world, rule, n, treatments) for _ in range(RUNS)) / RUNS
+
+
+def is_found(
+    rng: np.random.Generator, world: Normal | Capped, rule: Rule, n: int, treatments: int
+) -> bool:
+    """Whether the treatment with the lift is called better at any look of one run."""
+    lifts = [0.0, LIFT, *[0.0] * (treatments - 1)]
+    arms: list[ArmMoments] = []
+    came = 0
+    for k, fraction in enumerate(rule.looks, 1):
+        new = [world.arm(rng, round(n * fraction) - came, lift) for lift in lifts]
+        arms = [one + more for one, more in zip(arms, new, strict=True)] if arms else new
+        came = round(n * fraction)
+        control, *treated = ({(): arm} for arm in arms)
+        pairs = [estimate_pair(world.terms, own, control) for own in treated]
+        if is_called(pairs, replace(rule, looks=rule.looks[:k]))[0].call == "better":
+            return True
+    return False
+
+
+@pytest.fixture
+def quick_p_values(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The p-values of several looks read off a table of the product's own, each of which is the
+    root of an integral."""
+    z = np.linspace(0.0, 9.0, 91)
+    exact = sequential.repeated_p
+
+    @lru_cache
+    def table(looks: tuple[float, ...]) -> Floats:
+        return np.log([exact(float(each), looks) for each in z])
+
+    def read(one: float, looks: tuple[float, ...], _: sequential.Spending) -> float:
+        return float(np.exp(np.interp(abs(one), z, table(looks))))
+
+    assert read(2.23, (0.5, 1.0), "obrien-fleming") == pytest.approx(
+        exact(2.23, (0.5, 1.0)), rel=0.01
+    )
+    monkeypatch.setattr(sequential, "repeated_p", read)
+
+
+LOOKS = (0.25, 0.5, 0.75, 1.0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("treatments", [1, 5])
+@pytest.mark.usefixtures("quick_p_values")
+def test_planned_power_of_several_looks_is_the_power_of_the_report(treatments: int) -> None:
+    chosen = design(treatments)
+    plan = ab.plan(pilot(chosen), chosen, relative=[LIFT], method="group-sequential", looks=LOOKS)
+    world = Normal(terms_of_one(), 10.0, 5.0)
+    rule = checked_rule("group-sequential", 0.05, looks=LOOKS)
+    simulated = power_of_calls(world, rule, (plan.runtimes[0].units or 0) // 2, treatments)
+    assert simulated == pytest.approx(0.8, abs=0.04)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("treatments", [1, 5])
+@pytest.mark.parametrize("method", ["fixed", "sequential", "group-sequential"])
+@pytest.mark.usefixtures("quick_p_values")
+def test_planned_power_of_a_capped_metric_is_that_of_what_counts(
+    method: ab.Method, treatments: int
+) -> None:
+    world = Capped(terms_of_one())
+    rng = np.random.default_rng(4)
+    chosen = design(treatments, cap=world.cap)
+    names = list(chosen.shares)
+    rows = pd.DataFrame({"unit": np.arange(60_000), "variant": rng.choice(names, 60_000), "day": 1})
+    # As they come: what is above the cap is the plan's to cut.
+    rows["y"] = np.exp(rng.normal(size=60_000))
+    looks = LOOKS if method == "group-sequential" else (1.0,)
+    plan = ab.plan(rows, chosen, relative=[LIFT], method=method, looks=looks)
+    rule = checked_rule(method, 0.05, looks=looks)
+    simulated = power_of_calls(world, rule, (plan.runtimes[0].units or 0) // 2, treatments)
+    assert simulated == pytest.approx(0.8, abs=0.04)
 
 
 def pilot(chosen: ab.Design, correlation: float = 0.0, units: int = 60_000) -> pd.DataFrame:
@@ -253,3 +356,21 @@ def test_the_runs_call_what_analyse_calls() -> None:
         for pair in guards
     ]
     assert statuses == [g.status for g in result.guardrails]
+
+
+def test_a_capped_metric_is_called_by_what_counts() -> None:
+    world = Capped(terms_of_one())
+    rng = np.random.default_rng(5)
+    rows = pd.DataFrame({"unit": range(4_000), "variant": ["c", "t"] * 2_000})
+    rows["y"] = np.exp(rng.normal(size=4_000)) * np.where(rows.variant == "t", 1.2, 1.0)
+    result = ab.analyse(rows, design(1, cap=world.cap), day=None, method="fixed")
+    counts = rows.y.clip(upper=world.cap)
+    arms = []
+    for name in ("t", "c"):
+        own = counts[rows.variant == name].to_numpy()
+        scatter = np.array([[own.size * own.var()]])
+        moments = Moments(world.terms.names, own.size, np.array([own.mean()]), scatter)
+        arms.append({(): ArmMoments(moments, own.size, 0, ())})
+    (call,) = is_called([estimate_pair(world.terms, *arms)], checked_rule("fixed", 0.05))
+    (shown,) = result.comparisons
+    assert (call.call, call.p_value) == (shown.call, pytest.approx(shown.p_value))
