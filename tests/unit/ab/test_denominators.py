@@ -6,9 +6,13 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from topbill import ab
-from topbill.ab.reasons import DENOMINATOR_MOVED
+from topbill.ab.checks.denominators import drawn
+from topbill.ab.core.effect import ArmEstimate, Pair
+from topbill.ab.reasons import DENOMINATOR_DOUBTFUL, DENOMINATOR_MOVED
 from topbill.ab.results import Per
 from topbill.domain.errors import BadRequest
 
@@ -240,3 +244,106 @@ def test_ratio_and_quantile_are_metrics_of_a_design() -> None:
 def test_what_cannot_be_meant_is_refused(wrong: dict[str, float], where: str) -> None:
     with pytest.raises(BadRequest, match=where):
         ab.MetricDesign(name="m", **wrong)  # type: ignore[arg-type]
+
+
+# --- What moved too little for an alarm
+
+
+def little(seed: int, *, lift: float = 0.0, n: int = 400) -> pd.DataFrame:
+    """Rows of many visits: t brings some more of those who like things anyhow."""
+    g = np.random.default_rng(seed)
+    heavy, treated = g.random(n) < 0.5, g.random(n) < 0.5
+    visits = 1 + g.poisson(g.gamma(0.8, 6.0, n) * np.where(heavy & treated, 1.5, 1.0))
+    unit = np.repeat(np.arange(n), visits)
+    chance = np.where(heavy, 0.5, 0.2) + lift * treated
+    plays = (g.random(unit.size) < chance[unit]).astype(int)
+    variant = np.where(treated, "t", "c")[unit]
+    return pd.DataFrame({"unit": unit, "variant": variant, "play": plays})
+
+
+def shown(rows: pd.DataFrame, per: Per = "decision") -> ab.Comparison:
+    metric = ab.Mean("play", per="unit") if per == "unit" else ab.Mean("play")
+    own = ab.MetricDesign(name="play", metric=metric, weight=1.0)
+    return ab.analyse(rows, design(own), day=None, method="fixed").comparisons[0]
+
+
+DOUBTFUL = 17
+"""The seed of an experiment whose visits moved by less than an alarm asks for, and its rate with
+them."""
+
+
+def test_a_rate_that_visits_may_have_moved_is_not_called_and_says_so() -> None:
+    rows = little(DOUBTFUL)
+    result = ab.analyse(rows, design(PLAY), day=None, method="fixed")
+    (c,) = result.comparisons
+    (check,) = result.denominators
+    assert not check.alarm
+    assert c.p_value is not None
+    assert c.p_value <= 0.05
+    assert (c.call, c.reason) == ("no_call", DENOMINATOR_DOUBTFUL)
+    assert c.p_adjusted is not None
+    assert c.p_adjusted > 0.05, "the adjusted p-value is the one that decides"
+    assert "which units counted once do not show" in result.verdict.sentence
+    assert DENOMINATOR_DOUBTFUL in result.verdict.codes
+
+
+def test_compare_remarks_the_doubt_and_leaves_the_numbers() -> None:
+    rows = little(DOUBTFUL)
+    tables = []
+    for check in (True, False):
+        table = ab.compare(
+            rows,
+            unit="unit",
+            variant="variant",
+            control="c",
+            metrics={"play": ab.Mean("play")},
+            method="fixed",
+            check_denominators=check,
+        )
+        tables.append(table)
+    assert list(tables[0].reason) == [DENOMINATOR_DOUBTFUL]
+    assert list(tables[1].reason) == [""]
+    pd.testing.assert_frame_equal(
+        tables[0].drop(columns="reason"), tables[1].drop(columns="reason"), rtol=1e-12
+    )
+
+
+def test_a_guardrail_is_undecided_where_visits_may_have_decided_it() -> None:
+    guarded = ab.MetricDesign(name="play", binary=True, better="lower")
+    other = ab.MetricDesign(name="other", weight=1.0)
+    rows = little(DOUBTFUL).assign(other=1.0)
+    rows.loc[::2, "other"] = 0.0
+    watched = design(other, guarded, guardrails={"play": ab.Margin(0.0)})
+    (guardrail,) = ab.analyse(rows, watched, day=None, method="fixed").guardrails
+    assert (guardrail.status, guardrail.reason) == ("undecided", DENOMINATOR_DOUBTFUL)
+
+
+def test_what_units_counted_once_show_is_called() -> None:
+    rows = little(DOUBTFUL, lift=0.2)
+    assert shown(rows).call == shown(rows, "unit").call == "better"
+
+
+@settings(max_examples=100)
+@given(st.floats(-1.0, 1.0), st.floats(-1.0, 1.0), st.floats(0.001, 1.0), st.floats(-5.0, 5.0))
+def test_a_difference_is_drawn_towards_that_of_units_and_never_past_it(
+    difference: float, of_units: float, se: float, z: float
+) -> None:
+    def pair(value: float) -> Pair:
+        arms = ArmEstimate(value, se**2 / 2.0, 100), ArmEstimate(0.0, se**2 / 2.0, 100)
+        return Pair(*arms, "", 100, 100)
+
+    check = ab.DenominatorCheck(
+        metric="m",
+        variant="t",
+        per_unit=1.0 + z,
+        per_unit_control=1.0,
+        se=1.0,
+        p_value=0.5,
+        alarm=False,
+    )
+    treated = drawn(pair(difference), pair(of_units), check).treated
+    assert treated is not None
+    least, most = sorted((difference, of_units))
+    assert least - 1e-9 <= treated.value <= most + 1e-9 or treated.value == difference
+    assert abs(treated.value - difference) <= abs(z) * se + 1e-9
+    assert abs(treated.value) <= max(abs(difference), abs(of_units)) + 1e-9
