@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -20,6 +21,13 @@ from topbill.domain.errors import BadRequest, Malformed
 DEEPEST = 64
 """Levels of nesting that JSON text may have: far above what anybody means, and far below where some
 reader's stack ends."""
+LONGEST_EXPLAINED = 50_000
+"""Bytes of a text that is read again, slowly, to say where its flaw is. Of a longer one that would
+keep others waiting."""
+_ESCAPED = re.compile(rb"\\.", re.DOTALL)
+_STRING = re.compile(rb'"[^"]*"')
+_BRACKETS = bytes.maketrans(b"{}", b"[]")
+_ALL_ELSE = bytes(set(range(256)) - set(b"[]{}"))
 _decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
 
@@ -38,16 +46,27 @@ def check_json(raw: bytes, path: str = "$") -> None:
 
     >>> check_json(b'{"a": [1, 2], "b": {"a": null}}')
     """
+    if _is_too_deep(raw):
+        raise _too_deep(path)
     try:
         value = _decode(raw)
-    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
-        raise _refusal(raw, path, str(error)) from None
+    except RecursionError:
+        raise _too_deep(path) from None
+    except (msgspec.DecodeError, UnicodeError) as error:
+        raise _refusal(raw, path, error) from None
     # The decoder drops doubles without a word, and a parser that tells of them is ten times as
     # slow. But a name takes a colon: where all colons come out again, no name was dropped.
-    if _encode(value).count(b":") != _colons(raw) or _is_too_deep(raw, value):
-        flaw = _flaw_in(raw, path)
-        if flaw is not None:
-            raise flaw
+    written = _encode(value)
+    if _colons(raw) != written.count(b":") and _names(raw) != _names(written):
+        raise _explained(raw, path) or BadRequest(
+            path, "a name is there twice in one object; expected each name once"
+        )
+
+
+def at_path(error: msgspec.ValidationError, root: str = "$") -> BadRequest:
+    """msgspec's message as a BadRequest: the message and the path of the culprit, below `root`."""
+    message, _, path = str(error).partition(" - at `")
+    return BadRequest(root + path.rstrip("`").removeprefix("$"), message)
 
 
 def _colons(raw: bytes) -> int:
@@ -58,26 +77,25 @@ def _colons(raw: bytes) -> int:
     return colons
 
 
-def _is_too_deep(raw: bytes, value: Any) -> bool:
+def _names(raw: bytes) -> int:
+    """How many names stand in JSON text."""
+    return _without_strings(raw).count(b":")
+
+
+def _is_too_deep(raw: bytes) -> bool:
     # Most bodies have fewer brackets than the levels that they may have.
     if raw.count(b"[") + raw.count(b"{") <= DEEPEST:
         return False
-    level = [value]
+    brackets = _without_strings(raw).translate(_BRACKETS, _ALL_ELSE)
     for _ in range(DEEPEST):
-        level = [part for parent in level for part in _containers(parent)]
-        if not level:
-            return False
-    return True
+        brackets = brackets.replace(b"[]", b"")  # the innermost ones
+    return b"[" in brackets
 
 
-def _containers(value: Any) -> list[Any]:
-    """The objects and lists that stand in a value."""
-    kind = type(value)
-    if kind is dict:
-        return [part for part in value.values() if type(part) is dict or type(part) is list]
-    if kind is list:
-        return [part for part in value if type(part) is dict or type(part) is list]
-    return []
+def _without_strings(raw: bytes) -> bytes:
+    if b"\\" in raw:
+        raw = _ESCAPED.sub(b"", raw)
+    return _STRING.sub(b"", raw)
 
 
 # ------------------------------------------------------------------ what is wrong, slowly
@@ -95,40 +113,44 @@ class _Constant(NamedTuple):
     name: str
 
 
-def _refusal(raw: bytes, path: str, message: str) -> BadRequest:
+def _refusal(raw: bytes, path: str, problem: Exception) -> BadRequest:
     """Why text that could not be decoded is refused: the flaw that can be named, or the decoder's
     own words."""
     try:
-        flaw = _flaw_in(raw, path)
+        raw.decode()
     except UnicodeDecodeError as error:
         byte = raw[error.start]
         return Malformed(path, f"got byte 0x{byte:02x} at {error.start:,}; expected UTF-8")
+    try:
+        flaw = _explained(raw, path)
     except ValueError:
-        return Malformed(path, f"got {message}; expected JSON")
-    return flaw or Malformed(path, f"got {message}; expected JSON")
+        flaw = None
+    if flaw is not None:
+        return flaw
+    if isinstance(problem, msgspec.ValidationError):
+        wrong = at_path(problem, path)
+        return BadRequest(wrong.path, f"got {wrong.message}; expected a number that a double holds")
+    return Malformed(path, f"got {problem}; expected JSON")
+
+
+def _explained(raw: bytes, path: str) -> BadRequest | None:
+    return None if len(raw) > LONGEST_EXPLAINED else _flaw_in(raw, path)
 
 
 def _flaw_in(raw: bytes, path: str) -> BadRequest | None:
     """The first flaw of a text that Python's tolerant parser can read. Raises ValueError for one
     that it can't."""
-    try:
-        # Decoded here: the parser would also take UTF-16 and UTF-32.
-        value = json.loads(
-            bytes(raw).decode(), object_pairs_hook=_Members, parse_constant=_Constant
-        )
-    except RecursionError:
-        return _too_deep(path)
-    return next(_flaws(value, path, 0), None)
+    # Decoded here: the parser would also take UTF-16 and UTF-32.
+    value = json.loads(raw.decode(), object_pairs_hook=_Members, parse_constant=_Constant)
+    return next(_flaws(value, path), None)
 
 
-def _flaws(value: Any, path: str, depth: int) -> Iterator[BadRequest]:
-    if depth >= DEEPEST and isinstance(value, _Members | list):
-        yield _too_deep(path)
-    elif isinstance(value, _Members):
-        yield from _flaws_of_members(value, path, depth)
+def _flaws(value: Any, path: str) -> Iterator[BadRequest]:
+    if isinstance(value, _Members):
+        yield from _flaws_of_members(value, path)
     elif isinstance(value, list):
         for index, part in enumerate(value):
-            yield from _flaws(part, f"{path}[{index}]", depth + 1)
+            yield from _flaws(part, f"{path}[{index}]")
     elif isinstance(value, str):
         if not _is_text(value):
             yield BadRequest(path, "got half of a surrogate pair; expected whole characters")
@@ -138,7 +160,7 @@ def _flaws(value: Any, path: str, depth: int) -> Iterator[BadRequest]:
         yield BadRequest(path, "got a number past 1.8e308; expected a finite number")
 
 
-def _flaws_of_members(value: _Members, path: str, depth: int) -> Iterator[BadRequest]:
+def _flaws_of_members(value: _Members, path: str) -> Iterator[BadRequest]:
     names = set[str]()
     for name, part in value.pairs:
         if not _is_text(name):
@@ -147,7 +169,7 @@ def _flaws_of_members(value: _Members, path: str, depth: int) -> Iterator[BadReq
         if name in names:
             yield BadRequest(path, f"{name[:64]!r} is there twice; expected each name once")
         names.add(name)
-        yield from _flaws(part, f"{path}.{name[:64]}", depth + 1)
+        yield from _flaws(part, f"{path}.{name[:64]}")
 
 
 def _is_text(value: str) -> bool:
@@ -159,4 +181,4 @@ def _is_text(value: str) -> bool:
 
 
 def _too_deep(path: str) -> BadRequest:
-    return BadRequest(path[:200], f"got deeper nesting; expected at most {DEEPEST} levels")
+    return BadRequest(path, f"got deeper nesting; expected at most {DEEPEST} levels")

@@ -10,7 +10,6 @@ from topbill.engine.api import (
     DecisionInput,
     Id,
     OfferedAction,
-    at_path,
     decode,
     new_id,
 )
@@ -29,7 +28,6 @@ __all__ = [
     "Id",
     "OfferedAction",
     "adopt_newest",
-    "at_path",
     "decode",
     "examples",
     "new_id",

@@ -126,12 +126,6 @@ def new_id() -> str:
     return f"{time.time_ns() // 1_000_000:012x}{_digits.pop()}"
 
 
-def at_path(error: msgspec.ValidationError, root: str = "$") -> BadRequest:
-    """msgspec's message as a BadRequest: the message and the path of the culprit, below `root`."""
-    message, _, path = str(error).partition(" - at `")
-    return BadRequest(root + path.rstrip("`").removeprefix("$"), message)
-
-
 def decode(raw: msgspec.Raw, path: str) -> Any:
     """JSON text decoded. Raises BadRequest, naming `path`, for what is none."""
     try:

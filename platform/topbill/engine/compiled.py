@@ -12,9 +12,10 @@ import numpy as np
 
 from topbill.domain.chance import hash64, uniform
 from topbill.domain.errors import BadRequest
+from topbill.domain.json_text import at_path
 from topbill.domain.records import NULL, Actions, Indices, Policy, Reason, Snapshot
 from topbill.domain.slate import LARGEST_MATRIX, Allowed, Slate, in_order
-from topbill.engine.api import MOST_ACTIONS, OfferedAction, at_path
+from topbill.engine.api import MOST_ACTIONS, OfferedAction
 from topbill.policies import KINDS
 from topbill.spec import Experiment, Variant
 

@@ -25,9 +25,9 @@ from topbill.domain.errors import (
     NotFound,
     TopbillError,
 )
-from topbill.domain.json_text import check_json
+from topbill.domain.json_text import at_path, check_json
 from topbill.domain.records import NULL, Decision
-from topbill.engine import Answer, DecideRequest, at_path, payloads_of
+from topbill.engine import Answer, DecideRequest, payloads_of
 from topbill.log import Entry, Receipt
 from topbill.pages import PageRequest
 from topbill.service import telemetry

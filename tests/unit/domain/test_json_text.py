@@ -10,8 +10,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from topbill.domain import json_text
 from topbill.domain.errors import BadRequest, Malformed
-from topbill.domain.json_text import DEEPEST, check_json
+from topbill.domain.json_text import DEEPEST, LONGEST_EXPLAINED, check_json
 
 VALUES = st.recursive(
     st.none()
@@ -60,7 +61,7 @@ WRONG: dict[str, tuple[bytes, str]] = {
     "nothing": (b"", "expected JSON"),
     "half of it": (b'{"a":', "expected JSON"),
     "two of it": (b"{}{}", "expected JSON"),
-    "too long a number": (b"1" * 5_000, "expected JSON"),
+    "too long a number": (b'{"a":%s}' % (b"1" * 5_000), "got Integer value out of range"),
 }
 
 
@@ -70,6 +71,29 @@ def test_what_readers_would_not_take_alike_is_refused_with_its_place(name: str) 
     with pytest.raises(BadRequest) as refused:
         check_json(text)
     assert message in str(refused.value)
+
+
+LONG = b'{"b":[%s' % (b"1," * LONGEST_EXPLAINED)
+LONG_WRONG: dict[str, tuple[bytes, str]] = {
+    "not UTF-8": (LONG + b'"\xff"]}', "expected UTF-8"),
+    "past every double": (LONG + b"1e999]}", f"[{LONGEST_EXPLAINED}]: got Number out of range"),
+    "a name twice": (LONG + b'{"a":1,"a":2}]}', "a name is there twice in one object"),
+    "a name twice, and a quoted colon": (LONG + b'{"\\u003a":1,"c":{},"c":2}]}', "twice"),
+    "NaN": (LONG + b"NaN]}", "invalid character"),
+    "too deep": (LONG + nested(DEEPEST) + b"]}", "deeper nesting"),
+}
+
+
+@pytest.mark.parametrize("name", LONG_WRONG)
+def test_a_long_text_is_refused_without_being_read_slowly(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text, message = LONG_WRONG[name]
+    monkeypatch.setattr(json_text, "_flaw_in", None)
+    with pytest.raises(BadRequest) as refused:
+        check_json(text)
+    assert message in str(refused.value)
+    check_json(LONG + b'"\\\\u003a",{"a":":"}]}')
 
 
 def test_as_deep_as_may_be_is_taken() -> None:

@@ -12,8 +12,7 @@ from urllib.parse import unquote
 import msgspec
 
 from topbill.domain.errors import BadRequest, LogError, NotFound, TopbillError
-from topbill.domain.json_text import check_json
-from topbill.engine import at_path
+from topbill.domain.json_text import at_path, check_json
 from topbill.service import telemetry
 from topbill.service.asgi import JSON, LARGEST_BODY, Receive, Scope, Send, read_body
 from topbill.service.backend import Backend
