@@ -13,6 +13,7 @@ ORDER = [
     "domain",
     "shipped",
     "process_log",
+    "tracing",
     "policies",
     "spec",
     "log",
@@ -46,6 +47,7 @@ ONE_PLACE = {
     "pylibvw": "policies/vw/mainline.py",
     "statsmodels": "ab",
     "fastapi": "service/app.py",
+    "opentelemetry": "tracing.py",
 }
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from topbill import process_log
+from topbill import process_log, tracing
 from topbill.cli.shell import (
     DATA,
     EXPERIMENTS,
@@ -168,8 +168,12 @@ def worker(
     from topbill.worker import loop
 
     process_log.configure(log_format)
-    with _answering(data):
-        loop.run_worker(experiments, data, remember=remember.total_seconds())
+    tracing.start("worker")
+    try:
+        with _answering(data):
+            loop.run_worker(experiments, data, remember=remember.total_seconds())
+    finally:
+        tracing.stop()
 
 
 @contextmanager

@@ -22,14 +22,14 @@ from fastapi.responses import PlainTextResponse
 from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
 
-from topbill import __version__, pages, process_log, spec
+from topbill import __version__, pages, process_log, spec, tracing
 from topbill.domain.errors import DamagedSnapshot, LogError, NotFound
 from topbill.domain.records import Decision
 from topbill.engine import CompiledExperiment, Engine
 from topbill.log import Log
 from topbill.service import audit, openapi, telemetry, worker_health
 from topbill.service.admission import Admission
-from topbill.service.asgi import Receive, Scope, Send
+from topbill.service.asgi import App, Receive, Scope, Send
 from topbill.service.backend import Backend
 from topbill.service.bodies import problem
 from topbill.service.drain import Drain
@@ -39,6 +39,7 @@ from topbill.service.page import PageService
 from topbill.service.personalizer import Personalizer
 from topbill.service.personalizer import openapi as personalizer_openapi
 from topbill.service.settings import Settings
+from topbill.service.traced import traced
 
 _PATH = re.compile(r"(?<![\w/])/[\w.~-]+/[^\s:;,'\")]+")
 """An absolute path of at least two steps."""
@@ -75,7 +76,7 @@ def create_app(settings: Settings) -> FastPath:
     return FastPath(rest, backend, page_service, admission)
 
 
-def from_environment() -> FastPath:
+def from_environment() -> App:
     """The application of one of several processes, configured by the variables that `topbill serve`
     sets.
     """
@@ -85,7 +86,9 @@ def from_environment() -> FastPath:
     process_log.configure_from_environment()
     settings = Settings.from_environment()
     audit.write_to(settings.audit)
-    return create_app(settings)
+    tracing.start("service")
+    app = create_app(settings)
+    return traced(app, app.paths)
 
 
 def _end_with(parent: BaseProcess) -> None:

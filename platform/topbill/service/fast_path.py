@@ -93,6 +93,11 @@ class FastPath:
             "/v1/event/batch": (msgspec.json.Decoder(EventBatch), events.batch),
         }
 
+    @property
+    def paths(self) -> frozenset[str]:
+        """Those that are answered here."""
+        return frozenset(self._routes)
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self._rest(scope, receive, send)

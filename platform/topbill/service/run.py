@@ -11,7 +11,7 @@ from pathlib import Path
 import uvicorn
 from uvicorn.config import LOGGING_CONFIG
 
-from topbill import process_log
+from topbill import process_log, tracing
 from topbill.domain.errors import TopbillError
 from topbill.log import REMEMBERED_FOR
 from topbill.migration import migrate
@@ -21,6 +21,7 @@ from topbill.service.connections import BoundedProtocol, raise_file_limit, room
 from topbill.service.drain import VARIABLE as DRAIN
 from topbill.service.keys import Keys
 from topbill.service.settings import Settings
+from topbill.service.traced import traced
 
 _logger = logging.getLogger("topbill")
 
@@ -55,6 +56,7 @@ def serve(
     app = create_app(settings)
     settings.open_log().close()
     _check_address(host, port)
+    tracing.check()
     os.environ[DRAIN] = str(drain)
     raise_file_limit()
     _, backlog = room()
@@ -74,7 +76,8 @@ def serve(
         "timeout_graceful_shutdown": 5,
     }
     if processes == 1:
-        uvicorn.run(app, **common)  # type: ignore[arg-type]
+        tracing.start("service")
+        uvicorn.run(traced(app, app.paths), **common)  # type: ignore[arg-type]
         return
     # Each process counts for itself; whichever is asked for /metrics adds all up from this folder.
     shared = data / "metrics"

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
-from topbill import pages, spec
+from topbill import pages, spec, tracing
 from topbill.domain.errors import FileProblem, SpecError, TopbillError
 from topbill.lake import Lake, Problem
 from topbill.log import LOG_FILE, REMEMBERED_FOR, open_log
@@ -89,9 +89,14 @@ class Worker:
         self._reload()
         # Learning before publishing: the log lets go of what the learner has behind it, and what
         # was learned in this step is behind it already.
+        started = time.time_ns()
         read = self.learner.step()
+        if read:
+            tracing.finished("learn", started, decisions=read)
         if time.monotonic() - self._published_at >= PUBLISH_EVERY:
-            self.publisher.step()
+            started = time.time_ns()
+            rows = self.publisher.step()
+            tracing.finished("publish", started, rows=rows)
             self._log.tend(thorough=True)
             self._published_at = time.monotonic()
         if time.monotonic() - self._signals_at >= candidate_signals.EVERY:
