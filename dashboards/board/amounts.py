@@ -139,7 +139,9 @@ def segments(
     variants = [name for name in names if name != control]
     base = alt.Chart(frame).encode(
         y=alt.Y(
-            "segment:N", title=None, axis=alt.Axis(labelLimit=150, labelFontSize=12, grid=True)
+            "segment:N",
+            title=None,
+            axis=alt.Axis(labelLimit=150, labelFontSize=12, grid=True, labelOverlap=False),
         ),
         yOffset=alt.YOffset("name:N", sort=variants),
         color=colours(variants, control),

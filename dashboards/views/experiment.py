@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 import streamlit as st
@@ -31,6 +31,7 @@ from topbill.reporting.experiment.wording import (
     rows_of,
     side,
     span_of_days,
+    spans_told,
     standing,
     value_cells,
     worsening,
@@ -40,6 +41,9 @@ from topbill.reporting.queries import database, series
 SIGNS = {"better": "✔", "worse": "✖", "no_call": "…"}
 GUARDRAIL_SIGNS = {"not_worse": "✔", "worse": "✖", "undecided": "…", "unknown": "?"}
 """A sign beside the word, so that no colour speaks alone."""
+SEE_BELOW = "? see below"
+"""Instead of a reading, where the reason why there is none takes more words than a cell has room
+for."""
 
 
 def headline(report: Report) -> None:
@@ -90,13 +94,17 @@ def lifts(analysis: Analysis) -> None:
 
 def say_why_no_lift(comparisons: Sequence[Comparison]) -> None:
     variants: dict[str, list[str]] = {}
-    # Variants often share the reason, which is then told once.
     for c in comparisons:
         if c.relative is None:
             reason = AB_REASONS.get(c.reason, c.reason)
             variants.setdefault(reason, []).append(words.label(str(c.variant)))
-    for reason, labels in variants.items():
-        st.caption(f"{words.plain(', '.join(labels))}: {reason}.")
+    say_why(variants)
+
+
+def say_why(names: Mapping[str, Sequence[str]]) -> None:
+    """Each reason once, as several often share it, after the names of what it is the reason for."""
+    for reason, having_it in names.items():
+        st.caption(f"{words.plain(', '.join(dict.fromkeys(having_it)))}: {reason}.")
 
 
 def lift_numbers(comparisons: Sequence[Comparison], is_lift: bool) -> pd.DataFrame:
@@ -171,21 +179,26 @@ def metrics(report: Report, analysis: Analysis) -> None:
         "Every metric", "Each variant beside the control; intervals of 95%, valid at any look."
     )
     lines = []
+    unsaid: dict[str, list[str]] = {}
     for c in rows_of(analysis):
         effect, why = effect_columns(c, c.is_proportion)
         value, control = value_cells(c)
+        name = metric_name(words.label(c.metric), c.per)
+        if why:
+            unsaid.setdefault(why, []).append(name)
         lines.append(
             {
-                "metric": metric_name(words.label(c.metric), c.per),
+                "metric": name,
                 "variant": str(c.variant),
                 "value": value,
                 "control": control,
                 **effect,
                 "chance better": words.chance(c.chance_to_win),
-                "reading": why or f"{SIGNS[c.call]} {CALLS[c.call]}",
+                "reading": SEE_BELOW if why else f"{SIGNS[c.call]} {CALLS[c.call]}",
             }
         )
     pieces.table(pd.DataFrame(lines), f"{report.experiment}-metrics")
+    say_why(unsaid)
 
 
 def uncompared(report: Report) -> None:
@@ -277,7 +290,8 @@ def novelty(report: Report) -> None:
     lines = []
     for found in report.novelty:
         st.markdown(words.plain(novelty_sentence(found)))
-        for span in found.spans:
+        # Where nothing can be told of any day, the sentence has said why.
+        for span in found.spans if spans_told(found) else []:
             effect, why = effect_columns(span, found.is_proportion)
             lines.append(
                 {
@@ -285,10 +299,11 @@ def novelty(report: Report) -> None:
                     "since first exposure": span_of_days(span),
                     "units": words.count(span.n),
                     **effect,
-                    "reading": why,
+                    "reading": why or words.MISSING,
                 }
             )
-    pieces.table(pd.DataFrame(lines), f"{report.experiment}-novelty")
+    if lines:
+        pieces.table(pd.DataFrame(lines), f"{report.experiment}-novelty")
 
 
 def holdout(report: Report) -> None:
@@ -300,20 +315,25 @@ def holdout(report: Report) -> None:
     for sentence in holdout_sentences(readout):
         st.markdown(words.plain(sentence))
     lines = []
+    unsaid: dict[str, list[str]] = {}
     for c in against_holdout(readout):
         value, held = value_cells(c)
         effect, why = effect_columns(c, c.is_proportion)
+        name = metric_name(words.label(c.metric), c.per)
+        if why:
+            unsaid.setdefault(why, []).append(name)
         lines.append(
             {
-                "metric": words.label(c.metric),
+                "metric": name,
                 "variant": side(c),
                 "value": value,
                 "holdout": held,
                 **effect,
-                "reading": why or f"{SIGNS[c.call]} {CALLS[c.call]}",
+                "reading": SEE_BELOW if why else f"{SIGNS[c.call]} {CALLS[c.call]}",
             }
         )
     pieces.table(pd.DataFrame(lines), f"{report.experiment}-holdout")
+    say_why(unsaid)
     st.caption(
         f"{words.count(readout.units)} units were held out, {words.share(readout.share)} intended; "
         f"{words.count(readout.units_in_variants)} stand against them."

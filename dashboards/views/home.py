@@ -28,7 +28,8 @@ def card(experiment: ListedExperiment, report: Report) -> None:
             frame.badge(where)
         st.caption(summary(experiment, report))
         st.markdown(words.plain(where.sentence))
-        if report.ab is not None and experiment.decisions:
+        # No lift is to be read where units were not split as intended.
+        if report.ab is not None and experiment.decisions and not report.ab.sample_ratio.alarm:
             spark(experiment.key, named_first(report.ab))
         for alarm in alarms(report):
             st.markdown(f":orange[:material/warning: **{words.plain(alarm.sentence)}**]")

@@ -162,20 +162,22 @@ def _novelty(readouts: Sequence[Novelty]) -> str:
     rows, sentences = [], []
     for found in readouts:
         sentences.append(f"<p>{escape(wording.novelty_sentence(found))}</p>")
-        for span in found.spans:
+        for span in found.spans if wording.spans_told(found) else []:
             cells = wording.effect_cells(span, found.is_proportion)
             rows.append((found.variant, wording.span_of_days(span), f"{span.n:,}", *cells))
-    if not rows:
+    if not sentences:
         return ""
     heads = ("variant", "since first exposure", "units", *wording.EFFECT_HEADINGS)
-    return f"<h2>Does it wear off?</h2>{''.join(sentences)}{table(heads, rows, 2)}"
+    spans = table(heads, rows, 2) if rows else ""
+    return f"<h2>Does it wear off?</h2>{''.join(sentences)}{spans}"
 
 
 def _holdout(holdout: HoldoutReadout) -> str:
     rows = []
     for c in wording.against_holdout(holdout):
         cells = (*wording.value_cells(c), *wording.effect_cells(c, c.is_proportion))
-        rows.append((c.metric, wording.side(c), *cells, wording.call_of(c)))
+        name = wording.metric_name(c.metric, c.per)
+        rows.append((name, wording.side(c), *cells, wording.call_of(c)))
     heads = ("metric", "variant", "value", "holdout", *wording.EFFECT_HEADINGS, "call")
     caption = (
         f"{holdout.units:,} units were held out ({holdout.share:.1%} intended) and got the "

@@ -141,7 +141,8 @@ def _print_holdout(holdout: HoldoutReadout, console: Console) -> None:
     hidden = () if console.width >= _WIDE else ("value", "holdout")
     columns = [heading for heading in headings if heading not in hidden]
     _add_columns(table, ("metric", "variant", *columns), left=("metric", "variant", "call"))
-    for metric, group in groupby(wording.against_holdout(holdout), key=lambda c: c.metric):
+    rows = wording.against_holdout(holdout)
+    for metric, group in groupby(rows, key=lambda c: wording.metric_name(c.metric, c.per)):
         for i, comparison in enumerate(group):
             first = "" if i else escape(metric)
             values, effect = wording.value_cells(comparison), _effect_lines(comparison)

@@ -342,12 +342,17 @@ def changes(found: Novelty, alpha: float) -> bool:
     return found.p_adjusted is not None and found.p_adjusted <= alpha
 
 
+def spans_told(found: Novelty) -> list[ExposureSpan]:
+    """The days of which an effect can be told."""
+    # Without a lift there is a difference still, where the control cannot be told from zero.
+    return [span for span in found.spans if span.difference_low is not None]
+
+
 def novelty_sentence(found: Novelty) -> str:
     """How the effect goes with the days since the first exposure, from the first to the last that
     could be told.
     """
-    # Without a lift there is a difference still, where the control cannot be told from zero.
-    told = [span for span in found.spans if span.difference_low is not None]
+    told = spans_told(found)
     if found.p_adjusted is None or not told:
         why = AB_REASONS[found.reason]
         return f"{found.variant}: no trend can be tested yet ({why})."
