@@ -408,7 +408,8 @@ def whole_page(report: PageReport) -> Standing:
             next="Serve more pages; windows must pass.",
         )
     word, tone, step = _page_verdict(helping, hurting)
-    return Standing(word=word, tone=tone, sentence=_page_sentence(helping, hurting), next=step)
+    sentence = _page_sentence(helping, hurting, compared)
+    return Standing(word=word, tone=tone, sentence=sentence, next=step)
 
 
 def _page_verdict(
@@ -430,7 +431,9 @@ def _page_verdict(
     return "Undecided", "neutral", "Keep serving; intervals narrow with viewers."
 
 
-def _page_sentence(helping: Sequence[LayerVariant], hurting: Sequence[LayerVariant]) -> str:
+def _page_sentence(
+    helping: Sequence[LayerVariant], hurting: Sequence[LayerVariant], compared: int
+) -> str:
     parts = []
     for arms, one, several in ((helping, "helps", "help"), (hurting, "hurts", "hurt")):
         if arms:
@@ -438,7 +441,9 @@ def _page_sentence(helping: Sequence[LayerVariant], hurting: Sequence[LayerVaria
             parts.append(f"{words.listing([_possessive(arm) for arm in arms])} {verb}")
     if not parts:
         return "No layer's variant can be told from its control on the whole page yet."
-    return f"For the whole page, {'; '.join(parts)}; the rest cannot be told from its control."
+    if len(helping) + len(hurting) < compared:
+        parts.append("the rest cannot be told from its control")
+    return f"For the whole page, {'; '.join(parts)}."
 
 
 def _possessive(arm: LayerVariant) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import altair as alt
 import pandas as pd
 
-from board.style import GREY, RULE, colours, palette
+from board.style import GREY, NUMBER, RULE, colours, palette
 
 
 def gaps(frame: pd.DataFrame) -> alt.LayerChart:
@@ -38,7 +38,7 @@ def gaps(frame: pd.DataFrame) -> alt.LayerChart:
         .mark_rule(strokeDash=[4, 4])
         .encode(x="x:Q", color=RULE)
     )
-    axis = alt.Axis(format="+.3~f", tickCount=5)
+    axis = alt.Axis(labelExpr=NUMBER, tickCount=5)
     bars = base.mark_rule(strokeWidth=5, opacity=0.45).encode(
         x=alt.X("low:Q", title="difference per page", axis=axis), x2="high:Q"
     )

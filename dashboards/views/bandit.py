@@ -120,7 +120,7 @@ def values(key: str, variant: str) -> None:
         reasons = []
         for action, code in zip(missing["action"], missing["reason"], strict=True):
             reasons.append(f"{action}: {action_values.REASONS[code]}")
-        with st.expander(f"{len(missing)} action(s) without a number"):
+        with st.expander(f"{words.several(len(missing), 'action')} without a number"):
             st.caption(words.plain("; ".join(reasons)))
 
 

@@ -29,7 +29,8 @@ _STYLE = """
   :root { --ink: #ececf0; --dim: #a0a0a8; --line: #3a3a40; --page: #161618; }
 }
 body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--page);
-  max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
+  max-width: 76rem; margin: 2rem auto; padding: 0 1rem; }
+p { max-width: 60rem; }
 h1 { font-size: 1.7rem; margin: 0; } h2 { font-size: 1.15rem; margin: 2.2rem 0 .5rem; }
 .dim, caption { color: var(--dim); } .note { border-left: 4px solid #e69f00; padding-left: .8rem; }
 .verdict { border-left: 6px solid; padding: .7rem 1rem; font-size: 1.15rem; margin: 1.2rem 0; }
@@ -41,6 +42,7 @@ caption { caption-side: bottom; text-align: left; }
 th, td { padding: .25rem .6rem; border-bottom: 1px solid var(--line); text-align: right;
   white-space: nowrap; }
 th { color: var(--dim); font-weight: 500; } th.l, td.l { text-align: left; }
+td.l { white-space: normal; }
 svg { width: 100%; min-width: 34rem; height: auto; font-size: 12px; fill: var(--ink); }
 svg .grid { stroke: var(--line); } svg .zero { stroke: var(--ink); }
 """

@@ -228,8 +228,8 @@ def _log_notes(health: Health) -> list[Note]:
     if health.propensity_ok is False:
         off = sum(line.ok is False for line in health.propensity)
         sentence = (
-            f"{off} action(s) were not drawn as often as the logged probabilities say; don't "
-            "evaluate from this log."
+            f"{formatting.several(off, 'action was', 'actions were')} not drawn as often as the "
+            "logged probabilities say; don't evaluate from this log."
         )
         mismatches.append(Note(code="propensity_mismatch", sentence=sentence))
     for ratio in health.choices:
