@@ -42,10 +42,13 @@ caption { caption-side: bottom; text-align: left; }
 th, td { padding: .25rem .6rem; border-bottom: 1px solid var(--line); text-align: right;
   white-space: nowrap; }
 th { color: var(--dim); font-weight: 500; } th.l, td.l { text-align: left; }
-td.l { white-space: normal; }
+td.l, td.w { white-space: normal; } td.w { min-width: 14rem; }
 svg { width: 100%; min-width: 34rem; height: auto; font-size: 12px; fill: var(--ink); }
 svg .grid { stroke: var(--line); } svg .zero { stroke: var(--ink); }
 """
+
+_LONG = 30
+"""Characters beyond which a cell of numbers is words."""
 
 
 def to_html(report: Report) -> str:
@@ -319,5 +322,9 @@ def table(
 
 
 def _cells(tag: str, cells: Sequence[str], sides: Sequence[str]) -> str:
-    pairs = zip(cells, sides, strict=True)
-    return "".join(f"<{tag}{side}>{escape(cell)}</{tag}>" for cell, side in pairs)
+    parts = []
+    for cell, side in zip(cells, sides, strict=True):
+        # A reason in the place of an interval takes several lines, not the whole width.
+        wraps = " class=w" if not side and len(cell) > _LONG else side
+        parts.append(f"<{tag}{wraps}>{escape(cell)}</{tag}>")
+    return "".join(parts)
