@@ -3,8 +3,8 @@ database written anew.
 
 Delta has no renaming of columns that all its readers understand, so a table's rows are written
 again under the new names. That is one commit: it replaces the schema and all files at once. A
-reader that holds the old version keeps its files until they are vacuumed a day later, and a process
-that is killed before the commit leaves the table as it was.
+reader that holds the old version keeps its files until they are vacuumed half an hour later, and a
+process that is killed before the commit leaves the table as it was.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ analytics database.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Literal
@@ -43,7 +44,7 @@ VERSION = "topbill.schema_version"
 """Property of a table: the version of the columns' names. 0.1.0 set none."""
 _SETTINGS: dict[str, str | None] = {
     "delta.checkpointInterval": "100",
-    "delta.logRetentionDuration": "interval 1 days",
+    "delta.logRetentionDuration": "interval 2 hours",
     "delta.enableExpiredLogCleanup": "true",
 }
 WRITER = WriterProperties(compression="ZSTD", max_row_group_size=250_000)
@@ -67,15 +68,15 @@ class Lake:
     the analytics database `DIR/topbill.duckdb`.
 
     For one writer at a time; a second one that appends what was appended already is refused by
-    Delta itself. `keep_hours`: how long files that compaction replaced stay for readers that opened
-    the database before. Raises LogError where tables cannot be read or written, or are of another
-    schema version (see `topbill.migration`).
+    Delta itself. `keep_for`: seconds that files which a merge replaced stay, for readers that
+    opened the database before. Raises LogError where tables cannot be read or written, or are of
+    another schema version (see `topbill.migration`).
     """
 
-    def __init__(self, folder: Path, *, keep_hours: int = 24) -> None:
+    def __init__(self, folder: Path, *, keep_for: float = 1_800.0) -> None:
         self.folder = folder
         self.database_path = folder / DATABASE
-        self._keep_hours = keep_hours
+        self._keep_for = keep_for
         self._folders: dict[str, Path] = {}
         self._tables: dict[str, DeltaTable] = {}
         for name, columns in schemas().items():
@@ -202,11 +203,10 @@ class Lake:
         return True
 
     def compact(self, *, thorough: bool = False) -> int:
-        """Merge small files (up to 8 MB, or 128 MB if `thorough`) and delete those replaced long
-        ago.
+        """Merge small files (up to 8 MB, or 128 MB if `thorough`); returns how many were merged.
 
-        Returns how many files were merged. May run in a thread beside appends: Delta lets both
-        commit, since an append takes no file away and a merge changes no row.
+        May run in a thread beside appends: Delta lets both commit, since an append takes no file
+        away and a merge changes no row.
         """
         merged = 0
         for where in self._folders.values():
@@ -217,13 +217,35 @@ class Lake:
                     target_size=_TIERS[thorough], writer_properties=WRITER
                 )
                 merged += int(done["numFilesRemoved"])
-                if thorough:
-                    # Not at once: a reader's database names the files of its version, and reads
-                    # them for as long as it is open.
-                    table.vacuum(self._keep_hours, dry_run=False, enforce_retention_duration=False)
             except (OSError, DeltaError) as error:
                 raise LogError(f"{where}: cannot be compacted: {error}") from error
         return merged
+
+    def vacuum(self, *, thorough: bool = False) -> int:
+        """Delete the files that merges replaced more than half an hour ago; returns how many.
+
+        Not at once: a reader's database names the files of its version, and reads them for as long
+        as it is open. `thorough` also deletes what writers that were killed left, when it is a day
+        old. May run in a thread beside appends.
+        """
+        deleted = 0
+        for where in self._folders.values():
+            try:
+                table = DeltaTable(str(where))
+                gone = table.vacuum(
+                    0,
+                    dry_run=False,
+                    enforce_retention_duration=False,
+                    keep_versions=_kept_versions(table, self._keep_for),
+                )
+                deleted += len(gone)
+                if thorough:
+                    deleted += len(
+                        table.vacuum(24, dry_run=False, enforce_retention_duration=False, full=True)
+                    )
+            except (OSError, DeltaError) as error:
+                raise LogError(f"{where}: dead files cannot be deleted: {error}") from error
+        return deleted
 
     def experiments(self) -> set[str]:
         """The keys of all experiments that have a decision in the lake."""
@@ -277,6 +299,22 @@ class Lake:
             tables, list(experiments), at, list(revisions), list(problems), removed, quarantine
         )
         analytics.write(self.database_path, publication)
+
+
+def _kept_versions(table: DeltaTable, seconds: float) -> list[int]:
+    """Versions that together name every file that any version of the last so many seconds does.
+
+    Appends take no file away. So the last version before each merge names all that the versions
+    since the merge before it did.
+    """
+    since = (time.time() - seconds) * 1e3
+    kept = []
+    for commit in table.history():
+        if commit["timestamp"] < since:
+            break
+        if commit.get("operationParameters", {}).get("mode") != "Append":
+            kept.append(max(0, commit["version"] - 1))
+    return [*kept, table.version()]
 
 
 def version_of(table: DeltaTable) -> int:

@@ -80,7 +80,7 @@ class Publisher:
         self._sealed: dict[Table, int] = dict.fromkeys(schemas(), 0)
         """Up to which `seq` each table is on the disk; see `Lake.seal`."""
         self._compactor = ThreadPoolExecutor(1, "compactor")
-        self._compaction: Future[int] | None = None
+        self._compaction: Future[None] | None = None
         self._recent: dict[str, Decision] = {}
         self.published_at = 0
         """µs since the epoch: what was stamped up to then is in the lake; 0 before the first
@@ -192,9 +192,13 @@ class Publisher:
             compaction, self._compaction = self._compaction, None
             compaction.result()
         if self._compaction is None and self._steps % MINOR == 0:
-            self._compaction = self._compactor.submit(
-                self._lake.compact, thorough=self._steps % MAJOR == 0
-            )
+            self._compaction = self._compactor.submit(self._tidy, self._steps)
+
+    def _tidy(self, steps: int) -> None:
+        is_major = steps % MAJOR == 0
+        self._lake.compact(thorough=is_major)
+        if steps % (10 * MINOR) == 0:
+            self._lake.vacuum(thorough=is_major)
 
     def _publish(self) -> int:
         """Events are read before the decisions that they belong to, and appended after them: so

@@ -4,9 +4,11 @@ in Python.
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import threading
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -232,6 +234,32 @@ def test_compaction_merges_files_and_keeps_every_row(tmp_path: Path) -> None:
     ]
 
 
+def parquet(folder: Path) -> set[Path]:
+    return set((folder / "lake" / "decisions").rglob("*.parquet"))
+
+
+def test_what_a_merge_replaced_is_deleted_when_its_readers_had_their_time(tmp_path: Path) -> None:
+    lake = Lake(tmp_path)
+    for number in range(1, 6):
+        publish(lake, [decision(number)], after=number - 1)
+        if number == 3:
+            lake.compact()
+    before = parquet(tmp_path)
+    assert lake.vacuum() == 0
+    assert parquet(tmp_path) == before
+    lake.compact()
+    orphan = next(iter(before)).with_name("part-00000-orphan-c000.zstd.parquet")
+    orphan.write_bytes(b"of a writer that was killed")
+    assert Lake(tmp_path, keep_for=0.0).vacuum() == len(before)
+    assert parquet(tmp_path) == {orphan, *map(Path, lake.files("decisions"))}
+    a_day_ago = time.time() - 25 * 3_600
+    os.utime(orphan, (a_day_ago, a_day_ago))
+    assert Lake(tmp_path).vacuum(thorough=True) == 1
+    assert parquet(tmp_path) == set(map(Path, lake.files("decisions")))
+    lake.write_database([experiment()], NOW)
+    assert rows(tmp_path, "SELECT count(*) FROM decisions") == [(5,)]
+
+
 def test_compaction_beside_appends_loses_and_doubles_nothing(tmp_path: Path) -> None:
     lake, stop = Lake(tmp_path), threading.Event()
     merged: list[int] = []
@@ -239,6 +267,7 @@ def test_compaction_beside_appends_loses_and_doubles_nothing(tmp_path: Path) -> 
     def compact() -> None:
         while not stop.is_set():
             merged.append(lake.compact(thorough=len(merged) % 2 == 1))
+            lake.vacuum()
 
     compactor = threading.Thread(target=compact)
     compactor.start()
