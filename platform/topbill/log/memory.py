@@ -25,11 +25,12 @@ from topbill.domain.records import (
     UnitEvent,
 )
 from topbill.log.entries import Entry, EventKey, KeyedIds, Receipt, Rows, UnitEventKey, admit
+from topbill.log.log_time import SETTLED, ClockStep, Stamps, offset_at, trouble
 from topbill.log.protocol import Clock, Heartbeat, Log, Matured, Revision, now_micros
 from topbill.log.quarantine import short_reason
 from topbill.log.snapshots import not_the_successor
 
-_R = TypeVar("_R")
+_S = TypeVar("_S", Decision, RewardEvent, UnitEvent)
 _decode_decision = msgspec.json.Decoder(Decision).decode
 _decode_event = msgspec.json.Decoder(RewardEvent).decode
 _decode_unit_event = msgspec.json.Decoder(UnitEvent).decode
@@ -41,7 +42,8 @@ class _Store:
     def __init__(self) -> None:
         self.lock = threading.RLock()
         self.newest_stamp = 0
-        """No row is stamped before it."""
+        """No row is stamped before it. All stamps in here are of log time."""
+        self.steps: list[ClockStep] = []
         self.decisions: list[tuple[int, Decision]] = []
         self.events: list[tuple[int, RewardEvent]] = []
         self.unit_events: list[tuple[int, UnitEvent]] = []
@@ -59,6 +61,34 @@ class _Store:
 
         self.remembered: dict[tuple[str, ...], tuple[int, int]] = {}
         """(seq, at) of decisions let go by (decision_id,), and of their events by both ids."""
+
+    def stamps(self) -> Stamps:
+        """What stamps go on from."""
+        return Stamps(self.newest_stamp, self.steps[-1].offset if self.steps else 0)
+
+    def take(self, stamps: Stamps) -> None:
+        """Go on from the last stamp."""
+        self.newest_stamp = stamps.newest
+        if stamps.stepped:
+            last = self.next_decision - 1, self.next_event - 1
+            self.steps.append(ClockStep(stamps.newest, stamps.offset, *last))
+
+    def read(self, record: _S) -> _S:
+        """A record with the time that the clock gave."""
+        if not self.steps:
+            return record
+        if isinstance(record, Decision):
+            at = record.decided_at
+            return msgspec.structs.replace(record, decided_at=at - offset_at(self.steps, at))
+        at = record.received_at
+        return msgspec.structs.replace(record, received_at=at - offset_at(self.steps, at))
+
+    def in_log_time(self, event: RewardEvent) -> RewardEvent:
+        """An event as `matured` gives it."""
+        if not self.steps or event.occurred_at is None:
+            return event
+        offset = offset_at(self.steps, event.received_at)
+        return msgspec.structs.replace(event, occurred_at=event.occurred_at + offset)
 
     def remove(self, oldest: set[str]) -> None:
         """Let go of the oldest decisions."""
@@ -160,15 +190,16 @@ class MemoryLog(Log):
         store = self._store
         ids = KeyedIds.of(entries)
         with store.lock:
-            at = max(self._clock(), store.newest_stamp)
+            stamps = store.stamps()
+            at = stamps.of(self._clock())
             # `admit` notes here what the group adds. The store is changed only when all of the
             # group could be admitted.
             stored = _Stored(store, ids)
             rows = Rows.none()
-            receipts = [admit(entry, at, stored, rows) for entry in entries]
+            receipts = [admit(entry, at - stamps.offset, stored, rows) for entry in entries]
             if rows:
                 # A group that stores nothing has no time, as it leaves no trace in a file either.
-                store.newest_stamp = at
+                store.take(stamps)
             self._add(rows, at)
         return receipts
 
@@ -205,13 +236,14 @@ class MemoryLog(Log):
         self.check()
         by_id = self._store.by_id
         with self._store.lock:
-            return {i: by_id[i][1] for i in decision_ids if i in by_id}
+            return {i: self._store.read(by_id[i][1]) for i in decision_ids if i in by_id}
 
     def events(self, decision_id: str) -> list[RewardEvent]:
         """All reward events of a decision, in the order in which they came."""
         self.check()
         with self._store.lock:
-            return [event for _, event in self._store.by_decision.get(decision_id, [])]
+            rows = self._store.by_decision.get(decision_id, [])
+            return [self._store.read(event) for _, event in rows]
 
     def places(self, decision_ids: Collection[str]) -> dict[str, int]:
         """The `seq` of decisions that are only remembered."""
@@ -227,27 +259,46 @@ class MemoryLog(Log):
         self.check()
         store = self._store
         with store.lock:
+            stamps = store.stamps()
+            stamps.of(self._clock())
+            store.take(stamps)
             # One less: rows of this very microsecond may still come, and are stamped no earlier.
-            store.newest_stamp = max(self._clock(), store.newest_stamp)
             return store.newest_stamp - 1
+
+    def clock_steps(self) -> list[ClockStep]:
+        """Where the machine's clock was set."""
+        with self._store.lock:
+            return list(self._store.steps)
+
+    def clock_trouble(self, within: int = SETTLED) -> str | None:
+        """What is wrong with the machine's clock."""
+        with self._store.lock:
+            if self._store.stamps().is_off(self._clock()):
+                self.barrier()
+            now = self._clock() + self._store.stamps().offset
+            return trouble(self._store.steps, now, within)
 
     def read_decisions(self, after_seq: int, limit: int) -> list[tuple[int, Decision]]:
         """Decisions with seq > `after_seq`, in order, at most `limit`."""
         self.check()
         with self._store.lock:
-            return _after(self._store.decisions, after_seq, limit)
+            return self._after(self._store.decisions, after_seq, limit)
 
     def read_events(self, after_seq: int, limit: int) -> list[tuple[int, RewardEvent]]:
         """Reward events with seq > `after_seq`, in order, at most `limit`."""
         self.check()
         with self._store.lock:
-            return _after(self._store.events, after_seq, limit)
+            return self._after(self._store.events, after_seq, limit)
 
     def read_unit_events(self, after_seq: int, limit: int) -> list[tuple[int, UnitEvent]]:
         """Events of units with seq > `after_seq`, in order, at most `limit`."""
         self.check()
         with self._store.lock:
-            return _after(self._store.unit_events, after_seq, limit)
+            return self._after(self._store.unit_events, after_seq, limit)
+
+    def _after(self, rows: list[tuple[int, _S]], seq: int, limit: int) -> list[tuple[int, _S]]:
+        start = bisect_right(rows, seq, key=_seq)
+        return [(seq, self._store.read(record)) for seq, record in rows[start : start + limit]]
 
     def matured(
         self, experiment: str, after_seq: int, age: int, barrier: int, limit: int
@@ -263,7 +314,7 @@ class MemoryLog(Log):
                     break
                 if decision.experiment == experiment:
                     events = [
-                        event
+                        store.in_log_time(event)
                         for _, event in store.by_decision.get(decision.decision_id, [])
                         if event.received_at <= decision.decided_at + age
                     ]
@@ -452,11 +503,6 @@ class MemoryLog(Log):
 
 def _seq(row: tuple[int, object]) -> int:
     return row[0]
-
-
-def _after(rows: list[tuple[int, _R]], seq: int, limit: int) -> list[tuple[int, _R]]:
-    start = bisect_right(rows, seq, key=_seq)
-    return rows[start : start + limit]
 
 
 def _head(snapshot: Snapshot) -> SnapshotHead:

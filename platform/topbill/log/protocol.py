@@ -36,6 +36,7 @@ from topbill.domain.records import (
     UnitEvent,
 )
 from topbill.log.entries import Entry, Receipt, all_keyed
+from topbill.log.log_time import SETTLED, ClockStep, offset_at
 
 REMEMBERED_FOR = 48 * 3_600.0
 """Seconds, counted from when a row was stored, for which its id is known in any case: the horizon
@@ -163,6 +164,25 @@ class Log(Protocol):
     def barrier(self) -> int:
         """A time such that every row stamped at or before it can be read now, and every row that is
         still to come is stamped after it.
+        """
+
+    @abstractmethod
+    def clock_steps(self) -> list[ClockStep]:
+        """Where the machine's clock was set by more than minutes, oldest first: from there on, log
+        time and its time are so far apart.
+
+        Barriers, ages and what `matured` gives are of log time, which never falls and never leaps.
+        All other rows are read with the time that the clock gave.
+        """
+
+    def clock_time(self, at: int) -> int:
+        """The time of the machine's clock at a log time."""
+        return at - offset_at(self.clock_steps(), at)
+
+    @abstractmethod
+    def clock_trouble(self, within: int = SETTLED) -> str | None:
+        """Notes where the machine's clock was set, and says so for as long as `within` µs after it;
+        None where it goes as it should.
         """
 
     @abstractmethod

@@ -31,6 +31,15 @@ from topbill.log.database import LogDatabase
 from topbill.log.entries import Entry, KeyedIds, Receipt, Rows, admit
 from topbill.log.file_guard import FileGuard
 from topbill.log.journal import Journal
+from topbill.log.log_time import (
+    SETTLED,
+    ClockStep,
+    Prediction,
+    Stamps,
+    now_steady,
+    offset_at,
+    trouble,
+)
 from topbill.log.protocol import Clock, Heartbeat, Log, Matured, Revision, now_micros
 from topbill.log.quarantine import HeartbeatTable, QuarantineTable
 from topbill.log.recent_ids import RecentIds
@@ -42,6 +51,12 @@ _NEWEST_STAMP = """SELECT max((SELECT at FROM clock),
     coalesce((SELECT at FROM decisions ORDER BY seq DESC LIMIT 1), 0),
     coalesce((SELECT at FROM reward_events ORDER BY seq DESC LIMIT 1), 0),
     coalesce((SELECT at FROM unit_events ORDER BY seq DESC LIMIT 1), 0))"""
+_OFFSET = 'SELECT "offset" FROM clock_steps ORDER BY at DESC LIMIT 1'
+_LAST_SEQ = "coalesce((SELECT seq FROM sqlite_sequence WHERE name = '{}'), 0)"
+_NOTE_STEP = (
+    "INSERT OR REPLACE INTO clock_steps SELECT ?, ?, "
+    f"{_LAST_SEQ.format('decisions')}, {_LAST_SEQ.format('reward_events')}"
+)
 _COLUMNS = {
     "decisions": ("decision_id", "experiment", "body", "at"),
     "reward_events": ("decision_id", "event_id", "body", "at"),
@@ -58,6 +73,14 @@ _ROWS_PER_CHECKPOINT = 4_000
 _DECISIONS = "SELECT seq, at, body, experiment, decision_id, '' FROM decisions"
 _EVENTS = "SELECT e.seq, e.at, e.body, '', e.event_id, e.decision_id FROM reward_events"
 _UNIT_EVENTS = "SELECT seq, at, body, '', event_id, unit FROM unit_events"
+# The same with the time that the clock gave: the stamp, less what log time was ahead of it then.
+_CLOCK_TIME = (
+    'at - coalesce((SELECT s."offset" FROM clock_steps s WHERE s.at <= {0}.at '
+    "ORDER BY s.at DESC LIMIT 1), 0)"
+)
+_READ_DECISIONS = _DECISIONS.replace("at,", f"{_CLOCK_TIME.format('decisions')},", 1)
+_READ_EVENTS = _EVENTS.replace("e.at,", f"e.{_CLOCK_TIME.format('e')},", 1)
+_READ_UNIT_EVENTS = _UNIT_EVENTS.replace("at,", f"{_CLOCK_TIME.format('unit_events')},", 1)
 _UNREADABLE = (msgspec.DecodeError, ValueError, TypeError, RecursionError)
 """What decoding a body raises that is no record."""
 
@@ -78,10 +101,13 @@ class SqliteLog(Log):
     Raises LogError where the file cannot be opened, read or written.
     """
 
-    def __init__(self, path: Path, clock: Clock = now_micros) -> None:
+    def __init__(self, path: Path, clock: Clock = now_micros, steady: Clock | None = None) -> None:
         self.path = path
         self.name = str(path)
         self._clock = clock
+        # Who brings a clock of their own moves time as they like.
+        self._steady = steady or (now_steady if clock is now_micros else clock)
+        self._prediction = Prediction()
         self._database = LogDatabase(path)
         try:
             self._journal = Journal(path.with_suffix(".journal"), self._database.generation)
@@ -207,7 +233,8 @@ class SqliteLog(Log):
         cannot be read is as one that was let go: its id is used, and what for can't be said.
         """
         marks = ",".join("?" * len(decision_ids))
-        query = f"SELECT decision_id, at, body FROM decisions WHERE decision_id IN ({marks})"  # noqa: S608 (marks only)
+        stamp = _CLOCK_TIME.format("decisions")
+        query = f"SELECT decision_id, {stamp}, body FROM decisions WHERE decision_id IN ({marks})"  # noqa: S608 (marks only)
         for decision_id, at, body in self._database.rows(query, decision_ids):
             try:
                 yield _stamped_decision(at, body)
@@ -272,17 +299,46 @@ class SqliteLog(Log):
         """A time such that every row stamped at or before it is in the tables, and every later one
         after it.
         """
-        with self._drained() as newest:
+        with self._drained() as stamps:
             # The clock table remembers the barrier: should the machine's clock go back, what comes
-            # then is stamped no earlier than this all the same (see `_move`).
-            at = max(self._clock(), newest)
+            # then is stamped no earlier than this all the same.
+            at = stamps.of(self._clock())
+            if stamps.stepped:
+                self._note_step(stamps)
             self._database.execute("UPDATE clock SET at = ?", (at,))
         return at - 1
 
+    def _stamps(self) -> Stamps:
+        """What stamps go on from, as the tables say now."""
+        ((newest,),) = self._database.rows(_NEWEST_STAMP)
+        offset = self._database.rows(_OFFSET)
+        latest = self._prediction.latest(self._steady())
+        return Stamps(newest, offset[0][0] if offset else 0, latest)
+
+    def _note_step(self, stamps: Stamps) -> None:
+        """Note that log time and clock part here, inside of the transaction that stamps so."""
+        self._database.execute(_NOTE_STEP, (stamps.newest, stamps.offset))
+
+    def clock_steps(self) -> list[ClockStep]:
+        """Where the machine's clock was set; see `Log.clock_steps`."""
+        rows = self._database.rows("SELECT * FROM clock_steps ORDER BY at")
+        return [ClockStep(*row) for row in rows]
+
+    def clock_trouble(self, within: int = SETTLED) -> str | None:
+        """What is wrong with the machine's clock; see `Log.clock_trouble`."""
+        stamps = self._stamps()
+        reading = self._clock()
+        if stamps.is_off(reading):
+            self.barrier()
+            stamps = self._stamps()
+        now = reading + stamps.offset
+        self._prediction.see(now, self._steady())
+        return trouble(self.clock_steps(), now, within)
+
     @contextmanager
-    def _drained(self) -> Iterator[int]:
-        """A transaction that moves the journal into the tables, each row once; yields the newest
-        stamp there.
+    def _drained(self) -> Iterator[Stamps]:
+        """A transaction that moves the journal into the tables, each row once; yields what stamps
+        go on from then.
 
         Most is moved while others go on writing; what came meanwhile, and the commit, with the
         journal locked. The order of the two locks is always database, then journal: `commit` takes
@@ -290,15 +346,15 @@ class SqliteLog(Log):
         """
         with ExitStack() as journal_lock:
             with self._database.transaction():
-                newest = int(self._database.execute(_NEWEST_STAMP).fetchone()[0])
+                stamps = self._stamps()
                 generation = self._database.generation()
                 # In doubt, read nothing before the lock has settled where the journal ends.
                 moved = self._journal.position[1] if self._journal.certain else 0
-                newest = self._move(0, moved, newest)
+                self._move(0, moved, stamps)
                 journal_lock.enter_context(self._journal.locked())
                 end = self._journal.position[1]
-                newest = self._move(moved, end, newest)
-                yield newest
+                self._move(moved, end, stamps)
+                yield stamps
                 if end:
                     # The commit of this transaction is the moment at which the rows change sides.
                     # Whoever dies around it leaves the doubt, and the tables answer it.
@@ -306,24 +362,31 @@ class SqliteLog(Log):
                     self._journal.doubt()
             if end:
                 self._journal.restart(generation + 1)
+        self._prediction.see(self._clock() + stamps.offset, self._steady())
 
-    def _move(self, start: int, end: int, newest: int) -> int:
-        """Insert the journal's rows between two positions; returns the newest stamp.
-
-        None of them is stamped before `newest`: a clock that went back must not break the promise
-        that stamps never fall along `seq`.
+    def _move(self, start: int, end: int, stamps: Stamps) -> None:
+        """Insert the journal's rows between two positions, stamped in log time: a clock that went
+        back must not break the promise that stamps never fall along `seq`.
         """
         values: dict[str, list[Any]] = {table: [] for table in _COLUMNS}
         for frame in self._journal.read(start, end):
-            newest = max(newest, frame.at)
+            newest = stamps.of(frame.at)
+            if stamps.stepped:
+                # What came before has its `seq`s when the step is noted.
+                self._insert_all(values)
+                self._note_step(stamps)
             tables: Sequence[Sequence[tuple[str | bytes, ...]]] = frame.rows
             # In the order of `_COLUMNS`.
             for waiting, rows in zip(values.values(), tables, strict=True):
                 for row in rows:
                     waiting += (*row, newest)
+        self._insert_all(values)
+
+    def _insert_all(self, values: dict[str, list[Any]]) -> None:
+        """Insert what waits for each table, and wait for nothing more."""
         for table, waiting in values.items():
             self._insert(table, waiting)
-        return newest
+            waiting.clear()
 
     def _insert(self, table: str, values: Sequence[Any]) -> None:
         """Insert rows, whose values are given one after the other.
@@ -347,22 +410,22 @@ class SqliteLog(Log):
 
     def events(self, decision_id: str) -> list[RewardEvent]:
         """All reward events of a decision, in the order in which they came."""
-        rows = self._feed(f"{_EVENTS} e WHERE e.decision_id = ? ORDER BY seq", (decision_id,))
+        rows = self._feed(f"{_READ_EVENTS} e WHERE e.decision_id = ? ORDER BY seq", (decision_id,))
         return [event for _, event in self._decoded("reward", rows, _stamped_event)]
 
     def read_decisions(self, after_seq: int, limit: int) -> list[tuple[int, Decision]]:
         """Committed decisions of all experiments with seq > `after_seq`, in order, at most
         `limit`.
         """
-        return self._read("decision", _DECISIONS, _stamped_decision, after_seq, limit)
+        return self._read("decision", _READ_DECISIONS, _stamped_decision, after_seq, limit)
 
     def read_events(self, after_seq: int, limit: int) -> list[tuple[int, RewardEvent]]:
         """Committed reward events with seq > `after_seq`, in order, at most `limit`."""
-        return self._read("reward", f"{_EVENTS} e", _stamped_event, after_seq, limit)
+        return self._read("reward", f"{_READ_EVENTS} e", _stamped_event, after_seq, limit)
 
     def read_unit_events(self, after_seq: int, limit: int) -> list[tuple[int, UnitEvent]]:
         """Committed events of units with seq > `after_seq`, in order, at most `limit`."""
-        return self._read("event", _UNIT_EVENTS, _stamped_unit_event, after_seq, limit)
+        return self._read("event", _READ_UNIT_EVENTS, _stamped_unit_event, after_seq, limit)
 
     def _read(
         self,
@@ -427,7 +490,11 @@ class SqliteLog(Log):
                 ORDER BY e.seq""",
             (experiment, rows[0][0], rows[-1][0], age),
         )
+        steps = self.clock_steps()
         for _, event in self._decoded("reward", event_rows, _stamped_event):
+            if steps and event.occurred_at is not None:
+                occurred_at = event.occurred_at + offset_at(steps, event.received_at)
+                event = msgspec.structs.replace(event, occurred_at=occurred_at)
             events.setdefault(event.decision_id, []).append(event)
         matured = []
         for seq, decision in decisions:

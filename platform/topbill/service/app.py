@@ -142,11 +142,16 @@ def _add_routes(app: FastAPI, backend: Backend, page_service: PageService) -> No
             return {"status": "draining"}
         try:
             await _check_log(backend)
+            clock = backend.log.clock_trouble()
             worker = worker_health.worker_health(backend.log)
         except Exception as error:
             response.status_code = 503
             # Anybody may ask, without a key: why, but not where.
             return {"status": "unavailable", "log": _without_paths(str(error), data)}
+        if clock is not None:
+            response.status_code = 503
+            jumped = worker_health.Trouble("clock_jumped", clock)
+            return {"status": "unavailable", "troubles": [msgspec.structs.asdict(jumped)]}
         troubles = worker_health.troubles(worker)
         for key in sorted(app.state.follower.unreadable):
             message = f"the newest version of {key} cannot be read; an earlier one is used"

@@ -91,6 +91,7 @@ class Follower:
         self._marks: dict[Path, tuple[int, int]] = {}
         self._tried: dict[str, tuple[CompiledExperiment, int]] = {}
         """Which version was last tried on which compiled experiment."""
+        self._clock_trouble: str | None = None
         self._file_problems: tuple[FileProblem, ...] = ()
         self.unreadable: dict[str, str] = {}
         """Why the newest version of an experiment can't be read, by experiment."""
@@ -114,6 +115,10 @@ class Follower:
         were), note revisions, adopt new snapshots."""
         self._log.check()
         self._log.tend()
+        clock = self._log.clock_trouble()
+        if clock is not None and clock != self._clock_trouble:
+            _logger.warning("%s", clock)
+        self._clock_trouble = clock
         self._take_over_files()
         self._adopt_snapshots()
         worker_health.count(worker_health.worker_health(self._log))

@@ -4,7 +4,7 @@ back as it was, so that a fold can begin at the beginning.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,31 +18,40 @@ from topbill.domain.decision import (
 )
 from topbill.domain.errors import NotFound
 from topbill.log import Log, Matured
+from topbill.log.log_time import ClockStep, offset_sql
 
 BATCH = 5_000
-Archive = Callable[[str, int, int, int, int], list[Matured]]
-"""Gives what the log has let go: (experiment, after seq, through seq, age in µs, reached by µs) →
-the next matured decisions."""
 
 
-def _query() -> str:
-    """What is read of the lake, as the columns are registered now."""
+def _query(steps: Sequence[ClockStep]) -> str:
+    """What is read of the lake, as the columns are registered now, in log time."""
+    decisions, rewards = "decisions", "rewards"
+    if steps:
+        decisions = _in_log_time(decisions, steps, "decisions", ("decided_at",))
+        rewards = _in_log_time(rewards, steps, "events", ("received_at", "occurred_at"))
     # The conditions are those of the log's own `matured`, word for word: by the time of receipt,
     # not of the event, so that a decision comes back with the very events that were learned from.
     return f"""
 WITH part AS (
-    SELECT * FROM decisions d
+    SELECT * FROM {decisions} d
     WHERE experiment = $key AND seq > $after AND seq <= $through
         AND epoch_us(d.decided_at) <= $reached - $age
     ORDER BY seq LIMIT $batch),
 came AS (
     SELECT r.decision_id, {events_sql("r")} AS events
-    FROM rewards r JOIN part d ON d.decision_id = r.decision_id
+    FROM {rewards} r JOIN part d ON d.decision_id = r.decision_id
     WHERE r.experiment = $key AND epoch_us(r.received_at) <= epoch_us(d.decided_at) + $age
     GROUP BY r.decision_id)
 SELECT {read_sql(DECISION_COLUMNS, "part")}, came.events
 FROM part LEFT JOIN came ON came.decision_id = part.decision_id ORDER BY part.seq
 """  # noqa: S608  (our own text)
+
+
+def _in_log_time(view: str, steps: Sequence[ClockStep], kind: str, columns: Sequence[str]) -> str:
+    """A view whose times are those of the log, as `Log.matured` has them."""
+    offset = offset_sql(steps, "seq", kind)
+    replaced = [f"make_timestamp(epoch_us({name}) + {offset}) AS {name}" for name in columns]
+    return f"(SELECT * REPLACE ({', '.join(replaced)}) FROM {view})"  # noqa: S608  (our own text)
 
 
 class Span(NamedTuple):
@@ -56,6 +65,10 @@ class Span(NamedTuple):
     reached: int
 
 
+Archive = Callable[[Span, Sequence[ClockStep]], list[Matured]]
+"""Gives what the log has let go: (span, where the clock was set) → the next matured decisions."""
+
+
 def next_rows(log: Log, archive: Archive, span: Span, limit: int) -> list[Matured]:
     """The next rows of a span, some `limit` at most; empty where there are no more.
 
@@ -67,7 +80,7 @@ def next_rows(log: Log, archive: Archive, span: Span, limit: int) -> list[Mature
         first = log.first_seq()
         gone = through if first is None else min(first - 1, through)
         if after < gone:
-            rows = archive(key, after, gone, age, reached)
+            rows = archive(Span(key, after, gone, age, reached), log.clock_steps())
             if rows:
                 return rows
         rows = log.matured(key, after, age, reached, limit)
@@ -81,7 +94,7 @@ def next_rows(log: Log, archive: Archive, span: Span, limit: int) -> list[Mature
 def reader(data: Path) -> Archive:
     """Reads the lake of a data folder. Raises NotFound when there is none."""
 
-    def read(key: str, after: int, through: int, age: int, reached: int) -> list[Matured]:
+    def read(span: Span, steps: Sequence[ClockStep]) -> list[Matured]:
         database = data / lake.DATABASE
         if not database.exists():
             raise NotFound(
@@ -90,14 +103,14 @@ def reader(data: Path) -> Archive:
         connection = lake.connect(database)
         try:
             values = {
-                "key": key,
-                "after": after,
-                "through": through,
-                "age": age,
-                "reached": reached,
+                "key": span.experiment,
+                "after": span.after,
+                "through": span.through,
+                "age": span.age,
+                "reached": span.reached,
                 "batch": BATCH,
             }
-            rows = connection.sql(_query(), params=values).to_arrow_table().to_pylist()
+            rows = connection.sql(_query(steps), params=values).to_arrow_table().to_pylist()
         finally:
             connection.close()
         return [_matured(row) for row in rows]

@@ -25,6 +25,8 @@ from topbill.worker.publisher import Publisher
 
 _logger = logging.getLogger("topbill")
 _PAUSE = 0.2
+_CLOCK_TOLD = 86_400_000_000
+"""µs for which a problem tells that the machine's clock was set."""
 PUBLISH_EVERY = 2.0
 """Seconds between two publications: how old the lake is at most while the worker keeps up."""
 BEAT_EVERY = 1.0
@@ -114,12 +116,14 @@ class Worker:
 
     def problems(self) -> list[Problem]:
         """What is wrong now: files that were not taken over, experiments that can't learn, and
-        versions that can't be read.
+        versions that can't be read; and where the clock was set.
         """
         files = [Problem("file", p.file, p.path, p.message) for p in self._refused]
         stuck = [Problem("learning", key, "", message) for key, message in self.learner.failures]
         damaged = [Problem("snapshot", key, "", text) for key, text in self.learner.unreadable()]
-        return files + stuck + damaged
+        clock = self._log.clock_trouble(_CLOCK_TOLD)
+        jumped = [] if clock is None else [Problem("clock", "clock", "", clock)]
+        return files + stuck + damaged + jumped
 
     def _beat(self) -> None:
         """Leave a sign of life, once a second at most."""

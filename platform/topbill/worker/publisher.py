@@ -97,6 +97,8 @@ class Publisher:
         # Taken before anything is read: the database says of itself that it is as of this time, and
         # what is committed later may or may not be in it.
         barrier = self._log.barrier()
+        # Of the first moment after it: at the barrier itself the clock may have been set.
+        as_of = self._log.clock_time(barrier + 1) - 1
         if self._steps % MINOR == 0:
             self.heal()
         published = self._publish()
@@ -107,13 +109,13 @@ class Publisher:
         quarantine = self._log.quarantine(limit=MOST_QUARANTINED)
         self._lake.write_database(
             [*experiments, *removed],
-            barrier,
+            as_of,
             revisions,
             [*self._problems(), *setting_aside.problems(self._log, quarantine)],
             {experiment.key for experiment in removed},
             quarantine,
         )
-        self.published_at = barrier
+        self.published_at = as_of
         self._forget(experiments, barrier)
         return published
 
@@ -307,7 +309,7 @@ class Publisher:
         if self._learned is not None:
             through = min(through, self._learned())
         if self._steps % MINOR == 0:
-            self._log.forget_snapshots(older - _ADOPTED_WITHIN)
+            self._log.forget_snapshots(self._log.clock_time(older) - _ADOPTED_WITHIN)
         for _ in range(CHUNKS):
             if self._log.forget(through, self._sealed["rewards"], older) == 0:
                 break

@@ -267,7 +267,7 @@ def events_of_units_are_read_and_forgotten_in_their_order(world: World) -> None:
         log.append([], [], [of_unit(f"e{i}"), of_unit(f"f{i}")])
     rows = log.read_unit_events(0, 4)
     assert [e.event_id for _, e in rows] == ["e0", "f0", "e1", "f1"]
-    assert [e.received_at for _, e in rows] == [3_000] * 4
+    assert [e.received_at for _, e in rows] == [3_000, 3_000, 3_001, 3_001]
     assert [e.event_id for _, e in log.read_unit_events(rows[-1][0], 9)] == ["e2", "f2"]
     seqs = [seq for seq, _ in log.read_unit_events(0, 9)]
     assert seqs == sorted(set(seqs))
@@ -312,8 +312,8 @@ def stamps_never_fall_even_when_the_clock_does(world: World) -> None:
     for i, now in enumerate([1_000, 3_000, 2_000, 500]):
         world.now = now
         (one if i % 2 else other).append([decision(f"d{i}")], [event(f"d{i}", "e")])
-    assert [stamp(d) for _, d in one.read_decisions(0, 9)] == [1_000, 3_000, 3_000, 3_000]
-    assert [stamp(e) for _, e in one.read_events(0, 9)] == [1_000, 3_000, 3_000, 3_000]
+    assert [stamp(d) for _, d in one.read_decisions(0, 9)] == [1_000, 3_000, 3_001, 3_002]
+    assert [stamp(e) for _, e in one.read_events(0, 9)] == [1_000, 3_000, 3_001, 3_002]
 
 
 @law
