@@ -77,7 +77,7 @@ class Stamps:
         return stamp < self.newest - TOLERANCE or stamp > max(self.latest, self.newest) + TOLERANCE
 
 
-class Prediction:
+class LogTimePrediction:
     """What log time is by now, by the clock that nobody sets: of one process, from the first look
     on."""
 

@@ -34,7 +34,7 @@ from topbill.log.journal import Journal
 from topbill.log.log_time import (
     SETTLED,
     ClockStep,
-    Prediction,
+    LogTimePrediction,
     Stamps,
     now_steady,
     offset_at,
@@ -107,7 +107,7 @@ class SqliteLog(Log):
         self._clock = clock
         # Who brings a clock of their own moves time as they like.
         self._steady = steady or (now_steady if clock is now_micros else clock)
-        self._prediction = Prediction()
+        self._prediction = LogTimePrediction()
         self._database = LogDatabase(path)
         try:
             self._journal = Journal(path.with_suffix(".journal"), self._database.generation)
