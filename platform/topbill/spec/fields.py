@@ -120,6 +120,9 @@ def nearest(name: str, names: Iterable[str]) -> str:
     indeed.
     """
     names = list(names)
+    for other in names:
+        if other.casefold() == name.casefold():
+            return f"did you mean {other}?"
     # Among few names even a far one helps; among many it would be one picked at random.
     cutoff = 0.0 if len(names) <= 100 else 0.6
     matches = get_close_matches(name[:64], names, n=1, cutoff=cutoff)

@@ -438,6 +438,13 @@ def test_labels_compare_by_value_whatever_type_they_have(kind: str) -> None:
     assert result.comparisons[0].reason == ""
 
 
+def test_true_and_false_are_the_same_however_they_are_written() -> None:
+    rows = pd.DataFrame({"u": range(8), "v": ["FALSE", "TRUE"] * 4, "y": range(8)})
+    for control in ("FALSE", "false", "False", False):
+        effect = compare(rows, unit="u", variant="v", control=control, metrics={"y": Mean("y")})
+        assert (effect.variant[0], effect.difference[0]) == ("TRUE", 1.0)
+
+
 def test_labels_that_differ_stay_apart() -> None:
     assert resolve("1", ["1", "1.0"]) == "1"
     assert resolve(1, ["1.0", "1"]) == "1"

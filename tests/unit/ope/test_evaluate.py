@@ -197,7 +197,7 @@ def test_a_target_outside_the_logs_support_is_refused(published: Make) -> None:
 
     data = published(change=never_d).data
     found = evaluate("home", "always d", data)
-    assert {e.reason for e in found.targets["always d"].values()} == {"no_overlap"}
+    assert {e.reason for e in found.targets["always d"].values()} == {"no_support"}
     half = evaluate("home", lambda _c, a: [0.5 if x in "cd" else 0.0 for x in a], data).targets[
         "<lambda>"
     ]
@@ -387,7 +387,7 @@ def test_what_the_log_never_offered_is_unsupported_for_every_kind_of_policy(
     for each in found.targets["candidate/greedy"].values():
         assert each.diagnostics.unsupported == pytest.approx(mass)
         assert "the log never offered new" in each.diagnostics.warnings
-        assert each.reason == ("no_overlap" if mass == 1.0 else "no_support")
+        assert each.reason == "no_support"
 
 
 def test_what_rules_or_callers_keep_away_from_everybody_is_supported(published: Make) -> None:

@@ -948,10 +948,9 @@ def _same_text(value: object, label: object) -> bool:
 
 
 def _same_word(value: object, label: object) -> bool:
-    """True and "true", False and "FALSE"."""
-    if not isinstance(value, bool) and not isinstance(label, bool):
-        return False
-    return str(value).casefold() == str(label).casefold()
+    """True and "true", "FALSE" and "false": as one tool writes them and another."""
+    word = str(value).casefold()
+    return word in ("true", "false") and word == str(label).casefold()
 
 
 def _same_number_written(value: object, label: object) -> bool:
