@@ -183,6 +183,8 @@ def quick_p_values(monkeypatch: pytest.MonkeyPatch) -> None:
         exact(2.23, (0.5, 1.0)), rel=0.01
     )
     monkeypatch.setattr(sequential, "repeated_p", read)
+    # The same few boundaries are asked for ten thousand times.
+    monkeypatch.setattr(sequential, "boundaries", lru_cache(sequential.boundaries))
 
 
 LOOKS = (0.25, 0.5, 0.75, 1.0)
