@@ -261,6 +261,7 @@ def analyse(
             *_crossovers(ratio),
             *phase_notes(prepared.phases, design.control, table.thin, prepared.alone),
             *(moved_sentence(check, design.control) for check in moved),
+            *_doubtful(comparisons),
             *_cut_off(prepared, as_they_came),
             *_infinite_covariates(prepared.rows, covariates),
             *uncovered.values(),
@@ -731,6 +732,19 @@ def _uncovered(pairs: Mapping[str, Mapping[str, Pair]]) -> dict[str, str]:
                     f"{label(metric)}, {listing(names, len(names))}: {reasons.REASONS[code]}"
                 )
     return sentences
+
+
+def _doubtful(comparisons: Sequence[Comparison]) -> list[str]:
+    """Why intervals that leave zero out are no calls, a sentence a metric."""
+    variants: dict[str, list[str]] = {}
+    for c in comparisons:
+        if c.reason == reasons.DENOMINATOR_DOUBTFUL:
+            variants.setdefault(c.metric, []).append(str(c.variant))
+    why = reasons.REASONS[reasons.DENOMINATOR_DOUBTFUL]
+    return [
+        f"{label(metric)}, {listing(names, len(names))}: {why}"
+        for metric, names in variants.items()
+    ]
 
 
 def _savings(comparisons: Sequence[Comparison]) -> list[str]:

@@ -285,6 +285,7 @@ def test_a_rate_that_visits_may_have_moved_is_not_called_and_says_so() -> None:
     assert c.p_adjusted > 0.05, "the adjusted p-value is the one that decides"
     assert "which units counted once do not show" in result.verdict.sentence
     assert DENOMINATOR_DOUBTFUL in result.verdict.codes
+    assert any("may differ in how many decisions" in note for note in result.notes)
 
 
 def test_compare_remarks_the_doubt_and_leaves_the_numbers() -> None:
