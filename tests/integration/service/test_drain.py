@@ -83,3 +83,10 @@ def test_a_time_that_is_none_is_refused(folder: Path, tmp_path: Path, drain: str
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode != 0
     assert "--drain" in done.stdout + done.stderr
+
+
+def test_processes_whose_parent_is_gone_do_not_keep_the_port(folder: Path, tmp_path: Path) -> None:
+    more = ("--drain", "10m", "--processes", "2")
+    with service(folder, tmp_path / "data", *more) as (client, process):
+        process.kill()
+        until(lambda: status(client, "/healthz") == 0)
