@@ -1,13 +1,19 @@
-"""One small experiment that tests of several modules decide on."""
+"""How properties are tried, and one small experiment that tests of several modules decide on."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from topbill import spec
 from topbill.spec import Experiment
+
+# The same examples in each run and on each machine, however slow, so that a failure is the change's
+# own. `--hypothesis-profile default` looks for new ones.
+settings.register_profile("steady", derandomize=True, deadline=None)
+settings.load_profile("steady")
 
 ARTWORK = """
 experiment: art

@@ -63,9 +63,7 @@ def test_whatever_is_sent_is_answered_as_documented(address: str, each: int, lea
         cases = st.one_of([operation.as_strategy(generation_mode=mode) for mode in modes])
 
         @seed(7)
-        @settings(
-            max_examples=each, deadline=None, database=None, suppress_health_check=list(HealthCheck)
-        )
+        @settings(max_examples=each, database=None, suppress_health_check=list(HealthCheck))
         @given(case=cases)
         def check(case: schemathesis.Case) -> None:
             nonlocal sent

@@ -127,7 +127,7 @@ def test_a_full_disk_costs_no_reward_that_can_be_sent(
     assert caplog.text.count("wait in memory only") == 1
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.tuples(st.booleans(), st.integers(1, 30)), max_size=40))
 def test_a_file_holds_what_waits_and_little_more(
     tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[bool, int]]

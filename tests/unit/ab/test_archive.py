@@ -145,7 +145,7 @@ def test_wrong_arguments_are_named() -> None:
         scanned({"test": [*range(2_001)] * 2, "week": [*range(2_001)] * 2, "units": [9] * 4_002})
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(seed=st.integers(0, 10_000), factor=st.sampled_from([1, 3]))
 def test_the_order_of_rows_and_the_names_of_tests_do_not_matter(seed: int, factor: int) -> None:
     data = archive(np.random.default_rng(seed), tests=60, weeks=8, broken=range(2, 4), severity=0.5)

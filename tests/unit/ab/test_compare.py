@@ -207,7 +207,7 @@ def test_the_order_of_rows_does_not_matter() -> None:
     )
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.floats(0.1, 100.0), st.floats(-50.0, 50.0))
 def test_rescaling_scales_the_difference_and_leaves_the_lift_and_p_value(
     scale: float, lift: float

@@ -69,7 +69,7 @@ def analysed(rows: pd.DataFrame, phases: Sequence[Shares], **more: object) -> ab
 COUNTS = st.lists(st.lists(st.integers(0, 500), min_size=3, max_size=3), min_size=1, max_size=4)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(counts=COUNTS)
 def test_phases_of_equal_shares_are_one_split(counts: list[list[int]]) -> None:
     shares = [0.2, 0.5, 0.3]
@@ -79,14 +79,14 @@ def test_phases_of_equal_shares_are_one_split(counts: list[list[int]]) -> None:
     )
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(counts=COUNTS)
 def test_the_split_of_one_phase_is_the_usual_one(counts: list[list[int]]) -> None:
     shares = [0.2, 0.5, 0.3]
     assert ab.srm_of_phases(counts[:1], [shares]) == ab.srm(counts[0], shares)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     units=st.lists(st.integers(1, 50), min_size=2, max_size=4),
     ones=st.lists(st.integers(1, 9), min_size=4, max_size=4),

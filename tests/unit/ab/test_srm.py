@@ -20,7 +20,7 @@ def test_counts_as_intended_give_one_and_far_from_it_nothing() -> None:
     assert srm([260, 400, 340], [0.2, 0.4, 0.4]) < 1e-5
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.integers(1, 10_000), min_size=2, max_size=5), st.floats(0.1, 1_000.0))
 def test_shares_need_not_sum_to_one_and_order_does_not_matter(
     counts: list[int], scale: float

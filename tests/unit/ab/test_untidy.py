@@ -319,7 +319,7 @@ def test_difference_and_lift_of_five_units_agree() -> None:
     st.lists(st.floats(5.0, 15.0), min_size=2, max_size=8),
     st.lists(st.floats(5.0, 15.0), min_size=2, max_size=8),
 )
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_the_lift_leaves_zero_out_exactly_where_the_difference_does(
     control: list[float], treated: list[float]
 ) -> None:

@@ -92,7 +92,7 @@ def read(table: pa.Table, list_of: list[RecordColumn[Any]]) -> list[dict[str, An
     return found
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.lists(decisions(), min_size=1, max_size=3))
 def test_a_decision_comes_back_as_it_was(originals: list[Decision]) -> None:
     rows = read(decision_rows(list(enumerate(originals, 1))), DECISION_COLUMNS)
@@ -102,7 +102,7 @@ def test_a_decision_comes_back_as_it_was(originals: list[Decision]) -> None:
         assert msgspec.json.encode(restored) == msgspec.json.encode(original)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.lists(rewards(), min_size=1, max_size=3))
 def test_a_reward_comes_back_as_it_was(originals: list[RewardEvent]) -> None:
     origin = Origin(1, "home", "a", "u", ("x",))

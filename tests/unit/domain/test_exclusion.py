@@ -24,7 +24,7 @@ _SCALARS = st.one_of(
 _ANY = st.one_of(_SCALARS, st.none(), st.lists(_SCALARS, max_size=2))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.dictionaries(_NAMES, st.one_of(_SCALARS, st.lists(_SCALARS, min_size=1, max_size=3))),
     st.lists(st.sampled_from(["u1", "u'2"]), max_size=2, unique=True),

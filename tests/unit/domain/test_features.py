@@ -14,7 +14,7 @@ from topbill.domain.errors import BadRequest
 from topbill.domain.features import Encoder, Feature
 from topbill.domain.records import Action
 
-STEADY = settings(derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+STEADY = settings(suppress_health_check=[HealthCheck.too_slow])
 SCHEMA = (
     Feature("device", "category", values=("tv", "mobile", "web")),
     Feature("hour", "cycle", period=24.0),

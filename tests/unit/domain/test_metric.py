@@ -98,7 +98,7 @@ PARTS = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     events=EVENTS,
     parts=st.lists(PARTS, min_size=len(KINDS), max_size=len(KINDS)),
@@ -184,7 +184,7 @@ def test_a_metric_of_other_metrics_is_no_number_of_a_decisions_events(kind: str)
         metric.value([(1.0, 1.0)])
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(events=EVENTS, window=st.sampled_from([0.1, 1.0, 5.5]), now=st.integers(0, 12))
 def test_a_unit_has_the_metric_of_all_its_mature_decisions_events_together(
     events: list[Event], window: float, now: int

@@ -22,7 +22,7 @@ UTC = UTC
 ZONES = (OSLO, "America/New_York", "Australia/Lord_Howe", "Asia/Kathmandu", "Pacific/Apia", "UTC")
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     st.datetimes(datetime(2015, 1, 1), datetime(2034, 12, 31)).map(lambda t: t.replace(fold=0)),
     st.sampled_from(ZONES),
@@ -36,7 +36,7 @@ def test_a_day_is_what_the_calendar_on_the_wall_says(moment: datetime, zone: str
     assert found == moment.replace(tzinfo=UTC).astimezone(ZoneInfo(zone)).date()
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.dates(date(2015, 1, 1), date(2034, 12, 31)), st.sampled_from(ZONES))
 def test_midnight_goes_there_and_back(day: date, zone: str) -> None:
     noon = datetime(day.year, day.month, day.day, 12)

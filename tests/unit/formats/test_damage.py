@@ -37,7 +37,7 @@ JSON = st.recursive(
     ),
     max_leaves=4,
 )
-QUICK = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+QUICK = settings(max_examples=60, suppress_health_check=list(HealthCheck))
 FOREIGN: dict[str, dict[str, Any]] = {
     "cb": {
         "_label_cost": -1.0,

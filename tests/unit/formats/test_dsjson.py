@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from topbill.domain.errors import BadData
@@ -70,7 +70,6 @@ def decisions(draw: st.DrawFn) -> tuple[Decision, list[RewardEvent]]:
     return decision, events
 
 
-@settings(deadline=None)
 @given(decisions())
 def test_what_is_exported_comes_back(row: tuple[Decision, list[RewardEvent]]) -> None:
     assert parse_line(dump_line(*row, FEATURES)) == row

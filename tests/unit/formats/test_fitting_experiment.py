@@ -284,7 +284,7 @@ def test_what_is_not_declared_is_an_error_unless_a_feature_takes_the_rest() -> N
         both.encode({"other": float("inf")})
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.lists(logged(2), min_size=1, max_size=6))
 def test_the_file_of_any_log_can_be_read_and_takes_its_rows(rows: list[Any]) -> None:
     shape = LogShape()

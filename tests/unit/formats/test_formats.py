@@ -38,25 +38,22 @@ OLD_EVENTS = pa.list_(
 """The events of an export of 0.1.0."""
 
 
-@settings(deadline=None)
 @given(logged(slots=4))
 def test_a_slate_survives_dsjson(row: Row) -> None:
     assert ccb.parse_line(ccb.dump_line(*row, FEATURES)) == row
 
 
-@settings(deadline=None)
 @given(logged())
 def test_a_decision_survives_eppos_format(row: Row) -> None:
     assert eppo.parse_line(eppo.dump_line(*row, FEATURES)) == row
 
 
-@settings(deadline=None)
 @given(st.lists(logged(slots=4), max_size=6))
 def test_any_log_survives_arrow_columns(rows: list[Row]) -> None:
     assert list(arrow_rows.from_table(arrow_rows.to_table(rows))) == rows
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(st.lists(logged(slots=2), min_size=1, max_size=3), st.booleans())
 def test_columns_that_0_1_0_exported_are_read_under_the_names_of_today(
     rows: list[Row], batches: bool
@@ -74,7 +71,6 @@ def test_columns_that_0_1_0_exported_are_read_under_the_names_of_today(
     assert [row for part in parts for row in arrow_rows.from_table(part)] == rows
 
 
-@settings(deadline=None)
 @given(
     st.lists(
         logged(slots=4, names=st.from_regex(r"[a-z][a-z0-9]{0,7}", fullmatch=True)),
@@ -191,7 +187,6 @@ def test_what_is_no_bandit_event_is_refused_with_its_line(broken: bytes) -> None
         eppo.parse_line(broken, number=3)
 
 
-@settings(deadline=None)
 @given(logged())
 def test_eppos_attributes_are_apart_by_kind(row: Row) -> None:
     line = json.loads(eppo.dump_line(*row, FEATURES))
@@ -230,7 +225,6 @@ def slate_feedbacks(draw: st.DrawFn) -> dict[str, Any]:
     }
 
 
-@settings(deadline=None)
 @given(slate_feedbacks())
 def test_obps_slates_survive_being_decisions(feedback: dict[str, Any]) -> None:
     back = obp_slates.to_slate_feedback(obp_slates.from_slate_feedback(feedback, "imported"))

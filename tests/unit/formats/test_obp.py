@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
@@ -55,13 +55,11 @@ def same(a: dict[str, Any], b: dict[str, Any]) -> None:
             np.testing.assert_array_equal(value, b[name], err_msg=name)
 
 
-@settings(deadline=None)
 @given(feedbacks())
 def test_obps_dictionary_survives_import_and_export(feedback: dict[str, Any]) -> None:
     same(feedback, BanditFeedback.from_dict(feedback).to_dict())
 
 
-@settings(deadline=None)
 @given(feedbacks())
 def test_it_survives_being_a_log_of_decisions_and_events(feedback: dict[str, Any]) -> None:
     rows = list(to_log(BanditFeedback.from_dict(feedback), "imported"))
@@ -69,7 +67,6 @@ def test_it_survives_being_a_log_of_decisions_and_events(feedback: dict[str, Any
     assert all(decision.propensity == decision.slate[0].propensity for decision, _ in rows)
 
 
-@settings(deadline=None)
 @given(feedbacks(), st.sampled_from(["parquet", "csv"]))
 def test_it_survives_being_an_open_bandit_file(
     tmp_path_factory: pytest.TempPathFactory, feedback: dict[str, Any], kind: str

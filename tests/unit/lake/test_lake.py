@@ -420,9 +420,7 @@ EVENTS = st.lists(
 )
 
 
-@settings(
-    max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(events=EVENTS)
 def test_metrics_and_objective_in_sql_equal_those_of_the_experiment(
     tmp_path_factory: pytest.TempPathFactory, events: list[tuple[int, str, float, int]]

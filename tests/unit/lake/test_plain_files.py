@@ -69,7 +69,7 @@ def test_the_same_table_however_it_is_written(
     assert table.excluded == {}
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(
     st.lists(
         st.floats(-1e12, 1e12, allow_nan=False, allow_infinity=False).map(lambda x: round(x, 4)),
@@ -186,7 +186,7 @@ def test_columns_of_several_values_are_refused(tmp_path: Path) -> None:
         read_table(path, {"id": "label"})
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(content=st.binary(max_size=300) | st.text("id,arm;minutes\n\t\"'1.5-eé\x00", max_size=80))
 def test_no_bytes_make_a_traceback(
     content: bytes | str, tmp_path_factory: pytest.TempPathFactory

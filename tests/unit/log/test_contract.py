@@ -1100,7 +1100,7 @@ def answers(log: Log, world: World, steps: Sequence[tuple[str, Any]]) -> Iterato
         yield log.read_unit_events(1, 4), log.places("abcdef")
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=60, suppress_health_check=list(HealthCheck))
 @given(st.lists(_STEP, max_size=12))
 def test_all_logs_answer_alike(
     tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, Any]]

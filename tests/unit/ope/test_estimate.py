@@ -66,7 +66,7 @@ def test_the_logging_policy_itself_is_worth_what_it_earned(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ALL)
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(seed=st.integers(0, 1000))
 def test_the_order_of_rows_does_not_matter(name: str, seed: int) -> None:
     data = made(300)
@@ -424,7 +424,7 @@ def test_what_float32_takes_past_one_is_one() -> None:
 # ----------------------------------------------------------------------------------------------
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(st.lists(st.integers(1, 9), min_size=300, max_size=300))
 def test_a_row_that_stands_for_several_is_as_those_of_one_unit(counts: list[int]) -> None:
     data = made(300)

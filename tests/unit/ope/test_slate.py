@@ -95,7 +95,7 @@ def as_logged(data: dict[str, Any]) -> dict[str, Any]:
     return same | {"q_target": same["q_logged"]}
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     st.lists(st.lists(st.booleans(), min_size=5, max_size=5), min_size=40, max_size=80),
     st.sampled_from((0, 1)),

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import topbill
@@ -36,7 +36,6 @@ def sigmoid(eta: np.ndarray) -> np.ndarray:
     return 1.0 / (1.0 + np.exp(-eta))
 
 
-@settings(deadline=None)
 @given(
     seed=SEEDS,
     p=SIZES,
@@ -88,7 +87,6 @@ def learned(mean, cov, g, slope, curvature, grown, lost):
     return mean + slope * grown * g, cov - (curvature * grown**2 - lost) * np.outer(g, g)
 
 
-@settings(deadline=None)
 @given(
     seed=SEEDS,
     p=st.integers(1, 40),
@@ -143,7 +141,6 @@ def test_a_step_of_learning_is_the_textbooks(seed, p, m, E, reward, logistic, ke
             close(shared_cov[e], cov)
 
 
-@settings(deadline=None)
 @given(seed=SEEDS, K=st.integers(1, 60), q=st.integers(1, 5), singular=st.booleans())
 def test_joint_samples_have_the_covariance_they_are_drawn_from(seed, K, q, singular):
     rng = np.random.default_rng(seed)

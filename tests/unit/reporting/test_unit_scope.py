@@ -125,7 +125,7 @@ _EVENTS = st.lists(
 )
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(_EVENTS)
 def test_every_kind_is_that_of_the_units_events_in_the_window(
     happened: list[tuple[str, int, float]],
@@ -265,7 +265,7 @@ _ZONES = [None, "Europe/Berlin", "America/New_York", "Asia/Kolkata", "Pacific/Ki
 _HOURS = st.floats(0.0, 24.0 * 5)
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(
     st.sampled_from(_ZONES),
     st.integers(1, 3),

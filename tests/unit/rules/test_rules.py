@@ -27,7 +27,7 @@ class Even:
 
 
 @given(st.data())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_masks_tell_exactly_what_could_be_drawn(data: st.DataObject) -> None:
     """Whatever the pins, caps and quota: the masks give each position's choices again, and all
     rules hold.
@@ -336,9 +336,7 @@ RULES = st.one_of(
 
 
 @given(rules=st.lists(RULES, max_size=6))
-@settings(
-    max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=120, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_rules_that_validate_never_stand_in_each_other_s_way(home: Any, rules: list[str]) -> None:
     """Pins stand at their places, caps hold, and every page is made by the policies."""
     home.write(

@@ -26,7 +26,7 @@ from topbill.spec.schema import EXPERIMENT
 ROOT = Path(__file__).parents[3]
 EXAMPLES = sorted((ROOT / "experiments").glob("*.yaml"))
 SAMPLE = ROOT / "tests" / "data" / "experiments" / "midnight-run.yaml"
-STEADY = settings(derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
+STEADY = settings(suppress_health_check=list(HealthCheck))
 
 File = Callable[[str | bytes], Path]
 

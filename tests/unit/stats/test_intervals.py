@@ -15,7 +15,7 @@ from topbill.stats import intervals
 
 
 @given(seed=st.integers(0, 10_000), n=st.integers(1, 500), units=st.integers(1, 50))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_chunks_cover_every_row_once_and_never_split_a_unit(seed: int, n: int, units: int) -> None:
     import unittest.mock
 
@@ -96,7 +96,7 @@ def test_the_betting_bound_is_where_the_capital_reaches_one_over_alpha(rate: flo
 
 
 @given(seed=st.integers(0, 1000), n=st.integers(1, 300), rate=st.floats(0, 1))
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=40)
 def test_betting_bounds_surround_the_sample_mean_and_widen_with_confidence(
     seed: int, n: int, rate: float
 ) -> None:

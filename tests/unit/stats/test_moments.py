@@ -40,7 +40,7 @@ def same(one: Moments, other: Moments) -> bool:
     )
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.integers(0, 40), min_size=1, max_size=6), st.integers(0, 1_000))
 def test_moments_of_shards_add_up_to_those_of_the_whole_in_any_order(
     sizes: list[int], seed: int

@@ -295,7 +295,7 @@ _SENT = st.lists(
 )
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(_SENT, st.randoms(use_true_random=False), st.integers(1, 4))
 def test_any_order_and_repeats_of_events_give_the_same_view(
     tmp_path_factory: pytest.TempPathFactory,
