@@ -44,6 +44,7 @@ from topbill.ab.core.effect import (
     checked_rule,
     effect_of,
     is_share,
+    loss_of_control,
 )
 from topbill.ab.core.units import (
     Covariates,
@@ -594,9 +595,9 @@ def _comparison(
     if effect.se is None or effect.difference is None or pair.control is None:
         return result
     chance, loss = effect.chance_to_win, effect.expected_loss
-    if better == "lower" and chance is not None and loss is not None:
-        # E[d⁺] = E[(−d)⁺] + E[d]: the loss of choosing the variant where less is better.
-        chance, loss = 1.0 - chance, loss + effect.difference
+    if better == "lower" and chance is not None:
+        # Where less is better, the variant loses what staying with the control would where more is.
+        chance, loss = 1.0 - chance, loss_of_control(effect, pair, rule)
     units = effect.n + effect.n_control
     # Of two equal arms whose difference has this standard error, a unit's standard deviation.
     sd = effect.se * sqrt(units) / 2.0

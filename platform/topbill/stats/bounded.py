@@ -13,19 +13,11 @@ from math import log
 
 import numpy as np
 from scipy.optimize import brentq
-from scipy.special import betaln, gammainc, gammaln
+from scipy.special import betaln
 
 from topbill.domain.records import Floats
 from topbill.stats.intervals import plug_in_bets
 from topbill.stats.sequential import mixture_rho
-
-
-def hoeffding_sequence(x: Floats, alpha: float = 0.05) -> tuple[Floats, Floats]:
-    """Lower and upper bounds (n,) from the range [0, 1] alone (Waudby-Smith & Ramdas 2024, eq.
-    11).
-    """
-    low, high = (_hoeffding_lower(side, alpha / 2.0) for side in (x, 1.0 - x))
-    return np.maximum(low, 0.0), np.minimum(1.0 - high, 1.0)
 
 
 def bernstein_lower(x: Floats, alpha: float = 0.05) -> Floats:
@@ -50,38 +42,6 @@ def bernstein_sequence(x: Floats, alpha: float = 0.05) -> tuple[Floats, Floats]:
     """Lower and upper bounds (n,): `bernstein_lower` of the values and of their mirror image."""
     low, high = (bernstein_lower(side, alpha / 2.0) for side in (x, 1.0 - x))
     return np.maximum(low, 0.0), np.minimum(1.0 - high, 1.0)
-
-
-def mixture_bernstein_sequence(
-    x: Floats, alpha: float = 0.05, *, v_opt: float
-) -> tuple[Floats, Floats]:
-    """Lower and upper bounds (n,) by a gamma-exponential mixture (Howard et al. 2021, prop. 9 and
-    thm. 4).
-
-    Tightest where the sum of squared deviations is near `v_opt`; tighter there than the plug-in
-    bound.
-    """
-    low, high = (_mixture_lower(side, alpha / 2.0, v_opt) for side in (x, 1.0 - x))
-    return np.maximum(low, 0.0), np.minimum(1.0 - high, 1.0)
-
-
-def gamma_exponential_bound(v: float, *, alpha: float, v_opt: float) -> float:
-    """What a sum of deviations of at most 1 below its mean exceeds, at intrinsic time v, with
-    probability ≤ alpha.
-    """
-    rho = mixture_rho(alpha, v_opt, two_sided=False)
-    start = rho * log(rho) - gammaln(rho) - log(gammainc(rho, rho))
-
-    def short(s: float) -> float:
-        at = s + v + rho
-        inside = gammaln(v + rho) + log(gammainc(v + rho, at)) - (v + rho) * log(at)
-        return float(start + inside + s + v + log(alpha))
-
-    # The boundary grows slower than v for large v: doubling soon passes it.
-    top = max(v, 1.0)
-    while short(top) < 0.0:
-        top *= 2.0
-    return float(brentq(short, 0.0, top, xtol=1e-12))
 
 
 def rate_log_e(
@@ -128,20 +88,3 @@ def rate_sequence(
 
 def _running_mean(x: Floats) -> Floats:
     return np.asarray(np.cumsum(x) / np.arange(1, x.size + 1), dtype=np.float64)
-
-
-def _hoeffding_lower(x: Floats, alpha: float) -> Floats:
-    t = np.arange(1, x.size + 1, dtype=np.float64)
-    bets = np.minimum(1.0, np.sqrt(-8.0 * log(alpha) / (t * np.log1p(t))))
-    spent = np.cumsum(np.square(bets)) / 8.0
-    return np.asarray(
-        (np.cumsum(bets * x) - spent + log(alpha)) / np.cumsum(bets), dtype=np.float64
-    )
-
-
-def _mixture_lower(x: Floats, alpha: float, v_opt: float) -> Floats:
-    # Deviations are from what was predicted, the mean so far; ½ before anything was seen.
-    before = np.concatenate([[0.5], _running_mean(x)[:-1]])
-    time = np.cumsum(np.square(x - before))
-    reach = np.array([gamma_exponential_bound(float(v), alpha=alpha, v_opt=v_opt) for v in time])
-    return np.asarray(_running_mean(x) - reach / np.arange(1, x.size + 1), dtype=np.float64)

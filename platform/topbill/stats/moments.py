@@ -267,26 +267,6 @@ def _plane(arm: Moments, y: str, covariates: Sequence[str], centre: Floats) -> t
     return value, s2 * (1.0 / arm.n + float(away[places] @ inverse @ away[places]))
 
 
-def ancova(treated: Moments, control: Moments, y: str, x: str) -> Adjusted:
-    """One common slope (y ~ T + x) with HC2; Lin's is the better default (Freedman 2008)."""
-    merged = treated + control
-    ex, ey = merged.unit(x), merged.unit(y)
-    sxx = float(ex @ (treated.scatter + control.scatter) @ ex)
-    theta = float(ey @ (treated.scatter + control.scatter) @ ex) / sxx if sxx > 0.0 else 0.0
-    gap = float(ex @ (treated.mean - control.mean))
-    lever = -gap / sxx if sxx > 0.0 else 0.0
-    centre = float(ex @ merged.mean)
-    values = [
-        float(ey @ arm.mean) - theta * (float(ex @ arm.mean) - centre) for arm in (treated, control)
-    ]
-    return Adjusted(
-        values[0],
-        values[1],
-        _hc2(treated, y, x, theta, lever, sxx),
-        _hc2(control, y, x, theta, -lever, sxx),
-    )
-
-
 def _regression(arm: Moments, y: str, x: str, centre: float) -> tuple[float, float]:
     ex, ey = arm.unit(x), arm.unit(y)
     sxx = float(ex @ arm.scatter @ ex)

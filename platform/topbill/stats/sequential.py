@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.optimize import brentq
-from scipy.special import ndtr, zeta
+from scipy.special import ndtr
 from scipy.stats import norm
 
 from topbill.domain.records import Floats
@@ -62,79 +62,12 @@ def always_valid_p(
     return np.asarray(np.exp(np.minimum(0.0, -log_e_value(z, n, alpha, tuning))), dtype=np.float64)
 
 
-def mixture_ratio(difference: ArrayLike, se: ArrayLike, tau: float) -> Floats:
-    """Likelihood ratio of the mixture sequential test (mSPRT) of Robbins (1970), as Johari et al.
-    (2022) use it.
-
-    Against no effect, for an effect ~ N(0, tau²), from a difference and its standard error: an
-    e-value, so min(1, 1/ratio) is an always-valid p-value. `tau` is the size of effects to be
-    expected.
-    """
-    v, spread = np.square(np.asarray(se, dtype=np.float64)), tau * tau
-    tilt = spread * np.square(difference) / (2.0 * v * (v + spread))
-    return np.asarray(np.sqrt(v / (v + spread)) * np.exp(tilt), dtype=np.float64)
-
-
 def mixture_rho(alpha: float, v_opt: float, *, two_sided: bool = True) -> float:
     """ρ that makes a mixture's boundary tightest near intrinsic time v_opt (Howard et al. 2021,
     prop. 3).
     """
     bits = -2.0 * log(alpha if two_sided else 2.0 * alpha)
     return v_opt / (bits + log(1.0 + bits))
-
-
-def stitched_bound(
-    v: ArrayLike,
-    *,
-    alpha: float,
-    v_min: float,
-    scale: float = 0.0,
-    s: float = 1.4,
-    eta: float = 2.0,
-) -> Floats:
-    """Boundary that a sum with intrinsic time v crosses once it is above v_min with probability ≤
-    alpha, one-sided.
-
-    Howard et al. (2021), eq. 10: √(v·log log v) wide, the least rate there is, so better than a
-    mixture far beyond any tuning point. `scale` is the c of sub-gamma sums (0: sub-Gaussian);
-    geometric epochs of ratio `eta` get shares of alpha that fall like k^−s.
-    """
-    time = np.maximum(np.asarray(v, dtype=np.float64), v_min)
-    root, half = (eta**0.25 + eta**-0.25) / 2.0**0.5, (eta**0.5 + 1.0) / 2.0
-    ell = s * np.log(np.log(eta * time / v_min)) + log(zeta(s) / log(eta) ** s) - log(alpha)
-    drift = half * scale * ell
-    return np.asarray(np.sqrt(root**2 * time * ell + drift**2) + drift, dtype=np.float64)
-
-
-def normal_mixture_bound(
-    v: ArrayLike, *, alpha: float, v_opt: float, two_sided: bool = True
-) -> Floats:
-    """Boundary that a sub-Gaussian sum with intrinsic time v crosses with probability ≤ α, tightest
-    at v_opt.
-
-    Howard et al. (2021), eq. 14 (two-sided) and eq. 3.7 (one-sided, solved for its root).
-    """
-    rho = mixture_rho(alpha, v_opt, two_sided=two_sided)
-    times = np.atleast_1d(np.asarray(v, dtype=np.float64))
-    bound = np.sqrt((times + rho) * (np.log1p(times / rho) - 2.0 * log(alpha)))
-    if two_sided:
-        return bound
-
-    def excess(s: float, t: float) -> float:
-        tilt = s * s / (2.0 * (t + rho))
-        return float(
-            0.5 * np.log(4.0 * rho / (t + rho))
-            + tilt
-            + norm.logcdf(s / np.sqrt(t + rho))
-            + log(alpha)
-        )
-
-    return np.array(
-        [
-            brentq(excess, 0.0, top + 1.0, args=(t,), xtol=1e-12)
-            for top, t in zip(bound, times, strict=True)
-        ]
-    )
 
 
 def _obrien_fleming(t: float, alpha: float) -> float:

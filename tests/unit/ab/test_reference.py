@@ -14,22 +14,20 @@ from scipy import stats
 
 from topbill.ab import Mean, Proportion, Ratio, compare, sequential_srm, srm
 from topbill.ab.checks.srm import log_bayes_factor
-from topbill.ab.core.bayes import best_of, beta_binomial
+from topbill.ab.core.bayes import beta_binomial
 from topbill.ab.core.effect import (
     ArmEstimate,
     Rule,
     fieller,
     gaussian,
-    log_ratio,
-    log_ratio_df,
-    relative_se,
     welch_df,
 )
 from topbill.ab.core.effect import (
     adjusted as adjusted_for,
 )
-from topbill.ab.power import textbook as book
-from topbill.ab.power.runtime import units_needed
+from topbill.ab.core.rates import rate_interval
+from topbill.ab.core.units import Rate
+from topbill.ab.power.runtime import Aim, detectable_effect, units_needed
 from topbill.stats import moments, sequential
 from topbill.stats.moments import Moments
 
@@ -96,18 +94,6 @@ def test_the_difference_agrees_with_gbstats(metric: str, arm: int) -> None:
 
 
 @pytest.mark.parametrize("arm", [1, 2])
-@pytest.mark.parametrize("metric", ["mean", "proportion", "ratio"])
-def test_the_delta_method_of_the_relative_lift_agrees_with_gbstats(metric: str, arm: int) -> None:
-    wanted = expected(metric)["gbstats"][f"{metric}_relative_{arm}v0"]
-    t, c = estimates(metric, arm)
-    lift, se, df = t.value / c.value - 1.0, relative_se(t, c), welch_df(t, c)
-    reach = stats.t.isf(0.025, df)
-    assert (lift, se, df) == near((wanted["estimate"], wanted["se"], wanted["dof"]))
-    assert [lift - reach * se, lift + reach * se] == near(wanted["ci"])
-    assert 2.0 * stats.t.sf(lift / se if lift > 0 else -lift / se, df) == near(wanted["p_value"])
-
-
-@pytest.mark.parametrize("arm", [1, 2])
 def test_the_mean_agrees_with_statsmodels_spotify_and_tea_tasting(arm: int) -> None:
     wanted = expected("mean")
     got = row("mean", arm, method="fixed")
@@ -118,22 +104,17 @@ def test_the_mean_agrees_with_statsmodels_spotify_and_tea_tasting(arm: int) -> N
     )
     assert [got.difference_low, got.difference_high] == near(welch["ci"])
     assert (got.p_value, got.difference / got.se) == near((welch["p_value"], welch["t"]))
-    assert (welch_df(t, c), relative_se(t, c)) == near((welch["dof"], relative["delta_se"]))
+    assert welch_df(t, c) == near(welch["dof"])
     assert got.relative == near(relative["lift"])
     # The lift by the statistic of the difference, which is Welch's; the reference by the normal's.
     bounds = fieller(t, c, float(stats.t.isf(0.025, welch["dof"])))
     assert [got.relative_low, got.relative_high] == near(list(bounds or ()))
     assert list(fieller(t, c, relative["z"]) or ()) == near(relative["fieller_ci"])
-    assert list(log_ratio(t, c, relative["z"]) or ()) == near(relative["log_ratio_ci"])
     z_test = wanted["spotify"][f"ztest_y_abs_{arm}v0"]
     assert got.difference - 1.959963984540054 * got.se == near(z_test["ci_lower"])
     assert 2.0 * stats.norm.sf(abs(got.difference / got.se)) == near(z_test["p-value"])
     tea = wanted["tea_tasting"][f"{arm}v0"]
     assert (got.value, got.control_value) == near((tea["treatment"], tea["control"]))
-    bounds = log_ratio(t, c, stats.t.isf(0.025, log_ratio_df(t, c)))
-    assert list(bounds or ()) == near(
-        [tea["rel_effect_size_ci_lower"], tea["rel_effect_size_ci_upper"]]
-    )
 
 
 def test_one_side_of_a_wider_interval_is_gbstats_one_sided_bound() -> None:
@@ -148,26 +129,14 @@ def test_proportions_agree_with_statsmodels_and_spotify(arm: int) -> None:
     wanted = expected("proportion")
     known = wanted["statsmodels"][f"proportion_{arm}v0"]
     treated, control = ((k, n) for k, n in zip(known["counts"], known["n"], strict=True))
-    for kind in ("wald", "newcomb", "agresti-caffo", "score"):
-        assert list(book.rate_interval(control, treated, kind=kind)) == near(
-            known[f"ci_diff_{kind}"]
-        )
-    for kind in ("log", "log-adjusted", "score"):
-        low, high = book.rate_interval(control, treated, kind=kind, relative=True)
-        assert [low + 1.0, high + 1.0] == near(known[f"ci_ratio_{kind}"])
-    assert book.rate_test(control, treated) == near(known["p_pooled"])
-    assert book.rate_test(control, treated, exact=True) == near(known["fisher_p"])
-    assert list(book.wilson(*treated)) == near(known["wilson_arm_b"])
-    assert list(book.wilson(*control)) == near(known["wilson_arm_0"])
+    assert list(rate_interval(Rate(*treated))) == near(known["wilson_arm_b"])
+    assert list(rate_interval(Rate(*control))) == near(known["wilson_arm_0"])
     spotify = wanted["spotify"][f"ztest_conv_abs_{arm}v0"]
     wald = row("proportion", arm, method="group-sequential")  # a single look: the normal's interval
     assert (wald.difference_low, wald.difference_high) == near(
         (spotify["ci_lower"], spotify["ci_upper"])
     )
     assert wald.p_value == near(spotify["p-value"])
-    assert list(log_ratio(*estimates("proportion", arm), 1.959963984540054) or ()) == near(
-        [x - 1.0 for x in known["ci_ratio_log"]]
-    )
     as_mean = compare(
         USERS,
         unit="user_id",
@@ -190,15 +159,10 @@ def test_ratios_agree_with_the_delta_method_and_tea_tasting(arm: int) -> None:
     assert (got.control_value, got.value) == near((own["ratio_0"], own["ratio_b"]))
     assert (got.difference, got.se) == near((own["diff"], own["se_delta"]))
     assert got.se > own["se_naive_rows_iid_WRONG"] or arm == 2
-    assert relative_se(t, c) == near(own["rel_se_delta"])
     assert row("ratio", arm, method="group-sequential").p_value == near(own["p_norm"])
     hc0 = sqrt(sum(e.variance * (e.n - 1) / e.n for e in (t, c)))
     assert hc0 == near(own["se_wls_hc0"])
-    bounds = log_ratio(t, c, stats.t.isf(0.025, log_ratio_df(t, c)))
     tea = wanted["tea_tasting"][f"{arm}v0"]
-    assert list(bounds or ()) == near(
-        [tea["plain"]["rel_effect_size_ci_lower"], tea["plain"]["rel_effect_size_ci_upper"]]
-    )
     adjusted = compare(
         USERS,
         unit="user_id",
@@ -253,10 +217,10 @@ def cross_moments(arm: int) -> Moments:
 @pytest.mark.parametrize("arm", [1, 2])
 def test_regression_adjustment_from_moments_agrees_with_statsmodels_hc2(arm: int) -> None:
     own = expected("cuped")["own_and_statsmodels"][f"cuped_{arm}v0"]
-    for adjust, name in ((moments.lin, "lin_interacted"), (moments.ancova, "ancova")):
-        found = adjust(cross_moments(arm), cross_moments(0), "y", "pre")
-        assert found.treated - found.control == near(own[name]["coef"])
-        assert sqrt(found.treated_variance + found.control_variance) == near(own[name]["se_hc2"])
+    found = moments.lin(cross_moments(arm), cross_moments(0), "y", "pre")
+    lin = own["lin_interacted"]
+    assert found.treated - found.control == near(lin["coef"])
+    assert sqrt(found.treated_variance + found.control_variance) == near(lin["se_hc2"])
     got = row("cuped", arm, method="fixed", adjust="lin")
     assert (got.difference, got.se) == near(
         (own["lin_interacted"]["coef"], own["lin_interacted"]["se_hc2"])
@@ -278,16 +242,6 @@ def test_confidence_sequences_agree_with_gbstats(metric: str, arm: int, tuning: 
     assert got.p_value == near(wanted["p_value"])
 
 
-@pytest.mark.parametrize("metric", ["mean", "proportion", "ratio"])
-def test_the_sequence_of_a_delta_method_lift_agrees_with_gbstats(metric: str) -> None:
-    wanted = expected("sequential")["gbstats"][f"{metric}_relative_1v0_seq5000"]
-    t, c = estimates(metric, 1)
-    half = sequential.multiplier(t.n + c.n) * relative_se(t, c)
-    lift = t.value / c.value - 1.0
-    assert [lift - half, lift + half] == near(wanted["ci"])
-    assert sequential.always_valid_p(lift / relative_se(t, c), t.n + c.n) == near(wanted["p_value"])
-
-
 def test_looks_on_the_way_agree_with_the_closed_form() -> None:
     for look in expected("sequential")["looks_own_formula"]:
         n = look["n0"] + look["n1"]
@@ -296,15 +250,6 @@ def test_looks_on_the_way_agree_with_the_closed_form() -> None:
         z = look["diff"] / look["se"]
         assert np.exp(sequential.log_e_value(z, n)) == near(look["e_value"])
         assert float(sequential.always_valid_p(z, n)) == near(look["p"])
-
-
-def test_the_normal_mixture_boundary_agrees_with_confseq() -> None:
-    wanted = expected("sequential")["confseq"]["normal_mixture_bound"]
-    for sides, two_sided in (("one_sided", False), ("two_sided", True)):
-        got = sequential.normal_mixture_bound(
-            wanted["v"], alpha=0.05, v_opt=wanted["v_opt"], two_sided=two_sided
-        )
-        assert list(got) == near(wanted[sides])
 
 
 def test_group_sequential_boundaries_are_those_of_the_literature_and_near_spotifys() -> None:
@@ -366,32 +311,14 @@ def test_the_posterior_of_the_difference_agrees_with_gbstats(
     assert got.p_value is None
 
 
-@pytest.mark.parametrize("arm", [1, 2])
-@pytest.mark.parametrize("metric", ["mean", "proportion", "ratio"])
-def test_the_posterior_of_the_relative_lift_agrees_with_gbstats(metric: str, arm: int) -> None:
-    t, c = estimates(metric, arm)
-    for name, prior in (("flat", None), ("N(0,0.3^2)_relative", 0.3)):
-        wanted = expected("bayes")["gbstats"][f"{metric}_relative_{arm}v0_bayes_{name}"]
-        got = gaussian(t.value / c.value - 1.0, relative_se(t, c), prior)
-        assert (got.mean, got.sd, got.chance_to_win) == near(
-            (wanted["estimate"], wanted["sd"], wanted["chance_to_win"])
-        )
-        assert [got.loss_of_control, got.loss_of_treatment] == near(wanted["risk"])
-        assert list(got.interval()) == near(wanted["ci"])
-
-
 def test_binomial_posteriors_agree_with_quadrature_elsewhere() -> None:
     wanted = expected("bayes")
     for case in wanted["exact_beta_binomial"]:
-        got = beta_binomial(
-            (case["ka"], case["na"]), (case["kb"], case["nb"]), tuple(case["prior"])
-        )
+        control, treated = Rate(case["ka"], case["na"]), Rate(case["kb"], case["nb"])
+        got = beta_binomial(control, treated, tuple(case["prior"]))
         assert got.chance_to_win == near(case["chance_to_beat"])
         assert got.loss_of_treatment == near(case["expected_loss_choose_b"])
         assert got.loss_of_control == near(case["expected_loss_choose_a"])
-    assert best_of([(207, 2000), (238, 2100), (202, 1950)]) == near(
-        wanted["best_of_3_exact_beta11"]
-    )
 
 
 def test_adjusted_p_values_agree_with_statsmodels() -> None:
@@ -402,14 +329,12 @@ def test_adjusted_p_values_agree_with_statsmodels() -> None:
 
 def test_power_agrees_with_statsmodels() -> None:
     wanted = expected("power")["statsmodels"]
-    assert book.sample_size(0.1, 1.0) == near(wanted["n_per_arm_ttest_d0.1_a.05_p.8"])
-    assert book.detectable(2000, 1.0) == near(wanted["mde_d_n2000"])
-    assert book.power_of(0.1, 1.0, 1500) == near(wanted["power_d0.1_n1500"])
-    assert book.sample_size_of_rates(0.1035, 0.1135, by="arcsine") == near(
-        wanted["n_prop_.1035_to_.1135_cohen_h"]
-    )
-    assert book.sample_size_of_rates(0.1035, 0.1135, alpha=0.025) == near(
-        wanted["n_prop_samplesize_2indep"]
+    assert Aim(0.1, (1.0, 1.0)).power(3_000, 0.05) == near(wanted["power_d0.1_n1500"])
+    # From 1,000 units an arm on by the normal distribution, which asks for some two units fewer.
+    per_arm = wanted["n_per_arm_ttest_d0.1_a.05_p.8"]
+    assert units_needed(0.1, 1.0, Rule("fixed")) == pytest.approx(2 * per_arm, rel=2e-3)
+    assert detectable_effect(1.0, 4_000, Rule("fixed")) == pytest.approx(
+        wanted["mde_d_n2000"], rel=2e-3
     )
     spotify = expected("power")["spotify"]
     assert "np.int64(29132)" in spotify["samplesize_binomial_mde0.01_base.1035"][0]

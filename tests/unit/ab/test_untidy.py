@@ -384,6 +384,21 @@ def test_exact_rates_call_no_more_than_five_in_a_hundred(n: tuple[int, int]) -> 
         assert np.outer(*chances)[p <= 0.05].sum() <= 0.05
 
 
+def test_the_chance_to_win_of_few_events_is_that_of_their_beta_posteriors() -> None:
+    # Control: Beta(1, n + 1) after none of n; variant: Beta(2, m) after one of m.
+    n, m = 50, 40
+    rows = pd.DataFrame({"unit": range(n + m), "variant": ["c"] * n + ["t"] * m, "day": 1})
+    rows["play"] = rows["quit"] = (rows.unit == n + m - 1).astype(int)
+    quit_ = ab.MetricDesign(name="quit", binary=True, better="lower")
+    result = ab.analyse(rows, design(PLAY, quit_), method="fixed")
+    more, fewer = result.comparisons
+    chance = 1.0 - m * (m + 1) / ((m + n + 1) * (m + n + 2))
+    assert (more.chance_to_win, fewer.chance_to_win) == pytest.approx((chance, 1.0 - chance))
+    # What either choice loses differs by what the two rates do.
+    mean_difference = 2.0 / (m + 2) - 1.0 / (n + 2)
+    assert fewer.expected_loss - more.expected_loss == pytest.approx(mean_difference)
+
+
 def test_a_guardrail_of_few_events_is_judged_by_its_counts() -> None:
     rows = arrivals([1] * 400)
     rows["abandon"] = (rows.variant == "t").astype(int)

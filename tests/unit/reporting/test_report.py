@@ -226,11 +226,11 @@ def test_each_metric_counts_the_decisions_older_than_its_own_window(tmp_path: Pa
         ([decision(i) for i in range(5)], [], 0.0, "no_events"),
         (
             [decision(i) for i in range(5)],
-            [event(i, "play") for i in range(5)],
-            1.0,
+            [event(i, "watch", 0.5) for i in range(5)],
+            0.5,
             "constant_metric",
         ),
-        ([decision(i, unit="u") for i in range(5)], [event(0, "play")], 0.2, "too_few_units"),
+        ([decision(i, unit="u") for i in range(5)], [event(0, "watch")], 0.2, "too_few_units"),
         ([], [], None, "no_decisions"),
     ],
     ids=["all zero", "constant", "one unit", "no traffic"],
@@ -243,8 +243,8 @@ def test_a_number_that_the_data_cannot_bear_has_a_reason(
     reason: str,
 ) -> None:
     found = made(tmp_path, decisions, events)
-    play = metric(found, "play", "bandit")
-    assert (play.value, play.low, play.high, play.se, play.reason) == (
+    watched = metric(found, "watched", "bandit")
+    assert (watched.value, watched.low, watched.high, watched.se, watched.reason) == (
         value,
         None,
         None,
@@ -253,6 +253,36 @@ def test_a_number_that_the_data_cannot_bear_has_a_reason(
     )
     assert all(math.isfinite(x) for x in numbers(msgspec.to_builtins(found)))
     assert reporting.REASONS[reason] in text(found)
+
+
+@pytest.mark.parametrize(
+    ("successes", "units", "of_a_unit"), [(0, 50, 1), (50, 50, 1), (3, 50, 1), (0, 20, 3)]
+)
+def test_a_rate_of_few_events_has_the_interval_of_its_counts(
+    tmp_path: Path, successes: int, units: int, of_a_unit: int
+) -> None:
+    decisions = [decision(i, unit=f"u{i // of_a_unit}") for i in range(units * of_a_unit)]
+    events = [event(i, "play") for i in range(successes * of_a_unit)]
+    found = metric(made(tmp_path, decisions, events), "play", "bandit")
+    # Wilson (1927): the rates whose own standard error reaches the observed one.
+    z, observed = 1.959963984540054, successes / units
+    assert found.value == pytest.approx(observed)
+    assert found.low is not None
+    assert found.high is not None
+    for bound in {found.low, found.high} - {0.0, 1.0}:
+        se = math.sqrt(bound * (1.0 - bound) / units)
+        assert abs(observed - bound) == pytest.approx(z * se, rel=1e-6)
+    assert (found.low == 0.0, found.high == 1.0) == (successes == 0, successes == units)
+    assert found.reason == ""
+
+
+def test_a_rate_of_enough_events_keeps_its_interval_by_unit(tmp_path: Path) -> None:
+    decisions = [decision(i) for i in range(100)]
+    found = metric(
+        made(tmp_path, decisions, [event(i, "play") for i in range(30)]), "play", "bandit"
+    )
+    assert found.se is not None
+    assert found.high == pytest.approx(0.3 + stats.t.isf(0.025, 99) * found.se)
 
 
 def test_an_empty_lake_gives_a_report_that_says_so(tmp_path: Path) -> None:

@@ -13,7 +13,6 @@ from scipy import stats
 from topbill.domain.records import Floats
 from topbill.stats.moments import (
     Moments,
-    ancova,
     cuped,
     cuped_theta,
     lin,
@@ -146,17 +145,13 @@ def products(n: int, seed: int, slope: float) -> tuple[Moments, Floats]:
     )
 
 
-@pytest.mark.parametrize(("adjust", "interacted"), [(lin, True), (ancova, False)])
-def test_hc2_from_moments_is_hc2_from_rows_even_when_noise_grows_with_the_covariate(
-    adjust: object, interacted: bool
-) -> None:
+def test_hc2_from_moments_is_hc2_from_rows_even_when_noise_grows_with_the_covariate() -> None:
     (t, rows_t), (c, rows_c) = products(400, 5, 1.0), products(500, 6, 2.0)
-    found = adjust(t, c, "y", "x")  # type: ignore[operator]
+    found = lin(t, c, "y", "x")
     treated = np.repeat([1.0, 0.0], [400, 500])
     y, x = np.vstack([rows_t, rows_c]).T
     away = x - x.mean()
-    columns = [np.ones(900), treated, away] + ([treated * away] if interacted else [])
-    Z = np.column_stack(columns)
+    Z = np.column_stack([np.ones(900), treated, away, treated * away])
     inverse = np.linalg.inv(Z.T @ Z)
     residual = y - Z @ (inverse @ Z.T @ y)
     leverage = np.einsum("ij,jk,ik->i", Z, inverse, Z)

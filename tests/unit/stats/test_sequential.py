@@ -11,7 +11,6 @@ from topbill.stats.sequential import (
     boundaries,
     log_e_value,
     multiplier,
-    normal_mixture_bound,
     repeated_p,
 )
 
@@ -72,9 +71,3 @@ def test_the_repeated_p_value_crosses_alpha_at_the_boundary() -> None:
 def test_information_fractions_must_increase_within_one(wrong: list[float]) -> None:
     with pytest.raises(ValueError, match="increase within"):
         boundaries(wrong)
-
-
-def test_one_sided_mixture_boundaries_are_below_two_sided_ones() -> None:
-    v = np.array([10.0, 100.0, 1_000.0])
-    one = normal_mixture_bound(v, alpha=0.05, v_opt=100.0, two_sided=False)
-    assert np.all(one < normal_mixture_bound(v, alpha=0.05, v_opt=100.0))

@@ -1,5 +1,5 @@
-"""The Bayesian view of binomial counts: chance to win and expected loss, exact (see
-`effect.Gaussian` for any metric).
+"""The Bayesian view of two rates from counts, exact: what `effect.Gaussian` is for any metric,
+where the normal distribution fails.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from topbill.domain.errors import BadRequest
+from topbill.ab.core.units import Rate
 from topbill.domain.records import Floats
 
 
@@ -31,9 +31,10 @@ _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(50)
 
 
 def beta_binomial(
-    control: tuple[int, int], treated: tuple[int, int], prior: tuple[float, float] = (1.0, 1.0)
+    control: Rate, treated: Rate, prior: tuple[float, float] = (1.0, 1.0)
 ) -> BetaBinomial:
-    """From (successes, units) of each arm under one Beta prior, by Gauss-Legendre quadrature.
+    """From the counts of each arm under one Beta prior (flat unless said), by Gauss-Legendre
+    quadrature.
 
     P(B > A) = ∫ f_B F_A;  E[(A − B)⁺] = ∫ (1 − F_A) F_B;  E[(B − A)⁺] = ∫ (1 − F_B) F_A.
     """
@@ -48,30 +49,8 @@ def beta_binomial(
     )
 
 
-def best_of(
-    arms: Sequence[tuple[int, int]], prior: tuple[float, float] = (1.0, 1.0)
-) -> list[float]:
-    """P(arm has the highest rate) of each of several (successes, units)."""
-    posteriors = [_beta(arm, prior) for arm in arms]
-    x, w = _between(posteriors)
-    cdf = np.array([p.cdf(x) for p in posteriors])
-    chances = []
-    for i, posterior in enumerate(posteriors):
-        # P(all others are below x), for each x that this arm may have.
-        others_below = np.prod(np.delete(cdf, i, axis=0), axis=0)
-        chances.append(float(w @ (posterior.pdf(x) * others_below)))
-    # The quadrature leaves a trifle; chances are to sum to 1.
-    total = sum(chances)
-    return [chance / total for chance in chances]
-
-
-def _beta(arm: tuple[int, int], prior: tuple[float, float]) -> Any:
-    wins, n = arm
-    if not 0 <= wins <= n:
-        raise BadRequest(
-            "variant", f"{wins} successes of {n} units; expected 0 ≤ successes ≤ units"
-        )
-    return stats.beta(prior[0] + wins, prior[1] + n - wins)
+def _beta(rate: Rate, prior: tuple[float, float]) -> Any:
+    return stats.beta(prior[0] + rate.successes, prior[1] + rate.n - rate.successes)
 
 
 def _between(posteriors: Sequence[Any]) -> tuple[Floats, Floats]:

@@ -18,6 +18,7 @@ from scipy.special import ndtr, ndtri
 from statsmodels.stats.multitest import multipletests
 
 from topbill.ab import reasons
+from topbill.ab.core.bayes import beta_binomial
 from topbill.ab.core.rates import RatePair, sequential_evidence, tail_evidence
 from topbill.ab.core.units import ArmMoments, MetricTerms, Rate, are_few
 from topbill.ab.metrics import Metric, Proportion, Sum
@@ -664,8 +665,9 @@ class Effect(msgspec.Struct, frozen=True, kw_only=True):
     A number that the data cannot bear is None and `reason` says why (see `reasons.REASONS`).
     `chance_to_win` is P(difference > 0) and `expected_loss` what choosing the variant loses in
     expectation, in the metric's own unit: of the Gaussian posterior, whose prior is flat unless
-    method "bayes" was given one. Where `is_proportion`, values are shares of rows or units, and
-    people read them as percentages and their difference in percentage points.
+    method "bayes" was given one; of rates that are too few for the normal distribution by their
+    Beta posteriors. Where `is_proportion`, values are shares of rows or units, and people read them
+    as percentages and their difference in percentage points.
     """
 
     metric: str
@@ -754,7 +756,7 @@ def _effect_of_rates(
     low, high = rates.difference_interval(limit)
     reach = rule.reach(treated.n + control.n, inf)
     se = sqrt(treated.variance + control.variance) or (high - low) / (2.0 * reach)
-    posterior = gaussian(difference, se)
+    posterior = beta_binomial(rates.control, rates.treated)
     result = Effect(
         metric=metric,
         variant=variant,
@@ -779,6 +781,17 @@ def _effect_of_rates(
         relative_low=ratios[0] - 1.0,
         relative_high=ratios[1] - 1.0,
     )
+
+
+def loss_of_control(effect: Effect, pair: Pair, rule: Rule) -> float | None:
+    """What staying with the control loses in expectation, by the effect's own posterior."""
+    if effect.expected_loss is None or effect.difference is None:
+        return None
+    rates = rate_pair(pair, rule)
+    if rates is not None:
+        return beta_binomial(rates.control, rates.treated).loss_of_control
+    # E[d⁺] = E[(−d)⁺] + E[d]
+    return effect.expected_loss + effect.difference
 
 
 def _without_interval(metric: str, variant: object, pair: Pair) -> Effect:
@@ -899,30 +912,3 @@ def fieller(treated: ArmEstimate, control: ArmEstimate, z: float) -> tuple[float
     high = (r + half) / (1.0 - g) - 1.0
     # Of a negative control a larger value is a loss: signs and ends change places.
     return (low, high) if c > 0.0 else (-high, -low)
-
-
-def log_ratio(
-    treated: ArmEstimate, control: ArmEstimate, reach: float
-) -> tuple[float, float] | None:
-    """Interval of the relative lift on the log scale; None unless both values are positive."""
-    if treated.value <= 0.0 or control.value <= 0.0:
-        return None
-    # Var ln X ≈ Var X / X²: the delta method.
-    half = reach * sqrt(treated.variance / treated.value**2 + control.variance / control.value**2)
-    middle = log(treated.value / control.value)
-    return exp(middle - half) - 1.0, exp(middle + half) - 1.0
-
-
-def log_ratio_df(treated: ArmEstimate, control: ArmEstimate) -> float:
-    """Welch's degrees of freedom on the log scale."""
-    one = ArmEstimate(0.0, treated.variance / treated.value**2, treated.n)
-    other = ArmEstimate(0.0, control.variance / control.value**2, control.n)
-    return welch_df(one, other)
-
-
-def relative_se(treated: ArmEstimate, control: ArmEstimate) -> float:
-    """The delta method's standard error of treated/control − 1 (its symmetric interval is not
-    shown: Fieller's is).
-    """
-    r = treated.value / control.value
-    return sqrt(treated.variance + r * r * control.variance) / abs(control.value)

@@ -2,6 +2,10 @@
 
 One measure of evidence against a pair of true rates answers everything about them, so that p-value,
 difference and lift never contradict each other: an interval holds what evidence does not refute.
+
+The score test of statsmodels is not taken here: it finds no interval where an arm has no success,
+and it calls more than α of nothing where one arm is much larger than the other. One rate by itself
+has Wilson's interval, which is statsmodels'.
 """
 
 from __future__ import annotations
@@ -13,6 +17,7 @@ from math import inf, log
 from scipy.optimize import brentq, minimize_scalar
 from scipy.special import ndtri_exp
 from scipy.stats import binom
+from statsmodels.stats.proportion import proportion_confint
 
 from topbill.ab.core.units import Rate
 from topbill.stats.bounded import rate_concentration, rate_log_e
@@ -39,6 +44,13 @@ def sequential_evidence(alpha: float, tuning: float) -> Evidence:
         return float(rate_log_e(float(rate.successes), rate.n, inside, weight))
 
     return evidence
+
+
+def rate_interval(rate: Rate, alpha: float = 0.05) -> tuple[float, float]:
+    """Wilson's (1927) interval of one rate, which holds from a handful of units on, and for none or
+    all of them."""
+    low, high = proportion_confint(rate.successes, rate.n, alpha=alpha, method="wilson")
+    return max(0.0, float(low)), min(1.0, float(high))
 
 
 @dataclass(frozen=True, slots=True)

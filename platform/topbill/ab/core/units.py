@@ -912,6 +912,11 @@ class Rate:
         """Whether all units are alike, which leaves Wald's variance at 0."""
         return self.successes in (0, self.n)
 
+    @property
+    def is_few(self) -> bool:
+        """Whether it has fewer successes, or failures, than the normal distribution asks for."""
+        return min(self.successes, self.n - self.successes) < FEW
+
 
 def are_few(one: Rate, other: Rate) -> bool:
     """Whether a count of the 2 × 2 table is expected to be below `FEW` were the rates equal."""

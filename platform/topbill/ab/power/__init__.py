@@ -1,1 +1,1 @@
-"""How long an experiment must run, and what textbooks say of power and proportions."""
+"""How long an experiment must run."""

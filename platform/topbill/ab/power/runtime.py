@@ -16,9 +16,9 @@ from typing import NamedTuple
 import msgspec
 from scipy import stats
 from scipy.optimize import brentq
+from statsmodels.stats.power import TTestIndPower
 
 from topbill.ab.core.effect import Rule
-from topbill.ab.power.textbook import power_of
 from topbill.domain.errors import BadRequest
 from topbill.stats import sequential
 
@@ -94,9 +94,11 @@ class Aim:
         df = (noise_c + noise_t) ** 2 / below
         # The one standard deviation with which both arms would have this spread.
         sd = self.spread / sqrt(total / self.shares[0] + total / self.shares[1])
-        power = power_of(self.room, sd, control, alpha=alpha, ratio=treated / control, df=df)
+        power = TTestIndPower().power(
+            abs(self.room) / sd, control, alpha, ratio=treated / control, df=df
+        )
         if isfinite(power):
-            return power
+            return float(power)
         # So far out the noncentral t is not computed, nor is there anything left to chance.
         drift = abs(self.room) * sqrt(units) / self.spread
         return 1.0 if drift > float(stats.t.isf(alpha / 2.0, df)) else 0.0

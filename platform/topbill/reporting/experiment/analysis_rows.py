@@ -16,7 +16,8 @@ from scipy import stats
 from topbill import ab
 from topbill.ab import OBJECTIVE, Method
 from topbill.ab.core.quantile import quantiles
-from topbill.ab.core.units import read_rows
+from topbill.ab.core.rates import rate_interval
+from topbill.ab.core.units import Rate, read_rows
 from topbill.ab.judged import judged
 from topbill.ab.phases import Reading
 from topbill.domain.margin import MarginUnit
@@ -317,8 +318,10 @@ class AnalysisRows:
         for variant_name, units, decisions, *numbers in relation.fetchall():
             counts[variant_name] = VariantCounts(units, decisions)
             for i, name in enumerate(names):
-                mean = _mean(*numbers[7 * i : 7 * i + 7])
-                if name == OBJECTIVE or isinstance(metrics[name], ab.Proportion):
+                mean, metric = _mean(*numbers[7 * i : 7 * i + 7]), metrics[name]
+                if isinstance(metric, ab.Proportion):
+                    mean = _of_few(mean, metric)
+                if name == OBJECTIVE or isinstance(metric, ab.Proportion):
                     mean = _as_rate(mean)
                 if name in self.outside.unreadable:
                     mean = MeanEstimate(reason="unreadable_table")
@@ -545,6 +548,22 @@ def _mean(
     # Student's t, since the spread was estimated from these units too.
     half = float(stats.t.isf(0.025, units - 1)) * se
     return replace(estimate, low=mean.value - half, high=mean.value + half, se=se)
+
+
+def _of_few(mean: MeanEstimate, metric: ab.Proportion) -> MeanEstimate:
+    """A share of independent units with Wilson's interval, where successes or failures are too few
+    for Student's t."""
+    if mean.value is None or mean.units < 2:
+        return mean
+    # Units whose decisions are all alike count once, however many they have.
+    counts_units = metric.per == "unit" or mean.decisions == mean.units
+    if not counts_units and mean.value not in (0.0, 1.0):
+        return mean
+    rate = Rate(round(mean.value * mean.units), mean.units)
+    if not rate.is_few:
+        return mean
+    low, high = rate_interval(rate)
+    return replace(mean, low=low, high=high, reason="")
 
 
 def _as_rate(mean: MeanEstimate) -> MeanEstimate:
