@@ -81,6 +81,7 @@ from topbill.ab.results import (
 from topbill.ab.verdict import called, guardrail, phase_notes, verdict
 from topbill.domain.errors import BadRequest
 from topbill.domain.formatting import label, listing
+from topbill.domain.instants import instant
 from topbill.domain.margin import Margin
 from topbill.domain.objective import WeightedMetric, WeightedSum
 from topbill.domain.reading import Method
@@ -224,8 +225,7 @@ def analyse(
     ratio = msgspec.structs.replace(ratio, moved=prepared.moved, phases=prepared.splits)
     # One table for all that follows, so that guardrails and comparisons speak of the same numbers.
     table = _table(prepared, covariates, rule, adjust)
-    # What is over will not be decided by waiting.
-    rate = None if prepared.ended is not None else units_a_day(prepared.rows, ratio)
+    rate = units_a_day(prepared, ratio)
     comparisons, counted_once = _comparisons(table, design, rule, rate)
     guardrails = _guardrails(table, design, rule, rate)
     uncovered = _uncovered(table.pairs)
@@ -436,11 +436,35 @@ def _with_objective(relation: Any, design: Design) -> tuple[Any, str]:
     return relation.query("unit_rows", query), OBJECTIVE
 
 
-def units_a_day(rows: UnitRows, ratio: SampleRatio) -> float | None:
-    """New units a day so far; None before the first whole day is over, when it is too early to
-    say."""
-    elapsed = rows.elapsed_days()
-    return sum(ratio.counts.values()) / elapsed if elapsed > 0.0 else None
+def units_a_day(prepared: Prepared, ratio: SampleRatio) -> float | None:
+    """New units a day at the traffic in force, from all that came so far; None before the first
+    whole day is over, when it is too early to say, and where variants are compared no more: what
+    is over will not be decided by waiting."""
+    elapsed = prepared.rows.elapsed_days()
+    if prepared.ended is not None or elapsed <= 0.0:
+        return None
+    compared = [phase for phase in prepared.phases if phase.compares]
+    return sum(ratio.counts.values()) / full_days(compared, prepared.rows, elapsed)
+
+
+def full_days(phases: Sequence[Phase], rows: UnitRows, elapsed: float) -> float:
+    """How many days at the last phase's traffic would have brought as many units as came in the
+    phases, to which those in proportion to traffic and time came; the days that passed where
+    nothing says when a phase began."""
+    if len(phases) < 2 or not rows.is_moment or phases[-1].traffic <= 0.0:
+        return elapsed
+    first, last = rows.span()
+    days = 0.0
+    for phase in phases:
+        since = first if phase.since is None else max(first, _day_of(phase.since))
+        until = last if phase.until is None else min(last, _day_of(phase.until))
+        days += phase.traffic / phases[-1].traffic * max(0.0, until - since)
+    return days or elapsed
+
+
+def _day_of(iso: str) -> float:
+    """A moment of the record, as `UnitRows.span` counts days."""
+    return instant("since", iso).timestamp() / 86_400.0
 
 
 # --- The comparisons
@@ -568,7 +592,8 @@ def _comparisons(
         for variant in by_variant:
             others = table.doubts.get((metric, variant), ())
             in_doubt[variant] = [effect_of(metric, variant, pair, rule) for pair in others]
-        with_days = _with_days(of_metric, design, rule, units_a_day)
+        pairs = {variant: pair for variant, (pair, _) in judged.items()}
+        with_days = _with_days(of_metric, pairs, design, rule, units_a_day)
         for row in called(with_days, rule.alpha, in_doubt):
             name: Any = row.variant  # by value, as labels are: never its text
             if (metric, name) not in table.instead:
@@ -615,16 +640,21 @@ def _comparison(
 
 
 def _with_days(
-    of_metric: Sequence[Comparison], design: Design, rule: Rule, units_a_day: float | None
+    of_metric: Sequence[Comparison],
+    pairs: Mapping[Any, Pair],
+    design: Design,
+    rule: Rule,
+    units_a_day: float | None,
 ) -> list[Comparison]:
     """One metric's comparisons with the days until Holm calls each if differences stay."""
     readable, progress = [], []
     for c in of_metric:
         if c.difference is None or c.se is None:
             continue
-        rate = _pair_rate(design, c.variant, units_a_day)
+        units, rate = c.n + c.n_control, _pair_rate(design, c.variant, units_a_day)
+        worth = worth_of(design, c.variant, pairs[c.variant].information)
         readable.append(c.variant)
-        progress.append(runtime.Progress(c.difference, c.se, c.n + c.n_control, rate))
+        progress.append(runtime.Progress(c.difference, c.se, units, rate, worth))
     days = dict(zip(readable, runtime.days_by_holm(progress, rule), strict=True))
     return [msgspec.structs.replace(c, days_to_decision=days.get(c.variant)) for c in of_metric]
 
@@ -645,6 +675,7 @@ def _guardrails(
                 margin=margin,
                 better=design.better(metric),
                 units_a_day=_pair_rate(design, name, units_a_day),
+                worth=worth_of(design, name, pair.information),
             )
             result = judge(pair)
             others = [judge(other) for other in table.doubts.get((metric, name), ())]
@@ -657,10 +688,21 @@ def _guardrails(
 
 
 def _pair_rate(design: Design, variant: Any, units_a_day: float | None) -> float:
-    """New units a day of a variant and the control: no others bring their decision nearer."""
+    """New units a day of a variant and the control: no others bring their decision nearer, nor
+    units of the one without any of the other."""
     total = sum(design.shares.values())
-    share = design.shares[variant] + design.shares[design.control]
-    return (units_a_day or 0.0) * share / total if total > 0.0 else 0.0
+    both = (design.shares[variant], design.shares[design.control])
+    return (units_a_day or 0.0) * sum(both) / total if min(both) > 0.0 else 0.0
+
+
+def worth_of(design: Design, variant: Any, information: float | None) -> float | None:
+    """How many units of a variant and the control, split by the shares in force, tell as much as
+    those of all phases: N of them have an information (see `Pair`) of N·q·(1 − q), q the variant's
+    part of the two shares."""
+    both = (design.shares[variant], design.shares[design.control])
+    if information is None or min(both) <= 0.0:
+        return None
+    return information * sum(both) ** 2 / (both[0] * both[1])
 
 
 def _as_they_came(prepared: Prepared, table: Table, rule: Rule) -> list[Effect]:

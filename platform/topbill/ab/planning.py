@@ -22,9 +22,16 @@ import msgspec
 import numpy as np
 
 from topbill.ab import reasons
-from topbill.ab.analysis import Design, Prepared, prepare, units_a_day
-from topbill.ab.checks.srm import sample_ratio
-from topbill.ab.core.effect import Pair, Rule, checked_rule, estimate_pair
+from topbill.ab.analysis import Design, Prepared, prepare, units_a_day, worth_of
+from topbill.ab.checks.srm import counts_by_phase, sample_ratio
+from topbill.ab.core.effect import (
+    THIN,
+    Pair,
+    Rule,
+    checked_rule,
+    estimate_pair,
+    information_of,
+)
 from topbill.ab.core.quantile import quantile_pairs
 from topbill.ab.core.units import Covariates, MomentsByArm, gather, joint_moments
 from topbill.ab.metrics import Proportion, Quantile
@@ -43,13 +50,14 @@ DAYS = (0, 7, 14, 28)
 
 
 class PlannedRun(msgspec.Struct, frozen=True, kw_only=True):
-    """Units (the variant's and the control's) and days until a `relative` effect is called; None
-    where it cannot be said.
+    """Units (the variant's and the control's) and days until a `relative` effect is called, by the
+    shares in force from the start; None where it cannot be said. `days_left` are those from now,
+    with what there is already: units that came by other shares count for what they tell.
 
     `all_units` are those of all variants by then. `ship_units` and `ship_days` are for the call and
     every guardrail of the experiment, at one look, where guarded metrics do not change; without
     guardrails they are `units` and `days`, and None where another metric than the primary one is
-    planned for.
+    planned for. `ship_days_left` are those from now.
     """
 
     variant: str
@@ -59,6 +67,8 @@ class PlannedRun(msgspec.Struct, frozen=True, kw_only=True):
     all_units: int | None = None
     ship_units: int | None = None
     ship_days: float | None = None
+    days_left: float | None = None
+    ship_days_left: float | None = None
 
 
 class Detectable(msgspec.Struct, frozen=True, kw_only=True):
@@ -75,6 +85,7 @@ class Detectable(msgspec.Struct, frozen=True, kw_only=True):
 class PlannedGuardrail(msgspec.Struct, frozen=True, kw_only=True):
     """Units (the variant's and the control's) and days until a variant that does not change the
     metric is known to keep its guardrail; None where it cannot be said, and `reason` says why.
+    `days_left` as in `PlannedRun`.
 
     `margin` is in `margin_unit`, see `Margin`; `reachable` is about the margin, in the same unit,
     that is known to be kept by the time the least of the plan's lifts is called.
@@ -88,6 +99,7 @@ class PlannedGuardrail(msgspec.Struct, frozen=True, kw_only=True):
     days: float | None = None
     all_units: int | None = None
     reachable: float | None = None
+    days_left: float | None = None
     reason: str = reasons.OK
 
 
@@ -95,10 +107,10 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """What an experiment's traffic, so far or as expected, says about how long it must run.
 
     `baseline` and `sd` (by unit) are the control's on `metric`; `units` and `units_a_day` count all
-    variants. A day's traffic is the mean over the time that passed; None before a whole day has,
-    when it is too early to say. `treatments` is how many variants are compared with the control:
-    Holm calls over them. `looks` are those of method "group-sequential". `reason` says why there
-    are no runs.
+    variants. A day's traffic is the mean over the time that passed, at the traffic in force; None
+    before a whole day has passed, when it is too early to say, and where variants are compared no
+    more. `treatments` is how many variants are compared with the control: Holm calls over them.
+    `looks` are those of method "group-sequential". `reason` says why there are no runs.
     """
 
     experiment: str
@@ -169,6 +181,8 @@ def plan(
     unit: str | None = "unit",
     variant: str = "variant",
     day: str | None = "day",
+    phase: str | None = None,
+    first_exposure: bool = False,
     metric: str | None = None,
     relative: Sequence[float] = LIFTS,
     days: Sequence[int] = DAYS,
@@ -183,7 +197,9 @@ def plan(
     Args:
         data: rows as for `analyse`.
         design: the experiment, or what is needed of it.
-        unit, variant, day: columns, as for `analyse`.
+        unit, variant, day, phase: columns, as for `analyse`. Of phases the plan is by the shares in
+            force now, and what came by others counts for what it tells.
+        first_exposure: as for `analyse`.
         metric: the one to plan for; None takes the primary one.
         relative: effects to find, as fractions of the control's value.
         days: days from now at which to say what will show.
@@ -204,13 +220,13 @@ def plan(
     """
     rule = checked_rule(method, alpha, looks=looks)
     _check(relative, days, power)
-    columns = Columns(unit, variant, day)
+    columns = Columns(unit, variant, day, phase, first_exposure)
     prepared = prepare(data, design, columns=columns, covariates=covariates)
     design = prepared.design
     name = metric or prepared.primary
     if name not in prepared.metrics:
         raise BadRequest("metric", f"got {name!r}; expected one of {', '.join(prepared.metrics)}")
-    ratio = sample_ratio(prepared.rows, design.shares, day=day)
+    ratio = sample_ratio(prepared.rows, prepared.intended, day=day)
     result = Plan(
         experiment=design.key,
         metric=name,
@@ -218,7 +234,7 @@ def plan(
         alpha=alpha,
         power=power,
         units=sum(ratio.counts.values()),
-        units_a_day=units_a_day(prepared.rows, ratio),
+        units_a_day=units_a_day(prepared, ratio),
         treatments=len(_running(design.shares, design.control)),
         looks=rule.looks,
     )
@@ -246,7 +262,7 @@ def plan(
         rule=rule,
         relative=relative,
         days=days,
-        counts=ratio.counts,
+        collected=_collected(prepared),
         is_primary=name == prepared.primary,
     )
 
@@ -327,7 +343,7 @@ def plan_ahead(
         relative=relative,
         # At the start there is nothing to be seen yet.
         days=[day for day in days if day > 0],
-        counts=dict.fromkeys(by_variant, 0),
+        collected=dict.fromkeys(by_variant, Collected()),
         is_primary=False,
     )
     return (
@@ -479,6 +495,56 @@ def _check_points(margins: Sequence[Margin], outlook: Outlook) -> None:
             )
 
 
+# --- What there is
+
+
+@dataclass(frozen=True, slots=True)
+class Collected:
+    """The units of a variant and the control that there are, and how many, split by the shares in
+    force, would tell as much (see `worth_of`)."""
+
+    units: int = 0
+    worth: float = 0.0
+
+    @property
+    def beside(self) -> float:
+        """By how many more they are than they are worth."""
+        return self.units - self.worth
+
+
+def _collected(prepared: Prepared) -> dict[str, Collected]:
+    """What there is of each treatment, on the phases that it shares with the control."""
+    design, names = prepared.design, prepared.intended.names
+    by_variant = {}
+    for part in prepared.parts:
+        came = counts_by_phase(part.rows, prepared.intended)
+        for variant in part.variants:
+            by_stratum: dict[int, tuple[int, int]] = {}
+            for number, row in came.items():
+                counts = dict(zip(names, row, strict=True))
+                stratum = 0 if part.strata is None else part.strata[number]
+                one, other = by_stratum.get(stratum, (0, 0))
+                by_stratum[stratum] = (one + counts[variant], other + counts[design.control])
+            by_variant[variant] = _worth_collected(design, variant, by_stratum, part.strata)
+    return by_variant
+
+
+def _worth_collected(
+    design: Design,
+    variant: str,
+    by_stratum: Mapping[int, tuple[int, int]],
+    strata: Mapping[int, int] | None,
+) -> Collected:
+    units = sum(n + n_control for n, n_control in by_stratum.values())
+    information = None
+    if strata is not None:
+        # Those that are too thin are not read, see `without_thin`.
+        thick = [pair for pair in by_stratum.values() if min(pair) >= THIN]
+        information = sum(information_of(*pair) for pair in thick)
+    worth = worth_of(design, variant, information)
+    return Collected(units, float(units) if worth is None else worth)
+
+
 # --- What it takes
 
 
@@ -498,7 +564,7 @@ def _with_runs(
     rule: Rule,
     relative: Sequence[float],
     days: Sequence[int],
-    counts: Mapping[str, int],
+    collected: Mapping[str, Collected],
     is_primary: bool,
 ) -> Plan:
     runs: list[PlannedRun] = []
@@ -508,10 +574,19 @@ def _with_runs(
     for variant in _running(shares, control) if shares[control] > 0.0 else []:
         pair = (shares[control], shares[variant])
         rate = (plan.units_a_day or 0.0) * sum(pair) / total
-        reader = _Arms(variant, pair, rate, total / sum(pair), rule, plan.power, plan.treatments)
+        reader = _Arms(
+            variant=variant,
+            shares=pair,
+            units_a_day=rate,
+            all_to_own=total / sum(pair),
+            rule=rule,
+            power=plan.power,
+            tests=plan.treatments,
+            collected=collected[variant],
+        )
         own = reader.runs(outlook, guarded if is_primary else None, correlation, relative)
         runs += own
-        detectable += reader.detectable(outlook, counts[control] + counts[variant], days)
+        detectable += reader.detectable(outlook, days)
         guardrails += reader.guardrails(guarded, own)
     return msgspec.structs.replace(
         plan,
@@ -526,7 +601,7 @@ def _with_runs(
 @dataclass(frozen=True, slots=True)
 class _Arms:
     """A variant beside the control: their shares and new units a day, how many times as many units
-    all variants have, and the rule by which they are called."""
+    all variants have, the rule by which they are called, and the units that there are."""
 
     variant: str
     shares: tuple[float, float]
@@ -535,9 +610,15 @@ class _Arms:
     rule: Rule
     power: float
     tests: int
+    collected: Collected
 
     def days(self, units: int | None) -> float | None:
         return None if units is None or self.units_a_day <= 0.0 else units / self.units_a_day
+
+    def days_left(self, units: int | None) -> float | None:
+        """The days from now until there is as much as so many units would tell."""
+        days = self.days(units)
+        return None if days is None else max(0.0, days - self.collected.worth / self.units_a_day)
 
     def all_units(self, units: int | None) -> int | None:
         return None if units is None else round(units * self.all_to_own)
@@ -553,12 +634,15 @@ class _Arms:
         runs = []
         for lift in relative:
             aim = outlook.lift(lift, self.shares, self.tests)
-            units = None if aim is None else units_for(aim, self.rule, self.power)
-            ship = units
+            units = self._call(aim)
+            left = self._call(aim, self.collected.beside)
+            ship, ship_left = units, left
             if guarded is None or aim is None or units is None:
-                ship = None
+                ship = ship_left = None
             elif guarded:
-                ship = self._ship(aim, lift, guarded, correlation)
+                aims = self._aims(aim, lift, guarded, correlation)
+                ship = self._all(aims)
+                ship_left = self._all(aims, self.collected.beside)
             runs.append(
                 PlannedRun(
                     variant=self.variant,
@@ -568,15 +652,21 @@ class _Arms:
                     all_units=self.all_units(units),
                     ship_units=ship,
                     ship_days=self.days(ship),
+                    days_left=self.days_left(left),
+                    ship_days_left=self.days_left(ship_left),
                 )
             )
         return runs
 
-    def _ship(
+    def _call(self, aim: Aim | None, beside: float = 0.0) -> int | None:
+        """Units until the aim is called; `beside` as for `units_for`."""
+        return None if aim is None else units_for(aim, self.rule, self.power, beside=beside)
+
+    def _aims(
         self, aim: Aim, lift: float, guarded: Sequence[Guarded], correlation: Floats | None
-    ) -> int | None:
-        """Units until the call and all guardrails are there at one look; None where one of them
-        never is."""
+    ) -> tuple[list[Aim], Floats] | None:
+        """The call and all guardrails, with how they go together; None where one of them never is
+        shown."""
         aims, signs = [aim], [1.0 if lift > 0.0 else -1.0]
         for g in guarded:
             if g.outlook is None:
@@ -584,20 +674,33 @@ class _Arms:
             aims.append(g.outlook.harmless(g.margin, g.better, self.shares))
             signs.append(1.0 if g.better == "higher" else -1.0)
         matrix = np.eye(len(aims)) if correlation is None else correlation
-        return units_for_all(aims, matrix * np.outer(signs, signs), self.rule, self.power)
+        return aims, matrix * np.outer(signs, signs)
 
-    def detectable(self, outlook: Outlook, now: int, days: Sequence[int]) -> list[Detectable]:
+    def _all(self, together: tuple[list[Aim], Floats] | None, beside: float = 0.0) -> int | None:
+        """Units until all of them are there at one look."""
+        if together is None:
+            return None
+        return units_for_all(*together, self.rule, self.power, beside=beside)
+
+    def detectable(self, outlook: Outlook, days: Sequence[int]) -> list[Detectable]:
         """The least lifts that will show."""
         lines = []
         for day in days:
             # Without traffic only today can be spoken of.
             if day > 0 and self.units_a_day <= 0.0:
                 continue
-            units = round(now + self.units_a_day * day)
+            more = self.units_a_day * day
             least = detectable_effect(
-                outlook.sd, units, self.rule, shares=self.shares, power=self.power, tests=self.tests
+                outlook.sd,
+                self.collected.worth + more,
+                self.rule,
+                shares=self.shares,
+                power=self.power,
+                tests=self.tests,
+                beside=self.collected.beside,
             )
             relative = None if least is None else least / abs(outlook.baseline)
+            units = round(self.collected.units + more)
             lines.append(Detectable(variant=self.variant, days=day, units=units, relative=relative))
         return lines
 
@@ -610,10 +713,10 @@ class _Arms:
         by_then = None if least is None else least.units
         lines = []
         for g in guarded:
-            units, reachable = None, None
+            units, left, reachable = None, None, None
             if g.outlook is not None:
                 aim = g.outlook.harmless(g.margin, g.better, self.shares)
-                units = units_for(aim, self.rule, self.power)
+                units, left = self._call(aim), self._call(aim, self.collected.beside)
                 reachable = self._reachable(g.margin, g.outlook, by_then)
             lines.append(
                 PlannedGuardrail(
@@ -625,6 +728,7 @@ class _Arms:
                     days=self.days(units),
                     all_units=self.all_units(units),
                     reachable=reachable,
+                    days_left=self.days_left(left),
                     reason=g.reason,
                 )
             )

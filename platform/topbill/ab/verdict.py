@@ -23,7 +23,7 @@ from topbill.ab.core.effect import (
 )
 from topbill.ab.core.rates import RatePair
 from topbill.ab.phases import Phase, shares_changed
-from topbill.ab.power.runtime import days_to_decision
+from topbill.ab.power.runtime import Progress, days_to_decision
 from topbill.ab.results import (
     Call,
     Comparison,
@@ -135,6 +135,7 @@ def guardrail(
     margin: Margin,
     better: Literal["higher", "lower"] = "higher",
     units_a_day: float = 0.0,
+    worth: float | None = None,
 ) -> GuardrailResult:
     """Judge one variant on one guardrail: is it shown to be worse by no more than its margin?
 
@@ -142,7 +143,7 @@ def guardrail(
     better), with an absolute one t − c + m (or c + m − t): positive when the variant is worse by
     less than m. No division, so the control's noise is in and a control near zero is no problem.
     "not_worse" when its whole interval is positive, "worse" when it is negative, else "undecided".
-    `units_a_day` are the new units of both arms.
+    `units_a_day` are the new units of both arms, `worth` as in `Progress`.
     """
     t, c = pair.treated, pair.control
     effect = effect_of(metric, variant, pair, rule)
@@ -161,7 +162,7 @@ def guardrail(
         room, se = _room(t, c, margin, better)
         status, p_value = _status(t, c, room, se, rule)
         if status == "undecided":
-            days = days_to_decision(room, se, t.n + c.n, units_a_day, rule)
+            days = days_to_decision(Progress(room, se, t.n + c.n, units_a_day, worth), rule)
     else:
         status, p_value = _status_of_rates(rates, rule, margin, better)
     result = replace(result, status=status, p_value=p_value, days_to_decision=days)

@@ -270,6 +270,123 @@ def test_first_exposure_undoes_what_returners_drew_again() -> None:
     assert table.reason[0] != "crossover_units"
 
 
+# --- Plans, and days to go
+
+
+def days_of(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows with moments in place of numbers of days, each unit's at a time of its own."""
+    within = np.arange(len(rows)) % 1_000 / 1_000
+    moments = pd.Timestamp("2026-03-01") + pd.to_timedelta(rows.phase * 10 + within * 10, unit="D")
+    return rows.assign(day=moments)
+
+
+def since(phases: Sequence[Shares], traffic: Sequence[float]) -> ab.Design:
+    """Phases of ten days each."""
+    starts = [f"2026-03-{1 + 10 * number:02}T00:00:00Z" for number in range(len(phases))]
+    made = []
+    for shares, begins, ends, part in zip(
+        phases, starts, [*starts[1:], None], traffic, strict=True
+    ):
+        made.append(ab.Phase(shares=shares, control="c", since=begins, until=ends, traffic=part))
+    return msgspec.structs.replace(design(phases), phases=tuple(made))
+
+
+def test_a_plan_is_by_the_shares_in_force_and_counts_the_rest_for_what_it_tells() -> None:
+    phases = [MOSTLY_C, HALVES]
+    units = (8_000, 2_000)
+    rows = world(np.random.default_rng(21), phases, units, base=(10.0,))
+    plan = ab.plan(
+        days_of(rows), since(phases, [1.0, 1.0]), phase="phase", method="fixed", relative=[0.005]
+    )
+    (run,) = plan.runtimes
+    count = rows.groupby(["phase", "variant"]).size()
+    information = sum(
+        count[p, "t"] * count[p, "c"] / (count[p, "t"] + count[p, "c"]) for p in (0, 1)
+    )
+    # At halves N units tell N/4: 10,000 units tell as much as some 3,500 of them.
+    worth = 4.0 * information
+    assert 3_000 < worth < 4_000
+    assert plan.units_a_day == pytest.approx(10_000 / 20, rel=0.01)
+    needed = 4.0 * (1.959964 + 0.841621) ** 2 * plan.sd**2 / (0.005 * plan.baseline) ** 2
+    assert run.units == pytest.approx(needed, rel=2e-3)
+    assert run.days == pytest.approx(run.units / plan.units_a_day)
+    assert run.days_left == pytest.approx((run.units - worth) / plan.units_a_day)
+    now = plan.detectable[0]
+    assert (now.days, now.units) == (0, 10_000)
+    se = plan.sd / np.sqrt(information)
+    assert now.relative == pytest.approx((1.959964 + 0.841621) * se / plan.baseline, rel=2e-3)
+    # What the analysis makes of the same rows has that standard error.
+    (effect,) = analysed(rows, phases).comparisons
+    assert effect.se == pytest.approx(se, rel=0.03)
+
+
+def test_days_to_go_are_those_after_which_the_difference_would_be_called() -> None:
+    """Phases are added at today's shares until the very analysis calls: it takes as many units as
+    was said."""
+    phases = [MOSTLY_C, HALVES]
+    # The same outcomes over and over: a difference that stays as it is, and its spread too.
+    effect, spread = 0.05, np.tile([-1.0, 1.0], 20_000)
+
+    def called_after(more: int) -> ab.Comparison:
+        counts = {(0, "c"): 7_600, (0, "t"): 400, (1, "c"): 1_000 + more // 2}
+        counts[1, "t"] = 1_000 + more // 2
+        parts = []
+        for (phase, variant), n in counts.items():
+            y = spread[:n] + effect * (variant == "t")
+            parts.append(pd.DataFrame({"phase": phase, "variant": variant, "y": y}))
+        rows = pd.concat(parts, ignore_index=True)
+        rows["unit"] = np.arange(len(rows))
+        rows["place"] = rows.groupby("phase").cumcount() / rows.groupby("phase").unit.transform(
+            "size"
+        )
+        days = pd.to_timedelta(10.0 * (rows.phase + rows.place), unit="D")
+        rows["day"] = pd.Timestamp("2026-03-01") + days
+        table = since(phases, [1.0, 1.0])
+        (row,) = ab.analyse(rows, table, phase="phase", method="sequential").comparisons
+        return row
+
+    first = called_after(0)
+    assert first.call == "no_call"
+    assert first.days_to_decision is not None
+    a_day = 10_000 / 20
+    needed = round(first.days_to_decision * a_day)
+    assert called_after(round(0.98 * needed)).call == "no_call"
+    assert called_after(round(1.02 * needed)).call == "better"
+
+
+def test_traffic_to_come_is_that_in_force() -> None:
+    # A tenth of the traffic for ten days, then all of it: ten times as many a day.
+    phases = [HALVES, HALVES]
+    rows = days_of(world(np.random.default_rng(22), phases, (500, 5_000), base=(10.0,)))
+    of_traffic = since(phases, [0.1, 1.0])
+    plan = ab.plan(rows, of_traffic, phase="phase")
+    assert plan.units_a_day == pytest.approx(500.0, rel=0.01)
+    assert ab.plan(rows, since(phases, [1.0, 1.0]), phase="phase").units_a_day == pytest.approx(
+        275.0, rel=0.01
+    )
+
+
+def test_what_is_over_has_no_days_to_go() -> None:
+    phases = [HALVES, {"c": 0.0, "t": 1.0}]
+    rows = days_of(world(np.random.default_rng(23), phases, (2_000, 2_000), base=(10.0,)))
+    plan = ab.plan(rows, since(phases, [1.0, 1.0]), phase="phase")
+    assert plan.units_a_day is None
+    assert plan.units == 2_000
+    assert {run.days_left for run in plan.runtimes} == {None}
+
+
+def test_a_variant_that_gets_nobody_any_more_has_no_days_to_go() -> None:
+    three = {"c": 0.4, "t": 0.3, "u": 0.3}
+    phases = [three, {"c": 0.5, "t": 0.5, "u": 0.0}]
+    rows = days_of(world(np.random.default_rng(24), phases, (3_000, 2_000), base=(10.0,)))
+    by_name = {
+        c.variant: c for c in ab.analyse(rows, since(phases, [1.0, 1.0]), phase="phase").comparisons
+    }
+    assert by_name["u"].days_to_decision is None
+    plan = ab.plan(rows, since(phases, [1.0, 1.0]), phase="phase")
+    assert {run.variant for run in plan.runtimes} == {"t"}
+
+
 # --- What cannot be meant
 
 

@@ -79,14 +79,14 @@ def test_days_follow_from_traffic() -> None:
 
 
 def test_days_to_decision_shrink_as_data_comes_and_end_at_zero() -> None:
-    open_ = days_to_decision(0.02, 0.01, 1_000, 100.0, SEQUENTIAL)
+    open_ = days_to_decision(Progress(0.02, 0.01, 1_000, 100.0), SEQUENTIAL)
     assert open_ is not None
     assert open_ > 0.0
-    later = days_to_decision(0.02, 0.01 / 2**0.5, 2_000, 100.0, SEQUENTIAL)
+    later = days_to_decision(Progress(0.02, 0.01 / 2**0.5, 2_000, 100.0), SEQUENTIAL)
     assert later == pytest.approx(open_ - 10.0, abs=0.1)
-    assert days_to_decision(0.2, 0.01, 1_000, 100.0, SEQUENTIAL) == 0.0
-    assert days_to_decision(1e-9, 0.01, 1_000, 100.0, SEQUENTIAL) is None
-    assert days_to_decision(0.02, 0.01, 1_000, 0.0, SEQUENTIAL) is None
+    assert days_to_decision(Progress(0.2, 0.01, 1_000, 100.0), SEQUENTIAL) == 0.0
+    assert days_to_decision(Progress(1e-9, 0.01, 1_000, 100.0), SEQUENTIAL) is None
+    assert days_to_decision(Progress(0.02, 0.01, 1_000, 0.0), SEQUENTIAL) is None
 
 
 def test_plans_that_cannot_be_meant_are_refused() -> None:
@@ -138,10 +138,10 @@ def test_who_waits_for_holm_waits_for_the_surer_ones() -> None:
     surest, second, hopeless = (Progress(d, 0.01, 1_000, 100.0) for d in (0.03, 0.02, 1e-9))
     days = days_by_holm([second, surest, hopeless], FIXED)
     # The surest of three, then the surer of two.
-    assert days[1] == days_to_decision(*surest, FIXED, tests=3) == 0.0
-    assert days[0] == days_to_decision(*second, FIXED, tests=2)
+    assert days[1] == days_to_decision(surest, FIXED, tests=3) == 0.0
+    assert days[0] == days_to_decision(second, FIXED, tests=2)
     assert days[2] is None
-    assert days_by_holm([second], FIXED) == [days_to_decision(*second, FIXED)]
+    assert days_by_holm([second], FIXED) == [days_to_decision(second, FIXED)]
     # Nobody comes before one that is never called.
     slow = surest._replace(units_a_day=0.0)
     assert days_by_holm([slow, second], FIXED) == [None, None]

@@ -150,7 +150,7 @@ def test_a_new_key_with_another_value_is_something_that_the_file_says() -> None:
 
 
 def test_a_default_that_is_written_out_alters_no_fingerprint(tmp_path: Path) -> None:
-    written = yaml.safe_load((ROOT / "tests/data/experiments/midnight-run.yaml").read_text())
+    written = dict(as_it_was("tests/data/experiments/midnight-run.yaml").raw)
     written |= {"holdout": "0%", "slots": 1, "feedback": "item", "refit": "never"}
     written["variants"]["thompson"] |= {"min_probability": "0%", "samples": 128, "training": "own"}
     written["metrics"]["play"] |= {"cap": 1, "better": "higher"}

@@ -651,7 +651,7 @@ def test_the_learning_fingerprint_changes_only_with_what_learning_depends_on(
     for old, new in [
         ("discovery", "homepage"),
         ("running", "paused"),
-        ("margin: 2%", "margin: 3%"),
+        ("margin: 10%", "margin: 3%"),
         ("min_probability: 2%", "min_probability: 3%"),
     ]:
         assert load(file(sample.replace(old, new))).learning_fingerprint == first
@@ -1010,7 +1010,7 @@ def test_a_guardrail_may_say_which_direction_of_its_metric_is_good(file: File, b
 def test_a_margin_is_relative_or_in_points(
     sample: str, file: File, written: str, margin: float, unit: str
 ) -> None:
-    (guardrail,) = load(file(sample.replace("margin: 2%", f"margin: {written}"))).guardrails
+    (guardrail,) = load(file(sample.replace("margin: 10%", f"margin: {written}"))).guardrails
     assert (guardrail.margin, guardrail.margin_unit) == (margin, unit)
 
 
@@ -1037,7 +1037,7 @@ def test_a_margin_of_a_number_may_be_in_its_own_unit(file: File) -> None:
 def test_a_margin_that_cannot_be_meant_says_what_one_is(
     sample: str, file: File, written: str, expected: str
 ) -> None:
-    (problem,) = problems(file(sample.replace("margin: 2%", f"margin: {written}")))
+    (problem,) = problems(file(sample.replace("margin: 10%", f"margin: {written}")))
     assert problem.startswith("guardrails[0].margin")
     assert expected in problem
 

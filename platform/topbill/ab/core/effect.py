@@ -93,7 +93,9 @@ class Pair:
     one. `remark` is a reason that leaves the numbers standing. `rates` are the counts (variant,
     control) where both values are shares of independent units, unadjusted. `bounds` are the least
     and the largest value that there can be, None where nothing bounds them. `is_proportion` says
-    that the values are shares of rows or units."""
+    that the values are shares of rows or units. `information` is Σ n·n_control / (n + n_control)
+    over strata of shares, to which the difference's precision is in proportion; None where shares
+    were one throughout."""
 
     treated: ArmEstimate | None
     control: ArmEstimate | None
@@ -105,6 +107,7 @@ class Pair:
     rates: tuple[Rate, Rate] | None = None
     bounds: tuple[float, float] | None = None
     is_proportion: bool = False
+    information: float | None = None
 
 
 Strata = list[tuple[ArmMoments, ArmMoments]]
@@ -161,6 +164,9 @@ def estimate_pair(
         # The metric itself, or made of it: what is left is rounding, not a difference.
         pair = estimate_pair(terms.unadjusted(), treated, control, phases=phases)
         return dataclasses.replace(pair, remark=reasons.COVARIATE_IS_METRIC)
+    information = None
+    if phases:
+        information = sum(information_of(a.n, b.n) for a, b in strata or [(t, c)])
     return Pair(
         one,
         other,
@@ -171,7 +177,14 @@ def estimate_pair(
         rates=rates,
         bounds=RATE if is_proportion else None,
         is_proportion=is_proportion,
+        information=information,
     )
+
+
+def information_of(n: float, n_control: float) -> float:
+    """How precise the difference of two arms of so many units is, in proportion."""
+    whole = n + n_control
+    return n * n_control / whole if whole else 0.0
 
 
 def pooled_pair(pairs: Sequence[Pair], sizes: Sequence[tuple[float, float]] | None = None) -> Pair:
@@ -179,19 +192,21 @@ def pooled_pair(pairs: Sequence[Pair], sizes: Sequence[tuple[float, float]] | No
     with `sizes`, those of each pair's arms in what the values are means over; the first reason
     where none of them can be read."""
     ones, others, weights = [], [], []
+    information = 0.0
     for pair, (n, m) in zip(pairs, sizes or [(p.n, p.n_control) for p in pairs], strict=True):
         if pair.reason or min(pair.n, pair.n_control) < THIN:
             continue
         if pair.treated is not None and pair.control is not None:
             ones.append(pair.treated)
             others.append(pair.control)
-            weights.append(n * m / (n + m))
+            weights.append(information_of(n, m))
+            information += information_of(pair.n, pair.n_control)
     if not weights:
         unread = [p for p in pairs if p.reason]
         return unread[0] if unread else Pair(None, None, reasons.THIN_STRATA, 0, 0)
     shares = np.array(weights) / sum(weights)
     one, other = _weighted(ones, shares), _weighted(others, shares)
-    return Pair(one, other, reasons.OK, one.n, other.n)
+    return Pair(one, other, reasons.OK, one.n, other.n, information=information)
 
 
 def by_stratum(arms: Mapping[Any, ArmMoments], strata: Mapping[int, int]) -> dict[Any, ArmMoments]:

@@ -160,21 +160,28 @@ class UnitRows:
             return f"CAST(CAST({local_sql(value, self.zone)} AS DATE) AS VARCHAR)"
         return f"CAST({value} AS VARCHAR)"
 
+    def span(self) -> tuple[float, float]:
+        """When the first row was and the last, in days of one count (of moments: since 1970); equal
+        where nothing says when rows were."""
+        if self.time is None:
+            return 0.0, 0.0
+        time, variant = identifier(self.time), identifier(self.variant)
+        day = f"epoch_us({time}) / 86400e6" if self.is_moment else self._day_number()
+        days = (
+            f"SELECT {day} AS day FROM unit_rows WHERE {variant} IS NOT NULL AND {time} IS NOT NULL"  # noqa: S608  (identifiers are quoted)
+        )
+        query = f"SELECT min(day), max(day) FROM ({days})"  # noqa: S608  (our own query)
+        first, last = self.ask(query)[0]
+        return float(first or 0.0), float(last or 0.0)
+
     def elapsed_days(self) -> float:
         """How many days passed from the first row to the last; 0 where less than a whole one did,
         or nothing says when rows were.
 
         Of days without a time, the first and the last count as whole, unless they are one.
         """
-        if self.time is None:
-            return 0.0
-        time, variant = identifier(self.time), identifier(self.variant)
-        day = f"epoch_us({time}) / 86400e6" if self.is_moment else self._day_number()
-        days = (
-            f"SELECT {day} AS day FROM unit_rows WHERE {variant} IS NOT NULL AND {time} IS NOT NULL"  # noqa: S608  (identifiers are quoted)
-        )
-        query = f"SELECT max(day) - min(day) FROM ({days})"  # noqa: S608  (our own query)
-        passed = float(self.ask(query)[0][0] or 0.0)
+        first, last = self.span()
+        passed = last - first
         if passed < 1.0:
             return 0.0
         return passed if self.is_moment else passed + 1.0

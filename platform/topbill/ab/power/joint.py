@@ -9,7 +9,7 @@ import numpy as np
 from scipy.stats import qmc
 
 from topbill.ab.core.effect import Rule
-from topbill.ab.power.runtime import Aim, units_for
+from topbill.ab.power.runtime import Aim, looked_at, units_for
 from topbill.domain.records import Floats
 
 _DRAWS = 2**13
@@ -17,18 +17,24 @@ _DRAWS = 2**13
 
 
 def units_for_all(
-    aims: Sequence[Aim], correlation: Floats, rule: Rule, power: float = 0.8
+    aims: Sequence[Aim],
+    correlation: Floats,
+    rule: Rule,
+    power: float = 0.8,
+    *,
+    beside: float = 0.0,
 ) -> int | None:
     """Units of both arms together until all `aims` are called at one look with probability `power`;
     None where no number would do.
 
     `correlation` (k, k) says how the aims' metrics go together within a unit, in the directions
     that the aims look. The first aim is called as one of its `tests`; each of the others stands for
-    itself.
+    itself. `beside` as for `units_for`.
     """
-    least = [units_for(aim, rule, power) for aim in aims]
+    least = [units_for(aim, rule, power, beside=beside) for aim in aims]
     # If each fails with (1 − power)/k at most, all are there with `power` (Bonferroni).
-    most = [units_for(aim, rule, 1.0 - (1.0 - power) / len(aims)) for aim in aims]
+    surer = 1.0 - (1.0 - power) / len(aims)
+    most = [units_for(aim, rule, surer, beside=beside) for aim in aims]
     if len(aims) == 1:
         return least[0]
     low, high = _largest(least), _largest(most)
@@ -39,7 +45,7 @@ def units_for_all(
     # enough.
     while low < high:
         middle = (low + high) // 2
-        if _chance(aims, draws, rule, middle) >= power:
+        if _chance(aims, draws, rule, middle, beside) >= power:
             high = middle
         else:
             low = middle + 1
@@ -79,10 +85,10 @@ def _draws(correlation: Floats) -> Floats:
     return np.asarray(independent.random(_DRAWS) @ root.T, dtype=np.float64)
 
 
-def _chance(aims: Sequence[Aim], draws: Floats, rule: Rule, units: int) -> float:
+def _chance(aims: Sequence[Aim], draws: Floats, rule: Rule, units: int, beside: float) -> float:
     """The chance that all aims are called at that many units."""
     there = np.ones(len(draws), dtype=bool)
     for aim, z in zip(aims, draws.T, strict=True):
         drift = aim.room * sqrt(units) / aim.spread if aim.spread > 0.0 else inf
-        there &= z + drift > rule.call_reach(units, inf, aim.tests)
+        there &= z + drift > rule.call_reach(looked_at(units, beside), inf, aim.tests)
     return float(there.mean())

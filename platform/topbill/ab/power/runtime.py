@@ -104,14 +104,15 @@ class Aim:
         return 1.0 if drift > float(stats.t.isf(alpha / 2.0, df)) else 0.0
 
 
-def units_for(aim: Aim, rule: Rule, power: float = 0.8) -> int | None:
+def units_for(aim: Aim, rule: Rule, power: float = 0.8, *, beside: float = 0.0) -> int | None:
     """Units of both arms together until the aim is called with probability `power`; None where no
     number would do.
 
     At the planned look of method "fixed" this is the sample size of Welch's t (statsmodels). With
     "group-sequential" a call at any of the rule's looks counts, the last being planned for. With
     "sequential" it is the N whose look alone has that power, an upper bound: who looks earlier may
-    have called earlier.
+    have called earlier. Its intervals widen with all units that there are: `beside` says how many
+    these are more than what they tell counts for (see `Progress`).
 
     Raises:
         BadRequest: unless 0 < power < 1.
@@ -124,7 +125,7 @@ def units_for(aim: Aim, rule: Rule, power: float = 0.8) -> int | None:
         return ceil(aim.least_units)
     if rule.method == "sequential":
         z_power = float(stats.norm.isf(1.0 - power))
-        least = _least_units(room, aim.spread, rule, aim.tests, z_power)
+        least = _least_units(room, aim.spread, rule, aim.tests, z_power, beside)
         return None if least is None else max(ceil(aim.least_units), least)
     units = (_drift(rule, aim.tests, power) * aim.spread / room) ** 2
     if units > 1e13:
@@ -191,15 +192,16 @@ def runtime(
 
 def detectable_effect(
     sd: float,
-    units: int,
+    units: float,
     rule: Rule,
     *,
     shares: tuple[float, float] = (0.5, 0.5),
     power: float = 0.8,
     tests: int = 1,
+    beside: float = 0.0,
 ) -> float | None:
     """The least true difference that `units` (both arms) show with probability `power`; None below
-    two units in the smaller arm.
+    two units in the smaller arm. `beside` as for `units_for`.
     """
     if min(shares) <= 0.0:
         return None
@@ -208,7 +210,8 @@ def detectable_effect(
         return None
     if rule.method == "sequential":
         # The interval must leave zero out although the estimate falls short by z of the power.
-        drift = rule.call_reach(units, inf, tests) - float(stats.norm.isf(power))
+        reach = rule.call_reach(looked_at(units, beside), inf, tests)
+        drift = reach - float(stats.norm.isf(power))
     else:
         drift = _drift(rule, tests, power)
     effect = drift * aim.spread / sqrt(units)
@@ -225,32 +228,45 @@ def detectable_effect(
     return float(effect * 10.0**log_factor)
 
 
-def days_to_decision(
-    difference: float, se: float, units: int, units_a_day: float, rule: Rule, tests: int = 1
-) -> float | None:
+class Progress(NamedTuple):
+    """How far one treatment's comparison is.
+
+    Attributes:
+        difference: Between the two arms, so far.
+        se: Its standard error.
+        units: Those of both arms.
+        units_a_day: The new ones of both arms.
+        worth: How many units, split as those to come will be, would tell as much as those that
+            there are; None where they were split so. Of a phase in which one arm got 5% many units
+            tell little.
+    """
+
+    difference: float
+    se: float
+    units: int
+    units_a_day: float
+    worth: float | None = None
+
+
+def days_to_decision(progress: Progress, rule: Rule, tests: int = 1) -> float | None:
     """Days until a difference is called if it stays as it is, being one of `tests`; 0 when it is
     already.
 
     None without traffic, or when ten years would not do. It extrapolates one noisy number: a plan,
     not a promise.
     """
+    difference, se, units, units_a_day, worth = progress
+    if worth is None:
+        worth = float(units)
     if units < 4 or se <= 0.0 or units_a_day <= 0.0:
         return None
-    needed = _least_units(abs(difference), se * sqrt(units), rule, tests, 0.0)
+    # Variance falls as what units are worth grows; what is collected keeps its own.
+    spread = se * sqrt(worth)
+    needed = _least_units(abs(difference), spread, rule, tests, 0.0, units - worth)
     if needed is None:
         return None
-    days = max(0.0, (needed - units) / units_a_day)
+    days = max(0.0, (needed - worth) / units_a_day)
     return days if days <= 3_650.0 else None
-
-
-class Progress(NamedTuple):
-    """How far one treatment's comparison is: its difference, the standard error, the units of both
-    arms and their new units a day."""
-
-    difference: float
-    se: float
-    units: int
-    units_a_day: float
 
 
 def days_by_holm(treatments: Sequence[Progress], rule: Rule) -> list[float | None]:
@@ -263,7 +279,7 @@ def days_by_holm(treatments: Sequence[Progress], rule: Rule) -> list[float | Non
     days: list[float | None] = [None] * len(treatments)
     earliest: float | None = 0.0
     for rank, i in enumerate(order):
-        own = days_to_decision(*treatments[i], rule, tests=len(order) - rank)
+        own = days_to_decision(treatments[i], rule, tests=len(order) - rank)
         # Whoever waits for one that is never called is never called.
         earliest = None if own is None or earliest is None else max(own, earliest)
         days[i] = earliest
@@ -293,13 +309,14 @@ def _drift(rule: Rule, tests: int, power: float) -> float:
 
 
 def _least_units(
-    effect: float, spread: float, rule: Rule, tests: int, z_power: float
+    effect: float, spread: float, rule: Rule, tests: int, z_power: float, beside: float = 0.0
 ) -> int | None:
-    """The least N with effect ≥ (reach(N) + z_power) · spread/√N."""
+    """The least N with effect ≥ (reach(N + beside) + z_power) · spread/√N."""
 
     def missing(log_n: float) -> float:
         n = 10.0**log_n
-        return (rule.call_reach(round(n), inf, tests) + z_power) * spread / sqrt(n) - effect
+        reach = rule.call_reach(looked_at(n, beside), inf, tests)
+        return (reach + z_power) * spread / sqrt(n) - effect
 
     # The root is sought in log₁₀ N, over which the reach changes evenly: from 5 units to 10¹³.
     least, most = 0.7, 13.0
@@ -312,3 +329,8 @@ def _least_units(
     root = float(brentq(missing, least, most, xtol=1e-10))
     # What the solver's tolerance added must not cost a whole unit.
     return ceil(float(10.0**root) - 1e-6)
+
+
+def looked_at(units: float, beside: float) -> int:
+    """How many units there are where so many are worth what all tell."""
+    return max(4, round(units + beside))

@@ -435,9 +435,11 @@ class AnalysisRows:
         looks: Sequence[float],
     ) -> ab.Plan:
         """How long the experiment must run, see `ab.plan`."""
+        timeline = self.timeline
         return ab.plan(
             self._database.connection.table(_TABLE),
-            self._tables.design(),
+            msgspec.structs.replace(self._tables.design(), phases=timeline.phases),
+            phase=PHASE if timeline.is_several else None,
             unit=UNIT,
             variant=VARIANT,
             day=MOMENT,

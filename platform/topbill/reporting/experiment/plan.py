@@ -111,9 +111,9 @@ def render_plan(plan: ab.Plan, console: Console) -> None:
         f"{looking.get(plan.method, '')}{_holm(plan)}",
         highlight=False,
     )
-    console.print(_needs(plan.runtimes))
+    console.print(_needs(plan.runtimes, is_ahead))
     if plan.guardrails:
-        console.print(_guards(plan.guardrails))
+        console.print(_guards(plan.guardrails, is_ahead))
     if plan.detectable:
         console.print(_shows(plan.detectable))
     console.print(
@@ -142,11 +142,13 @@ def _holm(plan: ab.Plan) -> str:
     return f";\nthe first of {plan.treatments} treatments is called at {first} (Holm)"
 
 
-def _needs(runtimes: Sequence[ab.PlannedRun]) -> Table:
+def _needs(runtimes: Sequence[ab.PlannedRun], is_ahead: bool) -> Table:
     # Where guardrails take longer than the call, both are told.
     ships = any(run.ship_units != run.units for run in runtimes if run.ship_units is not None)
     to_ship = ("to ship", "days") if ships else ()
-    table = _table("What a lift needs", ("variant", "lift", "units", "days", *to_ship))
+    # Before launch nothing is there yet: all days are still to go.
+    to_go = () if is_ahead else ("to go",)
+    table = _table("What a lift needs", ("variant", "lift", "units", "days", *to_ship, *to_go))
     for variant, runs in groupby(runtimes, key=lambda run: run.variant):
         # A variant's name stands once, above its lifts.
         for i, run in enumerate(runs):
@@ -158,24 +160,31 @@ def _needs(runtimes: Sequence[ab.PlannedRun]) -> Table:
             ]
             if ships:
                 row += [_units(run.ship_units), _days(run.ship_days)]
+            if not is_ahead:
+                row.append(_days_left(run.ship_days_left if ships else run.days_left))
             table.add_row(*row)
         table.add_section()
     return table
 
 
-def _guards(guardrails: Sequence[ab.PlannedGuardrail]) -> Table:
+def _guards(guardrails: Sequence[ab.PlannedGuardrail], is_ahead: bool) -> Table:
+    to_go = () if is_ahead else ("to go",)
     table = _table(
-        "Until a guardrail is known to be kept", ("variant", "guardrail", "margin", "units", "days")
+        "Until a guardrail is known to be kept",
+        ("variant", "guardrail", "margin", "units", "days", *to_go),
     )
     for variant, lines in groupby(guardrails, key=lambda line: line.variant):
         for i, line in enumerate(lines):
-            table.add_row(
+            row = [
                 "" if i else escape(variant),
                 escape(line.metric),
                 str(Margin(line.margin, line.margin_unit)),
                 _units(line.units),
                 _days(line.days),
-            )
+            ]
+            if not is_ahead:
+                row.append(_days_left(line.days_left))
+            table.add_row(*row)
         table.add_section()
     return table
 
@@ -231,6 +240,10 @@ def _days(days: float | None) -> str:
     if days > _TEN_YEARS:
         return "over 10 years"
     return f"{days:,.0f}" if days >= 1.0 else "less than 1"
+
+
+def _days_left(days: float | None) -> str:
+    return "0" if days == 0.0 else _days(days)
 
 
 def _table(title: str, headings: tuple[str, ...]) -> Table:
