@@ -20,6 +20,7 @@ from topbill.domain.errors import BadRequest
 from topbill.domain.records import Decision, Placement, RewardEvent
 from topbill.engine.compiled import CompiledExperiment
 from topbill.lake import Lake
+from topbill.reporting.experiment.plan import plan
 from topbill.reporting.experiment.wording import standing
 from topbill.reporting.queries import action_values, series
 from topbill.spec import Experiment, from_audit
@@ -515,3 +516,87 @@ def test_who_changed_variant_counts_for_the_first_on_the_curve_too(tmp_path: Pat
     expected = [fresh.relative, fresh.relative_low, fresh.relative_high]
     got = [last.relative, last.relative_low, last.relative_high]
     assert got == pytest.approx(expected, rel=5e-3)
+
+
+# --- The holdout
+
+
+def held(experiment: Experiment, units: Sequence[int]) -> int:
+    """How many of the units the engine holds out."""
+    compiled = CompiledExperiment(experiment)
+    return sum(compiled.assign(f"u{unit}")[1] == "holdout" for unit in units)
+
+
+def test_a_variant_beside_the_holdout_is_read_by_phase(tmp_path: Path) -> None:
+    # A hit comes out as `new` gets most units: pooled, it would beat the holdout by 20 points.
+    mostly_old = experiment({"old": 90, "new": 10}, holdout="20%")
+    mostly_new = experiment({"old": 10, "new": 90}, holdout="20%")
+    stages = [
+        Stage(mostly_old, range(3_000), rate=0.1),
+        Stage(mostly_new, range(3_000, 6_000), rate=0.6),
+    ]
+    record(tmp_path, stages, seed=2)
+    found = reporting.load_experiment_report("home", tmp_path, method="fixed").holdout
+    assert found is not None
+    assert found.units == held(mostly_old, range(6_000))
+    assert not found.sample_ratio.alarm
+    for line in found.each:
+        assert line.call == "no_call"
+        assert line.difference == pytest.approx(0.0, abs=0.08)
+    # The clicks of a unit that changed variant with the shares count for its first.
+    again = [*stages, Stage(mostly_old, range(3_000), rate=0.3)]
+    record(tmp_path / "again", again)
+    more = reporting.load_experiment_report("home", tmp_path / "again", method="fixed").holdout
+    assert more is not None
+    assert sum(line.n for line in more.each) == more.units_in_variants
+
+
+def test_a_part_has_its_holdout(tmp_path: Path) -> None:
+    a_fifth = experiment({"old": 50, "new": 50}, holdout="20%")
+    a_tenth = experiment({"old": 50, "new": 50}, holdout="10%")
+    first, second = range(600), range(600, 1_500)
+    record(tmp_path, [Stage(a_fifth, first, rate=0.3), Stage(a_tenth, second, rate=0.5)])
+    change = "2024-10-05"
+    whole = reporting.load_experiment_report("home", tmp_path).holdout
+    before = reporting.load_experiment_report("home", tmp_path, until=change).holdout
+    after = reporting.load_experiment_report("home", tmp_path, since=change).holdout
+    assert whole is not None
+    assert before is not None
+    assert after is not None
+    assert whole.excluded == {"earlier_shares": 600}
+    assert (before.share, before.units, before.decisions) == (
+        pytest.approx(0.2),
+        held(a_fifth, first),
+        held(a_fifth, first),
+    )
+    assert (after.share, after.units) == (pytest.approx(0.1), held(a_tenth, second))
+    assert before.excluded == after.excluded == {}
+    assert (before.units + before.units_in_variants, after.units + after.units_in_variants) == (
+        len(first),
+        len(second),
+    )
+    by_revision = reporting.load_experiment_report(
+        "home", tmp_path, revision=CompiledExperiment(a_fifth).revision
+    ).holdout
+    assert by_revision == before
+
+
+def test_topbill_power_plans_by_the_shares_in_force(tmp_path: Path) -> None:
+    mostly_old, halves = experiment({"old": 95, "new": 5}), experiment({"old": 50, "new": 50})
+    stages = [Stage(mostly_old, range(4_000), days=2), Stage(halves, range(4_000, 6_000), days=2)]
+    record(tmp_path, stages)
+    planned = plan("home", tmp_path, method="fixed", lifts=[0.05])
+    report = reporting.load_experiment_report("home", tmp_path, method="fixed")
+    (run,) = planned.runtimes
+    (now, *_) = planned.detectable
+    assert (planned.units, now.units) == (6_000, 6_000)
+    assert report.ab is not None
+    (line,) = report.ab.comparisons
+    assert line.se is not None
+    assert planned.baseline is not None
+    # 80% power at one look needs 2.8 of the standard errors that the report has.
+    assert now.relative == pytest.approx(2.802 * line.se / planned.baseline, rel=0.05)
+    assert run.days is not None
+    assert run.days_left is not None
+    # 6,000 units split evenly would have taken four days off.
+    assert run.days - 4.0 < run.days_left < run.days - 1.5

@@ -31,6 +31,7 @@ from topbill.reporting.experiment.covariates import (
     json_path,
     make_covariates,
 )
+from topbill.reporting.experiment.exclusion import Counted
 from topbill.reporting.experiment.model import MeanEstimate
 from topbill.reporting.experiment.phases import (
     EVERYTHING,
@@ -152,7 +153,7 @@ class AnalysisRows:
     A column for each metric and for the objective, NULL while a window is not over: what may still
     come is unknown, not zero. A column for each segment, a feature of the context. Units are hashed
     to 64 bits, which takes a quarter of the memory; two of a million collide once in 40 million.
-    `counted` is the SQL of the decisions to read, where they are not those of the record as it is.
+    `counted` says which decisions to read, where they are not those of the record as it is.
     """
 
     def __init__(
@@ -161,7 +162,7 @@ class AnalysisRows:
         tables: ExperimentTables,
         segments: Sequence[str] = (),
         excerpt: Excerpt = EVERYTHING,
-        counted: str | None = None,
+        counted: Counted | None = None,
     ) -> None:
         self._database = database
         self._tables = tables

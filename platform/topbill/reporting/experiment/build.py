@@ -100,12 +100,15 @@ def load_experiment_report(
             report = replace(report, novelty=rows.novelty(analysis, looks))
     if not excerpt.is_whole:
         sentence = f"This is a part of the record: {excerpt.described()}."
-        return replace(report, notes=[Note(code="part", sentence=sentence), *report.notes])
+        report = replace(report, notes=[Note(code="part", sentence=sentence), *report.notes])
     if rows.weighted or not report.health.reasons.get("holdout"):
         return report
     # A connection of its own, in which decisions are those of the holdout's readout.
     with open_database(data) as database:
-        return replace(report, holdout=holdout_readout(database, tables, method, looks))
+        readout = holdout_readout(
+            database, tables, method, looks, excerpt=excerpt, first_exposure=first_exposure
+        )
+        return replace(report, holdout=readout)
 
 
 def _checked_control(

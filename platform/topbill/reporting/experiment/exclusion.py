@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
@@ -24,13 +25,27 @@ from topbill.reporting.queries.database import (
 _EXCLUDED = "report_excluded"
 
 
+class Counted(NamedTuple):
+    """SQL of the decisions and the rewards that questions are about, in which every value is
+    quoted; None where they are the record's."""
+
+    decisions: str | None = None
+    rewards: str | None = None
+
+    def make_views(self, database: AnalyticsDatabase) -> None:
+        """Hide the record's by views of the connection's own."""
+        for name, query in zip(self._fields, self, strict=True):
+            if query is not None:
+                database.execute(f"CREATE OR REPLACE TEMP VIEW {name} AS {query}")
+
+
 def exclusion_of(spec: str) -> Exclusion:
     """What a file, as JSON text of the record, says under `exclude`."""
     return Exclusion.of(msgspec.json.decode(spec).get("exclude") or {})
 
 
-def counted_decisions(database: AnalyticsDatabase, key: str, spec: str) -> str | None:
-    """SQL for the record's decisions, in which those of units that the file (`spec`, JSON text)
+def counted_decisions(database: AnalyticsDatabase, key: str, spec: str) -> Counted | None:
+    """The record's decisions, in which those of units that the file (`spec`, JSON text)
     leaves out have no variant, and say why; None where it leaves out nobody.
 
     Makes temporary table `report_excluded`, a row per unit with its `why`.
@@ -50,12 +65,14 @@ def counted_decisions(database: AnalyticsDatabase, key: str, spec: str) -> str |
         key=key,
     )
     home = identifier(str(database.row("SELECT current_database() AS name")["name"]))
-    return f"""SELECT d.* REPLACE (
+    return Counted(
+        f"""SELECT d.* REPLACE (
             CASE WHEN x.why IS NULL THEN d.variant END AS variant,
             CASE WHEN d.variant IS NULL THEN d.reason ELSE coalesce(x.why, d.reason) END AS reason
         )
         FROM {home}.main.decisions d
             LEFT JOIN {_EXCLUDED} x ON d.experiment = {quoted(key)} AND x.unit = d.unit"""  # noqa: S608  (quoted)
+    )
 
 
 @contextmanager
@@ -70,5 +87,5 @@ def open_counted(data: Path | str, key: str) -> Iterator[AnalyticsDatabase]:
     with open_database(data) as database:
         counted = counted_decisions(database, key, experiment_row(database, key)["spec"])
         if counted is not None:
-            database.execute(f"CREATE TEMP VIEW decisions AS {counted}")
+            counted.make_views(database)
         yield database

@@ -24,8 +24,9 @@ from topbill.reporting.experiment.analysis_rows import (
     ExperimentTables,
 )
 from topbill.reporting.experiment.covariates import UNIT
-from topbill.reporting.experiment.exclusion import exclusion_of
+from topbill.reporting.experiment.exclusion import Counted, exclusion_of
 from topbill.reporting.experiment.model import HoldoutReadout
+from topbill.reporting.experiment.phases import EVERYTHING, PHASE, Excerpt
 from topbill.reporting.experiment.wording import IN_VARIANTS
 from topbill.reporting.queries.database import AnalyticsDatabase
 
@@ -54,6 +55,9 @@ def holdout_readout(
     tables: ExperimentTables,
     method: Method = "sequential",
     looks: Sequence[float] = (1.0,),
+    *,
+    excerpt: Excerpt = EVERYTHING,
+    first_exposure: bool = False,
 ) -> HoldoutReadout | None:
     """The variants against the holdout, by the same method as against each other.
 
@@ -62,35 +66,46 @@ def holdout_readout(
             readout from now on.
         tables: the experiment.
         method, looks: how intervals are made (see `ab.compare`).
+        excerpt: the part of the record to read; a unit is then on the side that it was on first in
+            the part.
+        first_exposure: as for `ab.analyse`, of variants beside the holdout.
 
     Returns:
-        None where nothing was ever held out. Weak data never raises: numbers are missing then, and
-        say why.
+        None where nothing was held out in that time. Weak data never raises: numbers are missing
+        then, and say why.
     """
-    assignments = _assignments(database, tables)
+    condition = excerpt.condition(database, tables.key)
+    assignments = _of_part(database, tables, condition)
     if not any(a.holdout > 0.0 for a in assignments.values()):
         return None
     exclusion = exclusion_of(tables.experiment["spec"])
-    excluded, counts = _make_units(database, tables.key, assignments, exclusion)
+    excluded, counts = _make_units(database, tables.key, assignments, exclusion, condition)
     if not counts.get(HELD_OUT):
         return None
-    _hide(database, tables.key, assignments)
-    decided = AnalysisRows(database, tables)
+    counted = _compared(database, tables.key, assignments)
+    # Covariates look back beyond the part that is read, so that they are made of all.
+    counted.make_views(database)
+    decided = AnalysisRows(database, tables, excerpt=excerpt, counted=counted)
     share = _last(assignments).share
     rows = f"""SELECT * EXCLUDE ({identifier(VARIANT)}), {{label}} AS {identifier(VARIANT)}
         FROM {_ROWS}"""  # noqa: S608  (names of columns, through `identifier`)
     together = f"""CASE WHEN {identifier(VARIANT)} = {quoted(HELD_OUT)} THEN {quoted(HELD_OUT)}
         ELSE {quoted(IN_VARIANTS)} END"""
     own = {str(v["variant"]): v["share"] * (1.0 - share) for v in tables.variants}
+    timeline = decided.timeline
+    by_phase = _beside_holdout(timeline.phases, share) if timeline.is_several else ()
     results = []
-    for label, shares in (
-        (together, {IN_VARIANTS: 1.0 - share}),
-        (identifier(VARIANT), own),
+    for label, shares, phases in (
+        # All variants together have the same share throughout.
+        (together, {IN_VARIANTS: 1.0 - share}, ()),
+        (identifier(VARIANT), own, by_phase),
     ):
         results.append(
             ab.analyse(
                 database.connection.sql(rows.format(label=label)),
-                _design(tables, {HELD_OUT: share, **shares}),
+                _design(tables, {HELD_OUT: share, **shares}, phases),
+                phase=PHASE if phases else None,
+                first_exposure=first_exposure,
                 unit=UNIT,
                 variant=VARIANT,
                 day=MOMENT,
@@ -117,8 +132,38 @@ def holdout_readout(
     )
 
 
-def _design(tables: ExperimentTables, shares: dict[str, float]) -> ab.Design:
-    return msgspec.structs.replace(tables.design(), control=HELD_OUT, shares=shares, guardrails={})
+def _design(
+    tables: ExperimentTables, shares: dict[str, float], phases: Sequence[ab.Phase]
+) -> ab.Design:
+    return msgspec.structs.replace(
+        tables.design(), control=HELD_OUT, shares=shares, guardrails={}, phases=tuple(phases)
+    )
+
+
+def _beside_holdout(phases: Sequence[ab.Phase], share: float) -> list[ab.Phase]:
+    """The phases, with the holdout as the control: its share is the same throughout, those of the
+    variants may have been changed."""
+    results = []
+    for phase in phases:
+        shares = {name: own * (1.0 - share) for name, own in phase.shares.items()}
+        if shares:
+            shares = {HELD_OUT: share, **shares}
+        results.append(msgspec.structs.replace(phase, shares=shares, control=HELD_OUT))
+    return results
+
+
+def _of_part(
+    database: AnalyticsDatabase, tables: ExperimentTables, condition: str
+) -> dict[str, _Assignment]:
+    """The assignments of the revisions that have decisions in the part; all of them where the audit
+    knows none of those."""
+    assignments = _assignments(database, tables)
+    rows = database.rows(
+        f"SELECT DISTINCT revision FROM decisions WHERE experiment = $key AND {condition}",  # noqa: S608  (quoted)
+        key=tables.key,
+    )
+    present = {str(row["revision"]) for row in rows}
+    return {r: a for r, a in assignments.items() if r in present} or assignments
 
 
 def _assignments(database: AnalyticsDatabase, tables: ExperimentTables) -> dict[str, _Assignment]:
@@ -163,6 +208,7 @@ def _make_units(
     key: str,
     assignments: Mapping[str, _Assignment],
     exclusion: Exclusion,
+    condition: str,
 ) -> tuple[dict[str, int], dict[str, int]]:
     """Make table `holdout_units`: the units to compare, with the side that each is on.
 
@@ -192,6 +238,7 @@ def _make_units(
                 arg_min(revision NOT IN {_listing(_earlier(assignments))}, seq) AS is_last
             FROM decisions
             WHERE experiment = $key AND revision NOT IN {_listing(_without(assignments))}
+                AND {condition}
             GROUP BY unit)
         ) WHERE was_held OR was_in""",  # noqa: S608  (quoted)
         key=key,
@@ -233,26 +280,22 @@ def _listing(revisions: Sequence[str]) -> str:
     return f"({', '.join(map(quoted, ['(none)', *revisions]))})"
 
 
-def _hide(database: AnalyticsDatabase, key: str, assignments: Mapping[str, _Assignment]) -> None:
-    """Let all questions that follow see the compared units alone, held-out ones in a variant of
-    their own. So every metric is computed of them as it is of the others.
+def _compared(
+    database: AnalyticsDatabase, key: str, assignments: Mapping[str, _Assignment]
+) -> Counted:
+    """The compared units alone, held-out ones in a variant of their own. So every metric is
+    computed of them as it is of the others.
     """
     home = identifier(str(database.row("SELECT current_database() AS name")["name"]))
     inside = f"x.experiment = {quoted(key)} AND x.unit IN (SELECT unit FROM {_UNITS})"  # noqa: S608  (quoted)
     revisions = _listing(_without(assignments))
-    # Views of the connection's own hide those of the file. They have no parameters, but every value
-    # is quoted.
-    database.execute(
-        f"""CREATE OR REPLACE TEMP VIEW decisions AS
-        SELECT x.* REPLACE (
+    return Counted(
+        f"""SELECT x.* REPLACE (
             CASE WHEN x.reason = 'holdout' THEN {quoted(HELD_OUT)} ELSE x.variant END AS variant
         ) FROM {home}.main.decisions x
         WHERE {inside} AND x.revision NOT IN {revisions}
-            AND (x.variant IS NOT NULL OR x.reason = 'holdout')"""  # noqa: S608  (quoted)
-    )
-    database.execute(
-        f"""CREATE OR REPLACE TEMP VIEW rewards AS
-        SELECT x.* REPLACE (coalesce(x.variant, {quoted(HELD_OUT)}) AS variant)
+            AND (x.variant IS NOT NULL OR x.reason = 'holdout')""",  # noqa: S608  (quoted)
+        f"""SELECT x.* REPLACE (coalesce(x.variant, {quoted(HELD_OUT)}) AS variant)
         FROM {home}.main.rewards x
-        WHERE {inside} AND x.decision_id IN (SELECT decision_id FROM decisions)"""  # noqa: S608  (quoted)
+        WHERE {inside} AND x.decision_id IN (SELECT decision_id FROM decisions)""",  # noqa: S608  (quoted)
     )

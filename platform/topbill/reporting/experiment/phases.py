@@ -19,6 +19,7 @@ from topbill.domain.assignment import assignment_changes
 from topbill.domain.errors import BadRequest, SpecError
 from topbill.domain.instants import instant
 from topbill.domain.sql import identifier, quoted
+from topbill.reporting.experiment.exclusion import Counted
 from topbill.reporting.queries.action_versions import revisions_of
 from topbill.reporting.queries.database import AnalyticsDatabase
 from topbill.spec import from_audit
@@ -77,17 +78,12 @@ class Excerpt:
             parts.append(f"revision {self.revision}")
         return ", ".join(parts)
 
-    def apply(self, database: AnalyticsDatabase, key: str, source: str | None = None) -> None:
-        """Let all questions that follow see this part of the experiment alone; of the decisions of
-        `source`, SQL, where it is not the record's.
+    def condition(self, database: AnalyticsDatabase, key: str) -> str:
+        """SQL that is true of the decisions in this part.
 
         Raises:
             BadRequest: for a revision that the experiment never had.
         """
-        if self.is_whole:
-            if source is not None:
-                database.execute(f"CREATE TEMP VIEW decisions AS {source}")
-            return
         conditions = []
         if self.since is not None:
             conditions.append(f"decided_at >= {_literal(self.since)}")
@@ -96,20 +92,31 @@ class Excerpt:
         if self.revision is not None:
             revision = _known_revision(database, key, self.revision)
             conditions.append(f"revision = {quoted(revision)}")
+        return " AND ".join(conditions) or "true"
+
+    def apply(self, database: AnalyticsDatabase, key: str, counted: Counted | None = None) -> None:
+        """Let all questions that follow see this part of the experiment alone; of what is `counted`
+        where that is not the record as it is.
+
+        Raises:
+            BadRequest: for a revision that the experiment never had.
+        """
+        counted = counted or Counted()
+        if self.is_whole:
+            counted.make_views(database)
+            return
+        condition = self.condition(database, key)
         other = f"experiment <> {quoted(key)}"
         home = identifier(str(database.row("SELECT current_database() AS name")["name"]))
-        whole = f"{home}.main.decisions" if source is None else f"({source})"
+        decisions = counted.decisions or f"SELECT * FROM {home}.main.decisions"  # noqa: S608  (quoted)
+        rewards = counted.rewards or f"SELECT * FROM {home}.main.rewards"  # noqa: S608  (quoted)
         # Views of the connection's own hide those of the file: so whatever a report asks speaks of
         # the same part. A view has no parameters, but every value is quoted.
-        database.execute(
-            f"CREATE TEMP VIEW decisions AS SELECT * FROM {whole} "  # noqa: S608  (quoted)
-            f"WHERE {other} OR ({' AND '.join(conditions)})"
-        )
         own = f"SELECT decision_id FROM decisions WHERE experiment = {quoted(key)}"  # noqa: S608  (quoted)
-        database.execute(
-            f"CREATE TEMP VIEW rewards AS SELECT * FROM {home}.main.rewards "  # noqa: S608  (quoted)
-            f"WHERE {other} OR decision_id IN ({own})"
-        )
+        Counted(
+            f"SELECT * FROM ({decisions}) WHERE {other} OR ({condition})",  # noqa: S608  (quoted)
+            f"SELECT * FROM ({rewards}) WHERE {other} OR decision_id IN ({own})",  # noqa: S608  (quoted)
+        ).make_views(database)
 
 
 EVERYTHING = Excerpt()
