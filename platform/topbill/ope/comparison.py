@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from topbill.domain.errors import BadRequest
 from topbill.domain.records import Floats, Indices
 from topbill.ope.diagnostics import Gates, foreseen_se
 from topbill.ope.differences import Side, difference
@@ -23,7 +22,7 @@ from topbill.ope.intervals import Interval, Lam
 from topbill.ope.replay.progressive import ProgressivePass, TargetColumns
 from topbill.ope.replay.targets import FunctionPolicy, TargetPolicy, VariantPolicy
 from topbill.ope.result import Estimate, Estimates
-from topbill.ope.slate_estimation import chosen_slate, one_estimate, slate_columns
+from topbill.ope.slate_estimation import chosen_slate, from_slate_columns, slate_columns
 
 THE_LOG = "the log"
 """What the decisions themselves earned, as a baseline."""
@@ -241,10 +240,6 @@ def _ranking(
     """The logged propensities are given the items above, so slate and cascade levels are their
     products.
     """
-    if options.interval == "betting":
-        raise BadRequest(
-            "interval", "got 'betting'; expected 'normal', 'bootstrap' or 'sequence' for rankings"
-        )
     estimators = chosen_slate(names)
     log, weights = scored.log, scored.row_weights
     slate, position = log.slate.whole, log.position.whole
@@ -252,7 +247,7 @@ def _ranking(
     target = _cascade(columns.propensity.values, position)
     # The product down to a slate's last position is the slate's own propensity.
     last_rows = np.append(np.flatnonzero(position == 0)[1:], position.size) - 1
-    facts = scored.facts() | {"unsupported": float(columns.unsupported.values.mean())}
+    facts = scored.facts() | {"unsupported": scored.mean_of_items(columns.unsupported.values)}
     spread = slate_columns(
         log.reward.values,
         slate_id=slate,
@@ -267,13 +262,17 @@ def _ranking(
         weights=None if weights is None else weights[slate],
         weight_moments=columns.weight_moment.values,
     )
-    estimates, sides = Estimates(), {}
-    gates = options.gates or Gates()
+    estimates = from_slate_columns(
+        spread,
+        estimators,
+        alpha=options.alpha,
+        interval=options.interval,
+        facts=facts,
+        gates=options.gates,
+    )
+    sides = {}
     for each in estimators:
-        own = one_estimate(each, spread, options.alpha, options.interval, gates, 1000, facts)
-        estimates[each.name] = own
-        formula = each.formula(spread.positions)
-        sides[each.name] = Side(own, formula, spread.env)
+        sides[each.name] = Side(estimates[each.name], each.formula(spread.positions), spread.env)
     return _Weighed(estimates, sides, mean(named("reward")), spread.units)
 
 

@@ -168,7 +168,8 @@ _GATES: dict[str, Callable[[Diagnostics, Gates], bool]] = {
 def foreseen_se(variances: Floats, weights: Floats | None) -> float:
     """The standard error of a mean weight whose rows (n,) have these variances."""
     own = np.ones(variances.size) if weights is None else weights
-    return float(np.sqrt((own * own) @ variances) / own.sum())
+    with np.errstate(over="ignore"):
+        return float(np.sqrt((own * own) @ variances) / own.sum())
 
 
 def effective_sample(total: float, squares: float) -> float:

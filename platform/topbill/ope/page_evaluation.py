@@ -18,6 +18,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from math import exp
 from pathlib import Path
 from statistics import NormalDist
 from typing import Any, NamedTuple
@@ -36,11 +37,11 @@ from topbill.ope.estimation import estimate
 from topbill.ope.evaluation import Evaluation, clipped_notes, explorers, stored_snapshot
 from topbill.ope.intervals import Interval
 from topbill.ope.replay.logged_data import LoggedData
-from topbill.ope.replay.progressive import ProgressivePass
+from topbill.ope.replay.progressive import LARGEST_MOMENT, ProgressivePass
 from topbill.ope.replay.reward_model import Link
 from topbill.ope.replay.targets import Policy, resolve
 from topbill.ope.result import Estimate, Estimates
-from topbill.ope.slate_estimation import estimate_slate
+from topbill.ope.slate_estimation import chosen_slate, from_slate_columns, slate_columns
 from topbill.pages.answers import PageAnswer
 
 PAGE = ("iips", "sniips", "rips", "snrips", "sips", "snsips")
@@ -48,7 +49,7 @@ PAGE = ("iips", "sniips", "rips", "snrips", "sips", "snsips")
 _MOST = 300.0
 """No logarithm of a weight is larger: its square is a number still, and no gate lets it pass."""
 _PAGES = """
-SELECT decision_id, unit, epoch_us(decided_at), actions
+SELECT decision_id, unit, epoch_us(decided_at), coalesce(row_weight, 1.0), actions
 FROM decisions WHERE experiment = $page ORDER BY seq
 """
 
@@ -59,6 +60,8 @@ class _Served(NamedTuple):
     id: str
     unit: str
     decided_at: int
+    weight: float
+    """How many pages it stands for, in a log that was sub-sampled."""
     answer: PageAnswer
 
     def variant(self, layer: str) -> str | None:
@@ -203,12 +206,12 @@ def _served(data: Path, page: str) -> list[_Served]:
         connection.close()
     decode = msgspec.json.Decoder(PageAnswer).decode
     served = []
-    for decision_id, unit, decided_at, answer in rows:
+    for decision_id, unit, decided_at, weight, answer in rows:
         # A decision without an answer has no cells to weigh.
         if answer is None:
             continue
         try:
-            served.append(_Served(decision_id, unit, decided_at, decode(answer)))
+            served.append(_Served(decision_id, unit, decided_at, weight, decode(answer)))
         except msgspec.DecodeError as error:
             raise NotFound(
                 f"{page!r} has decisions that are no pages: {error}; expected the key of a page "
@@ -221,7 +224,7 @@ def _served(data: Path, page: str) -> list[_Served]:
 
 class _Layer:
     """One layer's log, passed through with the policy that is to replace it: by decision, ln(π/p)
-    of each position.
+    of each position, and Σ_a π²/p, which says how far from 1 its mean may be by chance.
     """
 
     def __init__(self, data: Path, key: str, policy: Policy, link: Link) -> None:
@@ -245,18 +248,25 @@ class _Layer:
             log.close()
         self.name, self.window = targets[0].name, log.window
         self.notes = notes_of(targets[0])
-        unsupported = scored.of_target[0].unsupported.values
-        self.unsupported = float(unsupported.mean()) if unsupported.size else 0.0
-        self.ratios = _log_ratios(scored) if scored.decisions else {}
+        columns = scored.of_target[0]
+        self.unsupported = scored.mean_of_items(columns.unsupported.values)
+        self.ratios: dict[str, Floats] = {}
+        self.moments: dict[str, Floats] = {}
+        if scored.decisions:
+            self.ratios = _by_decision(scored, _log_ratios(scored))
+            self.moments = _by_decision(scored, columns.weight_moment.values)
 
 
-def _log_ratios(scored: ProgressivePass) -> dict[str, Floats]:
-    """ln(π/p) of each position, by decision; −∞ where the policy never does what was done."""
+def _log_ratios(scored: ProgressivePass) -> Floats:
+    """ln(π/p) of each placement; −∞ where the policy never does what was done."""
     with np.errstate(divide="ignore"):
         pi = np.log(scored.of_target[0].propensity.values)
-    ratios = pi - np.log(scored.log.propensity.values)
+    return np.asarray(pi - np.log(scored.log.propensity.values), dtype=np.float64)
+
+
+def _by_decision(scored: ProgressivePass, values: Floats) -> dict[str, Floats]:
     starts = np.flatnonzero(scored.log.position.values == 0)
-    return dict(zip(scored.ids, np.split(ratios, starts[1:]), strict=True))
+    return dict(zip(scored.ids, np.split(values, starts[1:]), strict=True))
 
 
 def _unfit(page: _Served, log: _PageLog) -> str | None:
@@ -274,6 +284,28 @@ def _unfit(page: _Served, log: _PageLog) -> str | None:
     return None
 
 
+class _Draws:
+    """What was drawn for one cell, one draw after the other, in layers that are replaced."""
+
+    def __init__(self) -> None:
+        self.log_weight = 0.0
+        self.moment = 1.0
+        """Σ_a π²/p of all draws together, as far as the logged probabilities foresee it: what one
+        adds counts by the squared weight of those before it."""
+
+    def add(self, layer: _Layer | None, decision: str, position: int) -> float:
+        """Count a draw, and return ln of its own weight; a layer that is not replaced, or has no
+        decision there, weighs one: ln 1 = 0."""
+        if layer is None or decision not in layer.ratios:
+            return 0.0
+        ratio = float(layer.ratios[decision][position])
+        before = exp(2.0 * min(self.log_weight, _MOST))
+        more = max(float(layer.moments[decision][position]) - 1.0, 0.0)
+        self.moment = min(self.moment + before * more, LARGEST_MOMENT)
+        self.log_weight += ratio
+        return ratio
+
+
 class _Cells:
     """A row for each title of each page: what it earned, and ln of its weight at each level."""
 
@@ -286,44 +318,51 @@ class _Cells:
         self._earned: list[float] = []
         self._item: list[float] = []
         self._cascade: list[float] = []
+        self._moment: list[float] = []
         self._joint: list[float] = []
         """By page."""
+        self._weight: list[float] = []
+        """By page, how many it stands for."""
 
     def add(self, page: _Served, log: _PageLog) -> None:
         """All cells of a page."""
-        ratios = {name: layer.ratios for name, layer in log.layers.items()}
-        rows = ratios["rows"][f"{page.id}:rows"] if "rows" in ratios else None
+        rows, titles, pictures = (log.layers.get(name) for name in ("rows", "titles", "artwork"))
         # Down the page: ln of the weight of all rows so far, and of all cells so far.
         of_rows = cascade = 0.0
         count = 0
+        draws = _Draws()
         for i, row in enumerate(page.answer.rows):
             decision = f"{page.id}:{row.row}"
-            # A layer that is not replaced, or has no decision here, weighs one: ln 1 = 0.
-            titles = ratios.get("titles", {}).get(decision)
-            pictures = ratios.get("artwork", {}).get(f"{decision}:artwork")
-            if rows is not None:
-                of_rows += rows[i]
-                cascade += rows[i]
+            of_rows += draws.add(rows, f"{page.id}:rows", i)
             of_titles = 0.0
             next_picture = 0
             for k, tile in enumerate(row.titles):
-                title = 0.0 if titles is None else float(titles[k])
+                of_titles += draws.add(titles, decision, k)
                 picture = 0.0
                 if tile.picture is not None:
                     # Tiles without a picture were not decided, and have no position of their own.
-                    picture = 0.0 if pictures is None else float(pictures[next_picture])
+                    picture = draws.add(pictures, f"{decision}:artwork", next_picture)
                     next_picture += 1
-                of_titles += title
-                cascade += title + picture
+                cascade += draws.log_weight
                 self._item.append(of_rows + of_titles + picture)
                 self._cascade.append(cascade)
+                self._moment.append(draws.moment)
                 self._slate.append(len(self.units))
                 self._position.append(count)
                 self._earned.append(log.rewards[decision][k])
                 count += 1
-        self._joint.append(cascade)
+                draws = _Draws()
+        # A row without titles has no cell, but was drawn all the same.
+        self._joint.append(cascade + draws.log_weight)
+        self._weight.append(page.weight)
         self.units.append(page.unit)
         self.most = max(self.most, count)
+
+    @property
+    def weights(self) -> Floats | None:
+        """(pages,) how many each stands for; None where each stands for itself alone."""
+        weights = np.array(self._weight)
+        return weights if (weights != weights[0]).any() else None
 
     def logged(self, options: dict[str, Any]) -> Estimate:
         """What the log earned per page: the policy that chose it weighs one."""
@@ -332,7 +371,15 @@ class _Cells:
         totals = np.bincount(slate, weights=np.array(self._earned), minlength=pages)
         certain = np.ones(pages)
         units = np.array(self.units, dtype=object)
-        estimates = estimate(totals, certain, certain, units=units, estimators=("ips",), **options)
+        estimates = estimate(
+            totals,
+            certain,
+            certain,
+            units=units,
+            weights=self.weights,
+            estimators=("ips",),
+            **options,
+        )
         return estimates["ips"]
 
     def estimates(
@@ -357,16 +404,17 @@ class _Cells:
             log = np.minimum(log, _MOST)
             columns[f"{level}propensities"] = np.exp(-np.maximum(log, 0.0))
             columns[f"target_{level}propensities"] = np.exp(np.minimum(log, 0.0))
-        return estimate_slate(
+        weights = self.weights
+        spread = slate_columns(
             np.concatenate([self._earned, np.zeros(pages.size)]),
             slate_id=slate,
             position=np.concatenate([self._position, ends]),
             units=np.array(self.units, dtype=object)[slate],
-            estimators=estimators,
-            facts=facts,
+            weights=None if weights is None else weights[slate],
+            weight_moments=np.concatenate([self._moment, np.ones(pages.size)]),
             **columns,
-            **options,
         )
+        return from_slate_columns(spread, chosen_slate(estimators), facts=facts, **options)
 
     def _below_the_end(self, slate: Indices) -> tuple[Indices, Indices]:
         """Pages and positions of the cells that pages lack to be as long as the longest."""

@@ -88,12 +88,6 @@ def estimate_slate(
         BadData: naming the rows of a column that cannot be used.
         BadRequest: for an unknown estimator or option.
     """
-    check_options(alpha, interval)
-    if interval == "betting":
-        raise BadRequest(
-            "interval",
-            f"got {interval!r}; expected 'normal', 'bootstrap' or 'sequence' for rankings",
-        )
     selected = chosen_slate(estimators)
     columns = slate_columns(
         rewards,
@@ -110,16 +104,43 @@ def estimate_slate(
         units=units,
         weights=weights,
     )
+    return from_slate_columns(
+        columns,
+        selected,
+        alpha=alpha,
+        interval=interval,
+        replicates=replicates,
+        facts=facts,
+        gates=gates,
+    )
+
+
+def from_slate_columns(
+    columns: SlateColumns,
+    estimators: Iterable[SlateEstimator],
+    *,
+    alpha: float = 0.05,
+    interval: Interval = "normal",
+    replicates: int = 1000,
+    facts: Mapping[str, Any] | None = None,
+    gates: Gates | None = None,
+) -> Estimates:
+    """`estimate_slate` on columns already checked.
+
+    Raises:
+        BadRequest: for an option that cannot be meant.
+    """
+    check_options(alpha, interval)
+    if interval == "betting":
+        raise BadRequest(
+            "interval",
+            f"got {interval!r}; expected 'normal', 'bootstrap' or 'sequence' for rankings",
+        )
+    gates = gates or Gates()
     estimates = Estimates()
-    for each in selected:
+    for each in estimators:
         estimates[each.name] = one_estimate(
-            each,
-            columns,
-            alpha,
-            interval,
-            gates or Gates(),
-            replicates,
-            facts or {},
+            each, columns, alpha, interval, gates, replicates, facts or {}
         )
     return estimates
 
@@ -295,7 +316,9 @@ class _SlateTable:
         total, above = np.zeros(self.slates), np.ones(self.slates)
         for k in range(self.positions):
             own = np.where(env[f"shown{k}"] > 0, np.maximum(at[k] - 1.0, 0.0), 0.0)
-            total = sums[f"foreseen{k}"] = total + above * above * own
+            # So large that it is no number says enough: nothing is foreseen.
+            with np.errstate(over="ignore"):
+                total = sums[f"foreseen{k}"] = total + above * above * own
             above = env.get(f"cascade{k}", above)
         return sums
 

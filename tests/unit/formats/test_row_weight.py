@@ -107,3 +107,19 @@ def test_an_evaluation_counts_each_row_for_what_it_stands_for(folder: Path) -> N
     half, tenfold = KEPT_ALL / 2, 10 * KEPT_A_TENTH / 2
     right = (0.6 * half + 0.2 * tenfold) / (half + tenfold)
     assert result.targets["always rome"]["snips"].value == pytest.approx(right)
+
+
+def test_a_policy_that_learned_weighted_rows_once_says_so(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "other.yaml").write_text(SPEC.replace("policy: uniform", "policy: epsilon_greedy"))
+    result = evaluate(
+        "old", tmp_path / "other.yaml", folder, variant="imported", estimators=("snips",)
+    )
+    (estimates,) = result.targets.values()
+    (note,) = (w for w in estimates["snips"].diagnostics.warnings if "row_weight" in w)
+    # The last of them have not matured before the last batch.
+    assert "of the decisions that it learned from stand for several" in note
+    assert 0 < int(note.split()[0]) <= KEPT_A_TENTH
+    plain = evaluate("old", "uniform", folder, estimators=("snips",))
+    assert not any(
+        "row_weight" in w for w in plain.targets["uniform"]["snips"].diagnostics.warnings
+    )

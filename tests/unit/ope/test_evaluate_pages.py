@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,8 @@ from scipy import stats
 
 from topbill.domain.errors import TopbillError
 from topbill.domain.records import Decision, RewardEvent
-from topbill.ope import evaluate, evaluate_page
+from topbill.ope import OPEN, Gates, evaluate, evaluate_page
+from topbill.ope.page_evaluation import _Draws
 
 from ...small_page import lay
 
@@ -201,6 +203,92 @@ def test_replacing_a_layer_by_itself_changes_nothing(home: Any, tmp_path: Path) 
     assert found.logged.value is not None
     for estimate in found.targets["rows: uniform, titles: uniform, artwork: uniform"].values():
         assert estimate.value == pytest.approx(found.logged.value)
+
+
+def test_a_page_counts_for_as_many_as_it_stands_for(home: Any, tmp_path: Path) -> None:
+    """Pages twice over in the log, and each of them once with a weight of two, are the same."""
+    home.write(policy="policy: uniform")
+    made = logged_pages(home.compiled_page(), home, 40, 0)
+    again = [page for page in made[:20] for _ in range(2)] + made[20:]
+    whole = lay_played(home, tmp_path / "whole", again, weights=[None] * 60)
+    thinned = lay_played(home, tmp_path / "thinned", made, weights=[2.0] * 20 + [None] * 20)
+    for name in ("iips", "snrips", "sips"):
+        assert thinned.targets["artwork: favour"][name].value == pytest.approx(
+            whole.targets["artwork: favour"][name].value
+        )
+    assert thinned.logged.value == pytest.approx(whole.logged.value)
+
+
+def lay_played(home: Any, data: Path, made: list[Any], weights: Sequence[float | None]) -> Any:
+    """The evaluation of other pictures on pages on which one title is always played."""
+    decisions: list[Decision] = []
+    events: list[RewardEvent] = []
+    for number, (page, weight) in enumerate(zip(made, weights, strict=True)):
+        at = round(home.now * SECOND) + number * SECOND
+        for decision in page.decisions:
+            # The ids of a page that is there again, and of its layers, begin with another number.
+            named = f"{number}-{decision.decision_id}"
+            own: dict[str, Any] = {"decision_id": named, "decided_at": at, "row_weight": weight}
+            if decision.page:
+                own["page"] = f"{number}-{decision.page}"
+            decisions.append(decision.__class__(**{**fields(decision), **own}))
+        for row in page.answer.rows:
+            for k, tile in enumerate(row.titles):
+                if tile.picture and tile.picture.endswith("warm"):
+                    events.append(
+                        RewardEvent(
+                            decision_id=f"{number}-{page.answer.page_id}:{row.row}",
+                            event_id=f"e{k}",
+                            event="play",
+                            action=tile.title,
+                            position=k,
+                            received_at=at + 1,
+                        )
+                    )
+    lay(data, home.experiments(), decisions, events, decisions[-1].decided_at + 9 * SECOND)
+
+    def favoured(context: Any, offer: Sequence[str]) -> list[float]:
+        return list(favour("dark", 0.6)(context, offer))
+
+    favoured.__name__ = "favour"
+    return evaluate_page("home", {"artwork": favoured}, data, gates=OPEN)
+
+
+def test_rare_weights_that_are_missing_are_poor_overlap_and_no_untrue_propensities(
+    home: Any, tmp_path: Path
+) -> None:
+    """Of forty pages none has the dark pictures that a dark page would have: the mean weight is
+    far below 1, as far as the logged probabilities foresee."""
+    home.write(policy="policy: uniform")
+    made = logged_pages(home.compiled_page(), home, 40, 200)
+    lay_pages(home, tmp_path / "data", made, np.random.default_rng(3))
+    dark = {"artwork": favour("dark", 0.8)}
+    gates = Gates(effective_sample=0.0, largest_share=float("inf"), unsupported=1.0)
+    (estimates,) = evaluate_page("home", dark, tmp_path / "data", gates=gates).targets.values()
+    assert estimates["sips"].reason == "poor_overlap"
+
+
+def test_what_a_page_foresees_is_the_variance_of_its_weight() -> None:
+    """Draws one after the other, the second's chances by the first's: Σ π²/p over whole paths."""
+    p, q = (0.3, 0.7), ((0.5, 0.5), (0.1, 0.9))
+    pi, rho = (0.6, 0.4), ((0.2, 0.8), (0.7, 0.3))
+
+    def layer(ratio: float, moment: float) -> Any:
+        ratios, moments = {"d": np.array([np.log(ratio)])}, {"d": np.array([moment])}
+        return SimpleNamespace(ratios=ratios, moments=moments)
+
+    foreseen = known = 0.0
+    for i, j in np.ndindex(2, 2):
+        draws = _Draws()
+        draws.add(layer(pi[i] / p[i], sum(a * a / b for a, b in zip(pi, p, strict=True))), "d", 0)
+        below = sum(a * a / b for a, b in zip(rho[i], q[i], strict=True))
+        draws.add(layer(rho[i][j] / q[i][j], below), "d", 0)
+        assert draws.add(None, "d", 0) == 0.0
+        chance = p[i] * q[i][j]
+        foreseen += chance * draws.moment
+        known += chance * (pi[i] * rho[i][j] / chance) ** 2
+        assert np.exp(draws.log_weight) == pytest.approx(pi[i] * rho[i][j] / chance)
+    assert foreseen == pytest.approx(known)
 
 
 @pytest.mark.parametrize(

@@ -82,7 +82,7 @@ def test_a_file_becomes_an_experiment(sample: str, file: File) -> None:
         ("returned", 172800),
     ]
     assert e.objective == {"play": 0.2, "watched": 1.0, "returned": 0.5}
-    assert e.guardrails[0].margin == 0.02
+    assert e.guardrails[0].margin == 0.1
     assert [(v.name, v.policy, v.share, v.min_probability) for v in e.variants] == [
         ("editorial", "fixed", 0.2, 0.0),
         ("thompson", "thompson", 0.4, 0.01),

@@ -217,3 +217,8 @@ class LoggedData:
     def close(self) -> None:
         """Let go of the lake."""
         self._connection.close()
+
+
+def weight_of(decision: Decision) -> float:
+    """How many decisions it stands for: 1, but in a log that was sub-sampled."""
+    return 1.0 if decision.row_weight is None else decision.row_weight

@@ -22,7 +22,7 @@ from topbill.domain.errors import BadData, BadRequest, PolicyError
 from topbill.domain.records import Actions, Decision, Floats, Indices
 from topbill.domain.rewards import clipped_metrics, item_rewards
 from topbill.engine import CompiledExperiment, offered
-from topbill.ope.replay.logged_data import LoggedData, LoggedDecision
+from topbill.ope.replay.logged_data import LoggedData, LoggedDecision, weight_of
 from topbill.ope.replay.reward_model import Link, RewardModel
 from topbill.ope.replay.selection import Selection
 from topbill.ope.replay.targets import TargetPolicy, remaining
@@ -199,6 +199,12 @@ class ProgressivePass:
         """(decisions,) what `weights` say, None where every decision stands for itself alone."""
         weights = self.weights.values
         return weights if weights.size and (weights != weights[0]).any() else None
+
+    def mean_of_items(self, values: Floats) -> float:
+        """The mean of a number of each placement, its decision counting as `row_weights` say."""
+        weights = self.row_weights
+        own = None if weights is None else weights[self.log.slate.whole]
+        return float(np.average(values, weights=own)) if values.size else 0.0
 
     @property
     def items_per_decision(self) -> float:
@@ -399,11 +405,6 @@ class ProgressivePass:
                 weights.append(weight_of(decision))
         if rewards:
             self._model.learn(np.stack(features), np.array(rewards), np.array(weights))
-
-
-def weight_of(decision: Decision) -> float:
-    """How many decisions it stands for: 1, but in a log that was sub-sampled."""
-    return 1.0 if decision.row_weight is None else decision.row_weight
 
 
 def _inverse_variance(p: float, choices: int, logged: Floats | None) -> float:

@@ -18,7 +18,7 @@ from topbill.domain.records import Actions, Decision, Floats, Indices, RewardEve
 from topbill.domain.slate import choices, distribution
 from topbill.engine import CompiledExperiment, examples, offered
 from topbill.ope.inputs import vector
-from topbill.ope.replay.logged_data import LoggedData, Offers
+from topbill.ope.replay.logged_data import LoggedData, Offers, weight_of
 from topbill.spec import Experiment, Variant, load
 from topbill.spec.fields import nearest
 
@@ -136,11 +136,12 @@ class VariantPolicy:
             )
         self._variant = by_name[variant]
         self._unseen = _never_seen(self._compiled, self._variant, offers)
-        self.notes: tuple[str, ...] = ()
+        self._weighted = 0
+        self._notes: tuple[str, ...] = ()
         if self._unseen.ids:
             hint = nearest(self._unseen.ids[0], offers.counts)
             asks = f" ({hint})" if hint.startswith("did you mean") else ""
-            self.notes = (f"the log never offered {_some(self._unseen.ids)}{asks}",)
+            self._notes = (f"the log never offered {_some(self._unseen.ids)}{asks}",)
         self.name = f"{experiment.key}/{variant}"
         self.reward_delay: float | None = experiment.reward_delay
         self.since = 0
@@ -192,7 +193,20 @@ class VariantPolicy:
             np.concatenate([actions.features, self._unseen.features]),
         )
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What must be known beside its numbers, so far."""
+        if not self._weighted:
+            return self._notes
+        once = (
+            f"{self._weighted:,} of the decisions that it learned from stand for several "
+            "(row_weight), and taught it once each"
+        )
+        return (*self._notes, once)
+
     def learn(self, decision: Decision, events: Sequence[RewardEvent]) -> None:
+        # Policies have no weights of examples; what was learned otherwise than it happened is told.
+        self._weighted += weight_of(decision) != 1.0
         policy = self._compiled.policies[self._variant.name]
         policy.update(list(examples(self._compiled, decision, events)))
 
