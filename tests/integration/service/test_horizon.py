@@ -273,7 +273,7 @@ def test_each_id_is_counted_once_before_and_after_it_was_let_go_and_after_a_rest
 
 
 @pytest.mark.slow
-@profile(max_examples=30, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@profile(max_examples=30, suppress_health_check=list(HealthCheck))
 @given(steps=st.lists(_STEP, min_size=6, max_size=24))
 def test_each_id_is_counted_once_whatever_is_sent_in_whatever_order(
     tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, str, str]]

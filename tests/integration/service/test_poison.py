@@ -141,7 +141,7 @@ def _changed(drawn: tuple[tuple[str, str], list[tuple[int, int, bytes]]]) -> tup
     return path, body
 
 
-@hypothesis_settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
+@hypothesis_settings(max_examples=80, suppress_health_check=list(HealthCheck))
 @given(requests=st.lists(bodies(), min_size=10, max_size=10))
 @seed(15)
 def _send(client: TestClient, counts: Counter[int], requests: list[tuple[str, bytes]]) -> None:

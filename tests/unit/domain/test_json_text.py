@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from topbill.domain import json_text
@@ -33,7 +33,6 @@ def nested(levels: int) -> bytes:
     return b"[" * levels + b"]" * levels
 
 
-@settings(deadline=None)
 @given(VALUES, st.booleans())
 @example({":": {"a:b": ":"}, "\\u003a": 1}, True)
 @example({"a": "\\u003A"}, True)
@@ -101,7 +100,6 @@ def test_as_deep_as_may_be_is_taken() -> None:
     check_json(b"[" + b",".join([nested(DEEPEST - 1)] * 3) + b"]")
 
 
-@settings(deadline=None)
 @given(VALUES, st.data())
 def test_text_with_bytes_changed_is_refused_or_reads_alike_everywhere(
     value: Any, data: st.DataObject

@@ -78,7 +78,7 @@ def end_of(path: Path) -> int:
         return log._journal.position[1]
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=60)
 @given(place=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7), keep_state=st.booleans())
 def test_a_flipped_bit_is_refused_and_all_other_groups_are_taken_over(
     place: float, bit: int, keep_state: bool, full: Path, tmp_path_factory: pytest.TempPathFactory

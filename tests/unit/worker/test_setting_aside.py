@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from topbill.domain.records import Decision, RewardEvent, UnitEvent
@@ -71,7 +71,6 @@ def rows(folder: Path, query: str) -> list[dict[str, Any]]:
 # ---------------------------------------------------------------------- finding them
 
 
-@settings(deadline=None)
 @given(st.lists(st.booleans(), max_size=60))
 def test_exactly_the_bad_rows_are_found_and_the_others_keep_their_order(bad: list[bool]) -> None:
     asked = []
