@@ -57,13 +57,14 @@ def show(body: Callable[[], None], *, refresh: bool = True) -> None:
             empty(error)
         except LogError as error:
             st.warning(
-                f"The record could not be read just now. It is tried again by itself.\n\n`{error}`",
+                "The record could not be read just now. It is tried again by itself.\n\n"
+                + words.code(str(error)),
                 icon="⏳",
             )
         except BadRequest as error:
-            st.warning(str(error), icon=":material/edit:")
+            st.warning(plain(str(error)), icon=":material/edit:")
         except TopbillError as error:
-            st.error(str(error), icon=":material/error:")
+            st.error(plain(str(error)), icon=":material/error:")
 
     page()
 
@@ -80,7 +81,7 @@ def empty(error: Exception) -> None:
             "topbill demo        # a minute of simulated viewers\n"
             "topbill up          # service, worker and dashboard"
         )
-        st.caption(str(error))
+        st.caption(plain(str(error)))
 
 
 _NOT_RUNNING = {
@@ -132,8 +133,8 @@ def header(title: str, key: str | None = None, lead: str = "") -> None:
         st.title(title, anchor=False)
         return
     experiment = data.listed(key)
-    st.title(experiment.title or key, anchor=False)
-    parts = [title, f"`{key}`", experiment.surface, experiment.status, lead]
+    st.title(plain(experiment.title or key), anchor=False)
+    parts = [title, words.code(key), experiment.surface, experiment.status, lead]
     moment = data.as_of(key) if experiment.decisions else None
     if moment is not None:
         parts.append(f"numbers as of {words.moment(moment)}")
@@ -145,9 +146,9 @@ def problems() -> None:
     what was set aside.
     """
     for problem in data.ask(database.problems):
-        place = f"`{problem.subject}`"
+        place = words.code(problem.subject)
         if problem.path:
-            place += f" at `{problem.path}`"
+            place += f" at {words.code(problem.path)}"
         sentence, icon = PROBLEMS[problem.kind]
         st.warning(f"**{sentence.format(place=place)}** {plain(problem.message)}", icon=icon)
 

@@ -5,11 +5,14 @@ ask for it.
 from __future__ import annotations
 
 import hmac
+import math
 import os
 from collections.abc import Mapping
 
 import streamlit as st
 
+from board.tries import TRIES
+from board.words import plain
 from topbill.cli.dashboard import PASSWORD, may_look
 
 
@@ -33,13 +36,24 @@ def pass_or_stop() -> None:
         return
     st.title("Topbill")
     text = st.text_input("Password", type="password")
+    if text:
+        _try(text, str(password))
+    st.stop()
+
+
+def _try(text: str, password: str) -> None:
+    """Let in who knows the password; of all others only so many a minute may try."""
+    seconds = TRIES.wait()
+    if seconds > 0.0:
+        sentence = f"Too many wrong passwords. Try again in {math.ceil(seconds)} s."
+        st.error(sentence, icon=":material/lock:")
+        return
     # Compared in constant time: how long a wrong one takes tells nothing about the right one.
-    if text and hmac.compare_digest(text.encode(), str(password).encode()):
+    if hmac.compare_digest(text.encode(), password.encode()):
         st.session_state["known"] = True
         st.rerun()
-    if text:
-        st.error("That is not the password.", icon=":material/lock:")
-    st.stop()
+    TRIES.failed()
+    st.error("That is not the password.", icon=":material/lock:")
 
 
 def _signed_in_or_stop(auth: Mapping[str, object]) -> None:
@@ -52,9 +66,10 @@ def _signed_in_or_stop(auth: Mapping[str, object]) -> None:
     email = _verified_email()
     if may_look(email, auth.get("allowed")):
         return
+    who = plain(email) if email else "somebody without a verified address"
     st.title("Topbill")
     st.warning(
-        f"You are signed in as {email or 'somebody without a verified address'}, who may not look "
+        f"You are signed in as {who}, who may not look "
         "here. Ask the one who runs these dashboards, or sign in as somebody else.",
         icon=":material/lock:",
     )
@@ -93,5 +108,6 @@ def _verified_email() -> str | None:
 def way_out() -> None:
     """Who is signed in, and a button to sign out; nothing where nobody has to sign in."""
     if _secret("auth") is not None and st.user.is_logged_in:
-        st.caption(f"Signed in as {st.user.get('email') or st.user.get('name') or 'a viewer'}")
+        who = st.user.get("email") or st.user.get("name") or "a viewer"
+        st.caption(f"Signed in as {plain(str(who))}")
         st.button("Sign out", on_click=st.logout, icon=":material/logout:", type="tertiary")

@@ -43,7 +43,7 @@ def one(decision_id: str) -> None:
         pieces.section("What was known", TERMS["context"])
         st.json(details.context, expanded=2)
         st.caption(
-            f"Decision `{row['decision_id']}`, revision `{row['revision']}`, "
+            f"Decision {words.code(row['decision_id'])}, revision `{row['revision']}`, "
             f"log position {row['seq']}."
         )
 

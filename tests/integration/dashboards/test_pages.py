@@ -51,6 +51,8 @@ def said(app: AppTest) -> str:
     )
     elements = itertools.chain.from_iterable(app.get(kind) for kind in kinds)
     spoken = [f"{getattr(e, 'label', '')} {getattr(e, 'value', '')}" for e in elements]
+    # Marks that are escaped are said as they are.
+    spoken = [re.sub(r"\\([\W_])", r"\1", words).replace("\u2060", "") for words in spoken]
     return "\n".join([*spoken, *(re.sub("<[^>]+>", " ", e.proto.body) for e in app.get("html"))])
 
 
