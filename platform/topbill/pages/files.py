@@ -35,7 +35,7 @@ from topbill.spec.fields import (
     listed,
     nearest,
 )
-from topbill.spec.yaml import MAX_BYTES, parse
+from topbill.spec.yaml import contents, parse
 
 LAYERS = ("rows", "titles", "artwork")
 """What decides a page, from its top downwards."""
@@ -236,14 +236,7 @@ def load(path: Path, known: Sequence[Experiment]) -> PageFile:
     Raises:
         SpecError: With every problem of the file.
     """
-    try:
-        with path.open("rb") as file:
-            data = file.read(MAX_BYTES + 1)
-    except OSError as error:
-        raise SpecError(
-            [FileProblem(path.name, "file", error.strerror or "an error", "a readable YAML file")]
-        ) from None
-    raw, problems = parse(data, path.name)
+    raw, problems = parse(contents(path), path.name)
     at = Location(path.name, problems=problems)
     read = PAGE.read(raw, at)
     # What follows relies on every key being what it should be.

@@ -20,22 +20,14 @@ from topbill.spec.library import MetricLibrary, uses_library
 from topbill.spec.model import Experiment
 from topbill.spec.renames import modern, with_defaults_of_first_version
 from topbill.spec.schema import EXPERIMENT
-from topbill.spec.yaml import MAX_BYTES, parse
+from topbill.spec.yaml import contents, parse
 
 Verdict = tuple[Path, Experiment | SpecError]
 
 
 def load(path: Path) -> Experiment:
     """The experiment in a file. Raises SpecError with every problem found in it."""
-    try:
-        with path.open("rb") as file:
-            # One byte more than is allowed: enough to see that it is too long, however long it is.
-            data = file.read(MAX_BYTES + 1)
-    except OSError as error:
-        raise SpecError(
-            [FileProblem(path.name, "file", error.strerror or "an error", "a readable YAML file")]
-        ) from None
-    raw, problems = parse(data, path.name)
+    raw, problems = parse(contents(path), path.name)
     metrics = library.read(path.parent) if uses_library(raw) else MetricLibrary()
     return from_raw(raw, path.name, problems, metrics)
 

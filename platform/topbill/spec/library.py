@@ -15,7 +15,7 @@ from typing import Any
 from topbill.domain.errors import FileProblem, SpecError
 from topbill.spec.fields import INVALID, Location, listed, nearest
 from topbill.spec.schema import LIBRARY, METRIC_LIBRARY
-from topbill.spec.yaml import MAX_BYTES, lines, parse
+from topbill.spec.yaml import contents, lines, parse
 
 NAMES = ("metrics.yaml", "metrics.yml")
 """What a library's file is called. No experiment's file may be."""
@@ -69,15 +69,10 @@ def read(folder: Path) -> MetricLibrary:
     if path is None:
         return MetricLibrary()
     try:
-        with path.open("rb") as file:
-            data = file.read(MAX_BYTES + 1)
+        data = contents(path)
         content, problems = parse(data, path.name)
     except SpecError as error:
         return MetricLibrary(path.name, problems=list(error.problems))
-    except OSError as error:
-        got = error.strerror or "an error"
-        problem = FileProblem(path.name, "file", got, "a readable YAML file")
-        return MetricLibrary(path.name, problems=[problem])
     at = Location(path.name, problems=problems)
     is_readable = METRIC_LIBRARY.read(content, at) is not INVALID
     metrics = content.get("metrics") if is_readable else None

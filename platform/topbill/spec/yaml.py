@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, NoReturn
 
 import yaml
@@ -31,6 +32,17 @@ _CONSTANTS: dict[str, bool | None] = {
 }
 # libyaml's parser where PyYAML was built with it: the same events, ten times as fast.
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+def contents(path: Path) -> bytes:
+    """What `parse` takes of a file. Raises SpecError for one that cannot be read."""
+    try:
+        with path.open("rb") as file:
+            # One byte more than is allowed: enough to see that it is too long, however long it is.
+            return file.read(MAX_BYTES + 1)
+    except OSError as error:
+        got = error.strerror or "an error"
+        raise SpecError([FileProblem(path.name, "file", got, "a readable YAML file")]) from None
 
 
 def parse(data: bytes, file: str) -> tuple[Any, list[FileProblem]]:
