@@ -19,6 +19,7 @@ ORDER = [
     "log",
     "lake",
     "migration",
+    "backup",
     "catalog",
     "rules",
     "candidates",

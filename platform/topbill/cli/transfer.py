@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -105,6 +106,42 @@ def export(
         )
     sentence = f"{target}: {decisions:,} decisions written as {chosen}"
     out.print(sentence, highlight=False, soft_wrap=True)
+
+
+@app.command
+def backup(destination: Path, *, data: Data = DATA) -> None:
+    """Copy a data folder while everything runs: log and lake, of one moment.
+
+    Args:
+        destination: Folder of backups; each is a folder in it, named by its moment (UTC). What the
+            newest one there has of the lake already takes no space again.
+    """
+    from topbill.backup import back_up
+
+    done = back_up(data, destination)
+    out.print(f"{done}: a backup of {data}", highlight=False, soft_wrap=True, markup=False)
+
+
+@app.command
+def restore(source: Path, *, data: Data = DATA, at: str | None = None) -> None:
+    """Make a data folder of a backup, every file of which is compared with what was written.
+
+    Args:
+        source: A backup, or a folder of backups: then the newest, or the first one after --at.
+        at: Keep only what was stored up to this moment (2026-03-02T10:00Z).
+    """
+    from topbill import backup as backups
+    from topbill.domain.instants import instant
+
+    moment = None if at is None else instant("--at", at)
+    manifest = backups.restore(source, data, moment)
+    held = moment or datetime.fromtimestamp(manifest.at / 1e6, UTC)
+    out.print(
+        f"{data}: holds what was stored up to {held.isoformat()}; start service and worker on it",
+        highlight=False,
+        soft_wrap=True,
+        markup=False,
+    )
 
 
 @app.command

@@ -1,0 +1,264 @@
+"""Copies of a data folder, taken while everything runs, and data folders made of them.
+
+A backup is a folder of its own, named by the moment up to which it holds everything:
+
+    DEST/20261129T101500.123456Z/manifest.json   what lies here: each file's size and SHA-256
+                                 log.sqlite      with what the journal held moved in
+                                 lake/…          Delta tables, of a version that the log continues
+                                 …               what else lies in the data folder
+
+The log is copied first, and of each table the newest version that holds nothing which the copy of
+the log lacks: so whatever the worker publishes, merges or lets the log forget meanwhile, each row
+is in one of the two. A backup gets its name when it is whole and on the disk.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+
+from topbill.domain.errors import BadRequest, LogError, NotFound
+from topbill.domain.schema_version import SCHEMA_VERSION
+from topbill.lake import DATABASE, copies
+from topbill.log import LOG_FILE, open_log
+from topbill.migration import check
+
+MANIFEST = "manifest.json"
+_NAME = "%Y%m%dT%H%M%S.%fZ"
+_UNFINISHED = ".unfinished"
+_NOT_COPIED = {DATABASE, "lake", "metrics", "answers", "keeper.lock", "migration.lock"}
+"""Made anew, or of a process at work; the lake is copied by its tables. So is the log, whose files
+begin with `log.`; and copies that migrations made begin with `backup-`.
+"""
+# What was stored or learned after a moment; a snapshot's engines go with it.
+_LATER = (
+    "DELETE FROM decisions WHERE at > ?",
+    "DELETE FROM reward_events WHERE at > ?",
+    "DELETE FROM unit_events WHERE at > ?",
+    "DELETE FROM policy_snapshots WHERE at > ?",
+    "DELETE FROM revisions WHERE at > ?",
+    "DELETE FROM quarantine WHERE at > ?",
+)
+_WITHOUT_SNAPSHOT = """DELETE FROM policy_engines WHERE (experiment, version) NOT IN
+(SELECT experiment, version FROM policy_snapshots)"""
+
+
+class BackedUpFile(msgspec.Struct, frozen=True):
+    """One file of a backup: its path in it, its bytes, and their hash in hexadecimal digits."""
+
+    path: str
+    size: int
+    sha256: str
+
+
+class Manifest(msgspec.Struct, frozen=True):
+    """What a backup holds: everything stamped up to `at` (µs since the epoch)."""
+
+    at: int
+    schema_version: int
+    files: list[BackedUpFile]
+
+
+def back_up(data: Path, destination: Path) -> Path:
+    """Copy a data folder into a new folder of `destination`, which is returned.
+
+    Service and worker may be at work. What the newest backup there has of the lake already is
+    linked and takes no space again.
+
+    Raises:
+        NotFound: There is no log in `data`.
+        LogError: Something cannot be read or written; then no backup is left.
+    """
+    if not (data / LOG_FILE).exists():
+        raise NotFound(f"{data}: no log there; expected the data folder of `topbill up`")
+    check(data)
+    unfinished = destination / _UNFINISHED
+    try:
+        destination.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(unfinished, ignore_errors=True)
+        unfinished.mkdir()
+        at, through = _copy_log(data, unfinished)
+        before = backups(destination)[-1:]
+        known = {file.path: file for file in _manifest(before[0]).files} if before else {}
+        files = []
+        for source, name in _sources(data, through):
+            file = None
+            if name.startswith("lake/") and name in known:
+                file = _linked(before[0], known[name], unfinished, source.stat().st_size)
+            files.append(file or _copied(source, unfinished, name))
+        files.append(_measured(unfinished, LOG_FILE))
+        manifest = msgspec.json.encode(Manifest(at, SCHEMA_VERSION, files))
+        (unfinished / MANIFEST).write_bytes(manifest)
+        _sync_all(unfinished)
+        finished = destination / datetime.fromtimestamp(at / 1e6, UTC).strftime(_NAME)
+        unfinished.rename(finished)
+        _sync(destination)
+    except (OSError, sqlite3.Error) as error:
+        raise LogError(f"{destination}: cannot back up {data}: {error}; run it again") from error
+    return finished
+
+
+def backups(destination: Path) -> list[Path]:
+    """The whole backups in a folder, oldest first."""
+    return sorted(path.parent for path in destination.glob(f"*Z/{MANIFEST}"))
+
+
+def restore(source: Path, data: Path, at: datetime | None = None) -> Manifest:
+    """Make a data folder of a backup: of the newest in `source`, or of `source` itself.
+
+    Every file is compared with the manifest while it is copied. A restore that was killed leaves no
+    data folder.
+
+    Args:
+        source: A backup, or a folder of backups.
+        data: Where to; nothing may lie there.
+        at: The moment up to which what was stored is kept, by its stamp; the first backup after it
+            is taken. Default: everything that the backup holds.
+
+    Raises:
+        NotFound: There is no backup, or none after `at`.
+        BadRequest: Something lies in `data`.
+        LogError: The backup is damaged, or something cannot be written.
+    """
+    chosen = _chosen(source, at)
+    manifest = _manifest(chosen)
+    if data.exists() and any(data.iterdir()):
+        raise BadRequest(str(data), "is not empty; expected a new folder to restore into")
+    draft = data.with_name(f".{data.name}.restoring")
+    try:
+        shutil.rmtree(draft, ignore_errors=True)
+        for file in manifest.files:
+            if _copied(chosen / file.path, draft, file.path) != file:
+                raise LogError(f"{chosen / file.path}: damaged; it is not what was backed up")
+        if at is not None:
+            _forget_after(draft, int(at.timestamp() * 1e6))
+        _sync_all(draft)
+        if data.exists():
+            data.rmdir()
+        draft.rename(data)
+        _sync(data.parent)
+    except (OSError, sqlite3.Error) as error:
+        raise LogError(f"{data}: cannot restore {chosen}: {error}") from error
+    return manifest
+
+
+def _copy_log(data: Path, into: Path) -> tuple[int, dict[str, int]]:
+    """Copy the log; the moment up to which it holds everything, and the last `seq` of each table of
+    the lake that was given by then.
+    """
+    with open_log(data / LOG_FILE) as log:
+        at = log.barrier()
+    with (
+        closing(sqlite3.connect(data / LOG_FILE)) as source,
+        closing(sqlite3.connect(into / LOG_FILE)) as copy,
+    ):
+        # In one step, so that it is of one moment.
+        source.backup(copy)
+        given = dict(copy.execute("SELECT name, seq FROM sqlite_sequence"))
+        # One file, without a log of its own.
+        copy.execute("PRAGMA journal_mode=DELETE")
+    tables = {"decisions": "decisions", "rewards": "reward_events", "events": "unit_events"}
+    return at, {table: given.get(rows, 0) for table, rows in tables.items()}
+
+
+def _sources(data: Path, through: dict[str, int]) -> Iterator[tuple[Path, str]]:
+    """What is copied beside the log: where it lies, and its path in the backup."""
+    for table, seq in through.items():
+        folder = data / "lake" / table
+        for name in copies.files_through(folder, seq):
+            yield folder / name, f"lake/{table}/{name}"
+    for path in sorted(data.iterdir()):
+        if path.name in _NOT_COPIED or path.name.startswith(("log.", "backup-", ".")):
+            continue
+        for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+            if file.is_file():
+                yield file, str(file.relative_to(data))
+
+
+def _linked(backup: Path, file: BackedUpFile, into: Path, size: int) -> BackedUpFile | None:
+    """Link a file of an earlier backup, since the lake's never change; None where it is not the
+    same, or not as it was.
+    """
+    target = into / file.path
+    if file.size != size or _measured(backup, file.path) != file:
+        return None
+    target.parent.mkdir(parents=True, exist_ok=True)
+    os.link(backup / file.path, target)
+    return file
+
+
+def _copied(source: Path, into: Path, name: str) -> BackedUpFile:
+    """Copy a file to a path in a folder."""
+    target = into / name
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(source, target)
+    return _measured(into, name)
+
+
+def _measured(folder: Path, name: str) -> BackedUpFile:
+    with (folder / name).open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256")
+        return BackedUpFile(name, file.tell(), digest.hexdigest())
+
+
+def _manifest(backup: Path) -> Manifest:
+    path = backup / MANIFEST
+    try:
+        manifest = msgspec.json.decode(path.read_bytes(), type=Manifest)
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise LogError(f"{path}: cannot be read: {error}; expected a backup's manifest") from error
+    if manifest.schema_version > SCHEMA_VERSION:
+        raise LogError(
+            f"{path}: is of schema version {manifest.schema_version}; expected at most "
+            f"{SCHEMA_VERSION}: a newer Topbill wrote it, install that one"
+        )
+    return manifest
+
+
+def _chosen(source: Path, at: datetime | None) -> Path:
+    there = [source] if (source / MANIFEST).exists() else backups(source)
+    if not there:
+        raise NotFound(f"{source}: no backup there; expected what `topbill backup` has written")
+    if at is None:
+        return there[-1]
+    for backup in there:
+        if _manifest(backup).at >= at.timestamp() * 1e6:
+            return backup
+    newest = datetime.fromtimestamp(_manifest(there[-1]).at / 1e6, UTC)
+    raise NotFound(
+        f"{source}: no backup after {at.isoformat()}; the last holds what came up to "
+        f"{newest.isoformat()}"
+    )
+
+
+def _forget_after(data: Path, at: int) -> None:
+    """Take out of a restored folder what came after a moment."""
+    with closing(sqlite3.connect(data / LOG_FILE, isolation_level=None)) as log:
+        log.execute("BEGIN")
+        for statement in _LATER:
+            log.execute(statement, (at,))
+        log.execute(_WITHOUT_SNAPSHOT)
+        log.execute("COMMIT")
+    for table in ("decisions", "rewards", "events"):
+        copies.forget_after(data / "lake" / table, at)
+
+
+def _sync_all(folder: Path) -> None:
+    for path in [folder, *folder.rglob("*")]:
+        _sync(path)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
