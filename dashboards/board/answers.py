@@ -265,8 +265,9 @@ def evaluation(
     )
     word, tone, step = _compared(difference)
     if difference is not None and difference.value is not None:
-        bounds = words.interval(difference.low, difference.high)
-        sentence += f" On the same decisions it is {words.value(difference.value)} more ({bounds})."
+        size = words.metric_difference(difference.value, False)
+        bounds = words.metric_difference_interval(difference.low, difference.high, False)
+        sentence += f" On the same decisions the difference is {size} ({bounds})."
     return Standing(word=word, tone=tone, sentence=sentence, next=step)
 
 

@@ -173,8 +173,8 @@ def table(
 def _more(difference: Estimate | None) -> str:
     if difference is None or difference.value is None:
         return ""
-    bounds = words.interval(difference.low, difference.high)
-    return f"{words.value(difference.value)} ({bounds})"
+    bounds = words.metric_difference_interval(difference.low, difference.high, False)
+    return f"{words.metric_difference(difference.value, False)} ({bounds})"
 
 
 def diagnostics(estimate: Estimate) -> None:
@@ -204,11 +204,11 @@ def footer(evaluation: Evaluation) -> None:
         sample = f", a sample of {words.share(evaluation.sampled)} of all units"
     skipped = []
     for reason, decisions in evaluation.left_out.items():
-        skipped.append(f"{words.count(decisions)} {words.label(reason)}")
+        skipped.append(f"{words.count(decisions)} ({words.label(reason)})")
     st.caption(
         f"On {words.count(evaluation.decisions)} decisions of {words.count(evaluation.units)} "
         f"units{sample}, logged by {words.plain(', '.join(evaluation.variants))}. "
-        f"Left out: {words.plain(', '.join(skipped) or 'none')}."
+        f"Decisions left out: {words.plain(', '.join(skipped) or 'none')}."
     )
 
 

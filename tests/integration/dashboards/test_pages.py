@@ -277,7 +277,7 @@ def test_preview_takes_a_typed_context_and_says_what_is_wrong_with_one(
 def test_the_whole_page_says_which_layer_it_was(open_app, demo: Path) -> None:
     app = open_app(demo, "page", layer="artwork")
     text = said(app)
-    assert "titles' any and artwork's any help;" in text
+    assert "titles' any and artwork's any help." in text
     goals = next(table for table in tables(app) if "standing" in table)
     assert list(goals["variant"]) == ["first (control)", "any"]
     assert goals["standing"].tolist() == ["✖ beaten by any", "✔ on the front"]
