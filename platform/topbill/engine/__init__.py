@@ -11,6 +11,7 @@ from topbill.engine.api import (
     Id,
     OfferedAction,
     decode,
+    made_at,
     new_id,
 )
 from topbill.engine.compiled import CompiledExperiment, offered, payloads_of
@@ -30,6 +31,7 @@ __all__ = [
     "adopt_newest",
     "decode",
     "examples",
+    "made_at",
     "new_id",
     "offered",
     "payloads_of",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Callable
 from hashlib import blake2b
@@ -18,6 +19,7 @@ Id = Annotated[str, msgspec.Meta(min_length=1, max_length=128, description="1 to
 MOST_ACTIONS = 5_000
 """Most actions that one request may offer."""
 _EMPTY = msgspec.Raw(b"{}")
+_UUID_7 = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}", re.I)
 
 
 class OfferedAction(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -124,6 +126,15 @@ def new_id() -> str:
         # 20 digits are 80 bits: two ids of one millisecond are equal once in 10^24.
         _digits.extend(chance[start : start + 20] for start in range(0, len(chance), 20))
     return f"{time.time_ns() // 1_000_000:012x}{_digits.pop()}"
+
+
+def made_at(own_id: str) -> int | None:
+    """When an id was made (µs since the epoch), where it says so: a UUID of version 7, written with
+    its hyphens (RFC 9562, section 5.7). None for any other: 32 digits may be chance alone.
+    """
+    if _UUID_7.fullmatch(own_id) is None:
+        return None
+    return int(own_id[:8] + own_id[9:13], 16) * 1_000
 
 
 def decode(raw: msgspec.Raw, path: str) -> Any:

@@ -9,10 +9,10 @@ from collections.abc import Callable, Collection
 from contextlib import ExitStack, closing
 from typing import TypeVar
 
-from topbill.domain.errors import LogError
+from topbill.domain.errors import AlreadyDecided, LogError
 from topbill.domain.metric import microseconds
 from topbill.domain.records import Decision
-from topbill.engine import Engine
+from topbill.engine import Engine, made_at
 from topbill.lake import find_decisions
 from topbill.log import Log, now_micros
 from topbill.service.settings import Settings
@@ -72,6 +72,18 @@ class Backend:
     def is_remembered(self, decided_at: int) -> bool:
         """Whether the log knows the ids of a decision and of its rewards for certain."""
         return decided_at >= now_micros() - self._horizon
+
+    def refuse_old(self, name: str, unused_id: str) -> None:
+        """Raises AlreadyDecided for an id, from the field `name`, that is not known and says of
+        itself that it was made before the horizon: nobody can tell whether it was used then.
+        """
+        made = made_at(unused_id)
+        if made is not None and not self.is_remembered(made):
+            raise AlreadyDecided(
+                f"{name} {unused_id!r} was made longer ago than ids are remembered "
+                f"({self.settings.remember / 3_600:g} h): it may have been decided then; "
+                "use a new id"
+            )
 
     async def recall(self, decision_ids: Collection[str]) -> dict[str, Decision]:
         """Those of the decisions that the log has let go and remembers, read from the lake; they

@@ -213,6 +213,7 @@ class FastPath:
                 if stored.request_hash != request.fingerprint:
                     raise _used_before(request.decision_id)
                 return stored
+            self._backend.refuse_old("decision_id", request.decision_id)
         return self.engine.decide(request)
 
     def _settle(self, decision: Decision, receipt: Receipt) -> Answer:

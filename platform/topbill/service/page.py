@@ -232,6 +232,8 @@ class PageService:
             stored = self._backend.log.decision(page_id)
             if stored is not None and stored.request_hash != fingerprint:
                 raise _used_before(page_id)
+            if stored is None:
+                self._backend.refuse_old("page_id", request.page_id.removeprefix(PREFIX))
             return page_id, fingerprint, stored
 
         ttl = compiled_page.file.session_ttl

@@ -4,6 +4,7 @@ comes again gets the stored answer, or is refused by name.
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -166,6 +167,28 @@ def test_a_page_of_which_one_id_is_taken_is_refused_whole(settings: Settings, la
         assert client.post("/v1/page", json=asked).json()["error"]["code"] == "already_decided"
     stored = rows(settings, "SELECT decision_id FROM decisions WHERE decision_id LIKE 'page-S1%'")
     assert stored == [{"decision_id": f"page-S1{layer}"}]
+
+
+@pytest.mark.parametrize("age", [47.0, 49.0, 10_000.0])
+def test_an_id_that_says_that_it_is_older_than_the_horizon_is_refused(
+    settings: Settings, age: float
+) -> None:
+    made = f"{int((time.time() - age * 3_600) * 1_000):012x}"
+    uuid = f"{made[:8]}-{made[8:]}-7abc-8def-0123456789ab"
+    page = {"page": "home", "profile": "7"}
+    with caller(settings) as client:
+        for answer in (
+            decide(client, decision_id=uuid),
+            client.post("/v1/page", json={**page, "page_id": uuid}),
+        ):
+            if age < 48:
+                assert answer.status_code == 200
+            else:
+                assert answer.status_code == 409
+                assert answer.json()["error"]["code"] == "already_decided"
+                assert "48 h" in answer.json()["error"]["message"]
+        # Of any other id nobody can tell.
+        assert decide(client, decision_id=uuid.replace("-", "")).status_code == 200
 
 
 # ---------------------------------------------------------------------- any order of requests
