@@ -370,7 +370,8 @@ def test_an_archived_decision_comes_back_as_it_was_logged(
     clock.now += 10 * SECOND
     Publisher(log, Lake(tmp_path), lambda: [art]).step()
     ((_, held, events),) = log.matured("art", 0, SECOND, log.barrier(), 10)
-    ((_, read, came),) = archive.reader(tmp_path)("art", 0, 10, SECOND, clock.now)
+    span = archive.Span("art", 0, 10, SECOND, clock.now)
+    ((_, read, came),) = archive.reader(tmp_path)(span, log.clock_steps())
     assert read == held
     assert [(e.event, e.position, e.received_at) for e in came] == [
         (e.event, e.position, e.received_at) for e in events
