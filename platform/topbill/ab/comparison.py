@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -206,26 +206,40 @@ def effects_of(
         pairs[name] = _pairs(name, moments, control, arms, adjust)
         if any(rows.columns[column].infinite for column in covariates_of(covariates, name)):
             pairs[name] = {arm: _with_infinite_covariate(p) for arm, p in pairs[name].items()}
-    moved: set[tuple[str, object]] = set()
-    in_doubt: Doubts = {}
+    effects = {
+        (name, variant): effect_of(name, variant, pair, rule, moments.mixed)
+        for name, by_variant in pairs.items()
+        for variant, pair in by_variant.items()
+    }
     if check_denominators:
         of_rows = [name for name, m in metrics.items() if not isinstance(m, Sum)]
         part = Part(tuple(arms), rows)
         checks = denominators(part, moments, metrics, of_rows, control, rule)
-        moved = {(check.metric, check.variant) for check in checks if check.alarm}
         shown = [check for check in checks if shows_something(pairs[check.metric], rule)]
         in_doubt = doubts(part, metrics, pairs, shown, covariates, control, adjust)
-    effects: list[Effect] = []
-    for name, by_variant in pairs.items():
-        for variant, pair in by_variant.items():
-            result = effect_of(name, variant, pair, rule, moments.mixed)
-            others = [effect_of(name, variant, p, rule) for p in in_doubt.get((name, variant), ())]
-            if (name, variant) in moved:
-                result = withheld(result)
-            elif is_doubtful(result, others):
-                result = msgspec.structs.replace(result, reason=reasons.DENOMINATOR_DOUBTFUL)
-            effects.append(result)
-    return effects
+        moved = {(check.metric, check.variant) for check in checks if check.alarm}
+        effects = _doubted(effects, moved, in_doubt, rule)
+    return list(effects.values())
+
+
+def _doubted(
+    effects: Mapping[tuple[str, object], Effect],
+    moved: Collection[tuple[str, object]],
+    in_doubt: Doubts,
+    rule: Rule,
+) -> dict[tuple[str, object], Effect]:
+    """The effects, withheld where their denominators moved, and not called where that is in
+    doubt.
+    """
+    doubted = {}
+    for key, effect in effects.items():
+        others = [effect_of(*key, pair, rule) for pair in in_doubt.get(key, ())]
+        if key in moved:
+            effect = withheld(effect)
+        elif is_doubtful(effect, others):
+            effect = msgspec.structs.replace(effect, reason=reasons.DENOMINATOR_DOUBTFUL)
+        doubted[key] = effect
+    return doubted
 
 
 def _with_infinite_covariate(pair: Pair) -> Pair:

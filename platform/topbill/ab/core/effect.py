@@ -150,34 +150,47 @@ def estimate_pair(
         # Where the covariate is there tells the variants apart, so it is no covariate.
         pair = estimate_pair(terms.unadjusted(), treated, control, phases=phases)
         return dataclasses.replace(pair, remark=reasons.COVARIATE_MISSING)
-    weights = _precisions(terms, strata) if phases else _post_strata(terms, strata)
-    if len(strata) < 2:
-        one, other = _adjusted_pair(terms, t, c, adjust)
-    else:
-        one, other = _stratified(terms, strata, weights, adjust)
-    rates = None
-    # What was adjusted is a share no more, but where nothing varies there was nothing to adjust.
-    if (terms.covariate is None and len(strata) < 2) or one.variance + other.variance == 0.0:
-        rates = _rates(terms, t, c)
-    saved = _saved(terms, strata or [(t, c)], weights, one.variance + other.variance)
-    if saved is not None and saved > 1.0 - _NOTHING_LEFT:
+    pair = _estimated(terms, t, c, strata, adjust, phases=phases)
+    if pair.saved is not None and pair.saved > 1.0 - _NOTHING_LEFT:
         # The metric itself, or made of it: what is left is rounding, not a difference.
         pair = estimate_pair(terms.unadjusted(), treated, control, phases=phases)
         return dataclasses.replace(pair, remark=reasons.COVARIATE_IS_METRIC)
-    information = None
-    if phases:
-        information = sum(information_of(a.n, b.n) for a, b in strata or [(t, c)])
+    return dataclasses.replace(
+        pair, bounds=RATE if is_proportion else None, is_proportion=is_proportion
+    )
+
+
+def _estimated(
+    terms: MetricTerms,
+    treated: ArmMoments,
+    control: ArmMoments,
+    strata: Strata,
+    adjust: Adjustment,
+    *,
+    phases: bool,
+) -> Pair:
+    """Two arms that can be compared, by strata where there are several."""
+    weights = _precisions(terms, strata) if phases else _post_strata(terms, strata)
+    is_one = len(strata) < 2
+    if is_one:
+        one, other = _adjusted_pair(terms, treated, control, adjust)
+    else:
+        one, other = _stratified(terms, strata, weights, adjust)
+    variance = one.variance + other.variance
+    rates = None
+    # What was adjusted is a share no more, but where nothing varies there was nothing to adjust.
+    if (terms.covariate is None and is_one) or variance == 0.0:
+        rates = _rates(terms, treated, control)
+    parts = strata or [(treated, control)]
     return Pair(
         one,
         other,
-        reason,
-        n,
-        n_control,
-        saved,
+        reasons.OK,
+        units_of(treated),
+        units_of(control),
+        _saved(terms, parts, weights, variance),
         rates=rates,
-        bounds=RATE if is_proportion else None,
-        is_proportion=is_proportion,
-        information=information,
+        information=sum(information_of(a.n, b.n) for a, b in parts) if phases else None,
     )
 
 
