@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from datetime import timedelta
 from inspect import Parameter, cleandoc
 from typing import Any
 
 import cyclopts
 
 from topbill.cli import app
+from topbill.domain.formatting import window
 
 _OPENING = """# The command line
 
@@ -97,6 +99,8 @@ def _default(argument: Any) -> str:
         return ""
     if isinstance(value, tuple):
         return " ".join(f"`{item}`" for item in value)
+    if isinstance(value, timedelta):
+        return f"`{window(value.total_seconds()).replace(' ', '')}`"
     return f"`{value}`"
 
 
