@@ -17,8 +17,8 @@ def find_decisions(data: Path, places: Mapping[str, int]) -> dict[str, Decision]
     """The decisions of the lake in a data folder that stand at these places (id → `seq`), by id.
     One that is not there is left out, and so is a place where another decision stands.
 
-    Files with other rows are left out by their statistics of `seq`, so that it takes milliseconds
-    however large the lake is. Raises LogError where it can't be read.
+    Row groups with other rows are left out by their statistics of `seq`: one decision takes some
+    0.1 s, a thousand of them 0.3 s, far from the event loop. Raises LogError where it can't be read.
     """
     path = data / DATABASE
     if not places or not path.exists():
