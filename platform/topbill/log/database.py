@@ -5,8 +5,10 @@ say where.
 from __future__ import annotations
 
 import sqlite3
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,8 @@ CREATE TABLE IF NOT EXISTS decisions (
     decision_id TEXT NOT NULL UNIQUE,
     experiment TEXT NOT NULL,
     at INTEGER NOT NULL,
-    body BLOB NOT NULL);
+    body BLOB NOT NULL,
+    checksum INTEGER);
 CREATE INDEX IF NOT EXISTS decisions_feed ON decisions (experiment, seq);
 CREATE TABLE IF NOT EXISTS reward_events (
     seq INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -31,6 +34,7 @@ CREATE TABLE IF NOT EXISTS reward_events (
     event_id TEXT NOT NULL,
     at INTEGER NOT NULL,
     body BLOB NOT NULL,
+    checksum INTEGER,
     UNIQUE (decision_id, event_id));
 CREATE TABLE IF NOT EXISTS unit_events (
     seq INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -39,6 +43,7 @@ CREATE TABLE IF NOT EXISTS unit_events (
     event_id TEXT NOT NULL,
     at INTEGER NOT NULL,
     body BLOB NOT NULL,
+    checksum INTEGER,
     UNIQUE (unit_type, unit, event_id));
 CREATE TABLE IF NOT EXISTS policy_snapshots (
     experiment TEXT NOT NULL,
@@ -101,6 +106,23 @@ INSERT OR IGNORE INTO journal VALUES (0, random() & 0xfffffffffffff);
 """
 
 
+ROWS = {
+    "decisions": ("decision_id", "experiment", "body"),
+    "reward_events": ("decision_id", "event_id", "body"),
+    "unit_events": ("unit_type", "unit", "event_id", "body"),
+}
+"""The tables of what is stored, and of what each row is made beside its stamp and its checksum."""
+
+
+def checksum(row: Sequence[str | bytes], at: int) -> int:
+    """The CRC-32 of a row's values and its stamp, by which `damage` knows it."""
+    total = zlib.crc32(at.to_bytes(8, "little"))
+    for value in row:
+        content = value.encode() if isinstance(value, str) else value
+        total = zlib.crc32(content, zlib.crc32(len(content).to_bytes(4, "little"), total))
+    return total
+
+
 class LogDatabase:
     """One connection to the file. Not for several threads at once: a thread opens its own.
 
@@ -142,6 +164,20 @@ class LogDatabase:
         self._connection.execute("PRAGMA wal_autocheckpoint=0")
         schema_stamp.check_or_stamp(self._connection, self.path)
         self._connection.executescript(_SCHEMA)
+        if not all(self._has_checksum(table) for table in ROWS):
+            self._add_checksums()
+
+    def _has_checksum(self, table: str) -> bool:
+        columns = self._connection.execute(f"PRAGMA table_info({table})")
+        return any(name == "checksum" for _, name, *_ in columns)
+
+    def _add_checksums(self) -> None:
+        """Give tables of an earlier version the column; its rows have none."""
+        with self.transaction():
+            for table in ROWS:
+                # Another process may have done it meanwhile.
+                if not self._has_checksum(table):
+                    self._connection.execute(f"ALTER TABLE {table} ADD COLUMN checksum INTEGER")
 
     def _cannot_open(self, error: Exception) -> LogError:
         return LogError(
@@ -188,9 +224,22 @@ class LogDatabase:
             raise LogError(f"{self.path}: cannot read: {error}") from error
 
     def damage(self) -> list[str]:
-        """What SQLite finds wrong with the file's pages and indexes, at most ten things."""
+        """What SQLite finds wrong with the file's pages and indexes, and the rows that are not as
+        they were stored; at most ten things of each.
+        """
         found = [str(row[0]) for row in self.rows("PRAGMA integrity_check(10)")]
-        return [f"{self.path}: damaged: {each}" for each in found if each != "ok"]
+        damaged = [f"{self.path}: damaged: {each}" for each in found if each != "ok"]
+        # Where the file cannot be read in order, its rows tell nothing more.
+        return damaged or list(islice(self._damaged_rows(), 10))
+
+    def _damaged_rows(self) -> Iterator[str]:
+        for table, columns in ROWS.items():
+            # As bytes: what is damaged may be no text.
+            values = ", ".join(f"CAST({column} AS BLOB)" for column in columns)
+            query = f"SELECT seq, at, checksum, {values} FROM {table} WHERE checksum IS NOT NULL"  # noqa: S608 (own names)
+            for seq, at, expected, *row in self._connection.execute(query):
+                if checksum(row, at) != expected:
+                    yield f"{self.path}: damaged: row {seq} of {table} is not what was stored"
 
     def generation(self) -> int:
         """That of the journal's frames which the tables do not hold yet."""

@@ -27,7 +27,7 @@ from topbill.domain.records import (
     SnapshotHead,
     UnitEvent,
 )
-from topbill.log.database import LogDatabase
+from topbill.log.database import ROWS, LogDatabase, checksum
 from topbill.log.entries import Entry, KeyedIds, Receipt, Rows, admit
 from topbill.log.file_guard import FileGuard
 from topbill.log.journal import Journal
@@ -57,12 +57,6 @@ _NOTE_STEP = (
     "INSERT OR REPLACE INTO clock_steps SELECT ?, ?, "
     f"{_LAST_SEQ.format('decisions')}, {_LAST_SEQ.format('reward_events')}"
 )
-_COLUMNS = {
-    "decisions": ("decision_id", "experiment", "body", "at"),
-    "reward_events": ("decision_id", "event_id", "body", "at"),
-    "unit_events": ("unit_type", "unit", "event_id", "body", "at"),
-}
-"""What is inserted into each table: the columns of `Rows`, and the stamp."""
 _ROWS_PER_STATEMENT = 256
 """Rows of one INSERT: SQLite works on a statement without the interpreter's lock, so that decisions
 go on meanwhile, and takes at most 32,766 values.
@@ -220,7 +214,7 @@ class SqliteLog(Log):
 
     def _drained_keys(self, table: str, keys: Sequence[tuple[str, ...]]) -> Iterator[Any]:
         """Those of the keys that a table of events holds."""
-        columns = _COLUMNS[table][:-2]
+        columns = ROWS[table][:-1]
         for chunk in _chunks(keys):
             marks = ",".join([_marks(len(columns))] * len(chunk))
             values = [part for key in chunk for part in key]
@@ -368,7 +362,7 @@ class SqliteLog(Log):
         """Insert the journal's rows between two positions, stamped in log time: a clock that went
         back must not break the promise that stamps never fall along `seq`.
         """
-        values: dict[str, list[Any]] = {table: [] for table in _COLUMNS}
+        values: dict[str, list[Any]] = {table: [] for table in ROWS}
         for frame in self._journal.read(start, end):
             newest = stamps.of(frame.at)
             if stamps.stepped:
@@ -376,10 +370,10 @@ class SqliteLog(Log):
                 self._insert_all(values)
                 self._note_step(stamps)
             tables: Sequence[Sequence[tuple[str | bytes, ...]]] = frame.rows
-            # In the order of `_COLUMNS`.
+            # In the order of `ROWS`.
             for waiting, rows in zip(values.values(), tables, strict=True):
                 for row in rows:
-                    waiting += (*row, newest)
+                    waiting += (*row, newest, checksum(row, newest))
         self._insert_all(values)
 
     def _insert_all(self, values: dict[str, list[Any]]) -> None:
@@ -394,7 +388,7 @@ class SqliteLog(Log):
         A row that is there already is left alone: two unkeyed rows with one id are a caller's
         mistake that must not stop draining for everybody.
         """
-        columns = _COLUMNS[table]
+        columns = (*ROWS[table], "at", "checksum")
         self._rows_since_checkpoint += len(values) // len(columns)
         insert = f"INSERT INTO {table} ({', '.join(columns)})"
         for chunk in _chunks(values, len(columns) * _ROWS_PER_STATEMENT):

@@ -4,7 +4,9 @@ be read is there once.
 
 from __future__ import annotations
 
+import random
 import shutil
+import sqlite3
 from contextlib import closing
 from pathlib import Path
 
@@ -13,9 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from topbill.domain.errors import LogError
-from topbill.domain.records import Decision, Placement
+from topbill.domain.records import Decision, Placement, RewardEvent, UnitEvent
 from topbill.log import open_log
-from topbill.log.mending import journal_damage, mend_journal
+from topbill.log.mending import journal_damage, log_damage, mend_journal
 from topbill.log.sqlite import SqliteLog
 
 GROUPS = 12
@@ -193,3 +195,69 @@ def test_killed_while_mending_it_begins_anew(
 
 def _dies(*_: object) -> None:
     raise KeyboardInterrupt
+
+
+def test_every_damaged_row_is_named(tmp_path: Path) -> None:
+    """Whatever changed of it: what it is called, when it came, or what it says."""
+    path = tmp_path / "log.sqlite"
+    with closing(SqliteLog(path)) as log:
+        store(log, "a", "b")
+        log.append(
+            [],
+            [RewardEvent(decision_id="a", event_id="e", event="play")],
+            [UnitEvent(unit="u", unit_type="profile_id", event_id="e", event="back")],
+        )
+        log.drain()
+    assert log_damage(path) == []
+    changes = {
+        "decisions": "body = replace(body, 'close-up', 'close-uq')",
+        "reward_events": "at = at + 1",
+        "unit_events": "unit = 'v'",
+    }
+    for table, change in changes.items():
+        with closing(sqlite3.connect(path, isolation_level=None)) as database:
+            database.execute(f"UPDATE {table} SET {change} WHERE seq = 1")  # noqa: S608
+        found = log_damage(path)
+        assert f"{path}: damaged: row 1 of {table} is not what was stored" in found
+    assert len(found) == 3
+
+
+def test_rows_of_an_earlier_version_have_no_checksum_and_stay_readable(tmp_path: Path) -> None:
+    path = tmp_path / "log.sqlite"
+    with closing(SqliteLog(path)) as log:
+        store(log, "a")
+        log.drain()
+    with closing(sqlite3.connect(path, isolation_level=None)) as database:
+        database.execute("ALTER TABLE decisions DROP COLUMN checksum")
+    assert held(path) == ["a"]
+    with closing(SqliteLog(path)) as log:
+        store(log, "b")
+        log.drain()
+    assert held(path) == ["a", "b"]
+    assert log_damage(path) == []
+
+
+def test_a_flipped_bit_of_the_tables_changes_nothing_or_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "log.sqlite"
+    with closing(SqliteLog(path)) as log:
+        store(log, *(f"d{n}" for n in range(300)))
+        log.tend(thorough=True)
+        whole = log.read_decisions(0, 1_000)
+    content = path.read_bytes()
+    chance = random.Random(2)
+    named = 0
+    for _ in range(120):
+        changed = bytearray(content)
+        changed[chance.randrange(len(content))] ^= 1 << chance.randrange(8)
+        for name in ("log.sqlite-wal", "log.sqlite-shm"):
+            (tmp_path / name).unlink(missing_ok=True)
+        path.write_bytes(changed)
+        try:
+            damage = log_damage(path)
+            with open_log(path) as log:
+                read = log.read_decisions(0, 1_000)
+        except LogError:
+            damage, read = ["named at use"], []
+        named += bool(damage)
+        assert damage or read == whole
+    assert named > 30  # the rest hits free pages and the file's unused bytes
