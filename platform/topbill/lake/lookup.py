@@ -18,7 +18,8 @@ def find_decisions(data: Path, places: Mapping[str, int]) -> dict[str, Decision]
     One that is not there is left out, and so is a place where another decision stands.
 
     Row groups with other rows are left out by their statistics of `seq`: one decision takes some
-    0.1 s, a thousand of them 0.3 s, far from the event loop. Raises LogError where it can't be read.
+    0.1 s, a thousand of them 0.3 s, far from the event loop. Raises LogError where the lake can't
+    be read.
     """
     path = data / DATABASE
     if not places or not path.exists():
