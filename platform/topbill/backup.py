@@ -29,6 +29,7 @@ from topbill.domain.errors import BadRequest, LogError, NotFound
 from topbill.domain.schema_version import SCHEMA_VERSION
 from topbill.lake import DATABASE, copies
 from topbill.log import LOG_FILE, open_log
+from topbill.log.tombstones import TOMBSTONES, Tombstone, read_tombstones
 from topbill.migration import check
 
 MANIFEST = "manifest.json"
@@ -109,6 +110,15 @@ def back_up(data: Path, destination: Path) -> Path:
 def backups(destination: Path) -> list[Path]:
     """The whole backups in a folder, oldest first."""
     return sorted(path.parent for path in destination.glob(f"*Z/{MANIFEST}"))
+
+
+def known_tombstones(source: Path) -> list[Tombstone]:
+    """Of every unit that a backup in `source`, or `source` itself, knows to be erased."""
+    tombstones = {}
+    for backup in backups(source) or [source]:
+        for tombstone in read_tombstones(backup / TOMBSTONES):
+            tombstones[tombstone.hash, tombstone.unit_type] = tombstone
+    return list(tombstones.values())
 
 
 def restore(source: Path, data: Path, at: datetime | None = None) -> Manifest:

@@ -14,6 +14,7 @@ from topbill import process_log
 from topbill.cli import (
     analysis,
     comparison,
+    erasure,
     evaluation,
     files,
     offline,
@@ -28,6 +29,7 @@ __all__ = [
     "analysis",
     "app",
     "comparison",
+    "erasure",
     "evaluation",
     "files",
     "main",

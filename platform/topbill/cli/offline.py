@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable
 from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -139,6 +140,16 @@ def _print_verification(key: str, verification: Verification) -> None:
         f"the stored version {stored.version}{reserve}",
         soft_wrap=True,
     )
+    if verification.erasure is not None:
+        erasure = verification.erasure
+        at = datetime.fromtimestamp(erasure.at // 1_000_000, UTC)
+        out.print(
+            f"  from the checkpoint of {at:%Y-%m-%dT%H:%M:%SZ} (version {erasure.version}), after "
+            f"an erasure of {erasure.decisions:,} decisions: what it learned before is not folded "
+            "again",
+            highlight=False,
+            soft_wrap=True,
+        )
     for variant, comparison in verification.comparisons.items():
         if comparison.note:
             out.print(f"  {variant}: {comparison.note}", highlight=False, soft_wrap=True)

@@ -123,18 +123,36 @@ def backup(destination: Path, *, data: Data = DATA) -> None:
 
 
 @app.command
-def restore(source: Path, *, data: Data = DATA, at: str | None = None) -> None:
+def restore(
+    source: Path,
+    *,
+    data: Data = DATA,
+    at: str | None = None,
+    tombstones: Path | None = None,
+    experiments: Experiments = EXPERIMENTS,
+) -> None:
     """Make a data folder of a backup, every file of which is compared with what was written.
 
     Args:
         source: A backup, or a folder of backups: then the newest, or the first one after --at.
         at: Keep only what was stored up to this moment (2026-03-02T10:00Z).
+        tombstones: The `tombstones.jsonl` of the data folder as it was last: units that were erased
+            since the backup are erased again. Those that any of the backups knows of are anyway.
     """
     from topbill import backup as backups
+    from topbill.cli.erasure import given_tombstones, loaded_experiments
     from topbill.domain.instants import instant
+    from topbill.worker.erasure import erase_again
 
     moment = None if at is None else instant("--at", at)
+    # Read first: with what cannot be read, nothing is restored.
+    erased = backups.known_tombstones(source)
+    if tombstones is not None:
+        erased += given_tombstones(tombstones)
     manifest = backups.restore(source, data, moment)
+    again = erase_again(data, erased, lambda: loaded_experiments(experiments))
+    if again:
+        out.print(f"{data}: erased again: {again:,} units", highlight=False, soft_wrap=True)
     held = moment or datetime.fromtimestamp(manifest.at / 1e6, UTC)
     out.print(
         f"{data}: holds what was stored up to {held.isoformat()}; start service and worker on it",

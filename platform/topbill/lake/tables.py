@@ -236,7 +236,7 @@ class Lake:
                     0,
                     dry_run=False,
                     enforce_retention_duration=False,
-                    keep_versions=_kept_versions(table, self._keep_for),
+                    keep_versions=_kept_versions(table, where, self._keep_for),
                 )
                 deleted += len(gone)
                 if thorough:
@@ -301,19 +301,22 @@ class Lake:
         analytics.write(self.database_path, publication)
 
 
-def _kept_versions(table: DeltaTable, seconds: float) -> list[int]:
+def _kept_versions(table: DeltaTable, where: Path, seconds: float) -> list[int]:
     """Versions that together name every file that any version of the last so many seconds does.
 
     Appends take no file away. So the last version before each merge names all that the versions
     since the merge before it did.
     """
     since = (time.time() - seconds) * 1e3
+    # Erasing takes commits away: nothing before the first one that is there can be read.
+    commits = (where / "_delta_log").glob("[0-9]*.json")
+    oldest = min((int(path.stem) for path in commits if path.stem.isdigit()), default=0)
     kept = []
     for commit in table.history():
         if commit["timestamp"] < since:
             break
         if commit.get("operationParameters", {}).get("mode") != "Append":
-            kept.append(max(0, commit["version"] - 1))
+            kept.append(max(oldest, commit["version"] - 1))
     return [*kept, table.version()]
 
 

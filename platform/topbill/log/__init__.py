@@ -9,6 +9,7 @@ from topbill.log.opening import LOG_FILE, SCHEMES, open_log
 from topbill.log.protocol import (
     REMEMBERED_FOR,
     Clock,
+    Erasure,
     Heartbeat,
     Log,
     Matured,
@@ -22,6 +23,7 @@ __all__ = [
     "SCHEMES",
     "Clock",
     "Entry",
+    "Erasure",
     "Heartbeat",
     "Log",
     "Matured",

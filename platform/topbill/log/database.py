@@ -92,6 +92,15 @@ CREATE TABLE IF NOT EXISTS remembered_ids (
     key BLOB NOT NULL UNIQUE,
     seq INTEGER NOT NULL,
     at INTEGER NOT NULL);
+-- Which policy version stood when a unit was erased: the fold is verified from there.
+CREATE TABLE IF NOT EXISTS erasures (
+    place INTEGER PRIMARY KEY,
+    at INTEGER NOT NULL,
+    unit_hash TEXT NOT NULL,
+    experiment TEXT NOT NULL,
+    version INTEGER NOT NULL,
+    decisions INTEGER NOT NULL,
+    rewards INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS clock (id INTEGER PRIMARY KEY CHECK (id = 0), at INTEGER NOT NULL);
 INSERT OR IGNORE INTO clock VALUES (0, 0);
 CREATE TABLE IF NOT EXISTS clock_steps (

@@ -193,6 +193,16 @@ class Journal:
         """Begin anew at the start of the file: the tables hold all that was there."""
         _STATE.pack_into(self._state, 0, generation, 0)
 
+    def wipe(self) -> None:
+        """Overwrite with zeros what earlier generations left behind the end. Raises LogError."""
+        try:
+            size = os.fstat(self._file).st_size
+            for start in range(self.position[1], size, _STEP):
+                os.pwrite(self._file, bytes(min(_STEP, size - start)), start)
+            os.fsync(self._file)
+        except OSError as error:
+            raise LogError(f"{self.path}: cannot be overwritten: {error}; run it again") from error
+
     def _recover(self) -> None:
         """Find the end: past the last frame of what the tables don't hold yet. Raises LogError
         where there is damage.

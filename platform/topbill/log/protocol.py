@@ -69,6 +69,18 @@ class Revision(NamedTuple):
     spec: str
 
 
+class Erasure(NamedTuple):
+    """One line of the audit of erasures: at `at` (µs) so many decisions and rewards of a unit were
+    taken out of an experiment, whose newest policy version was `version` then; 0 where it had none.
+    """
+
+    at: int
+    experiment: str
+    version: int
+    decisions: int
+    rewards: int
+
+
 class Heartbeat(NamedTuple):
     """The worker's last sign of life: it was at work at `at`, and every row stamped up to
     `published_at` is in the lake (both µs since the epoch; the latter 0 where nothing is).
@@ -363,6 +375,10 @@ class Log(Protocol):
     @abstractmethod
     def revisions(self, experiment: str | None = None) -> list[Revision]:
         """The audit, oldest first: of one experiment, or of all."""
+
+    def erasures(self, experiment: str) -> list[Erasure]:  # noqa: ARG002 (for those that erase)
+        """What was erased from an experiment, oldest first."""
+        return []
 
     # ------------------------------------------------------------------ upkeep
 

@@ -104,12 +104,15 @@ class SnapshotTable:
                 )
 
     def forget(self, before: int) -> int:
-        """Delete those that had a successor by `before` (µs); returns how many went."""
+        """Delete those that had a successor by `before` (µs), but for those from which the fold is
+        verified after an erasure; returns how many went.
+        """
         with self._database.transaction():
             cursor = self._database.execute(
                 """DELETE FROM policy_snapshots WHERE version < (
                        SELECT max(s.version) FROM policy_snapshots s
-                       WHERE s.experiment = policy_snapshots.experiment AND s.at < ?)""",
+                       WHERE s.experiment = policy_snapshots.experiment AND s.at < ?)
+                   AND (experiment, version) NOT IN (SELECT experiment, version FROM erasures)""",
                 (before,),
             )
             self._database.execute(

@@ -40,7 +40,15 @@ from topbill.log.log_time import (
     offset_at,
     trouble,
 )
-from topbill.log.protocol import Clock, Heartbeat, Log, Matured, Revision, now_micros
+from topbill.log.protocol import (
+    Clock,
+    Erasure,
+    Heartbeat,
+    Log,
+    Matured,
+    Revision,
+    now_micros,
+)
 from topbill.log.quarantine import HeartbeatTable, QuarantineTable
 from topbill.log.recent_ids import RecentIds
 from topbill.log.remembered_ids import RememberedIds
@@ -634,6 +642,15 @@ class SqliteLog(Log):
     def revisions(self, experiment: str | None = None) -> list[Revision]:
         """The audit, oldest first: of one experiment, or of all."""
         return self._revisions.read(experiment)
+
+    def erasures(self, experiment: str) -> list[Erasure]:
+        """What was erased from an experiment, oldest first."""
+        rows = self._database.rows(
+            "SELECT at, experiment, version, decisions, rewards FROM erasures "
+            "WHERE experiment = ? ORDER BY place",
+            (experiment,),
+        )
+        return [Erasure(*row) for row in rows]
 
 
 def _chunks(items: Sequence[_T], size: int = _ROWS_PER_STATEMENT) -> Iterator[Sequence[_T]]:

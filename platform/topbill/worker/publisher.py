@@ -97,13 +97,28 @@ class Publisher:
         # Taken before anything is read: the database says of itself that it is as of this time, and
         # what is committed later may or may not be in it.
         barrier = self._log.barrier()
-        # Of the first moment after it: at the barrier itself the clock may have been set.
-        as_of = self._log.clock_time(barrier + 1) - 1
         if self._steps % MINOR == 0:
             self.heal()
         published = self._publish()
         self._compact()
         experiments = self._experiments()
+        self._show(experiments, barrier)
+        self._forget(experiments, barrier)
+        return published
+
+    def publish(self) -> int:
+        """Publish all that is committed and show it, and nothing else; returns how many rows went
+        to the lake.
+        """
+        barrier = self._log.barrier()
+        published = self._publish()
+        self._show(self._experiments(), barrier)
+        return published
+
+    def _show(self, experiments: Sequence[Experiment], barrier: int) -> None:
+        """Write the analytics database: the lake as it is now, which holds all up to `barrier`."""
+        # Of the first moment after it: at the barrier itself the clock may have been set.
+        as_of = self._log.clock_time(barrier + 1) - 1
         revisions = self._log.revisions()
         removed = self._removed({e.key for e in experiments}, revisions)
         quarantine = self._log.quarantine(limit=MOST_QUARANTINED)
@@ -116,8 +131,6 @@ class Publisher:
             quarantine,
         )
         self.published_at = as_of
-        self._forget(experiments, barrier)
-        return published
 
     def heal(self, damaged: Collection[Path] = ()) -> int:
         """Write again, from the log, the rows of files of the lake that are missing or cut, and of

@@ -9,7 +9,7 @@ import msgspec
 
 from topbill.domain.errors import DamagedSnapshot, NotFound, PolicyError
 from topbill.domain.records import Snapshot
-from topbill.log import Log
+from topbill.log import Erasure, Log
 from topbill.policies import StateComparison, compare_states
 from topbill.spec import Experiment
 from topbill.worker.archive import Archive, Span, next_rows
@@ -24,13 +24,15 @@ _ENGINE_OF_0_1 = "vowpal-wabbit-next"
 class Verification:
     """The stored snapshot, the states that the log leads to, and by variant how the two compare.
 
-    `engines` names by variant the foreign library that folded the log again, where there is one.
+    `engines` names by variant the foreign library that folded the log again, where there is one;
+    `erasure` the one from which it was folded, None for a fold from the start.
     """
 
     snapshot: Snapshot
     states: dict[str, bytes]
     comparisons: dict[str, StateComparison]
     engines: dict[str, str]
+    erasure: Erasure | None = None
 
     @property
     def same(self) -> bool:
@@ -74,7 +76,9 @@ def verify(log: Log, experiment: Experiment, archive: Archive) -> Verification:
         comparisons[variant] = StateComparison(
             same=False, note="the experiment has no such variant"
         )
-    return Verification(snapshot, states, comparisons, engines)
+    checkpoint = _checkpoint(log, snapshot)
+    erasure = None if checkpoint is None else checkpoint[0]
+    return Verification(snapshot, states, comparisons, engines, erasure)
 
 
 def _between_engines(comparison: StateComparison, before: str, now: str) -> StateComparison:
@@ -96,7 +100,8 @@ def fold_again(
     log: Log, experiment: Experiment, archive: Archive
 ) -> tuple[Snapshot, dict[str, bytes]]:
     """The newest snapshot (without states where those can't be read), and the states reached by
-    folding everything from its start up to the same watermark.
+    folding everything from its start up to the same watermark; from the version that stood at the
+    last erasure, where there was one, since what was erased is in that state and nowhere else.
 
     Raises NotFound where nothing was learned yet, or where the experiment learns otherwise than the
     snapshot did.
@@ -111,6 +116,9 @@ def fold_again(
 
     fold = PolicyFold(experiment, snapshot.start, snapshot.refit_at)
     fold.set_aside = set_aside_decisions(log, experiment.key)
+    checkpoint = _checkpoint(log, snapshot)
+    if checkpoint is not None and fold.live.adopt(checkpoint[1]):
+        fold.watermark = checkpoint[1].watermark
     # The parts of a refit follow each other in the log: the older one is over before the other.
     for age, reached in fold.ages(log.barrier()):
         while True:
@@ -120,6 +128,30 @@ def fold_again(
                 break
             fold.learn(rows)
     return snapshot, fold.states()
+
+
+def _checkpoint(log: Log, newest: Snapshot) -> tuple[Erasure, Snapshot] | None:
+    """The last erasure during the fold that led to a snapshot, and the version that stood then.
+    One that began later, such as a refit, never saw what was erased. None likewise where that
+    version cannot be read.
+    """
+    for erasure in reversed(log.erasures(newest.experiment)):
+        try:
+            snapshot = log.snapshot(newest.experiment, erasure.version)
+        except DamagedSnapshot:
+            continue
+        if snapshot is not None and _is_of_fold(snapshot, newest):
+            return erasure, snapshot
+    return None
+
+
+def _is_of_fold(earlier: Snapshot, later: Snapshot) -> bool:
+    same = (earlier.fingerprint, earlier.start, earlier.refit_at) == (
+        later.fingerprint,
+        later.start,
+        later.refit_at,
+    )
+    return same and earlier.watermark <= later.watermark
 
 
 def _newest(log: Log, key: str) -> Snapshot:

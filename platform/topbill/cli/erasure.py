@@ -1,0 +1,106 @@
+"""People's rights: what is stored of one unit, and taking it out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+from topbill.cli.shell import DATA, EXPERIMENTS, Data, Experiments, app, out, print_json
+from topbill.domain.errors import BadRequest, NotFound
+
+if TYPE_CHECKING:
+    from topbill.log.erasing import StoredRows
+    from topbill.log.tombstones import Tombstone
+    from topbill.spec import Experiment
+
+UnitType = Annotated[
+    str | None,
+    Parameter(
+        help="What the unit is, such as profile_id; left out, it is taken for a unit of every type."
+    ),
+]
+
+
+@app.command
+def unit(unit: str, *, unit_type: UnitType = None, data: Data = DATA) -> None:
+    """Print all that is stored of one unit as JSON: its decisions, rewards and events.
+
+    Args:
+        unit: Its id.
+    """
+    from topbill.worker.erasure import unit_data
+
+    print_json(unit_data(data, unit, unit_type))
+
+
+@app.command
+def erase(
+    *,
+    unit: str | None = None,
+    unit_type: UnitType = None,
+    tombstones: Path | None = None,
+    dry_run: Annotated[bool, Parameter(negative="")] = False,
+    experiments: Experiments = EXPERIMENTS,
+    data: Data = DATA,
+) -> None:
+    """Take one unit out of log, lake, answers and quarantine, with every trace in their files.
+
+    Stop the worker first, and start services anew afterwards. Killed, run it again. What policies
+    have learned stays: sums, in which no id stands.
+
+    Args:
+        unit: Its id.
+        tombstones: In place of a unit, the `tombstones.jsonl` of another data folder: take out all
+            that was erased there.
+        dry_run: Only say what is there.
+    """
+    from topbill.worker.erasure import erase_again, erase_unit, find_unit
+
+    if tombstones is not None and not (unit or unit_type or dry_run):
+        erased = erase_again(
+            data, given_tombstones(tombstones), lambda: loaded_experiments(experiments)
+        )
+        out.print(
+            f"{data}: erased again: {erased:,} units", highlight=False, soft_wrap=True, markup=False
+        )
+        return
+    if unit is None or tombstones is not None:
+        raise BadRequest("erase", "expected --unit, or --tombstones alone")
+    if dry_run:
+        rows = find_unit(data, unit, unit_type)
+    else:
+        rows = erase_unit(data, unit, unit_type, lambda: loaded_experiments(experiments))
+    for sentence in _sentences(rows, "has" if dry_run else "erased"):
+        out.print(f"{data}: {sentence}", highlight=False, soft_wrap=True, markup=False)
+
+
+def given_tombstones(file: Path) -> list[Tombstone]:
+    """Those of a file that must be there."""
+    from topbill.log.tombstones import read_tombstones
+
+    if not file.exists():
+        raise NotFound(f"{file}: no such file; expected the tombstones.jsonl of a data folder")
+    return read_tombstones(file)
+
+
+def loaded_experiments(folder: Path) -> Sequence[Experiment]:
+    """Those with a file, as a worker takes them; none where there is no folder."""
+    from topbill import pages, spec
+
+    return spec.load_all(pages.experiment_folders(folder)) if folder.exists() else []
+
+
+def _sentences(rows: StoredRows, verb: str) -> list[str]:
+    sentences = [
+        f"{verb} {len(rows.decisions):,} decisions, {len(rows.rewards):,} rewards, "
+        f"{len(rows.events):,} events and {len(rows.quarantined):,} rows set aside"
+    ]
+    for key, (decisions, rewards) in rows.by_experiment().items():
+        sentences.append(
+            f"{key}: {decisions:,} decisions and {rewards:,} rewards; its policies keep what they "
+            "learned from them, as sums in which no id stands"
+        )
+    return sentences

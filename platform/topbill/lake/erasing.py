@@ -1,0 +1,153 @@
+"""A unit's rows in the lake: found, deleted, and taken out of every file that lies there.
+
+A delete alone would leave much: the files that it replaced, which vacuum removes, and Delta's own
+commits, whose statistics name the smallest and largest unit of each file and whose predicates name
+the one that was deleted. So all commits before a new checkpoint go as well, and with them the
+history of the table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from deltalake import DeltaTable
+from deltalake.exceptions import DeltaError
+
+from topbill.domain.errors import LogError
+from topbill.domain.sql import quoted
+from topbill.lake.database import connect
+from topbill.lake.delta import is_table, relation
+from topbill.lake.tables import schemas
+from topbill.log.erasing import StoredRows
+
+_CHUNK = 500
+"""Ids in the condition of one delete."""
+
+
+def find_in_lake(
+    data: Path, unit: str, unit_type: str | None, spared: Collection[str]
+) -> StoredRows:
+    """What the lake of a data folder holds of a unit; arguments as of `find_in_log`. A reward that
+    was published without its decision's unit is told by the decision.
+    """
+    decisions = dict(_rows(data, "decisions", "decision_id, experiment", _own(unit, spared)))
+    condition = f"unit IS NULL AND decision_id IN ({_listed(decisions)})" if decisions else "false"
+    rewards = {}
+    for decision_id, event_id, experiment in [
+        *_rows(data, "rewards", "decision_id, event_id, experiment", _own(unit, spared)),
+        *_rows(data, "rewards", "decision_id, event_id, experiment", condition),
+    ]:
+        rewards[decision_id, event_id] = experiment or decisions[decision_id]
+    events = _rows(data, "events", "unit_type, unit, event_id", _own_events(unit, unit_type))
+    return StoredRows(decisions, rewards, set(events), [])
+
+
+def units_in_lake(data: Path) -> set[str]:
+    """The ids of all units of which the lake of a data folder holds something."""
+    units: set[str] = set()
+    for name in schemas():
+        rows = _rows(data, name, "DISTINCT unit", "unit IS NOT NULL")
+        units.update(unit for (unit,) in rows)
+    return units
+
+
+def lake_rows(
+    data: Path, unit: str, unit_type: str | None, spared: Collection[str]
+) -> dict[str, list[dict[str, Any]]]:
+    """The same rows, whole, by table; for whoever asks what is stored of them."""
+    own = _own(unit, spared)
+    conditions = {"decisions": own, "rewards": own, "events": _own_events(unit, unit_type)}
+    rows = {}
+    for table, condition in conditions.items():
+        names = [name for name in schemas()[table].names if name != "seq"]  # type: ignore[index]
+        columns = ", ".join(f'"{name}"' for name in names)
+        rows[table] = _select(data, table, columns, condition).to_pylist()
+    return rows
+
+
+def erase_from_lake(
+    data: Path, rows: StoredRows, unit: str, unit_type: str | None, spared: Collection[str]
+) -> None:
+    """Delete a unit's rows from the tables of a data folder's lake. Raises LogError."""
+    # Rewards before their decisions, by which some of them are found: killed here, the next run
+    # finds the rest.
+    _delete(data, "rewards", _own(unit, spared))
+    decisions = list(rows.decisions)
+    for start in range(0, len(decisions), _CHUNK):
+        ids = _listed(decisions[start : start + _CHUNK])
+        _delete(data, "rewards", f"unit IS NULL AND decision_id IN ({ids})")
+    _delete(data, "decisions", _own(unit, spared))
+    _delete(data, "events", _own_events(unit, unit_type))
+
+
+def take_history_away(data: Path) -> None:
+    """Leave of each table in the lake of a data folder its newest version alone. Readers that have
+    the lake open must open it anew. Raises LogError.
+    """
+    for name in schemas():
+        _take_history_away(data / "lake" / name)
+
+
+def _own(unit: str, spared: Collection[str]) -> str:
+    condition = f"unit = {quoted(unit)}"
+    if spared:
+        condition += f" AND experiment NOT IN ({_listed(spared)})"
+    return condition
+
+
+def _own_events(unit: str, unit_type: str | None) -> str:
+    condition = f"unit = {quoted(unit)}"
+    return condition if unit_type is None else f"{condition} AND unit_type = {quoted(unit_type)}"
+
+
+def _listed(values: Iterable[str]) -> str:
+    return ", ".join(map(quoted, values))
+
+
+def _rows(data: Path, name: str, columns: str, condition: str) -> list[tuple[Any, ...]]:
+    table = _select(data, name, columns, condition)
+    return list(zip(*[column.to_pylist() for column in table.columns], strict=True))
+
+
+def _select(data: Path, name: str, columns: str, condition: str) -> pa.Table:
+    folder = data / "lake" / name
+    try:
+        if not is_table(folder) or not DeltaTable(str(folder)).file_uris():
+            return pa.table({})
+    except (OSError, DeltaError) as error:
+        raise LogError(f"{folder}: cannot be read: {error}") from error
+    query = f"SELECT {columns} FROM {relation(folder)} WHERE {condition}"  # noqa: S608 (quoted)
+    with connect() as connection:
+        return connection.sql(query).to_arrow_table()
+
+
+def _delete(data: Path, name: str, condition: str) -> None:
+    folder = data / "lake" / name
+    # Without a row to delete, no commit and no file is written.
+    if not len(_select(data, name, "seq", f"{condition} LIMIT 1")):
+        return
+    try:
+        DeltaTable(str(folder)).delete(condition)
+    except (OSError, DeltaError) as error:
+        raise LogError(f"{folder}: cannot be deleted from: {error}; run it again") from error
+
+
+def _take_history_away(folder: Path) -> None:
+    if not is_table(folder):
+        return
+    try:
+        table = DeltaTable(str(folder))
+        table.vacuum(0, dry_run=False, enforce_retention_duration=False, full=True)
+        table = DeltaTable(str(folder))
+        table.create_checkpoint()
+        for path in sorted((folder / "_delta_log").iterdir()):
+            number = path.name[:20]
+            is_earlier = number.isdigit() and int(number) < table.version()
+            # What a killed writer left is a commit under another name.
+            if is_earlier or path.name.startswith(("_commit_", ".")):
+                path.unlink()
+    except (OSError, DeltaError) as error:
+        raise LogError(f"{folder}: cannot be tidied: {error}; run it again") from error

@@ -1,0 +1,221 @@
+"""A unit's rows in the embedded log: found, and taken out of its tables and out of every byte of
+its files.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Collection, Iterable, Sequence
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from topbill.domain.errors import LogError
+from topbill.domain.records import Decision
+from topbill.log.database import LogDatabase
+from topbill.log.entries import EventKey, UnitEventKey
+from topbill.log.journal import Journal
+from topbill.log.protocol import now_micros
+from topbill.log.remembered_ids import RememberedIds
+from topbill.log.snapshots import SnapshotTable
+from topbill.log.tombstones import Tombstone
+
+_decode = msgspec.json.Decoder(Decision).decode
+_UNREADABLE = (msgspec.DecodeError, ValueError, TypeError, RecursionError)
+_BODIES = "SELECT seq, body FROM decisions WHERE seq > ? ORDER BY seq LIMIT 10000"
+_DECISIONS = "FROM decisions WHERE decision_id"
+_REWARDS = "FROM reward_events WHERE decision_id"
+_EVENTS = "FROM unit_events WHERE unit_type = ? AND unit = ? AND event_id = ?"
+_SET_ASIDE = "FROM quarantine WHERE place = ?"
+_CHUNK = 256
+"""Ids of one statement."""
+
+
+class StoredRows(NamedTuple):
+    """What is stored of one unit: by id its decisions and its rewards, each with its experiment,
+    its events, and the places in the quarantine of rows that were set aside.
+    """
+
+    decisions: dict[str, str]
+    rewards: dict[EventKey, str]
+    events: set[UnitEventKey]
+    quarantined: list[int]
+
+    def by_experiment(self) -> dict[str, tuple[int, int]]:
+        """How many decisions and rewards each experiment has of it."""
+        counts = {}
+        for key in sorted({*self.decisions.values(), *self.rewards.values()}):
+            decisions = sum(experiment == key for experiment in self.decisions.values())
+            rewards = sum(experiment == key for experiment in self.rewards.values())
+            counts[key] = (decisions, rewards)
+        return counts
+
+    def __or__(self, other: object) -> StoredRows:
+        if not isinstance(other, StoredRows):
+            return NotImplemented
+        return StoredRows(
+            self.decisions | other.decisions,
+            self.rewards | other.rewards,
+            self.events | other.events,
+            self.quarantined + other.quarantined,
+        )
+
+
+def find_in_log(
+    path: Path, unit: str, unit_type: str | None, spared: Collection[str], more: Iterable[str] = ()
+) -> StoredRows:
+    """What the tables of the log at `path` hold of a unit; what lies in its journal is not seen.
+
+    Args:
+        path: The log.
+        unit: The unit.
+        unit_type: Of events, only those of this type.
+        spared: Experiments that are left alone.
+        more: Decisions of the unit that the log has let go.
+    """
+    with closing(LogDatabase(path)) as database:
+        decisions = _decisions(database, unit, spared)
+        by_id = dict.fromkeys(more, "") | decisions
+        rewards = {}
+        for decision_id, event_id in _rewards(database, list(by_id)):
+            rewards[decision_id, event_id] = by_id[decision_id]
+        events = set(
+            database.rows(
+                "SELECT unit_type, unit, event_id FROM unit_events "
+                "WHERE unit = ?1 AND (?2 IS NULL OR unit_type = ?2)",
+                (unit, unit_type),
+            )
+        )
+        return StoredRows(decisions, rewards, events, _quarantined(database, unit, by_id))
+
+
+def units_in_log(path: Path) -> set[str]:
+    """The ids of all units of which the tables of the log at `path` hold something."""
+    with closing(LogDatabase(path)) as database:
+        units = {unit for (unit,) in database.rows("SELECT DISTINCT unit FROM unit_events")}
+        after = 0
+        while rows := database.rows(_BODIES, (after,)):
+            for _, body in rows:
+                with suppress(*_UNREADABLE):
+                    units.add(_decode(body).unit)
+            after = rows[-1][0]
+        return units
+
+
+def _decisions(database: LogDatabase, unit: str, spared: Collection[str]) -> dict[str, str]:
+    """A decision's unit stands in its body alone: looked for as bytes, then read."""
+    rows = database.rows(
+        "SELECT decision_id, experiment, body FROM decisions WHERE instr(body, ?)",
+        (msgspec.json.encode(unit),),
+    )
+    found = {}
+    for decision_id, experiment, body in rows:
+        if experiment in spared or not _is_of(body, unit):
+            continue
+        found[decision_id] = experiment
+    return found
+
+
+def _is_of(body: bytes, unit: str) -> bool:
+    """Whether a decision's body is the unit's. One that cannot be read but has the id in it is."""
+    try:
+        return _decode(body).unit == unit
+    except _UNREADABLE:
+        return True
+
+
+def _rewards(database: LogDatabase, decision_ids: Sequence[str]) -> list[EventKey]:
+    found: list[EventKey] = []
+    for start in range(0, len(decision_ids), _CHUNK):
+        chunk = decision_ids[start : start + _CHUNK]
+        marks = ",".join("?" * len(chunk))
+        query = f"SELECT decision_id, event_id FROM reward_events WHERE decision_id IN ({marks})"  # noqa: S608 (marks only)
+        found += database.rows(query, chunk)
+    return found
+
+
+def _quarantined(database: LogDatabase, unit: str, decisions: Collection[str]) -> list[int]:
+    """The places of rows that were set aside and are the unit's, or speak of it."""
+    text = msgspec.json.encode(unit)
+    found = []
+    for place, kind, row_id, belongs_to, reason, body in database.rows(
+        "SELECT place, kind, id, belongs_to, reason, body FROM quarantine"
+    ):
+        own = {"decision": row_id in decisions, "reward": belongs_to in decisions}
+        is_own = own.get(kind, belongs_to == unit)
+        if is_own or text in body or repr(unit) in reason or text.decode() in reason:
+            found.append(place)
+    return found
+
+
+def erase_from_log(path: Path, rows: StoredRows, tombstone: Tombstone) -> None:
+    """Delete a unit's rows from the tables of the log at `path`, and note of each experiment how
+    many they were and which policy version stood then: `topbill verify` folds from that one. All
+    of it in one transaction.
+
+    The ids stay used for as long as those of other rows do, as digests. Raises DamagedSnapshot
+    where that version of a policy cannot be read.
+    """
+    with closing(LogDatabase(path)) as database:
+        snapshots = SnapshotTable(database, now_micros)
+        with database.transaction():
+            versions = {}
+            for experiment in rows.by_experiment():
+                snapshot = snapshots.read(experiment, None)
+                versions[experiment] = 0 if snapshot is None else snapshot.version
+            _remember(database, rows)
+            for statement, values in (
+                (f"{_DECISIONS} = ?", [(decision_id,) for decision_id in rows.decisions]),
+                (f"{_REWARDS} = ? AND event_id = ?", list(rows.rewards)),
+                (_EVENTS, list(rows.events)),
+                (_SET_ASIDE, [(place,) for place in rows.quarantined]),
+            ):
+                database.execute_many(f"DELETE {statement}", values)
+            for experiment, counts in rows.by_experiment().items():
+                database.execute(
+                    "INSERT INTO erasures (at, unit_hash, experiment, version, decisions, rewards) "
+                    "VALUES (?, ?, ?, ?, ?, ?)",
+                    (tombstone.at, tombstone.hash, experiment, versions[experiment], *counts),
+                )
+
+
+def _remember(database: LogDatabase, rows: StoredRows) -> None:
+    """Have the ids of what is about to be deleted count as used, as of rows that are let go."""
+    decisions = []
+    for decision_id in rows.decisions:
+        decisions += database.execute(
+            f"SELECT decision_id, seq, at {_DECISIONS} = ?", (decision_id,)
+        ).fetchall()
+    events = []
+    for key in rows.rewards:
+        events += database.execute(
+            f"SELECT decision_id, event_id, at {_REWARDS} = ? AND event_id = ?", key
+        ).fetchall()
+    RememberedIds(database).add(decisions, events)
+
+
+def wipe_log(path: Path) -> None:
+    """Leave nothing in the files of the log at `path` that its tables do not hold: neither in free
+    pages and the WAL, nor behind the end of the journal.
+
+    Raises LogError where another process reads from it all the while.
+    """
+    with closing(LogDatabase(path)) as database:
+        try:
+            database.execute("VACUUM")
+            ((busy, _, _),) = database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        except sqlite3.Error as error:
+            raise LogError(f"{path}: cannot be written anew: {error}; run it again") from error
+        if busy:
+            raise LogError(
+                f"{path}: another process reads from it, so that its WAL keeps what was erased; "
+                "stop the service and run it again"
+            )
+        journal = Journal(path.with_suffix(".journal"), database.generation)
+        try:
+            with journal.locked():
+                journal.wipe()
+        finally:
+            journal.close()

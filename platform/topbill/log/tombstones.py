@@ -1,0 +1,74 @@
+"""Which units were erased, in `tombstones.jsonl` of the data folder: a salted hash of each, and
+when.
+
+A file of its own, so that a copy of it can lie beside the backups: what is restored from before an
+erasure holds the unit again, and only this says so.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from hashlib import blake2b
+from pathlib import Path
+from secrets import token_hex
+
+import msgspec
+
+from topbill.domain.errors import LogError
+
+TOMBSTONES = "tombstones.jsonl"
+
+
+class Tombstone(msgspec.Struct, frozen=True):
+    """One erased unit: the hash of its id under a salt (hexadecimal digits), the type that was
+    named, None for all, and when it was erased (µs since the epoch).
+    """
+
+    salt: str
+    hash: str
+    unit_type: str | None
+    at: int
+
+    def is_of(self, unit: str) -> bool:
+        """Whether it stands for a unit of that id."""
+        return self.hash == _hash(self.salt, unit)
+
+
+def _hash(salt: str, unit: str) -> str:
+    return blake2b(unit.encode(), key=bytes.fromhex(salt), digest_size=16).hexdigest()
+
+
+def read_tombstones(path: Path) -> list[Tombstone]:
+    """Those of a file; none where there is no file. Raises LogError where it can't be read."""
+    try:
+        lines = path.read_bytes().splitlines() if path.exists() else []
+        return [msgspec.json.decode(line, type=Tombstone) for line in lines]
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise LogError(
+            f"{path}: cannot be read: {error}; expected the {TOMBSTONES} of a data folder"
+        ) from error
+
+
+def new_tombstone(data: Path, unit: str, unit_type: str | None, at: int) -> Tombstone:
+    """A unit's, under the salt that the folder has, or a new one."""
+    known = read_tombstones(data / TOMBSTONES)
+    salt = known[0].salt if known else token_hex(16)
+    return Tombstone(salt, _hash(salt, unit), unit_type, at)
+
+
+def add_tombstones(data: Path, new: Iterable[Tombstone]) -> None:
+    """Add some to a folder's file, a unit once; they are on the disk then. Raises LogError."""
+    path = data / TOMBSTONES
+    by_unit = {}
+    for tombstone in (*read_tombstones(path), *new):
+        by_unit[tombstone.hash, tombstone.unit_type] = tombstone
+    draft = path.with_suffix(".new")
+    try:
+        with draft.open("wb") as file:
+            file.writelines(msgspec.json.encode(each) + b"\n" for each in by_unit.values())
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(path)
+    except OSError as error:
+        raise LogError(f"{path}: cannot be written: {error}; run it again") from error

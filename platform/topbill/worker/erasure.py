@@ -1,0 +1,234 @@
+"""Taking one unit out of a data folder, and saying what is stored of one.
+
+What policies have learned stays: sums over many viewers, in which no id stands. The version that
+stood is noted in the log's audit of erasures, and `topbill verify` folds from there.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from topbill.domain.decision import Origin, decision_rows, reward_rows, unit_event_rows
+from topbill.domain.errors import BadRequest
+from topbill.domain.records import Decision
+from topbill.lake import Lake
+from topbill.lake.erasing import (
+    erase_from_lake,
+    find_in_lake,
+    lake_rows,
+    take_history_away,
+    units_in_lake,
+)
+from topbill.log import LOG_FILE, Log, now_micros, open_log
+from topbill.log.erasing import StoredRows, erase_from_log, find_in_log, units_in_log, wipe_log
+from topbill.log.tombstones import (
+    TOMBSTONES,
+    Tombstone,
+    add_tombstones,
+    new_tombstone,
+    read_tombstones,
+)
+from topbill.spec import Experiment
+from topbill.worker.loop import only_worker
+from topbill.worker.publisher import Publisher
+
+ANSWERS = "answers"
+"""Folder of answers that were worked out in advance: made anew from the lake."""
+_BATCH = 20_000
+_OLD_COPIES = ("backup-*", "log.journal.damaged-*")
+"""What migrations and repairs keep beside the data: rows of whoever was there then."""
+
+
+def find_unit(data: Path, unit: str, unit_type: str | None = None) -> StoredRows:
+    """What a data folder holds of a unit, in log and lake.
+
+    Args:
+        data: The data folder.
+        unit: The unit.
+        unit_type: Only what is of that type: events that say so, and experiments whose file says no
+            other `unit`. Default: of every type.
+
+    Raises:
+        NotFound: There is no log.
+        LogError: Something cannot be read.
+    """
+    with closing(_open(data)) as log:
+        log.barrier()
+        spared = _spared(log, unit_type)
+    in_lake = find_in_lake(data, unit, unit_type, spared)
+    in_log = find_in_log(data / LOG_FILE, unit, unit_type, spared, in_lake.decisions)
+    # A reward of the log whose decision only the lake has is of the lake's experiment.
+    for key in in_log.rewards:
+        if not in_log.rewards[key]:
+            in_log.rewards[key] = in_lake.decisions[key[0]]
+    return in_lake | in_log
+
+
+def erase_unit(
+    data: Path,
+    unit: str,
+    unit_type: str | None = None,
+    experiments: Callable[[], Sequence[Experiment]] = tuple,
+) -> StoredRows:
+    """Take a unit out of a data folder; returns what was there of it. Killed at any moment, run it
+    again.
+
+    The worker must have been stopped; services may run, but forget what they have in memory only
+    when they are started anew. Arguments as of `find_unit`; `experiments` are those that the
+    analytics database shows, those without a file are shown as the audit says.
+
+    Raises:
+        BadRequest: Copies of old data lie in the folder.
+        NotFound: There is no log.
+        TopbillError: A worker is at work.
+        DamagedSnapshot: The policy of an experiment cannot be read: repair it first.
+        LogError: Something cannot be read or written.
+    """
+    _open(data).close()
+    with only_worker(data):
+        refuse_old_copies(data)
+        tombstone = new_tombstone(data, unit, unit_type, now_micros())
+        rows = _delete_rows(data, unit, tombstone)
+        _leave_no_trace(data, experiments)
+        # Last: what is noted here is whole.
+        add_tombstones(data, [tombstone])
+    return rows
+
+
+def erase_again(
+    data: Path,
+    tombstones: Iterable[Tombstone],
+    experiments: Callable[[], Sequence[Experiment]] = tuple,
+) -> int:
+    """Take out of a data folder, which was made of a backup, every unit that was erased since;
+    returns how many it had. Errors as of `erase_unit`.
+    """
+    known = {(each.hash, each.unit_type) for each in read_tombstones(data / TOMBSTONES)}
+    new = [each for each in tombstones if (each.hash, each.unit_type) not in known]
+    if not new:
+        return 0
+    erased = 0
+    with only_worker(data):
+        refuse_old_copies(data)
+        with closing(_open(data)) as log:
+            log.barrier()
+        units = units_in_log(data / LOG_FILE) | units_in_lake(data)
+        for tombstone in new:
+            for unit in filter(tombstone.is_of, units):
+                _delete_rows(data, unit, tombstone)
+                erased += 1
+        # Also where none was left: one who was killed here may have deleted all rows before.
+        _leave_no_trace(data, experiments)
+        add_tombstones(data, new)
+    return erased
+
+
+def _delete_rows(data: Path, unit: str, tombstone: Tombstone) -> StoredRows:
+    """Delete a unit's rows from the tables of log and lake; returns what there was."""
+    unit_type = tombstone.unit_type
+    rows = find_unit(data, unit, unit_type)
+    with closing(_open(data)) as log:
+        spared = _spared(log, unit_type)
+    # The log first: what it still had of them, a worker would publish.
+    erase_from_log(data / LOG_FILE, rows, tombstone)
+    erase_from_lake(data, rows, unit, unit_type, spared)
+    return rows
+
+
+def _leave_no_trace(data: Path, experiments: Callable[[], Sequence[Experiment]]) -> None:
+    """Have no file hold what was deleted from the tables."""
+    shutil.rmtree(data / ANSWERS, ignore_errors=True)
+    if (data / "lake").exists():
+        take_history_away(data)
+        lake = Lake(data)
+        with closing(_open(data)) as log:
+            Publisher(log, lake, experiments).publish()
+        lake.seal()
+    wipe_log(data / LOG_FILE)
+
+
+def refuse_old_copies(data: Path) -> None:
+    """Raises BadRequest where copies lie in the folder that may hold whoever is to be erased."""
+    copies = [path for pattern in _OLD_COPIES for path in sorted(data.glob(pattern))]
+    if copies:
+        raise BadRequest(
+            str(copies[0]),
+            "is a copy of old data, which may hold the unit; delete it, or move it out of the "
+            "folder and keep it as you keep backups",
+        )
+
+
+def unit_data(data: Path, unit: str, unit_type: str | None = None) -> dict[str, Any]:
+    """All that a data folder holds of a unit: `decisions`, `rewards` and `events`, each a list of
+    rows with the lake's columns, times in UTC. Arguments and errors as of `find_unit`.
+    """
+    with closing(_open(data)) as log:
+        log.barrier()
+        spared = _spared(log, unit_type)
+        rows = lake_rows(data, unit, unit_type, spared)
+        published = {row["decision_id"] for row in rows["decisions"]}
+        in_log = find_in_log(data / LOG_FILE, unit, unit_type, spared, published)
+        # What the lake does not have yet, in the columns that it will have there.
+        stored = log.decisions(in_log.decisions)
+        fresh = [(0, decision) for i, decision in stored.items() if i not in published]
+        rows["decisions"] += _plain(decision_rows(fresh))
+        rows["rewards"] += _fresh_rewards(log, in_log, stored, rows["rewards"])
+        rows["events"] += _fresh_events(log, in_log, rows["events"])
+    return {"unit": unit, "unit_type": unit_type, **rows}
+
+
+def _fresh_rewards(
+    log: Log, in_log: StoredRows, stored: Mapping[str, Decision], published: list[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    known = {(row["decision_id"], row["event_id"]) for row in published}
+    fresh = []
+    for decision_id in dict.fromkeys(decision_id for decision_id, _ in in_log.rewards):
+        decision = stored.get(decision_id)
+        for event in log.events(decision_id):
+            if (decision_id, event.event_id) not in known:
+                origin = (
+                    Origin(decided_at=event.received_at)
+                    if decision is None
+                    else Origin.of(decision)
+                )
+                fresh.append((0, event, origin))
+    return _plain(reward_rows(fresh))
+
+
+def _fresh_events(
+    log: Log, in_log: StoredRows, published: list[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    known = {(row["unit_type"], row["unit"], row["event_id"]) for row in published}
+    missing = in_log.events - known
+    fresh: list[dict[str, Any]] = []
+    after = 0
+    while len(fresh) < len(missing) and (batch := log.read_unit_events(after, _BATCH)):
+        fresh += _plain(unit_event_rows([row for row in batch if row[1].key in missing]))
+        after = batch[-1][0]
+    return fresh
+
+
+def _plain(table: Any) -> list[dict[str, Any]]:
+    rows = table.to_pylist()
+    for row in rows:
+        row.pop("seq")
+    return list(rows)
+
+
+def _open(data: Path) -> Log:
+    return open_log(data / LOG_FILE, create=False)
+
+
+def _spared(log: Log, unit_type: str | None) -> set[str]:
+    """The experiments whose units are said to be of another type."""
+    spared = set()
+    if unit_type is not None:
+        # Oldest first, so that an experiment's last revision has the last word.
+        types = {line.experiment: json.loads(line.spec).get("unit") for line in log.revisions()}
+        spared = {key for key, own in types.items() if own not in (None, unit_type)}
+    return spared

@@ -1,0 +1,357 @@
+"""An erased unit is in no file of the data folder any more, the others are as they were, and the
+policies can still be verified.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from copy import copy
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pyarrow.parquet as pq
+import pytest
+
+from topbill import backup, spec
+from topbill.domain.errors import BadRequest, LogError, TopbillError
+from topbill.domain.records import Decision, QuarantinedRow, RewardEvent, UnitEvent
+from topbill.engine import DecideRequest, Engine
+from topbill.lake import DATABASE, Lake, find_decisions, sql
+from topbill.log import LOG_FILE, Log, now_micros, open_log
+from topbill.log.tombstones import TOMBSTONES, read_tombstones
+from topbill.spec import Experiment
+from topbill.worker import archive, erasure
+from topbill.worker.erasure import erase_again, erase_unit, find_unit, unit_data
+from topbill.worker.learner import Learner
+from topbill.worker.loop import only_worker
+from topbill.worker.publisher import Publisher
+from topbill.worker.verification import verify
+
+SECOND = 1_000_000
+MARK = "zq4711qz"
+"""Written the same however text is escaped."""
+VIEWER = f"o'brien \\ {MARK}"
+OWN = {f"d{i}" for i in range(0, 120, 5)}
+FILE = """
+experiment: art
+surface: artwork
+unit: profile_id
+actions: [{id: face}, {id: chase}]
+metrics: {play: {event: play, kind: binary, window: 60s}}
+objective: {play: 1.0}
+reward_delay: 1s
+variants:
+  control: {policy: uniform, share: 50%, control: true}
+  ours: {policy: linucb, share: 50%, min_probability: 5%}
+"""
+
+
+class World:
+    """A data folder in which every fifth decision was the viewer's: some in the lake alone, some in
+    the log too, and the last ones in the journal.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        (folder / "art.yaml").write_text(FILE)
+        self.art: Experiment = spec.load(folder / "art.yaml")
+        self.data = folder / "data"
+        self.now = now_micros() - 3_600 * SECOND
+        self.log: Log = open_log(self.data / LOG_FILE, clock=lambda: self.now)
+        self.log.revise("art", "r1", "us", msgspec.json.encode(self.art.raw).decode())
+        for start in (0, 40):
+            self.live_through(start)
+            learner = Learner(self.log, [self.art])
+            while learner.step():
+                pass
+            Publisher(self.log, Lake(self.data), lambda: [self.art], keep_log=60.0).step()
+            self.now += 300 * SECOND
+        self.live_through(80)
+        self.log.set_aside(
+            [QuarantinedRow("event", "read", "", "e", VIEWER, 9, f"{VIEWER!r}: odd", b"")]
+        )
+        (self.data / "answers").mkdir()
+        (self.data / "answers" / "1.answer").write_text(VIEWER)
+        self.log.close()
+
+    def live_through(self, start: int) -> None:
+        deciding = Engine([self.art])
+        for i in range(start, start + 40):
+            unit = VIEWER if i % 5 == 0 else f"u{i}"
+            request = DecideRequest(experiment="art", unit=unit, decision_id=f"d{i}")
+            event = UnitEvent(
+                unit=unit, unit_type="profile_id", event_id=f"e{i}", event="session_start"
+            )
+            self.log.append([deciding.decide(request)], [], [event])
+            if i % 2 == 0:
+                play = RewardEvent(decision_id=f"d{i}", event_id="e", event="play")
+                self.log.append([], [play])
+            self.now += SECOND // 10
+        self.now += 10 * SECOND
+
+    def erase(self) -> None:
+        erase_unit(self.data, VIEWER, experiments=lambda: [self.art])
+
+    def count(self, what: str) -> int:
+        query = f"SELECT count(*) AS n FROM {what}"  # noqa: S608 (a test's own)
+        return int(sql(self.data / DATABASE, query).to_pylist()[0]["n"])
+
+    def is_verified(self) -> bool:
+        with closing(open_log(self.data / LOG_FILE)) as log:
+            return verify(log, self.art, archive.reader(self.data)).same
+
+
+@pytest.fixture(scope="module")
+def lived(tmp_path_factory: pytest.TempPathFactory) -> World:
+    return World(tmp_path_factory.mktemp("world"))
+
+
+@pytest.fixture
+def world(tmp_path: Path, lived: World) -> World:
+    """A copy of its own for each test."""
+    world = copy(lived)
+    world.data = tmp_path / "data"
+    shutil.copytree(lived.data, world.data)
+    return world
+
+
+def holders(data: Path) -> Iterator[str]:
+    """Every file that holds the viewer: in its bytes, in a Parquet column, in a table of SQLite."""
+    for path in sorted(p for p in data.rglob("*") if p.is_file()):
+        if MARK.encode() in path.read_bytes():
+            yield f"{path.name}: bytes"
+        if path.suffix == ".parquet" and MARK in str(pq.read_table(path).to_pylist()):
+            yield f"{path.name}: columns"
+    with closing(sqlite3.connect(data / LOG_FILE)) as log:
+        for (table,) in log.execute("SELECT name FROM sqlite_schema WHERE type = 'table'"):
+            if MARK in str(log.execute(f"SELECT * FROM {table}").fetchall()):  # noqa: S608
+                yield f"{table}: rows"
+
+
+def test_the_search_finds_a_viewer_in_every_kind_of_file(world: World) -> None:
+    found = "\n".join(holders(world.data))
+    for kind in ("log.sqlite:", "log.journal:", ".parquet: columns", "2.json:", ".answer:"):
+        assert kind in found
+
+
+def test_no_file_holds_an_erased_unit_and_reports_add_up(world: World) -> None:
+    with closing(open_log(world.data / LOG_FILE)) as log:
+        Publisher(log, Lake(world.data), lambda: [world.art]).publish()
+    before = {name: world.count(name) for name in ("decisions", "rewards", "events")}
+    assert before == {"decisions": 120, "rewards": 60, "events": 120}
+    rows = find_unit(world.data, VIEWER)
+    assert (len(rows.decisions), len(rows.rewards), len(rows.events)) == (24, 12, 24)
+    assert rows.by_experiment() == {"art": (24, 12)}
+    assert len(rows.quarantined) == 1
+    world.erase()
+    assert list(holders(world.data)) == []
+    assert {name: world.count(name) for name in before} == {
+        "decisions": 96,
+        "rewards": 48,
+        "events": 96,
+    }
+    assert Lake(world.data).damage() == []
+
+
+def test_what_was_learned_stays_and_is_verified_from_the_checkpoint(world: World) -> None:
+    assert world.is_verified()
+    world.erase()
+    with closing(open_log(world.data / LOG_FILE)) as log:
+        verification = verify(log, world.art, archive.reader(world.data))
+        assert verification.same
+        assert verification.erasure is not None
+        assert (verification.erasure.version, verification.erasure.decisions) == (2, 24)
+        # Learning goes on from there, and is verified through later versions too.
+        learner = Learner(log, [world.art])
+        while learner.step():
+            pass
+        assert log.version("art") == 3
+        log.forget_snapshots(now_micros() + 10 * SECOND)
+        assert log.snapshot("art", 2) is not None
+        later = verify(log, world.art, archive.reader(world.data))
+        assert later.same
+        assert later.snapshot.version == 3
+        # Publishing and tidying up go on as well.
+        worker = Publisher(log, Lake(world.data), lambda: [world.art])
+        worker.step()
+        assert Lake(world.data).compact() >= 0
+        assert Lake(world.data).vacuum() >= 0
+
+
+def test_late_rewards_and_retries_do_not_bring_it_back(world: World) -> None:
+    world.erase()
+    with closing(open_log(world.data / LOG_FILE)) as log:
+        for decision_id in ("d0", "d40", "d80"):
+            assert log.decision(decision_id) is None
+            # What the service asks of a late reward's decision: then it answers unknown_decision.
+            assert find_decisions(world.data, log.places([decision_id])) == {}
+        log.append([], [RewardEvent(decision_id="d80", event_id="late", event="play")])
+        Publisher(log, Lake(world.data), lambda: [world.art]).publish()
+    assert list(holders(world.data)) == []
+    assert world.count("rewards WHERE unit IS NOT NULL") == 48
+
+
+STEPS = (
+    "erase_from_log",
+    pytest.param("erase_from_lake", marks=pytest.mark.slow),
+    pytest.param("take_history_away", marks=pytest.mark.slow),
+    pytest.param("Publisher.publish", marks=pytest.mark.slow),
+    pytest.param("Lake.seal", marks=pytest.mark.slow),
+    "wipe_log",
+    pytest.param("add_tombstones", marks=pytest.mark.slow),
+)
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_killed_after_any_step_it_ends_clean_when_run_again(
+    world: World, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    name, _, method = step.partition(".")
+    place = getattr(erasure, name) if method else erasure
+    whole: Callable[..., Any] = getattr(place, method or name)
+
+    def killed(*arguments: Any, **named: Any) -> None:
+        whole(*arguments, **named)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(place, method or name, killed)
+        with pytest.raises(KeyboardInterrupt):
+            world.erase()
+    world.erase()
+    assert list(holders(world.data)) == []
+    assert (world.count("decisions"), world.count("rewards")) == (96, 48)
+    assert world.is_verified()
+    assert len(read_tombstones(world.data / TOMBSTONES)) == 1
+
+
+def test_killed_between_two_tables_of_the_lake_it_ends_clean(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from topbill.lake import erasing
+
+    whole, calls = erasing._delete, []
+
+    def killed(data: Path, name: str, condition: str) -> None:
+        calls.append(name)
+        if name == "decisions":
+            raise KeyboardInterrupt
+        whole(data, name, condition)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(erasing, "_delete", killed)
+        with pytest.raises(KeyboardInterrupt):
+            world.erase()
+    assert calls[0] == "rewards"
+    world.erase()
+    assert list(holders(world.data)) == []
+    assert (world.count("decisions"), world.count("rewards")) == (96, 48)
+
+
+def test_only_units_of_the_named_type_go(world: World) -> None:
+    rows = find_unit(world.data, VIEWER, "account_id")
+    assert (rows.decisions, rows.rewards, rows.events) == ({}, {}, set())
+    rows = find_unit(world.data, VIEWER, "profile_id")
+    assert (len(rows.decisions), len(rows.events)) == (24, 24)
+
+
+def test_all_that_is_stored_of_a_unit_can_be_given_out(world: World) -> None:
+    stored = unit_data(world.data, VIEWER)
+    assert {row["unit"] for row in stored["decisions"]} == {VIEWER}
+    assert {row["decision_id"] for row in stored["decisions"]} == {
+        f"d{i}" for i in range(0, 120, 5)
+    }
+    assert len(stored["rewards"]) == 12
+    assert {row["event_id"] for row in stored["events"]} == {f"e{i}" for i in range(0, 120, 5)}
+    msgspec.json.encode(stored)
+    world.erase()
+    stored = unit_data(world.data, VIEWER)
+    assert (stored["decisions"], stored["rewards"], stored["events"]) == ([], [], [])
+
+
+def test_beside_a_worker_or_old_copies_nothing_is_erased(world: World) -> None:
+    with only_worker(world.data), pytest.raises(TopbillError, match="another worker"):
+        world.erase()
+    (world.data / "log.journal.damaged-1").write_text(VIEWER)
+    with pytest.raises(BadRequest, match="copy of old data"):
+        world.erase()
+    assert len(find_unit(world.data, VIEWER).decisions) == 24
+
+
+def test_one_who_comes_back_is_a_new_viewer(world: World) -> None:
+    world.erase()
+    with closing(open_log(world.data / LOG_FILE)) as log:
+        deciding = Engine([world.art])
+        request = DecideRequest(experiment="art", unit=VIEWER, decision_id="new")
+        log.append([deciding.decide(request)])
+        decision = log.decision("new")
+    assert isinstance(decision, Decision)
+    assert list(find_unit(world.data, VIEWER).decisions) == ["new"]
+
+
+def test_what_is_restored_from_before_is_erased_again(world: World, tmp_path: Path) -> None:
+    older = backup.back_up(world.data, tmp_path / "backups")
+    world.erase()
+    newer = backup.back_up(world.data, tmp_path / "backups")
+    assert list(holders(newer)) == []
+    backup.restore(older, tmp_path / "back")
+    assert len(find_unit(tmp_path / "back", VIEWER).decisions) == 24
+    known = backup.known_tombstones(tmp_path / "backups")
+    assert erase_again(tmp_path / "back", known, lambda: [world.art]) == 1
+    assert list(holders(tmp_path / "back")) == []
+    # What came after an erasure is another viewer's: nothing is erased twice.
+    assert erase_again(tmp_path / "back", known) == 0
+
+
+def test_erased_again_after_a_kill_it_ends_clean(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(world.data, tmp_path / "back")
+    world.erase()
+    known = read_tombstones(world.data / TOMBSTONES)
+
+    def killed(_: Path) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(erasure, "wipe_log", killed)
+        with pytest.raises(KeyboardInterrupt):
+            erase_again(tmp_path / "back", known)
+    assert list(holders(tmp_path / "back")) != []
+    assert erase_again(tmp_path / "back", known) == 0
+    assert list(holders(tmp_path / "back")) == []
+
+
+def test_a_service_goes_on_beside_it(world: World) -> None:
+    deciding = Engine([world.art])
+    with closing(open_log(world.data / LOG_FILE)) as service:
+        assert service.decision("d80") is not None
+        world.erase()
+        service.check()
+        assert service.decision("d80") is None
+        request = DecideRequest(experiment="art", unit="another", decision_id="next")
+        service.append([deciding.decide(request)])
+        assert service.decision("next") is not None
+    assert list(holders(world.data)) == []
+
+
+def test_while_another_process_reads_the_log_its_wal_is_not_said_to_be_clean(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As SQLite would wait, for less long than thirty seconds.
+    whole = sqlite3.connect
+    monkeypatch.setattr(
+        sqlite3, "connect", lambda path, **options: whole(path, **{**options, "timeout": 0.1})
+    )
+    with closing(open_log(world.data / LOG_FILE)) as log:
+        log.barrier()
+    with closing(whole(world.data / LOG_FILE, isolation_level=None)) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM decisions").fetchall()
+        with pytest.raises(LogError, match="another process reads from it"):
+            world.erase()
+    world.erase()
+    assert list(holders(world.data)) == []
