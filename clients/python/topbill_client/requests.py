@@ -86,9 +86,10 @@ class EventBatch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class EventResult(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What became of one event of a unit."""
+    """What became of one event of a unit. `erased`: it happened before its unit was, and was not
+    stored."""
 
-    status: Literal["stored", "duplicate"]
+    status: Literal["stored", "duplicate", "erased"]
     unit: str
     unit_type: str
     event_id: str

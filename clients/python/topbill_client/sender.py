@@ -32,10 +32,13 @@ _LONGEST_TRY = 5.0
 _logger = logging.getLogger("topbill")
 
 
+_NOT_STORED = ("unknown_decision", "erased")
+
+
 class Delivered(msgspec.Struct, frozen=True):
     """What became of rewards and events: `stored` (duplicates included), `unknown` where the
-    service has no such decision, `refused` for their form, `dropped` because too many waited, and
-    `waiting` still."""
+    service has no such decision, or has erased the unit since, `refused` for their form, `dropped`
+    because too many waited, and `waiting` still."""
 
     stored: int
     unknown: int
@@ -231,7 +234,7 @@ class Sender:
                     warning
                 )  # once: it is about an event's name, and there are few of these
                 _logger.warning("%s: %s", self._settings.address, warning)
-            unknown = sum(result.status == "unknown_decision" for result in results)
+            unknown = sum(result.status in _NOT_STORED for result in results)
             self._done(len(batch), {"stored": len(batch) - unknown, "unknown": unknown})
             return
         refused = refusal(response)

@@ -72,3 +72,42 @@ def add_tombstones(data: Path, new: Iterable[Tombstone]) -> None:
         draft.replace(path)
     except OSError as error:
         raise LogError(f"{path}: cannot be written: {error}; run it again") from error
+
+
+class ErasedUnits:
+    """The tombstones of a data folder, read again when their file changes: a look costs one
+    `stat`. Raises LogError where they can't be read.
+    """
+
+    def __init__(self, data: Path) -> None:
+        self._path = data / TOMBSTONES
+        self._mark: tuple[int, int] | None = None
+        self._by_salt: dict[str, dict[str, list[Tombstone]]] = {}
+
+    def is_from_before(self, unit_type: str, unit: str, occurred_at: int | None) -> bool:
+        """Whether a unit was erased after something of it happened (µs since the epoch; None for
+        now).
+        """
+        self._follow()
+        if occurred_at is None:
+            return False
+        for salt, by_hash in self._by_salt.items():
+            for tombstone in by_hash.get(_hash(salt, unit), ()):
+                if tombstone.unit_type in (None, unit_type) and occurred_at <= tombstone.at:
+                    return True
+        return False
+
+    def _follow(self) -> None:
+        try:
+            status = self._path.stat()
+        except FileNotFoundError:
+            mark = None
+        else:
+            mark = (status.st_mtime_ns, status.st_ino)
+        if mark == self._mark:
+            return
+        self._by_salt = {}
+        for tombstone in read_tombstones(self._path):
+            by_hash = self._by_salt.setdefault(tombstone.salt, {})
+            by_hash.setdefault(tombstone.hash, []).append(tombstone)
+        self._mark = mark

@@ -100,12 +100,13 @@ class EventBatch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     events: Annotated[list[EventRequest], msgspec.Meta(min_length=1, max_length=LARGEST_BATCH)]
 
 
-EventStatus = Literal["stored", "duplicate"]
+EventStatus = Literal["stored", "duplicate", "erased"]
 
 
 class EventAnswer(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """What became of an event of a unit: `stored`, or a `duplicate` of one that came under this id
-    of this unit before. `warning` is there where nothing reads it."""
+    of this unit before, or `erased` (not stored): it happened before its unit was. `warning` is
+    there where nothing reads it."""
 
     status: EventStatus
     unit: str

@@ -10,6 +10,7 @@ from topbill.domain.errors import BadRequest
 from topbill.domain.records import UnitEvent
 from topbill.engine import CompiledExperiment, new_id
 from topbill.log import Entry
+from topbill.log.tombstones import ErasedUnits
 from topbill.service import telemetry
 from topbill.service.backend import Backend
 from topbill.service.bodies import (
@@ -53,6 +54,7 @@ class UnitEvents:
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
         self._types = UnitTypes({})
+        self._erased = ErasedUnits(backend.settings.data)
 
     async def one(self, request: EventRequest) -> EventAnswer:
         """One event, durable where it was stored."""
@@ -68,6 +70,7 @@ class UnitEvents:
         # Everything is checked before anything is stored: all of a batch or nothing.
         types = self._current_types()
         events = []
+        erased = set()
         keyed = set()
         for request, path in zip(requests, paths, strict=True):
             event = _event(request, types, path)
@@ -75,11 +78,22 @@ class UnitEvents:
             # An id of our own making is new: only a caller's has to be looked up by the log.
             if request.event_id is not None:
                 keyed.add(event.key)
-        entry = Entry(unit_events=events, keyed_unit_events=frozenset(keyed))
-        receipt = await self._backend.writer.put(entry)
+            if self._erased.is_from_before(event.unit_type, event.unit, event.occurred_at):
+                erased.add(id(event))
+        to_store = [event for event in events if id(event) not in erased]
+        duplicates: tuple[bool, ...] = ()
+        if to_store:
+            entry = Entry(unit_events=to_store, keyed_unit_events=frozenset(keyed))
+            receipt = await self._backend.writer.put(entry)
+            duplicates = receipt.unit_duplicates
         answers = []
-        for event, duplicate in zip(events, receipt.unit_duplicates, strict=True):
-            status: EventStatus = "duplicate" if duplicate else "stored"
+        is_duplicate = iter(duplicates)
+        for event in events:
+            if id(event) in erased:
+                telemetry.EVENTS.labels("erased").inc()
+                answers.append(EventAnswer("erased", event.unit, event.unit_type, event.event_id))
+                continue
+            status: EventStatus = "duplicate" if next(is_duplicate) else "stored"
             telemetry.EVENTS.labels(status).inc()
             warning = types.warning_for(event)
             if warning is not None:

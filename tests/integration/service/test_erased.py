@@ -1,0 +1,68 @@
+"""What comes late of an erased viewer is answered by name, and does not bring them back."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from starlette.testclient import TestClient
+
+from topbill.lake import DATABASE, Lake, sql
+from topbill.log import open_log
+from topbill.service.app import create_app
+from topbill.service.settings import Settings
+from topbill.spec import load_all
+from topbill.worker.erasure import erase_unit, find_unit
+from topbill.worker.publisher import Publisher
+
+from ...small_page import Home, home
+
+__all__ = ["home"]
+ORDER = {
+    "experiment": "artwork",
+    "decision_id": "order-1",
+    "unit": "u7",
+    "actions": [{"id": "warm"}, {"id": "cold"}],
+}
+PLAY = {"decision_id": "order-1", "event": "play", "event_id": "late"}
+START = {"unit": "u7", "unit_type": "profile_id", "event": "session_start"}
+
+
+@pytest.fixture
+def settings(home: Home, tmp_path: Path) -> Settings:
+    return Settings(home.folder, tmp_path / "data")
+
+
+def caller(settings: Settings) -> TestClient:
+    return TestClient(create_app(settings), base_url="http://localhost:8600")
+
+
+def test_what_comes_late_of_an_erased_viewer_is_not_stored(settings: Settings) -> None:
+    before = (datetime.now(UTC) - timedelta(minutes=1)).isoformat()
+    with caller(settings) as client:
+        assert client.post("/v1/decide", json=ORDER).status_code == 200
+        started = client.post("/v1/event", json={**START, "event_id": "e1", "at": before})
+        assert started.json()["status"] == "stored"
+        erase_unit(settings.data, "u7")
+        # The running service knows it too, alone and among others.
+        event = {**START, "event_id": "e2", "at": before}
+        assert client.post("/v1/event", json=event).json()["status"] == "erased"
+        events = [event, {**event, "unit": "u8"}, {**START, "unit": "u9"}]
+        answer = client.post("/v1/event/batch", json={"events": events}).json()
+        assert [each["status"] for each in answer["results"]] == ["erased", "stored", "stored"]
+        assert 'topbill_events_total{status="erased"} 2.0' in client.get("/metrics").text
+    with caller(settings) as client:
+        assert client.post("/v1/reward", json=PLAY).json()["status"] == "unknown_decision"
+        again = client.post("/v1/decide", json=ORDER)
+        assert (again.status_code, again.json()["error"]["code"]) == (409, "already_decided")
+    rows = find_unit(settings.data, "u7")
+    assert (rows.decisions, rows.rewards, rows.events) == ({}, {}, set())
+    with caller(settings) as client:
+        # Who comes back is a new viewer.
+        assert client.post("/v1/event", json=START).json()["status"] == "stored"
+    experiments = load_all([settings.experiments])
+    with open_log(settings.log_path) as log:
+        Publisher(log, Lake(settings.data), lambda: experiments).step()
+    counted = sql(settings.data / DATABASE, "SELECT unit FROM events ORDER BY unit").to_pylist()
+    assert [row["unit"] for row in counted] == ["u7", "u8", "u9"]
