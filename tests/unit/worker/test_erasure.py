@@ -17,7 +17,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from topbill import backup, spec
-from topbill.domain.errors import BadRequest, LogError, TopbillError
+from topbill.cli import erasure as erasure_cli
+from topbill.domain.errors import BadRequest, LogError, NotFound, TopbillError
 from topbill.domain.records import Decision, QuarantinedRow, RewardEvent, UnitEvent
 from topbill.engine import DecideRequest, Engine
 from topbill.lake import DATABASE, Lake, find_decisions, sql
@@ -355,3 +356,24 @@ def test_while_another_process_reads_the_log_its_wal_is_not_said_to_be_clean(
             world.erase()
     world.erase()
     assert list(holders(world.data)) == []
+
+
+def test_the_commands_say_what_is_there_and_what_went(
+    world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    erasure_cli.erase(unit=VIEWER, dry_run=True, data=world.data)
+    counts = "24 decisions, 12 rewards, 24 events and 1 rows set aside"
+    assert f"has {counts}" in capsys.readouterr().out
+    erasure_cli.unit(VIEWER, data=world.data)
+    assert len(msgspec.json.decode(capsys.readouterr().out)["decisions"]) == 24
+    with pytest.raises(BadRequest, match="expected --unit, or --tombstones alone"):
+        erasure_cli.erase(unit=VIEWER, tombstones=tmp_path / "some", data=world.data)
+    with pytest.raises(NotFound, match="no such file"):
+        erasure_cli.erase(tombstones=tmp_path / "none", data=world.data)
+    erasure_cli.erase(unit=VIEWER, experiments=tmp_path / "none", data=world.data)
+    said = capsys.readouterr().out
+    assert f"erased {counts}" in said
+    assert "art: 24 decisions and 12 rewards; its policies keep what they learned" in said
+    (tmp_path / "bad.jsonl").write_text("{")
+    with pytest.raises(LogError, match=r"expected the tombstones\.jsonl"):
+        erasure_cli.erase(tombstones=tmp_path / "bad.jsonl", data=world.data)
