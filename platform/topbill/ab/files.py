@@ -126,7 +126,7 @@ def compare_file(
             excluded[f"variant {each.name}, which has no share"] = each.rows
     if len(by_name) < 2:
         raise BadData(where, f"got one variant, {names[own]}; expected another to compare it with")
-    design = Design(
+    design = _design(
         key=Path(path).name,
         control=names[own],
         shares=by_name,
@@ -151,6 +151,15 @@ def compare_file(
         # The same words, but of the file's columns.
         raise BadData(f"{path}: {error.path.removeprefix('data.')}", error.message) from error
     return _of(path, table, excluded, result)
+
+
+def _design(**fields: Any) -> Design:
+    try:
+        return Design(**fields)
+    except BadRequest as error:
+        # The same words, but of what the caller gave.
+        name = error.path.removeprefix("design.metrics.").removesuffix(".better")
+        raise BadRequest(f"better: {name}", error.message) from error
 
 
 def _of(

@@ -12,7 +12,7 @@ from cyclopts import Parameter
 from rich.box import SIMPLE
 from rich.table import Table
 
-from topbill.cli.shell import DATA, Data, Json, app, out, print_json
+from topbill.cli.shell import DATA, Data, Json, app, fraction, fractions, out, print_json
 
 if TYPE_CHECKING:
     from topbill.ab import Plan
@@ -73,7 +73,7 @@ def report(
 
     if not reporting.is_page(key, data):
         _refuse(key, "an experiment", {"weights": bool(weights), "instead": bool(instead)})
-        shares = tuple(_fraction(share) for share in looks)
+        shares = fractions("looks", looks)
         if with_ is not None:
             unused = {
                 "html": html is not None,
@@ -221,7 +221,7 @@ def power(
     *,
     data: Data = DATA,
     metric: str | None = None,
-    lift: tuple[str, ...] = LIFTS,
+    lift: Annotated[tuple[str, ...], Parameter(allow_leading_hyphen=True)] = LIFTS,
     days: tuple[int, ...] = (0, 7, 14, 28),
     method: Method | None = None,
     looks: tuple[str, ...] = (),
@@ -257,8 +257,8 @@ def power(
         "alpha": alpha,
         "power": power,
     }
-    shares = tuple(_fraction(share) for share in looks)
-    lifts = tuple(_fraction(change) for change in lift)
+    shares = fractions("looks", looks)
+    lifts = fractions("lift", lift)
     if key is None:
         settings |= {"method": method or "sequential", "looks": shares or (1.0,)}
         result = _plan_ahead(ahead, metric, lifts, settings)
@@ -300,19 +300,18 @@ def _plan_ahead(
         )
     if ahead.variants is not None and ahead.shares:
         raise BadRequest("shares", "got --variants as well; expected one of the two")
-    shares = [share.strip() for option in ahead.shares for share in option.split(",")]
-    baseline = ahead.mean if ahead.mean is not None else _fraction(ahead.baseline or "")
+    baseline = ahead.mean if ahead.mean is not None else fraction("baseline", ahead.baseline or "")
     return plan_ahead(
         baseline,
         sd=ahead.sd,
         units_a_day=ahead.units_per_day,
         variants=2 if ahead.variants is None else ahead.variants,
-        shares=[_fraction(share) for share in shares] or None,
+        shares=fractions("shares", ahead.shares) or None,
         relative=lifts,
         margins=[Margin.parse(_as_number(margin)) for margin in ahead.margin],
         decisions_per_unit=1.0 if ahead.decisions_per_unit is None else ahead.decisions_per_unit,
         design_effect=1.0 if ahead.design_effect is None else ahead.design_effect,
-        variance_saved=_fraction(ahead.variance_saved) if ahead.variance_saved else 0.0,
+        variance_saved=fraction("variance-saved", ahead.variance_saved or "0%"),
         **settings,
     )
 
@@ -323,21 +322,6 @@ def _as_number(text: str) -> float | str:
         return float(text)
     except ValueError:
         return text
-
-
-def _fraction(percentage: str) -> float:
-    """5% → 0.05. A bare number is refused: is 1 a hundredth, or double?"""
-    from topbill.domain.errors import BadRequest
-
-    number, sign, rest = percentage.strip().partition("%")
-    try:
-        if not sign or rest:
-            raise ValueError
-        return float(number) / 100.0
-    except ValueError:
-        raise BadRequest(
-            "option", f"got {percentage!r}; expected a percentage, such as 5%"
-        ) from None
 
 
 @app.command

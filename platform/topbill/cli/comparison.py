@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from rich.markup import escape
 
 from topbill.cli.analysis import WHOLE, Method
-from topbill.cli.shell import Json, app, out, print_json
+from topbill.cli.shell import Json, app, fraction, fractions, out, print_json
 
 if TYPE_CHECKING:
     from topbill.ab import FileComparison, Metric
@@ -91,7 +91,7 @@ def compare(
         method=method,
         alpha=alpha,
         adjust=adjust,
-        looks=[_share("looks", look) for look in looks],
+        looks=fractions("looks", looks),
     )
     if json_:
         print_json(result)
@@ -228,25 +228,11 @@ def _pairs(option: str, texts: Iterable[str], expected: str) -> list[tuple[str, 
     return pairs
 
 
-def _share(option: str, text: str) -> float:
-    """5% → 0.05."""
-    from topbill.domain.errors import BadRequest
-
-    number, sign, rest = text.strip().partition("%")
-    try:
-        share = float(number) / 100.0
-    except ValueError:
-        share = -1.0
-    if not sign or rest or not share >= 0.0:
-        raise BadRequest(option, f"got {text!r}; expected a percentage, such as 50%")
-    return share
-
-
 def _percentages(option: str, texts: Iterable[str]) -> dict[str, float]:
     """NAME=5%, by name."""
     percentages = {}
     for name, text in _pairs(option, texts, "NAME=5%"):
-        percentages[name] = _share(option, text)
+        percentages[name] = fraction(option, text, least=0.0)
     return percentages
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import select
+import shutil
 import subprocess
 import sys
 import time
@@ -353,8 +354,8 @@ def demo(
     visited = [e for e in loaded if e.key in driver.scoreboard.experiments]
     sentences = [
         *_verdicts(visited, data),
-        *summary(driver, data=str(data)),
-        f"Dashboard: topbill dashboard --data {data}",
+        *summary(driver, data=str(data), command=_typed()),
+        f"Dashboard: {_typed()} dashboard --data {data}",
     ]
     for sentence in sentences:
         out.print(sentence, highlight=False, soft_wrap=True, markup=False)
@@ -368,3 +369,14 @@ def _verdicts(experiments: Sequence[Experiment], data: Path) -> Iterator[str]:
         analysis = reporting.load_experiment_report(experiment.key, data).ab
         if analysis is not None:
             yield f"{experiment.key}: {analysis.verdict.sentence}"
+
+
+def _typed() -> str:
+    """What to type for topbill: in a virtual environment that is not active, its path."""
+    called = sys.argv[0]
+    found = shutil.which("topbill")
+    if Path(called).name != "topbill" or (
+        found and Path(found).resolve() == Path(called).resolve()
+    ):
+        return "topbill"
+    return called

@@ -4,6 +4,8 @@ everywhere.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
@@ -14,6 +16,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from topbill import __version__, process_log
+from topbill.domain.errors import BadRequest
 from topbill.process_log import LogFormat
 from topbill.shipped import shipped
 
@@ -61,6 +64,28 @@ def own_or_examples(experiments: Path) -> Path:
 def progress() -> Progress:
     """A progress bar on standard error, so that standard output stays what was asked for."""
     return Progress(*Progress.get_default_columns(), console=err, transient=True)
+
+
+def fraction(option: str, percentage: str, *, least: float = -math.inf) -> float:
+    """5% → 0.05. A bare number is refused: is 1 a hundredth, or double?
+
+    Raises:
+        BadRequest: naming the option, for anything else, and for less than `least`.
+    """
+    number, sign, rest = percentage.strip().partition("%")
+    try:
+        share = float(number) / 100.0
+    except ValueError:
+        share = math.nan
+    if not sign or rest or not math.isfinite(share) or share < least:
+        raise BadRequest(option, f"got {percentage!r}; expected a percentage, such as 5%")
+    return share
+
+
+def fractions(option: str, percentages: Iterable[str]) -> tuple[float, ...]:
+    """Of an option given several times, or once with commas."""
+    parts = [part for text in percentages for part in text.split(",")]
+    return tuple(fraction(option, part) for part in parts)
 
 
 def print_json(value: object) -> None:

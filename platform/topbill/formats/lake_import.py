@@ -232,9 +232,10 @@ def _open_folder(data: Path, mark: ImportMark) -> tuple[lake.Lake, ImportMark]:
         # The same source may be imported again, to go on; another one may not be mixed with it.
         earlier = msgspec.json.decode(note.read_bytes(), type=ImportMark)
         if msgspec.structs.replace(earlier, done=False, left_out={}) != mark:
+            changed = " before that changed" if _same_but_for_size(earlier, mark) else ""
             raise TopbillError(
-                f"{data}: holds what was imported from {earlier.source}{_described(earlier)}; "
-                "expected a folder of its own"
+                f"{data}: holds what was imported from {earlier.source}{_described(earlier)}"
+                f"{changed}; expected a folder of its own; delete this one to begin anew"
             )
         mark = earlier
     into = lake.Lake(data)
@@ -246,6 +247,11 @@ def _open_folder(data: Path, mark: ImportMark) -> tuple[lake.Lake, ImportMark]:
             )
         _write_mark(data, mark)
     return into, mark
+
+
+def _same_but_for_size(earlier: ImportMark, mark: ImportMark) -> bool:
+    now = msgspec.structs.replace(mark, done=earlier.done, left_out=earlier.left_out)
+    return msgspec.structs.replace(now, size=earlier.size) == earlier
 
 
 def _described(mark: ImportMark) -> str:

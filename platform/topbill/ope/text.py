@@ -109,7 +109,10 @@ def _with_headings(title: str, *headings: str) -> Table:
     for heading in headings:
         # Names stay whole; in a narrow window intervals are what is folded.
         is_name = heading in ("estimator", "policy")
-        table.add_column(heading, justify="left" if is_name else "right", no_wrap=is_name)
+        # A number is folded too, never cut: what is left of -9.6e-05 would be another number.
+        table.add_column(
+            heading, justify="left" if is_name else "right", no_wrap=is_name, overflow="fold"
+        )
     return table
 
 

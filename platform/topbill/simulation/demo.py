@@ -132,9 +132,11 @@ def _scoreboards(driver: Driver) -> list[Scoreboard]:
     return [driver.scoreboard, *(page_driver.scoreboard for page_driver in driver.page_drivers)]
 
 
-def summary(driver: Driver, *, data: str, dashboard: str | None = None) -> list[str]:
+def summary(
+    driver: Driver, *, data: str, dashboard: str | None = None, command: str = "topbill"
+) -> list[str]:
     """What the demo showed, in sentences, and what to do next. `data` is the data folder,
-    `dashboard` an address.
+    `dashboard` an address, `command` what to type for topbill.
     """
     sentences = [
         f"{driver.pages:,} simulated homepages took {driver.scoreboard.decisions:,} decisions "
@@ -145,11 +147,11 @@ def summary(driver: Driver, *, data: str, dashboard: str | None = None) -> list[
         sentences += _results(scoreboard)
     example = next(iter(driver.scoreboard.experiments), "KEY")
     sentences.append(
-        f"Next: `topbill report {example} --data {data}` reads the same experiment "
+        f"Next: `{command} report {example} --data {data}` reads the same experiment "
         "from its own log,"
     )
     sentences.append(
-        f'`topbill sql "from feedback limit 9" --data {data}` asks the record anything else.'
+        f'`{command} sql "from feedback limit 9" --data {data}` asks the record anything else.'
     )
     if dashboard:
         sentences.append(f"Dashboard: {dashboard}")

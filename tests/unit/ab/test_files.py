@@ -179,7 +179,7 @@ def test_labels_compare_by_value(
         ({"metrics": {"a": ab.Mean("user")}}, "metrics.user: got the column of units"),
         ({"shares": {"old": 1.0}}, "arm: got one variant, old"),
         ({"time": "device"}, "device: got row 1: .*expected dates or times"),
-        ({"guardrails": {"minutes": 0.1}}, "metrics.minutes.better: got nothing"),
+        ({"guardrails": {"minutes": 0.1}}, "better: minutes: got nothing"),
         ({"better": {"minuts": "lower"}}, "better.minuts: no such metric"),
         ({"metrics": {}}, "metrics: got none"),
     ],

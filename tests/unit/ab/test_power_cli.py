@@ -172,6 +172,22 @@ def test_lifts_days_power_level_and_method_are_the_askers_choice(
         assert told in said
 
 
+def test_percentages_come_with_commas_or_a_sign_and_a_wrong_one_names_its_option(
+    topbill: Callable[..., str],
+) -> None:
+    ahead = ("power", "--baseline", "12%", "--method", "group-sequential")
+    found = json.loads(
+        topbill(*ahead, "--looks", "50%,100%", "--lift", "-2.5%", "--lift", "3%,4%", "--json")
+    )
+    assert [run["relative"] for run in found["runtimes"]] == [-0.025, 0.03, 0.04]
+    for option in ("baseline", "lift", "looks", "shares", "variance-saved"):
+        for wrong in ("12", "nan%", "half"):
+            given = {"baseline": "12%", option: wrong}
+            options = [part for name, value in given.items() for part in (f"--{name}", value)]
+            with pytest.raises(BadRequest, match=f"^{option}: got '{wrong}'; expected a percent"):
+                topbill("power", *options)
+
+
 @pytest.mark.parametrize(
     ("option", "expected"),
     [

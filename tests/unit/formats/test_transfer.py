@@ -594,6 +594,10 @@ def test_a_service_s_folder_and_another_import_are_not_mixed(tmp_path: Path) -> 
     other = write(tmp_path / "other.dsjson", [logged(i) for i in range(7)])
     with pytest.raises(TopbillError, match="holds what was imported from"):
         import_log(other, tmp_path / "data")
+    # Nor is what the same file says today, and the way out is said.
+    write(source, [logged(i) for i in range(6)])
+    with pytest.raises(TopbillError, match="before that changed; .* delete this one"):
+        import_log(source, tmp_path / "data")
 
 
 def test_formats_are_told_by_name_or_must_be_said(tmp_path: Path) -> None:

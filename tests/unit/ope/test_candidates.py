@@ -4,6 +4,7 @@ that stand for several, and what is told where there is no number.
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,11 +15,12 @@ import msgspec
 import numpy as np
 import pandas as pd
 import pytest
+from rich.console import Console
 
 from topbill import cli
 from topbill.domain.errors import BadData, BadRequest, NotFound
 from topbill.domain.records import Decision, Placement
-from topbill.ope import REASONS, REMEDIES, Evaluation, evaluate
+from topbill.ope import REASONS, REMEDIES, Evaluation, evaluate, text
 from topbill.ope.replay.logged_data import judged_by
 from topbill.ope.replay.reward_model import RewardModel
 from topbill.ope.replay.selection import Selection
@@ -522,3 +524,13 @@ def test_variants_that_nobody_has_are_named(published: Make) -> None:
     ):
         evaluate("home", "uniform", world.data, log_variants=["chance", "chanse"])
     assert evaluate("home", "uniform", world.data, log_variants="chance").variants == ("chance",)
+
+
+def test_a_number_is_folded_in_a_narrow_window_and_never_cut() -> None:
+    console = Console(width=60, file=io.StringIO())
+    table = text._with_headings("t", "estimator", "value", "interval", "more than the log")
+    table.add_row("clipped-ips", "0.0045039", "-0.000211345 to +1.9279e-05", "-9.6119e-05")
+    console.print(table)
+    printed = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "…" not in printed
+    assert "e-05" in printed

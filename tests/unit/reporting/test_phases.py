@@ -360,6 +360,10 @@ def test_a_part_is_read_by_time_and_by_revision(tmp_path: Path) -> None:
     assert second.ab is not None
     # Within the part each unit counts as it came into it.
     assert sum(second.ab.units.values()) == 2_500
+    # An empty part says nothing of whether the service is asked.
+    empty = reporting.load_experiment_report("home", tmp_path, since="2030-01-01")
+    (note,) = empty.notes
+    assert note.sentence.startswith("No decision is in this part of the record: since 2030-01-01")
     assert second.ab.sample_ratio.moved == 0
     for revision in (before.fingerprint, before.fingerprint[:6]):
         part = reporting.load_experiment_report("home", tmp_path, revision=revision)

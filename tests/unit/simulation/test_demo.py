@@ -197,6 +197,9 @@ def test_the_summary_says_what_came_of_it_and_what_to_do_next(
     assert "topbill report home-artwork --data data" in said
     assert "http://127.0.0.1:8601" in said
     assert "nan" not in said
+    # Where topbill is in no folder of PATH, it is called as the reader can call it.
+    typed = " ".join(summary(done, data="data", command=".venv/bin/topbill"))
+    assert "`.venv/bin/topbill report home-artwork --data data`" in typed
 
 
 @pytest.mark.parametrize(("learned", "early"), [(0.4, True), (0.5, True), (0.6, False)])

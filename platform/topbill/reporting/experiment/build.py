@@ -99,8 +99,7 @@ def load_experiment_report(
         if analysis is not None:
             report = replace(report, novelty=rows.novelty(analysis, looks))
     if not excerpt.is_whole:
-        sentence = f"This is a part of the record: {excerpt.described()}."
-        report = replace(report, notes=[Note(code="part", sentence=sentence), *report.notes])
+        report = replace(report, notes=_notes_of_part(report, excerpt))
     if rows.weighted or not report.health.reasons.get("holdout"):
         return report
     # A connection of its own, in which decisions are those of the holdout's readout.
@@ -109,6 +108,15 @@ def load_experiment_report(
             database, tables, method, looks, excerpt=excerpt, first_exposure=first_exposure
         )
         return replace(report, holdout=readout)
+
+
+def _notes_of_part(report: Report, excerpt: Excerpt) -> list[Note]:
+    """An empty part says nothing of the service: whether it is asked is of the whole record."""
+    sentence = f"This is a part of the record: {excerpt.described()}."
+    if not report.decisions:
+        sentence = f"No decision is in this part of the record: {excerpt.described()}."
+    others = [note for note in report.notes if note.code != "no_traffic"]
+    return [Note(code="part", sentence=sentence), *others]
 
 
 def _checked_control(

@@ -11,13 +11,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 from msgspec.structs import replace
-from scipy import stats
 
 from topbill.ab import sequential_srm_of_sums, srm_of_sums
 from topbill.domain.metric import event_inside_sql, window_over_sql
 from topbill.domain.records import Floats
 from topbill.reporting.experiment.model import ChoiceRatio, Health, PropensityLine
 from topbill.reporting.queries.database import AnalyticsDatabase
+from topbill.stats.sequential import multiplier
 
 SAMPLE = 500_000
 """Where there are more decisions than this, the propensity check looks at about so many of the
@@ -28,7 +28,9 @@ PAIRS = 20_000_000
 the latest.
 """
 ALPHA = 0.01
-"""The chance that an honest log raises the alarm about any variant's choices."""
+"""The chance that an honest log raises the alarm about any variant's choices, and that it raises
+the one about any action, however often one looks.
+"""
 _UNREAD = 20
 """Most events without a metric that are named."""
 _ENOUGH = 10.0
@@ -177,7 +179,8 @@ def propensity_lines(
     """A line for each variant and action, and the share of decisions looked at.
 
     If p is what the draw used, then drawn − Σp and Σ(1(drawn)/p − 1) have mean 0 and variances
-    Σp(1−p) and Σ(1/p − 1), both known exactly; intervals are Bonferroni's over all lines.
+    Σp(1−p) and Σ(1/p − 1), both known exactly; intervals are Bonferroni's over both sums of all lines, and hold however often
+    one looks (of more decisions than `SAMPLE`, each look is at its own latest ones).
     """
     share = min(1.0, SAMPLE / decisions)
     rows = database.rows(
@@ -199,8 +202,7 @@ def propensity_lines(
         key=key,
         after=_before_latest(database, key, share),
     )
-    z = float(stats.norm.isf(0.025 / max(len(rows), 1)))
-    return [_propensity_line(row, z) for row in rows], share
+    return [propensity_line(row, tests=2 * len(rows)) for row in rows], share
 
 
 def _before_latest(database: AnalyticsDatabase, key: str, share: float) -> int:
@@ -217,7 +219,8 @@ def _before_latest(database: AnalyticsDatabase, key: str, share: float) -> int:
     return int(span["last"] - round((span["last"] - span["first"]) * share))
 
 
-def _propensity_line(row: Mapping[str, Any], z: float) -> PropensityLine:
+def propensity_line(row: Mapping[str, Any], tests: int) -> PropensityLine:
+    """The test of one action in one variant, from its sums; one of so many tests."""
     decisions, drawn, expected = row["decisions"], row["drawn"], row["expected"]
     mean_weight = row["weights"] / decisions
     line = PropensityLine(
@@ -235,6 +238,8 @@ def _propensity_line(row: Mapping[str, Any], z: float) -> PropensityLine:
     fewest = min(expected, decisions - expected, 2.0 * row["variance"])
     if fewest < _ENOUGH:
         return replace(line, ok=None, reason="too_few_draws")
+    # A report is read every day, and what it says here takes the log from whoever believes it.
+    z = float(multiplier(decisions, ALPHA, tests=tests))
     ok = abs(drawn - expected) <= z * float(np.sqrt(row["variance"]))
     # Third moments against the spread: a few rare draws would carry the mean of the weights.
     if row["cubes"] > _SKEW * row["excess"] ** 1.5:

@@ -266,8 +266,8 @@ IN_VARIANTS = "(variants)"
 OUTSIDE = {
     "not_in_experiment": "outside the experiment",
     "holdout": "in its holdout",
-    "excluded_unit": "of units left out",
-    "excluded_context": "of units left out",
+    "excluded_unit": "of units on the list of those left out",
+    "excluded_context": "of units left out by their context",
 }
 """Why a decision is in no variant, as it is said after their number."""
 
