@@ -596,7 +596,7 @@ def test_a_service_s_folder_and_another_import_are_not_mixed(tmp_path: Path) -> 
         import_log(other, tmp_path / "data")
     # Nor is what the same file says today, and the way out is said.
     write(source, [logged(i) for i in range(6)])
-    with pytest.raises(TopbillError, match="before that changed; .* delete this one"):
+    with pytest.raises(TopbillError, match=r"before that changed; .* delete this one"):
         import_log(source, tmp_path / "data")
 
 

@@ -179,8 +179,9 @@ def propensity_lines(
     """A line for each variant and action, and the share of decisions looked at.
 
     If p is what the draw used, then drawn − Σp and Σ(1(drawn)/p − 1) have mean 0 and variances
-    Σp(1−p) and Σ(1/p − 1), both known exactly; intervals are Bonferroni's over both sums of all lines, and hold however often
-    one looks (of more decisions than `SAMPLE`, each look is at its own latest ones).
+    Σp(1−p) and Σ(1/p − 1), both known exactly; intervals are Bonferroni's over both sums of all
+    lines, and hold however often one looks (of more decisions than `SAMPLE`, each look is at its
+    own latest ones).
     """
     share = min(1.0, SAMPLE / decisions)
     rows = database.rows(

@@ -95,8 +95,8 @@ class PropensityLine(msgspec.Struct, frozen=True, kw_only=True):
     probability p > 0.
 
     `mean_weight` is the mean of 1(drawn)/p, which must be 1, with the interval that holds for all
-    lines together with 99%, however often one looks; `expected` the sum of p, beside `drawn`. `ok` is None where that cannot
-    be tested.
+    lines together with 99%, however often one looks; `expected` the sum of p, beside `drawn`. `ok`
+    is None where that cannot be tested.
     """
 
     variant: str
