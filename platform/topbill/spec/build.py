@@ -190,7 +190,15 @@ def _metrics(content: Content, at: Location) -> tuple[Metric, ...]:
                 "for example better: lower",
             )
         # The objective says which way is good: who weighs a metric below 0 wants less of it.
-        better = "lower" if objective.get(name, 0.0) < 0.0 else "higher"
+        weight = objective.get(name, 0.0)
+        better = "lower" if weight < 0.0 else "higher"
+        stated = own_better or guardrail_better or better
+        if weight and stated != better:
+            where.key("better").wrong(
+                stated,
+                f"{better}, as its weight of {weight:g} in the objective says",
+                "leave it out, or take the metric out of the objective",
+            )
         better = guardrail_better or better
         if is_of_units(parts):
             parts = read_unit_scope(name, parts, content, at)

@@ -37,7 +37,27 @@ def modern(raw: Any) -> Any:
     if isinstance(content.get("guardrails"), list):
         content["guardrails"] = [rename(parts, GUARDRAIL) for parts in content["guardrails"]]
         _write_directions(content)
+    _drop_contradictions(content)
     return content
+
+
+def _drop_contradictions(content: dict[str, Any]) -> None:
+    """Leave out a direction that the objective's weight contradicts, which 0.1 took: policies went
+    by the weight.
+    """
+    objective = content.get("objective")
+    if not isinstance(objective, dict):
+        return
+    metrics = content.get("metrics")
+    guardrails = content.get("guardrails")
+    named = list(metrics.items()) if isinstance(metrics, dict) else []
+    if isinstance(guardrails, list):
+        named += [(g.get("metric"), g) for g in guardrails if isinstance(g, dict)]
+    for name, parts in named:
+        weight = objective.get(name, 0.0)
+        by_weight = "lower" if weight < 0.0 else "higher"
+        if weight and isinstance(parts, dict) and parts.get("better", by_weight) != by_weight:
+            del parts["better"]
 
 
 def _write_directions(content: dict[str, Any]) -> None:

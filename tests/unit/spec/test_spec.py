@@ -984,6 +984,30 @@ def test_a_weight_says_which_direction_is_good(file: File, weight: str, better: 
     assert {m.name: m.better for m in experiment.metrics}["watched"] == better
 
 
+@pytest.mark.parametrize(("weight", "by_weight"), [(1.0, "higher"), (-1.0, "lower")])
+@pytest.mark.parametrize("where", ["metric", "guardrail"])
+def test_a_direction_that_the_weight_contradicts_is_refused(
+    where: str, weight: float, by_weight: str, file: File
+) -> None:
+    """Else policies would raise what the report calls harm. An audit's goes by the weight."""
+    calls = {"event": "call", "kind": "binary", "window": "1h"}
+    rail = {"metric": "calls", "margin": "10%"}
+    tree = {
+        **TREE,
+        "metrics": {**TREE["metrics"], "calls": calls},
+        "objective": {**TREE["objective"], "calls": weight},
+        "guardrails": [rail],
+    }
+    stated = calls if where == "metric" else rail
+    stated["better"] = by_weight
+    load(file(json.dumps(tree)))
+    stated["better"] = "lower" if by_weight == "higher" else "higher"
+    (problem,) = problems(file(json.dumps(tree)))
+    assert f"expected {by_weight}, as its weight of {weight:g} in the objective says" in problem
+    metrics = from_audit(json.dumps(tree), "as it was").metrics
+    assert {m.name: m.better for m in metrics}["calls"] == by_weight
+
+
 @pytest.mark.parametrize("better", ["higher", "lower"])
 def test_a_guardrail_may_say_which_direction_of_its_metric_is_good(file: File, better: str) -> None:
     metrics = {**TREE["metrics"], "calls": {"event": "call", "kind": "binary", "window": "1h"}}
