@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import streamlit as st
 
 from board.tries import TRIES
-from board.words import plain
+from board.words import code
 from topbill.cli.dashboard import PASSWORD, may_look
 
 
@@ -66,7 +66,7 @@ def _signed_in_or_stop(auth: Mapping[str, object]) -> None:
     email = _verified_email()
     if may_look(email, auth.get("allowed")):
         return
-    who = plain(email) if email else "somebody without a verified address"
+    who = code(email) if email else "somebody without a verified address"
     st.title("Topbill")
     st.warning(
         f"You are signed in as {who}, who may not look "
@@ -109,5 +109,5 @@ def way_out() -> None:
     """Who is signed in, and a button to sign out; nothing where nobody has to sign in."""
     if _secret("auth") is not None and st.user.is_logged_in:
         who = st.user.get("email") or st.user.get("name") or "a viewer"
-        st.caption(f"Signed in as {plain(str(who))}")
+        st.caption(f"Signed in as {code(str(who))}")
         st.button("Sign out", on_click=st.logout, icon=":material/logout:", type="tertiary")

@@ -27,7 +27,7 @@ from topbill.domain.decision import (
 from topbill.domain.records import NULL, Decision, Mask, Placement, RewardEvent
 from topbill.ope.replay.logged_data import LoggedData
 from topbill.testing import a_decision, an_experiment, temporary_lake
-from topbill.worker.archive import reader
+from topbill.worker.archive import Span, reader
 
 TEXT = st.text(st.characters(codec="utf-8", exclude_categories=["Cs", "Cc"]), max_size=8)
 TIMES = st.integers(1, 2**50)
@@ -130,7 +130,7 @@ def test_a_column_is_added_in_one_place() -> None:
                 (evaluated,) = [one.decision for one in logged]
             finally:
                 logged.close()
-            ((_, learned, _),) = reader(data)("home", 0, 9, 0, 2_000_000)
+            ((_, learned, _),) = reader(data)(Span("home", 0, 9, 0, 2_000_000), [])
     finally:
         DECISION_COLUMNS.remove(added)
     assert row == {"request_hash": "5eed"}

@@ -76,7 +76,8 @@ def test_an_analysis_turns_into_a_row_for_each_metric_and_variant() -> None:
         ("minutes", "b"),
         ("minutes", "c"),
     ]
-    numbers = frame.drop(columns=["metric", "variant", "reason", "better", "call", "per"])
+    words = ["metric", "variant", "reason", "better", "call", "per", "is_proportion"]
+    numbers = frame.drop(columns=words)
     assert all(np.issubdtype(kind, np.number) for kind in numbers.dtypes)
     assert frame["difference"].tolist() == [c.difference for c in analysis.comparisons]
     assert analysis.comparisons[0].to_frame().iloc[0].equals(frame.iloc[0])
