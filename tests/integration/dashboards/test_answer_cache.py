@@ -25,11 +25,13 @@ KEY = "home-artwork"
 
 @pytest.fixture(scope="module")
 def answered(demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the demo's record with its answers."""
+    """A copy of the demo's record with the answers of one experiment and of its page."""
     folder = tmp_path_factory.mktemp("answered") / "data"
     shutil.copytree(demo, folder)
+    of_one = [line for line in database.experiments(demo) if line.key == KEY]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(answer_cache, "LARGE", 1_000)
+        patch.setattr(database, "experiments", lambda _data: of_one)
         assert answer_cache.refresh(folder) > 0.0
     return folder
 
