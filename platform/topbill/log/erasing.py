@@ -84,7 +84,7 @@ def find_in_log(
         events = set(
             database.rows(
                 "SELECT unit_type, unit, event_id FROM unit_events "
-                "WHERE unit = ?1 AND (?2 IS NULL OR unit_type = ?2)",
+                "WHERE unit = ? AND unit_type = coalesce(?, unit_type)",
                 (unit, unit_type),
             )
         )
