@@ -65,12 +65,7 @@ def hasty_worker(*arguments: str) -> None:
 
     loop.PUBLISH_EVERY = 0.3
     publisher.MINOR, publisher.MAJOR = 2, 6
-    usual = publisher.Publisher.__init__
-
-    def forgetful(self: publisher.Publisher, *given: Any, **named: Any) -> None:
-        usual(self, *given, **{**named, "keep_log": KEPT_IN_LOG})
-
-    publisher.Publisher.__init__ = forgetful  # type: ignore[method-assign]
+    vars(loop)["Publisher"] = partial(publisher.Publisher, keep_log=KEPT_IN_LOG)
     command(*arguments)
 
 

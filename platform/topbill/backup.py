@@ -14,7 +14,6 @@ is in one of the two. A backup gets its name when it is whole and on the disk.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import sqlite3
@@ -25,6 +24,7 @@ from pathlib import Path
 
 import msgspec
 
+from topbill.domain.durable import size_and_hash, sync
 from topbill.domain.errors import BadRequest, LogError, NotFound
 from topbill.domain.schema_version import SCHEMA_VERSION
 from topbill.lake import DATABASE, copies
@@ -101,7 +101,7 @@ def back_up(data: Path, destination: Path) -> Path:
         _sync_all(unfinished)
         finished = destination / datetime.fromtimestamp(at / 1e6, UTC).strftime(_NAME)
         unfinished.rename(finished)
-        _sync(destination)
+        sync(destination)
     except (OSError, sqlite3.Error) as error:
         raise LogError(f"{destination}: cannot back up {data}: {error}; run it again") from error
     return finished
@@ -154,7 +154,7 @@ def restore(source: Path, data: Path, at: datetime | None = None) -> Manifest:
         if data.exists():
             data.rmdir()
         draft.rename(data)
-        _sync(data.parent)
+        sync(data.parent)
     except (OSError, sqlite3.Error) as error:
         raise LogError(f"{data}: cannot restore {chosen}: {error}") from error
     return manifest
@@ -214,9 +214,7 @@ def _copied(source: Path, into: Path, name: str) -> BackedUpFile:
 
 
 def _measured(folder: Path, name: str) -> BackedUpFile:
-    with (folder / name).open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256")
-        return BackedUpFile(name, file.tell(), digest.hexdigest())
+    return BackedUpFile(name, *size_and_hash(folder / name))
 
 
 def _manifest(backup: Path) -> Manifest:
@@ -263,12 +261,4 @@ def _forget_after(data: Path, at: int) -> None:
 
 def _sync_all(folder: Path) -> None:
     for path in [folder, *folder.rglob("*")]:
-        _sync(path)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        sync(path)

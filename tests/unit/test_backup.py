@@ -189,14 +189,14 @@ def test_killed_at_any_moment_nothing_half_is_taken_for_whole(
     """Each call that makes something durable is once the last one."""
     back_up(data, tmp_path / "backups")
     syncs = 0
-    really = backup._sync
+    really = backup.sync
 
     def counted(path: Path) -> None:
         nonlocal syncs
         syncs += 1
         really(path)
 
-    monkeypatch.setattr(backup, "_sync", counted)
+    monkeypatch.setattr(backup, "sync", counted)
     if verb == "backup":
         back_up(data, tmp_path / "backups")
     else:
@@ -204,13 +204,13 @@ def test_killed_at_any_moment_nothing_half_is_taken_for_whole(
     monkeypatch.undo()
     program = (
         "import os, signal, sys; from pathlib import Path; from topbill import backup\n"
-        "left = int(sys.argv[1]); really = backup._sync\n"
+        "left = int(sys.argv[1]); really = backup.sync\n"
         "def sync(path):\n"
         "    global left\n"
         "    left -= 1\n"
         "    if left < 0: os.kill(os.getpid(), signal.SIGKILL)\n"
         "    really(path)\n"
-        "backup._sync = sync\n"
+        "backup.sync = sync\n"
         "source, to = Path(sys.argv[2]), Path(sys.argv[3])\n"
         f"backup.{'back_up' if verb == 'backup' else 'restore'}(source, to)\n"
     )

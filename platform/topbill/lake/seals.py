@@ -8,13 +8,13 @@ what it names. So before the log lets go of a row, whatever holds it in the lake
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 
+from topbill.domain.durable import size_and_hash, sync
 from topbill.domain.errors import LogError
 
 SEALS = "seals.jsonl"
@@ -76,7 +76,7 @@ class Seals:
             sealed = [self._sealed(path) for path in new]
             for folder in {(self.lake / path).parent for path in new}:
                 for above in (folder, *folder.parents):
-                    _sync(above)
+                    sync(above)
                     if above == self.lake:
                         break
             gone = self.known.keys() - there
@@ -97,7 +97,7 @@ class Seals:
         for seal in self.known.values():
             path = self.lake / seal.path
             try:
-                size, sha256 = _measured(path)
+                size, sha256 = size_and_hash(path)
             except FileNotFoundError:
                 continue
             except OSError as error:
@@ -118,8 +118,8 @@ class Seals:
                     yield str(Path(folder, name).relative_to(self.lake))
 
     def _sealed(self, path: str) -> Seal:
-        size, sha256 = _measured(self.lake / path, sync=True)
-        return Seal(path, size, sha256)
+        sync(self.lake / path)
+        return Seal(path, *size_and_hash(self.lake / path))
 
     def _append(self, seals: list[Seal]) -> None:
         with self._path.open("ab") as file:
@@ -136,7 +136,7 @@ class Seals:
             file.flush()
             os.fsync(file.fileno())
         new.replace(self._path)
-        _sync(self.lake)
+        sync(self.lake)
         self.unreadable = 0
 
 
@@ -144,19 +144,3 @@ def _ends_a_line(path: Path) -> bool:
     with path.open("rb") as file:
         file.seek(-1, os.SEEK_END)
         return file.read(1) == b"\n"
-
-
-def _measured(path: Path, *, sync: bool = False) -> tuple[int, str]:
-    with path.open("rb") as file:
-        if sync:
-            os.fsync(file.fileno())
-        digest = hashlib.file_digest(file, "sha256")
-        return file.tell(), digest.hexdigest()
-
-
-def _sync(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -11,6 +11,7 @@ from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
+from topbill.domain.durable import sync
 from topbill.domain.errors import LogError
 from topbill.log import frames
 from topbill.log.database import LogDatabase
@@ -89,7 +90,7 @@ def _kept_aside(journal: Path) -> Path:
     while (kept := journal.with_name(f"{journal.name}.damaged-{number}")).exists():
         number += 1
     shutil.copyfile(journal, kept)
-    _sync(kept)
+    sync(kept)
     return kept
 
 
@@ -104,9 +105,9 @@ def _rewrite(journal: Path, generation: int) -> tuple[int, int]:
             end += len(content)
             groups += 1
             rows += sum(len(table) for table in frame.rows)
-    _sync(mended)
+    sync(mended)
     mended.replace(journal)
-    _sync(journal.parent)
+    sync(journal.parent)
     return groups, rows
 
 
@@ -120,11 +121,3 @@ def _readable(file: int, generation: int) -> Iterator[frames.Frame]:
     at_start = [] if first is None or first.generation != generation else [first]
     behind = frames.frames_behind(file, generation, at_start[0].end if at_start else 0)
     return chain(at_start, behind)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
