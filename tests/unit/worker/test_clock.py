@@ -11,11 +11,12 @@ from typing import Any
 
 import pytest
 
-from topbill.domain.records import Action, Decision, Placement, RewardEvent
+from topbill.domain.records import Action, Decision, RewardEvent
 from topbill.lake import DATABASE, Lake, sql
 from topbill.log.sqlite import SqliteLog
 from topbill.policies.uniform import FixedParams
 from topbill.spec import Experiment, Metric, Variant
+from topbill.testing import a_decision
 from topbill.worker import archive
 from topbill.worker.archive import Span
 from topbill.worker.publisher import Publisher
@@ -56,16 +57,12 @@ def experiment() -> Experiment:
 
 
 def shown(number: int) -> Decision:
-    return Decision(
-        decision_id=f"d{number}",
-        experiment="home",
-        revision="r1",
+    return a_decision(
+        f"d{number}",
         variant="editorial",
         unit=f"u{number}",
         eligible=("x", "y"),
-        slate=(Placement(0, "x", 1.0),),
         policy="fixed",
-        reason="policy",
     )
 
 

@@ -24,7 +24,6 @@ from topbill.domain.errors import LogError
 from topbill.domain.records import (
     Action,
     Decision,
-    Placement,
     RewardEvent,
     Snapshot,
     UnitEvent,
@@ -33,6 +32,7 @@ from topbill.lake import DATABASE, Lake, sql
 from topbill.log import Log, open_log
 from topbill.policies.uniform import FixedParams
 from topbill.spec import Experiment, Metric, Variant
+from topbill.testing import a_decision
 from topbill.worker import publisher as module
 from topbill.worker.publisher import Publisher
 
@@ -49,16 +49,12 @@ def experiment() -> Experiment:
 
 
 def decision(number: int) -> Decision:
-    return Decision(
-        decision_id=f"d{number}",
-        experiment="home",
-        revision="r1",
+    return a_decision(
+        f"d{number}",
         variant="editorial",
         unit=f"u{number}",
         eligible=("x", "y"),
-        slate=(Placement(0, "x", 1.0),),
         policy="fixed",
-        reason="policy",
     )
 
 
