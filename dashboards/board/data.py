@@ -18,6 +18,7 @@ import streamlit as st
 from topbill import reporting
 from topbill.domain.errors import TopbillError
 from topbill.engine import CompiledExperiment
+from topbill.log.tombstones import Mark, tombstones_mark
 from topbill.reporting import answer_cache
 from topbill.reporting.queries import database, preview
 from topbill.spec import Experiment
@@ -53,11 +54,24 @@ def ask(query: Callable[Concatenate[str, P], T], *arguments: P.args, **named: P.
         named: likewise.
     """
     where = str(folder().resolve())
+    _forget_erased(where)
     # Streamlit hashes this instead of the function, which is another one when code is reloaded.
     key = (answer_cache.query_name(query), arguments, tuple(sorted(named.items())))
     return cast(T, _latest(where, key, query))
 
 
+def _forget_erased(where: str) -> None:
+    """Keep no answer from before a viewer was erased: of older versions too, which nobody asks for
+    any more and Streamlit would let go much later.
+    """
+    mark = tombstones_mark(Path(where))
+    if _erased.setdefault(where, mark) != mark:
+        _erased[where] = mark
+        st.cache_data.clear()
+
+
+_erased: dict[str, Mark | None] = {}
+"""The tombstones of a data folder as they were last."""
 Key = tuple[str, tuple[Any, ...], tuple[tuple[str, Any], ...]]
 """A question's name and its arguments; Streamlit keeps answers by it."""
 

@@ -26,7 +26,8 @@ UnitType = Annotated[
 
 @app.command
 def unit(unit: str, *, unit_type: UnitType = None, data: Data = DATA) -> None:
-    """Print all that is stored of one unit as JSON: its decisions, rewards and events.
+    """Print all that is stored of one unit as JSON: its decisions, rewards and events, and its rows
+    that were set aside.
 
     Args:
         unit: Its id.
@@ -43,21 +44,24 @@ def erase(
     unit_type: UnitType = None,
     tombstones: Path | None = None,
     dry_run: Annotated[bool, Parameter(negative="")] = False,
+    drop_backups: Annotated[bool, Parameter(negative="")] = False,
     experiments: Experiments = EXPERIMENTS,
     data: Data = DATA,
 ) -> None:
     """Take one unit out of log, lake, answers and quarantine, with every trace in their files.
 
-    Stop the worker first, and start services anew afterwards. Killed, run it again. What policies
-    have learned stays: sums, in which no id stands.
+    Stop the worker first; services may run, and drop what they have in memory within a second.
+    Killed, run it again. What policies have learned stays: sums, in which no id stands.
 
     Args:
         unit: Its id.
         tombstones: In place of a unit, the `tombstones.jsonl` of another data folder: take out all
             that was erased there.
         dry_run: Only say what is there.
+        drop_backups: Delete copies of old data in the folder, which migrations and repairs made:
+            they may hold the unit, and while they lie there nothing is erased.
     """
-    from topbill.worker.erasure import erase_again, erase_unit, find_unit
+    from topbill.worker.erasure import erase_again, erase_unit, find_unit, old_copies
 
     if tombstones is not None and not (unit or unit_type or dry_run):
         erased = erase_again(
@@ -71,8 +75,17 @@ def erase(
         raise BadRequest("erase", "expected --unit, or --tombstones alone")
     if dry_run:
         rows = find_unit(data, unit, unit_type)
+        for copy in old_copies(data):
+            sentence = "is a copy of old data, which may hold it; --drop-backups deletes it"
+            out.print(f"{copy}: {sentence}", highlight=False, soft_wrap=True, markup=False)
     else:
-        rows = erase_unit(data, unit, unit_type, lambda: loaded_experiments(experiments))
+        rows = erase_unit(
+            data,
+            unit,
+            unit_type,
+            lambda: loaded_experiments(experiments),
+            drop_backups=drop_backups,
+        )
     for sentence in _sentences(rows, "has" if dry_run else "erased"):
         out.print(f"{data}: {sentence}", highlight=False, soft_wrap=True, markup=False)
 

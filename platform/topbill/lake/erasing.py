@@ -20,7 +20,7 @@ from topbill.domain.errors import LogError
 from topbill.domain.sql import quoted
 from topbill.lake.database import connect
 from topbill.lake.delta import is_table, relation
-from topbill.lake.tables import schemas
+from topbill.lake.tables import Table, schemas
 from topbill.log.erasing import StoredRows
 
 _CHUNK = 500
@@ -59,13 +59,20 @@ def lake_rows(
 ) -> dict[str, list[dict[str, Any]]]:
     """The same rows, whole, by table; for whoever asks what is stored of them."""
     own = _own(unit, spared)
-    conditions = {"decisions": own, "rewards": own, "events": _own_events(unit, unit_type)}
-    rows = {}
-    for table, condition in conditions.items():
-        names = [name for name in schemas()[table].names if name != "seq"]  # type: ignore[index]
-        columns = ", ".join(f'"{name}"' for name in names)
-        rows[table] = _select(data, table, columns, condition).to_pylist()
+    rows = {"decisions": _whole_rows(data, "decisions", own)}
+    rewards = own
+    if rows["decisions"]:
+        ids = _listed(row["decision_id"] for row in rows["decisions"])
+        rewards = f"({own} OR unit IS NULL AND decision_id IN ({ids}))"
+    rows["rewards"] = _whole_rows(data, "rewards", rewards)
+    rows["events"] = _whole_rows(data, "events", _own_events(unit, unit_type))
     return rows
+
+
+def _whole_rows(data: Path, name: Table, condition: str) -> list[dict[str, Any]]:
+    names = [column for column in schemas()[name].names if column != "seq"]
+    columns = ", ".join(f'"{column}"' for column in names)
+    return list(_select(data, name, columns, condition).to_pylist())
 
 
 def erase_from_lake(

@@ -8,12 +8,12 @@ import sqlite3
 from collections.abc import Collection, Iterable, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
 from topbill.domain.errors import LogError
-from topbill.domain.records import Decision
+from topbill.domain.records import Decision, QuarantinedRow
 from topbill.log.database import LogDatabase
 from topbill.log.entries import EventKey, UnitEventKey
 from topbill.log.journal import Journal
@@ -148,6 +148,22 @@ def _quarantined(database: LogDatabase, unit: str, decisions: Collection[str]) -
         if is_own or text in body or repr(unit) in reason or text.decode() in reason:
             found.append(place)
     return found
+
+
+def rows_set_aside(path: Path, places: Collection[int]) -> list[dict[str, Any]]:
+    """What stands at these places of the quarantine of the log at `path`: the fields of
+    `QuarantinedRow`, the body as text.
+    """
+    rows = []
+    with closing(LogDatabase(path)) as database:
+        for place, *values in database.rows(
+            "SELECT place, kind, stage, experiment, id, belongs_to, seq, reason, body, at "
+            "FROM quarantine ORDER BY place"
+        ):
+            if place in places:
+                row = QuarantinedRow(*values)._asdict()
+                rows.append(row | {"body": row["body"].decode(errors="replace")})
+    return rows
 
 
 def erase_from_log(path: Path, rows: StoredRows, tombstone: Tombstone) -> None:

@@ -398,6 +398,10 @@ class Log(Protocol):
             thorough: Also what may take a moment: for the worker, not for a process that answers.
         """
 
+    def forget_recent(self) -> None:
+        """Keep nothing of any row in this handle's memory: what it needs, it reads again."""
+        return
+
     @abstractmethod
     def close(self) -> None:
         """Let go of files and connections; what was acknowledged is durable already."""

@@ -643,6 +643,10 @@ class SqliteLog(Log):
         """The audit, oldest first: of one experiment, or of all."""
         return self._revisions.read(experiment)
 
+    def forget_recent(self) -> None:
+        """Keep nothing of any row in this handle's memory."""
+        self._recent.restart(0)
+
     def erasures(self, experiment: str) -> list[Erasure]:
         """What was erased from an experiment, oldest first."""
         rows = self._database.rows(

@@ -74,14 +74,27 @@ def add_tombstones(data: Path, new: Iterable[Tombstone]) -> None:
         raise LogError(f"{path}: cannot be written: {error}; run it again") from error
 
 
+Mark = tuple[int, int]
+"""When the file of tombstones was written, and which file it is."""
+
+
+def tombstones_mark(data: Path) -> Mark | None:
+    """Another answer, another file: units were erased. None where none was. Costs one `stat`."""
+    try:
+        status = (data / TOMBSTONES).stat()
+    except FileNotFoundError:
+        return None
+    return status.st_mtime_ns, status.st_ino
+
+
 class ErasedUnits:
     """The tombstones of a data folder, read again when their file changes: a look costs one
     `stat`. Raises LogError where they can't be read.
     """
 
     def __init__(self, data: Path) -> None:
-        self._path = data / TOMBSTONES
-        self._mark: tuple[int, int] | None = None
+        self._data = data
+        self._mark: Mark | None = None
         self._by_salt: dict[str, dict[str, list[Tombstone]]] = {}
 
     def is_from_before(self, unit_type: str, unit: str, occurred_at: int | None) -> bool:
@@ -98,16 +111,11 @@ class ErasedUnits:
         return False
 
     def _follow(self) -> None:
-        try:
-            status = self._path.stat()
-        except FileNotFoundError:
-            mark = None
-        else:
-            mark = (status.st_mtime_ns, status.st_ino)
+        mark = tombstones_mark(self._data)
         if mark == self._mark:
             return
         self._by_salt = {}
-        for tombstone in read_tombstones(self._path):
+        for tombstone in read_tombstones(self._data / TOMBSTONES):
             by_hash = self._by_salt.setdefault(tombstone.salt, {})
             by_hash.setdefault(tombstone.hash, []).append(tombstone)
         self._mark = mark

@@ -119,7 +119,7 @@ async def _lifespan(
         gc.freeze()
         gc.set_threshold(20_000, 50, 50)
         stopped = asyncio.Event()
-        following = asyncio.create_task(follow(follower, stopped))
+        following = asyncio.create_task(follow(follower, stopped, backend.forget_viewers))
         admission.queue.start(asyncio.get_running_loop())
         try:
             yield

@@ -41,6 +41,8 @@ class Backend:
         self._one_reader = asyncio.Lock()
         self._recalled: OrderedDict[str, Decision] = OrderedDict()
         self._horizon = microseconds(settings.remember)
+        self.on_erasure: list[Callable[[], None]] = [self._recalled.clear]
+        """What drops memory of viewers, each called on the loop's thread."""
 
     def open(self, loop: asyncio.AbstractEventLoop) -> None:
         """Open the log three times: the writer's handle is at work in another thread while the loop
@@ -98,6 +100,16 @@ class Backend:
         while len(self._recalled) > _RECALLED:
             self._recalled.popitem(last=False)
         return found
+
+    async def forget_viewers(self) -> None:
+        """Drop what this process has in memory of any viewer: one of them was erased. What is
+        needed of the others is read again.
+        """
+        for forget in self.on_erasure:
+            forget()
+        self.log.forget_recent()
+        self.writer.forget_recent()
+        await self.read(lambda log: log.forget_recent())
 
     def close(self) -> None:
         """Write what is waiting, tidy up, and let go of the log."""

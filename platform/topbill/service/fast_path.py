@@ -79,6 +79,7 @@ class FastPath:
         self._rest = rest
         self._admission = admission
         self._backend = backend
+        self._pages = pages
         self.engine = backend.engine
         self._refusals = FewASecond(time.time)
         self.rewards = Rewards(backend, pages.spread)

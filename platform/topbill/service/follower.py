@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import getpass
 import logging
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -17,6 +17,7 @@ from topbill.domain.assignment import Assignment, assignment_changes, moves_unit
 from topbill.domain.errors import FileProblem, SpecError, TopbillError
 from topbill.engine import CompiledExperiment, Engine, adopt_newest
 from topbill.log.protocol import Revision
+from topbill.log.tombstones import tombstones_mark
 from topbill.service import telemetry, worker_health
 from topbill.service.page import PageService
 from topbill.service.settings import Settings
@@ -91,6 +92,8 @@ class Follower:
         self._marks: dict[Path, tuple[int, int]] = {}
         self._tried: dict[str, tuple[CompiledExperiment, int]] = {}
         """Which version was last tried on which compiled experiment."""
+        self._data = settings.data
+        self._erased = tombstones_mark(self._data)
         self._clock_trouble: str | None = None
         self._file_problems: tuple[FileProblem, ...] = ()
         self.unreadable: dict[str, str] = {}
@@ -124,6 +127,13 @@ class Follower:
         worker_health.count(worker_health.worker_health(self._log))
         if self._page_service is not None:
             self._page_service.follow(self._log)
+
+    def sees_erasure(self) -> bool:
+        """Whether units were erased since the last call."""
+        before, self._erased = self._erased, tombstones_mark(self._data)
+        if self._erased != before:
+            self._log.forget_recent()
+        return self._erased != before
 
     def _take_over_files(self) -> None:
         marks = spec.marks(self._folder)
@@ -176,12 +186,19 @@ class Follower:
             self.unreadable.pop(key, None)
 
 
-async def follow(follower: Follower, stopped: asyncio.Event) -> None:
-    """Let a follower step until `stopped`; a step under way is finished."""
+async def follow(
+    follower: Follower, stopped: asyncio.Event, forget_viewers: Callable[[], Awaitable[None]]
+) -> None:
+    """Let a follower step until `stopped`; a step under way is finished. `forget_viewers` is called
+    when units were erased.
+    """
     last_message = ""
     while not await _is_set_within(stopped, _POLL_SECONDS):
         try:
             await asyncio.to_thread(follower.step)
+            # Here, on the loop's thread, which owns most of what is in memory.
+            if follower.sees_erasure():
+                await forget_viewers()
             last_message = ""
         except Exception as error:
             # It must never end: the service would go on deciding, for ever, with what it has now.

@@ -69,6 +69,9 @@ class PageService:
         self._marks: dict[Path, _Mark] = {}
         self._memory = PageMemory()
         self._at_hand: OrderedDict[str, _PageCells] = OrderedDict()
+        self._outdated: set[str] = set()
+        """Pages whose histories hold viewers that were erased."""
+        backend.on_erasure.append(self.forget)
 
     def reload(self, files: Sequence[PageFile]) -> None:
         """Take over page files, with their catalogues or the last good ones. Raises TopbillError
@@ -98,14 +101,26 @@ class PageService:
                 self._follow_viewers(compiled_page, log)
         self._started = True
 
+    def forget(self) -> None:
+        """Drop what is in memory of any viewer. What they saw and played is read again with the
+        next step of the follower, and until then known as it was.
+        """
+        self._memory = PageMemory()
+        self._at_hand.clear()
+        self._outdated.update(self._histories)
+
     def _follow_viewers(self, compiled_page: CompiledPage, log: Log) -> None:
         file = compiled_page.file
         history = self._histories[file.key]
+        if file.key in self._outdated:
+            history = ViewingHistory(file.key)
         if not history.begun:
             fatigue = file.rules.fatigue
             rest = fatigue[1] if fatigue else 0.0
             read_lake(history, self._data, time.time() - max(_HISTORY, rest))
         history.follow(log, now_micros())
+        self._histories[file.key] = history
+        self._outdated.discard(file.key)
 
     def _renewed(self, compiled_page: CompiledPage) -> CompiledPage:
         """The page with its changed catalogue; with the one that it has where the new one and the

@@ -46,6 +46,7 @@ class Rewards:
         # Most rewards are of decisions that this process made a moment ago: those cost no look-up.
         self._slates: OrderedDict[str, _Slate] = OrderedDict()
         self._items = 0
+        backend.on_erasure.append(self.forget)
 
     async def one(self, request: RewardRequest) -> RewardAnswer:
         """One reward event, durable where it was stored."""
@@ -147,6 +148,11 @@ class Rewards:
             return slate
         decision = self._backend.decision(decision_id)
         return None if decision is None else self.remember(decision)
+
+    def forget(self) -> None:
+        """Know of no decision what it showed: the log is asked again."""
+        self._slates.clear()
+        self._items = 0
 
     def remember(self, decision: Decision) -> _Slate:
         """Know what a decision showed without asking the log."""

@@ -66,6 +66,7 @@ class GroupWriter:
         """When the group that is being gathered or written was begun."""
         self._seconds = 0.0
         """Seconds that a group takes to write, averaged."""
+        self._is_to_forget = False
         self._groups: SimpleQueue[list[_Waiting] | None] = SimpleQueue()
         self._thread = Thread(target=self._run, name="topbill-writer", daemon=True)
         self._thread.start()
@@ -93,6 +94,15 @@ class GroupWriter:
             self._busy_since = time.monotonic()
             self._loop.call_soon(self._gather)
         return future
+
+    def forget_recent(self) -> None:
+        """Have the log's handle keep no row in memory; with the next group where one is under way,
+        since the handle is the writing thread's then.
+        """
+        if self._busy:
+            self._is_to_forget = True
+        else:
+            self._log.forget_recent()
 
     def close(self) -> None:
         """Write what is waiting, then end. Nobody may wait for these any more: the loop no longer
@@ -133,6 +143,9 @@ class GroupWriter:
         their futures, and must end neither the loop nor the thread.
         """
         start = time.perf_counter()
+        if self._is_to_forget:
+            self._is_to_forget = False
+            self._log.forget_recent()
         try:
             return self._log.commit([entry for entry, _ in group])
         except LogError as error:

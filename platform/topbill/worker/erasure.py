@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from topbill.domain.decision import Origin, decision_rows, reward_rows, unit_event_rows
-from topbill.domain.errors import BadRequest
+from topbill.domain.errors import BadRequest, LogError
 from topbill.domain.records import Decision
 from topbill.lake import Lake
 from topbill.lake.erasing import (
@@ -25,7 +25,14 @@ from topbill.lake.erasing import (
     units_in_lake,
 )
 from topbill.log import LOG_FILE, Log, now_micros, open_log
-from topbill.log.erasing import StoredRows, erase_from_log, find_in_log, units_in_log, wipe_log
+from topbill.log.erasing import (
+    StoredRows,
+    erase_from_log,
+    find_in_log,
+    rows_set_aside,
+    units_in_log,
+    wipe_log,
+)
 from topbill.log.tombstones import (
     TOMBSTONES,
     Tombstone,
@@ -40,7 +47,7 @@ from topbill.worker.publisher import Publisher
 ANSWERS = "answers"
 """Folder of answers that were worked out in advance: made anew from the lake."""
 _BATCH = 20_000
-_OLD_COPIES = ("backup-*", "log.journal.damaged-*")
+_OLD_COPIES = ("backup-*", "log.journal.damaged-*", "lake/*/**/*.damaged")
 """What migrations and repairs keep beside the data: rows of whoever was there then."""
 
 
@@ -74,16 +81,19 @@ def erase_unit(
     unit: str,
     unit_type: str | None = None,
     experiments: Callable[[], Sequence[Experiment]] = tuple,
+    *,
+    drop_backups: bool = False,
 ) -> StoredRows:
     """Take a unit out of a data folder; returns what was there of it. Killed at any moment, run it
     again.
 
-    The worker must have been stopped; services may run, but forget what they have in memory only
-    when they are started anew. Arguments as of `find_unit`; `experiments` are those that the
-    analytics database shows, those without a file are shown as the audit says.
+    The worker must have been stopped; services may run: within a second they drop what they have in
+    memory. Arguments as of `find_unit`; `experiments` are those that the analytics database shows,
+    those without a file are shown as the audit says; with `drop_backups` copies of old data that
+    lie in the folder are deleted.
 
     Raises:
-        BadRequest: Copies of old data lie in the folder.
+        BadRequest: Copies of old data lie in the folder, and are to stay.
         NotFound: There is no log.
         TopbillError: A worker is at work.
         DamagedSnapshot: The policy of an experiment cannot be read: repair it first.
@@ -91,7 +101,7 @@ def erase_unit(
     """
     _open(data).close()
     with only_worker(data):
-        refuse_old_copies(data)
+        drop_old_copies(data) if drop_backups else refuse_old_copies(data)
         tombstone = new_tombstone(data, unit, unit_type, now_micros())
         rows = _delete_rows(data, unit, tombstone)
         _leave_no_trace(data, experiments)
@@ -152,20 +162,36 @@ def _leave_no_trace(data: Path, experiments: Callable[[], Sequence[Experiment]])
     wipe_log(data / LOG_FILE)
 
 
+def old_copies(data: Path) -> list[Path]:
+    """The copies in a data folder that migrations and repairs made of what lay there then."""
+    return [path for pattern in _OLD_COPIES for path in sorted(data.glob(pattern))]
+
+
+def drop_old_copies(data: Path) -> None:
+    """Delete them. Raises LogError where one stays."""
+    for path in old_copies(data):
+        try:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        except OSError as error:
+            raise LogError(f"{path}: cannot be deleted: {error}; run it again") from error
+
+
 def refuse_old_copies(data: Path) -> None:
     """Raises BadRequest where copies lie in the folder that may hold whoever is to be erased."""
-    copies = [path for pattern in _OLD_COPIES for path in sorted(data.glob(pattern))]
+    copies = old_copies(data)
     if copies:
         raise BadRequest(
             str(copies[0]),
-            "is a copy of old data, which may hold the unit; delete it, or move it out of the "
-            "folder and keep it as you keep backups",
+            "is a copy of old data, which may hold the unit (as may "
+            f"{len(copies) - 1:,} others); expected none: say --drop-backups to have all of them "
+            "deleted, or move them out of the folder and keep them as you keep backups",
         )
 
 
 def unit_data(data: Path, unit: str, unit_type: str | None = None) -> dict[str, Any]:
-    """All that a data folder holds of a unit: `decisions`, `rewards` and `events`, each a list of
-    rows with the lake's columns, times in UTC. Arguments and errors as of `find_unit`.
+    """All that a data folder holds of a unit, row by row what `find_unit` counts: `decisions`,
+    `rewards` and `events` with the lake's columns, times in UTC, and `quarantined`, what was set
+    aside. Arguments and errors as of `find_unit`.
     """
     with closing(_open(data)) as log:
         log.barrier()
@@ -179,6 +205,7 @@ def unit_data(data: Path, unit: str, unit_type: str | None = None) -> dict[str, 
         rows["decisions"] += _plain(decision_rows(fresh))
         rows["rewards"] += _fresh_rewards(log, in_log, stored, rows["rewards"])
         rows["events"] += _fresh_events(log, in_log, rows["events"])
+    rows["quarantined"] = rows_set_aside(data / LOG_FILE, in_log.quarantined)
     return {"unit": unit, "unit_type": unit_type, **rows}
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from starlette.testclient import TestClient
@@ -34,8 +37,35 @@ def settings(home: Home, tmp_path: Path) -> Settings:
     return Settings(home.folder, tmp_path / "data")
 
 
+def until(true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 10.0
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
 def caller(settings: Settings) -> TestClient:
     return TestClient(create_app(settings), base_url="http://localhost:8600")
+
+
+def test_a_running_service_drops_what_it_has_in_memory(settings: Settings) -> None:
+    app = create_app(settings)
+    pages: Any = app._pages
+    with TestClient(app, base_url="http://localhost:8600") as client:
+        assert client.post("/v1/decide", json=ORDER).status_code == 200
+        for viewer in ("u7", "u8"):
+            page = {"page": "home", "profile": viewer, "page_id": f"p-{viewer}"}
+            first = client.post("/v1/page", json=page).json()["rows"][0]["titles"][0]["title"]
+            play = {"decision_id": f"page-p-{viewer}", "event": "play", "action": first}
+            assert client.post("/v1/reward", json=play).json()["status"] == "stored"
+        until(lambda: pages._histories["home"].watched("u7") != ())
+        erase_unit(settings.data, "u7")
+        until(lambda: pages._histories["home"].watched("u7") == ())
+        assert pages._histories["home"].watched("u8") != ()
+        assert not app.rewards._slates
+        for decision_id in ("page-p-u7", "order-1"):
+            late = {"decision_id": decision_id, "event": "play", "event_id": "late"}
+            assert client.post("/v1/reward", json=late).json()["status"] == "unknown_decision"
 
 
 def test_what_comes_late_of_an_erased_viewer_is_not_stored(settings: Settings) -> None:

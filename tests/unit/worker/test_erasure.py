@@ -18,6 +18,7 @@ import pytest
 
 from topbill import backup, spec
 from topbill.cli import erasure as erasure_cli
+from topbill.domain.decision import Origin, reward_rows
 from topbill.domain.errors import BadRequest, LogError, NotFound, TopbillError
 from topbill.domain.records import Decision, QuarantinedRow, RewardEvent, UnitEvent
 from topbill.engine import DecideRequest, Engine
@@ -267,19 +268,42 @@ def test_all_that_is_stored_of_a_unit_can_be_given_out(world: World) -> None:
     }
     assert len(stored["rewards"]) == 12
     assert {row["event_id"] for row in stored["events"]} == {f"e{i}" for i in range(0, 120, 5)}
+    assert [row["reason"] for row in stored["quarantined"]] == [f"{VIEWER!r}: odd"]
     msgspec.json.encode(stored)
     world.erase()
     stored = unit_data(world.data, VIEWER)
-    assert (stored["decisions"], stored["rewards"], stored["events"]) == ([], [], [])
+    for rows in ("decisions", "rewards", "events", "quarantined"):
+        assert stored[rows] == []
+
+
+def test_what_is_given_out_is_row_by_row_what_would_be_erased(world: World) -> None:
+    # A reward that was published before its decision was known has no unit in the lake.
+    reward = RewardEvent(decision_id="d40", event_id="odd", event="play", received_at=world.now)
+    orphan = reward_rows([(10_000, reward, Origin(decided_at=world.now))])
+    Lake(world.data).append("rewards", orphan, 10_000)
+    for unit_type in (None, "profile_id", "account_id"):
+        counted = find_unit(world.data, VIEWER, unit_type)
+        stored = unit_data(world.data, VIEWER, unit_type)
+        assert {row["decision_id"] for row in stored["decisions"]} == set(counted.decisions)
+        rewards = {(row["decision_id"], row["event_id"]) for row in stored["rewards"]}
+        assert rewards == set(counted.rewards)
+        events = {(row["unit_type"], row["unit"], row["event_id"]) for row in stored["events"]}
+        assert events == counted.events
+        assert len(stored["quarantined"]) == len(counted.quarantined)
+    assert ("d40", "odd") in find_unit(world.data, VIEWER).rewards
 
 
 def test_beside_a_worker_or_old_copies_nothing_is_erased(world: World) -> None:
     with only_worker(world.data), pytest.raises(TopbillError, match="another worker"):
         world.erase()
     (world.data / "log.journal.damaged-1").write_text(VIEWER)
-    with pytest.raises(BadRequest, match="copy of old data"):
+    (world.data / "backup-20261129T101500.000000").mkdir()
+    (world.data / "backup-20261129T101500.000000" / "some.parquet").write_text(VIEWER)
+    with pytest.raises(BadRequest, match=r"copy of old data.* 1 others.*--drop-backups"):
         world.erase()
     assert len(find_unit(world.data, VIEWER).decisions) == 24
+    erase_unit(world.data, VIEWER, experiments=lambda: [world.art], drop_backups=True)
+    assert list(holders(world.data)) == []
 
 
 def test_one_who_comes_back_is_a_new_viewer(world: World) -> None:
