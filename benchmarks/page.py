@@ -81,7 +81,7 @@ def signals(folder: Path, data: Path) -> None:
     """What the worker would have learned of 50,000 plays, so that every source has something to
     name.
     """
-    catalog = Catalog.read(folder / "catalogue.csv")
+    catalog = Catalog.read(folder / "catalogue.csv", demo=True)
     rng = np.random.default_rng(1)
     titles = (len(catalog) * rng.random(50_000) ** 2).astype(int)
     plays = [

@@ -76,7 +76,7 @@ def _compiled_page(folder: Path, catalog: Catalog | None) -> CompiledPage:
         file.write_text(file.read_text() + "\nbudget_ms: 10000\n")
     experiments = spec.load_all(pages.experiment_folders(folder))
     (found,) = pages.load_all(folder, experiments)
-    return CompiledPage(found, Engine(experiments), catalog or Catalog.read(found.catalogue))
+    return CompiledPage(found, Engine(experiments), catalog or found.read_catalog())
 
 
 def without_new(catalog: Catalog) -> Catalog:

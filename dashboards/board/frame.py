@@ -35,6 +35,7 @@ PROBLEMS = {
     "snapshot": ("What {place} learned last can't be read.", ":material/broken_image:"),
     "quarantine": ("Rows were set aside: {place}.", ":material/inventory_2:"),
     "metrics": ("The metrics of {place} can't be computed.", ":material/calculate:"),
+    "page": ("The page of {place} is not all real or not all there.", ":material/theaters:"),
     "clock": ("The machine's clock was set by more than minutes.", ":material/schedule:"),
 }
 """What each kind of problem is called, and its sign."""

@@ -1,9 +1,7 @@
-"""The catalogue of titles, read from CSV, Parquet or DuckDB; what a file leaves out is made up,
-always the same.
-"""
+"""The catalogue of titles, read from CSV, Parquet or DuckDB; what a file leaves out is unknown."""
 
 from topbill.catalog.columns import read, slug
 from topbill.catalog.made_up import Picture
-from topbill.catalog.titles import Bools, Catalog
+from topbill.catalog.titles import UNKNOWN_AGE, Bools, Catalog
 
-__all__ = ["Bools", "Catalog", "Picture", "read", "slug"]
+__all__ = ["UNKNOWN_AGE", "Bools", "Catalog", "Picture", "read", "slug"]

@@ -1,5 +1,5 @@
-"""A catalogue's file as columns, each checked: an error names the column, the row, what it got and
-what it expected.
+"""A catalogue's file as columns, each checked: a row with a value that can't be is set aside, and
+is told with its column, what it got and what was expected.
 """
 
 from __future__ import annotations
@@ -7,9 +7,10 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, date, datetime
 from decimal import Decimal
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,6 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pa_parquet
 
-from topbill.catalog import made_up
 from topbill.catalog.made_up import Picture
 from topbill.domain.errors import BadData, NotFound
 from topbill.domain.records import Floats
@@ -35,7 +35,7 @@ OPTIONAL = (
     "popularity",
     "pictures",
 )
-"""Columns that are made up where the file has none."""
+"""Columns that a file may leave out: what they would say is unknown then."""
 _LISTS = ("genres", "regions", "pictures")
 # Characters of ids, as the API takes them.
 _LONGEST_ID = 128
@@ -96,19 +96,30 @@ def _read_database(path: Path, table: str) -> pa.Table:
 
 
 class CatalogColumns:
-    """The columns of a table that is to become a catalogue; each reader says which row is wrong."""
+    """The columns of a table that is to become a catalogue.
+
+    Attributes:
+        set_aside: Row → why it can be no title: the first value of it that was wrong.
+        unread: Columns that mean nothing here.
+    """
 
     def __init__(self, table: pa.Table, source: str) -> None:
         """Raises BadData where the table has no title, or not the columns that every catalogue
         has.
         """
         self._source, self._size = source, table.num_rows
+        self.set_aside: dict[int, str] = {}
         try:
             self._columns: dict[str, list[Any]] = table.to_pydict()
         except (pa.ArrowException, ValueError, OverflowError) as error:
             raise BadData(source, f"{error}; expected texts, numbers and dates") from error
         if not self._size:
             raise BadData(source, "no title; expected at least one row")
+        if len(self._columns) < table.num_columns:
+            twice = Counter(table.column_names).most_common(1)[0][0]
+            raise BadData(source, f"column {twice!r} is there twice; expected each column once")
+        read = ("id", *REQUIRED, *OPTIONAL)
+        self.unread = tuple(name for name in self._columns if name not in read)
         missing = [name for name in REQUIRED if name not in self._columns]
         if missing:
             raise BadData(
@@ -117,7 +128,10 @@ class CatalogColumns:
                 f"expected title, year, genres and, if any, {', '.join(OPTIONAL)}",
             )
         self.titles = self.text("title")
-        self.years = self.numbers("year", 1800, 2200)
+        for row, title in enumerate(self.titles):
+            if not title:
+                self._set_aside("title", row, "a name")
+        self.years = self._checked_numbers("year", 1800, 2200, _Empty.IS_WRONG)
         self.ids = self._ids()
         self.genres: list[tuple[str, ...]] = []
         for words in self._words("genres"):
@@ -127,27 +141,34 @@ class CatalogColumns:
     def __contains__(self, name: str) -> bool:
         return name in self._columns
 
-    def _wrong(self, name: str, row: int, expected: str) -> BadData:
-        """What is wrong at a row, counted from 1 as people count lines of data."""
+    def _set_aside(self, name: str, row: int, expected: str) -> None:
+        """Note what is wrong at a row, counted from 1 as people count lines of data."""
         got = repr(self._columns[name][row])[:80] if name in self._columns else "nothing"
-        return BadData(f"{self._source}: row {row + 1}: {name}", f"got {got}; expected {expected}")
+        self.set_aside.setdefault(row, f"row {row + 1}: {name}: got {got}; expected {expected}")
+
+    def refuse_if_empty(self) -> None:
+        """Raise BadData where no row is a title."""
+        if len(self.set_aside) == self._size:
+            reasons = "; ".join(list(self.set_aside.values())[:3])
+            raise BadData(self._source, f"no row is a title: {reasons}")
 
     def _ids(self) -> list[str]:
-        """Each title's id: the file's, or made of its name and year."""
+        """Each title's id: the file's, or made of its name and year. Rows that share one are all
+        set aside, for nobody can tell which of them is right.
+        """
         if "id" in self._columns:
             ids = self.text("id")
         else:
             ids = []
             for title, year in zip(self.titles, self.years, strict=True):
-                ids.append(f"{slug(title)[:100]}-{int(year)}")
+                ids.append(f"{slug(title)[:100]}-{'' if np.isnan(year) else int(year)}")
+        times = Counter(name for row, name in enumerate(ids) if row not in self.set_aside)
         for row, name in enumerate(ids):
             if not 1 <= len(name) <= _LONGEST_ID:
-                raise self._wrong("id", row, f"1 to {_LONGEST_ID} characters")
-        for name, times in Counter(ids).items():
-            if times > 1:
-                raise BadData(
-                    self._source, f"id {name!r} is there {times} times; expected each id once"
-                )
+                self._set_aside("id", row, f"1 to {_LONGEST_ID} characters")
+            elif times[name] > 1:
+                expected = f"an id of its own: {name!r} is there {times[name]} times"
+                self._set_aside("id", row, expected)
         return ids
 
     def text(self, name: str) -> list[str]:
@@ -157,25 +178,34 @@ class CatalogColumns:
     def numbers(
         self, name: str, least: float, most: float, otherwise: Callable[[int], float] | None = None
     ) -> Floats:
-        """Numbers from `least` to `most`; those of `otherwise` where the file has no such
-        column.
+        """Numbers from `least` to `most`, NaN for an empty cell. Where the file has no such column:
+        those of `otherwise`, NaN without it.
         """
-        if name not in self._columns and otherwise is not None:
-            return self._made_up(otherwise)
-        numbers = np.empty(self._size)
+        if name not in self._columns:
+            return self._all(otherwise, np.nan)
+        return self._checked_numbers(name, least, most, _Empty.IS_UNKNOWN)
+
+    def _checked_numbers(self, name: str, least: float, most: float, empty: _Empty) -> Floats:
+        numbers = np.full(self._size, np.nan)
         for row, value in enumerate(self._columns[name]):
-            # NaN compares as false, so it is refused too.
-            if not isinstance(value, int | float | Decimal) or not least <= value <= most:
-                raise self._wrong(name, row, f"a number from {least:g} to {most:g}")
-            numbers[row] = value
+            if _is_empty(value) and empty is _Empty.IS_UNKNOWN:
+                continue
+            number = _number(value)
+            # NaN compares as false, so it is wrong too.
+            if number is None or not least <= number <= most:
+                self._set_aside(name, row, f"a number from {least:g} to {most:g}")
+            else:
+                numbers[row] = number
         return numbers
 
     def words(
-        self, name: str, otherwise: Callable[[int], tuple[str, ...]]
-    ) -> list[tuple[str, ...]]:
-        """Lists of words; those of `otherwise` where the file has no such column."""
+        self, name: str, otherwise: Callable[[int], tuple[str, ...]] | None = None
+    ) -> Sequence[tuple[str, ...]]:
+        """Lists of words. Where the file has no such column: those of `otherwise`, none without
+        it.
+        """
         if name not in self._columns:
-            return list(map(otherwise, range(self._size)))
+            return list(map(otherwise or _nothing, range(self._size)))
         return self._words(name)
 
     def _words(self, name: str) -> list[tuple[str, ...]]:
@@ -192,51 +222,80 @@ class CatalogColumns:
             rows.append(_once(str(word) for word in words if word))
         return rows
 
-    def times(self, name: str, otherwise: Callable[[int], float]) -> Floats:
+    def times(self, name: str, otherwise: Callable[[int], float] | None = None) -> Floats:
         """Seconds since the epoch of dates or timestamps; an empty `available_until` is never, any
-        other empty time is always.
+        other empty time is always. Where the file has no such column: those of `otherwise`, empty
+        without it.
         """
+        empty = np.inf if name == "available_until" else 0.0
         if name not in self._columns:
-            return self._made_up(otherwise)
-        unknown = np.inf if name == "available_until" else 0.0
-        times = np.empty(self._size)
+            return self._all(otherwise, empty)
+        times = np.full(self._size, empty)
         for row, value in enumerate(self._columns[name]):
-            if value is None:
-                times[row] = unknown
+            if _is_empty(value):
                 continue
             seconds = _seconds(value)
             if seconds is None:
-                raise self._wrong(name, row, "a date such as 2026-05-01")
-            times[row] = seconds
+                self._set_aside(name, row, "a date such as 2026-05-01")
+            else:
+                times[row] = seconds
         return times
 
-    def _made_up(self, otherwise: Callable[[int], float]) -> Floats:
+    def _all(self, otherwise: Callable[[int], float] | None, empty: float) -> Floats:
+        if otherwise is None:
+            return np.full(self._size, empty)
         return np.array(list(map(otherwise, range(self._size))), dtype=np.float64)
 
-    def pictures(self) -> list[tuple[Picture, ...]]:
-        """Each title's: the artworks named in its row, or made-up ones where the file names
-        none.
+    def pictures(
+        self, otherwise: Callable[[int], tuple[Picture, ...]] | None = None
+    ) -> Sequence[tuple[Picture, ...]]:
+        """Each title's artworks, as its row names them. Where the file has no such column: those of
+        `otherwise`, none without it.
         """
-        rows: list[tuple[Picture, ...]] = []
         if "pictures" not in self._columns:
-            for title, genres in zip(self.ids, self.genres, strict=True):
-                rows.append(made_up.pictures(title, genres))
-            return rows
+            return list(map(otherwise or _nothing, range(self._size)))
         # An id is the title's and the artwork's name together, and two of them can be alike: title
         # "a" with "b/c" and title "a/b" with "c". Rewards could not tell whose was played.
         owner: dict[str, int] = {}
-        names_of_rows = self._words("pictures")
-        for row, title in enumerate(self.ids):
+        rows: list[tuple[Picture, ...]] = []
+        for row, names in enumerate(self._words("pictures")):
             pictures: list[Picture] = []
-            for name in names_of_rows[row]:
-                picture = Picture(f"{title}/{name}", {}, {"image": name})
+            for name in names:
+                picture = Picture(f"{self.ids[row]}/{name}", {}, {"image": name})
                 is_own = owner.setdefault(picture.id, row) == row
                 if len(picture.id) > _LONGEST_PICTURE or not is_own:
                     expected = f"names with which {picture.id[:80]!r} is short and its own"
-                    raise self._wrong("pictures", row, expected)
+                    self._set_aside("pictures", row, expected)
                 pictures.append(picture)
             rows.append(tuple(pictures))
         return rows
+
+
+class _Empty(Enum):
+    """What a cell without a value means."""
+
+    IS_WRONG = 0
+    IS_UNKNOWN = 1
+
+
+def _nothing(row: int) -> tuple[Any, ...]:  # noqa: ARG001  (whatever the row)
+    return ()
+
+
+def _is_empty(value: Any) -> bool:
+    return value is None or value == ""
+
+
+def _number(value: Any) -> float | None:
+    """A number, or a text that is one; None for anything else. One odd cell makes a whole column of
+    a CSV file text.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float | Decimal | str):
+        return None
+    try:
+        return float(value)
+    except (ValueError, OverflowError):
+        return None
 
 
 def _once(words: Iterable[str]) -> tuple[str, ...]:
@@ -245,9 +304,14 @@ def _once(words: Iterable[str]) -> tuple[str, ...]:
 
 
 def _seconds(value: Any) -> float | None:
-    """Seconds since the epoch of a date or a timestamp, in UTC where no zone is said; None for
-    anything else.
+    """Seconds since the epoch of a date or a timestamp, as such or as text, in UTC where no zone is
+    said; None for anything else.
     """
+    if isinstance(value, str):
+        try:
+            value = datetime.fromisoformat(value)
+        except ValueError:
+            return None
     # A timestamp is a date too, as Python sees it: so it is asked for first.
     if isinstance(value, datetime):
         return value.replace(tzinfo=value.tzinfo or UTC).timestamp()

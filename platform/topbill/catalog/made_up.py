@@ -1,5 +1,5 @@
 """What a catalogue's file leaves out, made up deterministically from a title's id and genres, so
-that a plain list of films can be tried at once."""
+that a plain list of films can be tried at once: for demonstrations alone."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def series(titles: Sequence[str]) -> list[str]:
     ]
 
 
-def age(title: str, genres: Sequence[str]) -> int:
+def age(title: str, genres: Sequence[str]) -> float:
     """A made-up least age: low for family films, high for crime and horror."""
     # A uniform number picks one of two or three neighbouring ratings.
     u = uniform("maturity", title)

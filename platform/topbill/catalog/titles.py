@@ -1,13 +1,14 @@
 """The catalogue: titles with what rules, candidates and policies need to know of them, as columns.
 
-Read from CSV, Parquet or a table of a DuckDB file; `made_up` names the columns that such a file
-leaves out.
+Read from CSV, Parquet or a table of a DuckDB file. What a file doesn't say is unknown: without a
+column a title may be shown everywhere and always, but one of unknown age never to kids. Only a
+demonstration makes values up.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,10 +20,12 @@ from topbill.catalog import made_up
 from topbill.catalog.columns import OPTIONAL, CatalogColumns, read
 from topbill.catalog.made_up import Picture
 from topbill.domain.features import Encoder, Feature
-from topbill.domain.records import Floats, Indices
+from topbill.domain.records import Floats
 
 Bools = NDArray[np.bool_]
 _T = TypeVar("_T")
+UNKNOWN_AGE = 16
+"""The least age, in years, at which a title whose own is unknown may be seen: no child's."""
 _LARGEST_AGE = 99
 
 
@@ -35,61 +38,82 @@ class Catalog:
         years: (T,) when they were made.
         genres: (T × G) flags under `genre_names`.
         regions: (T × R) flags under `region_names`: where each may be shown.
-        maturity: (T,) the least age, in years.
+        maturity: (T,) the least age, in years; NaN where it is unknown.
         available_from, available_until, added: (T,) seconds since the epoch.
-        popularity: (T,) in [0, 1].
+        popularity: (T,) in [0, 1]; 0 where it is unknown.
         franchise: (T,) a number under `franchise_names`, -1 for none.
         pictures: (T) each title's artworks.
-        made_up: The columns that the file leaves out.
+        everywhere: Whether the file names no regions: titles may be shown in any then.
+        unread: Columns of the file that mean nothing here.
+        made_up: The columns that are made up, in a demonstration.
+        missing: The OPTIONAL columns that the file leaves out.
+        set_aside: Why rows of the file are no titles, one sentence each.
     """
 
-    def __init__(self, table: pa.Table, source: str) -> None:
-        """Raises BadData naming column and row where the table can't be a catalogue."""
+    def __init__(self, table: pa.Table, source: str, *, demo: bool = False) -> None:
+        """`demo` makes up the columns that the file leaves out.
+
+        Raises BadData where the table can't be a catalogue, naming column and row.
+        """
         columns = CatalogColumns(table, source)
+        self.unread = columns.unread
+        self.missing = tuple(name for name in OPTIONAL if name not in columns)
+        self.made_up = self.missing if demo else ()
+        self.everywhere = "regions" in self.missing and not demo
         ids, genres = columns.ids, columns.genres
-        self.made_up = tuple(name for name in OPTIONAL if name not in columns)
-        popularity = columns.numbers("popularity", 0, 1, lambda i: made_up.popularity(ids[i]))
+
+        def in_demo(make: Callable[[int], _T]) -> Callable[[int], _T] | None:
+            return make if demo else None
+
+        popularity = columns.numbers(
+            "popularity", 0, 1, in_demo(lambda i: made_up.popularity(ids[i]))
+        )
+        maturity = columns.numbers(
+            "maturity", 0, _LARGEST_AGE, in_demo(lambda i: made_up.age(ids[i], genres[i]))
+        )
+        regions = columns.words("regions", in_demo(lambda i: made_up.regions(ids[i])))
+        added = columns.times("added", in_demo(lambda i: made_up.added(ids[i])))
+        # A title without dates is there from the day on which it was added.
+        available_from = columns.times("available_from", lambda i: float(added[i]))
+        available_until = columns.times("available_until", in_demo(lambda i: made_up.until(ids[i])))
+        pictures = columns.pictures(in_demo(lambda i: made_up.pictures(ids[i], genres[i])))
+        if "franchise" in columns:
+            franchises = columns.text("franchise")
+        else:
+            franchises = made_up.series(columns.titles) if demo else [""] * len(ids)
+
+        columns.refuse_if_empty()
+        self.set_aside = tuple(columns.set_aside.values())
         # The order is part of what pages are: without a policy titles stand in it. Equal ones keep
         # the file's, so that every process has the same.
-        order = np.argsort(-popularity, kind="stable")
-        rows = order.tolist()
+        self.popularity: Floats = np.nan_to_num(popularity)
+        by_popularity = np.argsort(-self.popularity, kind="stable").tolist()
+        rows = [row for row in by_popularity if row not in columns.set_aside]
         self.ids: tuple[str, ...] = _reordered(ids, rows)
         self.index = {title: row for row, title in enumerate(self.ids)}
-        self.popularity = popularity[order]
+        self.popularity = self.popularity[rows]
+        self._unknown_popularity: Bools = np.isnan(popularity[rows])
         self.names: tuple[str, ...] = _reordered(columns.titles, rows)
-        self.years = columns.years[order].astype(np.int64)
+        self.years = columns.years[rows].astype(np.int64)
         self.genre_names, self.genres = _flags(_reordered(genres, rows))
         self._taste = Encoder((Feature("taste", "vector", keys=self.genre_names),))
         # A title of three genres matches each a third: many genres are no advantage.
         self._share: Floats = self.genres / np.maximum(self.genres.sum(axis=1, keepdims=True), 1)
-        self._read_rights(columns, order)
-        self.franchise_names, self.franchise = _franchises(columns, rows)
-        self.pictures: tuple[tuple[Picture, ...], ...] = _reordered(columns.pictures(), rows)
-        self.version = f"{source}:{len(ids)}"
-
-    def _read_rights(self, columns: CatalogColumns, order: Indices) -> None:
-        """Who may see each title, where and when."""
-        ids, genres = columns.ids, columns.genres
-        ages = columns.numbers(
-            "maturity", 0, _LARGEST_AGE, lambda i: made_up.age(ids[i], genres[i])
-        )
-        self.maturity = ages[order].astype(np.int64)
-        regions = columns.words("regions", lambda i: made_up.regions(ids[i]))
-        self.region_names, self.regions = _flags(_reordered(regions, order.tolist()))
-        self.added = columns.times("added", lambda i: made_up.added(ids[i]))[order]
-        # A title without dates is there from the day on which it was added.
-        available_from = columns.times("available_from", lambda i: made_up.added(ids[i]))
-        self.available_from = available_from[order]
-        available_until = columns.times("available_until", lambda i: made_up.until(ids[i]))
-        self.available_until = available_until[order]
+        self.maturity = maturity[rows]
+        self.region_names, self.regions = _flags(_reordered(regions, rows))
+        self.added, self.available_from = added[rows], available_from[rows]
+        self.available_until = available_until[rows]
+        self.franchise_names, self.franchise = _franchises(_reordered(franchises, rows))
+        self.pictures: tuple[tuple[Picture, ...], ...] = _reordered(pictures, rows)
+        self.version = f"{source}:{len(rows)}"
 
     @classmethod
-    def read(cls, path: Path, table: str | None = None) -> Catalog:
+    def read(cls, path: Path, table: str | None = None, *, demo: bool = False) -> Catalog:
         """The catalogue in a .csv or .parquet file, or in `table` of a DuckDB file.
 
         Raises NotFound where there is no such file, BadData where it is no catalogue.
         """
-        return cls(read(path, table), path.name)
+        return cls(read(path, table), path.name, demo=demo)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -119,24 +143,30 @@ class Catalog:
         """(T,) each: the titles that region, maturity and availability let through, apart; `now` in
         seconds.
         """
-        # In a region that the catalogue doesn't know, nothing may be shown.
-        in_region = np.zeros(len(self), dtype=bool)
+        # In a region that the catalogue doesn't name, nothing may be shown.
+        in_region = np.full(len(self), self.everywhere)
         if region in self.region_names:
             in_region = self.regions[:, self.region_names.index(region)]
         return {
             "region": in_region,
-            "maturity": self.maturity <= age,
+            "maturity": self.least_age <= age,
             "availability": (self.available_from <= now) & (now < self.available_until),
         }
 
+    @property
+    def least_age(self) -> Floats:
+        """(T,) from which age on each title may be seen: UNKNOWN_AGE where the file doesn't say."""
+        return np.where(np.isnan(self.maturity), UNKNOWN_AGE, self.maturity)
+
     def features(self, row: int) -> dict[str, Any]:
-        """What policies may be told of a title whoever looks at it."""
+        """What policies may be told of a title whoever looks at it; None for what is unknown."""
         genres = np.flatnonzero(self.genres[row])
+        maturity = float(self.maturity[row])
         return {
             "decade": int(self.years[row]) // 10 * 10,
             "genres": {self.genre_names[j]: 1 for j in genres},
-            "popularity": float(self.popularity[row]),
-            "maturity": int(self.maturity[row]),
+            "popularity": None if self._unknown_popularity[row] else float(self.popularity[row]),
+            "maturity": None if np.isnan(maturity) else maturity,
         }
 
     def payload(self, row: int) -> dict[str, Any]:
@@ -162,16 +192,11 @@ def _flags(words_of_rows: Sequence[Sequence[str]]) -> tuple[tuple[str, ...], Boo
     return names, flags
 
 
-def _franchises(
-    columns: CatalogColumns, rows: Sequence[int]
-) -> tuple[tuple[str, ...], NDArray[np.int64]]:
+def _franchises(names: Sequence[str]) -> tuple[tuple[str, ...], NDArray[np.int64]]:
     """The franchises of at least two titles, and (T,) each title's number among them, -1 for none:
     a cap on a title that stands alone would hold nothing.
     """
-    is_told = "franchise" in columns
-    names = columns.text("franchise") if is_told else made_up.series(columns.titles)
     counts = Counter(names)
     shared = tuple(sorted(name for name in counts if name and counts[name] > 1))
     number_of = {name: number for number, name in enumerate(shared)}
-    numbers = [number_of.get(name, -1) for name in _reordered(names, rows)]
-    return shared, np.array(numbers, dtype=np.int64)
+    return shared, np.array([number_of.get(name, -1) for name in names], dtype=np.int64)

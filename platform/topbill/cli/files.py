@@ -121,7 +121,12 @@ def _notes(experiment: Experiment, candidates: int, slots: int | None = None) ->
 
 
 def _notes_of_page(page: PageFile, experiments: Mapping[str, Experiment]) -> Iterator[str]:
-    """Of the layer whose candidates the page brings, and in what number it says: the titles."""
+    """Of its catalogue, and of the layer whose candidates the page brings, and in what number it
+    says: the titles.
+    """
+    from topbill import pages
+
+    yield from pages.notes(page, page.read_catalog())
     titles = experiments[page.layers["titles"]]
     for sentence in _notes(titles, page.candidates, page.titles):
         yield f"{titles.key}, {sentence}"

@@ -60,11 +60,11 @@ _UNFIT = (LookupError, ValueError)
 class Problem(NamedTuple):
     """What is wrong while this is published: a `file` that was not taken over, an experiment whose
     `learning` is stuck, whose newest `snapshot` cannot be read, or whose `metrics` cannot be
-    computed; rows in `quarantine`; or the machine's `clock`, which was set. `subject` is the file's
-    name, the experiment's key, or the kind of row; `path` the place in the file, or the stage at
-    which rows were set aside."""
+    computed; rows in `quarantine`; the machine's `clock`, which was set; or what must be known of a
+    `page`. `subject` is the file's name, the experiment's key, or the kind of row; `path` the place
+    in the file, or the stage at which rows were set aside."""
 
-    kind: Literal["file", "learning", "snapshot", "metrics", "quarantine", "clock"]
+    kind: Literal["file", "learning", "snapshot", "metrics", "quarantine", "clock", "page"]
     subject: str
     path: str
     message: str

@@ -7,6 +7,7 @@ from topbill.pages.checks import validate
 from topbill.pages.compiled import CompiledPage, Viewer
 from topbill.pages.compose import ComposedPage, PageBuilder, compose
 from topbill.pages.files import PageFile, experiment_folders, folder_of, load, load_all
+from topbill.pages.notes import notes
 
 __all__ = [
     "CompiledPage",
@@ -23,5 +24,6 @@ __all__ = [
     "folder_of",
     "load",
     "load_all",
+    "notes",
     "validate",
 ]

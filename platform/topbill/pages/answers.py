@@ -80,7 +80,9 @@ class LayerAnswer(msgspec.Struct, frozen=True, gc=False):
 
 class PageAnswer(msgspec.Struct, frozen=True, gc=False):
     """A page. Its joint propensity is exp(Σ log_propensity); `fallbacks` names the stages that were
-    not as planned, `again` says that a session got the page that it had already."""
+    not as planned (`empty`: nothing may be shown to this viewer), `made_up` the columns of the
+    catalogue that are invented for a demonstration, `again` says that a session got the page that
+    it had already."""
 
     page_id: str
     page: str
@@ -88,3 +90,4 @@ class PageAnswer(msgspec.Struct, frozen=True, gc=False):
     rows: tuple[RowAnswer, ...]
     fallbacks: tuple[str, ...]
     again: bool = False
+    made_up: tuple[str, ...] = ()

@@ -56,7 +56,7 @@ def validate(
 def _with_catalogue(path: Path, page: PageFile) -> PageFile | SpecError:
     """The page, or what is wrong with it and its catalogue together."""
     try:
-        catalog = Catalog.read(page.catalogue, page.table)
+        catalog = page.read_catalog()
         check(page, CompiledRules(page.rules, catalog))
     except SpecError as error:
         return error
@@ -81,7 +81,7 @@ def _check_names(file: PageFile, catalog: Catalog, at: Location) -> None:
         _check_each(row.genres, catalog.genre_names, _GENRE, where.key("genres"))
     for rule, where in _rules(file, at):
         _check_names_of_rule(rule, catalog, where)
-    if file.region not in catalog.region_names:
+    if file.region not in catalog.region_names and not catalog.everywhere:
         hint = nearest(file.region, catalog.region_names)
         at.key("region").wrong(file.region, "a region of the catalogue, else pages are empty", hint)
 
@@ -154,7 +154,11 @@ def _check_viewers(file: PageFile, rules: CompiledRules, at: Location) -> None:
     if not not_blocked.any():
         at.key("rules").wrong(Verbatim("a block of every title"), "something to show")
         return
-    youngest = int(rules.catalog.maturity[not_blocked].min())
+    catalog = rules.catalog
+    if np.isnan(catalog.maturity[not_blocked]).any():
+        # A title whose age is unknown may be for anybody: that is told (`notes`), and no mistake.
+        return
+    youngest = int(catalog.maturity[not_blocked].min())
     limits = {"kids_max_age": file.kids_max_age, "guest_max_age": file.guest_max_age}
     for key, age in limits.items():
         if key in file.raw and age < youngest:
@@ -172,7 +176,7 @@ def _check_pinned_titles(file: PageFile, rules: CompiledRules, at: Location) -> 
         # A pin of a title that is blocked by name is noted where rules are read.
         if rules.blocked[title] and name not in file.rules.blocked:
             where.wrong(name, "a title whose genres are not blocked", "remove the pin or the block")
-        if not catalog.regions[title].any():
+        if not catalog.everywhere and not catalog.regions[title].any():
             where.wrong(name, "a title that some region may show")
         if catalog.available_until[title] <= catalog.available_from[title]:
             where.wrong(name, "a title that is available some time; it goes before it comes")

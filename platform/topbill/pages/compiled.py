@@ -18,6 +18,7 @@ from topbill.pages.answers import PageRequest
 from topbill.pages.checks import check
 from topbill.pages.features import PictureFeatures, TitleFeatures
 from topbill.pages.files import PageFile
+from topbill.pages.notes import notes
 from topbill.rules import CompiledRules
 
 _encode = msgspec.json.Encoder().encode
@@ -48,7 +49,8 @@ class CompiledPage:
     """One page file over one catalogue, ready to compose. Immutable but for caches and signals;
     replaced as a whole when the file or its catalogue changes.
 
-    `stale` says what is wrong with the page's own catalogue, where this is an earlier one.
+    `stale` says what is wrong with the page's own catalogue, where this is an earlier one; `notes`
+    what is no mistake but must be known (`pages.notes`).
     """
 
     def __init__(
@@ -69,6 +71,7 @@ class CompiledPage:
         self.candidate_model = CandidateModel(catalog, signals)
         self.rules = CompiledRules(file.rules, catalog)
         check(file, self.rules)
+        self.notes = notes(file, catalog)
         # Written as JSON once: a page's answer then only puts texts together.
         self.title_payloads: list[msgspec.Raw] = []
         self.picture_payloads: dict[str, msgspec.Raw] = {}

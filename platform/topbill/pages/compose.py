@@ -32,6 +32,8 @@ _encode = msgspec.json.Encoder().encode
 _LEAST_LOG = -745.0
 """The logarithm of the smallest double: a page's joint propensity is logged as no less than that,
 since a propensity of 0 would say that the page could not have been."""
+EMPTY = "empty"
+"""The fallback of a page on which nothing may be shown."""
 _FRESH_DEPTH = 3
 """New titles in a row's pool for each one that its quota asks for: so there is a choice of them."""
 
@@ -164,12 +166,15 @@ class PageBuilder:
         for name, layer in self.layers.items():
             if layer.failed:
                 self.fallbacks.append(name)
+        if not cells:
+            self.fallbacks.append(EMPTY)
         answer = PageAnswer(
             page_id=self.id,
             page=self.file.key,
             layers=self._layer_answers(),
             rows=tuple(answers),
             fallbacks=tuple(self.fallbacks),
+            made_up=self.page.catalog.made_up,
         )
         own = self._page_decision(answer, cells, request, request_hash)
         return ComposedPage(answer, (own, *self.decisions))

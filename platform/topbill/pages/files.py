@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from topbill.candidates import SOURCES, RowSource
+from topbill.catalog import UNKNOWN_AGE, Catalog
 from topbill.domain.errors import FileProblem, SpecError
 from topbill.pages.features import PICTURE_FEATURES, TITLE_FEATURES
 from topbill.rules import RULE, Rules, build
@@ -22,6 +23,7 @@ from topbill.spec.fields import (
     INVALID,
     Choice,
     Duration,
+    Flag,
     Id,
     Key,
     ListOf,
@@ -60,6 +62,9 @@ PAGE = Section(
             Text(), "The catalogue's file, beside this one: CSV, Parquet or DuckDB.", True
         ),
         "table": Key(Text(128), "The catalogue's table, where the file is a DuckDB database."),
+        "demo": Key(
+            Flag(), "true makes up what the catalogue leaves out, to try things (default false)."
+        ),
         "region": Key(Name, "The region of viewers who name none.", True),
         "rows": Key(
             Section(
@@ -101,7 +106,9 @@ PAGE = Section(
         "session_ttl": Key(
             Duration(), "How long a session sees the same page (default: every call is a new page)."
         ),
-        "kids_max_age": Key(_AGE, "The age limit of kids' profiles (default 7)."),
+        "kids_max_age": Key(
+            Number(0, UNKNOWN_AGE - 1, whole=True), "The age limit of kids' profiles (default 7)."
+        ),
         "guest_max_age": Key(_AGE, "The age limit of viewers without a profile (default 16)."),
         "budget_ms": Key(
             Number(0, 10_000, above=True), "Milliseconds after which editors' orders step in."
@@ -118,6 +125,7 @@ class PageFile:
     Attributes:
         key: What services send, and what the page's own decisions are logged under.
         catalogue: Where its catalogue lies; `table` names the table where that is a database.
+        demo: Whether what the catalogue leaves out is made up.
         region: The region of viewers who name none.
         layers: Layer (of LAYERS) → the key of the experiment that decides it.
         rows: How many rows a page has.
@@ -137,6 +145,7 @@ class PageFile:
     title: str
     catalogue: Path
     table: str | None
+    demo: bool
     region: str
     layers: Mapping[str, str]
     rows: int
@@ -151,6 +160,10 @@ class PageFile:
     budget_ms: float
     raw: dict[str, Any] = field(compare=False, hash=False)
     source: str = field(default="", compare=False)
+
+    def read_catalog(self) -> Catalog:
+        """Its catalogue as the file has it now. Raises NotFound and BadData."""
+        return Catalog.read(self.catalogue, self.table, demo=self.demo)
 
     @property
     def revision(self) -> str:
@@ -270,6 +283,7 @@ def _build(read: Mapping[str, Any], raw: dict[str, Any], path: Path, at: Locatio
         title=read.get("title", read["page"]),
         catalogue=path.parent / read["catalogue"],
         table=read.get("table"),
+        demo=read.get("demo", False),
         region=read["region"],
         layers={layer: read[layer]["experiment"] for layer in LAYERS if layer in read},
         rows=read["rows"]["count"],

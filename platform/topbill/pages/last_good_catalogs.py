@@ -36,7 +36,7 @@ class LastGoodCatalogs:
         """
         try:
             table = catalog.read(file.catalogue, file.table)
-            page = CompiledPage(file, engine, Catalog(table, file.catalogue.name), signals)
+            page = CompiledPage(file, engine, _catalog(file, table), signals)
         except TopbillError as error:
             path = self._path(file)
             if not path.exists():
@@ -44,7 +44,7 @@ class LastGoodCatalogs:
             _logger.warning(
                 "page %s: %s; its pages are made from the last good catalogue", file.key, error
             )
-            last_good = Catalog(catalog.read(path), file.catalogue.name)
+            last_good = _catalog(file, catalog.read(path))
             return CompiledPage(file, engine, last_good, signals, stale=problem(file, error))
         # Only now, when it has proved to be good for this page.
         self._save(file, table)
@@ -63,6 +63,10 @@ class LastGoodCatalogs:
             draft.replace(path)
         except (pa.ArrowException, OSError) as error:
             _logger.warning("%s: %s; a restart will need the page's own catalogue", path, error)
+
+
+def _catalog(file: PageFile, table: pa.Table) -> Catalog:
+    return Catalog(table, file.catalogue.name, demo=file.demo)
 
 
 def problem(file: PageFile, error: TopbillError) -> FileProblem:

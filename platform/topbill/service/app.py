@@ -152,7 +152,7 @@ def _add_routes(app: FastAPI, backend: Backend, page_service: PageService) -> No
             response.status_code = 503
             jumped = worker_health.Trouble("clock_jumped", clock)
             return {"status": "unavailable", "troubles": [msgspec.structs.asdict(jumped)]}
-        troubles = worker_health.troubles(worker)
+        troubles = [*worker_health.troubles(worker), *page_service.troubles]
         for key in sorted(app.state.follower.unreadable):
             message = f"the newest version of {key} cannot be read; an earlier one is used"
             troubles.append(worker_health.Trouble("snapshot_unreadable", message))
@@ -197,6 +197,11 @@ def _add_routes(app: FastAPI, backend: Backend, page_service: PageService) -> No
             "problems": [
                 {"file": problem.file, "path": problem.path, "message": problem.message}
                 for problem in problems
+            ],
+            "notes": [
+                {"file": page.file.source, "message": note}
+                for page in page_service.compiled_pages.values()
+                for note in page.notes
             ],
         }
 

@@ -21,7 +21,7 @@ from topbill.log import Entry, Log, Receipt, now_micros
 from topbill.pages import credit
 from topbill.pages.answers import PageAnswer, PageRequest, RowAnswer
 from topbill.pages.compiled import CompiledPage
-from topbill.pages.compose import compose, session_page_ids
+from topbill.pages.compose import EMPTY, compose, session_page_ids
 from topbill.pages.explain import explain_title
 from topbill.pages.files import PageFile
 from topbill.pages.lake_history import read_lake
@@ -30,6 +30,7 @@ from topbill.pages.viewing_history import ViewingHistory
 from topbill.service import telemetry
 from topbill.service.backend import Backend
 from topbill.service.page_memory import PageMemory
+from topbill.service.worker_health import Trouble
 
 AGAIN = "page_again"
 """The event that marks a page which a session got once more."""
@@ -137,6 +138,19 @@ class PageService:
         """What is wrong with catalogues, where pages are made from earlier ones."""
         pages = self.compiled_pages.values()
         return tuple(page.stale for page in pages if page.stale is not None)
+
+    @property
+    def troubles(self) -> list[Trouble]:
+        """What anybody may know of the pages' catalogues: values made up, rows set aside."""
+        found = []
+        for key, page in self.compiled_pages.items():
+            if page.catalog.made_up:
+                columns = ", ".join(page.catalog.made_up)
+                found.append(Trouble("made_up", f"page {key}: {columns} are made up (demo: true)"))
+            if page.catalog.set_aside:
+                rows = f"{len(page.catalog.set_aside)} rows of its catalogue can be no titles"
+                found.append(Trouble("titles_set_aside", f"page {key}: {rows}"))
+        return found
 
     def _changed(self, path: Path) -> bool:
         """Whether a file is another one than at the last call; at the first one it is not."""
@@ -287,7 +301,10 @@ class PageService:
             return row is not None and all(mask[row] for mask in by_rule.values())
 
         rows = tuple(_without_barred(row, allowed) for row in answer.rows)
-        return msgspec.structs.replace(answer, rows=rows, again=True)
+        fallbacks = answer.fallbacks
+        if EMPTY not in fallbacks and not any(row.titles for row in rows):
+            fallbacks = (*fallbacks, EMPTY)
+        return msgspec.structs.replace(answer, rows=rows, fallbacks=fallbacks, again=True)
 
     def why(self, page_id: str, title: str) -> dict[str, Any]:
         """What the rules did with a title on a stored page. Raises NotFound for a page or title

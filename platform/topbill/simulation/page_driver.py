@@ -20,7 +20,6 @@ import numpy as np
 from scipy.special import expit
 
 from topbill import pages, spec
-from topbill.catalog import Catalog
 from topbill.domain.records import Floats
 from topbill.engine import Engine
 from topbill.pages import CompiledPage, PageAnswer, PageRequest, compose
@@ -252,7 +251,6 @@ def page_drivers(experiments: Path, name: str, seed: int = 0) -> list[PageDriver
     for file in pages.load_all(experiments, specs):
         if running.issuperset(file.layers.values()):
             # An engine and a catalogue for each: what one page's viewers teach stays with it.
-            catalog = Catalog.read(file.catalogue, file.table)
-            compiled_page = CompiledPage(file, Engine(specs), catalog)
+            compiled_page = CompiledPage(file, Engine(specs), file.read_catalog())
             drivers.append(PageDriver(compiled_page, f"{name}-{file.key}", seed))
     return drivers

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from topbill import lake, pages
 from topbill.candidates import Play, Signals, learn, signals_path
-from topbill.catalog import Catalog
 from topbill.domain.errors import SpecError, TopbillError
 from topbill.spec import Experiment
 
@@ -61,7 +60,7 @@ def refresh(
             recent = plays(data, file.key, now)
             if recent:
                 # The catalogue is read anew: titles come and go while the worker runs.
-                catalog = Catalog.read(file.catalogue, file.table)
+                catalog = file.read_catalog()
                 signals[file.key] = learn(recent, catalog, now)
                 signals[file.key].save(signals_path(data, file.key))
         except (TopbillError, lake.Error, OSError) as error:

@@ -8,7 +8,7 @@ import fcntl
 import logging
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -18,6 +18,7 @@ from topbill.domain.errors import FileProblem, SpecError, TopbillError
 from topbill.lake import Lake, Problem
 from topbill.log import LOG_FILE, REMEMBERED_FOR, open_log
 from topbill.migration import migrate
+from topbill.pages import PageFile
 from topbill.worker import archive, candidate_signals
 from topbill.worker.learner import Learner
 from topbill.worker.policy_fold import BATCH
@@ -62,7 +63,9 @@ class Worker:
         self._folder, self._data = experiments, data
         self._marks = spec.marks(experiments)
         self._experiments = spec.load_all(pages.experiment_folders(experiments))
+        self._pages: list[PageFile] = []
         self._refused = self._wrong_pages()
+        self._notes = _notes(self._pages)
         # Opened when the files are known to be good: nobody would close it otherwise.
         self._log = open_log(data / LOG_FILE)
         self.learner = Learner(self._log, self._experiments, archive.reader(data))
@@ -103,6 +106,8 @@ class Worker:
             self._published_at = time.monotonic()
         if time.monotonic() - self._signals_at >= candidate_signals.EVERY:
             candidate_signals.refresh(self._folder, self._data, self._experiments, time.time())
+            # Titles come and go while the worker runs.
+            self._notes = _notes(self._pages)
             self._signals_at = time.monotonic()
         return read >= BATCH
 
@@ -116,14 +121,15 @@ class Worker:
 
     def problems(self) -> list[Problem]:
         """What is wrong now: files that were not taken over, experiments that can't learn, and
-        versions that can't be read; and where the clock was set.
+        versions that can't be read; where the clock was set; and what must be known of pages.
         """
         files = [Problem("file", p.file, p.path, p.message) for p in self._refused]
         stuck = [Problem("learning", key, "", message) for key, message in self.learner.failures]
         damaged = [Problem("snapshot", key, "", text) for key, text in self.learner.unreadable()]
+        noted = [Problem("page", name, "", note) for name, note in self._notes]
         clock = self._log.clock_trouble(_CLOCK_TOLD)
         jumped = [] if clock is None else [Problem("clock", "clock", "", clock)]
-        return files + stuck + damaged + jumped
+        return files + noted + stuck + damaged + jumped
 
     def _beat(self) -> None:
         """Leave a sign of life, once a second at most."""
@@ -147,15 +153,28 @@ class Worker:
             self._refused = error.problems
             return
         self._refused = self._wrong_pages()
+        self._notes = _notes(self._pages)
         self.learner.reload(self._experiments)
 
     def _wrong_pages(self) -> tuple[FileProblem, ...]:
         try:
-            pages.load_all(self._folder, self._experiments)
+            self._pages = pages.load_all(self._folder, self._experiments)
         except SpecError as error:
             _logger.warning("pages stay as they were:\n%s", error)
             return error.problems
         return ()
+
+
+def _notes(files: Sequence[PageFile]) -> list[tuple[str, str]]:
+    """What must be known of the pages and their catalogues: file and sentence."""
+    found = []
+    for file in files:
+        try:
+            catalog = file.read_catalog()
+        except TopbillError:
+            continue  # the services say what is wrong with it, and go on with the last good one
+        found += [(file.source, note) for note in pages.notes(file, catalog)]
+    return found
 
 
 def run_worker(experiments: Path, data: Path, *, remember: float = REMEMBERED_FOR) -> None:

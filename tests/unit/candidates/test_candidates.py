@@ -32,7 +32,7 @@ NOW = 1_790_000_000.0
 
 @pytest.fixture(scope="module")
 def films() -> Catalog:
-    return Catalog.read(FILMS)
+    return Catalog.read(FILMS, demo=True)
 
 
 def tasteful(catalog: Catalog, viewers: int = 500, each: int = 10) -> list[list[int]]:

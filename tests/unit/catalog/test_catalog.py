@@ -1,5 +1,5 @@
-"""A catalogue is read from CSV, Parquet or DuckDB; what is missing is made up, always the same;
-nonsense is named.
+"""A catalogue is read from CSV, Parquet or DuckDB; what is missing is unknown, and made up in
+demonstrations only, always the same; nonsense is named.
 """
 
 from __future__ import annotations
@@ -51,8 +51,10 @@ def test_the_same_titles_come_from_csv_parquet_and_duckdb(home: Any, tmp_path: P
         assert other.pictures == found[0].pictures
 
 
-def test_what_a_plain_list_of_films_lacks_is_made_up_the_same_way_every_time() -> None:
-    first, again = Catalog.read(FILMS), Catalog.read(FILMS)
+def test_a_demonstration_makes_up_what_a_plain_list_of_films_lacks_the_same_way_every_time() -> (
+    None
+):
+    first, again = Catalog.read(FILMS, demo=True), Catalog.read(FILMS, demo=True)
     assert len(first) == 2004
     assert {"maturity", "regions", "added", "popularity", "pictures"} <= set(first.made_up)
     assert first.ids == again.ids
@@ -88,18 +90,11 @@ def test_region_age_and_dates_are_told_apart(home: Any) -> None:
             "title,year,genres,popularity\nA,1990,x,inf\n",
             "popularity: got inf; expected a number from 0 to 1",
         ),
-        (
-            "title,year,genres,popularity\nA,1990,x,nan\n",
-            "popularity: got None; expected a number from 0 to 1",
-        ),
         ("title,year,genres,maturity\nA,1990,x,-1\n", "maturity: got -1; expected a number from 0"),
         ("title,year,genres\nA,19900,x\n", "year: got 19900; expected a number from 1800"),
         ("title,year,genres\nA,,x\n", "year: got None; expected a number"),
         ("id,title,year,genres\n,A,1990,x\n", "id: got ''; expected 1 to 128 characters"),
-        (
-            "id,title,year,genres,pictures\na/b,A,1990,x,c\na,B,1990,x,b/c\n",
-            "pictures: got 'b/c'; expected names",
-        ),
+        ("title,year,genres,year\nA,1990,x,1991\n", "'year' is there twice"),
     ],
 )
 def test_a_file_that_is_no_catalogue_is_told_why(tmp_path: Path, text: str, says: str) -> None:
@@ -107,6 +102,61 @@ def test_a_file_that_is_no_catalogue_is_told_why(tmp_path: Path, text: str, says
     file.write_text(text)
     with pytest.raises(BadData, match=says):
         Catalog.read(file)
+
+
+MESSY = """\
+id,title,year,genres,maturity,regions,popularity,added
+fine,Fine,1990,drama,12,us,0.5,2026-01-01
+rated,Rated,1990,drama,PG,us,0.5,2026-01-01
+old,Old,,drama,12,us,0.5,2026-01-01
+soon,Soon,1990,drama,12,us,0.5,soon
+loud,Loud,1990,drama,12,us,11,2026-01-01
+twin,One,1990,drama,0,us,0.5,2026-01-01
+twin,Two,1990,drama,18,us,0.5,2026-01-01
+bare,Bare,1990,,,us,,
+"""
+
+
+def test_a_row_that_can_be_no_title_is_set_aside_and_told(tmp_path: Path) -> None:
+    file = tmp_path / "titles.csv"
+    file.write_text(MESSY)
+    catalog = Catalog.read(file)
+    assert sorted(catalog.ids) == ["bare", "fine"]
+    assert sorted(catalog.set_aside) == [
+        "row 2: maturity: got 'PG'; expected a number from 0 to 99",
+        "row 3: year: got None; expected a number from 1800 to 2200",
+        "row 4: added: got 'soon'; expected a date such as 2026-05-01",
+        "row 5: popularity: got 11.0; expected a number from 0 to 1",
+        "row 6: id: got 'twin'; expected an id of its own: 'twin' is there 2 times",
+        "row 7: id: got 'twin'; expected an id of its own: 'twin' is there 2 times",
+    ]
+    bare = catalog.features(catalog.index["bare"])
+    assert bare["maturity"] is None
+    assert bare["popularity"] is None
+
+
+def test_pictures_that_could_be_taken_for_another_title_s_set_it_aside(tmp_path: Path) -> None:
+    file = tmp_path / "titles.csv"
+    file.write_text("id,title,year,genres,pictures\na/b,A,1990,x,c\na,B,1990,x,b/c\n")
+    catalog = Catalog.read(file)
+    assert catalog.ids == ("a/b",)
+    assert "pictures: got 'b/c'; expected names" in catalog.set_aside[0]
+
+
+def test_nothing_is_invented(tmp_path: Path) -> None:
+    """Without a column: everywhere, always, and never for kids."""
+    file = tmp_path / "titles.csv"
+    file.write_text("title,year,genres\nHeat,1995,crime\nToy Story,1995,family\n")
+    catalog = Catalog.read(file)
+    assert catalog.made_up == ()
+    assert catalog.ids == ("heat-1995", "toy-story-1995")
+    for region, now in (("us", 0.0), ("nowhere", 4e9)):
+        grown_up, kid = catalog.legal(region, 16, now), catalog.legal(region, 15, now)
+        assert all(let.all() for let in grown_up.values())
+        assert not kid["maturity"].any()
+    assert catalog.pictures == ((), ())
+    assert catalog.franchise_names == ()
+    assert catalog.features(0)["popularity"] is None
 
 
 @pytest.mark.parametrize("name", ["titles.csv", "titles.parquet", "titles.duckdb"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -120,4 +121,6 @@ def test_every_old_key_is_told_by_its_name_of_today(tmp_path: Path) -> None:
 def test_the_revision_of_a_page_is_what_it_was_before_its_keys_were_renamed() -> None:
     experiments = spec.load_all(pages.experiment_folders(EXAMPLES))
     (home,) = pages.load_all(EXAMPLES, experiments)
-    assert home.revision == "4381e51dc2f9"
+    # Since then the example says that it is a demonstration.
+    raw = {key: value for key, value in home.raw.items() if key != "demo"}
+    assert replace(home, raw=raw).revision == "4381e51dc2f9"

@@ -13,7 +13,6 @@ import msgspec
 import pytest
 
 from topbill import pages, spec
-from topbill.catalog import Catalog
 from topbill.domain.records import Decision
 from topbill.engine import Engine
 from topbill.pages import CompiledPage, ComposedPage, PageRequest, compose
@@ -45,7 +44,7 @@ def composed(home: Any) -> dict[str, list[ComposedPage]]:
     asked = ({}, {"kids": True}, {"region": "de", "watched": ["t02", "t08"], "maturity": 12})
     known = spec.load_all(pages.experiment_folders(EXAMPLES))
     (file,) = pages.load_all(EXAMPLES, known)
-    catalog = Catalog.read(file.catalogue, file.table)
+    catalog = file.read_catalog()
     large = CompiledPage(file, Engine(known, clock=lambda: 0.0), catalog)
     request = PageRequest(page="home", profile="p1", watched=list(catalog.ids[3:30:9]))
     viewer = large.viewer(request, "page-1")

@@ -1,0 +1,159 @@
+"""Whatever a catalogue leaves out or says wrong: no title above a viewer's age, outside its region
+or dates, or blocked; nothing invented; no empty page that doesn't say so.
+
+The file is read here a second time, by Python's own csv module and by rules written anew.
+"""
+
+from __future__ import annotations
+
+import csv
+import random
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from topbill.catalog import Catalog
+from topbill.domain.errors import TopbillError
+from topbill.engine import Engine
+from topbill.pages import CompiledPage
+
+from ...small_page import NOW, PAGE, Home
+
+REGIONS = ("us", "de", "fr")
+# What people write into such a column, right or wrong.
+VALUES: dict[str, tuple[str, ...]] = {
+    "id": ("a", "b/c", "ключ", "d|e", "7", "x" * 130, ""),
+    "title": ("Heat", "Amélie", "火", "Heat ", ""),
+    "year": ("1995", "2026", "19900", "", "MCM", "1995.0"),
+    "genres": ("comedy", "drama|action", "Sci-Fi", "", "short", "comedy|short"),
+    "maturity": ("0", "7", "12", "16", "18", "", "PG", "-1", "7.5", "nan", "1e9"),
+    "regions": ("us", "us|de", "de", "", "|", "US"),
+    "available_from": ("2020-01-01", "2030-01-01", "", "soon"),
+    "available_until": ("2026-01-01", "2040-01-01", "", "never"),
+    "added": ("2026-09-01", "2020-01-01", "", "2031-01-01"),
+    "popularity": ("0.5", "1", "0", "", "much", "2", "-0.1"),
+    "franchise": ("saga", "", "other"),
+    "pictures": ("warm", "warm|cold", "", "c"),
+}
+NEEDED = ("title", "year", "genres")
+RULES = """
+rules:
+  - {rule: at_most, count: 4, of: genre, per: row, except: [fun, tension]}
+  - {rule: at_most, count: 1, of: franchise, per: page}
+  - {rule: fresh, count: 1, within: 60d, rows: [best]}
+  - {rule: block, genres: [short]}
+"""
+
+
+def messy(chance: random.Random, path: Path) -> list[dict[str, str]]:
+    """Write a catalogue with some columns left out and some values wrong; its rows."""
+    optional = [name for name in VALUES if name not in NEEDED and chance.random() < 0.6]
+    names = [*NEEDED, *optional]
+    rows = []
+    for number in range(chance.randrange(1, 60)):
+        row = {}
+        for name in names:
+            # Sound values more often than not, so that there is something to show.
+            values = VALUES[name] if chance.random() < 0.3 else VALUES[name][:2]
+            row[name] = chance.choice(values)
+        if "id" in row and chance.random() < 0.9:
+            row["id"] = f"t{number}"
+        rows.append(row)
+    # A title that has every genre of which the page speaks, and is blocked: without it the file
+    # would be refused for a genre that no title has.
+    known = {name: VALUES[name][0] for name in names}
+    every = {"id": "every", "title": "Every", "genres": "comedy|drama|action|short"}
+    rows.append({**known, **{name: v for name, v in every.items() if name in names}})
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, names)
+        writer.writeheader()
+        writer.writerows(rows)
+    return rows
+
+
+def number(text: str | None) -> float | None:
+    """The number that a cell says, if any."""
+    try:
+        return float(text or "")
+    except ValueError:
+        return None
+
+
+def day(text: str | None, empty: float) -> float:
+    """Seconds since the epoch of a cell; `empty` where it says nothing."""
+    return datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp() if text else empty
+
+
+def may_see(row: dict[str, str], region: str, age: int) -> bool:
+    """Whether the row's own words let a viewer of that age see it there, now."""
+    least = number(row.get("maturity"))
+    of_age = age >= 16 if least is None else least <= age
+    there = "regions" not in row or region in row["regions"].split("|")
+    since = day(row.get("available_from", row.get("added")), 0.0)
+    return (
+        of_age
+        and there
+        and "short" not in row["genres"]
+        and since <= NOW < day(row.get("available_until"), float("inf"))
+    )
+
+
+def look_at_pages(home: Home, chance: random.Random, viewers: int) -> int:
+    """Compose pages over one messy catalogue and hold each against the file; how many there were.
+
+    A catalogue that is refused has said so by name.
+    """
+    rows = messy(chance, home.folder / "pages" / "titles.csv")
+    try:
+        catalog = Catalog.read(home.folder / "pages" / "titles.csv")
+        page = CompiledPage(home.file(), Engine(home.experiments(), clock=lambda: 0.0), catalog)
+    except TopbillError:
+        return 0
+    told = {int(note.split(":")[0].removeprefix("row ")) - 1 for note in catalog.set_aside}
+    titles: dict[str, dict[str, str]] = {}
+    for place, row in enumerate(rows):
+        if place not in told:
+            name = row.get("id") or catalog_id(catalog, row)
+            assert name not in titles
+            titles[name] = row
+    assert set(catalog.ids) == set(titles)
+    for viewer in range(viewers):
+        asked: dict[str, Any] = {"region": chance.choice(REGIONS)}
+        age = 99
+        if chance.random() < 0.4:
+            asked["kids"], age = True, 7
+        if chance.random() < 0.4:
+            asked["maturity"] = chance.choice((0, 7, 12, 15, 16, 18))
+            age = min(age, asked["maturity"])
+        answer = home.compose(page, viewer, **asked).answer
+        shown = [tile.title for row_ in answer.rows for tile in row_.titles]
+        assert len(shown) == len(set(shown))
+        for title in shown:
+            assert may_see(titles[title], asked["region"], age), (titles[title], asked)
+        assert answer.made_up == ()
+        assert ("empty" in answer.fallbacks) == (not shown)
+    return viewers
+
+
+def catalog_id(catalog: Catalog, row: dict[str, str]) -> str:
+    """The id that a row without one was given: it is known by name and year."""
+    (name,) = (
+        title
+        for title, place in catalog.index.items()
+        if catalog.names[place] == row["title"] and catalog.years[place] == float(row["year"])
+    )
+    return name
+
+
+@pytest.mark.parametrize(
+    "pages", [150, pytest.param(20_000, marks=pytest.mark.slow)], ids=["few", "many"]
+)
+def test_no_page_shows_what_the_catalogue_does_not_allow(home: Home, pages: int) -> None:
+    home.write(RULES, PAGE, "policy: uniform")
+    composed = tried = 0
+    while composed < pages:
+        composed += look_at_pages(home, random.Random(tried), viewers=10)
+        tried += 1
+        assert tried < pages, "catalogues are refused too often to say anything"
