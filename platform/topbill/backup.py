@@ -209,6 +209,8 @@ def _copied(source: Path, into: Path, name: str) -> BackedUpFile:
     """Copy a file to a path in a folder."""
     target = into / name
     target.parent.mkdir(parents=True, exist_ok=True)
+    # As little for others to read as it was, from the first byte on: one may be a secret.
+    target.touch(mode=source.stat().st_mode & 0o777)
     shutil.copyfile(source, target)
     return _measured(into, name)
 

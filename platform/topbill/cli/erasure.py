@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -37,6 +38,21 @@ def unit(unit: str, *, unit_type: UnitType = None, data: Data = DATA) -> None:
     print_json(unit_data(data, unit, unit_type))
 
 
+@app.command(name="hash")
+def hash_(*units: str, data: Data = DATA) -> None:
+    """Print what a data folder stores in the place of units' ids, a line each: with `hash_units`
+    their hashes, for joining its lake to other tables; without, the ids themselves.
+
+    Args:
+        units: The ids; none for those on standard input, a line each.
+    """
+    from topbill.log.unit_ids import known_unit_ids
+
+    ids = known_unit_ids(data)
+    for unit in units or (line.rstrip("\n") for line in sys.stdin):
+        print(ids.stored(unit))
+
+
 @app.command
 def erase(
     *,
@@ -65,7 +81,7 @@ def erase(
 
     if tombstones is not None and not (unit or unit_type or dry_run):
         erased = erase_again(
-            data, given_tombstones(tombstones), lambda: loaded_experiments(experiments)
+            data, given_tombstones(tombstones), lambda: loaded_experiments(experiments, data)
         )
         out.print(
             f"{data}: erased again: {erased:,} units", highlight=False, soft_wrap=True, markup=False
@@ -83,7 +99,7 @@ def erase(
             data,
             unit,
             unit_type,
-            lambda: loaded_experiments(experiments),
+            lambda: loaded_experiments(experiments, data),
             drop_backups=drop_backups,
         )
     for sentence in _sentences(rows, "has" if dry_run else "erased"):
@@ -99,11 +115,15 @@ def given_tombstones(file: Path) -> list[Tombstone]:
     return read_tombstones(file)
 
 
-def loaded_experiments(folder: Path) -> Sequence[Experiment]:
+def loaded_experiments(folder: Path, data: Path) -> Sequence[Experiment]:
     """Those with a file, as a worker takes them; none where there is no folder."""
     from topbill import pages, spec
+    from topbill.log.unit_ids import known_unit_ids
 
-    return spec.load_all(pages.experiment_folders(folder)) if folder.exists() else []
+    if not folder.exists():
+        return []
+    experiments = spec.load_all(pages.experiment_folders(folder))
+    return known_unit_ids(data).in_experiments(experiments)
 
 
 def _sentences(rows: StoredRows, verb: str) -> list[str]:

@@ -221,12 +221,14 @@ def up(*, service: ServiceOptions = ServiceOptions()) -> None:
     """
     from topbill import pages, spec
     from topbill.cli.supervise import Processes, free_port, stoppable
+    from topbill.log.unit_ids import unit_ids
 
     # Those that are started say it as this process does: they find it in their environment.
     process_log.configure(service.log_format)
     experiments = own_or_examples(service.experiments)
     # What is wrong with the files is said once, before anything starts.
     spec.load_all(pages.experiment_folders(experiments))
+    unit_ids(service.data)
     address = f"http://{service.host}:{service.port}"
     board = free_port("127.0.0.1", service.port + 1)
     more = ["--processes", str(service.processes)]

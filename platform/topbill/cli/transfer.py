@@ -150,7 +150,7 @@ def restore(
     if tombstones is not None:
         erased += given_tombstones(tombstones)
     manifest = backups.restore(source, data, moment)
-    again = erase_again(data, erased, lambda: loaded_experiments(experiments))
+    again = erase_again(data, erased, lambda: loaded_experiments(experiments, data))
     if again:
         out.print(f"{data}: erased again: {again:,} units", highlight=False, soft_wrap=True)
     held = moment or datetime.fromtimestamp(manifest.at / 1e6, UTC)

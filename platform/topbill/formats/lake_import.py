@@ -24,6 +24,7 @@ from topbill.formats.rows import Progress, ReadNotes, Row, quiet
 from topbill.formats.validate_row import MOST_EVENTS
 from topbill.lake.tables import Table, schemas
 from topbill.log import LOG_FILE, Revision, now_micros
+from topbill.log.unit_ids import UnitIds, unit_ids
 from topbill.spec import Experiment, from_raw, load_all
 
 BATCH = 2_000
@@ -127,7 +128,7 @@ def import_log(
         with Repeats(data, notes) as repeats:
             # From the beginning, as only the whole file tells what is in it twice.
             read = fields.read(chosen.read(source, key, 0, progress, notes), notes)
-            rows = watch.rows(repeats.once(read))
+            rows = _with_stored_units(watch.rows(repeats.once(read)), unit_ids(data))
             deque(islice(rows, start), maxlen=0)
             for part in (islice(rows, ahead), rows):
                 while number := _commit(into, done, part, revisions):
@@ -152,6 +153,14 @@ def import_log(
     into.write_database(experiments, now_micros(), audit)
     _write_mark(data, msgspec.structs.replace(mark, done=True))
     return done
+
+
+def _with_stored_units(rows: Iterator[Row], ids: UnitIds) -> Iterator[Row]:
+    for decision, events in rows:
+        # Without a unit every decision is its own.
+        if decision.unit != decision.decision_id:
+            decision = msgspec.structs.replace(decision, unit=ids.stored(decision.unit))
+        yield decision, events
 
 
 def _written_before(folder: Path, declared: Sequence[Experiment]) -> list[Experiment]:

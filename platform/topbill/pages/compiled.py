@@ -116,6 +116,8 @@ class CompiledPage:
         page_id: str,
         watched: Sequence[str] = (),
         fatigued: Callable[[], frozenset[int]] = frozenset,
+        *,
+        unit: str | None = None,
     ) -> Viewer:
         """The viewer of a request.
 
@@ -126,10 +128,11 @@ class CompiledPage:
             watched: Titles that the service knows to have been played, where the request doesn't
                 say.
             fatigued: Works out which rows of the catalogue rest for this viewer.
+            unit: The request's unit as it is stored, where that is not as it was sent.
         """
         plays = watched if request.watched is None else request.watched
         return Viewer(
-            unit=request.unit or page_id,
+            unit=unit or request.unit or page_id,
             region=request.region or self.file.region,
             age=self._age_limit(request),
             watched=tuple(self.catalog.rows_of(plays)),

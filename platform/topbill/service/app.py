@@ -50,7 +50,9 @@ def create_app(settings: Settings) -> FastPath:
     is opened when the application starts.
     """
     experiments = spec.load_all(pages.experiment_folders(settings.experiments))
-    backend = Backend(settings, Engine(experiments))
+    backend = Backend(settings, Engine(()))
+    experiments = backend.unit_ids.in_experiments(experiments)
+    backend.engine.reload(experiments)
     page_service = PageService(backend)
     page_service.reload(pages.load_all(settings.experiments, experiments))
 

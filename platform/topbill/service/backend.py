@@ -15,6 +15,7 @@ from topbill.domain.records import Decision
 from topbill.engine import Engine, made_at
 from topbill.lake import find_decisions
 from topbill.log import Log, now_micros
+from topbill.log.unit_ids import unit_ids
 from topbill.service.settings import Settings
 from topbill.service.writer import GroupWriter
 
@@ -28,12 +29,13 @@ class Backend:
     """The engine that decides, a log to look things up in, and the writer that makes them durable.
 
     The engine is there from the start, so that whatever is wrong with the files is said before
-    anything is served. `log`, `writer` and `read` exist between `open` and `close`: the writer
-    belongs to an event loop.
+    anything is served; likewise what is wrong with the data folder's settings (LogError). `log`,
+    `writer` and `read` exist between `open` and `close`: the writer belongs to an event loop.
     """
 
     def __init__(self, settings: Settings, engine: Engine) -> None:
         self.settings = settings
+        self.unit_ids = unit_ids(settings.data)
         self.engine = engine
         self.log: Log
         self.writer: GroupWriter

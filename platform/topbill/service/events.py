@@ -73,7 +73,7 @@ class UnitEvents:
         erased = set()
         keyed = set()
         for request, path in zip(requests, paths, strict=True):
-            event = _event(request, types, path)
+            event = _event(request, self._backend.unit_ids.stored(request.unit), types, path)
             events.append(event)
             # An id of our own making is new: only a caller's has to be looked up by the log.
             if request.event_id is not None:
@@ -88,19 +88,19 @@ class UnitEvents:
             duplicates = receipt.unit_duplicates
         answers = []
         is_duplicate = iter(duplicates)
-        for event in events:
+        for request, event in zip(requests, events, strict=True):
+            # Callers know their units by their own ids.
+            unit = request.unit
             if id(event) in erased:
                 telemetry.EVENTS.labels("erased").inc()
-                answers.append(EventAnswer("erased", event.unit, event.unit_type, event.event_id))
+                answers.append(EventAnswer("erased", unit, event.unit_type, event.event_id))
                 continue
             status: EventStatus = "duplicate" if next(is_duplicate) else "stored"
             telemetry.EVENTS.labels(status).inc()
             warning = types.warning_for(event)
             if warning is not None:
                 telemetry.UNREAD_EVENTS.inc()
-            answers.append(
-                EventAnswer(status, event.unit, event.unit_type, event.event_id, warning)
-            )
+            answers.append(EventAnswer(status, unit, event.unit_type, event.event_id, warning))
         return answers
 
     def _current_types(self) -> UnitTypes:
@@ -111,16 +111,16 @@ class UnitEvents:
         return self._types
 
 
-def _event(request: EventRequest, types: UnitTypes, path: str) -> UnitEvent:
-    """The event of a request. Raises BadRequest where it does not say of which type its unit is,
-    and the experiments leave it open."""
+def _event(request: EventRequest, unit: str, types: UnitTypes, path: str) -> UnitEvent:
+    """The event of a request, of the unit as it is stored. Raises BadRequest where it does not say
+    of which type its unit is, and the experiments leave it open."""
     unit_type = request.unit_type
     if unit_type is None:
         if len(types.names) != 1:
             raise _ambiguous(types.names, path)
         unit_type = types.names[0]
     return UnitEvent(
-        unit=request.unit,
+        unit=unit,
         unit_type=unit_type,
         event_id=request.event_id or new_id(),
         event=request.event,

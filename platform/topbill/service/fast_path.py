@@ -166,6 +166,7 @@ class FastPath:
         """One decision, durable; the stored one where its id was used before with the same
         request.
         """
+        request = self._with_stored_unit(request)
         decision = self._decide(request)
         # An id of our own making is new: only a caller's has to be looked up by the log.
         keyed = frozenset((decision.decision_id,)) if request.decision_id else _NO_KEYS
@@ -186,7 +187,7 @@ class FastPath:
                         "$.decision_id",
                         f"{request.decision_id!r} is there twice; expected each id once",
                     )
-                decisions.append(self._decide(request))
+                decisions.append(self._decide(self._with_stored_unit(request)))
                 work += len(decisions[-1].eligible) * len(decisions[-1].slate)
                 if work > LARGEST_WORK:
                     raise BadRequest(
@@ -205,6 +206,12 @@ class FastPath:
             await turn.end_if_long()
             answers.append(self._settle(decision, receipt))
         return DecideBatchAnswer(answers)
+
+    def _with_stored_unit(self, request: DecideRequest) -> DecideRequest:
+        """The request with its unit as it is stored: nothing behind this knows another id."""
+        if request.unit is None or not self._backend.unit_ids.hashed:
+            return request
+        return msgspec.structs.replace(request, unit=self._backend.unit_ids.stored(request.unit))
 
     def _decide(self, request: DecideRequest) -> Decision:
         """Decided now; or as stored, so that a retry is not decided by a newer policy."""

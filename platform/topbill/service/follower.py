@@ -18,6 +18,7 @@ from topbill.domain.errors import FileProblem, SpecError, TopbillError
 from topbill.engine import CompiledExperiment, Engine, adopt_newest
 from topbill.log.protocol import Revision
 from topbill.log.tombstones import tombstones_mark
+from topbill.log.unit_ids import unit_ids
 from topbill.service import telemetry, worker_health
 from topbill.service.page import PageService
 from topbill.service.settings import Settings
@@ -93,6 +94,7 @@ class Follower:
         self._tried: dict[str, tuple[CompiledExperiment, int]] = {}
         """Which version was last tried on which compiled experiment."""
         self._data = settings.data
+        self._unit_ids = unit_ids(self._data)
         self._erased = tombstones_mark(self._data)
         self._clock_trouble: str | None = None
         self._file_problems: tuple[FileProblem, ...] = ()
@@ -158,6 +160,7 @@ class Follower:
 
     def _reload(self) -> None:
         experiments = spec.load_all(pages.experiment_folders(self._folder))
+        experiments = self._unit_ids.in_experiments(experiments)
         # Pages are read before anything is taken over: a bad edit must not leave a page without an
         # experiment of its layers.
         page_files = pages.load_all(self._folder, experiments)

@@ -179,15 +179,19 @@ class PageService:
             keys = ", ".join(self.compiled_pages) or "(none)"
             raise NotFound(f"page {request.page!r} is not there; expected one of {keys}")
         now = time.time()
-        page_id, request_hash, stored = self._find(compiled_page, request, now)
+        unit = None if request.unit is None else self._backend.unit_ids.stored(request.unit)
+        page_id, request_hash, stored = self._find(compiled_page, request, unit, now)
         if stored is not None:
             return await self._serve_again(compiled_page, request, stored, now)
 
-        unit = request.unit or page_id
+        unit = unit or page_id
+        if request.account is not None:
+            # It is part of what is stored of a page.
+            account = self._backend.unit_ids.stored(request.account)
+            request = msgspec.structs.replace(request, account=account)
         history = self._histories[request.page]
-        viewer = compiled_page.viewer(
-            request, page_id, history.watched(unit), self._fatigued(compiled_page, unit, now)
-        )
+        fatigued = self._fatigued(compiled_page, unit, now)
+        viewer = compiled_page.viewer(request, page_id, history.watched(unit), fatigued, unit=unit)
         composed = compose(compiled_page, request, viewer, page_id, now, request_hash)
         # All decisions of a page are one entry, and whole: of two calls of one session at once,
         # the slower one leaves none of its rows. All of its ids are keyed: where a decision of
@@ -250,14 +254,14 @@ class PageService:
         return rows
 
     def _find(
-        self, compiled_page: CompiledPage, request: PageRequest, now: float
+        self, compiled_page: CompiledPage, request: PageRequest, unit: str | None, now: float
     ) -> tuple[str, str, Decision | None]:
         """The page's id, what its request is known by ("" where nobody can ask for it again), and
         the stored one.
         """
         if request.page_id is not None:
             page_id = PREFIX + request.page_id.removeprefix(PREFIX)
-            fingerprint = _fingerprint(request)
+            fingerprint = _fingerprint(request, unit)
             stored = self._backend.log.decision(page_id)
             if stored is not None and stored.request_hash != fingerprint:
                 raise _used_before(page_id)
@@ -266,14 +270,14 @@ class PageService:
             return page_id, fingerprint, stored
 
         ttl = compiled_page.file.session_ttl
-        if not ttl or request.unit is None or request.session is None:
+        if not ttl or unit is None or request.session is None:
             return PREFIX + new_id(), "", None
         # What decides which titles are allowed is part of the session: a kids' profile never gets
         # an adult's page.
         session = f"{request.session}|{request.kids}|{request.maturity}|{request.region}"
         # Ids follow from the session and the stretch of time, so that all processes agree without
         # asking each other. A page made at the end of a stretch lives on into the next one.
-        current, previous = session_page_ids(request.page, request.unit, session, ttl, now)
+        current, previous = session_page_ids(request.page, unit, session, ttl, now)
         for session_id in (current, previous):
             stored = self._backend.log.decision(PREFIX + session_id)
             if stored is not None and now - stored.decided_at / 1e6 < ttl:
@@ -361,9 +365,13 @@ def _without_barred(row: RowAnswer, allowed: Callable[[str], bool]) -> RowAnswer
     return msgspec.structs.replace(row, titles=titles, missing=row.missing + barred)
 
 
-def _fingerprint(request: PageRequest) -> str:
-    """A digest of the request, equal for bodies that differ only in the order of keys."""
+def _fingerprint(request: PageRequest, unit: str | None) -> str:
+    """A digest of the request, equal for bodies that differ only in the order of keys. `unit` is
+    what is stored of who asks: an id that is not stored must not be found by trying digests.
+    """
     parts = {name: getattr(request, name) for name in request.__struct_fields__}
+    if unit != request.unit:
+        parts |= {"profile": unit, "account": None, "session": None}
     parts["context"] = msgspec.json.decode(request.context)
     return blake2b(msgspec.json.encode(parts, order="deterministic"), digest_size=12).hexdigest()
 

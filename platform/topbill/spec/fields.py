@@ -115,6 +115,10 @@ def listed(names: Iterable[str], most: int = 30) -> str:
     return ", ".join(name[:64] for name in names[:most]) + more
 
 
+_ELSEWHERE = {"hash_units": "say it in settings.yaml of the data folder"}
+"""Where a key is said that is of no file of experiments."""
+
+
 def nearest(name: str, names: Iterable[str]) -> str:
     """A hint that names the nearest of `names`, and asks whether it was meant when it is near
     indeed.
@@ -531,7 +535,7 @@ class Section:
         for name in value:
             if name in self.keys:
                 continue
-            hint = nearest(name, self.keys)
+            hint = _ELSEWHERE.get(name) or nearest(name, self.keys)
             # Only of a sure guess: `nearest` words it so.
             intended.add(hint.removeprefix("did you mean ").removesuffix("?"))
             at.key(name[:64]).wrong(Verbatim("an unknown key"), "one of " + listed(self.keys), hint)

@@ -40,6 +40,7 @@ from topbill.log.tombstones import (
     new_tombstone,
     read_tombstones,
 )
+from topbill.log.unit_ids import known_unit_ids
 from topbill.spec import Experiment
 from topbill.worker.loop import only_worker
 from topbill.worker.publisher import Publisher
@@ -64,6 +65,7 @@ def find_unit(data: Path, unit: str, unit_type: str | None = None) -> StoredRows
         NotFound: There is no log.
         LogError: Something cannot be read.
     """
+    unit = known_unit_ids(data).stored(unit)
     with closing(_open(data)) as log:
         log.barrier()
         spared = _spared(log, unit_type)
@@ -99,6 +101,7 @@ def erase_unit(
         DamagedSnapshot: The policy of an experiment cannot be read: repair it first.
         LogError: Something cannot be read or written.
     """
+    unit = known_unit_ids(data).stored(unit)
     _open(data).close()
     with only_worker(data):
         drop_old_copies(data) if drop_backups else refuse_old_copies(data)
@@ -193,6 +196,7 @@ def unit_data(data: Path, unit: str, unit_type: str | None = None) -> dict[str, 
     `rewards` and `events` with the lake's columns, times in UTC, and `quarantined`, what was set
     aside. Arguments and errors as of `find_unit`.
     """
+    asked, unit = unit, known_unit_ids(data).stored(unit)
     with closing(_open(data)) as log:
         log.barrier()
         spared = _spared(log, unit_type)
@@ -206,7 +210,7 @@ def unit_data(data: Path, unit: str, unit_type: str | None = None) -> dict[str, 
         rows["rewards"] += _fresh_rewards(log, in_log, stored, rows["rewards"])
         rows["events"] += _fresh_events(log, in_log, rows["events"])
     rows["quarantined"] = rows_set_aside(data / LOG_FILE, in_log.quarantined)
-    return {"unit": unit, "unit_type": unit_type, **rows}
+    return {"unit": asked, "unit_type": unit_type, **rows}
 
 
 def _fresh_rewards(

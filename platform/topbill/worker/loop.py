@@ -17,6 +17,7 @@ from topbill import pages, spec, tracing
 from topbill.domain.errors import FileProblem, SpecError, TopbillError
 from topbill.lake import Lake, Problem
 from topbill.log import LOG_FILE, REMEMBERED_FOR, open_log
+from topbill.log.unit_ids import unit_ids
 from topbill.migration import migrate
 from topbill.pages import PageFile
 from topbill.worker import archive, candidate_signals
@@ -62,7 +63,8 @@ class Worker:
     def __init__(self, experiments: Path, data: Path, *, remember: float = REMEMBERED_FOR) -> None:
         self._folder, self._data = experiments, data
         self._marks = spec.marks(experiments)
-        self._experiments = spec.load_all(pages.experiment_folders(experiments))
+        self._unit_ids = unit_ids(data)
+        self._experiments = self._load()
         self._pages: list[PageFile] = []
         self._refused = self._wrong_pages()
         self._notes = _notes(self._pages)
@@ -147,7 +149,7 @@ class Worker:
         # step.
         self._marks = marks
         try:
-            self._experiments = spec.load_all(pages.experiment_folders(self._folder))
+            self._experiments = self._load()
         except SpecError as error:
             _logger.warning("experiments stay as they were:\n%s", error)
             self._refused = error.problems
@@ -155,6 +157,9 @@ class Worker:
         self._refused = self._wrong_pages()
         self._notes = _notes(self._pages)
         self.learner.reload(self._experiments)
+
+    def _load(self) -> list[spec.Experiment]:
+        return self._unit_ids.in_experiments(spec.load_all(pages.experiment_folders(self._folder)))
 
     def _wrong_pages(self) -> tuple[FileProblem, ...]:
         try:

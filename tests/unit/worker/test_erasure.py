@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import pyarrow.parquet as pq
 import pytest
 
 from topbill import backup, spec
@@ -32,6 +31,8 @@ from topbill.worker.learner import Learner
 from topbill.worker.loop import only_worker
 from topbill.worker.publisher import Publisher
 from topbill.worker.verification import verify
+
+from ...traces import traces
 
 SECOND = 1_000_000
 MARK = "zq4711qz"
@@ -121,16 +122,8 @@ def world(tmp_path: Path, lived: World) -> World:
 
 
 def holders(data: Path) -> Iterator[str]:
-    """Every file that holds the viewer: in its bytes, in a Parquet column, in a table of SQLite."""
-    for path in sorted(p for p in data.rglob("*") if p.is_file()):
-        if MARK.encode() in path.read_bytes():
-            yield f"{path.name}: bytes"
-        if path.suffix == ".parquet" and MARK in str(pq.read_table(path).to_pylist()):
-            yield f"{path.name}: columns"
-    with closing(sqlite3.connect(data / LOG_FILE)) as log:
-        for (table,) in log.execute("SELECT name FROM sqlite_schema WHERE type = 'table'"):
-            if MARK in str(log.execute(f"SELECT * FROM {table}").fetchall()):  # noqa: S608
-                yield f"{table}: rows"
+    """Every place that holds the viewer."""
+    return traces(data, MARK)
 
 
 def test_the_search_finds_a_viewer_in_every_kind_of_file(world: World) -> None:

@@ -14,6 +14,7 @@ from topbill.domain.errors import BadData, BadRequest, FileProblem, LogError
 from topbill.domain.metric import Metric
 from topbill.domain.sql import identifier, quoted
 from topbill.domain.table_source import DATABASES, TABLES, TableSource
+from topbill.log.unit_ids import UnitIds, known_unit_ids
 from topbill.reporting.experiment.model import Note
 from topbill.reporting.queries.database import AnalyticsDatabase
 from topbill.spec import Experiment
@@ -213,6 +214,9 @@ def _stage(
     """One pass over the table: all that is counted and used is then of one state of it."""
     types = _types(database, relation)
     _check_columns(metric, source, types)
+    # A warehouse knows units by the ids that services send.
+    unit_ids = UnitIds() if database.folder is None else known_unit_ids(database.folder)
+    unit, parameters = unit_ids.stored_sql(f"{identifier(source.unit)}::VARCHAR")
     value, at = "1.0", "NULL::TIMESTAMP"
     if source.value is not None:
         value = f"TRY_CAST({identifier(source.value)} AS DOUBLE)"
@@ -225,7 +229,7 @@ def _stage(
         WITH units AS (
             SELECT DISTINCT unit FROM decisions WHERE experiment = $key AND variant IS NOT NULL),
         entries AS (
-            SELECT {identifier(source.unit)}::VARCHAR AS unit, {value} AS value,
+            SELECT {unit} AS unit, {value} AS value,
                 {at} AS occurred_at, lpad((row_number() OVER ())::VARCHAR, 19, '0') AS event_id
             FROM {relation})
         SELECT g.*, CASE WHEN g.unit IS NULL OR g.unit = '' THEN 'no_unit'
@@ -234,6 +238,7 @@ def _stage(
             WHEN {untimed} THEN 'no_time' END AS reason
         FROM entries g LEFT JOIN units u ON u.unit = g.unit""",  # noqa: S608  (quoted)
         key=key,
+        **parameters,
     )
 
 

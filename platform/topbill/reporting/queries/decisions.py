@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 import pandas as pd
 
+from topbill.log.unit_ids import known_unit_ids
 from topbill.reporting.queries.database import AnalyticsDatabase, open_database, zone_of
 from topbill.reporting.queries.series import bucket_seconds, bucket_sql
 
@@ -80,13 +81,15 @@ _LATEST = """
 
 
 def of_unit(data: Path | str, unit: str, limit: int = 200) -> pd.DataFrame:
-    """A unit's latest decisions in all experiments.
+    """A unit's latest decisions in all experiments; `unit` is its id as services send it, or as it
+    is stored.
 
     Returns:
         Columns decision_id, decided_at, experiment, variant, unit, slate (actions joined by
         commas), propensity, reason, policy_version, events (how many rewards); the latest first.
     """
-    return _latest(data, "unit = $value", unit, limit)
+    stored = known_unit_ids(Path(data)).stored(unit)
+    return _latest(data, "unit = $value", stored, limit)
 
 
 def latest(data: Path | str, key: str, limit: int = 25) -> pd.DataFrame:
