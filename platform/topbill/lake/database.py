@@ -44,6 +44,9 @@ def connect(
     config: dict[str, str | bool | int | float | list[str]] = {
         "memory_limit": memory_limit,
         "autoinstall_known_extensions": False,
+        # Files are local. To fetch whole columns ahead, as pays where they are far away, copies
+        # every byte once more.
+        "disable_parquet_prefetching": True,
     }
     if threads is not None:
         config["threads"] = threads

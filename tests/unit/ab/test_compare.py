@@ -131,6 +131,23 @@ def test_many_rows_of_a_unit_are_one_unit() -> None:
     assert set(grouped.n) == {150}
 
 
+@pytest.mark.parametrize("per_unit", [1, 2])
+def test_units_are_told_apart_alike_by_numbers_near_each_other_or_far_apart_and_by_text(
+    per_unit: int,
+) -> None:
+    covariates = {"mean": "d", "ratio": "x"}
+    near = rows(200, per_unit)
+    # Some units have one row only, so that there are fewer rows than numbers between the ends.
+    near = near[(near.unit % 3 == 0) | ~near.unit.duplicated()]
+    x = np.where(near.unit % 5 == 0, np.nan, near.y + near.unit % 7)
+    near = near.assign(unit=3 * near.unit - 100, d=1.0 + near.unit % 4, x=x)
+    wanted = run(near, EVERY, covariates=covariates)
+    assert set(wanted.n) == {100}
+    for unit in (near.unit * 10**12, near.unit.astype(str)):
+        table = run(near.assign(unit=unit), EVERY, covariates=covariates)
+        pd.testing.assert_frame_equal(table, wanted, rtol=1e-9)
+
+
 def test_repeating_every_row_does_not_narrow_a_mean() -> None:
     once, twice = rows(200), pd.concat([rows(200)] * 2)
     assert run(twice).se[0] == pytest.approx(run(once).se[0], rel=1e-9)

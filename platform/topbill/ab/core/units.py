@@ -40,8 +40,8 @@ _NUMERIC = (
     "BIGNUM",
 )
 _INTEGERS = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT")
-_PLACE = '"@place"'
-"""A row's place in the data, a column that nobody's data has."""
+_PLACE, _UNITS = '"@place"', '"@units"'
+"""A row's place in the data and the count of units, columns that nobody's data has."""
 _SORTABLE = 50_000_000
 """Above this many rows the check for one row a unit would take more memory than grouping does."""
 _SAMPLE = 200_000
@@ -72,6 +72,23 @@ class UnitTerm(NamedTuple):
     of_unit: str
 
 
+class UnitQuery(NamedTuple):
+    """SQL of a query by unit, and the metrics whose terms it reads."""
+
+    sql: str
+    terms: dict[str, MetricTerms]
+
+
+@dataclass(slots=True)
+class UnitCheck:
+    """Whether each row is a unit of its own. `passed` is None until the number of units is counted,
+    by the SQL aggregate `units`.
+    """
+
+    passed: bool | None
+    units: str = ""
+
+
 @dataclass(frozen=True, slots=True)
 class UnitRows:
     """A checked relation: which column is the unit and the variant, what every numeric column
@@ -83,12 +100,20 @@ class UnitRows:
     unit: str | None
     variant: str
     count: int
-    one_row_a_unit: bool
+    unit_check: UnitCheck
     columns: dict[str, ColumnSummary]
     time: str | None = None
     is_moment: bool = False
     zone: str = UTC
     """Whose days are counted where rows have moments."""
+
+    @property
+    def one_row_a_unit(self) -> bool:
+        """Whether no unit has two rows; counts the units if nobody has yet."""
+        if self.unit_check.passed is None:
+            (units,) = _ask_one(self.relation, self.unit_check.units)
+            self.unit_check.passed = units == self.count
+        return self.unit_check.passed
 
     def value(self, column: str) -> str:
         """SQL for the column as a double, NULL where it is missing, not a number or infinite."""
@@ -105,6 +130,31 @@ class UnitRows:
         """The rows of an SQL query over `unit_rows`."""
         answer: list[tuple[Any, ...]] = self.relation.query("unit_rows", sql).fetchall()
         return answer
+
+    def ask_by_unit(
+        self, query_of: Callable[[UnitRows], UnitQuery]
+    ) -> tuple[UnitQuery, list[tuple[Any, ...]]]:
+        """The query that `query_of` writes for these rows, and its answer.
+
+        While nobody knows whether each row is a unit, as nearly always, it is asked as if so,
+        beside the count of units, and anew if it turns out that some unit has several rows.
+        """
+        if self.unit_check.passed is None:
+            query = query_of(replace(self, unit_check=UnitCheck(True)))
+            answer = self._ask_and_count(query.sql)
+            if self.one_row_a_unit:
+                return query, answer
+        query = query_of(self)
+        return query, self.ask(query.sql)
+
+    def _ask_and_count(self, sql: str) -> list[tuple[Any, ...]]:
+        """The rows of a query, beside which units are counted."""
+        # DuckDB works on both sides of a union at once, and each of these reads columns of its own.
+        counted = f"SELECT {self.unit_check.units} AS {_UNITS} FROM unit_rows"  # noqa: S608  (identifiers are quoted)
+        answer = self.ask(f"SELECT * FROM ({sql}) UNION ALL BY NAME {counted}")  # noqa: S608  (our own query)
+        (units,) = [row[-1] for row in answer if row[-1] is not None]
+        self.unit_check.passed = units == self.count
+        return [row[:-1] for row in answer if row[-1] is None]
 
     def by_unit(self, terms: Iterable[UnitTerm], segments: Sequence[str] = ()) -> str:
         """SQL of a query with a row per unit: `variant`, `mixed` (seen in several variants), the
@@ -344,7 +394,7 @@ def read(
         _check_plain(name, types[name])
     numbers = [name for name in numeric if is_numeric(types[name])]
     whole = unit is not None and types[unit] in _INTEGERS
-    count, one_row_a_unit, columns = _describe(relation, unit, whole, numbers)
+    count, unit_check, columns = _describe(relation, unit, whole, numbers)
     for name in dict.fromkeys(binary):
         if name in columns:
             _check_binary(relation, name, columns[name])
@@ -353,7 +403,7 @@ def read(
             _check_empty(relation, name, types[name])
             columns[name] = ColumnSummary(count, 0, 0.0, 0.0, 0.0)
     is_moment = time is not None and types[time].startswith("TIMESTAMP")
-    return UnitRows(relation, unit, variant, count, one_row_a_unit, columns, time, is_moment)
+    return UnitRows(relation, unit, variant, count, unit_check, columns, time, is_moment)
 
 
 def with_read_times(relation: Any, time: str | None) -> Any:
@@ -411,7 +461,7 @@ def _ask_one(relation: Any, picked: str) -> tuple[Any, ...]:
 
 def _describe(
     relation: Any, unit: str | None, whole: bool, numeric: list[str]
-) -> tuple[int, bool, dict[str, ColumnSummary]]:
+) -> tuple[int, UnitCheck, dict[str, ColumnSummary]]:
     """How many rows, whether each is its own unit, and what the numeric columns are like; `whole`
     says that units are whole numbers.
     """
@@ -434,8 +484,8 @@ def _describe(
         # NaN sorts above everything in DuckDB, so one look at the ends finds it.
         if not (isfinite(columns[name].low) and isfinite(columns[name].high)):
             columns[name] = _describe_finite(relation, name, count)
-    unique = unit is None or _all_differ(relation, unit, count, least, most)
-    return count, unique, columns
+    check = UnitCheck(True) if unit is None else _check_units(relation, unit, count, least, most)
+    return count, check, columns
 
 
 def _summary(missing: int, infinite: int, low: float | None, high: float | None) -> ColumnSummary:
@@ -481,18 +531,19 @@ def _check_binary(relation: Any, name: str, summary: ColumnSummary) -> None:
         )
 
 
-def _all_differ(relation: Any, unit: str, count: int, least: int | None, most: int | None) -> bool:
+def _check_units(
+    relation: Any, unit: str, count: int, least: int | None, most: int | None
+) -> UnitCheck:
     """Whether no unit occurs twice; `least` and `most` are those of whole numbers. To prove it is
     several times faster than to group by unit."""
     if least is not None and most is not None:
         if most - least + 1 < count:
-            return False  # more rows than numbers: some number is there twice
+            return UnitCheck(False)  # more rows than numbers: some number is there twice
         if most - least < 8 * count:  # a bit per possible unit is little
-            bits = f"bit_count(bitstring_agg({identifier(unit)}, {least}, {most}))"
-            return bool(_ask_one(relation, bits)[0] == count)
+            return UnitCheck(None, f"bit_count(bitstring_agg({identifier(unit)}, {least}, {most}))")
     if count > _SORTABLE or not _hashes_differ(relation.limit(_SAMPLE), unit):
-        return False
-    return count <= _SAMPLE or _hashes_differ(relation, unit)
+        return UnitCheck(False)
+    return UnitCheck(count <= _SAMPLE or _hashes_differ(relation, unit))
 
 
 def _hashes_differ(relation: Any, unit: str) -> bool:
@@ -731,18 +782,22 @@ def gather(
     """
     columns = {name: covariates_of(covariates, name) for name in metrics}
     centres = _means(rows, [column for own in columns.values() for column in own])
-    terms: dict[str, MetricTerms] = {}
-    counts: dict[str, ExtraCounts] = {}
-    for i, (name, metric) in enumerate(metrics.items()):
-        centred = [(column, centres[column]) for column in columns[name]]
-        terms[name] = terms_of(f"m{i}", metric, rows, centred, products=products)
-        covered = [_covered_term(rows, f"c{i}_{j}", c) for j, c in enumerate(columns[name])]
-        counts[name] = ExtraCounts(_infinite_term(rows, f"i{i}", metric), tuple(covered))
     keys = ["variant", *(f"s{i}" for i in range(len(segments)))]
-    answer = rows.ask(_moments_query(rows, terms, counts, segments, keys))
+
+    def query_of(rows: UnitRows) -> UnitQuery:
+        terms: dict[str, MetricTerms] = {}
+        counts: dict[str, ExtraCounts] = {}
+        for i, (name, metric) in enumerate(metrics.items()):
+            centred = [(column, centres[column]) for column in columns[name]]
+            terms[name] = terms_of(f"m{i}", metric, rows, centred, products=products)
+            covered = [_covered_term(rows, f"c{i}_{j}", c) for j, c in enumerate(columns[name])]
+            counts[name] = ExtraCounts(_infinite_term(rows, f"i{i}", metric), tuple(covered))
+        return UnitQuery(_moments_query(rows, terms, counts, segments, keys), terms)
+
+    query, answer = rows.ask_by_unit(query_of)
     # Sums are added up in one order, so that the same rows give the same bits, always.
     answer.sort(key=lambda row: [str(value) for value in row[: 1 + len(keys)]])
-    return _collect(answer, terms, len(keys))
+    return _collect(answer, query.terms, len(keys))
 
 
 def joint_moments(rows: UnitRows, terms: Sequence[MetricTerms], variant: object) -> Moments | None:
@@ -891,7 +946,12 @@ def _means(rows: UnitRows, columns: Iterable[str]) -> dict[str, float]:
         value = rows.value(name)
         terms.append(UnitTerm(f"x{i}", value, f"avg({value})"))
     picked = ", ".join(f"avg({term.name})" for term in terms)
-    (means,) = rows.ask(f"SELECT {picked} FROM ({rows.by_unit(terms)}) WHERE NOT mixed")  # noqa: S608  (our own query)
+
+    def query_of(rows: UnitRows) -> UnitQuery:
+        sql = f"SELECT {picked} FROM ({rows.by_unit(terms)}) WHERE NOT mixed"  # noqa: S608  (our own query)
+        return UnitQuery(sql, {})
+
+    _, (means,) = rows.ask_by_unit(query_of)
     return {name: float(value or 0.0) for name, value in zip(names, means, strict=True)}
 
 
