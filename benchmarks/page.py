@@ -17,20 +17,27 @@ import os
 import platform
 import re
 import shutil
+import sqlite3
 import subprocess
 import sys
 import tempfile
 import time
+from contextlib import closing
 from http.client import HTTPConnection
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from topbill.candidates import Play, learn, signals_path
 from topbill.catalog import Catalog, slug
 from topbill.cli.supervise import free_port
+from topbill.log import LOG_FILE
+from topbill.log.bundles import decisions_of
+from topbill.log.entries import Rows
+from topbill.log.frames import pack, payload_of
 
 ROOT = Path(__file__).parents[1]
 GENRES = ("action", "comedy", "crime", "drama", "horror", "romance", "science-fiction", "thriller")
@@ -172,8 +179,37 @@ def main() -> None:
         finally:
             process.terminate()
             process.wait(20)
-        size = (data / "log.sqlite").stat().st_size
-        print(f"  log: {size / (options.pages + 120) / 1e3:.0f} kB a page")
+        print_sizes(data / LOG_FILE)
+
+
+def print_sizes(log: Path) -> None:
+    """What a page takes: as JSON, as a frame of the journal, and in the log with all of its rows
+    and indexes. Deletes what is no page.
+    """
+    with closing(sqlite3.connect(log)) as database:
+        bundles = [content for (content,) in database.execute("SELECT content FROM bundles")]
+        size = size_without(database, log, "decision_id NOT LIKE 'page-%'")
+        database.execute("DELETE FROM bundles")
+        size -= size_without(database, log, "true")
+    plain = framed = 0
+    for content in bundles:
+        plain += sum(len(msgspec.json.encode(decision)) for decision in decisions_of(content))
+        framed += len(pack(0, 0, 0, payload_of(Rows([], [], [], [content]))))
+    pages = len(bundles)
+    print(
+        f"  a page is {plain / pages / 1e3:.1f} kB of JSON; it takes {framed / pages / 1e3:.1f} kB "
+        f"in the journal ({framed / plain:.1%}) and {size / pages / 1e3:.1f} kB in the log "
+        f"({size / plain:.1%})"
+    )
+
+
+def size_without(database: sqlite3.Connection, log: Path, condition: str) -> int:
+    """Bytes of the log's file without these decisions."""
+    database.execute(f"DELETE FROM decisions WHERE {condition}")  # noqa: S608 (own text)
+    database.commit()
+    database.execute("VACUUM")
+    database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    return log.stat().st_size
 
 
 def measure(folder: Path, port: int, pages: int, pid: int) -> None:

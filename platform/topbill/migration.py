@@ -16,7 +16,8 @@ from pathlib import Path
 from topbill.domain.errors import LogError, TopbillError
 from topbill.domain.schema_version import SCHEMA_VERSION
 from topbill.lake import schema_change
-from topbill.log import LOG_FILE, schema_stamp
+from topbill.log import LOG_FILE, open_log, schema_stamp
+from topbill.log.bundle_table import undo_bundles
 
 _WORKER_LOCK = "keeper.lock"
 """Called so by 0.1.0: whoever holds it publishes into the folder."""
@@ -62,10 +63,18 @@ def migrate_down(data: Path) -> list[str]:
     with _one_at_a_time(data), _no_worker(data):
         done = [_backed_up(data)]
         if schema_stamp.version(data / LOG_FILE) is not None:
+            _undo_bundles(data / LOG_FILE)
             schema_stamp.stamp(data / LOG_FILE, 0)
         done += schema_change.downgrade(data)
         done.append(f"{data}: is as 0.1.0 reads it; start its keeper to have it published")
     return done
+
+
+def _undo_bundles(log: Path) -> None:
+    """0.1.0 knows none, neither in the log's file nor in its journal."""
+    with open_log(log) as opened:
+        opened.tend()
+    undo_bundles(log)
 
 
 def check(data: Path) -> None:

@@ -28,6 +28,11 @@ CREATE TABLE IF NOT EXISTS decisions (
     body BLOB NOT NULL,
     checksum INTEGER);
 CREATE INDEX IF NOT EXISTS decisions_feed ON decisions (experiment, seq);
+-- Decisions that are stored as one; see `bundle_table`.
+CREATE TABLE IF NOT EXISTS bundles (
+    place INTEGER PRIMARY KEY AUTOINCREMENT,
+    content BLOB NOT NULL);
+CREATE INDEX IF NOT EXISTS decisions_bundled ON decisions (seq) WHERE substr(body, 1, 1) = x'00';
 CREATE TABLE IF NOT EXISTS reward_events (
     seq INTEGER PRIMARY KEY AUTOINCREMENT,
     decision_id TEXT NOT NULL,
@@ -216,6 +221,15 @@ class LogDatabase:
             raise LogError(
                 f"{self.path}: cannot write: {error}; nothing of this batch was stored"
             ) from error
+
+    @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """Read several times from one state of the file, whatever others write meanwhile."""
+        self.rows("BEGIN")
+        try:
+            yield
+        finally:
+            self.rows("COMMIT")
 
     def execute(self, statement: str, values: Sequence[Any] = ()) -> sqlite3.Cursor:
         """Run a statement inside of a transaction, which names what goes wrong."""

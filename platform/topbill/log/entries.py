@@ -11,6 +11,7 @@ from typing import NamedTuple, Protocol
 import msgspec
 
 from topbill.domain.records import Decision, RewardEvent, UnitEvent
+from topbill.log.bundles import bundle_of, ids_of, is_bundled
 
 _encode = msgspec.json.Encoder().encode
 
@@ -23,21 +24,28 @@ UnitEventKey = tuple[str, str, str]
 class Rows(NamedTuple):
     """What is to be stored: decisions as (decision_id, experiment, body), events as (decision_id,
     event_id, body), events of units as (unit_type, unit, event_id, body). A body is the record's
-    JSON.
+    JSON. Bundles are decisions too; see `topbill.log.bundles`.
     """
 
     decisions: list[tuple[str, str, bytes]]
     events: list[tuple[str, str, bytes]]
-    # Has a default, since frames of earlier versions end before it.
+    # These have a default, since frames of earlier versions end before them.
     unit_events: list[tuple[str, str, str, bytes]] = []  # noqa: RUF012 (a field; see `none`)
+    bundles: list[bytes] = []  # noqa: RUF012
 
     @classmethod
     def none(cls) -> Rows:
         """No row yet, in lists of its own."""
-        return cls([], [], [])
+        return cls([], [], [], [])
 
     def __bool__(self) -> bool:
         return any(self)
+
+    @property
+    def total(self) -> int:
+        """How many rows it is, each of a bundle counted."""
+        bundled = sum(len(ids_of(bundle)) for bundle in self.bundles)
+        return len(self.decisions) + len(self.events) + len(self.unit_events) + bundled
 
 
 class Entry(NamedTuple):
@@ -153,14 +161,19 @@ def admit(entry: Entry, at: int, stored: Stored, rows: Rows) -> Receipt:
         if entry.whole:
             return Receipt(before, ())
 
-    for decision in entry.decisions:
-        decision_id = decision.decision_id
-        if decision_id not in before:
-            # The body goes out without a stamp, which readers take from the row: draining may still
-            # have to move it past the newest one of the tables.
-            rows.decisions.append((decision_id, decision.experiment, _encode(decision)))
-            msgspec.structs.force_setattr(decision, "decided_at", at)
-            stored_decisions[decision_id] = decision
+    new = entry.decisions
+    if before:
+        new = [decision for decision in new if decision.decision_id not in before]
+    # Bodies go out without a stamp, which readers take from the row: draining may still have to
+    # move it past the newest one of the tables.
+    if is_bundled(new):
+        rows.bundles.append(bundle_of(new))
+    else:
+        for decision in new:
+            rows.decisions.append((decision.decision_id, decision.experiment, _encode(decision)))
+    for decision in new:
+        msgspec.structs.force_setattr(decision, "decided_at", at)
+        stored_decisions[decision.decision_id] = decision
 
     if not (entry.events or entry.unit_events):
         return Receipt(before, ())

@@ -14,6 +14,7 @@ import msgspec
 
 from topbill.domain.errors import LogError
 from topbill.domain.records import Decision, QuarantinedRow
+from topbill.log.bundle_table import BundleTable, is_reference
 from topbill.log.database import LogDatabase
 from topbill.log.entries import EventKey, UnitEventKey
 from topbill.log.journal import Journal
@@ -95,17 +96,22 @@ def units_in_log(path: Path) -> set[str]:
     """The ids of all units of which the tables of the log at `path` hold something."""
     with closing(LogDatabase(path)) as database:
         units = {unit for (unit,) in database.rows("SELECT DISTINCT unit FROM unit_events")}
+        for _, decisions in BundleTable(database).read_all():
+            units.update(decision.unit for decision in decisions)
         after = 0
         while rows := database.rows(_BODIES, (after,)):
             for _, body in rows:
-                with suppress(*_UNREADABLE):
-                    units.add(_decode(body).unit)
+                if not is_reference(body):
+                    with suppress(*_UNREADABLE):
+                        units.add(_decode(body).unit)
             after = rows[-1][0]
         return units
 
 
 def _decisions(database: LogDatabase, unit: str, spared: Collection[str]) -> dict[str, str]:
-    """A decision's unit stands in its body alone: looked for as bytes, then read."""
+    """A decision's unit stands in its body alone: looked for as bytes, then read. Bundles are read
+    one by one.
+    """
     rows = database.rows(
         "SELECT decision_id, experiment, body FROM decisions WHERE instr(body, ?)",
         (msgspec.json.encode(unit),),
@@ -115,6 +121,10 @@ def _decisions(database: LogDatabase, unit: str, spared: Collection[str]) -> dic
         if experiment in spared or not _is_of(body, unit):
             continue
         found[decision_id] = experiment
+    for _, decisions in BundleTable(database).read_all():
+        for decision in decisions:
+            if decision.unit == unit and decision.experiment not in spared:
+                found[decision.decision_id] = decision.experiment
     return found
 
 
@@ -182,6 +192,7 @@ def erase_from_log(path: Path, rows: StoredRows, tombstone: Tombstone) -> None:
                 snapshot = snapshots.read(experiment, None)
                 versions[experiment] = 0 if snapshot is None else snapshot.version
             _remember(database, rows)
+            _unpack_bundles(database, rows)
             for statement, values in (
                 (f"{_DECISIONS} = ?", [(decision_id,) for decision_id in rows.decisions]),
                 (f"{_REWARDS} = ? AND event_id = ?", list(rows.rewards)),
@@ -195,6 +206,16 @@ def erase_from_log(path: Path, rows: StoredRows, tombstone: Tombstone) -> None:
                     "VALUES (?, ?, ?, ?, ?, ?)",
                     (tombstone.at, tombstone.hash, experiment, versions[experiment], *counts),
                 )
+
+
+def _unpack_bundles(database: LogDatabase, rows: StoredRows) -> None:
+    """Leave no bundle that holds a decision which is about to be deleted."""
+    bundles = BundleTable(database)
+    places = []
+    for place, decisions in bundles.read_all():
+        if any(decision.decision_id in rows.decisions for decision in decisions):
+            places.append(place)
+    bundles.undo(places)
 
 
 def _remember(database: LogDatabase, rows: StoredRows) -> None:

@@ -46,10 +46,13 @@ class Frame(NamedTuple):
 
 
 def payload_of(rows: Rows) -> bytes:
-    """Rows as a frame holds them: without the last field where that is empty, so that an earlier
-    version, which knows no events of units, reads what a later one wrote as long as none came.
+    """Rows as a frame holds them: without the last fields where these are empty, so that an earlier
+    version, which knows neither events of units nor bundles, reads what a later one wrote as long
+    as none came.
     """
-    return _encode(rows if rows.unit_events else rows[:2])
+    if rows.bundles:
+        return _encode(rows)
+    return _encode(rows[:3] if rows.unit_events else rows[:2])
 
 
 def pack(generation: int, start: int, at: int, payload: bytes) -> bytes:

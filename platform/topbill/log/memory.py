@@ -24,6 +24,7 @@ from topbill.domain.records import (
     SnapshotHead,
     UnitEvent,
 )
+from topbill.log.bundles import decisions_of
 from topbill.log.entries import Entry, EventKey, KeyedIds, Receipt, Rows, UnitEventKey, admit
 from topbill.log.log_time import SETTLED, ClockStep, Stamps, offset_at, trouble
 from topbill.log.protocol import Clock, Heartbeat, Log, Matured, Revision, now_micros
@@ -206,11 +207,14 @@ class MemoryLog(Log):
     def _add(self, rows: Rows, at: int) -> None:
         # Rows go through their JSON as on a disk: nobody shares an object with the log.
         store = self._store
-        for decision_id, _, body in rows.decisions:
-            if decision_id in store.by_id:
+        decisions = [_decode_decision(body) for _, _, body in rows.decisions]
+        for bundle in rows.bundles:
+            decisions += decisions_of(bundle)
+        for stored in decisions:
+            if stored.decision_id in store.by_id:
                 continue
-            decision = msgspec.structs.replace(_decode_decision(body), decided_at=at)
-            store.by_id[decision_id] = (store.next_decision, decision)
+            decision = msgspec.structs.replace(stored, decided_at=at)
+            store.by_id[decision.decision_id] = (store.next_decision, decision)
             store.decisions.append((store.next_decision, decision))
             store.next_decision += 1
         for decision_id, event_id, body in rows.events:

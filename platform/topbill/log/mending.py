@@ -7,13 +7,14 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import NamedTuple
 
 from topbill.domain.durable import sync
 from topbill.domain.errors import LogError
 from topbill.log import frames
+from topbill.log.bundle_table import BundleTable
 from topbill.log.database import LogDatabase
 from topbill.log.journal import Journal, reset_state
 
@@ -45,7 +46,13 @@ def log_damage(path: Path) -> list[str]:
     """
     journal = journal_damage(path)
     with closing(LogDatabase(path)) as database:
-        return [*([journal] if journal else []), *database.damage()]
+        found = [*([journal] if journal else []), *database.damage()]
+        if not found:
+            for seq in islice(BundleTable(database).damaged(), 10):
+                found.append(
+                    f"{path}: damaged: the bundle of row {seq} of decisions cannot be read"
+                )
+        return found
 
 
 def mend_journal(path: Path) -> MendedJournal | None:
@@ -104,7 +111,7 @@ def _rewrite(journal: Path, generation: int) -> tuple[int, int]:
             new.write(content)
             end += len(content)
             groups += 1
-            rows += sum(len(table) for table in frame.rows)
+            rows += frame.rows.total
     sync(mended)
     mended.replace(journal)
     sync(journal.parent)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import msgspec
 
 from topbill.domain.records import Decision
+from topbill.log.bundles import decisions_of, ids_of
 from topbill.log.entries import EventKey, UnitEventKey
 from topbill.log.frames import Frame
 from topbill.log.journal import Position
@@ -34,23 +35,30 @@ class RecentIds:
         self.indexed_to: Position
         """Up to where in the journal the index is complete."""
         self._encoded: dict[str, tuple[int, bytes]] = {}
+        """Stamp and body of each."""
+        self._bundled: dict[str, tuple[int, bytes]] = {}
+        """Stamp of each, and the bundle that it is in."""
         self.restart(0)
 
     def restart(self, generation: int) -> None:
         """Know nothing, as at the start of a generation."""
         self.decisions, self.events, self.unit_events = {}, set(), set()
-        self.let_go, self._encoded = set(), {}
+        self.let_go, self._encoded, self._bundled = set(), {}, {}
         self.indexed_to = (generation, 0)
 
     def add(self, frame: Frame) -> None:
         """Take in what another handle wrote. Bodies stay encoded until somebody asks for one: most
         are never asked for, and decoding costs ten times as much.
         """
-        for decision_id, _, body in frame.rows.decisions:
+        rows = frame.rows
+        for decision_id, _, body in rows.decisions:
             self._encoded[decision_id] = (frame.at, body)
-        for decision_id, event_id, _ in frame.rows.events:
+        for bundle in rows.bundles:
+            for decision_id, _ in ids_of(bundle):
+                self._bundled[decision_id] = (frame.at, bundle)
+        for decision_id, event_id, _ in rows.events:
             self.events.add((decision_id, event_id))
-        for unit_type, unit, event_id, _ in frame.rows.unit_events:
+        for unit_type, unit, event_id, _ in rows.unit_events:
             self.unit_events.add((unit_type, unit, event_id))
 
     def decision(self, decision_id: str) -> Decision | None:
@@ -58,4 +66,10 @@ class RecentIds:
         if decision_id in self._encoded:
             at, body = self._encoded.pop(decision_id)
             self.decisions[decision_id] = msgspec.structs.replace(_decode(body), decided_at=at)
+        elif decision_id in self._bundled:
+            at, bundle = self._bundled[decision_id]
+            for decision in decisions_of(bundle):
+                self._bundled.pop(decision.decision_id, None)
+                stamped = msgspec.structs.replace(decision, decided_at=at)
+                self.decisions[decision.decision_id] = stamped
         return self.decisions.get(decision_id)

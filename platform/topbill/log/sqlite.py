@@ -27,6 +27,8 @@ from topbill.domain.records import (
     SnapshotHead,
     UnitEvent,
 )
+from topbill.log.bundle_table import BundleTable
+from topbill.log.bundles import ids_of
 from topbill.log.database import ROWS, LogDatabase, checksum
 from topbill.log.entries import Entry, KeyedIds, Receipt, Rows, admit
 from topbill.log.file_guard import FileGuard
@@ -87,7 +89,6 @@ _UNREADABLE = (msgspec.DecodeError, ValueError, TypeError, RecursionError)
 """What decoding a body raises that is no record."""
 
 _T = TypeVar("_T")
-_decode_decision = msgspec.json.Decoder(Decision).decode
 _decode_event = msgspec.json.Decoder(RewardEvent).decode
 _decode_unit_event = msgspec.json.Decoder(UnitEvent).decode
 
@@ -129,6 +130,7 @@ class SqliteLog(Log):
         self._set_aside: set[tuple[RowKind, int]] = set()
         """Rows that this handle could not read, and has noted."""
         self._remembered = RememberedIds(self._database)
+        self._bundles = BundleTable(self._database)
         self._recent = RecentIds()
         self._files_guard = FileGuard(path, *self._journal.paths)
         self._journal_guard = FileGuard(self._journal.path)
@@ -230,19 +232,22 @@ class SqliteLog(Log):
             query = f"SELECT {names} FROM {table} WHERE ({names}) IN (VALUES {marks})"  # noqa: S608 (own names)
             yield from self._database.rows(query, values)
 
-    def _drained_decisions(self, decision_ids: Sequence[str]) -> Iterator[Decision]:
+    def _drained_decisions(self, decision_ids: Sequence[str]) -> list[Decision]:
         """Those of the ids that the tables hold, for at most `_ROWS_PER_STATEMENT` ids. One that
         cannot be read is as one that was let go: its id is used, and what for can't be said.
         """
         marks = ",".join("?" * len(decision_ids))
         stamp = _CLOCK_TIME.format("decisions")
         query = f"SELECT decision_id, {stamp}, body FROM decisions WHERE decision_id IN ({marks})"  # noqa: S608 (marks only)
-        for decision_id, at, body in self._database.rows(query, decision_ids):
-            try:
-                yield _stamped_decision(at, body)
-            except _UNREADABLE:
-                # Whoever reads the feed sets it aside and says so.
-                self._recent.let_go.add(decision_id)
+        decisions = []
+        with self._database.snapshot():
+            for decision_id, at, body in self._database.rows(query, decision_ids):
+                try:
+                    decisions.append(self._stamped_decision(at, body))
+                except _UNREADABLE:
+                    # Whoever reads the feed sets it aside and says so.
+                    self._recent.let_go.add(decision_id)
+        return decisions
 
     # ------------------------------------------------------------------ look-ups
 
@@ -272,7 +277,7 @@ class SqliteLog(Log):
         return {i: stored[i] for i in decision_ids if i in stored}
 
     def _drained_decision(self, decision_id: str) -> Decision | None:
-        return next(self._drained_decisions((decision_id,)), None)
+        return next(iter(self._drained_decisions((decision_id,))), None)
 
     def places(self, decision_ids: Collection[str]) -> dict[str, int]:
         """The `seq` of decisions that are only remembered; see `Log.places`."""
@@ -377,8 +382,11 @@ class SqliteLog(Log):
                 # What came before has its `seq`s when the step is noted.
                 self._insert_all(values)
                 self._note_step(stamps)
-            tables: Sequence[Sequence[tuple[str | bytes, ...]]] = frame.rows
+            decisions, events, unit_events, bundles = frame.rows
+            for bundle in bundles:
+                decisions += self._bundles.add(bundle, ids_of(bundle))
             # In the order of `ROWS`.
+            tables: Sequence[Sequence[tuple[str | bytes, ...]]] = (decisions, events, unit_events)
             for waiting, rows in zip(values.values(), tables, strict=True):
                 for row in rows:
                     waiting += (*row, newest, checksum(row, newest))
@@ -412,14 +420,16 @@ class SqliteLog(Log):
 
     def events(self, decision_id: str) -> list[RewardEvent]:
         """All reward events of a decision, in the order in which they came."""
-        rows = self._feed(f"{_READ_EVENTS} e WHERE e.decision_id = ? ORDER BY seq", (decision_id,))
-        return [event for _, event in self._decoded("reward", rows, _stamped_event)]
+        query = f"{_READ_EVENTS} e WHERE e.decision_id = ? ORDER BY seq"
+        _, events = self._records("reward", query, (decision_id,), _stamped_event)
+        return [event for _, event in events]
 
     def read_decisions(self, after_seq: int, limit: int) -> list[tuple[int, Decision]]:
         """Committed decisions of all experiments with seq > `after_seq`, in order, at most
         `limit`.
         """
-        return self._read("decision", _READ_DECISIONS, _stamped_decision, after_seq, limit)
+        decode = self._stamped_decision
+        return self._read("decision", _READ_DECISIONS, decode, after_seq, limit)
 
     def read_events(self, after_seq: int, limit: int) -> list[tuple[int, RewardEvent]]:
         """Committed reward events with seq > `after_seq`, in order, at most `limit`."""
@@ -439,18 +449,39 @@ class SqliteLog(Log):
     ) -> list[tuple[int, _T]]:
         """The next rows of a table that can be read."""
         while True:
-            rows = self._feed(f"{select} WHERE seq > ? ORDER BY seq LIMIT ?", (after_seq, limit))
-            records = self._decoded(kind, rows, decode)
+            query = f"{select} WHERE seq > ? ORDER BY seq LIMIT ?"
+            rows, records = self._records(kind, query, (after_seq, limit), decode)
             if records or not rows:
                 return records
             # None of them could be read: behind them may be others.
             after_seq = rows[-1][0]
 
+    def _records(
+        self,
+        kind: RowKind,
+        query: str,
+        values: Sequence[Any],
+        decode: Callable[[int, bytes], _T],
+    ) -> tuple[list[Any], list[tuple[int, _T]]]:
+        """The rows of a query to the tables, which hold everything then; and the records of those
+        that can be read, with their `seq`. One that cannot is set aside: the others must not wait
+        for it.
+        """
+        self.drain()
+        # A row may name a bundle, which is read then: both as of one moment.
+        with self._database.snapshot():
+            rows = self._database.rows(query, values)
+            records, unreadable = self._decoded(kind, rows, decode)
+        if unreadable:
+            self.set_aside(unreadable)
+            self._set_aside.update((row.kind, row.seq) for row in unreadable)
+        return rows, records
+
     def _decoded(
         self, kind: RowKind, rows: Sequence[Any], decode: Callable[[int, bytes], _T]
-    ) -> list[tuple[int, _T]]:
-        """The records of rows with their `seq`. A row that cannot be read is set aside: the others
-        must not wait for it.
+    ) -> tuple[list[tuple[int, _T]], list[QuarantinedRow]]:
+        """The records of rows with their `seq`, and the rows that cannot be read and were not set
+        aside before.
         """
         records = []
         unreadable = []
@@ -465,35 +496,39 @@ class SqliteLog(Log):
                             kind, "read", experiment, row_id, belongs_to, seq, reason, body
                         )
                     )
-        if unreadable:
-            self.set_aside(unreadable)
-            self._set_aside.update((row.kind, row.seq) for row in unreadable)
-        return records
+        return records, unreadable
+
+    def _stamped_decision(self, at: int, body: bytes) -> Decision:
+        """A row's decision. The stamp is the row's: the body was written before it was final."""
+        return msgspec.structs.replace(self._bundles.decision(body), decided_at=at)
 
     def matured(
         self, experiment: str, after_seq: int, age: int, barrier: int, limit: int
     ) -> list[Matured]:
         """The next decisions that reached an age, each with its events; see `Log.matured`."""
         while True:
-            rows = self._feed(
+            rows, decisions = self._records(
+                "decision",
                 f"{_DECISIONS} WHERE experiment = ? AND seq > ? AND at <= ? ORDER BY seq LIMIT ?",
                 (experiment, after_seq, barrier - age, limit),
+                self._stamped_decision,
             )
-            decisions = self._decoded("decision", rows, _stamped_decision)
             if decisions or not rows:
                 break
             after_seq = rows[-1][0]
         if not decisions:
             return []
         events: dict[str, list[RewardEvent]] = {}
-        event_rows = self._database.rows(
+        _, event_records = self._records(
+            "reward",
             f"""{_EVENTS} e JOIN decisions d USING (decision_id)
                 WHERE d.experiment = ? AND d.seq BETWEEN ? AND ? AND e.at <= d.at + ?
                 ORDER BY e.seq""",
             (experiment, rows[0][0], rows[-1][0], age),
+            _stamped_event,
         )
         steps = self.clock_steps()
-        for _, event in self._decoded("reward", event_rows, _stamped_event):
+        for _, event in event_records:
             if steps and event.occurred_at is not None:
                 occurred_at = event.occurred_at + offset_at(steps, event.received_at)
                 event = msgspec.structs.replace(event, occurred_at=occurred_at)
@@ -551,6 +586,7 @@ class SqliteLog(Log):
                 [row[:2] for row in events],
             )
             self._remembered.add(forgotten, events)
+            self._bundles.forget()
         # A look-up since the last drain may have left a decision in memory that is gone now.
         with self._journal.locked():
             self._recent.restart(self._journal.position[0])
@@ -665,11 +701,6 @@ def _chunks(items: Sequence[_T], size: int = _ROWS_PER_STATEMENT) -> Iterator[Se
 def _marks(count: int) -> str:
     """Places for the values of one row."""
     return f"({','.join('?' * count)})"
-
-
-def _stamped_decision(at: int, body: bytes) -> Decision:
-    """A row's decision. The stamp is the row's: the body was written before it was final."""
-    return msgspec.structs.replace(_decode_decision(body), decided_at=at)
 
 
 def _stamped_event(at: int, body: bytes) -> RewardEvent:

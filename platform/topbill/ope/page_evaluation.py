@@ -29,6 +29,7 @@ import numpy as np
 from topbill import lake
 from topbill.domain.errors import BadData, BadRequest, NotFound
 from topbill.domain.metric import microseconds
+from topbill.domain.page_answer import PageAnswer
 from topbill.domain.records import Floats, Indices
 from topbill.domain.rewards import clipped_metrics, item_rewards
 from topbill.ope.comparison import notes_of
@@ -42,7 +43,6 @@ from topbill.ope.replay.reward_model import Link
 from topbill.ope.replay.targets import Policy, resolve
 from topbill.ope.result import Estimate, Estimates
 from topbill.ope.slate_estimation import chosen_slate, from_slate_columns, slate_columns
-from topbill.pages.answers import PageAnswer
 
 PAGE = ("iips", "sniips", "rips", "snrips", "sips", "snsips")
 """Estimators of pages, those with the least variance first."""

@@ -2,12 +2,13 @@
 experiment of its own.
 """
 
-from topbill.pages.answers import PageAnswer, PageRequest, RowAnswer, Tile
+from topbill.domain.page_answer import PageAnswer, RowAnswer, Tile
 from topbill.pages.checks import validate
 from topbill.pages.compiled import CompiledPage, Viewer
 from topbill.pages.compose import ComposedPage, PageBuilder, compose
 from topbill.pages.files import PageFile, experiment_folders, folder_of, load, load_all
 from topbill.pages.notes import notes
+from topbill.pages.request import PageRequest
 
 __all__ = [
     "CompiledPage",

@@ -14,11 +14,11 @@ from topbill.candidates import CandidateModel, Signals
 from topbill.catalog import Catalog
 from topbill.domain.errors import FileProblem
 from topbill.engine import CompiledExperiment, Engine
-from topbill.pages.answers import PageRequest
 from topbill.pages.checks import check
 from topbill.pages.features import PictureFeatures, TitleFeatures
 from topbill.pages.files import PageFile
 from topbill.pages.notes import notes
+from topbill.pages.request import PageRequest
 from topbill.rules import CompiledRules
 
 _encode = msgspec.json.Encoder().encode

@@ -18,13 +18,14 @@ from topbill.candidates import Candidates
 from topbill.catalog import Bools
 from topbill.domain.chance import hash64
 from topbill.domain.errors import BadRequest
+from topbill.domain.page_answer import LayerAnswer, PageAnswer, RowAnswer, Tile, cells_of
 from topbill.domain.records import NULL, Decision, Indices, Placement
 from topbill.domain.sums import plain_sum
 from topbill.engine import DecisionInput, decode
-from topbill.pages.answers import LayerAnswer, PageAnswer, PageRequest, RowAnswer, Tile
 from topbill.pages.compiled import CompiledPage, Viewer
 from topbill.pages.features import TitlesOnPage
 from topbill.pages.layers import Layer, PinnedRows, refuse_unknown
+from topbill.pages.request import PageRequest
 from topbill.rules import Counts, PositionChoices, RowConstraints
 
 _logger = logging.getLogger("topbill")
@@ -157,16 +158,11 @@ class PageBuilder:
         rows = self._choose_rows()
         self.decisions.append(rows)
         self._reserve_pins(rows)
-        answers: list[RowAnswer] = []
-        cells: list[Placement] = []
-        for placement in rows.slate:
-            row = self._fill_row(placement)
-            answers.append(row)
-            cells += _cells(row, first=len(cells))
+        answers = [self._fill_row(placement) for placement in rows.slate]
         for name, layer in self.layers.items():
             if layer.failed:
                 self.fallbacks.append(name)
-        if not cells:
+        if not any(row.titles for row in answers):
             self.fallbacks.append(EMPTY)
         answer = PageAnswer(
             page_id=self.id,
@@ -176,7 +172,7 @@ class PageBuilder:
             fallbacks=tuple(self.fallbacks),
             made_up=self.page.catalog.made_up,
         )
-        own = self._page_decision(answer, cells, request, request_hash)
+        own = self._page_decision(answer, request, request_hash)
         return ComposedPage(answer, (own, *self.decisions))
 
     # ------------------------------------------------------------------ before the first row
@@ -429,9 +425,7 @@ class PageBuilder:
             answers.append(LayerAnswer(name, key, layer.variant, layer.log_propensity))  # type: ignore[arg-type]
         return tuple(answers)
 
-    def _page_decision(
-        self, page: PageAnswer, cells: Sequence[Placement], request: PageRequest, request_hash: str
-    ) -> Decision:
+    def _page_decision(self, page: PageAnswer, request: PageRequest, request_hash: str) -> Decision:
         """The page's own decision: a cell for each title, and the joint propensity of all
         layers.
         """
@@ -444,7 +438,7 @@ class PageBuilder:
             unit=self.viewer.unit,
             context=msgspec.Raw(_encode(self.page.facts(request, self.viewer))),
             actions=msgspec.Raw(_encode(page)),
-            slate=tuple(cells),
+            slate=cells_of(page),
             propensity=math.exp(max(log_joint, _LEAST_LOG)),
             policy="page",
             reason="fallback" if self.fallbacks else "policy",
@@ -453,21 +447,6 @@ class PageBuilder:
             page=self.id,
             layer="page",
         )
-
-
-def _cells(row: RowAnswer, first: int) -> list[Placement]:
-    """A cell of the page for each title of a row, counted from `first`. Its propensity is that of
-    title and picture; the row's own counts once, in the row's first cell, so that the product over
-    all cells is the joint propensity of the page (but for rows without titles).
-    """
-    cells: list[Placement] = []
-    row_propensity = row.propensity
-    for position, tile in enumerate(row.titles, first):
-        propensity = row_propensity * tile.propensity * tile.picture_propensity
-        cells.append(Placement(position, tile.title, propensity))
-        # From the second title on it would be counted again.
-        row_propensity = 1.0
-    return cells
 
 
 def session_page_ids(

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 
 import msgspec
 
+from topbill.domain.page_answer import PageAnswer
 from topbill.domain.records import RewardEvent
-from topbill.pages.answers import PageAnswer
 
 
 class Cell(msgspec.Struct, frozen=True, gc=False):

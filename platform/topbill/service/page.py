@@ -15,17 +15,18 @@ import msgspec
 
 from topbill.candidates import Signals, signals_path
 from topbill.domain.errors import AlreadyDecided, Conflict, FileProblem, NotFound, TopbillError
+from topbill.domain.page_answer import PageAnswer, RowAnswer
 from topbill.domain.records import Decision, RewardEvent
 from topbill.engine import new_id
 from topbill.log import Entry, Log, Receipt, now_micros
 from topbill.pages import credit
-from topbill.pages.answers import PageAnswer, PageRequest, RowAnswer
 from topbill.pages.compiled import CompiledPage
 from topbill.pages.compose import EMPTY, compose, session_page_ids
 from topbill.pages.explain import explain_title
 from topbill.pages.files import PageFile
 from topbill.pages.lake_history import read_lake
 from topbill.pages.last_good_catalogs import LastGoodCatalogs, problem
+from topbill.pages.request import PageRequest
 from topbill.pages.viewing_history import ViewingHistory
 from topbill.service import telemetry
 from topbill.service.backend import Backend

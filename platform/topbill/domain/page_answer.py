@@ -1,46 +1,14 @@
-"""What is asked of a page and what is answered: the structs that travel over HTTP."""
+"""What is answered of a page: the structs that travel over HTTP, and that the page's own decision
+keeps in its `actions`.
+"""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
 import msgspec
 
-from topbill.engine import Id
-
-_PageId = Annotated[
-    str,
-    msgspec.Meta(pattern=r"^[^:]{1,48}$", description="1 to 48 characters, none of them a colon"),
-]
-
-
-class PageRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Whose page, where and when. Without `profile` the viewer is a guest; `session` makes the page
-    sticky.
-
-    `maturity` is the profile's age limit, `watched` its recent plays, newest last (left out: what
-    the service knows).
-    """
-
-    page: Id
-    profile: Id | None = None
-    account: Id | None = None
-    session: Id | None = None
-    kids: bool = False
-    maturity: Annotated[int, msgspec.Meta(ge=0, le=21)] | None = None
-    region: Annotated[str, msgspec.Meta(max_length=64)] | None = None
-    watched: Annotated[list[Id], msgspec.Meta(max_length=100)] | None = None
-    context: msgspec.Raw = msgspec.field(default_factory=lambda: msgspec.Raw(b"{}"))
-    page_id: _PageId | None = None
-
-    @property
-    def unit(self) -> str | None:
-        """Who is randomised: the profile (profiles of an account apart), else the session, else
-        nobody.
-        """
-        if self.profile is not None:
-            return self.profile if self.account is None else f"{self.account}/{self.profile}"
-        return None if self.session is None else f"guest/{self.session}"
+from topbill.domain.records import Placement
 
 
 class Tile(msgspec.Struct, frozen=True, gc=False):
@@ -91,3 +59,19 @@ class PageAnswer(msgspec.Struct, frozen=True, gc=False):
     fallbacks: tuple[str, ...]
     again: bool = False
     made_up: tuple[str, ...] = ()
+
+
+def cells_of(page: PageAnswer) -> tuple[Placement, ...]:
+    """The slate of a page's own decision: a cell for each of its titles. Its propensity is that of
+    title and picture; a row's own counts once, in the row's first cell, so that the product over
+    all cells is the joint propensity of the page (but for rows without titles).
+    """
+    cells: list[Placement] = []
+    for row in page.rows:
+        row_propensity = row.propensity
+        for tile in row.titles:
+            propensity = row_propensity * tile.propensity * tile.picture_propensity
+            cells.append(Placement(len(cells), tile.title, propensity))
+            # From the second title on it would be counted again.
+            row_propensity = 1.0
+    return tuple(cells)

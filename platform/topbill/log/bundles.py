@@ -1,0 +1,279 @@
+"""Decisions that are stored as one: those of a page, say, which offer hundreds of titles and name
+the same ones again and again.
+
+A bundle is what they say, packed. What was placed, and what a rule spoke of, stands there as a
+number: its place among all that was eligible in the bundle. What was eligible is left out where the
+offered actions say it. These stand side by side, since they are much alike. The answer of a page
+has its tiles in columns, most of which then are lists that stand there already.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TypeAlias
+
+import msgspec
+
+from topbill.domain.packed import pack, unpack
+from topbill.domain.page_answer import PageAnswer, RowAnswer, Tile, cells_of
+from topbill.domain.records import NULL, Decision, Mask, Placement
+
+LEAST = 4_096
+"""Bytes of offered actions from which on decisions are bundled. A smaller decision is not made much
+smaller by it, and all that reads it would have more to do.
+"""
+
+MOST = 1 << 16
+"""Decisions of one bundle."""
+_Name: TypeAlias = int | str
+"""A text, or its place among those of the bundle."""
+_encode = msgspec.json.Encoder().encode
+
+
+class _Offer(msgspec.Struct, frozen=True, gc=False):
+    """What an offered action is called by."""
+
+    id: str
+
+
+class _Lists(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """The lists of one decision. `eligible` is None where it is what `actions` offer; `masks` are
+    those of the decision with a name for their rule.
+    """
+
+    eligible: tuple[str, ...] | None
+    placed: list[_Name]
+    propensities: list[float]
+    masks: list[tuple[_Name, int, int, tuple[int, ...], bool]]
+
+
+class _Tiles(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """The tiles of one row of a page, field by field."""
+
+    titles: list[_Name]
+    propensities: list[float]
+    pictures: list[_Name | None]
+    picture_propensities: list[float]
+    payloads: list[msgspec.Raw]
+    picture_payloads: list[msgspec.Raw]
+
+
+class _Bundle(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """Decisions without their lists and offers, and these. Where a page's answer is among the
+    offers, `answered` is its index, and `tiles` are those that it lacks there; its slate follows
+    from it.
+    """
+
+    decisions: list[Decision]
+    lists: list[_Lists]
+    actions: list[msgspec.Raw]
+    answered: int | None
+    tiles: list[_Tiles]
+
+
+class _Head(msgspec.Struct, frozen=True, gc=False):
+    """By what a decision is known."""
+
+    decision_id: str
+    experiment: str
+
+
+class _Heads(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A bundle of which only the ids are wanted."""
+
+    decisions: list[_Head]
+
+
+_decode = msgspec.json.Decoder(_Bundle).decode
+_decode_answer = msgspec.json.Decoder(PageAnswer).decode
+_decode_heads = msgspec.json.Decoder(_Heads).decode
+_decode_offers = msgspec.json.Decoder(list[_Offer]).decode
+
+
+def is_bundled(decisions: Sequence[Decision]) -> bool:
+    """Whether decisions that are stored together are stored as a bundle: where they are one unit's
+    and offer much.
+    """
+    if sum([len(decision.actions) for decision in decisions]) < LEAST or len(decisions) > MOST:
+        return False
+    unit = decisions[0].unit
+    return all(decision.unit == unit and _is_in_order(decision) for decision in decisions)
+
+
+def _is_in_order(decision: Decision) -> bool:
+    return all(i == placement.position for i, placement in enumerate(decision.slate))
+
+
+def bundle_of(decisions: Sequence[Decision]) -> bytes:
+    """The bundle of these decisions."""
+    names = _names(decision.eligible for decision in decisions)
+    plain: list[Decision] = []
+    lists: list[_Lists] = []
+    for decision in decisions:
+        plain.append(
+            msgspec.structs.replace(decision, eligible=(), slate=(), masks=(), actions=NULL)
+        )
+        lists.append(_lists_of(decision, names))
+    actions = [decision.actions for decision in decisions]
+    answered, tiles = None, []
+    for index, decision in enumerate(decisions):
+        answer = _answer_of(decision)
+        if answer is not None:
+            answered, tiles = index, [_tiles_of(row, names) for row in answer.rows]
+            actions[index] = _raw(_with_rows(answer, [()] * len(answer.rows)))
+            lists[index] = _lists_of(msgspec.structs.replace(decision, slate=()), names)
+            break
+    return pack(_encode(_Bundle(plain, lists, actions, answered, tiles)))
+
+
+def _answer_of(decision: Decision) -> PageAnswer | None:
+    """The answer that a page's own decision has in place of offers; None for any other, and where
+    text and slate would not be the same again.
+    """
+    if decision.layer != "page":
+        return None
+    try:
+        answer = _decode_answer(decision.actions)
+    except msgspec.DecodeError:
+        return None
+    is_same = _encode(answer) == bytes(decision.actions) and cells_of(answer) == decision.slate
+    return answer if is_same else None
+
+
+def _tiles_of(row: RowAnswer, names: Mapping[str, int]) -> _Tiles:
+    tiles = row.titles
+    pictures: list[_Name | None] = []
+    for tile in tiles:
+        picture = tile.picture
+        pictures.append(None if picture is None else names.get(picture, picture))
+    return _Tiles(
+        [names.get(tile.title, tile.title) for tile in tiles],
+        [tile.propensity for tile in tiles],
+        pictures,
+        [tile.picture_propensity for tile in tiles],
+        [tile.payload for tile in tiles],
+        [tile.picture_payload for tile in tiles],
+    )
+
+
+def _with_rows(answer: PageAnswer, tiles: Sequence[Sequence[Tile]]) -> PageAnswer:
+    """The answer with these tiles in its rows."""
+    rows = []
+    for row, titles in zip(answer.rows, tiles, strict=True):
+        rows.append(msgspec.structs.replace(row, titles=tuple(titles)))
+    return msgspec.structs.replace(answer, rows=tuple(rows))
+
+
+def _raw(answer: PageAnswer) -> msgspec.Raw:
+    return msgspec.Raw(_encode(answer))
+
+
+def _names(eligible: Iterable[Sequence[str]]) -> dict[str, int]:
+    """Every text of these lists, with its place among them."""
+    names: dict[str, int] = {}
+    for texts in eligible:
+        for text in texts:
+            names.setdefault(text, len(names))
+    return names
+
+
+def _lists_of(decision: Decision, names: Mapping[str, int]) -> _Lists:
+    is_offered = decision.eligible == _offered(decision.actions)
+    masks = []
+    for mask in decision.masks:
+        rule = names.get(mask.rule, mask.rule)
+        masks.append((rule, mask.start, mask.stop, mask.rows, mask.only))
+    return _Lists(
+        None if is_offered else decision.eligible,
+        [names.get(placement.action, placement.action) for placement in decision.slate],
+        [placement.propensity for placement in decision.slate],
+        masks,
+    )
+
+
+def _offered(actions: msgspec.Raw) -> tuple[str, ...] | None:
+    """The ids of offered actions; None for a text that offers none."""
+    try:
+        return tuple([offer.id for offer in _decode_offers(actions)])
+    except msgspec.DecodeError:
+        return None
+
+
+def ids_of(bundle: bytes) -> list[tuple[str, str]]:
+    """Of each decision in a bundle its id and its experiment. Raises as `decisions_of`."""
+    return [(head.decision_id, head.experiment) for head in _decode_heads(unpack(bundle)).decisions]
+
+
+def decisions_of(bundle: bytes) -> list[Decision]:
+    """The decisions of a bundle. Raises ValueError or msgspec.DecodeError for what is none."""
+    content = _decode(unpack(bundle))
+    eligible = list(map(_eligible, content.lists, content.actions))
+    names = list(_names(eligible))
+    slates = [_slate(lists, names) for lists in content.lists]
+    if content.answered is not None:
+        answer = _decode_answer(content.actions[content.answered])
+        answer = _with_rows(answer, [_tiles(columns, names) for columns in content.tiles])
+        content.actions[content.answered] = _raw(answer)
+        slates[content.answered] = cells_of(answer)
+    decisions = []
+    for decision, lists, texts, slate, actions in zip(
+        content.decisions, content.lists, eligible, slates, content.actions, strict=True
+    ):
+        decisions.append(
+            msgspec.structs.replace(
+                decision,
+                eligible=texts,
+                slate=slate,
+                masks=_masks(lists, names),
+                # The very object, by which encoders know that there is nothing to say.
+                actions=NULL if actions == NULL else actions,
+            )
+        )
+    return decisions
+
+
+def _eligible(lists: _Lists, actions: msgspec.Raw) -> tuple[str, ...]:
+    return lists.eligible if lists.eligible is not None else _offered(actions) or ()
+
+
+def _slate(lists: _Lists, names: Sequence[str]) -> tuple[Placement, ...]:
+    placements = []
+    pairs = zip(lists.placed, lists.propensities, strict=True)
+    for position, (name, propensity) in enumerate(pairs):
+        placements.append(Placement(position, _text(name, names), propensity))
+    return tuple(placements)
+
+
+def _masks(lists: _Lists, names: Sequence[str]) -> tuple[Mask, ...]:
+    masks = []
+    for rule, start, stop, rows, only in lists.masks:
+        masks.append(Mask(_text(rule, names), start, stop, rows, only))
+    return tuple(masks)
+
+
+def _tiles(columns: _Tiles, names: Sequence[str]) -> list[Tile]:
+    tiles = []
+    for title, propensity, picture, picture_propensity, payload, picture_payload in zip(
+        columns.titles,
+        columns.propensities,
+        columns.pictures,
+        columns.picture_propensities,
+        columns.payloads,
+        columns.picture_payloads,
+        strict=True,
+    ):
+        tiles.append(
+            Tile(
+                _text(title, names),
+                payload,
+                propensity,
+                None if picture is None else _text(picture, names),
+                picture_payload,
+                picture_propensity,
+            )
+        )
+    return tiles
+
+
+def _text(name: _Name, names: Sequence[str]) -> str:
+    return name if isinstance(name, str) else names[name]
