@@ -172,6 +172,14 @@ def test_lifts_days_power_level_and_method_are_the_askers_choice(
         assert told in said
 
 
+def test_a_plan_says_when_one_looks(topbill: Callable[..., str]) -> None:
+    ahead = ("power", "--baseline", "12%", "--units-per-day", "40000", "--lift", "5%")
+    said = topbill(*ahead, "--method", "group-sequential", "--looks", "33.3%,66.7%,100%")
+    assert "at 95%, looking at 33.3%, 66.7%, 100% of the planned units" in " ".join(said.split())
+    assert max(map(len, said.splitlines())) <= 80
+    assert "looking at 100% of the planned units" in topbill(*ahead, "--method", "group-sequential")
+
+
 def test_percentages_come_with_commas_or_a_sign_and_a_wrong_one_names_its_option(
     topbill: Callable[..., str],
 ) -> None:

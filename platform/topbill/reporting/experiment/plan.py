@@ -105,10 +105,9 @@ def render_plan(plan: ab.Plan, console: Console) -> None:
         f"standard deviation {plan.sd:.4f} by unit",
         highlight=False,
     )
-    looking = {"sequential": ", looking as often as one likes", "fixed": ", looking once"}
     console.print(
         f"to be found with {plan.power:.0%} power at {1 - plan.alpha:.0%}"
-        f"{looking.get(plan.method, '')}{_holm(plan)}",
+        f"{_looking(plan)}{_holm(plan)}",
         highlight=False,
     )
     console.print(_needs(plan.runtimes, is_ahead))
@@ -132,6 +131,15 @@ def _traffic(plan: ab.Plan, is_ahead: bool) -> str:
     if plan.units_a_day is not None:
         a_day = f"{plan.units_a_day:,.0f} a day"
     return f"{plan.units:,} units so far, {a_day}"
+
+
+def _looking(plan: ab.Plan) -> str:
+    """When one looks."""
+    if plan.method == "group-sequential":
+        shares = ", ".join(f"{100 * look:.4g}%" for look in plan.looks)
+        return f", looking at {shares} of the planned units"
+    looking = {"sequential": ", looking as often as one likes", "fixed": ", looking once"}
+    return looking.get(plan.method, "")
 
 
 def _holm(plan: ab.Plan) -> str:
