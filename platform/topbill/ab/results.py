@@ -45,7 +45,8 @@ class Comparison(Effect, frozen=True, kw_only=True):
     per: str = "decision"
 
     def to_frame(self) -> pd.DataFrame:
-        """A frame of one row, with a column for each field; NaN where a number is missing."""
+        """A frame of one row, with a column for each field; `pandas.NA` where a number is
+        missing."""
         return frame_of([msgspec.structs.asdict(self)], text=_TEXT)
 
     def _repr_html_(self) -> str:
@@ -215,7 +216,7 @@ class Analysis(msgspec.Struct, frozen=True, kw_only=True):
 
     def to_frame(self) -> pd.DataFrame:
         """The comparisons, a row each in their order, with a column for each field of `Comparison`;
-        NaN where a number is missing.
+        `pandas.NA` where a number is missing.
         """
         return frame_of([msgspec.structs.asdict(c) for c in self.comparisons], text=_TEXT)
 

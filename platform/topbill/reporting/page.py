@@ -100,7 +100,7 @@ class PageReport:
         Returns:
             Columns layer, experiment, variant, control (bool), pages, units, metric; mean with low
             and high per page; difference with difference_low and difference_high from the layer's
-            control, missing where they are not compared; standing.
+            control, `pandas.NA` where they are not compared; standing.
         """
         rows = []
         for arm in self.arms:

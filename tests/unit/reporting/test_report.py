@@ -18,6 +18,7 @@ from xml.etree import ElementTree
 
 import msgspec
 import numpy as np
+import pandas as pd
 import pytest
 from rich.console import Console
 from scipy import stats
@@ -674,16 +675,16 @@ def test_the_frame_has_one_column_a_number(tmp_path: Path) -> None:
         row = frame.loc[mean.metric, mean.variant]
         for name in ("value", "low", "high", "se"):
             expected = getattr(mean.estimate, name)
-            missing = expected is None and math.isnan(row[name])
+            missing = expected is None and row[name] is pd.NA
             assert missing or row[name] == expected
     for comparison in report.ab.comparisons:
         row = frame.loc[comparison.metric, comparison.variant]
-        missing = comparison.relative is None and math.isnan(row["relative"])
+        missing = comparison.relative is None and row["relative"] is pd.NA
         assert missing or row["relative"] == comparison.relative
         assert row["call"] == comparison.call
     assert frame.loc[("objective", "editorial"), "control"]
     numbers_of = ("value", "se", "control_value", "difference", "relative_high", "p_value")
-    assert all(frame[name].dtype == float for name in numbers_of)
+    assert all(pd.api.types.is_float_dtype(frame[name]) for name in numbers_of)
     assert report.ab.verdict.sentence in report._repr_html_()
 
 

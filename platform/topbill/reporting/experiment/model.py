@@ -241,7 +241,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
             decisions with its 95% interval, and the reason where that is missing;
             control_value, difference, relative (each of the last two with _low and _high),
             p_value, p_adjusted, chance_to_win, call: against the control, missing for the control
-            itself.
+            itself. A number that is missing is `pandas.NA`.
         """
         # The control, and variants that left the file, have no comparison.
         comparisons = {}
