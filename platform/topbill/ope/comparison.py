@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from topbill.domain.records import Floats, Indices
-from topbill.ope.diagnostics import Gates, foreseen_se
+from topbill.ope.diagnostics import Gates, foreseen_se, option_for
 from topbill.ope.differences import Side, difference
 from topbill.ope.estimation import columns_from, estimate, from_columns
 from topbill.ope.estimators import ESTIMATORS, chosen
@@ -119,7 +119,7 @@ def _dependence(scored: ProgressivePass, estimates: Estimates) -> list[str]:
     if scored.ranking:
         return [
             "a learning policy wrote this log: intervals of rankings may be somewhat too narrow; "
-            "interval='sequence' is wider"
+            f"wider ones are those of {option_for('sequence')}"
         ]
     adaptive = estimates.get("adaptive-dr")
     if adaptive is not None and adaptive.reason == "value_drifts":

@@ -177,14 +177,24 @@ def effective_sample(total: float, squares: float) -> float:
     return total * total / squares if squares > 0 else 0.0
 
 
+def few_hits(d: Diagnostics, interval: str) -> tuple[str, ...]:
+    """The warning that an interval which needs many rewards has few."""
+    if interval not in ("normal", "bootstrap") or not 0 < d.hits < 100:
+        return ()
+    return (
+        f"only {d.hits} rewarded decisions: a {interval} interval covers too little; prefer "
+        f"{option_for('betting')}",
+    )
+
+
+def option_for(interval: str) -> str:
+    """How one asks for such intervals, wherever this is read."""
+    return f"--interval {interval} of topbill evaluate (in Python interval='{interval}')"
+
+
 def warn(d: Diagnostics) -> tuple[str, ...]:
     """Sentences for what does not forbid a number but should be known beside it."""
     warnings = []
-    if 0 < d.hits < 100:
-        warnings.append(
-            f"only {d.hits} rewarded decisions: the normal interval covers too little; prefer "
-            "interval='betting'"
-        )
     if d.policy_versions is not None and d.policy_versions > 1:
         warnings.append(
             f"{d.policy_versions} policy versions in the log: rows depend on each other"

@@ -14,7 +14,7 @@ import numpy as np
 
 from topbill.domain.errors import BadRequest
 from topbill.domain.records import Floats
-from topbill.ope.diagnostics import Diagnostics, Gates, effective_sample, refusal, warn
+from topbill.ope.diagnostics import Diagnostics, Gates, effective_sample, few_hits, refusal, warn
 from topbill.ope.estimators.assumptions import ASSUMPTIONS
 from topbill.ope.estimators.estimator import Estimator
 from topbill.ope.estimators.formula import ONE, Column, Formula, Symbols, distinct, mean
@@ -191,6 +191,8 @@ def assess(
     replicates: int,
 ) -> dict[str, Estimate]:
     """An estimate, or a refusal, for each planned estimator."""
+    warnings = (*few_hits(diagnostics, interval), *diagnostics.warnings)
+    diagnostics = replace(diagnostics, warnings=warnings)
     # The gates are about the log and the target, so they are the same for all estimators.
     reason = refusal(diagnostics, gates)
     results = {}

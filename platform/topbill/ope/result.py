@@ -109,7 +109,8 @@ class Estimates(dict[str, Estimate]):
 
     def to_frame(self) -> pd.DataFrame:
         """A row per estimator, one column a number: estimator, value, se, low, high, lam, alpha,
-        ess, rows, units, method, reason; NaN where there is no number.
+        ess, rows, units, method, reason. A number that is unknown is `pandas.NA`, and `reason`
+        says why.
         """
         return frame_of([row_of(each) for each in self.values()], text=TEXT)
 

@@ -282,11 +282,16 @@ def test_gates_are_the_callers_to_move_and_every_reason_has_its_sentence() -> No
     assert not any(sentence.endswith(".") for sentence in REASONS.values())
 
 
-def test_few_rewarded_rows_are_warned_of() -> None:
-    r = np.zeros(5000)
+def test_few_rewarded_rows_are_warned_of_until_one_does_what_the_warning_says() -> None:
+    r, p = np.zeros(5000), np.full(5000, 0.5)
     r[:20] = 1
-    d = estimate(r, np.full(5000, 0.5), np.full(5000, 0.5), estimators=("ips",))["ips"].diagnostics
-    assert any("betting" in warning for warning in d.warnings)
+    (warning,) = estimate(r, p, p, estimators=("ips",))["ips"].diagnostics.warnings
+    # Whoever reads it in a terminal or on a dashboard passes no arguments of Python.
+    assert "--interval betting of topbill evaluate" in warning
+    assert "in Python interval='betting'" in warning
+    bet = estimate(r, p, p, estimators=("ips",), interval="betting")["ips"]
+    assert bet.value is not None
+    assert not bet.diagnostics.warnings
 
 
 # Bad input
