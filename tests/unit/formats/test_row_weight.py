@@ -93,6 +93,9 @@ def test_a_report_weighs_means_and_compares_nothing(folder: Path) -> None:
     report = reporting.load_experiment_report("old", folder)
     (imported,) = (v for v in report.variants if v.variant == "imported")
     assert imported.reward.value == pytest.approx(RIGHT)
+    # What is there and what is mature are told in one count, that of rows.
+    assert imported.decisions == imported.reward.decisions == KEPT_ALL + KEPT_A_TENTH
+    assert {line.estimate.decisions for line in report.metrics} <= {0, KEPT_ALL + KEPT_A_TENTH}
     assert report.ab is None
     (note,) = (note for note in report.notes if note.code == "sub_sampled")
     assert "60 of its decisions stand for several" in note.sentence

@@ -299,7 +299,8 @@ class AnalysisRows:
         # All metrics in one pass. Units without a mature decision count for nothing: n is 0 there.
         pooled = {m.name for m in (*self._pooled, *self._of_events)}
         for i, (name, metric) in enumerate(metrics.items()):
-            x, n, decisions = _sums(metric, is_weighted=self.weighted > 0 and name not in pooled)
+            is_weighted = self.weighted > 0 and name not in pooled
+            x, n, decisions = _sums(metric, is_weighted=is_weighted)
             sums.append(f"{x} AS x{i}, {n} AS n{i}, {decisions} AS d{i}")
             moments.append(
                 f"count(*) FILTER (d{i} > 0), sum(x{i}), sum(n{i})::DOUBLE, "
@@ -321,7 +322,7 @@ class AnalysisRows:
             for i, name in enumerate(names):
                 mean, metric = _mean(*numbers[7 * i : 7 * i + 7]), metrics[name]
                 if isinstance(metric, ab.Proportion):
-                    mean = _of_few(mean, metric)
+                    mean = _of_few(mean, metric, is_weighted=self.weighted > 0)
                 if name == OBJECTIVE or isinstance(metric, ab.Proportion):
                     mean = _as_rate(mean)
                 if name in self.outside.unreadable:
@@ -492,13 +493,16 @@ def _quantiles(relation: Any, metric: ab.Quantile) -> dict[str, MeanEstimate]:
 
 def _sums(metric: ab.Metric, *, is_weighted: bool) -> tuple[str, str, str]:
     """SQL over a unit's rows for what it earned, what that is divided by, and how many of its
-    decisions count; each row as often as its weight says where it `is_weighted`."""
+    decisions count. Each row earns, and is divided by, as often as its weight says where it
+    `is_weighted`; decisions are rows always."""
     if isinstance(metric, ab.Ratio):
         above, _ = _totals(metric.numerator, is_weighted=is_weighted)
-        below, decisions = _totals(metric.denominator, is_weighted=is_weighted)
+        below, _ = _totals(metric.denominator, is_weighted=is_weighted)
+        decisions = f"count({identifier(metric.denominator)})"
         return f"coalesce({above}, 0.0)", f"coalesce({below}, 0.0)", decisions
     column = identifier(metric.column)
-    total, decisions = _totals(metric.column, is_weighted=is_weighted)
+    total, below = _totals(metric.column, is_weighted=is_weighted)
+    decisions = f"count({column})"
     if isinstance(metric, ab.Sum) and metric.cap is not None:
         total = (
             f"CASE WHEN {total} > {number(metric.cap)} THEN {number(metric.cap)} ELSE {total} END"
@@ -508,12 +512,13 @@ def _sums(metric: ab.Metric, *, is_weighted: bool) -> tuple[str, str, str]:
     of_units = isinstance(metric, ab.Sum) or (
         isinstance(metric, ab.Proportion) and metric.per == "unit"
     )
-    below = f"({decisions} > 0)::BIGINT" if of_units else decisions
+    if of_units:
+        below = f"({decisions} > 0)::BIGINT"
     return f"coalesce({total}, 0.0)", below, decisions
 
 
 def _totals(column: str, *, is_weighted: bool) -> tuple[str, str]:
-    """SQL for the sum of a column over a unit's rows, and for how many have a value."""
+    """SQL for the sum of a column over a unit's rows, and for the weight of those with a value."""
     name, weight = identifier(column), identifier(ROW_WEIGHT)
     if not is_weighted:
         return f"sum({name})", f"count({name})"
@@ -553,13 +558,14 @@ def _mean(
     return replace(estimate, low=mean.value - half, high=mean.value + half, se=se)
 
 
-def _of_few(mean: MeanEstimate, metric: ab.Proportion) -> MeanEstimate:
+def _of_few(mean: MeanEstimate, metric: ab.Proportion, *, is_weighted: bool) -> MeanEstimate:
     """A share of independent units with Wilson's interval, where successes or failures are too few
     for Student's t."""
     if mean.value is None or mean.units < 2:
         return mean
     # Units whose decisions are all alike count once, however many they have.
-    counts_units = metric.per == "unit" or mean.decisions == mean.units
+    one_each = mean.decisions == mean.units and not is_weighted
+    counts_units = metric.per == "unit" or one_each
     if not counts_units and mean.value not in (0.0, 1.0):
         return mean
     rate = Rate(round(mean.value * mean.units), mean.units)

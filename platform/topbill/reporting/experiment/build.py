@@ -272,8 +272,8 @@ def _sub_sampled(weighted: int) -> list[Note]:
         return []
     sentence = (
         f"This log was sub-sampled: {weighted:,} of its decisions stand for several (row_weight). "
-        "The means count them so; other counts are of rows, and variants are not compared: "
-        "topbill evaluate takes the weights into account."
+        "The means count them so; decisions, mature ones too, and units are counted as rows, and "
+        "variants are not compared: topbill evaluate takes the weights into account."
     )
     return [Note(code="sub_sampled", sentence=sentence)]
 

@@ -14,10 +14,11 @@ def regret(report: Report) -> pd.DataFrame:
     Returns:
         Columns variant, decisions, per_decision, regret with low and high (95%, in units of the
         objective). The best is the one with the highest mean so far, which flatters it a little.
+        No rows where variants are not compared: with one of them, or of a sub-sampled log.
     """
     columns = ["variant", "decisions", "per_decision", "regret", "low", "high"]
     variants = [v for v in report.variants if v.reward.se is not None]
-    if len(variants) < 2:
+    if len(variants) < 2 or any(note.code == "sub_sampled" for note in report.notes):
         return pd.DataFrame(columns=columns)
     best = max(variants, key=lambda v: v.reward.value or 0.0).reward
     lines = []
