@@ -63,6 +63,10 @@ class RewardBatch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 RewardStatus = Literal["stored", "duplicate", "unknown_decision"]
 
 
+UNREAD_BECAME = {"stored": "stored, but", "duplicate": "not stored again, and"}
+"""How the warning begins that nothing reads an event, by the answer's status."""
+
+
 class RewardAnswer(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """What became of an event: `stored`, a `duplicate` of one stored before, of an
     `unknown_decision` (not stored). `warning` is there where no metric of the experiment reads the

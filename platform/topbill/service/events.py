@@ -14,6 +14,7 @@ from topbill.log.tombstones import ErasedUnits
 from topbill.service import telemetry
 from topbill.service.backend import Backend
 from topbill.service.bodies import (
+    UNREAD_BECAME,
     EventAnswer,
     EventBatch,
     EventBatchAnswer,
@@ -40,8 +41,8 @@ class UnitTypes:
         self.names = sorted(self.read)
 
     def warning_for(self, event: UnitEvent) -> str | None:
-        """What to say of an event that nothing reads: it is kept all the same, since files come
-        and go, and events that were turned away are gone."""
+        """That nothing reads an event: it is kept all the same, since files come and go, and events
+        that were turned away are gone."""
         read = self.read.get(event.unit_type)
         if read is None:
             return _unknown_type(event.unit_type, tuple(self.names))
@@ -99,7 +100,9 @@ class UnitEvents:
             telemetry.EVENTS.labels(status).inc()
             warning = types.warning_for(event)
             if warning is not None:
-                telemetry.UNREAD_EVENTS.inc()
+                warning = f"{UNREAD_BECAME[status]} {warning}"
+                if status == "stored":
+                    telemetry.UNREAD_EVENTS.inc()
             answers.append(EventAnswer(status, unit, event.unit_type, event.event_id, warning))
         return answers
 
@@ -147,13 +150,13 @@ def _ambiguous(names: list[str], path: str) -> BadRequest:
 
 @lru_cache(1_024)
 def _unread(unit_type: str, event: str, read: frozenset[str]) -> str:
-    message = f"stored, but no metric of scope: unit reads event {event!r} of a {unit_type}"
+    message = f"no metric of scope: unit reads event {event!r} of a {unit_type}"
     hint = nearest(event, read)
     return f"{message}; {hint}" if hint else message
 
 
 @lru_cache(1_024)
 def _unknown_type(unit_type: str, names: tuple[str, ...]) -> str:
-    message = f"stored, but no experiment has {unit_type!r} as its unit"
+    message = f"no experiment has {unit_type!r} as its unit"
     hint = nearest(unit_type, names)
     return f"{message}; {hint}" if hint else message

@@ -15,6 +15,7 @@ from topbill.log import Entry
 from topbill.service import telemetry
 from topbill.service.backend import Backend
 from topbill.service.bodies import (
+    UNREAD_BECAME,
     RewardAnswer,
     RewardBatch,
     RewardBatchAnswer,
@@ -109,7 +110,8 @@ class Rewards:
             return RewardAnswer("unknown_decision", request.decision_id, request.event_id)
         event = events[0]
         status: RewardStatus = "duplicate" if duplicate else "stored"
-        return RewardAnswer(status, event.decision_id, event.event_id, self._warning_for(event))
+        warning = self._warning_for(event, status)
+        return RewardAnswer(status, event.decision_id, event.event_id, warning)
 
     def _event(self, request: RewardRequest, path: str) -> RewardEvent | None:
         """The event of a request; None where its decision is unknown. Raises BadRequest where it
@@ -129,7 +131,7 @@ class Rewards:
             occurred_at=None if request.at is None else micros(request.at, path),
         )
 
-    def _warning_for(self, event: RewardEvent) -> str | None:
+    def _warning_for(self, event: RewardEvent, status: RewardStatus) -> str | None:
         """What to say of an event that no metric of its experiment reads: of a page's nothing, its
         layers read it.
         """
@@ -138,8 +140,9 @@ class Rewards:
         if compiled is None or event.event in compiled.events:
             return None
         key = compiled.experiment.key
-        telemetry.UNREAD.labels(key).inc()
-        return _warning(key, event.event, compiled.events)
+        if status == "stored":
+            telemetry.UNREAD.labels(key).inc()
+        return f"{UNREAD_BECAME[status]} {_unread(key, event.event, compiled.events)}"
 
     def _slate(self, decision_id: str) -> _Slate | None:
         slate = self._slates.get(decision_id)
@@ -189,7 +192,7 @@ def _item(
 
 
 @lru_cache(1_024)
-def _warning(experiment: str, event: str, read: frozenset[str]) -> str:
-    message = f"stored, but no metric of {experiment} reads event {event[:64]!r}"
+def _unread(experiment: str, event: str, read: frozenset[str]) -> str:
+    message = f"no metric of {experiment} reads event {event[:64]!r}"
     hint = nearest(event, read)
     return f"{message}; {hint}" if hint else message

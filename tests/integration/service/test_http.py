@@ -196,8 +196,10 @@ def test_an_event_that_no_metric_reads_is_stored_with_a_warning(
     unread = 'topbill_unread_rewards_total{experiment="art"}'
     assert "warning" not in reward(client, decision_id=decision_id, event="play").json()
     before = meter(client, unread)
-    answer = reward(client, decision_id=decision_id, event="plays").json()
-    assert answer["status"] == "stored"
+    answer = reward(client, decision_id=decision_id, event="plays", event_id="e").json()
+    again = reward(client, decision_id=decision_id, event="plays", event_id="e").json()
+    assert (answer["status"], again["status"]) == ("stored", "duplicate")
+    assert again["warning"].startswith("not stored again, and no metric of art reads event 'plays'")
     assert (
         answer["warning"] == "stored, but no metric of art reads event 'plays'; did you mean play?"
     )
@@ -242,6 +244,7 @@ def test_an_event_of_a_unit_is_stored_once_whatever_is_sent_again(
     client: TestClient, log: Log
 ) -> None:
     before = meter(client, 'topbill_events_total{status="duplicate"}')
+    unread = meter(client, "topbill_unread_events_total")
     first = happened(client, event_id="e", value=3, action="a", at="2026-01-01T10:00:00Z")
     again = happened(client, event_id="e", value=4)
     assert (first.status_code, first.json()["status"]) == (200, "stored")
@@ -251,10 +254,13 @@ def test_an_event_of_a_unit_is_stored_once_whatever_is_sent_again(
         "unit_type": "profile_id",
         "event_id": "e",
         "warning": (
-            "stored, but no metric of scope: unit reads event 'session_start' of a profile_id"
+            "not stored again, and no metric of scope: unit reads event 'session_start' of a "
+            "profile_id"
         ),
     }
+    assert first.json()["warning"].startswith("stored, but no metric of scope: unit reads")
     assert meter(client, 'topbill_events_total{status="duplicate"}') == before + 1
+    assert meter(client, "topbill_unread_events_total") == unread + 1
     (row,) = log.read_unit_events(0, 9)
     event = row[1]
     assert (event.unit_type, event.unit, event.event, event.value, event.action) == (
