@@ -32,8 +32,9 @@ def evaluate(
         policy: An experiment file (FILE@VARIANT for one of its variants), snapshot, uniform, or
             "always ACTION"; several times for several candidates.
         variant: Only this variant of files and snapshots.
-        where: Only decisions whose context meets this, such as device=tv, device=tv,web or
-            "hour>=18"; also variant, unit and revision; several times for all of several.
+        where: Only decisions whose context meets this, such as device=tv, device=tv,web,
+            "hour>=18" or, of nested context, user.country=de; also variant, unit and revision;
+            several times for all of several.
         since: Only decisions from this date or time on (UTC unless it says another zone).
         until: Only decisions before this date or time.
         objective: Judge by another objective, such as "play=1,watched=0.5", or by one metric.

@@ -178,9 +178,10 @@ def evaluate(
         variant: the only variant of `policy` to evaluate.
         log_variants: whose decisions to use; by default every variant that explores.
         where: conditions on the decisions to score, all of which must hold: NAME=VALUE, or one of
-            != > >= < <=, where NAME is a context feature, variant, unit or revision; commas
-            separate values of which one suffices, as in `device=tv,web`. What has no value meets
-            none. Policies and model still learn from all decisions.
+            != > >= < <=, where NAME is a context feature (user.country of nested context),
+            variant, unit or revision; commas separate values of which one suffices, as in
+            `device=tv,web`. What has no value meets none; a name that no context has is refused.
+            Policies and model still learn from all decisions.
         since, until: the first moment of those decisions, and the first after them; UTC where no
             zone is said.
         objective: judges by another one: weights by metric, or text such as "play=1,watched=0.5".
@@ -227,6 +228,7 @@ def evaluate(
         scored.run(progress)
     finally:
         data.close()
+    selection.refuse_unseen()
     # What was found on the way decides: only the log knows whether its slates have several items.
     names = estimators or (RANKING if scored.ranking else SINGLE)
     differences: dict[PairOfNames, Estimates] = {}

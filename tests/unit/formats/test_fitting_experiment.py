@@ -145,6 +145,22 @@ def test_two_commands_evaluate_a_log(
         assert target["dr"]["value"] == pytest.approx(right, abs=0.05), policy
 
 
+def test_a_part_of_a_log_is_asked_for_by_names_in_its_nested_context(tmp_path: Path) -> None:
+    log = write_lines(tmp_path / "old.dsjson", [cb_line(number) for number in range(ROWS)])
+    import_log(log, tmp_path / "data", key="old")
+
+    def decisions(*where: str) -> int:
+        result = evaluate("old", "uniform", tmp_path / "data", where=where, estimators=("ips",))
+        return result.decisions
+
+    assert decisions("FromUrl.timeofday=Morning") == ROWS / 2
+    assert decisions("FromUrl:timeofday!=Morning", "age<10") == ROWS / 10
+    assert decisions("User-Agent Family=Edge") == ROWS
+    there = "FromUrl.timeofday, User-Agent Family, age, variant, unit, revision"
+    with pytest.raises(BadRequest, match=rf"'FromUrl.timeofdy' .*expected one of {there}.* mean"):
+        decisions("age<10", "FromUrl.timeofdy=Morning")
+
+
 def test_slates_of_vw_are_evaluated_likewise(tmp_path: Path) -> None:
     log = write_lines(tmp_path / "ccb.dsjson", [ccb_line(i) for i in range(ROWS)])
     import_log(log, tmp_path / "D", key="old")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import operator
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import Any, TypeAlias
@@ -16,16 +16,19 @@ from typing import Any, TypeAlias
 import msgspec
 
 from topbill.domain.errors import BadRequest
-from topbill.domain.features import Feature
+from topbill.domain.features import REST, Feature
 from topbill.domain.instants import instant
 from topbill.domain.records import Decision
 from topbill.spec import Experiment
-from topbill.spec.fields import nearest
+from topbill.spec.fields import listed, nearest
 
 Moment: TypeAlias = str | date | None
 """A date or a time; what names no zone is UTC, and a date is its first moment."""
 
-_CONDITION = re.compile(r"\s*([^\s=!<>]+)\s*(>=|<=|!=|==|=|>|<)\s*(.*?)\s*", re.DOTALL)
+_CONDITION = re.compile(
+    r"\s*([^\s=!<>](?:[^=!<>]*[^\s=!<>])?)\s*(>=|<=|!=|==|=|>|<)\s*(.*?)\s*", re.DOTALL
+)
+_BETWEEN = re.compile("[:.]")
 _ORDERS: Mapping[str, Callable[[float, float], bool]] = {
     ">=": operator.ge,
     "<=": operator.le,
@@ -34,15 +37,21 @@ _ORDERS: Mapping[str, Callable[[float, float], bool]] = {
 }
 _OF_DECISION = ("variant", "unit", "revision")
 """Fields of a decision that conditions may name beside the context's features."""
+_SAMPLE, _MOST_NAMED = 1_000, 20
+"""Of so many contexts names are listed, and so many of these, where a condition names no other."""
 _FLAGS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
 
 @dataclass(frozen=True)
 class Condition:
-    """One condition as it was written, and the test of a decision and its decoded context."""
+    """One condition as it was written, and the test of a decision and its decoded context.
+
+    `path` leads into JSON of which nobody declared what it has; it is empty elsewhere.
+    """
 
     text: str
     holds: Callable[[Decision, Mapping[str, Any]], bool]
+    path: tuple[str, ...] = ()
 
 
 class Selection:
@@ -60,6 +69,9 @@ class Selection:
     ) -> None:
         texts = (where,) if isinstance(where, str) else tuple(where)
         self.conditions = [_condition(text, experiment) for text in texts]
+        self._unseen = {each.path: each.text for each in self.conditions if each.path}
+        self._names: dict[str, None] = {}
+        self._contexts = 0
         self._since, self._until = _moment("since", since), _moment("until", until)
         if self._since is not None and self._until is not None and self._since >= self._until:
             raise BadRequest("until", f"got {until}; expected a time after since, {since}")
@@ -82,10 +94,35 @@ class Selection:
             return "not before until"
         if self.conditions:
             context = msgspec.json.decode(decision.context)
+            if self._unseen:
+                self._look_at(context)
             for condition in self.conditions:
                 if not condition.holds(decision, context):
                     return f"not {condition.text}"
         return None
+
+    def _look_at(self, context: Mapping[str, Any]) -> None:
+        """Note what a context has, while a name that some condition asks for was in none."""
+        for path in list(self._unseen):
+            if any(True for _ in _values(context, path)):
+                del self._unseen[path]
+        if self._contexts < _SAMPLE:
+            self._names |= dict.fromkeys(_names(context))
+        self._contexts += 1
+
+    def refuse_unseen(self) -> None:
+        """Raises BadRequest, with the names that there are, for a condition on one that no context
+        had."""
+        if not self._contexts:
+            return
+        for path, text in self._unseen.items():
+            name, names = ".".join(path), [*self._names, *_OF_DECISION]
+            hint = nearest(name, names)
+            raise BadRequest(
+                "where",
+                f"got {name!r} in {text!r}, which no context has; expected one of "
+                f"{listed(names, _MOST_NAMED)}" + f"; {hint}" * bool(hint),
+            )
 
 
 def _moment(name: str, moment: Moment) -> int | None:
@@ -103,18 +140,17 @@ def _condition(text: str, experiment: Experiment) -> Condition:
         )
     name, sign, literal = match.groups()
     literal = _unquoted(literal)
-    # A vector's or hashed feature's own names stand behind a colon: taste:drama>0.5.
-    top, *path = name.split(":")
     features = {feature.name: feature for feature in experiment.context}
-    if top in features:
-        test = _test(features[top], path, sign, literal)
-
-        def holds(_decision: Decision, context: Mapping[str, Any]) -> bool:
-            value = _at(context, [top, *path])
-            # What is not there meets no condition, as in SQL.
-            return value is not None and test(value)
-
-        return Condition(text.strip(), holds)
+    # A vector's own names, and those in nested JSON, stand behind a colon or a point:
+    # taste:drama>0.5, user.country=de.
+    top, *path = name.split(":")
+    if top not in features:
+        top, *path = _BETWEEN.split(name)
+    feature = features.get(top)
+    if feature is None and name not in _OF_DECISION:
+        feature = features.get(REST)
+    if feature is not None:
+        return _of_context(feature, text.strip(), (top, *path), sign, literal)
     if name in _OF_DECISION:
         compare = _equality(name, sign, literal, ())
         return Condition(text.strip(), lambda decision, _: compare(str(getattr(decision, name))))
@@ -132,16 +168,54 @@ def _unquoted(literal: str) -> str:
     return literal
 
 
-def _at(context: Any, path: Sequence[str]) -> Any:
-    value = context
-    for name in path:
-        value = value.get(name) if isinstance(value, Mapping) else None
-    return value
+def _of_context(
+    feature: Feature, text: str, path: tuple[str, ...], sign: str, literal: str
+) -> Condition:
+    """A condition on what `path` leads to in the context, and `feature` takes."""
+    is_json = feature.kind == "hashed"
+    if is_json:
+        path = tuple(_BETWEEN.split(":".join(path)))
+        test = _any(".".join(path), sign, literal)
+    else:
+        test = _test(feature, path[1:], sign, literal)
+
+    def holds(_decision: Decision, context: Mapping[str, Any]) -> bool:
+        # What is not there meets no condition, as in SQL; of a list, one suffices.
+        return any(test(value) for value in _values(context, path))
+
+    return Condition(text, holds, path if is_json else ())
+
+
+def _values(context: Any, path: Sequence[str]) -> Iterator[Any]:
+    """What a path leads to: nothing, a value, or several where lists are on the way."""
+    if isinstance(context, list):
+        for part in context:
+            yield from _values(part, path)
+    elif isinstance(context, Mapping):
+        # A name may hold a point itself.
+        for end in range(1, len(path) + 1):
+            yield from _values(context.get(".".join(path[:end])), path[end:])
+    elif not path and context is not None:
+        yield context
+
+
+def _names(context: Any, above: str = "") -> Iterator[str]:
+    """The names of what a context has, those of nested values behind their own and a point."""
+    if isinstance(context, Mapping):
+        for name, part in context.items():
+            # As in features, a name with a leading underscore is a note.
+            if not name.startswith("_"):
+                yield from _names(part, f"{above}.{name}" if above else name)
+    elif isinstance(context, list):
+        for part in context:
+            yield from _names(part, above)
+    else:
+        yield above
 
 
 def _test(feature: Feature, path: Sequence[str], sign: str, literal: str) -> Callable[[Any], bool]:
     """The comparison of the feature's own type."""
-    if path and feature.kind not in ("vector", "hashed"):
+    if path and feature.kind != "vector":
         raise BadRequest("where", f"got {feature.name}:{':'.join(path)}; expected {feature.name}")
     if feature.kind == "flag":
         return _flag(feature.name, sign, literal)
@@ -150,8 +224,6 @@ def _test(feature: Feature, path: Sequence[str], sign: str, literal: str) -> Cal
             keys = ", ".join(f"{feature.name}:{key}" for key in feature.keys[:8])
             raise BadRequest("where", f"got {':'.join([feature.name, *path])}; expected {keys}")
         return _number(feature.name, sign, literal)
-    if feature.kind == "hashed":
-        return _any(feature.name, sign, literal)
     return _equality(feature.name, sign, literal, feature.values)
 
 
