@@ -4,6 +4,7 @@ evidence is worth. Made by the worker, read by those who serve."""
 from __future__ import annotations
 
 import os
+import zipfile
 import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass
@@ -29,6 +30,11 @@ EVIDENCE = ("popular", "regional", "trending", "new", "similar", "watched")
 """What speaks for a title; `CandidateModel.evidence` says of each what its unit is."""
 DEFAULT_WEIGHTS: tuple[float, ...] = (1.0, 0.5, 0.2, 0.0, 1.0, 1.5)
 """What each kind of evidence is worth before anything was fitted."""
+_TORN = (
+    *(OSError, EOFError, ValueError, LookupError, TypeError, RuntimeError, MemoryError),
+    *(zipfile.BadZipFile, zlib.error),
+)
+"""What reading a damaged archive of arrays raises."""
 HALF_LIFE = 2 * 86_400.0
 """Seconds after which a play counts half in what is trending."""
 
@@ -102,8 +108,9 @@ class Signals:
     def load(cls, path: Path) -> Signals:
         """What `save` wrote. Raises BadData where it is damaged."""
         try:
-            # Never pickle: the file lies in a folder that others may write to.
-            with np.load(path, allow_pickle=False) as arrays:
+            # Never pickle: the file lies in a folder that others may write to. Opened here: NumPy
+            # leaves a damaged one open.
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
                 at, plays = arrays["numbers"].tolist()
                 recall = arrays["recall"].tolist()
                 return cls(
@@ -118,7 +125,7 @@ class Signals:
                     weights=tuple(arrays["weights"].tolist()),
                     recall=Recall(*recall) if recall else None,
                 )
-        except (OSError, ValueError, KeyError, TypeError, EOFError, zlib.error) as error:
+        except _TORN as error:
             raise BadData(
                 path.name, f"{error}; expected what the worker writes; delete the file"
             ) from error

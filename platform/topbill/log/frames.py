@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from topbill.domain.errors import LogError
 from topbill.log.entries import Rows
 
 _HEAD = struct.Struct("<IIQQ")
@@ -41,8 +42,14 @@ class Frame(NamedTuple):
 
     @property
     def rows(self) -> Rows:
-        """The rows, decoded anew."""
-        return _decode(self.payload)
+        """The rows, decoded anew. Raises LogError where they are none that this version knows."""
+        try:
+            return _decode(self.payload)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise LogError(
+                f"log.journal: a group of rows is whole and cannot be read: {error}; if a newer "
+                "Topbill wrote it, install that one"
+            ) from error
 
 
 def payload_of(rows: Rows) -> bytes:

@@ -143,6 +143,8 @@ class BoundedProtocol(BufferedProtocol):
         self._received = 0
         """Bytes since the last request whose head was complete."""
         self._too_large = ""
+        self._last_words = b""
+        """A refusal that waits until the requests before it are answered."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Start a connection; refuse it where there are too many that wait for answers."""
@@ -159,13 +161,16 @@ class BoundedProtocol(BufferedProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Take what came. A head that is too large is refused when it is, not when it ends."""
-        if self.transport.is_closing():
-            return
-        self._received += len(data)
-        super().data_received(data)
-        if self._in_head and self._received > LARGEST_HEAD:
-            self._refuse_head(f"over {LARGEST_HEAD:,} bytes")
-        self._note_phase()
+        # In parts: of bytes that came together with the end of another request none are counted.
+        for start in range(0, len(data), LARGEST_HEAD):
+            if self.transport.is_closing() or self._last_words:
+                return
+            part = data[start : start + LARGEST_HEAD]
+            self._received += len(part)
+            super().data_received(part)
+            if self._in_head and self._received > LARGEST_HEAD:
+                self._refuse_head(f"over {LARGEST_HEAD:,} bytes")
+            self._note_phase()
 
     def on_message_begin(self) -> None:
         """A request begins."""
@@ -196,7 +201,11 @@ class BoundedProtocol(BufferedProtocol):
 
     def on_response_complete(self) -> None:
         """An answer was handed to the socket."""
+        is_last = not self.pipeline
         super().on_response_complete()
+        if is_last and self._last_words and not self.transport.is_closing():
+            self.transport.write(self._last_words)
+            self.transport.close()
         self._note_phase()
 
     def send_400_response(self, msg: str) -> None:
@@ -230,6 +239,8 @@ class BoundedProtocol(BufferedProtocol):
     def _phase_now(self) -> Waiting:
         if self.transport.is_closing():
             return Waiting.IDLE
+        if self._last_words:
+            return Waiting.ANSWER
         if self._in_head:
             return Waiting.HEAD
         if self._in_body:
@@ -255,15 +266,28 @@ class BoundedProtocol(BufferedProtocol):
         ]
         if after is not None:
             lines.append(f"retry-after: {after}")
-        if self._may_answer():
-            self.transport.write("\r\n".join([*lines, "", ""]).encode() + body)
+        answer = "\r\n".join([*lines, "", ""]).encode() + body
+        if self._others_come_first():
+            self._last_words = answer
+            return
+        if not self._has_begun_to_answer():
+            self.transport.write(answer)
         self.transport.close()
 
-    def _may_answer(self) -> bool:
-        """Whether the next answer that the caller waits for is that of the request which has come
-        last. An answer of an earlier one would be taken for it."""
-        if self.cycle is None:
-            return True
-        if self._in_body and not self._too_large:
-            return not self.pipeline and not self.cycle.response_started
-        return bool(self.cycle.response_complete)
+    def _others_come_first(self) -> bool:
+        """Whether requests that came before the refused one wait for their answers, which they are
+        still to get: what is behind them is not their fault. The refused one does not wait with
+        them any more."""
+        if self._is_refused_in_its_body():
+            if self.pipeline:
+                self.pipeline.popleft()
+                return True
+            return False
+        return self.cycle is not None and not self.cycle.response_complete
+
+    def _has_begun_to_answer(self) -> bool:
+        return self._is_refused_in_its_body() and bool(self.cycle.response_started)
+
+    def _is_refused_in_its_body(self) -> bool:
+        """Whether the application was handed the head of the refused request already."""
+        return self.cycle is not None and self._in_body and not self._too_large

@@ -8,7 +8,6 @@ when the writer's commit is durable, and not before.
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import time
 from collections.abc import Awaitable, Callable
@@ -50,6 +49,7 @@ from topbill.service.page import PageService
 from topbill.service.request_id import identified
 from topbill.service.rewards import Rewards
 from topbill.service.turns import Turn
+from topbill.spec import audited
 
 _STATUS: tuple[tuple[type[Exception], int, str], ...] = (
     (Malformed, 400, "malformed"),
@@ -249,7 +249,8 @@ class FastPath:
     def _payloads_then(self, decision: Decision) -> dict[str, msgspec.Raw]:
         for revision in self._backend.log.revisions(decision.experiment):
             if revision.revision == decision.revision:
-                return payloads_of(json.loads(revision.spec)["actions"])
+                then = audited(revision.spec, f"{decision.experiment} (audit)")
+                return payloads_of(then["actions"])
         return {}
 
 

@@ -70,7 +70,7 @@ def _assignment(text: str) -> Assignment | None:
     """How a revision gives units to variants; None where this version cannot read it."""
     try:
         experiment = spec.from_audit(text, "as it was")
-    except (SpecError, ValueError, LookupError, TypeError, AttributeError):
+    except SpecError:
         return None
     shares = {variant.name: variant.share for variant in experiment.variants}
     return Assignment(shares, experiment.control.name, experiment.traffic)

@@ -2,7 +2,16 @@
 
 from topbill.domain.features import Feature
 from topbill.domain.metric import Metric
-from topbill.spec.files import from_audit, from_raw, load, load_all, marks, validate, yaml_in
+from topbill.spec.files import (
+    audited,
+    from_audit,
+    from_raw,
+    load,
+    load_all,
+    marks,
+    validate,
+    yaml_in,
+)
 from topbill.spec.model import Experiment, Guardrail, Status, Surface, Variant
 from topbill.spec.schema import json_schema
 
@@ -14,6 +23,7 @@ __all__ = [
     "Status",
     "Surface",
     "Variant",
+    "audited",
     "from_audit",
     "from_raw",
     "json_schema",

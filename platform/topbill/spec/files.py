@@ -60,13 +60,24 @@ def from_audit(spec: str, name: str, revision: str | None = None) -> Experiment:
 
     Raises SpecError as `from_raw` does.
     """
-    content = modern(msgspec.json.decode(spec))
+    content = audited(spec, name)
     experiment = from_raw(content, name)
     if revision is None or experiment.fingerprint == revision:
         return experiment
     # Another fingerprint from the same words: they were read with other defaults.
     before = from_raw(with_defaults_of_first_version(content), name)
     return before if before.fingerprint == revision else experiment
+
+
+def audited(spec: str, name: str) -> dict[str, Any]:
+    """What an audit's JSON says, with today's keys. Raises SpecError where it is damaged."""
+    try:
+        content: dict[str, Any] = modern(msgspec.json.decode(spec, type=dict[str, Any]))
+    except (ValueError, TypeError, LookupError, RecursionError) as error:
+        got = f"{type(error).__name__}: {error}"
+        expected = "an experiment as it was noted; put the log back from a backup"
+        raise SpecError([FileProblem(name, "file", got, expected)]) from error
+    return content
 
 
 def validate(paths: Sequence[Path]) -> list[Verdict]:

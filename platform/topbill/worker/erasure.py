@@ -6,7 +6,6 @@ stood is noted in the log's audit of erasures, and `topbill verify` folds from t
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
@@ -41,7 +40,7 @@ from topbill.log.tombstones import (
     read_tombstones,
 )
 from topbill.log.unit_ids import known_unit_ids
-from topbill.spec import Experiment
+from topbill.spec import Experiment, audited
 from topbill.worker.loop import only_worker
 from topbill.worker.publisher import Publisher
 
@@ -260,6 +259,9 @@ def _spared(log: Log, unit_type: str | None) -> set[str]:
     spared = set()
     if unit_type is not None:
         # Oldest first, so that an experiment's last revision has the last word.
-        types = {line.experiment: json.loads(line.spec).get("unit") for line in log.revisions()}
+        types = {
+            line.experiment: audited(line.spec, f"{line.experiment} (audit)").get("unit")
+            for line in log.revisions()
+        }
         spared = {key for key, own in types.items() if own not in (None, unit_type)}
     return spared

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import resource
 import socket
 import subprocess
@@ -18,6 +19,7 @@ import uvicorn
 
 from topbill.service import connections
 from topbill.service.asgi import Receive, Scope, Send, read_body, respond
+from topbill.service.buffered import BufferedTransport
 from topbill.service.connections import LARGEST_HEAD, MOST_HEADERS, BoundedProtocol, Waiting, room
 
 MOST = 20
@@ -103,6 +105,10 @@ def rest(opened: socket.socket) -> bytes:
 def answered(opened: socket.socket) -> bytes:
     """The status line of the next answer."""
     return opened.recv(65_536).partition(b"\r\n")[0]
+
+
+def statuses(answers: bytes) -> list[int]:
+    return [int(text) for text in re.findall(rb"HTTP/1\.1 (\d{3}) ", answers)]
 
 
 def refusal(answer: bytes) -> tuple[int, str]:
@@ -193,6 +199,25 @@ def test_what_is_no_http_is_told_as_all_else_is(connect: Connect) -> None:
     assert refusal(rest(connect(b"\x16\x03\x01\x02\x00\x01\x00\r\n\r\n"))) == (400, "malformed")
 
 
+BAD_CHUNK = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n"
+
+
+@pytest.mark.parametrize(
+    ("behind", "status"),
+    [(b"\x00\r\n\r\n", 400), (BAD_CHUNK, 400), (b"GET /" + b"a" * 120_000, 431), (HALF_BODY, 408)],
+    ids=["no HTTP", "a bad chunk", "a large head", "half a body"],
+)
+def test_what_is_wrong_behind_whole_requests_is_told_after_their_answers(
+    connect: Connect, application: Application, behind: bytes, status: int
+) -> None:
+    assert statuses(rest(connect(WHOLE * 3 + behind))) == [200, 200, 200, status]
+    held = connect(WHOLE.replace(b"/ ", b"/held ") + behind)
+    until(lambda: application.holding == 1)
+    time.sleep(0.5)  # longer than a half body may take
+    application.held.set()
+    assert statuses(rest(held)) == [200, status]
+
+
 def test_requests_one_after_the_other_and_large_bodies_are_served(connect: Connect) -> None:
     opened = connect(b"")
     for size in (0, 10, 200_000):
@@ -225,3 +250,28 @@ def test_the_limit_of_open_files_is_raised_to_what_is_allowed() -> None:
         "assert resource.getrlimit(resource.RLIMIT_NOFILE) == (wanted, wanted)"
     )
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_nothing_is_written_to_who_has_gone() -> None:
+    written = []
+
+    class Gone:
+        closing = False
+
+        def is_closing(self) -> bool:
+            return self.closing
+
+        def write(self, data: bytes) -> None:
+            written.append(data)
+
+    async def answer() -> None:
+        gone = Gone()
+        transport = BufferedTransport(gone, asyncio.get_running_loop())  # type: ignore[arg-type]
+        transport.write(b"here")
+        await asyncio.sleep(0)
+        transport.write(b"gone")
+        gone.closing = True  # before the turn of the loop ends
+        await asyncio.sleep(0)
+
+    asyncio.run(answer())
+    assert written == [b"here"]

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from topbill.domain.errors import LogError
 from topbill.domain.records import Decision, Placement, RewardEvent, UnitEvent
-from topbill.log import open_log
+from topbill.log import frames, open_log
 from topbill.log.mending import journal_damage, log_damage, mend_journal
 from topbill.log.sqlite import SqliteLog
 
@@ -261,3 +261,18 @@ def test_a_flipped_bit_of_the_tables_changes_nothing_or_is_named(tmp_path: Path)
         named += bool(damage)
         assert damage or read == whole
     assert named > 30  # the rest hits free pages and the file's unused bytes
+
+
+def test_a_whole_frame_of_rows_that_nobody_here_knows_is_refused_by_name(tmp_path: Path) -> None:
+    """A newer version's, say: its rows have a part more."""
+    log = SqliteLog(tmp_path / "log.sqlite")
+    generation, end = log._journal.position
+    for payload in (b"\x94\x90\x90\x90\x90", b"\x92\x91\x93\xa1\xff\xa1e\xc4\x00\x90", b"\xc1"):
+        content = frames.pack(generation, end, 1_790_000_000_000_000, payload)
+        frame = frames.Frame(len(content), generation, 1, payload)
+        with pytest.raises(LogError, match="a newer Topbill"):
+            _ = frame.rows
+    (tmp_path / "log.journal").write_bytes(content)
+    log.close()
+    with pytest.raises(LogError, match="a newer Topbill"), closing(open_log(log.path)) as again:
+        again.read_decisions(0, 10)

@@ -977,6 +977,21 @@ def test_in_an_audit_a_guardrail_without_a_direction_was_better_when_lower(file:
     assert audits[0] == audits[1]
 
 
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        '{"experiment": "old',
+        "[1]",
+        "[" * 2_000,
+        '{"objective": {"play": "1"}, "metrics": {"play": {}}}',
+        '{"objective": {}, "metrics": {}, "guardrails": [{"metric": [1]}]}',
+    ],
+)
+def test_an_audit_that_is_damaged_is_refused_by_name(damaged: str) -> None:
+    with pytest.raises(SpecError, match="old"):
+        from_audit(damaged, "old (audit)")
+
+
 @pytest.mark.parametrize(("weight", "better"), [("0.5", "higher"), ("-0.5", "lower")])
 def test_a_weight_says_which_direction_is_good(file: File, weight: str, better: str) -> None:
     tree = {**TREE, "objective": {"play": 1.0, "watched": float(weight)}}

@@ -255,7 +255,7 @@ def _phase(spec: str, key: str) -> Phase:
     """What a revision's file says; without shares where this version cannot read it."""
     try:
         experiment = from_audit(spec, f"{key} (as it was)")
-    except (SpecError, ValueError, LookupError, TypeError, AttributeError):
+    except SpecError:
         return Phase()
     return Phase(
         shares={variant.name: variant.share for variant in experiment.variants},
