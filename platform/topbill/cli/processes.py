@@ -7,7 +7,6 @@ import select
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -30,6 +29,7 @@ from topbill.cli.shell import (
     out,
     own_or_examples,
 )
+from topbill.domain.pausing import pause
 
 if TYPE_CHECKING:
     from topbill.cli.supervise import Processes
@@ -257,7 +257,7 @@ def up(*, service: ServiceOptions = ServiceOptions()) -> None:
             # Until Ctrl-C or SIGTERM, which `stoppable` turns into KeyboardInterrupt.
             while True:
                 processes.tend()
-                time.sleep(0.5)
+                pause(0.5)
         except KeyboardInterrupt:
             out.print("Stopping.")
 

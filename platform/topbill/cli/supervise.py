@@ -21,6 +21,7 @@ from urllib.request import urlopen
 
 from topbill.cli.dashboard import launch
 from topbill.domain.errors import TopbillError
+from topbill.domain.pausing import pause
 
 _logger = logging.getLogger("topbill")
 _GRACE = 15.0
@@ -71,8 +72,8 @@ class Processes:
             child.process.terminate()
         deadline = time.monotonic() + _GRACE
         for child in self._children:
-            with suppress(subprocess.TimeoutExpired):
-                child.process.wait(max(0.1, deadline - time.monotonic()))
+            while child.process.poll() is None and time.monotonic() < deadline:
+                pause(0.02)
         # What is left of the group, and its guard.
         with suppress(ProcessLookupError):
             os.killpg(self._guard.pid, signal.SIGKILL)
@@ -152,7 +153,7 @@ class Processes:
                 with urlopen(url, timeout=2):  # noqa: S310 (an address of ours)
                     return
             except (URLError, OSError):
-                time.sleep(0.1)
+                pause(0.1)
         raise TopbillError(f"{url} does not answer after {seconds:.0f} s")
 
 

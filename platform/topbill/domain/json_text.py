@@ -21,6 +21,9 @@ from topbill.domain.errors import BadRequest, Malformed
 DEEPEST = 64
 """Levels of nesting that JSON text may have: far above what anybody means, and far below where some
 reader's stack ends."""
+MOST_CONTAINERS = 100_000
+"""Lists and objects that JSON text may have: what the largest batch has. Each costs a reader a
+thousand times what a byte of text does, and whoever waits meanwhile waits for all of them."""
 LONGEST_EXPLAINED = 50_000
 """Bytes of a text that is read again, slowly, to say where its flaw is. Of a longer one that would
 keep others waiting."""
@@ -42,12 +45,14 @@ def check_json(raw: bytes, path: str = "$") -> None:
     Raises:
         Malformed: It is no JSON, or not UTF-8.
         BadRequest: A name is there twice in one object; a number is none, or none that a double
-            holds; a text has half a surrogate pair; it is nested deeper than `DEEPEST`.
+            holds; a text has half a surrogate pair; it is nested deeper than `DEEPEST`, or has more
+            than `MOST_CONTAINERS`.
 
     >>> check_json(b'{"a": [1, 2], "b": {"a": null}}')
     """
-    if _is_too_deep(raw):
-        raise _too_deep(path)
+    # Most bodies have fewer brackets than the levels that they may have.
+    if raw.count(b"[") + raw.count(b"{") > DEEPEST:
+        _check_brackets(raw, path)
     try:
         value = _decode(raw)
     except RecursionError:
@@ -82,14 +87,19 @@ def _names(raw: bytes) -> int:
     return _without_strings(raw).count(b":")
 
 
-def _is_too_deep(raw: bytes) -> bool:
-    # Most bodies have fewer brackets than the levels that they may have.
-    if raw.count(b"[") + raw.count(b"{") <= DEEPEST:
-        return False
+def _check_brackets(raw: bytes, path: str) -> None:
     brackets = _without_strings(raw).translate(_BRACKETS, _ALL_ELSE)
+    containers = brackets.count(b"[")
+    if containers > MOST_CONTAINERS:
+        raise BadRequest(
+            path,
+            f"got {containers:,} lists and objects; expected at most {MOST_CONTAINERS:,}: send "
+            "less at once",
+        )
     for _ in range(DEEPEST):
         brackets = brackets.replace(b"[]", b"")  # the innermost ones
-    return b"[" in brackets
+    if b"[" in brackets:
+        raise _too_deep(path)
 
 
 def _without_strings(raw: bytes) -> bytes:

@@ -113,6 +113,12 @@ CREATE TABLE IF NOT EXISTS clock_steps (
     "offset" INTEGER NOT NULL,
     decisions INTEGER NOT NULL,
     events INTEGER NOT NULL);
+-- What log time was when the clock that nobody sets was looked at last, and in which boot.
+CREATE TABLE IF NOT EXISTS clock_look (
+    id INTEGER PRIMARY KEY CHECK (id = 0),
+    boot TEXT NOT NULL,
+    steady INTEGER NOT NULL,
+    at INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS journal (
     id INTEGER PRIMARY KEY CHECK (id = 0),
     generation INTEGER NOT NULL);

@@ -14,6 +14,7 @@ import time
 from bisect import bisect_right
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import NamedTuple
 
 TOLERANCE = 300_000_000
@@ -77,12 +78,26 @@ class Stamps:
         return stamp < self.newest - TOLERANCE or stamp > max(self.latest, self.newest) + TOLERANCE
 
 
+def boot_id() -> str:
+    """What tells one boot of this machine, for which the steady clock goes on, from another; empty
+    where nothing does."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""
+
+
 class LogTimePrediction:
-    """What log time is by now, by the clock that nobody sets: of one process, from the first look
-    on."""
+    """What log time is by now, by the clock that nobody sets: from the first look of this process
+    on, or of one before it, if the machine was not started since."""
 
     def __init__(self) -> None:
         self._seen: tuple[int, int] | None = None
+
+    @property
+    def is_known(self) -> bool:
+        """Whether there was a look."""
+        return self._seen is not None
 
     def latest(self, steady: int) -> int:
         """Log time at a reading of the steady clock."""

@@ -38,6 +38,7 @@ from topbill.log.log_time import (
     ClockStep,
     LogTimePrediction,
     Stamps,
+    boot_id,
     now_steady,
     offset_at,
     trouble,
@@ -104,12 +105,21 @@ class SqliteLog(Log):
     Raises LogError where the file cannot be opened, read or written.
     """
 
-    def __init__(self, path: Path, clock: Clock = now_micros, steady: Clock | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        clock: Clock = now_micros,
+        steady: Clock | None = None,
+        boot: str | None = None,
+    ) -> None:
         self.path = path
         self.name = str(path)
         self._clock = clock
         # Who brings a clock of their own moves time as they like.
-        self._steady = steady or (now_steady if clock is now_micros else clock)
+        own = steady is not None or clock is not now_micros
+        self._steady = (steady or clock) if own else now_steady
+        # Looks at the steady clock outlive the process that took them where it is the machine's.
+        self._boot = (boot or "") if own else boot_id()
         self._prediction = LogTimePrediction()
         self._database = LogDatabase(path)
         try:
@@ -313,12 +323,21 @@ class SqliteLog(Log):
             if stamps.stepped:
                 self._note_step(stamps)
             self._database.execute("UPDATE clock SET at = ?", (at,))
+            if self._boot:
+                look = (self._boot, self._steady(), at)
+                self._database.execute(
+                    "INSERT OR REPLACE INTO clock_look VALUES (0, ?, ?, ?)", look
+                )
         return at - 1
 
     def _stamps(self) -> Stamps:
         """What stamps go on from, as the tables say now."""
         ((newest,),) = self._database.rows(_NEWEST_STAMP)
         offset = self._database.rows(_OFFSET)
+        if self._boot and not self._prediction.is_known:
+            look = "SELECT at, steady FROM clock_look WHERE boot = ?"
+            for at, steady in self._database.rows(look, (self._boot,)):
+                self._prediction.see(at, steady)
         latest = self._prediction.latest(self._steady())
         return Stamps(newest, offset[0][0] if offset else 0, latest)
 

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import resource
+from collections.abc import Iterator
 from enum import Enum, auto
 from http import HTTPStatus
+from itertools import islice
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -29,6 +31,9 @@ _LONGEST_BACKLOG = 2_048
 _OWN_FILES = 128
 """Files that the log, snapshots and the like may have open in a process."""
 _SWEEP_SECONDS = 1.0
+_MOST_SWEPT = 50
+"""Connections that end in one turn of the loop: thousands that came together end together, and
+others have their turns in between."""
 
 
 class Waiting(Enum):
@@ -108,18 +113,20 @@ class Connections:
 
     def _sweep(self) -> None:
         """End what has waited too long."""
-        now = self._loop.time()
+        late = list(islice(self._late(self._loop.time()), _MOST_SWEPT))
+        for connection, phase in late:
+            connection.expire(phase)
+        self._sweeping = len(self) > 0
+        if self._sweeping:
+            pause = 0.0 if len(late) == _MOST_SWEPT else _SWEEP_SECONDS
+            self._loop.call_later(pause, self._sweep)
+
+    def _late(self, now: float) -> Iterator[tuple[BoundedProtocol, Waiting]]:
         for phase, deadlines in self._deadlines.items():
-            late = []
             for connection, deadline in deadlines.items():
                 if deadline > now:
                     break
-                late.append(connection)
-            for connection in late:
-                connection.expire(phase)
-        self._sweeping = len(self) > 0
-        if self._sweeping:
-            self._loop.call_later(_SWEEP_SECONDS, self._sweep)
+                yield connection, phase
 
 
 _connections: WeakKeyDictionary[ServerState, Connections] = WeakKeyDictionary()

@@ -15,6 +15,7 @@ from types import FrameType
 
 from topbill import pages, spec, tracing
 from topbill.domain.errors import FileProblem, SpecError, TopbillError
+from topbill.domain.pausing import pause
 from topbill.lake import Lake, Problem
 from topbill.log import LOG_FILE, REMEMBERED_FOR, open_log
 from topbill.log.unit_ids import unit_ids
@@ -212,5 +213,5 @@ def run_worker(experiments: Path, data: Path, *, remember: float = REMEMBERED_FO
                     _logger.warning("%s; trying again", error, exc_info=defect)
                 last_message = str(error)
             if not busy:
-                time.sleep(_PAUSE)
+                pause(_PAUSE)
         worker.finish()

@@ -20,6 +20,7 @@ from topbill.service.app import create_app
 from topbill.service.keys import Keys
 from topbill.service.personalizer.matching import unsafe
 from topbill.service.settings import Settings
+from topbill.service.turns import Turn
 from topbill.worker.loop import Worker
 from topbill.worker.policy_fold import PolicyFold
 
@@ -55,6 +56,29 @@ def rank_slots(client: TestClient, **body: Any) -> Any:
     return client.post(
         f"{PREVIEW}/multislot/rank", json={"contextFeatures": CONTEXT, "actions": ACTIONS, **body}
     )
+
+
+def test_slots_of_too_much_work_are_refused_and_others_have_their_turn(
+    client: TestClient, log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turns = 0
+
+    async def end_if_long(_: Turn) -> None:
+        nonlocal turns
+        turns += 1
+
+    monkeypatch.setattr(Turn, "end_if_long", end_if_long)
+    allowed = rank_slots(client, slots=slots("top", "side"))
+    assert (allowed.status_code, turns) == (201, 2)
+    stored = len(log.read_decisions(0, 100))
+    features = [{f"f{i}": "x" * 1_000} for i in range(200)]
+    actions = [{"id": f"a{i}", "features": []} for i in range(30)]
+    many = [{"id": f"s{i}", "baselineAction": f"a{i}"} for i in range(30)]
+    refused = rank_slots(client, contextFeatures=features, actions=actions, slots=many)
+    error = refused.json()["error"]
+    assert (refused.status_code, error["target"]) == (400, "$.slots")
+    assert "bytes × slots of at most 5,000,000" in error["message"]
+    assert len(log.read_decisions(0, 100)) == stored
 
 
 def learned(log: Log) -> int:
@@ -316,7 +340,7 @@ REFUSED: tuple[tuple[str, str, bytes, int, str, str | None], ...] = (
         "InvalidRankRequest",
         "$.excludedActions",
     ),
-    ("POST", f"{V1}/rank", b"x" * 1_000_001, 400, "PayloadSizeExceeded", None),
+    ("POST", f"{V1}/rank", b"x" * 500_001, 400, "PayloadSizeExceeded", None),
     ("POST", f"{V1}/events/e/reward", b'{"value":2}', 400, "InvalidRewardRequest", "$.value"),
     ("POST", f"{V1}/events/e/reward", b'{"value":"1"}', 400, "InvalidRewardRequest", "$.value"),
     ("POST", f"{V1}/events/e/reward", b"{}", 400, "InvalidRewardRequest", "$"),

@@ -12,7 +12,12 @@ from hypothesis import strategies as st
 
 from topbill.domain import json_text
 from topbill.domain.errors import BadRequest, Malformed
-from topbill.domain.json_text import DEEPEST, LONGEST_EXPLAINED, check_json
+from topbill.domain.json_text import (
+    DEEPEST,
+    LONGEST_EXPLAINED,
+    MOST_CONTAINERS,
+    check_json,
+)
 
 VALUES = st.recursive(
     st.none()
@@ -55,6 +60,7 @@ WRONG: dict[str, tuple[bytes, str]] = {
     "a name twice, and a quoted colon": (b'{"c":"\\u003a","c":1}', "$: 'c' is there twice"),
     "too deep": (b'{"a":' + nested(DEEPEST) + b"}", "deeper nesting"),
     "far too deep": (nested(900), "deeper nesting"),
+    "too many lists": (b"[" + b"[]," * MOST_CONTAINERS + b"1]", "100,001 lists and objects"),
     "beyond any stack": (nested(100_000), "deeper nesting"),
     "a bracket alone": (b"[" * 100_000, "deeper nesting"),
     "nothing": (b"", "expected JSON"),
@@ -97,6 +103,7 @@ def test_a_long_text_is_refused_without_being_read_slowly(
 
 def test_as_deep_as_may_be_is_taken() -> None:
     check_json(nested(DEEPEST))
+    check_json(b"[" + b"[]," * (MOST_CONTAINERS - 1) + b"1]")
     check_json(b"[" + b",".join([nested(DEEPEST - 1)] * 3) + b"]")
 
 

@@ -37,6 +37,7 @@ class Machine:
         self._path = path
         self.passed = 0
         self.wrong = 0
+        self.boot = ""
         self._open: list[SqliteLog] = []
 
     def clock(self) -> int:
@@ -44,7 +45,7 @@ class Machine:
 
     def log(self) -> SqliteLog:
         """A process that starts now."""
-        log = SqliteLog(self._path, self.clock, lambda: self.passed)
+        log = SqliteLog(self._path, self.clock, lambda: self.passed, self.boot)
         self._open.append(log)
         return log
 
@@ -162,6 +163,26 @@ def test_a_clock_that_was_set_is_told_for_a_minute(machine: Machine, jump: int) 
     assert log.clock_trouble() is None
     assert len(log.clock_steps()) == 2
     assert log.clock_steps()[-1].offset == pytest.approx(0, abs=SECOND)
+
+
+@pytest.mark.parametrize("boot", ["the same", "another"])
+def test_a_clock_that_was_set_while_nothing_ran_is_told_unless_the_machine_was_off(
+    machine: Machine, boot: str
+) -> None:
+    machine.boot = "the same"
+    log = machine.log()
+    log.append([decision(0)])
+    before = log.barrier()
+    machine.boot = boot
+    machine.passed += HOUR
+    machine.wrong = 3_650 * DAY
+    log = machine.log()
+    told = log.clock_trouble()
+    assert (told is not None) == (boot == "the same")
+    after = log.barrier()
+    assert after - before > HOUR - SECOND
+    # What goes by age, such as which ids are remembered, is not ten years older.
+    assert (after - before < 2 * HOUR) == (boot == "the same")
 
 
 def test_minutes_are_waited_out_without_a_word(machine: Machine) -> None:

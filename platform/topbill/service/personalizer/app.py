@@ -14,9 +14,10 @@ import msgspec
 from topbill.domain.errors import BadRequest, LogError, NotFound, TopbillError
 from topbill.domain.json_text import at_path, check_json
 from topbill.service import telemetry
-from topbill.service.asgi import JSON, LARGEST_BODY, Receive, Scope, Send, read_body
+from topbill.service.asgi import JSON, Receive, Scope, Send, read_body
 from topbill.service.backend import Backend
 from topbill.service.personalizer.bodies import (
+    LARGEST_RANK,
     Code,
     ErrorResponse,
     MultiSlotRankRequest,
@@ -25,6 +26,7 @@ from topbill.service.personalizer.bodies import (
     RankRequest,
     RewardRequest,
     Text,
+    check_work,
 )
 from topbill.service.personalizer.events import PersonalizerEvents
 
@@ -62,8 +64,8 @@ class Personalizer:
             return await _refuse(send, 405, "BadRequest", f"{scope['method']}; expected POST")
         raw = await read_body(receive)
         start = time.perf_counter()
-        if raw is None:
-            message = f"over {LARGEST_BODY:,} bytes; send less"
+        if raw is None or len(raw) > LARGEST_RANK:
+            message = f"over {LARGEST_RANK:,} bytes; send less"
             return await _refuse(send, 400, "PayloadSizeExceeded", message)
         verb = route["verb"] or "rank"
         try:
@@ -81,7 +83,9 @@ class Personalizer:
             check_json(raw)
         if quoted_event is None:
             if slots:
-                return await self._events.rank_slots(_rank_slots.decode(raw))
+                request = _rank_slots.decode(raw)
+                check_work(request, len(raw))
+                return await self._events.rank_slots(request)
             return await self._events.rank(_rank.decode(raw))
         event = _event_id(quoted_event)
         if verb == "activate":

@@ -13,6 +13,12 @@ from topbill.domain.records import Decision
 
 MOST = 50
 """Most actions and most slots of a request, as in the reference."""
+LARGEST_RANK = 500_000
+"""Bytes of a body: features cost more than what other doors are sent, and the reference's own limit
+is far below."""
+LARGEST_WORK = 5_000_000
+"""Most bytes × slots of a multi-slot rank: each slot's decision is made, and stored, with all
+features."""
 Text = Annotated[str, msgspec.Meta(min_length=1, max_length=256, pattern=r"^[^\x00-\x1f]*$")]
 Features = list[dict[str, Any]]
 Code = Literal[
@@ -164,6 +170,17 @@ def ranking(decision: Decision, ids: list[str]) -> RankResponse:
     return RankResponse(
         [RankedAction(a, p.get(a, 0.0)) for a in order], decision.decision_id, chosen
     )
+
+
+def check_work(request: MultiSlotRankRequest, size: int) -> None:
+    """Raises BadRequest where a body of so many bytes has too many slots."""
+    work = size * len(request.slots)
+    if work > LARGEST_WORK:
+        raise BadRequest(
+            "$.slots",
+            f"{len(request.slots)} with {size:,} bytes; expected bytes × slots of at most "
+            f"{LARGEST_WORK:,}: send fewer features or slots at once",
+        )
 
 
 def check_slots(request: MultiSlotRankRequest) -> None:

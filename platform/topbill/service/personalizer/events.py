@@ -33,6 +33,7 @@ from topbill.service.personalizer.bodies import (
     ranking,
 )
 from topbill.service.personalizer.matching import unsafe
+from topbill.service.turns import Turn
 
 _EVENTS = ".events"
 """What the log calls stored events by, behind the experiment's key; no key has a dot."""
@@ -134,7 +135,7 @@ class PersonalizerEvents:
         if event is None:
             if request.event_id and self._backend.log.decision(request.event_id) is not None:
                 raise _used_before(request.event_id)
-            decisions = self._fill(request, event_id, fingerprint)
+            decisions = await self._fill(request, event_id, fingerprint)
             event = StoredEvent(decisions, active=not request.defer_activation)
             event = await self._store_event(event_id, event)
         if any(decision.request_hash != fingerprint for decision in event.decisions.values()):
@@ -145,7 +146,7 @@ class PersonalizerEvents:
         ]
         return MultiSlotRankResponse(slots, event_id)
 
-    def _fill(
+    async def _fill(
         self, request: MultiSlotRankRequest, event_id: str, fingerprint: str
     ) -> dict[str, Decision]:
         """A decision a slot, in order. Every slot of an event goes to the same variant: its unit is
@@ -154,7 +155,9 @@ class PersonalizerEvents:
         key = self._experiment().experiment.key
         placed: set[str] = set()
         decisions: dict[str, Decision] = {}
+        turn = Turn()
         for i, slot in enumerate(request.slots):
+            await turn.end_if_long()
             described = {"id": slot.id, "features": slot.features or []}
             decide = DecideRequest(
                 experiment=key,
