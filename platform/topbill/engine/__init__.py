@@ -14,7 +14,7 @@ from topbill.engine.api import (
     made_at,
     new_id,
 )
-from topbill.engine.compiled import CompiledExperiment, offered, payloads_of
+from topbill.engine.compiled import CompiledExperiment, logged_actions, offered, payloads_of
 from topbill.engine.decide import Engine
 from topbill.engine.examples import examples, teach
 
@@ -31,6 +31,7 @@ __all__ = [
     "adopt_newest",
     "decode",
     "examples",
+    "logged_actions",
     "made_at",
     "new_id",
     "offered",

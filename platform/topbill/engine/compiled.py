@@ -13,7 +13,7 @@ import numpy as np
 from topbill.domain.chance import hash64, uniform
 from topbill.domain.errors import BadRequest
 from topbill.domain.json_text import at_path
-from topbill.domain.records import NULL, Actions, Indices, Policy, Reason, Snapshot
+from topbill.domain.records import NULL, Actions, Decision, Indices, Policy, Reason, Snapshot
 from topbill.domain.slate import LARGEST_MATRIX, Allowed, Slate, in_order
 from topbill.engine.api import MOST_ACTIONS, OfferedAction
 from topbill.policies import KINDS
@@ -22,6 +22,16 @@ from topbill.spec import Experiment, Variant
 offers = msgspec.json.Decoder(
     Annotated[list[OfferedAction], msgspec.Meta(min_length=1, max_length=MOST_ACTIONS)], strict=True
 )
+
+
+class _LoggedAction(msgspec.Struct):
+    """An action that a logged decision brought along: of a foreign log any text is an id."""
+
+    id: str
+    features: dict[str, Any] = {}
+
+
+_logged = msgspec.json.Decoder(list[_LoggedAction])
 
 
 def build_policies(experiment: Experiment) -> dict[str, Policy]:
@@ -155,10 +165,21 @@ def _certain(placed: int, rows: Sequence[int]) -> tuple[float, ...]:
 
 def offered(compiled: CompiledExperiment, raw: msgspec.Raw) -> Actions:
     """The encoded actions that a request offers, or the experiment's own."""
+    return _encoded(compiled, raw, offers)
+
+
+def logged_actions(compiled: CompiledExperiment, decision: Decision) -> Actions:
+    """The encoded actions that a decision of the log brought along, or the experiment's own."""
+    return _encoded(compiled, decision.actions, _logged)
+
+
+def _encoded(
+    compiled: CompiledExperiment, raw: msgspec.Raw, decoder: msgspec.json.Decoder[Any]
+) -> Actions:
     if raw == NULL:
         return compiled.actions
     try:
-        actions = offers.decode(raw)
+        actions = decoder.decode(raw)
     except msgspec.ValidationError as error:
         raise at_path(error, "$.actions") from error
     encoded = compiled.action_encoder.encode_actions(actions)

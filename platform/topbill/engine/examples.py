@@ -10,7 +10,7 @@ from topbill.domain.errors import BadRequest
 from topbill.domain.records import Decision, Example, RewardEvent
 from topbill.domain.rewards import item_rewards
 from topbill.domain.slate import choices
-from topbill.engine.compiled import CompiledExperiment, offered
+from topbill.engine.compiled import CompiledExperiment, logged_actions
 
 
 def examples(
@@ -25,7 +25,7 @@ def examples(
     """
     try:
         x = compiled.encoder.encode(msgspec.json.decode(decision.context))
-        actions = offered(compiled, decision.actions)
+        actions = logged_actions(compiled, decision)
         row_of = {action: row for row, action in enumerate(actions.ids)}
         eligible = [row_of[action] for action in decision.eligible]
     except (BadRequest, KeyError):

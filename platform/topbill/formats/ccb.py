@@ -110,7 +110,8 @@ def parse_line(line: bytes, *, experiment: str = "imported", number: int = 0) ->
     """The slate and events of a line.
 
     A foreign line's actions are called by their `_tag` or `id`, else by their place (`a1`, `a2`,
-    …); the cost of a position becomes an event `reward` of the opposite sign.
+    …); the cost of a position becomes an event `reward` of the opposite sign. Slots that show
+    nothing are passed over: what stands below one moves up.
 
     Args:
         line: JSON.
@@ -131,7 +132,7 @@ def parse_line(line: bytes, *, experiment: str = "imported", number: int = 0) ->
         parsed = msgspec.json.decode(line)
         multi = msgspec.convert(parsed["c"]["_multi"], list[dict[str, Any]])
         _check_no_slates(parsed)
-        slots = [_parse_slot(outcome) for outcome in parsed["_outcomes"]]
+        slots = [_parse_slot(outcome) for outcome in parsed["_outcomes"] if not _is_empty(outcome)]
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
         raise BadData(
             where,
@@ -159,6 +160,17 @@ def _check_no_slates(line: dict[str, Any]) -> None:
     costs = [outcome for outcome in line["_outcomes"] if "_label_cost" in outcome]
     if of_slots or ("_label_cost" in line and not costs):
         raise ValueError("it is of VW's slates, one cost for all slots, which are not read")
+
+
+def _is_empty(outcome: dict[str, Any]) -> bool:
+    """Whether a slot shows nothing, as where there are fewer actions than slots: its lists are
+    empty. Raises ValueError for one that costs something all the same.
+    """
+    if outcome["_a"] != [] or outcome["_p"] != []:
+        return False
+    if outcome.get("_label_cost"):
+        raise ValueError("a slot that shows nothing has a cost")
+    return True
 
 
 def _parse_slot(outcome: Any) -> _Slot:

@@ -93,13 +93,13 @@ def read_lines(
 
 
 def _lines(source: Path) -> Iterator[bytes]:
-    """The lines of a file, compressed or not, without the mark that some editors put first."""
+    """The lines of a file, compressed or not, without the mark that some editors put first: where
+    files were put together, it stands before the first line of each.
+    """
     try:
         with open_bytes(source) as file:
-            line = file.readline(_LONGEST_LINE).removeprefix(BOM_UTF8)
-            while line:
-                yield line
-                line = file.readline(_LONGEST_LINE)
+            while line := file.readline(_LONGEST_LINE):
+                yield line.removeprefix(BOM_UTF8)
     except TORN as error:
         raise BadData(
             str(source), f"cannot be read ({error}); expected whole text, or a whole archive"

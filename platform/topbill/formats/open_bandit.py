@@ -9,9 +9,10 @@ from __future__ import annotations
 import csv
 import io
 import math
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import pyarrow as pa
@@ -26,31 +27,62 @@ from topbill.formats.obp_columns import POSITION, ObpColumns, context_features, 
 from topbill.formats.rows import Progress, ReadNotes, Row, timestamp
 from topbill.formats.writers import Export, ExportNote, LinesWriter
 
+_UNREADABLE = "unreadable rows"
+_FLOAT = re.compile(r"[0-9]+\.0")
+
 
 def read_rows(
     source: Path,
     key: str,
     skip: int,
     progress: Progress,
-    notes: ReadNotes,  # noqa: ARG001 (every row is one)
+    notes: ReadNotes,
 ) -> Iterator[Row]:
     """The rows of a file after the first `skip`, in two passes: the first finds which items there
-    are. Positions count from 0 here, and from 1 in the file.
+    are. Positions count from 0 here, and from 1 in the file, or from 0 where some are 0. Rows that
+    cannot be read are left out, and counted, as the notes allow.
     """
-    items: set[str] = set()
-    for batch in _batches(source, ["item_id"]):
-        items.update(str(item) for item in batch.column(0).unique().to_pylist())
-    # Items are numbers in the dataset: in their order, and not in that of their digits.
-    eligible = tuple(sorted(items, key=lambda item: (len(item), item)))
-    number = 0
+    survey = _survey(source)
+    number = rows = 0
     for batch in _batches(source, None):
         names = [name for name in batch.schema.names if name.startswith(USER_FEATURE)]
         times = _times(batch, source)
         for decided_at, fields in zip(times, batch.to_pylist(), strict=True):
             number += 1
-            if number > skip:
-                yield _row(key, number, decided_at, fields, names, eligible)
+            try:
+                row = _row(key, number, decided_at, fields, names, survey)
+            except BadData as error:
+                notes.leave_out(_UNREADABLE, error)
+                continue
+            rows += 1
+            if rows > skip:
+                yield row
         progress(number, None)
+
+
+class _Survey(NamedTuple):
+    """What the whole file says: the items, the number of the first position, and whether items are
+    numbers that a column of floats has written with a fraction of 0 (`7.0`).
+    """
+
+    items: tuple[str, ...]
+    first: int
+    are_floats: bool
+
+
+def _survey(source: Path) -> _Survey:
+    items: set[str] = set()
+    positions: set[str] = set()
+    for batch in _batches(source, ["item_id", "position"]):
+        items.update(batch.column("item_id").unique().to_pylist())
+        positions.update(batch.column("position").unique().to_pylist())
+    items.discard("")
+    are_floats = bool(items) and all(_FLOAT.fullmatch(item) for item in items)
+    if are_floats:
+        items = {item.removesuffix(".0") for item in items}
+    # Items are numbers in the dataset: in their order, and not in that of their digits.
+    ordered = tuple(sorted(items, key=lambda item: (len(item), item)))
+    return _Survey(ordered, 0 if positions & {"0", "0.0"} else 1, are_floats)
 
 
 def open_writer(export: Export) -> LinesWriter:
@@ -155,11 +187,16 @@ def _row(
     decided_at: int | None,
     fields: Mapping[str, Any],
     names: list[str],
-    eligible: tuple[str, ...],
+    survey: _Survey,
 ) -> Row:
     """One row of the file, `number` counted from 1."""
     where = f"row {number}"
-    propensity, click, position = fields["propensity_score"], fields["click"], fields["position"]
+    propensity, click = fields["propensity_score"], fields["click"]
+    item, position = fields["item_id"], fields["position"].removesuffix(".0")
+    if not item:
+        raise BadData(where, "got no item_id; expected the item that was shown")
+    if survey.are_floats:
+        item = item.removesuffix(".0")
     propensity = None if propensity is None else at_most_one(propensity)
     if propensity is None or not 0.0 < propensity <= 1.0:
         raise BadData(where, f"got propensity_score {propensity}; expected one in (0, 1]")
@@ -167,10 +204,11 @@ def _row(
         got = f"got click {click} at {fields['timestamp']}"
         raise BadData(where, f"{got}; expected a number and a time")
     # Digits that int() would take too, such as Arabic ones, are no position.
-    if not (position.isascii() and position.isdigit() and int(position) > 0):
+    if not (position.isascii() and position.isdigit() and int(position) >= survey.first):
         raise BadData(where, f"got position {position!r}; expected 1, 2, …")
     decision_id = f"{key}-{number}"
-    context = {POSITION: str(int(position) - 1), **{name: fields[name] for name in names}}
+    context = {POSITION: str(int(position) - survey.first)}
+    context |= {name: fields[name] for name in names}
     decision = Decision(
         decision_id=decision_id,
         experiment=key,
@@ -178,8 +216,8 @@ def _row(
         variant="logged",
         unit=decision_id,
         context=msgspec.Raw(msgspec.json.encode(context)),
-        eligible=eligible,
-        slate=(Placement(0, fields["item_id"], propensity),),
+        eligible=survey.items,
+        slate=(Placement(0, item, propensity),),
         propensity=propensity,
         policy="imported",
         reason="policy",

@@ -28,6 +28,8 @@ from topbill.domain.records import Decision, Placement, RewardEvent
 from topbill.engine import CompiledExperiment, offered
 from topbill.formats import import_log
 from topbill.formats.fitting_experiment import LogShape, yaml_of
+from topbill.formats.open_bandit import read_rows
+from topbill.formats.rows import ReadNotes, quiet
 from topbill.ope import evaluate
 from topbill.spec.yaml import parse
 
@@ -427,3 +429,76 @@ def test_numbers_of_any_size_are_taken(values: list[float]) -> None:
     assert [feature.name for feature in experiment.context] == ["n"]
     for decision in decisions:
         experiment.context_encoder.encode(msgspec.json.decode(decision.context))
+
+
+def test_slots_that_show_nothing_change_no_mean(tmp_path: Path) -> None:
+    """Fewer actions than slots: VW leaves the lists of a slot empty."""
+    lines = [ccb_line(number) for number in range(400)]
+    nothing = {"_label_cost": 0, "_a": [], "_p": [], "_o": []}
+    for number, line in enumerate(lines):
+        shown = line["_outcomes"]
+        filled = [[*shown, nothing], [nothing, shown[0]], [shown[0], nothing]][number % 3]
+        lines[number] = line | {"_outcomes": filled}
+    lines.append(ccb_line(400) | {"_outcomes": [nothing]})
+    names = ("sips", "snsips", "rips", "snrips", "cascade-dr")
+    import_log(write_lines(tmp_path / "x.dsjson", lines), tmp_path / "D", key="old")
+    result = evaluate("old", "uniform", tmp_path / "D", estimators=names)
+    costs = [slot["_label_cost"] for line in lines for slot in line["_outcomes"]]
+    assert result.left_out == {"showed nothing": 1}
+    assert result.logged.value == pytest.approx(-sum(costs) / 400)
+    wrong = ccb_line(0) | {"_outcomes": [nothing | {"_label_cost": -1}]}
+    with pytest.raises(BadData, match="a slot that shows nothing has a cost"):
+        import_log(write_lines(tmp_path / "y.dsjson", [wrong]), tmp_path / "E")
+
+
+def test_an_empty_text_is_an_actions_id(tmp_path: Path) -> None:
+    lines = []
+    for number in range(300):
+        line = cb_line(number)
+        line["c"]["_multi"][chosen(0)[0]]["_tag"] = ""
+        lines.append(line)
+    long = "x" * 300
+    lines[0]["c"]["_multi"].append({"_tag": long})
+    lines[0] |= {"a": [*lines[0]["a"], 4], "p": [*lines[0]["p"], 0.0]}
+    import_log(write_lines(tmp_path / "x.dsjson", lines), tmp_path / "D", key="old")
+    result = evaluate("old", "always ", tmp_path / "D", estimators=("snips",))
+    (estimates,) = result.targets.values()
+    shown = [line["_label_cost"] for n, line in enumerate(lines) if chosen(n)[0] == chosen(0)[0]]
+    assert estimates["snips"].value == pytest.approx(-sum(shown) / len(shown))
+    assert not result.left_out
+
+
+def test_files_that_were_put_together_have_several_marks_of_order(tmp_path: Path) -> None:
+    mark = b"\xef\xbb\xbf"
+    lines = [json.dumps(cb_line(i)).encode() + b"\n" for i in range(9)]
+    source = tmp_path / "x.dsjson"
+    source.write_bytes(mark + b"".join(lines[:5]) + mark + b"".join(lines[5:]))
+    assert import_log(source, tmp_path / "D") == 9
+
+
+def csv_of(path: Path, rows: list[str]) -> Path:
+    path.write_text("\n".join(["timestamp,item_id,position,click,propensity_score", *rows]))
+    return path
+
+
+def test_a_column_of_floats_holds_the_items_and_positions_that_it_held(tmp_path: Path) -> None:
+    rows = []
+    for n in range(60):
+        rows.append(f"2019-11-24 00:00:{n:02d}+00:00,{n % 12}.0,{n % 3}.0,{n % 2}.0,0.5")
+    source = csv_of(tmp_path / "x.csv", rows)
+    import_log(source, tmp_path / "D", key="old")
+    decisions = [decision for decision, _ in read_rows(source, "old", 0, quiet, ReadNotes())]
+    assert {decision.eligible for decision in decisions} == {tuple(map(str, range(12)))}
+    positions = [msgspec.json.decode(decision.context)["position"] for decision in decisions]
+    assert positions[:4] == ["0", "1", "2", "0"]
+
+
+def test_rows_of_a_csv_that_cannot_be_read_may_be_left_out(tmp_path: Path) -> None:
+    good = "2019-11-24 00:00:00+00:00,1,1,0,0.5"
+    bad = ["2019-11-24 00:00:00+00:00,,1,0,0.5", "2019-11-24 00:00:00+00:00,1,1,0,1.5"]
+    source = csv_of(tmp_path / "x.csv", [good, *bad, good])
+    with pytest.raises(BadData, match="row 2: got no item_id"):
+        import_log(source, tmp_path / "D", key="old")
+    left_out: Counter[str] = Counter()
+    assert import_log(source, tmp_path / "E", key="old", skip_bad=2, left_out=left_out) == 2
+    assert left_out == {"unreadable rows": 2}

@@ -21,7 +21,7 @@ from topbill.domain.chance import at_most_one
 from topbill.domain.errors import BadData, BadRequest, PolicyError
 from topbill.domain.records import Actions, Decision, Floats, Indices
 from topbill.domain.rewards import clipped_metrics, item_rewards
-from topbill.engine import CompiledExperiment, offered
+from topbill.engine import CompiledExperiment, logged_actions
 from topbill.ope.replay.logged_data import LoggedData, LoggedDecision, weight_of
 from topbill.ope.replay.reward_model import Link, RewardModel
 from topbill.ope.replay.selection import Selection
@@ -379,7 +379,7 @@ class ProgressivePass:
     def _encoded(self, decision: Decision) -> tuple[Floats, Actions]:
         """Context and eligible actions as the experiment encodes them."""
         x = self._compiled.encoder.encode(msgspec.json.decode(decision.context))
-        actions = offered(self._compiled, decision.actions)
+        actions = logged_actions(self._compiled, decision)
         if decision.eligible == actions.ids:
             return x, actions
         row_of = {action: row for row, action in enumerate(actions.ids)}

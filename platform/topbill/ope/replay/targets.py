@@ -16,7 +16,7 @@ from topbill.domain.chance import hash64
 from topbill.domain.errors import BadData, BadRequest, NotFound
 from topbill.domain.records import Actions, Decision, Floats, Indices, RewardEvent, Snapshot
 from topbill.domain.slate import choices, distribution
-from topbill.engine import CompiledExperiment, examples, offered
+from topbill.engine import CompiledExperiment, examples, logged_actions
 from topbill.ope.inputs import vector
 from topbill.ope.replay.logged_data import LoggedData, Offers, weight_of
 from topbill.spec import Experiment, Variant, load
@@ -185,7 +185,7 @@ class VariantPolicy:
 
     def _offered(self, decision: Decision) -> Actions:
         """What the decision offered, and the file's own that the log had not."""
-        actions = offered(self._compiled, decision.actions)
+        actions = logged_actions(self._compiled, decision)
         if actions is self._compiled.actions or not self._unseen.ids:
             return actions
         return Actions(
