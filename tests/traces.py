@@ -10,6 +10,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from topbill.log import LOG_FILE
+from topbill.log.bundles import decisions_of
 
 
 def traces(data: Path, mark: str) -> Iterator[str]:
@@ -23,3 +24,6 @@ def traces(data: Path, mark: str) -> Iterator[str]:
         for (table,) in log.execute("SELECT name FROM sqlite_schema WHERE type = 'table'"):
             if mark in str(log.execute(f"SELECT * FROM {table}").fetchall()):  # noqa: S608
                 yield f"{table}: rows"
+        for (content,) in log.execute("SELECT content FROM bundles"):
+            if mark in str(decisions_of(content)):
+                yield "bundles: decisions"

@@ -12,7 +12,7 @@ from board import answers, charts, data, frame, pieces, words
 from board.terms import ENDED, TERMS
 from topbill.reporting import PropensityLine, Report
 from topbill.reporting.experiment.wording import JOINED
-from topbill.reporting.queries import decisions, series
+from topbill.reporting.queries import database, decisions, series
 from topbill.reporting.queries.drift import drift
 
 DRIFT_SIGNS = {"stable": "✔ stable", "shifting": "… shifting", "changed": "✖ changed"}
@@ -185,6 +185,16 @@ def drifting(key: str) -> None:
     pieces.table(pd.DataFrame(lines), f"{key}-drift")
 
 
+def retention() -> None:
+    """From when on the record has rows, where older ones were removed."""
+    retained = data.ask(database.retained)
+    if retained is not None:
+        st.caption(
+            f"Rows since {retained.kept_since:%Y-%m-%d} (UTC) are left; older ones were last "
+            f"removed at {retained.retained_at:%Y-%m-%d %H:%M} UTC."
+        )
+
+
 def biggest_move(groups: Iterable[dict[str, Any]]) -> str:
     moved = max(groups, key=lambda group: abs(group["lately"] - group["before"]))
     return f"{moved['group']}: {words.share(moved['before'])} → {words.share(moved['lately'])}"
@@ -201,6 +211,7 @@ def body() -> None:
     traffic = data.ask(series.traffic, key)
     frame.answer(answers.healthy(report, data.age()))
     headline(report, traffic)
+    retention()
     service(key, traffic, report)
     errors(key, traffic, report)
     rewards(key, report)

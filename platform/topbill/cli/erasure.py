@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -83,9 +84,7 @@ def erase(
         erased = erase_again(
             data, given_tombstones(tombstones), lambda: loaded_experiments(experiments, data)
         )
-        out.print(
-            f"{data}: erased again: {erased:,} units", highlight=False, soft_wrap=True, markup=False
-        )
+        _say(f"{data}: erased again: {erased:,} units")
         return
     if unit is None or tombstones is not None:
         raise BadRequest("erase", "expected --unit, or --tombstones alone")
@@ -93,7 +92,7 @@ def erase(
         rows = find_unit(data, unit, unit_type)
         for copy in old_copies(data):
             sentence = "is a copy of old data, which may hold it; --drop-backups deletes it"
-            out.print(f"{copy}: {sentence}", highlight=False, soft_wrap=True, markup=False)
+            _say(f"{copy}: {sentence}")
     else:
         rows = erase_unit(
             data,
@@ -103,7 +102,41 @@ def erase(
             drop_backups=drop_backups,
         )
     for sentence in _sentences(rows, "has" if dry_run else "erased"):
-        out.print(f"{data}: {sentence}", highlight=False, soft_wrap=True, markup=False)
+        _say(f"{data}: {sentence}")
+
+
+@app.command
+def retain(
+    *,
+    keep: Annotated[timedelta, Parameter(help="What is older goes, by whole days: 400d.")],
+    dry_run: Annotated[bool, Parameter(negative="")] = False,
+    experiments: Experiments = EXPERIMENTS,
+    data: Data = DATA,
+) -> None:
+    """Remove decisions with their rewards, events and rows set aside that are older than is kept.
+
+    Stop the worker first, or have it do so every day: `worker --keep` and `up --keep`. Killed, run
+    it again. What policies have learned stays.
+
+    Args:
+        dry_run: Only say what would go.
+    """
+    from topbill.worker import erasure, retention
+
+    if dry_run:
+        found = retention.find_aged(data, keep.total_seconds())
+        _say(f"{data}: has {retention.sentence(found)}")
+        return
+    removed, waiting = erasure.retain(
+        data, keep.total_seconds(), lambda: loaded_experiments(experiments, data)
+    )
+    _say(f"{data}: removed {retention.sentence(removed)}")
+    if waiting:
+        _say(f"{data}: {waiting:,} rows so old are still in the log, until they are learned")
+
+
+def _say(text: str) -> None:
+    out.print(text, highlight=False, soft_wrap=True, markup=False)
 
 
 def given_tombstones(file: Path) -> list[Tombstone]:

@@ -17,6 +17,7 @@ from topbill.domain.errors import BadRequest, NotFound
 
 if TYPE_CHECKING:
     from topbill.log import Log
+    from topbill.log.protocol import Retention
     from topbill.spec import Experiment
     from topbill.worker.verification import Verification
 
@@ -120,7 +121,9 @@ def verify(
         repaired = None
         if repair and not verification.same:
             repaired = write_again(log, verification)
+        retention = log.retention()
     _print_verification(key, verification)
+    _print_retention(data, retention)
     if repaired is not None:
         out.print(
             f"{key}: written again as version {repaired.version}; services go on from it",
@@ -143,9 +146,10 @@ def _print_verification(key: str, verification: Verification) -> None:
     if verification.erasure is not None:
         erasure = verification.erasure
         at = datetime.fromtimestamp(erasure.at // 1_000_000, UTC)
+        what = "after the removal by age" if erasure.by_age else "after an erasure"
         out.print(
-            f"  from the checkpoint of {at:%Y-%m-%dT%H:%M:%SZ} (version {erasure.version}), after "
-            f"an erasure of {erasure.decisions:,} decisions: what it learned before is not folded "
+            f"  from the checkpoint of {at:%Y-%m-%dT%H:%M:%SZ} (version {erasure.version}), "
+            f"{what} of {erasure.decisions:,} decisions: what it learned before is not folded "
             "again",
             highlight=False,
             soft_wrap=True,
@@ -157,6 +161,18 @@ def _print_verification(key: str, verification: Verification) -> None:
         if before is not None and before != now:
             sentence = f"  {variant}: learned by {before}, folded again by {now}"
             out.print(sentence, highlight=False, soft_wrap=True)
+
+
+def _print_retention(data: Path, retention: Retention | None) -> None:
+    if retention is not None:
+        at = datetime.fromtimestamp(retention.at // 1_000_000, UTC)
+        since = datetime.fromtimestamp(retention.kept_since // 1_000_000, UTC)
+        out.print(
+            f"{data}: holds rows since {since:%Y-%m-%d}; older ones were last removed at "
+            f"{at:%Y-%m-%dT%H:%M:%SZ}",
+            highlight=False,
+            soft_wrap=True,
+        )
 
 
 def _verify_files(data: Path, *, repair: bool) -> None:

@@ -55,6 +55,23 @@ Remember = Annotated[
     ),
 ]
 REMEMBER = timedelta(hours=48)
+LONGEST_KEPT = timedelta(days=36_500)
+
+
+def _is_age(_type: type, keep: timedelta | None) -> None:
+    """Raises ValueError for what is no age up to which rows can be kept."""
+    if keep is not None and not timedelta(0) < keep <= LONGEST_KEPT:
+        raise ValueError(f"got {keep}; expected more than 0s, and 36500d at most")
+
+
+Keep = Annotated[
+    timedelta | None,
+    Parameter(
+        validator=_is_age,
+        help="Remove decisions, rewards and events from the lake that are older, once a day, such "
+        "as 400d; left out, all are kept.",
+    ),
+]
 _FIRST_ANSWERS = 20.0
 """Seconds before answers are worked out in advance: a worker that lives shortly needs none."""
 _LONGEST_DRAIN = timedelta(minutes=10)
@@ -163,6 +180,7 @@ def worker(
     experiments: Experiments = EXPERIMENTS,
     data: Data = DATA,
     remember: Remember = REMEMBER,
+    keep: Keep = None,
     log_format: LogFormatOption = "text",
 ) -> None:
     """Fold the log into policies and publish it to the lake, until stopped."""
@@ -172,7 +190,12 @@ def worker(
     tracing.start("worker")
     try:
         with _answering(data):
-            loop.run_worker(experiments, data, remember=remember.total_seconds())
+            loop.run_worker(
+                experiments,
+                data,
+                remember=remember.total_seconds(),
+                keep=None if keep is None else keep.total_seconds(),
+            )
     finally:
         tracing.stop()
 
@@ -214,7 +237,7 @@ def answers(*, data: Data = DATA) -> None:
 
 
 @app.command
-def up(*, service: ServiceOptions = ServiceOptions()) -> None:
+def up(*, service: ServiceOptions = ServiceOptions(), keep: Keep = None) -> None:
     """Run service, worker and dashboard together; one Ctrl-C ends them all.
 
     One that ends by itself is started again. The dashboard is always on loopback.
@@ -227,7 +250,11 @@ def up(*, service: ServiceOptions = ServiceOptions()) -> None:
     process_log.configure(service.log_format)
     experiments = own_or_examples(service.experiments)
     # What is wrong with the files is said once, before anything starts.
-    spec.load_all(pages.experiment_folders(experiments))
+    loaded = spec.load_all(pages.experiment_folders(experiments))
+    if keep is not None:
+        from topbill.worker.retention import check_keep
+
+        check_keep(keep.total_seconds(), loaded)
     unit_ids(service.data)
     address = f"http://{service.host}:{service.port}"
     board = free_port("127.0.0.1", service.port + 1)
@@ -247,6 +274,7 @@ def up(*, service: ServiceOptions = ServiceOptions()) -> None:
             board,
             more,
             service.remember,
+            keep,
         )
         try:
             processes.wait_until(f"{address}/healthz")
@@ -271,9 +299,10 @@ def _start(
     board: int,
     more: Sequence[str] = (),
     remember: timedelta = REMEMBER,
+    keep: timedelta | None = None,
 ) -> None:
     """Start service and worker, and the dashboard on port `board`; `more` are options of the
-    service, `remember` is one of both.
+    service, `remember` is one of both, `keep` one of the worker.
     """
     from topbill.cli.supervise import commands
 
@@ -282,6 +311,8 @@ def _start(
     os.environ.pop("TOPBILL_KEYS", None)
     both = ["--remember", f"{remember.total_seconds():g}s"]
     lines = commands(str(experiments), str(data), host, port, more, both)
+    if keep is not None:
+        lines["worker"] += ["--keep", f"{keep.total_seconds():g}s"]
     for name, command in lines.items():
         processes.start(name, *command, environment=own if name == "service" else None)
     processes.start_dashboard(experiments, data, board)

@@ -23,6 +23,7 @@ from topbill.domain.schema_version import SCHEMA_VERSION
 from topbill.lake import views
 from topbill.lake.database import Connection, confine, connect, files_of
 from topbill.lake.views import PinnedTable
+from topbill.log.protocol import Retention
 from topbill.spec import Experiment
 
 _TABLES = """
@@ -44,7 +45,8 @@ CREATE TABLE revisions (
     experiment VARCHAR, revision VARCHAR, revised_at TIMESTAMP, who VARCHAR, spec JSON);
 CREATE TABLE published (
     published_at TIMESTAMP, decisions_version BIGINT, rewards_version BIGINT,
-    events_version BIGINT, files VARCHAR, schema_version BIGINT);
+    events_version BIGINT, files VARCHAR, schema_version BIGINT,
+    kept_since TIMESTAMP, retained_at TIMESTAMP);
 CREATE TABLE problems (kind VARCHAR, subject VARCHAR, path VARCHAR, message VARCHAR);
 CREATE TABLE quarantine (
     kind VARCHAR, stage VARCHAR, experiment VARCHAR, id VARCHAR, belongs_to VARCHAR, seq BIGINT,
@@ -99,6 +101,7 @@ class Publication:
         problems: What is wrong at that time.
         removed: Keys of those experiments that have no file any more.
         quarantine: Rows of the log that were set aside, oldest first.
+        retention: When rows were last removed because of their age, where any were.
     """
 
     tables: Mapping[str, PinnedTable]
@@ -108,6 +111,7 @@ class Publication:
     problems: Sequence[Problem] = ()
     removed: Collection[str] = ()
     quarantine: Sequence[QuarantinedRow] = ()
+    retention: Retention | None = None
 
 
 def write(path: Path, publication: Publication) -> None:
@@ -205,7 +209,11 @@ def _create_views(
 
 def _published(path: Path, publication: Publication) -> tuple[Any, ...]:
     versions = [publication.tables[name].version for name in ("decisions", "rewards", "events")]
-    return (_moment(publication.at), *versions, files_of(path), SCHEMA_VERSION)
+    retention = publication.retention
+    kept_since = None if retention is None else _moment(retention.kept_since)
+    retained_at = None if retention is None else _moment(retention.at)
+    about = (files_of(path), SCHEMA_VERSION, kept_since, retained_at)
+    return (_moment(publication.at), *versions, *about)
 
 
 def _fill(connection: duckdb.DuckDBPyConnection, publication: Publication) -> None:

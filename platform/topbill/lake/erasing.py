@@ -9,8 +9,9 @@ history of the table.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 from deltalake import DeltaTable
@@ -20,7 +21,7 @@ from topbill.domain.errors import LogError
 from topbill.domain.sql import quoted
 from topbill.lake.database import connect
 from topbill.lake.delta import is_table, relation
-from topbill.lake.tables import Table, schemas
+from topbill.lake.tables import WRITER, Table, schemas
 from topbill.log.erasing import StoredRows
 
 _CHUNK = 500
@@ -90,6 +91,68 @@ def erase_from_lake(
     _delete(data, "events", _own_events(unit, unit_type))
 
 
+_BY_TIME: tuple[tuple[Table, str], ...] = (
+    ("decisions", "decided_at"),
+    # Of its decision: a reward of a decision that stays stays, whenever it came.
+    ("rewards", "decided_at"),
+    ("events", "received_at"),
+)
+"""By which time a row is old."""
+
+
+class AgedRows(NamedTuple):
+    """How many rows are older than a moment: decisions and rewards by experiment, and events."""
+
+    by_experiment: dict[str, tuple[int, int]]
+    events: int
+
+    @property
+    def decisions(self) -> int:
+        """Of all experiments."""
+        return sum(decisions for decisions, _ in self.by_experiment.values())
+
+    @property
+    def rewards(self) -> int:
+        """Of all experiments, and those of no experiment."""
+        return sum(rewards for _, rewards in self.by_experiment.values())
+
+
+def aged_rows(data: Path, before: int) -> AgedRows:
+    """What the lake of a data folder holds from before a moment (µs since the epoch)."""
+    counts: dict[str, dict[str, int]] = {}
+    for name, column in _BY_TIME[:2]:
+        grouped = f"{_is_older(column, before)} GROUP BY ALL"
+        rows = _rows(data, name, "coalesce(experiment, ''), count(*)", grouped)
+        counts[name] = dict(rows)
+    by_experiment = {}
+    for key in sorted({*counts["decisions"], *counts["rewards"]}):
+        by_experiment[key] = (counts["decisions"].get(key, 0), counts["rewards"].get(key, 0))
+    events = _rows(data, "events", "count(*)", _is_older("received_at", before))
+    return AgedRows(by_experiment, events[0][0] if events else 0)
+
+
+def has_newer_decisions(data: Path, since: int) -> bool:
+    """Whether the lake of a data folder holds any decision from that moment on (µs since the
+    epoch).
+    """
+    newer = f"NOT ({_is_older('decided_at', since)}) LIMIT 1"
+    return len(_select(data, "decisions", "seq", newer)) > 0
+
+
+def delete_aged(data: Path, before: int) -> None:
+    """Delete what the lake of a data folder holds from before a moment (µs since the epoch); files
+    without any such row stay as they are. Raises LogError.
+    """
+    # Each by its own time: killed between two tables, the next run deletes the rest.
+    for name, column in _BY_TIME:
+        _delete(data, name, _is_older(column, before))
+
+
+def _is_older(column: str, before: int) -> str:
+    # Text, which DuckDB and Delta alike take for a time where they compare it with one.
+    return f"{column} < {quoted(datetime.fromtimestamp(before / 1e6, UTC).isoformat())}"
+
+
 def take_history_away(data: Path) -> None:
     """Leave of each table in the lake of a data folder its newest version alone. Readers that have
     the lake open must open it anew. Raises LogError.
@@ -137,7 +200,7 @@ def _delete(data: Path, name: str, condition: str) -> None:
     if not len(_select(data, name, "seq", f"{condition} LIMIT 1")):
         return
     try:
-        DeltaTable(str(folder)).delete(condition)
+        DeltaTable(str(folder)).delete(condition, writer_properties=WRITER)
     except (OSError, DeltaError) as error:
         raise LogError(f"{folder}: cannot be deleted from: {error}; run it again") from error
 

@@ -29,6 +29,7 @@ from topbill.lake.database import DATABASE, connect
 from topbill.lake.delta import files_of, relation
 from topbill.lake.seals import Seals
 from topbill.lake.views import PinnedTable
+from topbill.log.protocol import Retention
 from topbill.spec import Experiment
 
 Table = Literal["decisions", "rewards", "events"]
@@ -282,13 +283,15 @@ class Lake:
         problems: Iterable[analytics.Problem] = (),
         removed: Collection[str] = (),
         quarantine: Sequence[QuarantinedRow] = (),
+        retention: Retention | None = None,
     ) -> None:
         """Write a new analytics database pinned to the tables as they are now, and rename it into
         place.
 
         `at` (µs since the epoch): every log row stamped up to then is in the tables; what is mature
         is judged by it. `removed`: keys of those `experiments` that have no file any more.
-        `quarantine`: rows that were set aside.
+        `quarantine`: rows that were set aside. `retention`: when rows were last removed because of
+        their age.
         """
         tables = {}
         for name, table in self._tables.items():
@@ -296,7 +299,14 @@ class Lake:
             is_widened = table.metadata().configuration.get(WIDENED) == "true"
             tables[name] = PinnedTable(files, table.version(), is_widened)
         publication = analytics.Publication(
-            tables, list(experiments), at, list(revisions), list(problems), removed, quarantine
+            tables,
+            list(experiments),
+            at,
+            list(revisions),
+            list(problems),
+            removed,
+            quarantine,
+            retention,
         )
         analytics.write(self.database_path, publication)
 

@@ -106,6 +106,15 @@ CREATE TABLE IF NOT EXISTS erasures (
     version INTEGER NOT NULL,
     decisions INTEGER NOT NULL,
     rewards INTEGER NOT NULL);
+-- What was removed because of its age; the policy versions that stood then are `erasures` too.
+CREATE TABLE IF NOT EXISTS retentions (
+    place INTEGER PRIMARY KEY,
+    at INTEGER NOT NULL,
+    kept_since INTEGER NOT NULL,
+    decisions INTEGER NOT NULL,
+    rewards INTEGER NOT NULL,
+    events INTEGER NOT NULL,
+    quarantined INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS clock (id INTEGER PRIMARY KEY CHECK (id = 0), at INTEGER NOT NULL);
 INSERT OR IGNORE INTO clock VALUES (0, 0);
 CREATE TABLE IF NOT EXISTS clock_steps (

@@ -5,7 +5,7 @@ its files.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,7 +18,7 @@ from topbill.log.bundle_table import BundleTable, is_reference
 from topbill.log.database import LogDatabase
 from topbill.log.entries import EventKey, UnitEventKey
 from topbill.log.journal import Journal
-from topbill.log.protocol import now_micros
+from topbill.log.protocol import Retention, now_micros
 from topbill.log.remembered_ids import RememberedIds
 from topbill.log.snapshots import SnapshotTable
 from topbill.log.tombstones import Tombstone
@@ -187,10 +187,9 @@ def erase_from_log(path: Path, rows: StoredRows, tombstone: Tombstone) -> None:
     with closing(LogDatabase(path)) as database:
         snapshots = SnapshotTable(database, now_micros)
         with database.transaction():
-            versions = {}
             for experiment in rows.by_experiment():
-                snapshot = snapshots.read(experiment, None)
-                versions[experiment] = 0 if snapshot is None else snapshot.version
+                snapshots.read(experiment, None)
+            _note_checkpoints(database, rows.by_experiment(), tombstone.at, tombstone.hash)
             _remember(database, rows)
             _unpack_bundles(database, rows)
             for statement, values in (
@@ -200,12 +199,62 @@ def erase_from_log(path: Path, rows: StoredRows, tombstone: Tombstone) -> None:
                 (_SET_ASIDE, [(place,) for place in rows.quarantined]),
             ):
                 database.execute_many(f"DELETE {statement}", values)
-            for experiment, counts in rows.by_experiment().items():
-                database.execute(
-                    "INSERT INTO erasures (at, unit_hash, experiment, version, decisions, rewards) "
-                    "VALUES (?, ?, ?, ?, ?, ?)",
-                    (tombstone.at, tombstone.hash, experiment, versions[experiment], *counts),
-                )
+
+
+def _note_checkpoints(
+    database: LogDatabase, counts: Mapping[str, tuple[int, int]], at: int, unit_hash: str
+) -> None:
+    """Note of each experiment how many decisions and rewards go, and its newest policy version."""
+    for experiment, removed in counts.items():
+        database.execute(
+            "INSERT INTO erasures (at, unit_hash, experiment, version, decisions, rewards) "
+            "SELECT ?, ?, ?, coalesce(max(version), 0), ?, ? FROM policy_snapshots "
+            "WHERE experiment = ?",
+            (at, unit_hash, experiment, *removed, experiment),
+        )
+
+
+_AGED = ("decisions", "reward_events", "unit_events")
+
+
+def aged_rows_in_log(path: Path, before: int) -> int:
+    """How many rows of the log at `path` are stamped before a moment (µs): what no policy has
+    learned yet, or the lake does not have.
+    """
+    with closing(LogDatabase(path)) as database:
+        total = 0
+        for table in _AGED:
+            ((count,),) = database.rows(f"SELECT count(*) FROM {table} WHERE at < ?", (before,))  # noqa: S608
+            total += count
+        return total
+
+
+def aged_quarantine(path: Path, before: int) -> int:
+    """How many rows were set aside before a moment (µs)."""
+    with closing(LogDatabase(path)) as database:
+        ((count,),) = database.rows("SELECT count(*) FROM quarantine WHERE at < ?", (before,))
+        return int(count)
+
+
+def note_aged(path: Path, counts: Mapping[str, tuple[int, int]], at: int) -> None:
+    """Note that so many decisions and rewards of these experiments are about to be removed because
+    of their age, and which policy version stands now: `topbill verify` folds from that one.
+    """
+    with closing(LogDatabase(path)) as database, database.transaction():
+        _note_checkpoints(database, counts, at, "")
+
+
+def end_retention(path: Path, retention: Retention) -> None:
+    """Remove what was set aside before, and note that all that was older is gone, in one
+    transaction.
+    """
+    with closing(LogDatabase(path)) as database, database.transaction():
+        database.execute("DELETE FROM quarantine WHERE at < ?", (retention.kept_since,))
+        database.execute(
+            "INSERT INTO retentions (at, kept_since, decisions, rewards, events, quarantined) "
+            "VALUES (?, ?, ?, ?, ?, ?)",
+            tuple(retention),
+        )
 
 
 def _unpack_bundles(database: LogDatabase, rows: StoredRows) -> None:

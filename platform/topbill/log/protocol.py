@@ -72,6 +72,7 @@ class Revision(NamedTuple):
 class Erasure(NamedTuple):
     """One line of the audit of erasures: at `at` (µs) so many decisions and rewards of a unit were
     taken out of an experiment, whose newest policy version was `version` then; 0 where it had none.
+    `by_age`: not of a unit, but because of their age.
     """
 
     at: int
@@ -79,6 +80,20 @@ class Erasure(NamedTuple):
     version: int
     decisions: int
     rewards: int
+    by_age: bool = False
+
+
+class Retention(NamedTuple):
+    """When what was older than is kept was last removed (`at`, µs), from when on rows are left
+    (`kept_since`, µs), and how many of each kind went then.
+    """
+
+    at: int
+    kept_since: int
+    decisions: int
+    rewards: int
+    events: int
+    quarantined: int
 
 
 class Heartbeat(NamedTuple):
@@ -379,6 +394,10 @@ class Log(Protocol):
     def erasures(self, experiment: str) -> list[Erasure]:  # noqa: ARG002 (for those that erase)
         """What was erased from an experiment, oldest first."""
         return []
+
+    def retention(self) -> Retention | None:
+        """When rows were last removed because of their age; None where none ever were."""
+        return None
 
     # ------------------------------------------------------------------ upkeep
 

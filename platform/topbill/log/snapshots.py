@@ -112,7 +112,8 @@ class SnapshotTable:
                 """DELETE FROM policy_snapshots WHERE version < (
                        SELECT max(s.version) FROM policy_snapshots s
                        WHERE s.experiment = policy_snapshots.experiment AND s.at < ?)
-                   AND (experiment, version) NOT IN (SELECT experiment, version FROM erasures)""",
+                   AND (experiment, version) NOT IN (
+                       SELECT experiment, max(version) FROM erasures GROUP BY experiment)""",
                 (before,),
             )
             self._database.execute(

@@ -49,6 +49,7 @@ from topbill.log.protocol import (
     Heartbeat,
     Log,
     Matured,
+    Retention,
     Revision,
     now_micros,
 )
@@ -705,11 +706,19 @@ class SqliteLog(Log):
     def erasures(self, experiment: str) -> list[Erasure]:
         """What was erased from an experiment, oldest first."""
         rows = self._database.rows(
-            "SELECT at, experiment, version, decisions, rewards FROM erasures "
+            "SELECT at, experiment, version, decisions, rewards, unit_hash = '' FROM erasures "
             "WHERE experiment = ? ORDER BY place",
             (experiment,),
         )
         return [Erasure(*row) for row in rows]
+
+    def retention(self) -> Retention | None:
+        """When rows were last removed because of their age."""
+        rows = self._database.rows(
+            "SELECT at, kept_since, decisions, rewards, events, quarantined FROM retentions "
+            "ORDER BY place DESC LIMIT 1"
+        )
+        return Retention(*rows[0]) if rows else None
 
 
 def _chunks(items: Sequence[_T], size: int = _ROWS_PER_STATEMENT) -> Iterator[Sequence[_T]]:

@@ -151,7 +151,7 @@ def _read_salt(data: Path) -> bytes | None:
         mode = path.stat().st_mode
         text = path.read_text(encoding="ascii").strip()
         salt = bytes.fromhex(text)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError) as error:
         # Not what stands in it: messages go into logs.

@@ -1,4 +1,5 @@
-"""Taking one unit out of a data folder, and saying what is stored of one.
+"""Taking one unit, or what is older than is kept, out of a data folder, and saying what is stored
+of a unit.
 
 What policies have learned stays: sums over many viewers, in which no id stands. The version that
 stood is noted in the log's audit of erasures, and `topbill verify` folds from there.
@@ -26,12 +27,14 @@ from topbill.lake.erasing import (
 from topbill.log import LOG_FILE, Log, now_micros, open_log
 from topbill.log.erasing import (
     StoredRows,
+    aged_rows_in_log,
     erase_from_log,
     find_in_log,
     rows_set_aside,
     units_in_log,
     wipe_log,
 )
+from topbill.log.protocol import Retention
 from topbill.log.tombstones import (
     TOMBSTONES,
     Tombstone,
@@ -43,6 +46,7 @@ from topbill.log.unit_ids import known_unit_ids
 from topbill.spec import Experiment, audited
 from topbill.worker.loop import only_worker
 from topbill.worker.publisher import Publisher
+from topbill.worker.retention import check_keep, kept_since, remove_aged
 
 ANSWERS = "answers"
 """Folder of answers that were worked out in advance: made anew from the lake."""
@@ -150,6 +154,28 @@ def _delete_rows(data: Path, unit: str, tombstone: Tombstone) -> StoredRows:
     erase_from_log(data / LOG_FILE, rows, tombstone)
     erase_from_lake(data, rows, unit, unit_type, spared)
     return rows
+
+
+def retain(
+    data: Path, keep: float, experiments: Callable[[], Sequence[Experiment]] = tuple
+) -> tuple[Retention, int]:
+    """Take out of a data folder what is older than `keep` seconds, with every file of the lake that
+    holds it; what went, and how many rows so old the log still has: it lets them go when they are
+    learned. Killed at any moment, run it again.
+
+    Arguments and errors as of `erase_unit`. Raises BadRequest also where experiments wait for
+    rewards as long as that.
+    """
+    check_keep(keep, experiments())
+    _open(data).close()
+    with only_worker(data):
+        with closing(_open(data)) as log:
+            # First of all: what is published afterwards would bring old rows back.
+            Publisher(log, Lake(data), experiments).publish()
+            now = log.clock_time(log.barrier())
+            retention = remove_aged(data, log, kept_since(log, keep, now))
+        _leave_no_trace(data, experiments)
+        return retention, aged_rows_in_log(data / LOG_FILE, retention.kept_since)
 
 
 def _leave_no_trace(data: Path, experiments: Callable[[], Sequence[Experiment]]) -> None:

@@ -55,6 +55,12 @@ class Learner:
                 self._refits.pop(key, None)
                 self.failures.forget(key)
 
+    def abandon_refits(self) -> None:
+        """Let refits that are under way begin anew: rows that they have read are about to go, and
+        nobody could fold them again.
+        """
+        self._refits.clear()
+
     def needed_after(self) -> int:
         """Decisions up to this `seq` are in a published version of their experiment: no learner
         reads them again.

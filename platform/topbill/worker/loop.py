@@ -14,17 +14,18 @@ from pathlib import Path
 from types import FrameType
 
 from topbill import pages, spec, tracing
-from topbill.domain.errors import FileProblem, SpecError, TopbillError
+from topbill.domain.errors import BadRequest, FileProblem, LogError, SpecError, TopbillError
 from topbill.domain.pausing import pause
 from topbill.lake import Lake, Problem
 from topbill.log import LOG_FILE, REMEMBERED_FOR, open_log
 from topbill.log.unit_ids import unit_ids
 from topbill.migration import migrate
 from topbill.pages import PageFile
-from topbill.worker import archive, candidate_signals
+from topbill.worker import archive, candidate_signals, retention
 from topbill.worker.learner import Learner
 from topbill.worker.policy_fold import BATCH
 from topbill.worker.publisher import Publisher
+from topbill.worker.retention import check_keep, kept_since, remove_aged
 
 _logger = logging.getLogger("topbill")
 _PAUSE = 0.2
@@ -61,7 +62,14 @@ def only_worker(data: Path) -> Iterator[None]:
 class Worker:
     """Learner and publisher over one log; `step` does what is due."""
 
-    def __init__(self, experiments: Path, data: Path, *, remember: float = REMEMBERED_FOR) -> None:
+    def __init__(
+        self,
+        experiments: Path,
+        data: Path,
+        *,
+        remember: float = REMEMBERED_FOR,
+        keep: float | None = None,
+    ) -> None:
         self._folder, self._data = experiments, data
         self._marks = spec.marks(experiments)
         self._unit_ids = unit_ids(data)
@@ -81,6 +89,9 @@ class Worker:
             progressed=self._beat,
             remember=remember,
         )
+        self._keep = keep
+        self._not_retained = ""
+        """Why nothing is removed because of its age, where it was said."""
         self._published_at = 0.0
         self._signals_at = 0.0
         self._beat_at = 0.0
@@ -88,6 +99,11 @@ class Worker:
         if before is not None:
             # How old the record is doesn't begin anew with the worker.
             self.publisher.published_at = before.published_at
+
+    def check(self) -> None:
+        """Raises BadRequest where rows would be removed that are still needed."""
+        if self._keep is not None:
+            check_keep(self._keep, self._experiments)
 
     def step(self) -> bool:
         """Whether there is more to do at once."""
@@ -105,6 +121,7 @@ class Worker:
             started = time.time_ns()
             rows = self.publisher.step()
             tracing.finished("publish", started, rows=rows)
+            self._retain()
             self._log.tend(thorough=True)
             self._published_at = time.monotonic()
         if time.monotonic() - self._signals_at >= candidate_signals.EVERY:
@@ -133,6 +150,28 @@ class Worker:
         clock = self._log.clock_trouble(_CLOCK_TOLD)
         jumped = [] if clock is None else [Problem("clock", "clock", "", clock)]
         return files + noted + stuck + damaged + jumped
+
+    def _retain(self) -> None:
+        """Remove what is older than is kept, with the first publication of a day. It must keep
+        nobody from learning and publishing: what stands against it is said once.
+        """
+        if self._keep is None or self.publisher.is_compacting:
+            return
+        try:
+            since = kept_since(self._log, self._keep, self.publisher.published_at)
+            last = self._log.retention()
+            if last is not None and last.kept_since == since:
+                return
+            check_keep(self._keep, self._experiments)
+            retention.refuse_to_empty(self._data, since)
+            self.learner.abandon_refits()
+            removed = remove_aged(self._data, self._log, since)
+            self._not_retained = ""
+            _logger.info("removed %s", retention.sentence(removed))
+        except (BadRequest, LogError) as error:
+            if str(error) != self._not_retained:
+                _logger.warning("%s", error)
+            self._not_retained = str(error)
 
     def _beat(self) -> None:
         """Leave a sign of life, once a second at most."""
@@ -183,10 +222,18 @@ def _notes(files: Sequence[PageFile]) -> list[tuple[str, str]]:
     return found
 
 
-def run_worker(experiments: Path, data: Path, *, remember: float = REMEMBERED_FOR) -> None:
+def run_worker(
+    experiments: Path,
+    data: Path,
+    *,
+    remember: float = REMEMBERED_FOR,
+    keep: float | None = None,
+) -> None:
     """Run until SIGINT or SIGTERM; what a signal finds under way is finished or not done at all.
 
-    `remember`: seconds for which ids are known, see `Publisher`.
+    `remember`: seconds for which ids are known, see `Publisher`. `keep`: seconds after which rows
+    are removed from the lake; None for never. Raises BadRequest where experiments wait for rewards
+    as long as that.
     """
     stop = False
 
@@ -199,7 +246,8 @@ def run_worker(experiments: Path, data: Path, *, remember: float = REMEMBERED_FO
     for sentence in migrate(data):
         _logger.warning("%s", sentence)
     with only_worker(data):
-        worker = Worker(experiments, data, remember=remember)
+        worker = Worker(experiments, data, remember=remember, keep=keep)
+        worker.check()
         last_message = ""
         while not stop:
             busy = False

@@ -129,6 +129,7 @@ class Publisher:
             [*self._problems(), *setting_aside.problems(self._log, quarantine)],
             {experiment.key for experiment in removed},
             quarantine,
+            self._log.retention(),
         )
         self.published_at = as_of
 
@@ -208,6 +209,11 @@ class Publisher:
             compaction.result()
         if self._compaction is None and self._steps % MINOR == 0:
             self._compaction = self._compactor.submit(self._tidy, self._steps)
+
+    @property
+    def is_compacting(self) -> bool:
+        """Whether files are being merged in the other thread: a delete beside it would fail."""
+        return self._compaction is not None and not self._compaction.done()
 
     def _tidy(self, steps: int) -> None:
         is_major = steps % MAJOR == 0

@@ -37,7 +37,7 @@ from topbill.reporting.experiment.planned import (
 )
 from topbill.reporting.experiment.wording import notes
 from topbill.reporting.queries.action_versions import LABELS, make_action_labels
-from topbill.reporting.queries.database import AnalyticsDatabase, open_database
+from topbill.reporting.queries.database import AnalyticsDatabase, open_database, retained_of
 from topbill.spec.fields import nearest
 
 Means = Mapping[tuple[str, str], MeanEstimate]
@@ -193,6 +193,7 @@ def _report(
             *changed_actions,
             *_sub_sampled(rows.weighted),
             *rows.outside.notes,
+            *_removed_by_age(database, tables.key),
         ],
         phases=list(rows.timeline.phases) if analysis is None else analysis.phases,
         excluded={**rows.excluded(), **({} if analysis is None else analysis.excluded)},
@@ -255,6 +256,26 @@ def _other_control(tables: ExperimentTables, control: str | None) -> list[Note]:
         f"chances to be fooled. Whether to ship is told against {usual}."
     )
     return [Note(code="other_control", sentence=sentence)]
+
+
+def _removed_by_age(database: AnalyticsDatabase, key: str) -> list[Note]:
+    """A note where rows of the experiment's first days are gone."""
+    retained = retained_of(database)
+    if retained is None:
+        return []
+    row = database.row(
+        "SELECT min(revised_at) AS began_at FROM revisions WHERE experiment = $key", key=key
+    )
+    if row["began_at"] is None or row["began_at"] >= retained.kept_since:
+        return []
+    sentence = (
+        f"Rows from before {retained.kept_since:%Y-%m-%d} were removed because of their age "
+        f"(last at {retained.retained_at:%Y-%m-%d %H:%M} UTC): all numbers are of what came since. "
+        "A unit that was first shown something before then counts from its first decision that is "
+        "left, with that one's variant and phase, as if it were new: also where effects are told "
+        "by days since the first exposure."
+    )
+    return [Note(code="removed_by_age", sentence=sentence)]
 
 
 def _little_left(explored: Mapping[str, PolicyShares]) -> list[Note]:

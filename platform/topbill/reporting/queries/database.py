@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import pandas as pd
@@ -132,6 +132,29 @@ def published_at(data: Path | str) -> datetime:
     with open_database(data) as database:
         moment: datetime = database.row("SELECT published_at FROM published")["published_at"]
     return moment
+
+
+class Retained(NamedTuple):
+    """From when on the record has rows (`kept_since`), since older ones were removed, and when that
+    was done last; both UTC.
+    """
+
+    kept_since: datetime
+    retained_at: datetime
+
+
+def retained(data: Path | str) -> Retained | None:
+    """What was removed because of its age; None where nothing ever was."""
+    with open_database(data) as database:
+        return retained_of(database)
+
+
+def retained_of(database: AnalyticsDatabase) -> Retained | None:
+    """The same, of an open database."""
+    # All columns: a database that an earlier version wrote does not have these.
+    row = database.row("FROM published")
+    since = row.get("kept_since")
+    return None if since is None else Retained(since, row["retained_at"])
 
 
 def problems(data: Path | str) -> list[Problem]:
