@@ -340,8 +340,9 @@ def unpublished(data: Path, ledger: Ledger) -> tuple[Counter[str], list[str]]:
     problems += [f"lost: ranked {i!r}" for i in ranked]
     problems += [f"lost: reward {key!r}" for key in ledger.rewards - rewards]
     problems += [f"lost: event {key!r}" for key in ledger.events - events]
-    # What is wrong with a record that nobody has touched but by requests.
-    problems += [f"trouble: {row}" for row in _recorded(data, "SELECT * FROM problems")]
+    # Files say of themselves what is wrong with them; all else came of requests.
+    troubles = _recorded(data, "SELECT * FROM problems WHERE kind NOT IN ('file', 'page')")
+    problems += [f"trouble: {row}" for row in troubles]
     return counts, problems
 
 

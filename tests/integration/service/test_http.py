@@ -472,6 +472,20 @@ def test_a_stored_decision_is_explained(client: TestClient) -> None:
     assert (told["policy_version"], told["actions"], told["page"]) == (0, None, "")
 
 
+def test_to_look_a_decision_up_opens_nothing(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decide(client, decision_id="d")
+
+    def opened(_: Settings) -> Log:
+        raise AssertionError("another handle on the log")
+
+    monkeypatch.setattr(Settings, "open_log", opened)
+    for _ in range(3):
+        assert client.get("/v1/decisions/d").status_code == 200
+        assert client.get("/v1/decisions/never").status_code == 404
+
+
 def test_experiments_are_listed_and_shown_whole(client: TestClient) -> None:
     (line,) = client.get("/v1/experiments").json()["experiments"]
     assert (line["key"], line["variants"]["editorial"]["control"]) == ("art", True)
