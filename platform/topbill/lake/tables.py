@@ -5,7 +5,7 @@ analytics database.
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -22,13 +22,14 @@ from deltalake.exceptions import DeltaError
 
 from topbill.domain.decision import DECISION_COLUMNS, EVENT_COLUMNS, REWARD_COLUMNS, schema
 from topbill.domain.errors import LogError
-from topbill.domain.records import QuarantinedRow
+from topbill.domain.records import Decision, QuarantinedRow
 from topbill.domain.schema_version import SCHEMA_VERSION
 from topbill.lake import analytics, healing
-from topbill.lake.database import DATABASE, connect
+from topbill.lake.database import DATABASE, Error, connect
 from topbill.lake.delta import files_of, relation
+from topbill.lake.lookup import read_decisions
 from topbill.lake.seals import Seals
-from topbill.lake.views import PinnedTable
+from topbill.lake.views import PinnedTable, base_view
 from topbill.log.protocol import Retention
 from topbill.spec import Experiment
 
@@ -266,6 +267,27 @@ class Lake:
         with connect() as connection:
             return dict(connection.execute(query, {"key": key}).fetchall())
 
+    def find_decisions(self, places: Mapping[str, int]) -> dict[str, Decision]:
+        """The decisions that stand at these places (id → `seq`), by id; see
+        `lookup.find_decisions`. They are read from the table as it is now, whatever the analytics
+        database shows.
+        """
+        if not places:
+            return {}
+        try:
+            with connect(threads=1) as connection:
+                connection.execute(base_view("decisions", self._pinned("decisions")))
+                return read_decisions(connection, places)
+        except Error as error:
+            raise LogError(f"{self._folders['decisions']}: cannot be read: {error}") from error
+
+    def _pinned(self, name: str) -> PinnedTable:
+        """A table as it is now."""
+        files = self.files(name)
+        table = self._tables[name]
+        is_widened = table.metadata().configuration.get(WIDENED) == "true"
+        return PinnedTable(files, table.version(), is_widened)
+
     def files(self, name: str) -> list[str]:
         """The absolute paths of the Parquet files that make up the table now."""
         table = self._tables[name]
@@ -293,11 +315,7 @@ class Lake:
         `quarantine`: rows that were set aside. `retention`: when rows were last removed because of
         their age.
         """
-        tables = {}
-        for name, table in self._tables.items():
-            files = self.files(name)
-            is_widened = table.metadata().configuration.get(WIDENED) == "true"
-            tables[name] = PinnedTable(files, table.version(), is_widened)
+        tables = {name: self._pinned(name) for name in self._tables}
         publication = analytics.Publication(
             tables,
             list(experiments),

@@ -16,7 +16,7 @@ from topbill.domain.decision import Origin, decision_rows, reward_rows, unit_eve
 from topbill.domain.errors import LogError, SpecError
 from topbill.domain.metric import longest_window, microseconds
 from topbill.domain.records import Decision, QuarantinedRow, RewardEvent
-from topbill.lake import Lake, Problem, find_decisions
+from topbill.lake import Lake, Problem
 from topbill.lake.tables import Table, schemas
 from topbill.log import REMEMBERED_FOR, Log, Revision
 from topbill.spec import Experiment, from_audit
@@ -299,7 +299,7 @@ class Publisher:
         if not places:
             return
         try:
-            self._recent.update(find_decisions(self._lake.folder, places))
+            self._recent.update(self._lake.find_decisions(places))
         except LogError as error:
             # A damaged file of the past must not keep what comes today from being published.
             _logger.warning(

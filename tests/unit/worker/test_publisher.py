@@ -125,6 +125,20 @@ def test_a_late_reward_finds_its_decision(tmp_path: Path, log: Log) -> None:
     ).to_pylist() == [{"experiment": "home", "variant": "editorial", "unit": "u1", "item": "x"}]
 
 
+def test_a_late_reward_finds_its_decision_before_there_is_an_analytics_database(
+    tmp_path: Path, log: Log
+) -> None:
+    worker = publisher(tmp_path, log, keep_log=-1.0)
+    log.append([decision(1)])
+    worker.step()
+    log.append([], [play(1)])
+    (tmp_path / DATABASE).unlink()  # as after a restore
+    worker.step()
+    assert sql(tmp_path / DATABASE, "SELECT experiment, unit FROM rewards").to_pylist() == [
+        {"experiment": "home", "unit": "u1"}
+    ]
+
+
 def test_a_reward_whose_decision_is_unknown_is_kept(tmp_path: Path, log: Log) -> None:
     log.append([], [play(404)])
     publisher(tmp_path, log).step()
