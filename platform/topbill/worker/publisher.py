@@ -21,7 +21,7 @@ from topbill.lake.tables import Table, schemas
 from topbill.log import REMEMBERED_FOR, Log, Revision
 from topbill.spec import Experiment, from_audit
 from topbill.worker import setting_aside
-from topbill.worker.setting_aside import convertible, quarantined, set_aside
+from topbill.worker.setting_aside import convertible, quarantined, repeated_rows, set_aside
 
 _logger = logging.getLogger("topbill")
 BATCH = 20_000
@@ -121,6 +121,9 @@ class Publisher:
         as_of = self._log.clock_time(barrier + 1) - 1
         revisions = self._log.revisions()
         removed = self._removed({e.key for e in experiments}, revisions)
+        # The lake takes them out before it shows itself. Noted first: whoever dies in between
+        # finds them again.
+        set_aside(self._log, repeated_rows(self._lake.repeated()))
         quarantine = self._log.quarantine(limit=MOST_QUARANTINED)
         self._lake.write_database(
             [*experiments, *removed],
