@@ -114,6 +114,7 @@ def import_log(
         raise NotFound(f"{source}: no such file")
     size = source.stat().st_size if source.is_file() else 0
     mark = ImportMark(str(source.resolve()), size, chosen.name, key, variant=variant, unit=unit)
+    ids = unit_ids(data)
     into, mark = _open_folder(data, mark)
     # A commit writes decisions, then rewards; dying between them leaves decisions ahead. Those
     # that are there already are not in a commit with new ones.
@@ -128,7 +129,7 @@ def import_log(
         with Repeats(data, notes) as repeats:
             # From the beginning, as only the whole file tells what is in it twice.
             read = fields.read(chosen.read(source, key, 0, progress, notes), notes)
-            rows = _with_stored_units(watch.rows(repeats.once(read)), unit_ids(data))
+            rows = _with_stored_units(watch.rows(repeats.once(read)), ids)
             deque(islice(rows, start), maxlen=0)
             for part in (islice(rows, ahead), rows):
                 while number := _commit(into, done, part, revisions):

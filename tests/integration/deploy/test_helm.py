@@ -34,6 +34,8 @@ EVERYTHING = SECRETS | {
     "serviceMonitor": {"enabled": True, "keySecret": {"name": "prometheus"}},
     "persistence": {"size": "1Gi", "storageClass": "fast", "annotations": {"a": "b"}},
     "service": {"extraArgs": ["--processes=2"], "env": [{"name": "A", "value": "b"}]},
+    "worker": {"extraArgs": ["--keep=400d"]},
+    "hashUnits": True,
     "podLabels": {"team": "home"},
     "nodeSelector": {"disk": "ssd"},
     "priorityClassName": "high",

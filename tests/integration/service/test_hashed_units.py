@@ -19,8 +19,9 @@ from starlette.testclient import TestClient
 from topbill import backup
 from topbill.cli.erasure import hash_
 from topbill.domain.errors import LogError, SpecError
+from topbill.formats import import_log
 from topbill.lake import DATABASE, sql
-from topbill.log.unit_ids import SALT, SETTINGS, UnitIds, unit_ids
+from topbill.log.unit_ids import SALT, SETTINGS, UnitIds, known_unit_ids, unit_ids
 from topbill.reporting import load_experiment_report
 from topbill.reporting.queries import decisions
 from topbill.service.app import create_app
@@ -145,6 +146,24 @@ def test_a_warehouse_is_joined_by_the_ids_that_it_knows(settings: Settings) -> N
     assert "20 of 21 rows count, of 20 units; left out: 1 without a unit" in note.sentence
     views = sql(settings.data / DATABASE, "SELECT spec FROM experiments").to_pylist()
     assert MARK not in str(views)
+
+
+def test_an_import_is_hashed_likewise(tmp_path: Path) -> None:
+    lines = [
+        f"""{{"_label_cost": -1, "_label_probability": 0.5, "_label_Action": 1, "_labelIndex": 0,
+        "Timestamp": "2026-01-01T00:00:00Z", "EventId": "e{number}", "a": [1, 2], "p": [0.5, 0.5],
+        "c": {{"_multi": [{{"id": "x"}}, {{"id": "y"}}]}}, "who": "u{number % 2} {MARK}"}}"""
+        for number in range(4)
+    ]
+    log = tmp_path / "log.dsjson"
+    log.write_text("\n".join(line.replace("\n", "") for line in lines))
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / SETTINGS).write_text("hash_units: true")
+    import_log(log, data, unit="who")
+    units = sql(data / DATABASE, "SELECT DISTINCT unit FROM decisions ORDER BY unit").to_pylist()
+    ids = known_unit_ids(data)
+    assert {row["unit"] for row in units} == {ids.stored(f"u{n} {MARK}") for n in range(2)}
 
 
 def test_a_folder_hashes_from_its_first_row_on_or_never(settings: Settings) -> None:
