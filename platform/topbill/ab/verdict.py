@@ -18,7 +18,6 @@ from topbill.ab.core.effect import (
     Rule,
     adjusted,
     effect_of,
-    facing,
     rate_pair,
     welch_df,
 )
@@ -160,8 +159,6 @@ def guardrail(
     rates = rate_pair(pair, rule)
     days: float | None = None
     if rates is None:
-        room, _ = _room(t, c, margin, better)
-        t, c = facing(t, c, room if better == "higher" else -room)
         room, se = _room(t, c, margin, better)
         status, p_value = _status(t, c, room, se, rule)
         if status == "undecided":

@@ -1,7 +1,8 @@
 """The first stage of a page: from tens of thousands of titles to the few dozen of a row, each with
 the sources that named it.
 
-Titles in a pool lie in the order of their popularity: that is the order without a policy.
+Titles in a pool lie in the order of their merit, what all evidence together says for each to this
+viewer: that is the order without a policy.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import logsumexp
 
 from topbill.candidates.signals import DEFAULT_WEIGHTS, EVIDENCE, Matrix, Signals, unit_length
 from topbill.catalog import Bools, Catalog
@@ -99,8 +101,6 @@ class CandidateModel:
         # How alike titles are says little of how likely each is played: the two together find most
         # (benchmarks).
         self._popularity: Matrix = (popular / float(popular.max())).astype(np.float32)
-        self._position = np.empty(size, dtype=np.intp)
-        self._position[self.popular] = np.arange(size)
         self._log_popular: Matrix = np.log(popular).astype(np.float32)
         self._trending_lift: Matrix = _lift(decayed, share).astype(np.float32)
         self._regional_lifts: Matrix = np.array(
@@ -187,17 +187,14 @@ class CandidateModel:
             self, dict.fromkeys(SOURCES, popular), nothing_alike, self._log_popular, allowed, seed
         )
 
-    def in_order(self, rows: Indices) -> Indices:
-        """The rows by falling popularity."""
-        return rows[np.argsort(self._position[rows], kind="stable")]
-
 
 class Candidates:
     """The candidates of one page: each source's titles in its own order, how alike all are to what
     was watched, and how much all evidence together speaks for each.
 
     `similar` and `together` (T) are cosines with what was watched, `sources` (T × SOURCES) which of
-    them named a title.
+    them named a title. `merit` (T) is the logarithm of how much likelier each is to be played than
+    one allowed title is on average, as all evidence together has it.
     """
 
     def __init__(
@@ -211,7 +208,7 @@ class Candidates:
     ) -> None:
         self._model = model
         self._orders = orders
-        self._score = score
+        self.merit: Matrix = score - _mean_odds(score[allowed])
         self._allowed = allowed
         self._seed = seed
         self._members: dict[RowSource, Indices] = {}
@@ -233,8 +230,7 @@ class Candidates:
     def _rows_of(self, row_source: RowSource) -> Indices:
         catalog = self._model.catalog
         if row_source.source == "genre":
-            popular = self._orders["popular"]
-            return popular[catalog.genre(row_source.genres)[popular]]
+            return self.in_order(np.flatnonzero(self._allowed & catalog.genre(row_source.genres)))
         if row_source.source == "titles":
             # A list may name titles that the catalogue no longer has.
             listed = np.array(
@@ -250,12 +246,17 @@ class Candidates:
         which it can't yet.
         """
         rows = np.flatnonzero(self._allowed)
-        likely = _best(rows, self._score[rows], DEPTH)
+        likely = _best(rows, self.merit[rows], DEPTH)
         new = self._orders["new"][:NAMED]
         return np.concatenate([likely, new[~np.isin(new, likely)]])
 
+    def in_order(self, rows: Indices) -> Indices:
+        """The rows by falling merit; equal ones in the catalogue's order."""
+        rows = np.sort(rows)
+        return rows[np.argsort(-self.merit[rows], kind="stable")]
+
     def pool(self, row: str, row_source: RowSource, taken: Bools, most: int) -> Indices:
-        """At most `most` titles for a row, by falling popularity.
+        """At most `most` titles for a row, by falling merit.
 
         Where there is a choice, a tenth of the pool is new titles and a tenth any title: what
         nobody was shown can't earn a signal.
@@ -270,7 +271,7 @@ class Candidates:
         members = members[~taken[members]]
         # Editors' lists are taken as they are: nothing of chance between their titles.
         if len(members) <= most or row_source.source == "titles":
-            return self._model.in_order(members[:most])
+            return self.in_order(members[:most])
         spare = int(SPARE * most / 2)
         head, rest = members[: most - 2 * spare], members[most - 2 * spare :]
         is_new = self.sources[rest, SOURCES.index("new")]
@@ -281,7 +282,7 @@ class Candidates:
         # Drawn from the page's seed alone: the same page asked for again is the same.
         rng = np.random.Generator(np.random.SFC64(hash64(self._seed, row)))
         chance = rng.choice(rest, size=min(len(rest), most - len(head) - len(new)), replace=False)
-        return self._model.in_order(np.concatenate([head, new, chance]))
+        return self.in_order(np.concatenate([head, new, chance]))
 
 
 def _align(signals: Signals, catalog: Catalog) -> tuple[Indices, Indices]:
@@ -300,6 +301,11 @@ def _lift(plays: Floats, share: Floats) -> Floats:
     of all.
     """
     return np.asarray(np.log((plays + _FEW * share) / (plays.sum() + _FEW) / share))
+
+
+def _mean_odds(score: Matrix) -> float:
+    """The logarithm of the mean of the odds; 0 of none."""
+    return float(logsumexp(score) - np.log(len(score))) if len(score) else 0.0
 
 
 def _best(rows: Indices, scores: Matrix, most: int) -> Indices:

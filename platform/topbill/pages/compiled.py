@@ -4,8 +4,8 @@ on a viewer, worked out once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
@@ -19,6 +19,7 @@ from topbill.pages.features import PictureFeatures, TitleFeatures
 from topbill.pages.files import PageFile
 from topbill.pages.notes import notes
 from topbill.pages.request import PageRequest
+from topbill.pages.viewing_history import NOBODY, KnownViewer
 from topbill.rules import CompiledRules
 
 _encode = msgspec.json.Encoder().encode
@@ -35,14 +36,16 @@ class Viewer:
         region: Where the viewer is.
         age: The age limit, in years: titles for older viewers are not shown.
         watched: Rows of the catalogue that were played of late, newest last.
-        fatigued: Rows of the catalogue that rest: shown often, never played.
+        resting: Rule → the rows of the catalogue that it keeps from this viewer for now: `fatigue`
+            what was shown often and never played, `seen` what was watched, `disliked` what the
+            viewer's events speak against.
     """
 
     unit: str
     region: str
     age: int
     watched: tuple[int, ...] = ()
-    fatigued: frozenset[int] = frozenset()
+    resting: Mapping[str, Sequence[int]] = field(default_factory=dict)
 
 
 class CompiledPage:
@@ -114,8 +117,7 @@ class CompiledPage:
         self,
         request: PageRequest,
         page_id: str,
-        watched: Sequence[str] = (),
-        fatigued: Callable[[], frozenset[int]] = frozenset,
+        known: KnownViewer = NOBODY,
         *,
         unit: str | None = None,
     ) -> Viewer:
@@ -125,18 +127,21 @@ class CompiledPage:
             request: What was asked for.
             page_id: The page's id, by which somebody is randomised who is nobody: neither a
                 profile nor a session.
-            watched: Titles that the service knows to have been played, where the request doesn't
-                say.
-            fatigued: Works out which rows of the catalogue rest for this viewer.
+            known: What is known of the viewer beside it. What the request says to have been
+                watched is taken as watched just now.
             unit: The request's unit as it is stored, where that is not as it was sent.
         """
-        plays = watched if request.watched is None else request.watched
+        rows_of = self.catalog.rows_of
+        resting = {rule: rows_of(titles) for rule, titles in known.resting.items()}
+        if request.watched is not None:
+            resting["seen"] = sorted({*resting.get("seen", ()), *rows_of(request.watched)})
+        plays = known.watched if request.watched is None else request.watched
         return Viewer(
             unit=unit or request.unit or page_id,
             region=request.region or self.file.region,
             age=self._age_limit(request),
-            watched=tuple(self.catalog.rows_of(plays)),
-            fatigued=fatigued(),
+            watched=tuple(rows_of(plays)),
+            resting=resting,
         )
 
     def _age_limit(self, request: PageRequest) -> int:
@@ -152,7 +157,7 @@ class CompiledPage:
         """What the page's own decision says of the viewer: enough to tell later what the rules
         removed (`explain_title` reads it).
         """
-        ids = self.catalog.ids
+        ids, resting = self.catalog.ids, viewer.resting.items()
         return {
             "context": request.context,
             "region": viewer.region,
@@ -160,5 +165,5 @@ class CompiledPage:
             "account": request.account,
             "guest": request.profile is None,
             "watched": len(viewer.watched),
-            "tired": [ids[title] for title in sorted(viewer.fatigued)],
+            "resting": {rule: [ids[title] for title in titles] for rule, titles in resting},
         }

@@ -138,7 +138,7 @@ class PageBuilder:
         refuse_unknown(context, self.layers.values())
 
         self.allowed_by_rule = page.rules.allowed_by_rule(
-            viewer.region, viewer.age, now, viewer.fatigued
+            viewer.region, viewer.age, now, viewer.resting
         )
         self.allowed: Bools = np.logical_and.reduce(list(self.allowed_by_rule.values()))
         self.pins: dict[str, dict[int, int]] = {}
@@ -285,7 +285,6 @@ class PageBuilder:
         """The row's candidates: what no rule has removed, no row above shows, and no other row has
         pinned.
         """
-        model = self.page.candidate_model
         unavailable = self.taken.copy()
         for other, pinned in self.pins.items():
             if other != row:
@@ -298,7 +297,7 @@ class PageBuilder:
             rest = np.setdiff1d(self.members[row], pool)
             rest = rest[self._is_new(rest, within) & ~unavailable[rest]]
             short = max(0, _FRESH_DEPTH * count - int(self._is_new(pool, within).sum()))
-            pool = model.in_order(np.concatenate([pool, rest[:short]]))
+            pool = self.candidates.in_order(np.concatenate([pool, rest[:short]]))
         # Its own pins are candidates too, whether the row would be made of them or not.
         own_pins = self.pins.get(row, {}).values()
         pins = [title for title in own_pins if not self.taken[title] and title not in pool]

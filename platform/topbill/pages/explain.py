@@ -57,9 +57,13 @@ def explain_title(
 def _barred_by(compiled_page: CompiledPage, page: Decision, index: int) -> list[str]:
     """The rules that kept a title off the whole page."""
     viewer = msgspec.json.decode(page.context)  # what CompiledPage.facts wrote
-    fatigued = compiled_page.catalog.rows_of(viewer["tired"])
+    # Pages of 0.1 told only of those that were shown too often.
+    resting = viewer.get("resting") or {"fatigue": viewer.get("tired", ())}
     allowed_by_rule = compiled_page.rules.allowed_by_rule(
-        viewer["region"], viewer["age"], page.decided_at / 1e6, fatigued
+        viewer["region"],
+        viewer["age"],
+        page.decided_at / 1e6,
+        {rule: compiled_page.catalog.rows_of(titles) for rule, titles in resting.items()},
     )
     return [rule for rule, allowed in allowed_by_rule.items() if not allowed[index]]
 

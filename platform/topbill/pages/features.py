@@ -29,19 +29,22 @@ TITLE_FEATURES: dict[str, FeatureKind] = {
     "new": "flag",
     "heat": "number",
     "match": "number",
+    "merit": "number",
     "similar": "number",
     "together": "number",
     "sources": "vector",
     "row": "category",
 }
 """What a titles experiment may declare. `heat`: how trending (0 to 1); `match`: how much of the
-viewer's `taste` (a vector of genres in the context) its genres have; `similar` and `together`: how
+viewer's `taste` (a vector of genres in the context) its genres have; `merit`: the logarithm of how
+much likelier it is to be played than one title on average, by all evidence of the first stage
+together (some -5 to 6); `similar` and `together`: how
 alike it is to what the viewer watched, and how much watched together (-1 to 1); `sources`: which
 sources named it; `row`: whose."""
 PICTURE_FEATURES: dict[str, FeatureKind] = {"tone": "category", "faces": "number", "mood": "vector"}
 _STATIC = ("decade", "genres", "popularity", "maturity")
 """The title's own, whoever looks."""
-_NUMBERS = ("heat", "match", "similar", "together")
+_NUMBERS = ("heat", "match", "merit", "similar", "together")
 """Numbers that depend on the viewer or on the hour."""
 _SOURCE_BITS = 1 << np.arange(len(SOURCES))
 _DIGITS = 3
@@ -149,6 +152,7 @@ class TitleFeatures:
         by_name = {
             "heat": heat,
             "match": match,
+            "merit": candidates.merit,
             "similar": candidates.similar,
             "together": candidates.together,
         }

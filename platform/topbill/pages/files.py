@@ -17,6 +17,7 @@ from topbill.candidates import SOURCES, RowSource
 from topbill.catalog import UNKNOWN_AGE, Catalog
 from topbill.domain.errors import FileProblem, SpecError
 from topbill.pages.features import PICTURE_FEATURES, TITLE_FEATURES
+from topbill.pages.viewing_history import SIGNALS
 from topbill.rules import RULE, Rules, build
 from topbill.spec import Experiment, renames, yaml_in
 from topbill.spec.fields import (
@@ -103,6 +104,11 @@ PAGE = Section(
         ),
         "sources": Key(MapOf(_ROW, 100, 1), "What each row is made of.", True),
         "rules": Key(ListOf(RULE, 200), "What may stand where."),
+        "signals": Key(
+            MapOf(Number(-100, 100), 100),
+            "Event → what it says of a title: above 0 for it, below 0 against it "
+            f"(default: {', '.join(f'{event} {weight:g}' for event, weight in SIGNALS.items())}).",
+        ),
         "session_ttl": Key(
             Duration(), "How long a session sees the same page (default: every call is a new page)."
         ),
@@ -133,6 +139,7 @@ class PageFile:
         pinned: Row → the position at which editors put it.
         sources: Row → what it is made of.
         rules: What may stand where.
+        signals: Event → what it says for a title, below 0 against it, in plays.
         session_ttl: Seconds for which a session sees the same page; 0 for a new one every time.
         kids_max_age: The age limit of kids' profiles, in years.
         guest_max_age: The age limit of viewers without a profile, in years.
@@ -154,6 +161,7 @@ class PageFile:
     pinned: Mapping[str, int]
     sources: Mapping[str, RowSource]
     rules: Rules
+    signals: Mapping[str, float]
     session_ttl: float
     kids_max_age: int
     guest_max_age: int
@@ -292,6 +300,7 @@ def _build(read: Mapping[str, Any], raw: dict[str, Any], path: Path, at: Locatio
         pinned=read["rows"].get("pinned", {}),
         sources=sources,
         rules=build(read.get("rules", ()), at.key("rules"), genres, count),
+        signals=read.get("signals", SIGNALS),
         session_ttl=read.get("session_ttl", 0.0),
         kids_max_age=read.get("kids_max_age", 7),
         guest_max_age=read.get("guest_max_age", 16),

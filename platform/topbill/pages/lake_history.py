@@ -19,18 +19,19 @@ _PAGES = """
 SELECT epoch_us(decided_at) / 1e6 AS decided_at, decision_id, unit, slate FROM decisions
 WHERE experiment = $page AND epoch_us(decided_at) >= $since ORDER BY seq DESC LIMIT $most
 """
-_PLAYS = """
-SELECT epoch_us(occurred_at) / 1e6 AS occurred_at, decision_id, action FROM rewards
-WHERE experiment = $page AND event = 'play' AND action IS NOT NULL
-    AND epoch_us(decided_at) >= $since
-ORDER BY seq
+_EVENTS = """
+SELECT epoch_us(occurred_at) / 1e6 AS occurred_at, unit, action, event, value FROM rewards
+WHERE experiment = $page AND list_contains($events, event) AND action IS NOT NULL
+ORDER BY seq DESC LIMIT $most
 """
+MOST_EVENTS = 2_000_000
+"""Events that are read, the latest ones."""
 
 
 def read_lake(history: ViewingHistory, data: Path, since: float) -> None:
-    """Take in what the lake has of the page since then (seconds since the epoch); the log is
-    followed from there on. Without a lake, or with one that can't be read, the log alone is
-    followed.
+    """Take in the page's pages since then (seconds since the epoch), and what its viewers ever did
+    with titles, as the lake has them; the log is followed from there on. Without a lake, or with
+    one that can't be read, the log alone is followed.
     """
     # Whatever comes of it, it is tried once: a lake that can't be read would be asked again at
     # every step.
@@ -41,9 +42,13 @@ def read_lake(history: ViewingHistory, data: Path, since: float) -> None:
         return
     try:
         ((decision_seq, event_seq),) = connection.execute(_LAST_SEQS).fetchall()
-        parameters = {"page": history.page, "since": round(since * 1e6)}
-        pages = connection.execute(_PAGES, {**parameters, "most": MOST_PAGES}).fetchall()
-        plays = connection.execute(_PLAYS, parameters).fetchall()
+        page = {"page": history.page}
+        pages = connection.execute(
+            _PAGES, {**page, "since": round(since * 1e6), "most": MOST_PAGES}
+        ).fetchall()
+        events = connection.execute(
+            _EVENTS, {**page, "events": sorted(history.events), "most": MOST_EVENTS}
+        ).fetchall()
     except lake.Error as error:
         _logger.warning(
             "page %s: %s; what its viewers saw before is known from the log alone",
@@ -55,11 +60,12 @@ def read_lake(history: ViewingHistory, data: Path, since: float) -> None:
         connection.close()
     # In the order in which they happened: a play ends the fatigue of the pages before it only. At
     # one time a page comes before a play, since sorting is stable.
-    moments = [*(("page", *row) for row in pages), *(("play", *row) for row in plays)]
-    for kind, at, decision_id, *rest in sorted(moments, key=lambda moment: moment[1]):
+    moments = [*(("page", *row) for row in pages), *(("event", *row) for row in events)]
+    for kind, at, *rest in sorted(moments, key=lambda moment: moment[1]):
         if kind == "page":
-            unit, titles = rest
-            history.shown(decision_id, unit, titles, at)
+            page_id, unit, titles = rest
+            history.shown(page_id, unit, titles, at)
         else:
-            history.credited(decision_id, *rest)
+            unit, title, event, value = rest
+            history.told(unit, title, event, value, at)
     history.begin_after(decision_seq, event_seq)

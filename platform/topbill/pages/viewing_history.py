@@ -4,18 +4,36 @@ what they watched.
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
-from collections.abc import Iterable
-from typing import Protocol
+import sys
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple, Protocol
 
 from topbill.domain.records import Decision, RewardEvent
+from topbill.rules import Rules
 
 MOST_VIEWERS = 100_000
 """Viewers that are remembered: whoever was seen longest ago is forgotten first."""
 MOST_PAGES = 200_000
 """Pages whose viewers are remembered, to credit plays on them."""
 MOST_PLAYS = 20
-"""Last plays of a viewer that are remembered."""
+"""Last titles that a viewer liked from which candidates are told."""
+MOST_TITLES = 5_000
+"""Titles of a viewer that are remembered: what was heard of longest ago is forgotten first."""
+MOST_REGARDS = 1_000_000
+"""Titles of all viewers together, some 250 MB: beyond, viewers are forgotten as above."""
+PLAY, FRACTION = "play", "watch_fraction"
+"""The events that say that a title was watched, and how much of it: 0 to 1."""
+FINISHED = 0.9
+"""Share of a title that is all but its credits."""
+SIGNALS: Mapping[str, float] = {
+    PLAY: 1.0,
+    "thumbs_up": 2.0,
+    "thumbs_down": -3.0,
+    "not_interested": -3.0,
+    "abandon": -1.0,
+}
+"""What events say for or against a title where a page file doesn't say it, in plays."""
 _BATCH = 2_000
 
 
@@ -28,20 +46,55 @@ class LogReader(Protocol):
     def read_events(self, after_seq: int, limit: int) -> list[tuple[int, RewardEvent]]: ...
 
 
+class _Regard:
+    """What a viewer did with a title.
+
+    Attributes:
+        at: When it was last heard of, seconds since the epoch.
+        opinion: What the viewer's events say for it, less what they say against it, in plays.
+        played: Whether it was played.
+        fraction: The most of it that was watched at once; None where nobody said.
+    """
+
+    __slots__ = ("at", "fraction", "opinion", "played")
+
+    def __init__(self) -> None:
+        self.at, self.opinion, self.played = 0.0, 0.0, False
+        self.fraction: float | None = None
+
+    @property
+    def is_seen(self) -> bool:
+        """Whether it was watched; not to its end where somebody said so."""
+        return self.played and (self.fraction is None or self.fraction >= FINISHED)
+
+
 class _ViewerRecord:
     """One viewer.
 
     Attributes:
         appearances: Title → (pages with it since its last play, seconds since the epoch of the
             last).
-        plays: The last plays, newest last.
+        regards: Title → what the viewer did with it, the latest last.
     """
 
-    __slots__ = ("appearances", "plays")
+    __slots__ = ("appearances", "regards")
 
     def __init__(self) -> None:
         self.appearances: dict[str, tuple[int, float]] = {}
-        self.plays: deque[str] = deque(maxlen=MOST_PLAYS)
+        self.regards: dict[str, _Regard] = {}
+
+
+class KnownViewer(NamedTuple):
+    """What is known of a viewer: titles that were `watched` and liked, newest last; and rule → the
+    titles that it keeps away for now (`resting`).
+    """
+
+    watched: tuple[str, ...] = ()
+    resting: Mapping[str, Sequence[str]] = {}
+
+
+NOBODY = KnownViewer()
+"""A viewer of whom nothing is known."""
 
 
 class ViewingHistory:
@@ -52,14 +105,22 @@ class ViewingHistory:
     (`lake_history.read_lake`).
     """
 
-    def __init__(self, page: str) -> None:
+    def __init__(self, page: str, signals: Mapping[str, float] = SIGNALS) -> None:
+        """`signals`: event → what it says for a title, below 0 against it, in plays."""
         self.page = page
+        self.signals = signals
         self._viewers: OrderedDict[str, _ViewerRecord] = OrderedDict()
+        self._titles = 0
         # Page id → its viewer.
         self._pages: OrderedDict[str, str] = OrderedDict()
         # The last rows of the log that were read.
         self._decision_seq = self._event_seq = 0
         self.begun = False
+
+    @property
+    def events(self) -> frozenset[str]:
+        """The names of the events that it reads."""
+        return frozenset({PLAY, FRACTION, *self.signals})
 
     def follow(self, log: LogReader, now: int) -> int:
         """Take in what the log has got since, up to `now` (µs); returns how many rows were read."""
@@ -74,8 +135,10 @@ class ViewingHistory:
             rows_read += len(rows)
         for seq, event in events:
             self._event_seq = seq
-            if event.event == "play" and event.action is not None:
-                self.credited(event.decision_id, event.action)
+            unit = self._pages.get(event.decision_id)
+            if unit is not None and event.action is not None:
+                at = (event.occurred_at or event.received_at) / 1e6
+                self.told(unit, event.action, event.event, event.value, at)
         return rows_read + len(events)
 
     def begin_after(self, decision: int, event: int) -> None:
@@ -92,36 +155,65 @@ class ViewingHistory:
             pages, _ = appearances.get(title, (0, 0.0))
             appearances[title] = (pages + 1, at)
 
-    def credited(self, page_id: str, title: str) -> None:
-        """A title on this page was played."""
-        if page_id in self._pages:
-            self.played(self._pages[page_id], title)
-
-    def played(self, unit: str, title: str) -> None:
-        """A title was played: it is fatigued no more."""
+    def told(self, unit: str, title: str, event: str, value: float, at: float) -> None:
+        """Something happened with a title, `at` seconds since the epoch. A play ends fatigue."""
+        if event not in self.events:
+            return
         record = self._record_of(unit)
-        record.appearances.pop(title, None)
-        # Each title is there once, at its last play.
-        if title in record.plays:
-            record.plays.remove(title)
-        record.plays.append(title)
+        # Taken out first, so that it goes to the end. One text for all viewers of a title.
+        title = sys.intern(title)
+        regard = record.regards.pop(title, None)
+        if regard is None:
+            regard = _Regard()
+            self._make_room(record)
+        record.regards[title] = regard
+        regard.at = max(regard.at, at)
+        # A value is how much of the event there was: 1 for most, a share for some.
+        regard.opinion += self.signals.get(event, 0.0) * min(abs(value), 1.0)
+        if event == PLAY:
+            regard.played = True
+            record.appearances.pop(title, None)
+        elif event == FRACTION:
+            regard.played = True
+            regard.fraction = max(regard.fraction or 0.0, value)
 
-    def watched(self, unit: str) -> tuple[str, ...]:
-        """The viewer's last plays, newest last."""
-        record = self._viewers.get(unit)
-        return () if record is None else tuple(record.plays)
+    def _make_room(self, record: _ViewerRecord) -> None:
+        """Room for one more title of this viewer, the last to be forgotten."""
+        if len(record.regards) == MOST_TITLES:
+            del record.regards[next(iter(record.regards))]
+        else:
+            self._titles += 1
+        while self._titles > MOST_REGARDS and len(self._viewers) > 1:
+            self._forget_one()
 
-    def fatigued(self, unit: str, most: int, rest: float, now: float) -> list[str]:
-        """Titles that were on `most` pages without a play, the last of them less than `rest`
-        seconds ago.
-        """
+    def _forget_one(self) -> None:
+        """Forget the viewer who was here longest ago."""
+        _, record = self._viewers.popitem(last=False)
+        self._titles -= len(record.regards)
+
+    def known(self, unit: str, rules: Rules, now: float) -> KnownViewer:
+        """What is known of a viewer, under a page's rules, at `now` in seconds since the epoch."""
         record = self._viewers.get(unit)
         if record is None:
-            return []
+            return NOBODY
         # Copied at once: another thread follows the log, and a dictionary that grows under a loop
         # ends it with an error.
-        appearances = list(record.appearances.items())
-        return [title for title, (pages, at) in appearances if pages >= most and now - at < rest]
+        appearances, regards = list(record.appearances.items()), list(record.regards.items())
+        liked = [title for title, regard in regards if regard.opinion > 0.0]
+        seen, disliked = [], []
+        for title, regard in regards:
+            if regard.is_seen and now - regard.at < rules.again_after:
+                seen.append(title)
+            if regard.opinion < 0.0:
+                disliked.append(title)
+        fatigued = []
+        if rules.fatigue is not None:
+            most, rest = rules.fatigue
+            for title, (pages, at) in appearances:
+                if pages >= most and now - at < rest:
+                    fatigued.append(title)
+        resting = {"fatigue": fatigued, "seen": seen, "disliked": disliked}
+        return KnownViewer(tuple(liked[-MOST_PLAYS:]), resting)
 
     def _record_of(self, unit: str) -> _ViewerRecord:
         """The viewer's record, new where there is none; it becomes the last to be forgotten."""
@@ -129,7 +221,7 @@ class ViewingHistory:
         if record is None:
             record = self._viewers[unit] = _ViewerRecord()
             if len(self._viewers) > MOST_VIEWERS:
-                self._viewers.popitem(last=False)
+                self._forget_one()
         else:
             self._viewers.move_to_end(unit)
         return record

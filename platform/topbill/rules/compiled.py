@@ -16,6 +16,7 @@ Counts = NDArray[np.int64]
 # What a cap takes where it does not hold: more than any page has titles, and far from where sums
 # of it would overflow.
 _UNLIMITED = 1_000_000
+_NOTHING: Mapping[str, Iterable[int]] = {}
 
 
 class CompiledRules:
@@ -67,7 +68,7 @@ class CompiledRules:
             self.members[title].append(group)
 
     def allowed_by_rule(
-        self, region: str, age: int, now: float, fatigued: Iterable[int]
+        self, region: str, age: int, now: float, resting: Mapping[str, Iterable[int]] = _NOTHING
     ) -> dict[str, Bools]:
         """What each rule lets through for a viewer, wherever it stands.
 
@@ -75,15 +76,16 @@ class CompiledRules:
             region: Where the viewer is.
             age: The viewer's age limit.
             now: Seconds since the epoch.
-            fatigued: The titles that rest for this viewer.
+            resting: Rule → the titles that it keeps from this viewer for now.
 
         Returns:
             Rule → (T,) the titles that it lets through; what all of them let through may be shown.
         """
-        rested = np.ones(len(self.catalog), dtype=bool)
-        rested[list(fatigued)] = False
-        legal = self.catalog.legal(region, age, now)
-        return {**legal, "block": ~self.blocked, "fatigue": rested}
+        allowed = {**self.catalog.legal(region, age, now), "block": ~self.blocked}
+        for rule, titles in resting.items():
+            allowed[rule] = np.ones(len(self.catalog), dtype=bool)
+            allowed[rule][list(titles)] = False
+        return allowed
 
     def after_pins(self, row: str, pins: Mapping[int, int]) -> Counts:
         """(C,) what a row's caps still take beside its pins; below 0 where these are too many."""

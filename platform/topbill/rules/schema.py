@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -68,6 +69,13 @@ RULE = Tagged(
                 "rest": Key(Duration(), "a title rests this long.", True),
             }
         ),
+        "seen": Section(
+            {
+                "again_after": Key(
+                    Duration(), "When a title that was watched may come again (default: never)."
+                ),
+            }
+        ),
     },
     "What the rule does.",
 )
@@ -100,6 +108,7 @@ class Rules:
         caps: How many of a kind there may be.
         fresh: Row → (how many new titles it has, for how many seconds a title is new).
         fatigue: (After how many pages, for how many seconds a title rests), or None.
+        again_after: Seconds after which a title that a viewer has watched may come again.
     """
 
     blocked: frozenset[str]
@@ -108,6 +117,7 @@ class Rules:
     caps: tuple[Cap, ...]
     fresh: Mapping[str, tuple[int, float]]
     fatigue: tuple[int, float] | None
+    again_after: float = math.inf
 
 
 @dataclass(frozen=True)
@@ -151,6 +161,7 @@ class _Builder:
         self.caps: list[Cap] = []
         self.fresh: dict[str, tuple[int, float]] = {}
         self.fatigue: tuple[int, float] | None = None
+        self.again_after: float | None = None
         # Blocks first, wherever they stand: a pin above a block contradicts it too.
         self.blocked: set[str] = set()
         self.blocked_genres: list[str] = []
@@ -168,6 +179,7 @@ class _Builder:
             caps=tuple(self.caps),
             fresh=self.fresh,
             fatigue=self.fatigue,
+            again_after=math.inf if self.again_after is None else self.again_after,
         )
 
     def add(self, rule: Mapping[str, Any], at: Location) -> None:
@@ -193,6 +205,10 @@ class _Builder:
             if self.fatigue is not None:
                 at.wrong(Verbatim("a second fatigue rule"), "one")
             self.fatigue = (rule["shown"], rule["rest"])
+        elif kind == "seen":
+            if self.again_after is not None:
+                at.wrong(Verbatim("a second seen rule"), "one")
+            self.again_after = rule.get("again_after", math.inf)
 
     def _check_row_names(self, rule: Mapping[str, Any], at: Location) -> None:
         names = [*rule.get("except", ()), *rule.get("rows", ())]

@@ -84,7 +84,12 @@ class PageService:
             compiled_pages[file.key] = self._compile(file)
         self.compiled_pages = compiled_pages
         # What viewers did is no part of a file: a page that is edited goes on knowing it.
-        histories = {key: self._histories.get(key) or ViewingHistory(key) for key in compiled_pages}
+        histories = {}
+        for key, page in compiled_pages.items():
+            history = self._histories.get(key)
+            if history is None or history.signals != page.file.signals:
+                history = ViewingHistory(key, page.file.signals)
+            histories[key] = history
         self._histories = histories
 
     def _compile(self, file: PageFile) -> CompiledPage:
@@ -115,7 +120,7 @@ class PageService:
         file = compiled_page.file
         history = self._histories[file.key]
         if file.key in self._outdated:
-            history = ViewingHistory(file.key)
+            history = ViewingHistory(file.key, file.signals)
         if not history.begun:
             fatigue = file.rules.fatigue
             rest = fatigue[1] if fatigue else 0.0
@@ -190,9 +195,8 @@ class PageService:
             # It is part of what is stored of a page.
             account = self._backend.unit_ids.stored(request.account)
             request = msgspec.structs.replace(request, account=account)
-        history = self._histories[request.page]
-        fatigued = self._fatigued(compiled_page, unit, now)
-        viewer = compiled_page.viewer(request, page_id, history.watched(unit), fatigued, unit=unit)
+        known = self._histories[request.page].known(unit, compiled_page.file.rules, now)
+        viewer = compiled_page.viewer(request, page_id, known, unit=unit)
         composed = compose(compiled_page, request, viewer, page_id, now, request_hash)
         # All decisions of a page are one entry, and whole: of two calls of one session at once,
         # the slower one leaves none of its rows. All of its ids are keyed: where a decision of
@@ -235,24 +239,6 @@ class PageService:
         if page is None and receipt.stored:
             raise _used_before(min(receipt.stored))
         return page
-
-    def _fatigued(
-        self, compiled_page: CompiledPage, unit: str, now: float
-    ) -> Callable[[], frozenset[int]]:
-        """Gives the catalogue rows of which the viewer has seen enough; asked only where a rule
-        wants to know.
-        """
-        history = self._histories[compiled_page.file.key]
-        fatigue = compiled_page.file.rules.fatigue
-        index = compiled_page.catalog.index
-
-        def rows() -> frozenset[int]:
-            if fatigue is None:
-                return frozenset()
-            titles = history.fatigued(unit, *fatigue, now)
-            return frozenset(index[title] for title in titles if title in index)
-
-        return rows
 
     def _find(
         self, compiled_page: CompiledPage, request: PageRequest, unit: str | None, now: float
@@ -298,7 +284,7 @@ class PageService:
         await self._backend.writer.put(Entry(events=(mark,)))
 
         viewer = compiled_page.viewer(request, stored.decision_id)
-        by_rule = compiled_page.rules.allowed_by_rule(viewer.region, viewer.age, now, ())
+        by_rule = compiled_page.rules.allowed_by_rule(viewer.region, viewer.age, now)
         index = compiled_page.catalog.index
 
         def allowed(title: str) -> bool:

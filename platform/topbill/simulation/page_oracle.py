@@ -95,7 +95,7 @@ class Oracle:
         compiled_page, file = self.compiled_page, self.compiled_page.file
         # The same rules and the same candidates as every policy's choice has: the best row is the
         # best that this page could have shown, not the best in the catalogue.
-        allowed_by_rule = compiled_page.rules.allowed_by_rule(file.region, 99, self.now, ())
+        allowed_by_rule = compiled_page.rules.allowed_by_rule(file.region, 99, self.now)
         allowed = np.logical_and.reduce(list(allowed_by_rule.values()))
         candidates = compiled_page.candidate_model.candidates_for(
             file.region, (), allowed, self.now, ""

@@ -251,6 +251,28 @@ def test_shown_often_without_a_play_a_title_rests(home: Any, settings: Settings)
     assert max(shown.values()) == 2
 
 
+def test_what_was_watched_or_disliked_stays_away(home: Any, settings: Settings) -> None:
+    home.write(rules="", policy="policy: fixed")
+    with LocalClient(create_app(settings)) as client:
+        answer = ask(client, profile="7").json()
+        titles = [tile["title"] for tile in answer["rows"][0]["titles"]]
+        events = {"play": titles[0], "thumbs_down": titles[1], "not_interested": titles[2]}
+        for event, title in events.items():
+            reward = {"decision_id": answer["page_id"], "event": event, "action": title}
+            assert client.post("/v1/reward", json=reward).json()["status"] == "stored"
+        deadline, shown = time.monotonic() + 10.0, set(titles)
+        while shown & set(events.values()) and time.monotonic() < deadline:
+            time.sleep(0.2)  # the memory follows the log every 0.3 s
+            later = ask(client, profile="7").json()
+            shown = {tile["title"] for row in later["rows"] for tile in row["titles"]}
+        assert not shown & set(events.values())
+        assert titles[3] in shown
+        somebody_else = ask(client, profile="8").json()
+        assert [tile["title"] for tile in somebody_else["rows"][0]["titles"]] == titles
+        why = client.get(f"/v1/pages/{later['page_id']}/why", params={"title": titles[1]}).json()
+        assert why["barred"] == ["disliked"]
+
+
 def test_what_rests_goes_on_resting_after_a_restart_though_the_log_has_forgotten_it(
     home: Any, settings: Settings
 ) -> None:

@@ -18,7 +18,7 @@ def test_no_ineligible_title_in_a_million_placements(home: Any) -> None:
     compiled_page = home.compiled_page()
     catalog, placed, number = compiled_page.catalog, 0, 0
     limits = {
-        kids: compiled_page.rules.allowed_by_rule("us", 7 if kids else 99, home.now, ())
+        kids: compiled_page.rules.allowed_by_rule("us", 7 if kids else 99, home.now)
         for kids in (True, False)
     }
     open_ = {kids: np.logical_and.reduce(list(lets.values())) for kids, lets in limits.items()}

@@ -152,7 +152,7 @@ def test_rules_hold_on_every_page(home: Any) -> None:
         rows = [catalog.index[t] for t in titles]
         assert len(titles) == len(set(titles))
         assert "t01" not in titles
-        lets = compiled_page.rules.allowed_by_rule("us", 7 if kids else 99, home.now, ())
+        lets = compiled_page.rules.allowed_by_rule("us", 7 if kids else 99, home.now)
         assert all(let[rows].all() for let in lets.values())
         franchises = Counter(int(catalog.franchise[r]) for r in rows)
         assert max(franchises.values()) <= 2

@@ -1,5 +1,6 @@
-"""Pages are what 0.1.0 composed, decision by decision: a rewrite that draws something else, tells a
-policy something else or logs other masks is no rewrite.
+"""Pages are what they were, decision by decision: a rewrite that draws something else, tells a
+policy something else or logs other masks is no rewrite. They were pinned anew when pools came to
+lie in the order of their merit, which 0.1.0 had by popularity, and watched titles to rest.
 """
 
 from __future__ import annotations

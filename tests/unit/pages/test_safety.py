@@ -1,5 +1,5 @@
 """Whatever a catalogue leaves out or says wrong: no title above a viewer's age, outside its region
-or dates, or blocked; nothing invented; no empty page that doesn't say so.
+or dates, blocked or watched; nothing invented; no empty page that doesn't say so.
 
 The file is read here a second time, by Python's own csv module and by rules written anew.
 """
@@ -7,6 +7,7 @@ The file is read here a second time, by Python's own csv module and by rules wri
 from __future__ import annotations
 
 import csv
+import math
 import random
 from datetime import UTC, datetime
 from pathlib import Path
@@ -76,9 +77,10 @@ def messy(chance: random.Random, path: Path) -> list[dict[str, str]]:
 def number(text: str | None) -> float | None:
     """The number that a cell says, if any."""
     try:
-        return float(text or "")
+        value = float(text or "nan")
     except ValueError:
         return None
+    return None if math.isnan(value) else value
 
 
 def day(text: str | None, empty: float) -> float:
@@ -127,11 +129,13 @@ def look_at_pages(home: Home, chance: random.Random, viewers: int) -> int:
         if chance.random() < 0.4:
             asked["maturity"] = chance.choice((0, 7, 12, 15, 16, 18))
             age = min(age, asked["maturity"])
-        answer = home.compose(page, viewer, **asked).answer
+        watched = chance.sample(sorted(titles), min(3, len(titles)))
+        answer = home.compose(page, viewer, **asked, watched=watched).answer
         shown = [tile.title for row_ in answer.rows for tile in row_.titles]
         assert len(shown) == len(set(shown))
         for title in shown:
-            assert may_see(titles[title], asked["region"], age), (titles[title], asked)
+            assert may_see(titles[title], asked["region"], age), str((titles[title], asked))
+            assert title not in watched
         assert answer.made_up == ()
         assert ("empty" in answer.fallbacks) == (not shown)
     return viewers

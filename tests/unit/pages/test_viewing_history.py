@@ -1,38 +1,82 @@
-"""What viewers saw: a title tires, rests, and is fresh again after a play; the oldest viewer
-goes first.
+"""What viewers did: a title tires, rests, and is fresh again after a play; what was watched or
+disliked stays away; the oldest viewer goes first.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from topbill.pages import viewing_history
-from topbill.pages.viewing_history import ViewingHistory
+from topbill.pages.viewing_history import MOST_PLAYS, MOST_TITLES, NOBODY, ViewingHistory
+from topbill.rules import Rules
+
+RULES = Rules(
+    blocked=frozenset(), blocked_genres=(), pins={}, caps=(), fresh={}, fatigue=(3, 100.0)
+)
 
 
 def test_a_title_tires_rests_and_is_fresh_again_after_a_play() -> None:
-    seen = ViewingHistory("home")
+    history = ViewingHistory("home")
     for at in (10.0, 20.0, 30.0):
-        seen.shown(f"page-{at}", "u", ["a", "b"], at)
-    assert seen.fatigued("u", 3, 100.0, 40.0) == ["a", "b"]
-    assert seen.fatigued("u", 4, 100.0, 40.0) == []
-    assert seen.fatigued("u", 3, 100.0, 131.0) == []
-    assert seen.fatigued("somebody else", 1, 100.0, 40.0) == []
-    seen.played("u", "a")
-    assert seen.fatigued("u", 3, 100.0, 40.0) == ["b"]
+        history.shown(f"page-{at}", "u", ["a", "b"], at)
+    assert history.known("u", RULES, 40.0).resting["fatigue"] == ["a", "b"]
+    assert history.known("u", RULES, 131.0).resting["fatigue"] == []
+    assert history.known("somebody else", RULES, 40.0) == NOBODY
+    history.told("u", "a", "play", 1.0, 35.0)
+    assert history.known("u", RULES, 40.0).resting["fatigue"] == ["b"]
 
 
-def test_the_last_plays_are_kept_newest_last_and_each_once() -> None:
-    seen = ViewingHistory("home")
-    for title in ["a", "b", "a", *map(str, range(19))]:
-        seen.played("u", title)
-    assert seen.watched("u") == ("a", *map(str, range(19)))
-    assert seen.watched("somebody else") == ()
+def test_what_was_watched_stays_away_until_it_may_come_again() -> None:
+    history = ViewingHistory("home")
+    history.told("u", "a", "play", 1.0, 10.0)
+    history.told("u", "b", "play", 1.0, 20.0)
+    assert history.known("u", RULES, 1e9).resting["seen"] == ["a", "b"]
+    assert history.known("u", replace(RULES, again_after=50.0), 65.0).resting["seen"] == ["b"]
+
+
+def test_what_was_left_before_its_end_is_not_seen() -> None:
+    history = ViewingHistory("home")
+    for title, fraction in (("left", 0.4), ("finished", 0.95)):
+        history.told("u", title, "play", 1.0, 10.0)
+        history.told("u", title, "watch_fraction", fraction, 20.0)
+    assert history.known("u", RULES, 30.0).resting["seen"] == ["finished"]
+
+
+def test_events_against_a_title_keep_it_away_and_out_of_the_viewer_s_taste() -> None:
+    history = ViewingHistory("home", {"play": 1.0, "boo": -2.0, "bravo": 2.0})
+    for title in ("a", "b", "c"):
+        history.told("u", title, "play", 1.0, 10.0)
+    history.told("u", "a", "boo", 1.0, 20.0)
+    history.told("u", "b", "boo", 0.3, 20.0)
+    history.told("u", "d", "boo", 1.0, 20.0)
+    history.told("u", "e", "unknown word", 1.0, 20.0)
+    known = history.known("u", RULES, 30.0)
+    assert known.resting["disliked"] == ["a", "d"]
+    assert known.watched == ("c", "b")
+    history.told("u", "a", "bravo", 1.0, 40.0)
+    assert history.known("u", RULES, 50.0).resting["disliked"] == ["d"]
+
+
+def test_the_last_plays_are_told_newest_last_and_each_once() -> None:
+    history = ViewingHistory("home")
+    for at, title in enumerate(["a", "b", "a", *map(str, range(MOST_PLAYS - 1))]):
+        history.told("u", title, "play", 1.0, at)
+    assert history.known("u", RULES, 99.0).watched == ("a", *map(str, range(MOST_PLAYS - 1)))
+
+
+def test_a_viewer_s_titles_are_bounded() -> None:
+    history = ViewingHistory("home")
+    for at in range(MOST_TITLES + 5):
+        history.told("u", str(at), "play", 1.0, at)
+    seen = history.known("u", RULES, 1e6).resting["seen"]
+    assert (len(seen), seen[0]) == (MOST_TITLES, "5")
 
 
 def test_the_viewer_that_was_here_longest_ago_is_forgotten_first(monkeypatch: Any) -> None:
     monkeypatch.setattr(viewing_history, "MOST_VIEWERS", 2)
-    seen = ViewingHistory("home")
+    history = ViewingHistory("home")
     for unit in ("u", "v", "u", "w"):
-        seen.played(unit, "a")
-    assert [seen.watched(unit) for unit in ("u", "v", "w")] == [("a",), (), ("a",)]
+        history.told(unit, "a", "play", 1.0, 0.0)
+    told = [history.known(unit, RULES, 1.0).watched for unit in ("u", "v", "w")]
+    assert told == [("a",), (), ("a",)]

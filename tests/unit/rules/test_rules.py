@@ -351,7 +351,7 @@ def test_rules_that_validate_never_stand_in_each_other_s_way(home: Any, rules: l
         made = home.compose(compiled_page, number, region="de", kids=number == 3)
         assert made.answer.fallbacks == ()
         open_ = np.logical_and.reduce(
-            list(house.allowed_by_rule("de", 7 if number == 3 else 99, home.now, ()).values())
+            list(house.allowed_by_rule("de", 7 if number == 3 else 99, home.now).values())
         )
         shown = {
             row.row: [catalog.index[tile.title] for tile in row.titles] for row in made.answer.rows
