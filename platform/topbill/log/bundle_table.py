@@ -117,7 +117,7 @@ class BundleTable:
                     own = _encode(decision)
                     self._database.execute(
                         "UPDATE decisions SET body = ?, checksum = ? WHERE seq = ?",
-                        (own, checksum((decision_id, experiment, own), at), seq),
+                        (own, checksum((decision_id, experiment, own, at)), seq),
                     )
         self._database.execute_many(
             "DELETE FROM bundles WHERE place = ?", [(place,) for place in places]

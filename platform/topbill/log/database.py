@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import sqlite3
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
@@ -67,6 +67,12 @@ CREATE TABLE IF NOT EXISTS policy_engines (
     variant TEXT NOT NULL,
     engine TEXT NOT NULL,
     PRIMARY KEY (experiment, version, variant)) WITHOUT ROWID;
+-- Likewise: 0.1.0 writes snapshots without naming their columns.
+CREATE TABLE IF NOT EXISTS snapshot_checksums (
+    experiment TEXT NOT NULL,
+    version INTEGER NOT NULL,
+    checksum INTEGER NOT NULL,
+    PRIMARY KEY (experiment, version)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS revisions (
     seq INTEGER PRIMARY KEY AUTOINCREMENT,
     experiment TEXT NOT NULL,
@@ -142,12 +148,43 @@ ROWS = {
 }
 """The tables of what is stored, and of what each row is made beside its stamp and its checksum."""
 
+CHECKED = {table: (*columns, "at") for table, columns in ROWS.items()} | {
+    "policy_engines": ("experiment", "version", "variant", "engine"),
+    "revisions": ("experiment", "revision", "at", "who", "spec"),
+    "quarantine": (
+        "kind",
+        "stage",
+        "experiment",
+        "id",
+        "belongs_to",
+        "seq",
+        "reason",
+        "body",
+        "at",
+    ),
+    "heartbeat": ("id", "at", "published_at"),
+    "remembered_ids": ("key", "seq", "at"),
+    "erasures": ("at", "unit_hash", "experiment", "version", "decisions", "rewards"),
+    "retentions": ("at", "kept_since", "decisions", "rewards", "events", "quarantined"),
+    "clock_steps": ("at", '"offset"', "decisions", "events"),
+}
+"""The tables whose rows have a checksum in a column of that name, and of what columns it is. What
+is left out of a row is its place, which an index knows too.
 
-def checksum(row: Sequence[str | bytes], at: int) -> int:
-    """The CRC-32 of a row's values and its stamp, by which `damage` knows it."""
-    total = zlib.crc32(at.to_bytes(8, "little"))
-    for value in row:
-        content = value.encode() if isinstance(value, str) else value
+Not here: `policy_snapshots`, whose checksums lie in a table of their own, since 0.1.0 writes that
+one without naming columns; `bundles`, whose checksum their decisions have; `clock` and `journal`,
+which 0.1.0 writes likewise, and which the rows and the journal's file contradict where they are
+damaged.
+"""
+_SNAPSHOT = ("experiment", "version", "watermark", "at", "fingerprint", "start", "refit_at", "blob")
+Value = str | bytes | int
+
+
+def checksum(values: Sequence[Value]) -> int:
+    """The CRC-32 of a row's values, by which `damage` knows it."""
+    total = 0
+    for value in values:
+        content = value if isinstance(value, bytes) else str(value).encode()
         total = zlib.crc32(content, zlib.crc32(len(content).to_bytes(4, "little"), total))
     return total
 
@@ -193,7 +230,7 @@ class LogDatabase:
         self._connection.execute("PRAGMA wal_autocheckpoint=0")
         schema_stamp.check_or_stamp(self._connection, self.path)
         self._connection.executescript(_SCHEMA)
-        if not all(self._has_checksum(table) for table in ROWS):
+        if not all(self._has_checksum(table) for table in CHECKED):
             self._add_checksums()
 
     def _has_checksum(self, table: str) -> bool:
@@ -203,7 +240,7 @@ class LogDatabase:
     def _add_checksums(self) -> None:
         """Give tables of an earlier version the column; its rows have none."""
         with self.transaction():
-            for table in ROWS:
+            for table in CHECKED:
                 # Another process may have done it meanwhile.
                 if not self._has_checksum(table):
                     self._connection.execute(f"ALTER TABLE {table} ADD COLUMN checksum INTEGER")
@@ -254,6 +291,19 @@ class LogDatabase:
         """Run a statement once for each of `values`, inside of a transaction."""
         self._connection.executemany(statement, values)
 
+    def insert(
+        self, table: str, rows: Iterable[Sequence[Value]], verb: str = "INSERT INTO"
+    ) -> None:
+        """Insert rows, each the values of the table's columns in `CHECKED`, with their checksums,
+        inside of a transaction.
+        """
+        columns = (*CHECKED[table], "checksum")
+        marks = ", ".join("?" * len(columns))
+        self._connection.executemany(
+            f"{verb} {table} ({', '.join(columns)}) VALUES ({marks})",
+            [(*row, checksum(row)) for row in rows],
+        )
+
     def rows(self, query: str, values: Sequence[Any] = ()) -> list[Any]:
         """All rows of a query; LogError where the file can't be read."""
         try:
@@ -271,13 +321,19 @@ class LogDatabase:
         return damaged or list(islice(self._damaged_rows(), 10))
 
     def _damaged_rows(self) -> Iterator[str]:
-        for table, columns in ROWS.items():
-            # As bytes: what is damaged may be no text.
-            values = ", ".join(f"CAST({column} AS BLOB)" for column in columns)
-            query = f"SELECT seq, at, checksum, {values} FROM {table} WHERE checksum IS NOT NULL"  # noqa: S608 (own names)
-            for seq, at, expected, *row in self._connection.execute(query):
-                if checksum(row, at) != expected:
-                    yield f"{self.path}: damaged: row {seq} of {table} is not what was stored"
+        for table, columns in CHECKED.items():
+            yield from self._damaged_in(table, f"FROM {table}", columns)
+        snapshots = "FROM policy_snapshots JOIN snapshot_checksums USING (experiment, version)"
+        yield from self._damaged_in("policy_snapshots", snapshots, _SNAPSHOT)
+
+    def _damaged_in(self, table: str, source: str, columns: Sequence[str]) -> Iterator[str]:
+        # As bytes: what is damaged may be no text.
+        values = ", ".join(f"CAST({column} AS BLOB)" for column in columns)
+        query = f"SELECT checksum, {values} {source} WHERE checksum IS NOT NULL"
+        for number, (expected, *row) in enumerate(self._connection.execute(query), 1):
+            # What is damaged may even be missing.
+            if None in row or checksum(row) != expected:
+                yield f"{self.path}: damaged: row {number} of {table} is not what was stored"
 
     def generation(self) -> int:
         """That of the journal's frames which the tables do not hold yet."""

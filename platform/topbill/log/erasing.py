@@ -205,13 +205,10 @@ def _note_checkpoints(
     database: LogDatabase, counts: Mapping[str, tuple[int, int]], at: int, unit_hash: str
 ) -> None:
     """Note of each experiment how many decisions and rewards go, and its newest policy version."""
+    snapshots = SnapshotTable(database, now_micros)
     for experiment, removed in counts.items():
-        database.execute(
-            "INSERT INTO erasures (at, unit_hash, experiment, version, decisions, rewards) "
-            "SELECT ?, ?, ?, coalesce(max(version), 0), ?, ? FROM policy_snapshots "
-            "WHERE experiment = ?",
-            (at, unit_hash, experiment, *removed, experiment),
-        )
+        row = (at, unit_hash, experiment, snapshots.version(experiment), *removed)
+        database.insert("erasures", [row])
 
 
 _AGED = ("decisions", "reward_events", "unit_events")
@@ -250,11 +247,7 @@ def end_retention(path: Path, retention: Retention) -> None:
     """
     with closing(LogDatabase(path)) as database, database.transaction():
         database.execute("DELETE FROM quarantine WHERE at < ?", (retention.kept_since,))
-        database.execute(
-            "INSERT INTO retentions (at, kept_since, decisions, rewards, events, quarantined) "
-            "VALUES (?, ?, ?, ?, ?, ?)",
-            tuple(retention),
-        )
+        database.insert("retentions", [tuple(retention)])
 
 
 def _unpack_bundles(database: LogDatabase, rows: StoredRows) -> None:

@@ -22,13 +22,8 @@ class QuarantineTable:
         """Note rows, each once for each stage; returns how many are new."""
         before = sum(self.counts().values())
         with self._database.transaction():
-            for row in rows:
-                self._database.execute(
-                    "INSERT INTO quarantine "
-                    "(kind, stage, experiment, id, belongs_to, seq, reason, body, at) "
-                    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
-                    (*row[:6], short_reason(row.reason), row.body, self._clock()),
-                )
+            values = [(*row[:6], short_reason(row.reason), row.body, self._clock()) for row in rows]
+            self._database.insert("quarantine", values, "INSERT OR IGNORE INTO")
         return sum(self.counts().values()) - before
 
     def read(self, experiment: str | None, limit: int) -> list[QuarantinedRow]:
@@ -56,9 +51,8 @@ class HeartbeatTable:
     def beat(self, published_at: int) -> None:
         """Note that the worker is at work now."""
         with self._database.transaction():
-            self._database.execute(
-                "INSERT OR REPLACE INTO heartbeat VALUES (0, ?, ?)", (self._clock(), published_at)
-            )
+            row = (0, self._clock(), published_at)
+            self._database.insert("heartbeat", [row], "INSERT OR REPLACE INTO")
 
     def read(self) -> Heartbeat | None:
         """The last sign of life."""

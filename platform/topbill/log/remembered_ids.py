@@ -33,9 +33,7 @@ class RememberedIds:
         at), inside of the transaction that deletes them."""
         rows = [(digest(decision_id), seq, at) for decision_id, seq, at in decisions]
         rows += [(digest(*key), 0, at) for *key, at in events]
-        self._database.execute_many(
-            "INSERT OR IGNORE INTO remembered_ids (key, seq, at) VALUES (?, ?, ?)", rows
-        )
+        self._database.insert("remembered_ids", rows, "INSERT OR IGNORE INTO")
 
     def places(self, decision_ids: Collection[str]) -> dict[str, int]:
         """The `seq` that those of the decisions had which are remembered, by id."""

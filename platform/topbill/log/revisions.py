@@ -22,11 +22,8 @@ class RevisionTable:
         with self._database.transaction():
             if self._newest(experiment) == revision:
                 return False
-            self._database.execute(
-                "INSERT INTO revisions (experiment, revision, at, who, spec) "
-                "VALUES (?, ?, ?, ?, ?)",
-                (experiment, revision, self._clock(), who, spec),
-            )
+            row = (experiment, revision, self._clock(), who, spec)
+            self._database.insert("revisions", [row])
         return True
 
     def read(self, experiment: str | None) -> list[Revision]:

@@ -10,9 +10,11 @@ import msgspec
 
 from topbill.domain.errors import Conflict, DamagedSnapshot
 from topbill.domain.records import Snapshot, SnapshotHead
-from topbill.log.database import LogDatabase
+from topbill.log.database import LogDatabase, checksum
 from topbill.log.protocol import Clock
 
+_CHECKSUM = """SELECT checksum FROM snapshot_checksums c
+    WHERE c.experiment = s.experiment AND c.version = s.version"""
 _ENGINES = "SELECT variant, engine FROM policy_engines WHERE experiment = ? AND version = ?"
 
 
@@ -38,16 +40,19 @@ class SnapshotTable:
     def read(self, experiment: str, version: int | None) -> Snapshot | None:
         """The snapshot of a version, or the newest one."""
         rows = self._database.rows(
-            """SELECT version, watermark, fingerprint, blob, at, start, refit_at
-               FROM policy_snapshots
+            f"""SELECT version, watermark, fingerprint, blob, at, start, refit_at, ({_CHECKSUM})
+               FROM policy_snapshots s
                WHERE experiment = ? AND version = coalesce(?,
-                   (SELECT max(version) FROM policy_snapshots WHERE experiment = ?))""",
+                   (SELECT max(version) FROM policy_snapshots WHERE experiment = ?))""",  # noqa: S608
             (experiment, version, experiment),
         )
         if not rows:
             return None
-        version, watermark, fingerprint, blob, at, start, refit_at = rows[0]
+        version, watermark, fingerprint, blob, at, start, refit_at, expected = rows[0]
+        row = (experiment, version, watermark, at, fingerprint, start, refit_at, blob)
         try:
+            if expected not in (None, checksum(row)):
+                raise ValueError("it is not what was stored")
             states = msgspec.msgpack.decode(blob, type=dict[str, bytes])
         except (msgspec.DecodeError, ValueError, TypeError) as error:
             raise DamagedSnapshot(
@@ -84,24 +89,25 @@ class SnapshotTable:
             newest = self.version(snapshot.experiment)
             if snapshot.version != newest + 1:
                 raise not_the_successor(snapshot, newest)
-            self._database.execute(
-                "INSERT INTO policy_snapshots VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                (
-                    snapshot.experiment,
-                    snapshot.version,
-                    snapshot.watermark,
-                    self._clock(),
-                    snapshot.fingerprint,
-                    snapshot.start,
-                    snapshot.refit_at,
-                    blob,
-                ),
+            row = (
+                snapshot.experiment,
+                snapshot.version,
+                snapshot.watermark,
+                self._clock(),
+                snapshot.fingerprint,
+                snapshot.start,
+                snapshot.refit_at,
+                blob,
             )
-            for variant, engine in snapshot.engines.items():
-                self._database.execute(
-                    "INSERT INTO policy_engines VALUES (?, ?, ?, ?)",
-                    (snapshot.experiment, snapshot.version, variant, engine),
-                )
+            self._database.execute(
+                "INSERT INTO policy_snapshots VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row
+            )
+            self._database.execute(
+                "INSERT OR REPLACE INTO snapshot_checksums VALUES (?, ?, ?)",
+                (*row[:2], checksum(row)),
+            )
+            engines = [(*row[:2], *each) for each in snapshot.engines.items()]
+            self._database.insert("policy_engines", engines)
 
     def forget(self, before: int) -> int:
         """Delete those that had a successor by `before` (µs), but for those from which the fold is
@@ -116,10 +122,11 @@ class SnapshotTable:
                        SELECT experiment, max(version) FROM erasures GROUP BY experiment)""",
                 (before,),
             )
-            self._database.execute(
-                """DELETE FROM policy_engines WHERE (experiment, version) NOT IN
-                       (SELECT experiment, version FROM policy_snapshots)"""
-            )
+            for table in ("policy_engines", "snapshot_checksums"):
+                self._database.execute(
+                    f"DELETE FROM {table} WHERE (experiment, version) NOT IN "  # noqa: S608 (own names)
+                    "(SELECT experiment, version FROM policy_snapshots)"
+                )
         return cursor.rowcount
 
 

@@ -65,10 +65,7 @@ _NEWEST_STAMP = """SELECT max((SELECT at FROM clock),
     coalesce((SELECT at FROM unit_events ORDER BY seq DESC LIMIT 1), 0))"""
 _OFFSET = 'SELECT "offset" FROM clock_steps ORDER BY at DESC LIMIT 1'
 _LAST_SEQ = "coalesce((SELECT seq FROM sqlite_sequence WHERE name = '{}'), 0)"
-_NOTE_STEP = (
-    "INSERT OR REPLACE INTO clock_steps SELECT ?, ?, "
-    f"{_LAST_SEQ.format('decisions')}, {_LAST_SEQ.format('reward_events')}"
-)
+_LAST_SEQS = f"SELECT {_LAST_SEQ.format('decisions')}, {_LAST_SEQ.format('reward_events')}"
 _ROWS_PER_STATEMENT = 256
 """Rows of one INSERT: SQLite works on a statement without the interpreter's lock, so that decisions
 go on meanwhile, and takes at most 32,766 values.
@@ -344,11 +341,15 @@ class SqliteLog(Log):
 
     def _note_step(self, stamps: Stamps) -> None:
         """Note that log time and clock part here, inside of the transaction that stamps so."""
-        self._database.execute(_NOTE_STEP, (stamps.newest, stamps.offset))
+        (last,) = self._database.rows(_LAST_SEQS)
+        row = (stamps.newest, stamps.offset, *last)
+        self._database.insert("clock_steps", [row], "INSERT OR REPLACE INTO")
 
     def clock_steps(self) -> list[ClockStep]:
         """Where the machine's clock was set; see `Log.clock_steps`."""
-        rows = self._database.rows("SELECT * FROM clock_steps ORDER BY at")
+        rows = self._database.rows(
+            'SELECT at, "offset", decisions, events FROM clock_steps ORDER BY at'
+        )
         return [ClockStep(*row) for row in rows]
 
     def clock_trouble(self, within: int = SETTLED) -> str | None:
@@ -409,7 +410,7 @@ class SqliteLog(Log):
             tables: Sequence[Sequence[tuple[str | bytes, ...]]] = (decisions, events, unit_events)
             for waiting, rows in zip(values.values(), tables, strict=True):
                 for row in rows:
-                    waiting += (*row, newest, checksum(row, newest))
+                    waiting += (*row, newest, checksum((*row, newest)))
         self._insert_all(values)
 
     def _insert_all(self, values: dict[str, list[Any]]) -> None:
