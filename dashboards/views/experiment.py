@@ -405,6 +405,8 @@ def body() -> None:
     for note in report.notes:
         if note.code == "other_control":
             st.info(words.plain(note.sentence), icon=":material/compare_arrows:")
+        if note.code == "removed_by_age":
+            st.caption(words.plain(note.sentence))
     frame.warn(report)
     headline(report)
     if report.ab is not None and len(report.ab.units) > 1:
