@@ -15,6 +15,19 @@ from typing import Any
 from topbill.domain.errors import LogError
 from topbill.log import schema_stamp
 
+# With a rowid, although the key tells all: without one whole rows lie in the tree of keys, and each
+# key that a look-up compares with is read with its state, which may be megabytes.
+_STATES = """
+CREATE TABLE IF NOT EXISTS policy_snapshots (
+    experiment TEXT NOT NULL,
+    version INTEGER NOT NULL,
+    watermark INTEGER NOT NULL,
+    at INTEGER NOT NULL,
+    fingerprint TEXT NOT NULL,
+    start INTEGER NOT NULL,
+    refit_at INTEGER NOT NULL,
+    blob BLOB NOT NULL,
+    PRIMARY KEY (experiment, version))"""
 # AUTOINCREMENT, not a plain rowid: a plain one would give the `seq` of a forgotten row once more,
 # and a reader who remembers how far it has read would miss the new row.
 # The generation starts at a random number: a journal file that was left beside a deleted database
@@ -50,16 +63,6 @@ CREATE TABLE IF NOT EXISTS unit_events (
     body BLOB NOT NULL,
     checksum INTEGER,
     UNIQUE (unit_type, unit, event_id));
-CREATE TABLE IF NOT EXISTS policy_snapshots (
-    experiment TEXT NOT NULL,
-    version INTEGER NOT NULL,
-    watermark INTEGER NOT NULL,
-    at INTEGER NOT NULL,
-    fingerprint TEXT NOT NULL,
-    start INTEGER NOT NULL,
-    refit_at INTEGER NOT NULL,
-    blob BLOB NOT NULL,
-    PRIMARY KEY (experiment, version)) WITHOUT ROWID;
 -- A table of its own, so that files of every earlier version take it without being rewritten.
 CREATE TABLE IF NOT EXISTS policy_engines (
     experiment TEXT NOT NULL,
@@ -229,13 +232,31 @@ class LogDatabase:
         # all writers. `checkpoint` is called where nobody waits for it.
         self._connection.execute("PRAGMA wal_autocheckpoint=0")
         schema_stamp.check_or_stamp(self._connection, self.path)
-        self._connection.executescript(_SCHEMA)
+        self._connection.executescript(f"{_STATES};{_SCHEMA}")
+        if self._has_states_among_keys():
+            self._move_states()
         if not all(self._has_checksum(table) for table in CHECKED):
             self._add_checksums()
 
     def _has_checksum(self, table: str) -> bool:
         columns = self._connection.execute(f"PRAGMA table_info({table})")
         return any(name == "checksum" for _, name, *_ in columns)
+
+    def _has_states_among_keys(self) -> bool:
+        query = (
+            "SELECT sql LIKE '%WITHOUT ROWID' FROM sqlite_master WHERE name = 'policy_snapshots'"
+        )
+        return bool(self._connection.execute(query).fetchone()[0])
+
+    def _move_states(self) -> None:
+        """Write the snapshots of an earlier version anew, into a table with a rowid."""
+        with self.transaction():
+            # Another process may have done it meanwhile.
+            if self._has_states_among_keys():
+                self._connection.execute("ALTER TABLE policy_snapshots RENAME TO old_snapshots")
+                self._connection.execute(_STATES)
+                self._connection.execute("INSERT INTO policy_snapshots SELECT * FROM old_snapshots")
+                self._connection.execute("DROP TABLE old_snapshots")
 
     def _add_checksums(self) -> None:
         """Give tables of an earlier version the column; its rows have none."""

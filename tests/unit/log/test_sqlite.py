@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from topbill.domain.errors import LogError
-from topbill.domain.records import Decision, Placement, RewardEvent, UnitEvent
+from topbill.domain.records import Decision, Placement, RewardEvent, Snapshot, UnitEvent
 from topbill.log import open_log
 from topbill.log.database import LogDatabase
 from topbill.log.entries import all_keyed
@@ -163,3 +163,42 @@ def test_an_id_that_is_remembered_takes_at_most_64_bytes(tmp_path: Path) -> None
     finally:
         database.close()
     assert 30 < ((tmp_path / "log.sqlite").stat().st_size - before) / count <= 64
+
+
+WITHOUT_ROWID = """
+CREATE TABLE earlier (
+    experiment TEXT NOT NULL,
+    version INTEGER NOT NULL,
+    watermark INTEGER NOT NULL,
+    at INTEGER NOT NULL,
+    fingerprint TEXT NOT NULL,
+    start INTEGER NOT NULL,
+    refit_at INTEGER NOT NULL,
+    blob BLOB NOT NULL,
+    PRIMARY KEY (experiment, version)) WITHOUT ROWID;
+INSERT INTO earlier SELECT * FROM policy_snapshots;
+DROP TABLE policy_snapshots;
+ALTER TABLE earlier RENAME TO policy_snapshots;
+"""
+
+
+def test_no_look_up_of_a_key_reads_states_and_those_of_an_earlier_version_are_moved(
+    log: SqliteLog,
+) -> None:
+    """A table without a rowid is a tree of whole rows: with states of a megabyte each comparison of
+    keys read one, and to forget old versions took minutes, in which nothing could be written."""
+    for version in (1, 2, 3):
+        states = {"a": bytes([version]) * 10_000}
+        log.write_snapshot(
+            Snapshot(experiment="e", version=version, watermark=0, fingerprint="f", states=states)
+        )
+    before = [log.snapshot("e", version) for version in (1, 2, 3)]
+    with closing(sqlite3.connect(log.path)) as connection:
+        connection.executescript(WITHOUT_ROWID)
+    with closing(SqliteLog(log.path)) as again:
+        assert [again.snapshot("e", version) for version in (1, 2, 3)] == before
+        assert log.snapshot("e") == before[-1]  # of a handle that was open all the time, too
+        assert again.forget_snapshots(before=2**62) == 2
+    with closing(sqlite3.connect(log.path)) as connection:
+        tables = connection.execute("SELECT sql FROM sqlite_master WHERE sql LIKE '%BLOB%'")
+        assert not [text for (text,) in tables if "WITHOUT ROWID" in text]
