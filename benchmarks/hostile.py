@@ -164,6 +164,11 @@ HEADERS = [
     *(("range", "bytes=0-1"), ("if-none-match", "*"), ("cookie", "a=\xff"), ("upgrade", "h2c")),
     *(("x" * 1_000, "y"), ("x", "y" * 20_000), ("forwarded", "for=_x"), ("via", "1.1 x")),
 ]
+_PATHS = {
+    *("/v1/decide", "/v1/decide/batch", "/v1/reward", "/v1/reward/batch", "/v1/event"),
+    *("/v1/event/batch", "/v1/page", "/v1/experiments", "/healthz", "/readyz", "/metrics"),
+    *("/openapi.json", "/docs"),
+}
 METHODS = ("GET", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS", "TRACE", "post", "QUERY", "X")
 
 
@@ -309,7 +314,7 @@ class Request(NamedTuple):
         if path.startswith("/personalizer/"):
             before, _, after = path.partition("/events/")
             return before + (f"/events/ID/{after.rpartition('/')[2]}" if after else "")
-        return path
+        return path if path in _PATHS else "elsewhere"
 
     def raw(self, port: int) -> bytes:
         """Its bytes."""
