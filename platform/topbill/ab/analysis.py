@@ -100,7 +100,7 @@ class Design(msgspec.Struct, frozen=True, kw_only=True):
 
     Raises:
         BadRequest: for a metric that only a guardrail watches and that does not say which direction
-            is good.
+            is good; for a guardrail of no metric; and for a control that has no share.
     """
 
     key: str
@@ -111,6 +111,18 @@ class Design(msgspec.Struct, frozen=True, kw_only=True):
     phases: tuple[Phase, ...] = ()
 
     def __post_init__(self) -> None:
+        names = [m.name for m in self.metrics]
+        for name in self.guardrails:
+            if name not in names and name != OBJECTIVE:
+                raise BadRequest(
+                    f"design.guardrails.{name}", f"no such metric; the metrics are {listing(names)}"
+                )
+        if self.shares and self.control not in self.shares:
+            raise BadRequest(
+                "design.control",
+                f"got {self.control!r}, which has no share; expected one of "
+                f"{listing([str(label) for label in self.shares])}",
+            )
         for m in self.metrics:
             if m.name in self.guardrails and m.better is None and not m.weight:
                 raise BadRequest(

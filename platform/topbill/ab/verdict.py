@@ -154,9 +154,11 @@ def guardrail(
         margin_unit=margin.unit,
         status="unknown",
     )
+    rates = rate_pair(pair, rule, equal=True)
+    if rates is not None and effect.se is None:
+        return _of_equal_rates(result, rates, rule, margin, better, effect.reason)
     if effect.se is None or t is None or c is None:
         return replace(result, reason=effect.reason)
-    rates = rate_pair(pair, rule)
     days: float | None = None
     if rates is None:
         room, se = _room(t, c, margin, better)
@@ -201,6 +203,35 @@ def _status(
     elif room < -reach * se:
         status = "worse"
     return status, rule.p_value(room / se, n, df)
+
+
+def _of_equal_rates(
+    result: GuardrailResult,
+    rates: RatePair,
+    rule: Rule,
+    margin: Margin,
+    better: str,
+    reason: str,
+) -> GuardrailResult:
+    """The guardrail where no unit of either variant has an event, or each has: enough of them show
+    that the rates differ by less than the margin."""
+    if not margin.is_relative:
+        interval = rates.difference_interval(rule.evidence_limit)
+    else:
+        ratios = rates.ratio_interval(rule.evidence_limit)
+        if ratios is None:
+            return replace(result, reason=reason)
+        interval = ratios[0] - 1.0, ratios[1] - 1.0
+    low, high = interval if better == "lower" else (-interval[1], -interval[0])
+    status, p_value = _status_of_rates(rates, rule, margin, better)
+    return replace(
+        result,
+        status=status,
+        p_value=p_value,
+        worse_by=0.0,
+        worse_by_low=low,
+        worse_by_high=high,
+    )
 
 
 def _status_of_rates(

@@ -8,6 +8,7 @@ libraries speak; narwhals knows those that don't, and those that put their work 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from numbers import Number
 from typing import Any
 
 import duckdb
@@ -167,6 +168,7 @@ def _of_frame(frame: pd.DataFrame) -> Any:
     Raises:
         BadData: naming the first column that DuckDB cannot read.
     """
+    frame = _of_one_kind(frame)
     try:
         return _seen(connect().from_df(_in_order(frame)))
     except duckdb.Error:
@@ -177,6 +179,38 @@ def _of_frame(frame: pd.DataFrame) -> Any:
             except duckdb.Error as error:
                 raise _unreadable(column.columns[0], column.dtypes.iloc[0]) from error
         raise
+
+
+def _of_one_kind(frame: pd.DataFrame) -> pd.DataFrame:
+    """The frame, with each column of Python objects that are of several kinds as one of numbers or
+    of text: DuckDB guesses what such a column holds from some rows, and fails in the others.
+    """
+    changed: dict[int, pd.Series[Any]] = {}
+    for i in range(frame.shape[1]):
+        column = frame.iloc[:, i]
+        if column.dtype == object:
+            kind = pd.api.types.infer_dtype(column, skipna=True)
+            if kind == "boolean":
+                changed[i] = column.astype("boolean")
+            elif kind.startswith("mixed") and kind != "mixed-integer-float":
+                changed[i] = _as_one_kind(column)
+    if not changed:
+        return frame
+    frame = frame.copy(deep=False)
+    for i, column in changed.items():
+        frame.isetitem(i, column.array)
+    return frame
+
+
+def _as_one_kind(column: pd.Series[Any]) -> pd.Series[Any]:
+    """Numbers and truths as floats, all else as text; what holds several values as it is."""
+    present = column.dropna()
+    kinds = set(present.map(type))
+    if all(issubclass(kind, Number | np.bool_) for kind in kinds):
+        return column.astype("Float64")
+    if any(issubclass(kind, list | dict | set | tuple | np.ndarray | bytes) for kind in kinds):
+        return column
+    return column.map(str, na_action="ignore")
 
 
 def _unreadable(name: object, kind: object) -> BadData:

@@ -75,6 +75,8 @@ def refuse_misaligned(**columns: Any) -> None:
             first = name, data.index
         elif len(data) == len(first[1]) and not data.index.equals(first[1]):
             rows = np.flatnonzero(np.asarray(data.index != first[1]))
+            if not rows.size:
+                continue  # the same moments, in another zone
             raise BadData(
                 name,
                 f"{rows_text(rows)}: got another index than that of {first[0]}; expected the same, "

@@ -4,8 +4,10 @@ a closed form, or what somebody who knows computes by hand.
 
 from __future__ import annotations
 
+from datetime import date, datetime
 from typing import Any
 
+import msgspec
 import numpy as np
 import pandas as pd
 import pytest
@@ -14,7 +16,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from topbill import ab
-from topbill.ab import REASONS, Mean, Proportion, Quantile, compare
+from topbill.ab import REASONS, Mean, Proportion, Quantile, Ratio, Sum, compare
 from topbill.ab.core.rates import RatePair, tail_evidence
 from topbill.ab.core.units import Rate, resolve
 from topbill.domain.errors import BadData, BadRequest
@@ -545,3 +547,118 @@ def test_a_shift_of_whole_steps_in_a_large_sample_is_shown() -> None:
     assert e.difference == 1.0
     assert e.reason == ""
     assert e.p_value < 1e-10
+
+
+# --- Labels of every type, and columns that Python filled
+
+
+BIG = 2**62
+
+
+@pytest.mark.parametrize(
+    ("labels", "control"),
+    [
+        ([BIG, BIG + 1], BIG),  # as floats they are one
+        ([b"c", b"t"], "c"),
+        ([datetime(2024, 1, 1), datetime(2024, 1, 2)], "2024-01-01"),
+        ([date(2024, 1, 1), date(2024, 1, 2)], "2024-01-01"),
+        ([False, 1], 0),
+        ([np.bool_(0), np.bool_(1)], False),
+        ([False, True], "0"),
+        ([0, 1], "false"),
+        (["FALSE", "TRUE"], 0),
+    ],
+)
+def test_a_control_is_found_by_value_whatever_its_column_holds(
+    labels: list[Any], control: object
+) -> None:
+    places = np.arange(200) % 2
+    column = np.empty(200, dtype=object)
+    column[:] = [labels[place] for place in places]
+    rows = pd.DataFrame({"u": np.arange(200), "v": column, "y": places + np.arange(200) % 7})
+    for data in (rows, rows.infer_objects()):
+        (effect,) = compare(
+            data, unit="u", variant="v", control=control, metrics={"y": Mean("y")}, method="fixed"
+        ).itertuples()
+        assert effect.difference == pytest.approx(1.0, abs=0.1)
+        assert effect.n == 100
+
+
+def test_columns_of_several_kinds_are_read_or_refused_by_name_however_late() -> None:
+    n = 4_000
+    mixed: list[Any] = [bool(i % 2) for i in range(n - 100)] + [i % 2 for i in range(100)]
+    rows = pd.DataFrame(
+        {"u": range(n), "v": np.arange(n) // 2 % 2, "y": pd.Series(mixed, dtype=object)}
+    )
+    options: dict[str, Any] = {"unit": "u", "variant": "v", "control": 0}
+    (effect,) = compare(rows, metrics={"y": Mean("y")}, **options).itertuples()
+    assert (effect.value, effect.control_value) == (0.5, 0.5)
+    rows["y"] = pd.Series([*range(n - 1), "x"], dtype=object)
+    with pytest.raises(BadData, match=r"data\.y: got a column of VARCHAR; expected numbers"):
+        compare(rows, metrics={"y": Mean("y")}, **options)
+    rows["v"] = pd.date_range("2024-01-01", periods=n, tz="Europe/Oslo")
+    with pytest.raises(BadData, match=r"data\.v: got a column of TIMESTAMP WITH TIME ZONE"):
+        compare(rows, metrics={"u": Mean("u")}, **options)
+
+
+def test_a_column_that_one_variant_does_not_send_is_no_zero() -> None:
+    rng = np.random.default_rng(0)
+    n = 400
+    rows = pd.DataFrame({"u": np.arange(n) // 2, "v": np.where(np.arange(n) // 2 % 2, "t", "c")})
+    rows["paid"] = np.where(rows.v == "t", np.nan, rng.gamma(2.0, 5.0, n))
+    rows["visits"] = 1
+    metrics: dict[str, Any] = {"sum": Sum("paid"), "ratio": Ratio("paid", "visits")}
+    options: dict[str, Any] = {"unit": "u", "variant": "v", "control": "c", "metrics": metrics}
+    for effect in compare(rows, **options).itertuples():
+        assert (effect.value, effect.p_value, effect.reason) == (None, None, "no_values")
+    # Where some have one, to have none is to have spent nothing.
+    rows.loc[3, "paid"] = 100.0
+    sums = compare(rows, **options).set_index("metric")
+    assert sums.loc["sum", "value"] == pytest.approx(1.0)
+
+
+def test_numbers_too_large_to_be_squared_have_a_reason() -> None:
+    values = np.random.default_rng(0).normal(5.0, 2.0, 200) * 1e300
+    rows = pd.DataFrame({"v": np.where(np.arange(200) % 2, "t", "c"), "y": values})
+    metrics: dict[str, Any] = {"mean": Mean("y"), "median": Quantile("y", 0.5)}
+    table = compare(rows, unit=None, variant="v", control="c", metrics=metrics)
+    assert list(table.reason) == ["infinite_values"] * 2
+
+
+# --- Guardrails of what happened to nobody
+
+
+@pytest.mark.parametrize("method", ["fixed", "sequential", "group-sequential", "bayes"])
+@pytest.mark.parametrize("value", [0, 1])
+def test_enough_units_without_any_event_keep_a_guardrail(method: Any, value: int) -> None:
+    """0 of 2,000 against 0 of 2,000 cannot be 2 points worse; 0 of 10 against 0 of 10 can."""
+    metrics = (
+        ab.MetricDesign(name="y", weight=1.0),
+        ab.MetricDesign(name="crash", binary=True, better="lower"),
+    )
+    design = ab.Design(
+        key="k",
+        control="c",
+        shares={"c": 0.5, "t": 0.5},
+        metrics=metrics,
+        guardrails={"crash": ab.Margin.parse("2pp")},
+    )
+    for n, status in ((20, "undecided"), (4_000, "not_worse")):
+        rows = pd.DataFrame({"unit": range(n), "variant": ["c", "t"] * (n // 2), "day": 1})
+        rows["y"], rows["crash"] = rows.unit % 7, value
+        (found,) = ab.analyse(rows, design, method=method).guardrails
+        assert (found.status, found.worse_by) == (status, 0.0)
+        assert found.worse_by_low < 0.0 < found.worse_by_high
+        # A part of nothing is nothing.
+        part = msgspec.structs.replace(design, guardrails={"crash": 0.1})
+        (found,) = ab.analyse(rows, part, method=method).guardrails
+        assert (found.status == "unknown") == (value == 0)
+
+
+def test_a_design_that_speaks_of_what_is_not_there_is_refused() -> None:
+    metrics = (ab.MetricDesign(name="y", weight=1.0),)
+    options: dict[str, Any] = {"key": "k", "metrics": metrics, "shares": {"c": 0.5, "t": 0.5}}
+    with pytest.raises(BadRequest, match="no such metric; the metrics are y"):
+        ab.Design(control="c", guardrails={"crash": 0.1}, **options)
+    with pytest.raises(BadRequest, match="got 'old', which has no share; expected one of c"):
+        ab.Design(control="old", **options)

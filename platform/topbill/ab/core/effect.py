@@ -392,7 +392,8 @@ def _sum(one: ArmMoments | None, other: ArmMoments | None) -> ArmMoments | None:
 def _unusable(terms: MetricTerms, arm: ArmMoments) -> str:
     if arm.infinite or not np.all(np.isfinite(arm.moments.scatter)):
         return reasons.INFINITE_VALUES
-    if arm.n == 0 or _weight(terms, arm) == 0.0:
+    # A column that nobody of an arm has is one that was not sent, rather than 0 for everybody.
+    if arm.n == 0 or arm.measured == 0 or _weight(terms, arm) == 0.0:
         return reasons.NO_VALUES
     return reasons.OK
 
@@ -752,14 +753,14 @@ def _within(effect: Effect, low: float, high: float) -> Effect:
     return msgspec.structs.replace(effect, **changes)
 
 
-def rate_pair(pair: Pair, rule: Rule) -> RatePair | None:
+def rate_pair(pair: Pair, rule: Rule, *, equal: bool = False) -> RatePair | None:
     """The pair's counts with the evidence that the rule asks for, where its rates are too few for
-    the normal distribution; else None."""
+    the normal distribution; else None. Of arms that both have none, or all, only where `equal`:
+    what they differ by at most can be asked, while nothing is to be told of a difference."""
     if pair.rates is None:
         return None
     treated, control = pair.rates
-    # All of nothing has no interval that anything would show to be wrong.
-    if treated.value == control.value and treated.is_constant:
+    if treated.value == control.value and treated.is_constant and not equal:
         return None
     looks_once = rule.method in ("fixed", "group-sequential")
     is_constant = treated.is_constant or control.is_constant

@@ -84,7 +84,7 @@ def quantiles(rows: UnitRows, metric: Quantile) -> dict[Any, ArmEstimate]:
     estimates = {}
     for variant, (value, n) in values.items():
         se = widths[variant] / (2.0 * _Z)
-        estimates[variant] = ArmEstimate(value, se**2, n)
+        estimates[variant] = ArmEstimate(value, se * se, n)
     return estimates
 
 

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import date
 from math import isfinite
+from numbers import Integral
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -392,6 +394,12 @@ def read(
     check_columns(types, [variant, *labels, *ordering, *numeric])
     for name in [*([] if unit is None else [unit]), variant, *labels, *ordering]:
         _check_plain(name, types[name])
+    for name in [variant, *labels]:
+        if name != time and types[name].endswith("WITH TIME ZONE"):
+            raise BadData(
+                f"data.{name}",
+                f"got a column of {types[name]}; expected labels; write moments as text",
+            )
     numbers = [name for name in numeric if is_numeric(types[name])]
     whole = unit is not None and types[unit] in _INTEGERS
     count, unit_check, columns = _describe(relation, unit, whole, numbers)
@@ -602,12 +610,14 @@ class MetricTerms:
 @dataclass(frozen=True, slots=True)
 class ArmMoments:
     """One variant's (or one segment of a variant's) moments of one metric; `n` units have a value,
-    `infinite` of their values are not finite, `covered` units have each of the covariates."""
+    or count as 0 where that is what none means, but `measured` units have one; `infinite` of their
+    values are not finite, `covered` units have each of the covariates."""
 
     moments: Moments
     n: int
     infinite: int
     covered: tuple[int, ...]
+    measured: int
 
     def __add__(self, other: ArmMoments) -> ArmMoments:
         return ArmMoments(
@@ -615,6 +625,7 @@ class ArmMoments:
             self.n + other.n,
             self.infinite + other.infinite,
             tuple(n + more for n, more in zip(self.covered, other.covered, strict=True)),
+            self.measured + other.measured,
         )
 
 
@@ -790,8 +801,12 @@ def gather(
         for i, (name, metric) in enumerate(metrics.items()):
             centred = [(column, centres[column]) for column in columns[name]]
             terms[name] = terms_of(f"m{i}", metric, rows, centred, products=products)
-            covered = [_covered_term(rows, f"c{i}_{j}", c) for j, c in enumerate(columns[name])]
-            counts[name] = ExtraCounts(_infinite_term(rows, f"i{i}", metric), tuple(covered))
+            covered = [_present_term(rows, f"c{i}_{j}", c) for j, c in enumerate(columns[name])]
+            measured = None
+            if isinstance(metric, Sum | Ratio):
+                measured = _present_term(rows, f"v{i}", columns_of(metric)[0])
+            infinite = _infinite_term(rows, f"i{i}", metric)
+            counts[name] = ExtraCounts(infinite, measured, tuple(covered))
         return UnitQuery(_moments_query(rows, terms, counts, segments, keys), terms)
 
     query, answer = rows.ask_by_unit(query_of)
@@ -833,8 +848,8 @@ def _moments_query(
     keys: Sequence[str],
 ) -> str:
     """SQL with a row per arm: mixed, the keys, the count of units, and for each metric its sums,
-    products, units with a value, infinite values and units with each covariate. `_collect` reads
-    them in that order.
+    products, units with a value, infinite values, units that have a value of their own and units
+    with each covariate. `_collect` reads them in that order.
     """
     unit_terms: list[UnitTerm] = []
     derived: list[str] = []
@@ -844,11 +859,12 @@ def _moments_query(
         derived += [f"{sql} AS {identifier(product)}" for product, sql in metric_terms.derived]
         picked += _sums_and_products(metric_terms)
         picked.append(_units_with_value(metric_terms))
-        infinite, covered = counts[name]
+        infinite, measured, covered = counts[name]
         picked.append("0" if infinite is None else f"sum({infinite.name})")
-        # Where every unit has the covariate, all units are covered.
-        picked += ["count(*)" if term is None else f"sum({term.name})" for term in covered]
-        unit_terms += [term for term in (infinite, *covered) if term is not None]
+        # Where every unit has the column, all units are counted.
+        present = (measured, *covered)
+        picked += ["count(*)" if term is None else f"sum({term.name})" for term in present]
+        unit_terms += [term for term in (infinite, *present) if term is not None]
     source = rows.by_unit(unit_terms, segments)
     if derived:
         source = f"SELECT *, {', '.join(derived)} FROM ({source})"  # noqa: S608  (identifiers are quoted)
@@ -868,11 +884,12 @@ class ExtraCounts(NamedTuple):
     """What is counted beside a metric's moments; None where nothing has to be counted."""
 
     infinite: UnitTerm | None
+    measured: UnitTerm | None
     covered: tuple[UnitTerm | None, ...]
 
 
-def _covered_term(rows: UnitRows, name: str, column: str) -> UnitTerm | None:
-    """Whether a unit has a value of a covariate; None where all have."""
+def _present_term(rows: UnitRows, name: str, column: str) -> UnitTerm | None:
+    """Whether a unit has a value of a column; None where all have."""
     summary = rows.columns[column]
     if not (summary.missing or summary.infinite):
         return None
@@ -926,9 +943,9 @@ def _collect(
             products = upper + np.triu(upper, 1).T
             moments = Moments.from_sums(metric_terms.names, n, sums, products)
             with_value = 0 if metric_terms.empty else int(row[end])
-            start = end + 2 + len(metric_terms.covariate or ())
-            covered = tuple(int(n) for n in row[end + 2 : start])
-            arms[name][key] = ArmMoments(moments, with_value, int(row[end + 1]), covered)
+            start = end + 3 + len(metric_terms.covariate or ())
+            infinite, measured, *covered = (int(n) for n in row[end + 1 : start])
+            arms[name][key] = ArmMoments(moments, with_value, infinite, tuple(covered), measured)
     return MomentsByArm(terms, arms, units, mixed)
 
 
@@ -1016,7 +1033,17 @@ def _same_value(value: object, label: object) -> bool:
 
 
 def _same_text(value: object, label: object) -> bool:
-    return str(value) == str(label)
+    return _text(value) == _text(label)
+
+
+def _same_moment(value: object, label: object) -> bool:
+    """2024-01-01 00:00 and "2024-01-01"."""
+    if not isinstance(value, date) or not isinstance(label, str):
+        return False
+    try:
+        return value == type(value).fromisoformat(label)
+    except (TypeError, ValueError):
+        return False
 
 
 def _same_word(value: object, label: object) -> bool:
@@ -1031,14 +1058,30 @@ def _same_number_written(value: object, label: object) -> bool:
     return one is not None and one == other
 
 
-_TESTS: tuple[Test, ...] = (_same_value, _same_text, _same_word, _same_number_written)
+_TESTS: tuple[Test, ...] = (
+    _same_value,
+    _same_text,
+    _same_moment,
+    _same_word,
+    _same_number_written,
+)
 """From strict to lenient."""
+_WORDS = {"true": 1, "false": 0}
 
 
-def _number(value: object, *, written: bool = False) -> float | None:
-    """The value as a number, also where it is one's text if `written`; None if it is none."""
+def _text(value: object) -> str:
+    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
+
+
+def _number(value: object, *, written: bool = False) -> float | int | None:
+    """The value as a number, also where it is one's text or true or false are if `written`; None
+    if it is none."""
     if isinstance(value, str) and not written:
         return None
+    if isinstance(value, str) and value.casefold() in _WORDS:
+        return _WORDS[value.casefold()]
+    if isinstance(value, Integral):
+        return int(value)  # no float, in which large ones are alike
     try:
         number = float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError):
