@@ -36,6 +36,7 @@ PROBLEMS = {
     "quarantine": ("Rows were set aside: {place}.", ":material/inventory_2:"),
     "metrics": ("The metrics of {place} can't be computed.", ":material/calculate:"),
     "page": ("The page of {place} is not all real or not all there.", ":material/theaters:"),
+    "retention": ("What is older than is kept stays for now.", ":material/auto_delete:"),
     "clock": ("The machine's clock was set by more than minutes.", ":material/schedule:"),
 }
 """What each kind of problem is called, and its sign."""

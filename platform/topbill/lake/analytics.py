@@ -62,11 +62,13 @@ _UNFIT = (LookupError, ValueError)
 class Problem(NamedTuple):
     """What is wrong while this is published: a `file` that was not taken over, an experiment whose
     `learning` is stuck, whose newest `snapshot` cannot be read, or whose `metrics` cannot be
-    computed; rows in `quarantine`; the machine's `clock`, which was set; or what must be known of a
-    `page`. `subject` is the file's name, the experiment's key, or the kind of row; `path` the place
-    in the file, or the stage at which rows were set aside."""
+    computed; rows in `quarantine`; the machine's `clock`, which was set; what must be known of a
+    `page`; or why old rows stay (`retention`). `subject` is the file's name, the experiment's key,
+    or the kind of row; `path` the place in the file, or the stage at which rows were set aside."""
 
-    kind: Literal["file", "learning", "snapshot", "metrics", "quarantine", "clock", "page"]
+    kind: Literal[
+        "file", "learning", "snapshot", "metrics", "quarantine", "clock", "page", "retention"
+    ]
     subject: str
     path: str
     message: str

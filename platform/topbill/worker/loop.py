@@ -141,7 +141,8 @@ class Worker:
 
     def problems(self) -> list[Problem]:
         """What is wrong now: files that were not taken over, experiments that can't learn, and
-        versions that can't be read; where the clock was set; and what must be known of pages.
+        versions that can't be read; where the clock was set; what must be known of pages; and why
+        old rows stay.
         """
         files = [Problem("file", p.file, p.path, p.message) for p in self._refused]
         stuck = [Problem("learning", key, "", message) for key, message in self.learner.failures]
@@ -149,11 +150,14 @@ class Worker:
         noted = [Problem("page", name, "", note) for name, note in self._notes]
         clock = self._log.clock_trouble(_CLOCK_TOLD)
         jumped = [] if clock is None else [Problem("clock", "clock", "", clock)]
-        return files + noted + stuck + damaged + jumped
+        kept = []
+        if self._not_retained:
+            kept.append(Problem("retention", "keep", "", self._not_retained))
+        return files + noted + stuck + damaged + jumped + kept
 
     def _retain(self) -> None:
         """Remove what is older than is kept, with the first publication of a day. It must keep
-        nobody from learning and publishing: what stands against it is said once.
+        nobody from learning and publishing: what stands against it is logged once, and shown.
         """
         if self._keep is None or self.publisher.is_compacting:
             return
@@ -161,6 +165,7 @@ class Worker:
             since = kept_since(self._log, self._keep, self.publisher.published_at)
             last = self._log.retention()
             if last is not None and last.kept_since == since:
+                self._not_retained = ""
                 return
             check_keep(self._keep, self._experiments)
             retention.refuse_to_empty(self._data, since)

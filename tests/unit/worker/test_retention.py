@@ -214,6 +214,18 @@ def test_a_worker_does_it_once_a_day_and_goes_on(world: World) -> None:
         assert verify(log, world.art, archive.reader(world.data)).same
 
 
+def test_a_worker_says_why_old_rows_stay_and_goes_on(world: World) -> None:
+    worker = Worker(world.experiments, world.data, keep=KEEP / 20)
+    with pytest.raises(BadRequest, match="--keep: got 1 day"):
+        worker.check()
+    worker.step()
+    worker.finish()
+    query = "SELECT message FROM problems WHERE kind = 'retention'"
+    (problem,) = sql(world.data / DATABASE, query).to_pylist()
+    assert "expected 8 days at least" in problem["message"]
+    assert world.rows() == (80, 40, 40)
+
+
 def test_nothing_goes_that_is_waited_for_or_by_a_clock_that_was_set(world: World) -> None:
     with pytest.raises(BadRequest, match="expected 8 days at least"):
         check_keep(DAY, [world.art])
