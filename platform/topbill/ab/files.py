@@ -32,7 +32,7 @@ class FileComparison(msgspec.Struct, frozen=True, kw_only=True):
 
     `rows` counts all that the file has, `excluded` those that were left out, by reason.
     `row_is_unit` says whether no unit has two rows; where some have, each row is an event of its
-    unit.
+    unit. `missing` counts, by column, the rows of variants that have no number there.
     """
 
     file: str
@@ -41,6 +41,7 @@ class FileComparison(msgspec.Struct, frozen=True, kw_only=True):
     row_is_unit: bool
     excluded: dict[str, int]
     ab: Analysis
+    missing: dict[str, int] = {}
     notes: list[str] = []
 
     @property
@@ -119,7 +120,7 @@ def compare_file(
     names = {each.value: each.name for each in variants}
     if own not in names:
         raise BadData(where, _no_control(control, [*names.values()]))
-    by_name = _shares(names, shares)
+    by_name = _shares(names, shares, where)
     excluded = dict(table.excluded)
     for each in variants:
         if each.name not in by_name:
@@ -150,7 +151,8 @@ def compare_file(
     except BadData as error:
         # The same words, but of the file's columns.
         raise BadData(f"{path}: {error.path.removeprefix('data.')}", error.message) from error
-    return _of(path, table, excluded, result)
+    numbers = [name for each in metrics.values() for name in columns_of(each)]
+    return _of(path, table, excluded, result, _missing(table.relation, variant, numbers))
 
 
 def _design(**fields: Any) -> Design:
@@ -163,7 +165,11 @@ def _design(**fields: Any) -> Design:
 
 
 def _of(
-    path: Path | str, table: PlainTable, excluded: dict[str, int], result: Analysis
+    path: Path | str,
+    table: PlainTable,
+    excluded: dict[str, int],
+    result: Analysis,
+    missing: dict[str, int],
 ) -> FileComparison:
     units = sum(result.units.values()) + result.sample_ratio.mixed
     return FileComparison(
@@ -173,8 +179,24 @@ def _of(
         row_is_unit=units == table.rows - sum(excluded.values()),
         excluded=excluded,
         ab=result,
-        notes=list(table.notes),
+        missing=missing,
+        notes=[
+            *table.notes,
+            *(f"{name} has no value in {several(n, 'row')}" for name, n in missing.items()),
+        ],
     )
+
+
+def _missing(relation: Any, variant: str, numbers: Iterable[str]) -> dict[str, int]:
+    """How many rows with a variant have no number in each of the columns that lack some."""
+    names = list(dict.fromkeys(numbers))
+    values = [f"CAST({identifier(name)} AS DOUBLE)" for name in names]
+    picked = ", ".join(f"count(*) FILTER (WHERE coalesce(isnan({x}), true))" for x in values)
+    (counts,) = relation.query(
+        "t",
+        f"SELECT {picked} FROM t WHERE {identifier(variant)} IS NOT NULL",  # noqa: S608  (identifiers are quoted)
+    ).fetchall()
+    return {name: int(n) for name, n in zip(names, counts, strict=True) if n}
 
 
 def _columns(
@@ -243,14 +265,26 @@ def _no_control(control: str, names: Sequence[str]) -> str:
     )
 
 
-def _shares(names: Mapping[object, str], shares: Mapping[str, float] | None) -> dict[str, float]:
-    """The intended shares by what variants are called in the file."""
+def _shares(
+    names: Mapping[object, str], shares: Mapping[str, float] | None, where: str
+) -> dict[str, float]:
+    """The intended shares by what variants are called in the file. Raises BadData for a variant
+    that is not there while another one has no share: it is misspelt."""
     if shares is None:
         return {name: 1.0 / len(names) for name in names.values()}
     by_name: dict[str, float] = {}
     for label, share in shares.items():
         value = resolve(label, names)
         by_name[names.get(value, str(label))] = share
+    strangers = [name for name in by_name if name not in names.values()]
+    others = [name for name in names.values() if name not in by_name]
+    if strangers and others:
+        hint = nearest(strangers[0], others)
+        raise BadData(
+            where,
+            f"got a share of {strangers[0]}, and none of {listing(others)}; expected the shares of "
+            f"variants that are there{f'; {hint}' if hint else ''}",
+        )
     return by_name
 
 

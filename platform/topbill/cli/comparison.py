@@ -230,9 +230,14 @@ def _pairs(option: str, texts: Iterable[str], expected: str) -> list[tuple[str, 
 
 def _percentages(option: str, texts: Iterable[str]) -> dict[str, float]:
     """NAME=5%, by name."""
+    from topbill.domain.errors import BadRequest
+
     percentages = {}
     for name, text in _pairs(option, texts, "NAME=5%"):
         percentages[name] = fraction(option, text, least=0.0)
+    whole = sum(percentages.values())
+    if whole > 1.0 + 1e-9:
+        raise BadRequest(option, f"got {100.0 * whole:.6g}% in all; expected at most 100%")
     return percentages
 
 
