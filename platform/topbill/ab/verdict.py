@@ -156,7 +156,7 @@ def guardrail(
     )
     rates = rate_pair(pair, rule, equal=True)
     if rates is not None and effect.se is None:
-        return _of_equal_rates(result, rates, rule, margin, better, effect.reason)
+        return _of_equal_rates(result, rates, rule, margin, better)
     if effect.se is None or t is None or c is None:
         return replace(result, reason=effect.reason)
     days: float | None = None
@@ -206,23 +206,18 @@ def _status(
 
 
 def _of_equal_rates(
-    result: GuardrailResult,
-    rates: RatePair,
-    rule: Rule,
-    margin: Margin,
-    better: str,
-    reason: str,
+    result: GuardrailResult, rates: RatePair, rule: Rule, margin: Margin, better: str
 ) -> GuardrailResult:
-    """The guardrail where no unit of either variant has an event, or each has: enough of them show
-    that the rates differ by less than the margin."""
-    if not margin.is_relative:
-        interval = rates.difference_interval(rule.evidence_limit)
-    else:
+    """The guardrail where each unit of both variants has an event: enough of them show that the
+    rates differ by less than the margin."""
+    low, high = rates.difference_interval(rule.evidence_limit)
+    if margin.is_relative:
         ratios = rates.ratio_interval(rule.evidence_limit)
         if ratios is None:
-            return replace(result, reason=reason)
-        interval = ratios[0] - 1.0, ratios[1] - 1.0
-    low, high = interval if better == "lower" else (-interval[1], -interval[0])
+            return replace(result, status="undecided", reason=reasons.TOO_FEW_UNITS)
+        low, high = ratios[0] - 1.0, ratios[1] - 1.0
+    if better == "higher":
+        low, high = -high, -low
     status, p_value = _status_of_rates(rates, rule, margin, better)
     return replace(
         result,

@@ -755,12 +755,14 @@ def _within(effect: Effect, low: float, high: float) -> Effect:
 
 def rate_pair(pair: Pair, rule: Rule, *, equal: bool = False) -> RatePair | None:
     """The pair's counts with the evidence that the rule asks for, where its rates are too few for
-    the normal distribution; else None. Of arms that both have none, or all, only where `equal`:
-    what they differ by at most can be asked, while nothing is to be told of a difference."""
+    the normal distribution; else None. Of arms that both have all only where `equal`: what they
+    differ by at most can be asked, while nothing is to be told of a difference. Of arms that both
+    have none never: so it looks where nobody sends the event, too."""
     if pair.rates is None:
         return None
     treated, control = pair.rates
-    if treated.value == control.value and treated.is_constant and not equal:
+    are_alike = treated.value == control.value and treated.is_constant
+    if are_alike and not (equal and treated.successes):
         return None
     looks_once = rule.method in ("fixed", "group-sequential")
     is_constant = treated.is_constant or control.is_constant
