@@ -1,22 +1,34 @@
 """Kill -9 under mixed load: is what was acknowledged there, once, and as it was answered?
 
-    python -m benchmarks.kill [--kills 1000] [--ups 10] [--seed 1] [--folder DIR]
+    python -m benchmarks.kill [--kills 1000] [--seed 1] [--folder DIR]
 
 Two services and a worker share one data folder. Viewers decide (with ids of their own, without, and
-in batches), ask for whole pages, and send rewards and events; what was not answered is sent again
-until it is. Meanwhile one process, both services or all three are killed and started again, and
-then `topbill up` as a whole. Publication, compaction and forgetting are sped up, so that kills hit
-them. In the end the processes end in order and the record is read: of what was acknowledged nothing
-may be lost, doubled or different, and `topbill verify` must exit with 0 for every experiment.
+in batches), ask for whole pages, send rewards and events, and repeat what they sent long ago; what
+was not answered is sent again until it is. Meanwhile whatever runs on the folder is killed:
 
-Prints what was killed and what was acknowledged, then the problems; exits 1 where there is one.
+    service         one of both services, or both
+    worker          alone, or with the services
+    compaction      the worker while it merges and vacuums
+    backup          `topbill backup`; what it leaves must restore, or be refused by name
+    restore         `topbill restore`; what it leaves must be whole, or not be there
+    erase           `topbill erase` of a viewer, beside the services; the viewer is gone when it is
+                    repeated, from every file, and late rewards and retries do not bring them back
+    migrate --down  back to 0.1.0's names, and
+    migrate         forth again, by the verb or by whoever starts next
+    up              `topbill up`, whose children must end with it
+
+Publication, compaction and forgetting are sped up, so that kills hit them. Folders made of backups
+and the folder itself are read in the end: of what was acknowledged nothing may be lost, doubled or
+different, no erased viewer may be found, and `topbill verify` must exit with 0 for every
+experiment: half-way, from the start of the log, and in the end, from the last erasure.
+
+Says every fifteen seconds how far it is, and in the end, in one line, what was killed and
+acknowledged and what came of it, then the problems; exits 1 where there is one.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import multiprocessing
 import os
 import random
 import shutil
@@ -26,430 +38,523 @@ import sys
 import tempfile
 import threading
 import time
-from collections import Counter, deque
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import closing, suppress
+from datetime import UTC, datetime
 from functools import partial
-from http.client import HTTPConnection, HTTPException
+from http.client import HTTPConnection
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from topbill import lake
+from benchmarks import kill_record
+from benchmarks.kill_processes import FORKS, PRELOADED, Part, command, hasty_worker, publish_all
+from benchmarks.kill_viewers import Marks, Viewer, asked
+
 from topbill.cli.supervise import free_port
 from topbill.domain.errors import TopbillError
+from topbill.log.tombstones import TOMBSTONES
 from topbill.worker.loop import only_worker
 
 EXAMPLES = Path(__file__).parents[1] / "experiments"
 VIEWERS = 4
-KEPT_IN_LOG = 120.0
-"""Seconds until the log may forget what is published; rewards come within half of it."""
-FORKS = multiprocessing.get_context("forkserver")
-"""Processes are forks of one that has imported what takes long: a start takes a second, not five.
-`deltalake` is not among it, as its threads do not survive a fork."""
-PRELOADED = ["topbill.service.app", "topbill.service.run", "topbill.cli"]
-ERROR_LINES = 15
+SHARES = {
+    "service": 30,
+    "worker": 20,
+    "compaction": 14,
+    "backup": 8,
+    "restore": 6,
+    "erase": 8,
+    "migrate --down": 5,
+    "migrate": 5,
+    "up": 2,
+}
+"""Of a hundred kills, so many of each kind."""
+FIRST_GUESS = 0.5
+"""Seconds that a verb takes, until one has ended by itself."""
+BACKUPS_KEPT = 3
+SAY_EVERY = 15.0
+PROBLEMS_NAMED = 15
+IN_ORDER = (0, -signal.SIGTERM)
+"""How a process ends that was asked to: uvicorn raises the signal again when all is done."""
+_ERASED = "erased, and found"
+NOT_YET = "no policy version in the log yet"
+"""Half-way an experiment may have learned nothing; in the end all have."""
 
 
-def command(*arguments: str) -> None:
-    """The command line with these arguments, in this process."""
-    from topbill.cli import main
+class Backup(NamedTuple):
+    """A moment, and what was acknowledged before it: a backup that began then has that much."""
 
-    sys.argv = ["topbill", *arguments]
-    main()
-
-
-def hasty_worker(*arguments: str) -> None:
-    """`topbill worker` that publishes, compacts and forgets as often as it can."""
-    from topbill.worker import loop, publisher
-
-    loop.PUBLISH_EVERY = 0.3
-    publisher.MINOR, publisher.MAJOR = 2, 6
-    vars(loop)["Publisher"] = partial(publisher.Publisher, keep_log=KEPT_IN_LOG)
-    command(*arguments)
+    at: datetime
+    marks: list[Marks]
 
 
-class Part:
-    """One process that is killed and started again."""
+class Campaign:
+    """A data folder, the processes at work on it, the viewers, and what came of them."""
 
-    def __init__(self, name: str, run: Callable[..., None], *arguments: str) -> None:
-        self.name, self._run, self._arguments = name, run, arguments
-        self._process: Any = None
+    def __init__(self, folder: Path, kills: int, seed: int) -> None:
+        self.folder, self.data, self.backups = folder, folder / "data", folder / "backups"
+        self.kills = kills
+        self.killed: Counter[str] = Counter()
+        self.problems: list[str] = []
+        self.verified: dict[str, list[int]] = {}
+        """The exit statuses of `topbill verify`, by experiment."""
+        self.gone: set[str] = set()
+        self.erased: set[str] = set()
+        self._chance = random.Random(seed)
+        self._started = self._last_said = time.monotonic()
+        self._said_problems = 0
+        self._seconds = dict.fromkeys(("backup", "restore", "erase", "migrate"), FIRST_GUESS)
+        self._began: list[Backup] = []
+        self._ports = [free_port("127.0.0.1", 0), free_port("127.0.0.1", 0)]
+        self._compacts = FORKS.RawValue("b", 0)
+        self._stop = threading.Event()
+        self._viewers = [
+            Viewer(number, self._ports, seed, self.gone, self._stop) for number in range(VIEWERS)
+        ]
+        places = ["--experiments", str(folder / "experiments"), "--data", str(self.data)]
+        self._places = places
+        self._services = [
+            self._part(f"service-{port}", command, "serve", *places, "--port", str(port))
+            for port in self._ports
+        ]
+        self._worker = self._part("worker", hasty_worker, self._compacts, places[1], places[3])
 
-    def start(self) -> None:
-        self._process = FORKS.Process(target=self._run, args=self._arguments)
-        self._process.start()
+    @property
+    def _parts(self) -> list[Part]:
+        return [*self._services, self._worker]
 
-    def alive(self) -> bool:
-        return bool(self._process.is_alive())
+    def _part(self, name: str, run: Callable[..., None], *arguments: Any) -> Part:
+        return Part(self.folder / "said" / f"{name}.txt", run, *arguments)
 
-    def kill(self) -> None:
-        self._process.kill()
-
-    def wait(self) -> None:
-        self._process.join()
-
-    def end(self) -> None:
-        """In order, as a stop of the machine would."""
-        self._process.terminate()
-        self._process.join(60)
-
-
-@dataclass
-class Ledger:
-    """What was acknowledged, and what no client may ever see."""
-
-    shown: dict[str, list[str]] = field(default_factory=dict)
-    """By decision id what the viewer was shown."""
-    rewards: set[tuple[str, str]] = field(default_factory=set)
-    """Decision id and event id."""
-    events: set[tuple[str, str]] = field(default_factory=set)
-    """Unit and event id."""
-    counts: Counter[str] = field(default_factory=Counter)
-    problems: list[str] = field(default_factory=list)
-
-    def show(self, decision_id: str, actions: list[str]) -> None:
-        """A repeated answer must be the one that was given before."""
-        if (before := self.shown.setdefault(decision_id, actions)) != actions:
-            self.problems.append(f"different: {decision_id} was {before}, then {actions}")
-
-
-class Viewer(threading.Thread):
-    """A client of one of the services at a time; turns to the next where one does not answer."""
-
-    def __init__(self, number: int, ports: list[int], seed: int, stop: threading.Event) -> None:
-        super().__init__(daemon=True)
-        self.ledger = Ledger()
-        self._number, self._ports, self._stop_asked = number, ports, stop
-        self._chance = random.Random(f"{seed} {number}")
-        self._connection: HTTPConnection | None = None
-        self._recent: deque[tuple[float, str, str | None]] = deque(maxlen=200)
-        self._steps = 0
+    # ------------------------------------------------------------------ the whole of it
 
     def run(self) -> None:
-        doings = [
-            (self.decide, 30),
-            (self.decide_keyed, 25),
-            (self.decide_batch, 5),
-            (self.page, 4),
-            (self.reward, 25),
-            (self.event, 11),
+        self._start(self._parts)
+        for viewer in self._viewers:
+            viewer.start()
+        self._wait_for_services()
+        rounds = {
+            "service": self.strike_services,
+            "worker": self.strike_worker,
+            "compaction": self.strike_compaction,
+            "backup": self.strike_backup,
+            "restore": self.strike_restore,
+            "erase": self.strike_erase,
+            "migrate --down": self.strike_migrations,
+            "migrate": self.strike_migrations,
+            "up": self.strike_up,
+        }
+        while target := self._next_target():
+            rounds[target]()
+            self._say()
+        self._finish()
+
+    def _next_target(self) -> str | None:
+        """The kind of which most is left; None when there is none. The first half erases nobody, so
+        that it is verified from the start of the log.
+        """
+        is_second_half = self.killed.total() >= self.kills / 2
+        if is_second_half and not self.verified:
+            self._wait_for_services()
+            self.verify(self.data)
+        if self.killed.total() >= self.kills and all(self.killed[target] for target in SHARES):
+            return None
+        left = {}
+        for target, share in SHARES.items():
+            left[target] = max(0.0, max(1.0, share * self.kills / 100) - self.killed[target])
+        if not is_second_half:
+            left["erase"] = 0.0
+        if not any(left.values()):
+            return "service"
+        return self._chance.choices(list(left), list(left.values()))[0]
+
+    def _finish(self) -> None:
+        self._wait_for_services()
+        time.sleep(min(10.0, self.kills / 20))  # what was not answered is asked again
+        self._stop.set()
+        for viewer in self._viewers:
+            viewer.join(60)
+            self.problems += viewer.ledger.problems
+        time.sleep(min(5.0, self.kills / 20))  # the last of it matures
+        for part in self._parts:
+            if (status := part.end()) not in IN_ORDER:
+                self.problems.append(f"{part.output.stem}: exit {status}: {part.said()}")
+        self.problems += kill_record.problems_of(self.data, self._ledgers, None, self.gone)
+        self._look_for_erased(self.data)
+        self.verify(self.data)
+        for output in sorted((self.folder / "said").iterdir()):
+            text = output.read_text(errors="replace")
+            if "Traceback" in text:
+                self.problems.append(f"{output.stem}: {text[text.index('Traceback') :][:1500]}")
+
+    def verify(self, data: Path) -> None:
+        """Exit 0 for every experiment?"""
+        for key in kill_record.experiments(data):
+            verb = self._verb("verify", key, "--data", str(data))
+            verb.start()
+            status = verb.wait(300)
+            if not self._stop.is_set() and NOT_YET in verb.said():
+                continue
+            self.verified.setdefault(key, []).append(-1 if status is None else status)
+            if status != 0:
+                self.problems.append(f"verify {key}: exit {status}: {verb.said()}")
+
+    def summary(self) -> str:
+        """What was killed and acknowledged, and what came of it."""
+        counts = self._counts()
+        kills = ", ".join(f"{target} {self.killed[target]:,}" for target in SHARES)
+        sort = Counter(problem.partition(":")[0].rpartition(" ")[2] for problem in self.problems)
+        told = ", ".join(f"{sort[kind]:,} {kind}" for kind in ("lost", "doubled", "different"))
+        found = sum(problem.startswith(_ERASED) for problem in self.problems)
+        exits = ", ".join(
+            f"{key} {'/'.join(map(str, statuses))}" for key, statuses in self.verified.items()
+        )
+        return (
+            f"{self.killed.total():,} kills ({kills}); acknowledged: {_named(counts)}; {told}; "
+            f"{found:,} of {len(self.erased):,} erased units found; verify exits {exits}; "
+            f"{len(self.problems):,} problems in {time.monotonic() - self._started:,.0f} s"
+        )
+
+    def counts(self) -> Counter[str]:
+        """What came of the requests that is not counted in the summary."""
+        counts: Counter[str] = Counter()
+        for ledger in self._ledgers:
+            counts += ledger.counts
+        return counts
+
+    @property
+    def _ledgers(self) -> list[Any]:
+        return [viewer.ledger for viewer in self._viewers]
+
+    def _counts(self) -> Counter[str]:
+        counts: Counter[str] = Counter()
+        for ledger in self._ledgers:
+            counts["decisions"] += len(ledger.shown)
+            counts["rewards"] += len(ledger.rewards)
+            counts["events"] += len(ledger.events)
+            counts["pages"] += ledger.counts["page"]
+        return counts
+
+    def _say(self) -> None:
+        now = time.monotonic()
+        for ledger in self._ledgers:
+            while ledger.problems:
+                self.problems.append(ledger.problems.pop(0))
+        for problem in self.problems[self._said_problems :][:PROBLEMS_NAMED]:
+            print("  ", problem[:1500], flush=True)
+        self._said_problems = len(self.problems)
+        if now - self._last_said < SAY_EVERY:
+            return
+        self._last_said = now
+        done, passed = self.killed.total(), now - self._started
+        to_go = max(0, self.kills - done) * passed / max(1, done)
+        print(
+            f"{done:,} of {self.kills:,} kills after {passed:,.0f} s, some {to_go:,.0f} s to go; "
+            f"acknowledged: {_named(self._counts())}; {len(self.erased)} erased; "
+            f"{len(self.problems)} problems",
+            flush=True,
+        )
+
+    # ------------------------------------------------------------------ services and worker
+
+    def strike_services(self) -> None:
+        if self._chance.random() < 0.7:  # not only while they start
+            self._wait_for_services()
+        self._pause()
+        first, second = self._services
+        self._strike_and_start(self._chance.choices([[first], [second], [first, second]])[0])
+
+    def strike_worker(self) -> None:
+        self._pause()
+        with_services = self._chance.random() < 0.2
+        self._strike_and_start(self._parts if with_services else [self._worker])
+
+    def strike_compaction(self) -> None:
+        """Wait until it compacts, and some moments more."""
+        deadline = time.monotonic() + 10
+        while not self._compacts.value and time.monotonic() < deadline:
+            time.sleep(0.002)
+        time.sleep(self._chance.random() * self._chance.choice([0.02, 0.2]))
+        self._strike_and_start([self._worker])
+
+    def _pause(self) -> None:
+        time.sleep(self._chance.random() * self._chance.choice([0.2, 1.0, 2.0, 5.0]))
+
+    def _strike_and_start(self, parts: Sequence[Part]) -> None:
+        self._strike(parts)
+        self._start(parts)
+
+    def _strike(self, parts: Sequence[Part]) -> None:
+        """Kill all of them before one is waited for."""
+        for part in parts:
+            name = "worker" if part is self._worker else "service"
+            if part is self._worker and self._compacts.value:
+                name = "compaction"
+            if part.strike():
+                self.killed[name] += 1
+            else:
+                self.problems.append(f"{part.output.stem} ended by itself: {part.said()}")
+        self._compacts.value = 0
+
+    def _start(self, parts: Sequence[Part]) -> None:
+        for part in parts:
+            part.start()
+
+    def _wait_for_services(self) -> None:
+        for port in self._ports:
+            _until(partial(_answers, port), f"the service at {port} is ready")
+
+    # ------------------------------------------------------------------ verbs
+
+    def _verb(self, *arguments: str) -> Part:
+        return self._part(arguments[0], command, *arguments)
+
+    def _strike_verb(self, *arguments: str, instead: Part | None = None) -> bool:
+        """Start a verb and kill it, or another process beside it, at some moment of its work; True
+        where it has done all its work by then or has been let do it.
+        """
+        verb, name = self._verb(*arguments), arguments[0]
+        target = "migrate --down" if "--down" in arguments else name
+        verb.start()
+        _until(verb.has_begun, f"{name} begins", pause=0.001)
+        begun = time.monotonic()
+        time.sleep(self._chance.random() * self._seconds[name])
+        if instead is not None:
+            self._strike_and_start([instead])
+        elif verb.strike():
+            self.killed[target] += 1
+            return False
+        return self._is_done(verb, name, begun)
+
+    def _complete(self, *arguments: str, exit_status: int = 0) -> Part:
+        """Run a verb to its end."""
+        verb, name = self._verb(*arguments), arguments[0]
+        verb.start()
+        _until(verb.has_begun, f"{name} begins", pause=0.001)
+        self._is_done(verb, name, time.monotonic(), exit_status)
+        return verb
+
+    def _is_done(self, verb: Part, name: str, begun: float, exit_status: int = 0) -> bool:
+        status = verb.wait(120)
+        if status != exit_status:
+            self.problems.append(f"{name}: exit {status}, expected {exit_status}: {verb.said()}")
+            return False
+        if name in self._seconds and not exit_status:
+            self._seconds[name] = time.monotonic() - begun
+        return True
+
+    # ------------------------------------------------------------------ backup and restore
+
+    def strike_backup(self) -> None:
+        """Backups are killed, or the worker beside them."""
+        for _ in range(self._chance.choice([1, 2, 3])):
+            self._note_begin()
+            beside = self._worker if self._chance.random() < 0.25 else None
+            self._strike_verb("backup", str(self.backups), *self._places[2:], instead=beside)
+        unfinished = self.backups / ".unfinished"
+        if unfinished.exists():
+            where = str(self.folder / "refused")
+            self._complete("restore", str(unfinished), "--data", where, exit_status=1)
+            if Path(where).exists():
+                self.problems.append("restore: made a folder of half a backup")
+
+    def _note_begin(self) -> None:
+        marks = [ledger.marks() for ledger in self._ledgers]
+        self._began.append(Backup(datetime.now(UTC), marks))
+        time.sleep(0.001)
+
+    def strike_restore(self) -> None:
+        self._note_begin()
+        newest = self._began[-1]
+        self._complete("backup", str(self.backups), *self._places[2:])
+        self._forget_old_backups()
+        restored = self.folder / "restored"
+        arguments = [str(self.backups), "--data", str(restored), *self._places[:2]]
+        if (self.data / TOMBSTONES).exists():
+            arguments += ["--tombstones", str(self.data / TOMBSTONES)]
+        if self._chance.random() < 0.3:
+            arguments += ["--at", newest.at.isoformat()]
+        for _ in range(self._chance.choice([1, 2, 3])):
+            if self._strike_verb("restore", *arguments):
+                shutil.rmtree(restored)
+            elif restored.exists():
+                break
+        self._complete_restore(restored, arguments)
+        self._look_into(restored, newest)
+        shutil.rmtree(restored, ignore_errors=True)
+
+    def _complete_restore(self, restored: Path, arguments: list[str]) -> None:
+        if not restored.exists():
+            self._complete("restore", *arguments)
+        elif "--tombstones" in arguments:
+            # Killed after the folder was made, and before everybody was erased again.
+            where = arguments[arguments.index("--tombstones") :][:2]
+            self._complete("erase", *where, "--data", str(restored), *self._places[:2])
+
+    def _look_into(self, restored: Path, backup: Backup) -> None:
+        """Is all that was acknowledged before the backup in a folder that was made of it?"""
+        publishing = self._part("publish", publish_all, str(restored))
+        publishing.start()
+        if publishing.wait(120) != 0:
+            self.problems.append(f"restored: cannot be published: {publishing.said()}")
+            return
+        found = kill_record.problems_of(restored, self._ledgers, backup.marks, self.gone)
+        self.problems += [f"restored: {problem}" for problem in found]
+        self._look_for_erased(restored)
+
+    def _forget_old_backups(self) -> None:
+        for old in sorted(self.backups.glob("*Z"))[:-BACKUPS_KEPT]:
+            shutil.rmtree(old)
+
+    # ------------------------------------------------------------------ erase
+
+    def strike_erase(self) -> None:
+        """A viewer goes; services go on. Afterwards they are started anew, as is said to do."""
+        decided = {
+            unit: decision_id
+            for ledger in self._ledgers
+            for decision_id, unit in list(ledger.unit_of.items())
+            if decision_id in ledger.keyed and unit not in self.gone
+        }
+        if not decided:
+            return self.strike_services()
+        unit = self._chance.choice(sorted(decided))
+        self.gone.add(unit)
+        _until(lambda: all(viewer.busy != unit for viewer in self._viewers), f"{unit} is gone")
+        self._strike([self._worker])
+        self._remove_old_copies()
+        arguments = ["erase", "--unit", unit, *self._places]
+        for _ in range(self._chance.choice([1, 2, 3])):
+            if self._strike_verb(*arguments):
+                break
+        self._complete(*arguments)
+        self.erased.add(unit)
+        self._look_for_erased(self.data)
+        self._strike(self._services)
+        self._start(self._parts)
+        self._wait_for_services()
+        self._come_back(unit, decided[unit])
+        return None
+
+    def _remove_old_copies(self) -> None:
+        for copy in self.data.glob("backup-*"):
+            shutil.rmtree(copy)
+
+    def _look_for_erased(self, data: Path) -> None:
+        for unit in sorted(self.erased & kill_record.units_in(data)):
+            self.problems.append(f"{_ERASED}: {unit} in {data.name}")
+
+    def _come_back(self, unit: str, decision_id: str) -> None:
+        """What comes late of one who was erased is answered so, and not stored."""
+        (request,) = [
+            ledger.keyed[decision_id] for ledger in self._ledgers if decision_id in ledger.keyed
         ]
-        names, weights = zip(*doings, strict=True)
-        while not self._stop_asked.is_set():
-            self._steps += 1
-            self._chance.choices(names, weights)[0]()
-
-    def decide(self) -> None:
-        """Without an id, and so not sent again: what was not answered may be there or not."""
-        answer = self._ask("/v1/decide", self._request())
-        if answer is not None:
-            self._decided(answer)
-
-    def decide_keyed(self) -> None:
-        request = {**self._request(), "decision_id": f"k{self._number}-{self._steps}"}
-        for _ in range(self._chance.choice([1, 1, 2])):
-            answer = self._ask_until("/v1/decide", request)
-            if answer is not None:
-                self._decided(answer)
-
-    def decide_batch(self) -> None:
-        request = self._request()
-        answer = self._ask("/v1/decide/batch", {"decisions": [request] * 5})
-        for one in [] if answer is None else answer["decisions"]:
-            self._decided(one)
-
-    def page(self) -> None:
-        unit, page_id = self._unit(), f"{self._number}-{self._steps}"
-        request = {"page": "home", "profile": unit, "page_id": page_id}
-        answer = self._ask_until("/v1/page", request)
-        if answer is None:
-            return
-        page, rows = answer["page_id"], answer["rows"]
-        self.ledger.show(page, [tile["title"] for row in rows for tile in row["titles"]])
-        self.ledger.show(f"{page}:rows", [row["row"] for row in rows])
-        for row in rows:
-            if row["titles"]:  # nothing was decided for a row left empty
-                titles = [tile["title"] for tile in row["titles"]]
-                self.ledger.show(f"{page}:{row['row']}", titles)
-        self._recent.append((time.monotonic(), page, rows[0]["titles"][0]["title"]))
-        self.ledger.counts["page"] += 1
-
-    def reward(self) -> None:
-        if not self._recent:
-            return
-        at, decision_id, action = self._chance.choice(self._recent)
-        if time.monotonic() - at > KEPT_IN_LOG / 2:
-            return
-        event_id = f"e{self._chance.randrange(3)}"
-        reward = {"decision_id": decision_id, "event": "play", "event_id": event_id}
-        if action is not None:
-            reward["action"] = action
-        answer = self._ask_until("/v1/reward", reward)
-        if answer is not None and self._told(answer, reward):
-            self.ledger.rewards.add((decision_id, event_id))
-
-    def event(self) -> None:
-        unit, event_id = self._unit(), f"s{self._number}-{self._steps}"
+        reward = {"decision_id": decision_id, "event": "play", "event_id": "late"}
         event = {"unit": unit, "unit_type": "profile_id", "event": "session_start"}
-        event["event_id"] = event_id
-        for _ in range(self._chance.choice([1, 1, 2])):
-            answer = self._ask_until("/v1/event", event)
-            if answer is not None and self._told(answer, event):
-                self.ledger.events.add((unit, event_id))
+        event |= {"event_id": "late", "at": "2026-01-01T00:00:00Z"}
+        expected = {
+            "/v1/reward": (reward, "unknown_decision"),
+            "/v1/decide": (request, "already_decided"),
+            "/v1/event": (event, "erased"),
+        }
+        for path, (body, word) in expected.items():
+            port = self._chance.choice(self._ports)
+            with closing(HTTPConnection("127.0.0.1", port, timeout=20)) as connection:
+                _, content = asked(connection, path, body)
+            if word not in content.decode():
+                self.problems.append(f"{_ERASED}: {path} {body}: {content!r}, expected {word}")
 
-    def _unit(self) -> str:
-        return f"u{self._chance.randrange(500)}"
+    # ------------------------------------------------------------------ migrations and up
 
-    def _request(self) -> dict[str, Any]:
-        experiment = self._chance.choice(["home-artwork", "home-titles", "home-rows"])
-        context = {"device": "tv"} if experiment == "home-artwork" else {}
-        return {"experiment": experiment, "unit": self._unit(), "context": context}
+    def strike_migrations(self) -> None:
+        """Down and up again, each killed and repeated, with nothing else at work; in the end by the
+        verb, or by who starts.
+        """
+        self._strike(self._parts)
+        for direction in (["--down"], []):
+            for _ in range(self._chance.choice([1, 2, 3])):
+                if self._strike_verb("migrate", *self._places[2:], *direction):
+                    break
+            if self._chance.random() < 0.6:
+                self._complete("migrate", *self._places[2:], *direction)
+        self._start(self._parts)
+        self._wait_for_services()
+        self._remove_old_copies()
 
-    def _decided(self, answer: dict[str, Any]) -> None:
-        decision_id = answer["decision_id"]
-        self.ledger.show(decision_id, [shown["action"] for shown in answer["slate"]])
-        self._recent.append((time.monotonic(), decision_id, None))
-        self.ledger.counts["decide"] += 1
-
-    def _told(self, answer: dict[str, Any], sent: dict[str, str]) -> bool:
-        status = answer["status"]
-        self.ledger.counts[f"{'reward' if 'decision_id' in sent else 'event'} {status}"] += 1
-        if status in ("stored", "duplicate"):
-            return True
-        self.ledger.problems.append(f"{status}: {sent}")
-        return False
-
-    def _ask_until(self, path: str, body: dict[str, Any]) -> Any:
-        """The answer, however often it must be asked for; None where the run ends before."""
-        while not self._stop_asked.is_set():
-            answer = self._ask(path, body)
-            if answer is not None:
-                return answer
-        return None
-
-    def _ask(self, path: str, body: dict[str, Any]) -> Any:
-        """The answer, None where none came."""
-        try:
-            if self._connection is None:
-                port = self._chance.choice(self._ports)
-                self._connection = HTTPConnection("127.0.0.1", port, timeout=20)
-            headers = {"content-type": "application/json"}
-            self._connection.request("POST", path, json.dumps(body), headers)
-            response = self._connection.getresponse()
-            content = response.read()
-            if response.status == 200:
-                return json.loads(content)
-            self.ledger.counts[f"status {response.status}"] += 1
-            if response.status != 503:  # "not now" is an answer that a start may give
-                self.ledger.problems.append(f"{path} {response.status}: {content[:200]!r}")
-        except (OSError, HTTPException):
-            self.ledger.counts["not answered"] += 1
-            if self._connection is not None:
-                self._connection.close()
-            self._connection = None
-        time.sleep(0.02)
-        return None
+    def strike_up(self) -> None:
+        self._strike(self._parts)
+        line = [sys.executable, "-m", "topbill", "up", *self._places]
+        line += ["--port", str(self._ports[0])]
+        with (self.folder / "said" / "up.txt").open("a") as said:
+            up = subprocess.Popen(line, stdout=said, stderr=said, process_group=0)
+        with up:
+            time.sleep(1 + 9 * self._chance.random())
+            up.kill()
+        self.killed["up"] += 1
+        _until(lambda: free_port("127.0.0.1", self._ports[0]) == self._ports[0], "port free")
+        _until(partial(_has_no_worker, self.data), "the worker ended with its parent")
+        self._start(self._parts)
 
 
-@dataclass
-class Stage:
-    """A data folder, and the processes at work on it."""
-
-    folder: Path
-    ports: list[int]
-    chance: random.Random
-    killed: Counter[str] = field(default_factory=Counter)
-
-    @property
-    def places(self) -> list[str]:
-        """The options that say where the files lie."""
-        return ["--experiments", str(self.folder / "experiments"), "--data", str(self.data)]
-
-    @property
-    def data(self) -> Path:
-        return self.folder / "data"
-
-    def parts(self) -> list[Part]:
-        services = [
-            Part("service", command, "serve", *self.places, "--port", str(port))
-            for port in self.ports
-        ]
-        return [*services, Part("worker", hasty_worker, "worker", *self.places)]
-
-    def strike(self, parts: list[Part], kills: int) -> None:
-        """Kill and start again until so many have been killed."""
-        while self.killed.total() < kills:
-            time.sleep(self.chance.random() * self.chance.choice([0.2, 1.0, 3.0, 10.0]))
-            struck = self.chance.choices(
-                [parts[:1], parts[1:2], parts[2:], parts[:2], parts], [2, 2, 4, 1, 1]
-            )[0]
-            for part in struck:
-                if not part.alive():
-                    self.killed[f"{part.name} ended by itself"] += 1
-                part.kill()
-            for part in struck:
-                part.wait()
-                part.start()
-                self.killed[part.name] += 1
-
-    def strike_ups(self, ups: int) -> None:
-        """The same with `topbill up`, whose children must end with it."""
-        for _ in range(ups):
-            with _up(self.places, self.ports[0]) as up:
-                time.sleep(8 + 4 * self.chance.random())
-                up.kill()
-            self.killed["up"] += 1
-            _until(lambda: free_port("127.0.0.1", self.ports[0]) == self.ports[0], "port free")
-            _until(lambda: _no_worker(self.data), "the worker ended with its parent")
+def _named(counts: Counter[str]) -> str:
+    return ", ".join(f"{count:,} {what}" for what, count in counts.items())
 
 
-@contextmanager
-def _up(places: list[str], port: int) -> Iterator[subprocess.Popen[bytes]]:
-    line = [sys.executable, "-m", "topbill", "up", *places, "--port", str(port)]
-    with subprocess.Popen(line, stdout=subprocess.DEVNULL, process_group=0) as process:
-        yield process
-
-
-def _until(holds: Callable[[], bool], what: str) -> None:
+def _until(holds: Callable[[], bool], what: str, pause: float = 0.05) -> None:
     deadline = time.monotonic() + 120
     while not holds():
         if time.monotonic() > deadline:
             raise TimeoutError(f"not after two minutes: {what}")
-        time.sleep(0.1)
+        time.sleep(pause)
 
 
 def _answers(port: int) -> bool:
     with suppress(OSError), closing(HTTPConnection("127.0.0.1", port, timeout=10)) as connection:
-        connection.request("GET", "/readyz")
+        connection.request("GET", "/healthz")
         return connection.getresponse().status == 200
     return False
 
 
-def _no_worker(data: Path) -> bool:
-    with suppress(TopbillError), only_worker(data):
-        return True
-    return False
+def _has_no_worker(data: Path) -> bool:
+    try:
+        with only_worker(data):
+            return True
+    except TopbillError:
+        return False
 
 
-def judged(stage: Stage, ledgers: list[Ledger]) -> tuple[Counter[str], list[str]]:
-    """What was acknowledged, counted, and what is wrong with the record of it."""
-    counts: Counter[str] = Counter()
-    problems: list[str] = []
-    shown: dict[str, list[str]] = {}
-    for ledger in ledgers:
-        counts += ledger.counts
-        problems += ledger.problems
-        shown |= ledger.shown
-    rewards = set().union(*(ledger.rewards for ledger in ledgers))
-    events = set().union(*(ledger.events for ledger in ledgers))
-    counts |= {
-        "acknowledged decisions": len(shown),
-        "acknowledged rewards": len(rewards),
-        "acknowledged events": len(events),
-    }
-
-    slates = _recorded(stage.data, "SELECT decision_id AS id, slate FROM decisions")
-    stored = {row["id"]: row["slate"] for row in slates}
-    problems += _twice("decision", [row["id"] for row in slates])
-    problems += [f"lost: decision {key}" for key in shown.keys() - stored.keys()]
-    problems += [
-        f"different: {key} was answered {shown[key]}, the record has {stored[key]}"
-        for key in shown.keys() & stored.keys()
-        if shown[key] != stored[key]
-    ]
-    problems += _missing(stage.data, "reward", rewards, "decision_id, event_id FROM rewards")
-    problems += _missing(stage.data, "event", events, "unit, event_id FROM events")
-    return counts, problems
-
-
-def _recorded(data: Path, statement: str) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = lake.sql(data / lake.DATABASE, statement).to_pylist()
-    return rows
-
-
-def _missing(data: Path, what: str, acknowledged: set[tuple[str, str]], of: str) -> list[str]:
-    stored = [tuple(row.values()) for row in _recorded(data, f"SELECT {of}")]
-    lost = acknowledged - set(stored)
-    return [*_twice(what, stored), *(f"lost: {what} {key}" for key in lost)]
-
-
-def _twice(what: str, keys: list[Any]) -> list[str]:
-    return [f"doubled: {what} {key}, {n} times" for key, n in Counter(keys).items() if n > 1]
-
-
-def verified(stage: Stage) -> list[str]:
-    """The experiments that `topbill verify` does not reach again."""
-    problems = []
-    # A page's own decision is of no experiment.
-    of = _recorded(
-        stage.data, "SELECT DISTINCT experiment FROM decisions WHERE layer <> 'page' ORDER BY ALL"
-    )
-    for experiment in [row["experiment"] for row in of]:
-        line = [sys.executable, "-m", "topbill", "verify", experiment, *stage.places]
-        done = subprocess.run(line, capture_output=True, text=True, check=False)
-        if done.returncode != 0:
-            problems.append(f"verify {experiment}: {(done.stdout + done.stderr).strip()[-300:]}")
-    return problems
-
-
-def run(folder: Path, *, kills: int, ups: int, seed: int) -> tuple[Counter[str], list[str]]:
-    """Everything in `folder`, which is emptied: what was killed and acknowledged, and the
-    problems.
-    """
+def run(folder: Path, *, kills: int, seed: int) -> Campaign:
+    """Everything in `folder`, which is emptied."""
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(EXAMPLES, folder / "experiments")
-    first = free_port("127.0.0.1", 0)
-    stage = Stage(folder, [first, free_port("127.0.0.1", 0)], random.Random(seed))
+    (folder / "said").mkdir()
     FORKS.set_forkserver_preload(PRELOADED)
-    stop = threading.Event()
-    viewers = [Viewer(number, stage.ports, seed, stop) for number in range(VIEWERS)]
-    parts = stage.parts()
-    for part in parts:
-        part.start()
-    for viewer in viewers:
-        viewer.start()
-    for port in stage.ports:
-        _until(partial(_answers, port), "both services answer")
-    stage.strike(parts, kills)
-    for part in parts:
-        part.end()
-    stage.strike_ups(ups)
-    for part in parts:
-        part.start()
-    for port in stage.ports:
-        _until(partial(_answers, port), "both services answer")
-    time.sleep(10)  # what was not answered is asked again
-    stop.set()
-    for viewer in viewers:
-        viewer.join(60)
-    time.sleep(5)
-    for part in parts:
-        part.end()
-    counts, problems = judged(stage, [viewer.ledger for viewer in viewers])
-    return stage.killed + counts, problems + verified(stage)
+    campaign = Campaign(folder, kills, seed)
+    campaign.run()
+    return campaign
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=1_000)
-    parser.add_argument("--ups", type=int, default=10)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--folder", type=Path)
+    parser.add_argument("--folder", type=Path, help="emptied, and kept; default: a temporary one")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     folder = options.folder or Path(tempfile.mkdtemp(prefix="kill-"))
-    started = time.monotonic()
-    counts, problems = run(folder, kills=options.kills, ups=options.ups, seed=options.seed)
-    for name, count in sorted(counts.items()):
+    campaign = run(folder, kills=options.kills, seed=options.seed)
+    for name, count in sorted(campaign.counts().items()):
         print(f"{count:>9,}  {name}")
-    sort = Counter(problem.partition(":")[0] for problem in problems)
-    told = ", ".join(f"{sort[kind]} {kind}" for kind in ("lost", "doubled", "different"))
-    print(f"{told}; {len(problems)} problems in {time.monotonic() - started:,.0f} s, in {folder}")
-    for problem in problems[:ERROR_LINES]:
-        print("  ", problem[:400])
-    sys.exit(bool(problems))
+    print(campaign.summary())
+    for problem in campaign.problems[:PROBLEMS_NAMED]:
+        print("  ", problem[:1500])
+    if campaign.problems:
+        print(f"see {folder}")
+    elif options.folder is None:
+        shutil.rmtree(folder)
+    sys.exit(bool(campaign.problems))
 
 
 if __name__ == "__main__":

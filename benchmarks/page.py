@@ -193,8 +193,10 @@ def print_sizes(log: Path) -> None:
         size -= size_without(database, log, "true")
     plain = framed = 0
     for content in bundles:
-        plain += sum(len(msgspec.json.encode(decision)) for decision in decisions_of(content))
-        framed += len(pack(0, 0, 0, payload_of(Rows([], [], [], [content]))))
+        decisions = decisions_of(content)
+        plain += sum(len(msgspec.json.encode(decision)) for decision in decisions)
+        ids = [(decision.decision_id, decision.experiment) for decision in decisions]
+        framed += len(pack(0, 0, 0, payload_of(Rows([], [], [], [(ids, content)]))))
     pages = len(bundles)
     print(
         f"  a page is {plain / pages / 1e3:.1f} kB of JSON; it takes {framed / pages / 1e3:.1f} kB "

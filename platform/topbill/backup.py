@@ -234,6 +234,9 @@ def _manifest(backup: Path) -> Manifest:
 
 
 def _chosen(source: Path, at: datetime | None) -> Path:
+    if source.name == _UNFINISHED:
+        # It may look whole, and not be on the disk.
+        raise NotFound(f"{source}: is what a backup left that was killed; expected a whole one")
     there = [source] if (source / MANIFEST).exists() else backups(source)
     if not there:
         raise NotFound(f"{source}: no backup there; expected what `topbill backup` has written")

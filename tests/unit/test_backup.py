@@ -221,6 +221,9 @@ def test_killed_at_any_moment_nothing_half_is_taken_for_whole(
         done = subprocess.run([sys.executable, "-c", program, str(last), *where], check=False)
         assert done.returncode == -signal.SIGKILL
         assert not (tmp_path / "new").exists()
+        if verb == "backup":
+            with pytest.raises(NotFound, match="left that was killed"):
+                restore(tmp_path / "backups" / ".unfinished", tmp_path / "new")
     assert backups(tmp_path / "backups") == there
     back_up(data, tmp_path / "backups")
     restore(tmp_path / "backups", tmp_path / "new")

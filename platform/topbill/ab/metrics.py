@@ -52,7 +52,8 @@ class Ratio(msgspec.Struct, frozen=True):
 
 class Quantile(msgspec.Struct, frozen=True):
     """The q-quantile of a column over rows (events, clustered by unit), or over units of the unit's
-    mean.
+    mean. Of counts and other values that move in steps it is the mid-quantile, which is between
+    them.
     """
 
     column: str

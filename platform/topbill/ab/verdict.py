@@ -18,6 +18,7 @@ from topbill.ab.core.effect import (
     Rule,
     adjusted,
     effect_of,
+    facing,
     rate_pair,
     welch_df,
 )
@@ -161,6 +162,8 @@ def guardrail(
         return replace(result, reason=effect.reason)
     days: float | None = None
     if rates is None:
+        room, _ = _room(t, c, margin, better)
+        t, c = facing(t, c, room if better == "higher" else -room)
         room, se = _room(t, c, margin, better)
         status, p_value = _status(t, c, room, se, rule)
         if status == "undecided":

@@ -139,6 +139,10 @@ def import_log(
         left_out.update(mark.left_out)
     done = max(done, into.position("decisions"))
     sentences = [*watch.clipped_rewards(), *fields.remarks()]
+    for table, repeated in into.repeated().items():
+        sentences.append(
+            f"{len(repeated):,} {table} have an id that was there before and are left out"
+        )
     for experiment_key, shape in watch.fitting.logs.items():
         path = (fitting_files or data / FILES) / f"{experiment_key}.yaml"
         units = into.units(experiment_key)

@@ -7,6 +7,7 @@ Nothing else in Topbill imports `duckdb` or `deltalake`.
 from topbill.domain.sql import identifier, quoted
 from topbill.lake.analytics import Problem, empty
 from topbill.lake.database import DATABASE, Connection, Error, connect, read, sql
+from topbill.lake.distinct import RepeatedRow
 from topbill.lake.lookup import find_decisions
 from topbill.lake.tables import Lake
 from topbill.lake.views import metric_of, objective_of
@@ -17,6 +18,7 @@ __all__ = [
     "Error",
     "Lake",
     "Problem",
+    "RepeatedRow",
     "connect",
     "empty",
     "find_decisions",

@@ -52,6 +52,8 @@ def connect(
         config["threads"] = threads
     connection = duckdb.connect(":memory:", config=config)
     connection.execute("SET TimeZone = 'UTC'")
+    # It would stand amid what a command prints, JSON too, once a query takes two seconds.
+    connection.execute("SET enable_progress_bar = false")
     if path is None:
         return connection
     if not Path(path).exists():

@@ -4,7 +4,7 @@ anew.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import unquote
@@ -12,7 +12,7 @@ from urllib.parse import unquote
 import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 
-from topbill.domain.sql import quoted
+from topbill.domain.sql import identifier, quoted
 from topbill.lake.database import connect
 
 _HEALED = "topbill.healed:"
@@ -63,24 +63,36 @@ def is_healed(table: DeltaTable, file: BrokenFile) -> bool:
     return table.transaction_version(_HEALED + file.name) is not None
 
 
-def lost_rows(rows: pa.Table, broken: Collection[BrokenFile], sound: Collection[str]) -> pa.Table:
-    """Those of the log's rows that only the broken files held.
+def lost_rows(
+    rows: pa.Table, broken: Collection[BrokenFile], sound: Collection[str], keys: Sequence[str]
+) -> pa.Table:
+    """Those of the log's rows that only the broken files held. Rows that repeat an id were in none
+    (see `topbill.lake.distinct`).
 
     Args:
         rows: What the log has of the spans of the broken files, as the table's rows.
         broken: The broken files of one table.
         sound: The paths of the other files of the table.
+        keys: The columns by which a row is known.
     """
     here = " OR ".join(
         f"(r.seq BETWEEN {file.first} AND {file.last}"
         + (f" AND r.experiment = {quoted(file.experiment)})" if file.experiment else ")")
         for file in broken
     )
-    there = ", ".join(map(quoted, sound))
-    known = f"SELECT seq FROM read_parquet([{there}])" if sound else "SELECT 0 AS seq"  # noqa: S608
+    names = ", ".join(map(identifier, keys))
+    there = f"SELECT seq, {names} FROM r WHERE false"  # noqa: S608 (own names)
+    if sound:
+        there = f"SELECT seq, {names} FROM read_parquet([{', '.join(map(quoted, sound))}])"  # noqa: S608
     with connect() as connection:
         connection.register("r", rows)
-        query = f"SELECT * FROM r WHERE ({here}) AND r.seq NOT IN ({known}) ORDER BY seq"  # noqa: S608
+        query = f"""
+            SELECT * FROM (SELECT * FROM r WHERE {here}) r
+            WHERE NOT EXISTS (SELECT 1 FROM ({there}) t WHERE t.seq = r.seq)
+                AND NOT EXISTS (FROM ({there}) t
+                    WHERE {" AND ".join(f"t.{name} = r.{name}" for name in names.split(", "))})
+            QUALIFY row_number() OVER (PARTITION BY {names} ORDER BY seq) = 1
+            ORDER BY seq"""  # noqa: S608
         found: pa.Table = connection.sql(query).to_arrow_table()
     return found.cast(rows.schema)
 

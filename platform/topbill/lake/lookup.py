@@ -8,9 +8,9 @@ from pathlib import Path
 import duckdb
 
 from topbill.domain.decision import DECISION_COLUMNS, decision_of, read_sql
-from topbill.domain.errors import LogError
+from topbill.domain.errors import LogError, NotFound
 from topbill.domain.records import Decision
-from topbill.lake.database import DATABASE, connect
+from topbill.lake.database import DATABASE, Connection, connect
 
 
 def find_decisions(data: Path, places: Mapping[str, int]) -> dict[str, Decision]:
@@ -19,23 +19,29 @@ def find_decisions(data: Path, places: Mapping[str, int]) -> dict[str, Decision]
 
     Row groups with other rows are left out by their statistics of `seq`: one decision takes some
     0.1 s, a thousand of them 0.3 s, far from the event loop. Raises LogError where the lake can't
-    be read.
+    be read: also where there is no analytics database, as after a restore or a migration until the
+    worker has written one.
     """
-    path = data / DATABASE
-    if not places or not path.exists():
+    if not places:
         return {}
+    path = data / DATABASE
+    try:
+        with connect(path, threads=1) as connection:
+            return read_decisions(connection, places)
+    except NotFound as error:
+        # What the log has let go is in the lake: to find nothing would say that it never was.
+        raise LogError(f"{path}: is not there yet; the worker writes it, try again") from error
+    except duckdb.Error as error:
+        raise LogError(f"{path}: cannot be read: {error}; try again") from error
+
+
+def read_decisions(connection: Connection, places: Mapping[str, int]) -> dict[str, Decision]:
+    """The same of the connection's view `decisions`. Raises what DuckDB does."""
     # Numbers of our own, written out: so DuckDB knows them before it opens a file.
     seqs = ", ".join(str(int(seq)) for seq in places.values())
     query = f"SELECT {read_sql(DECISION_COLUMNS)} FROM decisions WHERE seq IN ({seqs})"  # noqa: S608
-    connection = connect(path, threads=1)
-    try:
-        rows = connection.sql(query).to_arrow_table().to_pylist()
-    except duckdb.Error as error:
-        raise LogError(f"{path}: cannot be read: {error}; try again") from error
-    finally:
-        connection.close()
     found = {}
-    for row in rows:
+    for row in connection.sql(query).to_arrow_table().to_pylist():
         if places.get(row["decision_id"]) == row["seq"]:
             found[row["decision_id"]] = decision_of(row)
     return found

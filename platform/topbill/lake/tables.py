@@ -5,7 +5,7 @@ analytics database.
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -22,13 +22,15 @@ from deltalake.exceptions import DeltaError
 
 from topbill.domain.decision import DECISION_COLUMNS, EVENT_COLUMNS, REWARD_COLUMNS, schema
 from topbill.domain.errors import LogError
-from topbill.domain.records import QuarantinedRow
+from topbill.domain.records import Decision, QuarantinedRow
 from topbill.domain.schema_version import SCHEMA_VERSION
 from topbill.lake import analytics, healing
-from topbill.lake.database import DATABASE, connect
+from topbill.lake.database import DATABASE, Error, connect
 from topbill.lake.delta import files_of, relation
+from topbill.lake.distinct import IDS, KEYS, IdHashes, RepeatedRow, take_out
+from topbill.lake.lookup import read_decisions
 from topbill.lake.seals import Seals
-from topbill.lake.views import PinnedTable
+from topbill.lake.views import PinnedTable, base_view
 from topbill.log.protocol import Retention
 from topbill.spec import Experiment
 
@@ -49,6 +51,8 @@ _SETTINGS: dict[str, str | None] = {
     "delta.enableExpiredLogCleanup": "true",
 }
 WRITER = WriterProperties(compression="ZSTD", max_row_group_size=250_000)
+_ATTEMPTS = 3
+"""How often rows that repeat an id are looked for anew, where somebody else appends meanwhile."""
 _TIERS = (8 << 20, 128 << 20)
 """Compaction targets in bytes: small files often, large files rarely, so that no row is rewritten
 every minute.
@@ -80,9 +84,11 @@ class Lake:
         self._keep_for = keep_for
         self._folders: dict[str, Path] = {}
         self._tables: dict[str, DeltaTable] = {}
+        self._ids: dict[str, IdHashes] = {}
         for name, columns in schemas().items():
             self._folders[name] = (folder / "lake" / name).resolve()
             self._tables[name] = self._open(self._folders[name], columns)
+            self._ids[name] = IdHashes((folder / "lake" / IDS / name).resolve(), name)
         self._seals = Seals((folder / "lake").resolve())
 
     def seal(self) -> dict[Table, int]:
@@ -130,7 +136,7 @@ class Lake:
             if left:
                 names = {str(file.path) for file in broken}
                 sound = [path for path in self.files(name) if path not in names]
-                lost = healing.lost_rows(rows, left, sound)
+                lost = healing.lost_rows(rows, left, sound, KEYS[name])
                 expected = sum(file.rows for file in left)
                 if len(lost) != expected:
                     raise LogError(
@@ -266,6 +272,27 @@ class Lake:
         with connect() as connection:
             return dict(connection.execute(query, {"key": key}).fetchall())
 
+    def find_decisions(self, places: Mapping[str, int]) -> dict[str, Decision]:
+        """The decisions that stand at these places (id → `seq`), by id; see
+        `lookup.find_decisions`. They are read from the table as it is now, whatever the analytics
+        database shows.
+        """
+        if not places:
+            return {}
+        try:
+            with connect(threads=1) as connection:
+                files = self.files("decisions")
+                connection.execute(base_view("decisions", self._pinned("decisions", files)))
+                return read_decisions(connection, places)
+        except Error as error:
+            raise LogError(f"{self._folders['decisions']}: cannot be read: {error}") from error
+
+    def _pinned(self, name: str, files: Sequence[str]) -> PinnedTable:
+        """A table as it is now, of these files."""
+        table = self._tables[name]
+        is_widened = table.metadata().configuration.get(WIDENED) == "true"
+        return PinnedTable(files, table.version(), is_widened)
+
     def files(self, name: str) -> list[str]:
         """The absolute paths of the Parquet files that make up the table now."""
         table = self._tables[name]
@@ -274,6 +301,40 @@ class Lake:
             return files_of(table, self._folders[name])
         except (OSError, DeltaError) as error:
             raise LogError(f"{table.table_uri}: cannot be read: {error}") from error
+
+    def repeated(self) -> dict[Table, list[RepeatedRow]]:
+        """The rows of each table whose id an earlier row has; tables without any are left out."""
+        repeated: dict[Table, list[RepeatedRow]] = {}
+        for name in schemas():
+            _, rows = self._repeated(name)
+            if rows:
+                repeated[name] = rows
+        return repeated
+
+    def _repeated(self, name: str) -> tuple[list[str], list[RepeatedRow]]:
+        """The table's files, and the rows of them whose id an earlier row has."""
+        files = self.files(name)
+        try:
+            return files, self._ids[name].repeated(files)
+        except (OSError, Error) as error:
+            raise LogError(
+                f"{self._folders[name]}: cannot be looked through for repeated ids: {error}"
+            ) from error
+
+    def _distinct_files(self, name: str) -> list[str]:
+        """The table's files, with each id once: rows that repeat one were taken out."""
+        for _ in range(_ATTEMPTS):
+            files, rows = self._repeated(name)
+            if not rows:
+                return files
+            try:
+                take_out(self._tables[name], self._folders[name], rows)
+            except (OSError, DeltaError, pa.ArrowException) as error:
+                raise LogError(
+                    f"{self._folders[name]}: {len(rows):,} rows that repeat an id cannot be taken "
+                    f"out: {error}"
+                ) from error
+        raise LogError(f"{self._folders[name]}: others go on appending rows that repeat an id")
 
     def write_database(
         self,
@@ -286,18 +347,14 @@ class Lake:
         retention: Retention | None = None,
     ) -> None:
         """Write a new analytics database pinned to the tables as they are now, and rename it into
-        place.
+        place. Rows that repeat an id (see `repeated`) are taken out of the tables before.
 
         `at` (µs since the epoch): every log row stamped up to then is in the tables; what is mature
         is judged by it. `removed`: keys of those `experiments` that have no file any more.
         `quarantine`: rows that were set aside. `retention`: when rows were last removed because of
         their age.
         """
-        tables = {}
-        for name, table in self._tables.items():
-            files = self.files(name)
-            is_widened = table.metadata().configuration.get(WIDENED) == "true"
-            tables[name] = PinnedTable(files, table.version(), is_widened)
+        tables = {name: self._pinned(name, self._distinct_files(name)) for name in self._tables}
         publication = analytics.Publication(
             tables,
             list(experiments),

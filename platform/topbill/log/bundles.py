@@ -10,6 +10,7 @@ has its tiles in columns, most of which then are lists that stand there already.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from typing import TypeAlias
 
 import msgspec
@@ -71,22 +72,8 @@ class _Bundle(msgspec.Struct, frozen=True, array_like=True, gc=False):
     tiles: list[_Tiles]
 
 
-class _Head(msgspec.Struct, frozen=True, gc=False):
-    """By what a decision is known."""
-
-    decision_id: str
-    experiment: str
-
-
-class _Heads(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """A bundle of which only the ids are wanted."""
-
-    decisions: list[_Head]
-
-
 _decode = msgspec.json.Decoder(_Bundle).decode
 _decode_answer = msgspec.json.Decoder(PageAnswer).decode
-_decode_heads = msgspec.json.Decoder(_Heads).decode
 _decode_offers = msgspec.json.Decoder(list[_Offer]).decode
 
 
@@ -142,14 +129,11 @@ def _answer_of(decision: Decision) -> PageAnswer | None:
 
 def _tiles_of(row: RowAnswer, names: Mapping[str, int]) -> _Tiles:
     tiles = row.titles
-    pictures: list[_Name | None] = []
-    for tile in tiles:
-        picture = tile.picture
-        pictures.append(None if picture is None else names.get(picture, picture))
+    pictures = [tile.picture for tile in tiles]
     return _Tiles(
-        [names.get(tile.title, tile.title) for tile in tiles],
+        _numbers([tile.title for tile in tiles], names),
         [tile.propensity for tile in tiles],
-        pictures,
+        [None if picture is None else names.get(picture, picture) for picture in pictures],
         [tile.picture_propensity for tile in tiles],
         [tile.payload for tile in tiles],
         [tile.picture_payload for tile in tiles],
@@ -170,11 +154,8 @@ def _raw(answer: PageAnswer) -> msgspec.Raw:
 
 def _names(eligible: Iterable[Sequence[str]]) -> dict[str, int]:
     """Every text of these lists, with its place among them."""
-    names: dict[str, int] = {}
-    for texts in eligible:
-        for text in texts:
-            names.setdefault(text, len(names))
-    return names
+    distinct = dict.fromkeys(chain.from_iterable(eligible))
+    return dict(zip(distinct, range(len(distinct)), strict=True))
 
 
 def _lists_of(decision: Decision, names: Mapping[str, int]) -> _Lists:
@@ -185,10 +166,17 @@ def _lists_of(decision: Decision, names: Mapping[str, int]) -> _Lists:
         masks.append((rule, mask.start, mask.stop, mask.rows, mask.only))
     return _Lists(
         None if is_offered else decision.eligible,
-        [names.get(placement.action, placement.action) for placement in decision.slate],
+        _numbers([placement.action for placement in decision.slate], names),
         [placement.propensity for placement in decision.slate],
         masks,
     )
+
+
+def _numbers(texts: Sequence[str], names: Mapping[str, int]) -> list[_Name]:
+    """The place of each text; the text itself where it has none. A page has hundreds: `map` keeps
+    them in C.
+    """
+    return list(map(names.get, texts, texts))
 
 
 def _offered(actions: msgspec.Raw) -> tuple[str, ...] | None:
@@ -197,11 +185,6 @@ def _offered(actions: msgspec.Raw) -> tuple[str, ...] | None:
         return tuple([offer.id for offer in _decode_offers(actions)])
     except msgspec.DecodeError:
         return None
-
-
-def ids_of(bundle: bytes) -> list[tuple[str, str]]:
-    """Of each decision in a bundle its id and its experiment. Raises as `decisions_of`."""
-    return [(head.decision_id, head.experiment) for head in _decode_heads(unpack(bundle)).decisions]
 
 
 def decisions_of(bundle: bytes) -> list[Decision]:
@@ -237,11 +220,8 @@ def _eligible(lists: _Lists, actions: msgspec.Raw) -> tuple[str, ...]:
 
 
 def _slate(lists: _Lists, names: Sequence[str]) -> tuple[Placement, ...]:
-    placements = []
-    pairs = zip(lists.placed, lists.propensities, strict=True)
-    for position, (name, propensity) in enumerate(pairs):
-        placements.append(Placement(position, _text(name, names), propensity))
-    return tuple(placements)
+    texts = _texts(lists.placed, names)
+    return tuple(map(Placement, range(len(texts)), texts, lists.propensities))
 
 
 def _masks(lists: _Lists, names: Sequence[str]) -> tuple[Mask, ...]:
@@ -252,27 +232,22 @@ def _masks(lists: _Lists, names: Sequence[str]) -> tuple[Mask, ...]:
 
 
 def _tiles(columns: _Tiles, names: Sequence[str]) -> list[Tile]:
-    tiles = []
-    for title, propensity, picture, picture_propensity, payload, picture_payload in zip(
-        columns.titles,
-        columns.propensities,
-        columns.pictures,
-        columns.picture_propensities,
-        columns.payloads,
-        columns.picture_payloads,
-        strict=True,
-    ):
-        tiles.append(
-            Tile(
-                _text(title, names),
-                payload,
-                propensity,
-                None if picture is None else _text(picture, names),
-                picture_payload,
-                picture_propensity,
-            )
+    pictures = [None if name is None else _text(name, names) for name in columns.pictures]
+    return list(
+        map(
+            Tile,
+            _texts(columns.titles, names),
+            columns.payloads,
+            columns.propensities,
+            pictures,
+            columns.picture_payloads,
+            columns.picture_propensities,
         )
-    return tiles
+    )
+
+
+def _texts(numbers: Sequence[_Name], names: Sequence[str]) -> list[str]:
+    return [name if isinstance(name, str) else names[name] for name in numbers]
 
 
 def _text(name: _Name, names: Sequence[str]) -> str:

@@ -11,7 +11,7 @@ from typing import NamedTuple, Protocol
 import msgspec
 
 from topbill.domain.records import Decision, RewardEvent, UnitEvent
-from topbill.log.bundles import bundle_of, ids_of, is_bundled
+from topbill.log.bundles import bundle_of, is_bundled
 
 _encode = msgspec.json.Encoder().encode
 
@@ -24,14 +24,15 @@ UnitEventKey = tuple[str, str, str]
 class Rows(NamedTuple):
     """What is to be stored: decisions as (decision_id, experiment, body), events as (decision_id,
     event_id, body), events of units as (unit_type, unit, event_id, body). A body is the record's
-    JSON. Bundles are decisions too; see `topbill.log.bundles`.
+    JSON. Bundles are decisions too: (decision_id, experiment) of each, and what
+    `topbill.log.bundles` makes of them.
     """
 
     decisions: list[tuple[str, str, bytes]]
     events: list[tuple[str, str, bytes]]
     # These have a default, since frames of earlier versions end before them.
     unit_events: list[tuple[str, str, str, bytes]] = []  # noqa: RUF012 (a field; see `none`)
-    bundles: list[bytes] = []  # noqa: RUF012
+    bundles: list[tuple[list[tuple[str, str]], bytes]] = []  # noqa: RUF012
 
     @classmethod
     def none(cls) -> Rows:
@@ -44,7 +45,7 @@ class Rows(NamedTuple):
     @property
     def total(self) -> int:
         """How many rows it is, each of a bundle counted."""
-        bundled = sum(len(ids_of(bundle)) for bundle in self.bundles)
+        bundled = sum(len(ids) for ids, _ in self.bundles)
         return len(self.decisions) + len(self.events) + len(self.unit_events) + bundled
 
 
@@ -167,7 +168,8 @@ def admit(entry: Entry, at: int, stored: Stored, rows: Rows) -> Receipt:
     # Bodies go out without a stamp, which readers take from the row: draining may still have to
     # move it past the newest one of the tables.
     if is_bundled(new):
-        rows.bundles.append(bundle_of(new))
+        ids = [(decision.decision_id, decision.experiment) for decision in new]
+        rows.bundles.append((ids, bundle_of(new)))
     else:
         for decision in new:
             rows.decisions.append((decision.decision_id, decision.experiment, _encode(decision)))

@@ -208,7 +208,7 @@ class MemoryLog(Log):
         # Rows go through their JSON as on a disk: nobody shares an object with the log.
         store = self._store
         decisions = [_decode_decision(body) for _, _, body in rows.decisions]
-        for bundle in rows.bundles:
+        for _, bundle in rows.bundles:
             decisions += decisions_of(bundle)
         for stored in decisions:
             if stored.decision_id in store.by_id:

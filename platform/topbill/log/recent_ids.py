@@ -10,7 +10,7 @@ from __future__ import annotations
 import msgspec
 
 from topbill.domain.records import Decision
-from topbill.log.bundles import decisions_of, ids_of
+from topbill.log.bundles import decisions_of
 from topbill.log.entries import EventKey, UnitEventKey
 from topbill.log.frames import Frame
 from topbill.log.journal import Position
@@ -53,8 +53,8 @@ class RecentIds:
         rows = frame.rows
         for decision_id, _, body in rows.decisions:
             self._encoded[decision_id] = (frame.at, body)
-        for bundle in rows.bundles:
-            for decision_id, _ in ids_of(bundle):
+        for ids, bundle in rows.bundles:
+            for decision_id, _ in ids:
                 self._bundled[decision_id] = (frame.at, bundle)
         for decision_id, event_id, _ in rows.events:
             self.events.add((decision_id, event_id))

@@ -28,7 +28,6 @@ from topbill.domain.records import (
     UnitEvent,
 )
 from topbill.log.bundle_table import BundleTable
-from topbill.log.bundles import ids_of
 from topbill.log.database import ROWS, LogDatabase, checksum
 from topbill.log.entries import Entry, KeyedIds, Receipt, Rows, admit
 from topbill.log.file_guard import FileGuard
@@ -404,8 +403,8 @@ class SqliteLog(Log):
                 self._insert_all(values)
                 self._note_step(stamps)
             decisions, events, unit_events, bundles = frame.rows
-            for bundle in bundles:
-                decisions += self._bundles.add(bundle, ids_of(bundle))
+            for ids, bundle in bundles:
+                decisions += self._bundles.add(bundle, ids)
             # In the order of `ROWS`.
             tables: Sequence[Sequence[tuple[str | bytes, ...]]] = (decisions, events, unit_events)
             for waiting, rows in zip(values.values(), tables, strict=True):

@@ -197,7 +197,6 @@ def _run(
             connection.execute("SET temp_directory = ?", [spill])
             # Rows may come in any order: sums do not mind, and memory stays small.
             connection.execute("SET preserve_insertion_order = false")
-            connection.execute("SET enable_progress_bar = false")
             if task.rows is not None:
                 connection.register(_ROWS, task.rows)
             query = _sql(task, bootstrap=bootstrap)

@@ -16,12 +16,12 @@ from topbill.domain.decision import Origin, decision_rows, reward_rows, unit_eve
 from topbill.domain.errors import LogError, SpecError
 from topbill.domain.metric import longest_window, microseconds
 from topbill.domain.records import Decision, QuarantinedRow, RewardEvent
-from topbill.lake import Lake, Problem, find_decisions
+from topbill.lake import Lake, Problem
 from topbill.lake.tables import Table, schemas
 from topbill.log import REMEMBERED_FOR, Log, Revision
 from topbill.spec import Experiment, from_audit
 from topbill.worker import setting_aside
-from topbill.worker.setting_aside import convertible, quarantined, set_aside
+from topbill.worker.setting_aside import convertible, quarantined, repeated_rows, set_aside
 
 _logger = logging.getLogger("topbill")
 BATCH = 20_000
@@ -121,6 +121,9 @@ class Publisher:
         as_of = self._log.clock_time(barrier + 1) - 1
         revisions = self._log.revisions()
         removed = self._removed({e.key for e in experiments}, revisions)
+        # The lake takes them out before it shows itself. Noted first: whoever dies in between
+        # finds them again.
+        set_aside(self._log, repeated_rows(self._lake.repeated()))
         quarantine = self._log.quarantine(limit=MOST_QUARANTINED)
         self._lake.write_database(
             [*experiments, *removed],
@@ -299,7 +302,7 @@ class Publisher:
         if not places:
             return
         try:
-            self._recent.update(find_decisions(self._lake.folder, places))
+            self._recent.update(self._lake.find_decisions(places))
         except LogError as error:
             # A damaged file of the past must not keep what comes today from being published.
             _logger.warning(

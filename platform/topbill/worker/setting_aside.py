@@ -5,7 +5,7 @@ quarantine, so that one bad row is one bad row.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 import msgspec
@@ -16,9 +16,11 @@ from topbill.domain.records import (
     QuarantinedRow,
     QuarantineStage,
     RewardEvent,
+    RowKind,
     UnitEvent,
 )
-from topbill.lake import Problem
+from topbill.lake import Problem, RepeatedRow
+from topbill.lake.tables import Table
 from topbill.log import Log
 
 _logger = logging.getLogger("topbill")
@@ -66,6 +68,27 @@ def quarantined(
         row_id, decision_id = record.event_id, record.decision_id
         return QuarantinedRow("reward", stage, experiment, row_id, decision_id, seq, reason, body)
     return QuarantinedRow("event", stage, "", record.event_id, record.unit, seq, reason, body)
+
+
+def repeated_rows(repeated: Mapping[Table, Sequence[RepeatedRow]]) -> list[QuarantinedRow]:
+    """Rows of the lake's tables that repeat an id, as they are set aside."""
+    kinds: dict[Table, RowKind] = {"decisions": "decision", "rewards": "reward", "events": "event"}
+    aside = []
+    for table, rows in repeated.items():
+        for row in rows:
+            belongs_to, row_id = (row.key[-2] if len(row.key) > 1 else ""), row.key[-1]
+            seq, experiment = row.seq, row.experiment or ""
+            reason = f"its id was published before, with row {row.first}, which counts"
+            if row.seq == row.first:
+                # The row itself is sound and stays, so nothing here may be taken for it.
+                seq, experiment = -row.seq, ""
+                reason = f"it is a copy of row {row.first}, which was published once more"
+            aside.append(
+                QuarantinedRow(
+                    kinds[table], "publish", experiment, row_id, belongs_to, seq, reason, row.body
+                )
+            )
+    return aside
 
 
 def set_aside(log: Log, rows: Sequence[QuarantinedRow]) -> None:

@@ -94,6 +94,26 @@ def test_what_the_log_has_let_go_is_not_counted_a_second_time(settings: Settings
     assert rows(settings, "SELECT decisions FROM units") == [{"decisions": 1}]
 
 
+def test_until_the_lake_can_be_read_a_late_reward_is_refused_not_called_unknown(
+    settings: Settings,
+) -> None:
+    """A restored folder, and one that was migrated, has no analytics database until its worker
+    publishes.
+    """
+    with caller(settings) as client:
+        decide(client)
+        assert reward(client, "order-1", "e1") == "stored"
+    publish(settings, keep=MORE_THAN_A_DAY)
+    (settings.data / DATABASE).unlink()
+    with caller(settings) as client:
+        event = {"decision_id": "order-1", "event_id": "e1", "event": "play"}
+        answer = client.post("/v1/reward", json=event)
+        assert answer.status_code == 503
+        assert "the worker writes it" in answer.text
+        publish(settings, keep=MORE_THAN_A_DAY)
+        assert reward(client, "order-1", "e1") == "duplicate"
+
+
 def test_a_batch_with_a_used_id_is_refused_whole(settings: Settings) -> None:
     with caller(settings) as client:
         decide(client)

@@ -649,6 +649,12 @@ def test_sql_with_a_name_of_older_versions_is_answered_with_its_name_of_today(
         sql(tmp_path / DATABASE, query)
 
 
+def test_no_progress_bar_stands_amid_what_a_command_prints() -> None:
+    with connect() as connection:
+        setting = "SELECT current_setting('enable_progress_bar')"
+        assert connection.execute(setting).fetchall() == [(False,)]
+
+
 def test_an_analytics_database_that_is_not_there_or_is_none_is_a_named_error(
     tmp_path: Path,
 ) -> None:

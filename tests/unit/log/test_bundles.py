@@ -16,7 +16,7 @@ from topbill.domain.page_answer import PageAnswer, RowAnswer, Tile, cells_of
 from topbill.domain.records import NULL, Decision, Mask, Placement
 from topbill.log import Entry
 from topbill.log.bundle_table import undo_bundles
-from topbill.log.bundles import LEAST, bundle_of, decisions_of, ids_of, is_bundled
+from topbill.log.bundles import LEAST, bundle_of, decisions_of, is_bundled
 from topbill.log.erasing import erase_from_log, find_in_log, units_in_log
 from topbill.log.mending import log_damage
 from topbill.log.sqlite import SqliteLog
@@ -73,7 +73,6 @@ def test_a_page_is_a_bundle_and_takes_a_fraction() -> None:
     assert is_bundled(decisions)
     bundle = bundle_of(decisions)
     assert decisions_of(bundle) == decisions
-    assert ids_of(bundle) == [(each.decision_id, each.experiment) for each in decisions]
     assert len(bundle) * 5 < sum(len(msgspec.json.encode(each)) for each in decisions)
 
 

@@ -5,12 +5,14 @@ policies can still be verified.
 from __future__ import annotations
 
 import shutil
+import signal
 import sqlite3
-from collections.abc import Callable, Iterator
+import subprocess
+import sys
+from collections.abc import Iterator
 from contextlib import closing
 from copy import copy
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import pytest
@@ -25,7 +27,7 @@ from topbill.lake import DATABASE, Lake, find_decisions, sql
 from topbill.log import LOG_FILE, Log, now_micros, open_log
 from topbill.log.tombstones import TOMBSTONES, read_tombstones
 from topbill.spec import Experiment
-from topbill.worker import archive, erasure
+from topbill.worker import archive
 from topbill.worker.erasure import erase_again, erase_unit, find_unit, unit_data
 from topbill.worker.learner import Learner
 from topbill.worker.loop import only_worker
@@ -59,8 +61,9 @@ class World:
     """
 
     def __init__(self, folder: Path) -> None:
-        (folder / "art.yaml").write_text(FILE)
-        self.art: Experiment = spec.load(folder / "art.yaml")
+        self.file = folder / "art.yaml"
+        self.file.write_text(FILE)
+        self.art: Experiment = spec.load(self.file)
         self.data = folder / "data"
         self.now = now_micros() - 3_600 * SECOND
         self.log: Log = open_log(self.data / LOG_FILE, clock=lambda: self.now)
@@ -189,61 +192,72 @@ def test_late_rewards_and_retries_do_not_bring_it_back(world: World) -> None:
     assert world.count("rewards WHERE unit IS NOT NULL") == 48
 
 
+KILLED = """
+import os, signal, sys
+from importlib import import_module
+from pathlib import Path
+from topbill import spec
+from topbill.log.tombstones import read_tombstones
+from topbill.worker import erasure
+
+module, _, name = sys.argv[1].partition(":")
+owner = import_module(module)
+while "." in name:
+    part, _, name = name.partition(".")
+    owner = getattr(owner, part)
+whole, left = getattr(owner, name), int(sys.argv[2])
+
+def killed(*arguments, **named):
+    global left
+    result = whole(*arguments, **named)
+    left -= 1
+    if left == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return result
+
+setattr(owner, name, killed)
+data, files = Path(sys.argv[3]), lambda: spec.load_all([Path(sys.argv[4])])
+if sys.argv[5]:
+    erasure.erase_unit(data, sys.argv[5], experiments=files)
+else:
+    erasure.erase_again(data, read_tombstones(Path(sys.argv[6])), files)
+"""
+
+
+def kill_after(world: World, step: str, unit: str, tombstones: Path = Path()) -> None:
+    """Kill -9 for a process that erases, at the end of the given call of a function."""
+    where, _, call = step.partition("#")
+    arguments = [where, call or "1", str(world.data), str(world.file), unit, str(tombstones)]
+    done = subprocess.run([sys.executable, "-c", KILLED, *arguments], check=False)
+    assert done.returncode == -signal.SIGKILL
+
+
 STEPS = (
-    "erase_from_log",
-    pytest.param("erase_from_lake", marks=pytest.mark.slow),
-    pytest.param("take_history_away", marks=pytest.mark.slow),
-    pytest.param("Publisher.publish", marks=pytest.mark.slow),
-    pytest.param("Lake.seal", marks=pytest.mark.slow),
-    "wipe_log",
-    pytest.param("add_tombstones", marks=pytest.mark.slow),
+    "topbill.worker.erasure:erase_from_log",
+    "topbill.lake.erasing:_delete",
+    pytest.param("topbill.lake.erasing:_delete#2", marks=pytest.mark.slow),
+    pytest.param("topbill.worker.erasure:erase_from_lake", marks=pytest.mark.slow),
+    pytest.param("topbill.lake.erasing:_take_history_away", marks=pytest.mark.slow),
+    "topbill.worker.erasure:take_history_away",
+    pytest.param("topbill.worker.erasure:Publisher.publish", marks=pytest.mark.slow),
+    pytest.param("topbill.worker.erasure:Lake.seal", marks=pytest.mark.slow),
+    "topbill.worker.erasure:wipe_log",
+    pytest.param("topbill.worker.erasure:add_tombstones", marks=pytest.mark.slow),
 )
 
 
 @pytest.mark.parametrize("step", STEPS)
-def test_killed_after_any_step_it_ends_clean_when_run_again(
-    world: World, monkeypatch: pytest.MonkeyPatch, step: str
-) -> None:
-    name, _, method = step.partition(".")
-    place = getattr(erasure, name) if method else erasure
-    whole: Callable[..., Any] = getattr(place, method or name)
-
-    def killed(*arguments: Any, **named: Any) -> None:
-        whole(*arguments, **named)
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patched:
-        patched.setattr(place, method or name, killed)
-        with pytest.raises(KeyboardInterrupt):
-            world.erase()
+def test_killed_after_any_step_it_ends_clean_when_run_again(world: World, step: str) -> None:
+    kill_after(world, step, VIEWER)
     world.erase()
     assert list(holders(world.data)) == []
-    assert (world.count("decisions"), world.count("rewards")) == (96, 48)
+    assert {name: world.count(name) for name in ("decisions", "rewards", "events")} == {
+        "decisions": 96,
+        "rewards": 48,
+        "events": 96,
+    }
     assert world.is_verified()
     assert len(read_tombstones(world.data / TOMBSTONES)) == 1
-
-
-def test_killed_between_two_tables_of_the_lake_it_ends_clean(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from topbill.lake import erasing
-
-    whole, calls = erasing._delete, []
-
-    def killed(data: Path, name: str, condition: str) -> None:
-        calls.append(name)
-        if name == "decisions":
-            raise KeyboardInterrupt
-        whole(data, name, condition)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(erasing, "_delete", killed)
-        with pytest.raises(KeyboardInterrupt):
-            world.erase()
-    assert calls[0] == "rewards"
-    world.erase()
-    assert list(holders(world.data)) == []
-    assert (world.count("decisions"), world.count("rewards")) == (96, 48)
 
 
 def test_only_units_of_the_named_type_go(world: World) -> None:
@@ -324,23 +338,17 @@ def test_what_is_restored_from_before_is_erased_again(world: World, tmp_path: Pa
     assert erase_again(tmp_path / "back", known) == 0
 
 
-def test_erased_again_after_a_kill_it_ends_clean(
-    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    shutil.copytree(world.data, tmp_path / "back")
+def test_erased_again_after_a_kill_it_ends_clean(world: World, tmp_path: Path) -> None:
+    restored = copy(world)
+    restored.data = tmp_path / "back"
+    shutil.copytree(world.data, restored.data)
     world.erase()
-    known = read_tombstones(world.data / TOMBSTONES)
-
-    def killed(_: Path) -> None:
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patched:
-        patched.setattr(erasure, "wipe_log", killed)
-        with pytest.raises(KeyboardInterrupt):
-            erase_again(tmp_path / "back", known)
-    assert list(holders(tmp_path / "back")) != []
-    assert erase_again(tmp_path / "back", known) == 0
-    assert list(holders(tmp_path / "back")) == []
+    tombstones = world.data / TOMBSTONES
+    kill_after(restored, "topbill.worker.erasure:Lake.seal", "", tombstones)
+    assert list(holders(restored.data)) != []
+    known = read_tombstones(tombstones)
+    assert erase_again(restored.data, known) == 0
+    assert list(holders(restored.data)) == []
 
 
 def test_a_service_goes_on_beside_it(world: World) -> None:

@@ -154,7 +154,11 @@ def test_nothing_is_forgotten_before_it_is_on_the_disk(
         worker.step()
     assert len(forgotten) == 2
     lake = tmp_path / "lake"
-    needed = {str(path.resolve()) for path in lake.rglob("*") if path.suffix != ".tmp"}
+    needed = set()
+    for path in lake.rglob("*"):
+        # The hashes of ids are made anew where they are lost.
+        if path.suffix != ".tmp" and lake / "ids" not in (path, *path.parents):
+            needed.add(str(path.resolve()))
     assert needed <= forgotten[-1] | {str(lake.resolve())}
 
 

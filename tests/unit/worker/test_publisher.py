@@ -125,6 +125,20 @@ def test_a_late_reward_finds_its_decision(tmp_path: Path, log: Log) -> None:
     ).to_pylist() == [{"experiment": "home", "variant": "editorial", "unit": "u1", "item": "x"}]
 
 
+def test_a_late_reward_finds_its_decision_before_there_is_an_analytics_database(
+    tmp_path: Path, log: Log
+) -> None:
+    worker = publisher(tmp_path, log, keep_log=-1.0)
+    log.append([decision(1)])
+    worker.step()
+    log.append([], [play(1)])
+    (tmp_path / DATABASE).unlink()  # as after a restore
+    worker.step()
+    assert sql(tmp_path / DATABASE, "SELECT experiment, unit FROM rewards").to_pylist() == [
+        {"experiment": "home", "unit": "u1"}
+    ]
+
+
 def test_a_reward_whose_decision_is_unknown_is_kept(tmp_path: Path, log: Log) -> None:
     log.append([], [play(404)])
     publisher(tmp_path, log).step()
@@ -374,3 +388,23 @@ def test_a_step_that_failed_is_made_up_for_by_the_next(tmp_path: Path, log: Log)
     log.append([decision(2)])
     worker.step()
     assert count(tmp_path, "decisions") == 2
+
+
+def test_an_id_that_comes_again_after_the_horizon_is_there_once_and_told(
+    tmp_path: Path, log: Log
+) -> None:
+    worker = publisher(tmp_path, log, keep_log=0.0, remember=0.0)
+    log.append([decision(1)], [play(1)], [back(1)])
+    worker.step()
+    worker.step()
+    log.forget_ids(1 << 60)
+    assert log.append([decision(1), decision(2)], [play(1)]).let_go is None
+    worker.step()
+    assert (count(tmp_path, "decisions"), count(tmp_path, "rewards")) == (2, 1)
+    aside = log.quarantine()
+    assert sorted((row.kind, row.id, row.belongs_to) for row in aside) == [
+        ("decision", "d1", ""),
+        ("reward", "e", "d1"),
+    ]
+    worker.step()
+    assert len(log.quarantine()) == 2

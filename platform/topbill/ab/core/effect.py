@@ -78,11 +78,27 @@ def is_share(metric: Metric, of: Metric) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class ArmEstimate:
-    """One arm's estimate, the variance of it, and the units behind it."""
+    """One arm's estimate, the variance of it, and the units behind it.
+
+    `below` and `above` are the variances of its two sides, where what is estimated may be farther
+    off on the one than on the other; None where they are alike.
+    """
 
     value: float
     variance: float
     n: int
+    below: float | None = None
+    above: float | None = None
+
+    @property
+    def is_lopsided(self) -> bool:
+        """Whether its sides have variances of their own."""
+        return self.below is not None or self.above is not None
+
+    def one_sided(self, sign: float) -> ArmEstimate:
+        """The estimate with the variance of its side above (`sign` > 0) or below."""
+        side = self.above if sign > 0.0 else self.below
+        return ArmEstimate(self.value, self.variance if side is None else side, self.n)
 
 
 @dataclass(frozen=True, slots=True)
@@ -481,13 +497,18 @@ def _stratified(
 
 def _weighted(estimates: Sequence[ArmEstimate], weights: Any) -> ArmEstimate:
     """Σ w·value with variance Σ w²·variance: strata are independent of each other."""
-    value = variance = 0.0
+    value = variance = below = above = 0.0
     n = 0
     for weight, estimate in zip(weights, estimates, strict=True):
+        square = weight * weight
         value += float(weight * estimate.value)
-        variance += float(weight * weight * estimate.variance)
+        variance += float(square * estimate.variance)
+        below += float(square * estimate.one_sided(-1.0).variance)
+        above += float(square * estimate.one_sided(1.0).variance)
         n += estimate.n
-    return ArmEstimate(value, variance, n)
+    if not any(estimate.is_lopsided for estimate in estimates):
+        return ArmEstimate(value, variance, n)
+    return ArmEstimate(value, variance, n, below, above)
 
 
 # --- The rule
@@ -727,7 +748,7 @@ def effect_of(metric: str, variant: object, pair: Pair, rule: Rule, mixed: int =
     if t is not None and c is not None and not pair.reason:
         pair_of_rates = rate_pair(pair, rule)
         if pair_of_rates is None:
-            result = effect(metric, variant, t, c, rule)
+            result = _two_sided(metric, variant, t, c, rule)
         else:
             result = _effect_of_rates(metric, variant, t, c, rule, pair_of_rates)
     else:
@@ -738,6 +759,44 @@ def effect_of(metric: str, variant: object, pair: Pair, rule: Rule, mixed: int =
     if remark and not result.reason:
         result = msgspec.structs.replace(result, reason=remark)
     return msgspec.structs.replace(result, is_proportion=pair.is_proportion)
+
+
+def facing(
+    treated: ArmEstimate, control: ArmEstimate, sign: float
+) -> tuple[ArmEstimate, ArmEstimate]:
+    """Two arms with the variances of the sides that they turn to each other where the treated one
+    is the larger (`sign` > 0), or the smaller."""
+    return treated.one_sided(-sign), control.one_sided(sign)
+
+
+def _two_sided(
+    metric: str, variant: object, treated: ArmEstimate, control: ArmEstimate, rule: Rule
+) -> Effect:
+    """The effect of two arms. Of lopsided ones zero is as far off as the sides that face each other
+    say, and the interval's other end as the sides that don't (Zou & Donner 2008)."""
+    if not (treated.is_lopsided or control.is_lopsided):
+        return effect(metric, variant, treated, control, rule)
+    sign = copysign(1.0, treated.value - control.value)
+    near = effect(metric, variant, *facing(treated, control, sign), rule)
+    far = effect(metric, variant, *facing(treated, control, -sign), rule)
+    if far.relative is None:
+        # The far end divides by a control that may be zero.
+        return msgspec.structs.replace(
+            near,
+            difference_low=near.difference_low if sign > 0.0 else far.difference_low,
+            difference_high=far.difference_high if sign > 0.0 else near.difference_high,
+            relative=None,
+            relative_low=None,
+            relative_high=None,
+            reason=near.reason or far.reason,
+        )
+    if sign > 0.0:
+        return msgspec.structs.replace(
+            near, difference_high=far.difference_high, relative_high=far.relative_high
+        )
+    return msgspec.structs.replace(
+        near, difference_low=far.difference_low, relative_low=far.relative_low
+    )
 
 
 def _within(effect: Effect, low: float, high: float) -> Effect:

@@ -1,11 +1,11 @@
 """Quantiles per variant with standard errors by unit: Woodruff's interval turned into a standard
-error.
+error, and mid-quantiles where values move in steps.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from math import inf
 from typing import Any
 
@@ -19,8 +19,6 @@ from topbill.ab.metrics import Quantile
 from topbill.domain.sql import identifier, number
 from topbill.stats.moments import Moments, ratio
 
-_TIED = 0.5
-"""Where fewer than this share of the values differ from all others, quantiles move in steps."""
 _Z = float(stats.norm.isf(0.025))
 
 
@@ -37,126 +35,233 @@ def quantile_pairs(
     infinite = rows.columns[metric.column].infinite > 0
     # An infinite value has a rank but no distance, so a quantile of them has no standard error.
     estimates = {} if infinite else quantiles(rows, metric)
-    steps = variance_of_ties(rows, metric, estimates, reference) if estimates else {}
+    arms = list(estimates)
     pairs = {}
     for variant in variants:
         own = resolve(variant, units)
-        t, c = _with_steps(estimates.get(own), estimates.get(reference), steps.get(own, 0.0))
+        t, c = estimates.get(own), estimates.get(reference)
         reason = _quantile_reason(t, c, units.get(own, 0), units.get(reference, 0))
         if infinite:
             reason = reasons.INFINITE_VALUES
+        if t is not None and c is not None and (t.is_lopsided or c.is_lopsided):
+            z = _z_of_shares(rows, metric, arms.index(own), arms.index(reference))
+            t, c = called_no_more_often(t, c, z)
         pairs[variant] = Pair(t, c, reason, units_of(t), units_of(c))
     return pairs
 
 
 def quantiles(rows: UnitRows, metric: Quantile) -> dict[Any, ArmEstimate]:
-    """The q-quantile of each variant. Variance 0 means that ties hide it.
+    """The q-quantile of each variant, in their order. Variance 0 means that ties hide it.
 
-    The share F of values at or below the quantile is a ratio over units, so its standard error s is
-    clustered by unit. The quantiles at q ± 1.96 s bound the quantile (Woodruff 1952), and a quarter
-    turn of that width, width / (2·1.96), is its standard error.
+    Where values are unlike each other it is the usual one, on the straight line between two order
+    statistics. Between two values that several units have each, as they have counts and whole
+    seconds, it is the mid-quantile (Ma, Genton & Parzen 2011, "Asymptotic properties of sample
+    quantiles of discrete distributions"): a value stands in the middle of the places that it takes
+    up, and the line is between those. The usual one stays or jumps by a whole step, which no
+    standard error can say.
+
+    The share F of values up to the quantile is a ratio over units, so its standard error s is
+    clustered by unit. The quantiles at q ± 1.96 s bound the quantile (Woodruff 1952), and width /
+    (2·1.96) is its standard error. Where values move in steps, one
+    half of the width may be far longer than the other, so that each side has its own.
     """
     source = _source(rows, metric)
-    # Per unit: b values, a of them at or below its variant's quantile c.
-    answer = rows.ask(
-        f"""WITH source AS ({source}),
-        middle AS (
-            SELECT variant, quantile_cont(v, {number(metric.q)}) AS c FROM source GROUP BY variant
-        ),
-        below AS (
-            SELECT source.variant, any_value(c) AS c, count(*) AS b,
-                count(*) FILTER (WHERE v <= c) AS a
-            FROM source JOIN middle ON source.variant = middle.variant
-            GROUP BY source.variant, unit
-        )
-        SELECT variant, any_value(c), count(*), sum(a), sum(b), sum(a * a), sum(a * b), sum(b * b)
-        FROM below GROUP BY variant ORDER BY variant"""  # noqa: S608  (our own query and a number)
-    )
-    values: dict[Any, tuple[float, int]] = {}
-    errors: dict[Any, float] = {}
-    for variant, value, n, a, b, aa, ab, bb in answer:
-        sums = np.array([a, b], dtype=np.float64)
-        products = np.array([[aa, ab], [ab, bb]], dtype=np.float64)
-        moments = Moments.from_sums(("a", "b"), int(n), sums, products)
-        values[variant] = (float(value), int(n))
-        errors[variant] = ratio("a", "b")(moments).variance(moments) ** 0.5
-    widths = _widths(rows, source, metric.q, errors)
+    middles = _points(rows, source, [[metric.q]])
+    if not middles:
+        return {}
+    shares = _shares(rows, source, [points[0] for points in middles.values()])
+    reaches = []
+    for share in shares.values():
+        reach = _Z * share.variance**0.5
+        reaches.append([max(0.0, metric.q - reach), min(1.0, metric.q + reach)])
+    ends = _points(rows, source, reaches)
     estimates = {}
-    for variant, (value, n) in values.items():
-        se = widths[variant] / (2.0 * _Z)
-        estimates[variant] = ArmEstimate(value, se * se, n)
+    for variant, (middle,) in middles.items():
+        low, high = ends[variant]
+        estimates[variant] = _estimate(middle, low, high, shares[variant].n)
     return estimates
 
 
-def variance_of_ties(
-    rows: UnitRows, metric: Quantile, estimates: dict[Any, ArmEstimate], control: object
-) -> dict[Any, float]:
-    """By variant, the least variance that its quantile's difference from the control's must have
-    where many values are equal; nothing where few are.
+def _estimate(middle: _Point, low: _Point, high: _Point, n: int) -> ArmEstimate:
+    value = middle.value
+    variance = _square((high.value - low.value) / (2.0 * _Z))
+    if not (middle.is_tied or low.is_tied or high.is_tied):
+        return ArmEstimate(value, variance, n)
+    # A side without any width says nothing, and has that of the whole.
+    below = _square((value - low.value) / _Z) or variance
+    above = _square((high.value - value) / _Z) or variance
+    return ArmEstimate(value, variance, n, below, above)
 
-    Between steps a quantile does not move and its width says nothing. The share of values up to the
-    pooled quantile is smooth there: with z its standardised difference (clustered by unit), a
-    difference d of quantiles has no smaller standard error than |d / z|, so that it is called no
-    more often than the shares are.
-    """
+
+def _square(value: float) -> float:
+    # Infinite where it is too large; `**` would raise an OverflowError.
+    return value * value
+
+
+def _z_of_shares(rows: UnitRows, metric: Quantile, arm: int, control: int) -> float:
+    """The standardised difference (clustered by unit) of two arms' shares of values up to the
+    quantile of both together; arms by their place in their order, from 0."""
     source = _source(rows, metric)
-    counts: dict[Any, dict[float, int]] = {}
-    # A unit that shows the same value again says nothing of steps.
-    values = f"SELECT DISTINCT variant, unit, v FROM ({source})"  # noqa: S608  (our own query)
-    (distinct, total) = rows.ask(f"SELECT count(DISTINCT v), count(*) FROM ({values})")[0]  # noqa: S608  (our own query)
-    if control not in estimates or distinct > _TIED * total:
-        return {}
-    for variant, v, n in rows.ask(
-        f"SELECT variant, v, count(*) FROM ({source}) GROUP BY variant, v"  # noqa: S608  (our own query)
-    ):
-        counts.setdefault(variant, {})[float(v)] = int(n)
-    thresholds = {
-        variant: _threshold(counts[variant], counts[control], metric.q)
-        for variant in estimates
-        if variant != control
-    }
-    shares = _shares(rows, source, sorted(set(thresholds.values())))
-    least = {}
-    for variant, x in thresholds.items():
-        (one, own), (other, others) = shares[variant, x], shares[control, x]
-        difference = estimates[variant].value - estimates[control].value
-        # At less than one standard error the difference is a step that chance took: then its own
-        # size is error enough, and the interval stays one that can be read.
-        z_squared = (one - other) ** 2 / (own + others) if own + others > 0.0 else inf
-        least[variant] = difference**2 / max(z_squared, 1.0)
-    return least
+    both = (
+        f"SELECT 0 AS variant, unit, v FROM ({_with_arms(source)}) "  # noqa: S608  (our own query)
+        f"WHERE arm IN ({arm + 1}, {control + 1})"
+    )
+    ((point,),) = _points(rows, both, [[metric.q]]).values()
+    shares = list(_shares(rows, source, [point]).values())
+    one, other = shares[arm], shares[control]
+    difference, variance = other.value - one.value, one.variance + other.variance
+    if variance == 0.0:
+        return inf if difference else 0.0
+    return float(difference / variance**0.5)
 
 
-def _threshold(one: dict[float, int], other: dict[float, int], q: float) -> float:
-    """The value up to which the share of both arms' values is nearest to q."""
-    both = dict(one)
-    for v, n in other.items():
-        both[v] = both.get(v, 0) + n
-    values = np.array(sorted(both))
-    shares = np.cumsum([both[v] for v in values]) / sum(both.values())
-    return float(values[np.argmin(np.abs(shares - q))])
+def called_no_more_often(
+    t: ArmEstimate, c: ArmEstimate, z: float
+) -> tuple[ArmEstimate, ArmEstimate]:
+    """Both estimates, their variances raised so that their difference is no more standard errors
+    from zero than the shares' is.
+
+    Of few values about the quantile, as there are in the tail of few units, the width says little:
+    that no value happens to be there is no certainty. The shares are smooth there too.
+    """
+    # At less than one standard error the difference is a step that chance took: then its own size
+    # is error enough, and the interval stays one that can be read.
+    least = _square(t.value - c.value) / max(z * z, 1.0)
+
+    def factor(one: float, other: float) -> float:
+        return max(1.0, least / (one + other)) if one + other > 0.0 else 1.0
+
+    t_low, t_high = t.one_sided(-1.0).variance, t.one_sided(1.0).variance
+    c_low, c_high = c.one_sided(-1.0).variance, c.one_sided(1.0).variance
+    down, up = factor(t_low, c_high), factor(t_high, c_low)
+    both = factor(t.variance, c.variance)
+    return (
+        replace(t, variance=t.variance * both, below=t_low * down, above=t_high * up),
+        replace(c, variance=c.variance * both, below=c_low * up, above=c_high * down),
+    )
 
 
-def _shares(
-    rows: UnitRows, source: str, thresholds: list[float]
-) -> dict[tuple[Any, float], tuple[float, float]]:
-    """The share of values up to each threshold, and its variance by unit, by variant and
-    threshold."""
+# --- Points of an arm's distribution
+
+
+@dataclass(frozen=True, slots=True)
+class _Point:
+    """A point on the line from one value to the next, `weight` of the way; at the greatest value
+    there is no next. `low_tied` and `high_tied` say whether several units have the value."""
+
+    low: float
+    high: float
+    weight: float
+    low_tied: bool
+    high_tied: bool
+
+    @property
+    def value(self) -> float:
+        return self.low + self.weight * (self.high - self.low)
+
+    @property
+    def is_tied(self) -> bool:
+        return self.low_tied or (self.weight > 0.0 and self.high_tied)
+
+    def up_to(self) -> str:
+        """SQL of how much of a value v counts as being up to the point: the mean of it over an
+        arm's values is the share at which the point is."""
+        if self.weight == 0.0 or not (self.low_tied and self.high_tied):
+            return f"(v <= {number(self.low)})::DOUBLE"
+        return (
+            f"CASE WHEN v < {number(self.low)} THEN 1.0 "
+            f"WHEN v = {number(self.low)} THEN {number((1.0 + self.weight) / 2.0)} "
+            f"WHEN v = {number(self.high)} THEN {number(self.weight / 2.0)} ELSE 0.0 END"
+        )
+
+
+def _points(
+    rows: UnitRows, source: str, shares: Sequence[Sequence[float]]
+) -> dict[Any, list[_Point]]:
+    """By variant, in their order, the points at its shares; one list of shares is everybody's."""
+    picked = []
+    for of_arms in zip(*shares, strict=True):
+        place = f"({_by_arm([number(share) for share in of_arms])} * (total - 1))"
+        picked += [
+            f"any_value({place})",
+            f"arg_max({{'v': v, 'tied': tied, 'last': last}}, first) FILTER (first <= {place})",
+            f"arg_min({{'v': v, 'tied': tied, 'first': first}}, first) FILTER (first > {place})",
+        ]
+    points: dict[Any, list[_Point]] = {}
+    answer = rows.ask(
+        f"SELECT variant, {', '.join(picked)} FROM ({_steps(source)}) "  # noqa: S608  (our own query and numbers)
+        "GROUP BY variant ORDER BY variant"
+    )
+    for variant, *own in answer:
+        points[variant] = []
+        for place, low, high in zip(own[::3], own[1::3], own[2::3], strict=True):
+            if high is None or place <= low["last"]:
+                point = _Point(low["v"], low["v"], 0.0, low["tied"], low["tied"])
+            else:
+                weight = (place - low["last"]) / (high["first"] - low["last"])
+                point = _Point(low["v"], high["v"], weight, low["tied"], high["tied"])
+            points[variant].append(point)
+    return points
+
+
+def _steps(source: str) -> str:
+    """SQL of each variant's values in their order, with the places (from 0 to total − 1) at which
+    a value begins and ends: the line from one to the next is between them.
+
+    Beside another that several units have, a value that several units have is at the middle of its
+    places; elsewhere, at the first or last of them.
+    """
+    values = (
+        "SELECT variant, v, count(*) AS n, coalesce(min(unit) <> max(unit), false) AS tied "  # noqa: S608  (our own query)
+        f"FROM ({source}) GROUP BY variant, v"
+    )
+    half = "CASE WHEN tied AND {}(tied) OVER own THEN (n - 1) / 2 ELSE 0 END"
+    return (
+        "SELECT variant, dense_rank() OVER (ORDER BY variant) AS arm, v, tied, "  # noqa: S608  (our own query)
+        f"sum(n) OVER own - n + {half.format('lag')} AS first, "
+        f"sum(n) OVER own - 1 - {half.format('lead')} AS last, "
+        "sum(n) OVER (PARTITION BY variant) AS total "
+        f"FROM ({values}) WINDOW own AS (PARTITION BY variant ORDER BY v)"
+    )
+
+
+def _with_arms(source: str) -> str:
+    """SQL of the values with `arm`, their variant's place in the order of variants, from 1."""
+    arms = (
+        "SELECT variant, row_number() OVER (ORDER BY variant) AS arm FROM listed GROUP BY variant"
+    )
+    return f"WITH listed AS ({source}) SELECT * FROM listed JOIN ({arms}) USING (variant)"  # noqa: S608  (our own query)
+
+
+def _shares(rows: UnitRows, source: str, points: Sequence[_Point]) -> dict[Any, ArmEstimate]:
+    """By variant, in their order, the share of its values up to its point, clustered by unit; one
+    point is everybody's."""
     shares = {}
-    for x in thresholds:
-        for variant, n, a, b, aa, ab, bb in rows.ask(
-            f"""SELECT variant, count(*), sum(a), sum(b), sum(a * a), sum(a * b), sum(b * b)
-            FROM (
-                SELECT variant, count(*) AS b, count(*) FILTER (v <= {number(x)}) AS a
-                FROM ({source}) GROUP BY variant, unit
-            ) GROUP BY variant"""  # noqa: S608  (our own query and a number)
-        ):
-            sums = np.array([a, b], dtype=np.float64)
-            products = np.array([[aa, ab], [ab, bb]], dtype=np.float64)
-            moments = Moments.from_sums(("a", "b"), int(n), sums, products)
-            estimate = ratio("a", "b")(moments)
-            shares[variant, x] = (estimate.value, estimate.variance(moments))
+    for variant, n, a, b, aa, ab, bb in rows.ask(
+        f"""SELECT variant, count(*), sum(a), sum(b), sum(a * a), sum(a * b), sum(b * b)
+        FROM (
+            SELECT variant, count(*) AS b, sum({_by_arm([p.up_to() for p in points])}) AS a
+            FROM ({_with_arms(source)}) GROUP BY variant, unit
+        ) GROUP BY variant ORDER BY variant"""  # noqa: S608  (our own query and numbers)
+    ):
+        sums = np.array([a, b], dtype=np.float64)
+        products = np.array([[aa, ab], [ab, bb]], dtype=np.float64)
+        moments = Moments.from_sums(("a", "b"), int(n), sums, products)
+        share = ratio("a", "b")(moments)
+        shares[variant] = ArmEstimate(share.value, share.variance(moments), int(n))
     return shares
+
+
+def _by_arm(picked: Sequence[str]) -> str:
+    """SQL of what is for each variant, by its place in their order, as what a label is written like
+    depends on its type."""
+    if len(picked) == 1:
+        return picked[0]
+    cases = " ".join(f"WHEN {i} THEN {sql}" for i, sql in enumerate(picked, 1))
+    return f"CASE arm {cases} END"
+
+
+# --- Rows
 
 
 def _source(rows: UnitRows, metric: Quantile) -> str:
@@ -174,31 +279,6 @@ def _source(rows: UnitRows, metric: Quantile) -> str:
         f"SELECT {variant} AS variant, {unit} AS unit, {value} AS v FROM unit_rows "  # noqa: S608  (identifiers are quoted)
         f"WHERE {variant} IS NOT NULL AND {value} IS NOT NULL AND {unit} NOT IN ({mixed})"
     )
-
-
-def _widths(rows: UnitRows, source: str, q: float, errors: dict[Any, float]) -> dict[Any, float]:
-    """How far apart the quantiles at q ± 1.96 s are, by variant."""
-    if not errors:
-        return {}
-    picked = []
-    for i, s in enumerate(errors.values(), 1):
-        low, high = max(0.0, q - _Z * s), min(1.0, q + _Z * s)
-        # By place in their order, as what a label is written like depends on its type.
-        own = f"FILTER (WHERE place = {i})"
-        picked.append(f"quantile_cont(v, [{number(low)}, {number(high)}]) {own}")
-    placed = f"SELECT v, dense_rank() OVER (ORDER BY variant) AS place FROM ({source})"  # noqa: S608  (our own query)
-    (answer,) = rows.ask(f"SELECT {', '.join(picked)} FROM ({placed})")  # noqa: S608  (our own query and numbers)
-    return {variant: float(high - low) for variant, (low, high) in zip(errors, answer, strict=True)}
-
-
-def _with_steps(
-    t: ArmEstimate | None, c: ArmEstimate | None, least: float
-) -> tuple[ArmEstimate | None, ArmEstimate | None]:
-    """Both estimates, their variances raised so that the difference has the least it must have."""
-    if t is None or c is None or t.variance + c.variance >= least:
-        return t, c
-    more = (least - t.variance - c.variance) / 2.0
-    return replace(t, variance=t.variance + more), replace(c, variance=c.variance + more)
 
 
 def _quantile_reason(

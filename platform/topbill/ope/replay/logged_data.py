@@ -140,8 +140,6 @@ class LoggedData:
         objective that its metrics cannot make.
         """
         self._connection = lake.connect(Path(data) / lake.DATABASE, memory_limit=memory_limit)
-        # DuckDB's progress bar would stand amid the JSON that the command prints.
-        self._connection.execute("SET enable_progress_bar = false")
         self.key = key
         specs = {
             key: rest for key, *rest in self._rows("SELECT key, spec, revision FROM experiments")

@@ -483,9 +483,9 @@ def _quantiles(relation: Any, metric: ab.Quantile) -> dict[str, MeanEstimate]:
         elif arm.variance == 0.0:
             estimate = replace(estimate, reason="constant_metric")
         else:
-            se = float(np.sqrt(arm.variance))
-            half = float(stats.norm.isf(0.025)) * se
-            low, high = arm.value - half, arm.value + half
+            z, se = float(stats.norm.isf(0.025)), float(np.sqrt(arm.variance))
+            low = arm.value - z * float(np.sqrt(arm.one_sided(-1.0).variance))
+            high = arm.value + z * float(np.sqrt(arm.one_sided(1.0).variance))
             estimate = replace(estimate, low=low, high=high, se=se)
         estimates[str(variant)] = estimate
     return estimates

@@ -1,0 +1,271 @@
+"""That every id is in a table of the lake once, whatever was appended to it: rows whose id an
+earlier row has are found before anybody is shown them, and taken out.
+
+What is appended by the log's position is there once. But a client may use an id again when the log
+has forgotten it, a file may be appended twice, and others than we may write to a Delta table. So
+the hashes of all ids are kept beside the tables, sorted, a file of them for each Parquet file:
+
+    lake/ids/TABLE/….ids     CRC-32 | hash | hash | …
+
+A publication hashes the ids of its own rows alone and looks them up in what is kept. Hashes that
+are alike only raise the question; the ids themselves answer it. What is lost or damaged of them is
+made anew from the Parquet files.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import zlib
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, TypeAlias
+from urllib.parse import unquote
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from deltalake import CommitProperties, DeltaTable, write_deltalake
+from numpy.typing import NDArray
+
+from topbill.domain.decision import SEQ
+from topbill.domain.sql import identifier, quoted
+from topbill.lake.database import Connection, connect
+
+IDS = "ids"
+"""The folder of the hashes, beside the tables."""
+KEYS: Mapping[str, tuple[str, ...]] = {
+    "decisions": ("decision_id",),
+    "rewards": ("decision_id", "event_id"),
+    "events": ("unit_type", "unit", "event_id"),
+}
+"""By which columns a row of each table is known."""
+_SPAN = 100_000
+"""Rows of the log within which repeated rows are taken out by one commit."""
+_Hashes: TypeAlias = NDArray[np.uint64]
+
+
+class RepeatedRow(NamedTuple):
+    """A row whose id an earlier one has: where it lies, its id, its `seq` and that of the earlier
+    one, and the whole row as JSON.
+    """
+
+    file: str
+    place: int
+    key: tuple[str, ...]
+    experiment: str | None
+    seq: int
+    first: int
+    body: bytes
+
+
+class IdHashes:
+    """The hashes of the ids of one table. For one writer at a time.
+
+    Args:
+        folder: Where they are kept.
+        table: The table's name.
+    """
+
+    def __init__(self, folder: Path, table: str) -> None:
+        self._folder = folder
+        self._keys = KEYS[table]
+        # An event of a unit belongs to no experiment.
+        self._is_partitioned = table != "events"
+        self._known: dict[str, _Hashes] = {}
+
+    def repeated(self, files: Sequence[str]) -> list[RepeatedRow]:
+        """The rows of these Parquet files, which make up the table, whose id an earlier row has.
+
+        Files without such rows are known from then on, and read no more.
+        """
+        for gone in self._known.keys() - set(files):
+            del self._known[gone]
+            self._path(gone).unlink(missing_ok=True)
+        unknown = [file for file in files if file not in self._known]
+        if not unknown:
+            return []
+        with connect() as connection:
+            new = {file: self._hashes(file, connection) for file in unknown}
+            suspects, suspected = self._alike(new)
+            rows: list[RepeatedRow] = []
+            if len(suspects):
+                rows = self._read([*suspected, *unknown], suspects, connection)
+        if not rows:
+            self._known |= new
+        return rows
+
+    def _hashes(self, file: str, connection: Connection) -> _Hashes:
+        """The hashes of a file's ids: those that are kept, or made anew."""
+        kept = _load(self._path(file))
+        if kept is not None:
+            return kept
+        query = f"SELECT {self._hash()} AS h FROM read_parquet({quoted(file)})"  # noqa: S608
+        hashes: _Hashes = np.sort(connection.sql(query).fetchnumpy()["h"])
+        return _save(self._path(file), hashes)
+
+    def _hash(self) -> str:
+        # MD5, since it is the same in every version of every library. Lengths keep (a, bc) from
+        # (ab, c).
+        parts = [f"length({identifier(name)}), {identifier(name)}" for name in self._keys]
+        return f"(md5_number(concat_ws('|', {', '.join(parts)})) & 18446744073709551615)::UBIGINT"
+
+    def _alike(self, new: Mapping[str, _Hashes]) -> tuple[_Hashes, list[str]]:
+        """The hashes of new files that several rows have, and the known files that have some."""
+        together: _Hashes = np.sort(np.concatenate(list(new.values())))
+        found = [together[1:][together[1:] == together[:-1]]]
+        files = []
+        for file, known in self._known.items():
+            both = _in_both(together, known)
+            if len(both):
+                found.append(both)
+                files.append(file)
+        return np.unique(np.concatenate(found)), files
+
+    def _read(
+        self, files: Sequence[str], suspects: _Hashes, connection: Connection
+    ) -> list[RepeatedRow]:
+        """The rows of these hashes whose id an earlier row has, in the order of their `seq`."""
+        keys = ", ".join(map(identifier, self._keys))
+        options = "union_by_name = true, filename = true, file_row_number = true"
+        experiment = "NULL"
+        if self._is_partitioned:
+            experiment = "experiment"
+            options += ", hive_partitioning = true, hive_types = {'experiment': VARCHAR}"
+        connection.register("suspects", pa.table({"h": suspects}))
+        query = f"""
+            SELECT filename, file_row_number, [{keys}], {experiment}, {SEQ}, first, body
+            FROM (
+                SELECT *, to_json(r)::VARCHAR AS body,
+                    row_number() OVER same AS number, first_value({SEQ}) OVER same AS first
+                FROM read_parquet([{", ".join(map(quoted, files))}], {options}) r
+                WHERE {self._hash()} IN (SELECT h FROM suspects)
+                WINDOW same AS (PARTITION BY {keys} ORDER BY {SEQ}, filename, file_row_number)
+            )
+            WHERE number > 1 ORDER BY {SEQ}"""  # noqa: S608 (own names, quoted)
+        rows = []
+        for file, place, key, partition, seq, first, body in connection.sql(query).fetchall():
+            rows.append(RepeatedRow(file, place, tuple(key), partition, seq, first, body.encode()))
+        return rows
+
+    def _path(self, file: str) -> Path:
+        return self._folder / f"{hashlib.sha256(Path(file).name.encode()).hexdigest()[:32]}.ids"
+
+
+def _in_both(first: _Hashes, second: _Hashes) -> _Hashes:
+    """What both have, which are sorted: the fewer are looked up among the more."""
+    few, many = sorted((first, second), key=len)
+    if not len(few):
+        return few
+    places = np.searchsorted(many, few)
+    places[places == len(many)] = 0
+    both: _Hashes = few[many[places] == few]
+    return both
+
+
+def _load(path: Path) -> _Hashes | None:
+    """What is kept at a path; None where nothing sound is."""
+    try:
+        size = path.stat().st_size
+        if size < 4 or size % 8 != 4:
+            return None
+        if size == 4:
+            return np.empty(0, dtype=np.uint64)  # which no memory can be mapped to
+        with path.open("rb") as file:
+            crc = int.from_bytes(file.read(4), "little")
+        hashes = np.memmap(path, dtype=np.uint64, mode="r", offset=4)
+    except OSError:
+        return None
+    return hashes if _crc(hashes) == crc else None
+
+
+def _save(path: Path, hashes: _Hashes) -> _Hashes:
+    """Keep hashes; returns them as they are kept, outside of memory."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_suffix(".new")
+    draft.write_bytes(_crc(hashes).to_bytes(4, "little") + hashes.tobytes())
+    draft.replace(path)
+    kept = _load(path)
+    return hashes if kept is None else kept
+
+
+def _crc(hashes: _Hashes) -> int:
+    return zlib.crc32(hashes.data)
+
+
+def take_out(table: DeltaTable, folder: Path, rows: Iterable[RepeatedRow]) -> None:
+    """Take rows out of the table in `folder`: what lies around them is written anew without them,
+    in one commit for each span of the log. Raises DeltaError.
+    """
+    by_partition: dict[str | None, list[RepeatedRow]] = {}
+    for row in rows:
+        by_partition.setdefault(row.experiment, []).append(row)
+    for experiment, own in by_partition.items():
+        for span in _spans(sorted(own, key=lambda row: row.seq)):
+            _rewrite(table, folder, experiment, span)
+
+
+def _spans(rows: Sequence[RepeatedRow]) -> list[list[RepeatedRow]]:
+    spans: list[list[RepeatedRow]] = []
+    for row in rows:
+        if not spans or row.seq - spans[-1][-1].seq > _SPAN:
+            spans.append([])
+        spans[-1].append(row)
+    return spans
+
+
+def _rewrite(
+    table: DeltaTable, folder: Path, experiment: str | None, rows: Sequence[RepeatedRow]
+) -> None:
+    first, last = rows[0].seq, rows[-1].seq
+    condition = f"{SEQ} >= {first} AND {SEQ} <= {last}"
+    columns = pa.schema(table.schema().to_arrow())
+    is_partitioned = bool(table.metadata().partition_columns)
+    if is_partitioned:
+        own = "IS NULL" if experiment is None else f"= {quoted(experiment)}"
+        condition = f"experiment {own} AND {condition}"
+    places: dict[str, list[int]] = {}
+    for row in rows:
+        places.setdefault(row.file, []).append(row.place)
+    kept = []
+    table.update_incremental()
+    for action in pa.table(table.get_add_actions(flatten=True)).to_pylist():
+        if is_partitioned and action["partition.experiment"] != experiment:
+            continue
+        if action["min.seq"] is not None and (
+            action["min.seq"] > last or action["max.seq"] < first
+        ):
+            continue
+        path = str(folder / unquote(action["path"]))
+        content = _without(pq.ParquetFile(path).read(), places.get(path, ()), first, last)
+        if is_partitioned:
+            names = pa.array([experiment] * len(content), pa.string())
+            content = content.append_column("experiment", names)
+        kept.append(_with_columns(content, columns))
+    write_deltalake(
+        table,
+        pa.concat_tables(kept),
+        mode="overwrite",
+        predicate=condition,
+        commit_properties=CommitProperties(max_commit_retries=3),
+    )
+
+
+def _without(content: pa.Table, places: Collection[int], first: int, last: int) -> pa.Table:
+    """The rows of a span of `seq` but for those at some places of their file."""
+    is_kept = np.ones(len(content), dtype=bool)
+    is_kept[list(places)] = False
+    seq = content[SEQ]
+    in_span = pc.and_(pc.greater_equal(seq, first), pc.less_equal(seq, last))
+    return content.filter(pc.and_(in_span, pa.array(is_kept)))
+
+
+def _with_columns(content: pa.Table, columns: pa.Schema) -> pa.Table:
+    """With the table's columns in their order; older files lack some."""
+    values: list[Any] = []
+    for field in columns:
+        if field.name in content.column_names:
+            values.append(content[field.name].cast(field.type))
+        else:
+            values.append(pa.nulls(len(content), field.type))
+    return pa.table(values, schema=columns)

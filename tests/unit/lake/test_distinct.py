@@ -1,0 +1,123 @@
+"""Every view has each id once, whatever was appended to the tables."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import pytest
+from deltalake import write_deltalake
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from topbill.domain.decision import Origin, decision_rows, reward_rows, unit_event_rows
+from topbill.domain.records import Decision, Placement, RewardEvent, UnitEvent
+from topbill.lake import DATABASE, Lake, sql
+
+NOW = 1_790_000_000_000_000
+
+
+def decision(decision_id: str, experiment: str, number: int) -> Decision:
+    return Decision(
+        decision_id=decision_id,
+        experiment=experiment,
+        revision="r",
+        variant="a",
+        unit=f"u{number}",
+        slate=(Placement(0, "x", 0.5),),
+        policy="uniform",
+        reason="policy",
+        decided_at=NOW + number,
+    )
+
+
+def reward(decision_id: str, event_id: str, value: float) -> RewardEvent:
+    return RewardEvent(
+        decision_id=decision_id, event_id=event_id, event="play", value=value, received_at=NOW
+    )
+
+
+def back(unit: str, event_id: str, value: float) -> UnitEvent:
+    return UnitEvent(
+        unit=unit, unit_type="p", event_id=event_id, event="back", value=value, received_at=NOW
+    )
+
+
+IDS = st.sampled_from(["a", "b", "c", "d"])
+BATCHES = st.lists(
+    st.lists(st.tuples(IDS, st.sampled_from(["one", "two"])), min_size=1, max_size=5),
+    min_size=1,
+    max_size=3,
+)
+
+
+@settings(max_examples=6, deadline=None)
+@given(BATCHES, st.booleans())
+def test_each_id_is_there_once_and_it_is_the_first(
+    batches: list[list[tuple[str, str]]], compacts: bool
+) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        folder, seq = Path(name), 0
+        lake = Lake(folder)
+        first: dict[str, int] = {}
+        for batch in batches:
+            decisions, rewards, events = [], [], []
+            for row_id, experiment in batch:
+                seq += 1
+                first.setdefault(row_id, seq)
+                made = decision(row_id, experiment, seq)
+                decisions.append((seq, made))
+                rewards.append((seq, reward(row_id, "e", seq), Origin.of(made)))
+                events.append((seq, back(row_id, "e", seq)))
+            lake.append("decisions", decision_rows(decisions), seq)
+            lake.append("rewards", reward_rows(rewards), seq)
+            lake.append("events", unit_event_rows(events), seq)
+            told = {table: len(rows) for table, rows in lake.repeated().items()}
+            lake.write_database([], NOW)
+            if compacts:
+                lake.compact()
+            there = sql(folder / DATABASE, "SELECT decision_id, seq FROM decisions").to_pylist()
+            assert len(there) == len(first)
+            assert {row["decision_id"]: row["seq"] for row in there} == first
+            for query in (
+                "SELECT decision_id, value FROM rewards",
+                "SELECT unit, value FROM events",
+                "SELECT decision_id, unit[2:]::BIGINT AS value FROM placements",
+            ):
+                found = [tuple(row.values()) for row in sql(folder / DATABASE, query).to_pylist()]
+                assert sorted(found) == sorted(first.items())
+            repeats = len(batch) - sum(place > seq - len(batch) for place in first.values())
+            assert told == (
+                dict.fromkeys(("decisions", "rewards", "events"), repeats) if repeats else {}
+            )
+            # Whoever starts anew knows the same.
+            lake = Lake(folder)
+            assert lake.repeated() == {}
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+def test_a_file_that_was_appended_twice_counts_once(tmp_path: Path, is_known: bool) -> None:
+    lake = Lake(tmp_path)
+    rows = decision_rows([(seq, decision(f"d{seq}", "one", seq)) for seq in range(1, 301)])
+    lake.append("decisions", rows, 300)
+    if is_known:
+        lake.write_database([], NOW)
+    # The very rows once more, by somebody who knows nothing of positions.
+    write_deltalake(str(tmp_path / "lake" / "decisions"), rows, mode="append")
+    lake.write_database([], NOW)
+    query = "SELECT count(*) AS n, count(DISTINCT decision_id) AS ids FROM decisions"
+    assert sql(tmp_path / DATABASE, query).to_pylist() == [{"n": 300, "ids": 300}]
+    assert lake.position("decisions") == 300
+
+
+def test_hashes_that_are_damaged_are_made_anew(tmp_path: Path) -> None:
+    lake = Lake(tmp_path)
+    lake.append("decisions", decision_rows([(1, decision("a", "one", 1))]), 1)
+    lake.write_database([], NOW)
+    (kept,) = (tmp_path / "lake" / "ids" / "decisions").iterdir()
+    content = bytearray(kept.read_bytes())
+    content[6] ^= 1
+    kept.write_bytes(bytes(content))
+    lake = Lake(tmp_path)
+    lake.append("decisions", decision_rows([(2, decision("a", "two", 2))]), 2)
+    assert [row.seq for row in lake.repeated()["decisions"]] == [2]
