@@ -8,7 +8,7 @@ from topbill.domain.sql import identifier, quoted
 from topbill.lake.analytics import Problem, empty
 from topbill.lake.database import DATABASE, Connection, Error, connect, read, sql
 from topbill.lake.distinct import RepeatedRow
-from topbill.lake.lookup import find_decisions
+from topbill.lake.lookup import find_decisions, find_rewards
 from topbill.lake.tables import Lake
 from topbill.lake.views import metric_of, objective_of
 
@@ -22,6 +22,7 @@ __all__ = [
     "connect",
     "empty",
     "find_decisions",
+    "find_rewards",
     "identifier",
     "metric_of",
     "objective_of",

@@ -7,9 +7,15 @@ from pathlib import Path
 
 import duckdb
 
-from topbill.domain.decision import DECISION_COLUMNS, decision_of, read_sql
+from topbill.domain.decision import (
+    DECISION_COLUMNS,
+    REWARD_COLUMNS,
+    decision_of,
+    event_of,
+    read_sql,
+)
 from topbill.domain.errors import LogError, NotFound
-from topbill.domain.records import Decision
+from topbill.domain.records import Decision, RewardEvent
 from topbill.lake.database import DATABASE, Connection, connect
 
 
@@ -33,6 +39,29 @@ def find_decisions(data: Path, places: Mapping[str, int]) -> dict[str, Decision]
         raise LogError(f"{path}: is not there yet; the worker writes it, try again") from error
     except duckdb.Error as error:
         raise LogError(f"{path}: cannot be read: {error}; try again") from error
+
+
+def find_rewards(data: Path, decision: Decision) -> list[RewardEvent]:
+    """The rewards of a decision that the lake in a data folder has, in the order in which they
+    came. Takes as long, and raises what `find_decisions` does.
+    """
+    path = data / DATABASE
+    query = f"""SELECT {read_sql(REWARD_COLUMNS)} FROM rewards
+        WHERE experiment = $experiment AND decided_at = make_timestamp($decided_at)
+            AND decision_id = $decision_id ORDER BY seq"""  # noqa: S608 (own names)
+    values = {
+        "experiment": decision.experiment,
+        "decided_at": decision.decided_at,
+        "decision_id": decision.decision_id,
+    }
+    try:
+        with connect(path, threads=1) as connection:
+            rows = connection.sql(query, params=values).to_arrow_table().to_pylist()
+    except NotFound as error:
+        raise LogError(f"{path}: is not there yet; the worker writes it, try again") from error
+    except duckdb.Error as error:
+        raise LogError(f"{path}: cannot be read: {error}; try again") from error
+    return [event_of(row) for row in rows]
 
 
 def read_decisions(connection: Connection, places: Mapping[str, int]) -> dict[str, Decision]:

@@ -26,6 +26,7 @@ from topbill import __version__, pages, process_log, spec, tracing
 from topbill.domain.errors import DamagedSnapshot, LogError, NotFound
 from topbill.domain.records import Decision
 from topbill.engine import CompiledExperiment, Engine
+from topbill.lake import find_rewards
 from topbill.log import Log
 from topbill.service import audit, openapi, telemetry, worker_health
 from topbill.service.admission import Admission
@@ -220,7 +221,7 @@ def _add_routes(app: FastAPI, backend: Backend, page_service: PageService) -> No
         summary="What the rules did with a title on a page",
     )
     async def why(page_id: str, title: str) -> dict[str, Any]:
-        return page_service.why(page_id, title)
+        return await page_service.why(page_id, title)
 
     @app.get(
         "/v1/decisions/{decision_id:path}",
@@ -228,11 +229,11 @@ def _add_routes(app: FastAPI, backend: Backend, page_service: PageService) -> No
         summary="A stored decision, explained",
     )
     async def decision(decision_id: str) -> Response:
-        stored = backend.log.decision(decision_id)
+        stored = (await backend.find([decision_id])).get(decision_id)
         if stored is None:
             raise NotFound(f"decision {decision_id!r} is not in the log")
         engine = backend.engine
-        explained = await backend.read(lambda log: _explained(log, engine, stored))
+        explained = await backend.read(lambda log: _explained(log, engine, stored, data))
         return Response(msgspec.json.encode(explained), media_type="application/json")
 
 
@@ -287,19 +288,23 @@ def _shares_changed(change: AssignmentChange | None) -> dict[str, Any]:
     return {"shares_changed": {"at": change.when, "changed": change.changed}}
 
 
-def _explained(log: Log, engine: Engine, decision: Decision) -> dict[str, Any]:
+def _explained(log: Log, engine: Engine, decision: Decision, data: Path) -> dict[str, Any]:
     """A decision with the scores that it was drawn from and the rewards that came of it."""
     version = decision.policy_version
     try:
         snapshot = log.snapshot(decision.experiment, version) if version else None
     except DamagedSnapshot:
         snapshot = None
-    rewards = log.events(decision.decision_id)
+    rewards = {event.event_id: event for event in log.events(decision.decision_id)}
+    if log.places([decision.decision_id]):
+        # What came before the log let it go is in the lake alone.
+        earlier = find_rewards(data, decision)
+        rewards = {event.event_id: event for event in earlier} | rewards
     return {
         **msgspec.structs.asdict(decision),
         "slate": [msgspec.structs.asdict(placement) for placement in decision.slate],
         "scores": engine.explain(decision, snapshot),
-        "rewards": [msgspec.structs.asdict(event) for event in rewards],
+        "rewards": [msgspec.structs.asdict(event) for event in rewards.values()],
     }
 
 

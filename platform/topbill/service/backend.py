@@ -15,6 +15,7 @@ from topbill.domain.records import Decision
 from topbill.engine import Engine, made_at
 from topbill.lake import find_decisions
 from topbill.log import Log, now_micros
+from topbill.log.horizon import Horizon
 from topbill.log.unit_ids import unit_ids
 from topbill.service.settings import Settings
 from topbill.service.writer import GroupWriter
@@ -42,7 +43,7 @@ class Backend:
         self._reader: Log
         self._one_reader = asyncio.Lock()
         self._recalled: OrderedDict[str, Decision] = OrderedDict()
-        self._horizon = microseconds(settings.remember)
+        self._horizon = Horizon(settings.data, settings.remember)
         self.on_erasure: list[Callable[[], None]] = [self._recalled.clear]
         """What drops memory of viewers, each called on the loop's thread."""
 
@@ -75,7 +76,7 @@ class Backend:
 
     def is_remembered(self, decided_at: int) -> bool:
         """Whether the log knows the ids of a decision and of its rewards for certain."""
-        return decided_at >= now_micros() - self._horizon
+        return decided_at >= now_micros() - microseconds(self._horizon.seconds)
 
     def refuse_old(self, name: str, unused_id: str) -> None:
         """Raises AlreadyDecided for an id, from the field `name`, that is not known and says of
@@ -85,9 +86,21 @@ class Backend:
         if made is not None and not self.is_remembered(made):
             raise AlreadyDecided(
                 f"{name} {unused_id!r} was made longer ago than ids are remembered "
-                f"({self.settings.remember / 3_600:g} h): it may have been decided then; "
+                f"({self._horizon.seconds / 3_600:g} h): it may have been decided then; "
                 "use a new id"
             )
+
+    async def find(self, decision_ids: Collection[str]) -> dict[str, Decision]:
+        """The decisions of these ids that are stored, by id: of the log, and of the lake those that
+        the log has let go and remembers. Raises LogError where the lake can't be read.
+        """
+        found: dict[str, Decision] = {}
+        for decision_id in decision_ids:
+            decision = self.decision(decision_id)
+            if decision is not None:
+                found[decision_id] = decision
+        unknown = [each for each in decision_ids if each not in found]
+        return found | await self.recall(unknown) if unknown else found
 
     async def recall(self, decision_ids: Collection[str]) -> dict[str, Decision]:
         """Those of the decisions that the log has let go and remembers, read from the lake; they

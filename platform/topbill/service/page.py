@@ -297,16 +297,15 @@ class PageService:
             fallbacks = (*fallbacks, EMPTY)
         return msgspec.structs.replace(answer, rows=rows, fallbacks=fallbacks, again=True)
 
-    def why(self, page_id: str, title: str) -> dict[str, Any]:
+    async def why(self, page_id: str, title: str) -> dict[str, Any]:
         """What the rules did with a title on a stored page. Raises NotFound for a page or title
         that is not there.
         """
-        log = self._backend.log
-        page = log.decision(page_id)
+        page = (await self._backend.find([page_id])).get(page_id)
         if page is None or page.layer != "page" or page.experiment not in self.compiled_pages:
             raise NotFound(f"page {page_id!r} is not in the log")
         row_ids = [f"{page_id}:{row.row}" for row in _answers.decode(page.actions).rows]
-        decisions = log.decisions(row_ids)
+        decisions = await self._backend.find(row_ids)
         rows = [decisions[row_id] for row_id in row_ids if row_id in decisions]
         return explain_title(self.compiled_pages[page.experiment], page, rows, title)
 

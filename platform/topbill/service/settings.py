@@ -18,7 +18,7 @@ class Settings:
         experiments: Folder of the experiment and page files.
         data: Folder of the log and the lake.
         keys: The keys that callers may use; none needed where there are none.
-        remember: Seconds for which ids are known; the worker's is the same.
+        remember: Seconds for which ids are known, until the worker says how long.
         log: URL of the log; empty for the embedded one in the data folder.
         host_names: Names under which it is called, beside those of loopback, where it asks for no
             keys.

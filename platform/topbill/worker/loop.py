@@ -18,6 +18,7 @@ from topbill.domain.errors import BadRequest, FileProblem, LogError, SpecError, 
 from topbill.domain.pausing import pause
 from topbill.lake import Lake, Problem
 from topbill.log import LOG_FILE, REMEMBERED_FOR, open_log
+from topbill.log.horizon import note_horizon
 from topbill.log.unit_ids import unit_ids
 from topbill.migration import migrate
 from topbill.pages import PageFile
@@ -89,6 +90,7 @@ class Worker:
             progressed=self._beat,
             remember=remember,
         )
+        note_horizon(data, remember)
         self._keep = keep
         self._not_retained = ""
         """Why nothing is removed because of its age, where it was said."""

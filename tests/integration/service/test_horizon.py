@@ -4,6 +4,7 @@ comes again gets the stored answer, or is refused by name.
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -17,17 +18,22 @@ from hypothesis import settings as profile
 from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
+from topbill.domain.errors import LogError
+from topbill.engine import new_id
 from topbill.lake import DATABASE, Lake, sql
 from topbill.log import open_log
+from topbill.log.horizon import read_horizon
 from topbill.service.app import create_app
 from topbill.service.settings import Settings
 from topbill.spec import load_all
+from topbill.worker.loop import Worker
 from topbill.worker.publisher import Publisher
 
 from ...small_page import PAGE, Home, home
 
 __all__ = ["home"]
 ORDER = {"experiment": "artwork", "decision_id": "order-1", "unit": "u7"}
+EXAMPLES = Path(__file__).parents[3] / "experiments"
 OFFERED = [{"id": "warm"}, {"id": "cold"}, {"id": "dark"}]
 MORE_THAN_A_DAY = -3_600.0
 """A log that keeps rows for less than no time lets go of all that is published."""
@@ -112,6 +118,66 @@ def test_until_the_lake_can_be_read_a_late_reward_is_refused_not_called_unknown(
         assert "the worker writes it" in answer.text
         publish(settings, keep=MORE_THAN_A_DAY)
         assert reward(client, "order-1", "e1") == "duplicate"
+
+
+def test_a_decision_that_was_let_go_is_shown_with_its_rewards(settings: Settings) -> None:
+    with caller(settings) as client:
+        decide(client)
+        reward(client, "order-1", "e1", value=0.5)
+        before = client.get("/v1/decisions/order-1").json()
+        publish(settings, keep=MORE_THAN_A_DAY)
+        assert client.get("/v1/decisions/order-1").json() == before | {"request_hash": ""}
+        reward(client, "order-1", "late")
+        after = client.get("/v1/decisions/order-1").json()["rewards"]
+        assert [event["event_id"] for event in after] == ["e1", "late"]
+        page = client.post("/v1/page", json={"page": "home", "profile": "7"}).json()
+        title = page["rows"][0]["titles"][0]["title"]
+        why = f"/v1/pages/{page['page_id']}/why?title={title}"
+        told = client.get(why).json()
+        publish(settings, keep=MORE_THAN_A_DAY)
+        assert client.get(why).json() == told
+
+
+def test_rewards_of_personalizers_events_may_come_late(settings: Settings) -> None:
+    shutil.copy(EXAMPLES / "personalizer.yaml", settings.experiments)
+    v1, preview = "/personalizer/v1.0", "/personalizer/v1.1-preview.3"
+    actions = [{"id": name, "features": []} for name in ("news", "sports")]
+    slots = {"actions": actions, "slots": [{"id": "top", "baselineAction": "news"}]}
+    with caller(settings) as client:
+        for event, more in (("one", {}), ("deferred", {"deferActivation": True})):
+            body = {"actions": actions, "eventId": event, **more}
+            assert client.post(f"{v1}/rank", json=body).status_code == 201
+        body = {**slots, "eventId": "many"}
+        assert client.post(f"{preview}/multislot/rank", json=body).status_code == 201
+        publish(settings, keep=MORE_THAN_A_DAY)
+        for event in ("one", "deferred"):
+            late = client.post(f"{v1}/events/{event}/reward", json={"value": 1.0})
+            assert late.status_code == 204, late.text
+        body = {"reward": [{"slotId": "top", "value": 1.0}]}
+        late = client.post(f"{preview}/multislot/events/many/reward", json=body)
+        assert late.status_code == 204, late.text
+        for event in ("one", "deferred"):
+            again = client.post(f"{v1}/events/{event}/activate", json={})
+            assert again.status_code == 204, again.text
+        nobodys = client.post(f"{v1}/events/other/reward", json={"value": 1.0})
+        assert nobodys.status_code == 404
+
+
+def test_services_go_by_the_horizon_of_the_worker(
+    settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    decision_id = new_id()
+    with caller(settings) as client:
+        assert decide(client, decision_id=decision_id).status_code == 200
+        assert reward(client, decision_id, "e1") == "stored"
+        publish(settings, keep=MORE_THAN_A_DAY)
+        Worker(settings.experiments, settings.data, remember=1e-6).finish()
+    with caller(settings) as client:
+        assert reward(client, decision_id, "e1") == "unknown_decision"
+    assert "as the worker says" in caplog.text
+    (settings.data / "remember").write_text("soon")
+    with pytest.raises(LogError, match="expected seconds"):
+        read_horizon(settings.data)
 
 
 def test_a_batch_with_a_used_id_is_refused_whole(settings: Settings) -> None:

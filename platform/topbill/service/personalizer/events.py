@@ -73,7 +73,7 @@ class PersonalizerEvents:
             exclude=excluded_ids(request.excluded_actions, request.actions),
             decision_id=request.event_id,
         )
-        decision = self._earlier_decision(request.event_id, decide.fingerprint)
+        decision = await self._earlier_decision(request.event_id, decide.fingerprint)
         if decision is None:
             decision = self._backend.engine.decide(decide)
             if request.defer_activation:
@@ -94,15 +94,15 @@ class PersonalizerEvents:
         _count([stored])
         return stored
 
-    def _earlier_decision(self, event_id: str | None, fingerprint: str) -> Decision | None:
+    async def _earlier_decision(self, event_id: str | None, fingerprint: str) -> Decision | None:
         """What was decided before under that id. Raises BadRequest where it was for another
         request.
         """
         if event_id is None:
             return None
-        decision = self._backend.log.decision(event_id)
+        decision = await self._find(event_id)
         if decision is None:
-            event = self._stored_event(event_id)
+            event = await self._stored_event(event_id)
             if event is None:
                 return None
             decision = event.decisions.get("")
@@ -113,8 +113,8 @@ class PersonalizerEvents:
 
     async def reward(self, event_id: str, request: RewardRequest) -> None:
         """Store what came of an event, active or not."""
-        if self._backend.log.decision(event_id) is None:
-            event = self._stored_event(event_id)
+        if await self._find(event_id) is None:
+            event = await self._stored_event(event_id)
             if event is None or "" not in event.decisions:
                 raise _not_there(event_id)
         await self._store_rewards([(event_id, request.value)])
@@ -131,9 +131,9 @@ class PersonalizerEvents:
             experiment="", context=msgspec.Raw(_encode(content))
         ).fingerprint
 
-        event = self._stored_event(event_id) if request.event_id else None
+        event = await self._stored_event(event_id) if request.event_id else None
         if event is None:
-            if request.event_id and self._backend.log.decision(request.event_id) is not None:
+            if request.event_id and await self._find(request.event_id) is not None:
                 raise _used_before(request.event_id)
             decisions = await self._fill(request, event_id, fingerprint)
             event = StoredEvent(decisions, active=not request.defer_activation)
@@ -176,7 +176,7 @@ class PersonalizerEvents:
 
     async def reward_slots(self, event_id: str, request: MultiSlotRewardRequest) -> None:
         """Store what came of some slots of an event."""
-        event = self._stored_event(event_id)
+        event = await self._stored_event(event_id)
         if event is None:
             raise _not_there(event_id)
         rewards = []
@@ -196,8 +196,8 @@ class PersonalizerEvents:
         """Its decisions go into the log now, and the wait for its reward begins. Twice is as good
         as once.
         """
-        event = self._stored_event(event_id)
-        if event is None and not slots and self._backend.log.decision(event_id) is not None:
+        event = await self._stored_event(event_id)
+        if event is None and not slots and await self._find(event_id) is not None:
             return  # it was ranked without deferring
         if event is None or ("" in event.decisions) == slots:
             raise _not_there(event_id)
@@ -248,8 +248,12 @@ class PersonalizerEvents:
         _count(decisions)
         return event
 
-    def _stored_event(self, event_id: str) -> StoredEvent | None:
-        row = self._backend.log.decision(_row_id(event_id))
+    async def _find(self, decision_id: str) -> Decision | None:
+        """The stored decision of that id, also where the log has let it go: rewards come late."""
+        return (await self._backend.find([decision_id])).get(decision_id)
+
+    async def _stored_event(self, event_id: str) -> StoredEvent | None:
+        row = await self._find(_row_id(event_id))
         return None if row is None else _decode(row.context)
 
     def _experiment(self) -> CompiledExperiment:
