@@ -267,7 +267,7 @@ def test_a_whole_frame_of_rows_that_nobody_here_knows_is_refused_by_name(tmp_pat
     """A newer version's, say: its rows have a part more."""
     log = SqliteLog(tmp_path / "log.sqlite")
     generation, end = log._journal.position
-    for payload in (b"\x94\x90\x90\x90\x90", b"\x92\x91\x93\xa1\xff\xa1e\xc4\x00\x90", b"\xc1"):
+    for payload in (b"\x95\x90\x90\x90\x90\x90", b"\x92\x91\x93\xa1\xff\xa1e\xc4\x00\x90", b"\xc1"):
         content = frames.pack(generation, end, 1_790_000_000_000_000, payload)
         frame = frames.Frame(len(content), generation, 1, payload)
         with pytest.raises(LogError, match="a newer Topbill"):
