@@ -24,7 +24,7 @@ from pathlib import Path
 
 import msgspec
 
-from topbill.domain.durable import size_and_hash, sync
+from topbill.domain.durable import size_and_hash, sync, with_checksum, without_checksum
 from topbill.domain.errors import BadRequest, LogError, NotFound
 from topbill.domain.schema_version import SCHEMA_VERSION
 from topbill.lake import DATABASE, copies
@@ -97,7 +97,7 @@ def back_up(data: Path, destination: Path) -> Path:
             files.append(file or _copied(source, unfinished, name))
         files.append(_measured(unfinished, LOG_FILE))
         manifest = msgspec.json.encode(Manifest(at, SCHEMA_VERSION, files))
-        (unfinished / MANIFEST).write_bytes(manifest)
+        (unfinished / MANIFEST).write_bytes(with_checksum(manifest))
         _sync_all(unfinished)
         finished = destination / datetime.fromtimestamp(at / 1e6, UTC).strftime(_NAME)
         unfinished.rename(finished)
@@ -222,8 +222,8 @@ def _measured(folder: Path, name: str) -> BackedUpFile:
 def _manifest(backup: Path) -> Manifest:
     path = backup / MANIFEST
     try:
-        manifest = msgspec.json.decode(path.read_bytes(), type=Manifest)
-    except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
+        manifest = msgspec.json.decode(without_checksum(path.read_bytes()), type=Manifest)
+    except (OSError, msgspec.DecodeError, ValueError) as error:
         raise LogError(f"{path}: cannot be read: {error}; expected a backup's manifest") from error
     if manifest.schema_version > SCHEMA_VERSION:
         raise LogError(

@@ -332,16 +332,23 @@ def sql(query: str, *, data: Data = DATA, json_: Json = False) -> None:
         query: SQL in DuckDB's dialect.
     """
     from topbill import lake
+    from topbill.domain.errors import BadRequest
 
     rows = lake.sql(data / lake.DATABASE, query)
+    try:
+        shown = rows.slice(0, None if json_ else _MOST_ROWS).to_pylist()
+    except (OverflowError, ValueError) as error:
+        raise BadRequest(
+            "sql", f"got a date or time that cannot be printed: {error}; cast it to VARCHAR"
+        ) from error
     if json_:
-        print(json.dumps(rows.to_pylist(), default=str, indent=2))
+        print(json.dumps(shown, default=str, indent=2))
         return
     # A terminal shows some rows; whoever wants all of them wants JSON.
     table = Table(box=SIMPLE)
     for name in rows.column_names:
         table.add_column(name)
-    for row in rows.slice(0, _MOST_ROWS).to_pylist():
+    for row in shown:
         table.add_row(*("" if value is None else str(value) for value in row.values()))
     out.print(table)
     if rows.num_rows > _MOST_ROWS:

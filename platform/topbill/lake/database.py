@@ -223,7 +223,10 @@ def _single(connection: Connection, query: str) -> tuple[duckdb.StatementType, s
         if kind == duckdb.token_type.operator and text[offset : offset + 1] == b";":
             text = text[:offset]
             break
-    return statements[0].type, text.decode()
+    try:
+        return statements[0].type, text.decode()
+    except ValueError as error:  # of a kind that DuckDB's own list for Python does not have
+        raise BadRequest("sql", "got another kind of statement; expected one SELECT") from error
 
 
 def _check_select(connection: Connection, kind: duckdb.StatementType, text: str) -> None:

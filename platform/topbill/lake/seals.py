@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
 
-from topbill.domain.durable import size_and_hash, sync
+from topbill.domain.durable import size_and_hash, sync, with_checksum, without_checksum
 from topbill.domain.errors import LogError
 
 SEALS = "seals.jsonl"
@@ -50,6 +51,8 @@ class Seals:
         self.unreadable = 0
         """Lines that are no seals: of a writer that was killed, or damaged."""
         self.known = self._read()
+        # Whoever noted them may have been killed before they were synced.
+        self._unsynced = set(self.known)
 
     def _read(self) -> dict[str, Seal]:
         known: dict[str, Seal] = {}
@@ -61,34 +64,57 @@ class Seals:
             raise LogError(f"{self._path}: cannot be read: {error}") from error
         for line in lines:
             try:
-                seal = _decode(line)
-            except (msgspec.DecodeError, UnicodeDecodeError):
+                seal = _decode(without_checksum(line))
+            except (msgspec.DecodeError, ValueError):
                 self.unreadable += 1
             else:
                 known[seal.path] = seal
         return known
 
     def seal(self) -> int:
-        """Sync and seal every file that is not sealed yet; returns how many that were."""
+        """Seal every file that is not sealed yet, and sync all that were not; returns how many of
+        these there were.
+        """
+        self.note()
+        new = sorted(self._unsynced & self.known.keys())
         try:
-            there = set(self._there())
-            new = sorted(there - self.known.keys())
-            sealed = [self._sealed(path) for path in new]
+            for path in new:
+                with suppress(FileNotFoundError):
+                    sync(self.lake / path)
             for folder in {(self.lake / path).parent for path in new}:
                 for above in (folder, *folder.parents):
                     sync(above)
                     if above == self.lake:
                         break
-            gone = self.known.keys() - there
-            self.known = {path: self.known[path] for path in self.known.keys() - gone}
-            self.known |= {seal.path: seal for seal in sealed}
-            if len(gone) > _FORGOTTEN_BEFORE_REWRITE:
-                self._rewrite()
-            elif sealed:
-                self._append(sealed)
+            if new:
+                sync(self._path)
         except OSError as error:
             raise LogError(f"{self._path}: cannot seal the lake: {error}") from error
+        self._unsynced.clear()
         return len(new)
+
+    def note(self) -> None:
+        """Seal every file that is not sealed yet, without waiting for the disk: damage is told from
+        now on.
+        """
+        try:
+            there = set(self._there())
+            new = sorted(there - self.known.keys())
+            seals = []
+            for path in new:
+                # A merge beside this may have replaced it meanwhile.
+                with suppress(FileNotFoundError):
+                    seals.append(Seal(path, *size_and_hash(self.lake / path)))
+            gone = self.known.keys() - there
+            self.known = {path: self.known[path] for path in self.known.keys() - gone}
+            self.known |= {seal.path: seal for seal in seals}
+            self._unsynced.update(seal.path for seal in seals)
+            if len(gone) > _FORGOTTEN_BEFORE_REWRITE:
+                self._rewrite()
+            elif seals:
+                self._append(seals)
+        except OSError as error:
+            raise LogError(f"{self._path}: cannot seal the lake: {error}") from error
 
     def damage(self) -> Iterator[tuple[Path, str]]:
         """Each sealed file that is not as it was, and in what. One that is gone is not among them:
@@ -117,27 +143,25 @@ class Seals:
                 if name.endswith(_SEALED_ENDS) and not name.startswith((".", "_commit_")):
                     yield str(Path(folder, name).relative_to(self.lake))
 
-    def _sealed(self, path: str) -> Seal:
-        sync(self.lake / path)
-        return Seal(path, *size_and_hash(self.lake / path))
-
     def _append(self, seals: list[Seal]) -> None:
         with self._path.open("ab") as file:
             # Behind a line that a killed writer left unfinished.
             start = b"\n" if file.tell() and not _ends_a_line(self._path) else b""
-            file.write(start + b"".join(_encode(seal) + b"\n" for seal in seals))
-            file.flush()
-            os.fsync(file.fileno())
+            file.write(start + b"".join(_line(seal) for seal in seals))
 
     def _rewrite(self) -> None:
         new = self._path.with_suffix(".new")
         with new.open("wb") as file:
-            file.writelines(_encode(seal) + b"\n" for seal in self.known.values())
+            file.writelines(_line(seal) for seal in self.known.values())
             file.flush()
             os.fsync(file.fileno())
         new.replace(self._path)
         sync(self.lake)
         self.unreadable = 0
+
+
+def _line(seal: Seal) -> bytes:
+    return with_checksum(_encode(seal)) + b"\n"
 
 
 def _ends_a_line(path: Path) -> bool:

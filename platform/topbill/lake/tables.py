@@ -99,6 +99,10 @@ class Lake:
         self._seals.seal()
         return positions
 
+    def note(self) -> None:
+        """Note the hashes of what is new in the lake, so that its damage is told from now on."""
+        self._seals.note()
+
     def damaged(self) -> list[Path]:
         """The sealed files that are not as they were written. Reads all files."""
         return [path for path, _ in self._seals.damage()]

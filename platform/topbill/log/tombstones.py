@@ -15,6 +15,7 @@ from secrets import token_hex
 
 import msgspec
 
+from topbill.domain.durable import with_checksum, without_checksum
 from topbill.domain.errors import LogError
 
 TOMBSTONES = "tombstones.jsonl"
@@ -43,8 +44,8 @@ def read_tombstones(path: Path) -> list[Tombstone]:
     """Those of a file; none where there is no file. Raises LogError where it can't be read."""
     try:
         lines = path.read_bytes().splitlines() if path.exists() else []
-        return [msgspec.json.decode(line, type=Tombstone) for line in lines]
-    except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
+        return [msgspec.json.decode(without_checksum(line), type=Tombstone) for line in lines]
+    except (OSError, msgspec.DecodeError, ValueError) as error:
         raise LogError(
             f"{path}: cannot be read: {error}; expected the {TOMBSTONES} of a data folder"
         ) from error
@@ -66,7 +67,8 @@ def add_tombstones(data: Path, new: Iterable[Tombstone]) -> None:
     draft = path.with_suffix(".new")
     try:
         with draft.open("wb") as file:
-            file.writelines(msgspec.json.encode(each) + b"\n" for each in by_unit.values())
+            for each in by_unit.values():
+                file.write(with_checksum(msgspec.json.encode(each)) + b"\n")
             file.flush()
             os.fsync(file.fileno())
         draft.replace(path)

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from secrets import token_hex
 
-from topbill.domain.durable import sync
+from topbill.domain.durable import sealed, sync, unsealed
 from topbill.domain.errors import LogError, SpecError
 from topbill.spec import Experiment
 from topbill.spec.yaml import contents, parse
@@ -149,13 +149,12 @@ def _read_salt(data: Path) -> bytes | None:
     path = data / SALT
     try:
         mode = path.stat().st_mode
-        text = path.read_text(encoding="ascii").strip()
-        salt = bytes.fromhex(text)
+        salt = bytes.fromhex(unsealed(path.read_bytes().strip()).decode())
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError) as error:
         # Not what stands in it: messages go into logs.
-        reason = error.strerror if isinstance(error, OSError) else "it is no hexadecimal number"
+        reason = error.strerror if isinstance(error, OSError) else "it is not what was written"
         raise LogError(
             f"{path}: cannot be read: {reason}; expected the file that the service made, readable "
             "for the user who runs this"
@@ -174,7 +173,7 @@ def _make_salt(data: Path) -> bytes:
     try:
         handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(handle, "w") as file:
-            file.write(token_hex(32) + "\n")
+            file.write(sealed(token_hex(32).encode()).decode() + "\n")
         sync(draft)
         try:
             # Unlike a rename, it takes no other's place: whoever reads it once reads it for ever.

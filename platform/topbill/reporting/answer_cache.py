@@ -32,6 +32,7 @@ import msgspec
 import pandas as pd
 import pyarrow as pa
 
+from topbill.domain.durable import sealed, unsealed
 from topbill.domain.errors import LogError, NotFound, TopbillError
 from topbill.reporting.experiment.build import load_experiment_report
 from topbill.reporting.experiment.model import Report
@@ -172,9 +173,10 @@ def find(
     # A file may be missing, be written by another version, or be cut by a full disk: in each case
     # the question is asked anew.
     try:
-        file = msgspec.msgpack.decode(_path(data, question).read_bytes(), type=_AnswerFile)
+        stored = unsealed(_path(data, question).read_bytes())
+        file = msgspec.msgpack.decode(stored, type=_AnswerFile)
         answer = _unpacked(file)
-    except (OSError, msgspec.DecodeError, pa.ArrowException):
+    except (OSError, ValueError, msgspec.DecodeError, pa.ArrowException):
         return None
     # The experiment may have been edited since, so that other metrics would be answered.
     state = _record_state(data, question.key)
@@ -274,7 +276,7 @@ def _work_out(data: Path | str, question: Question) -> None:
     temporary = path.with_suffix(f".{os.getpid()}")
     try:
         path.parent.mkdir(exist_ok=True)
-        temporary.write_bytes(msgspec.msgpack.encode(file))
+        temporary.write_bytes(sealed(msgspec.msgpack.encode(file)))
         temporary.replace(path)
     except OSError as error:
         raise LogError(

@@ -100,6 +100,8 @@ class Publisher:
         if self._steps % MINOR == 0:
             self.heal()
         published = self._publish()
+        if published:
+            self._lake.note()
         self._compact()
         experiments = self._experiments()
         self._show(experiments, barrier)
