@@ -76,7 +76,7 @@ class Machine:
                     [sys.executable, *line], env=self._environment, stdout=said, stderr=said
                 )
                 self._processes.append(process)
-        until(lambda: self.get("/healthz")[0] == 200, "the service answers")
+        until(lambda: self.get("/healthz")[0] == 200, "the service answers", 300)
 
     def stop(self, number: int = signal.SIGTERM) -> None:
         for process in self._processes:

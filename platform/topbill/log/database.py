@@ -4,6 +4,7 @@ say where.
 
 from __future__ import annotations
 
+import re
 import sqlite3
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,6 +15,7 @@ from typing import Any
 
 from topbill.domain.errors import LogError
 from topbill.log import schema_stamp
+from topbill.log.wal import wal_damage
 
 # With a rowid, although the key tells all: without one whole rows lie in the tree of keys, and each
 # key that a look-up compares with is read with its state, which may be megabytes.
@@ -143,6 +145,8 @@ CREATE TABLE IF NOT EXISTS journal (
 INSERT OR IGNORE INTO journal VALUES (0, random() & 0xfffffffffffff);
 """
 
+_TABLES = frozenset(re.findall(r"CREATE TABLE IF NOT EXISTS (\w+)", _SCHEMA))
+
 
 ROWS = {
     "decisions": ("decision_id", "experiment", "body"),
@@ -200,6 +204,9 @@ class LogDatabase:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        damage = wal_damage(path.with_name(f"{path.name}-wal"))
+        if damage:
+            raise LogError(damage)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             # No implicit transactions: where one begins and ends is said in `transaction`. The
@@ -237,6 +244,18 @@ class LogDatabase:
             self._move_states()
         if not all(self._has_checksum(table) for table in CHECKED):
             self._add_checksums()
+
+    def _check_names(self) -> None:
+        """Raises LogError where there is a table that no log has. Else one whose name is damaged
+        would be made anew, without its rows.
+        """
+        tables = "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%'"
+        for (name,) in self._connection.execute(tables):
+            if name.lower() not in _TABLES:
+                raise LogError(
+                    f"{self.path}: damaged, or no log of this version: it has a table {name!r}; "
+                    "put it back from a backup"
+                )
 
     def _has_checksum(self, table: str) -> bool:
         columns = self._connection.execute(f"PRAGMA table_info({table})")
@@ -339,7 +358,18 @@ class LogDatabase:
         found = [str(row[0]) for row in self.rows("PRAGMA integrity_check(10)")]
         damaged = [f"{self.path}: damaged: {each}" for each in found if each != "ok"]
         # Where the file cannot be read in order, its rows tell nothing more.
-        return damaged or list(islice(self._damaged_rows(), 10))
+        return damaged or [*self._damaged_counters(), *islice(self._damaged_rows(), 10)]
+
+    def last_seqs(self) -> dict[str, int]:
+        """The last number that a row of each table of `ROWS` was given."""
+        given = dict(self.rows("SELECT name, seq FROM sqlite_sequence"))
+        return {table: int(given.get(table, 0)) for table in ROWS}
+
+    def _damaged_counters(self) -> Iterator[str]:
+        for table, last in self.last_seqs().items():
+            ((newest,),) = self.rows(f"SELECT coalesce(max(seq), 0) FROM {table}")  # noqa: S608 (own names)
+            if newest > last:
+                yield f"{self.path}: damaged: {table} count to {last:,}, with a row {newest:,}"
 
     def _damaged_rows(self) -> Iterator[str]:
         for table, columns in CHECKED.items():

@@ -9,7 +9,9 @@ from pathlib import Path
 
 from topbill.domain.errors import LogError
 from topbill.lake import Lake
+from topbill.lake.tables import Table
 from topbill.log import LOG_FILE, open_log
+from topbill.log.database import LogDatabase
 from topbill.log.mending import journal_damage, log_damage, mend_journal
 from topbill.worker.loop import only_worker
 from topbill.worker.publisher import Publisher
@@ -25,9 +27,33 @@ def damage(data: Path) -> list[str]:
         found = [str(error)]
     if (data / "lake").exists():
         try:
-            found += Lake(data).damage()
+            lake = Lake(data)
+            found += lake.damage()
+            found += [] if found else _counted_twice(data / LOG_FILE, lake)
         except LogError as error:
             found.append(str(error))
+    return found
+
+
+def _counted_twice(path: Path, lake: Lake) -> list[str]:
+    """Where the log would give rows numbers that rows of the lake have: they would be taken for
+    published ones.
+    """
+    tables: dict[str, Table] = {
+        "decisions": "decisions",
+        "reward_events": "rewards",
+        "unit_events": "events",
+    }
+    with closing(LogDatabase(path)) as database:
+        last_seqs = database.last_seqs()
+    found = []
+    for rows, last in last_seqs.items():
+        position = lake.position(tables[rows])
+        if position > last:
+            found.append(
+                f"{path}: damaged, or another log than the lake's: {rows} count to {last:,}, and "
+                f"the lake holds them up to {position:,}"
+            )
     return found
 
 

@@ -1,0 +1,94 @@
+"""A bit that is flipped in the write-ahead log of the log's SQLite file is named before anything is
+read from it; what a kill leaves there is no damage.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from topbill.domain.errors import LogError
+from topbill.log import open_log
+from topbill.log.database import LogDatabase
+from topbill.log.wal import wal_damage
+
+
+@pytest.fixture
+def connection(tmp_path: Path) -> Iterator[sqlite3.Connection]:
+    with closing(sqlite3.connect(tmp_path / "t.sqlite", isolation_level=None)) as connection:
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA wal_autocheckpoint=0")
+        connection.execute("PRAGMA cache_size=10")
+        connection.execute("CREATE TABLE t (a BLOB)")
+        yield connection
+
+
+def insert(connection: sqlite3.Connection, rows: int) -> None:
+    values = [(os.urandom(300),) for _ in range(rows)]
+    connection.executemany("INSERT INTO t VALUES (?)", values)
+
+
+def test_a_flipped_bit_is_named(connection: sqlite3.Connection, tmp_path: Path) -> None:
+    insert(connection, 60)
+    content = (tmp_path / "t.sqlite-wal").read_bytes()
+    shutil.copy(tmp_path / "t.sqlite-shm", tmp_path / "flipped-shm")
+    chance, flipped = random.Random(1), tmp_path / "flipped-wal"
+    for _ in range(60):
+        copy = bytearray(content)
+        copy[chance.randrange(len(copy))] ^= 1 << chance.randrange(8)
+        flipped.write_bytes(copy)
+        assert "damaged" in wal_damage(flipped)
+
+
+def test_what_others_leave_is_no_damage(connection: sqlite3.Connection, tmp_path: Path) -> None:
+    wal = tmp_path / "t.sqlite-wal"
+    insert(connection, 50)
+    assert wal_damage(wal) == ""
+    # Begun anew over what is left of before.
+    connection.execute("PRAGMA wal_checkpoint(RESTART)")
+    insert(connection, 3)
+    assert wal_damage(wal) == ""
+    # Written in the middle of a transaction, and not committed.
+    connection.execute("BEGIN")
+    insert(connection, 2_000)
+    assert wal_damage(wal) == ""
+    connection.execute("ROLLBACK")
+    insert(connection, 1)
+    assert wal_damage(wal) == ""
+    # Torn by a power cut.
+    wal.write_bytes(wal.read_bytes()[:-5_000])
+    assert wal_damage(wal) == ""
+    wal.write_bytes(bytes(40_000))
+    assert wal_damage(wal) == ""
+
+
+def test_a_log_over_a_damaged_one_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "log.sqlite"
+    with open_log(path) as log:
+        log.revise("home", "r1", "me", "{}")
+        wal = tmp_path / "log.sqlite-wal"
+        killed = tmp_path / "killed"
+        killed.mkdir()
+        for file in (path, wal):
+            shutil.copy(file, killed)
+    content = bytearray((killed / wal.name).read_bytes())
+    content[len(content) // 2] ^= 1
+    (killed / wal.name).write_bytes(content)
+    with pytest.raises(LogError, match=r"log\.sqlite-wal: damaged at frame"):
+        open_log(killed / "log.sqlite")
+
+
+def test_a_table_whose_name_is_damaged_is_not_made_anew(tmp_path: Path) -> None:
+    path = tmp_path / "log.sqlite"
+    LogDatabase(path).close()
+    content = path.read_bytes().replace(b"CREATE TABLE decisions", b"CREATE TABLE dacisions")
+    path.write_bytes(content)
+    with pytest.raises(LogError, match=r"log\.sqlite"):
+        LogDatabase(path)
