@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections import deque
 from collections.abc import Callable
+from copy import deepcopy
 from random import Random
 from typing import Any, NamedTuple
 from urllib.parse import quote
@@ -264,7 +265,8 @@ class Mutator:
         if which < 0.85:
             return Members([Pair(["x", old])])
         found = self._chance.choice(_containers(self._chance.choice(self._trees)))
-        return found if isinstance(found, Members) else old
+        # A copy: what is put into itself would never end.
+        return deepcopy(found) if isinstance(found, Members) else old
 
     def _with_bytes_changed(self, raw: bytes) -> bytes:
         chance = self._chance
