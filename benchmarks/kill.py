@@ -13,6 +13,7 @@ was not answered is sent again until it is. Meanwhile whatever runs on the folde
     restore         `topbill restore`; what it leaves must be whole, or not be there
     erase           `topbill erase` of a viewer, beside the services; the viewer is gone when it is
                     repeated, from every file, and late rewards and retries do not bring them back
+    retain          `topbill retain`, which removes what was stored longest ago, and nothing else
     migrate --down  back to 0.1.0's names, and
     migrate         forth again, by the verb or by whoever starts next
     up              `topbill up`, whose children must end with it
@@ -48,7 +49,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks import kill_record
-from benchmarks.kill_processes import FORKS, PRELOADED, Part, command, hasty_worker, publish_all
+from benchmarks.kill_processes import (
+    FORKS,
+    PRELOADED,
+    Part,
+    command,
+    hasty_worker,
+    old_id,
+    publish_all,
+    store_past,
+)
 from benchmarks.kill_viewers import Marks, Viewer, asked
 
 from topbill.cli.supervise import free_port
@@ -60,19 +70,23 @@ EXAMPLES = Path(__file__).parents[1] / "experiments"
 VIEWERS = 4
 SHARES = {
     "service": 30,
-    "worker": 20,
-    "compaction": 14,
+    "worker": 19,
+    "compaction": 12,
     "backup": 8,
     "restore": 6,
-    "erase": 8,
+    "erase": 7,
+    "retain": 4,
     "migrate --down": 5,
     "migrate": 5,
     "up": 2,
 }
 """Of a hundred kills, so many of each kind."""
+VERBS = ("backup", "restore", "erase", "retain", "migrate")
 FIRST_GUESS = 0.5
 """Seconds that a verb takes, until one has ended by itself."""
 BACKUPS_KEPT = 3
+OLDEST, YOUNGEST = 90, 10
+"""Days ago that old decisions were made, one a day."""
 SAY_EVERY = 15.0
 PROBLEMS_NAMED = 15
 IN_ORDER = (0, -signal.SIGTERM)
@@ -104,8 +118,9 @@ class Campaign:
         self._chance = random.Random(seed)
         self._started = self._last_said = time.monotonic()
         self._said_problems = 0
-        self._seconds = dict.fromkeys(("backup", "restore", "erase", "migrate"), FIRST_GUESS)
+        self._seconds = dict.fromkeys(VERBS, FIRST_GUESS)
         self._began: list[Backup] = []
+        self._kept_days = OLDEST
         self._ports = [free_port("127.0.0.1", 0), free_port("127.0.0.1", 0)]
         self._compacts = FORKS.RawValue("b", 0)
         self._stop = threading.Event()
@@ -130,6 +145,8 @@ class Campaign:
     # ------------------------------------------------------------------ the whole of it
 
     def run(self) -> None:
+        past = (self._places[1], self._places[3], OLDEST, YOUNGEST)
+        self._finished("past", store_past, *past)
         self._start(self._parts)
         for viewer in self._viewers:
             viewer.start()
@@ -140,10 +157,11 @@ class Campaign:
             "compaction": self.strike_compaction,
             "backup": self.strike_backup,
             "restore": self.strike_restore,
-            "erase": self.strike_erase,
+            "erase": self.strike_removals,
+            "retain": self.strike_removals,
             "migrate --down": self.strike_migrations,
             "migrate": self.strike_migrations,
-            "up": self.strike_up,
+            "up": self.strike_migrations,
         }
         while target := self._next_target():
             rounds[target]()
@@ -151,12 +169,12 @@ class Campaign:
         self._finish()
 
     def _next_target(self) -> str | None:
-        """The kind of which most is left; None when there is none. The first half erases nobody, so
-        that it is verified from the start of the log.
+        """The kind of which most is left; None when there is none. The first half takes nothing
+        away, so that it is verified from the start of the log.
         """
         is_second_half = self.killed.total() >= self.kills / 2
         if is_second_half and not self.verified:
-            self._wait_for_services()
+            _until(partial(kill_record.is_published, self.data), "the worker publishes")
             self.verify(self.data)
         if self.killed.total() >= self.kills and all(self.killed[target] for target in SHARES):
             return None
@@ -164,7 +182,7 @@ class Campaign:
         for target, share in SHARES.items():
             left[target] = max(0.0, max(1.0, share * self.kills / 100) - self.killed[target])
         if not is_second_half:
-            left["erase"] = 0.0
+            left["erase"] = left["retain"] = 0.0
         if not any(left.values()):
             return "service"
         return self._chance.choices(list(left), list(left.values()))[0]
@@ -187,6 +205,12 @@ class Campaign:
             text = output.read_text(errors="replace")
             if "Traceback" in text:
                 self.problems.append(f"{output.stem}: {text[text.index('Traceback') :][:1500]}")
+
+    def end(self) -> None:
+        """Leave no process behind, whatever happened."""
+        self._stop.set()
+        for part in self._parts:
+            part.strike()
 
     def verify(self, data: Path) -> None:
         """Exit 0 for every experiment?"""
@@ -344,6 +368,12 @@ class Campaign:
             self._seconds[name] = time.monotonic() - begun
         return True
 
+    def _finished(self, name: str, run: Callable[..., None], *arguments: Any) -> bool:
+        """Run something of ours to its end."""
+        part = self._part(name, run, *arguments)
+        part.start()
+        return self._is_done(part, name, time.monotonic())
+
     # ------------------------------------------------------------------ backup and restore
 
     def strike_backup(self) -> None:
@@ -394,10 +424,7 @@ class Campaign:
 
     def _look_into(self, restored: Path, backup: Backup) -> None:
         """Is all that was acknowledged before the backup in a folder that was made of it?"""
-        publishing = self._part("publish", publish_all, str(restored))
-        publishing.start()
-        if publishing.wait(120) != 0:
-            self.problems.append(f"restored: cannot be published: {publishing.said()}")
+        if not self._finished("publish", publish_all, str(restored)):
             return
         found = kill_record.problems_of(restored, self._ledgers, backup.marks, self.gone)
         self.problems += [f"restored: {problem}" for problem in found]
@@ -409,33 +436,35 @@ class Campaign:
 
     # ------------------------------------------------------------------ erase
 
-    def strike_erase(self) -> None:
-        """A viewer goes; services go on. Afterwards they are started anew, as is said to do."""
+    def strike_removals(self) -> None:
+        """A viewer goes, and the oldest day; services go on. Afterwards they are started anew."""
         decided = {
             unit: decision_id
             for ledger in self._ledgers
             for decision_id, unit in list(ledger.unit_of.items())
             if decision_id in ledger.keyed and unit not in self.gone
         }
-        if not decided:
-            return self.strike_services()
         unit = self._chance.choice(sorted(decided))
         self.gone.add(unit)
         _until(lambda: all(viewer.busy != unit for viewer in self._viewers), f"{unit} is gone")
         self._strike([self._worker])
         self._remove_old_copies()
-        arguments = ["erase", "--unit", unit, *self._places]
+        self._struck_and_complete("erase", "--unit", unit, *self._places)
+        self.erased.add(unit)
+        self._look_for_erased(self.data)
+        self._strike(self._services)
+        self._start(self._services)
+        self._strike_retain()
+        self._start([self._worker])
+        self._wait_for_services()
+        self._come_back(unit, decided[unit])
+
+    def _struck_and_complete(self, *arguments: str) -> None:
+        """Kill a verb some times, and let it do all its work in the end."""
         for _ in range(self._chance.choice([1, 2, 3])):
             if self._strike_verb(*arguments):
                 break
         self._complete(*arguments)
-        self.erased.add(unit)
-        self._look_for_erased(self.data)
-        self._strike(self._services)
-        self._start(self._parts)
-        self._wait_for_services()
-        self._come_back(unit, decided[unit])
-        return None
 
     def _remove_old_copies(self) -> None:
         for copy in self.data.glob("backup-*"):
@@ -465,11 +494,21 @@ class Campaign:
             if word not in content.decode():
                 self.problems.append(f"{_ERASED}: {path} {body}: {content!r}, expected {word}")
 
+    def _strike_retain(self) -> None:
+        """One day more is old enough to go."""
+        self._kept_days = max(YOUNGEST, self._kept_days - 1)
+        self._struck_and_complete("retain", "--keep", f"{self._kept_days}d", *self._places)
+        kept = {old_id(days) for days in range(YOUNGEST, self._kept_days + 1)}
+        wrong = kept ^ kill_record.old_decisions(self.data)
+        # By whole days: it depends on midnight whether the first one is there.
+        if wrong - {old_id(self._kept_days)}:
+            self.problems.append(f"retain: {sorted(wrong)} of the last {self._kept_days} days")
+
     # ------------------------------------------------------------------ migrations and up
 
     def strike_migrations(self) -> None:
         """Down and up again, each killed and repeated, with nothing else at work; in the end by the
-        verb, or by who starts.
+        verb, or by who starts: `up`, which is killed too, or the parts.
         """
         self._strike(self._parts)
         for direction in (["--down"], []):
@@ -478,12 +517,13 @@ class Campaign:
                     break
             if self._chance.random() < 0.6:
                 self._complete("migrate", *self._places[2:], *direction)
+        if self.killed["up"] < SHARES["up"] * self.kills / 100:
+            self._strike_up()
         self._start(self._parts)
         self._wait_for_services()
         self._remove_old_copies()
 
-    def strike_up(self) -> None:
-        self._strike(self._parts)
+    def _strike_up(self) -> None:
         line = [sys.executable, "-m", "topbill", "up", *self._places]
         line += ["--port", str(self._ports[0])]
         with (self.folder / "said" / "up.txt").open("a") as said:
@@ -494,7 +534,6 @@ class Campaign:
         self.killed["up"] += 1
         _until(lambda: free_port("127.0.0.1", self._ports[0]) == self._ports[0], "port free")
         _until(partial(_has_no_worker, self.data), "the worker ended with its parent")
-        self._start(self._parts)
 
 
 def _named(counts: Counter[str]) -> str:
@@ -531,7 +570,12 @@ def run(folder: Path, *, kills: int, seed: int) -> Campaign:
     (folder / "said").mkdir()
     FORKS.set_forkserver_preload(PRELOADED)
     campaign = Campaign(folder, kills, seed)
-    campaign.run()
+    try:
+        campaign.run()
+    except (OSError, TopbillError, TimeoutError) as error:
+        campaign.problems.append(f"it ended: {error}")
+    finally:
+        campaign.end()
     return campaign
 
 

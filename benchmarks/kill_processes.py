@@ -19,6 +19,7 @@ PRELOADED = ["topbill.service.app", "topbill.service.run", "topbill.cli"]
 """`deltalake` is not among it, as its threads do not survive a fork."""
 KEPT_IN_LOG = 120.0
 """Seconds until the log may forget what is published."""
+_DAY = 86_400_000_000
 _KEPT_FILES = 60.0
 """Seconds for which files stay that a merge replaced; longer than a backup takes."""
 
@@ -53,6 +54,29 @@ def hasty_worker(compacts: Any, experiments: str, data: str) -> None:
     vars(loop)["Publisher"] = partial(publisher.Publisher, keep_log=KEPT_IN_LOG)
     vars(loop)["Lake"] = partial(HastyLake, keep_for=_KEPT_FILES)
     loop.run_worker(Path(experiments), Path(data))
+
+
+def store_past(experiments: str, data: str, first: int, last: int) -> None:
+    """Have a decision with a reward on each day from `first` to `last` days ago."""
+    from topbill import spec
+    from topbill.domain.records import RewardEvent
+    from topbill.engine import DecideRequest, Engine
+    from topbill.log import LOG_FILE, now_micros, open_log
+
+    engine = Engine([spec.load(Path(experiments) / "home-artwork.yaml")])
+    now = now_micros()
+    days = first
+    with open_log(Path(data) / LOG_FILE, clock=lambda: now - days * _DAY) as log:
+        for days in range(first, last - 1, -1):
+            name = old_id(days)
+            request = DecideRequest(experiment="home-artwork", unit=name, decision_id=name)
+            play = RewardEvent(decision_id=name, event_id="e", event="play")
+            log.append([engine.decide(request)], [play])
+
+
+def old_id(days: int) -> str:
+    """The id of the decision of so many days ago."""
+    return f"old-{days}"
 
 
 def publish_all(data: str) -> None:
@@ -97,6 +121,8 @@ class Part:
 
     def strike(self) -> bool:
         """Kill it; False where it had ended by itself."""
+        if self._process is None:
+            return False
         self._process.kill()
         self._process.join()
         return bool(self._process.exitcode == -signal.SIGKILL)

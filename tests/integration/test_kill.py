@@ -19,6 +19,7 @@ TARGETS = (
     "backup",
     "restore",
     "erase",
+    "retain",
     "migrate --down",
     "migrate",
     "up",
