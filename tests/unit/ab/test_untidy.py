@@ -602,6 +602,40 @@ def test_a_shift_of_whole_steps_in_a_large_sample_is_shown() -> None:
     assert e.p_value < 1e-10
 
 
+def test_quantiles_of_values_too_large_to_square_have_a_reason() -> None:
+    y = np.resize([-1e300, 1e300], 400)
+    rows = pd.DataFrame({"u": range(400), "v": np.repeat(["c", "t"], 200), "y": y})
+    e = median_effect(rows)
+    assert (e.reason, e.p_value) == ("infinite_values", None)
+
+
+def test_of_steps_a_lift_has_both_ends_or_none() -> None:
+    g = np.random.default_rng(4)
+    for mean in (0.3, 0.6, 1.0):
+        rows = counted(0, n=80).assign(y=g.poisson(mean, 80))
+        for method in ("fixed", "sequential"):
+            e = median_effect(rows, method)
+            lift = (e.relative, e.relative_low, e.relative_high)
+            assert all(x is None for x in lift) or e.relative_low <= e.relative <= e.relative_high
+
+
+def test_medians_of_counts_go_with_phases_and_guardrails() -> None:
+    rows = counted(0, n=4_000).assign(phase=np.repeat([0, 1], 2_000))
+    rows["play"] = np.where(np.random.default_rng(5).random(4_000) < 0.3, 1.0, 0.0)
+    shares = ({"c": 0.5, "t": 0.5}, {"c": 0.49, "t": 0.51})
+    two = design(
+        PLAY,
+        ab.MetricDesign(name="y", q=0.5, better="higher"),
+        guardrails={"y": 0.1},
+        phases=tuple(ab.Phase(shares=own, control="c") for own in shares),
+    )
+    result = ab.analyse(rows, two, unit="u", variant="v", phase="phase", day=None, method="fixed")
+    (effect,) = [c for c in result.comparisons if c.metric == "y"]
+    assert effect.difference == pytest.approx(0.0, abs=0.5)
+    assert effect.difference_low < effect.difference < effect.difference_high
+    assert [g.status for g in result.guardrails] == ["not_worse"]
+
+
 # --- Labels of every type, and columns that Python filled
 
 

@@ -779,23 +779,18 @@ def _two_sided(
     sign = copysign(1.0, treated.value - control.value)
     near = effect(metric, variant, *facing(treated, control, sign), rule)
     far = effect(metric, variant, *facing(treated, control, -sign), rule)
-    if far.relative is None:
-        # The far end divides by a control that may be zero.
+    low, high = (near, far) if sign > 0.0 else (far, near)
+    result = msgspec.structs.replace(
+        near, difference_low=low.difference_low, difference_high=high.difference_high
+    )
+    if near.relative is None or far.relative is None:
+        # One of the ends divides by a control that may be zero.
+        reason = near.reason or far.reason
         return msgspec.structs.replace(
-            near,
-            difference_low=near.difference_low if sign > 0.0 else far.difference_low,
-            difference_high=far.difference_high if sign > 0.0 else near.difference_high,
-            relative=None,
-            relative_low=None,
-            relative_high=None,
-            reason=near.reason or far.reason,
-        )
-    if sign > 0.0:
-        return msgspec.structs.replace(
-            near, difference_high=far.difference_high, relative_high=far.relative_high
+            result, relative=None, relative_low=None, relative_high=None, reason=reason
         )
     return msgspec.structs.replace(
-        near, difference_low=far.difference_low, relative_low=far.relative_low
+        result, relative_low=low.relative_low, relative_high=high.relative_high
     )
 
 

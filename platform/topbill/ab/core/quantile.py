@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from math import inf
+from math import inf, isfinite
 from typing import Any
 
 import numpy as np
@@ -33,8 +33,11 @@ def quantile_pairs(
     units = moments.units_of_variants()
     reference = resolve(control, units)
     infinite = rows.columns[metric.column].infinite > 0
-    # An infinite value has a rank but no distance, so a quantile of them has no standard error.
+    # An infinite value has a rank but no distance, so a quantile of them has no standard error;
+    # nor has one too large to square.
     estimates = {} if infinite else quantiles(rows, metric)
+    if not all(isfinite(estimate.variance) for estimate in estimates.values()):
+        infinite, estimates = True, {}
     arms = list(estimates)
     pairs = {}
     for variant in variants:
@@ -43,7 +46,7 @@ def quantile_pairs(
         reason = _quantile_reason(t, c, units.get(own, 0), units.get(reference, 0))
         if infinite:
             reason = reasons.INFINITE_VALUES
-        if t is not None and c is not None and (t.is_lopsided or c.is_lopsided):
+        if not reason and t is not None and c is not None and (t.is_lopsided or c.is_lopsided):
             z = _z_of_shares(rows, metric, arms.index(own), arms.index(reference))
             t, c = called_no_more_often(t, c, z)
         pairs[variant] = Pair(t, c, reason, units_of(t), units_of(c))
@@ -157,7 +160,8 @@ class _Point:
 
     @property
     def value(self) -> float:
-        return self.low + self.weight * (self.high - self.low)
+        # Not low + weight · (high − low), which may be too large.
+        return (1.0 - self.weight) * self.low + self.weight * self.high
 
     @property
     def is_tied(self) -> bool:

@@ -482,6 +482,8 @@ def _quantiles(relation: Any, metric: ab.Quantile) -> dict[str, MeanEstimate]:
             estimate = replace(estimate, reason="too_few_units")
         elif arm.variance == 0.0:
             estimate = replace(estimate, reason="constant_metric")
+        elif not np.isfinite(arm.variance):
+            estimate = replace(estimate, reason="infinite_values")
         else:
             z, se = float(stats.norm.isf(0.025)), float(np.sqrt(arm.variance))
             low = arm.value - z * float(np.sqrt(arm.one_sided(-1.0).variance))
