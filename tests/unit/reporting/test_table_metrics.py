@@ -196,6 +196,8 @@ def a_frame(**columns: Any) -> pd.DataFrame:
         (a_frame(profile=[1.5]), "expected text, integers or UUIDs"),
         (a_frame(paid_at=[3]), "expected times"),
         ("damaged", "has no numbers: "),
+        (a_frame(amount=["x"]), "got no row that can be read, 1 whose value is missing"),
+        (a_frame(paid_at=["soon"]), "got no row that can be read, 1 whose time is missing"),
     ],
 )
 def test_a_table_that_cannot_be_read_takes_no_other_metric_with_it(

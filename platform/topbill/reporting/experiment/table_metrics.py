@@ -102,6 +102,7 @@ def _read(
     stage = _stage_sql if source.sql else _stage_file
     written = stage(database, database.folder, key, metric, source, zone)
     counted = database.row(_COUNTS)
+    _check_readable(metric, source, counted)
     database.execute(
         f"""INSERT INTO {_ROWS} SELECT unit, $event, value, occurred_at, event_id
         FROM {_STAGED} WHERE reason IS NULL""",  # noqa: S608  (our own names)
@@ -247,6 +248,22 @@ _COUNTS = f"""SELECT count(*)::BIGINT AS rows,
     count(DISTINCT unit) FILTER (reason IS NULL)::BIGINT AS units,
     {", ".join(f"count(*) FILTER (reason = '{name}')::BIGINT AS {name}" for name in _REASONS)}
 FROM {_STAGED}"""  # noqa: S608  (our own names)
+
+
+def _check_readable(metric: Metric, source: TableSource, counted: Mapping[str, Any]) -> None:
+    """Raises BadData where units have rows of which none can be read: to take them for none would
+    make everybody's number 0.
+    """
+    if counted["counted"] or not (counted["no_value"] or counted["no_time"]):
+        return
+    reasons = [
+        f"{counted[code]:,} {_REASONS[code]}" for code in ("no_value", "no_time") if counted[code]
+    ]
+    raise BadData(
+        _place(metric),
+        f"{source.described}: got no row that can be read, {' and '.join(reasons)}; expected "
+        "numbers and times",
+    )
 
 
 def _types(database: AnalyticsDatabase, relation: str) -> dict[str, str]:
