@@ -30,7 +30,7 @@ from topbill.lake import find_rewards
 from topbill.log import Log
 from topbill.service import audit, openapi, telemetry, worker_health
 from topbill.service.admission import Admission
-from topbill.service.asgi import App, Receive, Scope, Send
+from topbill.service.asgi import SOON, App, Receive, Scope, Send
 from topbill.service.backend import Backend
 from topbill.service.bodies import problem
 from topbill.service.drain import Drain
@@ -310,7 +310,8 @@ def _explained(log: Log, engine: Engine, decision: Decision, data: Path) -> dict
 
 def _add_error_handlers(app: FastAPI) -> None:
     def reply(status: int, code: str, message: str) -> Response:
-        return Response(problem(code, message), status, media_type="application/json")
+        soon = {name.decode(): value.decode() for name, value in [SOON] if status == 503}
+        return Response(problem(code, message), status, soon, "application/json")
 
     @app.exception_handler(NotFound)
     async def not_found(_: Request, error: NotFound) -> Response:

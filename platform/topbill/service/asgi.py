@@ -14,7 +14,8 @@ Header = tuple[bytes, bytes]
 LARGEST_BODY = 1_000_000
 """Bytes of the largest body that is read."""
 JSON: Header = (b"content-type", b"application/json")
-_SOON: Header = (b"retry-after", b"1")
+SOON: Header = (b"retry-after", b"1")
+"""Of every 503: what is over now may be gone in a second."""
 
 
 async def read_body(receive: Receive) -> bytes | None:
@@ -33,7 +34,7 @@ async def read_body(receive: Receive) -> bytes | None:
 async def respond(send: Send, status: int, body: bytes, *headers: Header) -> None:
     """Send a whole JSON response."""
     if status == 503:
-        headers = (*headers, _SOON)  # what is over now may be gone in a second
+        headers = (*headers, SOON)
     length = (b"content-length", str(len(body)).encode())
     await send(
         {"type": "http.response.start", "status": status, "headers": [JSON, length, *headers]}

@@ -683,8 +683,10 @@ def test_a_log_that_cannot_be_read_is_503(client: TestClient, settings: Settings
     decide(client)
     with closing(sqlite3.connect(settings.log_path)) as database:
         database.execute("ALTER TABLE decisions RENAME TO elsewhere")
-    assert decide(client, decision_id="d").status_code == 503
-    assert client.get("/v1/decisions/d").status_code == 503
+    answers = [decide(client, decision_id="d"), client.get("/v1/decisions/d")]
+    event = "/personalizer/v1.0/events/d/reward"
+    answers.append(client.post(event, json={"value": 1.0}))
+    assert [(a.status_code, a.headers["retry-after"]) for a in answers] == [(503, "1")] * 3
 
 
 def test_a_data_folder_that_is_gone_or_another_one_is_noticed_and_nothing_acknowledged(

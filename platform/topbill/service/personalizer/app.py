@@ -14,7 +14,7 @@ import msgspec
 from topbill.domain.errors import BadRequest, LogError, NotFound, TopbillError
 from topbill.domain.json_text import at_path, check_json
 from topbill.service import telemetry
-from topbill.service.asgi import JSON, Receive, Scope, Send, read_body
+from topbill.service.asgi import JSON, SOON, Receive, Scope, Send, read_body
 from topbill.service.backend import Backend
 from topbill.service.personalizer.bodies import (
     LARGEST_RANK,
@@ -141,6 +141,8 @@ async def _answer(send: Send, status: int, body: Any = None) -> None:
     if body is not None:
         raw = _encode(body)
         headers = [JSON, (b"content-length", b"%d" % len(raw))]
+        if status == 503:
+            headers.append(SOON)
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": raw})
 
