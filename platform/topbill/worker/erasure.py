@@ -181,12 +181,13 @@ def retain(
 def _leave_no_trace(data: Path, experiments: Callable[[], Sequence[Experiment]]) -> None:
     """Have no file hold what was deleted from the tables."""
     shutil.rmtree(data / ANSWERS, ignore_errors=True)
-    if (data / "lake").exists():
-        take_history_away(data)
-        lake = Lake(data)
-        with closing(_open(data)) as log:
-            Publisher(log, lake, experiments).publish()
-        lake.seal()
+    take_history_away(data)
+    # Also where no worker has published yet: of decisions that the log remembers and does not have,
+    # services ask the lake.
+    lake = Lake(data)
+    with closing(_open(data)) as log:
+        Publisher(log, lake, experiments).publish()
+    lake.seal()
     wipe_log(data / LOG_FILE)
 
 
