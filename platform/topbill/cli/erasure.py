@@ -28,8 +28,8 @@ UnitType = Annotated[
 
 @app.command
 def unit(unit: str, *, unit_type: UnitType = None, data: Data = DATA) -> None:
-    """Print all that is stored of one unit as JSON: its decisions, rewards and events, and its rows
-    that were set aside.
+    """Print all that is stored of one unit as JSON: its decisions, rewards and events, its rows
+    that were set aside, and its limits as a profile.
 
     Args:
         unit: Its id.
@@ -164,6 +164,8 @@ def _sentences(rows: StoredRows, verb: str) -> list[str]:
         f"{verb} {len(rows.decisions):,} decisions, {len(rows.rewards):,} rewards, "
         f"{len(rows.events):,} events and {len(rows.quarantined):,} rows set aside"
     ]
+    if rows.profiles:
+        sentences.append(f"{verb} the limits that were set of the profile")
     for key, (decisions, rewards) in rows.by_experiment().items():
         sentences.append(
             f"{key}: {decisions:,} decisions and {rewards:,} rewards; its policies keep what they "

@@ -126,6 +126,15 @@ CREATE TABLE IF NOT EXISTS retentions (
     rewards INTEGER NOT NULL,
     events INTEGER NOT NULL,
     quarantined INTEGER NOT NULL);
+-- What profiles may see; -1 is no age limit, an empty text no region.
+CREATE TABLE IF NOT EXISTS profiles (
+    unit TEXT PRIMARY KEY,
+    unit_type TEXT NOT NULL,
+    kids INTEGER NOT NULL,
+    maturity INTEGER NOT NULL,
+    region TEXT NOT NULL,
+    at INTEGER NOT NULL,
+    checksum INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS clock (id INTEGER PRIMARY KEY CHECK (id = 0), at INTEGER NOT NULL);
 INSERT OR IGNORE INTO clock VALUES (0, 0);
 CREATE TABLE IF NOT EXISTS clock_steps (
@@ -173,6 +182,7 @@ CHECKED = {table: (*columns, "at") for table, columns in ROWS.items()} | {
     "remembered_ids": ("key", "seq", "at"),
     "erasures": ("at", "unit_hash", "experiment", "version", "decisions", "rewards"),
     "retentions": ("at", "kept_since", "decisions", "rewards", "events", "quarantined"),
+    "profiles": ("unit", "unit_type", "kids", "maturity", "region", "at"),
     "clock_steps": ("at", '"offset"', "decisions", "events"),
 }
 """The tables whose rows have a checksum in a column of that name, and of what columns it is. What

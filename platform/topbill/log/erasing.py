@@ -29,6 +29,7 @@ _BODIES = "SELECT seq, body FROM decisions WHERE seq > ? ORDER BY seq LIMIT 1000
 _DECISIONS = "FROM decisions WHERE decision_id"
 _REWARDS = "FROM reward_events WHERE decision_id"
 _EVENTS = "FROM unit_events WHERE unit_type = ? AND unit = ? AND event_id = ?"
+_PROFILE = "FROM profiles WHERE unit = ?"
 _SET_ASIDE = "FROM quarantine WHERE place = ?"
 _CHUNK = 256
 """Ids of one statement."""
@@ -36,13 +37,15 @@ _CHUNK = 256
 
 class StoredRows(NamedTuple):
     """What is stored of one unit: by id its decisions and its rewards, each with its experiment,
-    its events, and the places in the quarantine of rows that were set aside.
+    its events, the places in the quarantine of rows that were set aside, and the unit itself where
+    limits of it as a profile are set.
     """
 
     decisions: dict[str, str]
     rewards: dict[EventKey, str]
     events: set[UnitEventKey]
     quarantined: list[int]
+    profiles: frozenset[str] = frozenset()
 
     def by_experiment(self) -> dict[str, tuple[int, int]]:
         """How many decisions and rewards each experiment has of it."""
@@ -61,6 +64,7 @@ class StoredRows(NamedTuple):
             self.rewards | other.rewards,
             self.events | other.events,
             self.quarantined + other.quarantined,
+            self.profiles | other.profiles,
         )
 
 
@@ -72,7 +76,7 @@ def find_in_log(
     Args:
         path: The log.
         unit: The unit.
-        unit_type: Of events, only those of this type.
+        unit_type: Of events and limits, only those of this type.
         spared: Experiments that are left alone.
         more: Decisions of the unit that the log has let go.
     """
@@ -89,13 +93,24 @@ def find_in_log(
                 (unit, unit_type),
             )
         )
-        return StoredRows(decisions, rewards, events, _quarantined(database, unit, by_id))
+        profiles = database.rows(
+            "SELECT unit FROM profiles WHERE unit = ? AND unit_type = coalesce(?, unit_type)",
+            (unit, unit_type),
+        )
+        return StoredRows(
+            decisions,
+            rewards,
+            events,
+            _quarantined(database, unit, by_id),
+            frozenset(unit for (unit,) in profiles),
+        )
 
 
 def units_in_log(path: Path) -> set[str]:
     """The ids of all units of which the tables of the log at `path` hold something."""
     with closing(LogDatabase(path)) as database:
         units = {unit for (unit,) in database.rows("SELECT DISTINCT unit FROM unit_events")}
+        units.update(unit for (unit,) in database.rows("SELECT unit FROM profiles"))
         for _, decisions in BundleTable(database).read_all():
             units.update(decision.unit for decision in decisions)
         after = 0
@@ -197,6 +212,7 @@ def erase_from_log(path: Path, rows: StoredRows, tombstone: Tombstone) -> None:
                 (f"{_REWARDS} = ? AND event_id = ?", list(rows.rewards)),
                 (_EVENTS, list(rows.events)),
                 (_SET_ASIDE, [(place,) for place in rows.quarantined]),
+                (_PROFILE, [(unit,) for unit in rows.profiles]),
             ):
                 database.execute_many(f"DELETE {statement}", values)
 

@@ -14,6 +14,7 @@ from typing import TypeVar
 import msgspec
 
 from topbill.domain.errors import LogError
+from topbill.domain.profile import ProfileChange, ProfileLimits
 from topbill.domain.records import (
     Decision,
     QuarantinedRow,
@@ -59,6 +60,7 @@ class _Store:
         self.revisions: list[Revision] = []
         self.quarantine: dict[tuple[RowKind, QuarantineStage, int], QuarantinedRow] = {}
         self.heartbeat: Heartbeat | None = None
+        self.profiles: dict[str, ProfileLimits] = {}
 
         self.remembered: dict[tuple[str, ...], tuple[int, int]] = {}
         """(seq, at) of decisions let go by (decision_id,), and of their events by both ids."""
@@ -503,6 +505,26 @@ class MemoryLog(Log):
         with self._store.lock:
             lines = self._store.revisions
             return [line for line in lines if experiment in (None, line.experiment)]
+
+    # ------------------------------------------------------------------ profiles
+
+    def profile(self, unit: str) -> ProfileLimits | None:
+        """What a profile may see; None where nothing was set."""
+        self.check()
+        return self._store.profiles.get(unit)
+
+    def change_profile(self, unit: str, unit_type: str, change: ProfileChange) -> ProfileLimits:  # noqa: ARG002 (the contract's)
+        """Change what a profile may see."""
+        self.check()
+        with self._store.lock:
+            limits = change.applied_to(self._store.profiles.get(unit, ProfileLimits()))
+            self._store.profiles[unit] = limits
+        return limits
+
+    def remove_profile(self, unit: str) -> bool:
+        """Remove what was set of a profile; returns whether anything was."""
+        self.check()
+        return self._store.profiles.pop(unit, None) is not None
 
 
 def _seq(row: tuple[int, object]) -> int:

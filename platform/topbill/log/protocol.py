@@ -25,6 +25,7 @@ from types import TracebackType
 from typing import NamedTuple, Protocol, Self
 
 from topbill.domain.errors import AlreadyDecided, Conflict
+from topbill.domain.profile import ProfileChange, ProfileLimits
 from topbill.domain.records import (
     Decision,
     QuarantinedRow,
@@ -398,6 +399,22 @@ class Log(Protocol):
     def retention(self) -> Retention | None:
         """When rows were last removed because of their age; None where none ever were."""
         return None
+
+    # ------------------------------------------------------------------ profiles
+
+    @abstractmethod
+    def profile(self, unit: str) -> ProfileLimits | None:
+        """What a profile may see, as it is now for every process; None where nothing was set."""
+
+    @abstractmethod
+    def change_profile(self, unit: str, unit_type: str, change: ProfileChange) -> ProfileLimits:
+        """Change what a profile may see, durably, and return what it may see then. `unit_type`:
+        what experiments call their `unit`, for erasures of one type.
+        """
+
+    @abstractmethod
+    def remove_profile(self, unit: str) -> bool:
+        """Remove what was set of a profile; returns whether anything was."""
 
     # ------------------------------------------------------------------ upkeep
 

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from topbill.domain.errors import LogError
+from topbill.domain.profile import ProfileChange, ProfileLimits
 from topbill.domain.records import (
     Decision,
     QuarantinedRow,
@@ -42,6 +43,7 @@ from topbill.log.log_time import (
     offset_at,
     trouble,
 )
+from topbill.log.profiles import ProfileTable
 from topbill.log.protocol import (
     Clock,
     Erasure,
@@ -96,8 +98,8 @@ class SqliteLog(Log):
 
     Made of parts, each with one job: the `LogDatabase` (connection, transactions, errors), the
     `Journal` in front of it, the index of what lies in the journal (`RecentIds`), and the tables
-    beside the rows (`SnapshotTable`, `RevisionTable`, `QuarantineTable`, `HeartbeatTable`). What
-    they are together is here: commits, draining and the feed.
+    beside the rows (`SnapshotTable`, `RevisionTable`, `QuarantineTable`, `HeartbeatTable`,
+    `ProfileTable`). What they are together is here: commits, draining and the feed.
 
     Raises LogError where the file cannot be opened, read or written.
     """
@@ -134,6 +136,7 @@ class SqliteLog(Log):
         self._revisions = RevisionTable(self._database, clock)
         self._quarantine = QuarantineTable(self._database, clock)
         self._heartbeat = HeartbeatTable(self._database, clock)
+        self._profiles = ProfileTable(self._database, clock)
         self._set_aside: set[tuple[RowKind, int]] = set()
         """Rows that this handle could not read, and has noted."""
         self._remembered = RememberedIds(self._database)
@@ -698,6 +701,18 @@ class SqliteLog(Log):
     def revisions(self, experiment: str | None = None) -> list[Revision]:
         """The audit, oldest first: of one experiment, or of all."""
         return self._revisions.read(experiment)
+
+    def profile(self, unit: str) -> ProfileLimits | None:
+        """What a profile may see; None where nothing was set."""
+        return self._profiles.read(unit)
+
+    def change_profile(self, unit: str, unit_type: str, change: ProfileChange) -> ProfileLimits:
+        """Change what a profile may see; see `Log.change_profile`."""
+        return self._profiles.change(unit, unit_type, change)
+
+    def remove_profile(self, unit: str) -> bool:
+        """Remove what was set of a profile; returns whether anything was."""
+        return self._profiles.remove(unit)
 
     def forget_recent(self) -> None:
         """Keep nothing of any row in this handle's memory."""

@@ -97,6 +97,16 @@ class CompiledPage:
         """Take over new signals; a page under way keeps what it began with."""
         self.candidate_model = self.candidate_model.renewed(signals)
 
+    @property
+    def unit_types(self) -> frozenset[str]:
+        """What the page's experiments call their units, where they say it."""
+        found = set()
+        for key in self.file.layers.values():
+            unit_type = self.engine.find(key).experiment.unit
+            if unit_type is not None:
+                found.add(unit_type)
+        return frozenset(found)
+
     def title_features(self, compiled: CompiledExperiment) -> TitleFeatures:
         """The titles encoded for the titles experiment, anew when its file has changed."""
         cached = self._title_features

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import msgspec
 
+from topbill.domain.profile import MaturityLimit, ProfileLimits
 from topbill.engine import Id
 
 _PageId = Annotated[
@@ -18,8 +19,8 @@ class PageRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Whose page, where and when. Without `profile` the viewer is a guest; `session` makes the page
     sticky.
 
-    `maturity` is the profile's age limit, `watched` its recent plays, newest last (left out: what
-    the service knows).
+    `kids` and `maturity`, an age limit, hold beside what is set of the profile; `watched` is its
+    recent plays, newest last (left out: what the service knows).
     """
 
     page: Id
@@ -27,11 +28,23 @@ class PageRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     account: Id | None = None
     session: Id | None = None
     kids: bool = False
-    maturity: Annotated[int, msgspec.Meta(ge=0, le=21)] | None = None
+    maturity: MaturityLimit | None = None
     region: Annotated[str, msgspec.Meta(max_length=64)] | None = None
     watched: Annotated[list[Id], msgspec.Meta(max_length=100)] | None = None
     context: msgspec.Raw = msgspec.field(default_factory=lambda: msgspec.Raw(b"{}"))
     page_id: _PageId | None = None
+
+    def within(self, limits: ProfileLimits) -> PageRequest:
+        """The request with what holds of its profile whatever it says: the strictest of the limits,
+        and the profile's region where it names none.
+        """
+        ages = [age for age in (self.maturity, limits.maturity) if age is not None]
+        return msgspec.structs.replace(
+            self,
+            kids=self.kids or limits.kids,
+            maturity=min(ages, default=None),
+            region=self.region or limits.region,
+        )
 
     @property
     def unit(self) -> str | None:

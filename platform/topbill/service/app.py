@@ -11,6 +11,7 @@ import signal
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
+from enum import Enum
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -23,14 +24,22 @@ from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
 
 from topbill import __version__, pages, process_log, spec, tracing
-from topbill.domain.errors import DamagedSnapshot, LogError, NotFound
+from topbill.domain.errors import BadRequest, DamagedSnapshot, LogError, Malformed, NotFound
 from topbill.domain.records import Decision
 from topbill.engine import CompiledExperiment, Engine
 from topbill.lake import find_rewards
 from topbill.log import Log
 from topbill.service import audit, openapi, telemetry, worker_health
 from topbill.service.admission import Admission
-from topbill.service.asgi import SOON, App, Receive, Scope, Send
+from topbill.service.asgi import (
+    LARGEST_BODY,
+    SOON,
+    App,
+    Receive,
+    Scope,
+    Send,
+    read_body,
+)
 from topbill.service.backend import Backend
 from topbill.service.bodies import problem
 from topbill.service.drain import Drain
@@ -39,6 +48,7 @@ from topbill.service.follower import AssignmentChange, Follower, follow
 from topbill.service.page import PageService
 from topbill.service.personalizer import Personalizer
 from topbill.service.personalizer import openapi as personalizer_openapi
+from topbill.service.profiles import Profiles
 from topbill.service.settings import Settings
 from topbill.service.traced import traced
 
@@ -73,6 +83,7 @@ def create_app(settings: Settings) -> FastPath:
         await (personalizer if below else app)(scope, receive, send)
 
     _add_routes(app, backend, page_service)
+    _add_profile_routes(app, Profiles(backend, page_service))
     _add_error_handlers(app)
     plain = app.openapi
     app.openapi = lambda: app.openapi_schema or _documented(plain())  # type: ignore[method-assign]
@@ -237,6 +248,40 @@ def _add_routes(app: FastAPI, backend: Backend, page_service: PageService) -> No
         return Response(msgspec.json.encode(explained), media_type="application/json")
 
 
+def _add_profile_routes(app: FastAPI, profiles: Profiles) -> None:
+    # Scopes: a key that asks for pages must not be able to lift the limits that its calls forget,
+    # so setting and removing them takes `admin`, as every route does that is not named in `auth`.
+    path = "/v1/profiles/{profile:path}"
+    tags: list[str | Enum] = ["profiles"]
+
+    @app.put(path, tags=tags, summary="Set what a profile may see, whatever page calls say")
+    async def change(profile: str, request: Request) -> Response:
+        body = await read_body(request.receive)
+        if body is None:
+            return _refused(
+                413, "too_large", f"body over {LARGEST_BODY:,} bytes; send less at once"
+            )
+        return _json(await profiles.change(profile, body))
+
+    @app.get(path, tags=tags, summary="What is set of a profile")
+    async def show(profile: str) -> Response:
+        return _json(await profiles.show(profile))
+
+    @app.delete(path, tags=tags, summary="Remove what is set of a profile", status_code=204)
+    async def remove(profile: str) -> Response:
+        await profiles.remove(profile)
+        return Response(status_code=204)
+
+
+def _json(answer: msgspec.Struct) -> Response:
+    return Response(msgspec.json.encode(answer), media_type="application/json")
+
+
+def _refused(status: int, code: str, message: str, path: str | None = None) -> Response:
+    soon = {name.decode(): value.decode() for name, value in [SOON] if status == 503}
+    return Response(problem(code, message, path), status, soon, "application/json")
+
+
 def _without_paths(sentence: str, data: Path) -> str:
     """The sentence without where things lie on this machine."""
     for folder in (str(data.resolve()), str(data)):
@@ -309,21 +354,22 @@ def _explained(log: Log, engine: Engine, decision: Decision, data: Path) -> dict
 
 
 def _add_error_handlers(app: FastAPI) -> None:
-    def reply(status: int, code: str, message: str) -> Response:
-        soon = {name.decode(): value.decode() for name, value in [SOON] if status == 503}
-        return Response(problem(code, message), status, soon, "application/json")
-
     @app.exception_handler(NotFound)
     async def not_found(_: Request, error: NotFound) -> Response:
-        return reply(404, "not_found", str(error))
+        return _refused(404, "not_found", str(error))
+
+    @app.exception_handler(BadRequest)
+    async def bad_request(_: Request, error: BadRequest) -> Response:
+        status, code = (400, "malformed") if isinstance(error, Malformed) else (422, "invalid")
+        return _refused(status, code, error.message, error.path)
 
     @app.exception_handler(LogError)
     async def log_error(_: Request, error: LogError) -> Response:
-        return reply(503, "log_unavailable", str(error))
+        return _refused(503, "log_unavailable", str(error))
 
     @app.exception_handler(HTTPException)
     async def http_error(_: Request, error: HTTPException) -> Response:
-        return reply(
+        return _refused(
             error.status_code,
             "not_found" if error.status_code == 404 else "refused",
             str(error.detail),
@@ -332,4 +378,4 @@ def _add_error_handlers(app: FastAPI) -> None:
     @app.exception_handler(RequestValidationError)
     async def invalid(_: Request, error: RequestValidationError) -> Response:
         first = error.errors()[0]  # its own text names files of this machine
-        return reply(422, "invalid", f"{' '.join(map(str, first['loc']))}: {first['msg']}")
+        return _refused(422, "invalid", f"{' '.join(map(str, first['loc']))}: {first['msg']}")

@@ -21,8 +21,8 @@ _SCOPES = {
     "/v1/event": "reward",
     "/v1/event/batch": "reward",
 }
-_PEOPLE = ("/v1/decisions/", "/v1/pages/")
-"""Below these stands what single viewers were shown and did."""
+_PEOPLE = ("/v1/decisions/", "/v1/pages/", "/v1/profiles/")
+"""Below these stands what single viewers were shown, did, and may see."""
 
 
 def load_keys(host: str, file: Path | None) -> Keys:

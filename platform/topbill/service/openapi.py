@@ -6,10 +6,13 @@ from typing import Any
 
 import msgspec
 
+from topbill.domain.profile import ProfileChange
 from topbill.engine import Answer, DecideRequest, OfferedAction
 from topbill.pages import PageAnswer, PageRequest
 from topbill.service import auth, bodies
+from topbill.service.profiles import ProfileAnswer
 
+_PROFILE = "/v1/profiles/{profile}"
 _TEMPLATE = "#/components/schemas/{name}"
 _ROUTES: tuple[tuple[str, str, type, type], ...] = (
     ("/v1/decide", "Decide what one viewer sees", DecideRequest, Answer),
@@ -55,6 +58,7 @@ _REFUSALS = {
 def extend(document: dict[str, Any]) -> dict[str, Any]:
     """Add the fast path's operations and schemas to FastAPI's document."""
     kinds: list[type] = [bodies.ProblemAnswer, OfferedAction]
+    kinds += [ProfileChange, ProfileAnswer]
     for _, _, body, answer in _ROUTES:
         kinds += [body, answer]
     _, schemas = msgspec.json.schema_components(kinds, ref_template=_TEMPLATE)
@@ -77,9 +81,20 @@ def extend(document: dict[str, Any]) -> dict[str, Any]:
     for path, operations in document["paths"].items():
         for operation in operations.values():
             operation["responses"] |= _plain_refusals(path)
+    _describe_profiles(document["paths"][_PROFILE])
     for path, summary, body, answer in _ROUTES:
         document["paths"][path] = {"post": _operation(path, summary, body, answer)}
     return document
+
+
+def _describe_profiles(operations: dict[str, Any]) -> None:
+    """What FastAPI can't know of routes that decode and encode by themselves."""
+    answer = {"description": ProfileAnswer.__doc__, "content": _content(ProfileAnswer)}
+    operations["get"]["responses"]["200"] = operations["put"]["responses"]["200"] = answer
+    change = operations["put"]
+    change["description"] = ProfileChange.__doc__
+    change["requestBody"] = {"required": True, "content": _content(ProfileChange)}
+    change["responses"] |= _responses({str(code): _REFUSALS[code] for code in (400, 413, 415)})
 
 
 def _plain_refusals(path: str) -> dict[str, Any]:

@@ -140,6 +140,12 @@ class PageService:
             return compiled_page
 
     @property
+    def unit_types(self) -> frozenset[str]:
+        """What the pages' experiments call their units, where they say it."""
+        pages = self.compiled_pages.values()
+        return frozenset().union(*[page.unit_types for page in pages])
+
+    @property
     def stale(self) -> tuple[FileProblem, ...]:
         """What is wrong with catalogues, where pages are made from earlier ones."""
         pages = self.compiled_pages.values()
@@ -186,6 +192,10 @@ class PageService:
             raise NotFound(f"page {request.page!r} is not there; expected one of {keys}")
         now = time.time()
         unit = None if request.unit is None else self._backend.unit_ids.stored(request.unit)
+        if unit is not None and request.profile is not None:
+            # Before anything is looked for: a page of other limits is another page.
+            limits = self._backend.log.profile(unit)
+            request = request if limits is None else request.within(limits)
         page_id, request_hash, stored = self._find(compiled_page, request, unit, now)
         if stored is not None:
             return await self._serve_again(compiled_page, request, stored, now)

@@ -13,6 +13,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from topbill.domain.decision import Origin, decision_rows, reward_rows, unit_event_rows
 from topbill.domain.errors import BadRequest, LogError
 from topbill.domain.records import Decision
@@ -219,8 +221,9 @@ def refuse_old_copies(data: Path) -> None:
 
 def unit_data(data: Path, unit: str, unit_type: str | None = None) -> dict[str, Any]:
     """All that a data folder holds of a unit, row by row what `find_unit` counts: `decisions`,
-    `rewards` and `events` with the lake's columns, times in UTC, and `quarantined`, what was set
-    aside. Arguments and errors as of `find_unit`.
+    `rewards` and `events` with the lake's columns, times in UTC, `quarantined`, what was set aside,
+    and `profiles`, its limits as a profile where any were set. Arguments and errors as of
+    `find_unit`.
     """
     asked, unit = unit, known_unit_ids(data).stored(unit)
     with closing(_open(data)) as log:
@@ -235,7 +238,9 @@ def unit_data(data: Path, unit: str, unit_type: str | None = None) -> dict[str, 
         rows["decisions"] += _plain(decision_rows(fresh))
         rows["rewards"] += _fresh_rewards(log, in_log, stored, rows["rewards"])
         rows["events"] += _fresh_events(log, in_log, rows["events"])
+        profiles = [log.profile(profile) for profile in sorted(in_log.profiles)]
     rows["quarantined"] = rows_set_aside(data / LOG_FILE, in_log.quarantined)
+    rows["profiles"] = [msgspec.structs.asdict(limits) for limits in profiles if limits]
     return {"unit": asked, "unit_type": unit_type, **rows}
 
 

@@ -20,6 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from topbill.domain.errors import AlreadyDecided, Conflict, LogError, NotFound
+from topbill.domain.profile import ProfileChange, ProfileLimits
 from topbill.domain.records import (
     Decision,
     Placement,
@@ -656,6 +657,18 @@ def the_last_sign_of_life_is_known_to_all(world: World) -> None:
 
 
 @law
+def what_a_profile_may_see_is_known_to_all_and_changes_by_what_is_said(world: World) -> None:
+    one, other = world.log(), world.log()
+    assert other.profile("7") is None
+    one.change_profile("7", "profile_id", ProfileChange(kids=True, region="de"))
+    changed = other.change_profile("7", "profile_id", ProfileChange(maturity=12, region=None))
+    assert changed == one.profile("7") == ProfileLimits(kids=True, maturity=12)
+    assert (other.profile("a/7"), other.remove_profile("a/7")) == (None, False)
+    assert one.remove_profile("7")
+    assert other.profile("7") is None
+
+
+@law
 def the_audit_notes_a_revision_only_when_it_changed(world: World) -> None:
     one, other = world.log(), world.log()
     noted = []
@@ -964,6 +977,12 @@ class SeemsAlive(MemoryLog):
         return Heartbeat(self._clock(), 0)
 
 
+class ForgetsTheKids(MemoryLog):
+    def change_profile(self, unit: str, unit_type: str, change: ProfileChange) -> ProfileLimits:
+        self.remove_profile(unit)
+        return super().change_profile(unit, unit_type, change)
+
+
 class NotesEverything(MemoryLog):
     def revise(self, experiment: str, revision: str, who: str, spec: str) -> bool:
         super().revise(experiment, f"{revision}?", who, spec)
@@ -1013,6 +1032,7 @@ BROKEN: dict[type[MemoryLog], set[str]] = {
     HidesVersions: {"heads_of_snapshots_are_there_newest_first"},
     SetsAsideAgain: {"a_row_is_set_aside_once_for_each_stage"},
     SeemsAlive: {"the_last_sign_of_life_is_known_to_all"},
+    ForgetsTheKids: {"what_a_profile_may_see_is_known_to_all_and_changes_by_what_is_said"},
     NotesEverything: {"the_audit_notes_a_revision_only_when_it_changed"},
 }
 

@@ -1,0 +1,68 @@
+"""The limits of profiles in the embedded log's file."""
+
+from __future__ import annotations
+
+from topbill.domain.errors import LogError
+from topbill.domain.profile import ProfileChange, ProfileLimits
+from topbill.log.database import CHECKED, LogDatabase, Value, checksum
+from topbill.log.protocol import Clock
+
+_COLUMNS = ", ".join(CHECKED["profiles"])
+_READ = f"SELECT checksum, {_COLUMNS} FROM profiles WHERE unit = ?"  # noqa: S608 (names of ours)
+_NO_AGE = -1
+"""What stands for no age limit, as an empty text does for no region: a checksum is of values."""
+
+
+class ProfileTable:
+    """The table `profiles` of a database. Its methods are those of `Log`."""
+
+    def __init__(self, database: LogDatabase, clock: Clock) -> None:
+        self._database = database
+        self._clock = clock
+
+    def read(self, unit: str) -> ProfileLimits | None:
+        """A profile's limits; None where it has none. Raises LogError for a damaged row: nobody
+        may be shown more because of it.
+        """
+        rows = self._database.rows(_READ, (unit,))
+        if not rows:
+            return None
+        expected, *row = rows[0]
+        if None in row or checksum(row) != expected:
+            raise LogError(
+                f"{self._database.path}: the limits of a profile are not what was stored; set them "
+                "again, or put the file back from a backup"
+            )
+        _, _, kids, maturity, region, _ = row
+        return ProfileLimits(bool(kids), None if maturity == _NO_AGE else maturity, region or None)
+
+    def change(self, unit: str, unit_type: str, change: ProfileChange) -> ProfileLimits:
+        """Change them, and return what they are then."""
+        with self._database.transaction():
+            limits = change.applied_to(self._before(unit, change))
+            age = _NO_AGE if limits.maturity is None else limits.maturity
+            row: tuple[Value, ...] = (
+                unit,
+                unit_type,
+                int(limits.kids),
+                age,
+                limits.region or "",
+                self._clock(),
+            )
+            self._database.insert("profiles", [row], "INSERT OR REPLACE INTO")
+        return limits
+
+    def _before(self, unit: str, change: ProfileChange) -> ProfileLimits:
+        try:
+            return self.read(unit) or ProfileLimits()
+        except LogError:
+            # A change that says everything leaves nothing of what is damaged.
+            if change.is_whole:
+                return ProfileLimits()
+            raise
+
+    def remove(self, unit: str) -> bool:
+        """Remove them; returns whether there were any."""
+        with self._database.transaction():
+            removed = self._database.execute("DELETE FROM profiles WHERE unit = ?", (unit,))
+        return removed.rowcount > 0
