@@ -35,8 +35,8 @@ def _of_catalog(catalog: Catalog) -> Iterator[str]:
         hint = nearest(name, catalog.missing)
         if hint.startswith("did you mean"):
             yield f"column {name!r} of the catalogue is not read; {hint}"
-    nowhere = 0 if catalog.everywhere else int((~catalog.regions.any(axis=1)).sum())
-    if nowhere:
+    nowhere = int((~catalog.regions.any(axis=1)).sum())
+    if nowhere and "regions" not in catalog.missing:
         yield f"{nowhere:,} of {len(catalog):,} titles name no region and are shown nowhere"
     unknown = int(np.isnan(catalog.maturity).sum())
     if unknown:
