@@ -13,7 +13,8 @@ import pyarrow.parquet as pa_parquet
 from topbill import catalog
 from topbill.candidates import Signals
 from topbill.catalog import Catalog
-from topbill.domain.errors import FileProblem, SpecError, TopbillError
+from topbill.domain.durable import sealed, unsealed
+from topbill.domain.errors import BadData, FileProblem, SpecError, TopbillError
 from topbill.engine import Engine
 from topbill.pages.compiled import CompiledPage
 from topbill.pages.files import PageFile
@@ -51,7 +52,7 @@ class LastGoodCatalogs:
         return page
 
     def _path(self, file: PageFile) -> Path:
-        return self._folder / f"{file.key}.parquet"
+        return self._folder / f"{file.key}.sealed"
 
     def _save(self, file: PageFile, table: pa.Table) -> None:
         path = self._path(file)
@@ -59,7 +60,10 @@ class LastGoodCatalogs:
         draft = path.with_suffix(f".{os.getpid()}")
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            pa_parquet.write_table(table, draft)
+            content = pa.BufferOutputStream()
+            pa_parquet.write_table(table, content)
+            # Parquet would read on over a damaged page.
+            draft.write_bytes(sealed(content.getvalue().to_pybytes()))
             draft.replace(path)
         except (pa.ArrowException, OSError) as error:
             _logger.warning("%s: %s; a restart will need the page's own catalogue", path, error)
@@ -67,6 +71,16 @@ class LastGoodCatalogs:
 
 def _catalog(file: PageFile, table: pa.Table) -> Catalog:
     return Catalog(table, file.catalogue.name, demo=file.demo)
+
+
+def read_last_good(path: Path) -> pa.Table:
+    """The table of a catalogue that was kept. Raises BadData where it is not what was written."""
+    try:
+        return pa_parquet.read_table(pa.BufferReader(unsealed(path.read_bytes())))
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise BadData(
+            path.name, f"{error}; expected what the service wrote; put the page's catalogue right"
+        ) from error
 
 
 def problem(file: PageFile, error: TopbillError) -> FileProblem:
