@@ -743,3 +743,16 @@ def test_a_design_that_speaks_of_what_is_not_there_is_refused() -> None:
         ab.Design(control="c", guardrails={"crash": 0.1}, **options)
     with pytest.raises(BadRequest, match="got 'old', which has no share; expected one of c"):
         ab.Design(control="old", **options)
+
+
+def test_of_days_that_are_numbers_in_a_column_of_text_the_first_is_the_least() -> None:
+    """Day 9 comes before day 10, which text does not know."""
+    n = 400
+    first = pd.DataFrame({"unit": range(n), "day": "9", "device": "tv", "y": np.arange(n) % 7})
+    first["variant"] = np.where(first.unit % 2, "t", "c")
+    later = first[first.unit % 4 == 1].assign(day="10", device="phone")
+    metric = ab.MetricDesign(name="y", weight=1.0)
+    analysis = ab.analyse(pd.concat([later, first]), design(metric), segments=["device"])
+    counts = {segment.value: segment.counts for segment in analysis.sample_ratio.segments}
+    assert counts == {"tv": {"c": 200, "t": 200}}
+    assert [day.value for day in analysis.sample_ratio.days] == ["9"]

@@ -415,18 +415,24 @@ def read(
 
 
 def with_read_times(relation: Any, time: str | None) -> Any:
-    """The relation, with times that are written out as dates or moments, if all of them are."""
+    """The relation, with times that are written out as dates, moments or whole numbers as what they
+    are, if all of them are: as text, day 10 would be before day 9."""
     if time is None or time not in relation.columns:
         return relation
     if str(relation.types[relation.columns.index(time)]) != "VARCHAR":
         return relation
     name = identifier(time)
-    longest, readable = _ask_one(
-        relation, f"max(length({name})), count(TRY_CAST({name} AS TIMESTAMP)) = count({name})"
+    longest, are_moments, are_numbers = _ask_one(
+        relation,
+        f"max(length({name})), count(TRY_CAST({name} AS TIMESTAMP)) = count({name}), "
+        f"count(TRY_CAST({name} AS BIGINT)) = count({name})",
     )
-    if longest is None or not readable:
+    # Longer numbers, such as 20260301, are no count of days.
+    if longest is None or not (are_moments or (are_numbers and longest <= len("20000"))):
         return relation
     kind = "DATE" if longest <= len("2026-03-01") else "TIMESTAMP"
+    if not are_moments:
+        kind = "BIGINT"
     query = f"SELECT * REPLACE (CAST({name} AS {kind}) AS {name}) FROM unit_rows"  # noqa: S608  (identifiers are quoted)
     return relation.query("unit_rows", query)
 
