@@ -214,11 +214,17 @@ def _good_and_bad(caller: Caller, corpus: Corpus, count: int, chance: random.Ran
         if not again:
             continue
         repeated = caller.ask(request)
-        keyed = b'"decision_id"' in (request.body or b"") and request.door == "/v1/decide"
-        if keyed and repeated is not None and repeated != content:
+        if repeated is not None and repeated != content and _is_keyed(request, content):
             caller._ledger.wrong(
                 f"other answer: {content} {repeated}", request.door, request.raw(0)
             )
+
+
+def _is_keyed(request: Request, content: Any) -> bool:
+    """Whether a decide came with an id of its caller's."""
+    if request.door != "/v1/decide":
+        return False
+    return bool(json.loads(request.body or b"{}").get("decision_id") == content["decision_id"])
 
 
 def _of_the_document(port: int, ledger: Ledger, count: int, seed: int) -> None:
