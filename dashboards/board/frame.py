@@ -101,11 +101,11 @@ def no_decisions(key: str) -> None:
         st.subheader("No decisions yet")
         # The service answers the control's order then, so that asking it would change nothing.
         if status in _NOT_RUNNING:
-            st.write(f"`{key}` is in the record. {_NOT_RUNNING[status]}")
+            st.write(f"{words.code(key)} is in the record. {_NOT_RUNNING[status]}")
             return
         st.write(
-            f"`{key}` is in the record, but no decision has been made in it. Ask the service for "
-            "one:"
+            f"{words.code(key)} is in the record, but no decision has been made in it. Ask the "
+            "service for one:"
         )
         st.code(
             "curl http://127.0.0.1:8600/v1/decide -H 'content-type: application/json' \\\n"

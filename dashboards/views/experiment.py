@@ -382,7 +382,7 @@ def file(report: Report) -> None:
         audit = data.ask(database.revisions, report.experiment)
         for row in audit.to_dict("records"):
             since, who = words.moment(row["revised_at"]), words.plain(row["who"])
-            st.caption(f"Revision `{row['revision']}` since {since}, by {who}")
+            st.caption(f"Revision {words.code(row['revision'])} since {since}, by {who}")
         if len(audit):
             # As YAML, which is what people edit; the record holds JSON.
             newest = json.loads(audit["spec"].iloc[0])

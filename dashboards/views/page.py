@@ -231,7 +231,7 @@ def body() -> None:
     page = choose_page(pages)
     report = data.ask(page_report, page)
     layers = dict.fromkeys(arm.layer for arm in report.arms)
-    st.caption(f"page `{page}` · its layers: {', '.join(layers)}")
+    st.caption(f"page {words.code(page)} · its layers: {words.plain(', '.join(layers))}")
     frame.answer(answers.whole_page(report), TERMS["against"])
     headline(report)
     against_control(report)
