@@ -6,7 +6,9 @@ from __future__ import annotations
 
 import re
 import sqlite3
+import threading
 import zlib
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
@@ -154,6 +156,9 @@ CREATE TABLE IF NOT EXISTS journal (
 INSERT OR IGNORE INTO journal VALUES (0, random() & 0xfffffffffffff);
 """
 
+_OPENED: Counter[Path] = Counter()
+"""How many connections this process has to each file."""
+_OPENING = threading.Lock()
 _TABLES = frozenset(re.findall(r"CREATE TABLE IF NOT EXISTS (\w+)", _SCHEMA))
 
 
@@ -214,9 +219,33 @@ class LogDatabase:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        damage = wal_damage(path.with_name(f"{path.name}-wal"))
-        if damage:
-            raise LogError(damage)
+        self._file = path.absolute()
+        self._is_closed = False
+        self._look_through_wal()
+        try:
+            self._connect()
+        except BaseException:
+            self._let_go()
+            raise
+
+    def _look_through_wal(self) -> None:
+        """Raises LogError where what was committed into it cannot be read."""
+        with _OPENING:
+            # Not beside a connection of this process. To look into the index of the WAL is to close
+            # it again, and whoever closes a file gives up all locks that his process has on it,
+            # those of SQLite too: another process would start the index anew under it.
+            if not _OPENED[self._file]:
+                damage = wal_damage(self._file.with_name(f"{self._file.name}-wal"))
+                if damage:
+                    raise LogError(damage)
+            _OPENED[self._file] += 1
+
+    def _let_go(self) -> None:
+        with _OPENING:
+            _OPENED[self._file] -= 1
+
+    def _connect(self) -> None:
+        path = self.path
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             # No implicit transactions: where one begins and ends is said in `transaction`. The
@@ -303,7 +332,10 @@ class LogDatabase:
 
     def close(self) -> None:
         """Close the connection; what was committed is durable already."""
-        self._connection.close()
+        if not self._is_closed:
+            self._is_closed = True
+            self._connection.close()
+            self._let_go()
 
     @contextmanager
     def transaction(self) -> Iterator[None]:

@@ -8,6 +8,8 @@ import os
 import random
 import shutil
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -83,6 +85,26 @@ def test_a_log_over_a_damaged_one_is_refused(tmp_path: Path) -> None:
     (killed / wal.name).write_bytes(content)
     with pytest.raises(LogError, match=r"log\.sqlite-wal: damaged at frame"):
         open_log(killed / "log.sqlite")
+
+
+LOCKED = """
+import fcntl, sys
+with open(sys.argv[1], "r+b") as index:
+    fcntl.lockf(index, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, 128)
+"""
+"""Takes the lock by which SQLite knows that nobody has the index of a WAL open."""
+
+
+def test_a_second_handle_leaves_the_first_its_locks(tmp_path: Path) -> None:
+    """Without them another process takes itself for the only one and cuts the index, which ends
+    this one by SIGBUS.
+    """
+    path = tmp_path / "log.sqlite"
+    with closing(LogDatabase(path)):
+        LogDatabase(path).close()
+        another = [sys.executable, "-c", LOCKED, f"{path}-shm"]
+        done = subprocess.run(another, capture_output=True, text=True, check=False)
+        assert "BlockingIOError" in done.stderr
 
 
 def test_a_table_whose_name_is_damaged_is_not_made_anew(tmp_path: Path) -> None:
