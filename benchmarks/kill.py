@@ -69,15 +69,15 @@ from topbill.worker.loop import only_worker
 EXAMPLES = Path(__file__).parents[1] / "experiments"
 VIEWERS = 4
 SHARES = {
-    "service": 30,
-    "worker": 19,
-    "compaction": 12,
+    "service": 33,
+    "worker": 20,
+    "compaction": 13,
     "backup": 8,
     "restore": 6,
-    "erase": 7,
+    "erase": 6,
     "retain": 4,
-    "migrate --down": 5,
-    "migrate": 5,
+    "migrate --down": 4,
+    "migrate": 4,
     "up": 2,
 }
 """Of a hundred kills, so many of each kind."""
@@ -121,7 +121,12 @@ class Campaign:
         self._seconds = dict.fromkeys(VERBS, FIRST_GUESS)
         self._began: list[Backup] = []
         self._kept_days = OLDEST
-        self._ports = [free_port("127.0.0.1", 0), free_port("127.0.0.1", 0)]
+        # Below those that the system gives to clients: one that asks while nobody listens could be
+        # given the very port, and be connected with itself.
+        self._ports = [
+            free_port("127.0.0.1", random.SystemRandom().randrange(start, start + 5_000))
+            for start in (20_000, 25_000)
+        ]
         self._compacts = FORKS.RawValue("b", 0)
         self._stop = threading.Event()
         self._viewers = [
@@ -303,7 +308,7 @@ class Campaign:
         self._strike_and_start([self._worker])
 
     def _pause(self) -> None:
-        time.sleep(self._chance.random() * self._chance.choice([0.2, 1.0, 2.0, 5.0]))
+        time.sleep(self._chance.random() * self._chance.choice([0.2, 0.5, 1.0, 3.0]))
 
     def _strike_and_start(self, parts: Sequence[Part]) -> None:
         self._strike(parts)
@@ -318,7 +323,8 @@ class Campaign:
             if part.strike():
                 self.killed[name] += 1
             else:
-                self.problems.append(f"{part.output.stem} ended by itself: {part.said()}")
+                how = f"ended by itself with {part.wait()}"
+                self.problems.append(f"{part.output.stem} {how}: {part.said()}")
         self._compacts.value = 0
 
     def _start(self, parts: Sequence[Part]) -> None:
@@ -444,6 +450,8 @@ class Campaign:
             for decision_id, unit in list(ledger.unit_of.items())
             if decision_id in ledger.keyed and unit not in self.gone
         }
+        if not decided:
+            return self.strike_services()
         unit = self._chance.choice(sorted(decided))
         self.gone.add(unit)
         _until(lambda: all(viewer.busy != unit for viewer in self._viewers), f"{unit} is gone")
@@ -458,6 +466,7 @@ class Campaign:
         self._start([self._worker])
         self._wait_for_services()
         self._come_back(unit, decided[unit])
+        return None
 
     def _struck_and_complete(self, *arguments: str) -> None:
         """Kill a verb some times, and let it do all its work in the end."""

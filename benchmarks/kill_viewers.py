@@ -17,6 +17,8 @@ UNITS = 500
 _RECENT_SECONDS = 60.0
 """How old a decision may be that is rewarded as soon as it was made; older ones are rarer."""
 _REMEMBERED = 400
+_PAUSE = 0.01
+"""Seconds between two requests: the load leaves processes time to start."""
 
 
 def unit_name(number: int) -> str:
@@ -116,6 +118,7 @@ class Viewer(threading.Thread):
                 self.ledger.problems.append(f"viewer {self._number}: {error!r}")
             finally:
                 self.busy = None
+            time.sleep(_PAUSE)
 
     def decide(self) -> None:
         """Without an id, and so not sent again: what was not answered may be there or not."""
