@@ -206,6 +206,8 @@ def _single(
         facts=scored.facts() | foreseen,
     )
 
+    env["unrewarded"] = np.full(env["r"].size, scored.unrewarded)
+
     def at(alpha: float) -> Estimates:
         return from_columns(
             env,
@@ -262,6 +264,8 @@ def _ranking(
         weights=None if weights is None else weights[slate],
         weight_moments=columns.weight_moment.values,
     )
+    items = np.bincount(slate).astype(np.float64)
+    spread.env["unrewarded"] = items * scored.unrewarded
     estimates = from_slate_columns(
         spread,
         estimators,

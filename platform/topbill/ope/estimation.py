@@ -278,7 +278,8 @@ def summarise(
         if buckets is not None:
             buckets += by_bucket(sums, seed=number)
     w = env["w"]
-    hits = int(np.count_nonzero((env["r"] != 0) & (w > 0)))
+    # Where rewards go below 0, what no event is worth lies between the ends (`unrewarded`).
+    hits = int(np.count_nonzero((env["r"] != env.get("unrewarded", 0.0)) & (w > 0)))
     squares = None
     if "weight" in env:
         # A row that stands for ten is not ten rows: in the effective sample its weight is squared.

@@ -429,8 +429,9 @@ def _diagnose(
             # it, and one that hardly any do cannot speak against all.
             w = np.where(env[f"shown{k}"] > 0, w, 1.0)
         part = {"r": env["r"], "w": w}
-        if "weight" in env:
-            part["weight"] = env["weight"]
+        for optional in ("weight", "unrewarded"):
+            if optional in env:
+                part[optional] = env[optional]
         summary = summarise(part, units, columns_of([], Symbols()), bootstrap=False)
         own = dict(facts)
         foreseen = env.get(f"foreseen{k if name != 'slate' else _last(env)}")

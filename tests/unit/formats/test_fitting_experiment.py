@@ -502,3 +502,24 @@ def test_rows_of_a_csv_that_cannot_be_read_may_be_left_out(tmp_path: Path) -> No
     left_out: Counter[str] = Counter()
     assert import_log(source, tmp_path / "E", key="old", skip_bad=2, left_out=left_out) == 2
     assert left_out == {"unreadable rows": 2}
+
+
+@pytest.mark.parametrize("slots", [1, 2])
+def test_a_policy_that_always_earns_the_least_is_worth_that(tmp_path: Path, slots: int) -> None:
+    """−1 is a reward that came, although it is 0 on the scale that policies learn by."""
+    lines = []
+    for number in range(600):
+        action, _ = chosen(number)
+        cost = (1.0, 0.0, -1.0)[action]
+        line = cb_line(number, _label_cost=cost)
+        if slots == 2:
+            line = ccb_line(number)
+            line["_outcomes"][0]["_label_cost"], line["_outcomes"][1]["_label_cost"] = cost, cost
+        lines.append(line)
+    import_log(write_lines(tmp_path / "x.dsjson", lines), tmp_path / "D", key="old")
+    name = "snips" if slots == 1 else "snsips"
+    worst = evaluate("old", "always rome", tmp_path / "D", estimators=(name,))
+    assert worst.targets["always rome"][name].value == pytest.approx(-1.0 * slots)
+    # Where no event came there is nothing to speak of.
+    none = evaluate("old", "always oslo", tmp_path / "D", estimators=(name,))
+    assert none.targets["always oslo"][name].reason == "no_rewards"

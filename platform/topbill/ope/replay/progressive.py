@@ -214,6 +214,14 @@ class ProgressivePass:
         items = np.bincount(self.log.slate.whole)
         return float(np.average(items, weights=self.row_weights))
 
+    @property
+    def unrewarded(self) -> float:
+        """What an item without an event is worth on the objective's scale, where 0 is the floor of
+        a metric that goes below 0; else 0.
+        """
+        goal = self._data.judged.goal
+        return goal.default if goal.own_units is not None else 0.0
+
     def facts(self) -> dict[str, Any]:
         """What only the log can tell about itself, for the diagnostics."""
         old_enough = self.decisions + self.left_out["immature"]
