@@ -37,15 +37,22 @@ _TORN = (
 """What reading a damaged archive of arrays raises."""
 HALF_LIFE = 2 * 86_400.0
 """Seconds after which a play counts half in what is trending."""
+TASTE_HALF_LIFE = 180 * 86_400.0
+"""Seconds before a viewer's last play at which one says half as much of the viewer's taste: tastes
+change, and old plays still count.
+"""
 
 
 class Play(NamedTuple):
-    """A viewer played a title: `unit` who, `at` seconds since the epoch, `region` where known."""
+    """A viewer played a title: `unit` who, `at` seconds since the epoch, `region` where known,
+    `weight` how many plays it is worth.
+    """
 
     unit: str
     title: str
     at: float
     region: str = ""
+    weight: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -157,27 +164,28 @@ def count(plays: Iterable[Play], catalog: Catalog, now: float, factors: int = FA
     rows = np.array([row_of[play.title] for play in known_plays], dtype=np.intp)
     # A play from a clock that runs ahead counts as one of now.
     ages = np.array([max(0.0, now - play.at) for play in known_plays])
+    weights = np.array([play.weight for play in known_plays])
     return Signals(
         ids=catalog.ids,
         regions=catalog.region_names,
-        trending=_sums(rows, np.exp2(-ages / HALF_LIFE), size),
-        popular=_sums(rows, np.ones(len(rows)), size),
-        regional=_by_region(known_plays, rows, catalog),
-        factors=_factors([play.unit for play in known_plays], rows, size, factors),
+        trending=_sums(rows, weights * np.exp2(-ages / HALF_LIFE), size),
+        popular=_sums(rows, weights, size),
+        regional=_by_region(known_plays, rows, weights, catalog),
+        factors=_factors([play.unit for play in known_plays], rows, weights, ages, size, factors),
         at=now,
         plays=len(known_plays),
     )
 
 
-def _by_region(plays: Sequence[Play], rows: Indices, catalog: Catalog) -> Floats:
+def _by_region(plays: Sequence[Play], rows: Indices, weights: Floats, catalog: Catalog) -> Floats:
     """(R × N) plays of each title in each region; those of regions that it doesn't have in none."""
     names = catalog.region_names
     number_of = {name: j for j, name in enumerate(names)}
     regions = np.array([number_of.get(play.region, -1) for play in plays], dtype=np.intp)
     out = np.zeros((len(names), len(catalog)))
     for j in range(len(names)):
-        local = rows[regions == j]
-        out[j] = _sums(local, np.ones(len(local)), len(catalog))
+        local = regions == j
+        out[j] = _sums(rows[local], weights[local], len(catalog))
     return out
 
 
@@ -185,7 +193,9 @@ def _sums(rows: Indices, weights: Floats, size: int) -> Floats:
     return np.asarray(np.bincount(rows, weights=weights, minlength=size), dtype=np.float64)
 
 
-def _factors(units: Sequence[str], rows: Indices, size: int, factors: int) -> Matrix:
+def _factors(
+    units: Sequence[str], rows: Indices, weights: Floats, ages: Floats, size: int, factors: int
+) -> Matrix:
     """(size × factors) unit vectors; zero for titles without plays, and everywhere when there is
     too little to tell.
     """
@@ -199,8 +209,12 @@ def _factors(units: Sequence[str], rows: Indices, size: int, factors: int) -> Ma
     k = min(factors, len(number_of) - 1, len(played) - 1)
     if k < 1:
         return out
+    # As old as a play is beside the viewer's last one: who is away for a year has the same taste.
+    last = np.full(len(number_of), np.inf)
+    np.minimum.at(last, viewers, ages)
+    worth = weights * np.exp2(-(ages - last[viewers]) / TASTE_HALF_LIFE)
     counts = csr_array(
-        (np.ones(len(rows)), (viewers, np.searchsorted(played, rows))),
+        (worth, (viewers, np.searchsorted(played, rows))),
         shape=(len(number_of), len(played)),
     )
     counts.sum_duplicates()

@@ -8,6 +8,8 @@ from typing import Annotated
 
 import msgspec
 
+PROFILE_TYPE = "profile_id"
+"""What a page's units are where none of its experiments says it."""
 MaturityLimit = Annotated[int, msgspec.Meta(ge=0, le=21)]
 """Years of age."""
 Region = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]

@@ -16,7 +16,6 @@ from topbill.domain.decision import (
     DECISION_COLUMNS,
     EVENT_COLUMNS,
     REWARD_COLUMNS,
-    SEQ,
     RecordColumn,
     sql_types,
 )
@@ -79,8 +78,6 @@ def base_view(name: str, table: PinnedTable) -> str:
     newer ones are appended or files are merged beside it, and readers need no Delta extension.
     """
     types = sql_types(_COLUMNS[name])
-    if name == "events":
-        del types[SEQ]
     columns = []
     for column, kind in types.items():
         sql = identifier(column)

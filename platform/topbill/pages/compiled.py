@@ -99,13 +99,9 @@ class CompiledPage:
 
     @property
     def unit_types(self) -> frozenset[str]:
-        """What the page's experiments call their units, where they say it."""
-        found = set()
-        for key in self.file.layers.values():
-            unit_type = self.engine.find(key).experiment.unit
-            if unit_type is not None:
-                found.add(unit_type)
-        return frozenset(found)
+        """What the page's experiments call their units: events of such units are its viewers'."""
+        experiments = self.engine.experiments.values()
+        return self.file.unit_types(compiled.experiment for compiled in experiments)
 
     def title_features(self, compiled: CompiledExperiment) -> TitleFeatures:
         """The titles encoded for the titles experiment, anew when its file has changed."""

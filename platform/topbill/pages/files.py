@@ -5,7 +5,7 @@ that are the page's alone.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
@@ -16,6 +16,7 @@ import msgspec
 from topbill.candidates import SOURCES, RowSource
 from topbill.catalog import UNKNOWN_AGE, Catalog
 from topbill.domain.errors import FileProblem, SpecError
+from topbill.domain.profile import PROFILE_TYPE
 from topbill.pages.features import PICTURE_FEATURES, TITLE_FEATURES
 from topbill.pages.viewing_history import SIGNALS
 from topbill.rules import RULE, Rules, build
@@ -172,6 +173,17 @@ class PageFile:
     def read_catalog(self) -> Catalog:
         """Its catalogue as the file has it now. Raises NotFound and BadData."""
         return Catalog.read(self.catalogue, self.table, demo=self.demo)
+
+    def unit_types(self, experiments: Iterable[Experiment]) -> frozenset[str]:
+        """What those of the experiments that are its layers' call their units: events of such units
+        are its viewers'.
+        """
+        own = set(self.layers.values())
+        found = set()
+        for experiment in experiments:
+            if experiment.key in own and experiment.unit is not None:
+                found.add(experiment.unit)
+        return frozenset(found or [PROFILE_TYPE])
 
     @property
     def revision(self) -> str:

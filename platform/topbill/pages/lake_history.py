@@ -13,16 +13,21 @@ from topbill.pages.viewing_history import MOST_PAGES, ViewingHistory
 
 _logger = logging.getLogger("topbill")
 _LAST_SEQS = """
-SELECT (SELECT coalesce(max(seq), 0) FROM decisions), (SELECT coalesce(max(seq), 0) FROM rewards)
+SELECT (SELECT coalesce(max(seq), 0) FROM decisions), (SELECT coalesce(max(seq), 0) FROM rewards),
+    (SELECT greatest(coalesce(max(seq), 0), 0) FROM events)
 """
 _PAGES = """
 SELECT epoch_us(decided_at) / 1e6 AS decided_at, decision_id, unit, slate FROM decisions
 WHERE experiment = $page AND epoch_us(decided_at) >= $since ORDER BY seq DESC LIMIT $most
 """
 _EVENTS = """
-SELECT epoch_us(occurred_at) / 1e6 AS occurred_at, unit, action, event, value FROM rewards
-WHERE experiment = $page AND list_contains($events, event) AND action IS NOT NULL
-ORDER BY seq DESC LIMIT $most
+SELECT epoch_us(occurred_at) / 1e6 AS occurred_at, unit, action, event, value FROM (
+    SELECT occurred_at, unit, action, event, value FROM rewards WHERE experiment = $page
+    UNION ALL
+    SELECT occurred_at, unit, action, event, value FROM events
+    WHERE list_contains($unit_types, unit_type)
+) WHERE list_contains($events, event) AND action IS NOT NULL
+ORDER BY occurred_at DESC LIMIT $most
 """
 MOST_EVENTS = 2_000_000
 """Events that are read, the latest ones."""
@@ -41,14 +46,13 @@ def read_lake(history: ViewingHistory, data: Path, since: float) -> None:
     except (NotFound, LogError):
         return
     try:
-        ((decision_seq, event_seq),) = connection.execute(_LAST_SEQS).fetchall()
+        (last_seqs,) = connection.execute(_LAST_SEQS).fetchall()
         page = {"page": history.page}
         pages = connection.execute(
             _PAGES, {**page, "since": round(since * 1e6), "most": MOST_PAGES}
         ).fetchall()
-        events = connection.execute(
-            _EVENTS, {**page, "events": sorted(history.events), "most": MOST_EVENTS}
-        ).fetchall()
+        names = {"events": sorted(history.events), "unit_types": sorted(history.unit_types)}
+        events = connection.execute(_EVENTS, {**page, **names, "most": MOST_EVENTS}).fetchall()
     except lake.Error as error:
         _logger.warning(
             "page %s: %s; what its viewers saw before is known from the log alone",
@@ -68,4 +72,4 @@ def read_lake(history: ViewingHistory, data: Path, since: float) -> None:
         else:
             unit, title, event, value = rest
             history.told(unit, title, event, value, at)
-    history.begin_after(decision_seq, event_seq)
+    history.begin_after(*last_seqs)

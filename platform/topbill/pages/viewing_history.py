@@ -6,10 +6,11 @@ from __future__ import annotations
 
 import sys
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
-from topbill.domain.records import Decision, RewardEvent
+from topbill.domain.profile import PROFILE_TYPE
+from topbill.domain.records import Decision, RewardEvent, UnitEvent
 from topbill.rules import Rules
 
 MOST_VIEWERS = 100_000
@@ -37,6 +38,11 @@ SIGNALS: Mapping[str, float] = {
 _BATCH = 2_000
 
 
+def events_read(signals: Mapping[str, float]) -> frozenset[str]:
+    """The names of the events that a page of these signals reads."""
+    return frozenset({PLAY, FRACTION, *signals})
+
+
 class LogReader(Protocol):
     """What the history needs of the log."""
 
@@ -44,6 +50,7 @@ class LogReader(Protocol):
         self, experiment: str, after_seq: int, age: int, barrier: int, limit: int
     ) -> Iterable[tuple[int, Decision, list[RewardEvent]]]: ...
     def read_events(self, after_seq: int, limit: int) -> list[tuple[int, RewardEvent]]: ...
+    def read_unit_events(self, after_seq: int, limit: int) -> list[tuple[int, UnitEvent]]: ...
 
 
 class _Regard:
@@ -98,29 +105,37 @@ NOBODY = KnownViewer()
 
 
 class ViewingHistory:
-    """What the viewers of one page saw and played. It follows the log, so all processes know the
-    same, a moment later.
+    """What the viewers of one page saw and played, on its pages and, where events say so, anywhere
+    else. It follows the log, so all processes know the same, a moment later.
 
     `begun` says whether it knows what there was before the log that it follows
     (`lake_history.read_lake`).
     """
 
-    def __init__(self, page: str, signals: Mapping[str, float] = SIGNALS) -> None:
-        """`signals`: event → what it says for a title, below 0 against it, in plays."""
+    def __init__(
+        self,
+        page: str,
+        signals: Mapping[str, float] = SIGNALS,
+        unit_types: Collection[str] = (PROFILE_TYPE,),
+    ) -> None:
+        """`signals`: event → what it says for a title, below 0 against it, in plays; `unit_types`:
+        what the page's experiments call their units.
+        """
         self.page = page
         self.signals = signals
+        self.unit_types = frozenset(unit_types)
         self._viewers: OrderedDict[str, _ViewerRecord] = OrderedDict()
         self._titles = 0
         # Page id → its viewer.
         self._pages: OrderedDict[str, str] = OrderedDict()
         # The last rows of the log that were read.
-        self._decision_seq = self._event_seq = 0
+        self._decision_seq = self._event_seq = self._unit_event_seq = 0
         self.begun = False
 
     @property
     def events(self) -> frozenset[str]:
         """The names of the events that it reads."""
-        return frozenset({PLAY, FRACTION, *self.signals})
+        return events_read(self.signals)
 
     def follow(self, log: LogReader, now: int) -> int:
         """Take in what the log has got since, up to `now` (µs); returns how many rows were read."""
@@ -139,11 +154,20 @@ class ViewingHistory:
             if unit is not None and event.action is not None:
                 at = (event.occurred_at or event.received_at) / 1e6
                 self.told(unit, event.action, event.event, event.value, at)
-        return rows_read + len(events)
+        unit_events = log.read_unit_events(self._unit_event_seq, _BATCH)
+        for seq, unit_event in unit_events:
+            self._unit_event_seq = seq
+            if unit_event.unit_type in self.unit_types and unit_event.action is not None:
+                at = (unit_event.occurred_at or unit_event.received_at) / 1e6
+                self.told(
+                    unit_event.unit, unit_event.action, unit_event.event, unit_event.value, at
+                )
+        return rows_read + len(events) + len(unit_events)
 
-    def begin_after(self, decision: int, event: int) -> None:
+    def begin_after(self, decision: int, event: int, unit_event: int) -> None:
         """Follow the log from after these `seq`s on: what came before is known."""
         self._decision_seq, self._event_seq = decision, event
+        self._unit_event_seq = unit_event
 
     def shown(self, page_id: str, unit: str, titles: Iterable[str], at: float) -> None:
         """A page with these titles was served, `at` seconds since the epoch."""
@@ -199,7 +223,10 @@ class ViewingHistory:
         # Copied at once: another thread follows the log, and a dictionary that grows under a loop
         # ends it with an error.
         appearances, regards = list(record.appearances.items()), list(record.regards.items())
-        liked = [title for title, regard in regards if regard.opinion > 0.0]
+        # By when it happened: events may tell late of what was watched elsewhere. What is in order
+        # already takes no time to sort.
+        liked = [each for each in regards if each[1].opinion > 0.0]
+        liked.sort(key=_heard_of)
         seen, disliked = [], []
         for title, regard in regards:
             if regard.is_seen and now - regard.at < rules.again_after:
@@ -213,7 +240,7 @@ class ViewingHistory:
                 if pages >= most and now - at < rest:
                     fatigued.append(title)
         resting = {"fatigue": fatigued, "seen": seen, "disliked": disliked}
-        return KnownViewer(tuple(liked[-MOST_PLAYS:]), resting)
+        return KnownViewer(tuple(title for title, _ in liked[-MOST_PLAYS:]), resting)
 
     def _record_of(self, unit: str) -> _ViewerRecord:
         """The viewer's record, new where there is none; it becomes the last to be forgotten."""
@@ -225,3 +252,7 @@ class ViewingHistory:
         else:
             self._viewers.move_to_end(unit)
         return record
+
+
+def _heard_of(title: tuple[str, _Regard]) -> float:
+    return title[1].at

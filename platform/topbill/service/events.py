@@ -11,6 +11,8 @@ from topbill.domain.records import UnitEvent
 from topbill.engine import CompiledExperiment, new_id
 from topbill.log import Entry
 from topbill.log.tombstones import ErasedUnits
+from topbill.pages import CompiledPage
+from topbill.pages.viewing_history import events_read
 from topbill.service import telemetry
 from topbill.service.backend import Backend
 from topbill.service.bodies import (
@@ -22,22 +24,31 @@ from topbill.service.bodies import (
     EventStatus,
     micros,
 )
+from topbill.service.page import PageService
 from topbill.spec.fields import listed, nearest
 
 _MOST_NAMED = 10
 
 
 class UnitTypes:
-    """What the experiments of a service call their units, and which events of them metrics read."""
+    """What the experiments of a service call their units, and which events of them metrics and
+    pages read.
+    """
 
-    def __init__(self, experiments: dict[str, CompiledExperiment]) -> None:
-        self.experiments = experiments
+    def __init__(
+        self, experiments: dict[str, CompiledExperiment], pages: dict[str, CompiledPage]
+    ) -> None:
+        self.made_of = (experiments, pages)
         self.read: dict[str, frozenset[str]] = {}
         for compiled in experiments.values():
             unit_type = compiled.experiment.unit
             if unit_type is not None:
                 others = self.read.get(unit_type, frozenset())
                 self.read[unit_type] = others | compiled.unit_events
+        for page in pages.values():
+            for unit_type in page.unit_types:
+                others = self.read.get(unit_type, frozenset())
+                self.read[unit_type] = others | events_read(page.file.signals)
         self.names = sorted(self.read)
 
     def warning_for(self, event: UnitEvent) -> str | None:
@@ -52,9 +63,10 @@ class UnitTypes:
 class UnitEvents:
     """Takes events of units, for a backend."""
 
-    def __init__(self, backend: Backend) -> None:
+    def __init__(self, backend: Backend, pages: PageService) -> None:
         self._backend = backend
-        self._types = UnitTypes({})
+        self._pages = pages
+        self._types = UnitTypes({}, {})
         self._erased = ErasedUnits(backend.settings.data)
 
     async def one(self, request: EventRequest) -> EventAnswer:
@@ -108,9 +120,10 @@ class UnitEvents:
 
     def _current_types(self) -> UnitTypes:
         """Worked out anew only where the files were: reloading makes another dict."""
-        experiments = self._backend.engine.experiments
-        if self._types.experiments is not experiments:
-            self._types = UnitTypes(experiments)
+        experiments, pages = self._backend.engine.experiments, self._pages.compiled_pages
+        before = self._types.made_of
+        if before[0] is not experiments or before[1] is not pages:
+            self._types = UnitTypes(experiments, pages)
         return self._types
 
 

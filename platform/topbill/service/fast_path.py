@@ -83,7 +83,7 @@ class FastPath:
         self.engine = backend.engine
         self._refusals = FewASecond(time.time)
         self.rewards = Rewards(backend, pages.spread)
-        events = UnitEvents(backend)
+        events = UnitEvents(backend, pages)
         self._routes: dict[str, _Route] = {
             "/v1/decide": (msgspec.json.Decoder(DecideRequest), self.decide),
             "/v1/decide/batch": (msgspec.json.Decoder(DecideBatch), self.decide_batch),

@@ -87,8 +87,9 @@ class PageService:
         histories = {}
         for key, page in compiled_pages.items():
             history = self._histories.get(key)
-            if history is None or history.signals != page.file.signals:
-                history = ViewingHistory(key, page.file.signals)
+            made_of = (page.file.signals, page.unit_types)
+            if history is None or (history.signals, history.unit_types) != made_of:
+                history = ViewingHistory(key, *made_of)
             histories[key] = history
         self._histories = histories
 
@@ -120,7 +121,7 @@ class PageService:
         file = compiled_page.file
         history = self._histories[file.key]
         if file.key in self._outdated:
-            history = ViewingHistory(file.key, file.signals)
+            history = ViewingHistory(file.key, file.signals, compiled_page.unit_types)
         if not history.begun:
             fatigue = file.rules.fatigue
             rest = fatigue[1] if fatigue else 0.0
@@ -141,7 +142,7 @@ class PageService:
 
     @property
     def unit_types(self) -> frozenset[str]:
-        """What the pages' experiments call their units, where they say it."""
+        """What the pages' experiments call their units."""
         pages = self.compiled_pages.values()
         return frozenset().union(*[page.unit_types for page in pages])
 

@@ -8,14 +8,12 @@ import msgspec
 
 from topbill.domain.errors import BadRequest, NotFound
 from topbill.domain.json_text import at_path, check_json
-from topbill.domain.profile import ProfileChange, ProfileLimits
+from topbill.domain.profile import PROFILE_TYPE, ProfileChange, ProfileLimits
 from topbill.service.backend import Backend
 from topbill.service.page import PageService
 
 _LONGEST_ID = 128
 """Characters of a profile's id, and of its account's, as in a page call."""
-_DEFAULT_TYPE = "profile_id"
-"""What the unit is of, where the pages' experiments say nothing, or several things."""
 _changes = msgspec.json.Decoder(ProfileChange)
 
 
@@ -52,7 +50,7 @@ class Profiles:
         except msgspec.ValidationError as error:
             raise at_path(error) from error
         types = self._pages.unit_types
-        unit_type = next(iter(types)) if len(types) == 1 else _DEFAULT_TYPE
+        unit_type = next(iter(types)) if len(types) == 1 else PROFILE_TYPE
         limits = await self._backend.read(lambda log: log.change_profile(unit, unit_type, change))
         return _answer(profile, limits)
 

@@ -1,47 +1,69 @@
 """What the first stage needs of the log: trending, popular and watched-together titles of each
-page, learned from the plays that the lake holds and left where the serving processes find them."""
+page, learned from the plays that the lake holds, on pages and elsewhere, and left where the serving
+processes find them.
+"""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from topbill import lake, pages
 from topbill.candidates import Play, Signals, learn, signals_path
 from topbill.domain.errors import SpecError, TopbillError
+from topbill.pages import PageFile
 from topbill.spec import Experiment
 
 EVERY = 30.0
 """Seconds between two refreshes."""
-RECENT = 90 * 86_400.0
-"""Seconds back from now that plays are read for."""
-MOST = 1_000_000
+MOST = 2_000_000
 """Plays that are read, the most recent ones."""
-# The viewer's region stands in the context of the page's own decision; a reward carries the rest.
+# On pages, where the viewer's region stands in the context of the page's own decision, and anywhere
+# else. What a viewer's events say against a title takes from what they say for it, down to nothing:
+# each of the latter then counts that much less.
 _PLAYS = """
-SELECT r.unit, r.item, epoch(r.occurred_at), coalesce(d.context::JSON ->> '$.region', '')
-FROM rewards r JOIN decisions d USING (decision_id)
-WHERE r.experiment = $page AND r.event = 'play' AND r.item IS NOT NULL
-    AND r.occurred_at > to_timestamp($since)::TIMESTAMP
-ORDER BY r.seq DESC LIMIT $most
+WITH told AS (
+    SELECT r.unit, r.item AS title, r.event, r.value, r.occurred_at,
+        coalesce(d.context::JSON ->> '$.region', '') AS region
+    FROM rewards r JOIN decisions d USING (decision_id) WHERE r.experiment = $page
+    UNION ALL
+    SELECT unit, action, event, value, occurred_at, '' FROM events
+    WHERE list_contains($unit_types, unit_type)
+), weighed AS (
+    SELECT unit, title, occurred_at, region, weight * least(abs(value), 1) AS opinion
+    FROM told JOIN (SELECT unnest($events) AS event, unnest($weights) AS weight) USING (event)
+    WHERE title IS NOT NULL
+)
+SELECT unit, title, epoch(occurred_at), region,
+    opinion * sum(opinion) OVER same / sum(greatest(opinion, 0)) OVER same
+FROM weighed WINDOW same AS (PARTITION BY unit, title)
+QUALIFY opinion > 0 AND sum(opinion) OVER same > 0
+ORDER BY occurred_at DESC LIMIT $most
 """
 _logger = logging.getLogger("topbill")
 
 
-def plays(data: Path, page: str, now: float) -> list[Play]:
-    """A page's plays of the last 90 days, newest first; `now` in seconds since the epoch.
+def plays(data: Path, file: PageFile, unit_types: Collection[str]) -> list[Play]:
+    """What speaks for titles to a page's viewers, newest first: plays and whatever else its
+    `signals` say, on the page and in events of units of these types.
 
     Raises:
         NotFound: Nothing was published yet.
     """
     connection = lake.connect(data / lake.DATABASE)
-    parameters = {"page": page, "since": now - RECENT, "most": MOST}
+    parameters = {
+        "page": file.key,
+        "unit_types": sorted(unit_types),
+        "events": list(file.signals),
+        "weights": list(file.signals.values()),
+        "most": MOST,
+    }
     try:
         rows = connection.execute(_PLAYS, parameters).fetchall()
     finally:
         connection.close()
-    return [Play(unit, title, at, region) for unit, title, at, region in rows]
+    return [Play(*row) for row in rows]
 
 
 def refresh(
@@ -57,11 +79,11 @@ def refresh(
         return {}  # what is wrong was said when the files were read
     for file in files:
         try:
-            recent = plays(data, file.key, now)
-            if recent:
+            known = plays(data, file, file.unit_types(running))
+            if known:
                 # The catalogue is read anew: titles come and go while the worker runs.
                 catalog = file.read_catalog()
-                signals[file.key] = learn(recent, catalog, now)
+                signals[file.key] = learn(known, catalog, now)
                 signals[file.key].save(signals_path(data, file.key))
         except (TopbillError, lake.Error, OSError) as error:
             _logger.warning("signals of page %s stay as they were: %s", file.key, error)

@@ -273,6 +273,49 @@ def test_what_was_watched_or_disliked_stays_away(home: Any, settings: Settings) 
         assert why["barred"] == ["disliked"]
 
 
+def test_events_of_a_viewer_from_elsewhere_count_in_each_process_and_after_a_restart(
+    home: Any, settings: Settings
+) -> None:
+    home.write(rules="", policy="policy: fixed")
+
+    def shown(client: TestClient, profile: str = "7") -> set[str]:
+        later = ask(client, profile=profile).json()
+        return {tile["title"] for row in later["rows"] for tile in row["titles"]}
+
+    with LocalClient(create_app(settings)) as client, LocalClient(create_app(settings)) as other:
+        titles = sorted(shown(client))
+        gone = {"play": titles[0], "thumbs_down": titles[1]}
+        for event, title in gone.items():
+            body = {"unit": "7", "event": event, "action": title}
+            # The one type that the page's experiments name; and a page reads what no metric does.
+            expected = {"status": "stored", "unit": "7", "unit_type": "profile_id"}
+            answer = client.post("/v1/event", json=body).json()
+            assert expected | {"event_id": answer["event_id"]} == answer
+        # Account 7 is not profile 7.
+        of_account = {"unit": "7", "unit_type": "account_id", "event": "play", "action": titles[2]}
+        assert "warning" in client.post("/v1/event", json=of_account).json()
+        for process in (client, other):
+            deadline = time.monotonic() + 10.0
+            while shown(process) & set(gone.values()) and time.monotonic() < deadline:
+                time.sleep(0.2)
+            assert not shown(process) & set(gone.values())
+            assert titles[2] in shown(process)
+            assert shown(process, "8") >= set(gone.values())
+    worker = Worker(settings.experiments, settings.data)
+    while worker.step():
+        pass
+    worker.finish()
+    log = open_log(settings.log_path)
+    while log.forget_unit_events(2**62, 2**62):
+        pass
+    log.close()
+    with LocalClient(create_app(settings)) as later:
+        deadline = time.monotonic() + 10.0
+        while shown(later) & set(gone.values()) and time.monotonic() < deadline:
+            time.sleep(0.2)
+        assert not shown(later) & set(gone.values())
+
+
 def test_what_rests_goes_on_resting_after_a_restart_though_the_log_has_forgotten_it(
     home: Any, settings: Settings
 ) -> None:
