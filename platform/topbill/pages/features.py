@@ -47,7 +47,7 @@ _STATIC = ("decade", "genres", "popularity", "maturity")
 _NUMBERS = ("heat", "match", "merit", "similar", "together")
 """Numbers that depend on the viewer or on the hour."""
 _SOURCE_BITS = 1 << np.arange(len(SOURCES))
-_DIGITS = 3
+_DIGITS = 2
 """Decimals of those numbers, in the matrix as in the JSON: more would fill the log with noise."""
 _encode = msgspec.json.Encoder().encode
 
