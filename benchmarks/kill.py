@@ -64,7 +64,6 @@ from benchmarks.kill_viewers import Marks, Viewer, asked
 from topbill.cli.supervise import free_port
 from topbill.domain.errors import TopbillError
 from topbill.log.tombstones import TOMBSTONES
-from topbill.worker.loop import only_worker
 
 EXAMPLES = Path(__file__).parents[1] / "experiments"
 VIEWERS = 4
@@ -542,7 +541,7 @@ class Campaign:
             up.kill()
         self.killed["up"] += 1
         _until(lambda: free_port("127.0.0.1", self._ports[0]) == self._ports[0], "port free")
-        _until(partial(_has_no_worker, self.data), "the worker ended with its parent")
+        _until(partial(_has_no_command, self.data), "the children of up ended with it")
 
 
 def _named(counts: Counter[str]) -> str:
@@ -564,12 +563,13 @@ def _answers(port: int) -> bool:
     return False
 
 
-def _has_no_worker(data: Path) -> bool:
-    try:
-        with only_worker(data):
-            return True
-    except TopbillError:
-        return False
+def _has_no_command(data: Path) -> bool:
+    """Whether no command line of any process names the folder; forks have none of their own."""
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            if str(data).encode() in path.read_bytes().split(b"\0"):
+                return False
+    return True
 
 
 def run(folder: Path, *, kills: int, seed: int) -> Campaign:

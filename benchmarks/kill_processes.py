@@ -16,7 +16,9 @@ from typing import Any
 
 FORKS = multiprocessing.get_context("forkserver")
 PRELOADED = ["topbill.service.app", "topbill.service.run", "topbill.cli"]
-"""`deltalake` is not among it, as its threads do not survive a fork."""
+"""`deltalake` comes with them. It starts the threads that it works with when it is used, not before
+the fork, which they would not survive.
+"""
 KEPT_IN_LOG = 120.0
 """Seconds until the log may forget what is published."""
 _DAY = 86_400_000_000
