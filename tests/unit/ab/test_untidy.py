@@ -4,6 +4,7 @@ a closed form, or what somebody who knows computes by hand.
 
 from __future__ import annotations
 
+import math
 from datetime import date, datetime
 from typing import Any
 
@@ -16,6 +17,8 @@ from scipy import stats
 
 from topbill import ab
 from topbill.ab import REASONS, Mean, Proportion, Quantile, Ratio, Sum, compare
+from topbill.ab.checks.segments import _shrunken
+from topbill.ab.core.effect import ArmEstimate, Effect, Rule, fieller
 from topbill.ab.core.rates import RatePair, tail_evidence
 from topbill.ab.core.units import Rate, resolve
 from topbill.domain.errors import BadData, BadRequest
@@ -756,3 +759,16 @@ def test_of_days_that_are_numbers_in_a_column_of_text_the_first_is_the_least() -
     counts = {segment.value: segment.counts for segment in analysis.sample_ratio.segments}
     assert counts == {"tv": {"c": 200, "t": 200}}
     assert [day.value for day in analysis.sample_ratio.days] == ["9"]
+
+
+def test_values_whose_squares_are_nothing_are_near_zero_and_no_error() -> None:
+    """1e-200 is a number, and its square is 0.0: nothing may be divided by it."""
+    control, treated = ArmEstimate(1e-200, 0.0, 10), ArmEstimate(0.5, 0.01, 10)
+    assert fieller(treated, control, 1.96) is None
+    rule = Rule("sequential", 0.05)
+    tiny = Effect(metric="m", variant="v", n=10, n_control=10, difference=1e-200, se=1e-200)
+    usual = Effect(metric="m", variant="v", n=10, n_control=10, difference=0.1, se=0.1)
+    for effects in ({"a": tiny, "b": usual}, {"a": tiny, "b": usual, "c": usual}):
+        found = _shrunken("device", "v", effects, rule)
+        numbers = [e.shrunken for e in found.effects if e.shrunken is not None]
+        assert all(math.isfinite(number) for number in numbers)

@@ -112,10 +112,11 @@ def _shrunken(segment: str, variant: str, effects: dict[str, Effect], rule: Rule
             n=effect.n,
             reason=effect.reason,
         )
-        if spread is not None and effect.se is not None and effect.difference is not None:
-            own = spread.between / (spread.between + effect.se**2)
-            middle = spread.common + own * (effect.difference - spread.common)
-            variance = own * effect.se**2 + (1.0 - own) ** 2 * spread.variance
+        se, difference = effect.se, effect.difference
+        if spread is not None and se is not None and difference is not None and se**2 > 0.0:
+            own = spread.between / (spread.between + se**2)
+            middle = spread.common + own * (difference - spread.common)
+            variance = own * se**2 + (1.0 - own) ** 2 * spread.variance
             half = rule.reach(effect.n + effect.n_control, inf) * sqrt(variance)
             result = msgspec.structs.replace(
                 result, shrunken=middle, shrunken_low=middle - half, shrunken_high=middle + half
@@ -138,7 +139,8 @@ def _spread(effects: Sequence[Effect]) -> Spread | None:
     differences: list[float] = []
     errors: list[float] = []
     for e in effects:
-        if e.se is not None and e.difference is not None:
+        # A variance of less than 1e-308 is 0, and would weigh infinitely.
+        if e.se is not None and e.difference is not None and e.se**2 > 0.0:
             differences.append(e.difference)
             errors.append(e.se)
     if len(differences) < 2:

@@ -986,7 +986,8 @@ def fieller(treated: ArmEstimate, control: ArmEstimate, z: float) -> tuple[float
     the same z.
     """
     c = control.value
-    g = z * z * control.variance / (c * c) if c else inf
+    # The square of 1e-200 is 0, too.
+    g = z * z * control.variance / (c * c) if c * c else inf
     # g is the squared share of the control that its own noise makes; from 1 on zero is in reach.
     if g >= 1.0:
         return None
