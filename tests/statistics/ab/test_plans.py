@@ -70,7 +70,7 @@ class Normal:
         scatter = root @ lower @ lower.T @ root.T
         centre = mean + root @ rng.normal(size=mean.size) / np.sqrt(n)
         covered = (n,) * (mean.size - 1)
-        return ArmMoments(Moments(self.terms.names, n, centre, scatter), n, 0, covered)
+        return ArmMoments(Moments(self.terms.names, n, centre, scatter), n, 0, covered, n)
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class Capped:
     def arm(self, rng: np.random.Generator, n: int, lift: float) -> ArmMoments:
         y = self.values(rng, n, lift)
         scatter = np.array([[n * y.var()]])
-        return ArmMoments(Moments(self.terms.names, n, np.array([y.mean()]), scatter), n, 0, ())
+        return ArmMoments(Moments(self.terms.names, n, np.array([y.mean()]), scatter), n, 0, (), n)
 
 
 def mean_of_capped(factor: float, cap: float) -> float:
@@ -264,7 +264,7 @@ def counts(rng: np.random.Generator, n: int, play: float, leave: float) -> Float
 def of_rates(terms: MetricTerms, successes: float, n: int) -> ArmMoments:
     mean = successes / n
     scatter = np.array([[n * mean * (1.0 - mean)]])
-    return ArmMoments(Moments(terms.names, n, np.array([mean]), scatter), n, 0, ())
+    return ArmMoments(Moments(terms.names, n, np.array([mean]), scatter), n, 0, (), n)
 
 
 def rate_terms() -> tuple[MetricTerms, MetricTerms]:
@@ -372,7 +372,7 @@ def test_a_capped_metric_is_called_by_what_counts() -> None:
         own = counts[rows.variant == name].to_numpy()
         scatter = np.array([[own.size * own.var()]])
         moments = Moments(world.terms.names, own.size, np.array([own.mean()]), scatter)
-        arms.append({(): ArmMoments(moments, own.size, 0, ())})
+        arms.append({(): ArmMoments(moments, own.size, 0, (), own.size)})
     (call,) = is_called([estimate_pair(world.terms, *arms)], checked_rule("fixed", 0.05))
     (shown,) = result.comparisons
     assert (call.call, call.p_value) == (shown.call, pytest.approx(shown.p_value))
