@@ -31,10 +31,11 @@ def commands(
         if name.startswith("-") or not application[name].show:
             continue
         command = application[name]
-        if any(not inner.startswith("-") for inner in command):
-            yield from commands(command, f"{prefix} {name}")
-        else:
+        has_commands = any(not inner.startswith("-") for inner in command)
+        if not has_commands or command.default_command is not None:
             yield f"{prefix} {name}", command
+        if has_commands:
+            yield from commands(command, f"{prefix} {name}")
 
 
 def reference() -> str:

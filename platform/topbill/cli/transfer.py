@@ -7,14 +7,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
-from cyclopts import Parameter
+from cyclopts import App, Parameter
 from cyclopts.validators import Number
 
-from topbill.cli.shell import DATA, EXPERIMENTS, Data, Experiments, app, out, progress
+from topbill.cli.shell import DATA, EXPERIMENTS, Data, Experiments, app, err, out, progress
 from topbill.formats.registry import FormatName
 
+import_app = App(name="import")
+app.command(import_app)
 
-@app.command(name="import")
+
+@import_app.default
 def import_(
     file: Path,
     *,
@@ -73,6 +76,47 @@ def import_(
         out.print(f"left out: {causes}", highlight=False, soft_wrap=True)
     for remark in remarks:
         out.print(remark, highlight=False, soft_wrap=True, markup=False)
+
+
+@import_app.command
+def events(file: Path, *, data: Data, experiments: Experiments = EXPERIMENTS) -> None:
+    """Bring histories from before Topbill into a data folder: what viewers did, which pages and
+    their candidates then know. Interrupted, run it again: each event is there once, whatever is
+    imported twice. Stop the worker first, and start the service afterwards.
+
+    Args:
+        file: CSV or Parquet with the columns unit, event, action (the title), value, at, and where
+            there are any unit_type and event_id. Rows that can be no events are left out, named
+            and counted.
+        experiments: Say of which type units are, where the file doesn't.
+    """
+    import time
+
+    from topbill.cli.erasure import loaded_experiments
+    from topbill.formats.event_import import import_events
+
+    start = time.monotonic()
+    with progress() as bar:
+        task = bar.add_task(file.name, total=None)
+        done = import_events(
+            file,
+            data,
+            lambda: loaded_experiments(experiments, data),
+            lambda rows: bar.update(task, completed=rows),
+        )
+    seconds = time.monotonic() - start
+    for sentence in done.named:
+        err.print(sentence, highlight=False, soft_wrap=True, markup=False)
+    lines = [
+        f"{data}: {done.new:,} events of {done.rows:,} rows of {file} are new, "
+        f"{done.known:,} came before ({done.rows / max(seconds, 1e-9):,.0f} events/s)"
+    ]
+    for reason, count in sorted(done.bad.items()):
+        lines.append(f"left out: {count:,} rows, {reason}")
+    if done.unread:
+        lines.append(f"columns that no event has: {', '.join(done.unread)}")
+    for line in lines:
+        out.print(line, highlight=False, soft_wrap=True, markup=False)
 
 
 @app.command

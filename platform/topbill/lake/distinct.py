@@ -95,6 +95,33 @@ class IdHashes:
             self._known |= new
         return rows
 
+    def without_known(self, rows: pa.Table) -> pa.Table:
+        """The rows, which have a `seq` each that falls, but those whose id an earlier one of them
+        has, or a row of the files in which `repeated` has found none.
+        """
+        with connect() as connection:
+            connection.register("fresh", rows)
+            query = f"SELECT {self._hash()} AS h FROM fresh"  # noqa: S608 (own names)
+            hashes: _Hashes = np.sort(connection.sql(query).fetchnumpy()["h"])
+            suspects, suspected = self._alike({"": hashes})
+            if not len(suspects):
+                return rows
+            connection.register("suspects", pa.table({"h": suspects}))
+            keys = ", ".join(map(identifier, self._keys))
+            known = ""
+            if suspected:
+                known = f"""OR ({keys}) IN (
+                    SELECT ({keys}) FROM read_parquet([{", ".join(map(quoted, suspected))}])
+                    WHERE {self._hash()} IN (SELECT h FROM suspects))"""  # noqa: S608
+            query = f"""
+                SELECT {SEQ} FROM (
+                    SELECT {SEQ}, {keys},
+                        row_number() OVER (PARTITION BY {keys} ORDER BY {SEQ} DESC) AS number
+                    FROM fresh WHERE {self._hash()} IN (SELECT h FROM suspects)
+                ) WHERE number > 1 {known}"""  # noqa: S608
+            repeated = pa.array(connection.sql(query).fetchnumpy()[SEQ], pa.int64())
+        return rows.filter(pc.invert(pc.is_in(rows[SEQ], repeated)))
+
     def _hashes(self, file: str, connection: Connection) -> _Hashes:
         """The hashes of a file's ids: those that are kept, or made anew."""
         kept = _load(self._path(file))

@@ -39,6 +39,10 @@ POSITION = "topbill.log"
 """Delta's application id: its transaction version is the last `seq` of the log that the table
 holds.
 """
+HISTORY = "topbill.history:"
+"""Before the hash of a file of events from elsewhere, Delta's application id whose transaction
+version is the last row of that file that the table holds.
+"""
 WIDENED = "topbill.widened"
 """Property of a table, `true` where older files lack columns: only then need DuckDB look into each
 file for its columns.
@@ -212,6 +216,31 @@ class Lake:
                 f"{table.table_uri}: cannot append rows through {through}: {error}"
             ) from error
         return True
+
+    def append_history(self, events: pa.Table, source: str, through: int) -> int:
+        """Append events that no log gave, up to row `through` of a `source`: those whose ids are
+        not in the table yet; returns how many. Nothing where it has that part of the source.
+
+        As in `append`, rows and position are one commit. Their `seq` is below 0 and falls, so that
+        they come before all of the log's.
+        """
+        table, application = self._tables["events"], HISTORY + source
+        self._distinct_files("events")
+        try:
+            if through <= (table.transaction_version(application) or 0):
+                return 0
+            new = self._ids["events"].without_known(events)
+            mark = CommitProperties(
+                app_transactions=[Transaction(application, through)], max_commit_retries=3
+            )
+            write_deltalake(
+                table, new, mode="append", commit_properties=mark, writer_properties=WRITER
+            )
+        except (OSError, DeltaError, Error) as error:
+            raise LogError(
+                f"{table.table_uri}: cannot append a history: {error}; import it again to go on"
+            ) from error
+        return len(new)
 
     def compact(self, *, thorough: bool = False) -> int:
         """Merge small files (up to 8 MB, or 128 MB if `thorough`); returns how many were merged.
