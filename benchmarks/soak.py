@@ -4,8 +4,9 @@
 
 A service and a worker run on the examples. Decides with ids of the caller's, their rewards (each
 twice), events of units and whole pages come at half of the rate that they reach without a pause.
-Printed at even times: resident memory and open files of each process, files in the lake, and bytes
-of log and lake a decision; at the end, how much each grew over the second half.
+Printed at even times: resident memory and open files of each process, files in the lake and how
+many of them are live (the others are deleted half an hour after they were merged), and bytes of log
+and lake a decision; at the end, how much each grew over the second half.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from benchmarks.service import PAUSE, running, wrk
+from deltalake import DeltaTable
 
 from topbill import lake
 from topbill.cli.supervise import free_port
@@ -110,6 +112,8 @@ def sample(processes: dict[str, int], data: Path) -> dict[str, float]:
         found[f"{name} files"] = open_files(pid)
     count = decisions(data)
     found["lake files"] = sum(1 for path in (data / "lake").rglob("*") if path.is_file())
+    tables = ("decisions", "rewards", "events")
+    found["live"] = sum(len(DeltaTable(data / "lake" / name).file_uris()) for name in tables)
     found["lake B/decision"] = size_of(data / "lake") / count
     log = sum(path.stat().st_size for path in data.glob("log.*"))
     found["log B/decision"] = log / count

@@ -7,7 +7,7 @@ from __future__ import annotations
 import sys
 from collections import OrderedDict
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from topbill.domain.profile import PROFILE_TYPE
 from topbill.domain.records import Decision, RewardEvent, UnitEvent
@@ -21,8 +21,8 @@ MOST_PLAYS = 20
 """Last titles that a viewer liked from which candidates are told."""
 MOST_TITLES = 5_000
 """Titles of a viewer that are remembered: what was heard of longest ago is forgotten first."""
-MOST_REGARDS = 1_000_000
-"""Titles of all viewers together, some 250 MB: beyond, viewers are forgotten as above."""
+MOST_OF_ALL = 1_000_000
+"""Titles of all viewers together, some 150 MB: beyond, viewers are forgotten as above."""
 PLAY, FRACTION = "play", "watch_fraction"
 """The events that say that a title was watched, and how much of it: 0 to 1."""
 FINISHED = 0.9
@@ -174,46 +174,49 @@ class ViewingHistory:
         self._pages[page_id] = unit
         if len(self._pages) > MOST_PAGES:
             self._pages.popitem(last=False)
-        appearances = self._record_of(unit).appearances
-        for title in titles:
-            pages, _ = appearances.get(title, (0, 0.0))
-            appearances[title] = (pages + 1, at)
+        record = self._record_of(unit)
+        for title in map(sys.intern, titles):
+            # Taken out first, so that it goes to the end. One text for all viewers of a title.
+            pages, _ = record.appearances.pop(title, (0, 0.0))
+            if not pages:
+                self._make_room(record.appearances)
+            record.appearances[title] = (pages + 1, at)
 
     def told(self, unit: str, title: str, event: str, value: float, at: float) -> None:
         """Something happened with a title, `at` seconds since the epoch. A play ends fatigue."""
         if event not in self.events:
             return
         record = self._record_of(unit)
-        # Taken out first, so that it goes to the end. One text for all viewers of a title.
         title = sys.intern(title)
         regard = record.regards.pop(title, None)
         if regard is None:
             regard = _Regard()
-            self._make_room(record)
+            self._make_room(record.regards)
         record.regards[title] = regard
         regard.at = max(regard.at, at)
         # A value is how much of the event there was: 1 for most, a share for some.
         regard.opinion += self.signals.get(event, 0.0) * min(abs(value), 1.0)
         if event == PLAY:
             regard.played = True
-            record.appearances.pop(title, None)
+            if record.appearances.pop(title, None) is not None:
+                self._titles -= 1
         elif event == FRACTION:
             regard.played = True
             regard.fraction = max(regard.fraction or 0.0, value)
 
-    def _make_room(self, record: _ViewerRecord) -> None:
-        """Room for one more title of this viewer, the last to be forgotten."""
-        if len(record.regards) == MOST_TITLES:
-            del record.regards[next(iter(record.regards))]
+    def _make_room(self, titles: dict[str, Any]) -> None:
+        """Room for one more title among these, of the viewer that is the last to be forgotten."""
+        if len(titles) == MOST_TITLES:
+            del titles[next(iter(titles))]
         else:
             self._titles += 1
-        while self._titles > MOST_REGARDS and len(self._viewers) > 1:
+        while self._titles > MOST_OF_ALL and len(self._viewers) > 1:
             self._forget_one()
 
     def _forget_one(self) -> None:
         """Forget the viewer who was here longest ago."""
         _, record = self._viewers.popitem(last=False)
-        self._titles -= len(record.regards)
+        self._titles -= len(record.regards) + len(record.appearances)
 
     def known(self, unit: str, rules: Rules, now: float) -> KnownViewer:
         """What is known of a viewer, under a page's rules, at `now` in seconds since the epoch."""

@@ -73,6 +73,17 @@ def test_a_viewer_s_titles_are_bounded() -> None:
     assert (len(seen), seen[0]) == (MOST_TITLES, "5")
 
 
+def test_the_titles_of_all_viewers_are_bounded(monkeypatch: Any) -> None:
+    monkeypatch.setattr(viewing_history, "MOST_OF_ALL", 30)
+    history = ViewingHistory("home")
+    for viewer in range(8):
+        history.shown(f"page-{viewer}", str(viewer), map(str, range(9)), viewer)
+        history.told(str(viewer), "3", "play", 1.0, viewer)
+        history.told(str(viewer), "x", "play", 1.0, viewer)
+    remembered = [viewer for viewer in range(8) if history.known(str(viewer), RULES, 9.0) != NOBODY]
+    assert remembered == [5, 6, 7]
+
+
 def test_the_viewer_that_was_here_longest_ago_is_forgotten_first(monkeypatch: Any) -> None:
     monkeypatch.setattr(viewing_history, "MOST_VIEWERS", 2)
     history = ViewingHistory("home")
