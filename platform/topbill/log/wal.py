@@ -43,7 +43,8 @@ def _damage(path: Path) -> str:
     try:
         committed = _committed(path.with_name(f"{path.name.removesuffix('-wal')}-shm"))
         content = path.read_bytes()
-    except FileNotFoundError:
+    except OSError:
+        # None is there, or SQLite says better why the log can't be opened.
         return ""
     # A power cut may leave a file that has its length and nothing else.
     if len(content) <= _HEADER.size or not any(content[: _HEADER.size]):
