@@ -193,10 +193,8 @@ class PageService:
             raise NotFound(f"page {request.page!r} is not there; expected one of {keys}")
         now = time.time()
         unit = None if request.unit is None else self._backend.unit_ids.stored(request.unit)
-        if unit is not None and request.profile is not None:
-            # Before anything is looked for: a page of other limits is another page.
-            limits = self._backend.log.profile(unit)
-            request = request if limits is None else request.within(limits)
+        # Before anything is looked for: a page of other limits is another page.
+        request = self._within_limits(request)
         page_id, request_hash, stored = self._find(compiled_page, request, unit, now)
         if stored is not None:
             return await self._serve_again(compiled_page, request, stored, now)
@@ -229,6 +227,18 @@ class PageService:
         page = next(d for d in composed.decisions if d.decision_id == page_id)
         self._memory.add(page_id, bytes(page.actions))
         return composed.answer
+
+    def _within_limits(self, request: PageRequest) -> PageRequest:
+        """The request within what is set of its profile: of the account's, and of the profile whose
+        account nobody said, since a limit must hold however it was set.
+        """
+        if request.profile is None:
+            return request
+        for name in dict.fromkeys((request.unit, request.profile)):
+            if name is not None:
+                limits = self._backend.log.profile(self._backend.unit_ids.stored(name))
+                request = request if limits is None else request.within(limits)
+        return request
 
     async def _earlier(self, page_id: str, request_hash: str, receipt: Receipt) -> Decision | None:
         """The page that was stored before under that id; None where the receipt's is stored now.

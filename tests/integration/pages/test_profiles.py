@@ -53,8 +53,12 @@ def test_a_kids_profile_stays_one_whatever_is_forgotten_in_every_process_and_aft
         assert put(other, KID, maturity=12).json()["kids"]
         assert max(ages(home, one, profile=KID, kids=False, maturity=18)) <= 7
         assert max(ages(home, one, profile=KID, maturity=0)) == 0
-        # Somebody else's profile of that name, and a guest, are not it.
-        assert max(ages(home, one, profile=KID, account="a")) == 18
+        # A limit holds however it was set: with an account or without one.
+        assert max(ages(home, one, profile=KID, account="a")) <= 7
+        put(one, "a/other", kids=True)
+        assert max(ages(home, one, profile="other", account="a")) <= 7
+        assert max(ages(home, one, profile="other", account="b")) == 18
+        assert max(ages(home, one, profile="other")) == 18
     with LocalClient(create_app(settings)) as again:
         assert max(ages(home, again, profile=KID)) <= 7
         # Lifting it takes saying so.
