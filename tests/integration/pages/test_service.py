@@ -266,9 +266,17 @@ def test_what_was_watched_or_disliked_stays_away(home: Any, settings: Settings) 
             later = ask(client, profile="7").json()
             shown = {tile["title"] for row in later["rows"] for tile in row["titles"]}
         assert not shown & set(events.values())
-        assert titles[3] in shown
-        somebody_else = ask(client, profile="8").json()
-        assert [tile["title"] for tile in somebody_else["rows"][0]["titles"]] == titles
+
+        def ever_shown(profile: str) -> set[str]:
+            """On some pages: each has three of the four rows, drawn at random."""
+            pages = [ask(client, profile=profile).json() for _ in range(20)]
+            rows = [row for page in pages for row in page["rows"]]
+            return {tile["title"] for row in rows for tile in row["titles"]}
+
+        own = ever_shown("7")
+        assert titles[3] in own
+        assert not own & set(events.values())
+        assert ever_shown("8") >= set(titles)
         why = client.get(f"/v1/pages/{later['page_id']}/why", params={"title": titles[1]}).json()
         assert why["barred"] == ["disliked"]
 
