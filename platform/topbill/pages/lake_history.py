@@ -5,7 +5,11 @@ kept. So a title that rests goes on resting after a restart.
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from heapq import merge
+from operator import itemgetter
 from pathlib import Path
+from typing import Any
 
 from topbill import lake
 from topbill.domain.errors import LogError, NotFound
@@ -21,16 +25,18 @@ SELECT epoch_us(decided_at) / 1e6 AS decided_at, decision_id, unit, slate FROM d
 WHERE experiment = $page AND epoch_us(decided_at) >= $since ORDER BY seq DESC LIMIT $most
 """
 _EVENTS = """
-SELECT epoch_us(occurred_at) / 1e6 AS occurred_at, unit, action, event, value FROM (
+FROM (SELECT epoch_us(occurred_at) / 1e6 AS occurred_at, unit, action, event, value FROM (
     SELECT occurred_at, unit, action, event, value FROM rewards WHERE experiment = $page
     UNION ALL
     SELECT occurred_at, unit, action, event, value FROM events
     WHERE list_contains($unit_types, unit_type)
 ) WHERE list_contains($events, event) AND action IS NOT NULL
-ORDER BY occurred_at DESC LIMIT $most
+ORDER BY occurred_at DESC LIMIT $most) ORDER BY occurred_at
 """
-MOST_EVENTS = 2_000_000
-"""Events that are read, the latest ones."""
+MOST_EVENTS = 1_000_000
+"""Events that are read, the latest ones: no more titles of viewers are remembered."""
+_BATCH = 10_000
+"""Events that are in memory at once."""
 
 
 def read_lake(history: ViewingHistory, data: Path, since: float) -> None:
@@ -48,28 +54,42 @@ def read_lake(history: ViewingHistory, data: Path, since: float) -> None:
     try:
         (last_seqs,) = connection.execute(_LAST_SEQS).fetchall()
         page = {"page": history.page}
+        since_micros = round(since * 1e6)
         pages = connection.execute(
-            _PAGES, {**page, "since": round(since * 1e6), "most": MOST_PAGES}
+            _PAGES, {**page, "since": since_micros, "most": MOST_PAGES}
         ).fetchall()
         names = {"events": sorted(history.events), "unit_types": sorted(history.unit_types)}
-        events = connection.execute(_EVENTS, {**page, **names, "most": MOST_EVENTS}).fetchall()
+        events = connection.execute(_EVENTS, {**page, **names, "most": MOST_EVENTS})
+        # First: where reading ends with an error, nothing that was taken in is taken in again.
+        history.begin_after(*last_seqs)
+        _take_in(history, pages, events)
     except lake.Error as error:
         _logger.warning(
-            "page %s: %s; what its viewers saw before is known from the log alone",
+            "page %s: %s; of what its viewers saw before, only part is known",
             history.page,
             error,
         )
         return
     finally:
         connection.close()
-    # In the order in which they happened: a play ends the fatigue of the pages before it only. At
-    # one time a page comes before a play, since sorting is stable.
-    moments = [*(("page", *row) for row in pages), *(("event", *row) for row in events)]
-    for kind, at, *rest in sorted(moments, key=lambda moment: moment[1]):
+
+
+def _take_in(history: ViewingHistory, pages: list[tuple[Any, ...]], events: Any) -> None:
+    """Pages, and events of a connection, in the order in which they happened: a play ends the
+    fatigue of the pages before it only. At one time a page comes before a play.
+    """
+    pages.sort(key=itemgetter(0))
+    shown = [("page", *page) for page in pages]
+    for kind, at, *rest in merge(shown, _told(events), key=itemgetter(1)):
         if kind == "page":
             page_id, unit, titles = rest
             history.shown(page_id, unit, titles, at)
         else:
             unit, title, event, value = rest
             history.told(unit, title, event, value, at)
-    history.begin_after(*last_seqs)
+
+
+def _told(events: Any) -> Iterator[tuple[Any, ...]]:
+    while rows := events.fetchmany(_BATCH):
+        for row in rows:
+            yield ("event", *row)

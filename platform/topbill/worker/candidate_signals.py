@@ -16,7 +16,9 @@ from topbill.pages import PageFile
 from topbill.spec import Experiment
 
 EVERY = 30.0
-"""Seconds between two refreshes."""
+"""Seconds between two refreshes, at least."""
+SHARE = 0.1
+"""Of the worker's time, that refreshes may take: what is large is refreshed more rarely."""
 MOST = 2_000_000
 """Plays that are read, the most recent ones."""
 # On pages, where the viewer's region stands in the context of the page's own decision, and anywhere
@@ -41,6 +43,7 @@ FROM weighed WINDOW same AS (PARTITION BY unit, title)
 QUALIFY opinion > 0 AND sum(opinion) OVER same > 0
 ORDER BY occurred_at DESC LIMIT $most
 """
+_BATCH = 10_000
 _logger = logging.getLogger("topbill")
 
 
@@ -59,11 +62,18 @@ def plays(data: Path, file: PageFile, unit_types: Collection[str]) -> list[Play]
         "weights": list(file.signals.values()),
         "most": MOST,
     }
+    found = []
+    # Each text once: there are some thousands of them, in millions of plays.
+    texts: dict[str, str] = {}
     try:
-        rows = connection.execute(_PLAYS, parameters).fetchall()
+        rows = connection.execute(_PLAYS, parameters)
+        while batch := rows.fetchmany(_BATCH):
+            for unit, title, at, region, weight in batch:
+                names = [texts.setdefault(text, text) for text in (unit, title, region)]
+                found.append(Play(names[0], names[1], at, names[2], weight))
     finally:
         connection.close()
-    return [Play(*row) for row in rows]
+    return found
 
 
 def refresh(

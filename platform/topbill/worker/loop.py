@@ -95,7 +95,7 @@ class Worker:
         self._not_retained = ""
         """Why nothing is removed because of its age, where it was said."""
         self._published_at = 0.0
-        self._signals_at = 0.0
+        self._signals_due = 0.0
         self._beat_at = 0.0
         before = self._log.heartbeat()
         if before is not None:
@@ -126,11 +126,14 @@ class Worker:
             self._retain()
             self._log.tend(thorough=True)
             self._published_at = time.monotonic()
-        if time.monotonic() - self._signals_at >= candidate_signals.EVERY:
+        if time.monotonic() >= self._signals_due:
+            started_at = time.monotonic()
             candidate_signals.refresh(self._folder, self._data, self._experiments, time.time())
             # Titles come and go while the worker runs.
             self._notes = _notes(self._pages)
-            self._signals_at = time.monotonic()
+            took = time.monotonic() - started_at
+            wait = max(candidate_signals.EVERY, took / candidate_signals.SHARE)
+            self._signals_due = time.monotonic() + wait
         return read >= BATCH
 
     def finish(self) -> None:
