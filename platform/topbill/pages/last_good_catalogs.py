@@ -45,7 +45,7 @@ class LastGoodCatalogs:
             _logger.warning(
                 "page %s: %s; its pages are made from the last good catalogue", file.key, error
             )
-            last_good = _catalog(file, catalog.read(path))
+            last_good = _catalog(file, read_last_good(path))
             return CompiledPage(file, engine, last_good, signals, stale=problem(file, error))
         # Only now, when it has proved to be good for this page.
         self._save(file, table)

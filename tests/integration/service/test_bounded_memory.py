@@ -41,6 +41,9 @@ def test_a_page_that_is_larger_than_all_there_is_room_for_is_not_kept() -> None:
 
 
 class FakeBackend:
+    def __init__(self) -> None:
+        self.on_erasure: list[Any] = []
+
     def decision(self, _: str) -> None:
         return None
 
