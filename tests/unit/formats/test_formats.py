@@ -138,7 +138,6 @@ def test_a_foreign_slate_is_read_with_its_probabilities_and_costs() -> None:
         {"_outcomes": [{"_a": [9], "_p": [0.5]}]},
         {"_outcomes": [{"_a": [0], "_p": [0.0]}]},
         {"_outcomes": [{"_a": [0], "_p": [0.5]}, {"_a": [0], "_p": [0.5]}]},
-        {"_outcomes": [{"_a": [], "_p": []}]},
         {"_outcomes": 7},
         {"c": {}},
     ],
