@@ -105,7 +105,8 @@ def test_a_kind_that_is_in_the_table_works_everywhere(folder: Path, tmp_path: Pa
     while worker.step():
         pass
     worker.finish()
-    assert problems(data) == []  # it learns
+    # It learns; that the example is a demonstration is told, and no problem.
+    assert [problem for problem in problems(data) if problem.kind != "page"] == []
     expected = (reported * 0.2 + (VIEWERS - reported) * 0.1) / VIEWERS
 
     # The lake, and the experiment's report over it.

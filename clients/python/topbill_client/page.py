@@ -47,9 +47,9 @@ class Layer(msgspec.Struct, frozen=True, gc=False):
 
 class Page(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A page, first row first. `fallbacks` names the stages of the service that were not as
-    planned; `again` says that the session got the page that it had. With `fallback` the service did
-    not make it at all: the rows are the caller's default, nothing was logged, and `problem` says
-    why."""
+    planned, `made_up` the columns of the catalogue that a demonstration invents; `again` says that
+    the session got the page that it had. With `fallback` the service did not make it at all: the
+    rows are the caller's default, nothing was logged, and `problem` says why."""
 
     page_id: str
     page: str
@@ -57,6 +57,7 @@ class Page(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     rows: tuple[Row, ...] = ()
     fallbacks: tuple[str, ...] = ()
     again: bool = False
+    made_up: tuple[str, ...] = ()
     fallback: bool = False
     problem: str | None = None
 

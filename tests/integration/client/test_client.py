@@ -17,10 +17,9 @@ import httpx
 import msgspec
 import pytest
 
-from topbill import engine
+from topbill import engine, pages
 from topbill.cli.supervise import free_port
 from topbill.domain.errors import BadRequest, Conflict, NotFound, Unavailable
-from topbill.pages import answers
 from topbill.service import bodies
 from topbill_client import AsyncClient, Choice, Client, Item, Page, Row, Tile, requests
 from topbill_client.testing import FakeService
@@ -65,7 +64,7 @@ def _form(struct: type[msgspec.Struct]) -> dict[str, object]:
     [
         (requests.DecideRequest, engine.DecideRequest),
         (requests.OfferedAction, engine.OfferedAction),
-        (requests.PageRequest, answers.PageRequest),
+        (requests.PageRequest, pages.PageRequest),
         (requests.RewardRequest, bodies.RewardRequest),
         (requests.RewardResult, bodies.RewardAnswer),
         (requests.EventRequest, bodies.EventRequest),
@@ -222,11 +221,11 @@ def test_pauses_are_spread_from_zero_to_a_limit_that_doubles() -> None:
 
 def test_a_page_has_every_field_of_the_services_answer() -> None:
     own = {field.name for field in msgspec.structs.fields(Page)}
-    assert own - {"fallback", "problem"} == set(answers.PageAnswer.__struct_fields__)
-    assert Row.__struct_fields__ == answers.RowAnswer.__struct_fields__
-    assert Tile.__struct_fields__ == answers.Tile.__struct_fields__
+    assert own - {"fallback", "problem"} == set(pages.PageAnswer.__struct_fields__)
+    assert Row.__struct_fields__ == pages.RowAnswer.__struct_fields__
+    assert Tile.__struct_fields__ == pages.Tile.__struct_fields__
     asked = {field.name for field in msgspec.structs.fields(PageBody)}
-    assert asked == set(answers.PageRequest.__struct_fields__)
+    assert asked == set(pages.PageRequest.__struct_fields__)
 
 
 def test_a_page_comes_whole_and_a_play_on_it_names_the_title(
