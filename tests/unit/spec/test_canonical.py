@@ -26,7 +26,7 @@ PINNED = {
     "experiments/home-titles.yaml": ("cbe87f44a5f3", "a35744e675e1"),
     "experiments/pages/home/artwork.yaml": ("fc0107209f0b", "f15f3c4c1eb8"),
     "experiments/pages/home/rows.yaml": ("e70ac2f632d4", "0ee4c3297246"),
-    "experiments/pages/home/titles.yaml": ("2c6a6b24263c", "fb406a2fde89"),
+    "tests/data/page-titles.yaml": ("2c6a6b24263c", "fb406a2fde89"),
     "experiments/personalizer.yaml": ("21f7b9df40a0", "46775dfd8653"),
     "tests/data/experiments/midnight-run.yaml": ("56d3b54b7bd6", "3cf64e04760d"),
     "tests/data/every-key.yaml": ("8e56b084292b", "df8e9958f608"),
