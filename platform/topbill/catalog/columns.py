@@ -10,9 +10,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, date, datetime
 from decimal import Decimal
-from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -36,10 +35,12 @@ OPTIONAL = (
     "pictures",
 )
 """Columns that a file may leave out: what they would say is unknown then."""
+_T = TypeVar("_T")
 _LISTS = ("genres", "regions", "pictures")
 # Characters of ids, as the API takes them.
 _LONGEST_ID = 128
 _LONGEST_PICTURE = 256
+_YEARS = (1800, 2200)
 
 
 def slug(text: str) -> str:
@@ -131,7 +132,9 @@ class CatalogColumns:
         for row, title in enumerate(self.titles):
             if not title:
                 self._set_aside("title", row, "a name")
-        self.years = self._checked_numbers("year", 1800, 2200, _Empty.IS_WRONG)
+        self.years = self.numbers("year", *_YEARS)
+        for row in np.flatnonzero(np.isnan(self.years)).tolist():
+            self._set_aside("year", row, _between(*_YEARS))
         self.ids = self._ids()
         self.genres: list[tuple[str, ...]] = []
         for words in self._words("genres"):
@@ -183,17 +186,14 @@ class CatalogColumns:
         """
         if name not in self._columns:
             return self._all(otherwise, np.nan)
-        return self._checked_numbers(name, least, most, _Empty.IS_UNKNOWN)
-
-    def _checked_numbers(self, name: str, least: float, most: float, empty: _Empty) -> Floats:
         numbers = np.full(self._size, np.nan)
         for row, value in enumerate(self._columns[name]):
-            if _is_empty(value) and empty is _Empty.IS_UNKNOWN:
+            if _is_empty(value):
                 continue
             number = _number(value)
             # NaN compares as false, so it is wrong too.
             if number is None or not least <= number <= most:
-                self._set_aside(name, row, f"a number from {least:g} to {most:g}")
+                self._set_aside(name, row, _between(least, most))
             else:
                 numbers[row] = number
         return numbers
@@ -205,7 +205,7 @@ class CatalogColumns:
         it.
         """
         if name not in self._columns:
-            return list(map(otherwise or _nothing, range(self._size)))
+            return self._lists(otherwise)
         return self._words(name)
 
     def _words(self, name: str) -> list[tuple[str, ...]]:
@@ -246,6 +246,11 @@ class CatalogColumns:
             return np.full(self._size, empty)
         return np.array(list(map(otherwise, range(self._size))), dtype=np.float64)
 
+    def _lists(self, otherwise: Callable[[int], tuple[_T, ...]] | None) -> list[tuple[_T, ...]]:
+        if otherwise is None:
+            return [()] * self._size
+        return list(map(otherwise, range(self._size)))
+
     def pictures(
         self, otherwise: Callable[[int], tuple[Picture, ...]] | None = None
     ) -> Sequence[tuple[Picture, ...]]:
@@ -253,7 +258,7 @@ class CatalogColumns:
         `otherwise`, none without it.
         """
         if "pictures" not in self._columns:
-            return list(map(otherwise or _nothing, range(self._size)))
+            return self._lists(otherwise)
         # An id is the title's and the artwork's name together, and two of them can be alike: title
         # "a" with "b/c" and title "a/b" with "c". Rewards could not tell whose was played.
         owner: dict[str, int] = {}
@@ -271,15 +276,8 @@ class CatalogColumns:
         return rows
 
 
-class _Empty(Enum):
-    """What a cell without a value means."""
-
-    IS_WRONG = 0
-    IS_UNKNOWN = 1
-
-
-def _nothing(row: int) -> tuple[Any, ...]:  # noqa: ARG001  (whatever the row)
-    return ()
+def _between(least: float, most: float) -> str:
+    return f"a number from {least:g} to {most:g}"
 
 
 def _is_empty(value: Any) -> bool:

@@ -76,8 +76,8 @@ class Worker:
         self._unit_ids = unit_ids(data)
         self._experiments = self._load()
         self._pages: list[PageFile] = []
+        self._notes: list[tuple[str, str]] = []
         self._refused = self._wrong_pages()
-        self._notes = _notes(self._pages)
         # Opened when the files are known to be good: nobody would close it otherwise.
         self._log = open_log(data / LOG_FILE)
         self.learner = Learner(self._log, self._experiments, archive.reader(data))
@@ -205,7 +205,6 @@ class Worker:
             self._refused = error.problems
             return
         self._refused = self._wrong_pages()
-        self._notes = _notes(self._pages)
         self.learner.reload(self._experiments)
 
     def _load(self) -> list[spec.Experiment]:
@@ -217,6 +216,7 @@ class Worker:
         except SpecError as error:
             _logger.warning("pages stay as they were:\n%s", error)
             return error.problems
+        self._notes = _notes(self._pages)
         return ()
 
 
