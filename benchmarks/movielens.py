@@ -38,11 +38,11 @@ from scipy.stats import t as student
 from topbill import pages, spec
 from topbill.candidates import Play, learn
 from topbill.catalog import Catalog
-from topbill.domain.records import Example, Floats, RewardEvent
-from topbill.engine import Engine, examples
+from topbill.domain.records import Floats
+from topbill.engine import Engine
 from topbill.pages import CompiledPage, ComposedPage, PageRequest, compose
-from topbill.pages.credit import cells_of, spread
 from topbill.pages.viewing_history import KnownViewer, ViewingHistory
+from topbill.simulation.page_visits import Lessons, credited_events
 
 ROOT = Path(__file__).parents[1]
 MOMENTS = (0.3, 0.45, 0.6, 0.75, 0.9)
@@ -151,8 +151,7 @@ class Session:
 
     def __init__(self, page: CompiledPage, seed: int) -> None:
         self.page, self._seed = page, seed
-        self._live = {layer: page.engine.find(key) for layer, key in page.file.layers.items()}
-        self._lessons: dict[tuple[str, str], list[Example]] = {}
+        self._lessons = Lessons(page)
         self.number = 0
 
     def serve(self, user: str, known: KnownViewer, now: float) -> ComposedPage:
@@ -168,29 +167,10 @@ class Session:
 
     def teach(self, composed: ComposedPage, played: set[str], now: float) -> None:
         """Learn, now and then, that these films of the page were played, and no others."""
-        by_decision: dict[str, list[RewardEvent]] = {}
-        answer = composed.answer
-        for film in sorted(played):
-            for name in ("play", "watch_fraction"):
-                event = RewardEvent(
-                    decision_id=answer.page_id,
-                    event_id=f"{name}-{film}",
-                    event=name,
-                    action=film,
-                    received_at=int(now * 1e6),
-                )
-                for credited in spread(event, answer, cells_of(answer)):
-                    by_decision.setdefault(credited.decision_id, []).append(credited)
-        for decision in composed.decisions[1:]:
-            if decision.variant is not None and decision.reason == "policy":
-                stamped = msgspec.structs.replace(decision, decided_at=int(now * 1e6))
-                own = by_decision.get(decision.decision_id, [])
-                lessons = self._lessons.setdefault((decision.layer, decision.variant), [])
-                lessons.extend(examples(self._live[decision.layer], stamped, own))
+        watched = dict.fromkeys(sorted(played), 1.0)
+        self._lessons.note(composed, credited_events(composed.answer, watched, now), now)
         if self.number % LEARN_EVERY == 0:
-            for (layer, variant), own_lessons in self._lessons.items():
-                self._live[layer].policies[variant].update(own_lessons)
-            self._lessons = {}
+            self._lessons.learn()
 
 
 def known_viewer(user: str, past: Sequence[tuple[str, float]], page: CompiledPage) -> KnownViewer:

@@ -85,18 +85,14 @@ class _Session:
         self, compiled_page: CompiledPage, viewers: PageViewers, settings: PageRun
     ) -> None:
         self.compiled_page, self.viewers, self.settings = compiled_page, viewers, settings
-        self.live: dict[str, CompiledExperiment] = {}
+        self.lessons = Lessons(compiled_page)
         # The service refuses features that no layer declares.
         self.declared: set[str] = set()
-        for layer, key in compiled_page.file.layers.items():
-            live = compiled_page.engine.find(key)
-            self.live[layer] = live
+        for live in self.lessons.live.values():
             self.declared |= {feature.name for feature in live.experiment.context}
         self.arrivals = Arrivals(viewers)
         self.plays: list[Play] = []
         self.watched: dict[int, list[str]] = {}
-        # (layer, variant) → what it has to learn at the next lesson.
-        self.lessons: dict[tuple[str, str], list[Example]] = {}
 
     def visit(self, number: int) -> PageVisit:
         """Serve one page, and learn when it is time."""
@@ -123,7 +119,8 @@ class _Session:
             self.watched[viewer].append(title)
             region = self.compiled_page.file.region
             self.plays.append(Play(f"viewer-{viewer}", title, now, region))
-        self._note_lessons(page, _events(page.answer, title, share, now), now)
+        played = {} if title is None else {title: share}
+        self.lessons.note(page, credited_events(page.answer, played, now), now)
         self._learn(number, now)
         return PageVisit(
             number=number,
@@ -184,9 +181,48 @@ class _Session:
             pictures=tuple(tile.picture for tile in tiles),
         )
 
-    def _note_lessons(
-        self, page: ComposedPage, events: Mapping[str, list[RewardEvent]], now: float
-    ) -> None:
+    def _learn(self, number: int, now: float) -> None:
+        settings = self.settings
+        if number % settings.learn_every == settings.learn_every - 1:
+            self.lessons.learn()
+        if number % settings.signals_every == settings.signals_every - 1 and self.plays:
+            self.compiled_page.renew(learn(self.plays, self.compiled_page.catalog, now))
+
+
+def credited_events(
+    answer: PageAnswer, played: Mapping[str, float], now: float
+) -> dict[str, list[RewardEvent]]:
+    """The events of each decision of the page, by its id: a play is credited to every layer that
+    had a part in it, as the service does. `played`: title → the share of it that was watched."""
+    by_decision: dict[str, list[RewardEvent]] = {}
+    cells = cells_of(answer)
+    for title, share in played.items():
+        for name, value in (("play", 1.0), ("watch_fraction", share)):
+            event = RewardEvent(
+                decision_id=answer.page_id,
+                event_id=f"{name}-{title}",
+                event=name,
+                value=value,
+                action=title,
+                received_at=int(now * 1e6),
+            )
+            for credited in spread(event, answer, cells):
+                by_decision.setdefault(credited.decision_id, []).append(credited)
+    return by_decision
+
+
+class Lessons:
+    """What pages teach the policies of their layers, put aside until the next lesson."""
+
+    def __init__(self, compiled_page: CompiledPage) -> None:
+        engine, layers = compiled_page.engine, compiled_page.file.layers
+        self.live: dict[str, CompiledExperiment] = {
+            layer: engine.find(key) for layer, key in layers.items()
+        }
+        # (layer, variant) → what it has to learn at the next lesson.
+        self._pending: dict[tuple[str, str], list[Example]] = {}
+
+    def note(self, page: ComposedPage, events: Mapping[str, list[RewardEvent]], now: float) -> None:
         """Put aside what the page's decisions teach; the first one is the page's own, which no
         policy made."""
         for decision in page.decisions[1:]:
@@ -195,39 +231,14 @@ class _Session:
             # The log would have stamped it.
             stamped = msgspec.structs.replace(decision, decided_at=int(now * 1e6))
             own = events.get(decision.decision_id, [])
-            lessons = self.lessons.setdefault((decision.layer, decision.variant), [])
+            lessons = self._pending.setdefault((decision.layer, decision.variant), [])
             lessons.extend(examples(self.live[decision.layer], stamped, own))
 
-    def _learn(self, number: int, now: float) -> None:
-        settings = self.settings
-        if number % settings.learn_every == settings.learn_every - 1:
-            for (layer, variant), lessons in self.lessons.items():
-                self.live[layer].policies[variant].update(lessons)
-            self.lessons = {}
-        if number % settings.signals_every == settings.signals_every - 1 and self.plays:
-            self.compiled_page.renew(learn(self.plays, self.compiled_page.catalog, now))
-
-
-def _events(
-    answer: PageAnswer, title: str | None, share: float, now: float
-) -> dict[str, list[RewardEvent]]:
-    """The events of each decision of the page, by its id: a play is credited to every layer that
-    had a part in it, as the service does."""
-    by_decision: dict[str, list[RewardEvent]] = {}
-    if title is None:
-        return by_decision
-    for name, value in (("play", 1.0), ("watch_fraction", share)):
-        event = RewardEvent(
-            decision_id=answer.page_id,
-            event_id=name,
-            event=name,
-            value=value,
-            action=title,
-            received_at=int(now * 1e6),
-        )
-        for credited in spread(event, answer, cells_of(answer)):
-            by_decision.setdefault(credited.decision_id, []).append(credited)
-    return by_decision
+    def learn(self) -> None:
+        """Teach all that was put aside."""
+        for (layer, variant), lessons in self._pending.items():
+            self.live[layer].policies[variant].update(lessons)
+        self._pending = {}
 
 
 def concentration(pages: Sequence[JudgedPage]) -> tuple[int, float]:
