@@ -6,6 +6,7 @@ import json
 import logging
 import subprocess
 import sys
+from contextvars import Context
 
 import pytest
 from hypothesis import given
@@ -28,16 +29,14 @@ def test_every_text_is_one_line(text: str) -> None:
 
 
 def test_it_says_when_and_how_bad_and_of_which_request() -> None:
-    token = REQUEST_ID.set("r-1")
-    try:
-        line = line_of("%d files", 3)
-    finally:
-        REQUEST_ID.reset(token)
+    request = Context()
+    request.run(REQUEST_ID.set, "r-1")
+    line = request.run(line_of, "%d files", 3)
     assert line["message"] == "3 files"
     assert line["level"] == "warning"
     assert line["request_id"] == "r-1"
     assert str(line["at"]).endswith("Z")
-    assert "request_id" not in line_of("none")
+    assert "request_id" not in Context().run(line_of, "none")
 
 
 def test_an_error_comes_with_its_traceback_in_the_same_line() -> None:
