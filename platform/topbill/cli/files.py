@@ -36,7 +36,7 @@ def validate(*paths: Path) -> None:
     verdicts = spec.validate(files)
     if not verdicts:
         raise NotFound(f"{', '.join(map(str, places))}: no *.yaml file there")
-    verdicts = [(file, _with_sql_checked(file, verdict)) for file, verdict in verdicts]
+    verdicts = [(file, _checked(file, verdict)) for file, verdict in verdicts]
     valid = [verdict for _, verdict in verdicts if not isinstance(verdict, SpecError)]
     lines: list[Line] = [*verdicts]
     for folder in folders:
@@ -48,10 +48,19 @@ def validate(*paths: Path) -> None:
         sys.exit(1)
 
 
-def _with_sql_checked(file: Path, verdict: Experiment | SpecError) -> Experiment | SpecError:
-    """The verdict on a file once the SQL of its metrics was bound to the lake's views."""
+def _checked(file: Path, verdict: Experiment | SpecError) -> Experiment | SpecError:
+    """The verdict on a file once its policies were made, and the SQL of its metrics was bound to
+    the lake's views.
+    """
+    from topbill import pages
+
     if isinstance(verdict, SpecError):
         return verdict
+    made = pages.validate_experiment(verdict)
+    return _with_sql_checked(file, verdict) if made is verdict else made
+
+
+def _with_sql_checked(file: Path, verdict: Experiment) -> Experiment | SpecError:
     if not any(metric.table and metric.table.sql for metric in verdict.unit_metrics):
         return verdict
     # DuckDB is waited for only where it is needed.

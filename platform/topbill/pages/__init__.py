@@ -3,12 +3,12 @@ experiment of its own.
 """
 
 from topbill.domain.page_answer import PageAnswer, RowAnswer, Tile
-from topbill.pages.checks import validate
 from topbill.pages.compiled import CompiledPage, Viewer
 from topbill.pages.compose import ComposedPage, PageBuilder, compose
 from topbill.pages.files import PageFile, experiment_folders, folder_of, load, load_all
 from topbill.pages.notes import notes
 from topbill.pages.request import PageRequest
+from topbill.pages.validation import validate, validate_experiment
 
 __all__ = [
     "CompiledPage",
@@ -27,4 +27,5 @@ __all__ = [
     "load_all",
     "notes",
     "validate",
+    "validate_experiment",
 ]

@@ -4,17 +4,15 @@ and rows or viewers for whom nothing is left."""
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from topbill.candidates import RowSource
 from topbill.catalog import Bools, Catalog
-from topbill.domain.errors import BadData, FileProblem, NotFound, SpecError
-from topbill.pages.files import PageFile, load_each
+from topbill.domain.errors import SpecError
+from topbill.pages.files import PageFile
 from topbill.rules import CompiledRules
-from topbill.spec import Experiment
 from topbill.spec.fields import Location, Verbatim, nearest
 
 _TITLE = "a title of the catalogue"
@@ -35,36 +33,6 @@ def check(file: PageFile, compiled_rules: CompiledRules) -> None:
     _check_pins_under_caps(compiled_rules, at.key("rules"))
     if at.problems:
         raise SpecError(at.problems)
-
-
-def validate(
-    experiments: Path, known: Sequence[Experiment]
-) -> list[tuple[Path, PageFile | SpecError]]:
-    """Every page file of an experiments' folder, checked with its catalogue too, or all that is
-    wrong with it.
-    """
-    verdicts: list[tuple[Path, PageFile | SpecError]] = []
-    for path, verdict in load_each(experiments, known):
-        # A page that is wrong in itself is not held against its catalogue: that would say what
-        # follows from the first mistake.
-        if isinstance(verdict, PageFile):
-            verdict = _with_catalogue(path, verdict)
-        verdicts.append((path, verdict))
-    return verdicts
-
-
-def _with_catalogue(path: Path, page: PageFile) -> PageFile | SpecError:
-    """The page, or what is wrong with it and its catalogue together."""
-    try:
-        catalog = page.read_catalog()
-        check(page, CompiledRules(page.rules, catalog))
-    except SpecError as error:
-        return error
-    except (BadData, NotFound) as error:
-        return SpecError(
-            [FileProblem(path.name, "catalogue", str(error), "a catalogue that can be read")]
-        )
-    return page
 
 
 def _rules(file: PageFile, at: Location) -> Iterator[tuple[Mapping[str, Any], Location]]:

@@ -124,7 +124,8 @@ class TitleFeatures:
                 is_mapping = isinstance(value, dict)
                 column = self.static.setdefault(name, [])
                 column.append(msgspec.Raw(_encode(value)) if is_mapping else value)
-        self.matrix: Floats = np.array(rows).reshape(-1, encoder.size)
+        # The shape is said, since NumPy can't know it of titles without any feature.
+        self.matrix: Floats = np.array(rows).reshape(len(rows), encoder.size)
 
     def _list_sources(self) -> None:
         """The declared sources, and their JSON for each set of them that may name a title."""

@@ -16,6 +16,7 @@ import msgspec
 from topbill.candidates import SOURCES, RowSource
 from topbill.catalog import UNKNOWN_AGE, Catalog
 from topbill.domain.errors import FileProblem, SpecError
+from topbill.domain.features import FeatureKind
 from topbill.domain.profile import PROFILE_TYPE
 from topbill.pages.features import PICTURE_FEATURES, TITLE_FEATURES
 from topbill.pages.viewing_history import SIGNALS
@@ -43,6 +44,11 @@ from topbill.spec.yaml import contents, parse
 
 LAYERS = ("rows", "titles", "artwork")
 """What decides a page, from its top downwards."""
+_SAME_VALUES: tuple[frozenset[FeatureKind], ...] = (
+    frozenset(("number", "cycle")),
+    frozenset(("vector", "hashed")),
+)
+"""Kinds of features that take the same values: numbers, and mappings."""
 _SLOTS = Number(1, 100, whole=True)
 _AGE = Number(0, 21, whole=True)
 _ROW = Section(
@@ -279,6 +285,7 @@ def load(path: Path, known: Sequence[Experiment]) -> PageFile:
     experiments = {experiment.key: experiment for experiment in known}
     _check_key(page.key, experiments, at)
     _check_layers(page, experiments, at)
+    _check_contexts(page, experiments, at)
     if at.problems:
         raise SpecError(at.problems)
     return page
@@ -398,6 +405,27 @@ def _check_row_actions(page: PageFile, experiment: Experiment, at: Location) -> 
         at.key("rows").key("count").wrong(
             page.rows, f"at most {len(actions)}, the rows that there are"
         )
+
+
+def _check_contexts(page: PageFile, known: Mapping[str, Experiment], at: Location) -> None:
+    """A page's request has one context for all layers: a feature that two of them declare takes
+    what both can read.
+    """
+    first: dict[str, tuple[str, FeatureKind]] = {}
+    for layer, name in page.layers.items():
+        experiment = known.get(name)
+        for feature in () if experiment is None else experiment.context:
+            owner, kind = first.setdefault(feature.name, (name, feature.kind))
+            if not _read_alike(kind, feature.kind):
+                at.key(layer).key("experiment").wrong(
+                    Verbatim(f"{name}, whose context feature {feature.name} is a {feature.kind}"),
+                    f"a {kind}, as {owner} declares it: no request could be right for both",
+                )
+
+
+def _read_alike(one: FeatureKind, other: FeatureKind) -> bool:
+    """Whether some value is right for features of both kinds."""
+    return one == other or any(one in kinds and other in kinds for kinds in _SAME_VALUES)
 
 
 def _check_features(layer: str, experiment: Experiment, at: Location) -> None:

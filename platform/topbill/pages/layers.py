@@ -10,6 +10,7 @@ import msgspec
 import numpy as np
 
 from topbill.domain.errors import BadRequest
+from topbill.domain.features import REST
 from topbill.domain.records import Decision, Indices, Mask
 from topbill.domain.sums import plain_sum
 from topbill.engine import CompiledExperiment
@@ -36,7 +37,9 @@ class Layer:
     def __init__(self, compiled: CompiledExperiment, context: Mapping[str, Any]) -> None:
         self.compiled = compiled
         self.declared = {feature.name for feature in compiled.experiment.context}
-        own = {name: value for name, value in context.items() if name in self.declared}
+        # A feature of this name takes whatever no other one is declared for.
+        takes_any = REST in self.declared
+        own = {name: value for name, value in context.items() if takes_any or name in self.declared}
         self.x = compiled.encoder.encode(own)
         self.context = msgspec.Raw(_encode(own))
         self.log_propensity = 0.0
@@ -64,7 +67,7 @@ def refuse_unknown(context: Mapping[str, Any], layers: Iterable[Layer]) -> None:
     for layer in layers:
         declared |= layer.declared
     for name in context:
-        if name not in declared:
+        if name not in declared and REST not in declared:
             raise BadRequest(
                 f"$.context.{name[:64]}",
                 f"no layer declares it; expected one of {', '.join(sorted(declared))}",

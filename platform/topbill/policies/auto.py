@@ -156,6 +156,19 @@ class Auto:
         """Nothing: it shows the highest bound."""
         return 0.0
 
+    @staticmethod
+    def covariances(
+        params: AutoParams,  # noqa: ARG004
+        context_size: int,
+        action_size: int,  # noqa: ARG004
+        actions: int,
+    ) -> int:
+        """How many numbers the covariances of its weights are once it has met so many actions,
+        without the shared ones, which stay few.
+        """
+        straight = sum(not expert.fourier for expert in EXPERTS)
+        return (actions + 1) * straight * (context_size + 2) ** 2
+
     def __init__(
         self,
         params: AutoParams,

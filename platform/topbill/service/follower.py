@@ -164,9 +164,16 @@ class Follower:
         # Pages are read before anything is taken over: a bad edit must not leave a page without an
         # experiment of its layers.
         page_files = pages.load_all(self._folder, experiments)
+        before = self._engine.experiments
         self._engine.reload(experiments)
-        if self._page_service is not None:
+        if self._page_service is None:
+            return
+        try:
             self._page_service.reload(page_files)
+        except TopbillError:
+            # Pages stay as they were, and so do the experiments that they were made with.
+            self._engine.experiments = before
+            raise
 
     def _adopt_snapshots(self) -> None:
         versions = self._log.versions()

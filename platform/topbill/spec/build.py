@@ -39,6 +39,8 @@ _AS_READ = (
     *("feedback", "click_model", "refit", "personalizer", "budget_ms", "method"),
 )
 """Keys that become fields of the experiment without more ado."""
+LARGEST_COVARIANCES = 2**28
+"""Numbers that a variant's policy may hold of how its weights vary together: 2 GiB."""
 _MOST_TOLD = 10
 """Unknown actions of one list that are told one by one."""
 
@@ -65,6 +67,9 @@ def build(content: Content, raw: dict[str, Any], at: Location) -> Experiment | N
     _check_slots(content, at)
     _check_personalizer(content, at)
     # Only now: each check tells what it finds, so that a file is mended in one go.
+    if not at.problems:
+        sizes = Encoder(context).size, Encoder(action_features).size, len(actions)
+        _check_memory(variants, *sizes, at.key("variants"))
     if at.problems:
         return None
     objective: dict[str, float] = content["objective"]
@@ -508,6 +513,26 @@ def _variant(name: str, parts: Content, ids: Sequence[str], at: Location) -> Var
     common = {key: parts[key] for key in ("control", "evaluable", "training") if key in parts}
     share = parts.get("share", 0.0)
     return Variant(name, kind, params, share, min_probability=min_probability, **common)
+
+
+def _check_memory(
+    variants: Sequence[Variant], context_size: int, action_size: int, actions: int, at: Location
+) -> None:
+    """No policy needs more memory than a machine has: the service would not start with it."""
+    for variant in variants:
+        # Policies that hold no covariances stay small.
+        count = getattr(KINDS[variant.policy], "covariances", None)
+        if count is None:
+            continue
+        numbers = count(variant.params, context_size, action_size, actions)
+        if numbers > LARGEST_COVARIANCES:
+            got = (
+                f"{variant.policy} over {context_size:,} context numbers × {action_size:,} action "
+                f"numbers and {actions:,} actions, which is {8 * numbers / 2**30:,.0f} GiB"
+            )
+            expected = f"at most {8 * LARGEST_COVARIANCES / 2**30:.0f} GiB"
+            hint = "declare fewer keys, values or columns"
+            at.key(variant.name).wrong(Verbatim(got), expected, hint)
 
 
 def _min_probability(parts: Content, kind: str, ids: Sequence[str], at: Location) -> float:

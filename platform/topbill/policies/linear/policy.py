@@ -161,6 +161,12 @@ class LinearPolicy:
         """Nothing, unless a subclass explores by chance alone."""
         return 0.0
 
+    @staticmethod
+    def covariances(params: LinearParams, context_size: int, action_size: int, actions: int) -> int:
+        """How many numbers the covariances of its weights are once it has met so many actions."""
+        own, shared = _sizes(params, context_size, action_size)
+        return shared**2 + (actions + 1) * own**2
+
     def __init__(
         self,
         params: LinearParams,
@@ -191,11 +197,10 @@ class LinearPolicy:
         params = self.params
         base_rate = BASE_RATE_LOGIT if self.logistic else BASE_RATE_LINEAR
         of_shared, of_own, of_fourier = _priors(params, self.d, self.da, self.fourier.count)
-        shared_size = 0 if params.model == "disjoint" else (self.d + 2) * (self.da + 1)
+        own_size, shared_size = _sizes(params, self.d, self.da)
         shared = np.full((1, shared_size), of_shared)
         # Slices, since a model may be without these weights.
         shared[:, :1] = base_rate
-        own_size = 0 if params.model == "shared" else self.d + 2 + 2 * self.fourier.count
         own = np.full((1, own_size), of_own)
         own[:, self.d + 2 :] = of_fourier
         if params.prior_scale is None:
@@ -396,6 +401,15 @@ def _frequencies(params: LinearParams, context_size: int, action_size: int) -> i
         return params.fourier_features if context_size else 0
     small = 0 < context_size <= SMALL_CONTEXT
     return FREQUENCIES if params.model == "hybrid" and small and not action_size else 0
+
+
+def _sizes(params: LinearParams, context_size: int, action_size: int) -> tuple[int, int]:
+    """How many weights each action has of its own, and how many all share."""
+    context = context_size + 2
+    frequencies = _frequencies(params, context_size, action_size)
+    own = 0 if params.model == "shared" else context + 2 * frequencies
+    shared = 0 if params.model == "disjoint" else context * (action_size + 1)
+    return own, shared
 
 
 def _priors(

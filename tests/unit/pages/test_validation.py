@@ -1,0 +1,113 @@
+"""What validates is what the service can start with: experiments of every layer, with every kind of
+policy and with any part left out, make pages of which no layer falls back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+import pytest
+
+from topbill import pages, policies, spec
+from topbill.domain.errors import SpecError
+
+from ...small_page import ROWS, layer
+
+OWN = {
+    "rows": ("{}", "{source: {type: category, values: [a]}}", "{'*': {type: hashed, size: 8}}"),
+    "titles": (
+        "{}",
+        "{new: {type: flag}}",
+        "{sources: {type: vector, keys: [nothing]}}",
+        "{row: {type: category, values: [other]}}",
+        "{decade: {type: number, min: 0, max: 1}, maturity: {type: number}}",
+    ),
+    "artwork": ("{}", "{tone: {type: category, values: [a]}}", "{mood: {type: vector, keys: [a]}}"),
+}
+CONTEXTS = ("", "context: {}", "context: {'*': {type: hashed, size: 8}}")
+SETTINGS = ("status: draft", "status: stopped", "traffic: 50%", "holdout: 10%", "slots: 2")
+WIDE = "[" + ", ".join(f"k{i}" for i in range(1000)) + "]"
+
+
+def variations() -> Iterator[tuple[str, str]]:
+    """(layer, its experiment file)."""
+    for surface, declared in OWN.items():
+        actions = ROWS if surface == "rows" else "[]"
+        plain = layer(surface, surface, "policy: thompson, model: shared", "{}", actions)
+        for features in declared:
+            yield surface, layer(surface, surface, "policy: auto", features, actions)
+        for kind in policies.KINDS:
+            policy = f"policy: {kind}" + (", min_probability: 1%" if kind == "linucb" else "")
+            yield surface, layer(surface, surface, policy, "{}", actions)
+        lines = plain.splitlines()
+        at = lines.index("context:")
+        for context in CONTEXTS:
+            yield surface, "\n".join([*lines[:at], context, *lines[at + 2 :]])
+        for setting in SETTINGS:
+            yield surface, f"{plain}{setting}\n"
+
+
+def test_an_experiment_of_any_layer_that_validates_makes_pages_without_a_fallback(
+    home: Any,
+) -> None:
+    own, made = home.folder / "pages" / "home", 0
+    for surface, text in variations():
+        home.write()
+        (own / f"{surface}.yaml").write_text(text)
+        experiments = home.experiments()
+        assert not [v for v in map(pages.validate_experiment, experiments) if v not in experiments]
+        ((_, page),) = pages.validate(home.folder, experiments)
+        assert isinstance(page, pages.PageFile), (text, page)
+        compiled = home.compiled_page()
+        answer = home.compose(compiled).answer
+        assert answer.fallbacks == (), text
+        assert any(row.titles for row in answer.rows)
+        made += 1
+    assert made > 50
+
+
+def test_a_layer_of_any_context_takes_what_no_other_layer_declares(home: Any) -> None:
+    rows = home.folder / "pages" / "home" / "rows.yaml"
+    taste = "taste: {type: vector, keys: [comedy, drama, action]}"
+    rows.write_text(rows.read_text().replace(taste, "'*': {type: hashed, size: 8}"))
+    context = msgspec.Raw(b'{"anything": {"nested": 1}}')
+    answer = home.compose(home.compiled_page(), context=context).answer
+    assert answer.fallbacks == ()
+
+
+def test_layers_that_read_one_context_feature_differently_are_refused(home: Any) -> None:
+    rows = home.folder / "pages" / "home" / "rows.yaml"
+    taste = "{type: vector, keys: [comedy, drama, action]}"
+    rows.write_text(rows.read_text().replace(taste, "{type: number}"))
+    with pytest.raises(SpecError, match="titles, whose context feature taste is a vector"):
+        home.file()
+
+
+def test_a_policy_that_needs_more_memory_than_there_is_is_refused(home: Any) -> None:
+    titles = home.folder / "pages" / "home" / "titles.yaml"
+    wide = f"{{genres: {{type: vector, keys: {WIDE}}}}}"
+    text = layer("titles", "titles", "policy: thompson, model: shared", wide)
+    titles.write_text(text.replace("keys: [comedy, drama, action]", f"keys: {WIDE}"))
+    with pytest.raises(SpecError, match=r"variants.only: got thompson .*GiB; expected at most 2"):
+        home.experiments()
+
+
+def test_a_policy_whose_package_is_not_there_is_told_of_its_file(
+    home: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("topbill.policies.vw.engine.util.find_spec", lambda _: None)
+    monkeypatch.setattr("topbill.policies.vw.policy.engine", lambda *_: _missing())
+    titles = home.folder / "pages" / "home" / "titles.yaml"
+    titles.write_text(layer("titles", "titles", "policy: vw"))
+    verdicts = [pages.validate_experiment(experiment) for experiment in home.experiments()]
+    (problem,) = [v for v in verdicts if not isinstance(v, spec.Experiment)]
+    assert "titles.yaml: variants" in str(problem)
+    assert "pip install vowpalwabbit" in str(problem)
+
+
+def _missing() -> Any:
+    from topbill.policies.vw import engine
+
+    return engine.engine.__wrapped__(None)
