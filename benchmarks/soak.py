@@ -1,12 +1,14 @@
 """Mixed load at half of what the machine can: does anything grow that should not?
 
-    python -m benchmarks.soak [--minutes 30] [--folder DIR]
+    python -m benchmarks.soak [--run-in 35] [--minutes 30] [--folder DIR]
 
 A service and a worker run on the examples. Decides with ids of the caller's, their rewards (each
-twice), events of units and whole pages come at half of the rate that they reach without a pause.
-Printed at even times: resident memory and open files of each process, files in the lake and how
-many of them are live (the others are deleted half an hour after they were merged), and bytes of log
-and lake a decision; at the end, how much each grew over the second half.
+twice), events of units and whole pages come at half of the rate that they reach without a pause:
+first for a run-in, in which what is bounded fills to its bounds and the first files of the lake
+come to their end, then for as long as is asked for. Printed at even times: resident memory and open
+files of each process, files in the lake and how many of them are live (the others are deleted half
+an hour after they were merged), and bytes of log and lake a decision; at the end, how much each
+grew after the run-in.
 """
 
 from __future__ import annotations
@@ -137,8 +139,8 @@ def listening(port: int) -> int:
     raise SystemExit(f"nobody listens on port {port}")
 
 
-def soak(folder: Path, minutes: float) -> None:
-    """Run everything in `folder` and print what is seen."""
+def soak(folder: Path, run_in: float, minutes: float) -> None:
+    """Run everything in `folder` and print what is seen; times in minutes."""
     data, port = folder / "data", free_port("127.0.0.1", 0)
     options = ["--experiments", str(EXAMPLES), "--data", str(data)]
     serve = [sys.executable, "-m", "topbill", "serve", *options, "--port", str(port)]
@@ -152,23 +154,36 @@ def soak(folder: Path, minutes: float) -> None:
         print(f"{most:,.0f} requests a second at most, {CONNECTIONS} connections")
         time.sleep(5)
         processes = {"service": listening(port), "worker": worker}
-        samples = []
-        for _ in range(LINES):
-            rate, p99 = wrk(port, CONNECTIONS, minutes * 60 / LINES, script)
-            samples.append(sample(processes, data) | {"requests/s": rate, "p99 ms": p99})
-            if len(samples) == 1:
-                print("  ".join(samples[0]))
-            print("  ".join(f"{v:>{len(k)},.0f}" for k, v in samples[-1].items()), flush=True)
-    half = len(samples) // 2
-    print("second half, last against first:")
+        print("run-in:")
+        watch(port, processes, data, script, run_in)
+        print("after it:")
+        samples = watch(port, processes, data, script, minutes)
+    print("last third against the first third, means:")
+    third = max(1, len(samples) // 3)
     for name in samples[0]:
-        first, last = samples[half][name], samples[-1][name]
+        first = sum(s[name] for s in samples[:third]) / third
+        last = sum(s[name] for s in samples[-third:]) / third
         print(f"  {name}: {first:,.0f} → {last:,.0f} ({last / first - 1:+.1%})")
+
+
+def watch(
+    port: int, processes: dict[str, int], data: Path, script: Path, minutes: float
+) -> list[dict[str, float]]:
+    """Samples at even times under the load, printed as they are taken."""
+    samples: list[dict[str, float]] = []
+    for _ in range(LINES):
+        rate, p99 = wrk(port, CONNECTIONS, minutes * 60 / LINES, script)
+        samples.append(sample(processes, data) | {"requests/s": rate, "p99 ms": p99})
+        if len(samples) == 1:
+            print("  ".join(samples[0]))
+        print("  ".join(f"{v:>{len(k)},.0f}" for k, v in samples[-1].items()), flush=True)
+    return samples
 
 
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser()
+    parser.add_argument("--run-in", type=float, default=35.0)
     parser.add_argument("--minutes", type=float, default=30.0)
     parser.add_argument("--folder", type=Path)
     arguments = parser.parse_args()
@@ -177,10 +192,10 @@ def main() -> None:
     if arguments.folder is not None:
         shutil.rmtree(arguments.folder, ignore_errors=True)
         arguments.folder.mkdir(parents=True)
-        soak(arguments.folder, arguments.minutes)
+        soak(arguments.folder, arguments.run_in, arguments.minutes)
         return
     with tempfile.TemporaryDirectory() as name:
-        soak(Path(name), arguments.minutes)
+        soak(Path(name), arguments.run_in, arguments.minutes)
 
 
 if __name__ == "__main__":

@@ -75,6 +75,14 @@ class Engine:
         """Seconds of the engine's clock, for `DecisionInput.start` and deadlines."""
         return self._clock()
 
+    def warm_up(self) -> None:
+        """Have each variant draw once, for nobody. What is loaded and compiled for a first decision
+        is so before a viewer waits for it, or gets the control's order for want of time."""
+        for compiled in self.experiments.values():
+            inputs = _nobodys(compiled)
+            for variant in compiled.experiment.variants:
+                _rank(compiled, variant, inputs, None, lambda: False)
+
     # ------------------------------------------------------------------ deciding
 
     def decide(self, request: DecideRequest) -> Decision:
@@ -211,6 +219,22 @@ class Engine:
         if decision.policy_version and not _adopts(compiled, snapshot):
             return None
         return _explain(compiled, compiled.policies[decision.variant], decision)
+
+
+def _nobodys(compiled: CompiledExperiment) -> DecisionInput:
+    """A decision between two actions of which nothing is known, in a context of which nothing is
+    known."""
+    return DecisionInput(
+        decision_id="warm-up",
+        unit="warm-up",
+        x=np.zeros(compiled.encoder.size),
+        actions=Actions(("a", "b"), np.zeros((2, compiled.action_encoder.size))),
+        eligible=np.arange(2),
+        slots=1,
+        context=NULL,
+        offered=NULL,
+        start=0.0,
+    )
 
 
 def _adopts(compiled: CompiledExperiment, snapshot: Snapshot | None) -> bool:

@@ -14,7 +14,7 @@ from topbill.domain.records import Actions, Floats, Indices
 from topbill.policies.linear.models import Prediction
 from topbill.policies.linear.policy import LinearParams, LinearPolicy, LinearScored
 
-_TABLES, _LARGEST_TABLES = 64, 4_000_000
+_TABLES, _LARGEST_TABLES = 64, 2_000_000
 """Tables of standard normals (fewer where they would hold more numbers than that): a decision's id
 picks one. So they cost a decision nothing to draw, and neighbouring decisions don't share a table's
 errors."""

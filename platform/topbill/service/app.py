@@ -64,6 +64,7 @@ def create_app(settings: Settings) -> FastPath:
     backend = Backend(settings, Engine(()))
     experiments = backend.unit_ids.in_experiments(experiments)
     backend.engine.reload(experiments)
+    backend.engine.warm_up()
     page_service = PageService(backend)
     page_service.reload(pages.load_all(settings.experiments, experiments))
 

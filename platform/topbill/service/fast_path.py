@@ -7,7 +7,6 @@ when the writer's commit is durable, and not before.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
@@ -48,7 +47,7 @@ from topbill.service.few_a_second import FewASecond
 from topbill.service.page import PageService
 from topbill.service.request_id import identified
 from topbill.service.rewards import Rewards
-from topbill.service.turns import Turn
+from topbill.service.turns import Turn, let_others
 from topbill.spec import audited
 
 _STATUS: tuple[tuple[type[Exception], int, str], ...] = (
@@ -150,8 +149,11 @@ class FastPath:
             # text that came, which nobody looks at again until the worker reads it.
             check_json(raw)
             if len(raw) > _LONG_BODY:
-                await asyncio.sleep(0)  # to look through it took long enough for one turn
-            return 200, _encode(await handler(decoder.decode(raw)))
+                await let_others()
+            body = decoder.decode(raw)
+            if len(raw) > _LONG_BODY:
+                await let_others()
+            return 200, _encode(await handler(body))
         except msgspec.ValidationError as error:
             wrong = at_path(error)
             status, answer = 422, problem("invalid", wrong.message, wrong.path)

@@ -9,6 +9,16 @@ LONGEST = 2e-3
 """Seconds for which a batch holds the event loop before others have their turn."""
 
 
+_OTHERS = 1e-3
+"""Seconds that others have then at least. One round of the loop is not enough: a request that is
+answered by a thread needs several, and would wait for as many long turns."""
+
+
+async def let_others() -> None:
+    """The others' turn."""
+    await asyncio.sleep(_OTHERS)
+
+
 class Turn:
     """Begins when it is made, and anew each time that it ends."""
 
@@ -18,5 +28,5 @@ class Turn:
     async def end_if_long(self) -> None:
         """Let others have their turn where this one has taken long."""
         if time.perf_counter() - self._began > LONGEST:
-            await asyncio.sleep(0)
+            await let_others()
             self._began = time.perf_counter()
