@@ -143,28 +143,40 @@ def admit(entry: Entry, at: int, stored: Stored, rows: Rows) -> Receipt:
         stored: At least what is stored of the entry's keyed ids.
         rows: What the group is going to write.
     """
-    if stored.let_go and entry.keyed_decisions:
-        for decision in entry.decisions:
-            decision_id = decision.decision_id
-            if decision_id in entry.keyed_decisions and decision_id in stored.let_go:
-                return Receipt({}, (), let_go=decision_id)
-    stored_decisions = stored.decisions
-    before: dict[str, Decision] = {}
-    for decision_id in entry.keyed_decisions:
-        if decision_id in stored_decisions:
-            before[decision_id] = stored_decisions[decision_id]
-    if before:
-        # All conflicts come before the first row: an entry is stored whole or not at all.
-        for decision in entry.decisions:
-            earlier = before.get(decision.decision_id)
-            if earlier is not None and earlier.request_hash != decision.request_hash:
-                return Receipt({}, (), conflict=decision.decision_id)
-        if entry.whole:
-            return Receipt(before, ())
+    if entry.keyed_decisions:
+        refused = _refusal(entry, stored)
+        if refused is not None:
+            return refused
+    before = {}
+    for decision_id in entry.keyed_decisions & stored.decisions.keys():
+        before[decision_id] = stored.decisions[decision_id]
+    if before and entry.whole:
+        return Receipt(before, ())
+    _admit_decisions([d for d in entry.decisions if d.decision_id not in before], at, stored, rows)
+    if not (entry.events or entry.unit_events):
+        return Receipt(before, ())
+    duplicates = _admit_events(entry.events, stored.events, rows)
+    unit_duplicates = _admit_unit_events(entry.unit_events, stored.unit_events, rows)
+    return Receipt(before, duplicates, unit_duplicates=unit_duplicates)
 
-    new = entry.decisions
-    if before:
-        new = [decision for decision in new if decision.decision_id not in before]
+
+def _refusal(entry: Entry, stored: Stored) -> Receipt | None:
+    """The receipt of an entry that uses an id of the log's past in another way. All of them are
+    looked at before the first row is added: an entry is stored whole or not at all."""
+    for decision in entry.decisions:
+        decision_id = decision.decision_id
+        if decision_id not in entry.keyed_decisions:
+            continue
+        if decision_id in stored.let_go:
+            return Receipt({}, (), let_go=decision_id)
+        earlier = stored.decisions.get(decision_id)
+        if earlier is not None and earlier.request_hash != decision.request_hash:
+            return Receipt({}, (), conflict=decision_id)
+    return None
+
+
+def _admit_decisions(new: list[Decision], at: int, stored: Stored, rows: Rows) -> None:
+    """Add decisions that are new."""
     # Bodies go out without a stamp, which readers take from the row: draining may still have to
     # move it past the newest one of the tables.
     if is_bundled(new):
@@ -175,19 +187,21 @@ def admit(entry: Entry, at: int, stored: Stored, rows: Rows) -> Receipt:
             rows.decisions.append((decision.decision_id, decision.experiment, _encode(decision)))
     for decision in new:
         msgspec.structs.force_setattr(decision, "decided_at", at)
-        stored_decisions[decision.decision_id] = decision
+        stored.decisions[decision.decision_id] = decision
 
-    if not (entry.events or entry.unit_events):
-        return Receipt(before, ())
+
+def _admit_events(
+    events: Sequence[RewardEvent], stored: set[EventKey], rows: Rows
+) -> tuple[bool, ...]:
+    """Add the events of decisions that are new; of each, whether it is a duplicate."""
     duplicates = []
-    for event in entry.events:
+    for event in events:
         key = (event.decision_id, event.event_id)
-        duplicates.append(key in stored.events)
-        if key not in stored.events:
+        duplicates.append(key in stored)
+        if key not in stored:
             rows.events.append((*key, _encode(event)))
-            stored.events.add(key)
-    unit_duplicates = _admit_unit_events(entry.unit_events, stored.unit_events, rows)
-    return Receipt(before, tuple(duplicates), unit_duplicates=unit_duplicates)
+            stored.add(key)
+    return tuple(duplicates)
 
 
 def _admit_unit_events(
