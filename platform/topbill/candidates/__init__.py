@@ -6,7 +6,14 @@ what is alike comes from the catalogue.
 """
 
 from topbill.candidates.fitting import HeldOutPlay, hold_out, learn, recall
-from topbill.candidates.model import NEW_FOR, SOURCES, CandidateModel, Candidates, RowSource
+from topbill.candidates.model import (
+    GIVEN,
+    NEW_FOR,
+    SOURCES,
+    CandidateModel,
+    Candidates,
+    RowSource,
+)
 from topbill.candidates.signals import (
     EVIDENCE,
     HALF_LIFE,
@@ -19,6 +26,7 @@ from topbill.candidates.signals import (
 
 __all__ = [
     "EVIDENCE",
+    "GIVEN",
     "HALF_LIFE",
     "NEW_FOR",
     "SOURCES",

@@ -7,8 +7,9 @@ viewer: that is the order without a policy.
 
 from __future__ import annotations
 
+import math
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,16 +43,35 @@ share.
 _ALIKE = 1e-6
 """Cosine above which a title is alike at all: what has no vector has 0."""
 _WORDS = 32
+GIVEN = ("unfinished", "list", "again", "because")
+"""Sources of which each viewer has titles of one's own: whoever composes the page says which."""
+_AS_GIVEN = ("unfinished", "list")
+"""Those whose order is the viewer's own doing."""
+_NOTHING: Indices = np.zeros(0, dtype=np.intp)
 
 
 @dataclass(frozen=True)
 class RowSource:
-    """What a row is made of: one of SOURCES, `genre` (popular titles of `genres`), `titles` (an
-    editors' list), or `mixed` (what all evidence together speaks for)."""
+    """What a row is made of.
+
+    Attributes:
+        source: One of SOURCES, `genre` (titles of `genres`), `titles` (an editors' list), `mixed`
+            (what all evidence together speaks for), or one of GIVEN: `unfinished`, `list`, `again`
+            (what the viewer began, wants to watch, has watched) and `because` (what is like a title
+            that the viewer liked).
+        genres: Which, for `genre`.
+        titles: Which, for `titles`.
+        within: Seconds for which a title stays `unfinished`.
+        after: Seconds after which a watched title may come `again`; None: as the rule `seen` says.
+        seed: Like which of the titles that the viewer liked, for `because`: 0 is the last one.
+    """
 
     source: str
     genres: tuple[str, ...] = ()
     titles: tuple[str, ...] = ()
+    within: float = math.inf
+    after: float | None = None
+    seed: int = 0
 
 
 class CandidateModel:
@@ -179,6 +199,18 @@ class CandidateModel:
             self, dict(zip(SOURCES, orders, strict=True)), likeness, score, allowed, seed
         )
 
+    def like(self, title: int, allowed: Bools) -> Indices:
+        """At most DEPTH allowed titles that are most like one: in what they are and in who watches
+        them, as much as each is worth, and played much.
+        """
+        likeness = self.likeness([title])
+        # What likeness is worth stands last among the weights, in its own order.
+        worth = np.array(self.weights[-len(likeness) :], dtype=np.float32) @ likeness
+        others = allowed.copy()
+        others[title] = False
+        rows = np.flatnonzero(others & (worth > _ALIKE))
+        return _best(rows, worth[rows] * self._popularity[rows], DEPTH)
+
     def popular_only(self, allowed: Bools, seed: str) -> Candidates:
         """The candidates without any signal: every source names the popular titles."""
         popular = self.popular[allowed[self.popular]]
@@ -212,10 +244,15 @@ class Candidates:
         self._allowed = allowed
         self._seed = seed
         self._members: dict[RowSource, Indices] = {}
+        self._given: Mapping[RowSource, Indices] = {}
         self.similar, self.together = likeness
         self.sources: Bools = np.zeros((len(allowed), len(SOURCES)), dtype=bool)
         for j, source in enumerate(SOURCES):
             self.sources[orders[source][:NAMED], j] = True
+
+    def give(self, titles: Mapping[RowSource, Indices]) -> None:
+        """Say what the rows of GIVEN sources are made of, first choice first."""
+        self._given = titles
 
     def members(self, row_source: RowSource) -> Indices:
         """Every allowed title that the row may be made of, first choice first.
@@ -239,6 +276,8 @@ class Candidates:
             return listed[self._allowed[listed]]
         if row_source.source == "mixed":
             return self._mixed()
+        if row_source.source in GIVEN:
+            return self._given.get(row_source, _NOTHING)
         return self._orders[row_source.source]
 
     def _mixed(self) -> Indices:
@@ -269,6 +308,8 @@ class Candidates:
         """
         members = self.members(row_source)
         members = members[~taken[members]]
+        if row_source.source in _AS_GIVEN:
+            return members[:most]
         # Editors' lists are taken as they are: nothing of chance between their titles.
         if len(members) <= most or row_source.source == "titles":
             return self.in_order(members[:most])

@@ -50,7 +50,7 @@ class PageAnswer(msgspec.Struct, frozen=True, gc=False):
     """A page. Its joint propensity is exp(Σ log_propensity); `fallbacks` names the stages that were
     not as planned (`empty`: nothing may be shown to this viewer), `made_up` the columns of the
     catalogue that are invented for a demonstration, `again` says that a session got the page that
-    it had already."""
+    it had already; `notes` say which rows have nothing to show, and why."""
 
     page_id: str
     page: str
@@ -59,6 +59,7 @@ class PageAnswer(msgspec.Struct, frozen=True, gc=False):
     fallbacks: tuple[str, ...]
     again: bool = False
     made_up: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def cells_of(page: PageAnswer) -> tuple[Placement, ...]:

@@ -13,12 +13,14 @@ import msgspec
 from topbill.candidates import CandidateModel, Signals
 from topbill.catalog import Catalog
 from topbill.domain.errors import FileProblem
+from topbill.domain.records import NULL, Action, Actions
 from topbill.engine import CompiledExperiment, Engine
 from topbill.pages.checks import check
 from topbill.pages.features import PictureFeatures, TitleFeatures
 from topbill.pages.files import PageFile
 from topbill.pages.notes import notes
 from topbill.pages.request import PageRequest
+from topbill.pages.viewer_rows import own_titles
 from topbill.pages.viewing_history import NOBODY, KnownViewer
 from topbill.rules import CompiledRules
 
@@ -39,6 +41,8 @@ class Viewer:
         resting: Rule → the rows of the catalogue that it keeps from this viewer for now: `fatigue`
             what was shown often and never played, `seen` what was watched, `disliked` what the
             viewer's events speak against.
+        own: Row → what it is made of for this viewer alone, before any rule, first choice first.
+        liked: Titles that the viewer liked and has not left unfinished, the last one first.
     """
 
     unit: str
@@ -46,6 +50,8 @@ class Viewer:
     age: int
     watched: tuple[int, ...] = ()
     resting: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    own: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    liked: tuple[int, ...] = ()
 
 
 class CompiledPage:
@@ -86,6 +92,7 @@ class CompiledPage:
         # first viewer does not wait.
         self._title_features: tuple[str, TitleFeatures] | None = None
         self._picture_features: tuple[str, PictureFeatures] | None = None
+        self._row_actions: tuple[str, Actions, msgspec.Raw] | None = None
         for layer, key in file.layers.items():
             compiled = engine.find(key)
             if layer == "titles":
@@ -119,6 +126,26 @@ class CompiledPage:
             self._picture_features = cached
         return cached[1]
 
+    def row_actions(self, compiled: CompiledExperiment) -> tuple[Actions, msgspec.Raw]:
+        """The page's rows as actions of the rows experiment, and as JSON: null where they are the
+        experiment's own. A row that is several has an action for each, all with its features.
+        """
+        repeats = self.file.repeats
+        if not repeats:
+            return compiled.actions, NULL
+        cached = self._row_actions
+        if cached is None or cached[0] != compiled.revision:
+            own = {action.id: action for action in compiled.experiment.actions}
+            actions = []
+            for row in self.file.sources:
+                features = own[repeats.get(row, row)].features
+                actions.append(Action(id=row, features=features))
+            offered = [{"id": action.id, "features": action.features} for action in actions]
+            encoded = compiled.action_encoder.encode_actions(actions)
+            cached = (compiled.revision, encoded, msgspec.Raw(_encode(offered)))
+            self._row_actions = cached
+        return cached[1], cached[2]
+
     def viewer(
         self,
         request: PageRequest,
@@ -142,12 +169,19 @@ class CompiledPage:
         if request.watched is not None:
             resting["seen"] = sorted({*resting.get("seen", ()), *rows_of(request.watched)})
         plays = known.watched if request.watched is None else request.watched
+        just_watched = request.watched or ()
+        begun = {title for title, _ in known.unfinished if title not in just_watched}
+        liked = [title for title in reversed(plays) if title not in begun]
         return Viewer(
             unit=unit or request.unit or page_id,
             region=request.region or self.file.region,
             age=self._age_limit(request),
             watched=tuple(rows_of(plays)),
             resting=resting,
+            own=own_titles(
+                self.file.sources, self.catalog, known, self.file.rules.again_after, just_watched
+            ),
+            liked=tuple(rows_of(dict.fromkeys(liked))),
         )
 
     def _age_limit(self, request: PageRequest) -> int:
@@ -164,6 +198,8 @@ class CompiledPage:
         removed (`explain_title` reads it).
         """
         ids, resting = self.catalog.ids, viewer.resting.items()
+        own = {row: [ids[title] for title in titles] for row, titles in viewer.own.items()}
+        made_of = {"made_of": own} if own else {}
         return {
             "context": request.context,
             "region": viewer.region,
@@ -172,4 +208,5 @@ class CompiledPage:
             "guest": request.profile is None,
             "watched": len(viewer.watched),
             "resting": {rule: [ids[title] for title in titles] for rule, titles in resting},
+            **made_of,
         }

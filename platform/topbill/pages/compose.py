@@ -14,19 +14,21 @@ from typing import Any, NamedTuple
 import msgspec
 import numpy as np
 
-from topbill.candidates import Candidates
+from topbill.candidates import GIVEN, Candidates
 from topbill.catalog import Bools
 from topbill.domain.chance import hash64
 from topbill.domain.errors import BadRequest
 from topbill.domain.page_answer import LayerAnswer, PageAnswer, RowAnswer, Tile, cells_of
 from topbill.domain.records import NULL, Decision, Indices, Placement
+from topbill.domain.slate import Allowed
 from topbill.domain.sums import plain_sum
 from topbill.engine import DecisionInput, decode
 from topbill.pages.compiled import CompiledPage, Viewer
 from topbill.pages.features import TitlesOnPage
 from topbill.pages.layers import Layer, PinnedRows, refuse_unknown
 from topbill.pages.request import PageRequest
-from topbill.rules import Counts, PositionChoices, RowConstraints
+from topbill.pages.viewer_rows import KEPT, ViewerRows, about, holding_in
+from topbill.rules import Counts, PoolOrder, PositionChoices, RowConstraints
 
 _logger = logging.getLogger("topbill")
 _encode = msgspec.json.Encoder().encode
@@ -106,6 +108,7 @@ class PageBuilder:
             first row is filled, so that no row above can use up what an editor needs below; each
             row gets its own back when it is filled.
         members: Row → the titles that it may be made of, first choice first.
+        kept: Row below → the titles of its own that rows above it leave alone.
     """
 
     def __init__(
@@ -128,6 +131,7 @@ class PageBuilder:
         # No clock is behind -inf: every choice is past the deadline, so no policy is asked.
         self.deadline = -math.inf if degraded else self.start + self.file.budget_ms / 1e3
         self.fallbacks: list[str] = []
+        self.notes: list[str] = []
         if page.stale is not None:
             self.fallbacks.append("catalogue")
         if degraded:
@@ -144,6 +148,7 @@ class PageBuilder:
         self.pins: dict[str, dict[int, int]] = {}
         for row in page.rules.pins:
             self.pins[row] = self._allowed_pins(row)
+        self.own = ViewerRows(self.file.sources, viewer.own, viewer.liked, self.allowed_by_rule)
         self.candidates = self._candidates(degraded)
         self.title_features = self._title_features(context)
 
@@ -151,6 +156,7 @@ class PageBuilder:
         self.page_left: Counts = page.rules.page_left()
         self.reserved: dict[str, Counts] = {}
         self.members: dict[str, Indices] = {}
+        self.kept: dict[str, Indices] = {}
         self.decisions: list[Decision] = []
 
     def build(self, request: PageRequest, request_hash: str) -> ComposedPage:
@@ -158,6 +164,7 @@ class PageBuilder:
         rows = self._choose_rows()
         self.decisions.append(rows)
         self._reserve_pins(rows)
+        self._keep_titles(rows)
         answers = [self._fill_row(placement) for placement in rows.slate]
         for name, layer in self.layers.items():
             if layer.failed:
@@ -171,6 +178,7 @@ class PageBuilder:
             rows=tuple(answers),
             fallbacks=tuple(self.fallbacks),
             made_up=self.page.catalog.made_up,
+            notes=tuple(self.notes),
         )
         own = self._page_decision(answer, request, request_hash)
         return ComposedPage(answer, (own, *self.decisions))
@@ -178,6 +186,12 @@ class PageBuilder:
     # ------------------------------------------------------------------ before the first row
 
     def _candidates(self, degraded: bool) -> Candidates:
+        """The candidates, with what the viewer's own rows are made of."""
+        candidates = self._first_stage(degraded)
+        candidates.give(self.own.members)
+        return candidates
+
+    def _first_stage(self, degraded: bool) -> Candidates:
         """The candidates; popular titles alone where the first stage fails or has no time."""
         model, viewer = self.page.candidate_model, self.viewer
         if not degraded:
@@ -185,6 +199,7 @@ class PageBuilder:
                 candidates = model.candidates_for(
                     viewer.region, viewer.watched, self.allowed, self.now, self.id
                 )
+                self.own.add_alike(model, self.allowed)
                 if self.engine.now() <= self.deadline:
                     return candidates
                 self.fallbacks.append("candidates")
@@ -215,15 +230,19 @@ class PageBuilder:
         """Which rows, in which order: only rows that have a title to show, with the editors'
         pins.
         """
-        rows, file = self.layers["rows"].compiled, self.file
-        ids = rows.actions.ids
+        file = self.file
+        actions, offered = self.page.row_actions(self.layers["rows"].compiled)
+        ids = actions.ids
         with_titles: list[int] = []
         for j, row in enumerate(ids):
             self.members[row] = self.candidates.members(file.sources[row])
             if len(self.members[row]) or self.pins.get(row):
                 with_titles.append(j)
+            else:
+                self.notes.append(self.own.why_none(row, self.page.catalog))
         # Nothing for this viewer at all: the rows stand there empty, and each says why.
-        eligible = np.array(with_titles or range(len(ids)), dtype=np.intp)
+        of_all = [j for j, row in enumerate(ids) if file.sources[row].source not in GIVEN]
+        eligible = np.array(with_titles or of_all or range(len(ids)), dtype=np.intp)
         pins: dict[int, int] = {}
         for j in eligible.tolist():
             if ids[j] in file.pinned:
@@ -231,10 +250,10 @@ class PageBuilder:
         return self._decide(
             "rows",
             decision_id=f"{self.id}:rows",
-            actions=rows.actions,
+            actions=actions,
             eligible=eligible,
             slots=file.rows,
-            offered=NULL,
+            offered=offered,
             # Made anew for each attempt at the slate: they count what was placed.
             rules=(lambda: PinnedRows(eligible, file.rows, pins)) if pins else None,
         )
@@ -247,6 +266,18 @@ class PageBuilder:
             self.reserved[placement.action] = groups[pinned].sum(axis=0)
         for used in self.reserved.values():
             self.page_left = self.page_left - used
+
+    def _keep_titles(self, rows: Decision) -> None:
+        """Keep the first titles of the viewer's own rows for them: taken by a row above, they would
+        not stand where the viewer looks for them.
+        """
+        taken: Bools = np.zeros_like(self.taken)
+        for placement in rows.slate:
+            row = placement.action
+            if self.file.sources[row].source in KEPT:
+                first = self.members[row][: self.file.titles]
+                self.kept[row] = first[~taken[first]]
+                taken[self.kept[row]] = True
 
     # ------------------------------------------------------------------ titles
 
@@ -274,12 +305,23 @@ class PageBuilder:
         missing = self.file.titles - len(tiles)
         return RowAnswer(
             row=row,
-            payload=self.layers["rows"].compiled.payloads.get(row, NULL),
+            payload=self._row_payload(row),
             propensity=placement.propensity,
             titles=tuple(tiles),
             missing=missing,
-            removed=self._removed(row, decision) if missing else {},
+            removed=self._removed(row, decision, chosen) if missing else {},
         )
+
+    def _row_payload(self, row: str) -> msgspec.Raw:
+        """What the experiment says of the row, with the title that it is about."""
+        name = self.file.repeats.get(row, row)
+        payload = self.layers["rows"].compiled.payloads.get(name, NULL)
+        if self.file.sources[row].source != "because":
+            return payload
+        seed = self.own.seeds.get(row)
+        if seed is None:
+            return NULL  # there is no title that its heading could name
+        return about(payload, self.page.catalog.ids[seed], self.page.catalog.names[seed])
 
     def _pool(self, row: str) -> Indices:
         """The row's candidates: what no rule has removed, no row above shows, and no other row has
@@ -289,6 +331,9 @@ class PageBuilder:
         for other, pinned in self.pins.items():
             if other != row:
                 unavailable[list(pinned.values())] = True
+        self.kept.pop(row, None)
+        for kept in self.kept.values():
+            unavailable[kept] = True
         pool = self.candidates.pool(row, self.file.sources[row], unavailable, self.file.candidates)
         quota = self.file.rules.fresh.get(row)
         if quota is not None:
@@ -313,6 +358,7 @@ class PageBuilder:
     def _choose_titles(self, row: str, pool: Indices) -> Decision:
         """The row's titles, of a pool of P; the rules speak of titles by their place in it."""
         rules, file = self.page.rules, self.file
+        is_fixed = file.sources[row].source == "unfinished"
         actions, offered = self.title_features.of(pool, row)
         titles = pool.tolist()
         place_in_pool = {title: place for place, title in enumerate(titles)}
@@ -329,6 +375,13 @@ class PageBuilder:
             fresh = (count, self._is_new(pool, within))
         groups = rules.groups[pool]
         members = [rules.members[title] for title in titles]
+
+        def constraints() -> Allowed:
+            own = RowConstraints(
+                groups, members, rules.names, slots, cap_left=row_left, pins=pins, fresh=fresh
+            )
+            return PoolOrder(own) if is_fixed else own
+
         return self._decide(
             "titles",
             decision_id=f"{self.id}:{row}",
@@ -337,22 +390,27 @@ class PageBuilder:
             slots=slots,
             offered=offered,
             place=row,
-            rules=lambda: RowConstraints(
-                groups, members, rules.names, slots, cap_left=row_left, pins=pins, fresh=fresh
-            ),
+            rules=constraints,
         )
 
-    def _removed(self, row: str, decision: Decision | None) -> dict[str, int]:
+    def _removed(
+        self, row: str, decision: Decision | None, chosen: Sequence[int]
+    ) -> dict[str, int]:
         """How many of the titles that the row could be made of each rule took away; caps, of the
-        candidates of its `decision`, where there were any.
+        candidates of its `decision`, where there were any. `chosen` are those that it shows.
         """
-        model = self.page.candidate_model
-        everything = model.popular_only(np.ones(len(self.page.catalog), dtype=bool), self.id)
-        could = everything.members(self.file.sources[row])
+        model, source = self.page.candidate_model, self.file.sources[row]
+        could: Indices
+        if row in self.viewer.own:
+            could = np.array(self.viewer.own[row], dtype=np.intp)
+        else:
+            everything = model.popular_only(np.ones(len(self.page.catalog), dtype=bool), self.id)
+            could = everything.members(source)
         counts: dict[str, int] = {}
-        for rule, allowed in self.allowed_by_rule.items():
+        for rule, allowed in holding_in(source, self.allowed_by_rule).items():
             counts[rule] = int(np.count_nonzero(~allowed[could]))
-        counts["shown above"] = int(np.count_nonzero(self.taken[self.members[row]]))
+        not_here = self.members[row][~np.isin(self.members[row], list(chosen))]
+        counts["shown above"] = int(np.count_nonzero(self.taken[not_here]))
         masks = () if decision is None else decision.masks
         for mask in masks:
             # An `only` mask demands a title, and a pin's other mask keeps its title off the

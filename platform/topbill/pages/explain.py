@@ -10,10 +10,12 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from topbill.candidates import GIVEN
 from topbill.domain.errors import NotFound
 from topbill.domain.records import Decision
 from topbill.domain.slate import choices
 from topbill.pages.compiled import CompiledPage
+from topbill.pages.viewer_rows import EXEMPT
 
 
 def explain_title(
@@ -39,14 +41,20 @@ def explain_title(
     index = catalog.index.get(title)
     if index is None:
         raise NotFound(f"title {title!r} is not in the catalogue {catalog.version}")
-    barred = _barred_by(compiled_page, page, index)
+    facts = msgspec.json.decode(page.context)  # what CompiledPage.facts wrote
+    barred = _barred_by(compiled_page, page, facts, index)
+    made_of = facts.get("made_of", {})
     rows: list[dict[str, Any]] = []
     row_above: str | None = None
     for decision in titles:
         outcome = _as_candidate(decision, title)
         if outcome is None:
-            reason = _why_absent(compiled_page, decision, index, row_above, barred)
+            own = made_of.get(decision.place)
+            reason = _why_absent(compiled_page, decision, index, row_above, barred, own)
             outcome = {"candidate": False, "because": reason}
+        else:
+            # It stands in a row for which such a rule makes an exception.
+            barred = _holding(compiled_page, decision.place, barred)
         rows.append({"row": decision.place, **outcome})
         # No title stands on a page twice: for the rows below, this is the reason.
         if "shown_at" in outcome:
@@ -54,9 +62,10 @@ def explain_title(
     return {"page_id": page.decision_id, "title": title, "barred": barred, "rows": rows}
 
 
-def _barred_by(compiled_page: CompiledPage, page: Decision, index: int) -> list[str]:
+def _barred_by(
+    compiled_page: CompiledPage, page: Decision, viewer: dict[str, Any], index: int
+) -> list[str]:
     """The rules that kept a title off the whole page."""
-    viewer = msgspec.json.decode(page.context)  # what CompiledPage.facts wrote
     # Pages of 0.1 told only of those that were shown too often.
     resting = viewer.get("resting") or {"fatigue": viewer.get("tired", ())}
     allowed_by_rule = compiled_page.rules.allowed_by_rule(
@@ -89,20 +98,40 @@ def _why_absent(
     index: int,
     row_above: str | None,
     barred: Sequence[str],
+    own: Sequence[str] | None,
 ) -> str:
-    """Why a title was not among a row's candidates: the first reason that composing would meet."""
+    """Why a title was not among a row's candidates: the first reason that composing would meet.
+    `own` are the titles that the row was made of for this viewer alone, None for other rows.
+    """
     if row_above is not None:
         return f"it stands in row {row_above} above"
+    barred = _holding(compiled_page, decision.place, barred)
     if barred:
         return f"{barred[0]} bars it from the page"
     for row, pins in compiled_page.rules.pins.items():
         if row != decision.place and index in pins.values():
             return f"it is pinned in row {row}"
     catalog = compiled_page.catalog
-    everything = compiled_page.candidate_model.popular_only(np.ones(len(catalog), dtype=bool), "")
-    if index not in everything.members(compiled_page.file.sources[decision.place]):
+    source = compiled_page.file.sources.get(decision.place)
+    if source is None:
+        return "the page has no such row any more"
+    if own is not None:
+        is_member = catalog.ids[index] in own
+    else:
+        model = compiled_page.candidate_model
+        everything = model.popular_only(np.ones(len(catalog), dtype=bool), "")
+        # What a viewer's own row was made of is told where it was a list.
+        is_member = source.source not in GIVEN and index in everything.members(source)
+    if not is_member:
         return "the row is not made of it"
     return "it was not among the candidates"
+
+
+def _holding(compiled_page: CompiledPage, row: str, rules: Sequence[str]) -> list[str]:
+    """Those of the rules that hold in a row."""
+    source = compiled_page.file.sources.get(row)
+    exempt = EXEMPT.get(source.source, ()) if source is not None else ()
+    return [rule for rule in rules if rule not in exempt]
 
 
 def _what_rules_did(decision: Decision, place: int) -> dict[str, Any]:

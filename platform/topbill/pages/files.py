@@ -13,21 +13,20 @@ from typing import Any
 
 import msgspec
 
-from topbill.candidates import SOURCES, RowSource
+from topbill.candidates import RowSource
 from topbill.catalog import UNKNOWN_AGE, Catalog
 from topbill.domain.errors import FileProblem, SpecError
 from topbill.domain.features import FeatureKind
 from topbill.domain.profile import PROFILE_TYPE
+from topbill.pages import row_sources
 from topbill.pages.features import PICTURE_FEATURES, TITLE_FEATURES
 from topbill.pages.viewing_history import SIGNALS
 from topbill.rules import RULE, Rules, build
 from topbill.spec import Experiment, renames, yaml_in
 from topbill.spec.fields import (
     INVALID,
-    Choice,
     Duration,
     Flag,
-    Id,
     Key,
     ListOf,
     Location,
@@ -51,17 +50,6 @@ _SAME_VALUES: tuple[frozenset[FeatureKind], ...] = (
 """Kinds of features that take the same values: numbers, and mappings."""
 _SLOTS = Number(1, 100, whole=True)
 _AGE = Number(0, 21, whole=True)
-_ROW = Section(
-    {
-        "source": Key(
-            Choice((*SOURCES, "genre", "titles", "mixed")),
-            "Where the row's titles come from.",
-            True,
-        ),
-        "genres": Key(ListOf(Name, 20, 1, unique=True), "For source genre: which."),
-        "titles": Key(ListOf(Id, 500, 1, unique=True), "For source titles: the editors' list."),
-    }
-)
 PAGE = Section(
     {
         "page": Key(Name, "Its key: what services send.", True),
@@ -109,7 +97,7 @@ PAGE = Section(
             ),
             "The third layer; left out: a title's first picture.",
         ),
-        "sources": Key(MapOf(_ROW, 100, 1), "What each row is made of.", True),
+        "sources": Key(MapOf(row_sources.ROW, 100, 1), "What each row is made of.", True),
         "rules": Key(ListOf(RULE, 200), "What may stand where."),
         "signals": Key(
             MapOf(Number(-100, 100), 100),
@@ -145,6 +133,8 @@ class PageFile:
         titles: How many titles a row has, of at most `candidates`.
         pinned: Row → the position at which editors put it.
         sources: Row → what it is made of.
+        repeats: Row → the row of the file that it is one of, where that is several: `because` is a
+            row for each of several titles.
         rules: What may stand where.
         signals: Event → what it says for a title, below 0 against it, in plays.
         session_ttl: Seconds for which a session sees the same page; 0 for a new one every time.
@@ -167,6 +157,7 @@ class PageFile:
     candidates: int
     pinned: Mapping[str, int]
     sources: Mapping[str, RowSource]
+    repeats: Mapping[str, str]
     rules: Rules
     signals: Mapping[str, float]
     session_ttl: float
@@ -293,11 +284,13 @@ def load(path: Path, known: Sequence[Experiment]) -> PageFile:
 
 def _build(read: Mapping[str, Any], raw: dict[str, Any], path: Path, at: Location) -> PageFile:
     """The page of what was read, after noting what contradicts itself."""
-    sources: dict[str, RowSource] = {}
+    where = at.key("sources")
+    rows = row_sources.rows_of(read["sources"], where)
+    sources = row_sources.read(read["sources"], rows, where)
     genres: dict[str, Sequence[str]] = {}
-    for name, parts in read["sources"].items():
-        sources[name] = row = _row(name, parts, at.key("sources"))
+    for name, row in sources.items():
         genres[name] = row.genres if row.source == "genre" else ()
+    rules = row_sources.in_each_row(read.get("rules", ()), rows)
     count = read["titles"]["count"]
     candidates = read["titles"].get("candidates", max(60, count))
     if candidates < count:
@@ -305,6 +298,8 @@ def _build(read: Mapping[str, Any], raw: dict[str, Any], path: Path, at: Locatio
             candidates, f"at least {count}, the titles of a row"
         )
     _check_pinned(read["rows"], sources, at.key("rows"))
+    built = build(rules, at.key("rules"), genres, count)
+    row_sources.check_beside(sources, built, where)
     return PageFile(
         key=read["page"],
         title=read.get("title", read["page"]),
@@ -318,7 +313,8 @@ def _build(read: Mapping[str, Any], raw: dict[str, Any], path: Path, at: Locatio
         candidates=candidates,
         pinned=read["rows"].get("pinned", {}),
         sources=sources,
-        rules=build(read.get("rules", ()), at.key("rules"), genres, count),
+        repeats={repeat: name for name, own in rows.items() for repeat in own[1:]},
+        rules=built,
         signals=read.get("signals", SIGNALS),
         session_ttl=read.get("session_ttl", 0.0),
         kids_max_age=read.get("kids_max_age", 7),
@@ -327,21 +323,6 @@ def _build(read: Mapping[str, Any], raw: dict[str, Any], path: Path, at: Locatio
         raw=raw,
         source=path.name,
     )
-
-
-def _row(name: str, parts: Mapping[str, Any], at: Location) -> RowSource:
-    """What one row is made of: lists belong to the source that they are for, and to no other."""
-    row = RowSource(parts["source"], parts.get("genres", ()), parts.get("titles", ()))
-    if name == "rows":
-        at.key(name).wrong(
-            Verbatim("a row called rows"), "another name: decisions about which rows are called so"
-        )
-    for key, source in (("genres", "genre"), ("titles", "titles")):
-        if (key in parts) != (row.source == source):
-            at.key(name).wrong(
-                Verbatim(f"source {row.source}"), f"{key} with source {source}, and with no other"
-            )
-    return row
 
 
 def _check_pinned(rows: Mapping[str, Any], sources: Mapping[str, RowSource], at: Location) -> None:
@@ -396,14 +377,15 @@ def _check_layers(page: PageFile, known: Mapping[str, Experiment], at: Location)
 
 def _check_row_actions(page: PageFile, experiment: Experiment, at: Location) -> None:
     actions = {action.id for action in experiment.actions}
-    if actions != set(page.sources):
-        odd = sorted(actions ^ set(page.sources))
+    rows = [name for name in page.sources if name not in page.repeats]
+    if actions != set(rows):
+        odd = sorted(actions ^ set(rows))
         at.key("sources").wrong(
-            Verbatim(listed(page.sources)), f"the rows of {experiment.key}; {listed(odd)} differ"
+            Verbatim(listed(rows)), f"the rows of {experiment.key}; {listed(odd)} differ"
         )
-    elif page.rows > len(actions):
+    elif page.rows > len(page.sources):
         at.key("rows").key("count").wrong(
-            page.rows, f"at most {len(actions)}, the rows that there are"
+            page.rows, f"at most {len(page.sources)}, the rows that there are"
         )
 
 

@@ -25,6 +25,8 @@ MOST_OF_ALL = 1_000_000
 """Titles of all viewers together, some 150 MB: beyond, viewers are forgotten as above."""
 PLAY, FRACTION = "play", "watch_fraction"
 """The events that say that a title was watched, and how much of it: 0 to 1."""
+LIST_ADD, LIST_REMOVE = "watchlist_add", "watchlist_remove"
+"""The events that put a title on the viewer's list, and take it off."""
 FINISHED = 0.9
 """Share of a title that is all but its credits."""
 SIGNALS: Mapping[str, float] = {
@@ -40,7 +42,7 @@ _BATCH = 2_000
 
 def events_read(signals: Mapping[str, float]) -> frozenset[str]:
     """The names of the events that a page of these signals reads."""
-    return frozenset({PLAY, FRACTION, *signals})
+    return frozenset({PLAY, FRACTION, LIST_ADD, LIST_REMOVE, *signals})
 
 
 class LogReader(Protocol):
@@ -61,18 +63,32 @@ class _Regard:
         opinion: What the viewer's events say for it, less what they say against it, in plays.
         played: Whether it was played.
         fraction: The most of it that was watched at once; None where nobody said.
+        listed: Whether it is on the viewer's list; `list_at` says since when it is, or isn't.
     """
 
-    __slots__ = ("at", "fraction", "opinion", "played")
+    __slots__ = ("at", "fraction", "list_at", "listed", "opinion", "played")
 
     def __init__(self) -> None:
         self.at, self.opinion, self.played = 0.0, 0.0, False
         self.fraction: float | None = None
+        self.list_at, self.listed = 0.0, False
+
+    def put_on_list(self, listed: bool, at: float) -> None:
+        """It was put on the viewer's list, or taken off, at that time. Events may come in any
+        order: the latest says what holds.
+        """
+        if at >= self.list_at:
+            self.list_at, self.listed = at, listed
 
     @property
     def is_seen(self) -> bool:
         """Whether it was watched; not to its end where somebody said so."""
         return self.played and (self.fraction is None or self.fraction >= FINISHED)
+
+    @property
+    def is_unfinished(self) -> bool:
+        """Whether it was begun and, as somebody said, not watched to its end."""
+        return self.fraction is not None and 0.0 < self.fraction < FINISHED
 
 
 class _ViewerRecord:
@@ -92,12 +108,21 @@ class _ViewerRecord:
 
 
 class KnownViewer(NamedTuple):
-    """What is known of a viewer: titles that were `watched` and liked, newest last; and rule → the
-    titles that it keeps away for now (`resting`).
+    """What is known of a viewer.
+
+    Attributes:
+        watched: Titles that were watched and liked, newest last.
+        resting: Rule → the titles that it keeps away for now.
+        unfinished: (Title, seconds since it was last heard of) of what was begun, newest first.
+        finished: The same of what was watched, in no order.
+        listed: The viewer's list, what was put there last first.
     """
 
     watched: tuple[str, ...] = ()
     resting: Mapping[str, Sequence[str]] = {}
+    unfinished: Sequence[tuple[str, float]] = ()
+    finished: Sequence[tuple[str, float]] = ()
+    listed: Sequence[str] = ()
 
 
 NOBODY = KnownViewer()
@@ -193,6 +218,11 @@ class ViewingHistory:
             regard = _Regard()
             self._make_room(record.regards)
         record.regards[title] = regard
+        if event in (LIST_ADD, LIST_REMOVE):
+            regard.put_on_list(event == LIST_ADD, at)
+            # A list says what is to be watched, and nothing of what was.
+            if event not in self.signals:
+                return
         regard.at = max(regard.at, at)
         # A value is how much of the event there was: 1 for most, a share for some.
         regard.opinion += self.signals.get(event, 0.0) * min(abs(value), 1.0)
@@ -230,20 +260,29 @@ class ViewingHistory:
         # already takes no time to sort.
         liked = [each for each in regards if each[1].opinion > 0.0]
         liked.sort(key=_heard_of)
-        seen, disliked = [], []
+        finished = [(title, now - regard.at) for title, regard in regards if regard.is_seen]
+        unfinished, listed, disliked = [], [], []
         for title, regard in regards:
-            if regard.is_seen and now - regard.at < rules.again_after:
-                seen.append(title)
+            if regard.is_unfinished:
+                unfinished.append((title, now - regard.at))
+            if regard.listed:
+                listed.append((title, now - regard.list_at))
             if regard.opinion < 0.0:
                 disliked.append(title)
-        fatigued = []
-        if rules.fatigue is not None:
-            most, rest = rules.fatigue
-            for title, (pages, at) in appearances:
-                if pages >= most and now - at < rest:
-                    fatigued.append(title)
-        resting = {"fatigue": fatigued, "seen": seen, "disliked": disliked}
-        return KnownViewer(tuple(title for title, _ in liked[-MOST_PLAYS:]), resting)
+        unfinished.sort(key=_age_of)
+        listed.sort(key=_age_of)
+        resting = {
+            "fatigue": _fatigued(appearances, rules, now),
+            "seen": [title for title, age in finished if age < rules.again_after],
+            "disliked": disliked,
+        }
+        return KnownViewer(
+            watched=tuple(title for title, _ in liked[-MOST_PLAYS:]),
+            resting=resting,
+            unfinished=unfinished,
+            finished=finished,
+            listed=[title for title, _ in listed],
+        )
 
     def _record_of(self, unit: str) -> _ViewerRecord:
         """The viewer's record, new where there is none; it becomes the last to be forgotten."""
@@ -257,5 +296,19 @@ class ViewingHistory:
         return record
 
 
+def _fatigued(
+    appearances: Sequence[tuple[str, tuple[int, float]]], rules: Rules, now: float
+) -> list[str]:
+    """The titles that rest for having been shown so often and not played."""
+    if rules.fatigue is None:
+        return []
+    most, rest = rules.fatigue
+    return [title for title, (pages, at) in appearances if pages >= most and now - at < rest]
+
+
 def _heard_of(title: tuple[str, _Regard]) -> float:
     return title[1].at
+
+
+def _age_of(title: tuple[str, float]) -> float:
+    return title[1]

@@ -7,7 +7,7 @@ page twice.
 """
 
 from topbill.rules.compiled import CompiledRules, Counts
-from topbill.rules.constraints import PositionChoices, RowConstraints
+from topbill.rules.constraints import PoolOrder, PositionChoices, RowConstraints
 from topbill.rules.schema import RULE, Cap, Rules, build
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "Cap",
     "CompiledRules",
     "Counts",
+    "PoolOrder",
     "PositionChoices",
     "RowConstraints",
     "Rules",

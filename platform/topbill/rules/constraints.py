@@ -126,6 +126,29 @@ class RowConstraints:
             self._open[places] = False
 
 
+class PoolOrder:
+    """A row whose order is its pool's (`slate.Allowed`): at each position the first place that its
+    constraints let through, and no other.
+    """
+
+    def __init__(self, constraints: RowConstraints) -> None:
+        self._constraints = constraints
+        self._order: list[Mask] = []
+
+    @property
+    def masks(self) -> tuple[Mask, ...]:
+        """What the constraints did, and the order."""
+        return (*self._constraints.masks, *self._order)
+
+    def rows(self, position: int, placed: Sequence[int]) -> Indices:
+        """The first place that may stand at `position`."""
+        first = self._constraints.rows(position, placed)[:1]
+        if len(first):
+            mask = Mask("order", position, position + 1, tuple(first.tolist()), only=True)
+            self._order.append(mask)
+        return first
+
+
 class PositionChoices:
     """A slate of which every position has its own choices (`slate.Allowed`): the pictures of one
     title each. `names` says what each position is for, `choices` which rows may stand there.

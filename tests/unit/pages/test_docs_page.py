@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from topbill.candidates import SOURCES
+from topbill.candidates import GIVEN, SOURCES
 from topbill.pages import PageRequest
 from topbill.pages.features import PICTURE_FEATURES, TITLE_FEATURES
 from topbill.pages.files import PAGE as PAGE_FILE
@@ -35,6 +35,7 @@ def test_the_page_file_shown_is_part_of_the_example() -> None:
 def test_every_name_is_there() -> None:
     names: list[Any] = [
         *SOURCES,
+        *GIVEN,
         *TITLE_FEATURES,
         *PICTURE_FEATURES,
         *RULE.sections,

@@ -13,14 +13,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from topbill.catalog import Catalog
 from topbill.domain.errors import TopbillError
 from topbill.engine import Engine
-from topbill.pages import CompiledPage
+from topbill.pages import CompiledPage, PageAnswer, PageRequest, compose
+from topbill.pages.viewing_history import KnownViewer
 
-from ...small_page import NOW, PAGE, Home
+from ...small_page import NOW, PAGE, ROWS, Home, layer
 
 REGIONS = ("us", "de", "fr")
 # What people write into such a column, right or wrong.
@@ -38,6 +40,13 @@ VALUES: dict[str, tuple[str, ...]] = {
     "franchise": ("saga", "", "other"),
     "pictures": ("warm", "warm|cold", "", "c"),
 }
+OWN = """  on: {source: unfinished, within: 30d}
+  mine: {source: list}
+  again: {source: again, after: 60d}
+  because: {source: because, of: last 2}
+"""
+OWN_ROWS = "{id: on}, {id: mine}, {id: again}, {id: because}"
+DAY = 86_400.0
 NEEDED = ("title", "year", "genres")
 RULES = """
 rules:
@@ -129,16 +138,57 @@ def look_at_pages(home: Home, chance: random.Random, viewers: int) -> int:
         if chance.random() < 0.4:
             asked["maturity"] = chance.choice((0, 7, 12, 15, 16, 18))
             age = min(age, asked["maturity"])
-        watched = chance.sample(sorted(titles), min(3, len(titles)))
-        answer = home.compose(page, viewer, **asked, watched=watched).answer
+        known = somebody(chance, [*titles, "gone"])
+        request = msgspec.convert({"page": "home", "profile": f"u{viewer}", **asked}, PageRequest)
+        asking = page.viewer(request, f"page-{viewer}", known)
+        answer = compose(page, request, asking, f"page-{viewer}", NOW).answer
         shown = [tile.title for row_ in answer.rows for tile in row_.titles]
         assert len(shown) == len(set(shown))
         for title in shown:
             assert may_see(titles[title], asked["region"], age), str((titles[title], asked))
-            assert title not in watched
+        look_at_rows(answer, known, titles, asked["region"], age)
         assert answer.made_up == ()
         assert ("empty" in answer.fallbacks) == (not shown)
     return viewers
+
+
+def somebody(chance: random.Random, titles: list[str]) -> KnownViewer:
+    """A viewer who watched, began, disliked and listed some of these titles."""
+
+    def some() -> list[str]:
+        return chance.sample(titles, chance.randrange(min(4, len(titles)) + 1))
+
+    watched = some()
+    begun = [title for title in some() if title not in watched]
+    resting = {"seen": watched, "disliked": some(), "fatigue": some()}
+    finished = [(title, chance.choice((1.0, 99.0)) * DAY) for title in watched]
+    unfinished = [(title, chance.choice((1.0, 99.0)) * DAY) for title in begun]
+    return KnownViewer((*watched, *begun), resting, unfinished, finished, some())
+
+
+def look_at_rows(
+    answer: PageAnswer, known: KnownViewer, titles: dict[str, Any], region: str, age: int
+) -> None:
+    """Hold a page's rows against what the viewer did."""
+    aged = {"on": dict(known.unfinished), "again": dict(known.finished)}
+    for row in answer.rows:
+        shown = [tile.title for tile in row.titles]
+        assert not set(shown) & set(known.resting["disliked"])
+        if row.row == "again":
+            assert all(aged["again"][title] >= 60 * DAY for title in shown)
+        else:
+            assert not set(shown) & set(known.resting["seen"])
+        if row.row == "on":
+            assert all(aged["on"][title] < 30 * DAY for title in shown)
+        elif row.row == "mine":
+            assert set(shown) <= set(known.listed)
+        elif row.row != "again":
+            assert not set(shown) & set(known.resting["fatigue"])
+        if row.row.startswith("because"):
+            # The heading names it: so it is one that the viewer may see.
+            seed = msgspec.json.decode(row.payload)["because"]["id"]
+            assert seed in known.watched
+            assert may_see(titles[seed], region, age)
 
 
 def catalog_id(catalog: Catalog, row: dict[str, str]) -> str:
@@ -155,7 +205,10 @@ def catalog_id(catalog: Catalog, row: dict[str, str]) -> str:
     "pages", [150, pytest.param(20_000, marks=pytest.mark.slow)], ids=["few", "many"]
 )
 def test_no_page_shows_what_the_catalogue_does_not_allow(home: Home, pages: int) -> None:
-    home.write(RULES, PAGE, "policy: uniform")
+    page = PAGE.replace("count: 3}", "count: 7}").replace("sources:\n", f"sources:\n{OWN}")
+    home.write(RULES, page, "policy: uniform")
+    rows = layer("rows", "rows", "policy: uniform", actions=f"{ROWS[:-1]}, {OWN_ROWS}]")
+    (home.folder / "pages" / "home" / "rows.yaml").write_text(rows)
     composed = tried = 0
     while composed < pages:
         composed += look_at_pages(home, random.Random(tried), viewers=10)
