@@ -47,6 +47,10 @@ GIVEN = ("unfinished", "list", "again", "because")
 """Sources of which each viewer has titles of one's own: whoever composes the page says which."""
 _AS_GIVEN = ("unfinished", "list")
 """Those whose order is the viewer's own doing."""
+_TRENDING_HERE = "trending in the viewer's region"
+"""The order of titles that no source of SOURCES has."""
+_A_TREND = 0.5
+"""Decayed plays in a region from which on something is trending there: one of two days ago."""
 _NOTHING: Indices = np.zeros(0, dtype=np.intp)
 
 
@@ -63,6 +67,7 @@ class RowSource:
         titles: Which, for `titles`.
         within: Seconds for which a title stays `unfinished`.
         after: Seconds after which a watched title may come `again`; None: as the rule `seen` says.
+        by_region: Whether `trending` is what is trending in the viewer's region.
         seed: Like which of the titles that the viewer liked, for `because`: 0 is the last one.
     """
 
@@ -71,6 +76,7 @@ class RowSource:
     titles: tuple[str, ...] = ()
     within: float = math.inf
     after: float | None = None
+    by_region: bool = False
     seed: int = 0
 
 
@@ -117,6 +123,16 @@ class CandidateModel:
         ]
         trending_titles = int((decayed > 0.0).sum())
         self._trending: Indices = np.argsort(-decayed, kind="stable")[:trending_titles]
+        # Region → how trending each title is there; their order is worked out when first asked for.
+        self._trending_in: dict[str, Floats] = {}
+        if signals is not None:
+            for region, plays_there in zip(
+                signals.trending_in, signals.regional_trending, strict=True
+            ):
+                of_region = np.zeros(size)
+                of_region[rows] = plays_there[columns]
+                self._trending_in[region] = of_region
+        self._regional_trending: dict[str, Indices] = {}
         self._newest: Indices = np.argsort(-catalog.added, kind="stable")
         # How alike titles are says little of how likely each is played: the two together find most
         # (benchmarks).
@@ -130,6 +146,25 @@ class CandidateModel:
     def renewed(self, signals: Signals | None) -> CandidateModel:
         """The same catalogue with other signals."""
         return CandidateModel(self.catalog, signals, self.content)
+
+    def has_trends(self, region: str) -> bool:
+        """Whether enough was played in a region of late to say what is trending there."""
+        plays = self._trending_in.get(region)
+        return plays is not None and float(plays.sum()) >= _A_TREND
+
+    def _trending_order(self, region: str) -> Indices:
+        """What is trending in a region first, and then what is trending anywhere; that alone where
+        nothing is said of the region.
+        """
+        if not self.has_trends(region):
+            return self._trending
+        order = self._regional_trending.get(region)
+        if order is None:
+            # Sorted by what is trending anywhere already: equal titles keep that order.
+            here = self._trending_in[region][self._trending]
+            order = self._trending[np.argsort(-here, kind="stable")]
+            self._regional_trending[region] = order
+        return order
 
     def evidence(self, region: str, now: float, rows: Indices | slice = slice(None)) -> Matrix:
         """What speaks for each title whoever looks: EVIDENCE up to `new`.
@@ -195,9 +230,10 @@ class CandidateModel:
             rows = np.flatnonzero(unwatched & (cosine > _ALIKE))
             orders.append(_best(rows, cosine[rows] * self._popularity[rows], DEPTH))
         score = self.score(evidence, likeness)
-        return Candidates(
-            self, dict(zip(SOURCES, orders, strict=True)), likeness, score, allowed, seed
-        )
+        order_of = dict(zip(SOURCES, orders, strict=True))
+        trending_here = self._trending_order(region)
+        order_of[_TRENDING_HERE] = trending_here[allowed[trending_here]]
+        return Candidates(self, order_of, likeness, score, allowed, seed)
 
     def like(self, title: int, allowed: Bools) -> Indices:
         """At most DEPTH allowed titles that are most like one: in what they are and in who watches
@@ -216,7 +252,12 @@ class CandidateModel:
         popular = self.popular[allowed[self.popular]]
         nothing_alike = np.zeros((2, len(self.catalog)), dtype=np.float32)
         return Candidates(
-            self, dict.fromkeys(SOURCES, popular), nothing_alike, self._log_popular, allowed, seed
+            self,
+            dict.fromkeys((*SOURCES, _TRENDING_HERE), popular),
+            nothing_alike,
+            self._log_popular,
+            allowed,
+            seed,
         )
 
 
@@ -278,6 +319,8 @@ class Candidates:
             return self._mixed()
         if row_source.source in GIVEN:
             return self._given.get(row_source, _NOTHING)
+        if row_source.by_region:
+            return self._orders[_TRENDING_HERE]
         return self._orders[row_source.source]
 
     def _mixed(self) -> Indices:

@@ -6,10 +6,11 @@ from __future__ import annotations
 import os
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +38,8 @@ _TORN = (
 """What reading a damaged archive of arrays raises."""
 HALF_LIFE = 2 * 86_400.0
 """Seconds after which a play counts half in what is trending."""
+MOST_REGIONS = 64
+"""Regions of which it is known what is trending there: those with the most plays of late."""
 TASTE_HALF_LIFE = 180 * 86_400.0
 """Seconds before a viewer's last play at which one says half as much of the viewer's taste: tastes
 change, and old plays still count.
@@ -75,6 +78,8 @@ class Signals:
 
     `trending` (N) and `popular` (N) are decayed and plain plays, `regional` (R × N) plays by
     region, `factors` (N × f) unit vectors: those of titles that are watched together lie close.
+    `trending_in` are the regions with plays of late, whether the catalogue names them or not, and
+    `regional_trending` (their number × N) the decayed plays there.
     `weights`: what each kind of EVIDENCE is worth; `recall`: how well that finds held-out plays,
     None for too few.
     """
@@ -89,6 +94,8 @@ class Signals:
     plays: int = 0
     weights: tuple[float, ...] = DEFAULT_WEIGHTS
     recall: Recall | None = None
+    trending_in: tuple[str, ...] = ()
+    regional_trending: Matrix = field(default_factory=lambda: np.zeros((0, 0), dtype=np.float32))
 
     def save(self, path: Path) -> None:
         """Write to `path`, whole or not at all."""
@@ -108,6 +115,8 @@ class Signals:
                 numbers=np.array([self.at, float(self.plays)]),
                 weights=np.array(self.weights),
                 recall=np.array(astuple(self.recall) if self.recall else (), dtype=np.int64),
+                trending_in=np.array(self.trending_in, dtype=np.str_),
+                regional_trending=self.regional_trending,
             )
         os.replace(temporary, path)
 
@@ -120,6 +129,10 @@ class Signals:
             with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
                 at, plays = arrays["numbers"].tolist()
                 recall = arrays["recall"].tolist()
+                trending: dict[str, Any] = {}
+                if "trending_in" in arrays.files:  # it is not where an earlier version wrote it
+                    trending["trending_in"] = tuple(arrays["trending_in"].tolist())
+                    trending["regional_trending"] = arrays["regional_trending"]
                 return cls(
                     ids=tuple(arrays["ids"].tolist()),
                     regions=tuple(arrays["regions"].tolist()),
@@ -131,6 +144,7 @@ class Signals:
                     plays=int(plays),
                     weights=tuple(arrays["weights"].tolist()),
                     recall=Recall(*recall) if recall else None,
+                    **trending,
                 )
         except _TORN as error:
             raise BadData(
@@ -165,16 +179,40 @@ def count(plays: Iterable[Play], catalog: Catalog, now: float, factors: int = FA
     # A play from a clock that runs ahead counts as one of now.
     ages = np.array([max(0.0, now - play.at) for play in known_plays])
     weights = np.array([play.weight for play in known_plays])
+    decayed = weights * np.exp2(-ages / HALF_LIFE)
+    regions = [play.region for play in known_plays]
+    trending_in, regional_trending = _trending_by_region(regions, rows, decayed, size)
     return Signals(
         ids=catalog.ids,
         regions=catalog.region_names,
-        trending=_sums(rows, weights * np.exp2(-ages / HALF_LIFE), size),
+        trending=_sums(rows, decayed, size),
         popular=_sums(rows, weights, size),
         regional=_by_region(known_plays, rows, weights, catalog),
         factors=_factors([play.unit for play in known_plays], rows, weights, ages, size, factors),
         at=now,
         plays=len(known_plays),
+        trending_in=trending_in,
+        regional_trending=regional_trending,
     )
+
+
+def _trending_by_region(
+    regions: Sequence[str], rows: Indices, decayed: Floats, size: int
+) -> tuple[tuple[str, ...], Matrix]:
+    """The regions with the most of these decayed plays, and (their number × size) what each title
+    has there. What is said of no region counts in none.
+    """
+    total: Counter[str] = Counter()
+    for region, weight in zip(regions, decayed.tolist(), strict=True):
+        total[region] += weight
+    del total[""]
+    named = tuple(region for region, _ in total.most_common(MOST_REGIONS))
+    number_of = {region: number for number, region in enumerate(named)}
+    numbers = np.array([number_of.get(region, -1) for region in regions], dtype=np.intp)
+    out = np.zeros((len(named), size), dtype=np.float32)
+    for number in range(len(named)):
+        out[number] = _sums(rows[numbers == number], decayed[numbers == number], size)
+    return named, out
 
 
 def _by_region(plays: Sequence[Play], rows: Indices, weights: Floats, catalog: Catalog) -> Floats:

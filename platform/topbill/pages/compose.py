@@ -297,6 +297,7 @@ class PageBuilder:
             # The row's own reserve comes back: its pins are among the chosen, and counted there.
             used = page.rules.groups[chosen].sum(axis=0)
             self.page_left = self.page_left + self.reserved[row] - used
+        self._note_trends(row, chosen)
         pictures = self._choose_pictures(row, chosen)
         tiles: list[Tile] = []
         for index, title, picture in zip(chosen, titles, pictures, strict=True):
@@ -311,6 +312,16 @@ class PageBuilder:
             missing=missing,
             removed=self._removed(row, decision, chosen) if missing else {},
         )
+
+    def _note_trends(self, row: str, titles: Sequence[int]) -> None:
+        """Say so where a row of what is trending in the region shows what is trending anywhere."""
+        region = self.viewer.region
+        is_regional = self.file.sources[row].by_region and bool(titles)
+        if is_regional and not self.page.candidate_model.has_trends(region):
+            self.notes.append(
+                f"row {row}: nothing was played in region {region} of late; it has what is "
+                "trending anywhere"
+            )
 
     def _row_payload(self, row: str) -> msgspec.Raw:
         """What the experiment says of the row, with the title that it is about."""

@@ -37,6 +37,7 @@ _KEYS = {
     "within": "unfinished",
     "after": "again",
     "of": "because",
+    "by": "trending",
 }
 """Key → the one source that it is for."""
 _NEEDED = ("genres", "titles")
@@ -76,6 +77,10 @@ ROW = Section(
             Duration(),
             "For source again: when what was watched comes again (default: the again_after of the "
             "rule seen).",
+        ),
+        "by": Key(
+            Choice(("region",)),
+            "For source trending: region for what is trending where the viewer is.",
         ),
         "of": Key(
             Last(), "For source because: a row for each of the last titles liked (default last 3)."
@@ -124,6 +129,7 @@ def read(
                 own.get("titles", ()),
                 within=own.get("within", UNFINISHED_FOR),
                 after=own.get("after"),
+                by_region="by" in own,
                 seed=seed,
             )
     return sources

@@ -22,16 +22,22 @@ SHARE = 0.1
 MOST = 2_000_000
 """Plays that are read, the most recent ones."""
 # On pages, where the viewer's region stands in the context of the page's own decision, and anywhere
-# else. What a viewer's events say against a title takes from what they say for it, down to nothing:
-# each of the latter then counts that much less.
+# else, where it is that of the viewer's last page. What a viewer's events say against a title takes
+# from what they say for it, down to nothing: each of the latter then counts that much less.
 _PLAYS = """
-WITH told AS (
+WITH elsewhere AS (
+    SELECT unit, action, event, value, occurred_at FROM events
+    WHERE list_contains($unit_types, unit_type)
+), last_seen AS (
+    SELECT unit, max_by(context::JSON ->> '$.region', decided_at) AS region FROM decisions
+    WHERE experiment = $page AND unit IN (SELECT unit FROM elsewhere) GROUP BY unit
+), told AS (
     SELECT r.unit, r.item AS title, r.event, r.value, r.occurred_at,
         coalesce(d.context::JSON ->> '$.region', '') AS region
     FROM rewards r JOIN decisions d USING (decision_id) WHERE r.experiment = $page
     UNION ALL
-    SELECT unit, action, event, value, occurred_at, '' FROM events
-    WHERE list_contains($unit_types, unit_type)
+    SELECT e.unit, e.action, e.event, e.value, e.occurred_at, coalesce(s.region, '')
+    FROM elsewhere e LEFT JOIN last_seen s ON s.unit = e.unit
 ), weighed AS (
     SELECT unit, title, occurred_at, region, weight * least(abs(value), 1) AS opinion
     FROM told JOIN (SELECT unnest($events) AS event, unnest($weights) AS weight) USING (event)

@@ -225,3 +225,27 @@ def test_next_to_no_plays_are_no_error(films: Catalog, plays: int) -> None:
     signals = learn([Play("u", films.ids[3], NOW)] * plays, films, NOW)
     assert np.isfinite(signals.factors).all()
     assert np.isfinite(CandidateModel(films, signals).trending).all()
+
+
+def test_what_is_trending_where_the_viewer_is_stands_before_what_is_anywhere(
+    films: Catalog, tmp_path: Path
+) -> None:
+    here, once, anywhere = films.ids[1990], films.ids[1991], films.ids[1992]
+    plays = [Play(f"u{i}", anywhere, NOW, "us") for i in range(9)]
+    plays += [Play("v", here, NOW, "fr"), Play("w", once, NOW - 20 * HALF_LIFE, "at")]
+    signals = learn(plays, films, NOW)
+    signals.save(tmp_path / "home.npz")
+    model = CandidateModel(films, Signals.load(tmp_path / "home.npz"))
+    assert [model.has_trends(region) for region in ("us", "fr", "at", "nowhere")] == [
+        *(True, True),
+        *(False, False),
+    ]
+    everything = np.ones(len(films), dtype=bool)
+    local = RowSource("trending", by_region=True)
+    first = {}
+    for region in ("us", "fr", "at"):
+        candidates = model.candidates_for(region, (), everything, NOW, "")
+        first[region] = films.ids[candidates.members(local)[0]]
+        assert films.ids[candidates.members(RowSource("trending"))[0]] == anywhere
+    # Of late nobody played anything in at: there it is what is trending anywhere.
+    assert first == {"us": anywhere, "fr": here, "at": anywhere}

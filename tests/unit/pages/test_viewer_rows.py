@@ -10,8 +10,10 @@ from typing import Any
 import msgspec
 import pytest
 
+from topbill.candidates import Play, count
 from topbill.domain.errors import SpecError
 from topbill.domain.page_answer import RowAnswer
+from topbill.engine import Engine
 from topbill.pages import CompiledPage, ComposedPage, PageRequest, compose
 from topbill.pages.explain import explain_title
 from topbill.pages.viewing_history import KnownViewer, ViewingHistory
@@ -171,11 +173,29 @@ def test_rows_above_leave_a_viewers_own_titles_to_their_row(home: Home) -> None:
         assert sorted(shown(composed(page, tired, number), "mine")) == ["t00", "t02", "t06", "t08"]
 
 
+def test_where_nothing_was_played_of_late_it_is_said_that_trends_are_of_anywhere(
+    home: Home,
+) -> None:
+    page = PAGE.replace("{source: popular}", "{source: trending, by: region}")
+    home.write(RULES, page.replace("count: 3}", "count: 4}"))
+    plays = [Play("u", title, NOW, "us") for title in ("t08", "t02", "t02")]
+    signals = count(plays, home.catalog(), NOW)
+    engine = Engine(home.experiments(), clock=lambda: 0.0)
+    compiled = CompiledPage(home.file(), engine, home.catalog(), signals)
+    here, there = (composed(compiled, KnownViewer(), region=region) for region in ("us", "de"))
+    assert here.answer.notes == ()
+    assert there.answer.notes == (
+        "row best: nothing was played in region de of late; it has what is trending anywhere",
+    )
+
+
 @pytest.mark.parametrize(
     ("old", "new", "says"),
     [
         ("of: last 2", "of: last 11", "last 1 to last 10, such as last 3"),
         ("of: last 2", "of: first 2", "last 1 to last 10, such as last 3"),
+        ("{source: list}", "{source: list, by: region}", "by with source trending"),
+        ("{source: popular}", "{source: trending, by: age}", "one of region"),
         ("{source: list}", "{source: list, within: 3d}", "within with source unfinished"),
         (", after: 60d", "", "after: 30d here, or a rule {rule: seen, again_after: 90d}"),
         ("  mine:", "  because-2:", "got a row called because-2; expected another name"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from topbill import lake
@@ -12,9 +13,10 @@ from topbill.candidates import Play, count
 from topbill.candidates.signals import TASTE_HALF_LIFE
 from topbill.domain.decision import unit_event_rows
 from topbill.domain.records import UnitEvent
+from topbill.pages import PageRequest, compose
 from topbill.worker.candidate_signals import plays
 
-from ...small_page import Home, home, home_class
+from ...small_page import Home, home, home_class, lay
 
 __all__ = ["home", "home_class"]
 
@@ -64,6 +66,26 @@ def test_events_weigh_what_the_page_file_says_and_never_below_nothing(
     signals = count(found, home.catalog(), 10.0)
     popular = dict(zip(signals.ids, signals.popular.tolist(), strict=True))
     assert [popular[title] for title in ("t05", "t06", "t07", "t08")] == [3.0, 0.25, 0.5, 0.0]
+
+
+def test_a_play_elsewhere_is_of_the_region_of_the_viewer_s_last_page(
+    home: Home, tmp_path: Path
+) -> None:
+    page = home.compiled_page()
+    data = tmp_path / "data"
+    decisions = []
+    for number, region in enumerate(("us", "de")):
+        request = msgspec.convert({"page": "home", "profile": "u", "region": region}, PageRequest)
+        viewer = page.viewer(request, f"page-{number}")
+        own = compose(page, request, viewer, f"page-{number}", home.now).decisions[0]
+        decisions.append(msgspec.structs.replace(own, decided_at=(number + 1) * 1_000_000))
+    lay(data, home.experiments(), decisions, [], 1)
+    events = [(seq, event(seq, unit, "t05", "play")) for seq, unit in enumerate("uv", 1)]
+    record = lake.Lake(data)
+    record.append("events", unit_event_rows(events), len(events))
+    record.write_database(home.experiments(), 2)
+    found = plays(data, home.file(), ["profile_id"])
+    assert {play.unit: play.region for play in found} == {"u": "de", "v": ""}
 
 
 def test_a_viewer_s_old_plays_say_less_and_count_still(home: Home) -> None:
