@@ -23,6 +23,7 @@ ORDER = [
     "catalog",
     "rules",
     "candidates",
+    "entities",
     "engine",
     "pages",
     "worker",

@@ -106,6 +106,7 @@ def verify(
     if key is None:
         _verify_files(data, repair=repair)
         return
+    from topbill.entities import EntityStore
     from topbill.log import open_log
     from topbill.worker import archive
     from topbill.worker.verification import repair as write_again
@@ -117,7 +118,8 @@ def verify(
         else:
             experiment = _from_files(key, experiments)
         with err.status(f"folding the log of {key}"):
-            verification = fold_and_compare(log, experiment, archive.reader(data))
+            tables = EntityStore(data)
+            verification = fold_and_compare(log, experiment, archive.reader(data), tables)
         repaired = None
         if repair and not verification.same:
             repaired = write_again(log, verification)

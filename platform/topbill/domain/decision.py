@@ -16,7 +16,15 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import msgspec
 import pyarrow as pa
 
-from topbill.domain.records import NULL, Decision, Mask, Placement, RewardEvent, UnitEvent
+from topbill.domain.records import (
+    NULL,
+    Decision,
+    EntityUse,
+    Mask,
+    Placement,
+    RewardEvent,
+    UnitEvent,
+)
 
 Row = TypeVar("Row")
 _TIME = pa.timestamp("us", tz="UTC")
@@ -29,6 +37,14 @@ _MASK = pa.struct(
         "stop": pa.int64(),
         "rows": pa.list_(pa.int64()),
         "only": pa.bool_(),
+    }
+)
+_ENTITY = pa.struct(
+    {
+        "table": pa.string(),
+        "version": pa.string(),
+        "asked": pa.int64(),
+        "unknown": pa.int64(),
     }
 )
 SEQ = "seq"
@@ -132,6 +148,15 @@ def _masks(row: Mapping[str, Any]) -> tuple[Mask, ...]:
     return tuple(masks)
 
 
+def _entity_rows(decision: Decision) -> list[dict[str, Any]]:
+    return [msgspec.structs.asdict(use) for use in decision.entities]
+
+
+def _entities(row: Mapping[str, Any]) -> tuple[EntityUse, ...]:
+    # Null in files of tables that were made before there were any.
+    return tuple([EntityUse(**use) for use in row["entities"] or ()])
+
+
 def _plain(name: str, type_: pa.DataType) -> RecordColumn[Decision]:
     """A column that is a field as it is."""
     return RecordColumn(name, type_, attrgetter(name), field=name)
@@ -200,6 +225,7 @@ DECISION_COLUMNS: list[RecordColumn[Decision]] = [
     RecordColumn("masks", pa.list_(_MASK), _mask_rows, field="masks", restore=_masks),
     # Null is 1: whoever averages takes coalesce(row_weight, 1).
     _plain("row_weight", pa.float64()),
+    RecordColumn("entities", pa.list_(_ENTITY), _entity_rows, field="entities", restore=_entities),
 ]
 """What the lake has of a decision, in the order of view `decisions`; its `seq` comes last."""
 

@@ -19,10 +19,11 @@ from typing import Any, Literal, TypeAlias, get_args
 import numpy as np
 
 from topbill.domain.chance import hash64
+from topbill.domain.embedding import project
 from topbill.domain.errors import BadRequest
 from topbill.domain.records import Action, Actions, Floats
 
-FeatureKind = Literal["category", "number", "cycle", "vector", "flag", "hashed"]
+FeatureKind = Literal["category", "number", "cycle", "vector", "flag", "hashed", "embedding", "id"]
 KINDS: tuple[FeatureKind, ...] = get_args(FeatureKind)
 LARGEST = 1e6
 """Numbers without declared bounds must lie within ±LARGEST: their squares still add up exactly
@@ -40,11 +41,13 @@ _Writer: TypeAlias = Callable[[list[float], Any], None]
 class Feature:
     """A declared feature. kind: category(values) | number(low?, high?) | cycle(period) |
     vector(keys) | flag
-    | hashed(size).
+    | hashed(size) | embedding(length, dimension) | id.
 
     Encoded as: category one-hot; number as it is, or scaled from [low, high] to [-1, 1] and
     clipped; cycle as sine and cosine of 2π·value/period; vector one number per key; flag 0 or 1;
-    hashed any JSON, by `hashed_numbers`. Missing is 0 everywhere: the middle of a scaled number, no
+    hashed any JSON, by `hashed_numbers`; embedding a list of `length` numbers, projected to
+    `dimension` where that is shorter (`embedding.project`); id nothing: it only names a row of a
+    table. Missing is 0 everywhere: the middle of a scaled number, no
     category.
     """
 
@@ -56,6 +59,8 @@ class Feature:
     low: float | None = None
     high: float | None = None
     size: int = 0
+    length: int = 0
+    dimension: int = 0
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -70,6 +75,10 @@ class Feature:
             return tuple(f"{self.name}:{key}" for key in self.keys)
         if self.kind == "hashed":
             return tuple(f"{self.name}:{i}" for i in range(self.size))
+        if self.kind == "embedding":
+            return tuple(f"{self.name}:{i}" for i in range(self.dimension))
+        if self.kind == "id":
+            return ()
         return (self.name,)
 
 
@@ -321,6 +330,32 @@ def _hashed(feature: Feature, start: int) -> _Writer:
     return write
 
 
+def _embedding(feature: Feature, start: int) -> _Writer:
+    path, length, dimension = f".{feature.name}", feature.length, feature.dimension
+
+    def write(row: list[float], value: Any) -> None:
+        # A decision's own record has the projected numbers, a caller sends the whole ones.
+        if not isinstance(value, list) or len(value) not in (length, dimension):
+            got = f"{len(value)} numbers" if isinstance(value, list) else _show(value)
+            raise FeatureProblem(path, got, f"a list of {length} numbers")
+        numbers = [_bounded(part, f"{path}[{i}]") for i, part in enumerate(value)]
+        if len(numbers) != dimension:
+            numbers = project(np.array([numbers]), dimension)[0].tolist()
+        row[start : start + dimension] = numbers
+
+    return write
+
+
+def _id(feature: Feature, _: int) -> _Writer:
+    path = f".{feature.name}"
+
+    def write(_: list[float], value: Any) -> None:
+        if not isinstance(value, str):
+            raise FeatureProblem(path, _show(value), "text")
+
+    return write
+
+
 @lru_cache(maxsize=65_536)
 def _spot(name: str, size: int) -> tuple[int, float]:
     """Where a name goes and with which sign, from different bits of one hash."""
@@ -368,4 +403,6 @@ _COMPILERS: dict[FeatureKind, Callable[[Feature, int], _Writer]] = {
     "vector": _vector,
     "flag": _flag,
     "hashed": _hashed,
+    "embedding": _embedding,
+    "id": _id,
 }

@@ -77,6 +77,16 @@ class Mask(msgspec.Struct, frozen=True, array_like=True, gc=False):
     only: bool = False
 
 
+class EntityUse(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """Which version of a table of features by id a decision saw: `asked` ids were looked up in it,
+    of which `unknown` were not there. `version` is empty where the table had none yet."""
+
+    table: str
+    version: str
+    asked: int = 0
+    unknown: int = 0
+
+
 class Decision(
     msgspec.Struct,
     frozen=True,
@@ -94,6 +104,8 @@ class Decision(
     the log inside the committing transaction; `latency_us` is the engine's own time. A decision of
     a page names the `page` (the id of its page decision), its `layer` there, the row in which it
     has its `place`, and the `masks` that rules put on its positions.
+    `entities` are the tables that features were looked up in by id: those of the context stand in
+    it as they were found, those of actions are in the versions that are named.
     `row_weight`: how many decisions an imported one stands for, where its log was sub-sampled; None
     is 1, as for all of our own.
 
@@ -123,6 +135,7 @@ class Decision(
     place: str = ""
     masks: tuple[Mask, ...] = ()
     row_weight: float | None = None
+    entities: tuple[EntityUse, ...] = ()
 
 
 class RewardEvent(

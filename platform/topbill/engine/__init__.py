@@ -17,6 +17,7 @@ from topbill.engine.api import (
 from topbill.engine.compiled import CompiledExperiment, logged_actions, offered, payloads_of
 from topbill.engine.decide import Engine
 from topbill.engine.examples import examples, teach
+from topbill.engine.lookup import EntityLookup
 
 __all__ = [
     "Adoption",
@@ -26,6 +27,7 @@ __all__ = [
     "DecideRequest",
     "DecisionInput",
     "Engine",
+    "EntityLookup",
     "Id",
     "OfferedAction",
     "adopt_newest",

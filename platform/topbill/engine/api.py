@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import msgspec
 
 from topbill.domain.errors import BadRequest
-from topbill.domain.records import NULL, Actions, Floats, Indices, Reason
+from topbill.domain.records import NULL, Actions, EntityUse, Floats, Indices, Reason
 from topbill.domain.slate import Allowed
 
 Id = Annotated[str, msgspec.Meta(min_length=1, max_length=128, description="1 to 128 characters")]
@@ -75,6 +75,7 @@ class DecisionInput(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         start: When the request came, in seconds of the engine's clock; its budget begins there.
         rules: Makes the rules for one attempt at the slate; without them all of `eligible` may
             stand anywhere.
+        entities: Which tables were looked up by id.
         page, layer, place: Of a page's decisions: its id, which layer, and which row of it.
     """
 
@@ -89,6 +90,7 @@ class DecisionInput(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     start: float
     request_hash: str = ""
     rules: Callable[[], Allowed] | None = None
+    entities: tuple[EntityUse, ...] = ()
     page: str = ""
     layer: str = ""
     place: str = ""

@@ -13,9 +13,20 @@ import numpy as np
 from topbill.domain.chance import hash64, uniform
 from topbill.domain.errors import BadRequest
 from topbill.domain.json_text import at_path
-from topbill.domain.records import NULL, Actions, Decision, Indices, Policy, Reason, Snapshot
+from topbill.domain.records import (
+    NULL,
+    Actions,
+    Decision,
+    EntityUse,
+    Indices,
+    Policy,
+    Reason,
+    Snapshot,
+)
 from topbill.domain.slate import LARGEST_MATRIX, Allowed, Slate, in_order
 from topbill.engine.api import MOST_ACTIONS, OfferedAction
+from topbill.engine.lookup import NOTHING, EntityLookup, Tables
+from topbill.entities import NO_TABLES, EntityStore
 from topbill.policies import KINDS
 from topbill.spec import Experiment, Variant
 
@@ -56,7 +67,8 @@ class CompiledExperiment:
     Attributes:
         revision: Fingerprint of the file; decisions carry it.
         actions: The experiment's own actions, encoded: one object for the life of the revision, so
-            that policies can keep what they derive from it.
+            that policies can keep what they derive from it. What tables give to them is 0 here.
+        lookup: Looks features up by id, for calls and for decisions of the log.
         rows: The rows of all of them.
         payloads: JSON text of each action's payload, by id.
         bounds: Running sums of the variants' shares.
@@ -66,12 +78,13 @@ class CompiledExperiment:
         failures: Each variant's last failure, as text.
     """
 
-    def __init__(self, experiment: Experiment) -> None:
+    def __init__(self, experiment: Experiment, tables: EntityStore = NO_TABLES) -> None:
         self.experiment = experiment
         self.revision = experiment.fingerprint
         self.encoder = experiment.context_encoder
         self.action_encoder = experiment.action_encoder
         self.actions = experiment.encoded_actions
+        self.lookup = EntityLookup(experiment, tables)
         self.rows: Indices = np.arange(len(self.actions))
         self.payloads: dict[str, msgspec.Raw] = {}
         for action in experiment.actions:
@@ -163,26 +176,37 @@ def _certain(placed: int, rows: Sequence[int]) -> tuple[float, ...]:
     return tuple([float(row == placed) for row in rows])
 
 
-def offered(compiled: CompiledExperiment, raw: msgspec.Raw) -> Actions:
-    """The encoded actions that a request offers, or the experiment's own."""
-    return _encoded(compiled, raw, offers)
+def offered(
+    compiled: CompiledExperiment, raw: msgspec.Raw, tables: Tables = NOTHING
+) -> tuple[Actions, tuple[EntityUse, ...]]:
+    """The encoded actions that a request offers, or the experiment's own, with what these tables
+    say of them; and what was looked up."""
+    return _encoded(compiled, raw, offers, tables)
 
 
 def logged_actions(compiled: CompiledExperiment, decision: Decision) -> Actions:
-    """The encoded actions that a decision of the log brought along, or the experiment's own."""
-    return _encoded(compiled, decision.actions, _logged)
+    """The encoded actions that a decision of the log brought along, or the experiment's own, with
+    what the tables said of them then.
+
+    Raises MissingVersion where a version of a table is gone that the decision names.
+    """
+    tables = compiled.lookup.of_actions_at(decision.entities)
+    return _encoded(compiled, decision.actions, _logged, tables)[0]
 
 
 def _encoded(
-    compiled: CompiledExperiment, raw: msgspec.Raw, decoder: msgspec.json.Decoder[Any]
-) -> Actions:
+    compiled: CompiledExperiment,
+    raw: msgspec.Raw,
+    decoder: msgspec.json.Decoder[Any],
+    tables: Tables,
+) -> tuple[Actions, tuple[EntityUse, ...]]:
     if raw == NULL:
-        return compiled.actions
+        return compiled.lookup.own_actions(compiled.actions, tables)
     try:
         actions = decoder.decode(raw)
     except msgspec.ValidationError as error:
         raise at_path(error, "$.actions") from error
-    encoded = compiled.action_encoder.encode_actions(actions)
+    encoded = compiled.lookup.sent_actions_encoder.encode_actions(actions)
     if len(set(encoded.ids)) != len(encoded.ids):
         seen: set[str] = set()
         for double in encoded.ids:
@@ -190,7 +214,7 @@ def _encoded(
                 break
             seen.add(double)
         raise BadRequest("$.actions", f"id {double!r} is there twice; expected each id once")
-    return encoded
+    return compiled.lookup.with_features(encoded, tables)
 
 
 def payloads_of(actions: Sequence[dict[str, Any]]) -> dict[str, msgspec.Raw]:

@@ -15,11 +15,13 @@ import msgspec
 import numpy as np
 
 from topbill.domain.chance import hash64, uniforms
+from topbill.domain.entity import EntitySource
 from topbill.domain.errors import BadRequest, NotFound, OverBudget, PolicyError
 from topbill.domain.records import (
     NULL,
     Actions,
     Decision,
+    EntityUse,
     Floats,
     Indices,
     Placement,
@@ -35,10 +37,12 @@ from topbill.engine.api import (
     decode,
     new_id,
 )
-from topbill.engine.compiled import CompiledExperiment, offered, offers
+from topbill.engine.compiled import CompiledExperiment, logged_actions, offered, offers
+from topbill.entities import NO_TABLES, EntityStore, MissingVersion
 from topbill.spec import Experiment, Variant
 
 _logger = logging.getLogger("topbill")
+_encode = msgspec.json.Encoder().encode
 
 
 class Engine:
@@ -47,9 +51,13 @@ class Engine:
     budget."""
 
     def __init__(
-        self, experiments: Iterable[Experiment], clock: Callable[[], float] = time.perf_counter
+        self,
+        experiments: Iterable[Experiment],
+        clock: Callable[[], float] = time.perf_counter,
+        tables: EntityStore = NO_TABLES,
     ) -> None:
         self._clock = clock
+        self.tables = tables
         self.experiments: dict[str, CompiledExperiment] = {}
         self.reload(experiments)
 
@@ -59,7 +67,7 @@ class Engine:
         for experiment in experiments:
             compiled = self.experiments.get(experiment.key)
             if compiled is None or compiled.experiment != experiment:
-                compiled = CompiledExperiment(experiment)
+                compiled = CompiledExperiment(experiment, self.tables)
             reloaded[experiment.key] = compiled
         self.experiments = reloaded
 
@@ -83,6 +91,15 @@ class Engine:
             for variant in compiled.experiment.variants:
                 _rank(compiled, variant, inputs, None, lambda: False)
 
+    def follow_tables(self) -> bool:
+        """Take over tables of features that have changed; whether any has."""
+        tables: dict[tuple[str, str], EntitySource] = {}
+        for compiled in self.experiments.values():
+            experiment = compiled.experiment
+            for source in experiment.entities:
+                tables[experiment.source or experiment.key, source.name] = source
+        return self.tables.follow(tables)
+
     # ------------------------------------------------------------------ deciding
 
     def decide(self, request: DecideRequest) -> Decision:
@@ -91,8 +108,13 @@ class Engine:
         order, flagged `fallback`."""
         start = self._clock()
         compiled = self.find(request.experiment)
-        x = compiled.encoder.encode(decode(request.context, "$.context"))
-        actions, eligible = _candidates(compiled, request)
+        context, text = decode(request.context, "$.context"), request.context
+        uses: tuple[EntityUse, ...] = ()
+        if compiled.lookup.has_context:
+            context, uses = compiled.lookup.context(context, request.unit)
+            text = msgspec.Raw(_encode(context))
+        x = compiled.encoder.encode(context)
+        actions, eligible, of_actions = _candidates(compiled, request)
         decision_id = request.decision_id or new_id()
         return self.choose(
             compiled,
@@ -104,11 +126,12 @@ class Engine:
                 actions=actions,
                 eligible=eligible,
                 slots=request.slots or compiled.experiment.slots,
-                context=request.context,
+                context=text,
                 offered=request.actions,
                 # Only a caller's id can come again, and then has to be of the same request.
                 request_hash=request.fingerprint if request.decision_id else "",
                 start=start,
+                entities=uses + of_actions,
             ),
         )
 
@@ -152,6 +175,7 @@ class Engine:
             layer=inputs.layer,
             place=inputs.place,
             masks=() if allowed is None else allowed.masks,
+            entities=inputs.entities,
         )
 
     def _by_policy(
@@ -215,10 +239,13 @@ class Engine:
         if current is None or decision.variant is None or current.revision != decision.revision:
             return None
         # Compiled anew, for the version that decides now must go on deciding.
-        compiled = CompiledExperiment(current.experiment)
+        compiled = CompiledExperiment(current.experiment, self.tables)
         if decision.policy_version and not _adopts(compiled, snapshot):
             return None
-        return _explain(compiled, compiled.policies[decision.variant], decision)
+        try:
+            return _explain(compiled, compiled.policies[decision.variant], decision)
+        except MissingVersion:
+            return None
 
 
 def _nobodys(compiled: CompiledExperiment) -> DecisionInput:
@@ -249,7 +276,7 @@ def _explain(
 ) -> dict[str, dict[str, Any]]:
     """What the policy makes of a decision's actions, by action."""
     x = compiled.encoder.encode(decode(decision.context, "$.context"))
-    actions = offered(compiled, decision.actions)
+    actions = logged_actions(compiled, decision)
     actions = actions.take([actions.ids.index(action) for action in decision.eligible])
     # The same seed as when it was decided: a policy that samples gives the same sample.
     scored = policy.score(x, actions, hash64(decision.decision_id))
@@ -283,11 +310,14 @@ def _placements(ids: tuple[str, ...], slate: Slate) -> tuple[Placement, ...]:
     return tuple(placements)
 
 
-def _candidates(compiled: CompiledExperiment, request: DecideRequest) -> tuple[Actions, Indices]:
-    """The actions of a request, and the rows of those that it does not exclude."""
-    actions = offered(compiled, request.actions)
+def _candidates(
+    compiled: CompiledExperiment, request: DecideRequest
+) -> tuple[Actions, Indices, tuple[EntityUse, ...]]:
+    """The actions of a request, the rows of those that it does not exclude, and what was looked up
+    of them."""
+    actions, uses = offered(compiled, request.actions, compiled.lookup.of_actions())
     if request.actions == NULL and not request.exclude:
-        return actions, compiled.rows
+        return actions, compiled.rows, uses
     excluded = set(request.exclude)
     rows = [row for row, action in enumerate(actions.ids) if action not in excluded]
     if not rows:
@@ -295,7 +325,7 @@ def _candidates(compiled: CompiledExperiment, request: DecideRequest) -> tuple[A
             "$.exclude",
             f"leaves none of the {len(actions)} actions; expected at least one to remain",
         )
-    return actions, np.array(rows, dtype=np.intp)
+    return actions, np.array(rows, dtype=np.intp), uses
 
 
 def _rank(

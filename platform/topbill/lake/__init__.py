@@ -7,6 +7,7 @@ Nothing else in Topbill imports `duckdb` or `deltalake`.
 from topbill.domain.sql import identifier, quoted
 from topbill.lake.analytics import Problem, empty
 from topbill.lake.database import DATABASE, Connection, Error, connect, read, sql
+from topbill.lake.delta import relation as delta_relation
 from topbill.lake.distinct import RepeatedRow
 from topbill.lake.lookup import find_decisions, find_rewards
 from topbill.lake.tables import Lake
@@ -20,6 +21,7 @@ __all__ = [
     "Problem",
     "RepeatedRow",
     "connect",
+    "delta_relation",
     "empty",
     "find_decisions",
     "find_rewards",

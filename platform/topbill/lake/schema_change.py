@@ -51,7 +51,10 @@ def version(data: Path) -> int | None:
     return max(versions) if max(versions) > SCHEMA_VERSION else min(versions)
 
 
-ADDED_SINCE_1: dict[str, tuple[str, ...]] = {"decisions": ("row_weight",), "rewards": ()}
+ADDED_SINCE_1: dict[str, tuple[str, ...]] = {
+    "decisions": ("row_weight", "entities"),
+    "rewards": (),
+}
 """Columns that 0.1.0 does not know, by table."""
 
 

@@ -35,6 +35,7 @@ class Viewer:
 
     Attributes:
         unit: Who is randomised.
+        identified: Whether that is the id of somebody, by which features may be looked up.
         region: Where the viewer is.
         age: The age limit, in years: titles for older viewers are not shown.
         watched: Rows of the catalogue that were played of late, newest last.
@@ -52,6 +53,7 @@ class Viewer:
     resting: Mapping[str, Sequence[int]] = field(default_factory=dict)
     own: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     liked: tuple[int, ...] = ()
+    identified: bool = True
 
 
 class CompiledPage:
@@ -104,6 +106,19 @@ class CompiledPage:
         """Take over new signals; a page under way keeps what it began with."""
         self.candidate_model = self.candidate_model.renewed(signals)
 
+    def renew_features(self) -> None:
+        """Take over what tables say by now of titles and pictures: here, where no viewer waits. A
+        page under way keeps what it began with.
+        """
+        layers = self.file.layers
+        titles = self.engine.find(layers["titles"])
+        features = TitleFeatures(titles.experiment, self.catalog, titles.lookup)
+        self._title_features = (titles.revision, features)
+        if "artwork" in layers:
+            artwork = self.engine.find(layers["artwork"])
+            pictures = PictureFeatures(artwork.experiment, self.catalog, artwork.lookup)
+            self._picture_features = (artwork.revision, pictures)
+
     @property
     def unit_types(self) -> frozenset[str]:
         """What the page's experiments call their units: events of such units are its viewers'."""
@@ -114,7 +129,8 @@ class CompiledPage:
         """The titles encoded for the titles experiment, anew when its file has changed."""
         cached = self._title_features
         if cached is None or cached[0] != compiled.revision:
-            cached = (compiled.revision, TitleFeatures(compiled.experiment, self.catalog))
+            features = TitleFeatures(compiled.experiment, self.catalog, compiled.lookup)
+            cached = (compiled.revision, features)
             self._title_features = cached
         return cached[1]
 
@@ -122,7 +138,8 @@ class CompiledPage:
         """The pictures encoded for the artwork experiment, anew when its file has changed."""
         cached = self._picture_features
         if cached is None or cached[0] != compiled.revision:
-            cached = (compiled.revision, PictureFeatures(compiled.experiment, self.catalog))
+            features = PictureFeatures(compiled.experiment, self.catalog, compiled.lookup)
+            cached = (compiled.revision, features)
             self._picture_features = cached
         return cached[1]
 
@@ -182,6 +199,7 @@ class CompiledPage:
                 self.file.sources, self.catalog, known, self.file.rules.again_after, just_watched
             ),
             liked=tuple(rows_of(dict.fromkeys(liked))),
+            identified=request.profile is not None,
         )
 
     def _age_limit(self, request: PageRequest) -> int:

@@ -19,7 +19,7 @@ from topbill.catalog import Bools
 from topbill.domain.chance import hash64
 from topbill.domain.errors import BadRequest
 from topbill.domain.page_answer import LayerAnswer, PageAnswer, RowAnswer, Tile, cells_of
-from topbill.domain.records import NULL, Decision, Indices, Placement
+from topbill.domain.records import NULL, Decision, EntityUse, Indices, Placement
 from topbill.domain.slate import Allowed
 from topbill.domain.sums import plain_sum
 from topbill.engine import DecisionInput, decode
@@ -138,7 +138,8 @@ class PageBuilder:
             self.fallbacks.append("page")
         self.layers: dict[str, Layer] = {}
         for name, key in self.file.layers.items():
-            self.layers[name] = Layer(self.engine.find(key), context)
+            unit = viewer.unit if viewer.identified else None
+            self.layers[name] = Layer(self.engine.find(key), context, unit)
         refuse_unknown(context, self.layers.values())
 
         self.allowed_by_rule = page.rules.allowed_by_rule(
@@ -214,10 +215,19 @@ class PageBuilder:
         """What policies are told of titles on this page."""
         # `taste` may be any layer's; it speaks of genres only where it is declared as a vector.
         is_vector = any(layer.declares_vector("taste") for layer in self.layers.values())
-        match = self.page.catalog.match(context.get("taste") if is_vector else None)
+        match = self.page.catalog.match(self._taste(context) if is_vector else None)
         features = self.page.title_features(self.layers["titles"].compiled)
         heat = self.page.candidate_model.trending
         return features.on_page(self.candidates, heat, match, self.now)
+
+    def _taste(self, context: Mapping[str, Any]) -> Any:
+        """The viewer's, as it was sent, or as a table of some layer has it."""
+        if "taste" in context:
+            return context["taste"]
+        for layer in self.layers.values():
+            if "taste" in layer.values:
+                return layer.values["taste"]
+        return None
 
     def _allowed_pins(self, row: str) -> dict[int, int]:
         """Position → title of this row's pins that this viewer may see."""
@@ -230,8 +240,9 @@ class PageBuilder:
         """Which rows, in which order: only rows that have a title to show, with the editors'
         pins.
         """
-        file = self.file
-        actions, offered = self.page.row_actions(self.layers["rows"].compiled)
+        rows, file = self.layers["rows"].compiled, self.file
+        own, offered = self.page.row_actions(rows)
+        actions, entities = rows.lookup.own_actions(own, rows.lookup.of_actions())
         ids = actions.ids
         with_titles: list[int] = []
         for j, row in enumerate(ids):
@@ -251,6 +262,7 @@ class PageBuilder:
             "rows",
             decision_id=f"{self.id}:rows",
             actions=actions,
+            entities=entities,
             eligible=eligible,
             slots=file.rows,
             offered=offered,
@@ -397,6 +409,7 @@ class PageBuilder:
             "titles",
             decision_id=f"{self.id}:{row}",
             actions=actions,
+            entities=self.title_features.entities(pool),
             eligible=np.arange(len(pool)),
             slots=slots,
             offered=offered,
@@ -444,17 +457,18 @@ class PageBuilder:
         pictured = [title for title in titles if pictures[title]]
         if not pictured:
             return [_NO_PICTURE] * len(titles)
-        actions, offered, choices = page.picture_features(layer.compiled).of(pictured)
+        shown = page.picture_features(layer.compiled).of(pictured)
         names = [page.catalog.ids[title] for title in pictured]
         decision = self._decide(
             "artwork",
             decision_id=f"{self.id}:{row}:artwork",
-            actions=actions,
-            eligible=np.arange(len(actions)),
+            actions=shown.actions,
+            entities=shown.entities,
+            eligible=np.arange(len(shown.actions)),
             slots=len(pictured),
-            offered=offered,
+            offered=shown.offered,
             place=row,
-            rules=lambda: PositionChoices(names, choices),
+            rules=lambda: PositionChoices(names, shown.choices),
         )
         self.decisions.append(decision)
         chosen: dict[int, ShownPicture] = {}
@@ -472,13 +486,16 @@ class PageBuilder:
 
     # ------------------------------------------------------------------ decisions
 
-    def _decide(self, name: str, **choice: Any) -> Decision:
+    def _decide(
+        self, name: str, *, entities: tuple[EntityUse, ...] = (), **choice: Any
+    ) -> Decision:
         """Ask the engine for a layer's choice, and add it to the layer's account."""
         layer = self.layers[name]
         decision_input = DecisionInput(
             unit=self.viewer.unit,
             x=layer.x,
             context=layer.context,
+            entities=layer.entities + entities,
             page=self.id,
             layer=name,
             start=self.engine.now(),

@@ -18,7 +18,8 @@ import numpy as np
 from topbill.candidates import NEW_FOR, SOURCES, Candidates
 from topbill.catalog import Bools, Catalog, Picture
 from topbill.domain.features import Encoder, Feature, FeatureKind
-from topbill.domain.records import Actions, Floats, Indices
+from topbill.domain.records import Actions, EntityUse, Floats, Indices
+from topbill.engine import EntityLookup
 from topbill.spec import Experiment
 
 TITLE_FEATURES: dict[str, FeatureKind] = {
@@ -84,21 +85,27 @@ class TitleFeatures:
     """Titles encoded for one titles experiment over one catalogue of T titles.
 
     Attributes:
-        declared: The experiment's features by name, in the order of their values in the JSON.
+        declared: The experiment's features that pages fill by name, in the order of their values
+            in the JSON.
         column: The column of each encoded number in the matrix.
         matrix: (T × columns) every title's own numbers; what depends on the page is 0 here.
         static: Feature → its value for each title, as it goes into the JSON.
         number_names: The declared ones of _NUMBERS, with their `number_columns` and `scaling`.
+        looked_up: What tables say of the titles by id.
         sources: (index in SOURCES, column) of each source that the experiment declares.
         sources_json: Their JSON, by the bits of the sources that named a title.
     """
 
-    def __init__(self, experiment: Experiment, catalog: Catalog) -> None:
+    def __init__(
+        self, experiment: Experiment, catalog: Catalog, lookup: EntityLookup | None = None
+    ) -> None:
         self.catalog = catalog
-        self.declared = {feature.name: feature for feature in experiment.action_features}
+        self.declared = {feature.name: feature for feature in experiment.sent_action_features}
         self.column = {name: j for j, name in enumerate(experiment.action_encoder.names)}
         self._encode_static(experiment.action_encoder)
         self.number_names = [name for name in _NUMBERS if name in self.declared]
+        self.looked_up = LookedUpColumns(catalog.ids, lookup)
+        self.looked_up.write(self.matrix)
         # A number is one column, called like itself; other kinds have columns of other names.
         self.number_columns = [self.column[name] for name in self.number_names]
         self.scaling = NumberScaling([self.declared[name] for name in self.number_names])
@@ -195,6 +202,10 @@ class TitlesOnPage:
         ids = [catalog.ids[i] for i in indices]
         return Actions(ids, X), self._offers(ids, values)
 
+    def entities(self, pool: Indices) -> tuple[EntityUse, ...]:
+        """What was looked up of the pool's titles."""
+        return self._titles.looked_up.uses(pool)
+
     def _fill_numbers(self, X: Floats, pool: Indices) -> dict[str, list[float]]:
         """Write the numbers that depend on the viewer into X; returns them for the JSON."""
         titles = self._titles
@@ -233,6 +244,33 @@ class TitlesOnPage:
         return msgspec.Raw(_encode(list(map(titles.offer_struct, ids, features))))
 
 
+class LookedUpColumns:
+    """What tables say of n actions by id, in one version of each table."""
+
+    def __init__(self, ids: Sequence[str], lookup: EntityLookup | None) -> None:
+        self._columns: list[Floats] = []
+        self._unknown: list[tuple[str, str, Bools]] = []
+        for source, table in lookup.of_actions() if lookup is not None else ():
+            rows = table.rows(ids)
+            self._columns.append(table.encoded(source.features)[rows])
+            self._unknown.append((source.name, table.version, rows < 0))
+
+    def write(self, matrix: Floats) -> None:
+        """Write it into the last columns of the actions' (n × columns) features."""
+        end = matrix.shape[1]
+        for columns in reversed(self._columns):
+            matrix[:, end - columns.shape[1] : end] = columns
+            end -= columns.shape[1]
+
+    def uses(self, rows: Sequence[int] | Indices) -> tuple[EntityUse, ...]:
+        """What was looked up of those of the actions."""
+        uses = []
+        for name, version, unknown in self._unknown:
+            count = int(np.count_nonzero(unknown[rows]))
+            uses.append(EntityUse(name, version, len(rows), count))
+        return tuple(uses)
+
+
 class _TitlePictures(NamedTuple):
     """One title's pictures: their ids, encoded features (P × columns), and JSON without its
     brackets.
@@ -243,12 +281,24 @@ class _TitlePictures(NamedTuple):
     json: str
 
 
+class PicturesOnPage(NamedTuple):
+    """Pictures of some titles: as encoded actions, as JSON, which of them are each title's, and
+    what was looked up of them."""
+
+    actions: Actions
+    offered: msgspec.Raw
+    choices: list[Indices]
+    entities: tuple[EntityUse, ...]
+
+
 class PictureFeatures:
     """Every title's pictures encoded for one artwork experiment over one catalogue."""
 
-    def __init__(self, experiment: Experiment, catalog: Catalog) -> None:
+    def __init__(
+        self, experiment: Experiment, catalog: Catalog, lookup: EntityLookup | None = None
+    ) -> None:
         encoder = experiment.action_encoder
-        declared = {feature.name for feature in experiment.action_features}
+        declared = {feature.name for feature in experiment.sent_action_features}
         self._per_title: list[_TitlePictures] = []
         self._ends: list[int] = []
         """Where each title's pictures end in the matrix of all."""
@@ -259,11 +309,12 @@ class PictureFeatures:
             end += len(encoded.ids)
             self._ends.append(end)
         self._matrix: Floats = np.concatenate([encoded.matrix for encoded in self._per_title])
+        every_id = [picture.id for pictures in catalog.pictures for picture in pictures]
+        self._looked_up = LookedUpColumns(every_id, lookup)
+        self._looked_up.write(self._matrix)
 
-    def of(self, titles: Sequence[int]) -> tuple[Actions, msgspec.Raw, list[Indices]]:
-        """The pictures of these titles as actions and as JSON, and which of them are each
-        title's.
-        """
+    def of(self, titles: Sequence[int]) -> PicturesOnPage:
+        """The pictures of these titles."""
         ids: list[str] = []
         rows: list[int] = []
         starts = [0]
@@ -276,7 +327,12 @@ class PictureFeatures:
         text = ",".join([self._per_title[title].json for title in titles])
         places = np.arange(len(ids))
         choices = [places[start:end] for start, end in pairwise(starts)]
-        return Actions(ids, self._matrix[rows]), msgspec.Raw(f"[{text}]".encode()), choices
+        return PicturesOnPage(
+            Actions(ids, self._matrix[rows]),
+            msgspec.Raw(f"[{text}]".encode()),
+            choices,
+            self._looked_up.uses(rows),
+        )
 
 
 def _encode_pictures(

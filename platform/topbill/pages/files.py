@@ -416,7 +416,7 @@ def _check_features(layer: str, experiment: Experiment, at: Location) -> None:
     """
     filled = TITLE_FEATURES if layer == "titles" else PICTURE_FEATURES
     names = ", ".join(f"{name} ({kind})" for name, kind in filled.items())
-    for feature in experiment.action_features:
+    for feature in experiment.sent_action_features:
         if filled.get(feature.name) != feature.kind:
             at.wrong(
                 Verbatim(f"action feature {feature.name} ({feature.kind})"),

@@ -26,22 +26,29 @@ class Layer:
     Attributes:
         compiled: The experiment. A page keeps the one that it began with, so that all its rows are
             decided by the same policies, whatever is loaded meanwhile.
-        declared: The features of its context.
+        declared: The features of its context that a request may send.
+        values: Those that this one sent, and what tables say of the viewer.
         x: The context as numbers.
         context: The context as JSON: the part that the experiment declares.
+        entities: What was looked up of the context.
         log_propensity: Of all that the layer has chosen on this page.
         variant: Whose choices they were.
         failed: Whether one of them was not the policy's.
     """
 
-    def __init__(self, compiled: CompiledExperiment, context: Mapping[str, Any]) -> None:
+    def __init__(
+        self, compiled: CompiledExperiment, context: Mapping[str, Any], unit: str | None = None
+    ) -> None:
+        """`unit` is whose features are looked up by id; None where it is nobody's id."""
         self.compiled = compiled
-        self.declared = {feature.name for feature in compiled.experiment.context}
+        experiment = compiled.experiment
+        self.declared = {feature.name for feature in experiment.context} - experiment.looked_up
         # A feature of this name takes whatever no other one is declared for.
         takes_any = REST in self.declared
         own = {name: value for name, value in context.items() if takes_any or name in self.declared}
-        self.x = compiled.encoder.encode(own)
-        self.context = msgspec.Raw(_encode(own))
+        self.values, self.entities = compiled.lookup.context(own, unit)
+        self.x = compiled.encoder.encode(self.values)
+        self.context = msgspec.Raw(_encode(self.values))
         self.log_propensity = 0.0
         self.variant: str | None = None
         self.failed = False

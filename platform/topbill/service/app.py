@@ -27,8 +27,10 @@ from topbill import __version__, pages, process_log, spec, tracing
 from topbill.domain.errors import BadRequest, DamagedSnapshot, LogError, Malformed, NotFound
 from topbill.domain.records import Decision
 from topbill.engine import CompiledExperiment, Engine
+from topbill.entities import EntityStore
 from topbill.lake import find_rewards
 from topbill.log import Log
+from topbill.log.unit_ids import unit_ids
 from topbill.service import audit, openapi, telemetry, worker_health
 from topbill.service.admission import Admission
 from topbill.service.asgi import (
@@ -61,7 +63,9 @@ def create_app(settings: Settings) -> FastPath:
     is opened when the application starts.
     """
     experiments = spec.load_all(pages.experiment_folders(settings.experiments))
-    backend = Backend(settings, Engine(()))
+    tables = EntityStore(settings.data, unit_ids(settings.data).stored)
+    backend = Backend(settings, Engine((), tables=tables))
+    backend.on_erasure.append(tables.forget)
     experiments = backend.unit_ids.in_experiments(experiments)
     backend.engine.reload(experiments)
     backend.engine.warm_up()
@@ -171,6 +175,11 @@ def _add_routes(app: FastAPI, backend: Backend, page_service: PageService) -> No
         for key in sorted(app.state.follower.unreadable):
             message = f"the newest version of {key} cannot be read; an earlier one is used"
             troubles.append(worker_health.Trouble("snapshot_unreadable", message))
+        for (file, table), place in sorted(engine.tables.places.items()):
+            # Where, but not what stands there.
+            goes_on = "cannot be used; the last good version goes on, where there was one"
+            message = f"{file}: table {table}: {place} {goes_on}"
+            troubles.append(worker_health.Trouble("table_refused", message))
         # Anybody may ask, without a key: which files, but not what stands in them.
         files = sorted({problem.file for problem in app.state.follower.problems})
         return {

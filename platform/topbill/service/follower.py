@@ -113,7 +113,7 @@ class Follower:
         is served.
         """
         stale = () if self._page_service is None else self._page_service.stale
-        return (*self._file_problems, *stale)
+        return (*self._file_problems, *stale, *self._engine.tables.problems.values())
 
     def step(self) -> None:
         """Move the journal into the log, reload changed files (a broken one leaves all as they
@@ -126,6 +126,8 @@ class Follower:
         self._clock_trouble = clock
         self._take_over_files()
         self._adopt_snapshots()
+        if self._engine.follow_tables() and self._page_service is not None:
+            self._page_service.renew_features()
         worker_health.count(worker_health.worker_health(self._log))
         if self._page_service is not None:
             self._page_service.follow(self._log)

@@ -109,6 +109,11 @@ class PageService:
                 self._follow_viewers(compiled_page, log)
         self._started = True
 
+    def renew_features(self) -> None:
+        """Take over what tables say by now of titles and pictures."""
+        for page in self.compiled_pages.values():
+            page.renew_features()
+
     def forget(self) -> None:
         """Drop what is in memory of any viewer. What they saw and played is read again with the
         next step of the follower, and until then known as it was.

@@ -155,10 +155,24 @@ def _flag(_: Feature, rng: np.random.Generator, size: int) -> _Observe:
     return lambda _, who: lasting[who].tolist()
 
 
+def _embedding(feature: Feature, rng: np.random.Generator, size: int) -> _Observe:
+    """A lasting vector of standard normal numbers, as a table would give it."""
+    rows = rng.standard_normal((size, feature.dimension)).round(3).tolist()
+    return lambda _, who: [rows[i] for i in who]
+
+
+def _id(feature: Feature, rng: np.random.Generator, size: int) -> _Observe:
+    """One of a hundred ids."""
+    ids = [f"{feature.name}-{number}" for number in rng.integers(0, 100, size).tolist()]
+    return lambda _, who: [ids[i] for i in who]
+
+
 _OBSERVERS: dict[str, Callable[[Feature, np.random.Generator, int], _Observe]] = {
     "category": _category,
     "cycle": _cycle,
     "vector": _vector,
     "number": _number,
     "flag": _flag,
+    "embedding": _embedding,
+    "id": _id,
 }

@@ -9,12 +9,14 @@ from typing import Any
 
 import msgspec
 
+from topbill.domain.embedding import LONGEST_UNPROJECTED
 from topbill.domain.exclusion import Exclusion
 from topbill.domain.features import REST, Encoder, Feature
 from topbill.domain.metric import METRIC_KINDS, Metric
 from topbill.domain.reading import ONE_LOOK, are_looks
 from topbill.domain.records import Action
 from topbill.policies import KINDS
+from topbill.spec.entities import features_of, read_entities, with_looked_up
 from topbill.spec.exploration import default_min_probability
 from topbill.spec.fields import Location, Verbatim, listed, nearest, percent
 from topbill.spec.model import Experiment, Guardrail, Variant
@@ -57,6 +59,10 @@ def build(content: Content, raw: dict[str, Any], at: Location) -> Experiment | N
     context = _features(content.get("context", {}), at.key("context"))
     action_features = _features(content.get("action_features", {}), at.key("action_features"))
     actions = _actions(content.get("actions", ()), action_features, at.key("actions"))
+    entities = read_entities(content, _features, at)
+    context += features_of(entities, is_actions=False)
+    action_features += features_of(entities, is_actions=True)
+    content = with_looked_up(content)
     every_metric = _metrics(content, at)
     metrics = tuple(metric for metric in every_metric if metric.scope == "decision")
     _check_objective(content, at)
@@ -83,6 +89,7 @@ def build(content: Content, raw: dict[str, Any], at: Location) -> Experiment | N
         context=context,
         action_features=action_features,
         actions=actions,
+        entities=entities,
         metrics=metrics,
         unit_metrics=tuple(metric for metric in every_metric if metric.scope == "unit"),
         objective=objective,
@@ -107,10 +114,26 @@ def _features(content: Content, at: Location) -> tuple[Feature, ...]:
             at.key(name).wrong(Verbatim(f"min {low:g} and max {high:g}"), "min below max")
         elif name == REST and parts.get("type", "hashed") != "hashed":
             at.key(name).key("type").wrong(parts["type"], "hashed, which any names fit")
+        elif parts.get("type") == "embedding":
+            features += _embedding(name, parts, at.key(name))
         elif "type" in parts:
             rest = {key: parts[key] for key in ("values", "keys", "period", "size") if key in parts}
             features.append(Feature(name, parts["type"], low=low, high=high, **rest))
     return tuple(features)
+
+
+def _embedding(name: str, parts: Content, at: Location) -> list[Feature]:
+    """The feature; none after a problem."""
+    if "length" not in parts:
+        return []
+    length = parts["length"]
+    dimension = parts.get("dimension", length)
+    if "dimension" not in parts and length > LONGEST_UNPROJECTED:
+        expected = f"to how many numbers a vector of {length} is projected"
+        at.key("dimension").wrong(Verbatim("nothing"), expected, "for example dimension: 16")
+    elif dimension > length:
+        at.key("dimension").wrong(dimension, f"at most {length}, its length")
+    return [Feature(name, "embedding", length=length, dimension=dimension)]
 
 
 def _actions(

@@ -29,6 +29,7 @@ _LINEAR = ("model", "link", "half_life", "half_life_seconds", "prior_scale", "fo
 FIELDS: dict[str, tuple[str, ...]] = {
     "Action": ("id", "features", "payload"),
     "Feature": ("name", "kind", "values", "keys", "period", "low", "high", "size"),
+    "EntitySource": ("name", "file", "key", "of", "features"),
     "Metric": ("name", "event", "kind", "window", "cap", "better", "default", "covariate"),
     "Guardrail": ("metric", "margin"),
     "Variant": (
@@ -50,7 +51,8 @@ FIELDS: dict[str, tuple[str, ...]] = {
     "vw": ("exploration", "epsilon", "args"),
 }
 """The fields that are always part of the form, in its order: of the parts of an experiment, and the
-parameters of a policy by its kind. They are those of 0.1; nothing is ever added here.
+parameters of a policy by its kind. They are those of the version that a part came with; to a part
+nothing is ever added here.
 """
 APART = ("source", "raw", "layer_start", "capped", "of_kind")
 """Fields that no fingerprint reads: where the experiment came from, what follows from its

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from topbill.domain.entity import ACTION, EntitySource
 from topbill.domain.exclusion import NOBODY, Exclusion
 from topbill.domain.features import Encoder, Feature
 from topbill.domain.margin import MarginUnit
@@ -75,6 +76,9 @@ class Experiment:
     slots: int = 1
     context: tuple[Feature, ...] = ()
     action_features: tuple[Feature, ...] = ()
+    # Tables of features by id: what they give stands among the features above too, after those
+    # that calls send.
+    entities: tuple[EntitySource, ...] = ()
     guardrails: tuple[Guardrail, ...] = ()
     feedback: Literal["item", "slate"] = "item"
     click_model: Literal["independent", "cascade"] = "independent"
@@ -105,6 +109,27 @@ class Experiment:
     def action_encoder(self) -> Encoder:
         """Encodes a request's own actions."""
         return Encoder(self.action_features)
+
+    @cached_property
+    def context_entities(self) -> tuple[EntitySource, ...]:
+        """The tables whose features belong to the context."""
+        return tuple(source for source in self.entities if source.of != ACTION)
+
+    @cached_property
+    def action_entities(self) -> tuple[EntitySource, ...]:
+        """The tables whose features are the actions'."""
+        return tuple(source for source in self.entities if source.of == ACTION)
+
+    @cached_property
+    def looked_up(self) -> frozenset[str]:
+        """The features of the context that tables give, which no call may send."""
+        return frozenset(f.name for source in self.context_entities for f in source.features)
+
+    @cached_property
+    def sent_action_features(self) -> tuple[Feature, ...]:
+        """The actions' features that come with them: those that no table gives."""
+        given = {f.name for source in self.action_entities for f in source.features}
+        return tuple(feature for feature in self.action_features if feature.name not in given)
 
     @cached_property
     def encoded_actions(self) -> Actions:

@@ -14,6 +14,8 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import msgspec
 
+from topbill.domain.embedding import LONGEST_UNPROJECTED
+from topbill.domain.entity import MOST_NUMBERS
 from topbill.domain.features import LARGEST
 from topbill.domain.metric import METRIC_KINDS, event_kinds
 from topbill.domain.reading import METHODS
@@ -217,8 +219,51 @@ FEATURE = Tagged(
                 )
             }
         ),
+        "embedding": Section(
+            {
+                "length": Key(
+                    Number(1, 16_384, whole=True), "How many numbers each vector has.", True
+                ),
+                "dimension": Key(
+                    Number(1, MOST_NUMBERS, whole=True),
+                    "To how many numbers it is projected at random (default: its length, up to "
+                    f"{LONGEST_UNPROJECTED}).",
+                ),
+            }
+        ),
+        "id": Section({}),
     },
     "What kind of feature it is.",
+)
+_COLUMN_NAME = Text(128)
+ENTITY = Section(
+    {
+        "file": Key(
+            Text(
+                200,
+                r"[A-Za-z0-9][A-Za-z0-9_.-]*(/[A-Za-z0-9][A-Za-z0-9_.-]*)*",
+                "a path below folder tables of the data folder, such as titles.parquet",
+            ),
+            "A Parquet, CSV or DuckDB file, or the folder of a Delta table, in folder tables of "
+            "the data folder.",
+            True,
+        ),
+        "table": Key(
+            Text(130, r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)?", "the name of a table, or SCHEMA.TABLE"),
+            "Of a DuckDB file: the table or view in it.",
+        ),
+        "key": Key(_COLUMN_NAME, "The column of the ids, each there once.", True),
+        "of": Key(
+            Name,
+            "Whose ids they are: unit, action, or the name of a feature of the context of type id.",
+            True,
+        ),
+        "features": Key(
+            MapOf(FEATURE, 100, 1, name=Name),
+            "The columns that are read, with their types as in context.",
+            True,
+        ),
+    }
 )
 _BETTER = Key(
     Choice(("higher", "lower")),
@@ -482,6 +527,10 @@ EXPERIMENT = Section(
             "Features of the viewer and the moment, sent with each request.",
         ),
         "action_features": Key(MapOf(FEATURE, 100, name=FeatureName), "Features of the actions."),
+        "entities": Key(
+            MapOf(ENTITY, 20),
+            "Tables of features by id: calls name ids only, the features are looked up.",
+        ),
         "actions": Key(
             ListOf(ACTION, MAX_ACTIONS),
             "What may be shown; [] when every request brings its own.",

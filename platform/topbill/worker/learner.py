@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from topbill.domain.errors import Conflict, LogError
+from topbill.entities import NO_TABLES, EntityStore
 from topbill.log import Log
 from topbill.spec import Experiment
 from topbill.worker.archive import Archive
@@ -23,13 +24,19 @@ class Learner:
     ask for it.
 
     `failures` says which experiments can't learn for now, and why. `archive` gives what the log has
-    let go, for an experiment that has to learn some of it again.
+    let go, for an experiment that has to learn some of it again; `tables` the kept versions of the
+    tables of features that decisions name.
     """
 
     def __init__(
-        self, log: Log, experiments: Iterable[Experiment], archive: Archive | None = None
+        self,
+        log: Log,
+        experiments: Iterable[Experiment],
+        archive: Archive | None = None,
+        tables: EntityStore = NO_TABLES,
     ) -> None:
         self._log = log
+        self._tables = tables
         self._archive = archive
         # Experiments that failed to learn a batch, which then learn a decision at a time until they
         # are past it.
@@ -136,7 +143,7 @@ class Learner:
         return read
 
     def _begin(self, key: str) -> PolicyFold:
-        fold = PolicyFold(self._experiments[key])
+        fold = PolicyFold(self._experiments[key], tables=self._tables)
         fold.resume(self._log, self._archive)
         fold.careful = key in self._careful
         return fold
@@ -162,7 +169,12 @@ class Learner:
             if self._refit_is_due(fold, barrier):
                 # It begins after what the log has let go: that part of the past is lost to it.
                 first = self._log.first_seq() or 1
-                refit = PolicyFold(fold.live.experiment, start=first - 1, refit_at=barrier)
+                refit = PolicyFold(
+                    fold.live.experiment,
+                    start=first - 1,
+                    refit_at=barrier,
+                    tables=self._tables,
+                )
                 refit.set_aside, refit.careful = set(fold.set_aside), key in self._careful
                 self._refits[key] = refit
             return 0

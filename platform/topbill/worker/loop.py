@@ -16,6 +16,7 @@ from types import FrameType
 from topbill import pages, spec, tracing
 from topbill.domain.errors import BadRequest, FileProblem, LogError, SpecError, TopbillError
 from topbill.domain.pausing import pause
+from topbill.entities import EntityStore
 from topbill.lake import Lake, Problem
 from topbill.log import LOG_FILE, REMEMBERED_FOR, open_log
 from topbill.log.horizon import note_horizon
@@ -80,7 +81,9 @@ class Worker:
         self._refused = self._wrong_pages()
         # Opened when the files are known to be good: nobody would close it otherwise.
         self._log = open_log(data / LOG_FILE)
-        self.learner = Learner(self._log, self._experiments, archive.reader(data))
+        self.learner = Learner(
+            self._log, self._experiments, archive.reader(data), EntityStore(data)
+        )
         self.publisher = Publisher(
             self._log,
             Lake(data),

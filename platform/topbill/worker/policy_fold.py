@@ -34,6 +34,7 @@ from topbill.domain.records import (
     Snapshot,
 )
 from topbill.engine import CompiledExperiment, adopt_newest, teach
+from topbill.entities import NO_TABLES, EntityStore
 from topbill.log import Log, Matured
 from topbill.policies import engine_of
 from topbill.spec import Experiment
@@ -70,8 +71,14 @@ class PolicyFold:
         problem: Why the newest version could not be read; "" once there is a newer one.
     """
 
-    def __init__(self, experiment: Experiment, start: int = 0, refit_at: int = 0) -> None:
-        self.live = CompiledExperiment(experiment)
+    def __init__(
+        self,
+        experiment: Experiment,
+        start: int = 0,
+        refit_at: int = 0,
+        tables: EntityStore = NO_TABLES,
+    ) -> None:
+        self.live = CompiledExperiment(experiment, tables)
         self.version = 0
         self.start = start
         self.watermark = start

@@ -9,6 +9,7 @@ import msgspec
 
 from topbill.domain.errors import DamagedSnapshot, NotFound, PolicyError
 from topbill.domain.records import Snapshot
+from topbill.entities import NO_TABLES, EntityStore
 from topbill.log import Erasure, Log
 from topbill.policies import StateComparison, compare_states
 from topbill.spec import Experiment
@@ -40,7 +41,9 @@ class Verification:
         return all(comparison.same is not False for comparison in self.comparisons.values())
 
 
-def verify(log: Log, experiment: Experiment, archive: Archive) -> Verification:
+def verify(
+    log: Log, experiment: Experiment, archive: Archive, tables: EntityStore = NO_TABLES
+) -> Verification:
     """Fold an experiment's log again from where its newest version began, and compare: byte for
     byte, but for what a foreign library keeps beside what it has learned.
 
@@ -48,11 +51,12 @@ def verify(log: Log, experiment: Experiment, archive: Archive) -> Verification:
         log: The log.
         experiment: What learned, as `fold_again` takes it.
         archive: Gives what the log has already let go.
+        tables: Gives the versions of tables that decisions name.
 
     Raises:
         NotFound: Nothing was learned yet, or the experiment learns otherwise than the snapshot did.
     """
-    snapshot, states = fold_again(log, experiment, archive)
+    snapshot, states = fold_again(log, experiment, archive, tables)
     fold = PolicyFold(experiment)
     engines = fold.engines()
     comparisons: dict[str, StateComparison] = {}
@@ -97,7 +101,7 @@ def _between_engines(comparison: StateComparison, before: str, now: str) -> Stat
 
 
 def fold_again(
-    log: Log, experiment: Experiment, archive: Archive
+    log: Log, experiment: Experiment, archive: Archive, tables: EntityStore = NO_TABLES
 ) -> tuple[Snapshot, dict[str, bytes]]:
     """The newest snapshot (without states where those can't be read), and the states reached by
     folding everything from its start up to the same watermark; from the version that stood at the
@@ -114,7 +118,7 @@ def fold_again(
             "let `topbill worker` learn the new ones first"
         )
 
-    fold = PolicyFold(experiment, snapshot.start, snapshot.refit_at)
+    fold = PolicyFold(experiment, snapshot.start, snapshot.refit_at, tables)
     fold.set_aside = set_aside_decisions(log, experiment.key)
     checkpoint = _checkpoint(log, snapshot)
     if checkpoint is not None and fold.live.adopt(checkpoint[1]):

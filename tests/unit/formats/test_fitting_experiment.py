@@ -25,7 +25,7 @@ from topbill import cli, lake, spec
 from topbill.domain.errors import BadData, BadRequest
 from topbill.domain.features import Encoder, Feature
 from topbill.domain.records import Decision, Placement, RewardEvent
-from topbill.engine import CompiledExperiment, offered
+from topbill.engine import CompiledExperiment, logged_actions
 from topbill.formats import import_log
 from topbill.formats.fitting_experiment import LogShape, yaml_of
 from topbill.formats.open_bandit import read_rows
@@ -316,7 +316,7 @@ def test_the_file_of_any_log_can_be_read_and_takes_its_rows(rows: list[Any]) -> 
     compiled = CompiledExperiment(experiment)
     for decision, _ in rows:
         compiled.encoder.encode(msgspec.json.decode(decision.context))
-        assert set(decision.eligible) <= set(offered(compiled, decision.actions).ids)
+        assert set(decision.eligible) <= set(logged_actions(compiled, decision).ids)
 
 
 def test_the_page_runs_as_written(

@@ -17,7 +17,7 @@ from scipy import stats
 from topbill.domain.chance import hash64
 from topbill.domain.records import Decision
 from topbill.domain.slate import choices, distribution
-from topbill.engine import offered
+from topbill.engine import logged_actions, offered
 from topbill.pages import CompiledPage
 
 
@@ -31,7 +31,7 @@ def replayed(compiled_page: CompiledPage, decision: Decision) -> list[dict[str, 
     """
     live = compiled_page.engine.find(decision.experiment)
     x = live.encoder.encode(json.loads(bytes(decision.context)))
-    actions = offered(live, decision.actions)
+    actions = logged_actions(live, decision)
     rows = [actions.ids.index(action) for action in decision.eligible]
     variant = next(v for v in live.experiment.variants if v.name == decision.variant)
     scored = live.policies[variant.name].score(x, actions, hash64(decision.decision_id))
@@ -132,7 +132,7 @@ def test_what_policies_are_told_is_what_the_log_says(home: Any) -> None:
         sight, compiled_page.candidate_model.trending, match, home.now
     )
     actions, told = sheet.of(pool, "best")
-    decoded = offered(live, told)
+    decoded, _ = offered(live, told)
     assert decoded.ids == actions.ids
     assert np.array_equal(decoded.features, actions.features)
     column = dict(zip(live.action_encoder.names, actions.features.T, strict=True))

@@ -21,6 +21,7 @@ from topbill.domain.decision import (
 )
 from topbill.domain.errors import BadRequest, NotFound
 from topbill.domain.records import Decision, RewardEvent
+from topbill.entities import EntityStore
 from topbill.spec import Experiment, from_audit
 from topbill.spec.fields import nearest
 
@@ -124,7 +125,8 @@ class LoggedData:
     `sampled` is the share of its units that are read: 1, or less where `most` decisions are wanted
     and there are more. A unit is in it with all its decisions or with none, so that what is
     clustered by unit stays whole. `experiment` is as published; `judged` has the objective by which
-    decisions are judged, which another one may be (see `judged_by`).
+    decisions are judged, which another one may be (see `judged_by`). `tables` has the versions of
+    tables of features that decisions name.
     """
 
     def __init__(
@@ -141,6 +143,7 @@ class LoggedData:
         """
         self._connection = lake.connect(Path(data) / lake.DATABASE, memory_limit=memory_limit)
         self.key = key
+        self.tables = EntityStore(Path(data))
         specs = {
             key: rest for key, *rest in self._rows("SELECT key, spec, revision FROM experiments")
         }

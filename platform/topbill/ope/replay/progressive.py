@@ -147,7 +147,7 @@ class ProgressivePass:
         self._variant_code = {name: i for i, name in enumerate(sorted(self._variants))}
         # A stored policy may be scored only on what came after all that it learned from.
         self._since = max(target.since for target in targets)
-        self._compiled = CompiledExperiment(data.experiment)
+        self._compiled = CompiledExperiment(data.experiment, data.tables)
         self._model = RewardModel(
             self._compiled.encoder.size,
             self._compiled.action_encoder.size,

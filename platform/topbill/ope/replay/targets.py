@@ -14,9 +14,18 @@ import numpy as np
 
 from topbill.domain.chance import hash64
 from topbill.domain.errors import BadData, BadRequest, NotFound
-from topbill.domain.records import Actions, Decision, Floats, Indices, RewardEvent, Snapshot
+from topbill.domain.records import (
+    NULL,
+    Actions,
+    Decision,
+    Floats,
+    Indices,
+    RewardEvent,
+    Snapshot,
+)
 from topbill.domain.slate import choices, distribution
 from topbill.engine import CompiledExperiment, examples, logged_actions
+from topbill.entities import NO_TABLES, EntityStore
 from topbill.ope.inputs import vector
 from topbill.ope.replay.logged_data import LoggedData, Offers, weight_of
 from topbill.spec import Experiment, Variant, load
@@ -126,8 +135,9 @@ class VariantPolicy:
         variant: str,
         offers: Offers,
         snapshot: Snapshot | None = None,
+        tables: EntityStore = NO_TABLES,
     ) -> None:
-        self._compiled = CompiledExperiment(experiment)
+        self._compiled = CompiledExperiment(experiment, tables)
         by_name = {v.name: v for v in experiment.variants}
         if variant not in by_name:
             raise NotFound(
@@ -186,11 +196,13 @@ class VariantPolicy:
     def _offered(self, decision: Decision) -> Actions:
         """What the decision offered, and the file's own that the log had not."""
         actions = logged_actions(self._compiled, decision)
-        if actions is self._compiled.actions or not self._unseen.ids:
+        if decision.actions == NULL or not self._unseen.ids:
             return actions
+        lookup = self._compiled.lookup
+        # With what the tables said of them when it was decided.
+        unseen, _ = lookup.own_actions(self._unseen, lookup.of_actions_at(decision.entities))
         return Actions(
-            (*actions.ids, *self._unseen.ids),
-            np.concatenate([actions.features, self._unseen.features]),
+            (*actions.ids, *unseen.ids), np.concatenate([actions.features, unseen.features])
         )
 
     @property
@@ -368,7 +380,9 @@ def _of_snapshot(
         which = f"no policy version {version}" if version else "no policy version in the log yet"
         raise NotFound(f"{data.key}: {which}; start `topbill worker` and send rewards")
     names = [variant] if variant else list(stored.states)
-    return [VariantPolicy(data.experiment, name, data.offers, stored) for name in names]
+    return [
+        VariantPolicy(data.experiment, name, data.offers, stored, data.tables) for name in names
+    ]
 
 
 def _of_file(path: Path, variant: str | None, data: LoggedData) -> list[TargetPolicy]:
@@ -384,4 +398,4 @@ def _of_experiment(
     experiment: Experiment, variant: str | None, data: LoggedData
 ) -> list[TargetPolicy]:
     names = [variant] if variant else [v.name for v in experiment.variants]
-    return [VariantPolicy(experiment, name, data.offers) for name in names]
+    return [VariantPolicy(experiment, name, data.offers, tables=data.tables) for name in names]

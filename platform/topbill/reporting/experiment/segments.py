@@ -47,7 +47,8 @@ def context_struct(experiment: Experiment) -> str:
 def _shape(feature: Feature) -> object:
     if feature.kind == "vector":
         return dict.fromkeys(feature.keys, "DOUBLE")
-    return {"category": "VARCHAR", "flag": "BOOLEAN", "hashed": "JSON"}.get(feature.kind, "DOUBLE")
+    shapes = {"category": "VARCHAR", "id": "VARCHAR", "flag": "BOOLEAN"}
+    return (shapes | {"hashed": "JSON", "embedding": "JSON"}).get(feature.kind, "DOUBLE")
 
 
 def _grouping(feature: Feature, labels: str) -> Grouping | None:

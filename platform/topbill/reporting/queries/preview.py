@@ -14,6 +14,7 @@ from topbill.domain.chance import hash64, uniform
 from topbill.domain.records import Floats
 from topbill.domain.slate import distribution, rank
 from topbill.engine import CompiledExperiment
+from topbill.entities import EntityStore
 from topbill.log import LOG_FILE, open_log
 from topbill.reporting.queries.database import load_experiment
 from topbill.spec import Variant
@@ -56,7 +57,10 @@ def load_policies(data: Path | str, key: str) -> CompiledExperiment:
     Raises:
         NotFound: there is no such experiment.
     """
-    compiled = CompiledExperiment(load_experiment(data, key))
+    experiment = load_experiment(data, key)
+    tables = EntityStore(Path(data))
+    tables.resume(experiment.entities)
+    compiled = CompiledExperiment(experiment, tables)
     path = Path(data) / LOG_FILE
     # A copied data folder may have the lake alone.
     if path.exists():
@@ -95,9 +99,10 @@ def _previewed(
     compiled: CompiledExperiment, variant: Variant, features: Floats, draw: str
 ) -> PreviewedVariant:
     policy, ids = compiled.policies[variant.name], compiled.actions.ids
+    actions, _ = compiled.lookup.own_actions(compiled.actions, compiled.lookup.of_actions())
     # The draw's name seeds what a policy itself leaves to chance, so that asking again answers the
     # same.
-    scored = policy.score(features, compiled.actions, hash64(draw))
+    scored = policy.score(features, actions, hash64(draw))
     first = distribution(scored, compiled.rows, variant.min_probability)
     slate = rank(
         scored,
@@ -107,7 +112,7 @@ def _previewed(
         lambda k: uniform("draw", draw, str(k)),
     )
     names = (compiled.encoder.names, compiled.action_encoder.names)
-    reasons = zip(ids, policy.explain(features, compiled.actions, names), strict=True)
+    reasons = zip(ids, policy.explain(features, actions, names), strict=True)
     # A policy that only ranks gives no scores.
     scores = [] if scored.mean is None else scored.mean.tolist()
     return PreviewedVariant(

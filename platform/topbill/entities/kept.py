@@ -1,0 +1,230 @@
+"""The versions of tables that a data folder keeps, in `entities/`: a file each, named by what is in
+it, and a journal of what was taken over or refused, when.
+
+    entities/history.jsonl     a line each, newest last, with its own checksum
+             0f3c….sealed       a version: ids and features, behind its checksum
+
+API processes write, each a line when it takes a table over; the worker removes what no decision
+names any more.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Collection, Iterable, Sequence
+from hashlib import blake2b
+from pathlib import Path
+
+import msgspec
+import pyarrow as pa
+
+from topbill.domain.durable import (
+    sealed,
+    sync,
+    unsealed,
+    with_checksum,
+    without_checksum,
+)
+from topbill.domain.entity import ACTION, EntitySource
+from topbill.domain.errors import LogError
+from topbill.entities.drift import ColumnSummary, Drift
+from topbill.entities.table import EntityTable, MissingVersion, rows_of, table_of, to_bytes
+
+FOLDER, HISTORY = "entities", "history.jsonl"
+RESTS = 86_400.0
+"""Seconds for which a version that another one replaced is kept in any case: a process that is slow
+to follow may still decide with it."""
+
+
+class HistoryLine(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One table taken over, or refused.
+
+    Attributes:
+        declaration: Which declaration of a table it is of (`declaration_of`).
+        table, file, of: What the experiment calls it, where it lies, and whose ids it has.
+        at: When, in seconds since the epoch.
+        version: What was taken over; empty where it was refused.
+        rows: How many rows it has.
+        columns: What each column is like.
+        before: The version that it replaced.
+        drift: How each column moved since.
+        refused: Where and why, in place of a version.
+        where: Of it the place alone, which anybody may read.
+    """
+
+    declaration: str
+    table: str
+    file: str
+    of: str
+    at: float
+    version: str = ""
+    rows: int = 0
+    columns: dict[str, ColumnSummary] = {}
+    before: str = ""
+    drift: dict[str, Drift] = {}
+    refused: str = ""
+    where: str = ""
+
+
+class TableState(msgspec.Struct, frozen=True):
+    """A declared table as it stands: what is in force, and what was refused since."""
+
+    current: HistoryLine | None
+    refused: HistoryLine | None
+
+
+def declaration_of(source: EntitySource) -> str:
+    """12 hex digits that change with anything that a table's declaration says but its name."""
+    parts = [source.file, source.table, source.key, source.of == ACTION]
+    features = [repr(feature) for feature in source.features]
+    return blake2b(msgspec.json.encode([*parts, features]), digest_size=6).hexdigest()
+
+
+class KeptTables:
+    """The versions in one data folder."""
+
+    def __init__(self, data: Path) -> None:
+        self.folder = data / FOLDER
+
+    def history(self) -> list[HistoryLine]:
+        """Every line, oldest first; of equal ones in a row, as several processes write, the first.
+        A line that was cut short, by a full disk or a kill, is left out.
+        """
+        path = self.folder / HISTORY
+        try:
+            texts = path.read_bytes().splitlines() if path.exists() else []
+        except OSError as error:
+            raise LogError(f"{path}: {error.strerror}; expected a file that can be read") from error
+        lines: list[HistoryLine] = []
+        last: dict[str, tuple[str, str]] = {}
+        for text in texts:
+            try:
+                line = msgspec.json.decode(without_checksum(text), type=HistoryLine)
+            except (msgspec.MsgspecError, ValueError):
+                continue
+            said = (line.version, line.refused)
+            if last.get(line.declaration) != said:
+                last[line.declaration] = said
+                lines.append(line)
+        return lines
+
+    def state(self, declaration: str, history: Sequence[HistoryLine] | None = None) -> TableState:
+        """What stands of a declared table."""
+        current = refused = None
+        for line in self.history() if history is None else history:
+            if line.declaration != declaration:
+                continue
+            if line.version:
+                current, refused = line, None
+            else:
+                refused = line
+        return TableState(current, refused)
+
+    def load(self, version: str) -> EntityTable:
+        """A kept version. Raises MissingVersion where it is not there, or not what was written."""
+        return table_of(*self.rows(version), version)
+
+    def rows(self, version: str) -> tuple[list[str], list[bytes]]:
+        """The ids and features of a kept version. Raises as `load` does."""
+        path = self._path(version)
+        try:
+            return rows_of(unsealed(path.read_bytes()))
+        except (OSError, ValueError, KeyError, pa.ArrowException) as error:
+            reason = error.strerror if isinstance(error, OSError) else error
+            raise MissingVersion(
+                f"{FOLDER}/{path.name}: {reason}; expected the version that the service kept, with "
+                "which decisions were made: put it back from a backup"
+            ) from error
+
+    def save(self, version: str, ids: Sequence[str], texts: Sequence[bytes]) -> None:
+        """Keep a version, on the disk when this returns. Raises LogError."""
+        path = self._path(version)
+        if path.exists():
+            try:
+                self.rows(version)
+                return
+            except MissingVersion:
+                pass  # written anew
+        self._write(path, sealed(to_bytes(ids, texts)))
+
+    def _write(self, path: Path, content: bytes) -> None:
+        # Every API process writes: each a file of its own, put in place whole.
+        draft = path.with_suffix(f".{os.getpid()}")
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            draft.write_bytes(content)
+            sync(draft)
+            draft.replace(path)
+            sync(self.folder)
+        except OSError as error:
+            draft.unlink(missing_ok=True)
+            raise LogError(f"{path}: {error.strerror}; expected a folder to write to") from error
+
+    def add(self, line: HistoryLine) -> None:
+        """Note what was taken over or refused, unless the last line of that table says the same.
+        Raises LogError."""
+        state = self.state(line.declaration)
+        last = state.refused or state.current
+        if last is not None and (last.version, last.refused) == (line.version, line.refused):
+            return
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            # One write at the end of the file: lines of several processes do not mix. The break in
+            # front ends a line that was cut short.
+            with (self.folder / HISTORY).open("ab") as file:
+                lead = b"\n" if file.tell() else b""
+                file.write(lead + with_checksum(msgspec.json.encode(line)))
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise LogError(
+                f"{self.folder / HISTORY}: {error.strerror}; expected a file to write to"
+            ) from error
+
+    def versions(self) -> list[str]:
+        """Those whose files lie there."""
+        return sorted(path.stem for path in self.folder.glob("*.sealed"))
+
+    def collect(self, needed: Collection[str], now: float | None = None) -> list[str]:
+        """Remove the versions that no decision needs, but those in force and those that were until
+        a day ago; which ones went."""
+        now = time.time() if now is None else now
+        keep = set(needed)
+        current: dict[str, HistoryLine] = {}
+        for line in self.history():
+            if not line.version:
+                continue
+            replaced = current.get(line.declaration)
+            if replaced is not None and line.at > now - RESTS:
+                keep.add(replaced.version)
+            current[line.declaration] = line
+        keep |= {line.version for line in current.values()}
+        removed = [version for version in self.versions() if version not in keep]
+        for version in removed:
+            self._path(version).unlink(missing_ok=True)
+        return removed
+
+    def _path(self, version: str) -> Path:
+        return self.folder / f"{version}.sealed"
+
+
+def erase_ids(data: Path, is_of: Iterable[str]) -> list[str]:
+    """Take ids out of every kept version of a table of units; which versions had them. What a
+    version is called stays: its other rows are as they were."""
+    kept, erased = KeptTables(data), []
+    ids_to_go = set(is_of)
+    for version in sorted({line.version for line in kept.history() if _is_of_units(line)}):
+        if version not in kept.versions():
+            continue
+        ids, texts = kept.rows(version)
+        left = [row for row, name in enumerate(ids) if name not in ids_to_go]
+        if len(left) < len(ids):
+            content = to_bytes([ids[row] for row in left], [texts[row] for row in left])
+            kept._write(kept._path(version), sealed(content))
+            erased.append(version)
+    return erased
+
+
+def _is_of_units(line: HistoryLine) -> bool:
+    return bool(line.version) and line.of == "unit"

@@ -1,0 +1,345 @@
+"""A table's file as rows: every id once, every value of its declared type. What does not fit is an
+error with row and column, and nothing is taken."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv as pa_csv
+import pyarrow.parquet as pa_parquet
+
+from topbill.domain.embedding import project
+from topbill.domain.entity import LONGEST_ID, MOST_BYTES, MOST_ROWS, EntitySource
+from topbill.domain.errors import BadData, LogError
+from topbill.domain.features import LARGEST, Encoder, Feature
+from topbill.domain.records import Floats, Indices
+from topbill.domain.table_source import DATABASES, TABLES
+from topbill.spec.fields import listed, nearest
+
+_FLAGS = {"true": True, "false": False}
+_PART = 50_000
+"""Rows whose vectors are in memory as numbers at once."""
+_encode = msgspec.json.Encoder().encode
+
+
+class TableRows(NamedTuple):
+    """A table as it was read, sorted by id.
+
+    Attributes:
+        ids: (N) of the rows.
+        texts: (N) each row's features as JSON.
+        columns: Feature → (N) its values as JSON has them, None where unknown.
+    """
+
+    ids: list[str]
+    texts: list[bytes]
+    columns: dict[str, list[Any]]
+
+
+def read_table(
+    source: EntitySource, data: Path, stored: Callable[[str], str] | None = None
+) -> TableRows:
+    """What a table has now. `stored` gives the ids as the data folder has them.
+
+    Raises BadData that names file, row (from 1) and column.
+    """
+    path = data / TABLES / source.file
+    try:
+        table = _read(source, path)
+    except (pa.ArrowException, OSError, ValueError, LogError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        expected = "expected a table as Parquet, CSV, DuckDB or Delta"
+        raise BadData(source.described, f"{reason}; {expected}") from error
+    if table.num_rows > MOST_ROWS:
+        raise BadData(
+            source.described, f"got {table.num_rows:,} rows; expected at most {MOST_ROWS:,}"
+        )
+    if not table.num_rows:
+        raise BadData(source.described, "got no row; expected at least one")
+    ids = _ids(source, table[source.key])
+    columns = {}
+    for feature in source.features:
+        columns[feature.name] = _values(source, feature, table[feature.name])
+    _check_fit(source, columns)
+    if stored is not None:
+        ids = [stored(each) for each in ids]
+    order = sorted(range(len(ids)), key=ids.__getitem__)
+    columns = {name: [values[row] for row in order] for name, values in columns.items()}
+    return TableRows([ids[row] for row in order], _texts(columns, len(ids)), columns)
+
+
+def _at(source: EntitySource, row: int, column: str) -> str:
+    """Where a value stands; rows count from 1, as people count lines of data."""
+    return f"{source.described}: row {row + 1}: {column}"
+
+
+# ------------------------------------------------------------------ files
+
+
+def _read(source: EntitySource, path: Path) -> pa.Table:
+    if not path.exists():
+        raise BadData(source.described, f"got no such file; expected one in {TABLES}/")
+    size = sum(each.stat().st_size for each in _files(path))
+    if size > MOST_BYTES:
+        raise BadData(source.described, f"got {size:,} bytes; expected at most {MOST_BYTES:,}")
+    wanted = [source.key, *(feature.name for feature in source.features)]
+    if path.is_dir() or path.name.endswith(DATABASES):
+        return _by_duckdb(source, path, wanted)
+    if path.suffix == ".parquet":
+        file = pa_parquet.ParquetFile(path)
+        _check_columns(source, file.schema_arrow.names, wanted)
+        # Before anything is read: a small file may hold very many rows.
+        if file.metadata.num_rows > MOST_ROWS:
+            got = f"got {file.metadata.num_rows:,} rows; expected at most {MOST_ROWS:,}"
+            raise BadData(source.described, got)
+        return file.read(columns=list(dict.fromkeys(wanted)))
+    # What looks like a number is text all the same, "007" and "1e5" among them: the declared type
+    # decides, and not the first rows.
+    options = pa_csv.ConvertOptions(
+        column_types=dict.fromkeys(wanted, pa.string()),
+        null_values=[""],
+        strings_can_be_null=True,
+        quoted_strings_can_be_null=False,
+    )
+    table = pa_csv.read_csv(path, convert_options=options)
+    _check_columns(source, table.column_names, wanted)
+    return table.select(list(dict.fromkeys(wanted)))
+
+
+def _files(path: Path) -> list[Path]:
+    return [each for each in path.rglob("*") if each.is_file()] if path.is_dir() else [path]
+
+
+def _by_duckdb(source: EntitySource, path: Path, wanted: Sequence[str]) -> pa.Table:
+    # Imported here, so that a service without such tables does not load DuckDB.
+    from topbill import lake
+
+    connection = lake.connect()
+    try:
+        if path.is_dir():
+            relation = lake.delta_relation(path)
+        else:
+            connection.execute(f"ATTACH {lake.quoted(str(path))} AS entities (READ_ONLY)")
+            parts = ["entities", *(source.table or "").split(".")]
+            relation = ".".join(map(lake.identifier, parts))
+        names = connection.sql(f"SELECT * FROM {relation} LIMIT 0").columns  # noqa: S608 (quoted)
+        _check_columns(source, names, wanted)
+        columns = ", ".join(map(lake.identifier, dict.fromkeys(wanted)))
+        # One more than may be, to see that there are too many, however many there are.
+        query = f"SELECT {columns} FROM {relation} LIMIT {MOST_ROWS + 1}"  # noqa: S608 (quoted)
+        return connection.sql(query).to_arrow_table()
+    except lake.Error as error:
+        reason = str(error).strip().splitlines()[0]
+        expected = "a Delta table" if path.is_dir() else f"a DuckDB file with {source.table}"
+        raise BadData(source.described, f"{reason}; expected {expected}") from error
+    finally:
+        connection.close()
+
+
+def _check_columns(source: EntitySource, names: Sequence[str], wanted: Sequence[str]) -> None:
+    for name in wanted:
+        if list(names).count(name) != 1:
+            got = f"column {name!r} twice" if name in names else f"no column {name!r}"
+            hint = nearest(name, names)
+            raise BadData(
+                source.described, f"got {got}; expected it once, among {listed(names)}; {hint}"
+            )
+
+
+# ------------------------------------------------------------------ values
+
+
+def _ids(source: EntitySource, column: pa.ChunkedArray) -> list[str]:
+    is_text = pa.types.is_string(column.type) or pa.types.is_large_string(column.type)
+    if not (is_text or pa.types.is_integer(column.type)):
+        raise BadData(
+            f"{source.described}: {source.key}", f"got {column.type}; expected texts, the ids"
+        )
+    first: dict[str, int] = {}
+    for row, value in enumerate(column.to_pylist()):
+        name = "" if value is None else str(value)
+        if not 1 <= len(name) <= LONGEST_ID:
+            got = f"an id of {len(name)} characters" if name else "nothing"
+            expected = f"an id of 1 to {LONGEST_ID} characters"
+            raise BadData(_at(source, row, source.key), f"got {got}; expected {expected}")
+        earlier = first.setdefault(name, row)
+        if earlier != row:
+            expected = f"every id once: row {earlier + 1} has it already"
+            raise BadData(_at(source, row, source.key), f"got {name!r}; expected {expected}")
+    return list(first)
+
+
+def _values(source: EntitySource, feature: Feature, column: pa.ChunkedArray) -> list[Any]:
+    """A column's values as JSON has them."""
+    if feature.kind == "embedding":
+        return _vectors(source, feature, column)
+    values: list[Any] = column.to_pylist()
+    read = _READ[feature.kind]
+    for row, value in enumerate(values):
+        if value is None:
+            continue
+        try:
+            values[row] = read(value)
+        except ValueError as error:
+            raise BadData(
+                _at(source, row, feature.name), f"got {_shown(value)}; expected {error}"
+            ) from None
+    return values
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:60]}…"
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError("text")
+    return value
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, bool) or value is None:
+        raise ValueError("a number")
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
+        raise ValueError("a number") from None
+    if not math.isfinite(number):
+        raise ValueError("a finite number; leave it empty where it is unknown")
+    return number
+
+
+def _flag(value: Any) -> bool:
+    found = _FLAGS.get(value.lower()) if isinstance(value, str) else value
+    if not isinstance(found, bool):
+        raise ValueError("true or false")
+    return found
+
+
+def _mapping(value: Any) -> dict[str, float]:
+    """Of a struct, a map, or JSON text; what is unknown in it is left out."""
+    if isinstance(value, str):
+        value = _from_json(value)
+    # Arrow gives a map as a list of pairs.
+    if isinstance(value, list) and all(isinstance(pair, tuple) for pair in value):
+        value = dict(value)
+    if not isinstance(value, dict):
+        raise ValueError("a mapping from key to number")
+    return {str(key): _number(part) for key, part in value.items() if part is not None}
+
+
+def _from_json(text: str) -> Any:
+    try:
+        return msgspec.json.decode(text)
+    except msgspec.MsgspecError:
+        raise ValueError("a mapping as JSON") from None
+
+
+_READ: dict[str, Callable[[Any], Any]] = {
+    "category": _text,
+    "number": _number,
+    "cycle": _number,
+    "flag": _flag,
+    "vector": _mapping,
+}
+
+
+def _vectors(
+    source: EntitySource, feature: Feature, column: pa.ChunkedArray
+) -> list[list[float] | None]:
+    """Vectors of the declared length, projected; None where there is none."""
+    values: list[list[float] | None] = []
+    # A part at a time: as Python's numbers, all of a long column would be gigabytes.
+    for start in range(0, len(column), _PART):
+        part = column.slice(start, _PART).combine_chunks()
+        rows = np.flatnonzero(part.is_valid().to_numpy(zero_copy_only=False))
+        own: list[list[float] | None] = [None] * len(part)
+        if rows.size:
+            matrix = _matrix(source, feature, part.drop_null(), rows + start)
+            projected = project(matrix, feature.dimension).tolist()
+            for row, vector in zip(rows.tolist(), projected, strict=True):
+                own[row] = vector
+        values += own
+    return values
+
+
+def _matrix(source: EntitySource, feature: Feature, vectors: pa.Array, rows: Indices) -> Floats:
+    """(n × length) of n vectors that stand at these rows of the table."""
+    length, kind = feature.length, vectors.type
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+        vectors = _vectors_of_json(source, feature, vectors, rows)
+        kind = vectors.type
+    is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind)
+    if not (is_list or pa.types.is_fixed_size_list(kind)) or not _is_number(kind.value_type):
+        raise BadData(
+            f"{source.described}: {feature.name}",
+            f"got {kind}; expected lists of {length} numbers",
+        )
+    lengths = pc.list_value_length(vectors).to_numpy()
+    (wrong,) = np.nonzero(lengths != length)
+    if wrong.size:
+        row = int(rows[wrong[0]])
+        got = f"got {lengths[wrong[0]]} numbers; expected {length}"
+        raise BadData(_at(source, row, feature.name), got)
+    # A null among the numbers is NaN here.
+    flat = pc.list_flatten(vectors).cast(pa.float64())
+    matrix: Floats = flat.to_numpy(zero_copy_only=False).reshape(-1, length)
+    odd = ~(np.abs(matrix) <= LARGEST)
+    if odd.any():
+        place, number = (int(each[0]) for each in np.nonzero(odd))
+        raise BadData(
+            _at(source, int(rows[place]), feature.name),
+            f"got {matrix[place, number]:g} as number {number + 1}; expected finite numbers within "
+            f"±{LARGEST:,.0f}",
+        )
+    return matrix
+
+
+def _vectors_of_json(
+    source: EntitySource, feature: Feature, texts: pa.Array, rows: Indices
+) -> pa.Array:
+    """Lists that stand as JSON in a column of texts, as CSV has them."""
+    vectors = []
+    for row, text in zip(rows.tolist(), texts.to_pylist(), strict=True):
+        try:
+            vectors.append(msgspec.json.decode(text, type=list[float]))
+        except msgspec.MsgspecError:
+            expected = f"a list of {feature.length} numbers as JSON, [0.5, -1]"
+            got = f"got {_shown(text)}; expected {expected}"
+            raise BadData(_at(source, row, feature.name), got) from None
+    return pa.array(vectors, pa.list_(pa.float64()))
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    return bool(
+        pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_decimal(kind)
+    )
+
+
+def _check_fit(source: EntitySource, columns: dict[str, list[Any]]) -> None:
+    """Everything fits the encoders, such as the bounds of a number."""
+    for feature in source.features:
+        encoder = Encoder((feature,))
+        for row, value in enumerate(columns[feature.name]):
+            # Texts and truths fit as they are.
+            if feature.kind in ("category", "flag", "embedding"):
+                break
+            for problem in encoder.problems({feature.name: value}):
+                raise BadData(_at(source, row, feature.name), str(problem))
+
+
+def _texts(columns: dict[str, list[Any]], rows: int) -> list[bytes]:
+    """Each row as JSON, without what is unknown."""
+    if not columns:
+        return [b"{}"] * rows
+    fields = [(name, Any, None) for name in columns]
+    struct = msgspec.defstruct("Row", fields, omit_defaults=True, gc=False)
+    return list(map(_encode, map(struct, *columns.values())))
