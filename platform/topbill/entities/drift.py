@@ -32,7 +32,7 @@ _LEAST = 1e-4
 """The share that a category's value without rows counts as."""
 
 
-class ColumnSummary(msgspec.Struct, frozen=True, omit_defaults=True):
+class FeatureSummary(msgspec.Struct, frozen=True, omit_defaults=True):
     """A column of one version: which share of it is unknown, mean and standard deviation of each
     number that it becomes, and of a category each declared value's share, the rest as "".
     """
@@ -61,27 +61,27 @@ class Drift(msgspec.Struct, frozen=True, omit_defaults=True):
     told: bool = False
 
 
-def summary(feature: Feature, values: Sequence[Any]) -> ColumnSummary:
+def summary(feature: Feature, values: Sequence[Any]) -> FeatureSummary:
     """The summary of a column's values as JSON has them, None where unknown."""
     known = [value for value in values if value is not None]
     missing = 1.0 - len(known) / max(len(values), 1)
     if feature.kind == "category":
         counts = Counter(value if value in feature.values else "" for value in known)
         shares = {value: count / len(known) for value, count in sorted(counts.items())}
-        return ColumnSummary(round(missing, 6), shares=shares)
+        return FeatureSummary(round(missing, 6), shares=shares)
     # Evenly over the rows, which are sorted by id and so in no order of their values.
     step = max(1, len(known) // _SAMPLE)
     encoder = Encoder((feature,))
     rows = [encoder.encode({feature.name: value}) for value in known[::step]]
     if not rows:
-        return ColumnSummary(round(missing, 6))
+        return FeatureSummary(round(missing, 6))
     numbers = np.array(rows)
     means, deviations = numbers.mean(axis=0), numbers.std(axis=0)
-    return ColumnSummary(round(missing, 6), means.round(6).tolist(), deviations.round(6).tolist())
+    return FeatureSummary(round(missing, 6), means.round(6).tolist(), deviations.round(6).tolist())
 
 
 def drift(
-    feature: Feature, before: ColumnSummary, after: ColumnSummary, cosine: float | None = None
+    feature: Feature, before: FeatureSummary, after: FeatureSummary, cosine: float | None = None
 ) -> Drift:
     """How a column moved; `cosine` is that of the ids that both versions have."""
     smd = psi = None
@@ -113,7 +113,7 @@ def _psi(before: Mapping[str, float], after: Mapping[str, float]) -> float:
     return index
 
 
-def _smd(before: ColumnSummary, after: ColumnSummary) -> float:
+def _smd(before: FeatureSummary, after: FeatureSummary) -> float:
     difference = np.abs(np.array(after.means) - np.array(before.means))
     variance = (np.square(before.deviations) + np.square(after.deviations)) / 2.0
     # Two constants that differ are as far apart as can be told.

@@ -28,7 +28,7 @@ from topbill.domain.durable import (
 )
 from topbill.domain.entity import ACTION, EntitySource
 from topbill.domain.errors import LogError
-from topbill.entities.drift import ColumnSummary, Drift
+from topbill.entities.drift import FeatureSummary, Drift
 from topbill.entities.table import EntityTable, MissingVersion, rows_of, table_of, to_bytes
 
 FOLDER, HISTORY = "entities", "history.jsonl"
@@ -60,7 +60,7 @@ class HistoryLine(msgspec.Struct, frozen=True, omit_defaults=True):
     at: float
     version: str = ""
     rows: int = 0
-    columns: dict[str, ColumnSummary] = {}
+    columns: dict[str, FeatureSummary] = {}
     before: str = ""
     drift: dict[str, Drift] = {}
     refused: str = ""
