@@ -28,7 +28,7 @@ from topbill.domain.durable import (
 )
 from topbill.domain.entity import ACTION, EntitySource
 from topbill.domain.errors import LogError
-from topbill.entities.drift import FeatureSummary, Drift
+from topbill.entities.drift import Drift, FeatureSummary
 from topbill.entities.table import EntityTable, MissingVersion, rows_of, table_of, to_bytes
 
 FOLDER, HISTORY = "entities", "history.jsonl"
