@@ -89,10 +89,15 @@ class _Common(Generic[Decided, Paged]):
         watched: Sequence[str] | None = None,
         context: Mapping[str, Any] | None = None,
         page_id: str | None = None,
+        candidates: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
+        scores: Mapping[str, float] | None = None,
         default: Mapping[str, Sequence[str]] | None = None,
         deadline: float | None = None,
     ) -> Paged:
         """A whole page: rows, titles, artwork. `default` gives the rows of titles to fall back on.
+
+        `candidates` are those of rows of source external, by row: `{"title": …, "score": …}`.
+        `scores`, by title, are a feature of titles and the order of rows.
 
         A session's page is known by the session; any other gets an id of its own, so that a retry
         makes no second one. Raises as `decide` does, only where the client is strict.
@@ -108,6 +113,8 @@ class _Common(Generic[Decided, Paged]):
             watched=watched,
             context=context or None,
             page_id=page_id or (None if session else new_id()),
+            candidates=candidates,
+            scores=scores,
         )
         paged: Paged = self._drive(self._settle(body.endpoint(default), deadline))
         return paged

@@ -48,9 +48,9 @@ class Layer(msgspec.Struct, frozen=True, gc=False):
 class Page(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A page, first row first. `fallbacks` names the stages of the service that were not as
     planned, `made_up` the columns of the catalogue that a demonstration invents; `again` says that
-    the session got the page that it had; `notes` say which rows have nothing to show, and why. With
-    `fallback` the service did not make it at all: the rows are the caller's default, nothing was
-    logged, and `problem` says why."""
+    the session got the page that it had; `notes` say which rows have nothing to show, and why,
+    and what of the request was set aside. With `fallback` the service did not make it at all: the
+    rows are the caller's default, nothing was logged, and `problem` says why."""
 
     page_id: str
     page: str

@@ -38,6 +38,21 @@ class OfferedAction(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     payload: Any = None
 
 
+_Score = Annotated[
+    float,
+    msgspec.Meta(ge=-1e9, le=1e9, description="The higher, the better; of any scale, below 0 too"),
+]
+
+
+class ScoredTitle(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A candidate of a row of source external; without a `score` it comes after those that have
+    one, in the order of the list.
+    """
+
+    title: Id
+    score: _Score | None = None
+
+
 class PageRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The body of `POST /v1/page`."""
 
@@ -51,6 +66,14 @@ class PageRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     watched: Annotated[list[Id], msgspec.Meta(max_length=100)] | None = None
     context: Any = msgspec.field(default_factory=dict)
     page_id: PageId | None = None
+    candidates: (
+        Annotated[
+            dict[Id, Annotated[list[ScoredTitle], msgspec.Meta(max_length=500)]],
+            msgspec.Meta(max_length=100),
+        ]
+        | None
+    ) = None
+    scores: Annotated[dict[Id, _Score], msgspec.Meta(max_length=5_000)] | None = None
 
 
 class RewardRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -131,6 +131,8 @@ class PageBody(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     watched: Sequence[str] | None = None
     context: Mapping[str, Any] | None = None
     page_id: str | None = None
+    candidates: Mapping[str, Sequence[Mapping[str, Any]]] | None = None
+    scores: Mapping[str, float] | None = None
 
     def endpoint(self, default: Mapping[str, Sequence[str]] | None) -> Endpoint[Page]:
         """With the rows of titles to fall back on."""

@@ -43,10 +43,10 @@ share.
 _ALIKE = 1e-6
 """Cosine above which a title is alike at all: what has no vector has 0."""
 _WORDS = 32
-GIVEN = ("unfinished", "list", "again", "because")
+GIVEN = ("unfinished", "list", "again", "because", "external")
 """Sources of which each viewer has titles of one's own: whoever composes the page says which."""
-_AS_GIVEN = ("unfinished", "list")
-"""Those whose order is the viewer's own doing."""
+_AS_GIVEN = ("unfinished", "list", "external")
+"""Those whose order is that in which the titles are given."""
 _TRENDING_HERE = "trending in the viewer's region"
 """The order of titles that no source of SOURCES has."""
 _A_TREND = 0.5
@@ -61,14 +61,15 @@ class RowSource:
     Attributes:
         source: One of SOURCES, `genre` (titles of `genres`), `titles` (an editors' list), `mixed`
             (what all evidence together speaks for), or one of GIVEN: `unfinished`, `list`, `again`
-            (what the viewer began, wants to watch, has watched) and `because` (what is like a title
-            that the viewer liked).
+            (what the viewer began, wants to watch, has watched), `because` (what is like a title
+            that the viewer liked) and `external` (what the request brings).
         genres: Which, for `genre`.
         titles: Which, for `titles`.
         within: Seconds for which a title stays `unfinished`.
         after: Seconds after which a watched title may come `again`; None: as the rule `seen` says.
         by_region: Whether `trending` is what is trending in the viewer's region.
         seed: Like which of the titles that the viewer liked, for `because`: 0 is the last one.
+        row: Whose candidates, for `external`: each such row has its own.
     """
 
     source: str
@@ -78,6 +79,7 @@ class RowSource:
     after: float | None = None
     by_region: bool = False
     seed: int = 0
+    row: str = ""
 
 
 class CandidateModel:
@@ -286,14 +288,21 @@ class Candidates:
         self._seed = seed
         self._members: dict[RowSource, Indices] = {}
         self._given: Mapping[RowSource, Indices] = {}
+        # (T,) by what titles are ordered first; those without a score come after all others.
+        self._scores: Floats | None = None
         self.similar, self.together = likeness
         self.sources: Bools = np.zeros((len(allowed), len(SOURCES)), dtype=bool)
         for j, source in enumerate(SOURCES):
             self.sources[orders[source][:NAMED], j] = True
 
-    def give(self, titles: Mapping[RowSource, Indices]) -> None:
-        """Say what the rows of GIVEN sources are made of, first choice first."""
+    def give(self, titles: Mapping[RowSource, Indices], scores: Mapping[int, float]) -> None:
+        """Say what the rows of GIVEN sources are made of, first choice first; and, title → score,
+        what all rows are ordered by before merit.
+        """
         self._given = titles
+        if scores:
+            self._scores = np.full(len(self._allowed), -np.inf)
+            self._scores[list(scores)] = list(scores.values())
 
     def members(self, row_source: RowSource) -> Indices:
         """Every allowed title that the row may be made of, first choice first.
@@ -333,8 +342,12 @@ class Candidates:
         return np.concatenate([likely, new[~np.isin(new, likely)]])
 
     def in_order(self, rows: Indices) -> Indices:
-        """The rows by falling merit; equal ones in the catalogue's order."""
+        """The rows by falling score, where there are scores, and then by falling merit; equal ones
+        in the catalogue's order.
+        """
         rows = np.sort(rows)
+        if self._scores is not None:
+            return rows[np.lexsort((-self.merit[rows], -self._scores[rows]))]
         return rows[np.argsort(-self.merit[rows], kind="stable")]
 
     def pool(self, row: str, row_source: RowSource, taken: Bools, most: int) -> Indices:

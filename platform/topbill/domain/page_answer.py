@@ -50,7 +50,8 @@ class PageAnswer(msgspec.Struct, frozen=True, gc=False):
     """A page. Its joint propensity is exp(Σ log_propensity); `fallbacks` names the stages that were
     not as planned (`empty`: nothing may be shown to this viewer), `made_up` the columns of the
     catalogue that are invented for a demonstration, `again` says that a session got the page that
-    it had already; `notes` say which rows have nothing to show, and why."""
+    it had already; `notes` say which rows have nothing to show, and why, and what
+    of the request was set aside."""
 
     page_id: str
     page: str

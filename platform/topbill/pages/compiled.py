@@ -16,6 +16,7 @@ from topbill.domain.errors import FileProblem
 from topbill.domain.records import NULL, Action, Actions
 from topbill.engine import CompiledExperiment, Engine
 from topbill.pages.checks import check
+from topbill.pages.external import NOTHING, External, external
 from topbill.pages.features import PictureFeatures, TitleFeatures
 from topbill.pages.files import PageFile
 from topbill.pages.notes import notes
@@ -44,6 +45,7 @@ class Viewer:
             viewer's events speak against.
         own: Row → what it is made of for this viewer alone, before any rule, first choice first.
         liked: Titles that the viewer liked and has not left unfinished, the last one first.
+        external: What the request brings.
     """
 
     unit: str
@@ -54,6 +56,7 @@ class Viewer:
     own: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     liked: tuple[int, ...] = ()
     identified: bool = True
+    external: External = NOTHING
 
 
 class CompiledPage:
@@ -180,13 +183,20 @@ class CompiledPage:
             known: What is known of the viewer beside it. What the request says to have been
                 watched is taken as watched just now.
             unit: The request's unit as it is stored, where that is not as it was sent.
+
+        Raises:
+            BadRequest: It brings candidates for a row that takes none.
         """
         rows_of = self.catalog.rows_of
+        brought = external(request, self.file.sources, self.catalog)
         resting = {rule: rows_of(titles) for rule, titles in known.resting.items()}
         if request.watched is not None:
             resting["seen"] = sorted({*resting.get("seen", ()), *rows_of(request.watched)})
+        just_watched = frozenset(request.watched or ())
+        own = own_titles(
+            self.file.sources, self.catalog, known, self.file.rules.again_after, just_watched
+        )
         plays = known.watched if request.watched is None else request.watched
-        just_watched = request.watched or ()
         begun = {title for title, _ in known.unfinished if title not in just_watched}
         liked = [title for title in reversed(plays) if title not in begun]
         return Viewer(
@@ -195,9 +205,8 @@ class CompiledPage:
             age=self._age_limit(request),
             watched=tuple(rows_of(plays)),
             resting=resting,
-            own=own_titles(
-                self.file.sources, self.catalog, known, self.file.rules.again_after, just_watched
-            ),
+            own=own | brought.rows,
+            external=brought,
             liked=tuple(rows_of(dict.fromkeys(liked))),
             identified=request.profile is not None,
         )

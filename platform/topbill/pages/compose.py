@@ -131,7 +131,7 @@ class PageBuilder:
         # No clock is behind -inf: every choice is past the deadline, so no policy is asked.
         self.deadline = -math.inf if degraded else self.start + self.file.budget_ms / 1e3
         self.fallbacks: list[str] = []
-        self.notes: list[str] = []
+        self.notes: list[str] = [*viewer.external.notes]
         if page.stale is not None:
             self.fallbacks.append("catalogue")
         if degraded:
@@ -189,7 +189,7 @@ class PageBuilder:
     def _candidates(self, degraded: bool) -> Candidates:
         """The candidates, with what the viewer's own rows are made of."""
         candidates = self._first_stage(degraded)
-        candidates.give(self.own.members)
+        candidates.give(self.own.members, self.viewer.external.scores)
         return candidates
 
     def _first_stage(self, degraded: bool) -> Candidates:
@@ -218,7 +218,8 @@ class PageBuilder:
         match = self.page.catalog.match(self._taste(context) if is_vector else None)
         features = self.page.title_features(self.layers["titles"].compiled)
         heat = self.page.candidate_model.trending
-        return features.on_page(self.candidates, heat, match, self.now)
+        scores_of = self.viewer.external.scores_of
+        return features.on_page(self.candidates, heat, match, self.now, scores_of)
 
     def _taste(self, context: Mapping[str, Any]) -> Any:
         """The viewer's, as it was sent, or as a table of some layer has it."""

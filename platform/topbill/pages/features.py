@@ -8,7 +8,7 @@ equal: a test decodes the one and compares it with the other.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import pairwise, repeat
 from typing import Any, NamedTuple
 
@@ -33,6 +33,7 @@ TITLE_FEATURES: dict[str, FeatureKind] = {
     "merit": "number",
     "similar": "number",
     "together": "number",
+    "score": "number",
     "sources": "vector",
     "row": "category",
 }
@@ -40,7 +41,8 @@ TITLE_FEATURES: dict[str, FeatureKind] = {
 viewer's `taste` (a vector of genres in the context) its genres have; `merit`: the logarithm of how
 much likelier it is to be played than one title on average, by all evidence of the first stage
 together (some -5 to 6); `similar` and `together`: how
-alike it is to what the viewer watched, and how much watched together (-1 to 1); `sources`: which
+alike it is to what the viewer watched, and how much watched together (-1 to 1); `score`: what the
+request says of it, in that row or in any, 0 where it says nothing; `sources`: which
 sources named it; `row`: whose."""
 PICTURE_FEATURES: dict[str, FeatureKind] = {"tone": "category", "faces": "number", "mood": "vector"}
 _STATIC = ("decade", "genres", "popularity", "maturity")
@@ -92,6 +94,7 @@ class TitleFeatures:
         static: Feature → its value for each title, as it goes into the JSON.
         number_names: The declared ones of _NUMBERS, with their `number_columns` and `scaling`.
         looked_up: What tables say of the titles by id.
+        score_scaling: That of `score`, where it is declared.
         sources: (index in SOURCES, column) of each source that the experiment declares.
         sources_json: Their JSON, by the bits of the sources that named a title.
     """
@@ -109,6 +112,9 @@ class TitleFeatures:
         # A number is one column, called like itself; other kinds have columns of other names.
         self.number_columns = [self.column[name] for name in self.number_names]
         self.scaling = NumberScaling([self.declared[name] for name in self.number_names])
+        self.score_scaling = NumberScaling(
+            [self.declared["score"]] if "score" in self.declared else []
+        )
         self._list_sources()
         # Structs whose fields are what is declared: msgspec writes thousands of them in no time.
         fields = [(name, Any) for name in self.declared]
@@ -147,7 +153,12 @@ class TitleFeatures:
             self.sources_json.append(msgspec.Raw(_encode(named_by)))
 
     def on_page(
-        self, candidates: Candidates, heat: Floats, match: Floats, now: float
+        self,
+        candidates: Candidates,
+        heat: Floats,
+        match: Floats,
+        now: float,
+        scores_of: Callable[[str], Mapping[int, float]],
     ) -> TitlesOnPage:
         """The same with what depends on the page.
 
@@ -156,6 +167,7 @@ class TitleFeatures:
             heat: (T,) how trending each title is, 0 to 1.
             match: (T,) how much of the viewer's taste its genres have.
             now: Seconds since the epoch.
+            scores_of: Row → title → the score that the request gives it.
         """
         by_name = {
             "heat": heat,
@@ -167,7 +179,7 @@ class TitleFeatures:
         values = [by_name[name] for name in self.number_names]
         # Without any such number the matrix is (0 × T), which a list of no rows can't say.
         matrix = np.array(values, dtype=np.float64).reshape(len(values), len(match))
-        return TitlesOnPage(self, matrix, candidates.sources, now)
+        return TitlesOnPage(self, matrix, candidates.sources, now, scores_of)
 
 
 class TitlesOnPage:
@@ -175,8 +187,16 @@ class TitlesOnPage:
     the viewer.
     """
 
-    def __init__(self, titles: TitleFeatures, values: Floats, sources: Bools, now: float) -> None:
+    def __init__(
+        self,
+        titles: TitleFeatures,
+        values: Floats,
+        sources: Bools,
+        now: float,
+        scores_of: Callable[[str], Mapping[int, float]],
+    ) -> None:
         self._titles, self._values, self._sources, self._now = titles, values, sources, now
+        self._scores_of = scores_of
 
     def of(self, pool: Indices, row: str) -> tuple[Actions, msgspec.Raw]:
         """The pool's titles in a row as encoded actions, and as the JSON that says the same."""
@@ -192,6 +212,8 @@ class TitlesOnPage:
             values |= self._fill_numbers(X, pool)
         if "new" in titles.declared:
             values["new"] = self._fill_new(X, pool)
+        if "score" in titles.declared:
+            values["score"] = self._fill_scores(X, indices, row)
         if "sources" in titles.declared:
             values["sources"] = self._fill_sources(X, pool)
         if "row" in titles.declared:
@@ -222,6 +244,13 @@ class TitlesOnPage:
         X[:, titles.column["new"]] = is_new
         flags: list[bool] = is_new.tolist()
         return flags
+
+    def _fill_scores(self, X: Floats, titles: Sequence[int], row: str) -> list[float]:
+        of_row = self._scores_of(row)
+        scores = [of_row.get(title, 0.0) for title in titles]
+        (scaled,) = self._titles.score_scaling(np.array([scores]))
+        X[:, self._titles.column["score"]] = scaled
+        return scores
 
     def _fill_sources(self, X: Floats, pool: Indices) -> list[msgspec.Raw]:
         titles = self._titles

@@ -15,12 +15,31 @@ _PageId = Annotated[
 ]
 
 
+MOST_CANDIDATES = 500
+"""Candidates of a row that one request may bring."""
+MOST_SCORES = 5_000
+_Score = Annotated[
+    float,
+    msgspec.Meta(ge=-1e9, le=1e9, description="The higher, the better; of any scale, below 0 too"),
+]
+
+
+class ScoredTitle(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=False):
+    """A candidate of a row of source external; without a `score` it comes after those that have
+    one, in the order of the list.
+    """
+
+    title: Id
+    score: _Score | None = None
+
+
 class PageRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Whose page, where and when. Without `profile` the viewer is a guest; `session` makes the page
     sticky.
 
     `kids` and `maturity`, an age limit, hold beside what is set of the profile; `watched` is its
-    recent plays, newest last (left out: what the service knows).
+    recent plays, newest last (left out: what the service knows). `candidates` are those of rows of
+    source external, by row; `scores`, by title, are the feature `score` and the order of rows.
     """
 
     page: Id
@@ -33,6 +52,14 @@ class PageRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     watched: Annotated[list[Id], msgspec.Meta(max_length=100)] | None = None
     context: msgspec.Raw = msgspec.field(default_factory=lambda: msgspec.Raw(b"{}"))
     page_id: _PageId | None = None
+    candidates: (
+        Annotated[
+            dict[Id, Annotated[list[ScoredTitle], msgspec.Meta(max_length=MOST_CANDIDATES)]],
+            msgspec.Meta(max_length=100),
+        ]
+        | None
+    ) = None
+    scores: Annotated[dict[Id, _Score], msgspec.Meta(max_length=MOST_SCORES)] | None = None
 
     def within(self, limits: ProfileLimits) -> PageRequest:
         """The request with what holds of its profile whatever it says: the strictest of the limits,

@@ -130,6 +130,7 @@ def read(
                 within=own.get("within", UNFINISHED_FOR),
                 after=own.get("after"),
                 by_region="by" in own,
+                row=repeat if own["source"] == "external" else "",
                 seed=seed,
             )
     return sources

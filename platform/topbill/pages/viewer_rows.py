@@ -4,7 +4,7 @@ is like a title that one liked. Which titles those are on one page, and why a ro
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import reduce
 from typing import Any
 
@@ -24,8 +24,10 @@ EXEMPT: Mapping[str, frozenset[str]] = {
 """Source → the rules that do not hold in its rows: what viewers put there themselves does not tire
 them, and what was watched is what `again` is for.
 """
-KEPT = frozenset({"unfinished", "list", "again"})
-"""Sources whose titles rows above leave alone: there are few, and the viewer knows of them."""
+KEPT = frozenset({"unfinished", "list", "again", "external"})
+"""Sources whose first titles rows above leave alone: the viewer knows of them, or the team that
+brings them means them to stand there.
+"""
 _OF_VIEWERS = frozenset({"fatigue", "seen"})
 """Rules that say when a title is shown, not whether the viewer may see it."""
 _NONE: Mapping[str, str] = {
@@ -36,6 +38,7 @@ _NONE: Mapping[str, str] = {
     "unfinished": "this viewer has begun nothing that is unfinished",
     "list": "this viewer's list is empty",
     "again": "this viewer has watched nothing so long ago",
+    "external": "the request brings no candidate that the catalogue has",
 }
 _encode = msgspec.json.Encoder().encode
 
@@ -45,7 +48,7 @@ def own_titles(
     catalog: Catalog,
     known: KnownViewer,
     again_after: float,
-    just_watched: Sequence[str],
+    just_watched: Collection[str],
 ) -> dict[str, tuple[int, ...]]:
     """Row → what it is made of for a viewer, before any rule, first choice first; rows of other
     sources are left out.

@@ -51,6 +51,10 @@ _PageCells = tuple[PageAnswer, dict[str, credit.Cell]]
 """A page as it was answered, and where each of its titles stands."""
 _OF_A_SESSION = "sticky"
 """What stands for the request's digest in a session's page: any request of the session gets it."""
+_SINCE_0_2 = ("candidates", "scores")
+"""Fields that are part of a request's digest only where they are given: requests of before have the
+digest that they had.
+"""
 _NO_KEYS: frozenset[str] = frozenset()
 
 
@@ -382,6 +386,9 @@ def _fingerprint(request: PageRequest, unit: str | None) -> str:
     what is stored of who asks: an id that is not stored must not be found by trying digests.
     """
     parts = {name: getattr(request, name) for name in request.__struct_fields__}
+    for name in _SINCE_0_2:
+        if parts[name] is None:
+            del parts[name]
     if unit != request.unit:
         parts |= {"profile": unit, "account": None, "session": None}
     parts["context"] = msgspec.json.decode(request.context)

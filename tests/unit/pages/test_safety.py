@@ -20,6 +20,7 @@ from topbill.catalog import Catalog
 from topbill.domain.errors import TopbillError
 from topbill.engine import Engine
 from topbill.pages import CompiledPage, PageAnswer, PageRequest, compose
+from topbill.pages.request import ScoredTitle
 from topbill.pages.viewing_history import KnownViewer
 
 from ...small_page import NOW, PAGE, ROWS, Home, layer
@@ -44,8 +45,9 @@ OWN = """  on: {source: unfinished, within: 30d}
   mine: {source: list}
   again: {source: again, after: 60d}
   because: {source: because, of: last 2}
+  theirs: {source: external}
 """
-OWN_ROWS = "{id: on}, {id: mine}, {id: again}, {id: because}"
+OWN_ROWS = "{id: on}, {id: mine}, {id: again}, {id: because}, {id: theirs}"
 DAY = 86_400.0
 NEEDED = ("title", "year", "genres")
 RULES = """
@@ -139,6 +141,7 @@ def look_at_pages(home: Home, chance: random.Random, viewers: int) -> int:
             asked["maturity"] = chance.choice((0, 7, 12, 15, 16, 18))
             age = min(age, asked["maturity"])
         known = somebody(chance, [*titles, "gone"])
+        asked |= brought(chance, [*titles, "gone"])
         request = msgspec.convert({"page": "home", "profile": f"u{viewer}", **asked}, PageRequest)
         asking = page.viewer(request, f"page-{viewer}", known)
         answer = compose(page, request, asking, f"page-{viewer}", NOW).answer
@@ -146,7 +149,8 @@ def look_at_pages(home: Home, chance: random.Random, viewers: int) -> int:
         assert len(shown) == len(set(shown))
         for title in shown:
             assert may_see(titles[title], asked["region"], age), str((titles[title], asked))
-        look_at_rows(answer, known, titles, asked["region"], age)
+        theirs = (request.candidates or {}).get("theirs", [])
+        look_at_rows(answer, known, theirs, titles, asked["region"], age)
         assert answer.made_up == ()
         assert ("empty" in answer.fallbacks) == (not shown)
     return viewers
@@ -166,8 +170,24 @@ def somebody(chance: random.Random, titles: list[str]) -> KnownViewer:
     return KnownViewer((*watched, *begun), resting, unfinished, finished, some())
 
 
+def brought(chance: random.Random, titles: list[str]) -> dict[str, Any]:
+    """Candidates and scores from outside, some of titles that there are not."""
+    named = [title for title in titles if 0 < len(title) <= 128]
+    candidates: list[dict[str, Any]] = []
+    for title in chance.choices(named, k=chance.randrange(6)):
+        scored = {"score": chance.choice((-1e9, -1.0, 0.0, 2.5))} if chance.random() < 0.8 else {}
+        candidates.append({"title": title, **scored})
+    scores = {title: chance.gauss(0.0, 9.0) for title in chance.choices(named, k=3)}
+    return {"candidates": {"theirs": candidates}, "scores": scores}
+
+
 def look_at_rows(
-    answer: PageAnswer, known: KnownViewer, titles: dict[str, Any], region: str, age: int
+    answer: PageAnswer,
+    known: KnownViewer,
+    theirs: list[ScoredTitle],
+    titles: dict[str, Any],
+    region: str,
+    age: int,
 ) -> None:
     """Hold a page's rows against what the viewer did."""
     aged = {"on": dict(known.unfinished), "again": dict(known.finished)}
@@ -180,6 +200,8 @@ def look_at_rows(
             assert not set(shown) & set(known.resting["seen"])
         if row.row == "on":
             assert all(aged["on"][title] < 30 * DAY for title in shown)
+        elif row.row == "theirs":
+            assert set(shown) <= {candidate.title for candidate in theirs}
         elif row.row == "mine":
             assert set(shown) <= set(known.listed)
         elif row.row != "again":
@@ -205,7 +227,7 @@ def catalog_id(catalog: Catalog, row: dict[str, str]) -> str:
     "pages", [150, pytest.param(20_000, marks=pytest.mark.slow)], ids=["few", "many"]
 )
 def test_no_page_shows_what_the_catalogue_does_not_allow(home: Home, pages: int) -> None:
-    page = PAGE.replace("count: 3}", "count: 7}").replace("sources:\n", f"sources:\n{OWN}")
+    page = PAGE.replace("count: 3}", "count: 8}").replace("sources:\n", f"sources:\n{OWN}")
     home.write(RULES, page, "policy: uniform")
     rows = layer("rows", "rows", "policy: uniform", actions=f"{ROWS[:-1]}, {OWN_ROWS}]")
     (home.folder / "pages" / "home" / "rows.yaml").write_text(rows)
