@@ -35,7 +35,7 @@ import pandas as pd
 from scipy.sparse import csr_array
 from scipy.stats import t as student
 
-from topbill import pages, spec
+from topbill import pages
 from topbill.candidates import Play, learn
 from topbill.catalog import Catalog
 from topbill.domain.records import Floats
@@ -106,7 +106,7 @@ def compiled_page(catalogue: pd.DataFrame, folder: Path) -> CompiledPage:
         file.write_text(
             file.read_text().replace("science-fiction", "sci-fi") + "\nbudget_ms: 10000\n"
         )
-    loaded = spec.load_all(pages.experiment_folders(experiments))
+    loaded = pages.load_experiments(experiments)
     (found,) = pages.load_all(experiments, loaded)
     return CompiledPage(found, Engine(loaded), found.read_catalog())
 

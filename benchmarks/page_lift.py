@@ -37,7 +37,7 @@ os.environ.setdefault(
 import numpy as np
 from scipy.stats import t
 
-from topbill import __version__, pages, spec
+from topbill import __version__, pages
 from topbill.catalog import Catalog
 from topbill.engine import Engine
 from topbill.pages import CompiledPage
@@ -74,7 +74,7 @@ def _compiled_page(folder: Path, catalog: Catalog | None) -> CompiledPage:
     page.write_text(text.replace("budget_ms: 60", "budget_ms: 10000"))
     for file in (folder / "pages" / "home").glob("*.yaml"):
         file.write_text(file.read_text() + "\nbudget_ms: 10000\n")
-    experiments = spec.load_all(pages.experiment_folders(folder))
+    experiments = pages.load_experiments(folder)
     (found,) = pages.load_all(folder, experiments)
     return CompiledPage(found, Engine(experiments), catalog or found.read_catalog())
 

@@ -150,12 +150,12 @@ def given_tombstones(file: Path) -> list[Tombstone]:
 
 def loaded_experiments(folder: Path, data: Path) -> Sequence[Experiment]:
     """Those with a file, as a worker takes them; none where there is no folder."""
-    from topbill import pages, spec
+    from topbill import pages
     from topbill.log.unit_ids import known_unit_ids
 
     if not folder.exists():
         return []
-    experiments = spec.load_all(pages.experiment_folders(folder))
+    experiments = pages.load_experiments(folder)
     return known_unit_ids(data).in_experiments(experiments)
 
 

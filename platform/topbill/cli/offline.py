@@ -211,13 +211,10 @@ def _from_audit(key: str, log: Log, data: Path) -> Experiment:
 
 
 def _from_files(key: str, experiments: Path) -> Experiment:
-    from topbill import pages, spec
+    from topbill import pages
 
     # All of the folder: a file beside others may be refused for what only they show.
-    by_key = {
-        experiment.key: experiment
-        for experiment in spec.load_all(pages.experiment_folders(experiments))
-    }
+    by_key = {experiment.key: experiment for experiment in pages.load_experiments(experiments)}
     if key not in by_key:
         raise NotFound(_unknown(experiments, key, by_key))
     return by_key[key]

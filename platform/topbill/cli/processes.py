@@ -242,7 +242,7 @@ def up(*, service: ServiceOptions = ServiceOptions(), keep: Keep = None) -> None
 
     One that ends by itself is started again. The dashboard is always on loopback.
     """
-    from topbill import pages, spec
+    from topbill import pages
     from topbill.cli.supervise import Processes, free_port, stoppable
     from topbill.log.unit_ids import unit_ids
 
@@ -250,7 +250,7 @@ def up(*, service: ServiceOptions = ServiceOptions(), keep: Keep = None) -> None
     process_log.configure(service.log_format)
     experiments = own_or_examples(service.experiments)
     # What is wrong with the files is said once, before anything starts.
-    loaded = spec.load_all(pages.experiment_folders(experiments))
+    loaded = pages.load_experiments(experiments)
     if keep is not None:
         from topbill.worker.retention import check_keep
 

@@ -66,7 +66,9 @@ class Evaluation:
 
     `decisions` that were scored, `left_out` how many others and why; `variants` whose decisions
     were used; `sampled`, the share of all units that were looked at; `clipped`, how many of the
-    scored decisions had a metric outside [0, cap], which counts as that end. `differences` are
+    scored decisions had a metric outside [0, cap], which counts as that end; `looks`, with
+    `click_model: examined`, how many of them came without impressions, and of all their places how
+    many nobody looked at. `differences` are
     those of each target to the log and, where there are several, of each pair of them (with more
     than eight, to the first). `selection` is what was asked for of the log, where not all:
     `where`, `since`, `until`, and another `objective`. Values are of the objective in [0, 1], or
@@ -85,6 +87,7 @@ class Evaluation:
     targets: dict[str, Estimates]
     sampled: float = 1.0
     clipped: dict[str, int] = field(default_factory=dict)
+    looks: dict[str, int] = field(default_factory=dict)
     differences: tuple[PairedDifference, ...] = ()
     selection: dict[str, Any] = field(default_factory=dict)
     measured_in: str = THE_OBJECTIVE
@@ -163,9 +166,10 @@ def evaluate(
     `data_dir`, how much more than the log did, and, of several policies, than each other.
 
     Rewards are the objective of the experiment as published, in [0, 1] per item (or a metric's own
-    units, see `Evaluation`); a slate's is their sum. Fallbacks, immature decisions and other
-    revisions' undecodable contexts are left out and counted. Decisions of a sub-sampled log count
-    as often as their `row_weight` says.
+    units, see `Evaluation`); a slate's is their sum, to which a place that nobody looked at adds
+    nothing. Decisions of which nothing was looked at (`click_model`), fallbacks, immature decisions
+    and other revisions' undecodable contexts are left out and counted. Decisions of a sub-sampled
+    log count as often as their `row_weight` says.
 
     Args:
         key: the experiment's key.
@@ -244,7 +248,7 @@ def evaluate(
     if own_units is not None and scored.decisions:
         # A slate's reward is the sum of its items': each adds a floor.
         shift, factor = own_units.floor * scored.items_per_decision, own_units.range
-    warnings = clipped_notes(scored.clipped, scored.decisions)
+    warnings = [*clipped_notes(scored.clipped, scored.decisions), *scored.looks.notes]
     asked_for = selection.says()
     if objective is not None:
         asked_for["objective"] = dict(data.judged.objective)
@@ -262,6 +266,7 @@ def evaluate(
         },
         sampled=data.sampled,
         clipped=dict(scored.clipped),
+        looks=dict(scored.looks),
         # What is added to both sides is in no difference.
         differences=tuple(
             PairedDifference(*pair, each.rescaled(0.0, factor))

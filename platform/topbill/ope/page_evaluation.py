@@ -31,7 +31,7 @@ from topbill.domain.errors import BadData, BadRequest, NotFound
 from topbill.domain.metric import microseconds
 from topbill.domain.page_answer import PageAnswer
 from topbill.domain.records import Floats, Indices
-from topbill.domain.rewards import clipped_metrics, item_rewards
+from topbill.domain.rewards import Looks, clipped_metrics, item_rewards
 from topbill.ope.comparison import notes_of
 from topbill.ope.diagnostics import Gates
 from topbill.ope.estimation import estimate
@@ -97,8 +97,8 @@ def evaluate_page(
     """What a page would have earned, had `instead` decided those layers: the sum over its titles of
     the objective of the titles' experiment, per page, clustered by viewer.
 
-    Pages whose replaced layers were not decided by a variant that explores, or which are not
-    mature, are left out and counted.
+    Pages whose replaced layers were not decided by a variant that explores, which are not mature,
+    or of which nothing was looked at (`click_model` of the titles), are left out and counted.
 
     Args:
         page: the page's key.
@@ -117,7 +117,7 @@ def evaluate_page(
     """
     served = _served(Path(data_dir), page)
     log = _read(Path(data_dir), served[-1], instead, link)
-    cells, left_out, clipped = _Cells(), Counter[str](), Counter[str]()
+    cells, left_out, clipped, looks = _Cells(), Counter[str](), Counter[str](), Looks()
     for one in served:
         cause = _unfit(one, log)
         if cause is not None:
@@ -127,6 +127,7 @@ def evaluate_page(
             sides: set[str] = set()
             for decision in one.decisions("titles"):
                 sides |= log.clipped.get(decision, frozenset())
+                looks.update(log.looks[decision])
             clipped.update(sides)
     if not cells.units:
         causes = ", ".join(f"{count} {cause}" for cause, count in left_out.items()) or "nothing"
@@ -137,7 +138,7 @@ def evaluate_page(
     variants: set[str] = set()
     for replaced in log.layers.values():
         variants |= set(replaced.used)
-    notes = clipped_notes(clipped, len(cells.units))
+    notes = [*clipped_notes(clipped, len(cells.units)), *looks.notes]
     for layer, replaced in log.layers.items():
         notes += [f"{layer}: {note}" for note in replaced.notes]
     # One layer that shows what the log never did is enough for the page to be another one.
@@ -159,6 +160,7 @@ def evaluate_page(
         logged=replace(cells.logged(options), estimator="mean"),
         targets={name: cells.estimates(estimators, options, facts).noted(*notes)},
         clipped=dict(clipped),
+        looks=dict(looks),
     )
 
 
@@ -167,10 +169,12 @@ class _PageLog(NamedTuple):
     the last page was that is mature (µs)."""
 
     layers: dict[str, _Layer]
-    rewards: dict[str, list[float]]
+    rewards: dict[str, list[float | None]]
     mature: int
     clipped: dict[str, frozenset[str]]
     """By decision, what of its rewards was clipped; only where something was."""
+    looks: dict[str, Looks]
+    """By row's decision, what of its titles was looked at."""
 
 
 def _read(data: Path, last: _Served, instead: Mapping[str, Policy], link: Link) -> _PageLog:
@@ -181,13 +185,14 @@ def _read(data: Path, last: _Served, instead: Mapping[str, Policy], link: Link) 
     if not instead:
         raise BadRequest("instead", "got no layer; expected LAYER=POLICY, as artwork=uniform")
     titles = LoggedData(data, keys["titles"])
-    rewards: dict[str, list[float]] = {}
+    rewards: dict[str, list[float | None]] = {}
     clipped: dict[str, frozenset[str]] = {}
+    looks: dict[str, Looks] = {}
     try:
         for _, decision, events in titles:
-            earned = item_rewards(titles.experiment, decision, events)
-            # A title that nobody looked at earned nothing for the page.
-            rewards[decision.decision_id] = [reward or 0.0 for reward in earned]
+            rewards[decision.decision_id] = item_rewards(titles.experiment, decision, events)
+            looks[decision.decision_id] = own = Looks()
+            own.note(titles.experiment, decision, events)
             sides = clipped_metrics(titles.experiment, decision, events)
             if sides:
                 clipped[decision.decision_id] = sides
@@ -195,7 +200,7 @@ def _read(data: Path, last: _Served, instead: Mapping[str, Policy], link: Link) 
         titles.close()
     layers = {layer: _Layer(data, keys[layer], policy, link) for layer, policy in instead.items()}
     window = max(titles.window, *(layer.window for layer in layers.values()))
-    return _PageLog(layers, rewards, titles.published - microseconds(window), clipped)
+    return _PageLog(layers, rewards, titles.published - microseconds(window), clipped, looks)
 
 
 def _served(data: Path, page: str) -> list[_Served]:
@@ -242,7 +247,8 @@ class _Layer:
                     f"got {policy} with variants {names}; expected one, as {policy}@VARIANT",
                 )
             self.used = explorers(log.experiment)
-            scored = ProgressivePass(log, targets, self.used, link)
+            # Also what nobody looked at was drawn, and stood above what somebody did.
+            scored = ProgressivePass(log, targets, self.used, link, with_unseen=True)
             scored.run(None)
         finally:
             log.close()
@@ -281,6 +287,8 @@ def _unfit(page: _Served, log: _PageLog) -> str | None:
             return "fallback or not to be scored"
     if any(decision not in log.rewards for decision in page.decisions("titles")):
         return "without its titles"
+    if all(reward is None for each in page.decisions("titles") for reward in log.rewards[each]):
+        return "not looked at"
     return None
 
 
@@ -349,7 +357,8 @@ class _Cells:
                 self._moment.append(draws.moment)
                 self._slate.append(len(self.units))
                 self._position.append(count)
-                self._earned.append(log.rewards[decision][k])
+                # What nobody looked at earned nothing for the page, and no other would have.
+                self._earned.append(log.rewards[decision][k] or 0.0)
                 count += 1
                 draws = _Draws()
         # A row without titles has no cell, but was drawn all the same.

@@ -5,7 +5,14 @@ experiment of its own.
 from topbill.domain.page_answer import PageAnswer, RowAnswer, Tile
 from topbill.pages.compiled import CompiledPage, Viewer
 from topbill.pages.compose import ComposedPage, PageBuilder, compose
-from topbill.pages.files import PageFile, experiment_folders, folder_of, load, load_all
+from topbill.pages.files import (
+    PageFile,
+    experiment_folders,
+    folder_of,
+    load,
+    load_all,
+    load_experiments,
+)
 from topbill.pages.notes import notes
 from topbill.pages.request import PageRequest
 from topbill.pages.validation import validate, validate_experiment
@@ -25,6 +32,7 @@ __all__ = [
     "folder_of",
     "load",
     "load_all",
+    "load_experiments",
     "notes",
     "validate",
     "validate_experiment",

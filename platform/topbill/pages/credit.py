@@ -10,6 +10,7 @@ import msgspec
 
 from topbill.domain.page_answer import PageAnswer
 from topbill.domain.records import RewardEvent
+from topbill.domain.rewards import IMPRESSIONS_SENT, SEEN
 
 
 class Cell(msgspec.Struct, frozen=True, gc=False):
@@ -46,7 +47,7 @@ def spread(event: RewardEvent, answer: PageAnswer, cells: Mapping[str, Cell]) ->
     An event with a title goes to its row, to the title, and to its picture; one without goes to all
     of the page.
     """
-    with_artwork = any(layer.layer == "artwork" for layer in answer.layers)
+    with_artwork = _has_artwork(answer)
     # An event of no title speaks of the page as a whole: somebody came back, or gave up.
     if event.action is None:
         return _spread_over_page(event, answer, with_artwork)
@@ -60,6 +61,29 @@ def spread(event: RewardEvent, answer: PageAnswer, cells: Mapping[str, Cell]) ->
     if cell.picture is not None and with_artwork:
         events.append(_moved(event, f"{titles_id}:artwork", cell.picture, cell.picture_position))
     return events
+
+
+def impressions_sent(event: RewardEvent, answer: PageAnswer) -> list[RewardEvent]:
+    """What says of each of the page's decisions that its impressions are sent, once an event is the
+    first of them: then a row of which nobody saw a title was not looked at. None for other events.
+
+    Each has an id that follows from nothing but the decision, so that it is stored once.
+    """
+    if event.event != SEEN or event.action is None:
+        return []
+    whole = msgspec.structs.replace(
+        event,
+        event_id=IMPRESSIONS_SENT,
+        event=IMPRESSIONS_SENT,
+        value=1.0,
+        action=None,
+        position=None,
+    )
+    return _spread_over_page(whole, answer, _has_artwork(answer))
+
+
+def _has_artwork(answer: PageAnswer) -> bool:
+    return any(layer.layer == "artwork" for layer in answer.layers)
 
 
 def _spread_over_page(

@@ -6,10 +6,10 @@ that are the page's alone.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
@@ -18,13 +18,16 @@ from topbill.catalog import UNKNOWN_AGE, Catalog
 from topbill.domain.errors import FileProblem, SpecError
 from topbill.domain.features import FeatureKind
 from topbill.domain.profile import PROFILE_TYPE
+from topbill.domain.rewards import CLICK_MODELS
 from topbill.pages import row_sources
 from topbill.pages.features import PICTURE_FEATURES, TITLE_FEATURES
 from topbill.pages.viewing_history import SIGNALS
 from topbill.rules import RULE, Rules, build
 from topbill.spec import Experiment, renames, yaml_in
+from topbill.spec import load_all as load_files
 from topbill.spec.fields import (
     INVALID,
+    Choice,
     Duration,
     Flag,
     Key,
@@ -39,6 +42,7 @@ from topbill.spec.fields import (
     listed,
     nearest,
 )
+from topbill.spec.model import ClickModelName
 from topbill.spec.yaml import contents, parse
 
 LAYERS = ("rows", "titles", "artwork")
@@ -104,6 +108,11 @@ PAGE = Section(
             "Event → what it says of a title: above 0 for it, below 0 against it "
             f"(default: {', '.join(f'{event} {weight:g}' for event, weight in SIGNALS.items())}).",
         ),
+        "click_model": Key(
+            Choice(CLICK_MODELS),
+            "At what viewers look, for all of its layers. examined: where events seen say so "
+            "(default: what each experiment says).",
+        ),
         "session_ttl": Key(
             Duration(), "How long a session sees the same page (default: every call is a new page)."
         ),
@@ -137,6 +146,7 @@ class PageFile:
             row for each of several titles.
         rules: What may stand where.
         signals: Event → what it says for a title, below 0 against it, in plays.
+        click_model: That of all its layers' experiments; None where each says its own.
         session_ttl: Seconds for which a session sees the same page; 0 for a new one every time.
         kids_max_age: The age limit of kids' profiles, in years.
         guest_max_age: The age limit of viewers without a profile, in years.
@@ -160,6 +170,7 @@ class PageFile:
     repeats: Mapping[str, str]
     rules: Rules
     signals: Mapping[str, float]
+    click_model: str | None
     session_ttl: float
     kids_max_age: int
     guest_max_age: int
@@ -203,6 +214,42 @@ def experiment_folders(experiments: Path) -> list[Path]:
     if own and not yaml_in(experiments):
         return own
     return [experiments, *own]
+
+
+def load_experiments(experiments: Path) -> list[Experiment]:
+    """Every experiment of an experiments' folder and of its pages; those of a page's layers with
+    the click model that the page says for all of them. Raises SpecError with every problem of
+    theirs; page files are not checked here (`load_all`).
+    """
+    loaded = load_files(experiment_folders(experiments))
+    said: dict[str, str] = {}
+    for path in yaml_in(experiments / "pages"):
+        said |= _click_models(path)
+    return [_with_click_model(experiment, said) for experiment in loaded]
+
+
+def _click_models(path: Path) -> dict[str, str]:
+    """Experiment → the click model that a page file says for it; nothing of a file that is wrong,
+    which is told where pages are checked."""
+    raw, problems = parse(contents(path), path.name)
+    model = raw.get("click_model") if isinstance(raw, dict) else None
+    if problems or not isinstance(model, str) or model not in CLICK_MODELS:
+        return {}
+    sections = [raw.get(layer) for layer in LAYERS]
+    keys = [part.get("experiment") for part in sections if isinstance(part, dict)]
+    return {key: model for key in keys if isinstance(key, str)}
+
+
+def _with_click_model(experiment: Experiment, said: Mapping[str, str]) -> Experiment:
+    """The experiment as if its own file said it: so the audit has it, and whoever reads that."""
+    model = said.get(experiment.key)
+    if model is None or "click_model" in experiment.raw:
+        return experiment
+    return replace(
+        experiment,
+        click_model=cast(ClickModelName, model),
+        raw={**experiment.raw, "click_model": model},
+    )
 
 
 def folder_of(path: Path) -> Path:
@@ -316,6 +363,7 @@ def _build(read: Mapping[str, Any], raw: dict[str, Any], path: Path, at: Locatio
         repeats={repeat: name for name, own in rows.items() for repeat in own[1:]},
         rules=built,
         signals=read.get("signals", SIGNALS),
+        click_model=read.get("click_model"),
         session_ttl=read.get("session_ttl", 0.0),
         kids_max_age=read.get("kids_max_age", 7),
         guest_max_age=read.get("guest_max_age", 16),
@@ -363,6 +411,12 @@ def _check_layers(page: PageFile, known: Mapping[str, Experiment], at: Location)
             where.wrong(
                 Verbatim(f"{name}, which decides {experiment.surface}"),
                 f"an experiment with surface: {layer}",
+            )
+        own = experiment.raw.get("click_model", page.click_model)
+        if page.click_model not in (None, own):
+            at.key("click_model").wrong(
+                page.click_model,
+                f"what {name} says, {own}: say it in one of the two files",
             )
         if layer == "rows":
             _check_row_actions(page, experiment, at)

@@ -6,7 +6,7 @@ variants trade one goal for another.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from html import escape
 from pathlib import Path
 
@@ -22,16 +22,48 @@ from topbill.domain.errors import BadData, BadRequest, NotFound
 from topbill.domain.metric import Metric, longest_window, metric_column, values_sql, window_over
 from topbill.domain.objective import Objective, WeightedMetric, WeightedSum
 from topbill.domain.records import Floats
+from topbill.domain.rewards import IMPRESSIONS, SEEN, examined_sql, looked_at_sql
 from topbill.domain.sql import identifier, number
 from topbill.lake import metric_of
 from topbill.reporting.experiment import html
 from topbill.reporting.pareto import dominated
-from topbill.reporting.queries.database import AnalyticsDatabase, open_database, published_us
+from topbill.reporting.queries.database import (
+    AnalyticsDatabase,
+    open_database,
+    published_experiment,
+    published_us,
+)
 from topbill.stats.frames import frame_of, html_of
 from topbill.stats.intervals import normal
 from topbill.stats.moments import Moments, ratio
 
 OBJECTIVE = "objective"
+_PLACES = """
+WITH looked AS ({looked_at}),
+row_places AS (
+    -- A row's titles are decided under the page's id, a colon and the row.
+    SELECT regexp_replace(decision_id, ':rows$', ':') || action AS decision_id,
+        position AS row_place
+    FROM placements WHERE experiment = $rows
+),
+rewarded AS (
+    SELECT DISTINCT r.decision_id, r.position
+    FROM rewards r
+        JOIN (SELECT unnest($events) AS event, unnest($windows) AS seconds) w USING (event)
+    WHERE r.experiment = $key AND r.position IS NOT NULL AND r.value > 0
+        AND epoch_us(r.occurred_at) - epoch_us(r.decided_at) <= seconds * 1e6
+)
+SELECT row_place + 1 AS "row", position + 1 AS position, count(*) AS placed,
+    count(*) FILTER ({examined}) AS examples,
+    count(*) FILTER (({examined}) AND hit) AS rewarded
+FROM (
+    SELECT p.decision_id, p.position, r.row_place, w.position IS NOT NULL AS hit
+    FROM placements p JOIN row_places r USING (decision_id)
+        LEFT JOIN rewarded w ON w.decision_id = p.decision_id AND w.position = p.position
+    WHERE p.experiment = $key AND epoch_us(p.decided_at) < $before
+) LEFT JOIN looked USING (decision_id)
+GROUP BY ALL ORDER BY ALL
+"""
 LEAST_UNITS = 30
 """Viewers a variant needs before its numbers are compared."""
 _ALPHA = 0.05
@@ -76,6 +108,51 @@ class LayerVariant:
 
 
 @dataclass(frozen=True)
+class PlaceRate:
+    """One place of a page, its row and the place in that row from 1 on: how many titles stood there
+    (`placed`), how many of them count as looked at (`examples`), and of how many of these an event
+    of the objective came (`rewarded`).
+    """
+
+    row: int
+    position: int
+    placed: int
+    examples: int
+    rewarded: int
+
+
+@dataclass(frozen=True)
+class Impressions:
+    """At what of pages viewers looked, as far as clients say it: of how many pages they do
+    (`sent`), the titles' `click_model`, and what came of each place of mature pages, from the top.
+    """
+
+    sent: int
+    click_model: str
+    places: tuple[PlaceRate, ...]
+
+    @property
+    def placed(self) -> int:
+        """All titles that stood on mature pages."""
+        return sum(place.placed for place in self.places)
+
+    @property
+    def examples(self) -> int:
+        """Those of them that count as looked at."""
+        return sum(place.examples for place in self.places)
+
+    def to_frame(self) -> pd.DataFrame:
+        """A row for each place: row and position (from 1), placed, examples, rewarded, and rate,
+        the share of examples that was rewarded; `pandas.NA` where there is no example.
+        """
+        rows = []
+        for place in self.places:
+            rate = place.rewarded / place.examples if place.examples else None
+            rows.append({**asdict(place), "rate": rate})
+        return frame_of(rows)
+
+
+@dataclass(frozen=True)
 class PageReport:
     """What was served and what came of it. Pages whose longest window is not over count in `pages`
     only. `recall`: what the candidates find of held-out plays, as the worker last measured it; None
@@ -92,6 +169,7 @@ class PageReport:
     fallbacks: dict[str, int]
     weights: dict[str, float]
     arms: tuple[LayerVariant, ...]
+    impressions: Impressions
     recall: Recall | None = None
 
     def to_frame(self) -> pd.DataFrame:
@@ -207,6 +285,34 @@ def _report(
         fallbacks=pages.fallbacks,
         weights=goals,
         arms=tuple(arms),
+        impressions=_impressions(database, page, pages.experiments, now - round(window * 1e6)),
+    )
+
+
+def _impressions(
+    database: AnalyticsDatabase, page: str, experiments: Mapping[str, str], before: int
+) -> Impressions:
+    """What was looked at of the pages' titles, and of each place of those made before (µs)."""
+    sent = database.row(
+        """SELECT count(DISTINCT decision_id) AS n FROM rewards
+        WHERE experiment = $page AND list_contains($impressions, event)""",
+        page=page,
+        impressions=sorted(IMPRESSIONS),
+    )
+    titles = published_experiment(database, experiments["titles"])
+    goal = [metric for metric in titles.metrics if titles.objective.get(metric.name)]
+    rows = database.rows(
+        _PLACES.format(looked_at=looked_at_sql(), examined=examined_sql(titles)),
+        key=titles.key,
+        rows=experiments["rows"],
+        before=before,
+        events=[metric.event for metric in goal],
+        windows=[metric.window for metric in goal],
+    )
+    return Impressions(
+        sent=int(sent["n"]),
+        click_model=titles.click_model,
+        places=tuple(PlaceRate(**row) for row in rows),
     )
 
 
@@ -442,7 +548,15 @@ def render_page_report(report: PageReport, console: Console) -> None:
         table.add_column(heading)
     for row in rows:
         table.add_row(*row)
-    console.print(Group(_head(report), _recall_sentence(report.recall), table))
+    console.print(
+        Group(
+            _head(report),
+            _recall_sentence(report.recall),
+            _looks_sentence(report),
+            table,
+            _places_table(report.impressions),
+        )
+    )
 
 
 def page_html(report: PageReport) -> str:
@@ -451,7 +565,9 @@ def page_html(report: PageReport) -> str:
     body = (
         f"<p>{escape(_head(report))}</p>"
         f"<p class=dim>{escape(_recall_sentence(report.recall))}</p>"
+        f"<p class=dim>{escape(_looks_sentence(report))}</p>"
         f"{html.table(headings, rows, 2, _caption(report))}"
+        f"{html.table(_PLACE_HEADINGS, _place_cells(report.impressions), 1, _PLACES_CAPTION)}"
     )
     return html.page(f"Page {report.page}", f"<h1>Page {escape(report.page)}</h1>{body}")
 
@@ -504,3 +620,55 @@ def _recall_sentence(recall: Recall | None) -> str:
         f"Candidates: the first {recall.most} hold {hits:.1%} of {recall.held_out:,} plays that "
         f"were held out, the {recall.most} most popular titles {popular:.1%}."
     )
+
+
+def _looks_sentence(report: PageReport) -> str:
+    """What counts as looked at."""
+    looks = report.impressions
+    without = report.pages - looks.sent
+    if not looks.sent:
+        return (
+            f"No client sent impressions (event {SEEN}): whatever stood on a page counts as looked "
+            "at, and only its position tells how likely that was."
+        )
+    if looks.click_model != "examined":
+        return (
+            f"Impressions came of {looks.sent:,} pages, but nothing goes by them: say click_model: "
+            "examined in the page file."
+        )
+    unseen = looks.placed - looks.examples
+    sentence = (
+        f"Impressions came of {looks.sent:,} pages: {unseen:,} of {looks.placed:,} titles that "
+        "stood on mature pages were not looked at and are no examples."
+    )
+    if without:
+        sentence += f" {without:,} pages came without, all of whose titles count as looked at."
+    return sentence
+
+
+_PLACES_CAPTION = "By row of the page: titles that count as looked at, and what came of them"
+_PLACE_HEADINGS = ("row", "titles", "looked at", "with an event of the objective", "rate")
+
+
+def _place_cells(looks: Impressions) -> list[tuple[str, ...]]:
+    """A row of cells for each row of the page."""
+    by_row: dict[int, list[PlaceRate]] = {}
+    for place in looks.places:
+        by_row.setdefault(place.row, []).append(place)
+    cells: list[tuple[str, ...]] = []
+    for row, places in by_row.items():
+        placed = sum(place.placed for place in places)
+        examples = sum(place.examples for place in places)
+        rewarded = sum(place.rewarded for place in places)
+        rate = f"{rewarded / examples:.2%}" if examples else formatting.MISSING
+        cells.append((f"{row}", f"{placed:,}", f"{examples:,}", f"{rewarded:,}", rate))
+    return cells
+
+
+def _places_table(looks: Impressions) -> Table:
+    table = Table(title=_PLACES_CAPTION)
+    for heading in _PLACE_HEADINGS:
+        table.add_column(heading)
+    for row in _place_cells(looks):
+        table.add_row(*row)
+    return table

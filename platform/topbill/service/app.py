@@ -23,7 +23,7 @@ from fastapi.responses import PlainTextResponse
 from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
 
-from topbill import __version__, pages, process_log, spec, tracing
+from topbill import __version__, pages, process_log, tracing
 from topbill.domain.errors import BadRequest, DamagedSnapshot, LogError, Malformed, NotFound
 from topbill.domain.records import Decision
 from topbill.engine import CompiledExperiment, Engine
@@ -62,7 +62,7 @@ def create_app(settings: Settings) -> FastPath:
     """The ASGI application. Raises SpecError when an experiment or page file can't be used. The log
     is opened when the application starts.
     """
-    experiments = spec.load_all(pages.experiment_folders(settings.experiments))
+    experiments = pages.load_experiments(settings.experiments)
     tables = EntityStore(settings.data, unit_ids(settings.data).stored)
     backend = Backend(settings, Engine((), tables=tables))
     backend.on_erasure.append(tables.forget)

@@ -81,7 +81,7 @@ class FastPath:
         self._pages = pages
         self.engine = backend.engine
         self._refusals = FewASecond(time.time)
-        self.rewards = Rewards(backend, pages.spread)
+        self.rewards = Rewards(backend, pages.spread, pages.impressions_sent)
         events = UnitEvents(backend, pages)
         self._routes: dict[str, _Route] = {
             "/v1/decide": (msgspec.json.Decoder(DecideRequest), self.decide),

@@ -161,7 +161,7 @@ class Follower:
         self._marks = marks
 
     def _reload(self) -> None:
-        experiments = spec.load_all(pages.experiment_folders(self._folder))
+        experiments = pages.load_experiments(self._folder)
         experiments = self._unit_ids.in_experiments(experiments)
         # Pages are read before anything is taken over: a bad edit must not leave a page without an
         # experiment of its layers.

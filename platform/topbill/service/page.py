@@ -351,6 +351,11 @@ class PageService:
         answer, cells = page
         return credit.spread(event, answer, cells)
 
+    def impressions_sent(self, event: RewardEvent) -> list[RewardEvent]:
+        """What an impression on a page says of all of its decisions; none for other events."""
+        page = self._page_cells(event.decision_id)
+        return [] if page is None else credit.impressions_sent(event, page[0])
+
     def _page_cells(self, page_id: str) -> _PageCells | None:
         """The page of that id, None for any other decision."""
         if not page_id.startswith(PREFIX) or ":" in page_id:

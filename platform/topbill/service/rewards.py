@@ -5,11 +5,12 @@ answered.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 
 from topbill.domain.errors import BadRequest
 from topbill.domain.records import Decision, RewardEvent
+from topbill.domain.rewards import IMPRESSIONS, SEEN
 from topbill.engine import new_id
 from topbill.log import Entry
 from topbill.service import telemetry
@@ -33,17 +34,26 @@ _MOST_ITEMS = 500_000
 _Slate = tuple[str, tuple[str, ...], int]
 """A decision's experiment, the actions that it showed, in order, and when it was made (µs)."""
 Spread = Callable[[RewardEvent], list[RewardEvent]]
-"""Gives the events that one event stands for, itself first."""
+"""Gives the events that one event stands for, itself first; or those that it has follow."""
+
+
+def _nothing(_event: RewardEvent) -> list[RewardEvent]:
+    return []
 
 
 class Rewards:
     """Takes rewards, for a backend. `spread` says which events one stands for: on a page, one for
-    each layer.
+    each layer; `impressions_sent` what an impression says of the page's other decisions.
     """
 
-    def __init__(self, backend: Backend, spread: Spread) -> None:
+    def __init__(
+        self, backend: Backend, spread: Spread, impressions_sent: Spread = _nothing
+    ) -> None:
         self._backend = backend
         self._spread = spread
+        self._impressions_sent = impressions_sent
+        # Decisions of which it is stored already that their impressions are sent.
+        self._marked: OrderedDict[str, None] = OrderedDict()
         # Most rewards are of decisions that this process made a moment ago: those cost no look-up.
         self._slates: OrderedDict[str, _Slate] = OrderedDict()
         self._items = 0
@@ -77,9 +87,13 @@ class Rewards:
         stored = [event for events in spread for event in events]
         duplicates: tuple[bool, ...] = ()
         if stored:
-            entry = Entry(events=stored, keyed_events=frozenset(keyed))
+            # Last, so that the requests' own events stand in the receipt where they are looked for.
+            marks = self._marks(events[0] for events in spread if events)
+            keyed.update(marks)
+            entry = Entry(events=[*stored, *marks.values()], keyed_events=frozenset(keyed))
             receipt = await self._backend.writer.put(entry)
             duplicates = receipt.duplicates
+            self._remember_marks(marks)
 
         answers = []
         position = 0
@@ -91,6 +105,22 @@ class Rewards:
             telemetry.REWARDS.labels(answer.status).inc()
             answers.append(answer)
         return answers
+
+    def _marks(self, events: Iterable[RewardEvent]) -> dict[tuple[str, str], RewardEvent]:
+        """What these events have follow and is not known to be stored, each once."""
+        marks = {}
+        for event in events:
+            if event.event == SEEN and event.decision_id not in self._marked:
+                for mark in self._impressions_sent(event):
+                    marks[mark.decision_id, mark.event_id] = mark
+        return marks
+
+    def _remember_marks(self, marks: Iterable[tuple[str, str]]) -> None:
+        """Only now that they are stored: where that failed, the next impression says it again."""
+        for decision_id, _ in marks:
+            self._marked[decision_id] = None
+        while len(self._marked) > _REMEMBERED:
+            self._marked.popitem(last=False)
 
     async def _recall(self, requests: list[RewardRequest]) -> None:
         """Know the slates of decisions that the log has let go: a reward may come late."""
@@ -137,7 +167,7 @@ class Rewards:
         """
         slate = self._slate(event.decision_id)
         compiled = None if slate is None else self._backend.engine.experiments.get(slate[0])
-        if compiled is None or event.event in compiled.events:
+        if compiled is None or event.event in compiled.events or event.event in IMPRESSIONS:
             return None
         key = compiled.experiment.key
         if status == "stored":
@@ -155,6 +185,7 @@ class Rewards:
     def forget(self) -> None:
         """Know of no decision what it showed: the log is asked again."""
         self._slates.clear()
+        self._marked.clear()
         self._items = 0
 
     def remember(self, decision: Decision) -> _Slate:

@@ -19,7 +19,7 @@ import msgspec
 import numpy as np
 from scipy.special import expit
 
-from topbill import pages, spec
+from topbill import pages
 from topbill.domain.records import Floats
 from topbill.engine import Engine
 from topbill.pages import CompiledPage, PageAnswer, PageRequest, compose
@@ -245,7 +245,7 @@ def _event(page_id: str, name: str, value: float) -> dict[str, Any]:
 
 def page_drivers(experiments: Path, name: str, seed: int = 0) -> list[PageDriver]:
     """Viewers for each page of an experiments' folder all of whose experiments are running."""
-    specs = spec.load_all(pages.experiment_folders(experiments))
+    specs = pages.load_experiments(experiments)
     running = {experiment.key for experiment in specs if experiment.status == "running"}
     drivers = []
     for file in pages.load_all(experiments, specs):

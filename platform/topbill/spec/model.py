@@ -19,6 +19,7 @@ from topbill.domain.records import Action, Actions
 from topbill.spec import canonical
 
 Surface = Literal["rows", "titles", "artwork"]
+ClickModelName = Literal["independent", "cascade", "examined"]
 Status = Literal["draft", "running", "paused", "stopped"]
 
 
@@ -81,7 +82,7 @@ class Experiment:
     entities: tuple[EntitySource, ...] = ()
     guardrails: tuple[Guardrail, ...] = ()
     feedback: Literal["item", "slate"] = "item"
-    click_model: Literal["independent", "cascade"] = "independent"
+    click_model: ClickModelName = "independent"
     reward_delay: float = 0.0
     refit: Literal["never", "daily"] = "never"
     method: Method = "sequential"

@@ -568,7 +568,8 @@ EXPERIMENT = Section(
         ),
         "click_model": Key(
             Choice(CLICK_MODELS),
-            "cascade: below the last click nothing was examined.",
+            "At what viewers looked. independent: at everything (default). cascade: not below the "
+            "last click. examined: where events seen say so.",
         ),
         "reward_delay": Key(
             Duration(),

@@ -211,7 +211,7 @@ class Worker:
         self.learner.reload(self._experiments)
 
     def _load(self) -> list[spec.Experiment]:
-        return self._unit_ids.in_experiments(spec.load_all(pages.experiment_folders(self._folder)))
+        return self._unit_ids.in_experiments(pages.load_experiments(self._folder))
 
     def _wrong_pages(self) -> tuple[FileProblem, ...]:
         try:

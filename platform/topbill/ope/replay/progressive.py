@@ -20,7 +20,7 @@ import numpy as np
 from topbill.domain.chance import at_most_one
 from topbill.domain.errors import BadData, BadRequest, PolicyError
 from topbill.domain.records import Actions, Decision, Floats, Indices
-from topbill.domain.rewards import clipped_metrics, item_rewards
+from topbill.domain.rewards import Looks, clipped_metrics, examined, item_rewards
 from topbill.engine import CompiledExperiment, logged_actions
 from topbill.ope.replay.logged_data import LoggedData, LoggedDecision, weight_of
 from topbill.ope.replay.reward_model import Link, RewardModel
@@ -119,7 +119,7 @@ class _Learner:
 class ProgressivePass:
     """The pass and what it keeps: `log` and, in the order of `targets`, `of_target`; `units` and
     `ids` per scored decision; `left_out` counts the others by cause, `clipped` the scored ones with
-    a metric beyond the objective's ends.
+    a metric beyond the objective's ends, `looks` what of them was looked at.
     """
 
     def __init__(
@@ -129,7 +129,10 @@ class ProgressivePass:
         variants: Sequence[str],
         link: Link,
         selection: Selection | None = None,
+        *,
+        with_unseen: bool = False,
     ) -> None:
+        """`with_unseen`: also decisions of which nobody looked at anything."""
         self.key, self.targets = data.key, targets
         self.log = LogColumns()
         self.of_target = [TargetColumns() for _ in targets]
@@ -139,11 +142,13 @@ class ProgressivePass:
         """How many decisions each scored one stands for, as a sub-sampled log says."""
         self.left_out: Counter[str] = Counter()
         self.clipped: Counter[str] = Counter()
+        self.looks = Looks()
         self.first_misfit = ""
         """The first decision of another schema, and what of it the experiment does not know."""
         self.first_at = self.last_at = 0
         self.ranking = False
         self._data, self._variants, self._selection = data, set(variants), selection
+        self._with_unseen = with_unseen
         self._variant_code = {name: i for i, name in enumerate(sorted(self._variants))}
         # A stored policy may be scored only on what came after all that it learned from.
         self._since = max(target.since for target in targets)
@@ -300,6 +305,9 @@ class ProgressivePass:
             return outside
         if not self._data.judged.goal.is_mature(decision.decided_at, self._data.published):
             return "immature"
+        looked_at = examined(self._data.judged, decision, logged.events)
+        if not self._with_unseen and not any(looked_at):
+            return "not looked at"
         return None
 
     # Decisions
@@ -307,7 +315,7 @@ class ProgressivePass:
     def _score(self, logged: LoggedDecision) -> None:
         """Keep what every target and the model say of each placement of one decision."""
         decision = logged.decision
-        rewards = self._rewards(logged)
+        rewards = [reward or 0.0 for reward in self._rewards(logged)]
         rows = _rows(decision)
         try:
             x, actions = self._encoded(decision)
@@ -345,6 +353,7 @@ class ProgressivePass:
             self._explored[k] += p < 1
         self.ranking = self.ranking or len(decision.slate) > 1
         self.clipped.update(clipped_metrics(self._data.judged, decision, logged.events))
+        self.looks.note(self._data.judged, decision, logged.events)
         self.weights.append(weight_of(decision))
         self.units.append(decision.unit)
         self.ids.append(decision.decision_id)
@@ -374,14 +383,16 @@ class ProgressivePass:
         for columns, pi in zip(self.of_target, pis, strict=True):
             columns.feature_propensity.append(min(pi[alike].sum(), 1.0))
 
-    def _rewards(self, logged: LoggedDecision) -> list[float]:
-        """The objective of each item, what nobody looked at earning nothing; a slate's own counts
-        once, at its end.
+    def _rewards(self, logged: LoggedDecision) -> list[float | None]:
+        """The objective of each item, None of one that nobody looked at: it earned nothing, and
+        teaches nothing. A slate's own counts once, at its end.
         """
         experiment = self._data.judged
-        rewards = [r or 0.0 for r in item_rewards(experiment, logged.decision, logged.events)]
+        rewards = item_rewards(experiment, logged.decision, logged.events)
         if experiment.feedback == "slate":
-            return [0.0] * (len(rewards) - 1) + rewards[-1:]
+            # One and the same for each item that was looked at.
+            of_slate = next((reward for reward in rewards if reward is not None), None)
+            return [*[0.0] * (len(rewards) - 1), of_slate][: len(rewards)]
         return rewards
 
     def _encoded(self, decision: Decision) -> tuple[Floats, Actions]:
@@ -407,6 +418,8 @@ class ProgressivePass:
             except BadRequest:
                 continue  # of a revision with another schema
             for k, reward in enumerate(self._rewards(logged)):
+                if reward is None:
+                    continue
                 row = decision.eligible.index(decision.slate[k].action)
                 features.append(self._model.features(x, actions, row, k))
                 rewards.append(reward)

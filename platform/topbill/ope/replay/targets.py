@@ -5,6 +5,7 @@ Python callable.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias, runtime_checkable
@@ -398,4 +399,7 @@ def _of_experiment(
     experiment: Experiment, variant: str | None, data: LoggedData
 ) -> list[TargetPolicy]:
     names = [variant] if variant else [v.name for v in experiment.variants]
+    if "click_model" not in experiment.raw:
+        # At what viewers looked is of the log, and on pages said in the page's file.
+        experiment = replace(experiment, click_model=data.experiment.click_model)
     return [VariantPolicy(experiment, name, data.offers, tables=data.tables) for name in names]

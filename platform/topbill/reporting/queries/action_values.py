@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 
 from topbill.domain.reasons import reasons
+from topbill.domain.rewards import is_example_sql
 from topbill.domain.sql import identifier
 from topbill.reporting.experiment.exclusion import open_counted
 from topbill.reporting.experiment.segments import context_struct, groupings
@@ -46,6 +47,8 @@ def action_values(
     log, are averaged with weights h = mean(1/p)^(−½) of their stage, which steadies their variance,
     so that the average is normal again although p learned from the rewards (Hadad et al. 2021, eq.
     16; Zhan et al. 2021: not contextual).
+
+    Decisions of which nobody looked at anything (`click_model: examined`) speak for no action.
 
     An id whose payload or features changed is several actions: `chase (until 2026-03-02 12:30)` is
     what it was before.
@@ -163,7 +166,7 @@ _CELLS = """
             FROM decisions
             WHERE experiment = $key AND reason = 'policy' AND {whose}
                 AND len(probabilities) > 0 AND hash(seq) % $one_in = 0
-                AND {mature}
+                AND {mature} AND {looked_at}
         ) {inside}
     ), each AS (
         SELECT u, v, version, own, coalesce(l.label, o.action) AS action, p,
@@ -221,6 +224,7 @@ def _make_cells(
             context=context,
             inside=inside,
             mature=experiment.goal.mature_sql("decided_at", published_us(database)),
+            looked_at=is_example_sql(experiment),
             whose=whose,
             experiment=identifier(key),
             labels=LABELS,
