@@ -166,6 +166,11 @@ def _sentences(rows: StoredRows, verb: str) -> list[str]:
     ]
     if rows.profiles:
         sentences.append(f"{verb} the limits that were set of the profile")
+    for file in sorted(rows.tables):
+        sentences.append(
+            f"{verb} its row in the kept versions of table {file}; tables/{file} itself is yours: "
+            "take it out there, or it comes back"
+        )
     for key, (decisions, rewards) in rows.by_experiment().items():
         sentences.append(
             f"{key}: {decisions:,} decisions and {rewards:,} rewards; its policies keep what they "

@@ -71,11 +71,15 @@ def summary(feature: Feature, values: Sequence[Any]) -> FeatureSummary:
         return FeatureSummary(round(missing, 6), shares=shares)
     # Evenly over the rows, which are sorted by id and so in no order of their values.
     step = max(1, len(known) // _SAMPLE)
-    encoder = Encoder((feature,))
-    rows = [encoder.encode({feature.name: value}) for value in known[::step]]
-    if not rows:
+    sample = known[::step]
+    if not sample:
         return FeatureSummary(round(missing, 6))
-    numbers = np.array(rows)
+    if feature.kind == "number":
+        # As people know it, neither scaled nor clipped.
+        numbers: Floats = np.array(sample, dtype=np.float64).reshape(-1, 1)
+    else:
+        encoder = Encoder((feature,))
+        numbers = np.array([encoder.encode({feature.name: value}) for value in sample])
     means, deviations = numbers.mean(axis=0), numbers.std(axis=0)
     return FeatureSummary(round(missing, 6), means.round(6).tolist(), deviations.round(6).tolist())
 

@@ -10,9 +10,12 @@ names any more.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import time
-from collections.abc import Collection, Iterable, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from hashlib import blake2b
 from pathlib import Path
 
@@ -26,12 +29,14 @@ from topbill.domain.durable import (
     with_checksum,
     without_checksum,
 )
-from topbill.domain.entity import ACTION, EntitySource
+from topbill.domain.entity import ACTION, UNIT, EntitySource
 from topbill.domain.errors import LogError
 from topbill.entities.drift import Drift, FeatureSummary
 from topbill.entities.table import EntityTable, MissingVersion, rows_of, table_of, to_bytes
 
 FOLDER, HISTORY = "entities", "history.jsonl"
+LINES = 100
+"""Lines of the journal that are kept of each table, the newest ones."""
 RESTS = 86_400.0
 """Seconds for which a version that another one replaced is kept in any case: a process that is slow
 to follow may still decide with it."""
@@ -86,16 +91,27 @@ class KeptTables:
 
     def __init__(self, data: Path) -> None:
         self.folder = data / FOLDER
+        self._read: tuple[object, list[HistoryLine]] = (None, [])
+
+    @property
+    def path(self) -> Path:
+        """The journal's file."""
+        return self.folder / HISTORY
 
     def history(self) -> list[HistoryLine]:
         """Every line, oldest first; of equal ones in a row, as several processes write, the first.
         A line that was cut short, by a full disk or a kill, is left out.
         """
-        path = self.folder / HISTORY
         try:
-            texts = path.read_bytes().splitlines() if path.exists() else []
+            status = self.path.stat() if self.path.exists() else None
+            mark = status and (status.st_mtime_ns, status.st_size, status.st_ino)
+            if mark is not None and mark == self._read[0]:
+                return self._read[1]
+            texts = self.path.read_bytes().splitlines() if status else []
         except OSError as error:
-            raise LogError(f"{path}: {error.strerror}; expected a file that can be read") from error
+            raise LogError(
+                f"{self.path}: {error.strerror}; expected a file that can be read"
+            ) from error
         lines: list[HistoryLine] = []
         last: dict[str, tuple[str, str]] = {}
         for text in texts:
@@ -107,6 +123,7 @@ class KeptTables:
             if last.get(line.declaration) != said:
                 last[line.declaration] = said
                 lines.append(line)
+        self._read = (mark, lines)
         return lines
 
     def state(self, declaration: str, history: Sequence[HistoryLine] | None = None) -> TableState:
@@ -146,7 +163,11 @@ class KeptTables:
                 return
             except MissingVersion:
                 pass  # written anew
-        self._write(path, sealed(to_bytes(ids, texts)))
+        self.replace(version, ids, texts)
+
+    def replace(self, version: str, ids: Sequence[str], texts: Sequence[bytes]) -> None:
+        """Write a version's file anew, whole. Raises LogError."""
+        self._write(self._path(version), sealed(to_bytes(ids, texts)))
 
     def _write(self, path: Path, content: bytes) -> None:
         # Every API process writes: each a file of its own, put in place whole.
@@ -164,23 +185,79 @@ class KeptTables:
     def add(self, line: HistoryLine) -> None:
         """Note what was taken over or refused, unless the last line of that table says the same.
         Raises LogError."""
-        state = self.state(line.declaration)
-        last = state.refused or state.current
-        if last is not None and (last.version, last.refused) == (line.version, line.refused):
-            return
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            # One write at the end of the file: lines of several processes do not mix. The break in
-            # front ends a line that was cut short.
-            with (self.folder / HISTORY).open("ab") as file:
+        with self._alone():
+            state = self.state(line.declaration)
+            last = state.refused or state.current
+            if last is not None and (last.version, last.refused) == (line.version, line.refused):
+                return
+            with self.path.open("ab") as file:
+                # The break in front ends a line that was cut short.
                 lead = b"\n" if file.tell() else b""
-                file.write(lead + with_checksum(msgspec.json.encode(line)))
+                file.write(lead + _text_of(line))
                 file.flush()
                 os.fsync(file.fileno())
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """While one process writes the journal the others wait. Raises LogError."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with (self.folder / ".lock").open("w") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                yield
         except OSError as error:
-            raise LogError(
-                f"{self.folder / HISTORY}: {error.strerror}; expected a file to write to"
-            ) from error
+            raise LogError(f"{self.path}: {error.strerror}; expected a file to write to") from error
+
+    def _trim(self) -> None:
+        """Leave the newest lines of each table."""
+        with self._alone():
+            lines = self.history()
+            left: list[HistoryLine] = []
+            counts: Counter[str] = Counter()
+            current = {line.declaration: line for line in lines if line.version}
+            for line in reversed(lines):
+                counts[line.declaration] += 1
+                if counts[line.declaration] <= LINES or line is current.get(line.declaration):
+                    left.append(line)
+            if len(left) < len(lines):
+                self._write(self.path, b"\n".join(map(_text_of, reversed(left))))
+
+    def candidates(self, now: float | None = None) -> tuple[list[str], list[str]]:
+        """The versions that would go where no decision needs them: those that decisions of actions
+        may name, and those of which decisions have the values themselves."""
+        now = time.time() if now is None else now
+        resting = self._in_force(now)
+        of_actions = {line.version for line in self.history() if line.of == ACTION}
+        old = [version for version in self.versions() if version not in resting]
+        return (
+            [version for version in old if version in of_actions],
+            [version for version in old if version not in of_actions],
+        )
+
+    def find(self, name: str) -> dict[str, dict[str, object]]:
+        """What the versions in force of tables of units say of an id, by the tables' files."""
+        found = {}
+        current = {line.declaration: line for line in self.history() if line.version}
+        for line in current.values():
+            if line.of != UNIT or line.version not in self.versions():
+                continue
+            table = self.load(line.version)
+            row = int(table.rows([name])[0])
+            if row >= 0:
+                found[line.file] = table.values(row)
+        return found
+
+    def unit_ids(self) -> set[str]:
+        """The ids of every kept version of a table of units."""
+        ids: set[str] = set()
+        for version in self.versions_of_units():
+            ids.update(self.rows(version)[0])
+        return ids
+
+    def versions_of_units(self) -> list[str]:
+        """The kept versions of tables of units."""
+        of_units = {line.version for line in self.history() if line.of == UNIT}
+        return [version for version in self.versions() if version in of_units]
 
     def versions(self) -> list[str]:
         """Those whose files lie there."""
@@ -188,9 +265,18 @@ class KeptTables:
 
     def collect(self, needed: Collection[str], now: float | None = None) -> list[str]:
         """Remove the versions that no decision needs, but those in force and those that were until
-        a day ago; which ones went."""
+        a day ago; which ones went. Raises LogError."""
         now = time.time() if now is None else now
-        keep = set(needed)
+        keep = self._in_force(now) | set(needed)
+        removed = [version for version in self.versions() if version not in keep]
+        for version in removed:
+            self._path(version).unlink(missing_ok=True)
+        self._trim()
+        return removed
+
+    def _in_force(self, now: float) -> set[str]:
+        """The versions in force, and those that were within RESTS."""
+        keep: set[str] = set()
         current: dict[str, HistoryLine] = {}
         for line in self.history():
             if not line.version:
@@ -199,32 +285,25 @@ class KeptTables:
             if replaced is not None and line.at > now - RESTS:
                 keep.add(replaced.version)
             current[line.declaration] = line
-        keep |= {line.version for line in current.values()}
-        removed = [version for version in self.versions() if version not in keep]
-        for version in removed:
-            self._path(version).unlink(missing_ok=True)
-        return removed
+        return keep | {line.version for line in current.values()}
 
     def _path(self, version: str) -> Path:
         return self.folder / f"{version}.sealed"
 
 
-def erase_ids(data: Path, is_of: Iterable[str]) -> list[str]:
+def erase_ids(data: Path, erased: Iterable[str]) -> list[str]:
     """Take ids out of every kept version of a table of units; which versions had them. What a
     version is called stays: its other rows are as they were."""
-    kept, erased = KeptTables(data), []
-    ids_to_go = set(is_of)
-    for version in sorted({line.version for line in kept.history() if _is_of_units(line)}):
-        if version not in kept.versions():
-            continue
+    kept, changed = KeptTables(data), []
+    gone = set(erased)
+    for version in kept.versions_of_units():
         ids, texts = kept.rows(version)
-        left = [row for row, name in enumerate(ids) if name not in ids_to_go]
+        left = [row for row, name in enumerate(ids) if name not in gone]
         if len(left) < len(ids):
-            content = to_bytes([ids[row] for row in left], [texts[row] for row in left])
-            kept._write(kept._path(version), sealed(content))
-            erased.append(version)
-    return erased
+            kept.replace(version, [ids[row] for row in left], [texts[row] for row in left])
+            changed.append(version)
+    return changed
 
 
-def _is_of_units(line: HistoryLine) -> bool:
-    return bool(line.version) and line.of == "unit"
+def _text_of(line: HistoryLine) -> bytes:
+    return with_checksum(msgspec.json.encode(line))

@@ -9,7 +9,7 @@ from topbill.lake.analytics import Problem, empty
 from topbill.lake.database import DATABASE, Connection, Error, connect, read, sql
 from topbill.lake.delta import relation as delta_relation
 from topbill.lake.distinct import RepeatedRow
-from topbill.lake.lookup import find_decisions, find_rewards
+from topbill.lake.lookup import find_decisions, find_rewards, named_versions
 from topbill.lake.tables import Lake
 from topbill.lake.views import metric_of, objective_of
 
@@ -27,6 +27,7 @@ __all__ = [
     "find_rewards",
     "identifier",
     "metric_of",
+    "named_versions",
     "objective_of",
     "quoted",
     "read",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import duckdb
@@ -39,6 +39,23 @@ def find_decisions(data: Path, places: Mapping[str, int]) -> dict[str, Decision]
         raise LogError(f"{path}: is not there yet; the worker writes it, try again") from error
     except duckdb.Error as error:
         raise LogError(f"{path}: cannot be read: {error}; try again") from error
+
+
+def named_versions(data: Path, versions: Sequence[str]) -> set[str]:
+    """Those of the versions of tables of features that some decision of the lake names; all of
+    them where there is no lake to ask."""
+    if not (data / DATABASE).exists():
+        return set(versions)
+    connection = connect(data / DATABASE)
+    query = (
+        "SELECT DISTINCT e.version FROM decisions, unnest(entities) AS t(e) "
+        "WHERE list_contains($versions, e.version)"
+    )
+    try:
+        rows = connection.execute(query, {"versions": list(versions)}).fetchall()
+    finally:
+        connection.close()
+    return {version for (version,) in rows}
 
 
 def find_rewards(data: Path, decision: Decision) -> list[RewardEvent]:

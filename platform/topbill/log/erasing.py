@@ -37,8 +37,8 @@ _CHUNK = 256
 
 class StoredRows(NamedTuple):
     """What is stored of one unit: by id its decisions and its rewards, each with its experiment,
-    its events, the places in the quarantine of rows that were set aside, and the unit itself where
-    limits of it as a profile are set.
+    its events, the places in the quarantine of rows that were set aside, the unit itself where
+    limits of it as a profile are set, and the tables of features of whose kept versions it is.
     """
 
     decisions: dict[str, str]
@@ -46,6 +46,7 @@ class StoredRows(NamedTuple):
     events: set[UnitEventKey]
     quarantined: list[int]
     profiles: frozenset[str] = frozenset()
+    tables: frozenset[str] = frozenset()
 
     def by_experiment(self) -> dict[str, tuple[int, int]]:
         """How many decisions and rewards each experiment has of it."""
@@ -65,6 +66,7 @@ class StoredRows(NamedTuple):
             self.events | other.events,
             self.quarantined + other.quarantined,
             self.profiles | other.profiles,
+            self.tables | other.tables,
         )
 
 

@@ -18,6 +18,7 @@ import msgspec
 from topbill.domain.decision import Origin, decision_rows, reward_rows, unit_event_rows
 from topbill.domain.errors import BadRequest, LogError
 from topbill.domain.records import Decision
+from topbill.entities import KeptTables, erase_ids
 from topbill.lake import Lake
 from topbill.lake.erasing import (
     erase_from_lake,
@@ -80,7 +81,8 @@ def find_unit(data: Path, unit: str, unit_type: str | None = None) -> StoredRows
     for key in in_log.rewards:
         if not in_log.rewards[key]:
             in_log.rewards[key] = in_lake.decisions[key[0]]
-    return in_lake | in_log
+    tables = frozenset(KeptTables(data).find(unit))
+    return (in_lake | in_log)._replace(tables=tables)
 
 
 def erase_unit(
@@ -135,7 +137,7 @@ def erase_again(
         refuse_old_copies(data)
         with closing(_open(data)) as log:
             log.barrier()
-        units = units_in_log(data / LOG_FILE) | units_in_lake(data)
+        units = units_in_log(data / LOG_FILE) | units_in_lake(data) | KeptTables(data).unit_ids()
         for tombstone in new:
             for unit in filter(tombstone.is_of, units):
                 _delete_rows(data, unit, tombstone)
@@ -155,6 +157,8 @@ def _delete_rows(data: Path, unit: str, tombstone: Tombstone) -> StoredRows:
     # The log first: what it still had of them, a worker would publish.
     erase_from_log(data / LOG_FILE, rows, tombstone)
     erase_from_lake(data, rows, unit, unit_type, spared)
+    # Of whatever type it is: a table does not say, and the row comes from the team's own file.
+    erase_ids(data, [unit])
     return rows
 
 
@@ -222,7 +226,8 @@ def refuse_old_copies(data: Path) -> None:
 def unit_data(data: Path, unit: str, unit_type: str | None = None) -> dict[str, Any]:
     """All that a data folder holds of a unit, row by row what `find_unit` counts: `decisions`,
     `rewards` and `events` with the lake's columns, times in UTC, `quarantined`, what was set aside,
-    and `profiles`, its limits as a profile where any were set. Arguments and errors as of
+    `features`, what tables say of it by id, and `profiles`, its limits as a profile where any were
+    set. Arguments and errors as of
     `find_unit`.
     """
     asked, unit = unit, known_unit_ids(data).stored(unit)
@@ -241,7 +246,8 @@ def unit_data(data: Path, unit: str, unit_type: str | None = None) -> dict[str, 
         profiles = [log.profile(profile) for profile in sorted(in_log.profiles)]
     rows["quarantined"] = rows_set_aside(data / LOG_FILE, in_log.quarantined)
     rows["profiles"] = [msgspec.structs.asdict(limits) for limits in profiles if limits]
-    return {"unit": asked, "unit_type": unit_type, **rows}
+    features = KeptTables(data).find(unit)
+    return {"unit": asked, "unit_type": unit_type, **rows, "features": features}
 
 
 def _fresh_rewards(

@@ -16,8 +16,8 @@ from types import FrameType
 from topbill import pages, spec, tracing
 from topbill.domain.errors import BadRequest, FileProblem, LogError, SpecError, TopbillError
 from topbill.domain.pausing import pause
-from topbill.entities import EntityStore
-from topbill.lake import Lake, Problem
+from topbill.entities import EntityStore, KeptTables, declaration_of
+from topbill.lake import Lake, Problem, named_versions
 from topbill.log import LOG_FILE, REMEMBERED_FOR, open_log
 from topbill.log.horizon import note_horizon
 from topbill.log.unit_ids import unit_ids
@@ -35,6 +35,8 @@ _CLOCK_TOLD = 86_400_000_000
 """µs for which a problem tells that the machine's clock was set."""
 PUBLISH_EVERY = 2.0
 """Seconds between two publications: how old the lake is at most while the worker keeps up."""
+COLLECT_EVERY = 3_600.0
+"""Seconds between two looks for versions of tables that nobody needs."""
 BEAT_EVERY = 1.0
 """Seconds between two signs of life that it leaves in the log for services to see."""
 
@@ -99,6 +101,8 @@ class Worker:
         """Why nothing is removed because of its age, where it was said."""
         self._published_at = 0.0
         self._signals_due = 0.0
+        self._kept_tables = KeptTables(data)
+        self._collect_due = 0.0
         self._beat_at = 0.0
         before = self._log.heartbeat()
         if before is not None:
@@ -127,6 +131,7 @@ class Worker:
             rows = self.publisher.step()
             tracing.finished("publish", started, rows=rows)
             self._retain()
+            self._collect_tables()
             self._log.tend(thorough=True)
             self._published_at = time.monotonic()
         if time.monotonic() >= self._signals_due:
@@ -153,6 +158,7 @@ class Worker:
         old rows stay.
         """
         files = [Problem("file", p.file, p.path, p.message) for p in self._refused]
+        files += self._refused_tables()
         stuck = [Problem("learning", key, "", message) for key, message in self.learner.failures]
         damaged = [Problem("snapshot", key, "", text) for key, text in self.learner.unreadable()]
         noted = [Problem("page", name, "", note) for name, note in self._notes]
@@ -162,6 +168,33 @@ class Worker:
         if self._not_retained:
             kept.append(Problem("retention", "keep", "", self._not_retained))
         return files + noted + stuck + damaged + jumped + kept
+
+    def _refused_tables(self) -> list[Problem]:
+        """Tables of features whose newest content the services refused."""
+        found = []
+        for experiment in self._experiments:
+            for source in experiment.entities:
+                state = self._kept_tables.state(declaration_of(source))
+                if state.refused is not None:
+                    place = f"entities.{source.name}"
+                    message = f"{state.refused.refused}; its last good version goes on"
+                    if state.current is None:
+                        message = f"{state.refused.refused}; every id is unknown"
+                    found.append(Problem("file", experiment.source, place, message))
+        return found
+
+    def _collect_tables(self) -> None:
+        """Remove versions of tables that no decision names any more, once an hour at most. What is
+        committed is published now, and what is not yet names versions of today."""
+        if time.monotonic() < self._collect_due:
+            return
+        self._collect_due = time.monotonic() + COLLECT_EVERY
+        of_actions, others = self._kept_tables.candidates()
+        if not of_actions and not others:
+            return
+        needed = named_versions(self._data, of_actions) if of_actions else set()
+        for version in self._kept_tables.collect(needed):
+            _logger.info("version %s of a table: no decision names it; removed", version)
 
     def _retain(self) -> None:
         """Remove what is older than is kept, with the first publication of a day. It must keep

@@ -22,6 +22,7 @@ from topbill.domain.errors import BadData, BadRequest, PolicyError
 from topbill.domain.records import Actions, Decision, Floats, Indices
 from topbill.domain.rewards import Looks, clipped_metrics, examined, item_rewards
 from topbill.engine import CompiledExperiment, logged_actions
+from topbill.entities import MissingVersion
 from topbill.ope.replay.logged_data import LoggedData, LoggedDecision, weight_of
 from topbill.ope.replay.reward_model import Link, RewardModel
 from topbill.ope.replay.selection import Selection
@@ -323,6 +324,9 @@ class ProgressivePass:
             self.left_out["of another schema"] += 1
             self.first_misfit = self.first_misfit or f"{decision.decision_id}: {error}"
             return
+        except MissingVersion:
+            self.left_out["of a lost version of a table"] += 1
+            return
         modelled = self._model.predict(x, actions, len(decision.slate)).T
         # All before the first append, so that a target that fails leaves no row half written.
         probabilities = [target.probabilities(decision) for target in self.targets]
@@ -415,8 +419,8 @@ class ProgressivePass:
             decision = logged.decision
             try:
                 x, actions = self._encoded(decision)
-            except BadRequest:
-                continue  # of a revision with another schema
+            except (BadRequest, MissingVersion):
+                continue  # of a revision with another schema, or of a table that is lost
             for k, reward in enumerate(self._rewards(logged)):
                 if reward is None:
                     continue

@@ -26,7 +26,7 @@ from topbill.domain.records import (
 )
 from topbill.domain.slate import choices, distribution
 from topbill.engine import CompiledExperiment, examples, logged_actions
-from topbill.entities import NO_TABLES, EntityStore
+from topbill.entities import NO_TABLES, EntityStore, MissingVersion
 from topbill.ope.inputs import vector
 from topbill.ope.replay.logged_data import LoggedData, Offers, weight_of
 from topbill.spec import Experiment, Variant, load
@@ -221,7 +221,10 @@ class VariantPolicy:
         # Policies have no weights of examples; what was learned otherwise than it happened is told.
         self._weighted += weight_of(decision) != 1.0
         policy = self._compiled.policies[self._variant.name]
-        policy.update(list(examples(self._compiled, decision, events)))
+        try:
+            policy.update(list(examples(self._compiled, decision, events)))
+        except MissingVersion:
+            return  # not scored either, which is counted
 
 
 def _never_seen(compiled: CompiledExperiment, variant: Variant, offers: Offers) -> Actions:

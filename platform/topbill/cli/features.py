@@ -1,0 +1,153 @@
+"""Tables of features by id: versions, drift, and what would be taken over."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.box import SIMPLE
+from rich.table import Table
+
+from topbill.cli.shell import DATA, Data, Json, app, out, print_json
+from topbill.domain.errors import BadData
+
+if TYPE_CHECKING:
+    from topbill.domain.entity import EntitySource
+    from topbill.entities import HistoryLine
+    from topbill.entities.drift import Drift, FeatureSummary
+    from topbill.reporting.queries.features import TableReport, TableVersion
+
+
+@app.command
+def features(*files: Path, data: Data = DATA, json_: Json = False) -> None:
+    """Show the tables of features by id: the version in force, its columns, how they moved since
+    the one before, how often ids were unknown, and what was refused.
+
+    A column is marked where a mean moved by more than 0.2 standard deviations (SMD), a category's
+    stability index (PSI) is above 0.2, the mean cosine of the same ids' embeddings below 0.9, or
+    5 percentage points more or less are unknown.
+
+    Args:
+        files: Experiment files: read their tables now instead, and say what is wrong with them or
+            would be taken over; exit 1 where anything is wrong.
+    """
+    if files:
+        sys.exit(0 if _check(files, data) else 1)
+    from topbill.reporting.queries.features import tables
+
+    reports = tables(data)
+    if json_:
+        print_json(reports)
+        return
+    if not reports:
+        _say(f"{data}: no table was taken over yet; name some under entities: in an experiment")
+    for report in reports:
+        _show(report)
+
+
+def _say(text: str, style: str | None = None) -> None:
+    out.print(text, highlight=False, soft_wrap=True, markup=False, style=style)
+
+
+def _check(files: tuple[Path, ...], data: Path) -> bool:
+    """Read each table as a service would."""
+    from topbill import spec
+
+    sound = True
+    for file in files:
+        experiment = spec.load(file)
+        for source in experiment.entities:
+            try:
+                _say(f"{file.name}: {source.name}: {_fits(source, data)}")
+            except BadData as error:
+                sound = False
+                _say(f"{file.name}: {source.name}: {error}", "red")
+        if not experiment.entities:
+            _say(f"{file.name}: names no entities")
+    return sound
+
+
+def _fits(source: EntitySource, data: Path) -> str:
+    from topbill.domain.entity import UNIT
+    from topbill.entities import KeptTables, declaration_of, read_table
+    from topbill.entities.table import version_of
+    from topbill.log.unit_ids import known_unit_ids
+
+    stored = known_unit_ids(data).stored if source.of == UNIT else None
+    rows = read_table(source, data, stored)
+    version = version_of(rows.ids, rows.texts)
+    current = KeptTables(data).state(declaration_of(source)).current
+    is_new = current is None or current.version != version
+    return f"{source.described} fits: {len(rows.ids):,} rows, version {version}, " + (
+        "not taken over yet" if is_new else "in force"
+    )
+
+
+def _show(report: TableReport) -> None:
+    _say(f"{report.table}: {report.file}, by {report.of}", "bold")
+    if report.refused is not None:
+        _say(f"  refused {_when(report.refused)}: {report.refused.refused}", "red")
+    current = report.current
+    if current is None:
+        _say("  no version yet: every id is unknown")
+        return
+    table = Table(box=SIMPLE, show_edge=False)
+    for name in ("version", "since (UTC)", "rows", "looked up", "unknown", "moved"):
+        table.add_column(name, justify="left" if name in ("version", "moved") else "right")
+    for version in report.versions:
+        if version.line.version:
+            table.add_row(*_row(version))
+    out.print(table)
+    columns = Table(box=SIMPLE, show_edge=False)
+    for name in ("column", "unknown", "values", "since the version before"):
+        columns.add_column(name)
+    for name, own in current.line.columns.items():
+        moved = current.line.drift.get(name)
+        told = "yellow" if moved is not None and moved.told else None
+        columns.add_row(
+            name,
+            f"{own.missing:.1%}",
+            _values(own),
+            "" if moved is None else _moved(moved),
+            style=told,
+        )
+    out.print(columns)
+
+
+def _row(version: TableVersion) -> Iterator[str]:
+    line = version.line
+    yield line.version
+    yield _when(line)
+    yield f"{line.rows:,}"
+    yield f"{version.asked:,}"
+    yield "" if version.unknown_share is None else f"{version.unknown_share:.1%}"
+    yield ", ".join(name for name, moved in line.drift.items() if moved.told)
+
+
+def _when(line: HistoryLine) -> str:
+    return f"{datetime.fromtimestamp(line.at, UTC):%Y-%m-%d %H:%M}"
+
+
+def _values(summary: FeatureSummary) -> str:
+    if summary.shares:
+        most = sorted(summary.shares.items(), key=lambda pair: -pair[1])[:3]
+        return ", ".join(f"{value or '(other)'} {share:.0%}" for value, share in most)
+    if len(summary.means) == 1:
+        return f"mean {summary.means[0]:.3g}, sd {summary.deviations[0]:.3g}"
+    return f"{len(summary.means)} numbers" if summary.means else ""
+
+
+def _moved(drift: Drift) -> str:
+    parts = []
+    if drift.smd is not None:
+        parts.append(f"SMD {drift.smd:.2f}")
+    if drift.psi is not None:
+        parts.append(f"PSI {drift.psi:.2f}")
+    if drift.cosine is not None:
+        parts.append(f"cosine {drift.cosine:.2f}")
+    if drift.missing:
+        parts.append(f"unknown {drift.missing:+.1%}")
+    return ", ".join(parts)
