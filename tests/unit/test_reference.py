@@ -23,6 +23,7 @@ PUBLIC = (
     "topbill.ab",
     "topbill.domain",
     "topbill.ope",
+    "topbill.plugins",
     "topbill.reporting",
     "topbill.testing",
     "topbill_client",

@@ -72,6 +72,29 @@ def greedy(scores: Floats) -> Floats:
     return np.asarray(best / np.count_nonzero(best), dtype=np.float64)
 
 
+def mostly_greedy(scores: Floats, epsilon: float) -> Floats:
+    """(K,) `greedy`, but for a share `epsilon` of chance that is even among all."""
+    return np.asarray((1.0 - epsilon) * greedy(scores) + epsilon / len(scores))
+
+
+def inverse_gap(scores: Floats, gamma: float) -> Floats:
+    """(K,) 1/(K + gamma·gap) for what lies a gap behind the highest of `scores`, which takes the
+    rest; ties share it."""
+    gap = scores.max() - scores
+    best = gap == 0.0
+    p = 1.0 / (len(scores) + gamma * gap)
+    # The best takes what the others leave: set to 0 first, so that the sum is theirs alone.
+    p[best] = 0.0
+    p[best] = (1.0 - p.sum()) / np.count_nonzero(best)
+    return np.asarray(p)
+
+
+def softmax(scores: Floats, temperature: float) -> Floats:
+    """(K,) probabilities proportional to exp(score / temperature)."""
+    odds = np.exp((scores - scores.max()) / temperature)
+    return np.asarray(odds / odds.sum())
+
+
 def draw(p: Floats, u: float) -> int:
     """The index that u in [0, 1) draws from p (K, a simplex): the one place where Topbill draws.
 

@@ -406,3 +406,40 @@ _COMPILERS: dict[FeatureKind, Callable[[Feature, int], _Writer]] = {
     "embedding": _embedding,
     "id": _id,
 }
+
+
+@dataclass(frozen=True)
+class FeatureColumns:
+    """Which numbers the declared features became, by feature, in their order: those of `x` for the
+    context, those of a row of `Actions.features` for the actions.
+    """
+
+    context: Mapping[str, tuple[str, ...]]
+    actions: Mapping[str, tuple[str, ...]]
+
+    @classmethod
+    def of(cls, context: Sequence[Feature], actions: Sequence[Feature]) -> FeatureColumns:
+        """Those of an experiment's declared features."""
+        return cls(
+            {feature.name: feature.columns for feature in context},
+            {feature.name: feature.columns for feature in actions},
+        )
+
+    @classmethod
+    def unnamed(cls, context_size: int, action_size: int) -> FeatureColumns:
+        """So many numbers, each a feature that is called by its place."""
+        context, actions = [
+            {str(place): (str(place),) for place in range(size)}
+            for size in (context_size, action_size)
+        ]
+        return cls(context, actions)
+
+    @property
+    def context_size(self) -> int:
+        """How many numbers `x` has."""
+        return sum(map(len, self.context.values()))
+
+    @property
+    def action_size(self) -> int:
+        """How many numbers an action has."""
+        return sum(map(len, self.actions.values()))

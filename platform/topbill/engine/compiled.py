@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 
 from topbill.domain.chance import hash64, uniform
-from topbill.domain.errors import BadRequest
+from topbill.domain.errors import BadRequest, PolicyError
 from topbill.domain.json_text import at_path
 from topbill.domain.records import (
     NULL,
@@ -27,8 +27,8 @@ from topbill.domain.slate import LARGEST_MATRIX, Allowed, Slate, in_order
 from topbill.engine.api import MOST_ACTIONS, OfferedAction
 from topbill.engine.lookup import NOTHING, EntityLookup, Tables
 from topbill.entities import NO_TABLES, EntityStore
-from topbill.policies import KINDS
-from topbill.spec import Experiment, Variant
+from topbill.policies import AbsentPolicy, build_policy
+from topbill.spec import LEARNS_NOTHING, Experiment, Variant
 
 offers = msgspec.json.Decoder(
     Annotated[list[OfferedAction], msgspec.Meta(min_length=1, max_length=MOST_ACTIONS)], strict=True
@@ -46,17 +46,20 @@ _logged = msgspec.json.Decoder(list[_LoggedAction])
 
 
 def build_policies(experiment: Experiment) -> dict[str, Policy]:
-    """Each variant's policy as it is before it has learned anything: version 0."""
+    """Each variant's policy as it is before it has learned anything: version 0. One whose package
+    or model is not here, as of a file of before, is an AbsentPolicy.
+    """
     policies: dict[str, Policy] = {}
     for variant in experiment.variants:
         # The seed follows from names alone: a worker, a service and a later check of the log build
         # the same policy, bit by bit.
-        policies[variant.name] = KINDS[variant.policy](
-            variant.params,
-            context_size=experiment.context_encoder.size,
-            action_size=experiment.action_encoder.size,
-            seed=hash64(experiment.key, variant.name),
-        )
+        seed = hash64(experiment.key, variant.name)
+        try:
+            policies[variant.name] = build_policy(
+                variant.policy, variant.params, experiment.feature_columns, seed
+            )
+        except PolicyError as error:
+            policies[variant.name] = AbsentPolicy(error)
     return policies
 
 
@@ -76,6 +79,9 @@ class CompiledExperiment:
         unit_events: The names of the events of units that some metric reads.
         version: Of the policies; 0 before anything was learned.
         failures: Each variant's last failure, as text.
+        resting: Until when (seconds of the engine's clock) a variant's policy is not asked, because
+            it took too long.
+        times_late: How often in a row a variant's policy took too long.
     """
 
     def __init__(self, experiment: Experiment, tables: EntityStore = NO_TABLES) -> None:
@@ -97,6 +103,8 @@ class CompiledExperiment:
         self.version = 0
         self.policies = build_policies(experiment)
         self.failures: dict[str, str] = {}
+        self.resting: dict[str, float] = {}
+        self.times_late: dict[str, int] = {}
         # Where the control has each action; actions that it doesn't name come after all of those.
         self._control_rank: dict[str, int] = {}
         for rank, action_id in enumerate(getattr(experiment.control.params, "order", [])):
@@ -117,6 +125,18 @@ class CompiledExperiment:
             policy.load(snapshot.states[name])
         self.policies, self.version = policies, snapshot.version
         return True
+
+    def take_over(self, before: CompiledExperiment) -> None:
+        """Go on from what an earlier revision of the experiment has learned, where both learn the
+        same: so no decision falls between a change of the file and the next look at the log.
+        """
+        own, other = self.experiment, before.experiment
+        if own.learning_fingerprint != other.learning_fingerprint:
+            return
+        for variant in own.variants:
+            if variant.policy not in LEARNS_NOTHING:
+                self.policies[variant.name] = before.policies[variant.name]
+        self.version = before.version
 
     def admit(self, unit: str, context: msgspec.Raw) -> tuple[Variant | None, Reason]:
         """The unit's variant, unless the experiment leaves out units like this one."""

@@ -39,10 +39,17 @@ from topbill.engine.api import (
 )
 from topbill.engine.compiled import CompiledExperiment, logged_actions, offered, offers
 from topbill.entities import NO_TABLES, EntityStore, MissingVersion
+from topbill.policies import is_foreign
 from topbill.spec import Experiment, Variant
 
 _logger = logging.getLogger("topbill")
 _encode = msgspec.json.Encoder().encode
+_IN_A_ROW, _FAR_TOO_LONG = 3, 10.0
+"""A model is slow that was too late so often without being in time once, or that took so many times
+its budget: else a busy machine would be taken for it."""
+_RESTS, _LONGEST_REST = 9, 60.0
+"""For how many times as long as it took a slow model is not asked, and for how many seconds at
+most: so it has a tenth of the time, and the others have the rest."""
 
 
 class Engine:
@@ -65,10 +72,13 @@ class Engine:
         """Take over changed experiments; those whose file did not change keep their policies."""
         reloaded: dict[str, CompiledExperiment] = {}
         for experiment in experiments:
-            compiled = self.experiments.get(experiment.key)
-            if compiled is None or compiled.experiment != experiment:
-                compiled = CompiledExperiment(experiment, self.tables)
-            reloaded[experiment.key] = compiled
+            before = self.experiments.get(experiment.key)
+            if before is not None and before.experiment == experiment:
+                reloaded[experiment.key] = before
+                continue
+            reloaded[experiment.key] = compiled = CompiledExperiment(experiment, self.tables)
+            if before is not None:
+                compiled.take_over(before)
         self.experiments = reloaded
 
     def find(self, key: str) -> CompiledExperiment:
@@ -89,7 +99,9 @@ class Engine:
         for compiled in self.experiments.values():
             inputs = _nobodys(compiled)
             for variant in compiled.experiment.variants:
-                _rank(compiled, variant, inputs, None, lambda: False)
+                # Models of others were tried when the file was read.
+                if not is_foreign(variant.policy):
+                    _rank(compiled, variant, inputs, None, lambda: False)
 
     def follow_tables(self) -> bool:
         """Take over tables of features that have changed; whether any has."""
@@ -187,7 +199,10 @@ class Engine:
         deadline: float | None,
     ) -> Slate | None:
         """The policy's slate; None where it failed or came too late."""
-        if deadline is not None and self._clock() >= deadline:
+        asked = self._clock()
+        if deadline is not None and asked >= deadline:
+            return None
+        if compiled.resting.get(variant.name, asked) > asked:
             return None
         end = inputs.start + compiled.experiment.budget_ms / 1e3
 
@@ -197,7 +212,28 @@ class Engine:
         slate = _rank(compiled, variant, inputs, allowed, late)
         # A slate that took too long is thrown away though it is there: were it used, the slow
         # moments of a policy would go unnoticed, in latency and in what is logged.
-        return None if late() else slate
+        if not late():
+            compiled.times_late.pop(variant.name, None)
+            return slate
+        if is_foreign(variant.policy):
+            self._note_late(compiled, variant, self._clock() - asked)
+        return None
+
+    def _note_late(self, compiled: CompiledExperiment, variant: Variant, took: float) -> None:
+        """A model that is not ours took longer than a decision may: one that is slow rests, as
+        while it computes this process answers nobody.
+        """
+        budget = compiled.experiment.budget_ms
+        if took * 1e3 <= budget:
+            return  # others kept it waiting
+        times = compiled.times_late[variant.name] = compiled.times_late.get(variant.name, 0) + 1
+        if times >= _IN_A_ROW or took * 1e3 > _FAR_TOO_LONG * budget:
+            compiled.resting[variant.name] = self._clock() + min(_RESTS * took, _LONGEST_REST)
+        message = f"took longer than budget_ms: {budget:g}"
+        if compiled.failures.get(variant.name) != message:
+            compiled.failures[variant.name] = message
+            where = f"{compiled.experiment.key}: policy of variant {variant.name}"
+            _logger.warning("%s %s; its viewers get the control's order", where, message)
 
     # ------------------------------------------------------------------ answering
 
@@ -244,8 +280,8 @@ class Engine:
             return None
         try:
             return _explain(compiled, compiled.policies[decision.variant], decision)
-        except MissingVersion:
-            return None
+        except (MissingVersion, PolicyError):
+            return None  # what it knew, or its model, is not here any more
 
 
 def _nobodys(compiled: CompiledExperiment) -> DecisionInput:

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from topbill.domain.errors import BadData, BadRequest, NotFound
+from topbill.domain.errors import BadData, BadRequest, NotFound, PolicyError
 from topbill.domain.records import Snapshot
 from topbill.log import LOG_FILE, open_log
 from topbill.ope.comparison import THE_LOG, EvaluationOptions, PairOfNames, compare_targets
@@ -27,7 +27,7 @@ from topbill.ope.replay.reward_model import Link
 from topbill.ope.replay.selection import Moment, Selection
 from topbill.ope.replay.targets import Policy, TargetPolicy, resolve
 from topbill.ope.result import TEXT, Estimate, Estimates, refused, row_of
-from topbill.policies import KINDS
+from topbill.policies import policy_class
 from topbill.spec import Experiment
 from topbill.spec.fields import nearest
 from topbill.stats.frames import frame_of, html_of
@@ -362,8 +362,7 @@ def explorers(experiment: Experiment) -> tuple[str, ...]:
     """The variants whose log can speak for others: those that don't always show one order."""
     names = []
     for variant in experiment.variants:
-        deterministic = getattr(KINDS[variant.policy], "deterministic", False)
-        explores = variant.min_probability > 0 or not deterministic
+        explores = variant.min_probability > 0 or not _is_deterministic(variant.policy)
         if variant.evaluable and explores:
             names.append(variant.name)
     if not names:
@@ -372,3 +371,10 @@ def explorers(experiment: Experiment) -> tuple[str, ...]:
             f"{experiment.key}: no variant explores; expected one with min_probability or chance",
         )
     return tuple(names)
+
+
+def _is_deterministic(kind: str) -> bool:
+    try:
+        return policy_class(kind).deterministic
+    except PolicyError:
+        return True  # of a package that is not here any more: nothing is known of it

@@ -1,20 +1,23 @@
-"""The policies by kind. This dict drives validation, documentation and the conformance suite."""
+"""Policies, each a kind that variants name: those that Topbill ships, and those of packages."""
 
-from __future__ import annotations
-
-from topbill.domain.records import Policy
-from topbill.policies.auto import Auto
 from topbill.policies.comparison import StateComparison, compare_states, engine_of
-from topbill.policies.epsilon_greedy import EpsilonGreedy
-from topbill.policies.linucb import LinUCB
-from topbill.policies.squarecb import SquareCB
-from topbill.policies.thompson import Thompson
-from topbill.policies.uniform import Fixed, Uniform
-from topbill.policies.vw import VW
+from topbill.policies.registry import (
+    KINDS,
+    AbsentPolicy,
+    build_policy,
+    is_foreign,
+    own_kinds,
+    policy_class,
+)
 
-KINDS: dict[str, type[Policy]] = {
-    policy.kind: policy
-    for policy in (Auto, Uniform, Fixed, EpsilonGreedy, Thompson, LinUCB, SquareCB, VW)
-}
-
-__all__ = ["KINDS", "StateComparison", "compare_states", "engine_of"]
+__all__ = [
+    "KINDS",
+    "AbsentPolicy",
+    "StateComparison",
+    "build_policy",
+    "compare_states",
+    "engine_of",
+    "is_foreign",
+    "own_kinds",
+    "policy_class",
+]

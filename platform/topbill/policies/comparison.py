@@ -7,6 +7,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from topbill.domain.records import Actions, Policy
+from topbill.policies.installed import InstalledPolicy
 from topbill.policies.vw import VW
 
 
@@ -53,5 +54,6 @@ def compare_states(
 
 
 def engine_of(policy: Policy) -> str | None:
-    """Package and version of the foreign library that learns for a policy; None for ours."""
-    return policy.engine if isinstance(policy, VW) else None
+    """Package and version of what learns for a policy in our place: a foreign library, or the
+    package that brings the policy; None for ours."""
+    return policy.engine if isinstance(policy, VW | InstalledPolicy) else None

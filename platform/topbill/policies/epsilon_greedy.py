@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar
 
 import msgspec
 
-from topbill.domain.chance import greedy
+from topbill.domain.chance import mostly_greedy
 from topbill.domain.records import Actions, Floats, Indices
 from topbill.policies.linear.models import Prediction
 from topbill.policies.linear.policy import LinearParams, LinearPolicy, LinearScored, Positive
@@ -24,8 +24,7 @@ class _Scored(LinearScored):
         self.epsilon = epsilon
 
     def probabilities(self, remaining: Indices) -> Floats:
-        best = greedy(self.eta[remaining])
-        return (1.0 - self.epsilon) * best + self.epsilon / len(remaining)
+        return mostly_greedy(self.eta[remaining], self.epsilon)
 
 
 class EpsilonGreedyParams(LinearParams, frozen=True, kw_only=True, forbid_unknown_fields=True):

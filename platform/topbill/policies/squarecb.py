@@ -7,8 +7,8 @@ from __future__ import annotations
 from typing import Annotated, ClassVar
 
 import msgspec
-import numpy as np
 
+from topbill.domain.chance import inverse_gap
 from topbill.domain.records import Actions, Floats, Indices
 from topbill.policies.linear.models import Prediction
 from topbill.policies.linear.policy import LinearParams, LinearPolicy, LinearScored
@@ -24,14 +24,7 @@ class _Scored(LinearScored):
         self.gamma = gamma
 
     def probabilities(self, remaining: Indices) -> Floats:
-        mean = self.mean[remaining]
-        gap = mean.max() - mean
-        best = gap == 0.0
-        p = 1.0 / (len(mean) + self.gamma * gap)
-        # The best takes what the others leave: set to 0 first, so that the sum is theirs alone.
-        p[best] = 0.0
-        p[best] = (1.0 - p.sum()) / np.count_nonzero(best)
-        return np.asarray(p)
+        return inverse_gap(self.mean[remaining], self.gamma)
 
 
 class SquareCBParams(LinearParams, frozen=True, kw_only=True, forbid_unknown_fields=True):

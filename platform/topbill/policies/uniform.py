@@ -39,8 +39,8 @@ class _Ordered:
         return p
 
 
-class _Stateless:
-    """What policies without a state share."""
+class Stateless:
+    """What policies without a state share: they learn nothing, and nothing is known of why."""
 
     kind: ClassVar[str]
     default_spread: ClassVar[float] = 0.0
@@ -73,7 +73,7 @@ class UniformParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """Uniform takes no parameters."""
 
 
-class Uniform(_Stateless):
+class Uniform(Stateless):
     """Every order equally likely: the reference for off-policy evaluation and the simplest
     control.
     """
@@ -110,7 +110,7 @@ class FixedParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     ] = []
 
 
-class Fixed(_Stateless):
+class Fixed(Stateless):
     """The editors' order: the actions named in `order`, then the others as given."""
 
     kind: ClassVar[str] = "fixed"

@@ -32,6 +32,8 @@ from topbill.simulation.obd import ObdLog, read_obd
 from topbill.spec import Experiment, Metric, Variant
 from topbill.worker.policy_fold import PolicyFold
 
+# The log brings no scores.
+_KINDS = [kind for kind in KINDS if kind != "scored"]
 DEFAULT_KINDS = ("uniform", "epsilon_greedy", "thompson", "linucb")
 
 
@@ -78,8 +80,8 @@ def replay_obd(
     Raises BadData for a file that cannot be replayed and BadRequest for an unknown kind.
     """
     for kind in kinds:
-        if kind not in KINDS:
-            raise BadRequest("--policy", f"got {kind!r}; expected one of {', '.join(KINDS)}")
+        if kind not in _KINDS:
+            raise BadRequest("--policy", f"got {kind!r}; expected one of {', '.join(_KINDS)}")
     log = read_obd(path)
     policies = []
     for kind in kinds:

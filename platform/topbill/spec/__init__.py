@@ -2,6 +2,7 @@
 
 from topbill.domain.features import Feature
 from topbill.domain.metric import Metric
+from topbill.spec.canonical import LEARNS_NOTHING
 from topbill.spec.files import (
     audited,
     from_audit,
@@ -16,6 +17,7 @@ from topbill.spec.model import Experiment, Guardrail, Status, Surface, Variant
 from topbill.spec.schema import json_schema
 
 __all__ = [
+    "LEARNS_NOTHING",
     "Experiment",
     "Feature",
     "Guardrail",

@@ -15,7 +15,7 @@ from topbill.domain.features import REST, Encoder, Feature
 from topbill.domain.metric import METRIC_KINDS, Metric
 from topbill.domain.reading import ONE_LOOK, are_looks
 from topbill.domain.records import Action
-from topbill.policies import KINDS
+from topbill.policies import policy_class
 from topbill.spec.entities import features_of, read_entities, with_looked_up
 from topbill.spec.exploration import default_min_probability
 from topbill.spec.fields import Location, Verbatim, listed, nearest, percent
@@ -526,8 +526,8 @@ def _variant(name: str, parts: Content, ids: Sequence[str], at: Location) -> Var
     _check_order(parts.get("order", ()), ids, at.key("order"))
     own = {key: value for key, value in parts.items() if key not in _COMMON}
     try:
-        params = msgspec.convert(own, KINDS[kind].Params)
-    except msgspec.ValidationError as error:
+        params = msgspec.convert(own, policy_class(kind).Params)
+    except Exception as error:  # whatever a package's own checks raise
         # A missing parameter was told when the section was read; this is what only all of them
         # together can show.
         if "missing required field" not in str(error):
@@ -544,7 +544,7 @@ def _check_memory(
     """No policy needs more memory than a machine has: the service would not start with it."""
     for variant in variants:
         # Policies that hold no covariances stay small.
-        count = getattr(KINDS[variant.policy], "covariances", None)
+        count = getattr(policy_class(variant.policy), "covariances", None)
         if count is None:
             continue
         numbers = count(variant.params, context_size, action_size, actions)
@@ -577,7 +577,7 @@ def _min_probability(parts: Content, kind: str, ids: Sequence[str], at: Location
 def _check_min_probability(least: float, kind: str, evaluable: bool, at: Location) -> None:
     """A deterministic policy explores only by it."""
     # The control's fixed order is what others are compared with; nobody evaluates from its log.
-    needs_it = KINDS[kind].deterministic and kind != "fixed" and evaluable
+    needs_it = policy_class(kind).deterministic and kind != "fixed" and evaluable
     unreadable = at.has_problem("min_probability") or at.has_problem("floor")
     if needs_it and least == 0.0 and not unreadable:
         at.key("min_probability").wrong(

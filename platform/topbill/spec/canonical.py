@@ -54,6 +54,9 @@ FIELDS: dict[str, tuple[str, ...]] = {
 parameters of a policy by its kind. They are those of the version that a part came with; to a part
 nothing is ever added here.
 """
+LEARNS_NOTHING = ("scored",)
+"""Policies whose parameters change nothing of what is learned: a new model file, or another
+temperature, must not make the policies of other variants begin anew."""
 APART = ("source", "raw", "layer_start", "capped", "of_kind")
 """Fields that no fingerprint reads: where the experiment came from, what follows from its
 neighbours in the layer or a metric's in the file, and that a cap was written although it is the
@@ -97,7 +100,13 @@ def learning_fingerprint(experiment: Any) -> str:
     # Shares and `min_probability` are left out: a policy learns from decisions however they came
     # about, so turning traffic up must not make it forget.
     variants = [
-        (v.name, v.policy, _object(v.params, v.policy), v.training) for v in experiment.variants
+        (
+            v.name,
+            v.policy,
+            None if v.policy in LEARNS_NOTHING else _object(v.params, v.policy),
+            v.training,
+        )
+        for v in experiment.variants
     ]
     scheme = (
         experiment.slots,

@@ -8,7 +8,7 @@ candidates, so a little more is left there.
 
 from __future__ import annotations
 
-from topbill.policies import KINDS
+from topbill.policies import policy_class
 from topbill.spec.fields import percent
 from topbill.spec.model import Variant
 
@@ -22,7 +22,7 @@ def default_min_probability(kind: str, candidates: int) -> float:
     """The least probability of a variant that says none, of a kind of policy among so many actions
     of its file; 0 candidates where requests bring them.
     """
-    policy = KINDS[kind]
+    policy = policy_class(kind)
     if candidates:
         return policy.default_spread / candidates
     # Nobody knows then how many will share it: only what explores by nothing else gets it each.
@@ -70,7 +70,7 @@ def may_vanish(variant: Variant, candidates: int) -> str | None:
     learns, so that early luck may decide for good, and what is no longer shown no log can speak
     for. None where something does, and for a fixed order, which is meant.
     """
-    policy = KINDS[variant.policy]
+    policy = policy_class(variant.policy)
     spread = policy.own_spread(variant.params) + variant.min_probability * candidates
     # Among nobody knows how many, any least probability may be enough.
     trusted = not candidates and variant.min_probability > 0

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from topbill.domain.errors import FileProblem, SpecError
-from topbill.spec import library
+from topbill.spec import library, own_models
 from topbill.spec.build import build
 from topbill.spec.fields import INVALID, Location, percent
 from topbill.spec.library import MetricLibrary, uses_library
@@ -29,7 +29,13 @@ def load(path: Path) -> Experiment:
     """The experiment in a file. Raises SpecError with every problem found in it."""
     raw, problems = parse(contents(path), path.name)
     metrics = library.read(path.parent) if uses_library(raw) else MetricLibrary()
-    return from_raw(raw, path.name, problems, metrics)
+    at = Location(path.name, problems=list(problems))
+    raw = own_models.pinned(raw, path.parent, at)
+    experiment = from_raw(raw, path.name, at.problems, metrics)
+    own_models.check(experiment, at)
+    if at.problems:
+        raise SpecError(at.problems)
+    return experiment
 
 
 def from_raw(
@@ -60,12 +66,12 @@ def from_audit(spec: str, name: str, revision: str | None = None) -> Experiment:
 
     Raises SpecError as `from_raw` does.
     """
-    content = audited(spec, name)
-    experiment = from_raw(content, name)
+    content, absent = own_models.without_absent(audited(spec, name))
+    experiment = own_models.with_absent(from_raw(content, name), absent)
     if revision is None or experiment.fingerprint == revision:
         return experiment
     # Another fingerprint from the same words: they were read with other defaults.
-    before = from_raw(with_defaults_of_first_version(content), name)
+    before = own_models.with_absent(from_raw(with_defaults_of_first_version(content), name), absent)
     return before if before.fingerprint == revision else experiment
 
 
@@ -144,13 +150,13 @@ def yaml_in(folder: Path) -> list[Path]:
 
 
 def marks(folder: Path) -> dict[Path, tuple[int, int]]:
-    """Time and size of every YAML file of an experiments' folder, its pages' too: another answer,
-    another state.
+    """Time and size of every YAML file and model of an experiments' folder, its pages' too: another
+    answer, another state.
     """
     state = {}
     # Time and size, not content: service and worker ask this again and again.
     for place in (folder, folder / "pages", *folder.glob("pages/*/")):
-        for path in yaml_in(place):
+        for path in (*yaml_in(place), *own_models.files(place)):
             with suppress(OSError):  # gone since it was listed, or a link to nothing
                 stat = path.stat()
                 state[path] = (stat.st_mtime_ns, stat.st_size)

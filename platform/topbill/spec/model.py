@@ -10,7 +10,7 @@ import msgspec
 
 from topbill.domain.entity import ACTION, EntitySource
 from topbill.domain.exclusion import NOBODY, Exclusion
-from topbill.domain.features import Encoder, Feature
+from topbill.domain.features import Encoder, Feature, FeatureColumns
 from topbill.domain.margin import MarginUnit
 from topbill.domain.metric import Metric
 from topbill.domain.objective import Objective
@@ -110,6 +110,11 @@ class Experiment:
     def action_encoder(self) -> Encoder:
         """Encodes a request's own actions."""
         return Encoder(self.action_features)
+
+    @cached_property
+    def feature_columns(self) -> FeatureColumns:
+        """Which numbers its features become."""
+        return FeatureColumns.of(self.context, self.action_features)
 
     @cached_property
     def context_entities(self) -> tuple[EntitySource, ...]:

@@ -7,7 +7,7 @@ their own parameters from their `Params`.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -16,11 +16,12 @@ import msgspec
 
 from topbill.domain.embedding import LONGEST_UNPROJECTED
 from topbill.domain.entity import MOST_NUMBERS
+from topbill.domain.errors import PolicyError
 from topbill.domain.features import LARGEST
 from topbill.domain.metric import METRIC_KINDS, event_kinds
 from topbill.domain.reading import METHODS
 from topbill.domain.rewards import CLICK_MODELS
-from topbill.policies import KINDS
+from topbill.policies import KINDS, own_kinds, policy_class
 from topbill.spec import renames
 from topbill.spec.fields import (
     DURATION,
@@ -155,7 +156,7 @@ def _meaning(message: str, kind: Any) -> str:
 def _params(policy: str) -> dict[str, Key]:
     """A policy's own parameters as keys of a variant."""
     keys = {}
-    for field in msgspec.structs.fields(KINDS[policy].Params):
+    for field in msgspec.structs.fields(policy_class(policy).Params):
         name = field.encode_name
         # A key of every variant would hide a parameter of the same name.
         if name not in _VARIANT:
@@ -460,12 +461,66 @@ GUARDRAIL = Section(
     },
     renames.GUARDRAIL,
 )
-# One section a policy: a parameter of another policy is an unknown key, told with the nearest one.
-VARIANT = Tagged(
-    "policy",
-    {kind: Section(_VARIANT | _params(kind), renames.VARIANT) for kind in KINDS},
-    "The policy that decides.",
-    default=DEFAULT_POLICY,
+
+
+class _PolicySections(Mapping[str, Section]):
+    """One section a policy: a parameter of another policy is an unknown key, told with the nearest
+    one. Packages are asked what they bring only where a file names what Topbill does not ship.
+    """
+
+    def __init__(self) -> None:
+        self._shipped = {kind: _variant_section(kind) for kind in KINDS}
+
+    def __getitem__(self, kind: str) -> Section:
+        return self._shipped.get(kind) or _variant_section(kind)
+
+    def __contains__(self, kind: object) -> bool:
+        return kind in self._shipped or kind in own_kinds()
+
+    def __iter__(self) -> Iterator[str]:
+        yield from self._shipped
+        yield from own_kinds()
+
+    def __len__(self) -> int:
+        return len(self._shipped) + len(own_kinds())
+
+
+def _variant_section(kind: str) -> Section:
+    return Section(_VARIANT | _params(kind), renames.VARIANT)
+
+
+class VariantField(Tagged):
+    """A variant: a policy, its parameters, and what any variant may say."""
+
+    def read(self, value: Any, at: Location) -> Any:
+        kind = value.get("policy") if isinstance(value, dict) else None
+        if isinstance(kind, str) and kind not in KINDS:
+            problem = _unusable(kind)
+            if problem is not None:
+                return at.key("policy").wrong(kind, *problem)
+        return super().read(value, at)
+
+
+def _unusable(kind: str) -> tuple[str, str] | None:
+    """What was expected in place of a policy that Topbill does not ship, and a hint; None where an
+    installed package brings it.
+    """
+    own = own_kinds()
+    if kind not in own:
+        brought = ", ".join(f"{name} ({package})" for name, package in own.items())
+        known = f"one of {listed(KINDS)}"
+        known += f"; of installed packages: {brought}" if brought else ""
+        hint = nearest(kind, [*KINDS, *own])
+        return known, hint or "no installed package brings it"
+    try:
+        policy_class(kind)
+    except PolicyError as error:
+        return f"a policy that can be loaded ({error})", "mend the package, or install another"
+    return None
+
+
+VARIANT = VariantField(
+    "policy", _PolicySections(), "The policy that decides.", default=DEFAULT_POLICY
 )
 EXCLUDE = Section(
     {

@@ -214,6 +214,8 @@ def test_reloading_keeps_the_policies_of_unchanged_experiments(art: Experiment) 
     engine.reload([replace(art)])
     assert engine.find("art").version == 7
     engine.reload([replace(art, title="changed")])
+    assert engine.find("art").version == 7, "what it learned is the same"
+    engine.reload([replace(art, reward_delay=7.0)])
     assert engine.find("art").version == 0
 
 

@@ -45,6 +45,8 @@ def variants(kind: str) -> list[dict]:
         ]
     if kind == "vw":
         return [{"exploration": e} for e in EXPLORATIONS]
+    if kind == "scored":
+        return [{"feature": "0", "exploration": e} for e in ("epsilon", "softmax", "squarecb")]
     return [{"order": ORDER}] if kind == "fixed" else [{}]
 
 
@@ -143,7 +145,9 @@ def test_actions_come_and_go(kind, given):
     assert abs(probabilities(policy, ACTIONS).sum() - 1.0) < 1e-9
 
 
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in ("uniform", "fixed")])
+@pytest.mark.parametrize(
+    "kind", [kind for kind in KINDS if kind not in ("uniform", "fixed", "scored")]
+)
 def test_a_newcomer_starts_from_what_its_features_have_earned(kind):
     rng = np.random.default_rng(4)
     policy = fresh(kind, {})

@@ -789,7 +789,12 @@ def test_every_registered_policy_can_be_written_down(file: File, kind: str) -> N
         "control": {"policy": "fixed", "share": "50%", "control": True},
         "new": {"policy": kind, "share": "50%", "min_probability": "1%"},
     }
-    assert load(file(json.dumps({**TREE, "variants": variants}))).variants[1].policy == kind
+    tree = {**TREE, "variants": variants}
+    if kind == "scored":
+        variants["new"]["feature"] = "score"
+        tree["action_features"] = {"score": {"type": "number"}}
+        tree["actions"] = []
+    assert load(file(json.dumps(tree))).variants[1].policy == kind
 
 
 # The page about it

@@ -48,7 +48,7 @@ def candidates() -> list[str]:
     """What may be evaluated: any kind of policy, learning from the log as it goes, and three that
     don't learn.
     """
-    learning = [kind for kind in KINDS if kind not in ("uniform", "fixed")]
+    learning = [kind for kind in KINDS if kind not in ("uniform", "fixed", "scored")]
     return [*learning, PUBLISHED, UNIFORM, ALWAYS]
 
 

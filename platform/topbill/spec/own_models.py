@@ -1,0 +1,174 @@
+"""Policies and models that an experiment names and that Topbill does not ship: found, fitted and
+tried before the experiment is taken over.
+
+A model's file is part of what an experiment is: its SHA-256 stands in the experiment's content, so
+that another file is another revision, and each decision names, by its revision, the one that it was
+made by.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from topbill.domain.chance import hash64
+from topbill.domain.errors import PolicyError
+from topbill.domain.records import Actions, Policy
+from topbill.domain.slate import distribution
+from topbill.policies import KINDS, build_policy, is_foreign, onnx, own_kinds, policy_class
+from topbill.policies.installed import InstalledPolicy
+from topbill.spec.fields import Location, Verbatim
+from topbill.spec.model import Experiment, Variant
+
+
+def files(folder: Path) -> Iterator[Path]:
+    """The model files that experiments of a folder may name: beside them, or one folder down."""
+    yield from sorted(folder.glob("*.onnx"))
+    yield from sorted(folder.glob("*/*.onnx"))
+
+
+def pinned(raw: Any, folder: Path, at: Location) -> Any:
+    """What a file says, with the SHA-256 of each model that a variant scores by; notes those that
+    can't be used.
+    """
+    variants = raw.get("variants") if isinstance(raw, dict) else None
+    if not isinstance(variants, dict):
+        return raw
+    modern = {}
+    for name, parts in variants.items():
+        modern[name] = parts
+        if isinstance(parts, dict) and isinstance(parts.get("onnx"), str):
+            digest = _digest(parts, folder, at.key("variants").key(str(name)))
+            if digest is not None:
+                modern[name] = parts | {"sha256": digest}
+    return raw | {"variants": modern}
+
+
+def _digest(parts: dict[str, Any], folder: Path, at: Location) -> str | None:
+    """The SHA-256 of a variant's model; None where its file is told to be wrong, or its name is."""
+    name = parts["onnx"]
+    # Of a name that can't be, the schema tells.
+    if parts.get("policy") != "scored" or len(name) > 200 or not name.endswith(".onnx"):
+        return None
+    try:
+        digest = onnx.read(folder / name, folder)
+    except PolicyError as error:
+        at.key("onnx").wrong(Verbatim(f"{name}: {error}"), "a model that can be used")
+        return None
+    pin = parts.get("sha256", digest)
+    if pin != digest:
+        at.key("sha256").wrong(pin, f"{digest}, which {name} has", "it is another file")
+    return digest
+
+
+def check(experiment: Experiment, at: Location) -> None:
+    """Note each variant whose policy is none of ours and can't be built for the experiment's
+    features, or can't say how probable some actions are.
+    """
+    for variant in experiment.variants:
+        if not is_foreign(variant.policy):
+            continue
+        try:
+            _try(variant, experiment)
+        except PolicyError as error:
+            where = at.key("variants").key(variant.name)
+            where.wrong(Verbatim(str(error)), "a policy that can decide for these features")
+
+
+def _try(variant: Variant, experiment: Experiment) -> None:
+    policy = build_policy(
+        variant.policy,
+        variant.params,
+        experiment.feature_columns,
+        seed=hash64(experiment.key, variant.name),
+    )
+    if not isinstance(policy, InstalledPolicy):
+        return  # a model says nothing of what it makes of no features at all, and keeps nothing
+    encoder = experiment.action_encoder
+    actions = experiment.encoded_actions
+    if not len(actions):
+        actions = Actions(["a", "b", "c"], np.zeros((3, encoder.size)))
+    x = np.zeros(experiment.context_encoder.size)
+    scored = policy.score(x, actions, 0)
+    distribution(scored, np.arange(len(actions)), 0.0)
+    distribution(scored, np.arange(min(1, len(actions) - 1), len(actions)), 0.0)
+    _check_state(policy, variant, experiment)
+
+
+def _check_state(policy: Policy, variant: Variant, experiment: Experiment) -> None:
+    """What it keeps can be kept: as bytes from which another one goes on alike."""
+    state = policy.dump()
+    again = build_policy(
+        variant.policy,
+        variant.params,
+        experiment.feature_columns,
+        seed=hash64(experiment.key, variant.name),
+    )
+    again.load(state)
+    if again.dump() != state:
+        raise PolicyError(
+            f"{variant.policy}: state: another one than was restored; expected restore(state) to "
+            "lead to an equal state"
+        )
+
+
+class AbsentParams(msgspec.Struct, frozen=True):
+    """The parameters of a policy whose package is not installed: as the audit has them."""
+
+    values: dict[str, Any]
+
+
+Absent = dict[str, dict[str, Any]]
+"""Variant → what an audit says of it, where its policy's package is not here."""
+_SHARED = ("share", "control", "min_probability", "evaluable", "training")
+
+
+def without_absent(content: dict[str, Any]) -> tuple[dict[str, Any], Absent]:
+    """An audit's content, in which variants of policies that are not installed name the fixed order
+    in their place; and what it said of those. A report needs no policy, and must be had also where
+    the package of an old one is gone.
+    """
+    absent: Absent = {}
+    variants = content.get("variants")
+    if not isinstance(variants, dict):
+        return content, absent
+    modern = {}
+    for name, parts in variants.items():
+        kind = parts.get("policy", "") if isinstance(parts, dict) else ""
+        modern[name] = parts
+        if kind and isinstance(kind, str) and not _is_here(kind):
+            absent[name] = parts
+            shared = {key: parts[key] for key in _SHARED if key in parts}
+            modern[name] = {"policy": "fixed", **shared}
+    return content | {"variants": modern}, absent
+
+
+def _is_here(kind: str) -> bool:
+    if kind in KINDS:
+        return True
+    if kind not in own_kinds():
+        return False
+    try:
+        policy_class(kind)
+    except PolicyError:
+        return False
+    return True
+
+
+def with_absent(experiment: Experiment, absent: Absent) -> Experiment:
+    """The experiment with the policies that `without_absent` took out, each by its name."""
+    if not absent:
+        return experiment
+    variants = []
+    for variant in experiment.variants:
+        parts = absent.get(variant.name)
+        if parts is not None:
+            own = {key: value for key, value in parts.items() if key not in (*_SHARED, "policy")}
+            variant = replace(variant, policy=parts["policy"], params=AbsentParams(own))
+        variants.append(variant)
+    return replace(experiment, variants=tuple(variants))
