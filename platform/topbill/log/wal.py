@@ -4,7 +4,9 @@ read.
 SQLite ends at the first frame whose checksum is wrong, as if nothing had come behind it, and what
 was moved into the file already may then be read as it was before. A frame that a kill or a power
 cut tore is the end; one behind which a commit lies whole is damage, and so is one that the index
-beside it (`-shm`) says is committed.
+beside it (`-shm`) says is committed. One where the index ends is what SQLite writes next: behind it
+may lie, commit and all, what a writer left who was killed before he could tell the index, and of
+which another has overwritten the beginning.
 
     log.sqlite-wal   header (32 bytes) | frame | frame | …
     frame            page number | pages of the file at a commit, else 0 | salts | checksum | page
@@ -109,11 +111,9 @@ def _damaged_frame(
     wrong = np.flatnonzero(~is_right)
     commits = np.flatnonzero(is_commit)
     last = max(known, int(commits[-1]) + 1 if len(commits) else 0)
-    if len(wrong) and wrong[0] < last:
-        return (
-            f"{path}: damaged at frame {wrong[0] + 1:,} of {last:,}; put the log back from a backup"
-        )
-    return ""
+    if not len(wrong) or wrong[0] >= last or wrong[0] == known > 0:
+        return ""
+    return f"{path}: damaged at frame {wrong[0] + 1:,} of {last:,}; put the log back from a backup"
 
 
 def _checksums(words: Words, start: Words) -> Words:

@@ -71,6 +71,36 @@ def test_what_others_leave_is_no_damage(connection: sqlite3.Connection, tmp_path
     assert wal_damage(wal) == ""
 
 
+def test_what_a_killed_writer_leaves_behind_the_next_ones_commit_is_no_damage(
+    connection: sqlite3.Connection, tmp_path: Path
+) -> None:
+    """Killed between its commit and the index, it is overwritten from where the index ends."""
+    insert(connection, 20)
+    parts = ("t.sqlite", "t.sqlite-wal")
+    before = [(tmp_path / name).read_bytes() for name in parts]
+    insert(connection, 60)
+    left = (tmp_path / "t.sqlite-wal").read_bytes()
+
+    other = tmp_path / "other"
+    other.mkdir()
+    for name, content in zip(parts, before, strict=True):
+        (other / name).write_bytes(content)
+    wal = other / "t.sqlite-wal"
+    with closing(sqlite3.connect(other / "t.sqlite", isolation_level=None)) as next_writer:
+        next_writer.execute("PRAGMA wal_autocheckpoint=0")
+        insert(next_writer, 1)
+        written = wal.read_bytes()
+        assert written[24:32] == left[24:32]
+        assert len(written) < len(left)
+        wal.write_bytes(written + left[len(written) :])
+        assert wal_damage(wal) == ""
+        # What the index knows to be committed is not given up.
+        flipped = bytearray(wal.read_bytes())
+        flipped[len(written) - 100] ^= 1
+        wal.write_bytes(flipped)
+        assert "damaged" in wal_damage(wal)
+
+
 def test_a_log_over_a_damaged_one_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "log.sqlite"
     with open_log(path) as log:
