@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pa_parquet
 
-from topbill.catalog.made_up import Picture
+from topbill.catalog.pictures import Picture, PictureFields, Wrong, pictures_of
 from topbill.domain.errors import BadData, NotFound
 from topbill.domain.records import Floats
 
@@ -36,7 +36,7 @@ OPTIONAL = (
 )
 """Columns that a file may leave out: what they would say is unknown then."""
 _T = TypeVar("_T")
-_LISTS = ("genres", "regions", "pictures")
+_LISTS = ("genres", "regions")
 # Characters of ids, as the API takes them.
 _LONGEST_ID = 128
 _LONGEST_PICTURE = 256
@@ -72,7 +72,7 @@ def _read(path: Path, table: str | None) -> pa.Table:
     if path.suffix == ".parquet":
         return pa_parquet.read_table(path)
     # What looks like a number is text all the same: "007", "1984" and "2001|2010" are names.
-    texts = ("id", "title", *_LISTS, "franchise")
+    texts = ("id", "title", *_LISTS, "franchise", "pictures")
     types = dict.fromkeys(texts, pa.string())
     return pa_csv.read_csv(path, convert_options=pa_csv.ConvertOptions(column_types=types))
 
@@ -101,6 +101,7 @@ class CatalogColumns:
 
     Attributes:
         set_aside: Row → why it can be no title: the first value of it that was wrong.
+        without_pictures: Row → why its title has no pictures, once they were read.
         unread: Columns that mean nothing here.
     """
 
@@ -110,6 +111,9 @@ class CatalogColumns:
         """
         self._source, self._size = source, table.num_rows
         self.set_aside: dict[int, str] = {}
+        self.without_pictures: dict[int, str] = {}
+        self._picture_owner: dict[str, int] = {}
+        """The row of the title whose each picture is."""
         try:
             self._columns: dict[str, list[Any]] = table.to_pydict()
         except (pa.ArrowException, ValueError, OverflowError) as error:
@@ -254,26 +258,42 @@ class CatalogColumns:
     def pictures(
         self, otherwise: Callable[[int], tuple[Picture, ...]] | None = None
     ) -> Sequence[tuple[Picture, ...]]:
-        """Each title's artworks, as its row names them. Where the file has no such column: those of
-        `otherwise`, none without it.
+        """Each title's artworks, as its row names them; none where they can't be what they should,
+        which `without_pictures` says. Where the file has no such column: those of `otherwise`,
+        none without it.
         """
         if "pictures" not in self._columns:
             return self._lists(otherwise)
-        # An id is the title's and the artwork's name together, and two of them can be alike: title
-        # "a" with "b/c" and title "a/b" with "c". Rewards could not tell whose was played.
-        owner: dict[str, int] = {}
         rows: list[tuple[Picture, ...]] = []
-        for row, names in enumerate(self._words("pictures")):
-            pictures: list[Picture] = []
-            for name in names:
-                picture = Picture(f"{self.ids[row]}/{name}", {}, {"image": name})
-                is_own = owner.setdefault(picture.id, row) == row
-                if len(picture.id) > _LONGEST_PICTURE or not is_own:
-                    expected = f"names with which {picture.id[:80]!r} is short and its own"
-                    self._set_aside("pictures", row, expected)
-                pictures.append(picture)
-            rows.append(tuple(pictures))
+        for row, cell in enumerate(self._columns["pictures"]):
+            try:
+                rows.append(self._own_pictures(row, cell))
+            except Wrong as wrong:
+                rows.append(self._without_pictures(row, wrong))
+        fields = PictureFields(rows)
+        for row, pictures in enumerate(rows):
+            try:
+                fields.check(pictures)
+            except Wrong as wrong:
+                rows[row] = self._without_pictures(row, wrong)
         return rows
+
+    def _without_pictures(self, row: int, wrong: Wrong) -> tuple[Picture, ...]:
+        self.without_pictures[row] = f"row {row + 1}, {self.ids[row][:80]!r}: {wrong}"
+        return ()
+
+    def _own_pictures(self, row: int, cell: Any) -> tuple[Picture, ...]:
+        """A row's pictures. Raises Wrong."""
+        pictures = pictures_of(self.ids[row], cell)
+        for number, picture in enumerate(pictures):
+            # An id is the title's and the artwork's name together, and two of them can be alike:
+            # title "a" with "b/c" and title "a/b" with "c". Rewards could not tell whose was
+            # played.
+            is_own = self._picture_owner.setdefault(picture.id, row) == row
+            if len(picture.id) > _LONGEST_PICTURE or not is_own:
+                expected = f"a name with which {picture.id[:80]!r} is short and its own"
+                raise Wrong(f"[{number}]", picture.payload["image"], expected)
+        return tuple(pictures)
 
 
 def _between(least: float, most: float) -> str:

@@ -6,10 +6,10 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
 
 import numpy as np
 
+from topbill.catalog.pictures import Picture
 from topbill.domain.chance import uniform
 
 REGIONS = ("us", "gb", "de", "br", "in")
@@ -23,14 +23,6 @@ _DAY = 86_400.0
 # Titles are added in the six years from here on.
 _START = datetime(2024, 1, 1, tzinfo=UTC).timestamp()
 _SPAN = 6 * 365 * _DAY
-
-
-class Picture(NamedTuple):
-    """One artwork of a title: its id (unique in the catalogue), raw features, and payload."""
-
-    id: str
-    features: dict[str, Any]
-    payload: dict[str, Any]
 
 
 def series(titles: Sequence[str]) -> list[str]:

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from topbill.catalog import made_up
 from topbill.catalog.columns import OPTIONAL, CatalogColumns, read
-from topbill.catalog.made_up import Picture
+from topbill.catalog.pictures import FieldKind, Picture, PictureFields
+from topbill.catalog.tables import lost_pictures
 from topbill.domain.features import Encoder, Feature
 from topbill.domain.records import Floats
 
@@ -43,6 +44,9 @@ class Catalog:
         popularity: (T,) in [0, 1]; 0 where it is unknown.
         franchise: (T,) a number under `franchise_names`, -1 for none.
         pictures: (T) each title's artworks.
+        picture_fields: Feature of the pictures → what it holds.
+        without_pictures: Why titles go without their pictures, one sentence each.
+        lost_pictures: What is said of pictures of titles that are not there; "" where none are.
         everywhere: Whether the file names no regions: titles may be shown in any then.
         unread: Columns of the file that mean nothing here.
         made_up: The columns that are made up, in a demonstration.
@@ -105,6 +109,9 @@ class Catalog:
         self.available_until = available_until[rows]
         self.franchise_names, self.franchise = _franchises(_reordered(franchises, rows))
         self.pictures: tuple[tuple[Picture, ...], ...] = _reordered(pictures, rows)
+        self.picture_fields: dict[str, FieldKind] = PictureFields(self.pictures).kinds
+        self.without_pictures = tuple(columns.without_pictures.values())
+        self.lost_pictures = lost_pictures(table)
         self.version = f"{source}:{len(rows)}"
 
     @classmethod

@@ -11,16 +11,18 @@ import numpy as np
 from topbill.candidates import RowSource
 from topbill.catalog import Bools, Catalog
 from topbill.domain.errors import SpecError
+from topbill.pages.features import PICTURE_KINDS
 from topbill.pages.files import PageFile
 from topbill.rules import CompiledRules
+from topbill.spec import Experiment
 from topbill.spec.fields import Location, Verbatim, nearest
 
 _TITLE = "a title of the catalogue"
 _GENRE = "a genre of the catalogue"
 
 
-def check(file: PageFile, compiled_rules: CompiledRules) -> None:
-    """Check a page file against a catalogue, that of `compiled_rules`.
+def check(file: PageFile, compiled_rules: CompiledRules, artwork: Experiment | None = None) -> None:
+    """Check a page file, and its artwork experiment, against a catalogue, that of `compiled_rules`.
 
     Raises:
         SpecError: With every contradiction between the page, its rules, and the catalogue.
@@ -31,6 +33,8 @@ def check(file: PageFile, compiled_rules: CompiledRules) -> None:
     _check_viewers(file, compiled_rules, at)
     _check_pinned_titles(file, compiled_rules, at)
     _check_pins_under_caps(compiled_rules, at.key("rules"))
+    if artwork is not None:
+        _check_pictures(artwork, compiled_rules.catalog, at.key("artwork").key("experiment"))
     if at.problems:
         raise SpecError(at.problems)
 
@@ -148,6 +152,18 @@ def _check_pinned_titles(file: PageFile, rules: CompiledRules, at: Location) -> 
             where.wrong(name, "a title that some region may show")
         if catalog.available_until[title] <= catalog.available_from[title]:
             where.wrong(name, "a title that is available some time; it goes before it comes")
+
+
+def _check_pictures(artwork: Experiment, catalog: Catalog, at: Location) -> None:
+    """Features that the experiment declares as what the pictures' can't be."""
+    for feature in artwork.sent_action_features:
+        field = catalog.picture_fields.get(feature.name)
+        # What no picture has is no mistake here: that is told (`notes`).
+        if field is not None and feature.kind not in PICTURE_KINDS[field]:
+            at.wrong(
+                Verbatim(f"action feature {feature.name} ({feature.kind})"),
+                f"type {' or '.join(PICTURE_KINDS[field])}, since pictures have {field} there",
+            )
 
 
 def _check_pins_under_caps(rules: CompiledRules, at: Location) -> None:

@@ -19,7 +19,7 @@ from topbill.pages.checks import check
 from topbill.pages.external import NOTHING, External, external
 from topbill.pages.features import PictureFeatures, TitleFeatures
 from topbill.pages.files import PageFile
-from topbill.pages.notes import notes
+from topbill.pages.notes import artwork_of, notes
 from topbill.pages.request import PageRequest
 from topbill.pages.viewer_rows import own_titles
 from topbill.pages.viewing_history import NOBODY, KnownViewer
@@ -84,8 +84,9 @@ class CompiledPage:
         self.file, self.engine, self.catalog, self.stale = file, engine, catalog, stale
         self.candidate_model = CandidateModel(catalog, signals)
         self.rules = CompiledRules(file.rules, catalog)
-        check(file, self.rules)
-        self.notes = notes(file, catalog)
+        layers = [engine.find(key).experiment for key in file.layers.values()]
+        check(file, self.rules, artwork_of(file, layers))
+        self.notes = notes(file, catalog, layers)
         # Written as JSON once: a page's answer then only puts texts together.
         self.title_payloads: list[msgspec.Raw] = []
         self.picture_payloads: dict[str, msgspec.Raw] = {}

@@ -16,8 +16,8 @@ import msgspec
 import numpy as np
 
 from topbill.candidates import NEW_FOR, SOURCES, Candidates
-from topbill.catalog import Bools, Catalog, Picture
-from topbill.domain.features import Encoder, Feature, FeatureKind
+from topbill.catalog import Bools, Catalog, FieldKind, Picture
+from topbill.domain.features import REST, Encoder, Feature, FeatureKind
 from topbill.domain.records import Actions, EntityUse, Floats, Indices
 from topbill.engine import EntityLookup
 from topbill.spec import Experiment
@@ -44,7 +44,13 @@ together (some -5 to 6); `similar` and `together`: how
 alike it is to what the viewer watched, and how much watched together (-1 to 1); `score`: what the
 request says of it, in that row or in any, 0 where it says nothing; `sources`: which
 sources named it; `row`: whose."""
-PICTURE_FEATURES: dict[str, FeatureKind] = {"tone": "category", "faces": "number", "mood": "vector"}
+PICTURE_KINDS: dict[FieldKind, tuple[FeatureKind, ...]] = {
+    "text": ("category",),
+    "number": ("number", "cycle"),
+    "flag": ("flag",),
+    "numbers": ("vector", "hashed"),
+}
+"""As what an artwork experiment may declare a feature of pictures, by what it holds."""
 _STATIC = ("decade", "genres", "popularity", "maturity")
 """The title's own, whoever looks."""
 _NUMBERS = ("heat", "match", "merit", "similar", "together")
@@ -321,13 +327,18 @@ class PicturesOnPage(NamedTuple):
 
 
 class PictureFeatures:
-    """Every title's pictures encoded for one artwork experiment over one catalogue."""
+    """Every title's pictures encoded for one artwork experiment over one catalogue.
+
+    Attributes:
+        several: How many titles have several pictures.
+        alike: How many of these have pictures that all look alike to the experiment's policies.
+    """
 
     def __init__(
         self, experiment: Experiment, catalog: Catalog, lookup: EntityLookup | None = None
     ) -> None:
         encoder = experiment.action_encoder
-        declared = {feature.name for feature in experiment.sent_action_features}
+        declared = {feature.name: feature for feature in experiment.sent_action_features}
         self._per_title: list[_TitlePictures] = []
         self._ends: list[int] = []
         """Where each title's pictures end in the matrix of all."""
@@ -341,6 +352,12 @@ class PictureFeatures:
         every_id = [picture.id for pictures in catalog.pictures for picture in pictures]
         self._looked_up = LookedUpColumns(every_id, lookup)
         self._looked_up.write(self._matrix)
+        self.several = self.alike = 0
+        for start, end in pairwise([0, *self._ends]):
+            if end - start > 1:
+                self.several += 1
+                own = self._matrix[start:end]
+                self.alike += bool((own == own[0]).all())
 
     def of(self, titles: Sequence[int]) -> PicturesOnPage:
         """The pictures of these titles."""
@@ -365,16 +382,31 @@ class PictureFeatures:
 
 
 def _encode_pictures(
-    pictures: Sequence[Picture], encoder: Encoder, declared: set[str]
+    pictures: Sequence[Picture], encoder: Encoder, declared: Mapping[str, Feature]
 ) -> _TitlePictures:
     ids: list[str] = []
     rows: list[Floats] = []
     offers: list[str] = []
     for picture in pictures:
-        features = {name: v for name, v in picture.features.items() if name in declared}
+        features = _declared_part(picture.features, declared)
         ids.append(picture.id)
         rows.append(encoder.encode(features))
         offers.append(_encode({"id": picture.id, "features": features}).decode())
     # The shape is said for titles without pictures, of which NumPy could not know it.
     matrix = np.array(rows).reshape(len(pictures), encoder.size)
     return _TitlePictures(ids, matrix, ",".join(offers))
+
+
+def _declared_part(features: Mapping[str, Any], declared: Mapping[str, Feature]) -> dict[str, Any]:
+    """What an experiment reads of a picture's features. It stands in each decision: of a vector
+    only the declared keys do, for an embedding may have hundreds.
+    """
+    own: dict[str, Any] = {}
+    for name, value in features.items():
+        feature = declared.get(name) or declared.get(REST)
+        if feature is None:
+            continue
+        if feature.kind == "vector":
+            value = {key: value[key] for key in feature.keys if key in value}
+        own[name] = value
+    return own

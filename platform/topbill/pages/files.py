@@ -12,15 +12,16 @@ from pathlib import Path
 from typing import Any, cast
 
 import msgspec
+import pyarrow as pa
 
 from topbill.candidates import RowSource
-from topbill.catalog import UNKNOWN_AGE, Catalog
+from topbill.catalog import UNKNOWN_AGE, Catalog, read_joined
 from topbill.domain.errors import FileProblem, SpecError
 from topbill.domain.features import FeatureKind
 from topbill.domain.profile import PROFILE_TYPE
 from topbill.domain.rewards import CLICK_MODELS
 from topbill.pages import row_sources
-from topbill.pages.features import PICTURE_FEATURES, TITLE_FEATURES
+from topbill.pages.features import TITLE_FEATURES
 from topbill.pages.viewing_history import SIGNALS
 from topbill.rules import RULE, Rules, build
 from topbill.spec import Experiment, renames, yaml_in
@@ -62,6 +63,14 @@ PAGE = Section(
             Text(), "The catalogue's file, beside this one: CSV, Parquet or DuckDB.", True
         ),
         "table": Key(Text(128), "The catalogue's table, where the file is a DuckDB database."),
+        "pictures": Key(
+            Text(),
+            "A file of the titles' pictures, beside this one: a row each, with title (its id), url "
+            "and features. Left out: the catalogue's column pictures.",
+        ),
+        "pictures_table": Key(
+            Text(128), "The pictures' table, where that file, or the catalogue, is a database."
+        ),
         "demo": Key(
             Flag(), "true makes up what the catalogue leaves out, to try things (default false)."
         ),
@@ -135,6 +144,8 @@ class PageFile:
     Attributes:
         key: What services send, and what the page's own decisions are logged under.
         catalogue: Where its catalogue lies; `table` names the table where that is a database.
+        pictures: Where pictures have a file of their own, and None elsewhere; `pictures_table`
+            names the table where that, or the catalogue, is a database.
         demo: Whether what the catalogue leaves out is made up.
         region: The region of viewers who name none.
         layers: Layer (of LAYERS) → the key of the experiment that decides it.
@@ -159,6 +170,8 @@ class PageFile:
     title: str
     catalogue: Path
     table: str | None
+    pictures: Path | None
+    pictures_table: str | None
     demo: bool
     region: str
     layers: Mapping[str, str]
@@ -178,9 +191,24 @@ class PageFile:
     raw: dict[str, Any] = field(compare=False, hash=False)
     source: str = field(default="", compare=False)
 
+    @property
+    def catalogue_files(self) -> tuple[Path, ...]:
+        """The files that its catalogue is read from."""
+        return (self.catalogue,) if self.pictures is None else (self.catalogue, self.pictures)
+
+    def read_table(self) -> pa.Table:
+        """Its catalogue's rows as the files have them now, with the pictures. Raises NotFound and
+        BadData.
+        """
+        return read_joined(self.catalogue, self.table, self.pictures, self.pictures_table)
+
+    def catalog(self, table: pa.Table) -> Catalog:
+        """The catalogue of such rows. Raises BadData."""
+        return Catalog(table, self.catalogue.name, demo=self.demo)
+
     def read_catalog(self) -> Catalog:
-        """Its catalogue as the file has it now. Raises NotFound and BadData."""
-        return Catalog.read(self.catalogue, self.table, demo=self.demo)
+        """Its catalogue as the files have it now. Raises NotFound and BadData."""
+        return self.catalog(self.read_table())
 
     def unit_types(self, experiments: Iterable[Experiment]) -> frozenset[str]:
         """What those of the experiments that are its layers' call their units: events of such units
@@ -352,6 +380,8 @@ def _build(read: Mapping[str, Any], raw: dict[str, Any], path: Path, at: Locatio
         title=read.get("title", read["page"]),
         catalogue=path.parent / read["catalogue"],
         table=read.get("table"),
+        pictures=path.parent / read["pictures"] if "pictures" in read else None,
+        pictures_table=read.get("pictures_table"),
         demo=read.get("demo", False),
         region=read["region"],
         layers={layer: read[layer]["experiment"] for layer in LAYERS if layer in read},
@@ -466,12 +496,13 @@ def _read_alike(one: FeatureKind, other: FeatureKind) -> bool:
 
 def _check_features(layer: str, experiment: Experiment, at: Location) -> None:
     """An experiment may declare only what pages fill: anything else would be missing in every
-    decision.
+    decision. What pictures have, their catalogue says (`checks`).
     """
-    filled = TITLE_FEATURES if layer == "titles" else PICTURE_FEATURES
-    names = ", ".join(f"{name} ({kind})" for name, kind in filled.items())
+    if layer == "artwork":
+        return
+    names = ", ".join(f"{name} ({kind})" for name, kind in TITLE_FEATURES.items())
     for feature in experiment.sent_action_features:
-        if filled.get(feature.name) != feature.kind:
+        if TITLE_FEATURES.get(feature.name) != feature.kind:
             at.wrong(
                 Verbatim(f"action feature {feature.name} ({feature.kind})"),
                 f"those that pages fill: {names}",

@@ -10,9 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pa_parquet
 
-from topbill import catalog
 from topbill.candidates import Signals
-from topbill.catalog import Catalog
 from topbill.domain.durable import sealed, unsealed
 from topbill.domain.errors import BadData, FileProblem, SpecError, TopbillError
 from topbill.engine import Engine
@@ -36,8 +34,8 @@ class LastGoodCatalogs:
             TopbillError: What is wrong, where there is no good one.
         """
         try:
-            table = catalog.read(file.catalogue, file.table)
-            page = CompiledPage(file, engine, _catalog(file, table), signals)
+            table = file.read_table()
+            page = CompiledPage(file, engine, file.catalog(table), signals)
         except TopbillError as error:
             path = self._path(file)
             if not path.exists():
@@ -45,7 +43,7 @@ class LastGoodCatalogs:
             _logger.warning(
                 "page %s: %s; its pages are made from the last good catalogue", file.key, error
             )
-            last_good = _catalog(file, read_last_good(path))
+            last_good = file.catalog(read_last_good(path))
             return CompiledPage(file, engine, last_good, signals, stale=problem(file, error))
         # Only now, when it has proved to be good for this page.
         self._save(file, table)
@@ -67,10 +65,6 @@ class LastGoodCatalogs:
             draft.replace(path)
         except (pa.ArrowException, OSError) as error:
             _logger.warning("%s: %s; a restart will need the page's own catalogue", path, error)
-
-
-def _catalog(file: PageFile, table: pa.Table) -> Catalog:
-    return Catalog(table, file.catalogue.name, demo=file.demo)
 
 
 def read_last_good(path: Path) -> pa.Table:

@@ -4,21 +4,32 @@ set aside, and what the catalogue leaves out of which the page speaks.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
 from topbill.catalog import UNKNOWN_AGE, Catalog
+from topbill.domain.features import REST
+from topbill.pages.features import PictureFeatures
 from topbill.pages.files import PageFile
+from topbill.spec import Experiment
 from topbill.spec.fields import listed, nearest
 
 _TOLD = 3
 """Rows that are told one by one."""
 
 
-def notes(file: PageFile, catalog: Catalog) -> tuple[str, ...]:
-    """One sentence each, the weightiest first."""
-    return (*_of_catalog(catalog), *_of_page(file, catalog))
+def notes(file: PageFile, catalog: Catalog, experiments: Iterable[Experiment]) -> tuple[str, ...]:
+    """One sentence each, the weightiest first; the page's layers are among the `experiments`."""
+    artwork = artwork_of(file, experiments)
+    of_artwork = () if artwork is None else _of_artwork(artwork, catalog)
+    return (*_of_catalog(catalog), *_of_page(file, catalog), *of_artwork)
+
+
+def artwork_of(file: PageFile, experiments: Iterable[Experiment]) -> Experiment | None:
+    """The experiment that chooses the page's pictures; None where none does."""
+    key = file.layers.get("artwork")
+    return next((one for one in experiments if one.key == key), None)
 
 
 def _of_catalog(catalog: Catalog) -> Iterator[str]:
@@ -31,6 +42,12 @@ def _of_catalog(catalog: Catalog) -> Iterator[str]:
         rows = "; ".join(catalog.set_aside[:_TOLD])
         more = "; …" if len(catalog.set_aside) > _TOLD else ""
         yield f"{_rows_are(len(catalog.set_aside))} shown nowhere: {rows}{more}"
+    if catalog.without_pictures:
+        titles = "; ".join(catalog.without_pictures[:_TOLD])
+        more = "; …" if len(catalog.without_pictures) > _TOLD else ""
+        yield f"{_titles_go(len(catalog.without_pictures))} without pictures: {titles}{more}"
+    if catalog.lost_pictures:
+        yield catalog.lost_pictures
     for name in catalog.unread:
         hint = nearest(name, catalog.missing)
         if hint.startswith("did you mean"):
@@ -60,5 +77,48 @@ def _of_page(file: PageFile, catalog: Catalog) -> Iterator[str]:
         yield f"without a column added no title is new, for {listed([*file.rules.fresh, *rows])}"
     if "franchise" in unknown and any(cap.of == "franchise" for cap in file.rules.caps):
         yield "without a column franchise its caps hold nothing"
-    if "artwork" in file.layers and not any(catalog.pictures):
-        yield f"no title has a picture (column pictures): {file.layers['artwork']} decides nothing"
+
+
+def _titles_go(count: int) -> str:
+    return "1 title of the catalogue goes" if count == 1 else f"{count:,} titles go"
+
+
+def _of_artwork(artwork: Experiment, catalog: Catalog) -> Iterator[str]:
+    """Pictures of which there is nothing to learn."""
+    if not any(catalog.pictures):
+        yield f"no title has a picture (column pictures): {artwork.key} decides nothing"
+        return
+    fields = catalog.picture_fields
+    for feature in artwork.sent_action_features:
+        if fields and feature.name not in fields and feature.name != REST:
+            hint = nearest(feature.name, fields)
+            yield f"{artwork.key}: no picture has {feature.name}" + (f"; {hint}" if hint else "")
+    if artwork.action_entities:
+        return  # what tables tell of them by id may tell them apart
+    pictures = PictureFeatures(artwork, catalog)
+    if not pictures.several:
+        yield f"no title has more than one picture: {artwork.key} has nothing to choose"
+    elif pictures.alike == pictures.several:
+        yield (
+            f"{artwork.key}: to its policies all pictures of a title look alike, since no feature "
+            "that it declares tells them apart: nothing can be learned across titles; "
+            + _what_to_do(artwork)
+        )
+    elif pictures.alike:
+        yield (
+            f"{artwork.key}: to its policies the pictures of {pictures.alike:,} of "
+            f"{pictures.several:,} titles look alike"
+        )
+
+
+def _what_to_do(artwork: Experiment) -> str:
+    shared = []
+    for variant in artwork.variants:
+        if getattr(variant.params, "model", None) == "shared":
+            shared.append(variant.name)
+    if not shared:
+        return "each picture is learned by itself"
+    return (
+        f"{listed(shared)} learns nothing with model: shared; model: hybrid learns each picture by "
+        "itself (recipes/artwork-without-features.yaml), or give the pictures features"
+    )

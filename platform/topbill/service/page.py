@@ -84,7 +84,7 @@ class PageService:
         where a page has neither; then all stays as it was."""
         compiled_pages = {}
         for file in files:
-            self._changed(file.catalogue)
+            self._catalogue_changed(file)
             compiled_pages[file.key] = self._compile(file)
         self.compiled_pages = compiled_pages
         # What viewers did is no part of a file: a page that is edited goes on knowing it.
@@ -105,7 +105,7 @@ class PageService:
         call, for which a starting service waits, leaves out what viewers did: that may be read from
         the lake."""
         for key, compiled_page in list(self.compiled_pages.items()):
-            if self._changed(compiled_page.file.catalogue):
+            if self._catalogue_changed(compiled_page.file):
                 self.compiled_pages[key] = self._renewed(compiled_page)
             elif self._changed(signals_path(self._data, key)):
                 compiled_page.renew(self._signals(key))
@@ -172,7 +172,17 @@ class PageService:
             if page.catalog.set_aside:
                 rows = f"{len(page.catalog.set_aside)} rows of its catalogue can be no titles"
                 found.append(Trouble("titles_set_aside", f"page {key}: {rows}"))
+            if page.catalog.without_pictures:
+                titles = f"{len(page.catalog.without_pictures)} titles go without their pictures"
+                found.append(Trouble("pictures_set_aside", f"page {key}: {titles}"))
         return found
+
+    def _catalogue_changed(self, file: PageFile) -> bool:
+        changed = False
+        for path in file.catalogue_files:
+            # Each is looked at, so that this look notes all of them.
+            changed = self._changed(path) or changed
+        return changed
 
     def _changed(self, path: Path) -> bool:
         """Whether a file is another one than at the last call; at the first one it is not."""

@@ -138,7 +138,7 @@ class Worker:
             started_at = time.monotonic()
             candidate_signals.refresh(self._folder, self._data, self._experiments, time.time())
             # Titles come and go while the worker runs.
-            self._notes = _notes(self._pages)
+            self._notes = _notes(self._pages, self._experiments)
             took = time.monotonic() - started_at
             wait = max(candidate_signals.EVERY, took / candidate_signals.SHARE)
             self._signals_due = time.monotonic() + wait
@@ -252,11 +252,13 @@ class Worker:
         except SpecError as error:
             _logger.warning("pages stay as they were:\n%s", error)
             return error.problems
-        self._notes = _notes(self._pages)
+        self._notes = _notes(self._pages, self._experiments)
         return ()
 
 
-def _notes(files: Sequence[PageFile]) -> list[tuple[str, str]]:
+def _notes(
+    files: Sequence[PageFile], experiments: Sequence[spec.Experiment]
+) -> list[tuple[str, str]]:
     """What must be known of the pages and their catalogues: file and sentence."""
     found = []
     for file in files:
@@ -264,7 +266,7 @@ def _notes(files: Sequence[PageFile]) -> list[tuple[str, str]]:
             catalog = file.read_catalog()
         except TopbillError:
             continue  # the services say what is wrong with it, and go on with the last good one
-        found += [(file.source, note) for note in pages.notes(file, catalog)]
+        found += [(file.source, note) for note in pages.notes(file, catalog, experiments)]
     return found
 
 

@@ -135,12 +135,13 @@ def test_a_row_that_can_be_no_title_is_set_aside_and_told(tmp_path: Path) -> Non
     assert bare["popularity"] is None
 
 
-def test_pictures_that_could_be_taken_for_another_title_s_set_it_aside(tmp_path: Path) -> None:
+def test_pictures_that_could_be_taken_for_another_title_s_are_set_aside(tmp_path: Path) -> None:
     file = tmp_path / "titles.csv"
     file.write_text("id,title,year,genres,pictures\na/b,A,1990,x,c\na,B,1990,x,b/c\n")
     catalog = Catalog.read(file)
-    assert catalog.ids == ("a/b",)
-    assert "pictures: got 'b/c'; expected names" in catalog.set_aside[0]
+    assert catalog.ids == ("a/b", "a")
+    assert [len(pictures) for pictures in catalog.pictures] == [1, 0]
+    assert "pictures[0]: got 'b/c'; expected a name" in catalog.without_pictures[0]
 
 
 def test_nothing_is_invented(tmp_path: Path) -> None:

@@ -11,8 +11,9 @@ from typing import Any
 import yaml
 
 from topbill.candidates import GIVEN, SOURCES
+from topbill.catalog.pictures import FIELDS
 from topbill.pages import PageRequest
-from topbill.pages.features import PICTURE_FEATURES, TITLE_FEATURES
+from topbill.pages.features import TITLE_FEATURES
 from topbill.pages.files import PAGE as PAGE_FILE
 from topbill.rules import RULE
 from topbill.spec.fields import Section
@@ -37,7 +38,7 @@ def test_every_name_is_there() -> None:
         *SOURCES,
         *GIVEN,
         *TITLE_FEATURES,
-        *PICTURE_FEATURES,
+        *FIELDS,
         *RULE.sections,
         *PageRequest.__struct_fields__,
     ]

@@ -8,12 +8,16 @@ from collections.abc import Iterator
 from typing import Any
 
 import msgspec
+import pyarrow as pa
+import pyarrow.parquet as pa_parquet
 import pytest
 
 from topbill import pages, policies, spec
 from topbill.domain.errors import SpecError
+from topbill.engine import Engine
+from topbill.pages import CompiledPage
 
-from ...small_page import ROWS, layer
+from ...small_page import PAGE, ROWS, layer
 
 OWN = {
     "rows": ("{}", "{source: {type: category, values: [a]}}", "{'*': {type: hashed, size: 8}}"),
@@ -111,3 +115,57 @@ def _missing() -> Any:
     from topbill.policies.vw import engine
 
     return engine.engine.__wrapped__(None)
+
+
+def with_pictures(home: Any, pictures: str, features: str = "{}") -> Any:
+    """The small page whose titles all have these pictures (JSON), or what is wrong with it."""
+    home.write(rules="", page=PAGE.replace("titles.csv", "own.parquet"))
+    rows = []
+    for number in range(12):
+        row = {
+            "id": f"t{number:02d}",
+            "title": f"T{number}",
+            "year": 2000,
+            "genres": "comedy|drama|action",
+        }
+        rows.append({**row, "regions": "us", "franchise": "saga0", "pictures": pictures})
+    pa_parquet.write_table(pa.Table.from_pylist(rows), home.folder / "pages" / "own.parquet")
+    own = home.folder / "pages" / "home" / "artwork.yaml"
+    own.write_text(layer("artwork", "artwork", "policy: thompson, model: shared", features))
+    ((_, verdict),) = pages.validate(home.folder, home.experiments())
+    if isinstance(verdict, SpecError):
+        return str(verdict)
+    return " ".join(pages.notes(verdict, verdict.read_catalog(), home.experiments()))
+
+
+PAIR = '[{"url": "a.jpg", "scene": "sea", "people": 2}, {"url": "b.jpg", "scene": "sky"}]'
+SCENE = "{scene: {type: category, values: [sea, sky]}}"
+
+
+def test_pictures_of_which_nothing_can_be_learned_across_titles_are_told(home: Any) -> None:
+    says = with_pictures(home, '["a", "b"]', SCENE)
+    assert "artwork: to its policies all pictures of a title look alike" in says
+    assert "only learns nothing with model: shared; model: hybrid learns each picture" in says
+    assert "look alike" in with_pictures(home, PAIR, "{}")
+    assert "look alike" not in with_pictures(home, PAIR, SCENE)
+    assert "has nothing to choose" in with_pictures(home, '["a"]', SCENE)
+
+
+def test_a_feature_of_pictures_is_declared_as_what_it_is(home: Any) -> None:
+    says = with_pictures(home, PAIR, "{scene: {type: number}}")
+    assert "action feature scene (number); expected type category, since pictures have text" in says
+    says = with_pictures(home, PAIR, "{scenes: {type: category, values: [sea]}}")
+    assert "artwork: no picture has scenes; did you mean scene?" in says
+
+
+def test_pictures_reach_the_policy_and_the_page(home: Any) -> None:
+    with_pictures(home, PAIR, SCENE)
+    (file,) = pages.load_all(home.folder, home.experiments())
+    page = CompiledPage(file, Engine(home.experiments(), clock=lambda: 0.0), file.read_catalog())
+    composed = home.compose(page)
+    tile = composed.answer.rows[0].titles[0]
+    assert (tile.picture or "").startswith(f"{tile.title}/")
+    drawn = next(d for d in composed.decisions if d.layer == "artwork")
+    offers = msgspec.json.decode(drawn.actions)
+    assert {offer["features"]["scene"] for offer in offers} == {"sea", "sky"}
+    assert all(offer["features"].keys() == {"scene"} for offer in offers)
