@@ -51,28 +51,42 @@ def slug(text: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", plain).strip("-") or "x"
 
 
-def read(path: Path, table: str | None = None) -> pa.Table:
+_TEXTS = ("id", "title", *_LISTS, "franchise", "pictures")
+"""Columns of which a CSV file's numbers are texts: "007", "1984" and "2001|2010" are names."""
+
+
+def read(
+    path: Path,
+    table: str | None = None,
+    *,
+    what: str = "a catalogue",
+    texts: Sequence[str] = _TEXTS,
+) -> pa.Table:
     """The rows of a .csv or .parquet file, or of `table` of a DuckDB file.
+
+    Args:
+        path: The file.
+        table: The table's name, where it is a DuckDB file.
+        what: What it should hold, for errors.
+        texts: Columns of which a CSV file's numbers are texts.
 
     Raises NotFound where there is no such file, BadData where it can't be read as one.
     """
     if not path.exists():
-        raise NotFound(f"{path}: no such file; expected a catalogue as CSV, Parquet or DuckDB")
+        raise NotFound(f"{path}: no such file; expected {what} as CSV, Parquet or DuckDB")
     try:
-        return _read(path, table)
+        return _read(path, table, texts)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise BadData(
-            path.name, f"{error}; expected a catalogue as CSV, Parquet or a table of a DuckDB file"
+            path.name, f"{error}; expected {what} as CSV, Parquet or a table of a DuckDB file"
         ) from error
 
 
-def _read(path: Path, table: str | None) -> pa.Table:
+def _read(path: Path, table: str | None, texts: Sequence[str]) -> pa.Table:
     if table is not None:
         return _read_database(path, table)
     if path.suffix == ".parquet":
         return pa_parquet.read_table(path)
-    # What looks like a number is text all the same: "007", "1984" and "2001|2010" are names.
-    texts = ("id", "title", *_LISTS, "franchise", "pictures")
     types = dict.fromkeys(texts, pa.string())
     return pa_csv.read_csv(path, convert_options=pa_csv.ConvertOptions(column_types=types))
 

@@ -15,6 +15,7 @@ from topbill.catalog import Catalog
 from topbill.domain.errors import FileProblem
 from topbill.domain.records import NULL, Action, Actions
 from topbill.engine import CompiledExperiment, Engine
+from topbill.pages.candidate_table import CandidateTable
 from topbill.pages.checks import check
 from topbill.pages.external import NOTHING, External, external
 from topbill.pages.features import PictureFeatures, TitleFeatures
@@ -74,8 +75,9 @@ class CompiledPage:
         catalog: Catalog,
         signals: Signals | None = None,
         stale: FileProblem | None = None,
+        tables: Mapping[str, CandidateTable] | None = None,
     ) -> None:
-        """Compile the page.
+        """Compile the page. `tables`: row → its table of candidates, where it has one.
 
         Raises:
             SpecError: The page and the catalogue contradict each other; with every contradiction.
@@ -86,7 +88,8 @@ class CompiledPage:
         self.rules = CompiledRules(file.rules, catalog)
         layers = [engine.find(key).experiment for key in file.layers.values()]
         check(file, self.rules, artwork_of(file, layers))
-        self.notes = notes(file, catalog, layers)
+        self.tables: Mapping[str, CandidateTable] = {} if tables is None else tables
+        self.notes = notes(file, catalog, layers, self.tables)
         # Written as JSON once: a page's answer then only puts texts together.
         self.title_payloads: list[msgspec.Raw] = []
         self.picture_payloads: dict[str, msgspec.Raw] = {}
@@ -189,7 +192,7 @@ class CompiledPage:
             BadRequest: It brings candidates for a row that takes none.
         """
         rows_of = self.catalog.rows_of
-        brought = external(request, self.file.sources, self.catalog)
+        brought = external(request, self.file.sources, self.catalog, self.tables)
         resting = {rule: rows_of(titles) for rule, titles in known.resting.items()}
         if request.watched is not None:
             resting["seen"] = sorted({*resting.get("seen", ()), *rows_of(request.watched)})

@@ -27,7 +27,7 @@ from topbill.pages.compiled import CompiledPage, Viewer
 from topbill.pages.features import TitlesOnPage
 from topbill.pages.layers import Layer, PinnedRows, refuse_unknown
 from topbill.pages.request import PageRequest
-from topbill.pages.viewer_rows import KEPT, ViewerRows, about, holding_in
+from topbill.pages.viewer_rows import ViewerRows, about, holding_in, keeps_titles
 from topbill.rules import Counts, PoolOrder, PositionChoices, RowConstraints
 
 _logger = logging.getLogger("topbill")
@@ -287,7 +287,7 @@ class PageBuilder:
         taken: Bools = np.zeros_like(self.taken)
         for placement in rows.slate:
             row = placement.action
-            if self.file.sources[row].source in KEPT:
+            if keeps_titles(self.file.sources[row], len(self.members[row]), self.file.titles):
                 first = self.members[row][: self.file.titles]
                 self.kept[row] = first[~taken[first]]
                 taken[self.kept[row]] = True

@@ -1,5 +1,5 @@
-"""Candidates and scores that a page's own team brings: in the request, by row and by title. Rules
-hold for them as for all others.
+"""Candidates and scores that a page's own team brings: in the request, by row and by title, or in a
+table. Rules hold for them as for all others.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import NamedTuple
 from topbill.candidates import RowSource
 from topbill.catalog import Catalog
 from topbill.domain.errors import BadRequest
+from topbill.pages.candidate_table import CandidateTable
 from topbill.pages.request import PageRequest, ScoredTitle
 from topbill.spec.fields import listed, nearest
 
@@ -21,7 +22,7 @@ _DIGITS = 6
 
 
 class External(NamedTuple):
-    """What a request brings of one page's titles, by their rows in the catalogue.
+    """What a request, or a table, brings of one page's titles, by their rows in the catalogue.
 
     Attributes:
         rows: Row → its candidates, the highest score first and those without one last.
@@ -43,8 +44,20 @@ class External(NamedTuple):
 NOTHING = External({}, {}, {}, ())
 
 
-def external(request: PageRequest, sources: Mapping[str, RowSource], catalog: Catalog) -> External:
-    """What a request brings, as the catalogue knows it.
+def external(
+    request: PageRequest,
+    sources: Mapping[str, RowSource],
+    catalog: Catalog,
+    tables: Mapping[str, CandidateTable],
+) -> External:
+    """What a request brings, as the catalogue knows it; and of rows for which it brings nothing,
+    what a table has.
+
+    Args:
+        request: What was asked for, with the unit's id as services send it.
+        sources: The page's rows.
+        catalog: Its titles.
+        tables: Row → its table of candidates, where it has one.
 
     Raises:
         BadRequest: It has candidates for a row that takes none.
@@ -61,7 +74,9 @@ def external(request: PageRequest, sources: Mapping[str, RowSource], catalog: Ca
     rows: dict[str, tuple[int, ...]] = {}
     scores_in: dict[str, dict[int, float]] = {}
     for row in takes:
-        candidates = lists.get(row, ())
+        candidates: Sequence[ScoredTitle] = lists.get(row, ())
+        if row not in lists and row in tables:
+            candidates = tables[row].of(request.unit)
         rows[row], scores_in[row] = _ranked(candidates, scores, index)
         unknown = [candidate.title for candidate in candidates if candidate.title not in index]
         notes += _set_aside(f"row {row}", unknown)

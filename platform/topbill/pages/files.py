@@ -155,6 +155,7 @@ class PageFile:
         sources: Row → what it is made of.
         repeats: Row → the row of the file that it is one of, where that is several: `because` is a
             row for each of several titles.
+        candidate_files: Row → the file of its candidates and the table in it, where it has one.
         rules: What may stand where.
         signals: Event → what it says for a title, below 0 against it, in plays.
         click_model: That of all its layers' experiments; None where each says its own.
@@ -181,6 +182,7 @@ class PageFile:
     pinned: Mapping[str, int]
     sources: Mapping[str, RowSource]
     repeats: Mapping[str, str]
+    candidate_files: Mapping[str, tuple[Path, str | None]]
     rules: Rules
     signals: Mapping[str, float]
     click_model: str | None
@@ -391,6 +393,7 @@ def _build(read: Mapping[str, Any], raw: dict[str, Any], path: Path, at: Locatio
         pinned=read["rows"].get("pinned", {}),
         sources=sources,
         repeats={repeat: name for name, own in rows.items() for repeat in own[1:]},
+        candidate_files=row_sources.candidate_files(read["sources"], path.parent),
         rules=built,
         signals=read.get("signals", SIGNALS),
         click_model=read.get("click_model"),

@@ -4,26 +4,36 @@ set aside, and what the catalogue leaves out of which the page speaks.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 
 from topbill.catalog import UNKNOWN_AGE, Catalog
 from topbill.domain.features import REST
+from topbill.pages.candidate_table import CandidateTable
 from topbill.pages.features import PictureFeatures
 from topbill.pages.files import PageFile
 from topbill.spec import Experiment
 from topbill.spec.fields import listed, nearest
 
+_NO_TABLES: Mapping[str, CandidateTable] = {}
 _TOLD = 3
 """Rows that are told one by one."""
 
 
-def notes(file: PageFile, catalog: Catalog, experiments: Iterable[Experiment]) -> tuple[str, ...]:
-    """One sentence each, the weightiest first; the page's layers are among the `experiments`."""
+def notes(
+    file: PageFile,
+    catalog: Catalog,
+    experiments: Iterable[Experiment],
+    tables: Mapping[str, CandidateTable] = _NO_TABLES,
+) -> tuple[str, ...]:
+    """One sentence each, the weightiest first; the page's layers are among the `experiments`.
+    `tables`: row → its table of candidates.
+    """
     artwork = artwork_of(file, experiments)
     of_artwork = () if artwork is None else _of_artwork(artwork, catalog)
-    return (*_of_catalog(catalog), *_of_page(file, catalog), *of_artwork)
+    of_tables = _of_tables(catalog, tables)
+    return (*_of_catalog(catalog), *_of_page(file, catalog), *of_artwork, *of_tables)
 
 
 def artwork_of(file: PageFile, experiments: Iterable[Experiment]) -> Experiment | None:
@@ -67,6 +77,17 @@ def _rows_are(count: int) -> str:
     if count == 1:
         return "1 row of the catalogue can be no title and is"
     return f"{count:,} rows of the catalogue can be no titles and are"
+
+
+def _of_tables(catalog: Catalog, tables: Mapping[str, CandidateTable]) -> Iterator[str]:
+    for row, table in tables.items():
+        for reason in table.set_aside:
+            yield f"row {row}: a candidate is set aside: {reason}"
+        unknown = [title for title in table.titles if title and title not in catalog.index]
+        if unknown:
+            of_all = f"{len(unknown):,} of {len(table.titles):,} titles of its candidates"
+            names = listed(unknown, _TOLD)
+            yield f"row {row}: {of_all} are not in the catalogue and set aside: {names}"
 
 
 def _of_page(file: PageFile, catalog: Catalog) -> Iterator[str]:

@@ -18,9 +18,14 @@ _PageId = Annotated[
 MOST_CANDIDATES = 500
 """Candidates of a row that one request may bring."""
 MOST_SCORES = 5_000
+LARGEST_SCORE = 1e9
 _Score = Annotated[
     float,
-    msgspec.Meta(ge=-1e9, le=1e9, description="The higher, the better; of any scale, below 0 too"),
+    msgspec.Meta(
+        ge=-LARGEST_SCORE,
+        le=LARGEST_SCORE,
+        description="The higher, the better; of any scale, below 0 too",
+    ),
 ]
 
 

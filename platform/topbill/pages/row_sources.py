@@ -8,6 +8,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from topbill.candidates import GIVEN, SOURCES, RowSource
@@ -22,6 +23,7 @@ from topbill.spec.fields import (
     Location,
     Name,
     Section,
+    Text,
     Verbatim,
 )
 
@@ -38,6 +40,8 @@ _KEYS = {
     "after": "again",
     "of": "because",
     "by": "trending",
+    "file": "external",
+    "table": "external",
 }
 """Key → the one source that it is for."""
 _NEEDED = ("genres", "titles")
@@ -82,6 +86,12 @@ ROW = Section(
             Choice(("region",)),
             "For source trending: region for what is trending where the viewer is.",
         ),
+        "file": Key(
+            Text(),
+            "For source external: a file with columns title, score and, if any, unit, beside this "
+            "one: CSV, Parquet or DuckDB.",
+        ),
+        "table": Key(Text(128), "Its table, where that file is a DuckDB database."),
         "of": Key(
             Last(), "For source because: a row for each of the last titles liked (default last 3)."
         ),
@@ -149,6 +159,17 @@ def _check(name: str, parts: Mapping[str, Any], at: Location) -> None:
             at.key(name).wrong(
                 Verbatim(f"source {source}"), f"{key} with source {owner}, and with no other"
             )
+
+
+def candidate_files(
+    parts: Mapping[str, Mapping[str, Any]], folder: Path
+) -> dict[str, tuple[Path, str | None]]:
+    """Row → the file of its candidates and the table in it, for each row that has one."""
+    files: dict[str, tuple[Path, str | None]] = {}
+    for name, row in parts.items():
+        if "file" in row:
+            files[name] = (folder / row["file"], row.get("table"))
+    return files
 
 
 def in_each_row(

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from topbill.domain.errors import BadData, FileProblem, NotFound, PolicyError, SpecError
 from topbill.engine import CompiledExperiment, Engine
+from topbill.pages.candidate_table import read_tables
 from topbill.pages.compiled import CompiledPage
 from topbill.pages.files import PageFile, load_each
 from topbill.spec import Experiment
@@ -47,7 +48,7 @@ def validate(
 def _made_ready(path: Path, page: PageFile, engine: Engine) -> PageFile | SpecError:
     """The page, or what is wrong with it and its catalogue together."""
     try:
-        CompiledPage(page, engine, page.read_catalog())
+        CompiledPage(page, engine, page.read_catalog(), tables=read_tables(page))
     except SpecError as error:
         return error
     except (BadData, NotFound) as error:

@@ -38,7 +38,7 @@ _NONE: Mapping[str, str] = {
     "unfinished": "this viewer has begun nothing that is unfinished",
     "list": "this viewer's list is empty",
     "again": "this viewer has watched nothing so long ago",
-    "external": "the request brings no candidate that the catalogue has",
+    "external": "there is no candidate for this viewer that the catalogue has",
 }
 _encode = msgspec.json.Encoder().encode
 
@@ -81,6 +81,15 @@ def holding_in(source: RowSource, allowed_by_rule: Mapping[str, Bools]) -> dict[
     """What each rule lets through, (T,) each, of the rules that hold in a row of that source."""
     exempt = EXEMPT.get(source.source, frozenset())
     return {rule: mask for rule, mask in allowed_by_rule.items() if rule not in exempt}
+
+
+def keeps_titles(source: RowSource, members: int, count: int) -> bool:
+    """Whether rows above leave alone the first titles of a row of that source, which is made of so
+    many and shows `count`. Where there are few, they would leave it empty.
+    """
+    if source.source in KEPT:
+        return True
+    return members <= count and (source.source == "because" or source.by_region)
 
 
 class ViewerRows:

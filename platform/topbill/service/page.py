@@ -6,7 +6,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from topbill.domain.records import Decision, RewardEvent
 from topbill.engine import new_id
 from topbill.log import Entry, Log, Receipt, now_micros
 from topbill.pages import credit
+from topbill.pages.candidate_table import LastGoodTables
 from topbill.pages.compiled import CompiledPage
 from topbill.pages.compose import EMPTY, compose, session_page_ids
 from topbill.pages.explain import explain_title
@@ -69,6 +70,7 @@ class PageService:
         self._backend = backend
         self._data = backend.settings.data
         self._catalogs = LastGoodCatalogs(self._data)
+        self._candidates = LastGoodTables()
         self.compiled_pages: dict[str, CompiledPage] = {}
         self._histories: dict[str, ViewingHistory] = {}
         self._started = False
@@ -84,7 +86,8 @@ class PageService:
         where a page has neither; then all stays as it was."""
         compiled_pages = {}
         for file in files:
-            self._catalogue_changed(file)
+            self._any_changed(file.catalogue_files)
+            self._any_changed(_candidate_files(file))
             compiled_pages[file.key] = self._compile(file)
         self.compiled_pages = compiled_pages
         # What viewers did is no part of a file: a page that is edited goes on knowing it.
@@ -98,17 +101,21 @@ class PageService:
         self._histories = histories
 
     def _compile(self, file: PageFile) -> CompiledPage:
-        return self._catalogs.compile(file, self._backend.engine, self._signals(file.key))
+        page = self._catalogs.compile(file, self._backend.engine, self._signals(file.key))
+        page.tables = self._candidates.read(file)
+        return page
 
     def follow(self, log: Log) -> None:
         """Take over changed catalogues and signals, and what viewers have done since. The first
         call, for which a starting service waits, leaves out what viewers did: that may be read from
         the lake."""
         for key, compiled_page in list(self.compiled_pages.items()):
-            if self._catalogue_changed(compiled_page.file):
+            if self._any_changed(compiled_page.file.catalogue_files):
                 self.compiled_pages[key] = self._renewed(compiled_page)
             elif self._changed(signals_path(self._data, key)):
                 compiled_page.renew(self._signals(key))
+            if self._any_changed(_candidate_files(compiled_page.file)):
+                self.compiled_pages[key].tables = self._candidates.read(compiled_page.file)
             if self._started:
                 self._follow_viewers(compiled_page, log)
         self._started = True
@@ -175,14 +182,18 @@ class PageService:
             if page.catalog.without_pictures:
                 titles = f"{len(page.catalog.without_pictures)} titles go without their pictures"
                 found.append(Trouble("pictures_set_aside", f"page {key}: {titles}"))
+        for (key, row), problem_of_file in list(self._candidates.problems.items()):
+            if key in self.compiled_pages:
+                expected = "the last good candidates go on, or none where there are none"
+                found.append(
+                    Trouble("candidates", f"page {key}: row {row}: {problem_of_file}; {expected}")
+                )
         return found
 
-    def _catalogue_changed(self, file: PageFile) -> bool:
-        changed = False
-        for path in file.catalogue_files:
-            # Each is looked at, so that this look notes all of them.
-            changed = self._changed(path) or changed
-        return changed
+    def _any_changed(self, paths: Iterable[Path]) -> bool:
+        """Whether any of these files is another one than at the last call."""
+        # Each is looked at, so that this look notes all of them.
+        return True in [self._changed(path) for path in paths]
 
     def _changed(self, path: Path) -> bool:
         """Whether a file is another one than at the last call; at the first one it is not."""
@@ -219,12 +230,12 @@ class PageService:
             return await self._serve_again(compiled_page, request, stored, now)
 
         unit = unit or page_id
+        known = self._histories[request.page].known(unit, compiled_page.file.rules, now)
+        viewer = compiled_page.viewer(request, page_id, known, unit=unit)
         if request.account is not None:
             # It is part of what is stored of a page.
             account = self._backend.unit_ids.stored(request.account)
             request = msgspec.structs.replace(request, account=account)
-        known = self._histories[request.page].known(unit, compiled_page.file.rules, now)
-        viewer = compiled_page.viewer(request, page_id, known, unit=unit)
         composed = compose(compiled_page, request, viewer, page_id, now, request_hash)
         # All decisions of a page are one entry, and whole: of two calls of one session at once,
         # the slower one leaves none of its rows. All of its ids are keyed: where a decision of
@@ -394,6 +405,10 @@ def _without_barred(row: RowAnswer, allowed: Callable[[str], bool]) -> RowAnswer
     if not barred:
         return row
     return msgspec.structs.replace(row, titles=titles, missing=row.missing + barred)
+
+
+def _candidate_files(file: PageFile) -> list[Path]:
+    return [path for path, _ in file.candidate_files.values()]
 
 
 def _fingerprint(request: PageRequest, unit: str | None) -> str:

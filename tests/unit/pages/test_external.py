@@ -9,11 +9,15 @@ from typing import Any
 
 import msgspec
 import numpy as np
+import pyarrow as pa
 import pytest
 
-from topbill.domain.errors import BadRequest
+from topbill import pages
+from topbill.domain.errors import BadRequest, SpecError
+from topbill.engine import Engine
 from topbill.engine.compiled import logged_actions
 from topbill.pages import CompiledPage, ComposedPage, PageRequest, compose
+from topbill.pages.candidate_table import CandidateTable, LastGoodTables, read_tables
 
 from ...small_page import NOW, PAGE, ROWS, TITLE_FEATURES, Home, layer
 
@@ -113,7 +117,7 @@ def test_what_the_catalogue_does_not_have_is_set_aside_and_told(home: Home) -> N
         "scores: 4 ids are not in the catalogue and set aside: a, b, c, …",
         "row theirs: 1 id is not in the catalogue and set aside: gone",
         "row other: 1 id is not in the catalogue and set aside: ж",
-        "row other: the request brings no candidate that the catalogue has",
+        "row other: there is no candidate for this viewer that the catalogue has",
     )
 
 
@@ -154,3 +158,97 @@ def test_lists_have_a_limit() -> None:
     for asked in ({"candidates": {"theirs": many}}, {"scores": {str(i): 1.0 for i in range(5001)}}):
         with pytest.raises(msgspec.ValidationError, match="length <="):
             msgspec.convert({"page": "home", **asked}, PageRequest)
+
+
+TABLE = """unit,title,score
+,t00,0.5
+,t02,1.5
+u,t08,-1
+u,t06,7
+007,t12,1
+u,gone,9
+u,t14,high
+u,,3
+u,t20,inf
+"""
+
+
+def with_table(home: Home, text: str = TABLE, name: str = "picks.csv") -> CompiledPage:
+    """The page, one of whose rows has a table of candidates."""
+    their_page(home, "policy: uniform")
+    file = home.folder / "pages" / "home.yaml"
+    row = "{source: external, file: " + name + "}"
+    file.write_text(file.read_text().replace("{source: external}", row, 1))
+    (home.folder / "pages" / "picks.csv").write_text(text)
+    page = home.file()
+    tables = read_tables(page)
+    return CompiledPage(page, Engine(home.experiments()), home.catalog(), tables=tables)
+
+
+def test_a_table_has_candidates_for_each_viewer_or_for_everybody(home: Home) -> None:
+    page = with_table(home)
+    of = {"u": {"t06", "t08"}, "007": {"t12"}, "somebody": {"t00", "t02"}}
+    for profile, titles in of.items():
+        assert set(shown(composed(page, profile=profile))["theirs"]) == titles
+    # A request that brings some stands before the table, and none is none.
+    brought = composed(page, candidates={"theirs": scored(t10=1.0, t02=2.0)})
+    assert set(shown(brought)["theirs"]) == {"t02", "t10"}
+    assert "theirs" not in shown(composed(page, candidates={"theirs": []}))
+    assert composed(page).answer.notes[0] == (
+        "row theirs: 1 id is not in the catalogue and set aside: gone"
+    )
+    assert list(page.notes[-4:]) == [
+        "row theirs: a candidate is set aside: row 8: title is ''; expected 1 to 128 characters",
+        "row theirs: a candidate is set aside: row 7: score is 'high'; expected a number from "
+        "-1e+09 to 1e+09",
+        "row theirs: a candidate is set aside: row 9: score is 'inf'; expected a number from "
+        "-1e+09 to 1e+09",
+        "row theirs: 1 of 9 titles of its candidates are not in the catalogue and set aside: gone",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("title,points\nt00,1\n", "no column score; expected title, score and, if any, unit"),
+        ("title\n", "no column score"),
+        ("", "expected candidates as CSV, Parquet or a table of a DuckDB file"),
+        (None, "no such file; expected candidates as CSV, Parquet or DuckDB"),
+    ],
+)
+def test_a_table_that_cannot_be_read_is_named_and_the_last_good_one_goes_on(
+    home: Home, text: str | None, says: str
+) -> None:
+    page = with_table(home).file
+    kept = LastGoodTables()
+    kept.read(page)
+    path = home.folder / "pages" / "picks.csv"
+    path.unlink()
+    if text is not None:
+        path.write_text(text)
+    (_, verdict), *_ = pages.validate(home.folder, home.experiments())
+    assert isinstance(verdict, SpecError)
+    assert str(verdict).startswith("home.yaml: sources.theirs.file: got ")
+    assert says in str(verdict)
+    assert len(kept.read(page)["theirs"].of("u")) == 3
+    assert says in kept.problems["home", "theirs"]
+    path.write_text(TABLE.replace("u,t08,-1\n", ""))
+    assert len(kept.read(page)["theirs"].of("u")) == 2
+    assert not kept.problems
+
+
+def test_parquet_and_numbers_are_read_as_they_are(home: Home) -> None:
+    table = pa.table(
+        {
+            "title": pa.array(["t02", "t00", None, "t08"]).dictionary_encode(),
+            "score": pa.array([1, 3, 5, None], pa.int32()),
+            "unit": pa.array([7, None, 7, 7], pa.int64()),
+        }
+    )
+    read = CandidateTable(table, "picks.parquet")
+    assert [c.title for c in read.of("7")] == ["t02"]
+    assert [c.title for c in read.of(None)] == ["t00"]
+    assert len(read.set_aside) == 2
+    many = pa.table({"title": [f"t{i}" for i in range(900)], "score": np.arange(900.0)})
+    best = CandidateTable(many, "many").of("u")
+    assert (len(best), best[0].title) == (500, "t899")
