@@ -33,6 +33,7 @@ ORDER = [
     "ab",
     "reporting",
     "simulation",
+    "launch",
     "testing",
     "library",
     "service",

@@ -41,6 +41,9 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         "holdout",
         "excluded_unit",
         "excluded_context",
+        "not_in_audience",
+        "override",
+        "no_exploration",
         "",
     ] = ""
     fallback: bool = False

@@ -56,11 +56,13 @@ class _Common(Generic[Decided, Paged]):
         exclude: Sequence[str] = (),
         slots: int | None = None,
         decision_id: str | None = None,
+        explore: bool = True,
         default: Sequence[str] | None = None,
         deadline: float | None = None,
     ) -> Decided:
         """What to show. `default` is the order to fall back on: by default that of the `actions`
-        given, if any.
+        given, if any. Without `explore`, for crawlers and previews, it is what the policy holds to
+        be the best; nothing is learned from it.
 
         Raises Unavailable, BadRequest, NotFound or Conflict only where the client is strict.
         """
@@ -72,6 +74,7 @@ class _Common(Generic[Decided, Paged]):
             actions=actions,
             exclude=exclude,
             slots=slots,
+            explore=explore,
         )
         decided: Decided = self._drive(self._settle(body.endpoint(default), deadline))
         return decided
@@ -91,6 +94,7 @@ class _Common(Generic[Decided, Paged]):
         page_id: str | None = None,
         candidates: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
         scores: Mapping[str, float] | None = None,
+        explore: bool = True,
         default: Mapping[str, Sequence[str]] | None = None,
         deadline: float | None = None,
     ) -> Paged:
@@ -115,6 +119,7 @@ class _Common(Generic[Decided, Paged]):
             page_id=page_id or (None if session else new_id()),
             candidates=candidates,
             scores=scores,
+            explore=explore,
         )
         paged: Paged = self._drive(self._settle(body.endpoint(default), deadline))
         return paged

@@ -28,6 +28,7 @@ class DecideRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     exclude: Annotated[list[Id], msgspec.Meta(max_length=5_000)] = []
     slots: Annotated[int, msgspec.Meta(ge=1, le=200)] | None = None
     decision_id: Id | None = None
+    explore: bool = True
 
 
 class OfferedAction(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -74,6 +75,7 @@ class PageRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         | None
     ) = None
     scores: Annotated[dict[Id, _Score], msgspec.Meta(max_length=5_000)] | None = None
+    explore: bool = True
 
 
 class RewardRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -106,6 +106,7 @@ class DecideBody(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     actions: Sequence[Mapping[str, Any]] | None = None
     exclude: Sequence[str] = ()
     slots: int | None = None
+    explore: bool = True
 
     def endpoint(self, default: Sequence[str] | None) -> Endpoint[Choice]:
         """With the order to fall back on: that of the actions where none is given."""
@@ -133,6 +134,7 @@ class PageBody(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     page_id: str | None = None
     candidates: Mapping[str, Sequence[Mapping[str, Any]]] | None = None
     scores: Mapping[str, float] | None = None
+    explore: bool = True
 
     def endpoint(self, default: Mapping[str, Sequence[str]] | None) -> Endpoint[Page]:
         """With the rows of titles to fall back on."""

@@ -1,5 +1,5 @@
-"""Whose decisions an experiment does not count: bots, staff, test devices. One rule, for the moment
-of deciding in Python and for the record in SQL.
+"""Whose decisions an experiment does not count: bots, staff, test devices (one rule, for the moment
+of deciding in Python and for the record in SQL), and whoever is not of its audience.
 """
 
 from __future__ import annotations
@@ -31,11 +31,7 @@ class Exclusion:
     @classmethod
     def of(cls, section: Mapping[str, Any]) -> Exclusion:
         """From what a file says: `units`, a list, and `context`, feature to a value or several."""
-        conditions = []
-        for name, values in sorted(section.get("context", {}).items()):
-            several = values if isinstance(values, list | tuple) else [values]
-            conditions.append((name, tuple(several)))
-        return cls(tuple(section.get("units", ())), tuple(conditions))
+        return cls(tuple(section.get("units", ())), _listed(section.get("context", {})))
 
     @cached_property
     def _unit_set(self) -> frozenset[str]:
@@ -73,6 +69,43 @@ class Exclusion:
 
 NOBODY = Exclusion()
 """Leaves nobody out."""
+
+
+@dataclass(frozen=True)
+class Audience:
+    """Whom an experiment is for: every condition on the context has to hold, by one of its values.
+    A context that does not say is not of the audience."""
+
+    context: tuple[tuple[str, tuple[Scalar, ...]], ...] = ()
+
+    @classmethod
+    def of(cls, section: Mapping[str, Any]) -> Audience:
+        """From what a file says: feature to a value or several."""
+        return cls(_listed(section))
+
+    def __bool__(self) -> bool:
+        return bool(self.context)
+
+    def reason(self, context: Any) -> Literal["not_in_audience"] | None:
+        """Why a unit with this context takes no part; None where it does."""
+        sent = context if isinstance(context, Mapping) else {}
+        for name, values in self.context:
+            if name not in sent or not any(_same(sent[name], value) for value in values):
+                return "not_in_audience"
+        return None
+
+
+EVERYBODY = Audience()
+"""Is for whoever comes."""
+
+
+def _listed(conditions: Mapping[str, Any]) -> tuple[tuple[str, tuple[Scalar, ...]], ...]:
+    """Features and their values, sorted by feature."""
+    listed = []
+    for name, values in sorted(conditions.items()):
+        several = values if isinstance(values, list | tuple) else [values]
+        listed.append((name, tuple(several)))
+    return tuple(listed)
 
 
 def _same(got: Any, value: Scalar) -> bool:

@@ -21,7 +21,15 @@ NULL = msgspec.Raw(b"null")
 None.)
 """
 Reason = Literal[
-    "policy", "fallback", "not_in_experiment", "holdout", "excluded_unit", "excluded_context"
+    "policy",
+    "fallback",
+    "not_in_experiment",
+    "holdout",
+    "excluded_unit",
+    "excluded_context",
+    "not_in_audience",
+    "override",
+    "no_exploration",
 ]
 
 

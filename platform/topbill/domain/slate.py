@@ -34,6 +34,32 @@ class Slate(msgspec.Struct, frozen=True, gc=False):
     propensity: float
 
 
+class Best:
+    """What a policy holds to be the best of those that remain, for certain: the first of the
+    highest mean, or of the highest probability where the policy estimates no means."""
+
+    def __init__(self, scored: Scored) -> None:
+        self._scored = scored
+
+    @property
+    def mean(self) -> Floats | None:
+        """(K,) the policy's own."""
+        return self._scored.mean
+
+    @property
+    def width(self) -> Floats | None:
+        """(K,) the policy's own."""
+        return self._scored.width
+
+    def probabilities(self, remaining: Indices) -> Floats:
+        """(len(remaining),) 1 for the best, 0 for the others."""
+        mean = self._scored.mean
+        worth = self._scored.probabilities(remaining) if mean is None else mean[remaining]
+        certain = np.zeros(len(remaining))
+        certain[int(np.argmax(worth))] = 1.0
+        return certain
+
+
 class Allowed(Protocol):
     """Rules over one slate, asked position by position before each draw; one object serves one
     slate.

@@ -42,6 +42,7 @@ class DecideRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=
     exclude: Annotated[list[Id], msgspec.Meta(max_length=MOST_ACTIONS)] = []
     slots: Annotated[int, msgspec.Meta(ge=1, le=200)] | None = None
     decision_id: Id | None = None
+    explore: bool = True
 
     @property
     def fingerprint(self) -> str:
@@ -49,6 +50,9 @@ class DecideRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=
         or in spaces.
         """
         parts = msgspec.structs.asdict(self)
+        if self.explore:
+            # As it was when there was no such key: what was stored then is found again.
+            del parts["explore"]
         # JSON text is compared by what it says: callers' libraries order keys as they like.
         for name in ("context", "actions"):
             parts[name] = decode(parts[name], f"$.{name}")
@@ -76,6 +80,7 @@ class DecisionInput(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         rules: Makes the rules for one attempt at the slate; without them all of `eligible` may
             stand anywhere.
         entities: Which tables were looked up by id.
+        explore: Whether chance has a say; without it, each position has the policy's best action.
         page, layer, place: Of a page's decisions: its id, which layer, and which row of it.
     """
 
@@ -91,6 +96,7 @@ class DecisionInput(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     request_hash: str = ""
     rules: Callable[[], Allowed] | None = None
     entities: tuple[EntityUse, ...] = ()
+    explore: bool = True
     page: str = ""
     layer: str = ""
     place: str = ""

@@ -95,6 +95,10 @@ class CompiledExperiment:
         self.payloads: dict[str, msgspec.Raw] = {}
         for action in experiment.actions:
             self.payloads[action.id] = msgspec.Raw(msgspec.json.encode(action.payload))
+        variants = {variant.name: variant for variant in experiment.variants}
+        self._overrides: dict[str, Variant] = {}
+        for override in experiment.overrides:
+            self._overrides |= dict.fromkeys(override.units, variants[override.variant])
         self.bounds = list(accumulate(variant.share for variant in experiment.variants))
         self.events = frozenset(metric.event for metric in experiment.metrics)
         self.unit_events = frozenset(
@@ -139,10 +143,16 @@ class CompiledExperiment:
         self.version = before.version
 
     def admit(self, unit: str, context: msgspec.Raw) -> tuple[Variant | None, Reason]:
-        """The unit's variant, unless the experiment leaves out units like this one."""
-        exclude = self.experiment.exclude
-        if exclude and self.experiment.status == "running":
-            reason = exclude.reason(unit, msgspec.json.decode(context))
+        """The variant that decides for the unit, and why: its own (`policy`), one that the file
+        gives it for a look (`override`), or none, where units like this one do not take part.
+        """
+        experiment = self.experiment
+        forced = self._overrides.get(unit)
+        if forced is not None and experiment.status != "stopped":
+            return forced, "override"
+        if (experiment.exclude or experiment.audience) and experiment.status == "running":
+            sent = msgspec.json.decode(context)
+            reason = experiment.exclude.reason(unit, sent) or experiment.audience.reason(sent)
             if reason is not None:
                 return None, reason
         return self.assign(unit)

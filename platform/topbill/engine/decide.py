@@ -28,7 +28,7 @@ from topbill.domain.records import (
     Policy,
     Snapshot,
 )
-from topbill.domain.slate import Allowed, Slate, rank
+from topbill.domain.slate import Allowed, Best, Slate, rank
 from topbill.engine.api import (
     Answer,
     AnswerItem,
@@ -144,6 +144,7 @@ class Engine:
                 request_hash=request.fingerprint if request.decision_id else "",
                 start=start,
                 entities=uses + of_actions,
+                explore=request.explore,
             ),
         )
 
@@ -154,6 +155,10 @@ class Engine:
         engine's clock) no policy is asked: the control's order steps in as it does for one that
         fails."""
         variant, reason = compiled.admit(inputs.unit, inputs.context)
+        if reason == "policy" and not inputs.explore:
+            reason = "no_exploration"
+        # What was not left to the policy and to chance is nobody's result: it is in no variant.
+        judged = variant if reason == "policy" else None
         allowed = inputs.new_attempt()
         slate = None
         if variant is not None:
@@ -170,7 +175,7 @@ class Engine:
             decision_id=inputs.decision_id,
             experiment=compiled.experiment.key,
             revision=compiled.revision,
-            variant=None if variant is None else variant.name,
+            variant=None if judged is None else judged.name,
             unit=inputs.unit,
             context=inputs.context,
             actions=inputs.offered,
@@ -381,10 +386,10 @@ def _rank(
         policy = compiled.policies[variant.name]
         scored = policy.score(inputs.x, inputs.actions, hash64(decision_id))
         return rank(
-            scored,
+            scored if inputs.explore else Best(scored),
             inputs.eligible,
             inputs.slots,
-            variant.min_probability,
+            variant.min_probability if inputs.explore else 0.0,
             uniforms("draw", decision_id),
             allowed,
             late,

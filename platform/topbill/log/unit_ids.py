@@ -12,7 +12,7 @@ import dataclasses
 import hmac
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from secrets import token_hex
 
@@ -72,21 +72,27 @@ class UnitIds:
         return sql, parameters
 
     def in_experiments(self, experiments: Sequence[Experiment]) -> list[Experiment]:
-        """The experiments with the units of their `exclude` as they are stored: so the audit and
-        the record, which hold the whole file, name nobody either.
+        """The experiments with the units of their `exclude` and `overrides` as they are stored: so
+        the audit and the record, which hold the whole file, name nobody either.
         """
         return [self._in_experiment(experiment) for experiment in experiments]
 
     def _in_experiment(self, experiment: Experiment) -> Experiment:
-        if self._salt is None or not experiment.exclude.units:
+        if self._salt is None:
             return experiment
-        units = tuple([self.stored(unit) for unit in experiment.exclude.units])
-        section = {**experiment.raw["exclude"], "units": list(units)}
-        return dataclasses.replace(
-            experiment,
-            exclude=dataclasses.replace(experiment.exclude, units=units),
-            raw={**experiment.raw, "exclude": section},
-        )
+        raw, exclude = dict(experiment.raw), experiment.exclude
+        if exclude.units:
+            exclude = dataclasses.replace(exclude, units=self._several(exclude.units))
+            raw["exclude"] = {**raw["exclude"], "units": list(exclude.units)}
+        overrides = []
+        for override in experiment.overrides:
+            overrides.append(dataclasses.replace(override, units=self._several(override.units)))
+            section = {"units": list(overrides[-1].units), "variant": override.variant}
+            raw["overrides"] = {**raw["overrides"], override.name: section}
+        return dataclasses.replace(experiment, exclude=exclude, overrides=tuple(overrides), raw=raw)
+
+    def _several(self, units: Iterable[str]) -> tuple[str, ...]:
+        return tuple([self.stored(unit) for unit in units])
 
 
 def unit_ids(data: Path) -> UnitIds:

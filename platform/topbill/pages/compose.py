@@ -86,7 +86,8 @@ def compose(
     if not isinstance(context, dict):
         raise BadRequest("$.context", "expected a mapping from feature name to value")
     try:
-        return PageBuilder(page, context, viewer, page_id, now).build(request, request_hash)
+        builder = PageBuilder(page, context, viewer, page_id, now, explore=request.explore)
+        return builder.build(request, request_hash)
     except BadRequest:
         raise
     except Exception:
@@ -119,14 +120,16 @@ class PageBuilder:
         page_id: str,
         now: float,
         *,
+        explore: bool = True,
         degraded: bool = False,
     ) -> None:
-        """Begin a page. `degraded` asks neither policies nor signals.
+        """Begin a page. Without `explore` chance has no say; `degraded` asks neither policies nor
+        signals.
 
         Raises BadRequest for a context that no layer declares or that can't be encoded.
         """
         self.page, self.file, self.engine = page, page.file, page.engine
-        self.viewer, self.id, self.now = viewer, page_id, now
+        self.viewer, self.id, self.now, self.explore = viewer, page_id, now, explore
         self.start = self.engine.now()
         # No clock is behind -inf: every choice is past the deadline, so no policy is asked.
         self.deadline = -math.inf if degraded else self.start + self.file.budget_ms / 1e3
@@ -500,6 +503,7 @@ class PageBuilder:
             page=self.id,
             layer=name,
             start=self.engine.now(),
+            explore=self.explore,
             **choice,
         )
         return layer.note(self.engine.choose(layer.compiled, decision_input, self.deadline))

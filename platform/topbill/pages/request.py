@@ -45,6 +45,8 @@ class PageRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     `kids` and `maturity`, an age limit, hold beside what is set of the profile; `watched` is its
     recent plays, newest last (left out: what the service knows). `candidates` are those of rows of
     source external, by row; `scores`, by title, are the feature `score` and the order of rows.
+    recent plays, newest last (left out: what the service knows). Without `explore`, for crawlers
+    and previews, each place has what its policy holds to be the best, and teaches nothing.
     """
 
     page: Id
@@ -65,6 +67,7 @@ class PageRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         | None
     ) = None
     scores: Annotated[dict[Id, _Score], msgspec.Meta(max_length=MOST_SCORES)] | None = None
+    explore: bool = True
 
     def within(self, limits: ProfileLimits) -> PageRequest:
         """The request with what holds of its profile whatever it says: the strictest of the limits,

@@ -52,9 +52,9 @@ _PageCells = tuple[PageAnswer, dict[str, credit.Cell]]
 """A page as it was answered, and where each of its titles stands."""
 _OF_A_SESSION = "sticky"
 """What stands for the request's digest in a session's page: any request of the session gets it."""
-_SINCE_0_2 = ("candidates", "scores")
-"""Fields that are part of a request's digest only where they are given: requests of before have the
-digest that they had.
+_SINCE_0_2 = {"candidates": None, "scores": None, "explore": True}
+"""Fields that are part of a request's digest only where they are not as they would be left out:
+requests of before have the digest that they had.
 """
 _NO_KEYS: frozenset[str] = frozenset()
 
@@ -313,6 +313,8 @@ class PageService:
         # What decides which titles are allowed is part of the session: a kids' profile never gets
         # an adult's page.
         session = f"{request.session}|{request.kids}|{request.maturity}|{request.region}"
+        if not request.explore:
+            session += "|without exploration"  # nor anybody the page of a preview
         # Ids follow from the session and the stretch of time, so that all processes agree without
         # asking each other. A page made at the end of a stretch lives on into the next one.
         current, previous = session_page_ids(request.page, unit, session, ttl, now)
@@ -416,8 +418,8 @@ def _fingerprint(request: PageRequest, unit: str | None) -> str:
     what is stored of who asks: an id that is not stored must not be found by trying digests.
     """
     parts = {name: getattr(request, name) for name in request.__struct_fields__}
-    for name in _SINCE_0_2:
-        if parts[name] is None:
+    for name, default in _SINCE_0_2.items():
+        if parts[name] == default:
             del parts[name]
     if unit != request.unit:
         parts |= {"profile": unit, "account": None, "session": None}

@@ -13,7 +13,7 @@ from topbill.spec.files import (
     validate,
     yaml_in,
 )
-from topbill.spec.model import Experiment, Guardrail, Status, Surface, Variant
+from topbill.spec.model import Experiment, Guardrail, Override, Status, Surface, Variant
 from topbill.spec.schema import json_schema
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "Feature",
     "Guardrail",
     "Metric",
+    "Override",
     "Status",
     "Surface",
     "Variant",

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from topbill.domain.embedding import LONGEST_UNPROJECTED
-from topbill.domain.exclusion import Exclusion
+from topbill.domain.exclusion import Audience, Exclusion
 from topbill.domain.features import REST, Encoder, Feature
 from topbill.domain.metric import METRIC_KINDS, Metric
 from topbill.domain.reading import ONE_LOOK, are_looks
@@ -19,7 +19,7 @@ from topbill.policies import policy_class
 from topbill.spec.entities import features_of, read_entities, with_looked_up
 from topbill.spec.exploration import default_min_probability
 from topbill.spec.fields import Location, Verbatim, listed, nearest, percent
-from topbill.spec.model import Experiment, Guardrail, Variant
+from topbill.spec.model import Experiment, Guardrail, Override, Variant
 from topbill.spec.schema import DEFAULT_POLICY
 from topbill.spec.unit_scope import is_of_units, read_unit_scope
 
@@ -68,7 +68,8 @@ def build(content: Content, raw: dict[str, Any], at: Location) -> Experiment | N
     _check_objective(content, at)
     _check_guardrails(content, at)
     _check_looks(content, at)
-    _check_exclude(content, at)
+    _check_conditions(content, at)
+    _check_overrides(content, at)
     variants = _variants(content, raw, at.key("variants"))
     _check_slots(content, at)
     _check_personalizer(content, at)
@@ -97,6 +98,8 @@ def build(content: Content, raw: dict[str, Any], at: Location) -> Experiment | N
         looks=tuple(content.get("looks", ONE_LOOK)),
         variants=variants,
         exclude=Exclusion.of(content.get("exclude", {})),
+        audience=Audience.of(content.get("audience", {})),
+        overrides=_overrides(content),
         reward_delay=content.get("reward_delay", shortest),
         **{name: content[name] for name in _AS_READ if name in content},
     )
@@ -410,20 +413,49 @@ def _check_direction(guardrail: Content, metric: Content | None, at: Location) -
         )
 
 
-def _check_exclude(content: Content, at: Location) -> None:
-    """Whoever is left out by context is so by a feature that requests may send."""
+def _check_conditions(content: Content, at: Location) -> None:
+    """Whoever is left out by context, or let in, is so by a feature that requests may send."""
     declared = content.get("context", {})
     # A feature of this name takes whatever no other one is declared for.
     if REST in declared or at.has_problem("context"):
         return
-    for name in content.get("exclude", {}).get("context", {}):
+    excluded = content.get("exclude", {}).get("context", {})
+    _check_declared(excluded, declared, at.key("exclude").key("context"))
+    _check_declared(content.get("audience", {}), declared, at.key("audience"))
+
+
+def _check_declared(conditions: Content, declared: Content, at: Location) -> None:
+    for name in conditions:
         if name not in declared:
-            where = at.key("exclude").key("context").key(name)
-            where.wrong(
+            at.key(name).wrong(
                 Verbatim("an undeclared feature"),
                 f"one of context: {listed(declared)}" if declared else "a feature of context:",
                 nearest(name, declared) or f"declare it there: {name}: {{type: flag}}",
             )
+
+
+def _check_overrides(content: Content, at: Location) -> None:
+    """A tester sees one variant, which is there."""
+    variants = content.get("variants", {})
+    seen: dict[str, str] = {}
+    for name, parts in content.get("overrides", {}).items():
+        where = at.key("overrides").key(name)
+        variant = parts.get("variant")
+        if variant is not None and variants and variant not in variants:
+            expected = f"one of the variants {listed(variants)}"
+            where.key("variant").wrong(variant, expected, nearest(variant, variants))
+        for index, unit in enumerate(parts.get("units", ())):
+            if unit in seen:
+                expected = f"each unit once: it stands in overrides.{seen[unit]} too"
+                where.key("units").item(index).wrong(unit, expected)
+            seen[unit] = name
+
+
+def _overrides(content: Content) -> tuple[Override, ...]:
+    overrides = []
+    for name, parts in content.get("overrides", {}).items():
+        overrides.append(Override(name, tuple(parts["units"]), parts["variant"]))
+    return tuple(overrides)
 
 
 def _one_of_metrics(metrics: Content) -> str:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import msgspec
 
 from topbill.domain.entity import ACTION, EntitySource
-from topbill.domain.exclusion import NOBODY, Exclusion
+from topbill.domain.exclusion import EVERYBODY, NOBODY, Audience, Exclusion
 from topbill.domain.features import Encoder, Feature, FeatureColumns
 from topbill.domain.margin import MarginUnit
 from topbill.domain.metric import Metric
@@ -48,6 +48,15 @@ class Variant:
 
 
 @dataclass(frozen=True)
+class Override:
+    """Units that see a variant whatever their own is: testers. Their decisions count nowhere."""
+
+    name: str
+    units: tuple[str, ...]
+    variant: str
+
+
+@dataclass(frozen=True)
 class Experiment:
     """One experiment file. `source` is its file name, `raw` the parsed YAML for audit and
     display.
@@ -74,6 +83,8 @@ class Experiment:
     layer_start: float = 0.0
     holdout: float = 0.0
     exclude: Exclusion = NOBODY
+    audience: Audience = EVERYBODY
+    overrides: tuple[Override, ...] = ()
     slots: int = 1
     context: tuple[Feature, ...] = ()
     action_features: tuple[Feature, ...] = ()

@@ -531,6 +531,12 @@ EXCLUDE = Section(
         "units": Key(ListOf(Text(256), 10_000, unique=True), "Units that are left out, by id."),
     }
 )
+OVERRIDE = Section(
+    {
+        "units": Key(ListOf(Text(256), 10_000, 1, unique=True), "Who sees it, by id.", True),
+        "variant": Key(Name, "The variant that they see.", True),
+    }
+)
 EXPERIMENT = Section(
     {
         "experiment": Key(
@@ -575,6 +581,16 @@ EXPERIMENT = Section(
         "exclude": Key(
             EXCLUDE,
             "Who is not counted: bots, staff, test devices. They get the control's order.",
+        ),
+        "audience": Key(
+            MapOf(Values(), 100, name=FeatureName),
+            "Feature of the context to the value, or the values, of those whom it is for: all "
+            "features have to fit. The others get the control's order.",
+        ),
+        "overrides": Key(
+            MapOf(OVERRIDE, 20),
+            "Testers: units that see a variant, even before it is running. What they do is never "
+            "learned from nor counted.",
         ),
         "slots": Key(Number(1, 100, whole=True), "How many positions are filled (default 1)."),
         "context": Key(

@@ -296,3 +296,13 @@ def test_past_its_budget_a_page_is_served_in_the_editors_order(home: Any) -> Non
 def test_the_same_page_id_draws_the_same_page(home: Any) -> None:
     first, second = home.compose(home.compiled_page(), 7), home.compose(home.compiled_page(), 7)
     assert first.answer == second.answer
+
+
+def test_a_page_without_exploration_is_the_same_whatever_its_id(home: Any) -> None:
+    compiled_page = home.compiled_page()
+    one, two = (home.compose(compiled_page, number, explore=False) for number in range(2))
+    for decision in one.decisions[1:]:
+        assert (decision.variant, decision.reason) == (None, "no_exploration")
+        assert decision.propensity == 1.0
+    shown = [[tile.title for row in made.answer.rows for tile in row.titles] for made in (one, two)]
+    assert shown[0] == shown[1]

@@ -266,6 +266,9 @@ IN_VARIANTS = "(variants)"
 OUTSIDE = {
     "not_in_experiment": "outside the experiment",
     "holdout": "in its holdout",
+    "not_in_audience": "outside its audience",
+    "override": "of testers",
+    "no_exploration": "asked for without exploration",
     "excluded_unit": "of units on the list of those left out",
     "excluded_context": "of units left out by their context",
 }

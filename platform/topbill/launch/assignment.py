@@ -1,0 +1,104 @@
+"""Which variant a unit is in, since when and why."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+from pathlib import Path
+
+import msgspec
+
+from topbill.domain.errors import NotFound
+from topbill.domain.records import Reason
+from topbill.engine.compiled import CompiledExperiment
+from topbill.lake import DATABASE
+from topbill.log.unit_ids import known_unit_ids
+from topbill.reporting.queries.database import open_database
+from topbill.spec import Experiment
+
+WHY: dict[Reason, str] = {
+    "policy": "that is where its id falls among the shares",
+    "not_in_experiment": "it takes no part: the experiment is not running, or the unit is outside "
+    "its traffic",
+    "holdout": "it is held out of the layer",
+    "excluded_unit": "the file lists it under exclude",
+    "excluded_context": "its context is one that the file leaves out",
+    "not_in_audience": "its context is not of the audience",
+    "override": "the file gives it that variant for a look; what it does counts nowhere",
+}
+
+
+class SeenVariant(msgspec.Struct, frozen=True):
+    """A unit's decisions of one variant and reason, as published; times in UTC."""
+
+    variant: str | None
+    reason: Reason
+    first_at: datetime
+    last_at: datetime
+    decisions: int
+
+
+class UnitAssignment(msgspec.Struct, frozen=True):
+    """What a unit would get now, by today's file, and what it got.
+
+    Attributes:
+        variant: None where the unit takes no part and gets the control's order.
+        since: Its first decision of that variant and reason, UTC; None where there is none yet.
+        seen: All that it got, oldest first.
+    """
+
+    experiment: str
+    unit: str
+    variant: str | None
+    reason: Reason
+    since: datetime | None
+    seen: tuple[SeenVariant, ...]
+
+    @property
+    def why(self) -> str:
+        """The reason as half a sentence."""
+        return WHY[self.reason]
+
+
+def unit_assignment(
+    experiments: Iterable[Experiment], data: Path, key: str, unit: str, context: str = "{}"
+) -> UnitAssignment:
+    """Where a unit stands.
+
+    Args:
+        experiments: All of the folder: those of one layer share its units.
+        data: The data folder; what it has not published yet is not seen.
+        key: The experiment's.
+        unit: Its id as callers send it.
+        context: What would be sent with a request, as JSON text: for conditions on it.
+
+    Raises:
+        NotFound: There is no such experiment.
+        LogError: The data folder cannot be read.
+    """
+    ids = known_unit_ids(data)
+    by_key = {experiment.key: experiment for experiment in ids.in_experiments(list(experiments))}
+    if key not in by_key:
+        raise NotFound(f"experiment {key!r} is not there; expected one of {', '.join(by_key)}")
+    stored = ids.stored(unit)
+    variant, reason = CompiledExperiment(by_key[key]).admit(stored, msgspec.Raw(context.encode()))
+    name = None if variant is None else variant.name
+    seen = _seen(data, key, stored)
+    counted = name if reason == "policy" else None
+    same = [part.first_at for part in seen if (part.variant, part.reason) == (counted, reason)]
+    return UnitAssignment(key, unit, name, reason, min(same, default=None), seen)
+
+
+def _seen(data: Path, key: str, unit: str) -> tuple[SeenVariant, ...]:
+    if not (data / DATABASE).exists():
+        return ()
+    with open_database(data) as database:
+        rows = database.rows(
+            """SELECT variant, reason, min(decided_at) AS first_at, max(decided_at) AS last_at,
+                count(*) AS decisions
+            FROM decisions WHERE experiment = $key AND unit = $unit
+            GROUP BY variant, reason ORDER BY first_at, variant, reason""",
+            key=key,
+            unit=unit,
+        )
+    return tuple([SeenVariant(**row) for row in rows])

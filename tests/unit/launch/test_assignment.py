@@ -1,0 +1,45 @@
+"""Where a unit stands is what the service decides, and what was published of it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from topbill.domain.errors import NotFound
+from topbill.engine import Engine
+from topbill.launch import unit_assignment
+from topbill.spec import Experiment, Override
+
+
+def test_it_is_the_variant_that_the_engine_gives(art: Experiment, tmp_path: Path) -> None:
+    live = Engine([art]).find("art")
+    for number in range(50):
+        found = unit_assignment([art], tmp_path, "art", f"u{number}")
+        variant, reason = live.assign(f"u{number}")
+        assert (found.variant, found.reason) == (variant and variant.name, reason)
+        assert (found.since, found.seen) == (None, ())
+
+
+def test_a_testers_variant_is_told_with_its_reason(art: Experiment, tmp_path: Path) -> None:
+    overridden = replace(art, overrides=(Override("qa", ("u1",), "thompson"),))
+    found = unit_assignment([overridden], tmp_path, "art", "u1")
+    assert (found.variant, found.reason) == ("thompson", "override")
+    assert "counts nowhere" in found.why
+
+
+def test_an_experiment_that_is_not_there_is_named(art: Experiment, tmp_path: Path) -> None:
+    with pytest.raises(NotFound, match="expected one of art"):
+        unit_assignment([art], tmp_path, "other", "u1")
+
+
+@pytest.mark.parametrize("context", ["{", "[]", "3"])
+def test_a_context_that_is_none_is_named(context: str, tmp_path: Path) -> None:
+    line = [sys.executable, "-m", "topbill", "assign", "home-artwork", "--unit", "u", "--context"]
+    answer = subprocess.run([*line, context], cwd=tmp_path, capture_output=True, text=True)
+    assert answer.returncode == 1
+    assert "--context" in answer.stderr
+    assert "Traceback" not in answer.stderr
