@@ -46,6 +46,7 @@ _LATER = (
     "DELETE FROM unit_events WHERE at > ?",
     "DELETE FROM policy_snapshots WHERE at > ?",
     "DELETE FROM revisions WHERE at > ?",
+    "DELETE FROM orders WHERE at > ?",
     "DELETE FROM quarantine WHERE at > ?",
 )
 _WITHOUT_SNAPSHOT = """DELETE FROM policy_engines WHERE (experiment, version) NOT IN

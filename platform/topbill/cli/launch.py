@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import getpass
 from datetime import datetime
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
 
 from topbill.cli.shell import (
     DATA,
@@ -16,10 +20,11 @@ from topbill.cli.shell import (
     own_or_examples,
     print_json,
 )
-from topbill.domain.errors import BadRequest
+from topbill.domain.errors import BadRequest, NotFound
 
 if TYPE_CHECKING:
     from topbill.launch import UnitAssignment
+    from topbill.spec import Status
 
 
 @app.command
@@ -41,7 +46,7 @@ def assign(
     """
     import msgspec
 
-    from topbill import pages, spec
+    from topbill import pages
     from topbill.launch import unit_assignment
 
     try:
@@ -51,14 +56,69 @@ def assign(
     if not isinstance(sent, dict):
         raise BadRequest("--context", f"got {context}; expected an object of features")
     folder = own_or_examples(experiments)
-    found = unit_assignment(
-        spec.load_all(pages.experiment_folders(folder)), data, key, unit, context
-    )
+    found = unit_assignment(pages.load_experiments(folder), data, key, unit, context)
     if as_json:
         print_json(found)
         return
     for line in _lines(found):
         out.print(line, highlight=False, soft_wrap=True, markup=False)
+
+
+Now = Annotated[bool, Parameter(negative="", help="Yes, at once: services obey within seconds.")]
+Because = Annotated[str, Parameter(help="Why, for the audit.")]
+
+
+@app.command
+def stop(key: str, *, now: Now = False, because: Because = "", data: Data = DATA) -> None:
+    """Stop an experiment without touching its file: it decides nothing any more.
+
+    The order outranks the file until that changes; `topbill resume KEY` takes it back.
+
+    Args:
+        key: The experiment's key.
+    """
+    _order(key, "stopped", "stop", now, because, data)
+
+
+@app.command
+def pause(key: str, *, now: Now = False, because: Because = "", data: Data = DATA) -> None:
+    """Pause an experiment without touching its file: it keeps its place in the layer.
+
+    The order outranks the file until that changes; `topbill resume KEY` takes it back.
+
+    Args:
+        key: The experiment's key.
+    """
+    _order(key, "paused", "pause", now, because, data)
+
+
+@app.command
+def resume(key: str, *, now: Now = False, because: Because = "", data: Data = DATA) -> None:
+    """Give an experiment that was stopped or paused by an order back to its file.
+
+    Args:
+        key: The experiment's key.
+    """
+    _order(key, None, "resume", now, because, data)
+
+
+def _order(key: str, status: Status | None, verb: str, now: bool, because: str, data: Path) -> None:
+    from topbill.log import LOG_FILE, open_log
+    from topbill.log.orders import give_order
+
+    if not now:
+        raise BadRequest("--now", f"is missing; expected topbill {verb} {key} --now")
+    if not (data / LOG_FILE).exists():
+        raise NotFound(f"{data}: holds no log; name the data folder of the services with --data")
+    with open_log(data / LOG_FILE) as log:
+        order = give_order(log, key, status, getpass.getuser(), because)
+    becomes = "is as its file says" if status is None else f"is {status}"
+    out.print(
+        f"{key} {becomes} (revision {order.made}). Services obey within seconds; "
+        "a change of the file outranks this.",
+        highlight=False,
+        soft_wrap=True,
+    )
 
 
 def _lines(found: UnitAssignment) -> list[str]:

@@ -87,7 +87,18 @@ CREATE TABLE IF NOT EXISTS revisions (
     at INTEGER NOT NULL,
     who TEXT NOT NULL,
     spec TEXT NOT NULL);
--- As above: a table of its own costs a file of an earlier version nothing.
+-- As above: a table of its own costs a file of an earlier version nothing. An empty `status` is the
+-- file's own.
+CREATE TABLE IF NOT EXISTS orders (
+    place INTEGER PRIMARY KEY AUTOINCREMENT,
+    experiment TEXT NOT NULL,
+    revision TEXT NOT NULL,
+    made TEXT NOT NULL,
+    at INTEGER NOT NULL,
+    who TEXT NOT NULL,
+    status TEXT NOT NULL,
+    because TEXT NOT NULL,
+    checksum INTEGER);
 CREATE TABLE IF NOT EXISTS quarantine (
     place INTEGER PRIMARY KEY AUTOINCREMENT,
     kind TEXT NOT NULL,
@@ -172,6 +183,7 @@ ROWS = {
 CHECKED = {table: (*columns, "at") for table, columns in ROWS.items()} | {
     "policy_engines": ("experiment", "version", "variant", "engine"),
     "revisions": ("experiment", "revision", "at", "who", "spec"),
+    "orders": ("experiment", "revision", "made", "at", "who", "status", "because"),
     "quarantine": (
         "kind",
         "stage",

@@ -28,7 +28,7 @@ from topbill.domain.records import (
 from topbill.log.bundles import decisions_of
 from topbill.log.entries import Entry, EventKey, KeyedIds, Receipt, Rows, UnitEventKey, admit
 from topbill.log.log_time import SETTLED, ClockStep, Stamps, offset_at, trouble
-from topbill.log.protocol import Clock, Heartbeat, Log, Matured, Revision, now_micros
+from topbill.log.protocol import Clock, Heartbeat, Log, Matured, Order, Revision, now_micros
 from topbill.log.quarantine import short_reason
 from topbill.log.snapshots import not_the_successor
 
@@ -58,6 +58,7 @@ class _Store:
         self.unit_event_keys: set[UnitEventKey] = set()
         self.snapshots: dict[str, dict[int, Snapshot]] = {}
         self.revisions: list[Revision] = []
+        self.orders: list[Order] = []
         self.quarantine: dict[tuple[RowKind, QuarantineStage, int], QuarantinedRow] = {}
         self.heartbeat: Heartbeat | None = None
         self.profiles: dict[str, ProfileLimits] = {}
@@ -505,6 +506,18 @@ class MemoryLog(Log):
         with self._store.lock:
             lines = self._store.revisions
             return [line for line in lines if experiment in (None, line.experiment)]
+
+    def give_order(self, order: Order) -> None:
+        """Store an order, stamped now."""
+        self.check()
+        with self._store.lock:
+            self._store.orders.append(order._replace(at=self._clock()))
+
+    def orders(self) -> list[Order]:
+        """All orders that were given, oldest first."""
+        self.check()
+        with self._store.lock:
+            return list(self._store.orders)
 
     # ------------------------------------------------------------------ profiles
 

@@ -38,6 +38,7 @@ from topbill.domain.records import (
 )
 from topbill.log.entries import Entry, Receipt, all_keyed
 from topbill.log.log_time import SETTLED, ClockStep, offset_at
+from topbill.spec.model import Status
 
 REMEMBERED_FOR = 48 * 3_600.0
 """Seconds, counted from when a row was stored, for which its id is known in any case: the horizon
@@ -68,6 +69,19 @@ class Revision(NamedTuple):
     at: int
     who: str
     spec: str
+
+
+class Order(NamedTuple):
+    """What somebody said of an experiment at `at` (µs) without its file: a status (None: the file's
+    own), for the file as it was, of fingerprint `revision`; `made` is what becomes of it."""
+
+    experiment: str
+    revision: str
+    made: str
+    at: int
+    who: str
+    status: Status | None
+    because: str
 
 
 class Erasure(NamedTuple):
@@ -391,6 +405,14 @@ class Log(Protocol):
     @abstractmethod
     def revisions(self, experiment: str | None = None) -> list[Revision]:
         """The audit, oldest first: of one experiment, or of all."""
+
+    @abstractmethod
+    def give_order(self, order: Order) -> None:
+        """Store an order, stamped now."""
+
+    @abstractmethod
+    def orders(self) -> list[Order]:
+        """All orders that were given, oldest first."""
 
     def erasures(self, experiment: str) -> list[Erasure]:  # noqa: ARG002 (for those that erase)
         """What was erased from an experiment, oldest first."""

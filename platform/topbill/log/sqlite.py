@@ -43,6 +43,7 @@ from topbill.log.log_time import (
     offset_at,
     trouble,
 )
+from topbill.log.orders import OrderTable
 from topbill.log.profiles import ProfileTable
 from topbill.log.protocol import (
     Clock,
@@ -50,6 +51,7 @@ from topbill.log.protocol import (
     Heartbeat,
     Log,
     Matured,
+    Order,
     Retention,
     Revision,
     now_micros,
@@ -134,6 +136,7 @@ class SqliteLog(Log):
             raise
         self._snapshots = SnapshotTable(self._database, clock)
         self._revisions = RevisionTable(self._database, clock)
+        self._orders = OrderTable(self._database, clock)
         self._quarantine = QuarantineTable(self._database, clock)
         self._heartbeat = HeartbeatTable(self._database, clock)
         self._profiles = ProfileTable(self._database, clock)
@@ -701,6 +704,14 @@ class SqliteLog(Log):
     def revisions(self, experiment: str | None = None) -> list[Revision]:
         """The audit, oldest first: of one experiment, or of all."""
         return self._revisions.read(experiment)
+
+    def give_order(self, order: Order) -> None:
+        """Store an order, stamped now."""
+        self._orders.give(order)
+
+    def orders(self) -> list[Order]:
+        """All orders that were given, oldest first."""
+        return self._orders.read()
 
     def profile(self, unit: str) -> ProfileLimits | None:
         """What a profile may see; None where nothing was set."""

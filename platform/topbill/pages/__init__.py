@@ -8,6 +8,7 @@ from topbill.pages.compose import ComposedPage, PageBuilder, compose
 from topbill.pages.files import (
     PageFile,
     experiment_folders,
+    experiments_of,
     folder_of,
     load,
     load_all,
@@ -29,6 +30,7 @@ __all__ = [
     "Viewer",
     "compose",
     "experiment_folders",
+    "experiments_of",
     "folder_of",
     "load",
     "load_all",

@@ -14,6 +14,7 @@ from typing import Any, cast
 import msgspec
 import pyarrow as pa
 
+from topbill import spec
 from topbill.candidates import RowSource
 from topbill.catalog import UNKNOWN_AGE, Catalog, read_joined
 from topbill.domain.errors import FileProblem, SpecError
@@ -280,6 +281,21 @@ def _with_click_model(experiment: Experiment, said: Mapping[str, str]) -> Experi
         click_model=cast(ClickModelName, model),
         raw={**experiment.raw, "click_model": model},
     )
+
+
+def experiments_of(experiments: Path) -> list[Experiment]:
+    """All experiments of the folder of something that runs, those of its pages included: none where
+    the folder is readable and empty, for whoever removes the last file stops what it said.
+
+    Raises SpecError with every problem of every file, also where the folder is gone or closed.
+    """
+    try:
+        list(experiments.iterdir())
+    except OSError as error:
+        got = error.strerror or str(error)
+        problem = FileProblem(str(experiments), "directory", got, "a folder that can be read")
+        raise SpecError([problem]) from error
+    return load_experiments(experiments) if spec.marks(experiments) else []
 
 
 def folder_of(path: Path) -> Path:

@@ -16,7 +16,8 @@ from topbill import pages, spec
 from topbill.domain.assignment import Assignment, assignment_changes, moves_units
 from topbill.domain.errors import FileProblem, SpecError, TopbillError
 from topbill.engine import CompiledExperiment, Engine, adopt_newest
-from topbill.log.protocol import Revision
+from topbill.log.orders import halted, obeyed
+from topbill.log.protocol import Order, Revision
 from topbill.log.tombstones import tombstones_mark
 from topbill.log.unit_ids import unit_ids
 from topbill.service import telemetry, worker_health
@@ -91,6 +92,9 @@ class Follower:
         self._page_service = page_service
         self._log = settings.open_log()
         self._marks: dict[Path, tuple[int, int]] = {}
+        self._orders: list[Order] = []
+        self._files = [compiled.experiment for compiled in engine.experiments.values()]
+        """The experiments as their files say, without orders."""
         self._tried: dict[str, tuple[CompiledExperiment, int]] = {}
         """Which version was last tried on which compiled experiment."""
         self._data = settings.data
@@ -140,29 +144,40 @@ class Follower:
         return self._erased != before
 
     def _take_over_files(self) -> None:
-        marks = spec.marks(self._folder)
-        if marks == self._marks:
+        marks, orders = spec.marks(self._folder), self._log.orders()
+        if (marks, orders) == (self._marks, self._orders):
             return
         try:
-            self._reload()
+            self._reload(orders)
             self._file_problems = ()
         except TopbillError as error:
             _logger.warning("experiments stay as they were:\n%s", error)
             self._file_problems = _problems_of(error)
+            self._halt(orders)
         for key, compiled in self._engine.experiments.items():
             text = msgspec.json.encode(compiled.experiment.raw).decode()
-            is_new = self._log.revise(key, compiled.revision, _user(), text)
+            ordered = {order.made: order.who for order in orders if order.experiment == key}
+            who = ordered.get(compiled.revision) or _user()
+            is_new = self._log.revise(key, compiled.revision, who, text)
             change = last_change(self._log.revisions(key))
             self.changes[key] = change
             # Of several processes only the one that noted the revision says so.
             if change is not None and is_new and change.revision == compiled.revision:
                 _logger.warning("%s: %s", key, change.sentence)
         # Only now: where the log could not take a revision, the next step tries again.
-        self._marks = marks
+        self._marks, self._orders = marks, orders
 
-    def _reload(self) -> None:
-        experiments = pages.load_experiments(self._folder)
-        experiments = self._unit_ids.in_experiments(experiments)
+    def _halt(self, orders: Sequence[Order]) -> None:
+        """Obey what was said of stopping, by orders and in files that can be read: it must get
+        through whatever is wrong with others."""
+        readable = spec.readable(pages.experiment_folders(self._folder))
+        self._files = halted(self._files, readable)
+        self._engine.reload(obeyed(self._files, orders))
+
+    def _reload(self, orders: Sequence[Order]) -> None:
+        files = pages.experiments_of(self._folder)
+        self._files = self._unit_ids.in_experiments(files)
+        experiments = obeyed(self._files, orders)
         # Pages are read before anything is taken over: a bad edit must not leave a page without an
         # experiment of its layers.
         page_files = pages.load_all(self._folder, experiments)

@@ -10,6 +10,7 @@ from topbill.spec.files import (
     load,
     load_all,
     marks,
+    readable,
     validate,
     yaml_in,
 )
@@ -33,6 +34,7 @@ __all__ = [
     "load",
     "load_all",
     "marks",
+    "readable",
     "validate",
     "yaml_in",
 ]

@@ -110,6 +110,11 @@ def validate(paths: Sequence[Path]) -> list[Verdict]:
     return _together(verdicts)
 
 
+def readable(paths: Sequence[Path]) -> list[Experiment]:
+    """The experiments of those files that can be read, whatever is wrong with others."""
+    return [verdict for _, verdict in validate(paths) if isinstance(verdict, Experiment)]
+
+
 def load_all(paths: Sequence[Path]) -> list[Experiment]:
     """The experiments of all files, sorted by key, each with its own slice of its layer.
 

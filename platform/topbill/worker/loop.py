@@ -20,6 +20,8 @@ from topbill.entities import EntityStore, KeptTables, declaration_of
 from topbill.lake import Lake, Problem, named_versions
 from topbill.log import LOG_FILE, REMEMBERED_FOR, open_log
 from topbill.log.horizon import note_horizon
+from topbill.log.orders import halted, obeyed
+from topbill.log.protocol import Order
 from topbill.log.unit_ids import unit_ids
 from topbill.migration import migrate
 from topbill.pages import PageFile
@@ -77,7 +79,10 @@ class Worker:
         self._folder, self._data = experiments, data
         self._marks = spec.marks(experiments)
         self._unit_ids = unit_ids(data)
-        self._experiments = self._load()
+        self._files = self._load()
+        """The experiments as their files say, without orders."""
+        self._orders: list[Order] = []
+        self._experiments = self._files
         self._pages: list[PageFile] = []
         self._notes: list[tuple[str, str]] = []
         self._refused = self._wrong_pages()
@@ -228,23 +233,27 @@ class Worker:
     def _reload(self) -> None:
         """Take over edited files. Where one of them is wrong, all stay as they were: half of an
         edit (a layer's shares in two files) may be worse than none."""
-        marks = spec.marks(self._folder)
-        if marks == self._marks:
+        marks, orders = spec.marks(self._folder), self._log.orders()
+        if (marks, orders) == (self._marks, self._orders):
             return
         # Noted before the files are read: one that changes meanwhile is read again in the next
         # step.
-        self._marks = marks
+        self._marks, self._orders = marks, orders
         try:
-            self._experiments = self._load()
+            self._files = self._load()
         except SpecError as error:
             _logger.warning("experiments stay as they were:\n%s", error)
             self._refused = error.problems
-            return
-        self._refused = self._wrong_pages()
+            readable = spec.readable(pages.experiment_folders(self._folder))
+            self._files = halted(self._files, readable)
+            self._experiments = obeyed(self._files, orders)
+        else:
+            self._experiments = obeyed(self._files, orders)
+            self._refused = self._wrong_pages()
         self.learner.reload(self._experiments)
 
     def _load(self) -> list[spec.Experiment]:
-        return self._unit_ids.in_experiments(pages.load_experiments(self._folder))
+        return self._unit_ids.in_experiments(pages.experiments_of(self._folder))
 
     def _wrong_pages(self) -> tuple[FileProblem, ...]:
         try:
