@@ -72,14 +72,14 @@ NOBODY = Exclusion()
 
 
 @dataclass(frozen=True)
-class Audience:
+class TargetAudience:
     """Whom an experiment is for: every condition on the context has to hold, by one of its values.
     A context that does not say is not of the audience."""
 
     context: tuple[tuple[str, tuple[Scalar, ...]], ...] = ()
 
     @classmethod
-    def of(cls, section: Mapping[str, Any]) -> Audience:
+    def of(cls, section: Mapping[str, Any]) -> TargetAudience:
         """From what a file says: feature to a value or several."""
         return cls(_listed(section))
 
@@ -95,7 +95,7 @@ class Audience:
         return None
 
 
-EVERYBODY = Audience()
+EVERYBODY = TargetAudience()
 """Is for whoever comes."""
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from topbill.domain.embedding import LONGEST_UNPROJECTED
-from topbill.domain.exclusion import Audience, Exclusion
+from topbill.domain.exclusion import Exclusion, TargetAudience
 from topbill.domain.features import REST, Encoder, Feature
 from topbill.domain.metric import METRIC_KINDS, Metric
 from topbill.domain.reading import ONE_LOOK, are_looks
@@ -98,7 +98,7 @@ def build(content: Content, raw: dict[str, Any], at: Location) -> Experiment | N
         looks=tuple(content.get("looks", ONE_LOOK)),
         variants=variants,
         exclude=Exclusion.of(content.get("exclude", {})),
-        audience=Audience.of(content.get("audience", {})),
+        audience=TargetAudience.of(content.get("audience", {})),
         overrides=_overrides(content),
         reward_delay=content.get("reward_delay", shortest),
         **{name: content[name] for name in _AS_READ if name in content},

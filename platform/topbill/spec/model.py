@@ -9,7 +9,7 @@ from typing import Any, Literal
 import msgspec
 
 from topbill.domain.entity import ACTION, EntitySource
-from topbill.domain.exclusion import EVERYBODY, NOBODY, Audience, Exclusion
+from topbill.domain.exclusion import EVERYBODY, NOBODY, Exclusion, TargetAudience
 from topbill.domain.features import Encoder, Feature, FeatureColumns
 from topbill.domain.margin import MarginUnit
 from topbill.domain.metric import Metric
@@ -83,7 +83,7 @@ class Experiment:
     layer_start: float = 0.0
     holdout: float = 0.0
     exclude: Exclusion = NOBODY
-    audience: Audience = EVERYBODY
+    audience: TargetAudience = EVERYBODY
     overrides: tuple[Override, ...] = ()
     slots: int = 1
     context: tuple[Feature, ...] = ()

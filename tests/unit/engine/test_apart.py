@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from topbill.domain.exclusion import Audience
+from topbill.domain.exclusion import TargetAudience
 from topbill.domain.records import Decision, Floats, Indices
 from topbill.domain.slate import Best, rank
 from topbill.engine import DecideRequest, Engine
@@ -73,7 +73,7 @@ def test_a_request_that_explores_is_known_by_what_it_was_known_by() -> None:
 def test_of_the_audience_is_whom_every_condition_fits(
     art: Experiment, context: dict[str, Any], reason: str
 ) -> None:
-    audience = Audience.of({"device": ["tv", "tablet"], "hour": 3})
+    audience = TargetAudience.of({"device": ["tv", "tablet"], "hour": 3})
     decision = decided(replace(art, audience=audience), unit="u", context=context)
     assert decision.reason == reason
     assert (decision.variant is None) == (reason != "policy")
