@@ -16,9 +16,11 @@ from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 import streamlit as st
 
 from topbill import reporting
+from topbill.cli.dashboard import PICTURE_HOSTS
 from topbill.domain.errors import TopbillError
 from topbill.engine import CompiledExperiment
 from topbill.log.tombstones import Mark, tombstones_mark
+from topbill.pages import PagePayloads, layer_files, layer_payloads
 from topbill.reporting import answer_cache
 from topbill.reporting.queries import database, preview
 from topbill.spec import Experiment
@@ -37,9 +39,41 @@ def folder() -> Path:
     return Path(os.environ.get("TOPBILL_DATA", "data"))
 
 
+def experiments_folder() -> Path:
+    """The experiments' folder that the dashboard was started on."""
+    return Path(os.environ.get("TOPBILL_EXPERIMENTS", "experiments"))
+
+
 def artwork() -> Path:
-    """Where artwork lies that payloads name."""
-    return Path(os.environ.get("TOPBILL_EXPERIMENTS", "experiments")) / "artwork"
+    """Where artwork lies that payloads of experiment files name."""
+    return experiments_folder() / "artwork"
+
+
+def picture_hosts() -> frozenset[str]:
+    """The hosts that pictures may be shown from."""
+    hosts = os.environ.get(PICTURE_HOSTS, "").lower().split(",")
+    return frozenset(host.strip() for host in hosts if host.strip())
+
+
+def page_payloads(key: str) -> PagePayloads | None:
+    """What the actions look like that a page brings to the experiment; None where none does."""
+    where = str(experiments_folder().resolve())
+    return _page_payloads(where, key, _marks(where, key))
+
+
+@st.cache_data(ttl=EVERY, show_spinner=False)
+def _marks(where: str, key: str) -> tuple[tuple[str, int], ...]:
+    files = layer_files(Path(where), key)
+    return tuple((str(file), file.stat().st_mtime_ns) for file in files if file.exists())
+
+
+@st.cache_resource(max_entries=8, show_spinner="Reading the catalogue …")
+def _page_payloads(
+    where: str,
+    key: str,
+    marks: tuple[tuple[str, int], ...],  # noqa: ARG001  (a key of the cache)
+) -> PagePayloads | None:
+    return layer_payloads(Path(where), key)
 
 
 def ask(query: Callable[Concatenate[str, P], T], *arguments: P.args, **named: P.kwargs) -> T:

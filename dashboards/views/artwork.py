@@ -17,6 +17,8 @@ from topbill.reporting.queries import action_values, exposure
 
 EVERYBODY = "all viewers"
 COLUMNS = 4
+MOST = 24
+"""Pictures of a catalogue are thousands."""
 
 
 def choose_group(key: str) -> tuple[str, str] | None:
@@ -32,18 +34,22 @@ def choose_group(key: str) -> tuple[str, str] | None:
     return options[str(chosen or EVERYBODY)]
 
 
-def gallery(payloads: Payloads, values: pd.DataFrame) -> None:
+def gallery(key: str, payloads: Payloads, values: pd.DataFrame) -> None:
     """Every action as its picture, most shown first."""
     rows = {row["action"]: row for row in values.to_dict("records")}
     # Those that were never shown first come last, so that nothing of the file is missing.
     order = [*rows, *(action for action in payloads if action not in rows)]
+    folder = pictures.folder(key)
+    if len(order) > MOST:
+        st.caption(f"The {MOST} that stood first most, of {words.several(len(order), 'picture')}.")
+        order = order[:MOST]
     for start in range(0, len(order), COLUMNS):
         actions = order[start : start + COLUMNS]
         for column, action in zip(st.columns(COLUMNS), actions, strict=False):
             with column, st.container(border=True):
-                picture = pictures.picture(payloads.get(action, {}))
+                picture = pictures.picture(payloads.get(action, {}), folder)
                 if picture:
-                    st.image(picture, width="stretch", alt=action)
+                    pictures.show(picture, action)
                 numbers(pictures.name(action, payloads), rows.get(action))
 
 
@@ -145,7 +151,7 @@ def body() -> None:
     frame.answer(answers.pictures(labels, values, whose), TERMS["share"])
     if experiment.surface == "artwork":
         pieces.section("The pictures", TERMS["share"])
-        gallery(payloads, values)
+        gallery(key, payloads, values)
     positions(key, variant, payloads)
     pieces.section("In numbers", TERMS["adaptive"])
     name = f"{key}-{variant}-{group[1] if group else 'all'}"

@@ -120,9 +120,9 @@ def homepage(variant: PreviewedVariant, payloads: Payloads) -> None:
 
 def picture(variant: PreviewedVariant, payloads: Payloads) -> None:
     action = variant.slate[0]
-    svg = pictures.picture(payloads.get(action, {}))
-    if svg:
-        st.image(svg, width="stretch", alt=action)
+    drawing = pictures.picture(payloads.get(action, {}), data.artwork())
+    if drawing:
+        pictures.show(drawing, action)
     name = words.plain(pictures.name(action, payloads))
     st.markdown(f"shows **{name}**, drawn with {words.share(variant.propensities[0])}")
 

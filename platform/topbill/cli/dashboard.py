@@ -17,6 +17,8 @@ from topbill.service.browsers import is_loopback
 from topbill.shipped import shipped
 
 PASSWORD = "TOPBILL_DASHBOARD_PASSWORD"  # noqa: S105  (the name of the variable)
+PICTURE_HOSTS = "TOPBILL_PICTURE_HOSTS"
+"""The variable with the hosts that pictures may be shown from, with commas."""
 _SHORTEST = 12
 """Characters of a password."""
 _LEAST_SECRET = 32
@@ -33,8 +35,16 @@ class Launch(NamedTuple):
     environment: dict[str, str]
 
 
-def launch(experiments: Path, data: Path, *, host: str = "127.0.0.1", port: int = 8601) -> Launch:
-    """How to start the dashboards on `data`, with pictures from `experiments`/artwork.
+def launch(
+    experiments: Path,
+    data: Path,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8601,
+    picture_hosts: str | None = None,
+) -> Launch:
+    """How to start the dashboards on `data`, with pictures from `experiments`/artwork, from the
+    catalogues' folders, and from `picture_hosts` (with commas; those of the environment if None).
 
     Raises NotFound where the app's files are not there, TopbillError where `host` can be reached
     from other machines and there is neither Streamlit's `[auth]` (OIDC) nor a password of at least
@@ -48,13 +58,24 @@ def launch(experiments: Path, data: Path, *, host: str = "127.0.0.1", port: int 
     if "auth" in secrets:
         _check_sign_in(*secrets["auth"])
     where = {"TOPBILL_EXPERIMENTS": str(experiments.resolve()), "TOPBILL_DATA": str(data.resolve())}
+    if picture_hosts is not None:
+        where[PICTURE_HOSTS] = picture_hosts
     flags = ["--server.address", host, "--server.port", str(port), "--server.headless", "true"]
     return Launch(["-m", "streamlit", "run", str(app), *flags], {**os.environ, **where})
 
 
-def run(experiments: Path, data: Path, *, host: str = "127.0.0.1", port: int = 8601) -> NoReturn:
+def run(
+    experiments: Path,
+    data: Path,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8601,
+    picture_hosts: str | None = None,
+) -> NoReturn:
     """Become the dashboards' process. Raises as `launch` does."""
-    arguments, environment = launch(experiments, data, host=host, port=port)
+    arguments, environment = launch(
+        experiments, data, host=host, port=port, picture_hosts=picture_hosts
+    )
     # In place of this process, so that whatever watches over it sees Streamlit's own exit.
     os.execve(sys.executable, [sys.executable, *arguments], environment)  # noqa: S606  (our own arguments)
 

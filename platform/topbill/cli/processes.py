@@ -335,16 +335,19 @@ def dashboard(
     data: Data = DATA,
     host: str = "127.0.0.1",
     port: Port = 8601,
+    picture_hosts: str | None = None,
 ) -> None:
     """Show the record in the browser: verdicts, bandits, pictures, decisions, health.
 
     Args:
         host: Where to listen; other than loopback needs a login or a password.
         port: Where to listen.
+        picture_hosts: Hosts that catalogues' pictures may be shown from over HTTPS, with commas
+            (or TOPBILL_PICTURE_HOSTS); none unless said.
     """
     from topbill.cli import dashboard as dashboards
 
-    dashboards.run(experiments, data, host=host, port=port)
+    dashboards.run(experiments, data, host=host, port=port, picture_hosts=picture_hosts)
 
 
 @app.command

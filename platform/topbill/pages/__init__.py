@@ -15,6 +15,7 @@ from topbill.pages.files import (
     load_experiments,
 )
 from topbill.pages.notes import notes
+from topbill.pages.payloads import PagePayloads, layer_files, layer_payloads
 from topbill.pages.request import PageRequest
 from topbill.pages.validation import validate, validate_experiment
 
@@ -24,6 +25,7 @@ __all__ = [
     "PageAnswer",
     "PageBuilder",
     "PageFile",
+    "PagePayloads",
     "PageRequest",
     "RowAnswer",
     "Tile",
@@ -32,6 +34,8 @@ __all__ = [
     "experiment_folders",
     "experiments_of",
     "folder_of",
+    "layer_files",
+    "layer_payloads",
     "load",
     "load_all",
     "load_experiments",
