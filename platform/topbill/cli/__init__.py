@@ -21,6 +21,7 @@ from topbill.cli import (
     launch,
     offline,
     processes,
+    standing,
     transfer,
 )
 from topbill.cli.renamed import todays_name
@@ -40,6 +41,7 @@ __all__ = [
     "offline",
     "out",
     "processes",
+    "standing",
     "transfer",
 ]
 

@@ -142,3 +142,30 @@ def test_the_command_says_what_it_did(settings: Settings, log: Log) -> None:
     (order,) = log.orders()
     assert order.because == "too slow"
     assert f"art is stopped (revision {order.made})" in said
+
+
+def topbill(*arguments: str) -> subprocess.CompletedProcess[str]:
+    line = [sys.executable, "-m", "topbill", *arguments]
+    return subprocess.run(line, capture_output=True, text=True, check=False)
+
+
+def test_what_stands_is_said_with_the_order_and_its_reason(
+    settings: Settings, folder: Path, follower: Follower, log: Log
+) -> None:
+    give_order(log, "art", "stopped", "ann", "plays fell")
+    follower.step()
+    worker = Worker(folder, settings.data)
+    worker.step()
+    worker.finish()
+    said = topbill("status", "--data", str(settings.data))
+    assert said.returncode == 0, said.stderr
+    assert "art is stopped" in said.stdout
+    assert "by order of ann" in said.stdout
+    assert "plays fell" in said.stdout
+    assert "The worker is at work" in said.stdout
+    listed = topbill("list", "--data", str(settings.data), "--json")
+    assert '"status": "stopped"' in listed.stdout
+
+    nothing = topbill("status", "--data", str(settings.data / "other"))
+    assert (nothing.returncode, nothing.stdout) == (1, "")
+    assert "holds no log" in nothing.stderr

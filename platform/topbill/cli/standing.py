@@ -1,0 +1,115 @@
+"""What stands: the experiments of a data folder, what runs, and what somebody should look at."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from topbill.cli.shell import DATA, Data, Json, app, out, print_json
+from topbill.domain.errors import NotFound
+
+if TYPE_CHECKING:
+    from topbill.lake import Problem
+    from topbill.log.protocol import Order
+    from topbill.reporting.queries.database import ListedExperiment
+    from topbill.service.worker_health import WorkerHealth
+
+
+class Standing(msgspec.Struct, frozen=True):
+    """What `topbill status --json` prints. `orders` are those that hold now."""
+
+    worker: WorkerHealth
+    experiments: list[ListedExperiment]
+    orders: list[Order]
+    problems: list[Problem]
+
+
+@app.command(name="list")
+def list_(*, data: Data = DATA, as_json: Json = False) -> None:
+    """List every experiment that the record knows, running ones first; also those whose file is
+    gone, for as long as their decisions are kept.
+    """
+    from topbill.reporting.queries import database
+
+    listed = database.experiments(data)
+    if as_json:
+        print_json(listed)
+        return
+    for line in listed:
+        span = "nothing decided yet"
+        if line.first_at is not None and line.last_at is not None:
+            first, last = (f"{at:%Y-%m-%d}" for at in (line.first_at, line.last_at))
+            span = f"{line.decisions:,} decisions, {first} to {last}"
+        _say(f"{line.key}  {line.status}  {line.title or line.surface}  ({span})")
+
+
+@app.command
+def status(*, data: Data = DATA, as_json: Json = False) -> None:
+    """Say what runs, by whose order, whether the worker keeps up, and what somebody should look at.
+
+    Exit status 1 where there is something of the last kind.
+    """
+    standing = _standing(data)
+    if as_json:
+        print_json(standing)
+    else:
+        for line in _lines(standing):
+            _say(line)
+    if standing.problems or not standing.worker.alive:
+        raise SystemExit(1)
+
+
+def _standing(data: Path) -> Standing:
+    from topbill.lake import DATABASE
+    from topbill.log import LOG_FILE, open_log
+    from topbill.reporting.queries import database
+    from topbill.service.worker_health import worker_health
+
+    if not (data / LOG_FILE).exists():
+        raise NotFound(f"{data}: holds no log; name the data folder of the services with --data")
+    with open_log(data / LOG_FILE) as log:
+        health = worker_health(log)
+        newest = {line.experiment: line.revision for line in log.revisions()}
+        last = {order.experiment: order for order in log.orders()}
+    holding = []
+    for key, order in last.items():
+        if order.status is not None and newest.get(key) == order.made:
+            holding.append(order)
+    is_published = (data / DATABASE).exists()
+    experiments = database.experiments(data) if is_published else []
+    problems = database.problems(data) if is_published else []
+    return Standing(health, experiments, holding, problems)
+
+
+def _lines(standing: Standing) -> list[str]:
+    lines = []
+    worker, ordered = standing.worker, {order.experiment: order for order in standing.orders}
+    for line in standing.experiments:
+        since = "" if line.since is None else f" since {line.since:%Y-%m-%d %H:%M} UTC"
+        text = f"{line.key} is {line.status}{since}, {line.decisions:,} decisions"
+        order = ordered.get(line.key)
+        if order is not None:
+            at = datetime.fromtimestamp(order.at / 1e6, UTC)
+            reason = f": {order.because}" if order.because else ""
+            text += f"; {order.status} by order of {order.who}, {at:%Y-%m-%d %H:%M} UTC{reason}"
+        lines.append(text)
+    if not lines:
+        lines.append("Nothing was published yet.")
+    if worker.alive:
+        lag = "nothing is published yet"
+        if worker.lag_seconds is not None:
+            lag = f"the record is {worker.lag_seconds:,.0f} s old"
+        lines.append(f"The worker is at work; {lag}.")
+    else:
+        lines.append("The worker gives no sign of life: start `topbill worker`.")
+    for problem in standing.problems:
+        place = f" {problem.path}" if problem.path else ""
+        lines.append(f"Look at {problem.subject}{place}: {problem.message}")
+    return lines
+
+
+def _say(line: str) -> None:
+    out.print(line, highlight=False, soft_wrap=True, markup=False)
