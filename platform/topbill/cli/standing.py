@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from topbill.service.worker_health import WorkerHealth
 
 
-class Standing(msgspec.Struct, frozen=True):
+class StandingNow(msgspec.Struct, frozen=True):
     """What `topbill status --json` prints. `orders` are those that hold now."""
 
     worker: WorkerHealth
@@ -62,7 +62,7 @@ def status(*, data: Data = DATA, as_json: Json = False) -> None:
         raise SystemExit(1)
 
 
-def _standing(data: Path) -> Standing:
+def _standing(data: Path) -> StandingNow:
     from topbill.lake import DATABASE
     from topbill.log import LOG_FILE, open_log
     from topbill.reporting.queries import database
@@ -81,10 +81,10 @@ def _standing(data: Path) -> Standing:
     is_published = (data / DATABASE).exists()
     experiments = database.experiments(data) if is_published else []
     problems = database.problems(data) if is_published else []
-    return Standing(health, experiments, holding, problems)
+    return StandingNow(health, experiments, holding, problems)
 
 
-def _lines(standing: Standing) -> list[str]:
+def _lines(standing: StandingNow) -> list[str]:
     lines = []
     worker, ordered = standing.worker, {order.experiment: order for order in standing.orders}
     for line in standing.experiments:
