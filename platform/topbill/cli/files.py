@@ -135,7 +135,7 @@ def _notes_of_page(page: PageFile, experiments: Mapping[str, Experiment]) -> Ite
     """
     from topbill import pages
 
-    yield from pages.notes(page, page.read_catalog(), experiments.values())
+    yield from pages.notes(page, page.read_catalog(), experiments.values(), pages.read_tables(page))
     titles = experiments[page.layers["titles"]]
     for sentence in _notes(titles, page.candidates, page.titles):
         yield f"{titles.key}, {sentence}"

@@ -3,6 +3,7 @@ experiment of its own.
 """
 
 from topbill.domain.page_answer import PageAnswer, RowAnswer, Tile
+from topbill.pages.candidate_table import read_tables
 from topbill.pages.compiled import CompiledPage, Viewer
 from topbill.pages.compose import ComposedPage, PageBuilder, compose
 from topbill.pages.files import (
@@ -40,6 +41,7 @@ __all__ = [
     "load_all",
     "load_experiments",
     "notes",
+    "read_tables",
     "validate",
     "validate_experiment",
 ]

@@ -110,7 +110,7 @@ class ViewerRows:
         """`own` is what `own_titles` says; `liked` are titles that the viewer liked, the last one
         first.
         """
-        self._sources, self._own = sources, own
+        self._sources, self._own, self._allowed_by_rule = sources, own, allowed_by_rule
         self.members: dict[RowSource, Indices] = {}
         for row, titles in own.items():
             allowed = reduce(np.logical_and, holding_in(sources[row], allowed_by_rule).values())
@@ -134,7 +134,10 @@ class ViewerRows:
         """Why a row has no title."""
         source = self._sources[row].source
         if self._own.get(row):
-            reason = f"rules keep all {len(self._own[row])} of its titles away"
+            own = list(self._own[row])
+            rules = holding_in(self._sources[row], self._allowed_by_rule).items()
+            barring = [rule for rule, allowed in rules if not allowed[own].all()]
+            reason = f"rules keep all {len(own)} of its titles away: {', '.join(barring)}"
         elif source == "because" and row in self.seeds:
             reason = f"nothing is like {catalog.names[self.seeds[row]]}"
         elif source == "because":

@@ -269,8 +269,10 @@ class ViewingHistory:
                 listed.append((title, now - regard.list_at))
             if regard.opinion < 0.0:
                 disliked.append(title)
-        unfinished.sort(key=_age_of)
-        listed.sort(key=_age_of)
+        for titles in (unfinished, listed):
+            # Sorting is stable: of what happened at one time, the last that was heard of is first.
+            titles.reverse()
+            titles.sort(key=_age_of)
         resting = {
             "fatigue": _fatigued(appearances, rules, now),
             "seen": [title for title, age in finished if age < rules.again_after],

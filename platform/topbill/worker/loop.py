@@ -272,10 +272,10 @@ def _notes(
     found = []
     for file in files:
         try:
-            catalog = file.read_catalog()
+            catalog, tables = file.read_catalog(), pages.read_tables(file)
         except TopbillError:
-            continue  # the services say what is wrong with it, and go on with the last good one
-        found += [(file.source, note) for note in pages.notes(file, catalog, experiments)]
+            continue  # the services say what is wrong with them, and go on with the last good ones
+        found += [(file.source, note) for note in pages.notes(file, catalog, experiments, tables)]
     return found
 
 

@@ -103,7 +103,7 @@ def test_the_list_is_what_was_put_there_last_in_whatever_order_events_come(home:
         ("t10", "watchlist_add", 1.0, 1.0),  # watched since
         ("t10", "play", 1.0, 0.5),
     )
-    assert known.listed == ["t08", "t01", "t10", "t02"]
+    assert known.listed == ["t10", "t01", "t08", "t02"]
     made = composed(page, known)
     assert sorted(shown(made, "mine")) == ["t02", "t08"]
     assert rows(made)["mine"].removed == {"block": 1, "seen": 1}
@@ -159,7 +159,9 @@ def test_a_row_that_has_nothing_is_not_there_and_says_why(home: Home) -> None:
         "because-2": "this viewer has liked too few titles that a heading may name",
     }
     known = history(page, ("t01", "watchlist_add", 1.0, 3.0))
-    assert "row mine: rules keep all 1 of its titles away" in composed(page, known).answer.notes
+    assert (
+        "row mine: rules keep all 1 of its titles away: block" in composed(page, known).answer.notes
+    )
 
 
 def test_rows_above_leave_a_viewers_own_titles_to_their_row(home: Home) -> None:
